@@ -1,0 +1,61 @@
+"""The seam between the worker and whatever makes pictures. Imports no torch."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from picowatch.recipe.request import ImageRequest
+
+# Called after each denoising step with (steps done, steps in all) of the batch in work.
+OnStep = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RenderedImage:
+    """One finished picture and how it was made.
+
+    `pixels` are width x height RGB triples, 8 bits a channel, row by row from the top.
+    `chunks` counts the prompt's chunks of 75 tokens. `timings` are seconds by phase
+    ("encode", "denoise", "decode", and "load" in the batch that had to load something),
+    each phase's time divided by the batch size.
+    """
+
+    width: int
+    height: int
+    pixels: bytes
+    device: str
+    precision: str
+    batch_size: int
+    compiled: bool
+    memory_rung: str
+    chunks: int
+    timings: dict[str, float] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+class Engine(Protocol):
+    """Makes pictures from requests that can run together (see `batches.can_share_batch`)."""
+
+    def render(
+        self, batch: Sequence[ImageRequest], on_step: OnStep
+    ) -> Future[list[RenderedImage]]:
+        """Start a batch; the future gives its pictures in the order of the requests.
+
+        The future raises RenderFailed, EngineDied or EngineStopped. One batch at a time:
+        a second call before the first future is done is a programming error. `on_step` is
+        called from a thread of the engine's own and must return quickly.
+        """
+        ...
+
+    def describe(self) -> dict[str, str]:
+        """Device, precision and versions, as far as known without starting anything."""
+        ...
+
+    def close(self) -> None:
+        """End it within 2 seconds and give all memory back; a batch in work raises EngineStopped.
+
+        A later `render` starts it again.
+        """
+        ...

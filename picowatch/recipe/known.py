@@ -1,0 +1,28 @@
+"""What a recipe may name, as plain values: recipes never look into models/ themselves."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class KnownCheckpoint:
+    """A checkpoint that is installed: its name and the side of its native square, in pixels."""
+
+    name: str
+    native_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The installed models, and the setting `checkpoint`.
+
+    `checkpoints` holds what lies in models/checkpoints; the embedded "demo" is always known
+    and stands in `demo`. `refused` maps the names of files that cannot be used to the reason,
+    so that a recipe which names one is told why.
+    """
+
+    demo: KnownCheckpoint
+    checkpoints: tuple[KnownCheckpoint, ...] = ()
+    vaes: tuple[str, ...] = ()
+    refused: Mapping[str, str] = field(default_factory=dict)
+    default_checkpoint: str | None = None
