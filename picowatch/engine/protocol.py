@@ -38,9 +38,7 @@ class RenderedImage:
 class Engine(Protocol):
     """Makes pictures from requests that can run together (see `batches.can_share_batch`)."""
 
-    def render(
-        self, batch: Sequence[ImageRequest], on_step: OnStep
-    ) -> Future[list[RenderedImage]]:
+    def render(self, batch: Sequence[ImageRequest], on_step: OnStep) -> Future[list[RenderedImage]]:
         """Start a batch; the future gives its pictures in the order of the requests.
 
         The future raises RenderFailed, EngineDied or EngineStopped. One batch at a time:
@@ -51,6 +49,13 @@ class Engine(Protocol):
 
     def describe(self) -> dict[str, str]:
         """Device, precision and versions, as far as known without starting anything."""
+        ...
+
+    def interrupt(self) -> None:
+        """End the batch in work at its next step with EngineStopped; the engine lives on.
+
+        Does nothing when no batch is in work.
+        """
         ...
 
     def close(self) -> None:

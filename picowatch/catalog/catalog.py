@@ -1,0 +1,274 @@
+"""What lies in models/: kinds, names, sizes and hashes, told from headers. Reads no weight."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from picowatch.catalog.folders import (
+    INDEX,
+    folder_files,
+    is_vae_folder,
+    recognise_checkpoint_folder,
+    recognise_vae_folder,
+)
+from picowatch.catalog.hashes import HashCache
+from picowatch.catalog.headers import read_header
+from picowatch.catalog.models import FOLDERS, Inventory, Kind, Model, Refused
+from picowatch.catalog.recognise import Recognised, expect_kind, recognise
+from picowatch.errors import ModelRefused
+from picowatch.recipe.known import Known, KnownCheckpoint
+
+DEMO = "demo"
+_DEMO_FOLDER = Path(__file__).parent.parent / "assets" / "demo"
+
+_UNFINISHED = {".part", ".partial", ".crdownload", ".download", ".aria2", ".incomplete", ".tmp"}
+_PICKLES = {".ckpt", ".pt", ".pth", ".bin"}
+_Stamp = tuple[tuple[str, int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """A file or folder that may be a model; equal stamps mean nothing in it has changed."""
+
+    name: str
+    kind: Kind
+    path: Path
+    stamp: _Stamp
+
+
+class Catalog:
+    """The models folder as recipes see it.
+
+    A scan looks at names, sizes and times of everything and reads the headers of what is new
+    or changed, nothing else. `hash_cache` names a file that keeps hashes between runs;
+    only the process that may write (`keep_hashes`) does.
+    """
+
+    def __init__(
+        self, models: Path, hash_cache: Path | None = None, *, keep_hashes: bool = True
+    ) -> None:
+        self._models = models
+        self._hashes = HashCache(hash_cache, keep=keep_hashes)
+        self._seen: dict[tuple[Kind, Path], tuple[_Stamp, Model | Refused]] = {}
+        self._demo: Model | None = None
+
+    def scan(self) -> Inventory:
+        """Everything that lies in models/ now. Missing folders hold nothing."""
+        found = [entry for kind in FOLDERS for entry in self._scan_kind(kind)]
+        return Inventory(
+            models=tuple(entry for entry in found if isinstance(entry, Model)),
+            refused=tuple(entry for entry in found if isinstance(entry, Refused)),
+        )
+
+    def known(self, default_checkpoint: str | None = None) -> Known:
+        """What recipes may name, and why they may not name the rest.
+
+        A refused file is found by its name with ending, and without, where no model has it.
+        """
+        inventory = self.scan()
+        refused = {}
+        for entry in inventory.refused:
+            refused[entry.name] = entry.reason
+            refused.setdefault(_without_ending(entry.name), entry.reason)
+        demo = self.demo
+        return Known(
+            demo=KnownCheckpoint(demo.name, demo.native_size),
+            checkpoints=tuple(
+                KnownCheckpoint(model.name, model.native_size)
+                for model in inventory.of_kind("checkpoint")
+            ),
+            vaes=tuple(model.name for model in inventory.of_kind("vae")),
+            refused=refused,
+            default_checkpoint=default_checkpoint,
+        )
+
+    def find(self, kind: Kind, name: str) -> Model:
+        """The model of that name, ending optional; ModelRefused says why there is none."""
+        if kind == "checkpoint" and name == DEMO:
+            return self.demo
+        entries = self._scan_kind(kind)
+        for entry in entries:
+            if isinstance(entry, Model) and name in (entry.name, f"{entry.name}.safetensors"):
+                return entry
+        for entry in entries:
+            if isinstance(entry, Refused) and name in (entry.name, _without_ending(entry.name)):
+                raise ModelRefused(entry.reason)
+        raise ModelRefused(f"There is no {kind} {name!r} in models/{FOLDERS[kind]}/.")
+
+    @property
+    def demo(self) -> Model:
+        """The embedded demo model."""
+        if self._demo is None:
+            found = recognise_checkpoint_folder(_DEMO_FOLDER)
+            self._demo = _model(DEMO, _DEMO_FOLDER, found)
+        return self._demo
+
+    def sha256(self, model: Model) -> str:
+        """The model's hash: of a file its sha256.
+
+        Of a folder it is the sha256 of the text made of one line "<sha256>  <relative path>"
+        for each config, vocabulary and weight file, sorted by path (what `sha256sum` prints).
+        """
+        if model.layout == "file":
+            return self._hashes.sha256(model.path)
+        lines = sha256()
+        for file in folder_files(model.path):
+            lines.update(f"{self._hashes.sha256(file.path)}  {file.relative}\n".encode())
+        return lines.hexdigest()
+
+    def _scan_kind(self, kind: Kind) -> list[Model | Refused]:
+        """One kind's entries sorted by name; the second of two with one name is refused."""
+        entries: list[Model | Refused] = []
+        taken = {DEMO: "the embedded demo model"} if kind == "checkpoint" else {}
+        for candidate in sorted(_candidates(self._models / FOLDERS[kind], kind), key=_by_name):
+            entry = self._entry(candidate)
+            if isinstance(entry, Model):
+                if entry.name in taken:
+                    reason = f"{entry.path.name} has the name of {taken[entry.name]}: rename it."
+                    entry = _refused(candidate, reason)
+                else:
+                    taken[entry.name] = entry.path.name
+            entries.append(entry)
+        return entries
+
+    def _entry(self, candidate: _Candidate) -> Model | Refused:
+        """What a candidate is, from memory if nothing of it has changed."""
+        key = (candidate.kind, candidate.path)
+        stamp, entry = self._seen.get(key, (None, None))
+        if entry is None or stamp != candidate.stamp:
+            entry = _look_at(candidate)
+            self._seen[key] = (candidate.stamp, entry)
+        return entry
+
+
+def _by_name(candidate: _Candidate) -> tuple[str, bool]:
+    """Files stand before folders of the same name."""
+    return candidate.name, candidate.path.is_dir()
+
+
+def _candidates(root: Path, kind: Kind) -> Iterator[_Candidate]:
+    """Everything below a kind's folder that is or pretends to be a model.
+
+    Links are followed, since users link the model stores of other programs; a folder is entered
+    once, so links in circles end. Names that begin with "." and foreign endings are no models.
+    """
+    entered: set[Path] = set()
+    waiting = [root]
+    while waiting:
+        folder = waiting.pop()
+        real = folder.resolve()
+        if real in entered or not folder.is_dir():
+            continue
+        entered.add(real)
+        try:
+            children = [path for path in folder.iterdir() if not path.name.startswith(".")]
+        except OSError:
+            continue
+        for path in children:
+            if path.is_dir() and not _is_model_folder(path, kind):
+                waiting.append(path)
+            elif path.is_dir() or path.suffix.lower() in {".safetensors", ".gguf"} | (
+                _UNFINISHED | _PICKLES
+            ):
+                yield _Candidate(_name(root, path), kind, path, _stamp(path))
+
+
+def _is_model_folder(path: Path, kind: Kind) -> bool:
+    return (path / INDEX).is_file() or (kind == "vae" and is_vae_folder(path))
+
+
+def _name(root: Path, path: Path) -> str:
+    """The path below its kind's folder with "/"; only .safetensors is left off."""
+    name = path.relative_to(root).as_posix()
+    if path.suffix.lower() == ".safetensors" and not path.is_dir():
+        name = name[: -len(path.suffix)]
+    return name
+
+
+def _without_ending(name: str) -> str:
+    """A refused file's name as a recipe may have it: without .ckpt, .safetensors.part and such."""
+    path = Path(name)
+    while path.suffix.lower() in {".safetensors", ".gguf"} | _UNFINISHED | _PICKLES:
+        path = path.with_suffix("")
+    return path.as_posix()
+
+
+def _stamp(path: Path) -> _Stamp:
+    """Names, sizes and mtimes of a model's files; () for a dangling link."""
+    try:
+        if not path.is_dir():
+            status = path.stat()
+            return (("", status.st_size, status.st_mtime_ns),)
+        stats = [(file.relative, file.path.stat()) for file in folder_files(path)]
+    except OSError:
+        return ()
+    return tuple((name, status.st_size, status.st_mtime_ns) for name, status in stats)
+
+
+def _look_at(candidate: _Candidate) -> Model | Refused:
+    """Recognise a candidate: a model of the kind its folder is for, or the reason why not."""
+    try:
+        _check_name(candidate)
+        if candidate.path.is_dir():
+            found = _recognise_folder(candidate)
+        else:
+            found = recognise(read_header(candidate.path))
+        expect_kind(found, candidate.kind)
+    except ModelRefused as refused:
+        return _refused(candidate, f"{_printable(candidate.path.name)} {refused.message}")
+    return _model(candidate.name, candidate.path, found)
+
+
+def _recognise_folder(candidate: _Candidate) -> Recognised:
+    recognisers: tuple[Callable[[Path], Recognised], ...] = (
+        recognise_checkpoint_folder,
+        recognise_vae_folder,
+    )
+    return recognisers[is_vae_folder(candidate.path)](candidate.path)
+
+
+def _check_name(candidate: _Candidate) -> None:
+    """Refuse what its name alone gives away, before anything is opened."""
+    ending = candidate.path.suffix.lower()
+    if not candidate.stamp:
+        raise ModelRefused("cannot be read: its link leads nowhere, or access is denied.")
+    if _printable(candidate.name) != candidate.name:
+        raise ModelRefused("has a name that is not UTF-8: rename it.")
+    if ending in _UNFINISHED:
+        raise ModelRefused("is an unfinished download.")
+    if ending == ".gguf":
+        raise ModelRefused("is a GGUF file, a format for quantised models: not supported.")
+    if ending in _PICKLES:
+        raise ModelRefused(
+            "is a pickle file, which can run code when it is opened: get the model as "
+            ".safetensors, or convert it yourself if you trust its source (docs/models.md)."
+        )
+
+
+def _printable(name: str) -> str:
+    """The name with bytes that are not UTF-8 written as \\xNN."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _model(name: str, path: Path, found: Recognised) -> Model:
+    folder = path.is_dir()
+    sizes = [file.path.stat().st_size for file in folder_files(path)] if folder else []
+    return Model(
+        name=name,
+        kind=found.kind,
+        family=found.family,
+        layout="folder" if folder else "file",
+        path=path,
+        bytes=sum(sizes) if folder else path.stat().st_size,
+        native_size=found.native_size,
+        in_channels=found.in_channels,
+    )
+
+
+def _refused(candidate: _Candidate, reason: str) -> Refused:
+    """A refused file keeps its ending: "old.ckpt" may lie beside a usable "old.safetensors"."""
+    name = candidate.name
+    if not candidate.path.is_dir() and not name.endswith(candidate.path.suffix):
+        name += candidate.path.suffix
+    return Refused(name=_printable(name), kind=candidate.kind, path=candidate.path, reason=reason)

@@ -1,0 +1,132 @@
+"""Recognises diffusers folders: a model_index.json and a folder for each part."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from picowatch.catalog.headers import read_header
+from picowatch.catalog.recognise import Recognised
+from picowatch.errors import ModelRefused
+
+INDEX = "model_index.json"
+_PARTS = ("scheduler", "text_encoder", "tokenizer", "unet", "vae")
+_WEIGHED_PARTS = ("text_encoder", "unet", "vae")
+_READ_ENDINGS = {".json", ".txt", ".safetensors"}
+_PICKLE_ENDINGS = {".bin", ".ckpt", ".pt", ".pth"}
+_VAE_FACTOR = 8
+_MAX_CONFIG_BYTES = 1_000_000
+_FAMILIES = {
+    "StableDiffusionXLPipeline": "Stable Diffusion XL",
+    "StableDiffusion3Pipeline": "Stable Diffusion 3",
+    "FluxPipeline": "Flux",
+    "StableDiffusionInpaintPipeline": "Stable Diffusion for inpainting",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class FolderFile:
+    """One file of a folder that takes part in its hash: relative path, and where it lies."""
+
+    relative: str
+    path: Path
+
+
+def folder_files(folder: Path) -> list[FolderFile]:
+    """The configs, vocabularies and weights of a diffusers folder, sorted by relative path.
+
+    Of a checkpoint folder the index and the five parts' folders count, of a VAE folder its own
+    files; previews, notes and safety checkers do not.
+    """
+    if (folder / INDEX).is_file():
+        found = [folder / INDEX]
+        for part in _PARTS:
+            if (folder / part).is_dir():
+                found += (folder / part).iterdir()
+    else:
+        found = list(folder.iterdir())
+    kept = [path for path in found if path.suffix in _READ_ENDINGS and path.is_file()]
+    files = [FolderFile(path.relative_to(folder).as_posix(), path) for path in kept]
+    return sorted(files, key=lambda file: file.relative)
+
+
+def recognise_checkpoint_folder(folder: Path) -> Recognised:
+    """A whole Stable Diffusion 1.x folder; ModelRefused says what else it is or what is missing."""
+    pipeline = str(_config(folder / INDEX).get("_class_name"))
+    if pipeline != "StableDiffusionPipeline":
+        name = _FAMILIES.get(pipeline, f"a {pipeline}")
+        raise ModelRefused(
+            f"is a diffusers folder of {name}: picowatch knows Stable Diffusion 1.x so far."
+        )
+    unet = _config(folder / "unet" / "config.json")
+    if unet.get("cross_attention_dim") == 1024:
+        raise ModelRefused(
+            "is a diffusers folder of Stable Diffusion 2.x: "
+            "picowatch knows Stable Diffusion 1.x so far."
+        )
+    in_channels, sample_size = unet.get("in_channels"), unet.get("sample_size")
+    if in_channels == 9:
+        raise ModelRefused("is an inpainting checkpoint (9 input channels): not supported yet.")
+    if in_channels != 4 or not isinstance(sample_size, int):
+        raise ModelRefused("is a diffusers folder with a UNet that picowatch does not know.")
+    for part in _PARTS:
+        if not (folder / part).is_dir():
+            raise ModelRefused(f"is a diffusers folder without {part}/: copy the whole folder.")
+    for part in _WEIGHED_PARTS:
+        _check_weights(folder / part)
+    return Recognised("checkpoint", "sd1", sample_size * _VAE_FACTOR, in_channels)
+
+
+def recognise_vae_folder(folder: Path) -> Recognised:
+    """A diffusers AutoencoderKL with 4 latent channels."""
+    config = _config(folder / "config.json")
+    if config.get("_class_name") != "AutoencoderKL":
+        raise ModelRefused("is a diffusers folder, but not of a VAE (AutoencoderKL).")
+    if config.get("latent_channels", 4) != 4:
+        raise ModelRefused(
+            f"is a VAE with {config['latent_channels']} latent channels: "
+            "picowatch knows Stable Diffusion 1.x so far, which has 4."
+        )
+    _check_weights(folder)
+    return Recognised("vae", "sd1")
+
+
+def is_vae_folder(folder: Path) -> bool:
+    """True for a folder with a config.json of its own and some weights."""
+    return (folder / "config.json").is_file() and not (folder / INDEX).is_file()
+
+
+def _check_weights(part: Path) -> None:
+    """A part has whole safetensors weights."""
+    weights = [path for path in part.iterdir() if path.suffix == ".safetensors"]
+    for path in weights:
+        try:
+            read_header(path)
+        except ModelRefused as refused:
+            raise ModelRefused(
+                f"cannot be used: its file {part.name}/{path.name} {refused.message}"
+            ) from refused
+    if weights:
+        return
+    if any(path.suffix in _PICKLE_ENDINGS for path in part.iterdir()):
+        raise ModelRefused(
+            f"has its weights in {part.name}/ only as pickle files (.bin), which can run code: "
+            "get the folder's .safetensors files instead."
+        )
+    raise ModelRefused(f"is a diffusers folder without weights in {part.name}/.")
+
+
+def _config(path: Path) -> dict[str, Any]:
+    """A JSON object in a small file."""
+    name = f"{path.parent.name}/{path.name}"
+    try:
+        if path.stat().st_size > _MAX_CONFIG_BYTES:
+            raise ModelRefused(f"is damaged: {name} is far too large.")
+        values = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise ModelRefused(f"is not whole: {name} is missing.") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelRefused(f"is damaged: {name} cannot be read ({error}).") from error
+    if not isinstance(values, dict):
+        raise ModelRefused(f"is damaged: {name} holds no JSON object.")
+    return values

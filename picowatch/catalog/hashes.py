@@ -1,0 +1,81 @@
+"""sha256 of model files, remembered by path, size and time of change."""
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+
+from picowatch.errors import ModelRefused
+
+_VERSION = 1
+
+
+class HashCache:
+    """Hashes files at most once for each path, size and mtime.
+
+    With a file, hashes outlive the process: it is read at the start and, if `keep` is set,
+    written anew after each new hash. A file that cannot be read or written costs time only.
+    """
+
+    def __init__(self, file: Path | None = None, *, keep: bool = True) -> None:
+        self._file = file
+        self._keep = keep and file is not None
+        self._known: dict[str, tuple[int, int, str]] = _read(file) if file else {}
+
+    def sha256(self, path: Path) -> str:
+        """The hex digest of the file's bytes; ModelRefused if it changes meanwhile."""
+        path = path.resolve()
+        before = _stat(path)
+        known = self._known.get(str(path))
+        if known and known[:2] == before:
+            return known[2]
+        try:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise ModelRefused(f"{path.name} cannot be read: {error.strerror}.") from error
+        if _stat(path) != before:
+            raise ModelRefused(
+                f"{path.name} changed while it was read.", "Save the recipe again when it is whole."
+            )
+        self._known[str(path)] = (*before, digest)
+        if self._keep:
+            self._write()
+        return digest
+
+    def _write(self) -> None:
+        """Replace the cache file at once: temporary file, then rename."""
+        assert self._file is not None
+        text = json.dumps({"version": _VERSION, "files": self._known}, indent=0)
+        try:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(dir=self._file.parent, prefix=".hashes-")
+            with os.fdopen(handle, "w") as file:
+                file.write(text)
+            Path(name).replace(self._file)
+        except OSError:
+            # Only time is lost: the hashes are in memory, and made again after a restart.
+            self._keep = False
+
+
+def _stat(path: Path) -> tuple[int, int]:
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise ModelRefused(f"{path.name} cannot be read: {error.strerror}.") from error
+    return status.st_size, status.st_mtime_ns
+
+
+def _read(file: Path) -> dict[str, tuple[int, int, str]]:
+    """The stored hashes; none if the file is missing, damaged or of another version."""
+    try:
+        stored = json.loads(file.read_bytes())
+        if stored["version"] != _VERSION:
+            return {}
+        return {
+            str(path): (int(size), int(mtime), str(digest))
+            for path, (size, mtime, digest) in stored["files"].items()
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}

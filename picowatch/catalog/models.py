@@ -1,0 +1,60 @@
+"""What a scan finds: usable models and refused files, as plain values."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Kind = Literal["checkpoint", "vae", "lora", "embedding"]
+Layout = Literal["file", "folder"]
+
+FOLDERS: dict[Kind, str] = {
+    "checkpoint": "checkpoints",
+    "vae": "vae",
+    "lora": "loras",
+    "embedding": "embeddings",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """A model file or folder that can be used.
+
+    `name` is what recipes say: the path below its kind's folder, with "/" and without ending.
+    `family` is what it belongs to ("sd1"; "" where the header does not tell). `native_size` is
+    the side of the square a checkpoint was trained for, 0 for other kinds; `in_channels` are
+    the inputs of a checkpoint's UNet, 0 for other kinds. `bytes` counts the files that are read.
+    """
+
+    name: str
+    kind: Kind
+    family: str
+    layout: Layout
+    path: Path
+    bytes: int
+    native_size: int = 0
+    in_channels: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """A file in models/ that cannot be used; `reason` is one sentence that says what it is.
+
+    `name` keeps the file's ending: "old.ckpt" may lie beside a usable "old.safetensors".
+    """
+
+    name: str
+    kind: Kind
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """Everything a scan found, sorted by kind and name; the embedded demo model is not in it."""
+
+    models: tuple[Model, ...] = ()
+    refused: tuple[Refused, ...] = ()
+
+    def of_kind(self, kind: Kind) -> tuple[Model, ...]:
+        """The usable models of one kind."""
+        return tuple(model for model in self.models if model.kind == kind)

@@ -1,0 +1,175 @@
+"""Tells from a header alone what a single safetensors file is.
+
+Key names: CompVis' latent-diffusion layout (`model.diffusion_model.`, `first_stage_model.`,
+`cond_stage_model.`), Stability's for SDXL (`conditioner.embedders.`), kohya's and peft's for
+LoRAs, diffusers' for single parts.
+"""
+
+from dataclasses import dataclass
+
+from picowatch.catalog.headers import Header
+from picowatch.catalog.models import Kind
+from picowatch.errors import ModelRefused
+
+UNET = "model.diffusion_model."
+_UNET_INPUT = f"{UNET}input_blocks.0.0.weight"
+_UNET_CROSS = f"{UNET}input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
+_SD1_NATIVE = 512
+
+_ARTICLES = {
+    "checkpoint": "a checkpoint",
+    "vae": "a VAE",
+    "lora": "a LoRA",
+    "embedding": "an embedding",
+}
+_FOLDERS = {"checkpoint": "checkpoints", "vae": "vae", "lora": "loras", "embedding": "embeddings"}
+_LORA_MARKS = (
+    *(".lora_down.", ".lora_up.", ".lora_A.", ".lora_B.", ".lora.down.", ".lora.up."),
+    *("_lora.down.", "_lora.up.", ".hada_w1_a", ".lokr_w1"),
+)
+_ONLY_SD1 = "picowatch knows Stable Diffusion 1.x so far."
+
+
+@dataclass(frozen=True, slots=True)
+class Recognised:
+    """What a file is; `native_size` and `in_channels` are a checkpoint's."""
+
+    kind: Kind
+    family: str
+    native_size: int = 0
+    in_channels: int = 0
+
+
+def recognise(header: Header) -> Recognised:
+    """What the file is, if picowatch can use it anywhere; else ModelRefused says what it is."""
+    if header.has(UNET):
+        return _checkpoint(header)
+    if _is_lora(header):
+        return Recognised("lora", _lora_family(header))
+    if _is_vae(header):
+        return _vae(header)
+    if _is_embedding(header):
+        return Recognised("embedding", _embedding_family(header))
+    raise ModelRefused(f"is {_something_else(header)}.")
+
+
+def expect_kind(found: Recognised, kind: Kind) -> None:
+    """A file lies in the folder of its kind."""
+    if found.kind != kind:
+        raise ModelRefused(
+            f"is {_ARTICLES[found.kind]}, not {_ARTICLES[kind]}: "
+            f"move it to models/{_FOLDERS[found.kind]}/."
+        )
+
+
+def _checkpoint(header: Header) -> Recognised:
+    """A whole checkpoint in the original layout: UNet, text encoder and VAE."""
+    other = _other_family(header)
+    if other:
+        raise ModelRefused(f"is a checkpoint of {other}: {_ONLY_SD1}")
+    in_channels = header.inputs(_UNET_INPUT)
+    if in_channels == 9:
+        raise ModelRefused("is an inpainting checkpoint (9 input channels): not supported yet.")
+    if in_channels == 8:
+        raise ModelRefused("is an image-editing checkpoint (InstructPix2Pix): not supported.")
+    if in_channels != 4:
+        raise ModelRefused(f"is a checkpoint of an unknown kind: {_ONLY_SD1}")
+    if not header.has("cond_stage_model.transformer."):
+        raise ModelRefused(
+            "is only the UNet of a checkpoint, without text encoder: a whole checkpoint is needed."
+        )
+    if not header.has("first_stage_model.decoder."):
+        raise ModelRefused("is a checkpoint without its VAE: a whole checkpoint is needed.")
+    return Recognised("checkpoint", "sd1", _SD1_NATIVE, in_channels)
+
+
+def _other_family(header: Header) -> str:
+    """The family of a checkpoint that is not Stable Diffusion 1.x; "" for those that are."""
+    cross = header.inputs(_UNET_CROSS)
+    if header.has(f"{UNET}double_blocks.") or header.has("double_blocks."):
+        return "Flux"
+    if header.has(f"{UNET}joint_blocks.") or header.has("joint_blocks."):
+        return "Stable Diffusion 3"
+    if header.has("conditioner.embedders.") or header.has(f"{UNET}label_emb."):
+        return "Stable Diffusion XL"
+    if header.has("cond_stage_model.model.") or cross == 1024:
+        return "Stable Diffusion 2.x"
+    if cross == 2048:
+        return "Stable Diffusion XL"
+    return ""
+
+
+def _is_lora(header: Header) -> bool:
+    """kohya's, diffusers', peft's LoRAs and their kin (LoHa, LoKr, OFT), by their key names."""
+    if header.has("lora_unet_") or header.has("lora_te"):
+        return True
+    return any(mark in name for name in header.shapes for mark in _LORA_MARKS)
+
+
+def _lora_family(header: Header) -> str:
+    """The family by kohya's metadata or by the width of the text that attention looks at."""
+    if header.has("lora_te1_") or header.has("lora_te2_"):
+        return "sdxl"
+    base = header.metadata.get("ss_base_model_version", "").lower()
+    for mark, family in (("sdxl", "sdxl"), ("sd_v1", "sd1"), ("sd_v2", "sd2"), ("flux", "flux")):
+        if mark in base:
+            return family
+    widths = {768: "sd1", 1024: "sd2", 2048: "sdxl"}
+    for name, shape in header.shapes.items():
+        if "attn2" in name and "to_k" in name and ("down" in name or "lora_A" in name):
+            return widths.get(shape[-1] if shape else 0, "")
+    return ""
+
+
+def _is_vae(header: Header) -> bool:
+    return any(
+        header.has(f"{prefix}{part}.conv_in.")
+        for prefix in ("", "first_stage_model.", "vae.")
+        for part in ("encoder", "decoder")
+    )
+
+
+def _vae(header: Header) -> Recognised:
+    """A VAE with 4 latent channels. SDXL's has the same shapes, no header tells it apart."""
+    prefix = "first_stage_model." if header.has("first_stage_model.") else ""
+    channels = header.inputs(f"{prefix}decoder.conv_in.weight")
+    if channels == 16:
+        raise ModelRefused(
+            f"is a VAE of Flux or Stable Diffusion 3 (16 latent channels): {_ONLY_SD1}"
+        )
+    if channels != 4 or not header.has(f"{prefix}post_quant_conv."):
+        raise ModelRefused(f"is a VAE of an unknown kind: {_ONLY_SD1}")
+    return Recognised("vae", "sd1")
+
+
+def _is_embedding(header: Header) -> bool:
+    """Textual inversion: A1111's `emb_params`, SDXL's pair, or diffusers' one nameless tensor."""
+    if header.has("emb_params") or {"clip_l", "clip_g"} & set(header.shapes):
+        return True
+    return len(header.shapes) == 1 and all(
+        len(shape) in (1, 2) and shape[-1] in (768, 1024) for shape in header.shapes.values()
+    )
+
+
+def _embedding_family(header: Header) -> str:
+    if "clip_g" in header.shapes:
+        return "sdxl"
+    width = (0, *next(iter(header.shapes.values())))[-1]
+    return {768: "sd1", 1024: "sd2"}.get(width, "")
+
+
+def _something_else(header: Header) -> str:
+    """A name for what picowatch cannot use at all."""
+    if not header.shapes:
+        return "an empty safetensors file, without one tensor"
+    if header.has("control_model.") or header.has("controlnet_cond_embedding."):
+        return "a ControlNet: not supported"
+    if header.has("double_blocks.") or header.has("joint_blocks."):
+        return f"a model of {_other_family(header)}: {_ONLY_SD1.rstrip('.')}"
+    if header.has("down_blocks.") and header.has("conv_in."):
+        return (
+            "only the UNet of a diffusers folder: copy the whole folder with its model_index.json"
+        )
+    if header.has("text_model.") or header.has("encoder.block."):
+        return "only a text encoder: a whole checkpoint is needed"
+    return f"no model that picowatch knows; its first tensor is {next(iter(header.shapes))[:80]!r}"

@@ -1,0 +1,53 @@
+"""Which images can be made together, and how many at once. Imports no torch."""
+
+from typing import Literal
+
+from picowatch.recipe.request import ImageRequest
+
+BatchKey = tuple[object, ...]
+
+# Bounds of `batch_size: auto`: one picture of Stable Diffusion's native size fills a CPU, and
+# small pictures gain little beyond eight (demo model, 2 cores: 0.37 s alone, 0.19 s in eights).
+_AUTO_PIXELS = 8 * 128 * 128
+_AUTO_LIMIT = 8
+
+
+def batch_key(request: ImageRequest) -> BatchKey:
+    """Images with equal keys can be made in one batch.
+
+    Equal are: checkpoint and VAE (by hash), sampler, schedule type, steps, CFG scale, size and
+    clip skip. Prompts and seeds may differ. An image with `exact` shares with no other.
+    """
+    return (
+        request.checkpoint_hash,
+        request.checkpoint,
+        request.vae_hash,
+        request.vae,
+        request.sampler,
+        request.schedule_type,
+        request.steps,
+        request.cfg_scale,
+        request.width,
+        request.height,
+        request.clip_skip,
+        request.digest if request.exact else None,
+    )
+
+
+def can_share_batch(first: ImageRequest, second: ImageRequest) -> bool:
+    """True if one batch may hold both."""
+    return not first.exact and not second.exact and batch_key(first) == batch_key(second)
+
+
+def batch_size_for(request: ImageRequest, setting: int | Literal["auto"]) -> int:
+    """The number of images like this one that go into a batch at most.
+
+    `exact` means 1. A number is taken as it is. "auto" takes as many pictures as hold 131,072
+    pixels together, eight at most: eight of 128x128, two of 256x256, one of 512x512. It is a
+    rule for the CPU, and safe on every GPU.
+    """
+    if request.exact:
+        return 1
+    if setting != "auto":
+        return max(1, setting)
+    return max(1, min(_AUTO_LIMIT, _AUTO_PIXELS // (request.width * request.height)))
