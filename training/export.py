@@ -1,0 +1,52 @@
+"""Writes the trained parts as a diffusers folder in half precision."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline
+from transformers import CLIPTokenizer
+
+from training.denoiser import Denoiser
+from training.noise import new_sampler
+
+
+def export_model(run_folder: Path, target: Path) -> None:
+    """The autoencoder and the denoiser's average, ready for `from_pretrained`."""
+    tokenizer = CLIPTokenizer.from_pretrained(run_folder / "tokenizer")
+    denoiser = Denoiser(tokenizer)
+    state = torch.load(run_folder / "denoiser.state.pt", weights_only=True)
+    denoiser.load_state_dict(state["average"])
+    pipeline = StableDiffusionPipeline(
+        vae=AutoencoderKL.from_pretrained(run_folder / "vae"),
+        unet=denoiser.unet,
+        text_encoder=denoiser.text_encoder,
+        tokenizer=tokenizer,
+        scheduler=new_sampler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.to(torch.float16).save_pretrained(target, safe_serialization=True)
+    for name in ("vocab.json", "merges.txt"):
+        (target / "tokenizer" / name).write_bytes((run_folder / "tokenizer" / name).read_bytes())
+    for part in ("unet", "vae", "text_encoder"):
+        edit_json(target / part / "config.json", _name_or_path=None)
+    # As in Stable Diffusion 1.5's file. PNDM's own save leaves it out, and a DDIM made from such
+    # a file clips the latents.
+    edit_json(target / "scheduler" / "scheduler_config.json", clip_sample=False)
+    print(f"exported step {state['step']} to {target}", flush=True)
+
+
+def edit_json(file: Path, **changes: object) -> None:
+    """Sets the fields; None takes one out, such as the folder that a part was read from."""
+    fields = {**json.loads(file.read_text("utf-8")), **changes}
+    kept = {name: value for name, value in fields.items() if (name, value) not in dropped(changes)}
+    file.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n", "utf-8")
+
+
+def dropped(changes: dict[str, object]) -> list[tuple[str, None]]:
+    """The fields to take out."""
+    return [(name, None) for name, value in changes.items() if value is None]

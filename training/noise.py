@@ -1,0 +1,83 @@
+"""Stable Diffusion 1.x's noise, and what the denoiser is asked about it."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+from diffusers import PNDMScheduler
+from torch import Tensor
+
+TIMESTEPS = 1000
+DECOUPLED_FROM, DECOUPLED_FULLY_FROM = 650, 900
+DECOUPLED_SHARE = 0.4
+LARGEST_SNR_WEIGHT = 5.0
+LARGEST_NOISE_WEIGHT = 16.0
+
+
+def new_sampler() -> PNDMScheduler:
+    """The sampler that the model's folder names, with Stable Diffusion 1.5's settings."""
+    return PNDMScheduler(
+        num_train_timesteps=TIMESTEPS,
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        skip_prk_steps=True,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )
+
+
+@cache
+def signal_shares() -> Tensor:
+    """How much of the picture's variance is left at each timestep, alpha-bar in DDPM's paper."""
+    shares: Tensor = new_sampler().alphas_cumprod
+    return shares
+
+
+@cache
+def loss_weights() -> Tensor:
+    """Min-SNR weighting (Hang et al. 2023), raised again where noise is strong.
+
+    There the caption alone decides; without the second factor backgrounds ignored it.
+    """
+    share = signal_shares()
+    snr = share / (1 - share)
+    return (LARGEST_SNR_WEIGHT / snr).clamp(max=1) * (1 / share).clamp(max=LARGEST_NOISE_WEIGHT)
+
+
+def spread_timesteps(count: int) -> Tensor:
+    """Random timesteps, one from each of `count` equal spans, in random order."""
+    spans = torch.arange(count) + torch.rand(count)
+    timesteps = (spans * TIMESTEPS / count).long().clamp(0, TIMESTEPS - 1)
+    return timesteps[torch.randperm(count)]
+
+
+def with_decoupled_layout(clean: Tensor, timesteps: Tensor, captioned: Tensor) -> Tensor:
+    """The latents to put under the noise: mostly the clean ones, sometimes unrelated ones.
+
+    Even at the last timestep 0.5 % of the picture's variance shines through the noise. Trained
+    on that alone, the network reads the layout from it rather than from the caption, and when
+    sampling starts it obeys a layout that it sees in pure noise. So at strong noise a share of
+    the captioned examples hides another picture's latents, or none, under the noise.
+    """
+    ramp = (timesteps - DECOUPLED_FROM) / (DECOUPLED_FULLY_FROM - DECOUPLED_FROM)
+    decoupled = (torch.rand(len(clean)) < DECOUPLED_SHARE * ramp.clamp(0, 1)) & captioned
+    empty = torch.rand(len(clean)) < 0.5
+    unrelated = torch.where(as_column(empty), torch.zeros_like(clean), clean.roll(1, 0))
+    return torch.where(as_column(decoupled), unrelated, clean)
+
+
+def noisy_and_target(clean: Tensor, shown: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+    """Noise over `shown`, and the noise to predict so that `clean` is what remains.
+
+    Where both are the same, the target is the noise itself: DDPM's usual training.
+    """
+    signal, rest = as_column(share.sqrt()), as_column((1 - share).sqrt())
+    noisy = signal * shown + rest * torch.randn_like(shown)
+    return noisy, (noisy - signal * clean) / rest
+
+
+def as_column(values: Tensor) -> Tensor:
+    """One value per example, shaped to multiply pictures."""
+    return values.view(-1, 1, 1, 1)

@@ -1,0 +1,42 @@
+"""Drawn pictures as tensors: drawing is so quick that no picture is ever stored."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from training.drawing import NATIVE_SIZE, draw
+from training.scenes import random_scene
+
+
+def drawn_pictures(
+    rng: random.Random, count: int, width: int = NATIVE_SIZE, height: int = NATIVE_SIZE
+) -> Tensor:
+    """Random scenes as a batch in [-1, 1]."""
+    return as_batch([draw(random_scene(rng), rng, width, height) for _ in range(count)])
+
+
+def drawn_crops(rng: random.Random, count: int, size: int) -> Tensor:
+    """Square pieces of drawn pictures, each from another picture."""
+    crops = []
+    for _ in range(count):
+        left, top = (rng.randint(0, NATIVE_SIZE - size) for _ in range(2))
+        picture = draw(random_scene(rng), rng)
+        crops.append(picture.crop((left, top, left + size, top + size)))
+    return as_batch(crops)
+
+
+def as_batch(pictures: list[Image.Image]) -> Tensor:
+    """Pictures of one size as floats in [-1, 1], channels first."""
+    pixels = np.stack([np.asarray(picture.convert("RGB")) for picture in pictures])
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def as_pictures(batch: Tensor) -> list[Image.Image]:
+    """The inverse of `as_batch`, clipped."""
+    pixels = ((batch.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    return [Image.fromarray(array) for array in pixels.permute(0, 2, 3, 1).cpu().numpy()]

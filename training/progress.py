@@ -1,0 +1,92 @@
+"""How a stage survives a kill: it saves its whole state every few minutes and goes on from it."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+SECONDS_BETWEEN_SAVES = 150.0
+
+
+class Progress:
+    """A stage's saved state and its log of losses."""
+
+    def __init__(self, run_folder: Path, stage: str) -> None:
+        run_folder.mkdir(parents=True, exist_ok=True)
+        self.state_file = run_folder / f"{stage}.state.pt"
+        self.log_file = run_folder / f"{stage}.log.jsonl"
+        self.saved_at = time.monotonic()
+
+    def load(self) -> dict[str, Any] | None:
+        """The last saved state, or None when the stage starts from nothing."""
+        if not self.state_file.exists():
+            return None
+        state: dict[str, Any] = torch.load(self.state_file, map_location="cpu", weights_only=True)
+        return state
+
+    def save_is_due(self) -> bool:
+        """Whether the last save is some minutes old."""
+        return time.monotonic() - self.saved_at > SECONDS_BETWEEN_SAVES
+
+    def save(self, state: Mapping[str, Any]) -> None:
+        """Replaces the saved state; a kill leaves the old one or the new one, whole."""
+        save_whole(dict(state), self.state_file)
+        self.saved_at = time.monotonic()
+
+    def log(self, step: int, **figures: float) -> None:
+        """Prints the figures and appends them to the stage's log."""
+        now = time.strftime("%H:%M:%S")
+        print(now, f"step {step}", *(f"{k} {v:.5g}" for k, v in figures.items()), flush=True)
+        with self.log_file.open("a", encoding="utf-8") as log:
+            log.write(json.dumps({"time": now, "step": step, **figures}) + "\n")
+
+
+class Averages:
+    """Means of the figures seen since the last report."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, float] = {}
+        self.count = 0
+
+    def add(self, **figures: torch.Tensor) -> None:
+        """Counts one step's figures."""
+        self.count += 1
+        for name, figure in figures.items():
+            self.sums[name] = self.sums.get(name, 0.0) + float(figure)
+
+    def taken(self) -> dict[str, float]:
+        """The means; the next ones start from nothing."""
+        means = {name: total / max(1, self.count) for name, total in self.sums.items()}
+        self.sums, self.count = {}, 0
+        return means
+
+
+def save_whole(state: Mapping[str, Any], file: Path) -> None:
+    """Writes beside the file and renames, so that a kill never leaves half of it."""
+    draft = file.with_suffix(".part")
+    torch.save(dict(state), draft)
+    draft.replace(file)
+
+
+def learning_rate(
+    step: int, steps: int, peak: float, *, warm_up: int, held_share: float, floor: float
+) -> float:
+    """Linear warm-up, a held share, then half a cosine down to about `floor` of the peak."""
+    done = step / steps
+    warmth = min(1.0, (step + 1) / warm_up)
+    if done < held_share:
+        return peak * warmth
+    fall = (done - held_share) / (1 - held_share)
+    return peak * warmth * (0.5 * (1 + math.cos(math.pi * fall)) + floor)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Gives every parameter group the same rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate

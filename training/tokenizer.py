@@ -1,0 +1,94 @@
+"""The demo model's tokenizer: CLIP's byte-level BPE, its merges learnt from our captions."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections import Counter
+from pathlib import Path
+
+from transformers import CLIPTokenizer
+
+from training.captions import caption
+from training.scenes import random_scene
+
+SEED = 20
+CAPTIONS_READ = 30_000
+MAX_TOKENS = 77
+WORD_END = "</w>"
+
+Word = tuple[str, ...]
+Merge = tuple[str, str]
+
+
+def build_tokenizer(folder: Path) -> CLIPTokenizer:
+    """Writes the tokenizer's folder. Every word of a caption is one token; any text tokenises."""
+    merges = learnt_merges(caption_words())
+    vocabulary = {token: number for number, token in enumerate(tokens_of(merges))}
+    tokenizer = CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=MAX_TOKENS)
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save_pretrained(folder)
+    # The fast tokenizer saves tokenizer.json alone; other programs read the two older files.
+    (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False), "utf-8")
+    lines = ["#version: 0.2", *(" ".join(merge) for merge in merges)]
+    (folder / "merges.txt").write_text("\n".join(lines) + "\n", "utf-8")
+    return tokenizer
+
+
+def caption_words() -> Counter[str]:
+    """How often each word occurs in the captions."""
+    rng = random.Random(SEED)
+    counts: Counter[str] = Counter()
+    for _ in range(CAPTIONS_READ):
+        counts.update(re.findall(r"[a-z]+|[^\sa-z]+", caption(random_scene(rng), rng)))
+    return counts
+
+
+def learnt_merges(counts: Counter[str]) -> list[Merge]:
+    """Byte-pair merges, the most frequent pair first, until every word is one token."""
+    words: Counter[Word] = Counter()
+    for text, count in counts.items():
+        words[(*text[:-1], text[-1] + WORD_END)] += count
+    merges: list[Merge] = []
+    while pairs := pair_counts(words):
+        best = max(pairs, key=lambda pair: (pairs[pair], pair))
+        merges.append(best)
+        words = Counter({merged(word, best): count for word, count in words.items()})
+    return merges
+
+
+def pair_counts(words: Counter[Word]) -> Counter[Merge]:
+    """How often two parts stand side by side."""
+    pairs: Counter[Merge] = Counter()
+    for word, count in words.items():
+        for left, right in zip(word, word[1:], strict=False):
+            pairs[left, right] += count
+    return pairs
+
+
+def merged(word: Word, pair: Merge) -> Word:
+    """The word with each occurrence of the pair made one part."""
+    parts: list[str] = []
+    for part in word:
+        if parts and (parts[-1], part) == pair:
+            parts[-1] += part
+        else:
+            parts.append(part)
+    return tuple(parts)
+
+
+def tokens_of(merges: list[Merge]) -> list[str]:
+    """Every byte, every byte that ends a word, every merge, and the two special tokens."""
+    letters = byte_letters()
+    tokens = letters + [letter + WORD_END for letter in letters]
+    tokens += [left + right for left, right in merges]
+    tokens += ["<|startoftext|>", "<|endoftext|>"]
+    return list(dict.fromkeys(tokens))
+
+
+def byte_letters() -> list[str]:
+    """The 256 printable letters by which GPT-2's and CLIP's BPE write bytes."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    hidden = [byte for byte in range(256) if byte not in printable]
+    return [chr(byte) for byte in printable] + [chr(256 + i) for i in range(len(hidden))]

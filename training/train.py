@@ -1,0 +1,64 @@
+"""Trains the demo model from nothing: `python -m training.train`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+from transformers import CLIPTokenizer
+
+from training.denoiser import STEPS, train_denoiser
+from training.export import export_model
+from training.latents import PICTURES_BY_SIZE, encode_pictures
+from training.tokenizer import build_tokenizer
+from training.vae import VaeSteps, train_vae
+
+STAGES = ("vae", "latents", "denoiser", "export")
+
+
+def main() -> None:
+    """Runs the stages in order; a finished one is skipped, a broken one goes on."""
+    arguments = parsed_arguments()
+    run_folder, device = arguments.run_dir, chosen_device(arguments.device)
+    torch.set_num_threads(2)
+    stages = [arguments.stage] if arguments.stage else STAGES
+    if "vae" in stages:
+        train_vae(run_folder, device, VaeSteps())
+    if "latents" in stages:
+        encode_pictures(run_folder, device, PICTURES_BY_SIZE)
+    if "denoiser" in stages:
+        pictures = encode_pictures(run_folder, device, PICTURES_BY_SIZE)
+        train_denoiser(run_folder, device, pictures, tokenizer_of(run_folder), arguments.steps)
+    if "export" in stages:
+        export_model(run_folder, arguments.out)
+
+
+def tokenizer_of(run_folder: Path) -> CLIPTokenizer:
+    """The run's tokenizer, built the first time."""
+    folder = run_folder / "tokenizer"
+    if folder.exists():
+        return CLIPTokenizer.from_pretrained(folder)
+    return build_tokenizer(folder)
+
+
+def chosen_device(name: str) -> torch.device:
+    """The named device; `auto` takes a GPU if there is one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def parsed_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--stage", choices=STAGES, help="one stage only")
+    parser.add_argument("--run-dir", type=Path, default=Path("training/runs/demo"))
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--out", type=Path, default=Path("picowatch/assets/demo"))
+    parser.add_argument("--steps", type=int, default=STEPS, help="steps of the denoiser")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
