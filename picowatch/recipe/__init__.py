@@ -1,0 +1,22 @@
+"""Recipes: text in, values out. Pure: no clock, no disk, no torch, no randomness."""
+
+from picowatch.recipe.decoding import is_empty
+from picowatch.recipe.known import Known, KnownCheckpoint
+from picowatch.recipe.problems import Problem, RecipeInvalid, error_text, one_line
+from picowatch.recipe.reading import DefaultsFile, read_recipes
+from picowatch.recipe.recipe import Recipe
+from picowatch.recipe.request import ImageRequest
+
+__all__ = [
+    "DefaultsFile",
+    "ImageRequest",
+    "Known",
+    "KnownCheckpoint",
+    "Problem",
+    "Recipe",
+    "RecipeInvalid",
+    "error_text",
+    "is_empty",
+    "one_line",
+    "read_recipes",
+]

@@ -1,0 +1,197 @@
+"""A1111's "generation parameters": text to values. The inverse of metadata/a1111.py.
+
+The format: the prompt, a line `Negative prompt: …`, a line `Steps: 24, Sampler: …, …`.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from picowatch.recipe.layers import put
+from picowatch.recipe.places import Layer, Source, Spot, Written
+from picowatch.recipe.problems import Problems, shown
+from picowatch.recipe.resolve import Entry
+
+NEGATIVE = "Negative prompt:"
+_STEPS = re.compile(r"Steps:\s*\d+\s*(?:,|$)")
+_STEPS_AND_SAMPLER = re.compile(r"(?m)^Steps:[^\n]*\bSampler:")
+_KEY = re.compile(r"\s*(?P<key>[\w][\w \-/.]*?)\s*:\s*")
+
+_FIELDS = {
+    "Steps": "steps",
+    "Sampler": "sampler",
+    "Schedule type": "schedule_type",
+    "CFG scale": "cfg_scale",
+    "Seed": "seed",
+    "Size": "size",
+    "Clip skip": "clip_skip",
+    "Model": "checkpoint",
+    "VAE": "vae",
+}
+_INFORMATION = {
+    "Version",
+    "Model hash",
+    "VAE hash",
+    "Hashes",
+    "RNG",
+    "User",
+    "Created Date",
+    "Civitai resources",
+    "Civitai metadata",
+    "Template",
+    "Negative Template",
+    "Batch size",
+    "Batch pos",
+}
+_NOT_YET = re.compile(
+    r"Denoising strength|Hires .*|Lora hashes|TI hashes|Mask .*|Inpaint .*|Variation seed.*|"
+    r"Seed resize .*|Refiner.*|Face restoration|Tiling|ENSD|Eta.*|Hypernet.*|ControlNet.*|"
+    r"ADetailer.*|Conditional mask weight|Token merging.*|Sigma .*|.*guidance.*|FreeU.*"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One `key: value` of the last line; offsets within that line."""
+
+    key: str
+    value: str
+    key_offset: int
+    value_offset: int
+    raw: str
+
+
+def holds_parameters(text: str) -> bool:
+    """Whether a TXT is A1111's text: a `Negative prompt:` or a `Steps: …, Sampler: …` line."""
+    has_negative = any(line.startswith(NEGATIVE) for line in text.split("\n"))
+    return has_negative or _STEPS_AND_SAMPLER.search(text) is not None
+
+
+def parameters_of(line: str) -> Iterator[Parameter]:
+    """The `key: value` pairs of a `Steps: …` line; values with commas are JSON."""
+    position = 0
+    while found := _KEY.match(line, position):
+        start = found.end()
+        value, end = _value(line, start)
+        raw = line[start:end]
+        yield Parameter(found["key"], value, found.start("key"), start, raw)
+        comma = line.find(",", end)
+        position = comma + 1 if comma >= 0 else len(line)
+
+
+def _value(line: str, start: int) -> tuple[str, int]:
+    if line[start : start + 1] in ('"', "[", "{") and start < len(line):
+        try:
+            value, end = json.JSONDecoder().raw_decode(line, start)
+        except (ValueError, RecursionError):
+            pass
+        else:
+            return value if isinstance(value, str) else line[start:end], end
+    comma = line.find(",", start)
+    end = comma if comma >= 0 else len(line)
+    return line[start:end].strip(), end
+
+
+def a1111_entries(source: Source, problems: Problems) -> list[Entry]:
+    """The recipes of a TXT with generation parameters, a block each."""
+    return [_entry(source, start, end, problems) for start, end in _blocks(source)]
+
+
+def _blocks(source: Source) -> Iterator[tuple[int, int]]:
+    """Line ranges. A `Steps:` line ends a block.
+
+    Without such lines between them, `Negative prompt:` lines are told apart by blank lines.
+    """
+    start = 0
+    for number, line in enumerate(source.lines):
+        if _STEPS.match(line):
+            yield from _parted(source, start, number + 1, ends_with_steps=True)
+            start = number + 1
+    yield from _parted(source, start, len(source.lines), ends_with_steps=False)
+
+
+def _parted(
+    source: Source, start: int, end: int, ends_with_steps: bool
+) -> Iterator[tuple[int, int]]:
+    negatives = sum(line.startswith(NEGATIVE) for line in source.lines[start:end])
+    if ends_with_steps and negatives <= 1:
+        yield start, end
+        return
+    paragraphs = _paragraphs(source, start, end)
+    if not ends_with_steps:
+        yield from paragraphs
+        return
+    last = max(
+        index
+        for index, (first, behind) in enumerate(paragraphs)
+        if any(line.startswith(NEGATIVE) for line in source.lines[first:behind])
+    )
+    yield from paragraphs[:last]
+    yield paragraphs[last][0], end
+
+
+def _paragraphs(source: Source, start: int, end: int) -> list[tuple[int, int]]:
+    found: list[tuple[int, int]] = []
+    inside = False
+    for number in range(start, end):
+        filled = bool(source.lines[number].strip())
+        if filled and inside:
+            found[-1] = (found[-1][0], number + 1)
+        elif filled:
+            found.append((number, number + 1))
+        inside = filled
+    return found
+
+
+def _entry(source: Source, start: int, end: int, problems: Problems) -> Entry:
+    while start < end - 1 and not source.lines[start].strip():
+        start += 1
+    lines = source.lines[start:end]
+    layer: Layer = {}
+    if _STEPS.match(lines[-1]):
+        layer = _settings(source, end, problems)
+        lines = lines[:-1]
+    split = next((i for i, line in enumerate(lines) if line.startswith(NEGATIVE)), len(lines))
+    prompt = "\n".join(lines[:split]).strip()
+    layer["prompt"] = Written(
+        prompt, Spot(source, start + 1, 1, len(lines[0]) if lines else 1), prompt
+    )
+    if split < len(lines):
+        negative = "\n".join(lines[split:])[len(NEGATIVE) :].strip()
+        spot = Spot(source, start + split + 1, len(NEGATIVE) + 2, max(1, len(negative)))
+        layer["negative_prompt"] = Written(negative, spot, negative)
+    return Entry(layer, Spot(source, start + 1, 1, max(1, len(source.line(start + 1)))))
+
+
+def _settings(source: Source, number: int, problems: Problems) -> Layer:
+    layer: Layer = {}
+    keys = set()
+    for parameter in parameters_of(source.line(number)):
+        key = Spot(source, number, parameter.key_offset + 1, len(parameter.key))
+        spot = Spot(source, number, parameter.value_offset + 1, max(1, len(parameter.raw)))
+        keys.add(parameter.key)
+        if parameter.key in _FIELDS:
+            written = Written(parameter.value, spot, parameter.raw, key)
+            put(layer, _FIELDS[parameter.key], written, problems)
+        elif parameter.key not in _INFORMATION:
+            problems.add(key, _why_refused(parameter.key))
+        elif parameter.key == "Model hash" and "Model:" not in source.line(number):
+            problems.add(spot, _hash_alone(parameter.value))
+    return layer
+
+
+def _why_refused(key: str) -> str:
+    if _NOT_YET.fullmatch(key):
+        return f"'{shown(key)}' is not supported yet. Take it out to make the picture without it."
+    return (
+        f"unknown key '{shown(key)}': nobody can tell whether the picture depends on it. "
+        "Take it out if it does not."
+    )
+
+
+def _hash_alone(value: str) -> str:
+    return (
+        f"the model with the hash {shown(value)} is not known by name. "
+        "Write 'Model: ' and its name in models/checkpoints instead."
+    )

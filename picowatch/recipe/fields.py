@@ -1,0 +1,55 @@
+"""The names of a recipe's fields: first names, aliases, and those a later version brings."""
+
+from picowatch.recipe.problems import shown
+from picowatch.recipe.recipe import Recipe
+from picowatch.recipe.samplers import did_you_mean
+
+SIZE = "size"
+_PLACES = {"place", "line"}
+
+
+def _aliases(name: str) -> list[str]:
+    extra = Recipe.model_fields[name].json_schema_extra
+    aliases = extra.get("aliases", []) if isinstance(extra, dict) else []
+    return [str(alias) for alias in aliases] if isinstance(aliases, list) else []
+
+
+# First names in the order of the table in the docs; `size` stands for width and height.
+FIRST_NAMES = (*(name for name in Recipe.model_fields if name not in _PLACES), SIZE)
+
+# Everything that may stand in a recipe, to its first name.
+FIRST_NAME_OF = {name: name for name in FIRST_NAMES} | {
+    alias: name for name in Recipe.model_fields for alias in _aliases(name)
+}
+
+# What a later version brings, aliases included: refused as "not yet", never as unknown.
+NOT_YET = {
+    "loras": "loras",
+    "lora": "loras",
+    "image": "image",
+    "init_image": "image",
+    "denoising_strength": "denoising_strength",
+    "strength": "denoising_strength",
+    "resize": "resize",
+    "mask": "mask",
+    "mask_blur": "mask_blur",
+    "mask_invert": "mask_invert",
+    "hires": "hires",
+    "hires_fix": "hires",
+    "sweep": "sweep",
+    "from": "from",
+    "shrink_to_fit": "shrink_to_fit",
+    "grid": "grid",
+}
+
+
+def why_refused(name: str) -> str:
+    """What to say about a name that is no field: not yet, or unknown with a suggestion."""
+    if name in NOT_YET:
+        return f"'{name}' is not supported yet. Take it out to make the picture without it."
+    return f"unknown field '{shown(name)}'. {suggestion(name)}".rstrip()
+
+
+def suggestion(name: str) -> str:
+    """The field whose name or alias is close: "Did you mean 'steps'? ", or nothing."""
+    return did_you_mean(name.replace("-", "_"), [*FIRST_NAME_OF, *NOT_YET])

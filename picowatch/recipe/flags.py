@@ -1,0 +1,170 @@
+"""Flags behind a prompt in a TXT: `a corgi --steps 30 --negative_prompt "blurry, dim"`."""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from picowatch.recipe import fields
+from picowatch.recipe.layers import put
+from picowatch.recipe.places import Layer, Spot, Written
+from picowatch.recipe.plain import number
+from picowatch.recipe.problems import Problems, shown
+
+_FLAG = re.compile(r"(?:(?<=\s)|^)--(?P<name>[A-Za-z][\w-]*)")
+# What word processors and phones make of two hyphens.
+_LONG_DASH = re.compile(r"(?:(?<=\s)|^)[\N{EN DASH}\N{EM DASH}](?P<name>[A-Za-z][\w-]*)")
+
+# stable-diffusion.cpp's names that are not ours with hyphens.
+_ALIASES = {"sampling_method": "sampler", "batch_count": "count"}
+# A1111's "Prompts from file": their product is the count.
+_FACTORS = ("batch_size", "n_iter")
+_KOHYA = {
+    "n": "negative_prompt",
+    "w": "width",
+    "h": "height",
+    "s": "steps",
+    "d": "seed",
+    "l": "cfg_scale",
+    "t": "denoising_strength",
+}
+_OTHER_TOOLS = {
+    "scheduler": "stable-diffusion.cpp's schedule type; write --schedule_type",
+    "sampler_index": "A1111's older name; write --sampler",
+    "p": "write the prompt first, without a flag, or --prompt",
+}
+
+At = Callable[[int, int], Spot]
+
+
+@dataclass(frozen=True, slots=True)
+class _Flag:
+    name: str
+    offset: int
+    width: int
+    value: str
+    value_offset: int
+    raw: str
+
+
+def prompt_and_flags(text: str, at: At, problems: Problems) -> Layer:
+    """The fields of one prompt line.
+
+    A flag's value runs to the next ` --`, or, if it opens with a double quote, to the closing
+    one. `at` gives the place of an offset and width in the text.
+    """
+    layer: Layer = {}
+    first = _FLAG.search(text)
+    prompt = (text[: first.start()] if first else text).strip()
+    if prompt:
+        start = text.index(prompt)
+        layer["prompt"] = Written(prompt, at(start, len(prompt)), prompt)
+        _refuse_long_dashes(prompt, start, at, problems)
+    factors: list[Written] = []
+    for flag in _flags(text, first.start() if first else len(text), at, problems):
+        spot = at(flag.value_offset, max(1, len(flag.raw)))
+        key = at(flag.offset, flag.width)
+        written = Written(flag.value, spot, flag.raw, key)
+        _put_flag(layer, flag, written, factors, problems)
+    _put_count(layer, factors, problems)
+    return layer
+
+
+def _put_flag(
+    layer: Layer, flag: _Flag, written: Written, factors: list[Written], problems: Problems
+) -> None:
+    name = flag.name.replace("-", "_")
+    name = _ALIASES.get(name, name)
+    key = written.key or written.spot
+    if name in _FACTORS:
+        factors.append(written)
+    elif name not in fields.FIRST_NAME_OF:
+        problems.add(key, _why_refused(flag.name, name))
+    elif flag.raw:
+        put(layer, name, written, problems)
+    elif name == "exact":
+        put(layer, name, Written(True, key, "", key), problems)
+    else:
+        problems.add(key, f"--{flag.name} has no value: write --{flag.name} and what it takes.")
+
+
+def _why_refused(written: str, name: str) -> str:
+    if written in _KOHYA:
+        return f"--{written}: kohya's {_KOHYA[written]}; write --{_KOHYA[written]}".replace(
+            "kohya's seed; ", "kohya's seed; "
+        )
+    if name in _OTHER_TOOLS:
+        return f"--{written}: {_OTHER_TOOLS[name]}."
+    if name in fields.NOT_YET:
+        return f"--{written} is not supported yet. Take it out to make the picture without it."
+    return f"unknown flag --{shown(written)}. {fields.suggestion(name)}".replace(
+        "mean '", "mean '--"
+    ).rstrip()
+
+
+def _put_count(layer: Layer, factors: list[Written], problems: Problems) -> None:
+    """batch_size times n_iter is the count."""
+    product = 1
+    for factor in factors:
+        value = number(str(factor.value))
+        if not isinstance(value, int) or not 1 <= value <= 1000:
+            name = factor.key.source.line(factor.key.line) if factor.key else ""
+            del name
+            problems.add(factor.spot, "this must be a whole number from 1 to 1000.")
+            return
+        product *= value
+    if factors:
+        first = factors[0]
+        put(layer, "count", Written(product, first.spot, str(product), first.key), problems)
+
+
+def _flags(text: str, start: int, at: At, problems: Problems) -> Iterator[_Flag]:
+    position = start
+    while found := _FLAG.search(text, position):
+        value_start = _skip_spaces(text, found.end())
+        quote = text[value_start : value_start + 1]
+        if quote == '"':
+            value, end = _quoted(text, value_start, at, problems)
+        else:
+            following = _FLAG.search(text, value_start)
+            end = following.start() if following else len(text)
+            value = text[value_start:end].strip()
+            _refuse_long_dashes(value, value_start, at, problems)
+        raw = text[value_start:end].strip()
+        name = found["name"]
+        yield _Flag(name, found.start(), len(name) + 2, value, value_start, raw)
+        position = end
+
+
+def _skip_spaces(text: str, position: int) -> int:
+    while position < len(text) and text[position].isspace():
+        position += 1
+    return position
+
+
+def _quoted(text: str, start: int, at: At, problems: Problems) -> tuple[str, int]:
+    """A value in double quotes: `\\"` and `\\\\` stand for a quote and a backslash."""
+    found = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL).match(text, start)
+    if not found:
+        problems.add(at(start, 1), 'the quote " that opens here is never closed.')
+        return text[start + 1 :], len(text)
+    following = _FLAG.search(text, found.end())
+    end = following.start() if following else len(text)
+    behind = text[found.end() : end].strip()
+    if behind:
+        place = text.index(behind, found.end())
+        problems.add(
+            at(place, len(behind)),
+            "the text goes on behind its closing quote. Put the quotes around all of it; "
+            'write \\" for a quote inside.',
+        )
+    return re.sub(r'\\(["\\])', r"\1", found[1]), end
+
+
+def _refuse_long_dashes(text: str, start: int, at: At, problems: Problems) -> None:
+    for found in _LONG_DASH.finditer(text):
+        name = found["name"]
+        if name.replace("-", "_") in fields.FIRST_NAME_OF:
+            problems.add(
+                at(start + found.start(), len(found[0])),
+                f"a long dash stands before '{name}'. For the flag write --{name} with two hyphens.",
+            )

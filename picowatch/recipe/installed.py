@@ -1,0 +1,139 @@
+"""Which installed model a recipe means: names are forgiving, mistakes are explained."""
+
+import re
+from collections.abc import Sequence
+
+from picowatch.recipe.known import Known, KnownCheckpoint
+from picowatch.recipe.problems import shown
+from picowatch.recipe.samplers import did_you_mean, listed
+
+BAKED = "baked"
+_ENDINGS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
+# What A1111 writes when the checkpoint's own VAE is used.
+_BAKED_WORDS = {"baked", "none", "automatic"}
+
+
+class NotInstalled(ValueError):
+    """No installed model of this name, or several; the text says what would do."""
+
+
+def find_checkpoint(written: str | None, known: Known) -> KnownCheckpoint:
+    """The checkpoint a recipe means.
+
+    Written: the name with or without ending, in any case if that is unambiguous, or a unique
+    beginning of it. Not written: the setting `checkpoint`; else the only one installed; else,
+    with none installed, demo. Raises NotInstalled.
+    """
+    if written is not None:
+        return _checkpoint(written, known)
+    if known.default_checkpoint is not None:
+        try:
+            return _checkpoint(known.default_checkpoint, known)
+        except NotInstalled as error:
+            raise NotInstalled(f"the setting checkpoint: {error}") from None
+    if len(known.checkpoints) > 1:
+        names = _some([checkpoint.name for checkpoint in known.checkpoints])
+        raise NotInstalled(
+            f"no checkpoint is named, and several are installed: {names}. Write 'checkpoint: …' "
+            "here, or name one in the settings (picowatch.yaml)."
+        )
+    return known.checkpoints[0] if known.checkpoints else known.demo
+
+
+def find_vae(written: str, known: Known) -> str:
+    """The VAE a recipe means, or "baked". Raises NotInstalled."""
+    if written.strip().casefold() in _BAKED_WORDS:
+        return BAKED
+    found = matching(written, known.vaes)
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise NotInstalled(_ambiguous("vae", written, found))
+    _refuse_refused("vae", written, known)
+    there = f"There are {_some(known.vaes)} and baked." if known.vaes else "There is only 'baked'."
+    raise NotInstalled(
+        f"no VAE '{shown(written)}' in models/vae. "
+        f"{did_you_mean(_stem(written), [*known.vaes, BAKED])}{there}"
+    )
+
+
+def matching(written: str, names: Sequence[str]) -> list[str]:
+    """The names that are meant, by the first rule that matches any.
+
+    The whole name; in any case; its last part behind a slash; its beginning; the beginning of
+    its last part.
+    """
+    stem = _stem(written)
+    folded = stem.casefold()
+    if not folded:
+        return []
+    rules = (
+        [name for name in names if _stem(name) == stem],
+        [name for name in names if _stem(name).casefold() == folded],
+        [name for name in names if _last(name) == folded],
+        [name for name in names if name.startswith(stem)],
+        [name for name in names if name.casefold().startswith(folded)],
+        [name for name in names if _last(name).startswith(folded)],
+    )
+    return next((found for found in rules if found), [])
+
+
+def _checkpoint(written: str, known: Known) -> KnownCheckpoint:
+    checkpoints = {c.name: c for c in (*known.checkpoints, known.demo)}
+    found = matching(written, list(checkpoints))
+    if len(found) == 1:
+        return checkpoints[found[0]]
+    if found:
+        raise NotInstalled(_ambiguous("checkpoint", written, found))
+    _refuse_refused("checkpoint", written, known)
+    _refuse_download(written)
+    raise NotInstalled(
+        f"no checkpoint '{shown(written)}' in models/checkpoints. "
+        f"{did_you_mean(_stem(written), list(checkpoints))}There are {_some(list(checkpoints))}."
+        if len(checkpoints) > 1
+        else f"no checkpoint '{shown(written)}': models/checkpoints is empty, there is only "
+        f"'{known.demo.name}'. Put {shown(_stem(written))}.safetensors there."
+    )
+
+
+def _refuse_refused(kind: str, written: str, known: Known) -> None:
+    found = matching(written, list(known.refused))
+    if len(found) == 1:
+        raise NotInstalled(f"the {kind} '{found[0]}' cannot be used: {known.refused[found[0]]}")
+
+
+def _refuse_download(written: str) -> None:
+    repository = re.fullmatch(r"(?:https?://huggingface\.co/)?([\w.-]+/([\w.-]+))/?", written)
+    if repository and not written.casefold().endswith(_ENDINGS):
+        raise NotInstalled(
+            f"'{shown(written)}' is not in models/checkpoints, and picowatch never downloads. "
+            f"Fetch it once: hf download {repository[1]} --local-dir "
+            f"models/checkpoints/{repository[2]}"
+        )
+    if re.match(r"(?i)https?://", written):
+        raise NotInstalled(
+            f"'{shown(written)}' is an address, and picowatch never downloads. Fetch the "
+            ".safetensors file into models/checkpoints and write its name."
+        )
+
+
+def _ambiguous(kind: str, written: str, found: Sequence[str]) -> str:
+    return f"the {kind} '{shown(written)}' could be {_some(found, 'or')}. Write more of the name."
+
+
+def _some(names: Sequence[str], last: str = "and") -> str:
+    """The names, or the first ten of them and how many more there are."""
+    if len(names) > 10:
+        return f"{', '.join(names[:10])} {last} {len(names) - 10} more"
+    return listed(list(names), last)
+
+
+def _stem(name: str) -> str:
+    """The name without white space around it, the models' folder before it and the ending."""
+    name = re.sub(r"^(?:\./)?(?:models/)?(?:checkpoints|vae)/", "", name.strip())
+    ending = next((e for e in _ENDINGS if name.casefold().endswith(e)), "")
+    return name[: len(name) - len(ending)]
+
+
+def _last(name: str) -> str:
+    return _stem(name).rpartition("/")[2].casefold()

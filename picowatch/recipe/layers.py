@@ -1,0 +1,135 @@
+"""Layers of settings: what each says, brought to the fields that decide, nearest one wins.
+
+The layers of an entry are the `_defaults.yaml` from the inbox's root down, a TXT's settings,
+and the entry itself.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+
+from picowatch.recipe import fields
+from picowatch.recipe.places import Layer, Spot, Written
+from picowatch.recipe.plain import number
+from picowatch.recipe.problems import Problems, shown
+from picowatch.recipe.samplers import (
+    AUTOMATIC,
+    SamplerUnknown,
+    ScheduleUnknown,
+    find_sampler,
+    find_schedule_type,
+)
+from picowatch.recipe.wording import wrong_value
+
+
+def put(layer: Layer, name: str, written: Written, problems: Problems) -> None:
+    """Add a field under its first name; unknown ones and repetitions are problems."""
+    spot = written.key or written.spot
+    first = fields.FIRST_NAME_OF.get(name)
+    if first is None:
+        problems.add(spot, fields.why_refused(name))
+    elif first in layer:
+        problems.add(spot, _twice(name, layer[first]))
+    else:
+        layer[first] = written
+
+
+def _twice(name: str, before: Written) -> str:
+    earlier = before.key or before.spot
+    other = earlier.source.line(earlier.line)[earlier.column - 1 :][: earlier.width]
+    called = "" if other.lstrip("-") == name else f" as '{shown(other)}'"
+    return f"'{name}' is given twice: already on line {earlier.line}{called}. Keep one."
+
+
+def settled(layer: Layer, problems: Problems) -> Layer:
+    """The layer with `size` split into width and height, and the sampler's name taken apart.
+
+    A sampler without schedule type takes "automatic" with it, so that a nearer layer's
+    sampler is not paired with a farther layer's schedule type. Values that are wrong are left
+    out, and are problems.
+    """
+    result = dict(layer)
+    _settle_size(result, problems)
+    _settle_sampler(result, problems)
+    return result
+
+
+def merged(layers: Iterable[Layer]) -> Layer:
+    """The fields of all layers, farthest first: the nearest layer wins, field by field."""
+    result: Layer = {}
+    for layer in layers:
+        if isinstance(layer["seed"].value if "seed" in layer else None, tuple):
+            result.pop("count", None)
+        result.update(layer)
+    return result
+
+
+def text_of(field: str, layer: Layer, problems: Problems) -> str | None:
+    """The field's text, taken out when it is something else than text."""
+    written = layer.get(field)
+    if written is None or isinstance(written.value, str):
+        return None if written is None else str(written.value)
+    problems.add(_place(written), wrong_value(field, written))
+    del layer[field]
+    return None
+
+
+def _place(written: Written) -> Spot:
+    """Where to point: at the value, or at the field's name when there is no value to see."""
+    return written.spot if written.raw or not written.key else written.key
+
+
+def _settle_size(layer: Layer, problems: Problems) -> None:
+    text = text_of(fields.SIZE, layer, problems)
+    written = layer.pop(fields.SIZE, None)
+    if text is None or written is None:
+        return
+    if "width" in layer or "height" in layer:
+        problems.add(written.spot, "size and width or height together: keep one of them.")
+        return
+    sides = re.fullmatch(r"(\d{1,9})\s*[x×*]\s*(\d{1,9})", text.strip(), re.IGNORECASE)
+    if not sides:
+        square = number(text)
+        hint = f" For a square write {square}x{square}." if isinstance(square, int) else ""
+        problems.add(written.spot, f"size must be like 512x768, not '{shown(text)}'.{hint}")
+        return
+    for name, side in (("width", 1), ("height", 2)):
+        at = written.raw.find(sides[side], 0 if side == 1 else len(sides[1]))
+        spot = written.spot.shifted(max(0, at), len(sides[side]))
+        layer[name] = Written(int(sides[side]), spot, sides[side], written.key)
+
+
+def _settle_sampler(layer: Layer, problems: Problems) -> None:
+    schedule_type = _schedule_type(layer, problems)
+    text = text_of("sampler", layer, problems)
+    written = layer.get("sampler")
+    if text is None or written is None:
+        return
+    try:
+        sampler, in_name = find_sampler(text)
+    except SamplerUnknown as error:
+        problems.add(written.spot, str(error))
+        del layer["sampler"]
+        return
+    layer["sampler"] = replace(written, value=sampler.name)
+    if in_name and schedule_type not in (None, AUTOMATIC, in_name):
+        problems.add(
+            layer["schedule_type"].spot,
+            f"the sampler's name says {in_name}, schedule_type says {schedule_type}. Keep one.",
+        )
+    if in_name or schedule_type is None:
+        layer["schedule_type"] = replace(written, value=in_name or AUTOMATIC)
+
+
+def _schedule_type(layer: Layer, problems: Problems) -> str | None:
+    text = text_of("schedule_type", layer, problems)
+    if text is None:
+        return None
+    written = layer["schedule_type"]
+    try:
+        layer["schedule_type"] = replace(written, value=find_schedule_type(text))
+    except ScheduleUnknown as error:
+        problems.add(written.spot, str(error))
+        del layer["schedule_type"]
+        return None
+    return str(layer["schedule_type"].value)

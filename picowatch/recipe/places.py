@@ -1,0 +1,65 @@
+"""Where a value stands: its file, line, column and width, so that an error can point at it."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Source:
+    """A file as it was read. `name` is relative to the inbox; lines end without line breaks."""
+
+    name: str
+    text: str
+    lines: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "lines", tuple(self.text.split("\n")))
+
+    def line(self, number: int) -> str:
+        """The text of a 1-based line; empty behind the end of the file."""
+        return self.lines[number - 1] if 0 < number <= len(self.lines) else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """A stretch of one line: 1-based line and column, counted in characters."""
+
+    source: Source
+    line: int
+    column: int
+    width: int = 1
+
+    def shifted(self, offset: int, width: int) -> "Spot":
+        """Another stretch of the same line, `offset` characters further right."""
+        return Spot(self.source, self.line, self.column + offset, width)
+
+
+@dataclass(frozen=True, slots=True)
+class Misread:
+    """A plain YAML scalar that YAML takes for something else than it looks like.
+
+    `understood` completes the sentence "YAML reads 012 as …".
+    """
+
+    text: str
+    understood: str
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A value somebody wrote, and where.
+
+    `value` is what was understood: text, a number, true or false, None, a Misread, a tuple of
+    values for a list, or a dict for a mapping. `raw` is the text as it stands in the file.
+    `key` is where the field's name stands. `parts` are the elements of a list.
+    """
+
+    value: object
+    spot: Spot
+    raw: str = ""
+    key: Spot | None = None
+    parts: tuple["Written", ...] = ()
+    yaml_plain: bool = False
+
+
+# One layer of settings: a _defaults.yaml, a TXT's settings, or what an entry itself says.
+Layer = dict[str, Written]

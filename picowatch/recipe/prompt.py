@@ -1,0 +1,187 @@
+"""A1111's prompt grammar: attention weights, and what prompts may not hold yet.
+
+`parse_attention` follows A1111's parser (modules/prompt_parser.py, parse_prompt_attention).
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+# A chunk break comes as ("BREAK", -1.0), the -1 multiplied by the weights around it.
+BREAK = "BREAK"
+MAX_NESTING = 100
+MAX_WEIGHT = 100.0
+
+_ROUND = 1.1
+_SQUARE = 1 / 1.1
+_TOKEN = re.compile(r"\\[()\[\]\\]|\\|\(|\[|:\s*(?P<weight>[+-]?[.\d]+)\s*\)|\)|\]|[^\\()\[\]:]+|:")
+# As A1111's \s*\bBREAK\b\s*, but linear on long stretches of white space.
+_BREAK = re.compile(r"(?:(?<!\s)\s+)?\bBREAK\b\s*")
+
+
+@dataclass(frozen=True, slots=True)
+class Unsupported:
+    """A construct in a prompt that is not supported: where, how long, and what to do."""
+
+    offset: int
+    length: int
+    message: str
+
+
+def parse_attention(text: str) -> list[tuple[str, float]]:
+    """The prompt as pieces of text with their weights, neighbours of equal weight joined.
+
+    `(a)` weighs 1.1, `[a]` 1/1.1, `(a:1.2)` 1.2, `\\(` is a bracket; a bracket that is never
+    closed weighs to the end. BREAK comes as ("BREAK", -1.0) times the weights around it.
+    """
+    pieces: list[tuple[str, float]] = []
+    open_round: list[int] = []
+    open_square: list[int] = []
+    for token in _TOKEN.finditer(text):
+        word, weight = token[0], _number(token["weight"])
+        if word.startswith("\\"):
+            pieces.append((word[1:], 1.0))
+        elif word == "(":
+            open_round.append(len(pieces))
+        elif word == "[":
+            open_square.append(len(pieces))
+        elif open_round and (word == ")" or weight is not None):
+            _weigh(pieces, open_round.pop(), _ROUND if weight is None else weight)
+        elif open_square and word == "]":
+            _weigh(pieces, open_square.pop(), _SQUARE)
+        else:
+            pieces.extend(_broken(word))
+    for starts, weight in ((open_round, _ROUND), (open_square, _SQUARE)):
+        for start in starts:
+            _weigh(pieces, start, weight)
+    return _joined(pieces) or [("", 1.0)]
+
+
+def _number(text: str | None) -> float | None:
+    # A1111 stops at "(a:1.2.3)" with an exception; here it is text.
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return None
+
+
+def _weigh(pieces: list[tuple[str, float]], start: int, factor: float) -> None:
+    pieces[start:] = [(text, weight * factor) for text, weight in pieces[start:]]
+
+
+def _broken(text: str) -> Iterator[tuple[str, float]]:
+    for place, part in enumerate(_BREAK.split(text)):
+        if place:
+            yield BREAK, -1.0
+        yield part, 1.0
+
+
+def _joined(pieces: list[tuple[str, float]]) -> list[tuple[str, float]]:
+    runs: list[tuple[list[str], float]] = []
+    for text, weight in pieces:
+        if runs and runs[-1][1] == weight:
+            runs[-1][0].append(text)
+        else:
+            runs.append(([text], weight))
+    return [("".join(texts), weight) for texts, weight in runs]
+
+
+def unsupported(text: str) -> list[Unsupported]:
+    """Everything in a prompt that picowatch cannot do yet, in the order of the text.
+
+    A backslash before a bracket or brace makes it plain text, which is never refused.
+    """
+    plain = _without_escapes(text)
+    found = [
+        *_constructs(plain),
+        *_brackets(plain),
+        *_weights(plain),
+    ]
+    return sorted(found, key=lambda construct: construct.offset)
+
+
+def _without_escapes(text: str) -> str:
+    """The text with each escaped character replaced by a letter, so that offsets stay."""
+    return re.sub(r"\\.", "\\\\x", text, flags=re.DOTALL)
+
+
+_CONSTRUCTS = (
+    (
+        re.compile(r"<(?:lora|lyco|hypernet):[^<>\n]*>", re.IGNORECASE),
+        "{} is not supported yet. Take it out of the prompt.",
+    ),
+    (
+        re.compile(r"(?<!\w)__[\w/.*-]{1,200}__(?!\w)"),
+        "the wildcard {} is not supported yet. Write the words you want instead of it.",
+    ),
+    (
+        re.compile(r"\bAND\b"),
+        "AND (composing prompts) is not supported yet. Write 'and' in small letters, a comma, "
+        "or one recipe for each prompt.",
+    ),
+)
+
+
+def _constructs(text: str) -> Iterator[Unsupported]:
+    for pattern, message in _CONSTRUCTS:
+        for found in pattern.finditer(text):
+            if found[0].strip("_"):
+                yield Unsupported(found.start(), len(found[0]), message.format(_cut(found[0])))
+
+
+def _weights(text: str) -> Iterator[Unsupported]:
+    for found in re.finditer(r":\s*([+-]?[.\d]+)\s*\)", text):
+        number = _number(found[1])
+        if number is None or abs(number) > MAX_WEIGHT:
+            why = "is no number" if number is None else f"is beyond {MAX_WEIGHT:.0f}"
+            message = f"the weight '{_cut(found[1])}' {why}. Write one like (word:1.2)."
+            yield Unsupported(found.start(1), len(found[1]), message)
+
+
+def _brackets(text: str) -> Iterator[Unsupported]:
+    """Prompt editing `[a:b:0.5]`, alternation `[a|b]`, wildcards `{a|b}`, and too deep nesting.
+
+    Only separators of a bracket's own level count: `[(a:1.2)]` is a weight.
+    """
+    open_brackets: list[tuple[int, list[int]]] = []
+    for found in re.finditer(r"[()\[\]{}:|]", text):
+        character, offset = found[0], found.start()
+        if character in "([{":
+            open_brackets.append((offset, []))
+        elif character in ":|":
+            if open_brackets:
+                open_brackets[-1][1].append(offset)
+        elif open_brackets and text[open_brackets[-1][0]] + character in ("()", "[]", "{}"):
+            start, separators = open_brackets.pop()
+            message = _why_not(character, text, start, offset + 1, separators)
+            if message:
+                yield Unsupported(start, offset + 1 - start, message)
+        if len(open_brackets) > MAX_NESTING:
+            yield Unsupported(offset, 1, f"more than {MAX_NESTING} brackets are open here.")
+            return
+
+
+def _why_not(closing: str, text: str, start: int, end: int, separators: list[int]) -> str | None:
+    whole = _cut(text[start:end])
+    parted = any(text[offset] == "|" for offset in separators)
+    if closing == "}" and (parted or "$$" in text[start:end]):
+        return (
+            f"wildcards like {whole} are not supported yet. Write the choice you want, without "
+            "braces; for braces in the text itself write \\{ and \\}."
+        )
+    if closing == "]" and parted:
+        return f"alternating words like {whole} is not supported yet. Write the one you want."
+    if closing == "]" and separators and _is_number(text[separators[-1] + 1 : end - 1]):
+        return (
+            f"prompt editing like {whole} is not supported yet. Write the words you want; for a "
+            "weight write (word:1.2) with round brackets."
+        )
+    return None
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"[\d.]+", text.strip()) is not None
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 40 else text[:39] + "…"

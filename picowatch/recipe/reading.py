@@ -1,0 +1,71 @@
+"""A recipe file, from its bytes to its recipes: the whole story in one place."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from picowatch.recipe.decoding import decode
+from picowatch.recipe.known import Known
+from picowatch.recipe.places import Layer, Source, Spot
+from picowatch.recipe.problems import Problems, RecipeInvalid
+from picowatch.recipe.recipe import Recipe
+from picowatch.recipe.resolve import Entry, resolve
+from picowatch.recipe.txt_entries import txt_entries
+from picowatch.recipe.yaml_entries import yaml_entries, yaml_layer
+
+
+@dataclass(frozen=True, slots=True)
+class DefaultsFile:
+    """A `_defaults.yaml`: its name relative to the inbox, and its bytes."""
+
+    name: str
+    content: bytes
+
+
+def read_recipes(
+    name: str,
+    content: bytes,
+    known: Known,
+    defaults: Sequence[DefaultsFile] = (),
+    max_images: int = 1000,
+) -> list[Recipe]:
+    """The recipes of a file, everything resolved but random seeds; none if it holds only comments.
+
+    `name` is relative to the inbox, its ending decides how the file is read. `defaults` are
+    the `_defaults.yaml` from the inbox's root down to the file's folder. Raises RecipeInvalid
+    with all problems of the file.
+    """
+    problems = Problems()
+    source = decode(name, content)
+    layers = [_defaults_layer(file, problems) for file in defaults]
+    if name.lower().endswith(".txt"):
+        entries, settings = txt_entries(source, problems)
+        layers.append(settings)
+    else:
+        entries = yaml_entries(source, problems)
+    _refuse_too_many(len(entries), source, entries, max_images, problems)
+    recipes = resolve(entries, layers, known, problems)
+    problems.raise_if_any()
+    _refuse_too_many(sum(r.image_count for r in recipes), source, entries, max_images, problems)
+    return recipes
+
+
+def _defaults_layer(file: DefaultsFile, problems: Problems) -> Layer:
+    return yaml_layer(decode(file.name, file.content), problems)
+
+
+def _refuse_too_many(
+    images: int, source: Source, entries: list[Entry], max_images: int, problems: Problems
+) -> None:
+    """More than a save may ask for is refused before anything is drawn or looked up."""
+    if images <= max_images:
+        return
+    spot = entries[0].layer["count"].spot if "count" in entries[0].layer else entries[0].spot
+    problems.add(
+        spot,
+        f"this file asks for {images:,} images; one save may ask for {max_images:,} "
+        "(the setting max_images_per_save).",
+    )
+    problems.raise_if_any()
+
+
+__all__ = ["DefaultsFile", "RecipeInvalid", "Source", "Spot", "read_recipes"]

@@ -1,0 +1,217 @@
+"""What an entry says, with everything looked up: written values become a Recipe."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from pydantic import ValidationError
+
+from picowatch.recipe.decoding import FORBIDDEN, invisible
+from picowatch.recipe.installed import BAKED, NotInstalled, find_checkpoint, find_vae
+from picowatch.recipe.known import Known, KnownCheckpoint
+from picowatch.recipe.layers import merged, settled, text_of
+from picowatch.recipe.places import Layer, Spot, Written
+from picowatch.recipe.plain import number
+from picowatch.recipe.problems import Problems
+from picowatch.recipe.prompt import unsupported
+from picowatch.recipe.recipe import MAX_SEED, RANDOM, Recipe
+from picowatch.recipe.samplers import (
+    AUTOMATIC,
+    DEFAULT_SAMPLER,
+    ScheduleUnknown,
+    decide_schedule_type,
+    find_sampler,
+    sampler_named,
+)
+from picowatch.recipe.wording import not_multiple_of_8, wrong_value
+
+_NUMBERS = ("steps", "cfg_scale", "width", "height", "count", "clip_skip", "priority")
+_TRUE_OR_FALSE = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+_RANDOM_WORDS = {"random", "-1", "\N{MINUS SIGN}1"}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One recipe of a file as written: its own settings, and where it begins."""
+
+    layer: Layer
+    spot: Spot
+
+
+def resolve(
+    entries: Sequence[Entry], layers: Sequence[Layer], known: Known, problems: Problems
+) -> list[Recipe]:
+    """The entries' recipes, in order; what is wrong with any of them goes to `problems`.
+
+    `layers` hold what all of them start from, farthest first.
+    """
+    common = [settled(layer, problems) for layer in layers]
+    recipes = []
+    for place, entry in enumerate(entries):
+        layer = merged([*common, settled(entry.layer, problems)])
+        recipe = _recipe(layer, entry.spot, place, known, problems)
+        recipes += [recipe] if recipe else []
+    return recipes
+
+
+def _recipe(
+    layer: Layer, spot: Spot, place: int, known: Known, problems: Problems
+) -> Recipe | None:
+    _check_prompts(layer, spot, problems)
+    _read_numbers(layer)
+    _read_seed(layer, problems)
+    checkpoint = _checkpoint(layer, spot, known, problems)
+    native = checkpoint.native_size
+    values: dict[str, object] = {"prompt": "", "width": native, "height": native}
+    values |= {name: written.value for name, written in layer.items()}
+    values |= _sampling(layer, problems)
+    values |= {"checkpoint": checkpoint.name, "vae": _vae(layer, known, problems)}
+    values |= {"place": place, "line": spot.line}
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        _report(error, layer, problems)
+        return None
+
+
+def _report(error: ValidationError, layer: Layer, problems: Problems) -> None:
+    for mistake in error.errors(include_url=False, include_context=False):
+        field = str(mistake["loc"][0])
+        written = layer[field]
+        message = wrong_value(field, written)
+        if mistake["type"] == "multiple_of" and isinstance(written.value, int):
+            message = not_multiple_of_8(field, written.value)
+        at_key = written.key and not written.raw
+        problems.add(written.key if at_key and written.key else written.spot, message)
+
+
+def _check_prompts(layer: Layer, spot: Spot, problems: Problems) -> None:
+    if "prompt" not in layer:
+        problems.add(spot, "a prompt is missing. Write 'prompt: …'.")
+    for field in ("prompt", "negative_prompt"):
+        text = text_of(field, layer, problems)
+        if text is None:
+            continue
+        written = layer[field]
+        for found in FORBIDDEN.finditer(text.replace("\n", " ")):
+            problems.add(written.spot, f"{field} holds {invisible(found[0])}. Take it out.")
+        for construct in unsupported(text):
+            snippet = text[construct.offset : construct.offset + construct.length]
+            earlier = text.count(snippet, 0, construct.offset)
+            problems.add(_inside(written, snippet, earlier), construct.message)
+
+
+def _inside(written: Written, snippet: str, earlier: int) -> Spot:
+    """Where a piece of a text stands in the file, if it stands there as it is."""
+    at = -1
+    for _ in range(earlier + 1):
+        at = written.raw.find(snippet, at + 1)
+        if at < 0:
+            return written.spot
+    before = written.raw[:at]
+    width = len(snippet.partition("\n")[0])
+    line = written.spot.line + before.count("\n")
+    if line == written.spot.line:
+        return written.spot.shifted(at, width)
+    return Spot(written.spot.source, line, at - before.rfind("\n"), width)
+
+
+def _read_numbers(layer: Layer) -> None:
+    """Numbers, true and false in quotes or behind flags mean the same as without."""
+    for field in (*_NUMBERS, "exact"):
+        written = layer.get(field)
+        if written is None or not isinstance(written.value, str):
+            continue
+        text = written.value.strip()
+        value: object = number(text)
+        if field == "exact":
+            value = _TRUE_OR_FALSE.get(text.casefold())
+        if value is not None:
+            layer[field] = replace(written, value=value)
+
+
+def _read_seed(layer: Layer, problems: Problems) -> None:
+    written = layer.get("seed")
+    if written is None:
+        return
+    if isinstance(written.value, tuple):
+        _read_seed_list(layer, written, problems)
+        return
+    seed = _seed(written)
+    if seed is None:
+        problems.add(written.spot if written.raw else written.key or written.spot, _why(written))
+        del layer["seed"]
+    else:
+        layer["seed"] = replace(written, value=seed)
+
+
+def _read_seed_list(layer: Layer, written: Written, problems: Problems) -> None:
+    seeds = [(part, _seed(part)) for part in written.parts]
+    for part, seed in seeds:
+        if not isinstance(seed, int):
+            problems.add(part.spot, _why(part, "a whole number from 0 to 4294967295"))
+    if not seeds:
+        problems.add(written.spot, "the list of seeds is empty. Write 'seed: random' or seeds.")
+    if "count" in layer:
+        count = layer["count"]
+        problems.add(
+            count.key or count.spot,
+            "count and a list of seeds together: the list makes one image for each seed. "
+            "Take count out.",
+        )
+    del layer["seed"]
+    if seeds and all(isinstance(seed, int) for _, seed in seeds):
+        layer["seed"] = replace(written, value=tuple(seed for _, seed in seeds))
+
+
+def _seed(written: Written) -> int | Literal["random"] | None:
+    value = written.value
+    if isinstance(value, str):
+        if value.strip().casefold() in _RANDOM_WORDS:
+            return RANDOM
+        value = number(value.strip())
+    if isinstance(value, bool) or not isinstance(value, int):
+        return None
+    if value == -1:
+        return RANDOM
+    return value if 0 <= value <= MAX_SEED else None
+
+
+def _why(written: Written, wanted: str | None = None) -> str:
+    message = wrong_value("seed", written)
+    if wanted:
+        return message.replace("'random' or a list of numbers", "in a list").replace(",  ", ", ")
+    return message
+
+
+def _sampling(layer: Layer, problems: Problems) -> dict[str, object]:
+    """The sampler and its schedule type, "automatic" decided; karras if nothing is written."""
+    default, default_schedule_type = find_sampler(DEFAULT_SAMPLER)
+    sampler = sampler_named(str(layer["sampler"].value)) if "sampler" in layer else default
+    written = layer.get("schedule_type")
+    asked = str(written.value) if written else default_schedule_type or AUTOMATIC
+    try:
+        decided = decide_schedule_type(sampler, asked)
+    except ScheduleUnknown as error:
+        decided = sampler.automatic
+        if written:
+            problems.add(written.spot, str(error))
+    return {"sampler": sampler.name, "schedule_type": decided}
+
+
+def _checkpoint(layer: Layer, spot: Spot, known: Known, problems: Problems) -> KnownCheckpoint:
+    name = text_of("checkpoint", layer, problems)
+    try:
+        return find_checkpoint(name, known)
+    except NotInstalled as error:
+        problems.add(spot if name is None else layer["checkpoint"].spot, str(error))
+        return known.demo
+
+
+def _vae(layer: Layer, known: Known, problems: Problems) -> str:
+    name = text_of("vae", layer, problems)
+    try:
+        return BAKED if name is None else find_vae(name, known)
+    except NotInstalled as error:
+        problems.add(layer["vae"].spot, str(error))
+        return BAKED

@@ -1,0 +1,170 @@
+"""Samplers and schedule types: one table, A1111's names, forgiving look-up.
+
+To add a sampler, move its name from `_LATER` into `SAMPLERS`; the engine has the classes.
+"""
+
+import difflib
+import re
+from dataclasses import dataclass
+
+AUTOMATIC = "automatic"
+
+# Our name to what A1111 and its readers show. "Simple" is, like "SGM Uniform", diffusers'
+# timestep_spacing="trailing".
+SCHEDULE_TYPES = {
+    "karras": "Karras",
+    "exponential": "Exponential",
+    "beta": "Beta",
+    "uniform": "Uniform",
+    "sgm_uniform": "SGM Uniform",
+}
+_SCHEDULE_ALIASES = {"simple": "sgm_uniform", "auto": AUTOMATIC}
+
+_SIGMAS = ("karras", "exponential", "beta", "uniform", "sgm_uniform")
+_STEPS_ONLY = ("uniform", "sgm_uniform")
+
+
+@dataclass(frozen=True, slots=True)
+class Sampler:
+    """A sampler: A1111's name, the schedule types it takes, the one "automatic" means.
+
+    `aliases` are diffusers' class names (without "Scheduler") and k-diffusion's names; they
+    are compared as `_squeezed` writes them, so case, spaces, dots and underscores do not count.
+    """
+
+    name: str
+    schedule_types: tuple[str, ...]
+    automatic: str
+    aliases: tuple[str, ...] = ()
+
+
+SAMPLERS = (
+    Sampler(
+        "DPM++ 2M", _SIGMAS, "karras", ("DPMSolverMultistep", "dpmpp_2m", "k_dpmpp_2m", "dpm2m")
+    ),
+    Sampler("DPM++ 2M SDE", _SIGMAS, "exponential", ("dpmpp_2m_sde", "k_dpmpp_2m_sde", "dpm2msde")),
+    Sampler("Euler", _SIGMAS, "uniform", ("EulerDiscrete", "k_euler")),
+    Sampler(
+        "Euler a",
+        _STEPS_ONLY,
+        "uniform",
+        ("EulerAncestralDiscrete", "euler_a", "k_euler_a", "euler_ancestral", "k_euler_ancestral"),
+    ),
+    Sampler("DDIM", _STEPS_ONLY, "uniform"),
+    Sampler("UniPC", _SIGMAS, "uniform", ("UniPCMultistep", "uni_pc")),
+    Sampler("PNDM", _STEPS_ONLY, "uniform", ("PLMS",)),
+)
+DEFAULT_SAMPLER = "DPM++ 2M Karras"
+
+# Names that a later version brings: A1111's, then diffusers' and k-diffusion's.
+_LATER = {
+    "Heun": ("HeunDiscrete", "k_heun"),
+    "LMS": ("LMSDiscrete", "k_lms"),
+    "DPM2": ("KDPM2Discrete", "k_dpm_2", "dpm_2"),
+    "DPM2 a": ("KDPM2AncestralDiscrete", "k_dpm_2_a", "k_dpm_2_ancestral", "dpm_2_ancestral"),
+    "DPM++ SDE": ("DPMSolverSDE", "dpmpp_sde", "k_dpmpp_sde"),
+    "DPM++ 2S a": ("DPMSolverSinglestep", "dpmpp_2s_a", "k_dpmpp_2s_a", "dpmpp_2s_ancestral"),
+    "DPM++ 3M SDE": ("dpmpp_3m_sde", "k_dpmpp_3m_sde"),
+    "LCM": (),
+    "DDPM": (),
+    "DEIS": ("DEISMultistep",),
+}
+
+
+class SamplerUnknown(ValueError):
+    """No sampler of this name, or not yet; the text says which and what would do."""
+
+
+class ScheduleUnknown(ValueError):
+    """No schedule type of this name, or none that this sampler takes."""
+
+
+def find_sampler(written: str) -> tuple[Sampler, str | None]:
+    """The sampler somebody means, and the schedule type if the name holds one.
+
+    "DPM++ 2M Karras", "dpmpp_2m_karras" and "DPMSolverMultistepScheduler" all mean DPM++ 2M;
+    the first two say Karras, too. Raises SamplerUnknown.
+    """
+    squeezed = _squeezed(written)
+    for ending, schedule_type in [("", None), *_schedule_endings()]:
+        sampler = _BY_NAME.get(squeezed.removesuffix(ending)) if squeezed.endswith(ending) else None
+        if sampler:
+            return sampler, schedule_type
+    raise SamplerUnknown(_why_unknown(written))
+
+
+def find_schedule_type(written: str) -> str:
+    """The schedule type somebody means, or "automatic". Raises ScheduleUnknown."""
+    squeezed = _squeezed(written)
+    for name in (*SCHEDULE_TYPES, AUTOMATIC):
+        if squeezed == _squeezed(name):
+            return name
+    if squeezed in _SCHEDULE_ALIASES:
+        return _SCHEDULE_ALIASES[squeezed]
+    names = [AUTOMATIC, *SCHEDULE_TYPES]
+    raise ScheduleUnknown(
+        f"unknown schedule type '{written}'. {did_you_mean(written, names)}"
+        f"There are {listed(names)}."
+    )
+
+
+def decide_schedule_type(sampler: Sampler, schedule_type: str) -> str:
+    """What "automatic" means for this sampler; any other type it takes as it is.
+
+    Raises ScheduleUnknown for a type the sampler does not take.
+    """
+    if schedule_type == AUTOMATIC:
+        return sampler.automatic
+    if schedule_type in sampler.schedule_types:
+        return schedule_type
+    takes = listed([AUTOMATIC, *sampler.schedule_types])
+    raise ScheduleUnknown(
+        f"{sampler.name} does not take the schedule type '{schedule_type}': it takes {takes}."
+    )
+
+
+def sampler_named(name: str) -> Sampler:
+    """The sampler with exactly A1111's name, as an ImageRequest holds it."""
+    return next(sampler for sampler in SAMPLERS if sampler.name == name)
+
+
+def did_you_mean(written: str, names: list[str]) -> str:
+    """ "Did you mean 'x'? " if a name is close enough, else nothing."""
+    spellings = {name.casefold(): name for name in reversed(names)}
+    close = difflib.get_close_matches(written[:100].casefold(), list(spellings), 1, 0.6)
+    return f"Did you mean '{spellings[close[0]]}'? " if close else ""
+
+
+def listed(names: list[str], last: str = "and") -> str:
+    """ "a, b and c"."""
+    return f" {last} ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def _squeezed(name: str) -> str:
+    """The letters, digits and pluses of a name, in lower case, without "scheduler"."""
+    letters = re.sub(r"[^a-z0-9+]", "", name.casefold())
+    return letters.removesuffix("scheduler").replace("++", "pp")
+
+
+def _schedule_endings() -> list[tuple[str, str]]:
+    # The longest first: "sgm_uniform" ends in "uniform".
+    names = {**{name: name for name in SCHEDULE_TYPES}, **_SCHEDULE_ALIASES}
+    endings = [(_squeezed(ending), name) for ending, name in names.items()]
+    return sorted(endings, key=lambda pair: -len(pair[0]))
+
+
+def _why_unknown(written: str) -> str:
+    squeezed = _squeezed(written)
+    for ending in ("", *(ending for ending, _ in _schedule_endings())):
+        for name, aliases in _LATER.items():
+            if squeezed.removesuffix(ending) in map(_squeezed, (name, *aliases)):
+                return f"the sampler {name} is not supported yet. There are {_names()}."
+    known = [s.name for s in SAMPLERS] + [alias for s in SAMPLERS for alias in s.aliases]
+    return f"unknown sampler '{written}'. {did_you_mean(written, known)}There are {_names()}."
+
+
+def _names() -> str:
+    return listed([sampler.name for sampler in SAMPLERS])
+
+
+_BY_NAME = {_squeezed(name): s for s in SAMPLERS for name in (s.name, *s.aliases)}

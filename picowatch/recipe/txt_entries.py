@@ -1,0 +1,132 @@
+"""The entries of a TXT recipe, by the three rules of the docs."""
+
+import re
+from dataclasses import dataclass
+
+from picowatch.recipe import fields
+from picowatch.recipe.a1111 import a1111_entries, holds_parameters
+from picowatch.recipe.flags import prompt_and_flags
+from picowatch.recipe.places import Layer, Source, Spot
+from picowatch.recipe.problems import Problems
+from picowatch.recipe.resolve import Entry
+from picowatch.recipe.yaml_entries import yaml_layer
+
+_RULE = re.compile(r"-{3,}\s*")
+
+
+def txt_entries(source: Source, problems: Problems) -> tuple[list[Entry], Layer]:
+    """The entries, and the settings above them that all of them start from.
+
+    1. Text with A1111's generation parameters is recipes with those settings.
+    2. Otherwise each line is a prompt, with comments, settings and flags.
+    3. A first line like `prompt: …` is YAML under a wrong name.
+    """
+    if _looks_like_yaml(source, problems):
+        return [], {}
+    if holds_parameters(source.text):
+        return a1111_entries(source, problems), {}
+    first, settings = _settings(source, problems)
+    return _prompt_lines(source, first, problems), settings
+
+
+def _looks_like_yaml(source: Source, problems: Problems) -> bool:
+    for number, text in enumerate(source.lines, 1):
+        if not text.strip() or text.lstrip().startswith("#"):
+            continue
+        field = re.match(r"\s*(?:- +)?(\w+)\s*:(?:\s|$)", text)
+        if not field or field[1] not in ("prompt", *_FIELDS_BEFORE_A_PROMPT):
+            return False
+        if field[1] != "prompt" and not re.search(r"(?m)^\s*(?:- +)?prompt:", source.text):
+            return False
+        stem = source.name.rpartition("/")[2].rpartition(".")[0]
+        spot = Spot(source, number, field.start(1) + 1, len(field[1]))
+        problems.add(spot, f"this looks like YAML; rename it to {stem}.yaml")
+        return True
+    return False
+
+
+_FIELDS_BEFORE_A_PROMPT = tuple(fields.FIRST_NAME_OF)
+
+
+def _settings(source: Source, problems: Problems) -> tuple[int, Layer]:
+    """The settings between two `---` lines at the top, and the index of the line below."""
+    lines = source.lines
+    top = next((i for i, text in enumerate(lines) if not _is_skipped(text)), len(lines))
+    if top == len(lines) or not _RULE.fullmatch(lines[top]):
+        return 0, {}
+    end = next((i for i in range(top + 1, len(lines)) if _RULE.fullmatch(lines[i])), None)
+    if end is None:
+        spot = Spot(source, top + 1, 1, len(lines[top].rstrip()))
+        problems.add(spot, "settings begin here; a second line --- must end them.")
+        return len(lines), {}
+    # Blank lines above keep the line numbers of the file.
+    above = "\n" * (top + 1) + "\n".join(lines[top + 1 : end])
+    layer = yaml_layer(Source(source.name, above), problems)
+    if "prompt" in layer:
+        place = layer["prompt"].key or layer["prompt"].spot
+        problems.add(place, "prompts stand below the settings, one a line.")
+    return end + 1, layer
+
+
+def _is_skipped(text: str) -> bool:
+    return not text.strip() or text.lstrip().startswith("#")
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """A part of a prompt line that a backslash goes on with: where it begins in both."""
+
+    offset: int
+    line: int
+    column: int
+
+
+def _prompt_lines(source: Source, first: int, problems: Problems) -> list[Entry]:
+    entries = []
+    number = first
+    while number < len(source.lines):
+        if _is_skipped(source.lines[number]):
+            number += 1
+            continue
+        start = number
+        text, pieces, number = _whole_line(source, number, problems)
+        if _RULE.fullmatch(text):
+            spot = Spot(source, start + 1, 1, len(text))
+            problems.add(spot, "settings between --- lines stand once, above all prompts.")
+            continue
+        entries.append(_prompt_line(source, text, pieces, problems))
+    return entries
+
+
+def _prompt_line(source: Source, text: str, pieces: list[_Piece], problems: Problems) -> Entry:
+    def at(offset: int, width: int) -> Spot:
+        piece = max((p for p in pieces if p.offset <= offset), key=lambda p: p.offset)
+        return Spot(source, piece.line, piece.column + offset - piece.offset, width)
+
+    layer = prompt_and_flags(text, at, problems)
+    return Entry(layer, at(0, len(text)))
+
+
+def _whole_line(source: Source, number: int, problems: Problems) -> tuple[str, list[_Piece], int]:
+    """A line with all that backslashes at its end go on with, and the index behind it."""
+    text, pieces = "", []
+    while True:
+        line = source.lines[number]
+        body = line.strip()
+        goes_on = _goes_on(body)
+        pieces.append(_Piece(len(text), number + 1, len(line) - len(line.lstrip()) + 1))
+        text += body[:-1].rstrip() + " " if goes_on else body
+        number += 1
+        if not goes_on:
+            return text, pieces, number
+        if number == len(source.lines):
+            problems.add(
+                Spot(source, number, len(line.rstrip())),
+                "a backslash at the end of a line goes on in the next line, and there is none.",
+            )
+            return text, pieces, number
+
+
+def _goes_on(line: str) -> bool:
+    """An odd number of backslashes: two of them are one that is meant."""
+    return (len(line) - len(line.rstrip("\\"))) % 2 == 1
