@@ -33,6 +33,10 @@ class ImageRequest:
     clip_skip: int
     exact: bool
 
+    def __post_init__(self) -> None:
+        # 7 and 7.0 are the same request, but not the same JSON.
+        object.__setattr__(self, "cfg_scale", float(self.cfg_scale))
+
     @property
     def digest(self) -> str:
         """sha256 over the canonical JSON of all fields; library versions are not part of it."""

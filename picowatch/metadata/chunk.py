@@ -1,0 +1,98 @@
+"""The `picowatch` chunk: JSON of everything a picture was made from, and its reading."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from picowatch.errors import PictureUnreadable
+from picowatch.recipe.request import ImageRequest
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    """What a picture's chunk says.
+
+    `place` is the entry's in its file and `image_index` the image's in its entry, both from 0.
+    `rendered` holds how it was made: device, precision, batch size, compile state, rung of the
+    memory ladder, timings, versions. `unexpanded_prompt` is the prompt before wildcards.
+    `hashes` are those of everything that went in beside checkpoint and VAE, which the request
+    holds: of LoRAs and embeddings by name, and of start images.
+    """
+
+    request: ImageRequest
+    recipe_path: str
+    save_digest: str
+    place: int
+    image_index: int
+    unexpanded_prompt: str
+    hashes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    rendered: Mapping[str, Any] = field(default_factory=dict)
+
+
+_CHUNK = TypeAdapter(Chunk)
+
+
+def picowatch_json(
+    request: ImageRequest,
+    *,
+    recipe_path: str,
+    save_digest: str,
+    place: int,
+    image_index: int,
+    rendered: Mapping[str, Any],
+) -> str:
+    """The chunk's text. `rendered` must be plain values, ready for JSON."""
+    values = {
+        "format": FORMAT,
+        "request": request.as_dict(),
+        "request_digest": request.digest,
+        "recipe_path": recipe_path,
+        "save_digest": save_digest,
+        "place": place,
+        "image_index": image_index,
+        "unexpanded_prompt": request.prompt,
+        "hashes": {"loras": {}, "embeddings": {}, "start_images": {}},
+        "rendered": dict(rendered),
+    }
+    return json.dumps(values, ensure_ascii=False, allow_nan=False)
+
+
+def read_chunk(text: str) -> Chunk:
+    """The inverse of `picowatch_json`. Raises PictureUnreadable for anything else."""
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError):
+        raise PictureUnreadable("the picture's 'picowatch' text is not JSON.") from None
+    if not isinstance(values, dict) or not isinstance(values.get("request"), dict):
+        raise PictureUnreadable("the picture's 'picowatch' text holds no request.")
+    if values.get("format") != FORMAT:
+        raise PictureUnreadable(
+            f"the picture's 'picowatch' text has format {values.get('format')!r}; "
+            f"this version reads format {FORMAT}.",
+            "A newer picowatch can read it.",
+        )
+    return _checked(values)
+
+
+def _checked(values: dict[str, Any]) -> Chunk:
+    try:
+        # Unknown fields would change the picture, so they are refused before types are checked.
+        ImageRequest.from_dict(values["request"])
+        known = {name: value for name, value in values.items() if name in _NAMES}
+        return _CHUNK.validate_python(known)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise PictureUnreadable(
+            f"the picture's 'picowatch' text is damaged: {where}: {first['msg']}."
+        ) from None
+    except (TypeError, ValueError) as error:
+        raise PictureUnreadable(f"the picture's 'picowatch' text is damaged: {error}.") from None
+
+
+_NAMES = set(Chunk.__dataclass_fields__)
