@@ -50,6 +50,6 @@ def why_refused(name: str) -> str:
     return f"unknown field '{shown(name)}'. {suggestion(name)}".rstrip()
 
 
-def suggestion(name: str) -> str:
+def suggestion(name: str, before: str = "") -> str:
     """The field whose name or alias is close: "Did you mean 'steps'? ", or nothing."""
-    return did_you_mean(name.replace("-", "_"), [*FIRST_NAME_OF, *NOT_YET])
+    return did_you_mean(name.replace("-", "_"), [*FIRST_NAME_OF, *NOT_YET], before)

@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from picowatch.recipe import fields
 from picowatch.recipe.layers import put
 from picowatch.recipe.places import Layer, Spot, Written
 from picowatch.recipe.plain import number
 from picowatch.recipe.problems import Problems, shown
+from picowatch.recipe.wording import wrong_value
 
 _FLAG = re.compile(r"(?:(?<=\s)|^)--(?P<name>[A-Za-z][\w-]*)")
 # What word processors and phones make of two hyphens.
@@ -29,8 +30,10 @@ _KOHYA = {
 }
 _OTHER_TOOLS = {
     "scheduler": "stable-diffusion.cpp's schedule type; write --schedule_type",
+    "schedule": "stable-diffusion.cpp's schedule type; write --schedule_type",
     "sampler_index": "A1111's older name; write --sampler",
-    "p": "write the prompt first, without a flag, or --prompt",
+    "p": "write the prompt first, without a flag, or behind --prompt",
+    "ar": "Midjourney's aspect ratio; write --size 512x768",
 }
 
 At = Callable[[int, int], Spot]
@@ -89,32 +92,25 @@ def _put_flag(
 
 def _why_refused(written: str, name: str) -> str:
     if written in _KOHYA:
-        return f"--{written}: kohya's {_KOHYA[written]}; write --{_KOHYA[written]}".replace(
-            "kohya's seed; ", "kohya's seed; "
-        )
+        return f"--{written}: kohya's {_KOHYA[written]}; write --{_KOHYA[written]}"
     if name in _OTHER_TOOLS:
-        return f"--{written}: {_OTHER_TOOLS[name]}."
+        return f"--{written}: {_OTHER_TOOLS[name]}"
     if name in fields.NOT_YET:
         return f"--{written} is not supported yet. Take it out to make the picture without it."
-    return f"unknown flag --{shown(written)}. {fields.suggestion(name)}".replace(
-        "mean '", "mean '--"
-    ).rstrip()
+    return f"unknown flag '--{shown(written)}'. {fields.suggestion(name, '--')}".rstrip()
 
 
 def _put_count(layer: Layer, factors: list[Written], problems: Problems) -> None:
-    """batch_size times n_iter is the count."""
+    """A1111's batch_size times n_iter is the count."""
     product = 1
     for factor in factors:
         value = number(str(factor.value))
         if not isinstance(value, int) or not 1 <= value <= 1000:
-            name = factor.key.source.line(factor.key.line) if factor.key else ""
-            del name
-            problems.add(factor.spot, "this must be a whole number from 1 to 1000.")
+            problems.add(factor.place, wrong_value("count", factor))
             return
         product *= value
     if factors:
-        first = factors[0]
-        put(layer, "count", Written(product, first.spot, str(product), first.key), problems)
+        put(layer, "count", replace(factors[0], value=product), problems)
 
 
 def _flags(text: str, start: int, at: At, problems: Problems) -> Iterator[_Flag]:
@@ -166,5 +162,5 @@ def _refuse_long_dashes(text: str, start: int, at: At, problems: Problems) -> No
         if name.replace("-", "_") in fields.FIRST_NAME_OF:
             problems.add(
                 at(start + found.start(), len(found[0])),
-                f"a long dash stands before '{name}'. For the flag write --{name} with two hyphens.",
+                f"a long dash stands before '{name}'; for the flag write two hyphens: --{name}.",
             )

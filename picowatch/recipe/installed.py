@@ -68,6 +68,7 @@ def matching(written: str, names: Sequence[str]) -> list[str]:
     if not folded:
         return []
     rules = (
+        [name for name in names if name == written],
         [name for name in names if _stem(name) == stem],
         [name for name in names if _stem(name).casefold() == folded],
         [name for name in names if _last(name) == folded],

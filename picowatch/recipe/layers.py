@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from picowatch.recipe import fields
-from picowatch.recipe.places import Layer, Spot, Written
+from picowatch.recipe.places import Layer, Written
 from picowatch.recipe.plain import number
 from picowatch.recipe.problems import Problems, shown
 from picowatch.recipe.samplers import (
@@ -69,34 +69,41 @@ def text_of(field: str, layer: Layer, problems: Problems) -> str | None:
     written = layer.get(field)
     if written is None or isinstance(written.value, str):
         return None if written is None else str(written.value)
-    problems.add(_place(written), wrong_value(field, written))
+    problems.add(written.place, wrong_value(field, written))
     del layer[field]
     return None
 
 
-def _place(written: Written) -> Spot:
-    """Where to point: at the value, or at the field's name when there is no value to see."""
-    return written.spot if written.raw or not written.key else written.key
-
-
 def _settle_size(layer: Layer, problems: Problems) -> None:
-    text = text_of(fields.SIZE, layer, problems)
     written = layer.pop(fields.SIZE, None)
-    if text is None or written is None:
+    if written is None:
         return
     if "width" in layer or "height" in layer:
-        problems.add(written.spot, "size and width or height together: keep one of them.")
+        problems.add(written.place, "size together with width or height: keep one of them.")
         return
-    sides = re.fullmatch(r"(\d{1,9})\s*[x×*]\s*(\d{1,9})", text.strip(), re.IGNORECASE)
-    if not sides:
-        square = number(text)
-        hint = f" For a square write {square}x{square}." if isinstance(square, int) else ""
-        problems.add(written.spot, f"size must be like 512x768, not '{shown(text)}'.{hint}")
+    sides = _SIDES.fullmatch(str(written.value).strip())
+    if not sides or not isinstance(written.value, str):
+        problems.add(written.place, _not_a_size(written))
         return
-    for name, side in (("width", 1), ("height", 2)):
-        at = written.raw.find(sides[side], 0 if side == 1 else len(sides[1]))
-        spot = written.spot.shifted(max(0, at), len(sides[side]))
-        layer[name] = Written(int(sides[side]), spot, sides[side], written.key)
+    for name in ("width", "height"):
+        # The sides' places within the text, which may be quoted in the file.
+        offset = max(0, written.raw.find(written.value)) + sides.start(name)
+        spot = written.spot.shifted(offset, len(sides[name]))
+        layer[name] = Written(int(sides[name]), spot, sides[name], written.key)
+
+
+_SIDES = re.compile(r"(?P<width>\d{1,9})\s*[x×*]\s*(?P<height>\d{1,9})", re.IGNORECASE | re.ASCII)
+
+
+def _not_a_size(written: Written) -> str:
+    value = number(written.value) if isinstance(written.value, str) else written.value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"size must be like 512x768. For a square write {value}x{value}."
+    if isinstance(value, tuple) and len(value) == 2 and all(isinstance(v, int) for v in value):
+        return f"size must be like 512x768. Write {value[0]}x{value[1]}."
+    if isinstance(written.value, str):
+        return f"size must be like 512x768, not '{shown(written.value)}'."
+    return wrong_value(fields.SIZE, written)
 
 
 def _settle_sampler(layer: Layer, problems: Problems) -> None:

@@ -65,8 +65,7 @@ def compose(source: Source) -> list[Node]:
     try:
         return list(_Composer(source).documents())
     except yaml.YAMLError as error:
-        spot, message = explain_syntax(source, error)
-    _refuse(spot, message)
+        _refuse(*explain_syntax(source, error))
 
 
 class _Composer:
@@ -89,7 +88,7 @@ class _Composer:
     def node(self, event: Any, depth: int) -> Node:
         spot = self.spot(event)
         if isinstance(event, yaml.AliasEvent):
-            return self.count(self.alias(event.anchor, spot))
+            return self.count(self.alias(str(event.anchor), spot))
         if event.tag is not None:
             _refuse(spot, _about_tag(self.raw(event)))
         if depth > MAX_DEPTH:

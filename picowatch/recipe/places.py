@@ -50,7 +50,8 @@ class Written:
 
     `value` is what was understood: text, a number, true or false, None, a Misread, a tuple of
     values for a list, or a dict for a mapping. `raw` is the text as it stands in the file.
-    `key` is where the field's name stands. `parts` are the elements of a list.
+    `key` is where the field's name stands. `parts` are the elements of a list. `yaml_plain` says
+    that YAML's rules for values without quotes applied.
     """
 
     value: object
@@ -59,6 +60,11 @@ class Written:
     key: Spot | None = None
     parts: tuple["Written", ...] = ()
     yaml_plain: bool = False
+
+    @property
+    def place(self) -> Spot:
+        """Where to point: at the value, or at the field's name when there is nothing to see."""
+        return self.key if self.key and not self.raw else self.spot
 
 
 # One layer of settings: a _defaults.yaml, a TXT's settings, or what an entry itself says.

@@ -51,7 +51,7 @@ _RESOLVERS = yaml.SafeLoader.yaml_implicit_resolvers
 
 def _number(text: str) -> int | float | Misread:
     if len(text) > _MAX_DIGITS:
-        return Misread(text, f"a number with {len(text):,} characters")
+        return Misread(text, f"a number of {len(text):,} characters")
     plain = number(text)
     return Misread(text, _understood(text)) if plain is None else plain
 

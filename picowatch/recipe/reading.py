@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from picowatch.recipe.decoding import decode
 from picowatch.recipe.known import Known
-from picowatch.recipe.places import Layer, Source, Spot
-from picowatch.recipe.problems import Problems, RecipeInvalid
+from picowatch.recipe.places import Layer, Source
+from picowatch.recipe.problems import Problems
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve import Entry, resolve
 from picowatch.recipe.txt_entries import txt_entries
@@ -66,6 +66,3 @@ def _refuse_too_many(
         "(the setting max_images_per_save).",
     )
     problems.raise_if_any()
-
-
-__all__ = ["DefaultsFile", "RecipeInvalid", "Source", "Spot", "read_recipes"]

@@ -5,9 +5,10 @@ import json
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.config import JsonDict
 
 from picowatch.recipe.request import ImageRequest
-from picowatch.recipe.samplers import AUTOMATIC, DEFAULT_SAMPLER
+from picowatch.recipe.samplers import DEFAULT_SAMPLER
 
 MAX_SEED = 2**32 - 1
 RANDOM: Literal["random"] = "random"
@@ -17,9 +18,10 @@ Pixels = Annotated[int, Field(ge=64, le=2048, multiple_of=8)]
 ScheduleType = Literal["automatic", "karras", "exponential", "beta", "uniform", "sgm_uniform"]
 
 
-def _also(*aliases: str, default: str | None = None) -> dict[str, object]:
+def _also(*aliases: str, default: str | None = None) -> JsonDict:
     """What the docs and the schema say beyond the type: aliases, and a default that depends."""
-    return {"aliases": list(aliases)} | ({"default_text": default} if default else {})
+    extra: JsonDict = {"aliases": list(aliases)}
+    return extra | {"default_text": default} if default else extra
 
 
 class Recipe(BaseModel):
@@ -63,7 +65,7 @@ class Recipe(BaseModel):
         json_schema_extra=_also("sampler_name"),
     )
     schedule_type: ScheduleType = Field(
-        default=AUTOMATIC,
+        default="automatic",
         description="How the steps are spaced.",
         json_schema_extra=_also(default="as the sampler says"),
     )
@@ -100,7 +102,9 @@ class Recipe(BaseModel):
         description="true: the same pixels always, at the price of speed (batch 1, eager, "
         "deterministic algorithms).",
     )
-    priority: int = Field(default=0, description="Whole number; higher goes first.")
+    priority: int = Field(
+        default=0, ge=-1_000_000, le=1_000_000, description="Whole number; higher goes first."
+    )
 
     place: int = Field(default=0, exclude=True, repr=False)
     line: int = Field(default=1, exclude=True, repr=False)

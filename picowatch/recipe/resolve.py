@@ -27,6 +27,7 @@ from picowatch.recipe.wording import not_multiple_of_8, wrong_value
 
 _NUMBERS = ("steps", "cfg_scale", "width", "height", "count", "clip_skip", "priority")
 _TRUE_OR_FALSE = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+_ONE_SEED = f"a whole number from 0 to {MAX_SEED}"
 _RANDOM_WORDS = {"random", "-1", "\N{MINUS SIGN}1"}
 
 
@@ -81,8 +82,7 @@ def _report(error: ValidationError, layer: Layer, problems: Problems) -> None:
         message = wrong_value(field, written)
         if mistake["type"] == "multiple_of" and isinstance(written.value, int):
             message = not_multiple_of_8(field, written.value)
-        at_key = written.key and not written.raw
-        problems.add(written.key if at_key and written.key else written.spot, message)
+        problems.add(written.place, message)
 
 
 def _check_prompts(layer: Layer, spot: Spot, problems: Problems) -> None:
@@ -139,7 +139,7 @@ def _read_seed(layer: Layer, problems: Problems) -> None:
         return
     seed = _seed(written)
     if seed is None:
-        problems.add(written.spot if written.raw else written.key or written.spot, _why(written))
+        problems.add(written.place, wrong_value("seed", written))
         del layer["seed"]
     else:
         layer["seed"] = replace(written, value=seed)
@@ -149,7 +149,7 @@ def _read_seed_list(layer: Layer, written: Written, problems: Problems) -> None:
     seeds = [(part, _seed(part)) for part in written.parts]
     for part, seed in seeds:
         if not isinstance(seed, int):
-            problems.add(part.spot, _why(part, "a whole number from 0 to 4294967295"))
+            problems.add(part.spot, wrong_value("seed", part, _ONE_SEED))
     if not seeds:
         problems.add(written.spot, "the list of seeds is empty. Write 'seed: random' or seeds.")
     if "count" in layer:
@@ -175,13 +175,6 @@ def _seed(written: Written) -> int | Literal["random"] | None:
     if value == -1:
         return RANDOM
     return value if 0 <= value <= MAX_SEED else None
-
-
-def _why(written: Written, wanted: str | None = None) -> str:
-    message = wrong_value("seed", written)
-    if wanted:
-        return message.replace("'random' or a list of numbers", "in a list").replace(",  ", ", ")
-    return message
 
 
 def _sampling(layer: Layer, problems: Problems) -> dict[str, object]:

@@ -128,11 +128,11 @@ def sampler_named(name: str) -> Sampler:
     return next(sampler for sampler in SAMPLERS if sampler.name == name)
 
 
-def did_you_mean(written: str, names: list[str]) -> str:
+def did_you_mean(written: str, names: list[str], before: str = "") -> str:
     """ "Did you mean 'x'? " if a name is close enough, else nothing."""
     spellings = {name.casefold(): name for name in reversed(names)}
     close = difflib.get_close_matches(written[:100].casefold(), list(spellings), 1, 0.6)
-    return f"Did you mean '{spellings[close[0]]}'? " if close else ""
+    return f"Did you mean '{before}{spellings[close[0]]}'? " if close else ""
 
 
 def listed(names: list[str], last: str = "and") -> str:

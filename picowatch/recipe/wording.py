@@ -1,11 +1,11 @@
 """How a wrong value is told: field, value, limit, remedy, and what YAML made of it."""
 
 import re
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
 from picowatch.recipe.places import Misread, Written
-from picowatch.recipe.plain import number
 from picowatch.recipe.problems import shown
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.yaml_errors import quoted
@@ -13,23 +13,26 @@ from picowatch.recipe.yaml_errors import quoted
 TEXT = "text"
 
 
-def wrong_value(field: str, written: Written) -> str:
-    """Why this value does not do for this field."""
-    wanted = wanted_for(field)
+def wrong_value(field: str, written: Written, wanted: str | None = None) -> str:
+    """Why this value does not do for this field; `wanted` where it is not the field's own."""
+    wanted = wanted or wanted_for(field)
     if written.value is None:
-        reads = f"{shown(written.raw)} as null" if written.raw else "an empty value as null"
-        return (
-            f"{field} has no value (YAML reads {reads}). Write {wanted}, or delete the line"
-            f"{', or write two quotes for empty text' if wanted == TEXT else ''}."
-        )
-    understood = _understood(written)
+        return _no_value(field, written, wanted)
+    understood = _understood(written, wanted)
     if understood:
-        return f"{field} must be {wanted}, but YAML reads {_raw(written)} as {understood}. " + (
-            _in_quotes(field, written) if wanted == TEXT else _plainly(written)
-        )
-    if isinstance(written.value, str) and re.fullmatch(r"\d+,\d+", written.value):
-        return f"{field} must be {wanted}. Write a point instead of the comma."
-    return f"{field} must be {wanted}, not {_quoted_or_number(written)}."
+        remedy = _in_quotes(field, written) if wanted == TEXT else _plainly(written)
+        return f"{field} must be {wanted}, but YAML reads {_raw(written)} as {understood}. {remedy}"
+    if isinstance(written.value, str) and re.fullmatch(r"\d{1,9},\d{1,9}", written.value):
+        return f"{field} must be {wanted}. Write {written.value.replace(',', '.')}, with a point."
+    return f"{field} must be {wanted}, not {_quoted_unless_number(written.value)}."
+
+
+def _no_value(field: str, written: Written, wanted: str) -> str:
+    reads = f"{shown(written.raw)} as null" if written.raw else "an empty value as null"
+    remedy = f"Write {wanted}, or delete the line."
+    if wanted == TEXT:
+        remedy = f"Write {field}: '' for empty text, or delete the line."
+    return f"{field} has no value: YAML reads {reads}. {remedy}"
 
 
 def not_multiple_of_8(field: str, value: int) -> str:
@@ -59,8 +62,8 @@ def _properties() -> dict[str, Any]:
     return properties
 
 
-def _understood(written: Written) -> str:
-    """What YAML made of a value if that is not what it looks like or not what was wanted."""
+def _understood(written: Written, wanted: str) -> str:
+    """What YAML made of a value, if that is not what it looks like or not what was wanted."""
     match written.value:
         case Misread(understood=understood):
             return understood
@@ -70,15 +73,16 @@ def _understood(written: Written) -> str:
             return "a list"
         case dict():
             return "a mapping"
-        case str(text) if written.yaml_plain and _exponent(text):
+        case str(text) if written.yaml_plain and _looks_like_number(text):
             return "text"
-        case int() | float() if written.yaml_plain:
+        case int() | float() if wanted == TEXT:
             return "a number"
     return ""
 
 
-def _exponent(text: str) -> bool:
-    return bool(re.fullmatch(r"[-+]?[0-9.]+([eE][-+]?[0-9]+)?", text)) and number(text) is None
+def _looks_like_number(text: str) -> bool:
+    """1e3 and 089 are text in YAML 1.1."""
+    return re.fullmatch(r"[-+]?[0-9.]{1,9}([eE][-+]?[0-9]{1,3})?", text) is not None
 
 
 def _in_quotes(field: str, written: Written) -> str:
@@ -89,14 +93,10 @@ def _plainly(written: Written) -> str:
     if isinstance(written.value, tuple | dict):
         return "Write one value; for several pictures write several recipes."
     if isinstance(written.value, str):
-        try:
-            value = float(written.value[:40])
-        except ValueError:
-            return "Write it in plain digits."
-        if abs(value) < 1e9:
-            return f"Write {int(value) if value == int(value) else value}."
-    if isinstance(written.value, bool):
-        return "Write a number."
+        with suppress(ValueError):
+            value = float(written.value)
+            if abs(value) < 1e9:
+                return f"Write {value:.10g}."
     return "Write the number you mean in plain digits."
 
 
@@ -104,6 +104,5 @@ def _raw(written: Written) -> str:
     return shown(" ".join(written.raw.split()))
 
 
-def _quoted_or_number(written: Written) -> str:
-    value = written.value
+def _quoted_unless_number(value: object) -> str:
     return shown(str(value)) if isinstance(value, int | float) else f"'{shown(str(value))}'"

@@ -49,8 +49,9 @@ def layer_of(mapping: Mapping, problems: Problems) -> Layer:
             problems.add(key.spot, "a field's name must be a word, not a list or a mapping.")
         elif key.text == "<<" and not key.style:
             merged += _merged_mappings(value, problems)
+        elif key.text in _PROMPTS and _is_lost(key, value, problems):
+            put(layer, key.text, Written("", value.spot, "''", key.spot), problems)
         else:
-            _check_cut_off(key, value, problems)
             put(layer, key.text, written(value, key.spot), problems)
     for other in merged:
         layer = layer_of(other, problems) | layer
@@ -90,13 +91,28 @@ def _merged_mappings(value: Node, problems: Problems) -> Iterator[Mapping]:
             problems.add(element.spot, "<< takes a mapping, like <<: *name.")
 
 
-def _check_cut_off(key: Scalar, value: Node, problems: Problems) -> None:
-    """A prompt that goes on behind ` #` was cut off there by YAML, and nobody would see it."""
-    if key.text not in _PROMPTS or not isinstance(value, Scalar) or value.style:
-        return
+def _is_lost(key: Scalar, value: Node, problems: Problems) -> bool:
+    """Whether YAML lost a part of a prompt that is written there; nobody would see it.
+
+    What stands behind ` #` is a comment to YAML, and a block of text that is not indented is
+    an empty one.
+    """
+    if not isinstance(value, Scalar):
+        return False
+    if value.style in ("|", ">") and not value.text.strip():
+        problems.add(
+            value.spot,
+            f"{key.text} is empty: the lines of the text below {value.style} must be indented.",
+        )
+        return True
+    if value.style or not value.behind.lstrip().startswith("#"):
+        return False
+    _refuse_cut_off(key, value, problems)
+    return True
+
+
+def _refuse_cut_off(key: Scalar, value: Scalar, problems: Problems) -> None:
     comment = value.behind.strip()
-    if not comment.startswith("#"):
-        return
     last_line = value.raw.rpartition("\n")[2]
     line = value.spot.line + value.raw.count("\n")
     ends = len(last_line) + (value.spot.column if line == value.spot.line else 1)
@@ -114,7 +130,9 @@ def _check_cut_off(key: Scalar, value: Node, problems: Problems) -> None:
 def _no_recipe(node: Node, source: Source, in_list: bool) -> str:
     if isinstance(node, Sequence):
         return "a list in a list is no recipe. Begin each recipe with '- prompt: …'."
-    text = shown(node.raw.strip())
+    text = shown(node.raw.strip().partition("\n")[0])
+    if in_list and not text:
+        return "this element of the list is empty. Write '- prompt: …', or delete it."
     if in_list:
         return f"'{text}' is no recipe. Begin each recipe with '- prompt: …'."
     name = source.name.rpartition("/")[2].rpartition(".")[0]

@@ -8,7 +8,8 @@ from picowatch.recipe.places import Source, Spot
 from picowatch.recipe.problems import shown
 
 _FIELD = re.compile(
-    r"^(?P<indent>[ \t]*(?:- +)*)(?P<key>[^\s:#'\"\[\]{}-][^:#'\"\[\]{}]*?)[ ]*:(?:[ \t]+(?P<value>.*)|$)"
+    r"^(?P<indent>[ \t]*(?:- +)*)"
+    r"(?P<key>[^\s:#'\"\[\]{}-][^:#'\"\[\]{}]*?) *:(?:[ \t]+(?P<value>.*)|$)"
 )
 # What a character means to YAML at the start of a value.
 _MEANINGS = {
@@ -18,8 +19,8 @@ _MEANINGS = {
     "&": "a name for what follows",
     "!": "a tag",
     "%": "a directive",
-    "@": "reserved",
-    "`": "reserved",
+    "@": "a reserved character",
+    "`": "a reserved character",
     "|": "a block of text below",
     ">": "a block of text below",
     ",": "a separator",
