@@ -1,0 +1,232 @@
+"""Every save is answered: with images in the queue, or with one readable error file."""
+
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from picowatch.catalog import Catalog, Kind, Model
+from picowatch.engine.batches import batch_key
+from picowatch.errors import ModelRefused
+from picowatch.inbox.files import FileUnreadable
+from picowatch.inbox.inbox import Evidence, Gone, Inbox, Renamed, Saved, Unreadable
+from picowatch.ledger.ledger import Ledger
+from picowatch.ledger.rows import Acceptance, AskedEntry, QueuedImage
+from picowatch.outbox.outbox import Outbox
+from picowatch.recipe import Recipe, RecipeInvalid, error_text, one_line, read_recipes
+from picowatch.recipe.known import Known
+from picowatch.save import Save
+from picowatch.settings import Settings
+
+log = logging.getLogger("picowatch")
+
+CLOSING = "Nothing of this file was run. Save it again when it is mended."
+SEEDS = 2**32
+
+
+class Stopping(Exception):
+    """picowatch ends in the middle of an answer; the next start gives it."""
+
+
+class Answers:
+    """Takes evidence from the inbox to the ledger, and tells the user in the outbox."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        inbox: Inbox,
+        ledger: Ledger,
+        outbox: Outbox,
+        catalog: Catalog,
+        *,
+        stop: threading.Event,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._settings = settings
+        self._inbox = inbox
+        self._ledger = ledger
+        self._outbox = outbox
+        self._catalog = catalog
+        self._stop = stop
+        self._now = now
+        self._hashes: dict[tuple[Kind, str], str] = {}
+        self.rejected = 0
+        self.errors: list[str] = []
+
+    def answer(self, evidence: Sequence[Evidence]) -> None:
+        """Write what was noticed into the ledger, all in one transaction, then tell of it.
+
+        Raises Stopping if `stop` is set meanwhile; then nothing of it has happened.
+        """
+        self._hashes.clear()
+        known = self._catalog.known(self._settings.checkpoint)
+        tell: list[Callable[[], None]] = []
+        with self._ledger.transaction():
+            for seen in evidence:
+                tell.append(self._answer_one(seen, known))
+            if self._inbox.inode is not None:
+                self._ledger.remember("inbox inode", str(self._inbox.inode))
+        for say in tell:
+            say()
+
+    def finished(self, recipe: str) -> None:
+        """An image of this recipe is done or failed: its error file, and `when_done`."""
+        failures = self._ledger.failures(recipe)
+        if failures:
+            self._outbox.write_error(recipe, _failure_text(recipe, failures))
+            self.errors.append(f"{recipe}: {failures[-1][1]}")
+            return
+        self._retire(recipe)
+
+    # -- evidence
+
+    def _answer_one(self, seen: Evidence, known: Known) -> Callable[[], None]:
+        if isinstance(seen, Saved):
+            return self._saved(seen, known)
+        if isinstance(seen, Unreadable):
+            save = Save(seen.path, "", seen.stamp, self._now())
+            return self._reject_words(save, f"This recipe cannot be read: {seen.why}.")
+        if isinstance(seen, Gone):
+            return self._gone(seen)
+        return self._renamed(seen)
+
+    def _saved(self, seen: Saved, known: Known) -> Callable[[], None]:
+        save = Save(seen.path, seen.digest, seen.stamp, self._now())
+        try:
+            recipes = read_recipes(
+                seen.path,
+                seen.content,
+                known,
+                self._inbox.defaults(seen.path),
+                self._settings.max_images_per_save,
+            )
+            entries = [self._entry(recipe) for recipe in recipes]
+        except RecipeInvalid as error:
+            return self._reject(save, error_text(error), one_line(error))
+        except (ModelRefused, FileUnreadable) as error:
+            return self._reject_words(save, str(error))
+        result = self._ledger.accept(
+            save,
+            entries,
+            batch_key=lambda request: repr(batch_key(request)),
+            draw_seed=partial(secrets.randbelow, SEEDS),
+            picture_exists=self._outbox.exists,
+        )
+        return partial(self._tell_accepted, seen.path, result)
+
+    def _entry(self, recipe: Recipe) -> AskedEntry:
+        checkpoint_hash = self._hash_of("checkpoint", recipe.checkpoint)
+        vae_hash = "" if recipe.vae == "baked" else self._hash_of("vae", recipe.vae)
+        return AskedEntry(
+            digest=recipe.digest(checkpoint_hash, vae_hash),
+            priority=recipe.priority,
+            random=recipe.wants_random_seed,
+            requests=partial(recipe.image_requests, checkpoint_hash, vae_hash),
+        )
+
+    def _hash_of(self, kind: Kind, name: str) -> str:
+        """A model's hash, looked up once in each round of answers."""
+        if (kind, name) not in self._hashes:
+            self._hashes[kind, name] = self._hash(self._catalog.find(kind, name))
+        return self._hashes[kind, name]
+
+    def _hash(self, model: Model) -> str:
+        """The model's hash. Gigabytes are read for it once, so it gives way to `stop`."""
+        found: list[str] = []
+        failed: list[ModelRefused] = []
+
+        def read() -> None:
+            try:
+                found.append(self._catalog.sha256(model))
+            except ModelRefused as error:
+                failed.append(error)
+
+        reader = threading.Thread(target=read, name="hash", daemon=True)
+        reader.start()
+        while reader.is_alive():
+            reader.join(timeout=0.1)
+            if self._stop.is_set():
+                raise Stopping
+        if failed:
+            raise failed[0]
+        return found[0]
+
+    def _reject_words(self, save: Save, words: str) -> Callable[[], None]:
+        text = f"inbox/{save.path}\n\n{words}\n\n{CLOSING}\n"
+        return self._reject(save, text, f"{save.path}: {words}")
+
+    def _reject(self, save: Save, text: str, line: str) -> Callable[[], None]:
+        self._outbox.write_error(save.path, text)
+        self._ledger.reject(save)
+        self.rejected += 1
+        self.errors.append(line)
+        return partial(log.error, "%s", line)
+
+    def _gone(self, seen: Gone) -> Callable[[], None]:
+        cancelled = self._ledger.forget(seen.path)
+        self._outbox.remove_error(seen.path)
+        return partial(log.info, "%s: deleted, %s cancelled", seen.path, images(cancelled))
+
+    def _renamed(self, seen: Renamed) -> Callable[[], None]:
+        self._ledger.rename(seen.old, seen.new, seen.stamp)
+        self._outbox.remove_error(seen.old)
+        return partial(log.info, "%s: renamed to %s, its queue goes on", seen.old, seen.new)
+
+    # -- telling
+
+    def _tell_accepted(self, path: str, result: Acceptance) -> None:
+        self._outbox.remove_error(path)
+        parts = [f"{images(result.queued)} queued"]
+        if result.cancelled:
+            parts.append(f"{result.cancelled} cancelled")
+        if result.kept:
+            parts.append(f"{result.kept} kept")
+        if result.queued or result.cancelled or not result.made_before:
+            log.info("%s: saved, %s", path, ", ".join(parts))
+        else:
+            newest = result.made_before[-1]
+            log.info("%s: saved, nothing new to make; its newest picture is %s", path, newest)
+            self._outbox.show_as_latest(newest)
+        if not result.queued:
+            self._retire(path)
+
+    # -- when_done
+
+    def _retire(self, path: str) -> None:
+        """Archive or delete a recipe whose images all succeeded and whose bytes are the same."""
+        if self._settings.when_done == "keep":
+            return
+        digest = self._ledger.succeeded(path)
+        if digest is None or not self._inbox.still_holds(path, digest):
+            return
+        source = self._inbox.file(path)
+        try:
+            if self._settings.when_done == "archive":
+                log.info("%s: done, moved to %s", path, self._outbox.archive(path, source))
+            else:
+                source.unlink()
+                log.info("%s: done, deleted from the inbox", path)
+        except OSError as error:
+            log.warning("%s: done, but it stays in the inbox: %s", path, error.strerror)
+            return
+        self._inbox.forget(path)
+        self._ledger.forget(path)
+
+
+def images(count: int) -> str:
+    """A number of images, in words."""
+    return f"{count} image{'' if count == 1 else 's'}"
+
+
+def _failure_text(recipe: str, failures: Sequence[tuple[QueuedImage, str]]) -> str:
+    parts = [f"inbox/{recipe}"]
+    for image, reason in failures:
+        where = f"entry {image.place + 1}, image {image.position + 1}"
+        parts.append(f"{where}, seed {image.request.seed}:\n{reason}")
+    parts.append(
+        "The other images of this recipe are not touched by this. Save the recipe again to try "
+        "the failed ones once more."
+    )
+    return "\n\n".join(parts) + "\n"

@@ -1,0 +1,89 @@
+"""`picowatch check`: what recipes would make, without loading a model."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from picowatch.catalog import Catalog
+from picowatch.inbox.files import FileUnreadable, defaults_for
+from picowatch.recipe import Recipe, RecipeInvalid, error_text, read_recipes
+from picowatch.recipe.known import Known
+from picowatch.settings import Settings
+
+
+def check(settings: Settings, files: Sequence[Path], as_json: bool) -> int:
+    """Print each file's images; exit code 1 if any file has a problem."""
+    known = Catalog(settings.models).known(settings.checkpoint)
+    listed: list[dict[str, Any]] = []
+    failed = False
+    for file in files:
+        try:
+            recipes = _read(settings, file, known)
+        except RecipeInvalid as error:
+            failed = True
+            print(error_text(error), file=sys.stderr)
+            continue
+        except (OSError, FileUnreadable) as error:
+            failed = True
+            print(f"picowatch: cannot read {file}: {error}.", file=sys.stderr)
+            continue
+        images = [image for recipe in recipes for image in _images(file, recipe)]
+        listed += images
+        if not as_json:
+            _print(file, images)
+    if as_json:
+        print(json.dumps(listed, ensure_ascii=False, indent=1))
+    return 1 if failed else 0
+
+
+def _read(settings: Settings, file: Path, known: Known) -> list[Recipe]:
+    """Read a recipe; inside the inbox its folders' defaults hold."""
+    content = file.read_bytes()
+    inbox = settings.inbox.resolve()
+    path = file.resolve()
+    if path.is_relative_to(inbox):
+        name = path.relative_to(inbox).as_posix()
+        return read_recipes(
+            name, content, known, defaults_for(inbox, name), settings.max_images_per_save
+        )
+    return read_recipes(file.name, content, known, [], settings.max_images_per_save)
+
+
+def _images(file: Path, recipe: Recipe) -> list[dict[str, Any]]:
+    """One object an image, every field resolved; a seed that is drawn later is "random"."""
+    common = {
+        "recipe": str(file),
+        "place": recipe.place,
+        "prompt": recipe.prompt,
+        "negative_prompt": recipe.negative_prompt,
+        "checkpoint": recipe.checkpoint,
+        "vae": recipe.vae,
+        "sampler": recipe.sampler,
+        "schedule_type": recipe.schedule_type,
+        "steps": recipe.steps,
+        "cfg_scale": recipe.cfg_scale,
+        "width": recipe.width,
+        "height": recipe.height,
+        "clip_skip": recipe.clip_skip,
+        "exact": recipe.exact,
+        "priority": recipe.priority,
+    }
+    if recipe.wants_random_seed:
+        seeds: list[int | str] = ["random"] * recipe.image_count
+    else:
+        seeds = [request.seed for request in recipe.image_requests("", "", None)]
+    return [{**common, "seed": seed} for seed in seeds]
+
+
+def _print(file: Path, images: Sequence[dict[str, Any]]) -> None:
+    print(f"{file}: {len(images)} image{'' if len(images) == 1 else 's'}")
+    for image in images:
+        prompt = " ".join(image["prompt"].split())
+        shown = prompt if len(prompt) <= 60 else prompt[:57] + "…"
+        print(
+            f"  {image['width']}x{image['height']}  {image['checkpoint']}  {image['sampler']} "
+            f"{image['schedule_type']}  {image['steps']} steps  cfg_scale {image['cfg_scale']:g}  "
+            f"seed {image['seed']}  {shown}"
+        )

@@ -1,0 +1,53 @@
+"""`picowatch models`: what is installed, and what was refused and why."""
+
+import json
+from typing import Any
+
+from picowatch.catalog import Catalog, Model, Refused
+from picowatch.settings import Settings
+
+
+def models(settings: Settings, as_json: bool) -> int:
+    """Print the inventory. Hashes come from the daemon's cache where it has them."""
+    cache = settings.outbox / ".picowatch" / "hashes.json"
+    catalog = Catalog(settings.models, cache, keep_hashes=False)
+    inventory = catalog.scan()
+    rows = [_row(catalog, model) for model in (catalog.demo, *inventory.models)]
+    rows += [_refused_row(refused) for refused in inventory.refused]
+    if as_json:
+        print(json.dumps(rows, ensure_ascii=False, indent=1))
+        return 0
+    for row in rows:
+        if row["refused"]:
+            print(f"{row['kind']:10}  {row['name']}  refused: {row['refused']}")
+        else:
+            size = f"{row['native_size']}x{row['native_size']}" if row["native_size"] else ""
+            megabytes = f"{row['bytes'] / 1e6:.1f} MB"
+            print(
+                f"{row['kind']:10}  {row['name']:24}  {megabytes:>11}  {row['hash'][:10]}  {size}"
+            )
+    return 0
+
+
+def _row(catalog: Catalog, model: Model) -> dict[str, Any]:
+    return {
+        "name": model.name,
+        "kind": model.kind,
+        "path": str(model.path),
+        "bytes": model.bytes,
+        "hash": catalog.sha256(model),
+        "native_size": model.native_size or None,
+        "refused": None,
+    }
+
+
+def _refused_row(refused: Refused) -> dict[str, Any]:
+    return {
+        "name": refused.name,
+        "kind": refused.kind,
+        "path": str(refused.path),
+        "bytes": refused.path.lstat().st_size if refused.path.is_file() else None,
+        "hash": None,
+        "native_size": None,
+        "refused": refused.reason,
+    }

@@ -1,0 +1,168 @@
+"""`picowatch run`: build the parts, watch until told to stop."""
+
+import logging
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from types import FrameType
+
+from picowatch import __version__
+from picowatch.answering import Answers
+from picowatch.catalog import Catalog
+from picowatch.console import Console, open_console
+from picowatch.daemon import Daemon
+from picowatch.engine.child import ChildEngine
+from picowatch.engine.options import EngineOptions
+from picowatch.engine.protocol import Engine
+from picowatch.errors import SettingsInvalid
+from picowatch.inbox.inbox import Inbox
+from picowatch.ledger.ledger import Ledger
+from picowatch.outbox.lock import OutboxLock
+from picowatch.outbox.log import close_log, open_log
+from picowatch.outbox.outbox import Outbox
+from picowatch.publishing import Publisher
+from picowatch.settings import Settings
+from picowatch.worker import Worker
+
+log = logging.getLogger("picowatch")
+
+FAILED = 1
+INTERRUPTED = 130
+
+
+MakeEngine = Callable[[EngineOptions], Engine]
+
+
+def run(settings: Settings, once: bool, make_engine: MakeEngine = ChildEngine) -> int:
+    """Watch until SIGTERM or Ctrl-C, or `once`; gives the exit code."""
+    stop, wake = threading.Event(), threading.Event()
+    signals: list[int] = []
+
+    def on_signal(number: int, _: FrameType | None) -> None:
+        signals.append(number)
+        stop.set()
+        wake.set()
+
+    signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGINT, on_signal)
+    check_folders(settings)
+    with ExitStack() as stack:
+        console = open_console()
+        stack.callback(console.close)
+        daemon = build_daemon(
+            settings, make_engine, console, stack, stop=stop, wake=wake, patient=not once
+        )
+        log.info("picowatch %s watches %s", __version__, settings.inbox)
+        succeeded = daemon.run(once)
+        log.info("picowatch ended")
+    if once and signals:
+        return INTERRUPTED
+    return 0 if succeeded or signals or not once else FAILED
+
+
+def build_daemon(
+    settings: Settings,
+    make_engine: MakeEngine,
+    console: Console,
+    stack: ExitStack,
+    *,
+    stop: threading.Event,
+    wake: threading.Event,
+    patient: bool,
+) -> Daemon:
+    """All parts of the daemon, connected; `stack` closes what has to be closed.
+
+    `wake` is to be set after `stop`. `patient`: a full disk is waited for. Raises OutboxInUse.
+    """
+    settings.outbox.mkdir(parents=True, exist_ok=True)
+    stack.callback(OutboxLock(settings.outbox).release)
+    open_log(settings.outbox / "picowatch.log", settings.log_format, console.handler)
+    stack.callback(close_log)
+    state = settings.outbox / ".picowatch"
+    hash_cache = state / "hashes.json"
+    ledger = Ledger(state / "ledger.sqlite")
+    stack.callback(ledger.close)
+    outbox = Outbox(settings.outbox, settings.file_name)
+    inbox = _inbox(settings, ledger, wake)
+    catalog = Catalog(settings.models, hash_cache)
+    finished: deque[str] = deque()
+
+    def on_finished(recipe: str) -> None:
+        finished.append(recipe)
+        wake.set()
+
+    publisher = Publisher(ledger, outbox, on_finished=on_finished, stop=stop, patient=patient)
+    engine = make_engine(
+        EngineOptions(
+            models=settings.models,
+            device=settings.device,
+            precision=settings.precision,
+            hash_cache=hash_cache,
+        )
+    )
+    return Daemon(
+        settings,
+        inbox,
+        ledger,
+        outbox,
+        Answers(settings, inbox, ledger, outbox, catalog, stop=stop),
+        Worker(settings, ledger, outbox.names, engine, publisher, on_finished=on_finished),
+        publisher,
+        console,
+        finished,
+        stop=stop,
+        wake=wake,
+    )
+
+
+def _inbox(settings: Settings, ledger: Ledger, wake: threading.Event) -> Inbox:
+    known_inode = ledger.fact("inbox inode")
+    return Inbox(
+        settings.inbox,
+        ledger.known_recipes(),
+        wake=wake,
+        settle_seconds=settings.settle_seconds,
+        rescan_seconds=settings.rescan_seconds,
+        watch=settings.watch,
+        known_inode=int(known_inode) if known_inode else None,
+    )
+
+
+def check_folders(settings: Settings) -> None:
+    """Refuse what cannot work, in words, before anything is touched."""
+    inbox, outbox = settings.inbox.resolve(), settings.outbox.resolve()
+    if not inbox.is_dir():
+        raise SettingsInvalid(
+            f"There is no inbox folder {settings.inbox}.",
+            "Make it, or let `picowatch init` make all folders.",
+        )
+    if not os.access(inbox, os.R_OK | os.X_OK):
+        raise SettingsInvalid(f"The inbox {settings.inbox} cannot be read.", _CHMOD)
+    for outer, inner, words in (
+        (inbox, outbox, "The outbox lies inside the inbox"),
+        (outbox, inbox, "The inbox lies inside the outbox"),
+    ):
+        if inner.is_relative_to(outer):
+            raise SettingsInvalid(
+                f"{words} ({settings.inbox}, {settings.outbox}): pictures would be taken for "
+                "recipes' files, and errors for recipes.",
+                "Give them separate folders.",
+            )
+    _check_writable(outbox)
+
+
+_CHMOD = "Give the user that runs picowatch the permission."
+
+
+def _check_writable(outbox: Path) -> None:
+    existing = outbox
+    while not existing.exists():
+        existing = existing.parent
+    if not existing.is_dir():
+        raise SettingsInvalid(f"{existing} is a file; the outbox {outbox} must be a folder.")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise SettingsInvalid(f"The outbox {outbox} cannot be written.", _CHMOD)

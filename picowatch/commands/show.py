@@ -1,0 +1,22 @@
+"""`picowatch show`: the recipe of a picture, ready for the inbox."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from picowatch.errors import PictureUnreadable
+from picowatch.metadata import PICOWATCH, read_chunk, recipe_yaml
+from picowatch.outbox.png import read_texts
+
+
+def show(pictures: Sequence[Path], as_json: bool) -> int:
+    """Print each picture's recipe as a YAML document, or its whole chunk."""
+    for number, path in enumerate(pictures):
+        text = read_texts(path).get(PICOWATCH)
+        if text is None:
+            raise PictureUnreadable(f"{path} was not made by picowatch: it has no such text.")
+        chunk = read_chunk(text)
+        if as_json:
+            print(text)
+        else:
+            print(("---\n" if number else "") + recipe_yaml(chunk.request), end="")
+    return 0

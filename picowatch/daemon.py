@@ -1,0 +1,216 @@
+"""The daemon's loop: notice saves, answer them, keep the worker going, tell how it stands."""
+
+import logging
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+
+from picowatch.answering import Answers, Stopping
+from picowatch.console import Console
+from picowatch.inbox.inbox import Evidence, Inbox
+from picowatch.ledger.ledger import Ledger
+from picowatch.outbox.outbox import Outbox
+from picowatch.outbox.status import Status
+from picowatch.publishing import Publisher
+from picowatch.settings import Settings
+from picowatch.worker import Worker
+
+log = logging.getLogger("picowatch")
+
+MAX_DAEMON_DEATHS = 5  # in a row, with the same image in work
+IDLE_SECONDS = 1.0  # between looks at the inbox's folder
+WORKING_SECONDS = 0.25  # between looks at the batch in work
+SETTLING_SECONDS = 0.05
+STATUS_SECONDS = 1.0  # between writes of the status while something runs
+HEARTBEAT_SECONDS = 5.0  # … while nothing does
+RETRY_SECONDS = 2.0  # after the ledger or the outbox could not be written
+ERRORS_SHOWN = 5
+
+
+class Daemon:
+    """Connects inbox, ledger, worker and outbox until it is told to stop."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        inbox: Inbox,
+        ledger: Ledger,
+        outbox: Outbox,
+        answers: Answers,
+        worker: Worker,
+        publisher: Publisher,
+        console: Console,
+        finished: deque[str],
+        *,
+        stop: threading.Event,
+        wake: threading.Event,
+        now: Callable[[], float] = time.time,
+        steady: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`finished` is where worker and publisher put the recipes of ended images.
+
+        `wake` ends a rest early: set it after setting `stop`.
+        """
+        self._settings = settings
+        self._inbox = inbox
+        self._ledger = ledger
+        self._outbox = outbox
+        self._answers = answers
+        self._worker = worker
+        self._publisher = publisher
+        self._console = console
+        self._finished = finished
+        self._stop = stop
+        self._wake = wake
+        self._now = now
+        self._steady = steady
+        self._started = now()
+        self._unanswered: list[Evidence] = []
+        self._retry_at = 0.0
+        self._status_at = float("-inf")
+        self._last_line = ""
+
+    def run(self, once: bool = False) -> bool:
+        """Work until `stop`, or `once`: until what is in the inbox now is done.
+
+        Gives whether everything that was asked of this run succeeded.
+        """
+        self._recover()
+        self._inbox.start(self._steady())
+        self._worker.start()
+        try:
+            while not self._stop.is_set() and self._worker.is_alive():
+                self._tick()
+                if once and self._is_all_done():
+                    break
+                self._wake.wait(self._rest())
+                self._wake.clear()
+        except Stopping:
+            pass
+        finally:
+            self._shut_down()
+        if self._worker.broken:
+            log.error("picowatch ends: %s", self._worker.broken)
+        return not (self._worker.broken or self._worker.failed or self._answers.rejected)
+
+    def _tick(self) -> None:
+        self._unanswered += self._inbox.poll(self._steady())
+        if self._unanswered and self._steady() >= self._retry_at:
+            self._answer()
+        while self._finished:
+            self._answers.finished(self._finished.popleft())
+        self._tell()
+
+    def _answer(self) -> None:
+        try:
+            self._answers.answer(self._unanswered)
+        except (OSError, sqlite3.OperationalError) as error:
+            if not self._retry_at:
+                log.error("saves cannot be taken in: %s; picowatch waits", error)
+            self._retry_at = self._steady() + RETRY_SECONDS
+            return
+        self._unanswered, self._retry_at = [], 0.0
+        if self._settings.interrupt:
+            self._worker.interrupt_unasked()
+        self._worker.look()
+
+    def _is_all_done(self) -> bool:
+        counts = self._ledger.counts()
+        return (
+            self._inbox.is_settled()
+            and not (self._unanswered or self._finished)
+            and counts.queued == counts.running == 0
+        )
+
+    def _rest(self) -> float:
+        if not self._inbox.is_settled() or self._finished:
+            return SETTLING_SECONDS
+        return WORKING_SECONDS if self._worker.progress() else IDLE_SECONDS
+
+    def _recover(self) -> None:
+        """Mend what a crash left (docs/design.md, "What does a crash leave?")."""
+        for image in self._ledger.running():
+            self._outbox.remove_leftovers(image.file)
+            if self._outbox.holds(image.file, image.digest):
+                self._ledger.finish(image.id)
+            elif image.deaths + 1 >= MAX_DAEMON_DEATHS:
+                reason = f"picowatch died {MAX_DAEMON_DEATHS} times in a row with it in work."
+                self._ledger.fail(image.id, reason)
+                log.error("%s: seed %s set aside: %s", image.recipe, image.request.seed, reason)
+                self._finished.append(image.recipe)
+            else:
+                log.info("%s: seed %s goes on", image.recipe, image.request.seed)
+                self._ledger.retry_after_daemon_death(image.id)
+        enlisted = self._outbox.enlisted()
+        for image in self._ledger.unlisted():
+            if image.file in enlisted:
+                self._ledger.mark_listed(image.id)
+            else:
+                self._publisher.enlist(image)
+
+    def _shut_down(self) -> None:
+        self._worker.stop()
+        self._inbox.close()
+        while self._finished:
+            self._answers.finished(self._finished.popleft())
+        self._outbox.status.write(self._status())
+        self._outbox.status.clear()
+
+    # -- telling
+
+    def _tell(self) -> None:
+        """Show the state of things; files are written rarely, and not while nothing changes."""
+        status = self._status()
+        self._console.show(status)
+        since = self._steady() - self._status_at
+        changed = status.line() != self._last_line
+        if since >= HEARTBEAT_SECONDS or (changed and since >= STATUS_SECONDS):
+            self._status_at, self._last_line = self._steady(), status.line()
+            try:
+                self._outbox.status.write(status)
+            except OSError as error:
+                log.debug("status not written: %s", error)
+
+    def _status(self) -> Status:
+        counts = self._ledger.counts()
+        images = {
+            "queued": counts.queued,
+            "running": counts.running,
+            "done": counts.done,
+            "failed": counts.failed,
+            "cancelled": counts.cancelled,
+        }
+        common = Status(
+            updated=self._now(),
+            started=self._started,
+            images=images,
+            errors=tuple(self._answers.errors[-ERRORS_SHOWN:]),
+            inbox=str(self._settings.inbox),
+            watch="polling" if self._inbox.polling else "events",
+        )
+        return self._with_progress(common)
+
+    def _with_progress(self, status: Status) -> Status:
+        progress = self._worker.progress()
+        if progress is None:
+            return status
+        recipe = self._ledger.recipe_counts(progress.image.recipe)
+        total = recipe.queued + recipe.running + recipe.done + recipe.failed
+        ended = recipe.done + recipe.failed
+        left = None
+        if (each := self._worker.seconds_per_image) is not None:
+            share = progress.step / progress.steps if progress.steps else 0.0
+            left = each * max(0.0, total - ended - progress.batch * share)
+        return replace(
+            status,
+            recipe=progress.image.recipe,
+            image=min(ended + 1, total),
+            of=total,
+            step=progress.step,
+            steps=progress.steps,
+            steps_per_second=round(progress.steps_per_second, 2),
+            seconds_left=None if left is None else round(left, 1),
+        )

@@ -1,0 +1,139 @@
+"""Recipe files on disk: finding them, telling their versions apart, reading them once.
+
+Only regular files are ever opened. A symlink is followed only if it ends inside the inbox.
+"""
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from picowatch.inbox.names import DEFAULTS_NAME, is_conflict_copy, is_looked_into, is_recipe_name
+from picowatch.recipe import DefaultsFile
+from picowatch.save import Stamp
+
+MAX_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class FoundFile:
+    """A recipe file seen by a scan: its path below the inbox, and its stamp."""
+
+    path: str
+    stamp: Stamp
+
+
+class FileUnreadable(Exception):
+    """A recipe file that cannot be read; the text says why and what to do."""
+
+
+class FileChanged(Exception):
+    """The file was written while it was read: it is not whole yet."""
+
+
+def stamp_of(root: Path, path: str) -> Stamp | None:
+    """The file's stamp, or None if there is no such recipe file (any more)."""
+    target = root / path
+    try:
+        status = target.stat()
+        if not stat.S_ISREG(status.st_mode):
+            return None
+        if target.is_symlink() and not target.resolve().is_relative_to(root):
+            return None
+    except (OSError, ValueError):
+        return None
+    return _stamp(status)
+
+
+def _stamp(status: os.stat_result) -> Stamp:
+    return Stamp(status.st_size, status.st_mtime_ns, status.st_ino)
+
+
+def scan(root: Path, below: str = "", conflicts: set[str] | None = None) -> Iterator[FoundFile]:
+    """Every recipe file below `root`/`below`; unreadable folders are passed over.
+
+    Conflict copies of sync tools are added to `conflicts`.
+    """
+    try:
+        with os.scandir(root / below) as found:
+            children = sorted(found, key=lambda child: child.name)
+    except OSError:
+        return
+    for child in children:
+        path = f"{below}/{child.name}" if below else child.name
+        if child.is_dir(follow_symlinks=False):
+            if is_looked_into(child.name):
+                yield from scan(root, path, conflicts)
+        elif is_recipe_name(child.name):
+            stamp = stamp_of(root, path)
+            if stamp is not None:
+                yield FoundFile(path, stamp)
+        elif conflicts is not None and is_conflict_copy(child.name):
+            conflicts.add(path)
+
+
+def read_file(root: Path, path: str) -> tuple[bytes, Stamp]:
+    """The file's bytes and the stamp they were read at, at most MAX_BYTES + 1 of them.
+
+    Raises FileUnreadable, FileChanged, or FileNotFoundError.
+    """
+    target = root / path
+    if target.is_symlink():
+        target = target.resolve()
+        if not target.is_relative_to(root):
+            raise FileUnreadable("it is a symbolic link that leads out of the inbox")
+    try:
+        # NONBLOCK: a FIFO that takes the file's place must not stop the daemon.
+        handle = os.open(target, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise FileUnreadable(_why(error)) from error
+    with os.fdopen(handle, "rb") as file:
+        return _read_whole(file.fileno())
+
+
+def defaults_for(root: Path, path: str) -> list[DefaultsFile]:
+    """The `_defaults.yaml` that hold for a recipe, from the inbox down to its own folder.
+
+    Raises FileUnreadable: pictures made without them would be other pictures.
+    """
+    found = []
+    folder = PurePosixPath()
+    for part in ("", *PurePosixPath(path).parent.parts):
+        folder /= part
+        name = str(folder / DEFAULTS_NAME)
+        try:
+            content, _ = read_file(root, name)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except FileUnreadable as error:
+            raise FileUnreadable(f"{name} above it cannot be read: {error}") from error
+        found.append(DefaultsFile(name, content))
+    return found
+
+
+def _read_whole(handle: int) -> tuple[bytes, Stamp]:
+    before = os.fstat(handle)
+    if not stat.S_ISREG(before.st_mode):
+        raise FileUnreadable("it is not a regular file")
+    content = bytearray()
+    try:
+        while len(content) <= MAX_BYTES and (block := os.read(handle, 1 << 16)):
+            content += block
+    except OSError as error:
+        raise FileUnreadable(_why(error)) from error
+    after = os.fstat(handle)
+    if _stamp(before) != _stamp(after):
+        raise FileChanged
+    return bytes(content[: MAX_BYTES + 1]), _stamp(after)
+
+
+def _why(error: OSError) -> str:
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return "picowatch may not read it; allow it with `chmod a+r`"
+    if error.errno == errno.ELOOP:
+        return "it is a symbolic link that changed while it was opened"
+    return error.strerror or str(error)

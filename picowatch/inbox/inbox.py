@@ -1,0 +1,386 @@
+"""The inbox as the daemon sees it: evidence of saves, deletions and renames, each given once.
+
+Events are hints; the truth is scan + quiet + content (watching.md). Nothing here writes.
+"""
+
+import hashlib
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from picowatch.inbox.files import (
+    FileChanged,
+    FileUnreadable,
+    defaults_for,
+    read_file,
+    scan,
+    stamp_of,
+)
+from picowatch.inbox.mounts import events_are_reliable, file_system_type
+from picowatch.inbox.names import is_looked_into, is_recipe_path
+from picowatch.inbox.settling import HELD_OPEN_LIMIT, Settled, Settling
+from picowatch.inbox.watching import RESCAN, Watch
+from picowatch.inbox.writers import held_open_for_writing
+from picowatch.recipe import DefaultsFile, is_empty
+from picowatch.save import KnownRecipe, Stamp
+
+log = logging.getLogger("picowatch")
+
+POLLING_SECONDS = 1.0
+# Polling rests this many times as long as a scan takes, so that slow shares are not worn out.
+POLLING_REST = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A recipe was saved: its path below the inbox, its bytes, and their sha256 and stamp."""
+
+    path: str
+    content: bytes
+    digest: str
+    stamp: Stamp
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A recipe is there but cannot be read; `why` is a sentence for people."""
+
+    path: str
+    stamp: Stamp
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """A recipe was deleted."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Renamed:
+    """A recipe's file is at another path now, with the same bytes."""
+
+    old: str
+    new: str
+    stamp: Stamp
+
+
+Evidence = Saved | Unreadable | Gone | Renamed
+FolderId = tuple[int, int]  # device, inode
+
+
+class Inbox:
+    """Watches the inbox; `poll` gives what has settled since the last call."""
+
+    def __init__(
+        self,
+        root: Path,
+        known: dict[str, KnownRecipe],
+        *,
+        wake: threading.Event,
+        settle_seconds: float,
+        rescan_seconds: float,
+        watch: str = "auto",
+        known_inode: int | None = None,
+    ) -> None:
+        """`known` is what the ledger answered before, `known_inode` the inbox's inode then."""
+        self._root = root.resolve()
+        self._known = dict(known)
+        self._settling = Settling(settle_seconds)
+        self._rescan_seconds = rescan_seconds
+        self._how = watch
+        self._watch = Watch(self._root, wake)
+        self._polling = False
+        self._next_scan = 0.0
+        self._scan_took = 0.0
+        self._folder: FolderId | None = None
+        self._conflicts: set[str] = set()
+        # Known recipes that were seen in the very folder that is the inbox now. Only their
+        # absence means deletion; elsewhere the inbox may just not be mounted.
+        self._seen_here: set[str] = set(known) if known_inode == self._inode() else set()
+
+    @property
+    def inode(self) -> int | None:
+        """The inode of the folder that is watched, None while there is none."""
+        return self._folder[1] if self._folder else None
+
+    @property
+    def polling(self) -> bool:
+        return self._polling
+
+    def is_settled(self) -> bool:
+        """Whether nothing waits for its quiet time."""
+        return not len(self._settling)
+
+    def close(self) -> None:
+        self._watch.stop()
+
+    def start(self, now: float) -> None:
+        """Begin: every file that is there is looked at, with its content."""
+        self._arm(now)
+        found = self._scan()
+        for path, stamp in found.items():
+            self._settling.note(path, stamp, now, by_event=False)
+        self._note_missing(found, now)
+
+    def poll(self, now: float) -> list[Evidence]:
+        """What has settled, in the order in which it was first noticed."""
+        self._check_folder(now)
+        self._take_hints(now)
+        if now >= self._next_scan:
+            self._rescan(now)
+        return self._judge(self._settling.settled(now, self._stamp), now)
+
+    def file(self, path: str) -> Path:
+        """Where a recipe lies."""
+        return self._root / path
+
+    def still_holds(self, path: str, digest: str) -> bool:
+        """Whether the recipe's bytes are (still) those with this sha256."""
+        try:
+            content, _ = read_file(self._root, path)
+        except (FileUnreadable, FileChanged, OSError):
+            return False
+        return hashlib.sha256(content).hexdigest() == digest
+
+    def forget(self, path: str) -> None:
+        """The recipe was taken out of the inbox on purpose; its absence is no news."""
+        self._known.pop(path, None)
+        self._seen_here.discard(path)
+
+    def defaults(self, path: str) -> list[DefaultsFile]:
+        """The `_defaults.yaml` that hold for a recipe."""
+        return defaults_for(self._root, path)
+
+    # -- the folder itself
+
+    def _inode(self) -> int | None:
+        try:
+            return self._root.stat().st_ino
+        except OSError:
+            return None
+
+    def _folder_id(self) -> FolderId | None:
+        try:
+            status = self._root.stat()
+            os.scandir(self._root).close()
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
+
+    def _check_folder(self, now: float) -> None:
+        """inotify tells neither of an unmount nor of a root that was replaced: compare it."""
+        folder = self._folder_id()
+        if folder == self._folder:
+            if folder and not self._polling and not self._watch.is_alive():
+                log.warning("the watch on the inbox ended by itself; it is set up anew")
+                self._arm(now)
+                self._rescan(now)
+            return
+        self._seen_here.clear()
+        if folder is None:
+            log.warning(
+                "the inbox %s has vanished; nothing is cancelled, picowatch waits", self._root
+            )
+            self._folder = None
+            self._watch.stop()
+            return
+        log.warning("the inbox %s is another folder now; it is watched anew", self._root)
+        self._arm(now)
+        self._rescan(now)
+
+    def _arm(self, now: float) -> None:
+        self._watch.stop()
+        self._folder = self._folder_id()
+        self._polling = self._how == "polling" or (
+            self._how == "auto" and not events_are_reliable(file_system_type(self._root))
+        )
+        if not self._polling:
+            self._polling = not self._start_watch()
+        self._next_scan = now + self._scan_interval()
+
+    def _start_watch(self) -> bool:
+        try:
+            self._watch.start()
+        except OSError as error:
+            log.warning("the inbox cannot be watched by events (%s); polling instead", error)
+            return False
+        folders = sum(1 for _ in _folders(self._root))
+        if self._watch.is_complete(folders):
+            return True
+        self._watch.stop()
+        log.warning(
+            "the system's limit of inotify watches is reached; polling instead. "
+            "Raise it with `sysctl fs.inotify.max_user_watches=524288`"
+        )
+        return False
+
+    # -- noticing
+
+    def _stamp(self, path: str) -> Stamp | None:
+        return stamp_of(self._root, path)
+
+    def _scan_interval(self) -> float:
+        if not self._polling:
+            return self._rescan_seconds
+        return max(POLLING_SECONDS, POLLING_REST * self._scan_took)
+
+    def _scan(self, below: str = "") -> dict[str, Stamp]:
+        started = time.perf_counter()
+        conflicts: set[str] = set()
+        found = {file.path: file.stamp for file in scan(self._root, below, conflicts)}
+        for path in conflicts - self._conflicts:
+            log.warning("%s is a conflict copy of a sync tool; it is not run", path)
+        self._conflicts |= conflicts
+        self._seen_here.update(found.keys() & self._known.keys())
+        self._scan_took = time.perf_counter() - started
+        return found
+
+    def _rescan(self, now: float) -> None:
+        found = self._scan()
+        for path, stamp in found.items():
+            if self._differs(path, stamp):
+                self._settling.note(path, stamp, now, by_event=False)
+        self._note_missing(found, now)
+        self._next_scan = now + self._scan_interval()
+
+    def _differs(self, path: str, stamp: Stamp) -> bool:
+        known = self._known.get(path)
+        return known is None or not known.digest or stamp.written_since(known.stamp)
+
+    def _note_missing(self, found: Mapping[str, Stamp], now: float) -> None:
+        for path in self._seen_here - found.keys():
+            self._settling.note(path, None, now, by_event=False)
+
+    def _take_hints(self, now: float) -> None:
+        for hint in self._watch.hints():
+            if hint == RESCAN:
+                log.warning("file events were lost; the whole inbox is compared")
+                self._rescan(now)
+                continue
+            if not hint.startswith(f"{self._root}/"):
+                continue
+            path = hint.removeprefix(f"{self._root}/")
+            if path.endswith("/"):
+                self._take_folder_hint(path.rstrip("/"), now)
+            elif is_recipe_path(path):
+                self._settling.note(path, self._stamp(path), now, by_event=True)
+
+    def _take_folder_hint(self, folder: str, now: float) -> None:
+        """A folder that came may be full of recipes without an event each; one that went, too."""
+        if all(map(is_looked_into, folder.split("/"))):
+            for path, stamp in self._scan(folder).items():
+                if self._differs(path, stamp):
+                    self._settling.note(path, stamp, now, by_event=True)
+        for path in self._known:
+            if path.startswith(f"{folder}/") and self._stamp(path) is None:
+                self._settling.note(path, None, now, by_event=True)
+
+    # -- judging
+
+    def _judge(self, settled: list[Settled], now: float) -> list[Evidence]:
+        if not settled:
+            return []
+        evidence: list[Evidence] = []
+        held = self._held_open(settled)
+        missing = [file for file in settled if file.stamp is None]
+        missing_by_digest = self._missing_by_digest(missing)
+        for file in settled:
+            if file.path in held and file.waited < HELD_OPEN_LIMIT:
+                self._settling.postpone(file, now)
+            elif file.stamp and (found := self._read(file, missing_by_digest, now)):
+                evidence.append(found)
+        unsettled_sizes = self._unsettled_sizes()
+        for file in missing:
+            if gone := self._judge_missing(file, unsettled_sizes, now):
+                evidence.append(gone)
+        return evidence
+
+    def _missing_by_digest(self, settled: list[Settled]) -> dict[str, str]:
+        """Known recipes whose file is not there now, by their bytes: what may be renamed."""
+        unsettled = (path for path in self._settling.paths() if self._stamp(path) is None)
+        paths = [file.path for file in settled] + list(unsettled)
+        return {
+            self._known[path].digest: path
+            for path in reversed(paths)
+            if path in self._known and path in self._seen_here
+        }
+
+    def _unsettled_sizes(self) -> set[int]:
+        """Sizes of files that still settle: one could be a missing recipe under a new name."""
+        stamps = (self._stamp(path) for path in self._settling.paths())
+        return {stamp.size for stamp in stamps if stamp is not None}
+
+    def _held_open(self, settled: list[Settled]) -> set[str]:
+        ids = {}
+        for file in settled:
+            try:
+                status = (self._root / file.path).stat()
+            except OSError:
+                continue
+            ids[status.st_dev, status.st_ino] = file.path
+        return {ids[held] for held in held_open_for_writing(ids)}
+
+    def _read(
+        self, file: Settled, missing_by_digest: dict[str, str], now: float
+    ) -> Evidence | None:
+        try:
+            content, stamp = read_file(self._root, file.path)
+        except (FileChanged, FileNotFoundError):
+            self._settling.postpone(file, now)
+            return None
+        except FileUnreadable as error:
+            return self._unreadable(file, str(error))
+        if is_empty(content):
+            return None
+        digest = hashlib.sha256(content).hexdigest()
+        known = self._known.get(file.path)
+        if known is not None and not self._is_new(known, stamp, digest, file.by_event):
+            return None
+        old = missing_by_digest.pop(digest, None) if known is None else None
+        self._remember(file.path, stamp, digest)
+        if old is not None:
+            self.forget(old)
+            return Renamed(old, file.path, stamp)
+        return Saved(file.path, content, digest, stamp)
+
+    @staticmethod
+    def _is_new(known: KnownRecipe, stamp: Stamp, digest: str, by_event: bool) -> bool:
+        """Whether this is evidence of a write that was not answered yet.
+
+        Inodes count only beside an event: they are not stable across mounts everywhere.
+        """
+        replaced = by_event and stamp.inode != known.stamp.inode
+        return digest != known.digest or stamp.written_since(known.stamp) or replaced
+
+    def _unreadable(self, file: Settled, why: str) -> Unreadable | None:
+        stamp = file.stamp
+        known = self._known.get(file.path)
+        if stamp is None or (known is not None and known == KnownRecipe(stamp, "")):
+            return None
+        self._remember(file.path, stamp, "")
+        return Unreadable(file.path, stamp, why)
+
+    def _judge_missing(self, file: Settled, unsettled_sizes: set[int], now: float) -> Gone | None:
+        known = self._known.get(file.path)
+        if known is None or file.path not in self._seen_here or self._folder is None:
+            return None
+        if known.stamp.size in unsettled_sizes:
+            self._settling.postpone(file, now)
+            return None
+        self.forget(file.path)
+        return Gone(file.path)
+
+    def _remember(self, path: str, stamp: Stamp, digest: str) -> None:
+        self._known[path] = KnownRecipe(stamp, digest)
+        self._seen_here.add(path)
+
+
+def _folders(root: Path) -> Iterable[Path]:
+    for folder, _, _ in os.walk(root):
+        yield Path(folder)

@@ -1,0 +1,78 @@
+"""When is a file whole? Pure bookkeeping: time is passed in, in seconds of any steady clock."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from picowatch.save import Stamp
+
+HELD_OPEN_LIMIT = 30.0
+
+
+@dataclass(slots=True)
+class _Pending:
+    stamp: Stamp | None
+    quiet_since: float
+    first_noted: float
+    by_event: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A path that has been quiet. `stamp` None: no file is there. `by_event`: not a scan alone."""
+
+    path: str
+    stamp: Stamp | None
+    by_event: bool
+    waited: float
+
+
+class Settling:
+    """Paths with evidence of a write, until they are quiet.
+
+    A path is settled when, for `settle_seconds`, no evidence came and its stamp stayed the
+    same. Who takes it decides whether it is whole, and may `postpone` it.
+    """
+
+    def __init__(self, settle_seconds: float) -> None:
+        self._settle_seconds = settle_seconds
+        self._pending: dict[str, _Pending] = {}
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    def __contains__(self, path: str) -> bool:
+        return path in self._pending
+
+    def paths(self) -> Iterator[str]:
+        """What waits, in the order of its first evidence."""
+        return iter(tuple(self._pending))
+
+    def note(self, path: str, stamp: Stamp | None, now: float, *, by_event: bool) -> None:
+        """Evidence: the quiet time of the path starts (again)."""
+        pending = self._pending.get(path)
+        if pending is None:
+            self._pending[path] = _Pending(stamp, now, now, by_event)
+            return
+        pending.by_event |= by_event
+        if by_event or pending.stamp != stamp:
+            pending.stamp, pending.quiet_since = stamp, now
+
+    def settled(self, now: float, stamp_of: Callable[[str], Stamp | None]) -> list[Settled]:
+        """Take out what has been quiet, oldest evidence first."""
+        ready = []
+        for path, pending in tuple(self._pending.items()):
+            if now - pending.quiet_since < self._settle_seconds:
+                continue
+            stamp = stamp_of(path)
+            if stamp != pending.stamp:
+                pending.stamp, pending.quiet_since = stamp, now
+                continue
+            del self._pending[path]
+            ready.append(Settled(path, stamp, pending.by_event, now - pending.first_noted))
+        return ready
+
+    def postpone(self, settled: Settled, now: float) -> None:
+        """Not yet: wait for another quiet time, remembering how long it waited already."""
+        self._pending[settled.path] = _Pending(
+            settled.stamp, now, now - settled.waited, settled.by_event
+        )

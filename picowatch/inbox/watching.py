@@ -1,0 +1,123 @@
+"""File events as hints: watchdog's observer, reduced to "look at this path".
+
+The handler never raises (an exception in it would end watchdog's dispatch for good) and does no
+work; lost events ask for a rescan.
+"""
+
+import logging
+import os
+import sys
+import threading
+from pathlib import Path
+from queue import Empty, SimpleQueue
+
+from watchdog.events import (
+    EVENT_TYPE_ATTRIB,
+    EVENT_TYPE_CLOSED_NO_WRITE,
+    EVENT_TYPE_MODIFIED,
+    EVENT_TYPE_OPENED,
+    FileSystemEvent,
+    FileSystemEventHandler,
+)
+from watchdog.observers import Observer
+
+RESCAN = ""  # on the queue: events were lost, look at everything
+# Its warning is the only sign that the kernel dropped events (watchdog 7.1.0).
+OVERFLOW_LOGGER = "watchdog.observers.inotify_c"
+IGNORED = {EVENT_TYPE_OPENED, EVENT_TYPE_CLOSED_NO_WRITE}
+# Of a folder these say only that something in it changed, which has an event of its own.
+QUIET = {EVENT_TYPE_MODIFIED, EVENT_TYPE_ATTRIB}
+
+
+class Watch:
+    """A watch on a folder and all below it; `hints` gives the paths to look at."""
+
+    def __init__(self, root: Path, wake: threading.Event) -> None:
+        """`root` must be resolved: a watch on a symlink gives no events and no error."""
+        self._root = root
+        self._hints: SimpleQueue[str] = SimpleQueue()
+        self._wake = wake
+        self._observer: threading.Thread | None = None
+        self._emitters: list[threading.Thread] = []
+        self._overflow = _OverflowListener(self._hints, wake)
+
+    def start(self) -> None:
+        """Raises OSError if the system refuses a watch."""
+        observer = Observer()
+        observer.schedule(_Hinter(self._hints, self._wake), str(self._root), recursive=True)
+        observer.start()
+        self._observer = observer
+        self._emitters = list(observer.emitters)
+        logging.getLogger(OVERFLOW_LOGGER).addHandler(self._overflow)
+
+    def stop(self) -> None:
+        """End the watch; hints that are queued stay."""
+        logging.getLogger(OVERFLOW_LOGGER).removeHandler(self._overflow)
+        if self._observer is not None:
+            self._observer.stop()  # type: ignore[attr-defined]  # watchdog's, not Thread's
+            self._observer.join(timeout=2)
+        self._observer = None
+
+    def is_alive(self) -> bool:
+        """Whether all of its threads live: the observer survives the death of its emitters."""
+        threads = [self._observer, *self._emitters]
+        return all(thread is not None and thread.is_alive() for thread in threads)
+
+    def is_complete(self, folders: int) -> bool:
+        """Whether at least `folders` folders are really watched.
+
+        At the inotify limit watchdog starts silently with a part of them; the kernel lists
+        the watches of this process in /proc/self/fdinfo.
+        """
+        return not sys.platform.startswith("linux") or _inotify_watches() >= folders
+
+    def hints(self) -> list[str]:
+        """Absolute paths to look at since the last call, folders with a slash behind.
+
+        RESCAN among them: look everywhere.
+        """
+        paths: dict[str, None] = {}
+        while True:
+            try:
+                paths[self._hints.get_nowait()] = None
+            except Empty:
+                return list(paths)
+
+
+class _Hinter(FileSystemEventHandler):
+    def __init__(self, hints: SimpleQueue[str], wake: threading.Event) -> None:
+        self._hints = hints
+        self._wake = wake
+
+    def on_any_event(self, event: FileSystemEvent) -> None:
+        try:
+            if event.event_type in IGNORED or (event.is_directory and event.event_type in QUIET):
+                return
+            mark = "/" if event.is_directory else ""
+            for path in (event.src_path, event.dest_path):
+                if path:
+                    self._hints.put(os.fsdecode(path) + mark)
+            self._wake.set()
+        except Exception:  # nothing may end watchdog's dispatch thread
+            self._hints.put(RESCAN)
+
+
+class _OverflowListener(logging.Handler):
+    def __init__(self, hints: SimpleQueue[str], wake: threading.Event) -> None:
+        super().__init__(logging.WARNING)
+        self._hints = hints
+        self._wake = wake
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._hints.put(RESCAN)
+        self._wake.set()
+
+
+def _inotify_watches() -> int:
+    watches = 0
+    for descriptor in Path("/proc/self/fdinfo").iterdir():
+        try:
+            watches += descriptor.read_text().count("inotify wd:")
+        except OSError:
+            continue  # closed meanwhile
+    return watches

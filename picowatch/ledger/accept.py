@@ -1,0 +1,219 @@
+"""What a save means for entries and images (interface.md, "What a save means").
+
+1. An entry that stood in the last good save, too, keeps its seeds, pictures and places; what
+   failed or was cancelled of it is tried again, and with fixed seeds a picture that the user
+   deleted is made again.
+2. A new entry's images are queued, except those that this recipe already has.
+3. If nothing changed at all, entries with a random seed are drawn anew.
+4. Waiting images that no entry asks for any more are cancelled.
+"""
+
+import json
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from picowatch.ledger.rows import Acceptance, AskedEntry
+from picowatch.recipe.request import ImageRequest
+from picowatch.save import Save
+
+Key = tuple[str, int]  # an entry's digest, and its occurrence among equal ones
+
+
+def accept_save(
+    sql: sqlite3.Connection,
+    save: Save,
+    entries: Sequence[AskedEntry],
+    batch_key: Callable[[ImageRequest], str],
+    draw_seed: Callable[[], int],
+    picture_exists: Callable[[str], bool],
+) -> Acceptance:
+    """Write a valid save into the ledger; runs inside the caller's transaction."""
+    asked = _with_occurrences(entries)
+    before = _entries_before(sql, save.path)
+    unchanged = {key: entry.priority for key, entry in asked.items()} == {
+        key: priority for key, (_, priority) in before.items()
+    }
+    for key in before.keys() - asked.keys():
+        sql.execute("DELETE FROM entries WHERE id = ?", (before[key][0],))
+    accepting = _Accepting(
+        sql, save, record_save(sql, save, "accepted"), batch_key, draw_seed, picture_exists
+    )
+    for place, (key, entry) in enumerate(asked.items()):
+        if key in before:
+            accepting.keep(before[key][0], place, entry, anew=unchanged and entry.random)
+        else:
+            accepting.add(key, place, entry)
+    accepting.result.cancelled = cancel_unasked(sql, save.path)
+    return accepting.result
+
+
+def record_save(sql: sqlite3.Connection, save: Save, outcome: str) -> int:
+    """Write down that this version of a recipe was answered; gives the save's id."""
+    save_id = sql.execute(
+        "INSERT INTO saves (recipe, digest, saved_at, outcome) VALUES (?, ?, ?, ?)",
+        (save.path, save.digest, save.saved_at, outcome),
+    ).lastrowid
+    assert save_id is not None
+    stamp = save.stamp
+    sql.execute(
+        """INSERT OR REPLACE INTO recipes (path, size, mtime_ns, inode, digest, save)
+           VALUES (?, ?, ?, ?, ?, ?)""",
+        (save.path, stamp.size, stamp.mtime_ns, stamp.inode, save.digest, save_id),
+    )
+    return save_id
+
+
+def cancel_unasked(sql: sqlite3.Connection, recipe: str) -> int:
+    """Cancel the recipe's waiting images that no entry asks for; gives how many."""
+    return sql.execute(
+        """UPDATE images SET state = 'cancelled' WHERE recipe = ? AND state = 'queued'
+           AND NOT EXISTS (SELECT 1 FROM asks WHERE asks.image = images.id)""",
+        (recipe,),
+    ).rowcount
+
+
+def _with_occurrences(entries: Sequence[AskedEntry]) -> dict[Key, AskedEntry]:
+    seen: Counter[str] = Counter()
+    asked = {}
+    for entry in entries:
+        asked[entry.digest, seen[entry.digest]] = entry
+        seen[entry.digest] += 1
+    return asked
+
+
+def _entries_before(sql: sqlite3.Connection, recipe: str) -> dict[Key, tuple[int, int]]:
+    rows = sql.execute(
+        "SELECT id, digest, occurrence, priority FROM entries WHERE recipe = ?", (recipe,)
+    )
+    return {(row["digest"], row["occurrence"]): (row["id"], row["priority"]) for row in rows}
+
+
+@dataclass
+class _Accepting:
+    """One save on its way into the ledger."""
+
+    sql: sqlite3.Connection
+    save: Save
+    save_id: int
+    batch_key: Callable[[ImageRequest], str]
+    draw_seed: Callable[[], int]
+    picture_exists: Callable[[str], bool]
+    result: Acceptance = field(default_factory=Acceptance)
+
+    def add(self, key: Key, place: int, entry: AskedEntry) -> None:
+        """A new entry, with its images."""
+        entry_id = self.sql.execute(
+            "INSERT INTO entries (recipe, digest, occurrence, priority) VALUES (?, ?, ?, ?)",
+            (self.save.path, *key, entry.priority),
+        ).lastrowid
+        assert entry_id is not None
+        self._ask(entry_id, place, entry)
+
+    def keep(self, entry_id: int, place: int, entry: AskedEntry, anew: bool) -> None:
+        """An entry that is asked for again; `anew` draws its random seed once more."""
+        self.sql.execute("UPDATE entries SET priority = ? WHERE id = ?", (entry.priority, entry_id))
+        for image in self._images_of(entry_id):
+            self._keep_image(image, place, entry)
+        if anew:
+            self._forget_finished(entry_id)
+            self._ask(entry_id, place, entry)
+            self.result.drawn_anew = True
+
+    def _images_of(self, entry_id: int) -> list[sqlite3.Row]:
+        return self.sql.execute(
+            """SELECT images.* FROM images JOIN asks ON asks.image = images.id
+               WHERE asks.entry = ? ORDER BY position""",
+            (entry_id,),
+        ).fetchall()
+
+    def _keep_image(self, image: sqlite3.Row, place: int, entry: AskedEntry) -> None:
+        state = image["state"]
+        if state == "queued" and image["priority"] != entry.priority:
+            self.sql.execute(
+                "UPDATE images SET priority = ? WHERE id = ?", (entry.priority, image["id"])
+            )
+        again = state in ("failed", "cancelled") or (
+            state == "done" and not entry.random and not self.picture_exists(image["file"])
+        )
+        if again:
+            self._queue_again(image["id"], place, image["position"], entry.priority)
+        else:
+            self._count_kept(image)
+
+    def _forget_finished(self, entry_id: int) -> None:
+        """Pictures of earlier draws are history; what waits of them keeps its place."""
+        self.sql.execute(
+            """DELETE FROM asks WHERE entry = ?
+               AND image IN (SELECT id FROM images WHERE state = 'done')""",
+            (entry_id,),
+        )
+
+    def _ask(self, entry_id: int, place: int, entry: AskedEntry) -> None:
+        for position, request in enumerate(self._drawn(entry)):
+            image_id = self._image_for(request, place, position, entry.priority)
+            self.sql.execute("INSERT OR IGNORE INTO asks VALUES (?, ?)", (entry_id, image_id))
+
+    def _drawn(self, entry: AskedEntry) -> Sequence[ImageRequest]:
+        """The entry's requests; a random draw that this recipe already has is drawn again."""
+        if not entry.random:
+            return entry.requests(None)
+        while True:
+            requests = entry.requests(self.draw_seed())
+            if all(self._find(request.digest) is None for request in requests):
+                return requests
+
+    def _find(self, digest: str) -> sqlite3.Row | None:
+        row: sqlite3.Row | None = self.sql.execute(
+            "SELECT id, state, file, position FROM images WHERE recipe = ? AND digest = ?",
+            (self.save.path, digest),
+        ).fetchone()
+        return row
+
+    def _image_for(self, request: ImageRequest, place: int, position: int, priority: int) -> int:
+        """The id of this recipe's image for the request, queued unless it is there already."""
+        image = self._find(request.digest)
+        if image is None:
+            return self._queue(request, place, position, priority)
+        made = image["state"] == "done" and self.picture_exists(image["file"])
+        if made or image["state"] in ("queued", "running"):
+            self._count_kept(image)
+        else:
+            self._queue_again(image["id"], place, position, priority)
+        image_id: int = image["id"]
+        return image_id
+
+    def _count_kept(self, image: sqlite3.Row) -> None:
+        self.result.kept += 1
+        if image["state"] == "done":
+            self.result.made_before += (image["file"],)
+
+    def _queue(self, request: ImageRequest, place: int, position: int, priority: int) -> int:
+        image_id = self.sql.execute(
+            """INSERT INTO images
+               (recipe, digest, request, batch_key, state, priority, save, place, position)
+               VALUES (?, ?, ?, ?, 'queued', ?, ?, ?, ?)""",
+            (
+                self.save.path,
+                request.digest,
+                json.dumps(request.as_dict(), sort_keys=True),
+                self.batch_key(request),
+                priority,
+                self.save_id,
+                place,
+                position,
+            ),
+        ).lastrowid
+        assert image_id is not None
+        self.result.queued += 1
+        return image_id
+
+    def _queue_again(self, image_id: int, place: int, position: int, priority: int) -> None:
+        self.sql.execute(
+            """UPDATE images SET state = 'queued', priority = ?, save = ?, place = ?,
+               position = ?, file = NULL, attempts = 0, deaths = 0, reason = NULL, listed = 0
+               WHERE id = ? AND state IN ('done', 'failed', 'cancelled')""",
+            (priority, self.save_id, place, position, image_id),
+        )
+        self.result.queued += 1

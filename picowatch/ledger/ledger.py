@@ -1,0 +1,295 @@
+"""What was asked, what waits, what is made: the daemon's memory across crashes.
+
+Each change of state is guarded by the old state, so that a step that runs twice does nothing
+the second time. `accept.py` holds what a save means.
+"""
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from picowatch.ledger.accept import accept_save, cancel_unasked, record_save
+from picowatch.ledger.database import Database
+from picowatch.ledger.rows import (
+    Acceptance,
+    AskedEntry,
+    Counts,
+    FileNames,
+    QueuedImage,
+)
+from picowatch.recipe.request import ImageRequest
+from picowatch.save import KnownRecipe, Save, Stamp
+
+IN_ORDER = "priority DESC, images.save, place, position"
+SELECT_IMAGE = """SELECT images.*, saves.digest AS save_digest
+                  FROM images JOIN saves ON saves.id = images.save"""
+
+
+class Ledger:
+    """All SQL that the daemon runs. Safe to use from several threads."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or create the ledger file; raises LedgerUnusable."""
+        self._database = Database(path)
+
+    def close(self) -> None:
+        self._database.close()
+
+    def transaction(self) -> AbstractContextManager[sqlite3.Connection]:
+        """Group several calls: all of them happen, or none."""
+        return self._database.transaction()
+
+    # -- saves
+
+    def accept(
+        self,
+        save: Save,
+        entries: Sequence[AskedEntry],
+        *,
+        batch_key: Callable[[ImageRequest], str],
+        draw_seed: Callable[[], int],
+        picture_exists: Callable[[str], bool],
+    ) -> Acceptance:
+        """Take a valid save in, with all its images, or not at all."""
+        with self.transaction() as sql:
+            return accept_save(sql, save, entries, batch_key, draw_seed, picture_exists)
+
+    def reject(self, save: Save) -> None:
+        """Remember an invalid save, so that the same version is answered once only."""
+        with self.transaction() as sql:
+            record_save(sql, save, "invalid")
+
+    def known_recipes(self) -> dict[str, KnownRecipe]:
+        """Each recipe whose last save was answered."""
+        with self.transaction() as sql:
+            rows = sql.execute("SELECT path, size, mtime_ns, inode, digest FROM recipes")
+            return {
+                row["path"]: KnownRecipe(
+                    Stamp(row["size"], row["mtime_ns"], row["inode"]), row["digest"]
+                )
+                for row in rows
+            }
+
+    def forget(self, recipe: str) -> int:
+        """The recipe is gone: cancel what waits and forget what it asked; gives how many."""
+        with self.transaction() as sql:
+            sql.execute("DELETE FROM entries WHERE recipe = ?", (recipe,))
+            sql.execute("DELETE FROM recipes WHERE path = ?", (recipe,))
+            return cancel_unasked(sql, recipe)
+
+    def rename(self, old: str, new: str, stamp: Stamp) -> None:
+        """The recipe's file moved: its queue, its pictures and its memory go with it."""
+        with self.transaction() as sql:
+            sql.execute("DELETE FROM entries WHERE recipe = ?", (new,))
+            sql.execute("DELETE FROM recipes WHERE path = ?", (new,))
+            cancel_unasked(sql, new)
+            sql.execute(
+                "UPDATE recipes SET path = ?, size = ?, mtime_ns = ?, inode = ? WHERE path = ?",
+                (new, stamp.size, stamp.mtime_ns, stamp.inode, old),
+            )
+            sql.execute("UPDATE entries SET recipe = ? WHERE recipe = ?", (new, old))
+            # A picture that an earlier recipe of the new name asked for, too, keeps that row only
+            # if it is not also the renamed recipe's: what was renamed is what the user sees now.
+            sql.execute(
+                """DELETE FROM images WHERE recipe = ? AND state != 'running' AND digest IN
+                   (SELECT digest FROM images WHERE recipe = ?)""",
+                (new, old),
+            )
+            sql.execute("UPDATE OR IGNORE images SET recipe = ? WHERE recipe = ?", (new, old))
+
+    # -- images on their way
+
+    def claim(
+        self, names: FileNames, batch_size: Callable[[ImageRequest], int]
+    ) -> list[QueuedImage]:
+        """The next batch, now 'running', each image with its file reserved; [] if none waits.
+
+        The first waiting image is always in it. Later ones ride along if they can share its
+        batch. An image on which an engine or a daemon died runs alone.
+        """
+        with self.transaction() as sql:
+            first = sql.execute(
+                f"{SELECT_IMAGE} WHERE state = 'queued' ORDER BY {IN_ORDER} LIMIT 1"
+            ).fetchone()
+            if first is None:
+                return []
+            batch = [QueuedImage.of(first)]
+            room = batch_size(batch[0].request) - 1
+            if room > 0 and batch[0].attempts == batch[0].deaths == 0:
+                batch += self._companions(sql, batch[0].id, first["batch_key"], room)
+            return [self._start(sql, image, names) for image in batch]
+
+    def _companions(
+        self, sql: sqlite3.Connection, first: int, batch_key: str, room: int
+    ) -> list[QueuedImage]:
+        rows = sql.execute(
+            f"""{SELECT_IMAGE} WHERE state = 'queued' AND batch_key = ? AND images.id != ?
+                AND attempts = 0 AND deaths = 0 ORDER BY {IN_ORDER} LIMIT ?""",
+            (batch_key, first, room),
+        )
+        return [QueuedImage.of(row) for row in rows]
+
+    def _start(self, sql: sqlite3.Connection, image: QueuedImage, names: FileNames) -> QueuedImage:
+        file = self._reserve(sql, image, names)
+        row = sql.execute(
+            """UPDATE images SET state = 'running', file = ? WHERE id = ? AND state = 'queued'
+               RETURNING *, (SELECT digest FROM saves WHERE id = images.save) AS save_digest""",
+            (file, image.id),
+        ).fetchone()
+        return QueuedImage.of(row)
+
+    def _reserve(self, sql: sqlite3.Connection, image: QueuedImage, names: FileNames) -> str:
+        folder = names.folder(image.recipe)
+        row = sql.execute(
+            "SELECT last FROM numbers WHERE folder = ?", (folder.casefold(),)
+        ).fetchone()
+        number = row["last"] if row else names.highest_number(folder)
+        file = None
+        while file is None:
+            number += 1
+            file = names.file(image.recipe, number, image.request)
+        sql.execute(
+            "INSERT OR REPLACE INTO numbers (folder, last) VALUES (?, ?)",
+            (folder.casefold(), number),
+        )
+        return file
+
+    def finish(self, image: int) -> bool:
+        """The picture is published. False if the image was not running."""
+        return self._move(image, "done", "deaths = 0, reason = NULL")
+
+    def fail(self, image: int, reason: str) -> bool:
+        """The image is given up. False if it was not running."""
+        return self._move(image, "failed", "reason = :reason", reason)
+
+    def put_back(self, image: int) -> bool:
+        """Back into the queue, at its old place, through no fault of its own."""
+        return self._move(image, "queued", "deaths = 0")
+
+    def retry_after_engine_death(self, image: int) -> bool:
+        """Back into the queue; the death of the engine is counted."""
+        return self._move(image, "queued", "attempts = attempts + 1")
+
+    def retry_after_daemon_death(self, image: int) -> bool:
+        """Back into the queue; the death of the daemon is counted."""
+        return self._move(image, "queued", "deaths = deaths + 1")
+
+    def _move(self, image: int, state: str, change: str, reason: str = "") -> bool:
+        """Change a running image's state, and what else the SQL in `change` says."""
+        with self.transaction() as sql:
+            changed = sql.execute(
+                f"UPDATE images SET state = :state, {change} WHERE id = :id AND state = 'running'",
+                {"state": state, "id": image, "reason": reason},
+            ).rowcount
+            if state == "queued":
+                self._cancel_if_unasked(sql, image)
+            return bool(changed)
+
+    def _cancel_if_unasked(self, sql: sqlite3.Connection, image: int) -> None:
+        """What nobody asks for any more is not started a second time."""
+        sql.execute(
+            """UPDATE images SET state = 'cancelled' WHERE id = ? AND state = 'queued'
+               AND NOT EXISTS (SELECT 1 FROM asks WHERE asks.image = images.id)""",
+            (image,),
+        )
+
+    # -- questions
+
+    def running(self) -> list[QueuedImage]:
+        """What is in work, or was when the last daemon died."""
+        with self.transaction() as sql:
+            rows = sql.execute(f"{SELECT_IMAGE} WHERE state = 'running' ORDER BY {IN_ORDER}")
+            return [QueuedImage.of(row) for row in rows]
+
+    def is_asked(self, image: int) -> bool:
+        """Whether the last good save of some recipe still asks for this image."""
+        with self.transaction() as sql:
+            found = sql.execute("SELECT 1 FROM asks WHERE image = ? LIMIT 1", (image,))
+            return found.fetchone() is not None
+
+    def counts(self) -> Counts:
+        """Images by state, of all time."""
+        with self.transaction() as sql:
+            rows = sql.execute("SELECT state, images FROM tallies")
+            return Counts(**{row["state"]: row["images"] for row in rows})
+
+    def recipe_counts(self, recipe: str) -> Counts:
+        """Images by state that the recipe's last good save asks for."""
+        with self.transaction() as sql:
+            rows = sql.execute(
+                """SELECT state, count(DISTINCT images.id) AS images FROM images
+                   JOIN asks ON asks.image = images.id JOIN entries ON entries.id = asks.entry
+                   WHERE entries.recipe = ? GROUP BY state""",
+                (recipe,),
+            )
+            return Counts(**{row["state"]: row["images"] for row in rows})
+
+    def newest_picture(self, recipe: str) -> str | None:
+        """The file of the last picture that the recipe's last good save asks for, if it is made."""
+        with self.transaction() as sql:
+            row = sql.execute(
+                """SELECT file FROM images WHERE recipe = ? AND state = 'done'
+                   AND EXISTS (SELECT 1 FROM asks WHERE asks.image = images.id)
+                   ORDER BY save DESC, place DESC, position DESC LIMIT 1""",
+                (recipe,),
+            ).fetchone()
+            return row["file"] if row else None
+
+    def failures(self, recipe: str) -> list[tuple[QueuedImage, str]]:
+        """The failed images that the recipe's last good save asks for, with their reasons."""
+        with self.transaction() as sql:
+            rows = sql.execute(
+                f"""{SELECT_IMAGE} WHERE images.recipe = ? AND state = 'failed'
+                    AND EXISTS (SELECT 1 FROM asks WHERE asks.image = images.id)
+                    ORDER BY place, position""",
+                (recipe,),
+            )
+            return [(QueuedImage.of(row), row["reason"]) for row in rows]
+
+    def succeeded(self, recipe: str) -> str | None:
+        """The digest of the accepted bytes, if the recipe's images are all done; else None."""
+        with self.transaction() as sql:
+            row = sql.execute(
+                """SELECT recipes.digest FROM recipes JOIN saves ON saves.id = recipes.save
+                   WHERE path = ? AND outcome = 'accepted'""",
+                (recipe,),
+            ).fetchone()
+        counts = self.recipe_counts(recipe)
+        waiting = counts.queued + counts.running + counts.failed + counts.cancelled
+        return row["digest"] if row and counts.done and not waiting else None
+
+    def accepted_recipes(self) -> list[str]:
+        """The recipes whose last save was good."""
+        with self.transaction() as sql:
+            rows = sql.execute(
+                """SELECT path FROM recipes JOIN saves ON saves.id = recipes.save
+                   WHERE outcome = 'accepted'"""
+            )
+            return [row["path"] for row in rows]
+
+    def unlisted(self) -> list[QueuedImage]:
+        """Pictures that are published but stand in no list yet."""
+        with self.transaction() as sql:
+            rows = sql.execute(
+                f"{SELECT_IMAGE} WHERE state = 'done' AND listed = 0 ORDER BY images.id"
+            )
+            return [QueuedImage.of(row) for row in rows]
+
+    def mark_listed(self, image: int) -> None:
+        """The picture stands in images.jsonl and the gallery."""
+        with self.transaction() as sql:
+            sql.execute("UPDATE images SET listed = 1 WHERE id = ?", (image,))
+
+    # -- single facts
+
+    def fact(self, name: str) -> str | None:
+        """A remembered value."""
+        with self.transaction() as sql:
+            row = sql.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+            return row["value"] if row else None
+
+    def remember(self, name: str, value: str) -> None:
+        """Remember a value under a name."""
+        with self.transaction() as sql:
+            sql.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))

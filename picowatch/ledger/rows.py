@@ -1,0 +1,94 @@
+"""Values that go into the ledger and come out of it."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from sqlite3 import Row
+from typing import Protocol, Self
+
+from picowatch.recipe.request import ImageRequest
+
+
+@dataclass(frozen=True, slots=True)
+class AskedEntry:
+    """One entry of a save, as the ledger needs it.
+
+    `requests` gives the entry's images, given a seed if it wants one drawn.
+    """
+
+    digest: str
+    priority: int
+    random: bool
+    requests: Callable[[int | None], Sequence[ImageRequest]]
+
+
+@dataclass(slots=True)
+class Acceptance:
+    """What accepting a save changed: counts of images, and the pictures that were there."""
+
+    queued: int = 0
+    cancelled: int = 0
+    kept: int = 0
+    drawn_anew: bool = False
+    made_before: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class QueuedImage:
+    """An image as the worker sees it. `file` is its place below the outbox, once reserved."""
+
+    id: int
+    recipe: str
+    digest: str
+    request: ImageRequest
+    save: int
+    save_digest: str
+    place: int
+    position: int
+    file: str
+    attempts: int
+    deaths: int
+
+    @classmethod
+    def of(cls, row: Row) -> Self:
+        """From a row of `images` joined with its save's digest."""
+        return cls(
+            id=row["id"],
+            recipe=row["recipe"],
+            digest=row["digest"],
+            request=ImageRequest.from_dict(json.loads(row["request"])),
+            save=row["save"],
+            save_digest=row["save_digest"],
+            place=row["place"],
+            position=row["position"],
+            file=row["file"] or "",
+            attempts=row["attempts"],
+            deaths=row["deaths"],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Images by state."""
+
+    queued: int = 0
+    running: int = 0
+    done: int = 0
+    failed: int = 0
+    cancelled: int = 0
+
+
+class FileNames(Protocol):
+    """Gives pictures their places; what already lies in the outbox is never used again."""
+
+    def folder(self, recipe: str) -> str:
+        """The recipe's folder below the outbox."""
+        ...
+
+    def highest_number(self, folder: str) -> int:
+        """The highest number among the pictures that lie there, 0 if none."""
+        ...
+
+    def file(self, recipe: str, number: int, request: ImageRequest) -> str | None:
+        """The picture's path below the outbox, or None if something lies there."""
+        ...

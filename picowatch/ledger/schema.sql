@@ -1,0 +1,93 @@
+-- The ledger, version 1. Times are Unix seconds; paths are relative, with forward slashes.
+
+CREATE TABLE recipes (              -- each recipe file whose last save was answered
+    path      TEXT PRIMARY KEY,     -- below the inbox
+    size      INTEGER NOT NULL,     -- of the bytes that were answered
+    mtime_ns  INTEGER NOT NULL,
+    inode     INTEGER NOT NULL,
+    digest    TEXT NOT NULL,        -- sha256 of those bytes
+    save      INTEGER NOT NULL REFERENCES saves (id)
+) STRICT;
+
+CREATE TABLE saves (
+    id        INTEGER PRIMARY KEY AUTOINCREMENT,
+    recipe    TEXT NOT NULL,
+    digest    TEXT NOT NULL,
+    saved_at  REAL NOT NULL,
+    outcome   TEXT NOT NULL CHECK (outcome IN ('accepted', 'invalid'))
+) STRICT;
+
+CREATE TABLE entries (              -- what the last good save of a recipe asks for
+    id         INTEGER PRIMARY KEY,
+    recipe     TEXT NOT NULL,
+    digest     TEXT NOT NULL,       -- of the resolved entry, without priority
+    occurrence INTEGER NOT NULL,    -- 0 for the first of equal entries in a file, 1 for the next
+    priority   INTEGER NOT NULL,
+    UNIQUE (recipe, digest, occurrence)
+) STRICT;
+
+CREATE TABLE images (
+    id        INTEGER PRIMARY KEY,
+    recipe    TEXT NOT NULL,
+    digest    TEXT NOT NULL,        -- of the request
+    request   TEXT NOT NULL,        -- JSON
+    batch_key TEXT NOT NULL,        -- images with equal keys can be made together
+    state     TEXT NOT NULL CHECK (state IN ('queued', 'running', 'done', 'failed', 'cancelled')),
+    priority  INTEGER NOT NULL,
+    save      INTEGER NOT NULL REFERENCES saves (id),
+    place     INTEGER NOT NULL,     -- of the entry in its file
+    position  INTEGER NOT NULL,     -- of the image in its entry
+    file      TEXT,                 -- below the outbox; reserved when the image starts
+    attempts  INTEGER NOT NULL DEFAULT 0,  -- deaths of the engine with this image in work
+    deaths    INTEGER NOT NULL DEFAULT 0,  -- deaths in a row of the daemon with this image in work
+    reason    TEXT,                 -- why it failed
+    listed    INTEGER NOT NULL DEFAULT 0,  -- 1 once it stands in images.jsonl and the gallery
+    UNIQUE (recipe, digest)         -- a picture is made once
+) STRICT;
+
+CREATE INDEX images_queue ON images (priority DESC, save, place, position)
+    WHERE state = 'queued';
+CREATE INDEX images_alike ON images (batch_key, priority DESC, save, place, position)
+    WHERE state = 'queued';
+CREATE INDEX images_running ON images (id) WHERE state = 'running';
+CREATE INDEX images_unlisted ON images (id) WHERE state = 'done' AND listed = 0;
+
+CREATE TABLE asks (                 -- which entry asks for which image; two may ask for one
+    entry INTEGER NOT NULL REFERENCES entries (id) ON DELETE CASCADE,
+    image INTEGER NOT NULL REFERENCES images (id) ON DELETE CASCADE,
+    PRIMARY KEY (entry, image)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX asks_image ON asks (image);
+
+CREATE TABLE numbers (              -- the last picture number given in each folder
+    folder TEXT PRIMARY KEY,        -- case-folded, below the outbox
+    last   INTEGER NOT NULL
+) STRICT;
+
+-- How many images are in each state, kept by triggers: asking costs the same at any size.
+CREATE TABLE tallies (
+    state  TEXT PRIMARY KEY,
+    images INTEGER NOT NULL
+) STRICT;
+
+INSERT INTO tallies VALUES
+    ('queued', 0), ('running', 0), ('done', 0), ('failed', 0), ('cancelled', 0);
+
+CREATE TRIGGER image_added AFTER INSERT ON images BEGIN
+    UPDATE tallies SET images = images + 1 WHERE state = NEW.state;
+END;
+
+CREATE TRIGGER image_moved AFTER UPDATE OF state ON images BEGIN
+    UPDATE tallies SET images = images - 1 WHERE state = OLD.state;
+    UPDATE tallies SET images = images + 1 WHERE state = NEW.state;
+END;
+
+CREATE TRIGGER image_removed AFTER DELETE ON images BEGIN
+    UPDATE tallies SET images = images - 1 WHERE state = OLD.state;
+END;
+
+CREATE TABLE facts (                -- single values, such as the inbox's inode
+    name  TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+) STRICT;

@@ -1,0 +1,55 @@
+"""The one way a file reaches its place: temporary → fsync → rename → fsync of the folder."""
+
+import os
+import secrets
+from pathlib import Path
+
+TEMPORARY_PREFIX = ".picowatch-"
+TEMPORARY_SUFFIX = ".tmp"
+
+
+def write_atomically(target: Path, content: bytes, *, durable: bool = True) -> None:
+    """Replace `target` by `content`: readers see the old bytes or the new ones, never a part.
+
+    `durable`: after this returns, a power cut does not undo it. Without it (for files that
+    are written again within seconds) only atomicity is promised. Missing folders are made.
+    """
+    _make_folder(target.parent, durable)
+    name = f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}{TEMPORARY_SUFFIX}"
+    temporary = target.parent / name
+    try:
+        with temporary.open("xb") as file:
+            file.write(content)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    if durable:
+        sync_folder(target.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the folder's entries durable: a rename is only then."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete temporaries that a crash left in this very folder."""
+    for leftover in folder.glob(f"{TEMPORARY_PREFIX}*{TEMPORARY_SUFFIX}"):
+        leftover.unlink(missing_ok=True)
+
+
+def _make_folder(folder: Path, durable: bool) -> None:
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent, durable)
+    folder.mkdir(exist_ok=True)
+    if durable:
+        sync_folder(folder.parent)

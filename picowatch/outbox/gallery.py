@@ -1,0 +1,61 @@
+"""The gallery's data: index.html opens from disk, so its data are scripts, not fetched files.
+
+`.picowatch/gallery/` holds pages of 500 pictures, each a script of one call a line that is only
+appended to, and `pages.js`, which says how many pages there are. Adding a picture costs the
+same however many there are.
+"""
+
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from picowatch.outbox.atomic import write_atomically
+
+PICTURES_PER_PAGE = 500
+
+
+class Gallery:
+    """Keeps the gallery of one outbox current."""
+
+    def __init__(self, outbox: Path) -> None:
+        self._index = outbox / "index.html"
+        self._folder = outbox / ".picowatch" / "gallery"
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._page = max(1, len(list(self._folder.glob("page-*.js"))))
+        self._on_page = self._count(self._page)
+        self._write_index()
+        self._write_pages()
+
+    def add(self, line: dict[str, Any]) -> None:
+        """Show one more picture; `line` is its line of images.jsonl."""
+        if self._on_page >= PICTURES_PER_PAGE:
+            self._page, self._on_page = self._page + 1, 0
+        line = line | {"order": self._page * PICTURES_PER_PAGE + self._on_page}
+        with self._path(self._page).open("a", encoding="ascii") as page:
+            page.write(f"picture({json.dumps(line, ensure_ascii=True)});\n")
+        self._on_page += 1
+        if self._on_page == 1:
+            self._write_pages()
+
+    def _path(self, page: int) -> Path:
+        return self._folder / f"page-{page:05}.js"
+
+    def _count(self, page: int) -> int:
+        """Lines on a page; a last one that a crash cut is ended, so that the next stands alone."""
+        path = self._path(page)
+        if not path.exists():
+            return 0
+        content = path.read_bytes()
+        if content and not content.endswith(b"\n"):
+            content = content[: content.rfind(b"\n") + 1]
+            write_atomically(path, content)
+        return content.count(b"\n")
+
+    def _write_pages(self) -> None:
+        write_atomically(self._folder / "pages.js", f"pages({self._page});\n".encode())
+
+    def _write_index(self) -> None:
+        page = resources.files("picowatch").joinpath("assets/gallery.html").read_bytes()
+        if not self._index.exists() or self._index.read_bytes() != page:
+            write_atomically(self._index, page)

@@ -1,0 +1,52 @@
+"""One picowatch an outbox: an advisory lock that the system drops when its holder dies."""
+
+import fcntl
+import os
+from pathlib import Path
+from typing import IO
+
+from picowatch.errors import OutboxInUse
+
+
+class OutboxLock:
+    """Holds the outbox for this process until it is released."""
+
+    def __init__(self, outbox: Path) -> None:
+        """Raises OutboxInUse, naming the process that holds it."""
+        path = _path(outbox)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file: IO[str] = path.open("a+")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._file.seek(0)
+            holder = self._file.read().strip()
+            self._file.close()
+            raise OutboxInUse(
+                f"Another picowatch works with the outbox {outbox}"
+                + (f" (process {holder})." if holder else "."),
+                "End it first, or give this one another --outbox.",
+            ) from error
+        self._file.truncate(0)
+        self._file.write(str(os.getpid()))
+        self._file.flush()
+
+    def release(self) -> None:
+        self._file.truncate(0)
+        self._file.close()
+
+
+def is_held(outbox: Path) -> bool:
+    """Whether a running picowatch holds the outbox; changes nothing."""
+    try:
+        with _path(outbox).open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
+def _path(outbox: Path) -> Path:
+    return outbox / ".picowatch" / "lock"

@@ -1,0 +1,92 @@
+"""The outbox: everything a user gets back. picowatch alone writes here."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from picowatch.errors import PictureUnreadable
+from picowatch.metadata import PICOWATCH, PngText, read_chunk
+from picowatch.outbox.atomic import remove_leftovers, write_atomically
+from picowatch.outbox.gallery import Gallery
+from picowatch.outbox.listing import Listing
+from picowatch.outbox.names import OutboxNames
+from picowatch.outbox.png import encode_png, read_texts
+from picowatch.outbox.status import StatusFiles
+
+
+class Outbox:
+    """Pictures, error files, lists and status of one outbox folder."""
+
+    def __init__(self, root: Path, file_name: str) -> None:
+        """`root` exists and is locked; `file_name` is the setting of that name."""
+        self.root = root
+        self.names = OutboxNames(root, file_name)
+        self.status = StatusFiles(root)
+        self._listing = Listing(root / "images.jsonl")
+        self._gallery = Gallery(root)
+        remove_leftovers(root)
+        remove_leftovers(root / ".picowatch")
+
+    def publish(
+        self, file: str, width: int, height: int, pixels: bytes, texts: Sequence[PngText]
+    ) -> None:
+        """Write a picture to its place, whole or not at all; durable when this returns."""
+        content = encode_png(width, height, pixels, texts)
+        write_atomically(self.root / file, content)
+        write_atomically(self.root / "latest.png", content, durable=False)
+
+    def show_as_latest(self, file: str) -> None:
+        """Let latest.png be this picture, if it still exists."""
+        try:
+            content = (self.root / file).read_bytes()
+        except OSError:
+            return
+        write_atomically(self.root / "latest.png", content, durable=False)
+
+    def enlist(self, line: dict[str, Any]) -> None:
+        """Add a published picture to images.jsonl and the gallery."""
+        self._listing.append(line)
+        self._gallery.add(line)
+
+    def enlisted(self) -> set[str]:
+        """The files that were enlisted last."""
+        return self._listing.recent_files()
+
+    def exists(self, file: str) -> bool:
+        return (self.root / file).is_file()
+
+    def holds(self, file: str, digest: str) -> bool:
+        """Whether `file` is the finished picture of the request with this digest."""
+        try:
+            texts = read_texts(self.root / file)
+            return read_chunk(texts[PICOWATCH]).request.digest == digest
+        except (PictureUnreadable, KeyError):
+            return False
+
+    def remove_leftovers(self, file: str) -> None:
+        """Delete what a crash while writing this picture left beside it."""
+        remove_leftovers((self.root / file).parent)
+
+    def write_error(self, recipe: str, text: str) -> None:
+        """Answer a recipe with an error file."""
+        encoded = text.encode("utf-8", "backslashreplace")
+        write_atomically(self.root / self.names.error_file(recipe), encoded)
+
+    def remove_error(self, recipe: str) -> None:
+        """The recipe is good now, or gone."""
+        (self.root / self.names.error_file(recipe)).unlink(missing_ok=True)
+
+    def archive(self, recipe: str, source: Path) -> str:
+        """Move a recipe's file into its folder; gives its place below the outbox.
+
+        A file of that name that lies there gets a number, nothing is overwritten.
+        """
+        folder = self.root / self.names.folder(recipe)
+        folder.mkdir(parents=True, exist_ok=True)
+        target, number = folder / source.name, 1
+        while target.exists():
+            number += 1
+            target = folder / f"{source.stem}-{number}{source.suffix}"
+        shutil.move(source, target)
+        return target.relative_to(self.root).as_posix()

@@ -1,0 +1,135 @@
+"""From a rendered image to a picture in the outbox: metadata, PNG, lists, ledger.
+
+The order is what makes a crash harmless: the picture is durable under its reserved name before
+the ledger says done, and it is enlisted after that; each step is repeated or skipped at the
+next start by looking at what is there.
+"""
+
+import logging
+import sqlite3
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from picowatch import __version__
+from picowatch.engine.protocol import RenderedImage
+from picowatch.ledger.ledger import Ledger
+from picowatch.ledger.rows import QueuedImage
+from picowatch.metadata import (
+    PARAMETERS,
+    PICOWATCH,
+    PngText,
+    parameters_text,
+    picowatch_json,
+    png_texts,
+)
+from picowatch.outbox.outbox import Outbox
+
+log = logging.getLogger("picowatch")
+
+RETRY_SECONDS = 2.0  # between tries to write when the disk is full or gone
+
+
+class OutboxUnwritable(Exception):
+    """The outbox or the ledger cannot be written, and nobody wants to wait for it."""
+
+
+class Publisher:
+    """Publishes batches in a thread of its own, in order, one waiting at most."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        outbox: Outbox,
+        *,
+        on_finished: Callable[[str], None],
+        stop: threading.Event,
+        patient: bool,
+    ) -> None:
+        """`on_finished` gets the recipe of each published picture.
+
+        `patient`: a full disk is waited for, until `stop`; otherwise it ends the run.
+        """
+        self._ledger = ledger
+        self._outbox = outbox
+        self._on_finished = on_finished
+        self._stop = stop
+        self._patient = patient
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="publisher")
+        self._running: Future[None] | None = None
+
+    def submit(self, batch: list[QueuedImage], pictures: list[RenderedImage]) -> None:
+        """Publish a batch once the one before is done; raises what went wrong with that one."""
+        self.wait()
+        self._running = self._executor.submit(self._publish, batch, pictures)
+
+    def wait(self) -> None:
+        """Until all that was submitted is published; raises OutboxUnwritable."""
+        if self._running is not None:
+            self._running.result()
+
+    def close(self) -> None:
+        """Finish what was submitted, then end."""
+        self._executor.shutdown(wait=True)
+
+    def enlist(self, image: QueuedImage) -> None:
+        """Add a published picture to the lists, and remember that it stands there."""
+        self._outbox.enlist(_listing_line(image))
+        self._ledger.mark_listed(image.id)
+
+    def _publish(self, batch: list[QueuedImage], pictures: list[RenderedImage]) -> None:
+        for image, picture in zip(batch, pictures, strict=True):
+            self._with_patience(image, picture)
+
+    def _with_patience(self, image: QueuedImage, picture: RenderedImage) -> None:
+        """Publish one picture; a disk that is full or gone is said once and waited for."""
+        said = False
+        while True:
+            try:
+                self._publish_one(image, picture)
+                return
+            except (OSError, sqlite3.OperationalError) as error:
+                if not self._patient or self._stop.is_set():
+                    raise OutboxUnwritable(f"cannot write {image.file}: {error}") from error
+                if not said:
+                    log.error("cannot write %s: %s; picowatch waits", image.file, error)
+                said = True
+                self._stop.wait(RETRY_SECONDS)
+
+    def _publish_one(self, image: QueuedImage, picture: RenderedImage) -> None:
+        self._outbox.publish(
+            image.file, picture.width, picture.height, picture.pixels, _texts(image, picture)
+        )
+        self._ledger.finish(image.id)
+        self.enlist(image)
+        log.info("%s: %s (%.1f s)", image.recipe, image.file, sum(picture.timings.values()))
+        for warning in picture.warnings:
+            log.warning("%s: %s", image.file, warning)
+        self._on_finished(image.recipe)
+
+
+def _texts(image: QueuedImage, picture: RenderedImage) -> list[PngText]:
+    chunk = picowatch_json(
+        image.request,
+        recipe_path=image.recipe,
+        save_digest=image.save_digest,
+        place=image.place,
+        image_index=image.position,
+        rendered={
+            "device": picture.device,
+            "precision": picture.precision,
+            "batch_size": picture.batch_size,
+            "compiled": picture.compiled,
+            "memory_rung": picture.memory_rung,
+            "chunks": picture.chunks,
+            "timings": picture.timings,
+            "versions": {**picture.versions, "picowatch": __version__},
+        },
+    )
+    return png_texts({PARAMETERS: parameters_text(image.request, __version__), PICOWATCH: chunk})
+
+
+def _listing_line(image: QueuedImage) -> dict[str, Any]:
+    request = image.request.as_dict()
+    return {"file": image.file, "recipe": image.recipe, **request, "digest": image.digest}

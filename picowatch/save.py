@@ -1,0 +1,41 @@
+"""A save: one saved version of a recipe, as the inbox finds it and the ledger remembers it."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What tells one version of a file from the next without reading it.
+
+    Compared for inequality only: clocks jump.
+    """
+
+    size: int
+    mtime_ns: int
+    inode: int
+
+    def written_since(self, other: "Stamp") -> bool:
+        """Whether a scan may take it for another version; inodes are not stable everywhere."""
+        return (self.size, self.mtime_ns) != (other.size, other.mtime_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class Save:
+    """One saved version of a recipe.
+
+    `path` is below the inbox, with forward slashes; `digest` the sha256 of the bytes;
+    `saved_at` when it was noticed, in Unix seconds.
+    """
+
+    path: str
+    digest: str
+    stamp: Stamp
+    saved_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class KnownRecipe:
+    """A recipe whose last save was answered; the digest is empty if it could not be read."""
+
+    stamp: Stamp
+    digest: str
