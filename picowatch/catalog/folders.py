@@ -1,6 +1,7 @@
 """Recognises diffusers folders: a model_index.json and a folder for each part."""
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,11 @@ from picowatch.errors import ModelRefused
 INDEX = "model_index.json"
 _PARTS = ("scheduler", "text_encoder", "tokenizer", "unet", "vae")
 _WEIGHED_PARTS = ("text_encoder", "unet", "vae")
-_READ_ENDINGS = {".json", ".txt", ".safetensors"}
+_WEIGHT_NAMES = (
+    re.compile(r"(diffusion_pytorch_)?model\.safetensors"),
+    re.compile(r"(diffusion_pytorch_)?model-\d{5}-of-\d{5}\.safetensors"),
+    re.compile(r"(diffusion_pytorch_)?model\.fp16\.safetensors"),
+)
 _PICKLE_ENDINGS = {".bin", ".ckpt", ".pt", ".pth"}
 _VAE_FACTOR = 8
 _MAX_CONFIG_BYTES = 1_000_000
@@ -32,21 +37,34 @@ class FolderFile:
     path: Path
 
 
+def weight_files(part: Path) -> list[Path]:
+    """The safetensors files that hold a part's weights; [] if there are none.
+
+    The plain file first, then the plain shards, then a float16 file alone; other variants
+    ("non_ema") are for training.
+    """
+    names = sorted(path.name for path in part.iterdir() if path.suffix == ".safetensors")
+    for pattern in _WEIGHT_NAMES:
+        found = [part / name for name in names if pattern.fullmatch(name)]
+        if found:
+            return found
+    return []
+
+
 def folder_files(folder: Path) -> list[FolderFile]:
     """The configs, vocabularies and weights of a diffusers folder, sorted by relative path.
 
     Of a checkpoint folder the index and the five parts' folders count, of a VAE folder its own
-    files; previews, notes and safety checkers do not.
+    files; weights that are not read, previews and safety checkers do not.
     """
+    parts = [folder]
     if (folder / INDEX).is_file():
-        found = [folder / INDEX]
-        for part in _PARTS:
-            if (folder / part).is_dir():
-                found += (folder / part).iterdir()
-    else:
-        found = list(folder.iterdir())
-    kept = [path for path in found if path.suffix in _READ_ENDINGS and path.is_file()]
-    files = [FolderFile(path.relative_to(folder).as_posix(), path) for path in kept]
+        parts = [folder / part for part in _PARTS if (folder / part).is_dir()]
+    found = [folder / INDEX] if parts != [folder] else []
+    for part in parts:
+        found += weight_files(part)
+        found += (path for path in part.iterdir() if path.suffix in (".json", ".txt"))
+    files = [FolderFile(path.relative_to(folder).as_posix(), path) for path in found]
     return sorted(files, key=lambda file: file.relative)
 
 
@@ -98,7 +116,7 @@ def is_vae_folder(folder: Path) -> bool:
 
 def _check_weights(part: Path) -> None:
     """A part has whole safetensors weights."""
-    weights = [path for path in part.iterdir() if path.suffix == ".safetensors"]
+    weights = weight_files(part)
     for path in weights:
         try:
             read_header(path)

@@ -1,0 +1,292 @@
+"""The daemon's side of the engine process. Imports no torch.
+
+A native crash, a poisoned CUDA context or the kernel's OOM killer takes the child, never the
+daemon, and ending the child gives all memory back. Nothing in the child is worth saving, so
+it is ended by SIGKILL: at once, and in every phase, be it an import or a load.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from multiprocessing.connection import Connection, Pipe
+from pathlib import Path
+from queue import SimpleQueue
+from typing import IO, NamedTuple
+
+from picowatch.engine.deaths import how_it_died
+from picowatch.engine.futures import new_future, settle
+from picowatch.engine.options import EngineOptions
+from picowatch.engine.protocol import OnStep, RenderedImage
+from picowatch.engine.versions import versions
+from picowatch.engine.wire import (
+    Broken,
+    Done,
+    Failed,
+    FromEngine,
+    Interrupt,
+    Interrupted,
+    Render,
+    Start,
+    Step,
+    ToEngine,
+)
+from picowatch.errors import EngineDied, EngineStopped, PicowatchError, RenderFailed
+from picowatch.recipe.request import ImageRequest
+
+# -P keeps the user's folder off the path: a torch.py in it would be imported instead of torch.
+# The package's own parent comes last: an installed package is found without it.
+_BOOT = (
+    "import sys; sys.path.append({root!r}); "
+    "from picowatch.engine.child_main import main; main({handle})"
+)
+_ENVIRONMENT = {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "DO_NOT_TRACK": "1",
+    "DIFFUSERS_VERBOSITY": "error",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "PYTHONWARNINGS": "ignore",
+    # Deterministic cuBLAS, for `exact`; it is read when CUDA starts.
+    # https://docs.nvidia.com/cuda/cublas/#results-reproducibility
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+}
+_END_SECONDS = 1.5
+_STDERR_LINES = 40
+
+
+Pictures = Future[list[RenderedImage]]
+
+
+class _Work(NamedTuple):
+    """One batch on its way through the child."""
+
+    batch: tuple[ImageRequest, ...]
+    on_step: OnStep
+    future: Pictures
+
+
+class ChildEngine:
+    """An Engine in a process of its own, started at the first render and after each death."""
+
+    def __init__(self, options: EngineOptions) -> None:
+        self._options = options
+        self._lock = threading.Lock()
+        self._child: _Child | None = None
+        self._device = options.device
+        self._precision: str = options.precision
+
+    def render(self, batch: Sequence[ImageRequest], on_step: OnStep) -> Pictures:
+        """See `Engine.render`."""
+        with self._lock:
+            if self._child is not None and not self._child.alive():
+                self._child.end()
+                self._child = None
+            if self._child is None:
+                self._child = _Child(self._options)
+            future = self._child.submit(tuple(batch), on_step)
+        future.add_done_callback(self._learn)
+        return future
+
+    def describe(self) -> dict[str, str]:
+        """Device and precision as set, and as found once a picture was made; versions."""
+        return {"device": self._device, "precision": self._precision} | versions()
+
+    def interrupt(self) -> None:
+        """See `Engine.interrupt`."""
+        child = self._child
+        if child is not None:
+            child.interrupt()
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+        with self._lock:
+            child, self._child = self._child, None
+        if child is not None:
+            child.end()
+
+    @property
+    def process_id(self) -> int | None:
+        """The child's process id while there is one."""
+        child = self._child
+        return child.process_id if child is not None else None
+
+    def _learn(self, future: Pictures) -> None:
+        if future.exception() is None:
+            self._device = future.result()[0].device
+            self._precision = future.result()[0].precision
+
+
+class _Child:
+    """One process and the thread that starts it, speaks with it and cleans up behind it.
+
+    The thread lives as long as the process: Linux ends a child with PR_SET_PDEATHSIG when the
+    thread that forked it ends, not when the process does (man 2 prctl).
+    """
+
+    def __init__(self, options: EngineOptions) -> None:
+        self._options = options
+        self._lock = threading.Lock()
+        self._send_lock = threading.Lock()
+        self._work: SimpleQueue[_Work | None] = SimpleQueue()
+        self._current: Future[list[RenderedImage]] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._connection: Connection | None = None
+        self._ended = False
+        self._stderr: deque[str] = deque(maxlen=_STDERR_LINES)
+        self._stderr_thread: threading.Thread | None = None
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+
+    @property
+    def process_id(self) -> int | None:
+        """None until the process was started."""
+        return self._process.pid if self._process is not None else None
+
+    def alive(self) -> bool:
+        """False once the process has ended, by whatever cause."""
+        process = self._process
+        return self._thread.is_alive() and (process is None or process.poll() is None)
+
+    def submit(self, batch: tuple[ImageRequest, ...], on_step: OnStep) -> Pictures:
+        """Queue a batch; the first one starts the process."""
+        if self._current is not None and not self._current.done():
+            raise RuntimeError("one batch at a time")
+        self._current = new_future()
+        self._work.put(_Work(batch, on_step, self._current))
+        if self._thread.ident is None:
+            self._thread.start()
+        return self._current
+
+    def interrupt(self) -> None:
+        """Tell the process to end the batch in work, if there is one."""
+        current, connection = self._current, self._connection
+        if current is not None and not current.done() and connection is not None:
+            with suppress(OSError):
+                self._send(connection, Interrupt())
+
+    def end(self) -> None:
+        """Kill the process and wait for the thread; a batch in work ends with EngineStopped."""
+        with self._lock:
+            self._ended = True
+            self._kill()
+        self._work.put(None)
+        # `close` may be called from `on_step`, which runs in that very thread.
+        if self._thread.is_alive() and threading.current_thread() is not self._thread:
+            self._thread.join(_END_SECONDS)
+        if self._current is not None:
+            settle(self._current, EngineStopped("The engine was closed."))
+
+    def _run(self) -> None:
+        """The thread: serve until told to end or until the process dies; then tidy up."""
+        failure: Exception = EngineStopped("The engine was closed.")
+        try:
+            self._serve()
+        except (EOFError, OSError) as error:
+            failure = self._death(error)
+        # Whatever else goes wrong, the worker must not wait for its future for ever.
+        except Exception as error:
+            failure = error
+        finally:
+            self._tidy_up()
+            if self._current is not None:
+                settle(self._current, failure)
+
+    def _serve(self) -> None:
+        """Start the process and pass it one batch after the other."""
+        connection = self._start_process()
+        self._send(connection, Start(self._options))
+        while (work := self._work.get()) is not None:
+            self._send(connection, Render(work.batch))
+            settle(work.future, _outcome(connection, work.on_step))
+
+    def _start_process(self) -> Connection:
+        """The process, in a session of its own: Ctrl-C on the terminal is the daemon's matter."""
+        ours, theirs = Pipe()
+        boot = _BOOT.format(root=str(Path(__file__).parents[2]), handle=theirs.fileno())
+        with self._lock, theirs:
+            self._connection = ours
+            if self._ended:
+                raise EOFError
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-c", boot],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                env=os.environ | _ENVIRONMENT,
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,
+            )
+        assert self._process.stderr is not None
+        self._stderr_thread = threading.Thread(
+            target=_keep_tail, args=(self._process.stderr, self._stderr), daemon=True
+        )
+        self._stderr_thread.start()
+        return ours
+
+    def _send(self, connection: Connection, message: ToEngine) -> None:
+        with self._send_lock:
+            connection.send(message)
+
+    def _kill(self) -> None:
+        """End the process and whatever it started."""
+        if self._process is not None and self._process.poll() is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+    def _death(self, error: Exception) -> Exception:
+        """Why there is no process any more."""
+        if self._ended:
+            return EngineStopped("The engine was closed.")
+        if self._process is None or self._stderr_thread is None:
+            return EngineDied(f"The engine could not be started: {error}.")
+        try:
+            status = self._process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            return EngineDied("The engine stopped answering and was ended.")
+        self._stderr_thread.join(_END_SECONDS)
+        return EngineDied(*how_it_died(status, list(self._stderr)))
+
+    def _tidy_up(self) -> None:
+        """Leave no process, pipe or thread behind."""
+        with self._lock:
+            self._kill()
+        if self._process is not None:
+            self._process.wait()
+        if self._stderr_thread is not None:
+            self._stderr_thread.join()
+        if self._connection is not None:
+            with self._send_lock:
+                self._connection.close()
+
+
+def _outcome(connection: Connection, on_step: OnStep) -> list[RenderedImage] | PicowatchError:
+    """What the process makes of the batch it was given."""
+    while True:
+        message: FromEngine = connection.recv()
+        match message:
+            case Step(done, total):
+                on_step(done, total)
+            case Done(images):
+                return images
+            case Failed(text, remedy, trace):
+                return RenderFailed(text, remedy, trace)
+            case Interrupted():
+                return EngineStopped("The batch was interrupted.")
+            case Broken(text):
+                raise EngineDied(text)
+
+
+def _keep_tail(stderr: IO[bytes], tail: deque[str]) -> None:
+    """Read to the end, so that the child never blocks on a full pipe; keep the last lines."""
+    with stderr:
+        for line in stderr:
+            tail.append(line.decode(errors="replace").rstrip())

@@ -1,0 +1,140 @@
+"""Keeps one checkpoint in memory, and loads another when it is asked for."""
+
+import gc
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from picowatch.catalog import Catalog, Kind, Model, weight_files
+from picowatch.engine import weights
+from picowatch.engine.devices import Place
+from picowatch.engine.prompts import PromptEncoder
+from picowatch.errors import ModelRefused, RenderFailed
+from picowatch.recipe.request import ImageRequest
+
+BAKED = "baked"
+# Configs and tokenizer of Stable Diffusion 1.x, which single files leave out.
+SD15 = Path(__file__).parent.parent / "assets" / "sd15"
+
+
+@dataclass(slots=True)
+class Loaded:
+    """A checkpoint's parts, ready to compute; `schedule` is its scheduler's config."""
+
+    prompts: PromptEncoder
+    unet: Any
+    vae: Any
+    schedule: dict[str, Any]
+
+
+class Checkpoints:
+    """The checkpoint and VAE in memory, told apart by their hashes.
+
+    `configs` is the folder that describes single files.
+    """
+
+    def __init__(self, catalog: Catalog, place: Place, configs: Path = SD15) -> None:
+        self._catalog = catalog
+        self._place = place
+        self._configs = configs
+        self._loaded: Loaded | None = None
+        self._checkpoint = ""
+        self._vae = ("", "")
+
+    def get(self, request: ImageRequest) -> Loaded:
+        """The parts this image needs; what it does not need goes before anything comes."""
+        vae = (request.vae, request.vae_hash)
+        if self._loaded is not None and self._checkpoint == request.checkpoint_hash:
+            if vae == self._vae:
+                return self._loaded
+            prompts, unet, schedule = (
+                self._loaded.prompts,
+                self._loaded.unet,
+                self._loaded.schedule,
+            )
+            self._forget()
+        else:
+            self._forget()
+            prompts, unet, schedule = self._load_checkpoint(request)
+        self._loaded = Loaded(prompts, unet, self._load_vae(request), schedule)
+        self._checkpoint, self._vae = request.checkpoint_hash, vae
+        return self._loaded
+
+    def _forget(self) -> None:
+        """Give the memory back before more is needed."""
+        self._loaded = None
+        gc.collect()
+        if self._place.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _load_checkpoint(self, request: ImageRequest) -> tuple[PromptEncoder, Any, dict[str, Any]]:
+        """Text encoder, UNet and scheduler's config."""
+        model = self._find("checkpoint", request.checkpoint, request.checkpoint_hash)
+        configs = model.path if model.layout == "folder" else self._configs
+        prompts = PromptEncoder(_tokenizer(configs), self._text_encoder(model, configs))
+        schedule = _config(configs / "scheduler" / "scheduler_config.json")
+        return prompts, self._unet(model, configs), schedule
+
+    def _load_vae(self, request: ImageRequest) -> Any:
+        """The VAE of the checkpoint, or the one the image asks for."""
+        if request.vae == BAKED:
+            model = self._find("checkpoint", request.checkpoint, request.checkpoint_hash)
+        else:
+            model = self._find("vae", request.vae, request.vae_hash)
+        if model.layout == "file":
+            config = _config(self._configs / "vae" / "config.json")
+            tensors = weights.read_vae(model.path, config, self._place)
+        else:
+            folder = model.path / "vae" if model.kind == "checkpoint" else model.path
+            config = _config(folder / "config.json")
+            tensors = weights.read_tensors(weight_files(folder), self._place)
+            tensors = weights.modern_vae_names(tensors)
+        vae = weights.empty(AutoencoderKL, config)
+        return weights.fill(vae, tensors, f"VAE of {model.name!r}", self._place)
+
+    def _unet(self, model: Model, configs: Path) -> Any:
+        config = _config(configs / "unet" / "config.json")
+        if model.layout == "file":
+            tensors = weights.read_unet(model.path, config, self._place)
+        else:
+            tensors = weights.read_tensors(weight_files(model.path / "unet"), self._place)
+        unet = weights.empty(UNet2DConditionModel, config)
+        return weights.fill(unet, tensors, f"UNet of {model.name!r}", self._place)
+
+    def _text_encoder(self, model: Model, configs: Path) -> Any:
+        config = _config(configs / "text_encoder" / "config.json")
+        if model.layout == "file":
+            tensors = weights.read_text_encoder(model.path, self._place)
+        else:
+            tensors = weights.read_tensors(weight_files(model.path / "text_encoder"), self._place)
+        encoder = weights.empty(CLIPTextModel, CLIPTextConfig(**config))
+        tensors = weights.text_encoder_names(encoder, tensors)
+        return weights.fill(encoder, tensors, f"text encoder of {model.name!r}", self._place)
+
+    def _find(self, kind: Kind, name: str, expected_hash: str) -> Model:
+        """The model file that the image was asked with: found by name, proved by hash."""
+        try:
+            model = self._catalog.find(kind, name)
+            found_hash = self._catalog.sha256(model)
+        except ModelRefused as refused:
+            raise RenderFailed(refused.message, refused.remedy) from refused
+        if found_hash != expected_hash:
+            raise RenderFailed(
+                f"The {kind} {name!r} is another file now than when this image was asked for.",
+                "Save the recipe again to use it as it is now.",
+            )
+        return model
+
+
+def _tokenizer(configs: Path) -> Any:
+    return CLIPTokenizer.from_pretrained(configs / "tokenizer", local_files_only=True)
+
+
+def _config(path: Path) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return values

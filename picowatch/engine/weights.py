@@ -1,0 +1,112 @@
+"""Weights from safetensors files to the names diffusers and transformers use.
+
+Tensors are copied: safetensors maps files into memory, and a file that is overwritten in place
+would change the model under our hands, or end the process (SIGBUS).
+"""
+
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import init_empty_weights  # type: ignore[import-untyped]
+from diffusers.loaders.single_file_utils import (
+    convert_ldm_unet_checkpoint,
+    convert_ldm_vae_checkpoint,
+)
+from safetensors import safe_open
+
+from picowatch.engine.devices import Place
+from picowatch.errors import RenderFailed
+
+Tensors = dict[str, torch.Tensor]
+
+_UNET = "model.diffusion_model."
+_TEXT = "cond_stage_model.transformer."
+_VAE = "first_stage_model."
+# diffusers renamed the VAE's attention in 0.15; files from before have the old names.
+_OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+
+
+def read_tensors(
+    files: Iterable[Path], place: Place, wanted: Callable[[str], bool] = lambda name: True
+) -> Tensors:
+    """Copies of the wanted tensors on the place's device; numbers in the place's type."""
+    tensors: Tensors = {}
+    for path in files:
+        with safe_open(path, framework="pt") as file:
+            for name in filter(wanted, file.keys()):
+                tensor = file.get_tensor(name)
+                dtype = place.dtype if tensor.is_floating_point() else tensor.dtype
+                tensors[name] = tensor.to(place.device, dtype, copy=True)
+    return tensors
+
+
+def read_unet(file: Path, config: dict[str, Any], place: Place) -> Tensors:
+    """The UNet of a single file; its EMA copy (`model_ema.`) is left where it is."""
+    tensors = read_tensors([file], place, lambda name: name.startswith(_UNET))
+    converted: Tensors = convert_ldm_unet_checkpoint(tensors, config)  # type: ignore[no-untyped-call]
+    return converted
+
+
+def read_text_encoder(file: Path, place: Place) -> Tensors:
+    """The text encoder of a single file."""
+    tensors = read_tensors([file], place, lambda name: name.startswith(_TEXT))
+    return {name.removeprefix(_TEXT): tensor for name, tensor in tensors.items()}
+
+
+def read_vae(file: Path, config: dict[str, Any], place: Place) -> Tensors:
+    """The VAE in a checkpoint, or a VAE file in the original's or in diffusers' names."""
+    with safe_open(file, framework="pt") as opened:
+        prefix = _VAE if any(name.startswith(_VAE) for name in opened.keys()) else ""  # noqa: SIM118
+    tensors = read_tensors([file], place, lambda name: name.startswith(prefix))
+    tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    if "decoder.up_blocks.0.resnets.0.conv1.weight" in tensors:
+        return modern_vae_names(tensors)
+    converted: Tensors = convert_ldm_vae_checkpoint(tensors, config)  # type: ignore[no-untyped-call]
+    return converted
+
+
+def modern_vae_names(tensors: Tensors) -> Tensors:
+    """diffusers' names of today; attention weights as matrices, not 1x1 convolutions."""
+    renamed = {}
+    for name, tensor in tensors.items():
+        for old, new in _OLD_ATTENTION.items():
+            name = re.sub(rf"(attentions\.\d+)\.{old}\.", rf"\1.{new}.", name)
+        flat = ".attentions." in name and tensor.ndim == 4
+        renamed[name] = tensor[:, :, 0, 0] if flat else tensor
+    return renamed
+
+
+def text_encoder_names(model: Any, tensors: Tensors) -> Tensors:
+    """Names as this transformers has them: without `text_model.` since 5.6, with it before."""
+    bare = {name.removeprefix("text_model."): tensor for name, tensor in tensors.items()}
+    prefix = "text_model." if hasattr(model, "text_model") else ""
+    return {f"{prefix}{name}": tensor for name, tensor in bare.items()}
+
+
+def empty(model: Any, config: Any) -> Any:
+    """A model without weights; buffers, which no file holds, are real.
+
+    diffusers builds from a dict, transformers from a config object.
+    """
+    with init_empty_weights(include_buffers=False):
+        return model.from_config(config) if isinstance(config, dict) else model(config)
+
+
+def fill(model: Any, tensors: Tensors, what: str, place: Place) -> Any:
+    """Put the tensors into an empty model; each of its weights must be there, in its shape."""
+    try:
+        missing = model.load_state_dict(tensors, strict=False, assign=True).missing_keys
+    except RuntimeError as error:
+        raise RenderFailed(
+            f"The {what} does not fit Stable Diffusion 1.x: some weights have other shapes.",
+            trace=str(error),
+        ) from error
+    if missing:
+        raise RenderFailed(
+            f"The {what} is not whole: {len(missing)} weights are missing, {missing[0]} first.",
+            "Get the file again, or another one.",
+        )
+    return model.to(place.device).eval().requires_grad_(False)
