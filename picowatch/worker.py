@@ -145,6 +145,10 @@ class Worker:
             self._after_death(batch, error)
         except RenderFailed as error:
             self._after_failure(batch, error)
+        except Exception as error:  # no single image may take the worker down
+            log.debug("unexpected", exc_info=True)
+            words = f"Something went wrong that should not: {type(error).__name__}: {error}."
+            self._after_failure(batch, RenderFailed(words))
         else:
             self._measure(batch, self._steady() - started)
             self._publisher.submit(batch, pictures)

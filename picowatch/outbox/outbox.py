@@ -25,8 +25,8 @@ class Outbox:
         self.status = StatusFiles(root)
         self._listing = Listing(root / "images.jsonl")
         self._gallery = Gallery(root)
-        remove_leftovers(root)
-        remove_leftovers(root / ".picowatch")
+        for folder in (root, root / ".picowatch", root / ".picowatch" / "gallery"):
+            remove_leftovers(folder)
 
     def publish(
         self, file: str, width: int, height: int, pixels: bytes, texts: Sequence[PngText]

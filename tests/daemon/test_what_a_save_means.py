@@ -1,0 +1,498 @@
+"""Each sentence under "What a save means": recipes in, pictures and log out."""
+
+import os
+import shutil
+import threading
+
+import pytest
+
+from tests.house import PATIENCE, House, wait_for
+
+
+def test_a_saved_recipe_becomes_its_pictures(house: House) -> None:
+    """One picture an image, in the recipe's folder, numbered, with its seed in the name."""
+    house.save("pets/corgi.yaml", "prompt: a corgi\nseed: 7\ncount: 2\n")
+    assert house.once()
+    assert house.pictures() == ["pets/corgi/0001-7.png", "pets/corgi/0002-8.png"]
+
+
+def test_entries_that_did_not_change_keep_their_pictures(house: House) -> None:
+    """Editing one line of a file makes that line's picture, and only that."""
+    house.save("a.txt", "a red circle\na blue star\n")
+    house.once()
+    before = house.pictures()
+    house.save("a.txt", "a red circle\na green star\n")
+    house.once()
+    assert house.pictures()[:2] == before
+    assert house.prompts() == ["a red circle", "a blue star", "a green star"]
+
+
+def test_an_entry_that_waits_keeps_its_seed_and_its_place(house: House) -> None:
+    """Lines added in front of a waiting entry do not push it back or draw it anew."""
+    hold = HeldEngine(house)
+    with house.running(batch_size=1):
+        house.save("a.txt", "first\nsecond\nthird\n")
+        hold.wait_until_held()
+        house.save("a.txt", "new\nfirst\nsecond\nthird\n")
+        wait_for(lambda: "1 image queued, 3 kept" in house.log(), "the second save")
+        hold.release()
+        wait_for(lambda: len(house.pictures()) == 4, "four pictures")
+    assert house.made() == ["first", "second", "third", "new"]
+
+
+def test_a_newer_save_replaces_what_still_waits(house: House) -> None:
+    """Entries that are gone from the file are cancelled if they still wait."""
+    hold = HeldEngine(house)
+    with house.running(batch_size=1):
+        house.save("a.txt", "first\nsecond\nthird\n")
+        hold.wait_until_held()
+        house.save("a.txt", "other\n")
+        wait_for(lambda: "1 image queued, 2 cancelled" in house.log(), "the second save")
+        hold.release()
+        wait_for(lambda: len(house.pictures()) == 2, "two pictures")
+    assert house.made() == ["first", "other"], "the image in work is finished"
+
+
+def test_the_image_in_work_is_stopped_if_the_user_wants_it(house: House) -> None:
+    """`interrupt: true` ends the image that the newer save no longer asks for."""
+    hold = HeldEngine(house)
+    with house.running(batch_size=1, interrupt=True):
+        house.save("a.txt", "first\n")
+        hold.wait_until_held()
+        house.save("a.txt", "other\n")
+        wait_for(lambda: house.prompts() == ["other"], "the other picture alone")
+        hold.release()
+    assert house.prompts() == ["other"]
+    assert "stopped in work" in house.log()
+
+
+def test_cron_may_write_the_same_line_every_morning(house: House) -> None:
+    """The same bytes saved again draw random seeds anew."""
+    for morning in range(3):
+        house.save("daily.txt", "a corgi at sunrise\n")
+        house.once()
+        assert len(house.pictures()) == morning + 1
+    assert len(set(house.seeds())) == 3
+
+
+def test_touch_means_again(house: House) -> None:
+    """A new mtime alone is a save."""
+    path = house.save("a.txt", "a corgi\n")
+    house.once()
+    path.touch()
+    house.once()
+    assert len(house.pictures()) == 2
+
+
+def test_fixed_seeds_are_left_alone_when_saved_again(house: House) -> None:
+    """One log line says where the picture is, and latest.png shows it."""
+    house.save("a.yaml", "prompt: a corgi\nseed: 7\n")
+    house.save("b.yaml", "prompt: a star\nseed: 8\n")
+    house.once()
+    latest = (house.outbox / "latest.png").read_bytes()
+    other = "a.yaml" if latest == (house.outbox / "b/0001-8.png").read_bytes() else "b.yaml"
+    (house.inbox / other).touch()
+    house.once()
+    assert len(house.pictures()) == 2
+    assert f"{other}: saved, nothing new to make; its newest picture is {other[0]}/" in house.log()
+    assert (house.outbox / "latest.png").read_bytes() != latest
+
+
+def test_nothing_is_made_again_without_a_save(house: House) -> None:
+    """Starting picowatch again, or reading a recipe, makes nothing."""
+    path = house.save("a.txt", "a corgi\n")
+    house.once()
+    path.read_text()
+    house.once()
+    assert len(house.pictures()) == 1
+
+
+def test_a_b_a_makes_nothing_the_third_time(house: House) -> None:
+    """With fixed seeds a picture is made once per recipe, whatever stood there between."""
+    for prompt in ("a corgi", "a star", "a corgi"):
+        house.save("a.yaml", f"prompt: {prompt}\nseed: 1\n")
+        house.once()
+    assert house.prompts() == ["a corgi", "a star"]
+
+
+def test_two_recipes_may_ask_for_the_same_picture(house: House) -> None:
+    """A picture belongs to its recipe."""
+    house.save("a.yaml", "prompt: a corgi\nseed: 1\n")
+    house.save("b.yaml", "prompt: a corgi\nseed: 1\n")
+    house.once()
+    assert house.pictures() == ["a/0001-1.png", "b/0001-1.png"]
+
+
+def test_two_entries_that_overlap_share_their_pictures(house: House) -> None:
+    """Nothing is made twice inside a file, and dropping one entry keeps the other's."""
+    house.save("a.yaml", "- {prompt: x, seed: 1, count: 3}\n- {prompt: x, seed: 2}\n")
+    house.once()
+    assert house.seeds() == [1, 2, 3]
+    house.save("a.yaml", "- {prompt: x, seed: 2}\n")
+    house.once()
+    assert house.seeds() == [1, 2, 3]
+
+
+def test_equal_lines_are_entries_of_their_own(house: House) -> None:
+    """The same prompt twice gives two pictures; taking one line away draws nothing."""
+    house.save("a.txt", "a corgi\na corgi\n")
+    house.once()
+    assert len(set(house.seeds())) == 2
+    house.save("a.txt", "a corgi\n")
+    house.once()
+    assert len(house.pictures()) == 2
+
+
+def test_a_deleted_picture_comes_back_only_with_a_save(house: House) -> None:
+    """The user may clean up; a new save of a fixed seed asks for the picture again."""
+    path = house.save("a.yaml", "prompt: a corgi\nseed: 1\n")
+    house.once()
+    (house.outbox / "a/0001-1.png").unlink()
+    house.once()
+    assert house.pictures() == []
+    path.touch()
+    house.once()
+    assert house.pictures() == ["a/0002-1.png"]
+
+
+def test_deleted_pictures_of_random_seeds_do_not_come_back(house: House) -> None:
+    """Editing another line does not bring back what the user threw away."""
+    house.save("a.txt", "a corgi\n")
+    house.once()
+    (house.outbox / house.pictures()[0]).unlink()
+    house.save("a.txt", "a corgi\na star\n")
+    house.once()
+    assert house.prompts() == ["a star"]
+
+
+def test_an_invalid_save_makes_and_cancels_nothing(house: House) -> None:
+    """Valid entries of an invalid file are not run, what waits goes on."""
+    hold = HeldEngine(house)
+    with house.running(batch_size=1):
+        house.save("a.txt", "first\nsecond\n")
+        hold.wait_until_held()
+        house.save("a.txt", "first\nthird --stesp 10\n")
+        wait_for(lambda: house.error("a.txt"), "the error file")
+        hold.release()
+        wait_for(lambda: len(house.pictures()) == 2, "two pictures")
+    assert house.made() == ["first", "second"]
+
+
+def test_the_error_file_is_gone_after_the_next_good_save(house: House) -> None:
+    """It says what is wrong with which line, and its fate is the recipe's."""
+    house.save("a.yaml", "prompt: a corgi\nstesp: 10\n")
+    assert not house.once()
+    error = house.error("a.yaml")
+    assert error is not None
+    assert "inbox/a.yaml, line 2, column 1" in error
+    assert "Did you mean 'steps'?" in error
+    house.save("a.yaml", "prompt: a corgi\nsteps: 10\n")
+    assert house.once()
+    assert house.error("a.yaml") is None
+    assert len(house.pictures()) == 1
+
+
+def test_an_invalid_file_is_answered_once(house: House) -> None:
+    """The same bad version does not fail every later run."""
+    house.save("a.yaml", "stesp: 10\n")
+    assert not house.once()
+    assert house.once()
+
+
+def test_an_empty_file_is_not_ready_yet(house: House) -> None:
+    """Neither error nor picture, and what the file asked for before goes on."""
+    house.save("a.txt", "a corgi\n")
+    house.once()
+    house.save("a.txt", "")
+    assert house.once()
+    house.save("b.yaml", "\ufeff \n\n")
+    assert house.once()
+    assert house.error("a.txt") is None
+    assert house.error("b.yaml") is None
+    assert len(house.pictures()) == 1
+
+
+def test_deleting_a_recipe_cancels_what_waits(house: House) -> None:
+    """The image in work is finished."""
+    hold = HeldEngine(house)
+    with house.running(batch_size=1):
+        path = house.save("a.txt", "first\nsecond\n")
+        hold.wait_until_held()
+        path.unlink()
+        wait_for(lambda: "a.txt: deleted, 1 image cancelled" in house.log(), "the deletion")
+        hold.release()
+        wait_for(lambda: len(house.pictures()) == 1, "the first picture")
+    assert house.once()
+    assert house.prompts() == ["first"]
+
+
+def test_a_deleted_recipe_takes_its_error_file_along(house: House) -> None:
+    """Nobody is left with an error about a file that is not there."""
+    path = house.save("a.yaml", "stesp: 1\n")
+    house.once()
+    path.unlink()
+    house.once()
+    assert house.error("a.yaml") is None
+
+
+def test_a_vanished_inbox_cancels_nothing(house: House) -> None:
+    """An inbox that is unmounted or replaced is no deletion; what waits is made."""
+    hold = HeldEngine(house)
+    with house.running(batch_size=1):
+        house.save("a.txt", "first\nsecond\n")
+        hold.wait_until_held()
+        house.inbox.rename(house.folder / "unmounted")
+        wait_for(lambda: "has vanished; nothing is cancelled" in house.log(), "the vanishing")
+        house.inbox.mkdir()
+        wait_for(lambda: "is another folder now" in house.log(), "the new folder")
+        house.save("b.txt", "third\n")
+        wait_for(lambda: "b.txt: saved" in house.log(), "a save in the new folder")
+        hold.release()
+        wait_for(lambda: len(house.pictures()) == 3, "three pictures")
+    assert "cancelled" not in house.log().replace("nothing is cancelled", "")
+
+
+def test_an_inbox_that_is_unmounted_at_start_cancels_nothing(house: House) -> None:
+    """Another folder at the inbox's place is not the recipes' deletion, nor a new save later."""
+    hold = HeldEngine(house)
+    with house.running(batch_size=1):
+        house.save("a.txt", "first\nsecond\n")
+        hold.wait_until_held()
+    hold.release()
+    house.inbox.rename(house.folder / "unmounted")
+    house.inbox.mkdir()
+    assert house.once()
+    assert house.prompts() == ["first", "second"]
+    house.inbox.rmdir()
+    (house.folder / "unmounted").rename(house.inbox)
+    assert house.once()
+    assert len(house.pictures()) == 2
+
+
+def test_renaming_a_recipe_keeps_its_queue(house: House) -> None:
+    """What waits is made under the new name, nothing is made anew."""
+    hold = HeldEngine(house)
+    with house.running(batch_size=1):
+        path = house.save("a.txt", "first\nsecond\n")
+        hold.wait_until_held()
+        path.rename(house.inbox / "b.txt")
+        wait_for(lambda: "a.txt: renamed to b.txt" in house.log(), "the renaming")
+        hold.release()
+        wait_for(lambda: len(house.pictures()) == 2, "two pictures")
+    assert house.made() == ["first", "second"]
+    assert [path.split("/")[0] for path in house.pictures()] == ["a", "b"]
+
+
+def test_a_recipe_renamed_while_picowatch_was_off_is_not_made_anew(house: House) -> None:
+    """The same bytes at a new path, the old one gone: no save."""
+    path = house.save("a.txt", "a corgi\n")
+    house.once()
+    path.rename(house.inbox / "b.txt")
+    house.once()
+    assert len(house.pictures()) == 1
+
+
+def test_a_renamed_folder_keeps_the_queues_of_its_recipes(house: House) -> None:
+    """Each recipe in it is renamed."""
+    for name in ("one", "two", "three"):
+        house.save(f"old/{name}.txt", f"prompt {name}\n")
+    house.once()
+    with house.running():
+        (house.inbox / "old").rename(house.inbox / "new")
+        wait_for(lambda: house.log().count(": renamed to new/") == 3, "three renamings")
+    assert len(house.pictures()) == 3
+
+
+def test_a_copy_is_a_recipe_of_its_own(house: House) -> None:
+    """Only a file that is gone can have been renamed."""
+    path = house.save("a.yaml", "prompt: a corgi\nseed: 1\n")
+    house.once()
+    shutil.copy(path, house.inbox / "b.yaml")
+    house.once()
+    assert house.pictures() == ["a/0001-1.png", "b/0001-1.png"]
+
+
+def test_higher_priority_goes_first(house: House) -> None:
+    """Then the time of saving, then the place in the file."""
+    hold = HeldEngine(house)
+    with house.running(batch_size=1):
+        house.save("first.txt", "in work\n")
+        hold.wait_until_held()
+        house.save("cron.txt", "night 1\nnight 2\n")
+        wait_for(lambda: "cron.txt: saved" in house.log())
+        house.save("live/now.yaml", "prompt: now\npriority: 10\n")
+        house.save("live/_defaults.yaml", "priority: 5\n")
+        wait_for(lambda: "now.yaml: saved" in house.log())
+        house.save("live/soon.yaml", "prompt: soon\n")
+        wait_for(lambda: "soon.yaml: saved" in house.log())
+        hold.release()
+        wait_for(lambda: len(house.pictures()) == 5)
+    assert house.made() == ["in work", "now", "soon", "night 1", "night 2"]
+
+
+def test_a_new_priority_moves_what_waits_and_draws_nothing_anew(house: House) -> None:
+    """Priority is no part of a picture."""
+    hold = HeldEngine(house)
+    with house.running(batch_size=1):
+        house.save("a.txt", "in work\n")
+        hold.wait_until_held()
+        house.save("b.yaml", "prompt: b\n")
+        wait_for(lambda: "b.yaml: saved" in house.log())
+        house.save("c.yaml", "prompt: c\n")
+        wait_for(lambda: "c.yaml: saved" in house.log())
+        house.save("c.yaml", "prompt: c\npriority: 1\n")
+        wait_for(lambda: house.log().count("c.yaml: saved") == 2)
+        hold.release()
+        wait_for(lambda: len(house.pictures()) == 3)
+    assert house.made() == ["in work", "c", "b"]
+
+
+def test_compatible_images_of_other_recipes_ride_along(house: House) -> None:
+    """The first waiting image is in the next batch; the exact one is alone."""
+    hold = HeldEngine(house)
+    with house.running(batch_size=4):
+        house.save("a.txt", "in work\n")
+        hold.wait_until_held()
+        house.save("b.txt", "b1\nb2 --steps 9\nb3\nb4 --exact true\n")
+        house.save("c.txt", "c1\n")
+        wait_for(lambda: "b.txt: saved" in house.log() and "c.txt: saved" in house.log())
+        hold.release()
+        wait_for(lambda: len(house.pictures()) == 6)
+    batches = [sorted(request.prompt for request in batch) for batch in house.engine.batches]
+    assert sorted(batches) == [["b1", "b3", "c1"], ["b2"], ["b4"], ["in work"]]
+
+
+def test_seeds_are_drawn_when_the_save_is_accepted(house: House) -> None:
+    """A restart makes what was asked, with the seeds that were drawn."""
+    hold = HeldEngine(house)
+    with house.running(batch_size=1):
+        house.save("a.txt", "a corgi\n")
+        hold.wait_until_held()
+        asked = house.engine.batches[0][0]
+    hold.release()
+    house.once()
+    assert house.seeds() == [asked.seed]
+
+
+def test_a_restart_goes_on_where_it_stopped(house: House) -> None:
+    """Exactly what was asked is there in the end."""
+    hold = HeldEngine(house, after=3)
+    with house.running(batch_size=1):
+        house.save("a.yaml", "prompt: a corgi\nseed: 1\ncount: 20\n")
+        hold.wait_until_held()
+    hold.release()
+    assert len(house.pictures()) < 20
+    house.once()
+    assert house.seeds() == list(range(1, 21))
+    assert len(house.listed()) == 20
+
+
+def test_numbers_never_overwrite(house: House) -> None:
+    """Whatever lies in the folder, and even if the ledger was thrown away."""
+    house.save("a.yaml", "prompt: a corgi\nseed: 1\n")
+    house.once()
+    shutil.rmtree(house.outbox / ".picowatch")
+    (house.outbox / "a/0002-1.png").write_text("the user's own")
+    (house.inbox / "a.yaml").touch()
+    house.once()
+    assert (house.outbox / "a/0002-1.png").read_text() == "the user's own"
+    assert house.pictures() == ["a/0001-1.png", "a/0002-1.png", "a/0003-1.png"]
+
+
+def test_done_recipes_are_archived_if_the_user_wants_it(house: House) -> None:
+    """`when_done: archive` moves a recipe to its pictures; a failed or invalid one stays."""
+    house.save("pets/a.txt", "a corgi\n")
+    bad = house.save("bad.txt", "a corgi --stesp 1\n")
+    house.once(when_done="archive")
+    assert not (house.inbox / "pets/a.txt").exists()
+    assert (house.outbox / "pets/a/a.txt").read_text() == "a corgi\n"
+    assert bad.exists()
+    house.once(when_done="archive")
+    house.save("pets/a.txt", "a corgi\n")
+    house.once(when_done="archive")
+    assert len(house.pictures()) == 2, "dropped again: drawn anew"
+    assert (house.outbox / "pets/a/a-2.txt").exists(), "the first archived one is not overwritten"
+
+
+def test_done_recipes_are_deleted_if_the_user_wants_it(house: House) -> None:
+    """`when_done: delete`, also when there was nothing new to make."""
+    for _ in range(2):
+        path = house.save("a.yaml", "prompt: a corgi\nseed: 1\n")
+        house.once(when_done="delete")
+        assert not path.exists()
+    assert len(house.pictures()) == 1
+
+
+def test_a_recipe_edited_meanwhile_is_not_archived(house: House) -> None:
+    """Its bytes must still be those that were accepted."""
+    hold = HeldEngine(house)
+    house.save("a.txt", "a corgi\n")
+    with house.running(batch_size=1, when_done="archive"):
+        hold.wait_until_held()
+        house.save("a.txt", "a corgi\na star\n")
+        wait_for(lambda: house.log().count("a.txt: saved") == 2)
+        hold.release()
+        wait_for(lambda: not (house.inbox / "a.txt").exists())
+    assert (house.outbox / "a/a.txt").read_text() == "a corgi\na star\n"
+    assert len(house.pictures()) == 2
+
+
+def test_defaults_come_from_the_nearest_folder(house: House) -> None:
+    """Field by field, and a change of them applies at the next save only."""
+    house.save("_defaults.yaml", "steps: 5\ncfg_scale: 3\nseed: 1\n")
+    house.save("pets/_defaults.yaml", "steps: 6\n")
+    path = house.save("pets/a.txt", "a corgi\n")
+    house.once()
+    house.save("pets/_defaults.yaml", "steps: 7\n")
+    house.once()
+    assert len(house.pictures()) == 1
+    path.touch()
+    house.once()
+    requests = [house.chunk(picture).request for picture in house.pictures()]
+    assert [(request.steps, request.cfg_scale) for request in requests] == [(6, 3), (7, 3)]
+
+
+def test_the_inbox_is_never_written(house: House) -> None:
+    """A read-only inbox works."""
+    house.save("a.txt", "a corgi\n")
+    house.inbox.chmod(0o500)
+    try:
+        before = {path.name: os.stat(path) for path in house.inbox.iterdir()}
+        assert house.once()
+        after = {path.name: os.stat(path) for path in house.inbox.iterdir()}
+    finally:
+        house.inbox.chmod(0o700)
+    assert {name: stat.st_mtime_ns for name, stat in before.items()} == {
+        name: stat.st_mtime_ns for name, stat in after.items()
+    }
+    assert len(house.pictures()) == 1
+
+
+@pytest.mark.parametrize("name", ["latest.png", "Now.TXT", "images.jsonl", "index.html"])
+def test_recipes_with_names_of_our_own_files_get_an_underscore(house: House, name: str) -> None:
+    """Folder names are compared case-folded."""
+    house.save(f"{name}.yaml", "prompt: a corgi\nseed: 1\n")
+    assert house.once()
+    assert house.pictures() == [f"{name}_/0001-1.png"]
+
+
+class HeldEngine:
+    """Holds the house's engine in its first batch (or a later one) until it is released."""
+
+    def __init__(self, house: House, after: int = 0) -> None:
+        self._house = house
+        self._after = after
+        self._held = threading.Event()
+        self._go = threading.Event()
+        house.engine.after_step = self._after_step
+
+    def _after_step(self, done: int) -> None:
+        if len(self._house.engine.batches) == self._after + 1:
+            self._held.set()
+            assert self._go.wait(PATIENCE), "nobody released the engine"
+
+    def wait_until_held(self) -> None:
+        wait_for(self._held.is_set, "the engine to start")
+
+    def release(self) -> None:
+        self._go.set()

@@ -1,0 +1,154 @@
+"""A user's folders with a daemon on the digest engine: files in, files out."""
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from picowatch.commands.run import build_daemon, check_folders
+from picowatch.engine.digest import DigestEngine
+from picowatch.metadata import PICOWATCH, Chunk, read_chunk
+from picowatch.outbox.png import read_texts
+from picowatch.outbox.status import Status
+from picowatch.settings import Settings
+
+PATIENCE = 60.0  # seconds that a condition may take on a busy machine
+SETTLE_SECONDS = 0.05
+
+
+def wait_for(condition: Callable[[], object], what: str = "") -> None:
+    """Wait until the condition holds; fails the test if it does not within PATIENCE."""
+    deadline = time.monotonic() + PATIENCE
+    pause = threading.Event()
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {PATIENCE:.0f} s: {what}"
+        pause.wait(0.01)
+
+
+class SilentConsole:
+    """Shows nothing, keeps every status."""
+
+    def __init__(self) -> None:
+        self.handler = logging.NullHandler()
+        self.shown: list[Status] = []
+
+    def show(self, status: Status) -> None:
+        self.shown.append(status)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class House:
+    """Inbox, outbox and models of one user in a temporary folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.inbox = folder / "inbox"
+        self.outbox = folder / "outbox"
+        self.models = folder / "models"
+        self.inbox.mkdir()
+        self.engine = DigestEngine()
+        self.console = SilentConsole()
+
+    def settings(self, **values: Any) -> Settings:
+        return Settings(
+            inbox=self.inbox,
+            outbox=self.outbox,
+            models=self.models,
+            **{"settle_seconds": SETTLE_SECONDS, **values},
+        )
+
+    def save(self, name: str, text: str | bytes) -> Path:
+        """Write a recipe in place, as most editors do."""
+        path = self.inbox / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return path
+
+    def once(self, **values: Any) -> bool:
+        """`picowatch run --once` in this process; gives whether all succeeded."""
+        with self._daemon(patient=False, **values) as (daemon, _, _):
+            return bool(daemon.run(once=True))
+
+    @contextmanager
+    def running(self, **values: Any) -> Iterator["House"]:
+        """`picowatch run` in a thread of this process."""
+        with self._daemon(patient=True, **values) as (daemon, stop, wake):
+            thread = threading.Thread(target=daemon.run)
+            thread.start()
+            try:
+                wait_for(lambda: self.status()["images"] is not None, "the first status")
+                yield self
+            finally:
+                stop.set()
+                wake.set()
+                thread.join(PATIENCE)
+                assert not thread.is_alive()
+
+    @contextmanager
+    def _daemon(self, *, patient: bool, **values: Any) -> Iterator[Any]:
+        settings = self.settings(**values)
+        stop, wake = threading.Event(), threading.Event()
+        check_folders(settings)
+        with ExitStack() as stack:
+            daemon = build_daemon(
+                settings,
+                lambda options: self.engine,
+                self.console,
+                stack,
+                stop=stop,
+                wake=wake,
+                patient=patient,
+            )
+            yield daemon, stop, wake
+
+    # -- what came out
+
+    def pictures(self, folder: str = "") -> list[str]:
+        """Every picture below a folder of the outbox, sorted."""
+        root = self.outbox / folder
+        found = (path.relative_to(self.outbox).as_posix() for path in root.rglob("*.png"))
+        return sorted(path for path in found if path != "latest.png")
+
+    def chunk(self, picture: str) -> Chunk:
+        """What a picture says of itself."""
+        return read_chunk(read_texts(self.outbox / picture)[PICOWATCH])
+
+    def prompts(self, folder: str = "") -> list[str]:
+        """The prompts of all pictures below a folder, in the pictures' order."""
+        return [self.chunk(picture).request.prompt for picture in self.pictures(folder)]
+
+    def seeds(self, folder: str = "") -> list[int]:
+        """The seeds of all pictures below a folder, in the pictures' order."""
+        return [self.chunk(picture).request.seed for picture in self.pictures(folder)]
+
+    def made(self) -> list[str]:
+        """Prompts in the order in which the engine started them."""
+        return [request.prompt for batch in self.engine.batches for request in batch]
+
+    def error(self, recipe: str) -> str | None:
+        """The recipe's error file, if there is one."""
+        path = self.outbox / f"{recipe}.error.txt"
+        return path.read_text() if path.exists() else None
+
+    def log(self) -> str:
+        """The whole log."""
+        return (self.outbox / "picowatch.log").read_text()
+
+    def status(self) -> dict[str, Any]:
+        """status.json, or one without images before it is written."""
+        path = self.outbox / ".picowatch/status.json"
+        if not path.exists():
+            return {"images": None}
+        status: dict[str, Any] = json.loads(path.read_text())
+        return status
+
+    def listed(self) -> list[dict[str, Any]]:
+        """The lines of images.jsonl."""
+        lines = (self.outbox / "images.jsonl").read_text().splitlines()
+        return [json.loads(line) for line in lines]
