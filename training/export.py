@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline
 from transformers import CLIPTokenizer
 
 from training.denoiser import Denoiser
 from training.noise import new_sampler
+from training.untyped import AutoencoderKL, StableDiffusionPipeline
 
 
 def export_model(run_folder: Path, target: Path) -> None:

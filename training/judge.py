@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass
 from functools import cache
 
@@ -10,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from training.drawing import FUR, Canvas, Colour, draw_shape
+from training.drawing import FUR, Canvas, draw_shape
 from training.scenes import COLOURS, SHAPES, CorgiScene, ShapeScene
 
 Pixels = NDArray[np.float64]
@@ -83,13 +82,14 @@ def cropped(mask: Mask) -> Mask:
 
 
 @cache
-def templates() -> dict[str, Mask]:
-    """Each shape as it is drawn, cropped."""
+def templates() -> dict[tuple[str, int], Mask]:
+    """Each shape as it is drawn, cropped; in three sizes, since outlines do not grow with them."""
     masks = {}
     for shape in SHAPES:
-        canvas = Canvas(NATIVE_SIZE, NATIVE_SIZE, (0, 0, 0))
-        draw_shape(canvas, shape, (64, 64), 40, (255, 255, 255))
-        masks[shape] = cropped(pixels_of(canvas.reduced())[..., 0] > 60)
+        for radius in (16, 30, 47):
+            canvas = Canvas(NATIVE_SIZE, NATIVE_SIZE, (0, 0, 0))
+            draw_shape(canvas, shape, (64, 64), radius, (255, 255, 255))
+            masks[shape, radius] = cropped(pixels_of(canvas.reduced())[..., 0] > 60)
     return masks
 
 
@@ -123,13 +123,12 @@ def see_shape(picture: Image.Image) -> ShapeSeen:
     if mask.mean() < LEAST_SUBJECT_SHARE:
         return ShapeSeen(background, "", "", "", "", 0.0)
     piece = cropped(mask)
-    likenesses = {
-        shape: float((piece & template).sum() / (piece | template).sum())
-        for shape, template in templates().items()
-    }
-    shape = max(likenesses, key=lambda name: likenesses[name])
+    likeness, shape = max(
+        (float((piece & template).sum() / (piece | template).sum()), shape)
+        for (shape, _), template in templates().items()
+    )
     colour = nearest_colour(np.median(pixels[subject_core(mask)], axis=0))
-    return ShapeSeen(background, colour, shape, position_of(mask), size_of(mask), likenesses[shape])
+    return ShapeSeen(background, colour, shape, position_of(mask), size_of(mask), likeness)
 
 
 def position_of(mask: Mask) -> str:

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL
 from torch import Tensor
 
 from training.drawing import draw
 from training.pictures import as_batch
 from training.progress import save_whole
 from training.scenes import CorgiScene, Scene, ShapeScene, random_scene
+from training.untyped import AutoencoderKL
 from training.vae import SCALING_FACTOR
 
 SEED = 2
@@ -65,10 +65,12 @@ def encode_pictures(
 
 
 @torch.no_grad()
-def encoded(vae: AutoencoderKL, device: torch.device, count: int, size: Size) -> dict[str, Any]:
+def encoded(vae: Any, device: torch.device, count: int, size: Size) -> dict[str, Any]:
     """The record of `count` random pictures of one size."""
     rng = random.Random(f"latents {SEED} {size}")
-    scenes, means, spreads = [], [], []
+    scenes: list[dict[str, Any]] = []
+    means: list[Tensor] = []
+    spreads: list[Tensor] = []
     while len(scenes) < count:
         batch = [random_scene(rng) for _ in range(min(BATCH, count - len(scenes)))]
         pictures = as_batch([draw(scene, rng, *size) for scene in batch])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import torch
-from diffusers import PNDMScheduler
 from torch import Tensor
+
+from training.untyped import PNDMScheduler
 
 TIMESTEPS = 1000
 DECOUPLED_FROM, DECOUPLED_FULLY_FROM = 650, 900
@@ -15,7 +17,7 @@ LARGEST_SNR_WEIGHT = 5.0
 LARGEST_NOISE_WEIGHT = 16.0
 
 
-def new_sampler() -> PNDMScheduler:
+def new_sampler() -> Any:
     """The sampler that the model's folder names, with Stable Diffusion 1.5's settings."""
     return PNDMScheduler(
         num_train_timesteps=TIMESTEPS,

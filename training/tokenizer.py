@@ -6,6 +6,7 @@ import json
 import random
 import re
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 from transformers import CLIPTokenizer
@@ -26,7 +27,11 @@ def build_tokenizer(folder: Path) -> CLIPTokenizer:
     """Writes the tokenizer's folder. Every word of a caption is one token; any text tokenises."""
     merges = learnt_merges(caption_words())
     vocabulary = {token: number for number, token in enumerate(tokens_of(merges))}
-    tokenizer = CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=MAX_TOKENS)
+    tokenizer = CLIPTokenizer(
+        vocab=vocabulary,
+        merges=merges,  # type: ignore[arg-type]  # pairs are right, the annotation is not
+        model_max_length=MAX_TOKENS,
+    )
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(folder)
     # The fast tokenizer saves tokenizer.json alone; other programs read the two older files.
@@ -62,7 +67,7 @@ def pair_counts(words: Counter[Word]) -> Counter[Merge]:
     """How often two parts stand side by side."""
     pairs: Counter[Merge] = Counter()
     for word, count in words.items():
-        for left, right in zip(word, word[1:], strict=False):
+        for left, right in pairwise(word):
             pairs[left, right] += count
     return pairs
 

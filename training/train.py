@@ -21,7 +21,6 @@ def main() -> None:
     """Runs the stages in order; a finished one is skipped, a broken one goes on."""
     arguments = parsed_arguments()
     run_folder, device = arguments.run_dir, chosen_device(arguments.device)
-    torch.set_num_threads(2)
     stages = [arguments.stage] if arguments.stage else STAGES
     if "vae" in stages:
         train_vae(run_folder, device, VaeSteps())
@@ -38,7 +37,8 @@ def tokenizer_of(run_folder: Path) -> CLIPTokenizer:
     """The run's tokenizer, built the first time."""
     folder = run_folder / "tokenizer"
     if folder.exists():
-        return CLIPTokenizer.from_pretrained(folder)
+        tokenizer: CLIPTokenizer = CLIPTokenizer.from_pretrained(folder)
+        return tokenizer
     return build_tokenizer(folder)
 
 

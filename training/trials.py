@@ -9,7 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import (
+from PIL import Image
+
+from training.captions import caption
+from training.judge import matches
+from training.scenes import CorgiScene, Scene, ShapeScene, random_corgi, random_shape
+from training.untyped import (
     DDIMScheduler,
     DPMSolverMultistepScheduler,
     EulerAncestralDiscreteScheduler,
@@ -18,11 +23,6 @@ from diffusers import (
     StableDiffusionPipeline,
     UniPCMultistepScheduler,
 )
-from PIL import Image
-
-from training.captions import caption
-from training.judge import matches
-from training.scenes import CorgiScene, Scene, ShapeScene, random_corgi, random_shape
 
 BATCH = 10
 SAMPLERS: dict[str, tuple[Any, dict[str, Any]]] = {
@@ -63,7 +63,7 @@ class Settings:
     negative_prompt: str = ""
 
 
-def load_pipeline(model: Path, device: torch.device) -> StableDiffusionPipeline:
+def load_pipeline(model: Path, device: torch.device) -> Any:
     """The model in full precision, without a progress bar."""
     pipeline = StableDiffusionPipeline.from_pretrained(
         model, dtype=torch.float32, local_files_only=True
@@ -78,9 +78,7 @@ def use_sampler(pipeline: Any, name: str) -> None:
     pipeline.scheduler = kind.from_config(dict(pipeline.scheduler.config), **options)
 
 
-def pictures_of(
-    pipeline: StableDiffusionPipeline, trials: Sequence[Trial], settings: Settings
-) -> list[Image.Image]:
+def pictures_of(pipeline: Any, trials: Sequence[Trial], settings: Settings) -> list[Image.Image]:
     """The trials' pictures, each from its own seed."""
     use_sampler(pipeline, settings.sampler)
     pictures: list[Image.Image] = []

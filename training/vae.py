@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL
 from torch import Tensor
 
 from training.pictures import drawn_crops, drawn_pictures
 from training.progress import Averages, Progress, learning_rate, set_learning_rate
+from training.untyped import AutoencoderKL
 
 SEED = 1
 HELD_OUT_SEED = 1_000_001
@@ -29,18 +29,32 @@ PICTURES_HELD_OUT = 256
 
 @dataclass(frozen=True)
 class VaeSteps:
-    """Steps on crops, four times as cheap, then on whole pictures."""
+    """Steps on crops, four times as cheap, then on whole pictures.
+
+    The learning rate is a cosine over `cosine` steps, which it leaves for a straight fall to zero
+    in the last `fall` of them.
+    """
 
     crops: int = 6000
-    whole: int = 2000
+    whole: int = 900
+    cosine: int = 8000
+    fall: int = 800
 
     @property
     def total(self) -> int:
         """Both kinds."""
         return self.crops + self.whole
 
+    def rate(self, step: int) -> float:
+        """The learning rate of a step."""
+        on_cosine = min(step, self.total - self.fall)
+        rate = learning_rate(
+            on_cosine, self.cosine, PEAK_RATE, warm_up=WARM_UP, held_share=0.0, floor=0.005
+        )
+        return rate * min(1.0, (self.total - step) / self.fall)
 
-def new_vae() -> AutoencoderKL:
+
+def new_vae() -> Any:
     """An untrained autoencoder."""
     vae = AutoencoderKL(
         block_out_channels=(16, 32, 64, 64),
@@ -58,7 +72,7 @@ def new_vae() -> AutoencoderKL:
 
 
 @torch.no_grad()
-def start_near_identity(vae: AutoencoderKL) -> None:
+def start_near_identity(vae: Any) -> None:
     """Residual branches start at zero, resampling at about identity: half the loss at step 600."""
     for name, module in vae.named_modules():
         if name.endswith(("conv2", "to_out.0")):
@@ -90,7 +104,7 @@ def train_vae(run_folder: Path, device: torch.device, steps: VaeSteps) -> None:
     progress = Progress(run_folder, "vae")
     torch.manual_seed(SEED)
     # Channels last: a sixth faster on the CPU.
-    vae: Any = new_vae().to(device, memory_format=torch.channels_last)
+    vae = new_vae().to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(
         vae.parameters(), lr=PEAK_RATE, betas=(0.9, 0.99), weight_decay=1e-4
     )
@@ -101,9 +115,7 @@ def train_vae(run_folder: Path, device: torch.device, steps: VaeSteps) -> None:
         first_step = saved["step"]
     averages = Averages()
     for step in range(first_step, steps.total):
-        rate = learning_rate(
-            step, steps.total, PEAK_RATE, warm_up=WARM_UP, held_share=0.0, floor=0.005
-        )
+        rate = steps.rate(step)
         set_learning_rate(optimizer, rate)
         averages.add(**vae_step(vae, optimizer, batch_of(step, steps).to(device)))
         if (step + 1) % 200 == 0:
@@ -126,9 +138,7 @@ def batch_of(step: int, steps: VaeSteps) -> Tensor:
     return drawn_pictures(rng, BATCH)
 
 
-def vae_step(
-    vae: AutoencoderKL, optimizer: torch.optim.Optimizer, pictures: Tensor
-) -> dict[str, Tensor]:
+def vae_step(vae: Any, optimizer: torch.optim.Optimizer, pictures: Tensor) -> dict[str, Tensor]:
     """One step; gives the parts of its loss."""
     with torch.autocast(pictures.device.type, torch.bfloat16):
         posterior = vae.encode(pictures).latent_dist
@@ -142,7 +152,7 @@ def vae_step(
     kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
     loss = absolute + squared + EDGE_WEIGHT * edges + KL_WEIGHT * kl
     optimizer.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
     optimizer.step()
     figures = {"l1": absolute, "mse": squared, "edges": edges, "kl": kl}
@@ -150,7 +160,7 @@ def vae_step(
 
 
 @torch.no_grad()
-def normalise_latents(vae: AutoencoderKL, device: torch.device) -> None:
+def normalise_latents(vae: Any, device: torch.device) -> None:
     """Makes latents times the scaling factor have mean 0 and spread 1 in every channel.
 
     Exactly, by folding it into the 1x1 convolutions on both sides of the latents.
@@ -164,8 +174,7 @@ def normalise_latents(vae: AutoencoderKL, device: torch.device) -> None:
     )
     centre, spread = means.mean((0, 2, 3)), means.std((0, 2, 3))
     factor = 1 / (spread * SCALING_FACTOR)
-    before: Any = vae.quant_conv
-    after: Any = vae.post_quant_conv
+    before, after = vae.quant_conv, vae.post_quant_conv
     before.weight[:4] *= factor[:, None, None, None]
     before.bias[:4] = (before.bias[:4] - centre) * factor
     before.bias[4:] += 2 * factor.log()
@@ -174,7 +183,7 @@ def normalise_latents(vae: AutoencoderKL, device: torch.device) -> None:
 
 
 @torch.no_grad()
-def held_out_psnr(vae: AutoencoderKL, device: torch.device) -> float:
+def held_out_psnr(vae: Any, device: torch.device) -> float:
     """Mean decibels over pictures that were never trained on."""
     rng = random.Random(HELD_OUT_SEED)
     ratios = []

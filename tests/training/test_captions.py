@@ -1,0 +1,117 @@
+"""The words for scenes, and the tokenizer made from them."""
+
+from __future__ import annotations
+
+import random
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from transformers import CLIPTokenizer
+
+from training.captions import CENTRE_WORDS, caption, only_unknown_words, with_unknown_words
+from training.scenes import COLOURS, POSITIONS, SHAPES, CorgiScene, ShapeScene, random_scene
+from training.tokenizer import build_tokenizer
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> CLIPTokenizer:
+    """The tokenizer as the training builds it."""
+    return build_tokenizer(tmp_path_factory.mktemp("tokenizer"))
+
+
+def sharp_captions(count: int) -> list[tuple[ShapeScene | CorgiScene, str]]:
+    """Random scenes without blur, and a caption of each."""
+    rng = random.Random(1)
+    scenes = [replace(random_scene(rng), blurry=False) for _ in range(count)]
+    return [(scene, caption(scene, rng)) for scene in scenes]
+
+
+def colours_in(text: str) -> set[str]:
+    """The colours that the text names."""
+    return {
+        word for word in re.findall("[a-z]+", text.replace("violet", "purple")) if word in COLOURS
+    }
+
+
+def test_captions_name_exactly_the_colours_that_are_drawn() -> None:
+    """No colour is invented; only the background's may stay unsaid."""
+    for scene, text in sharp_captions(1000):
+        if isinstance(scene, ShapeScene):
+            subject = {scene.colour}
+        else:
+            subject = {colour for colour in (scene.hat, scene.bow_tie) if colour}
+        named = colours_in(text)
+        assert subject <= named <= subject | {scene.background}, (scene, text)
+
+
+def test_captions_name_exactly_the_position_that_is_drawn() -> None:
+    """A side is named when and only when the shape stands there."""
+    for scene, text in sharp_captions(1000):
+        named = {
+            word for word in POSITIONS[1:] if word in text.split() or f"{word}," in text.split()
+        }
+        position = scene.position if isinstance(scene, ShapeScene) else ""
+        assert named == ({position} if position else set()), (scene, text)
+
+
+def test_captions_name_exactly_what_a_corgi_wears() -> None:
+    """Hat, glasses and bow tie are said when and only when they are drawn."""
+    for scene, text in sharp_captions(1000):
+        if isinstance(scene, CorgiScene):
+            said = ("hat" in text, "glasses" in text, "bow" in text)
+            assert said == (bool(scene.hat), scene.sunglasses, bool(scene.bow_tie)), (scene, text)
+
+
+def test_only_blurry_scenes_are_called_blurry() -> None:
+    """The word stays useful as a negative prompt."""
+    assert not any("blur" in text or "low" in text.split() for _, text in sharp_captions(1000))
+
+
+def test_centre_words_name_no_side() -> None:
+    """ "In the middle" must not teach a side."""
+    assert not any(side in words.split() for words in CENTRE_WORDS for side in POSITIONS[1:])
+
+
+def test_an_is_written_before_vowels_only() -> None:
+    """Articles are right whatever word follows."""
+    for _, text in sharp_captions(1000):
+        assert not re.search(r"\ba [aeiou]", text), text
+        assert not re.search(r"\ban [^aeiou]", text), text
+
+
+def test_every_caption_word_is_one_token(tokenizer: CLIPTokenizer) -> None:
+    """The text encoder never has to spell a word it knows."""
+    words = {word for _, text in sharp_captions(2000) for word in re.findall("[a-z]+|,", text)}
+    words |= set(SHAPES) | set(COLOURS) | {"blurry"}
+    assert {word for word in words if len(tokenizer.tokenize(word)) != 1} == set()
+
+
+def test_any_text_tokenises_without_unknown_tokens(tokenizer: CLIPTokenizer) -> None:
+    """Every byte has a token."""
+    every_byte = "".join(chr(i) for i in range(33, 1024)) + "東京 🐕"
+    tokens = tokenizer.tokenize(every_byte)
+    assert len(tokens) > 1024
+    assert tokenizer.unk_token not in tokens
+
+
+def test_the_tokenizer_is_the_same_each_time_and_after_loading(
+    tokenizer: CLIPTokenizer, tmp_path: Path
+) -> None:
+    """Token numbers must not change between training and use."""
+    folder = tmp_path / "tokenizer"
+    text = "a corgi wearing an orange party hat, Überraschung"
+    expected = tokenizer(text).input_ids
+    assert build_tokenizer(folder)(text).input_ids == expected
+    assert CLIPTokenizer.from_pretrained(folder)(text).input_ids == expected
+    assert {"vocab.json", "merges.txt", "tokenizer.json"} <= {f.name for f in folder.iterdir()}
+
+
+def test_made_up_words_leave_the_caption_readable() -> None:
+    """The caption's own words stay, in their order."""
+    rng = random.Random(2)
+    text = "a red circle on a blue background"
+    words = iter(with_unknown_words(text, rng).split())
+    assert all(word in words for word in text.split())
+    assert not colours_in(only_unknown_words(rng))
