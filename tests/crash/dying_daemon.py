@@ -15,7 +15,6 @@ from typing import Any
 from picowatch.commands.run import run
 from picowatch.engine.digest import DigestEngine
 from picowatch.ledger.ledger import Ledger
-from picowatch.outbox import atomic
 from picowatch.outbox.outbox import Outbox
 from picowatch.settings import Settings
 
@@ -24,7 +23,7 @@ PLACES: dict[str, tuple[Any, str]] = {
     "before an image is claimed": (Ledger, "_reserve"),
     "in the middle of rendering": (DigestEngine, "describe"),  # replaced by a hook below
     "before a picture is written": (Outbox, "publish"),
-    "before a picture's rename": (atomic.Path, "replace"),
+    "before a picture's rename": (Path, "replace"),
     "before the ledger says done": (Ledger, "finish"),
     "before a picture is enlisted": (Outbox, "enlist"),
     "before the list is remembered": (Ledger, "mark_listed"),

@@ -1,0 +1,223 @@
+"""The ledger by itself: durability settings, guarded changes of state, versions."""
+
+import sqlite3
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from picowatch.ledger.database import LedgerUnusable
+from picowatch.ledger.ledger import Ledger
+from picowatch.ledger.rows import Acceptance, AskedEntry, Counts
+from picowatch.outbox.names import OutboxNames
+from picowatch.recipe.request import ImageRequest
+from picowatch.save import Save, Stamp
+
+
+def request(prompt: str, seed: int) -> ImageRequest:
+    return ImageRequest(
+        prompt=prompt,
+        negative_prompt="",
+        checkpoint="demo",
+        checkpoint_hash="00",
+        vae="baked",
+        vae_hash="",
+        sampler="Euler",
+        schedule_type="uniform",
+        steps=1,
+        cfg_scale=7.5,
+        width=64,
+        height=64,
+        seed=seed,
+        clip_skip=1,
+        exact=False,
+    )
+
+
+def entry(prompt: str, seed: int | None = None) -> AskedEntry:
+    """An entry with one image; without a seed it wants one drawn."""
+    return AskedEntry(
+        digest=f"{prompt} {seed}",
+        priority=0,
+        random=seed is None,
+        requests=lambda drawn: [request(prompt, drawn if seed is None else seed)],  # type: ignore[arg-type]  # drawn where it is asked for
+    )
+
+
+class Desk:
+    """A ledger, and what it needs from the outside."""
+
+    def __init__(self, folder: Path) -> None:
+        self.ledger = Ledger(folder / "ledger.sqlite")
+        self.names = OutboxNames(folder, "{number}-{seed}")
+        self.there: set[str] = set()
+        self.drawn = 0
+        self.saves = 0
+
+    def save(self, path: str, *entries: AskedEntry) -> Acceptance:
+        self.saves += 1
+        return self.ledger.accept(
+            Save(path, str(self.saves), Stamp(self.saves, self.saves, 1), float(self.saves)),
+            entries,
+            batch_key=lambda request: "",
+            draw_seed=self._draw,
+            picture_exists=self.there.__contains__,
+        )
+
+    def _draw(self) -> int:
+        # Every other draw repeats the last one: a ledger must not take it for the same picture.
+        self.drawn += 1
+        return self.drawn // 2
+
+    def make_one(self) -> str | None:
+        for image in self.ledger.claim(self.names, lambda request: 1):
+            self.there.add(image.file)
+            assert self.ledger.finish(image.id)
+            return image.request.prompt
+        return None
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path)
+
+
+def test_a_commit_survives_power_loss(tmp_path: Path) -> None:
+    """Rollback journal and full synchronisation, whatever SQLite's build defaults to."""
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    with ledger.transaction() as sql:
+        assert sql.execute("PRAGMA synchronous").fetchone()[0] == 2
+        assert sql.execute("PRAGMA journal_mode").fetchone()[0] == "truncate"
+        assert sql.execute("PRAGMA foreign_keys").fetchone()[0] == 1
+    ledger.close()
+
+
+def test_a_failed_transaction_leaves_nothing(desk: Desk) -> None:
+    """All of a save, or none of it; also when saves are grouped."""
+
+    def broken(drawn: int | None) -> list[ImageRequest]:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), desk.ledger.transaction():
+        desk.save("a.txt", entry("one", 1))
+        desk.save("b.txt", entry("two", 2), AskedEntry("x", 0, False, broken))
+    assert desk.ledger.counts() == Counts()
+    assert desk.ledger.known_recipes() == {}
+
+
+def test_an_image_is_finished_once(desk: Desk) -> None:
+    """Each change of state is guarded by the old one."""
+    desk.save("a.txt", entry("one", 1))
+    (image,) = desk.ledger.claim(desk.names, lambda request: 5)
+    assert desk.ledger.finish(image.id)
+    assert not desk.ledger.finish(image.id)
+    assert not desk.ledger.fail(image.id, "late")
+    assert not desk.ledger.put_back(image.id)
+    assert desk.ledger.counts() == Counts(done=1)
+
+
+def test_an_image_that_came_back_unasked_is_cancelled(desk: Desk) -> None:
+    """It is not started a second time."""
+    desk.save("a.txt", entry("one", 1))
+    (image,) = desk.ledger.claim(desk.names, lambda request: 5)
+    desk.save("a.txt", entry("two", 2))
+    desk.ledger.put_back(image.id)
+    assert desk.ledger.counts() == Counts(queued=1, cancelled=1)
+
+
+def test_failed_images_are_tried_again_by_the_next_save(desk: Desk) -> None:
+    """With the seed they had."""
+    desk.save("a.txt", entry("one"))
+    (image,) = desk.ledger.claim(desk.names, lambda request: 5)
+    desk.ledger.fail(image.id, "no memory")
+    assert [reason for _, reason in desk.ledger.failures("a.txt")] == ["no memory"]
+    desk.save("a.txt", entry("one"), entry("two"))
+    assert desk.ledger.failures("a.txt") == []
+    (again,) = desk.ledger.claim(desk.names, lambda request: 1)
+    assert again.request == image.request
+
+
+def test_a_drawn_seed_that_was_there_before_is_drawn_again(desk: Desk) -> None:
+    """ "Again" always gives a new picture."""
+    for _ in range(5):
+        assert desk.save("a.txt", entry("one")).queued == 1
+        assert desk.make_one() == "one"
+
+
+def test_images_that_ran_into_a_death_run_alone(desk: Desk) -> None:
+    """So that one bad image does not take its batch mates along again."""
+    desk.save("a.txt", *(entry("x", seed) for seed in range(4)))
+    batch = desk.ledger.claim(desk.names, lambda request: 2)
+    for image in batch:
+        desk.ledger.retry_after_engine_death(image.id)
+    sizes = [len(desk.ledger.claim(desk.names, lambda request: 4)) for _ in range(3)]
+    assert sizes == [1, 1, 2]
+
+
+def test_a_newer_ledger_is_refused_in_words(tmp_path: Path) -> None:
+    """Nothing is written into it."""
+    path = tmp_path / "ledger.sqlite"
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    with pytest.raises(LedgerUnusable, match="version 99"):
+        Ledger(path)
+
+
+def test_a_file_that_is_no_ledger_is_refused_in_words(tmp_path: Path) -> None:
+    """And what to do about it."""
+    path = tmp_path / "ledger.sqlite"
+    path.write_text("this is not a database, " * 100)
+    with pytest.raises(LedgerUnusable, match="Move it away"):
+        Ledger(path)
+
+
+LINES = st.lists(st.sampled_from("abc"), max_size=4)
+
+
+@given(st.lists(st.one_of(LINES, st.none()), max_size=8), st.lists(st.booleans(), max_size=20))
+def test_nothing_is_lost_and_nothing_is_made_twice(
+    saves: list[list[str] | None], makes: list[bool]
+) -> None:
+    """Whatever is saved, deleted and made in whatever order, with fixed seeds.
+
+    In the end each line of the last save is a picture, each picture was made once, and each
+    was asked for by some save.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        desk = Desk(Path(folder))
+        made: list[str] = []
+        turns = iter(makes)
+        for lines in saves:
+            if lines is None:
+                desk.ledger.forget("a.txt")
+            else:
+                desk.save("a.txt", *(entry(line, 1) for line in lines))
+            if next(turns, False) and (prompt := desk.make_one()):
+                made.append(prompt)
+        while prompt := desk.make_one():
+            made.append(prompt)
+        desk.ledger.close()
+    last = (saves[-1] or []) if saves else []
+    asked = {line for lines in saves for line in lines or []}
+    assert len(made) == len(set(made))
+    assert set(last) <= set(made) <= asked
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.booleans()), max_size=12))
+def test_tallies_say_what_is_there(steps: list[tuple[str, bool]]) -> None:
+    """The counts kept by triggers equal a count of the rows."""
+    with tempfile.TemporaryDirectory() as folder:
+        desk = Desk(Path(folder))
+        for line, make in steps:
+            desk.save(f"{line}.txt", entry(line))
+            if make:
+                desk.make_one()
+            else:
+                desk.ledger.rename("a.txt", "b.txt", Stamp(1, 1, 1))
+        with desk.ledger.transaction() as sql:
+            rows = dict(sql.execute("SELECT state, count(*) FROM images GROUP BY state").fetchall())
+        assert desk.ledger.counts() == Counts(**rows)
+        desk.ledger.close()

@@ -1,0 +1,181 @@
+"""What lands in the outbox, and that nothing in a recipe can bend it."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from picowatch.errors import OutboxInUse
+from picowatch.outbox.atomic import write_atomically
+from picowatch.outbox.gallery import PICTURES_PER_PAGE, Gallery
+from picowatch.outbox.listing import Listing
+from picowatch.outbox.lock import OutboxLock, is_held
+from picowatch.outbox.log import harmless
+from picowatch.outbox.names import OutboxNames
+from picowatch.outbox.status import duration
+from tests.house import House, wait_for
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Readers see old or new bytes; a failed write leaves the old ones and no temporary."""
+    target = tmp_path / "deep/a.txt"
+    write_atomically(target, b"old")
+
+    def fail(handle: int) -> None:
+        raise OSError("no space")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="no space"):
+        write_atomically(target, b"new")
+    assert target.read_bytes() == b"old"
+    assert [path.name for path in target.parent.iterdir()] == ["a.txt"]
+
+
+def test_a_durable_write_syncs_the_file_before_and_the_folder_after_the_rename(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The order that survives a power cut."""
+    calls: list[str] = []
+    really_sync, really_replace = os.fsync, Path.replace
+
+    def sync(handle: int) -> None:
+        calls.append("folder" if Path(f"/proc/self/fd/{handle}").is_dir() else "file")
+        really_sync(handle)
+
+    def replace(path: Path, target: Path) -> Path:
+        calls.append("rename")
+        return really_replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(Path, "replace", replace)
+    write_atomically(tmp_path / "a", b"x")
+    assert calls == ["file", "rename", "folder"]
+
+
+def test_a_second_picowatch_on_one_outbox_is_refused(tmp_path: Path) -> None:
+    """With the number of the first one's process; afterwards it is free again."""
+    lock = OutboxLock(tmp_path)
+    assert is_held(tmp_path)
+    with pytest.raises(OutboxInUse, match=str(os.getpid())):
+        OutboxLock(tmp_path)
+    lock.release()
+    assert not is_held(tmp_path)
+    OutboxLock(tmp_path).release()
+
+
+def test_a_killed_picowatch_leaves_no_lock(tmp_path: Path) -> None:
+    """The system drops it with the process."""
+    code = (
+        "import os, signal, sys; from pathlib import Path; "
+        "from picowatch.outbox.lock import OutboxLock; "
+        "lock = OutboxLock(Path(sys.argv[1])); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    subprocess.run([sys.executable, "-c", code, tmp_path], timeout=60)
+    assert not is_held(tmp_path)
+    OutboxLock(tmp_path).release()
+
+
+def test_the_log_holds_one_line_an_event(house: House) -> None:
+    """Line breaks and escape sequences in names stay harmless."""
+    house.save("a\x1b[31m\n2026 fake line.txt", "a corgi\n")
+    house.once()
+    assert "\x1b" not in house.log()
+    assert not any(line.startswith("2026 fake") for line in house.log().splitlines())
+
+
+def test_harmless_text_has_no_control_characters() -> None:
+    """Right-to-left marks and lone surrogates included; other languages stay readable."""
+    assert harmless("a\nb\x1b[0m\u202e\udc80 näch 日本") == "a\\nb\\x1b[0m\\u202e\\udc80 näch 日本"
+
+
+def test_a_line_that_a_crash_cut_is_removed_from_the_list(tmp_path: Path) -> None:
+    """Each line of images.jsonl is whole JSON."""
+    path = tmp_path / "images.jsonl"
+    Listing(path).append({"file": "a.png"})
+    with path.open("a") as file:
+        file.write('{"file": "b')
+    listing = Listing(path)
+    listing.append({"file": "c.png"})
+    assert [json.loads(line)["file"] for line in path.read_text().splitlines()] == [
+        "a.png",
+        "c.png",
+    ]
+    assert listing.recent_files() == {"a.png", "c.png"}
+
+
+def test_the_gallery_grows_by_appending(tmp_path: Path) -> None:
+    """A full page is never touched again; a crash's half line is cut off."""
+    gallery = Gallery(tmp_path)
+    for number in range(PICTURES_PER_PAGE + 1):
+        gallery.add({"file": f"{number}.png"})
+    folder = tmp_path / ".picowatch/gallery"
+    first, second = (folder / f"page-0000{page}.js" for page in (1, 2))
+    assert first.read_text().count("\n") == PICTURES_PER_PAGE
+    assert second.read_text().count("\n") == 1
+    assert (folder / "pages.js").read_text() == "pages(2);\n"
+    with second.open("a") as file:
+        file.write("picture({")
+    Gallery(tmp_path).add({"file": "last.png"})
+    assert second.read_text().count("picture({") == second.read_text().count("});\n") == 2
+
+
+def test_hostile_prompts_stay_data_in_the_gallery(house: House) -> None:
+    """Only ASCII JSON in a script file, shown as text."""
+    house.save("a.yaml", 'prompt: "</script><img src=x onerror=alert(1)>😀 ü"\nseed: 1\n')
+    house.once()
+    page = (house.outbox / ".picowatch/gallery/page-00001.js").read_text()
+    assert page.isascii()
+    assert "\\ud83d\\ude00" in page
+    assert "innerHTML" not in (house.outbox / "index.html").read_text()
+
+
+def test_the_status_says_what_runs_and_what_waits(house: House) -> None:
+    """status.json for programs, now.txt for people."""
+    go = threading.Event()
+    house.engine.after_step = lambda done: assert_waits(go)
+    with house.running(batch_size=1):
+        house.save("a.yaml", "prompt: a corgi\nseed: 1\ncount: 3\n")
+        wait_for(lambda: house.status().get("recipe") == "a.yaml")
+        status = house.status()
+        assert status["images"]["running"] == 1
+        assert status["images"]["queued"] == 2
+        assert (status["image"], status["of"], status["steps"]) == (1, 3, 24)
+        assert (house.outbox / "now.txt").read_text() == "a.yaml: 1 of 3; 2 images wait\n"
+        go.set()
+        wait_for(lambda: house.status()["images"]["done"] == 3)
+        wait_for(lambda: "nothing runs" in (house.outbox / "now.txt").read_text())
+    assert (house.outbox / "now.txt").read_text() == "picowatch is not running\n"
+
+
+def assert_waits(event: threading.Event) -> None:
+    assert event.wait(60)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.2, "0 s"), (40, "40 s"), (720, "12 min"), (12000, "3 h 20 min")],
+)
+def test_durations_are_said_as_people_say_them(seconds: float, text: str) -> None:
+    """Two numbers at most."""
+    assert duration(seconds) == text
+
+
+def test_long_names_are_shortened_to_what_a_file_system_takes(tmp_path: Path) -> None:
+    """And stay distinct."""
+    names = OutboxNames(tmp_path, "{number}")
+    one, other = (names.error_file(f"{'ä' * 120}{last}.yaml") for last in "xy")
+    assert one != other
+    assert max(len(name.encode()) for name in (one, other)) <= 255
+
+
+def test_a_folder_does_not_take_the_place_of_a_picture(tmp_path: Path) -> None:
+    """`a/0001-5.png.yaml` beside a picture of that name."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/0001-5.png").touch()
+    assert OutboxNames(tmp_path, "{number}").folder("a/0001-5.png.yaml") == "a/0001-5.png_"
