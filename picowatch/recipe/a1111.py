@@ -16,7 +16,7 @@ from picowatch.recipe.resolve import Entry
 NEGATIVE = "Negative prompt:"
 _STEPS = re.compile(r"Steps:\s*\d+\s*(?:,|$)")
 _STEPS_AND_SAMPLER = re.compile(r"(?m)^Steps:[^\n]*\bSampler:")
-_KEY = re.compile(r"\s*(?P<key>[\w][\w \-/.]*?)\s*:\s*")
+_KEY = re.compile(r"\s*(?P<key>\w[\w \-/.]*):\s*")
 
 _FIELDS = {
     "Steps": "steps",
@@ -75,7 +75,7 @@ def parameters_of(line: str) -> Iterator[Parameter]:
         start = found.end()
         value, end = _value(line, start)
         raw = line[start:end]
-        yield Parameter(found["key"], value, found.start("key"), start, raw)
+        yield Parameter(found["key"].rstrip(), value, found.start("key"), start, raw)
         comma = line.find(",", end)
         position = comma + 1 if comma >= 0 else len(line)
 

@@ -92,7 +92,9 @@ def _put_flag(
 
 def _why_refused(written: str, name: str) -> str:
     if written in _KOHYA:
-        return f"--{written}: kohya's {_KOHYA[written]}; write --{_KOHYA[written]}"
+        meant = _KOHYA[written]
+        way = f"write --{meant}" if meant in fields.FIRST_NAME_OF else "not supported yet"
+        return f"--{written}: kohya's {meant}; {way}"
     if name in _OTHER_TOOLS:
         return f"--{written}: {_OTHER_TOOLS[name]}"
     if name in fields.NOT_YET:

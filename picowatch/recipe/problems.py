@@ -9,6 +9,8 @@ from picowatch.recipe.places import Spot
 
 CLOSING = "Nothing of this file was run. Save it again when it is mended."
 MAX_SHOWN = 50
+MAX_KEPT = 1000
+MAX_MESSAGE = 600
 EXCERPT_WIDTH = 100
 
 
@@ -45,12 +47,16 @@ class Problems:
         return bool(self._found)
 
     def add(self, spot: Spot, message: str) -> None:
-        """Note a mistake at this place."""
-        source_line = spot.source.line(spot.line)
-        problem = Problem(
-            spot.source.name, spot.line, spot.column, source_line, spot.width, message
-        )
-        self._found[problem] = None
+        """Note a mistake at this place; a hostile file's thousands are not all kept."""
+        if len(self._found) < MAX_KEPT:
+            line = spot.source.line(spot.line)
+            message = message if len(message) < MAX_MESSAGE else message[:MAX_MESSAGE] + "…"
+            problem = Problem(spot.source.name, spot.line, spot.column, line, spot.width, message)
+            self._found[problem] = None
+
+    def take(self, invalid: RecipeInvalid) -> None:
+        """Note what is wrong with another file that this one depends on."""
+        self._found.update(dict.fromkeys(invalid.problems))
 
     def raise_if_any(self) -> None:
         """Raise RecipeInvalid with everything found so far."""

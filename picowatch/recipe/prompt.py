@@ -11,6 +11,7 @@ from dataclasses import dataclass
 BREAK = "BREAK"
 MAX_NESTING = 100
 MAX_WEIGHT = 100.0
+MAX_FOUND = 20
 
 _ROUND = 1.1
 _SQUARE = 1 / 1.1
@@ -87,7 +88,7 @@ def _joined(pieces: list[tuple[str, float]]) -> list[tuple[str, float]]:
 
 
 def unsupported(text: str) -> list[Unsupported]:
-    """Everything in a prompt that picowatch cannot do yet, in the order of the text.
+    """What in a prompt picowatch cannot do yet, in the order of the text: the first 20.
 
     A backslash before a bracket or brace makes it plain text, which is never refused.
     """
@@ -97,7 +98,7 @@ def unsupported(text: str) -> list[Unsupported]:
         *_brackets(plain),
         *_weights(plain),
     ]
-    return sorted(found, key=lambda construct: construct.offset)
+    return sorted(found, key=lambda construct: construct.offset)[:MAX_FOUND]
 
 
 def _without_escapes(text: str) -> str:
@@ -111,7 +112,7 @@ _CONSTRUCTS = (
         "{} is not supported yet. Take it out of the prompt.",
     ),
     (
-        re.compile(r"(?<!\w)__[\w/.*-]{1,200}__(?!\w)"),
+        re.compile(r"(?<!\w)__(?:(?!__)[\w/.*-])++__(?!\w)"),
         "the wildcard {} is not supported yet. Write the words you want instead of it.",
     ),
     (
@@ -125,7 +126,7 @@ _CONSTRUCTS = (
 def _constructs(text: str) -> Iterator[Unsupported]:
     for pattern, message in _CONSTRUCTS:
         for found in pattern.finditer(text):
-            if found[0].strip("_"):
+            if any(character.isalnum() for character in found[0]):
                 yield Unsupported(found.start(), len(found[0]), message.format(_cut(found[0])))
 
 

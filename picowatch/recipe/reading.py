@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from picowatch.recipe.decoding import decode
 from picowatch.recipe.known import Known
 from picowatch.recipe.places import Layer, Source
-from picowatch.recipe.problems import Problems
+from picowatch.recipe.problems import Problems, RecipeInvalid
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve import Entry, resolve
 from picowatch.recipe.txt_entries import txt_entries
@@ -35,13 +35,9 @@ def read_recipes(
     with all problems of the file.
     """
     problems = Problems()
-    source = decode(name, content)
     layers = [_defaults_layer(file, problems) for file in defaults]
-    if name.lower().endswith(".txt"):
-        entries, settings = txt_entries(source, problems)
-        layers.append(settings)
-    else:
-        entries = yaml_entries(source, problems)
+    source, entries, settings = _entries(name, content, problems)
+    layers.append(settings)
     _refuse_too_many(len(entries), source, entries, max_images, problems)
     recipes = resolve(entries, layers, known, problems)
     problems.raise_if_any()
@@ -50,7 +46,24 @@ def read_recipes(
 
 
 def _defaults_layer(file: DefaultsFile, problems: Problems) -> Layer:
-    return yaml_layer(decode(file.name, file.content), problems)
+    try:
+        return yaml_layer(decode(file.name, file.content), problems)
+    except RecipeInvalid as invalid:
+        problems.take(invalid)
+        return {}
+
+
+def _entries(name: str, content: bytes, problems: Problems) -> tuple[Source, list[Entry], Layer]:
+    """The file's entries as written, and the settings above them in a TXT."""
+    try:
+        source = decode(name, content)
+        if name.lower().endswith(".txt"):
+            return source, *txt_entries(source, problems)
+        return source, yaml_entries(source, problems), {}
+    except RecipeInvalid as invalid:
+        problems.take(invalid)
+        problems.raise_if_any()
+        raise
 
 
 def _refuse_too_many(

@@ -87,7 +87,7 @@ def _report(error: ValidationError, layer: Layer, problems: Problems) -> None:
 
 def _check_prompts(layer: Layer, spot: Spot, problems: Problems) -> None:
     if "prompt" not in layer:
-        problems.add(spot, "a prompt is missing. Write 'prompt: …'.")
+        problems.add(spot, _no_prompt(spot))
     for field in ("prompt", "negative_prompt"):
         text = text_of(field, layer, problems)
         if text is None:
@@ -99,6 +99,12 @@ def _check_prompts(layer: Layer, spot: Spot, problems: Problems) -> None:
             snippet = text[construct.offset : construct.offset + construct.length]
             earlier = text.count(snippet, 0, construct.offset)
             problems.add(_inside(written, snippet, earlier), construct.message)
+
+
+def _no_prompt(spot: Spot) -> str:
+    if spot.source.name.lower().endswith(".txt"):
+        return "a prompt is missing. Write it before the flags."
+    return "a prompt is missing. Write 'prompt: …'."
 
 
 def _inside(written: Written, snippet: str, earlier: int) -> Spot:

@@ -7,6 +7,8 @@ import difflib
 import re
 from dataclasses import dataclass
 
+from picowatch.recipe.problems import shown
+
 AUTOMATIC = "automatic"
 
 # Our name to what A1111 and its readers show. "Simple" is, like "SGM Uniform", diffusers'
@@ -103,7 +105,7 @@ def find_schedule_type(written: str) -> str:
         return _SCHEDULE_ALIASES[squeezed]
     names = [AUTOMATIC, *SCHEDULE_TYPES]
     raise ScheduleUnknown(
-        f"unknown schedule type '{written}'. {did_you_mean(written, names)}"
+        f"unknown schedule type '{shown(written)}'. {did_you_mean(written, names)}"
         f"There are {listed(names)}."
     )
 
@@ -160,7 +162,9 @@ def _why_unknown(written: str) -> str:
             if squeezed.removesuffix(ending) in map(_squeezed, (name, *aliases)):
                 return f"the sampler {name} is not supported yet. There are {_names()}."
     known = [s.name for s in SAMPLERS] + [alias for s in SAMPLERS for alias in s.aliases]
-    return f"unknown sampler '{written}'. {did_you_mean(written, known)}There are {_names()}."
+    return (
+        f"unknown sampler '{shown(written)}'. {did_you_mean(written, known)}There are {_names()}."
+    )
 
 
 def _names() -> str:

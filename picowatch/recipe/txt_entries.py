@@ -12,6 +12,7 @@ from picowatch.recipe.resolve import Entry
 from picowatch.recipe.yaml_entries import yaml_layer
 
 _RULE = re.compile(r"-{3,}\s*")
+MAX_PROMPTS = 10_000
 
 
 def txt_entries(source: Source, problems: Problems) -> tuple[list[Entry], Layer]:
@@ -36,7 +37,7 @@ def _looks_like_yaml(source: Source, problems: Problems) -> bool:
         field = re.match(r"\s*(?:- +)?(\w+)\s*:(?:\s|$)", text)
         if not field or field[1] not in ("prompt", *_FIELDS_BEFORE_A_PROMPT):
             return False
-        if field[1] != "prompt" and not re.search(r"(?m)^\s*(?:- +)?prompt:", source.text):
+        if field[1] != "prompt" and not re.search(r"(?m)^[ \t]*(?:- +)?prompt:", source.text):
             return False
         stem = source.name.rpartition("/")[2].rpartition(".")[0]
         spot = Spot(source, number, field.start(1) + 1, len(field[1]))
@@ -82,7 +83,7 @@ class _Piece:
 
 
 def _prompt_lines(source: Source, first: int, problems: Problems) -> list[Entry]:
-    entries = []
+    entries: list[Entry] = []
     number = first
     while number < len(source.lines):
         if _is_skipped(source.lines[number]):
@@ -94,6 +95,10 @@ def _prompt_lines(source: Source, first: int, problems: Problems) -> list[Entry]
             spot = Spot(source, start + 1, 1, len(text))
             problems.add(spot, "settings between --- lines stand once, above all prompts.")
             continue
+        if len(entries) == MAX_PROMPTS:
+            message = f"more than {MAX_PROMPTS:,} prompts in one file. Split it."
+            problems.add(Spot(source, start + 1, 1, len(source.lines[start])), message)
+            break
         entries.append(_prompt_line(source, text, pieces, problems))
     return entries
 

@@ -9,7 +9,7 @@ from picowatch.recipe.problems import shown
 
 _FIELD = re.compile(
     r"^(?P<indent>[ \t]*(?:- +)*)"
-    r"(?P<key>[^\s:#'\"\[\]{}-][^:#'\"\[\]{}]*?) *:(?:[ \t]+(?P<value>.*)|$)"
+    r"(?P<key>[^\s:#'\"\[\]{}-][^:#'\"\[\]{}]*):(?:[ \t]+(?P<value>.*)|$)"
 )
 # What a character means to YAML at the start of a value.
 _MEANINGS = {
@@ -76,30 +76,39 @@ def _tab(source: Source, line: int) -> _Explained:
 
 
 def _quote_mistake(source: Source, start: yaml.Mark, line: int, column: int) -> _Explained:
-    """A quote that never closes, text behind a closing quote, an escape YAML does not know."""
+    """A quote that never closes, text behind a closing quote, an escape YAML does not know.
+
+    `start` is where YAML began to read what it could not finish.
+    """
     opening = source.line(start.line + 1)[start.column : start.column + 1]
-    spot = Spot(source, start.line + 1, start.column + 1)
-    if opening in ("'", '"') and opening:
-        escape = re.search(r"\\.?", source.line(line)[max(0, column - 2) :])
-        if opening == '"' and _inside_quotes(source, start, line, column) and escape:
-            return Spot(source, line, max(1, column - 1), 2), (
-                f"in double quotes a backslash begins an escape, and YAML knows no "
-                f"{shown(escape[0])}. Use single quotes, or write the backslash twice."
-            )
-        return spot, f"the quote {opening} that opens here is never closed."
+    if opening and opening in "'\"":
+        spot = Spot(source, start.line + 1, start.column + 1)
+        unclosed = spot, f"the quote {opening} that opens here is never closed."
+        return (opening == '"' and _unknown_escape(source, line, column)) or unclosed
     field = _FIELD.match(source.line(line))
-    value = (field["value"] or "") if field else ""
-    if field and value[:1] in ("'", '"') and value[:1]:
+    value = (field["value"] or "").rstrip() if field else ""
+    if field and value.startswith(("'", '"')):
         return Spot(source, line, column), (
-            "the text goes on behind its closing quote. Put the quotes around all of it: "
-            f"{field['key']}: {shown(quoted(value.rstrip()), 200)}"
+            f"the text goes on behind its closing quote. Put the quotes around all of it: "
+            f"{_key(field)}: {shown(quoted(value), 200)}"
         )
     return None
 
 
-def _inside_quotes(source: Source, start: yaml.Mark, line: int, column: int) -> bool:
-    behind = source.line(line)[max(0, column - 2) :]
-    return bool(behind.startswith("\\") or source.line(line)[column - 1 :].startswith("\\"))
+def _unknown_escape(source: Source, line: int, column: int) -> _Explained:
+    # libyaml's mark is at the backslash, the Python parser's behind it.
+    text = source.line(line)
+    for at in (column - 1, column - 2):
+        if text[max(0, at) :].startswith("\\"):
+            return Spot(source, line, at + 1, 2), (
+                f"in double quotes a backslash begins an escape, and YAML knows no "
+                f"{shown(text[at : at + 2])}. Use single quotes, or write the backslash twice."
+            )
+    return None
+
+
+def _key(field: re.Match[str]) -> str:
+    return shown(field["key"].rstrip())
 
 
 def _missing_colon(source: Source, line: int) -> _Explained:
@@ -133,7 +142,7 @@ def _special_start(source: Source, line: int) -> _Explained:
     spot = Spot(source, line, field.start("value") + 1)
     return spot, (
         f"YAML reads {value[0]} at the start of a value as {_MEANINGS[value[0]]}. For text, put "
-        f"it in quotes: {field['key']}: {shown(quoted(value), 200)}"
+        f"it in quotes: {_key(field)}: {shown(quoted(value), 200)}"
     )
 
 
@@ -148,12 +157,12 @@ def _second_colon(source: Source, line: int) -> _Explained:
         spot = Spot(source, line, field.start("value") + colon.start() + 1)
         return spot, (
             "YAML reads this ': ' as the start of another field. Put the text in quotes: "
-            f"{field['key']}: {shown(quoted(value), 200)}"
+            f"{_key(field)}: {shown(quoted(value), 200)}"
         )
     if field["indent"].strip(" ") == "" and field["indent"]:
         start = field.start("key")
-        return Spot(source, line, start + 1, len(field["key"])), (
-            f"'{shown(field['key'])}' is indented deeper than the field above it, so YAML takes "
+        return Spot(source, line, start + 1, len(field["key"].rstrip())), (
+            f"'{_key(field)}' is indented deeper than the field above it, so YAML takes "
             "the line as more of that field's text. Put it right below, without the spaces."
         )
     return None
