@@ -1,17 +1,18 @@
 """Settings: flags beat environment (PICOWATCH_…) beats picowatch.yaml beats the defaults here."""
 
 import difflib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
-    StringConstraints,
     ValidationError,
 )
 
@@ -36,6 +37,18 @@ def _not_low(value: Any) -> Any:
     if value == "low":
         raise ValueError("'low' is not supported yet; 'auto' and 'full' are")
     return value
+
+
+def _device(value: str) -> str:
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value):
+        raise ValueError("it must be auto, cuda, cuda:N (the N-th card), mps or cpu")
+    return value
+
+
+def _batch_size(value: Any) -> Any:
+    if value == "auto" or re.fullmatch(r"[1-9]\d?|1\d\d|2[0-4]\d|25[0-6]", str(value)):
+        return value
+    raise ValueError("it must be auto, or a whole number from 1 to 256")
 
 
 class Settings(BaseModel):
@@ -74,7 +87,7 @@ class Settings(BaseModel):
     interrupt: bool = Field(
         False, description="A newer save stops the image in work that it no longer asks for."
     )
-    device: Annotated[str, StringConstraints(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = Field(
+    device: Annotated[str, AfterValidator(_device)] = Field(
         "auto", description="auto, cuda, cuda:N, mps or cpu."
     )
     precision: Literal["auto", "float16", "bfloat16", "float32"] = Field(
@@ -83,7 +96,7 @@ class Settings(BaseModel):
     memory: Annotated[Literal["auto", "full", "low"], BeforeValidator(_not_low)] = Field(
         "auto", description="auto or full: the whole checkpoint stays on the device."
     )
-    batch_size: Literal["auto"] | Annotated[int, Field(ge=1, le=256)] = Field(
+    batch_size: Annotated[Literal["auto"] | int, BeforeValidator(_batch_size)] = Field(
         "auto", description="Images made together. auto: by device and size."
     )
     compile: Literal["auto", "never"] = Field(

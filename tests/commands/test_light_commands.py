@@ -1,0 +1,182 @@
+"""Commands that answer at once, on a machine without torch."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.commands.picowatch import PROJECT, picowatch
+
+SECONDS = 3.0  # a generous bound for a busy machine; benchmarks/ hold the real figure
+
+
+@pytest.fixture
+def without_torch(tmp_path: Path) -> str:
+    """A PYTHONPATH on which torch, diffusers and transformers cannot be imported."""
+    folder = tmp_path / "without_torch"
+    folder.mkdir()
+    for name in ("torch", "diffusers", "transformers"):
+        (folder / f"{name}.py").write_text(f"raise ImportError('{name} is absent here')\n")
+    return f"{folder}:{PROJECT}"
+
+
+def test_every_light_command_answers_without_torch(tmp_path: Path, without_torch: str) -> None:
+    """init, check, models, status, show's refusal and --help."""
+    calls = (
+        (("--help",), 0),
+        (("--version",), 0),
+        (("init",), 0),
+        (("check", "inbox/corgi.yaml"), 0),
+        (("models",), 0),
+        (("status",), 1),
+        (("show", "inbox/corgi.yaml"), 1),
+    )
+    for arguments, code in calls:
+        started = time.monotonic()
+        result = picowatch(tmp_path, *arguments, PYTHONPATH=without_torch)
+        assert result.returncode == code, (arguments, result.stderr)
+        assert "Traceback" not in result.stderr
+        assert time.monotonic() - started < SECONDS, arguments
+
+
+def test_check_lists_the_images_a_recipe_would_make(tmp_path: Path) -> None:
+    """As lines for people, and as JSON with every resolved field."""
+    recipe = tmp_path / "a.yaml"
+    recipe.write_text("prompt: a corgi\nsampler: euler_a\ncount: 2\nseed: 4294967295\n")
+    result = picowatch(tmp_path, "check", recipe)
+    assert result.returncode == 0
+    assert "2 images" in result.stdout
+    images = json.loads(picowatch(tmp_path, "check", "--json", recipe).stdout)
+    assert [image["seed"] for image in images] == [4294967295, 0]
+    assert images[0] == {
+        "recipe": str(recipe),
+        "place": 0,
+        "prompt": "a corgi",
+        "negative_prompt": "",
+        "checkpoint": "demo",
+        "vae": "baked",
+        "sampler": "Euler a",
+        "schedule_type": "uniform",
+        "steps": 24,
+        "cfg_scale": 7.5,
+        "width": 128,
+        "height": 128,
+        "clip_skip": 1,
+        "exact": False,
+        "priority": 0,
+        "seed": 4294967295,
+    }
+
+
+def test_check_says_what_is_wrong_with_every_file(tmp_path: Path) -> None:
+    """Exit code 1 if any file has a problem; the good ones are listed all the same."""
+    (tmp_path / "good.txt").write_text("a corgi\n")
+    (tmp_path / "bad.yaml").write_text("prompt: a corgi\nwidth: 500\nheigth: 512\n")
+    result = picowatch(tmp_path, "check", "good.txt", "bad.yaml", "missing.txt")
+    assert result.returncode == 1
+    assert "good.txt: 1 image" in result.stdout
+    assert "496 or 504 would do" in result.stderr
+    assert "Did you mean 'height'" in result.stderr
+    assert "missing.txt" in result.stderr
+
+
+def test_check_applies_the_inbox_s_defaults(tmp_path: Path) -> None:
+    """A recipe in the inbox is checked as the daemon would read it."""
+    (tmp_path / "inbox/pets").mkdir(parents=True)
+    (tmp_path / "inbox/_defaults.yaml").write_text("steps: 9\n")
+    (tmp_path / "inbox/pets/a.txt").write_text("a corgi\n")
+    result = picowatch(tmp_path, "check", "--json", "inbox/pets/a.txt")
+    assert json.loads(result.stdout)[0]["steps"] == 9
+
+
+def test_models_lists_what_is_installed_and_what_was_refused(tmp_path: Path) -> None:
+    """The embedded demo model is always there."""
+    folder = tmp_path / "models/checkpoints"
+    folder.mkdir(parents=True)
+    (folder / "old.ckpt").write_bytes(b"\x80\x02}q")
+    result = picowatch(tmp_path, "models")
+    assert result.returncode == 0
+    assert "demo" in result.stdout
+    assert "old.ckpt  refused: " in result.stdout
+    rows = json.loads(picowatch(tmp_path, "models", "--json").stdout)
+    demo, old = rows
+    assert set(demo) == {"name", "kind", "path", "bytes", "hash", "native_size", "refused"}
+    assert (demo["name"], demo["native_size"], demo["refused"]) == ("demo", 128, None)
+    assert len(demo["hash"]) == 64
+    assert old["refused"]
+
+
+def test_init_makes_the_folders_and_overwrites_nothing(tmp_path: Path) -> None:
+    """A commented settings file with every setting, and recipes that are valid."""
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new/picowatch.yaml").write_text("settle_seconds: 1\n")
+    result = picowatch(tmp_path, "init", "new")
+    assert result.returncode == 0
+    assert (tmp_path / "new/picowatch.yaml").read_text() == "settle_seconds: 1\n"
+    assert (tmp_path / "new/inbox/live/_defaults.yaml").exists()
+    assert (tmp_path / "new/models/checkpoints").is_dir()
+    (tmp_path / "new/picowatch.yaml").unlink()
+    picowatch(tmp_path, "init", "new")
+    recipes = sorted((tmp_path / "new/inbox").glob("*.*"))
+    assert len(recipes) >= 3
+    assert picowatch(tmp_path / "new", "check", *recipes).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("settle_secnods: 1\n", "picowatch.yaml, line 1: unknown setting 'settle_secnods'. Did"),
+        ("device: gpu\n", "picowatch.yaml, line 1: device 'gpu'"),
+        ("# x\nbatch_size: 0\n", "picowatch.yaml, line 2: batch_size 0"),
+        ("hooks: {}\n", "Hooks are not supported yet"),
+        ("file_name: '{seed}'\n", "must hold {number}"),
+        ("file_name: '{nmber}'\n", "cannot be used"),
+        ("- a\n", "must hold `name: value` lines"),
+        ("a: [\n", "is not valid YAML"),
+    ],
+)
+def test_bad_settings_end_with_exit_code_2(tmp_path: Path, text: str, said: str) -> None:
+    """And with the place and the remedy."""
+    (tmp_path / "inbox").mkdir()
+    (tmp_path / "picowatch.yaml").write_text(text)
+    result = picowatch(tmp_path, "run", "--once")
+    assert result.returncode == 2
+    assert said in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_flags_beat_environment_beats_file(tmp_path: Path) -> None:
+    """Folders of the file are relative to the file's own folder."""
+    for name in ("file", "env", "flag"):
+        (tmp_path / "etc" / name).mkdir(parents=True)
+        (tmp_path / "etc" / name / "a.txt").write_text(f"{name}\n")
+    settings = tmp_path / "etc/my.yaml"
+    settings.write_text("inbox: file\nmax_images_per_save: 1\n")
+    recipe = tmp_path / "etc/file/a.txt"
+    recipe.write_text("one\ntwo\n")
+    result = picowatch(tmp_path, "check", recipe, "--settings", settings)
+    assert result.returncode == 1
+    result = picowatch(
+        tmp_path, "check", recipe, "--settings", settings, PICOWATCH_MAX_IMAGES_PER_SAVE="2"
+    )
+    assert result.returncode == 0
+
+
+@pytest.mark.parametrize(("inbox", "outbox"), [("both", "both"), ("a", "a/out"), ("a/in", "a")])
+def test_an_inbox_inside_the_outbox_or_the_reverse_is_refused(
+    tmp_path: Path, inbox: str, outbox: str
+) -> None:
+    """It would loop."""
+    (tmp_path / inbox).mkdir(parents=True)
+    result = picowatch(tmp_path, "run", "--once", "--inbox", inbox, "--outbox", outbox)
+    assert result.returncode == 2
+    assert "separate folders" in result.stderr
+
+
+def test_a_missing_inbox_is_said(tmp_path: Path) -> None:
+    """It may just not be mounted, so it is not made."""
+    result = picowatch(tmp_path, "run", "--once")
+    assert result.returncode == 2
+    assert "picowatch init" in result.stderr
+    assert not (tmp_path / "inbox").exists()

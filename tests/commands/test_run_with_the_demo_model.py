@@ -1,0 +1,298 @@
+"""The whole job as a user sees it, with the real model: recipes in, pictures out."""
+
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from PIL import Image, ImageChops
+from sd_parsers import ParserManager
+
+from tests.colours import background_of, colour_at
+from tests.commands.picowatch import picowatch, start
+from tests.house import wait_for
+
+RECIPES = {
+    "circle.txt": "a large red circle on a blue background --seed 2\n",
+    "pets/corgi.yaml": (
+        "prompt: a corgi wearing a red hat on a blue background\nseed: 7\ncount: 2\n"
+    ),
+    "rich.yaml": (
+        "prompt: a (green:1.2) heart on a white background, [näch]\n"
+        "negative_prompt: 'blurry, \"dim\": x'\n"
+        "sampler: Euler a\nsteps: 12\ncfg_scale: 5\nsize: 136x128\nseed: 3\nclip_skip: 2\n"
+        "exact: true\n"
+    ),
+    "bad.yaml": "stesp: 300\n",
+}
+
+
+class Finished(NamedTuple):
+    """A folder after one run, and what the run said."""
+
+    folder: Path
+    result: subprocess.CompletedProcess[str]
+
+    def picture(self, name: str) -> Path:
+        return self.folder / "outbox" / name
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """One `run --once` over all recipes above."""
+    folder = tmp_path_factory.mktemp("user")
+    for name, text in RECIPES.items():
+        path = folder / "inbox" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return Finished(folder, picowatch(folder, "run", "--once"))
+
+
+def test_the_picture_shows_what_the_recipe_says(finished: Finished) -> None:
+    """A red circle on blue."""
+    picture = finished.picture("circle/0001-2.png")
+    assert colour_at(picture, 0.5, 0.5) == "red"
+    assert background_of(picture) == "blue"
+    assert background_of(finished.picture("pets/corgi/0001-7.png")) == "blue"
+
+
+def test_a_failed_recipe_gives_exit_code_1_and_the_rest_is_made(finished: Finished) -> None:
+    """With a readable error file."""
+    assert finished.result.returncode == 1
+    error = (finished.folder / "outbox/bad.yaml.error.txt").read_text()
+    assert "unknown field 'stesp'. Did you mean 'steps'?" in error
+    assert len(list((finished.folder / "outbox").rglob("0*.png"))) == 4
+
+
+def test_plain_lines_tell_the_story(finished: Finished) -> None:
+    """On the console and in the log alike; no tracebacks, no warnings of libraries."""
+    for line in ("pets/corgi.yaml: saved, 2 images queued", "circle.txt: circle/0001-2.png"):
+        assert line in finished.result.stdout
+        assert line in (finished.folder / "outbox/picowatch.log").read_text()
+    assert finished.result.stderr == ""
+
+
+def test_a_second_run_makes_nothing_again(finished: Finished) -> None:
+    """And is quick: no engine is started."""
+    before = {path: path.stat().st_mtime_ns for path in finished.folder.rglob("0*.png")}
+    result = picowatch(finished.folder, "run", "--once")
+    assert result.returncode == 0
+    assert {path: path.stat().st_mtime_ns for path in finished.folder.rglob("0*.png")} == before
+
+
+def test_sd_parsers_reads_every_value(finished: Finished) -> None:
+    """A1111's text, as other tools read it."""
+    parsed = ParserManager().parse(finished.picture("rich/0001-3.png"))
+    assert parsed is not None
+    (sampler,) = parsed.samplers
+    assert sampler.name == "Euler a"
+    assert sampler.parameters == {
+        "steps": "12",
+        "cfg_scale": "5",
+        "seed": "3",
+        "scheduler": "Uniform",
+    }
+    assert [prompt.value for prompt in sampler.prompts] == [
+        "a (green:1.2) heart on a white background, [näch]"
+    ]
+    assert [prompt.value for prompt in sampler.negative_prompts] == ['blurry, "dim": x']
+    assert sampler.model is not None
+    assert sampler.model.name == "demo"
+    assert len(sampler.model.hash or "") == 10
+    assert parsed.metadata["Size"] == "136x128"
+    assert parsed.metadata["Clip skip"] == "2"
+
+
+def test_the_texts_stand_before_the_image_data(finished: Finished) -> None:
+    """So that readers need not load the picture."""
+    content = finished.picture("rich/0001-3.png").read_bytes()
+    for keyword in (b"tEXtparameters", b"picowatch\0"):
+        assert 0 < content.index(keyword) < content.index(b"IDAT")
+
+
+def test_show_prints_a_recipe_that_makes_the_same_pixels(finished: Finished) -> None:
+    """Dropped into an inbox it gives the picture again."""
+    names = ("rich/0001-3.png", "circle/0001-2.png")
+    result = picowatch(finished.folder, "show", *(finished.picture(name) for name in names))
+    assert result.returncode == 0
+    again = finished.folder / "again"
+    (again / "inbox").mkdir(parents=True)
+    (again / "inbox/both.yaml").write_text(result.stdout)
+    assert picowatch(again, "run", "--once").returncode == 0
+    remade = sorted((again / "outbox/both").glob("*.png"))
+    for name, picture in zip(names, remade, strict=True):
+        # The first is exact: the same pixels always. The other was made in another batch size.
+        allowed = 0 if name.startswith("rich") else 2
+        assert difference(finished.picture(name), picture) <= allowed, name
+
+
+def difference(one: Path, other: Path) -> int:
+    """The largest difference of any channel of any pixel."""
+    with Image.open(one) as first, Image.open(other) as second:
+        bands = ImageChops.difference(first.convert("RGB"), second.convert("RGB")).split()
+    return max(int(band.getextrema()[1]) for band in bands)
+
+
+def test_show_gives_the_whole_chunk_as_json(finished: Finished) -> None:
+    """Everything interface.md lists: request, hashes, recipe, save, place, device, timings."""
+    result = picowatch(finished.folder, "show", "--json", finished.picture("rich/0001-3.png"))
+    chunk = json.loads(result.stdout)
+    assert chunk["request"]["clip_skip"] == 2
+    assert chunk["recipe_path"] == "rich.yaml"
+    assert len(chunk["save_digest"]) == len(chunk["request_digest"]) == 64
+    rendered = chunk["rendered"]
+    assert rendered["batch_size"] == 1
+    assert rendered["device"]
+    assert rendered["precision"]
+    assert {"picowatch", "torch", "diffusers", "transformers"} <= set(rendered["versions"])
+    assert {"encode", "denoise", "decode"} <= set(rendered["timings"])
+
+
+def test_show_refuses_what_is_no_picture_of_ours(finished: Finished) -> None:
+    """In words, with exit code 1."""
+    plain = finished.folder / "plain.png"
+    Image.new("RGB", (8, 8)).save(plain)
+    for path in (plain, finished.folder / "inbox/bad.yaml", finished.folder / "none.png"):
+        result = picowatch(finished.folder, "show", path)
+        assert result.returncode == 1
+        assert str(path) in result.stderr
+        assert "Traceback" not in result.stderr
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[tuple[Path, "subprocess.Popen[str]"]]:
+    """A started daemon in a user's folder."""
+    (tmp_path / "inbox").mkdir()
+    process = start(tmp_path, "run")
+    wait_for((tmp_path / "outbox/now.txt").exists, "the daemon")
+    yield tmp_path, process
+    process.kill()
+    process.communicate()
+
+
+def test_the_edit_save_look_loop(daemon: tuple[Path, "subprocess.Popen[str]"]) -> None:
+    """Save, look; edit, look; a mistake, an error file; mended; killed; exactly twenty."""
+    folder, process = daemon
+    hello, outbox = folder / "inbox/hello.txt", folder / "outbox"
+    subprocess.run(
+        'echo "a red circle on a blue background" > inbox/hello.txt',
+        shell=True,
+        cwd=folder,
+        check=True,
+    )
+    wait_for(lambda: len(list(outbox.glob("hello/*.png"))) == 1, "the first picture")
+    assert colour_at(next(outbox.glob("hello/0001-*.png")), 0.5, 0.5) == "red"
+
+    subprocess.run(["sed", "-i", "s/red/green/", hello], check=True)
+    wait_for(lambda: len(list(outbox.glob("hello/*.png"))) == 2, "the second picture")
+    assert colour_at(next(outbox.glob("hello/0002-*.png")), 0.5, 0.5) == "green"
+    wait_for(lambda: colour_at(outbox / "latest.png", 0.5, 0.5) == "green", "latest.png")
+
+    recipe, error = folder / "inbox/many.yaml", outbox / "many.yaml.error.txt"
+    recipe.write_text("prompt: a corgi\nstesp: 10\n")
+    wait_for(error.exists, "the error file")
+    assert "Did you mean 'steps'?" in error.read_text()
+    recipe.write_text("prompt: a corgi\nsteps: 10\ncount: 20\n")
+    wait_for(lambda: not error.exists(), "the error file's end")
+
+    wait_for(lambda: len(list(outbox.glob("many/*.png"))) >= 3, "some of the twenty")
+    process.kill()
+    process.wait()
+    engine_ended(folder)
+    assert len(list(outbox.glob("many/*.png"))) < 20
+    assert picowatch(folder, "status").returncode == 1
+    assert picowatch(folder, "run", "--once").returncode == 0
+    pictures = sorted(outbox.glob("many/*.png"))
+    assert len(pictures) == 20
+    seeds = sorted(int(path.stem.split("-")[1]) for path in pictures)
+    assert seeds == list(range(seeds[0], seeds[0] + 20))
+
+
+def engine_ended(folder: Path) -> None:
+    """The engine's process goes with the daemon, even if that was killed."""
+    wait_for(lambda: not engines_in(folder), "the engine's end")
+
+
+def engines_in(folder: Path) -> list[str]:
+    """Processes of an engine whose working folder this is."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_text()
+            if "child_main" in words and (process / "cwd").resolve() == folder:
+                found.append(process.name)
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("phase", ["idle", "engine start", "rendering"])
+def test_a_signal_ends_it_within_two_seconds(
+    daemon: tuple[Path, "subprocess.Popen[str]"], number: signal.Signals, phase: str
+) -> None:
+    """In every phase, the engine with it; the image in work goes back to the queue."""
+    folder, process = daemon
+    status = folder / "outbox/.picowatch/status.json"
+    if phase != "idle":
+        (folder / "inbox/a.yaml").write_text("prompt: a corgi\nsteps: 150\ncount: 4\n")
+        wait_for(lambda: engines_in(folder), "the engine")
+    if phase == "rendering":
+        wait_for(lambda: json.loads(status.read_text())["step"] > 0, "a step")
+    started = time.monotonic()
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    assert time.monotonic() - started < 2
+    assert process.returncode == 0
+    assert "Traceback" not in output
+    assert not engines_in(folder)
+    images = json.loads(status.read_text())["images"]
+    assert images["running"] == 0
+    assert images["queued"] == (0 if phase == "idle" else 4)
+
+
+def test_ctrl_c_in_a_single_run_gives_130(tmp_path: Path) -> None:
+    """As shells expect it."""
+    (tmp_path / "inbox").mkdir()
+    (tmp_path / "inbox/a.yaml").write_text("prompt: a corgi\nsteps: 150\ncount: 50\n")
+    process = start(tmp_path, "run", "--once")
+    wait_for(lambda: engines_in(tmp_path), "the engine")
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+
+
+def test_a_second_daemon_is_told_of_the_first(
+    daemon: tuple[Path, "subprocess.Popen[str]"],
+) -> None:
+    """Exit code 3, and the first one goes on."""
+    folder, process = daemon
+    result = picowatch(folder, "run")
+    assert result.returncode == 3
+    assert str(process.pid) in result.stderr
+    assert process.poll() is None
+
+
+def test_status_tells_what_runs(daemon: tuple[Path, "subprocess.Popen[str]"]) -> None:
+    """From status.json and the lock alone."""
+    folder, _ = daemon
+    assert picowatch(folder, "status").returncode == 0
+    status = json.loads(picowatch(folder, "status", "--json").stdout)
+    assert status["running"] is True
+    assert set(status["images"]) == {"queued", "running", "done", "failed", "cancelled"}
+
+
+def test_the_daemon_is_up_at_once_and_small(
+    daemon: tuple[Path, "subprocess.Popen[str]"],
+) -> None:
+    """No torch in it: it idles small, and starts its engine with the first image."""
+    folder, process = daemon
+    memory = Path(f"/proc/{process.pid}/status").read_text()
+    resident = int(memory.split("VmRSS:")[1].split()[0]) / 1024
+    assert resident < 90, f"{resident:.0f} MB"
+    assert not engines_in(folder)
+    assert "torch" not in Path(f"/proc/{process.pid}/maps").read_text()
