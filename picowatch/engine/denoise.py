@@ -27,6 +27,7 @@ def denoise(
     `conditions` are the encoded negative prompts and prompts, one row for each image.
     """
     scheduler = sampler.scheduler
+    negative, positive = (states.to(unet.dtype) for states in conditions)
     drawn = {"generator": list(generators)} if sampler.draws_noise else {}
     latents: torch.Tensor = noise * scheduler.init_noise_sigma
     total = len(scheduler.timesteps)
@@ -34,7 +35,7 @@ def denoise(
         if interrupted():
             raise EngineStopped("The batch was interrupted.")
         scaled = scheduler.scale_model_input(latents, timestep)
-        predicted = _guided(unet, scaled, timestep, conditions, cfg_scale)
+        predicted = _guided(unet, scaled, timestep, (negative, positive), cfg_scale)
         latents = scheduler.step(predicted, timestep, latents, **drawn).prev_sample
         on_step(done, total)
     return latents

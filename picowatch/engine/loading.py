@@ -46,28 +46,27 @@ class Checkpoints:
         self._checkpoint = ""
         self._vae = ("", "")
 
-    def get(self, request: ImageRequest) -> Loaded:
+    def held(self, request: ImageRequest) -> Loaded | None:
+        """The parts this image needs, if they are in memory."""
+        same = self._checkpoint == request.checkpoint_hash
+        return self._loaded if same and self._vae == (request.vae, request.vae_hash) else None
+
+    def load(self, request: ImageRequest) -> Loaded:
         """The parts this image needs; what it does not need goes before anything comes."""
-        vae = (request.vae, request.vae_hash)
-        if self._loaded is not None and self._checkpoint == request.checkpoint_hash:
-            if vae == self._vae:
-                return self._loaded
-            prompts, unet, schedule = (
-                self._loaded.prompts,
-                self._loaded.unet,
-                self._loaded.schedule,
-            )
-            self._forget()
-        else:
-            self._forget()
+        kept = self._loaded if self._checkpoint == request.checkpoint_hash else None
+        self._loaded = None
+        if kept is None:
+            self._give_memory_back()
             prompts, unet, schedule = self._load_checkpoint(request)
+        else:
+            prompts, unet, schedule = kept.prompts, kept.unet, kept.schedule
+            del kept
         self._loaded = Loaded(prompts, unet, self._load_vae(request), schedule)
-        self._checkpoint, self._vae = request.checkpoint_hash, vae
+        self._checkpoint, self._vae = request.checkpoint_hash, (request.vae, request.vae_hash)
         return self._loaded
 
-    def _forget(self) -> None:
-        """Give the memory back before more is needed."""
-        self._loaded = None
+    def _give_memory_back(self) -> None:
+        """Before more is taken."""
         gc.collect()
         if self._place.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -98,13 +97,14 @@ class Checkpoints:
         return weights.fill(vae, tensors, f"VAE of {model.name!r}", self._place)
 
     def _unet(self, model: Model, configs: Path) -> Any:
+        place = self._place.for_unet(model.native_size)
         config = _config(configs / "unet" / "config.json")
         if model.layout == "file":
-            tensors = weights.read_unet(model.path, config, self._place)
+            tensors = weights.read_unet(model.path, config, place)
         else:
-            tensors = weights.read_tensors(weight_files(model.path / "unet"), self._place)
+            tensors = weights.read_tensors(weight_files(model.path / "unet"), place)
         unet = weights.empty(UNet2DConditionModel, config)
-        return weights.fill(unet, tensors, f"UNet of {model.name!r}", self._place)
+        return weights.fill(unet, tensors, f"UNet of {model.name!r}", place)
 
     def _text_encoder(self, model: Model, configs: Path) -> Any:
         config = _config(configs / "text_encoder" / "config.json")

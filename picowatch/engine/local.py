@@ -1,16 +1,16 @@
 """Makes pictures in this process: the story of a batch, from requests to pixels."""
 
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 
 from picowatch.catalog import Catalog
 from picowatch.engine.decode import decode
 from picowatch.engine.denoise import denoise
-from picowatch.engine.devices import Place, choose_place
+from picowatch.engine.devices import Place, choose_place, precision_name
 from picowatch.engine.loading import Checkpoints, Loaded
 from picowatch.engine.noise import generators_for, initial_noise
 from picowatch.engine.options import EngineOptions
@@ -45,68 +45,64 @@ class LocalEngine:
         a prompt to its neighbour's length would change its picture.
         """
         timings: dict[str, float] = {}
-        with _timed(timings, "load"):
-            loaded = self._checkpoints.get(batch[0])
+        loaded = self._checkpoints.held(batch[0])
+        if loaded is None:
+            with _timed(timings, "load"):
+                loaded = self._checkpoints.load(batch[0])
         groups = _groups(batch, loaded)
-        made: dict[int, RenderedImage] = {}
+        drawn: list[list[bytes]] = []
         with _algorithms(exact=batch[0].exact):
-            for number, (chunks, members) in enumerate(groups):
-                requests = [batch[member] for member in members]
+            for number, group in enumerate(groups):
                 report = _shifted(on_step, number, len(groups))
-                pixels = _draw(loaded, self._place, requests, chunks, report, interrupted, timings)
-                for member, picture in zip(members, pixels, strict=True):
-                    made[member] = self._rendered(batch[member], picture, len(members), chunks)
+                drawn.append(_draw(loaded, self._place, group, report, interrupted, timings))
         share = {phase: seconds / len(batch) for phase, seconds in timings.items()}
-        for image in made.values():
-            image.timings.update(share)
-        return [made[member] for member in range(len(batch))]
-
-    def _rendered(
-        self, request: ImageRequest, pixels: bytes, batch_size: int, chunks: int
-    ) -> RenderedImage:
-        return RenderedImage(
-            width=request.width,
-            height=request.height,
-            pixels=pixels,
-            device=self._place.name,
-            precision=self._place.precision,
-            batch_size=batch_size,
-            compiled=False,
-            memory_rung="full",
-            chunks=chunks,
-            versions=versions(),
-        )
+        images = {
+            place: _rendered(batch[place], pixels, group, loaded, self._place, share)
+            for group, pictures in zip(groups, drawn, strict=True)
+            for place, pixels in zip(group.places, pictures, strict=True)
+        }
+        return [images[place] for place in range(len(batch))]
 
 
-def _groups(batch: Sequence[ImageRequest], loaded: Loaded) -> list[tuple[int, list[int]]]:
-    """Places in the batch by number of chunks; with `exact`, each image by itself."""
-    groups: dict[tuple[int, int], list[int]] = defaultdict(list)
-    for member, request in enumerate(batch):
+class _Group(NamedTuple):
+    """Images that go through the UNet together, and where in the batch they stand."""
+
+    chunks: int
+    places: list[int]
+    requests: list[ImageRequest]
+
+
+def _groups(batch: Sequence[ImageRequest], loaded: Loaded) -> list[_Group]:
+    """The batch by number of chunks; with `exact`, each image by itself."""
+    groups: dict[tuple[int, int], _Group] = {}
+    for place, request in enumerate(batch):
         texts = (request.prompt, request.negative_prompt)
         chunks = max(len(loaded.prompts.chunks(text)) for text in texts)
-        groups[chunks, member if request.exact else 0].append(member)
-    return [(chunks, members) for (chunks, _), members in groups.items()]
+        key = (chunks, place if request.exact else 0)
+        group = groups.setdefault(key, _Group(chunks, [], []))
+        group.places.append(place)
+        group.requests.append(request)
+    return list(groups.values())
 
 
 def _draw(
     loaded: Loaded,
     place: Place,
-    requests: Sequence[ImageRequest],
-    chunks: int,
+    group: _Group,
     on_step: OnStep,
     interrupted: Interrupted,
     timings: dict[str, float],
 ) -> list[bytes]:
-    """Pixels of images that go through the UNet together: encode, denoise, decode."""
-    first = requests[0]
+    """The pixels of one group: encode, denoise, decode."""
+    first = group.requests[0]
     with _timed(timings, "encode"):
-        negative = _encoded(loaded, [r.negative_prompt for r in requests], chunks, first.clip_skip)
-        positive = _encoded(loaded, [r.prompt for r in requests], chunks, first.clip_skip)
+        negative = _encoded(loaded, group, [r.negative_prompt for r in group.requests])
+        positive = _encoded(loaded, group, [r.prompt for r in group.requests])
     with _timed(timings, "denoise"):
         sampler = build_sampler(
             first.sampler, first.schedule_type, first.steps, loaded.schedule, place.device
         )
-        generators = generators_for([request.seed for request in requests])
+        generators = generators_for([request.seed for request in group.requests])
         latents = denoise(
             loaded.unet,
             sampler,
@@ -124,10 +120,34 @@ def _draw(
         return [decode(loaded.vae, latent[None]) for latent in latents]
 
 
-def _encoded(loaded: Loaded, texts: Sequence[str], chunks: int, clip_skip: int) -> torch.Tensor:
-    """One row of hidden states for each text, all of one length."""
-    encoder = loaded.prompts
-    return torch.cat([encoder.encode(encoder.chunks(text), chunks, clip_skip) for text in texts])
+def _encoded(loaded: Loaded, group: _Group, texts: Sequence[str]) -> torch.Tensor:
+    """One row of hidden states for each text, all as long as the group's longest."""
+    encoder, clip_skip = loaded.prompts, group.requests[0].clip_skip
+    rows = [encoder.encode(encoder.chunks(text), group.chunks, clip_skip) for text in texts]
+    return torch.cat(rows)
+
+
+def _rendered(
+    request: ImageRequest,
+    pixels: bytes,
+    group: _Group,
+    loaded: Loaded,
+    place: Place,
+    timings: dict[str, float],
+) -> RenderedImage:
+    return RenderedImage(
+        width=request.width,
+        height=request.height,
+        pixels=pixels,
+        device=place.name,
+        precision=precision_name(loaded.unet.dtype),
+        batch_size=len(group.requests),
+        compiled=False,
+        memory_rung="full",
+        chunks=group.chunks,
+        timings=dict(timings),
+        versions=versions(),
+    )
 
 
 def _shifted(on_step: OnStep, group: int, groups: int) -> OnStep:
