@@ -1,0 +1,67 @@
+"""The import rules of docs/design.md, held by reading the sources."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "picowatch"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+# Imports point down: a part may import from lower lines and, where it is a folder, itself.
+LAYERS: list[set[str]] = [
+    {"errors"},
+    {"save", "settings", "recipe"},
+    {"metadata", "catalog"},
+    {"inbox", "ledger", "outbox", "engine"},
+    {"publishing", "console"},
+    {"answering", "worker"},
+    {"daemon"},
+    {"commands"},
+    {"cli"},
+    {"__main__"},
+]
+LEVELS = {part: level for level, parts in enumerate(LAYERS) for part in parts}
+HEAVY = {"torch", "diffusers", "transformers", "accelerate", "safetensors"}
+
+
+def part_of(path: Path) -> str:
+    """The file or folder directly below picowatch/ that a module belongs to."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports_of(path: Path) -> set[str]:
+    """Every module that a file names in an import, wherever it stands."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names.add(node.module or "")
+    return names
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_down(path: Path) -> None:
+    """No part imports from its own level or above."""
+    own = part_of(path)
+    if own == "__init__":
+        return
+    for name in imports_of(path):
+        if name.startswith("picowatch."):
+            other = name.split(".")[1]
+            assert other == own or LEVELS[other] < LEVELS[own], f"{own} imports {name}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_only_the_engine_imports_torch(path: Path) -> None:
+    """So that everything else is quick, and works without it."""
+    roots = {name.split(".")[0] for name in imports_of(path)}
+    assert part_of(path) == "engine" or not roots & HEAVY
+
+
+def test_sql_stands_in_the_ledger_alone() -> None:
+    """Tables have one owner."""
+    users = {part_of(path) for path in MODULES if "execute(" in path.read_text()}
+    assert users == {"ledger"}
