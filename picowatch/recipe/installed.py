@@ -50,7 +50,7 @@ def find_vae(written: str, known: Known) -> str:
     if found:
         raise NotInstalled(_ambiguous("vae", written, found))
     _refuse_refused("vae", written, known)
-    there = f"There are {_some(known.vaes)} and baked." if known.vaes else "There is only 'baked'."
+    there = f"There are {_some([*known.vaes, BAKED])}." if known.vaes else "There is only 'baked'."
     raise NotInstalled(
         f"no VAE '{shown(written)}' in models/vae. "
         f"{did_you_mean(_stem(written), [*known.vaes, BAKED])}{there}"

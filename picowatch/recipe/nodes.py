@@ -71,7 +71,7 @@ def compose(source: Source) -> list[Node]:
 class _Composer:
     def __init__(self, source: Source) -> None:
         self.source = source
-        self.events: Iterator[Any] = yaml.parse(source.text, _LOADER)
+        self.events: Iterator[Any] = yaml.parse(_without_blank_tabs(source), _LOADER)
         self.anchors: dict[str, Node | None] = {}
         self.unused: dict[str, Spot] = {}
         self.aliases = 0
@@ -155,6 +155,11 @@ class _Composer:
         first_line = self.raw(event).partition("\n")[0].rstrip()
         mark = event.start_mark
         return Spot(self.source, mark.line + 1, mark.column + 1, max(1, len(first_line)))
+
+
+def _without_blank_tabs(source: Source) -> str:
+    """The text with tabs on otherwise empty lines as spaces: editors leave them, YAML stumbles."""
+    return "\n".join(line if line.strip() else " " * len(line) for line in source.lines)
 
 
 def _about_tag(raw: str) -> str:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
+from pydantic.json_schema import SkipJsonSchema
 
 from picowatch.recipe.request import ImageRequest
 from picowatch.recipe.samplers import DEFAULT_SAMPLER
@@ -106,8 +107,9 @@ class Recipe(BaseModel):
         default=0, ge=-1_000_000, le=1_000_000, description="Whole number; higher goes first."
     )
 
-    place: int = Field(default=0, exclude=True, repr=False)
-    line: int = Field(default=1, exclude=True, repr=False)
+    # Where it stands in its file: the entry's number from 0, and its line from 1.
+    place: SkipJsonSchema[int] = Field(default=0, exclude=True, repr=False)
+    line: SkipJsonSchema[int] = Field(default=1, exclude=True, repr=False)
 
     @property
     def size(self) -> str:

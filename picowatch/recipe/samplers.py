@@ -133,7 +133,7 @@ def sampler_named(name: str) -> Sampler:
 def did_you_mean(written: str, names: list[str], before: str = "") -> str:
     """ "Did you mean 'x'? " if a name is close enough, else nothing."""
     spellings = {name.casefold(): name for name in reversed(names)}
-    close = difflib.get_close_matches(written[:100].casefold(), list(spellings), 1, 0.6)
+    close = difflib.get_close_matches(written[:100].casefold(), list(spellings), 1, 0.65)
     return f"Did you mean '{before}{spellings[close[0]]}'? " if close else ""
 
 

@@ -1,0 +1,57 @@
+"""What the tests of recipes share: a set of installed models, and reading in one line."""
+
+from picowatch.recipe import (
+    DefaultsFile,
+    Known,
+    KnownCheckpoint,
+    Recipe,
+    RecipeInvalid,
+    read_recipes,
+)
+
+DEMO = KnownCheckpoint("demo", 128)
+KNOWN = Known(demo=DEMO)
+
+
+def read(
+    text: str | bytes,
+    name: str = "corgi.yaml",
+    known: Known = KNOWN,
+    defaults: dict[str, str] | None = None,
+    max_images: int = 1000,
+) -> list[Recipe]:
+    """The recipes of a file with this text."""
+    content = text.encode() if isinstance(text, str) else text
+    files = [DefaultsFile(path, text.encode()) for path, text in (defaults or {}).items()]
+    return read_recipes(name, content, known, files, max_images)
+
+
+def read_one(
+    text: str | bytes,
+    name: str = "corgi.yaml",
+    known: Known = KNOWN,
+    defaults: dict[str, str] | None = None,
+) -> Recipe:
+    """The one recipe of a file with this text."""
+    (recipe,) = read(text, name, known, defaults)
+    return recipe
+
+
+def refused(
+    text: str | bytes,
+    name: str = "corgi.yaml",
+    known: Known = KNOWN,
+    defaults: dict[str, str] | None = None,
+    max_images: int = 1000,
+) -> RecipeInvalid:
+    """What is wrong with a file with this text."""
+    try:
+        recipes = read(text, name, known, defaults, max_images)
+    except RecipeInvalid as invalid:
+        return invalid
+    raise AssertionError(f"nothing was found wrong; it reads {recipes}")
+
+
+def messages(text: str | bytes, name: str = "corgi.yaml", known: Known = KNOWN) -> list[str]:
+    """The messages alone, in order."""
+    return [problem.message for problem in refused(text, name, known).problems]

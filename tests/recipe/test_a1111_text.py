@@ -1,0 +1,151 @@
+"""A1111's generation parameters as recipes."""
+
+import pytest
+
+from picowatch.recipe import Known, KnownCheckpoint
+from tests.recipe.reading import DEMO, messages, read, read_one, refused
+
+TXT = "corgi.txt"
+KNOWN = Known(
+    demo=DEMO,
+    checkpoints=(KnownCheckpoint("dreamshaper_8", 512), KnownCheckpoint("a, b: c", 512)),
+    vaes=("vae-ft-mse",),
+)
+BLOCK = """a corgi,
+# at the beach
+Negative prompt: blurry,
+dim
+Steps: 30, Sampler: DPM++ 2M SDE, Schedule type: Exponential, CFG scale: 6.5, Seed: 42, \
+Size: 512x768, Model hash: 879db523c3, Model: dreamshaper_8, VAE hash: 735e4c3a44, \
+VAE: vae-ft-mse.safetensors, Clip skip: 2, Version: v1.10.1
+"""
+
+
+def test_a_block_is_a_recipe_with_its_settings() -> None:
+    """Line breaks in the prompts are kept, and # is no comment here."""
+    recipe = read_one(BLOCK, TXT, KNOWN)
+    assert recipe.prompt == "a corgi,\n# at the beach"
+    assert recipe.negative_prompt == "blurry,\ndim"
+    assert recipe.model_dump(exclude={"prompt", "negative_prompt"}) == {
+        "checkpoint": "dreamshaper_8",
+        "vae": "vae-ft-mse",
+        "sampler": "DPM++ 2M SDE",
+        "schedule_type": "exponential",
+        "steps": 30,
+        "cfg_scale": 6.5,
+        "width": 512,
+        "height": 768,
+        "seed": 42,
+        "count": 1,
+        "clip_skip": 2,
+        "exact": False,
+        "priority": 0,
+    }
+
+
+def test_several_blocks_are_several_recipes() -> None:
+    """A Steps line ends a block; the first and last may have none."""
+    text = f"a cat\nNegative prompt: dim\n\n{BLOCK}\n\na fox\n\nwith a hat\nSteps: 3, Sampler: DDIM"
+    recipes = read(text + ", Model: dream\n\nan owl\n", TXT, KNOWN_ONE)
+    assert [(r.prompt, r.negative_prompt, r.steps) for r in recipes] == [
+        ("a cat", "dim", 24),
+        ("a corgi,\n# at the beach", "blurry,\ndim", 30),
+        ("a fox\n\nwith a hat", "", 3),
+        ("an owl", "", 24),
+    ]
+
+
+KNOWN_ONE = Known(
+    demo=DEMO, checkpoints=(KnownCheckpoint("dreamshaper_8", 512),), vaes=("vae-ft-mse",)
+)
+
+
+def test_blocks_without_steps_are_told_apart_by_blank_lines() -> None:
+    """A Negative prompt line alone makes it A1111's text."""
+    recipes = read("a\nNegative prompt: b\n\nc\nNegative prompt: d\n", TXT)
+    assert [(r.prompt, r.negative_prompt) for r in recipes] == [("a", "b"), ("c", "d")]
+
+
+def test_an_older_single_sampler_name_holds_the_schedule_type() -> None:
+    """As A1111 wrote it before version 1.9."""
+    recipe = read_one("a\nSteps: 3, Sampler: DPM++ 2M Karras, Seed: 1", TXT)
+    assert (recipe.sampler, recipe.schedule_type) == ("DPM++ 2M", "karras")
+
+
+def test_quoted_values_are_json() -> None:
+    """Commas, colons and letters of all languages."""
+    recipe = read_one('a\nSteps: 3, Sampler: Euler, Model: "a, b: c", Seed: 5', TXT, KNOWN)
+    assert (recipe.checkpoint, recipe.seed) == ("a, b: c", 5)
+
+
+def test_an_empty_prompt_is_a_prompt() -> None:
+    """A1111 writes its empty line."""
+    assert read_one("\nSteps: 3, Sampler: Euler, Seed: 1\n", TXT).prompt == ""
+
+
+def test_what_only_informs_is_ignored() -> None:
+    """Versions, hashes, and what Civitai adds."""
+    text = (
+        "a\nSteps: 3, Sampler: Euler, Created Date: 2025-01-01T10:00:00Z, "
+        'Civitai resources: [{"type":"checkpoint","modelVersionId":128713}], '
+        "Civitai metadata: {}, Model: demo, Model hash: 0123456789, Version: v1.10.1"
+    )
+    assert read_one(text, TXT).steps == 3
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (
+            "Denoising strength: 0.5",
+            "'Denoising strength' is not supported yet. Take it out to make the picture without "
+            "it.",
+        ),
+        (
+            'Lora hashes: "a: 1, b: 2"',
+            "'Lora hashes' is not supported yet. Take it out to make the picture without it.",
+        ),
+        (
+            "Hires upscale: 2",
+            "'Hires upscale' is not supported yet. Take it out to make the picture without it.",
+        ),
+        (
+            "Frobnication: high",
+            "unknown key 'Frobnication': nobody can tell whether the picture depends on it. Take "
+            "it out if it does not.",
+        ),
+        (
+            "Model hash: 879db523c3",
+            "the model with the hash 879db523c3 is not known by name. Write 'Model: ' and its "
+            "name in models/checkpoints instead.",
+        ),
+        (
+            "Model: dreamshaper_8",
+            "no checkpoint 'dreamshaper_8': models/checkpoints is empty, there is only 'demo'. "
+            "Put dreamshaper_8.safetensors there.",
+        ),
+        (
+            "Sampler: Euler a",
+            "'sampler' is given twice: already on line 2 as 'Sampler'. Keep one.",
+        ),
+        ("Size: 500x512", "width must be a multiple of 8: 496 or 504 would do."),
+    ],
+)
+def test_what_cannot_be_honoured_is_refused(line: str, message: str) -> None:
+    """The picture would be another one, and nobody would know."""
+    assert messages(f"a\nSteps: 3, Sampler: Euler, {line}, Seed: 1\n", TXT) == [message]
+
+
+def test_problems_point_into_the_steps_line() -> None:
+    """At the key that is refused, and at the value that is wrong."""
+    invalid = refused("a\nSteps: 300, Sampler: Euler, ENSD: 31337\n", TXT)
+    assert [(p.line, p.column, p.width) for p in invalid.problems] == [(2, 8, 3), (2, 29, 4)]
+
+
+def test_constructs_in_the_prompts_are_refused_with_their_places() -> None:
+    """As in any other recipe."""
+    text = "a\n<lora:x:1>\nNegative prompt: b,\n __c__\nSteps: 3, Sampler: Euler\n"
+    assert [(p.line, p.column, p.width) for p in refused(text, TXT).problems] == [
+        (2, 1, 10),
+        (4, 2, 5),
+    ]

@@ -1,0 +1,111 @@
+"""Whatever lies in the inbox: a recipe, or an error a person can read, in a moment."""
+
+import string
+from unittest.mock import patch
+
+import pytest
+import yaml
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from picowatch.recipe import RecipeInvalid, error_text, nodes, one_line, read_recipes
+from picowatch.recipe.fields import FIRST_NAME_OF, NOT_YET
+from tests.recipe.reading import KNOWN
+
+# Pieces that recipes, and mistakes in them, are made of.
+PIECES = [
+    *FIRST_NAME_OF,
+    *NOT_YET,
+    *(": ", ":", "- ", "\n", "\n  ", "\t", "---\n", " # ", "'", '"', "[", "]", "{", "}", "|", ">"),
+    *(
+        "&a ",
+        "*a",
+        "!!int ",
+        "<<",
+        "? ",
+        ", ",
+        "~",
+        "yes",
+        "1e3",
+        "012",
+        "1:30",
+        ".nan",
+        "\\",
+        "−1",
+    ),
+    *(
+        " --",
+        "steps 3",
+        "\\\n",
+        "Negative prompt: ",
+        "Steps: 3, Sampler: Euler, ",
+        "Model: ",
+        "512x",
+    ),
+    *("[a:b:0.5]", "(a:1.2)", "__x__", "AND", "\ufeff", "\x00", "🐶", "9" * 5000, "a" * 200),
+]
+TEXTS = st.lists(st.sampled_from(PIECES) | st.text(string.printable, max_size=5)).map("".join)
+NAMES = st.sampled_from(["a.yaml", "b/c.yml", "d.txt"])
+
+
+def check(name: str, content: bytes) -> None:
+    """Nothing but recipes, or RecipeInvalid with texts that can be shown."""
+    try:
+        recipes = read_recipes(name, content, KNOWN)
+    except RecipeInvalid as invalid:
+        text = error_text(invalid)
+        assert invalid.problems
+        assert text.replace("\n", "").replace("\N{ZERO WIDTH JOINER}", "").isprintable()
+        assert "\n" not in one_line(invalid)
+        assert all(problem.line >= 1 and problem.column >= 1 for problem in invalid.problems)
+    else:
+        for recipe in recipes:
+            recipe.digest("", "")
+            recipe.image_requests("", "", 0)
+
+
+@given(NAMES, st.binary())
+def test_any_bytes_are_recipes_or_an_error_for_people(name: str, content: bytes) -> None:
+    """No other exception, ever."""
+    check(name, content)
+
+
+@given(NAMES, TEXTS)
+@example("a.yaml", 'prompt: "\\ud800"')
+@example("d.txt", 'a\nSteps: 3, Sampler: Euler, Model: "\\ud800"')
+@example("a.yaml", "prompt: a\nsteps: 0b_")
+def test_any_text_is_recipes_or_an_error_for_people(name: str, text: str) -> None:
+    """Made of what recipes are made of."""
+    check(name, text.encode())
+
+
+@given(TEXTS)
+def test_without_libyaml_it_is_the_same(text: str) -> None:
+    """PyYAML's own parser is used where the accelerated one is missing."""
+    with patch.object(nodes, "_LOADER", yaml.SafeLoader):
+        check("a.yaml", text.encode())
+
+
+HOSTILE = {
+    "brackets": "prompt: '" + "(" * 1_000_000 + "'",
+    "bars": "prompt: '{" + "|" * 1_000_000 + "'",
+    "wildcards": "prompt: '" + "{a|b}" * 200_000 + "'",
+    "underscores": "prompt: '" + "/__" * 300_000 + "'",
+    "white space": "prompt: 'a" + " " * 1_000_000 + "BREA'",
+    "spaces in a key": "a" + " " * 1_000_000 + "b: c: d",
+    "blank lines": "steps: 3\n" + "\n" * 1_000_000,
+    "flags": "a" + " --steps 3" * 90_000,
+    "prompts": "a\n" * 500_000,
+    "parameters": "Steps: 1, Sampler: Euler, a" + " " * 1_000_000,
+    "json": "Steps: 1, Sampler: Euler, a: " + "[" * 1_000_000,
+    "base 60": "steps: 1" + ":1" * 500_000,
+    "control characters": "\x01\n" * 500_000,
+}
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("name", ["a.yaml", "a.txt"])
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+def test_a_megabyte_of_anything_is_answered(name: str, text: str) -> None:
+    """Each takes a second or so; what grows with the square of the length would take hours."""
+    check(name, text.encode())

@@ -1,0 +1,91 @@
+"""Bytes to text, whatever editor wrote them."""
+
+import codecs
+
+import pytest
+
+from picowatch.recipe import is_empty
+from tests.recipe.reading import messages, read, read_one, refused
+
+TEXT = "prompt: ein Corgi, 猫 🐶\nsteps: 3\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        TEXT.encode(),
+        codecs.BOM_UTF8 + TEXT.encode(),
+        codecs.BOM_UTF16_LE + TEXT.encode("utf-16-le"),
+        codecs.BOM_UTF16_BE + TEXT.encode("utf-16-be"),
+        TEXT.replace("\n", "\r\n").encode(),
+        TEXT.replace("\n", "\r").encode(),
+        codecs.BOM_UTF16_LE + TEXT.replace("\n", "\r\n").encode("utf-16-le"),
+    ],
+)
+def test_what_editors_write_is_read(content: bytes) -> None:
+    """UTF-8 and UTF-16 with their marks, and every line ending."""
+    recipe = read_one(content)
+    assert (recipe.prompt, recipe.steps) == ("ein Corgi, 猫 🐶", 3)
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n", "\r"])
+def test_any_other_encoding_is_told_with_the_first_bad_bytes_place(ending: str) -> None:
+    """Lines are counted as the editor counts them."""
+    invalid = refused(f"prompt: a{ending}# für".encode("latin-1"))
+    (problem,) = invalid.problems
+    assert (problem.line, problem.column) == (2, 4)
+    assert problem.message == (
+        "the byte 0xfc is not UTF-8. Save it as UTF-8 (most editors: Save As, Encoding)."
+    )
+    assert problem.source_line == "# f\\xfcr"
+
+
+def test_half_a_utf16_character_is_told() -> None:
+    """A file cut off in its middle."""
+    assert messages(codecs.BOM_UTF16_LE + "prompt: a".encode("utf-16-le") + b"\xd8") == [
+        "this is not whole UTF-16, although the file begins as such. Save it as UTF-8 (most "
+        "editors: Save As, Encoding)."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("character", "called"),
+    [
+        ("\0", "the NUL character (U+0000)"),
+        ("\x1b", "the invisible character U+001B"),
+        ("\x0c", "the invisible character U+000C"),
+        ("\x85", "the invisible character U+0085"),
+        ("\u2028", "the invisible character U+2028 (line separator)"),
+    ],
+)
+@pytest.mark.parametrize("name", ["corgi.yaml", "corgi.txt"])
+def test_characters_that_nobody_sees_are_refused(character: str, called: str, name: str) -> None:
+    """With their place; a tab is no such character."""
+    (problem,) = refused(f"# \t\n# a{character}b\n", name).problems
+    assert (problem.line, problem.column) == (2, 4)
+    assert problem.message == f"{called} cannot stand in a recipe. Delete it."
+
+
+def test_a_file_over_a_mebibyte_is_refused_before_it_is_read() -> None:
+    """The limit is told."""
+    assert messages(b"#" * (1024 * 1024 + 1)) == [
+        "the file is too long: 1,048,577 bytes; a recipe may have up to 1,048,576. Split it into "
+        "several files."
+    ]
+    assert read(b"#" * (1024 * 1024)) == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b" \r\n\t", codecs.BOM_UTF8, codecs.BOM_UTF8 + b"\n", codecs.BOM_UTF16_LE + b"\n\0"],
+)
+def test_an_empty_file_is_not_ready_yet(content: bytes) -> None:
+    """Nothing but a mark and white space."""
+    assert is_empty(content)
+    assert read(content) == []
+
+
+@pytest.mark.parametrize("content", [b"#", b"\0", b"\xff", codecs.BOM_UTF16_LE + b"a\0"])
+def test_a_file_with_anything_in_it_is_not_empty(content: bytes) -> None:
+    """Also when it cannot be read."""
+    assert not is_empty(content)

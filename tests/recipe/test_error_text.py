@@ -1,0 +1,115 @@
+"""The text of an error file, its one line in the log, and what it shows of hostile files."""
+
+from picowatch.errors import PicowatchError
+from picowatch.recipe import RecipeInvalid, error_text, one_line
+from tests.recipe.reading import read, refused
+
+
+def test_all_problems_of_a_file_come_at_once_in_the_promised_form() -> None:
+    """To the letter what the documentation of the interface shows."""
+    invalid = refused("prompt: a corgi\nsteps: 30\nstesp: 300\nwidth: 500\n")
+    assert error_text(invalid) == (
+        "inbox/corgi.yaml, line 3, column 1\n"
+        "\n"
+        "    3 | stesp: 300\n"
+        "        ^^^^^\n"
+        "unknown field 'stesp'. Did you mean 'steps'?\n"
+        "\n"
+        "inbox/corgi.yaml, line 4, column 8\n"
+        "\n"
+        "    4 | width: 500\n"
+        "               ^^^\n"
+        "width must be a multiple of 8: 496 or 504 would do.\n"
+        "\n"
+        "Nothing of this file was run. Save it again when it is mended.\n"
+    )
+
+
+def test_the_log_gets_the_same_in_one_line() -> None:
+    """The file once, each problem with its place."""
+    invalid = refused("prompt: a\nstesp: 300\nwidth: 500\n")
+    assert one_line(invalid, "in") == (
+        "in/corgi.yaml, line 2, column 1: unknown field 'stesp'. Did you mean 'steps'?; "
+        "line 3, column 8: width must be a multiple of 8: 496 or 504 would do."
+    )
+
+
+def test_it_is_an_error_like_any_other_of_picowatch() -> None:
+    """Whoever catches PicowatchError gets a readable text."""
+    invalid = refused("stesp: 3")
+    assert isinstance(invalid, PicowatchError)
+    assert "unknown field 'stesp'" in str(invalid)
+
+
+def test_control_characters_are_shown_as_escapes() -> None:
+    """An error file opened in a terminal moves no cursor and rings no bell."""
+    text = error_text(refused(b"prompt: a \x1b[31mred\x07\n"))
+    assert "    1 | prompt: a \\x1b[31mred\\x07\n                  ^^^^\n" in text
+    assert text.replace("\n", "").isprintable()
+
+
+def test_characters_that_turn_text_around_are_shown_as_escapes() -> None:
+    """U+202E would show the rest of the line backwards; file names are no safer."""
+    text = error_text(refused("stesp: \N{RIGHT-TO-LEFT OVERRIDE}3\n", name="a\x1b[2J\n.yaml"))
+    assert "\\u202e3" in text
+    assert "inbox/a\\x1b[2J\\n.yaml, line 1" in text
+
+
+def test_carets_stand_below_wide_characters() -> None:
+    """Chinese letters and most emoji take two columns of a terminal."""
+    text = error_text(refused("prompt: 猫 and 🐶, __x__\n"))
+    assert "    1 | prompt: 猫 and 🐶, __x__\n                           ^^^^^\n" in text
+
+
+def test_very_long_lines_are_cut_around_the_column() -> None:
+    """A prompt of a thousand words still shows the one that is meant."""
+    text = error_text(refused(f"prompt: {'word ' * 300} AND {'word ' * 300}\n"))
+    excerpt, carets = text.split("\n")[2:4]
+    assert len(excerpt) < 120
+    assert excerpt[carets.index("^") : carets.rindex("^") + 1] == "AND"
+
+
+def test_a_message_never_grows_with_the_file() -> None:
+    """Names of a megabyte are quoted in part."""
+    text = error_text(refused(f"prompt: a\nsampler: {'x' * 1_000_000}\n"))
+    assert len(text) < 2000
+
+
+def test_hundreds_of_problems_are_counted_not_listed() -> None:
+    """An error file stays readable."""
+    invalid = refused("".join(f"- {{prompt: a, steps: {steps}}}\n" for steps in range(200, 400)))
+    assert len(invalid.problems) == 200
+    assert "… and 150 more.\n" in error_text(invalid)
+
+
+def test_problems_of_defaults_name_their_own_file_once() -> None:
+    """However many recipes start from it, and together with the recipe's own problems."""
+    invalid = refused(
+        "- {prompt: a, stesp: 3}\n- prompt: b\n",
+        name="pets/corgi.yaml",
+        defaults={"_defaults.yaml": "steps: 24\n", "pets/_defaults.yaml": "steps: 0\ncfgs: 3\n"},
+    )
+    places = [(problem.file, problem.line, problem.column) for problem in invalid.problems]
+    assert places == [
+        ("pets/_defaults.yaml", 1, 8),
+        ("pets/_defaults.yaml", 2, 1),
+        ("pets/corgi.yaml", 1, 15),
+    ]
+    assert "inbox/pets/_defaults.yaml, line 1, column 8" in error_text(invalid)
+
+
+def test_defaults_that_are_no_yaml_do_not_hide_the_recipes_problems() -> None:
+    """Both files are mended in one go."""
+    invalid = refused("stesp: 3", defaults={"_defaults.yaml": "a: b: c"})
+    assert [problem.file for problem in invalid.problems] == [
+        "_defaults.yaml",
+        "corgi.yaml",
+        "corgi.yaml",
+    ]
+
+
+def test_valid_entries_of_an_invalid_file_are_not_given() -> None:
+    """All or nothing."""
+    invalid = refused("- prompt: a\n- promt: b\n")
+    assert isinstance(invalid, RecipeInvalid)
+    assert [recipe.prompt for recipe in read("- prompt: a\n- prompt: b\n")] == ["a", "b"]

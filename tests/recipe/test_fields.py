@@ -1,0 +1,210 @@
+"""The recipe's fields: what they take, their defaults, aliases and limits."""
+
+import pytest
+
+from picowatch.recipe import Known, KnownCheckpoint, Recipe
+from picowatch.recipe.fields import FIRST_NAME_OF, NOT_YET
+from tests.recipe.reading import DEMO, messages, read, read_one
+
+TWO = Known(
+    demo=DEMO,
+    checkpoints=(KnownCheckpoint("dreamshaper_8", 512), KnownCheckpoint("sd15/Realistic", 768)),
+    vaes=("vae-ft-mse",),
+    refused={"old.ckpt": "a .ckpt can run code; convert it to .safetensors."},
+)
+
+
+def test_everything_but_the_prompt_has_a_default() -> None:
+    """A prompt alone is a whole recipe."""
+    recipe = read_one("prompt: a corgi")
+    assert recipe.model_dump() == {
+        "prompt": "a corgi",
+        "negative_prompt": "",
+        "checkpoint": "demo",
+        "vae": "baked",
+        "sampler": "DPM++ 2M",
+        "schedule_type": "karras",
+        "steps": 24,
+        "cfg_scale": 7.5,
+        "width": 128,
+        "height": 128,
+        "seed": "random",
+        "count": 1,
+        "clip_skip": 1,
+        "exact": False,
+        "priority": 0,
+    }
+    assert recipe.wants_random_seed
+    assert recipe.size == "128x128"
+
+
+def test_every_field_is_read() -> None:
+    """What is written is what the recipe holds."""
+    recipe = read_one(
+        "prompt: a corgi\nnegative_prompt: blurry\ncheckpoint: dream\nvae: vae-ft-mse.safetensors\n"
+        "sampler: Euler\nschedule_type: Beta\nsteps: 30\ncfg_scale: 6\nsize: 512 x 768\nseed: 7\n"
+        "count: 3\nclip_skip: 2\nexact: yes\npriority: -4\n",
+        known=TWO,
+    )
+    assert recipe == Recipe(
+        prompt="a corgi",
+        negative_prompt="blurry",
+        checkpoint="dreamshaper_8",
+        vae="vae-ft-mse",
+        sampler="Euler",
+        schedule_type="beta",
+        steps=30,
+        cfg_scale=6.0,
+        width=512,
+        height=768,
+        seed=7,
+        count=3,
+        clip_skip=2,
+        exact=True,
+        priority=-4,
+    )
+
+
+@pytest.mark.parametrize(
+    ("written", "field", "value"),
+    [
+        ("negative: dim", "negative_prompt", "dim"),
+        ("model: demo", "checkpoint", "demo"),
+        ("ckpt: demo", "checkpoint", "demo"),
+        ("sd_model: demo", "checkpoint", "demo"),
+        ("sampler_name: DDIM", "sampler", "DDIM"),
+        ("guidance_scale: 3", "cfg_scale", 3.0),
+        ("cfg: 3", "cfg_scale", 3.0),
+        ("steps: '30'", "steps", 30),
+        ("width: 512", "height", 128),
+        ("size: 512×768", "height", 768),
+        ('size: "512X768"', "width", 512),
+        ("seed: -1", "seed", "random"),
+        ("seed: '-1'", "seed", "random"),
+        ("seed: −1", "seed", "random"),
+        ("seed: Random", "seed", "random"),
+        ("seed: 4294967295", "seed", 4294967295),
+        ("seed: [3, 1, 2]", "seed", (3, 1, 2)),
+        ("exact: off", "exact", False),
+        ("exact: 'true'", "exact", True),
+    ],
+)
+def test_aliases_and_forgiven_spellings(written: str, field: str, value: object) -> None:
+    """What users of other tools type by habit means the same; the first name is kept."""
+    assert getattr(read_one(f"prompt: a\n{written}"), field) == value
+
+
+def test_the_native_size_is_the_checkpoints() -> None:
+    """Without a size, the side of the checkpoint's native square."""
+    assert read_one("prompt: a\nmodel: realistic", known=TWO).size == "768x768"
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("steps: 0", "steps must be a whole number from 1 to 150, not 0."),
+        ("steps: 151", "steps must be a whole number from 1 to 150, not 151."),
+        ("steps: 24.5", "steps must be a whole number from 1 to 150, not 24.5."),
+        ("steps: many", "steps must be a whole number from 1 to 150, not 'many'."),
+        ("cfg_scale: 31", "cfg_scale must be a number from 1 to 30, not 31."),
+        ("cfg_scale: 7,5", "cfg_scale must be a number from 1 to 30. Write 7.5, with a point."),
+        ("clip_skip: 5", "clip_skip must be a whole number from 1 to 4, not 5."),
+        ("count: 1001", "count must be a whole number from 1 to 1000, not 1001."),
+        ("width: 500", "width must be a multiple of 8: 496 or 504 would do."),
+        ("width: 56", "width must be a whole number from 64 to 2048, not 56."),
+        ("size: 512x2056", "height must be a whole number from 64 to 2048, not 2056."),
+        ("size: 512x500", "height must be a multiple of 8: 496 or 504 would do."),
+        ("size: big", "size must be like 512x768, not 'big'."),
+        ("size: 512", "size must be like 512x768. For a square write 512x512."),
+        ("size: [512, 768]", "size must be like 512x768. Write 512x768."),
+        ("seed: -2", None),
+        ("seed: 4294967296", None),
+        ("seed: 1.5", None),
+        ("seed: []", "the list of seeds is empty. Write 'seed: random' or seeds."),
+        ("seed: [1, random]", "seed must be a whole number from 0 to 4294967295, not 'random'."),
+        ("exact: maybe", "exact must be true or false, not 'maybe'."),
+        ("exact: 1", "exact must be true or false, not 1."),
+        (
+            "seed: [1, 2]\ncount: 2",
+            "count and a list of seeds together: the list makes one image for each seed. "
+            "Take count out.",
+        ),
+        (
+            "size: 512x512\nwidth: 512",
+            "size together with width or height: keep one of them.",
+        ),
+        ("steps: 3\nsteps: 4", "'steps' is given twice: already on line 2. Keep one."),
+        (
+            "cfg: 3\ncfg_scale: 4",
+            "'cfg_scale' is given twice: already on line 2 as 'cfg'. Keep one.",
+        ),
+        ("stesp: 3", "unknown field 'stesp'. Did you mean 'steps'?"),
+        ("Negative-Prompt: x", "unknown field 'Negative-Prompt'. Did you mean 'negative_prompt'?"),
+        ("colour: red", "unknown field 'colour'."),
+        (
+            "schedule_type: karas",
+            "unknown schedule type 'karas'. Did you mean 'karras'? There are automatic, karras, "
+            "exponential, beta, uniform and sgm_uniform.",
+        ),
+        (
+            "sampler: DPM++ 2M Karras\nschedule_type: beta",
+            "the sampler's name says karras, schedule_type says beta. Keep one.",
+        ),
+        (
+            "vae: mse",
+            "no VAE 'mse' in models/vae. There is only 'baked'.",
+        ),
+    ],
+)
+def test_wrong_values_are_told_with_limit_and_remedy(written: str, message: str | None) -> None:
+    """Field, value, limit and what would do, one message for one mistake."""
+    expected = message or (
+        "seed must be a whole number from 0 to 4294967295, 'random' or a list of numbers, not "
+        f"{written.removeprefix('seed: ')}."
+    )
+    assert messages(f"prompt: a\n{written}\n") == [expected]
+
+
+@pytest.mark.parametrize("name", NOT_YET)
+def test_fields_of_later_versions_are_not_yet_rather_than_unknown(name: str) -> None:
+    """Whoever read the documentation is not told that a field does not exist."""
+    assert messages(f"prompt: a\n{name}: x\n") == [
+        f"'{name}' is not supported yet. Take it out to make the picture without it."
+    ]
+
+
+def test_no_field_is_both_supported_and_not_yet() -> None:
+    """Each name has one answer."""
+    assert not set(NOT_YET) & set(FIRST_NAME_OF)
+
+
+def test_a_recipe_without_a_prompt_is_told_so() -> None:
+    """The place is the recipe's first field."""
+    assert messages("- prompt: a\n- steps: 3\n") == ["a prompt is missing. Write 'prompt: …'."]
+
+
+def test_more_images_than_a_save_may_ask_for_are_refused() -> None:
+    """Before anything is made, with the name of the setting."""
+    assert messages("- {prompt: a, count: 600}\n- {prompt: b, count: 600}\n") == [
+        "this file asks for 1,200 images; one save may ask for 1,000 "
+        "(the setting max_images_per_save)."
+    ]
+    assert sum(r.image_count for r in read("- {prompt: a, count: 1000}")) == 1000
+
+
+def test_control_characters_written_as_yaml_escapes_are_refused() -> None:
+    """The file holds none, but the prompt would."""
+    assert messages('prompt: "a\\x1b[31m"') == [
+        "prompt holds the invisible character U+001B. Take it out."
+    ]
+
+
+def test_the_schema_says_what_the_table_in_the_docs_says() -> None:
+    """Each field has a description, and a default or the words for it."""
+    properties = Recipe.model_json_schema()["properties"]
+    assert list(properties) == list(Recipe.model_fields)[:-2]
+    for name, field in properties.items():
+        assert field["description"], name
+        assert name == "prompt" or "default" in field, name
+    assert Recipe.model_json_schema()["required"] == ["prompt"]
+    assert properties["checkpoint"]["aliases"] == ["model", "ckpt", "sd_model"]

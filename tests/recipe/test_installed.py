@@ -1,0 +1,111 @@
+"""Which installed checkpoint or VAE a name means."""
+
+import pytest
+
+from picowatch.recipe import Known, KnownCheckpoint
+from tests.recipe.reading import DEMO, messages, read_one
+
+DREAM = KnownCheckpoint("dreamshaper_8", 512)
+REAL = KnownCheckpoint("sd15/RealisticVision", 768)
+KNOWN = Known(
+    demo=DEMO,
+    checkpoints=(DREAM, REAL, KnownCheckpoint("dream", 512), KnownCheckpoint("realm", 512)),
+    vaes=("vae-ft-mse", "vae-ft-ema"),
+    refused={"old.ckpt": "a .ckpt can run code; convert it to .safetensors."},
+    default_checkpoint="realm",
+)
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("demo", "demo"),
+        ("dreamshaper_8", "dreamshaper_8"),
+        ("dreamshaper_8.safetensors", "dreamshaper_8"),
+        ("DREAMSHAPER_8.SafeTensors", "dreamshaper_8"),
+        ("dreams", "dreamshaper_8"),
+        ("Dreams", "dreamshaper_8"),
+        ("dream", "dream"),
+        ("sd15/RealisticVision", "sd15/RealisticVision"),
+        ("realisticvision", "sd15/RealisticVision"),
+        ("models/checkpoints/sd15/RealisticVision.safetensors", "sd15/RealisticVision"),
+    ],
+)
+def test_names_of_checkpoints_are_forgiving(written: str, meant: str) -> None:
+    """Ending optional, any case, a unique beginning; a whole name beats a beginning."""
+    assert read_one(f"prompt: a\ncheckpoint: {written}", known=KNOWN).checkpoint == meant
+
+
+def test_the_setting_decides_where_a_recipe_is_silent() -> None:
+    """The setting `checkpoint` may be as short as in a recipe."""
+    assert read_one("prompt: a", known=KNOWN).checkpoint == "realm"
+
+
+def test_the_only_installed_checkpoint_needs_no_naming() -> None:
+    """One installed: that one, before the demo."""
+    assert read_one("prompt: a", known=Known(demo=DEMO, checkpoints=(DREAM,))).size == "512x512"
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        (
+            "checkpoint: sdxl",
+            "no checkpoint 'sdxl' in models/checkpoints. There are dreamshaper_8, "
+            "sd15/RealisticVision, dream, realm and demo.",
+        ),
+        (
+            "checkpoint: dreamshapr_8",
+            "no checkpoint 'dreamshapr_8' in models/checkpoints. Did you mean 'dreamshaper_8'? "
+            "There are dreamshaper_8, sd15/RealisticVision, dream, realm and demo.",
+        ),
+        (
+            "checkpoint: d",
+            "the checkpoint 'd' could be dreamshaper_8, dream or demo. Write more of the name.",
+        ),
+        (
+            "checkpoint: old",
+            "the checkpoint 'old.ckpt' cannot be used: a .ckpt can run code; convert it to "
+            ".safetensors.",
+        ),
+        (
+            "checkpoint: runwayml/stable-diffusion-v1-5",
+            "'runwayml/stable-diffusion-v1-5' is not in models/checkpoints, and picowatch never "
+            "downloads. Fetch it once: hf download runwayml/stable-diffusion-v1-5 --local-dir "
+            "models/checkpoints/stable-diffusion-v1-5",
+        ),
+        (
+            "checkpoint: https://civitai.com/models/4384",
+            "'https://civitai.com/models/4384' is an address, and picowatch never downloads. "
+            "Fetch the .safetensors file into models/checkpoints and write its name.",
+        ),
+        (
+            "vae: vae-ft-msi",
+            "no VAE 'vae-ft-msi' in models/vae. Did you mean 'vae-ft-mse'? There are vae-ft-mse, "
+            "vae-ft-ema and baked.",
+        ),
+        ("vae: vae", "the vae 'vae' could be vae-ft-mse or vae-ft-ema. Write more of the name."),
+    ],
+)
+def test_names_that_mean_nothing_are_explained(written: str, message: str) -> None:
+    """What is there, what is close, why a file cannot be used, and that nothing is fetched."""
+    assert messages(f"prompt: a\n{written}", known=KNOWN) == [message]
+
+
+def test_several_checkpoints_and_no_setting_is_an_error_that_lists_them() -> None:
+    """Which one is meant is never guessed."""
+    known = Known(demo=DEMO, checkpoints=(DREAM, REAL))
+    assert messages("prompt: a", known=known) == [
+        "no checkpoint is named, and several are installed: dreamshaper_8 and "
+        "sd15/RealisticVision. Write 'checkpoint: …' here, or name one in the settings "
+        "(picowatch.yaml)."
+    ]
+
+
+def test_a_setting_that_names_nothing_is_told_as_the_settings_mistake() -> None:
+    """The recipe is not to blame."""
+    known = Known(demo=DEMO, default_checkpoint="gone")
+    assert messages("prompt: a", known=known) == [
+        "the setting checkpoint: no checkpoint 'gone': models/checkpoints is empty, there is "
+        "only 'demo'. Put gone.safetensors there."
+    ]

@@ -1,0 +1,183 @@
+"""A resolved recipe: its identity, its images, and the defaults it starts from."""
+
+import pytest
+
+from picowatch.recipe import Known, KnownCheckpoint, Recipe
+from tests.recipe.reading import DEMO, messages, read, read_one, refused
+
+HASHES = ("c" * 64, "")
+
+
+def digest(text: str) -> str:
+    return read_one(text).digest(*HASHES)
+
+
+def test_image_i_has_seed_plus_i_and_wraps() -> None:
+    """The last seed is followed by 0."""
+    requests = read_one("prompt: a\nseed: 4294967294\ncount: 3").image_requests(*HASHES, None)
+    assert [request.seed for request in requests] == [4294967294, 4294967295, 0]
+
+
+def test_a_list_of_seeds_makes_one_image_each() -> None:
+    """In its order."""
+    recipe = read_one("prompt: a\nseed: [5, 1]")
+    assert recipe.image_count == 2
+    assert not recipe.wants_random_seed
+    assert [request.seed for request in recipe.image_requests(*HASHES)] == [5, 1]
+
+
+def test_a_random_seed_is_drawn_once_for_all_images() -> None:
+    """By whoever accepts the save; without it there is no image."""
+    recipe = read_one("prompt: a\ncount: 2")
+    assert recipe.wants_random_seed
+    assert [request.seed for request in recipe.image_requests(*HASHES, 8)] == [8, 9]
+    with pytest.raises(ValueError, match="needs the seed"):
+        recipe.image_requests(*HASHES, None)
+
+
+def test_a_request_holds_every_resolved_value() -> None:
+    """And the hashes of the files that go in."""
+    (request,) = read_one(
+        "prompt: a\nnegative: b\nsampler: Euler a\nsteps: 3\ncfg: 7\nsize: 64x128\nseed: 1\n"
+        "clip_skip: 2\nexact: on"
+    ).image_requests("c" * 64, "d" * 64)
+    assert request.as_dict() == {
+        "prompt": "a",
+        "negative_prompt": "b",
+        "checkpoint": "demo",
+        "checkpoint_hash": "c" * 64,
+        "vae": "baked",
+        "vae_hash": "d" * 64,
+        "sampler": "Euler a",
+        "schedule_type": "uniform",
+        "steps": 3,
+        "cfg_scale": 7.0,
+        "width": 64,
+        "height": 128,
+        "seed": 1,
+        "clip_skip": 2,
+        "exact": True,
+    }
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("prompt: a", "# comment\n\nprompt: 'a'\npriority: 5\n"),
+        ("prompt: a", "prompt: a\nsampler: dpmpp_2m\nsize: 128x128\nseed: -1\nmodel: DEMO"),
+        ("prompt: a\ncfg: 7", "prompt: a\ncfg_scale: 7.0"),
+    ],
+)
+def test_the_same_entry_written_otherwise_is_the_same(one: str, other: str) -> None:
+    """Spelling, comments, place and priority are not what an entry asks for."""
+    assert digest(one) == digest(other)
+
+
+@pytest.mark.parametrize("change", ["steps: 25", "count: 2", "seed: 0", "exact: true", "cfg: 7"])
+def test_another_value_is_another_entry(change: str) -> None:
+    """Count and seed as they are written, too."""
+    assert digest("prompt: a") != digest(f"prompt: a\n{change}")
+
+
+def test_another_model_file_is_another_entry() -> None:
+    """The name alone is not what was asked for."""
+    recipe = read_one("prompt: a")
+    assert len({recipe.digest(c, v) for c in "ab" for v in "ab"}) == 4
+
+
+def test_the_digest_stays_what_it_is() -> None:
+    """Ledgers hold digests: a change here draws every random recipe anew."""
+    assert digest("prompt: a corgi") == (
+        "ba26c7038a8de66105c141c5bc7c1810f2489f40f93b271d6c4711f67b56d2f6"
+    )
+
+
+def test_a_recipe_cannot_be_changed() -> None:
+    """It is a value."""
+    with pytest.raises(ValueError, match="frozen"):
+        setattr(read_one("prompt: a"), "steps", 3)  # noqa: B010  (mypy knows that it is frozen)
+
+
+def test_defaults_apply_field_by_field_and_the_nearest_folder_wins() -> None:
+    """From the inbox's root down to the recipe, which is nearest of all."""
+    recipe = read_one(
+        "prompt: a\ncfg: 3\n",
+        defaults={
+            "_defaults.yaml": "steps: 10\ncfg_scale: 1\nclip_skip: 2\n",
+            "pets/_defaults.yaml": "steps: 20\nguidance_scale: 2\npriority: 10\n",
+        },
+    )
+    assert (recipe.steps, recipe.cfg_scale, recipe.clip_skip, recipe.priority) == (20, 3.0, 2, 10)
+
+
+@pytest.mark.parametrize(
+    ("defaults", "text", "size"),
+    [
+        ("size: 512x768", "", "512x768"),
+        ("size: 512x768", "width: 640", "640x768"),
+        ("width: 640", "size: 512x768", "512x768"),
+        ("width: 640", "height: 320", "640x320"),
+        ("width: 640", "", "640x128"),
+    ],
+)
+def test_a_size_in_defaults_is_a_width_and_a_height(defaults: str, text: str, size: str) -> None:
+    """So that each side can be set alone."""
+    assert read_one(f"prompt: a\n{text}", defaults={"_defaults.yaml": defaults}).size == size
+
+
+@pytest.mark.parametrize(
+    ("defaults", "text", "sampler", "schedule_type"),
+    [
+        ("sampler: DPM++ 2M Karras", "sampler: Euler a", "Euler a", "uniform"),
+        ("sampler: Euler\nschedule_type: beta", "sampler: UniPC", "UniPC", "uniform"),
+        ("sampler: Euler", "schedule_type: beta", "Euler", "beta"),
+        ("schedule_type: beta", "", "DPM++ 2M", "beta"),
+    ],
+)
+def test_a_nearer_sampler_takes_its_own_schedule_type(
+    defaults: str, text: str, sampler: str, schedule_type: str
+) -> None:
+    """A farther schedule type may not even go with it."""
+    recipe = read_one(f"prompt: a\n{text}", defaults={"_defaults.yaml": defaults})
+    assert (recipe.sampler, recipe.schedule_type) == (sampler, schedule_type)
+
+
+def test_a_nearer_list_of_seeds_sets_a_farther_count_aside() -> None:
+    """In the same layer they exclude each other."""
+    defaults = {"_defaults.yaml": "count: 4"}
+    assert read_one("prompt: a\nseed: [1, 2]", defaults=defaults).image_count == 2
+
+
+def test_defaults_may_be_empty_and_hold_a_prompt() -> None:
+    """Any field may stand there."""
+    defaults = {"_defaults.yaml": "# nothing\n", "a/_defaults.yaml": "prompt: a corgi\n"}
+    assert read_one("steps: 3", defaults=defaults).prompt == "a corgi"
+    assert read_one("--steps 3", "a/b.txt", defaults=defaults).prompt == "a corgi"
+
+
+def test_defaults_hold_one_mapping() -> None:
+    """A list or a second document would be silently lost."""
+    for text, message in (
+        ("- steps: 3", "settings are lines like 'steps: 30', one a line."),
+        ("steps: 3\n---\nsteps: 4", "settings are one mapping; this is a second document."),
+    ):
+        assert _messages_with_defaults(text) == [message]
+
+
+def _messages_with_defaults(text: str) -> list[str]:
+    return [p.message for p in refused("prompt: a", defaults={"_defaults.yaml": text}).problems]
+
+
+def test_a_thousand_recipes_are_read_in_a_moment() -> None:
+    """A file may hold as many as a save may ask for."""
+    recipes = read("a corgi --seed 1\n" * 1000, "many.txt")
+    assert len(recipes) == 1000
+    assert messages("a corgi\n" * 1001, "many.txt")[0].startswith("this file asks for 1,001 images")
+
+
+def test_names_of_checkpoints_do_not_depend_on_their_order() -> None:
+    """Two names of which one begins the other."""
+    pair = (KnownCheckpoint("ab", 64), KnownCheckpoint("a", 128))
+    for checkpoints in (pair, pair[::-1]):
+        recipe: Recipe = read_one("prompt: x\nmodel: a", known=Known(DEMO, checkpoints))
+        assert recipe.checkpoint == "a"
