@@ -1,0 +1,107 @@
+"""The `picowatch` chunk, and which texts go into which kind of PNG chunk."""
+
+import json
+import re
+
+import pytest
+from hypothesis import given
+
+from picowatch.errors import PictureUnreadable
+from picowatch.metadata import Chunk, PngText, picowatch_json, png_texts, read_chunk
+from picowatch.recipe import ImageRequest
+from tests.metadata.requests import CORGI, image_requests
+
+RENDERED = {
+    "device": "cpu",
+    "precision": "float32",
+    "batch_size": 2,
+    "compiled": False,
+    "memory_rung": "full",
+    "timings": {"denoise": 0.5},
+    "versions": {"picowatch": "0.1.0", "torch": "2.9.0"},
+}
+
+
+def chunk_text(request: ImageRequest = CORGI) -> str:
+    return picowatch_json(
+        request,
+        recipe_path="pets/corgi.yaml",
+        save_digest="5" * 64,
+        place=1,
+        image_index=2,
+        rendered=RENDERED,
+    )
+
+
+def test_the_chunk_holds_everything_the_picture_was_made_from() -> None:
+    """As the documentation lists it."""
+    values = json.loads(chunk_text())
+    assert values == {
+        "format": 1,
+        "request": CORGI.as_dict(),
+        "request_digest": CORGI.digest,
+        "recipe_path": "pets/corgi.yaml",
+        "save_digest": "5" * 64,
+        "place": 1,
+        "image_index": 2,
+        "unexpanded_prompt": "a corgi",
+        "hashes": {"loras": {}, "embeddings": {}, "start_images": {}},
+        "rendered": RENDERED,
+    }
+
+
+@given(image_requests())
+def test_the_chunk_reads_back_as_what_was_written(request: ImageRequest) -> None:
+    """Request, place in the inbox, and how it was made."""
+    assert read_chunk(chunk_text(request)) == Chunk(
+        request=request,
+        recipe_path="pets/corgi.yaml",
+        save_digest="5" * 64,
+        place=1,
+        image_index=2,
+        unexpanded_prompt=request.prompt,
+        hashes={"loras": {}, "embeddings": {}, "start_images": {}},
+        rendered=RENDERED,
+    )
+
+
+def _changed(**changes: object) -> str:
+    values = json.loads(chunk_text())
+    for key, value in changes.items():
+        (values["request"] if key in values["request"] else values)[key] = value
+    return json.dumps(values)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
+        ("[]", "holds no request"),
+        ('{"request": 3}', "holds no request"),
+        (_changed(format=2), "has format 2; this version reads format 1. A newer picowatch"),
+        (_changed(steps="many"), "is damaged: request.steps: "),
+        (_changed(place=None), "is damaged: place: "),
+        (_changed(request={"prompt": "a"}), "is damaged: "),
+        (_changed(request=CORGI.as_dict() | {"loras": []}), "unknown fields of an image request"),
+    ],
+)
+def test_what_is_no_chunk_of_ours_is_an_error_that_says_so(text: str, message: str) -> None:
+    """Never a KeyError, never a picture with half its settings."""
+    with pytest.raises(PictureUnreadable, match=re.escape(message)):
+        read_chunk(text)
+
+
+def test_latin1_goes_into_text_chunks_and_the_rest_into_international_ones() -> None:
+    """tEXt is defined as Latin-1; iTXt is UTF-8."""
+    assert png_texts({"parameters": "für\n", "picowatch": "猫"}) == [
+        PngText("parameters", "für\n", True),
+        PngText("picowatch", "猫", False),
+    ]
+
+
+@pytest.mark.parametrize("keyword", ["prompt", "Prompt", "", " a", "a" * 80, "ä"])
+def test_a_key_that_readers_misunderstand_is_a_programming_error(keyword: str) -> None:
+    """`prompt` is ComfyUI's and Easy Diffusion's."""
+    with pytest.raises(ValueError, match="PNG key"):
+        png_texts({keyword: "a corgi"})

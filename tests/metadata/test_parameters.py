@@ -1,0 +1,124 @@
+"""A1111's `parameters` text: exactly as A1111 writes it, and read back by others and by us."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from sd_parsers.parsers import AUTOMATIC1111Parser
+
+from picowatch.metadata import parameters_text
+from picowatch.recipe import ImageRequest, read_recipes
+from picowatch.recipe.a1111 import parameters_of
+from tests.metadata.requests import CORGI, PROMPTS, image_requests, known_for
+
+
+def test_the_text_is_a1111s() -> None:
+    """Line for line."""
+    assert parameters_text(CORGI, "0.1.0") == (
+        "a corgi\n"
+        "Negative prompt: blurry, dim\n"
+        "Steps: 24, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 7.5, Seed: 42, "
+        "Size: 512x768, Model hash: 879db523c3, Model: dreamshaper_8, Version: picowatch 0.1.0"
+    )
+
+
+def test_what_is_as_usual_is_left_out_and_what_is_not_is_written() -> None:
+    """No negative prompt, no line; VAE and clip skip only where they matter."""
+    request = replace(
+        CORGI,
+        negative_prompt="",
+        vae="vae-ft-mse",
+        vae_hash="735e4c3a44" + "0" * 54,
+        sampler="Euler a",
+        schedule_type="sgm_uniform",
+        cfg_scale=7.0,
+        clip_skip=2,
+    )
+    assert parameters_text(request, "0.1.0") == (
+        "a corgi\n"
+        "Steps: 24, Sampler: Euler a, Schedule type: SGM Uniform, CFG scale: 7, Seed: 42, "
+        "Size: 512x768, Model hash: 879db523c3, Model: dreamshaper_8, VAE hash: 735e4c3a44, "
+        "VAE: vae-ft-mse, Clip skip: 2, Version: picowatch 0.1.0"
+    )
+
+
+def test_an_empty_prompt_keeps_its_line() -> None:
+    """sd-prompt-reader needs a line above `Steps:`."""
+    text = parameters_text(replace(CORGI, prompt="", negative_prompt=""), "0.1.0")
+    assert text.startswith("\nSteps: 24, ")
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("dreamshaper_8", "Model: dreamshaper_8,"),
+        ("a, b", 'Model: "a, b",'),
+        ("a: b", 'Model: "a: b",'),
+        ('"quoted"', 'Model: "\\"quoted\\"",'),
+        ("猫: cat", 'Model: "猫: cat",'),
+    ],
+)
+def test_values_that_would_be_torn_apart_are_json(name: str, written: str) -> None:
+    """As A1111 quotes them."""
+    assert written in parameters_text(replace(CORGI, checkpoint=name), "0.1.0")
+
+
+def _keeps_its_form(text: str) -> bool:
+    """Whether a prompt holds nothing that A1111's text cannot tell from its own lines."""
+    lines = text.split("\n")
+    return "Negative prompt:" not in text and not any(line.startswith("Steps:") for line in lines)
+
+
+@given(image_requests(prompts=PROMPTS.filter(_keeps_its_form)))
+def test_our_own_reader_gets_every_value(request: ImageRequest) -> None:
+    """White space around a prompt, and `exact`, are all that is not in the text."""
+    text = parameters_text(request, "0.1.0")
+    (recipe,) = read_recipes("shown.txt", text.encode(), known_for(request))
+    (again,) = recipe.image_requests(request.checkpoint_hash, request.vae_hash)
+    assert again == replace(
+        request,
+        prompt=request.prompt.strip(),
+        negative_prompt=request.negative_prompt.strip(),
+        exact=False,
+    )
+
+
+# sd-parsers splits the last line at commas and colons and knows no quotes.
+SIMPLE_NAMES = st.text("abcXYZ0123456789_-.", min_size=1)
+
+
+@given(image_requests(prompts=PROMPTS.filter(_keeps_its_form), checkpoints=SIMPLE_NAMES))
+def test_sd_parsers_gets_every_value(request: ImageRequest) -> None:
+    """The reader that other programs use."""
+    assume("\nSteps" not in request.prompt)
+    text = parameters_text(request, "0.1.0")
+    parser: Any = AUTOMATIC1111Parser()
+    found = parser.parse({"parameters": text})
+    (sampler,) = found.samplers
+    assert (sampler.name, sampler.model.name) == (request.sampler, request.checkpoint)
+    assert sampler.model.hash == request.checkpoint_hash[:10]
+    assert [p.value for p in sampler.prompts] == list(filter(None, [request.prompt.strip()]))
+    assert [p.value for p in sampler.negative_prompts] == list(
+        filter(None, [request.negative_prompt.strip()])
+    )
+    values = {**sampler.parameters, **found.metadata}
+    assert int(values["steps"]) == request.steps
+    assert float(values["cfg_scale"]) == request.cfg_scale
+    assert int(values["seed"]) == request.seed
+    assert values["Size"] == f"{request.width}x{request.height}"
+    assert values["scheduler"].lower().replace(" ", "_") == request.schedule_type
+    assert values.get("Clip skip", "1") == str(request.clip_skip)
+    assert values.get("VAE", "baked") == request.vae
+
+
+@given(image_requests())
+def test_the_last_line_is_found_by_its_beginning(request: ImageRequest) -> None:
+    """Civitai takes the first line that starts with `Steps: `, and a quote switches quoting."""
+    assume(_keeps_its_form(request.prompt) and _keeps_its_form(request.negative_prompt))
+    lines = parameters_text(request, "0.1.0").split("\n")
+    assert [line for line in lines if line.startswith("Steps: ")] == lines[-1:]
+    found = {parameter.key: parameter.value for parameter in parameters_of(lines[-1])}
+    assert found["Model"] == request.checkpoint
+    assert found["Version"] == "picowatch 0.1.0"

@@ -1,0 +1,81 @@
+"""A picture's recipe as YAML: it makes the same picture again."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+
+from picowatch.metadata import recipe_yaml
+from picowatch.recipe import DefaultsFile, ImageRequest, read_recipes
+from tests.metadata.requests import CORGI, image_requests, known_for
+
+DEFAULTS = DefaultsFile(
+    "_defaults.yaml",
+    b"negative_prompt: x\nvae: baked\nclip_skip: 3\ncount: 2\nexact: true\nschedule_type: beta\n",
+)
+
+
+def test_it_reads_like_a_recipe_somebody_wrote() -> None:
+    """Every field is there, so that no folder's defaults change the picture."""
+    request = replace(CORGI, prompt="it's a corgi: \\(cute\\)", negative_prompt="blurry,\ndim # x")
+    assert recipe_yaml(request) == (
+        "prompt: 'it''s a corgi: \\(cute\\)'\n"
+        "negative_prompt: |-\n"
+        "  blurry,\n"
+        "  dim # x\n"
+        "checkpoint: 'dreamshaper_8'\n"
+        "vae: 'baked'\n"
+        "sampler: DPM++ 2M\n"
+        "schedule_type: karras\n"
+        "steps: 24\n"
+        "cfg_scale: 7.5\n"
+        "size: 512x768\n"
+        "seed: 42\n"
+        "count: 1\n"
+        "clip_skip: 1\n"
+        "exact: false\n"
+    )
+
+
+def _again(request: ImageRequest) -> ImageRequest:
+    content = recipe_yaml(request).encode()
+    (recipe,) = read_recipes("shown.yaml", content, known_for(request), [DEFAULTS])
+    (again,) = recipe.image_requests(request.checkpoint_hash, request.vae_hash)
+    return again
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "",
+        " ",
+        " a corgi ",
+        "a: b",
+        "a # b",
+        "# a",
+        "'",
+        '"',
+        "'\"\\",
+        "yes",
+        "~",
+        "\n",
+        "a\n",
+        "a\n\n b\n\nc",
+        "a\tb\n\tc",
+        "👨‍👩‍👧 a\n猫",
+        "a\u00a0\u200b\N{RIGHT-TO-LEFT OVERRIDE}b",
+        "---\na\n...",
+        "\ufeffa",
+        "a " * 5000,
+    ],
+)
+def test_hostile_prompts_read_back_exactly(prompt: str) -> None:
+    """Quotes, comments, documents, white space, characters that cannot be seen."""
+    request = replace(CORGI, prompt=prompt, negative_prompt=prompt)
+    assert _again(request) == request
+
+
+@given(image_requests())
+def test_any_request_reads_back_as_the_same_request(request: ImageRequest) -> None:
+    """The digest is the picture's identity."""
+    assert _again(request).digest == request.digest
