@@ -241,8 +241,9 @@ def _check_name(candidate: _Candidate) -> None:
         raise ModelRefused("is a GGUF file, a format for quantised models: not supported.")
     if ending in _PICKLES:
         raise ModelRefused(
-            "is a pickle file, which can run code when it is opened: get the model as "
-            ".safetensors, or convert it yourself if you trust its source (docs/models.md)."
+            "is a pickle file, which can run code when it is opened: get it as .safetensors, or "
+            "convert it (torch.load with weights_only=True, then safetensors.torch.save_file; or "
+            'A1111\'s tab "Checkpoint Merger").'
         )
 
 

@@ -27,6 +27,7 @@ _LORA_MARKS = (
     *(".lora_down.", ".lora_up.", ".lora_A.", ".lora_B.", ".lora.down.", ".lora.up."),
     *("_lora.down.", "_lora.up.", ".hada_w1_a", ".lokr_w1"),
 )
+_LORA_INPUTS = (".lora_down.", ".lora_A.", ".lora.down.", "_lora.down.")
 _ONLY_SD1 = "picowatch knows Stable Diffusion 1.x so far."
 
 
@@ -116,8 +117,8 @@ def _lora_family(header: Header) -> str:
             return family
     widths = {768: "sd1", 1024: "sd2", 2048: "sdxl"}
     for name, shape in header.shapes.items():
-        if "attn2" in name and "to_k" in name and ("down" in name or "lora_A" in name):
-            return widths.get(shape[-1] if shape else 0, "")
+        if "attn2" in name and "to_k" in name and any(mark in name for mark in _LORA_INPUTS):
+            return widths.get((0, *shape)[-1], "")
     return ""
 
 
@@ -147,7 +148,8 @@ def _is_embedding(header: Header) -> bool:
     if header.has("emb_params") or {"clip_l", "clip_g"} & set(header.shapes):
         return True
     return len(header.shapes) == 1 and all(
-        len(shape) in (1, 2) and shape[-1] in (768, 1024) for shape in header.shapes.values()
+        "." not in name and len(shape) in (1, 2) and shape[-1] in (768, 1024)
+        for name, shape in header.shapes.items()
     )
 
 

@@ -1,0 +1,144 @@
+"""Files that are not what their names say, or not whole: refused in words, never opened."""
+
+import json
+import struct
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from picowatch.catalog import Catalog
+from picowatch.catalog.headers import read_header
+from picowatch.errors import ModelRefused
+from tests.catalog.files import sd15_shapes, write_model
+
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 2132625630\n"
+
+
+def refusal(models: Path) -> str:
+    """The reason why the one file in checkpoints/ is refused."""
+    inventory = Catalog(models).scan()
+    assert not inventory.models
+    (refused,) = inventory.refused
+    return refused.reason
+
+
+def test_a_truncated_file_says_how_much_is_there(tmp_path: Path) -> None:
+    """A broken download, or a copy still going on."""
+    write_model(tmp_path / "checkpoints/it.safetensors", sd15_shapes(), missing_bytes=1000)
+    said = refusal(tmp_path)
+    assert said.startswith(
+        "it.safetensors is cut off: 2,132,469,614 of 2,132,470,614 bytes of weights are there"
+    )
+    assert "still being copied, or its download broke off" in said
+
+
+def test_a_file_that_grew_whole_is_a_model_at_the_next_scan(tmp_path: Path) -> None:
+    """No restart is needed when a copy is done."""
+    path = tmp_path / "checkpoints/it.safetensors"
+    catalog = Catalog(tmp_path)
+    write_model(path, sd15_shapes(), missing_bytes=1000)
+    assert not catalog.scan().models
+    write_model(path, sd15_shapes())
+    assert [model.name for model in catalog.scan().models] == ["it"]
+
+
+def header_of(text: bytes, length: int | None = None) -> bytes:
+    return struct.pack("<Q", len(text) if length is None else length) + text
+
+
+TENSOR = {"dtype": "F16", "shape": [1], "data_offsets": [0, 2]}
+
+BROKEN = {
+    "empty": (b"", "is empty"),
+    "short": (b"abc", "is no safetensors file"),
+    "text": (b"hello, this is a text file", "is no safetensors file"),
+    "git lfs": (LFS, "is a Git LFS pointer"),
+    "web page": (b"<!DOCTYPE html><html>login</html>", "is a web page, not a model"),
+    "zip pickle": (b"PK\x03\x04" + bytes(60), "is a pickle file (.ckpt) under the name"),
+    "bare pickle": (b"\x80\x02}q\x00" + bytes(60), "is a pickle file (.ckpt) under the name"),
+    "gguf": (b"GGUF\x03\x00\x00\x00" + bytes(60), "is a GGUF file"),
+    "length beyond the file": (header_of(b"{}", 5000), "is cut off inside its header"),
+    "absurd length": (header_of(b"{}", 1 << 62), "is no safetensors file"),
+    "no JSON": (header_of(b"{ not json }"), "is damaged: its header is no JSON"),
+    "deep JSON": (header_of(b'{"a":' + b"[" * 100_000), "is damaged: its header is no JSON"),
+    "entry is a number": (header_of(b'{"a": 1}'), "is damaged: its header's entry 'a'"),
+    "entry without shape": (
+        header_of(b'{"a": {"data_offsets": [0, 2]}}'),
+        "is damaged: its header's entry 'a'",
+    ),
+    "offsets are words": (
+        header_of(b'{"a": {"shape": [1], "data_offsets": ["x", "y"]}}'),
+        "is damaged: its header's entry 'a'",
+    ),
+    "bytes left over": (
+        header_of(json.dumps({"a": TENSOR}).encode()) + bytes(9),
+        "is damaged: 7 bytes more than its header says",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_file_is_refused_in_words(tmp_path: Path, name: str) -> None:
+    """Whatever the bytes are."""
+    content, sentence = BROKEN[name]
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints/it.safetensors").write_bytes(content)
+    assert refusal(tmp_path).startswith(f"it.safetensors {sentence}")
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(content=st.binary(max_size=200) | st.binary(max_size=200).map(header_of))
+def test_no_bytes_raise_anything_but_a_refusal(tmp_path: Path, content: bytes) -> None:
+    """A file in models/ must not end the daemon."""
+    path = tmp_path / "it.safetensors"
+    path.write_bytes(content)
+    try:
+        read_header(path)
+    except ModelRefused as refused:
+        assert refused.message.endswith(".")
+
+
+@pytest.mark.parametrize("ending", [".ckpt", ".pt", ".pth", ".bin", ".CKPT"])
+def test_pickles_are_refused_unopened(tmp_path: Path, ending: str) -> None:
+    """A pickle can run code; the reason says so, and what to do."""
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / f"checkpoints/old{ending}").write_bytes(b"\x80\x02")
+    said = refusal(tmp_path)
+    assert said.startswith(f"old{ending} is a pickle file, which can run code")
+    assert "convert it" in said
+
+
+@pytest.mark.parametrize("ending", [".part", ".crdownload", ".aria2"])
+def test_unfinished_downloads_are_refused(tmp_path: Path, ending: str) -> None:
+    """Browsers and download tools name them so."""
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / f"checkpoints/it.safetensors{ending}").write_bytes(b"abc")
+    assert refusal(tmp_path) == f"it.safetensors{ending} is an unfinished download."
+
+
+def test_gguf_files_are_refused(tmp_path: Path) -> None:
+    """Quantised models of other tools."""
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints/flux.gguf").write_bytes(b"GGUF")
+    assert "GGUF" in refusal(tmp_path)
+
+
+def test_a_dangling_link_is_refused(tmp_path: Path) -> None:
+    """A model store that is not mounted."""
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints/it.safetensors").symlink_to(tmp_path / "gone")
+    assert "its link leads nowhere" in refusal(tmp_path)
+
+
+def test_a_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    """It could not be written into a picture's metadata."""
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    bad = folder / b"caf\xe9.safetensors".decode("utf-8", "surrogateescape")
+    try:
+        write_model(bad, sd15_shapes())
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    assert refusal(tmp_path).startswith("caf\\xe9.safetensors has a name that is not UTF-8")

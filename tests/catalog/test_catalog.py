@@ -1,0 +1,189 @@
+"""Names, scans, folders and what recipes get to know."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from picowatch.catalog import Catalog, Inventory
+from picowatch.catalog.headers import Header, read_header
+from picowatch.errors import ModelRefused
+from tests.catalog.files import sd15_shapes, vae_file_shapes, write_model
+
+DEMO = Catalog(Path("nowhere")).demo.path
+
+
+def checkpoint(models: Path, name: str) -> Path:
+    return write_model(models / f"checkpoints/{name}.safetensors", sd15_shapes())
+
+
+def names(inventory: Inventory) -> list[str]:
+    return [model.name for model in inventory.models]
+
+
+def test_missing_folders_hold_nothing(tmp_path: Path) -> None:
+    """The demo model needs no models/ at all."""
+    assert Catalog(tmp_path / "models").scan() == Inventory()
+
+
+def test_models_are_named_by_their_path_below_their_folder(tmp_path: Path) -> None:
+    """Without ending; dots in a name are not one."""
+    for name in ("b/dream", "realistic v5.1", "a"):
+        checkpoint(tmp_path, name)
+    assert names(Catalog(tmp_path).scan()) == ["a", "b/dream", "realistic v5.1"]
+
+
+def test_previews_notes_and_hidden_files_are_no_models(tmp_path: Path) -> None:
+    """Model managers put them beside the models."""
+    checkpoint(tmp_path, ".hidden")
+    for name in ("a.png", "a.civitai.info", "a.yaml", "a.json", "put models here.txt"):
+        (tmp_path / "checkpoints" / name).write_text("x")
+    assert Catalog(tmp_path).scan() == Inventory()
+
+
+def test_linked_files_and_folders_are_followed(tmp_path: Path) -> None:
+    """Users link the model stores of other programs; a circle of links ends."""
+    store = tmp_path / "store"
+    write_model(store / "deep/one.safetensors", sd15_shapes())
+    (store / "circle").symlink_to(store)
+    models = tmp_path / "models"
+    (models / "checkpoints").mkdir(parents=True)
+    (models / "checkpoints/linked").symlink_to(store)
+    (models / "checkpoints/two.safetensors").symlink_to(store / "deep/one.safetensors")
+    assert names(Catalog(models).scan()) == ["linked/deep/one", "two"]
+
+
+def test_a_diffusers_folder_is_a_checkpoint_with_its_own_native_size(tmp_path: Path) -> None:
+    """The UNet's sample_size times the VAE's factor of 8."""
+    shutil.copytree(DEMO, tmp_path / "checkpoints/sub/mine")
+    (model,) = Catalog(tmp_path).scan().models
+    assert (model.name, model.layout, model.native_size) == ("sub/mine", "folder", 128)
+
+
+def folder_refusal(models: Path) -> str:
+    inventory = Catalog(models).scan()
+    assert not inventory.models
+    (refused,) = inventory.refused
+    return refused.reason
+
+
+def changed_json(path: Path, **values: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def test_folders_of_other_families_are_named_and_refused(tmp_path: Path) -> None:
+    """By the pipeline in their index."""
+    folder = tmp_path / "checkpoints/xl"
+    shutil.copytree(DEMO, folder)
+    changed_json(folder / "model_index.json", _class_name="StableDiffusionXLPipeline")
+    assert folder_refusal(tmp_path).startswith("xl is a diffusers folder of Stable Diffusion XL")
+    changed_json(folder / "model_index.json", _class_name="WanPipeline")
+    assert folder_refusal(tmp_path).startswith("xl is a diffusers folder of a WanPipeline")
+
+
+def test_a_folder_of_stable_diffusion_2_or_inpainting_is_refused(tmp_path: Path) -> None:
+    """They share the pipeline's name with Stable Diffusion 1; the UNet's config tells."""
+    folder = tmp_path / "checkpoints/it"
+    shutil.copytree(DEMO, folder)
+    changed_json(folder / "unet/config.json", cross_attention_dim=1024)
+    assert "Stable Diffusion 2.x" in folder_refusal(tmp_path)
+    changed_json(folder / "unet/config.json", cross_attention_dim=768, in_channels=9)
+    assert "is an inpainting checkpoint" in folder_refusal(tmp_path)
+
+
+def test_a_folder_that_is_not_whole_says_what_is_missing(tmp_path: Path) -> None:
+    """A part, its weights, or a piece of them."""
+    folder = tmp_path / "checkpoints/it"
+    shutil.copytree(DEMO, folder)
+    weights = folder / "vae/diffusion_pytorch_model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-10])
+    said = folder_refusal(tmp_path)
+    assert said.startswith("it cannot be used: its file vae/diffusion_pytorch_model.safetensors is")
+    assert "cut off" in said
+    weights.rename(folder / "vae/diffusion_pytorch_model.bin")
+    assert "only as pickle files (.bin)" in folder_refusal(tmp_path)
+    shutil.rmtree(folder / "vae")
+    assert "without vae/" in folder_refusal(tmp_path)
+    (folder / "unet/config.json").unlink()
+    assert "unet/config.json is missing" in folder_refusal(tmp_path)
+
+
+def test_a_diffusers_vae_folder_is_a_vae(tmp_path: Path) -> None:
+    """Its config and weights, without an index."""
+    shutil.copytree(DEMO / "vae", tmp_path / "vae/soft")
+    (model,) = Catalog(tmp_path).scan().models
+    assert (model.name, model.kind, model.layout) == ("soft", "vae", "folder")
+
+
+def test_the_second_model_of_one_name_is_refused(tmp_path: Path) -> None:
+    """Else a recipe could mean either; the demo's name is taken, too."""
+    checkpoint(tmp_path, "same")
+    checkpoint(tmp_path, "demo")
+    shutil.copytree(DEMO, tmp_path / "checkpoints/same")
+    inventory = Catalog(tmp_path).scan()
+    assert [(model.name, model.layout) for model in inventory.models] == [("same", "file")]
+    assert [refused.reason for refused in inventory.refused] == [
+        "demo.safetensors has the name of the embedded demo model: rename it.",
+        "same has the name of same.safetensors: rename it.",
+    ]
+
+
+def test_a_rescan_reads_only_headers_that_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """models/ may hold hundreds of files on a slow disk."""
+    read: list[str] = []
+
+    def counted(path: Path) -> Header:
+        read.append(path.stem)
+        return read_header(path)
+
+    monkeypatch.setattr("picowatch.catalog.catalog.read_header", counted)
+    checkpoint(tmp_path, "a")
+    checkpoint(tmp_path, "b")
+    catalog = Catalog(tmp_path)
+    first = catalog.scan()
+    assert catalog.scan() == first
+    assert sorted(read) == ["a", "b"]
+    write_model(tmp_path / "checkpoints/b.safetensors", vae_file_shapes())
+    assert names(catalog.scan()) == ["a"]
+    assert sorted(read) == ["a", "b", "b"]
+    (tmp_path / "checkpoints/a.safetensors").unlink()
+    assert names(catalog.scan()) == []
+
+
+def test_recipes_know_the_installed_the_demo_and_the_refused(tmp_path: Path) -> None:
+    """A refused file is found by its whole name and by its stem, unless a model has that."""
+    checkpoint(tmp_path, "a")
+    write_model(tmp_path / "vae/soft.safetensors", vae_file_shapes())
+    for name in ("a.ckpt", "old.ckpt", "new.safetensors.part"):
+        (tmp_path / "checkpoints" / name).write_bytes(b"x")
+    known = Catalog(tmp_path).known("a")
+    assert (known.demo.name, known.demo.native_size) == ("demo", 128)
+    assert [(one.name, one.native_size) for one in known.checkpoints] == [("a", 512)]
+    assert known.vaes == ("soft",)
+    assert known.default_checkpoint == "a"
+    assert {"old", "old.ckpt", "a.ckpt", "new", "new.safetensors.part"} <= set(known.refused)
+    assert known.refused["old"].startswith("old.ckpt is a pickle file")
+
+
+def test_a_model_is_found_by_name_with_or_without_ending(tmp_path: Path) -> None:
+    """And the demo model by its name."""
+    path = checkpoint(tmp_path, "sub/a")
+    catalog = Catalog(tmp_path)
+    assert catalog.find("checkpoint", "sub/a").path == path
+    assert catalog.find("checkpoint", "sub/a.safetensors").path == path
+    assert catalog.find("checkpoint", "demo") == catalog.demo
+
+
+def test_looking_for_what_cannot_be_used_says_why(tmp_path: Path) -> None:
+    """The scan's reason, or that there is nothing of that name."""
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints/old.ckpt").write_bytes(b"x")
+    catalog = Catalog(tmp_path)
+    with pytest.raises(ModelRefused, match=r"old\.ckpt is a pickle file"):
+        catalog.find("checkpoint", "old")
+    with pytest.raises(ModelRefused, match=r"There is no vae 'soft' in models/vae/\."):
+        catalog.find("vae", "soft")

@@ -1,0 +1,205 @@
+"""What a file is, told from its header, in one clear sentence."""
+
+from pathlib import Path
+
+import pytest
+
+from picowatch.catalog import Catalog, Kind, Model, Refused
+from picowatch.catalog.models import FOLDERS
+from tests.catalog.files import (
+    TEXT,
+    UNET,
+    UNET_CROSS,
+    UNET_INPUT,
+    Shapes,
+    kohya_lora_shapes,
+    sd15_shapes,
+    vae_file_shapes,
+    write_model,
+)
+
+
+def look_at(tmp_path: Path, shapes: Shapes, kind: Kind = "checkpoint") -> Model | Refused:
+    """What the catalog says of one file in the folder of a kind."""
+    write_model(tmp_path / FOLDERS[kind] / "it.safetensors", shapes)
+    inventory = Catalog(tmp_path).scan()
+    found: list[Model | Refused] = [*inventory.models, *inventory.refused]
+    assert len(found) == 1
+    return found[0]
+
+
+def reason(found: Model | Refused) -> str:
+    assert isinstance(found, Refused)
+    return found.reason
+
+
+def test_a_stable_diffusion_1_file_is_a_checkpoint_of_native_size_512(tmp_path: Path) -> None:
+    """All 1,130 tensors with their real names and shapes, no weight read."""
+    found = look_at(tmp_path, sd15_shapes())
+    assert isinstance(found, Model)
+    assert (found.name, found.kind, found.family) == ("it", "checkpoint", "sd1")
+    assert (found.native_size, found.in_channels, found.layout) == (512, 4, "file")
+    assert found.bytes == found.path.stat().st_size
+
+
+def test_ema_weights_position_ids_and_buffers_do_not_confuse(tmp_path: Path) -> None:
+    """Unpruned checkpoints hold more than is needed."""
+    extra: Shapes = {
+        "model_ema.diffusion_modelinput_blocks00weight": (320, 4, 3, 3),
+        "cond_stage_model.transformer.text_model.embeddings.position_ids": (1, 77),
+        "alphas_cumprod": (1000,),
+    }
+    assert isinstance(look_at(tmp_path, sd15_shapes() | extra), Model)
+
+
+def without(shapes: Shapes, *prefixes: str) -> Shapes:
+    return {name: shape for name, shape in shapes.items() if not name.startswith(prefixes)}
+
+
+OTHERS: dict[str, tuple[Shapes, str]] = {
+    "Stable Diffusion 2, OpenCLIP": (
+        without(sd15_shapes(), "cond_stage_model.")
+        | {"cond_stage_model.model.token_embedding.weight": (49408, 1024)},
+        "is a checkpoint of Stable Diffusion 2.x",
+    ),
+    "Stable Diffusion 2, wide cross-attention": (
+        sd15_shapes() | {UNET_CROSS: (320, 1024)},
+        "is a checkpoint of Stable Diffusion 2.x",
+    ),
+    "Stable Diffusion XL": (
+        {
+            UNET_INPUT: (320, 4, 3, 3),
+            f"{UNET}label_emb.0.0.weight": (1280, 2816),
+            "conditioner.embedders.0.transformer.text_model.final_layer_norm.bias": (768,),
+            "conditioner.embedders.1.model.ln_final.bias": (1280,),
+        },
+        "is a checkpoint of Stable Diffusion XL",
+    ),
+    "Stable Diffusion 3": (
+        {f"{UNET}joint_blocks.0.x_block.attn.qkv.weight": (64, 64)},
+        "is a checkpoint of Stable Diffusion 3",
+    ),
+    "Flux with text encoders": (
+        {f"{UNET}double_blocks.0.img_attn.qkv.weight": (64, 64)},
+        "is a checkpoint of Flux",
+    ),
+    "Flux alone": ({"double_blocks.0.img_attn.qkv.weight": (64, 64)}, "is a model of Flux"),
+    "inpainting": (
+        sd15_shapes() | {UNET_INPUT: (320, 9, 3, 3)},
+        "is an inpainting checkpoint (9 input channels): not supported yet",
+    ),
+    "InstructPix2Pix": (
+        sd15_shapes() | {UNET_INPUT: (320, 8, 3, 3)},
+        "is an image-editing checkpoint (InstructPix2Pix)",
+    ),
+    "no text encoder": (
+        without(sd15_shapes(), "cond_stage_model."),
+        "is only the UNet of a checkpoint",
+    ),
+    "no VAE": (
+        without(sd15_shapes(), "first_stage_model."),
+        "is a checkpoint without its VAE",
+    ),
+    "LoRA": (kohya_lora_shapes(), "is a LoRA, not a checkpoint: move it to models/loras/"),
+    "LoRA of peft": (
+        {"unet.down_blocks.0.attentions.0.to_k.lora_A.weight": (8, 768)},
+        "is a LoRA, not a checkpoint",
+    ),
+    "LoHa": (
+        {"lora_unet_down_blocks_0_attentions_0_proj_in.hada_w1_a": (8, 8)},
+        "is a LoRA, not a checkpoint",
+    ),
+    "VAE": (vae_file_shapes(), "is a VAE, not a checkpoint: move it to models/vae/"),
+    "embedding": (
+        {"emb_params": (8, 768)},
+        "is an embedding, not a checkpoint: move it to models/embeddings/",
+    ),
+    "ControlNet": ({"control_model.input_hint_block.0.weight": (16, 3, 3, 3)}, "is a ControlNet"),
+    "UNet of a diffusers folder": (
+        {"conv_in.weight": (320, 4, 3, 3), "down_blocks.0.resnets.0.norm1.bias": (320,)},
+        "is only the UNet of a diffusers folder",
+    ),
+    "text encoder": (
+        {"text_model.final_layer_norm.bias": (768,)},
+        "is only a text encoder",
+    ),
+    "nothing": ({}, "is an empty safetensors file"),
+    "something else": ({"model.layers.0.mlp.weight": (8, 8)}, "is no model that picowatch knows"),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_is_no_checkpoint_is_named_and_refused(tmp_path: Path, name: str) -> None:
+    """One sentence that begins with the file's name and says what the file is."""
+    shapes, sentence = OTHERS[name]
+    said = reason(look_at(tmp_path, shapes))
+    assert said.startswith(f"it.safetensors {sentence}")
+    assert said.endswith(".")
+
+
+@pytest.mark.parametrize("prefix", ["", "first_stage_model."])
+def test_a_vae_file_is_a_vae_with_and_without_prefix(tmp_path: Path, prefix: str) -> None:
+    """As kohya's tools save it, and as cut out of a checkpoint."""
+    found = look_at(tmp_path, vae_file_shapes(prefix), "vae")
+    assert isinstance(found, Model)
+    assert (found.kind, found.native_size) == ("vae", 0)
+
+
+def test_a_diffusers_vae_file_is_a_vae(tmp_path: Path) -> None:
+    """diffusers' key names in a single file."""
+    shapes: Shapes = {
+        "decoder.conv_in.weight": (512, 4, 3, 3),
+        "decoder.up_blocks.0.resnets.0.conv1.weight": (512, 512, 3, 3),
+        "post_quant_conv.weight": (4, 4, 1, 1),
+    }
+    assert isinstance(look_at(tmp_path, shapes, "vae"), Model)
+
+
+def test_a_vae_with_16_latent_channels_is_refused(tmp_path: Path) -> None:
+    """It would fail in the middle of a batch."""
+    said = reason(look_at(tmp_path, {"decoder.conv_in.weight": (512, 16, 3, 3)}, "vae"))
+    assert "VAE of Flux or Stable Diffusion 3 (16 latent channels)" in said
+
+
+def test_a_checkpoint_in_the_vae_folder_is_refused(tmp_path: Path) -> None:
+    """With the folder that it belongs to."""
+    said = reason(look_at(tmp_path, sd15_shapes(), "vae"))
+    assert said == ("it.safetensors is a checkpoint, not a VAE: move it to models/checkpoints/.")
+
+
+@pytest.mark.parametrize(
+    ("shapes", "family"),
+    [
+        (kohya_lora_shapes(), "sd1"),
+        ({"lora_te1_text_model_encoder.lora_down.weight": (8, 768)}, "sdxl"),
+        ({"lora_unet_x_attn2_to_k.lora_down.weight": (8, 1024)}, "sd2"),
+        ({"lora_unet_x.lora_down.weight": (8, 320)}, ""),
+    ],
+)
+def test_a_lora_says_its_family_where_it_can(tmp_path: Path, shapes: Shapes, family: str) -> None:
+    """By the width of the text that its cross-attention looks at."""
+    found = look_at(tmp_path, shapes, "lora")
+    assert isinstance(found, Model)
+    assert found.family == family
+
+
+@pytest.mark.parametrize(
+    ("shapes", "family"),
+    [
+        ({"emb_params": (8, 768)}, "sd1"),
+        ({"<corgi>": (1, 1024)}, "sd2"),
+        ({"clip_l": (4, 768), "clip_g": (4, 1280)}, "sdxl"),
+    ],
+)
+def test_an_embedding_says_its_family(tmp_path: Path, shapes: Shapes, family: str) -> None:
+    """By its width, or by its two parts."""
+    found = look_at(tmp_path, shapes, "embedding")
+    assert isinstance(found, Model)
+    assert found.family == family
+
+
+def test_an_old_text_encoder_prefix_is_known(tmp_path: Path) -> None:
+    """Some merges lack `text_model.` in the text encoder's names."""
+    shapes = without(sd15_shapes(), "cond_stage_model.")
+    shapes[TEXT.replace("text_model.", "")] = (49408, 768)
+    assert isinstance(look_at(tmp_path, shapes), Model)
