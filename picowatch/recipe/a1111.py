@@ -5,7 +5,7 @@ The format: the prompt, a line `Negative prompt: …`, a line `Steps: 24, Sample
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from picowatch.recipe.layers import put
@@ -14,8 +14,9 @@ from picowatch.recipe.problems import Problems, shown
 from picowatch.recipe.resolve import Entry
 
 NEGATIVE = "Negative prompt:"
-_STEPS = re.compile(r"Steps:\s*\d+\s*(?:,|$)")
-_STEPS_AND_SAMPLER = re.compile(r"(?m)^Steps:[^\n]*\bSampler:")
+_STEPS_AND_SAMPLER = re.compile(r"Steps:.*\bSampler:")
+# Within A1111's text the line may lack the sampler.
+_STEPS = re.compile(r"Steps:\s*\d+\s*(?:,|$)|Steps:.*\bSampler:")
 _KEY = re.compile(r"\s*(?P<key>\w[\w \-/.]*):\s*")
 
 _FIELDS = {
@@ -64,8 +65,9 @@ class Parameter:
 
 def holds_parameters(text: str) -> bool:
     """Whether a TXT is A1111's text: a `Negative prompt:` or a `Steps: …, Sampler: …` line."""
-    has_negative = any(line.startswith(NEGATIVE) for line in text.split("\n"))
-    return has_negative or _STEPS_AND_SAMPLER.search(text) is not None
+    return any(
+        line.startswith(NEGATIVE) or _STEPS_AND_SAMPLER.match(line) for line in text.split("\n")
+    )
 
 
 def parameters_of(line: str) -> Iterator[Parameter]:
@@ -81,7 +83,7 @@ def parameters_of(line: str) -> Iterator[Parameter]:
 
 
 def _value(line: str, start: int) -> tuple[str, int]:
-    if line[start : start + 1] in ('"', "[", "{") and start < len(line):
+    if line.startswith(('"', "[", "{"), start):
         try:
             value, end = json.JSONDecoder().raw_decode(line, start)
         except (ValueError, RecursionError):
@@ -147,36 +149,44 @@ def _paragraphs(source: Source, start: int, end: int) -> list[tuple[int, int]]:
 def _entry(source: Source, start: int, end: int, problems: Problems) -> Entry:
     while start < end - 1 and not source.lines[start].strip():
         start += 1
-    lines = source.lines[start:end]
-    layer: Layer = {}
-    if _STEPS.match(lines[-1]):
-        layer = _settings(source, end, problems)
-        lines = lines[:-1]
+    has_steps = _STEPS.match(source.lines[end - 1]) is not None
+    layer = _settings(source, end, problems) if has_steps else {}
+    lines = source.lines[start : end - has_steps]
     split = next((i for i, line in enumerate(lines) if line.startswith(NEGATIVE)), len(lines))
-    prompt = "\n".join(lines[:split]).strip()
-    layer["prompt"] = Written(
-        prompt, Spot(source, start + 1, 1, len(lines[0]) if lines else 1), prompt
-    )
+    layer["prompt"] = _text(source, start + 1, 1, lines[:split])
     if split < len(lines):
-        negative = "\n".join(lines[split:])[len(NEGATIVE) :].strip()
-        spot = Spot(source, start + split + 1, len(NEGATIVE) + 2, max(1, len(negative)))
-        layer["negative_prompt"] = Written(negative, spot, negative)
-    return Entry(layer, Spot(source, start + 1, 1, max(1, len(source.line(start + 1)))))
+        first, *more = lines[split:]
+        negative = [first[len(NEGATIVE) :], *more]
+        column = len(NEGATIVE) + 1
+        layer["negative_prompt"] = _text(source, start + split + 1, column, negative)
+    return Entry(layer, layer["prompt"].spot)
+
+
+def _text(source: Source, line: int, column: int, lines: Sequence[str]) -> Written:
+    """Text that begins there; white space around it is not meant."""
+    text = "\n".join(lines)
+    before = text[: len(text) - len(text.lstrip())]
+    if "\n" in before:
+        line, column = line + before.count("\n"), 1
+    column += len(before) - before.rfind("\n") - 1
+    text = text.strip()
+    width = max(1, len(text.partition("\n")[0]))
+    return Written(text, Spot(source, line, column, width), text)
 
 
 def _settings(source: Source, number: int, problems: Problems) -> Layer:
     layer: Layer = {}
-    keys = set()
-    for parameter in parameters_of(source.line(number)):
+    parameters = list(parameters_of(source.line(number)))
+    names_model = any(parameter.key == "Model" for parameter in parameters)
+    for parameter in parameters:
         key = Spot(source, number, parameter.key_offset + 1, len(parameter.key))
         spot = Spot(source, number, parameter.value_offset + 1, max(1, len(parameter.raw)))
-        keys.add(parameter.key)
         if parameter.key in _FIELDS:
             written = Written(parameter.value, spot, parameter.raw, key)
             put(layer, _FIELDS[parameter.key], written, problems)
         elif parameter.key not in _INFORMATION:
             problems.add(key, _why_refused(parameter.key))
-        elif parameter.key == "Model hash" and "Model:" not in source.line(number):
+        elif parameter.key == "Model hash" and not names_model:
             problems.add(spot, _hash_alone(parameter.value))
     return layer
 

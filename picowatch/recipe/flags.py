@@ -83,7 +83,7 @@ def _put_flag(
     elif name not in fields.FIRST_NAME_OF:
         problems.add(key, _why_refused(flag.name, name))
     elif flag.raw:
-        put(layer, name, written, problems)
+        put(layer, name, _seed_list(written) if name == "seed" else written, problems)
     elif name == "exact":
         put(layer, name, Written(True, key, "", key), problems)
     else:
@@ -100,6 +100,15 @@ def _why_refused(written: str, name: str) -> str:
     if name in fields.NOT_YET:
         return f"--{written} is not supported yet. Take it out to make the picture without it."
     return f"unknown flag '--{shown(written)}'. {fields.suggestion(name, '--')}".rstrip()
+
+
+def _seed_list(written: Written) -> Written:
+    """`--seed 1, 2, 3` is a list, with or without its brackets."""
+    if "," not in str(written.value):
+        return written
+    texts = [text.strip() for text in str(written.value).strip("[] ").split(",")]
+    parts = tuple(Written(text, written.spot, text) for text in texts)
+    return replace(written, value=tuple(texts), parts=parts)
 
 
 def _put_count(layer: Layer, factors: list[Written], problems: Problems) -> None:

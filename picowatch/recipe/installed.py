@@ -44,16 +44,11 @@ def find_vae(written: str, known: Known) -> str:
     """The VAE a recipe means, or "baked". Raises NotInstalled."""
     if written.strip().casefold() in _BAKED_WORDS:
         return BAKED
-    found = matching(written, known.vaes)
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise NotInstalled(_ambiguous("vae", written, found))
-    _refuse_refused("vae", written, known)
-    there = f"There are {_some([*known.vaes, BAKED])}." if known.vaes else "There is only 'baked'."
+    found = _one("vae", written, known.vaes, known)
+    if found is not None:
+        return found
     raise NotInstalled(
-        f"no VAE '{shown(written)}' in models/vae. "
-        f"{did_you_mean(_stem(written), [*known.vaes, BAKED])}{there}"
+        f"no VAE '{shown(written)}' in models/vae. {_instead(written, [*known.vaes, BAKED])}"
     )
 
 
@@ -65,10 +60,9 @@ def matching(written: str, names: Sequence[str]) -> list[str]:
     """
     stem = _stem(written)
     folded = stem.casefold()
-    if not folded:
-        return []
+    if written in names or not folded:
+        return [name for name in names if name == written]
     rules = (
-        [name for name in names if name == written],
         [name for name in names if _stem(name) == stem],
         [name for name in names if _stem(name).casefold() == folded],
         [name for name in names if _last(name) == folded],
@@ -81,26 +75,33 @@ def matching(written: str, names: Sequence[str]) -> list[str]:
 
 def _checkpoint(written: str, known: Known) -> KnownCheckpoint:
     checkpoints = {c.name: c for c in (*known.checkpoints, known.demo)}
-    found = matching(written, list(checkpoints))
-    if len(found) == 1:
-        return checkpoints[found[0]]
-    if found:
-        raise NotInstalled(_ambiguous("checkpoint", written, found))
-    _refuse_refused("checkpoint", written, known)
+    found = _one("checkpoint", written, list(checkpoints), known)
+    if found is not None:
+        return checkpoints[found]
     _refuse_download(written)
     raise NotInstalled(
         f"no checkpoint '{shown(written)}' in models/checkpoints. "
-        f"{did_you_mean(_stem(written), list(checkpoints))}There are {_some(list(checkpoints))}."
-        if len(checkpoints) > 1
-        else f"no checkpoint '{shown(written)}': models/checkpoints is empty, there is only "
-        f"'{known.demo.name}'. Put {shown(_stem(written))}.safetensors there."
+        f"{_instead(written, list(checkpoints))}"
     )
 
 
-def _refuse_refused(kind: str, written: str, known: Known) -> None:
-    found = matching(written, list(known.refused))
-    if len(found) == 1:
+def _one(kind: str, written: str, names: Sequence[str], known: Known) -> str | None:
+    """The one name that is meant, if there is any; a file that cannot be used says why."""
+    found = matching(written, [*names, *known.refused])
+    usable = [name for name in found if name in names]
+    if len(usable) > 1:
+        choice = _some(usable, "or")
+        raise NotInstalled(
+            f"the {kind} '{shown(written)}' could be {choice}. Write more of the name."
+        )
+    if found and not usable:
         raise NotInstalled(f"the {kind} '{found[0]}' cannot be used: {known.refused[found[0]]}")
+    return usable[0] if usable else None
+
+
+def _instead(written: str, names: Sequence[str]) -> str:
+    there = f"There are {_some(names)}." if len(names) > 1 else f"There is only {names[0]}."
+    return did_you_mean(_stem(written), list(names)) + there
 
 
 def _refuse_download(written: str) -> None:
@@ -116,10 +117,6 @@ def _refuse_download(written: str) -> None:
             f"'{shown(written)}' is an address, and picowatch never downloads. Fetch the "
             ".safetensors file into models/checkpoints and write its name."
         )
-
-
-def _ambiguous(kind: str, written: str, found: Sequence[str]) -> str:
-    return f"the {kind} '{shown(written)}' could be {_some(found, 'or')}. Write more of the name."
 
 
 def _some(names: Sequence[str], last: str = "and") -> str:

@@ -60,17 +60,21 @@ class Mapping(Node):
     pairs: tuple[tuple[Node, Node], ...] = ()
 
 
-def compose(source: Source) -> list[Node]:
-    """The documents of a YAML file. Raises RecipeInvalid when it is no YAML or beyond limits."""
+def compose(source: Source, problems: Problems) -> list[Node]:
+    """The documents of a YAML file; tags, and names that nothing bears, go to `problems`.
+
+    Raises RecipeInvalid when it is no YAML or beyond the limits: then nothing else is known.
+    """
     try:
-        return list(_Composer(source).documents())
+        return list(_Composer(source, problems).documents())
     except yaml.YAMLError as error:
         _refuse(*explain_syntax(source, error))
 
 
 class _Composer:
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, problems: Problems) -> None:
         self.source = source
+        self.problems = problems
         self.events: Iterator[Any] = yaml.parse(_without_blank_tabs(source), _LOADER)
         self.anchors: dict[str, Node | None] = {}
         self.unused: dict[str, Spot] = {}
@@ -88,15 +92,16 @@ class _Composer:
     def node(self, event: Any, depth: int) -> Node:
         spot = self.spot(event)
         if isinstance(event, yaml.AliasEvent):
-            return self.count(self.alias(str(event.anchor), spot))
+            return self.alias(str(event.anchor), spot)
+        self.count(1, spot)
         if event.tag is not None:
-            _refuse(spot, _about_tag(self.raw(event)))
+            self.problems.add(spot, _about_tag(self.raw(event)))
         if depth > MAX_DEPTH:
             _refuse(spot, f"this is nested more than {MAX_DEPTH} deep. A recipe needs three.")
         if event.anchor is not None:
             self.anchors[event.anchor] = None
             self.unused[event.anchor] = spot
-        made = self.count(self.made(event, spot, depth))
+        made = self.made(event, spot, depth)
         if event.anchor is not None:
             self.anchors[event.anchor] = made
         return made
@@ -128,25 +133,24 @@ class _Composer:
         self.unused.pop(name, None)
         node = self.anchors.get(name)
         if node is None:
-            _refuse(spot, _about_alias(name, name in self.anchors))
+            self.problems.add(spot, _about_alias(name, name in self.anchors))
+            return Scalar(spot, f"*{name}", style="'")
+        self.count(node.size, spot)
         return node
 
-    def count(self, node: Node) -> Node:
+    def count(self, size: int, spot: Spot) -> None:
         """Count what is added: an alias adds all that its anchor holds."""
-        self.nodes += node.size if self.aliases else 1
-        if self.nodes > MAX_NODES or node.size > MAX_NODES:
-            _refuse(node.spot, f"the file holds more than {MAX_NODES:,} values.")
-        return node
+        self.nodes += size
+        if self.nodes > MAX_NODES:
+            _refuse(spot, f"the file holds more than {MAX_NODES:,} values.")
 
     def refuse_unused_anchors(self) -> None:
-        problems = Problems()
         for name, spot in self.unused.items():
-            problems.add(
+            self.problems.add(
                 spot,
                 f"YAML reads &{shown(name)} as the name of what follows, not as text, and nothing "
                 "in the file refers to that name. Put the text in quotes.",
             )
-        problems.raise_if_any()
 
     def raw(self, event: Any) -> str:
         return self.source.text[event.start_mark.index : event.end_mark.index]

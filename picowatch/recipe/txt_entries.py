@@ -35,7 +35,7 @@ def _looks_like_yaml(source: Source, problems: Problems) -> bool:
         if not text.strip() or text.lstrip().startswith("#"):
             continue
         field = re.match(r"\s*(?:- +)?(\w+)\s*:(?:\s|$)", text)
-        if not field or field[1] not in ("prompt", *_FIELDS_BEFORE_A_PROMPT):
+        if not field or field[1] not in fields.FIRST_NAME_OF:
             return False
         if field[1] != "prompt" and not re.search(r"(?m)^[ \t]*(?:- +)?prompt:", source.text):
             return False
@@ -44,9 +44,6 @@ def _looks_like_yaml(source: Source, problems: Problems) -> bool:
         problems.add(spot, f"this looks like YAML; rename it to {stem}.yaml")
         return True
     return False
-
-
-_FIELDS_BEFORE_A_PROMPT = tuple(fields.FIRST_NAME_OF)
 
 
 def _settings(source: Source, problems: Problems) -> tuple[int, Layer]:

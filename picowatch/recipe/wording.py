@@ -7,7 +7,7 @@ from typing import Any
 
 from picowatch.recipe.places import Misread, Written
 from picowatch.recipe.problems import shown
-from picowatch.recipe.recipe import Recipe
+from picowatch.recipe.recipe import MAX_SEED, Recipe
 from picowatch.recipe.yaml_errors import quoted
 
 TEXT = "text"
@@ -30,8 +30,10 @@ def wrong_value(field: str, written: Written, wanted: str | None = None) -> str:
 def _no_value(field: str, written: Written, wanted: str) -> str:
     reads = f"{shown(written.raw)} as null" if written.raw else "an empty value as null"
     remedy = f"Write {wanted}, or delete the line."
-    if wanted == TEXT:
+    if field in ("prompt", "negative_prompt"):
         remedy = f"Write {field}: '' for empty text, or delete the line."
+    elif wanted == TEXT:
+        remedy = "Write a name, or delete the line."
     return f"{field} has no value: YAML reads {reads}. {remedy}"
 
 
@@ -46,7 +48,7 @@ def wanted_for(field: str) -> str:
     if field == "size":
         return "text like 512x768"
     if field == "seed":
-        return "a whole number from 0 to 4294967295, 'random' or a list of numbers"
+        return f"a whole number from 0 to {MAX_SEED}, random, or a list like [1, 2, 3]"
     schema = _properties()[field]
     schema = schema.get("anyOf", [schema])[0]
     kind = {"integer": "a whole number", "number": "a number", "boolean": "true or false"}

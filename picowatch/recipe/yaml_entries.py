@@ -17,7 +17,7 @@ _PROMPTS = ("prompt", "negative_prompt", "negative")
 def yaml_entries(source: Source, problems: Problems) -> list[Entry]:
     """The recipes of a YAML file: a mapping each, alone, in lists or in several documents."""
     entries = []
-    for document in compose(source):
+    for document in compose(source, problems):
         elements = document.elements if isinstance(document, Sequence) else (document,)
         for element in elements:
             if isinstance(element, Mapping):
@@ -29,7 +29,7 @@ def yaml_entries(source: Source, problems: Problems) -> list[Entry]:
 
 def yaml_layer(source: Source, problems: Problems) -> Layer:
     """The one mapping of a `_defaults.yaml` or of a TXT's settings; empty if there is none."""
-    documents = [node for node in compose(source) if not _is_nothing(node)]
+    documents = [node for node in compose(source, problems) if not _is_nothing(node)]
     for node in documents[1:]:
         problems.add(node.spot, "settings are one mapping; this is a second document.")
     if not documents:
@@ -50,6 +50,7 @@ def layer_of(mapping: Mapping, problems: Problems) -> Layer:
         elif key.text == "<<" and not key.style:
             merged += _merged_mappings(value, problems)
         elif key.text in _PROMPTS and _is_lost(key, value, problems):
+            # Empty text in its place: that it is missing, too, needs no second message.
             put(layer, key.text, Written("", value.spot, "''", key.spot), problems)
         else:
             put(layer, key.text, written(value, key.spot), problems)

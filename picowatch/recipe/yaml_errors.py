@@ -119,7 +119,7 @@ def _missing_colon(source: Source, line: int) -> _Explained:
         if tight:
             spot = Spot(source, number, tight.end(1) + 1)
             return spot, f"a space is missing behind the colon: write '{tight[1]}: …'."
-        if number < line and not _FIELD.match(text) and re.match(r"[^\s\"'\[{#-]", text):
+        if number < line and not _FIELD.match(text) and re.match(r"[^\s\"'\[{#.-]", text):
             end = len(text.rstrip())
             return Spot(source, number, 1, end), (
                 "this line has no 'name: value'. Write 'prompt: …', or for a file with one "

@@ -121,8 +121,7 @@ def test_what_only_informs_is_ignored() -> None:
         ),
         (
             "Model: dreamshaper_8",
-            "no checkpoint 'dreamshaper_8': models/checkpoints is empty, there is only 'demo'. "
-            "Put dreamshaper_8.safetensors there.",
+            "no checkpoint 'dreamshaper_8' in models/checkpoints. There is only demo.",
         ),
         (
             "Sampler: Euler a",
@@ -140,6 +139,13 @@ def test_problems_point_into_the_steps_line() -> None:
     """At the key that is refused, and at the value that is wrong."""
     invalid = refused("a\nSteps: 300, Sampler: Euler, ENSD: 31337\n", TXT)
     assert [(p.line, p.column, p.width) for p in invalid.problems] == [(2, 8, 3), (2, 29, 4)]
+
+
+def test_a_steps_line_that_says_no_number_is_still_one() -> None:
+    """It is never drawn as a prompt."""
+    assert messages("a\nSteps: many, Sampler: Euler\n", TXT) == [
+        "steps must be a whole number from 1 to 150, not 'many'."
+    ]
 
 
 def test_constructs_in_the_prompts_are_refused_with_their_places() -> None:

@@ -108,6 +108,12 @@ def test_defaults_that_are_no_yaml_do_not_hide_the_recipes_problems() -> None:
     ]
 
 
+def test_tags_and_names_that_nothing_bears_do_not_hide_other_problems() -> None:
+    """They are mistakes of one value, not of the file."""
+    invalid = refused("prompt: !a b\nnegative: *c\nvae: &d baked\nstesp: 3\n")
+    assert [problem.line for problem in invalid.problems] == [1, 2, 3, 4]
+
+
 def test_valid_entries_of_an_invalid_file_are_not_given() -> None:
     """All or nothing."""
     invalid = refused("- prompt: a\n- promt: b\n")

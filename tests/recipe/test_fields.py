@@ -120,6 +120,12 @@ def test_the_native_size_is_the_checkpoints() -> None:
         ("seed: -2", None),
         ("seed: 4294967296", None),
         ("seed: 1.5", None),
+        ("seed: 1, 2", None),
+        (
+            "sampler:",
+            "sampler has no value: YAML reads an empty value as null. Write a name, or "
+            "delete the line.",
+        ),
         ("seed: []", "the list of seeds is empty. Write 'seed: random' or seeds."),
         ("seed: [1, random]", "seed must be a whole number from 0 to 4294967295, not 'random'."),
         ("exact: maybe", "exact must be true or false, not 'maybe'."),
@@ -152,15 +158,16 @@ def test_the_native_size_is_the_checkpoints() -> None:
         ),
         (
             "vae: mse",
-            "no VAE 'mse' in models/vae. There is only 'baked'.",
+            "no VAE 'mse' in models/vae. There is only baked.",
         ),
     ],
 )
 def test_wrong_values_are_told_with_limit_and_remedy(written: str, message: str | None) -> None:
     """Field, value, limit and what would do, one message for one mistake."""
+    value = written.partition(": ")[2]
     expected = message or (
-        "seed must be a whole number from 0 to 4294967295, 'random' or a list of numbers, not "
-        f"{written.removeprefix('seed: ')}."
+        "seed must be a whole number from 0 to 4294967295, random, or a list like [1, 2, 3], not "
+        + (f"'{value}'." if "," in value else f"{value}.")
     )
     assert messages(f"prompt: a\n{written}\n") == [expected]
 

@@ -102,10 +102,17 @@ def test_several_checkpoints_and_no_setting_is_an_error_that_lists_them() -> Non
     ]
 
 
+def test_a_refused_file_is_not_taken_for_the_beginning_of_another_name() -> None:
+    """Who writes `old` and has an old.ckpt did not mean old_style."""
+    known = Known(
+        demo=DEMO, checkpoints=(KnownCheckpoint("old_style", 512),), refused=KNOWN.refused
+    )
+    assert "cannot be used" in messages("prompt: a\nmodel: old", known=known)[0]
+
+
 def test_a_setting_that_names_nothing_is_told_as_the_settings_mistake() -> None:
     """The recipe is not to blame."""
     known = Known(demo=DEMO, default_checkpoint="gone")
     assert messages("prompt: a", known=known) == [
-        "the setting checkpoint: no checkpoint 'gone': models/checkpoints is empty, there is "
-        "only 'demo'. Put gone.safetensors there."
+        "the setting checkpoint: no checkpoint 'gone' in models/checkpoints. There is only demo."
     ]

@@ -51,6 +51,12 @@ def test_a_quoted_value_runs_to_its_closing_quote() -> None:
     assert (recipe.exact, recipe.seed) == (True, "random")
 
 
+@pytest.mark.parametrize("written", ["1, 2,3", "[1, 2, 3]", '"1,2,3"'])
+def test_a_list_of_seeds_fits_behind_a_flag(written: str) -> None:
+    """With or without its brackets."""
+    assert read_one(f"a corgi --seed {written} --steps 3", TXT).seed == (1, 2, 3)
+
+
 def test_a1111s_prompts_from_file_are_understood() -> None:
     """batch_size times n_iter is the count."""
     recipe = read_one(

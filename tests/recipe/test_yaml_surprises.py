@@ -5,7 +5,7 @@ import pytest
 from picowatch.recipe import error_text
 from tests.recipe.reading import read, read_one, refused
 
-WHOLE_SEED = "seed must be a whole number from 0 to 4294967295, 'random' or a list of numbers"
+WHOLE_SEED = "seed must be a whole number from 0 to 4294967295, random, or a list like [1, 2, 3]"
 
 # The file, line and column of the problem, the message.
 SURPRISES = [
@@ -285,8 +285,8 @@ SURPRISES = [
         "a field's name must be a word, not a list or a mapping.",
     ),
     (
-        "!!python/object/apply:os.system ['x']",
-        (1, 1),
+        "prompt: !!python/object/apply:os.system x",
+        (1, 9),
         "YAML reads !!python/object/apply:os.system as a tag, and picowatch reads plain values "
         "only, without tags. If it is text, put it in quotes.",
     ),
@@ -297,7 +297,6 @@ SURPRISES = [
         "'steps: 30'; put text with special characters in quotes.",
     ),
     ("prompt: a\n<<: 3", (2, 5), "<< takes a mapping, like <<: *name."),
-    ("a: &a [*a]", (1, 8), "*a stands inside of what it refers to; that would never end."),
 ]
 
 
@@ -367,6 +366,12 @@ def test_anchors_and_merges_are_expanded() -> None:
     """What stands in the mapping itself beats what is merged into it."""
     recipes = read("- &base {prompt: a, steps: 3, seed: 1}\n- <<: *base\n  seed: 2\n- *base\n")
     assert [(r.prompt, r.steps, r.seed) for r in recipes] == [("a", 3, 1), ("a", 3, 2), ("a", 3, 1)]
+
+
+def test_an_anchor_inside_of_itself_is_refused() -> None:
+    """It would never end."""
+    problem = refused("prompt: &a [*a]").problems[-1]
+    assert problem.message == "*a stands inside of what it refers to; that would never end."
 
 
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
