@@ -82,7 +82,7 @@ class Daemon:
         self._inbox.start(self._steady())
         self._worker.start()
         try:
-            while not self._stop.is_set() and self._worker.is_alive():
+            while not self._stop.is_set() and not self._is_broken():
                 self._tick()
                 if once and self._is_all_done():
                     break
@@ -92,9 +92,12 @@ class Daemon:
             pass
         finally:
             self._shut_down()
-        if self._worker.broken:
-            log.error("picowatch ends: %s", self._worker.broken)
-        return not (self._worker.broken or self._worker.failed or self._answers.rejected)
+        if broken := self._worker.broken or self._publisher.broken:
+            log.error("picowatch ends: %s", broken)
+        return not (broken or self._worker.failed or self._answers.rejected)
+
+    def _is_broken(self) -> bool:
+        return bool(self._publisher.broken) or not self._worker.is_alive()
 
     def _tick(self) -> None:
         self._unanswered += self._inbox.poll(self._steady())

@@ -10,6 +10,7 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 from picowatch import __version__
@@ -29,10 +30,6 @@ from picowatch.outbox.outbox import Outbox
 log = logging.getLogger("picowatch")
 
 RETRY_SECONDS = 2.0  # between tries to write when the disk is full or gone
-
-
-class OutboxUnwritable(Exception):
-    """The outbox or the ledger cannot be written, and nobody wants to wait for it."""
 
 
 class Publisher:
@@ -58,14 +55,15 @@ class Publisher:
         self._patient = patient
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="publisher")
         self._running: Future[None] | None = None
+        self.broken = ""  # why it gave up
 
     def submit(self, batch: list[QueuedImage], pictures: list[RenderedImage]) -> None:
-        """Publish a batch once the one before is done; raises what went wrong with that one."""
+        """Publish a batch, once the one before is published."""
         self.wait()
         self._running = self._executor.submit(self._publish, batch, pictures)
 
     def wait(self) -> None:
-        """Until all that was submitted is published; raises OutboxUnwritable."""
+        """Until all that was submitted is published, or given up."""
         if self._running is not None:
             self._running.result()
 
@@ -91,11 +89,18 @@ class Publisher:
                 return
             except (OSError, sqlite3.OperationalError) as error:
                 if not self._patient or self._stop.is_set():
-                    raise OutboxUnwritable(f"cannot write {image.file}: {error}") from error
+                    self._give_up(image, error)
+                    return
                 if not said:
                     log.error("cannot write %s: %s; picowatch waits", image.file, error)
                 said = True
                 self._stop.wait(RETRY_SECONDS)
+
+    def _give_up(self, image: QueuedImage, error: Exception) -> None:
+        """Back into the queue; if the ledger cannot be written either, the next start does it."""
+        self.broken = f"cannot write {image.file}: {error}"
+        with suppress(sqlite3.OperationalError):
+            self._ledger.put_back(image.id)
 
     def _publish_one(self, image: QueuedImage, picture: RenderedImage) -> None:
         self._outbox.publish(

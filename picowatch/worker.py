@@ -15,7 +15,7 @@ from picowatch.engine.protocol import Engine, RenderedImage
 from picowatch.errors import EngineDied, EngineStopped, RenderFailed
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import FileNames, QueuedImage
-from picowatch.publishing import OutboxUnwritable, Publisher
+from picowatch.publishing import Publisher
 from picowatch.settings import Settings
 
 log = logging.getLogger("picowatch")
@@ -106,8 +106,6 @@ class Worker:
         try:
             self._work()
             self._publisher.wait()
-        except OutboxUnwritable as error:
-            self.broken = str(error)
         except sqlite3.Error as error:
             self.broken = f"the ledger cannot be used: {error}"
 

@@ -1,0 +1,208 @@
+"""What goes wrong while rendering is answered, and the queue goes on."""
+
+import errno
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from picowatch.errors import EngineDied, RenderFailed
+from picowatch.inbox.files import read_file
+from picowatch.inbox.inbox import Inbox, Saved
+from picowatch.outbox.outbox import Outbox
+from picowatch.recipe.request import ImageRequest
+from tests.house import PATIENCE, House, wait_for
+
+
+def fail_on(prompt: str, error: Exception, times: int = 1000) -> Any:
+    """An engine hook that raises while a batch holds the prompt, at most `times` times."""
+    left = times
+
+    def hook(batch: Sequence[ImageRequest]) -> None:
+        nonlocal left
+        if left and any(request.prompt == prompt for request in batch):
+            left -= 1
+            raise error
+
+    return hook
+
+
+def test_a_failed_image_is_answered_and_the_rest_is_made(house: House) -> None:
+    """Its batch mates are not failed with it; the error file names seed and reason."""
+    house.engine.before_batch = fail_on("bad", RenderFailed("The model is sick.", "Heal it."))
+    house.save("a.txt", "one\nbad --seed 5\nthree\n")
+    assert not house.once()
+    assert sorted(house.prompts()) == ["one", "three"]
+    error = house.error("a.txt") or ""
+    assert "entry 2, image 1, seed 5" in error
+    assert "The model is sick. Heal it." in error
+
+
+def test_the_next_save_tries_failed_images_again(house: House) -> None:
+    """With the seeds they had; then the error file is gone."""
+    house.engine.before_batch = fail_on("bad", RenderFailed("Sick."), times=2)
+    path = house.save("a.txt", "bad --seed 5\none --seed 6\n")
+    assert not house.once()
+    path.touch()
+    assert house.once()
+    assert house.error("a.txt") is None
+    assert sorted(house.seeds()) == [5, 6]
+
+
+def test_an_image_whose_engine_died_is_tried_once_more(house: House) -> None:
+    """One death is nobody's failure."""
+    house.engine.before_batch = fail_on("unlucky", EngineDied("It was killed."), times=1)
+    house.save("a.txt", "one\nunlucky\n")
+    assert house.once()
+    assert sorted(house.prompts()) == ["one", "unlucky"]
+    assert "It is tried again" in house.log()
+
+
+def test_an_image_that_kills_the_engine_twice_has_failed(house: House) -> None:
+    """With the reason, and the queue goes on; its batch mates are made."""
+    house.engine.before_batch = fail_on("deadly", EngineDied("It was killed (SIGSEGV)."))
+    house.save("a.txt", "one\ndeadly\nthree\n")
+    assert not house.once()
+    assert sorted(house.prompts()) == ["one", "three"]
+    assert "SIGSEGV" in (house.error("a.txt") or "")
+
+
+def test_a_bug_fails_the_image_and_not_picowatch(house: House) -> None:
+    """An error nobody thought of reaches the user as a sentence."""
+    house.engine.before_batch = fail_on("bad", ZeroDivisionError("division by zero"))
+    house.save("a.txt", "bad\n")
+    house.save("b.txt", "good\n")
+    assert not house.once()
+    assert house.prompts() == ["good"]
+    assert "ZeroDivisionError" in (house.error("a.txt") or "")
+
+
+def test_an_engine_that_hangs_is_ended(house: House) -> None:
+    """No step for `stall_seconds`: it counts as a death."""
+    hang = threading.Event()
+    stuck = 2
+
+    def hook(batch: Sequence[ImageRequest]) -> None:
+        nonlocal stuck
+        if batch[0].prompt == "stuck" and stuck:
+            stuck -= 1
+            hang.wait(PATIENCE)
+
+    house.engine.before_batch = hook
+    house.save("a.txt", "stuck\n")
+    house.save("b.txt", "good --steps 9\n")
+    try:
+        assert not house.once(stall_seconds=1)
+    finally:
+        hang.set()
+    assert house.prompts() == ["good"]
+    assert "no step for 1 s" in (house.error("a.txt") or "")
+
+
+def test_an_idle_engine_gives_its_memory_back(house: House) -> None:
+    """And starts again for the next image."""
+    with house.running(unload_after_minutes=0.001):
+        house.save("a.txt", "one\n")
+        wait_for(lambda: len(house.pictures()) == 1)
+        wait_for(lambda: not house.engine._started, "the engine's end")
+        house.save("b.txt", "two\n")
+        wait_for(lambda: len(house.pictures()) == 2)
+    assert house.engine.starts == 2
+
+
+def full_disk(monkeypatch: pytest.MonkeyPatch, room: threading.Event) -> None:
+    """Pictures cannot be written until there is room."""
+    really_publish = Outbox.publish
+
+    def publish(outbox: Outbox, *arguments: Any) -> None:
+        if not room.is_set():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        really_publish(outbox, *arguments)
+
+    monkeypatch.setattr(Outbox, "publish", publish)
+
+
+def test_a_full_disk_is_waited_for(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is said once, nothing is failed, and work goes on when there is room."""
+    room = threading.Event()
+    full_disk(monkeypatch, room)
+    with house.running():
+        house.save("a.txt", "one\n")
+        wait_for(lambda: "No space left on device; picowatch waits" in house.log())
+        room.set()
+        wait_for(lambda: house.prompts() == ["one"])
+    assert house.log().count("No space left") == 1
+    assert house.error("a.txt") is None
+
+
+def test_a_full_disk_ends_a_single_run(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With exit code 1; the next run makes what is missing."""
+    room = threading.Event()
+    full_disk(monkeypatch, room)
+    house.save("a.txt", "one\n")
+    assert not house.once()
+    room.set()
+    assert house.once()
+    assert house.prompts() == ["one"]
+
+
+def test_saves_wait_for_a_ledger_that_cannot_be_written(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing that was noticed is forgotten."""
+    from picowatch.ledger import ledger as ledger_module
+
+    really_accept = ledger_module.accept_save
+    full = threading.Event()
+    full.set()
+
+    def accept(*arguments: Any) -> Any:
+        if full.is_set():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return really_accept(*arguments)
+
+    monkeypatch.setattr(ledger_module, "accept_save", accept)
+    monkeypatch.setattr("picowatch.daemon.RETRY_SECONDS", 0.05)
+    with house.running():
+        house.save("a.txt", "one\n")
+        wait_for(lambda: "saves cannot be taken in" in house.log())
+        full.clear()
+        wait_for(lambda: house.prompts() == ["one"])
+
+
+def test_a_file_held_open_is_read_after_thirty_seconds(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not before, and then all the same. The clock is ours."""
+    monkeypatch.setattr("picowatch.inbox.inbox.held_open_for_writing", lambda files: set(files))
+    house.save("a.txt", "one\n")
+    inbox = Inbox(house.inbox, {}, wake=threading.Event(), settle_seconds=0.5, rescan_seconds=60)
+    try:
+        inbox.start(0.0)
+        for tenth in range(295):
+            assert inbox.poll(tenth / 10) == []
+        answers = [seen for tenth in range(295, 320) for seen in inbox.poll(tenth / 10)]
+    finally:
+        inbox.close()
+    assert [type(seen) for seen in answers] == [Saved]
+
+
+def test_a_file_that_changes_while_it_is_read_is_read_again(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only whole files are answered."""
+    path = house.save("a.txt", "one\n")
+    reads = []
+
+    def read(root: Any, name: str) -> Any:
+        if name == "a.txt" and not reads:
+            reads.append(name)
+            path.unlink()
+            house.save("a.txt", "two\n")
+            raise FileNotFoundError
+        return read_file(root, name)
+
+    monkeypatch.setattr("picowatch.inbox.inbox.read_file", read)
+    assert house.once()
+    assert house.prompts() == ["two"]

@@ -1,0 +1,37 @@
+"""One engine process with the demo model for all tests, and requests for it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from picowatch.engine.child import ChildEngine
+from picowatch.engine.options import EngineOptions
+
+
+@pytest.fixture(scope="session")
+def options(tmp_path_factory: pytest.TempPathFactory) -> EngineOptions:
+    """An engine for an empty models folder, on the CPU whatever the machine has."""
+    return EngineOptions(models=tmp_path_factory.mktemp("models"), device="cpu")
+
+
+@pytest.fixture(scope="session")
+def engine(options: EngineOptions) -> Iterator[ChildEngine]:
+    """The shared engine; tests may kill it, the next one then starts it again."""
+    engine = ChildEngine(options)
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def own_engine(options: EngineOptions) -> Iterator[ChildEngine]:
+    """An engine whose process this test starts itself."""
+    engine = ChildEngine(options)
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    """A models folder of this test's own."""
+    return tmp_path / "models"

@@ -1,0 +1,59 @@
+"""Image requests for the demo model, and how to look at pictures."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from picowatch.catalog import Catalog
+from picowatch.engine.protocol import Engine, RenderedImage
+from picowatch.recipe.request import ImageRequest
+
+PATIENCE = 120.0  # seconds a batch may take on a busy machine
+_CATALOG = Catalog(Path("nowhere"))
+_DEMO_HASH = _CATALOG.sha256(_CATALOG.demo)
+
+Pixels = NDArray[np.int16]
+
+
+def request(prompt: str = "a red circle on a blue background", **values: Any) -> ImageRequest:
+    """A small, quick image of the demo model; the values say what differs."""
+    given: dict[str, Any] = {
+        "prompt": prompt,
+        "negative_prompt": "",
+        "checkpoint": "demo",
+        "checkpoint_hash": _DEMO_HASH,
+        "vae": "baked",
+        "vae_hash": "",
+        "sampler": "DPM++ 2M",
+        "schedule_type": "karras",
+        "steps": 6,
+        "cfg_scale": 5.0,
+        "width": 128,
+        "height": 128,
+        "seed": 1,
+        "clip_skip": 1,
+        "exact": False,
+    }
+    return ImageRequest(**(given | values))
+
+
+def ignore_steps(done: int, total: int) -> None:
+    """For tests that do not look at progress."""
+
+
+def make(engine: Engine, *requests: ImageRequest) -> list[RenderedImage]:
+    """The pictures of one batch."""
+    return engine.render(requests, ignore_steps).result(PATIENCE)
+
+
+def pixels(image: RenderedImage) -> Pixels:
+    """Height x width x RGB, in a type that can be subtracted."""
+    flat = np.frombuffer(image.pixels, np.uint8).astype(np.int16)
+    return flat.reshape(image.height, image.width, 3)
+
+
+def difference(first: RenderedImage, second: RenderedImage) -> int:
+    """The largest difference of any channel of any pixel."""
+    return int(np.abs(pixels(first) - pixels(second)).max())
