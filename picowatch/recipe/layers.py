@@ -36,7 +36,8 @@ def put(layer: Layer, name: str, written: Written, problems: Problems) -> None:
 
 def _twice(name: str, before: Written) -> str:
     earlier = before.key or before.spot
-    other = earlier.source.line(earlier.line)[earlier.column - 1 :][: earlier.width]
+    start = earlier.column - 1
+    other = earlier.source.line(earlier.line)[start : start + earlier.width]
     same = before.key is None or other.lstrip("-") == name
     called = "" if same else f" as '{shown(other)}'"
     return f"'{name}' is given twice: already on line {earlier.line}{called}. Keep one."

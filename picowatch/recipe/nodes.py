@@ -18,6 +18,7 @@ from picowatch.recipe.yaml_errors import explain_syntax
 MAX_DEPTH = 20
 MAX_ALIASES = 200
 MAX_NODES = 50_000
+MAX_BEHIND = 300
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -121,9 +122,9 @@ class _Composer:
         return Mapping(spot, raw, size, tuple(zip(children[::2], children[1::2], strict=True)))
 
     def scalar(self, event: Any, spot: Spot) -> Scalar:
-        text, end = self.source.text, event.end_mark.index
-        line_end = text.find("\n", end)
-        behind = text[end : line_end if line_end >= 0 else len(text)]
+        end = event.end_mark.index
+        # A piece is enough for an error, and a line may be a megabyte with thousands of scalars.
+        behind = self.source.text[end : end + MAX_BEHIND].partition("\n")[0]
         return Scalar(spot, self.raw(event), 1, event.value, event.style or "", behind)
 
     def alias(self, name: str, spot: Spot) -> Node:

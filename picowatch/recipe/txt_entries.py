@@ -1,6 +1,7 @@
 """The entries of a TXT recipe, by the three rules of the docs."""
 
 import re
+from bisect import bisect_right
 from dataclasses import dataclass
 
 from picowatch.recipe import fields
@@ -102,7 +103,7 @@ def _prompt_lines(source: Source, first: int, problems: Problems) -> list[Entry]
 
 def _prompt_line(source: Source, text: str, pieces: list[_Piece], problems: Problems) -> Entry:
     def at(offset: int, width: int) -> Spot:
-        piece = max((p for p in pieces if p.offset <= offset), key=lambda p: p.offset)
+        piece = pieces[bisect_right(pieces, offset, key=lambda piece: piece.offset) - 1]
         return Spot(source, piece.line, piece.column + offset - piece.offset, width)
 
     layer = prompt_and_flags(text, at, problems)
