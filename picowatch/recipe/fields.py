@@ -2,7 +2,7 @@
 
 from picowatch.recipe.problems import shown
 from picowatch.recipe.recipe import Recipe
-from picowatch.recipe.samplers import did_you_mean
+from picowatch.recipe.suggestions import did_you_mean
 
 SIZE = "size"
 _PLACES = {"place", "line"}
@@ -42,14 +42,11 @@ NOT_YET = {
     "grid": "grid",
 }
 
+ALL_NAMES = (*FIRST_NAME_OF, *NOT_YET)
+
 
 def why_refused(name: str) -> str:
     """What to say about a name that is no field: not yet, or unknown with a suggestion."""
     if name in NOT_YET:
         return f"'{name}' is not supported yet. Take it out to make the picture without it."
-    return f"unknown field '{shown(name)}'. {suggestion(name)}".rstrip()
-
-
-def suggestion(name: str, before: str = "") -> str:
-    """The field whose name or alias is close: "Did you mean 'steps'? ", or nothing."""
-    return did_you_mean(name.replace("-", "_"), [*FIRST_NAME_OF, *NOT_YET], before)
+    return f"unknown field '{shown(name)}'. {did_you_mean(name, ALL_NAMES)}".rstrip()

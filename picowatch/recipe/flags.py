@@ -9,6 +9,7 @@ from picowatch.recipe.layers import put
 from picowatch.recipe.places import Layer, Spot, Written
 from picowatch.recipe.plain import number
 from picowatch.recipe.problems import Problems, shown
+from picowatch.recipe.suggestions import did_you_mean
 from picowatch.recipe.wording import wrong_value
 
 _FLAG = re.compile(r"(?:(?<=\s)|^)--(?P<name>[A-Za-z][\w-]*)")
@@ -99,7 +100,9 @@ def _why_refused(written: str, name: str) -> str:
         return f"--{written}: {_OTHER_TOOLS[name]}"
     if name in fields.NOT_YET:
         return f"--{written} is not supported yet. Take it out to make the picture without it."
-    return f"unknown flag '--{shown(written)}'. {fields.suggestion(name, '--')}".rstrip()
+    return (
+        f"unknown flag '--{shown(written)}'. {did_you_mean(name, fields.ALL_NAMES, '--')}".rstrip()
+    )
 
 
 def _seed_list(written: Written) -> Written:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from picowatch.recipe.known import Known, KnownCheckpoint
 from picowatch.recipe.problems import shown
-from picowatch.recipe.samplers import did_you_mean, listed
+from picowatch.recipe.suggestions import did_you_mean, listed
 
 BAKED = "baked"
 _ENDINGS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
@@ -32,7 +32,7 @@ def find_checkpoint(written: str | None, known: Known) -> KnownCheckpoint:
         except NotInstalled as error:
             raise NotInstalled(f"the setting checkpoint: {error}") from None
     if len(known.checkpoints) > 1:
-        names = _some([checkpoint.name for checkpoint in known.checkpoints])
+        names = listed([checkpoint.name for checkpoint in known.checkpoints])
         raise NotInstalled(
             f"no checkpoint is named, and several are installed: {names}. Write 'checkpoint: …' "
             "here, or name one in the settings (picowatch.yaml)."
@@ -90,7 +90,7 @@ def _one(kind: str, written: str, names: Sequence[str], known: Known) -> str | N
     found = matching(written, [*names, *known.refused])
     usable = [name for name in found if name in names]
     if len(usable) > 1:
-        choice = _some(usable, "or")
+        choice = listed(usable, "or")
         raise NotInstalled(
             f"the {kind} '{shown(written)}' could be {choice}. Write more of the name."
         )
@@ -100,8 +100,8 @@ def _one(kind: str, written: str, names: Sequence[str], known: Known) -> str | N
 
 
 def _instead(written: str, names: Sequence[str]) -> str:
-    there = f"There are {_some(names)}." if len(names) > 1 else f"There is only {names[0]}."
-    return did_you_mean(_stem(written), list(names)) + there
+    there = f"There are {listed(names)}." if len(names) > 1 else f"There is only {names[0]}."
+    return did_you_mean(_stem(written), names) + there
 
 
 def _refuse_download(written: str) -> None:
@@ -117,13 +117,6 @@ def _refuse_download(written: str) -> None:
             f"'{shown(written)}' is an address, and picowatch never downloads. Fetch the "
             ".safetensors file into models/checkpoints and write its name."
         )
-
-
-def _some(names: Sequence[str], last: str = "and") -> str:
-    """The names, or the first ten of them and how many more there are."""
-    if len(names) > 10:
-        return f"{', '.join(names[:10])} {last} {len(names) - 10} more"
-    return listed(list(names), last)
 
 
 def _stem(name: str) -> str:

@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from picowatch.recipe.a1111 import holds_parameters
 from picowatch.recipe.decoding import decode
 from picowatch.recipe.known import Known
-from picowatch.recipe.places import Layer, Source
+from picowatch.recipe.places import Layer, Source, Spot
 from picowatch.recipe.problems import Problems, RecipeInvalid
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve import Entry, resolve
-from picowatch.recipe.txt_entries import txt_entries
+from picowatch.recipe.txt_entries import rename_to, txt_entries
 from picowatch.recipe.yaml_entries import yaml_entries, yaml_layer
 
 
@@ -59,6 +60,11 @@ def _entries(name: str, content: bytes, problems: Problems) -> tuple[Source, lis
         source = decode(name, content)
         if name.lower().endswith(".txt"):
             return source, *txt_entries(source, problems)
+        if holds_parameters(source.text):
+            first_line = Spot(source, 1, 1, max(1, len(source.line(1))))
+            what = "A1111's generation parameters"
+            problems.add(first_line, rename_to(source, "txt", what))
+            return source, [], {}
         return source, yaml_entries(source, problems), {}
     except RecipeInvalid as invalid:
         problems.take(invalid)

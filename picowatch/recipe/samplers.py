@@ -3,11 +3,11 @@
 To add a sampler, move its name from `_LATER` into `SAMPLERS`; the engine has the classes.
 """
 
-import difflib
 import re
 from dataclasses import dataclass
 
 from picowatch.recipe.problems import shown
+from picowatch.recipe.suggestions import did_you_mean, listed
 
 AUTOMATIC = "automatic"
 
@@ -128,18 +128,6 @@ def decide_schedule_type(sampler: Sampler, schedule_type: str) -> str:
 def sampler_named(name: str) -> Sampler:
     """The sampler with exactly A1111's name, as an ImageRequest holds it."""
     return next(sampler for sampler in SAMPLERS if sampler.name == name)
-
-
-def did_you_mean(written: str, names: list[str], before: str = "") -> str:
-    """ "Did you mean 'x'? " if a name is close enough, else nothing."""
-    spellings = {name.casefold(): name for name in reversed(names)}
-    close = difflib.get_close_matches(written[:100].casefold(), list(spellings), 1, 0.65)
-    return f"Did you mean '{before}{spellings[close[0]]}'? " if close else ""
-
-
-def listed(names: list[str], last: str = "and") -> str:
-    """ "a, b and c"."""
-    return f" {last} ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def _squeezed(name: str) -> str:

@@ -10,9 +10,15 @@ from picowatch.recipe.flags import prompt_and_flags
 from picowatch.recipe.places import Layer, Source, Spot
 from picowatch.recipe.problems import Problems
 from picowatch.recipe.resolve import Entry
+from picowatch.recipe.suggestions import closest
 from picowatch.recipe.yaml_entries import yaml_layer
 
 _RULE = re.compile(r"-{3,}\s*")
+_PROMPT_FIELD = re.compile(r"(?m)^[ \t]*(?:- +)?prompt:")
+# A line like `steps: 10`: no prompt reads like this, and drawing it would hide a mistake.
+_SETTING = re.compile(
+    r"(?P<name>[A-Za-z_]{3,30}) ?: *(?P<value>[-+]?[\d.,x×e]+|random|true|false|yes|no|on|off)"
+)
 MAX_PROMPTS = 10_000
 
 
@@ -32,19 +38,25 @@ def txt_entries(source: Source, problems: Problems) -> tuple[list[Entry], Layer]
 
 
 def _looks_like_yaml(source: Source, problems: Problems) -> bool:
+    """Whether the first line is `prompt: …`, or another field and a prompt comes below."""
     for number, text in enumerate(source.lines, 1):
-        if not text.strip() or text.lstrip().startswith("#"):
+        if _is_skipped(text):
             continue
         field = re.match(r"\s*(?:- +)?(\w+)\s*:(?:\s|$)", text)
         if not field or field[1] not in fields.FIRST_NAME_OF:
             return False
-        if field[1] != "prompt" and not re.search(r"(?m)^[ \t]*(?:- +)?prompt:", source.text):
+        if field[1] != "prompt" and not _PROMPT_FIELD.search(source.text):
             return False
-        stem = source.name.rpartition("/")[2].rpartition(".")[0]
         spot = Spot(source, number, field.start(1) + 1, len(field[1]))
-        problems.add(spot, f"this looks like YAML; rename it to {stem}.yaml")
+        problems.add(spot, rename_to(source, "yaml", "YAML"))
         return True
     return False
+
+
+def rename_to(source: Source, ending: str, what: str) -> str:
+    """What to do about a file with the wrong ending."""
+    stem = source.name.rpartition("/")[2].rpartition(".")[0]
+    return f"this looks like {what}; rename it to {stem}.{ending}"
 
 
 def _settings(source: Source, problems: Problems) -> tuple[int, Layer]:
@@ -56,7 +68,9 @@ def _settings(source: Source, problems: Problems) -> tuple[int, Layer]:
     end = next((i for i in range(top + 1, len(lines)) if _RULE.fullmatch(lines[i])), None)
     if end is None:
         spot = Spot(source, top + 1, 1, len(lines[top].rstrip()))
-        problems.add(spot, "settings begin here; a second line --- must end them.")
+        is_yaml = _PROMPT_FIELD.search(source.text)
+        message = "settings begin here; a second line --- must end them."
+        problems.add(spot, rename_to(source, "yaml", "YAML") if is_yaml else message)
         return len(lines), {}
     # Blank lines above keep the line numbers of the file.
     above = "\n" * (top + 1) + "\n".join(lines[top + 1 : end])
@@ -107,7 +121,22 @@ def _prompt_line(source: Source, text: str, pieces: list[_Piece], problems: Prob
         return Spot(source, piece.line, piece.column + offset - piece.offset, width)
 
     layer = prompt_and_flags(text, at, problems)
+    setting = _SETTING.fullmatch(text)
+    if setting:
+        _refuse_setting(setting["name"], setting["value"], at(0, len(setting["name"])), problems)
     return Entry(layer, at(0, len(text)))
+
+
+def _refuse_setting(name: str, value: str, spot: Spot, problems: Problems) -> None:
+    meant = name if name in fields.ALL_NAMES else closest(name, fields.ALL_NAMES)
+    if meant:
+        question = "" if meant == name else f"Did you mean '{meant}'? "
+        problems.add(
+            spot,
+            "each line of a .txt is a prompt, and this one reads like a setting. "
+            f"{question}Write --{meant} {value} behind a prompt, or {meant}: {value} between two "
+            "lines --- above the prompts.",
+        )
 
 
 def _whole_line(source: Source, number: int, problems: Problems) -> tuple[str, list[_Piece], int]:

@@ -141,6 +141,13 @@ def test_problems_point_into_the_steps_line() -> None:
     assert [(p.line, p.column, p.width) for p in invalid.problems] == [(2, 8, 3), (2, 29, 4)]
 
 
+def test_generation_parameters_under_a_yaml_name_are_recognised() -> None:
+    """They are no YAML, and the message does not talk about colons."""
+    assert messages(BLOCK, "corgi.yaml") == [
+        "this looks like A1111's generation parameters; rename it to corgi.txt"
+    ]
+
+
 def test_a_steps_line_that_says_no_number_is_still_one() -> None:
     """It is never drawn as a prompt."""
     assert messages("a\nSteps: many, Sampler: Euler\n", TXT) == [

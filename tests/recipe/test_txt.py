@@ -138,6 +138,20 @@ def test_two_hyphens_that_begin_no_word_are_part_of_the_prompt() -> None:
             1,
             "settings between --- lines stand once, above all prompts.",
         ),
+        ("---\nprompt: a\n", 1, "this looks like YAML; rename it to corgi.yaml"),
+        (
+            "a corgi\nstesp: 10",
+            1,
+            "each line of a .txt is a prompt, and this one reads like a setting. Did you mean "
+            "'steps'? Write --steps 10 behind a prompt, or steps: 10 between two lines --- above "
+            "the prompts.",
+        ),
+        (
+            "size: 512x768",
+            1,
+            "each line of a .txt is a prompt, and this one reads like a setting. Write --size "
+            "512x768 behind a prompt, or size: 512x768 between two lines --- above the prompts.",
+        ),
         ("---\nprompt: a\n---\nb", 1, "prompts stand below the settings, one a line."),
         ("---\na dog\n---\nb", 1, "settings are lines like 'steps: 30', one a line."),
     ],
@@ -160,7 +174,8 @@ def test_places_are_those_of_the_file_in_continued_lines_and_settings() -> None:
 
 def test_names_of_fields_as_the_first_words_of_a_prompt_are_a_prompt() -> None:
     """Only a file that has a `prompt:` line, too, looks like YAML."""
-    assert read_one("image: a woman in red", TXT).prompt == "image: a woman in red"
+    for prompt in ("image: a woman in red", "model: 3 dogs", "chapter: 3", "3: 4"):
+        assert read_one(prompt, TXT).prompt == prompt
 
 
 def test_a_file_of_comments_has_no_entries() -> None:

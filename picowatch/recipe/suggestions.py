@@ -1,0 +1,30 @@
+"""What somebody may have meant: the closest of the names that exist, and lists of names."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+# Below this, suggestions are noise: 'colour' is no 'lora'.
+_ALIKE = 0.65
+_MAX_COMPARED = 100
+
+
+def closest(written: str, names: Iterable[str]) -> str | None:
+    """The name that is most like what was written, if one is alike enough; case is forgiven."""
+    spellings = {name.casefold(): name for name in reversed(list(names))}
+    found = difflib.get_close_matches(
+        written[:_MAX_COMPARED].casefold(), list(spellings), 1, _ALIKE
+    )
+    return spellings[found[0]] if found else None
+
+
+def did_you_mean(written: str, names: Iterable[str], before: str = "") -> str:
+    """ "Did you mean 'x'? ", or nothing; `before` goes before the name, like a flag's hyphens."""
+    name = closest(written, names)
+    return f"Did you mean '{before}{name}'? " if name else ""
+
+
+def listed(names: Sequence[str], last: str = "and") -> str:
+    """ "a, b and c"; of more than ten the first ten and how many are left."""
+    if len(names) > 10:
+        names = [*names[:10], f"{len(names) - 10} more"]
+    return f" {last} ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
