@@ -1,6 +1,7 @@
 """Which installed model a recipe means: names are forgiving, mistakes are explained."""
 
 import re
+import unicodedata
 from collections.abc import Sequence
 
 from picowatch.recipe.known import Known, KnownCheckpoint
@@ -66,8 +67,8 @@ def matching(written: str, names: Sequence[str]) -> list[str]:
         [name for name in names if _stem(name) == stem],
         [name for name in names if _stem(name).casefold() == folded],
         [name for name in names if _last(name) == folded],
-        [name for name in names if name.startswith(stem)],
-        [name for name in names if name.casefold().startswith(folded)],
+        [name for name in names if _stem(name).startswith(stem)],
+        [name for name in names if _stem(name).casefold().startswith(folded)],
         [name for name in names if _last(name).startswith(folded)],
     )
     return next((found for found in rules if found), [])
@@ -120,8 +121,12 @@ def _refuse_download(written: str) -> None:
 
 
 def _stem(name: str) -> str:
-    """The name without white space around it, the models' folder before it and the ending."""
-    name = re.sub(r"^(?:\./)?(?:models/)?(?:checkpoints|vae)/", "", name.strip())
+    """The name without white space around it, the models' folder before it and the ending.
+
+    Composed, because macOS keeps the accents of file names apart from their letters.
+    """
+    name = unicodedata.normalize("NFC", name.strip())
+    name = re.sub(r"^(?:\./)?(?:models/)?(?:checkpoints|vae)/", "", name)
     ending = next((e for e in _ENDINGS if name.casefold().endswith(e)), "")
     return name[: len(name) - len(ending)]
 

@@ -1,14 +1,18 @@
 """A1111's `parameters` text: exactly as A1111 writes it, and read back by others and by us."""
 
 from dataclasses import replace
+from io import BytesIO
 from typing import Any
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from sd_parsers import ParserManager
 from sd_parsers.parsers import AUTOMATIC1111Parser
 
-from picowatch.metadata import parameters_text
+from picowatch.metadata import PARAMETERS, PICOWATCH, parameters_text, png_texts
 from picowatch.recipe import ImageRequest, read_recipes
 from picowatch.recipe.a1111 import parameters_of
 from tests.metadata.requests import CORGI, PROMPTS, image_requests, known_for
@@ -122,3 +126,20 @@ def test_the_last_line_is_found_by_its_beginning(request: ImageRequest) -> None:
     found = {parameter.key: parameter.value for parameter in parameters_of(lines[-1])}
     assert found["Model"] == request.checkpoint
     assert found["Version"] == "picowatch 0.1.0"
+
+
+@pytest.mark.parametrize("prompt", ["a corgi, für\n(mich:1.2)", "ein Corgi 🐶, 猫"])
+def test_a_whole_picture_is_read_by_sd_parsers(prompt: str) -> None:
+    """With both chunks, in Latin-1 and in UTF-8."""
+    request = replace(CORGI, prompt=prompt)
+    texts = {PARAMETERS: parameters_text(request, "0.1.0"), PICOWATCH: '{"a": "🐶"}'}
+    chunks = PngInfo()
+    for chunk in png_texts(texts):
+        (chunks.add_text if chunk.is_latin1 else chunks.add_itxt)(chunk.keyword, chunk.text)
+    picture = BytesIO()
+    Image.new("RGB", (8, 8)).save(picture, "PNG", pnginfo=chunks)
+    parsers: Any = ParserManager()
+    found = parsers.parse(picture)
+    assert found.generator.value == "AUTOMATIC1111"
+    assert [text.value for text in found.prompts] == [prompt]
+    assert [text.value for text in found.negative_prompts] == ["blurry, dim"]

@@ -36,6 +36,12 @@ def test_names_of_checkpoints_are_forgiving(written: str, meant: str) -> None:
     assert read_one(f"prompt: a\ncheckpoint: {written}", known=KNOWN).checkpoint == meant
 
 
+def test_accents_are_the_same_however_a_file_system_writes_them() -> None:
+    """macOS keeps them apart from their letters; editors do not."""
+    known = Known(demo=DEMO, checkpoints=(KnownCheckpoint("cafe\u0301", 512),))
+    assert read_one("prompt: a\nmodel: caf\u00e9", known=known).checkpoint == "cafe\u0301"
+
+
 def test_the_setting_decides_where_a_recipe_is_silent() -> None:
     """The setting `checkpoint` may be as short as in a recipe."""
     assert read_one("prompt: a", known=KNOWN).checkpoint == "realm"
