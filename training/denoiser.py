@@ -21,17 +21,19 @@ from training.noise import (
     spread_timesteps,
     with_decoupled_layout,
 )
-from training.progress import Averages, Progress, learning_rate, set_learning_rate
+from training.progress import Averages, Progress, rise_and_fall, set_learning_rate
 from training.scenes import POSITIONS, SHAPES, SIZES, Scene, ShapeScene
 from training.tokenizer import MAX_TOKENS
 from training.untyped import UNet2DConditionModel
+from training.workers import average_gradients, worker_count, worker_number
 
 SEED = 3
-STEPS = 10_000
-BATCH = 32
-PEAK_RATE = 1e-3
+STEPS = 8_000
+BATCH = 16
+PEAK_RATE = 8e-4
 WARM_UP = 200
-AVERAGE_DECAY = 0.998
+FALL = 2500
+AVERAGE_DECAY = 0.999
 NATIVE: Size = (128, 128)
 OTHER_SIZES_SHARE = 0.08
 NO_CAPTION_SHARE = 0.1
@@ -105,18 +107,31 @@ def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
+            # SDPA's backward is slow on the CPU.
+            attn_implementation="eager",
         )
     )
 
 
 @dataclass(frozen=True)
 class Examples:
-    """One step's latents, tokens and labels."""
+    """One step's noisy latents, the noise to find in them, the captions' tokens and labels."""
 
-    latents: Tensor
+    noisy: Tensor
+    target: Tensor
+    timesteps: Tensor
     tokens: Tensor
-    captioned: Tensor
     labels: dict[str, Tensor]
+
+    def part(self, number: int, count: int) -> Examples:
+        """Every `count`th example from the given one on."""
+        return Examples(
+            self.noisy[number::count],
+            self.target[number::count],
+            self.timesteps[number::count],
+            self.tokens[number::count],
+            {name: labels[number::count] for name, labels in self.labels.items()},
+        )
 
 
 def train_denoiser(
@@ -130,8 +145,9 @@ def train_denoiser(
     progress = Progress(run_folder, "denoiser")
     torch.manual_seed(SEED)
     denoiser = Denoiser(tokenizer).to(device).train()
+    denoiser.unet.to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(
-        denoiser.parameters(), lr=PEAK_RATE, betas=(0.9, 0.99), weight_decay=0.01
+        denoiser.parameters(), lr=PEAK_RATE, betas=(0.9, 0.99), weight_decay=0.01, fused=True
     )
     average = {name: value.clone() for name, value in denoiser.state_dict().items()}
     first_step = 0
@@ -142,9 +158,12 @@ def train_denoiser(
         first_step = saved["step"]
     averages = Averages()
     for step in range(first_step, steps):
-        rate = learning_rate(step, steps, PEAK_RATE, warm_up=WARM_UP, held_share=0.3, floor=0.003)
+        rate = PEAK_RATE * rise_and_fall(step, steps, rise=WARM_UP, fall=FALL)
         set_learning_rate(optimizer, rate)
-        averages.add(**denoiser_step(denoiser, optimizer, examples_of(step, pictures, tokenizer)))
+        examples = examples_of(step, pictures, tokenizer).part(worker_number(), worker_count())
+        averages.add(**denoiser_step(denoiser, optimizer, examples))
+        if worker_number() > 0:
+            continue
         follow(average, denoiser, step)
         if (step + 1) % 100 == 0:
             progress.log(step + 1, rate=rate, **averages.taken())
@@ -169,11 +188,17 @@ def examples_of(
     tokens = tokenizer(
         texts, padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="pt"
     )
+    clean = pictures[size].sampled(torch.tensor(chosen))
+    timesteps = spread_timesteps(count)
+    captioned = torch.tensor([bool(text) for text in texts])
+    shown = with_decoupled_layout(clean, timesteps, captioned)
+    noisy, target = noisy_and_target(clean, shown, signal_shares()[timesteps])
     return Examples(
-        latents=pictures[size].sampled(torch.tensor(chosen)),
-        tokens=tokens.input_ids,
-        captioned=torch.tensor([bool(text) for text in texts]),
-        labels={name: torch.tensor([label[name] for label in labels]) for name in PROBED},
+        noisy,
+        target,
+        timesteps,
+        tokens.input_ids,
+        {name: torch.tensor([label[name] for label in labels]) for name in PROBED},
     )
 
 
@@ -210,23 +235,22 @@ def denoiser_step(
 ) -> dict[str, Tensor]:
     """One step; gives the parts of its loss."""
     device = next(denoiser.parameters()).device
-    timesteps = spread_timesteps(len(examples.latents))
-    shown = with_decoupled_layout(examples.latents, timesteps, examples.captioned)
-    noisy, target = noisy_and_target(examples.latents, shown, signal_shares()[timesteps])
+    timesteps = examples.timesteps.to(device)
     with torch.autocast(device.type, torch.bfloat16):
         text: Any = denoiser.text_encoder(examples.tokens.to(device))
         hints = {name: probe(text.pooler_output) for name, probe in denoiser.probes.items()}
         predicted = denoiser.unet(
-            noisy.to(device), timesteps.to(device), text.last_hidden_state
+            examples.noisy.to(device), timesteps, text.last_hidden_state
         ).sample
-    errors = (predicted.float() - target.to(device)).square().mean((1, 2, 3))
-    weighted = (errors * loss_weights()[timesteps].to(device)).mean()
+    errors = (predicted.float() - examples.target.to(device)).square().mean((1, 2, 3))
+    weighted = (errors * loss_weights().to(device)[timesteps]).mean()
     probed = torch.stack(
         [probe_loss(hint.float(), examples.labels[name].to(device)) for name, hint in hints.items()]
     )
     loss = weighted + PROBE_WEIGHT * probed.sum()
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
+    average_gradients(denoiser.parameters())
     nn.utils.clip_grad_norm_(denoiser.parameters(), 1.0)
     optimizer.step()
     return {

@@ -24,11 +24,11 @@ Size = tuple[int, int]
 
 # Mostly the native size; the others teach the model to draw one large subject there too.
 PICTURES_BY_SIZE: dict[Size, int] = {
-    (128, 128): 24_000,
-    (192, 128): 600,
-    (128, 192): 600,
-    (192, 192): 600,
-    (256, 256): 400,
+    (128, 128): 12_000,
+    (192, 128): 300,
+    (128, 192): 300,
+    (192, 192): 300,
+    (256, 256): 200,
 }
 
 
@@ -52,7 +52,8 @@ def encode_pictures(
     """Draws and encodes the training pictures, or reads them if that was done before."""
     file = run_folder / "latents.pt"
     if not file.exists():
-        vae = AutoencoderKL.from_pretrained(run_folder / "vae").to(device).eval()
+        vae = AutoencoderKL.from_pretrained(run_folder / "vae").eval()
+        vae.to(device, memory_format=torch.channels_last)
         save_whole(
             {
                 f"{width}x{height}": encoded(vae, device, count, (width, height))
@@ -74,10 +75,11 @@ def encoded(vae: Any, device: torch.device, count: int, size: Size) -> dict[str,
     while len(scenes) < count:
         batch = [random_scene(rng) for _ in range(min(BATCH, count - len(scenes)))]
         pictures = as_batch([draw(scene, rng, *size) for scene in batch])
-        posterior = vae.encode(pictures.to(device)).latent_dist
+        with torch.autocast(device.type, torch.bfloat16):
+            posterior = vae.encode(pictures.to(device)).latent_dist
         scenes += [asdict(scene) for scene in batch]
-        means.append((posterior.mean * SCALING_FACTOR).half().cpu())
-        spreads.append((posterior.std * SCALING_FACTOR).half().cpu())
+        means.append((posterior.mean.float() * SCALING_FACTOR).half().cpu())
+        spreads.append((posterior.std.float() * SCALING_FACTOR).half().cpu())
     print(f"encoded {count} pictures of {size}", flush=True)
     return {"scenes": scenes, "means": torch.cat(means), "spreads": torch.cat(spreads)}
 

@@ -62,14 +62,14 @@ def all_measures(share: float) -> dict[str, Measure]:
         "position words": scored(position_trials("main", count(100)), native),
     }
     for name in list(SAMPLERS)[1:]:
-        trials = fresh_trials(name, count(100))
+        trials = fresh_trials(name, count(60))
         measures[f"{name}, CFG 7.5"] = scored(trials, replace(native, sampler=name))
     for scale in (5.0, 12.0):
-        trials = fresh_trials(f"cfg {scale}", count(100))
+        trials = fresh_trials(f"cfg {scale}", count(60))
         measures[f"CFG {scale:g}"] = scored(trials, replace(native, cfg_scale=scale))
     for width, height in OTHER_SIZES:
         settings = replace(native, width=width, height=height)
-        trials = fresh_trials(f"{width}x{height}", count(30))
+        trials = fresh_trials(f"{width}x{height}", count(24))
         measures[f"{width}x{height}"] = scored(trials, settings)
     measures["negative prompt"] = lambda pipeline: negative_prompt(pipeline, count(60))
     measures["the word blurry"] = lambda pipeline: blurry_word(pipeline, count(30))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -74,16 +73,9 @@ def save_whole(state: Mapping[str, Any], file: Path) -> None:
     draft.replace(file)
 
 
-def learning_rate(
-    step: int, steps: int, peak: float, *, warm_up: int, held_share: float, floor: float
-) -> float:
-    """Linear warm-up, a held share, then half a cosine down to about `floor` of the peak."""
-    done = step / steps
-    warmth = min(1.0, (step + 1) / warm_up)
-    if done < held_share:
-        return peak * warmth
-    fall = (done - held_share) / (1 - held_share)
-    return peak * warmth * (0.5 * (1 + math.cos(math.pi * fall)) + floor)
+def rise_and_fall(step: int, steps: int, *, rise: int, fall: int) -> float:
+    """1, but for a straight rise from zero at the beginning and a straight fall at the end."""
+    return min(1.0, (step + 1) / rise, (steps - step) / fall)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from training.export import export_model
 from training.latents import PICTURES_BY_SIZE, encode_pictures
 from training.tokenizer import build_tokenizer
 from training.vae import VaeSteps, train_vae
+from training.workers import run_workers
 
 STAGES = ("vae", "latents", "denoiser", "export")
 
@@ -22,15 +24,22 @@ def main() -> None:
     arguments = parsed_arguments()
     run_folder, device = arguments.run_dir, chosen_device(arguments.device)
     stages = [arguments.stage] if arguments.stage else STAGES
+    tokenizer_of(run_folder)
     if "vae" in stages:
         train_vae(run_folder, device, VaeSteps())
     if "latents" in stages:
         encode_pictures(run_folder, device, PICTURES_BY_SIZE)
     if "denoiser" in stages:
-        pictures = encode_pictures(run_folder, device, PICTURES_BY_SIZE)
-        train_denoiser(run_folder, device, pictures, tokenizer_of(run_folder), arguments.steps)
+        workers = arguments.workers if device.type == "cpu" else 1
+        run_workers(workers, run_denoiser_stage, run_folder, device, arguments.steps)
     if "export" in stages:
         export_model(run_folder, arguments.out)
+
+
+def run_denoiser_stage(run_folder: Path, device: torch.device, steps: int) -> None:
+    """The part of the denoiser's training that each worker does."""
+    pictures = encode_pictures(run_folder, device, PICTURES_BY_SIZE)
+    train_denoiser(run_folder, device, pictures, tokenizer_of(run_folder), steps)
 
 
 def tokenizer_of(run_folder: Path) -> CLIPTokenizer:
@@ -57,6 +66,9 @@ def parsed_arguments() -> argparse.Namespace:
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--out", type=Path, default=Path("picowatch/assets/demo"))
     parser.add_argument("--steps", type=int, default=STEPS, help="steps of the denoiser")
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, help="processes, on a CPU"
+    )
     return parser.parse_args()
 
 

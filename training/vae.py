@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from training.pictures import drawn_crops, drawn_pictures
-from training.progress import Averages, Progress, learning_rate, set_learning_rate
+from training.progress import Averages, Progress, rise_and_fall, set_learning_rate
 from training.untyped import AutoencoderKL
 
 SEED = 1
@@ -47,11 +48,10 @@ class VaeSteps:
 
     def rate(self, step: int) -> float:
         """The learning rate of a step."""
-        on_cosine = min(step, self.total - self.fall)
-        rate = learning_rate(
-            on_cosine, self.cosine, PEAK_RATE, warm_up=WARM_UP, held_share=0.0, floor=0.005
-        )
-        return rate * min(1.0, (self.total - step) / self.fall)
+        done = min(step, self.total - self.fall) / self.cosine
+        cosine = 0.5 * (1 + math.cos(math.pi * done)) + 0.005
+        ends = rise_and_fall(step, self.total, rise=WARM_UP, fall=self.fall)
+        return PEAK_RATE * cosine * ends
 
 
 def new_vae() -> Any:
