@@ -2,8 +2,10 @@
 
 import logging
 import secrets
+import sqlite3
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -17,13 +19,15 @@ from picowatch.ledger.rows import Acceptance, AskedEntry, QueuedImage
 from picowatch.outbox.outbox import Outbox
 from picowatch.recipe import Recipe, RecipeInvalid, error_text, one_line, read_recipes
 from picowatch.recipe.known import Known
-from picowatch.save import Save
+from picowatch.save import Save, Stamp
 from picowatch.settings import Settings
 
 log = logging.getLogger("picowatch")
 
 CLOSING = "Nothing of this file was run. Save it again when it is mended."
 SEEDS = 2**32
+ERRORS_KEPT = 5  # for the status
+FAILURES_SHOWN = 20  # in one error file
 
 
 class Stopping(Exception):
@@ -53,7 +57,7 @@ class Answers:
         self._now = now
         self._hashes: dict[tuple[Kind, str], str] = {}
         self.rejected = 0
-        self.errors: list[str] = []
+        self.errors: deque[str] = deque(maxlen=ERRORS_KEPT)
 
     def answer(self, evidence: Sequence[Evidence]) -> None:
         """Write what was noticed into the ledger, all in one transaction, then tell of it.
@@ -65,7 +69,7 @@ class Answers:
         tell: list[Callable[[], None]] = []
         with self._ledger.transaction():
             for seen in evidence:
-                tell.append(self._answer_one(seen, known))
+                tell.append(self._answer_safely(seen, known))
             if self._inbox.inode is not None:
                 self._ledger.remember("inbox inode", str(self._inbox.inode))
         for say in tell:
@@ -81,6 +85,19 @@ class Answers:
         self._retire(recipe)
 
     # -- evidence
+
+    def _answer_safely(self, seen: Evidence, known: Known) -> Callable[[], None]:
+        try:
+            with self._ledger.transaction():
+                return self._answer_one(seen, known)
+        except (Stopping, OSError, sqlite3.Error):
+            raise
+        except Exception as error:  # no single recipe may take the watcher down
+            log.debug("unexpected", exc_info=True)
+            words = f"Something went wrong that should not: {type(error).__name__}: {error}."
+            path = seen.new if isinstance(seen, Renamed) else seen.path
+            stamp = Stamp(0, 0, 0) if isinstance(seen, Gone) else seen.stamp
+            return self._reject_words(Save(path, "", stamp, self._now()), words)
 
     def _answer_one(self, seen: Evidence, known: Known) -> Callable[[], None]:
         if isinstance(seen, Saved):
@@ -222,9 +239,11 @@ def images(count: int) -> str:
 
 def _failure_text(recipe: str, failures: Sequence[tuple[QueuedImage, str]]) -> str:
     parts = [f"inbox/{recipe}"]
-    for image, reason in failures:
+    for image, reason in failures[:FAILURES_SHOWN]:
         where = f"entry {image.place + 1}, image {image.position + 1}"
         parts.append(f"{where}, seed {image.request.seed}:\n{reason}")
+    if len(failures) > FAILURES_SHOWN:
+        parts.append(f"And {len(failures) - FAILURES_SHOWN} more.")
     parts.append(
         "The other images of this recipe are not touched by this. Save the recipe again to try "
         "the failed ones once more."

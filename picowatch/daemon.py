@@ -27,7 +27,6 @@ SETTLING_SECONDS = 0.05
 STATUS_SECONDS = 1.0  # between writes of the status while something runs
 HEARTBEAT_SECONDS = 5.0  # … while nothing does
 RETRY_SECONDS = 2.0  # after the ledger or the outbox could not be written
-ERRORS_SHOWN = 5
 
 
 class Daemon:
@@ -72,12 +71,15 @@ class Daemon:
         self._retry_at = 0.0
         self._status_at = float("-inf")
         self._last_line = ""
+        self._patient = True
+        self.broken = ""  # why it could not go on
 
     def run(self, once: bool = False) -> bool:
         """Work until `stop`, or `once`: until what is in the inbox now is done.
 
         Gives whether everything that was asked of this run succeeded.
         """
+        self._patient = not once
         self._recover()
         self._inbox.start(self._steady())
         self._worker.start()
@@ -92,12 +94,13 @@ class Daemon:
             pass
         finally:
             self._shut_down()
-        if broken := self._worker.broken or self._publisher.broken:
-            log.error("picowatch ends: %s", broken)
-        return not (broken or self._worker.failed or self._answers.rejected)
+        if self.broken:
+            log.error("picowatch ends: %s", self.broken)
+        return not (self.broken or self._worker.failed or self._answers.rejected)
 
     def _is_broken(self) -> bool:
-        return bool(self._publisher.broken) or not self._worker.is_alive()
+        self.broken = self.broken or self._publisher.broken or self._worker.broken
+        return bool(self.broken)
 
     def _tick(self) -> None:
         self._unanswered += self._inbox.poll(self._steady())
@@ -111,7 +114,9 @@ class Daemon:
         try:
             self._answers.answer(self._unanswered)
         except (OSError, sqlite3.OperationalError) as error:
-            if not self._retry_at:
+            if not self._patient:
+                self.broken = f"saves cannot be taken in: {error}"
+            elif not self._retry_at:
                 log.error("saves cannot be taken in: %s; picowatch waits", error)
             self._retry_at = self._steady() + RETRY_SECONDS
             return
@@ -190,7 +195,7 @@ class Daemon:
             updated=self._now(),
             started=self._started,
             images=images,
-            errors=tuple(self._answers.errors[-ERRORS_SHOWN:]),
+            errors=tuple(self._answers.errors),
             inbox=str(self._settings.inbox),
             watch="polling" if self._inbox.polling else "events",
         )

@@ -52,7 +52,7 @@ class Publisher:
         self._outbox = outbox
         self._on_finished = on_finished
         self._stop = stop
-        self._patient = patient
+        self.patient = patient
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="publisher")
         self._running: Future[None] | None = None
         self.broken = ""  # why it gave up
@@ -88,7 +88,7 @@ class Publisher:
                 self._publish_one(image, picture)
                 return
             except (OSError, sqlite3.OperationalError) as error:
-                if not self._patient or self._stop.is_set():
+                if not self.patient or self._stop.is_set():
                     self._give_up(image, error)
                     return
                 if not said:

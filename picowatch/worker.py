@@ -15,7 +15,7 @@ from picowatch.engine.protocol import Engine, RenderedImage
 from picowatch.errors import EngineDied, EngineStopped, RenderFailed
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import FileNames, QueuedImage
-from picowatch.publishing import Publisher
+from picowatch.publishing import RETRY_SECONDS, Publisher
 from picowatch.settings import Settings
 
 log = logging.getLogger("picowatch")
@@ -113,7 +113,7 @@ class Worker:
         idle_since = self._steady()
         while not self._stopping.is_set():
             self._more.clear()
-            if batch := self._claim():
+            if batch := self._claim_patiently():
                 self._make(batch)
                 idle_since = self._steady()
             else:
@@ -126,6 +126,21 @@ class Worker:
             return left
         self._engine.close()
         return None
+
+    def _claim_patiently(self) -> list[QueuedImage]:
+        """The next batch; a disk that is full or gone is said once and waited for."""
+        said = False
+        while not self._stopping.is_set():
+            try:
+                return self._claim()
+            except sqlite3.OperationalError as error:
+                if not self._publisher.patient:
+                    raise
+                if not said:
+                    log.error("the ledger cannot be written: %s; picowatch waits", error)
+                said = True
+                self._stopping.wait(RETRY_SECONDS)
+        return []
 
     def _claim(self) -> list[QueuedImage]:
         return self._ledger.claim(

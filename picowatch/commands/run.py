@@ -59,9 +59,11 @@ def run(settings: Settings, once: bool, make_engine: MakeEngine = ChildEngine) -
         log.info("picowatch %s watches %s", __version__, settings.inbox)
         succeeded = daemon.run(once)
         log.info("picowatch ended")
-    if once and signals:
+    if not once:
+        return FAILED if daemon.broken else 0
+    if signals:
         return INTERRUPTED
-    return 0 if succeeded or signals or not once else FAILED
+    return 0 if succeeded else FAILED
 
 
 def build_daemon(

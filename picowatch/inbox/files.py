@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from picowatch.inbox.names import DEFAULTS_NAME, is_conflict_copy, is_looked_into, is_recipe_name
+from picowatch.inbox.names import DEFAULTS_NAME, is_looked_into, is_recipe_name, why_skipped
 from picowatch.recipe import DefaultsFile
 from picowatch.save import Stamp
 
@@ -51,10 +51,10 @@ def _stamp(status: os.stat_result) -> Stamp:
     return Stamp(status.st_size, status.st_mtime_ns, status.st_ino)
 
 
-def scan(root: Path, below: str = "", conflicts: set[str] | None = None) -> Iterator[FoundFile]:
+def scan(root: Path, below: str, skipped: dict[str, str]) -> Iterator[FoundFile]:
     """Every recipe file below `root`/`below`; unreadable folders are passed over.
 
-    Conflict copies of sync tools are added to `conflicts`.
+    Files that look like recipes but are never run go into `skipped`, with the reason.
     """
     try:
         with os.scandir(root / below) as found:
@@ -65,13 +65,13 @@ def scan(root: Path, below: str = "", conflicts: set[str] | None = None) -> Iter
         path = f"{below}/{child.name}" if below else child.name
         if child.is_dir(follow_symlinks=False):
             if is_looked_into(child.name):
-                yield from scan(root, path, conflicts)
+                yield from scan(root, path, skipped)
         elif is_recipe_name(child.name):
             stamp = stamp_of(root, path)
             if stamp is not None:
                 yield FoundFile(path, stamp)
-        elif conflicts is not None and is_conflict_copy(child.name):
-            conflicts.add(path)
+        elif reason := why_skipped(child.name):
+            skipped[path] = reason
 
 
 def read_file(root: Path, path: str) -> tuple[bytes, Stamp]:

@@ -30,6 +30,7 @@ from picowatch.save import KnownRecipe, Stamp
 
 log = logging.getLogger("picowatch")
 
+AT_ONCE = 200  # files that one poll reads at most, so that nothing else waits long
 POLLING_SECONDS = 1.0
 # Polling rests this many times as long as a scan takes, so that slow shares are not worn out.
 POLLING_REST = 10
@@ -99,7 +100,7 @@ class Inbox:
         self._next_scan = 0.0
         self._scan_took = 0.0
         self._folder: FolderId | None = None
-        self._conflicts: set[str] = set()
+        self._skipped: dict[str, str] = {}
         # Known recipes that were seen in the very folder that is the inbox now. Only their
         # absence means deletion; elsewhere the inbox may just not be mounted.
         self._seen_here: set[str] = set(known) if known_inode == self._inode() else set()
@@ -134,7 +135,7 @@ class Inbox:
         self._take_hints(now)
         if now >= self._next_scan:
             self._rescan(now)
-        return self._judge(self._settling.settled(now, self._stamp), now)
+        return self._judge(self._settling.settled(now, self._stamp, AT_ONCE), now)
 
     def file(self, path: str) -> Path:
         """Where a recipe lies."""
@@ -231,12 +232,16 @@ class Inbox:
         return max(POLLING_SECONDS, POLLING_REST * self._scan_took)
 
     def _scan(self, below: str = "") -> dict[str, Stamp]:
+        """All recipes there are, in the order of their times."""
         started = time.perf_counter()
-        conflicts: set[str] = set()
-        found = {file.path: file.stamp for file in scan(self._root, below, conflicts)}
-        for path in conflicts - self._conflicts:
-            log.warning("%s is a conflict copy of a sync tool; it is not run", path)
-        self._conflicts |= conflicts
+        skipped: dict[str, str] = {}
+        files = sorted(
+            scan(self._root, below, skipped), key=lambda file: (file.stamp.mtime_ns, file.path)
+        )
+        found = {file.path: file.stamp for file in files}
+        for path in skipped.keys() - self._skipped.keys():
+            log.warning("%s is not run: %s", path, skipped[path])
+        self._skipped |= skipped
         self._seen_here.update(found.keys() & self._known.keys())
         self._scan_took = time.perf_counter() - started
         return found
@@ -295,7 +300,7 @@ class Inbox:
                 self._settling.postpone(file, now)
             elif file.stamp and (found := self._read(file, missing_by_digest, now)):
                 evidence.append(found)
-        unsettled_sizes = self._unsettled_sizes()
+        unsettled_sizes = self._unsettled_sizes() if missing else set()
         for file in missing:
             if gone := self._judge_missing(file, unsettled_sizes, now):
                 evidence.append(gone)

@@ -11,25 +11,36 @@ CONFLICT_COPY = re.compile(r"\.sync-conflict-|conflicted copy", re.IGNORECASE)
 
 def is_recipe_name(name: str) -> bool:
     """Whether a file of this name (without its folders) is a recipe."""
-    return (
-        name.lower().endswith(ENDINGS)
-        and not name.startswith((".", "~", "#", "_"))
-        and not CONFLICT_COPY.search(name)
-    )
+    return _looks_like_a_recipe(name) and why_skipped(name) is None
 
 
-def is_conflict_copy(name: str) -> bool:
-    """Whether a sync tool left this recipe as the loser of two edits; it is never run."""
-    return (
-        name.lower().endswith(ENDINGS)
-        and not name.startswith((".", "~", "#", "_"))
-        and CONFLICT_COPY.search(name) is not None
-    )
+def _looks_like_a_recipe(name: str) -> bool:
+    return name.lower().endswith(ENDINGS) and not name.startswith((".", "~", "#", "_"))
+
+
+def why_skipped(name: str) -> str | None:
+    """Why a file that looks like a recipe is never run; None for all others."""
+    if not _looks_like_a_recipe(name):
+        return None
+    if CONFLICT_COPY.search(name):
+        return "it is a conflict copy of a sync tool"
+    if not _is_utf8(name):
+        return "its name is not valid UTF-8; rename it"
+    return None
 
 
 def is_looked_into(folder: str) -> bool:
     """Whether a folder of this name (without its parents) may hold recipes."""
-    return not folder.startswith(".") and folder.lower() not in SKIPPED_FOLDERS
+    return not folder.startswith(".") and folder.lower() not in SKIPPED_FOLDERS and _is_utf8(folder)
+
+
+def _is_utf8(name: str) -> bool:
+    """Other bytes in a name reach Python as lone surrogates."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def is_recipe_path(path: str) -> bool:

@@ -57,10 +57,14 @@ class Settling:
         if by_event or pending.stamp != stamp:
             pending.stamp, pending.quiet_since = stamp, now
 
-    def settled(self, now: float, stamp_of: Callable[[str], Stamp | None]) -> list[Settled]:
-        """Take out what has been quiet, oldest evidence first."""
-        ready = []
+    def settled(
+        self, now: float, stamp_of: Callable[[str], Stamp | None], limit: int
+    ) -> list[Settled]:
+        """Take out what has been quiet, oldest evidence first, at most `limit` of it."""
+        ready: list[Settled] = []
         for path, pending in tuple(self._pending.items()):
+            if len(ready) == limit:
+                break
             if now - pending.quiet_since < self._settle_seconds:
                 continue
             stamp = stamp_of(path)

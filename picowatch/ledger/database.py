@@ -59,27 +59,32 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """All or nothing; nested ones join the outermost, and an error undoes it whole."""
+        """All or nothing. An error inside a nested one undoes that one, and goes on its way."""
         with self._lock:
-            if self._depth == 0:
-                self._connection.execute("BEGIN IMMEDIATE")
+            depth = self._depth
+            self._connection.execute(f"SAVEPOINT nested{depth}" if depth else "BEGIN IMMEDIATE")
             self._depth += 1
             try:
                 yield self._connection
             except BaseException:
-                self._depth -= 1
-                if self._depth == 0:
-                    self._connection.execute("ROLLBACK")
+                self._undo(depth)
                 raise
-            self._depth -= 1
-            if self._depth == 0:
-                self._commit()
+            finally:
+                self._depth -= 1
+            self._keep(depth)
 
-    def _commit(self) -> None:
-        try:
-            self._connection.execute("COMMIT")
-        except BaseException:
+    def _undo(self, depth: int) -> None:
+        if depth:
+            self._connection.execute(f"ROLLBACK TO nested{depth}")
+            self._connection.execute(f"RELEASE nested{depth}")
+        elif self._connection.in_transaction:  # SQLite itself undoes it when the disk is full
             self._connection.execute("ROLLBACK")
+
+    def _keep(self, depth: int) -> None:
+        try:
+            self._connection.execute(f"RELEASE nested{depth}" if depth else "COMMIT")
+        except BaseException:
+            self._undo(depth)
             raise
 
     def close(self) -> None:

@@ -49,8 +49,8 @@ def test_a_file_settles_once_it_was_quiet() -> None:
     settling = Settling(0.5)
     settling.note("a", ONE, 0.0, by_event=True)
     settling.note("a", ONE, 0.4, by_event=True)
-    assert settling.settled(0.8, lambda path: ONE) == []
-    assert [file.path for file in settling.settled(0.9, lambda path: ONE)] == ["a"]
+    assert settling.settled(0.8, lambda path: ONE, 9) == []
+    assert [file.path for file in settling.settled(0.9, lambda path: ONE, 9)] == ["a"]
     assert len(settling) == 0
 
 
@@ -58,9 +58,9 @@ def test_a_file_that_still_changes_does_not_settle() -> None:
     """Also when no event tells of it."""
     settling = Settling(0.5)
     settling.note("a", ONE, 0.0, by_event=False)
-    assert settling.settled(0.6, lambda path: OTHER) == []
-    assert settling.settled(1.0, lambda path: OTHER) == []
-    assert len(settling.settled(1.2, lambda path: OTHER)) == 1
+    assert settling.settled(0.6, lambda path: OTHER, 9) == []
+    assert settling.settled(1.0, lambda path: OTHER, 9) == []
+    assert len(settling.settled(1.2, lambda path: OTHER, 9)) == 1
 
 
 def test_a_scan_that_sees_nothing_new_does_not_start_the_quiet_time_again() -> None:
@@ -68,7 +68,7 @@ def test_a_scan_that_sees_nothing_new_does_not_start_the_quiet_time_again() -> N
     settling = Settling(0.5)
     settling.note("a", ONE, 0.0, by_event=False)
     settling.note("a", ONE, 0.4, by_event=False)
-    assert len(settling.settled(0.5, lambda path: ONE)) == 1
+    assert len(settling.settled(0.5, lambda path: ONE, 9)) == 1
 
 
 def test_a_writer_that_holds_the_file_open_is_seen(tmp_path: Path) -> None:
@@ -254,6 +254,23 @@ def test_conflict_copies_are_said_once_and_not_run(house: House) -> None:
     assert house.once()
     assert house.pictures() == []
     assert house.log().count("conflict copy") == 1
+
+
+def test_a_name_that_is_not_utf8_is_said_and_not_run(house: House) -> None:
+    """It could stand in no log, list or page as it is."""
+    (Path(os.fsdecode(os.fsencode(house.inbox) + b"/caf\xe9.txt"))).write_text("x\n")
+    house.save("a.txt", "a corgi\n")
+    assert house.once()
+    assert house.prompts() == ["a corgi"]
+    assert "caf\\udce9.txt is not run: its name is not valid UTF-8" in house.log()
+
+
+def test_recipes_that_are_there_at_start_go_by_their_times(house: House) -> None:
+    """Not by their names."""
+    for number, name in enumerate(("c", "a", "b")):
+        os.utime(house.save(f"{name}.txt", f"{name}\n"), (number, number))
+    house.once(batch_size=1)
+    assert house.made() == ["c", "a", "b"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,111 @@
+"""Writes the tables of docs/ from the code: `make docs`. A test keeps them current."""
+
+import re
+from pathlib import Path
+
+from picowatch.recipe.fields import NOT_YET
+from picowatch.recipe.recipe import Recipe
+from picowatch.recipe.samplers import SAMPLERS
+from picowatch.settings import PREFIX, Settings
+
+DOCS = Path(__file__).parent
+HIDDEN = {"place", "line"}
+
+
+def recipe_table() -> str:
+    """Every recipe field: what it takes, its default, its aliases."""
+    rows = ["| field | what it does | takes | default | aliases |", "|---|---|---|---|---|"]
+    schema = Recipe.model_json_schema()["properties"]
+    for name, field in Recipe.model_fields.items():
+        if name in HIDDEN:
+            continue
+        extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+        default = extra.get("default_text") or (
+            "required" if field.is_required() else field.default
+        )
+        aliases = extra.get("aliases") or []
+        assert isinstance(aliases, list)
+        cells = [
+            f"`{name}`",
+            field.description or "",
+            _takes(schema[name]),
+            _shown(default),
+            ", ".join(f"`{alias}`" for alias in aliases),
+        ]
+        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(rows)
+
+
+def _takes(schema: dict[str, object]) -> str:
+    options = schema.get("anyOf")
+    if isinstance(options, list):
+        return " or ".join(filter(None, (_takes(option) for option in options)))
+    if "const" in schema:
+        return f"`{schema['const']}`"
+    if isinstance(schema.get("enum"), list):
+        return ", ".join(f"`{value}`" for value in schema["enum"])  # type: ignore[attr-defined]
+    if "minimum" in schema and "maximum" in schema:
+        step = f", multiples of {schema['multipleOf']}" if "multipleOf" in schema else ""
+        return f"{schema['minimum']}–{schema['maximum']}{step}"
+    words = {"string": "text", "boolean": "true or false", "integer": "a whole number",
+             "number": "a number", "array": "a list", "null": ""}  # fmt: skip
+    return words[str(schema["type"])]
+
+
+def _shown(default: object) -> str:
+    if isinstance(default, bool):
+        return "true" if default else "false"
+    return str(default)
+
+
+def not_yet() -> str:
+    """The fields that a later version brings."""
+    names = list(dict.fromkeys(NOT_YET.values()))
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def sampler_table() -> str:
+    """Every sampler with the schedule types it takes, the automatic one first."""
+    rows = ["| sampler | schedule types (automatic is the first) |", "|---|---|"]
+    for sampler in SAMPLERS:
+        types = [sampler.automatic, *(t for t in sampler.schedule_types if t != sampler.automatic)]
+        rows.append(f"| `{sampler.name}` | {', '.join(f'`{kind}`' for kind in types)} |")
+    return "\n".join(rows)
+
+
+def settings_table() -> str:
+    """Every setting with its environment variable."""
+    rows = ["| setting | what it does | default | environment |", "|---|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        default = "" if field.default is None else _shown(field.default)
+        cells = [f"`{name}`", field.description or "", f"`{default}`" if default else "",
+                 f"`{PREFIX}{name.upper()}`"]  # fmt: skip
+        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(rows)
+
+
+TABLES = {
+    "recipe fields": recipe_table,
+    "not yet": not_yet,
+    "samplers": sampler_table,
+    "settings": settings_table,
+}
+
+
+def written(text: str) -> str:
+    """A page with its tables as the code gives them now, each between its two marks."""
+    for name, table in TABLES.items():
+        marks = re.compile(f"<!-- {name} -->\n.*?<!-- end -->", re.DOTALL)
+        filled = f"<!-- {name} -->\n{table()}\n<!-- end -->"
+        text = marks.sub(filled.replace("\\", r"\\"), text)
+    return text
+
+
+def pages() -> list[Path]:
+    """Every page that may hold tables."""
+    return sorted(DOCS.glob("*.md"))
+
+
+if __name__ == "__main__":
+    for page in pages():
+        page.write_text(written(page.read_text()))
