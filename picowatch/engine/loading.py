@@ -76,7 +76,7 @@ class Checkpoints:
         model = self._find("checkpoint", request.checkpoint, request.checkpoint_hash)
         configs = model.path if model.layout == "folder" else self._configs
         prompts = PromptEncoder(_tokenizer(configs), self._text_encoder(model, configs))
-        schedule = _config(configs / "scheduler" / "scheduler_config.json")
+        schedule = read_config(configs / "scheduler" / "scheduler_config.json")
         return prompts, self._unet(model, configs), schedule
 
     def _load_vae(self, request: ImageRequest) -> Any:
@@ -86,11 +86,11 @@ class Checkpoints:
         else:
             model = self._find("vae", request.vae, request.vae_hash)
         if model.layout == "file":
-            config = _config(self._configs / "vae" / "config.json")
+            config = read_config(self._configs / "vae" / "config.json")
             tensors = weights.read_vae(model.path, config, self._place)
         else:
             folder = model.path / "vae" if model.kind == "checkpoint" else model.path
-            config = _config(folder / "config.json")
+            config = read_config(folder / "config.json")
             tensors = weights.read_tensors(weight_files(folder), self._place)
             tensors = weights.modern_vae_names(tensors)
         vae = weights.empty(AutoencoderKL, config)
@@ -98,7 +98,7 @@ class Checkpoints:
 
     def _unet(self, model: Model, configs: Path) -> Any:
         place = self._place.for_unet(model.native_size)
-        config = _config(configs / "unet" / "config.json")
+        config = read_config(configs / "unet" / "config.json")
         if model.layout == "file":
             tensors = weights.read_unet(model.path, config, place)
         else:
@@ -107,7 +107,7 @@ class Checkpoints:
         return weights.fill(unet, tensors, f"UNet of {model.name!r}", place)
 
     def _text_encoder(self, model: Model, configs: Path) -> Any:
-        config = _config(configs / "text_encoder" / "config.json")
+        config = read_config(configs / "text_encoder" / "config.json")
         if model.layout == "file":
             tensors = weights.read_text_encoder(model.path, self._place)
         else:
@@ -135,6 +135,6 @@ def _tokenizer(configs: Path) -> Any:
     return CLIPTokenizer.from_pretrained(configs / "tokenizer", local_files_only=True)
 
 
-def _config(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, Any]:
     values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return values

@@ -89,7 +89,7 @@ class PromptEncoder:
         if key not in self._encoded:
             if len(self._encoded) >= _KEPT_CHUNKS:
                 self._encoded.clear()
-            self._encoded[key] = _weighted(self._run(chunk, clip_skip), chunk.weights)
+            self._encoded[key] = weighted(self._run(chunk, clip_skip), chunk.weights)
         return self._encoded[key]
 
     def _run(self, chunk: Chunk, clip_skip: int) -> torch.Tensor:
@@ -111,9 +111,13 @@ class PromptEncoder:
         return parts.final_layer_norm(output.hidden_states[-clip_skip])  # type: ignore[no-any-return]
 
 
-def _weighted(hidden: torch.Tensor, weights: tuple[float, ...]) -> torch.Tensor:
+def weighted(hidden: torch.Tensor, weights: tuple[float, ...]) -> torch.Tensor:
     """Hidden states times their tokens' weights, scaled back to the mean they had."""
     if all(weight == 1.0 for weight in weights):
         return hidden
-    weighed = hidden.float() * torch.tensor(weights, device=hidden.device)[None, :, None]
-    return (weighed * (hidden.float().mean() / weighed.mean())).to(hidden.dtype)
+    before = hidden.float()
+    weighed = before * torch.tensor(weights, device=hidden.device)[None, :, None]
+    scale = before.mean() / weighed.mean()
+    if not bool(torch.isfinite(scale)):
+        return weighed.to(hidden.dtype)
+    return (weighed * scale).to(hidden.dtype)

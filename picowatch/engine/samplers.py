@@ -123,17 +123,28 @@ def _use_beta_sigmas(scheduler: Any) -> None:
 def _beta_sigmas(_: Any, in_sigmas: Any, num_inference_steps: int, **__: Any) -> Any:
     """Sigmas at even quantiles of the beta distribution over the model's range."""
     low, high = float(in_sigmas[-1]), float(in_sigmas[0])
-    quantiles = _beta_quantiles(1 - np.linspace(0, 1, num_inference_steps))
+    probabilities = 1 - np.linspace(0, 1, num_inference_steps)
+    quantiles = np.array([_beta_quantile(float(one)) for one in probabilities])
     return low + quantiles * (high - low)
 
 
-def _beta_quantiles(probabilities: Any) -> Any:
-    """Inverse of the symmetric beta distribution function, by a table.
+def _beta_quantile(probability: float) -> float:
+    """The inverse of the symmetric beta distribution function, by bisection."""
+    if probability > 0.5:
+        return 1 - _beta_quantile(1 - probability)
+    low, high = 0.0, 0.5
+    for _ in range(52):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _beta_mass(middle) < probability else (low, middle)
+    return low
 
-    With x = sin(u)^2 the density is smooth in u, so that Simpson's rule is exact to 1e-9.
-    """
-    u = np.linspace(0, math.pi / 2, 4001)
-    density = np.zeros_like(u)
-    density[1:-1] = (np.sin(u[1:-1]) * np.cos(u[1:-1])) ** (2 * _BETA_SHAPE - 1)
-    masses = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2)])
-    return np.sin(np.interp(probabilities, masses / masses[-1], u)) ** 2
+
+def _beta_mass(x: float) -> float:
+    """The distribution function up to x <= 0.5: https://dlmf.nist.gov/8.17.E7 as a series."""
+    shape = _BETA_SHAPE
+    total, term = 0.0, 1.0
+    for n in range(60):
+        total += term / (shape + n)
+        term *= (n + 1 - shape) * x / (n + 1)
+    whole = math.gamma(shape) ** 2 / math.gamma(2 * shape)
+    return math.pow(x, shape) * total / whole

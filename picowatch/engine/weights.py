@@ -25,6 +25,7 @@ Tensors = dict[str, torch.Tensor]
 _UNET = "model.diffusion_model."
 _TEXT = "cond_stage_model.transformer."
 _VAE = "first_stage_model."
+_VAE_PARTS = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")
 # diffusers renamed the VAE's attention in 0.15; files from before have the old names.
 _OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
@@ -58,10 +59,8 @@ def read_text_encoder(file: Path, place: Place) -> Tensors:
 
 def read_vae(file: Path, config: dict[str, Any], place: Place) -> Tensors:
     """The VAE in a checkpoint, or a VAE file in the original's or in diffusers' names."""
-    with safe_open(file, framework="pt") as opened:
-        prefix = _VAE if any(name.startswith(_VAE) for name in opened.keys()) else ""  # noqa: SIM118
-    tensors = read_tensors([file], place, lambda name: name.startswith(prefix))
-    tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    tensors = read_tensors([file], place, lambda name: name.startswith((_VAE, *_VAE_PARTS)))
+    tensors = {name.removeprefix(_VAE): tensor for name, tensor in tensors.items()}
     if "decoder.up_blocks.0.resnets.0.conv1.weight" in tensors:
         return modern_vae_names(tensors)
     converted: Tensors = convert_ldm_vae_checkpoint(tensors, config)  # type: ignore[no-untyped-call]

@@ -35,10 +35,6 @@ def seconds_to_close(engine: ChildEngine) -> float:
     return time.monotonic() - start
 
 
-def in_its_steps(engine: ChildEngine) -> None:
-    """Nothing to do: the test waits for the first step."""
-
-
 def maps_torch(process_id: int | None) -> bool:
     """True once the process has begun to load torch's libraries."""
     if process_id is None:
@@ -99,15 +95,31 @@ def test_an_interrupted_batch_ends_at_its_next_step(engine: ChildEngine) -> None
     assert engine.process_id == process_id
 
 
+def test_ctrl_c_and_sigterm_do_not_end_the_engine(engine: ChildEngine) -> None:
+    """They reach every process of a terminal or service; the daemon decides."""
+    make(engine, request(steps=1))
+    process_id = engine.process_id
+    assert process_id is not None
+    os.kill(process_id, signal.SIGINT)
+    os.kill(process_id, signal.SIGTERM)
+    assert make(engine, request(steps=1))
+    assert engine.process_id == process_id
+
+
 def test_closing_in_the_steps_takes_less_than_2_seconds(engine: ChildEngine) -> None:
-    """The batch goes back to the queue, a later one starts the engine again."""
+    """The batch goes back to the queue; the next test's batch starts the engine again."""
     stepped = threading.Event()
     future = engine.render([request(steps=150)], lambda done, total: stepped.set())
     assert stepped.wait(PATIENCE)
     assert seconds_to_close(engine) < 2
     assert isinstance(future.exception(0), EngineStopped)
     assert engine.process_id is None
-    assert make(engine, request(steps=1))
+
+
+def test_closing_from_a_step_is_allowed(engine: ChildEngine) -> None:
+    """`on_step` runs in the thread that `close` would wait for."""
+    future = engine.render([request(steps=150)], lambda done, total: engine.close())
+    assert isinstance(future.exception(PATIENCE), EngineStopped)
 
 
 def test_closing_at_once_takes_less_than_2_seconds(own_engine: ChildEngine) -> None:
@@ -127,12 +139,6 @@ def test_closing_while_torch_is_imported_takes_less_than_2_seconds(
     assert not future.done()
     assert seconds_to_close(own_engine) < 2
     assert isinstance(future.exception(0), EngineStopped)
-
-
-def test_closing_from_a_step_is_allowed(engine: ChildEngine) -> None:
-    """`on_step` runs in the thread that `close` would wait for."""
-    future = engine.render([request(steps=150)], lambda done, total: engine.close())
-    assert isinstance(future.exception(PATIENCE), EngineStopped)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc counts open files")
@@ -156,17 +162,6 @@ def test_a_second_batch_at_once_is_a_programming_error(own_engine: ChildEngine) 
     own_engine.render([request()], ignore_steps)
     with pytest.raises(RuntimeError, match="one batch at a time"):
         own_engine.render([request()], ignore_steps)
-
-
-def test_ctrl_c_and_sigterm_do_not_end_the_engine(engine: ChildEngine) -> None:
-    """They reach every process of a terminal or service; the daemon decides."""
-    make(engine, request(steps=1))
-    process_id = engine.process_id
-    assert process_id is not None
-    os.kill(process_id, signal.SIGINT)
-    os.kill(process_id, signal.SIGTERM)
-    assert make(engine, request(steps=1))
-    assert engine.process_id == process_id
 
 
 DAEMON = """

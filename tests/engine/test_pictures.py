@@ -162,7 +162,7 @@ def test_an_exception_fails_the_batch_and_not_the_engine(engine: ChildEngine) ->
     """With a sentence, and the trace for the log."""
     make(engine, request(steps=1))
     process_id = engine.process_id
-    failed = engine.render([request(steps=0)], ignore_steps).exception(120)
+    failed = engine.render([request(width=0)], ignore_steps).exception(120)
     assert isinstance(failed, RenderFailed)
     assert failed.message.startswith("The engine failed: ")
     assert "Traceback" in failed.trace

@@ -1,0 +1,119 @@
+"""Writes a diffusers folder as a single file in the original (LDM) layout."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+Tensors = dict[str, torch.Tensor]
+
+_UNET_RESIDUAL = {
+    "norm1": "in_layers.0",
+    "conv1": "in_layers.2",
+    "norm2": "out_layers.0",
+    "conv2": "out_layers.3",
+    "time_emb_proj": "emb_layers.1",
+    "conv_shortcut": "skip_connection",
+}
+_UNET_ENDS = {
+    "time_embedding.linear_1": "time_embed.0",
+    "time_embedding.linear_2": "time_embed.2",
+    "conv_in": "input_blocks.0.0",
+    "conv_norm_out": "out.0",
+    "conv_out": "out.2",
+    "mid_block.resnets.0": "middle_block.0",
+    "mid_block.attentions.0": "middle_block.1",
+    "mid_block.resnets.1": "middle_block.2",
+}
+_VAE_PARTS = {
+    "conv_shortcut": "nin_shortcut",
+    "conv_norm_out": "norm_out",
+    "mid_block.resnets.0": "mid.block_1",
+    "mid_block.resnets.1": "mid.block_2",
+    "mid_block.attentions.0": "mid.attn_1",
+    "group_norm": "norm",
+    "to_q": "q",
+    "to_k": "k",
+    "to_v": "v",
+    "to_out.0": "proj_out",
+}
+
+
+def write_single_file(folder: Path, path: Path, dtype: torch.dtype = torch.float16) -> None:
+    """All three parts, with what real checkpoints hold besides."""
+    tensors = {f"model.diffusion_model.{name}": t for name, t in _unet(folder / "unet").items()}
+    tensors |= {f"first_stage_model.{name}": t for name, t in ldm_vae(folder / "vae").items()}
+    text = "cond_stage_model.transformer.text_model."
+    tensors |= {
+        text + name.removeprefix("text_model."): tensor
+        for name, tensor in weights(folder / "text_encoder").items()
+    }
+    tensors = {name: tensor.to(dtype).contiguous() for name, tensor in tensors.items()}
+    tensors[f"{text}embeddings.position_ids"] = torch.arange(77)[None]
+    tensors["model_ema.decay"] = torch.tensor(0.999)
+    tensors["alphas_cumprod"] = torch.linspace(1, 0, 1000)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, path)
+
+
+def weights(part: Path) -> Tensors:
+    """The tensors of one part of a diffusers folder."""
+    (file,) = part.glob("*.safetensors")
+    return load_file(file)
+
+
+def ldm_vae(part: Path) -> Tensors:
+    """A VAE's tensors under their original names."""
+    levels = len(json.loads((part / "config.json").read_text())["block_out_channels"])
+    renamed = {}
+    for name, tensor in weights(part).items():
+        new = name
+        for modern, original in _VAE_PARTS.items():
+            new = new.replace(modern, original)
+        new = re.sub(r"down_blocks\.(\d)\.resnets", r"down.\1.block", new)
+        new = re.sub(r"down_blocks\.(\d)\.downsamplers\.0", r"down.\1.downsample", new)
+        new = re.sub(
+            r"up_blocks\.(\d)\.(resnets|upsamplers\.0)",
+            lambda found: (
+                f"up.{levels - 1 - int(found[1])}."
+                + {"resnets": "block", "upsamplers.0": "upsample"}[found[2]]
+            ),
+            new,
+        )
+        square = "attn_1" in new and tensor.ndim == 2
+        renamed[new] = tensor[:, :, None, None] if square else tensor
+    return renamed
+
+
+def _unet(part: Path) -> Tensors:
+    places = _UNET_ENDS | _unet_blocks(json.loads((part / "config.json").read_text()))
+    renamed = {}
+    for name, tensor in weights(part).items():
+        modern = next(place for place in places if name.startswith(f"{place}."))
+        rest = name.removeprefix(modern)
+        for old, new in _UNET_RESIDUAL.items():
+            if "resnets" in modern:
+                rest = re.sub(rf"^\.{old}\.", f".{new}.", rest)
+        renamed[places[modern] + rest] = tensor
+    return renamed
+
+
+def _unet_blocks(config: dict[str, Any]) -> dict[str, str]:
+    """Where each block of the UNet stands in the original's flat lists."""
+    layers, places = config["layers_per_block"], {}
+    for level, kind in enumerate(config["up_block_types"]):
+        down, up = f"down_blocks.{level}", f"up_blocks.{level}"
+        for layer in range(layers + 1):
+            flat = level * (layers + 1) + layer
+            places[f"{down}.resnets.{layer}"] = f"input_blocks.{flat + 1}.0"
+            places[f"{down}.attentions.{layer}"] = f"input_blocks.{flat + 1}.1"
+            places[f"{up}.resnets.{layer}"] = f"output_blocks.{flat}.0"
+            places[f"{up}.attentions.{layer}"] = f"output_blocks.{flat}.1"
+        last = (level + 1) * (layers + 1)
+        places[f"{down}.downsamplers.0.conv"] = f"input_blocks.{last}.0.op"
+        behind = 2 if "CrossAttn" in kind else 1
+        places[f"{up}.upsamplers.0"] = f"output_blocks.{last - 1}.{behind}"
+    return places

@@ -1,0 +1,58 @@
+"""Which images share a batch, and how many."""
+
+import pytest
+
+from picowatch.engine.batches import batch_key, batch_size_for, can_share_batch
+from tests.engine.requests import request
+
+
+def test_prompts_and_seeds_may_differ_in_a_batch() -> None:
+    """Each image has its own text and noise."""
+    other = request("a corgi", negative_prompt="blurry", seed=2)
+    assert can_share_batch(request(), other)
+    assert batch_key(request()) == batch_key(other)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"checkpoint_hash": "1"},
+        {"checkpoint": "other"},
+        {"vae": "soft"},
+        {"vae_hash": "1"},
+        {"sampler": "Euler"},
+        {"schedule_type": "uniform"},
+        {"steps": 7},
+        {"cfg_scale": 7.0},
+        {"width": 64},
+        {"height": 64},
+        {"clip_skip": 2},
+        {"exact": True},
+    ],
+    ids=lambda other: next(iter(other)),
+)
+def test_everything_else_must_be_equal(other: dict[str, object]) -> None:
+    """They go through the UNet together."""
+    different = request(**other)  # type: ignore[arg-type]
+    assert not can_share_batch(request(), different)
+    assert batch_key(request()) != batch_key(different)
+
+
+def test_exact_images_share_with_none() -> None:
+    """Not even with each other."""
+    assert not can_share_batch(request(exact=True), request(exact=True, seed=2))
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "expected"),
+    [(64, 64, 8), (128, 128, 8), (256, 256, 2), (512, 512, 1), (2048, 2048, 1)],
+)
+def test_auto_goes_by_pixels(width: int, height: int, expected: int) -> None:
+    """Eight small ones, one large one."""
+    assert batch_size_for(request(width=width, height=height), "auto") == expected
+
+
+def test_a_set_batch_size_is_taken_and_exact_is_one() -> None:
+    """Whatever the size of the image."""
+    assert batch_size_for(request(width=512, height=512), 4) == 4
+    assert batch_size_for(request(exact=True), 4) == 1
