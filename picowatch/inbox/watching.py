@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 import threading
+import warnings
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
@@ -43,6 +44,9 @@ class Watch:
 
     def start(self) -> None:
         """Raises OSError if the system refuses a watch."""
+        # A folder whose parent was made in the same moment is added twice by watchdog 7.1.0,
+        # which warns of it with a screenful; the second watch is the first one.
+        warnings.filterwarnings("ignore", "Callback with id", RuntimeWarning)
         observer = Observer()
         observer.schedule(_Hinter(self._hints, self._wake), str(self._root), recursive=True)
         observer.start()

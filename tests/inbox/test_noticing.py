@@ -149,6 +149,16 @@ def test_a_folder_full_of_recipes_may_be_moved_in(house: House) -> None:
         wait_for(lambda: len(house.pictures()) == 40, "forty pictures")
 
 
+def test_folders_that_appear_many_at_once_are_watched_in_silence(house: House) -> None:
+    """`git init` and `mkdir -p` make watchdog 7.1.0 add a watch twice and warn of it."""
+    with house.running():
+        for number in range(30):
+            (house.inbox / f"{number}/a/b/c/d/e").mkdir(parents=True)
+        house.save("29/a/b/c/d/e/deep.txt", "a corgi\n")
+        wait_for(lambda: house.prompts() == ["a corgi"])
+    assert "ended by itself" not in house.log()
+
+
 def test_hard_links_are_recipes(house: House) -> None:
     """They raise no closing event."""
     source = house.folder / "source.txt"
