@@ -11,7 +11,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # Imports point down: a part may import from lower lines and, where it is a folder, itself.
 LAYERS: list[set[str]] = [
     {"errors"},
-    {"save", "settings", "recipe"},
+    {"save", "settings", "recipe", "pictures"},
     {"metadata", "catalog"},
     {"inbox", "ledger", "outbox", "engine"},
     {"publishing", "console"},

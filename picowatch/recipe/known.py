@@ -18,11 +18,15 @@ class Known:
 
     `checkpoints` holds what lies in models/checkpoints; the embedded "demo" is always known
     and stands in `demo`. `refused` maps the names of files that cannot be used to the reason,
-    so that a recipe which names one is told why.
+    so that a recipe which names one is told why. `wildcards` maps a wildcard file's name
+    (below models/wildcards, without ending) to its lines.
     """
 
     demo: KnownCheckpoint
     checkpoints: tuple[KnownCheckpoint, ...] = ()
     vaes: tuple[str, ...] = ()
+    loras: tuple[str, ...] = ()
+    embeddings: tuple[str, ...] = ()
+    wildcards: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
     default_checkpoint: str | None = None

@@ -5,6 +5,56 @@ import json
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
+# In metadata, but no part of the identity: they change no pixel.
+_TOLD_ONLY = ("unexpanded_prompt", "unexpanded_negative_prompt")
+
+
+@dataclass(frozen=True, slots=True)
+class LoraUse:
+    """A LoRA and how strongly it acts; `hash` is the whole sha256 of its file."""
+
+    name: str
+    hash: str
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingUse:
+    """A textual inversion whose name is a word of the prompts."""
+
+    name: str
+    hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class StartImage:
+    """Where img2img begins: path as the recipe names it, sha256 of its bytes, how to fit it."""
+
+    path: str
+    hash: str
+    denoising_strength: float
+    resize: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mask:
+    """What is redrawn of the start image: white is, or black if inverted; blur in pixels."""
+
+    path: str
+    hash: str
+    blur: int
+    invert: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Hires:
+    """The second, larger pass. `steps` 0 means as many as the first pass."""
+
+    scale: float
+    steps: int
+    denoising_strength: float
+    upscaler: str
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageRequest:
@@ -32,6 +82,15 @@ class ImageRequest:
     seed: int
     clip_skip: int
     exact: bool
+    # Fields below came later: where they hold their default, digests are as they were before.
+    loras: tuple[LoraUse, ...] = ()
+    embeddings: tuple[EmbeddingUse, ...] = ()
+    start_image: StartImage | None = None
+    mask: Mask | None = None
+    hires: Hires | None = None
+    shrink_to_fit: bool = False
+    unexpanded_prompt: str = ""
+    unexpanded_negative_prompt: str = ""
 
     def __post_init__(self) -> None:
         # 7 and 7.0 are the same request, but not the same JSON.
@@ -39,13 +98,19 @@ class ImageRequest:
 
     @property
     def digest(self) -> str:
-        """sha256 over the canonical JSON of all fields; library versions are not part of it."""
-        text = json.dumps(self.as_dict(), sort_keys=True, separators=(",", ":"))
+        """sha256 over the canonical JSON of the fields that make the picture.
+
+        Library versions are not part of it, nor is what prompts were before wildcards.
+        """
+        values = {name: value for name, value in self.as_dict().items() if name not in _TOLD_ONLY}
+        text = json.dumps(values, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
     def as_dict(self) -> dict[str, Any]:
-        """The fields as plain values, ready for JSON."""
-        return asdict(self)
+        """The fields as plain values, ready for JSON; later ones only where they say something."""
+        silent = {name for name, default in _LATER.items() if getattr(self, name) == default}
+        kept = {name: value for name, value in asdict(self).items() if name not in silent}
+        return {n: list(value) if isinstance(value, tuple) else value for n, value in kept.items()}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
@@ -53,4 +118,24 @@ class ImageRequest:
         unknown = set(values) - {field.name for field in fields(cls)}
         if unknown:
             raise ValueError(f"unknown fields of an image request: {sorted(unknown)}")
-        return cls(**values)
+        parts = {name: _PARTS[name](value) for name, value in values.items() if name in _PARTS}
+        return cls(**values | parts)
+
+
+_LATER: dict[str, Any] = {
+    "loras": (),
+    "embeddings": (),
+    "start_image": None,
+    "mask": None,
+    "hires": None,
+    "shrink_to_fit": False,
+    "unexpanded_prompt": "",
+    "unexpanded_negative_prompt": "",
+}
+_PARTS: dict[str, Any] = {
+    "loras": lambda found: tuple(LoraUse(**lora) for lora in found),
+    "embeddings": lambda found: tuple(EmbeddingUse(**embedding) for embedding in found),
+    "start_image": lambda found: StartImage(**found),
+    "mask": lambda found: Mask(**found),
+    "hires": lambda found: Hires(**found),
+}
