@@ -4,11 +4,12 @@ from picowatch.recipe.decoding import is_empty
 from picowatch.recipe.known import Known, KnownCheckpoint
 from picowatch.recipe.problems import Problem, RecipeInvalid, error_text, one_line
 from picowatch.recipe.reading import DefaultsFile, read_recipes
-from picowatch.recipe.recipe import Recipe
+from picowatch.recipe.recipe import HashOf, Recipe, no_hash
 from picowatch.recipe.request import ImageRequest
 
 __all__ = [
     "DefaultsFile",
+    "HashOf",
     "ImageRequest",
     "Known",
     "KnownCheckpoint",
@@ -17,6 +18,7 @@ __all__ = [
     "RecipeInvalid",
     "error_text",
     "is_empty",
+    "no_hash",
     "one_line",
     "read_recipes",
 ]

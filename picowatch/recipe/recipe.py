@@ -2,17 +2,23 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 from pydantic.json_schema import SkipJsonSchema
 
+from picowatch.recipe.installed import BAKED
 from picowatch.recipe.request import ImageRequest
 from picowatch.recipe.samplers import DEFAULT_SAMPLER
 
 MAX_SEED = 2**32 - 1
 RANDOM: Literal["random"] = "random"
+
+# The sha256 of a file that a recipe names. Kinds: "checkpoint", "vae", "lora", "embedding",
+# "image" and "mask"; whatever it raises goes through to the caller.
+HashOf = Callable[[str, str], str]
 
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 Pixels = Annotated[int, Field(ge=64, le=2048, multiple_of=8)]
@@ -126,25 +132,29 @@ class Recipe(BaseModel):
         """How many images the entry asks for."""
         return len(self.seed) if isinstance(self.seed, tuple) else self.count
 
-    def digest(self, checkpoint_hash: str, vae_hash: str) -> str:
+    def digest(self, hash_of: HashOf) -> str:
         """The entry's identity: two saves hold the same entry if it is the same.
 
         sha256 over all resolved values, count and seed as written ("random" stays "random"),
-        and the model files' hashes; priority and the place in the file do not count.
+        and the hashes of the files they name; priority and the place in the file do not count.
         """
         values = self.model_dump(mode="json", exclude={"priority"})
-        values |= {"checkpoint_hash": checkpoint_hash, "vae_hash": vae_hash}
+        values |= {
+            "checkpoint_hash": hash_of("checkpoint", self.checkpoint),
+            "vae_hash": self._vae_hash(hash_of),
+        }
         text = json.dumps(values, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def image_requests(
-        self, checkpoint_hash: str, vae_hash: str, drawn_seed: int | None = None
-    ) -> list[ImageRequest]:
+    def image_requests(self, hash_of: HashOf, drawn_seed: int | None = None) -> list[ImageRequest]:
         """One request an image: image i has seed+i (wrapping), or the list's i-th seed.
 
         `drawn_seed` is what was drawn for a random seed, and is not looked at otherwise.
         """
-        return [self._request(seed, checkpoint_hash, vae_hash) for seed in self._seeds(drawn_seed)]
+        return [self._request(seed, hash_of) for seed in self._seeds(drawn_seed)]
+
+    def _vae_hash(self, hash_of: HashOf) -> str:
+        return "" if self.vae == BAKED else hash_of("vae", self.vae)
 
     def _seeds(self, drawn_seed: int | None) -> list[int]:
         if isinstance(self.seed, tuple):
@@ -154,16 +164,16 @@ class Recipe(BaseModel):
             raise ValueError("a recipe with a random seed needs the seed that was drawn")
         return [(first + image) % (MAX_SEED + 1) for image in range(self.count)]
 
-    def _request(self, seed: int, checkpoint_hash: str, vae_hash: str) -> ImageRequest:
+    def _request(self, seed: int, hash_of: HashOf) -> ImageRequest:
         if self.width is None or self.height is None:
             raise ValueError("a recipe without a size has not been resolved")
         return ImageRequest(
             prompt=self.prompt,
             negative_prompt=self.negative_prompt,
             checkpoint=self.checkpoint,
-            checkpoint_hash=checkpoint_hash,
+            checkpoint_hash=hash_of("checkpoint", self.checkpoint),
             vae=self.vae,
-            vae_hash=vae_hash,
+            vae_hash=self._vae_hash(hash_of),
             sampler=self.sampler,
             schedule_type=self.schedule_type,
             steps=self.steps,
@@ -174,3 +184,8 @@ class Recipe(BaseModel):
             clip_skip=self.clip_skip,
             exact=self.exact,
         )
+
+
+def no_hash(kind: str, name: str) -> str:
+    """A `hash_of` where hashes do not matter, because the requests are only shown."""
+    return ""

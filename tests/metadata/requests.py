@@ -2,7 +2,7 @@
 
 from hypothesis import strategies as st
 
-from picowatch.recipe import ImageRequest, Known, KnownCheckpoint
+from picowatch.recipe import HashOf, ImageRequest, Known, KnownCheckpoint
 from picowatch.recipe.decoding import FORBIDDEN
 from picowatch.recipe.prompt import unsupported
 from picowatch.recipe.samplers import SAMPLERS
@@ -78,3 +78,9 @@ def known_for(request: ImageRequest) -> Known:
         checkpoints=(KnownCheckpoint(request.checkpoint, 512),),
         vaes=("vae-ft-mse",),
     )
+
+
+def hashes_of(request: ImageRequest) -> HashOf:
+    """The hashes of the request's files."""
+    hashes = {"checkpoint": request.checkpoint_hash, "vae": request.vae_hash}
+    return lambda kind, _: hashes[kind]

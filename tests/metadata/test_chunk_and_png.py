@@ -83,7 +83,7 @@ def _changed(**changes: object) -> str:
         (_changed(steps="many"), "is damaged: request.steps: "),
         (_changed(place=None), "is damaged: place: "),
         (_changed(request={"prompt": "a"}), "is damaged: "),
-        (_changed(request=CORGI.as_dict() | {"loras": []}), "unknown fields of an image request"),
+        (_changed(request=CORGI.as_dict() | {"styles": []}), "unknown fields of an image request"),
     ],
 )
 def test_what_is_no_chunk_of_ours_is_an_error_that_says_so(text: str, message: str) -> None:

@@ -15,7 +15,7 @@ from sd_parsers.parsers import AUTOMATIC1111Parser
 from picowatch.metadata import PARAMETERS, PICOWATCH, parameters_text, png_texts
 from picowatch.recipe import ImageRequest, read_recipes
 from picowatch.recipe.a1111 import parameters_of
-from tests.metadata.requests import CORGI, PROMPTS, image_requests, known_for
+from tests.metadata.requests import CORGI, PROMPTS, hashes_of, image_requests, known_for
 
 
 def test_the_text_is_a1111s() -> None:
@@ -80,7 +80,7 @@ def test_our_own_reader_gets_every_value(request: ImageRequest) -> None:
     """White space around a prompt, and `exact`, are all that is not in the text."""
     text = parameters_text(request, "0.1.0")
     (recipe,) = read_recipes("shown.txt", text.encode(), known_for(request))
-    (again,) = recipe.image_requests(request.checkpoint_hash, request.vae_hash)
+    (again,) = recipe.image_requests(hashes_of(request))
     assert again == replace(
         request,
         prompt=request.prompt.strip(),

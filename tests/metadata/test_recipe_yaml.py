@@ -7,7 +7,7 @@ from hypothesis import given
 
 from picowatch.metadata import recipe_yaml
 from picowatch.recipe import DefaultsFile, ImageRequest, read_recipes
-from tests.metadata.requests import CORGI, image_requests, known_for
+from tests.metadata.requests import CORGI, hashes_of, image_requests, known_for
 
 DEFAULTS = DefaultsFile(
     "_defaults.yaml",
@@ -40,7 +40,7 @@ def test_it_reads_like_a_recipe_somebody_wrote() -> None:
 def _again(request: ImageRequest) -> ImageRequest:
     content = recipe_yaml(request).encode()
     (recipe,) = read_recipes("shown.yaml", content, known_for(request), [DEFAULTS])
-    (again,) = recipe.image_requests(request.checkpoint_hash, request.vae_hash)
+    (again,) = recipe.image_requests(hashes_of(request))
     return again
 
 

@@ -8,7 +8,7 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from picowatch.recipe import RecipeInvalid, error_text, nodes, one_line, read_recipes
+from picowatch.recipe import RecipeInvalid, error_text, no_hash, nodes, one_line, read_recipes
 from picowatch.recipe.fields import FIRST_NAME_OF, NOT_YET
 from tests.recipe.reading import KNOWN
 
@@ -60,8 +60,8 @@ def check(name: str, content: bytes) -> None:
         assert all(problem.line >= 1 and problem.column >= 1 for problem in invalid.problems)
     else:
         for recipe in recipes:
-            recipe.digest("", "")
-            recipe.image_requests("", "", 0)
+            recipe.digest(no_hash)
+            recipe.image_requests(no_hash, 0)
 
 
 @given(NAMES, st.binary())

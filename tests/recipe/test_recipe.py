@@ -1,20 +1,20 @@
 """A resolved recipe: its identity, its images, and the defaults it starts from."""
 
+from functools import partial
+
 import pytest
 
 from picowatch.recipe import Known, KnownCheckpoint, Recipe
-from tests.recipe.reading import DEMO, messages, read, read_one, refused
-
-HASHES = ("c" * 64, "")
+from tests.recipe.reading import DEMO, hash_of, messages, read, read_one, refused
 
 
 def digest(text: str) -> str:
-    return read_one(text).digest(*HASHES)
+    return read_one(text).digest(hash_of)
 
 
 def test_image_i_has_seed_plus_i_and_wraps() -> None:
     """The last seed is followed by 0."""
-    requests = read_one("prompt: a\nseed: 4294967294\ncount: 3").image_requests(*HASHES, None)
+    requests = read_one("prompt: a\nseed: 4294967294\ncount: 3").image_requests(hash_of, None)
     assert [request.seed for request in requests] == [4294967294, 4294967295, 0]
 
 
@@ -23,16 +23,16 @@ def test_a_list_of_seeds_makes_one_image_each() -> None:
     recipe = read_one("prompt: a\nseed: [5, 1]")
     assert recipe.image_count == 2
     assert not recipe.wants_random_seed
-    assert [request.seed for request in recipe.image_requests(*HASHES)] == [5, 1]
+    assert [request.seed for request in recipe.image_requests(hash_of)] == [5, 1]
 
 
 def test_a_random_seed_is_drawn_once_for_all_images() -> None:
     """By whoever accepts the save; without it there is no image."""
     recipe = read_one("prompt: a\ncount: 2")
     assert recipe.wants_random_seed
-    assert [request.seed for request in recipe.image_requests(*HASHES, 8)] == [8, 9]
+    assert [request.seed for request in recipe.image_requests(hash_of, 8)] == [8, 9]
     with pytest.raises(ValueError, match="needs the seed"):
-        recipe.image_requests(*HASHES, None)
+        recipe.image_requests(hash_of, None)
 
 
 def test_a_request_holds_every_resolved_value() -> None:
@@ -40,14 +40,14 @@ def test_a_request_holds_every_resolved_value() -> None:
     (request,) = read_one(
         "prompt: a\nnegative: b\nsampler: Euler a\nsteps: 3\ncfg: 7\nsize: 64x128\nseed: 1\n"
         "clip_skip: 2\nexact: on"
-    ).image_requests("c" * 64, "d" * 64)
+    ).image_requests(hash_of)
     assert request.as_dict() == {
         "prompt": "a",
         "negative_prompt": "b",
         "checkpoint": "demo",
         "checkpoint_hash": "c" * 64,
         "vae": "baked",
-        "vae_hash": "d" * 64,
+        "vae_hash": "",
         "sampler": "Euler a",
         "schedule_type": "uniform",
         "steps": 3,
@@ -81,8 +81,14 @@ def test_another_value_is_another_entry(change: str) -> None:
 
 def test_another_model_file_is_another_entry() -> None:
     """The name alone is not what was asked for."""
-    recipe = read_one("prompt: a")
-    assert len({recipe.digest(c, v) for c in "ab" for v in "ab"}) == 4
+    recipe = read_one("prompt: a\nvae: mse", known=Known(demo=DEMO, vaes=("mse",)))
+    pairs = [{"checkpoint": c, "vae": v} for c in "ab" for v in "ab"]
+    digests = {recipe.digest(partial(_hash_in, pair)) for pair in pairs}
+    assert len(digests) == 4
+
+
+def _hash_in(pair: dict[str, str], kind: str, _name: str) -> str:
+    return pair[kind]
 
 
 def test_the_digest_stays_what_it_is() -> None:
