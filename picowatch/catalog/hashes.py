@@ -27,9 +27,9 @@ class HashCache:
         """The hex digest of the file's bytes; ModelRefused if it changes meanwhile."""
         path = path.resolve()
         before = _stat(path)
-        known = self._known.get(str(path))
-        if known and known[:2] == before:
-            return known[2]
+        known = self._remembered(path, before)
+        if known:
+            return known
         try:
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -43,6 +43,19 @@ class HashCache:
         if self._keep:
             self._write()
         return digest
+
+    def _remembered(self, path: Path, stat: tuple[int, int]) -> str | None:
+        """The hash of the file as it is now, if it is known.
+
+        A reader looks into the file again: the writer may have hashed this model meanwhile.
+        """
+        for again in (False, True):
+            if again and self._file is not None and not self._keep:
+                self._known |= _read(self._file)
+            size, mtime, digest = self._known.get(str(path), (-1, -1, ""))
+            if (size, mtime) == stat:
+                return digest
+        return None
 
     def _write(self) -> None:
         """Replace the cache file at once: temporary file, then rename."""

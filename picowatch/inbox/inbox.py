@@ -5,10 +5,9 @@ Events are hints; the truth is scan + quiet + content (watching.md). Nothing her
 
 import hashlib
 import logging
-import os
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,10 +19,10 @@ from picowatch.inbox.files import (
     scan,
     stamp_of,
 )
-from picowatch.inbox.mounts import events_are_reliable, file_system_type
+from picowatch.inbox.folder import Change, InboxFolder
 from picowatch.inbox.names import is_looked_into, is_recipe_path
 from picowatch.inbox.settling import HELD_OPEN_LIMIT, Settled, Settling
-from picowatch.inbox.watching import RESCAN, Watch
+from picowatch.inbox.watching import RESCAN
 from picowatch.inbox.writers import held_open_for_writing
 from picowatch.recipe import DefaultsFile, is_empty
 from picowatch.save import KnownRecipe, Stamp
@@ -72,7 +71,6 @@ class Renamed:
 
 
 Evidence = Saved | Unreadable | Gone | Renamed
-FolderId = tuple[int, int]  # device, inode
 
 
 class Inbox:
@@ -94,40 +92,42 @@ class Inbox:
         self._known = dict(known)
         self._settling = Settling(settle_seconds)
         self._rescan_seconds = rescan_seconds
-        self._how = watch
-        self._watch = Watch(self._root, wake)
-        self._polling = False
+        self._folder = InboxFolder(self._root, watch, wake)
         self._next_scan = 0.0
         self._scan_took = 0.0
-        self._folder: FolderId | None = None
         self._skipped: dict[str, str] = {}
         # Known recipes that were seen in the very folder that is the inbox now. Only their
         # absence means deletion; elsewhere the inbox may just not be mounted.
-        self._seen_here: set[str] = set(known) if known_inode == self._inode() else set()
+        self._seen_here: set[str] = set()
+        self._known_inode = known_inode
 
     @property
     def inode(self) -> int | None:
         """The inode of the folder that is watched, None while there is none."""
-        return self._folder[1] if self._folder else None
+        return self._folder.inode
 
     @property
     def polling(self) -> bool:
-        return self._polling
+        """Whether the inbox is compared every second, instead of by events."""
+        return self._folder.polling
 
     def is_settled(self) -> bool:
         """Whether nothing waits for its quiet time."""
         return not len(self._settling)
 
     def close(self) -> None:
-        self._watch.stop()
+        self._folder.close()
 
     def start(self, now: float) -> None:
         """Begin: every file that is there is looked at, with its content."""
-        self._arm(now)
+        self._folder.arm()
+        if self._known_inode is not None and self._known_inode == self.inode:
+            self._seen_here = set(self._known)
         found = self._scan()
         for path, stamp in found.items():
             self._settling.note(path, stamp, now, by_event=False)
         self._note_missing(found, now)
+        self._next_scan = now + self._scan_interval()
 
     def poll(self, now: float) -> list[Evidence]:
         """What has settled, in the order in which it was first noticed."""
@@ -158,68 +158,12 @@ class Inbox:
         """The `_defaults.yaml` that hold for a recipe."""
         return defaults_for(self._root, path)
 
-    # -- the folder itself
-
-    def _inode(self) -> int | None:
-        try:
-            return self._root.stat().st_ino
-        except OSError:
-            return None
-
-    def _folder_id(self) -> FolderId | None:
-        try:
-            status = self._root.stat()
-            os.scandir(self._root).close()
-        except OSError:
-            return None
-        return status.st_dev, status.st_ino
-
     def _check_folder(self, now: float) -> None:
-        """inotify tells neither of an unmount nor of a root that was replaced: compare it."""
-        folder = self._folder_id()
-        if folder == self._folder:
-            if folder and not self._polling and not self._watch.is_alive():
-                log.warning("the watch on the inbox ended by itself; it is set up anew")
-                self._arm(now)
-                self._rescan(now)
-            return
-        self._seen_here.clear()
-        if folder is None:
-            log.warning(
-                "the inbox %s has vanished; nothing is cancelled, picowatch waits", self._root
-            )
-            self._folder = None
-            self._watch.stop()
-            return
-        log.warning("the inbox %s is another folder now; it is watched anew", self._root)
-        self._arm(now)
-        self._rescan(now)
-
-    def _arm(self, now: float) -> None:
-        self._watch.stop()
-        self._folder = self._folder_id()
-        self._polling = self._how == "polling" or (
-            self._how == "auto" and not events_are_reliable(file_system_type(self._root))
-        )
-        if not self._polling:
-            self._polling = not self._start_watch()
-        self._next_scan = now + self._scan_interval()
-
-    def _start_watch(self) -> bool:
-        try:
-            self._watch.start()
-        except OSError as error:
-            log.warning("the inbox cannot be watched by events (%s); polling instead", error)
-            return False
-        folders = sum(1 for _ in _folders(self._root))
-        if self._watch.is_complete(folders):
-            return True
-        self._watch.stop()
-        log.warning(
-            "the system's limit of inotify watches is reached; polling instead. "
-            "Raise it with `sysctl fs.inotify.max_user_watches=524288`"
-        )
-        return False
+        change = self._folder.check()
+        if change in (Change.VANISHED, Change.REPLACED):
+            self._seen_here.clear()
+        if change in (Change.REPLACED, Change.DEAF):
+            self._rescan(now)
 
     # -- noticing
 
@@ -227,7 +171,7 @@ class Inbox:
         return stamp_of(self._root, path)
 
     def _scan_interval(self) -> float:
-        if not self._polling:
+        if not self.polling:
             return self._rescan_seconds
         return max(POLLING_SECONDS, POLLING_REST * self._scan_took)
 
@@ -263,7 +207,7 @@ class Inbox:
             self._settling.note(path, None, now, by_event=False)
 
     def _take_hints(self, now: float) -> None:
-        for hint in self._watch.hints():
+        for hint in self._folder.hints():
             if hint == RESCAN:
                 log.warning("file events were lost; the whole inbox is compared")
                 self._rescan(now)
@@ -373,7 +317,7 @@ class Inbox:
 
     def _judge_missing(self, file: Settled, unsettled_sizes: set[int], now: float) -> Gone | None:
         known = self._known.get(file.path)
-        if known is None or file.path not in self._seen_here or self._folder is None:
+        if known is None or file.path not in self._seen_here or self.inode is None:
             return None
         if known.stamp.size in unsettled_sizes:
             self._settling.postpone(file, now)
@@ -384,8 +328,3 @@ class Inbox:
     def _remember(self, path: str, stamp: Stamp, digest: str) -> None:
         self._known[path] = KnownRecipe(stamp, digest)
         self._seen_here.add(path)
-
-
-def _folders(root: Path) -> Iterable[Path]:
-    for folder, _, _ in os.walk(root):
-        yield Path(folder)

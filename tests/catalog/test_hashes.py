@@ -91,6 +91,16 @@ def test_hashes_outlive_the_process_in_their_file(tmp_path: Path, hashed: list[s
     assert [file.name for file in cache_file.parent.iterdir()] == ["hashes.json"]
 
 
+def test_a_reader_notices_what_was_hashed_since_it_began(tmp_path: Path, hashed: list[str]) -> None:
+    """The engine outlives many new models."""
+    path, cache_file = tmp_path / "a", tmp_path / "hashes.json"
+    path.write_bytes(b"one")
+    reader = HashCache(cache_file, keep=False)
+    first = HashCache(cache_file).sha256(path)
+    assert reader.sha256(path) == first
+    assert hashed == ["a"]
+
+
 def test_a_reader_of_the_hash_file_never_writes_it(tmp_path: Path) -> None:
     """One writer: the daemon."""
     path, cache_file = tmp_path / "a", tmp_path / "hashes.json"

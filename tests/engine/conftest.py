@@ -1,5 +1,6 @@
 """One engine process with the demo model for all tests, and requests for it."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,6 +8,9 @@ import pytest
 
 from picowatch.engine.child import ChildEngine
 from picowatch.engine.options import EngineOptions
+
+# Before torch is imported here: threads that wait without spinning, as in the engine process.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 @pytest.fixture(scope="session")

@@ -202,6 +202,28 @@ def test_polling_notices_what_events_would(house: House) -> None:
     assert len(house.pictures()) == 2, "nothing is found twice"
 
 
+def test_the_limit_of_watches_is_said_and_answered_by_polling(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """watchdog starts silently with a part of the folders then."""
+    monkeypatch.setattr("picowatch.inbox.watching._inotify_watches", lambda: 1)
+    (house.inbox / "pets").mkdir()
+    with house.running():
+        house.save("pets/a.txt", "a corgi\n")
+        wait_for(lambda: house.prompts() == ["a corgi"])
+        assert house.status()["watch"] == "polling"
+    assert "sysctl fs.inotify.max_user_watches" in house.log()
+
+
+def test_network_folders_are_polled(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other machines' writes raise no events there."""
+    monkeypatch.setattr("picowatch.inbox.folder.file_system_type", lambda root: "nfs4")
+    with house.running():
+        house.save("a.txt", "a corgi\n")
+        wait_for(lambda: house.prompts() == ["a corgi"])
+        assert house.status()["watch"] == "polling"
+
+
 def test_lost_events_are_made_good_by_a_scan(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """watchdog's warning of an overflow is the only sign of it."""
     monkeypatch.setattr(inbox_module.Inbox, "_take_folder_hint", lambda *_: None)

@@ -1,6 +1,7 @@
 """What lands in the outbox, and that nothing in a recipe can bend it."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from picowatch.outbox.atomic import write_atomically
 from picowatch.outbox.gallery import PICTURES_PER_PAGE, Gallery
 from picowatch.outbox.listing import Listing
 from picowatch.outbox.lock import OutboxLock, is_held
-from picowatch.outbox.log import harmless
+from picowatch.outbox.log import LOG_FILES, close_log, harmless, open_log
 from picowatch.outbox.names import OutboxNames
 from picowatch.outbox.status import duration
 from tests.house import House, wait_for
@@ -87,6 +88,22 @@ def test_the_log_holds_one_line_an_event(house: House) -> None:
     house.once()
     assert "\x1b" not in house.log()
     assert not any(line.startswith("2026 fake") for line in house.log().splitlines())
+
+
+def test_the_log_is_rotated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It never fills the disk of somebody who is away for months."""
+    monkeypatch.setattr("picowatch.outbox.log.LOG_BYTES", 1000)
+    open_log(tmp_path / "picowatch.log", "json", None)
+    try:
+        for number in range(500):
+            logging.getLogger("picowatch").info("picture %s", number)
+    finally:
+        close_log()
+    files = list(tmp_path.iterdir())
+    assert 2 <= len(files) <= 1 + LOG_FILES
+    assert max(file.stat().st_size for file in files) <= 1000
+    newest = (tmp_path / "picowatch.log").read_text().splitlines()[-1]
+    assert json.loads(newest)["message"] == "picture 499"
 
 
 def test_harmless_text_has_no_control_characters() -> None:

@@ -1,0 +1,99 @@
+"""The inbox's own folder: is it there, is it still the same, and how are changes noticed."""
+
+import logging
+import os
+import threading
+from enum import Enum, auto
+from pathlib import Path
+
+from picowatch.inbox.mounts import events_are_reliable, file_system_type
+from picowatch.inbox.watching import Watch
+
+log = logging.getLogger("picowatch")
+
+
+class Change(Enum):
+    """What became of the folder since the last look."""
+
+    NONE = auto()
+    VANISHED = auto()  # and still is
+    REPLACED = auto()  # another folder is in its place, or it is back
+    DEAF = auto()  # the same folder, but its watch had to be set up anew
+
+
+class InboxFolder:
+    """Watches the folder by events, or leaves that to polling where events cannot be trusted."""
+
+    def __init__(self, root: Path, how: str, wake: threading.Event) -> None:
+        """`root` must be resolved; `how` is the setting `watch`."""
+        self._root = root
+        self._how = how
+        self._watch = Watch(root, wake)
+        self._identity: tuple[int, int] | None = None
+        self.polling = False
+
+    @property
+    def inode(self) -> int | None:
+        """The folder's inode at the last look, None while there is none."""
+        return self._identity[1] if self._identity else None
+
+    def arm(self) -> None:
+        """Watch the folder that is there now."""
+        self._watch.stop()
+        self._identity = self._look()
+        self.polling = self._how == "polling" or (
+            self._how == "auto" and not events_are_reliable(file_system_type(self._root))
+        )
+        if not self.polling:
+            self.polling = not self._start_watch()
+
+    def check(self) -> Change:
+        """Look again: inotify tells neither of an unmount nor of a root that was replaced."""
+        identity = self._look()
+        if identity == self._identity:
+            if identity is None or self.polling or self._watch.is_alive():
+                return Change.VANISHED if identity is None else Change.NONE
+            log.warning("the watch on the inbox ended by itself; it is set up anew")
+            self.arm()
+            return Change.DEAF
+        if identity is None:
+            log.warning(
+                "the inbox %s has vanished; nothing is cancelled, picowatch waits", self._root
+            )
+            self._identity = None
+            self._watch.stop()
+            return Change.VANISHED
+        log.warning("the inbox %s is another folder now; it is watched anew", self._root)
+        self.arm()
+        return Change.REPLACED
+
+    def hints(self) -> list[str]:
+        """See `Watch.hints`."""
+        return self._watch.hints()
+
+    def close(self) -> None:
+        self._watch.stop()
+
+    def _look(self) -> tuple[int, int] | None:
+        """Device and inode of the folder, if it is there and can be read."""
+        try:
+            status = self._root.stat()
+            os.scandir(self._root).close()
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
+
+    def _start_watch(self) -> bool:
+        try:
+            self._watch.start()
+        except OSError as error:
+            log.warning("the inbox cannot be watched by events (%s); polling instead", error)
+            return False
+        if self._watch.is_complete(sum(1 for _ in os.walk(self._root))):
+            return True
+        self._watch.stop()
+        log.warning(
+            "the system's limit of inotify watches is reached; polling instead. "
+            "Raise it with `sysctl fs.inotify.max_user_watches=524288`"
+        )
+        return False
