@@ -8,16 +8,18 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import cast
 
 from picowatch.catalog import Catalog, Kind, Model
 from picowatch.engine.batches import batch_key
-from picowatch.errors import ModelRefused
+from picowatch.errors import ModelRefused, PictureUnreadable
 from picowatch.inbox.files import FileUnreadable
 from picowatch.inbox.inbox import Evidence, Gone, Inbox, Renamed, Saved, Unreadable
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import Acceptance, AskedEntry, QueuedImage
 from picowatch.outbox.outbox import Outbox
-from picowatch.recipe import Recipe, RecipeInvalid, error_text, one_line, read_recipes
+from picowatch.outbox.start_images import StartImages
+from picowatch.recipe import HashOf, Recipe, RecipeInvalid, error_text, one_line, read_recipes
 from picowatch.recipe.known import Known
 from picowatch.save import Save, Stamp
 from picowatch.settings import Settings
@@ -26,6 +28,7 @@ log = logging.getLogger("picowatch")
 
 CLOSING = "Nothing of this file was run. Save it again when it is mended."
 SEEDS = 2**32
+PICTURES = ("image", "mask")  # kinds of what recipes name that are no models
 ERRORS_KEPT = 5  # for the status
 FAILURES_SHOWN = 20  # in one error file
 
@@ -44,6 +47,7 @@ class Answers:
         ledger: Ledger,
         outbox: Outbox,
         catalog: Catalog,
+        start_images: StartImages,
         *,
         stop: threading.Event,
         now: Callable[[], float] = time.time,
@@ -53,6 +57,7 @@ class Answers:
         self._ledger = ledger
         self._outbox = outbox
         self._catalog = catalog
+        self._start_images = start_images
         self._stop = stop
         self._now = now
         self._hashes: dict[tuple[Kind, str], str] = {}
@@ -119,10 +124,11 @@ class Answers:
                 self._inbox.defaults(seen.path),
                 self._settings.max_images_per_save,
             )
-            entries = [self._entry(recipe) for recipe in recipes]
+            hash_of = self._hashes_for(seen.path)
+            entries = [_entry(recipe, hash_of) for recipe in recipes]
         except RecipeInvalid as error:
             return self._reject(save, error_text(error), one_line(error))
-        except (ModelRefused, FileUnreadable) as error:
+        except (ModelRefused, FileUnreadable, PictureUnreadable) as error:
             return self._reject_words(save, str(error))
         result = self._ledger.accept(
             save,
@@ -133,21 +139,24 @@ class Answers:
         )
         return partial(self._tell_accepted, seen.path, result)
 
-    def _entry(self, recipe: Recipe) -> AskedEntry:
-        checkpoint_hash = self._hash_of("checkpoint", recipe.checkpoint)
-        vae_hash = "" if recipe.vae == "baked" else self._hash_of("vae", recipe.vae)
-        return AskedEntry(
-            digest=recipe.digest(checkpoint_hash, vae_hash),
-            priority=recipe.priority,
-            random=recipe.wants_random_seed,
-            requests=partial(recipe.image_requests, checkpoint_hash, vae_hash),
-        )
+    def _hashes_for(self, recipe: str) -> HashOf:
+        """Gives the hash of anything the recipe names; its pictures are copied and kept.
 
-    def _hash_of(self, kind: Kind, name: str) -> str:
-        """A model's hash, looked up once in each round of answers."""
-        if (kind, name) not in self._hashes:
-            self._hashes[kind, name] = self._hash(self._catalog.find(kind, name))
-        return self._hashes[kind, name]
+        Each is looked up once: models in a round of answers, pictures in a recipe.
+        """
+        pictures: dict[str, str] = {}
+
+        def hash_of(kind: str, name: str) -> str:
+            if kind in PICTURES:
+                if name not in pictures:
+                    pictures[name] = self._start_images.keep(recipe, name)
+                return pictures[name]
+            key = cast(Kind, kind), name
+            if key not in self._hashes:
+                self._hashes[key] = self._hash(self._catalog.find(*key))
+            return self._hashes[key]
+
+        return hash_of
 
     def _hash(self, model: Model) -> str:
         """The model's hash. Gigabytes are read for it once, so it gives way to `stop`."""
@@ -230,6 +239,15 @@ class Answers:
             return
         self._inbox.forget(path)
         self._ledger.forget(path)
+
+
+def _entry(recipe: Recipe, hash_of: HashOf) -> AskedEntry:
+    return AskedEntry(
+        digest=recipe.digest(hash_of),
+        priority=recipe.priority,
+        random=recipe.wants_random_seed,
+        requests=partial(recipe.image_requests, hash_of),
+    )
 
 
 def images(count: int) -> str:

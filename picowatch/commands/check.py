@@ -8,7 +8,7 @@ from typing import Any
 
 from picowatch.catalog import Catalog
 from picowatch.inbox.files import FileUnreadable, defaults_for
-from picowatch.recipe import Recipe, RecipeInvalid, error_text, read_recipes
+from picowatch.recipe import Recipe, RecipeInvalid, error_text, no_hash, read_recipes
 from picowatch.recipe.known import Known
 from picowatch.settings import Settings
 
@@ -52,29 +52,20 @@ def _read(settings: Settings, file: Path, known: Known) -> list[Recipe]:
 
 
 def _images(file: Path, recipe: Recipe) -> list[dict[str, Any]]:
-    """One object an image, every field resolved; a seed that is drawn later is "random"."""
-    common = {
-        "recipe": str(file),
-        "place": recipe.place,
-        "prompt": recipe.prompt,
-        "negative_prompt": recipe.negative_prompt,
-        "checkpoint": recipe.checkpoint,
-        "vae": recipe.vae,
-        "sampler": recipe.sampler,
-        "schedule_type": recipe.schedule_type,
-        "steps": recipe.steps,
-        "cfg_scale": recipe.cfg_scale,
-        "width": recipe.width,
-        "height": recipe.height,
-        "clip_skip": recipe.clip_skip,
-        "exact": recipe.exact,
-        "priority": recipe.priority,
-    }
+    """One object an image, every field resolved but what hangs on a seed that is drawn later."""
+    common = {"recipe": str(file), "place": recipe.place, "priority": recipe.priority}
+    drawn_later: dict[str, Any] = {}
     if recipe.wants_random_seed:
-        seeds: list[int | str] = ["random"] * recipe.image_count
-    else:
-        seeds = [request.seed for request in recipe.image_requests("", "", None)]
-    return [{**common, "seed": seed} for seed in seeds]
+        drawn_later = {"seed": "random"}
+    return [
+        {**common, **_without_hashes(request.as_dict()), **drawn_later}
+        for request in recipe.image_requests(no_hash, 0)
+    ]
+
+
+def _without_hashes(values: dict[str, Any]) -> dict[str, Any]:
+    """Hashes cost gigabytes of reading, and say nothing to people."""
+    return {name: value for name, value in values.items() if not name.endswith("_hash")}
 
 
 def _print(file: Path, images: Sequence[dict[str, Any]]) -> None:

@@ -24,6 +24,7 @@ from picowatch.ledger.ledger import Ledger
 from picowatch.outbox.lock import OutboxLock
 from picowatch.outbox.log import close_log, open_log
 from picowatch.outbox.outbox import Outbox
+from picowatch.outbox.start_images import StartImages
 from picowatch.publishing import Publisher
 from picowatch.settings import Settings
 from picowatch.worker import Worker
@@ -91,6 +92,7 @@ def build_daemon(
     outbox = Outbox(settings.outbox, settings.file_name)
     inbox = _inbox(settings, ledger, wake)
     catalog = Catalog(settings.models, hash_cache)
+    start_images = StartImages(settings.inbox, settings.outbox)
     finished: deque[str] = deque()
 
     def on_finished(recipe: str) -> None:
@@ -111,7 +113,7 @@ def build_daemon(
         inbox,
         ledger,
         outbox,
-        Answers(settings, inbox, ledger, outbox, catalog, stop=stop),
+        Answers(settings, inbox, ledger, outbox, catalog, start_images, stop=stop),
         Worker(settings, ledger, outbox.names, engine, publisher, on_finished=on_finished),
         publisher,
         console,

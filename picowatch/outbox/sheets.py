@@ -1,0 +1,178 @@
+"""Contact sheets: the pictures of one entry on one page, with labels a person can read."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil, prod, sqrt
+from pathlib import Path
+from textwrap import shorten, wrap
+
+from PIL import Image, ImageDraw, ImageFont
+
+MAX_SIDE = 8192  # pixels of a sheet; pictures are made smaller until they fit
+SMALLEST_PICTURE = 48
+GAP = 8
+LINES = 3  # of a label
+PAPER, INK, MISSING = (255, 255, 255), (32, 32, 36), (224, 224, 228)
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """One axis of a sweep: what changes, and its values as texts."""
+
+    label: str
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A picture's place on the sheet; None if it could not be made."""
+
+    picture: Path | None
+    label: str = ""
+
+
+class SheetTooLarge(ValueError):
+    """More pictures than fit on a sheet at a size at which anything can be seen."""
+
+
+def contact_sheet(cells: Sequence[Cell], axes: Sequence[Axis], side: int) -> Image.Image:
+    """A sheet of `cells` in the order of the axes, the last one fastest.
+
+    The last axis gives the columns, the one before it the rows; further ones, and what has no
+    axis at all, are laid out block below block. Without axes the cells stand in a square, each
+    with its own label. `side` is the longer side of a picture in pixels; pictures shrink until
+    the sheet has at most MAX_SIDE each way. Raises SheetTooLarge.
+    """
+    if not axes:
+        return _page([_square(cells)], side)
+    columns = axes[-1]
+    rows = axes[-2] if len(axes) > 1 else Axis("", ("",))
+    size = len(columns.values) * len(rows.values)
+    outer = list(axes[:-2])
+    titles = _titles(outer, len(cells) // size)
+    blocks = [
+        _Block(title, rows, columns, cells[start : start + size])
+        for title, start in zip(titles, range(0, len(cells), size), strict=True)
+    ]
+    return _page(blocks, side)
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """Rows and columns of pictures under one title."""
+
+    title: str
+    rows: Axis
+    columns: Axis
+    cells: Sequence[Cell]
+
+
+def _square(cells: Sequence[Cell]) -> _Block:
+    width = max(1, ceil(sqrt(len(cells))))
+    rows = ceil(len(cells) / width)
+    return _Block("", Axis("", ("",) * rows), Axis("", ("",) * width), cells)
+
+
+def _titles(axes: Sequence[Axis], blocks: int) -> list[str]:
+    """One title a block: every combination of the outer axes, repeated for more images."""
+    combinations = prod(len(axis.values) for axis in axes)
+    titles = []
+    for block in range(blocks):
+        place, parts = block % combinations, []
+        for axis in reversed(axes):
+            place, value = divmod(place, len(axis.values))
+            parts.append(f"{axis.label}: {axis.values[value]}")
+        titles.append(", ".join(reversed(parts)))
+    return titles
+
+
+def _page(blocks: Sequence[_Block], side: int) -> Image.Image:
+    while True:
+        drawing = _Drawing(side)
+        width, height = drawing.size(blocks)
+        if max(width, height) <= MAX_SIDE:
+            return drawing.draw(blocks, width, height)
+        if side <= SMALLEST_PICTURE:
+            raise SheetTooLarge(f"{sum(len(block.cells) for block in blocks)} pictures")
+        side = max(SMALLEST_PICTURE, side * 4 // 5)
+
+
+class _Drawing:
+    """Lays out and draws blocks with pictures of one size."""
+
+    def __init__(self, side: int) -> None:
+        self._side = side
+        self._type = max(11, min(28, side // 12))
+        self._font = ImageFont.load_default(self._type)
+        self._characters = max(6, int(side / (self._type * 0.55)))
+        self._label = LINES * (self._type + 4)
+
+    def size(self, blocks: Sequence[_Block]) -> tuple[int, int]:
+        """Width and height of the page."""
+        widths = [self._left(block) + len(block.columns.values) * self._step for block in blocks]
+        return max(widths) + GAP, sum(self._height(block) for block in blocks) + GAP
+
+    def draw(self, blocks: Sequence[_Block], width: int, height: int) -> Image.Image:
+        page = Image.new("RGB", (width, height), PAPER)
+        top = GAP
+        for block in blocks:
+            self._draw_block(page, block, top)
+            top += self._height(block)
+        return page
+
+    @property
+    def _step(self) -> int:
+        return self._side + GAP
+
+    def _left(self, block: _Block) -> int:
+        return GAP + (self._side + GAP if any(block.rows.values) else 0)
+
+    def _head(self, block: _Block) -> int:
+        """Height above a block's pictures: its title, and the columns' labels."""
+        labelled = any(block.columns.values)
+        return (self._label if block.title else 0) + (self._label if labelled else 0)
+
+    def _row(self, block: _Block) -> int:
+        return self._step + (self._label if any(cell.label for cell in block.cells) else 0)
+
+    def _height(self, block: _Block) -> int:
+        return self._head(block) + len(block.rows.values) * self._row(block)
+
+    def _draw_block(self, page: Image.Image, block: _Block, top: int) -> None:
+        draw = ImageDraw.Draw(page)
+        left, columns = self._left(block), len(block.columns.values)
+        if block.title:
+            self._text(draw, GAP, top, block.title, columns + 1)
+        under = top + self._head(block)
+        for column, value in enumerate(block.columns.values):
+            if value:
+                place = left + column * self._step
+                self._text(draw, place, under - self._label, f"{block.columns.label}: {value}")
+        for row, value in enumerate(block.rows.values):
+            place = under + row * self._row(block)
+            if value:
+                self._text(draw, GAP, place, f"{block.rows.label}: {value}")
+            for column, cell in enumerate(block.cells[row * columns : (row + 1) * columns]):
+                self._draw_cell(page, draw, cell, left + column * self._step, place)
+
+    def _draw_cell(
+        self, page: Image.Image, draw: ImageDraw.ImageDraw, cell: Cell, left: int, top: int
+    ) -> None:
+        if cell.picture is None or not cell.picture.exists():
+            draw.rectangle((left, top, left + self._side, top + self._side), MISSING)
+            self._text(draw, left + GAP, top + GAP, "not made")
+        else:
+            with Image.open(cell.picture) as picture:
+                picture.thumbnail((self._side, self._side), Image.Resampling.LANCZOS)
+                page.paste(picture, (left, top))
+        if cell.label:
+            self._text(draw, left, top + self._side + 2, cell.label)
+
+    def _text(
+        self, draw: ImageDraw.ImageDraw, left: int, top: int, text: str, pictures: int = 1
+    ) -> None:
+        """A label in at most three lines; a longer one is shortened."""
+        width = self._characters * pictures
+        short = shorten(text, width * LINES - LINES, placeholder="…")
+        lines = wrap(short, width, break_long_words=True)[:LINES]
+        draw.multiline_text((left, top), "\n".join(lines), INK, self._font, spacing=2)

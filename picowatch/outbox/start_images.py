@@ -1,0 +1,77 @@
+"""Start images and masks: found where a recipe may name them, checked, kept until they are used.
+
+A copy is kept under its sha256 when the save is accepted, so that editing, moving or deleting
+the picture afterwards changes nothing of what was asked.
+"""
+
+import hashlib
+import os
+import stat
+from collections.abc import Collection
+from pathlib import Path, PurePosixPath
+
+from picowatch.errors import PictureUnreadable
+from picowatch.outbox.atomic import remove_leftovers, write_atomically
+from picowatch.pictures import MAX_BYTES, decode_picture
+
+FOLDER = "start-images"
+
+
+class StartImages:
+    """The pictures that recipes of one inbox and outbox may start from."""
+
+    def __init__(self, inbox: Path, outbox: Path) -> None:
+        self._roots = (inbox.resolve(), outbox.resolve())
+        self._folder = outbox / ".picowatch" / FOLDER
+        self._folder.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(self._folder)
+
+    def keep(self, recipe: str, path: str) -> str:
+        """Keep a copy of the picture that `recipe` calls `path`; gives its sha256.
+
+        Raises PictureUnreadable if it is not there, lies elsewhere, or cannot be a start image.
+        """
+        content = self.read(recipe, path)
+        digest = hashlib.sha256(content).hexdigest()
+        target = self._folder / digest
+        if not target.exists():
+            decode_picture(content)
+            write_atomically(target, content)
+        return digest
+
+    def read(self, recipe: str, path: str) -> bytes:
+        """The bytes of a picture that `recipe` calls `path`; raises PictureUnreadable."""
+        for candidate in self._candidates(recipe, path):
+            real = candidate.resolve()
+            if real.is_file() and any(real.is_relative_to(root) for root in self._roots):
+                return _read(real)
+        raise PictureUnreadable(
+            f"There is no picture '{path}'.",
+            "Give its path beside the recipe, or below inbox/ or outbox/.",
+        )
+
+    def _candidates(self, recipe: str, path: str) -> list[Path]:
+        inbox, outbox = self._roots
+        places = [inbox / PurePosixPath(recipe).parent / path, inbox / path, outbox / path]
+        for name, root in (("inbox", inbox), ("outbox", outbox)):
+            if path.startswith(f"{name}/"):
+                places.append(root / path.removeprefix(f"{name}/"))
+        return places
+
+    def forget_all_but(self, digests: Collection[str]) -> None:
+        """Delete copies that no waiting image needs."""
+        for copy in self._folder.iterdir():
+            if copy.name not in digests:
+                copy.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> bytes:
+    """Bytes of a regular file that is not swapped for a link while it is opened."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        with os.fdopen(handle, "rb") as file:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise PictureUnreadable(f"'{path.name}' is not a regular file.")
+            return file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise PictureUnreadable(f"'{path.name}' cannot be read: {error.strerror}.") from error
