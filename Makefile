@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test lint format types docs train bench clean
+.PHONY: help demo run test lint format types docs train clean
 
 help:  ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,9 +48,6 @@ docs: $(READY)  ## Write the tables in docs/ anew from the code.
 
 train: $(READY)  ## Train the demo model from nothing (hours on a CPU, minutes on a GPU).
 	$(BIN)/python -m training.train
-
-bench: $(READY)  ## Measure against the peers and print the ratios.
-	$(BIN)/python -m benchmarks
 
 clean:  ## Remove the environment and all caches; inbox, outbox and models stay.
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

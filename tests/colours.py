@@ -4,17 +4,7 @@ from pathlib import Path
 
 from PIL import Image
 
-COLOURS = {
-    "red": (222, 44, 44),
-    "orange": (250, 140, 26),
-    "yellow": (252, 216, 48),
-    "green": (52, 168, 70),
-    "blue": (44, 100, 226),
-    "purple": (130, 60, 190),
-    "pink": (250, 142, 196),
-    "black": (34, 34, 38),
-    "white": (246, 246, 246),
-}
+from training.scenes import COLOURS
 
 
 def colour_at(picture: Path, x: float, y: float) -> str:

@@ -59,10 +59,9 @@ _ENVIRONMENT = {
     # Deterministic cuBLAS, for `exact`; it is read when CUDA starts.
     # https://docs.nvidia.com/cuda/cublas/#results-reproducibility
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
-    # MKL gives rows of one matrix the same bits wherever they stand; it costs nothing
-    # measurable. Without, a picture depends on its place in a batch of 3.
-    # https://www.intel.com/content/www/us/en/docs/onemkl/developer-guide-linux/2025-0/
-    # specifying-code-branches.html
+    # MKL then gives the rows of a matrix the same bits wherever they stand (oneMKL Developer
+    # Guide, "Specifying Code Branches"). Without, a picture depends on its place in a batch
+    # of 3. No cost could be measured.
     "MKL_CBWR": "AUTO,STRICT",
 }
 # These a user may set otherwise. Threads that wait without spinning: with another busy program
@@ -70,7 +69,6 @@ _ENVIRONMENT = {
 _DEFAULTS = {"OMP_WAIT_POLICY": "passive"}
 _END_SECONDS = 1.5
 _STDERR_LINES = 40
-
 
 Pictures = Future[list[RenderedImage]]
 

@@ -10,6 +10,7 @@ import pytest
 from picowatch.errors import EngineDied, RenderFailed
 from picowatch.inbox.files import read_file
 from picowatch.inbox.inbox import Inbox, Saved
+from picowatch.ledger.ledger import Ledger
 from picowatch.outbox.outbox import Outbox
 from picowatch.recipe.request import ImageRequest
 from tests.house import PATIENCE, House, wait_for
@@ -151,18 +152,16 @@ def test_saves_wait_for_a_ledger_that_cannot_be_written(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing that was noticed is forgotten."""
-    from picowatch.ledger import ledger as ledger_module
-
-    really_accept = ledger_module.accept_save
+    really_accept = Ledger.accept
     full = threading.Event()
     full.set()
 
-    def accept(*arguments: Any) -> Any:
+    def accept(*arguments: Any, **named: Any) -> Any:
         if full.is_set():
             raise OSError(errno.ENOSPC, "No space left on device")
-        return really_accept(*arguments)
+        return really_accept(*arguments, **named)
 
-    monkeypatch.setattr(ledger_module, "accept_save", accept)
+    monkeypatch.setattr(Ledger, "accept", accept)
     monkeypatch.setattr("picowatch.daemon.RETRY_SECONDS", 0.05)
     with house.running():
         house.save("a.txt", "one\n")
@@ -193,7 +192,7 @@ def test_a_file_that_changes_while_it_is_read_is_read_again(
 ) -> None:
     """Only whole files are answered."""
     path = house.save("a.txt", "one\n")
-    reads = []
+    reads: list[str] = []
 
     def read(root: Any, name: str) -> Any:
         if name == "a.txt" and not reads:
