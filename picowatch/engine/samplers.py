@@ -5,21 +5,29 @@ whole range; "uniform" spaces the steps evenly over the training steps, as A1111
 does for the samplers it has from k-diffusion, and as DDIM and PNDM were published ("leading").
 """
 
-import math
 from dataclasses import dataclass
-from types import MethodType
 from typing import Any
 
-import numpy as np
 from diffusers import (
     DDIMScheduler,
+    DDPMScheduler,
+    DEISMultistepScheduler,
     DPMSolverMultistepScheduler,
+    DPMSolverSinglestepScheduler,
     EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
+    HeunDiscreteScheduler,
+    KDPM2AncestralDiscreteScheduler,
+    KDPM2DiscreteScheduler,
+    LCMScheduler,
     PNDMScheduler,
     UniPCMultistepScheduler,
 )
 
+# diffusers hides this name where scipy is not installed.
+from diffusers.schedulers.scheduling_lms_discrete import LMSDiscreteScheduler
+
+from picowatch.engine.sampler_maths import integrate_lms_without_scipy, use_beta_sigmas
 from picowatch.errors import RenderFailed
 
 _SIGMA_OPTIONS = {
@@ -27,13 +35,16 @@ _SIGMA_OPTIONS = {
     "exponential": "use_exponential_sigmas",
     "beta": "use_beta_sigmas",
 }
-# "Beta Sampling is All You Need", https://arxiv.org/abs/2407.12173: alpha = beta = 0.6.
-_BETA_SHAPE = 0.6
+# The schedule LCMs are distilled on; more steps than it has need a finer one.
+_LCM_STEPS = 50
 
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """A scheduler class, its fixed options, how "uniform" spaces steps, if it draws noise."""
+    """A scheduler class, its fixed options, how "uniform" spaces steps, if it draws noise.
+
+    A class without a choice of spacings has "".
+    """
 
     scheduler: Any
     options: dict[str, Any]
@@ -71,6 +82,44 @@ _KINDS = {
         takes_sigmas=True,
     ),
     "PNDM": _Kind(PNDMScheduler, {"skip_prk_steps": True}, "leading", takes_sigmas=False),
+    "Heun": _Kind(HeunDiscreteScheduler, {"clip_sample": False}, "linspace", takes_sigmas=True),
+    "LMS": _Kind(LMSDiscreteScheduler, {}, "linspace", takes_sigmas=True),
+    "DPM2": _Kind(KDPM2DiscreteScheduler, {}, "linspace", takes_sigmas=True),
+    "DPM2 a": _Kind(
+        KDPM2AncestralDiscreteScheduler, {}, "linspace", takes_sigmas=True, draws_noise=True
+    ),
+    # diffusers' DPMSolverSDEScheduler is nearer to k-diffusion's, but needs torchsde and draws
+    # its noise from trees of its own, which no per-image generator can serve. This one asks the
+    # UNet once a step, A1111's twice: 40 steps here are about 20 there.
+    "DPM++ SDE": _Kind(
+        DPMSolverSinglestepScheduler,
+        {
+            "algorithm_type": "sde-dpmsolver++",
+            "solver_order": 2,
+            "lower_order_final": True,
+            "final_sigmas_type": "zero",
+        },
+        "",
+        takes_sigmas=True,
+        draws_noise=True,
+    ),
+    "DEIS": _Kind(
+        DEISMultistepScheduler,
+        {"algorithm_type": "deis", "solver_type": "logrho", "solver_order": 2},
+        "linspace",
+        takes_sigmas=True,
+    ),
+    "DDPM": _Kind(
+        DDPMScheduler,
+        {"clip_sample": False, "variance_type": "fixed_small"},
+        "leading",
+        takes_sigmas=False,
+        draws_noise=True,
+    ),
+    # Steps are spread over the distillation's 50, whatever the spacing.
+    "LCM": _Kind(
+        LCMScheduler, {"clip_sample": False}, "leading", takes_sigmas=False, draws_noise=True
+    ),
 }
 
 
@@ -94,12 +143,16 @@ def build_sampler(
         raise RenderFailed(f"The engine has no sampler {name!r}.")
     if schedule_type in _SIGMA_OPTIONS and not kind.takes_sigmas:
         raise RenderFailed(f"The sampler {name} does not take the schedule type {schedule_type!r}.")
-    options = kind.options | {"timestep_spacing": _spacing(kind, schedule_type, steps)}
+    options = kind.options | _spacing(kind, schedule_type, steps)
+    if kind.scheduler is LCMScheduler:
+        options["original_inference_steps"] = max(steps, _LCM_STEPS)
     if schedule_type in ("karras", "exponential"):
         options[_SIGMA_OPTIONS[schedule_type]] = True
     scheduler = kind.scheduler.from_config(config, **options)
     if schedule_type == "beta":
-        _use_beta_sigmas(scheduler)
+        use_beta_sigmas(scheduler)
+    if kind.scheduler is LMSDiscreteScheduler:
+        integrate_lms_without_scipy(scheduler)
     scheduler.set_timesteps(steps, device=device)
     if hasattr(scheduler, "set_begin_index"):
         # Else the first step is looked up by its timestep, which rounding can make ambiguous.
@@ -107,44 +160,10 @@ def build_sampler(
     return Sampler(scheduler, kind.draws_noise)
 
 
-def _spacing(kind: _Kind, schedule_type: str, steps: int) -> str:
+def _spacing(kind: _Kind, schedule_type: str, steps: int) -> dict[str, str]:
     """diffusers' timestep_spacing. A single "linspace" step would be the last, without noise."""
+    if not kind.uniform_spacing:
+        return {}
     if schedule_type == "sgm_uniform" or (steps == 1 and kind.uniform_spacing == "linspace"):
-        return "trailing"
-    return kind.uniform_spacing
-
-
-def _use_beta_sigmas(scheduler: Any) -> None:
-    """The option use_beta_sigmas without scipy, of which diffusers needs this one function."""
-    scheduler.register_to_config(use_beta_sigmas=True)
-    scheduler._convert_to_beta = MethodType(_beta_sigmas, scheduler)
-
-
-def _beta_sigmas(_: Any, in_sigmas: Any, num_inference_steps: int, **__: Any) -> Any:
-    """Sigmas at even quantiles of the beta distribution over the model's range."""
-    low, high = float(in_sigmas[-1]), float(in_sigmas[0])
-    probabilities = 1 - np.linspace(0, 1, num_inference_steps)
-    quantiles = np.array([_beta_quantile(float(one)) for one in probabilities])
-    return low + quantiles * (high - low)
-
-
-def _beta_quantile(probability: float) -> float:
-    """The inverse of the symmetric beta distribution function, by bisection."""
-    if probability > 0.5:
-        return 1 - _beta_quantile(1 - probability)
-    low, high = 0.0, 0.5
-    for _ in range(52):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _beta_mass(middle) < probability else (low, middle)
-    return low
-
-
-def _beta_mass(x: float) -> float:
-    """The distribution function up to x <= 0.5: https://dlmf.nist.gov/8.17.E7 as a series."""
-    shape = _BETA_SHAPE
-    total, term = 0.0, 1.0
-    for n in range(60):
-        total += term / (shape + n)
-        term *= (n + 1 - shape) * x / (n + 1)
-    whole = math.gamma(shape) ** 2 / math.gamma(2 * shape)
-    return math.pow(x, shape) * total / whole
+        return {"timestep_spacing": "trailing"}
+    return {"timestep_spacing": kind.uniform_spacing}

@@ -36,6 +36,13 @@ def test_a_fresh_process_draws_the_same_pixels(
         ("DPM++ 2M SDE", "exponential"),
         ("Euler a", "uniform"),
         ("DDIM", "uniform"),
+        ("DPM2 a", "karras"),
+        ("DPM++ SDE", "karras"),
+        ("DDPM", "uniform"),
+        ("LCM", "uniform"),
+        ("Heun", "uniform"),
+        ("LMS", "karras"),
+        ("DEIS", "uniform"),
     ],
 )
 def test_a_picture_does_not_depend_on_its_neighbours(
