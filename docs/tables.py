@@ -4,21 +4,18 @@ import re
 from pathlib import Path
 
 from picowatch.recipe.fields import NOT_YET
-from picowatch.recipe.recipe import Recipe
+from picowatch.recipe.recipe_fields import RecipeFields
 from picowatch.recipe.samplers import SAMPLERS
 from picowatch.settings import PREFIX, Settings
 
 DOCS = Path(__file__).parent
-HIDDEN = {"place", "line"}
 
 
 def recipe_table() -> str:
     """Every recipe field: what it takes, its default, its aliases."""
     rows = ["| field | what it does | takes | default | aliases |", "|---|---|---|---|---|"]
-    schema = Recipe.model_json_schema()["properties"]
-    for name, field in Recipe.model_fields.items():
-        if name in HIDDEN:
-            continue
+    schema = RecipeFields.model_json_schema()["properties"]
+    for name, field in RecipeFields.model_fields.items():
         extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
         default = extra.get("default_text") or (
             "required" if field.is_required() else field.default
@@ -28,7 +25,7 @@ def recipe_table() -> str:
         cells = [
             f"`{name}`",
             field.description or "",
-            _takes(schema[name]),
+            str(extra.get("takes_text") or _takes(schema[name])),
             _shown(default),
             ", ".join(f"`{alias}`" for alias in aliases),
         ]

@@ -30,11 +30,14 @@ _FIELDS = {
     "Model": "checkpoint",
     "VAE": "vae",
 }
+# The hashes of LoRAs and embeddings tell which files were meant; the prompt has their names.
 _INFORMATION = {
     "Version",
     "Model hash",
     "VAE hash",
     "Hashes",
+    "Lora hashes",
+    "TI hashes",
     "RNG",
     "User",
     "Created Date",
@@ -46,7 +49,7 @@ _INFORMATION = {
     "Batch pos",
 }
 _NOT_YET = re.compile(
-    r"Denoising strength|Hires .*|Lora hashes|TI hashes|Mask .*|Inpaint .*|Variation seed.*|"
+    r"Denoising strength|Hires .*|Mask .*|Inpaint .*|Variation seed.*|"
     r"Seed resize .*|Refiner.*|Face restoration|Tiling|ENSD|Eta.*|Hypernet.*|ControlNet.*|"
     r"ADetailer.*|Conditional mask weight|Token merging.*|Sigma .*|.*guidance.*|FreeU.*"
 )

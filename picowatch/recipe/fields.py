@@ -1,31 +1,28 @@
 """The names of a recipe's fields: first names, aliases, and those a later version brings."""
 
 from picowatch.recipe.problems import shown
-from picowatch.recipe.recipe import Recipe
+from picowatch.recipe.recipe_fields import RecipeFields
 from picowatch.recipe.suggestions import did_you_mean
 
 SIZE = "size"
-_PLACES = {"place", "line"}
 
 
 def _aliases(name: str) -> list[str]:
-    extra = Recipe.model_fields[name].json_schema_extra
+    extra = RecipeFields.model_fields[name].json_schema_extra
     aliases = extra.get("aliases", []) if isinstance(extra, dict) else []
     return [str(alias) for alias in aliases] if isinstance(aliases, list) else []
 
 
 # First names in the order of the table in the docs; `size` stands for width and height.
-FIRST_NAMES = (*(name for name in Recipe.model_fields if name not in _PLACES), SIZE)
+FIRST_NAMES = (*RecipeFields.model_fields, SIZE)
 
 # Everything that may stand in a recipe, to its first name.
 FIRST_NAME_OF = {name: name for name in FIRST_NAMES} | {
-    alias: name for name in Recipe.model_fields for alias in _aliases(name)
+    alias: name for name in RecipeFields.model_fields for alias in _aliases(name)
 }
 
 # What a later version brings, aliases included: refused as "not yet", never as unknown.
 NOT_YET = {
-    "loras": "loras",
-    "lora": "loras",
     "image": "image",
     "init_image": "image",
     "denoising_strength": "denoising_strength",

@@ -53,6 +53,16 @@ def find_vae(written: str, known: Known) -> str:
     )
 
 
+def find_lora(written: str, known: Known) -> str:
+    """The LoRA a recipe means. Raises NotInstalled."""
+    found = _one("LoRA", written, known.loras, known)
+    if found is not None:
+        return found
+    raise NotInstalled(
+        f"no LoRA '{shown(written)}' in models/loras. {_instead(written, known.loras)}"
+    )
+
+
 def matching(written: str, names: Sequence[str]) -> list[str]:
     """The names that are meant, by the first rule that matches any.
 
@@ -101,6 +111,8 @@ def _one(kind: str, written: str, names: Sequence[str], known: Known) -> str | N
 
 
 def _instead(written: str, names: Sequence[str]) -> str:
+    if not names:
+        return "There is none."
     there = f"There are {listed(names)}." if len(names) > 1 else f"There is only {names[0]}."
     return did_you_mean(_stem(written), names) + there
 
@@ -126,7 +138,7 @@ def _stem(name: str) -> str:
     Composed, because macOS keeps the accents of file names apart from their letters.
     """
     name = unicodedata.normalize("NFC", name.strip())
-    name = re.sub(r"^(?:\./)?(?:models/)?(?:checkpoints|vae)/", "", name)
+    name = re.sub(r"^(?:\./)?(?:models/)?(?:checkpoints|vae|loras)/", "", name)
     ending = next((e for e in _ENDINGS if name.casefold().endswith(e)), "")
     return name[: len(name) - len(ending)]
 

@@ -50,8 +50,9 @@ class Written:
 
     `value` is what was understood: text, a number, true or false, None, a Misread, a tuple of
     values for a list, or a dict for a mapping. `raw` is the text as it stands in the file.
-    `key` is where the field's name stands. `parts` are the elements of a list. `yaml_plain` says
-    that YAML's rules for values without quotes applied.
+    `key` is where the field's name stands. `parts` are the elements of a list, `pairs` the keys
+    and values of a mapping. `yaml_plain` says that YAML's rules for values without quotes
+    applied.
     """
 
     value: object
@@ -59,6 +60,7 @@ class Written:
     raw: str = ""
     key: Spot | None = None
     parts: tuple["Written", ...] = ()
+    pairs: tuple[tuple[str, "Written"], ...] = ()
     yaml_plain: bool = False
 
     @property

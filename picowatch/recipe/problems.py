@@ -58,10 +58,15 @@ class Problems:
         """Note what is wrong with another file that this one depends on."""
         self._found.update(dict.fromkeys(invalid.problems))
 
+    @property
+    def found(self) -> list[Problem]:
+        """All of them, in the order of the files."""
+        return sorted(self._found, key=lambda p: (p.file, p.line, p.column))
+
     def raise_if_any(self) -> None:
         """Raise RecipeInvalid with everything found so far."""
         if self._found:
-            raise RecipeInvalid(sorted(self._found, key=lambda p: (p.file, p.line, p.column)))
+            raise RecipeInvalid(self.found)
 
 
 def error_text(invalid: RecipeInvalid, inbox: str = "inbox") -> str:

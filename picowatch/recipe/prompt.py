@@ -1,21 +1,28 @@
-"""A1111's prompt grammar: attention weights, and what prompts may not hold yet.
+"""A1111's prompt grammar: attention weights, LoRA tags, embeddings, and what is refused.
 
+A backslash makes a bracket or brace literal, and a `|`, `<` or `_` that would mean something.
 `parse_attention` follows A1111's parser (modules/prompt_parser.py, parse_prompt_attention).
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 # A chunk break comes as ("BREAK", -1.0), the -1 multiplied by the weights around it.
 BREAK = "BREAK"
 MAX_NESTING = 100
 MAX_WEIGHT = 100.0
+MAX_LORA_WEIGHT = 10.0
 MAX_FOUND = 20
 
 _ROUND = 1.1
 _SQUARE = 1 / 1.1
 _TOKEN = re.compile(r"\\[()\[\]\\]|\\|\(|\[|:\s*(?P<weight>[+-]?[.\d]+)\s*\)|\)|\]|[^\\()\[\]:]+|:")
+# A negative look-behind for an escaped tag: `\\<` is a literal bracket.
+_LORA_TAG = re.compile(
+    r"(?<!\\)<lora:(?P<name>[^<>:\n]*)(?::(?P<weight>[^<>\n]*))?>", re.IGNORECASE
+)
 # As A1111's \s*\bBREAK\b\s*, but linear on long stretches of white space.
 _BREAK = re.compile(r"(?:(?<!\s)\s+)?\bBREAK\b\s*")
 
@@ -87,6 +94,78 @@ def _joined(pieces: list[tuple[str, float]]) -> list[tuple[str, float]]:
     return [("".join(texts), weight) for texts, weight in runs]
 
 
+def split_loras(text: str) -> tuple[str, list[tuple[str, float]]]:
+    """The prompt without its LoRA tags, and their names and weights in order.
+
+    `<lora:name>` weighs 1. A tag that is none (see `unsupported`) stays text.
+    """
+    loras: list[tuple[str, float]] = []
+
+    def take(tag: re.Match[str]) -> str:
+        lora = _lora(tag)
+        if lora:
+            loras.append(lora)
+        return "" if lora else tag[0]
+
+    return _LORA_TAG.sub(take, text), loras
+
+
+def lora_tags(text: str) -> list[tuple[Unsupported, str]]:
+    """Every LoRA tag of a text: its place, with no message yet, and the name it holds."""
+    tags = [(tag, _lora(tag)) for tag in _LORA_TAG.finditer(text)]
+    return [(Unsupported(tag.start(), len(tag[0]), ""), lora[0]) for tag, lora in tags if lora]
+
+
+def _lora(tag: re.Match[str]) -> tuple[str, float] | None:
+    """Name and weight, if the tag is one with both."""
+    name, weight = tag["name"].strip(), (tag["weight"] or "").strip()
+    number = 1.0 if tag["weight"] is None else _number(weight)
+    return (name, number) if name and number is not None else None
+
+
+def plain_prompt(text: str) -> str:
+    """What the text encoder is given: no LoRA tags, and what only wildcards escape unescaped."""
+    without, _ = split_loras(text)
+    return re.sub(r"\\(.)", _unescaped, without, flags=re.DOTALL)
+
+
+def _unescaped(escape: re.Match[str]) -> str:
+    return escape[1] if escape[1] in "{}|<_" else escape[0]
+
+
+def embedding_words(text: str, names: Sequence[str]) -> list[tuple[int, int, str]]:
+    """Where installed embeddings stand in a text: start, end and name, in order.
+
+    An embedding is called by its file's name as a whole word, in any case; of two that fit the
+    longer one is meant. ComfyUI's `embedding:` before it belongs to it.
+    """
+    by_word = _by_word(tuple(names))
+    if not by_word:
+        return []
+    pattern = _words_pattern(tuple(by_word))
+    return [(m.start(), m.end(), by_word[m["word"].casefold()]) for m in pattern.finditer(text)]
+
+
+@lru_cache(maxsize=8)
+def embeddings_in(prompt: str, names: tuple[str, ...]) -> frozenset[str]:
+    """The installed embeddings that a prompt names, as `embedding_words` finds them."""
+    pieces = parse_attention(plain_prompt(prompt))
+    return frozenset(name for text, _ in pieces for *_, name in embedding_words(text, names))
+
+
+@lru_cache(maxsize=8)
+def _by_word(names: tuple[str, ...]) -> dict[str, str]:
+    """Words to embeddings: the last part of each name; the first of several of one name."""
+    return {name.rpartition("/")[2].casefold(): name for name in sorted(names, reverse=True)}
+
+
+@lru_cache(maxsize=8)
+def _words_pattern(words: tuple[str, ...]) -> re.Pattern[str]:
+    longest_first = sorted(words, key=lambda word: (-len(word), word))
+    choice = "|".join(map(re.escape, longest_first))
+    return re.compile(rf"(?<![\w-])(?:embedding:)?(?P<word>{choice})(?![\w-])", re.IGNORECASE)
+
+
 def unsupported(text: str) -> list[Unsupported]:
     """What in a prompt picowatch cannot do yet, in the order of the text: the first 20.
 
@@ -95,6 +174,7 @@ def unsupported(text: str) -> list[Unsupported]:
     plain = _without_escapes(text)
     found = [
         *_constructs(plain),
+        *_lora_tags(plain),
         *_brackets(plain),
         *_weights(plain),
     ]
@@ -108,12 +188,8 @@ def _without_escapes(text: str) -> str:
 
 _CONSTRUCTS = (
     (
-        re.compile(r"<(?:lora|lyco|hypernet):[^<>\n]*>", re.IGNORECASE),
-        "{} is not supported yet. Take it out of the prompt.",
-    ),
-    (
-        re.compile(r"(?<!\w)__(?:(?!__)[\w/.*-])++__(?!\w)"),
-        "the wildcard {} is not supported yet. Write the words you want instead of it.",
+        re.compile(r"<(?:lyco|hypernet):[^<>\n]*>", re.IGNORECASE),
+        "{} is not supported. For a LoRA write <lora:name:0.8>.",
     ),
     (
         re.compile(r"\bAND\b"),
@@ -126,8 +202,20 @@ _CONSTRUCTS = (
 def _constructs(text: str) -> Iterator[Unsupported]:
     for pattern, message in _CONSTRUCTS:
         for found in pattern.finditer(text):
-            if any(character.isalnum() for character in found[0]):
-                yield Unsupported(found.start(), len(found[0]), message.format(_cut(found[0])))
+            yield Unsupported(found.start(), len(found[0]), message.format(_cut(found[0])))
+
+
+def _lora_tags(text: str) -> Iterator[Unsupported]:
+    for tag in _LORA_TAG.finditer(text):
+        lora = _lora(tag)
+        if lora is None:
+            why = "is no LoRA with a weight"
+        elif not abs(lora[1]) <= MAX_LORA_WEIGHT:
+            why = f"has a weight beyond {MAX_LORA_WEIGHT:.0f}"
+        else:
+            continue
+        message = f"{_cut(tag[0])} {why}. Write one like <lora:name:0.8>."
+        yield Unsupported(tag.start(), len(tag[0]), message)
 
 
 def _weights(text: str) -> Iterator[Unsupported]:
@@ -165,11 +253,6 @@ def _brackets(text: str) -> Iterator[Unsupported]:
 def _why_not(closing: str, text: str, start: int, end: int, separators: list[int]) -> str | None:
     whole = _cut(text[start:end])
     parted = any(text[offset] == "|" for offset in separators)
-    if closing == "}" and (parted or "$$" in text[start:end]):
-        return (
-            f"wildcards like {whole} are not supported yet. Write the choice you want, without "
-            "braces; for braces in the text itself write \\{ and \\}."
-        )
     if closing == "]" and parted:
         return f"alternating words like {whole} is not supported yet. Write the one you want."
     if closing == "]" and separators and _is_number(text[separators[-1] + 1 : end - 1]):

@@ -3,35 +3,41 @@
 import hashlib
 import json
 from collections.abc import Callable
-from typing import Annotated, Literal
+from dataclasses import dataclass
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field
-from pydantic.config import JsonDict
+from pydantic import Field, PrivateAttr
 from pydantic.json_schema import SkipJsonSchema
 
 from picowatch.recipe.installed import BAKED
-from picowatch.recipe.request import ImageRequest
-from picowatch.recipe.samplers import DEFAULT_SAMPLER
-
-MAX_SEED = 2**32 - 1
-RANDOM: Literal["random"] = "random"
+from picowatch.recipe.known import Known, KnownCheckpoint
+from picowatch.recipe.places import Layer, Source, Spot
+from picowatch.recipe.problems import Problems, RecipeInvalid
+from picowatch.recipe.prompts import PromptFailed, Prompts
+from picowatch.recipe.recipe_fields import MAX_SEED, RANDOM, RecipeFields
+from picowatch.recipe.request import EmbeddingUse, ImageRequest, LoraUse
 
 # The sha256 of a file that a recipe names. Kinds: "checkpoint", "vae", "lora", "embedding",
 # "image" and "mask"; whatever it raises goes through to the caller.
 HashOf = Callable[[str, str], str]
 
-Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
-Pixels = Annotated[int, Field(ge=64, le=2048, multiple_of=8)]
-ScheduleType = Literal["automatic", "karras", "exponential", "beta", "uniform", "sgm_uniform"]
+# Fields that came after the first ledgers: where they hold their default, digests are as before.
+_LATER = {"loras"}
 
 
-def _also(*aliases: str, default: str | None = None) -> JsonDict:
-    """What the docs and the schema say beyond the type: aliases, and a default that depends."""
-    extra: JsonDict = {"aliases": list(aliases)}
-    return extra | {"default_text": default} if default else extra
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Where an entry was read: what was installed, and its fields as written, with places."""
+
+    known: Known
+    layer: Layer
+    spot: Spot
 
 
-class Recipe(BaseModel):
+_NOWHERE = Context(Known(KnownCheckpoint("", 0)), {}, Spot(Source("", ""), 1, 1))
+
+
+class Recipe(RecipeFields):
     """One entry: what it asks for, and where it stands in its file.
 
     As `read_recipes` gives it everything is resolved: `checkpoint` and `vae` are names that are
@@ -39,83 +45,16 @@ class Recipe(BaseModel):
     and `height` are set. Only a random seed is still to be drawn.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    prompt: str = Field(
-        description="What to draw. A1111 weights (word:1.2), [word] and BREAK; any length.",
-    )
-    negative_prompt: str = Field(
-        default="",
-        description="What to keep out of the picture.",
-        json_schema_extra=_also("negative", default="empty"),
-    )
-    checkpoint: str = Field(
-        default="",
-        description="A name in models/checkpoints (ending optional, a unique beginning is "
-        "enough); demo is the embedded one.",
-        json_schema_extra=_also(
-            "model",
-            "ckpt",
-            "sd_model",
-            default="the setting checkpoint; else the only one installed; else, with none "
-            "installed, demo",
-        ),
-    )
-    vae: str = Field(
-        default="baked",
-        description="A name in models/vae, or baked: the checkpoint's own.",
-    )
-    sampler: str = Field(
-        default=DEFAULT_SAMPLER,
-        description="A1111's or diffusers' name, case and spaces forgiven; a schedule type may "
-        "stand in it (DPM++ 2M Karras).",
-        json_schema_extra=_also("sampler_name"),
-    )
-    schedule_type: ScheduleType = Field(
-        default="automatic",
-        description="How the steps are spaced.",
-        json_schema_extra=_also(default="as the sampler says"),
-    )
-    steps: int = Field(default=24, ge=1, le=150, description="Denoising steps.")
-    cfg_scale: float = Field(
-        default=7.5,
-        ge=1,
-        le=30,
-        allow_inf_nan=False,
-        description="How closely to follow the prompt.",
-        json_schema_extra=_also("guidance_scale", "cfg"),
-    )
-    width: Pixels | None = Field(
-        default=None,
-        description="Pixels, a multiple of 8; or both at once as size: 512x768.",
-        json_schema_extra=_also(default="the checkpoint's native size"),
-    )
-    height: Pixels | None = Field(
-        default=None,
-        description="Pixels, a multiple of 8; or both at once as size: 512x768.",
-        json_schema_extra=_also(default="the checkpoint's native size"),
-    )
-    seed: Seed | Literal["random"] | tuple[Seed, ...] = Field(
-        default=RANDOM,
-        description="The same seed gives the same picture. random (or -1) draws one; a list "
-        "makes one image each.",
-    )
-    count: int = Field(
-        default=1, ge=1, le=1000, description="How many images; image i uses seed+i."
-    )
-    clip_skip: int = Field(default=1, ge=1, le=4, description="A1111's number; 1 skips nothing.")
-    exact: bool = Field(
-        default=False,
-        description="true: the same pixels always, at the price of speed (batch 1, eager, "
-        "deterministic algorithms).",
-    )
-    priority: int = Field(
-        default=0, ge=-1_000_000, le=1_000_000, description="Whole number; higher goes first."
-    )
-
     # Where it stands in its file: the entry's number from 0, and its line from 1.
     place: SkipJsonSchema[int] = Field(default=0, exclude=True, repr=False)
     line: SkipJsonSchema[int] = Field(default=1, exclude=True, repr=False)
+
+    _context: Context = PrivateAttr(default=_NOWHERE)
+
+    def read_in(self, context: Context) -> Self:
+        """The same recipe, once, as it was read there."""
+        self._context = context
+        return self
 
     @property
     def size(self) -> str:
@@ -132,26 +71,48 @@ class Recipe(BaseModel):
         """How many images the entry asks for."""
         return len(self.seed) if isinstance(self.seed, tuple) else self.count
 
+    def problem_at(self, field: str, message: str) -> RecipeInvalid:
+        """An error about a field's value that only the caller can find, with its place."""
+        written = self._context.layer.get(field)
+        problems = Problems()
+        problems.add(written.place if written else self._context.spot, message)
+        return RecipeInvalid(problems.found)
+
     def digest(self, hash_of: HashOf) -> str:
         """The entry's identity: two saves hold the same entry if it is the same.
 
         sha256 over all resolved values, count and seed as written ("random" stays "random"),
-        and the hashes of the files they name; priority and the place in the file do not count.
+        and the hashes of the files they name: of LoRAs and embeddings those that stand in the
+        prompts as written. Priority, the place in the file and what stands in wildcard files
+        do not count.
         """
-        values = self.model_dump(mode="json", exclude={"priority"})
+        plain = {name for name in _LATER if getattr(self, name) == self._default(name)}
+        values = self.model_dump(mode="json", exclude={"priority"} | plain)
         values |= {
             "checkpoint_hash": hash_of("checkpoint", self.checkpoint),
             "vae_hash": self._vae_hash(hash_of),
         }
+        named = self._prompts().named()
+        if named:
+            values["hashes"] = {f"{kind}/{name}": hash_of(kind, name) for kind, name in named}
         text = json.dumps(values, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
     def image_requests(self, hash_of: HashOf, drawn_seed: int | None = None) -> list[ImageRequest]:
         """One request an image: image i has seed+i (wrapping), or the list's i-th seed.
 
-        `drawn_seed` is what was drawn for a random seed, and is not looked at otherwise.
+        `drawn_seed` is what was drawn for a random seed, and is not looked at otherwise. Raises
+        RecipeInvalid if wildcards happen to make a prompt that cannot be used.
         """
-        return [self._request(seed, hash_of) for seed in self._seeds(drawn_seed)]
+        prompts = self._prompts()
+        return [self._request(seed, prompts, hash_of) for seed in self._seeds(drawn_seed)]
+
+    def _prompts(self) -> Prompts:
+        return Prompts(self.prompt, self.negative_prompt, self.loras, self._context.known)
+
+    @classmethod
+    def _default(cls, name: str) -> object:
+        return cls.model_fields[name].default
 
     def _vae_hash(self, hash_of: HashOf) -> str:
         return "" if self.vae == BAKED else hash_of("vae", self.vae)
@@ -164,12 +125,17 @@ class Recipe(BaseModel):
             raise ValueError("a recipe with a random seed needs the seed that was drawn")
         return [(first + image) % (MAX_SEED + 1) for image in range(self.count)]
 
-    def _request(self, seed: int, hash_of: HashOf) -> ImageRequest:
+    def _request(self, seed: int, prompts: Prompts, hash_of: HashOf) -> ImageRequest:
         if self.width is None or self.height is None:
             raise ValueError("a recipe without a size has not been resolved")
+        try:
+            drawn = prompts.drawn(seed)
+        except PromptFailed as error:
+            raise self.problem_at(error.field, str(error)) from None
+        negative_prompt = self.negative_prompt
         return ImageRequest(
-            prompt=self.prompt,
-            negative_prompt=self.negative_prompt,
+            prompt=drawn.prompt,
+            negative_prompt=drawn.negative_prompt,
             checkpoint=self.checkpoint,
             checkpoint_hash=hash_of("checkpoint", self.checkpoint),
             vae=self.vae,
@@ -183,6 +149,12 @@ class Recipe(BaseModel):
             seed=seed,
             clip_skip=self.clip_skip,
             exact=self.exact,
+            loras=tuple(LoraUse(n, hash_of("lora", n), weight) for n, weight in drawn.loras),
+            embeddings=tuple(EmbeddingUse(n, hash_of("embedding", n)) for n in drawn.embeddings),
+            unexpanded_prompt="" if drawn.prompt == self.prompt else self.prompt,
+            unexpanded_negative_prompt=""
+            if drawn.negative_prompt == negative_prompt
+            else negative_prompt,
         )
 
 

@@ -10,11 +10,13 @@ from picowatch.recipe.decoding import FORBIDDEN, invisible
 from picowatch.recipe.installed import BAKED, NotInstalled, find_checkpoint, find_vae
 from picowatch.recipe.known import Known, KnownCheckpoint
 from picowatch.recipe.layers import merged, settled, text_of
+from picowatch.recipe.loras import read_loras
 from picowatch.recipe.places import Layer, Spot, Written
 from picowatch.recipe.plain import number
 from picowatch.recipe.problems import Problems
-from picowatch.recipe.prompt import unsupported
-from picowatch.recipe.recipe import MAX_SEED, RANDOM, Recipe
+from picowatch.recipe.prompts import mistakes_in
+from picowatch.recipe.recipe import Context, Recipe
+from picowatch.recipe.recipe_fields import MAX_SEED, RANDOM, Loras
 from picowatch.recipe.samplers import (
     AUTOMATIC,
     DEFAULT_SAMPLER,
@@ -58,7 +60,8 @@ def resolve(
 def _recipe(
     layer: Layer, spot: Spot, place: int, known: Known, problems: Problems
 ) -> Recipe | None:
-    _check_prompts(layer, spot, problems)
+    loras = read_loras(layer["loras"], known, problems) if "loras" in layer else ()
+    _check_prompts(layer, spot, loras, known, problems)
     _read_numbers(layer)
     _read_seed(layer, problems)
     checkpoint = _checkpoint(layer, spot, known, problems)
@@ -66,10 +69,11 @@ def _recipe(
     values: dict[str, object] = {"prompt": "", "width": native, "height": native}
     values |= {name: written.value for name, written in layer.items()}
     values |= _sampling(layer, problems)
+    values["loras"] = loras
     values |= {"checkpoint": checkpoint.name, "vae": _vae(layer, known, problems)}
     values |= {"place": place, "line": spot.line}
     try:
-        return Recipe.model_validate(values)
+        return Recipe.model_validate(values).read_in(Context(known, layer, spot))
     except ValidationError as error:
         _report(error, layer, problems)
         return None
@@ -85,7 +89,9 @@ def _report(error: ValidationError, layer: Layer, problems: Problems) -> None:
         problems.add(written.place, message)
 
 
-def _check_prompts(layer: Layer, spot: Spot, problems: Problems) -> None:
+def _check_prompts(
+    layer: Layer, spot: Spot, loras: Loras, known: Known, problems: Problems
+) -> None:
     if "prompt" not in layer:
         problems.add(spot, _no_prompt(spot))
     for field in ("prompt", "negative_prompt"):
@@ -95,7 +101,7 @@ def _check_prompts(layer: Layer, spot: Spot, problems: Problems) -> None:
         written = layer[field]
         for found in FORBIDDEN.finditer(text.replace("\n", " ")):
             problems.add(written.spot, f"{field} holds {invisible(found[0])}. Take it out.")
-        for construct in unsupported(text):
+        for construct in mistakes_in(field, text, loras, known):
             snippet = text[construct.offset : construct.offset + construct.length]
             earlier = text.count(snippet, 0, construct.offset)
             problems.add(_inside(written, snippet, earlier), construct.message)

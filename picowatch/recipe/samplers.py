@@ -1,6 +1,6 @@
 """Samplers and schedule types: one table, A1111's names, forgiving look-up.
 
-To add a sampler, move its name from `_LATER` into `SAMPLERS`; the engine has the classes.
+To add a sampler, add its line to `SAMPLERS`; the engine has the classes.
 """
 
 import re
@@ -23,6 +23,8 @@ SCHEDULE_TYPES = {
 _SCHEDULE_ALIASES = {"simple": "sgm_uniform", "auto": AUTOMATIC}
 
 _SIGMAS = ("karras", "exponential", "beta", "uniform", "sgm_uniform")
+# DPMSolverSinglestep, one of the two classes that can be DPM++ SDE, has no timestep_spacing.
+_SINGLESTEP = ("karras", "exponential", "beta", "uniform")
 _STEPS_ONLY = ("uniform", "sgm_uniform")
 
 
@@ -52,29 +54,43 @@ SAMPLERS = (
         "uniform",
         ("EulerAncestralDiscrete", "euler_a", "k_euler_a", "euler_ancestral", "k_euler_ancestral"),
     ),
+    Sampler("Heun", _SIGMAS, "uniform", ("HeunDiscrete", "k_heun")),
+    Sampler("LMS", _SIGMAS, "uniform", ("LMSDiscrete", "k_lms")),
+    Sampler("DPM2", _SIGMAS, "karras", ("KDPM2Discrete", "k_dpm_2", "dpm_2")),
+    Sampler(
+        "DPM2 a",
+        _SIGMAS,
+        "karras",
+        ("KDPM2AncestralDiscrete", "k_dpm_2_a", "k_dpm_2_ancestral", "dpm_2_ancestral"),
+    ),
+    Sampler(
+        "DPM++ SDE",
+        _SINGLESTEP,
+        "karras",
+        ("DPMSolverSDE", "DPMSolverSinglestep", "dpmpp_sde", "k_dpmpp_sde"),
+    ),
     Sampler("DDIM", _STEPS_ONLY, "uniform"),
+    Sampler("DDPM", _STEPS_ONLY, "uniform"),
+    Sampler("DEIS", _SIGMAS, "uniform", ("DEISMultistep",)),
     Sampler("UniPC", _SIGMAS, "uniform", ("UniPCMultistep", "uni_pc")),
     Sampler("PNDM", _STEPS_ONLY, "uniform", ("PLMS",)),
+    Sampler("LCM", _STEPS_ONLY, "uniform"),
 )
 DEFAULT_SAMPLER = "DPM++ 2M Karras"
 
-# Names that a later version brings: A1111's, then diffusers' and k-diffusion's.
-_LATER = {
-    "Heun": ("HeunDiscrete", "k_heun"),
-    "LMS": ("LMSDiscrete", "k_lms"),
-    "DPM2": ("KDPM2Discrete", "k_dpm_2", "dpm_2"),
-    "DPM2 a": ("KDPM2AncestralDiscrete", "k_dpm_2_a", "k_dpm_2_ancestral", "dpm_2_ancestral"),
-    "DPM++ SDE": ("DPMSolverSDE", "dpmpp_sde", "k_dpmpp_sde"),
-    "DPM++ 2S a": ("DPMSolverSinglestep", "dpmpp_2s_a", "k_dpmpp_2s_a", "dpmpp_2s_ancestral"),
-    "DPM++ 3M SDE": ("dpmpp_3m_sde", "k_dpmpp_3m_sde"),
-    "LCM": (),
-    "DDPM": (),
-    "DEIS": ("DEISMultistep",),
+# A1111's samplers that diffusers does not have, and what comes closest.
+_MISSING = {
+    "DPM++ 2S a": ("DPM++ SDE", ("dpmpp_2s_a", "k_dpmpp_2s_a", "dpmpp_2s_ancestral")),
+    "DPM++ 3M SDE": ("DPM++ 2M SDE", ("dpmpp_3m_sde", "k_dpmpp_3m_sde")),
+    "DPM++ 2M SDE Heun": ("DPM++ 2M SDE", ("dpmpp_2m_sde_heun", "k_dpmpp_2m_sde_heun")),
+    "DPM fast": ("DPM++ 2M", ("dpm_fast", "k_dpm_fast")),
+    "DPM adaptive": ("DPM++ 2M", ("dpm_adaptive", "k_dpm_ad", "dpm_ad")),
+    "Restart": ("Heun", ()),
 }
 
 
 class SamplerUnknown(ValueError):
-    """No sampler of this name, or not yet; the text says which and what would do."""
+    """No sampler of this name, or none that diffusers has; the text says what would do."""
 
 
 class ScheduleUnknown(ValueError):
@@ -146,9 +162,12 @@ def _schedule_endings() -> list[tuple[str, str]]:
 def _why_unknown(written: str) -> str:
     squeezed = _squeezed(written)
     for ending in ("", *(ending for ending, _ in _schedule_endings())):
-        for name, aliases in _LATER.items():
+        for name, (closest, aliases) in _MISSING.items():
             if squeezed.removesuffix(ending) in map(_squeezed, (name, *aliases)):
-                return f"the sampler {name} is not supported yet. There are {_names()}."
+                return (
+                    f"the sampler {name} is not in diffusers, which picowatch draws with; "
+                    f"{closest} comes closest. There are {_names()}."
+                )
     known = [s.name for s in SAMPLERS] + [alias for s in SAMPLERS for alias in s.aliases]
     return (
         f"unknown sampler '{shown(written)}'. {did_you_mean(written, known)}There are {_names()}."
@@ -156,7 +175,7 @@ def _why_unknown(written: str) -> str:
 
 
 def _names() -> str:
-    return listed([sampler.name for sampler in SAMPLERS])
+    return listed([sampler.name for sampler in SAMPLERS], most=len(SAMPLERS))
 
 
 _BY_NAME = {_squeezed(name): s for s in SAMPLERS for name in (s.name, *s.aliases)}

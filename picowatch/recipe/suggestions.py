@@ -23,8 +23,8 @@ def did_you_mean(written: str, names: Iterable[str], before: str = "") -> str:
     return f"Did you mean '{before}{name}'? " if name else ""
 
 
-def listed(names: Sequence[str], last: str = "and") -> str:
-    """ "a, b and c"; of more than ten the first ten and how many are left."""
-    if len(names) > 10:
-        names = [*names[:10], f"{len(names) - 10} more"]
+def listed(names: Sequence[str], last: str = "and", most: int = 10) -> str:
+    """ "a, b and c"; of more than `most` the first ones and how many are left."""
+    if len(names) > most:
+        names = [*names[:most], f"{len(names) - most} more"]
     return f" {last} ".join(filter(None, [", ".join(names[:-1]), names[-1]]))

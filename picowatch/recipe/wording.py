@@ -7,10 +7,11 @@ from typing import Any
 
 from picowatch.recipe.places import Misread, Written
 from picowatch.recipe.problems import shown
-from picowatch.recipe.recipe import MAX_SEED, Recipe
+from picowatch.recipe.recipe_fields import MAX_SEED, RecipeFields
 from picowatch.recipe.yaml_errors import quoted
 
 TEXT = "text"
+_IN_WORDS = {"loras": "a mapping like {name: 0.8}, or a list of names"}
 
 
 def wrong_value(field: str, written: Written, wanted: str | None = None) -> str:
@@ -49,6 +50,8 @@ def wanted_for(field: str) -> str:
         return "text like 512x768"
     if field == "seed":
         return f"a whole number from 0 to {MAX_SEED}, random, or a list like [1, 2, 3]"
+    if field in _IN_WORDS:
+        return _IN_WORDS[field]
     schema = _properties()[field]
     schema = schema.get("anyOf", [schema])[0]
     kind = {"integer": "a whole number", "number": "a number", "boolean": "true or false"}
@@ -60,7 +63,7 @@ def wanted_for(field: str) -> str:
 
 @cache
 def _properties() -> dict[str, Any]:
-    properties: dict[str, Any] = Recipe.model_json_schema()["properties"]
+    properties: dict[str, Any] = RecipeFields.model_json_schema()["properties"]
     return properties
 
 

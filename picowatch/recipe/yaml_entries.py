@@ -65,6 +65,10 @@ def written(node: Node, key: Spot | None = None) -> Written:
         parts = tuple(written(element) for element in node.elements)
         value: object = tuple(part.value for part in parts)
         return Written(value, node.spot, node.raw.strip(), key, parts, yaml_plain=True)
+    if isinstance(node, Mapping):
+        pairs = tuple((_name(name), written(value, name.spot)) for name, value in node.pairs)
+        values = {name: pair.value for name, pair in pairs}
+        return Written(values, node.spot, node.raw.strip(), key, pairs=pairs, yaml_plain=True)
     if not isinstance(node, Scalar):
         return Written({}, node.spot, node.raw.strip(), key, yaml_plain=True)
     if not node.style:
@@ -72,6 +76,10 @@ def written(node: Node, key: Spot | None = None) -> Written:
     # A block's last line break is how blocks are written, not part of what is meant.
     text = node.text.removesuffix("\n") if node.style in "|>" else node.text
     return Written(text, node.spot, node.raw, key)
+
+
+def _name(key: Node) -> str:
+    return key.text if isinstance(key, Scalar) else key.raw.strip()
 
 
 def _start(mapping: Mapping) -> Spot:

@@ -1,6 +1,7 @@
 """Whatever lies in the inbox: a recipe, or an error a person can read, in a moment."""
 
 import string
+from contextlib import suppress
 from unittest.mock import patch
 
 import pytest
@@ -8,9 +9,20 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from picowatch.recipe import RecipeInvalid, error_text, no_hash, nodes, one_line, read_recipes
+from picowatch.recipe import (
+    Known,
+    RecipeInvalid,
+    error_text,
+    no_hash,
+    nodes,
+    one_line,
+    read_recipes,
+)
 from picowatch.recipe.fields import FIRST_NAME_OF, NOT_YET
-from tests.recipe.reading import KNOWN
+from tests.recipe.reading import DEMO
+
+WILDCARDS = {"x": ("a", "{b|__y__}"), "y": ("c",)}
+KNOWN = Known(demo=DEMO, loras=("x",), embeddings=("a",), wildcards=WILDCARDS)
 
 # Pieces that recipes, and mistakes in them, are made of.
 PIECES = [
@@ -42,7 +54,20 @@ PIECES = [
         "Model: ",
         "512x",
     ),
-    *("[a:b:0.5]", "(a:1.2)", "__x__", "AND", "\ufeff", "\x00", "🐶", "9" * 5000, "a" * 200),
+    *(
+        "[a:b:0.5]",
+        "(a:1.2)",
+        "__x__",
+        "{2$$",
+        "$$",
+        "<lora:x:1>",
+        "AND",
+        "\ufeff",
+        "\x00",
+        "🐶",
+        "9" * 5000,
+        "a" * 200,
+    ),
 ]
 TEXTS = st.lists(st.sampled_from(PIECES) | st.text(string.printable, max_size=5)).map("".join)
 NAMES = st.sampled_from(["a.yaml", "b/c.yml", "d.txt"])
@@ -61,7 +86,8 @@ def check(name: str, content: bytes) -> None:
     else:
         for recipe in recipes:
             recipe.digest(no_hash)
-            recipe.image_requests(no_hash, 0)
+            with suppress(RecipeInvalid):
+                recipe.image_requests(no_hash, 0)
 
 
 @given(NAMES, st.binary())
@@ -91,6 +117,12 @@ HOSTILE = {
     "bars": "prompt: '{" + "|" * 1_000_000 + "'",
     "wildcards": "prompt: '" + "{a|b}" * 200_000 + "'",
     "underscores": "prompt: '" + "/__" * 300_000 + "'",
+    "open braces": "prompt: '" + "{" * 1_000_000 + "'",
+    "wildcards within braces": "prompt: '" + "{" * 99 + "{a|b}" * 200_000 + "}" * 99 + "'",
+    "lora tags": "prompt: '" + "<lora:y:1>" * 100_000 + "'",
+    "embeddings": "prompt: '" + "a " * 500_000 + "'\nseed: 1\ncount: 1000",
+    "loras": "prompt: a\nloras: '" + "y," * 400_000 + "'",
+    "pairs": "prompt: a\nloras: {" + "y: 1, " * 20_000 + "}",
     "white space": "prompt: 'a" + " " * 1_000_000 + "BREA'",
     "spaces in a key": "a" + " " * 1_000_000 + "b: c: d",
     "blank lines": "steps: 3\n" + "\n" * 1_000_000,

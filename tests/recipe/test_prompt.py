@@ -4,7 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from picowatch.recipe.prompt import parse_attention, unsupported
+from picowatch.recipe.prompt import (
+    embedding_words,
+    parse_attention,
+    plain_prompt,
+    split_loras,
+    unsupported,
+)
 from tests.recipe.reading import messages, read_one, refused
 
 SMALLER = 1 / 1.1
@@ -59,20 +65,40 @@ def test_any_text_can_be_weighed(text: str) -> None:
     ("prompt", "construct", "message"),
     [
         (
-            "a <lora:add_detail:0.8> corgi",
-            "<lora:add_detail:0.8>",
-            "<lora:add_detail:0.8> is not supported yet. Take it out of the prompt.",
+            "a <lora:add_detail:strong> corgi",
+            "<lora:add_detail:strong>",
+            "<lora:add_detail:strong> is no LoRA with a weight. Write one like <lora:name:0.8>.",
         ),
         (
-            "a {red|blue} hat",
-            "{red|blue}",
-            "wildcards like {red|blue} are not supported yet. Write the choice you want, without "
-            "braces; for braces in the text itself write \\{ and \\}.",
+            "a <lora::1> corgi",
+            "<lora::1>",
+            "<lora::1> is no LoRA with a weight. Write one like <lora:name:0.8>.",
+        ),
+        (
+            "a <lora:add_detail:0.8:0.5> corgi",
+            "<lora:add_detail:0.8:0.5>",
+            "<lora:add_detail:0.8:0.5> is no LoRA with a weight. Write one like <lora:name:0.8>.",
+        ),
+        (
+            "a <hypernet:x:1> corgi",
+            "<hypernet:x:1>",
+            "<hypernet:x:1> is not supported. For a LoRA write <lora:name:0.8>.",
+        ),
+        (
+            "a {red|[cat|dog]} hat",
+            "[cat|dog]",
+            "alternating words like [cat|dog] is not supported yet. Write the one you want.",
         ),
         (
             "a __colour__ hat",
             "__colour__",
-            "the wildcard __colour__ is not supported yet. Write the words you want instead of it.",
+            "no wildcard file 'colour.txt' in models/wildcards. There is none.",
+        ),
+        (
+            "a {3-2$$x|y} hat",
+            "{3-2$$x|y}",
+            "{3-2$$…} cannot be drawn: the first number must not be above the second, and 100 "
+            "are the most.",
         ),
         (
             "a [cat:dog:0.5]",
@@ -126,6 +152,7 @@ def test_what_is_not_supported_is_refused_by_name_and_place(
         "[a:b], a|b, 16:9, [(a:1.2)]",
         "a and b, ANDROID, BAND",
         "a < b > c <3",
+        r"\<lora:x:1> \__x__ \\\{a|b\}",
     ],
 )
 def test_what_only_looks_like_it_is_left_alone(prompt: str) -> None:
@@ -144,3 +171,51 @@ def test_the_place_is_found_in_a_block_of_lines() -> None:
 def test_brackets_out_of_all_reason_are_refused() -> None:
     """A prompt of a thousand open brackets would take the engine forever."""
     assert messages(f"prompt: '{'(' * 1000}'") == ["more than 100 brackets are open here."]
+
+
+def test_a_lora_weight_beyond_all_reason_is_refused() -> None:
+    """Ten is far beyond what makes a picture."""
+    for weight in ("11", "-11", "inf", "nan"):
+        (mistake,) = unsupported(f"a <lora:x:{weight}>")
+        assert "has a weight beyond 10. Write one like <lora:name:0.8>." in mistake.message
+
+
+def test_lora_tags_are_taken_out_of_what_is_encoded() -> None:
+    """Names and weights in order; without a weight it is 1."""
+    assert split_loras("a <lora:x:0.8>b<LORA: y >, <lora:z:-.5>") == (
+        "a b, ",
+        [("x", 0.8), ("y", 1.0), ("z", -0.5)],
+    )
+
+
+def test_the_text_encoder_gets_neither_tags_nor_wildcards_backslashes() -> None:
+    """Backslashes before brackets are A1111's, and are left to its parser."""
+    assert plain_prompt(r"a <lora:x> \{b\|c\} \(d\) \\{ \_ \<lora:y>") == (
+        r"a  {b|c} \(d\) \\{ _ <lora:y>"
+    )
+
+
+EMBEDDINGS = ("neg/EasyNegative", "bad-hands", "bad-hands-5", "by bad artist", "x (y)")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("easynegative, BAD-HANDS-5", ["easynegative", "BAD-HANDS-5"]),
+        ("(by bad artist:0.8)", ["by bad artist"]),
+        ("embedding:bad-hands", ["embedding:bad-hands"]),
+        ("x (y) x", ["x (y)"]),
+        ("easynegatives, bad-hands-6, not-bad-hands, _easynegative", []),
+        ("", []),
+    ],
+)
+def test_embeddings_are_called_by_their_names_as_whole_words(text: str, words: list[str]) -> None:
+    """In any case, the longest name first, never in the middle of a word."""
+    found = embedding_words(text, EMBEDDINGS)
+    assert [text[start:end] for start, end, _ in found] == words
+
+
+def test_embedding_words_give_the_installed_names() -> None:
+    """With the folder that the file lies in; without any installed there is none."""
+    assert embedding_words("a EasyNegative", EMBEDDINGS) == [(2, 14, "neg/EasyNegative")]
+    assert embedding_words("a EasyNegative", ()) == []

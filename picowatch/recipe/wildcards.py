@@ -1,0 +1,292 @@
+"""Wildcards: `{a|b}`, `{2$$a|b|c}` and `__name__`, drawn from an image's seed.
+
+The grammar is dynamicprompts' (https://github.com/adieyal/dynamicprompts): `{2$$a|b|c}` takes
+two different ones joined by ", ", `{1-2$$ and $$a|b}` one or two joined by " and ",
+`{0.5::a|b}` weighs a less, `__name__` is a line of models/wildcards/name.txt. Options and lines
+may hold wildcards again. Braces without `|` or `$$` are text, and so is what a backslash escapes.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from hashlib import sha256
+from itertools import accumulate, groupby
+
+MAX_WILDCARDS = 1000
+MAX_CHOSEN = 100
+MAX_LENGTH = 20_000
+MAX_DEPTH = 100
+# How deep wildcards may stand in what other wildcards gave.
+MAX_ROUNDS = 20
+
+Wildcards = Mapping[str, tuple[str, ...]]
+
+_TOKEN = re.compile(r"\\.|[{}|]|__(?:(?!__)[\w/.*-])++__|[^\\{}|_]+|.", re.DOTALL)
+_COUNT = re.compile(r"\s*(?P<low>\d{0,9})(?P<to>-?)(?P<high>\d{0,9})\$\$(?:(?P<join>[^$]*)\$\$)?")
+_WEIGHT = re.compile(r"\s*(\d{1,9}(?:\.\d{0,9})?|\.\d{1,9})::")
+
+
+class ExpansionFailed(ValueError):
+    """Wildcards that cannot be drawn: without end, or to a text without end."""
+
+
+@dataclass(frozen=True, slots=True)
+class FromFile:
+    """`__name__`: a line of the files that are meant, and where it stands."""
+
+    written: str
+    offset: int
+
+    @property
+    def name(self) -> str:
+        """The name as written, without its underscores."""
+        return self.written[2:-2]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """`{a|b}`: `low` to `high` of the options, joined; where it stands and how long it is."""
+
+    options: tuple["Nodes", ...]
+    low: int
+    high: int
+    join: str
+    offset: int
+    length: int
+
+
+Nodes = tuple[str | FromFile | Choice, ...]
+
+
+_Node = str | FromFile | Choice
+
+
+def parse(text: str, wildcards: Wildcards) -> Nodes:
+    """The text taken apart. Never fails: what is no wildcard is text."""
+    if "{" not in text and "__" not in text:
+        return (text,)
+    return tuple(_Parser(text, wildcards).nodes())
+
+
+class _Parser:
+    """Braces are matched on a stack; more than MAX_DEPTH open ones are text."""
+
+    def __init__(self, text: str, wildcards: Wildcards) -> None:
+        self.text = text
+        self.names = {name.casefold() for name in wildcards}
+        # One level for each open brace: where it stands, and its options so far.
+        self.levels: list[tuple[int, list[list[_Node]]]] = [(0, [[]])]
+
+    def nodes(self) -> list[_Node]:
+        for token in _TOKEN.finditer(self.text):
+            self.take(token[0], token.start())
+        while len(self.levels) > 1:
+            _, options = self.levels.pop()
+            self.add("{", *_as_text(options))
+        return _joined(self.levels[0][1][0])
+
+    def take(self, token: str, offset: int) -> None:
+        if token == "{" and len(self.levels) <= MAX_DEPTH:
+            self.levels.append((offset, [[]]))
+        elif token == "}" and len(self.levels) > 1:
+            self.close(offset + 1)
+        elif token == "|" and len(self.levels) > 1:
+            self.levels[-1][1].append([])
+        elif token.startswith("__") and self.is_wildcard(token, offset):
+            self.add(FromFile(token, offset))
+        else:
+            self.add(token)
+
+    def is_wildcard(self, token: str, offset: int) -> bool:
+        """Within a word only if there is such a file: long__snake__case is a word."""
+        if not any(character.isalnum() for character in token):
+            return False
+        around = self.text[max(0, offset - 1) : offset], self.text[offset + len(token) :][:1]
+        within = any(re.fullmatch(r"\w", character) for character in around)
+        return not within or token[2:-2].casefold() in self.names
+
+    def close(self, end: int) -> None:
+        start, parts = self.levels.pop()
+        options = [_joined(part) for part in parts]
+        first = options[0][0] if options[0] and isinstance(options[0][0], str) else ""
+        count = _COUNT.match(first)
+        if len(options) == 1 and not count:
+            self.add("{", *_as_text(options), "}")
+            return
+        low, high, join = 1, 1, ", "
+        if count:
+            options[0][0] = first[count.end() :]
+            low, high, join = _bounds(count, len(options))
+        self.add(Choice(tuple(map(tuple, options)), low, high, join, start, end - start))
+
+    def add(self, *nodes: _Node) -> None:
+        self.levels[-1][1][-1].extend(nodes)
+
+
+def _as_text(options: list[list[_Node]]) -> Iterator[_Node]:
+    for place, option in enumerate(options):
+        if place:
+            yield "|"
+        yield from _joined(option)
+
+
+def _joined(nodes: list[_Node]) -> list[_Node]:
+    """The nodes with neighbouring pieces of text in one."""
+    joined: list[_Node] = []
+    for is_text, group in groupby(nodes, lambda node: isinstance(node, str)):
+        same = list(group)
+        joined += ["".join(map(str, same))] if is_text else same
+    return joined
+
+
+def _bounds(count: re.Match[str], options: int) -> tuple[int, int, str]:
+    low = int(count["low"] or 1)
+    high = int(count["high"] or options) if count["to"] else low
+    return low, high, ", " if count["join"] is None else count["join"]
+
+
+def found_in(nodes: Nodes) -> Iterator[FromFile | Choice]:
+    """Every wildcard in a text, those inside of others too."""
+    waiting: list[_Node] = list(reversed(nodes))
+    while waiting:
+        node = waiting.pop()
+        if not isinstance(node, str):
+            yield node
+        if isinstance(node, Choice):
+            waiting += [inner for option in reversed(node.options) for inner in reversed(option)]
+
+
+def matching_files(name: str, wildcards: Wildcards) -> list[str]:
+    """The names of the wildcard files that are meant: in any case, `*` stands for anything."""
+    if name in wildcards:
+        return [name]
+    folded = name.casefold()
+    if "*" in name:
+        return sorted(n for n in wildcards if fnmatchcase(n.casefold(), folded))
+    return sorted(n for n in wildcards if n.casefold() == folded)[:1]
+
+
+def lines_of(name: str, wildcards: Wildcards) -> tuple[tuple[float, str], ...]:
+    """The lines that `__name__` may become, with weights; comments and empty ones do not count."""
+    return _weighed_lines(tuple(wildcards[file] for file in matching_files(name, wildcards)))
+
+
+@lru_cache(maxsize=64)
+def _weighed_lines(files: tuple[tuple[str, ...], ...]) -> tuple[tuple[float, str], ...]:
+    lines = (line.strip() for file in files for line in file)
+    return tuple(_weighed(line) for line in lines if line and not line.startswith("#"))
+
+
+class Template:
+    """A prompt before wildcards, taken apart once for all its images."""
+
+    def __init__(self, text: str, wildcards: Wildcards) -> None:
+        self.text = text
+        self.nodes = parse(text, wildcards)
+        self._wildcards = wildcards
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether it holds any wildcard."""
+        return any(not isinstance(node, str) for node in self.nodes)
+
+    def expand(self, seed: int, stream: str) -> str:
+        """The text with every wildcard drawn, the same for the same seed on any machine.
+
+        `stream` keeps the draws of several texts of one image apart. What was drawn is drawn
+        from again until no wildcard is left. Raises ExpansionFailed.
+        """
+        draws = _Draws(f"{stream}:{seed}", self._wildcards)
+        text, nodes = self.text, self.nodes
+        for _ in range(MAX_ROUNDS):
+            if all(isinstance(node, str) for node in nodes):
+                return text
+            text = draws.drawn_whole(nodes)
+            nodes = parse(text, self._wildcards)
+        raise ExpansionFailed(f"its wildcards still hold wildcards after {MAX_ROUNDS} draws")
+
+
+class _Draws:
+    """Numbers that depend on seed and stream alone: a counter through sha256.
+
+    Python's own generators promise the same numbers in the next version only for some methods.
+    """
+
+    def __init__(self, start: str, wildcards: Wildcards) -> None:
+        self._start = start
+        self._count = 0
+        self._length = 0
+        self._wildcards = wildcards
+
+    def drawn_whole(self, nodes: Nodes) -> str:
+        """The text of a whole prompt's nodes, a draw for each wildcard."""
+        self._length = 0
+        return self._drawn(nodes)
+
+    def _drawn(self, nodes: Nodes) -> str:
+        return "".join(self._text(node) for node in nodes)
+
+    def _text(self, node: _Node) -> str:
+        if isinstance(node, Choice):
+            return self._chosen(node)
+        text = node if isinstance(node, str) else self._line(node)
+        self._grow(len(text))
+        return text
+
+    def _grow(self, letters: int) -> None:
+        self._length += letters
+        if self._length > MAX_LENGTH:
+            raise ExpansionFailed(f"its wildcards make a text of more than {MAX_LENGTH:,} letters")
+
+    def _line(self, node: FromFile) -> str:
+        lines = lines_of(node.name, self._wildcards)
+        if not lines:
+            raise ExpansionFailed(f"there is no line for the wildcard {node.written}")
+        return lines[self._index([weight for weight, _ in lines])][1]
+
+    def _chosen(self, choice: Choice) -> str:
+        options = self._options(choice)
+        high = min(choice.high, len(options))
+        low = min(choice.low, high)
+        how_many = low + self._index([1.0] * (high - low + 1)) if high > low else low
+        chosen = []
+        for _ in range(how_many):
+            _, option = options.pop(self._index([weight for weight, _ in options]))
+            chosen.append(self._drawn(option))
+        if how_many == 1:
+            return chosen[0]
+        self._grow(len(choice.join) * how_many)
+        return choice.join.join(text.strip() for text in chosen)
+
+    def _options(self, choice: Choice) -> list[tuple[float, Nodes]]:
+        """The options with their weights; `{2$$__name__}` takes two lines of one file."""
+        if len(choice.options) == 1:
+            meant = [n for n in choice.options[0] if not isinstance(n, str) or n.strip()]
+            if len(meant) == 1 and isinstance(meant[0], FromFile):
+                lines = lines_of(meant[0].name, self._wildcards)
+                return [(weight, (text,)) for weight, text in lines]
+        return [_weighed_nodes(option) for option in choice.options]
+
+    def _index(self, weights: Sequence[float]) -> int:
+        self._count += 1
+        if len(weights) == 1:
+            return 0
+        digest = sha256(f"{self._start}:{self._count}".encode()).digest()
+        fraction = (int.from_bytes(digest[:8]) >> 11) / 2**53
+        sums = list(accumulate(weights if any(weights) else [1.0] * len(weights)))
+        goal = fraction * sums[-1]
+        return next((i for i, total in enumerate(sums) if goal < total), len(sums) - 1)
+
+
+def _weighed(text: str) -> tuple[float, str]:
+    weight = _WEIGHT.match(text)
+    return (float(weight[1]), text[weight.end() :]) if weight else (1.0, text)
+
+
+def _weighed_nodes(option: Nodes) -> tuple[float, Nodes]:
+    if not option or not isinstance(option[0], str):
+        return 1.0, option
+    weight, text = _weighed(option[0])
+    return weight, (text, *option[1:])

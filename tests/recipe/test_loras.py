@@ -1,0 +1,158 @@
+"""LoRAs and embeddings: in the field, in the prompts, and in requests."""
+
+import pytest
+
+from picowatch.recipe import Known
+from picowatch.recipe.request import EmbeddingUse, LoraUse
+from tests.recipe.reading import DEMO, hash_of, messages, read_one, refused
+
+KNOWN = Known(
+    demo=DEMO,
+    loras=("add_detail", "style/pixel art", "styles"),
+    embeddings=("EasyNegative", "hands"),
+    wildcards={"style": ("<lora:pixel:0.5> pixels", "EasyNegative look")},
+    refused={"old.ckpt": "a .ckpt can run code; convert it to .safetensors."},
+)
+
+
+@pytest.mark.parametrize(
+    ("written", "loras"),
+    [
+        ("loras: {add: 0.8, pixel: -1}", (("add_detail", 0.8), ("style/pixel art", -1.0))),
+        ("lora: add_detail.safetensors", (("add_detail", 1.0),)),
+        ("loras: [add, pixel art]", (("add_detail", 1.0), ("style/pixel art", 1.0))),
+        ("loras: 'add:0.5, pixel art'", (("add_detail", 0.5), ("style/pixel art", 1.0))),
+        (
+            "loras:\n- add: 0.5\n- {name: pixel, weight: '2'}\n",
+            (("add_detail", 0.5), ("style/pixel art", 2.0)),
+        ),
+        ("loras: []", ()),
+        ("loras: {}", ()),
+        ("loras: none", ()),
+    ],
+)
+def test_loras_are_a_mapping_a_list_or_text(
+    written: str, loras: tuple[tuple[str, float], ...]
+) -> None:
+    """Names are as forgiving as those of checkpoints; without a weight it is 1."""
+    assert read_one(f"prompt: a\n{written}", known=KNOWN).loras == loras
+
+
+def test_a_flag_can_name_loras() -> None:
+    """As text."""
+    recipe = read_one("a corgi --lora add:0.5, pixel --steps 3", "a.txt", KNOWN)
+    assert recipe.loras == (("add_detail", 0.5), ("style/pixel art", 1.0))
+
+
+WANTED = "loras must be a mapping like {name: 0.8}, or a list of names"
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        (
+            "loras: {ad_detail: 1}",
+            "no LoRA 'ad_detail' in models/loras. Did you mean 'add_detail'? There are "
+            "add_detail, style/pixel art and styles.",
+        ),
+        (
+            "loras: st",
+            "the LoRA 'st' could be style/pixel art or styles. Write more of the name.",
+        ),
+        (
+            "loras: {old: 1}",
+            "the LoRA 'old.ckpt' cannot be used: a .ckpt can run code; convert it to .safetensors.",
+        ),
+        (
+            "loras: {add: 11}",
+            "the weight of 'add' must be a number from -10 to 10, not 11.",
+        ),
+        (
+            "loras: {add: strong}",
+            "the weight of 'add' must be a number from -10 to 10, not 'strong'.",
+        ),
+        (
+            "loras: [add, add_detail]",
+            "the LoRA 'add_detail' is named twice, here and before. Keep one, with its weight.",
+        ),
+        ("loras: 3", f"{WANTED}, not 3."),
+        (
+            "loras:",
+            "loras has no value: YAML reads an empty value as null. Write a mapping like "
+            "{name: 0.8}, or a list of names, or delete the line.",
+        ),
+    ],
+)
+def test_loras_that_mean_nothing_are_explained(written: str, message: str) -> None:
+    """What is there, and what would do."""
+    assert messages(f"prompt: a\n{written}\n", known=KNOWN) == [message]
+
+
+def test_a_wrong_weight_is_pointed_at() -> None:
+    """Within the mapping."""
+    (problem,) = refused("prompt: a\nloras:\n  add: x\n", known=KNOWN).problems
+    assert (problem.line, problem.column, problem.width) == (3, 8, 1)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "prompt: a <lora:add:1>\nlora: add_detail",
+        "prompt: a <lora:add:1> <lora:add_detail:0.5>",
+    ],
+)
+def test_a_lora_named_twice_is_an_error_that_names_it(text: str) -> None:
+    """Whether the weights add up is not guessed."""
+    assert messages(text, known=KNOWN) == [
+        "the LoRA 'add_detail' is named twice, here and before. Keep one, with its weight."
+    ]
+
+
+def test_a_lora_in_the_negative_prompt_is_refused() -> None:
+    """A LoRA changes the model, not a prompt."""
+    (message,) = messages("prompt: a\nnegative: <lora:add:1>", known=KNOWN)
+    assert message.startswith("a LoRA acts on the whole picture and cannot stand in negative_pro")
+
+
+def test_a_request_holds_loras_and_embeddings_with_their_hashes() -> None:
+    """The field's LoRAs first; the prompt keeps its tags, they are metadata."""
+    recipe = read_one(
+        "prompt: a <lora:add:0.8> corgi, easynegative\nnegative: (hands)\nloras: {pixel: 0.5}\n"
+        "seed: 1",
+        known=KNOWN,
+    )
+    (request,) = recipe.image_requests(hash_of)
+    assert request.prompt == "a <lora:add:0.8> corgi, easynegative"
+    assert request.loras == (
+        LoraUse("style/pixel art", "a" * 64, 0.5),
+        LoraUse("add_detail", "a" * 64, 0.8),
+    )
+    assert request.embeddings == (
+        EmbeddingUse("EasyNegative", "e" * 64),
+        EmbeddingUse("hands", "e" * 64),
+    )
+
+
+def test_a_recipe_asks_for_the_hash_of_all_that_its_prompts_name_as_written() -> None:
+    """Both alternatives, but not what stands in a wildcard file: changing that is no request."""
+    asked: list[tuple[str, str]] = []
+
+    def noted(kind: str, name: str) -> str:
+        asked.append((kind, name))
+        return ""
+
+    text = "prompt: a {<lora:add>|hands} __style__\nseed: 1\ncount: 20"
+    recipe = read_one(text, known=KNOWN)
+    recipe.digest(noted)
+    assert asked == [("checkpoint", "demo"), ("embedding", "hands"), ("lora", "add_detail")]
+    requests = recipe.image_requests(hash_of)
+    named = {lora.name for request in requests for lora in request.loras}
+    assert named == {"add_detail", "style/pixel art"}
+
+
+def test_another_lora_file_is_another_entry_and_another_picture() -> None:
+    """The name alone is not what was asked for."""
+    recipe = read_one("prompt: a <lora:add>\nseed: 1", known=KNOWN)
+    for one, other in ((hash_of, lambda kind, name: hash_of(kind, name)[::-1] + "0"),):
+        assert recipe.digest(one) != recipe.digest(other)
+        assert recipe.image_requests(one)[0].digest != recipe.image_requests(other)[0].digest
