@@ -16,6 +16,7 @@ from picowatch.catalog.hashes import HashCache
 from picowatch.catalog.headers import read_header
 from picowatch.catalog.models import FOLDERS, Inventory, Kind, Model, Refused
 from picowatch.catalog.recognise import Recognised, expect_kind, recognise
+from picowatch.catalog.wildcards import WildcardFiles
 from picowatch.errors import ModelRefused
 from picowatch.recipe.known import Known, KnownCheckpoint
 
@@ -52,6 +53,7 @@ class Catalog:
         self._hashes = HashCache(hash_cache, keep=keep_hashes)
         self._seen: dict[tuple[Kind, Path], tuple[_Stamp, Model | Refused]] = {}
         self._demo: Model | None = None
+        self._wildcards = WildcardFiles(models)
 
     def scan(self) -> Inventory:
         """Everything that lies in models/ now. Missing folders hold nothing."""
@@ -67,7 +69,7 @@ class Catalog:
         A refused file is found by its name with ending, and without, where no model has it.
         """
         inventory = self.scan()
-        refused = {}
+        wildcards, refused = self._wildcards.scan()
         for entry in inventory.refused:
             refused[entry.name] = entry.reason
             refused.setdefault(_without_ending(entry.name), entry.reason)
@@ -79,6 +81,9 @@ class Catalog:
                 for model in inventory.of_kind("checkpoint")
             ),
             vaes=tuple(model.name for model in inventory.of_kind("vae")),
+            loras=tuple(model.name for model in inventory.of_kind("lora")),
+            embeddings=tuple(model.name for model in inventory.of_kind("embedding")),
+            wildcards=wildcards,
             refused=refused,
             default_checkpoint=default_checkpoint,
         )

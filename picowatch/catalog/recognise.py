@@ -1,12 +1,13 @@
 """Tells from a header alone what a single safetensors file is.
 
 Key names: CompVis' latent-diffusion layout (`model.diffusion_model.`, `first_stage_model.`,
-`cond_stage_model.`), Stability's for SDXL (`conditioner.embedders.`), kohya's and peft's for
-LoRAs, diffusers' for single parts.
+`cond_stage_model.`), Stability's for SDXL (`conditioner.embedders.`), diffusers' for single
+parts. LoRAs and embeddings are told in adapters.py.
 """
 
 from dataclasses import dataclass
 
+from picowatch.catalog import adapters
 from picowatch.catalog.headers import Header
 from picowatch.catalog.models import Kind
 from picowatch.errors import ModelRefused
@@ -23,11 +24,6 @@ _ARTICLES = {
     "embedding": "an embedding",
 }
 _FOLDERS = {"checkpoint": "checkpoints", "vae": "vae", "lora": "loras", "embedding": "embeddings"}
-_LORA_MARKS = (
-    *(".lora_down.", ".lora_up.", ".lora_A.", ".lora_B.", ".lora.down.", ".lora.up."),
-    *("_lora.down.", "_lora.up.", ".hada_w1_a", ".lokr_w1"),
-)
-_LORA_INPUTS = (".lora_down.", ".lora_A.", ".lora.down.", "_lora.down.")
 _ONLY_SD1 = "picowatch knows Stable Diffusion 1.x so far."
 
 
@@ -45,12 +41,12 @@ def recognise(header: Header) -> Recognised:
     """What the file is, if picowatch can use it anywhere; else ModelRefused says what it is."""
     if header.has(UNET):
         return _checkpoint(header)
-    if _is_lora(header):
-        return Recognised("lora", _lora_family(header))
+    if adapters.is_lora(header):
+        return Recognised("lora", adapters.lora_family(header))
     if _is_vae(header):
         return _vae(header)
-    if _is_embedding(header):
-        return Recognised("embedding", _embedding_family(header))
+    if adapters.is_embedding(header):
+        return Recognised("embedding", adapters.embedding_family(header))
     raise ModelRefused(f"is {_something_else(header)}.")
 
 
@@ -100,28 +96,6 @@ def _other_family(header: Header) -> str:
     return ""
 
 
-def _is_lora(header: Header) -> bool:
-    """kohya's, diffusers', peft's LoRAs and their kin (LoHa, LoKr, OFT), by their key names."""
-    if header.has("lora_unet_") or header.has("lora_te"):
-        return True
-    return any(mark in name for name in header.shapes for mark in _LORA_MARKS)
-
-
-def _lora_family(header: Header) -> str:
-    """The family by kohya's metadata or by the width of the text that attention looks at."""
-    if header.has("lora_te1_") or header.has("lora_te2_"):
-        return "sdxl"
-    base = header.metadata.get("ss_base_model_version", "").lower()
-    for mark, family in (("sdxl", "sdxl"), ("sd_v1", "sd1"), ("sd_v2", "sd2"), ("flux", "flux")):
-        if mark in base:
-            return family
-    widths = {768: "sd1", 1024: "sd2", 2048: "sdxl"}
-    for name, shape in header.shapes.items():
-        if "attn2" in name and "to_k" in name and any(mark in name for mark in _LORA_INPUTS):
-            return widths.get((0, *shape)[-1], "")
-    return ""
-
-
 def _is_vae(header: Header) -> bool:
     return any(
         header.has(f"{prefix}{part}.conv_in.")
@@ -141,23 +115,6 @@ def _vae(header: Header) -> Recognised:
     if channels != 4 or not header.has(f"{prefix}post_quant_conv."):
         raise ModelRefused(f"is a VAE of an unknown kind: {_ONLY_SD1}")
     return Recognised("vae", "sd1")
-
-
-def _is_embedding(header: Header) -> bool:
-    """Textual inversion: A1111's `emb_params`, SDXL's pair, or diffusers' one nameless tensor."""
-    if header.has("emb_params") or {"clip_l", "clip_g"} & set(header.shapes):
-        return True
-    return len(header.shapes) == 1 and all(
-        "." not in name and len(shape) in (1, 2) and shape[-1] in (768, 1024)
-        for name, shape in header.shapes.items()
-    )
-
-
-def _embedding_family(header: Header) -> str:
-    if "clip_g" in header.shapes:
-        return "sdxl"
-    width = (0, *next(iter(header.shapes.values())))[-1]
-    return {768: "sd1", 1024: "sd2"}.get(width, "")
 
 
 def _something_else(header: Header) -> str:

@@ -9,7 +9,7 @@ import pytest
 from picowatch.catalog import Catalog, Inventory
 from picowatch.catalog.headers import Header, read_header
 from picowatch.errors import ModelRefused
-from tests.catalog.files import sd15_shapes, vae_file_shapes, write_model
+from tests.catalog.files import kohya_lora_shapes, sd15_shapes, vae_file_shapes, write_model
 
 DEMO = Catalog(Path("nowhere")).demo.path
 
@@ -158,12 +158,16 @@ def test_recipes_know_the_installed_the_demo_and_the_refused(tmp_path: Path) -> 
     """A refused file is found by its whole name and by its stem, unless a model has that."""
     checkpoint(tmp_path, "a")
     write_model(tmp_path / "vae/soft.safetensors", vae_file_shapes())
+    write_model(tmp_path / "loras/styles/pixel.safetensors", kohya_lora_shapes())
+    write_model(tmp_path / "embeddings/bad-hands.safetensors", {"emb_params": (4, 768)})
     for name in ("a.ckpt", "old.ckpt", "new.safetensors.part"):
         (tmp_path / "checkpoints" / name).write_bytes(b"x")
     known = Catalog(tmp_path).known("a")
     assert (known.demo.name, known.demo.native_size) == ("demo", 128)
     assert [(one.name, one.native_size) for one in known.checkpoints] == [("a", 512)]
     assert known.vaes == ("soft",)
+    assert known.loras == ("styles/pixel",)
+    assert known.embeddings == ("bad-hands",)
     assert known.default_checkpoint == "a"
     assert {"old", "old.ckpt", "a.ckpt", "new", "new.safetensors.part"} <= set(known.refused)
     assert known.refused["old"].startswith("old.ckpt is a pickle file")

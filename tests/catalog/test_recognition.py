@@ -105,10 +105,6 @@ OTHERS: dict[str, tuple[Shapes, str]] = {
         {"unet.down_blocks.0.attentions.0.to_k.lora_A.weight": (8, 768)},
         "is a LoRA, not a checkpoint",
     ),
-    "LoHa": (
-        {"lora_unet_down_blocks_0_attentions_0_proj_in.hada_w1_a": (8, 8)},
-        "is a LoRA, not a checkpoint",
-    ),
     "VAE": (vae_file_shapes(), "is a VAE, not a checkpoint: move it to models/vae/"),
     "embedding": (
         {"emb_params": (8, 768)},
@@ -167,35 +163,89 @@ def test_a_checkpoint_in_the_vae_folder_is_refused(tmp_path: Path) -> None:
     assert said == ("it.safetensors is a checkpoint, not a VAE: move it to models/checkpoints/.")
 
 
+def peft_lora(width: int) -> Shapes:
+    """One adapted layer, in diffusers' names of today."""
+    layer = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k"
+    return {f"{layer}.lora_A.weight": (8, width), f"{layer}.lora_B.weight": (320, 8)}
+
+
 @pytest.mark.parametrize(
     ("shapes", "family"),
     [
         (kohya_lora_shapes(), "sd1"),
-        ({"lora_te1_text_model_encoder.lora_down.weight": (8, 768)}, "sdxl"),
-        ({"lora_unet_x_attn2_to_k.lora_down.weight": (8, 1024)}, "sd2"),
+        (peft_lora(768), "sd1"),
+        (peft_lora(64), "demo"),
         ({"lora_unet_x.lora_down.weight": (8, 320)}, ""),
+        ({"lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": (8, 768)}, ""),
     ],
 )
 def test_a_lora_says_its_family_where_it_can(tmp_path: Path, shapes: Shapes, family: str) -> None:
     """By the width of the text that its cross-attention looks at."""
     found = look_at(tmp_path, shapes, "lora")
     assert isinstance(found, Model)
-    assert found.family == family
+    assert (found.kind, found.family) == ("lora", family)
+
+
+KOHYA = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
+REFUSED_LORAS: dict[str, tuple[Shapes, str]] = {
+    "SDXL's two text encoders": (
+        {"lora_te1_text_model_encoder.lora_down.weight": (8, 768)},
+        "is a LoRA for Stable Diffusion XL: picowatch knows Stable Diffusion 1.x so far.",
+    ),
+    "SDXL": (peft_lora(2048), "is a LoRA for Stable Diffusion XL: "),
+    "Stable Diffusion 2": (peft_lora(1024), "is a LoRA for Stable Diffusion 2.x: "),
+    "Flux": (
+        {"lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight": (8, 3072)},
+        "is a LoRA for Flux: ",
+    ),
+    "LoHa": ({f"{KOHYA}.hada_w1_a": (8, 8)}, "is a LoHa (LyCORIS): picowatch knows plain LoRAs"),
+    "LoKr": ({f"{KOHYA}.lokr_w1": (8, 8)}, "is a LoKr (LyCORIS): "),
+    "LoKr of peft": ({"unet.x.lokr_w1_a": (8, 8)}, "is a LoKr (LyCORIS): "),
+    "DoRA": (kohya_lora_shapes() | {f"{KOHYA}.dora_scale": (1, 768)}, "is a DoRA: "),
+    "cloneofsimo": ({"unet:0:up": (320, 4), "unet:0:down": (4, 320)}, "is a LoRA in cloneofsimo's"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED_LORAS)
+def test_a_lora_that_cannot_be_used_is_named_and_refused(tmp_path: Path, name: str) -> None:
+    """Before a recipe asks for it."""
+    shapes, sentence = REFUSED_LORAS[name]
+    assert reason(look_at(tmp_path, shapes, "lora")).startswith(f"it.safetensors {sentence}")
 
 
 @pytest.mark.parametrize(
     ("shapes", "family"),
     [
         ({"emb_params": (8, 768)}, "sd1"),
-        ({"<corgi>": (1, 1024)}, "sd2"),
-        ({"clip_l": (4, 768), "clip_g": (4, 1280)}, "sdxl"),
+        ({"emb_params": (768,)}, "sd1"),
+        ({"clip_l": (4, 768)}, "sd1"),
+        ({"<corgi>": (1, 768)}, "sd1"),
+        ({"emb_params": (2, 64)}, "demo"),
     ],
 )
 def test_an_embedding_says_its_family(tmp_path: Path, shapes: Shapes, family: str) -> None:
-    """By its width, or by its two parts."""
+    """By its width."""
     found = look_at(tmp_path, shapes, "embedding")
     assert isinstance(found, Model)
-    assert found.family == family
+    assert (found.kind, found.family) == ("embedding", family)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "sentence"),
+    [
+        ({"<corgi>": (1, 1024)}, "is an embedding for Stable Diffusion 2.x (1024 numbers a"),
+        ({"clip_l": (4, 768), "clip_g": (4, 1280)}, "is an embedding for Stable Diffusion XL: "),
+        ({"emb_params": (4, 500)}, "is an embedding with 500 numbers a vector; "),
+        ({"emb_params": (2, 4, 768)}, "is an embedding of an unknown form"),
+        ({"emb_params": (0, 768)}, "is an embedding of an unknown form"),
+    ],
+)
+def test_an_embedding_of_another_width_is_refused(
+    tmp_path: Path, shapes: Shapes, sentence: str
+) -> None:
+    """With the family it is for, where that is known."""
+    said = reason(look_at(tmp_path, shapes, "embedding"))
+    assert said.startswith(f"it.safetensors {sentence}")
 
 
 def test_an_old_text_encoder_prefix_is_known(tmp_path: Path) -> None:

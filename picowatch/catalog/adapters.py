@@ -1,0 +1,100 @@
+"""Tells LoRAs and embeddings apart: which of them can be used, and what the others are.
+
+Formats: kohya's sd-scripts, diffusers and peft for LoRAs; LyCORIS and cloneofsimo's are named
+and refused, since nothing installed can read them. Embeddings: A1111's and diffusers'.
+"""
+
+import re
+
+from picowatch.catalog.headers import Header
+from picowatch.errors import ModelRefused
+
+LORA_MARKS = (
+    *(".lora_down.", ".lora_up.", ".lora_A.", ".lora_B.", ".lora.down.", ".lora.up."),
+    *("_lora.down.", "_lora.up.", ".lora_linear_layer."),
+)
+_LORA_INPUTS = (".lora_down.", ".lora_A.", ".lora.down.", "_lora.down.")
+# What stands in the names of formats that are not plain LoRAs.
+_OTHER_FORMATS = {
+    ".hada_": "a LoHa (LyCORIS)",
+    ".lokr_": "a LoKr (LyCORIS)",
+    ".dora_scale": "a DoRA",
+    ".oft_": "an OFT adapter",
+    ".on_input": "an (IA)^3 adapter",
+    ".diff": "a set of whole weight differences (LyCORIS full)",
+}
+_CLONEOFSIMO = re.compile(r"^(?:unet|text_encoder):\d+:")
+_ONLY_SD1 = "picowatch knows Stable Diffusion 1.x so far."
+_NAMES = {"sd2": "Stable Diffusion 2.x", "sdxl": "Stable Diffusion XL", "flux": "Flux"}
+_WIDTHS = {64: "demo", 768: "sd1", 1024: "sd2", 2048: "sdxl"}
+
+
+def is_lora(header: Header) -> bool:
+    """LoRAs and their kin, usable or not, by their key names."""
+    if header.has("lora_unet_") or header.has("lora_te"):
+        return True
+    return any(
+        _CLONEOFSIMO.match(name)
+        or any(mark in name for mark in (*LORA_MARKS, ".hada_", ".lokr_", ".dora_scale"))
+        for name in header.shapes
+    )
+
+
+def lora_family(header: Header) -> str:
+    """The family of a LoRA that can be used, "" where the header does not tell; or ModelRefused."""
+    for name in header.shapes:
+        if _CLONEOFSIMO.match(name):
+            raise ModelRefused(
+                "is a LoRA in cloneofsimo's old format: convert it to kohya's or diffusers'."
+            )
+        for mark, what in _OTHER_FORMATS.items():
+            if mark in name:
+                raise ModelRefused(f"is {what}: picowatch knows plain LoRAs so far.")
+    family = _family(header)
+    if family in _NAMES:
+        raise ModelRefused(f"is a LoRA for {_NAMES[family]}: {_ONLY_SD1}")
+    return family
+
+
+def _family(header: Header) -> str:
+    """By the width of the text that attention looks at, by key names, or by kohya's metadata."""
+    if header.has("lora_te1_") or header.has("lora_te2_") or header.has("text_encoder_2."):
+        return "sdxl"
+    for name, shape in header.shapes.items():
+        if "attn2" in name and "to_k" in name and any(mark in name for mark in _LORA_INPUTS):
+            return _WIDTHS.get(shape[1] if len(shape) > 1 else 0, "")
+    if header.has("lora_unet_double_blocks_") or header.has("transformer."):
+        return "flux"
+    base = header.metadata.get("ss_base_model_version", "").lower()
+    marks = (("sdxl", "sdxl"), ("sd_v1", "sd1"), ("sd_v2", "sd2"), ("flux", "flux"))
+    return next((family for mark, family in marks if mark in base), "")
+
+
+def is_embedding(header: Header) -> bool:
+    """Textual inversion: A1111's `emb_params`, `clip_l`, SDXL's pair, diffusers' one tensor."""
+    if header.has("emb_params") or {"clip_l", "clip_g"} & set(header.shapes):
+        return True
+    return len(header.shapes) == 1 and all(
+        "." not in name and len(shape) in (1, 2) and shape[-1] in (64, 768, 1024, 1280)
+        for name, shape in header.shapes.items()
+    )
+
+
+def embedding_family(header: Header) -> str:
+    """The family of an embedding that can be used; ModelRefused names the others'."""
+    if "clip_g" in header.shapes:
+        raise ModelRefused(f"is an embedding for Stable Diffusion XL: {_ONLY_SD1}")
+    name = next((one for one in ("emb_params", "clip_l") if one in header.shapes), None)
+    shape = header.shapes[name] if name else next(iter(header.shapes.values()))
+    if len(shape) not in (1, 2) or 0 in shape:
+        raise ModelRefused("is an embedding of an unknown form.")
+    family = _WIDTHS.get(shape[-1], "")
+    if family in _NAMES:
+        raise ModelRefused(
+            f"is an embedding for {_NAMES[family]} ({shape[-1]} numbers a vector): {_ONLY_SD1}"
+        )
+    if not family:
+        raise ModelRefused(
+            f"is an embedding with {shape[-1]} numbers a vector; Stable Diffusion 1.x has 768."
+        )
+    return family
