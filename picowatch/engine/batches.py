@@ -15,8 +15,10 @@ _AUTO_LIMIT = 8
 def batch_key(request: ImageRequest) -> BatchKey:
     """Images with equal keys can be made in one batch.
 
-    Equal are: checkpoint and VAE (by hash), sampler, schedule type, steps, CFG scale, size and
-    clip skip. Prompts and seeds may differ. An image with `exact` shares with no other.
+    Equal are: checkpoint, VAE and LoRAs (by hash), sampler, schedule type, steps, CFG scale,
+    size, clip skip, the denoising strength, whether there is a mask, and what hires does.
+    Prompts, embeddings, seeds, start images and masks may differ. An image with `exact` shares
+    with no other.
     """
     return (
         request.checkpoint_hash,
@@ -30,6 +32,11 @@ def batch_key(request: ImageRequest) -> BatchKey:
         request.width,
         request.height,
         request.clip_skip,
+        request.loras,
+        request.start_image.denoising_strength if request.start_image else None,
+        request.mask is not None,
+        request.hires,
+        request.shrink_to_fit,
         request.digest if request.exact else None,
     )
 

@@ -13,6 +13,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from picowatch.catalog import Catalog, Kind, Model, weight_files
 from picowatch.engine import weights
 from picowatch.engine.devices import Place
+from picowatch.engine.embeddings import Embeddings
+from picowatch.engine.loras import Loras
 from picowatch.engine.prompts import PromptEncoder
 from picowatch.errors import ModelRefused, RenderFailed
 from picowatch.recipe.request import ImageRequest
@@ -24,12 +26,17 @@ SD15 = Path(__file__).parent.parent / "assets" / "sd15"
 
 @dataclass(slots=True)
 class Loaded:
-    """A checkpoint's parts, ready to compute; `schedule` is its scheduler's config."""
+    """A checkpoint's parts, ready to compute; `schedule` is its scheduler's config.
+
+    LoRAs and embeddings live and go with the checkpoint they act on.
+    """
 
     prompts: PromptEncoder
     unet: Any
     vae: Any
     schedule: dict[str, Any]
+    loras: Loras
+    embeddings: Embeddings
 
 
 class Checkpoints:
@@ -57,11 +64,10 @@ class Checkpoints:
         self._loaded = None
         if kept is None:
             self._give_memory_back()
-            prompts, unet, schedule = self._load_checkpoint(request)
-        else:
-            prompts, unet, schedule = kept.prompts, kept.unet, kept.schedule
-            del kept
-        self._loaded = Loaded(prompts, unet, self._load_vae(request), schedule)
+            kept = self._load_checkpoint(request)
+        kept.vae = None
+        kept.vae = self._load_vae(request)
+        self._loaded = kept
         self._checkpoint, self._vae = request.checkpoint_hash, (request.vae, request.vae_hash)
         return self._loaded
 
@@ -71,13 +77,23 @@ class Checkpoints:
         if self._place.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _load_checkpoint(self, request: ImageRequest) -> tuple[PromptEncoder, Any, dict[str, Any]]:
-        """Text encoder, UNet and scheduler's config."""
+    def _load_checkpoint(self, request: ImageRequest) -> Loaded:
+        """All of a checkpoint but its VAE."""
         model = self._find("checkpoint", request.checkpoint, request.checkpoint_hash)
         configs = model.path if model.layout == "folder" else self._configs
-        prompts = PromptEncoder(_tokenizer(configs), self._text_encoder(model, configs))
-        schedule = read_config(configs / "scheduler" / "scheduler_config.json")
-        return prompts, self._unet(model, configs), schedule
+        encoder = self._text_encoder(model, configs)
+        unet = self._unet(model, configs)
+        embeddings = Embeddings(
+            encoder, lambda use: self._find("embedding", use.name, use.hash).path
+        )
+        return Loaded(
+            prompts=PromptEncoder(_tokenizer(configs), encoder, embeddings),
+            unet=unet,
+            vae=None,
+            schedule=read_config(configs / "scheduler" / "scheduler_config.json"),
+            loras=Loras(unet, encoder, lambda use: self._find("lora", use.name, use.hash).path),
+            embeddings=embeddings,
+        )
 
     def _load_vae(self, request: ImageRequest) -> Any:
         """The VAE of the checkpoint, or the one the image asks for."""

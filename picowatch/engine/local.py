@@ -14,6 +14,7 @@ from picowatch.engine.devices import Place, choose_place, precision_name
 from picowatch.engine.loading import Checkpoints, Loaded
 from picowatch.engine.noise import generators_for, initial_noise
 from picowatch.engine.options import EngineOptions
+from picowatch.engine.prompts import Chunk
 from picowatch.engine.protocol import OnStep, RenderedImage
 from picowatch.engine.samplers import build_sampler
 from picowatch.engine.versions import versions
@@ -49,6 +50,8 @@ class LocalEngine:
         if loaded is None:
             with _timed(timings, "load"):
                 loaded = self._checkpoints.load(batch[0])
+        if loaded.loras.apply(batch[0].loras):
+            loaded.prompts.forget()
         groups = _groups(batch, loaded)
         drawn: list[list[bytes]] = []
         with _algorithms(exact=batch[0].exact):
@@ -77,7 +80,7 @@ def _groups(batch: Sequence[ImageRequest], loaded: Loaded) -> list[_Group]:
     groups: dict[tuple[int, int], _Group] = {}
     for place, request in enumerate(batch):
         texts = (request.prompt, request.negative_prompt)
-        chunks = max(len(loaded.prompts.chunks(text)) for text in texts)
+        chunks = max(len(_chunks(loaded, request, text)) for text in texts)
         key = (chunks, place if request.exact else 0)
         group = groups.setdefault(key, _Group(chunks, [], []))
         group.places.append(place)
@@ -96,8 +99,8 @@ def _draw(
     """The pixels of one group: encode, denoise, decode."""
     first = group.requests[0]
     with _timed(timings, "encode"):
-        negative = _encoded(loaded, group, [r.negative_prompt for r in group.requests])
-        positive = _encoded(loaded, group, [r.prompt for r in group.requests])
+        negative = _encoded(loaded, group, [request.negative_prompt for request in group.requests])
+        positive = _encoded(loaded, group, [request.prompt for request in group.requests])
     with _timed(timings, "denoise"):
         sampler = build_sampler(
             first.sampler, first.schedule_type, first.steps, loaded.schedule, place.device
@@ -122,9 +125,18 @@ def _draw(
 
 def _encoded(loaded: Loaded, group: _Group, texts: Sequence[str]) -> torch.Tensor:
     """One row of hidden states for each text, all as long as the group's longest."""
-    encoder, clip_skip = loaded.prompts, group.requests[0].clip_skip
-    rows = [encoder.encode(encoder.chunks(text), group.chunks, clip_skip) for text in texts]
+    rows = [
+        loaded.prompts.encode(
+            _chunks(loaded, request, text), group.chunks, group.requests[0].clip_skip
+        )
+        for request, text in zip(group.requests, texts, strict=True)
+    ]
     return torch.cat(rows)
+
+
+def _chunks(loaded: Loaded, request: ImageRequest, text: str) -> list[Chunk]:
+    """A text in chunks, with the request's embeddings for the words that name them."""
+    return loaded.prompts.chunks(text, loaded.embeddings.tokens(request.embeddings))
 
 
 def _rendered(
@@ -147,6 +159,7 @@ def _rendered(
         chunks=group.chunks,
         timings=dict(timings),
         versions=versions(),
+        warnings=loaded.loras.warnings,
     )
 
 

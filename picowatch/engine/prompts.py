@@ -6,13 +6,16 @@ the last 20 tokens of a full chunk is where the rest moves to the next chunk; BR
 After A1111's modules/sd_hijack_clip.py (tokenize_line, process_tokens) and sd_emphasis.py.
 """
 
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from picowatch.engine.embeddings import Embeddings
 from picowatch.errors import RenderFailed
-from picowatch.recipe.prompt import parse_attention
+from picowatch.recipe.prompt import embedding_words, parse_attention, plain_prompt
 
 CHUNK_TOKENS = 75
 _COMMA_REACH = 20
@@ -21,7 +24,7 @@ _KEPT_CHUNKS = 256
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """77 tokens and their weights, begin and end included."""
+    """77 tokens and their weights, begin and end included; negative ones are embeddings'."""
 
     tokens: tuple[int, ...]
     weights: tuple[float, ...]
@@ -30,30 +33,43 @@ class Chunk:
 class PromptEncoder:
     """A checkpoint's tokenizer and text encoder. Remembers the chunks it encoded last."""
 
-    def __init__(self, tokenizer: Any, text_encoder: Any) -> None:
+    def __init__(
+        self, tokenizer: Any, text_encoder: Any, embeddings: Embeddings | None = None
+    ) -> None:
         self._tokenizer = tokenizer
         self._text_encoder = text_encoder
+        self._embeddings = embeddings
         self._comma = self._tokens(",")
         self._encoded: dict[tuple[Chunk, int], torch.Tensor] = {}
 
-    def chunks(self, text: str) -> list[Chunk]:
-        """The text in chunks; an empty text is one empty chunk."""
+    def chunks(
+        self, text: str, embeddings: Mapping[str, tuple[int, ...]] | None = None
+    ) -> list[Chunk]:
+        """The text without its LoRA tags in chunks; an empty text is one empty chunk.
+
+        `embeddings` are the tokens of the words that stand for one. They stay together in one
+        chunk.
+        """
         full: list[list[tuple[int, float]]] = []
         chunk: list[tuple[int, float]] = []
-        for words, weight in parse_attention(text):
+        for words, weight in parse_attention(plain_prompt(text)):
             if words == "BREAK" and weight < 0:
                 full.append(chunk)
                 chunk = []
                 continue
-            for token in self._tokens(words):
-                if len(chunk) == CHUNK_TOKENS:
-                    kept = CHUNK_TOKENS if [token] == self._comma else self._good_break(chunk)
+            for tokens in self._units(words, embeddings or {}):
+                if len(chunk) + len(tokens) > CHUNK_TOKENS:
+                    kept = self._kept(chunk, tokens)
                     full.append(chunk[:kept])
                     chunk = chunk[kept:]
-                chunk.append((token, weight))
+                chunk.extend((token, weight) for token in tokens)
         if chunk or not full:
             full.append(chunk)
         return [self._framed(chunk) for chunk in full]
+
+    def forget(self) -> None:
+        """Encode everything anew: the text encoder does not compute what it did before."""
+        self._encoded.clear()
 
     def encode(self, chunks: list[Chunk], length: int, clip_skip: int) -> torch.Tensor:
         """The chunks' hidden states joined, padded with empty chunks to `length` chunks."""
@@ -63,6 +79,24 @@ class PromptEncoder:
     def _tokens(self, text: str) -> list[int]:
         tokens: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
         return tokens
+
+    def _units(
+        self, text: str, embeddings: Mapping[str, tuple[int, ...]]
+    ) -> Iterator[tuple[int, ...]]:
+        """The text's tokens one by one, and each embedding's all at once."""
+        end = 0
+        for start, stop, name in embedding_words(text, list(embeddings)):
+            yield from ((token,) for token in self._tokens(text[end:start]))
+            yield embeddings[name]
+            end = stop
+        yield from ((token,) for token in self._tokens(text[end:]))
+
+    def _kept(self, chunk: list[tuple[int, float]], following: tuple[int, ...]) -> int:
+        """How much of a chunk stays in it when `following` does not fit any more."""
+        if len(chunk) < CHUNK_TOKENS or list(following) == self._comma:
+            return len(chunk)
+        kept = self._good_break(chunk)
+        return kept if CHUNK_TOKENS - kept + len(following) <= CHUNK_TOKENS else len(chunk)
 
     def _good_break(self, chunk: list[tuple[int, float]]) -> int:
         """Where to cut a full chunk: behind its last comma, if that is near the end."""
@@ -104,8 +138,12 @@ class PromptEncoder:
                 f"{layers} layers.",
                 f"Set clip_skip to {layers} or less.",
             )
-        tokens = torch.tensor([chunk.tokens], device=encoder.device)
-        output = encoder(input_ids=tokens, output_hidden_states=True)
+        embeddings = self._embeddings
+        with (
+            embeddings.inserted(chunk.tokens) if embeddings else nullcontext(chunk.tokens) as known
+        ):
+            tokens = torch.tensor([known], device=encoder.device)
+            output = encoder(input_ids=tokens, output_hidden_states=True)
         if clip_skip == 1:
             return output.last_hidden_state  # type: ignore[no-any-return]
         return parts.final_layer_norm(output.hidden_states[-clip_skip])  # type: ignore[no-any-return]

@@ -1,8 +1,11 @@
 """Which images share a batch, and how many."""
 
+from dataclasses import replace
+
 import pytest
 
 from picowatch.engine.batches import batch_key, batch_size_for, can_share_batch
+from picowatch.recipe.request import EmbeddingUse, Hires, LoraUse, Mask, StartImage
 from tests.engine.requests import request
 
 
@@ -28,6 +31,10 @@ def test_prompts_and_seeds_may_differ_in_a_batch() -> None:
         {"height": 64},
         {"clip_skip": 2},
         {"exact": True},
+        {"loras": (LoraUse("a", "1", 0.5),)},
+        {"start_image": StartImage("a.png", "1", 0.5, "crop")},
+        {"hires": Hires(2.0, 0, 0.5, "Latent")},
+        {"shrink_to_fit": True},
     ],
     ids=lambda other: next(iter(other)),
 )
@@ -36,6 +43,24 @@ def test_everything_else_must_be_equal(other: dict[str, object]) -> None:
     different = request(**other)  # type: ignore[arg-type]
     assert not can_share_batch(request(), different)
     assert batch_key(request()) != batch_key(different)
+
+
+def test_embeddings_start_images_and_masks_may_differ() -> None:
+    """They are each image's own; only whether there is one, and how strong, must agree."""
+    first, second = (
+        request(
+            start_image=StartImage(path, path, 0.5, resize),
+            mask=Mask(path, path, blur, False),
+            embeddings=(EmbeddingUse(path, path),),
+        )
+        for path, resize, blur in (("a", "crop", 0), ("b", "fit", 4))
+    )
+    assert can_share_batch(first, second)
+    for changed in (
+        replace(second, start_image=StartImage("b", "b", 0.6, "crop")),
+        replace(second, mask=None),
+    ):
+        assert not can_share_batch(first, changed)
 
 
 def test_exact_images_share_with_none() -> None:

@@ -1,0 +1,237 @@
+"""LoRAs: small matrices that are added to what a layer gives, never to its weights.
+
+"LoRA: Low-Rank Adaptation of Large Language Models", https://arxiv.org/abs/2106.09685: a layer's
+output h becomes h + weight * alpha / rank * up(down(x)). Since no weight is touched, taking a
+LoRA away gives the plain checkpoint back, bit by bit.
+"""
+
+import json
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import nn
+from torch.nn import functional
+from torch.utils.hooks import RemovableHandle
+
+from picowatch.engine.lora_names import Part, Place, Role, modules_by_place, place_of
+from picowatch.errors import RenderFailed
+from picowatch.recipe.request import LoraUse
+
+# Files kept in memory; a LoRA of Stable Diffusion 1.x has 2 to 200 MB.
+_KEPT_FILES = 8
+_NAMED_KEYS = 3
+
+FindLora = Callable[[LoraUse], Path]
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """What one file adds to one module; `scale` is alpha / rank."""
+
+    down: torch.Tensor
+    up: torch.Tensor
+    mid: torch.Tensor | None
+    scale: float
+
+    def added(self, module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        """scale * up(down(x)) for a linear layer or a convolution.
+
+        A convolution's strides and padding belong to its kernel: that is `down`'s, or `mid`'s
+        where a LyCORIS file splits the kernel off.
+        """
+        if isinstance(module, nn.Conv2d):
+            spatial: Any = {
+                "stride": module.stride,
+                "padding": module.padding,
+                "dilation": module.dilation,
+            }
+            if self.mid is None:
+                return functional.conv2d(functional.conv2d(x, self.down, **spatial), self.up)
+            narrow = functional.conv2d(functional.conv2d(x, self.down), self.mid, **spatial)
+            return functional.conv2d(narrow, self.up)
+        return functional.linear(functional.linear(x, self.down), self.up)
+
+
+@dataclass(frozen=True, slots=True)
+class LoraFile:
+    """A file's layers by place, and the keys that fit no layer of the checkpoint."""
+
+    layers: dict[Place, Layer]
+    unexpected: tuple[str, ...]
+
+
+class Loras:
+    """The LoRAs of one loaded checkpoint: read once, applied by hooks, taken away again.
+
+    `warnings` says what of the acting LoRAs' files could not be used.
+    """
+
+    def __init__(self, unet: Any, text_encoder: Any, find: FindLora) -> None:
+        self._modules = modules_by_place(unet, text_encoder)
+        self._find = find
+        self._files: OrderedDict[str, LoraFile] = OrderedDict()
+        self._applied: tuple[LoraUse, ...] = ()
+        self._handles: list[RemovableHandle] = []
+        self.warnings: tuple[str, ...] = ()
+
+    def apply(self, uses: Sequence[LoraUse]) -> bool:
+        """Make exactly these LoRAs act; False if they did already.
+
+        If one of them cannot be used none act, and RenderFailed says why.
+        """
+        wanted = tuple(uses)
+        if wanted == self._applied:
+            return False
+        self._take_away()
+        acting: dict[Place, list[tuple[Layer, float]]] = {}
+        for use in wanted:
+            file = self._file(use)
+            if file.unexpected:
+                self.warnings += (_unexpected(use.name, file.unexpected),)
+            for place, layer in file.layers.items():
+                acting.setdefault(place, []).append((layer, use.weight * layer.scale))
+        for place, layers in acting.items():
+            hook = _adding([(layer, weight) for layer, weight in layers if weight])
+            self._handles.append(self._modules[place].register_forward_hook(hook))
+        self._applied = wanted
+        return True
+
+    def _take_away(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles, self._applied, self.warnings = [], (), ()
+
+    def _file(self, use: LoraUse) -> LoraFile:
+        """The file's layers, from memory if they are there."""
+        if use.hash not in self._files:
+            path = self._find(use)
+            while len(self._files) >= _KEPT_FILES:
+                self._files.popitem(last=False)
+            self._files[use.hash] = read_lora(path, use.name, self._modules)
+        self._files.move_to_end(use.hash)
+        return self._files[use.hash]
+
+
+def _adding(layers: list[tuple[Layer, float]]) -> Callable[[nn.Module, Any, Any], torch.Tensor]:
+    """A forward hook that adds the layers, the first one first."""
+
+    def hook(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: Any) -> torch.Tensor:
+        total: torch.Tensor = output
+        for layer, weight in layers:
+            total = total + weight * layer.added(module, inputs[0])
+        return total
+
+    return hook
+
+
+def read_lora(path: Path, name: str, modules: dict[Place, nn.Module]) -> LoraFile:
+    """A file's layers, in the type and on the device of the modules they belong to."""
+    with safe_open(path, framework="pt") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        alphas = _peft_alphas(file.metadata() or {})
+    found: dict[Place, dict[Role, torch.Tensor]] = {}
+    unexpected = []
+    for key, tensor in tensors.items():
+        known = place_of(key)
+        if known is None or known[0] not in modules:
+            unexpected.append(key)
+        else:
+            found.setdefault(known[0], {})[known[1]] = tensor
+    if not found:
+        raise RenderFailed(
+            f"The LoRA {name!r} is for another kind of model: no layer of this checkpoint has a "
+            f"name as {unexpected[0][:80]!r}.",
+            "Use a LoRA for Stable Diffusion 1.x.",
+        )
+    layers = {
+        place: _layer(name, place, roles, modules[place], alphas) for place, roles in found.items()
+    }
+    return LoraFile(layers, tuple(sorted(unexpected)))
+
+
+def _layer(
+    name: str,
+    place: Place,
+    roles: dict[Role, torch.Tensor],
+    module: nn.Module,
+    alphas: dict[Part, float],
+) -> Layer:
+    """The tensors of one place, if they fit its module."""
+    if "down" not in roles or "up" not in roles:
+        raise RenderFailed(f"The LoRA {name!r} is not whole: {place.module} has only one half.")
+    weight: Any = module.weight
+    convolution = isinstance(module, nn.Conv2d)
+    down, up, mid = (_shaped(roles.get(role), convolution) for role in ("down", "up", "mid"))
+    assert down is not None and up is not None
+    _check_shapes(name, place, weight, down, up, mid)
+    rank = down.shape[0]
+    alpha = float(roles["alpha"]) if "alpha" in roles else alphas.get(place.part, rank)
+
+    def here(tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.to(weight.device, weight.dtype, copy=True)
+
+    return Layer(here(down), here(up), None if mid is None else here(mid), alpha / rank)
+
+
+def _shaped(tensor: torch.Tensor | None, convolution: bool) -> torch.Tensor | None:
+    """A matrix as a 1x1 convolution, or the reverse, as the module is one or the other.
+
+    Stable Diffusion 1.x's `proj_in` is a convolution; some files hold it as a matrix.
+    """
+    if tensor is None:
+        return None
+    if convolution and tensor.ndim == 2:
+        return tensor[:, :, None, None]
+    if not convolution and tensor.ndim == 4 and tensor.shape[2:] == (1, 1):
+        return tensor[:, :, 0, 0]
+    return tensor
+
+
+def _check_shapes(
+    name: str,
+    place: Place,
+    weight: torch.Tensor,
+    down: torch.Tensor,
+    up: torch.Tensor,
+    mid: torch.Tensor | None,
+) -> None:
+    """down leads from the module's inputs to the rank, up from there to its outputs."""
+    inputs, outputs = weight.shape[1], weight.shape[0]
+    kernel = (down if mid is None else mid).shape[2:]
+    if (down.shape[1], up.shape[0]) != (inputs, outputs) or kernel != weight.shape[2:]:
+        raise RenderFailed(
+            f"The LoRA {name!r} is for a model of another size: its {place.module} leads from "
+            f"{down.shape[1]} to {up.shape[0]} values, this checkpoint's from {inputs} to "
+            f"{outputs}.",
+            "Use it with a checkpoint of the kind it was trained for, or take it out.",
+        )
+    if up.shape[1] != down.shape[0]:
+        raise RenderFailed(f"The LoRA {name!r} is damaged: {place.module} has two ranks.")
+
+
+def _peft_alphas(metadata: dict[str, str]) -> dict[Part, float]:
+    """alpha by part, which diffusers writes beside peft's names since 0.34, if it is one number.
+
+    https://github.com/huggingface/diffusers/pull/11324
+    """
+    try:
+        stored = json.loads(metadata["lora_adapter_metadata"])
+        parts: tuple[Part, ...] = ("unet", "text_encoder")
+        return {
+            part: float(stored[f"{part}.lora_alpha"])
+            for part in parts
+            if f"{part}.lora_alpha" in stored
+        }
+    except (KeyError, TypeError, ValueError):
+        return {}
+
+
+def _unexpected(name: str, keys: tuple[str, ...]) -> str:
+    named = ", ".join(key[:80] for key in keys[:_NAMED_KEYS])
+    more = f" and {len(keys) - _NAMED_KEYS} more" if len(keys) > _NAMED_KEYS else ""
+    return f"The LoRA {name!r} has parts that this checkpoint has no layer for: {named}{more}."

@@ -1,0 +1,50 @@
+"""LoRAs and embeddings for tests: random layers under the names that trainers write."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+Tensors = dict[str, torch.Tensor]
+RANK = 4
+
+
+def adapted_layers(model: Any) -> dict[str, nn.Module]:
+    """The layers that trainers adapt by default: those of attention and feed-forward blocks."""
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear | nn.Conv2d)
+        and any(mark in name for mark in ("attentions.", "self_attn.", "mlp."))
+    }
+
+
+def random_layer(module: Any, seed: int, size: float = 0.3) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two halves for one module; kernels lie in `down`."""
+    generator = torch.Generator().manual_seed(seed)
+    outputs, inputs, *kernel = module.weight.shape
+    down = torch.randn(RANK, inputs, *kernel, generator=generator) * size / inputs**0.5
+    up = torch.randn(outputs, RANK, *[1 for _ in kernel], generator=generator) * size
+    return down, up
+
+
+def kohya_lora(unet: Any, text_encoder: Any, seed: int = 0, alpha: float = 2.0) -> Tensors:
+    """Every attention and feed-forward layer, as sd-scripts names them."""
+    tensors: Tensors = {}
+    for prefix, model in (("lora_unet_", unet), ("lora_te_text_model_", text_encoder)):
+        for number, (name, module) in enumerate(adapted_layers(model).items()):
+            down, up = random_layer(module, seed * 1000 + number)
+            flat = prefix + name.removeprefix("text_model.").replace(".", "_")
+            tensors[f"{flat}.lora_down.weight"] = down
+            tensors[f"{flat}.lora_up.weight"] = up
+            tensors[f"{flat}.alpha"] = torch.tensor(alpha)
+    return tensors
+
+
+def write(path: Path, tensors: Tensors, metadata: dict[str, str] | None = None) -> Path:
+    """A safetensors file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata)
+    return path
