@@ -21,22 +21,13 @@ FIRST_NAME_OF = {name: name for name in FIRST_NAMES} | {
     alias: name for name in RecipeFields.model_fields for alias in _aliases(name)
 }
 
+# A flag without a value turns these on.
+SWITCHES = {"exact", "grid", "hires", "mask_invert", "shrink_to_fit"}
+
 # What a later version brings, aliases included: refused as "not yet", never as unknown.
 NOT_YET = {
-    "image": "image",
-    "init_image": "image",
-    "denoising_strength": "denoising_strength",
-    "strength": "denoising_strength",
-    "resize": "resize",
-    "mask": "mask",
-    "mask_blur": "mask_blur",
-    "mask_invert": "mask_invert",
-    "hires": "hires",
-    "hires_fix": "hires",
     "sweep": "sweep",
     "from": "from",
-    "shrink_to_fit": "shrink_to_fit",
-    "grid": "grid",
 }
 
 ALL_NAMES = (*FIRST_NAME_OF, *NOT_YET)

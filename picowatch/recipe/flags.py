@@ -85,7 +85,7 @@ def _put_flag(
         problems.add(key, _why_refused(flag.name, name))
     elif flag.raw:
         put(layer, name, _seed_list(written) if name == "seed" else written, problems)
-    elif name == "exact":
+    elif name in fields.SWITCHES:
         put(layer, name, Written(True, key, "", key), problems)
     else:
         problems.add(key, f"--{flag.name} has no value: write --{flag.name} and what it takes.")

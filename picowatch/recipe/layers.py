@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from picowatch.recipe import fields
+from picowatch.recipe.hires import PARTS, settle_hires
 from picowatch.recipe.places import Layer, Written
 from picowatch.recipe.plain import number
 from picowatch.recipe.problems import Problems, shown
@@ -44,7 +45,7 @@ def _twice(name: str, before: Written) -> str:
 
 
 def settled(layer: Layer, problems: Problems) -> Layer:
-    """The layer with `size` split into width and height, and the sampler's name taken apart.
+    """The layer with `size` split into width and height, sampler's name and hires taken apart.
 
     A sampler without schedule type takes "automatic" with it, so that a nearer layer's
     sampler is not paired with a farther layer's schedule type. Values that are wrong are left
@@ -53,6 +54,7 @@ def settled(layer: Layer, problems: Problems) -> Layer:
     result = dict(layer)
     _settle_size(result, problems)
     _settle_sampler(result, problems)
+    settle_hires(result, problems)
     return result
 
 
@@ -62,6 +64,8 @@ def merged(layers: Iterable[Layer]) -> Layer:
     for layer in layers:
         if isinstance(layer["seed"].value if "seed" in layer else None, tuple):
             result.pop("count", None)
+        if "hires" in layer:
+            result = {name: written for name, written in result.items() if name not in PARTS}
         result.update(layer)
     return result
 

@@ -10,6 +10,8 @@ _WHOLE = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 _DECIMAL = re.compile(r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+)([eE][-+][0-9]+)?")
 _MAX_DIGITS = 30
 _TRUE = {"true", "yes", "on"}
+# In quotes, or behind a flag, the words mean the same.
+TRUE_OR_FALSE = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
 def plain_value(text: str) -> object:

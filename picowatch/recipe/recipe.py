@@ -9,20 +9,24 @@ from typing import Self
 from pydantic import Field, PrivateAttr
 from pydantic.json_schema import SkipJsonSchema
 
+from picowatch.recipe.hires import final_side
 from picowatch.recipe.installed import BAKED
 from picowatch.recipe.known import Known, KnownCheckpoint
 from picowatch.recipe.places import Layer, Source, Spot
 from picowatch.recipe.problems import Problems, RecipeInvalid
 from picowatch.recipe.prompts import PromptFailed, Prompts
 from picowatch.recipe.recipe_fields import MAX_SEED, RANDOM, RecipeFields
-from picowatch.recipe.request import EmbeddingUse, ImageRequest, LoraUse
+from picowatch.recipe.request import EmbeddingUse, Hires, ImageRequest, LoraUse, Mask, StartImage
 
 # The sha256 of a file that a recipe names. Kinds: "checkpoint", "vae", "lora", "embedding",
 # "image" and "mask"; whatever it raises goes through to the caller.
 HashOf = Callable[[str, str], str]
 
 # Fields that came after the first ledgers: where they hold their default, digests are as before.
-_LATER = {"loras"}
+_LATER = {
+    *("loras", "image", "denoising_strength", "resize", "mask", "mask_blur", "mask_invert"),
+    *("hires", "shrink_to_fit", "grid"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,12 @@ class Recipe(RecipeFields):
         return f"{self.width}x{self.height}"
 
     @property
+    def final_size(self) -> tuple[int, int]:
+        """Width and height of the pictures: larger than the size with hires."""
+        scale = self.hires.scale if self.hires else 1
+        return final_side(self.width or 0, scale), final_side(self.height or 0, scale)
+
+    @property
     def wants_random_seed(self) -> bool:
         """Whether a seed has to be drawn before its images can be made."""
         return self.seed == RANDOM
@@ -92,7 +102,7 @@ class Recipe(RecipeFields):
             "checkpoint_hash": hash_of("checkpoint", self.checkpoint),
             "vae_hash": self._vae_hash(hash_of),
         }
-        named = self._prompts().named()
+        named = [*self._prompts().named(), *self._pictures()]
         if named:
             values["hashes"] = {f"{kind}/{name}": hash_of(kind, name) for kind, name in named}
         text = json.dumps(values, sort_keys=True, separators=(",", ":"))
@@ -109,6 +119,10 @@ class Recipe(RecipeFields):
 
     def _prompts(self) -> Prompts:
         return Prompts(self.prompt, self.negative_prompt, self.loras, self._context.known)
+
+    def _pictures(self) -> list[tuple[str, str]]:
+        paths = [("image", self.image), ("mask", self.mask)]
+        return [(kind, path) for kind, path in paths if path]
 
     @classmethod
     def _default(cls, name: str) -> object:
@@ -132,7 +146,6 @@ class Recipe(RecipeFields):
             drawn = prompts.drawn(seed)
         except PromptFailed as error:
             raise self.problem_at(error.field, str(error)) from None
-        negative_prompt = self.negative_prompt
         return ImageRequest(
             prompt=drawn.prompt,
             negative_prompt=drawn.negative_prompt,
@@ -151,11 +164,28 @@ class Recipe(RecipeFields):
             exact=self.exact,
             loras=tuple(LoraUse(n, hash_of("lora", n), weight) for n, weight in drawn.loras),
             embeddings=tuple(EmbeddingUse(n, hash_of("embedding", n)) for n in drawn.embeddings),
-            unexpanded_prompt="" if drawn.prompt == self.prompt else self.prompt,
-            unexpanded_negative_prompt=""
-            if drawn.negative_prompt == negative_prompt
-            else negative_prompt,
+            start_image=self._start_image(hash_of),
+            mask=self._mask(hash_of),
+            hires=Hires(**self.hires.model_dump()) if self.hires else None,
+            shrink_to_fit=self.shrink_to_fit,
+            unexpanded_prompt=_unless(drawn.prompt, self.prompt),
+            unexpanded_negative_prompt=_unless(drawn.negative_prompt, self.negative_prompt),
         )
+
+    def _start_image(self, hash_of: HashOf) -> StartImage | None:
+        if not self.image:
+            return None
+        hash_ = hash_of("image", self.image)
+        return StartImage(self.image, hash_, self.denoising_strength, self.resize)
+
+    def _mask(self, hash_of: HashOf) -> Mask | None:
+        if not self.mask:
+            return None
+        return Mask(self.mask, hash_of("mask", self.mask), self.mask_blur, self.mask_invert)
+
+
+def _unless(expanded: str, unexpanded: str) -> str:
+    return "" if expanded == unexpanded else unexpanded
 
 
 def no_hash(kind: str, name: str) -> str:

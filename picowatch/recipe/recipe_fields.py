@@ -26,6 +26,23 @@ Loras = Annotated[
         }
     ),
 ]
+
+
+class HiresFields(BaseModel):
+    """What the mapping `hires` can say; `upscaler` is one of hires.UPSCALERS."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    scale: float = Field(default=2.0, ge=1, le=4, allow_inf_nan=False)
+    steps: int = Field(default=0, ge=0, le=150)
+    denoising_strength: float = Field(default=0.7, ge=0, le=1, allow_inf_nan=False)
+    upscaler: str = "Latent"
+
+
+HiresOrNone = Annotated[
+    HiresFields | None,
+    WithJsonSchema({"anyOf": [HiresFields.model_json_schema(), {"type": "boolean"}]}),
+]
 ScheduleType = Literal["automatic", "karras", "exponential", "beta", "uniform", "sgm_uniform"]
 
 
@@ -113,6 +130,46 @@ class RecipeFields(BaseModel):
         default=1, ge=1, le=1000, description="How many images; image i uses seed+i."
     )
     clip_skip: int = Field(default=1, ge=1, le=4, description="A1111's number; 1 skips nothing.")
+    image: str = Field(
+        default="",
+        description="Start image (img2img): a path beside the recipe, or under inbox/ or outbox/.",
+        json_schema_extra=_also("init_image", default="none"),
+    )
+    denoising_strength: float = Field(
+        default=0.75,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="How far to go away from the start image; without one, from the first pass "
+        "of hires.",
+        json_schema_extra=_also("strength"),
+    )
+    resize: Literal["crop", "fit", "stretch"] = Field(
+        default="crop", description="How the start image is brought to the size."
+    )
+    mask: str = Field(
+        default="",
+        description="What of the start image is redrawn: white is. A path like that of image.",
+        json_schema_extra=_also(default="none"),
+    )
+    mask_blur: int = Field(default=4, ge=0, le=64, description="Pixels the mask's edge is soft.")
+    mask_invert: bool = Field(default=False, description="true: black is redrawn.")
+    hires: HiresOrNone = Field(
+        default=None,
+        description="A second, larger pass. scale 1 to 4 (2); steps 0 to 150 (0: as many as the "
+        "first pass); denoising_strength 0 to 1 (0.7); upscaler Latent, Latent (nearest), Latent "
+        "(nearest-exact), Latent (bicubic), Latent (antialiased), Lanczos or Nearest (Latent).",
+        json_schema_extra=_also(
+            "hires_fix",
+            default="off",
+            takes="`{scale, steps, denoising_strength, upscaler}`, each optional, or true",
+        ),
+    )
+    grid: bool = Field(default=False, description="true: also one contact sheet of the images.")
+    shrink_to_fit: bool = Field(
+        default=False,
+        description="true: out of memory may shrink size and steps, which is recorded.",
+    )
     exact: bool = Field(
         default=False,
         description="true: the same pixels always, at the price of speed (batch 1, eager, "

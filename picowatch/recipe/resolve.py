@@ -7,16 +7,17 @@ from typing import Literal
 from pydantic import ValidationError
 
 from picowatch.recipe.decoding import FORBIDDEN, invisible
+from picowatch.recipe.hires import MAX_SIDE, PARTS, PREFIX, find_upscaler
 from picowatch.recipe.installed import BAKED, NotInstalled, find_checkpoint, find_vae
 from picowatch.recipe.known import Known, KnownCheckpoint
 from picowatch.recipe.layers import merged, settled, text_of
 from picowatch.recipe.loras import read_loras
 from picowatch.recipe.places import Layer, Spot, Written
-from picowatch.recipe.plain import number
+from picowatch.recipe.plain import TRUE_OR_FALSE, number
 from picowatch.recipe.problems import Problems
 from picowatch.recipe.prompts import mistakes_in
 from picowatch.recipe.recipe import Context, Recipe
-from picowatch.recipe.recipe_fields import MAX_SEED, RANDOM, Loras
+from picowatch.recipe.recipe_fields import MAX_SEED, RANDOM, HiresFields, Loras
 from picowatch.recipe.samplers import (
     AUTOMATIC,
     DEFAULT_SAMPLER,
@@ -25,10 +26,15 @@ from picowatch.recipe.samplers import (
     find_sampler,
     sampler_named,
 )
+from picowatch.recipe.start_image import read_path, refuse_idle
 from picowatch.recipe.wording import not_multiple_of_8, wrong_value
 
-_NUMBERS = ("steps", "cfg_scale", "width", "height", "count", "clip_skip", "priority")
-_TRUE_OR_FALSE = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+_NUMBERS = (
+    *("steps", "cfg_scale", "width", "height", "count", "clip_skip", "priority"),
+    *("denoising_strength", "mask_blur"),
+    *("hires.scale", "hires.steps", "hires.denoising_strength"),
+)
+_SWITCHES = ("exact", "mask_invert", "grid", "shrink_to_fit")
 _ONE_SEED = f"a whole number from 0 to {MAX_SEED}"
 _RANDOM_WORDS = {"random", "-1", "\N{MINUS SIGN}1"}
 
@@ -51,15 +57,16 @@ def resolve(
     common = [settled(layer, problems) for layer in layers]
     recipes = []
     for place, entry in enumerate(entries):
-        layer = merged([*common, settled(entry.layer, problems)])
-        recipe = _recipe(layer, entry.spot, place, known, problems)
+        own = settled(entry.layer, problems)
+        recipe = _recipe(merged([*common, own]), own, entry.spot, place, known, problems)
         recipes += [recipe] if recipe else []
     return recipes
 
 
 def _recipe(
-    layer: Layer, spot: Spot, place: int, known: Known, problems: Problems
+    layer: Layer, own: Layer, spot: Spot, place: int, known: Known, problems: Problems
 ) -> Recipe | None:
+    """The recipe of a merged layer; `own` is what the entry itself says."""
     loras = read_loras(layer["loras"], known, problems) if "loras" in layer else ()
     _check_prompts(layer, spot, loras, known, problems)
     _read_numbers(layer)
@@ -67,21 +74,66 @@ def _recipe(
     checkpoint = _checkpoint(layer, spot, known, problems)
     native = checkpoint.native_size
     values: dict[str, object] = {"prompt": "", "width": native, "height": native}
-    values |= {name: written.value for name, written in layer.items()}
+    values |= {name: w.value for name, w in layer.items() if name not in PARTS}
     values |= _sampling(layer, problems)
     values["loras"] = loras
+    values |= _pictures(layer, own, problems)
     values |= {"checkpoint": checkpoint.name, "vae": _vae(layer, known, problems)}
     values |= {"place": place, "line": spot.line}
     try:
-        return Recipe.model_validate(values).read_in(Context(known, layer, spot))
+        recipe = Recipe.model_validate(values).read_in(Context(known, layer, spot))
     except ValidationError as error:
         _report(error, layer, problems)
         return None
+    _check_final_size(recipe, layer, problems)
+    return recipe
 
 
-def _report(error: ValidationError, layer: Layer, problems: Problems) -> None:
+def _pictures(layer: Layer, own: Layer, problems: Problems) -> dict[str, object]:
+    """Start image, mask and hires. What says nothing without them gets its default."""
+    image, mask = (read_path(field, layer, problems) for field in ("image", "mask"))
+    hires = bool(layer["hires"].value) if "hires" in layer else False
+    refuse_idle(own, {"image": bool(image), "mask": bool(mask), "hires": hires}, problems)
+    values: dict[str, object] = {"image": image, "mask": mask if image else ""}
+    values["hires"] = _hires(layer, not image, problems) if hires else None
+    idle = [] if image else ["denoising_strength", "resize"]
+    idle += [] if image and mask else ["mask_blur", "mask_invert"]
+    return values | {name: Recipe.model_fields[name].default for name in idle}
+
+
+def _hires(layer: Layer, takes_strength: bool, problems: Problems) -> HiresFields | None:
+    parts = {name.removeprefix(PREFIX): layer[name] for name in PARTS if name in layer}
+    if takes_strength and "denoising_strength" in layer:
+        parts.setdefault("denoising_strength", layer["denoising_strength"])
+    values = {name: written.value for name, written in parts.items()}
+    upscaler = parts.get("upscaler")
+    if upscaler and isinstance(upscaler.value, str):
+        try:
+            values["upscaler"] = find_upscaler(upscaler.value)
+        except ValueError as error:
+            problems.add(upscaler.place, str(error))
+    try:
+        return HiresFields.model_validate(values)
+    except ValidationError as error:
+        named = {f"{PREFIX}{name}": written for name, written in parts.items()}
+        _report(error, named, problems, PREFIX)
+        return None
+
+
+def _check_final_size(recipe: Recipe, layer: Layer, problems: Problems) -> None:
+    width, height = recipe.final_size
+    if recipe.hires and max(width, height) > MAX_SIDE:
+        written = layer.get(f"{PREFIX}scale", layer["hires"])
+        problems.add(
+            written.place,
+            f"hires makes {width}x{height} of {recipe.size}; {MAX_SIDE} pixels a side are the "
+            "most. Take a smaller scale or size.",
+        )
+
+
+def _report(error: ValidationError, layer: Layer, problems: Problems, prefix: str = "") -> None:
     for mistake in error.errors(include_url=False, include_context=False):
-        field = str(mistake["loc"][0])
+        field = f"{prefix}{mistake['loc'][0]}"
         written = layer[field]
         message = wrong_value(field, written)
         if mistake["type"] == "multiple_of" and isinstance(written.value, int):
@@ -130,14 +182,14 @@ def _inside(written: Written, snippet: str, earlier: int) -> Spot:
 
 def _read_numbers(layer: Layer) -> None:
     """Numbers, true and false in quotes or behind flags mean the same as without."""
-    for field in (*_NUMBERS, "exact"):
+    for field in (*_NUMBERS, *_SWITCHES):
         written = layer.get(field)
         if written is None or not isinstance(written.value, str):
             continue
         text = written.value.strip()
         value: object = number(text)
-        if field == "exact":
-            value = _TRUE_OR_FALSE.get(text.casefold())
+        if field in _SWITCHES:
+            value = TRUE_OR_FALSE.get(text.casefold())
         if value is not None:
             layer[field] = replace(written, value=value)
 

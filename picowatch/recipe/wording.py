@@ -7,16 +7,21 @@ from typing import Any
 
 from picowatch.recipe.places import Misread, Written
 from picowatch.recipe.problems import shown
-from picowatch.recipe.recipe_fields import MAX_SEED, RecipeFields
+from picowatch.recipe.recipe_fields import MAX_SEED, HiresFields, RecipeFields
+from picowatch.recipe.suggestions import listed
 from picowatch.recipe.yaml_errors import quoted
 
 TEXT = "text"
-_IN_WORDS = {"loras": "a mapping like {name: 0.8}, or a list of names"}
+_IN_WORDS = {
+    "loras": "a mapping like {name: 0.8}, or a list of names",
+    "hires": "true, false, or a mapping like {scale: 2, steps: 12}",
+}
 
 
 def wrong_value(field: str, written: Written, wanted: str | None = None) -> str:
     """Why this value does not do for this field; `wanted` where it is not the field's own."""
     wanted = wanted or wanted_for(field)
+    field = field.replace(".", " ")
     if written.value is None:
         return _no_value(field, written, wanted)
     understood = _understood(written, wanted)
@@ -55,6 +60,8 @@ def wanted_for(field: str) -> str:
     schema = _properties()[field]
     schema = schema.get("anyOf", [schema])[0]
     kind = {"integer": "a whole number", "number": "a number", "boolean": "true or false"}
+    if "enum" in schema:
+        return listed(schema["enum"], "or")
     words = kind.get(schema.get("type", ""), TEXT)
     if "minimum" in schema and "maximum" in schema:
         words += f" from {schema['minimum']:g} to {schema['maximum']:g}"
@@ -64,7 +71,8 @@ def wanted_for(field: str) -> str:
 @cache
 def _properties() -> dict[str, Any]:
     properties: dict[str, Any] = RecipeFields.model_json_schema()["properties"]
-    return properties
+    parts: dict[str, Any] = HiresFields.model_json_schema()["properties"]
+    return properties | {f"hires.{name}": part for name, part in parts.items()}
 
 
 def _understood(written: Written, wanted: str) -> str:

@@ -95,15 +95,15 @@ def test_two_hyphens_that_begin_no_word_are_part_of_the_prompt() -> None:
         ("a --w 512", 3, "--w: kohya's width; write --width"),
         ("a --h 512", 3, "--h: kohya's height; write --height"),
         ("a --l 7", 3, "--l: kohya's cfg_scale; write --cfg_scale"),
-        ("a --t 0.6", 3, "--t: kohya's denoising_strength; not supported yet"),
+        ("a --t 0.6", 3, "--t: kohya's denoising_strength; write --denoising_strength"),
         ("a --stesp 30", 3, "unknown flag '--stesp'. Did you mean '--steps'?"),
         ("a --xyz", 3, "unknown flag '--xyz'."),
         ("a --scheduler karras", 3, "--scheduler: stable-diffusion.cpp's schedule type; write "
          "--schedule_type"),
         (
-            "a --hires 2",
+            "a --sweep 2",
             3,
-            "--hires is not supported yet. Take it out to make the picture without it.",
+            "--sweep is not supported yet. Take it out to make the picture without it.",
         ),
         ("a --seed 1 --seed 2", 12, "'seed' is given twice: already on line 1. Keep one."),
         ("a --prompt b", 3, "'prompt' is given twice: already on line 1. Keep one."),

@@ -1,0 +1,68 @@
+"""The fields `image` and `mask`: paths that stay within the folders, and what needs them."""
+
+import re
+
+from picowatch.recipe.decoding import FORBIDDEN, invisible
+from picowatch.recipe.layers import text_of
+from picowatch.recipe.places import Layer
+from picowatch.recipe.problems import Problems, shown
+
+_NONE = {"", "none"}
+MAX_PATH = 500
+
+# What says nothing without another field.
+_NEEDS = {
+    "resize": ("image",),
+    "mask": ("image",),
+    "mask_blur": ("mask",),
+    "mask_invert": ("mask",),
+    "denoising_strength": ("image", "hires"),
+}
+
+
+def read_path(field: str, layer: Layer, problems: Problems) -> str:
+    """The picture's path as the recipe names it, or "" for none."""
+    text = text_of(field, layer, problems)
+    if text is None or text.strip().casefold() in _NONE:
+        return ""
+    path = text.strip().removeprefix("./")
+    why = _why_not(path)
+    if why:
+        problems.add(layer[field].place, f"{field} {why}")
+        return ""
+    return path
+
+
+def _why_not(path: str) -> str | None:
+    hidden = FORBIDDEN.search(path) or re.search(r"[\t\n]", path)
+    if hidden:
+        return f"holds {invisible(hidden[0])}. Take it out."
+    if re.match(r"(?i)[a-z][a-z0-9+.-]+://", path):
+        return "is an address, and picowatch never downloads. Save the picture beside the recipe."
+    if "\\" in path:
+        return "holds a backslash. Write folders with /, like photos/corgi.png."
+    if path.startswith(("/", "~")) or re.match("[A-Za-z]:", path) or ".." in path.split("/"):
+        return (
+            f"must stay within the folders, and '{shown(path)}' leads out of them. Put the picture "
+            "beside the recipe, or name one under inbox/ or outbox/."
+        )
+    if len(path) > MAX_PATH:
+        return f"is longer than {MAX_PATH} letters."
+    return None
+
+
+def refuse_idle(own: Layer, there: dict[str, bool], problems: Problems) -> None:
+    """Fields that an entry itself gives although what they need is not `there`.
+
+    In a `_defaults.yaml` they may wait for recipes that use them.
+    """
+    for field, needs in _NEEDS.items():
+        written = own.get(field)
+        if written is None or any(there[need] for need in needs):
+            continue
+        if isinstance(written.value, str) and written.value.strip().casefold() in _NONE:
+            continue
+        problems.add(
+            written.key or written.spot,
+            f"{field} changes nothing without {' or '.join(needs)}. Add it, or take {field} out.",
+        )

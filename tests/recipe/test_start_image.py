@@ -1,0 +1,128 @@
+"""Start images and masks: paths that stay within the folders, and what goes with them."""
+
+import pytest
+
+from picowatch.recipe import RecipeInvalid, error_text
+from picowatch.recipe.request import Mask, StartImage
+from tests.recipe.reading import hash_of, messages, read_one
+
+
+def test_a_request_holds_the_start_image_and_how_to_use_it() -> None:
+    """Path as written, hash of its bytes."""
+    recipe = read_one(
+        "prompt: a\nseed: 1\ninit_image: photos/corgi.png\nstrength: 0.5\nresize: fit\n"
+        "mask: mask.png\nmask_blur: 8\nmask_invert: true\n"
+    )
+    (request,) = recipe.image_requests(hash_of)
+    assert request.start_image == StartImage("photos/corgi.png", "1" * 64, 0.5, "fit")
+    assert request.mask == Mask("mask.png", "2" * 64, 8, True)
+
+
+def test_without_a_start_image_there_is_none() -> None:
+    """An entry that says `none` sets a folder's start image aside."""
+    defaults = {"_defaults.yaml": "image: a.png\nmask: b.png\nstrength: 0.3\nresize: fit\n"}
+    (request,) = read_one("prompt: a\nseed: 1\nimage: none", defaults=defaults).image_requests(
+        hash_of
+    )
+    assert request.start_image is None
+    assert request.mask is None
+    assert request == read_one("prompt: a\nseed: 1").image_requests(hash_of)[0]
+
+
+def test_flags_name_pictures_too() -> None:
+    """As in YAML."""
+    recipe = read_one("a --image a b.png --strength 0.4 --mask m.png --mask_invert", "a.txt")
+    assert (recipe.image, recipe.denoising_strength) == ("a b.png", 0.4)
+    assert (recipe.mask, recipe.mask_invert) == ("m.png", True)
+
+
+def test_another_picture_is_another_entry() -> None:
+    """Its hash is part of what was asked for, and so is its path."""
+    recipe = read_one("prompt: a\nimage: a.png\nmask: b.png")
+    digests = {
+        recipe.digest(hash_of),
+        recipe.digest(lambda kind, name: "x" if kind == "image" else hash_of(kind, name)),
+        recipe.digest(lambda kind, name: "x" if kind == "mask" else hash_of(kind, name)),
+        read_one("prompt: a\nimage: a.png").digest(hash_of),
+        read_one("prompt: a").digest(hash_of),
+    }
+    assert len(digests) == 5
+
+
+OUT = (
+    "must stay within the folders, and '{}' leads out of them. Put the picture beside the "
+    "recipe, or name one under inbox/ or outbox/."
+)
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("/etc/passwd", OUT.format("/etc/passwd")),
+        ("../a.png", OUT.format("../a.png")),
+        ("photos/../../a.png", OUT.format("photos/../../a.png")),
+        ("~/a.png", OUT.format("~/a.png")),
+        ("C:/a.png", OUT.format("C:/a.png")),
+        (r"photos\a.png", "holds a backslash. Write folders with /, like photos/corgi.png."),
+        (
+            "https://example.com/a.png",
+            "is an address, and picowatch never downloads. Save the picture beside the recipe.",
+        ),
+        ('"a\\tb.png"', "holds the invisible character U+0009. Take it out."),
+        ("a" * 501 + ".png", "is longer than 500 letters."),
+    ],
+)
+@pytest.mark.parametrize("field", ["image", "mask"])
+def test_paths_that_lead_elsewhere_are_refused(field: str, path: str, message: str) -> None:
+    """A recipe may come from anywhere."""
+    other = "image: a.png\n" if field == "mask" else ""
+    assert messages(f"prompt: a\n{other}{field}: {path}") == [f"{field} {message}"]
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        (
+            "strength: 0.5",
+            "denoising_strength changes nothing without image or hires. Add it, or take "
+            "denoising_strength out.",
+        ),
+        ("mask: a.png", "mask changes nothing without image. Add it, or take mask out."),
+        (
+            "image: a.png\nmask_blur: 3",
+            "mask_blur changes nothing without mask. Add it, or take mask_blur out.",
+        ),
+        (
+            "image: a.png\nstrength: 1.5",
+            "denoising_strength must be a number from 0 to 1, not 1.5.",
+        ),
+        ("image: a.png\nresize: pad", "resize must be crop, fit or stretch, not 'pad'."),
+        (
+            "image: a.png\nmask: b.png\nmask_blur: 65",
+            "mask_blur must be a whole number from 0 to 64, not 65.",
+        ),
+        ("image: 3", "image must be text, but YAML reads 3 as a number. For text, put it in "
+         "quotes: image: '3'"),
+    ],
+)  # fmt: skip
+def test_what_does_not_go_together_is_told(written: str, message: str) -> None:
+    """What changes nothing is a mistake, not a silent wish."""
+    assert messages(f"prompt: a\n{written}") == [message]
+
+
+def test_a_folder_may_say_how_start_images_are_used() -> None:
+    """For the recipes in it that have one."""
+    defaults = {"_defaults.yaml": "denoising_strength: 0.3\nmask_blur: 0\n"}
+    assert read_one("prompt: a", defaults=defaults).denoising_strength == 0.75
+    with_image = read_one("prompt: a\nimage: b.png", defaults=defaults)
+    assert with_image.denoising_strength == 0.3
+
+
+def test_whoever_finds_a_picture_missing_can_say_where_it_is_named() -> None:
+    """Recipes look at no disk."""
+    recipe = read_one("prompt: a\nimage:  corgi.png\n")
+    invalid = recipe.problem_at("image", "there is no corgi.png.")
+    assert isinstance(invalid, RecipeInvalid)
+    assert "line 2, column 9\n\n    2 | image:  corgi.png\n" in error_text(invalid)
+    (elsewhere,) = recipe.problem_at("mask", "x").problems
+    assert (elsewhere.line, elsewhere.column) == (1, 1)
