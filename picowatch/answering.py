@@ -23,6 +23,7 @@ from picowatch.recipe import HashOf, Recipe, RecipeInvalid, error_text, one_line
 from picowatch.recipe.known import Known
 from picowatch.save import Save, Stamp
 from picowatch.settings import Settings
+from picowatch.sheets import make_due_sheets, sheet_of
 
 log = logging.getLogger("picowatch")
 
@@ -80,14 +81,19 @@ class Answers:
         for say in tell:
             say()
 
+    def tidy_up(self) -> None:
+        """Delete what was kept for images that wait no more."""
+        self._start_images.forget_all_but(self._ledger.start_images_needed())
+
     def finished(self, recipe: str) -> None:
         """An image of this recipe is done or failed: its error file, and `when_done`."""
         failures = self._ledger.failures(recipe)
         if failures:
             self._outbox.write_error(recipe, _failure_text(recipe, failures))
             self.errors.append(f"{recipe}: {failures[-1][1]}")
-            return
-        self._retire(recipe)
+        make_due_sheets(recipe, self._ledger, self._outbox)
+        if not failures:
+            self._retire(recipe)
 
     # -- evidence
 
@@ -124,32 +130,35 @@ class Answers:
                 self._inbox.defaults(seen.path),
                 self._settings.max_images_per_save,
             )
-            hash_of = self._hashes_for(seen.path)
-            entries = [_entry(recipe, hash_of) for recipe in recipes]
+            entries = [_entry(recipe, self._hashes_for(seen.path, recipe)) for recipe in recipes]
+            result = self._ledger.accept(
+                save,
+                entries,
+                batch_key=lambda request: repr(batch_key(request)),
+                draw_seed=partial(secrets.randbelow, SEEDS),
+                picture_exists=self._outbox.exists,
+            )
         except RecipeInvalid as error:
             return self._reject(save, error_text(error), one_line(error))
-        except (ModelRefused, FileUnreadable, PictureUnreadable) as error:
+        except (ModelRefused, FileUnreadable) as error:
             return self._reject_words(save, str(error))
-        result = self._ledger.accept(
-            save,
-            entries,
-            batch_key=lambda request: repr(batch_key(request)),
-            draw_seed=partial(secrets.randbelow, SEEDS),
-            picture_exists=self._outbox.exists,
-        )
         return partial(self._tell_accepted, seen.path, result)
 
-    def _hashes_for(self, recipe: str) -> HashOf:
+    def _hashes_for(self, path: str, recipe: Recipe) -> HashOf:
         """Gives the hash of anything the recipe names; its pictures are copied and kept.
 
-        Each is looked up once: models in a round of answers, pictures in a recipe.
+        Each is looked up once: models in a round of answers, pictures in an entry. A picture
+        that cannot be used is a problem at the place where it is named.
         """
         pictures: dict[str, str] = {}
 
         def hash_of(kind: str, name: str) -> str:
             if kind in PICTURES:
                 if name not in pictures:
-                    pictures[name] = self._start_images.keep(recipe, name)
+                    try:
+                        pictures[name] = self._start_images.keep(path, name)
+                    except PictureUnreadable as error:
+                        raise recipe.problem_at(kind, str(error)) from error
                 return pictures[name]
             key = cast(Kind, kind), name
             if key not in self._hashes:
@@ -216,6 +225,7 @@ class Answers:
             log.info("%s: saved, nothing new to make; its newest picture is %s", path, newest)
             self._outbox.show_as_latest(newest)
         if not result.queued:
+            make_due_sheets(path, self._ledger, self._outbox)
             self._retire(path)
 
     # -- when_done
@@ -247,6 +257,7 @@ def _entry(recipe: Recipe, hash_of: HashOf) -> AskedEntry:
         priority=recipe.priority,
         random=recipe.wants_random_seed,
         requests=partial(recipe.image_requests, hash_of),
+        sheet=sheet_of(recipe),
     )
 
 

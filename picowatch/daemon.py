@@ -152,6 +152,8 @@ class Daemon:
             else:
                 log.info("%s: seed %s goes on", image.recipe, image.request.seed)
                 self._ledger.retry_after_daemon_death(image.id)
+        self._answers.tidy_up()
+        self._finished.extend(self._ledger.recipes_with_sheets_due())
         enlisted = self._outbox.enlisted()
         for image in self._ledger.unlisted():
             if image.file in enlisted:

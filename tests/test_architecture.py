@@ -14,7 +14,7 @@ LAYERS: list[set[str]] = [
     {"save", "settings", "recipe", "pictures"},
     {"metadata", "catalog"},
     {"inbox", "ledger", "outbox", "engine"},
-    {"publishing", "console"},
+    {"publishing", "console", "sheets"},
     {"answering", "worker"},
     {"daemon"},
     {"commands"},

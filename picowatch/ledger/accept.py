@@ -105,8 +105,9 @@ class _Accepting:
     def add(self, key: Key, place: int, entry: AskedEntry) -> None:
         """A new entry, with its images."""
         entry_id = self.sql.execute(
-            "INSERT INTO entries (recipe, digest, occurrence, priority) VALUES (?, ?, ?, ?)",
-            (self.save.path, *key, entry.priority),
+            """INSERT INTO entries (recipe, digest, occurrence, priority, sheet)
+               VALUES (?, ?, ?, ?, ?)""",
+            (self.save.path, *key, entry.priority, entry.sheet),
         ).lastrowid
         assert entry_id is not None
         self._ask(entry_id, place, entry)
@@ -115,7 +116,7 @@ class _Accepting:
         """An entry that is asked for again; `anew` draws its random seed once more."""
         self.sql.execute("UPDATE entries SET priority = ? WHERE id = ?", (entry.priority, entry_id))
         for image in self._images_of(entry_id):
-            self._keep_image(image, place, entry)
+            self._keep_image(entry_id, image, place, entry)
         if anew:
             self._forget_finished(entry_id)
             self._ask(entry_id, place, entry)
@@ -124,11 +125,11 @@ class _Accepting:
     def _images_of(self, entry_id: int) -> list[sqlite3.Row]:
         return self.sql.execute(
             """SELECT images.* FROM images JOIN asks ON asks.image = images.id
-               WHERE asks.entry = ? ORDER BY position""",
+               WHERE asks.entry = ? ORDER BY asks.position""",
             (entry_id,),
         ).fetchall()
 
-    def _keep_image(self, image: sqlite3.Row, place: int, entry: AskedEntry) -> None:
+    def _keep_image(self, entry_id: int, image: sqlite3.Row, place: int, entry: AskedEntry) -> None:
         state = image["state"]
         if state == "queued" and image["priority"] != entry.priority:
             self.sql.execute(
@@ -139,6 +140,7 @@ class _Accepting:
         )
         if again:
             self._queue_again(image["id"], place, image["position"], entry.priority)
+            self._want_sheet_again(entry_id)
         else:
             self._count_kept(image)
 
@@ -149,11 +151,23 @@ class _Accepting:
                AND image IN (SELECT id FROM images WHERE state = 'done')""",
             (entry_id,),
         )
+        self._want_sheet_again(entry_id)
+
+    def _want_sheet_again(self, entry_id: int) -> None:
+        self.sql.execute(
+            "UPDATE entries SET sheet_file = NULL, sheet_made = 0 WHERE id = ?", (entry_id,)
+        )
 
     def _ask(self, entry_id: int, place: int, entry: AskedEntry) -> None:
+        first = self.sql.execute(
+            "SELECT coalesce(max(position) + 1, 0) FROM asks WHERE entry = ?", (entry_id,)
+        ).fetchone()[0]
         for position, request in enumerate(self._drawn(entry)):
             image_id = self._image_for(request, place, position, entry.priority)
-            self.sql.execute("INSERT OR IGNORE INTO asks VALUES (?, ?)", (entry_id, image_id))
+            self.sql.execute(
+                "INSERT INTO asks (entry, position, image) VALUES (?, ?, ?)",
+                (entry_id, first + position, image_id),
+            )
 
     def _drawn(self, entry: AskedEntry) -> Sequence[ImageRequest]:
         """The entry's requests; a random draw that this recipe already has is drawn again."""

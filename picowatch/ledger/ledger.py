@@ -4,6 +4,7 @@ Each change of state is guarded by the old state, so that a step that runs twice
 the second time. `accept.py` holds what a save means.
 """
 
+import json
 import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -15,6 +16,7 @@ from picowatch.ledger.rows import (
     Acceptance,
     AskedEntry,
     Counts,
+    DueSheet,
     FileNames,
     QueuedImage,
 )
@@ -140,7 +142,22 @@ class Ledger:
         return QueuedImage.of(row)
 
     def _reserve(self, sql: sqlite3.Connection, image: QueuedImage, names: FileNames) -> str:
-        folder = names.folder(image.recipe)
+        return self._number(
+            sql,
+            names,
+            image.recipe,
+            lambda number: names.file(image.recipe, number, image.request),
+        )
+
+    def _number(
+        self,
+        sql: sqlite3.Connection,
+        names: FileNames,
+        recipe: str,
+        file_for: Callable[[int], str | None],
+    ) -> str:
+        """The next free file of a recipe's folder; its number is never given again."""
+        folder = names.folder(recipe)
         row = sql.execute(
             "SELECT last FROM numbers WHERE folder = ?", (folder.casefold(),)
         ).fetchone()
@@ -148,7 +165,7 @@ class Ledger:
         file = None
         while file is None:
             number += 1
-            file = names.file(image.recipe, number, image.request)
+            file = file_for(number)
         sql.execute(
             "INSERT OR REPLACE INTO numbers (folder, last) VALUES (?, ?)",
             (folder.casefold(), number),
@@ -193,6 +210,51 @@ class Ledger:
                AND NOT EXISTS (SELECT 1 FROM asks WHERE asks.image = images.id)""",
             (image,),
         )
+
+    # -- contact sheets
+
+    def recipes_with_sheets_due(self) -> list[str]:
+        """Recipes of which a crash may have left a contact sheet unmade."""
+        with self.transaction() as sql:
+            rows = sql.execute(
+                "SELECT DISTINCT recipe FROM entries WHERE sheet IS NOT NULL AND sheet_made = 0"
+            )
+            return [row["recipe"] for row in rows]
+
+    def sheets_due(self, recipe: str) -> list[DueSheet]:
+        """The recipe's entries whose images have all ended, some well, and that want a sheet."""
+        with self.transaction() as sql:
+            entries = sql.execute(
+                """SELECT * FROM entries WHERE recipe = ? AND sheet IS NOT NULL
+                   AND sheet_made = 0 ORDER BY id""",
+                (recipe,),
+            ).fetchall()
+            due = []
+            for entry in entries:
+                images = sql.execute(
+                    """SELECT request, state, file FROM images
+                       JOIN asks ON asks.image = images.id
+                       WHERE asks.entry = ? ORDER BY asks.position""",
+                    (entry["id"],),
+                ).fetchall()
+                states = {image["state"] for image in images}
+                if "done" in states and not states & {"queued", "running"}:
+                    due.append(_due_sheet(entry, images))
+            return due
+
+    def reserve_sheet(self, sheet: DueSheet, recipe: str, names: FileNames) -> str:
+        """The place of a contact sheet; the same again if a crash came between."""
+        if sheet.file is not None:
+            return sheet.file
+        with self.transaction() as sql:
+            file = self._number(sql, names, recipe, lambda number: names.sheet(recipe, number))
+            sql.execute("UPDATE entries SET sheet_file = ? WHERE id = ?", (file, sheet.entry))
+            return file
+
+    def mark_sheet_made(self, sheet: DueSheet) -> None:
+        """The contact sheet is in its place."""
+        with self.transaction() as sql:
+            sql.execute("UPDATE entries SET sheet_made = 1 WHERE id = ?", (sheet.entry,))
 
     # -- questions
 
@@ -281,6 +343,19 @@ class Ledger:
         with self.transaction() as sql:
             sql.execute("UPDATE images SET listed = 1 WHERE id = ?", (image,))
 
+    def start_images_needed(self) -> set[str]:
+        """The hashes of start images and masks that waiting images need."""
+        needed = set()
+        with self.transaction() as sql:
+            rows = sql.execute(
+                """SELECT request FROM images WHERE state IN ('queued', 'running')
+                   AND request LIKE '%"start_image": {%'"""
+            )
+            for row in rows:
+                request = ImageRequest.from_dict(json.loads(row["request"]))
+                needed |= {part.hash for part in (request.start_image, request.mask) if part}
+        return needed
+
     # -- single facts
 
     def fact(self, name: str) -> str | None:
@@ -293,3 +368,14 @@ class Ledger:
         """Remember a value under a name."""
         with self.transaction() as sql:
             sql.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
+
+
+def _due_sheet(entry: sqlite3.Row, images: Sequence[sqlite3.Row]) -> DueSheet:
+    cells = tuple(
+        (
+            ImageRequest.from_dict(json.loads(image["request"])),
+            image["file"] if image["state"] == "done" else None,
+        )
+        for image in images
+    )
+    return DueSheet(entry["id"], entry["sheet"], cells, entry["sheet_file"])

@@ -13,13 +13,15 @@ from picowatch.recipe.request import ImageRequest
 class AskedEntry:
     """One entry of a save, as the ledger needs it.
 
-    `requests` gives the entry's images, given a seed if it wants one drawn.
+    `requests` gives the entry's images, given a seed if it wants one drawn. `sheet` is JSON of
+    what its contact sheet shows, if it wants one; the ledger only keeps it.
     """
 
     digest: str
     priority: int
     random: bool
     requests: Callable[[int | None], Sequence[ImageRequest]]
+    sheet: str | None = None
 
 
 @dataclass(slots=True)
@@ -68,6 +70,20 @@ class QueuedImage:
 
 
 @dataclass(frozen=True, slots=True)
+class DueSheet:
+    """An entry whose images have all ended, and whose contact sheet is to be made.
+
+    `images` are in the entry's order, each with the file of its picture, or None if it failed.
+    `file` is the sheet's place, if one was reserved before a crash.
+    """
+
+    entry: int
+    sheet: str
+    images: tuple[tuple[ImageRequest, str | None], ...]
+    file: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Counts:
     """Images by state."""
 
@@ -91,4 +107,8 @@ class FileNames(Protocol):
 
     def file(self, recipe: str, number: int, request: ImageRequest) -> str | None:
         """The picture's path below the outbox, or None if something lies there."""
+        ...
+
+    def sheet(self, recipe: str, number: int) -> str | None:
+        """A contact sheet's path below the outbox, or None if something lies there."""
         ...

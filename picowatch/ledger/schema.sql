@@ -23,6 +23,9 @@ CREATE TABLE entries (              -- what the last good save of a recipe asks 
     digest     TEXT NOT NULL,       -- of the resolved entry, without priority
     occurrence INTEGER NOT NULL,    -- 0 for the first of equal entries in a file, 1 for the next
     priority   INTEGER NOT NULL,
+    sheet      TEXT,                -- JSON of what its contact sheet shows, if it wants one
+    sheet_file TEXT,                -- below the outbox; reserved before the sheet is written
+    sheet_made INTEGER NOT NULL DEFAULT 0,
     UNIQUE (recipe, digest, occurrence)
 ) STRICT;
 
@@ -53,12 +56,14 @@ CREATE INDEX images_running ON images (id) WHERE state = 'running';
 CREATE INDEX images_unlisted ON images (id) WHERE state = 'done' AND listed = 0;
 
 CREATE TABLE asks (                 -- which entry asks for which image; two may ask for one
-    entry INTEGER NOT NULL REFERENCES entries (id) ON DELETE CASCADE,
-    image INTEGER NOT NULL REFERENCES images (id) ON DELETE CASCADE,
-    PRIMARY KEY (entry, image)
+    entry    INTEGER NOT NULL REFERENCES entries (id) ON DELETE CASCADE,
+    position INTEGER NOT NULL,      -- among the entry's images, over all draws of its seed
+    image    INTEGER NOT NULL REFERENCES images (id) ON DELETE CASCADE,
+    PRIMARY KEY (entry, position)
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX asks_image ON asks (image);
+CREATE INDEX sheets_due ON entries (recipe) WHERE sheet IS NOT NULL AND sheet_made = 0;
 
 CREATE TABLE numbers (              -- the last picture number given in each folder
     folder TEXT PRIMARY KEY,        -- case-folded, below the outbox

@@ -80,7 +80,13 @@ class OutboxNames:
             "height": request.height,
         }
         name = _fitting(_plain(self._template.format_map(fields)), room=len(".png")) + ".png"
-        path = f"{self.folder(recipe)}/{name}"
+        return self._free(f"{self.folder(recipe)}/{name}")
+
+    def sheet(self, recipe: str, number: int) -> str | None:
+        """A contact sheet's path, or None if anything lies there already."""
+        return self._free(f"{self.folder(recipe)}/{number:04}-sheet.png")
+
+    def _free(self, path: str) -> str | None:
         return None if lexists(self._outbox / path) else path
 
 

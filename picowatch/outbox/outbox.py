@@ -6,13 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from picowatch.errors import PictureUnreadable
-from picowatch.metadata import PICOWATCH, PngText, read_chunk
+from picowatch.metadata import PICOWATCH, PngText, png_texts, read_chunk
 from picowatch.outbox.atomic import remove_leftovers, write_atomically
 from picowatch.outbox.gallery import Gallery
 from picowatch.outbox.listing import Listing
 from picowatch.outbox.names import OutboxNames
 from picowatch.outbox.png import encode_png, read_texts
+from picowatch.outbox.sheets import Axis, Cell, contact_sheet
 from picowatch.outbox.status import StatusFiles
+
+SHEET_KEYWORD = "picowatch-sheet"
 
 
 class Outbox:
@@ -35,6 +38,18 @@ class Outbox:
         content = encode_png(width, height, pixels, texts)
         write_atomically(self.root / file, content)
         write_atomically(self.root / "latest.png", content, durable=False)
+
+    def publish_sheet(
+        self, file: str, cells: Sequence[Cell], axes: Sequence[Axis], side: int, text: str
+    ) -> None:
+        """Draw a contact sheet and write it to its place; `text` says what it shows, as JSON.
+
+        Raises SheetTooLarge.
+        """
+        page = contact_sheet(cells, axes, side)
+        texts = png_texts({SHEET_KEYWORD: text})
+        content = encode_png(page.width, page.height, page.tobytes(), texts)
+        write_atomically(self.root / file, content)
 
     def show_as_latest(self, file: str) -> None:
         """Let latest.png be this picture, if it still exists."""

@@ -1,0 +1,106 @@
+"""Start images: found, checked, snapshotted when the save is accepted, part of the identity."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.daemon.test_what_a_save_means import HeldEngine
+from tests.house import House, wait_for
+
+RECIPE = "prompt: a corgi\nseed: 1\nimage: start.png\n"
+
+
+def draw(path: Path, colour: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (64, 64), colour).save(path)
+
+
+@pytest.mark.parametrize(
+    ("place", "written"),
+    [
+        ("inbox/pets/start.png", "start.png"),
+        ("inbox/start.png", "start.png"),
+        ("outbox/a/0001-5.png", "a/0001-5.png"),
+        ("outbox/a/0001-5.png", "outbox/a/0001-5.png"),
+    ],
+)
+def test_a_start_image_lies_beside_the_recipe_or_in_the_folders(
+    house: House, place: str, written: str
+) -> None:
+    """Beside it first."""
+    draw(house.folder / place, "red")
+    house.save("pets/a.yaml", f"prompt: a corgi\nimage: {written}\n")
+    assert house.once()
+    (picture,) = house.pictures("pets/a")
+    start = house.chunk(picture).request.start_image
+    assert start is not None
+    assert start.path == written
+    assert len(start.hash) == 64
+
+
+def test_a_changed_start_image_is_a_changed_request_at_the_next_save(house: House) -> None:
+    """Its bytes are part of the identity; changing it triggers nothing by itself."""
+    draw(house.inbox / "start.png", "red")
+    path = house.save("a.yaml", RECIPE)
+    house.once()
+    draw(house.inbox / "start.png", "blue")
+    house.once()
+    assert len(house.pictures()) == 1
+    path.touch()
+    house.once()
+    assert len(house.pictures()) == 2
+    path.touch()
+    house.once()
+    assert len(house.pictures()) == 2
+
+
+def test_what_was_asked_is_made_whatever_becomes_of_the_start_image(house: House) -> None:
+    """A copy is kept from the moment the save is accepted, and deleted when it is not needed."""
+    draw(house.inbox / "start.png", "red")
+    hold = HeldEngine(house)
+    with house.running(batch_size=1):
+        house.save("first.txt", "in work\n")
+        hold.wait_until_held()
+        house.save("a.yaml", RECIPE)
+        wait_for(lambda: "a.yaml: saved" in house.log())
+        copies = list((house.outbox / ".picowatch/start-images").iterdir())
+        (house.inbox / "start.png").unlink()
+        hold.release()
+        wait_for(lambda: len(house.pictures()) == 2)
+    start = house.chunk(house.pictures("a")[0]).request.start_image
+    assert start is not None
+    assert [copy.name for copy in copies] == [start.hash]
+    house.once()
+    assert list((house.outbox / ".picowatch/start-images").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("missing.png", "There is no picture 'missing.png'"),
+        ("text.png", "no picture that can be read"),
+        ("link.png", "There is no picture 'link.png'"),
+    ],
+)
+def test_a_start_image_that_cannot_be_used_is_said_at_its_place(
+    house: House, written: str, said: str
+) -> None:
+    """With line and column."""
+    (house.inbox / "text.png").write_text("no picture")
+    draw(house.folder / "secret.png", "red")
+    (house.inbox / "link.png").symlink_to(house.folder / "secret.png")
+    house.save("a.yaml", f"prompt: a corgi\nimage: {written}\n")
+    assert not house.once()
+    error = house.error("a.yaml") or ""
+    assert "line 2, column 8" in error
+    assert said in error
+
+
+@pytest.mark.parametrize("written", ["../secret.png", "/etc/passwd", "a/../../secret.png"])
+def test_a_start_image_is_never_taken_from_elsewhere(house: House, written: str) -> None:
+    """Neither by '..' nor by an absolute path."""
+    draw(house.folder / "secret.png", "red")
+    house.save("a.yaml", f"prompt: a corgi\nimage: {written}\n")
+    assert not house.once()
+    assert house.engine.batches == []

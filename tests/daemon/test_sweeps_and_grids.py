@@ -1,0 +1,80 @@
+"""Sweeps and grids: every combination, and one contact sheet when all of it is there."""
+
+import json
+
+from PIL import Image
+
+from picowatch.errors import RenderFailed
+from picowatch.outbox.outbox import SHEET_KEYWORD
+from tests.daemon.test_failures import fail_on
+from tests.house import House
+
+SWEEP = "prompt: a corgi\nseed: 1\nsweep:\n  steps: [3, 4]\n  cfg_scale: 4..8 step 2\n"
+
+
+def sheets(house: House) -> list[str]:
+    return [picture for picture in house.pictures() if picture.endswith("-sheet.png")]
+
+
+def test_a_sweep_makes_every_combination_and_one_sheet(house: House) -> None:
+    """With the same seed; the sheet's text names the sweep and its pictures."""
+    house.save("a.yaml", SWEEP)
+    assert house.once()
+    (sheet,) = sheets(house)
+    with Image.open(house.outbox / sheet) as picture:
+        told = json.loads(picture.info[SHEET_KEYWORD])
+    requests = [house.chunk(file).request for file in told["files"]]
+    assert [(request.steps, request.cfg_scale) for request in requests] == [
+        (3, 4), (3, 6), (3, 8), (4, 4), (4, 6), (4, 8),
+    ]  # fmt: skip
+    assert {request.seed for request in requests} == {1}
+    assert told["axes"] == [
+        {"label": "steps", "values": ["3", "4"]},
+        {"label": "cfg_scale", "values": ["4", "6", "8"]},
+    ]
+    assert told["recipe"] == "a.yaml"
+
+
+def test_a_random_seed_is_the_same_for_all_combinations(house: House) -> None:
+    """Else nothing could be compared."""
+    house.save("a.yaml", SWEEP.replace("seed: 1\n", ""))
+    house.once()
+    assert len({house.chunk(file).request.seed for file in house.pictures("a")[:6]}) == 1
+
+
+def test_a_sheet_is_made_once(house: House) -> None:
+    """Starting again makes none; a new draw makes a new one."""
+    path = house.save("a.yaml", "prompt: a corgi\ncount: 4\ngrid: true\n")
+    house.once()
+    house.once()
+    assert len(sheets(house)) == 1
+    path.touch()
+    house.once()
+    assert len(sheets(house)) == 2
+
+
+def test_a_sheet_shows_what_failed_as_missing(house: House) -> None:
+    """And is made again when the failed image succeeds."""
+    house.engine.before_batch = fail_on("a corgi", RenderFailed("Sick."), times=3)
+    path = house.save("a.yaml", "prompt: a corgi\nseed: 1\ncount: 2\ngrid: true\n")
+    assert not house.once()
+    assert sheets(house) == []
+    path.touch()
+    house.once()
+    assert len(sheets(house)) == 1
+
+
+def test_archiving_waits_for_the_sheet(house: House) -> None:
+    """The recipe goes after everything it asked for is there."""
+    house.save("a.yaml", SWEEP)
+    house.once(when_done="archive")
+    assert len(sheets(house)) == 1
+    assert not (house.inbox / "a.yaml").exists()
+
+
+def test_too_many_combinations_are_refused_before_any_work(house: House) -> None:
+    """With the limit in the error."""
+    house.save("a.yaml", "prompt: x\nsweep: {steps: 1..150, cfg_scale: 1..30}\n")
+    assert not house.once()
+    assert "1000" in (house.error("a.yaml") or "")
+    assert house.engine.batches == []

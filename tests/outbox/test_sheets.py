@@ -1,0 +1,84 @@
+"""Contact sheets: the right picture in the right place, readable, bounded."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from picowatch.outbox import sheets
+from picowatch.outbox.sheets import Axis, Cell, SheetTooLarge, contact_sheet
+
+COLOURS = [(255, 0, 0), (0, 160, 0), (0, 0, 255), (255, 200, 0), (0, 200, 200), (200, 0, 200)]
+
+
+def cells(folder: Path, count: int) -> list[Cell]:
+    """Pictures of one colour each."""
+    made = []
+    for number in range(count):
+        path = folder / f"{number}.png"
+        Image.new("RGB", (64, 64), COLOURS[number % len(COLOURS)]).save(path)
+        made.append(Cell(path))
+    return made
+
+
+def colours_in_order(sheet: Image.Image) -> list[tuple[int, ...]]:
+    """The pictures' colours, row by row."""
+    found: list[tuple[int, ...]] = []
+    for y in range(0, sheet.height, 8):
+        for x in range(0, sheet.width, 8):
+            pixel = sheet.getpixel((x, y))
+            if pixel in COLOURS and pixel not in found:
+                assert isinstance(pixel, tuple)
+                found.append(pixel)
+    return found
+
+
+def test_the_last_axis_gives_the_columns(tmp_path: Path) -> None:
+    """And the one before it the rows."""
+    axes = [Axis("steps", ("10", "20")), Axis("sampler", ("Euler", "DDIM", "PNDM"))]
+    sheet = contact_sheet(cells(tmp_path, 6), axes, 64)
+    assert colours_in_order(sheet) == COLOURS
+    assert sheet.width > sheet.height
+
+
+def test_further_axes_give_blocks(tmp_path: Path) -> None:
+    """One below the other."""
+    axes = [Axis("cfg_scale", ("4", "7")), Axis("steps", ("10",)), Axis("sampler", ("a", "b"))]
+    sheet = contact_sheet(cells(tmp_path, 4), axes, 64)
+    assert colours_in_order(sheet) == COLOURS[:4]
+    assert sheet.height > sheet.width
+
+
+def test_without_axes_pictures_stand_in_a_square(tmp_path: Path) -> None:
+    """Each with its own label."""
+    labelled = [Cell(cell.picture, f"seed {n}") for n, cell in enumerate(cells(tmp_path, 4))]
+    sheet = contact_sheet(labelled, [], 64)
+    assert colours_in_order(sheet) == COLOURS[:4]
+
+
+def test_a_picture_that_was_not_made_leaves_its_place(tmp_path: Path) -> None:
+    """So that the others stay under their labels."""
+    made = cells(tmp_path, 3)
+    made[1] = Cell(None)
+    sheet = contact_sheet(made, [Axis("steps", ("1", "2", "3"))], 64)
+    assert colours_in_order(sheet) == [COLOURS[0], COLOURS[2]]
+    assert sheets.MISSING in {colour for _, colour in sheet.getcolors(1 << 20) or ()}
+
+
+def test_a_sheet_is_never_larger_than_its_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pictures shrink first; beyond that it is refused."""
+    monkeypatch.setattr(sheets, "MAX_SIDE", 500)
+    sheet = contact_sheet(cells(tmp_path, 6), [Axis("steps", tuple("123456"))], 256)
+    assert max(sheet.size) <= 500
+    with pytest.raises(SheetTooLarge):
+        contact_sheet(cells(tmp_path, 20), [Axis("steps", tuple(map(str, range(20))))], 256)
+
+
+def test_long_labels_are_wrapped_and_shortened(tmp_path: Path) -> None:
+    """They never run into the next column's."""
+    long = "a very long text that says much more than fits above a picture " * 5
+    narrow = contact_sheet(cells(tmp_path, 2), [Axis("prompt", ("x", "y"))], 64)
+    wide = contact_sheet(cells(tmp_path, 2), [Axis("prompt", (long, "y"))], 64)
+    assert narrow.size == wide.size
