@@ -5,9 +5,11 @@ from picowatch.recipe.known import Known, KnownCheckpoint
 from picowatch.recipe.problems import Problem, RecipeInvalid, error_text, one_line
 from picowatch.recipe.reading import DefaultsFile, read_recipes
 from picowatch.recipe.recipe import HashOf, Recipe, no_hash
+from picowatch.recipe.recipe_fields import Axis
 from picowatch.recipe.request import ImageRequest
 
 __all__ = [
+    "Axis",
     "DefaultsFile",
     "HashOf",
     "ImageRequest",

@@ -26,7 +26,6 @@ SWITCHES = {"exact", "grid", "hires", "mask_invert", "shrink_to_fit"}
 
 # What a later version brings, aliases included: refused as "not yet", never as unknown.
 NOT_YET = {
-    "sweep": "sweep",
     "from": "from",
 }
 

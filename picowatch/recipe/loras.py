@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from picowatch.recipe.installed import NotInstalled, find_lora
 from picowatch.recipe.known import Known
-from picowatch.recipe.places import Spot, Written
+from picowatch.recipe.places import Layer, Spot, Written
 from picowatch.recipe.plain import number
 from picowatch.recipe.problems import Problems, shown
 from picowatch.recipe.prompt import MAX_LORA_WEIGHT
@@ -12,11 +12,27 @@ from picowatch.recipe.recipe_fields import Loras
 from picowatch.recipe.wording import wrong_value
 
 MAX_LORAS = 100
+# How a sweep's settled layer names the weight of one LoRA.
+ONE_LORA = "lora: "
 _NONE = {"", "none"}
 _LIMIT = f"a number from {-MAX_LORA_WEIGHT:g} to {MAX_LORA_WEIGHT:g}"
 
 
-def read_loras(written: Written, known: Known, problems: Problems) -> Loras:
+def read_loras(layer: Layer, known: Known, problems: Problems) -> Loras:
+    """The LoRAs an entry names beside its prompts, with the weights a sweep gives them."""
+    loras = _read_field(layer["loras"], known, problems) if "loras" in layer else {}
+    for name in [name for name in layer if name.startswith(ONE_LORA)]:
+        weight = layer[name]
+        swept = _weighed(name.removeprefix(ONE_LORA), weight, weight.key or weight.spot, problems)
+        for written_name, value, spot in swept:
+            try:
+                loras[find_lora(written_name, known)] = value
+            except NotInstalled as error:
+                problems.add(spot, str(error))
+    return tuple(loras.items())
+
+
+def _read_field(written: Written, known: Known, problems: Problems) -> dict[str, float]:
     """The LoRAs somebody means, each with its weight; what is wrong goes to `problems`.
 
     `{name: weight}`, `[name, {name: weight}, {name: …, weight: …}]`, or text with commas:
@@ -35,7 +51,7 @@ def read_loras(written: Written, known: Known, problems: Problems) -> Loras:
         if found in loras:
             problems.add(spot, named_twice(found))
         loras[found] = weight
-    return tuple(loras.items())
+    return loras
 
 
 def named_twice(name: str) -> str:

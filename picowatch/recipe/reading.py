@@ -40,7 +40,7 @@ def read_recipes(
     source, entries, settings = _entries(name, content, problems)
     layers.append(settings)
     _refuse_too_many(len(entries), source, entries, max_images, problems)
-    recipes = resolve(entries, layers, known, problems)
+    recipes = resolve(entries, layers, known, max_images, problems)
     problems.raise_if_any()
     _refuse_too_many(sum(r.image_count for r in recipes), source, entries, max_images, problems)
     return recipes

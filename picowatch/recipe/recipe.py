@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -15,7 +15,7 @@ from picowatch.recipe.known import Known, KnownCheckpoint
 from picowatch.recipe.places import Layer, Source, Spot
 from picowatch.recipe.problems import Problems, RecipeInvalid
 from picowatch.recipe.prompts import PromptFailed, Prompts
-from picowatch.recipe.recipe_fields import MAX_SEED, RANDOM, RecipeFields
+from picowatch.recipe.recipe_fields import MAX_SEED, RANDOM, Axis, RecipeFields
 from picowatch.recipe.request import EmbeddingUse, Hires, ImageRequest, LoraUse, Mask, StartImage
 
 # The sha256 of a file that a recipe names. Kinds: "checkpoint", "vae", "lora", "embedding",
@@ -54,11 +54,18 @@ class Recipe(RecipeFields):
     line: SkipJsonSchema[int] = Field(default=1, exclude=True, repr=False)
 
     _context: Context = PrivateAttr(default=_NOWHERE)
+    _variants: tuple[Self, ...] = PrivateAttr(default=())
 
     def read_in(self, context: Context) -> Self:
         """The same recipe, once, as it was read there."""
         self._context = context
         return self
+
+    def swept(self, axes: tuple[Axis, ...], variants: Sequence[Self]) -> Self:
+        """The recipe that makes all these, one image each for every seed."""
+        recipe = self.model_copy(update={"sweep": axes})
+        recipe._variants = tuple(variants)
+        return recipe
 
     @property
     def size(self) -> str:
@@ -79,7 +86,23 @@ class Recipe(RecipeFields):
     @property
     def image_count(self) -> int:
         """How many images the entry asks for."""
-        return len(self.seed) if isinstance(self.seed, tuple) else self.count
+        seeds = len(self.seed) if isinstance(self.seed, tuple) else self.count
+        return seeds * len(self.variants)
+
+    @property
+    def variants(self) -> tuple[Self, ...]:
+        """The combinations of a sweep, the last axis fastest; without one the recipe itself."""
+        return self._variants or (self,)
+
+    @property
+    def axes(self) -> tuple[Axis, ...]:
+        """What a sweep varies, in the order in which its combinations come."""
+        return self.sweep
+
+    @property
+    def wants_sheet(self) -> bool:
+        """Whether there is to be a contact sheet of its images."""
+        return self.grid or bool(self.sweep)
 
     def problem_at(self, field: str, message: str) -> RecipeInvalid:
         """An error about a field's value that only the caller can find, with its place."""
@@ -96,37 +119,46 @@ class Recipe(RecipeFields):
         prompts as written. Priority, the place in the file and what stands in wildcard files
         do not count.
         """
-        plain = {name for name in _LATER if getattr(self, name) == self._default(name)}
-        values = self.model_dump(mode="json", exclude={"priority"} | plain)
-        values |= {
+        first, *others = [variant._values() for variant in self.variants]
+        values = first | {
             "checkpoint_hash": hash_of("checkpoint", self.checkpoint),
             "vae_hash": self._vae_hash(hash_of),
         }
-        named = [*self._prompts().named(), *self._pictures()]
+        if self.sweep:
+            values["sweep"] = [_changes(first, other) for other in others]
+        named = sorted({pair for variant in self.variants for pair in variant._named()})
         if named:
             values["hashes"] = {f"{kind}/{name}": hash_of(kind, name) for kind, name in named}
         text = json.dumps(values, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
+    def _values(self) -> dict[str, object]:
+        """What counts for the identity; later fields only where they say something."""
+        silent = {name for name in _LATER if getattr(self, name) == _default(name)}
+        return self.model_dump(mode="json", exclude={"priority", "sweep"} | silent)
+
+    def _named(self) -> list[tuple[str, str]]:
+        """Kind and name of the files beside the first variant's checkpoint and VAE."""
+        pictures = [("image", self.image), ("mask", self.mask)]
+        return [*self._prompts().named(), *((kind, path) for kind, path in pictures if path)]
+
     def image_requests(self, hash_of: HashOf, drawn_seed: int | None = None) -> list[ImageRequest]:
         """One request an image: image i has seed+i (wrapping), or the list's i-th seed.
+
+        A sweep makes all its combinations with the first seed, then with the next.
 
         `drawn_seed` is what was drawn for a random seed, and is not looked at otherwise. Raises
         RecipeInvalid if wildcards happen to make a prompt that cannot be used.
         """
-        prompts = self._prompts()
-        return [self._request(seed, prompts, hash_of) for seed in self._seeds(drawn_seed)]
+        variants = [(variant, variant._prompts()) for variant in self.variants]
+        return [
+            variant._request(seed, prompts, hash_of)
+            for seed in self._seeds(drawn_seed)
+            for variant, prompts in variants
+        ]
 
     def _prompts(self) -> Prompts:
         return Prompts(self.prompt, self.negative_prompt, self.loras, self._context.known)
-
-    def _pictures(self) -> list[tuple[str, str]]:
-        paths = [("image", self.image), ("mask", self.mask)]
-        return [(kind, path) for kind, path in paths if path]
-
-    @classmethod
-    def _default(cls, name: str) -> object:
-        return cls.model_fields[name].default
 
     def _vae_hash(self, hash_of: HashOf) -> str:
         return "" if self.vae == BAKED else hash_of("vae", self.vae)
@@ -182,6 +214,16 @@ class Recipe(RecipeFields):
         if not self.mask:
             return None
         return Mask(self.mask, hash_of("mask", self.mask), self.mask_blur, self.mask_invert)
+
+
+def _default(name: str) -> object:
+    return Recipe.model_fields[name].default
+
+
+def _changes(first: dict[str, object], other: dict[str, object]) -> dict[str, object]:
+    """What a variant says otherwise; null where only the first says something."""
+    names = {*first, *other}
+    return {n: other.get(n) for n in sorted(names) if first.get(n) != other.get(n)}
 
 
 def _unless(expanded: str, unexpanded: str) -> str:

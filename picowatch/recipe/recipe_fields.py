@@ -1,5 +1,6 @@
 """The fields of a recipe: types, limits, defaults, aliases and what the docs say of them."""
 
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -42,6 +43,25 @@ class HiresFields(BaseModel):
 HiresOrNone = Annotated[
     HiresFields | None,
     WithJsonSchema({"anyOf": [HiresFields.model_json_schema(), {"type": "boolean"}]}),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """One axis of a sweep: what it varies, and its values as short texts, in order."""
+
+    label: str
+    values: tuple[str, ...]
+
+
+Axes = Annotated[
+    tuple[Axis, ...],
+    WithJsonSchema(
+        {
+            "type": "object",
+            "additionalProperties": {"anyOf": [{"type": "array"}, {"type": "string"}]},
+        }
+    ),
 ]
 ScheduleType = Literal["automatic", "karras", "exponential", "beta", "uniform", "sgm_uniform"]
 
@@ -163,6 +183,15 @@ class RecipeFields(BaseModel):
             "hires_fix",
             default="off",
             takes="`{scale, steps, denoising_strength, upscaler}`, each optional, or true",
+        ),
+    )
+    sweep: Axes = Field(
+        default=(),
+        description="Every combination of these values, with the same seed, and a contact sheet. "
+        'Any field that changes the image; a piece of the prompt as `"prompt: old": [new, '
+        'newer]`; also `"lora: name"` and `"hires: scale"`.',
+        json_schema_extra=_also(
+            default="off", takes="`{field: [values]}` or `{field: from..to step s}`"
         ),
     )
     grid: bool = Field(default=False, description="true: also one contact sheet of the images.")

@@ -3,6 +3,7 @@
 import re
 
 from picowatch.recipe.decoding import FORBIDDEN, invisible
+from picowatch.recipe.hires import PARTS
 from picowatch.recipe.layers import text_of
 from picowatch.recipe.places import Layer
 from picowatch.recipe.problems import Problems, shown
@@ -17,6 +18,8 @@ _NEEDS = {
     "mask_blur": ("mask",),
     "mask_invert": ("mask",),
     "denoising_strength": ("image", "hires"),
+    # A sweep may vary these alone.
+    **dict.fromkeys(PARTS, ("hires",)),
 }
 
 

@@ -14,6 +14,7 @@ from picowatch.recipe.yaml_errors import quoted
 TEXT = "text"
 _IN_WORDS = {
     "loras": "a mapping like {name: 0.8}, or a list of names",
+    "sweep": "a mapping like {steps: [10, 20], cfg_scale: 4..10 step 2}",
     "hires": "true, false, or a mapping like {scale: 2, steps: 12}",
 }
 

@@ -123,6 +123,11 @@ HOSTILE = {
     "embeddings": "prompt: '" + "a " * 500_000 + "'\nseed: 1\ncount: 1000",
     "loras": "prompt: a\nloras: '" + "y," * 400_000 + "'",
     "pairs": "prompt: a\nloras: {" + "y: 1, " * 20_000 + "}",
+    "sweeps": "- {prompt: a, sweep: {steps: 1..100, cfg_scale: 1..10}}\n" * 18_000,
+    "sweep of a long prompt": "prompt: '" + "a " * 500_000 + "'\nsweep: {cfg_scale: 1..10 step "
+    "0.01, 'prompt: a': [b]}",
+    "axes": "prompt: a\nsweep: {" + "'prompt: a': [x, y], " * 40_000 + "}",
+    "long range": "prompt: a\nsweep: {steps: 1.." + "9" * 1_000_000 + "}",
     "white space": "prompt: 'a" + " " * 1_000_000 + "BREA'",
     "spaces in a key": "a" + " " * 1_000_000 + "b: c: d",
     "blank lines": "steps: 3\n" + "\n" * 1_000_000,

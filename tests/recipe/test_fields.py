@@ -39,6 +39,7 @@ def test_everything_but_the_prompt_has_a_default() -> None:
         "mask_blur": 4,
         "mask_invert": False,
         "hires": None,
+        "sweep": (),
         "grid": False,
         "shrink_to_fit": False,
         "exact": False,

@@ -101,9 +101,9 @@ def test_two_hyphens_that_begin_no_word_are_part_of_the_prompt() -> None:
         ("a --scheduler karras", 3, "--scheduler: stable-diffusion.cpp's schedule type; write "
          "--schedule_type"),
         (
-            "a --sweep 2",
+            "a --from 2",
             3,
-            "--sweep is not supported yet. Take it out to make the picture without it.",
+            "--from is not supported yet. Take it out to make the picture without it.",
         ),
         ("a --seed 1 --seed 2", 12, "'seed' is given twice: already on line 1. Keep one."),
         ("a --prompt b", 3, "'prompt' is given twice: already on line 1. Keep one."),

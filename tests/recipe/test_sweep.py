@@ -1,0 +1,188 @@
+"""Sweeps: every combination of values, with the same seed."""
+
+import pytest
+
+from picowatch.recipe import Axis, Known, KnownCheckpoint, Recipe, RecipeInvalid
+from picowatch.recipe.request import Hires, ImageRequest
+from tests.recipe.reading import DEMO, hash_of, messages, read, read_one, refused
+
+KNOWN = Known(
+    demo=DEMO,
+    checkpoints=(KnownCheckpoint("dream", 512), KnownCheckpoint("real", 768)),
+    vaes=("mse",),
+    loras=("detail", "pixel"),
+)
+
+
+ABOVE = "prompt: a red hat\nmodel: demo\nseed: 1\n"
+
+
+def sweep(written: str, above: str = ABOVE) -> Recipe:
+    """The recipe with this sweep, written in one line."""
+    return read_one(f"{above}sweep: {{{written}}}\n", known=KNOWN)
+
+
+def requests(
+    written: str, above: str = "prompt: a red hat\nmodel: demo\nseed: 1\n"
+) -> list[ImageRequest]:
+    return sweep(written, above).image_requests(hash_of)
+
+
+def test_a_sweep_makes_every_combination_with_the_last_axis_fastest() -> None:
+    """All with the same seed."""
+    made = requests("steps: [10, 20], cfg_scale: 4..8 step 2")
+    assert [(r.steps, r.cfg_scale) for r in made] == [
+        (10, 4), (10, 6), (10, 8), (20, 4), (20, 6), (20, 8),
+    ]  # fmt: skip
+    assert {request.seed for request in made} == {1}
+
+
+def test_seeds_and_count_multiply_in_front() -> None:
+    """All combinations with one seed, then with the next; a random one is drawn once."""
+    made = requests("steps: [10, 20]", "prompt: a\nmodel: demo\nseed: [7, 3]\n")
+    assert [(r.seed, r.steps) for r in made] == [(7, 10), (7, 20), (3, 10), (3, 20)]
+    recipe = sweep("steps: [10, 20]", "prompt: a\nmodel: demo\ncount: 2\n")
+    assert recipe.image_count == 4
+    assert [r.seed for r in recipe.image_requests(hash_of, 5)] == [5, 5, 6, 6]
+
+
+def test_the_contact_sheet_is_told_what_varies() -> None:
+    """Labels as people write them."""
+    recipe = sweep("cfg: 4..5 step 0.5, 'prompt: red': [red, blue], lora: [detail, none]")
+    assert recipe.axes == (
+        Axis("cfg_scale", ("4", "4.5", "5")),
+        Axis("prompt: red", ("red", "blue")),
+        Axis("loras", ("detail", "none")),
+    )
+    assert recipe.wants_sheet
+    assert read_one("prompt: a\ngrid: true").wants_sheet
+    assert not read_one("prompt: a").wants_sheet
+
+
+@pytest.mark.parametrize(
+    ("written", "field", "values"),
+    [
+        ("sampler: [Euler a, DPM++ 2M SDE Karras]", "sampler", ["Euler a", "DPM++ 2M SDE"]),
+        ("sampler: [Euler a, DPM++ 2M]", "schedule_type", ["uniform", "karras"]),
+        ("schedule_type: [karras, beta]", "schedule_type", ["karras", "beta"]),
+        ("checkpoint: [dream, real]", "checkpoint", ["dream", "real"]),
+        ("checkpoint: [dream, real]", "width", [512, 768]),
+        ("vae: [baked, mse]", "vae", ["baked", "mse"]),
+        ("size: [64x128, 128x64]", "height", [128, 64]),
+        ("clip_skip: 1..4", "clip_skip", [1, 2, 3, 4]),
+        ("steps: 30..10 step 10", "steps", [30, 20, 10]),
+        ("cfg_scale: 1..1.3 step .1", "cfg_scale", [1.0, 1.1, 1.2, 1.3]),
+        ("'prompt: red': [green, 'blue']", "prompt", ["a green hat", "a blue hat"]),
+        ("prompt: [a cat, a dog]", "prompt", ["a cat", "a dog"]),
+        ("negative: ['', dim]", "negative_prompt", ["", "dim"]),
+    ],
+)
+def test_what_changes_an_image_can_be_swept(written: str, field: str, values: list[object]) -> None:
+    """Values mean what they mean in the field itself."""
+    assert [getattr(request, field) for request in requests(written)] == values
+
+
+def test_weights_of_loras_and_parts_of_hires_can_be_swept() -> None:
+    """Also of a LoRA that is not named otherwise."""
+    made = requests("'lora: detail': 0..1 step 0.5", ABOVE + "lora: pixel\n")
+    assert [[(u.name, u.weight) for u in request.loras] for request in made] == [
+        [("pixel", 1.0), ("detail", weight)] for weight in (0, 0.5, 1)
+    ]
+    made = requests("'hires: scale': [1.5, 2]", ABOVE + "hires: {steps: 3}\n")
+    assert [request.hires for request in made] == [
+        Hires(scale, 3, 0.7, "Latent") for scale in (1.5, 2.0)
+    ]
+    made = requests("image: [none, a.png]", ABOVE + "strength: 0.3\n")
+    assert [bool(request.start_image) for request in made] == [False, True]
+
+
+def test_prompts_are_searched_and_replaced_one_axis_after_the_other() -> None:
+    """As in A1111's X/Y/Z plot, but what is searched stands by itself."""
+    made = requests("'prompt: red': [green, blue], 'prompt: hat': [hat, cap]")
+    assert [request.prompt for request in made] == [
+        "a green hat", "a green cap", "a blue hat", "a blue cap",
+    ]  # fmt: skip
+
+
+def test_a_checkpoint_that_only_the_sweep_names_is_enough() -> None:
+    """Without it, several installed ones would be an error."""
+    assert len(requests("checkpoint: [dream, real]", "prompt: a\nseed: 1\n")) == 2
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("steps: [10, 200]", "steps must be a whole number from 1 to 150, not 200."),
+        ("steps: 10", "the sweep of 'steps' must be a list like [1, 2], or a range like "
+         "4..10 step 2."),
+        ("steps: []", "the sweep of 'steps' has 0 values; 1 to 1,000 go."),
+        ("steps: [10, 10]", "'10' is twice in the sweep of 'steps'."),
+        ("steps: [10], steps: [20]", "'steps' is swept twice. Keep one."),
+        ("steps: 1..9 step 0", "a range's step must not be 0."),
+        ("cfg_scale: 1..30 step 0.001", "the range 1..30 step 0.001 has more than 1,000 values."),
+        ("stesp: [1]", "sweep cannot vary 'stesp': there is no such field. Did you mean 'steps'?"),
+        ("count: [1, 2]", "sweep cannot vary count. It changes no single image."),
+        ("seed: [1, 2]", "sweep cannot vary seed. For several seeds write a list outside of the "
+         "sweep: seed: [1, 2, 3]."),
+        ("'steps: 3': [1]", "sweep cannot vary 'steps: 3'. Write a field's name alone."),
+        ("'prompt: green': [blue]", "'green' does not occur in prompt: there is nothing to vary."),
+        ("'prompt: red': ['[cat|dog]']", "alternating words like [cat|dog] is not supported yet. "
+         "Write the one you want."),
+        ("'prompt: red': [1]", "prompt must be text, but YAML reads 1 as a number. For text, put "
+         "it in quotes: prompt: '1'"),
+        ("sampler: [Eulr]", None),
+        ("'lora: detial': [1]", "no LoRA 'detial' in models/loras. Did you mean 'detail'? There "
+         "are detail and pixel."),
+        ("'lora: pixel': [20]", "the weight of 'pixel' must be a number from -10 to 10, not 20."),
+        ("denoising_strength: [0.5]", "denoising_strength changes nothing without image or hires. "
+         "Add it, or take denoising_strength out."),
+        ("steps: 1..150, cfg_scale: 1..30", "this sweep makes 150 x 30 = 4,500 images; one save "
+         "may ask for 1,000 (the setting max_images_per_save)."),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_swept_is_told(written: str, message: str | None) -> None:
+    """One message for one mistake, however many combinations have it."""
+    text = f"prompt: a red hat\nmodel: demo\nsweep: {{{written}}}\n"
+    (told,) = messages(text, known=KNOWN)
+    assert told == message or (message is None and told.startswith("unknown sampler 'Eulr'."))
+
+
+def test_each_value_is_checked_at_its_own_place() -> None:
+    """Every wrong one, once."""
+    text = "prompt: a\nsweep:\n  steps: [0, 3, 151]\n  cfg_scale: [7, 40]\n"
+    assert [(p.line, p.column, p.width) for p in refused(text).problems] == [
+        (3, 11, 1), (3, 17, 3), (4, 18, 2),
+    ]  # fmt: skip
+
+
+def test_a_sweep_of_another_kind_is_told() -> None:
+    """Or turned off, where a folder's defaults have one."""
+    assert messages("prompt: a\nsweep: steps") == [
+        "sweep must be a mapping like {steps: [10, 20], cfg_scale: 4..10 step 2}, not 'steps'."
+    ]
+    defaults = {"_defaults.yaml": "sweep: {steps: [1, 2]}"}
+    assert read_one("prompt: a", defaults=defaults).image_count == 2
+    assert read_one("prompt: a\nsweep: off", defaults=defaults).image_count == 1
+
+
+def test_another_value_is_another_entry() -> None:
+    """And the same sweep written otherwise is the same."""
+    texts = ("cfg: [4, 6]", "cfg: [4, 7]", "cfg: [4]", "cfg: [6, 4]", "cfg: [4, 6], steps: [24]")
+    digests = [sweep(text).digest(hash_of) for text in texts]
+    assert len(set(digests[:4])) == 4
+    assert sweep("cfg_scale: 4..6 step 2").digest(hash_of) == digests[0]
+    assert sweep("vae: [baked, mse]").digest(hash_of) != sweep("vae: [baked]").digest(hash_of)
+
+
+def test_many_recipes_with_sweeps_are_stopped_by_the_limit() -> None:
+    """Before a million combinations are worked out."""
+    one = "- {prompt: a, sweep: {steps: 1..100, cfg_scale: 1..10}}\n"
+    assert read(one)[0].image_count == 1000
+    assert len(messages(one * 1000)) == 999
+
+
+def test_a_draw_that_fails_in_a_combination_has_its_place() -> None:
+    """At the value that the sweep put in."""
+    text = "prompt: a\nseed: 1\nsweep:\n  prompt: [b, 'c [x{:0.5|:0.6}]']\n"
+    with pytest.raises(RecipeInvalid, match="line 4, column 15"):
+        read_one(text).image_requests(hash_of)
