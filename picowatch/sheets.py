@@ -8,8 +8,9 @@ from typing import Any
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import DueSheet
 from picowatch.outbox.outbox import Outbox
-from picowatch.outbox.sheets import Axis, Cell, SheetTooLarge
+from picowatch.outbox.sheets import Cell, SheetTooLarge
 from picowatch.recipe import Recipe
+from picowatch.recipe.recipe_fields import Axis
 
 log = logging.getLogger("picowatch")
 
@@ -18,7 +19,7 @@ LARGEST_PICTURE = 512  # pixels; full-size pictures stand beside the sheet
 
 def sheet_of(recipe: Recipe) -> str | None:
     """What the entry's contact sheet shows, as JSON for the ledger; None if it wants none."""
-    if not getattr(recipe, "wants_sheet", False):
+    if not recipe.wants_sheet:
         return None
     axes = [{"label": axis.label, "values": list(axis.values)} for axis in recipe.axes]
     return json.dumps({"prompt": recipe.prompt, "axes": axes})

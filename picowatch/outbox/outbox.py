@@ -12,8 +12,9 @@ from picowatch.outbox.gallery import Gallery
 from picowatch.outbox.listing import Listing
 from picowatch.outbox.names import OutboxNames
 from picowatch.outbox.png import encode_png, read_texts
-from picowatch.outbox.sheets import Axis, Cell, contact_sheet
+from picowatch.outbox.sheets import Cell, contact_sheet
 from picowatch.outbox.status import StatusFiles
+from picowatch.recipe.recipe_fields import Axis
 
 SHEET_KEYWORD = "picowatch-sheet"
 

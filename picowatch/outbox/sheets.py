@@ -8,19 +8,13 @@ from textwrap import shorten, wrap
 
 from PIL import Image, ImageDraw, ImageFont
 
+from picowatch.recipe.recipe_fields import Axis
+
 MAX_SIDE = 8192  # pixels of a sheet; pictures are made smaller until they fit
 SMALLEST_PICTURE = 48
 GAP = 8
 LINES = 3  # of a label
 PAPER, INK, MISSING = (255, 255, 255), (32, 32, 36), (224, 224, 228)
-
-
-@dataclass(frozen=True, slots=True)
-class Axis:
-    """One axis of a sweep: what changes, and its values as texts."""
-
-    label: str
-    values: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,5 +76,5 @@ def test_too_many_combinations_are_refused_before_any_work(house: House) -> None
     """With the limit in the error."""
     house.save("a.yaml", "prompt: x\nsweep: {steps: 1..150, cfg_scale: 1..30}\n")
     assert not house.once()
-    assert "1000" in (house.error("a.yaml") or "")
+    assert "1,000" in (house.error("a.yaml") or "")
     assert house.engine.batches == []
