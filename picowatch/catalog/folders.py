@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from picowatch.catalog.headers import read_header
-from picowatch.catalog.recognise import Recognised
+from picowatch.catalog.recognise import USABLE_INPUTS, Recognised
 from picowatch.errors import ModelRefused
 
 INDEX = "model_index.json"
@@ -25,7 +25,6 @@ _FAMILIES = {
     "StableDiffusionXLPipeline": "Stable Diffusion XL",
     "StableDiffusion3Pipeline": "Stable Diffusion 3",
     "FluxPipeline": "Flux",
-    "StableDiffusionInpaintPipeline": "Stable Diffusion for inpainting",
 }
 
 
@@ -71,7 +70,7 @@ def folder_files(folder: Path) -> list[FolderFile]:
 def recognise_checkpoint_folder(folder: Path) -> Recognised:
     """A whole Stable Diffusion 1.x folder; ModelRefused says what else it is or what is missing."""
     pipeline = str(_config(folder / INDEX).get("_class_name"))
-    if pipeline != "StableDiffusionPipeline":
+    if pipeline not in ("StableDiffusionPipeline", "StableDiffusionInpaintPipeline"):
         name = _FAMILIES.get(pipeline, f"a {pipeline}")
         raise ModelRefused(
             f"is a diffusers folder of {name}: picowatch knows Stable Diffusion 1.x so far."
@@ -83,9 +82,7 @@ def recognise_checkpoint_folder(folder: Path) -> Recognised:
             "picowatch knows Stable Diffusion 1.x so far."
         )
     in_channels, sample_size = unet.get("in_channels"), unet.get("sample_size")
-    if in_channels == 9:
-        raise ModelRefused("is an inpainting checkpoint (9 input channels): not supported yet.")
-    if in_channels != 4 or not isinstance(sample_size, int):
+    if in_channels not in USABLE_INPUTS or not isinstance(sample_size, int):
         raise ModelRefused("is a diffusers folder with a UNet that picowatch does not know.")
     for part in _PARTS:
         if not (folder / part).is_dir():

@@ -16,6 +16,7 @@ UNET = "model.diffusion_model."
 _UNET_INPUT = f"{UNET}input_blocks.0.0.weight"
 _UNET_CROSS = f"{UNET}input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
 _SD1_NATIVE = 512
+USABLE_INPUTS = (4, 9)  # 9 are an inpainting checkpoint's
 
 _ARTICLES = {
     "checkpoint": "a checkpoint",
@@ -65,11 +66,9 @@ def _checkpoint(header: Header) -> Recognised:
     if other:
         raise ModelRefused(f"is a checkpoint of {other}: {_ONLY_SD1}")
     in_channels = header.inputs(_UNET_INPUT)
-    if in_channels == 9:
-        raise ModelRefused("is an inpainting checkpoint (9 input channels): not supported yet.")
     if in_channels == 8:
         raise ModelRefused("is an image-editing checkpoint (InstructPix2Pix): not supported.")
-    if in_channels != 4:
+    if in_channels not in USABLE_INPUTS:
         raise ModelRefused(f"is a checkpoint of an unknown kind: {_ONLY_SD1}")
     if not header.has("cond_stage_model.transformer."):
         raise ModelRefused(

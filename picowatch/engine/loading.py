@@ -20,6 +20,8 @@ from picowatch.errors import ModelRefused, RenderFailed
 from picowatch.recipe.request import ImageRequest
 
 BAKED = "baked"
+# Latents, mask, and the latents of what the mask leaves.
+INPAINTING_CHANNELS = 9
 # Configs and tokenizer of Stable Diffusion 1.x, which single files leave out.
 SD15 = Path(__file__).parent.parent / "assets" / "sd15"
 
@@ -37,6 +39,11 @@ class Loaded:
     schedule: dict[str, Any]
     loras: Loras
     embeddings: Embeddings
+
+    @property
+    def inpaints(self) -> bool:
+        """True for an inpainting checkpoint: its UNet looks at mask and start image, too."""
+        return bool(self.unet.config.in_channels == INPAINTING_CHANNELS)
 
 
 class Checkpoints:
@@ -115,6 +122,7 @@ class Checkpoints:
     def _unet(self, model: Model, configs: Path) -> Any:
         place = self._place.for_unet(model.native_size)
         config = read_config(configs / "unet" / "config.json")
+        config["in_channels"] = model.in_channels
         if model.layout == "file":
             tensors = weights.read_unet(model.path, config, place)
         else:

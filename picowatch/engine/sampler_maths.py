@@ -24,7 +24,14 @@ def integrate_lms_without_scipy(scheduler: Any) -> None:
 
 
 def _lms_coefficient(scheduler: Any, order: int, t: int, current_order: int) -> float:
-    """The integral of a Lagrange polynomial through the last sigmas over this step."""
+    """The integral of a Lagrange polynomial through the last sigmas over this step.
+
+    The order is at most the number of derivatives there are: diffusers goes by the step's index,
+    which is wrong where img2img begins in the middle.
+    """
+    order = min(order, len(scheduler.derivatives) or order)
+    if current_order >= order:
+        return 0.0
     sigmas = [float(sigma) for sigma in scheduler.sigmas[t - order + 1 : t + 2]]
     past, here, there = sigmas[-2::-1], sigmas[-2], sigmas[-1]
     points = (there - here) / 2 * _NODES + (there + here) / 2

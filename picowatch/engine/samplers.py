@@ -8,6 +8,7 @@ does for the samplers it has from k-diffusion, and as DDIM and PNDM were publish
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from diffusers import (
     DDIMScheduler,
     DDPMScheduler,
@@ -125,18 +126,36 @@ _KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class Sampler:
-    """A scheduler with its timesteps set, and whether its steps draw noise."""
+    """A scheduler, the timesteps to take with it, and whether its steps draw noise."""
 
     scheduler: Any
+    timesteps: torch.Tensor
     draws_noise: bool
+
+    def noised(
+        self, latents: torch.Tensor, noise: torch.Tensor, timestep: torch.Tensor
+    ) -> torch.Tensor:
+        """Latents with the noise that the step at `timestep` begins with."""
+        result: torch.Tensor = self.scheduler.add_noise(latents, noise, timestep)
+        return result
+
+    def at_full_step(self) -> bool:
+        """False between the two looks that samplers of second order take at one step."""
+        return bool(getattr(self.scheduler, "state_in_first_order", True))
 
 
 def build_sampler(
-    name: str, schedule_type: str, steps: int, config: dict[str, Any], device: Any
+    name: str,
+    schedule_type: str,
+    steps: int,
+    config: dict[str, Any],
+    device: Any,
+    strength: float = 1.0,
 ) -> Sampler:
     """A fresh scheduler, ready for its first step; schedulers keep state between steps.
 
-    `config` is the checkpoint's own: betas, prediction type, steps offset.
+    `config` is the checkpoint's own: betas, prediction type, steps offset. With a `strength`
+    below 1 only that share of the steps is taken, the last ones; one at least, none for 0.
     """
     kind = _KINDS.get(name)
     if kind is None:
@@ -154,10 +173,34 @@ def build_sampler(
     if kind.scheduler is LMSDiscreteScheduler:
         integrate_lms_without_scipy(scheduler)
     scheduler.set_timesteps(steps, device=device)
+    return Sampler(scheduler, _last_timesteps(scheduler, steps, strength), kind.draws_noise)
+
+
+def _last_timesteps(scheduler: Any, steps: int, strength: float) -> torch.Tensor:
+    """The timesteps of the last `strength` of the steps; the scheduler begins with the first."""
+    # 0.29 * 100 is 28.999…
+    taken = min(int(steps * strength + 1e-9), steps)
+    if strength > 0:
+        taken = max(taken, 1)
+    skipped = steps - taken
+    timesteps: torch.Tensor = scheduler.timesteps
+    if isinstance(scheduler, PNDMScheduler):
+        return _pndm_timesteps(timesteps, skipped)
     if hasattr(scheduler, "set_begin_index"):
         # Else the first step is looked up by its timestep, which rounding can make ambiguous.
-        scheduler.set_begin_index(0)
-    return Sampler(scheduler, kind.draws_noise)
+        scheduler.set_begin_index(skipped * scheduler.order)
+    return timesteps[skipped * scheduler.order :]
+
+
+def _pndm_timesteps(timesteps: torch.Tensor, skipped: int) -> torch.Tensor:
+    """PNDM takes the second timestep it is given twice; the list has that once, at the start.
+
+    diffusers' img2img pipeline cuts the list instead, and is one step off from there on.
+    """
+    if skipped == 0:
+        return timesteps
+    rest = torch.cat([timesteps[:1], timesteps[2:]])[skipped:]
+    return torch.cat([rest[:2], rest[1:]]) if len(rest) > 1 else rest
 
 
 def _spacing(kind: _Kind, schedule_type: str, steps: int) -> dict[str, str]:

@@ -82,14 +82,20 @@ def test_folders_of_other_families_are_named_and_refused(tmp_path: Path) -> None
     assert folder_refusal(tmp_path).startswith("xl is a diffusers folder of a WanPipeline")
 
 
-def test_a_folder_of_stable_diffusion_2_or_inpainting_is_refused(tmp_path: Path) -> None:
-    """They share the pipeline's name with Stable Diffusion 1; the UNet's config tells."""
+def test_a_folder_of_stable_diffusion_2_is_refused_and_inpainting_is_not(tmp_path: Path) -> None:
+    """The UNet's config tells, whatever the pipeline is called."""
     folder = tmp_path / "checkpoints/it"
     shutil.copytree(DEMO, folder)
     changed_json(folder / "unet/config.json", cross_attention_dim=1024)
     assert "Stable Diffusion 2.x" in folder_refusal(tmp_path)
     changed_json(folder / "unet/config.json", cross_attention_dim=768, in_channels=9)
-    assert "is an inpainting checkpoint" in folder_refusal(tmp_path)
+    (model,) = Catalog(tmp_path).scan().models
+    assert model.in_channels == 9
+    changed_json(folder / "model_index.json", _class_name="StableDiffusionInpaintPipeline")
+    (model,) = Catalog(tmp_path).scan().models
+    assert model.in_channels == 9
+    changed_json(folder / "unet/config.json", in_channels=8)
+    assert "a UNet that picowatch does not know" in folder_refusal(tmp_path)
 
 
 def test_a_folder_that_is_not_whole_says_what_is_missing(tmp_path: Path) -> None:

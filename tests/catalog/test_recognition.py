@@ -42,6 +42,13 @@ def test_a_stable_diffusion_1_file_is_a_checkpoint_of_native_size_512(tmp_path: 
     assert found.bytes == found.path.stat().st_size
 
 
+def test_an_inpainting_checkpoint_says_so_by_its_inputs(tmp_path: Path) -> None:
+    """Its UNet looks at nine channels."""
+    found = look_at(tmp_path, sd15_shapes() | {UNET_INPUT: (320, 9, 3, 3)})
+    assert isinstance(found, Model)
+    assert (found.family, found.in_channels) == ("sd1", 9)
+
+
 def test_ema_weights_position_ids_and_buffers_do_not_confuse(tmp_path: Path) -> None:
     """Unpruned checkpoints hold more than is needed."""
     extra: Shapes = {
@@ -84,10 +91,6 @@ OTHERS: dict[str, tuple[Shapes, str]] = {
         "is a checkpoint of Flux",
     ),
     "Flux alone": ({"double_blocks.0.img_attn.qkv.weight": (64, 64)}, "is a model of Flux"),
-    "inpainting": (
-        sd15_shapes() | {UNET_INPUT: (320, 9, 3, 3)},
-        "is an inpainting checkpoint (9 input channels): not supported yet",
-    ),
     "InstructPix2Pix": (
         sd15_shapes() | {UNET_INPUT: (320, 8, 3, 3)},
         "is an image-editing checkpoint (InstructPix2Pix)",

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from picowatch.engine.decode import decode
+from picowatch.engine.vae import decode
 from picowatch.errors import RenderFailed
 
 
@@ -36,7 +36,7 @@ LATENTS = torch.ones(1, 4, 1, 1)
 @pytest.mark.parametrize(("value", "level"), [(-1, 0), (0, 128), (1, 255), (-9, 0), (9, 255)])
 def test_minus_one_to_one_is_black_to_white(value: float, level: int) -> None:
     """Rounded, and cut where it overshoots."""
-    assert decode(Vae(value), LATENTS) == bytes([level] * 12)
+    assert decode(Vae(value), LATENTS).tobytes() == bytes([level] * 12)
 
 
 def test_latents_are_unscaled_in_the_vaes_own_type() -> None:
@@ -50,7 +50,7 @@ def test_latents_are_unscaled_in_the_vaes_own_type() -> None:
 def test_a_vae_that_overflows_in_float16_decodes_in_float32() -> None:
     """And is as before for the next picture."""
     vae = Vae(1.0, overflows_in=(torch.float16,))
-    assert decode(vae, LATENTS) == bytes([255] * 12)
+    assert decode(vae, LATENTS).tobytes() == bytes([255] * 12)
     assert vae.dtype == torch.float16
 
 
