@@ -3,7 +3,6 @@
 import re
 from pathlib import Path
 
-from picowatch.recipe.fields import NOT_YET
 from picowatch.recipe.recipe_fields import RecipeFields
 from picowatch.recipe.samplers import SAMPLERS
 from picowatch.settings import PREFIX, Settings
@@ -55,12 +54,6 @@ def _shown(default: object) -> str:
     return str(default)
 
 
-def not_yet() -> str:
-    """The fields that a later version brings."""
-    names = list(dict.fromkeys(NOT_YET.values()))
-    return ", ".join(f"`{name}`" for name in names)
-
-
 def sampler_table() -> str:
     """Every sampler with the schedule types it takes, the automatic one first."""
     rows = ["| sampler | schedule types (automatic is the first) |", "|---|---|"]
@@ -83,7 +76,6 @@ def settings_table() -> str:
 
 TABLES = {
     "recipe fields": recipe_table,
-    "not yet": not_yet,
     "samplers": sampler_table,
     "settings": settings_table,
 }

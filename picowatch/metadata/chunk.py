@@ -55,11 +55,20 @@ def picowatch_json(
         "save_digest": save_digest,
         "place": place,
         "image_index": image_index,
-        "unexpanded_prompt": request.prompt,
-        "hashes": {"loras": {}, "embeddings": {}, "start_images": {}},
+        "unexpanded_prompt": request.unexpanded_prompt or request.prompt,
+        "hashes": _hashes(request),
         "rendered": dict(rendered),
     }
     return json.dumps(values, ensure_ascii=False, allow_nan=False)
+
+
+def _hashes(request: ImageRequest) -> dict[str, dict[str, str]]:
+    pictures = [picture for picture in (request.start_image, request.mask) if picture]
+    return {
+        "loras": {use.name: use.hash for use in request.loras},
+        "embeddings": {use.name: use.hash for use in request.embeddings},
+        "start_images": {picture.path: picture.hash for picture in pictures},
+    }
 
 
 def read_chunk(text: str) -> Chunk:

@@ -2,7 +2,8 @@
 
 import json
 
-from picowatch.recipe.request import ImageRequest
+from picowatch.metadata.numbers import plain_number
+from picowatch.recipe.request import ImageRequest, loras_beside_prompt
 
 
 def recipe_yaml(request: ImageRequest) -> str:
@@ -18,14 +19,58 @@ def recipe_yaml(request: ImageRequest) -> str:
         "sampler": request.sampler,
         "schedule_type": request.schedule_type,
         "steps": str(request.steps),
-        "cfg_scale": repr(float(request.cfg_scale)).removesuffix(".0"),
+        "cfg_scale": plain_number(request.cfg_scale),
         "size": f"{request.width}x{request.height}",
         "seed": str(request.seed),
         "count": "1",
         "clip_skip": str(request.clip_skip),
+        "loras": _loras(request),
+        **_pictures(request),
+        "hires": _hires(request),
+        "sweep": "off",
+        "shrink_to_fit": "true" if request.shrink_to_fit else "false",
         "exact": "true" if request.exact else "false",
     }
     return "".join(f"{name}: {value}\n" for name, value in fields.items())
+
+
+def _loras(request: ImageRequest) -> str:
+    """Those that the prompt does not name itself."""
+    uses = loras_beside_prompt(request)
+    return (
+        "{" + ", ".join(f"{_in_line(use.name)}: {plain_number(use.weight)}" for use in uses) + "}"
+    )
+
+
+def _pictures(request: ImageRequest) -> dict[str, str]:
+    start, mask = request.start_image, request.mask
+    if not start:
+        return {"image": "none"}
+    fields = {
+        "image": _text(start.path),
+        "denoising_strength": plain_number(start.denoising_strength),
+        "resize": start.resize,
+        "mask": _text(mask.path) if mask else "none",
+    }
+    if mask:
+        fields |= {"mask_blur": str(mask.blur), "mask_invert": "true" if mask.invert else "false"}
+    return fields
+
+
+def _hires(request: ImageRequest) -> str:
+    hires = request.hires
+    if not hires:
+        return "false"
+    strength = plain_number(hires.denoising_strength)
+    return (
+        f"{{scale: {plain_number(hires.scale)}, steps: {hires.steps}, "
+        f"denoising_strength: {strength}, upscaler: {hires.upscaler}}}"
+    )
+
+
+def _in_line(text: str) -> str:
+    """The text as a key: never a block."""
+    return _text(text) if text.isprintable() else _escaped_text(text)
 
 
 def _text(text: str) -> str:
@@ -40,6 +85,10 @@ def _text(text: str) -> str:
     tidy = all(line.isprintable() and line == line.strip() for line in lines)
     if tidy and lines[0] and lines[-1]:
         return "|-\n" + "\n".join(f"  {line}" if line else "" for line in lines)
+    return _escaped_text(text)
+
+
+def _escaped_text(text: str) -> str:
     return "".join(map(_escaped, json.dumps(text, ensure_ascii=False)))
 
 

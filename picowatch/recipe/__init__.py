@@ -1,6 +1,7 @@
 """Recipes: text in, values out. Pure: no clock, no disk, no torch, no randomness."""
 
 from picowatch.recipe.decoding import is_empty
+from picowatch.recipe.from_picture import PictureFields
 from picowatch.recipe.known import Known, KnownCheckpoint
 from picowatch.recipe.problems import Problem, RecipeInvalid, error_text, one_line
 from picowatch.recipe.reading import DefaultsFile, read_recipes
@@ -15,6 +16,7 @@ __all__ = [
     "ImageRequest",
     "Known",
     "KnownCheckpoint",
+    "PictureFields",
     "Problem",
     "Recipe",
     "RecipeInvalid",

@@ -6,12 +6,12 @@ The format: the prompt, a line `Negative prompt: …`, a line `Steps: 24, Sample
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from picowatch.recipe.hires import find_upscaler
 from picowatch.recipe.layers import put
-from picowatch.recipe.places import Layer, Source, Spot, Written
+from picowatch.recipe.places import Entry, Layer, Source, Spot, Written
 from picowatch.recipe.problems import Problems, shown
-from picowatch.recipe.resolve import Entry
 
 NEGATIVE = "Negative prompt:"
 _STEPS_AND_SAMPLER = re.compile(r"Steps:.*\bSampler:")
@@ -29,7 +29,13 @@ _FIELDS = {
     "Clip skip": "clip_skip",
     "Model": "checkpoint",
     "VAE": "vae",
+    "Denoising strength": "denoising_strength",
+    "Mask blur": "mask_blur",
 }
+_HIRES = {"Hires upscale": "scale", "Hires steps": "steps", "Hires upscaler": "upscaler"}
+# What comes closest to the upscalers that A1111 loads as models of their own.
+_CLOSEST_UPSCALER = "Lanczos"
+_MAX_WARNINGS = 50
 # The hashes of LoRAs and embeddings tell which files were meant; the prompt has their names.
 _INFORMATION = {
     "Version",
@@ -48,11 +54,6 @@ _INFORMATION = {
     "Batch size",
     "Batch pos",
 }
-_NOT_YET = re.compile(
-    r"Denoising strength|Hires .*|Mask .*|Inpaint .*|Variation seed.*|"
-    r"Seed resize .*|Refiner.*|Face restoration|Tiling|ENSD|Eta.*|Hypernet.*|ControlNet.*|"
-    r"ADetailer.*|Conditional mask weight|Token merging.*|Sigma .*|.*guidance.*|FreeU.*"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,14 @@ def _value(line: str, start: int) -> tuple[str, int]:
 
 def a1111_entries(source: Source, problems: Problems) -> list[Entry]:
     """The recipes of a TXT with generation parameters, a block each."""
-    return [_entry(source, start, end, problems) for start, end in _blocks(source)]
+    entries = []
+    for start, end in _blocks(source):
+        entries.append(a1111_block(source, start, end, problems))
+        model_hash = hash_alone(source.lines[end - 1])
+        if model_hash:
+            spot = Spot(source, end, model_hash.value_offset + 1, max(1, len(model_hash.raw)))
+            problems.add(spot, _hash_alone(model_hash.value))
+    return entries
 
 
 def _blocks(source: Source) -> Iterator[tuple[int, int]]:
@@ -149,11 +157,21 @@ def _paragraphs(source: Source, start: int, end: int) -> list[tuple[int, int]]:
     return found
 
 
-def _entry(source: Source, start: int, end: int, problems: Problems) -> Entry:
+def hash_alone(line: str) -> Parameter | None:
+    """The model's hash in a `Steps:` line that does not name the model, too."""
+    if not _STEPS.match(line):
+        return None
+    found = {parameter.key: parameter for parameter in parameters_of(line)}
+    return None if "Model" in found else found.get("Model hash")
+
+
+def a1111_block(source: Source, start: int, end: int, problems: Problems) -> Entry:
+    """The recipe of one block of lines. What it cannot honour becomes a warning."""
     while start < end - 1 and not source.lines[start].strip():
         start += 1
     has_steps = _STEPS.match(source.lines[end - 1]) is not None
-    layer = _settings(source, end, problems) if has_steps else {}
+    warnings: list[str] = []
+    layer = _settings(source, end, problems, warnings) if has_steps else {}
     lines = source.lines[start : end - has_steps]
     split = next((i for i, line in enumerate(lines) if line.startswith(NEGATIVE)), len(lines))
     layer["prompt"] = _text(source, start + 1, 1, lines[:split])
@@ -162,7 +180,7 @@ def _entry(source: Source, start: int, end: int, problems: Problems) -> Entry:
         negative = [first[len(NEGATIVE) :], *more]
         column = len(NEGATIVE) + 1
         layer["negative_prompt"] = _text(source, start + split + 1, column, negative)
-    return Entry(layer, layer["prompt"].spot)
+    return Entry(layer, layer["prompt"].spot, tuple(warnings), forgives_idle=True)
 
 
 def _text(source: Source, line: int, column: int, lines: Sequence[str]) -> Written:
@@ -177,30 +195,40 @@ def _text(source: Source, line: int, column: int, lines: Sequence[str]) -> Writt
     return Written(text, Spot(source, line, column, width), text)
 
 
-def _settings(source: Source, number: int, problems: Problems) -> Layer:
+def _settings(source: Source, number: int, problems: Problems, warnings: list[str]) -> Layer:
     layer: Layer = {}
-    parameters = list(parameters_of(source.line(number)))
-    names_model = any(parameter.key == "Model" for parameter in parameters)
-    for parameter in parameters:
+    hires: list[tuple[str, Written]] = []
+    for parameter in parameters_of(source.line(number)):
         key = Spot(source, number, parameter.key_offset + 1, len(parameter.key))
         spot = Spot(source, number, parameter.value_offset + 1, max(1, len(parameter.raw)))
+        written = Written(parameter.value, spot, parameter.raw, key)
         if parameter.key in _FIELDS:
-            written = Written(parameter.value, spot, parameter.raw, key)
             put(layer, _FIELDS[parameter.key], written, problems)
-        elif parameter.key not in _INFORMATION:
-            problems.add(key, _why_refused(parameter.key))
-        elif parameter.key == "Model hash" and not names_model:
-            problems.add(spot, _hash_alone(parameter.value))
+        elif parameter.key in _HIRES:
+            hires.append((_HIRES[parameter.key], _upscaled(written, parameter, warnings)))
+        elif parameter.key not in _INFORMATION and len(warnings) < _MAX_WARNINGS:
+            warnings.append(
+                f"'{shown(f'{parameter.key}: {parameter.value}')}' is nothing that a recipe can "
+                "say; the picture is made without it."
+            )
+    if hires:
+        first = hires[0][1]
+        layer["hires"] = replace(first, value=dict(hires), pairs=tuple(hires))
     return layer
 
 
-def _why_refused(key: str) -> str:
-    if _NOT_YET.fullmatch(key):
-        return f"'{shown(key)}' is not supported yet. Take it out to make the picture without it."
-    return (
-        f"unknown key '{shown(key)}': nobody can tell whether the picture depends on it. "
-        "Take it out if it does not."
-    )
+def _upscaled(written: Written, parameter: Parameter, warnings: list[str]) -> Written:
+    """The value; an upscaler that picowatch does not have becomes the closest one."""
+    if parameter.key != "Hires upscaler":
+        return written
+    try:
+        return replace(written, value=find_upscaler(parameter.value))
+    except ValueError:
+        warnings.append(
+            f"the upscaler '{shown(parameter.value)}' is not in picowatch; {_CLOSEST_UPSCALER} "
+            "is used instead."
+        )
+        return replace(written, value=_CLOSEST_UPSCALER)
 
 
 def _hash_alone(value: str) -> str:

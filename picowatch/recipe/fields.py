@@ -1,10 +1,11 @@
-"""The names of a recipe's fields: first names, aliases, and those a later version brings."""
+"""The names of a recipe's fields: first names and aliases."""
 
 from picowatch.recipe.problems import shown
 from picowatch.recipe.recipe_fields import RecipeFields
 from picowatch.recipe.suggestions import did_you_mean
 
 SIZE = "size"
+FROM = "from"
 
 
 def _aliases(name: str) -> list[str]:
@@ -13,8 +14,9 @@ def _aliases(name: str) -> list[str]:
     return [str(alias) for alias in aliases] if isinstance(aliases, list) else []
 
 
-# First names in the order of the table in the docs; `size` stands for width and height.
-FIRST_NAMES = (*RecipeFields.model_fields, SIZE)
+# First names in the order of the table in the docs; `size` stands for width and height,
+# `from` for all that a picture's metadata holds.
+FIRST_NAMES = (*RecipeFields.model_fields, SIZE, FROM)
 
 # Everything that may stand in a recipe, to its first name.
 FIRST_NAME_OF = {name: name for name in FIRST_NAMES} | {
@@ -24,16 +26,9 @@ FIRST_NAME_OF = {name: name for name in FIRST_NAMES} | {
 # A flag without a value turns these on.
 SWITCHES = {"exact", "grid", "hires", "mask_invert", "shrink_to_fit"}
 
-# What a later version brings, aliases included: refused as "not yet", never as unknown.
-NOT_YET = {
-    "from": "from",
-}
-
-ALL_NAMES = (*FIRST_NAME_OF, *NOT_YET)
+ALL_NAMES = tuple(FIRST_NAME_OF)
 
 
 def why_refused(name: str) -> str:
-    """What to say about a name that is no field: not yet, or unknown with a suggestion."""
-    if name in NOT_YET:
-        return f"'{name}' is not supported yet. Take it out to make the picture without it."
+    """What to say about a name that is no field."""
     return f"unknown field '{shown(name)}'. {did_you_mean(name, ALL_NAMES)}".rstrip()

@@ -94,12 +94,9 @@ def _put_flag(
 def _why_refused(written: str, name: str) -> str:
     if written in _KOHYA:
         meant = _KOHYA[written]
-        way = f"write --{meant}" if meant in fields.FIRST_NAME_OF else "not supported yet"
-        return f"--{written}: kohya's {meant}; {way}"
+        return f"--{written}: kohya's {meant}; write --{meant}"
     if name in _OTHER_TOOLS:
         return f"--{written}: {_OTHER_TOOLS[name]}"
-    if name in fields.NOT_YET:
-        return f"--{written} is not supported yet. Take it out to make the picture without it."
     return (
         f"unknown flag '--{shown(written)}'. {did_you_mean(name, fields.ALL_NAMES, '--')}".rstrip()
     )

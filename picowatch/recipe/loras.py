@@ -64,7 +64,8 @@ def read_weight(written: Written) -> float | None:
     value = number(written.value.strip()) if isinstance(written.value, str) else written.value
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value) if abs(value) <= MAX_LORA_WEIGHT else None
+    # Adding 0 makes -0.0 the 0.0 that it is.
+    return float(value) + 0.0 if abs(value) <= MAX_LORA_WEIGHT else None
 
 
 def _uses(written: Written, problems: Problems) -> Iterator[tuple[str, float, Spot]]:

@@ -21,16 +21,20 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Spot:
-    """A stretch of one line: 1-based line and column, counted in characters."""
+    """A stretch of one line: 1-based line and column, counted in characters.
+
+    `note` ends every message about it: where a value comes from that does not stand there.
+    """
 
     source: Source
     line: int
     column: int
     width: int = 1
+    note: str = ""
 
     def shifted(self, offset: int, width: int) -> "Spot":
         """Another stretch of the same line, `offset` characters further right."""
-        return Spot(self.source, self.line, self.column + offset, width)
+        return Spot(self.source, self.line, self.column + offset, width, self.note)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,3 +75,17 @@ class Written:
 
 # One layer of settings: a _defaults.yaml, a TXT's settings, or what an entry itself says.
 Layer = dict[str, Written]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One recipe of a file as written: its own settings, and where it begins.
+
+    `warnings` say what of it cannot be honoured. `forgives_idle`: another program wrote it, so
+    settings that change nothing are warnings, not mistakes.
+    """
+
+    layer: Layer
+    spot: Spot
+    warnings: tuple[str, ...] = ()
+    forgives_idle: bool = False

@@ -51,6 +51,7 @@ class Problems:
         if len(self._found) < MAX_KEPT:
             line = spot.source.line(spot.line)
             message = message if len(message) < MAX_MESSAGE else message[:MAX_MESSAGE] + "…"
+            message += spot.note
             problem = Problem(spot.source.name, spot.line, spot.column, line, spot.width, message)
             self._found[problem] = None
 

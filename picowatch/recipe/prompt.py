@@ -120,7 +120,7 @@ def _lora(tag: re.Match[str]) -> tuple[str, float] | None:
     """Name and weight, if the tag is one with both."""
     name, weight = tag["name"].strip(), (tag["weight"] or "").strip()
     number = 1.0 if tag["weight"] is None else _number(weight)
-    return (name, number) if name and number is not None else None
+    return (name, number + 0.0) if name and number is not None else None
 
 
 def plain_prompt(text: str) -> str:

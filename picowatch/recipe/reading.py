@@ -1,15 +1,18 @@
 """A recipe file, from its bytes to its recipes: the whole story in one place."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
+from picowatch.errors import PictureUnreadable
 from picowatch.recipe.a1111 import holds_parameters
 from picowatch.recipe.decoding import decode
+from picowatch.recipe.from_picture import PictureFields
 from picowatch.recipe.known import Known
-from picowatch.recipe.places import Layer, Source, Spot
+from picowatch.recipe.places import Entry, Layer, Source, Spot
 from picowatch.recipe.problems import Problems, RecipeInvalid
 from picowatch.recipe.recipe import Recipe
-from picowatch.recipe.resolve import Entry, resolve
+from picowatch.recipe.resolve import resolve
 from picowatch.recipe.txt_entries import rename_to, txt_entries
 from picowatch.recipe.yaml_entries import yaml_entries, yaml_layer
 
@@ -22,25 +25,32 @@ class DefaultsFile:
     content: bytes
 
 
+def no_pictures(path: str) -> Mapping[str, str]:
+    """A `picture_fields` where pictures cannot be looked at."""
+    raise PictureUnreadable("pictures cannot be read here.")
+
+
 def read_recipes(
     name: str,
     content: bytes,
     known: Known,
     defaults: Sequence[DefaultsFile] = (),
     max_images: int = 1000,
+    picture_fields: PictureFields = no_pictures,
 ) -> list[Recipe]:
     """The recipes of a file, everything resolved but random seeds; none if it holds only comments.
 
     `name` is relative to the inbox, its ending decides how the file is read. `defaults` are
-    the `_defaults.yaml` from the inbox's root down to the file's folder. Raises RecipeInvalid
-    with all problems of the file.
+    the `_defaults.yaml` from the inbox's root down to the file's folder. `picture_fields` gives the
+    texts in the metadata of a picture that a recipe starts from (`from`), for its path as
+    written; it may raise PictureUnreadable. Raises RecipeInvalid with all problems of the file.
     """
     problems = Problems()
     layers = [_defaults_layer(file, problems) for file in defaults]
     source, entries, settings = _entries(name, content, problems)
     layers.append(settings)
     _refuse_too_many(len(entries), source, entries, max_images, problems)
-    recipes = resolve(entries, layers, known, max_images, problems)
+    recipes = resolve(entries, layers, known, max_images, cache(picture_fields), problems)
     problems.raise_if_any()
     _refuse_too_many(sum(r.image_count for r in recipes), source, entries, max_images, problems)
     return recipes

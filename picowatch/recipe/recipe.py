@@ -55,10 +55,16 @@ class Recipe(RecipeFields):
 
     _context: Context = PrivateAttr(default=_NOWHERE)
     _variants: tuple[Self, ...] = PrivateAttr(default=())
+    _warnings: tuple[str, ...] = PrivateAttr(default=())
 
     def read_in(self, context: Context) -> Self:
         """The same recipe, once, as it was read there."""
         self._context = context
+        return self
+
+    def warned(self, warnings: Sequence[str]) -> Self:
+        """The same recipe, with what of it cannot be honoured."""
+        self._warnings = tuple(dict.fromkeys(warnings))
         return self
 
     def swept(self, axes: tuple[Axis, ...], variants: Sequence[Self]) -> Self:
@@ -93,6 +99,11 @@ class Recipe(RecipeFields):
     def variants(self) -> tuple[Self, ...]:
         """The combinations of a sweep, the last axis fastest; without one the recipe itself."""
         return self._variants or (self,)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What was asked for but cannot be honoured, in sentences; never silence."""
+        return self._warnings
 
     @property
     def axes(self) -> tuple[Axis, ...]:

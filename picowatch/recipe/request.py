@@ -5,6 +5,8 @@ import json
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
+from picowatch.recipe.prompt import split_loras
+
 # In metadata, but no part of the identity: they change no pixel.
 _TOLD_ONLY = ("unexpanded_prompt", "unexpanded_negative_prompt")
 
@@ -64,7 +66,8 @@ class ImageRequest:
     files, so that another file under the same name is another request. `sampler` is A1111's
     name without schedule type ("DPM++ 2M"), `schedule_type` one of samplers.SCHEDULE_TYPES
     with "automatic" already decided. `width` and `height` are pixels, `clip_skip` is A1111's
-    number (1 skips nothing).
+    number (1 skips nothing). `loras` are those of the recipe's field, then those that the
+    prompt names with tags, in its order.
     """
 
     prompt: str
@@ -120,6 +123,12 @@ class ImageRequest:
             raise ValueError(f"unknown fields of an image request: {sorted(unknown)}")
         parts = {name: _PARTS[name](value) for name, value in values.items() if name in _PARTS}
         return cls(**values | parts)
+
+
+def loras_beside_prompt(request: ImageRequest) -> tuple[LoraUse, ...]:
+    """The LoRAs that the prompt does not name itself: a request holds them first."""
+    _, tags = split_loras(request.prompt)
+    return request.loras[: max(0, len(request.loras) - len(tags))]
 
 
 _LATER: dict[str, Any] = {

@@ -1,25 +1,19 @@
 """What entries say, with everything looked up: written values become recipes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from math import prod
 
+from picowatch.recipe import fields
 from picowatch.recipe.building import Checked, build_recipe
+from picowatch.recipe.from_picture import FromPicture, PictureFields, read_from
 from picowatch.recipe.known import Known
 from picowatch.recipe.layers import merged, settled
-from picowatch.recipe.places import Layer, Spot, Written
+from picowatch.recipe.places import Entry, Layer, Spot, Written
 from picowatch.recipe.problems import Problems
 from picowatch.recipe.recipe import Recipe
-from picowatch.recipe.start_image import refuse_idle
+from picowatch.recipe.start_image import idle_fields, names_none, read_path
 from picowatch.recipe.sweep import WrittenAxis, combinations, read_axes
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One recipe of a file as written: its own settings, and where it begins."""
-
-    layer: Layer
-    spot: Spot
 
 
 def resolve(
@@ -27,28 +21,55 @@ def resolve(
     layers: Sequence[Layer],
     known: Known,
     max_images: int,
+    picture_fields: PictureFields,
     problems: Problems,
 ) -> list[Recipe]:
     """The entries' recipes, in order; what is wrong with any of them goes to `problems`.
 
-    `layers` hold what all of them start from, farthest first. Sweeps beyond `max_images` are
-    refused before any of their combinations is worked out.
+    `layers` hold what all of them start from, farthest first; the last one are the file's own
+    settings. Sweeps beyond `max_images` are refused before any combination is worked out.
     """
-    common = [settled(layer, problems) for layer in layers]
+    *defaults, settings = [settled(layer, problems) for layer in layers]
     recipes: list[Recipe] = []
     images = 0
     for place, entry in enumerate(entries):
         own = settled(entry.layer, problems)
-        layer = merged([*common, own])
+        layer = merged([*defaults, settings, own])
+        picture = _picture(layer.pop(fields.FROM, None), picture_fields, settings | own, problems)
+        if picture is None:
+            continue
+        layer = merged([*defaults, settled(picture.layer, problems), settings, own])
+        layer.pop(fields.FROM, None)
         sweep = layer.pop("sweep", None)
         axes = read_axes(sweep, layer, problems) if sweep else []
         if sweep and _are_too_many(axes, images, max_images, sweep, problems):
             continue
-        recipe = _recipe(axes, layer, own, entry.spot, place, known, problems)
-        if recipe:
-            recipes.append(recipe)
-            images += recipe.image_count
+        found = _variants(axes, layer, entry.spot, place, known, problems)
+        if not found:
+            continue
+        warnings = [*entry.warnings, *picture.warnings]
+        swept = {name: w for axis in axes for name, w in axis.values[0].overlay.items()}
+        warnings += _idle(picture.layer, found)
+        if entry.forgives_idle:
+            warnings += _idle(own, found)
+        else:
+            _refuse_idle(own | swept, found, problems)
+        recipe = found[0].swept(tuple(axis.axis for axis in axes), found) if axes else found[0]
+        recipes.append(recipe.warned(warnings))
+        images += recipe.image_count
     return recipes
+
+
+def _picture(
+    written: Written | None, picture_fields: PictureFields, given: Layer, problems: Problems
+) -> FromPicture | None:
+    """The settings of the picture that an entry starts from, if it does; None if they failed."""
+    if written is None or names_none(written):
+        return FromPicture({})
+    path = read_path(fields.FROM, {fields.FROM: written}, problems)
+    return (
+        read_from(replace(written, value=path), picture_fields, given, problems) if path else None
+    )
 
 
 def _are_too_many(
@@ -66,29 +87,40 @@ def _are_too_many(
     return True
 
 
-def _recipe(
+def _variants(
     axes: Sequence[WrittenAxis],
     layer: Layer,
-    own: Layer,
     spot: Spot,
     place: int,
     known: Known,
     problems: Problems,
-) -> Recipe | None:
-    """An entry's recipe: if it sweeps, that of its first combination, which holds them all."""
+) -> list[Recipe]:
+    """The recipes of an entry's combinations: one, if it does not sweep."""
     checked: Checked = set()
-    found = []
-    for combination in combinations(axes, layer):
-        variant = build_recipe(dict(combination), spot, place, known, checked, problems)
-        found += [variant] if variant else []
-    swept = {name: w for axis in axes for name, w in axis.values[0].overlay.items()}
-    there = {
-        "image": any(variant.image for variant in found),
-        "mask": any(variant.mask for variant in found),
-        "hires": any(variant.hires for variant in found),
+    made = (
+        build_recipe(dict(combination), spot, place, known, checked, problems)
+        for combination in combinations(axes, layer)
+    )
+    return [recipe for recipe in made if recipe]
+
+
+def _refuse_idle(own: Layer, found: Sequence[Recipe], problems: Problems) -> None:
+    for spot, field, needs in idle_fields(own, _there(found)):
+        message = f"{field} changes nothing without {needs}. Add it, or take {field} out."
+        problems.add(spot, message)
+
+
+def _idle(own: Layer, found: Sequence[Recipe]) -> list[str]:
+    return [
+        f"{field} is left out: it needs {needs}, and there is none here."
+        for _, field, needs in idle_fields(own, _there(found))
+    ]
+
+
+def _there(found: Sequence[Recipe]) -> dict[str, bool]:
+    """Which of the fields that others need any combination has."""
+    return {
+        "image": any(recipe.image for recipe in found),
+        "mask": any(recipe.mask for recipe in found),
+        "hires": any(recipe.hires for recipe in found),
     }
-    if found:
-        refuse_idle(own | swept, there, problems)
-    if not found or not axes:
-        return found[0] if found else None
-    return found[0].swept(tuple(axis.axis for axis in axes), found)

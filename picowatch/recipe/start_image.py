@@ -1,11 +1,12 @@
 """The fields `image` and `mask`: paths that stay within the folders, and what needs them."""
 
 import re
+from collections.abc import Iterator
 
 from picowatch.recipe.decoding import FORBIDDEN, invisible
 from picowatch.recipe.hires import PARTS
 from picowatch.recipe.layers import text_of
-from picowatch.recipe.places import Layer
+from picowatch.recipe.places import Layer, Spot, Written
 from picowatch.recipe.problems import Problems, shown
 
 _NONE = {"", "none"}
@@ -23,20 +24,26 @@ _NEEDS = {
 }
 
 
+def names_none(written: Written) -> bool:
+    """Whether no picture is meant, so that a folder's default is set aside."""
+    return isinstance(written.value, str) and written.value.strip().casefold() in _NONE
+
+
 def read_path(field: str, layer: Layer, problems: Problems) -> str:
     """The picture's path as the recipe names it, or "" for none."""
     text = text_of(field, layer, problems)
-    if text is None or text.strip().casefold() in _NONE:
+    if text is None or names_none(layer[field]):
         return ""
     path = text.strip().removeprefix("./")
-    why = _why_not(path)
+    why = why_no_path(path)
     if why:
         problems.add(layer[field].place, f"{field} {why}")
         return ""
     return path
 
 
-def _why_not(path: str) -> str | None:
+def why_no_path(path: str) -> str | None:
+    """Why a recipe may not name a picture so."""
     hidden = FORBIDDEN.search(path) or re.search(r"[\t\n]", path)
     if hidden:
         return f"holds {invisible(hidden[0])}. Take it out."
@@ -54,18 +61,16 @@ def _why_not(path: str) -> str | None:
     return None
 
 
-def refuse_idle(own: Layer, there: dict[str, bool], problems: Problems) -> None:
+def idle_fields(own: Layer, there: dict[str, bool]) -> Iterator[tuple[Spot, str, str]]:
     """Fields that an entry itself gives although what they need is not `there`.
 
-    In a `_defaults.yaml` they may wait for recipes that use them.
+    Place, field, and the names of what it needs. In a `_defaults.yaml` they may wait for
+    recipes that use them.
     """
     for field, needs in _NEEDS.items():
         written = own.get(field)
         if written is None or any(there[need] for need in needs):
             continue
-        if isinstance(written.value, str) and written.value.strip().casefold() in _NONE:
+        if names_none(written):
             continue
-        problems.add(
-            written.key or written.spot,
-            f"{field} changes nothing without {' or '.join(needs)}. Add it, or take {field} out.",
-        )
+        yield written.key or written.spot, field, " or ".join(needs)

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from picowatch.recipe import fields
 from picowatch.recipe.a1111 import a1111_entries, holds_parameters
 from picowatch.recipe.flags import prompt_and_flags
-from picowatch.recipe.places import Layer, Source, Spot
+from picowatch.recipe.places import Entry, Layer, Source, Spot
 from picowatch.recipe.problems import Problems
-from picowatch.recipe.resolve import Entry
 from picowatch.recipe.suggestions import closest
 from picowatch.recipe.yaml_entries import yaml_layer
 

@@ -52,6 +52,8 @@ def not_multiple_of_8(field: str, value: int) -> str:
 
 def wanted_for(field: str) -> str:
     """What a field takes, in words, from the model's own limits."""
+    if field == "from":
+        return TEXT
     if field == "size":
         return "text like 512x768"
     if field == "seed":

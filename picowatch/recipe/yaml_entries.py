@@ -5,10 +5,9 @@ from dataclasses import replace
 
 from picowatch.recipe.layers import put
 from picowatch.recipe.nodes import Mapping, Node, Scalar, Sequence, compose
-from picowatch.recipe.places import Layer, Source, Spot, Written
+from picowatch.recipe.places import Entry, Layer, Source, Spot, Written
 from picowatch.recipe.plain import plain_value
 from picowatch.recipe.problems import Problems, shown
-from picowatch.recipe.resolve import Entry
 from picowatch.recipe.yaml_errors import quoted
 
 _PROMPTS = ("prompt", "negative_prompt", "negative")

@@ -4,8 +4,11 @@ from hypothesis import strategies as st
 
 from picowatch.recipe import HashOf, ImageRequest, Known, KnownCheckpoint
 from picowatch.recipe.decoding import FORBIDDEN
+from picowatch.recipe.hires import UPSCALERS
 from picowatch.recipe.prompt import unsupported
+from picowatch.recipe.request import Hires, LoraUse, Mask, StartImage
 from picowatch.recipe.samplers import SAMPLERS
+from picowatch.recipe.wildcards import Template
 
 CORGI = ImageRequest(
     prompt="a corgi",
@@ -37,6 +40,27 @@ PROMPTS = (
     .map("".join)
     .filter(lambda text: not FORBIDDEN.search(text.replace("\n", "").replace("\t", "")))
     .filter(lambda text: not unsupported(text))
+    .filter(lambda text: not Template(text, {}).is_drawn)
+)
+PATHS = (
+    st.text("abc/ é.'-", min_size=1, max_size=20)
+    .map(lambda text: f"a{text}.png")
+    .filter(lambda path: ".." not in path and path == path.strip())
+)
+STRENGTHS = st.floats(0, 1)
+LORA_NAMES = ("add_detail", "styles/it's pixel art", "1e3")
+# A weight of -0.0 is read as 0.0.
+WEIGHTS = st.floats(-10, 10).map(lambda weight: weight + 0.0)
+LORAS = st.lists(
+    st.builds(LoraUse, st.sampled_from(LORA_NAMES), st.just("a" * 64), WEIGHTS),
+    unique_by=lambda use: use.name,
+).map(tuple)
+START_IMAGES = st.builds(
+    StartImage, PATHS, st.just("1" * 64), STRENGTHS, st.sampled_from(["crop", "fit", "stretch"])
+)
+MASKS = st.builds(Mask, PATHS, st.just("2" * 64), st.integers(0, 64), st.booleans())
+HIRES = st.builds(
+    Hires, st.floats(1, 2), st.integers(0, 150), STRENGTHS, st.sampled_from(UPSCALERS)
 )
 NAMES = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1)
 HASHES = st.text("0123456789abcdef", min_size=64, max_size=64)
@@ -52,6 +76,7 @@ def image_requests(
     """Any request that a recipe can make."""
     sampler = draw(st.sampled_from(SAMPLERS))
     vae = draw(st.sampled_from(["baked", "vae-ft-mse"]))
+    start_image = draw(st.none() | START_IMAGES)
     return ImageRequest(
         prompt=draw(prompts),
         negative_prompt=draw(prompts),
@@ -68,6 +93,11 @@ def image_requests(
         seed=draw(st.integers(0, 2**32 - 1)),
         clip_skip=draw(st.integers(1, 4)),
         exact=draw(st.booleans()),
+        loras=draw(LORAS),
+        start_image=start_image,
+        mask=draw(st.none() | MASKS) if start_image else None,
+        hires=draw(st.none() | HIRES),
+        shrink_to_fit=draw(st.booleans()),
     )
 
 
@@ -77,10 +107,17 @@ def known_for(request: ImageRequest) -> Known:
         demo=KnownCheckpoint("demo", 128),
         checkpoints=(KnownCheckpoint(request.checkpoint, 512),),
         vaes=("vae-ft-mse",),
+        loras=LORA_NAMES,
     )
 
 
 def hashes_of(request: ImageRequest) -> HashOf:
     """The hashes of the request's files."""
-    hashes = {"checkpoint": request.checkpoint_hash, "vae": request.vae_hash}
+    hashes = {
+        "checkpoint": request.checkpoint_hash,
+        "vae": request.vae_hash,
+        "lora": "a" * 64,
+        "image": "1" * 64,
+        "mask": "2" * 64,
+    }
     return lambda kind, _: hashes[kind]

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -50,6 +51,13 @@ def test_the_chunk_holds_everything_the_picture_was_made_from() -> None:
     }
 
 
+def test_the_prompt_before_wildcards_is_told() -> None:
+    """Beside the one that made the picture."""
+    request = replace(CORGI, prompt="a cat", unexpanded_prompt="a {cat|dog}")
+    chunk = read_chunk(chunk_text(request))
+    assert (chunk.unexpanded_prompt, chunk.request.prompt) == ("a {cat|dog}", "a cat")
+
+
 @given(image_requests())
 def test_the_chunk_reads_back_as_what_was_written(request: ImageRequest) -> None:
     """Request, place in the inbox, and how it was made."""
@@ -60,7 +68,13 @@ def test_the_chunk_reads_back_as_what_was_written(request: ImageRequest) -> None
         place=1,
         image_index=2,
         unexpanded_prompt=request.prompt,
-        hashes={"loras": {}, "embeddings": {}, "start_images": {}},
+        hashes={
+            "loras": {use.name: use.hash for use in request.loras},
+            "embeddings": {},
+            "start_images": {
+                part.path: part.hash for part in (request.start_image, request.mask) if part
+            },
+        },
         rendered=RENDERED,
     )
 

@@ -15,6 +15,7 @@ from sd_parsers.parsers import AUTOMATIC1111Parser
 from picowatch.metadata import PARAMETERS, PICOWATCH, parameters_text, png_texts
 from picowatch.recipe import ImageRequest, read_recipes
 from picowatch.recipe.a1111 import parameters_of
+from picowatch.recipe.request import EmbeddingUse, Hires, LoraUse, Mask, StartImage
 from tests.metadata.requests import CORGI, PROMPTS, hashes_of, image_requests, known_for
 
 
@@ -48,6 +49,36 @@ def test_what_is_as_usual_is_left_out_and_what_is_not_is_written() -> None:
     )
 
 
+def test_everything_a_recipe_can_ask_for_is_written_in_a1111s_words() -> None:
+    """LoRAs that the prompt does not name stand behind it; their hashes are A1111's own."""
+    request = replace(
+        CORGI,
+        prompt="a <lora:x:0.5> corgi, badhands",
+        loras=(LoraUse("style/pixel", "b" * 64, 1.0), LoraUse("x", "a" * 64, 0.5)),
+        embeddings=(EmbeddingUse("neg/badhands", "e" * 64),),
+        hires=Hires(1.5, 12, 0.4, "Latent (nearest)"),
+    )
+    text = parameters_text(request, "0.1.0", {"style/pixel": "0123456789abcdef"})
+    assert text == (
+        "a <lora:x:0.5> corgi, badhands <lora:pixel:1>\n"
+        "Negative prompt: blurry, dim\n"
+        "Steps: 24, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 7.5, Seed: 42, "
+        "Size: 512x768, Model hash: 879db523c3, Model: dreamshaper_8, Denoising strength: 0.4, "
+        "Hires upscale: 1.5, Hires steps: 12, Hires upscaler: Latent (nearest), "
+        'Lora hashes: "pixel: 0123456789ab", TI hashes: "badhands: eeeeeeeeeeee", '
+        "Version: picowatch 0.1.0"
+    )
+    parser: Any = AUTOMATIC1111Parser()
+    found = parser.parse({"parameters": text})
+    assert [p.value for p in found.prompts] == [request.prompt + " <lora:pixel:1>"]
+    with_image = replace(
+        CORGI,
+        start_image=StartImage("a.png", "1" * 64, 0.3, "crop"),
+        mask=Mask("b.png", "2" * 64, 8, False),
+    )
+    assert "Denoising strength: 0.3, Mask blur: 8, Version" in parameters_text(with_image, "0.1.0")
+
+
 def test_an_empty_prompt_keeps_its_line() -> None:
     """sd-prompt-reader needs a line above `Steps:`."""
     text = parameters_text(replace(CORGI, prompt="", negative_prompt=""), "0.1.0")
@@ -77,16 +108,30 @@ def _keeps_its_form(text: str) -> bool:
 
 @given(image_requests(prompts=PROMPTS.filter(_keeps_its_form)))
 def test_our_own_reader_gets_every_value(request: ImageRequest) -> None:
-    """White space around a prompt, and `exact`, are all that is not in the text."""
+    """Start image and mask, `exact` and `shrink_to_fit` are all that is not in the text."""
     text = parameters_text(request, "0.1.0")
     (recipe,) = read_recipes("shown.txt", text.encode(), known_for(request))
     (again,) = recipe.image_requests(hashes_of(request))
+    hires = request.hires
+    if hires and request.start_image:
+        hires = replace(hires, denoising_strength=request.start_image.denoising_strength)
     assert again == replace(
         request,
-        prompt=request.prompt.strip(),
+        prompt=_with_tags(request),
         negative_prompt=request.negative_prompt.strip(),
+        start_image=None,
+        mask=None,
+        hires=hires,
+        shrink_to_fit=False,
         exact=False,
     )
+    assert bool(recipe.warnings) == bool((request.start_image and not hires) or request.mask)
+
+
+def _with_tags(request: ImageRequest) -> str:
+    """The prompt as the text has it: LoRAs that it does not name stand behind it."""
+    text = parameters_text(replace(request, negative_prompt=""), "0.1.0")
+    return text.rpartition("\nSteps:")[0].strip()
 
 
 # sd-parsers splits the last line at commas and colons and knows no quotes.
@@ -103,7 +148,7 @@ def test_sd_parsers_gets_every_value(request: ImageRequest) -> None:
     (sampler,) = found.samplers
     assert (sampler.name, sampler.model.name) == (request.sampler, request.checkpoint)
     assert sampler.model.hash == request.checkpoint_hash[:10]
-    assert [p.value for p in sampler.prompts] == list(filter(None, [request.prompt.strip()]))
+    assert [p.value for p in sampler.prompts] == list(filter(None, [_with_tags(request)]))
     assert [p.value for p in sampler.negative_prompts] == list(
         filter(None, [request.negative_prompt.strip()])
     )

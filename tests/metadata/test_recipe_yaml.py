@@ -7,11 +7,15 @@ from hypothesis import given
 
 from picowatch.metadata import recipe_yaml
 from picowatch.recipe import DefaultsFile, ImageRequest, read_recipes
+from picowatch.recipe.request import Hires, LoraUse, Mask, StartImage
 from tests.metadata.requests import CORGI, hashes_of, image_requests, known_for
 
 DEFAULTS = DefaultsFile(
     "_defaults.yaml",
-    b"negative_prompt: x\nvae: baked\nclip_skip: 3\ncount: 2\nexact: true\nschedule_type: beta\n",
+    b"negative_prompt: x\nvae: baked\nclip_skip: 3\ncount: 2\nexact: true\nschedule_type: beta\n"
+    b"loras: {add_detail: 1}\nimage: x.png\nstrength: 0.1\nresize: fit\nmask: y.png\nmask_blur: 1\n"
+    b"mask_invert: true\nhires: {scale: 3, steps: 9}\nshrink_to_fit: true\n"
+    b"sweep: {steps: [1, 2]}\n",
 )
 
 
@@ -33,6 +37,11 @@ def test_it_reads_like_a_recipe_somebody_wrote() -> None:
         "seed: 42\n"
         "count: 1\n"
         "clip_skip: 1\n"
+        "loras: {}\n"
+        "image: none\n"
+        "hires: false\n"
+        "sweep: off\n"
+        "shrink_to_fit: false\n"
         "exact: false\n"
     )
 
@@ -79,3 +88,30 @@ def test_hostile_prompts_read_back_exactly(prompt: str) -> None:
 def test_any_request_reads_back_as_the_same_request(request: ImageRequest) -> None:
     """The digest is the picture's identity."""
     assert _again(request).digest == request.digest
+
+
+def test_start_images_loras_and_hires_are_restored() -> None:
+    """The start image's path as the recipe had it; LoRAs of the prompt stay there."""
+    request = replace(
+        CORGI,
+        prompt="a <lora:add:0.5> corgi",
+        loras=(LoraUse("style/it's", "b" * 64, -1.0), LoraUse("add_detail", "a" * 64, 0.5)),
+        start_image=StartImage("photos/a.png", "1" * 64, 0.3, "fit"),
+        mask=Mask("m.png", "2" * 64, 8, True),
+        hires=Hires(1.5, 0, 1e-7, "Latent (nearest-exact)"),
+        shrink_to_fit=True,
+    )
+    assert recipe_yaml(request).partition("clip_skip: 1\n")[2] == (
+        "loras: {'style/it''s': -1}\n"
+        "image: 'photos/a.png'\n"
+        "denoising_strength: 0.3\n"
+        "resize: fit\n"
+        "mask: 'm.png'\n"
+        "mask_blur: 8\n"
+        "mask_invert: true\n"
+        "hires: {scale: 1.5, steps: 0, denoising_strength: 1.0e-07, upscaler: Latent "
+        "(nearest-exact)}\n"
+        "sweep: off\n"
+        "shrink_to_fit: true\n"
+        "exact: false\n"
+    )

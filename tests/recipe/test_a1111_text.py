@@ -3,7 +3,7 @@
 import pytest
 
 from picowatch.recipe import Known, KnownCheckpoint
-from tests.recipe.reading import DEMO, messages, read, read_one, refused
+from tests.recipe.reading import DEMO, hash_of, messages, read, read_one, refused
 
 TXT = "corgi.txt"
 KNOWN = Known(
@@ -94,20 +94,6 @@ def test_what_only_informs_is_ignored() -> None:
     ("line", "message"),
     [
         (
-            "Denoising strength: 0.5",
-            "'Denoising strength' is not supported yet. Take it out to make the picture without "
-            "it.",
-        ),
-        (
-            "Hires upscale: 2",
-            "'Hires upscale' is not supported yet. Take it out to make the picture without it.",
-        ),
-        (
-            "Frobnication: high",
-            "unknown key 'Frobnication': nobody can tell whether the picture depends on it. Take "
-            "it out if it does not.",
-        ),
-        (
             "Model hash: 879db523c3",
             "the model with the hash 879db523c3 is not known by name. Write 'Model: ' and its "
             "name in models/checkpoints instead.",
@@ -128,10 +114,64 @@ def test_what_cannot_be_honoured_is_refused(line: str, message: str) -> None:
     assert messages(f"a\nSteps: 3, Sampler: Euler, {line}, Seed: 1\n", TXT) == [message]
 
 
+def test_hires_is_read_with_its_strength() -> None:
+    """A1111 has one strength for both passes and pictures."""
+    recipe = read_one(
+        "a\nSteps: 3, Sampler: Euler, Denoising strength: 0.4, Hires upscale: 1.5, Hires steps: 9, "
+        "Hires upscaler: Latent (nearest-exact), Version: v1.10.1",
+        TXT,
+    )
+    assert recipe.hires and recipe.hires.model_dump() == {
+        "scale": 1.5,
+        "steps": 9,
+        "denoising_strength": 0.4,
+        "upscaler": "Latent (nearest-exact)",
+    }
+    assert recipe.warnings == ()
+
+
+def test_lora_tags_are_loras_and_hashes_only_inform() -> None:
+    """They tell which file was meant."""
+    known = Known(demo=DEMO, loras=("add_detail",))
+    text = 'a <lora:add_detail:0.5>\nSteps: 3, Sampler: Euler, Lora hashes: "add_detail: 0123"'
+    (request,) = read_one(f"{text}, Seed: 1", TXT, known).image_requests(hash_of)
+    assert [(lora.name, lora.weight) for lora in request.loras] == [("add_detail", 0.5)]
+
+
+@pytest.mark.parametrize(
+    ("line", "warnings"),
+    [
+        (
+            "Face restoration: CodeFormer",
+            ("'Face restoration: CodeFormer' is nothing that a recipe can say; the picture is "
+             "made without it.",),
+        ),
+        (
+            "Frobnication: high",
+            ("'Frobnication: high' is nothing that a recipe can say; the picture is made without "
+             "it.",),
+        ),
+        (
+            "Denoising strength: 0.5, Mask blur: 4",
+            ("mask_blur is left out: it needs mask, and there is none here.",
+             "denoising_strength is left out: it needs image or hires, and there is none here."),
+        ),
+        (
+            "Hires upscale: 2, Hires upscaler: R-ESRGAN 4x+",
+            ("the upscaler 'R-ESRGAN 4x+' is not in picowatch; Lanczos is used instead.",),
+        ),
+    ],
+)  # fmt: skip
+def test_what_a_recipe_cannot_say_is_a_warning(line: str, warnings: tuple[str, ...]) -> None:
+    """The picture is made without it, and not in silence."""
+    recipe = read_one(f"a\nSteps: 3, Sampler: Euler, {line}, Seed: 1\n", TXT)
+    assert recipe.warnings == warnings
+
+
 def test_problems_point_into_the_steps_line() -> None:
-    """At the key that is refused, and at the value that is wrong."""
-    invalid = refused("a\nSteps: 300, Sampler: Euler, ENSD: 31337\n", TXT)
-    assert [(p.line, p.column, p.width) for p in invalid.problems] == [(2, 8, 3), (2, 29, 4)]
+    """At the values that are wrong."""
+    invalid = refused("a\nSteps: 300, Sampler: Euler, Seed: -5, ENSD: 31337\n", TXT)
+    assert [(p.line, p.column, p.width) for p in invalid.problems] == [(2, 8, 3), (2, 35, 2)]
 
 
 def test_generation_parameters_under_a_yaml_name_are_recognised() -> None:

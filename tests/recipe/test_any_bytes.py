@@ -1,6 +1,9 @@
 """Whatever lies in the inbox: a recipe, or an error a person can read, in a moment."""
 
+import dataclasses
+import json
 import string
+from collections.abc import Mapping
 from contextlib import suppress
 from unittest.mock import patch
 
@@ -11,6 +14,7 @@ from hypothesis import strategies as st
 
 from picowatch.recipe import (
     Known,
+    PictureFields,
     RecipeInvalid,
     error_text,
     no_hash,
@@ -18,7 +22,9 @@ from picowatch.recipe import (
     one_line,
     read_recipes,
 )
-from picowatch.recipe.fields import FIRST_NAME_OF, NOT_YET
+from picowatch.recipe.fields import FIRST_NAME_OF
+from picowatch.recipe.reading import no_pictures
+from tests.metadata.requests import CORGI
 from tests.recipe.reading import DEMO
 
 WILDCARDS = {"x": ("a", "{b|__y__}"), "y": ("c",)}
@@ -27,7 +33,6 @@ KNOWN = Known(demo=DEMO, loras=("x",), embeddings=("a",), wildcards=WILDCARDS)
 # Pieces that recipes, and mistakes in them, are made of.
 PIECES = [
     *FIRST_NAME_OF,
-    *NOT_YET,
     *(": ", ":", "- ", "\n", "\n  ", "\t", "---\n", " # ", "'", '"', "[", "]", "{", "}", "|", ">"),
     *(
         "&a ",
@@ -73,10 +78,22 @@ TEXTS = st.lists(st.sampled_from(PIECES) | st.text(string.printable, max_size=5)
 NAMES = st.sampled_from(["a.yaml", "b/c.yml", "d.txt"])
 
 
-def check(name: str, content: bytes) -> None:
+def _chunk(values: Mapping[str, object]) -> str:
+    return json.dumps({"format": 1, "request": {**CORGI.as_dict(), **values}})
+
+
+# picowatch's chunk with anything in its request.
+ANYTHING = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
+NESTED = ANYTHING | st.lists(ANYTHING) | st.dictionaries(st.text(max_size=5), ANYTHING)
+JSON = st.dictionaries(
+    st.sampled_from([field.name for field in dataclasses.fields(CORGI)]), NESTED | st.lists(NESTED)
+).map(_chunk)
+
+
+def check(name: str, content: bytes, picture_fields: PictureFields = no_pictures) -> None:
     """Nothing but recipes, or RecipeInvalid with texts that can be shown."""
     try:
-        recipes = read_recipes(name, content, KNOWN)
+        recipes = read_recipes(name, content, KNOWN, picture_fields=picture_fields)
     except RecipeInvalid as invalid:
         text = error_text(invalid)
         assert invalid.problems
@@ -103,6 +120,15 @@ def test_any_bytes_are_recipes_or_an_error_for_people(name: str, content: bytes)
 def test_any_text_is_recipes_or_an_error_for_people(name: str, text: str) -> None:
     """Made of what recipes are made of."""
     check(name, text.encode())
+
+
+@given(st.sampled_from(["picowatch", "parameters", "generator", "seed"]), TEXTS | JSON)
+@example("picowatch", "[" * 100_000)
+@example("picowatch", '{"format": 1, "request": {}}')
+def test_any_text_in_a_picture_is_settings_or_an_error_for_people(key: str, text: str) -> None:
+    """A picture may come from anywhere, too."""
+    texts = {"generator": "picodiffusion", key: text}
+    check("a.yaml", b"from: a.png", lambda _: texts)
 
 
 @given(TEXTS)

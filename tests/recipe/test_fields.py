@@ -3,7 +3,6 @@
 import pytest
 
 from picowatch.recipe import Known, KnownCheckpoint, Recipe
-from picowatch.recipe.fields import FIRST_NAME_OF, NOT_YET
 from tests.recipe.reading import DEMO, messages, read, read_one
 
 TWO = Known(
@@ -182,19 +181,6 @@ def test_wrong_values_are_told_with_limit_and_remedy(written: str, message: str 
         + (f"'{value}'." if "," in value else f"{value}.")
     )
     assert messages(f"prompt: a\n{written}\n") == [expected]
-
-
-@pytest.mark.parametrize("name", NOT_YET)
-def test_fields_of_later_versions_are_not_yet_rather_than_unknown(name: str) -> None:
-    """Whoever read the documentation is not told that a field does not exist."""
-    assert messages(f"prompt: a\n{name}: x\n") == [
-        f"'{name}' is not supported yet. Take it out to make the picture without it."
-    ]
-
-
-def test_no_field_is_both_supported_and_not_yet() -> None:
-    """Each name has one answer."""
-    assert not set(NOT_YET) & set(FIRST_NAME_OF)
 
 
 def test_a_recipe_without_a_prompt_is_told_so() -> None:

@@ -100,11 +100,6 @@ def test_two_hyphens_that_begin_no_word_are_part_of_the_prompt() -> None:
         ("a --xyz", 3, "unknown flag '--xyz'."),
         ("a --scheduler karras", 3, "--scheduler: stable-diffusion.cpp's schedule type; write "
          "--schedule_type"),
-        (
-            "a --from 2",
-            3,
-            "--from is not supported yet. Take it out to make the picture without it.",
-        ),
         ("a --seed 1 --seed 2", 12, "'seed' is given twice: already on line 1. Keep one."),
         ("a --prompt b", 3, "'prompt' is given twice: already on line 1. Keep one."),
         ("a --steps", 3, "--steps has no value: write --steps and what it takes."),

@@ -1,0 +1,203 @@
+"""The field `from`: a picture's settings as what a recipe starts from."""
+
+import json
+from collections.abc import Mapping
+
+import pytest
+
+from picowatch.errors import PictureUnreadable
+from picowatch.recipe import (
+    DefaultsFile,
+    Known,
+    KnownCheckpoint,
+    Recipe,
+    RecipeInvalid,
+    read_recipes,
+)
+from picowatch.recipe.request import ImageRequest, LoraUse, StartImage
+from tests.recipe.reading import DEMO, hash_of
+
+KNOWN = Known(
+    demo=DEMO,
+    checkpoints=(KnownCheckpoint("dreamshaper_8", 512),),
+    vaes=("mse",),
+    loras=("x", "pixel"),
+)
+REQUEST = ImageRequest(
+    prompt="a <lora:x:0.5> corgi",
+    negative_prompt="dim",
+    checkpoint="dreamshaper_8",
+    checkpoint_hash="879db523c3" + "0" * 54,
+    vae="mse",
+    vae_hash="d" * 64,
+    sampler="Euler",
+    schedule_type="beta",
+    steps=30,
+    cfg_scale=6.5,
+    width=512,
+    height=768,
+    seed=42,
+    clip_skip=2,
+    exact=True,
+    loras=(LoraUse("pixel", "b" * 64, -1.0), LoraUse("x", "a" * 64, 0.5)),
+    start_image=StartImage("photo.png", "1" * 64, 0.3, "fit"),
+    unexpanded_prompt="a <lora:x:0.5> {corgi|cat}",
+)
+CHUNK = {"picowatch": json.dumps({"format": 1, "request": REQUEST.as_dict()})}
+A1111 = {
+    "parameters": "a corgi\nNegative prompt: dim\nSteps: 30, Sampler: DPM++ 2M, Schedule type: "
+    "Karras, CFG scale: 6.5, Seed: 42, Size: 512x768, Model hash: 879db523c3, Model: "
+    "dreamshaper_8, Face restoration: CodeFormer, Denoising strength: 0.3\n"
+}
+PICODIFFUSION = {
+    "generator": "picodiffusion",
+    "prompt": "a corgi",
+    "negative_prompt": "dim",
+    "seed": "42",
+    "steps": "30",
+    "cfg": "6.5",
+    "sampler": "dpmpp_2m_karras",
+    "checkpoint": "dreamshaper_8.safetensors",
+    "vae": "",
+    "lora": "pixel",
+    "lora_weight": "0.8",
+    "width": "512",
+    "height": "768",
+}
+
+
+def read(
+    text: str,
+    texts: Mapping[str, str],
+    known: Known = KNOWN,
+    name: str = "a.yaml",
+    defaults: str = "",
+) -> Recipe:
+    files = [DefaultsFile("_defaults.yaml", defaults.encode())]
+    recipes = read_recipes(name, text.encode(), known, files, picture_fields=lambda path: texts)
+    return recipes[0]
+
+
+def test_picowatchs_own_pictures_come_back_exactly() -> None:
+    """The prompt that made the picture, LoRAs where they stood, the start image's path."""
+    recipe = read("from: corgi.png", CHUNK)
+    (request,) = recipe.image_requests(lambda kind, _: HASHES[kind])
+    assert request.as_dict() == {
+        name: value for name, value in REQUEST.as_dict().items() if name != "unexpanded_prompt"
+    } | {"loras": [{**lora, "hash": "a" * 64} for lora in REQUEST.as_dict()["loras"]]}
+
+
+HASHES = {
+    "checkpoint": REQUEST.checkpoint_hash,
+    "vae": "d" * 64,
+    "lora": "a" * 64,
+    "image": "1" * 64,
+}
+
+
+def test_a1111s_text_is_read_with_warnings_for_what_a_recipe_cannot_say() -> None:
+    """What the picture cannot give, like its start image, is a warning, too."""
+    recipe = read("from: corgi.png", A1111)
+    assert (recipe.prompt, recipe.negative_prompt, recipe.seed) == ("a corgi", "dim", 42)
+    assert (recipe.checkpoint, recipe.sampler, recipe.size) == (
+        "dreamshaper_8", "DPM++ 2M", "512x768",
+    )  # fmt: skip
+    assert recipe.warnings == (
+        "'Face restoration: CodeFormer' is nothing that a recipe can say; the picture is made "
+        "without it.",
+        "denoising_strength is left out: it needs image or hires, and there is none here.",
+    )
+    with_image = read("from: corgi.png\nimage: b.png", A1111)
+    assert (with_image.image, with_image.denoising_strength) == ("b.png", 0.3)
+
+
+def test_picodiffusions_keys_are_read() -> None:
+    """Its clip skip is always A1111's 3."""
+    recipe = read("from: corgi.png", PICODIFFUSION)
+    (request,) = recipe.image_requests(hash_of)
+    assert (request.prompt, request.steps, request.cfg_scale) == ("a corgi", 30, 6.5)
+    assert (request.sampler, request.schedule_type) == ("DPM++ 2M", "karras")
+    assert (request.clip_skip, request.vae, request.width) == (3, "baked", 512)
+    assert [(lora.name, lora.weight) for lora in request.loras] == [("pixel", 0.8)]
+
+
+def test_the_recipe_overrides_the_picture_and_the_picture_the_defaults() -> None:
+    """Field by field."""
+    defaults = "steps: 3\ncount: 2\nclip_skip: 4\n"
+    recipe = read("from: a.png\nseed: 7\nwidth: 256\nsampler: DDIM", A1111, defaults=defaults)
+    assert (recipe.steps, recipe.count, recipe.clip_skip) == (30, 2, 4)
+    assert (recipe.seed, recipe.size) == (7, "256x768")
+    assert (recipe.sampler, recipe.schedule_type) == ("DDIM", "uniform")
+
+
+def test_a_txt_can_start_from_a_picture() -> None:
+    """As a setting of all prompts, or as a flag."""
+    recipe = read("---\nfrom: a.png\nsteps: 5\n---\na cat", A1111, name="a.txt")
+    assert (recipe.prompt, recipe.steps, recipe.cfg_scale) == ("a cat", 5, 6.5)
+    assert read("a cat --from a.png --seed 3", A1111, name="a.txt").seed == 3
+
+
+def test_what_a_picture_gives_can_be_swept() -> None:
+    """Other seeds and steps of the picture one likes."""
+    recipe = read("from: a.png\nsweep: {cfg_scale: [5, 7], 'prompt: corgi': [cat]}", A1111)
+    requests = recipe.image_requests(hash_of)
+    assert [(r.prompt, r.cfg_scale, r.steps) for r in requests] == [
+        ("a cat", 5, 30),
+        ("a cat", 7, 30),
+    ]
+
+
+def problem(text: str, texts: Mapping[str, str], known: Known = KNOWN) -> str:
+    with pytest.raises(RecipeInvalid) as caught:
+        read(text, texts, known)
+    (found,) = caught.value.problems
+    assert (found.line, found.column) == (1, 7)
+    return found.message
+
+
+def test_missing_models_are_named_with_their_hashes() -> None:
+    """And what would do; unless the recipe names another."""
+    bare = Known(demo=DEMO, vaes=("mse",), loras=("x", "pixel"))
+    assert problem("from: a.png", CHUNK, bare) == (
+        "no checkpoint 'dreamshaper_8' in models/checkpoints. There is only demo. (in a.png, made "
+        "with the file whose hash begins 879db523c3)"
+    )
+    assert read("from: a.png\nmodel: demo", CHUNK, bare).checkpoint == "demo"
+    without_x = Known(demo=DEMO, checkpoints=KNOWN.checkpoints, vaes=("mse",), loras=("pixel",))
+    assert problem("from: a.png", CHUNK, without_x) == (
+        "no LoRA 'x' in models/loras. There is only pixel. (in a.png; the hashes of its LoRAs "
+        "begin: pixel bbbbbbbbbb, x aaaaaaaaaa)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        ({}, "a.png: it holds no settings that picowatch can read. Pictures of picowatch, A1111 "
+         "and picoDiffusion do, as they were saved."),
+        ({"picowatch": "{"}, "a.png: its 'picowatch' text is damaged."),
+        ({"picowatch": '{"format": 2}'}, "a.png: a newer picowatch made it. Read it with that "
+         "one."),
+        ({"parameters": "a corgi"}, "a.png: its 'parameters' text has no line 'Steps: …, Sampler: "
+         "…'."),
+        ({"parameters": "a\nSteps: 3, Sampler: Euler, Model hash: 0123456789"}, "a.png: the model "
+         "with the hash 0123456789 is not known by name. Write 'checkpoint: …' here."),
+        ({"parameters": "a\nSteps: 300, Sampler: Euler, Model: demo"}, "steps must be a whole "
+         "number from 1 to 150, not 300. (in a.png)"),
+    ],
+)  # fmt: skip
+def test_pictures_that_give_no_recipe_are_explained(texts: dict[str, str], message: str) -> None:
+    """At the place where the recipe names them."""
+    assert problem("from: a.png", texts) == message
+
+
+def test_a_picture_that_cannot_be_read_is_reported_at_its_place() -> None:
+    """The reader says why."""
+
+    def picture_fields(path: str) -> Mapping[str, str]:
+        raise PictureUnreadable(f"there is no {path}.")
+
+    with pytest.raises(RecipeInvalid, match=r"line 2, column 7: gone\.png: there is no"):
+        read_recipes("a.yaml", b"prompt: a\nfrom: gone.png", KNOWN, picture_fields=picture_fields)
+    with pytest.raises(RecipeInvalid, match="from must stay within the folders"):
+        read_recipes("a.yaml", b"prompt: a\nfrom: ../a.png", KNOWN, picture_fields=picture_fields)
