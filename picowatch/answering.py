@@ -18,6 +18,7 @@ from picowatch.inbox.inbox import Evidence, Gone, Inbox, Renamed, Saved, Unreada
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import Acceptance, AskedEntry, QueuedImage
 from picowatch.outbox.outbox import Outbox
+from picowatch.outbox.png import texts_of
 from picowatch.outbox.start_images import StartImages
 from picowatch.recipe import HashOf, Recipe, RecipeInvalid, error_text, one_line, read_recipes
 from picowatch.recipe.known import Known
@@ -129,6 +130,7 @@ class Answers:
                 known,
                 self._inbox.defaults(seen.path),
                 self._settings.max_images_per_save,
+                lambda picture: texts_of(self._start_images.read(seen.path, picture)),
             )
             entries = [_entry(recipe, self._hashes_for(seen.path, recipe)) for recipe in recipes]
             result = self._ledger.accept(
@@ -142,7 +144,8 @@ class Answers:
             return self._reject(save, error_text(error), one_line(error))
         except (ModelRefused, FileUnreadable) as error:
             return self._reject_words(save, str(error))
-        return partial(self._tell_accepted, seen.path, result)
+        warnings = [warning for recipe in recipes for warning in recipe.warnings]
+        return partial(self._tell_accepted, seen.path, result, list(dict.fromkeys(warnings)))
 
     def _hashes_for(self, path: str, recipe: Recipe) -> HashOf:
         """Gives the hash of anything the recipe names; its pictures are copied and kept.
@@ -202,17 +205,22 @@ class Answers:
     def _gone(self, seen: Gone) -> Callable[[], None]:
         cancelled = self._ledger.forget(seen.path)
         self._outbox.remove_error(seen.path)
+        self._outbox.write_warnings(seen.path, ())
         return partial(log.info, "%s: deleted, %s cancelled", seen.path, images(cancelled))
 
     def _renamed(self, seen: Renamed) -> Callable[[], None]:
         self._ledger.rename(seen.old, seen.new, seen.stamp)
         self._outbox.remove_error(seen.old)
+        self._outbox.write_warnings(seen.old, ())
         return partial(log.info, "%s: renamed to %s, its queue goes on", seen.old, seen.new)
 
     # -- telling
 
-    def _tell_accepted(self, path: str, result: Acceptance) -> None:
+    def _tell_accepted(self, path: str, result: Acceptance, warnings: Sequence[str]) -> None:
         self._outbox.remove_error(path)
+        self._outbox.write_warnings(path, warnings)
+        for warning in warnings:
+            log.warning("%s: %s", path, warning)
         parts = [f"{images(result.queued)} queued"]
         if result.cancelled:
             parts.append(f"{result.cancelled} cancelled")

@@ -108,7 +108,9 @@ class Publisher:
         )
         self._ledger.finish(image.id)
         self.enlist(image)
-        log.info("%s: %s (%.1f s)", image.recipe, image.file, sum(picture.timings.values()))
+        seconds = sum(picture.timings.values())
+        chunks = f", {picture.chunks} prompt chunks" if picture.chunks > 1 else ""
+        log.info("%s: %s (%.1f s%s)", image.recipe, image.file, seconds, chunks)
         for warning in picture.warnings:
             log.warning("%s: %s", image.file, warning)
         self._on_finished(image.recipe)

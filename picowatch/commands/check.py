@@ -8,6 +8,8 @@ from typing import Any
 
 from picowatch.catalog import Catalog
 from picowatch.inbox.files import FileUnreadable, defaults_for
+from picowatch.outbox.png import texts_of
+from picowatch.outbox.start_images import StartImages
 from picowatch.recipe import Recipe, RecipeInvalid, error_text, no_hash, read_recipes
 from picowatch.recipe.known import Known
 from picowatch.settings import Settings
@@ -29,6 +31,8 @@ def check(settings: Settings, files: Sequence[Path], as_json: bool) -> int:
             failed = True
             print(f"picowatch: cannot read {file}: {error}.", file=sys.stderr)
             continue
+        for warning in dict.fromkeys(w for recipe in recipes for w in recipe.warnings):
+            print(f"{file}: warning: {warning}", file=sys.stderr)
         images = [image for recipe in recipes for image in _images(file, recipe)]
         listed += images
         if not as_json:
@@ -41,14 +45,20 @@ def check(settings: Settings, files: Sequence[Path], as_json: bool) -> int:
 def _read(settings: Settings, file: Path, known: Known) -> list[Recipe]:
     """Read a recipe; inside the inbox its folders' defaults hold."""
     content = file.read_bytes()
-    inbox = settings.inbox.resolve()
-    path = file.resolve()
+    inbox, path = settings.inbox.resolve(), file.resolve()
+    name, defaults = file.name, []
     if path.is_relative_to(inbox):
         name = path.relative_to(inbox).as_posix()
-        return read_recipes(
-            name, content, known, defaults_for(inbox, name), settings.max_images_per_save
-        )
-    return read_recipes(file.name, content, known, [], settings.max_images_per_save)
+        defaults = defaults_for(inbox, name)
+    pictures = StartImages(settings.inbox, settings.outbox)
+    return read_recipes(
+        name,
+        content,
+        known,
+        defaults,
+        settings.max_images_per_save,
+        lambda picture: texts_of(pictures.read(name, picture)),
+    )
 
 
 def _images(file: Path, recipe: Recipe) -> list[dict[str, Any]]:

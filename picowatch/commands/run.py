@@ -24,7 +24,7 @@ from picowatch.ledger.ledger import Ledger
 from picowatch.outbox.lock import OutboxLock
 from picowatch.outbox.log import close_log, open_log
 from picowatch.outbox.outbox import Outbox
-from picowatch.outbox.start_images import StartImages
+from picowatch.outbox.start_images import FOLDER, StartImages
 from picowatch.publishing import Publisher
 from picowatch.settings import Settings
 from picowatch.worker import Worker
@@ -106,6 +106,7 @@ def build_daemon(
             device=settings.device,
             precision=settings.precision,
             hash_cache=hash_cache,
+            start_images=state / FOLDER,
         )
     )
     return Daemon(

@@ -17,6 +17,7 @@ OWN_NAMES = {
     ".picowatch",
 }  # fmt: skip
 ERROR_ENDING = ".error.txt"
+WARNING_ENDING = ".warning.txt"
 NUMBER = re.compile(r"^(\d+)")
 # Most file systems take 255 bytes a name; the temporary of an atomic write is shorter.
 MAX_NAME_BYTES = 255
@@ -49,13 +50,18 @@ class OutboxNames:
         name = parts[-1].casefold()
         if len(parts) == 1 and (name in OWN_NAMES or name.startswith("picowatch.log.")):
             return True
-        return name.endswith(ERROR_ENDING) or (self._outbox / "/".join(parts)).is_file()
+        return (
+            name.endswith((ERROR_ENDING, WARNING_ENDING))
+            or (self._outbox / "/".join(parts)).is_file()
+        )
 
     def error_file(self, recipe: str) -> str:
         """The place of a recipe's error file."""
-        path = PurePosixPath(recipe)
-        name = _fitting(path.name, room=len(ERROR_ENDING)) + ERROR_ENDING
-        return str(path.with_name(name))
+        return _beside(recipe, ERROR_ENDING)
+
+    def warning_file(self, recipe: str) -> str:
+        """The place of the file that says what of a recipe could not be honoured."""
+        return _beside(recipe, WARNING_ENDING)
 
     def highest_number(self, folder: str) -> int:
         """The highest number in front of a picture's name there, 0 if there is none."""
@@ -88,6 +94,11 @@ class OutboxNames:
 
     def _free(self, path: str) -> str | None:
         return None if lexists(self._outbox / path) else path
+
+
+def _beside(recipe: str, ending: str) -> str:
+    path = PurePosixPath(recipe)
+    return str(path.with_name(_fitting(path.name, room=len(ending)) + ending))
 
 
 def _plain(text: str) -> str:

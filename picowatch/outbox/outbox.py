@@ -93,6 +93,15 @@ class Outbox:
         """The recipe is good now, or gone."""
         (self.root / self.names.error_file(recipe)).unlink(missing_ok=True)
 
+    def write_warnings(self, recipe: str, warnings: Sequence[str]) -> None:
+        """Say beside the result what of a recipe could not be honoured; nothing takes it back."""
+        file = self.root / self.names.warning_file(recipe)
+        if warnings:
+            text = "\n\n".join([f"inbox/{recipe}", *warnings]) + "\n"
+            write_atomically(file, text.encode("utf-8", "backslashreplace"))
+        else:
+            file.unlink(missing_ok=True)
+
     def archive(self, recipe: str, source: Path) -> str:
         """Move a recipe's file into its folder; gives its place below the outbox.
 

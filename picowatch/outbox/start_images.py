@@ -23,8 +23,6 @@ class StartImages:
     def __init__(self, inbox: Path, outbox: Path) -> None:
         self._roots = (inbox.resolve(), outbox.resolve())
         self._folder = outbox / ".picowatch" / FOLDER
-        self._folder.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(self._folder)
 
     def keep(self, recipe: str, path: str) -> str:
         """Keep a copy of the picture that `recipe` calls `path`; gives its sha256.
@@ -59,7 +57,10 @@ class StartImages:
         return places
 
     def forget_all_but(self, digests: Collection[str]) -> None:
-        """Delete copies that no waiting image needs."""
+        """Delete copies that no waiting image needs, and what a crash left."""
+        if not self._folder.is_dir():
+            return
+        remove_leftovers(self._folder)
         for copy in self._folder.iterdir():
             if copy.name not in digests:
                 copy.unlink(missing_ok=True)
