@@ -14,7 +14,9 @@ from contextlib import suppress
 from typing import Any
 
 from picowatch import __version__
+from picowatch.catalog import Catalog
 from picowatch.engine.protocol import RenderedImage
+from picowatch.errors import ModelRefused
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import QueuedImage
 from picowatch.metadata import (
@@ -26,6 +28,7 @@ from picowatch.metadata import (
     png_texts,
 )
 from picowatch.outbox.outbox import Outbox
+from picowatch.recipe.request import ImageRequest
 
 log = logging.getLogger("picowatch")
 
@@ -40,16 +43,19 @@ class Publisher:
         ledger: Ledger,
         outbox: Outbox,
         *,
+        catalog: Catalog,
         on_finished: Callable[[str], None],
         stop: threading.Event,
         patient: bool,
     ) -> None:
         """`on_finished` gets the recipe of each published picture.
 
+        `catalog` is for this publisher alone: it is asked in the publisher's thread.
         `patient`: a full disk is waited for, until `stop`; otherwise it ends the run.
         """
         self._ledger = ledger
         self._outbox = outbox
+        self._catalog = catalog
         self._on_finished = on_finished
         self._stop = stop
         self.patient = patient
@@ -104,7 +110,7 @@ class Publisher:
 
     def _publish_one(self, image: QueuedImage, picture: RenderedImage) -> None:
         self._outbox.publish(
-            image.file, picture.width, picture.height, picture.pixels, _texts(image, picture)
+            image.file, picture.width, picture.height, picture.pixels, self._texts(image, picture)
         )
         self._ledger.finish(image.id)
         self.enlist(image)
@@ -115,26 +121,36 @@ class Publisher:
             log.warning("%s: %s", image.file, warning)
         self._on_finished(image.recipe)
 
+    def _texts(self, image: QueuedImage, picture: RenderedImage) -> list[PngText]:
+        chunk = picowatch_json(
+            image.request,
+            recipe_path=image.recipe,
+            save_digest=image.save_digest,
+            place=image.place,
+            image_index=image.position,
+            rendered={
+                "device": picture.device,
+                "precision": picture.precision,
+                "batch_size": picture.batch_size,
+                "compiled": picture.compiled,
+                "memory_rung": picture.memory_rung,
+                "chunks": picture.chunks,
+                "timings": picture.timings,
+                "versions": {**picture.versions, "picowatch": __version__},
+            },
+        )
+        hashes = self._lora_hashes(image.request)
+        parameters = parameters_text(image.request, __version__, hashes)
+        return png_texts({PARAMETERS: parameters, PICOWATCH: chunk})
 
-def _texts(image: QueuedImage, picture: RenderedImage) -> list[PngText]:
-    chunk = picowatch_json(
-        image.request,
-        recipe_path=image.recipe,
-        save_digest=image.save_digest,
-        place=image.place,
-        image_index=image.position,
-        rendered={
-            "device": picture.device,
-            "precision": picture.precision,
-            "batch_size": picture.batch_size,
-            "compiled": picture.compiled,
-            "memory_rung": picture.memory_rung,
-            "chunks": picture.chunks,
-            "timings": picture.timings,
-            "versions": {**picture.versions, "picowatch": __version__},
-        },
-    )
-    return png_texts({PARAMETERS: parameters_text(image.request, __version__), PICOWATCH: chunk})
+    def _lora_hashes(self, request: ImageRequest) -> dict[str, str]:
+        """A1111's hashes of the image's LoRAs; one that is gone meanwhile has none."""
+        hashes = {}
+        for lora in request.loras:
+            with suppress(ModelRefused):
+                model = self._catalog.find("lora", lora.name)
+                hashes[lora.name] = self._catalog.weights_hash(model)
+        return hashes
 
 
 def _listing_line(image: QueuedImage) -> dict[str, Any]:

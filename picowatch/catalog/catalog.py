@@ -122,6 +122,10 @@ class Catalog:
             lines.update(f"{self._hashes.sha256(file.path)}  {file.relative}\n".encode())
         return lines.hexdigest()
 
+    def weights_hash(self, model: Model) -> str:
+        """What A1111 knows a LoRA by: sha256 of the bytes behind the safetensors header."""
+        return self._hashes.sha256(model.path, weights_only=True)
+
     def _scan_kind(self, kind: Kind) -> list[Model | Refused]:
         """One kind's entries sorted by name; the second of two with one name is refused."""
         entries: list[Model | Refused] = []

@@ -23,15 +23,21 @@ class HashCache:
         self._keep = keep and file is not None
         self._known: dict[str, tuple[int, int, str]] = _read(file) if file else {}
 
-    def sha256(self, path: Path) -> str:
-        """The hex digest of the file's bytes; ModelRefused if it changes meanwhile."""
+    def sha256(self, path: Path, *, weights_only: bool = False) -> str:
+        """The hex digest of the file's bytes; ModelRefused if it changes meanwhile.
+
+        `weights_only`: of the bytes behind a safetensors header, as A1111 hashes LoRAs.
+        """
         path = path.resolve()
         before = _stat(path)
-        known = self._remembered(path, before)
+        name = f"{path}#weights" if weights_only else str(path)
+        known = self._remembered(name, before)
         if known:
             return known
         try:
             with path.open("rb") as file:
+                if weights_only:
+                    file.seek(8 + int.from_bytes(file.read(8), "little"))
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
             raise ModelRefused(f"{path.name} cannot be read: {error.strerror}.") from error
@@ -39,12 +45,12 @@ class HashCache:
             raise ModelRefused(
                 f"{path.name} changed while it was read.", "Save the recipe again when it is whole."
             )
-        self._known[str(path)] = (*before, digest)
+        self._known[name] = (*before, digest)
         if self._keep:
             self._write()
         return digest
 
-    def _remembered(self, path: Path, stat: tuple[int, int]) -> str | None:
+    def _remembered(self, name: str, stat: tuple[int, int]) -> str | None:
         """The hash of the file as it is now, if it is known.
 
         A reader looks into the file again: the writer may have hashed this model meanwhile.
@@ -52,7 +58,7 @@ class HashCache:
         for again in (False, True):
             if again and self._file is not None and not self._keep:
                 self._known |= _read(self._file)
-            size, mtime, digest = self._known.get(str(path), (-1, -1, ""))
+            size, mtime, digest = self._known.get(name, (-1, -1, ""))
             if (size, mtime) == stat:
                 return digest
         return None

@@ -99,7 +99,14 @@ def build_daemon(
         finished.append(recipe)
         wake.set()
 
-    publisher = Publisher(ledger, outbox, on_finished=on_finished, stop=stop, patient=patient)
+    publisher = Publisher(
+        ledger,
+        outbox,
+        catalog=Catalog(settings.models, hash_cache, keep_hashes=False),
+        on_finished=on_finished,
+        stop=stop,
+        patient=patient,
+    )
     engine = make_engine(
         EngineOptions(
             models=settings.models,
