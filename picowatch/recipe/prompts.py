@@ -218,14 +218,14 @@ def _file_mistakes(field: str, node: FromFile, known: Known) -> Iterator[str]:
             within = f" (in models/wildcards/{shown(file)}.txt)"
             yield from _line_mistakes(field, file, known, within)
             for inner in sorted(_files_named_in(wildcards[file])):
-                if name_reaches(inner, file, wildcards):
+                if _reaches(inner, file, wildcards):
                     yield f"the wildcard __{shown(inner)}__ never ends: it names itself.{within}"
                 elif inner not in seen:
                     seen.add(inner)
                     waiting.append((inner, within))
 
 
-def name_reaches(name: str, goal: str, wildcards: Wildcards) -> bool:
+def _reaches(name: str, goal: str, wildcards: Wildcards) -> bool:
     """Whether drawing `__name__` can lead to the file `goal` again."""
     waiting, seen = [name], {name}
     while waiting:
@@ -258,7 +258,7 @@ def _mistakes_in_lines(lines: tuple[str, ...]) -> tuple[str, ...]:
     """The first of what no prompt may hold."""
     found: list[str] = []
     for line in lines:
-        if any(sign in line for sign in ("[", "<", ":", "AND", "((")) and len(found) < MAX_FOUND:
+        if any(sign in line for sign in ("[", "(", "<", "AND")) and len(found) < MAX_FOUND:
             found += [mistake.message for mistake in unsupported(line)]
     return tuple(found)
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 
-from picowatch.metadata import recipe_yaml
+from picowatch.metadata import picowatch_json, recipe_yaml
 from picowatch.recipe import DefaultsFile, ImageRequest, read_recipes
 from picowatch.recipe.request import Hires, LoraUse, Mask, StartImage
 from tests.metadata.requests import CORGI, hashes_of, image_requests, known_for
@@ -115,3 +115,18 @@ def test_start_images_loras_and_hires_are_restored() -> None:
         "shrink_to_fit: true\n"
         "exact: false\n"
     )
+
+
+@given(image_requests())
+def test_a_picture_of_ours_is_a_recipe_again(request: ImageRequest) -> None:
+    """`from:` gives the same request as the YAML that `picowatch show` prints."""
+    texts = {
+        "picowatch": picowatch_json(
+            request, recipe_path="a.yaml", save_digest="5", place=0, image_index=0, rendered={}
+        )
+    }
+    (recipe,) = read_recipes(
+        "again.yaml", b"from: a.png", known_for(request), [], picture_fields=lambda _: texts
+    )
+    (again,) = recipe.image_requests(hashes_of(request))
+    assert again.digest == request.digest
