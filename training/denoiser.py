@@ -10,17 +10,20 @@ import torch
 from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
-from training.examples import SEED, UNSAID, Examples, examples_of
+from training.examples import SECOND_ROUND_FROM, SEED, UNSAID, Examples, examples_of
 from training.latents import EncodedPictures, Size
 from training.networks import PROBED, Denoiser
 from training.noise import loss_weights
 from training.progress import Averages, Progress, rise_and_fall, set_learning_rate
 from training.workers import average_gradients, worker_count, worker_number
 
-STEPS = 7000
+STEPS = 8700
 PEAK_RATE = 8e-4
 WARM_UP = 200
 FALL = 2500
+SECOND_PEAK_RATE = 5e-4
+SECOND_WARM_UP = 50
+SECOND_FALL = 1300
 AVERAGE_DECAY = 0.999
 PROBE_WEIGHT = 0.1
 LAYOUT_PROBES = ("position", "size", "subject")
@@ -52,7 +55,7 @@ def train_denoiser(
         first_step = saved["step"]
     averages = Averages()
     for step in range(first_step, steps):
-        rate = PEAK_RATE * rise_and_fall(step, steps, rise=WARM_UP, fall=FALL)
+        rate = learning_rate(step, steps)
         set_learning_rate(optimizer, rate)
         examples = examples_of(step, pictures, tokenizer)
         examples = examples.part(worker_number(), worker_count())
@@ -66,6 +69,14 @@ def train_denoiser(
         if progress.save_is_due() or step + 1 == steps:
             state = {"denoiser": denoiser.state_dict(), "optimizer": optimizer.state_dict()}
             progress.save({**state, "average": average, "step": step + 1})
+
+
+def learning_rate(step: int, steps: int) -> float:
+    """Two rounds, each with a rise and a long fall."""
+    if step < SECOND_ROUND_FROM:
+        return PEAK_RATE * rise_and_fall(step, SECOND_ROUND_FROM, rise=WARM_UP, fall=FALL)
+    step, steps = step - SECOND_ROUND_FROM, steps - SECOND_ROUND_FROM
+    return SECOND_PEAK_RATE * rise_and_fall(step, steps, rise=SECOND_WARM_UP, fall=SECOND_FALL)
 
 
 def denoiser_step(

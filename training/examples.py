@@ -15,6 +15,7 @@ from training.networks import PROBED
 from training.noise import (
     noisy_and_target,
     signal_shares,
+    sometimes_stronger,
     spread_timesteps,
     with_decoupled_layout,
 )
@@ -22,6 +23,7 @@ from training.scenes import COLOURS, POSITIONS, SHAPES, SIZES, Scene, ShapeScene
 from training.tokenizer import MAX_TOKENS
 
 SEED = 3
+SECOND_ROUND_FROM = 7000
 BATCH = 16
 NATIVE: Size = (128, 128)
 OTHER_SIZES_SHARE = 0.08
@@ -72,6 +74,8 @@ def examples_of(
     timesteps = spread_timesteps(count)
     captioned = torch.tensor([bool(text) for text in texts])
     shown = with_decoupled_layout(clean, timesteps, captioned)
+    if step >= SECOND_ROUND_FROM:
+        shown = sometimes_stronger(shown, timesteps)
     noisy, target = noisy_and_target(clean, shown, signal_shares()[timesteps])
     return Examples(
         noisy,
