@@ -96,7 +96,8 @@ class Daemon:
             self._shut_down()
         if self.broken:
             log.error("picowatch ends: %s", self.broken)
-        return not (self.broken or self._worker.failed or self._answers.rejected)
+        failed = self._worker.failed or self._publisher.failed or self._answers.rejected
+        return not (self.broken or failed)
 
     def _is_broken(self) -> bool:
         self.broken = self.broken or self._publisher.broken or self._worker.broken

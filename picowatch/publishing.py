@@ -61,6 +61,7 @@ class Publisher:
         self.patient = patient
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="publisher")
         self._running: Future[None] | None = None
+        self.failed = 0
         self.broken = ""  # why it gave up
 
     def submit(self, batch: list[QueuedImage], pictures: list[RenderedImage]) -> None:
@@ -101,6 +102,14 @@ class Publisher:
                     log.error("cannot write %s: %s; picowatch waits", image.file, error)
                 said = True
                 self._stop.wait(RETRY_SECONDS)
+            except Exception as error:  # no single picture may take the publisher down
+                log.debug("unexpected", exc_info=True)
+                reason = f"Something went wrong that should not: {type(error).__name__}: {error}."
+                self._ledger.fail(image.id, reason)
+                self.failed += 1
+                log.error("%s: %s failed: %s", image.recipe, image.file, reason)
+                self._on_finished(image.recipe)
+                return
 
     def _give_up(self, image: QueuedImage, error: Exception) -> None:
         """Back into the queue; if the ledger cannot be written either, the next start does it."""

@@ -108,6 +108,9 @@ class Worker:
             self._publisher.wait()
         except sqlite3.Error as error:
             self.broken = f"the ledger cannot be used: {error}"
+        except Exception as error:  # the daemon must hear of it, whatever it is
+            log.debug("unexpected", exc_info=True)
+            self.broken = f"something went wrong that should not: {type(error).__name__}: {error}"
 
     def _work(self) -> None:
         idle_since = self._steady()

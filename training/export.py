@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from transformers import CLIPTokenizer
 
-from training.denoiser import Denoiser
+from training.networks import Denoiser
 from training.noise import new_sampler
 from training.untyped import AutoencoderKL, StableDiffusionPipeline
 

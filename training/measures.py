@@ -47,6 +47,7 @@ UNKNOWN_PROMPTS = (
 )
 CLEAN_LIKENESS = 0.75
 CLEAN_ROUGHNESS = 8.0
+SPEED = "speed"
 BLURRED_BELOW = 25.0
 
 
@@ -76,7 +77,7 @@ def all_measures(share: float) -> dict[str, Measure]:
     measures["unknown words"] = lambda pipeline: unknown_words(pipeline, count(36))
     measures["start image"] = lambda pipeline: start_image(pipeline, count(40))
     measures["mask"] = lambda pipeline: masked(pipeline, count(40))
-    measures["speed"] = speed
+    measures[SPEED] = speed
     return measures
 
 

@@ -13,6 +13,7 @@ from training.untyped import PNDMScheduler
 TIMESTEPS = 1000
 DECOUPLED_FROM, DECOUPLED_FULLY_FROM = 650, 900
 DECOUPLED_SHARE = 0.4
+STRONGER_FROM, STRONGER_SHARE, LARGEST_FACTOR = 300, 0.25, 1.8
 LARGEST_SNR_WEIGHT = 5.0
 LARGEST_NOISE_WEIGHT = 8.0
 
@@ -68,6 +69,16 @@ def with_decoupled_layout(clean: Tensor, timesteps: Tensor, captioned: Tensor) -
     empty = torch.rand(len(clean)) < 0.5
     unrelated = torch.where(as_column(empty), torch.zeros_like(clean), clean.roll(1, 0))
     return torch.where(as_column(decoupled), unrelated, clean)
+
+
+def sometimes_stronger(shown: Tensor, timesteps: Tensor) -> Tensor:
+    """The latents to put under the noise, now and then over-saturated.
+
+    High guidance makes them so while sampling; the target then leads back.
+    """
+    stronger = (timesteps >= STRONGER_FROM) & (torch.rand(len(shown)) < STRONGER_SHARE)
+    factors = 1 + torch.rand(len(shown)) * (LARGEST_FACTOR - 1)
+    return torch.where(as_column(stronger), as_column(factors) * shown, shown)
 
 
 def noisy_and_target(clean: Tensor, shown: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from training.captions import caption
 from training.judge import matches
+from training.noise import new_sampler
 from training.scenes import CorgiScene, Scene, ShapeScene, random_corgi, random_shape
 from training.untyped import (
     DDIMScheduler,
@@ -63,19 +64,23 @@ class Settings:
     negative_prompt: str = ""
 
 
-def load_pipeline(model: Path, device: torch.device) -> Any:
+def load_pipeline(model: Path) -> Any:
     """The model in full precision, without a progress bar."""
     pipeline = StableDiffusionPipeline.from_pretrained(
         model, dtype=torch.float32, local_files_only=True
     )
     pipeline.set_progress_bar_config(disable=True)
-    return pipeline.to(device)
+    return pipeline
 
 
 def use_sampler(pipeline: Any, name: str) -> None:
-    """Puts a sampler in, made from the model's own noise schedule."""
+    """Puts a sampler in, made from Stable Diffusion 1.5's settings.
+
+    Not from the settings of the sampler before it: Karras's sigmas would stay in them.
+    """
     kind, options = SAMPLERS[name]
-    pipeline.scheduler = kind.from_config(dict(pipeline.scheduler.config), **options)
+    settings = {**new_sampler().config, "clip_sample": False}
+    pipeline.scheduler = kind.from_config(settings, **options)
 
 
 def pictures_of(pipeline: Any, trials: Sequence[Trial], settings: Settings) -> list[Image.Image]:

@@ -79,6 +79,25 @@ def test_a_bug_fails_the_image_and_not_picowatch(house: House) -> None:
     assert "ZeroDivisionError" in (house.error("a.txt") or "")
 
 
+def test_a_bug_while_publishing_fails_the_image_and_not_picowatch(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever a picture's metadata do to us."""
+    really_publish = Outbox.publish
+
+    def publish(outbox: Outbox, file: str, *arguments: Any) -> None:
+        if file.startswith("a/"):
+            raise ZeroDivisionError("division by zero")
+        really_publish(outbox, file, *arguments)
+
+    monkeypatch.setattr(Outbox, "publish", publish)
+    house.save("a.txt", "bad\n")
+    house.save("b.txt", "good\n")
+    assert not house.once()
+    assert house.prompts() == ["good"]
+    assert "ZeroDivisionError" in (house.error("a.txt") or "")
+
+
 def test_an_engine_that_hangs_is_ended(house: House) -> None:
     """No step for `stall_seconds`: it counts as a death."""
     hang = threading.Event()

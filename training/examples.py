@@ -1,0 +1,121 @@
+"""What each step of the denoiser's training shows it."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import CLIPTokenizer
+
+from training.captions import caption, only_unknown_words, with_unknown_words
+from training.latents import EncodedPictures, Size
+from training.networks import PROBED
+from training.noise import (
+    noisy_and_target,
+    signal_shares,
+    sometimes_stronger,
+    spread_timesteps,
+    with_decoupled_layout,
+)
+from training.scenes import COLOURS, POSITIONS, SHAPES, SIZES, Scene, ShapeScene
+from training.tokenizer import MAX_TOKENS
+
+SEED = 3
+SECOND_ROUND_FROM = 7000
+BATCH = 16
+NATIVE: Size = (128, 128)
+OTHER_SIZES_SHARE = 0.08
+NO_CAPTION_SHARE = 0.1
+UNKNOWN_WORDS_SHARE = 0.05
+ONLY_UNKNOWN_WORDS_SHARE = 0.015
+UNSAID = -100  # cross_entropy's ignore_index
+
+
+@dataclass(frozen=True)
+class Examples:
+    """One step's noisy latents, the noise to find in them, the captions' tokens and labels."""
+
+    noisy: Tensor
+    target: Tensor
+    timesteps: Tensor
+    tokens: Tensor
+    labels: dict[str, Tensor]
+
+    def part(self, number: int, count: int) -> Examples:
+        """Every `count`th example from the given one on."""
+        return Examples(
+            self.noisy[number::count],
+            self.target[number::count],
+            self.timesteps[number::count],
+            self.tokens[number::count],
+            {name: labels[number::count] for name, labels in self.labels.items()},
+        )
+
+
+def examples_of(
+    step: int, pictures: dict[Size, EncodedPictures], tokenizer: CLIPTokenizer
+) -> Examples:
+    """The examples of one step; they depend on nothing but its number."""
+    torch.manual_seed(SEED + step)
+    rng = random.Random(f"denoiser {SEED} {step}")
+    others = [size for size in pictures if size != NATIVE]
+    size = rng.choice(others) if others and rng.random() < OTHER_SIZES_SHARE else NATIVE
+    count = BATCH * NATIVE[0] * NATIVE[1] // (size[0] * size[1])
+    chosen = [rng.randrange(len(pictures[size].scenes)) for _ in range(count)]
+    scenes = [pictures[size].scenes[i] for i in chosen]
+    texts = [caption_or_nothing(scene, rng) for scene in scenes]
+    labels = [labels_of(scene, text) for scene, text in zip(scenes, texts, strict=True)]
+    tokens = tokenizer(
+        texts, padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="pt"
+    )
+    clean = pictures[size].sampled(torch.tensor(chosen))
+    timesteps = spread_timesteps(count)
+    captioned = torch.tensor([bool(text) for text in texts])
+    shown = with_decoupled_layout(clean, timesteps, captioned)
+    if step >= SECOND_ROUND_FROM:
+        shown = sometimes_stronger(shown, timesteps)
+    noisy, target = noisy_and_target(clean, shown, signal_shares()[timesteps])
+    return Examples(
+        noisy,
+        target,
+        timesteps,
+        tokens.input_ids,
+        {name: torch.tensor([label[name] for label in labels]) for name in PROBED},
+    )
+
+
+def caption_or_nothing(scene: Scene, rng: random.Random) -> str:
+    """Mostly a caption; a tenth is left out, which is what classifier-free guidance needs.
+
+    Some captions have made-up words, or hold nothing else: the tokens of foreign words would
+    otherwise never be trained, and a prompt with one would disturb the picture.
+    """
+    chance = rng.random()
+    if chance < NO_CAPTION_SHARE:
+        return ""
+    if chance < NO_CAPTION_SHARE + ONLY_UNKNOWN_WORDS_SHARE and not scene.blurry:
+        return only_unknown_words(rng)
+    text = caption(scene, rng)
+    return with_unknown_words(text, rng) if rng.random() < UNKNOWN_WORDS_SHARE else text
+
+
+def labels_of(scene: Scene, text: str) -> dict[str, int]:
+    """What the probes must find; nothing where the caption may not say it."""
+    labels = dict.fromkeys(PROBED, UNSAID)
+    if scene.blurry or "background" not in text:
+        return labels
+    colours = list(COLOURS)
+    labels["background"] = colours.index(scene.background)
+    if isinstance(scene, ShapeScene):
+        labels["position"] = POSITIONS.index(scene.position)
+        labels["size"] = SIZES.index(scene.size)
+        labels["subject"] = SHAPES.index(scene.shape)
+        labels["colour"] = colours.index(scene.colour)
+    else:
+        labels["subject"] = len(SHAPES)
+        labels["hat"] = [None, *colours].index(scene.hat)
+        labels["bow tie"] = [None, *colours].index(scene.bow_tie)
+        labels["sunglasses"] = int(scene.sunglasses)
+    return labels
