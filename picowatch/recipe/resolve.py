@@ -41,7 +41,7 @@ def resolve(
         layer = merged([*defaults, settled(picture.layer, problems), settings, own])
         layer.pop(fields.FROM, None)
         sweep = layer.pop("sweep", None)
-        axes = read_axes(sweep, layer, problems) if sweep else []
+        axes = read_axes(sweep, layer, own, problems) if sweep else []
         if sweep and _are_too_many(axes, images, max_images, sweep, problems):
             continue
         found = _variants(axes, layer, entry.spot, place, known, problems)

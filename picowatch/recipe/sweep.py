@@ -17,6 +17,7 @@ from picowatch.recipe.loras import ONE_LORA
 from picowatch.recipe.places import Layer, Written
 from picowatch.recipe.problems import Problems, shown
 from picowatch.recipe.recipe_fields import Axis
+from picowatch.recipe.samplers import AUTOMATIC
 from picowatch.recipe.suggestions import did_you_mean
 from picowatch.recipe.wildcards import MAX_LENGTH
 from picowatch.recipe.wording import wrong_value
@@ -68,8 +69,11 @@ class WrittenAxis:
         return Axis(self.label, tuple(value.text for value in self.values))
 
 
-def read_axes(written: Written, layer: Layer, problems: Problems) -> list[WrittenAxis]:
-    """The axes of a sweep over the entry `layer`; what is wrong goes to `problems`."""
+def read_axes(written: Written, layer: Layer, own: Layer, problems: Problems) -> list[WrittenAxis]:
+    """The axes of a sweep over the entry `layer`; what is wrong goes to `problems`.
+
+    `own` is what the entry itself says: its schedule type goes with every sampler.
+    """
     if written.value is False or written.value in ("off", "none"):
         return []
     if not isinstance(written.value, dict):
@@ -83,7 +87,28 @@ def read_axes(written: Written, layer: Layer, problems: Problems) -> list[Writte
             problems.add(place, f"'{shown(key)}' is swept twice. Keep one.")
         elif found:
             axes[found.label] = found
+    if "sampler" in axes and ("schedule_type" in axes or _says_schedule_type(own)):
+        axes["sampler"] = _without_automatic(axes["sampler"])
     return list(axes.values())
+
+
+def _says_schedule_type(own: Layer) -> bool:
+    """Whether the entry gives a schedule type itself, not only in its sampler's name."""
+    sampler, schedule_type = own.get("sampler"), own.get("schedule_type")
+    return schedule_type is not None and (sampler is None or sampler.spot != schedule_type.spot)
+
+
+def _without_automatic(axis: WrittenAxis) -> WrittenAxis:
+    """Samplers that leave the schedule type as it is, unless their names say one."""
+    return replace(
+        axis,
+        values=tuple(
+            replace(value, overlay={"sampler": value.overlay["sampler"]})
+            if "sampler" in value.overlay and value.overlay["schedule_type"].value == AUTOMATIC
+            else value
+            for value in axis.values
+        ),
+    )
 
 
 def combinations(axes: Sequence[WrittenAxis], layer: Layer) -> Iterator[Layer]:

@@ -82,6 +82,23 @@ def test_what_changes_an_image_can_be_swept(written: str, field: str, values: li
     assert [getattr(request, field) for request in requests(written)] == values
 
 
+@pytest.mark.parametrize(
+    ("above", "written", "schedule_types"),
+    [
+        ("", "sampler: [Euler, UniPC]", ["uniform", "uniform"]),
+        ("schedule_type: beta", "sampler: [Euler, UniPC Karras]", ["beta", "karras"]),
+        ("sampler: DPM++ 2M Karras", "sampler: [Euler, UniPC]", ["uniform", "uniform"]),
+        ("", "schedule_type: [beta], sampler: [Euler, UniPC]", ["beta", "beta"]),
+    ],
+)
+def test_swept_samplers_keep_the_schedule_type_that_the_recipe_gives(
+    above: str, written: str, schedule_types: list[str]
+) -> None:
+    """Their own names come first, and without any it is theirs."""
+    made = requests(written, f"{ABOVE}{above}\n")
+    assert [request.schedule_type for request in made] == schedule_types
+
+
 def test_weights_of_loras_and_parts_of_hires_can_be_swept() -> None:
     """Also of a LoRA that is not named otherwise."""
     made = requests("'lora: detail': 0..1 step 0.5", ABOVE + "lora: pixel\n")
