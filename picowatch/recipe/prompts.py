@@ -211,7 +211,7 @@ def _file_mistakes(field: str, node: FromFile, known: Known) -> Iterator[str]:
         name, within = waiting.pop()
         files = matching_files(name, wildcards)
         if not files:
-            yield _no_wildcard(name, wildcards) + within
+            yield _no_wildcard(name, known) + within
         elif not lines_of(name, wildcards):
             yield f"the wildcard file models/wildcards/{shown(files[0])}.txt has no line.{within}"
         for file in files:
@@ -263,8 +263,10 @@ def _mistakes_in_lines(lines: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _no_wildcard(name: str, wildcards: Wildcards) -> str:
-    names: Sequence[str] = sorted(wildcards)
+def _no_wildcard(name: str, known: Known) -> str:
+    if name in known.refused:
+        return f"the wildcard file '{shown(name)}' cannot be used: {known.refused[name]}"
+    names: Sequence[str] = sorted(known.wildcards)
     there = f"There are {listed(names)}." if names else "There is none."
     return (
         f"no wildcard file '{shown(name)}.txt' in models/wildcards. "

@@ -139,6 +139,14 @@ def test_what_cannot_be_drawn_is_refused_before_anything_is(
     assert message in messages(f"prompt: '{prompt}'", known=known)
 
 
+def test_a_wildcard_file_that_cannot_be_used_says_why() -> None:
+    """As with models."""
+    known = Known(demo=DEMO, refused={"c": "c.txt is not UTF-8."})
+    assert messages("prompt: __c__", known=known) == [
+        "the wildcard file 'c' cannot be used: c.txt is not UTF-8."
+    ]
+
+
 def test_what_only_a_draw_can_tell_is_an_error_with_its_place() -> None:
     """Pieces that become prompt editing together."""
     recipe = read_one("prompt: 'a [x{:0.5|:0.6}]'\nseed: 1")
