@@ -56,6 +56,13 @@ def precision_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
+def gpu_bytes(device: torch.device) -> int | None:
+    """How much memory a CUDA device has; None for devices that share the computer's."""
+    if device.type != "cuda":
+        return None
+    return int(torch.cuda.get_device_properties(device).total_memory)
+
+
 def _computes_bfloat16() -> bool:
     """True if the CPU has instructions for it; without them it is slower than float32."""
     probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)

@@ -12,14 +12,15 @@ import torch
 from torch.nn import functional
 
 from picowatch.engine import vae as vaes
-from picowatch.engine.canvas import Canvas, read_canvas
+from picowatch.engine.canvas import Bytes, Canvas, read_canvas
 from picowatch.engine.denoise import Conditions, Guide, denoise
-from picowatch.engine.loading import Loaded
+from picowatch.engine.loaded import Loaded
 from picowatch.engine.noise import LATENT_FACTOR, generators_for, initial_noise
 from picowatch.engine.prompts import Chunk
 from picowatch.engine.protocol import OnStep
 from picowatch.engine.samplers import Sampler, build_sampler
 from picowatch.engine.upscale import upscale
+from picowatch.errors import RenderFailed
 from picowatch.recipe.hires import final_side
 from picowatch.recipe.request import ImageRequest
 
@@ -180,7 +181,9 @@ def _canvases(setting: Setting, group: Group, one: _Pass) -> list[Canvas | None]
 
 def _start_latents(setting: Setting, canvases: Sequence[Canvas | None]) -> torch.Tensor | None:
     """The start images' latents; images of one batch all have one or none has."""
-    encoded = [vaes.encode(setting.loaded.vae, one.picture) for one in canvases if one]
+    encoded = [
+        vaes.encode(setting.loaded.vae, one.picture, setting.device) for one in canvases if one
+    ]
     return torch.cat(encoded) if encoded else None
 
 
@@ -210,14 +213,29 @@ def _kept_latents(setting: Setting, canvas: Canvas | None, noise: torch.Tensor) 
     seen = np.full((height, width, 3), 127.5, np.float32)
     if canvas and canvas.redrawn is not None:
         seen = np.where(canvas.redrawn[:, :, None] > 0, seen, canvas.picture)
-    return vaes.encode(setting.loaded.vae, seen)
+    return vaes.encode(setting.loaded.vae, seen, setting.device)
 
 
 def _decoded(setting: Setting, latent: torch.Tensor, canvas: Canvas | None) -> Drawn:
     """One picture. One by one it saves memory, and none depends on its neighbours."""
     array = vaes.decode(setting.loaded.vae, latent[None])
+    empty = bool((latent == latent[:, :1, :1]).all()) or _of_one_colour(array)
+    if empty and not (canvas and _of_one_colour(canvas.picture)):
+        raise RenderFailed(
+            f"The picture came out as one single colour ({', '.join(map(str, array[0, 0]))}), "
+            "which is what a checkpoint or VAE gives that overflowed or is damaged.",
+            "Set precision: float32; if that does not help, get the checkpoint or VAE again.",
+        )
     pixels = canvas.paste(array.tobytes()) if canvas else array.tobytes()
     return Drawn(array.shape[1], array.shape[0], pixels)
+
+
+def _of_one_colour(picture: Bytes) -> bool:
+    """Every pixel equals the first, in all channels.
+
+    No working VAE gives that, however plain the picture is meant to be; a start image may be so.
+    """
+    return bool((picture == picture[0, 0]).all())
 
 
 class _StepCounter:

@@ -2,7 +2,7 @@
 
 import gc
 import json
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,36 +14,16 @@ from picowatch.catalog import Catalog, Kind, Model, weight_files
 from picowatch.engine import weights
 from picowatch.engine.devices import Place
 from picowatch.engine.embeddings import Embeddings
+from picowatch.engine.loaded import Loaded
 from picowatch.engine.loras import Loras
 from picowatch.engine.prompts import PromptEncoder
+from picowatch.engine.residence import move_out
 from picowatch.errors import ModelRefused, RenderFailed
 from picowatch.recipe.request import ImageRequest
 
 BAKED = "baked"
-# Latents, mask, and the latents of what the mask leaves.
-INPAINTING_CHANNELS = 9
 # Configs and tokenizer of Stable Diffusion 1.x, which single files leave out.
 SD15 = Path(__file__).parent.parent / "assets" / "sd15"
-
-
-@dataclass(slots=True)
-class Loaded:
-    """A checkpoint's parts, ready to compute; `schedule` is its scheduler's config.
-
-    LoRAs and embeddings live and go with the checkpoint they act on.
-    """
-
-    prompts: PromptEncoder
-    unet: Any
-    vae: Any
-    schedule: dict[str, Any]
-    loras: Loras
-    embeddings: Embeddings
-
-    @property
-    def inpaints(self) -> bool:
-        """True for an inpainting checkpoint: its UNet looks at mask and start image, too."""
-        return bool(self.unet.config.in_channels == INPAINTING_CHANNELS)
 
 
 class Checkpoints:
@@ -56,6 +36,7 @@ class Checkpoints:
         self._catalog = catalog
         self._place = place
         self._configs = configs
+        self._home = place
         self._loaded: Loaded | None = None
         self._checkpoint = ""
         self._vae = ("", "")
@@ -65,20 +46,30 @@ class Checkpoints:
         same = self._checkpoint == request.checkpoint_hash
         return self._loaded if same and self._vae == (request.vae, request.vae_hash) else None
 
-    def load(self, request: ImageRequest) -> Loaded:
-        """The parts this image needs; what it does not need goes before anything comes."""
+    def load(self, request: ImageRequest, home: torch.device | None = None) -> Loaded:
+        """The parts this image needs; what it does not need goes before anything comes.
+
+        Weights are read to `home`, the place's device if not told otherwise.
+        """
+        self._home = replace(self._place, device=home or self._place.device)
         kept = self._loaded if self._checkpoint == request.checkpoint_hash else None
         self._loaded = None
         if kept is None:
-            self._give_memory_back()
+            self.give_memory_back()
             kept = self._load_checkpoint(request)
+        move_out(kept)
         kept.vae = None
         kept.vae = self._load_vae(request)
         self._loaded = kept
         self._checkpoint, self._vae = request.checkpoint_hash, (request.vae, request.vae_hash)
         return self._loaded
 
-    def _give_memory_back(self) -> None:
+    def forget(self) -> None:
+        """Hold nothing any more."""
+        self._loaded = None
+        self.give_memory_back()
+
+    def give_memory_back(self) -> None:
         """Before more is taken."""
         gc.collect()
         if self._place.device.type == "cuda":
@@ -93,12 +84,16 @@ class Checkpoints:
         embeddings = Embeddings(
             encoder, lambda use: self._find("embedding", use.name, use.hash).path
         )
+        device = self._place.device
         return Loaded(
-            prompts=PromptEncoder(_tokenizer(configs), encoder, embeddings),
+            prompts=PromptEncoder(_tokenizer(configs), encoder, embeddings, device),
+            text_encoder=encoder,
             unet=unet,
             vae=None,
             schedule=read_config(configs / "scheduler" / "scheduler_config.json"),
-            loras=Loras(unet, encoder, lambda use: self._find("lora", use.name, use.hash).path),
+            loras=Loras(
+                unet, encoder, lambda use: self._find("lora", use.name, use.hash).path, device
+            ),
             embeddings=embeddings,
         )
 
@@ -110,17 +105,17 @@ class Checkpoints:
             model = self._find("vae", request.vae, request.vae_hash)
         if model.layout == "file":
             config = read_config(self._configs / "vae" / "config.json")
-            tensors = weights.read_vae(model.path, config, self._place)
+            tensors = weights.read_vae(model.path, config, self._home)
         else:
             folder = model.path / "vae" if model.kind == "checkpoint" else model.path
             config = read_config(folder / "config.json")
-            tensors = weights.read_tensors(weight_files(folder), self._place)
+            tensors = weights.read_tensors(weight_files(folder), self._home)
             tensors = weights.modern_vae_names(tensors)
         vae = weights.empty(AutoencoderKL, config)
-        return weights.fill(vae, tensors, f"VAE of {model.name!r}", self._place)
+        return weights.fill(vae, tensors, f"VAE of {model.name!r}", self._home)
 
     def _unet(self, model: Model, configs: Path) -> Any:
-        place = self._place.for_unet(model.native_size)
+        place = self._home.for_unet(model.native_size)
         config = read_config(configs / "unet" / "config.json")
         config["in_channels"] = model.in_channels
         if model.layout == "file":
@@ -133,12 +128,12 @@ class Checkpoints:
     def _text_encoder(self, model: Model, configs: Path) -> Any:
         config = read_config(configs / "text_encoder" / "config.json")
         if model.layout == "file":
-            tensors = weights.read_text_encoder(model.path, self._place)
+            tensors = weights.read_text_encoder(model.path, self._home)
         else:
-            tensors = weights.read_tensors(weight_files(model.path / "text_encoder"), self._place)
+            tensors = weights.read_tensors(weight_files(model.path / "text_encoder"), self._home)
         encoder = weights.empty(CLIPTextModel, CLIPTextConfig(**config))
         tensors = weights.text_encoder_names(encoder, tensors)
-        return weights.fill(encoder, tensors, f"text encoder of {model.name!r}", self._place)
+        return weights.fill(encoder, tensors, f"text encoder of {model.name!r}", self._home)
 
     def _find(self, kind: Kind, name: str, expected_hash: str) -> Model:
         """The model file that the image was asked with: found by name, proved by hash."""

@@ -6,12 +6,24 @@ from contextlib import contextmanager
 import torch
 
 from picowatch.catalog import Catalog
-from picowatch.engine.devices import Place, choose_place, precision_name
+from picowatch.engine.devices import Place, choose_place, gpu_bytes, precision_name
 from picowatch.engine.draw import Drawn, Group, Interrupted, Setting, chunks_of, draw, timed
-from picowatch.engine.loading import Checkpoints, Loaded
+from picowatch.engine.loaded import Loaded
+from picowatch.engine.loading import Checkpoints
+from picowatch.engine.memory import (
+    CPU_LADDER,
+    LADDER,
+    MemoryLadder,
+    Way,
+    shrink_warning,
+    shrunken,
+)
+from picowatch.engine.mishaps import SMALLER, out_of_memory
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import OnStep, RenderedImage
+from picowatch.engine.residence import settle_in
 from picowatch.engine.versions import versions
+from picowatch.errors import RenderFailed
 from picowatch.recipe.request import ImageRequest
 
 
@@ -25,6 +37,10 @@ class LocalEngine:
         self._start_images = options.start_images
         catalog = Catalog(options.models, options.hash_cache, keep_hashes=False)
         self._checkpoints = Checkpoints(catalog, self._place)
+        on_cpu = self._place.device.type == "cpu"
+        self._ladder = MemoryLadder(
+            options.memory, CPU_LADDER if on_cpu else LADDER, gpu_bytes(self._place.device)
+        )
 
     @torch.inference_mode()
     def make(
@@ -38,9 +54,34 @@ class LocalEngine:
         Images whose prompts differ in their number of chunks are made group after group: to pad
         a prompt to its neighbour's length would change its picture.
         """
+        failure = ""
+        for way in self._ladder.ways(batch):
+            try:
+                images = self._make(batch, way, on_step, interrupted)
+            # Which classes say so differs by device and version of torch.
+            except Exception as error:
+                failure = out_of_memory(error)
+                if not failure:
+                    raise
+            else:
+                self._ladder.worked(batch, way)
+                return images
+            # Outside the handler: the traceback holds the tensors that filled the memory.
+            self._checkpoints.give_memory_back()
+        raise RenderFailed(f"{failure} Nothing that saves memory was enough.", _remedy(batch[0]))
+
+    def _make(
+        self,
+        asked: Sequence[ImageRequest],
+        way: Way,
+        on_step: OnStep,
+        interrupted: Interrupted,
+    ) -> list[RenderedImage]:
+        """The batch, made in one way from the first step to the last."""
+        batch = [shrunken(request, way.shrunk) for request in asked]
         timings: dict[str, float] = {}
-        loaded = self._loaded(batch[0], timings)
-        groups = _groups(batch, loaded)
+        loaded = self._loaded(batch[0], way, timings)
+        groups = _groups(batch, loaded, alone=way.alone or batch[0].exact)
         drawn: list[list[Drawn]] = []
         with _algorithms(exact=batch[0].exact):
             for number, group in enumerate(groups):
@@ -51,30 +92,34 @@ class LocalEngine:
                 drawn.append(draw(setting, group))
         share = {phase: seconds / len(batch) for phase, seconds in timings.items()}
         images = {
-            place: _rendered(one, group, loaded, self._place, share)
+            place: _rendered(
+                one, asked[place], batch[place], group, loaded, self._place, way, share
+            )
             for group, pictures in zip(groups, drawn, strict=True)
             for place, one in zip(group.places, pictures, strict=True)
         }
         return [images[place] for place in range(len(batch))]
 
-    def _loaded(self, request: ImageRequest, timings: dict[str, float]) -> Loaded:
+    def _loaded(self, request: ImageRequest, way: Way, timings: dict[str, float]) -> Loaded:
         """The checkpoint and VAE of this image, with its LoRAs and no others."""
         loaded = self._checkpoints.held(request)
         if loaded is None:
+            home = torch.device("cpu") if way.offload else None
             with timed(timings, "load"):
-                loaded = self._checkpoints.load(request)
+                loaded = self._checkpoints.load(request, home)
+        settle_in(loaded, way, self._place.device)
         if loaded.loras.apply(request.loras):
             loaded.prompts.forget()
         return loaded
 
 
-def _groups(batch: Sequence[ImageRequest], loaded: Loaded) -> list[Group]:
-    """The batch by number of chunks; with `exact`, each image by itself."""
+def _groups(batch: Sequence[ImageRequest], loaded: Loaded, *, alone: bool) -> list[Group]:
+    """The batch by number of chunks; `alone`, each image by itself."""
     groups: dict[tuple[int, int], Group] = {}
     for place, request in enumerate(batch):
         texts = (request.prompt, request.negative_prompt)
         chunks = max(len(chunks_of(loaded, request, text)) for text in texts)
-        key = (chunks, place if request.exact else 0)
+        key = (chunks, place if alone else 0)
         group = groups.setdefault(key, Group(chunks, [], []))
         group.places.append(place)
         group.requests.append(request)
@@ -82,7 +127,14 @@ def _groups(batch: Sequence[ImageRequest], loaded: Loaded) -> list[Group]:
 
 
 def _rendered(
-    drawn: Drawn, group: Group, loaded: Loaded, place: Place, timings: dict[str, float]
+    drawn: Drawn,
+    asked: ImageRequest,
+    made: ImageRequest,
+    group: Group,
+    loaded: Loaded,
+    place: Place,
+    way: Way,
+    timings: dict[str, float],
 ) -> RenderedImage:
     return RenderedImage(
         width=drawn.width,
@@ -92,12 +144,19 @@ def _rendered(
         precision=precision_name(loaded.unet.dtype),
         batch_size=len(group.requests),
         compiled=False,
-        memory_rung="full",
+        memory_rung=way.name,
         chunks=group.chunks,
         timings=dict(timings),
         versions=versions(),
-        warnings=loaded.loras.warnings,
+        warnings=loaded.loras.warnings + shrink_warning(asked, made),
+        steps=made.steps if made.steps != asked.steps else None,
     )
+
+
+def _remedy(request: ImageRequest) -> str:
+    if request.shrink_to_fit:
+        return SMALLER
+    return f"{SMALLER[:-1]}, or shrink_to_fit: true."
 
 
 def _shifted(on_step: OnStep, group: int, groups: int) -> OnStep:

@@ -71,9 +71,10 @@ class Loras:
     `warnings` says what of the acting LoRAs' files could not be used.
     """
 
-    def __init__(self, unet: Any, text_encoder: Any, find: FindLora) -> None:
+    def __init__(self, unet: Any, text_encoder: Any, find: FindLora, device: torch.device) -> None:
         self._modules = modules_by_place(unet, text_encoder)
         self._find = find
+        self._device = device
         self._files: OrderedDict[str, LoraFile] = OrderedDict()
         self._applied: tuple[LoraUse, ...] = ()
         self._handles: list[RemovableHandle] = []
@@ -112,7 +113,7 @@ class Loras:
             path = self._find(use)
             while len(self._files) >= _KEPT_FILES:
                 self._files.popitem(last=False)
-            self._files[use.hash] = read_lora(path, use.name, self._modules)
+            self._files[use.hash] = read_lora(path, use.name, self._modules, self._device)
         self._files.move_to_end(use.hash)
         return self._files[use.hash]
 
@@ -129,8 +130,10 @@ def _adding(layers: list[tuple[Layer, float]]) -> Callable[[nn.Module, Any, Any]
     return hook
 
 
-def read_lora(path: Path, name: str, modules: dict[Place, nn.Module]) -> LoraFile:
-    """A file's layers, in the type and on the device of the modules they belong to."""
+def read_lora(
+    path: Path, name: str, modules: dict[Place, nn.Module], device: torch.device
+) -> LoraFile:
+    """A file's layers on the device, in the type of the modules they belong to."""
     with safe_open(path, framework="pt") as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         alphas = _peft_alphas(file.metadata() or {})
@@ -149,7 +152,8 @@ def read_lora(path: Path, name: str, modules: dict[Place, nn.Module]) -> LoraFil
             "Use a LoRA for Stable Diffusion 1.x.",
         )
     layers = {
-        place: _layer(name, place, roles, modules[place], alphas) for place, roles in found.items()
+        place: _layer(name, place, roles, modules[place], alphas, device)
+        for place, roles in found.items()
     }
     return LoraFile(layers, tuple(sorted(unexpected)))
 
@@ -160,6 +164,7 @@ def _layer(
     roles: dict[Role, torch.Tensor],
     module: nn.Module,
     alphas: dict[Part, float],
+    device: torch.device,
 ) -> Layer:
     """The tensors of one place, if they fit its module."""
     if "down" not in roles or "up" not in roles:
@@ -173,7 +178,7 @@ def _layer(
     alpha = float(roles["alpha"]) if "alpha" in roles else alphas.get(place.part, rank)
 
     def here(tensor: torch.Tensor) -> torch.Tensor:
-        return tensor.to(weight.device, weight.dtype, copy=True)
+        return tensor.to(device, weight.dtype, copy=True)
 
     return Layer(here(down), here(up), None if mid is None else here(mid), alpha / rank)
 

@@ -2,16 +2,15 @@
 
 from picowatch.engine.wire import Broken, Failed
 
-_SMALLER = "Try a smaller size or batch_size: 1."
+SMALLER = "Try a smaller size or batch_size: 1."
 
 
 def explain(error: Exception, trace: str) -> Failed | Broken:
     """What happened and what to do; Broken if the GPU cannot be used any more in this process."""
     text = str(error)
-    if isinstance(error, MemoryError) or "not enough memory" in text:
-        return Failed("The computer has not enough memory for this image.", _SMALLER, trace)
-    if type(error).__name__ == "OutOfMemoryError" or "MPS backend out of memory" in text:
-        return Failed("The GPU has not enough memory for this image.", _SMALLER, trace)
+    short_of_memory = out_of_memory(error)
+    if short_of_memory:
+        return Failed(short_of_memory, SMALLER, trace)
     # A CUDA error other than that leaves the process' context unusable for good:
     # https://docs.nvidia.com/cuda/cuda-runtime-api/group__CUDART__TYPES.html
     if type(error).__name__ == "AcceleratorError" or "CUDA error" in text:
@@ -27,6 +26,16 @@ def explain(error: Exception, trace: str) -> Failed | Broken:
         "The log has the details.",
         trace,
     )
+
+
+def out_of_memory(error: Exception) -> str:
+    """Whose memory ran out, in a sentence; "" for every other error."""
+    text = str(error)
+    if isinstance(error, MemoryError) or "not enough memory" in text:
+        return "The computer has not enough memory for this image."
+    if type(error).__name__ == "OutOfMemoryError" or "MPS backend out of memory" in text:
+        return "The GPU has not enough memory for this image."
+    return ""
 
 
 def _first_line(text: str) -> str:

@@ -34,11 +34,17 @@ class PromptEncoder:
     """A checkpoint's tokenizer and text encoder. Remembers the chunks it encoded last."""
 
     def __init__(
-        self, tokenizer: Any, text_encoder: Any, embeddings: Embeddings | None = None
+        self,
+        tokenizer: Any,
+        text_encoder: Any,
+        embeddings: Embeddings | None = None,
+        device: torch.device | None = None,
     ) -> None:
         self._tokenizer = tokenizer
         self._text_encoder = text_encoder
         self._embeddings = embeddings
+        # Where it computes; its weights may wait elsewhere.
+        self._device = device or text_encoder.device
         self._comma = self._tokens(",")
         self._encoded: dict[tuple[Chunk, int], torch.Tensor] = {}
 
@@ -142,7 +148,7 @@ class PromptEncoder:
         with (
             embeddings.inserted(chunk.tokens) if embeddings else nullcontext(chunk.tokens) as known
         ):
-            tokens = torch.tensor([known], device=encoder.device)
+            tokens = torch.tensor([known], device=self._device)
             output = encoder(input_ids=tokens, output_hidden_states=True)
         if clip_skip == 1:
             return output.last_hidden_state  # type: ignore[no-any-return]

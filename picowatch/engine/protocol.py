@@ -18,7 +18,8 @@ class RenderedImage:
     `pixels` are width x height RGB triples, 8 bits a channel, row by row from the top.
     `chunks` counts the prompt's chunks of 75 tokens. `timings` are seconds by phase
     ("encode", "denoise", "decode", and "load" in the batch that had to load something),
-    each phase's time divided by the batch size.
+    each phase's time divided by the batch size. `memory_rung` names the rung of the memory
+    ladder. `steps` are those of the first pass, if memory allowed fewer than were asked for.
     """
 
     width: int
@@ -33,6 +34,7 @@ class RenderedImage:
     timings: dict[str, float] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    steps: int | None = None
 
 
 class Engine(Protocol):

@@ -42,6 +42,7 @@ def upscale(
         lambda latent: vaes.encode(
             vae,
             np.asarray(Image.fromarray(vaes.decode(vae, latent)).resize((width, height), resample)),
+            latents.device,
         ),
     )
 

@@ -26,12 +26,12 @@ def decode(vae: Any, latents: torch.Tensor) -> Bytes:
     return array
 
 
-def encode(vae: Any, pixels: NDArray[Any]) -> torch.Tensor:
+def encode(vae: Any, pixels: NDArray[Any], device: torch.device) -> torch.Tensor:
     """One image's latents, 1 x 4 x height/8 x width/8, in float32.
 
     They are the middle of what the encoder gives: drawn ones would take numbers from the seed.
     """
-    image = torch.from_numpy(np.array(pixels)).to(vae.device)
+    image = torch.from_numpy(np.array(pixels)).to(device)
     image = (image.permute(2, 0, 1)[None].float() / 127.5) - 1
     latents = _finite(vae, lambda: vae.encode(image.to(vae.dtype)).latent_dist.mode())
     return latents * float(vae.config.scaling_factor)

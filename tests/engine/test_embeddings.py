@@ -8,7 +8,7 @@ import torch
 
 from picowatch.catalog import Catalog
 from picowatch.engine.embeddings import Embeddings, read_vectors
-from picowatch.engine.loading import Loaded
+from picowatch.engine.loaded import Loaded
 from picowatch.engine.local import LocalEngine
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.prompts import CHUNK_TOKENS, Chunk, PromptEncoder

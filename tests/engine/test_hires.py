@@ -17,7 +17,7 @@ from picowatch.errors import RenderFailed
 from picowatch.recipe.hires import UPSCALERS
 from picowatch.recipe.request import Hires
 from tests.engine.requests import difference, ignore_steps, pixels, request
-from tests.engine.test_loading import demo
+from tests.engine.test_loading import CPU, demo
 from tests.engine.test_start_images import circle
 
 # numpy 2.4 and torch 2.13 inside diffusers 0.42; in the engine process warnings are off.
@@ -85,7 +85,7 @@ def test_progress_counts_both_passes(engine: LocalEngine, hires: Hires, total: i
 def test_each_upscaler_keeps_the_picture(upscaler: str) -> None:
     """Decoded, the larger latents show what the small ones do."""
     with torch.inference_mode():
-        small = vaes.encode(demo().vae, np.asarray(circle()))
+        small = vaes.encode(demo().vae, np.asarray(circle()), CPU.device)
         large = upscale(demo().vae, small.repeat(2, 1, 1, 1), upscaler, 192, 256)
         assert large.shape == (2, 4, 32, 24)
         shown = vaes.decode(demo().vae, large[1:]).astype(float)

@@ -20,7 +20,7 @@ from picowatch.errors import RenderFailed
 from picowatch.recipe.request import LoraUse
 from tests.engine.adapters import RANK, adapted_layers, kohya_lora, random_layer, write
 from tests.engine.requests import difference, ignore_steps, request
-from tests.engine.test_loading import demo
+from tests.engine.test_loading import CPU, demo
 
 # numpy 2.4 and torch 2.13 inside diffusers 0.42; in the engine process warnings are off.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -70,7 +70,7 @@ def test_all_of_stable_diffusion_15s_kohya_names_have_a_layer(models: Path) -> N
     assert "lora_te_text_model_encoder_layers_11_mlp_fc2.lora_up.weight" in tensors
     lora = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_ff_net_0_proj.alpha"
     assert lora in tensors
-    read = read_lora(path, "full", modules_by_place(unet, text_encoder))
+    read = read_lora(path, "full", modules_by_place(unet, text_encoder), CPU.device)
     assert len(read.layers) == 192 + 72
     assert read.unexpected == ()
 
@@ -114,7 +114,7 @@ def test_the_text_encoders_names_fit_every_transformers() -> None:
 def applied(tensors: dict[str, torch.Tensor], models: Path, **metadata: str) -> Loras:
     """A LoRA of these tensors, acting with weight 1.5 on the demo model."""
     path = write(models / "loras/it.safetensors", tensors, metadata or None)
-    loras = Loras(demo().unet, demo().prompts._text_encoder, lambda _: path)
+    loras = Loras(demo().unet, demo().prompts._text_encoder, lambda _: path, CPU.device)
     loras.apply([LoraUse("it", "1", 1.5)])
     return loras
 

@@ -23,7 +23,7 @@ from picowatch.errors import RenderFailed
 from picowatch.recipe.request import Mask, StartImage
 from picowatch.recipe.samplers import SAMPLERS
 from tests.engine.requests import Pixels, difference, ignore_steps, pixels, request
-from tests.engine.test_loading import demo
+from tests.engine.test_loading import CPU, demo
 
 # numpy 2.4 and torch 2.13 inside diffusers 0.42; in the engine process warnings are off.
 pytestmark = [
@@ -157,7 +157,7 @@ def test_img2img_gives_what_diffusers_pipeline_gives(
     schedule = demo().schedule
     pipeline.scheduler = build_sampler(sampler, schedule_type, 8, schedule, "cpu").scheduler
     with torch.inference_mode():
-        latents = vaes.encode(demo().vae, np.asarray(circle()))
+        latents = vaes.encode(demo().vae, np.asarray(circle()), CPU.device)
     expected = pipeline(
         "a corgi",
         image=latents,

@@ -1,0 +1,127 @@
+"""The ladder of ways to make a batch in less and less memory. Imports no torch.
+
+A way is chosen as a whole before a batch and never changed within it: when memory runs out, the
+batch is made anew, from its first step, on the next rung. So a picture says exactly how it was
+made, and the noise of its seed is the same on every rung.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from picowatch.engine.options import Memory
+from picowatch.recipe.request import ImageRequest
+
+SMALLEST_SIDE = 384
+FEWEST_STEPS = 25
+_SHRINK = 0.75
+_SMALL_GPU_BYTES = 6 * 2**30
+
+Offload = Literal["", "model", "sequential"]
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How a batch is made; each rung keeps what the rungs before it save.
+
+    `alone`: images go through the UNet one by one. `tiled`: the VAE works in tiles. `sliced`:
+    attention works on a part of the picture at a time. `offload`: weights wait in the
+    computer's memory, whole models or single layers. `shrunk` counts steps to smaller pictures.
+    """
+
+    name: str = "full"
+    alone: bool = False
+    tiled: bool = False
+    sliced: bool = False
+    offload: Offload = ""
+    shrunk: int = 0
+
+
+_FULL = Way()
+_ALONE = Way("smaller batch", alone=True)
+_TILED = replace(_ALONE, name="VAE tiling", tiled=True)
+_SLICED = replace(_TILED, name="attention slicing", sliced=True)
+_MODEL = replace(_SLICED, name="model offload", offload="model")
+_SEQUENTIAL = replace(_MODEL, name="sequential offload", offload="sequential")
+LADDER = (_FULL, _ALONE, _TILED, _SLICED, _MODEL, _SEQUENTIAL)
+# On a CPU weights have nowhere else to go.
+CPU_LADDER = LADDER[:4]
+
+_Key = tuple[object, ...]
+
+
+class MemoryLadder:
+    """Which rungs a batch may try, and which one worked for others like it.
+
+    It begins with the rung that worked last for the checkpoint and size; else where the
+    setting says: "full" at the top, "low" with the models' offload (on a CPU with sliced
+    attention), "auto" at the top too, but with the VAE's tiling on GPUs of less than 6 GB.
+    """
+
+    def __init__(self, setting: Memory, ladder: Sequence[Way], gpu_bytes: int | None) -> None:
+        self._ladder = ladder
+        if setting == "low":
+            self._first = min(ladder.index(_SLICED) + 1, len(ladder) - 1)
+        elif setting == "auto" and gpu_bytes is not None and gpu_bytes < _SMALL_GPU_BYTES:
+            self._first = ladder.index(_TILED)
+        else:
+            self._first = 0
+        self._worked: dict[_Key, Way] = {}
+
+    def ways(self, batch: Sequence[ImageRequest]) -> Iterator[Way]:
+        """The ways to try in turn, each once. Smaller pictures only if the batch says so."""
+        first = batch[0]
+        way = self._worked.get(_key(first), self._ladder[self._first])
+        begin = next((i for i, one in enumerate(self._ladder) if one == way), len(self._ladder))
+        for rung in self._ladder[begin:]:
+            if len(batch) > 1 or rung != _ALONE or rung == way:
+                yield rung
+        shrunk = replace(way if way.shrunk else self._ladder[-1], name="smaller picture")
+        if way.shrunk:
+            yield shrunk
+        while first.shrink_to_fit:
+            smaller = replace(shrunk, shrunk=shrunk.shrunk + 1)
+            if shrunken(first, smaller.shrunk) == shrunken(first, shrunk.shrunk):
+                return
+            yield smaller
+            shrunk = smaller
+
+    def worked(self, batch: Sequence[ImageRequest], way: Way) -> None:
+        """Remember this way for images of this checkpoint and size."""
+        self._worked[_key(batch[0])] = way
+
+
+def _key(request: ImageRequest) -> _Key:
+    hires = request.hires.scale if request.hires else 1
+    size = (request.width, request.height, hires)
+    return (request.checkpoint_hash, *size, request.shrink_to_fit)
+
+
+def shrunken(request: ImageRequest, times: int) -> ImageRequest:
+    """The request with smaller sides and fewer steps: a quarter less each time.
+
+    No side gets below 384 and the steps not below 25; what is below already stays.
+    """
+    if not times:
+        return request
+    scale = _SHRINK**times
+    shorter = min(request.width, request.height)
+    if shorter * scale < SMALLEST_SIDE:
+        scale = min(1.0, SMALLEST_SIDE / shorter)
+    steps = max(min(request.steps, FEWEST_STEPS), int(request.steps * _SHRINK**times))
+    return replace(
+        request,
+        width=int(request.width * scale) // 8 * 8,
+        height=int(request.height * scale) // 8 * 8,
+        steps=steps,
+    )
+
+
+def shrink_warning(asked: ImageRequest, made: ImageRequest) -> tuple[str, ...]:
+    """What is smaller than it was asked for, in a sentence; () if nothing is."""
+    if made == asked:
+        return ()
+    return (
+        f"Memory ran out, so this picture was made at {made.width}x{made.height} with "
+        f"{made.steps} steps instead of {asked.width}x{asked.height} with {asked.steps}.",
+    )
