@@ -51,10 +51,12 @@ def batch_size_for(request: ImageRequest, setting: int | Literal["auto"]) -> int
 
     `exact` means 1. A number is taken as it is. "auto" takes as many pictures as hold 131,072
     pixels together, eight at most: eight of 128x128, two of 256x256, one of 512x512. It is a
-    rule for the CPU, and safe on every GPU.
+    rule for the CPU, and safe on every GPU. With hires the larger size counts.
     """
     if request.exact:
         return 1
     if setting != "auto":
         return max(1, setting)
-    return max(1, min(_AUTO_LIMIT, _AUTO_PIXELS // (request.width * request.height)))
+    scale = max(1.0, request.hires.scale) if request.hires else 1.0
+    pixels = int(request.width * request.height * scale * scale)
+    return max(1, min(_AUTO_LIMIT, _AUTO_PIXELS // pixels))

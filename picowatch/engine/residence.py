@@ -63,12 +63,15 @@ def settle_in(loaded: Loaded, way: Way, device: torch.device) -> None:
 
 
 def move_out(loaded: Loaded) -> None:
-    """Take hooks and savings away; the weights are then wherever they were last."""
-    if loaded.residence is None:
-        return
+    """Take hooks and savings away; the weights are then wherever they were last.
+
+    Also after a move that memory ran out in: then `residence` is None and some are there.
+    """
     for model in (loaded.text_encoder, loaded.unet, loaded.vae):
-        remove_hook_from_module(model, recurse=True)
-    loaded.vae.disable_tiling()
+        if model is not None:
+            remove_hook_from_module(model, recurse=True)
+    if loaded.vae is not None:
+        loaded.vae.disable_tiling()
     loaded.unet.set_attn_processor(AttnProcessor2_0())  # type: ignore[no-untyped-call]
     loaded.residence = None
 

@@ -77,6 +77,11 @@ def test_auto_goes_by_pixels(width: int, height: int, expected: int) -> None:
     assert batch_size_for(request(width=width, height=height), "auto") == expected
 
 
+def test_with_hires_the_larger_size_counts() -> None:
+    """That is where memory runs out."""
+    assert batch_size_for(request(hires=Hires(2.0, 0, 0.5, "Latent")), "auto") == 2
+
+
 def test_a_set_batch_size_is_taken_and_exact_is_one() -> None:
     """Whatever the size of the image."""
     assert batch_size_for(request(width=512, height=512), 4) == 4

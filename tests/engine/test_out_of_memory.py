@@ -171,6 +171,26 @@ def test_a_programming_error_is_no_lack_of_memory(
         make(engine, request())
 
 
+def test_a_move_that_breaks_off_leaves_nothing_behind(
+    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory may run out while weights go back to the GPU, too."""
+    plain = make(engine, request(steps=2))[0]
+    loaded = engine._checkpoints.held(request())
+    assert loaded is not None
+
+    def full(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("picowatch.engine.residence._place", full)
+        with pytest.raises(torch.OutOfMemoryError):
+            settle_in(loaded, LADDER[3], CPU.device)
+    assert loaded.vae.use_tiling
+    assert make(engine, request(steps=2))[0].pixels == plain.pixels
+    assert not loaded.vae.use_tiling
+
+
 def test_moving_in_and_out_leaves_the_weights_as_they_were() -> None:
     """Back from every way of offloading."""
     before = {name: tensor.clone() for name, tensor in demo().unet.state_dict().items()}
