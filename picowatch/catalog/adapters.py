@@ -4,7 +4,9 @@ Formats: kohya's sd-scripts, diffusers and peft for LoRAs; LyCORIS and cloneofsi
 and refused, since nothing installed can read them. Embeddings: A1111's and diffusers'.
 """
 
+import json
 import re
+from collections import Counter
 
 from picowatch.catalog.headers import Header
 from picowatch.errors import ModelRefused
@@ -25,6 +27,8 @@ _OTHER_FORMATS = {
 }
 _CLONEOFSIMO = re.compile(r"^(?:unet|text_encoder):\d+:")
 _ONLY_SD1 = "picowatch knows Stable Diffusion 1.x so far."
+_MOST_WORDS = 5
+_MOST_LETTERS = 100
 _NAMES = {"sd2": "Stable Diffusion 2.x", "sdxl": "Stable Diffusion XL", "flux": "Flux"}
 _WIDTHS = {64: "demo", 768: "sd1", 1024: "sd2", 2048: "sdxl"}
 
@@ -68,6 +72,35 @@ def _family(header: Header) -> str:
     base = header.metadata.get("ss_base_model_version", "").lower()
     marks = (("sdxl", "sdxl"), ("sd_v1", "sd1"), ("sd_v2", "sd2"), ("flux", "flux"))
     return next((family for mark, family in marks if mark in base), "")
+
+
+def base_model(header: Header) -> str:
+    """The checkpoint a LoRA was trained on, by kohya's or Stability's metadata; "" if unsaid."""
+    for key in ("ss_sd_model_name", "ss_base_model_version", "modelspec.architecture"):
+        name = _line(header.metadata.get(key))
+        if name and name != "None":
+            return name
+    return ""
+
+
+def trigger_words(header: Header) -> tuple[str, ...]:
+    """The trainer's trigger phrase, else the five tags that most training pictures had."""
+    phrase = _line(header.metadata.get("modelspec.trigger_phrase"))
+    if phrase:
+        return (phrase,)
+    counts: Counter[str] = Counter()
+    try:
+        for tags in json.loads(header.metadata.get("ss_tag_frequency", "{}")).values():
+            counts.update({_line(tag): int(count) for tag, count in tags.items()})
+    except (AttributeError, TypeError, ValueError, RecursionError):
+        return ()
+    return tuple(tag for tag, _ in counts.most_common(_MOST_WORDS) if tag)
+
+
+def _line(text: object) -> str:
+    """A stranger's text as one short printable line."""
+    words = "".join(c if c.isprintable() else " " for c in str(text or "")).split()
+    return " ".join(words)[:_MOST_LETTERS]
 
 
 def is_embedding(header: Header) -> bool:

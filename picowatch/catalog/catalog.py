@@ -273,6 +273,8 @@ def _model(name: str, path: Path, found: Recognised) -> Model:
         bytes=sum(sizes) if folder else path.stat().st_size,
         native_size=found.native_size,
         in_channels=found.in_channels,
+        base_model=found.base_model,
+        trigger_words=found.trigger_words,
     )
 
 

@@ -30,12 +30,14 @@ _ONLY_SD1 = "picowatch knows Stable Diffusion 1.x so far."
 
 @dataclass(frozen=True, slots=True)
 class Recognised:
-    """What a file is; `native_size` and `in_channels` are a checkpoint's."""
+    """What a file is; `native_size` and `in_channels` are a checkpoint's, the rest a LoRA's."""
 
     kind: Kind
     family: str
     native_size: int = 0
     in_channels: int = 0
+    base_model: str = ""
+    trigger_words: tuple[str, ...] = ()
 
 
 def recognise(header: Header) -> Recognised:
@@ -43,7 +45,12 @@ def recognise(header: Header) -> Recognised:
     if header.has(UNET):
         return _checkpoint(header)
     if adapters.is_lora(header):
-        return Recognised("lora", adapters.lora_family(header))
+        return Recognised(
+            "lora",
+            adapters.lora_family(header),
+            base_model=adapters.base_model(header),
+            trigger_words=adapters.trigger_words(header),
+        )
     if _is_vae(header):
         return _vae(header)
     if adapters.is_embedding(header):

@@ -1,8 +1,11 @@
 """What a file is, told from its header, in one clear sentence."""
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from picowatch.catalog import Catalog, Kind, Model, Refused
 from picowatch.catalog.models import FOLDERS
@@ -187,6 +190,39 @@ def test_a_lora_says_its_family_where_it_can(tmp_path: Path, shapes: Shapes, fam
     found = look_at(tmp_path, shapes, "lora")
     assert isinstance(found, Model)
     assert (found.kind, found.family) == ("lora", family)
+
+
+def described(tmp_path: Path, **metadata: str) -> Model:
+    """A LoRA file with a trainer's notes in it."""
+    tmp_path.joinpath("loras").mkdir()
+    weights = {name: np.zeros(shape, np.float16) for name, shape in kohya_lora_shapes().items()}
+    save_file(weights, tmp_path / "loras/it.safetensors", metadata)
+    (found,) = Catalog(tmp_path).scan().models
+    return found
+
+
+def test_a_lora_tells_its_base_model_and_trigger_words(tmp_path: Path) -> None:
+    """kohya's notes: the checkpoint's file, and how often each tag was trained."""
+    tags = {"10_pixel": {"pixel art": 40, "a dog": 3}, "5_more": {"pixel art": 9, "sprite\n": 20}}
+    found = described(
+        tmp_path, ss_sd_model_name="v1-5.safetensors", ss_tag_frequency=json.dumps(tags)
+    )
+    assert found.base_model == "v1-5.safetensors"
+    assert found.trigger_words == ("pixel art", "sprite", "a dog")
+
+
+@pytest.mark.parametrize("tags", ["", "no JSON", "[1]", '{"a": 1}', '{"a": {"b": "c"}}', "null"])
+def test_odd_notes_in_a_lora_do_no_harm(tmp_path: Path, tags: str) -> None:
+    """Anybody can write anything there."""
+    found = described(tmp_path, ss_tag_frequency=tags, ss_sd_model_name="None")
+    assert (found.base_model, found.trigger_words) == ("", ())
+
+
+def test_a_trigger_phrase_comes_before_tags(tmp_path: Path) -> None:
+    """Stability's ModelSpec has a place for it."""
+    notes = {"modelspec.trigger_phrase": "pxl style", "modelspec.architecture": "sd-v1/lora"}
+    found = described(tmp_path, **notes)
+    assert (found.base_model, found.trigger_words) == ("sd-v1/lora", ("pxl style",))
 
 
 KOHYA = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
