@@ -20,7 +20,7 @@ from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import RenderedImage
 from picowatch.engine.samplers import build_sampler
 from picowatch.errors import RenderFailed
-from picowatch.recipe.request import Mask, StartImage
+from picowatch.recipe.request import Hires, Mask, StartImage
 from picowatch.recipe.samplers import SAMPLERS
 from tests.engine.requests import Pixels, difference, ignore_steps, pixels, request
 from tests.engine.test_loading import CPU, demo
@@ -246,6 +246,23 @@ def test_images_with_start_images_do_not_depend_on_their_neighbours(
     together = engine.make(asked, ignore_steps)
     for image, one in zip(together, asked, strict=True):
         assert difference(image, engine.make([one], ignore_steps)[0]) <= 2
+
+
+def test_hires_keeps_the_outside_of_a_mask_at_the_larger_size(
+    engine: LocalEngine, kept: Path
+) -> None:
+    """Both passes start from the start image, fitted to their own size."""
+    sharp = circle(256)
+    image = draw(
+        engine,
+        start_image=start(kept, 0.8, sharp),
+        mask=right_half(kept),
+        hires=Hires(2.0, 2, 0.5, "Latent"),
+        steps=4,
+    )
+    assert (image.width, image.height) == (256, 256)
+    assert np.array_equal(pixels(image)[:, :120], as_pixels(sharp)[:, :120])
+    assert not np.array_equal(pixels(image)[:, 136:], as_pixels(sharp)[:, 136:])
 
 
 def test_start_images_of_other_sizes_are_fitted(engine: LocalEngine, kept: Path) -> None:
