@@ -1,0 +1,142 @@
+"""Scenes as pixel art: flat colours on a coarse grid, and latents that the VAE decodes to them."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from training.drawing import (
+    NATIVE_SIZE,
+    Canvas,
+    Colour,
+    Point,
+    draw_corgi_scene,
+    draw_shape_scene,
+)
+from training.pictures import as_batch
+from training.scenes import COLOURS, Scene, ShapeScene, random_scene
+from training.vae import EDGE_WEIGHT, SCALING_FACTOR
+
+CELL = 8  # pixels; the VAE's factor, so that every cell has a latent of its own
+FITTING_STEPS = 30
+FITTING_RATE = 2.0
+BATCH = 8
+
+
+class FlatCanvas(Canvas):
+    """A canvas on which nothing has an outline."""
+
+    def ellipse(
+        self,
+        centre: Point,
+        radii: Point,
+        fill: Colour,
+        edge: Colour | None = None,
+        edge_width: float = 2.0,
+    ) -> None:
+        """A filled ellipse."""
+        super().ellipse(centre, radii, fill)
+
+    def polygon(
+        self,
+        points: list[Point],
+        fill: Colour,
+        edge: Colour | None = None,
+        edge_width: float = 2.0,
+    ) -> None:
+        """A filled polygon."""
+        super().polygon(points, fill)
+
+
+class Middle(random.Random):
+    """Always the middle of a range: sprites are symmetric and do not waver."""
+
+    def uniform(self, a: float, b: float) -> float:
+        """The mean of both ends."""
+        return (a + b) / 2
+
+
+def sprite(scene: Scene) -> Image.Image:
+    """The scene in cells, each of the colour that most of it has."""
+    canvas = FlatCanvas(NATIVE_SIZE, NATIVE_SIZE, COLOURS[scene.background])
+    if isinstance(scene, ShapeScene):
+        draw_shape_scene(canvas, scene, Middle())
+    else:
+        draw_corgi_scene(canvas, scene, Middle())
+    cells = NATIVE_SIZE // CELL
+    small = Image.new("RGB", (cells, cells))
+    side = canvas.image.width // cells
+    for x in range(cells):
+        for y in range(cells):
+            left, top = x * side, y * side
+            piece = canvas.image.crop((left, top, left + side, top + side))
+            small.putpixel((x, y), most_frequent_colour(piece))
+    return small.resize((NATIVE_SIZE, NATIVE_SIZE), Image.Resampling.NEAREST)
+
+
+def most_frequent_colour(piece: Image.Image) -> Colour:
+    """The colour of most pixels."""
+    # As bytes: Pillow 12 renamed the list of pixels.
+    pixels = piece.tobytes()
+    counts = Counter(pixels[i : i + 3] for i in range(0, len(pixels), 3))
+    red, green, blue = counts.most_common(1)[0][0]
+    return red, green, blue
+
+
+def sharp_scenes(rng: random.Random, count: int) -> list[Scene]:
+    """Scenes of the training mixture, none of them blurry."""
+    return [replace(random_scene(rng), blurry=False) for _ in range(count)]
+
+
+def fitted_latents(vae: Any, pictures: Sequence[Image.Image], steps: int) -> Tensor:
+    """Scaled latents whose decoded pictures are as close to the given ones as steps allow.
+
+    The encoder has never seen stairs and smooths them away; the decoder can draw them.
+    """
+    parts = []
+    for start in range(0, len(pictures), BATCH):
+        parts.append(fitted_batch(vae, as_batch(list(pictures[start : start + BATCH])), steps))
+        print(f"fitted {start + len(parts[-1])} of {len(pictures)} sprites", flush=True)
+    return torch.cat(parts) * SCALING_FACTOR
+
+
+def fitted_batch(vae: Any, wanted: Tensor, steps: int) -> Tensor:
+    """Adam on the latents themselves, from the encoder's on; the rate falls to zero."""
+    with torch.no_grad():
+        latents: Tensor = vae.encode(wanted).latent_dist.mode()
+    latents.requires_grad_(True)
+    optimizer = torch.optim.Adam([latents], lr=FITTING_RATE)
+    falling = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, max(1, steps))
+    for _ in range(steps):
+        with torch.autocast(wanted.device.type, torch.bfloat16):
+            decoded = vae.decode(latents).sample
+        error = decoded.float() - wanted
+        edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
+        loss = error.abs().mean() + EDGE_WEIGHT * edges
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        falling.step()
+    return latents.detach()
+
+
+def blockiness(picture: Image.Image) -> float:
+    """The share of the steps between neighbouring pixels that lie on the cells' borders.
+
+    An eighth where cells mean nothing, one in a sprite.
+    """
+    pixels = np.asarray(picture.convert("RGB")).astype(np.float64)
+    on_borders = total = 0.0
+    for axis in (0, 1):
+        steps = np.abs(np.diff(pixels, axis=axis)).sum(axis=(1 - axis, 2))
+        on_borders += float(steps[CELL - 1 :: CELL].sum())
+        total += float(steps.sum())
+    return on_borders / total if total else 0.0
