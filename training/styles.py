@@ -47,7 +47,7 @@ STYLE = "pixel-art"
 TRIGGER = "pixel art"
 TRIGGER_SHARE = 0.5
 SPRITES = 80
-LORA_STEPS = 300
+LORA_STEPS = 400
 LORA_RATE = 5e-3
 
 MASCOT = "mascot"
@@ -274,7 +274,7 @@ def parsed_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--parts", nargs="+", choices=("lora", "embedding"), default=("lora", "embedding")
     )
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     return parser.parse_args()
 
 
