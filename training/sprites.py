@@ -31,6 +31,7 @@ FITTING_STEPS = 30
 FITTING_RATE = 2.0
 DRIFT_WEIGHT = 0.01
 BATCH = 8
+CLEAR_STEP = 90  # levels of the three channels together
 
 
 class FlatCanvas(Canvas):
@@ -144,14 +145,15 @@ def busy_cells(wanted: Tensor) -> Tensor:
 
 
 def blockiness(picture: Image.Image) -> float:
-    """The share of the steps between neighbouring pixels that lie on the cells' borders.
+    """The share of the clear steps between neighbouring pixels that lie on the cells' borders.
 
     An eighth where cells mean nothing, one in a sprite.
     """
     pixels = np.asarray(picture.convert("RGB")).astype(np.float64)
     on_borders = total = 0.0
     for axis in (0, 1):
-        steps = np.abs(np.diff(pixels, axis=axis)).sum(axis=(1 - axis, 2))
+        steps = np.abs(np.diff(pixels, axis=axis)).sum(axis=2)
+        steps = np.where(steps >= CLEAR_STEP, steps, 0).sum(axis=1 - axis)
         on_borders += float(steps[CELL - 1 :: CELL].sum())
         total += float(steps.sum())
     return on_borders / total if total else 0.0
