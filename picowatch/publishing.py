@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from picowatch import __version__
@@ -28,6 +29,7 @@ from picowatch.metadata import (
     png_texts,
 )
 from picowatch.outbox.outbox import Outbox
+from picowatch.recipe.hires import final_side
 from picowatch.recipe.request import ImageRequest
 
 log = logging.getLogger("picowatch")
@@ -144,12 +146,14 @@ class Publisher:
                 "compiled": picture.compiled,
                 "memory_rung": picture.memory_rung,
                 "chunks": picture.chunks,
+                "size": f"{picture.width}x{picture.height}",
+                "warnings": list(picture.warnings),
                 "timings": picture.timings,
                 "versions": {**picture.versions, "picowatch": __version__},
             },
         )
         hashes = self._lora_hashes(image.request)
-        parameters = parameters_text(image.request, __version__, hashes)
+        parameters = parameters_text(_as_made(image.request, picture), __version__, hashes)
         return png_texts({PARAMETERS: parameters, PICOWATCH: chunk})
 
     def _lora_hashes(self, request: ImageRequest) -> dict[str, str]:
@@ -160,6 +164,17 @@ class Publisher:
                 model = self._catalog.find("lora", lora.name)
                 hashes[lora.name] = self._catalog.weights_hash(model)
         return hashes
+
+
+def _as_made(request: ImageRequest, picture: RenderedImage) -> ImageRequest:
+    """The request as other tools are to read it: with the size and steps memory allowed."""
+    scale = request.hires.scale if request.hires else 1
+    steps = request.steps if picture.steps is None else picture.steps
+    asked = final_side(request.width, scale), final_side(request.height, scale)
+    if asked == (picture.width, picture.height):
+        return replace(request, steps=steps)
+    width, height = round(picture.width / scale), round(picture.height / scale)
+    return replace(request, width=width, height=height, steps=steps)
 
 
 def _listing_line(image: QueuedImage) -> dict[str, Any]:

@@ -33,12 +33,6 @@ def _only_local(value: Any) -> Any:
     return value
 
 
-def _not_low(value: Any) -> Any:
-    if value == "low":
-        raise ValueError("'low' is not supported yet; 'auto' and 'full' are")
-    return value
-
-
 def _device(value: str) -> str:
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value):
         raise ValueError("it must be auto, cuda, cuda:N (the N-th card), mps or cpu")
@@ -93,8 +87,10 @@ class Settings(BaseModel):
     precision: Literal["auto", "float16", "bfloat16", "float32"] = Field(
         "auto", description="Number format of the model. auto: float16 on CUDA, else float32."
     )
-    memory: Annotated[Literal["auto", "full", "low"], BeforeValidator(_not_low)] = Field(
-        "auto", description="auto or full: the whole checkpoint stays on the device."
+    memory: Literal["auto", "full", "low"] = Field(
+        "auto",
+        description="How an image starts that may need more memory than there is. auto: with what "
+        "worked last; full: with everything on the device; low: with as little as possible.",
     )
     batch_size: Annotated[Literal["auto"] | int, BeforeValidator(_batch_size)] = Field(
         "auto", description="Images made together. auto: by device and size."

@@ -23,9 +23,10 @@ def models(settings: Settings, as_json: bool) -> int:
         else:
             size = f"{row['native_size']}x{row['native_size']}" if row["native_size"] else ""
             megabytes = f"{row['bytes'] / 1e6:.1f} MB"
-            print(
-                f"{row['kind']:10}  {row['name']:24}  {megabytes:>11}  {row['hash'][:10]}  {size}"
-            )
+            words = f"words: {', '.join(row['trigger_words'])}" if row["trigger_words"] else ""
+            columns = (f"{row['kind']:10}", f"{row['name']:24}", f"{megabytes:>11}")
+            told = (*columns, row["hash"][:10], size, row["base_model"], words)
+            print("  ".join(filter(None, told)))
     return 0
 
 
@@ -37,6 +38,8 @@ def _row(catalog: Catalog, model: Model) -> dict[str, Any]:
         "bytes": model.bytes,
         "hash": catalog.sha256(model),
         "native_size": model.native_size or None,
+        "base_model": model.base_model,
+        "trigger_words": list(model.trigger_words),
         "refused": None,
     }
 
@@ -49,5 +52,7 @@ def _refused_row(refused: Refused) -> dict[str, Any]:
         "bytes": refused.path.lstat().st_size if refused.path.is_file() else None,
         "hash": None,
         "native_size": None,
+        "base_model": "",
+        "trigger_words": [],
         "refused": refused.reason,
     }

@@ -112,6 +112,7 @@ def build_daemon(
             models=settings.models,
             device=settings.device,
             precision=settings.precision,
+            memory=settings.memory,
             hash_cache=hash_cache,
             start_images=state / FOLDER,
         )

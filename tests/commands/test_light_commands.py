@@ -101,7 +101,7 @@ def test_models_lists_what_is_installed_and_what_was_refused(tmp_path: Path) -> 
     assert "old.ckpt  refused: " in result.stdout
     rows = json.loads(picowatch(tmp_path, "models", "--json").stdout)
     demo, old = rows
-    assert set(demo) == {"name", "kind", "path", "bytes", "hash", "native_size", "refused"}
+    assert {"name", "kind", "path", "bytes", "hash", "native_size", "refused"} <= set(demo)
     assert (demo["name"], demo["native_size"], demo["refused"]) == ("demo", 128, None)
     assert len(demo["hash"]) == 64
     assert old["refused"]
