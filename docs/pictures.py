@@ -27,9 +27,9 @@ a purple ring on a yellow background --seed 5
 a white star on a red background --seed 6
 """
 LOOP = """\
-a red circle on a blue background --seed 1
-a green circle on a blue background --seed 1
-a green heart on a blue background --seed 1
+a red circle on a blue background --seed 9
+a green circle on a blue background --seed 9
+a green heart on a blue background --seed 9
 """
 
 

@@ -17,13 +17,13 @@ from training.noise import loss_weights
 from training.progress import Averages, Progress, rise_and_fall, set_learning_rate
 from training.workers import average_gradients, worker_count, worker_number
 
-STEPS = 8700
+STEPS = 8000
 PEAK_RATE = 8e-4
 WARM_UP = 200
 FALL = 2500
 SECOND_PEAK_RATE = 5e-4
 SECOND_WARM_UP = 50
-SECOND_FALL = 1300
+SECOND_FALL = 700
 AVERAGE_DECAY = 0.999
 PROBE_WEIGHT = 0.1
 LAYOUT_PROBES = ("position", "size", "subject")

@@ -28,6 +28,7 @@ def new_sampler() -> Any:
         skip_prk_steps=True,
         set_alpha_to_one=False,
         steps_offset=1,
+        timestep_spacing="leading",
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -39,7 +40,7 @@ def test_the_judge_recognises_everything_in_drawn_pictures() -> None:
 def test_the_judge_sees_what_is_wrong_with_a_shape(wrong: str) -> None:
     """Only the property that differs is called wrong."""
     scene = ShapeScene("white", "red", "circle")
-    other = {
+    other: dict[str, Any] = {
         "background": "green",
         "colour": "blue",
         "shape": "star",
