@@ -107,7 +107,7 @@ def test_each_setting_changes_the_picture(engine: ChildEngine, other: dict[str, 
 def test_attention_weights_change_the_picture(engine: ChildEngine) -> None:
     """More and less of a word, and no more than nothing without weights."""
     more, plain, bare, less = (
-        make(engine, request(f"a {word} circle on a blue background"))[0]
+        make(engine, request(f"{word} and blue circle"))[0]
         for word in ("(red:1.4)", "(red:1.0)", "red", "(red:0.6)")
     )
     assert difference(more, less) > 10

@@ -163,7 +163,8 @@ def test_the_status_says_what_runs_and_what_waits(house: House) -> None:
         assert status["images"]["running"] == 1
         assert status["images"]["queued"] == 2
         assert (status["image"], status["of"], status["steps"]) == (1, 3, 24)
-        assert (house.outbox / "now.txt").read_text() == "a.yaml: 1 of 3; 2 images wait\n"
+        said = house.outbox / "now.txt"
+        wait_for(lambda: said.read_text() == "a.yaml: 1 of 3; 2 images wait\n")
         go.set()
         wait_for(lambda: house.status()["images"]["done"] == 3)
         wait_for(lambda: "nothing runs" in (house.outbox / "now.txt").read_text())
