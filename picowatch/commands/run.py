@@ -107,16 +107,7 @@ def build_daemon(
         stop=stop,
         patient=patient,
     )
-    engine = make_engine(
-        EngineOptions(
-            models=settings.models,
-            device=settings.device,
-            precision=settings.precision,
-            memory=settings.memory,
-            hash_cache=hash_cache,
-            start_images=state / FOLDER,
-        )
-    )
+    engine = make_engine(_engine_options(settings, hash_cache, state / FOLDER))
     return Daemon(
         settings,
         inbox,
@@ -129,6 +120,17 @@ def build_daemon(
         finished,
         stop=stop,
         wake=wake,
+    )
+
+
+def _engine_options(settings: Settings, hash_cache: Path, start_images: Path) -> EngineOptions:
+    return EngineOptions(
+        models=settings.models,
+        device=settings.device,
+        precision=settings.precision,
+        memory=settings.memory,
+        hash_cache=hash_cache,
+        start_images=start_images,
     )
 
 
