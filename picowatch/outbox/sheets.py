@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, prod, sqrt
 from pathlib import Path
-from textwrap import shorten, wrap
+from textwrap import wrap
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -14,6 +14,7 @@ MAX_SIDE = 8192  # pixels of a sheet; pictures are made smaller until they fit
 SMALLEST_PICTURE = 48
 GAP = 8
 LINES = 3  # of a label
+SHORTEST_LABEL = 8  # characters of an axis beside a long value
 PAPER, INK, MISSING = (255, 255, 255), (32, 32, 36), (224, 224, 228)
 
 
@@ -141,13 +142,20 @@ class _Drawing:
         for column, value in enumerate(block.columns.values):
             if value:
                 place = left + column * self._step
-                self._text(draw, place, under - self._label, f"{block.columns.label}: {value}")
+                self._text(draw, place, under - self._label, self._named(block.columns, value))
         for row, value in enumerate(block.rows.values):
             place = under + row * self._row(block)
             if value:
-                self._text(draw, GAP, place, f"{block.rows.label}: {value}")
+                self._text(draw, GAP, place, self._named(block.rows, value))
             for column, cell in enumerate(block.cells[row * columns : (row + 1) * columns]):
                 self._draw_cell(page, draw, cell, left + column * self._step, place)
+
+    def _named(self, axis: Axis, value: str) -> str:
+        """A value with its axis; where both are too long, the axis is what is shortened."""
+        room = self._characters * LINES - LINES - len(value)
+        if len(axis.label) <= room:
+            return f"{axis.label}: {value}"
+        return f"{axis.label[: max(SHORTEST_LABEL, room)]}…: {value}"
 
     def _draw_cell(
         self, page: Image.Image, draw: ImageDraw.ImageDraw, cell: Cell, left: int, top: int
@@ -166,7 +174,5 @@ class _Drawing:
         self, draw: ImageDraw.ImageDraw, left: int, top: int, text: str, pictures: int = 1
     ) -> None:
         """A label in at most three lines; a longer one is shortened."""
-        width = self._characters * pictures
-        short = shorten(text, width * LINES - LINES, placeholder="…")
-        lines = wrap(short, width, break_long_words=True)[:LINES]
+        lines = wrap(text, self._characters * pictures, max_lines=LINES, placeholder="…")
         draw.multiline_text((left, top), "\n".join(lines), INK, self._font, spacing=2)
