@@ -9,8 +9,8 @@ import pytest
 from picowatch.engine.child import ChildEngine
 from picowatch.engine.options import EngineOptions
 
-# Before torch is imported here: threads that wait without spinning, as in the engine process.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# Before torch is imported here: threads that spin only for a moment, as in the engine process.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 
 @pytest.fixture(scope="session")
