@@ -64,11 +64,11 @@ _ENVIRONMENT = {
     # of 3. No cost could be measured.
     "MKL_CBWR": "AUTO,STRICT",
 }
-# These a user may set otherwise. How long threads spin before they sleep, in libgomp's rounds.
-# A demo picture on 2 cores: 0.59 s on idle ones and 1.6 s beside two busy programs. Without
-# spinning 1.3 s and 1.0 to 2.7 s; with libgomp's default 0.55 s and, beside another program
-# whose threads spin too, 10 to 30 s.
-_DEFAULTS = {"GOMP_SPINCOUNT": "10000"}
+# These a user may set otherwise. How long threads spin before they sleep, in libgomp's rounds:
+# a compromise. A demo picture on 2 cores took 0.9 s on idle ones and 1.5 s beside another program
+# whose threads spin. With 10,000 rounds it was 0.6 s on idle ones, and beside that program none
+# was done in 20 s; without spinning 1.3 s and 0.9 s (benchmarks/RESULTS.md).
+_DEFAULTS = {"GOMP_SPINCOUNT": "1000"}
 _END_SECONDS = 1.5
 _STDERR_LINES = 40
 

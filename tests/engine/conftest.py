@@ -10,7 +10,7 @@ from picowatch.engine.child import ChildEngine
 from picowatch.engine.options import EngineOptions
 
 # Before torch is imported here: threads that spin only for a moment, as in the engine process.
-os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
 @pytest.fixture(scope="session")
