@@ -41,10 +41,7 @@ from picowatch.recipe.request import ImageRequest
 
 # -P keeps the user's folder off the path: a torch.py in it would be imported instead of torch.
 # The package's own parent comes last: an installed package is found without it.
-_BOOT = (
-    "import sys; sys.path.append({root!r}); "
-    "from picowatch.engine.child_main import main; main({handle})"
-)
+_BOOT = "import sys; sys.path.append({root!r}); from {program} import main; main({handle})"
 _ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
@@ -86,8 +83,12 @@ class _Work(NamedTuple):
 class ChildEngine:
     """An Engine in a process of its own, started at the first render and after each death."""
 
-    def __init__(self, options: EngineOptions) -> None:
+    def __init__(
+        self, options: EngineOptions, program: str = "picowatch.engine.child_main"
+    ) -> None:
+        """`program` is the module whose `main` serves in the process."""
         self._options = options
+        self._program = program
         self._lock = threading.Lock()
         self._child: _Child | None = None
         self._device = options.device
@@ -100,7 +101,7 @@ class ChildEngine:
                 self._child.end()
                 self._child = None
             if self._child is None:
-                self._child = _Child(self._options)
+                self._child = _Child(self._options, self._program)
             future = self._child.submit(tuple(batch), on_step)
         future.add_done_callback(self._learn)
         return future
@@ -141,8 +142,9 @@ class _Child:
     thread that forked it ends, not when the process does (man 2 prctl).
     """
 
-    def __init__(self, options: EngineOptions) -> None:
+    def __init__(self, options: EngineOptions, program: str) -> None:
         self._options = options
+        self._program = program
         self._lock = threading.Lock()
         self._send_lock = threading.Lock()
         self._work: SimpleQueue[_Work | None] = SimpleQueue()
@@ -219,7 +221,8 @@ class _Child:
     def _start_process(self) -> Connection:
         """The process, in a session of its own: Ctrl-C on the terminal is the daemon's matter."""
         ours, theirs = Pipe()
-        boot = _BOOT.format(root=str(Path(__file__).parents[2]), handle=theirs.fileno())
+        root = str(Path(__file__).parents[2])
+        boot = _BOOT.format(root=root, program=self._program, handle=theirs.fileno())
         with self._lock, theirs:
             self._connection = ours
             if self._ended:

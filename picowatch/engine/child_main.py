@@ -10,10 +10,13 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
-from typing import Any
+from typing import Protocol
 
+from picowatch.engine.options import EngineOptions
+from picowatch.engine.protocol import OnStep, RenderedImage
 from picowatch.engine.wire import (
     Broken,
     Done,
@@ -26,11 +29,29 @@ from picowatch.engine.wire import (
     Step,
 )
 from picowatch.errors import EngineStopped, RenderFailed
+from picowatch.recipe.request import ImageRequest
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
-def main(handle: int) -> None:
+class Maker(Protocol):
+    """What makes the pictures in this process."""
+
+    def make(
+        self, batch: Sequence[ImageRequest], on_step: OnStep, interrupted: Callable[[], bool]
+    ) -> list[RenderedImage]:
+        """The batch's pictures; raises EngineStopped, RenderFailed or whatever goes wrong."""
+        ...
+
+
+def _local_engine(options: EngineOptions) -> Maker:
+    # Here, so that a torch that cannot be imported is an answer, too.
+    from picowatch.engine.local import LocalEngine
+
+    return LocalEngine(options)
+
+
+def main(handle: int, make_engine: Callable[[EngineOptions], Maker] = _local_engine) -> None:
     """Serve the daemon at the other end of the socket until it closes it."""
     _outlive_signals_but_not_the_daemon()
     connection = Connection(handle)
@@ -39,7 +60,7 @@ def main(handle: int) -> None:
     batches: SimpleQueue[Render] = SimpleQueue()
     interrupted = threading.Event()
     threading.Thread(target=_listen, args=(connection, batches, interrupted), daemon=True).start()
-    _serve(connection, start, batches, interrupted)
+    _serve(connection, lambda: make_engine(start.options), batches, interrupted)
 
 
 def _outlive_signals_but_not_the_daemon() -> None:
@@ -67,19 +88,19 @@ def _listen(
 
 
 def _serve(
-    connection: Connection, start: Start, batches: SimpleQueue[Render], interrupted: threading.Event
+    connection: Connection,
+    make_engine: Callable[[], Maker],
+    batches: SimpleQueue[Render],
+    interrupted: threading.Event,
 ) -> None:
     """Make one batch after the other; an exception is an answer, never the end."""
-    engine: Any = None
+    engine: Maker | None = None
     while True:
         batch = batches.get().batch
         answer: FromEngine
         try:
             if engine is None:
-                # Here, so that a torch that cannot be imported is an answer too.
-                from picowatch.engine.local import LocalEngine
-
-                engine = LocalEngine(start.options)
+                engine = make_engine()
             images = engine.make(
                 batch, lambda done, total: connection.send(Step(done, total)), interrupted.is_set
             )

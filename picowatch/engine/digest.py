@@ -82,7 +82,7 @@ class DigestEngine:
                     return
                 on_step(done, batch[0].steps)
                 self.after_step(done)
-            images = [_picture(request, len(batch)) for request in batch]
+            images = [digest_picture(request, len(batch)) for request in batch]
         # What a test's hook raises is what this batch fails with.
         except BaseException as failure:
             settle(future, failure)
@@ -105,7 +105,8 @@ def _share(length: int, part: int) -> int:
     return length * (part + 1) // _SIDE - length * part // _SIDE
 
 
-def _picture(request: ImageRequest, batch_size: int) -> RenderedImage:
+def digest_picture(request: ImageRequest, batch_size: int) -> RenderedImage:
+    """The request's picture, as an engine gives it."""
     return RenderedImage(
         width=request.width,
         height=request.height,
