@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from picowatch.commands.run import build_daemon, check_folders
+from picowatch.commands.run import MakeEngine, build_daemon, check_folders
 from picowatch.engine.digest import DigestEngine
 from picowatch.metadata import PICOWATCH, Chunk, read_chunk
 from picowatch.outbox.png import read_texts
@@ -53,6 +53,7 @@ class House:
         self.models = folder / "models"
         self.inbox.mkdir()
         self.engine = DigestEngine()
+        self.make_engine: MakeEngine = lambda options: self.engine
         self.console = SilentConsole()
 
     def settings(self, **values: Any) -> Settings:
@@ -98,7 +99,7 @@ class House:
         with ExitStack() as stack:
             daemon = build_daemon(
                 settings,
-                lambda options: self.engine,
+                self.make_engine,
                 self.console,
                 stack,
                 stop=stop,
