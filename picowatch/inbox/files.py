@@ -35,16 +35,17 @@ class FileChanged(Exception):
 
 def stamp_of(root: Path, path: str) -> Stamp | None:
     """The file's stamp, or None if there is no such recipe file (any more)."""
-    target = root / path
+    target = f"{root}/{path}"
     try:
-        status = target.stat()
-        if not stat.S_ISREG(status.st_mode):
-            return None
-        if target.is_symlink() and not target.resolve().is_relative_to(root):
-            return None
+        status = os.lstat(target)
+        if stat.S_ISLNK(status.st_mode):
+            real = Path(target).resolve()
+            if not real.is_relative_to(root):
+                return None
+            status = real.stat()
     except (OSError, ValueError):
         return None
-    return _stamp(status)
+    return _stamp(status) if stat.S_ISREG(status.st_mode) else None
 
 
 def _stamp(status: os.stat_result) -> Stamp:
@@ -52,13 +53,13 @@ def _stamp(status: os.stat_result) -> Stamp:
 
 
 def scan(root: Path, below: str, skipped: dict[str, str]) -> Iterator[FoundFile]:
-    """Every recipe file below `root`/`below`; unreadable folders are passed over.
+    """Every recipe file below `root`/`below`, in any order; unreadable folders are passed over.
 
     Files that look like recipes but are never run go into `skipped`, with the reason.
     """
     try:
         with os.scandir(root / below) as found:
-            children = sorted(found, key=lambda child: child.name)
+            children = list(found)
     except OSError:
         return
     for child in children:
@@ -67,11 +68,22 @@ def scan(root: Path, below: str, skipped: dict[str, str]) -> Iterator[FoundFile]
             if is_looked_into(child.name):
                 yield from scan(root, path, skipped)
         elif is_recipe_name(child.name):
-            stamp = stamp_of(root, path)
+            stamp = _stamp_of_child(child, root, path)
             if stamp is not None:
                 yield FoundFile(path, stamp)
         elif reason := why_skipped(child.name):
             skipped[path] = reason
+
+
+def _stamp_of_child(child: os.DirEntry[str], root: Path, path: str) -> Stamp | None:
+    """`stamp_of` with one system call: ten thousand recipes are compared each minute."""
+    if child.is_symlink():
+        return stamp_of(root, path)
+    try:
+        status = child.stat(follow_symlinks=False)
+    except OSError:
+        return None
+    return _stamp(status) if stat.S_ISREG(status.st_mode) else None
 
 
 def read_file(root: Path, path: str) -> tuple[bytes, Stamp]:

@@ -5,10 +5,13 @@ Events are hints; the truth is scan + quiet + content (watching.md). Nothing her
 
 import hashlib
 import logging
+import os
 import threading
 import time
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from picowatch.inbox.files import (
@@ -29,7 +32,6 @@ from picowatch.save import KnownRecipe, Stamp
 
 log = logging.getLogger("picowatch")
 
-AT_ONCE = 200  # files that one poll reads at most, so that nothing else waits long
 POLLING_SECONDS = 1.0
 # Polling rests this many times as long as a scan takes, so that slow shares are not worn out.
 POLLING_REST = 10
@@ -115,6 +117,10 @@ class Inbox:
         """Whether nothing waits for its quiet time."""
         return not len(self._settling)
 
+    def ready_in(self, now: float) -> float | None:
+        """Seconds until `poll` may find something settled; None if nothing waits for that."""
+        return self._settling.ready_in(now)
+
     def close(self) -> None:
         self._folder.close()
 
@@ -124,8 +130,7 @@ class Inbox:
         if self._known_inode is not None and self._known_inode == self.inode:
             self._seen_here = set(self._known)
         found = self._scan()
-        for path, stamp in found.items():
-            self._settling.note(path, stamp, now, by_event=False)
+        self._note_found(found, now, by_event=False)
         self._note_missing(found, now)
         self._next_scan = now + self._scan_interval()
 
@@ -134,8 +139,8 @@ class Inbox:
         self._check_folder(now)
         self._take_hints(now)
         if now >= self._next_scan:
-            self._rescan(now)
-        return self._judge(self._settling.settled(now, self._stamp, AT_ONCE), now)
+            self.rescan(now)
+        return self._judge(self._settling.settled(now, self._stamp), now)
 
     def file(self, path: str) -> Path:
         """Where a recipe lies."""
@@ -163,7 +168,7 @@ class Inbox:
         if change in (Change.VANISHED, Change.REPLACED):
             self._seen_here.clear()
         if change in (Change.REPLACED, Change.DEAF):
-            self._rescan(now)
+            self.rescan(now)
 
     # -- noticing
 
@@ -176,13 +181,10 @@ class Inbox:
         return max(POLLING_SECONDS, POLLING_REST * self._scan_took)
 
     def _scan(self, below: str = "") -> dict[str, Stamp]:
-        """All recipes there are, in the order of their times."""
+        """All recipes there are."""
         started = time.perf_counter()
         skipped: dict[str, str] = {}
-        files = sorted(
-            scan(self._root, below, skipped), key=lambda file: (file.stamp.mtime_ns, file.path)
-        )
-        found = {file.path: file.stamp for file in files}
+        found = {file.path: file.stamp for file in scan(self._root, below, skipped)}
         for path in skipped.keys() - self._skipped.keys():
             log.warning("%s is not run: %s", path, skipped[path])
         self._skipped |= skipped
@@ -190,13 +192,20 @@ class Inbox:
         self._scan_took = time.perf_counter() - started
         return found
 
-    def _rescan(self, now: float) -> None:
+    def rescan(self, now: float) -> None:
+        """Compare all that is there with what is known."""
         found = self._scan()
-        for path, stamp in found.items():
-            if self._differs(path, stamp):
-                self._settling.note(path, stamp, now, by_event=False)
+        self._note_found(self._different(found), now, by_event=False)
         self._note_missing(found, now)
         self._next_scan = now + self._scan_interval()
+
+    def _note_found(self, found: Mapping[str, Stamp], now: float, *, by_event: bool) -> None:
+        """What lay there before anybody looked is answered in the order of its times."""
+        for path, stamp in sorted(found.items(), key=lambda file: (file[1].mtime_ns, file[0])):
+            self._settling.note(path, stamp, now, by_event=by_event)
+
+    def _different(self, found: Mapping[str, Stamp]) -> dict[str, Stamp]:
+        return {path: stamp for path, stamp in found.items() if self._differs(path, stamp)}
 
     def _differs(self, path: str, stamp: Stamp) -> bool:
         known = self._known.get(path)
@@ -207,27 +216,30 @@ class Inbox:
             self._settling.note(path, None, now, by_event=False)
 
     def _take_hints(self, now: float) -> None:
-        for hint in self._folder.hints():
-            if hint == RESCAN:
-                log.warning("file events were lost; the whole inbox is compared")
-                self._rescan(now)
-                continue
-            if not hint.startswith(f"{self._root}/"):
-                continue
-            path = hint.removeprefix(f"{self._root}/")
-            if path.endswith("/"):
-                self._take_folder_hint(path.rstrip("/"), now)
-            elif is_recipe_path(path):
+        hints = self._folder.hints()
+        if RESCAN in hints:
+            log.warning("file events were lost; the whole inbox is compared")
+            # The lost ones may have told of new folders: compare after all are watched again.
+            self._folder.arm()
+            self.rescan(now)
+        root = f"{self._root}/"
+        paths = [hint.removeprefix(root) for hint in hints if hint.startswith(root)]
+        self._take_folder_hints({path[:-1] for path in paths if path.endswith("/")}, now)
+        for path in paths:
+            if is_recipe_path(path):
                 self._settling.note(path, self._stamp(path), now, by_event=True)
 
-    def _take_folder_hint(self, folder: str, now: float) -> None:
+    def _take_folder_hints(self, folders: Collection[str], now: float) -> None:
         """A folder that came may be full of recipes without an event each; one that went, too."""
-        if all(map(is_looked_into, folder.split("/"))):
-            for path, stamp in self._scan(folder).items():
-                if self._differs(path, stamp):
-                    self._settling.note(path, stamp, now, by_event=True)
-        for path in self._known:
-            if path.startswith(f"{folder}/") and self._stamp(path) is None:
+        if not folders:
+            return
+        found: dict[str, Stamp] = {}
+        for folder in sorted(folders):
+            if all(map(is_looked_into, folder.split("/"))) and not _lies_below(folder, folders):
+                found |= self._scan(folder)
+        self._note_found(self._different(found), now, by_event=True)
+        for path in self._known.keys() - found.keys():
+            if _lies_below(path, folders) and self._stamp(path) is None:
                 self._settling.note(path, None, now, by_event=True)
 
     # -- judging
@@ -238,45 +250,49 @@ class Inbox:
         evidence: list[Evidence] = []
         held = self._held_open(settled)
         missing = [file for file in settled if file.stamp is None]
-        missing_by_digest = self._missing_by_digest(missing)
+        renamed = self._maybe_renamed(missing)
         for file in settled:
             if file.path in held and file.waited < HELD_OPEN_LIMIT:
                 self._settling.postpone(file, now)
-            elif file.stamp and (found := self._read(file, missing_by_digest, now)):
+            elif file.stamp and (found := self._read(file, renamed, now)):
                 evidence.append(found)
-        unsettled_sizes = self._unsettled_sizes() if missing else set()
+        unsettled_sizes = self._settling.sizes() if missing else set()
         for file in missing:
             if gone := self._judge_missing(file, unsettled_sizes, now):
                 evidence.append(gone)
         return evidence
 
-    def _missing_by_digest(self, settled: list[Settled]) -> dict[str, str]:
-        """Known recipes whose file is not there now, by their bytes: what may be renamed."""
-        unsettled = (path for path in self._settling.paths() if self._stamp(path) is None)
-        paths = [file.path for file in settled] + list(unsettled)
-        return {
-            self._known[path].digest: path
-            for path in reversed(paths)
-            if path in self._known and path in self._seen_here
-        }
+    def _maybe_renamed(self, missing: list[Settled]) -> dict[str, deque[str]]:
+        """Known recipes that are missing or not settled, by their bytes.
 
-    def _unsettled_sizes(self) -> set[int]:
-        """Sizes of files that still settle: one could be a missing recipe under a new name."""
-        stamps = (self._stamp(path) for path in self._settling.paths())
-        return {stamp.size for stamp in stamps if stamp is not None}
+        Which of the latter are missing is looked up when another file with these bytes comes.
+        """
+        paths: dict[str, deque[str]] = {}
+        for path in chain((file.path for file in missing), self._settling.paths()):
+            if path in self._seen_here and (known := self._known.get(path)):
+                paths.setdefault(known.digest, deque()).append(path)
+        return paths
+
+    def _missing(self, paths: deque[str]) -> str | None:
+        """The first of them whose file is not there now; each is looked at once."""
+        while paths:
+            path = paths.popleft()
+            if path in self._known and self._stamp(path) is None:
+                return path
+        return None
 
     def _held_open(self, settled: list[Settled]) -> set[str]:
         ids = {}
         for file in settled:
             try:
-                status = (self._root / file.path).stat()
+                status = os.stat(f"{self._root}/{file.path}")  # noqa: PTH116 (no Path for each)
             except OSError:
                 continue
             ids[status.st_dev, status.st_ino] = file.path
         return {ids[held] for held in held_open_for_writing(ids)}
 
     def _read(
-        self, file: Settled, missing_by_digest: dict[str, str], now: float
+        self, file: Settled, renamed: Mapping[str, deque[str]], now: float
     ) -> Evidence | None:
         try:
             content, stamp = read_file(self._root, file.path)
@@ -291,7 +307,7 @@ class Inbox:
         known = self._known.get(file.path)
         if known is not None and not self._is_new(known, stamp, digest, file.by_event):
             return None
-        old = missing_by_digest.pop(digest, None) if known is None else None
+        old = self._missing(renamed.get(digest, deque())) if known is None else None
         self._remember(file.path, stamp, digest)
         if old is not None:
             self.forget(old)
@@ -328,3 +344,13 @@ class Inbox:
     def _remember(self, path: str, stamp: Stamp, digest: str) -> None:
         self._known[path] = KnownRecipe(stamp, digest)
         self._seen_here.add(path)
+
+
+def _lies_below(path: str, folders: Collection[str]) -> bool:
+    """Whether one of the folders is a parent of the path."""
+    end = path.rfind("/")
+    while end > 0:
+        if path[:end] in folders:
+            return True
+        end = path.rfind("/", 0, end)
+    return False

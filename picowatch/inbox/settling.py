@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from picowatch.save import Stamp
 
 HELD_OPEN_LIMIT = 30.0
+# What one round of answers reads at most, so that nothing else waits long and little is held.
+FILES_AT_ONCE = 200
+BYTES_AT_ONCE = 4 * 1024 * 1024
 
 
 @dataclass(slots=True)
@@ -45,7 +48,18 @@ class Settling:
 
     def paths(self) -> Iterator[str]:
         """What waits, in the order of its first evidence."""
-        return iter(tuple(self._pending))
+        return iter(self._pending)
+
+    def sizes(self) -> set[int]:
+        """The sizes of the files that wait, when they were last noted."""
+        return {pending.stamp.size for pending in self._pending.values() if pending.stamp}
+
+    def ready_in(self, now: float) -> float | None:
+        """Seconds until something may be settled, 0 if it is due; None if nothing waits."""
+        if not self._pending:
+            return None
+        first = min(pending.quiet_since for pending in self._pending.values())
+        return max(0.0, first + self._settle_seconds - now)
 
     def note(self, path: str, stamp: Stamp | None, now: float, *, by_event: bool) -> None:
         """Evidence: the quiet time of the path starts (again)."""
@@ -57,13 +71,12 @@ class Settling:
         if by_event or pending.stamp != stamp:
             pending.stamp, pending.quiet_since = stamp, now
 
-    def settled(
-        self, now: float, stamp_of: Callable[[str], Stamp | None], limit: int
-    ) -> list[Settled]:
-        """Take out what has been quiet, oldest evidence first, at most `limit` of it."""
+    def settled(self, now: float, stamp_of: Callable[[str], Stamp | None]) -> list[Settled]:
+        """Take out what has been quiet, oldest evidence first, a part of it if it is much."""
         ready: list[Settled] = []
-        for path, pending in tuple(self._pending.items()):
-            if len(ready) == limit:
+        size = 0
+        for path, pending in self._pending.items():
+            if len(ready) == FILES_AT_ONCE or size >= BYTES_AT_ONCE:
                 break
             if now - pending.quiet_since < self._settle_seconds:
                 continue
@@ -71,8 +84,10 @@ class Settling:
             if stamp != pending.stamp:
                 pending.stamp, pending.quiet_since = stamp, now
                 continue
-            del self._pending[path]
+            size += stamp.size if stamp else 0
             ready.append(Settled(path, stamp, pending.by_event, now - pending.first_noted))
+        for file in ready:
+            del self._pending[file.path]
         return ready
 
     def postpone(self, settled: Settled, now: float) -> None:

@@ -13,10 +13,15 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 
 from watchdog.events import (
-    EVENT_TYPE_ATTRIB,
-    EVENT_TYPE_CLOSED_NO_WRITE,
-    EVENT_TYPE_MODIFIED,
-    EVENT_TYPE_OPENED,
+    DirCreatedEvent,
+    DirDeletedEvent,
+    DirMovedEvent,
+    FileAttribEvent,
+    FileClosedEvent,
+    FileCreatedEvent,
+    FileDeletedEvent,
+    FileModifiedEvent,
+    FileMovedEvent,
     FileSystemEvent,
     FileSystemEventHandler,
 )
@@ -25,9 +30,16 @@ from watchdog.observers import Observer
 RESCAN = ""  # on the queue: events were lost, look at everything
 # Its warning is the only sign that the kernel dropped events (watchdog 7.1.0).
 OVERFLOW_LOGGER = "watchdog.observers.inotify_c"
-IGNORED = {EVENT_TYPE_OPENED, EVENT_TYPE_CLOSED_NO_WRITE}
-# Of a folder these say only that something in it changed, which has an event of its own.
-QUIET = {EVENT_TYPE_MODIFIED, EVENT_TYPE_ATTRIB}
+# Files that are opened and read raise none of these: half of the events of a recipe that is copied
+# in and read, and each takes room in the kernel's queue. That something in a folder was modified
+# has an event of its own.
+TELLING: list[type[FileSystemEvent]] = [
+    DirCreatedEvent, DirDeletedEvent, DirMovedEvent, FileAttribEvent, FileClosedEvent,
+    FileCreatedEvent, FileDeletedEvent, FileModifiedEvent, FileMovedEvent,
+]  # fmt: skip
+
+# What watchdog says of lost events on the way is said in picowatch's own words.
+logging.getLogger("watchdog").addHandler(logging.NullHandler())
 
 
 class Watch:
@@ -48,7 +60,8 @@ class Watch:
         # which warns of it with a screenful; the second watch is the first one.
         warnings.filterwarnings("ignore", "Callback with id", RuntimeWarning)
         observer = Observer()
-        observer.schedule(_Hinter(self._hints, self._wake), str(self._root), recursive=True)
+        hinter = _Hinter(self._hints, self._wake)
+        observer.schedule(hinter, str(self._root), recursive=True, event_filter=TELLING)
         observer.start()
         self._observer = observer
         self._emitters = list(observer.emitters)
@@ -95,8 +108,6 @@ class _Hinter(FileSystemEventHandler):
 
     def on_any_event(self, event: FileSystemEvent) -> None:
         try:
-            if event.event_type in IGNORED or (event.is_directory and event.event_type in QUIET):
-                return
             mark = "/" if event.is_directory else ""
             for path in (event.src_path, event.dest_path):
                 if path:

@@ -49,8 +49,8 @@ def test_a_file_settles_once_it_was_quiet() -> None:
     settling = Settling(0.5)
     settling.note("a", ONE, 0.0, by_event=True)
     settling.note("a", ONE, 0.4, by_event=True)
-    assert settling.settled(0.8, lambda path: ONE, 9) == []
-    assert [file.path for file in settling.settled(0.9, lambda path: ONE, 9)] == ["a"]
+    assert settling.settled(0.8, lambda path: ONE) == []
+    assert [file.path for file in settling.settled(0.9, lambda path: ONE)] == ["a"]
     assert len(settling) == 0
 
 
@@ -58,9 +58,9 @@ def test_a_file_that_still_changes_does_not_settle() -> None:
     """Also when no event tells of it."""
     settling = Settling(0.5)
     settling.note("a", ONE, 0.0, by_event=False)
-    assert settling.settled(0.6, lambda path: OTHER, 9) == []
-    assert settling.settled(1.0, lambda path: OTHER, 9) == []
-    assert len(settling.settled(1.2, lambda path: OTHER, 9)) == 1
+    assert settling.settled(0.6, lambda path: OTHER) == []
+    assert settling.settled(1.0, lambda path: OTHER) == []
+    assert len(settling.settled(1.2, lambda path: OTHER)) == 1
 
 
 def test_a_scan_that_sees_nothing_new_does_not_start_the_quiet_time_again() -> None:
@@ -68,7 +68,7 @@ def test_a_scan_that_sees_nothing_new_does_not_start_the_quiet_time_again() -> N
     settling = Settling(0.5)
     settling.note("a", ONE, 0.0, by_event=False)
     settling.note("a", ONE, 0.4, by_event=False)
-    assert len(settling.settled(0.5, lambda path: ONE, 9)) == 1
+    assert len(settling.settled(0.5, lambda path: ONE)) == 1
 
 
 def test_a_writer_that_holds_the_file_open_is_seen(tmp_path: Path) -> None:
@@ -226,7 +226,7 @@ def test_network_folders_are_polled(house: House, monkeypatch: pytest.MonkeyPatc
 
 def test_lost_events_are_made_good_by_a_scan(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """watchdog's warning of an overflow is the only sign of it."""
-    monkeypatch.setattr(inbox_module.Inbox, "_take_folder_hint", lambda *_: None)
+    monkeypatch.setattr(inbox_module.Inbox, "_take_folder_hints", lambda *_: None)
     with house.running():
         folder = house.folder / "full"
         folder.mkdir()
