@@ -3,6 +3,7 @@
 The daemon checks one when it takes a save in, the engine reads it when it makes the image.
 """
 
+import struct
 import warnings
 from io import BytesIO
 
@@ -11,8 +12,34 @@ from PIL import Image, ImageOps
 from picowatch.errors import PictureUnreadable
 
 MAX_BYTES = 64 * 1024 * 1024
-MAX_PIXELS = 64_000_000  # an 8000 x 8000 photo; more is refused from the header
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
+# More is refused from the header. So many pixels are checked within a second and 200 MB, the
+# file's own bytes included: Pillow takes 4 bytes a pixel for most, 15 for WebP, and for TIFF up
+# to 12 where one strip holds the whole picture. A JPEG is checked at an eighth of its size,
+# but a progressive one keeps 6 to 8 bytes for each of its pixels while it is read.
+MAX_PIXELS = {
+    "JPEG": 64_000_000,
+    "PNG": 25_000_000,
+    "BMP": 25_000_000,
+    "GIF": 25_000_000,
+    "WEBP": 10_000_000,
+    "TIFF": 10_000_000,
+}
+MAX_PROGRESSIVE_PIXELS = 20_000_000
+MAX_16_BIT_PIXELS = 12_000_000
+# Numbers in one entry of a TIFF's directory, each of which becomes a Python object.
+MAX_TIFF_NUMBERS = 100_000
+_TIFF_STARTS = (b"II*\0", b"MM\0*")
+_BIG_TIFF_STARTS = (b"II+\0", b"MM\0+")
+_SHORT_TIFF_TYPES = (1, 2, 6, 7)  # bytes and texts stay one object
+
+
+def check_picture(content: bytes) -> None:
+    """Make sure that a picture can be decoded whole, as a picture and as a mask.
+
+    Takes less than decoding it does. Raises as `decode_picture`.
+    """
+    _upright(content, checks_only=True)
 
 
 def decode_picture(content: bytes) -> Image.Image:
@@ -21,26 +48,36 @@ def decode_picture(content: bytes) -> Image.Image:
     Raises PictureUnreadable with a sentence for people: no picture, too large (told from the
     header, before anything is decoded), animated, damaged.
     """
-    picture = _decoded(content)
+    picture = _upright(content)
+    if not picture.has_transparency_data:
+        return picture.convert("RGB")
     white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
-    return Image.alpha_composite(white, picture).convert("RGB")
+    return Image.alpha_composite(white, picture.convert("RGBA")).convert("RGB")
 
 
 def decode_mask(content: bytes) -> Image.Image:
     """A mask as 8-bit grey, upright; transparent counts as black. Raises as `decode_picture`."""
-    mask = _decoded(content)
+    mask = _upright(content).convert("RGBA")
     black = Image.new("RGBA", mask.size, (0, 0, 0, 255))
     return Image.alpha_composite(black, mask).convert("L")
 
 
-def _decoded(content: bytes) -> Image.Image:
+def _upright(content: bytes, *, checks_only: bool = False) -> Image.Image:
+    """The decoded picture in 8 bits; with `checks_only` one pixel of it."""
     # Pillow warns of odd tags and large pictures; whoever reads the log can do nothing about it.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         image = _opened(content)
         try:
+            if checks_only:
+                image.draft(None, (image.width // 8, image.height // 8))
             image.load()
-            return _eight_bits(ImageOps.exif_transpose(image)).convert("RGBA")
+            if checks_only:
+                image.getexif()  # read before the rest is cut off, because that may fail, too
+                image = image.crop((0, 0, 1, 1))
+            upright = _eight_bits(ImageOps.exif_transpose(image))
+            upright.convert("RGBA" if checks_only else upright.mode)
+            return upright
         # Pillow's readers raise whatever they stumble over: struct.error, IndexError, TypeError…
         except Exception as error:
             raise PictureUnreadable(f"It is damaged: {_reason(error)}.") from error
@@ -53,40 +90,72 @@ def _opened(content: bytes) -> Image.Image:
             f"It has {len(content) / 1e6:.0f} MB; {MAX_BYTES / 1e6:.0f} MB are the limit.",
             "Make it smaller.",
         )
+    _refuse_long_tiff(content)
     try:
         image = Image.open(BytesIO(content), formats=FORMATS)
     except Image.DecompressionBombError as error:
-        raise _too_large() from error
+        raise _too_large(max(MAX_PIXELS.values()), "a picture") from error
     except Exception as error:
         raise PictureUnreadable(
             "It is no picture that can be read.", f"These can: {', '.join(FORMATS)}."
         ) from error
-    if image.width * image.height > MAX_PIXELS:
-        raise _too_large()
-    if _frames(image) > 1:
+    limit, kind = _most_pixels(image)
+    if image.width * image.height > limit:
+        raise _too_large(limit, kind)
+    if _has_several_frames(image):
         raise PictureUnreadable(
             "It is animated or has several pages.", "Save the one frame you mean as a picture."
         )
     return image
 
 
-def _frames(image: Image.Image) -> int:
-    """How many frames or pages there are; damage is found when the first one is decoded."""
+def _most_pixels(image: Image.Image) -> tuple[int, str]:
+    """How many pixels a picture of its kind may have, and what the kind is called."""
+    kind = image.format if image.format in MAX_PIXELS else "JPEG"  # MPO is one, too
+    if kind == "JPEG" and image.info.get("progressive"):
+        return MAX_PROGRESSIVE_PIXELS, "a progressive JPEG"
+    if kind == "PNG" and any("16" in str(tile.args) for tile in image.tile):  # type: ignore[attr-defined]
+        return MAX_16_BIT_PIXELS, "a PNG with 16 bits"
+    return MAX_PIXELS[kind], f"a {kind}"
+
+
+def _has_several_frames(image: Image.Image) -> bool:
+    """Whether there are more frames or pages; damage is found when the first one is decoded."""
     try:
-        return int(getattr(image, "n_frames", 1))
+        return bool(getattr(image, "is_animated", False))
     except Exception:
-        return 1
+        return False
 
 
-def _too_large() -> PictureUnreadable:
+def _refuse_long_tiff(content: bytes) -> None:
+    """A TIFF's directory may hold millions of numbers, which Pillow makes a tuple of."""
+    if content.startswith(_BIG_TIFF_STARTS):
+        raise PictureUnreadable("It is a BigTIFF.", "Save it as a PNG.")
+    if not content.startswith(_TIFF_STARTS):
+        return
+    order = "<" if content.startswith(b"II") else ">"
+    try:
+        (start,) = struct.unpack_from(f"{order}I", content, 4)
+        (entries,) = struct.unpack_from(f"{order}H", content, start)
+        for place in range(start + 2, start + 2 + 12 * entries, 12):
+            _, kind, count = struct.unpack_from(f"{order}HHI", content, place)
+            if count > MAX_TIFF_NUMBERS and kind not in _SHORT_TIFF_TYPES:
+                raise PictureUnreadable("It is damaged: its directory makes no sense.")
+    except struct.error:
+        return  # Pillow says what is wrong with it
+
+
+def _too_large(limit: int, kind: str) -> PictureUnreadable:
     return PictureUnreadable(
-        f"It has more than {MAX_PIXELS // 1_000_000} million pixels.", "Make it smaller."
+        f"It has more than {limit // 1_000_000} million pixels, the limit for {kind}.",
+        "Make it smaller.",
     )
 
 
 def _reason(error: Exception) -> str:
     """What Pillow says, in one short line."""
-    return " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
+    words = "".join(c if c.isprintable() else " " for c in str(error)).split()
+    return " ".join(words)[:200].rstrip(".") or type(error).__name__
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

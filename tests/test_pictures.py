@@ -137,10 +137,10 @@ def huge_png(side: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
 
 
-@pytest.mark.parametrize("side", [8001, 20_000, 100_000])
+@pytest.mark.parametrize("side", [5001, 20_000, 100_000])
 def test_a_huge_picture_is_refused_from_its_header(side: int) -> None:
     """Before one of its pixels is decoded."""
-    with pytest.raises(PictureUnreadable, match="more than 64 million pixels"):
+    with pytest.raises(PictureUnreadable, match=r"more than \d+ million pixels, the limit for a"):
         decode_picture(huge_png(side))
 
 

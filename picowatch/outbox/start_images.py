@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from picowatch.errors import PictureUnreadable
 from picowatch.outbox.atomic import remove_leftovers, write_atomically
-from picowatch.pictures import MAX_BYTES, decode_picture
+from picowatch.pictures import MAX_BYTES, check_picture
 
 FOLDER = "start-images"
 
@@ -33,7 +33,7 @@ class StartImages:
         digest = hashlib.sha256(content).hexdigest()
         target = self._folder / digest
         if not target.exists():
-            decode_picture(content)
+            check_picture(content)
             write_atomically(target, content)
         return digest
 

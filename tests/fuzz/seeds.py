@@ -1,0 +1,186 @@
+"""Where fuzzing starts from: what users really write, and the words that formats are made of."""
+
+import json
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+
+from PIL import Image, PngImagePlugin
+
+from picowatch.metadata import parameters_text, picowatch_json
+from picowatch.recipe.fields import FIRST_NAME_OF
+from picowatch.recipe.request import EmbeddingUse, Hires, LoraUse, Mask, StartImage
+from tests.metadata.requests import CORGI
+
+ROOT = Path(__file__).parents[2]
+_EXAMPLES = ROOT / "picowatch" / "assets" / "examples"
+
+EVERYTHING = replace(
+    CORGI,
+    prompt="a corgi <lora:y:0.5>",
+    loras=(LoraUse("x", "a" * 64, 0.8), LoraUse("y", "b" * 64, 0.5)),
+    embeddings=(EmbeddingUse("a", "c" * 64),),
+    start_image=StartImage("a.png", "1" * 64, 0.5, "crop"),
+    mask=Mask("b.png", "2" * 64, 4, False),
+    hires=Hires(2.0, 12, 0.7, "Latent"),
+)
+HEADER = json.dumps(
+    {
+        "__metadata__": {
+            "ss_base_model_version": "sd_v1",
+            "ss_tag_frequency": '{"1_dog": {"dog": 3}}',
+            "modelspec.trigger_phrase": "a dog",
+        },
+        "lora_unet_x.attn2_to_k.lora_down.weight": {
+            "dtype": "F16",
+            "shape": [1, 768],
+            "data_offsets": [0, 1536],
+        },
+    }
+).encode()
+CHUNK = picowatch_json(
+    EVERYTHING,
+    recipe_path="a.yaml",
+    save_digest="0" * 64,
+    place=0,
+    image_index=0,
+    rendered={"device": "cpu"},
+)
+PARAMETERS = parameters_text(EVERYTHING, "0.1.0", {"x": "a" * 64})
+
+
+def seeds(target: str) -> list[bytes]:
+    """Good bytes of the target's kind."""
+    return list(_SEEDS.get(target, lambda: iter(()))())
+
+
+def words() -> list[bytes]:
+    """What mutations may insert: fields, marks of YAML, keys of every format read here."""
+    plain = [name.encode() for name in FIRST_NAME_OF]
+    return [*plain, *_WORDS, *re.findall(rb"[A-Za-z_.]{4,}", HEADER + CHUNK.encode())]
+
+
+_WORDS = [
+    *(b": ", b"- ", b"---\n", b"\n  ", b"&a ", b"*a", b"<<: *a", b"!!int ", b"|-\n  ", b">\n  "),
+    *(b"0x", b"0b", b"1e3", b"1:30", b".nan", b"-.inf", b"1_000", b"NaN", b"Infinity", b"1e999"),
+    *(b'"\\ud800"', b"\\x1b[31m", b"\xe2\x80\xae", b"\xef\xbb\xbf", b"\xff\xfe", b"\xc2\x85"),
+    *(b" --steps 3", b' --negative_prompt "', b"\\\n", b"BREAK", b"(a:1.2)", b"[a:b:0.5]"),
+    *(b"<lora:x:1>", b"__x__", b"{a|b}", b"{2$$", b"$$", b"0.5::", b"Negative prompt: "),
+    *(b"Steps: 3, Sampler: Euler", b"Model hash: abc", b"4..10 step 2", b"'prompt: a': [b]"),
+    *(b"IHDR", b"IDAT", b"IEND", b"tEXt", b"zTXt", b"iTXt", b"eXIf", b"acTL", b"UNICODE\0"),
+    *(b'"__metadata__"', b'"shape":[1]', b'"data_offsets":[0,2]', b'"dtype":"F16"', b'{"a":'),
+    *(b"parameters\0", b"picowatch\0", b"generator\0picodiffusion", b'"sample_size":64'),
+]
+
+
+def _recipes(*endings: str) -> Iterator[bytes]:
+    for path in sorted(_EXAMPLES.rglob("*")):
+        if path.suffix in endings:
+            yield path.read_bytes()
+    fences = {".yaml": "yaml", ".txt": "text"}
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        for ending in endings:
+            fence = rf"```{fences[ending]}\n(.*?)```"
+            for block in re.findall(fence, page.read_text(), re.DOTALL):
+                yield block.encode()
+
+
+def _yaml() -> Iterator[bytes]:
+    yield from _recipes(".yaml")
+    yield b"- &a {prompt: a, steps: 3}\n- <<: *a\n  seed: [1, 2]\n"
+    yield b"prompt: a [b] (c:1.2) {d|e} __x__ <lora:x:0.5>\nhires: {scale: 2}\nsize: 512x768\n"
+    yield b"prompt: a\nsweep: {steps: [1, 2], cfg_scale: 4..10 step 2, 'prompt: a': [b, c]}\n"
+    yield "prompt: |\n  a\n  b\nloras: {x: 0.5}\n".encode("utf-16")
+
+
+def _txt() -> Iterator[bytes]:
+    yield from _recipes(".txt")
+    yield PARAMETERS.encode()
+    yield b"---\nsteps: 3\n---\n# comment\na corgi \\\n  at sea --steps 3 --seed 1, 2\nb --exact\n"
+    yield b'a --negative_prompt "b \\" c" --size 512x512 --n_iter 2 --batch_size 2\n'
+
+
+def _png(**texts: str) -> bytes:
+    information = PngImagePlugin.PngInfo()
+    for keyword, text in texts.items():
+        information.add_itxt(keyword, text, zip=len(text) > 100)
+    return _encoded("PNG", pnginfo=information)
+
+
+def _encoded(kind: str, mode: str = "RGB", **options: object) -> bytes:
+    file = BytesIO()
+    Image.new(mode, (4, 3), 1 if mode == "1" else None).save(file, kind, **options)
+    return file.getvalue()
+
+
+def _pictures_with_settings() -> Iterator[bytes]:
+    yield _png(picowatch=CHUNK)
+    yield _png(parameters=PARAMETERS)
+    yield _png(generator="picodiffusion", prompt="a", steps="3", cfg="7", lora="x")
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0x9286] = b"UNICODE\0" + PARAMETERS.encode("utf-16-be")
+    for kind in ("JPEG", "WEBP", "PNG"):
+        yield _encoded(kind, exif=exif)
+
+
+def _png_texts() -> Iterator[bytes]:
+    yield f"picowatch\0{CHUNK}".encode()
+    yield f"picowatch\0{json.dumps({'format': 1, 'request': CORGI.as_dict()})}".encode()
+    yield f"parameters\0{PARAMETERS}".encode()
+    yield b"generator\0picoDiffusion\0prompt\0a\0steps\x003\0cfg\x007\0lora\0x\0lora_weight\x001"
+
+
+def _pictures() -> Iterator[bytes]:
+    for kind in ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF"):
+        yield _encoded(kind)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    yield _encoded("JPEG", exif=exif)
+    yield _encoded("PNG", exif=exif)
+    yield _encoded("PNG", "RGBA")
+    yield _encoded("PNG", "I;16")
+    yield _encoded("TIFF", "F")
+    yield _encoded("TIFF", "CMYK", compression="tiff_lzw")
+    yield _encoded("WEBP", "RGBA", lossless=True)
+
+
+def _headers() -> Iterator[bytes]:
+    yield HEADER
+    tensor = '{"dtype": "F16", "shape": [2, %d], "data_offsets": [0, %d]}'
+    for name in ("emb_params", "first_stage_model.decoder.conv_in.weight", "unet:0:up", "a.hada_b"):
+        yield f'{{"{name}": {tensor % (768, 3072)}}}'.encode()
+
+
+def _files() -> Iterator[bytes]:
+    for header in _headers():
+        yield struct.pack("<Q", len(header)) + header + bytes(8)
+    yield from (b"version https://git-lfs", b"<!doctype html>", b"PK\x03\x04", b"GGUF")
+
+
+def _folders() -> Iterator[bytes]:
+    unet = b'{"in_channels": 4, "sample_size": 64, "cross_attention_dim": 768}'
+    vae = b'{"_class_name": "AutoencoderKL", "latent_channels": 4}'
+    yield b"\0".join([b'{"_class_name": "StableDiffusionPipeline"}', unet, vae])
+
+
+def _hashes() -> Iterator[bytes]:
+    yield b'{"version": 1, "files": {\0"' + b"a" * 64 + b'"]}}'
+
+
+_SEEDS = {
+    "yaml_recipe": _yaml,
+    "txt_recipe": _txt,
+    "defaults_file": _yaml,
+    "picture_with_settings": _pictures_with_settings,
+    "png_texts": _png_texts,
+    "picture": _pictures,
+    "mask": _pictures,
+    "safetensors_file": _files,
+    "safetensors_header": _headers,
+    "model_folder": _folders,
+    "wildcard_file": lambda: iter([b"# colours\nred\n2::blue\n{green|__x__}\n<lora:x:1>\n"]),
+    "hash_cache": _hashes,
+}

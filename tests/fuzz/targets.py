@@ -1,0 +1,250 @@
+"""What picowatch promises of bytes from strangers, as one function a way in: bytes to nothing.
+
+Each target gives bytes to the code that meets them and fails unless there is a result, or the
+documented error with a text that can be shown to people. Hypothesis and the coverage-guided
+runner (`python -m tests.fuzz.run`) drive the same targets.
+"""
+
+import struct
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from picowatch.catalog import Catalog
+from picowatch.catalog.hashes import HashCache
+from picowatch.errors import PictureUnreadable
+from picowatch.metadata import parameters_text, read_chunk, recipe_yaml
+from picowatch.outbox.png import texts_of
+from picowatch.pictures import check_picture, decode_mask, decode_picture
+from picowatch.recipe import (
+    DefaultsFile,
+    Known,
+    KnownCheckpoint,
+    PictureFields,
+    RecipeInvalid,
+    error_text,
+    no_hash,
+    one_line,
+    read_recipes,
+)
+from picowatch.recipe.reading import no_pictures
+
+Target = Callable[[bytes], None]
+
+WILDCARDS = {"x": ("a", "{b|__y__}"), "y": ("c",)}
+KNOWN = Known(
+    demo=KnownCheckpoint("demo", 128), loras=("x",), embeddings=("a",), wildcards=WILDCARDS
+)
+RECIPE_OF_PICTURE = b"from: a.png"
+
+
+def check_recipe(
+    name: str,
+    content: bytes,
+    picture_fields: PictureFields = no_pictures,
+    known: Known = KNOWN,
+    defaults: tuple[DefaultsFile, ...] = (),
+) -> None:
+    """Nothing but recipes, or RecipeInvalid with texts that can be shown and name each place."""
+    try:
+        recipes = read_recipes(name, content, known, defaults, picture_fields=picture_fields)
+    except RecipeInvalid as invalid:
+        check_invalid(invalid)
+        return
+    for recipe in recipes:
+        recipe.digest(no_hash)
+        for warning in recipe.warnings:
+            assert_shown(warning)
+        try:
+            recipe.image_requests(no_hash, 0)
+        except RecipeInvalid as invalid:
+            check_invalid(invalid)
+
+
+def check_invalid(invalid: RecipeInvalid) -> None:
+    """The error is for people: it can be shown, and says where each problem is."""
+    text = error_text(invalid)
+    assert invalid.problems
+    assert_shown(text.replace("\n", ""))
+    assert_shown(one_line(invalid))
+    first = invalid.problems[0]
+    assert f"line {first.line}, column {first.column}" in text
+    for problem in invalid.problems:
+        assert problem.line >= 1 and problem.column >= 1
+        assert problem.column <= len(problem.source_line) + 1, "points beyond its line"
+
+
+def assert_shown(text: str) -> None:
+    """One line, of characters that a terminal shows; the joiner is inside of emoji."""
+    assert text, "an empty message"
+    assert text.replace("\N{ZERO WIDTH JOINER}", "").isprintable(), repr(text[:200])
+
+
+def yaml_recipe(data: bytes) -> None:
+    """A recipe with the ending .yaml."""
+    check_recipe("b/a.yaml", data)
+
+
+def txt_recipe(data: bytes) -> None:
+    """A recipe with the ending .txt."""
+    check_recipe("a.txt", data)
+
+
+def defaults_file(data: bytes) -> None:
+    """A `_defaults.yaml` above a recipe."""
+    check_recipe("a.yaml", b"prompt: a", defaults=(DefaultsFile("_defaults.yaml", data),))
+
+
+def picture_with_settings(data: bytes) -> None:
+    """The file that `from:` names, and the one that `picowatch show` gets."""
+    with suppress(PictureUnreadable):
+        _show(texts_of(data))
+    check_recipe("a.yaml", RECIPE_OF_PICTURE, lambda _: texts_of(data))
+
+
+def png_texts(data: bytes) -> None:
+    """A PNG's texts: keyword and text in turns, parted by NUL bytes."""
+    parts = data.decode("utf-8", "surrogateescape").split("\0")
+    texts = dict(zip(parts[::2], parts[1::2], strict=False))
+    with suppress(PictureUnreadable):
+        _show(texts)
+    check_recipe("a.yaml", RECIPE_OF_PICTURE, lambda _: texts)
+
+
+def _show(texts: Mapping[str, str]) -> None:
+    """`picowatch show`: the chunk's recipe is one that can be read, or refused in words."""
+    try:
+        request = read_chunk(texts.get("picowatch", "")).request
+    except PictureUnreadable as error:
+        assert_shown(str(error))
+        return
+    check_recipe("a.yaml", recipe_yaml(request).encode())
+    parameters_text(request, "0").encode("utf-8")
+
+
+def picture(data: bytes) -> None:
+    """A start image: what the daemon accepts, the engine can decode."""
+    _decoded(data, decode_picture, "RGB")
+
+
+def mask(data: bytes) -> None:
+    """A mask, likewise."""
+    _decoded(data, decode_mask, "L")
+
+
+def _decoded(data: bytes, decode: Callable[[bytes], object], mode: str) -> None:
+    try:
+        check_picture(data)
+    except PictureUnreadable as error:
+        assert_shown(str(error))
+        return
+    assert getattr(decode(data), "mode", "") == mode
+
+
+def safetensors_file(data: bytes) -> None:
+    """A file of any bytes in every folder of models/."""
+    with _models() as models:
+        for folder in ("checkpoints", "vae", "loras", "embeddings"):
+            (models / folder / "it.safetensors").write_bytes(data)
+        _check_catalog(models)
+
+
+def safetensors_header(data: bytes) -> None:
+    """A file whose length is right and whose header's text is anything; weights as it says."""
+    header = data.replace(b"\0", b"")
+    safetensors_file(struct.pack("<Q", len(header)) + header + bytes(data.count(b"\0")))
+
+
+def model_folder(data: bytes) -> None:
+    """The configs of a diffusers folder and of a VAE's: index, NUL, UNet's, NUL, VAE's."""
+    index, unet, vae, *_ = (*data.split(b"\0"), b"", b"")
+    with _models() as models:
+        files = {
+            "checkpoints/it/model_index.json": index,
+            "checkpoints/it/unet/config.json": unet,
+            "vae/it/config.json": vae,
+        }
+        for part in ("unet", "vae", "text_encoder"):
+            files[f"checkpoints/it/{part}/model.safetensors"] = _WEIGHTS
+        files["vae/it/diffusion_pytorch_model.safetensors"] = _WEIGHTS
+        for name, content in files.items():
+            (models / name).parent.mkdir(parents=True, exist_ok=True)
+            (models / name).write_bytes(content)
+        for name in ("scheduler", "tokenizer"):
+            (models / "checkpoints/it" / name).mkdir()
+        _check_catalog(models)
+
+
+def _safetensors(header: bytes, weights: int) -> bytes:
+    return struct.pack("<Q", len(header)) + header + bytes(weights)
+
+
+_WEIGHTS = _safetensors(b'{"a":{"dtype":"F16","shape":[1],"data_offsets":[0,2]}}', 2)
+
+
+def _check_catalog(models: Path) -> None:
+    catalog = Catalog(models)
+    inventory = catalog.scan()
+    for refused in inventory.refused:
+        assert_shown(refused.reason)
+        assert_shown(refused.name)
+    for model in inventory.models:
+        assert_shown(" ".join((model.name, model.base_model, *model.trigger_words)))
+    known = catalog.known()
+    for text in ("checkpoint: it", "vae: it", "loras: it", ""):
+        check_recipe("a.yaml", f"prompt: it\n{text}\n".encode(), known=known)
+
+
+def wildcard_file(data: bytes) -> None:
+    """A file in models/wildcards, and a prompt that draws from it."""
+    with _models() as models:
+        (models / "wildcards" / "x.txt").write_bytes(data)
+        known = Catalog(models).known()
+        for reason in known.refused.values():
+            assert_shown(reason)
+        check_recipe("a.yaml", b"prompt: 'a __x__ {2$$__x__}'\ncount: 3", known=known)
+
+
+def hash_cache(data: bytes) -> None:
+    """The file that keeps hashes between runs: a damaged one costs time only."""
+    with _models() as models:
+        file, cache = models / "it.safetensors", models / "hashes.json"
+        file.write_bytes(b"weights")
+        stamp = file.stat()
+        place = f'"{file}":[{stamp.st_size},{stamp.st_mtime_ns},'.encode()
+        cache.write_bytes(data.replace(b"\0", place))
+        digest = HashCache(cache).sha256(file)
+        assert len(digest) == 64 and set(digest) <= set("0123456789abcdef")
+
+
+@contextmanager
+def _models() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(dir=_memory()) as folder:
+        for name in ("checkpoints", "vae", "loras", "embeddings", "wildcards"):
+            (Path(folder) / name).mkdir()
+        yield Path(folder)
+
+
+def _memory() -> str | None:
+    """A folder in memory where there is one: a fuzzer writes thousands of files a second."""
+    return "/dev/shm" if Path("/dev/shm").is_dir() else None
+
+
+TARGETS: dict[str, Target] = {
+    target.__name__: target
+    for target in (
+        yaml_recipe,
+        txt_recipe,
+        defaults_file,
+        picture_with_settings,
+        png_texts,
+        picture,
+        mask,
+        safetensors_file,
+        safetensors_header,
+        model_folder,
+        wildcard_file,
+        hash_cache,
+    )
+}
