@@ -14,11 +14,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from picowatch.ledger.restore import EarlierDraws, forget_restored, is_restored, keep_sheets
 from picowatch.ledger.rows import Acceptance, AskedEntry
 from picowatch.recipe.request import ImageRequest
 from picowatch.save import Save
 
 Key = tuple[str, int]  # an entry's digest, and its occurrence among equal ones
+Drawn = list[tuple[str, ImageRequest]]  # requests with their digests, which cost much
 
 
 def accept_save(
@@ -40,11 +42,18 @@ def accept_save(
     accepting = _Accepting(
         sql, save, record_save(sql, save, "accepted"), batch_key, draw_seed, picture_exists
     )
+    if restored := is_restored(sql, save.path):
+        # Nobody asked again: what the user deleted of it stays deleted.
+        accepting.picture_exists = lambda file: True
+        accepting.earlier = EarlierDraws(sql, save.path)
     for place, (key, entry) in enumerate(asked.items()):
         if key in before:
             accepting.keep(before[key][0], place, entry, anew=unchanged and entry.random)
         else:
             accepting.add(key, place, entry)
+    if restored:
+        keep_sheets(sql, save.path)
+        forget_restored(sql, save.path)
     accepting.result.cancelled = cancel_unasked(sql, save.path)
     return accepting.result
 
@@ -90,6 +99,10 @@ def _entries_before(sql: sqlite3.Connection, recipe: str) -> dict[Key, tuple[int
     return {(row["digest"], row["occurrence"]): (row["id"], row["priority"]) for row in rows}
 
 
+def _with_digests(requests: Sequence[ImageRequest]) -> Drawn:
+    return [(request.digest, request) for request in requests]
+
+
 @dataclass
 class _Accepting:
     """One save on its way into the ledger."""
@@ -100,6 +113,7 @@ class _Accepting:
     batch_key: Callable[[ImageRequest], str]
     draw_seed: Callable[[], int]
     picture_exists: Callable[[str], bool]
+    earlier: EarlierDraws | None = None
     result: Acceptance = field(default_factory=Acceptance)
 
     def add(self, key: Key, place: int, entry: AskedEntry) -> None:
@@ -162,21 +176,21 @@ class _Accepting:
         first = self.sql.execute(
             "SELECT coalesce(max(position) + 1, 0) FROM asks WHERE entry = ?", (entry_id,)
         ).fetchone()[0]
-        for position, request in enumerate(self._drawn(entry)):
-            image_id = self._image_for(request, place, position, entry.priority)
+        for position, (digest, request) in enumerate(self._drawn(entry, place)):
+            image_id = self._image_for(digest, request, place, position, entry.priority)
             self.sql.execute(
                 "INSERT INTO asks (entry, position, image) VALUES (?, ?, ?)",
                 (entry_id, first + position, image_id),
             )
 
-    def _drawn(self, entry: AskedEntry) -> Sequence[ImageRequest]:
+    def _drawn(self, entry: AskedEntry) -> Drawn:
         """The entry's requests; a random draw that this recipe already has is drawn again."""
         if not entry.random:
-            return entry.requests(None)
+            return _with_digests(entry.requests(None))
         while True:
-            requests = entry.requests(self.draw_seed())
-            if all(self._find(request.digest) is None for request in requests):
-                return requests
+            drawn = _with_digests(entry.requests(self.draw_seed()))
+            if all(self._find(digest) is None for digest, _ in drawn):
+                return drawn
 
     def _find(self, digest: str) -> sqlite3.Row | None:
         row: sqlite3.Row | None = self.sql.execute(
@@ -185,11 +199,13 @@ class _Accepting:
         ).fetchone()
         return row
 
-    def _image_for(self, request: ImageRequest, place: int, position: int, priority: int) -> int:
+    def _image_for(
+        self, digest: str, request: ImageRequest, place: int, position: int, priority: int
+    ) -> int:
         """The id of this recipe's image for the request, queued unless it is there already."""
-        image = self._find(request.digest)
+        image = self._find(digest)
         if image is None:
-            return self._queue(request, place, position, priority)
+            return self._queue(digest, request, place, position, priority)
         made = image["state"] == "done" and self.picture_exists(image["file"])
         if made or image["state"] in ("queued", "running"):
             self._count_kept(image)
@@ -203,14 +219,16 @@ class _Accepting:
         if image["state"] == "done":
             self.result.made_before += (image["file"],)
 
-    def _queue(self, request: ImageRequest, place: int, position: int, priority: int) -> int:
+    def _queue(
+        self, digest: str, request: ImageRequest, place: int, position: int, priority: int
+    ) -> int:
         image_id = self.sql.execute(
             """INSERT INTO images
                (recipe, digest, request, batch_key, state, priority, save, place, position)
                VALUES (?, ?, ?, ?, 'queued', ?, ?, ?, ?)""",
             (
                 self.save.path,
-                request.digest,
+                digest,
                 json.dumps(request.as_dict(), sort_keys=True),
                 self.batch_key(request),
                 priority,
