@@ -2,7 +2,7 @@
 
 from picowatch.metadata.a1111 import parameters_text
 from picowatch.metadata.chunk import Chunk, picowatch_json, read_chunk
-from picowatch.metadata.png import PARAMETERS, PICOWATCH, PngText, png_texts
+from picowatch.metadata.png import PARAMETERS, PICOWATCH, PngText, found_in_png, png_texts
 from picowatch.metadata.recipe_yaml import recipe_yaml
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "PICOWATCH",
     "Chunk",
     "PngText",
+    "found_in_png",
     "parameters_text",
     "picowatch_json",
     "png_texts",

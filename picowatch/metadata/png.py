@@ -1,10 +1,23 @@
-"""Which texts go into a PNG, and in which kind of chunk. Writing the PNG is the outbox's."""
+"""The texts of a PNG: which go into which kind of chunk, and how they are found in a file.
 
-from collections.abc import Mapping
+Format: https://www.w3.org/TR/png-3/#5Chunk-layout, #11textinfo. Writing PNGs is the outbox's.
+"""
+
+import struct
+import zlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+
+from picowatch.errors import PictureUnreadable
 
 PARAMETERS = "parameters"
 PICOWATCH = "picowatch"
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+# One text unpacked; what is longer is no settings, and a megabyte can be packed into a kilobyte.
+MAX_TEXT_BYTES = 1024 * 1024
+MAX_TEXTS = 100
+MAX_CHUNKS = 100_000
 
 # Readers take a key of this name for ComfyUI's or Easy Diffusion's.
 _NEVER = "prompt"
@@ -38,3 +51,81 @@ def _is_latin1(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return "\0" not in text
+
+
+@dataclass(frozen=True, slots=True)
+class FoundInPng:
+    """The texts of a PNG by keyword, and its EXIF data, empty if it has none."""
+
+    texts: dict[str, str]
+    exif: bytes
+
+
+def found_in_png(content: bytes) -> FoundInPng:
+    """What a PNG says of itself; no pixel is decoded, and no more unpacked than its limits.
+
+    Of a file that breaks off it is what stands before that. Raises PictureUnreadable.
+    """
+    texts: dict[str, str] = {}
+    exif = b""
+    for kind, body in _chunks(content):
+        if kind == b"eXIf":
+            exif = body
+        elif kind in _READERS:
+            if len(texts) == MAX_TEXTS:
+                raise PictureUnreadable(f"it has more than {MAX_TEXTS} texts.")
+            keyword, _, rest = body.partition(b"\0")
+            name = keyword[:79].decode("latin-1")
+            try:
+                texts[name] = _READERS[kind](rest)
+            except (zlib.error, ValueError, IndexError):
+                raise PictureUnreadable(f"its text {name!r} is damaged.") from None
+    return FoundInPng(texts, exif)
+
+
+def _chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Kind and body of the chunks that hold texts or EXIF."""
+    position = len(SIGNATURE)
+    for _ in range(MAX_CHUNKS):
+        if len(content) < position + 12:
+            return
+        length, kind = struct.unpack_from(">I4s", content, position)
+        start, position = position + 8, position + 12 + length
+        if kind == b"IEND" or position > len(content):
+            return
+        if kind not in (*_READERS, b"eXIf"):
+            continue
+        body = content[start : start + length]
+        (sum_,) = struct.unpack_from(">I", content, start + length)
+        if zlib.crc32(kind + body) != sum_:
+            raise PictureUnreadable(f"it is damaged: its {kind.decode()} chunk is not as written.")
+        yield kind, body
+    raise PictureUnreadable(f"it has more than {MAX_CHUNKS:,} chunks.")
+
+
+def _plain(rest: bytes) -> str:
+    return _short(rest).decode("latin-1")
+
+
+def _packed(rest: bytes) -> str:
+    return _unpacked(rest[1:]).decode("latin-1")
+
+
+def _international(rest: bytes) -> str:
+    """Whether it is packed, how, its language, the keyword in that language, the text in UTF-8."""
+    is_packed = rest[0]
+    _, _, text = rest[2:].split(b"\0", 2)
+    return (_unpacked(text) if is_packed else _short(text)).decode("utf-8")
+
+
+_READERS = {b"tEXt": _plain, b"zTXt": _packed, b"iTXt": _international}
+
+
+def _unpacked(packed: bytes) -> bytes:
+    return _short(zlib.decompressobj().decompress(packed, MAX_TEXT_BYTES + 1))
+
+
+def _short(text: bytes) -> bytes:
+    if len(text) > MAX_TEXT_BYTES:
+        raise PictureUnreadable("its texts are too long to be settings.")
+    return text

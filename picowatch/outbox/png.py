@@ -1,5 +1,6 @@
 """PNG files with metadata: written from RGB bytes, read back for their texts."""
 
+import warnings
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -7,7 +8,9 @@ from pathlib import Path
 from PIL import ExifTags, Image, PngImagePlugin
 
 from picowatch.errors import PictureUnreadable
-from picowatch.metadata import PARAMETERS, PngText
+from picowatch.metadata import PARAMETERS, PngText, found_in_png
+from picowatch.metadata.png import SIGNATURE
+from picowatch.pictures import MAX_BYTES
 
 
 def encode_png(width: int, height: int, pixels: bytes, texts: Sequence[PngText]) -> bytes:
@@ -27,7 +30,8 @@ def encode_png(width: int, height: int, pixels: bytes, texts: Sequence[PngText])
 def read_texts(path: Path) -> dict[str, str]:
     """The texts of a picture by keyword; raises PictureUnreadable."""
     try:
-        return texts_of(path.read_bytes())
+        with path.open("rb") as file:
+            return texts_of(file.read(MAX_BYTES + 1))
     except FileNotFoundError as error:
         raise PictureUnreadable(f"There is no file {path}.") from error
     except OSError as error:
@@ -39,23 +43,51 @@ def read_texts(path: Path) -> dict[str, str]:
 def texts_of(content: bytes) -> dict[str, str]:
     """The texts in a picture's bytes by keyword; no pixel is decoded.
 
-    A JPEG's or WebP's EXIF user comment, where A1111 puts its text, stands under "parameters".
-    Raises PictureUnreadable.
+    An EXIF user comment, where A1111 puts its text in JPEGs and WebPs, stands under
+    "parameters". Raises PictureUnreadable.
     """
-    try:
-        with Image.open(BytesIO(content), formats=("PNG", "JPEG", "WEBP")) as image:
-            texts = {str(key): text for key, text in image.info.items() if isinstance(text, str)}
-            comment = image.getexif().get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment)
-    except (OSError, ValueError, SyntaxError, KeyError, Image.DecompressionBombError) as error:
-        raise PictureUnreadable(
-            f"it is not a picture that can be read: {error}.", "PNG, JPEG and WebP can."
-        ) from error
-    if isinstance(comment, bytes):
-        texts.setdefault(PARAMETERS, _user_comment(comment))
-    return texts
+    if len(content) > MAX_BYTES:
+        raise PictureUnreadable(f"it has more than {MAX_BYTES / 1e6:.0f} MB.")
+    if content.startswith(SIGNATURE):
+        found = found_in_png(content)
+        texts, exif = found.texts, found.exif
+    else:
+        texts, exif = {}, _exif_of(content)
+    comment = _user_comment(exif)
+    return texts if comment is None else {PARAMETERS: comment, **texts}
 
 
-def _user_comment(comment: bytes) -> str:
+def _exif_of(content: bytes) -> bytes:
+    """A JPEG's or WebP's EXIF data; empty if it has none."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the number of pixels does not matter here
+        try:
+            with Image.open(BytesIO(content), formats=("JPEG", "WEBP")) as image:
+                exif = image.info.get("exif", b"")
+        # Pillow's readers raise whatever they stumble over: struct.error, IndexError, TypeError…
+        except Exception as error:
+            raise PictureUnreadable(
+                "it is not a picture that can be read.", "PNG, JPEG and WebP can."
+            ) from error
+    return exif if isinstance(exif, bytes) else b""
+
+
+def _user_comment(exif: bytes) -> str | None:
+    """The text of an EXIF user comment; damaged EXIF is as if there were none."""
+    if not exif:
+        return None
+    tags = Image.Exif()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            tags.load(exif)
+            comment = tags.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment)
+        except Exception:  # Pillow's readers raise whatever they stumble over
+            return None
+    return _decoded(comment) if isinstance(comment, bytes) else None
+
+
+def _decoded(comment: bytes) -> str:
     """EXIF 2.32, 4.6.5: eight bytes name the encoding of what follows."""
     encoding, text = comment[:8], comment[8:]
     if encoding.startswith(b"UNICODE"):

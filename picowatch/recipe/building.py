@@ -158,6 +158,8 @@ def _inside(written: Written, snippet: str, earlier: int) -> Spot:
             return written.spot
     before = written.raw[:at]
     width = len(snippet.partition("\n")[0])
+    if written.at:
+        return written.at(at, width)
     line = written.spot.line + before.count("\n")
     if line == written.spot.line:
         return written.spot.shifted(at, width)

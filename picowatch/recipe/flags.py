@@ -1,12 +1,13 @@
 """Flags behind a prompt in a TXT: `a corgi --steps 30 --negative_prompt "blurry, dim"`."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 from picowatch.recipe import fields
 from picowatch.recipe.layers import put
-from picowatch.recipe.places import Layer, Spot, Written
+from picowatch.recipe.places import At, Layer, Spot, Written
 from picowatch.recipe.plain import number
 from picowatch.recipe.problems import Problems, shown
 from picowatch.recipe.suggestions import did_you_mean
@@ -37,8 +38,6 @@ _OTHER_TOOLS = {
     "ar": "Midjourney's aspect ratio; write --size 512x768",
 }
 
-At = Callable[[int, int], Spot]
-
 
 @dataclass(frozen=True, slots=True)
 class _Flag:
@@ -61,16 +60,23 @@ def prompt_and_flags(text: str, at: At, problems: Problems) -> Layer:
     prompt = (text[: first.start()] if first else text).strip()
     if prompt:
         start = text.index(prompt)
-        layer["prompt"] = Written(prompt, at(start, len(prompt)), prompt)
+        layer["prompt"] = Written(
+            prompt, at(start, len(prompt)), prompt, at=partial(_from, at, start)
+        )
         _refuse_long_dashes(prompt, start, at, problems)
     factors: list[Written] = []
     for flag in _flags(text, first.start() if first else len(text), at, problems):
         spot = at(flag.value_offset, max(1, len(flag.raw)))
         key = at(flag.offset, flag.width)
-        written = Written(flag.value, spot, flag.raw, key)
+        inside = partial(_from, at, flag.value_offset)
+        written = Written(flag.value, spot, flag.raw, key, at=inside)
         _put_flag(layer, flag, written, factors, problems)
     _put_count(layer, factors, problems)
     return layer
+
+
+def _from(at: At, start: int, offset: int, width: int) -> Spot:
+    return at(start + offset, width)
 
 
 def _put_flag(

@@ -1,5 +1,6 @@
 """Where a value stands: its file, line, column and width, so that an error can point at it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 
@@ -37,6 +38,9 @@ class Spot:
         return Spot(self.source, self.line, self.column + offset, width, self.note)
 
 
+At = Callable[[int, int], Spot]
+
+
 @dataclass(frozen=True, slots=True)
 class Misread:
     """A plain YAML scalar that YAML takes for something else than it looks like.
@@ -56,7 +60,8 @@ class Written:
     values for a list, or a dict for a mapping. `raw` is the text as it stands in the file.
     `key` is where the field's name stands. `parts` are the elements of a list, `pairs` the keys
     and values of a mapping. `yaml_plain` says that YAML's rules for values without quotes
-    applied.
+    applied. `at` gives the place of an offset and width in `raw`, where that is not simply
+    further right or below: in a TXT a backslash joins lines.
     """
 
     value: object
@@ -66,6 +71,7 @@ class Written:
     parts: tuple["Written", ...] = ()
     pairs: tuple[tuple[str, "Written"], ...] = ()
     yaml_plain: bool = False
+    at: "At | None" = field(default=None, compare=False, repr=False)
 
     @property
     def place(self) -> Spot:

@@ -183,3 +183,12 @@ def test_the_ending_decides_in_any_case(name: str) -> None:
     """Windows likes capitals."""
     assert read_one("a corgi", name).prompt == "a corgi"
     assert messages("a corgi", "a.YML")[0].startswith("this is text, not a recipe.")
+
+
+def test_a_mistake_in_a_line_that_goes_on_is_shown_where_it_stands() -> None:
+    """A backslash joins lines for reading, not for pointing."""
+    (problem,) = refused("a corgi \\\n  at sea [a:b:0.5]\n", "corgi.txt").problems
+    assert (problem.line, problem.column) == (2, 10)
+    assert problem.source_line == "  at sea [a:b:0.5]"
+    (problem,) = refused('a --negative "b \\\n  [a:b:0.5]"\n', "corgi.txt").problems
+    assert (problem.line, problem.column) == (2, 3)
