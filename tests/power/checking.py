@@ -1,0 +1,310 @@
+"""Starts picowatch on what a power cut left, and says what is wrong with what comes of it."""
+
+import hashlib
+import json
+import re
+import shutil
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+
+from PIL import Image
+
+from picowatch.engine.digest import Batch, DigestEngine, digest_pixels
+from picowatch.metadata import PICOWATCH, read_chunk
+from picowatch.outbox.png import read_texts
+from picowatch.recipe.request import ImageRequest
+from tests.house import House
+from tests.power.disk import LOG, Disk
+from tests.power.recording import Arrived, Recording, Write
+from tests.power.scenario import ASKED, BATCH_SIZE, INVALID, write_save
+
+ACCEPTED = re.compile(r"^[\d-]+ [\d:]+ (\S+): saved, ")
+REJECTED = re.compile(r"^[\d-]+ [\d:]+ error inbox/(\S+), line")
+PUBLISHED = re.compile(r"^[\d-]+ [\d:]+ \S+: (?:contact sheet )?(\S+\.png)")
+TEMPORARY = re.compile(r"^\.(picowatch-.*\.tmp|hashes-.*)$")
+OWN_STATE = {
+    "commands", "gallery", "hashes.json", "ledger.sqlite", "ledger.sqlite-journal", "lock",
+    "start-images", "status.json",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Promises:
+    """What the log had told at a moment, and what the inbox held."""
+
+    accepted: int  # saves
+    rejected: frozenset[str]
+    files: frozenset[str]
+    inbox: tuple[tuple[str, int], ...]  # each file with the number of its save
+
+
+class Story:
+    """What was told when, and what came of it without a power cut."""
+
+    def __init__(self, recording: Recording, whole: Disk) -> None:
+        self._recording = recording
+        self.files = whole.files
+        self.saves = _images_by_save(recording.folder / "outbox/.picowatch/ledger.sqlite")
+        self._at: list[Promises] = list(self._follow())
+
+    def at(self, moment: int) -> Promises:
+        """What was promised once `moment` operations had ended."""
+        return self._at[moment]
+
+    def moments_of_promises(self) -> list[int]:
+        """The moments right after something was told."""
+        promised = [(each.accepted, each.rejected, each.files) for each in self._at]
+        return [n for n in range(1, len(promised)) if promised[n] != promised[n - 1]]
+
+    def _follow(self) -> Iterator[Promises]:
+        accepted, rejected, files = 0, frozenset[str](), frozenset[str]()
+        inbox: dict[str, int] = {}
+        yield Promises(accepted, rejected, files, ())
+        for operation in self._recording.operations:
+            if isinstance(operation, Arrived):
+                inbox[operation.name] = operation.number
+            elif isinstance(operation, Write) and self._recording.is_named(operation.file, LOG):
+                line = operation.content.decode()
+                if found := ACCEPTED.match(line):
+                    accepted += 1
+                    rejected -= {found[1]}
+                elif found := REJECTED.match(line):
+                    rejected |= {found[1]}
+                elif found := PUBLISHED.match(line):
+                    files |= {found[1]}
+            yield Promises(accepted, rejected, files, tuple(inbox.items()))
+
+
+def _images_by_save(ledger: Path) -> list[set[tuple[str, str]]]:
+    """Recipe and digest of the images of each good save, in the saves' order."""
+    with closing(sqlite3.connect(f"file:{ledger}?mode=ro", uri=True)) as sql:
+        saves = sql.execute("SELECT id FROM saves WHERE outcome = 'accepted' ORDER BY id")
+        return [
+            set(sql.execute("SELECT recipe, digest FROM images WHERE save = ?", (save,)))
+            for (save,) in saves.fetchall()
+        ]
+
+
+class Checker:
+    """Checks one disk after the other in a user's folders of its own."""
+
+    def __init__(self, story: Story, folder: Path) -> None:
+        self._story = story
+        self._house = House(folder)
+        self._inbox: tuple[tuple[str, int], ...] = ()
+
+    def violations(self, disk: Disk) -> list[str]:
+        """Starts picowatch on the disk; everything that is not as it must be."""
+        promises = self._story.at(disk.moment)
+        self._lay_out(disk, promises)
+        found = list(self._broken_promises(disk, promises))
+        log_before = self._log_size()
+        self._house.engine = engine = DigestEngine()
+        engine.before_batch = lambda batch: found.extend(self._missing_start_images(batch))
+        try:
+            succeeded = self._house.once(batch_size=BATCH_SIZE)
+        except Exception as error:  # whatever it is, this disk is what did it
+            return [*found, f"picowatch does not start: {type(error).__name__}: {error}"]
+        if not succeeded and not self._is_rejected_anew(promises):
+            found.append("the run failed")
+        try:
+            found += _Outcome(self._house, self._story, promises, log_before).violations()
+        except sqlite3.Error as error:
+            found.append(f"the ledger cannot be read: {error}")
+        return found
+
+    def _log_size(self) -> int:
+        log = self._house.outbox / LOG
+        return log.stat().st_size if log.exists() else 0
+
+    def _lay_out(self, disk: Disk, promises: Promises) -> None:
+        shutil.rmtree(self._house.outbox, ignore_errors=True)
+        for folder in disk.folders:
+            (self._house.folder / folder).mkdir()
+        for path, content in disk.files.items():
+            (self._house.folder / path).write_bytes(content)
+        if promises.inbox != self._inbox:
+            for child in self._house.inbox.iterdir():
+                shutil.rmtree(child) if child.is_dir() else child.unlink()
+            for name, number in promises.inbox:
+                write_save(self._house.inbox / name, name, number)
+            self._inbox = promises.inbox
+
+    def _broken_promises(self, disk: Disk, promises: Promises) -> Iterator[str]:
+        for file in promises.files:
+            path = f"outbox/{file}"
+            if path not in disk.files:
+                yield f"{file} was published and is gone"
+            elif disk.files[path] != self._story.files[path]:
+                yield f"{file} was published and is damaged"
+        for recipe in promises.rejected:
+            if not disk.files.get(f"outbox/{recipe}.error.txt"):
+                yield f"{recipe}'s error file was written and is gone"
+
+    def _is_rejected_anew(self, promises: Promises) -> bool:
+        return any(version in INVALID for version in promises.inbox) and not promises.rejected
+
+    def _missing_start_images(self, batch: Batch) -> Iterator[str]:
+        for request in batch:
+            if request.start_image is not None:
+                digest = request.start_image.hash
+                copy = self._house.outbox / ".picowatch/start-images" / digest
+                content = copy.read_bytes() if copy.exists() else b""
+                if hashlib.sha256(content).hexdigest() != digest:
+                    yield "a start image's copy is missing or damaged"
+
+
+@dataclass
+class _Outcome:
+    """What there is after the start that followed a power cut."""
+
+    house: House
+    story: Story
+    promises: Promises
+    log_before: int
+    done: Counter[str] = field(default_factory=Counter)
+
+    def violations(self) -> Iterator[str]:
+        ledger = self.house.outbox / ".picowatch/ledger.sqlite"
+        with closing(sqlite3.connect(f"file:{ledger}?mode=ro", uri=True)) as sql:
+            yield from self._of_ledger(sql)
+            sql.row_factory = sqlite3.Row
+            yield from self._of_pictures(sql)
+            yield from self._of_sheets(sql)
+        yield from self._of_lists()
+        yield from self._of_error_files()
+        yield from self._of_leftovers()
+        yield from self._of_log()
+
+    def _of_ledger(self, sql: sqlite3.Connection) -> Iterator[str]:
+        for (fault,) in sql.execute("PRAGMA integrity_check"):
+            if fault != "ok":
+                yield f"the ledger is corrupt: {fault}"
+        if sql.execute("PRAGMA foreign_key_check").fetchall():
+            yield "the ledger's tables do not fit together"
+        images = set(sql.execute("SELECT recipe, digest FROM images").fetchall())
+        for save in self.story.saves[: self.promises.accepted]:
+            if not save <= images:
+                yield "an accepted image was lost: the seeds drawn for it are gone"
+        for recipe, number in self.promises.inbox:
+            wanted = ASKED.get((recipe, number))
+            states = Counter(
+                state
+                for (state,) in sql.execute(
+                    """SELECT images.state FROM entries JOIN asks ON asks.entry = entries.id
+                       JOIN images ON images.id = asks.image WHERE entries.recipe = ?""",
+                    (recipe,),
+                )
+            )
+            if wanted is not None and states != Counter({"done": wanted} if wanted else {}):
+                yield f"{recipe} asks for {wanted} images and has {dict(states)}"
+
+    def _of_pictures(self, sql: sqlite3.Connection) -> Iterator[str]:
+        for row in sql.execute("SELECT * FROM images WHERE state != 'cancelled'"):
+            if row["state"] != "done":
+                yield f"an image of {row['recipe']} is {row['state']}"
+                continue
+            self.done[row["file"]] += 1
+            request = ImageRequest.from_dict(json.loads(row["request"]))
+            if fault := _fault(self.house.outbox / row["file"], request):
+                yield f"{row['file']} {fault}"
+        there = Counter(file for file in self.house.pictures() if not file.endswith("-sheet.png"))
+        for file in (there - self.done) | (self.done - there):
+            yield f"{file} is there {there[file]} times and {self.done[file]} times in the ledger"
+        for file in self.promises.files - self.done.keys():
+            if not file.endswith("-sheet.png"):
+                yield f"{file} was published and the ledger does not know it"
+        latest = self.house.outbox / "latest.png"
+        if latest.exists() and not _is_whole(latest):
+            yield "latest.png is damaged"
+
+    def _of_sheets(self, sql: sqlite3.Connection) -> Iterator[str]:
+        wanted = []
+        for row in sql.execute("SELECT * FROM entries WHERE sheet IS NOT NULL"):
+            if not row["sheet_made"]:
+                yield f"{row['recipe']}'s contact sheet is not made"
+            elif not _is_whole(self.house.outbox / row["sheet_file"]):
+                yield f"the contact sheet {row['sheet_file']} is missing or damaged"
+            wanted.append(row["sheet_file"])
+        there = [file for file in self.house.pictures() if file.endswith("-sheet.png")]
+        if sorted(wanted) != there:
+            yield f"there are the contact sheets {there} and not {wanted}"
+
+    def _of_lists(self) -> Iterator[str]:
+        listing = self.house.outbox / "images.jsonl"
+        lines = listing.read_text().splitlines() if listing.exists() else []
+        yield from self._of_list("images.jsonl", lines)
+        gallery = self.house.outbox / ".picowatch/gallery"
+        pages = sorted(gallery.glob("page-*.js"))
+        calls = [line for page in pages for line in page.read_text().splitlines()]
+        if cut := [line for line in calls if not re.fullmatch(r"picture\(\{.*\}\);", line)]:
+            yield f"the gallery has a line that is no call: {cut[0][:60]!r}"
+        yield from self._of_list(
+            "the gallery", [line.removeprefix("picture(").removesuffix(");") for line in calls]
+        )
+        told = (gallery / "pages.js").read_text()
+        if told != f"pages({max(1, len(pages))});\n":
+            yield f"the gallery tells {told!r} of {len(pages)} pages"
+
+    def _of_list(self, name: str, lines: list[str]) -> Iterator[str]:
+        listed: Counter[str] = Counter()
+        for line in lines:
+            try:
+                listed[json.loads(line)["file"]] += 1
+            except (ValueError, KeyError):
+                yield f"{name} has a line that is no picture: {line[:60]!r}"
+        for file in self.done - listed:
+            yield f"{name} lacks {file}"
+        for file in listed - self.done:
+            yield f"{name} has {file} {listed[file]} times"
+
+    def _of_error_files(self) -> Iterator[str]:
+        there = {
+            path.relative_to(self.house.outbox).as_posix().removesuffix(".error.txt")
+            for path in self.house.outbox.rglob("*.error.txt")
+        }
+        wanted = {version[0] for version in self.promises.inbox if version in INVALID}
+        for recipe in there ^ wanted:
+            yield f"{recipe}'s error file is {'there' if recipe in there else 'missing'}"
+
+    def _of_leftovers(self) -> Iterator[str]:
+        for path in self.house.outbox.rglob("*"):
+            if TEMPORARY.match(path.name):
+                yield f"a temporary is left in {path.parent.relative_to(self.house.outbox)}"
+        for path in (self.house.outbox / ".picowatch").iterdir():
+            if path.name not in OWN_STATE and not TEMPORARY.match(path.name):
+                yield f".picowatch holds {path.name}"
+
+    def _of_log(self) -> Iterator[str]:
+        told = (self.house.outbox / LOG).read_bytes()[self.log_before :].decode(errors="replace")
+        for line in told.splitlines():
+            if re.search(r" (error|warning|critical) ", line) and not REJECTED.match(line):
+                yield f"the log says {line[20:]!r}"
+
+
+def _is_whole(picture: Path) -> bool:
+    try:
+        with Image.open(BytesIO(picture.read_bytes())) as image:
+            image.load()
+    except (OSError, SyntaxError, ValueError):
+        return False
+    return True
+
+
+def _fault(picture: Path, request: ImageRequest) -> str | None:
+    """What is wrong with a picture, if anything."""
+    if not picture.exists():
+        return "is done and missing"
+    if not _is_whole(picture):
+        return "is done and damaged"
+    with Image.open(picture) as image:
+        if image.tobytes() != digest_pixels(request):
+            return "shows something else"
+    if read_chunk(read_texts(picture)[PICOWATCH]).request.digest != request.digest:
+        return "tells something else"
+    return None

@@ -1,0 +1,209 @@
+"""What a disk may hold after a power cut, given what a program asked of it.
+
+The model is the most permissive one of "All File Systems Are Not Created Equal: On the
+Complexity of Crafting Crash-Consistent Applications" (Pillai et al., OSDI 2014): an operation is
+certain to be on the disk only if a sync of its own file, or for names of its own folder, began
+after it had ended and has ended itself. All others may be there or not, in any combination.
+
+- A file's sync does not keep its name, a folder's sync does not keep its files' content.
+- A write may be torn at sectors of 512 bytes; a single sector is whole or old.
+- A file may have got its length without its content: zeros stand where that is missing.
+- A rename within one file system is atomic.
+
+Not covered: a disk that loses what it said to have written, or that tears a sector; old content
+of other files instead of zeros; all combinations of more than a few operations.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from tests.power.recording import ROOT, Names, Operation, Recording, Resize, Sync, Write
+
+SECTOR = 512
+# Files whose content nothing depends on: they are there or not as all together.
+PASSING = (
+    "picowatch.log", "lock", "status.json", "now.txt", "latest.png", "hashes.json",
+)  # fmt: skip
+LOG = "picowatch.log"
+LAST_ONES = 8  # operations looked at one by one, of those that are not certain
+SOME_OTHERS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """A disk after a power cut: files and folders by path, and how it came to be."""
+
+    moment: int  # operations that had ended
+    what: str
+    files: dict[str, bytes]
+    folders: tuple[str, ...]
+
+    def key(self) -> str:
+        """Equal for disks between which a start sees no difference."""
+        told = hashlib.sha256(repr(self.folders).encode())
+        for path, content in sorted(self.files.items()):
+            told.update(repr((path, _digest(content) if path != f"outbox/{LOG}" else "")).encode())
+        return told.hexdigest()
+
+
+@lru_cache(maxsize=4096)
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+class PowerCuts:
+    """Gives the disks that power cuts at each moment of a recorded run may leave."""
+
+    def __init__(self, recording: Recording) -> None:
+        self._recording = recording
+        self._operations = recording.operations
+        self._contents: dict[tuple[int, tuple[Operation, ...]], bytes] = {}
+
+    def whole(self) -> Disk:
+        """The disk after the run, without any power cut."""
+        return self._disk(len(self._operations), "all", list(self._operations))
+
+    def disks(self, every: int = 1, moments: Sequence[int] | None = None) -> Iterator[Disk]:
+        """The disks that the model tries, or every so many-th of them; of some moments or all."""
+        tried = 0
+        for moment in range(len(self._operations) + 1) if moments is None else moments:
+            certain, uncertain = self._split(moment)
+            for what, left in self._leftovers(uncertain):
+                tried += 1
+                if tried % every:
+                    continue
+                kept = sorted(
+                    [(index, self._operations[index]) for index in certain] + left,
+                    key=lambda pair: pair[0],
+                )
+                yield self._disk(moment, what, [operation for _, operation in kept])
+
+    def _split(self, moment: int) -> tuple[list[int], list[int]]:
+        """The operations before `moment` that are certain, and those that are not."""
+        synced: dict[int, int] = {}
+        for operation in self._operations[:moment]:
+            if isinstance(operation, Sync):
+                synced[operation.inode] = max(synced.get(operation.inode, 0), operation.began)
+        certain: list[int] = []
+        uncertain: list[int] = []
+        for index, operation in enumerate(self._operations[:moment]):
+            if isinstance(operation, Names):
+                sure = all(index < synced.get(folder, 0) for folder, _, _ in operation.changes)
+            elif isinstance(operation, Write | Resize):
+                sure = index < synced.get(operation.file, 0)
+            else:
+                continue
+            (certain if sure else uncertain).append(index)
+        return certain, uncertain
+
+    # -- which of the uncertain operations are on the disk
+
+    def _leftovers(self, uncertain: list[int]) -> Iterator[tuple[str, list[tuple[int, Operation]]]]:
+        every = [(index, self._operations[index]) for index in uncertain]
+        names = [pair for pair in every if isinstance(pair[1], Names)]
+        yield "nothing that was not synced", []
+        yield "everything", every
+        yield "names without content", names
+        yield "names and lengths", [(index, _length_only(each)) for index, each in every]
+        yield "content without names", [pair for pair in every if pair not in names]
+        telling = [pair for pair in every if not self._is_passing(pair[1])]
+        passing = [pair for pair in every if self._is_passing(pair[1])]
+        for place in _some(len(telling)):
+            index, operation = telling[place]
+            before, after = telling[:place], telling[place + 1 :]
+            yield f"all but {index}", passing + before + after
+            yield f"only {index}", [telling[place]]
+            yield f"what is before {index}", before
+            yield f"what is from {index} on", telling[place:]
+            for part, torn in _torn(operation):
+                yield f"{part} of {index} and all before", [*before, (index, torn)]
+                yield f"{part} of {index} and all else", [*passing, *before, (index, torn), *after]
+
+    def _is_passing(self, operation: Operation) -> bool:
+        if isinstance(operation, Names):
+            inodes = [inode for _, _, inode in operation.changes if inode is not None]
+        else:
+            assert isinstance(operation, Write | Resize)
+            inodes = [operation.file]
+        return bool(inodes) and all(self._recording.is_named(inode, *PASSING) for inode in inodes)
+
+    # -- from operations to files
+
+    def _disk(self, moment: int, what: str, operations: list[Operation]) -> Disk:
+        entries: dict[int, dict[str, int]] = {}
+        written: dict[int, list[Operation]] = {}
+        for operation in operations:
+            if isinstance(operation, Names):
+                _rename(entries, operation)
+            elif isinstance(operation, Write | Resize):
+                written.setdefault(operation.file, []).append(operation)
+        files: dict[str, bytes] = {}
+        folders: list[str] = []
+        for path, inode in self._walk(entries, ROOT, ""):
+            if inode in self._recording.folders:
+                folders.append(path)
+            else:
+                files[path] = self._content(inode, tuple(written.get(inode, ())))
+        return Disk(moment, what, files, tuple(folders))
+
+    def _walk(
+        self, entries: dict[int, dict[str, int]], folder: int, above: str
+    ) -> Iterator[tuple[str, int]]:
+        for name, inode in sorted(entries.get(folder, {}).items()):
+            yield above + name, inode
+            yield from self._walk(entries, inode, f"{above}{name}/")
+
+    def _content(self, inode: int, operations: tuple[Operation, ...]) -> bytes:
+        key = inode, operations
+        if key not in self._contents:
+            content = bytearray()
+            for operation in operations:
+                _write(content, operation)
+            self._contents[key] = bytes(content)
+        return self._contents[key]
+
+
+def _rename(entries: dict[int, dict[str, int]], operation: Names) -> None:
+    for folder, name, inode in operation.changes:
+        if inode is None:
+            entries.setdefault(folder, {}).pop(name, None)
+        else:
+            entries.setdefault(folder, {})[name] = inode
+
+
+def _write(content: bytearray, operation: Operation) -> None:
+    if isinstance(operation, Resize):
+        del content[operation.size :]
+        content.extend(bytes(operation.size - len(content)))
+    elif isinstance(operation, Write):
+        content.extend(bytes(max(0, operation.offset - len(content))))
+        end = operation.offset + len(operation.content)
+        content[operation.offset : end] = operation.content
+
+
+def _length_only(operation: Operation) -> Operation:
+    """A write of which only the new length reached the disk: an empty one at its end."""
+    if isinstance(operation, Write):
+        return Write(operation.file, operation.offset + len(operation.content), b"")
+    return operation
+
+
+def _torn(operation: Operation) -> Iterator[tuple[str, Operation]]:
+    """A write's first or its last sectors alone."""
+    if not isinstance(operation, Write):
+        return
+    start, end = operation.offset, operation.offset + len(operation.content)
+    borders = range(start - start % SECTOR + SECTOR, end, SECTOR)
+    if borders:
+        cut = borders[len(borders) // 2] - start
+        yield "the head", Write(operation.file, start, operation.content[:cut])
+        yield "the tail", Write(operation.file, start + cut, operation.content[cut:])
+
+
+def _some(count: int) -> list[int]:
+    """The last places of a list, and some of the others."""
+    others = max(0, count - LAST_ONES)
+    step = max(1, -(-others // SOME_OTHERS))
+    return [*range(0, others, step), *range(others, count)]

@@ -1,0 +1,342 @@
+"""What a process did to the files below a folder: its system calls, as strace saw them.
+
+Of threads that are in system calls at the same time, a call counts from its end, except that a
+sync makes durable only what had ended before it began.
+"""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+# With a question mark: not every processor has it.
+CALLS = (
+    "?open,openat,?openat2,?creat,?rename,?renameat,renameat2,?unlink,unlinkat,?mkdir,mkdirat,"
+    "?rmdir,?link,linkat,?symlink,symlinkat,write,pwrite64,writev,pwritev,pwritev2,read,readv,"
+    "lseek,close,dup,?dup2,dup3,fsync,fdatasync,sync,syncfs,sync_file_range,ftruncate,truncate,"
+    "fallocate,copy_file_range,sendfile,splice,mmap"
+)
+WHOLE_STRINGS = 1 << 24
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Entries of folders changed, all at once: (folder, name, what it is now or None)."""
+
+    changes: tuple[tuple[int, str, int | None], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Bytes written into a file."""
+
+    file: int
+    offset: int
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Resize:
+    """A file cut, or grown with zeros."""
+
+    file: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sync:
+    """A file's content, or a folder's entries, made durable, as of the operation `began`."""
+
+    inode: int
+    began: int
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """A user's save reached the inbox."""
+
+    name: str
+    number: int
+
+
+Operation = Names | Write | Resize | Sync | Arrived
+
+ROOT = 0  # the inode of the recorded folder
+
+
+@dataclass
+class Recording:
+    """All operations below a folder, in order, on files and folders that are called by numbers."""
+
+    folder: Path
+    operations: list[Operation] = field(default_factory=list)
+    folders: set[int] = field(default_factory=lambda: {ROOT})
+    names: dict[int, set[str]] = field(default_factory=lambda: {ROOT: {""}})
+
+    def without(self, removed: Callable[[Sync], bool]) -> "Recording":
+        """The same run of a program that forgets some of its syncs."""
+        operations: list[Operation] = [
+            Names(()) if isinstance(each, Sync) and removed(each) else each
+            for each in self.operations
+        ]
+        return Recording(self.folder, operations, self.folders, self.names)
+
+    def is_named(self, inode: int, *endings: str) -> bool:
+        """Whether the file ever had a name with one of these endings."""
+        return any(name.endswith(endings) for name in self.names[inode])
+
+
+class CannotRecord(Exception):
+    """Why system calls cannot be recorded here."""
+
+
+def record(command: list[str], folder: Path, trace: Path) -> Recording:
+    """Run a command and record what it does to the files below `folder`, which is empty.
+
+    Raises CannotRecord where there is no strace, or where it may not trace.
+    """
+    if shutil.which("strace") is None:
+        raise CannotRecord("there is no strace here (`apt install strace`)")
+    strace = ["strace", "-f", "-xx", "-s", str(WHOLE_STRINGS), "-e", "signal=none"]
+    calls = ["-e", f"trace={CALLS}", "-o", str(trace)]
+    may_trace = subprocess.run([*strace, "-o", str(trace), "true"], capture_output=True, text=True)
+    if may_trace.returncode:
+        raise CannotRecord(f"strace may not trace here: {may_trace.stderr.strip()}")
+    subprocess.run([*strace, *calls, *command], check=True, timeout=240)
+    return _Reader(folder).read(trace)
+
+
+# -- reading strace's lines
+
+WHOLE = re.compile(r"^(\d+) +(\w+)\((.*)\) += (-?\d+|0x[0-9a-f]+|\?)")
+BEGUN = re.compile(r"^(\d+) +(\w+)\((.*) <unfinished \.\.\.>$")
+ENDED = re.compile(r"^(\d+) +<\.\.\. (\w+) resumed>(.*)\) += (-?\d+|0x[0-9a-f]+|\?)")
+STRING = re.compile(r'"((?:\\x[0-9a-f]{2})*)"(\.\.\.)?')
+DESCRIPTOR = re.compile(r"^\d+")
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    name: str
+    arguments: str
+    result: int
+    began: int  # how many operations there were when it began
+
+    @property
+    def strings(self) -> list[bytes]:
+        found = []
+        for text, cut in STRING.findall(self.arguments):
+            assert not cut, "strace cut a string"
+            found.append(bytes.fromhex(text.replace("\\x", "")))
+        return found
+
+    @property
+    def paths(self) -> list[str]:
+        return [path.decode("utf-8", "surrogateescape") for path in self.strings]
+
+    @property
+    def descriptor(self) -> int:
+        found = DESCRIPTOR.match(self.arguments)
+        return int(found[0]) if found else -1
+
+    @property
+    def last(self) -> int:
+        """The last argument, a number."""
+        return int(self.arguments.rpartition(", ")[2], 0)
+
+
+@dataclass
+class _Open:
+    inode: int
+    appends: bool
+    offset: int = 0
+
+
+class _Reader:
+    """Follows names and descriptors, so that each call is about a file and not about a path."""
+
+    def __init__(self, folder: Path) -> None:
+        self._recording = Recording(folder)
+        self._entries: dict[int, dict[str, int]] = {ROOT: {}}
+        self._sizes: dict[int, int] = {}
+        self._open: dict[int, _Open] = {}
+
+    def read(self, trace: Path) -> Recording:
+        for call in self._calls(trace):
+            if call.result >= 0:
+                self._take(call)
+        return self._recording
+
+    def _calls(self, trace: Path) -> Iterator[_Call]:
+        begun: dict[str, tuple[str, int]] = {}
+        with trace.open() as lines:
+            for line in lines:
+                now = len(self._recording.operations)
+                if found := WHOLE.match(line):
+                    _, name, arguments, result = found.groups()
+                    yield _Call(name, arguments, _number(result), now)
+                elif found := BEGUN.match(line):
+                    begun[found[1]] = found[3], now
+                elif found := ENDED.match(line):
+                    thread, name, rest, result = found.groups()
+                    arguments, began = begun.pop(thread)
+                    yield _Call(name, arguments + rest, _number(result), began)
+
+    def _take(self, call: _Call) -> None:
+        if call.name in TAKERS:
+            TAKERS[call.name](self, call)
+        elif call.descriptor in self._open or any(map(self._is_below, call.paths)):
+            raise AssertionError(f"a call that nothing here understands: {call.name}")
+
+    def _add(self, operation: Operation) -> None:
+        self._recording.operations.append(operation)
+
+    # -- names
+
+    def _is_below(self, path: str) -> bool:
+        folder = str(self._recording.folder)
+        return path.startswith((f"{folder}/outbox/", f"{folder}/inbox/")) or path in (
+            f"{folder}/outbox",
+            folder,
+        )
+
+    def _find(self, path: str) -> tuple[int, str, int | None]:
+        """The folder of a path below the outbox, its name there, and what it names."""
+        *parents, name = Path(path).relative_to(self._recording.folder).parts or ("",)
+        folder = ROOT
+        for parent in parents:
+            folder = self._entries[folder][parent]
+        return folder, name, ROOT if not name else self._entries[folder].get(name)
+
+    def _is_outbox(self, path: str) -> bool:
+        return self._is_below(path) and not path.startswith(f"{self._recording.folder}/inbox/")
+
+    def _name(self, *changes: tuple[int, str, int | None]) -> None:
+        for folder, name, inode in changes:
+            if inode is None:
+                self._entries[folder].pop(name, None)
+            else:
+                self._entries[folder][name] = inode
+                self._recording.names.setdefault(inode, set()).add(name)
+        self._add(Names(changes))
+
+    def _new(self) -> int:
+        return len(self._recording.names)
+
+    def _make_folder(self, call: _Call) -> None:
+        (path,) = call.paths
+        if self._is_outbox(path):
+            folder, name, _ = self._find(path)
+            inode = self._new()
+            self._recording.folders.add(inode)
+            self._entries[inode] = {}
+            self._name((folder, name, inode))
+
+    def _move(self, call: _Call) -> None:
+        old, new = call.paths
+        if not self._is_outbox(new):
+            self._arrive(old, new)
+            return
+        old_folder, old_name, inode = self._find(old)
+        new_folder, new_name, _ = self._find(new)
+        assert inode is not None
+        self._name((old_folder, old_name, None), (new_folder, new_name, inode))
+
+    def _arrive(self, old: str, new: str) -> None:
+        staged = self._recording.folder / "staged"
+        if Path(old).is_relative_to(staged):
+            number, _, name = Path(old).relative_to(staged).as_posix().partition("/")
+            assert Path(new) == self._recording.folder / "inbox" / name
+            self._add(Arrived(name, int(number)))
+
+    def _remove(self, call: _Call) -> None:
+        (path,) = call.paths
+        if self._is_outbox(path):
+            folder, name, _ = self._find(path)
+            self._name((folder, name, None))
+
+    # -- descriptors
+
+    def _open_file(self, call: _Call) -> None:
+        (path,) = call.paths
+        self._open.pop(call.result, None)
+        if not self._is_outbox(path):
+            return
+        folder, name, inode = self._find(path)
+        if inode is None:
+            inode = self._new()
+            self._sizes[inode] = 0
+            self._name((folder, name, inode))
+        elif "O_TRUNC" in call.arguments and self._sizes[inode]:
+            self._resize(inode, 0)
+        self._open[call.result] = _Open(inode, "O_APPEND" in call.arguments)
+
+    def _close_file(self, call: _Call) -> None:
+        self._open.pop(call.descriptor, None)
+
+    def _seek(self, call: _Call) -> None:
+        if file := self._open.get(call.descriptor):
+            file.offset = call.result
+
+    def _advance(self, call: _Call) -> None:
+        if file := self._open.get(call.descriptor):
+            file.offset += call.result
+
+    # -- contents
+
+    def _write(self, call: _Call) -> None:
+        if file := self._open.get(call.descriptor):
+            offset = self._sizes[file.inode] if file.appends else file.offset
+            file.offset = offset + call.result
+            self._put(file.inode, offset, call)
+
+    def _write_at(self, call: _Call) -> None:
+        if file := self._open.get(call.descriptor):
+            self._put(file.inode, call.last, call)
+
+    def _put(self, inode: int, offset: int, call: _Call) -> None:
+        content = b"".join(call.strings)[: call.result]
+        assert len(content) == call.result
+        self._sizes[inode] = max(self._sizes[inode], offset + len(content))
+        self._add(Write(inode, offset, content))
+
+    def _cut(self, call: _Call) -> None:
+        file = self._open.get(call.descriptor)
+        if file and self._sizes[file.inode] != call.last:
+            self._resize(file.inode, call.last)
+
+    def _resize(self, inode: int, size: int) -> None:
+        self._sizes[inode] = size
+        self._add(Resize(inode, size))
+
+    def _map(self, call: _Call) -> None:
+        descriptor = int(call.arguments.split(", ")[4])
+        shared = "MAP_SHARED" in call.arguments and "PROT_WRITE" in call.arguments
+        assert not (shared and descriptor in self._open), "written through memory: not recorded"
+
+    def _sync(self, call: _Call) -> None:
+        if file := self._open.get(call.descriptor):
+            self._add(Sync(file.inode, call.began))
+
+
+TAKERS: dict[str, Callable[[_Reader, _Call], None]] = {
+    **dict.fromkeys(("mkdir", "mkdirat"), _Reader._make_folder),
+    **dict.fromkeys(("rename", "renameat", "renameat2"), _Reader._move),
+    **dict.fromkeys(("unlink", "unlinkat"), _Reader._remove),
+    **dict.fromkeys(("open", "openat"), _Reader._open_file),
+    **dict.fromkeys(("read", "readv"), _Reader._advance),
+    **dict.fromkeys(("write", "writev"), _Reader._write),
+    # fdatasync leaves out times only: what is needed to read the data back is written, too.
+    **dict.fromkeys(("fsync", "fdatasync"), _Reader._sync),
+    "close": _Reader._close_file,
+    "lseek": _Reader._seek,
+    "pwrite64": _Reader._write_at,
+    "ftruncate": _Reader._cut,
+    "mmap": _Reader._map,
+}
+
+
+def _number(result: str) -> int:
+    return -1 if result == "?" else int(result, 0)
