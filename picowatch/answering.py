@@ -12,7 +12,7 @@ from typing import cast
 
 from picowatch.catalog import Catalog, Kind, Model
 from picowatch.engine.batches import batch_key
-from picowatch.errors import ModelRefused, PictureUnreadable
+from picowatch.errors import LedgerCorrupt, ModelRefused, PictureUnreadable
 from picowatch.inbox.files import FileUnreadable
 from picowatch.inbox.inbox import Evidence, Gone, Inbox, Renamed, Saved, Unreadable
 from picowatch.ledger.ledger import Ledger
@@ -66,10 +66,13 @@ class Answers:
         self.rejected = 0
         self.errors: deque[str] = deque(maxlen=ERRORS_KEPT)
 
-    def answer(self, evidence: Sequence[Evidence]) -> None:
-        """Write what was noticed into the ledger, all in one transaction, then tell of it.
+    def answer(self, evidence: Sequence[Evidence]) -> list[Callable[[], None]]:
+        """Write what was noticed into the ledger, all in one transaction.
 
-        Raises Stopping if `stop` is set meanwhile; then nothing of it has happened.
+        Gives what is to be done once that is kept: it tells the log, shows and tidies, and may
+        be done again. Raises Stopping if `stop` is set meanwhile; then nothing has happened.
+        Error files are written and removed before the transaction ends: a crash in between
+        repeats both.
         """
         self._hashes.clear()
         known = self._catalog.known(self._settings.checkpoint)
@@ -79,8 +82,7 @@ class Answers:
                 tell.append(self._answer_safely(seen, known))
             if self._inbox.inode is not None:
                 self._ledger.remember("inbox inode", str(self._inbox.inode))
-        for say in tell:
-            say()
+        return tell
 
     def tidy_up(self) -> None:
         """Delete what was kept for images that wait no more."""
@@ -102,7 +104,7 @@ class Answers:
         try:
             with self._ledger.transaction():
                 return self._answer_one(seen, known)
-        except (Stopping, OSError, sqlite3.Error):
+        except (Stopping, OSError, sqlite3.Error, LedgerCorrupt):
             raise
         except Exception as error:  # no single recipe may take the watcher down
             log.debug("unexpected", exc_info=True)
@@ -144,8 +146,10 @@ class Answers:
             return self._reject(save, error_text(error), one_line(error))
         except (ModelRefused, FileUnreadable) as error:
             return self._reject_words(save, str(error))
-        warnings = [warning for recipe in recipes for warning in recipe.warnings]
-        return partial(self._tell_accepted, seen.path, result, list(dict.fromkeys(warnings)))
+        warnings = list(dict.fromkeys(w for recipe in recipes for w in recipe.warnings))
+        self._outbox.remove_error(seen.path)
+        self._outbox.write_warnings(seen.path, warnings)
+        return partial(self._tell_accepted, seen.path, result, warnings)
 
     def _hashes_for(self, path: str, recipe: Recipe) -> HashOf:
         """Gives the hash of anything the recipe names; its pictures are copied and kept.
@@ -198,9 +202,7 @@ class Answers:
     def _reject(self, save: Save, text: str, line: str) -> Callable[[], None]:
         self._outbox.write_error(save.path, text)
         self._ledger.reject(save)
-        self.rejected += 1
-        self.errors.append(line)
-        return partial(log.error, "%s", line)
+        return partial(self._tell_rejected, line)
 
     def _gone(self, seen: Gone) -> Callable[[], None]:
         cancelled = self._ledger.forget(seen.path)
@@ -216,9 +218,12 @@ class Answers:
 
     # -- telling
 
+    def _tell_rejected(self, line: str) -> None:
+        self.rejected += 1
+        self.errors.append(line)
+        log.error("%s", line)
+
     def _tell_accepted(self, path: str, result: Acceptance, warnings: Sequence[str]) -> None:
-        self._outbox.remove_error(path)
-        self._outbox.write_warnings(path, warnings)
         for warning in warnings:
             log.warning("%s: %s", path, warning)
         parts = [f"{images(result.queued)} queued"]

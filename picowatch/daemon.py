@@ -6,14 +6,19 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
+from picowatch import patience as waiting
 from picowatch.answering import Answers, Stopping
 from picowatch.console import Console
+from picowatch.errors import LedgerCorrupt
 from picowatch.inbox.inbox import Evidence, Inbox
 from picowatch.ledger.ledger import Ledger
+from picowatch.ledger.rows import Counts
 from picowatch.outbox.outbox import Outbox
-from picowatch.outbox.status import Status
+from picowatch.outbox.status import Status, duration
+from picowatch.patience import PASSING, Ended, Patience
 from picowatch.publishing import Publisher
 from picowatch.settings import Settings
 from picowatch.worker import Worker
@@ -26,7 +31,7 @@ WORKING_SECONDS = 0.25  # between looks at the batch in work
 SETTLING_SECONDS = 0.05
 STATUS_SECONDS = 1.0  # between writes of the status while something runs
 HEARTBEAT_SECONDS = 5.0  # … while nothing does
-RETRY_SECONDS = 2.0  # after the ledger or the outbox could not be written
+CLOCK_JUMP_SECONDS = 60.0  # of the wall clock against one that only runs; less is no news
 
 
 class Daemon:
@@ -43,7 +48,9 @@ class Daemon:
         publisher: Publisher,
         console: Console,
         finished: deque[str],
+        patience: Patience,
         *,
+        after_crash: bool,
         stop: threading.Event,
         wake: threading.Event,
         now: Callable[[], float] = time.time,
@@ -51,7 +58,8 @@ class Daemon:
     ) -> None:
         """`finished` is where worker and publisher put the recipes of ended images.
 
-        `wake` ends a rest early: set it after setting `stop`.
+        `after_crash`: the last daemon did not end by itself, so what it may have left undone
+        is done. `wake` ends a rest early: set it after setting `stop`.
         """
         self._settings = settings
         self._inbox = inbox
@@ -62,36 +70,44 @@ class Daemon:
         self._publisher = publisher
         self._console = console
         self._finished = finished
+        self._patience = patience
+        self._after_crash = after_crash
         self._stop = stop
         self._wake = wake
         self._now = now
         self._steady = steady
         self._started = now()
         self._unanswered: list[Evidence] = []
+        self._to_tell: deque[Callable[[], None]] = deque()
         self._retry_at = 0.0
         self._status_at = float("-inf")
         self._last_line = ""
-        self._patient = True
+        self._counts = Counts()
+        self._clock_ahead = now() - steady()
         self.broken = ""  # why it could not go on
+        self.ledger_corrupt = False  # … was this
 
     def run(self, once: bool = False) -> bool:
         """Work until `stop`, or `once`: until what is in the inbox now is done.
 
         Gives whether everything that was asked of this run succeeded.
         """
-        self._patient = not once
-        self._recover()
-        self._inbox.start(self._steady())
-        self._worker.start()
         try:
+            self._patience.until_done("daemon", self._recover)
+            self._inbox.start(self._steady())
+            self._worker.start()
             while not self._stop.is_set() and not self._is_broken():
                 self._tick()
                 if once and self._is_all_done():
                     break
                 self._wake.wait(self._rest())
                 self._wake.clear()
-        except Stopping:
+        except (Stopping, Ended):
             pass
+        except LedgerCorrupt as error:
+            self.ledger_corrupt, self.broken = True, str(error)
+        except PASSING as error:
+            self.broken = f"saves cannot be answered: {error}"
         finally:
             self._shut_down()
         if self.broken:
@@ -104,33 +120,53 @@ class Daemon:
         return bool(self.broken)
 
     def _tick(self) -> None:
+        self._look_at_the_clock()
         self._unanswered += self._inbox.poll(self._steady())
-        if self._unanswered and self._steady() >= self._retry_at:
-            self._answer()
-        while self._finished:
-            self._answers.finished(self._finished.popleft())
+        if self._steady() >= self._retry_at:
+            self._work_off()
         self._tell()
 
-    def _answer(self) -> None:
+    def _work_off(self) -> None:
+        """Answer what there is; what cannot be written now is tried again later."""
         try:
-            self._answers.answer(self._unanswered)
-        except (OSError, sqlite3.OperationalError) as error:
-            if not self._patient:
-                self.broken = f"saves cannot be taken in: {error}"
-            elif not self._retry_at:
-                log.error("saves cannot be taken in: %s; picowatch waits", error)
-            self._retry_at = self._steady() + RETRY_SECONDS
-            return
-        self._unanswered, self._retry_at = [], 0.0
+            if self._unanswered:
+                self._answer()
+            while self._to_tell:
+                self._to_tell[0]()
+                self._to_tell.popleft()
+            while self._finished:
+                self._answers.finished(self._finished[0])
+                self._finished.popleft()
+        except PASSING as error:
+            self._patience.wait_begins("daemon", error)
+            self._retry_at = self._steady() + waiting.RETRY_SECONDS
+        else:
+            self._patience.wait_ends("daemon")
+
+    def _answer(self) -> None:
+        self._to_tell.extend(self._answers.answer(self._unanswered))
+        self._unanswered = []
         if self._settings.interrupt:
             self._worker.interrupt_unasked()
         self._worker.look()
+
+    def _look_at_the_clock(self) -> None:
+        """A clock that is set says nothing of the inbox; after a sleep it is looked at."""
+        ahead = self._now() - self._steady()
+        jump, self._clock_ahead = ahead - self._clock_ahead, ahead
+        if abs(jump) >= CLOCK_JUMP_SECONDS:
+            log.warning(
+                "the clock jumped %s by %s; the whole inbox is compared",
+                "ahead" if jump > 0 else "back",
+                duration(abs(jump)),
+            )
+            self._inbox.rescan(self._steady())
 
     def _is_all_done(self) -> bool:
         counts = self._ledger.counts()
         return (
             self._inbox.is_settled()
-            and not (self._unanswered or self._finished)
+            and not (self._unanswered or self._to_tell or self._finished)
             and counts.queued == counts.running == 0
         )
 
@@ -155,6 +191,8 @@ class Daemon:
                 self._ledger.retry_after_daemon_death(image.id)
         self._answers.tidy_up()
         self._finished.extend(self._ledger.recipes_with_sheets_due())
+        if self._after_crash:
+            self._finished.extend(self._ledger.accepted_recipes())
         enlisted = self._outbox.enlisted()
         for image in self._ledger.unlisted():
             if image.file in enlisted:
@@ -163,12 +201,17 @@ class Daemon:
                 self._publisher.enlist(image)
 
     def _shut_down(self) -> None:
+        self._stop.set()  # whoever waits for the disk waits no more
         self._worker.stop()
+        self._is_broken()
+        self.ledger_corrupt |= self._worker.ledger_corrupt or self._publisher.ledger_corrupt
         self._inbox.close()
-        while self._finished:
-            self._answers.finished(self._finished.popleft())
-        self._outbox.status.write(self._status())
-        self._outbox.status.clear()
+        with suppress(*PASSING, LedgerCorrupt):  # what is left, the next start does
+            while self._finished:
+                self._answers.finished(self._finished.popleft())
+        with suppress(OSError):
+            self._outbox.status.write(self._status())
+            self._outbox.status.clear()
 
     # -- telling
 
@@ -186,7 +229,7 @@ class Daemon:
                 log.debug("status not written: %s", error)
 
     def _status(self) -> Status:
-        counts = self._ledger.counts()
+        counts = self._known_counts()
         images = {
             "queued": counts.queued,
             "running": counts.running,
@@ -201,14 +244,24 @@ class Daemon:
             errors=tuple(self._answers.errors),
             inbox=str(self._settings.inbox),
             watch="polling" if self._inbox.polling else "events",
+            trouble=self._patience.trouble,
         )
         return self._with_progress(common)
+
+    def _known_counts(self) -> Counts:
+        """How many images are in each state; the last known while the ledger cannot be read."""
+        with suppress(sqlite3.OperationalError, LedgerCorrupt):
+            self._counts = self._ledger.counts()
+        return self._counts
 
     def _with_progress(self, status: Status) -> Status:
         progress = self._worker.progress()
         if progress is None:
             return status
-        recipe = self._ledger.recipe_counts(progress.image.recipe)
+        try:
+            recipe = self._ledger.recipe_counts(progress.image.recipe)
+        except sqlite3.OperationalError:
+            return status
         total = recipe.queued + recipe.running + recipe.done + recipe.failed
         ended = recipe.done + recipe.failed
         left = None

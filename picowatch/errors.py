@@ -3,6 +3,7 @@
 PicowatchError
 ├── SettingsInvalid            exit 2
 ├── OutboxInUse                exit 3
+├── LedgerCorrupt              the ledger's file is damaged; a new one is made from the pictures
 ├── RecipeInvalid              (recipe/problems.py: one save's problems, with their places)
 ├── ModelRefused               a model file that cannot be used, and why
 ├── PictureUnreadable          a picture without metadata that we can read
@@ -40,6 +41,10 @@ class OutboxInUse(PicowatchError):
     """Another picowatch works with this outbox."""
 
     exit_code = 3
+
+
+class LedgerCorrupt(PicowatchError):
+    """The ledger's file is damaged: not what SQLite wrote, or only a part of it."""
 
 
 class ModelRefused(PicowatchError):

@@ -7,17 +7,17 @@ next start by looking at what is there.
 
 import logging
 import sqlite3
-import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from picowatch import __version__
 from picowatch.catalog import Catalog
 from picowatch.engine.protocol import RenderedImage
-from picowatch.errors import ModelRefused
+from picowatch.errors import LedgerCorrupt, ModelRefused
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import QueuedImage
 from picowatch.metadata import (
@@ -29,12 +29,11 @@ from picowatch.metadata import (
     png_texts,
 )
 from picowatch.outbox.outbox import Outbox
+from picowatch.patience import PASSING, Ended, Patience
 from picowatch.recipe.hires import final_side
 from picowatch.recipe.request import ImageRequest
 
 log = logging.getLogger("picowatch")
-
-RETRY_SECONDS = 2.0  # between tries to write when the disk is full or gone
 
 
 class Publisher:
@@ -47,24 +46,22 @@ class Publisher:
         *,
         catalog: Catalog,
         on_finished: Callable[[str], None],
-        stop: threading.Event,
-        patient: bool,
+        patience: Patience,
     ) -> None:
         """`on_finished` gets the recipe of each published picture.
 
         `catalog` is for this publisher alone: it is asked in the publisher's thread.
-        `patient`: a full disk is waited for, until `stop`; otherwise it ends the run.
         """
         self._ledger = ledger
         self._outbox = outbox
         self._catalog = catalog
         self._on_finished = on_finished
-        self._stop = stop
-        self.patient = patient
+        self._patience = patience
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="publisher")
         self._running: Future[None] | None = None
         self.failed = 0
         self.broken = ""  # why it gave up
+        self.ledger_corrupt = False
 
     def submit(self, batch: list[QueuedImage], pictures: list[RenderedImage]) -> None:
         """Publish a batch, once the one before is published."""
@@ -82,49 +79,49 @@ class Publisher:
 
     def enlist(self, image: QueuedImage) -> None:
         """Add a published picture to the lists, and remember that it stands there."""
-        self._outbox.enlist(_listing_line(image))
+        line = _listing_line(image)
+        self._outbox.enlist(line)
+        self._outbox.show_in_gallery(line)
         self._ledger.mark_listed(image.id)
 
     def _publish(self, batch: list[QueuedImage], pictures: list[RenderedImage]) -> None:
         for image, picture in zip(batch, pictures, strict=True):
-            self._with_patience(image, picture)
-
-    def _with_patience(self, image: QueuedImage, picture: RenderedImage) -> None:
-        """Publish one picture; a disk that is full or gone is said once and waited for."""
-        said = False
-        while True:
             try:
                 self._publish_one(image, picture)
-                return
-            except (OSError, sqlite3.OperationalError) as error:
-                if not self.patient or self._stop.is_set():
-                    self._give_up(image, error)
-                    return
-                if not said:
-                    log.error("cannot write %s: %s; picowatch waits", image.file, error)
-                said = True
-                self._stop.wait(RETRY_SECONDS)
+            except Ended:
+                self._put_back(image)
+            except PASSING as error:
+                self.broken = f"cannot write {image.file}: {error}"
+                self._put_back(image)
+            except LedgerCorrupt as error:
+                self.ledger_corrupt, self.broken = True, str(error)
             except Exception as error:  # no single picture may take the publisher down
                 log.debug("unexpected", exc_info=True)
-                reason = f"Something went wrong that should not: {type(error).__name__}: {error}."
-                self._ledger.fail(image.id, reason)
-                self.failed += 1
-                log.error("%s: %s failed: %s", image.recipe, image.file, reason)
-                self._on_finished(image.recipe)
-                return
+                self._fail(image, error)
 
-    def _give_up(self, image: QueuedImage, error: Exception) -> None:
-        """Back into the queue; if the ledger cannot be written either, the next start does it."""
-        self.broken = f"cannot write {image.file}: {error}"
+    def _put_back(self, image: QueuedImage) -> None:
+        """Into the queue; if the ledger cannot be written either, the next start does it."""
         with suppress(sqlite3.OperationalError):
             self._ledger.put_back(image.id)
 
+    def _fail(self, image: QueuedImage, error: Exception) -> None:
+        reason = f"Something went wrong that should not: {type(error).__name__}: {error}."
+        self._ledger.fail(image.id, reason)
+        self.failed += 1
+        log.error("%s: %s failed: %s", image.recipe, image.file, reason)
+        self._on_finished(image.recipe)
+
     def _publish_one(self, image: QueuedImage, picture: RenderedImage) -> None:
-        self._outbox.publish(
-            image.file, picture.width, picture.height, picture.pixels, self._texts(image, picture)
-        )
-        self._ledger.finish(image.id)
-        self.enlist(image)
+        texts, line = self._texts(image, picture), _listing_line(image)
+        size = picture.width, picture.height
+        for step in (
+            partial(self._outbox.publish, image.file, *size, picture.pixels, texts),
+            partial(self._ledger.finish, image.id),
+            partial(self._outbox.enlist, line),
+            partial(self._outbox.show_in_gallery, line),
+            partial(self._ledger.mark_listed, image.id),
+        ):
+            self._patience.until_done("publisher", step)
         seconds = sum(picture.timings.values())
         chunks = f", {picture.chunks} prompt chunks" if picture.chunks > 1 else ""
         log.info("%s: %s (%.1f s%s)", image.recipe, image.file, seconds, chunks)
@@ -178,5 +175,12 @@ def _as_made(request: ImageRequest, picture: RenderedImage) -> ImageRequest:
 
 
 def _listing_line(image: QueuedImage) -> dict[str, Any]:
-    request = image.request.as_dict()
-    return {"file": image.file, "recipe": image.recipe, **request, "digest": image.digest}
+    return {
+        "file": image.file,
+        "recipe": image.recipe,
+        **image.request.as_dict(),
+        "digest": image.digest,
+        "save_digest": image.save_digest,
+        "place": image.place,
+        "image_index": image.position,
+    }

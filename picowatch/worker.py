@@ -9,19 +9,24 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 from picowatch.engine.batches import batch_size_for
 from picowatch.engine.protocol import Engine, RenderedImage
-from picowatch.errors import EngineDied, EngineStopped, RenderFailed
+from picowatch.errors import EngineDied, EngineStopped, LedgerCorrupt, RenderFailed
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import FileNames, QueuedImage
-from picowatch.publishing import RETRY_SECONDS, Publisher
+from picowatch.patience import Ended, Patience
+from picowatch.publishing import Publisher
 from picowatch.settings import Settings
 
 log = logging.getLogger("picowatch")
 
 CHECK_SECONDS = 0.25  # how often a running batch is looked after
 AVERAGE_WEIGHT = 0.3  # of the newest batch in the average time of an image
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +52,7 @@ class Worker:
         publisher: Publisher,
         *,
         on_finished: Callable[[str], None],
+        patience: Patience,
         steady: Callable[[], float] = time.monotonic,
     ) -> None:
         """`on_finished` is called with the recipe of an image that failed.
@@ -58,6 +64,7 @@ class Worker:
         self._names = names
         self._engine = engine
         self._on_finished = on_finished
+        self._patience = patience
         self._steady = steady
         self._stopping = threading.Event()
         self._more = threading.Event()
@@ -70,6 +77,7 @@ class Worker:
         self.seconds_per_image: float | None = None
         self.failed = 0
         self.broken = ""  # why it cannot go on at all
+        self.ledger_corrupt = False
 
     def start(self) -> None:
         self._thread.start()
@@ -83,7 +91,8 @@ class Worker:
         self._stopping.set()
         self._more.set()
         self._engine.close()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
         self._publisher.close()
 
     def is_alive(self) -> bool:
@@ -106,6 +115,10 @@ class Worker:
         try:
             self._work()
             self._publisher.wait()
+        except Ended:
+            pass  # what is in work goes on at the next start
+        except LedgerCorrupt as error:
+            self.ledger_corrupt, self.broken = True, str(error)
         except sqlite3.Error as error:
             self.broken = f"the ledger cannot be used: {error}"
         except Exception as error:  # the daemon must hear of it, whatever it is
@@ -116,7 +129,7 @@ class Worker:
         idle_since = self._steady()
         while not self._stopping.is_set():
             self._more.clear()
-            if batch := self._claim_patiently():
+            if batch := self._patiently(self._claim):
                 self._make(batch)
                 idle_since = self._steady()
             else:
@@ -130,20 +143,9 @@ class Worker:
         self._engine.close()
         return None
 
-    def _claim_patiently(self) -> list[QueuedImage]:
-        """The next batch; a disk that is full or gone is said once and waited for."""
-        said = False
-        while not self._stopping.is_set():
-            try:
-                return self._claim()
-            except sqlite3.OperationalError as error:
-                if not self._publisher.patient:
-                    raise
-                if not said:
-                    log.error("the ledger cannot be written: %s; picowatch waits", error)
-                said = True
-                self._stopping.wait(RETRY_SECONDS)
-        return []
+    def _patiently(self, action: Callable[[], T]) -> T:
+        """What changes the ledger is waited for, so that no outcome of a batch gets lost."""
+        return self._patience.until_done("worker", action)
 
     def _claim(self) -> list[QueuedImage]:
         return self._ledger.claim(
@@ -161,6 +163,8 @@ class Worker:
             self._after_death(batch, error)
         except RenderFailed as error:
             self._after_failure(batch, error)
+        except (LedgerCorrupt, Ended):
+            raise
         except Exception as error:  # no single image may take the worker down
             log.debug("unexpected", exc_info=True)
             words = f"Something went wrong that should not: {type(error).__name__}: {error}."
@@ -209,7 +213,7 @@ class Worker:
 
     def _put_back(self, batch: list[QueuedImage]) -> None:
         for image in batch:
-            self._ledger.put_back(image.id)
+            self._patiently(partial(self._ledger.put_back, image.id))
 
     def _after_death(self, batch: list[QueuedImage], error: EngineDied) -> None:
         """Each image is tried again alone, until the engine died on it `max_attempts` times."""
@@ -218,7 +222,7 @@ class Worker:
                 self._fail(image, f"{error} That was attempt {image.attempts + 1}.")
             else:
                 log.warning("%s: %s It is tried again.", image.recipe, error)
-                self._ledger.retry_after_engine_death(image.id)
+                self._patiently(partial(self._ledger.retry_after_engine_death, image.id))
 
     def _after_failure(self, batch: list[QueuedImage], error: RenderFailed) -> None:
         """An image that fails alone has failed; of a batch, each is tried alone."""
@@ -230,7 +234,7 @@ class Worker:
             self._make([image])
 
     def _fail(self, image: QueuedImage, reason: str) -> None:
-        self._ledger.fail(image.id, reason)
+        self._patiently(partial(self._ledger.fail, image.id, reason))
         self.failed += 1
         log.error("%s: seed %s failed: %s", image.recipe, image.request.seed, reason)
         self._on_finished(image.recipe)

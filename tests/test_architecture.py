@@ -11,10 +11,10 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # Imports point down: a part may import from lower lines and, where it is a folder, itself.
 LAYERS: list[set[str]] = [
     {"errors"},
-    {"save", "settings", "recipe", "pictures"},
+    {"save", "settings", "recipe", "pictures", "patience"},
     {"metadata", "catalog"},
     {"inbox", "ledger", "outbox", "engine"},
-    {"publishing", "console", "sheets"},
+    {"publishing", "console", "sheets", "restoring"},
     {"answering", "worker"},
     {"daemon"},
     {"commands"},

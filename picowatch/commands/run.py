@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -25,7 +26,9 @@ from picowatch.outbox.lock import OutboxLock
 from picowatch.outbox.log import close_log, open_log
 from picowatch.outbox.outbox import Outbox
 from picowatch.outbox.start_images import FOLDER, StartImages
+from picowatch.patience import Patience
 from picowatch.publishing import Publisher
+from picowatch.restoring import open_ledger, set_aside
 from picowatch.settings import Settings
 from picowatch.worker import Worker
 
@@ -33,6 +36,9 @@ log = logging.getLogger("picowatch")
 
 FAILED = 1
 INTERRUPTED = 130
+LEDGER = "ledger.sqlite"
+# A new ledger that is damaged so soon is a broken disk, and a third one would be no better.
+HOPELESS_SECONDS = 60.0
 
 
 MakeEngine = Callable[[EngineOptions], Engine]
@@ -51,15 +57,31 @@ def run(settings: Settings, once: bool, make_engine: MakeEngine = ChildEngine) -
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
     check_folders(settings)
-    with ExitStack() as stack:
+    with ExitStack() as shown:
         console = open_console()
-        stack.callback(console.close)
-        daemon = build_daemon(
-            settings, make_engine, console, stack, stop=stop, wake=wake, patient=not once
-        )
-        log.info("picowatch %s watches %s", __version__, settings.inbox)
-        succeeded = daemon.run(once)
-        log.info("picowatch ended")
+        shown.callback(console.close)
+        damaged = ""
+        while True:
+            started = time.monotonic()
+            with ExitStack() as stack:
+                daemon = build_daemon(
+                    settings,
+                    make_engine,
+                    console,
+                    stack,
+                    stop=stop,
+                    wake=wake,
+                    patient=not once,
+                    damaged=damaged,
+                )
+                log.info("picowatch %s watches %s", __version__, settings.inbox)
+                succeeded = daemon.run(once)
+                log.info("picowatch ended")
+            hopeless = damaged and time.monotonic() - started < HOPELESS_SECONDS
+            if signals or hopeless or not daemon.ledger_corrupt:
+                break
+            damaged = daemon.broken
+            stop.clear()
     if not once:
         return FAILED if daemon.broken else 0
     if signals:
@@ -76,20 +98,29 @@ def build_daemon(
     stop: threading.Event,
     wake: threading.Event,
     patient: bool,
+    damaged: str = "",
+    now: Callable[[], float] = time.time,
 ) -> Daemon:
     """All parts of the daemon, connected; `stack` closes what has to be closed.
 
-    `wake` is to be set after `stop`. `patient`: a full disk is waited for. Raises OutboxInUse.
+    `wake` is to be set after `stop`. `patient`: a full disk is waited for. `damaged` says what
+    is wrong with the ledger, if that is known. Raises OutboxInUse, LedgerUnusable.
     """
     settings.outbox.mkdir(parents=True, exist_ok=True)
-    stack.callback(OutboxLock(settings.outbox).release)
+    lock = OutboxLock(settings.outbox)
+    stack.callback(lock.release)
     open_log(settings.outbox / "picowatch.log", settings.log_format, console.handler)
     stack.callback(close_log)
     state = settings.outbox / ".picowatch"
     hash_cache = state / "hashes.json"
-    ledger = Ledger(state / "ledger.sqlite")
-    stack.callback(ledger.close)
+    if damaged:
+        set_aside(state / LEDGER, damaged)
+    patience = Patience(stop, patient=patient)
     outbox = Outbox(settings.outbox, settings.file_name)
+    ledger = patience.until_done(
+        "ledger", lambda: open_ledger(state / LEDGER, outbox, check=lock.after_crash)
+    )
+    stack.callback(ledger.close)
     inbox = _inbox(settings, ledger, wake)
     catalog = Catalog(settings.models, hash_cache)
     start_images = StartImages(settings.inbox, settings.outbox)
@@ -104,8 +135,7 @@ def build_daemon(
         outbox,
         catalog=Catalog(settings.models, hash_cache, keep_hashes=False),
         on_finished=on_finished,
-        stop=stop,
-        patient=patient,
+        patience=patience,
     )
     engine = make_engine(_engine_options(settings, hash_cache, state / FOLDER))
     return Daemon(
@@ -113,13 +143,24 @@ def build_daemon(
         inbox,
         ledger,
         outbox,
-        Answers(settings, inbox, ledger, outbox, catalog, start_images, stop=stop),
-        Worker(settings, ledger, outbox.names, engine, publisher, on_finished=on_finished),
+        Answers(settings, inbox, ledger, outbox, catalog, start_images, stop=stop, now=now),
+        Worker(
+            settings,
+            ledger,
+            outbox.names,
+            engine,
+            publisher,
+            on_finished=on_finished,
+            patience=patience,
+        ),
         publisher,
         console,
         finished,
+        patience,
+        after_crash=lock.after_crash,
         stop=stop,
         wake=wake,
+        now=now,
     )
 
 

@@ -183,10 +183,12 @@ class _Accepting:
                 (entry_id, first + position, image_id),
             )
 
-    def _drawn(self, entry: AskedEntry) -> Drawn:
+    def _drawn(self, entry: AskedEntry, place: int) -> Drawn:
         """The entry's requests; a random draw that this recipe already has is drawn again."""
         if not entry.random:
             return _with_digests(entry.requests(None))
+        if self.earlier and (requests := self.earlier.requests(entry, place)):
+            return _with_digests(requests)
         while True:
             drawn = _with_digests(entry.requests(self.draw_seed()))
             if all(self._find(digest) is None for digest, _ in drawn):

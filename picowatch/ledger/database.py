@@ -3,17 +3,22 @@
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import resources
 from pathlib import Path
 
-from picowatch.errors import PicowatchError
+from picowatch.errors import LedgerCorrupt, PicowatchError
 
 VERSION = 1
+# SQLite itself waits this long for a lock; who asks waits on (patience.py). Short, because
+# SIGTERM has to end picowatch within two seconds.
+LOCK_SECONDS = 0.3
+# https://www.sqlite.org/rescode.html
+CORRUPT_CODES = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
 class LedgerUnusable(PicowatchError):
-    """The ledger file is from a newer picowatch, or is no ledger."""
+    """The ledger file is from a newer picowatch."""
 
 
 class Database:
@@ -23,21 +28,25 @@ class Database:
     systems without shared memory, where write-ahead logs do not.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Open or create the ledger; raises LedgerUnusable."""
+    def __init__(self, path: Path, *, check: bool = False) -> None:
+        """Open or create the ledger; `check`: read it whole first, as after a crash.
+
+        Raises LedgerUnusable, LedgerCorrupt, or sqlite3.OperationalError while it is locked or
+        the disk is full.
+        """
         self._lock = threading.RLock()
         self._depth = 0
-        self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self._path = path
+        self._connection = sqlite3.connect(
+            path, timeout=LOCK_SECONDS, isolation_level=None, check_same_thread=False
+        )
         self._connection.row_factory = sqlite3.Row
         try:
-            self._prepare()
-        except sqlite3.DatabaseError as error:
-            self._connection.close()
-            raise LedgerUnusable(
-                f"The ledger {path} cannot be read: {error}.",
-                "Move it away; picowatch starts a new one and numbers on from the pictures.",
-            ) from error
-        except LedgerUnusable:
+            with self._corruption_named():
+                self._prepare()
+                if check:
+                    self._check()
+        except BaseException:
             self._connection.close()
             raise
 
@@ -57,10 +66,27 @@ class Database:
                 f"BEGIN IMMEDIATE; {schema} PRAGMA user_version = {VERSION}; COMMIT;"
             )
 
+    def _check(self) -> None:
+        found = self._connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if found != "ok":
+            raise LedgerCorrupt(f"The ledger {self._path} is damaged: {found}.")
+
+    @contextmanager
+    def _corruption_named(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in CORRUPT_CODES:
+                raise LedgerCorrupt(f"The ledger {self._path} is damaged: {error}.") from error
+            raise
+
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """All or nothing. An error inside a nested one undoes that one, and goes on its way."""
-        with self._lock:
+        """All or nothing. An error inside a nested one undoes that one, and goes on its way.
+
+        Raises LedgerCorrupt if the file turns out to be damaged.
+        """
+        with self._lock, self._corruption_named():
             depth = self._depth
             self._connection.execute(f"SAVEPOINT nested{depth}" if depth else "BEGIN IMMEDIATE")
             self._depth += 1
@@ -90,3 +116,15 @@ class Database:
     def close(self) -> None:
         with self._lock:
             self._connection.close()
+
+
+def quarantine(path: Path, stamp: str) -> Path:
+    """Rename a damaged ledger and its journal, which must not be played into the next one.
+
+    Gives the ledger's new place.
+    """
+    kept = path.with_name(f"{path.name}.damaged-{stamp}")
+    for part in ("-journal", ""):
+        with suppress(FileNotFoundError):
+            Path(f"{path}{part}").replace(f"{kept}{part}")
+    return kept

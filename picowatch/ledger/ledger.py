@@ -6,12 +6,13 @@ the second time. `accept.py` holds what a save means.
 
 import json
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 from picowatch.ledger.accept import accept_save, cancel_unasked, record_save
 from picowatch.ledger.database import Database
+from picowatch.ledger.restore import DUE, MadeBefore, forget_restored, restore_pictures
 from picowatch.ledger.rows import (
     Acceptance,
     AskedEntry,
@@ -31,9 +32,9 @@ SELECT_IMAGE = """SELECT images.*, saves.digest AS save_digest
 class Ledger:
     """All SQL that the daemon runs. Safe to use from several threads."""
 
-    def __init__(self, path: Path) -> None:
-        """Open or create the ledger file; raises LedgerUnusable."""
-        self._database = Database(path)
+    def __init__(self, path: Path, *, check: bool = False) -> None:
+        """Open or create the ledger file; see `Database` for `check` and what is raised."""
+        self._database = Database(path, check=check)
 
     def close(self) -> None:
         self._database.close()
@@ -41,6 +42,22 @@ class Ledger:
     def transaction(self) -> AbstractContextManager[sqlite3.Connection]:
         """Group several calls: all of them happen, or none."""
         return self._database.transaction()
+
+    # -- a new ledger
+
+    def wants_restoring(self) -> bool:
+        """Whether it is new, and was not told yet of the pictures that exist."""
+        return self.fact(DUE) is not None
+
+    def restore(
+        self,
+        pictures: Iterable[MadeBefore],
+        sheets: dict[str, dict[str, list[str]]],
+        batch_key: Callable[[ImageRequest], str],
+    ) -> int:
+        """See `restore_pictures`."""
+        with self.transaction() as sql:
+            return restore_pictures(sql, pictures, sheets, batch_key)
 
     # -- saves
 
@@ -78,6 +95,7 @@ class Ledger:
         with self.transaction() as sql:
             sql.execute("DELETE FROM entries WHERE recipe = ?", (recipe,))
             sql.execute("DELETE FROM recipes WHERE path = ?", (recipe,))
+            forget_restored(sql, recipe)
             return cancel_unasked(sql, recipe)
 
     def rename(self, old: str, new: str, stamp: Stamp) -> None:

@@ -96,3 +96,5 @@ CREATE TABLE facts (                -- single values, such as the inbox's inode
     name  TEXT PRIMARY KEY,
     value TEXT NOT NULL
 ) STRICT;
+
+INSERT INTO facts VALUES ('restore', '');  -- a new ledger has yet to learn of pictures that exist

@@ -1,7 +1,11 @@
-"""The one way a file reaches its place: temporary → fsync → rename → fsync of the folder."""
+"""How files get written: whole, by temporary → fsync → rename → fsync of the folder; or appended.
+
+Nothing else in picowatch writes files that have to last.
+"""
 
 import os
 import secrets
+from contextlib import suppress
 from pathlib import Path
 
 TEMPORARY_PREFIX = ".picowatch-"
@@ -28,6 +32,23 @@ def write_atomically(target: Path, content: bytes, *, durable: bool = True) -> N
         temporary.unlink(missing_ok=True)
         raise
     if durable:
+        sync_folder(target.parent)
+
+
+def append_durably(target: Path, content: bytes) -> None:
+    """Add bytes to the end of a file, made if it is missing; an error leaves it as it was."""
+    with target.open("ab", buffering=0) as file:
+        before = file.seek(0, os.SEEK_END)
+        try:
+            left = memoryview(content)
+            while left:
+                left = left[file.write(left) :]
+            os.fsync(file.fileno())
+        except BaseException:
+            with suppress(OSError):
+                file.truncate(before)
+            raise
+    if not before:
         sync_folder(target.parent)
 
 

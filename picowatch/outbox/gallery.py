@@ -6,13 +6,16 @@ same however many there are.
 """
 
 import json
+from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from picowatch.outbox.atomic import write_atomically
+from picowatch.outbox.atomic import append_durably, write_atomically
+from picowatch.outbox.listing import Listing
 
 PICTURES_PER_PAGE = 500
+CALL = "picture("
 
 
 class Gallery:
@@ -32,11 +35,30 @@ class Gallery:
         if self._on_page >= PICTURES_PER_PAGE:
             self._page, self._on_page = self._page + 1, 0
         line = line | {"order": self._page * PICTURES_PER_PAGE + self._on_page}
-        with self._path(self._page).open("a", encoding="ascii") as page:
-            page.write(f"picture({json.dumps(line, ensure_ascii=True)});\n")
+        text = f"{CALL}{json.dumps(line, ensure_ascii=True)});\n"
+        append_durably(self._path(self._page), text.encode())
         self._on_page += 1
         if self._on_page == 1:
             self._write_pages()
+
+    def catch_up(self, listing: Listing) -> None:
+        """Add what stands in the list, but was not shown yet when picowatch last ended."""
+        if not self._on_page:
+            missing = list(listing.all())
+        else:
+            recent = listing.recent()
+            shown = {*self._files(self._page - 1), *self._files(self._page)}
+            places = [place for place, line in enumerate(recent) if line["file"] in shown]
+            missing = recent[places[-1] + 1 :] if places else recent
+        for line in missing:
+            self.add(line)
+
+    def _files(self, page: int) -> Iterator[str]:
+        """The pictures of a page."""
+        if self._path(page).exists():
+            for text in self._path(page).read_text("ascii", "replace").splitlines():
+                if text.startswith(CALL):
+                    yield json.loads(text.removeprefix(CALL).removesuffix(");"))["file"]
 
     def _path(self, page: int) -> Path:
         return self._folder / f"page-{page:05}.js"

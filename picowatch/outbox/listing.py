@@ -2,8 +2,11 @@
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+from picowatch.outbox.atomic import append_durably
 
 TAIL_BYTES = 1 << 20
 
@@ -16,30 +19,27 @@ class Listing:
         self._mend()
 
     def append(self, line: dict[str, Any]) -> None:
-        """Add a picture, durably."""
+        """Add a picture, durably; an error leaves the list as it was."""
         text = json.dumps(line, ensure_ascii=True) + "\n"
-        with self._path.open("ab") as file:
-            file.write(text.encode())
-            file.flush()
-            os.fsync(file.fileno())
+        append_durably(self._path, text.encode())
 
     def recent_files(self) -> set[str]:
         """The files in the last lines: enough to tell what a crash left unlisted."""
-        return {line["file"] for line in self._tail() if "file" in line}
+        return {line["file"] for line in self.recent()}
 
-    def _tail(self) -> list[dict[str, Any]]:
+    def recent(self) -> list[dict[str, Any]]:
+        """The last lines, some hundreds, oldest first."""
         if not self._path.exists():
             return []
         with self._path.open("rb") as file:
             file.seek(max(0, self._path.stat().st_size - TAIL_BYTES))
-            lines = file.read().splitlines()
-        found = []
-        for line in lines:
-            try:
-                found.append(json.loads(line))
-            except ValueError:
-                continue  # the first line may be cut by the seek
-        return found
+            return list(_lines(file))
+
+    def all(self) -> Iterator[dict[str, Any]]:
+        """Every line, oldest first."""
+        if self._path.exists():
+            with self._path.open("rb") as file:
+                yield from _lines(file)
 
     def _mend(self) -> None:
         """Cut off a last line that a crash left without its end."""
@@ -52,3 +52,14 @@ class Listing:
             tail = file.read()
             if tail and not tail.endswith(b"\n"):
                 file.truncate(start + tail.rfind(b"\n") + 1)
+
+
+def _lines(file: IO[bytes]) -> Iterator[dict[str, Any]]:
+    """Those that are whole: the first one may be cut, and what a user did to the file is theirs."""
+    for text in file:
+        try:
+            line = json.loads(text)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(line, dict) and isinstance(line.get("file"), str):
+            yield line

@@ -9,7 +9,10 @@ from picowatch.errors import OutboxInUse
 
 
 class OutboxLock:
-    """Holds the outbox for this process until it is released."""
+    """Holds the outbox for this process until it is released.
+
+    `after_crash`: the last holder never released it.
+    """
 
     def __init__(self, outbox: Path) -> None:
         """Raises OutboxInUse, naming the process that holds it."""
@@ -27,6 +30,9 @@ class OutboxLock:
                 + (f" (process {holder})." if holder else "."),
                 "End it first, or give this one another --outbox.",
             ) from error
+        self._file.seek(0)
+        # Who ends by itself leaves the file empty.
+        self.after_crash = bool(self._file.read())
         self._file.truncate(0)
         self._file.write(str(os.getpid()))
         self._file.flush()

@@ -3,8 +3,10 @@
 import json
 import logging
 import sys
+from contextlib import suppress
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
+from typing import TextIO
 
 LOG_BYTES = 10 * 1024 * 1024
 LOG_FILES = 5
@@ -39,6 +41,29 @@ def _message(record: logging.LogRecord) -> str:
     return harmless(record.getMessage())
 
 
+class _Lasting(logging.Handler):
+    """A handler whose target may be full or gone for a while; that is no matter for a traceback.
+
+    What could not be written stays in the stream's buffer, and follows when there is room.
+    """
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+    def close(self) -> None:
+        with suppress(OSError):
+            super().close()
+
+
+class _LogFile(_Lasting, RotatingFileHandler):
+    pass
+
+
+class _Console(_Lasting, logging.StreamHandler[TextIO]):
+    pass
+
+
 def open_log(path: Path, log_format: str, console: logging.Handler | None) -> None:
     """Send the logger "picowatch" to the rotated file, and to the console."""
     formatter = JsonFormatter() if log_format == "json" else LineFormatter()
@@ -46,7 +71,7 @@ def open_log(path: Path, log_format: str, console: logging.Handler | None) -> No
     if logger.level == logging.NOTSET:
         logger.setLevel(logging.INFO)
     logger.propagate = False
-    file = RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=LOG_FILES, encoding="utf-8")
+    file = _LogFile(path, maxBytes=LOG_BYTES, backupCount=LOG_FILES, encoding="utf-8")
     for handler in (file, console):
         if handler is not None:
             handler.setFormatter(formatter)
@@ -63,4 +88,4 @@ def close_log() -> None:
 
 def plain_console() -> logging.Handler:
     """Log lines on standard output."""
-    return logging.StreamHandler(sys.stdout)
+    return _Console(sys.stdout)

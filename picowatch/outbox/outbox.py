@@ -1,7 +1,7 @@
 """The outbox: everything a user gets back. picowatch alone writes here."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ class Outbox:
         self.status = StatusFiles(root)
         self._listing = Listing(root / "images.jsonl")
         self._gallery = Gallery(root)
+        self._gallery.catch_up(self._listing)
         for folder in (root, root / ".picowatch", root / ".picowatch" / "gallery"):
             remove_leftovers(folder)
 
@@ -61,13 +62,33 @@ class Outbox:
         write_atomically(self.root / "latest.png", content, durable=False)
 
     def enlist(self, line: dict[str, Any]) -> None:
-        """Add a published picture to images.jsonl and the gallery."""
+        """Add a published picture to images.jsonl."""
         self._listing.append(line)
+
+    def show_in_gallery(self, line: dict[str, Any]) -> None:
+        """Add an enlisted picture to the gallery."""
         self._gallery.add(line)
 
     def enlisted(self) -> set[str]:
         """The files that were enlisted last."""
         return self._listing.recent_files()
+
+    def all_enlisted(self) -> Iterator[dict[str, Any]]:
+        """Every line of images.jsonl."""
+        return self._listing.all()
+
+    def pictures(self) -> Iterator[tuple[str, float, dict[str, str]]]:
+        """File, time and texts of every picture in the recipes' folders, oldest first."""
+        found = []
+        for path in self.root.rglob("*.png"):
+            file = path.relative_to(self.root).as_posix()
+            if "/" in file and not file.startswith(".") and path.is_file():
+                found.append((path.stat().st_mtime, file))
+        for made_at, file in sorted(found):
+            try:
+                yield file, made_at, read_texts(self.root / file)
+            except PictureUnreadable:
+                continue
 
     def exists(self, file: str) -> bool:
         return (self.root / file).is_file()

@@ -27,12 +27,15 @@ class Status:
     errors: tuple[str, ...] = ()
     inbox: str = ""
     watch: str = ""
+    trouble: str = ""
     pid: int = field(default_factory=os.getpid)
     host: str = field(default_factory=socket.gethostname)
 
     def line(self) -> str:
         """One line for people: `corgi.yaml: 3 of 20, 40 s left; 112 images wait`."""
         waiting = _images(self.images["queued"])
+        if self.trouble:
+            return f"waiting: {self.trouble}; {waiting}"
         if not self.recipe:
             return f"nothing runs; {waiting}"
         left = "" if self.seconds_left is None else f", {duration(self.seconds_left)} left"

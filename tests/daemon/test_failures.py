@@ -181,10 +181,10 @@ def test_saves_wait_for_a_ledger_that_cannot_be_written(
         return really_accept(*arguments, **named)
 
     monkeypatch.setattr(Ledger, "accept", accept)
-    monkeypatch.setattr("picowatch.daemon.RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("picowatch.patience.RETRY_SECONDS", 0.05)
     with house.running():
         house.save("a.txt", "one\n")
-        wait_for(lambda: "saves cannot be taken in" in house.log())
+        wait_for(lambda: "cannot write: [Errno 28]" in house.log())
         full.clear()
         wait_for(lambda: house.prompts() == ["one"])
 

@@ -392,7 +392,7 @@ def test_numbers_never_overwrite(house: House) -> None:
     house.once()
     shutil.rmtree(house.outbox / ".picowatch")
     (house.outbox / "a/0002-1.png").write_text("the user's own")
-    (house.inbox / "a.yaml").touch()
+    house.save("a.yaml", "prompt: a star\nseed: 1\n")
     house.once()
     assert (house.outbox / "a/0002-1.png").read_text() == "the user's own"
     assert house.pictures() == ["a/0001-1.png", "a/0002-1.png", "a/0003-1.png"]

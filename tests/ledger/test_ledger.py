@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from picowatch.errors import LedgerCorrupt
 from picowatch.ledger.database import LedgerUnusable
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import Acceptance, AskedEntry, Counts
@@ -167,10 +168,10 @@ def test_a_newer_ledger_is_refused_in_words(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_no_ledger_is_refused_in_words(tmp_path: Path) -> None:
-    """And what to do about it."""
+    """picowatch then makes a new one (tests/daemon/test_damaged_ledgers.py)."""
     path = tmp_path / "ledger.sqlite"
     path.write_text("this is not a database, " * 100)
-    with pytest.raises(LedgerUnusable, match="Move it away"):
+    with pytest.raises(LedgerCorrupt, match="file is not a database"):
         Ledger(path)
 
 

@@ -1,0 +1,156 @@
+"""A new ledger learns of the pictures that are there already.
+
+Pictures carry what they were made from. What the ledger knew besides (what waited, what failed)
+is asked for again by the inbox: the first time that such a recipe is taken in, its entries keep
+the seeds that were drawn before, as far as one of their pictures tells them.
+"""
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from picowatch.ledger.rows import AskedEntry
+from picowatch.recipe.request import ImageRequest
+
+SEEDS = 2**32
+DUE = "restore"  # the fact that a new ledger begins with
+_RECIPE = "restored recipe: "
+_SHEETS = "restored sheets: "
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MadeBefore:
+    """A picture that an earlier ledger knew. `listed`: it stands in images.jsonl."""
+
+    file: str
+    recipe: str
+    request: ImageRequest
+    save_digest: str
+    place: int
+    position: int
+    made_at: float
+    listed: bool
+
+
+def restore_pictures(
+    sql: sqlite3.Connection,
+    pictures: Iterable[MadeBefore],
+    sheets: dict[str, dict[str, list[str]]],
+    batch_key: Callable[[ImageRequest], str],
+) -> int:
+    """Write pictures into a new ledger as done; gives how many.
+
+    `sheets` are each recipe's contact sheets: file, and the pictures on it.
+    """
+    saves: dict[tuple[str, str], int] = {}
+    restored = 0
+    for picture in pictures:
+        key = picture.recipe, picture.save_digest
+        if key not in saves:
+            saves[key] = _save(sql, picture)
+        restored += _image(sql, picture, saves[key], batch_key(picture.request))
+    for recipe in {recipe for recipe, _ in saves}:
+        sql.execute("INSERT INTO facts VALUES (?, '')", (_RECIPE + recipe,))
+    for recipe, found in sheets.items():
+        sql.execute("INSERT INTO facts VALUES (?, ?)", (_SHEETS + recipe, json.dumps(found)))
+    sql.execute("DELETE FROM facts WHERE name = ?", (DUE,))
+    return restored
+
+
+def _save(sql: sqlite3.Connection, picture: MadeBefore) -> int:
+    save = sql.execute(
+        "INSERT INTO saves (recipe, digest, saved_at, outcome) VALUES (?, ?, ?, 'accepted')",
+        (picture.recipe, picture.save_digest, picture.made_at),
+    ).lastrowid
+    assert save is not None
+    return save
+
+
+def _image(sql: sqlite3.Connection, picture: MadeBefore, save: int, batch_key: str) -> int:
+    """Of several copies of one picture the first counts."""
+    return sql.execute(
+        """INSERT OR IGNORE INTO images
+           (recipe, digest, request, batch_key, state, priority, save, place, position, file,
+            listed)
+           VALUES (?, ?, ?, ?, 'done', 0, ?, ?, ?, ?, ?)""",
+        (
+            picture.recipe,
+            picture.request.digest,
+            json.dumps(picture.request.as_dict(), sort_keys=True),
+            batch_key,
+            save,
+            picture.place,
+            picture.position,
+            picture.file,
+            int(picture.listed),
+        ),
+    ).rowcount
+
+
+@dataclass(frozen=True, slots=True)
+class _Draw:
+    digest: str
+    seed: int
+    place: int
+    position: int
+
+
+class EarlierDraws:
+    """The seeds that a restored recipe's entries drew before, each given once, newest first."""
+
+    def __init__(self, sql: sqlite3.Connection, recipe: str) -> None:
+        rows = sql.execute(
+            "SELECT digest, request, place, position FROM images WHERE recipe = ? ORDER BY id DESC",
+            (recipe,),
+        )
+        self._draws = [
+            _Draw(row["digest"], json.loads(row["request"])["seed"], row["place"], row["position"])
+            for row in rows
+        ]
+
+    def requests(self, entry: AskedEntry, place: int) -> Sequence[ImageRequest] | None:
+        """The entry's images as they were drawn, if one of them was made; else None.
+
+        Image i has seed+i, but a sweep's images all have the first seed, so both are tried.
+        """
+        for draw in sorted(self._draws, key=lambda draw: draw.place != place):
+            for seed in dict.fromkeys(((draw.seed - draw.position) % SEEDS, draw.seed)):
+                requests = entry.requests(seed)
+                digests = {request.digest for request in requests}
+                if draw.digest in digests:
+                    self._draws = [other for other in self._draws if other.digest not in digests]
+                    return requests
+        return None
+
+
+def is_restored(sql: sqlite3.Connection, recipe: str) -> bool:
+    """Whether the recipe has pictures from an earlier ledger and was not taken in since."""
+    found = sql.execute("SELECT 1 FROM facts WHERE name = ?", (_RECIPE + recipe,))
+    return found.fetchone() is not None
+
+
+def forget_restored(sql: sqlite3.Connection, recipe: str) -> None:
+    """The recipe was taken in, or is gone."""
+    sql.execute("DELETE FROM facts WHERE name IN (?, ?)", (_RECIPE + recipe, _SHEETS + recipe))
+
+
+def keep_sheets(sql: sqlite3.Connection, recipe: str) -> None:
+    """Contact sheets of a restored recipe that show what its entries ask for are made already."""
+    found = sql.execute("SELECT value FROM facts WHERE name = ?", (_SHEETS + recipe,)).fetchone()
+    if found is None:
+        return
+    sheets = {frozenset(files): sheet for sheet, files in json.loads(found["value"]).items()}
+    entries = sql.execute(
+        "SELECT id FROM entries WHERE recipe = ? AND sheet IS NOT NULL", (recipe,)
+    ).fetchall()
+    for entry in entries:
+        files = sql.execute(
+            "SELECT file FROM images JOIN asks ON asks.image = images.id WHERE asks.entry = ?",
+            (entry["id"],),
+        )
+        if sheet := sheets.get(frozenset(row["file"] for row in files)):
+            sql.execute(
+                "UPDATE entries SET sheet_file = ?, sheet_made = 1 WHERE id = ?",
+                (sheet, entry["id"]),
+            )

@@ -1,0 +1,67 @@
+"""Waiting out a disk that is full or gone and a ledger that another program has locked."""
+
+import logging
+import sqlite3
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+log = logging.getLogger("picowatch")
+
+RETRY_SECONDS = 2.0  # between tries
+# What passes when there is room again, or when who holds the ledger lets go of it.
+PASSING = (OSError, sqlite3.OperationalError)
+
+T = TypeVar("T")
+
+
+class Ended(Exception):
+    """picowatch ends while something still could not be written; the next start does it."""
+
+
+class Patience:
+    """Shared by all threads of the daemon, so that a full disk is said once, and its end once."""
+
+    def __init__(self, stop: threading.Event, *, patient: bool) -> None:
+        """`stop` ends all waiting. Not `patient`: nothing is waited for, as in `run --once`."""
+        self._stop = stop
+        self._patient = patient
+        self._lock = threading.Lock()
+        self._waiting: set[str] = set()
+        self.trouble = ""  # what is waited for now, in words
+
+    def until_done(self, who: str, action: Callable[[], T]) -> T:
+        """Do it, again and again until it works; `who` names the one that waits.
+
+        Raises Ended once `stop` is set, and the error itself where nothing is waited for.
+        """
+        while True:
+            try:
+                result = action()
+            except PASSING as error:
+                self.wait_begins(who, error)
+                if self._stop.wait(RETRY_SECONDS):
+                    raise Ended from error
+            else:
+                self.wait_ends(who)
+                return result
+
+    def wait_begins(self, who: str, error: Exception) -> None:
+        """Something could not be written; raises `error` where nothing is waited for."""
+        if not self._patient:
+            raise error
+        with self._lock:
+            self.trouble = str(error)
+            if not self._waiting:
+                log.error("cannot write: %s; picowatch waits", error)
+            self._waiting.add(who)
+
+    def wait_ends(self, who: str) -> None:
+        """It could be written."""
+        with self._lock:
+            if who not in self._waiting:
+                return
+            self._waiting.discard(who)
+            if not self._waiting:
+                self.trouble = ""
+                log.info("it can be written again; work goes on")

@@ -1,0 +1,110 @@
+"""Opens the ledger; one that is damaged or gone is made anew from the pictures in the outbox."""
+
+import json
+import logging
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from picowatch.engine.batches import batch_key
+from picowatch.errors import LedgerCorrupt, PictureUnreadable
+from picowatch.ledger.database import quarantine
+from picowatch.ledger.ledger import Ledger
+from picowatch.ledger.restore import MadeBefore
+from picowatch.metadata import PICOWATCH, read_chunk
+from picowatch.outbox.outbox import SHEET_KEYWORD, Outbox
+from picowatch.recipe.request import ImageRequest
+
+log = logging.getLogger("picowatch")
+
+
+def open_ledger(path: Path, outbox: Outbox, *, check: bool) -> Ledger:
+    """The ledger, ready for use; `check`: read it whole first, as after a crash.
+
+    Raises LedgerUnusable, or sqlite3.OperationalError while it is locked or the disk is full.
+    """
+    try:
+        ledger = Ledger(path, check=check)
+    except LedgerCorrupt as error:
+        set_aside(path, str(error))
+        ledger = Ledger(path)
+    if ledger.wants_restoring():
+        _restore(ledger, outbox)
+    return ledger
+
+
+def set_aside(path: Path, damage: str) -> None:
+    """Keep a damaged ledger under another name, for whoever wants to look into it."""
+    kept = quarantine(path, datetime.now().strftime("%Y%m%d-%H%M%S"))
+    log.error("%s It is kept as %s; a new one is made from the pictures.", damage, kept.name)
+
+
+def _restore(ledger: Ledger, outbox: Outbox) -> None:
+    listed = {line["file"]: line for line in outbox.all_enlisted()}
+    sheets: dict[str, dict[str, list[str]]] = {}
+    restored = ledger.restore(
+        _pictures(outbox, listed, sheets), sheets, lambda request: repr(batch_key(request))
+    )
+    if restored:
+        log.warning("%s pictures of the outbox are in the new ledger", restored)
+
+
+def _pictures(
+    outbox: Outbox, listed: dict[str, dict[str, Any]], sheets: dict[str, dict[str, list[str]]]
+) -> Iterator[MadeBefore]:
+    """Every picture that is there, newest last, then those that the user deleted meanwhile."""
+    gone = dict(listed)
+    for file, made_at, texts in outbox.pictures():
+        gone.pop(file, None)
+        if SHEET_KEYWORD in texts:
+            _note_sheet(file, texts[SHEET_KEYWORD], sheets)
+        elif PICOWATCH in texts:
+            yield from _picture(file, made_at, texts[PICOWATCH], listed=file in listed)
+    for file, line in gone.items():
+        yield from _deleted(file, line)
+
+
+def _picture(file: str, made_at: float, text: str, *, listed: bool) -> Iterator[MadeBefore]:
+    try:
+        chunk = read_chunk(text)
+    except PictureUnreadable as error:
+        log.warning("%s is not in the new ledger: %s", file, error)
+        return
+    yield MadeBefore(
+        file=file,
+        recipe=chunk.recipe_path,
+        request=chunk.request,
+        save_digest=chunk.save_digest,
+        place=chunk.place,
+        position=chunk.image_index,
+        made_at=made_at,
+        listed=listed,
+    )
+
+
+def _deleted(file: str, line: dict[str, Any]) -> Iterator[MadeBefore]:
+    """A picture of the list that is gone: it was made, and is not to be made again."""
+    own = ("file", "recipe", "digest", "save_digest", "place", "image_index")
+    try:
+        yield MadeBefore(
+            file=file,
+            recipe=line["recipe"],
+            request=ImageRequest.from_dict({n: v for n, v in line.items() if n not in own}),
+            save_digest=line["save_digest"],
+            place=line["place"],
+            position=line["image_index"],
+            made_at=0.0,
+            listed=True,
+        )
+    except (KeyError, TypeError, ValueError):
+        return  # not a line of ours
+
+
+def _note_sheet(file: str, text: str, sheets: dict[str, dict[str, list[str]]]) -> None:
+    try:
+        shown = json.loads(text)
+        files = [picture for picture in shown["files"] if picture]
+        sheets.setdefault(str(shown["recipe"]), {})[file] = files
+    except (KeyError, TypeError, ValueError):
+        return  # not a sheet of ours

@@ -1,0 +1,176 @@
+"""A ledger that is damaged, gone or locked: nothing is lost and nothing is made twice."""
+
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from picowatch.commands.run import run
+from picowatch.recipe.request import ImageRequest
+from tests.house import House, wait_for
+
+RECIPES = {
+    "fixed.yaml": "prompt: a corgi\nseed: 1\ncount: 4\n",
+    "random.txt": "a star\na star\na {red|blue} circle\n",
+    "pets/sweep.yaml": "prompt: a cat\nsweep: {steps: [2, 3]}\n",
+}
+
+
+def garbled(path: Path) -> None:
+    """Pages in the middle of the file overwritten, as a broken disk leaves them."""
+    content = bytearray(path.read_bytes())
+    content[4096:] = b"\xa5" * (len(content) - 4096)
+    path.write_bytes(content)
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "no database": lambda path: path.write_bytes(b"this is no database, " * 500),
+    "cut in half": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    "garbled pages": garbled,
+    "empty": lambda path: path.write_bytes(b""),
+    "gone": lambda path: path.unlink(),
+}
+
+
+def ledger(house: House) -> Path:
+    return house.outbox / ".picowatch/ledger.sqlite"
+
+
+def as_after_a_crash(house: House) -> None:
+    """A lock that nobody released: the ledger is read whole at the next start."""
+    (house.outbox / ".picowatch/lock").write_text("99999999")
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_ledger_is_made_anew_from_the_pictures(house: House, damage: str) -> None:
+    """What is made stays made, random seeds included; the damaged file is kept."""
+    for name, text in RECIPES.items():
+        house.save(name, text)
+    assert house.once()
+    pictures = house.pictures()
+    assert len(pictures) == 4 + 3 + 2 + 1, "one is the sweep's sheet"
+    DAMAGES[damage](ledger(house))
+    as_after_a_crash(house)
+    assert house.once()
+    assert house.pictures() == pictures
+    assert sorted(line["file"] for line in house.listed()) == [
+        picture for picture in pictures if not picture.endswith("sheet.png")
+    ]
+    kept = list(ledger(house).parent.glob("ledger.sqlite.damaged-????????-??????"))
+    assert len(kept) == (damage not in ("empty", "gone"))
+    assert ("a new one is made from the pictures" in house.log()) == bool(kept)
+    assert house.once()
+    assert house.pictures() == pictures
+
+
+def test_what_waited_in_a_damaged_ledger_is_made_with_the_seeds_it_had(house: House) -> None:
+    """One picture of a recipe tells the seeds of all."""
+    house.save("a.yaml", "prompt: a corgi\ncount: 6\n")
+    stop_after(house, 2)
+    made = house.seeds()
+    assert 1 <= len(made) < 6
+    garbled(ledger(house))
+    as_after_a_crash(house)
+    assert house.once()
+    first = min(made)
+    assert sorted(house.seeds()) == list(range(first, first + 6))
+
+
+def stop_after(house: House, pictures: int) -> None:
+    """A daemon that ends in the middle of its queue."""
+    enough = threading.Event()
+
+    def hold(batch: Sequence[ImageRequest]) -> None:
+        if len(house.pictures()) >= pictures:
+            enough.wait(1)
+
+    house.engine.before_batch = hold
+    with house.running(batch_size=1):
+        wait_for(lambda: len(house.pictures()) >= pictures)
+    house.engine.before_batch = lambda batch: None
+
+
+def test_a_picture_that_the_user_deleted_is_not_made_again(house: House) -> None:
+    """The list still tells of it."""
+    house.save("a.yaml", "prompt: a corgi\nseed: 1\ncount: 3\n")
+    assert house.once()
+    (house.outbox / "a/0002-2.png").unlink()
+    ledger(house).unlink()
+    assert house.once()
+    assert house.seeds() == [1, 3]
+
+
+def test_a_new_save_after_the_damage_means_what_it_always_means(house: House) -> None:
+    """`touch` draws random seeds anew, changes are made."""
+    path = house.save("a.txt", "a star\n")
+    house.save("b.txt", "a cat --seed 5\n")
+    assert house.once()
+    ledger(house).unlink()
+    assert house.once()
+    assert len(house.pictures()) == 2
+    path.touch()
+    house.save("b.txt", "a dog --seed 5\n")
+    assert house.once()
+    assert sorted(house.prompts()) == ["a cat", "a dog", "a star", "a star"]
+
+
+def test_a_ledger_that_turns_out_damaged_in_the_middle_of_work(house: House) -> None:
+    """picowatch sets it aside, starts anew by itself and makes the rest."""
+    house.save("a.yaml", "prompt: a corgi\ncount: 4\n")
+    hurt = False
+
+    def hurt_once(batch: Sequence[ImageRequest]) -> None:
+        nonlocal hurt
+        if not hurt and len(house.pictures()) == 2:
+            hurt = True
+            DAMAGES["no database"](ledger(house))
+
+    house.engine.before_batch = hurt_once
+    settings = house.settings(batch_size=1)
+    assert run(settings, once=True, make_engine=lambda options: house.engine) == 0
+    assert hurt
+    first = min(house.seeds())
+    assert sorted(house.seeds()) == list(range(first, first + 4))
+    assert "It is kept as ledger.sqlite.damaged-" in house.log()
+
+
+def test_a_locked_ledger_is_waited_for(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another program, as a backup or a shell, may hold it; it is said once."""
+    monkeypatch.setattr("picowatch.patience.RETRY_SECONDS", 0.05)
+    house.save("a.txt", "one\n")
+    with house.running():
+        wait_for(lambda: house.prompts() == ["one"])
+        other = sqlite3.connect(ledger(house), isolation_level=None)
+        other.execute("BEGIN EXCLUSIVE")
+        house.save("b.txt", "two\n")
+        wait_for(lambda: "cannot write: database is locked; picowatch waits" in house.log())
+        wait_for(lambda: house.status()["trouble"] == "database is locked")
+        other.execute("ROLLBACK")
+        other.close()
+        wait_for(lambda: sorted(house.prompts()) == ["one", "two"])
+        wait_for(lambda: "it can be written again" in house.log())
+    assert house.log().count("is locked") == 1
+
+
+def test_a_ledger_that_is_locked_at_the_start_is_waited_for(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also while it is opened."""
+    monkeypatch.setattr("picowatch.patience.RETRY_SECONDS", 0.05)
+    house.save("a.txt", "one\n")
+    assert house.once()
+    other = sqlite3.connect(ledger(house), isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN EXCLUSIVE")
+    house.save("b.txt", "two\n")
+
+    def let_go_once_it_is_said() -> None:
+        wait_for(lambda: "picowatch waits" in house.log())
+        other.close()
+
+    holder = threading.Thread(target=let_go_once_it_is_said)
+    holder.start()
+    with house.running():
+        wait_for(lambda: sorted(house.prompts()) == ["one", "two"])
+    holder.join()
