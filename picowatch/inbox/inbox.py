@@ -10,6 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -23,7 +24,7 @@ from picowatch.inbox.files import (
     stamp_of,
 )
 from picowatch.inbox.folder import Change, InboxFolder
-from picowatch.inbox.names import is_looked_into, is_recipe_path
+from picowatch.inbox.names import PROBE_PREFIX, is_looked_into, is_recipe_path
 from picowatch.inbox.settling import HELD_OPEN_LIMIT, Settled, Settling
 from picowatch.inbox.watching import RESCAN
 from picowatch.inbox.writers import held_open_for_writing
@@ -102,6 +103,7 @@ class Inbox:
         # absence means deletion; elsewhere the inbox may just not be mounted.
         self._seen_here: set[str] = set()
         self._known_inode = known_inode
+        self.heard = ""  # the name of the last probe that was noticed
 
     @property
     def inode(self) -> int | None:
@@ -195,6 +197,8 @@ class Inbox:
     def rescan(self, now: float) -> None:
         """Compare all that is there with what is known."""
         found = self._scan()
+        if self.polling:
+            self._look_for_probes()
         self._note_found(self._different(found), now, by_event=False)
         self._note_missing(found, now)
         self._next_scan = now + self._scan_interval()
@@ -226,8 +230,17 @@ class Inbox:
         paths = [hint.removeprefix(root) for hint in hints if hint.startswith(root)]
         self._take_folder_hints({path[:-1] for path in paths if path.endswith("/")}, now)
         for path in paths:
-            if is_recipe_path(path):
+            if path.startswith(PROBE_PREFIX):
+                self.heard = path
+            elif is_recipe_path(path):
                 self._settling.note(path, self._stamp(path), now, by_event=True)
+
+    def _look_for_probes(self) -> None:
+        """Polling hears of a probe as of a recipe: by looking."""
+        with suppress(OSError):
+            for child in self._root.iterdir():
+                if child.name.startswith(PROBE_PREFIX):
+                    self.heard = child.name
 
     def _take_folder_hints(self, folders: Collection[str], now: float) -> None:
         """A folder that came may be full of recipes without an event each; one that went, too."""

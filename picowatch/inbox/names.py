@@ -4,6 +4,8 @@ import re
 
 ENDINGS = (".yaml", ".yml", ".txt")
 DEFAULTS_NAME = "_defaults.yaml"
+# Made and deleted by `status --check`: whether the daemon hears of new files.
+PROBE_PREFIX = ".picowatch-probe-"
 SKIPPED_FOLDERS = {"__macosx", "@eadir", "$recycle.bin", "lost+found", "node_modules"}
 # Syncthing's, and Dropbox's and Nextcloud's, names for the loser of two edits.
 CONFLICT_COPY = re.compile(r"\.sync-conflict-|conflicted copy", re.IGNORECASE)
