@@ -144,6 +144,10 @@ class Inbox:
             self.rescan(now)
         return self._judge(self._settling.settled(now, self._stamp), now)
 
+    def listen(self, now: float) -> None:
+        """Note what is heard without judging it, while something else takes long."""
+        self._take_hints(now)
+
     def file(self, path: str) -> Path:
         """Where a recipe lies."""
         return self._root / path
