@@ -10,6 +10,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # Imports point down: a part may import from lower lines and, where it is a folder, itself.
 LAYERS: list[set[str]] = [
+    {"below"},
     {"errors"},
     {"save", "settings", "recipe", "pictures", "patience"},
     {"metadata", "catalog"},

@@ -10,7 +10,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from picowatch.inbox.names import DEFAULTS_NAME, is_looked_into, is_recipe_name, why_skipped
+from picowatch.below import leads_out, open_below
+from picowatch.inbox.names import (
+    DEFAULTS_NAME,
+    MAX_DEPTH,
+    is_looked_into,
+    is_recipe_name,
+    why_skipped,
+)
 from picowatch.recipe import DefaultsFile
 from picowatch.save import Stamp
 
@@ -39,10 +46,9 @@ def stamp_of(root: Path, path: str) -> Stamp | None:
     try:
         status = os.lstat(target)
         if stat.S_ISLNK(status.st_mode):
-            real = Path(target).resolve()
-            if not real.is_relative_to(root):
+            if leads_out(root, path):
                 return None
-            status = real.stat()
+            status = os.stat(target)  # noqa: PTH116  (many times cheaper than a Path)
     except (OSError, ValueError):
         return None
     return _stamp(status) if stat.S_ISREG(status.st_mode) else None
@@ -65,8 +71,12 @@ def scan(root: Path, below: str, skipped: dict[str, str]) -> Iterator[FoundFile]
     for child in children:
         path = f"{below}/{child.name}" if below else child.name
         if child.is_dir(follow_symlinks=False):
-            if is_looked_into(child.name):
-                yield from scan(root, path, skipped)
+            if not is_looked_into(child.name):
+                continue
+            if path.count("/") >= MAX_DEPTH:
+                skipped[path] = f"folders are looked into {MAX_DEPTH} deep"
+                continue
+            yield from scan(root, path, skipped)
         elif is_recipe_name(child.name):
             stamp = _stamp_of_child(child, root, path)
             if stamp is not None:
@@ -91,16 +101,12 @@ def read_file(root: Path, path: str) -> tuple[bytes, Stamp]:
 
     Raises FileUnreadable, FileChanged, or FileNotFoundError.
     """
-    target = root / path
-    if target.is_symlink():
-        target = target.resolve()
-        if not target.is_relative_to(root):
-            raise FileUnreadable("it is a symbolic link that leads out of the inbox")
     try:
-        # NONBLOCK: a FIFO that takes the file's place must not stop the daemon.
-        handle = os.open(target, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        handle = open_below(root, path)
     except FileNotFoundError:
         raise
+    except NotADirectoryError as error:
+        raise FileNotFoundError(error.errno, error.strerror) from error
     except OSError as error:
         raise FileUnreadable(_why(error)) from error
     with os.fdopen(handle, "rb") as file:
@@ -119,7 +125,7 @@ def defaults_for(root: Path, path: str) -> list[DefaultsFile]:
         name = str(folder / DEFAULTS_NAME)
         try:
             content, _ = read_file(root, name)
-        except (FileNotFoundError, NotADirectoryError):
+        except FileNotFoundError:
             continue
         except FileUnreadable as error:
             raise FileUnreadable(f"{name} above it cannot be read: {error}") from error
@@ -146,6 +152,8 @@ def _read_whole(handle: int) -> tuple[bytes, Stamp]:
 def _why(error: OSError) -> str:
     if error.errno in (errno.EACCES, errno.EPERM):
         return "picowatch may not read it; allow it with `chmod a+r`"
+    if error.errno == errno.EXDEV:
+        return "a symbolic link leads from it out of the inbox"
     if error.errno == errno.ELOOP:
         return "it is a symbolic link that changed while it was opened"
     return error.strerror or str(error)

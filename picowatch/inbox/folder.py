@@ -86,11 +86,14 @@ class InboxFolder:
     def _start_watch(self) -> bool:
         try:
             self._watch.start()
-        except OSError as error:
-            log.warning("the inbox cannot be watched by events (%s); polling instead", error)
+            if self._watch.is_complete(sum(1 for _ in os.walk(self._root))):
+                return True
+        # RecursionError: os.walk, and watchdog with it, cannot follow a thousand nested folders.
+        except (OSError, RecursionError) as error:
+            why = error if isinstance(error, OSError) else "its folders are nested too deep"
+            log.warning("the inbox cannot be watched by events (%s); polling instead", why)
+            self._watch.stop()
             return False
-        if self._watch.is_complete(sum(1 for _ in os.walk(self._root))):
-            return True
         self._watch.stop()
         log.warning(
             "the system's limit of inotify watches is reached; polling instead. "

@@ -6,6 +6,8 @@ ENDINGS = (".yaml", ".yml", ".txt")
 DEFAULTS_NAME = "_defaults.yaml"
 # Made and deleted by `status --check`: whether the daemon hears of new files.
 PROBE_PREFIX = ".picowatch-probe-"
+# Deeper ones are no one's work; following them without end would end picowatch.
+MAX_DEPTH = 64
 SKIPPED_FOLDERS = {"__macosx", "@eadir", "$recycle.bin", "lost+found", "node_modules"}
 # Syncthing's, and Dropbox's and Nextcloud's, names for the loser of two edits.
 CONFLICT_COPY = re.compile(r"\.sync-conflict-|conflicted copy", re.IGNORECASE)
@@ -48,4 +50,5 @@ def _is_utf8(name: str) -> bool:
 def is_recipe_path(path: str) -> bool:
     """Whether a path below the inbox, with forward slashes, is a recipe's."""
     *folders, name = path.split("/")
-    return is_recipe_name(name) and all(is_looked_into(folder) for folder in folders)
+    is_reached = len(folders) <= MAX_DEPTH and all(is_looked_into(folder) for folder in folders)
+    return is_reached and is_recipe_name(name)

@@ -20,6 +20,7 @@ from picowatch.ledger.rows import (
     DueSheet,
     FileNames,
     QueuedImage,
+    folded,
 )
 from picowatch.recipe.request import ImageRequest
 from picowatch.save import KnownRecipe, Save, Stamp
@@ -176,18 +177,14 @@ class Ledger:
     ) -> str:
         """The next free file of a recipe's folder; its number is never given again."""
         folder = names.folder(recipe)
-        row = sql.execute(
-            "SELECT last FROM numbers WHERE folder = ?", (folder.casefold(),)
-        ).fetchone()
+        key = folded(folder)
+        row = sql.execute("SELECT last FROM numbers WHERE folder = ?", (key,)).fetchone()
         number = row["last"] if row else names.highest_number(folder)
         file = None
         while file is None:
             number += 1
             file = file_for(number)
-        sql.execute(
-            "INSERT OR REPLACE INTO numbers (folder, last) VALUES (?, ?)",
-            (folder.casefold(), number),
-        )
+        sql.execute("INSERT OR REPLACE INTO numbers (folder, last) VALUES (?, ?)", (key, number))
         return file
 
     def finish(self, image: int) -> bool:

@@ -1,6 +1,7 @@
 """Values that go into the ledger and come out of it."""
 
 import json
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from sqlite3 import Row
@@ -112,3 +113,9 @@ class FileNames(Protocol):
     def sheet(self, recipe: str, number: int) -> str | None:
         """A contact sheet's path below the outbox, or None if something lies there."""
         ...
+
+
+def folded(folder: str) -> str:
+    """The folder as file systems compare it that are blind to case and to accents' forms."""
+    decomposed = unicodedata.normalize("NFD", folder)
+    return unicodedata.normalize("NFD", decomposed.casefold())

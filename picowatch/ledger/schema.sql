@@ -66,7 +66,7 @@ CREATE INDEX asks_image ON asks (image);
 CREATE INDEX sheets_due ON entries (recipe) WHERE sheet IS NOT NULL AND sheet_made = 0;
 
 CREATE TABLE numbers (              -- the last picture number given in each folder
-    folder TEXT PRIMARY KEY,        -- case-folded, below the outbox
+    folder TEXT PRIMARY KEY,        -- without case and accents' forms, below the outbox
     last   INTEGER NOT NULL
 ) STRICT;
 

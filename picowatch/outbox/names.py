@@ -6,7 +6,10 @@ picowatch's own.
 """
 
 import hashlib
+import os
 import re
+from collections.abc import Sequence
+from functools import cached_property
 from os.path import lexists
 from pathlib import Path, PurePosixPath
 
@@ -22,7 +25,14 @@ NUMBER = re.compile(r"^(\d+)")
 # Most file systems take 255 bytes a name; the temporary of an atomic write is shorter.
 MAX_NAME_BYTES = 255
 # What some file system or shell takes for more than a character of a name.
-UNSAFE = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]+')
+UNSAFE = re.compile(r'[/\\:*?"<>|]+')
+# What moves a cursor or turns text around where names are listed.
+UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]+")
+# Windows takes these for devices, whatever stands behind a dot
+# (https://learn.microsoft.com/windows/win32/fileio/naming-a-file).
+DEVICES = {"con", "prn", "aux", "nul", "conin$", "conout$", "clock$"} | {
+    port + number for port in ("com", "lpt") for number in "0123456789¹²³"
+}
 
 
 class OutboxNames:
@@ -32,36 +42,79 @@ class OutboxNames:
         """`template` is the setting `file_name`."""
         self._outbox = outbox
         self._template = template
+        # Of the longest path, what is left for folders when the file in them has its longest name.
+        longest = os.pathconf(outbox, "PC_PATH_MAX") - 1
+        self._max_folder_bytes = longest - len(os.fsencode(outbox.resolve())) - MAX_NAME_BYTES - 2
 
     def folder(self, recipe: str) -> str:
         """The folder of a recipe's pictures: its path without ending.
 
-        A first part that is one of picowatch's own names (compared case-folded), and a part at
-        which a file lies already, gets `_` behind it.
+        A first part that is one of picowatch's own names (compared case-folded), a part at
+        which a file lies already, and a part that Windows cannot open, gets `_` behind it.
         """
-        parts = list(PurePosixPath(recipe).with_suffix("").parts)
-        parts = [_fitting(part) for part in parts]
-        for depth in range(len(parts)):
-            while self._is_taken(parts[: depth + 1]):
-                parts[depth] += "_"
-        return "/".join(parts)
+        path = PurePosixPath(recipe)
+        return "/".join(self._placed([*path.parent.parts, path.stem]))
 
-    def _is_taken(self, parts: list[str]) -> bool:
+    def _placed(self, parts: Sequence[str]) -> list[str]:
+        placed: list[str] = []
+        for part in map(_portable, parts):
+            marks = ""
+            while self._is_taken([*placed, name := _fitting(part, len(marks)) + marks]):
+                marks += "_"
+            placed.append(name)
+        if len(os.fsencode("/".join(placed))) <= self._max_folder_bytes:
+            return placed
+        return [_tagged(placed[-1], "/".join(parts))]
+
+    def _is_taken(self, parts: Sequence[str]) -> bool:
         name = parts[-1].casefold()
         if len(parts) == 1 and (name in OWN_NAMES or name.startswith("picowatch.log.")):
             return True
         return (
             name.endswith((ERROR_ENDING, WARNING_ENDING))
-            or (self._outbox / "/".join(parts)).is_file()
+            or os.path.isfile(self._outbox / "/".join(parts))  # noqa: PTH113  (never raises)
         )
 
     def error_file(self, recipe: str) -> str:
         """The place of a recipe's error file."""
-        return _beside(recipe, ERROR_ENDING)
+        return self._beside(recipe, ERROR_ENDING)
 
     def warning_file(self, recipe: str) -> str:
         """The place of the file that says what of a recipe could not be honoured."""
-        return _beside(recipe, WARNING_ENDING)
+        return self._beside(recipe, WARNING_ENDING)
+
+    def _beside(self, recipe: str, ending: str) -> str:
+        """The recipe's path with an ending; with a hash too if that could be another recipe's."""
+        *folders, name = PurePosixPath(recipe).parts
+        placed = self._placed(folders)
+        own = "/".join([*placed, _tagged(name, recipe, len(ending)) + ending])
+        if [*placed, _portable(name)] != [*folders, name]:
+            return own
+        plain = "/".join([*placed, _fitting(name, len(ending)) + ending])
+        if self._is_blind_to_case and (
+            lexists(self._outbox / own) or self._is_spelled_otherwise(plain)
+        ):
+            return own
+        return plain
+
+    @cached_property
+    def _is_blind_to_case(self) -> bool:
+        """Whether the outbox's file system (macOS, SMB) takes Corgi and corgi for one name."""
+        try:
+            return os.path.samefile(self._outbox / ".picowatch", self._outbox / ".PICOWATCH")
+        except OSError:
+            return False
+
+    def _is_spelled_otherwise(self, path: str) -> bool:
+        """Whether something lies there under a name that only differs in case or accents' form."""
+        folder = self._outbox
+        for part in PurePosixPath(path).parts:
+            if not lexists(folder / part):
+                return False
+            if part not in os.listdir(folder):
+                return True
+            folder /= part
+        return False
 
     def highest_number(self, folder: str) -> int:
         """The highest number in front of a picture's name there, 0 if there is none."""
@@ -76,16 +129,17 @@ class OutboxNames:
         """A picture's path, or None if anything lies there already."""
         fields = {
             "number": number,
-            "recipe": _plain(PurePosixPath(recipe).stem),
-            "checkpoint": _plain(request.checkpoint),
-            "sampler": _plain(request.sampler),
+            "recipe": PurePosixPath(recipe).stem,
+            "checkpoint": request.checkpoint,
+            "sampler": request.sampler,
             "seed": request.seed,
             "steps": request.steps,
             "cfg_scale": request.cfg_scale,
             "width": request.width,
             "height": request.height,
         }
-        name = _fitting(_plain(self._template.format_map(fields)), room=len(".png")) + ".png"
+        name = _portable(UNSAFE.sub("-", self._template.format_map(fields)))
+        name = _fitting(name, room=len(".png")) + ".png"
         return self._free(f"{self.folder(recipe)}/{name}")
 
     def sheet(self, recipe: str, number: int) -> str | None:
@@ -96,20 +150,24 @@ class OutboxNames:
         return None if lexists(self._outbox / path) else path
 
 
-def _beside(recipe: str, ending: str) -> str:
-    path = PurePosixPath(recipe)
-    return str(path.with_name(_fitting(path.name, room=len(ending)) + ending))
-
-
-def _plain(text: str) -> str:
-    return UNSAFE.sub("-", text)
+def _portable(name: str) -> str:
+    """The name as every system can open it and every terminal can list it."""
+    name = UNSEEN.sub("-", name)
+    device, dot, rest = name.partition(".")
+    if device.rstrip(" ").casefold() in DEVICES:
+        name = f"{device}_{dot}{rest}"
+    return f"{name}_" if name.endswith((".", " ")) else name
 
 
 def _fitting(name: str, room: int = 0) -> str:
     """The name, shortened to what a file system takes, with a hash so that it stays its own."""
-    encoded = name.encode("utf-8", "surrogateescape")
-    if len(encoded) + room <= MAX_NAME_BYTES:
+    if len(os.fsencode(name)) + room <= MAX_NAME_BYTES:
         return name
-    digest = hashlib.sha256(encoded).hexdigest()[:8]
-    kept = encoded[: MAX_NAME_BYTES - room - 9].decode("utf-8", "ignore")
+    return _tagged(name, name, room)
+
+
+def _tagged(name: str, whole: str, room: int = 0) -> str:
+    """The name with a hash of `whole` behind it, shortened to what a file system takes."""
+    digest = hashlib.sha256(os.fsencode(whole)).hexdigest()[:8]
+    kept = os.fsencode(_portable(name))[: MAX_NAME_BYTES - room - 9].decode("utf-8", "ignore")
     return f"{kept}-{digest}"

@@ -4,17 +4,22 @@ A copy is kept under its sha256 when the save is accepted, so that editing, movi
 the picture afterwards changes nothing of what was asked.
 """
 
+import errno
 import hashlib
 import os
-import stat
 from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 
+from picowatch.below import open_below
 from picowatch.errors import PictureUnreadable
 from picowatch.outbox.atomic import remove_leftovers, write_atomically
 from picowatch.pictures import MAX_BYTES, check_picture
 
 FOLDER = "start-images"
+# What means that a picture of this name does not lie there, or that it is none to be opened.
+NOT_THERE = {
+    errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EXDEV, errno.EINVAL,
+}  # fmt: skip
 
 
 class StartImages:
@@ -39,21 +44,27 @@ class StartImages:
 
     def read(self, recipe: str, path: str) -> bytes:
         """The bytes of a picture that `recipe` calls `path`; raises PictureUnreadable."""
-        for candidate in self._candidates(recipe, path):
-            real = candidate.resolve()
-            if real.is_file() and any(real.is_relative_to(root) for root in self._roots):
-                return _read(real)
+        for root, place in self._candidates(recipe, path):
+            try:
+                handle = open_below(root, place)
+            except OSError as error:
+                if error.errno in NOT_THERE:
+                    continue
+                raise PictureUnreadable(f"'{path}' cannot be read: {error.strerror}.") from error
+            return _read(handle, path)
         raise PictureUnreadable(
             f"There is no picture '{path}'.",
             "Give its path beside the recipe, or below inbox/ or outbox/.",
         )
 
-    def _candidates(self, recipe: str, path: str) -> list[Path]:
+    def _candidates(self, recipe: str, path: str) -> list[tuple[Path, str]]:
+        """Where the picture may lie: folder and path below it, in the order of looking."""
         inbox, outbox = self._roots
-        places = [inbox / PurePosixPath(recipe).parent / path, inbox / path, outbox / path]
+        beside = str(PurePosixPath(recipe).parent / path)
+        places = [(inbox, beside), (inbox, path), (outbox, path)]
         for name, root in (("inbox", inbox), ("outbox", outbox)):
             if path.startswith(f"{name}/"):
-                places.append(root / path.removeprefix(f"{name}/"))
+                places.append((root, path.removeprefix(f"{name}/")))
         return places
 
     def forget_all_but(self, digests: Collection[str]) -> None:
@@ -66,13 +77,9 @@ class StartImages:
                 copy.unlink(missing_ok=True)
 
 
-def _read(path: Path) -> bytes:
-    """Bytes of a regular file that is not swapped for a link while it is opened."""
+def _read(handle: int, path: str) -> bytes:
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
         with os.fdopen(handle, "rb") as file:
-            if not stat.S_ISREG(os.fstat(handle).st_mode):
-                raise PictureUnreadable(f"'{path.name}' is not a regular file.")
             return file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise PictureUnreadable(f"'{path.name}' cannot be read: {error.strerror}.") from error
+        raise PictureUnreadable(f"'{path}' cannot be read: {error.strerror}.") from error

@@ -265,10 +265,10 @@ def test_a_file_without_permission_is_answered(
     path = house.save("a.txt", "a corgi\n")
     really_open = os.open
 
-    def refuse(target: Path, *arguments: int) -> int:
-        if Path(target) == path:
+    def refuse(target: Path, flags: int, **options: int) -> int:
+        if Path(target).name == path.name:
             raise PermissionError(errno.EACCES, "Permission denied")
-        return really_open(target, *arguments)
+        return really_open(target, flags, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "open", refuse)

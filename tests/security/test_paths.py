@@ -1,0 +1,281 @@
+"""No path that a recipe names, and no recipe's own, leads out of its folder."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from picowatch.below import open_below
+from tests.catalog.files import kohya_lora_shapes, sd15_shapes, write_model
+from tests.house import House, wait_for
+from tests.security.attacks import (
+    SECRET,
+    before_opening,
+    leaked,
+    plain_picture,
+    secret_picture,
+    secret_recipe,
+    swap,
+)
+
+FIELDS = {
+    "image": "prompt: a corgi\nseed: 1\nimage: {}\n",
+    "mask": "prompt: a corgi\nseed: 1\nimage: mine.png\nmask: {}\n",
+    "from": "from: {}\nseed: 1\n",
+}
+
+
+def write(house: House, field: str, path: str) -> None:
+    house.save("a.yaml", FIELDS[field].format(f"'{path}'"))
+
+
+@pytest.mark.parametrize("field", FIELDS)
+@pytest.mark.parametrize(
+    "written",
+    [
+        "../secret.png",
+        "pets/../../secret.png",
+        "./../secret.png",
+        "{}/secret.png",
+        "//{}/secret.png",
+        "~/secret.png",
+        "inbox/../secret.png",
+        "INBOX/../secret.png",
+        "outbox/../secret.png",
+        "..\\secret.png",
+        "file://{}/secret.png",
+        "link.png",
+        "chain.png",
+        "folder/secret.png",
+        "outbox/link.png",
+        "%2e%2e/secret.png",
+        "．．/secret.png",
+        "‥/secret.png",
+        "..／secret.png",
+        ". ./secret.png",
+        ".. /secret.png",
+        "/proc/self/cwd/secret.png",
+    ],
+)
+def test_no_way_of_writing_a_picture_leads_out(house: House, field: str, written: str) -> None:
+    """By dots, absolute paths, links, links to links, linked folders and look-alikes."""
+    secret = secret_picture(house.folder / "secret.png")
+    plain_picture(house.inbox / "mine.png")
+    house.outbox.mkdir()
+    (house.inbox / "link.png").symlink_to(secret)
+    (house.inbox / "chain.png").symlink_to("link.png")
+    (house.inbox / "folder").symlink_to(house.folder)
+    (house.outbox / "link.png").symlink_to("../secret.png")
+    write(house, field, written.format(house.folder))
+    assert not house.once()
+    assert "a.yaml, line" in (house.error("a.yaml") or "")
+    assert leaked(house, secret) == []
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_a_link_to_a_picture_inside_is_followed(house: House, field: str) -> None:
+    """Also through a linked folder, and from the inbox to a folder of the inbox."""
+    plain_picture(house.inbox / "mine.png")
+    plain_picture(house.inbox / "photos/blue.png")
+    (house.inbox / "link").symlink_to("photos")
+    (house.inbox / "photos/other.png").symlink_to("../link/blue.png")
+    write(house, field, "link/other.png")
+    assert house.once()
+    assert len(house.pictures()) == 1
+
+
+@pytest.mark.parametrize("what", ["album", "album/inner", "album/inner/p.png"])
+@pytest.mark.parametrize("opening", [0, 1, 2, 3])
+@pytest.mark.parametrize("field", FIELDS)
+def test_a_link_swapped_in_before_a_picture_is_opened_leads_nowhere(
+    house: House, monkeypatch: pytest.MonkeyPatch, field: str, opening: int, what: str
+) -> None:
+    """Whichever part of the path is swapped, between any two steps of opening it."""
+    plain_picture(house.inbox / "mine.png")
+    plain_picture(house.inbox / "album/inner/p.png")
+    secret = secret_picture(house.folder / "out/inner/p.png")
+    elsewhere = {"album": "out", "album/inner": "out/inner", "album/inner/p.png": "out/inner/p.png"}
+    write(house, field, "album/inner/p.png")
+    struck = before_opening(
+        monkeypatch,
+        house.inbox / "album",
+        opening,
+        lambda: swap(house.inbox / what, house.folder / elsewhere[what]),
+    )
+    house.once()
+    assert struck or opening == 3
+    assert leaked(house, secret) == []
+
+
+@pytest.mark.parametrize("what", ["pets", "pets/a.txt"])
+@pytest.mark.parametrize("opening", [0, 1, 2])
+def test_a_link_swapped_in_before_a_recipe_is_opened_leads_nowhere(
+    house: House, monkeypatch: pytest.MonkeyPatch, opening: int, what: str
+) -> None:
+    """The error file would show lines of whatever text the link leads to."""
+    house.save("pets/a.txt", "a corgi\n")
+    secret = secret_recipe(house.folder / "out/a.txt")
+    elsewhere = {"pets": "out", "pets/a.txt": "out/a.txt"}[what]
+    struck = before_opening(
+        monkeypatch,
+        house.inbox / "pets",
+        opening,
+        lambda: swap(house.inbox / what, house.folder / elsewhere),
+    )
+    house.once()
+    assert struck
+    assert leaked(house, secret) == []
+
+
+@pytest.mark.parametrize("opening", [0, 1, 2])
+def test_a_link_swapped_in_before_defaults_are_opened_leads_nowhere(
+    house: House, monkeypatch: pytest.MonkeyPatch, opening: int
+) -> None:
+    """They are read beside the recipe, so its folder is in their way too."""
+    house.save("pets/_defaults.yaml", "steps: 5\n")
+    secret = secret_recipe(house.folder / "out/_defaults.yaml")
+    secret.write_text(f"negative_prompt: {SECRET}\n")
+    secret_recipe(house.folder / "out/a.txt")
+    house.save("pets/a.txt", "a corgi\n")
+    struck = before_opening(
+        monkeypatch,
+        house.inbox / "pets",
+        opening,
+        lambda: swap(house.inbox / "pets/_defaults.yaml", secret),
+    )
+    house.once()
+    assert struck
+    assert leaked(house, secret) == []
+
+
+def test_a_recipe_in_a_linked_folder_is_not_looked_for(house: House) -> None:
+    """Folders are entered, links to folders are not: not even those inside."""
+    secret = secret_recipe(house.folder / "out/a.txt")
+    (house.inbox / "link").symlink_to(house.folder / "out")
+    with house.running(watch="polling"):
+        house.save("b.txt", "a corgi\n")
+        (house.inbox / "later").symlink_to(house.folder / "out")
+        wait_for(lambda: len(house.pictures()) == 1)
+    assert house.prompts() == ["a corgi"]
+    assert leaked(house, secret) == []
+
+
+def test_links_in_a_circle_are_no_pictures_and_no_recipes(house: House) -> None:
+    """They end nowhere; the others are made."""
+    (house.inbox / "loop.png").symlink_to("loop.png")
+    (house.inbox / "loop.yaml").symlink_to("loop.yaml")
+    (house.inbox / "loop").symlink_to("../inbox/loop")
+    house.save("a.yaml", "prompt: a corgi\nimage: loop.png\n")
+    house.save("b.yaml", "prompt: a corgi\nimage: loop/x.png\n")
+    house.save("c.txt", "a star\n")
+    assert not house.once()
+    for recipe in ("a.yaml", "b.yaml"):
+        assert "There is no picture" in (house.error(recipe) or "")
+    assert house.prompts() == ["a star"]
+
+
+@pytest.mark.parametrize("field", FIELDS)
+@pytest.mark.parametrize(
+    "target", ["fifo", "folder", "/dev/zero", "/dev/stdin", "/proc/self/environ", "/etc/passwd"]
+)
+def test_what_is_no_regular_file_is_no_picture(house: House, field: str, target: str) -> None:
+    """A FIFO would hold the daemon for ever, /dev/zero fill its memory."""
+    plain_picture(house.inbox / "mine.png")
+    if target == "fifo":
+        os.mkfifo(house.inbox / "p.png")
+    elif target == "folder":
+        (house.inbox / "p.png").mkdir()
+    else:
+        (house.inbox / "p.png").symlink_to(target)
+    write(house, field, "p.png")
+    assert not house.once()
+    assert "There is no picture 'p.png'" in (house.error("a.yaml") or "")
+
+
+@pytest.mark.parametrize("target", ["/dev/zero", "/proc/self/environ", "/etc/passwd"])
+def test_a_recipe_that_is_a_link_out_is_never_opened(house: House, target: str) -> None:
+    """By no name."""
+    (house.inbox / "a.txt").symlink_to(target)
+    (house.inbox / "_defaults.yaml").symlink_to(target)
+    house.save("b.txt", "a corgi\n")
+    assert not house.once()
+    assert house.made() == []
+    assert "leads from it out of the inbox" in (house.error("b.txt") or "")
+    assert house.error("a.txt") is None
+
+
+MODEL_NAMES = [
+    "../evil",
+    "../evil.safetensors",
+    "../../evil",
+    "models/../evil",
+    "models/checkpoints/../../../evil",
+    "{}/evil",
+    "{}/evil.safetensors",
+    "~/evil",
+    "．．/evil",
+    "..\\evil",
+    "*",
+    "",
+]
+
+
+@pytest.mark.parametrize("written", MODEL_NAMES)
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        "prompt: a corgi\ncheckpoint: '{}'\n",
+        "prompt: a corgi\nvae: '{}'\n",
+        "prompt: a corgi\nloras: {{'{}': 1}}\n",
+        "prompt: 'a corgi <lora:{}:1>'\n",
+        "prompt: 'a corgi __{}__'\n",
+        "prompt: 'a {}'\n",
+    ],
+)
+def test_no_name_of_a_model_or_wildcard_leads_out(house: House, recipe: str, written: str) -> None:
+    """Names are compared with what lies in models/; none is ever made a path."""
+    for folder in ("", "models"):
+        (house.folder / folder).mkdir(exist_ok=True)
+        write_model(house.folder / folder / "evil.safetensors", sd15_shapes())
+        (house.folder / folder / "evil.txt").write_text(f"{SECRET}\n")
+    for kind in ("checkpoints", "vae", "loras", "embeddings", "wildcards"):
+        (house.models / kind).mkdir()
+    write_model(house.models / "loras/one.safetensors", kohya_lora_shapes())
+    (house.models / "wildcards/one.txt").write_text("one\n")
+    house.save("a.yaml", recipe.format(written.format(house.folder)))
+    house.once()
+    assert all(SECRET not in prompt for prompt in house.made())
+    for batch in house.engine.batches:
+        for request in batch:
+            assert request.checkpoint == "demo"
+            assert request.vae == "baked"
+            assert {lora.name for lora in request.loras} <= {"one"}
+
+
+def test_a_model_is_not_found_by_the_path_it_really_has(house: House) -> None:
+    """A link in models/ is the owner's, and is followed; its target's own path is no name."""
+    (house.models / "loras").mkdir(parents=True)
+    elsewhere = house.folder / "disk"
+    elsewhere.mkdir()
+    for name in ("linked", "other"):
+        write_model(elsewhere / f"{name}.safetensors", kohya_lora_shapes())
+    (house.models / "loras/mine.safetensors").symlink_to(elsewhere / "linked.safetensors")
+    house.save("a.yaml", "prompt: a corgi\nseed: 1\nloras: {mine: 1}\n")
+    assert house.once()
+    for name in ("linked", "other", f"{elsewhere}/other", "../../disk/other"):
+        house.save("a.yaml", f"prompt: a corgi\nseed: 1\nloras: {{'{name}': 1}}\n")
+        assert not house.once()
+
+
+def test_a_handle_is_of_a_regular_file_below(tmp_path: Path) -> None:
+    """The one function through which all of them are opened; no handle is left open."""
+    root = tmp_path / "root"
+    (root / "a").mkdir(parents=True)
+    (root / "a/file").write_text("here")
+    before = len(list(Path("/dev/fd").iterdir()))
+    with os.fdopen(open_below(root, "a/../a/file")) as file:
+        assert file.read() == "here"
+    for path in (".", "a", "..", "../root/a", "a/missing", "a/file/x", "a" * 300, "/etc/passwd"):
+        with pytest.raises(OSError, match=r".+"):
+            open_below(root, path)
+    assert len(list(Path("/dev/fd").iterdir())) == before
