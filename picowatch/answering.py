@@ -20,6 +20,7 @@ from picowatch.ledger.rows import Acceptance, AskedEntry, QueuedImage
 from picowatch.outbox.outbox import Outbox
 from picowatch.outbox.png import texts_of
 from picowatch.outbox.start_images import StartImages
+from picowatch.outbox.status import images
 from picowatch.recipe import HashOf, Recipe, RecipeInvalid, error_text, one_line, read_recipes
 from picowatch.recipe.known import Known
 from picowatch.save import Save, Stamp
@@ -63,6 +64,7 @@ class Answers:
         self._stop = stop
         self._now = now
         self._hashes: dict[tuple[Kind, str], str] = {}
+        self.meanwhile: Callable[[], None] = lambda: None  # called while an answer takes long
         self.rejected = 0
         self.errors: deque[str] = deque(maxlen=ERRORS_KEPT)
 
@@ -189,6 +191,7 @@ class Answers:
         reader.start()
         while reader.is_alive():
             reader.join(timeout=0.1)
+            self.meanwhile()
             if self._stop.is_set():
                 raise Stopping
         if failed:
@@ -272,11 +275,6 @@ def _entry(recipe: Recipe, hash_of: HashOf) -> AskedEntry:
         requests=partial(recipe.image_requests, hash_of),
         sheet=sheet_of(recipe),
     )
-
-
-def images(count: int) -> str:
-    """A number of images, in words."""
-    return f"{count} image{'' if count == 1 else 's'}"
 
 
 def _failure_text(recipe: str, failures: Sequence[tuple[QueuedImage, str]]) -> str:

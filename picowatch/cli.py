@@ -79,6 +79,11 @@ def _parser() -> argparse.ArgumentParser:
     models.add_argument("--json", action="store_true", help="as JSON")
     status = add("status", _status, "Say what runs and what waits.")
     status.add_argument("--json", action="store_true", help="as JSON")
+    status.add_argument(
+        "--check", action="store_true", help="for health checks: prove that it runs and hears"
+    )
+    retry = add("retry", _retry, "Try failed images again, of one recipe or of all.")
+    retry.add_argument("recipe", nargs="?", type=Path, metavar="RECIPE")
     init = add("init", _init, "Make the folders, a commented picowatch.yaml and example recipes.")
     init.add_argument("folder", nargs="?", type=Path, default=Path(), metavar="DIR")
     return parser
@@ -116,9 +121,17 @@ def _models(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
-    from picowatch.commands.status import status
+    from picowatch.commands.status import check, status
 
+    if options.check:
+        return check(_settings(options))
     return status(_settings(options).outbox, as_json=options.json)
+
+
+def _retry(options: argparse.Namespace) -> int:
+    from picowatch.commands.steer import steer
+
+    return steer(_settings(options), "retry", options.recipe)
 
 
 def _init(options: argparse.Namespace) -> int:

@@ -16,11 +16,14 @@ from picowatch.errors import LedgerCorrupt
 from picowatch.inbox.inbox import Evidence, Inbox
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import Counts
+from picowatch.outbox.commands import Commands
 from picowatch.outbox.outbox import Outbox
 from picowatch.outbox.status import Status, duration
 from picowatch.patience import PASSING, Ended, Patience
 from picowatch.publishing import Publisher
+from picowatch.service import notify
 from picowatch.settings import Settings
+from picowatch.steering import Steering
 from picowatch.worker import Worker
 
 log = logging.getLogger("picowatch")
@@ -49,6 +52,7 @@ class Daemon:
         console: Console,
         finished: deque[str],
         patience: Patience,
+        commands: Commands,
         *,
         after_crash: bool,
         stop: threading.Event,
@@ -71,6 +75,9 @@ class Daemon:
         self._console = console
         self._finished = finished
         self._patience = patience
+        self._commands = commands
+        answers.meanwhile = self._meanwhile
+        self._steering = Steering(ledger, outbox, look=worker.look)
         self._after_crash = after_crash
         self._stop = stop
         self._wake = wake
@@ -82,6 +89,7 @@ class Daemon:
         self._retry_at = 0.0
         self._status_at = float("-inf")
         self._last_line = ""
+        self._last_heard: tuple[str, ...] = ()
         self._counts = Counts()
         self._clock_ahead = now() - steady()
         self.broken = ""  # why it could not go on
@@ -96,6 +104,7 @@ class Daemon:
             self._patience.until_done("daemon", self._recover)
             self._inbox.start(self._steady())
             self._worker.start()
+            notify("READY=1")
             while not self._stop.is_set() and not self._is_broken():
                 self._tick()
                 if once and self._is_all_done():
@@ -131,6 +140,7 @@ class Daemon:
         try:
             if self._unanswered:
                 self._answer()
+            self._commands.work_off(self._steering.do)
             while self._to_tell:
                 self._to_tell[0]()
                 self._to_tell.popleft()
@@ -201,6 +211,7 @@ class Daemon:
                 self._publisher.enlist(image)
 
     def _shut_down(self) -> None:
+        notify("STOPPING=1")
         self._stop.set()  # whoever waits for the disk waits no more
         self._worker.stop()
         self._is_broken()
@@ -215,14 +226,22 @@ class Daemon:
 
     # -- telling
 
+    def _meanwhile(self) -> None:
+        """A long answer must not look like a hang: health checks and watchdogs go on."""
+        self._inbox.listen(self._steady())
+        self._tell()
+
     def _tell(self) -> None:
         """Show the state of things; files are written rarely, and not while nothing changes."""
         status = self._status()
         self._console.show(status)
         since = self._steady() - self._status_at
         changed = status.line() != self._last_line
-        if since >= HEARTBEAT_SECONDS or (changed and since >= STATUS_SECONDS):
+        probed = status.heard != self._last_heard
+        if since >= HEARTBEAT_SECONDS or (changed and since >= STATUS_SECONDS) or probed:
             self._status_at, self._last_line = self._steady(), status.line()
+            self._last_heard = status.heard
+            notify("WATCHDOG=1", f"STATUS={status.line()}")
             try:
                 self._outbox.status.write(status)
             except OSError as error:
@@ -245,6 +264,7 @@ class Daemon:
             inbox=str(self._settings.inbox),
             watch="polling" if self._inbox.polling else "events",
             trouble=self._patience.trouble,
+            heard=tuple(self._inbox.heard),
         )
         return self._with_progress(common)
 

@@ -12,11 +12,11 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 LAYERS: list[set[str]] = [
     {"below"},
     {"errors"},
-    {"save", "settings", "recipe", "pictures", "patience"},
+    {"save", "settings", "recipe", "pictures", "patience", "service"},
     {"metadata", "catalog"},
     {"inbox", "ledger", "outbox", "engine"},
     {"publishing", "console", "sheets", "restoring"},
-    {"answering", "worker"},
+    {"answering", "worker", "steering"},
     {"daemon"},
     {"commands"},
     {"cli"},

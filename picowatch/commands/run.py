@@ -22,6 +22,7 @@ from picowatch.engine.protocol import Engine
 from picowatch.errors import SettingsInvalid
 from picowatch.inbox.inbox import Inbox
 from picowatch.ledger.ledger import Ledger
+from picowatch.outbox.commands import Commands
 from picowatch.outbox.lock import OutboxLock
 from picowatch.outbox.log import close_log, open_log
 from picowatch.outbox.outbox import Outbox
@@ -157,6 +158,7 @@ def build_daemon(
         console,
         finished,
         patience,
+        Commands(settings.outbox),
         after_crash=lock.after_crash,
         stop=stop,
         wake=wake,

@@ -9,6 +9,7 @@ import os
 import threading
 import time
 from collections import deque
+from collections import deque
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ from picowatch.save import KnownRecipe, Stamp
 
 log = logging.getLogger("picowatch")
 
+PROBES_KEPT = 8
 POLLING_SECONDS = 1.0
 # Polling rests this many times as long as a scan takes, so that slow shares are not worn out.
 POLLING_REST = 10
@@ -103,7 +105,7 @@ class Inbox:
         # absence means deletion; elsewhere the inbox may just not be mounted.
         self._seen_here: set[str] = set()
         self._known_inode = known_inode
-        self.heard = ""  # the name of the last probe that was noticed
+        self.heard: deque[str] = deque(maxlen=PROBES_KEPT)  # names of probes that were noticed
 
     @property
     def inode(self) -> int | None:
@@ -235,7 +237,7 @@ class Inbox:
         self._take_folder_hints({path[:-1] for path in paths if path.endswith("/")}, now)
         for path in paths:
             if path.startswith(PROBE_PREFIX):
-                self.heard = path
+                self._hear(path)
             elif is_recipe_path(path):
                 self._settling.note(path, self._stamp(path), now, by_event=True)
 
@@ -244,7 +246,11 @@ class Inbox:
         with suppress(OSError):
             for child in self._root.iterdir():
                 if child.name.startswith(PROBE_PREFIX):
-                    self.heard = child.name
+                    self._hear(child.name)
+
+    def _hear(self, probe: str) -> None:
+        if probe not in self.heard:
+            self.heard.append(probe)
 
     def _take_folder_hints(self, folders: Collection[str], now: float) -> None:
         """A folder that came may be full of recipes without an event each; one that went, too."""

@@ -6,6 +6,7 @@ the second time. `accept.py` holds what a save means.
 
 import json
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -26,6 +27,7 @@ from picowatch.recipe.request import ImageRequest
 from picowatch.save import KnownRecipe, Save, Stamp
 
 IN_ORDER = "priority DESC, images.save, place, position"
+FAILED = """state = 'failed' AND EXISTS (SELECT 1 FROM asks WHERE asks.image = images.id)"""
 SELECT_IMAGE = """SELECT images.*, saves.digest AS save_digest
                   FROM images JOIN saves ON saves.id = images.save"""
 
@@ -207,6 +209,31 @@ class Ledger:
         """Back into the queue; the death of the daemon is counted."""
         return self._move(image, "queued", "deaths = deaths + 1")
 
+    def retry(self, recipe: str | None) -> dict[str, int]:
+        """Queue failed images that are still asked for again, of a recipe or of all.
+
+        Gives how many of which recipe.
+        """
+        with self.transaction() as sql:
+            rows = sql.execute(
+                f"""UPDATE images SET state = 'queued', file = NULL, attempts = 0, deaths = 0,
+                    reason = NULL WHERE {FAILED} AND recipe = coalesce(?, recipe)
+                    RETURNING id, recipe""",
+                (recipe,),
+            ).fetchall()
+            sql.executemany(
+                """UPDATE entries SET sheet_file = NULL, sheet_made = 0 WHERE sheet IS NOT NULL
+                   AND id IN (SELECT entry FROM asks WHERE image = ?)""",
+                [(row["id"],) for row in rows],
+            )
+            return dict(Counter(row["recipe"] for row in rows))
+
+    def recipes_with_failures(self) -> list[str]:
+        """Recipes whose last good save asks for images that failed."""
+        with self.transaction() as sql:
+            rows = sql.execute(f"SELECT DISTINCT recipe FROM images WHERE {FAILED}")
+            return [row["recipe"] for row in rows]
+
     def _move(self, image: int, state: str, change: str, reason: str = "") -> bool:
         """Change a running image's state, and what else the SQL in `change` says."""
         with self.transaction() as sql:
@@ -317,9 +344,7 @@ class Ledger:
         """The failed images that the recipe's last good save asks for, with their reasons."""
         with self.transaction() as sql:
             rows = sql.execute(
-                f"""{SELECT_IMAGE} WHERE images.recipe = ? AND state = 'failed'
-                    AND EXISTS (SELECT 1 FROM asks WHERE asks.image = images.id)
-                    ORDER BY place, position""",
+                f"{SELECT_IMAGE} WHERE images.recipe = ? AND {FAILED} ORDER BY place, position",
                 (recipe,),
             )
             return [(QueuedImage.of(row), row["reason"]) for row in rows]

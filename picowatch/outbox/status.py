@@ -28,12 +28,14 @@ class Status:
     inbox: str = ""
     watch: str = ""
     trouble: str = ""
+    heard: tuple[str, ...] = ()
     pid: int = field(default_factory=os.getpid)
     host: str = field(default_factory=socket.gethostname)
 
     def line(self) -> str:
         """One line for people: `corgi.yaml: 3 of 20, 40 s left; 112 images wait`."""
-        waiting = _images(self.images["queued"])
+        queued = self.images["queued"]
+        waiting = f"{images(queued)} wait{'s' if queued == 1 else ''}"
         if self.trouble:
             return f"waiting: {self.trouble}; {waiting}"
         if not self.recipe:
@@ -42,8 +44,9 @@ class Status:
         return f"{self.recipe}: {self.image} of {self.of}{left}; {waiting}"
 
 
-def _images(count: int) -> str:
-    return f"{count} image{'' if count == 1 else 's'} wait{'s' if count == 1 else ''}"
+def images(count: int) -> str:
+    """A number of images, in words."""
+    return f"{count} image{'' if count == 1 else 's'}"
 
 
 def duration(seconds: float) -> str:

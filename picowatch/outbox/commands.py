@@ -1,0 +1,113 @@
+"""Commands to a daemon: files in `.picowatch/commands/`, so they work wherever the outbox is
+mounted.
+
+A command is `NAME.json`: {"command": "retry", "recipe": "corgi.yaml"}. The daemon answers with
+`NAME.answer`: {"done": true, "text": "…"}, and then deletes the command; a crash in between
+repeats it. Who asked deletes the answer; answers that nobody read go at the daemon's next start.
+"""
+
+import json
+import logging
+import secrets
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from picowatch.outbox.atomic import TEMPORARY_PREFIX, remove_leftovers, write_atomically
+
+log = logging.getLogger("picowatch")
+
+MAX_BYTES = 100_000
+POLL_SECONDS = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What somebody asks of the daemon; no `recipe` means all of them."""
+
+    name: str
+    recipe: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Whether it was done, and a sentence for who asked."""
+
+    done: bool
+    text: str
+
+
+class Commands:
+    """The daemon's side."""
+
+    def __init__(self, outbox: Path) -> None:
+        self._folder = _folder(outbox)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(self._folder)
+        for answer in self._folder.glob("*.answer"):
+            answer.unlink(missing_ok=True)
+
+    def work_off(self, do: Callable[[Command], Answer]) -> None:
+        """Do what is asked, oldest first; what `do` raises leaves the command where it is."""
+        for path in sorted(self._folder.glob("*.json")):
+            if path.name.startswith(TEMPORARY_PREFIX):
+                continue
+            try:
+                command = _read(path)
+            except ValueError as error:
+                answer = Answer(False, f"That is no command: {error}.")
+                log.warning("%s: %s", path.name, answer.text)
+            else:
+                answer = do(command)
+            text = json.dumps({"done": answer.done, "text": answer.text})
+            write_atomically(path.with_suffix(".answer"), text.encode(), durable=False)
+            path.unlink(missing_ok=True)
+
+
+def leave(outbox: Path, command: Command) -> Path:
+    """Ask the daemon of an outbox for something, now or at its next start; gives the file.
+
+    Raises OSError if the outbox cannot be written.
+    """
+    path = _folder(outbox) / f"{time.time_ns()}-{secrets.token_hex(4)}.json"
+    text = json.dumps({"command": command.name, "recipe": command.recipe})
+    write_atomically(path, text.encode())
+    return path
+
+
+def answer_to(path: Path, seconds: float) -> Answer | None:
+    """The daemon's answer to a command, waited for; None if there is none in that time."""
+    answer = path.with_suffix(".answer")
+    deadline = time.monotonic() + seconds
+    while not answer.exists():
+        if time.monotonic() > deadline:
+            return None
+        time.sleep(POLL_SECONDS)
+    found = json.loads(answer.read_bytes())
+    with suppress(OSError):
+        answer.unlink()
+    return Answer(found["done"], found["text"])
+
+
+def _folder(outbox: Path) -> Path:
+    return outbox / ".picowatch" / "commands"
+
+
+def _read(path: Path) -> Command:
+    """Raises ValueError in words; whoever may write to the outbox may write anything there."""
+    with path.open("rb") as file:
+        content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise ValueError("it is too long")
+    try:
+        found = json.loads(content)
+    except (ValueError, RecursionError):
+        raise ValueError("it is not JSON") from None
+    if not isinstance(found, dict) or not isinstance(found.get("command"), str):
+        raise ValueError("it names no command")
+    recipe = found.get("recipe")
+    if not isinstance(recipe, str | None):
+        raise ValueError("its recipe is no text")
+    return Command(found["command"], recipe)

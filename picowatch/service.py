@@ -1,0 +1,25 @@
+"""Tells a service manager how the daemon stands: systemd's notification protocol.
+
+https://www.freedesktop.org/software/systemd/man/latest/sd_notify.html
+"""
+
+import logging
+import os
+import socket
+
+log = logging.getLogger("picowatch")
+
+
+def notify(*lines: str) -> None:
+    """Send lines such as `READY=1`; does nothing where no service manager listens."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    if address.startswith("@"):  # Linux' abstract sockets
+        address = "\0" + address[1:]
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.connect(address)
+            sender.sendall("\n".join(lines).encode("utf-8", "backslashreplace"))
+    except OSError as error:
+        log.debug("the service manager was not told: %s", error)

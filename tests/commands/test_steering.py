@@ -1,0 +1,171 @@
+"""Commands to a running daemon, and its health."""
+
+import os
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from picowatch.commands import status as status_command
+from picowatch.errors import EngineDied
+from picowatch.recipe.request import ImageRequest
+from tests.commands.picowatch import picowatch
+from tests.house import House, wait_for
+
+
+def dies_on(house: House, prompt: str) -> None:
+    """The engine dies on every batch with the prompt."""
+
+    def hook(batch: Sequence[ImageRequest]) -> None:
+        if any(request.prompt == prompt for request in batch):
+            raise EngineDied("It was killed.")
+
+    house.engine.before_batch = hook
+
+
+def healed(house: House) -> None:
+    house.engine.before_batch = lambda batch: None
+
+
+def test_retry_brings_back_what_was_set_aside(house: House) -> None:
+    """With the seed it had; the error file goes, and comes back only with a new failure."""
+    house.save("a.txt", "deadly --seed 5\n")
+    dies_on(house, "deadly")
+    with house.running():
+        wait_for(lambda: house.error("a.txt"))
+        healed(house)
+        answer = picowatch(house.folder, "retry", "inbox/a.txt")
+        assert (answer.returncode, answer.stdout) == (0, "1 image queued again.\n"), answer.stderr
+        wait_for(lambda: house.pictures() == ["a/0003-5.png"], "the picture")
+        wait_for(lambda: house.error("a.txt") is None)
+    assert "a.txt: 1 image tried again, as asked" in house.log()
+
+
+def test_what_was_set_aside_is_not_tried_at_every_start(house: House) -> None:
+    """Only when somebody asks for it."""
+    house.save("a.txt", "deadly --seed 5\n")
+    dies_on(house, "deadly")
+    assert not house.once()
+    tries = len(house.engine.batches)
+    for _ in range(3):
+        assert house.once()
+    assert len(house.engine.batches) == tries
+
+
+def test_retry_without_a_recipe_means_all(house: House) -> None:
+    """Those that did not fail are not touched."""
+    house.save("a.txt", "deadly --seed 5\none\n")
+    house.save("pets/b.yaml", "prompt: deadly\nseed: 6\n")
+    dies_on(house, "deadly")
+    with house.running():
+        wait_for(lambda: house.error("a.txt") and house.error("pets/b.yaml"))
+        wait_for(lambda: house.prompts() == ["one"])
+        healed(house)
+        assert picowatch(house.folder, "retry").stdout == "2 images queued again.\n"
+        wait_for(lambda: sorted(house.prompts()) == ["deadly", "deadly", "one"])
+        assert picowatch(house.folder, "retry").stdout == "No image has failed.\n"
+
+
+def test_retry_of_the_wrong_recipe_names_the_right_ones(house: House) -> None:
+    """And nothing is tried."""
+    house.save("a.txt", "deadly\n")
+    dies_on(house, "deadly")
+    with house.running():
+        wait_for(lambda: house.error("a.txt"))
+        answer = picowatch(house.folder, "retry", "b.txt")
+    assert answer.returncode == 1
+    assert answer.stderr == "No image of b.txt has failed. These have: a.txt.\n"
+
+
+def test_a_command_waits_for_the_daemon(house: House) -> None:
+    """It is done at the next start."""
+    house.save("a.txt", "deadly --seed 5\n")
+    dies_on(house, "deadly")
+    house.once()
+    answer = picowatch(house.folder, "retry")
+    assert answer.returncode == 1
+    assert "'retry' is done when it is back" in answer.stderr
+    healed(house)
+    assert house.once()
+    assert house.seeds() == [5]
+    assert list((house.outbox / ".picowatch/commands").glob("*.json")) == []
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[", b"[" * 90_000, b"{}", b'{"command": 3}', b"x" * 200_000, b"\xff",
+                b'{"command": "retry", "recipe": 3}', b'{"command": "explode"}'],
+)  # fmt: skip
+def test_what_is_no_command_is_answered_and_goes(house: House, content: bytes) -> None:
+    """Whoever may write to the outbox may write anything there."""
+    house.save("a.txt", "one\n")
+    assert house.once()
+    path = house.outbox / ".picowatch/commands/1.json"
+    path.write_bytes(content)
+    assert house.once()
+    assert not path.exists()
+    assert '"done": false' in path.with_suffix(".answer").read_text()
+
+
+def test_an_outbox_nobody_worked_with_is_refused(house: House) -> None:
+    """In words."""
+    answer = picowatch(house.folder, "retry")
+    assert answer.returncode == 1
+    assert "No picowatch ever worked with the outbox" in answer.stderr
+
+
+@pytest.mark.parametrize("watch", ["events", "polling"])
+def test_a_healthy_daemon_hears_of_new_files(house: House, watch: str) -> None:
+    """The probe that proves it is gone afterwards, and is no recipe."""
+    with house.running(watch=watch):
+        health = picowatch(house.folder, "status", "--check")
+    assert (health.returncode, health.stdout) == (0, "picowatch runs and hears\n"), health.stderr
+    assert list(house.inbox.iterdir()) == []
+    assert house.pictures() == []
+
+
+def test_no_daemon_is_not_healthy(house: House) -> None:
+    """And says so."""
+    health = picowatch(house.folder, "status", "--check")
+    assert (health.returncode, health.stderr) == (1, "picowatch does not run\n")
+
+
+def test_a_deaf_daemon_is_not_healthy(
+    house: House, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It lives, but its watch tells of nothing."""
+    monkeypatch.setattr("picowatch.inbox.watching._Hinter.on_any_event", lambda *_: None)
+    monkeypatch.setattr(status_command, "CHECK_SECONDS", 1.5)
+    with house.running(watch="events"):
+        assert status_command.check(house.settings()) == 1
+    assert "picowatch runs, but heard of no new file" in capsys.readouterr().err
+    assert list(house.inbox.iterdir()) == []
+
+
+def test_a_read_only_inbox_is_not_probed(
+    house: House, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Then a fresh status has to do. (Root may write everywhere, so the refusal is staged.)"""
+
+    def refuse(path: Path, *_: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    with house.running():
+        monkeypatch.setattr(Path, "touch", refuse)
+        assert status_command.check(house.settings()) == 0
+    assert "whether it hears was not tried: Read-only file system" in capsys.readouterr().out
+
+
+def test_a_service_manager_is_told(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """systemd's protocol: ready, alive, stopping."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        address = os.fspath(house.folder / "notify")
+        manager.bind(address)
+        manager.settimeout(60)
+        monkeypatch.setenv("NOTIFY_SOCKET", address)
+        with house.running():
+            told = [manager.recv(1000).decode() for _ in range(2)]
+        while not told[-1].startswith("STOPPING"):
+            told.append(manager.recv(1000).decode())
+    assert told[0] == "READY=1"
+    assert told[1] == "WATCHDOG=1\nSTATUS=nothing runs; 0 images wait"
