@@ -4,11 +4,10 @@ Formats: kohya's sd-scripts, diffusers and peft for LoRAs; LyCORIS and cloneofsi
 and refused, since nothing installed can read them. Embeddings: A1111's and diffusers'.
 """
 
-import json
 import re
 from collections import Counter
 
-from picowatch.catalog.headers import Header
+from picowatch.catalog.headers import Header, small_json
 from picowatch.errors import ModelRefused
 
 LORA_MARKS = (
@@ -29,6 +28,7 @@ _CLONEOFSIMO = re.compile(r"^(?:unet|text_encoder):\d+:")
 _ONLY_SD1 = "picowatch knows Stable Diffusion 1.x so far."
 _MOST_WORDS = 5
 _MOST_LETTERS = 100
+_MOST_COUNTED = 1_000_000
 _NAMES = {"sd2": "Stable Diffusion 2.x", "sdxl": "Stable Diffusion XL", "flux": "Flux"}
 _WIDTHS = {64: "demo", 768: "sd1", 1024: "sd2", 2048: "sdxl"}
 
@@ -90,16 +90,17 @@ def trigger_words(header: Header) -> tuple[str, ...]:
         return (phrase,)
     counts: Counter[str] = Counter()
     try:
-        for tags in json.loads(header.metadata.get("ss_tag_frequency", "{}")).values():
-            counts.update({_line(tag): int(count) for tag, count in tags.items()})
-    except (AttributeError, TypeError, ValueError, RecursionError):
+        for tags in small_json(header.metadata.get("ss_tag_frequency", "{}")).values():
+            counts.update({str(tag): min(int(count), _MOST_COUNTED) for tag, count in tags.items()})
+    except (AttributeError, TypeError, ValueError, OverflowError, RecursionError):
         return ()
-    return tuple(tag for tag, _ in counts.most_common(_MOST_WORDS) if tag)
+    words = (_line(tag) for tag, _ in counts.most_common(_MOST_WORDS))
+    return tuple(word for word in words if word)
 
 
 def _line(text: object) -> str:
     """A stranger's text as one short printable line."""
-    words = "".join(c if c.isprintable() else " " for c in str(text or "")).split()
+    words = "".join(c if c.isprintable() else " " for c in str(text or "")[:1000]).split()
     return " ".join(words)[:_MOST_LETTERS]
 
 

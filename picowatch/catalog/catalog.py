@@ -18,7 +18,9 @@ from picowatch.catalog.models import FOLDERS, Inventory, Kind, Model, Refused
 from picowatch.catalog.recognise import Recognised, expect_kind, recognise
 from picowatch.catalog.wildcards import WildcardFiles
 from picowatch.errors import ModelRefused
+from picowatch.recipe.decoding import NEVER_IN_NAMES, invisible
 from picowatch.recipe.known import Known, KnownCheckpoint
+from picowatch.recipe.problems import harmless
 
 DEMO = "demo"
 _DEMO_FOLDER = Path(__file__).parent.parent / "assets" / "demo"
@@ -134,7 +136,8 @@ class Catalog:
             entry = self._entry(candidate)
             if isinstance(entry, Model):
                 if entry.name in taken:
-                    reason = f"{entry.path.name} has the name of {taken[entry.name]}: rename it."
+                    own = _printable(entry.path.name)
+                    reason = f"{own} has the name of {taken[entry.name]}: rename it."
                     entry = _refused(candidate, reason)
                 else:
                     taken[entry.name] = entry.path.name
@@ -242,8 +245,11 @@ def _check_name(candidate: _Candidate) -> None:
     ending = candidate.path.suffix.lower()
     if not candidate.stamp:
         raise ModelRefused("cannot be read: its link leads nowhere, or access is denied.")
-    if _printable(candidate.name) != candidate.name:
-        raise ModelRefused("has a name that is not UTF-8: rename it.")
+    hidden = NEVER_IN_NAMES.search(candidate.name)
+    if hidden:
+        not_utf8 = "\udc80" <= hidden[0] <= "\udcff"
+        what = "that is not UTF-8" if not_utf8 else f"with {invisible(hidden[0])}"
+        raise ModelRefused(f"has a name {what}: rename it.")
     if ending in _UNFINISHED:
         raise ModelRefused("is an unfinished download.")
     if ending == ".gguf":
@@ -257,8 +263,8 @@ def _check_name(candidate: _Candidate) -> None:
 
 
 def _printable(name: str) -> str:
-    """The name with bytes that are not UTF-8 written as \\xNN."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    """The name with bytes that are not UTF-8 written as \\xNN, and what cannot be seen escaped."""
+    return harmless(name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"))
 
 
 def _model(name: str, path: Path, found: Recognised) -> Model:

@@ -2,13 +2,15 @@
 
 import json
 import re
+import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from picowatch.catalog.headers import read_header
 from picowatch.catalog.recognise import USABLE_INPUTS, Recognised
 from picowatch.errors import ModelRefused
+from picowatch.recipe.problems import shown
 
 INDEX = "model_index.json"
 _PARTS = ("scheduler", "text_encoder", "tokenizer", "unet", "vae")
@@ -20,6 +22,7 @@ _WEIGHT_NAMES = (
 )
 _PICKLE_ENDINGS = {".bin", ".ckpt", ".pt", ".pth"}
 _VAE_FACTOR = 8
+_SAMPLE_SIZES = range(8, 257)  # sides of 64 to 2048 pixels
 _MAX_CONFIG_BYTES = 1_000_000
 _FAMILIES = {
     "StableDiffusionXLPipeline": "Stable Diffusion XL",
@@ -71,7 +74,7 @@ def recognise_checkpoint_folder(folder: Path) -> Recognised:
     """A whole Stable Diffusion 1.x folder; ModelRefused says what else it is or what is missing."""
     pipeline = str(_config(folder / INDEX).get("_class_name"))
     if pipeline not in ("StableDiffusionPipeline", "StableDiffusionInpaintPipeline"):
-        name = _FAMILIES.get(pipeline, f"a {pipeline}")
+        name = _FAMILIES.get(pipeline, f"a {shown(pipeline)}")
         raise ModelRefused(
             f"is a diffusers folder of {name}: picowatch knows Stable Diffusion 1.x so far."
         )
@@ -82,7 +85,7 @@ def recognise_checkpoint_folder(folder: Path) -> Recognised:
             "picowatch knows Stable Diffusion 1.x so far."
         )
     in_channels, sample_size = unet.get("in_channels"), unet.get("sample_size")
-    if in_channels not in USABLE_INPUTS or not isinstance(sample_size, int):
+    if in_channels not in USABLE_INPUTS or not _is_sample_size(sample_size):
         raise ModelRefused("is a diffusers folder with a UNet that picowatch does not know.")
     for part in _PARTS:
         if not (folder / part).is_dir():
@@ -92,6 +95,10 @@ def recognise_checkpoint_folder(folder: Path) -> Recognised:
     return Recognised("checkpoint", "sd1", sample_size * _VAE_FACTOR, in_channels)
 
 
+def _is_sample_size(value: object) -> TypeGuard[int]:
+    return type(value) is int and value in _SAMPLE_SIZES
+
+
 def recognise_vae_folder(folder: Path) -> Recognised:
     """A diffusers AutoencoderKL with 4 latent channels."""
     config = _config(folder / "config.json")
@@ -99,7 +106,7 @@ def recognise_vae_folder(folder: Path) -> Recognised:
         raise ModelRefused("is a diffusers folder, but not of a VAE (AutoencoderKL).")
     if config.get("latent_channels", 4) != 4:
         raise ModelRefused(
-            f"is a VAE with {config['latent_channels']} latent channels: "
+            f"is a VAE with {shown(str(config['latent_channels']))} latent channels: "
             "picowatch knows Stable Diffusion 1.x so far, which has 4."
         )
     _check_weights(folder)
@@ -135,8 +142,9 @@ def _config(path: Path) -> dict[str, Any]:
     """A JSON object in a small file."""
     name = f"{path.parent.name}/{path.name}"
     try:
-        if path.stat().st_size > _MAX_CONFIG_BYTES:
-            raise ModelRefused(f"is damaged: {name} is far too large.")
+        status = path.stat()
+        if status.st_size > _MAX_CONFIG_BYTES or not stat.S_ISREG(status.st_mode):
+            raise ModelRefused(f"is damaged: {name} is far too large, or no file.")
         values = json.loads(path.read_bytes())
     except FileNotFoundError as error:
         raise ModelRefused(f"is not whole: {name} is missing.") from error

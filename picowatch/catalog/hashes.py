@@ -3,12 +3,14 @@
 import hashlib
 import json
 import os
+import re
 import tempfile
 from pathlib import Path
 
 from picowatch.errors import ModelRefused
 
 _VERSION = 1
+_DIGEST = re.compile("[0-9a-f]{64}")
 
 
 class HashCache:
@@ -93,8 +95,10 @@ def _read(file: Path) -> dict[str, tuple[int, int, str]]:
         if stored["version"] != _VERSION:
             return {}
         return {
-            str(path): (int(size), int(mtime), str(digest))
+            str(path): (int(size), int(mtime), _DIGEST.fullmatch(digest)[0])  # type: ignore[index]
             for path, (size, mtime, digest) in stored["files"].items()
         }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, OverflowError, KeyError, TypeError, AttributeError):
+        return {}
+    except RecursionError:  # nested without end
         return {}

@@ -5,15 +5,27 @@ The format: 8 bytes of little-endian length, that many bytes of JSON, then the t
 """
 
 import json
+import math
+import os
+import stat
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from picowatch.errors import ModelRefused
 
-# safetensors' own limit; nothing real comes near it.
-_MAX_HEADER_BYTES = 100_000_000
+# Real headers have up to some thousand tensors and a megabyte or two; safetensors itself would
+# take 100 MB, which make gigabytes of Python objects.
+_MAX_HEADER_BYTES = 16_000_000
+_MAX_VALUES = 500_000
+_MAX_TENSORS = 20_000
+_MAX_SIDES = 16
+_MAX_NUMBER = 2**53
+# Bits of the types whose names say so little; others are not checked.
+_BITS = {"BOOL": 8, "BF16": 16} | {
+    f"{kind}{bits}": bits for kind in "FIU" for bits in (8, 16, 32, 64)
+}
 _GIT_LFS = b"version https://git-lfs"
 
 
@@ -36,10 +48,13 @@ class Header:
 def read_header(path: Path) -> Header:
     """The header of a whole safetensors file; ModelRefused says what else the file is."""
     try:
-        with path.open("rb") as file:
-            start = file.read(64)
-            size = file.seek(0, 2)
-            length = _header_length(start, size)
+        # NONBLOCK: a FIFO of this name must not stop the daemon.
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(handle, "rb") as file:
+            status = os.fstat(handle)
+            if not stat.S_ISREG(status.st_mode):
+                raise ModelRefused("is not a regular file.")
+            length = _header_length(file.read(64), status.st_size)
             file.seek(8)
             raw = file.read(length)
     except OSError as error:
@@ -48,10 +63,25 @@ def read_header(path: Path) -> Header:
     metadata = entries.pop("__metadata__", {})
     header = Header(
         shapes={name: _shape(name, entry) for name, entry in entries.items()},
-        metadata=metadata if isinstance(metadata, dict) else {},
+        metadata=_texts(metadata),
     )
-    _check_size(entries, size - 8 - length)
+    _check_size(entries, status.st_size - 8 - length)
     return header
+
+
+def small_json(raw: str | bytes) -> Any:
+    """A stranger's JSON, if it holds no more values than a machine takes in at once.
+
+    Raises ValueError or RecursionError for anything else.
+    """
+    text = raw if isinstance(raw, bytes) else raw.encode("utf-8", "replace")
+    if sum(map(text.count, (b",", b"[", b"{"))) > _MAX_VALUES:
+        raise ValueError("too many values")
+    return json.loads(raw, parse_constant=_refuse_constant)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
 
 
 def _header_length(start: bytes, size: int) -> int:
@@ -73,8 +103,13 @@ def _header_length(start: bytes, size: int) -> int:
     if start.startswith(b"GGUF"):
         raise ModelRefused("is a GGUF file under the name .safetensors: not supported.")
     length = struct.unpack("<Q", start[:8])[0] if len(start) >= 8 else 0
-    if not 2 <= length <= _MAX_HEADER_BYTES or start[8:9] != b"{":
+    if length < 2 or start[8:9] != b"{":
         raise ModelRefused("is no safetensors file: it does not begin with a header.")
+    if length > _MAX_HEADER_BYTES:
+        raise ModelRefused(
+            f"is no safetensors file that can be used: its header claims {length:,} bytes, and "
+            f"{_MAX_HEADER_BYTES:,} are the limit."
+        )
     if length > size - 8:
         raise ModelRefused(
             f"is cut off inside its header ({size:,} bytes): it is still being copied, "
@@ -85,24 +120,41 @@ def _header_length(start: bytes, size: int) -> int:
 
 def _parsed(raw: bytes) -> dict[str, Any]:
     try:
-        entries = json.loads(raw)
+        entries = small_json(raw)
     except (ValueError, RecursionError) as error:
         raise ModelRefused("is damaged: its header is no JSON.") from error
     if not isinstance(entries, dict):
         raise ModelRefused("is damaged: its header is not a table of tensors.")
+    if len(entries) > _MAX_TENSORS:
+        raise ModelRefused(f"has {len(entries):,} tensors; {_MAX_TENSORS:,} are the limit.")
     return entries
+
+
+def _texts(metadata: Any) -> dict[str, str]:
+    """The metadata that are texts, as the format demands."""
+    if not isinstance(metadata, dict):
+        return {}
+    return {name: text for name, text in metadata.items() if isinstance(text, str)}
 
 
 def _shape(name: str, entry: Any) -> tuple[int, ...]:
     """The shape of one entry whose fields are as the format demands."""
     try:
-        begin, end = entry["data_offsets"]
-        shape = tuple(entry["shape"])
-        if 0 <= begin <= end and all(isinstance(side, int) for side in shape):
+        begin, end = map(_number, entry["data_offsets"])
+        shape = tuple(map(_number, entry["shape"]))
+        bits = _BITS.get(entry["dtype"])
+        fits = bits is None or bits * math.prod(shape[:_MAX_SIDES]) == 8 * (end - begin)
+        if begin <= end and len(shape) <= _MAX_SIDES and fits:
             return shape
     except (TypeError, KeyError, ValueError):
         pass
     raise ModelRefused(f"is damaged: its header's entry {name[:80]!r} makes no sense.")
+
+
+def _number(value: Any) -> int:
+    if type(value) is not int or not 0 <= value <= _MAX_NUMBER:
+        raise ValueError("no size")
+    return value
 
 
 def _check_size(entries: dict[str, Any], held: int) -> None:
@@ -117,3 +169,13 @@ def _check_size(entries: dict[str, Any], held: int) -> None:
         raise ModelRefused(
             f"is damaged: {held - promised:,} bytes more than its header says; download it again."
         )
+    _check_order(entries)
+
+
+def _check_order(entries: dict[str, Any]) -> None:
+    """Each tensor begins where the one before it ends: none lies over another."""
+    at = 0
+    for begin, end in sorted(tuple(entry["data_offsets"]) for entry in entries.values()):
+        if begin != at:
+            raise ModelRefused("is damaged: its header's tensors overlap or leave gaps.")
+        at = end

@@ -3,10 +3,13 @@
 import os
 from pathlib import Path
 
+from picowatch.recipe.decoding import FORBIDDEN, NEVER_IN_NAMES, invisible
+
 FOLDER = "wildcards"
 MAX_FILE_BYTES = 5_000_000
-MAX_BYTES = 50_000_000
+MAX_BYTES = 20_000_000
 MAX_FILES = 10_000
+MAX_LINES = 500_000  # of all files together: each takes some 70 bytes beside its text
 
 Wildcards = dict[str, tuple[str, ...]]
 
@@ -26,7 +29,7 @@ class WildcardFiles:
         """
         known: Wildcards = {}
         refused: dict[str, str] = {}
-        total = 0
+        total = lines = 0
         for path in self._files():
             name = path.relative_to(self._root).with_suffix("").as_posix()
             try:
@@ -35,7 +38,12 @@ class WildcardFiles:
                 if total > MAX_BYTES:
                     refused[name] = f"{path.name} is beyond {MAX_BYTES:,} bytes of wildcards."
                     continue
-                known[name] = self._lines(path, (status.st_size, status.st_mtime_ns))
+                found = self._lines(path, (status.st_size, status.st_mtime_ns))
+                lines += len(found)
+                if lines > MAX_LINES:
+                    refused[name] = f"{path.name} is beyond {MAX_LINES:,} lines of wildcards."
+                    continue
+                known[name] = found
             except OSError as error:
                 refused[name] = f"{path.name} cannot be read: {error.strerror}."
             except ValueError as error:
@@ -50,8 +58,12 @@ class WildcardFiles:
             for name in names
             if name.lower().endswith(".txt") and not name.startswith(".")
         ]
-        found = [path for path in found if path.is_file() and _is_utf8(path)]
+        found = [path for path in found if path.is_file() and self._can_be_named(path)]
         return sorted(found)[:MAX_FILES]
+
+    def _can_be_named(self, path: Path) -> bool:
+        """A name that no recipe could spell is no wildcard's."""
+        return not NEVER_IN_NAMES.search(path.relative_to(self._root).as_posix())
 
     def _lines(self, path: Path, stamp: tuple[int, int]) -> tuple[str, ...]:
         """ValueError says, behind the file's name, why it cannot be used."""
@@ -61,15 +73,21 @@ class WildcardFiles:
         if stamp[0] > MAX_FILE_BYTES:
             raise ValueError(f"has {stamp[0]:,} bytes; {MAX_FILE_BYTES:,} are the limit.")
         try:
-            text = path.read_text(encoding="utf-8-sig")
+            text = path.read_text(encoding="utf-8-sig")  # line breaks become "\n" alone
         except UnicodeDecodeError as error:
             raise ValueError("is not UTF-8: save it as UTF-8.") from error
-        stripped = (line.strip() for line in text.splitlines())
+        if text.count("\n") > MAX_LINES:
+            raise ValueError(f"has more than {MAX_LINES:,} lines.")
+        _refuse_invisible(text)
+        stripped = (line.strip() for line in text.split("\n"))
         lines = tuple(line for line in stripped if line and not line.startswith("#"))
         self._read[path] = (stamp, lines)
         return lines
 
 
-def _is_utf8(path: Path) -> bool:
-    """A name that no recipe could spell is no wildcard's."""
-    return not any("\ud800" <= character <= "\udfff" for character in str(path))
+def _refuse_invisible(text: str) -> None:
+    """What no recipe may hold cannot come into one by a wildcard."""
+    found = FORBIDDEN.search(text.replace("\n", " "))
+    if found:
+        line = text.count("\n", 0, found.start()) + 1
+        raise ValueError(f"holds {invisible(found[0])} in line {line}: delete it.")

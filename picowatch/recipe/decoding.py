@@ -14,7 +14,9 @@ _UTF32_BOMS = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
 
 # Controls other than tab and line break, what YAML and Unicode count as further line breaks
 # (lines would be counted differently than an editor counts them), and non-characters.
-FORBIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]")
+_HIDDEN = "\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff"
+FORBIDDEN = re.compile(f"[{_HIDDEN}]")
+NEVER_IN_NAMES = re.compile(f"[\t\n{_HIDDEN}]")
 
 
 def is_empty(content: bytes) -> bool:

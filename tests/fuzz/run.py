@@ -68,7 +68,8 @@ def _run(target: str, seconds: float) -> bool:
         f"{covered[-1] if covered else '0':>8} edges{'  FAILED' if done.returncode else ''}"
     )
     if done.returncode:
-        _say("\n".join((done.stdout + done.stderr).splitlines()[-40:]))
+        told = [line for line in (done.stdout + done.stderr).splitlines() if line[:1] != "#"]
+        _say("\n".join(line[:200] for line in told[-40:]))
         for file in sorted(set(findings.iterdir()) - before):
             _say(f"again: python -m tests.fuzz.run --target {target} --replay {file}")
     return done.returncode != 0
@@ -77,7 +78,8 @@ def _run(target: str, seconds: float) -> bool:
 def _fuzz(target: str, seconds: float) -> None:
     """This process becomes the fuzzer, and ends with it."""
     atheris = importlib.import_module("atheris")
-    with atheris.instrument_imports(include=["picowatch"]):
+    # Pillow's readers, too: what a picture's bytes lead to happens there.
+    with atheris.instrument_imports(include=["picowatch", "PIL"]):
         from tests.fuzz.targets import TARGETS
     from tests.fuzz.seeds import seeds, words
 
