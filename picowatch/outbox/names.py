@@ -19,6 +19,7 @@ OWN_NAMES = {
     "latest.png", "preview.png", "now.txt", "index.html", "picowatch.log", "images.jsonl",
     ".picowatch",
 }  # fmt: skip
+ROTATED_LOG = re.compile(r"picowatch\.log\.\d+")
 ERROR_ENDING = ".error.txt"
 WARNING_ENDING = ".warning.txt"
 NUMBER = re.compile(r"^(\d+)")
@@ -68,7 +69,7 @@ class OutboxNames:
 
     def _is_taken(self, parts: Sequence[str]) -> bool:
         name = parts[-1].casefold()
-        if len(parts) == 1 and (name in OWN_NAMES or name.startswith("picowatch.log.")):
+        if len(parts) == 1 and (name in OWN_NAMES or ROTATED_LOG.fullmatch(name)):
             return True
         return (
             name.endswith((ERROR_ENDING, WARNING_ENDING))

@@ -1,0 +1,280 @@
+"""Output names: they stay in the outbox, fit every file system, and are never another recipe's."""
+
+import os
+import subprocess
+import unicodedata
+from pathlib import Path, PurePosixPath
+
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from picowatch.inbox.names import is_recipe_path
+from picowatch.outbox import names as names_module
+from picowatch.outbox.names import OutboxNames
+from tests.house import House, wait_for
+from tests.security.attacks import STEERING, steers
+
+BAD = "stesp: 1\n"
+DEVICES = ["CON", "prn", "Aux", "nul", "COM1", "lpt9", "COM¹", "CONIN$", "conout$"]
+
+
+def is_portable(name: str) -> bool:
+    """What Windows, macOS, Linux and SMB can all open (but for `:*?"<>|` in recipes' names)."""
+    device = name.partition(".")[0].rstrip(" ").casefold()
+    return (
+        len(name.encode()) <= 255
+        and not name.endswith((".", " "))
+        and device not in {device.casefold() for device in DEVICES}
+        and name not in ("", ".", "..")
+    )
+
+
+def folded(path: str) -> str:
+    """As a file system compares it that is blind to case and to the form of accents."""
+    return unicodedata.normalize("NFD", unicodedata.normalize("NFD", path).casefold())
+
+
+@pytest.mark.parametrize(
+    ("recipe", "folder"),
+    [
+        ("CON.yaml", "CON_"),
+        ("aux.txt", "aux_"),
+        ("nul .yaml", "nul _"),
+        ("com1.tar.yaml", "com1_.tar"),
+        ("pets/LPT¹.txt", "pets/LPT¹_"),
+        ("prn/a.txt", "prn_/a"),
+        ("a..yaml", "a._"),
+        ("a .yaml", "a _"),
+        ("console.yaml", "console"),
+        ("LATEST.PNG.yaml", "LATEST.PNG_"),
+        ("lateſt.png.yaml", "lateſt.png_"),
+        ("picowatch.log.1.txt", "picowatch.log.1_"),
+        ("a\x1b[31m\nb.txt", "a-[31m-b"),
+        ("corgi\u202egnp.txt", "corgi-gnp"),
+        ("👩‍👧.txt", "👩‍👧"),
+        ("fußball İı.txt", "fußball İı"),
+    ],
+)
+def test_a_folder_has_a_name_that_every_system_can_open(
+    house: House, recipe: str, folder: str
+) -> None:
+    """Windows' devices, dots and spaces at the end get `_`, what steers a terminal becomes `-`."""
+    house.save(recipe, "a corgi --seed 5\n" if recipe.endswith("txt") else "prompt: x\nseed: 5\n")
+    assert house.once()
+    assert house.pictures() == [f"{folder}/0001-5.png"]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("ending", [".yaml", ".foo.yaml", " .txt"])
+def test_an_error_file_is_never_called_as_a_device(house: House, device: str, ending: str) -> None:
+    """Windows looks at what stands before the first dot."""
+    house.save(f"{device}{ending}", "a\n---\n" if ending.endswith("txt") else BAD)
+    house.save(f"{device}_{ending}", BAD)
+    house.save(f"{device}/a.yaml", BAD)
+    assert not house.once()
+    errors = list(house.outbox.rglob("*.error.txt"))
+    assert len(errors) >= 2
+    for error in errors:
+        assert all(is_portable(part) for part in error.relative_to(house.outbox).parts)
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        pytest.param("prompt: x\nimage: " + "a" * 300 + "\n", id="a picture's name of 300 letters"),
+        pytest.param("prompt: x\nimage: " + "a/" * 240 + "\n", id="240 folders"),
+        pytest.param("prompt: x\nimage: a.yaml/x.png\n", id="a recipe as a folder"),
+        pytest.param("prompt: x\nimage: .\n", id="a folder"),
+    ],
+)
+def test_no_picture_that_a_recipe_names_stops_the_other_recipes(house: House, hostile: str) -> None:
+    """It is answered with an error file, like every other mistake."""
+    house.save("a.yaml", hostile)
+    house.save("b.txt", "a corgi\n")
+    assert not house.once()
+    assert house.prompts() == ["a corgi"]
+    assert "There is no picture" in (house.error("a.yaml") or "")
+
+
+@pytest.mark.parametrize(
+    "folder",
+    [
+        "latest.png",
+        "NOW.txt",
+        "index.html",
+        "picowatch.log",
+        "b.yaml.error.txt",
+        "b.yaml.warning.txt",
+        pytest.param("x" * 245 + ".error.txt", id="255 bytes that are an error file's"),
+        pytest.param("x" * 255, id="255 bytes"),
+        pytest.param("/".join(["y" * 60] * 40), id="2,400 bytes"),
+        "con/nul/aux.",
+        "a\nb/\x1b[31m",
+    ],
+)
+def test_no_name_of_a_folder_stops_the_other_recipes(house: House, folder: str) -> None:
+    """Whether picowatch's own files are there already or come later: pictures and errors fit."""
+    house.save("b.yaml", BAD)
+    for _ in range(2):
+        for recipe in ("bad.yaml", "bad.txt"):
+            house.save(f"{folder}/{recipe}", f"{BAD}---\n")
+        house.save(f"{folder}/good.txt", "a star\n")
+        house.save("c.txt", "a corgi\n")
+        assert not house.once()
+    assert sorted(house.prompts()) == ["a corgi", "a corgi", "a star", "a star"]
+    assert (house.outbox / "latest.png").is_file()
+    assert len(list(house.outbox.rglob("*.error.txt"))) == 3
+    assert all(path.is_file() for path in house.outbox.rglob("*.error.txt"))
+
+
+def test_paths_that_fit_the_inbox_alone_are_shortened(tmp_path: Path) -> None:
+    """The outbox may lie deeper than the inbox: the longest path of the system is kept."""
+    deep = tmp_path / "deep"
+    for _ in range(2):
+        deep /= "o" * 200
+    house = House(tmp_path)
+    house.outbox = deep
+    folder = "/".join(["y" * 60] * 57)
+    house.save(f"{folder}/bad.yaml", BAD)
+    house.save(f"{folder}/good.txt", "a corgi\n")
+    assert not house.once()
+    assert house.prompts() == ["a corgi"]
+    (error,) = deep.rglob("*.error.txt")
+    assert error.parent.parent == deep
+
+
+def test_a_thousand_nested_folders_stop_nothing(house: House) -> None:
+    """Nobody has so many; 64 are looked into."""
+    house.save("/".join(["a"] * 64) + "/in.txt", "a star\n")
+    house.save("/".join(["b"] * 65) + "/out.txt", "too deep\n")
+    folder = os.open(house.inbox, os.O_RDONLY)
+    for _ in range(1100):
+        os.mkdir("c", dir_fd=folder)
+        inner = os.open("c", os.O_RDONLY, dir_fd=folder)
+        os.close(folder)
+        folder = inner
+    os.close(folder)
+    house.save("z.txt", "a corgi\n")
+    try:
+        with house.running():
+            wait_for(lambda: len(house.pictures()) == 2)
+    finally:  # pytest could not: shutil.rmtree of Python 3.11 calls itself for each folder
+        subprocess.run(["rm", "-rf", house.inbox / "c"], check=True)
+    assert sorted(house.made()) == ["a corgi", "a star"]
+    assert "folders are looked into 64 deep" in house.log()
+    assert "polling instead" in house.log()
+
+
+PARTS = st.text(
+    st.sampled_from("aA.çc\u0327 İıſßKk_-:\\\n\x1b\u202e\x7f~com1nulaux\0"), min_size=1, max_size=8
+) | st.sampled_from(
+    [*DEVICES, "latest.png", "index.html", ".picowatch", "a.yaml.error.txt", "x" * 255, "é" * 127]
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much])
+@given(
+    folders=st.lists(PARTS, max_size=3),
+    name=PARTS,
+    ending=st.sampled_from([".yaml", ".YML", ".txt"]),
+)
+def test_every_name_in_the_outbox_is_one_that_every_system_can_open(
+    tmp_path: Path, folders: list[str], name: str, ending: str
+) -> None:
+    """For whatever recipe the inbox may hold; nothing leaves the outbox."""
+    parts = [*folders, (name + ending)[-255:]]
+    assume(not any("/" in part or "\0" in part or part in (".", "..") for part in parts))
+    assume(all(len(part.encode()) <= 255 for part in parts))
+    recipe = "/".join(parts)
+    assume(is_recipe_path(recipe))
+    names = OutboxNames(tmp_path, "{number}")
+    for place in (names.folder(recipe), names.error_file(recipe), names.warning_file(recipe)):
+        found = PurePosixPath(place).parts
+        assert all(is_portable(part) for part in found), place
+        assert not PurePosixPath(place).is_absolute()
+        assert not steers(place, lines=False) & set("".join(STEERING.values()))
+        assert found[0].casefold() not in names_module.OWN_NAMES
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much])
+@given(recipes=st.lists(st.tuples(PARTS, PARTS), min_size=2, max_size=2, unique=True))
+def test_two_recipes_never_share_an_error_file(
+    tmp_path: Path, recipes: list[tuple[str, str]]
+) -> None:
+    """Not even where what they are called could not be kept."""
+    one, other = (f"{folder}/{name}"[:250] + ".yaml" for folder, name in recipes)
+    assume(one != other and is_recipe_path(one) and is_recipe_path(other))
+    assume("\0" not in one + other)
+    names = OutboxNames(tmp_path, "{number}")
+    assert names.error_file(one) != names.error_file(other)
+    assert names.warning_file(one) != names.warning_file(other)
+    assert names.error_file(one) != names.warning_file(other)
+
+
+TWINS = [("corgi", "Corgi"), ("é", "e\u0301"), ("ß", "SS"), ("K", "\u212a"), ("İ", "i\u0307")]
+
+
+@pytest.mark.parametrize(("one", "other"), TWINS)
+def test_pictures_of_recipes_that_some_systems_take_for_one_never_collide(
+    house: House, one: str, other: str
+) -> None:
+    """The outbox may be copied to a disk that is blind to case and to the form of accents."""
+    for name in (one, other):
+        try:
+            house.save(f"{name}.txt", "a corgi --seed 1\n")
+        except OSError:
+            pytest.skip("this file system takes fewer names")
+    assert house.once()
+    pictures = house.pictures()
+    assert len({folded(picture) for picture in pictures}) == len(pictures) >= 1
+
+
+def is_blind_to_case(folder: Path) -> bool:
+    (folder / "probe").touch()
+    return (folder / "PROBE").exists()
+
+
+class BlindToCase:
+    """Looks at files as macOS and SMB do; what is written is written as it is called."""
+
+    def lexists(self, path: Path) -> bool:
+        there = path.parent.iterdir() if path.parent.is_dir() else ()
+        return folded(path.name) in {folded(child.name) for child in there}
+
+    def samefile(self, one: Path, other: Path) -> bool:
+        return folded(str(one)) == folded(str(other))
+
+
+@pytest.mark.parametrize(("one", "other"), TWINS)
+def test_error_files_of_recipes_that_the_outbox_takes_for_one_are_both_kept(
+    house: House, monkeypatch: pytest.MonkeyPatch, one: str, other: str
+) -> None:
+    """The second gets a hash; when it is mended, its own goes and not the first one's."""
+    if is_blind_to_case(house.folder):
+        pytest.skip("the inbox must tell the two apart, and this file system does not")
+    blind = BlindToCase()
+    monkeypatch.setattr(names_module, "lexists", blind.lexists)
+    monkeypatch.setattr(os.path, "samefile", blind.samefile)
+    for number, name in enumerate((one, other)):
+        os.utime(house.save(f"{name}.yaml", BAD), (number, number))
+    assert not house.once()
+    first, second = sorted(path.name for path in house.outbox.glob("*.error.txt"))
+    assert folded(first) != folded(second)
+    house.save(f"{other}.yaml", "prompt: x\n")
+    house.once()
+    assert [path.name for path in house.outbox.glob("*.error.txt")] == [f"{one}.yaml.error.txt"]
+
+
+@pytest.mark.parametrize("template", ["{recipe}{number}", "{checkpoint}-{number}", "{number}."])
+def test_the_fields_of_the_setting_file_name_cannot_make_a_path(
+    house: House, template: str
+) -> None:
+    """The template is the owner's, what it is filled with is not."""
+    house.save("COM.txt", "a corgi\n")
+    house.save("a\\b:c\x1b.txt", "a corgi\n")
+    assert house.once(file_name=template)
+    assert len(house.pictures()) == 2
+    for picture in house.pictures():
+        assert is_portable(PurePosixPath(picture).name.removesuffix(".png"))
+        assert not set(PurePosixPath(picture).name) & set('\\:*?"<>|\x1b')
