@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from picowatch.outbox.atomic import append_durably, write_atomically
-from picowatch.outbox.listing import Listing
+from picowatch.outbox.listing import Listing, picture_of, without_torn_line
 
 PICTURES_PER_PAGE = 500
 CALL = "picture("
@@ -43,7 +43,7 @@ class Gallery:
 
     def catch_up(self, listing: Listing) -> None:
         """Add what stands in the list, but was not shown yet when picowatch last ended."""
-        if not self._on_page:
+        if not self._on_page and self._page == 1:
             missing = list(listing.all())
         else:
             recent = listing.recent()
@@ -56,23 +56,23 @@ class Gallery:
     def _files(self, page: int) -> Iterator[str]:
         """The pictures of a page."""
         if self._path(page).exists():
-            for text in self._path(page).read_text("ascii", "replace").splitlines():
-                if text.startswith(CALL):
-                    yield json.loads(text.removeprefix(CALL).removesuffix(");"))["file"]
+            for text in self._path(page).read_bytes().splitlines():
+                if (file := _shown(text)) is not None:
+                    yield file
 
     def _path(self, page: int) -> Path:
         return self._folder / f"page-{page:05}.js"
 
     def _count(self, page: int) -> int:
-        """Lines on a page; a last one that a crash cut is ended, so that the next stands alone."""
+        """Lines on a page; a last one that a crash cut is taken away."""
         path = self._path(page)
         if not path.exists():
             return 0
         content = path.read_bytes()
-        if content and not content.endswith(b"\n"):
-            content = content[: content.rfind(b"\n") + 1]
-            write_atomically(path, content)
-        return content.count(b"\n")
+        whole = without_torn_line(content, _shown)
+        if whole != content:
+            write_atomically(path, whole)
+        return whole.count(b"\n")
 
     def _write_pages(self) -> None:
         write_atomically(self._folder / "pages.js", f"pages({self._page});\n".encode())
@@ -81,3 +81,10 @@ class Gallery:
         page = resources.files("picowatch").joinpath("assets/gallery.html").read_bytes()
         if not self._index.exists() or self._index.read_bytes() != page:
             write_atomically(self._index, page)
+
+
+def _shown(call: bytes) -> str | None:
+    """The file that a line of a page shows, None if it is no such line."""
+    picture = picture_of(call.strip().removeprefix(CALL.encode()).removesuffix(b");"))
+    file: str | None = picture["file"] if picture else None
+    return file

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -42,7 +42,7 @@ class Listing:
                 yield from _lines(file)
 
     def _mend(self) -> None:
-        """Cut off a last line that a crash left without its end."""
+        """Cut off a last line that a crash left without its end, or a power cut with a hole."""
         if not self._path.exists():
             return
         with self._path.open("rb+") as file:
@@ -50,16 +50,31 @@ class Listing:
             start = max(0, size - TAIL_BYTES)
             file.seek(start)
             tail = file.read()
-            if tail and not tail.endswith(b"\n"):
-                file.truncate(start + tail.rfind(b"\n") + 1)
+            if (whole := len(without_torn_line(tail, picture_of))) < len(tail):
+                file.truncate(start + whole)
+
+
+def without_torn_line(content: bytes, parse: Callable[[bytes], object | None]) -> bytes:
+    """The lines without a last one that has no end, or that `parse` makes nothing of.
+
+    Each line is durable before the next is written, so only the last one can be torn.
+    """
+    whole = content[: content.rfind(b"\n") + 1]
+    last = whole[whole.rfind(b"\n", 0, -1) + 1 :]
+    return whole if parse(last) is not None else whole[: len(whole) - len(last)]
+
+
+def picture_of(text: bytes) -> dict[str, Any] | None:
+    """A line's picture, None if it is none."""
+    try:
+        line = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return line if isinstance(line, dict) and isinstance(line.get("file"), str) else None
 
 
 def _lines(file: IO[bytes]) -> Iterator[dict[str, Any]]:
     """Those that are whole: the first one may be cut, and what a user did to the file is theirs."""
     for text in file:
-        try:
-            line = json.loads(text)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(line, dict) and isinstance(line.get("file"), str):
+        if (line := picture_of(text)) is not None:
             yield line
