@@ -10,19 +10,22 @@ import signal
 import subprocess
 import sys
 import threading
-from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import suppress
+from io import BufferedReader
+from itertools import count
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from queue import SimpleQueue
-from typing import IO, NamedTuple
+from typing import NamedTuple, cast
 
 from picowatch.engine.deaths import how_it_died
 from picowatch.engine.futures import new_future, settle
+from picowatch.engine.inspection import flaw
+from picowatch.engine.last_words import LastWords
 from picowatch.engine.options import EngineOptions
-from picowatch.engine.protocol import OnStep, RenderedImage
+from picowatch.engine.protocol import EngineCannotStart, OnStep, RenderedImage
 from picowatch.engine.versions import versions
 from picowatch.engine.wire import (
     Broken,
@@ -31,7 +34,9 @@ from picowatch.engine.wire import (
     FromEngine,
     Interrupt,
     Interrupted,
+    Ready,
     Render,
+    Reply,
     Start,
     Step,
     ToEngine,
@@ -67,7 +72,8 @@ _ENVIRONMENT = {
 # was done in 20 s; without spinning 1.3 s and 0.9 s (benchmarks/RESULTS.md).
 _DEFAULTS = {"GOMP_SPINCOUNT": "1000"}
 _END_SECONDS = 1.5
-_STDERR_LINES = 40
+_LOOK_SECONDS = 0.5  # between looks whether a silent process is still there
+_TELL_US = "That is a fault of picowatch or of its libraries: please report it."
 
 Pictures = Future[list[RenderedImage]]
 
@@ -152,8 +158,8 @@ class _Child:
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
         self._ended = False
-        self._stderr: deque[str] = deque(maxlen=_STDERR_LINES)
-        self._stderr_thread: threading.Thread | None = None
+        self._ready = False
+        self._last_words: LastWords | None = None
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     @property
@@ -214,9 +220,55 @@ class _Child:
         """Start the process and pass it one batch after the other."""
         connection = self._start_process()
         self._send(connection, Start(self._options))
-        while (work := self._work.get()) is not None:
-            self._send(connection, Render(work.batch))
-            settle(work.future, _outcome(connection, work.on_step))
+        for number in count():
+            work = self._work.get()
+            if work is None:
+                return
+            self._send(connection, Render(number, work.batch))
+            settle(work.future, self._outcome(connection, number, work))
+
+    def _outcome(
+        self, connection: Connection, number: int, work: _Work
+    ) -> list[RenderedImage] | PicowatchError:
+        """What the process makes of the batch it was given; raises what ends the process."""
+        while True:
+            match self._message(connection, number):
+                case Ready():
+                    self._ready = True
+                case Step(done, total):
+                    work.on_step(done, total)
+                case Done(images):
+                    if wrong := flaw(images, work.batch):
+                        raise EngineDied(wrong, _TELL_US)
+                    return images
+                case Failed(text, remedy, trace):
+                    if not self._ready:
+                        raise EngineCannotStart(text, remedy, trace)
+                    return RenderFailed(text, remedy, trace)
+                case Interrupted():
+                    return EngineStopped("The batch was interrupted.")
+                case Broken(text, remedy):
+                    raise self._died(text, remedy)
+
+    def _message(self, connection: Connection, number: int) -> FromEngine:
+        """The next message about this batch; EOFError once the process is gone.
+
+        The socket need not say so: a process that the engine started may still hold it.
+        """
+        assert self._process is not None
+        while not connection.poll(_LOOK_SECONDS):
+            if self._process.poll() is not None and not connection.poll(0):
+                raise EOFError
+        try:
+            reply = connection.recv()
+        except (EOFError, OSError):
+            raise
+        # Unpickling what is no message raises anything.
+        except Exception as error:
+            raise EngineDied("The engine sent something that is no message.", _TELL_US) from error
+        if not isinstance(reply, Reply) or reply.number != number:
+            raise EngineDied("The engine answered what it was not asked.", _TELL_US)
+        return reply.message
 
     def _start_process(self) -> Connection:
         """The process, in a session of its own: Ctrl-C on the terminal is the daemon's matter."""
@@ -236,11 +288,7 @@ class _Child:
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
             )
-        assert self._process.stderr is not None
-        self._stderr_thread = threading.Thread(
-            target=_keep_tail, args=(self._process.stderr, self._stderr), daemon=True
-        )
-        self._stderr_thread.start()
+        self._last_words = LastWords(cast(BufferedReader, self._process.stderr))
         return ours
 
     def _send(self, connection: Connection, message: ToEngine) -> None:
@@ -248,23 +296,30 @@ class _Child:
             connection.send(message)
 
     def _kill(self) -> None:
-        """End the process and whatever it started."""
-        if self._process is not None and self._process.poll() is None:
-            with suppress(ProcessLookupError):
+        """End the process and whatever it started, even if it ended before them.
+
+        macOS answers with PermissionError where only a dead process is left.
+        """
+        if self._process is not None:
+            with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)
 
     def _death(self, error: Exception) -> Exception:
         """Why there is no process any more."""
         if self._ended:
             return EngineStopped("The engine was closed.")
-        if self._process is None or self._stderr_thread is None:
-            return EngineDied(f"The engine could not be started: {error}.")
+        if self._process is None or self._last_words is None:
+            return EngineCannotStart(f"The engine could not be started: {error}.")
         try:
             status = self._process.wait(_END_SECONDS)
         except subprocess.TimeoutExpired:
-            return EngineDied("The engine stopped answering and was ended.")
-        self._stderr_thread.join(_END_SECONDS)
-        return EngineDied(*how_it_died(status, list(self._stderr)))
+            return self._died("The engine stopped answering and was ended.")
+        self._kill()
+        self._last_words.wait(_END_SECONDS)
+        return self._died(*how_it_died(status, self._last_words.lines()))
+
+    def _died(self, message: str, remedy: str = "") -> EngineDied:
+        return EngineDied(message, remedy) if self._ready else EngineCannotStart(message, remedy)
 
     def _tidy_up(self) -> None:
         """Leave no process, pipe or thread behind."""
@@ -272,32 +327,8 @@ class _Child:
             self._kill()
         if self._process is not None:
             self._process.wait()
-        if self._stderr_thread is not None:
-            self._stderr_thread.join()
+        if self._last_words is not None:
+            self._last_words.wait(_END_SECONDS)
         if self._connection is not None:
             with self._send_lock:
                 self._connection.close()
-
-
-def _outcome(connection: Connection, on_step: OnStep) -> list[RenderedImage] | PicowatchError:
-    """What the process makes of the batch it was given."""
-    while True:
-        message: FromEngine = connection.recv()
-        match message:
-            case Step(done, total):
-                on_step(done, total)
-            case Done(images):
-                return images
-            case Failed(text, remedy, trace):
-                return RenderFailed(text, remedy, trace)
-            case Interrupted():
-                return EngineStopped("The batch was interrupted.")
-            case Broken(text):
-                raise EngineDied(text)
-
-
-def _keep_tail(stderr: IO[bytes], tail: deque[str]) -> None:
-    """Read to the end, so that the child never blocks on a full pipe; keep the last lines."""
-    with stderr:
-        for line in stderr:
-            tail.append(line.decode(errors="replace").rstrip())

@@ -11,6 +11,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Protocol
@@ -24,7 +25,9 @@ from picowatch.engine.wire import (
     FromEngine,
     Interrupt,
     Interrupted,
+    Ready,
     Render,
+    Reply,
     Start,
     Step,
 )
@@ -96,15 +99,15 @@ def _serve(
     """Make one batch after the other; an exception is an answer, never the end."""
     engine: Maker | None = None
     while True:
-        batch = batches.get().batch
+        work = batches.get()
+        say = partial(_say, connection, work.number)
+        on_step = partial(_say_step, say)
         answer: FromEngine
         try:
             if engine is None:
                 engine = make_engine()
-            images = engine.make(
-                batch, lambda done, total: connection.send(Step(done, total)), interrupted.is_set
-            )
-            answer = Done(images)
+                say(Ready())
+            answer = Done(engine.make(work.batch, on_step, interrupted.is_set))
         except EngineStopped:
             answer = Interrupted()
         except RenderFailed as failed:
@@ -112,9 +115,17 @@ def _serve(
         # No single batch may take the engine down.
         except Exception as error:
             answer = _explained(error)
-        connection.send(answer)
+        say(answer)
         if isinstance(answer, Broken):
             sys.exit(1)
+
+
+def _say(connection: Connection, number: int, message: FromEngine) -> None:
+    connection.send(Reply(number, message))
+
+
+def _say_step(say: Callable[[FromEngine], None], done: int, total: int) -> None:
+    say(Step(done, total))
 
 
 def _explained(error: Exception) -> Failed | Broken:

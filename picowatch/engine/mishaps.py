@@ -14,16 +14,19 @@ def explain(error: Exception, trace: str) -> Failed | Broken:
     # A CUDA error other than that leaves the process' context unusable for good:
     # https://docs.nvidia.com/cuda/cuda-runtime-api/group__CUDART__TYPES.html
     if type(error).__name__ == "AcceleratorError" or "CUDA error" in text:
-        return Broken(f"The GPU reported an error and the engine was ended: {_first_line(text)}")
+        return Broken(
+            f"The GPU reported an error and the engine was ended: {_first_line(text)}.",
+            "If it happens again, restart the computer, and update the GPU's driver and torch.",
+        )
     if isinstance(error, ImportError):
         return Failed(
             f"The engine's libraries cannot be imported: {_first_line(text)}.",
-            "Install picowatch again; picowatch doctor shows what is there.",
+            "Install picowatch again.",
             trace,
         )
     return Failed(
-        f"The engine failed: {type(error).__name__}: {_first_line(text)}",
-        "The log has the details.",
+        f"The engine failed: {type(error).__name__}: {_first_line(text)}.",
+        "`picowatch run --debug` writes into the log where.",
         trace,
     )
 
@@ -39,4 +42,4 @@ def out_of_memory(error: Exception) -> str:
 
 
 def _first_line(text: str) -> str:
-    return next(iter(text.strip().splitlines()), "no reason given")[:300]
+    return next(iter(text.strip().splitlines()), "no reason given")[:300].rstrip(".")

@@ -5,6 +5,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from picowatch.errors import EngineDied
 from picowatch.recipe.request import ImageRequest
 
 # Called after each denoising step with (steps done, steps in all) of the batch in work.
@@ -37,14 +38,27 @@ class RenderedImage:
     steps: int | None = None
 
 
+class EngineCannotStart(EngineDied):
+    """The engine ended before it looked at an image, so none of them is at fault.
+
+    Its libraries cannot be imported, the device is not there, memory ran out: every image would
+    end like this one. `trace` as of RenderFailed.
+    """
+
+    def __init__(self, message: str, remedy: str = "", trace: str = "") -> None:
+        super().__init__(message, remedy)
+        self.trace = trace
+
+
 class Engine(Protocol):
     """Makes pictures from requests that can run together (see `batches.can_share_batch`)."""
 
     def render(self, batch: Sequence[ImageRequest], on_step: OnStep) -> Future[list[RenderedImage]]:
         """Start a batch; the future gives its pictures in the order of the requests.
 
-        The future raises RenderFailed, EngineDied or EngineStopped. One batch at a time:
-        a second call before the first future is done is a programming error. `on_step` is
+        The future raises RenderFailed, EngineDied (EngineCannotStart is one) or EngineStopped.
+        Pictures have the size that was asked for, or less with `shrink_to_fit`. One batch at a
+        time: a second call before the first future is done is a programming error. `on_step` is
         called from a thread of the engine's own and must return quickly.
         """
         ...

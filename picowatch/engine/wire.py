@@ -19,14 +19,20 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Render:
-    """To the engine: make these. It answers with Steps, then one of the messages below."""
+    """To the engine: make these. It replies with Steps, then one of the messages below."""
 
+    number: int
     batch: tuple[ImageRequest, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Interrupt:
     """To the engine: end the batch in work at its next step. Meaningless when none is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """From the engine, before anything else: it has started. It has looked at no image yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +69,16 @@ class Broken:
     """From the engine, its last words: it cannot go on (the GPU's driver gave up)."""
 
     message: str
+    remedy: str
 
 
 ToEngine = Start | Render | Interrupt
-FromEngine = Step | Done | Interrupted | Failed | Broken
+FromEngine = Ready | Step | Done | Interrupted | Failed | Broken
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What the engine says of the batch with that number: no picture goes to another batch."""
+
+    number: int
+    message: FromEngine

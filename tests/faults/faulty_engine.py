@@ -1,0 +1,226 @@
+"""An engine process that goes wrong as the prompt says; other prompts make digest pictures.
+
+A prompt is a name of IN_THE_MIDDLE or PICTURES; with " once" behind it the fault happens the
+first time only, whatever becomes of the process. What goes wrong as the engine starts, before
+any image is known to it, stands in the file `at-start` in the models folder, a name of AT_START.
+The ids of all processes stand in the file `processes` there, of those that nobody can find
+again in `strays`. "waits" goes on once there is a file `go`.
+"""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from typing import Any
+
+from picowatch.engine import child_main
+from picowatch.engine.digest import digest_picture
+from picowatch.engine.options import EngineOptions
+from picowatch.engine.protocol import OnStep, RenderedImage
+from picowatch.recipe.request import ImageRequest
+
+Pictures = list[RenderedImage]
+
+START_FILE = "at-start"
+PROCESSES_FILE = "processes"
+STRAYS_FILE = "strays"
+GO_FILE = "go"
+HANG_SECONDS = 3600
+FLOOD_BYTES = 8_000_000
+NOISE = b"\x1b[31m\x07 12%|####      | no line ends here \r"
+
+
+NOT_A_NUMBER: Any = [float("nan")] * (3 * 128 * 192)
+
+
+class AcceleratorError(RuntimeError):
+    """Named as torch's."""
+
+
+def main(handle: int) -> None:
+    """Serve the daemon."""
+    global _socket
+    _socket = handle
+    child_main.main(handle, FaultyMaker)
+
+
+_socket = -1
+
+
+class FaultyMaker:
+    """Goes wrong as it starts, in the middle of a picture or with what it gives back."""
+
+    def __init__(self, options: EngineOptions) -> None:
+        self._models = options.models
+        self._models.mkdir(exist_ok=True)
+        self._note(PROCESSES_FILE, os.getpid())
+        at_start = self._models / START_FILE
+        if at_start.exists():
+            AT_START[at_start.read_text()]()
+
+    def make(
+        self, batch: Sequence[ImageRequest], on_step: OnStep, interrupted: Callable[[], bool]
+    ) -> Pictures:
+        """The pictures, or what the prompts ask for."""
+        faults = [fault for request in batch if (fault := self._due(request.prompt))]
+        steps = batch[0].steps
+        for done in range(1, steps + 1):
+            on_step(done, steps)
+            if done == (steps + 1) // 2:
+                for fault in IN_THE_MIDDLE.keys() & faults:
+                    IN_THE_MIDDLE[fault](self, on_step)
+        pictures: Any = [digest_picture(request, len(batch)) for request in batch]
+        for fault in faults:
+            pictures = PICTURES.get(fault, list)(pictures)
+        given: Pictures = pictures
+        return given
+
+    def start_process(self, *, new_session: bool) -> None:
+        """A process that outlives this one, and holds its socket and its standard error."""
+        command = [sys.executable, "-c", f"import time; time.sleep({HANG_SECONDS})"]
+        child = subprocess.Popen(command, pass_fds=(_socket,), start_new_session=new_session)
+        self._note(STRAYS_FILE if new_session else PROCESSES_FILE, child.pid)
+
+    def wait_to_go(self) -> None:
+        """Until the test says so."""
+        while not (self._models / GO_FILE).exists():
+            threading.Event().wait(0.01)
+
+    def _due(self, prompt: str) -> str:
+        """The fault that is to happen now, "" for none."""
+        fault = prompt.removesuffix(" once")
+        if fault not in IN_THE_MIDDLE.keys() | PICTURES.keys():
+            return ""
+        if fault != prompt:
+            try:
+                (self._models / f"{fault} happened").touch(exist_ok=False)
+            except FileExistsError:
+                return ""
+        return fault
+
+    def _note(self, file_name: str, number: int) -> None:
+        with (self._models / file_name).open("a") as file:
+            file.write(f"{number}\n")
+
+
+def _kill(number: int) -> None:
+    os.kill(os.getpid(), number)
+
+
+def _read_address_zero() -> None:
+    ctypes.string_at(0)
+
+
+def _fail(error: BaseException) -> None:
+    raise error
+
+
+def _hang() -> None:
+    threading.Event().wait(HANG_SECONDS)
+
+
+def _hang_with_the_interpreters_lock() -> None:
+    """As native code does that forgot to give it back: no other thread runs."""
+    ctypes.PyDLL(None).sleep(HANG_SECONDS)
+
+
+def _flood() -> None:
+    noise = NOISE * 1000
+    for _ in range(FLOOD_BYTES // len(noise)):
+        os.write(2, noise)
+
+
+def _flood_and_exit() -> None:
+    _flood()
+    os._exit(5)
+
+
+def _traceback_and_exit() -> None:
+    os.write(2, b"Traceback (most recent call last):\n  File x\nOSError: the disk is on fire\n\n")
+    os._exit(1)
+
+
+def _send_garbage() -> None:
+    connection = Connection(_socket)
+    connection.send_bytes(b"no message")
+    _hang()
+
+
+def _speak_twice() -> None:
+    """From now on each message is sent two times."""
+    send: Callable[[Any, Any], None] = Connection.send
+
+    def send_twice(connection: Any, message: Any) -> None:
+        send(connection, message)
+        send(connection, message)
+
+    Connection.send = send_twice  # type: ignore[method-assign, assignment]
+
+
+def _miscount(on_step: OnStep) -> None:
+    for done, total in ((0, 0), (-3, 5), (99, 5), (1, -1)):
+        on_step(done, total)
+
+
+def _leave_a_process(maker: FaultyMaker, *, new_session: bool) -> None:
+    maker.start_process(new_session=new_session)
+    _kill(signal.SIGKILL)
+
+
+IN_THE_MIDDLE: dict[str, Callable[[FaultyMaker, OnStep], None]] = {
+    "is killed": lambda *_: _kill(signal.SIGKILL),
+    "segfaults": lambda *_: _read_address_zero(),
+    "bus error": lambda *_: _kill(signal.SIGBUS),
+    "aborts": lambda *_: os.abort(),
+    "exits": lambda *_: os._exit(3),
+    "exits with success": lambda *_: os._exit(0),
+    "quits": lambda *_: sys.exit("I have had enough"),
+    "traceback and exit": lambda *_: _traceback_and_exit(),
+    "floods": lambda *_: _flood(),
+    "floods and exits": lambda *_: _flood_and_exit(),
+    "hangs": lambda *_: _hang(),
+    "hangs with the lock": lambda *_: _hang_with_the_interpreters_lock(),
+    "waits": lambda maker, _: maker.wait_to_go(),
+    "CUDA error": lambda *_: _fail(
+        RuntimeError("CUDA error: an illegal memory access was encountered\nand more lines")
+    ),
+    "accelerator error": lambda *_: _fail(AcceleratorError("unspecified launch failure")),
+    "raises": lambda *_: _fail(KeyError(3)),
+    "no memory": lambda *_: _fail(MemoryError()),
+    "sends garbage": lambda *_: _send_garbage(),
+    "speaks twice": lambda *_: _speak_twice(),
+    "closes its socket": lambda *_: os.close(_socket),
+    "miscounts": lambda _, on_step: _miscount(on_step),
+    "leaves a process": lambda maker, _: _leave_a_process(maker, new_session=False),
+    "leaves a stray": lambda maker, _: _leave_a_process(maker, new_session=True),
+}
+
+PICTURES: dict[str, Callable[[Pictures], Any]] = {
+    "too few": lambda pictures: pictures[:-1],
+    "too many": lambda pictures: pictures + pictures[:1],
+    "nothing": lambda pictures: None,
+    "words": lambda pictures: ["a picture" for _ in pictures],
+    "cannot be sent": lambda pictures: [lambda: None for _ in pictures],
+    "too wide": lambda pictures: [replace(one, width=one.width + 8) for one in pictures],
+    "too small": lambda pictures: [
+        replace(one, width=64, height=64, pixels=bytes(range(192)) * 64) for one in pictures
+    ],
+    "lies on its side": lambda pictures: [
+        replace(one, width=one.height, height=one.width) for one in pictures
+    ],
+    "a pixel short": lambda pictures: [replace(one, pixels=one.pixels[:-3]) for one in pictures],
+    "no pixels": lambda pictures: [replace(one, pixels=b"") for one in pictures],
+    "no numbers": lambda pictures: [replace(one, pixels=NOT_A_NUMBER) for one in pictures],
+}
+
+AT_START: dict[str, Callable[[], None]] = {
+    "import error": lambda: _fail(ImportError("libcudart.so.12: cannot open shared object file")),
+    "is killed": lambda: _kill(signal.SIGKILL),
+    "exits": lambda: _traceback_and_exit(),
+    "hangs": _hang,
+}
