@@ -21,7 +21,7 @@ from picowatch.recipe.request import ImageRequest
 from tests.house import House
 from tests.power.disk import LOG, Disk
 from tests.power.recording import Arrived, Recording, Write
-from tests.power.scenario import ASKED, BATCH_SIZE, INVALID, write_save
+from tests.power.scenario import ASKED, BATCH_SIZE, INVALID, PICTURES_PER_PAGE, write_save
 
 ACCEPTED = re.compile(r"^[\d-]+ [\d:]+ (\S+): saved, ")
 REJECTED = re.compile(r"^[\d-]+ [\d:]+ error inbox/(\S+), line")
@@ -43,14 +43,20 @@ class Promises:
     inbox: tuple[tuple[str, int], ...]  # each file with the number of its save
 
 
+NOTHING_PROMISED = Promises(0, frozenset(), frozenset(), ())
+
+
 class Story:
     """What was told when, and what came of it without a power cut."""
 
-    def __init__(self, recording: Recording, whole: Disk) -> None:
+    def __init__(
+        self, recording: Recording, whole: Disk, before: Promises = NOTHING_PROMISED
+    ) -> None:
+        """`before` is what had been told when the recorded run began."""
         self._recording = recording
         self.files = whole.files
         self.saves = _images_by_save(recording.folder / "outbox/.picowatch/ledger.sqlite")
-        self._at: list[Promises] = list(self._follow())
+        self._at: list[Promises] = list(self._follow(before))
 
     def at(self, moment: int) -> Promises:
         """What was promised once `moment` operations had ended."""
@@ -61,18 +67,20 @@ class Story:
         promised = [(each.accepted, each.rejected, each.files) for each in self._at]
         return [n for n in range(1, len(promised)) if promised[n] != promised[n - 1]]
 
-    def _follow(self) -> Iterator[Promises]:
-        accepted, rejected, files = 0, frozenset[str](), frozenset[str]()
-        inbox: dict[str, int] = {}
-        yield Promises(accepted, rejected, files, ())
-        for operation in self._recording.operations:
-            if isinstance(operation, Arrived):
+    def _follow(self, before: Promises) -> Iterator[Promises]:
+        accepted, rejected, files = before.accepted, before.rejected, before.files
+        inbox = dict(before.inbox)
+        yield before
+        for number, operation in enumerate(self._recording.operations):
+            if number < self._recording.settled:
+                pass  # what the log tells of an earlier run is in `before`
+            elif isinstance(operation, Arrived):
                 inbox[operation.name] = operation.number
+                rejected -= {operation.name}
             elif isinstance(operation, Write) and self._recording.is_named(operation.file, LOG):
                 line = operation.content.decode()
                 if found := ACCEPTED.match(line):
                     accepted += 1
-                    rejected -= {found[1]}
                 elif found := REJECTED.match(line):
                     rejected |= {found[1]}
                 elif found := PUBLISHED.match(line):
@@ -123,11 +131,7 @@ class Checker:
         return log.stat().st_size if log.exists() else 0
 
     def _lay_out(self, disk: Disk, promises: Promises) -> None:
-        shutil.rmtree(self._house.outbox, ignore_errors=True)
-        for folder in disk.folders:
-            (self._house.folder / folder).mkdir()
-        for path, content in disk.files.items():
-            (self._house.folder / path).write_bytes(content)
+        disk.lay_out(self._house.folder)
         if promises.inbox != self._inbox:
             for child in self._house.inbox.iterdir():
                 shutil.rmtree(child) if child.is_dir() else child.unlink()
@@ -239,17 +243,19 @@ class _Outcome:
         listing = self.house.outbox / "images.jsonl"
         lines = listing.read_text().splitlines() if listing.exists() else []
         yield from self._of_list("images.jsonl", lines)
-        gallery = self.house.outbox / ".picowatch/gallery"
-        pages = sorted(gallery.glob("page-*.js"))
+        folder = self.house.outbox / ".picowatch/gallery"
+        pages = sorted(folder.glob("page-*.js"))
         calls = [line for page in pages for line in page.read_text().splitlines()]
         if cut := [line for line in calls if not re.fullmatch(r"picture\(\{.*\}\);", line)]:
             yield f"the gallery has a line that is no call: {cut[0][:60]!r}"
         yield from self._of_list(
             "the gallery", [line.removeprefix("picture(").removesuffix(");") for line in calls]
         )
-        told = (gallery / "pages.js").read_text()
-        if told != f"pages({max(1, len(pages))});\n":
-            yield f"the gallery tells {told!r} of {len(pages)} pages"
+        told = (folder / "pages.js").read_text()
+        if told != f"pages({len(pages) or 1});\n":
+            yield f"the gallery tells of {told.strip()} and has {len(pages)}"
+        if any(calls.count("\n") > PICTURES_PER_PAGE for calls in map(Path.read_text, pages)):
+            yield "a page of the gallery is too long"
 
     def _of_list(self, name: str, lines: list[str]) -> Iterator[str]:
         listed: Counter[str] = Counter()

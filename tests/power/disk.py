@@ -15,9 +15,11 @@ of other files instead of zeros; all combinations of more than a few operations.
 """
 
 import hashlib
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 from tests.power.recording import ROOT, Names, Operation, Recording, Resize, Sync, Write
 
@@ -27,6 +29,8 @@ PASSING = (
     "picowatch.log", "lock", "status.json", "now.txt", "latest.png", "hashes.json",
 )  # fmt: skip
 LOG = "picowatch.log"
+CERTAIN = "nothing that was not synced"
+LENGTHS_ONLY = "names and lengths"
 LAST_ONES = 8  # operations looked at one by one, of those that are not certain
 SOME_OTHERS = 4
 
@@ -39,6 +43,14 @@ class Disk:
     what: str
     files: dict[str, bytes]
     folders: tuple[str, ...]
+
+    def lay_out(self, root: Path) -> None:
+        """Make these files and folders below `root`, and no others in its outbox."""
+        shutil.rmtree(root / "outbox", ignore_errors=True)
+        for folder in self.folders:
+            (root / folder).mkdir()
+        for path, content in self.files.items():
+            (root / path).write_bytes(content)
 
     def key(self) -> str:
         """Equal for disks between which a start sees no difference."""
@@ -57,7 +69,7 @@ class PowerCuts:
     """Gives the disks that power cuts at each moment of a recorded run may leave."""
 
     def __init__(self, recording: Recording) -> None:
-        self._recording = recording
+        self.recording = recording
         self._operations = recording.operations
         self._contents: dict[tuple[int, tuple[Operation, ...]], bytes] = {}
 
@@ -68,7 +80,8 @@ class PowerCuts:
     def disks(self, every: int = 1, moments: Sequence[int] | None = None) -> Iterator[Disk]:
         """The disks that the model tries, or every so many-th of them; of some moments or all."""
         tried = 0
-        for moment in range(len(self._operations) + 1) if moments is None else moments:
+        first, last = self.recording.settled, len(self._operations)
+        for moment in range(first, last + 1) if moments is None else moments:
             certain, uncertain = self._split(moment)
             for what, left in self._leftovers(uncertain):
                 tried += 1
@@ -103,10 +116,10 @@ class PowerCuts:
     def _leftovers(self, uncertain: list[int]) -> Iterator[tuple[str, list[tuple[int, Operation]]]]:
         every = [(index, self._operations[index]) for index in uncertain]
         names = [pair for pair in every if isinstance(pair[1], Names)]
-        yield "nothing that was not synced", []
+        yield CERTAIN, []
         yield "everything", every
         yield "names without content", names
-        yield "names and lengths", [(index, _length_only(each)) for index, each in every]
+        yield LENGTHS_ONLY, [(index, _length_only(each)) for index, each in every]
         yield "content without names", [pair for pair in every if pair not in names]
         telling = [pair for pair in every if not self._is_passing(pair[1])]
         passing = [pair for pair in every if self._is_passing(pair[1])]
@@ -127,7 +140,7 @@ class PowerCuts:
         else:
             assert isinstance(operation, Write | Resize)
             inodes = [operation.file]
-        return bool(inodes) and all(self._recording.is_named(inode, *PASSING) for inode in inodes)
+        return bool(inodes) and all(self.recording.is_named(inode, *PASSING) for inode in inodes)
 
     # -- from operations to files
 
@@ -142,7 +155,7 @@ class PowerCuts:
         files: dict[str, bytes] = {}
         folders: list[str] = []
         for path, inode in self._walk(entries, ROOT, ""):
-            if inode in self._recording.folders:
+            if inode in self.recording.folders:
                 folders.append(path)
             else:
                 files[path] = self._content(inode, tuple(written.get(inode, ())))

@@ -15,9 +15,13 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.power.checking import Checker, Story
-from tests.power.disk import Disk, PowerCuts
-from tests.power.recording import Recording, record
+from picowatch.outbox import gallery
+from tests.power.checking import Checker, Promises, Story
+from tests.power.disk import LENGTHS_ONLY, Disk, PowerCuts
+from tests.power.recording import Operation, Recording, Write, record
+from tests.power.scenario import PICTURES_PER_PAGE
+
+PARTS = 4  # of the run, between which a power cut's start is recorded as well
 
 _checker: Checker
 
@@ -28,6 +32,33 @@ def recorded(folder: Path) -> Recording:
     run.mkdir()
     command = [sys.executable, "-m", "tests.power.scenario", str(run)]
     return record(command, run, folder / "trace")
+
+
+def recorded_again(folder: Path, disk: Disk, promises: Promises) -> Recording:
+    """The start after a power cut, recorded: the power may go again meanwhile."""
+    run = folder / f"again-{disk.moment}"
+    run.mkdir()
+    disk.lay_out(run)
+    saved = [f"{name}={number}" for name, number in promises.inbox]
+    command = [sys.executable, "-m", "tests.power.scenario", str(run), *saved]
+    return record(command, run, folder / "trace")
+
+
+def half_committed(recording: Recording, part: int, parts: int) -> Disk:
+    """What a power cut leaves in the midst of a commit, some part of the way through the run.
+
+    The ledger has its new length and old pages, names are there and contents are not.
+    """
+    operations = recording.operations
+    moment = len(operations) * part // parts
+    while not _writes_ledger(recording, operations[moment - 1]):
+        moment += 1
+    disks = PowerCuts(recording).disks(moments=[moment])
+    return next(disk for disk in disks if disk.what == LENGTHS_ONLY)
+
+
+def _writes_ledger(recording: Recording, operation: Operation) -> bool:
+    return isinstance(operation, Write) and recording.is_named(operation.file, ".sqlite")
 
 
 def memory() -> str | None:
@@ -47,30 +78,45 @@ def distinct(cuts: PowerCuts, story: Story, every: int = 1) -> Iterator[Disk]:
 
 
 def main(every: int) -> int:
-    began = time.monotonic()
-    with tempfile.TemporaryDirectory(dir=memory()) as folder:
-        recording = recorded(Path(folder))
+    with tempfile.TemporaryDirectory(dir=memory()) as name:
+        folder = Path(name)
+        recording = recorded(folder)
         cuts = PowerCuts(recording)
         story = Story(recording, cuts.whole())
-        checked, wrong = 0, Counter[str]()
-        first: dict[str, str] = {}
-        context = multiprocessing.get_context("spawn")
-        with context.Pool(initializer=_start, initargs=(story, folder)) as pool:
-            for disk, found in pool.imap_unordered(_check, distinct(cuts, story, every), 8):
-                checked += 1
-                for violation in {_kind(each) for each in found}:
-                    wrong[violation] += 1
-                    first.setdefault(violation, f"after operation {disk[0]}: {disk[1]}")
+        wrong = check("the run", cuts, story, folder, every)
+        for part in range(1, PARTS):
+            disk = half_committed(recording, part, PARTS)
+            promises = story.at(disk.moment)
+            cuts_again = PowerCuts(recorded_again(folder, disk, promises))
+            story_again = Story(cuts_again.recording, cuts_again.whole(), promises)
+            title = f"the start after a power cut at operation {disk.moment}"
+            wrong |= check(title, cuts_again, story_again, folder, every)
+    return int(wrong)
+
+
+def check(title: str, cuts: PowerCuts, story: Story, folder: Path, every: int) -> bool:
+    """Check the disks on all processors, and tell of it; gives whether anything is wrong."""
+    began, checked = time.monotonic(), 0
+    wrong: Counter[str] = Counter()
+    first: dict[str, str] = {}
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(initializer=_start, initargs=(story, str(folder))) as pool:
+        for (moment, what), found in pool.imap_unordered(_check, distinct(cuts, story, every), 8):
+            checked += 1
+            for violation in {_kind(each) for each in found}:
+                wrong[violation] += 1
+                first.setdefault(violation, f"after operation {moment}: {what}")
+    operations = len(cuts.recording.operations) - cuts.recording.settled
     seconds = time.monotonic() - began
-    operations = len(recording.operations)
-    _say(f"{operations} operations recorded, {checked} disks checked in {seconds:.0f} s")
+    _say(f"{title}: {operations} operations, {checked} disks checked in {seconds:.0f} s")
     for violation, times in wrong.most_common():
         _say(f"{times} times: {violation} ({first[violation]})")
-    return 1 if wrong else 0
+    return bool(wrong)
 
 
 def _start(story: Story, folder: str) -> None:
     global _checker
+    gallery.PICTURES_PER_PAGE = PICTURES_PER_PAGE
     own = Path(tempfile.mkdtemp(dir=folder))
     _checker = Checker(story, own)
 

@@ -74,6 +74,7 @@ class Recording:
     operations: list[Operation] = field(default_factory=list)
     folders: set[int] = field(default_factory=lambda: {ROOT})
     names: dict[int, set[str]] = field(default_factory=lambda: {ROOT: {""}})
+    settled: int = 0  # the operations that only tell what was there, durably, at the beginning
 
     def without(self, removed: Callable[[Sync], bool]) -> "Recording":
         """The same run of a program that forgets some of its syncs."""
@@ -81,7 +82,7 @@ class Recording:
             Names(()) if isinstance(each, Sync) and removed(each) else each
             for each in self.operations
         ]
-        return Recording(self.folder, operations, self.folders, self.names)
+        return Recording(self.folder, operations, self.folders, self.names, self.settled)
 
     def is_named(self, inode: int, *endings: str) -> bool:
         """Whether the file ever had a name with one of these endings."""
@@ -93,7 +94,7 @@ class CannotRecord(Exception):
 
 
 def record(command: list[str], folder: Path, trace: Path) -> Recording:
-    """Run a command and record what it does to the files below `folder`, which is empty.
+    """Run a command and record what it does to the outbox in `folder`.
 
     Raises CannotRecord where there is no strace, or where it may not trace.
     """
@@ -104,8 +105,9 @@ def record(command: list[str], folder: Path, trace: Path) -> Recording:
     may_trace = subprocess.run([*strace, "-o", str(trace), "true"], capture_output=True, text=True)
     if may_trace.returncode:
         raise CannotRecord(f"strace may not trace here: {may_trace.stderr.strip()}")
+    reader = _Reader(folder)
     subprocess.run([*strace, *calls, *command], check=True, timeout=240)
-    return _Reader(folder).read(trace)
+    return reader.read(trace)
 
 
 # -- reading strace's lines
@@ -131,6 +133,13 @@ class _Call:
             assert not cut, "strace cut a string"
             found.append(bytes.fromhex(text.replace("\\x", "")))
         return found
+
+    @property
+    def content(self) -> bytes:
+        """What a write wrote."""
+        content = b"".join(self.strings)[: self.result]
+        assert len(content) == self.result
+        return content
 
     @property
     def paths(self) -> list[str]:
@@ -162,6 +171,19 @@ class _Reader:
         self._entries: dict[int, dict[str, int]] = {ROOT: {}}
         self._sizes: dict[int, int] = {}
         self._open: dict[int, _Open] = {}
+        self._take_what_is_there()
+
+    def _take_what_is_there(self) -> None:
+        for path in sorted(self._recording.folder.rglob("*")):
+            folder, name, _ = self._find(str(path))
+            if path.is_dir():
+                self._add_folder(folder, name)
+            else:
+                self._put(self._add_file(folder, name), 0, path.read_bytes())
+        now = len(self._recording.operations)
+        for inode in self._recording.names:
+            self._add(Sync(inode, now))
+        self._recording.settled = len(self._recording.operations)
 
     def read(self, trace: Path) -> Recording:
         for call in self._calls(trace):
@@ -229,10 +251,19 @@ class _Reader:
         (path,) = call.paths
         if self._is_outbox(path):
             folder, name, _ = self._find(path)
-            inode = self._new()
-            self._recording.folders.add(inode)
-            self._entries[inode] = {}
-            self._name((folder, name, inode))
+            self._add_folder(folder, name)
+
+    def _add_folder(self, folder: int, name: str) -> None:
+        inode = self._new()
+        self._recording.folders.add(inode)
+        self._entries[inode] = {}
+        self._name((folder, name, inode))
+
+    def _add_file(self, folder: int, name: str) -> int:
+        inode = self._new()
+        self._sizes[inode] = 0
+        self._name((folder, name, inode))
+        return inode
 
     def _move(self, call: _Call) -> None:
         old, new = call.paths
@@ -266,9 +297,7 @@ class _Reader:
             return
         folder, name, inode = self._find(path)
         if inode is None:
-            inode = self._new()
-            self._sizes[inode] = 0
-            self._name((folder, name, inode))
+            inode = self._add_file(folder, name)
         elif "O_TRUNC" in call.arguments and self._sizes[inode]:
             self._resize(inode, 0)
         self._open[call.result] = _Open(inode, "O_APPEND" in call.arguments)
@@ -290,15 +319,13 @@ class _Reader:
         if file := self._open.get(call.descriptor):
             offset = self._sizes[file.inode] if file.appends else file.offset
             file.offset = offset + call.result
-            self._put(file.inode, offset, call)
+            self._put(file.inode, offset, call.content)
 
     def _write_at(self, call: _Call) -> None:
         if file := self._open.get(call.descriptor):
-            self._put(file.inode, call.last, call)
+            self._put(file.inode, call.last, call.content)
 
-    def _put(self, inode: int, offset: int, call: _Call) -> None:
-        content = b"".join(call.strings)[: call.result]
-        assert len(content) == call.result
+    def _put(self, inode: int, offset: int, content: bytes) -> None:
         self._sizes[inode] = max(self._sizes[inode], offset + len(content))
         self._add(Write(inode, offset, content))
 

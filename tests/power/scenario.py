@@ -1,10 +1,14 @@
 """Two days of a user, in a process of its own whose system calls are recorded.
 
     python -m tests.power.scenario FOLDER
+    python -m tests.power.scenario FOLDER NAME=NUMBER…
 
 The first day: recipes of every kind are saved and made until nothing waits. The second day, in
 another daemon: one save keeps a picture, wants three more and is replaced by a save that cancels
 what still waits; another mends the recipe that was invalid.
+
+The second form is one start on what a power cut left in FOLDER, with these files of these saves
+in the inbox.
 """
 
 import os
@@ -15,10 +19,12 @@ from pathlib import Path
 
 from PIL import Image
 
+from picowatch.outbox import gallery
 from picowatch.recipe.request import ImageRequest
 from tests.house import House, wait_for
 
 BATCH_SIZE = 2
+PICTURES_PER_PAGE = 4  # of the gallery, so that pages are turned
 SMALL = "size: 64x64\nsteps: 1\n"
 CLOCK = 1_700_000_000  # a save's time: this and its number, so that it can be laid out again
 
@@ -102,11 +108,17 @@ def _is_idle(house: House) -> bool:
     return images["queued"] == images["running"] == 0 and images["cancelled"] == 1
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, *saved: str) -> None:
+    gallery.PICTURES_PER_PAGE = PICTURES_PER_PAGE
     house = House(folder)
-    first_day(house)
-    second_day(house)
+    if not saved:
+        first_day(house)
+        second_day(house)
+        return
+    for name, _, number in (each.partition("=") for each in saved):
+        write_save(house.inbox / name, name, int(number))
+    house.once(batch_size=BATCH_SIZE)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *sys.argv[2:])

@@ -1,0 +1,139 @@
+"""The power goes at any moment of publishing pictures; the next start finds what was promised.
+
+A run is recorded once. A sample of the disks that power cuts may leave of it is checked here,
+all of them by `python -m tests.power.every_state`.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from picowatch.outbox import gallery
+from tests.power.checking import Checker, Story
+from tests.power.disk import CERTAIN, PowerCuts
+from tests.power.every_state import distinct, half_committed, recorded, recorded_again
+from tests.power.recording import ROOT, CannotRecord, Recording, Sync
+from tests.power.scenario import PICTURES_PER_PAGE
+
+SAMPLE = 331  # every so many-th disk; a prime, so that all kinds of leftovers come up
+
+SAMPLE_AGAIN = 499
+
+Forgets = Callable[[Recording, Sync], bool]
+
+
+def _syncs_a_picture(recording: Recording, sync: Sync) -> bool:
+    return recording.is_named(sync.inode, ".png")
+
+
+def _syncs_a_folder_of_pictures(recording: Recording, sync: Sync) -> bool:
+    own = recording.is_named(sync.inode, "outbox", ".picowatch", "gallery", "start-images")
+    return sync.inode in recording.folders - {ROOT} and not own
+
+
+def _syncs_the_ledger(recording: Recording, sync: Sync) -> bool:
+    return recording.is_named(sync.inode, "ledger.sqlite", "ledger.sqlite-journal")
+
+
+def _syncs_the_list(recording: Recording, sync: Sync) -> bool:
+    return recording.is_named(sync.inode, "images.jsonl")
+
+
+def _syncs_the_outboxs_name(recording: Recording, sync: Sync) -> bool:
+    return sync.inode == ROOT
+
+
+def _syncs_a_start_image(recording: Recording, sync: Sync) -> bool:
+    return recording.is_named(sync.inode, "start-images")
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Recording:
+    try:
+        return recorded(tmp_path_factory.mktemp("power"))
+    except CannotRecord as why:
+        pytest.skip(str(why))
+
+
+@pytest.fixture(scope="module")
+def story(recording: Recording) -> Story:
+    return Story(recording, PowerCuts(recording).whole())
+
+
+@pytest.fixture(scope="module")
+def checker(story: Story, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checker]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gallery, "PICTURES_PER_PAGE", PICTURES_PER_PAGE)
+        yield Checker(story, tmp_path_factory.mktemp("user"))
+
+
+def test_the_recording_tells_every_byte_that_was_written(recording: Recording) -> None:
+    """Played back without a power cut it gives the files that are there, and no others."""
+    outbox = recording.folder / "outbox"
+    there = {path for path in outbox.rglob("*") if path.is_file()}
+    played = PowerCuts(recording).whole().files
+    assert {recording.folder / path for path in played} == there
+    for path in there:
+        assert played[path.relative_to(recording.folder).as_posix()] == path.read_bytes(), path
+
+
+def test_what_was_told_is_kept(recording: Recording, story: Story, checker: Checker) -> None:
+    """Right after each line in the log the power goes, and takes what was not synced."""
+    moments = story.moments_of_promises()
+    assert len(moments) >= 15
+    disks = [disk for disk in PowerCuts(recording).disks(moments=moments) if disk.what == CERTAIN]
+    assert len(disks) == len(moments)
+    for disk in disks:
+        assert checker.violations(disk) == [], f"after operation {disk.moment}: {disk.what}"
+
+
+def test_nothing_is_lost_and_nothing_twice(
+    recording: Recording, story: Story, checker: Checker
+) -> None:
+    """After a power cut at any moment, whatever of the rest had reached the disk."""
+    checked = 0
+    for disk in distinct(PowerCuts(recording), story, SAMPLE):
+        assert checker.violations(disk) == [], f"after operation {disk.moment}: {disk.what}"
+        checked += 1
+    assert checked > 100
+
+
+def test_the_power_may_go_again_while_what_it_left_is_mended(
+    recording: Recording, story: Story, checker: Checker, tmp_path: Path
+) -> None:
+    """The start after a power cut is recorded as well, and cut off in its turn."""
+    disk = half_committed(recording, 1, 2)
+    promises = story.at(disk.moment)
+    again = recorded_again(tmp_path, disk, promises)
+    cuts = PowerCuts(again)
+    story_again = Story(again, cuts.whole(), promises)
+    (tmp_path / "user").mkdir()
+    checker_again = Checker(story_again, tmp_path / "user")
+    checked = 0
+    for disk in distinct(cuts, story_again, SAMPLE_AGAIN):
+        found = checker_again.violations(disk)
+        assert found == [], f"after operation {disk.moment}: {disk.what}"
+        checked += 1
+    assert checked > 10
+
+
+@pytest.mark.parametrize(
+    ("forgets", "lost"),
+    [
+        pytest.param(_syncs_a_picture, "published and is damaged", id="a picture's content"),
+        pytest.param(_syncs_a_folder_of_pictures, "published and is gone", id="a picture's name"),
+        pytest.param(_syncs_the_ledger, "an accepted image was lost", id="synchronous=OFF"),
+        pytest.param(_syncs_the_list, "images.jsonl lacks", id="the list"),
+        pytest.param(_syncs_the_outboxs_name, "published and is gone", id="the outbox's name"),
+        pytest.param(_syncs_a_start_image, "start image's copy is missing", id="a start image"),
+    ],
+)
+def test_a_program_that_forgets_a_sync_is_found_out(
+    recording: Recording, story: Story, checker: Checker, forgets: Forgets, lost: str
+) -> None:
+    """The same run without some of its syncs: what these tests prove can fail."""
+    careless = PowerCuts(recording.without(lambda sync: forgets(recording, sync)))
+    disks = careless.disks(moments=story.moments_of_promises())
+    certain = (disk for disk in disks if disk.what == CERTAIN)
+    assert any(lost in each for disk in certain for each in checker.violations(disk))
