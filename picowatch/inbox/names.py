@@ -9,6 +9,9 @@ PROBE_PREFIX = ".picowatch-probe-"
 # Deeper ones are no one's work; following them without end would end picowatch.
 MAX_DEPTH = 64
 SKIPPED_FOLDERS = {"__macosx", "@eadir", "$recycle.bin", "lost+found", "node_modules"}
+# macOS's safe save on a share: "(A Document Being Saved By TextEdit)" holds the new text, under
+# the document's own name, until it takes the document's place.
+SAVING_FOLDER = "(a document being saved by "
 # Syncthing's, and Dropbox's and Nextcloud's, names for the loser of two edits.
 CONFLICT_COPY = re.compile(r"\.sync-conflict-|conflicted copy", re.IGNORECASE)
 
@@ -35,7 +38,9 @@ def why_skipped(name: str) -> str | None:
 
 def is_looked_into(folder: str) -> bool:
     """Whether a folder of this name (without its parents) may hold recipes."""
-    return not folder.startswith(".") and folder.lower() not in SKIPPED_FOLDERS and _is_utf8(folder)
+    if folder.startswith(".") or folder.lower() in SKIPPED_FOLDERS:
+        return False
+    return not folder.lower().startswith(SAVING_FOLDER) and _is_utf8(folder)
 
 
 def _is_utf8(name: str) -> bool:

@@ -1,0 +1,108 @@
+"""A desk beside a running daemon: programs save recipes on it, and it counts what is made."""
+
+import hashlib
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.house import House, wait_for
+
+STEPS = 30  # a recipe that is read too early has `steps: 3`, or none
+# Longer than any of these programs pauses within one save, shorter than the product's half
+# second, so that what that forgives is seen here.
+SETTLE_SECONDS = 0.2
+RESCAN_SECONDS = 1.0
+SENTINELS = "sentinel"
+
+
+def recipe(prompt: str) -> str:
+    """A recipe's text, which is another valid recipe wherever it is cut off."""
+    return f"prompt: {prompt}\nsteps: {STEPS}\n"
+
+
+class Desk:
+    """Counts the runs of the recipes that programs save in the house's inbox."""
+
+    def __init__(self, house: House) -> None:
+        self.house = house
+        self.inbox = house.inbox
+        self._expected: dict[str, list[str]] = {}
+        self._sentinels = 0
+
+    def expect_run(self, name: str, *prompts: str) -> None:
+        """Wait for one run of a recipe's bytes as they are now, with pictures of `prompts`."""
+        expected = self._expected.setdefault(name, [])
+        expected += prompts
+        wait_for(
+            lambda: len(self._pictures(name)) >= len(expected),
+            f"{prompts} of {name}\n{self.house.log()}",
+        )
+        chunks = [self.house.chunk(picture) for picture in self._pictures(name)]
+        assert [chunk.request.prompt for chunk in chunks] == expected, self.house.log()
+        digest = hashlib.sha256((self.inbox / name).read_bytes()).hexdigest()
+        newest = chunks[-len(prompts) :]
+        assert {chunk.save_digest for chunk in newest} == {digest}, "not the final bytes"
+        if name.endswith(".yaml"):
+            assert {chunk.request.steps for chunk in newest} == {STEPS}
+
+    def pass_time(self) -> None:
+        """Wait until everything that lies in the inbox now has been noticed and answered.
+
+        First a scan: only a scan of the whole inbox warns of a conflict copy. Then a picture:
+        what the scan found settles no later than a recipe that is saved after it.
+        """
+        self._sentinels += 1
+        conflict = f"{SENTINELS}{self._sentinels} (conflicted copy).txt"
+        (self.inbox / conflict).touch()
+        wait_for(lambda: f"{conflict} is not run" in self.house.log(), "a scan")
+        self.make_another()
+
+    def make_another(self) -> None:
+        """Save another recipe and wait for its picture: more than a settle time passes."""
+        self._sentinels += 1
+        name = f"{SENTINELS}/{self._sentinels}.txt"
+        self.house.save(name, "a sentinel\n")
+        wait_for(lambda: self._pictures(name), "the sentinel's picture")
+
+    def expect_nothing_more(self, *, deletions: int = 0) -> None:
+        """Each save was accepted once; no more comes of it, and nothing went wrong.
+
+        What was noticed before another recipe is answered before it.
+        """
+        self.make_another()
+        self.expect_only_what_was_made()
+        log = self.house.log()
+        for name, prompts in self._expected.items():
+            told = re.findall(rf" {re.escape(name)}: saved, (.*)", log)
+            queued = [int(words.split()[0]) for words in told if " queued" in words]
+            assert sum(queued) == len(prompts), log
+            assert 0 not in queued, log
+            assert len(told) == len(queued), log
+        assert log.count(": deleted, ") == deletions, log
+        assert ": renamed to " not in log, log
+
+    def expect_only_what_was_made(self) -> None:
+        """No picture and no error beside what was expected, now or before."""
+        made = [path for path in self.house.pictures() if not path.startswith(f"{SENTINELS}/")]
+        expected = sorted(path for name in self._expected for path in self._pictures(name))
+        assert made == expected
+        counts = {name: len(self._pictures(name)) for name in self._expected}
+        assert counts == {name: len(prompts) for name, prompts in self._expected.items()}
+        assert " error " not in self.house.log(), self.house.log()
+        assert not list(self.house.outbox.rglob("*.error.txt"))
+
+    def _pictures(self, name: str) -> list[str]:
+        return self.house.pictures(str(Path(name).with_suffix("")))
+
+
+@contextmanager
+def desk_of(house: House, **settings: Any) -> Iterator[Desk]:
+    """A desk while the daemon runs; in the end a restart must find nothing new either."""
+    values = {"settle_seconds": SETTLE_SECONDS, "rescan_seconds": RESCAN_SECONDS, **settings}
+    desk = Desk(house)
+    with house.running(**values):
+        yield desk
+    assert house.once(**values)
+    desk.expect_only_what_was_made()

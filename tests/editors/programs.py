@@ -1,0 +1,328 @@
+"""Real programs that write recipes, each driven as its user drives it.
+
+A program's session is a context that gives a function: called with a prompt, it has the
+program make the recipe file hold it.
+"""
+
+import itertools
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.editors.desk import recipe
+from tests.editors.terminal import Terminal, in_terminal
+from tests.house import wait_for
+
+OTHER_FILE_SYSTEM = Path("/dev/shm")
+SHELL_SECONDS = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a program works: on a recipe in the inbox, with `elsewhere` for what lies outside."""
+
+    recipe: Path
+    elsewhere: Path
+
+
+Save = Callable[[str], None]
+Session = Callable[[Place], AbstractContextManager[Save]]
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """One program in one of its ways of saving.
+
+    `new_inode` says whether the first and the second save over an existing recipe in one session
+    put another file in its place, so that a program which was not driven the way it says is
+    found out; None where a freed inode may be given out again.
+    """
+
+    name: str
+    session: Session
+    needs: tuple[str, ...] = ()
+    new_inode: tuple[bool | None, bool | None] = (None, None)
+    makes_new_files: bool = True
+    file: str = "a.yaml"
+
+    def skip_if_missing(self) -> None:
+        """Skips the test if this program cannot run here."""
+        for program in self.needs:
+            if not shutil.which(program):
+                pytest.skip(f"{program} is not installed")
+        if "across" in self.name and not _is_another_file_system():
+            pytest.skip(f"{OTHER_FILE_SYSTEM} is no other file system than the temporary folder")
+
+
+def _is_another_file_system() -> bool:
+    here = Path(os.environ.get("TMPDIR", "/tmp"))
+    return OTHER_FILE_SYSTEM.exists() and OTHER_FILE_SYSTEM.stat().st_dev != here.stat().st_dev
+
+
+# -- programs that are run once for each save
+
+
+@contextmanager
+def _script(script: str, place: Place) -> Iterator[Save]:
+    """A shell script: $NEW holds the new text, $RECIPE is to hold it, $PROMPT is in it."""
+
+    def save(prompt: str) -> None:
+        new = fresh_folder(place.elsewhere) / place.recipe.name
+        new.write_text(recipe(prompt))
+        _run_script(script, place, NEW=str(new), PROMPT=prompt)
+
+    yield save
+
+
+def _run_script(script: str, place: Place, **values: str) -> None:
+    names = {"RECIPE": str(place.recipe), "PYTHON": sys.executable}
+    subprocess.run(
+        ["sh", "-ec", script],
+        cwd=place.recipe.parent,
+        env={**os.environ, **names, **values},
+        stdin=subprocess.DEVNULL,
+        timeout=SHELL_SECONDS,
+        check=True,
+    )
+
+
+def fresh_folder(parent: Path) -> Path:
+    """A new folder."""
+    for number in itertools.count():
+        folder = parent / str(number)
+        if not folder.exists():
+            folder.mkdir(parents=True)
+            return folder
+    raise AssertionError
+
+
+@contextmanager
+def _across(place: Place) -> Iterator[Save]:
+    with _script('mv "$NEW" "$RECIPE"', Place(place.recipe, _other_folder(place))) as save:
+        yield save
+    shutil.rmtree(_other_folder(place))
+
+
+def _other_folder(place: Place) -> Path:
+    return OTHER_FILE_SYSTEM / f"picowatch-{os.getpid()}-{place.elsewhere.name}"
+
+
+@contextmanager
+def _git(place: Place) -> Iterator[Save]:
+    """The first save is a clone, each later one the checkout of a branch."""
+    origin = place.elsewhere / "origin"
+    git = (
+        "git() { command git -c user.name=x -c user.email=x@example.org "
+        "-c init.defaultBranch=main -c advice.detachedHead=false -c core.hooksPath=/dev/null "
+        '"$@"; }\n'
+    )
+    commit = (
+        '[ -e "$ORIGIN" ] || git init -q "$ORIGIN"\n'
+        'cd "$ORIGIN"; git checkout -q -b "$BRANCH"; cp "$NEW" .; git add .; git commit -qm "$NEW"'
+    )
+    checkout = (
+        'if [ -e .git ]; then git fetch -q; git checkout -q "$BRANCH"\n'
+        'else git clone -q -b "$BRANCH" "$ORIGIN" .; fi'
+    )
+
+    def save(prompt: str) -> None:
+        new = fresh_folder(place.elsewhere) / place.recipe.name
+        new.write_text(recipe(prompt))
+        values = {"NEW": str(new), "ORIGIN": str(origin), "BRANCH": f"b{new.parent.name}"}
+        values |= {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1"}
+        _run_script(git + commit, place, **values)
+        _run_script(git + checkout, place, **values)
+
+    yield save
+
+
+# -- programs that stay open
+
+
+@contextmanager
+def _ed(place: Place) -> Iterator[Save]:
+    with subprocess.Popen(
+        ["ed", "-s", place.recipe.name],
+        cwd=place.recipe.parent,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,  # its `?` for a file that is not there yet
+        text=True,
+    ) as process:
+        assert process.stdin
+        keyboard = process.stdin
+
+        def save(prompt: str) -> None:
+            delete = ",d\n" if place.recipe.exists() else ""
+            keyboard.write(f"{delete}a\n{recipe(prompt)}.\nw\n")
+            keyboard.flush()
+            _wait_until_saved(place, prompt)
+
+        yield save
+        process.communicate("q\n")
+
+
+@contextmanager
+def _vim(options: str, place: Place) -> Iterator[Save]:
+    """Without a vimrc. Its `backupskip` holds /tmp/*, where no backup would be made at all."""
+    settings = f"set backupskip= {options}"
+    command = ("vim", "-N", "-u", "NONE", "-i", "NONE", "-c", settings, place.recipe.name)
+    with in_terminal(*command, cwd=place.recipe.parent) as terminal:
+        terminal.wait_for(place.recipe.name)
+
+        def save(prompt: str) -> None:
+            lines = recipe(prompt).splitlines()
+            terminal.keys(f":call setline(1, {lines})\r:w\r")
+            _wait_until_saved(place, prompt)
+
+        yield save
+        terminal.keys(":q\r")
+
+
+@contextmanager
+def _nano(flags: tuple[str, ...], place: Place) -> Iterator[Save]:
+    command = ("nano", "--ignorercfiles", *flags, place.recipe.name)
+    with in_terminal(*command, cwd=place.recipe.parent) as terminal:
+        terminal.wait_for("nano")
+
+        def save(prompt: str) -> None:
+            first_line, cut_to_the_end, write_out = "\x1b\\", "\x1bt", "\x0f"
+            text = recipe(prompt).removesuffix("\n")  # nano adds the last line's end itself
+            terminal.keys(first_line + cut_to_the_end + text.replace("\n", "\r"))
+            terminal.keys(write_out + "\r")
+            _wait_until_saved(place, prompt)
+
+        yield save
+        terminal.keys("\x18")
+
+
+@contextmanager
+def _emacs(place: Place) -> Iterator[Save]:
+    """With its lock `.#x`, its auto-save `#x#` and its backup `x~`.
+
+    It would make no backups of files below /tmp.
+    """
+    folder, name = place.recipe.parent, place.recipe.name
+    had_been_there = place.recipe.exists()
+    options = "(progn (electric-indent-mode -1) (setq backup-enable-predicate (lambda (name) t)))"
+    with in_terminal("emacs", "-nw", "-Q", "--eval", options, name, cwd=folder) as terminal:
+        terminal.wait_for(name)
+
+        def save(prompt: str) -> None:
+            _emacs_replace_all(terminal, recipe(prompt))
+            wait_for((folder / f".#{name}").is_symlink, "emacs's lock")
+            terminal.keys("\x1bxdo-auto-save\r")
+            wait_for((folder / f"#{name}#").exists, "emacs's auto-save")
+            terminal.keys("\x18\x13")
+            _wait_until_saved(place, prompt)
+
+        yield save
+        terminal.keys("\x18\x03")
+    assert (folder / f"{name}~").exists() or not had_been_there
+
+
+def _emacs_replace_all(terminal: Terminal, text: str) -> None:
+    mark_all, cut = "\x18h", "\x17"
+    terminal.keys(mark_all + cut + text.replace("\n", "\r"))
+
+
+def _wait_until_saved(place: Place, prompt: str) -> None:
+    def holds() -> bool:
+        try:
+            return place.recipe.read_text() == recipe(prompt)
+        except FileNotFoundError:  # between a backup and the new file
+            return False
+
+    wait_for(holds, f"{place.recipe} with {prompt!r}")
+
+
+# -- the table
+
+
+SAME, OTHER, UNKNOWN = (False, False), (True, True), (None, None)
+
+
+def _shell(
+    name: str,
+    script: str,
+    new_inode: tuple[bool | None, bool | None],
+    *needs: str,
+    edits: bool = False,
+    file: str = "a.yaml",
+) -> Program:
+    """A program that is run once for each save; one that `edits` cannot make a file."""
+    session = partial(_script, script)
+    return Program(
+        name, session, needs or (name.split()[0],), new_inode, makes_new_files=not edits, file=file
+    )
+
+
+# Another one for each save: polling cannot see an edit that keeps size and time.
+OLD_TIME = 'touch -d "2001-02-03 04:05:0$(basename "${NEW%/*}")" "$NEW"; '
+TO_ARCHIVE = 'cd "${NEW%/*}"; '
+
+PROGRAMS = [
+    Program("vim", partial(_vim, "writebackup backupcopy=no"), ("vim",), OTHER),
+    Program("vim, keeping backups", partial(_vim, "backup backupcopy=no"), ("vim",), OTHER),
+    Program("vim, backups by copy", partial(_vim, "backup backupcopy=yes"), ("vim",), SAME),
+    Program("vim, no backups", partial(_vim, "nobackup nowritebackup"), ("vim",), SAME),
+    Program("nano", partial(_nano, ()), ("nano",), SAME),
+    Program("nano -B", partial(_nano, ("-B",)), ("nano",), SAME),
+    Program("nano -B -G", partial(_nano, ("-B", "-G")), ("nano",), SAME),
+    Program("ed", _ed, ("ed",), SAME),
+    Program("emacs", _emacs, ("emacs",), (True, False)),
+    Program("git checkout", _git, ("git",), UNKNOWN),
+    Program("mv across file systems", _across, ("mv",), UNKNOWN),
+    _shell("mv", 'mv "$NEW" "$RECIPE"', OTHER),
+    _shell("cp", 'cp "$NEW" "$RECIPE"', SAME),
+    _shell("cp -p", f'{OLD_TIME}cp -p "$NEW" "$RECIPE"', SAME),
+    _shell("ln", 'ln -f "$NEW" "$RECIPE"', OTHER),
+    _shell(
+        "ln -s",
+        'inside="_$(basename "${NEW%/*}")"; cp "$NEW" "$inside"; ln -sf "$inside" "$RECIPE"',
+        OTHER,
+    ),
+    _shell("install", 'install -m 644 "$NEW" "$RECIPE"', UNKNOWN),
+    _shell("rsync", 'rsync -I "$NEW" "$RECIPE"', OTHER),
+    _shell("rsync -a", f'{OLD_TIME}rsync -aI "$NEW" "$RECIPE"', OTHER),
+    _shell("rsync --inplace", 'rsync -I --inplace "$NEW" "$RECIPE"', SAME),
+    _shell("gio copy", 'gio copy "$NEW" "$RECIPE"', OTHER),
+    _shell("gio move", 'gio move "$NEW" "$RECIPE"', OTHER),
+    _shell("gio save", 'gio save "$RECIPE" < "$NEW"', OTHER),
+    _shell("curl -o", 'curl -s -o "$RECIPE" "file://$NEW"', SAME),
+    _shell("tar x", f'({TO_ARCHIVE}tar cf t.tar *.yaml); tar xf "${{NEW%/*}}/t.tar"', UNKNOWN),
+    _shell(
+        "unzip",
+        f'({TO_ARCHIVE}"$PYTHON" -m zipfile -c t.zip *.yaml); unzip -qo "${{NEW%/*}}/t.zip"',
+        UNKNOWN,
+    ),
+    _shell("sed -i", 'sed -i "1s/.*/prompt: $PROMPT/" "$RECIPE"', OTHER, edits=True),
+    _shell("sed -i.bak", 'sed -i.bak "1s/.*/prompt: $PROMPT/" "$RECIPE"', OTHER, edits=True),
+    _shell("perl -i", 'perl -i -pe "s/^prompt.*/prompt: $PROMPT/" "$RECIPE"', OTHER, edits=True),
+    _shell(
+        "perl -i.bak", 'perl -i.bak -pe "s/^prompt.*/prompt: $PROMPT/" "$RECIPE"', OTHER, edits=True
+    ),
+    _shell("patch", 'diff -u "$RECIPE" "$NEW" | patch -sb "$RECIPE"', UNKNOWN, edits=True),
+    _shell("> by the shell", 'cat "$NEW" > "$RECIPE"', SAME, "sh"),
+    _shell(">> by the shell", 'echo "$PROMPT" >> "$RECIPE"', SAME, "sh", file="a.txt"),
+    _shell(
+        "a script that appends line by line",
+        'printf "" > "$RECIPE"; while read -r line; do echo "$line" >> "$RECIPE"; done < "$NEW"',
+        SAME,
+        "sh",
+    ),
+    _shell(
+        "a script that writes line by line with pauses",  # each prefix would be a valid recipe
+        '{ echo "prompt: $PROMPT"; sleep 0.3; printf "steps: 3"; sleep 0.3; echo 0; } > "$RECIPE"',
+        SAME,
+        "sh",
+    ),
+]
