@@ -1,0 +1,122 @@
+"""`picowatch run` in a process of its own, looked at from outside."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.house import House
+
+PATIENCE = 240.0  # seconds that ten thousand of anything may take on a busy machine
+LOOK_SECONDS = 0.1
+
+
+class LiveDaemon:
+    """A daemon on the digest engine. While it is held, no batch is rendered."""
+
+    def __init__(self, house: House, **settings: Any) -> None:
+        self._house = house
+        self._hold = house.folder / "hold"
+        command = [sys.executable, "-m", "tests.load.held_daemon", str(house.folder)]
+        self.process = subprocess.Popen(
+            [*command, json.dumps(settings)],
+            cwd=Path(__file__).parents[2],
+            stdout=subprocess.DEVNULL,
+        )
+
+    def hold(self) -> None:
+        self._hold.touch()
+
+    def release(self) -> None:
+        self._hold.unlink(missing_ok=True)
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def stop(self) -> None:
+        """Let it do nothing at all until `go_on`; what happens meanwhile piles up before it."""
+        self.signal(signal.SIGSTOP)
+        self.wait_for(lambda: self._stat()[0] == "T", "its stop")
+
+    def go_on(self) -> None:
+        self.signal(signal.SIGCONT)
+
+    def wait_for(self, condition: Callable[[], object], what: str) -> None:
+        """Wait until the condition holds; fails if it does not, or if the daemon ends before."""
+        deadline = time.monotonic() + PATIENCE
+        pause = threading.Event()
+        while not condition():
+            assert self.process.poll() is None, "the daemon ended"
+            assert time.monotonic() < deadline, f"not within {PATIENCE:.0f} s: {what}"
+            pause.wait(LOOK_SECONDS)
+
+    def images(self) -> dict[str, int]:
+        """Images by state, as status.json has them."""
+        images: dict[str, int] = self._house.status()["images"]
+        return images
+
+    def wait_until_asked(self, images: int) -> None:
+        """Until so many images wait or are in work."""
+        self.wait_for(
+            lambda: self.images()["queued"] + self.images()["running"] == images,
+            f"{images} images that wait",
+        )
+
+    def made(self) -> int:
+        """How many pictures were published; status.json tells it some seconds later."""
+        listing = self._house.outbox / "images.jsonl"
+        return listing.read_bytes().count(b"\n") if listing.exists() else 0
+
+    def wait_until_made(self, pictures: int) -> None:
+        """Until so many pictures were published, since the outbox was empty."""
+        self.wait_for(lambda: self.made() == pictures, f"{pictures} pictures")
+
+    def wait_until_idle(self) -> None:
+        """Until no image waits."""
+        self.wait_for(
+            lambda: self.images()["queued"] == self.images()["running"] == 0, "an empty queue"
+        )
+
+    def mebibytes(self, what: str = "VmHWM") -> float:
+        """The memory that the process holds (VmRSS), or held at most (VmHWM)."""
+        lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith(what)) / 1024
+
+    def cpu_seconds(self) -> float:
+        """Processor time of all its threads."""
+        fields = self._stat()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def _stat(self) -> list[str]:
+        """proc(5): from the third field on, the state."""
+        return Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+
+    def first_steps(self) -> dict[int, float]:
+        """When each batch began to denoise, by the seed of its first image."""
+        lines = (self._house.folder / "steps").read_text().splitlines()
+        return {int(seed): float(when) for seed, when in (line.split() for line in lines)}
+
+
+@contextmanager
+def live_daemon(house: House, *, held: bool = False, **settings: Any) -> Iterator[LiveDaemon]:
+    """A daemon that listens; it is ended as systemd would, and must end well."""
+    if held:
+        (house.folder / "hold").touch()
+    daemon = LiveDaemon(house, **settings)
+    try:
+        daemon.wait_for(lambda: house.status()["images"] is not None, "the first status")
+        yield daemon
+        daemon.signal(signal.SIGTERM)
+        assert daemon.process.wait(timeout=30) == 0
+    finally:
+        if daemon.process.poll() is None:
+            daemon.signal(signal.SIGCONT)
+            daemon.process.kill()
+            daemon.process.wait()
