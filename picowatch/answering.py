@@ -23,6 +23,7 @@ from picowatch.outbox.start_images import StartImages
 from picowatch.outbox.status import images
 from picowatch.recipe import HashOf, Recipe, RecipeInvalid, error_text, one_line, read_recipes
 from picowatch.recipe.known import Known
+from picowatch.recipe.problems import harmless, harmless_lines
 from picowatch.save import Save, Stamp
 from picowatch.settings import Settings
 from picowatch.sheets import make_due_sheets, sheet_of
@@ -199,8 +200,10 @@ class Answers:
         return found[0]
 
     def _reject_words(self, save: Save, words: str) -> Callable[[], None]:
-        text = f"inbox/{save.path}\n\n{words}\n\n{CLOSING}\n"
-        return self._reject(save, text, f"{save.path}: {words}")
+        text = harmless_lines(f"{words}\n\n{CLOSING}\n")
+        return self._reject(
+            save, f"{harmless(f'inbox/{save.path}')}\n\n{text}", f"{save.path}: {words}"
+        )
 
     def _reject(self, save: Save, text: str, line: str) -> Callable[[], None]:
         self._outbox.write_error(save.path, text)
@@ -278,10 +281,10 @@ def _entry(recipe: Recipe, hash_of: HashOf) -> AskedEntry:
 
 
 def _failure_text(recipe: str, failures: Sequence[tuple[QueuedImage, str]]) -> str:
-    parts = [f"inbox/{recipe}"]
+    parts = [harmless(f"inbox/{recipe}")]
     for image, reason in failures[:FAILURES_SHOWN]:
         where = f"entry {image.place + 1}, image {image.position + 1}"
-        parts.append(f"{where}, seed {image.request.seed}:\n{reason}")
+        parts.append(f"{where}, seed {image.request.seed}:\n{harmless_lines(reason)}")
     if len(failures) > FAILURES_SHOWN:
         parts.append(f"And {len(failures) - FAILURES_SHOWN} more.")
     parts.append(

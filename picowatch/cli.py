@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except PicowatchError as error:
         if options.debug:
             raise
-        print(f"picowatch: {error}", file=sys.stderr)
+        _say(f"picowatch: {error}")
         return error.exit_code
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -38,12 +38,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:  # a bug of ours: still a text for people, the rest with --debug
         if options.debug:
             raise
-        print(
+        _say(
             f"picowatch: something went wrong that should not: {type(error).__name__}: {error}. "
-            "Run it again with --debug and report what it prints.",
-            file=sys.stderr,
+            "Run it again with --debug and report what it prints."
         )
         return 1
+
+
+def _say(text: str) -> None:
+    """An error on the terminal, in which nothing of a stranger's file steers it."""
+    from picowatch.recipe.problems import harmless_lines
+
+    print(harmless_lines(text), file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -4,7 +4,7 @@ import logging
 import sys
 from typing import Protocol
 
-from picowatch.outbox.log import plain_console
+from picowatch.outbox.log import harmless, plain_console
 from picowatch.outbox.status import Status, duration
 
 
@@ -93,7 +93,7 @@ class _AboveLive(logging.Handler):
 
 def progress_text(status: Status) -> str:
     """`corgi.yaml: 3 of 20, step 12/24, 3.1 it/s, 40 s left; 112 images wait`."""
-    parts = [f"{status.recipe}: {status.image} of {status.of}"]
+    parts = [harmless(f"{status.recipe}: {status.image} of {status.of}")]
     if status.step:
         parts.append(f"step {status.step}/{status.steps}")
     if status.steps_per_second:

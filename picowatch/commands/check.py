@@ -8,6 +8,7 @@ from typing import Any
 
 from picowatch.catalog import Catalog
 from picowatch.inbox.files import FileUnreadable, defaults_for
+from picowatch.outbox.log import harmless
 from picowatch.outbox.png import texts_of
 from picowatch.outbox.start_images import StartImages
 from picowatch.recipe import Recipe, RecipeInvalid, error_text, no_hash, read_recipes
@@ -29,16 +30,16 @@ def check(settings: Settings, files: Sequence[Path], as_json: bool) -> int:
             continue
         except (OSError, FileUnreadable) as error:
             failed = True
-            print(f"picowatch: cannot read {file}: {error}.", file=sys.stderr)
+            print(harmless(f"picowatch: cannot read {file}: {error}."), file=sys.stderr)
             continue
         for warning in dict.fromkeys(w for recipe in recipes for w in recipe.warnings):
-            print(f"{file}: warning: {warning}", file=sys.stderr)
+            print(harmless(f"{file}: warning: {warning}"), file=sys.stderr)
         images = [image for recipe in recipes for image in _images(file, recipe)]
         listed += images
         if not as_json:
             _print(file, images)
     if as_json:
-        print(json.dumps(listed, ensure_ascii=False, indent=1))
+        print(json.dumps(listed, indent=1))
     return 1 if failed else 0
 
 
@@ -79,12 +80,13 @@ def _without_hashes(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _print(file: Path, images: Sequence[dict[str, Any]]) -> None:
-    print(f"{file}: {len(images)} image{'' if len(images) == 1 else 's'}")
+    print(harmless(f"{file}: {len(images)} image{'' if len(images) == 1 else 's'}"))
     for image in images:
         prompt = " ".join(image["prompt"].split())
         shown = prompt if len(prompt) <= 60 else prompt[:57] + "…"
-        print(
+        line = (
             f"  {image['width']}x{image['height']}  {image['checkpoint']}  {image['sampler']} "
             f"{image['schedule_type']}  {image['steps']} steps  cfg_scale {image['cfg_scale']:g}  "
             f"seed {image['seed']}  {shown}"
         )
+        print(harmless(line))

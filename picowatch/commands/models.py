@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from picowatch.catalog import Catalog, Model, Refused
+from picowatch.outbox.log import harmless
 from picowatch.settings import Settings
 
 
@@ -15,18 +16,18 @@ def models(settings: Settings, as_json: bool) -> int:
     rows = [_row(catalog, model) for model in (catalog.demo, *inventory.models)]
     rows += [_refused_row(refused) for refused in inventory.refused]
     if as_json:
-        print(json.dumps(rows, ensure_ascii=False, indent=1))
+        print(json.dumps(rows, indent=1))
         return 0
     for row in rows:
         if row["refused"]:
-            print(f"{row['kind']:10}  {row['name']}  refused: {row['refused']}")
+            print(harmless(f"{row['kind']:10}  {row['name']}  refused: {row['refused']}"))
         else:
             size = f"{row['native_size']}x{row['native_size']}" if row["native_size"] else ""
             megabytes = f"{row['bytes'] / 1e6:.1f} MB"
             words = f"words: {', '.join(row['trigger_words'])}" if row["trigger_words"] else ""
             columns = (f"{row['kind']:10}", f"{row['name']:24}", f"{megabytes:>11}")
             told = (*columns, row["hash"][:10], size, row["base_model"], words)
-            print("  ".join(filter(None, told)))
+            print(harmless("  ".join(filter(None, told))))
     return 0
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from picowatch.errors import PictureUnreadable
-from picowatch.metadata import PICOWATCH, read_chunk, recipe_yaml
+from picowatch.metadata import PICOWATCH, escaped_json, read_chunk, recipe_yaml
 from picowatch.outbox.png import read_texts
 
 
@@ -16,7 +16,7 @@ def show(pictures: Sequence[Path], as_json: bool) -> int:
             raise PictureUnreadable(f"{path} was not made by picowatch: it has no such text.")
         chunk = read_chunk(text)
         if as_json:
-            print(text)
+            print(escaped_json(text))
         else:
             print(("---\n" if number else "") + recipe_yaml(chunk.request), end="")
     return 0

@@ -11,6 +11,7 @@ from typing import Any
 
 from picowatch.inbox.names import PROBE_PREFIX
 from picowatch.outbox.lock import is_held
+from picowatch.outbox.log import harmless
 from picowatch.outbox.status import read_status
 from picowatch.settings import Settings
 
@@ -90,4 +91,4 @@ def _text(running: bool, found: dict[str, Any]) -> str:
     images = found["images"]
     lines.append("images: " + ", ".join(f"{images[state]} {state}" for state in COUNTED))
     lines += [f"error: {error}" for error in found.get("errors", ())]
-    return "\n".join(lines)
+    return "\n".join(map(harmless, lines))

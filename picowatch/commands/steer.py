@@ -6,6 +6,7 @@ from pathlib import Path
 from picowatch.errors import PicowatchError
 from picowatch.outbox.commands import Command, answer_to, leave
 from picowatch.outbox.lock import is_held
+from picowatch.outbox.log import harmless
 from picowatch.settings import Settings
 
 ANSWER_SECONDS = 15.0
@@ -26,7 +27,7 @@ def steer(settings: Settings, name: str, recipe: Path | None) -> int:
     if answer is None:
         print(f"picowatch does not answer; '{name}' is done when it is back.", file=sys.stderr)
         return 1
-    print(answer.text, file=sys.stdout if answer.done else sys.stderr)
+    print(harmless(answer.text), file=sys.stdout if answer.done else sys.stderr)
     return 0 if answer.done else 1
 
 

@@ -1,7 +1,7 @@
 """Metadata of pictures: image request to A1111's text, picowatch's JSON and YAML, and back."""
 
 from picowatch.metadata.a1111 import parameters_text
-from picowatch.metadata.chunk import Chunk, picowatch_json, read_chunk
+from picowatch.metadata.chunk import Chunk, escaped_json, picowatch_json, read_chunk
 from picowatch.metadata.png import PARAMETERS, PICOWATCH, PngText, found_in_png, png_texts
 from picowatch.metadata.recipe_yaml import recipe_yaml
 
@@ -10,6 +10,7 @@ __all__ = [
     "PICOWATCH",
     "Chunk",
     "PngText",
+    "escaped_json",
     "found_in_png",
     "parameters_text",
     "picowatch_json",

@@ -88,6 +88,11 @@ def read_chunk(text: str) -> Chunk:
     return _checked(values)
 
 
+def escaped_json(text: str) -> str:
+    """The same JSON, with escapes for what steers a terminal: a stranger may have written it."""
+    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
+
+
 def _checked(values: dict[str, Any]) -> Chunk:
     try:
         # Unknown fields would change the picture, so they are refused before types are checked.

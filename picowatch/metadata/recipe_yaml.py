@@ -1,6 +1,7 @@
 """A picture's recipe as YAML, ready for the inbox: `picowatch show`."""
 
 import json
+import re
 
 from picowatch.metadata.numbers import plain_number
 from picowatch.recipe.request import ImageRequest, loras_beside_prompt
@@ -16,8 +17,8 @@ def recipe_yaml(request: ImageRequest) -> str:
         "negative_prompt": _text(request.negative_prompt),
         "checkpoint": _text(request.checkpoint),
         "vae": _text(request.vae),
-        "sampler": request.sampler,
-        "schedule_type": request.schedule_type,
+        "sampler": _word(request.sampler),
+        "schedule_type": _word(request.schedule_type),
         "steps": str(request.steps),
         "cfg_scale": plain_number(request.cfg_scale),
         "size": f"{request.width}x{request.height}",
@@ -49,7 +50,7 @@ def _pictures(request: ImageRequest) -> dict[str, str]:
     fields = {
         "image": _text(start.path),
         "denoising_strength": plain_number(start.denoising_strength),
-        "resize": start.resize,
+        "resize": _word(start.resize),
         "mask": _text(mask.path) if mask else "none",
     }
     if mask:
@@ -64,8 +65,13 @@ def _hires(request: ImageRequest) -> str:
     strength = plain_number(hires.denoising_strength)
     return (
         f"{{scale: {plain_number(hires.scale)}, steps: {hires.steps}, "
-        f"denoising_strength: {strength}, upscaler: {hires.upscaler}}}"
+        f"denoising_strength: {strength}, upscaler: {_word(hires.upscaler)}}}"
     )
+
+
+def _word(text: str) -> str:
+    """One of our own words bare; whatever else a stranger's picture holds in its place, quoted."""
+    return text if re.fullmatch(r"[A-Za-z][\w +()./-]*", text, re.ASCII) else _in_line(text)
 
 
 def _in_line(text: str) -> str:

@@ -14,6 +14,7 @@ from picowatch.outbox.names import OutboxNames
 from picowatch.outbox.png import encode_png, read_texts
 from picowatch.outbox.sheets import Cell, contact_sheet
 from picowatch.outbox.status import StatusFiles
+from picowatch.recipe.problems import harmless, harmless_lines
 from picowatch.recipe.recipe_fields import Axis
 
 SHEET_KEYWORD = "picowatch-sheet"
@@ -118,7 +119,8 @@ class Outbox:
         """Say beside the result what of a recipe could not be honoured; nothing takes it back."""
         file = self.root / self.names.warning_file(recipe)
         if warnings:
-            text = "\n\n".join([f"inbox/{recipe}", *warnings]) + "\n"
+            shown = [harmless(f"inbox/{recipe}"), *map(harmless_lines, warnings)]
+            text = "\n\n".join(shown) + "\n"
             write_atomically(file, text.encode("utf-8", "backslashreplace"))
         else:
             file.unlink(missing_ok=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from picowatch.outbox.atomic import write_atomically
+from picowatch.outbox.log import harmless
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,11 +38,11 @@ class Status:
         queued = self.images["queued"]
         waiting = f"{images(queued)} wait{'s' if queued == 1 else ''}"
         if self.trouble:
-            return f"waiting: {self.trouble}; {waiting}"
+            return harmless(f"waiting: {self.trouble}; {waiting}")
         if not self.recipe:
             return f"nothing runs; {waiting}"
         left = "" if self.seconds_left is None else f", {duration(self.seconds_left)} left"
-        return f"{self.recipe}: {self.image} of {self.of}{left}; {waiting}"
+        return harmless(f"{self.recipe}: {self.image} of {self.of}{left}; {waiting}")
 
 
 def images(count: int) -> str:

@@ -17,7 +17,7 @@ STEERING = {
     "carriage return": "\r",
     "colours": "\x1b[31m",
     "title of the window": "\x1b]0;pwned\x07",
-    "link": "\x1b]8;;https://evil.example\x1b\\",
+    "link": "\x1b]8;;mailto:evil\x1b\\",
     "clipboard": "\x1b]52;c;ZXZpbA==\x07",
     "C1 control": "\x9b31m",
     "delete": "\x7f",

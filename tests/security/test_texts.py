@@ -1,0 +1,329 @@
+"""Nothing that a stranger wrote bends the log, a file, the terminal or a picture's settings."""
+
+import json
+import math
+import os
+import pty
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from PIL import Image, PngImagePlugin
+from sd_parsers import ParserManager
+
+from benchmarks.make_sd15 import header
+from picowatch.console import LiveConsole, progress_text
+from picowatch.outbox.png import read_texts
+from picowatch.outbox.status import Status
+from tests.catalog.files import kohya_lora_shapes, write_model
+from tests.commands.picowatch import clean_environment, command, picowatch
+from tests.house import House
+from tests.security.attacks import STEERING, steers
+
+MARKUP = "[bold red]x[/] [link=https://evil.example]y[/link] <script>z</script> ]]> {0} %s"
+RIGHT_TO_LEFT = STEERING["right to left"]
+
+
+def texts_of(house: House) -> dict[str, str]:
+    """Every text file in the outbox, by its place."""
+    found = {}
+    for path in house.outbox.rglob("*"):
+        if path.is_file() and path.suffix in (".txt", ".log", ".json", ".jsonl", ".js"):
+            found[path.relative_to(house.outbox).as_posix()] = path.read_bytes().decode()
+    return found
+
+
+@pytest.mark.parametrize("what", STEERING)
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_a_recipes_name_steers_nothing(house: House, what: str, log_format: str) -> None:
+    """In no file, neither where the recipe is made, nor refused, nor warned of, nor failed."""
+    name = f"a{STEERING[what]}2026-01-01 00:00:00 forged"
+    house.save(f"{name}.good.txt", "a corgi\n")
+    house.save(f"{name}.bad.yaml", "stesp: 1\n")
+    house.save(f"{name}.unread.yaml", b"prompt: \xff\n")
+    house.save(f"{name}.warned.txt", "a star\nSteps: 20, Sampler: Euler a, Hypernet: x\n")
+    house.save(f"{name}.failing.txt", "a failing corgi\n")
+    house.save(f"{name}/deep.txt", "a\n---\n")
+    house.once(log_format=log_format)
+    for place, text in texts_of(house).items():
+        assert not steers(text), place
+        assert not steers(place, lines=False) & set(STEERING[what]), place
+        assert not [line for line in text.splitlines() if line.startswith("2026-01-01 00:00")]
+    for line in house.log().splitlines():
+        assert json.loads(line)["message"] if log_format == "json" else re.match(r"\d{4}-", line)
+
+
+@pytest.mark.parametrize("what", STEERING)
+def test_a_prompt_steers_nothing(house: House, what: str) -> None:
+    """Most of it is refused with its place; the rest is shown as escapes or as plain text."""
+    hostile = STEERING[what]
+    house.save("yaml.yaml", f"prompt: 'a {hostile} {MARKUP}'\n")
+    house.save("escaped.yaml", f"prompt: {json.dumps(f'a {hostile} {MARKUP}')}\n")
+    house.save("line.txt", f"a {hostile} corgi\n")
+    house.save("key.yaml", f"{json.dumps(hostile)}: 1\nprompt: x\nsteps: {json.dumps(hostile)}\n")
+    house.save("flag.txt", f"a corgi --{hostile} 3 --seed {hostile}x\n")
+    house.save("names.yaml", f"prompt: x\ncheckpoint: {json.dumps('x' + hostile)}\n")
+    house.once()
+    for place, text in texts_of(house).items():
+        assert not steers(text), place
+
+
+def test_a_pictures_settings_steer_nothing(house: House) -> None:
+    """A stranger's picture can hold what no recipe may: it is refused, and shown as escapes."""
+    hostile = "".join(STEERING.values())
+    chunks = PngImagePlugin.PngInfo()
+    request = {"prompt": hostile, "checkpoint": hostile, "sampler": hostile, hostile: hostile}
+    chunks.add_itxt("picowatch", json.dumps({"format": 1, "request": request}))
+    Image.new("RGB", (64, 64)).save(house.inbox / "ours.png", pnginfo=chunks)
+    for number, settings in enumerate(
+        (f"a\nSteps: 20, Sampler: {hostile}x", f"{hostile}\nSteps: 20, Model: {hostile}, Seed: 1")
+    ):
+        chunks = PngImagePlugin.PngInfo()
+        chunks.add_itxt("parameters", settings)
+        Image.new("RGB", (64, 64)).save(house.inbox / f"a1111-{number}.png", pnginfo=chunks)
+    for picture in ("ours", "a1111-0", "a1111-1"):
+        house.save(f"{picture}.yaml", f"from: {picture}.png\n")
+    house.once()
+    assert len(list(house.outbox.glob("*.error.txt"))) == 3
+    for place, text in texts_of(house).items():
+        assert not steers(text), place
+
+
+def test_html_and_markup_are_text_everywhere(house: House) -> None:
+    """They are no control characters, so they stand in the log and the lists as they are."""
+    house.save(f"{MARKUP.replace('/', '-')}.yaml", f"prompt: '{MARKUP}'\n")
+    assert house.once()
+    assert "[bold red]x[-]" in house.log()
+    assert house.listed()[0]["prompt"] == MARKUP
+
+
+def test_the_commands_print_nothing_that_steers(tmp_path: Path) -> None:
+    """`check`, `run --once` and `status`, with the names of files, prompts and mistakes."""
+    inbox = tmp_path / "inbox"
+    inbox.mkdir()
+    (tmp_path / "models").mkdir()
+    for number, steering in enumerate(STEERING.values()):
+        name = f"{number}{steering}b"
+        (inbox / f"{name}.bad.yaml").write_text("stesp: 1\n")
+        (inbox / f"{name}.txt").write_text(f"a {RIGHT_TO_LEFT} corgi {MARKUP}\n")
+        (inbox / f"{name}.warned.txt").write_text(
+            "a star\nSteps: 20, Sampler: Euler a, Hypernet: x\n"
+        )
+    files = sorted(inbox.iterdir())
+    checked = picowatch(tmp_path, "check", *files, tmp_path / f"{STEERING['colours']}.missing.txt")
+    as_json = picowatch(tmp_path, "check", "--json", *files)
+    assert len(json.loads(as_json.stdout)) == 2 * len(STEERING)
+    for file in inbox.glob("*.txt"):
+        file.unlink()
+    ran = picowatch(tmp_path, "run", "--once")
+    status = picowatch(tmp_path, "status")
+    assert "Hypernet" in checked.stderr
+    assert ran.stdout.count("stesp") == len(STEERING)
+    assert "stesp" in status.stdout
+    for result in (checked, as_json, ran, status):
+        assert not steers(result.stdout + result.stderr)
+
+
+def test_a_model_files_own_words_steer_nothing(tmp_path: Path) -> None:
+    """Names of downloaded files, and what their trainers wrote into them."""
+    hostile = "".join(STEERING.values())
+    folder = tmp_path / "models/loras"
+    folder.mkdir(parents=True)
+    shapes = kohya_lora_shapes()
+    length = sum(2 * math.prod(shape) for shape in shapes.values())
+    plain = json.loads(header(shapes)[8:])
+    plain["__metadata__"] = {
+        "ss_sd_model_name": f"base{hostile}",
+        "modelspec.trigger_phrase": f"word{hostile}",
+    }
+    raw = json.dumps(plain).encode()
+    content = len(raw).to_bytes(8, "little") + raw + bytes(length)
+    (folder / "told.safetensors").write_bytes(content)
+    for number, steering in enumerate(STEERING.values()):
+        (folder / f"{number}{steering}.safetensors").write_bytes(content)
+        (folder / f"{number}{steering}.ckpt").write_bytes(b"\x80\x02")
+    listed = picowatch(tmp_path, "models")
+    as_json = picowatch(tmp_path, "models", "--json")
+    assert "told" in listed.stdout
+    assert "word" in listed.stdout
+    assert len(json.loads(as_json.stdout)) == 2 + 2 * len(STEERING)
+    (tmp_path / "inbox").mkdir()
+    recipe = tmp_path / "inbox/a.yaml"
+    recipe.write_text("prompt: x\nloras: {nothing: 1}\n")
+    refused = picowatch(tmp_path, "check", recipe)
+    assert "told" in refused.stderr
+    for result in (listed, as_json, refused):
+        assert not steers(result.stdout + result.stderr)
+
+
+def forged(house: House, name: str, **values: Any) -> Path:
+    """A picture of ours whose chunk was changed by somebody; `request` goes into its request."""
+    if not house.pictures():
+        house.save("a.yaml", "prompt: x\nseed: 1\nhires: {scale: 2}\n")
+        house.once()
+    chunk = json.loads(read_texts(house.outbox / house.pictures()[0])["picowatch"])
+    chunk["request"] |= values.pop("request", {})
+    chunks = PngImagePlugin.PngInfo()
+    chunks.add_itxt("picowatch", json.dumps(chunk | values, ensure_ascii=False))
+    path = house.folder / f"{name}.png"
+    Image.new("RGB", (64, 64)).save(path, pnginfo=chunks)
+    return path
+
+
+def test_show_prints_a_strangers_picture_without_being_steered(house: House) -> None:
+    """The YAML holds what was there, as escapes; and each field is one field."""
+    fields = ("prompt", "negative_prompt", "checkpoint", "vae", "sampler", "schedule_type")
+    requests: list[dict[str, Any]] = [
+        dict.fromkeys(fields, f"a{s}b: c\nseed: 9") for s in STEERING.values()
+    ]
+    for request, steering in zip(requests, STEERING.values(), strict=True):
+        request["hires"] = {"scale": 2, "steps": 1, "denoising_strength": 0.5, "upscaler": steering}
+        request["start_image"] = {
+            "path": steering, "hash": "", "denoising_strength": 0.5, "resize": steering
+        }  # fmt: skip
+    pictures = [forged(house, str(n), request=request) for n, request in enumerate(requests)]
+    shown = picowatch(house.folder, "show", *pictures)
+    assert shown.returncode == 0, shown.stderr
+    assert not steers(shown.stdout)
+    for request, found in zip(requests, yaml.safe_load_all(shown.stdout), strict=True):
+        assert {name: request[name] for name in fields}.items() <= found.items()
+        assert found["hires"]["upscaler"] == request["hires"]["upscaler"]
+        assert found["resize"] == request["start_image"]["resize"]
+        assert found["seed"] == 1
+    as_json = picowatch(house.folder, "show", "--json", *pictures)
+    assert not steers(as_json.stdout)
+    for request, line in zip(requests, as_json.stdout.splitlines(), strict=True):
+        assert request.items() <= json.loads(line)["request"].items()
+
+
+@pytest.mark.parametrize("part", ["hashes", "format", "request"])
+def test_a_damaged_picture_of_a_stranger_is_said_without_being_steered(
+    house: House, part: str
+) -> None:
+    """The message names what is wrong, and that is the stranger's text."""
+    hostile = "".join(STEERING.values())
+    values: dict[str, Any] = {
+        "hashes": {hostile: {hostile: 1}}, "format": hostile, "request": {hostile: hostile}
+    }  # fmt: skip
+    shown = picowatch(house.folder, "show", forged(house, "theirs", **{part: values[part]}))
+    assert shown.returncode == 1
+    assert not steers(shown.stderr)
+    assert "Traceback" not in shown.stderr
+
+
+@pytest.mark.parametrize("what", STEERING)
+def test_the_live_line_on_a_terminal_is_not_steered(
+    what: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither by control characters nor by rich's own markup."""
+    status = Status(
+        updated=0.0,
+        started=0.0,
+        images={"queued": 0},
+        recipe=f"{MARKUP}{STEERING[what]}.txt",
+        image=1,
+        of=2,
+    )
+    assert not steers(progress_text(status) + status.line(), lines=False)
+    console = LiveConsole()
+    console.show(status)
+    console.close()
+    assert STEERING[what].strip("\n") not in capsys.readouterr().out or what == "line break"
+
+
+def test_a_whole_run_on_a_terminal_sends_only_rich_s_own_sequences(tmp_path: Path) -> None:
+    """Colours and cursor moves of the live line; no title, clipboard, link or bell."""
+    (tmp_path / "inbox").mkdir()
+    for number, hostile in enumerate(STEERING.values()):
+        (tmp_path / f"inbox/{number}{hostile}{MARKUP.replace('/', '-')}.yaml").write_text("x: 1\n")
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        command("run", "--once"),
+        cwd=tmp_path,
+        env=clean_environment(TERM="xterm", COLUMNS="120", LINES="40"),
+        stdin=subprocess.DEVNULL,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    shown = bytearray()
+    while True:
+        try:
+            block = os.read(ours, 4096)
+        except OSError:  # Linux's way to say that the other side is closed
+            break
+        if not block:
+            break
+        shown += block
+    os.close(ours)
+    assert process.wait(timeout=60) == 1
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
+    assert "unknown field 'x'" in text
+    assert not steers(text.replace("\r", ""))
+    assert "\x1b]" not in shown.decode()
+
+
+# As A1111 reads its own text (modules/infotext_utils.py, parse_generation_parameters).
+A1111_VALUE = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
+
+
+def a1111_reads(text: str) -> dict[str, str]:
+    """Prompt, negative prompt and values, as A1111 takes them from `parameters`."""
+    *lines, last = text.strip().split("\n")
+    prompts: dict[str, list[str]] = {"Prompt": [], "Negative prompt": []}
+    part = "Prompt"
+    for line in map(str.strip, lines):
+        if line.startswith("Negative prompt:"):
+            part = "Negative prompt"
+        prompts[part].append(line.removeprefix("Negative prompt:").strip())
+    return dict(A1111_VALUE.findall(last)) | {n: "\n".join(p) for n, p in prompts.items()}
+
+
+FORGED = (
+    "a corgi\nNegative prompt: forged\nSteps: 1, Sampler: DDIM, CFG scale: 1, Seed: 1, "
+    "Size: 64x64, Model hash: 0000000000, Model: forged"
+)
+
+
+def test_a_forged_parameters_line_in_a_prompt_changes_no_value(house: House) -> None:
+    """A1111's readers take the last line, which is ours; picowatch reads its own JSON."""
+    house.save("a.yaml", f"prompt: {json.dumps(FORGED)}\nseed: 7\nsteps: 20\n")
+    assert house.once()
+    (picture,) = house.pictures("a")
+    read = a1111_reads(read_texts(house.outbox / picture)["parameters"])
+    assert (read["Steps"], read["Seed"], read["Model"]) == ("20", "7", "demo")
+    parsed = ParserManager().parse(house.outbox / picture)
+    assert parsed is not None
+    (sampler,) = parsed.samplers
+    assert sampler.parameters["steps"] == "20"
+    assert sampler.parameters["seed"] == "7"
+    house.save("b.yaml", f"from: {picture}\n")
+    assert house.once()
+    assert house.prompts("b") == [FORGED]
+    assert house.chunk(house.pictures("b")[0]).request.steps == 20
+
+
+def test_what_a1111s_format_cannot_tell_apart_is_told_by_our_own_text(house: House) -> None:
+    """A line `Negative prompt:` in a prompt is one to every reader of `parameters`, not to us."""
+    house.save("a.yaml", f"prompt: {json.dumps(FORGED)}\nseed: 7\n")
+    assert house.once()
+    (picture,) = house.pictures("a")
+    assert house.chunk(picture).request.prompt == FORGED
+    assert house.chunk(picture).request.negative_prompt == ""
+    read = a1111_reads(read_texts(house.outbox / picture)["parameters"])
+    assert read["Prompt"] == "a corgi"
+    assert read["Negative prompt"].startswith("forged")
+
+
+def test_the_values_of_a_picture_cannot_be_forged_by_a_models_name(house: House) -> None:
+    """Names with commas and colons are quoted, as A1111 does."""
+    name = "x, Steps: 1, Seed: 99"
+    write_model(house.models / f"loras/{name}.safetensors", kohya_lora_shapes())
+    house.save("a.yaml", f"prompt: a corgi\nseed: 7\nsteps: 20\nloras: {{'{name}': 1}}\n")
+    assert house.once()
+    read = a1111_reads(read_texts(house.outbox / house.pictures("a")[0])["parameters"])
+    assert (read["Steps"], read["Seed"]) == ("20", "7")
+    assert name in read["Lora hashes"]
