@@ -36,6 +36,10 @@ def _syncs_the_ledger(recording: Recording, sync: Sync) -> bool:
     return recording.is_named(sync.inode, "ledger.sqlite", "ledger.sqlite-journal")
 
 
+def _syncs_the_ledgers_folder(recording: Recording, sync: Sync) -> bool:
+    return recording.is_named(sync.inode, ".picowatch")
+
+
 def _syncs_the_list(recording: Recording, sync: Sync) -> bool:
     return recording.is_named(sync.inode, "images.jsonl")
 
@@ -124,6 +128,7 @@ def test_the_power_may_go_again_while_what_it_left_is_mended(
         pytest.param(_syncs_a_picture, "published and is damaged", id="a picture's content"),
         pytest.param(_syncs_a_folder_of_pictures, "published and is gone", id="a picture's name"),
         pytest.param(_syncs_the_ledger, "an accepted image was lost", id="synchronous=OFF"),
+        pytest.param(_syncs_the_ledgers_folder, "an accepted image was lost", id="its name"),
         pytest.param(_syncs_the_list, "images.jsonl lacks", id="the list"),
         pytest.param(_syncs_the_outboxs_name, "published and is gone", id="the outbox's name"),
         pytest.param(_syncs_a_start_image, "start image's copy is missing", id="a start image"),
