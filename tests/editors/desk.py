@@ -14,6 +14,7 @@ STEPS = 30  # a recipe that is read too early has `steps: 3`, or none
 # second, so that what that forgives is seen here.
 SETTLE_SECONDS = 0.2
 RESCAN_SECONDS = 1.0
+BY_EVENTS_ALONE = {"rescan_seconds": 3600.0}  # no scan makes good what events do not tell
 SENTINELS = "sentinel"
 
 

@@ -15,22 +15,23 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import pytest
-
 from tests.editors.desk import recipe
 from tests.editors.terminal import Terminal, in_terminal
 from tests.house import wait_for
 
-OTHER_FILE_SYSTEM = Path("/dev/shm")
 SHELL_SECONDS = 30
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a program works: on a recipe in the inbox, with `elsewhere` for what lies outside."""
+    """Where a program works: on a recipe in the inbox, with `elsewhere` for what lies outside.
+
+    `abroad` is a folder on another file system, where there is one.
+    """
 
     recipe: Path
     elsewhere: Path
+    abroad: Path | None = None
 
 
 Save = Callable[[str], None]
@@ -53,18 +54,21 @@ class Program:
     makes_new_files: bool = True
     file: str = "a.yaml"
 
-    def skip_if_missing(self) -> None:
-        """Skips the test if this program cannot run here."""
+    needs_abroad: bool = False
+
+    def why_not(self, place: Place) -> str | None:
+        """Why this program cannot run here, if so."""
         for program in self.needs:
-            if not shutil.which(program):
-                pytest.skip(f"{program} is not installed")
-        if "across" in self.name and not _is_another_file_system():
-            pytest.skip(f"{OTHER_FILE_SYSTEM} is no other file system than the temporary folder")
+            if not is_installed(program):
+                return f"{program} is not installed"
+        if self.needs_abroad and place.abroad is None:
+            return "there is no other file system than the temporary folder's"
+        return None
 
 
-def _is_another_file_system() -> bool:
-    here = Path(os.environ.get("TMPDIR", "/tmp"))
-    return OTHER_FILE_SYSTEM.exists() and OTHER_FILE_SYSTEM.stat().st_dev != here.stat().st_dev
+def is_installed(program: str) -> bool:
+    """Whether a program, given with or without flags, is installed."""
+    return shutil.which(program.split()[0]) is not None
 
 
 # -- programs that are run once for each save
@@ -77,18 +81,21 @@ def _script(script: str, place: Place) -> Iterator[Save]:
     def save(prompt: str) -> None:
         new = fresh_folder(place.elsewhere) / place.recipe.name
         new.write_text(recipe(prompt))
-        _run_script(script, place, NEW=str(new), PROMPT=prompt)
+        run_script(script, place, NEW=str(new), PROMPT=prompt)
 
     yield save
 
 
-def _run_script(script: str, place: Place, **values: str) -> None:
+def run_script(script: str, place: Place, **values: str) -> None:
+    """Run a shell script in the recipe's folder, as somebody without settings of git's."""
     names = {"RECIPE": str(place.recipe), "PYTHON": sys.executable}
+    names |= {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1"}
     subprocess.run(
         ["sh", "-ec", script],
         cwd=place.recipe.parent,
         env={**os.environ, **names, **values},
         stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
         timeout=SHELL_SECONDS,
         check=True,
     )
@@ -105,14 +112,10 @@ def fresh_folder(parent: Path) -> Path:
 
 
 @contextmanager
-def _across(place: Place) -> Iterator[Save]:
-    with _script('mv "$NEW" "$RECIPE"', Place(place.recipe, _other_folder(place))) as save:
+def _from_abroad(place: Place) -> Iterator[Save]:
+    assert place.abroad
+    with _script('mv "$NEW" "$RECIPE"', Place(place.recipe, place.abroad)) as save:
         yield save
-    shutil.rmtree(_other_folder(place))
-
-
-def _other_folder(place: Place) -> Path:
-    return OTHER_FILE_SYSTEM / f"picowatch-{os.getpid()}-{place.elsewhere.name}"
 
 
 @contextmanager
@@ -137,9 +140,8 @@ def _git(place: Place) -> Iterator[Save]:
         new = fresh_folder(place.elsewhere) / place.recipe.name
         new.write_text(recipe(prompt))
         values = {"NEW": str(new), "ORIGIN": str(origin), "BRANCH": f"b{new.parent.name}"}
-        values |= {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1"}
-        _run_script(git + commit, place, **values)
-        _run_script(git + checkout, place, **values)
+        run_script(git + commit, place, **values)
+        run_script(git + checkout, place, **values)
 
     yield save
 
@@ -280,7 +282,7 @@ PROGRAMS = [
     Program("ed", _ed, ("ed",), SAME),
     Program("emacs", _emacs, ("emacs",), (True, False)),
     Program("git checkout", _git, ("git",), UNKNOWN),
-    Program("mv across file systems", _across, ("mv",), UNKNOWN),
+    Program("mv across file systems", _from_abroad, ("mv",), UNKNOWN, needs_abroad=True),
     _shell("mv", 'mv "$NEW" "$RECIPE"', OTHER),
     _shell("cp", 'cp "$NEW" "$RECIPE"', SAME),
     _shell("cp -p", f'{OLD_TIME}cp -p "$NEW" "$RECIPE"', SAME),

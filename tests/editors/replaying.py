@@ -3,50 +3,66 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 
 from tests.editors import replays
 from tests.editors.desk import recipe
 from tests.editors.programs import Place, Program, Save
 
 
+class Replay:
+    """A replayed program at work on a recipe."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        assert process.stdin
+        assert process.stdout
+        self._keyboard, self._screen = process.stdin, process.stdout
+
+    def begin(self, prompt: str) -> bool:
+        """Begin to save; gives whether it rests after a step, or False once it has saved."""
+        return self._tell(json.dumps(recipe(prompt)))
+
+    def go_on(self) -> bool:
+        """Make the next step; gives what `begin` gives."""
+        return self._tell("")
+
+    def _tell(self, line: str) -> bool:
+        self._keyboard.write(f"{line}\n")
+        self._keyboard.flush()
+        answer = self._screen.readline().strip()
+        assert answer in ("step", "saved"), answer
+        return answer == "step"
+
+
 @contextmanager
-def replay(name: str, place: Place, rest: Callable[[], None] | None = None) -> Iterator[Save]:
-    """A session of a replayed program, which calls `rest` after each of its system calls."""
-    by_step = ["--by-step"] if rest else []
-    command = [sys.executable, "-IS", replays.__file__, name, str(place.recipe), *by_step]
+def by_step(name: str, place: Place, *flags: str) -> Iterator[Replay]:
+    """A replay that rests after each step."""
+    flags = flags or ("--by-step",)
     with subprocess.Popen(
-        command,
-        cwd=Path(place.recipe.parent),
+        [sys.executable, "-IS", replays.__file__, name, str(place.recipe), *flags],
+        cwd=place.recipe.parent,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     ) as process:
-        assert process.stdin
-        assert process.stdout
-        keyboard, screen = process.stdin, process.stdout
+        yield Replay(process)
+        process.communicate()
+        assert process.returncode == 0
 
-        def tell(line: str) -> str:
-            keyboard.write(f"{line}\n")
-            keyboard.flush()
-            return screen.readline().strip()
+
+@contextmanager
+def _at_once(name: str, place: Place) -> Iterator[Save]:
+    with by_step(name, place, "--at-once") as replay:
 
         def save(prompt: str) -> None:
-            answer = tell(json.dumps(recipe(prompt)))
-            while answer == "step" and rest:
-                rest()
-                answer = tell("")
-            assert answer == "saved", answer
+            assert not replay.begin(prompt)
 
         yield save
-        keyboard.close()
-        assert process.wait() == 0
 
 
 REPLAYED = [
-    Program(name, partial(replay, name), makes_new_files=name != "memory_map_of_a_closed_file")
+    Program(name, partial(_at_once, name), makes_new_files=name not in replays.EDIT_ONLY)
     for name in replays.REPLAYS
 ]

@@ -63,11 +63,14 @@ def vs_code_atomic(path: Path, text: bytes) -> Steps:
 
 
 def vs_code_autosave(path: Path, text: bytes) -> Steps:
-    """A burst of saves while somebody types: half a line, a line, all of it."""
+    """A burst of saves while somebody types: half a line, a line, all of it.
+
+    Nothing rests within it: what is quicker than the settle time is one save.
+    """
     lines = text.splitlines(keepends=True)
     for part in (lines[0][:-2], lines[0], text):
         for _ in vs_code(path, part):
-            pass  # quicker than the settle time: these are one save
+            pass
     yield
 
 
@@ -239,7 +242,7 @@ def memory_map(path: Path, text: bytes) -> Steps:
 def memory_map_of_a_closed_file(path: Path, text: bytes) -> Steps:
     """The same, but the file is closed before: only the time of the file tells of it.
 
-    Only for texts of the length that the file has.
+    It must have the text's length already.
     """
     handle = os.open(path, os.O_RDWR)
     memory = mmap.mmap(handle, len(text))
@@ -280,6 +283,8 @@ REPLAYS: dict[str, Callable[[Path, bytes], Steps]] = {
         textedit_swap, kate, syncthing, winscp, memory_map, memory_map_of_a_closed_file,
     )
 }  # fmt: skip
+
+EDIT_ONLY = {memory_map_of_a_closed_file.__name__}  # they cannot make a recipe
 
 
 def main(name: str, path: Path, by_step: bool) -> None:
