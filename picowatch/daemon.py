@@ -29,6 +29,7 @@ from picowatch.worker import Worker
 log = logging.getLogger("picowatch")
 
 MAX_DAEMON_DEATHS = 5  # in a row, with the same image in work
+LONGEST_FIRST_LOOK = 5.0  # seconds that images which wait are held back at the start
 IDLE_SECONDS = 1.0  # between looks at the inbox's folder
 WORKING_SECONDS = 0.25  # between looks at the batch in work
 SETTLING_SECONDS = 0.05
@@ -88,6 +89,7 @@ class Daemon:
         self._to_tell: deque[Callable[[], None]] = deque()
         self._retry_at = 0.0
         self._status_at = float("-inf")
+        self._start_worker_at = 0.0
         self._last_line = ""
         self._last_heard: tuple[str, ...] = ()
         self._counts = Counts()
@@ -103,7 +105,7 @@ class Daemon:
         try:
             self._patience.until_done("daemon", self._recover)
             self._inbox.start(self._steady())
-            self._worker.start()
+            self._start_worker_at = self._steady() + LONGEST_FIRST_LOOK
             notify("READY=1")
             while not self._stop.is_set() and not self._is_broken():
                 self._tick()
@@ -133,7 +135,15 @@ class Daemon:
         self._unanswered += self._inbox.poll(self._steady())
         if self._steady() >= self._retry_at:
             self._work_off()
+        if not self._worker.is_started():
+            self._start_worker()
         self._tell()
+
+    def _start_worker(self) -> None:
+        """Once it is known what was saved and deleted meanwhile: obsolete images are not made."""
+        settled = self._inbox.is_settled() and not self._unanswered
+        if settled or self._steady() >= self._start_worker_at:
+            self._worker.start()
 
     def _work_off(self) -> None:
         """Answer what there is; what cannot be written now is tried again later."""
@@ -186,9 +196,11 @@ class Daemon:
         return WORKING_SECONDS if self._worker.progress() else IDLE_SECONDS
 
     def _recover(self) -> None:
-        """Mend what a crash left (docs/design.md, "What does a crash leave?")."""
+        """Mend what a crash left (docs/durability.md)."""
+        if self._after_crash:
+            log.warning("picowatch did not end by itself last time; what it left is mended")
+            self._outbox.remove_leftovers()
         for image in self._ledger.running():
-            self._outbox.remove_leftovers(image.file)
             if self._outbox.holds(image.file, image.digest):
                 self._ledger.finish(image.id)
             elif image.deaths + 1 >= MAX_DAEMON_DEATHS:

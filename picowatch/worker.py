@@ -91,12 +91,12 @@ class Worker:
         self._stopping.set()
         self._more.set()
         self._engine.close()
-        if self._thread.ident is not None:
+        if self.is_started():
             self._thread.join()
         self._publisher.close()
 
-    def is_alive(self) -> bool:
-        return self._thread.is_alive()
+    def is_started(self) -> bool:
+        return self._thread.ident is not None
 
     def progress(self) -> Progress | None:
         """What is in work right now."""

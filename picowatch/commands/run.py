@@ -47,6 +47,10 @@ MakeEngine = Callable[[EngineOptions], Engine]
 
 def run(settings: Settings, once: bool, make_engine: MakeEngine = ChildEngine) -> int:
     """Watch until SIGTERM or Ctrl-C, or `once`; gives the exit code."""
+    if "PICOWATCH_FAULT" in os.environ:
+        from picowatch.faults import arm
+
+        arm(os.environ["PICOWATCH_FAULT"])
     stop, wake = threading.Event(), threading.Event()
     signals: list[int] = []
 

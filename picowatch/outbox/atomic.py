@@ -7,6 +7,7 @@ import os
 import secrets
 from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 TEMPORARY_PREFIX = ".picowatch-"
 TEMPORARY_SUFFIX = ".tmp"
@@ -18,16 +19,15 @@ def write_atomically(target: Path, content: bytes, *, durable: bool = True) -> N
     `durable`: after this returns, a power cut does not undo it. Without it (for files that
     are written again within seconds) only atomicity is promised. Missing folders are made.
     """
-    _make_folder(target.parent, durable)
+    make_folder(target.parent, durable=durable)
     name = f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}{TEMPORARY_SUFFIX}"
     temporary = target.parent / name
     try:
         with temporary.open("xb") as file:
             file.write(content)
             if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        temporary.replace(target)
+                sync_file(file)
+        rename(temporary, target)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -43,13 +43,24 @@ def append_durably(target: Path, content: bytes) -> None:
             left = memoryview(content)
             while left:
                 left = left[file.write(left) :]
-            os.fsync(file.fileno())
+            sync_file(file)
         except BaseException:
             with suppress(OSError):
                 file.truncate(before)
             raise
     if not before:
         sync_folder(target.parent)
+
+
+def sync_file(file: IO[bytes]) -> None:
+    """Make what was written to an open file durable."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def rename(temporary: Path, target: Path) -> None:
+    """Let a file take its place, in one step for whoever looks."""
+    temporary.replace(target)
 
 
 def sync_folder(folder: Path) -> None:
@@ -67,10 +78,11 @@ def remove_leftovers(folder: Path) -> None:
         leftover.unlink(missing_ok=True)
 
 
-def _make_folder(folder: Path, durable: bool) -> None:
+def make_folder(folder: Path, *, durable: bool = True) -> None:
+    """Make a folder and those above it, where they are missing."""
     if folder.is_dir():
         return
-    _make_folder(folder.parent, durable)
+    make_folder(folder.parent, durable=durable)
     folder.mkdir(exist_ok=True)
     if durable:
         sync_folder(folder.parent)

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from picowatch.outbox.atomic import TEMPORARY_PREFIX, remove_leftovers, write_atomically
+from picowatch.outbox.atomic import TEMPORARY_PREFIX, write_atomically
 
 log = logging.getLogger("picowatch")
 
@@ -45,7 +45,6 @@ class Commands:
     def __init__(self, outbox: Path) -> None:
         self._folder = _folder(outbox)
         self._folder.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(self._folder)
         for answer in self._folder.glob("*.answer"):
             answer.unlink(missing_ok=True)
 

@@ -36,6 +36,7 @@ class OutboxLock:
         self._file.truncate(0)
         self._file.write(str(os.getpid()))
         self._file.flush()
+        os.fsync(self._file.fileno())  # a power cut, too, is a crash
 
     def release(self) -> None:
         self._file.truncate(0)

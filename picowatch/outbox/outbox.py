@@ -1,13 +1,20 @@
 """The outbox: everything a user gets back. picowatch alone writes here."""
 
-import shutil
+import errno
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from picowatch.errors import PictureUnreadable
 from picowatch.metadata import PICOWATCH, PngText, png_texts, read_chunk
-from picowatch.outbox.atomic import remove_leftovers, write_atomically
+from picowatch.outbox.atomic import (
+    make_folder,
+    remove_leftovers,
+    rename,
+    sync_folder,
+    write_atomically,
+)
 from picowatch.outbox.gallery import Gallery
 from picowatch.outbox.listing import Listing
 from picowatch.outbox.names import OutboxNames
@@ -31,8 +38,6 @@ class Outbox:
         self._listing = Listing(root / "images.jsonl")
         self._gallery = Gallery(root)
         self._gallery.catch_up(self._listing)
-        for folder in (root, root / ".picowatch", root / ".picowatch" / "gallery"):
-            remove_leftovers(folder)
 
     def publish(
         self, file: str, width: int, height: int, pixels: bytes, texts: Sequence[PngText]
@@ -102,10 +107,6 @@ class Outbox:
         except (PictureUnreadable, KeyError):
             return False
 
-    def remove_leftovers(self, file: str) -> None:
-        """Delete what a crash while writing this picture left beside it."""
-        remove_leftovers((self.root / file).parent)
-
     def write_error(self, recipe: str, text: str) -> None:
         """Answer a recipe with an error file."""
         encoded = text.encode("utf-8", "backslashreplace")
@@ -125,16 +126,34 @@ class Outbox:
         else:
             file.unlink(missing_ok=True)
 
+    def remove_leftovers(self) -> None:
+        """Delete what a crash left half-written anywhere in the outbox."""
+        for folder, _, _ in os.walk(self.root):
+            remove_leftovers(Path(folder))
+
     def archive(self, recipe: str, source: Path) -> str:
         """Move a recipe's file into its folder; gives its place below the outbox.
 
-        A file of that name that lies there gets a number, nothing is overwritten.
+        Another file of that name that lies there is not overwritten: the recipe's gets a number.
         """
-        folder = self.root / self.names.folder(recipe)
-        folder.mkdir(parents=True, exist_ok=True)
-        target, number = folder / source.name, 1
-        while target.exists():
-            number += 1
-            target = folder / f"{source.stem}-{number}{source.suffix}"
-        shutil.move(source, target)
+        target = self._archive_place(recipe, source)
+        if not target.exists():
+            make_folder(target.parent)
+            try:
+                rename(source, target)
+                sync_folder(target.parent)
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                write_atomically(target, source.read_bytes())
+        source.unlink(missing_ok=True)
         return target.relative_to(self.root).as_posix()
+
+    def _archive_place(self, recipe: str, source: Path) -> Path:
+        """Free, or held by these very bytes: a crash came before the recipe left the inbox."""
+        target = self.root / self.names.folder(recipe) / source.name
+        number = 1
+        while target.exists() and target.read_bytes() != source.read_bytes():
+            number += 1
+            target = target.with_name(f"{source.stem}-{number}{source.suffix}")
+        return target
