@@ -22,16 +22,32 @@ MAX_PIXELS = {
     "PNG": 25_000_000,
     "BMP": 25_000_000,
     "GIF": 25_000_000,
-    "WEBP": 10_000_000,
+    "WEBP": 8_000_000,
     "TIFF": 10_000_000,
 }
 MAX_PROGRESSIVE_PIXELS = 20_000_000
 MAX_16_BIT_PIXELS = 12_000_000
-# Numbers in one entry of a TIFF's directory, each of which becomes a Python object.
+# Parts (chunks, markers, blocks) that a file is read in; a photo has some thousand at most.
+MAX_READS = 200_000
+# A TIFF's directory; each number in one of its entries becomes a Python object.
+MAX_TIFF_ENTRIES = 1000
 MAX_TIFF_NUMBERS = 100_000
 _TIFF_STARTS = (b"II*\0", b"MM\0*")
 _BIG_TIFF_STARTS = (b"II+\0", b"MM\0+")
 _SHORT_TIFF_TYPES = (1, 2, 6, 7)  # bytes and texts stay one object
+
+
+class FewReads(BytesIO):
+    """A file in memory that ends the reading of one that has millions of tiny parts."""
+
+    _reads = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """As any file's, MAX_READS times."""
+        self._reads += 1
+        if self._reads > MAX_READS:
+            raise OSError("it has too many parts")
+        return super().read(size)
 
 
 def check_picture(content: bytes) -> None:
@@ -92,7 +108,7 @@ def _opened(content: bytes) -> Image.Image:
         )
     _refuse_long_tiff(content)
     try:
-        image = Image.open(BytesIO(content), formats=FORMATS)
+        image = Image.open(FewReads(content), formats=FORMATS)
     except Image.DecompressionBombError as error:
         raise _too_large(max(MAX_PIXELS.values()), "a picture") from error
     except Exception as error:
@@ -137,6 +153,8 @@ def _refuse_long_tiff(content: bytes) -> None:
     try:
         (start,) = struct.unpack_from(f"{order}I", content, 4)
         (entries,) = struct.unpack_from(f"{order}H", content, start)
+        if entries > MAX_TIFF_ENTRIES:
+            raise PictureUnreadable("It is damaged: its directory makes no sense.")
         for place in range(start + 2, start + 2 + 12 * entries, 12):
             _, kind, count = struct.unpack_from(f"{order}HHI", content, place)
             if count > MAX_TIFF_NUMBERS and kind not in _SHORT_TIFF_TYPES:

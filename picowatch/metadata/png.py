@@ -14,8 +14,9 @@ PARAMETERS = "parameters"
 PICOWATCH = "picowatch"
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-# One text unpacked; what is longer is no settings, and a megabyte can be packed into a kilobyte.
+# Unpacked; what is longer is no settings, and a megabyte can be packed into a kilobyte.
 MAX_TEXT_BYTES = 1024 * 1024
+MAX_ALL_BYTES = 4 * MAX_TEXT_BYTES
 MAX_TEXTS = 100
 MAX_CHUNKS = 100_000
 
@@ -80,6 +81,8 @@ def found_in_png(content: bytes) -> FoundInPng:
                 texts[name] = _READERS[kind](rest)
             except (zlib.error, ValueError, IndexError):
                 raise PictureUnreadable(f"its text {name!r} is damaged.") from None
+            if sum(map(len, texts.values())) > MAX_ALL_BYTES:
+                raise PictureUnreadable(_TOO_LONG)
     return FoundInPng(texts, exif)
 
 
@@ -118,6 +121,7 @@ def _international(rest: bytes) -> str:
     return (_unpacked(text) if is_packed else _short(text)).decode("utf-8")
 
 
+_TOO_LONG = "its texts are too long to be settings."
 _READERS = {b"tEXt": _plain, b"zTXt": _packed, b"iTXt": _international}
 
 
@@ -127,5 +131,5 @@ def _unpacked(packed: bytes) -> bytes:
 
 def _short(text: bytes) -> bytes:
     if len(text) > MAX_TEXT_BYTES:
-        raise PictureUnreadable("its texts are too long to be settings.")
+        raise PictureUnreadable(_TOO_LONG)
     return text

@@ -10,7 +10,10 @@ from PIL import ExifTags, Image, PngImagePlugin
 from picowatch.errors import PictureUnreadable
 from picowatch.metadata import PARAMETERS, PngText, found_in_png
 from picowatch.metadata.png import SIGNATURE
-from picowatch.pictures import MAX_BYTES
+from picowatch.pictures import MAX_BYTES, FewReads
+
+# A megabyte of text in UTF-16, and what else cameras write.
+MAX_EXIF_BYTES = 3 * 1024 * 1024
 
 
 def encode_png(width: int, height: int, pixels: bytes, texts: Sequence[PngText]) -> bytes:
@@ -62,7 +65,7 @@ def _exif_of(content: bytes) -> bytes:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the number of pixels does not matter here
         try:
-            with Image.open(BytesIO(content), formats=("JPEG", "WEBP")) as image:
+            with Image.open(FewReads(content), formats=("JPEG", "WEBP")) as image:
                 exif = image.info.get("exif", b"")
         # Pillow's readers raise whatever they stumble over: struct.error, IndexError, TypeError…
         except Exception as error:
@@ -74,7 +77,7 @@ def _exif_of(content: bytes) -> bytes:
 
 def _user_comment(exif: bytes) -> str | None:
     """The text of an EXIF user comment; damaged EXIF is as if there were none."""
-    if not exif:
+    if not exif or len(exif) > MAX_EXIF_BYTES:
         return None
     tags = Image.Exif()
     with warnings.catch_warnings():

@@ -36,6 +36,7 @@ _HIRES = {"Hires upscale": "scale", "Hires steps": "steps", "Hires upscaler": "u
 # What comes closest to the upscalers that A1111 loads as models of their own.
 _CLOSEST_UPSCALER = "Lanczos"
 _MAX_WARNINGS = 50
+MAX_PARAMETERS = 1000
 # The hashes of LoRAs and embeddings tell which files were meant; the prompt has their names.
 _INFORMATION = {
     "Version",
@@ -75,9 +76,15 @@ def holds_parameters(text: str) -> bool:
 
 
 def parameters_of(line: str) -> Iterator[Parameter]:
-    """The `key: value` pairs of a `Steps: …` line; values with commas are JSON."""
+    """The `key: value` pairs of a `Steps: …` line; values with commas are JSON.
+
+    Only the first MAX_PARAMETERS and one more.
+    """
     position = 0
-    while found := _KEY.match(line, position):
+    for _ in range(MAX_PARAMETERS + 1):
+        found = _KEY.match(line, position)
+        if not found:
+            return
         start = found.end()
         value, end = _value(line, start)
         raw = line[start:end]
@@ -198,8 +205,11 @@ def _text(source: Source, line: int, column: int, lines: Sequence[str]) -> Writt
 def _settings(source: Source, number: int, problems: Problems, warnings: list[str]) -> Layer:
     layer: Layer = {}
     hires: list[tuple[str, Written]] = []
-    for parameter in parameters_of(source.line(number)):
+    for place, parameter in enumerate(parameters_of(source.line(number))):
         key = Spot(source, number, parameter.key_offset + 1, len(parameter.key))
+        if place == MAX_PARAMETERS:
+            problems.add(key, f"more than {MAX_PARAMETERS:,} values in this line.")
+            break
         spot = Spot(source, number, parameter.value_offset + 1, max(1, len(parameter.raw)))
         written = Written(parameter.value, spot, parameter.raw, key)
         if parameter.key in _FIELDS:

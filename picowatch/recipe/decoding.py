@@ -83,6 +83,8 @@ def _refuse_invisible(source: Source) -> None:
     problems = Problems()
     for number, line in enumerate(source.lines, 1):
         found = FORBIDDEN.search(line)
+        if problems.is_full:
+            break
         if found:
             spot = Spot(source, number, found.start() + 1)
             problems.add(spot, f"{invisible(found[0])} cannot stand in a recipe. Delete it.")

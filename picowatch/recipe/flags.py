@@ -30,6 +30,8 @@ _KOHYA = {
     "l": "cfg_scale",
     "t": "denoising_strength",
 }
+# There are not so many fields.
+MAX_FLAGS = 200
 _OTHER_TOOLS = {
     "scheduler": "stable-diffusion.cpp's schedule type; write --schedule_type",
     "schedule": "stable-diffusion.cpp's schedule type; write --schedule_type",
@@ -65,7 +67,11 @@ def prompt_and_flags(text: str, at: At, problems: Problems) -> Layer:
         )
         _refuse_long_dashes(prompt, start, at, problems)
     factors: list[Written] = []
-    for flag in _flags(text, first.start() if first else len(text), at, problems):
+    flags = _flags(text, first.start() if first else len(text), at, problems)
+    for place, flag in enumerate(flags):
+        if place == MAX_FLAGS:
+            problems.add(at(flag.offset, flag.width), f"more than {MAX_FLAGS} flags in one line.")
+            break
         spot = at(flag.value_offset, max(1, len(flag.raw)))
         key = at(flag.offset, flag.width)
         inside = partial(_from, at, flag.value_offset)

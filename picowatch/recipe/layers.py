@@ -25,6 +25,8 @@ from picowatch.recipe.wording import wrong_value
 
 def put(layer: Layer, name: str, written: Written, problems: Problems) -> None:
     """Add a field under its first name; unknown ones and repetitions are problems."""
+    if problems.is_full:
+        return
     spot = written.key or written.spot
     first = fields.FIRST_NAME_OF.get(name)
     if first is None:

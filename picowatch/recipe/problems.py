@@ -46,9 +46,14 @@ class Problems:
     def __bool__(self) -> bool:
         return bool(self._found)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether no more are kept: then there is no need to look for words for them."""
+        return len(self._found) >= MAX_KEPT
+
     def add(self, spot: Spot, message: str) -> None:
         """Note a mistake at this place; a hostile file's thousands are not all kept."""
-        if len(self._found) < MAX_KEPT:
+        if not self.is_full:
             line = spot.source.line(spot.line)
             message = message if len(message) < MAX_MESSAGE else message[:MAX_MESSAGE] + "…"
             message += spot.note

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import islice
 
 from picowatch.recipe.installed import NotInstalled, find_lora
 from picowatch.recipe.known import Known
@@ -22,6 +23,7 @@ from picowatch.recipe.suggestions import did_you_mean, listed
 from picowatch.recipe.wildcards import (
     MAX_CHOSEN,
     MAX_LENGTH,
+    MAX_SIGNS,
     MAX_WILDCARDS,
     Choice,
     ExpansionFailed,
@@ -35,6 +37,9 @@ from picowatch.recipe.wildcards import (
     parse,
 )
 
+MAX_BRACKETS = 100_000
+_WILDCARD_SIGNS = ("{", "|", "}", "__")
+_BRACKET_SIGNS = tuple("()[]:<")
 PROMPT, NEGATIVE = "prompt", "negative_prompt"
 
 
@@ -44,6 +49,13 @@ class PromptFailed(ValueError):
     def __init__(self, field: str, message: str) -> None:
         self.field = field
         super().__init__(message)
+
+
+def count_signs(text: str) -> int:
+    """How many signs a prompt with wildcards has that each draw looks at; without any, none."""
+    if "{" not in text and "__" not in text:
+        return 0
+    return sum(map(text.count, (*_WILDCARD_SIGNS, *_BRACKET_SIGNS)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +146,10 @@ def mistakes_in(field: str, text: str, loras: Loras, known: Known) -> list[Unsup
 
     The text itself with all its alternatives, the wildcard files that it reaches, and LoRAs.
     """
+    for signs, most in ((_WILDCARD_SIGNS, MAX_SIGNS), (_BRACKET_SIGNS, MAX_BRACKETS)):
+        if sum(map(text.count, signs)) > most:
+            message = f"more than {most:,} of the signs {' '.join(signs)} in one prompt."
+            return [Unsupported(0, 1, message)]
     nodes = parse(text, known.wildcards)
     found = [*unsupported(text), *_wildcard_mistakes(field, text, nodes, known)]
     tags = lora_tags(text)
@@ -190,7 +206,7 @@ def _wildcard_mistakes(field: str, text: str, parsed: Nodes, known: Known) -> It
         if isinstance(node, Choice):
             yield from _choice_mistakes(node)
         else:
-            for message in _file_mistakes(field, node, known):
+            for message in islice(_file_mistakes(field, node, known), MAX_FOUND):
                 yield Unsupported(node.offset, len(node.written), message)
 
 
@@ -212,7 +228,7 @@ def _file_mistakes(field: str, node: FromFile, known: Known) -> Iterator[str]:
         files = matching_files(name, wildcards)
         if not files:
             yield _no_wildcard(name, known) + within
-        elif not lines_of(name, wildcards):
+        elif not lines_of(name, wildcards).nodes:
             yield f"the wildcard file models/wildcards/{shown(files[0])}.txt has no line.{within}"
         for file in files:
             within = f" (in models/wildcards/{shown(file)}.txt)"
@@ -247,10 +263,14 @@ def _files_named_in(lines: tuple[str, ...]) -> frozenset[str]:
 def _line_mistakes(field: str, file: str, known: Known, within: str) -> Iterator[str]:
     for message in _mistakes_in_lines(known.wildcards[file]):
         yield message + within
-    for line in known.wildcards[file]:
-        if "<" in line:
-            for mistake in _lora_mistakes(field, line, known):
-                yield mistake.message + within
+    lines = (line for line in known.wildcards[file] if "<" in line)
+    for tag in dict.fromkeys(tag for line in lines for tag in _tags_in(line)):
+        for mistake in _lora_mistakes(field, tag, known):
+            yield mistake.message + within
+
+
+def _tags_in(line: str) -> list[str]:
+    return [line[tag.offset : tag.offset + tag.length] for tag, _ in lora_tags(line)]
 
 
 @lru_cache(maxsize=256)

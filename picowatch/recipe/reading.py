@@ -16,6 +16,10 @@ from picowatch.recipe.resolve import resolve
 from picowatch.recipe.txt_entries import rename_to, txt_entries
 from picowatch.recipe.yaml_entries import yaml_entries, yaml_layer
 
+# What all images of a save ask for together. Each prompt is kept and hashed for each image.
+MAX_LETTERS = 20_000_000
+MAX_SIGNS = 250_000
+
 
 @dataclass(frozen=True, slots=True)
 class DefaultsFile:
@@ -53,6 +57,7 @@ def read_recipes(
     recipes = resolve(entries, layers, known, max_images, cache(picture_fields), problems)
     problems.raise_if_any()
     _refuse_too_many(sum(r.image_count for r in recipes), source, entries, max_images, problems)
+    _refuse_too_long(recipes, entries, problems)
     return recipes
 
 
@@ -88,10 +93,29 @@ def _refuse_too_many(
     """More than a save may ask for is refused before anything is drawn or looked up."""
     if images <= max_images:
         return
-    spot = entries[0].layer["count"].spot if "count" in entries[0].layer else entries[0].spot
     problems.add(
-        spot,
+        _place_of_number(entries[0]),
         f"this file asks for {images:,} images; one save may ask for {max_images:,} "
         "(the setting max_images_per_save).",
     )
     problems.raise_if_any()
+
+
+def _refuse_too_long(recipes: list[Recipe], entries: list[Entry], problems: Problems) -> None:
+    """Long prompts and many wildcards are fine for few images, short ones for many."""
+    for what, most, sums in (
+        ("letters of prompts", MAX_LETTERS, [recipe.letters for recipe in recipes]),
+        ("signs of wildcards and brackets", MAX_SIGNS, [recipe.signs for recipe in recipes]),
+    ):
+        if sum(sums) > most:
+            entry = entries[recipes[sums.index(max(sums))].place]
+            problems.add(
+                _place_of_number(entry),
+                f"all images of this file come to {sum(sums):,} {what}; {most:,} are the most. "
+                "Ask for fewer images, or shorten the prompt.",
+            )
+    problems.raise_if_any()
+
+
+def _place_of_number(entry: Entry) -> Spot:
+    return entry.layer["count"].spot if "count" in entry.layer else entry.spot

@@ -14,7 +14,7 @@ from picowatch.recipe.installed import BAKED
 from picowatch.recipe.known import Known, KnownCheckpoint
 from picowatch.recipe.places import Layer, Source, Spot
 from picowatch.recipe.problems import Problems, RecipeInvalid
-from picowatch.recipe.prompts import PromptFailed, Prompts
+from picowatch.recipe.prompts import PromptFailed, Prompts, count_signs
 from picowatch.recipe.recipe_fields import MAX_SEED, RANDOM, Axis, RecipeFields
 from picowatch.recipe.request import EmbeddingUse, Hires, ImageRequest, LoraUse, Mask, StartImage
 
@@ -94,6 +94,22 @@ class Recipe(RecipeFields):
         """How many images the entry asks for."""
         seeds = len(self.seed) if isinstance(self.seed, tuple) else self.count
         return seeds * len(self.variants)
+
+    @property
+    def letters(self) -> int:
+        """How long the prompts of all its images are together, as written."""
+        return self._summed(len)
+
+    @property
+    def signs(self) -> int:
+        """How many signs of wildcards and brackets are read again for each image's draw."""
+        return self._summed(count_signs)
+
+    def _summed(self, measure: Callable[[str], int]) -> int:
+        """The measure of the prompts of all its images together."""
+        variants = self.variants
+        each = sum(measure(one.prompt) + measure(one.negative_prompt) for one in variants)
+        return each * self.image_count // len(variants)
 
     @property
     def variants(self) -> tuple[Self, ...]:

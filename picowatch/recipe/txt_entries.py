@@ -140,22 +140,25 @@ def _refuse_setting(name: str, value: str, spot: Spot, problems: Problems) -> No
 
 def _whole_line(source: Source, number: int, problems: Problems) -> tuple[str, list[_Piece], int]:
     """A line with all that backslashes at its end go on with, and the index behind it."""
-    text, pieces = "", []
+    parts: list[str] = []
+    pieces: list[_Piece] = []
+    length = 0
     while True:
         line = source.lines[number]
         body = line.strip()
         goes_on = _goes_on(body)
-        pieces.append(_Piece(len(text), number + 1, len(line) - len(line.lstrip()) + 1))
-        text += body[:-1].rstrip() + " " if goes_on else body
+        pieces.append(_Piece(length, number + 1, len(line) - len(line.lstrip()) + 1))
+        parts.append(body[:-1].rstrip() + " " if goes_on else body)
+        length += len(parts[-1])
         number += 1
         if not goes_on:
-            return text, pieces, number
+            return "".join(parts), pieces, number
         if number == len(source.lines):
             problems.add(
                 Spot(source, number, len(line.rstrip())),
                 "a backslash at the end of a line goes on in the next line, and there is none.",
             )
-            return text, pieces, number
+            return "".join(parts), pieces, number
 
 
 def _goes_on(line: str) -> bool:

@@ -7,6 +7,7 @@ may hold wildcards again. Braces without `|` or `$$` are text, and so is what a 
 """
 
 import re
+from bisect import bisect_right, insort
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -15,6 +16,7 @@ from hashlib import sha256
 from itertools import accumulate, groupby
 
 MAX_WILDCARDS = 1000
+MAX_SIGNS = 20_000
 MAX_CHOSEN = 100
 MAX_LENGTH = 20_000
 MAX_DEPTH = 100
@@ -168,15 +170,54 @@ def matching_files(name: str, wildcards: Wildcards) -> list[str]:
     return sorted(n for n in wildcards if n.casefold() == folded)[:1]
 
 
-def lines_of(name: str, wildcards: Wildcards) -> tuple[tuple[float, str], ...]:
-    """The lines that `__name__` may become, with weights; comments and empty ones do not count."""
-    return _weighed_lines(tuple(wildcards[file] for file in matching_files(name, wildcards)))
+class Options:
+    """What is chosen from: texts or nodes, with their weights."""
+
+    def __init__(self, weighed: Sequence[tuple[float, Nodes]]) -> None:
+        self.nodes = tuple(nodes for _, nodes in weighed)
+        weights = [weight for weight, _ in weighed]
+        # Most lists have no weights, and thousands of lines that are drawn from a thousand times.
+        self._weights = weights if any(weight != 1 for weight in weights) else None
+
+    def place(self, fraction: float, taken: Sequence[int]) -> int:
+        """Which one a fraction from 0 to 1 means when those at the sorted places are gone."""
+        if self._weights is None:
+            place = int(fraction * (len(self.nodes) - len(taken)))
+            for gone in taken:
+                place += gone <= place
+            return place
+        left = [i for i in range(len(self.nodes)) if i not in taken]
+        weights = [self._weights[i] for i in left]
+        sums = list(accumulate(weights if any(weights) else [1.0] * len(weights)))
+        return left[min(bisect_right(sums, fraction * sums[-1]), len(sums) - 1)]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _SameLines:
+    """Files' lines as a key: equal only if they are the same objects, which is told at once."""
+
+    files: tuple[tuple[str, ...], ...]
+
+    def __hash__(self) -> int:
+        return hash(tuple(map(id, self.files)))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _SameLines) and tuple(map(id, self.files)) == tuple(
+            map(id, other.files)
+        )
+
+
+def lines_of(name: str, wildcards: Wildcards) -> Options:
+    """The lines that `__name__` may become; comments and empty ones do not count."""
+    files = tuple(wildcards[file] for file in matching_files(name, wildcards))
+    return _weighed_lines(_SameLines(files))
 
 
 @lru_cache(maxsize=64)
-def _weighed_lines(files: tuple[tuple[str, ...], ...]) -> tuple[tuple[float, str], ...]:
-    lines = (line.strip() for file in files for line in file)
-    return tuple(_weighed(line) for line in lines if line and not line.startswith("#"))
+def _weighed_lines(same: _SameLines) -> Options:
+    lines = (line.strip() for file in same.files for line in file)
+    weighed = (_weighed(line) for line in lines if line and not line.startswith("#"))
+    return Options([(weight, (text,)) for weight, text in weighed])
 
 
 class Template:
@@ -242,42 +283,43 @@ class _Draws:
 
     def _line(self, node: FromFile) -> str:
         lines = lines_of(node.name, self._wildcards)
-        if not lines:
+        if not lines.nodes:
             raise ExpansionFailed(f"there is no line for the wildcard {node.written}")
-        return lines[self._index([weight for weight, _ in lines])][1]
+        (text,) = lines.nodes[self._place(lines)]
+        return str(text)
 
     def _chosen(self, choice: Choice) -> str:
         options = self._options(choice)
-        high = min(choice.high, len(options))
+        high = min(choice.high, len(options.nodes))
         low = min(choice.low, high)
-        how_many = low + self._index([1.0] * (high - low + 1)) if high > low else low
+        how_many = low + int(self._fraction() * (high - low + 1)) if high > low else low
         chosen = []
+        taken: list[int] = []
         for _ in range(how_many):
-            _, option = options.pop(self._index([weight for weight, _ in options]))
-            chosen.append(self._drawn(option))
+            place = self._place(options, taken)
+            insort(taken, place)
+            chosen.append(self._drawn(options.nodes[place]))
         if how_many == 1:
             return chosen[0]
         self._grow(len(choice.join) * how_many)
         return choice.join.join(text.strip() for text in chosen)
 
-    def _options(self, choice: Choice) -> list[tuple[float, Nodes]]:
+    def _options(self, choice: Choice) -> Options:
         """The options with their weights; `{2$$__name__}` takes two lines of one file."""
         if len(choice.options) == 1:
             meant = [n for n in choice.options[0] if not isinstance(n, str) or n.strip()]
             if len(meant) == 1 and isinstance(meant[0], FromFile):
-                lines = lines_of(meant[0].name, self._wildcards)
-                return [(weight, (text,)) for weight, text in lines]
-        return [_weighed_nodes(option) for option in choice.options]
+                return lines_of(meant[0].name, self._wildcards)
+        return Options([_weighed_nodes(option) for option in choice.options])
 
-    def _index(self, weights: Sequence[float]) -> int:
+    def _place(self, options: Options, taken: Sequence[int] = ()) -> int:
+        return options.place(self._fraction(), taken)
+
+    def _fraction(self) -> float:
+        """The next number from 0 to 1."""
         self._count += 1
-        if len(weights) == 1:
-            return 0
         digest = sha256(f"{self._start}:{self._count}".encode()).digest()
-        fraction = (int.from_bytes(digest[:8]) >> 11) / 2**53
-        sums = list(accumulate(weights if any(weights) else [1.0] * len(weights)))
-        goal = fraction * sums[-1]
-        return next((i for i, total in enumerate(sums) if goal < total), len(sums) - 1)
+        return (int.from_bytes(digest[:8]) >> 11) / 2**53
 
 
 def _weighed(text: str) -> tuple[float, str]:

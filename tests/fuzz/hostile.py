@@ -1,0 +1,456 @@
+"""What somebody may put into the folders to stop picowatch: files by path, some of megabytes."""
+
+import json
+import struct
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from io import BytesIO
+
+import numpy as np
+from PIL import Image
+
+Files = dict[str, bytes]
+MEGABYTE = 1_000_000
+PHOTO_SIDE = 4_999  # 25 million pixels
+
+
+@dataclass(frozen=True, slots=True)
+class Hostile:
+    """Files that are made when they are needed, and what the answer must say.
+
+    `says` is a piece of the error file; None where the recipe is a good one.
+    """
+
+    files: Callable[[], Files]
+    says: str | None
+
+
+def _recipe(text: str | bytes, says: str | None, name: str = "a.yaml") -> Hostile:
+    content = text.encode() if isinstance(text, str) else text
+    return Hostile(lambda: {f"inbox/{name}": content}, says)
+
+
+def _txt(text: str, says: str | None) -> Hostile:
+    return _recipe(text, says, "a.txt")
+
+
+def laughs(levels: int, width: int = 9) -> str:
+    """Anchors that multiply: https://en.wikipedia.org/wiki/Billion_laughs_attack"""
+    lines = ["a0: &a0 [lol]"]
+    for level in range(1, levels):
+        aliases = ", ".join([f"*a{level - 1}"] * width)
+        lines.append(f"a{level}: &a{level} [{aliases}]")
+    return "\n".join(lines)
+
+
+def merges(levels: int) -> str:
+    """The same with merge keys."""
+    lines = ["- &m0 {prompt: a}"]
+    lines += [f"- &m{n} {{<<: [*m{n - 1}, *m{n - 1}, *m{n - 1}]}}" for n in range(1, levels)]
+    return "\n".join(lines)
+
+
+TEXTS = {
+    "brackets": "prompt: '" + "(" * MEGABYTE + "'",
+    "pairs of brackets": "prompt: '" + "(" * 500_000 + ")" * 500_000 + "'",
+    "square brackets": "prompt: '" + "[" * MEGABYTE + "'",
+    "weights": "prompt: '" + "(a:1.2)" * 140_000 + "'",
+    "bars": "prompt: '{" + "|" * MEGABYTE + "'",
+    "wildcards": "prompt: '" + "{a|b}" * 200_000 + "'",
+    "underscores": "prompt: '" + "/__" * 300_000 + "'",
+    "open braces": "prompt: '" + "{" * MEGABYTE + "'",
+    "wildcards within braces": "prompt: '" + "{" * 99 + "{a|b}" * 200_000 + "}" * 99 + "'",
+    "lora tags": "prompt: '" + "<lora:y:1>" * 100_000 + "'",
+    "embeddings": "prompt: '" + "a " * 500_000 + "'\nseed: 1\ncount: 1000",
+    "loras": "prompt: a\nloras: '" + "y," * 400_000 + "'",
+    "pairs": "prompt: a\nloras: {" + "y: 1, " * 20_000 + "}",
+    "sweeps": "- {prompt: a, sweep: {steps: 1..100, cfg_scale: 1..10}}\n" * 18_000,
+    "sweep of a long prompt": "prompt: '" + "a " * 500_000 + "'\nsweep: {cfg_scale: 1..10 step "
+    "0.01, 'prompt: a': [b]}",
+    "axes": "prompt: a\nsweep: {" + "'prompt: a': [x, y], " * 40_000 + "}",
+    "long range": "prompt: a\nsweep: {steps: 1.." + "9" * MEGABYTE + "}",
+    "white space": "prompt: 'a" + " " * MEGABYTE + "BREA'",
+    "spaces in a key": "a" + " " * MEGABYTE + "b: c: d",
+    "blank lines": "steps: 3\n" + "\n" * MEGABYTE,
+    "flags": "a" + " --steps 3" * 90_000,
+    "a quarter of a million flags": "a" + " --a" * 250_000,
+    "continued flags": "a" + " \\\n --seed 3" * 80_000,
+    "open quotes": "a" + ' --seed "' * 100_000,
+    "long dashes": "a" + " \u2014steps" * 100_000,
+    "prompts": "a\n" * 500_000,
+    "unknown fields": "".join(f"{number:05}tps: 1\n" for number in range(24_000)),
+    "wrong values": "[" + "{prompt: a, steps: 0, seed: x}, " * 6_000 + "]",
+    "parameters": "Steps: 1, Sampler: Euler, a" + " " * MEGABYTE,
+    "parameters without end": "Steps: 1, Sampler: Euler, " + "a: b, " * 160_000,
+    "blocks": "a\nNegative prompt: b\n\n" * 45_000 + "Steps: 1, Sampler: Euler",
+    "json": "Steps: 1, Sampler: Euler, a: " + "[" * MEGABYTE,
+    "jsons": "Steps: 1, Sampler: Euler, " + 'a: "b", ' * 120_000,
+    "base 60": "steps: 1" + ":1" * 500_000,
+    "control characters": "\x01\n" * 500_000,
+    "marks from right to left": "prompt: '" + "\u202e" * 300_000,
+    "laughs": laughs(400),
+    "merges": merges(200),
+    "aliases": "a: &a [x]\nb: [" + "*a, " * 200_000 + "]",
+    "anchors": "".join(f"- &a{n} x\n" for n in range(80_000)),
+    "tags": "- !!int x\n" * 100_000,
+    "documents": "--- a\n" * 150_000,
+    "nested lists": "[" * 100_000,
+    "nested mappings": "{a: " * 100_000,
+    "nested dashes": "- " * 100_000 + "a",
+    "nested keys": "? " * 100_000,
+    "closed nested lists": "prompt: " + "[" * 100_000 + "]" * 100_000,
+    "long key": "a" * MEGABYTE + ": 1",
+    "long plain scalar": "prompt: " + "a b: " * 200_000,
+    "long unclosed quote": 'prompt: "' + "a\n" * 500_000,
+    "escapes": 'prompt: "' + "\\ud800" * 150_000 + '"',
+    "comments": "prompt: a" + " # b" * 250_000,
+    "commented lines": "prompt: a\n" + "# b\n" * 250_000,
+    "zeros": "\0" * MEGABYTE,
+}
+
+
+def _bytes_over_the_limit() -> Files:
+    return {"inbox/a.yaml": b"prompt: " + b"a" * 10 * MEGABYTE}
+
+
+# -- pictures
+
+
+def chunk(kind: bytes, body: bytes) -> bytes:
+    """A PNG's chunk with its checksum."""
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def png(*chunks: bytes, width: int = 1, height: int = 1, depth: int = 8, colours: int = 2) -> bytes:
+    """A PNG of these chunks between header and end."""
+    head = struct.pack(">IIBBBBB", width, height, depth, colours, 0, 0, 0)
+    whole = [chunk(b"IHDR", head), *chunks, chunk(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(whole)
+
+
+def deflated(size: int) -> bytes:
+    """Many zeros, packed as far as zlib can."""
+    packer = zlib.compressobj(9)
+    packed = [packer.compress(bytes(MEGABYTE)) for _ in range(size // MEGABYTE)]
+    return b"".join([*packed, packer.flush()])
+
+
+def flat_png(side: int, depth: int, colours: int, bytes_a_pixel: int) -> bytes:
+    """A PNG that holds all its pixels, each row the difference of its neighbours."""
+    packer = zlib.compressobj(6)
+    row = b"\4" + bytes(range(256)) * (side * bytes_a_pixel // 256 + 1)
+    rows = [packer.compress(row[: 1 + side * bytes_a_pixel]) for _ in range(side)]
+    body = chunk(b"IDAT", b"".join([*rows, packer.flush()]))
+    return png(body, width=side, height=side, depth=depth, colours=colours)
+
+
+def photo(side: int, kind: str, mode: str = "RGB", **options: object) -> bytes:
+    """A picture that looks like one to a compressor: soft noise."""
+    generator = np.random.default_rng(1)
+    small = Image.fromarray(generator.integers(0, 256, (side // 8, side // 8, 3), np.uint8))
+    file = BytesIO()
+    whole = small.resize((side, side), Image.Resampling.BILINEAR).convert(mode)
+    whole.save(file, kind, **options)
+    return file.getvalue()
+
+
+def tiff(*entries: tuple[int, int, int, int], behind: bytes = b"") -> bytes:
+    """A TIFF of one directory: tag, type, count, value."""
+    body = b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    return b"II*\0" + struct.pack("<IH", 8, len(entries)) + body + bytes(4) + behind
+
+
+def _gif_frames() -> bytes:
+    frame = b"," + struct.pack("<HHHHB", 0, 0, 1, 1, 0) + b"\x02\x02D\x01\x00"
+    return b"GIF89a" + struct.pack("<HHBBB", 1, 1, 0x80, 0, 0) + bytes(6) + frame * 3 * MEGABYTE
+
+
+def _gif_of(side: int) -> bytes:
+    head = b"GIF89a" + struct.pack("<HHBBB", side, side, 0x80, 0, 0) + bytes(6)
+    return head + b"," + struct.pack("<HHHHB", 0, 0, side, side, 0) + b"\x02\x02D\x01\x00;"
+
+
+def _webp_of(side: int) -> bytes:
+    size = struct.pack("<I", side - 1)[:3]
+    vp8x = b"VP8X" + struct.pack("<I", 10) + b"\0\0\0\0" + size + size
+    # A lossless bitstream whose own header says the same.
+    bits = (side - 1) | (side - 1) << 14
+    vp8l = b"VP8L" + struct.pack("<I", 6) + b"\x2f" + struct.pack("<I", bits) + b"\0"
+    return b"RIFF" + struct.pack("<I", 4 + len(vp8x) + len(vp8l)) + b"WEBP" + vp8x + vp8l
+
+
+def _bmp_of(side: int) -> bytes:
+    head = struct.pack("<IiiHHIIiiII", 40, side, side, 1, 24, 0, 0, 0, 0, 0, 0)
+    return b"BM" + struct.pack("<IHHI", 54, 0, 0, 54) + head
+
+
+_HUGE = "more than"
+START_IMAGES: dict[str, tuple[Callable[[], bytes], str | None]] = {
+    "PNG of 10,000 million pixels": (lambda: png(width=100_000, height=100_000), _HUGE),
+    "PNG with all its 400 million pixels": (
+        lambda: png(chunk(b"IDAT", deflated(400 * MEGABYTE)), width=20_000, height=20_000),
+        _HUGE,
+    ),
+    "PNG of 25 million pixels": (lambda: flat_png(PHOTO_SIDE, 8, 2, 3), None),
+    "PNG photo of 25 million pixels": (lambda: photo(PHOTO_SIDE, "PNG", compress_level=1), None),
+    "PNG with alpha of 25 million pixels": (lambda: flat_png(PHOTO_SIDE, 8, 6, 4), None),
+    "PNG of 16 bits and 12 million pixels": (lambda: flat_png(3_464, 16, 6, 8), None),
+    "PNG of 16 bits and 25 million pixels": (lambda: flat_png(PHOTO_SIDE, 16, 6, 8), _HUGE),
+    "PNG whose pixels never end": (
+        lambda: png(chunk(b"IDAT", deflated(2000 * MEGABYTE)), width=8, height=8),
+        None,
+    ),
+    "PNG of a million chunks": (lambda: png(chunk(b"IDAT", b"") * MEGABYTE), "damaged"),
+    "PNG with a packed colour profile": (
+        lambda: png(chunk(b"iCCP", b"a\0\0" + deflated(500 * MEGABYTE))),
+        "no picture",
+    ),
+    "PNG with packed texts": (
+        lambda: png(chunk(b"zTXt", b"a\0\0" + deflated(1000 * MEGABYTE))),
+        "no picture",
+    ),
+    "PNG with a lying length": (
+        lambda: png()[:33] + b"\x7f\xff\xff\xffIDAT" + bytes(99),
+        "damaged",
+    ),
+    "JPEG of 64 million pixels": (lambda: photo(7_996, "JPEG"), None),
+    "JPEG of 65 million pixels": (lambda: photo(8_064, "JPEG"), _HUGE),
+    "progressive JPEG of 20 million pixels": (
+        lambda: photo(4_472, "JPEG", "CMYK", progressive=True, subsampling=0),
+        None,
+    ),
+    "progressive JPEG of 25 million pixels": (
+        lambda: photo(PHOTO_SIDE, "JPEG", progressive=True),
+        _HUGE,
+    ),
+    "WebP of 268 million pixels": (lambda: _webp_of(16_383), "pixels"),
+    "WebP of 8 million pixels": (lambda: photo(2_824, "WEBP", method=0), None),
+    "lossless WebP of 8 million pixels": (
+        lambda: photo(2_824, "WEBP", lossless=True, quality=0, method=0),
+        None,
+    ),
+    "GIF of 4,000 million pixels": (lambda: _gif_of(65_535), "pixels"),
+    "GIF of 25 million pixels": (lambda: photo(PHOTO_SIDE, "GIF"), None),
+    "GIF of three million frames": (_gif_frames, "animated"),
+    "BMP of 10,000 million pixels": (lambda: _bmp_of(100_000), "pixels"),
+    "TIFF of 4,000,000 million pixels": (
+        lambda: tiff((256, 4, 1, 2_000_000), (257, 4, 1, 2_000_000), (258, 3, 1, 8)),
+        "pixels",
+    ),
+    "TIFF of 8 million pixels": (lambda: photo(2_824, "TIFF", compression="tiff_lzw"), None),
+    "TIFF in one strip": (
+        lambda: photo(2_824, "TIFF", "CMYK", compression="tiff_lzw", strip_size=1 << 30),
+        None,
+    ),
+    "TIFF with a long directory": (
+        lambda: tiff(
+            (256, 4, 1, 8), (257, 4, 1, 8), (273, 4, 12_000_000, 8), behind=bytes(48_000_000)
+        ),
+        "directory",
+    ),
+    "TIFF of many tags": (
+        lambda: tiff(
+            *((tag, 1, 40 * MEGABYTE, 8) for tag in range(60_000)), behind=bytes(41_000_000)
+        ),
+        "",
+    ),
+    "64 MB of zeros": (lambda: bytes(64 * 1024 * 1024), "no picture"),
+    "65 MB": (lambda: bytes(65 * 1024 * 1024 + 1), "MB are the limit"),
+}
+
+
+def _exif(comment: bytes) -> bytes:
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0x9286] = comment
+    return exif.tobytes().removeprefix(b"Exif\0\0")
+
+
+def _texts(count: int, text: bytes) -> bytes:
+    packed = zlib.compress(text)
+    chunks = (chunk(b"iTXt", b"a%d\0\1\0\0\0" % number + packed) for number in range(count))
+    return png(*chunks)
+
+
+SETTINGS_OF_PICTURES: dict[str, tuple[Callable[[], bytes], str]] = {
+    "zTXt of a gigabyte": (
+        lambda: png(chunk(b"zTXt", b"parameters\0\0" + deflated(1000 * MEGABYTE))),
+        "too long",
+    ),
+    "iTXt of a gigabyte": (
+        lambda: png(chunk(b"iTXt", b"picowatch\0\1\0\0\0" + deflated(1000 * MEGABYTE))),
+        "too long",
+    ),
+    "a hundred texts": (
+        lambda: _texts(100, ("🐶" + "a" * 999_000).encode()),
+        "too long",
+    ),
+    "a million texts": (lambda: _texts(MEGABYTE, b"a"), "texts"),
+    "a million chunks": (lambda: png(chunk(b"IDAT", b"") * MEGABYTE), "chunks"),
+    "a chunk of 2 GB": (
+        lambda: png()[:33] + b"\x7f\xff\xff\xfftEXtparameters\0" + bytes(99),
+        "holds no settings",
+    ),
+    "400 million pixels": (
+        lambda: png(chunk(b"IDAT", deflated(400 * MEGABYTE)), width=20_000, height=20_000),
+        "holds no settings",
+    ),
+    "EXIF of 60 MB": (
+        lambda: png(chunk(b"eXIf", _exif(b"UNICODE\0" + "🐶a".encode("utf-16-le") * 10**7))),
+        "",
+    ),
+    "deep JSON": (
+        lambda: png(chunk(b"tEXt", b"picowatch\0" + b"[" * 1_000_000)),
+        "damaged",
+    ),
+    "many values in JSON": (
+        lambda: png(chunk(b"tEXt", b'picowatch\0{"request":[' + b"{}," * 349_000 + b"1]}")),
+        "",
+    ),
+    "parameters of a megabyte": (
+        lambda: png(
+            chunk(b"tEXt", b"parameters\0a\nSteps: 1, Sampler: Euler, " + b"a: b, " * 170_000)
+        ),
+        "",
+    ),
+    "WebP of 268 million pixels": (lambda: _webp_of(16_383), ""),
+    "GIF": (lambda: _gif_of(8), "not a picture that can be read"),
+    "64 MB of zeros": (lambda: bytes(64 * 1024 * 1024), "not a picture"),
+}
+
+
+# -- models
+
+
+def safetensors(header: bytes, length: int | None = None, weights: int = 0) -> bytes:
+    """A file with this header, whatever length it claims."""
+    claimed = len(header) if length is None else length
+    return struct.pack("<Q", claimed) + header + bytes(weights)
+
+
+def tensors(**entries: object) -> bytes:
+    """A header of these entries."""
+    return json.dumps(entries).encode()
+
+
+def _tensor(shape: object, offsets: object, dtype: object = "F16") -> dict[str, object]:
+    return {"dtype": dtype, "shape": shape, "data_offsets": offsets}
+
+
+MODELS: dict[str, tuple[Callable[[], bytes], str]] = {
+    "header of 2^63 bytes": (lambda: safetensors(b"{}", 1 << 63), "claims"),
+    "header of 100 MB": (lambda: safetensors(b"{" + b"[" * 99_999_999), "claims"),
+    "deep header": (lambda: safetensors(b'{"a":' + b"[" * 15_000_000), "no JSON"),
+    "lists in a header": (lambda: safetensors(b'{"a":[' + b"[]," * 5_000_000 + b"1]}"), "no JSON"),
+    "a long number": (lambda: safetensors(b'{"a":' + b"9" * 15_000_000 + b"}"), "no JSON"),
+    "a number of 4,000 digits": (
+        lambda: safetensors(
+            b'{"a":{"dtype":"F16","shape":[1],"data_offsets":[0,' + b"9" * 4000 + b"]}}"
+        ),
+        "makes no sense",
+    ),
+    "a long name": (lambda: safetensors(b'{"' + b"a" * 15_000_000 + b'":{}}'), "makes no sense"),
+    "wide letters": (lambda: safetensors(b'{"' + "🐶".encode() + b"a" * 15_000_000 + b'":1}'), ""),
+    "many tensors": (
+        lambda: safetensors(
+            tensors(**{f"a{n}": _tensor([], [0, 0], "F7") for n in range(100_000)})
+        ),
+        "tensors",
+    ),
+    "the same tensor twice": (
+        lambda: safetensors(
+            b'{"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]},'
+            b'"a":{"dtype":"U8","shape":[2],"data_offsets":[2,4]}}',
+            weights=4,
+        ),
+        "overlap or leave gaps",
+    ),
+    "tensors over each other": (
+        lambda: safetensors(tensors(a=_tensor([2], [0, 4]), b=_tensor([2], [2, 6])), weights=6),
+        "overlap",
+    ),
+    "negative shape": (
+        lambda: safetensors(tensors(emb_params=_tensor([-1, -768], [0, 1536])), weights=1536),
+        "makes no sense",
+    ),
+    "shape that is not a number": (
+        lambda: safetensors(tensors(a=_tensor([float("nan")], [0, 2])), weights=2),
+        "no JSON",
+    ),
+    "endless offsets": (
+        lambda: safetensors(b'{"a":{"dtype":"F16","shape":[1],"data_offsets":[0,1e999]}}'),
+        "makes no sense",
+    ),
+    "shape that is not its bytes": (
+        lambda: safetensors(tensors(a=_tensor([3], [0, 2])), weights=2),
+        "makes no sense",
+    ),
+    "numbers as metadata": (
+        lambda: safetensors(
+            tensors(__metadata__={"ss_base_model_version": 5}, lora_te_a=_tensor([1], [0, 2])),
+            weights=3,
+        ),
+        "more than its header says",
+    ),
+    "tags without end": (
+        lambda: safetensors(
+            tensors(
+                __metadata__={"ss_tag_frequency": '{"a": {"b": 1e999}}'},
+                lora_unet_a=_tensor([1], [0, 2], "F7"),
+            ),
+            weights=3,
+        ),
+        "more than its header says",
+    ),
+}
+
+
+def _model(content: Callable[[], bytes], says: str) -> Hostile:
+    recipe = b"prompt: a\ncheckpoint: it\n"
+    return Hostile(
+        lambda: {"models/checkpoints/it.safetensors": content(), "inbox/a.yaml": recipe}, says
+    )
+
+
+def _start_image(content: Callable[[], bytes], says: str | None) -> Hostile:
+    recipe = b"prompt: a\nimage: start.png\n"
+    return Hostile(lambda: {"inbox/start.png": content(), "inbox/a.yaml": recipe}, says)
+
+
+def _settings(content: Callable[[], bytes], says: str) -> Hostile:
+    recipe = b"from: a.png\nprompt: b\ncheckpoint: nowhere\n"
+    return Hostile(lambda: {"inbox/a.png": content(), "inbox/a.yaml": recipe}, says)
+
+
+def _wildcards(lines: Callable[[], bytes], prompt: str = "__x__", count: int = 1) -> Hostile:
+    recipe = f"prompt: '{prompt}'\ncount: {count}\nseed: 1\n".encode()
+    return Hostile(lambda: {"models/wildcards/x.txt": lines(), "inbox/a.yaml": recipe}, None)
+
+
+HOSTILE: dict[str, Hostile] = {
+    **{f"{name}, YAML": _recipe(text, None) for name, text in TEXTS.items()},
+    **{f"{name}, TXT": _txt(text, None) for name, text in TEXTS.items()},
+    "10 MB in a line": Hostile(_bytes_over_the_limit, "1,048,576"),
+    **{f"start image: {name}": _start_image(*made) for name, made in START_IMAGES.items()},
+    **{f"from: {name}": _settings(*made) for name, made in SETTINGS_OF_PICTURES.items()},
+    **{f"model: {name}": _model(*made) for name, made in MODELS.items()},
+    "wildcards: short lines": _wildcards(lambda: b"ab\n" * 1_600_000),
+    "wildcards: drawn a thousand times": _wildcards(lambda: b"abcd\n" * 490_000, count=1000),
+    "wildcards: two of many": _wildcards(lambda: b"abcd\n" * 490_000, "{2$$__x__}", 1000),
+    "wildcards: a long line": _wildcards(lambda: b"a" * 4_900_000),
+    "wildcards: of themselves": _wildcards(lambda: b"{a|__x__}\n" * 100_000),
+    "wildcards: tags": _wildcards(lambda: b"<lora:y:1>\n" * 400_000),
+    "a thousand wildcards in a thousand images": _recipe(
+        "prompt: '" + "{a|b}" * 1000 + "'\nseed: 1\ncount: 1000", None
+    ),
+    "a long prompt in a thousand images": _recipe(
+        "prompt: '" + "a " * 500_000 + "'\nseed: 1\ncount: 1000", None
+    ),
+    "a thousand recipes with long defaults": Hostile(
+        lambda: {
+            "inbox/_defaults.yaml": b"prompt: '" + b"a " * 500_000 + b"'",
+            "inbox/a.yaml": b"- seed: 1\n" * 1000,
+        },
+        None,
+    ),
+}
