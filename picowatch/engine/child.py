@@ -13,12 +13,11 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from io import BufferedReader
 from itertools import count
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from queue import SimpleQueue
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 from picowatch.engine.deaths import how_it_died
 from picowatch.engine.futures import new_future, settle
@@ -288,7 +287,8 @@ class _Child:
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
             )
-        self._last_words = LastWords(cast(BufferedReader, self._process.stderr))
+        assert self._process.stderr is not None
+        self._last_words = LastWords(self._process.stderr)
         return ours
 
     def _send(self, connection: Connection, message: ToEngine) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
+from picowatch.engine.model_files import unchanged
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import EmbeddingUse
 
@@ -61,7 +62,8 @@ class Embeddings:
                 handle.remove()
 
     def _read(self, use: EmbeddingUse) -> tuple[int, ...]:
-        vectors = read_vectors(self._find(use))
+        with unchanged(lambda: self._find(use), f"embedding {use.name!r}") as path:
+            vectors = read_vectors(path)
         count, width = vectors.shape
         if width != self._table.embedding_dim:
             raise RenderFailed(

@@ -1,7 +1,8 @@
 """What a process writes to its standard error: all is read, the end kept. Imports no torch."""
 
+import os
 import threading
-from io import BufferedReader
+from typing import IO
 
 _KEPT_BYTES = 16_384
 _CHUNK_BYTES = 65_536
@@ -14,7 +15,7 @@ class LastWords:
     may outlive it, so whoever waits here waits for a limited time.
     """
 
-    def __init__(self, stderr: BufferedReader) -> None:
+    def __init__(self, stderr: IO[bytes]) -> None:
         self._stderr = stderr
         self._tail = b""
         self._thread = threading.Thread(target=self._read, name="engine's errors", daemon=True)
@@ -30,5 +31,5 @@ class LastWords:
 
     def _read(self) -> None:
         with self._stderr:
-            while chunk := self._stderr.read1(_CHUNK_BYTES):
+            while chunk := os.read(self._stderr.fileno(), _CHUNK_BYTES):
                 self._tail = (self._tail + chunk)[-_KEPT_BYTES:]

@@ -2,6 +2,7 @@
 
 import gc
 import json
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,15 @@ from picowatch.engine.devices import Place
 from picowatch.engine.embeddings import Embeddings
 from picowatch.engine.loaded import Loaded
 from picowatch.engine.loras import Loras
+from picowatch.engine.model_files import unchanged
 from picowatch.engine.prompts import PromptEncoder
 from picowatch.engine.residence import move_out
 from picowatch.errors import ModelRefused, RenderFailed
 from picowatch.recipe.request import ImageRequest
 
 BAKED = "baked"
+_WORDS: dict[Kind, str] = {"lora": "LoRA", "vae": "VAE"}
+_WHEN_WHOLE = "When it is there and whole, save the recipe again."
 # Configs and tokenizer of Stable Diffusion 1.x, which single files leave out.
 SD15 = Path(__file__).parent.parent / "assets" / "sd15"
 
@@ -77,20 +81,22 @@ class Checkpoints:
 
     def _load_checkpoint(self, request: ImageRequest) -> Loaded:
         """All of a checkpoint but its VAE."""
-        model = self._find("checkpoint", request.checkpoint, request.checkpoint_hash)
-        configs = model.path if model.layout == "folder" else self._configs
-        encoder = self._text_encoder(model, configs)
-        unet = self._unet(model, configs)
+        with self._proved("checkpoint", request.checkpoint, request.checkpoint_hash) as model:
+            configs = model.path if model.layout == "folder" else self._configs
+            encoder = self._text_encoder(model, configs)
+            unet = self._unet(model, configs)
+            tokenizer = _tokenizer(configs)
+            schedule = read_config(configs / "scheduler" / "scheduler_config.json")
         embeddings = Embeddings(
             encoder, lambda use: self._find("embedding", use.name, use.hash).path
         )
         device = self._place.device
         return Loaded(
-            prompts=PromptEncoder(_tokenizer(configs), encoder, embeddings, device),
+            prompts=PromptEncoder(tokenizer, encoder, embeddings, device),
             text_encoder=encoder,
             unet=unet,
             vae=None,
-            schedule=read_config(configs / "scheduler" / "scheduler_config.json"),
+            schedule=schedule,
             loras=Loras(
                 unet, encoder, lambda use: self._find("lora", use.name, use.hash).path, device
             ),
@@ -100,9 +106,13 @@ class Checkpoints:
     def _load_vae(self, request: ImageRequest) -> Any:
         """The VAE of the checkpoint, or the one the image asks for."""
         if request.vae == BAKED:
-            model = self._find("checkpoint", request.checkpoint, request.checkpoint_hash)
+            proved = self._proved("checkpoint", request.checkpoint, request.checkpoint_hash)
         else:
-            model = self._find("vae", request.vae, request.vae_hash)
+            proved = self._proved("vae", request.vae, request.vae_hash)
+        with proved as model:
+            return self._read_vae(model)
+
+    def _read_vae(self, model: Model) -> Any:
         if model.layout == "file":
             config = read_config(self._configs / "vae" / "config.json")
             tensors = weights.read_vae(model.path, config, self._home)
@@ -135,16 +145,22 @@ class Checkpoints:
         tensors = weights.text_encoder_names(encoder, tensors)
         return weights.fill(encoder, tensors, f"text encoder of {model.name!r}", self._home)
 
+    def _proved(self, kind: Kind, name: str, expected_hash: str) -> AbstractContextManager[Model]:
+        """The model file for reading: it is the one asked for before and after that."""
+        what = f"{_WORDS.get(kind, kind)} {name!r}"
+        return unchanged(lambda: self._find(kind, name, expected_hash), what)
+
     def _find(self, kind: Kind, name: str, expected_hash: str) -> Model:
         """The model file that the image was asked with: found by name, proved by hash."""
         try:
             model = self._catalog.find(kind, name)
             found_hash = self._catalog.sha256(model)
         except ModelRefused as refused:
-            raise RenderFailed(refused.message, refused.remedy) from refused
+            raise RenderFailed(refused.message, refused.remedy or _WHEN_WHOLE) from refused
         if found_hash != expected_hash:
             raise RenderFailed(
-                f"The {kind} {name!r} is another file now than when this image was asked for.",
+                f"The {_WORDS.get(kind, kind)} {name!r} is another file now than when this image "
+                "was asked for.",
                 "Save the recipe again to use it as it is now.",
             )
         return model

@@ -19,6 +19,7 @@ from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
 from picowatch.engine.lora_names import Part, Place, Role, modules_by_place, place_of
+from picowatch.engine.model_files import unchanged
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import LoraUse
 
@@ -110,10 +111,11 @@ class Loras:
     def _file(self, use: LoraUse) -> LoraFile:
         """The file's layers, from memory if they are there."""
         if use.hash not in self._files:
-            path = self._find(use)
-            while len(self._files) >= _KEPT_FILES:
-                self._files.popitem(last=False)
-            self._files[use.hash] = read_lora(path, use.name, self._modules, self._device)
+            with unchanged(lambda: self._find(use), f"LoRA {use.name!r}") as path:
+                while len(self._files) >= _KEPT_FILES:
+                    self._files.popitem(last=False)
+                file = read_lora(path, use.name, self._modules, self._device)
+            self._files[use.hash] = file
         self._files.move_to_end(use.hash)
         return self._files[use.hash]
 

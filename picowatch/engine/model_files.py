@@ -1,0 +1,49 @@
+"""Model files that change, vanish or are damaged while they are read: never used, told in words.
+
+A file is proved by its hash before it is read. Since that takes a moment, or the reading does, it
+is proved once more afterwards: weights of another file must not make the picture.
+"""
+
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from safetensors import SafetensorError
+
+from picowatch.errors import RenderFailed
+
+Found = TypeVar("Found")
+
+# What readers stumble over in files whose headers were in order: offsets that lie, weights with
+# other names than their kind has, configs that are no JSON. What torch raises is not among them:
+# memory or the GPU may be at fault.
+_STUMBLES = (OSError, SafetensorError, LookupError, ValueError, TypeError, AttributeError)
+
+
+@contextmanager
+def unchanged(find: Callable[[], Found], what: str) -> Iterator[Found]:
+    """Gives what `find` finds and proves; after the reading inside `find` must say the same.
+
+    `find` raises RenderFailed for a file that is gone, not whole or another one. `what` names
+    the file for people.
+    """
+    found = find()
+    try:
+        yield found
+    except (*_STUMBLES, RenderFailed) as error:
+        find()
+        if isinstance(error, RenderFailed):
+            raise
+        raise RenderFailed(
+            f"The {what} is damaged: {_reason(error)}.",
+            "Get the file again, or another one.",
+            traceback.format_exc(),
+        ) from error
+    find()
+
+
+def _reason(error: Exception) -> str:
+    """What the reader said, in one short line."""
+    words = " ".join(f"{type(error).__name__}: {error}".split())
+    return words[:200].rstrip(".")

@@ -1,0 +1,45 @@
+"""The real engine, which takes single files for the demo model's kind, and waits where told.
+
+An image whose prompt begins with HOLD is given back only when there is a file `go` in the models
+folder: its checkpoint is loaded then, and stays.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+
+from picowatch.catalog import Catalog
+from picowatch.engine import child_main
+from picowatch.engine.options import EngineOptions
+from picowatch.engine.protocol import OnStep, RenderedImage
+from picowatch.recipe.request import ImageRequest
+
+HOLD = "hold on"
+GO_FILE = "go"
+
+
+def main(handle: int) -> None:
+    """Serve the daemon."""
+    child_main.main(handle, HoldingEngine)
+
+
+class HoldingEngine:
+    """LocalEngine with the demo model's configs for single files."""
+
+    def __init__(self, options: EngineOptions) -> None:
+        from picowatch.engine.loading import Checkpoints
+        from picowatch.engine.local import LocalEngine
+
+        catalog = Catalog(options.models, options.hash_cache, keep_hashes=False)
+        self._go = options.models / GO_FILE
+        self._engine = LocalEngine(options)
+        place = self._engine._place
+        self._engine._checkpoints = Checkpoints(catalog, place, configs=catalog.demo.path)
+
+    def make(
+        self, batch: Sequence[ImageRequest], on_step: OnStep, interrupted: Callable[[], bool]
+    ) -> list[RenderedImage]:
+        """The pictures, as soon as they may be given."""
+        pictures = self._engine.make(batch, on_step, interrupted)
+        while batch[0].prompt.startswith(HOLD) and not self._go.exists():
+            threading.Event().wait(0.01)
+        return pictures
