@@ -19,14 +19,14 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 # but a progressive one keeps 6 to 8 bytes for each of its pixels while it is read.
 MAX_PIXELS = {
     "JPEG": 64_000_000,
-    "PNG": 25_000_000,
-    "BMP": 25_000_000,
-    "GIF": 25_000_000,
+    "PNG": 20_000_000,
+    "BMP": 20_000_000,
+    "GIF": 20_000_000,
     "WEBP": 8_000_000,
     "TIFF": 10_000_000,
 }
 MAX_PROGRESSIVE_PIXELS = 20_000_000
-MAX_16_BIT_PIXELS = 12_000_000
+MAX_16_BIT_PIXELS = 10_000_000
 # Parts (chunks, markers, blocks) that a file is read in; a photo has some thousand at most.
 MAX_READS = 200_000
 # A TIFF's directory; each number in one of its entries becomes a Python object.

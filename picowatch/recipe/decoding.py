@@ -60,8 +60,8 @@ def _refuse_too_long(name: str, content: bytes) -> None:
     if len(content) > MAX_BYTES:
         _refuse(
             Spot(Source(name, ""), 1, 1),
-            f"the file is too long: {len(content):,} bytes; a recipe may have up to "
-            f"{MAX_BYTES:,}. Split it into several files.",
+            f"the file is too long: a recipe may have up to {MAX_BYTES:,} bytes. Split it into "
+            "several files.",
         )
 
 

@@ -1,34 +1,22 @@
-"""Whatever lies in the inbox: a recipe, or an error a person can read, in a moment."""
+"""Whatever lies in the inbox: a recipe, or an error a person can read.
+
+How long that may take, and with how much memory, is tested in tests/fuzz/test_limits.py.
+"""
 
 import dataclasses
 import json
 import string
 from collections.abc import Mapping
-from contextlib import suppress
 from unittest.mock import patch
 
-import pytest
 import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from picowatch.recipe import (
-    Known,
-    PictureFields,
-    RecipeInvalid,
-    error_text,
-    no_hash,
-    nodes,
-    one_line,
-    read_recipes,
-)
+from picowatch.recipe import nodes
 from picowatch.recipe.fields import FIRST_NAME_OF
-from picowatch.recipe.reading import no_pictures
+from tests.fuzz.targets import check_recipe
 from tests.metadata.requests import CORGI
-from tests.recipe.reading import DEMO
-
-WILDCARDS = {"x": ("a", "{b|__y__}"), "y": ("c",)}
-KNOWN = Known(demo=DEMO, loras=("x",), embeddings=("a",), wildcards=WILDCARDS)
 
 # Pieces that recipes, and mistakes in them, are made of.
 PIECES = [
@@ -90,27 +78,10 @@ JSON = st.dictionaries(
 ).map(_chunk)
 
 
-def check(name: str, content: bytes, picture_fields: PictureFields = no_pictures) -> None:
-    """Nothing but recipes, or RecipeInvalid with texts that can be shown."""
-    try:
-        recipes = read_recipes(name, content, KNOWN, picture_fields=picture_fields)
-    except RecipeInvalid as invalid:
-        text = error_text(invalid)
-        assert invalid.problems
-        assert text.replace("\n", "").replace("\N{ZERO WIDTH JOINER}", "").isprintable()
-        assert "\n" not in one_line(invalid)
-        assert all(problem.line >= 1 and problem.column >= 1 for problem in invalid.problems)
-    else:
-        for recipe in recipes:
-            recipe.digest(no_hash)
-            with suppress(RecipeInvalid):
-                recipe.image_requests(no_hash, 0)
-
-
 @given(NAMES, st.binary())
 def test_any_bytes_are_recipes_or_an_error_for_people(name: str, content: bytes) -> None:
     """No other exception, ever."""
-    check(name, content)
+    check_recipe(name, content)
 
 
 @given(NAMES, TEXTS)
@@ -119,7 +90,7 @@ def test_any_bytes_are_recipes_or_an_error_for_people(name: str, content: bytes)
 @example("a.yaml", "prompt: a\nsteps: 0b_")
 def test_any_text_is_recipes_or_an_error_for_people(name: str, text: str) -> None:
     """Made of what recipes are made of."""
-    check(name, text.encode())
+    check_recipe(name, text.encode())
 
 
 @given(st.sampled_from(["picowatch", "parameters", "generator", "seed"]), TEXTS | JSON)
@@ -128,50 +99,11 @@ def test_any_text_is_recipes_or_an_error_for_people(name: str, text: str) -> Non
 def test_any_text_in_a_picture_is_settings_or_an_error_for_people(key: str, text: str) -> None:
     """A picture may come from anywhere, too."""
     texts = {"generator": "picodiffusion", key: text}
-    check("a.yaml", b"from: a.png", lambda _: texts)
+    check_recipe("a.yaml", b"from: a.png", lambda _: texts)
 
 
 @given(TEXTS)
 def test_without_libyaml_it_is_the_same(text: str) -> None:
     """PyYAML's own parser is used where the accelerated one is missing."""
     with patch.object(nodes, "_LOADER", yaml.SafeLoader):
-        check("a.yaml", text.encode())
-
-
-HOSTILE = {
-    "brackets": "prompt: '" + "(" * 1_000_000 + "'",
-    "bars": "prompt: '{" + "|" * 1_000_000 + "'",
-    "wildcards": "prompt: '" + "{a|b}" * 200_000 + "'",
-    "underscores": "prompt: '" + "/__" * 300_000 + "'",
-    "open braces": "prompt: '" + "{" * 1_000_000 + "'",
-    "wildcards within braces": "prompt: '" + "{" * 99 + "{a|b}" * 200_000 + "}" * 99 + "'",
-    "lora tags": "prompt: '" + "<lora:y:1>" * 100_000 + "'",
-    "embeddings": "prompt: '" + "a " * 500_000 + "'\nseed: 1\ncount: 1000",
-    "loras": "prompt: a\nloras: '" + "y," * 400_000 + "'",
-    "pairs": "prompt: a\nloras: {" + "y: 1, " * 20_000 + "}",
-    "sweeps": "- {prompt: a, sweep: {steps: 1..100, cfg_scale: 1..10}}\n" * 18_000,
-    "sweep of a long prompt": "prompt: '" + "a " * 500_000 + "'\nsweep: {cfg_scale: 1..10 step "
-    "0.01, 'prompt: a': [b]}",
-    "axes": "prompt: a\nsweep: {" + "'prompt: a': [x, y], " * 40_000 + "}",
-    "long range": "prompt: a\nsweep: {steps: 1.." + "9" * 1_000_000 + "}",
-    "white space": "prompt: 'a" + " " * 1_000_000 + "BREA'",
-    "spaces in a key": "a" + " " * 1_000_000 + "b: c: d",
-    "blank lines": "steps: 3\n" + "\n" * 1_000_000,
-    "flags": "a" + " --steps 3" * 90_000,
-    "continued flags": "a" + " \\\n --seed 3" * 80_000,
-    "prompts": "a\n" * 500_000,
-    "unknown fields": "".join(f"{number:05}tps: 1\n" for number in range(24_000)),
-    "wrong values": "[" + "{prompt: a, steps: 0, seed: x}, " * 6_000 + "]",
-    "parameters": "Steps: 1, Sampler: Euler, a" + " " * 1_000_000,
-    "json": "Steps: 1, Sampler: Euler, a: " + "[" * 1_000_000,
-    "base 60": "steps: 1" + ":1" * 500_000,
-    "control characters": "\x01\n" * 500_000,
-}
-
-
-@pytest.mark.timeout(30)
-@pytest.mark.parametrize("name", ["a.yaml", "a.txt"])
-@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
-def test_a_megabyte_of_anything_is_answered(name: str, text: str) -> None:
-    """Each takes a second or so; what grows with the square of the length would take hours."""
-    check(name, text.encode())
+        check_recipe("a.yaml", text.encode())

@@ -69,8 +69,8 @@ def test_characters_that_nobody_sees_are_refused(character: str, called: str, na
 def test_a_file_over_a_mebibyte_is_refused_before_it_is_read() -> None:
     """The limit is told."""
     assert messages(b"#" * (1024 * 1024 + 1)) == [
-        "the file is too long: 1,048,577 bytes; a recipe may have up to 1,048,576. Split it into "
-        "several files."
+        "the file is too long: a recipe may have up to 1,048,576 bytes. Split it into several "
+        "files."
     ]
     assert read(b"#" * (1024 * 1024)) == []
 

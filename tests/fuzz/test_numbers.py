@@ -1,0 +1,75 @@
+"""Numbers that are none, or too long to be meant, in every field that takes one."""
+
+import pytest
+
+from tests.recipe.reading import refused
+
+NUMBERS = {
+    "not a number": ".nan",
+    "infinity": ".inf",
+    "minus infinity": "-.inf",
+    "NaN as in JSON": "NaN",
+    "infinity as in JSON": "-Infinity",
+    "beyond any float": "1.0e+999",
+    "beyond any float, without a point": "1e999",
+    "10,000 digits": "9" * 10_000,
+    "minus 10,000 digits": "-" + "9" * 10_000,
+    "10,000 decimals": "1." + "3" * 10_000,
+    "10,000 hexadecimal digits": "0x" + "f" * 10_000,
+    "10,000 octal digits": "0" + "7" * 10_000,
+    "10,000 binary digits": "0b" + "1" * 10_000,
+    "10,000 digits of base 60": "59" + ":59" * 5_000,
+    "10,000 digits with underscores": "1" + "_1" * 5_000,
+    "30 digits": "9" * 30,
+}
+FIELDS = {
+    **{
+        name: f"{name}: {{}}"
+        for name in (
+            *("steps", "cfg_scale", "width", "height", "size", "seed", "count", "clip_skip"),
+            *("denoising_strength", "mask_blur", "priority"),
+        )
+    },
+    "a list of seeds": "seed: [1, {}]",
+    "half a size": "size: 512x{}",
+    "the scale of hires": "hires: {{scale: {}}}",
+    "hires alone": "hires: {}",
+    "the steps of hires": "hires: {{steps: {}}}",
+    "the strength of hires": "hires: {{denoising_strength: {}}}",
+    "the weight of a LoRA": "loras: {{x: {}}}",
+    "a sweep's value": "sweep: {{steps: [1, {}]}}",
+    "a sweep's range": "sweep: {{steps: '1..{}'}}",
+    "a sweep's step": "sweep: {{steps: '1..9 step {}'}}",
+}
+
+
+@pytest.mark.parametrize("number", NUMBERS.values(), ids=NUMBERS)
+@pytest.mark.parametrize("field", FIELDS.values(), ids=FIELDS)
+def test_no_field_takes_a_number_that_is_none(field: str, number: str) -> None:
+    """Each is refused where it stands, in few words."""
+    for written in (number, f"'{number}'"):
+        line = field.format(written) if "'{" not in field else field.format(number)
+        invalid = refused(f"prompt: a\nimage: a.png\nmask: b.png\n{line}\n")
+        assert {problem.line for problem in invalid.problems} == {4}
+        assert all(len(problem.message) < 600 for problem in invalid.problems)
+
+
+FLAGS = ("steps", "cfg_scale", "size", "seed", "count", "n_iter", "clip_skip", "priority")
+
+
+@pytest.mark.parametrize("number", NUMBERS.values(), ids=NUMBERS)
+@pytest.mark.parametrize("flag", FLAGS)
+def test_no_flag_takes_a_number_that_is_none(flag: str, number: str) -> None:
+    """Each is refused where it stands."""
+    (problem,) = refused(f"a corgi\na dog --{flag} {number}\n", "corgi.txt").problems
+    assert problem.line == 2
+    assert problem.column >= len("a dog ")
+
+
+@pytest.mark.parametrize("number", NUMBERS.values(), ids=NUMBERS)
+@pytest.mark.parametrize("key", ["Steps", "CFG scale", "Seed", "Size", "Clip skip"])
+def test_no_parameter_takes_a_number_that_is_none(key: str, number: str) -> None:
+    """A1111's line, too."""
+    before = "" if key == "Steps" else "Steps: 3, "
+    text = f"a corgi\n{before}{key}: {number}, Sampler: Euler\n"
+    assert {problem.line for problem in refused(text, "corgi.txt").problems} == {2}

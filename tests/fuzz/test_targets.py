@@ -1,0 +1,63 @@
+"""Every way in, with bytes that hypothesis makes of good ones: a result, or the documented error.
+
+`python -m tests.fuzz.run` gives the same targets millions of inputs, guided by coverage.
+"""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.fuzz import run
+from tests.fuzz.seeds import seeds, words
+from tests.fuzz.targets import TARGETS
+
+
+@st.composite
+def damaged(draw: st.DrawFn, target: str) -> bytes:
+    """A good input with pieces put in, cut out, or in another one's place."""
+    good = st.sampled_from(seeds(target) or [b""])
+    content = draw(good)
+    for _ in range(draw(st.integers(0, 4))):
+        start = draw(st.integers(0, len(content)))
+        end = draw(st.sampled_from([start, start + 1, start + 8, len(content)]))
+        piece = draw(st.sampled_from(words()) | st.binary(max_size=8) | good)
+        content = content[:start] + piece + content[end:]
+    return content
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_bytes_from_strangers_are_a_result_or_the_documented_error(target: str) -> None:
+    """With a text for people that names the place."""
+
+    @settings(max_examples=60, suppress_health_check=list(HealthCheck))
+    @given(damaged(target) | st.binary(max_size=200))
+    def answered(content: bytes) -> None:
+        TARGETS[target](content)
+
+    answered()
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_what_fuzzing_starts_from_is_answered(target: str) -> None:
+    """Each target has something good to start from."""
+    assert seeds(target)
+    for seed in seeds(target):
+        TARGETS[target](seed)
+
+
+def test_a_finding_can_be_given_to_its_target_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the fuzzer; what breaks the promise fails as it did."""
+    file = tmp_path / "finding"
+    file.write_bytes(b"prompt: a")
+    assert run.main(["--target", "yaml_recipe", "--replay", str(file)]) == 0
+
+    def broken(content: bytes) -> None:
+        assert content != b"prompt: a"
+
+    monkeypatch.setitem(TARGETS, "yaml_recipe", broken)
+    with pytest.raises(AssertionError):
+        run.main(["--target", "yaml_recipe", "--replay", str(file)])
