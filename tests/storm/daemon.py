@@ -1,0 +1,29 @@
+"""`picowatch run` with an engine process that draws digests.
+
+python -m tests.storm.daemon FOLDER [SETTING=VALUE…]
+"""
+
+import sys
+from pathlib import Path
+
+from picowatch import daemon
+from picowatch.commands.run import run
+from picowatch.engine.child import ChildEngine
+from picowatch.settings import load_settings
+
+
+def main(folder: Path, *values: str) -> int:
+    # Deaths come at random here, so five in a row with one image in work mean nothing.
+    daemon.MAX_DAEMON_DEATHS = 10_000
+    folders = {name: folder / name for name in ("inbox", "outbox", "models")}
+    given = dict(value.split("=") for value in values)
+    settings = load_settings({**folders, "settle_seconds": 0.1, "batch_size": 3, **given}, {})
+    return run(
+        settings,
+        once=False,
+        make_engine=lambda options: ChildEngine(options, program="tests.storm.engine"),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), *sys.argv[2:]))

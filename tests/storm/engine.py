@@ -1,0 +1,36 @@
+"""The engine process of the storm and the soak: draws digests, a little slower than it could."""
+
+import threading
+from collections.abc import Callable, Sequence
+
+from picowatch.engine import child_main
+from picowatch.engine.digest import digest_picture
+from picowatch.engine.options import EngineOptions
+from picowatch.engine.protocol import OnStep, RenderedImage
+from picowatch.errors import EngineStopped
+from picowatch.recipe.request import ImageRequest
+
+STEP_SECONDS = 0.01  # so that there is a middle of a picture to be killed in
+
+
+class DigestMaker:
+    """What the engine process makes its pictures with."""
+
+    def __init__(self, options: EngineOptions) -> None:
+        self._pause = threading.Event()
+
+    def make(
+        self, batch: Sequence[ImageRequest], on_step: OnStep, interrupted: Callable[[], bool]
+    ) -> list[RenderedImage]:
+        """Each request's digest as a picture, after its steps."""
+        for done in range(1, batch[0].steps + 1):
+            self._pause.wait(STEP_SECONDS)
+            if interrupted():
+                raise EngineStopped("interrupted")
+            on_step(done, batch[0].steps)
+        return [digest_picture(request, len(batch)) for request in batch]
+
+
+def main(handle: int) -> None:
+    """Serve the daemon at the other end of the socket."""
+    child_main.main(handle, DigestMaker)
