@@ -1,9 +1,9 @@
 """`picowatch run` on the digest engine, in a process of its own that holds nothing else.
 
-    python -m tests.load.held_daemon FOLDER SETTINGS
+    python -m tests.load.held_daemon FOLDER SETTINGS [SECONDS]
 
-SETTINGS is JSON. No batch is rendered while FOLDER/hold is there. The time of each first step is
-appended to FOLDER/steps: the recipe's seed and the Unix time.
+SETTINGS is JSON, SECONDS is how long a batch takes at least. No batch is rendered while FOLDER/hold
+is there. FOLDER/steps gets a line a batch: its first seed, and the Unix times of its begin and end.
 """
 
 import json
@@ -19,17 +19,24 @@ from picowatch.settings import Settings
 LOOK_SECONDS = 0.05
 
 
-def main(folder: Path, settings: str) -> int:
+def main(folder: Path, settings: str, seconds: float = 0.0) -> int:
     engine = DigestEngine()
     hold, steps = folder / "hold", (folder / "steps").open("a", buffering=1)
+    pause = threading.Event()
+    begun = ""
 
     def before_batch(batch: Batch) -> None:
+        nonlocal begun
         while hold.exists():
-            threading.Event().wait(LOOK_SECONDS)
-        steps.write(f"{batch[0].seed} {time.time()}\n")
+            pause.wait(LOOK_SECONDS)
+        begun = f"{batch[0].seed} {time.time()}"
         engine.batches.clear()  # what a test keeps of them is no memory of the daemon
 
-    engine.before_batch = before_batch
+    def after_step(done: int) -> None:
+        pause.wait(seconds)
+        steps.write(f"{begun} {time.time()}\n")
+
+    engine.before_batch, engine.after_step = before_batch, after_step
     return run(
         Settings(
             inbox=folder / "inbox",
@@ -43,4 +50,4 @@ def main(folder: Path, settings: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), sys.argv[2]))
+    sys.exit(main(Path(sys.argv[1]), sys.argv[2], *map(float, sys.argv[3:])))

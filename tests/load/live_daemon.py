@@ -21,12 +21,12 @@ LOOK_SECONDS = 0.1
 class LiveDaemon:
     """A daemon on the digest engine. While it is held, no batch is rendered."""
 
-    def __init__(self, house: House, **settings: Any) -> None:
+    def __init__(self, house: House, batch_seconds: float, settings: dict[str, Any]) -> None:
         self._house = house
         self._hold = house.folder / "hold"
         command = [sys.executable, "-m", "tests.load.held_daemon", str(house.folder)]
         self.process = subprocess.Popen(
-            [*command, json.dumps(settings)],
+            [*command, json.dumps(settings), str(batch_seconds)],
             cwd=Path(__file__).parents[2],
             stdout=subprocess.DEVNULL,
         )
@@ -98,18 +98,21 @@ class LiveDaemon:
         """proc(5): from the third field on, the state."""
         return Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
 
-    def first_steps(self) -> dict[int, float]:
-        """When each batch began to denoise, by the seed of its first image."""
+    def batches(self) -> list[tuple[int, float, float]]:
+        """Each batch that was rendered: its first seed, and the Unix times of begin and end."""
         lines = (self._house.folder / "steps").read_text().splitlines()
-        return {int(seed): float(when) for seed, when in (line.split() for line in lines)}
+        fields = (line.split() for line in lines)
+        return [(int(seed), float(begin), float(end)) for seed, begin, end in fields]
 
 
 @contextmanager
-def live_daemon(house: House, *, held: bool = False, **settings: Any) -> Iterator[LiveDaemon]:
+def live_daemon(
+    house: House, *, held: bool = False, batch_seconds: float = 0.0, **settings: Any
+) -> Iterator[LiveDaemon]:
     """A daemon that listens; it is ended as systemd would, and must end well."""
     if held:
         (house.folder / "hold").touch()
-    daemon = LiveDaemon(house, **settings)
+    daemon = LiveDaemon(house, batch_seconds, settings)
     try:
         daemon.wait_for(lambda: house.status()["images"] is not None, "the first status")
         yield daemon
