@@ -8,7 +8,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
@@ -21,13 +21,14 @@ from picowatch.metadata import PICOWATCH, read_chunk
 from picowatch.outbox.png import texts_of
 from tests.house import House
 from tests.power.disk import LOG, Disk
-from tests.power.recording import Arrived, Recording, Write
-from tests.power.scenario import ASKED, BATCH_SIZE, INVALID, PICTURES_PER_PAGE, write_save
+from tests.power.operations import Arrived, Recording, Write
+from tests.power.scenario import ASKED, BATCH_SIZE, INVALID, PICTURES_PER_PAGE, SAVES, write_save
 
 ACCEPTED = re.compile(r"^[\d-]+ [\d:]+ (\S+): saved, ")
 REJECTED = re.compile(r"^[\d-]+ [\d:]+ error inbox/(\S+), line")
 EXPECTED = re.compile(REJECTED.pattern + r"|did not end by itself last time")
 PUBLISHED = re.compile(r"^[\d-]+ [\d:]+ \S+: (?:contact sheet )?(\S+\.png)")
+ARCHIVE = "archive"  # of the setting `when_done`
 TEMPORARY = re.compile(r"^\.(picowatch-.*\.tmp|hashes-.*)$")
 OWN_STATE = {
     "commands", "gallery", "hashes.json", "ledger.sqlite", "ledger.sqlite-journal", "lock",
@@ -103,27 +104,35 @@ def _images_by_save(ledger: Path) -> list[set[tuple[str, str]]]:
 class Checker:
     """Checks one disk after the other in a user's folders of its own."""
 
-    def __init__(self, story: Story, folder: Path) -> None:
+    def __init__(self, story: Story, folder: Path, when_done: str = "keep") -> None:
         self._story = story
         self._house = House(folder)
-        self._inbox: tuple[tuple[str, int], ...] = ()
+        self._inbox: tuple[tuple[str, int], ...] | None = ()
+        self._when_done = when_done
 
     def violations(self, disk: Disk) -> list[str]:
         """Starts picowatch on the disk; everything that is not as it must be."""
         promises = self._story.at(disk.moment)
+        arrived = frozenset(name for name, _ in promises.inbox)
+        if disk.inbox:
+            there = tuple(save for save in promises.inbox if save[0] in disk.inbox)
+            promises = replace(promises, inbox=there)
         self._lay_out(disk, promises)
         found = list(self._broken_promises(disk, promises))
         log_before = self._log_size()
         self._house.engine = engine = DigestEngine()
         engine.before_batch = lambda batch: found.extend(self._missing_start_images(batch))
         try:
-            succeeded = self._house.once(batch_size=BATCH_SIZE)
+            succeeded = self._house.once(batch_size=BATCH_SIZE, when_done=self._when_done)
         except Exception as error:  # whatever it is, this disk is what did it
             return [*found, f"picowatch does not start: {type(error).__name__}: {error}"]
         if not succeeded and not self._is_rejected_anew(promises):
             found.append("the run failed")
+        outcome = _Outcome(self._house, self._story, promises, log_before, self._when_done, arrived)
+        if self._when_done != "keep":
+            self._inbox = None  # picowatch took recipes out of it
         try:
-            found += _Outcome(self._house, self._story, promises, log_before).violations()
+            found += outcome.violations()
         except sqlite3.Error as error:
             found.append(f"the ledger cannot be read: {error}")
         return found
@@ -173,6 +182,8 @@ class _Outcome:
     story: Story
     promises: Promises
     log_before: int
+    when_done: str
+    arrived: frozenset[str]  # the recipes that were ever in the inbox
     done: Counter[str] = field(default_factory=Counter)
 
     def violations(self) -> Iterator[str]:
@@ -197,6 +208,9 @@ class _Outcome:
         for save in self.story.saves[: self.promises.accepted]:
             if not save <= images:
                 yield "an accepted image was lost: the seeds drawn for it are gone"
+        if self.when_done == ARCHIVE:
+            yield from self._of_archive(sql)
+            return
         for recipe, number in self.promises.inbox:
             wanted = ASKED.get((recipe, number))
             states = Counter(
@@ -209,6 +223,19 @@ class _Outcome:
             )
             if wanted is not None and states != Counter({"done": wanted} if wanted else {}):
                 yield f"{recipe} asks for {wanted} images and has {dict(states)}"
+
+    def _of_archive(self, sql: sqlite3.Connection) -> Iterator[str]:
+        for (recipe, number), wanted in ASKED.items():
+            if number or not wanted or recipe not in self.arrived:
+                continue
+            archived = self.house.outbox / recipe.rpartition(".")[0] / Path(recipe).name
+            if not archived.exists() or archived.read_bytes() != SAVES[0][recipe]:
+                yield f"{recipe} is not in the archive, or not whole"
+            if (self.house.inbox / recipe).exists():
+                yield f"{recipe} is still in the inbox"
+            query = "SELECT count(*) FROM images WHERE recipe = ?"
+            if (made := sql.execute(query, (recipe,)).fetchone()[0]) != wanted:
+                yield f"{recipe} asked for {wanted} images and got {made}"
 
     def _of_pictures(self, sql: sqlite3.Connection) -> Iterator[str]:
         for row in sql.execute("SELECT * FROM images WHERE state != 'cancelled'"):
@@ -240,6 +267,8 @@ class _Outcome:
                 yield f"the contact sheet {row['sheet_file']} is missing or damaged"
             wanted.append(row["sheet_file"])
         there = [file for file in self.house.pictures() if file.endswith("-sheet.png")]
+        if self.when_done == ARCHIVE and not wanted:
+            wanted = [file for file in there if _is_whole(self.house.outbox / file)][:1]
         if sorted(wanted) != there:
             yield f"there are the contact sheets {there} and not {wanted}"
 

@@ -11,7 +11,8 @@ after it had ended and has ended itself. All others may be there or not, in any 
 - A rename within one file system is atomic.
 
 Not covered: a disk that loses what it said to have written, or that tears a sector; old content
-of other files instead of zeros; all combinations of more than a few operations.
+of other files instead of zeros; all combinations of more than a few operations; a user's own
+save that the power cut takes back.
 """
 
 import hashlib
@@ -21,7 +22,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from tests.power.recording import ROOT, Names, Operation, Recording, Resize, Sync, Write
+from tests.power.operations import ROOT, Names, Operation, Recording, Resize, Sync, Write
 
 SECTOR = 512
 # Files whose content nothing depends on: they are there or not as all together.
@@ -41,8 +42,9 @@ class Disk:
 
     moment: int  # operations that had ended
     what: str
-    files: dict[str, bytes]
+    files: dict[str, bytes]  # of the outbox
     folders: tuple[str, ...]
+    inbox: frozenset[str]  # the saves that arrived and are there
 
     def lay_out(self, root: Path) -> None:
         """Make these files and folders below `root`, and no others in its outbox."""
@@ -54,7 +56,7 @@ class Disk:
 
     def key(self) -> str:
         """Equal for disks between which a start sees no difference."""
-        told = hashlib.sha256(repr(self.folders).encode())
+        told = hashlib.sha256(repr((self.folders, sorted(self.inbox))).encode())
         for path, content in sorted(self.files.items()):
             told.update(repr((path, _digest(content) if path != f"outbox/{LOG}" else "")).encode())
         return told.hexdigest()
@@ -154,12 +156,15 @@ class PowerCuts:
                 written.setdefault(operation.file, []).append(operation)
         files: dict[str, bytes] = {}
         folders: list[str] = []
+        inbox: set[str] = set()
         for path, inode in self._walk(entries, ROOT, ""):
-            if inode in self.recording.folders:
+            if path.startswith("inbox"):
+                inbox.add(path.removeprefix("inbox/"))
+            elif inode in self.recording.folders:
                 folders.append(path)
             else:
                 files[path] = self._content(inode, tuple(written.get(inode, ())))
-        return Disk(moment, what, files, tuple(folders))
+        return Disk(moment, what, files, tuple(folders), frozenset(inbox))
 
     def _walk(
         self, entries: dict[int, dict[str, int]], folder: int, above: str

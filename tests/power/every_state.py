@@ -16,9 +16,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from picowatch.outbox import gallery
-from tests.power.checking import Checker, Promises, Story
+from tests.power.checking import ARCHIVE, Checker, Promises, Story
 from tests.power.disk import LENGTHS_ONLY, Disk, PowerCuts
-from tests.power.recording import Operation, Recording, Write, record
+from tests.power.operations import Operation, Recording, Write
+from tests.power.recording import record
 from tests.power.scenario import PICTURES_PER_PAGE
 
 PARTS = 4  # of the run, between which a power cut's start is recorded as well
@@ -26,11 +27,11 @@ PARTS = 4  # of the run, between which a power cut's start is recorded as well
 _checker: Checker
 
 
-def recorded(folder: Path) -> Recording:
+def recorded(folder: Path, *arguments: str) -> Recording:
     """The scenario's run, recorded in an empty folder."""
-    run = folder / "run"
+    run = folder / "-".join(("run", *arguments))
     run.mkdir()
-    command = [sys.executable, "-m", "tests.power.scenario", str(run)]
+    command = [sys.executable, "-m", "tests.power.scenario", str(run), *arguments]
     return record(command, run, folder / "trace")
 
 
@@ -91,16 +92,21 @@ def main(every: int) -> int:
             story_again = Story(cuts_again.recording, cuts_again.whole(), promises)
             title = f"the start after a power cut at operation {disk.moment}"
             wrong |= check(title, cuts_again, story_again, folder, every)
+        cuts = PowerCuts(recorded(folder, ARCHIVE))
+        story = Story(cuts.recording, cuts.whole())
+        wrong |= check("archiving", cuts, story, folder, every, ARCHIVE)
     return int(wrong)
 
 
-def check(title: str, cuts: PowerCuts, story: Story, folder: Path, every: int) -> bool:
+def check(
+    title: str, cuts: PowerCuts, story: Story, folder: Path, every: int, when_done: str = "keep"
+) -> bool:
     """Check the disks on all processors, and tell of it; gives whether anything is wrong."""
     began, checked = time.monotonic(), 0
     wrong: Counter[str] = Counter()
     first: dict[str, str] = {}
     context = multiprocessing.get_context("spawn")
-    with context.Pool(initializer=_start, initargs=(story, str(folder))) as pool:
+    with context.Pool(initializer=_start, initargs=(story, str(folder), when_done)) as pool:
         for (moment, what), found in pool.imap_unordered(_check, distinct(cuts, story, every), 8):
             checked += 1
             for violation in {_kind(each) for each in found}:
@@ -114,11 +120,11 @@ def check(title: str, cuts: PowerCuts, story: Story, folder: Path, every: int) -
     return bool(wrong)
 
 
-def _start(story: Story, folder: str) -> None:
+def _start(story: Story, folder: str, when_done: str) -> None:
     global _checker
     gallery.PICTURES_PER_PAGE = PICTURES_PER_PAGE
     own = Path(tempfile.mkdtemp(dir=folder))
-    _checker = Checker(story, own)
+    _checker = Checker(story, own, when_done)
 
 
 def _check(disk: Disk) -> tuple[tuple[int, str], list[str]]:

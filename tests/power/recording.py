@@ -8,8 +8,20 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+
+from tests.power.operations import (
+    ROOT,
+    Arrived,
+    Names,
+    Operation,
+    Recording,
+    Resize,
+    Sync,
+    Write,
+)
+from tests.power.scenario import SAVES
 
 # With a question mark: not every processor has it.
 CALLS = (
@@ -19,74 +31,6 @@ CALLS = (
     "fallocate,copy_file_range,sendfile,splice,mmap"
 )
 WHOLE_STRINGS = 1 << 24
-
-
-@dataclass(frozen=True, slots=True)
-class Names:
-    """Entries of folders changed, all at once: (folder, name, what it is now or None)."""
-
-    changes: tuple[tuple[int, str, int | None], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Write:
-    """Bytes written into a file."""
-
-    file: int
-    offset: int
-    content: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Resize:
-    """A file cut, or grown with zeros."""
-
-    file: int
-    size: int
-
-
-@dataclass(frozen=True, slots=True)
-class Sync:
-    """A file's content, or a folder's entries, made durable, as of the operation `began`."""
-
-    inode: int
-    began: int
-
-
-@dataclass(frozen=True, slots=True)
-class Arrived:
-    """A user's save reached the inbox."""
-
-    name: str
-    number: int
-
-
-Operation = Names | Write | Resize | Sync | Arrived
-
-ROOT = 0  # the inode of the recorded folder
-
-
-@dataclass
-class Recording:
-    """All operations below a folder, in order, on files and folders that are called by numbers."""
-
-    folder: Path
-    operations: list[Operation] = field(default_factory=list)
-    folders: set[int] = field(default_factory=lambda: {ROOT})
-    names: dict[int, set[str]] = field(default_factory=lambda: {ROOT: {""}})
-    settled: int = 0  # the operations that only tell what was there, durably, at the beginning
-
-    def without(self, removed: Callable[[Sync], bool]) -> "Recording":
-        """The same run of a program that forgets some of its syncs."""
-        operations: list[Operation] = [
-            Names(()) if isinstance(each, Sync) and removed(each) else each
-            for each in self.operations
-        ]
-        return Recording(self.folder, operations, self.folders, self.names, self.settled)
-
-    def is_named(self, inode: int, *endings: str) -> bool:
-        """Whether the file ever had a name with one of these endings."""
-        return any(name.endswith(endings) for name in self.names[inode])
 
 
 class CannotRecord(Exception):
@@ -235,6 +179,16 @@ class _Reader:
     def _is_outbox(self, path: str) -> bool:
         return self._is_below(path) and not path.startswith(f"{self._recording.folder}/inbox/")
 
+    def _is_known(self, path: str) -> bool:
+        """Whether it is in the outbox, or is the inbox or a save that arrived there."""
+        if self._is_outbox(path):
+            return True
+        inbox = f"{self._recording.folder}/inbox"
+        try:
+            return f"{path}/".startswith(f"{inbox}/") and self._find(path)[2] is not None
+        except KeyError:
+            return False
+
     def _name(self, *changes: tuple[int, str, int | None]) -> None:
         for folder, name, inode in changes:
             if inode is None:
@@ -267,8 +221,9 @@ class _Reader:
 
     def _move(self, call: _Call) -> None:
         old, new = call.paths
-        if not self._is_outbox(new):
+        if Path(old).is_relative_to(self._recording.folder / "staged"):
             self._arrive(old, new)
+        if not self._is_outbox(new):
             return
         old_folder, old_name, inode = self._find(old)
         new_folder, new_name, _ = self._find(new)
@@ -276,15 +231,24 @@ class _Reader:
         self._name((old_folder, old_name, None), (new_folder, new_name, inode))
 
     def _arrive(self, old: str, new: str) -> None:
-        staged = self._recording.folder / "staged"
-        if Path(old).is_relative_to(staged):
-            number, _, name = Path(old).relative_to(staged).as_posix().partition("/")
-            assert Path(new) == self._recording.folder / "inbox" / name
-            self._add(Arrived(name, int(number)))
+        staged = Path(old).relative_to(self._recording.folder / "staged")
+        number, _, name = staged.as_posix().partition("/")
+        assert Path(new) == self._recording.folder / "inbox" / name
+        self._add(Arrived(name, int(number)))
+        folder = ROOT
+        for parent in ("inbox", *Path(name).parent.parts):
+            if parent not in self._entries[folder]:
+                self._add_folder(folder, parent)
+            folder = self._entries[folder][parent]
+        file = self._add_file(folder, Path(name).name)
+        self._put(file, 0, SAVES[int(number)][name])
+        now = len(self._recording.operations)
+        for inode in {file, folder, ROOT, self._entries[ROOT]["inbox"]}:
+            self._add(Sync(inode, now))
 
     def _remove(self, call: _Call) -> None:
         (path,) = call.paths
-        if self._is_outbox(path):
+        if self._is_known(path):
             folder, name, _ = self._find(path)
             self._name((folder, name, None))
 
@@ -293,7 +257,7 @@ class _Reader:
     def _open_file(self, call: _Call) -> None:
         (path,) = call.paths
         self._open.pop(call.result, None)
-        if not self._is_outbox(path):
+        if not self._is_known(path):
             return
         folder, name, inode = self._find(path)
         if inode is None:

@@ -1,14 +1,15 @@
 """Two days of a user, in a process of its own whose system calls are recorded.
 
     python -m tests.power.scenario FOLDER
+    python -m tests.power.scenario FOLDER archive
     python -m tests.power.scenario FOLDER NAME=NUMBER…
 
 The first day: recipes of every kind are saved and made until nothing waits. The second day, in
 another daemon: one save keeps a picture, wants three more and is replaced by a save that cancels
 what still waits; another mends the recipe that was invalid.
 
-The second form is one start on what a power cut left in FOLDER, with these files of these saves
-in the inbox.
+The second form is the first day under `when_done: archive`. The third is one start on what a
+power cut left in FOLDER, with these files of these saves in the inbox.
 """
 
 import os
@@ -114,6 +115,10 @@ def main(folder: Path, *saved: str) -> None:
     if not saved:
         first_day(house)
         second_day(house)
+        return
+    if saved == ("archive",):
+        save(house, 0)
+        house.once(batch_size=BATCH_SIZE, when_done="archive")
         return
     for name, _, number in (each.partition("=") for each in saved):
         write_save(house.inbox / name, name, int(number))

@@ -1,0 +1,73 @@
+"""What a process did to files, whatever they were called at the time: names, writes, syncs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Entries of folders changed, all at once: (folder, name, what it is now or None)."""
+
+    changes: tuple[tuple[int, str, int | None], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Bytes written into a file."""
+
+    file: int
+    offset: int
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Resize:
+    """A file cut, or grown with zeros."""
+
+    file: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sync:
+    """A file's content, or a folder's entries, made durable, as of the operation `began`."""
+
+    inode: int
+    began: int
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """A user's save reached the inbox: at once durable, because the user's editor saw to that."""
+
+    name: str
+    number: int
+
+
+Operation = Names | Write | Resize | Sync | Arrived
+
+ROOT = 0  # the inode of the recorded folder
+
+
+@dataclass
+class Recording:
+    """All operations below a folder, in order, on files and folders that are called by numbers."""
+
+    folder: Path
+    operations: list[Operation] = field(default_factory=list)
+    folders: set[int] = field(default_factory=lambda: {ROOT})
+    names: dict[int, set[str]] = field(default_factory=lambda: {ROOT: {""}})
+    settled: int = 0  # the operations that only tell what was there, durably, at the beginning
+
+    def without(self, removed: Callable[[Sync], bool]) -> "Recording":
+        """The same run of a program that forgets some of its syncs."""
+        operations: list[Operation] = [
+            Names(()) if isinstance(each, Sync) and removed(each) else each
+            for each in self.operations
+        ]
+        return Recording(self.folder, operations, self.folders, self.names, self.settled)
+
+    def is_named(self, inode: int, *endings: str) -> bool:
+        """Whether the file ever had a name with one of these endings."""
+        return any(name.endswith(endings) for name in self.names[inode])
