@@ -2,9 +2,8 @@
 
 import hashlib
 import json
-import os
 import re
-import tempfile
+import secrets
 from pathlib import Path
 
 from picowatch.errors import ModelRefused
@@ -71,10 +70,11 @@ class HashCache:
         text = json.dumps({"version": _VERSION, "files": self._known}, indent=0)
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=self._file.parent, prefix=".hashes-")
-            with os.fdopen(handle, "w") as file:
+            # Not by tempfile: `picowatch models` of other users reads the file, as umask allows.
+            temporary = self._file.with_name(f".hashes-{secrets.token_hex(8)}")
+            with temporary.open("x") as file:
                 file.write(text)
-            Path(name).replace(self._file)
+            temporary.replace(self._file)
         except OSError:
             # Only time is lost: the hashes are in memory, and made again after a restart.
             self._keep = False

@@ -37,6 +37,8 @@ class Database:
         self._lock = threading.RLock()
         self._depth = 0
         self._path = path
+        with suppress(OSError):  # SQLite itself says why, and would make it 0644 under any umask
+            path.open("ab").close()
         self._connection = sqlite3.connect(
             path, timeout=LOCK_SECONDS, isolation_level=None, check_same_thread=False
         )

@@ -1,0 +1,113 @@
+"""Files in the outbox get the owner, the group and the mode that umask and folder say."""
+
+import os
+import shutil
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.commands.picowatch import clean_environment, command, picowatch
+from tests.security.attacks import plain_picture
+
+NOBODY = 65534
+GROUP = 54321
+
+
+def run_with(umask: int, folder: Path) -> None:
+    """`run --once` on a picture, a sheet, a warning, an error and a start image."""
+    plain_picture(folder / "inbox/p.png")
+    for name, text in {
+        "pets/a.yaml": "prompt: a corgi\nseed: 1\nsteps: 2\nsize: 64x64\ncount: 2\ngrid: true\n",
+        "b.yaml": "prompt: a star\nseed: 1\nsteps: 2\nimage: p.png\n",
+        "bad.yaml": "stesp: 1\n",
+        "warned.txt": "a star\nSteps: 2, Sampler: Euler a, Size: 64x64, Hypernet: x\n",
+    }.items():
+        (folder / "inbox" / name).parent.mkdir(exist_ok=True)
+        (folder / "inbox" / name).write_text(text)
+    subprocess.run(
+        command("run", "--once"),
+        cwd=folder,
+        env=clean_environment(),
+        umask=umask,
+        capture_output=True,
+        timeout=240,
+    )
+    assert len(list((folder / "outbox").rglob("*.png"))) == 6
+
+
+def modes(outbox: Path) -> dict[str, int]:
+    """The permissions of everything below, by its path; folders end with a slash."""
+    return {
+        path.relative_to(outbox).as_posix() + "/" * path.is_dir(): stat.S_IMODE(path.stat().st_mode)
+        for path in outbox.rglob("*")
+    }
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o002, 0o077])
+def test_files_get_what_umask_leaves_of_0666_and_folders_of_0777(
+    tmp_path: Path, umask: int
+) -> None:
+    """Temporary files are made open as others are, so that no picture ends up private."""
+    run_with(umask, tmp_path)
+    found = modes(tmp_path / "outbox")
+    assert {"pets/a/0001-1.png", "warned.txt.warning.txt", ".picowatch/status.json"} <= set(found)
+    assert {"picowatch.log", ".picowatch/hashes.json", ".picowatch/ledger.sqlite"} <= set(found)
+    for path, mode in found.items():
+        assert mode == (0o777 if path.endswith("/") else 0o666) & ~umask, path
+
+
+def test_a_folder_with_the_setgid_bit_hands_its_group_on(tmp_path: Path) -> None:
+    """The usual way to share an outbox; everything below gets the group, folders the bit too."""
+    outbox = tmp_path / "outbox"
+    outbox.mkdir()
+    try:
+        os.chown(outbox, -1, GROUP)
+    except PermissionError:
+        pytest.skip("only root may give a folder to a group that it is not in")
+    outbox.chmod(0o2775)
+    run_with(0o002, tmp_path)
+    for path in outbox.rglob("*"):
+        assert path.stat().st_gid == GROUP, path
+        if path.is_dir():
+            assert path.stat().st_mode & stat.S_ISGID, path
+
+
+def test_another_user_can_look_at_pictures_and_status(tmp_path: Path) -> None:
+    """As a web server does, under the usual umask 022."""
+    if os.geteuid() or not shutil.which("setpriv"):
+        pytest.skip("needs root and setpriv(1) to become another user")
+    run_with(0o022, tmp_path)
+    outbox = tmp_path / "outbox"
+    # pytest makes its folders private; the parents of a shared outbox are open.
+    opened = [folder for folder in tmp_path.parents if not folder.stat().st_mode & 0o001]
+    for folder in (tmp_path, *opened):
+        folder.chmod(folder.stat().st_mode | 0o011)
+    try:
+        files = [path for path in outbox.rglob("*") if path.is_file()]
+        user = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+        read = subprocess.run([*user, "cat", *files], stdout=subprocess.DEVNULL)
+        written = subprocess.run([*user, "touch", outbox / "x"], capture_output=True)
+    finally:
+        for folder in opened:
+            folder.chmod(folder.stat().st_mode & ~0o011)
+    assert read.returncode == 0
+    assert written.returncode != 0
+
+
+def test_what_picowatch_makes_belongs_to_who_runs_it(tmp_path: Path) -> None:
+    """It changes no owner; the inbox stays as it was."""
+    (tmp_path / "inbox").mkdir()
+    (tmp_path / "inbox/a.txt").write_text("a corgi --seed 1 --steps 2 --size 64x64\n")
+    (tmp_path / "inbox/a.txt").chmod(0o640)
+    before = (tmp_path / "inbox/a.txt").stat()
+    assert picowatch(tmp_path, "run", "--once").returncode == 0
+    after = (tmp_path / "inbox/a.txt").stat()
+    assert (after.st_mode, after.st_uid, after.st_mtime_ns) == (
+        before.st_mode,
+        before.st_uid,
+        before.st_mtime_ns,
+    )
+    for path in (tmp_path / "outbox").rglob("*"):
+        assert path.stat().st_uid == os.geteuid()
