@@ -9,7 +9,7 @@ FOLDER = "wildcards"
 MAX_FILE_BYTES = 5_000_000
 MAX_BYTES = 20_000_000
 MAX_FILES = 10_000
-MAX_LINES = 500_000  # of all files together: each takes some 70 bytes beside its text
+MAX_LINES = 300_000  # of all files together: each takes some 70 bytes beside its text
 
 Wildcards = dict[str, tuple[str, ...]]
 

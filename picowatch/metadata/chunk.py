@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from picowatch.errors import PictureUnreadable
+from picowatch.recipe.problems import shown
 from picowatch.recipe.request import ImageRequest
 
 FORMAT = 1
@@ -81,7 +82,7 @@ def read_chunk(text: str) -> Chunk:
         raise PictureUnreadable("the picture's 'picowatch' text holds no request.")
     if values.get("format") != FORMAT:
         raise PictureUnreadable(
-            f"the picture's 'picowatch' text has format {values.get('format')!r}; "
+            f"the picture's 'picowatch' text has format {shown(repr(values.get('format')))}; "
             f"this version reads format {FORMAT}.",
             "A newer picowatch can read it.",
         )
@@ -103,10 +104,11 @@ def _checked(values: dict[str, Any]) -> Chunk:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         raise PictureUnreadable(
-            f"the picture's 'picowatch' text is damaged: {where}: {first['msg']}."
+            f"the picture's 'picowatch' text is damaged: {shown(where)}: {shown(first['msg'])}."
         ) from None
     except (TypeError, ValueError) as error:
-        raise PictureUnreadable(f"the picture's 'picowatch' text is damaged: {error}.") from None
+        why = shown(str(error), 200)
+        raise PictureUnreadable(f"the picture's 'picowatch' text is damaged: {why}.") from None
 
 
 _NAMES = set(Chunk.__dataclass_fields__)

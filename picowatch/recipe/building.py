@@ -38,8 +38,8 @@ _ONE_SEED = f"a whole number from 0 to {MAX_SEED}"
 _RANDOM_WORDS = {"random", "-1", "\N{MINUS SIGN}1"}
 
 
-# Field, text and LoRAs of prompts that were looked through: a sweep repeats them.
-Checked = set[tuple[str, str, Loras]]
+# Field, text, LoRAs and place of prompts that were looked through: sweeps and defaults repeat them.
+Checked = set[tuple[str, str, Loras, Spot]]
 
 
 def build_recipe(
@@ -131,10 +131,10 @@ def _check_prompts(
         problems.add(spot, _no_prompt(spot))
     for field in ("prompt", "negative_prompt"):
         text = text_of(field, layer, problems)
-        if text is None or (field, text, loras) in checked:
+        written = layer.get(field)
+        if text is None or written is None or (field, text, loras, written.spot) in checked:
             continue
-        checked.add((field, text, loras))
-        written = layer[field]
+        checked.add((field, text, loras, written.spot))
         for found in FORBIDDEN.finditer(text.replace("\n", " ")):
             problems.add(written.spot, f"{field} holds {invisible(found[0])}. Take it out.")
         for construct in mistakes_in(field, text, loras, known):

@@ -32,6 +32,7 @@ def resolve(
     *defaults, settings = [settled(layer, problems) for layer in layers]
     recipes: list[Recipe] = []
     images = 0
+    checked: Checked = set()
     for place, entry in enumerate(entries):
         own = settled(entry.layer, problems)
         layer = merged([*defaults, settings, own])
@@ -44,7 +45,7 @@ def resolve(
         axes = read_axes(sweep, layer, own, problems) if sweep else []
         if sweep and _are_too_many(axes, images, max_images, sweep, problems):
             continue
-        found = _variants(axes, layer, entry.spot, place, known, problems)
+        found = _variants(axes, layer, entry.spot, place, known, checked, problems)
         if not found:
             continue
         warnings = [*entry.warnings, *picture.warnings]
@@ -93,10 +94,10 @@ def _variants(
     spot: Spot,
     place: int,
     known: Known,
+    checked: Checked,
     problems: Problems,
 ) -> list[Recipe]:
     """The recipes of an entry's combinations: one, if it does not sweep."""
-    checked: Checked = set()
     made = (
         build_recipe(dict(combination), spot, place, known, checked, problems)
         for combination in combinations(axes, layer)

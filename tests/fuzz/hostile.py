@@ -257,6 +257,14 @@ START_IMAGES: dict[str, tuple[Callable[[], bytes], str | None]] = {
         ),
         "",
     ),
+    "GIF of millions of comments": (
+        lambda: _gif_of(8)[:19] + b"\x21\xfe\0" * 15 * MEGABYTE,
+        "",
+    ),
+    "JPEG of millions of markers": (
+        lambda: b"\xff\xd8" + b"\xff\xe5\0\2" * 15 * MEGABYTE,
+        "no picture",
+    ),
     "64 MB of zeros": (lambda: bytes(64 * 1024 * 1024), "no picture"),
     "65 MB": (lambda: bytes(65 * 1024 * 1024 + 1), "MB are the limit"),
 }
@@ -315,6 +323,10 @@ SETTINGS_OF_PICTURES: dict[str, tuple[Callable[[], bytes], str]] = {
         ),
         "",
     ),
+    "JPEG of millions of markers": (
+        lambda: b"\xff\xd8" + b"\xff\xe5\0\2" * 15 * MEGABYTE,
+        "not a picture",
+    ),
     "WebP of 268 million pixels": (lambda: _webp_of(16_383), ""),
     "GIF": (lambda: _gif_of(8), "not a picture that can be read"),
     "64 MB of zeros": (lambda: bytes(64 * 1024 * 1024), "not a picture"),
@@ -337,6 +349,11 @@ def tensors(**entries: object) -> bytes:
 
 def _tensor(shape: object, offsets: object, dtype: object = "F16") -> dict[str, object]:
     return {"dtype": dtype, "shape": shape, "data_offsets": offsets}
+
+
+def _lora(**entries: object) -> bytes:
+    """A LoRA of one weight, and what else its header says."""
+    return safetensors(tensors(**entries, lora_te_a=_tensor([1], [0, 2])), weights=2)
 
 
 MODELS: dict[str, tuple[Callable[[], bytes], str]] = {
@@ -388,21 +405,26 @@ MODELS: dict[str, tuple[Callable[[], bytes], str]] = {
         "makes no sense",
     ),
     "numbers as metadata": (
-        lambda: safetensors(
-            tensors(__metadata__={"ss_base_model_version": 5}, lora_te_a=_tensor([1], [0, 2])),
-            weights=3,
-        ),
-        "more than its header says",
+        lambda: _lora(__metadata__={"ss_base_model_version": 5}),
+        "is a LoRA",
     ),
     "tags without end": (
-        lambda: safetensors(
-            tensors(
-                __metadata__={"ss_tag_frequency": '{"a": {"b": 1e999}}'},
-                lora_unet_a=_tensor([1], [0, 2], "F7"),
-            ),
-            weights=3,
+        lambda: _lora(__metadata__={"ss_tag_frequency": '{"a": {"b": 1e999}}'}),
+        "is a LoRA",
+    ),
+    "tags of megabytes": (
+        lambda: _lora(
+            __metadata__={"ss_tag_frequency": json.dumps({"a": {"b" * 9_000_000: 1, "c" * 99: 2}})}
         ),
-        "more than its header says",
+        "is a LoRA",
+    ),
+    "many tags": (
+        lambda: _lora(
+            __metadata__={
+                "ss_tag_frequency": json.dumps({"a": {f"b{n}": n for n in range(240_000)}})
+            }
+        ),
+        "is a LoRA",
     ),
 }
 
@@ -437,22 +459,39 @@ HOSTILE: dict[str, Hostile] = {
     **{f"from: {name}": _settings(*made) for name, made in SETTINGS_OF_PICTURES.items()},
     **{f"model: {name}": _model(*made) for name, made in MODELS.items()},
     "wildcards: short lines": _wildcards(lambda: b"ab\n" * 1_600_000),
-    "wildcards: drawn a thousand times": _wildcards(lambda: b"abcd\n" * 490_000, count=1000),
-    "wildcards: two of many": _wildcards(lambda: b"abcd\n" * 490_000, "{2$$__x__}", 1000),
+    "wildcards: drawn a thousand times": _wildcards(lambda: b"abcd\n" * 290_000, count=1000),
+    "wildcards: two of many": _wildcards(lambda: b"abcd\n" * 290_000, "{2$$__x__}", 1000),
     "wildcards: a long line": _wildcards(lambda: b"a" * 4_900_000),
-    "wildcards: of themselves": _wildcards(lambda: b"{a|__x__}\n" * 100_000),
-    "wildcards: tags": _wildcards(lambda: b"<lora:y:1>\n" * 400_000),
+    "wildcards: of themselves": _wildcards(lambda: b"{a|__x__}\n" * 20_000),
+    "wildcards: tags": _wildcards(lambda: b"<lora:y:1>\n" * 20_000),
     "a thousand wildcards in a thousand images": _recipe(
-        "prompt: '" + "{a|b}" * 1000 + "'\nseed: 1\ncount: 1000", None
+        "prompt: '" + "{a|b}" * 1000 + "'\nseed: 1\ncount: 1000", "signs of wildcards"
+    ),
+    "a few wildcards in a thousand long prompts": _recipe(
+        "prompt: '" + "(a:1.2)" * 2700 + "{a|b}'\nseed: 1\ncount: 1000", "signs of wildcards"
+    ),
+    "a thousand pieces of a long prompt": _recipe(
+        "prompt: '"
+        + "{a|b}" * 900
+        + "x'\nsweep: {'prompt: x': ["
+        + ", ".join(f"y{n}" for n in range(1000))
+        + "]}",
+        "signs of wildcards",
+    ),
+    "as many signs as may be": _recipe(
+        "prompt: '" + "{a|b}" * 80 + "'\nseed: 1\ncount: 1000", None
+    ),
+    "as many letters as may be": _recipe(
+        "prompt: '" + "a " * 9_999 + "'\nseed: 1\ncount: 1000", None
     ),
     "a long prompt in a thousand images": _recipe(
-        "prompt: '" + "a " * 500_000 + "'\nseed: 1\ncount: 1000", None
+        "prompt: '" + "a " * 500_000 + "'\nseed: 1\ncount: 1000", "letters of prompts"
     ),
     "a thousand recipes with long defaults": Hostile(
         lambda: {
             "inbox/_defaults.yaml": b"prompt: '" + b"a " * 500_000 + b"'",
             "inbox/a.yaml": b"- seed: 1\n" * 1000,
         },
-        None,
+        "letters of prompts",
     ),
 }

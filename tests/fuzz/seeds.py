@@ -100,6 +100,7 @@ def _txt() -> Iterator[bytes]:
     yield from _recipes(".txt")
     yield PARAMETERS.encode()
     yield b"---\nsteps: 3\n---\n# comment\na corgi \\\n  at sea --steps 3 --seed 1, 2\nb --exact\n"
+    yield b"a corgi \\\n  at sea [a:b:0.5]\n"
     yield b'a --negative_prompt "b \\" c" --size 512x512 --n_iter 2 --batch_size 2\n'
 
 
@@ -129,6 +130,10 @@ def _pictures_with_settings() -> Iterator[bytes]:
 def _png_texts() -> Iterator[bytes]:
     yield f"picowatch\0{CHUNK}".encode()
     yield f"picowatch\0{json.dumps({'format': 1, 'request': CORGI.as_dict()})}".encode()
+    for field in ("sampler", "schedule_type", "checkpoint", "format", "steps"):
+        values = json.loads(CHUNK)
+        values["request"][field] = "a\nprompt: b \ud800 \x1b[31m"
+        yield f"picowatch\0{json.dumps(values)}".encode()
     yield f"parameters\0{PARAMETERS}".encode()
     yield b"generator\0picoDiffusion\0prompt\0a\0steps\x003\0cfg\x007\0lora\0x\0lora_weight\x001"
 
@@ -163,11 +168,19 @@ def _files() -> Iterator[bytes]:
 def _folders() -> Iterator[bytes]:
     unet = b'{"in_channels": 4, "sample_size": 64, "cross_attention_dim": 768}'
     vae = b'{"_class_name": "AutoencoderKL", "latent_channels": 4}'
-    yield b"\0".join([b'{"_class_name": "StableDiffusionPipeline"}', unet, vae])
+    index = b'{"_class_name": "StableDiffusionPipeline"}'
+    yield b"\0".join([index, unet, vae])
+    for side in (b"7", b"64.0", b"true", b"1" + b"0" * 400):
+        yield b"\0".join([index, unet.replace(b"64", side), vae])
+    yield b"\0".join([index.replace(b"Stable", b"\\b"), unet, vae.replace(b"4}", b'"\\n"}')])
 
 
 def _hashes() -> Iterator[bytes]:
-    yield b'{"version": 1, "files": {\0"' + b"a" * 64 + b'"]}}'
+    whole = b'{"version": 1, "files": {\0"' + b"a" * 64 + b'"]}}'
+    yield whole
+    yield whole.replace(b"aa", b"a\\n")
+    yield b'{"version": 1, "files": {"a": [1e999, 1, ""]}}'
+    yield b"[" * 100_000
 
 
 _SEEDS = {

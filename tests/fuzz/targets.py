@@ -14,7 +14,7 @@ from pathlib import Path
 from picowatch.catalog import Catalog
 from picowatch.catalog.hashes import HashCache
 from picowatch.errors import PictureUnreadable
-from picowatch.metadata import parameters_text, read_chunk, recipe_yaml
+from picowatch.metadata import read_chunk, recipe_yaml
 from picowatch.outbox.png import texts_of
 from picowatch.pictures import check_picture, decode_mask, decode_picture
 from picowatch.recipe import (
@@ -119,8 +119,9 @@ def _show(texts: Mapping[str, str]) -> None:
     except PictureUnreadable as error:
         assert_shown(str(error))
         return
-    check_recipe("a.yaml", recipe_yaml(request).encode())
-    parameters_text(request, "0").encode("utf-8")
+    recipe = recipe_yaml(request)
+    assert_shown(recipe.replace("\n", ""))
+    check_recipe("a.yaml", recipe.encode())
 
 
 def picture(data: bytes) -> None:
