@@ -1,14 +1,17 @@
 """Waiting out a disk that is full or gone and a ledger that another program has locked."""
 
 import logging
+import shutil
 import sqlite3
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 log = logging.getLogger("picowatch")
 
 RETRY_SECONDS = 2.0  # between tries
+LITTLE = 100_000_000  # bytes of room that are worth a word
 # What passes when there is room again, or when who holds the ledger lets go of it.
 PASSING = (OSError, sqlite3.OperationalError)
 
@@ -22,9 +25,13 @@ class Ended(Exception):
 class Patience:
     """Shared by all threads of the daemon, so that a full disk is said once, and its end once."""
 
-    def __init__(self, stop: threading.Event, *, patient: bool) -> None:
-        """`stop` ends all waiting. Not `patient`: nothing is waited for, as in `run --once`."""
+    def __init__(self, stop: threading.Event, folder: Path, *, patient: bool) -> None:
+        """`stop` ends all waiting. Not `patient`: nothing is waited for, as in `run --once`.
+
+        `folder` is what is written to.
+        """
         self._stop = stop
+        self._folder = folder
         self._patient = patient
         self._lock = threading.Lock()
         self._waiting: set[str] = set()
@@ -51,9 +58,9 @@ class Patience:
         if not self._patient:
             raise error
         with self._lock:
-            self.trouble = str(error)
+            self.trouble = f"{error}{self._space()}"
             if not self._waiting:
-                log.error("cannot write: %s; picowatch waits", error)
+                log.error("cannot write: %s; picowatch waits", self.trouble)
             self._waiting.add(who)
 
     def wait_ends(self, who: str) -> None:
@@ -65,3 +72,11 @@ class Patience:
             if not self._waiting:
                 self.trouble = ""
                 log.info("it can be written again; work goes on")
+
+    def _space(self) -> str:
+        """What SQLite calls "unable to open database file" is most often a full disk."""
+        try:
+            free = shutil.disk_usage(self._folder).free
+        except OSError:
+            return ""
+        return f" ({free / 1e6:.0f} MB are free on the outbox's disk)" if free < LITTLE else ""

@@ -19,7 +19,7 @@ from picowatch.daemon import Daemon
 from picowatch.engine.child import ChildEngine
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import Engine
-from picowatch.errors import SettingsInvalid
+from picowatch.errors import PicowatchError, SettingsInvalid
 from picowatch.inbox.inbox import Inbox
 from picowatch.ledger.ledger import Ledger
 from picowatch.outbox.commands import Commands
@@ -27,7 +27,7 @@ from picowatch.outbox.lock import OutboxLock
 from picowatch.outbox.log import close_log, open_log
 from picowatch.outbox.outbox import Outbox
 from picowatch.outbox.start_images import FOLDER, StartImages
-from picowatch.patience import Patience
+from picowatch.patience import PASSING, Ended, Patience
 from picowatch.publishing import Publisher
 from picowatch.restoring import open_ledger, set_aside
 from picowatch.settings import Settings
@@ -65,33 +65,58 @@ def run(settings: Settings, once: bool, make_engine: MakeEngine = ChildEngine) -
     with ExitStack() as shown:
         console = open_console()
         shown.callback(console.close)
-        damaged = ""
-        while True:
-            started = time.monotonic()
-            with ExitStack() as stack:
-                daemon = build_daemon(
-                    settings,
-                    make_engine,
-                    console,
-                    stack,
-                    stop=stop,
-                    wake=wake,
-                    patient=not once,
-                    damaged=damaged,
-                )
-                log.info("picowatch %s watches %s", __version__, settings.inbox)
-                succeeded = daemon.run(once)
-                log.info("picowatch ended")
-            hopeless = damaged and time.monotonic() - started < HOPELESS_SECONDS
-            if signals or hopeless or not daemon.ledger_corrupt:
-                break
-            damaged = daemon.broken
-            stop.clear()
+        try:
+            daemon, succeeded = _run_daemons(
+                settings, make_engine, console, once=once, stop=stop, wake=wake, signals=signals
+            )
+        except Ended:
+            return INTERRUPTED if once else 0
+        except PASSING as error:
+            raise PicowatchError(
+                f"The outbox {settings.outbox} cannot be written: {error}."
+            ) from error
     if not once:
         return FAILED if daemon.broken else 0
     if signals:
         return INTERRUPTED
     return 0 if succeeded else FAILED
+
+
+def _run_daemons(
+    settings: Settings,
+    make_engine: MakeEngine,
+    console: Console,
+    *,
+    once: bool,
+    stop: threading.Event,
+    wake: threading.Event,
+    signals: list[int],
+) -> tuple[Daemon, bool]:
+    """One daemon, and another one where its ledger turned out damaged; and whether it succeeded."""
+    damaged = ""
+    while True:
+        started = time.monotonic()
+        with ExitStack() as stack:
+            daemon = build_daemon(
+                settings,
+                make_engine,
+                console,
+                stack,
+                stop=stop,
+                wake=wake,
+                patient=not once,
+                damaged=damaged,
+            )
+            log.info("picowatch %s watches %s", __version__, settings.inbox)
+            succeeded = daemon.run(once)
+            log.info("picowatch ended")
+        hopeless = damaged and time.monotonic() - started < HOPELESS_SECONDS
+        if signals or hopeless or not daemon.ledger_corrupt:
+            return daemon, succeeded
+        damaged = daemon.broken
+        stop.clear()
+        if signals:  # between the two lines above
+            stop.set()
 
 
 def build_daemon(
@@ -109,10 +134,11 @@ def build_daemon(
     """All parts of the daemon, connected; `stack` closes what has to be closed.
 
     `wake` is to be set after `stop`. `patient`: a full disk is waited for. `damaged` says what
-    is wrong with the ledger, if that is known. Raises OutboxInUse, LedgerUnusable.
+    is wrong with the ledger, if that is known. Raises OutboxInUse, LedgerUnusable, Ended, or
+    what stands in the way of writing the outbox, if that is not waited for.
     """
-    settings.outbox.mkdir(parents=True, exist_ok=True)
-    lock = OutboxLock(settings.outbox)
+    patience = Patience(stop, settings.outbox, patient=patient)
+    lock = patience.until_done("start", lambda: OutboxLock(settings.outbox))
     stack.callback(lock.release)
     open_log(settings.outbox / "picowatch.log", settings.log_format, console.handler)
     stack.callback(close_log)
@@ -120,10 +146,9 @@ def build_daemon(
     hash_cache = state / "hashes.json"
     if damaged:
         set_aside(state / LEDGER, damaged)
-    patience = Patience(stop, patient=patient)
-    outbox = Outbox(settings.outbox, settings.file_name)
+    outbox = patience.until_done("start", lambda: Outbox(settings.outbox, settings.file_name))
     ledger = patience.until_done(
-        "ledger", lambda: open_ledger(state / LEDGER, outbox, check=lock.after_crash)
+        "start", lambda: open_ledger(state / LEDGER, outbox, check=lock.after_crash)
     )
     stack.callback(ledger.close)
     inbox = _inbox(settings, ledger, wake)
@@ -162,7 +187,7 @@ def build_daemon(
         console,
         finished,
         patience,
-        Commands(settings.outbox),
+        patience.until_done("start", lambda: Commands(settings.outbox)),
         after_crash=lock.after_crash,
         stop=stop,
         wake=wake,

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -15,7 +16,7 @@ class OutboxLock:
     """
 
     def __init__(self, outbox: Path) -> None:
-        """Raises OutboxInUse, naming the process that holds it."""
+        """Raises OutboxInUse, naming the process that holds it, or OSError."""
         path = _path(outbox)
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file: IO[str] = path.open("a+")
@@ -33,13 +34,19 @@ class OutboxLock:
         self._file.seek(0)
         # Who ends by itself leaves the file empty.
         self.after_crash = bool(self._file.read())
-        self._file.truncate(0)
-        self._file.write(str(os.getpid()))
-        self._file.flush()
-        os.fsync(self._file.fileno())  # a power cut, too, is a crash
+        try:
+            self._file.truncate(0)
+            self._file.write(str(os.getpid()))
+            self._file.flush()
+            os.fsync(self._file.fileno())  # a power cut, too, is a crash
+        except OSError:
+            with suppress(OSError):
+                self._file.close()
+            raise
 
     def release(self) -> None:
-        self._file.truncate(0)
+        with suppress(OSError):
+            self._file.truncate(0)
         self._file.close()
 
 

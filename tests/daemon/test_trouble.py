@@ -1,0 +1,345 @@
+"""Full and read-only disks, an inbox that goes and comes back, a clock that jumps: picowatch waits,
+says so once, and goes on."""
+
+import errno
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from picowatch.commands.run import build_daemon, check_folders
+from tests.house import PATIENCE, House, wait_for
+
+ROOM = 8 * 1024 * 1024
+
+
+class Lines(logging.Handler):
+    """The console's lines, which no disk can keep back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+    def says(self, words: str) -> bool:
+        return any(words in line for line in self.lines)
+
+
+@pytest.fixture
+def console(house: House) -> Lines:
+    """What the user sees."""
+    house.console.handler = Lines()  # type: ignore[assignment]
+    return house.console.handler  # type: ignore[return-value]
+
+
+@contextmanager
+def disk(folder: Path, size: int) -> Iterator[None]:
+    """A disk of its own for a folder, where the machine lets us mount one."""
+    folder.mkdir(exist_ok=True)
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    if os.geteuid() or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("mounting a tmpfs is not allowed here")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tries again sooner."""
+    monkeypatch.setattr("picowatch.patience.RETRY_SECONDS", 0.05)
+
+
+def fill(folder: Path) -> Path:
+    """Take all the room there is."""
+    filler = folder / "filler"
+    with filler.open("wb", buffering=0) as file:
+        for size in (1 << 16, 1):
+            try:
+                while True:
+                    file.write(b"x" * size)
+            except OSError as error:
+                assert error.errno == errno.ENOSPC
+    return filler
+
+
+def is_whole(house: House, picture: str) -> bool:
+    with Image.open(house.outbox / picture) as image:
+        image.load()
+        return image.size == (64, 64)
+
+
+SMALL = "prompt: a corgi\nseed: 1\nsize: 64x64\ncount: 5\n"
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_full_disk_is_waited_for_and_nothing_is_failed(house: House, console: Lines) -> None:
+    """It is said once, also in the log as soon as that can be written; nothing is made twice."""
+    with disk(house.outbox, ROOM), house.running():
+        house.save("a.yaml", SMALL)
+        wait_for(lambda: len(house.pictures()) == 5)
+        filler = fill(house.outbox)
+        house.save("a.yaml", SMALL.replace("seed: 1", "seed: 11"))
+        house.save("wrong.yaml", "promt: a typo\n")
+        wait_for(lambda: console.says("(0 MB are free on the outbox's disk); picowatch waits"))
+        wait_for(lambda: house.console.shown[-1].trouble, "the trouble in the status")
+        filler.unlink()
+        wait_for(lambda: house.seeds() == [1, 2, 3, 4, 5, 11, 12, 13, 14, 15], "the pictures")
+        wait_for(lambda: house.error("wrong.yaml"), "the error file")
+        wait_for(lambda: "work goes on" in house.log(), "the log")
+        assert all(is_whole(house, picture) for picture in house.pictures())
+        assert sorted(line["file"] for line in house.listed()) == house.pictures()
+        assert house.log().count("picowatch waits") == 1
+        assert house.error("a.yaml") is None
+        assert list(house.outbox.rglob(".picowatch-*")) == []
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("room", range(0, 60_000, 6_000))
+def test_a_disk_that_fills_up_anywhere_is_waited_for(
+    house: House, console: Lines, room: int
+) -> None:
+    """In the middle of a picture, of the ledger's journal, of a list's line."""
+    with disk(house.outbox, ROOM), house.running():
+        house.save("a.yaml", SMALL)
+        wait_for(lambda: len(house.pictures()) == 5)
+        filler = fill(house.outbox)
+        with filler.open("rb+") as file:
+            file.truncate(max(0, filler.stat().st_size - room))
+        house.save("b.yaml", SMALL.replace("count: 5", "count: 40"))
+        wait_for(lambda: console.says("picowatch waits"))
+        filler.unlink()
+        wait_for(lambda: len(house.pictures("b")) == 40, "forty pictures")
+        wait_for(lambda: len(house.listed()) == 45, "the list")
+        assert sorted(line["file"] for line in house.listed()) == house.pictures()
+        assert all(is_whole(house, picture) for picture in house.pictures())
+    assert not console.says("failed")
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_disk_that_is_full_at_the_start_is_waited_for(house: House) -> None:
+    """And a signal ends the waiting."""
+    house.save("a.yaml", SMALL)
+    with disk(house.outbox, ROOM):
+        filler = fill(house.outbox)
+        with process(house) as picowatch:
+            lines = Reader(picowatch)
+            wait_for(lambda: lines.say("picowatch waits"))
+            filler.unlink()
+            wait_for(lambda: len(house.pictures()) == 5, "the pictures")
+            assert ends(picowatch) == 0
+
+
+def test_a_signal_ends_the_waiting_for_a_disk(house: House) -> None:
+    """Within two seconds, with exit code 0; the next start makes the pictures."""
+    with disk(house.outbox, ROOM):
+        with process(house) as picowatch:
+            lines = Reader(picowatch)
+            house.save("a.yaml", SMALL)
+            wait_for(lambda: len(house.pictures()) == 5)
+            filler = fill(house.outbox)
+            house.save("b.yaml", SMALL)
+            wait_for(lambda: lines.say("picowatch waits"))
+            assert ends(picowatch) == 0
+        filler.unlink()
+        assert house.once()
+        assert len(house.pictures()) == 10
+
+
+def test_a_full_disk_ends_a_single_run_in_words(house: House) -> None:
+    """With exit code 1 and no traceback."""
+    house.save("a.yaml", SMALL)
+    with disk(house.outbox, ROOM):
+        fill(house.outbox)
+        ended = subprocess.run(
+            [sys.executable, "-m", "picowatch", "run", "--once"],
+            cwd=house.folder,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+    assert ended.returncode == 1
+    assert "cannot be written: [Errno 28] No space left on device" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_read_only_outbox_is_waited_for(house: House) -> None:
+    """Somebody took the permission away, or the system mounted it read-only after an error."""
+    with process(house, *without_privileges()) as picowatch:
+        lines = Reader(picowatch)
+        house.save("a.yaml", SMALL)
+        wait_for(lambda: len(house.pictures()) == 5)
+        folders = [house.outbox, *(path for path in house.outbox.rglob("*") if path.is_dir())]
+        for folder in folders:
+            folder.chmod(0o555)
+        house.save("b.yaml", SMALL)
+        wait_for(lambda: lines.say("picowatch waits"))
+        for folder in folders:
+            folder.chmod(0o755)
+        wait_for(lambda: len(house.pictures("b")) == 5)
+        wait_for(lambda: "work goes on" in house.log())
+        assert ends(picowatch) == 0
+    assert house.log().count("picowatch waits") == 1
+    assert house.error("b.yaml") is None
+
+
+def test_an_unmounted_inbox_cancels_nothing(house: House) -> None:
+    """Its queue goes on; the recipes that come back with it are the same ones."""
+    with disk(house.folder / "stick", ROOM):
+        stick = house.folder / "stick"
+        (stick / "a.yaml").write_text(SMALL)
+        bind(stick, house.inbox)
+        with house.running(watch="events"):
+            wait_for(lambda: len(house.pictures()) == 5)
+            unbind(house.inbox)
+            wait_for(lambda: "is another folder now" in house.log(), "the unmount")
+            bind(stick, house.inbox)
+            wait_for(lambda: house.log().count("is another folder now") == 2, "the mount")
+            (house.inbox / "b.txt").write_text("a star --size 64x64\n")
+            wait_for(lambda: house.prompts("b") == ["a star"], "a save after the mount")
+        unbind(house.inbox)
+    assert len(house.pictures()) == 6
+    assert "deleted" not in house.log()
+
+
+def test_a_deleted_inbox_may_be_made_again(house: House) -> None:
+    """Nothing is cancelled, and what is saved in the new one is made."""
+    hold = threading.Event()
+    house.engine.before_batch = lambda batch: assert_set(hold)
+    with house.running(batch_size=1):
+        house.save("a.yaml", SMALL)
+        wait_for(lambda: house.engine.batches)
+        shutil.rmtree(house.inbox)
+        wait_for(lambda: "has vanished; nothing is cancelled" in house.log())
+        hold.set()
+        wait_for(lambda: len(house.pictures("a")) == 5, "what waited")
+        house.inbox.mkdir()
+        house.save("deep/b.txt", "a star --size 64x64\n")
+        wait_for(lambda: house.prompts("deep/b") == ["a star"])
+    assert "is another folder now; it is watched anew" in house.log()
+    assert "cancelled" not in house.log().replace("nothing is cancelled", "")
+
+
+def assert_set(event: threading.Event) -> None:
+    assert event.wait(PATIENCE)
+
+
+@pytest.mark.parametrize(("jump", "words"), [(86_400.0, "ahead"), (-86_400.0, "back")])
+def test_a_clock_that_jumps_a_day_changes_nothing(house: House, jump: float, words: str) -> None:
+    """It is said, saves of before and after it are made once each."""
+    ahead = 0.0
+    with running_by(house, lambda: time.time() + ahead):
+        house.save("a.txt", "one --size 64x64\n")
+        wait_for(lambda: len(house.pictures()) == 1)
+        ahead = jump
+        wait_for(lambda: f"the clock jumped {words} by 24 h 0 min" in house.log())
+        path = house.save("b.txt", "two --size 64x64\n")
+        os.utime(path, (time.time() + jump, time.time() + jump))
+        wait_for(lambda: len(house.pictures()) == 2)
+        ahead = 0.0
+        wait_for(lambda: house.log().count("the clock jumped") == 2)
+        house.save("b.txt", "three --size 64x64\n")
+        wait_for(lambda: len(house.pictures()) == 3)
+    assert house.prompts() == ["one", "two", "three"]
+    assert house.once()
+    assert len(house.pictures()) == 3
+
+
+@contextmanager
+def running_by(house: House, now: Callable[[], float]) -> Iterator[None]:
+    """`picowatch run` in a thread, with this wall clock."""
+    settings = house.settings()
+    stop, wake = threading.Event(), threading.Event()
+    check_folders(settings)
+    with ExitStack() as stack:
+        daemon = build_daemon(
+            settings,
+            lambda options: house.engine,
+            house.console,
+            stack,
+            stop=stop,
+            wake=wake,
+            patient=True,
+            now=now,
+        )
+        thread = threading.Thread(target=daemon.run)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            wake.set()
+            thread.join(PATIENCE)
+
+
+@contextmanager
+def process(house: House, *before: str) -> Iterator["subprocess.Popen[str]"]:
+    """`picowatch run` on the digest engine in a process of its own."""
+    command = [*before, sys.executable, "-m", "tests.storm.daemon", str(house.folder)]
+    picowatch = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    try:
+        yield picowatch
+    finally:
+        picowatch.kill()
+        picowatch.wait()
+        assert picowatch.stdout
+        picowatch.stdout.close()
+
+
+class Reader:
+    """Reads what a process prints, so that it never blocks."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self._lines: list[str] = []
+        assert process.stdout
+        threading.Thread(target=self._lines.extend, args=(process.stdout,), daemon=True).start()
+
+    def say(self, words: str) -> bool:
+        return any(words in line for line in self._lines)
+
+
+def ends(picowatch: "subprocess.Popen[str]") -> int:
+    """The exit code after SIGTERM, which has two seconds."""
+    picowatch.send_signal(signal.SIGTERM)
+    started = time.monotonic()
+    code = picowatch.wait(PATIENCE)
+    assert time.monotonic() - started < 2.0 + busy_seconds()
+    return code
+
+
+def busy_seconds() -> float:
+    """What a machine with more to do than cores may take longer."""
+    return os.getloadavg()[0] / (os.cpu_count() or 1)
+
+
+def without_privileges() -> list[str]:
+    """Root may write everywhere, unless it gives up the capability to."""
+    if os.geteuid():
+        return []
+    command = ["setpriv", "--bounding-set", "-dac_override", "--inh-caps", "-dac_override"]
+    if not shutil.which("setpriv") or subprocess.run([*command, "true"]).returncode:
+        pytest.skip("root cannot give up its privileges here (setpriv)")
+    return command
+
+
+def bind(source: Path, target: Path) -> None:
+    subprocess.run(["mount", "--bind", source, target], check=True)
+
+
+def unbind(target: Path) -> None:
+    subprocess.run(["umount", "-l", target], check=True)
