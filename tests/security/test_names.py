@@ -6,7 +6,7 @@ import unicodedata
 from pathlib import Path, PurePosixPath
 
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from picowatch.inbox.names import is_recipe_path
@@ -198,6 +198,10 @@ def test_every_name_in_the_outbox_is_one_that_every_system_can_open(
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much])
+@example(recipes=[("latest.png", "a"), ("latest.png_", "a")])
+@example(recipes=[("con", "a"), ("con_", "a")])
+@example(recipes=[("a", "aux"), ("a", "aux_")])
+@example(recipes=[("a", "b\nc"), ("a", "b-c")])
 @given(recipes=st.lists(st.tuples(PARTS, PARTS), min_size=2, max_size=2, unique=True))
 def test_two_recipes_never_share_an_error_file(
     tmp_path: Path, recipes: list[tuple[str, str]]

@@ -279,3 +279,40 @@ def test_a_handle_is_of_a_regular_file_below(tmp_path: Path) -> None:
         with pytest.raises(OSError, match=r".+"):
             open_below(root, path)
     assert len(list(Path("/dev/fd").iterdir())) == before
+
+
+def test_a_fifo_is_not_even_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opening one lets its writer go on, and opening a device may do anything."""
+    os.mkfifo(tmp_path / "pipe")
+    opened: list[str] = []
+    really_open = os.open
+
+    def watched(target: str, flags: int, **options: int) -> int:
+        opened.append(os.fspath(target))
+        return really_open(target, flags, **options)
+
+    monkeypatch.setattr(os, "open", watched)
+    with pytest.raises(OSError, match="not a regular file"):
+        open_below(tmp_path, "pipe")
+    assert opened
+    assert "pipe" not in opened
+
+
+@pytest.mark.parametrize("when_done", ["archive", "delete"])
+def test_a_recipe_behind_a_link_out_is_neither_moved_nor_deleted(
+    house: House, monkeypatch: pytest.MonkeyPatch, when_done: str
+) -> None:
+    """The link lies there already when the recipe is done; its folder was real when it was read."""
+    house.save("pets/a.txt", "a corgi\n")
+    secret = secret_recipe(house.folder / "out/a.txt")
+
+    def swap_once(done: int) -> None:
+        if not (house.inbox / "pets").is_symlink():
+            swap(house.inbox / "pets", house.folder / "out")
+
+    house.engine.after_step = swap_once
+    house.once(when_done=when_done)
+    assert (house.inbox / "pets").is_symlink()
+    assert house.prompts() == ["a corgi"]
+    assert secret.exists()
+    assert leaked(house, secret) == []
