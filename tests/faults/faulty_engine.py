@@ -8,6 +8,7 @@ again in `strays`. "waits" goes on once there is a file `go`.
 """
 
 import ctypes
+import mmap
 import os
 import signal
 import subprocess
@@ -85,6 +86,14 @@ class FaultyMaker:
         command = [sys.executable, "-c", f"import time; time.sleep({HANG_SECONDS})"]
         child = subprocess.Popen(command, pass_fds=(_socket,), start_new_session=new_session)
         self._note(STRAYS_FILE if new_session else PROCESSES_FILE, child.pid)
+
+    def read_what_is_cut_off(self) -> None:
+        """A file that is mapped into memory, as model files are while they are read."""
+        path = self._models / "mapped"
+        path.write_bytes(bytes(100_000))
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as seen:
+            os.truncate(path, 0)
+            bytes(seen)
 
     def wait_to_go(self) -> None:
         """Until the test says so."""
@@ -175,7 +184,7 @@ def _leave_a_process(maker: FaultyMaker, *, new_session: bool) -> None:
 IN_THE_MIDDLE: dict[str, Callable[[FaultyMaker, OnStep], None]] = {
     "is killed": lambda *_: _kill(signal.SIGKILL),
     "segfaults": lambda *_: _read_address_zero(),
-    "bus error": lambda *_: _kill(signal.SIGBUS),
+    "bus error": lambda maker, _: maker.read_what_is_cut_off(),
     "aborts": lambda *_: os.abort(),
     "exits": lambda *_: os._exit(3),
     "exits with success": lambda *_: os._exit(0),

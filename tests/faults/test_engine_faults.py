@@ -194,6 +194,16 @@ def test_the_mates_of_a_faulty_image_are_made(faulty: FaultyHouse) -> None:
     assert "entry 4, image 1" in (faulty.error("a.txt") or "")
 
 
+@pytest.mark.xfail(
+    strict=True, reason="the worker counts the death of a batch as the death of each of its images"
+)
+def test_with_one_attempt_only_the_faulty_image_is_set_aside(faulty: FaultyHouse) -> None:
+    """Which image of a batch killed the engine is known when each was tried alone."""
+    faulty.save("a.txt", "one\nsegfaults\ntwo\n")
+    assert not faulty.once(batch_size=3, max_attempts=1)
+    assert sorted(faulty.prompts()) == ["one", "two"]
+
+
 def test_an_engine_that_holds_the_interpreters_lock_is_ended_as_hung(
     faulty: FaultyHouse,
 ) -> None:
