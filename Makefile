@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test lint format types docs storm train clean
+.PHONY: help demo run test lint format types docs storm soak train clean
 
 help:  ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ docs: $(READY)  ## Write the tables in docs/ anew from the code.
 
 storm: $(READY)  ## Kill picowatch two hundred times at random, then count (some minutes).
 	$(BIN)/python -m tests.storm.driver --kills 200
+
+soak: $(READY)  ## Save a recipe a second for an hour, and look at what grows.
+	$(BIN)/python -m benchmarks.soak --minutes 60
 
 train: $(READY)  ## Train the demo model from nothing (hours on a CPU, minutes on a GPU).
 	$(BIN)/python -m training.train
