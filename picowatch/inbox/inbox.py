@@ -9,7 +9,6 @@ import os
 import threading
 import time
 from collections import deque
-from collections import deque
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
