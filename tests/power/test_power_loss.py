@@ -131,7 +131,7 @@ def test_an_archived_recipe_is_in_one_place_and_was_made_once(
     (tmp_path / "user").mkdir()
     archiving = Checker(story, tmp_path / "user", ARCHIVE)
     checked = 0
-    for disk in distinct(cuts, story, SAMPLE_AGAIN):
+    for disk in distinct(cuts, story, 2 * SAMPLE_AGAIN):
         found = archiving.violations(disk)
         assert found == [], f"after operation {disk.moment}: {disk.what}"
         checked += 1
