@@ -275,7 +275,7 @@ class Daemon:
             errors=tuple(self._answers.errors),
             inbox=str(self._settings.inbox),
             watch="polling" if self._inbox.polling else "events",
-            trouble=self._patience.trouble,
+            trouble=self._patience.trouble or self._worker.trouble,
             heard=tuple(self._inbox.heard),
         )
         return self._with_progress(common)

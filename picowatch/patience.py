@@ -32,7 +32,7 @@ class Patience:
         """
         self._stop = stop
         self._folder = folder
-        self._patient = patient
+        self.patient = patient
         self._lock = threading.Lock()
         self._waiting: set[str] = set()
         self.trouble = ""  # what is waited for now, in words
@@ -55,7 +55,7 @@ class Patience:
 
     def wait_begins(self, who: str, error: Exception) -> None:
         """Something could not be written; raises `error` where nothing is waited for."""
-        if not self._patient:
+        if not self.patient:
             raise error
         with self._lock:
             self.trouble = f"{error}{self._space()}"

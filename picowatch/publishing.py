@@ -154,12 +154,13 @@ class Publisher:
         return png_texts({PARAMETERS: parameters, PICOWATCH: chunk})
 
     def _lora_hashes(self, request: ImageRequest) -> dict[str, str]:
-        """A1111's hashes of the image's LoRAs; one that is gone meanwhile has none."""
+        """A1111's hashes of the image's LoRAs; one that is gone or another one by now has none."""
         hashes = {}
         for lora in request.loras:
             with suppress(ModelRefused):
                 model = self._catalog.find("lora", lora.name)
-                hashes[lora.name] = self._catalog.weights_hash(model)
+                if self._catalog.sha256(model) == lora.hash:
+                    hashes[lora.name] = self._catalog.weights_hash(model)
         return hashes
 
 

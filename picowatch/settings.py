@@ -200,18 +200,32 @@ def _validated(values: dict[str, Any], where: dict[str, str]) -> Settings:
 
 
 def _check_file_name(template: str, where: str) -> None:
-    sample: dict[str, Any] = dict.fromkeys(("recipe", "checkpoint", "sampler"), "x")
-    sample |= dict.fromkeys(("number", "seed", "steps", "width", "height"), 1) | {"cfg_scale": 7.5}
+    names = {_sample_name(template, where, number, seed) for number, seed in ((1, 1), (2, 1))}
+    one = min(names)
+    if len(names) < 2 or "/" in one or "\0" in one or one.startswith("."):
+        raise SettingsInvalid(
+            f"{where}: file_name {template!r} must hold {{number}}, no '/', and no '.' in front."
+        )
+    pairs = [(1, 11), (11, 1), (1000, 11), (10001, 1)]
+    if len({_sample_name(template, where, *pair) for pair in pairs}) < len(pairs):
+        raise SettingsInvalid(
+            f"{where}: file_name {template!r} gives two pictures one name.",
+            "Put something between {number} and what stands beside it, as in {number}-{seed}.",
+        )
+
+
+def _sample_name(template: str, where: str, number: int, other: int) -> str:
+    """What the template makes of a picture with this number, and this value for all the rest."""
+    sample: dict[str, Any] = dict.fromkeys(("checkpoint", "sampler"), str(other))
+    sample["recipe"] = "x"  # a folder's pictures are of one recipe
+    sample |= dict.fromkeys(("seed", "steps", "width", "height"), other)
+    sample |= {"number": number, "cfg_scale": other}
     try:
-        one, two = (template.format_map(sample | {"number": number}) for number in (1, 2))
+        return template.format_map(sample)
     except (KeyError, ValueError, IndexError, AttributeError, TypeError) as error:
         raise SettingsInvalid(
             f"{where}: file_name {template!r} cannot be used: {error}."
         ) from error
-    if one == two or "/" in one or "\0" in one or one.startswith("."):
-        raise SettingsInvalid(
-            f"{where}: file_name {template!r} must hold {{number}}, no '/', and no '.' in front."
-        )
 
 
 def settings_text() -> str:

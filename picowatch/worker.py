@@ -13,7 +13,7 @@ from functools import partial
 from typing import TypeVar
 
 from picowatch.engine.batches import batch_size_for
-from picowatch.engine.protocol import Engine, RenderedImage
+from picowatch.engine.protocol import Engine, EngineCannotStart, RenderedImage
 from picowatch.errors import EngineDied, EngineStopped, LedgerCorrupt, RenderFailed
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import FileNames, QueuedImage
@@ -24,6 +24,7 @@ from picowatch.settings import Settings
 log = logging.getLogger("picowatch")
 
 CHECK_SECONDS = 0.25  # how often a running batch is looked after
+START_AGAIN_SECONDS = 60.0  # after the engine could not be started
 AVERAGE_WEIGHT = 0.3  # of the newest batch in the average time of an image
 
 T = TypeVar("T")
@@ -76,6 +77,7 @@ class Worker:
         self._progress: Progress | None = None
         self.seconds_per_image: float | None = None
         self.failed = 0
+        self.trouble = ""  # why it waits
         self.broken = ""  # why it cannot go on at all
         self.ledger_corrupt = False
 
@@ -159,6 +161,9 @@ class Worker:
             pictures = self._render(batch)
         except EngineStopped:
             self._put_back(batch)
+        except EngineCannotStart as error:
+            self._put_back(batch)
+            self._wait_for_engine(error)
         except EngineDied as error:
             self._after_death(batch, error)
         except RenderFailed as error:
@@ -171,6 +176,7 @@ class Worker:
             self._after_failure(batch, RenderFailed(words))
         else:
             self._measure(batch, self._steady() - started)
+            self.trouble = ""
             self._publisher.submit(batch, pictures)
         finally:
             self._batch, self._progress = [], None
@@ -190,7 +196,8 @@ class Worker:
                     self._engine.close()
                     raise EngineDied(
                         f"The engine made no step for {self._settings.stall_seconds:.0f} s "
-                        "and was ended as hung."
+                        "and was ended as hung. If such images take that long, set "
+                        "stall_seconds higher."
                     ) from None
 
     def _on_step(self, step: int, steps: int) -> None:
@@ -216,13 +223,28 @@ class Worker:
             self._patiently(partial(self._ledger.put_back, image.id))
 
     def _after_death(self, batch: list[QueuedImage], error: EngineDied) -> None:
-        """Each image is tried again alone, until the engine died on it `max_attempts` times."""
+        """Each image is tried again alone, until the engine died on it `max_attempts` times.
+
+        Which one of a batch it was is not known, so that none of a batch fails.
+        """
         for image in batch:
-            if image.attempts + 1 >= self._settings.max_attempts:
+            if len(batch) == 1 and image.attempts + 1 >= self._settings.max_attempts:
                 self._fail(image, f"{error} That was attempt {image.attempts + 1}.")
             else:
                 log.warning("%s: %s It is tried again.", image.recipe, error)
                 self._patiently(partial(self._ledger.retry_after_engine_death, image.id))
+
+    def _wait_for_engine(self, error: EngineCannotStart) -> None:
+        """No image is at fault, so none fails: a new driver or more memory may mend it."""
+        log.debug("%s", error.trace)
+        if not self._patience.patient:
+            self.broken = str(error)
+            self._stopping.set()
+            return
+        if not self.trouble:
+            log.error("%s picowatch waits, and tries again each minute.", error)
+        self.trouble = str(error)
+        self._stopping.wait(START_AGAIN_SECONDS)
 
     def _after_failure(self, batch: list[QueuedImage], error: RenderFailed) -> None:
         """An image that fails alone has failed; of a batch, each is tried alone."""

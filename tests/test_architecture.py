@@ -18,6 +18,7 @@ LAYERS: list[set[str]] = [
     {"publishing", "console", "sheets", "restoring"},
     {"answering", "worker", "steering"},
     {"daemon"},
+    {"faults"},
     {"commands"},
     {"cli"},
     {"__main__"},

@@ -37,7 +37,7 @@ class StartImages:
         content = self.read(recipe, path)
         digest = hashlib.sha256(content).hexdigest()
         target = self._folder / digest
-        if not target.exists():
+        if not _holds(target, content):
             check_picture(content)
             write_atomically(target, content)
         return digest
@@ -83,3 +83,11 @@ def _read(handle: int, path: str) -> bytes:
             return file.read(MAX_BYTES + 1)
     except OSError as error:
         raise PictureUnreadable(f"'{path}' cannot be read: {error.strerror}.") from error
+
+
+def _holds(copy: Path, content: bytes) -> bool:
+    """Whether the copy is there and was not damaged."""
+    try:
+        return copy.read_bytes() == content
+    except OSError:
+        return False

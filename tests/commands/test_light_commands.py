@@ -132,6 +132,8 @@ def test_init_makes_the_folders_and_overwrites_nothing(tmp_path: Path) -> None:
         ("hooks: {}\n", "Hooks are not supported yet"),
         ("file_name: '{seed}'\n", "must hold {number}"),
         ("file_name: '{nmber}'\n", "cannot be used"),
+        ("file_name: '{seed}{number}'\n", "gives two pictures one name"),
+        ("file_name: '{number:04}{seed}'\n", "gives two pictures one name"),
         ("- a\n", "must hold `name: value` lines"),
         ("a: [\n", "is not valid YAML"),
     ],

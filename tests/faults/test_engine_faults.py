@@ -194,9 +194,6 @@ def test_the_mates_of_a_faulty_image_are_made(faulty: FaultyHouse) -> None:
     assert "entry 4, image 1" in (faulty.error("a.txt") or "")
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the worker counts the death of a batch as the death of each of its images"
-)
 def test_with_one_attempt_only_the_faulty_image_is_set_aside(faulty: FaultyHouse) -> None:
     """Which image of a batch killed the engine is known when each was tried alone."""
     faulty.save("a.txt", "one\nsegfaults\ntwo\n")
@@ -290,9 +287,6 @@ def test_an_engine_whose_program_is_missing_cannot_start(faulty: FaultyHouse) ->
         engine.close()
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the worker counts EngineCannotStart as an attempt and fails the images"
-)
 @pytest.mark.parametrize("fault", ["import error", "exits"])
 def test_a_broken_installation_fails_no_image(faulty: FaultyHouse, fault: str) -> None:
     """It is said once; what waits goes on waiting and is made when the engine starts again."""

@@ -283,19 +283,7 @@ def test_a_file_that_is_back_is_used_at_the_next_save(house: ModelHouse, kind: K
     assert house.error(f"{name}.yaml") is None
 
 
-STILL_DAMAGED = pytest.mark.xfail(
-    strict=True, reason="StartImages.keep takes any file of that name for the copy"
-)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        "deleted",
-        pytest.param("cut", marks=STILL_DAMAGED),
-        pytest.param("overwritten", marks=STILL_DAMAGED),
-    ],
-)
+@pytest.mark.parametrize("change", ["deleted", "cut", "overwritten"])
 def test_a_start_image_is_kept_anew_at_the_next_save(house: ModelHouse, change: str) -> None:
     """As the error said."""
     failures = house.failures(f"start-{change}.yaml")
@@ -309,7 +297,6 @@ def test_a_start_image_is_kept_anew_at_the_next_save(house: ModelHouse, change: 
     assert house.pictures(f"start-{change}")
 
 
-@pytest.mark.xfail(strict=True, reason="the publisher hashes the file as it is now")
 def test_a_picture_names_no_hash_of_a_lora_it_was_not_made_with(tmp_path: Path) -> None:
     """The file was replaced while the picture was made with the one before."""
     house = House(tmp_path)

@@ -1,0 +1,1 @@
+"""picowatch under a service manager."""

@@ -1,0 +1,86 @@
+"""SIGTERM while a large model is taken in: within two seconds, exit code 0, nothing lost."""
+
+import json
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from picowatch.inbox.names import PROBE_PREFIX
+from tests.catalog.files import sd15_shapes, write_model
+from tests.commands.picowatch import picowatch, start
+from tests.house import wait_for
+from tests.storm.driver import children
+
+
+def holds_open(process: int, file: Path) -> bool:
+    """Whether a process has the file open, or mapped into its memory."""
+    try:
+        links = [link.resolve() for link in Path(f"/proc/{process}/fd").iterdir()]
+        return file in links or str(file) in Path(f"/proc/{process}/maps").read_text()
+    except OSError:
+        return False
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """Full size, two gigabytes of zeros that take no room on the disk."""
+    (tmp_path / "inbox").mkdir()
+    return write_model(tmp_path / "models/checkpoints/large.safetensors", sd15_shapes())
+
+
+def ends_well(process: "subprocess.Popen[str]") -> None:
+    started = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert time.monotonic() - started < 2
+    assert process.returncode == 0, output
+    assert "Traceback" not in output
+
+
+def images(folder: Path) -> dict[str, int]:
+    status = json.loads((folder / "outbox/.picowatch/status.json").read_text())
+    return {state: count for state, count in status["images"].items() if count}
+
+
+def test_a_signal_while_a_checkpoint_is_hashed(tmp_path: Path, checkpoint: Path) -> None:
+    """The save is answered by the next start."""
+    process = start(tmp_path, "run")
+    (tmp_path / "inbox/a.yaml").write_text("prompt: a corgi\nseed: 1\n")
+    wait_for(lambda: holds_open(process.pid, checkpoint), "the hashing")
+    ends_well(process)
+    assert images(tmp_path) == {}
+
+
+def test_a_daemon_that_hashes_is_healthy(tmp_path: Path) -> None:
+    """It hears of new files meanwhile: a health check must not restart it in the middle."""
+    (tmp_path / "inbox").mkdir()
+    shapes = {**sd15_shapes(), "more": (20_000_000_000,)}  # minutes of reading
+    checkpoint = write_model(tmp_path / "models/checkpoints/large.safetensors", shapes)
+    process = start(tmp_path, "run", "--debug")
+    try:
+        wait_for((tmp_path / "outbox/.picowatch/status.json").exists, "the start")
+        (tmp_path / "inbox/a.yaml").write_text("prompt: a corgi\nseed: 1\n")
+        wait_for(lambda: holds_open(process.pid, checkpoint), "the hashing")
+        health = picowatch(tmp_path, "status", "--check")
+        assert (health.returncode, health.stdout) == (0, "picowatch runs and hears\n")
+        assert holds_open(process.pid, checkpoint), "it was not in the middle of hashing"
+        assert not list((tmp_path / "inbox").glob(f"{PROBE_PREFIX}*"))
+        ends_well(process)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_signal_while_a_checkpoint_is_loaded(tmp_path: Path, checkpoint: Path) -> None:
+    """The image goes back into the queue, and its engine is gone."""
+    process = start(tmp_path, "run")
+    (tmp_path / "inbox/a.yaml").write_text("prompt: a corgi\nseed: 1\nsteps: 1\nsize: 64x64\n")
+    wait_for(lambda: children(process.pid), "the engine")
+    engine = children(process.pid)[0]
+    wait_for(lambda: holds_open(engine, checkpoint), "the loading")
+    ends_well(process)
+    assert images(tmp_path) == {"queued": 1}
+    assert not Path(f"/proc/{engine}").exists()
