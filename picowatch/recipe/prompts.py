@@ -38,6 +38,8 @@ from picowatch.recipe.wildcards import (
 )
 
 MAX_BRACKETS = 100_000
+# Of all images that wildcards are drawn for, or whose prompt is swept.
+MAX_SIGNS_OF_ALL = 250_000
 _WILDCARD_SIGNS = ("{", "|", "}", "__")
 _BRACKET_SIGNS = tuple("()[]:<")
 PROMPT, NEGATIVE = "prompt", "negative_prompt"
@@ -55,6 +57,11 @@ def count_signs(text: str) -> int:
     """How many signs a prompt with wildcards has that each draw looks at; without any, none."""
     if "{" not in text and "__" not in text:
         return 0
+    return count_all_signs(text)
+
+
+def count_all_signs(text: str) -> int:
+    """The same of any prompt."""
     return sum(map(text.count, (*_WILDCARD_SIGNS, *_BRACKET_SIGNS)))
 
 

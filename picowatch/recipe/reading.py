@@ -11,14 +11,14 @@ from picowatch.recipe.from_picture import PictureFields
 from picowatch.recipe.known import Known
 from picowatch.recipe.places import Entry, Layer, Source, Spot
 from picowatch.recipe.problems import Problems, RecipeInvalid
+from picowatch.recipe.prompts import MAX_SIGNS_OF_ALL
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve import resolve
 from picowatch.recipe.txt_entries import rename_to, txt_entries
 from picowatch.recipe.yaml_entries import yaml_entries, yaml_layer
 
-# What all images of a save ask for together. Each prompt is kept and hashed for each image.
+# What all images of a save ask for together: each image's prompt is hashed and kept.
 MAX_LETTERS = 20_000_000
-MAX_SIGNS = 250_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,18 +103,29 @@ def _refuse_too_many(
 
 def _refuse_too_long(recipes: list[Recipe], entries: list[Entry], problems: Problems) -> None:
     """Long prompts and many wildcards are fine for few images, short ones for many."""
-    for what, most, sums in (
-        ("letters of prompts", MAX_LETTERS, [recipe.letters for recipe in recipes]),
-        ("signs of wildcards and brackets", MAX_SIGNS, [recipe.signs for recipe in recipes]),
-    ):
-        if sum(sums) > most:
-            entry = entries[recipes[sums.index(max(sums))].place]
-            problems.add(
-                _place_of_number(entry),
-                f"all images of this file come to {sum(sums):,} {what}; {most:,} are the most. "
-                "Ask for fewer images, or shorten the prompt.",
-            )
-    problems.raise_if_any()
+    about = recipes, entries, problems
+    _refuse_sum("letters of prompts", MAX_LETTERS, [r.letters for r in recipes], *about)
+    _refuse_sum(
+        "signs of wildcards and brackets", MAX_SIGNS_OF_ALL, [r.signs for r in recipes], *about
+    )
+
+
+def _refuse_sum(
+    what: str,
+    most: int,
+    sums: list[int],
+    recipes: list[Recipe],
+    entries: list[Entry],
+    problems: Problems,
+) -> None:
+    if sum(sums) > most:
+        entry = entries[recipes[sums.index(max(sums))].place]
+        problems.add(
+            _place_of_number(entry),
+            f"all images of this file come to {sum(sums):,} {what}; {most:,} are the most. "
+            "Ask for fewer images, or shorten the prompt.",
+        )
+        problems.raise_if_any()
 
 
 def _place_of_number(entry: Entry) -> Spot:

@@ -11,9 +11,12 @@ from picowatch.recipe.known import Known
 from picowatch.recipe.layers import merged, settled
 from picowatch.recipe.places import Entry, Layer, Spot, Written
 from picowatch.recipe.problems import Problems
+from picowatch.recipe.prompts import MAX_SIGNS_OF_ALL, count_all_signs
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.start_image import idle_fields, names_none, read_path
 from picowatch.recipe.sweep import WrittenAxis, combinations, read_axes
+
+MAX_SWEPT_LETTERS = 2_000_000
 
 
 def resolve(
@@ -44,6 +47,8 @@ def resolve(
         sweep = layer.pop("sweep", None)
         axes = read_axes(sweep, layer, own, problems) if sweep else []
         if sweep and _are_too_many(axes, images, max_images, sweep, problems):
+            continue
+        if sweep and _are_too_long(axes, layer, sweep, problems):
             continue
         found = _variants(axes, layer, entry.spot, place, known, checked, problems)
         if not found:
@@ -86,6 +91,28 @@ def _are_too_many(
         "(the setting max_images_per_save).",
     )
     return True
+
+
+def _are_too_long(
+    axes: Sequence[WrittenAxis], layer: Layer, sweep: Written, problems: Problems
+) -> bool:
+    """Whether sweeping a piece of a prompt makes more text than can be looked through."""
+    if not any(value.replaces for axis in axes for value in axis.values):
+        return False
+    texts = [str(layer[field].value) for field in ("prompt", "negative_prompt") if field in layer]
+    images = prod(len(axis.values) for axis in axes)
+    for what, most, each in (
+        ("letters", MAX_SWEPT_LETTERS, sum(map(len, texts))),
+        ("wildcards and brackets", MAX_SIGNS_OF_ALL, sum(map(count_all_signs, texts))),
+    ):
+        if each * images > most:
+            problems.add(
+                sweep.key or sweep.spot,
+                f"this sweep of a prompt comes to {each * images:,} signs ({what}); {most:,} are "
+                "the most. Shorten the prompt, or sweep fewer values.",
+            )
+            return True
+    return False
 
 
 def _variants(

@@ -238,7 +238,7 @@ START_IMAGES: dict[str, tuple[Callable[[], bytes], str | None]] = {
         lambda: tiff(
             (256, 4, 1, 2_000_000), (257, 4, 1, 2_000_000), (258, 3, 1, 8), (262, 3, 1, 1)
         ),
-        "pixels",
+        "picture",
     ),
     "TIFF of 8 million pixels": (lambda: photo(2_824, "TIFF", compression="tiff_lzw"), None),
     "TIFF in one strip": (
@@ -476,7 +476,23 @@ HOSTILE: dict[str, Hostile] = {
         + "x'\nsweep: {'prompt: x': ["
         + ", ".join(f"y{n}" for n in range(1000))
         + "]}",
-        "signs of wildcards",
+        "wildcards and brackets",
+    ),
+    "a thousand pieces of a prompt of brackets": _recipe(
+        "prompt: '"
+        + "(a:1.2)" * 2_800
+        + "x'\nsweep: {'prompt: x': ["
+        + ", ".join(f"y{n}" for n in range(1000))
+        + "]}",
+        "wildcards and brackets",
+    ),
+    "a thousand pieces of a prompt of words": _recipe(
+        "prompt: '"
+        + "a " * 2_400
+        + "x'\nsweep: {'prompt: x': ["
+        + ", ".join(f"y{n}" for n in range(1000))
+        + "]}",
+        None,
     ),
     "as many signs as may be": _recipe(
         "prompt: '" + "{a|b}" * 80 + "'\nseed: 1\ncount: 1000", None

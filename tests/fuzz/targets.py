@@ -184,6 +184,9 @@ def _safetensors(header: bytes, weights: int) -> bytes:
 _WEIGHTS = _safetensors(b'{"a":{"dtype":"F16","shape":[1],"data_offsets":[0,2]}}', 2)
 
 
+_NAMING_ALL = b"prompt: it\ncheckpoint: it\n---\nprompt: it\nvae: it\nloras: it\n"
+
+
 def _check_catalog(models: Path) -> None:
     catalog = Catalog(models)
     inventory = catalog.scan()
@@ -192,9 +195,7 @@ def _check_catalog(models: Path) -> None:
         assert_shown(refused.name)
     for model in inventory.models:
         assert_shown(" ".join((model.name, model.base_model, *model.trigger_words)))
-    known = catalog.known()
-    for text in ("checkpoint: it", "vae: it", "loras: it", ""):
-        check_recipe("a.yaml", f"prompt: it\n{text}\n".encode(), known=known)
+    check_recipe("a.yaml", _NAMING_ALL, known=catalog.known())
 
 
 def wildcard_file(data: bytes) -> None:
