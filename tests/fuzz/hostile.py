@@ -472,7 +472,7 @@ HOSTILE: dict[str, Hostile] = {
     ),
     "a thousand pieces of a long prompt": _recipe(
         "prompt: '"
-        + "{a|b}" * 900
+        + "{a|b}" * 300
         + "x'\nsweep: {'prompt: x': ["
         + ", ".join(f"y{n}" for n in range(1000))
         + "]}",
@@ -480,7 +480,7 @@ HOSTILE: dict[str, Hostile] = {
     ),
     "a thousand pieces of a prompt of brackets": _recipe(
         "prompt: '"
-        + "(a:1.2)" * 2_800
+        + "(a:1.2)" * 200
         + "x'\nsweep: {'prompt: x': ["
         + ", ".join(f"y{n}" for n in range(1000))
         + "]}",
@@ -488,7 +488,7 @@ HOSTILE: dict[str, Hostile] = {
     ),
     "a thousand pieces of a prompt of words": _recipe(
         "prompt: '"
-        + "a " * 2_400
+        + "a " * 990
         + "x'\nsweep: {'prompt: x': ["
         + ", ".join(f"y{n}" for n in range(1000))
         + "]}",

@@ -179,6 +179,7 @@ def _hashes() -> Iterator[bytes]:
     whole = b'{"version": 1, "files": {\0"' + b"a" * 64 + b'"]}}'
     yield whole
     yield whole.replace(b"aa", b"a\\n")
+    yield whole.replace(b"aa", b"zz")
     yield b'{"version": 1, "files": {"a": [1e999, 1, ""]}}'
     yield b"[" * 100_000
 
