@@ -119,7 +119,7 @@ def test_the_power_may_go_again_while_what_it_left_is_mended(
         found = checker_again.violations(disk)
         assert found == [], f"after operation {disk.moment}: {disk.what}"
         checked += 1
-    assert checked > 10
+    assert checked > 4
 
 
 def test_an_archived_recipe_is_in_one_place_and_was_made_once(
@@ -135,7 +135,7 @@ def test_an_archived_recipe_is_in_one_place_and_was_made_once(
         found = archiving.violations(disk)
         assert found == [], f"after operation {disk.moment}: {disk.what}"
         checked += 1
-    assert checked > 10
+    assert checked > 4
 
 
 @pytest.mark.parametrize(
