@@ -254,20 +254,19 @@ class Answers:
         if self._settings.when_done == "keep":
             return
         digest = self._ledger.succeeded(path)
-        if digest is None or not self._inbox.still_holds(path, digest):
+        content = self._inbox.content(path, digest) if digest else None
+        if digest is None or content is None:
             return
-        source = self._inbox.file(path)
+        archive = self._settings.when_done == "archive"
+        where = f"moved to {self._outbox.archive(path, content)}" if archive else "deleted"
         try:
-            if self._settings.when_done == "archive":
-                log.info("%s: done, moved to %s", path, self._outbox.archive(path, source))
-            else:
-                source.unlink()
-                log.info("%s: done, deleted from the inbox", path)
+            removed = self._inbox.remove(path, digest)
         except OSError as error:
             log.warning("%s: done, but it stays in the inbox: %s", path, error.strerror)
             return
-        self._inbox.forget(path)
-        self._ledger.forget(path)
+        if removed:
+            log.info("%s: done, %s", path, where)
+            self._ledger.forget(path)
 
 
 def _entry(recipe: Recipe, hash_of: HashOf) -> AskedEntry:

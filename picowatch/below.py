@@ -1,4 +1,4 @@
-"""Opens what a path names below a folder, whatever is put in its way meanwhile.
+"""Opens and deletes what a path names below a folder, whatever is put in its way meanwhile.
 
 A symbolic link is followed if it ends inside the folder. The path is resolved first and then
 walked from the folder, each part opened in the one before and none of them followed: a link that
@@ -8,6 +8,7 @@ is swapped in after the look makes the opening fail, it never leads anywhere.
 import errno
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 # A folder that may be entered but not listed can be walked through where the system knows O_PATH.
@@ -22,10 +23,14 @@ def open_below(root: Path, path: str) -> int:
     Raises OSError: besides the system's own reasons EXDEV for a path that leads out of `root`,
     and EINVAL for what is no regular file; that is never opened.
     """
-    folder, name = _enter(root, path)
+    real_root = _real(root)
+    real = _real(real_root / path, strict=True)
+    if real == real_root:
+        raise OSError(errno.EXDEV, "it leads out of its folder")
+    folder = _enter(real_root, real.parent)
     try:
-        _check_regular(os.stat(name, dir_fd=folder, follow_symlinks=False))
-        handle = os.open(name, _FILE, dir_fd=folder)
+        _check_regular(os.stat(real.name, dir_fd=folder, follow_symlinks=False))
+        handle = os.open(real.name, _FILE, dir_fd=folder)
     finally:
         os.close(folder)
     try:
@@ -36,28 +41,45 @@ def open_below(root: Path, path: str) -> int:
     return handle
 
 
+def unlink_below(root: Path, path: str, is_meant: Callable[[bytes], bool]) -> bool:
+    """Delete the regular file `path` below `root` if its bytes are meant; gives whether they were.
+
+    A link in its place stays. Raises OSError as `open_below`.
+    """
+    place = root / path
+    name = place.name
+    within = _enter(_real(root), _real(place.parent, strict=True))
+    try:
+        handle = os.open(name, _FILE, dir_fd=within)
+        with os.fdopen(handle, "rb") as file:
+            _check_regular(os.fstat(handle))
+            if not is_meant(file.read()):
+                return False
+        os.unlink(name, dir_fd=within)
+        return True
+    finally:
+        os.close(within)
+
+
 def leads_out(root: Path, path: str) -> bool:
     """Whether `path`, its links followed, ends outside of `root`."""
     return not _real(root / path).is_relative_to(_real(root))
 
 
-def _enter(root: Path, path: str) -> tuple[int, str]:
-    """A handle of the folder in which the file really lies, and its name there."""
-    real_root = _real(root)
-    real = _real(real_root / path, strict=True)
-    if real == real_root or not real.is_relative_to(real_root):
+def _enter(root: Path, folder: Path) -> int:
+    """A handle of a folder, both without links when they were looked at."""
+    if not folder.is_relative_to(root):
         raise OSError(errno.EXDEV, "it leads out of its folder")
-    *folders, name = real.relative_to(real_root).parts
-    handle = os.open(real_root, _FOLDER)
+    handle = os.open(root, _FOLDER)
     try:
-        for part in folders:
+        for part in folder.relative_to(root).parts:
             inner = os.open(part, _FOLDER, dir_fd=handle)
             os.close(handle)
             handle = inner
     except OSError:
         os.close(handle)
         raise
-    return handle, name
+    return handle
 
 
 def _real(path: Path, *, strict: bool = False) -> Path:

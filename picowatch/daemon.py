@@ -32,7 +32,6 @@ MAX_DAEMON_DEATHS = 5  # in a row, with the same image in work
 LONGEST_FIRST_LOOK = 5.0  # seconds that images which wait are held back at the start
 IDLE_SECONDS = 1.0  # between looks at the inbox's folder
 WORKING_SECONDS = 0.25  # between looks at the batch in work
-SETTLING_SECONDS = 0.05
 STATUS_SECONDS = 1.0  # between writes of the status while something runs
 HEARTBEAT_SECONDS = 5.0  # … while nothing does
 CLOCK_JUMP_SECONDS = 60.0  # of the wall clock against one that only runs; less is no news
@@ -191,9 +190,12 @@ class Daemon:
         )
 
     def _rest(self) -> float:
-        if not self._inbox.is_settled() or self._finished:
-            return SETTLING_SECONDS
-        return WORKING_SECONDS if self._worker.progress() else IDLE_SECONDS
+        """Seconds until there may be something to do."""
+        if (self._finished or self._to_tell) and self._steady() >= self._retry_at:
+            return 0.0
+        rest = WORKING_SECONDS if self._worker.progress() else IDLE_SECONDS
+        ready_in = self._inbox.ready_in(self._steady())
+        return rest if ready_in is None else min(rest, ready_in)
 
     def _recover(self) -> None:
         """Mend what a crash left (docs/durability.md)."""

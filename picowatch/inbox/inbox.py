@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
+from picowatch.below import unlink_below
 from picowatch.inbox.files import (
     FileChanged,
     FileUnreadable,
@@ -149,17 +150,25 @@ class Inbox:
         """Note what is heard without judging it, while something else takes long."""
         self._take_hints(now)
 
-    def file(self, path: str) -> Path:
-        """Where a recipe lies."""
-        return self._root / path
-
-    def still_holds(self, path: str, digest: str) -> bool:
-        """Whether the recipe's bytes are (still) those with this sha256."""
+    def content(self, path: str, digest: str) -> bytes | None:
+        """The recipe's bytes, if they are (still) those with this sha256."""
         try:
             content, _ = read_file(self._root, path)
         except (FileUnreadable, FileChanged, OSError):
-            return False
-        return hashlib.sha256(content).hexdigest() == digest
+            return None
+        return content if hashlib.sha256(content).hexdigest() == digest else None
+
+    def remove(self, path: str, digest: str) -> bool:
+        """Delete a recipe whose bytes are (still) those with this sha256; its absence is no news.
+
+        Gives whether they were. Raises OSError if it cannot be deleted, or is a link.
+        """
+        removed = unlink_below(
+            self._root, path, lambda content: hashlib.sha256(content).hexdigest() == digest
+        )
+        if removed:
+            self.forget(path)
+        return removed
 
     def forget(self, path: str) -> None:
         """The recipe was taken out of the inbox on purpose; its absence is no news."""

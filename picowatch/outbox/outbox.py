@@ -3,7 +3,7 @@
 import errno
 import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from picowatch.errors import PictureUnreadable
@@ -131,29 +131,18 @@ class Outbox:
         for folder, _, _ in os.walk(self.root):
             remove_leftovers(Path(folder))
 
-    def archive(self, recipe: str, source: Path) -> str:
-        """Move a recipe's file into its folder; gives its place below the outbox.
+    def archive(self, recipe: str, content: bytes) -> str:
+        """Keep a recipe's bytes in its folder; gives their place below the outbox.
 
-        Another file of that name that lies there is not overwritten: the recipe's gets a number.
+        Another file of that name is not overwritten, the recipe's gets a number; one that holds
+        these very bytes is theirs already, from before a crash.
         """
-        target = self._archive_place(recipe, source)
-        if not target.exists():
-            make_folder(target.parent)
-            try:
-                rename(source, target)
-                sync_folder(target.parent)
-            except OSError as error:
-                if error.errno != errno.EXDEV:
-                    raise
-                write_atomically(target, source.read_bytes())
-        source.unlink(missing_ok=True)
-        return target.relative_to(self.root).as_posix()
-
-    def _archive_place(self, recipe: str, source: Path) -> Path:
-        """Free, or held by these very bytes: a crash came before the recipe left the inbox."""
-        target = self.root / self.names.folder(recipe) / source.name
-        number = 1
-        while target.exists() and target.read_bytes() != source.read_bytes():
+        folder = self.root / self.names.folder(recipe)
+        path = PurePosixPath(recipe)
+        target, number = folder / path.name, 1
+        while target.exists() and target.read_bytes() != content:
             number += 1
-            target = target.with_name(f"{source.stem}-{number}{source.suffix}")
-        return target
+            target = folder / f"{path.stem}-{number}{path.suffix}"
+        if not target.exists():
+            write_atomically(target, content)
+        return target.relative_to(self.root).as_posix()

@@ -53,7 +53,8 @@ class Recipe(RecipeFields):
     place: SkipJsonSchema[int] = Field(default=0, exclude=True, repr=False)
     line: SkipJsonSchema[int] = Field(default=1, exclude=True, repr=False)
 
-    _context: Context = PrivateAttr(default=_NOWHERE)
+    # A factory: pydantic copies a default deeply, for each recipe.
+    _context: Context = PrivateAttr(default_factory=lambda: _NOWHERE)
     _variants: tuple[Self, ...] = PrivateAttr(default=())
     _warnings: tuple[str, ...] = PrivateAttr(default=())
 

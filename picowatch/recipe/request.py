@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Any, Self
 
 from picowatch.recipe.prompt import split_loras
@@ -111,9 +111,12 @@ class ImageRequest:
 
     def as_dict(self) -> dict[str, Any]:
         """The fields as plain values, ready for JSON; later ones only where they say something."""
-        silent = {name for name, default in _LATER.items() if getattr(self, name) == default}
-        kept = {name: value for name, value in asdict(self).items() if name not in silent}
-        return {n: list(value) if isinstance(value, tuple) else value for n, value in kept.items()}
+        values = {name: getattr(self, name) for name in _NAMES}
+        return {
+            name: _plain(value)
+            for name, value in values.items()
+            if name not in _LATER or value != _LATER[name]
+        }
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
@@ -131,6 +134,13 @@ def loras_beside_prompt(request: ImageRequest) -> tuple[LoraUse, ...]:
     return request.loras[: max(0, len(request.loras) - len(tags))]
 
 
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [asdict(part) for part in value]
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+
+
+_NAMES = tuple(field.name for field in fields(ImageRequest))
 _LATER: dict[str, Any] = {
     "loras": (),
     "embeddings": (),

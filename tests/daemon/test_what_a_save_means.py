@@ -410,7 +410,11 @@ def test_done_recipes_are_archived_if_the_user_wants_it(house: House) -> None:
     house.save("pets/a.txt", "a corgi\n")
     house.once(when_done="archive")
     assert len(house.pictures()) == 2, "dropped again: drawn anew"
-    assert (house.outbox / "pets/a/a-2.txt").exists(), "the first archived one is not overwritten"
+    assert not (house.outbox / "pets/a/a-2.txt").exists(), "the same bytes are kept once"
+    house.save("pets/a.txt", "a star\n")
+    house.once(when_done="archive")
+    assert (house.outbox / "pets/a/a.txt").read_text() == "a corgi\n"
+    assert (house.outbox / "pets/a/a-2.txt").read_text() == "a star\n"
 
 
 def test_done_recipes_are_deleted_if_the_user_wants_it(house: House) -> None:

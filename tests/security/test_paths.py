@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from picowatch import below
 from picowatch.below import open_below
+from picowatch.inbox.inbox import Inbox
 from tests.catalog.files import kohya_lora_shapes, sd15_shapes, write_model
 from tests.house import House, wait_for
 from tests.security.attacks import (
@@ -316,3 +318,39 @@ def test_a_recipe_behind_a_link_out_is_neither_moved_nor_deleted(
     assert house.prompts() == ["a corgi"]
     assert secret.exists()
     assert leaked(house, secret) == []
+
+
+@pytest.mark.parametrize("when_done", ["archive", "delete"])
+@pytest.mark.parametrize("moment", ["before the look", "between look and act"])
+def test_a_folder_swapped_for_a_link_has_nothing_deleted_behind_it(
+    house: House, monkeypatch: pytest.MonkeyPatch, when_done: str, moment: str
+) -> None:
+    """Not even a file of the same name and bytes; the swap comes as late as it can."""
+    house.save("pets/a.txt", "a corgi\n")
+    elsewhere = house.folder / "out/a.txt"
+    elsewhere.parent.mkdir()
+    elsewhere.write_text("a corgi\n")
+    really_remove, really_find = Inbox.remove, below._real
+
+    def swap_once() -> None:
+        if not (house.inbox / "pets").is_symlink():
+            swap(house.inbox / "pets", house.folder / "out")
+
+    def remove(inbox: Inbox, path: str, digest: str) -> bool:
+        def find(place: Path, *, strict: bool = False) -> Path:
+            found = really_find(place, strict=strict)
+            if strict:
+                swap_once()
+            return found
+
+        if moment == "before the look":
+            swap_once()
+        with monkeypatch.context() as patch:
+            patch.setattr(below, "_real", find)
+            return really_remove(inbox, path, digest)
+
+    monkeypatch.setattr(Inbox, "remove", remove)
+    house.once(when_done=when_done)
+    assert (house.inbox / "pets").is_symlink()
+    assert elsewhere.exists()
+    assert "done, but it stays in the inbox" in house.log()
