@@ -63,8 +63,8 @@ def test_hostile_files_are_answered_in_a_moment(
 ) -> None:
     """The daemon's start included; by pictures or by an error file that names the place."""
     hostile = HOSTILE[name]
+    files = hostile.files()
     for number in range(TRIES):
-        files = hostile.files()
         for path, content in files.items():
             file = tmp_path / str(number) / "files" / path
             file.parent.mkdir(parents=True, exist_ok=True)
