@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test lint format types docs storm soak train clean
+.PHONY: help demo run test lint format types docs storm fuzz soak train clean
 
 help:  ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,7 +30,7 @@ run: $(READY)  ## Start the daemon: save recipes in inbox/, find pictures in out
 	@$(BIN)/picowatch run
 
 test: lint types $(READY)  ## Lint, format check, types and all tests.
-	$(BIN)/pytest
+	$(BIN)/pytest -n 3 --dist loadfile
 
 lint: $(READY)  ## Lint and check the format.
 	$(BIN)/ruff check .
@@ -48,6 +48,9 @@ docs: $(READY)  ## Write the tables in docs/ anew from the code.
 
 storm: $(READY)  ## Kill picowatch two hundred times at random, then count (some minutes).
 	$(BIN)/python -m tests.storm.driver --kills 200
+
+fuzz: $(READY)  ## Fuzz everything that reads strangers' bytes for 10 minutes (Linux).
+	$(BIN)/python -m tests.fuzz.run --minutes 10
 
 soak: $(READY)  ## Save a recipe a second for an hour, and look at what grows.
 	$(BIN)/python -m benchmarks.soak --minutes 60

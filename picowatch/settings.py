@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -157,6 +158,8 @@ def _from_file(path: Path) -> dict[str, tuple[Any, int]]:
         raise SettingsInvalid(f"Cannot read the settings {path}: {error.strerror}.") from error
     except (yaml.YAMLError, ValueError) as error:
         raise SettingsInvalid(f"{path} is not valid YAML: {_one_line(error)}.") from error
+    except RecursionError as error:
+        raise SettingsInvalid(f"{path} is nested too deeply.") from error
     if values is None:
         return {}
     if not isinstance(values, dict) or not isinstance(node, yaml.MappingNode):
@@ -169,7 +172,7 @@ def _from_file(path: Path) -> dict[str, tuple[Any, int]]:
         if name in FOLDERS and isinstance(value, str):
             value = path.parent / Path(value).expanduser()
         if value is not None:
-            found[str(name)] = (value, lines[name])
+            found[str(name)] = (value, lines.get(name, 1))  # 1: merged in by `<<`
     return found
 
 
@@ -193,10 +196,15 @@ def _validated(values: dict[str, Any], where: dict[str, str]) -> Settings:
         for problem in error.errors():
             name = str(problem["loc"][0])
             message = problem["msg"].removeprefix("Value error, ")
-            problems.append(f"{where[name]}: {name} {values[name]!r}: {message}.")
+            problems.append(f"{where[name]}: {name} {_shown(values[name])}: {message}.")
         raise SettingsInvalid("\n".join(dict.fromkeys(problems))) from error
     _check_file_name(settings.file_name, where.get("file_name", "file_name"))
     return settings
+
+
+def _shown(value: Any) -> str:
+    """A value in a message; repr would write out what aliases only repeat."""
+    return reprlib.repr(value)
 
 
 def _check_file_name(template: str, where: str) -> None:

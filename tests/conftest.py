@@ -1,5 +1,6 @@
 """Fixtures for all tests."""
 
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -16,3 +17,14 @@ settings.load_profile("picowatch")
 def house(tmp_path: Path) -> House:
     """A user's empty folders."""
     return House(tmp_path)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Names that are not UTF-8 stand in the log; a report must be text to reach its reader."""
+    report = yield
+    report.sections = [
+        (name, content.encode("utf-8", "backslashreplace").decode())
+        for name, content in report.sections
+    ]
+    return report

@@ -87,6 +87,11 @@ class Catalog:
             embeddings=tuple(model.name for model in inventory.of_kind("embedding")),
             wildcards=wildcards,
             refused=refused,
+            refused_embeddings={
+                _without_ending(entry.name): entry.reason
+                for entry in inventory.refused
+                if entry.kind == "embedding"
+            },
             default_checkpoint=default_checkpoint,
         )
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from picowatch.catalog import Catalog
-from picowatch.inbox.files import FileUnreadable, defaults_for
+from picowatch.inbox.files import MAX_BYTES, FileUnreadable, defaults_for
 from picowatch.outbox.log import harmless
 from picowatch.outbox.png import texts_of
 from picowatch.outbox.start_images import StartImages
@@ -45,7 +45,8 @@ def check(settings: Settings, files: Sequence[Path], as_json: bool) -> int:
 
 def _read(settings: Settings, file: Path, known: Known) -> list[Recipe]:
     """Read a recipe; inside the inbox its folders' defaults hold."""
-    content = file.read_bytes()
+    with file.open("rb") as opened:
+        content = opened.read(MAX_BYTES + 1)
     inbox, path = settings.inbox.resolve(), file.resolve()
     name, defaults = file.name, []
     if path.is_relative_to(inbox):

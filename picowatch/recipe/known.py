@@ -18,7 +18,8 @@ class Known:
 
     `checkpoints` holds what lies in models/checkpoints; the embedded "demo" is always known
     and stands in `demo`. `refused` maps the names of files that cannot be used to the reason,
-    so that a recipe which names one is told why. `wildcards` maps a wildcard file's name
+    so that a recipe which names one is told why; `refused_embeddings` has those among them whose
+    names are looked for in prompts. `wildcards` maps a wildcard file's name
     (below models/wildcards, without ending) to its lines.
     """
 
@@ -29,4 +30,5 @@ class Known:
     embeddings: tuple[str, ...] = ()
     wildcards: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
+    refused_embeddings: Mapping[str, str] = field(default_factory=dict)
     default_checkpoint: str | None = None

@@ -100,6 +100,21 @@ class Prompts:
         }
         return sorted([("lora", n) for n in loras] + [("embedding", n) for n in embeddings])
 
+    def refused_embeddings(self) -> list[str]:
+        """Sentences about embeddings that the prompts seem to name, but that cannot be used."""
+        refused = self._known.refused_embeddings
+        names = tuple(name for name in refused if name not in self._known.embeddings)
+        found = {
+            name
+            for template in self._templates.values()
+            for *_, name in embedding_words(template.text, names)
+        }
+        return [
+            f"The prompt's '{name}' is taken as words: the embedding of that name cannot be "
+            f"used. {refused[name]}"
+            for name in sorted(found)
+        ]
+
     def drawn(self, seed: int) -> Drawn:
         """What the image with this seed is asked for. Raises PromptFailed."""
         if self._undrawn is None:

@@ -185,6 +185,12 @@ class Recipe(RecipeFields):
             for variant, prompts in variants
         ]
 
+    def refused_embeddings(self) -> list[str]:
+        """Sentences about embeddings that the prompts seem to name, but that cannot be used."""
+        if not self._context.known.refused_embeddings:
+            return []
+        return self._prompts().refused_embeddings()
+
     def _prompts(self) -> Prompts:
         return Prompts(self.prompt, self.negative_prompt, self.loras, self._context.known)
 

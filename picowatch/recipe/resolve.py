@@ -56,6 +56,7 @@ def resolve(
         warnings = [*entry.warnings, *picture.warnings]
         swept = {name: w for axis in axes for name, w in axis.values[0].overlay.items()}
         warnings += _idle(picture.layer, found)
+        warnings += found[0].refused_embeddings()
         if entry.forgives_idle:
             warnings += _idle(own, found)
         else:

@@ -224,3 +224,16 @@ def test_a_file_that_changes_while_it_is_read_is_read_again(
     monkeypatch.setattr("picowatch.inbox.inbox.read_file", read)
     assert house.once()
     assert house.prompts() == ["two"]
+
+
+def test_an_embedding_that_cannot_be_used_is_not_passed_over_in_silence(house: House) -> None:
+    """Its name is a word, so the picture is made; the file beside it says what became of it."""
+    folder = house.models / "embeddings"
+    folder.mkdir(parents=True)
+    (folder / "cute.safetensors").write_bytes(b"cut off")
+    house.save("a.txt", "a CUTE corgi\n")
+    house.save("b.txt", "a corgi\n")
+    assert house.once()
+    warning = (house.outbox / "a.txt.warning.txt").read_text()
+    assert "The prompt's 'cute' is taken as words: the embedding of that name cannot" in warning
+    assert not (house.outbox / "b.txt.warning.txt").exists()

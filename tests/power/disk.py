@@ -158,9 +158,10 @@ class PowerCuts:
         folders: list[str] = []
         inbox: set[str] = set()
         for path, inode in self._walk(entries, ROOT, ""):
-            if path.startswith("inbox"):
-                inbox.add(path.removeprefix("inbox/"))
-            elif inode in self.recording.folders:
+            is_folder = inode in self.recording.folders
+            if path.split("/")[0] == "inbox":
+                inbox |= set() if is_folder else {path.removeprefix("inbox/")}
+            elif is_folder:
                 folders.append(path)
             else:
                 files[path] = self._content(inode, tuple(written.get(inode, ())))

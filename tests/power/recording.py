@@ -4,6 +4,7 @@ Of threads that are in system calls at the same time, a call counts from its end
 sync makes durable only what had ended before it began.
 """
 
+import posixpath
 import re
 import shutil
 import subprocess
@@ -60,6 +61,7 @@ WHOLE = re.compile(r"^(\d+) +(\w+)\((.*)\) += (-?\d+|0x[0-9a-f]+|\?)")
 BEGUN = re.compile(r"^(\d+) +(\w+)\((.*) <unfinished \.\.\.>$")
 ENDED = re.compile(r"^(\d+) +<\.\.\. (\w+) resumed>(.*)\) += (-?\d+|0x[0-9a-f]+|\?)")
 STRING = re.compile(r'"((?:\\x[0-9a-f]{2})*)"(\.\.\.)?')
+PATH = re.compile(r'(?:(AT_FDCWD|\d+), )?"((?:\\x[0-9a-f]{2})*)"')
 DESCRIPTOR = re.compile(r"^\d+")
 
 
@@ -84,10 +86,6 @@ class _Call:
         content = b"".join(self.strings)[: self.result]
         assert len(content) == self.result
         return content
-
-    @property
-    def paths(self) -> list[str]:
-        return [path.decode("utf-8", "surrogateescape") for path in self.strings]
 
     @property
     def descriptor(self) -> int:
@@ -115,6 +113,7 @@ class _Reader:
         self._entries: dict[int, dict[str, int]] = {ROOT: {}}
         self._sizes: dict[int, int] = {}
         self._open: dict[int, _Open] = {}
+        self._paths: dict[str, str] = {}  # of everything that is open, by descriptor
         self._take_what_is_there()
 
     def _take_what_is_there(self) -> None:
@@ -153,13 +152,21 @@ class _Reader:
     def _take(self, call: _Call) -> None:
         if call.name in TAKERS:
             TAKERS[call.name](self, call)
-        elif call.descriptor in self._open or any(map(self._is_below, call.paths)):
+        elif call.descriptor in self._open or any(map(self._is_below, self._paths_of(call))):
             raise AssertionError(f"a call that nothing here understands: {call.name}")
 
     def _add(self, operation: Operation) -> None:
         self._recording.operations.append(operation)
 
     # -- names
+
+    def _paths_of(self, call: _Call) -> list[str]:
+        """The paths that a call names, whole also where they are told from an open folder."""
+        found = []
+        for folder, text in PATH.findall(call.arguments):
+            path = bytes.fromhex(text.replace("\\x", "")).decode("utf-8", "surrogateescape")
+            found.append(posixpath.join(self._paths.get(folder, ""), path))
+        return found
 
     def _is_below(self, path: str) -> bool:
         folder = str(self._recording.folder)
@@ -202,7 +209,7 @@ class _Reader:
         return len(self._recording.names)
 
     def _make_folder(self, call: _Call) -> None:
-        (path,) = call.paths
+        (path,) = self._paths_of(call)
         if self._is_outbox(path):
             folder, name, _ = self._find(path)
             self._add_folder(folder, name)
@@ -220,7 +227,7 @@ class _Reader:
         return inode
 
     def _move(self, call: _Call) -> None:
-        old, new = call.paths
+        old, new = self._paths_of(call)
         if Path(old).is_relative_to(self._recording.folder / "staged"):
             self._arrive(old, new)
         if not self._is_outbox(new):
@@ -247,7 +254,7 @@ class _Reader:
             self._add(Sync(inode, now))
 
     def _remove(self, call: _Call) -> None:
-        (path,) = call.paths
+        (path,) = self._paths_of(call)
         if self._is_known(path):
             folder, name, _ = self._find(path)
             self._name((folder, name, None))
@@ -255,8 +262,9 @@ class _Reader:
     # -- descriptors
 
     def _open_file(self, call: _Call) -> None:
-        (path,) = call.paths
+        (path,) = self._paths_of(call)
         self._open.pop(call.result, None)
+        self._paths[str(call.result)] = path
         if not self._is_known(path):
             return
         folder, name, inode = self._find(path)

@@ -127,7 +127,11 @@ def test_an_archived_recipe_is_in_one_place_and_was_made_once(
 ) -> None:
     """A recipe that the power cut brings back into the inbox is one that the ledger knows."""
     cuts = PowerCuts(recorded(tmp_path, ARCHIVE))
-    story = Story(cuts.recording, cuts.whole())
+    whole = cuts.whole()
+    inbox = cuts.recording.folder / "inbox"
+    left = {path.relative_to(inbox).as_posix() for path in inbox.rglob("*") if path.is_file()}
+    assert whole.inbox == left, "the recording tells what was taken out of the inbox"
+    story = Story(cuts.recording, whole)
     (tmp_path / "user").mkdir()
     archiving = Checker(story, tmp_path / "user", ARCHIVE)
     checked = 0

@@ -7,7 +7,7 @@ HERE = Path(__file__).parent
 PAGE = (HERE.parents[1] / "docs/security.md").read_text()
 TESTS = {
     name
-    for path in HERE.glob("test_*.py")
+    for path in HERE.parent.rglob("test_*.py")
     for name in re.findall(r"^def (test_\w+)", path.read_text(), re.MULTILINE)
 }
 
