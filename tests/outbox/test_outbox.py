@@ -70,6 +70,22 @@ def test_a_second_picowatch_on_one_outbox_is_refused(tmp_path: Path) -> None:
     OutboxLock(tmp_path).release()
 
 
+def test_a_number_in_the_lock_that_some_other_process_has_by_now_is_no_lock(
+    tmp_path: Path,
+) -> None:
+    """Only the system's own lock counts, not what is written in the file; it tells of a crash."""
+    path = tmp_path / ".picowatch/lock"
+    path.parent.mkdir()
+    path.write_text(str(os.getppid()))
+    assert not is_held(tmp_path)
+    lock = OutboxLock(tmp_path)
+    assert lock.after_crash
+    lock.release()
+    lock = OutboxLock(tmp_path)
+    assert not lock.after_crash, "that one ended by itself"
+    lock.release()
+
+
 def test_a_killed_picowatch_leaves_no_lock(tmp_path: Path) -> None:
     """The system drops it with the process."""
     code = (
