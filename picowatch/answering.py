@@ -97,6 +97,8 @@ class Answers:
         if failures:
             self._outbox.write_error(recipe, _failure_text(recipe, failures))
             self.errors.append(f"{recipe}: {failures[-1][1]}")
+        elif self._ledger.succeeded(recipe) is not None:
+            self._outbox.remove_error(recipe)  # a crash may have kept it
         make_due_sheets(recipe, self._ledger, self._outbox)
         if not failures:
             self._retire(recipe)

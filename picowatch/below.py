@@ -56,9 +56,19 @@ def unlink_below(root: Path, path: str, is_meant: Callable[[bytes], bool]) -> bo
             if not is_meant(file.read()):
                 return False
         os.unlink(name, dir_fd=within)
+        _sync_folder(within)
         return True
     finally:
         os.close(within)
+
+
+def _sync_folder(folder: int) -> None:
+    """Make a deletion durable: what a power cut brings back would be taken for a new save."""
+    handle = os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=folder)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def leads_out(root: Path, path: str) -> bool:

@@ -202,6 +202,7 @@ class Daemon:
         if self._after_crash:
             log.warning("picowatch did not end by itself last time; what it left is mended")
             self._outbox.remove_leftovers()
+            self._outbox.mend_latest()
         for image in self._ledger.running():
             if self._outbox.holds(image.file, image.digest):
                 self._ledger.finish(image.id)

@@ -71,7 +71,8 @@ class HashCache:
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
             # Not by tempfile: `picowatch models` of other users reads the file, as umask allows.
-            temporary = self._file.with_name(f".hashes-{secrets.token_hex(8)}")
+            # Named as the outbox's temporaries are: what a crash leaves is deleted with them.
+            temporary = self._file.with_name(f".picowatch-{secrets.token_hex(8)}.tmp")
             with temporary.open("x") as file:
                 file.write(text)
             temporary.replace(self._file)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import IO
 
 from picowatch.errors import OutboxInUse
+from picowatch.outbox.atomic import make_folder, sync_folder
 
 
 class OutboxLock:
@@ -18,7 +19,7 @@ class OutboxLock:
     def __init__(self, outbox: Path) -> None:
         """Raises OutboxInUse, naming the process that holds it, or OSError."""
         path = _path(outbox)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         self._file: IO[str] = path.open("a+")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -39,6 +40,7 @@ class OutboxLock:
             self._file.write(str(os.getpid()))
             self._file.flush()
             os.fsync(self._file.fileno())  # a power cut, too, is a crash
+            sync_folder(path.parent)
         except OSError:
             with suppress(OSError):
                 self._file.close()

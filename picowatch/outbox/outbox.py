@@ -67,6 +67,11 @@ class Outbox:
             return
         write_atomically(self.root / "latest.png", content, durable=False)
 
+    def mend_latest(self) -> None:
+        """A power cut may have emptied latest.png, which is written without waiting for the disk."""
+        if newest := self._listing.recent()[-1:]:
+            self.show_as_latest(newest[0]["file"])
+
     def enlist(self, line: dict[str, Any]) -> None:
         """Add a published picture to images.jsonl."""
         self._listing.append(line)
