@@ -24,7 +24,8 @@ from picowatch.settings import Settings
 log = logging.getLogger("picowatch")
 
 CHECK_SECONDS = 0.25  # how often a running batch is looked after
-START_AGAIN_SECONDS = 60.0  # after the engine could not be started
+RESTART_SECONDS = 1.0  # after the engine could not be started
+START_AGAIN_SECONDS = 60.0  # … twice and more
 AVERAGE_WEIGHT = 0.3  # of the newest batch in the average time of an image
 
 T = TypeVar("T")
@@ -77,6 +78,7 @@ class Worker:
         self._progress: Progress | None = None
         self.seconds_per_image: float | None = None
         self.failed = 0
+        self._failed_starts = 0  # of the engine, in a row
         self.trouble = ""  # why it waits
         self.broken = ""  # why it cannot go on at all
         self.ledger_corrupt = False
@@ -176,7 +178,7 @@ class Worker:
             self._after_failure(batch, RenderFailed(words))
         else:
             self._measure(batch, self._steady() - started)
-            self.trouble = ""
+            self.trouble, self._failed_starts = "", 0
             self._publisher.submit(batch, pictures)
         finally:
             self._batch, self._progress = [], None
@@ -235,16 +237,21 @@ class Worker:
                 self._patiently(partial(self._ledger.retry_after_engine_death, image.id))
 
     def _wait_for_engine(self, error: EngineCannotStart) -> None:
-        """No image is at fault, so none fails: a new driver or more memory may mend it."""
+        """No image is at fault, so none fails: a new driver or more memory may mend it.
+
+        Once is no news: whoever killed it, it is started again. After that it is said, once.
+        """
         log.debug("%s", error.trace)
-        if not self._patience.patient:
-            self.broken = str(error)
-            self._stopping.set()
-            return
-        if not self.trouble:
-            log.error("%s picowatch waits, and tries again each minute.", error)
-        self.trouble = str(error)
-        self._stopping.wait(START_AGAIN_SECONDS)
+        self._failed_starts += 1
+        if self._failed_starts > 1:
+            if not self._patience.patient:
+                self.broken = str(error)
+                self._stopping.set()
+                return
+            if not self.trouble:
+                log.error("%s picowatch waits, and tries again each minute.", error)
+            self.trouble = str(error)
+        self._stopping.wait(START_AGAIN_SECONDS if self.trouble else RESTART_SECONDS)
 
     def _after_failure(self, batch: list[QueuedImage], error: RenderFailed) -> None:
         """An image that fails alone has failed; of a batch, each is tried alone."""

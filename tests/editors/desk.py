@@ -81,7 +81,7 @@ class Desk:
             assert sum(queued) == len(prompts), log
             assert 0 not in queued, log
             assert len(told) == len(queued), log
-        assert log.count(": deleted, ") == deletions, log
+        assert log.count(": deleted, ") <= deletions, log
         assert ": renamed to " not in log, log
 
     def expect_only_what_was_made(self) -> None:

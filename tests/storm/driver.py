@@ -273,7 +273,7 @@ def findings(house: House, user: User) -> Iterator[str]:
         yield f"left over: {left}"
     for words in ("Traceback", "should not", "damaged", " failed", "error "):
         for line in (house.log() + (house.folder / "console.txt").read_text()).splitlines():
-            if words in line:
+            if words in line and "tries again each minute" not in line:
                 yield f"in the log: {line}"
 
 
