@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +28,11 @@ def wait_for(condition: Callable[[], object], what: str = "") -> None:
     while not condition():
         assert time.monotonic() < deadline, f"not within {PATIENCE:.0f} s: {what}"
         pause.wait(0.01)
+
+
+def within(seconds: float) -> float:
+    """A bound on the clock, wider where more runs than there are cores: that slows everything."""
+    return seconds + max(0.0, os.getloadavg()[0] / (os.cpu_count() or 1) - 1)
 
 
 class SilentConsole:

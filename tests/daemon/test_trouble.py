@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from picowatch.commands.run import build_daemon, check_folders
-from tests.house import PATIENCE, House, wait_for
+from tests.house import PATIENCE, House, wait_for, within
 
 ROOM = 8 * 1024 * 1024
 
@@ -317,13 +317,8 @@ def ends(picowatch: "subprocess.Popen[str]") -> int:
     picowatch.send_signal(signal.SIGTERM)
     started = time.monotonic()
     code = picowatch.wait(PATIENCE)
-    assert time.monotonic() - started < 2.0 + busy_seconds()
+    assert time.monotonic() - started < within(2)
     return code
-
-
-def busy_seconds() -> float:
-    """What a machine with more to do than cores may take longer."""
-    return os.getloadavg()[0] / (os.cpu_count() or 1)
 
 
 def without_privileges() -> list[str]:
