@@ -11,7 +11,7 @@ import pytest
 from picowatch.inbox.names import PROBE_PREFIX
 from tests.catalog.files import sd15_shapes, write_model
 from tests.commands.picowatch import picowatch, start
-from tests.house import wait_for
+from tests.house import wait_for, within
 from tests.storm.driver import children
 
 
