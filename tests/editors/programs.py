@@ -300,10 +300,12 @@ PROGRAMS = [
     _shell("gio move", 'gio move "$NEW" "$RECIPE"', OTHER),
     _shell("gio save", 'gio save "$RECIPE" < "$NEW"', OTHER),
     _shell("curl -o", 'curl -s -o "$RECIPE" "file://$NEW"', SAME),
-    _shell("tar x", f'({TO_ARCHIVE}tar cf t.tar *.yaml); tar xf "${{NEW%/*}}/t.tar"', UNKNOWN),
+    # -m and -DD give the files the time of now: archives hold it in steps of one and two seconds,
+    # and polling cannot tell two saves of one size and one time apart.
+    _shell("tar x", f'({TO_ARCHIVE}tar cf t.tar *.yaml); tar xmf "${{NEW%/*}}/t.tar"', UNKNOWN),
     _shell(
         "unzip",
-        f'({TO_ARCHIVE}"$PYTHON" -m zipfile -c t.zip *.yaml); unzip -qo "${{NEW%/*}}/t.zip"',
+        f'({TO_ARCHIVE}"$PYTHON" -m zipfile -c t.zip *.yaml); unzip -qoDD "${{NEW%/*}}/t.zip"',
         UNKNOWN,
     ),
     _shell("sed -i", 'sed -i "1s/.*/prompt: $PROMPT/" "$RECIPE"', OTHER, edits=True),

@@ -50,9 +50,7 @@ def test_programs_that_save_at_the_same_time_make_one_run_each(
         for name in names:
             desk.expect_run(name, "a red circle")
         saves = [sessions.enter_context(program.session(place)) for program, place in both]
-        # Of different lengths: archives keep times in steps of two seconds, and polling cannot
-        # tell two saves of one size and one time apart.
-        for prompt in ("a red square", "a small red sphere"):
+        for prompt in ("a red square", "a red sphere"):
             with ThreadPoolExecutor() as hands:
                 list(hands.map(lambda save, prompt=prompt: save(prompt), saves))
             for name in names:
