@@ -232,9 +232,11 @@ class Daemon:
         self._is_broken()
         self.ledger_corrupt |= self._worker.ledger_corrupt or self._publisher.ledger_corrupt
         self._inbox.close()
-        with suppress(*PASSING, LedgerCorrupt):  # what is left, the next start does
+        with suppress(*PASSING, LedgerCorrupt):
             while self._finished:
-                self._answers.finished(self._finished.popleft())
+                self._answers.finished(self._finished[0])
+                self._finished.popleft()
+        self._patience.left_undone = bool(self._finished or self._to_tell)
         with suppress(OSError):
             self._outbox.status.write(self._status())
             self._outbox.status.clear()

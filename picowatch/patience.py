@@ -36,6 +36,7 @@ class Patience:
         self._lock = threading.Lock()
         self._waiting: set[str] = set()
         self.trouble = ""  # what is waited for now, in words
+        self.left_undone = False  # at the end; the next start does it, as after a crash
 
     def until_done(self, who: str, action: Callable[[], T]) -> T:
         """Do it, again and again until it works; `who` names the one that waits.

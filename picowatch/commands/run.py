@@ -139,7 +139,7 @@ def build_daemon(
     """
     patience = Patience(stop, settings.outbox, patient=patient)
     lock = patience.until_done("start", lambda: OutboxLock(settings.outbox))
-    stack.callback(lock.release)
+    stack.callback(lambda: lock.release(left_undone=patience.left_undone))
     open_log(settings.outbox / "picowatch.log", settings.log_format, console.handler)
     stack.callback(close_log)
     state = settings.outbox / ".picowatch"

@@ -46,9 +46,11 @@ class OutboxLock:
                 self._file.close()
             raise
 
-    def release(self) -> None:
-        with suppress(OSError):
-            self._file.truncate(0)
+    def release(self, *, left_undone: bool = False) -> None:
+        """Let go of the outbox; what was `left_undone` is mended as after a crash."""
+        if not left_undone:
+            with suppress(OSError):
+                self._file.truncate(0)
         self._file.close()
 
 

@@ -237,3 +237,22 @@ def test_an_embedding_that_cannot_be_used_is_not_passed_over_in_silence(house: H
     warning = (house.outbox / "a.txt.warning.txt").read_text()
     assert "The prompt's 'cute' is taken as words: the embedding of that name cannot" in warning
     assert not (house.outbox / "b.txt.warning.txt").exists()
+
+
+def test_what_could_not_be_told_at_the_end_is_told_by_the_next_start(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk was full when picowatch ended; the failed image has its error file all the same."""
+    house.engine.before_batch = fail_on("bad", RenderFailed("Sick."))
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    house.save("a.txt", "bad --seed 5\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(Outbox, "write_error", full)
+        with house.running():
+            wait_for(lambda: "picowatch waits" in house.log())
+    assert house.error("a.txt") is None
+    house.once()
+    assert "Sick." in (house.error("a.txt") or "")
