@@ -1,4 +1,4 @@
-"""Makes docs/images/ with picowatch itself: `python -m docs.pictures` (after a new demo model)."""
+"""Makes docs/images/loop.png with picowatch itself: `python -m docs.pictures`."""
 
 import subprocess
 import sys
@@ -12,20 +12,6 @@ SIDE = 128
 GAP = 8
 PAPER, INK, GREY = (250, 250, 250), (30, 30, 34), (120, 120, 128)
 
-SHEET = """\
-a corgi wearing a red hat on a blue background --seed 7
-a corgi wearing sunglasses on a pink background --seed 11
-a corgi wearing a yellow hat and a red bow tie on a green background --seed 4
-a puppy with a blue bow tie on a yellow background --seed 2
-a cute corgi, orange background --seed 3
-a corgi wearing a green hat and sunglasses on a purple background --seed 9
-a large red circle on a blue background --seed 2
-a yellow star on a purple background --seed 1
-a green heart on a white background --seed 3
-an orange triangle on a black background --seed 4
-a purple ring on a yellow background --seed 5
-a white star on a red background --seed 6
-"""
 LOOP = """\
 a red circle on a blue background --seed 9
 a green circle on a blue background --seed 9
@@ -52,16 +38,6 @@ def made(recipe: str) -> list[Image.Image]:
     return [found[line.split(" --")[0]] for line in recipe.splitlines()]
 
 
-def sheet(pictures: list[Image.Image], columns: int) -> Image.Image:
-    """The pictures in rows."""
-    rows = -(-len(pictures) // columns)
-    whole = Image.new("RGB", (columns * (SIDE + GAP) - GAP, rows * (SIDE + GAP) - GAP), PAPER)
-    for number, picture in enumerate(pictures):
-        row, column = divmod(number, columns)
-        whole.paste(picture, (column * (SIDE + GAP), row * (SIDE + GAP)))
-    return whole
-
-
 def loop(pictures: list[Image.Image], lines: list[str]) -> Image.Image:
     """Each version of the recipe beside the picture it became."""
     font = ImageFont.load_default(18)
@@ -80,7 +56,6 @@ def loop(pictures: list[Image.Image], lines: list[str]) -> Image.Image:
 
 def main() -> None:
     IMAGES.mkdir(exist_ok=True)
-    sheet(made(SHEET), 6).save(IMAGES / "demo.png")
     loop(made(LOOP), LOOP.splitlines()).save(IMAGES / "loop.png")
 
 

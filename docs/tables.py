@@ -3,9 +3,10 @@
 import re
 from pathlib import Path
 
+from picowatch.cli import commands
 from picowatch.recipe.recipe_fields import RecipeFields
 from picowatch.recipe.samplers import SAMPLERS
-from picowatch.settings import PREFIX, Settings
+from picowatch.settings import FOLDERS, PREFIX, Settings
 
 DOCS = Path(__file__).parent
 
@@ -74,7 +75,35 @@ def settings_table() -> str:
     return "\n".join(rows)
 
 
+def command_table() -> str:
+    """Every command with its own flags."""
+    rows = ["| command | does | flags |", "|---|---|---|"]
+    for name, command in commands().items():
+        shared = {"--help", "--debug", *(f"--{folder}" for folder in (*FOLDERS, "settings"))}
+        flags = [
+            f"`{action.option_strings[-1]}` {action.help}"
+            for action in command._actions
+            if action.option_strings and action.option_strings[-1] not in shared
+        ]
+        words = [
+            _word(str(action.metavar), action.nargs)
+            for action in command._actions
+            if not action.option_strings
+        ]
+        called = " ".join(["picowatch", name, *words])
+        cells = [f"`{called}`", command.description or "", "; ".join(flags)]
+        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(rows)
+
+
+def _word(name: str, count: object) -> str:
+    """`FILE…`, `[DIR]`: as interface and help have it."""
+    many = "…" if count in ("+", "*") else ""
+    return f"[{name}{many}]" if count in ("?", "*") else f"{name}{many}"
+
+
 TABLES = {
+    "commands": command_table,
     "recipe fields": recipe_table,
     "samplers": sampler_table,
     "settings": settings_table,

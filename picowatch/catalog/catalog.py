@@ -286,6 +286,7 @@ def _model(name: str, path: Path, found: Recognised) -> Model:
         in_channels=found.in_channels,
         base_model=found.base_model,
         trigger_words=found.trigger_words,
+        note=found.note,
     )
 
 

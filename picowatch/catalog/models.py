@@ -23,7 +23,8 @@ class Model:
     `family` is what it belongs to ("sd1"; "" where the header does not tell). `native_size` is
     the side of the square a checkpoint was trained for, 0 for other kinds; `in_channels` are
     the inputs of a checkpoint's UNet, 0 for other kinds. `bytes` counts the files that are read.
-    `base_model` and `trigger_words` are what a LoRA's trainer wrote into it, if anything.
+    `base_model` and `trigger_words` are what a LoRA's trainer wrote into it, if anything; `note`
+    says what of a LoRA does nothing, and why.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Model:
     in_channels: int = 0
     base_model: str = ""
     trigger_words: tuple[str, ...] = ()
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from picowatch.catalog import adapters
 from picowatch.catalog.headers import Header
+from picowatch.catalog.lora_keys import misfits
 from picowatch.catalog.models import Kind
 from picowatch.errors import ModelRefused
 
@@ -38,6 +39,7 @@ class Recognised:
     in_channels: int = 0
     base_model: str = ""
     trigger_words: tuple[str, ...] = ()
+    note: str = ""
 
 
 def recognise(header: Header) -> Recognised:
@@ -50,6 +52,7 @@ def recognise(header: Header) -> Recognised:
             adapters.lora_family(header),
             base_model=adapters.base_model(header),
             trigger_words=adapters.trigger_words(header),
+            note=misfits(header.shapes),
         )
     if _is_vae(header):
         return _vae(header)

@@ -26,7 +26,7 @@ def check(settings: Settings, files: Sequence[Path], as_json: bool) -> int:
             recipes = _read(settings, file, known)
         except RecipeInvalid as error:
             failed = True
-            print(error_text(error), file=sys.stderr)
+            print(error_text(error, _folder(settings, file)), file=sys.stderr)
             continue
         except (OSError, FileUnreadable) as error:
             failed = True
@@ -61,6 +61,12 @@ def _read(settings: Settings, file: Path, known: Known) -> list[Recipe]:
         settings.max_images_per_save,
         lambda picture: texts_of(pictures.read(name, picture)),
     )
+
+
+def _folder(settings: Settings, file: Path) -> str:
+    """What stands before a file's name in its errors: where it is, in the inbox or elsewhere."""
+    inside = file.resolve().is_relative_to(settings.inbox.resolve())
+    return "inbox" if inside else file.parent.as_posix()
 
 
 def _images(file: Path, recipe: Recipe) -> list[dict[str, Any]]:

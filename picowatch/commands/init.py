@@ -1,28 +1,39 @@
-"""`picowatch init`: folders, a commented picowatch.yaml, example recipes."""
+"""`picowatch init`: folders, a commented picowatch.yaml, example recipes, schemas for editors."""
 
 from importlib import resources
 from pathlib import Path
 
 from picowatch.catalog.models import FOLDERS
+from picowatch.commands.schema import FOLDER as SCHEMAS
+from picowatch.commands.schema import KINDS, schema_text
 from picowatch.settings import FILE_NAME, settings_text
 
-LIVE_DEFAULTS = """\
+# Editors look a schema up from the file that names it.
+_NAMES_SCHEMA = "# yaml-language-server: $schema="
+LIVE_DEFAULTS = f"""\
+{_NAMES_SCHEMA}../{SCHEMAS}/{KINDS["defaults"]}
 # Recipes in this folder overtake what waits: save here what you want to see now.
 priority: 10
 """
 
 
 def init(folder: Path) -> int:
-    """Make what is missing; what is there is never overwritten."""
-    for name in ("inbox", "inbox/live", "outbox", "models"):
+    """Make what is missing; what is there is never overwritten, but for the schemas."""
+    for name in ("inbox", "inbox/live", f"inbox/{SCHEMAS}", "outbox", "models"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     for kind in (*FOLDERS.values(), "wildcards"):
         (folder / "models" / kind).mkdir(exist_ok=True)
-    _write(folder / FILE_NAME, settings_text())
+    schema = f"{_NAMES_SCHEMA}inbox/{SCHEMAS}/{KINDS['settings']}\n"
+    _write(folder / FILE_NAME, schema + settings_text())
     _write(folder / "inbox/live/_defaults.yaml", LIVE_DEFAULTS)
+    for kind, name in KINDS.items():
+        _renew(folder / "inbox" / SCHEMAS / name, schema_text(kind))
     examples = resources.files("picowatch").joinpath("assets/examples")
     for example in sorted(examples.iterdir(), key=lambda file: file.name):
-        _write(folder / "inbox" / example.name, example.read_text("utf-8"))
+        text = example.read_text("utf-8")
+        if example.name.endswith(".yaml"):
+            text = f"{_NAMES_SCHEMA}{SCHEMAS}/{KINDS['recipe']}\n{text}"
+        _write(folder / "inbox" / example.name, text)
     print("Start `picowatch run`, save a recipe in inbox/, and look into outbox/.")
     return 0
 
@@ -33,3 +44,10 @@ def _write(path: Path, text: str) -> None:
         return
     path.write_text(text, encoding="utf-8")
     print(f"made {path}")
+
+
+def _renew(path: Path, text: str) -> None:
+    """A schema is this version's, and nobody's handiwork."""
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        path.write_text(text, encoding="utf-8")
+        print(f"made {path}")

@@ -1,11 +1,15 @@
 """`picowatch models`: what is installed, and what was refused and why."""
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from picowatch.catalog import Catalog, Model, Refused
 from picowatch.outbox.log import harmless
 from picowatch.settings import Settings
+
+ADAPTERS = ("lora", "embedding")  # of use with some checkpoints only
+FAMILIES = {"sd1": "for Stable Diffusion 1.x", "demo": "for the demo model"}
 
 
 def models(settings: Settings, as_json: bool) -> int:
@@ -19,16 +23,27 @@ def models(settings: Settings, as_json: bool) -> int:
         print(json.dumps(rows, indent=1))
         return 0
     for row in rows:
-        if row["refused"]:
-            print(harmless(f"{row['kind']:10}  {row['name']}  refused: {row['refused']}"))
-        else:
-            size = f"{row['native_size']}x{row['native_size']}" if row["native_size"] else ""
-            megabytes = f"{row['bytes'] / 1e6:.1f} MB"
-            words = f"words: {', '.join(row['trigger_words'])}" if row["trigger_words"] else ""
-            columns = (f"{row['kind']:10}", f"{row['name']:24}", f"{megabytes:>11}")
-            told = (*columns, row["hash"][:10], size, row["base_model"], words)
-            print(harmless("  ".join(filter(None, told))))
+        for line in _lines(row):
+            print(harmless(line))
     return 0
+
+
+def _lines(row: dict[str, Any]) -> Iterator[str]:
+    """A line for each model, and below a LoRA's what its file says of it."""
+    if row["refused"]:
+        yield f"{row['kind']:10}  {row['name']}  refused: {row['refused']}"
+        return
+    size = f"{row['native_size']}x{row['native_size']}" if row["native_size"] else ""
+    family = FAMILIES.get(row["family"], "") if row["kind"] in ADAPTERS else ""
+    columns = (f"{row['kind']:10}", f"{row['name']:24}", f"{row['bytes'] / 1e6:>8.1f} MB")
+    yield "  ".join(filter(None, (*columns, row["hash"][:10], size, family)))
+    for label, text in (
+        ("trained on", row["base_model"]),
+        ("trigger words", ", ".join(row["trigger_words"])),
+        ("note", row["note"]),
+    ):
+        if text:
+            yield f"{'':12}{label}: {text}"
 
 
 def _row(catalog: Catalog, model: Model) -> dict[str, Any]:
@@ -41,6 +56,8 @@ def _row(catalog: Catalog, model: Model) -> dict[str, Any]:
         "native_size": model.native_size or None,
         "base_model": model.base_model,
         "trigger_words": list(model.trigger_words),
+        "family": model.family,
+        "note": model.note,
         "refused": None,
     }
 
@@ -55,5 +72,7 @@ def _refused_row(refused: Refused) -> dict[str, Any]:
         "native_size": None,
         "base_model": "",
         "trigger_words": [],
+        "family": "",
+        "note": "",
         "refused": refused.reason,
     }

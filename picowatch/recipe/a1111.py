@@ -12,6 +12,7 @@ from picowatch.recipe.hires import find_upscaler
 from picowatch.recipe.layers import put
 from picowatch.recipe.places import Entry, Layer, Source, Spot, Written
 from picowatch.recipe.problems import Problems, shown
+from picowatch.recipe.wording import MAX_WARNINGS, left_out
 
 NEGATIVE = "Negative prompt:"
 _STEPS_AND_SAMPLER = re.compile(r"Steps:.*\bSampler:")
@@ -35,7 +36,6 @@ _FIELDS = {
 _HIRES = {"Hires upscale": "scale", "Hires steps": "steps", "Hires upscaler": "upscaler"}
 # What comes closest to the upscalers that A1111 loads as models of their own.
 _CLOSEST_UPSCALER = "Lanczos"
-_MAX_WARNINGS = 50
 MAX_PARAMETERS = 1000
 # The hashes of LoRAs and embeddings tell which files were meant; the prompt has their names.
 _INFORMATION = {
@@ -216,11 +216,8 @@ def _settings(source: Source, number: int, problems: Problems, warnings: list[st
             put(layer, _FIELDS[parameter.key], written, problems)
         elif parameter.key in _HIRES:
             hires.append((_HIRES[parameter.key], _upscaled(written, parameter, warnings)))
-        elif parameter.key not in _INFORMATION and len(warnings) < _MAX_WARNINGS:
-            warnings.append(
-                f"'{shown(f'{parameter.key}: {parameter.value}')}' is nothing that a recipe can "
-                "say; the picture is made without it."
-            )
+        elif parameter.key not in _INFORMATION and len(warnings) < MAX_WARNINGS:
+            warnings.append(left_out(f"{parameter.key}: {parameter.value}"))
     if hires:
         first = hires[0][1]
         layer["hires"] = replace(first, value=dict(hires), pairs=tuple(hires))

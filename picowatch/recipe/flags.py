@@ -11,16 +11,30 @@ from picowatch.recipe.places import At, Layer, Spot, Written
 from picowatch.recipe.plain import number
 from picowatch.recipe.problems import Problems, shown
 from picowatch.recipe.suggestions import did_you_mean
-from picowatch.recipe.wording import wrong_value
+from picowatch.recipe.wording import MAX_WARNINGS, left_out, wrong_value
 
 _FLAG = re.compile(r"(?:(?<=\s)|^)--(?P<name>[A-Za-z][\w-]*)")
 # What word processors and phones make of two hyphens.
 _LONG_DASH = re.compile(r"(?:(?<=\s)|^)[\N{EN DASH}\N{EM DASH}](?P<name>[A-Za-z][\w-]*)")
 
+# A1111 reads its lines as a shell does; an apostrophe that only begins a value is one.
+_SINGLE_QUOTED = re.compile(r"'(?P<text>[^']*)'(?=\s+--[A-Za-z]|\s*$)")
+
 # stable-diffusion.cpp's names that are not ours with hyphens.
 _ALIASES = {"sampling_method": "sampler", "batch_count": "count"}
 # A1111's "Prompts from file": their product is the count.
 _FACTORS = ("batch_size", "n_iter")
+# Its other tags: what a recipe cannot say is left out with a warning, unless it is switched off;
+# where A1111 puts and shows its files means nothing here.
+_A1111_ALONE = {
+    *("styles", "subseed", "subseed_strength", "seed_resize_from_h", "seed_resize_from_w"),
+    *("restore_faces", "tiling"),
+}
+_OFF = {"false", "0", "-1"}
+_A1111_FILES = {
+    *("outpath_samples", "outpath_grids", "prompt_for_display"),
+    *("do_not_save_samples", "do_not_save_grid"),
+}
 _KOHYA = {
     "n": "negative_prompt",
     "w": "width",
@@ -51,11 +65,12 @@ class _Flag:
     raw: str
 
 
-def prompt_and_flags(text: str, at: At, problems: Problems) -> Layer:
+def prompt_and_flags(text: str, at: At, problems: Problems, warnings: list[str]) -> Layer:
     """The fields of one prompt line.
 
     A flag's value runs to the next ` --`, or, if it opens with a double quote, to the closing
-    one. `at` gives the place of an offset and width in the text.
+    one. `at` gives the place of an offset and width in the text. What A1111 alone can do goes to
+    `warnings`.
     """
     layer: Layer = {}
     first = _FLAG.search(text)
@@ -72,6 +87,11 @@ def prompt_and_flags(text: str, at: At, problems: Problems) -> Layer:
         if place == MAX_FLAGS:
             problems.add(at(flag.offset, flag.width), f"more than {MAX_FLAGS} flags in one line.")
             break
+        if flag.name in _A1111_FILES:
+            continue
+        if flag.name in _A1111_ALONE:
+            _leave_out(flag, warnings)
+            continue
         spot = at(flag.value_offset, max(1, len(flag.raw)))
         key = at(flag.offset, flag.width)
         inside = partial(_from, at, flag.value_offset)
@@ -101,6 +121,11 @@ def _put_flag(
         put(layer, name, Written(True, key, "", key), problems)
     else:
         problems.add(key, f"--{flag.name} has no value: write --{flag.name} and what it takes.")
+
+
+def _leave_out(flag: _Flag, warnings: list[str]) -> None:
+    if flag.value.lower() not in _OFF and len(warnings) < MAX_WARNINGS:
+        warnings.append(left_out(f"--{flag.name} {flag.value}".rstrip()))
 
 
 def _why_refused(written: str, name: str) -> str:
@@ -143,6 +168,8 @@ def _flags(text: str, start: int, at: At, problems: Problems) -> Iterator[_Flag]
         quote = text[value_start : value_start + 1]
         if quote == '"':
             value, end = _quoted(text, value_start, at, problems)
+        elif whole := _SINGLE_QUOTED.match(text, value_start):
+            value, end = whole["text"], whole.end()
         else:
             following = _FLAG.search(text, value_start)
             end = following.start() if following else len(text)

@@ -26,7 +26,7 @@ UPSCALERS = (
     "Lanczos",
     "Nearest",
 )
-_ALIASES = {"strength": "denoising_strength", "upscale": "scale"}
+ALIASES = {"strength": "denoising_strength", "upscale": "scale"}
 
 
 def settle_hires(layer: Layer, problems: Problems) -> None:
@@ -52,7 +52,7 @@ def settle_hires(layer: Layer, problems: Problems) -> None:
 
 def _settle_parts(layer: Layer, written: Written, problems: Problems) -> None:
     for name, part in written.pairs:
-        name = _ALIASES.get(name, name)
+        name = ALIASES.get(name, name)
         if f"{PREFIX}{name}" not in PARTS:
             known = list(HiresFields.model_fields)
             meant = did_you_mean(name, known)

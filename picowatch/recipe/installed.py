@@ -9,6 +9,9 @@ from picowatch.recipe.problems import shown
 from picowatch.recipe.suggestions import did_you_mean, listed
 
 BAKED = "baked"
+# Its first address, runwayml's, is gone; this one is what remained. One file of it is enough.
+_SD15 = "stable-diffusion-v1-5"
+_SD15_FILE = "v1-5-pruned-emaonly"
 _ENDINGS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 # What A1111 writes when the checkpoint's own VAE is used.
 _BAKED_WORDS = {"baked", "none", "automatic"}
@@ -122,14 +125,27 @@ def _refuse_download(written: str) -> None:
     if repository and not written.casefold().endswith(_ENDINGS):
         raise NotInstalled(
             f"'{shown(written)}' is not in models/checkpoints, and picowatch never downloads. "
-            f"Fetch it once: hf download {repository[1]} --local-dir "
-            f"models/checkpoints/{repository[2]}"
+            + _how_to_fetch(repository[1], repository[2])
         )
     if re.match(r"(?i)https?://", written):
         raise NotInstalled(
             f"'{shown(written)}' is an address, and picowatch never downloads. Fetch the "
             ".safetensors file into models/checkpoints and write its name."
         )
+
+
+def _how_to_fetch(repository: str, name: str) -> str:
+    """The command, once; `hf` comes with picowatch's own libraries."""
+    if name.casefold() == _SD15:
+        return (
+            f"Fetch it once: hf download {_SD15}/{_SD15} {_SD15_FILE}.safetensors --local-dir "
+            f"models/checkpoints (4.3 GB), and write 'checkpoint: {_SD15_FILE}'."
+        )
+    folder = f"models/checkpoints/{name}"
+    return (
+        f"Fetch it once: hf download {repository} --local-dir {folder}, and write "
+        f"'checkpoint: {name}'."
+    )
 
 
 def _stem(name: str) -> str:

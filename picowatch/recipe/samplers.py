@@ -141,6 +141,15 @@ def decide_schedule_type(sampler: Sampler, schedule_type: str) -> str:
     )
 
 
+def accepted_names() -> tuple[list[str], list[str]]:
+    """What means a sampler, and what means a schedule type, alone or behind a sampler's name.
+
+    In lower case, and without what does not count.
+    """
+    schedule_types = [_squeezed(name) for name in (*SCHEDULE_TYPES, AUTOMATIC, *_SCHEDULE_ALIASES)]
+    return list(_BY_NAME), schedule_types
+
+
 def sampler_named(name: str) -> Sampler:
     """The sampler with exactly A1111's name, as an ImageRequest holds it."""
     return next(sampler for sampler in SAMPLERS if sampler.name == name)

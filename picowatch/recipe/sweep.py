@@ -27,7 +27,7 @@ _NUMBER = r"([-+]?(?:\d{1,9}(?:\.\d{0,9})?|\.\d{1,9}))"
 _RANGE = re.compile(rf"\s*{_NUMBER}\s*\.\.\s*{_NUMBER}(?:\s+step\s+{_NUMBER})?\s*")
 _PROMPTS = ("prompt", "negative_prompt")
 # What changes no single image, or has a better way.
-_NO_AXIS = {
+NO_AXIS = {
     "seed": "For several seeds write a list outside of the sweep: seed: [1, 2, 3].",
     **dict.fromkeys(
         ("count", "priority", "grid", "exact", "shrink_to_fit", "sweep", "from"),
@@ -126,11 +126,11 @@ def _axis(key: str, values: Written, layer: Layer, problems: Problems) -> Writte
     field = FIRST_NAME_OF.get(name)
     parts = _values(key, values, problems)
     if field is None:
-        meant = did_you_mean(name, [n for n in FIRST_NAME_OF if n not in _NO_AXIS])
+        meant = did_you_mean(name, [n for n in FIRST_NAME_OF if n not in NO_AXIS])
         message = f"sweep cannot vary '{shown(key)}': there is no such field. {meant}"
         problems.add(place, message.rstrip())
-    elif field in _NO_AXIS:
-        problems.add(place, f"sweep cannot vary {field}. {_NO_AXIS[field]}")
+    elif field in NO_AXIS:
+        problems.add(place, f"sweep cannot vary {field}. {NO_AXIS[field]}")
     elif not detail:
         return _over(field, field, parts, problems)
     elif field in _PROMPTS:

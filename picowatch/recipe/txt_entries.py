@@ -119,11 +119,12 @@ def _prompt_line(source: Source, text: str, pieces: list[_Piece], problems: Prob
         piece = pieces[bisect_right(pieces, offset, key=lambda piece: piece.offset) - 1]
         return Spot(source, piece.line, piece.column + offset - piece.offset, width)
 
-    layer = prompt_and_flags(text, at, problems)
+    warnings: list[str] = []
+    layer = prompt_and_flags(text, at, problems, warnings)
     setting = _SETTING.fullmatch(text)
     if setting:
         _refuse_setting(setting["name"], setting["value"], at(0, len(setting["name"])), problems)
-    return Entry(layer, at(0, len(text)))
+    return Entry(layer, at(0, len(text)), tuple(warnings))
 
 
 def _refuse_setting(name: str, value: str, spot: Spot, problems: Problems) -> None:

@@ -12,6 +12,7 @@ from picowatch.recipe.suggestions import listed
 from picowatch.recipe.yaml_errors import quoted
 
 TEXT = "text"
+MAX_WARNINGS = 50  # of one entry
 _IN_WORDS = {
     "loras": "a mapping like {name: 0.8}, or a list of names",
     "sweep": "a mapping like {steps: [10, 20], cfg_scale: 4..10 step 2}",
@@ -48,6 +49,11 @@ def not_multiple_of_8(field: str, value: int) -> str:
     """The nearest values that would do."""
     below = value - value % 8
     return f"{field} must be a multiple of 8: {below} or {below + 8} would do."
+
+
+def left_out(what: str) -> str:
+    """The warning for what another program wrote and a recipe has no field for."""
+    return f"'{shown(what)}' is nothing that a recipe can say; the picture is made without it."
 
 
 def wanted_for(field: str) -> str:

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.documents.test_shown_commands import CRON, crontab_lines
 from tests.editors.desk import desk_of
 from tests.house import House, wait_for
+from tests.test_docs import PROJECT
 
 JOBS = 5
 # Nothing of the machine's own cron is seen or changed: not its jobs, nor its lock in /run.
@@ -43,6 +45,23 @@ def test_cron_jobs_make_one_run_each(house: House) -> None:
             wait_for((house.inbox / "minute.txt").exists, "the minute's job")
             desk.expect_run("minute.txt", _date(house.inbox / "minute.txt"))
         desk.expect_nothing_more()
+
+
+def test_the_jobs_of_the_docs_are_what_cron_understands(tmp_path: Path) -> None:
+    """docs/cron.md's lines for a running picowatch, at another time."""
+    _skip_if_impossible()
+    folder = tmp_path / "picowatch"
+    folder.mkdir()
+    house = House(folder)
+    shutil.copytree(PROJECT / "examples", folder / "examples")
+    house.save("morning.txt", "a {red|green} star\n")
+    jobs = [command for command in crontab_lines(CRON) if "cd " not in command]
+    with house.running():
+        wait_for(lambda: house.pictures("morning"), "the picture before")
+        lines = [f"HOME={tmp_path}", *(f"@reboot root {command}" for command in jobs)]
+        with _cron(tmp_path / "crontab", lines):
+            wait_for(lambda: len(house.pictures("morning")) > 1, "another picture")
+            wait_for(lambda: house.pictures("weekday"), "the weekday's picture")
 
 
 def _date(path: Path) -> str:

@@ -70,6 +70,35 @@ def test_a1111s_prompts_from_file_are_understood() -> None:
     assert (recipe.size, recipe.sampler, recipe.count) == ("512x768", "Euler a", 6)
 
 
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("--prompt 'a corgi' --steps 3", "a corgi"),
+        ("--prompt 'a \"red\" corgi'", 'a "red" corgi'),
+        ("--prompt 'tis a corgi --steps 3", "'tis a corgi"),
+        ("--prompt 'red' and 'blue' --steps 3", "'red' and 'blue'"),
+    ],
+)
+def test_a_value_in_single_quotes_is_without_them_as_in_a1111(written: str, read: str) -> None:
+    """If they are around all of it; else they are apostrophes."""
+    assert read_one(written, TXT).prompt == read
+
+
+def test_what_a1111_alone_can_do_is_left_out_with_a_warning() -> None:
+    """Unless it is switched off, or is about A1111's own files."""
+    recipe = read_one(
+        '--prompt "a corgi" --steps 20 --restore_faces true --tiling false --subseed 5 '
+        '--subseed_strength 0 --styles "ink" --outpath_samples out --do_not_save_grid true '
+        "--prompt_for_display x",
+        TXT,
+    )
+    assert (recipe.prompt, recipe.steps) == ("a corgi", 20)
+    assert recipe.warnings == tuple(
+        f"'{flag}' is nothing that a recipe can say; the picture is made without it."
+        for flag in ("--restore_faces true", "--subseed 5", "--styles ink")
+    )
+
+
 def test_stable_diffusion_cpps_long_names_are_aliases() -> None:
     """Hyphens are underscores."""
     recipe = read_one(

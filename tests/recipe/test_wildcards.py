@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from picowatch.recipe import Known, RecipeInvalid
-from picowatch.recipe.wildcards import Template
+from picowatch.recipe.wildcards import ExpansionFailed, Template
 from tests.recipe.reading import DEMO, hash_of, messages, read_one
 
 WILDCARDS = {
@@ -71,9 +71,19 @@ def test_the_same_seed_draws_the_same_for_ever() -> None:
 
 @given(st.text("{}|$2-:_a\\ "), st.integers(0, 2**32 - 1))
 def test_any_text_can_be_drawn_and_then_holds_no_wildcard(text: str, seed: int) -> None:
-    """What was drawn means itself when it is read again."""
-    drawn = Template(text, {}).expand(seed, "prompt") if "__a" not in text else ""
-    assert not Template(drawn, {}).is_drawn
+    """What was drawn means itself when it is read again; `__2__` names a file, of which is none."""
+    try:
+        drawn = Template(text, {}).expand(seed, "prompt")
+    except ExpansionFailed:
+        assert "__" in text
+    else:
+        assert not Template(drawn, {}).is_drawn
+
+
+def test_a_wildcard_whose_file_is_not_there_is_refused() -> None:
+    """Whatever it is called."""
+    with pytest.raises(ExpansionFailed, match="there is no line for the wildcard __2__"):
+        Template("__2__", {}).expand(0, "prompt")
 
 
 def test_each_image_draws_from_its_own_seed_and_keeps_what_was_written() -> None:

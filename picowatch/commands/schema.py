@@ -1,0 +1,51 @@
+"""`picowatch schema`: what editors complete and check recipes with."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from picowatch.catalog import Catalog
+from picowatch.errors import PicowatchError
+from picowatch.outbox.atomic import write_atomically
+from picowatch.recipe.known import Known
+from picowatch.recipe.schema import DRAFT, defaults_schema, recipe_schema
+from picowatch.settings import Settings
+
+# What there is a schema of, and its file in the inbox's folder `.schema`.
+KINDS = {"recipe": "recipe.json", "defaults": "defaults.json", "settings": "settings.json"}
+FOLDER = ".schema"  # the inbox looks into no folder of such a name
+
+
+def schema(settings: Settings, kind: str, *, installed: bool, output: Path | None) -> int:
+    """Print a schema, or write it to a file; `installed` adds the names of the models there are."""
+    known = Catalog(settings.models).known(settings.checkpoint) if installed else None
+    text = schema_text(kind, known)
+    if output is None:
+        print(text, end="")
+        return 0
+    try:
+        write_atomically(output, text.encode(), durable=False)
+    except OSError as error:
+        raise PicowatchError(f"Cannot write {output}: {error.strerror}.") from error
+    print(f"made {output}")
+    return 0
+
+
+def schema_text(kind: str, known: Known | None = None) -> str:
+    """One of `KINDS`, as text. ASCII only, so that no editor has to guess."""
+    made: dict[str, Any]
+    if kind == "settings":
+        made = _settings_schema()
+    else:
+        made = recipe_schema(known) if kind == "recipe" else defaults_schema(known)
+    return json.dumps(made, indent=1) + "\n"
+
+
+def _settings_schema() -> dict[str, Any]:
+    """Of picowatch.yaml; an empty value there means the default."""
+    made = Settings.model_json_schema()
+    for name, field in made["properties"].items():
+        described = {key: field.pop(key) for key in ("description", "default") if key in field}
+        field.pop("title", None)
+        made["properties"][name] = {"anyOf": [field, {"type": "null"}], **described}
+    return {"$schema": DRAFT, **made, "title": "picowatch settings", "type": ["object", "null"]}

@@ -1,0 +1,336 @@
+"""`make`: recipes in, the paths of their pictures out, with a daemon or without."""
+
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from picowatch.commands.make import make
+from picowatch.errors import PicowatchError
+from picowatch.outbox.commands import Command, leave
+from picowatch.recipe.request import ImageRequest
+from tests.commands.picowatch import clean_environment, command, picowatch
+from tests.house import PATIENCE, House, wait_for
+
+Captured = pytest.CaptureFixture[str]
+
+
+def elsewhere(house: House, name: str, text: str) -> Path:
+    """A recipe that does not lie in the inbox."""
+    path = house.folder / name
+    path.write_text(text)
+    return path
+
+
+def made_here(house: House, *files: Path) -> int:
+    """`picowatch make` in this process, on the digest engine."""
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    code = make(house.settings(), files, house.make_engine)
+    assert handlers == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    return code
+
+
+def commands(house: House) -> list[Path]:
+    """Commands and answers that lie about."""
+    return list((house.outbox / ".picowatch/commands").iterdir())
+
+
+def test_make_with_a_daemon_prints_the_pictures(house: House) -> None:
+    """In the order of the recipes and their images, and leaves the recipe in the inbox."""
+    b = elsewhere(house, "b.yaml", "prompt: two\nseed: 7\ncount: 2\n")
+    a = elsewhere(house, "a.txt", "one --seed 5\n")
+    with house.running():
+        answer = picowatch(house.folder, "make", b, a)
+        assert commands(house) == []
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout.splitlines() == [
+        "outbox/b/0001-7.png",
+        "outbox/b/0002-8.png",
+        "outbox/a/0001-5.png",
+    ]
+    assert (house.inbox / "b.yaml").read_bytes() == b.read_bytes()
+
+
+def test_make_without_a_daemon_makes_these_recipes_alone(house: House, capsys: Captured) -> None:
+    """What else waits and what else lies in the inbox is left to the next run."""
+    house.save("mine.txt", "not now\n")
+    a = elsewhere(house, "a.txt", "one --seed 5\ntwo --seed 6\n")
+    assert made_here(house, a) == 0
+    shown = capsys.readouterr()
+    folder = house.outbox / "a"
+    assert shown.out.splitlines() == [str(folder / "0001-5.png"), str(folder / "0002-6.png")]
+    assert shown.err == ""
+    assert commands(house) == []
+    assert sorted(house.prompts()) == ["one", "two"]
+    assert house.once()
+    assert sorted(house.prompts()) == ["not now", "one", "two"]
+
+
+def test_make_leaves_what_waits_in_the_queue_alone(house: House) -> None:
+    """Images of other recipes are neither made nor cancelled."""
+    house.save("a.txt", "one\n")
+    with house.running():
+        wait_for(lambda: len(house.pictures()) == 1, "the first")
+        picowatch(house.folder, "pause")
+        house.save("b.txt", "waits\n")
+        wait_for(lambda: house.status()["images"]["queued"] == 1, "the second")
+    leave(house.outbox, Command("resume"))
+    assert made_here(house, elsewhere(house, "c.txt", "mine\n")) == 0
+    assert house.made() == ["one", "mine"]
+    assert house.once()
+    assert house.made() == ["one", "mine", "waits"]
+
+
+def test_make_twice_with_a_fixed_seed_makes_one_picture(house: House, capsys: Captured) -> None:
+    """The same bytes are the same recipe, saved again: its picture is there."""
+    a = elsewhere(house, "a.yaml", "prompt: one\nseed: 5\n")
+    assert made_here(house, a) == 0
+    first = capsys.readouterr().out
+    assert made_here(house, a) == 0
+    assert capsys.readouterr().out == first
+    assert len(house.pictures()) == 1
+
+
+def test_make_twice_with_a_random_seed_makes_two_and_prints_the_new_one(
+    house: House, capsys: Captured
+) -> None:
+    """As saving the recipe again does."""
+    a = elsewhere(house, "a.txt", "one\n")
+    with house.running():
+        for number in (1, 2):
+            answer = picowatch(house.folder, "make", a)
+            assert answer.returncode == 0, answer.stderr
+            (line,) = answer.stdout.splitlines()
+            assert line.startswith(f"outbox/a/000{number}-")
+    assert len(list(house.inbox.iterdir())) == 1
+
+
+def test_make_overwrites_no_recipe(house: House, capsys: Captured) -> None:
+    """Another one of that name gets a number."""
+    house.save("a.txt", "other\n")
+    assert made_here(house, elsewhere(house, "a.txt", "one --seed 5\n")) == 0
+    assert capsys.readouterr().out == f"{house.outbox / 'a-2/0001-5.png'}\n"
+    assert (house.inbox / "a.txt").read_text() == "other\n"
+
+
+def test_make_saves_a_recipe_of_the_inbox_again(house: House, capsys: Captured) -> None:
+    """Where it lies; no copy is made."""
+    path = house.save("pets/a.txt", "one\n")
+    assert house.once()
+    assert made_here(house, path) == 0
+    assert len(house.pictures("pets/a")) == 2
+    assert len(capsys.readouterr().out.splitlines()) == 1
+    assert [file for file in house.inbox.rglob("*") if file.is_file()] == [path]
+
+
+def test_make_of_an_invalid_recipe_prints_its_error(house: House, capsys: Captured) -> None:
+    """All of it; the good recipes' pictures are printed all the same."""
+    good = elsewhere(house, "good.txt", "one --seed 5\n")
+    bad = elsewhere(house, "bad.yaml", "prompt: one\nstesp: 3\n")
+    assert made_here(house, bad, good) == 1
+    shown = capsys.readouterr()
+    assert shown.out.endswith("good/0001-5.png\n")
+    assert "inbox/bad.yaml, line 2" in shown.err
+    assert "Did you mean 'steps'?" in shown.err
+    assert shown.err.count("stesp") == 2, "the line and the message, once"
+
+
+def test_make_tells_of_images_that_failed(house: House, capsys: Captured) -> None:
+    """And prints those that were made."""
+
+    def fail(batch: Sequence[ImageRequest]) -> None:
+        if any(request.prompt == "bad" for request in batch):
+            raise RuntimeError("oh")
+
+    house.engine.before_batch = fail
+    assert made_here(house, elsewhere(house, "a.txt", "good --seed 5\nbad\n")) == 1
+    shown = capsys.readouterr()
+    assert shown.out == f"{house.outbox / 'a/0001-5.png'}\n"
+    assert shown.err == "a.txt: 1 image failed: see a.txt.error.txt in the outbox.\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("one --seed 5\n", "stdin.txt"),
+        ("# a comment\nprompt: one\nseed: 5\n", "stdin.yaml"),
+        ("---\nprompt: one\nseed: 5\n", "stdin.yaml"),
+        ("- prompt: one\n  seed: 5\n", "stdin.yaml"),
+        ("portrait: one --seed 5\n", "stdin.txt"),
+        ("", None),
+    ],
+)
+def test_make_reads_standard_input(house: House, text: str, name: str | None) -> None:
+    """A text that begins with a field is YAML, anything else is prompts."""
+    with house.running():
+        answer = subprocess.run(
+            command("make", "-"),
+            cwd=house.folder,
+            env=clean_environment(),
+            input=text,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+    if name is None:
+        assert (answer.returncode, answer.stderr) == (1, "picowatch: - is empty.\n")
+    else:
+        assert answer.stdout == "outbox/stdin/0001-5.png\n", answer.stderr
+        assert [file.name for file in house.inbox.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("when_done", ["archive", "delete"])
+def test_make_where_done_recipes_leave_the_inbox(
+    house: House, capsys: Captured, when_done: str
+) -> None:
+    """Their pictures are known all the same."""
+    a = elsewhere(house, "a.txt", "one --seed 5\n")
+    with house.running(when_done=when_done):
+        answer = picowatch(house.folder, "make", a)
+        assert (answer.returncode, answer.stdout) == (0, "outbox/a/0001-5.png\n"), answer.stderr
+        wait_for(lambda: not list(house.inbox.iterdir()), "the retirement")
+
+
+def test_make_refuses_what_is_no_recipe(house: House) -> None:
+    """Before anything is put into the inbox."""
+    good = elsewhere(house, "a.txt", "one\n")
+    for name, text, said in (
+        ("a.md", "one\n", "has no name of a recipe"),
+        ("b.txt", "\n", "is empty"),
+    ):
+        with pytest.raises(PicowatchError, match=said):
+            make(house.settings(), [good, elsewhere(house, name, text)], house.make_engine)
+    with pytest.raises(PicowatchError, match=r"Cannot read .*none\.txt: No such file"):
+        make(house.settings(), [good, house.folder / "none.txt"], house.make_engine)
+    assert list(house.inbox.iterdir()) == []
+
+
+def test_make_while_paused_says_so(house: House, capsys: Captured) -> None:
+    """Without a daemon it does not wait for ever."""
+    house.save("a.txt", "one\n")
+    assert house.once()
+    leave(house.outbox, Command("pause"))
+    assert made_here(house, elsewhere(house, "b.txt", "two\n")) == 1
+    assert "picowatch is paused: `picowatch resume`" in capsys.readouterr().err
+    assert house.prompts() == ["one"]
+
+
+def test_make_of_a_recipe_that_is_taken_away_ends(
+    house: House, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits for nothing that cannot come."""
+
+    def leave_and_take_away(outbox: Path, command: Command) -> Path:
+        (house.inbox / "a.txt").unlink()
+        return leave(outbox, command)
+
+    monkeypatch.setattr("picowatch.commands.make.leave", leave_and_take_away)
+    assert made_here(house, elsewhere(house, "a.txt", "one\n")) == 1
+    assert capsys.readouterr().err == "a.txt: it is no longer in the inbox, or empty.\n"
+
+
+def test_make_takes_over_when_the_daemon_ends(house: House, capsys: Captured) -> None:
+    """What the daemon left is made in this process."""
+    reached, go = threading.Event(), threading.Event()
+
+    def hold(batch: Sequence[ImageRequest]) -> None:
+        reached.set()
+        assert go.wait(PATIENCE)
+
+    house.engine.before_batch = hold
+    codes: list[int] = []
+    with house.running():
+        caller = subprocess.Popen(
+            [sys.executable, "-c", MAKE_ON_DIGESTS, house.folder],
+            cwd=house.folder,
+            env=clean_environment(),
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert reached.wait(PATIENCE)
+    go.set()
+    printed, _ = caller.communicate(timeout=PATIENCE)
+    codes.append(caller.returncode)
+    assert codes == [0]
+    assert printed.startswith("outbox/a/0002-5.png")
+
+
+MAKE_ON_DIGESTS = """
+import sys
+from pathlib import Path
+from picowatch.commands.make import make
+from picowatch.engine.digest import DigestEngine
+from picowatch.settings import Settings
+
+Path("a.txt").write_text("one --seed 5\\n")
+settings = Settings(settle_seconds=0.05)
+sys.exit(make(settings, [Path("a.txt")], lambda options: DigestEngine()))
+"""
+
+
+def test_ctrl_c_leaves_the_recipe_and_no_command(house: House) -> None:
+    """Exit code 130; the daemon goes on with it."""
+    go = threading.Event()
+    house.engine.before_batch = lambda batch: wait_for(go.is_set)
+    a = elsewhere(house, "a.txt", "one --seed 5\n")
+    with house.running():
+        process = subprocess.Popen(
+            command("make", a),
+            cwd=house.folder,
+            env=clean_environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        wait_for(lambda: house.status()["images"]["running"], "the image in work")
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=PATIENCE)
+        assert process.returncode == 130
+        assert "The recipes stay in the inbox" in said
+        assert commands(house) == []
+        go.set()
+        wait_for(lambda: house.pictures() == ["a/0001-5.png"], "the picture")
+
+
+def test_a_command_whose_asker_was_killed_keeps_no_single_run_from_its_end(house: House) -> None:
+    """It waits for a recipe that is never read."""
+    house.save("empty.txt", "\n")
+    house.save("a.txt", "one\n")
+    leave(house.outbox, Command("make", "empty.txt", "0" * 64))
+    assert house.once()
+    assert house.prompts() == ["one"]
+
+
+def test_a_command_out_of_the_inbox_is_refused(house: House) -> None:
+    """Whoever may write to the outbox may write anything there."""
+    house.save("a.txt", "one\n")
+    path = leave(house.outbox, Command("make", "../secret.txt", "0" * 64))
+    assert house.once()
+    assert '"done": false' in path.with_suffix(".answer").read_text()
+
+
+def test_names_differ_whoever_puts_first(house: House) -> None:
+    """Many at once, each with another text: each recipe has its own name."""
+    from picowatch.inbox.putting import put
+
+    gate = threading.Barrier(8)
+    names: list[str] = []
+
+    def one(number: int) -> None:
+        gate.wait()
+        names.append(put(house.inbox, "a.txt", f"{number}\n".encode()))
+
+    threads = [threading.Thread(target=one, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(names)) == 8
+    assert sorted(file.read_text() for file in house.inbox.iterdir()) == [
+        f"{number}\n" for number in range(8)
+    ]
+    assert len(list(house.inbox.iterdir())) == 8, "no temporary files"

@@ -1,0 +1,57 @@
+"""The recipes in examples/ are what a user may copy without a thought."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.commands.picowatch import picowatch
+from tests.house import House
+from tests.test_docs import PROJECT
+
+EXAMPLES = PROJECT / "examples"
+RECIPES = sorted(path for path in EXAMPLES.iterdir() if path.suffix in (".yaml", ".txt"))
+# With the demo model; the others draw more of the same.
+DRAWN = ["01-one-picture.yaml", "06-every-morning.txt", "09-change-a-part.yaml"]
+DRAWN += ["10-larger.yaml", "11-from-a1111.txt"]
+
+
+def test_there_are_twelve_and_each_says_what_it_shows() -> None:
+    """In its first line."""
+    assert len(RECIPES) == 12
+    for recipe in RECIPES:
+        first = recipe.read_text().splitlines()[0]
+        assert first.startswith("# ") and first.endswith("."), recipe.name
+
+
+def test_check_finds_nothing_wrong_with_them(tmp_path: Path) -> None:
+    """Copied into an inbox, with nothing installed."""
+    shutil.copytree(EXAMPLES, tmp_path / "inbox")
+    recipes = [f"inbox/{recipe.name}" for recipe in RECIPES]
+    checked = picowatch(tmp_path, "check", *recipes)
+    assert (checked.returncode, checked.stderr) == (0, "")
+    assert [line.split(":")[0] for line in checked.stdout.splitlines() if line[0] != " "] == recipes
+
+
+def test_all_of_them_make_their_pictures(house: House) -> None:
+    """As the daemon takes them, start images and contact sheets included."""
+    shutil.copytree(EXAMPLES, house.inbox, dirs_exist_ok=True)
+    assert house.once()
+    assert not list(house.outbox.rglob("*.error.txt"))
+    assert not list(house.outbox.rglob("*.warning.txt"))
+    for recipe in RECIPES:
+        assert house.pictures(recipe.stem), recipe.name
+    sheets = [picture.split("/")[0] for picture in house.pictures() if "-sheet" in picture]
+    assert [name[:2] for name in sheets] == ["02", "03", "04", "05", "08"]
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_the_demo_model_draws_them(tmp_path: Path, name: str) -> None:
+    """In a folder of somebody who copied one."""
+    shutil.copytree(EXAMPLES, tmp_path / "inbox", ignore=shutil.ignore_patterns("*.yaml", "*.txt"))
+    shutil.copy(EXAMPLES / name, tmp_path / "inbox")
+    made = picowatch(tmp_path, "make", f"inbox/{name}")
+    assert (made.returncode, made.stderr) == (0, "")
+    assert made.stdout
+    for path in made.stdout.splitlines():
+        assert (tmp_path / path).exists()

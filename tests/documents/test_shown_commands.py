@@ -1,0 +1,180 @@
+"""The commands that the docs show do what the docs say."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from picowatch.metadata import PICOWATCH
+from picowatch.outbox.png import read_texts
+from picowatch.recipe import Known, KnownCheckpoint, RecipeInvalid, read_recipes
+from tests.commands.picowatch import clean_environment
+from tests.house import House, wait_for
+from tests.test_docs import PROJECT, README, blocks
+
+CRON = PROJECT / "docs/cron.md"
+LINE = re.compile(r"(?:[\d*/,-]+ ){4}[\d*/,-]+ +(?P<command>\S.*)")
+
+
+def shell(command: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a line as somebody types it."""
+    return subprocess.run(
+        ["sh", "-c", command],
+        cwd=folder,
+        env=clean_environment(**environment),
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+
+
+def give_commands(folder: Path) -> Path:
+    """`picowatch` and `python` in a folder's .venv, as `make demo` puts them there."""
+    programs = folder / ".venv/bin"
+    programs.mkdir(parents=True)
+    for name, call in (("picowatch", f"{sys.executable} -m picowatch"), ("python", sys.executable)):
+        (programs / name).write_text(f'#!/bin/sh\nexec {call} "$@"\n')
+        (programs / name).chmod(0o755)
+    return programs
+
+
+def crontab_lines(page: Path) -> list[str]:
+    """The commands of a page's crontab lines."""
+    lines = "".join(blocks(page, "crontab")).splitlines()
+    found = [LINE.fullmatch(line) for line in lines]
+    assert lines and all(found), lines
+    return [line["command"] for line in found if line]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A home folder with a clone in it, and the recipe that docs/cron.md begins with."""
+    clone = tmp_path / "picowatch"
+    (clone / "inbox").mkdir(parents=True)
+    shutil.copytree(PROJECT / "examples", clone / "examples")
+    (copy,) = (text for text in blocks(CRON, "sh") if text.startswith("cp "))
+    assert shell(copy, clone).returncode == 0
+    return tmp_path
+
+
+def test_crons_jobs_beside_a_running_picowatch_make_a_picture_each(home: Path) -> None:
+    """Each line of the README and of docs/cron.md that needs one."""
+    folder = home / "picowatch"
+    shutil.rmtree(folder / "inbox")
+    house = House(folder)
+    shutil.copy(folder / "examples/06-every-morning.txt", house.inbox / "morning.txt")
+    commands = [*crontab_lines(PROJECT / "README.md"), *crontab_lines(CRON)]
+    saves = [command for command in commands if "cd " not in command]
+    assert len(saves) == 4
+    with house.running():
+        wait_for(lambda: len(house.pictures("morning")) == 1, "the first picture")
+        for number, command in enumerate(saves, 2):
+            assert shell(command, home, HOME=str(home)).returncode == 0
+            wait_for(lambda n=number: len(house.pictures()) == n, command)  # type: ignore[misc]
+    assert len(set(house.seeds("morning"))) == len(house.pictures("morning")) == 4
+
+
+def test_crons_jobs_without_one_make_a_picture_each(home: Path) -> None:
+    """With the demo model: `make` twice, `run --once` after another save."""
+    folder = home / "picowatch"
+    give_commands(folder)
+    made = folder / "outbox/morning"
+    jobs = [command for command in crontab_lines(CRON) if "cd " in command]
+    assert len(jobs) == 3
+    for number, command in enumerate(jobs, 1):
+        if "--once" in command:
+            (folder / "inbox/morning.txt").touch()
+        done = shell(command, home, HOME=str(home), PATH="/usr/bin:/bin")
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        assert len(list(made.glob("*.png"))) == number
+    with Image.open(home / "today.png") as today:
+        assert today.size == (128, 128)
+
+
+def test_a_pictures_recipe_is_found_again_and_taken_out(house: House) -> None:
+    """Every line of docs/metadata.md; its table has the keys of the picture."""
+    give_commands(house.folder)
+    page = PROJECT / "docs/metadata.md"
+    house.save("corgi.yaml", "prompt: a corgi\nseed: 7\n")
+    assert house.once()
+    texts = read_texts(house.outbox / "corgi/0001-7.png")
+    named = set(
+        re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.+?) \|", page.read_text(), re.M)))
+    )
+    assert named == set(json.loads(texts[PICOWATCH]))
+
+    path = f"{house.folder / '.venv/bin'}:{os.environ['PATH']}"
+    for line in "".join(blocks(page, "sh")).splitlines():
+        assert shell(line, house.folder, PATH=path).returncode == 0, line
+    assert (house.inbox / "again.yaml").read_text().startswith("prompt: 'a corgi'\n")
+    with Image.open(house.folder / "clean.png") as clean:
+        assert clean.info == {}
+    assert house.once()
+    assert house.seeds("again") == [7]
+
+
+def test_the_download_that_the_readme_shows_is_the_one_that_the_error_names() -> None:
+    """And its flag is one of `hf`'s."""
+    (shown,) = (text for text in blocks(PROJECT / "README.md", "sh") if "hf download" in text)
+    known = Known(demo=KnownCheckpoint("demo", 128))
+    with pytest.raises(RecipeInvalid) as refused:
+        read_recipes("a.yaml", b"prompt: a\ncheckpoint: runwayml/stable-diffusion-v1-5", known)
+    assert shown.strip().removeprefix(".venv/bin/") in refused.value.problems[0].message
+    helped = shell(f"{Path(sys.executable).with_name('hf')} download --help", PROJECT)
+    assert "--local-dir" in helped.stdout
+
+
+def test_make_demo_ends_with_where_everything_is(tmp_path: Path) -> None:
+    """And a second time makes nothing twice."""
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(PROJECT / name, tmp_path)
+    give_commands(tmp_path)
+    (tmp_path / ".venv/.ready").touch()
+    demo = shell("make demo", tmp_path)
+    assert demo.returncode == 0, demo.stderr
+    shown = dict(re.findall(r"^(\w+) +(/\S+)", demo.stdout, re.MULTILINE))
+    places = "pictures newest gallery log recipes settings commands"
+    assert list(shown) == places.split()
+    assert all(Path(path).exists() for path in shown.values())
+    pictures = sorted((tmp_path / "outbox").glob("*/*.png"))
+    assert len(pictures) == 9
+    assert shell("make demo", tmp_path).returncode == 0
+    assert sorted((tmp_path / "outbox").glob("*/*.png")) == pictures
+
+
+@pytest.mark.parametrize(
+    ("version_check", "venv_check", "words"),
+    [(1, 0, "needs Python 3.11 or newer"), (0, 1, "sudo apt install python3-venv")],
+)
+def test_a_python_that_will_not_do_is_told_before_anything_is_made(
+    tmp_path: Path, version_check: int, venv_check: int, words: str
+) -> None:
+    """Too old, or Debian's without venv."""
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(PROJECT / name, tmp_path)
+    python = tmp_path / "old-python"
+    python.write_text(
+        "#!/bin/sh\n"
+        'case "$2" in\n'
+        f"*version_info*) exit {version_check};;\n"
+        f"*ensurepip*) exit {venv_check};;\n"
+        "esac\n"
+    )
+    python.chmod(0o755)
+    told = shell(f"make demo PYTHON={python}", tmp_path)
+    assert told.returncode != 0
+    assert words in told.stdout
+    assert not (tmp_path / ".venv").exists()
+
+
+def test_the_readmes_first_words_are_on_one_screen() -> None:
+    """What it is and both pictures, before the first command."""
+    before = README.split("## Two commands")[0]
+    assert len(before.splitlines()) < 40
+    assert before.count("![") == 2

@@ -1,0 +1,58 @@
+"""The strips of docs/images/ are there, current, small and shown."""
+
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from docs.strips import IMAGES, Strip, pasted, strips
+from docs.tables import pages
+from picowatch.recipe import Known, KnownCheckpoint, read_recipes
+from tests.test_docs import PROJECT
+
+KNOWN = Known(demo=KnownCheckpoint("demo", 128), loras=("pixel-art",), embeddings=("mascot",))
+MOST_BYTES, MOST_BYTES_OF_ALL = 150_000, 2_500_000
+
+
+@pytest.mark.parametrize("strip", strips(), ids=lambda strip: strip.recipe.stem)
+def test_each_strip_is_made_from_its_recipe_as_it_stands(strip: Strip) -> None:
+    """`make strips` makes it; its labels are as many as its pictures."""
+    assert strip.current, "run `make strips`"
+    recipes = read_recipes(strip.recipe.name, strip.recipe.read_bytes(), KNOWN)
+    images = sum(len(recipe.image_requests(lambda kind, name: "0" * 64, 0)) for recipe in recipes)
+    assert strip.is_sheet or not strip.labels or len(strip.labels) == images
+
+
+def test_pictures_of_the_docs_are_small() -> None:
+    """A page of them opens at once, and a clone stays a clone."""
+    sizes = {path.name: path.stat().st_size for path in IMAGES.iterdir()}
+    assert {name: size for name, size in sizes.items() if size > MOST_BYTES} == {}
+    assert sum(sizes.values()) < MOST_BYTES_OF_ALL
+
+
+def test_every_picture_of_the_docs_is_shown() -> None:
+    """On some page."""
+    text = "".join(page.read_text() for page in [PROJECT / "README.md", *pages()])
+    shown = set(re.findall(r"images/([\w.-]+)\)", text))
+    assert {path.name for path in IMAGES.iterdir()} - shown == set()
+
+
+def test_a_strip_has_its_pictures_in_rows_above_their_labels() -> None:
+    """Three pictures in rows of two; the labels' places are not empty."""
+    strip = Strip(Path("x.yaml"), ("a", "b", "c"), (), 2, False)
+    red, green, blue = (Image.new("RGB", (40, 40), name) for name in ("red", "lime", "blue"))
+    whole = pasted(strip, [red, green, blue])
+    row = whole.height // 2 + 4
+    assert whole.getpixel((20, 20)) == (255, 0, 0)
+    assert whole.getpixel((whole.width - 20, 20)) == (0, 255, 0)
+    assert whole.getpixel((20, row + 20)) == (0, 0, 255)
+    beneath = whole.crop((0, 40, whole.width, row)).getcolors()
+    assert beneath is not None and len(beneath) > 1
+
+
+def test_too_few_labels_are_refused() -> None:
+    """Rather than shifted."""
+    strip = Strip(Path("x.yaml"), ("a",), (), 2, False)
+    with pytest.raises(SystemExit, match="1 labels for 2 pictures"):
+        pasted(strip, [Image.new("RGB", (8, 8))] * 2)
