@@ -1,23 +1,56 @@
-# syntax=docker/dockerfile:1
-ARG BASE=python:3.11-slim
+# picowatch in a container: docs/docker.md. `make up` chooses the arguments.
+ARG BASE=python:3.11-slim-bookworm
 FROM ${BASE}
 
-# Which torch build: empty for the default one (CUDA on Linux), or the address of one of PyTorch's
-# indexes, such as the one for CPUs (see pytorch.org, "Start locally").
-ARG TORCH_INDEX=
+# A virtual environment of root's: picowatch cannot change its own program.
+ENV PATH=/opt/picowatch/bin:$PATH
 
-WORKDIR /opt/picowatch
-# torch by itself in the first layer: it is the largest and changes least.
-COPY constraints.txt ./
-RUN pip install --no-cache-dir ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} \
-    "$(grep '^torch==' constraints.txt)"
-COPY pyproject.toml README.md LICENSE ./
+# Compiles models for this machine (the setting `compile`). Empty: none.
+ARG COMPILER=g++
+# Its version is that of the base's Debian release.
+# hadolint ignore=DL3008
+RUN [ -z "$COMPILER" ] || { apt-get update \
+    && apt-get install --yes --no-install-recommends "$COMPILER" \
+    && rm -rf /var/lib/apt/lists/*; }
+
+# torch by itself, in a layer that only these lines change: it has gigabytes.
+# cpu; cuda: pip's default build, for current cards; cu126: for cards before Turing, as Pascal.
+ARG TORCH=cpu
+ARG TORCH_VERSION=2.13.0
+# Empty: the index that pip is set to, whatever TORCH says.
+ARG TORCH_INDEXES=https://download.pytorch.org/whl
+# An index of one's own: --secret id=pip,src=pip.conf
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
+    --mount=type=cache,target=/root/.cache/pip \
+    index="${TORCH_INDEXES:+$TORCH_INDEXES/$TORCH}"; [ "$TORCH" != cuda ] || index=; \
+    python3 -m venv /opt/picowatch \
+    && PIP_INDEX_URL="$index" pip install "torch==$TORCH_VERSION"
+
+WORKDIR /opt/picowatch/source
+COPY constraints.txt pyproject.toml ./
+# With what builds picowatch itself, so that the last layer needs no network.
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
+    --mount=type=cache,target=/root/.cache/pip \
+    python3 -c 'import tomllib; whole = tomllib.load(open("pyproject.toml", "rb")); \
+project = whole["project"]; \
+print(*project["dependencies"], *project["optional-dependencies"]["metrics"], \
+*whole["build-system"]["requires"], sep="\n")' > requirements.txt \
+    && pip install --constraint constraints.txt --requirement requirements.txt
+
+# Any user may be told to run this (compose's `user:`); this one is for when none is.
+RUN useradd --uid 1000 --no-create-home --home-dir /data picowatch \
+    && mkdir --mode 1777 /cache \
+    && install --directory --owner picowatch /data/inbox /data/outbox /data/models
+
+COPY README.md LICENSE ./
 COPY picowatch ./picowatch
-RUN pip install --no-cache-dir --constraint constraints.txt . && useradd --create-home picowatch
+RUN pip install --no-deps --no-build-isolation --no-index --no-cache-dir .
 
-USER picowatch
+# A foreign number has no home; CUDA's driver keeps there what it compiled.
+ENV HOME=/cache XDG_CACHE_HOME=/cache HF_HUB_OFFLINE=1
+USER 1000:1000
 WORKDIR /data
-VOLUME ["/data/inbox", "/data/outbox", "/data/models"]
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=30s --timeout=10s CMD ["picowatch", "status"]
+# Where files are polled it may take 20 seconds to hear of one.
+HEALTHCHECK --interval=30s --timeout=25s --start-period=30s CMD ["picowatch", "status", "--check"]
 CMD ["picowatch", "run"]

@@ -6,22 +6,25 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 
 from picowatch import __version__
 from picowatch.answering import Answers
 from picowatch.catalog import Catalog
-from picowatch.console import Console, open_console
+from picowatch.console import Console, Verbosity, open_console
 from picowatch.daemon import Daemon
 from picowatch.engine.child import ChildEngine
-from picowatch.engine.options import EngineOptions
+from picowatch.engine.executor import Executor, LocalEngines
+from picowatch.engine.options import EngineOptions, cache_folder
 from picowatch.engine.protocol import Engine
 from picowatch.errors import PicowatchError, SettingsInvalid
 from picowatch.inbox.inbox import Inbox
 from picowatch.ledger.ledger import Ledger
+from picowatch.onlookers import Onlookers
 from picowatch.outbox.commands import Commands
 from picowatch.outbox.lock import OutboxLock
 from picowatch.outbox.log import close_log, open_log
@@ -30,13 +33,15 @@ from picowatch.outbox.start_images import FOLDER, StartImages
 from picowatch.patience import PASSING, Ended, Patience
 from picowatch.publishing import Publisher
 from picowatch.restoring import open_ledger, set_aside
-from picowatch.settings import Settings
+from picowatch.settings import LocalExecutor, RayExecutor, Settings
+from picowatch.telling import Parts
 from picowatch.worker import Worker
 
 log = logging.getLogger("picowatch")
 
 FAILED = 1
 INTERRUPTED = 130
+ENDING = (signal.SIGTERM, signal.SIGINT)
 LEDGER = "ledger.sqlite"
 # A new ledger that is damaged so soon is a broken disk, and a third one would be no better.
 HOPELESS_SECONDS = 60.0
@@ -45,8 +50,41 @@ HOPELESS_SECONDS = 60.0
 MakeEngine = Callable[[EngineOptions], Engine]
 
 
-def run(settings: Settings, once: bool, make_engine: MakeEngine = ChildEngine) -> int:
+def run(
+    settings: Settings,
+    once: bool,
+    make_engine: MakeEngine = ChildEngine,
+    verbosity: Verbosity = "normal",
+) -> int:
     """Watch until SIGTERM or Ctrl-C, or `once`; gives the exit code."""
+    check_folders(settings)
+    with ExitStack() as shown:
+        console = open_console(verbosity, settings.log_format)
+        shown.callback(console.close)
+        try:
+            daemon, succeeded, interrupted = run_daemon(settings, make_engine, console, once=once)
+        except Ended:
+            return INTERRUPTED if once else 0
+    if not once:
+        return FAILED if daemon.broken else 0
+    if interrupted:
+        return INTERRUPTED
+    return 0 if succeeded else FAILED
+
+
+def run_daemon(
+    settings: Settings,
+    make_engine: MakeEngine,
+    console: Console,
+    *,
+    once: bool,
+    only: Collection[str] | None = None,
+) -> tuple[Daemon, bool, bool]:
+    """The daemon at its end, whether all it was asked succeeded, and whether a signal ended it.
+
+    `only` these recipes are its matter, if any are named. Raises Ended if a signal came while the
+    outbox could not be written yet.
+    """
     if "PICOWATCH_FAULT" in os.environ:
         from picowatch.faults import arm
 
@@ -59,35 +97,24 @@ def run(settings: Settings, once: bool, make_engine: MakeEngine = ChildEngine) -
         stop.set()
         wake.set()
 
-    signal.signal(signal.SIGTERM, on_signal)
-    signal.signal(signal.SIGINT, on_signal)
-    check_folders(settings)
-    with ExitStack() as shown:
-        console = open_console()
-        shown.callback(console.close)
-        try:
-            daemon, succeeded = _run_daemons(
-                settings, make_engine, console, once=once, stop=stop, wake=wake, signals=signals
-            )
-        except Ended:
-            return INTERRUPTED if once else 0
-        except PASSING as error:
-            raise PicowatchError(
-                f"The outbox {settings.outbox} cannot be written: {error}."
-            ) from error
-    if not once:
-        return FAILED if daemon.broken else 0
-    if signals:
-        return INTERRUPTED
-    return 0 if succeeded else FAILED
+    for number in ENDING:
+        signal.signal(number, on_signal)
+    try:
+        daemon, succeeded = _run_daemons(
+            settings, make_engine, console, once, only, stop=stop, wake=wake, signals=signals
+        )
+    except PASSING as error:
+        raise PicowatchError(f"The outbox {settings.outbox} cannot be written: {error}.") from error
+    return daemon, succeeded, bool(signals)
 
 
 def _run_daemons(
     settings: Settings,
     make_engine: MakeEngine,
     console: Console,
-    *,
     once: bool,
+    only: Collection[str] | None,
+    *,
     stop: threading.Event,
     wake: threading.Event,
     signals: list[int],
@@ -106,6 +133,8 @@ def _run_daemons(
                 wake=wake,
                 patient=not once,
                 damaged=damaged,
+                hurry=lambda: not once or bool(signals),
+                only=only,
             )
             log.info("picowatch %s watches %s", __version__, settings.inbox)
             succeeded = daemon.run(once)
@@ -129,84 +158,135 @@ def build_daemon(
     wake: threading.Event,
     patient: bool,
     damaged: str = "",
+    hurry: Callable[[], bool] = lambda: True,
+    only: Collection[str] | None = None,
     now: Callable[[], float] = time.time,
 ) -> Daemon:
     """All parts of the daemon, connected; `stack` closes what has to be closed.
 
     `wake` is to be set after `stop`. `patient`: a full disk is waited for. `damaged` says what
-    is wrong with the ledger, if that is known. Raises OutboxInUse, LedgerUnusable, Ended, or
-    what stands in the way of writing the outbox, if that is not waited for.
+    is wrong with the ledger, if that is known. At the end hooks may go on until `hurry`. `only`
+    these recipes are looked at and made, if any are named. Raises OutboxInUse, LedgerUnusable,
+    SettingsInvalid, Ended, or what stands in the way of writing the outbox, if that is not
+    waited for.
     """
     patience = Patience(stop, settings.outbox, patient=patient)
     lock = patience.until_done("start", lambda: OutboxLock(settings.outbox))
     stack.callback(lambda: lock.release(left_undone=patience.left_undone))
     open_log(settings.outbox / "picowatch.log", settings.log_format, console.handler)
     stack.callback(close_log)
-    state = settings.outbox / ".picowatch"
-    hash_cache = state / "hashes.json"
     if damaged:
-        set_aside(state / LEDGER, damaged)
+        set_aside(_state(settings) / LEDGER, damaged)
     outbox = patience.until_done("start", lambda: Outbox(settings.outbox, settings.file_name))
     ledger = patience.until_done(
-        "start", lambda: open_ledger(state / LEDGER, outbox, check=lock.after_crash)
+        "start", lambda: open_ledger(_state(settings) / LEDGER, outbox, check=lock.after_crash)
     )
     stack.callback(ledger.close)
-    inbox = _inbox(settings, ledger, wake)
-    catalog = Catalog(settings.models, hash_cache)
-    start_images = StartImages(settings.inbox, settings.outbox)
+    stack.enter_context(outbox.kept())
+    commands = patience.until_done("start", lambda: Commands(settings.outbox))
+    inbox = _inbox(settings, ledger, wake, only)
     finished: deque[str] = deque()
 
     def on_finished(recipe: str) -> None:
         finished.append(recipe)
         wake.set()
 
-    publisher = Publisher(
+    publisher = _publisher(settings, ledger, outbox, patience, on_finished)
+    worker = Worker(
+        settings,
         ledger,
-        outbox,
-        catalog=Catalog(settings.models, hash_cache, keep_hashes=False),
+        outbox.names,
+        _executor(settings, make_engine),
+        publisher,
         on_finished=on_finished,
         patience=patience,
+        only=only,
     )
-    engine = make_engine(_engine_options(settings, hash_cache, state / FOLDER))
-    return Daemon(
-        settings,
-        inbox,
-        ledger,
-        outbox,
-        Answers(settings, inbox, ledger, outbox, catalog, start_images, stop=stop, now=now),
-        Worker(
-            settings,
-            ledger,
-            outbox.names,
-            engine,
-            publisher,
-            on_finished=on_finished,
-            patience=patience,
-        ),
-        publisher,
-        console,
-        finished,
-        patience,
-        patience.until_done("start", lambda: Commands(settings.outbox)),
-        after_crash=lock.after_crash,
-        stop=stop,
-        wake=wake,
-        now=now,
+    answers = _answers(settings, inbox, ledger, outbox, stop, now)
+    onlookers = Onlookers(settings, outbox, publisher, answers, worker)
+    stack.callback(onlookers.close, hurry)
+    parts = Parts(
+        settings=settings,
+        inbox=inbox,
+        ledger=ledger,
+        outbox=outbox,
+        answers=answers,
+        worker=worker,
+        publisher=publisher,
+        console=onlookers.beside(console),
+        patience=patience,
+        commands=commands,
+        finished=finished,
+        only=only,
     )
+    return Daemon(parts, after_crash=lock.after_crash, stop=stop, wake=wake, now=now)
 
 
-def _engine_options(settings: Settings, hash_cache: Path, start_images: Path) -> EngineOptions:
+def _state(settings: Settings) -> Path:
+    return settings.outbox / ".picowatch"
+
+
+def _hash_cache(settings: Settings) -> Path:
+    return _state(settings) / "hashes.json"
+
+
+def _answers(
+    settings: Settings,
+    inbox: Inbox,
+    ledger: Ledger,
+    outbox: Outbox,
+    stop: threading.Event,
+    now: Callable[[], float],
+) -> Answers:
+    catalog = Catalog(settings.models, _hash_cache(settings))
+    start_images = StartImages(settings.inbox, settings.outbox)
+    return Answers(settings, inbox, ledger, outbox, catalog, start_images, stop=stop, now=now)
+
+
+def _publisher(
+    settings: Settings,
+    ledger: Ledger,
+    outbox: Outbox,
+    patience: Patience,
+    on_finished: Callable[[str], None],
+) -> Publisher:
+    catalog = Catalog(settings.models, _hash_cache(settings), keep_hashes=False)
+    return Publisher(ledger, outbox, catalog=catalog, on_finished=on_finished, patience=patience)
+
+
+def _executor(settings: Settings, make_engine: MakeEngine) -> Executor:
+    options = engine_options(settings)
+    match settings.executor:
+        case LocalExecutor(engines=engines):
+            return LocalEngines(options, engines, make_engine)
+        case RayExecutor():
+            if find_spec("ray") is None:
+                raise SettingsInvalid(
+                    "executor: ray needs Ray, which is not installed.",
+                    "Install it with `pip install 'picowatch[ray]'`.",
+                )
+            from picowatch.engine.cluster.executor import RayEngines
+
+            return RayEngines(options, settings.executor)
+
+
+def engine_options(settings: Settings) -> EngineOptions:
+    """What engines are told of the settings."""
     return EngineOptions(
         models=settings.models,
         device=settings.device,
         precision=settings.precision,
         memory=settings.memory,
-        hash_cache=hash_cache,
-        start_images=start_images,
+        hash_cache=_hash_cache(settings),
+        start_images=_state(settings) / FOLDER,
+        preview_seconds=settings.preview_seconds,
+        compiled=cache_folder() if settings.compile == "auto" else None,
     )
 
 
-def _inbox(settings: Settings, ledger: Ledger, wake: threading.Event) -> Inbox:
+def _inbox(
+    settings: Settings, ledger: Ledger, wake: threading.Event, only: Collection[str] | None
+) -> Inbox:
     known_inode = ledger.fact("inbox inode")
     return Inbox(
         settings.inbox,
@@ -216,6 +296,7 @@ def _inbox(settings: Settings, ledger: Ledger, wake: threading.Event) -> Inbox:
         rescan_seconds=settings.rescan_seconds,
         watch=settings.watch,
         known_inode=int(known_inode) if known_inode else None,
+        only=only,
     )
 
 

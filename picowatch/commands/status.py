@@ -12,25 +12,76 @@ from typing import Any
 from picowatch.inbox.names import PROBE_PREFIX
 from picowatch.outbox.lock import is_held
 from picowatch.outbox.log import harmless
-from picowatch.outbox.status import read_status
+from picowatch.outbox.presence import seems_to_run
+from picowatch.outbox.status import Status, duration, read_status, status_of
 from picowatch.settings import Settings
+from picowatch.view import Row, bar, rows
 
 NOT_RUNNING = 1
 COUNTED = ("queued", "running", "done", "failed", "cancelled")
 # A daemon writes its status every five seconds; polling a slow share can take as long again.
 CHECK_SECONDS = 20.0
 POLL_SECONDS = 0.05
+WATCH_SECONDS = 0.5  # between looks
+NOTHING: dict[str, Any] = {
+    "updated": 0.0, "started": 0.0, "images": dict.fromkeys(COUNTED, 0), "pid": 0, "host": "",
+}  # fmt: skip
 
 
 def status(outbox: Path, as_json: bool) -> int:
     """Print the status; exit code 1 if no picowatch runs on this outbox."""
-    running = is_held(outbox)
-    found: dict[str, Any] = read_status(outbox) or {"images": dict.fromkeys(COUNTED, 0)}
+    running, found = look(outbox)
     if as_json:
         print(json.dumps({"running": running, **found}, indent=1))
     else:
-        print(_text(running, found))
+        for row in rows_of(running, found):
+            print(_line(row))
     return 0 if running else NOT_RUNNING
+
+
+def watch(outbox: Path) -> int:
+    """Show the status until Ctrl-C: drawn over and over on a terminal, else a line at each change.
+
+    Whether a picowatch runs may change meanwhile. Ending it is what the user wants: exit code 0.
+    """
+    from picowatch.console import LiveView, can_draw
+
+    with suppress(KeyboardInterrupt):
+        if can_draw(sys.stdout):
+            view = LiveView(sys.stdout)
+            try:
+                _each_look(outbox, view.draw)
+            finally:
+                view.close()
+        else:
+            _each_look(outbox, _ChangesPrinted().show)
+    return 0
+
+
+def _each_look(outbox: Path, show: Callable[[list[Row], tuple[int, int] | None], None]) -> None:
+    while True:
+        running, found = look(outbox)
+        show(rows_of(running, found), bar(_status(found)) if running and found["recipe"] else None)
+        time.sleep(WATCH_SECONDS)
+
+
+class _ChangesPrinted:
+    """For pipes and dumb terminals: what runs and what waits, each time that changes."""
+
+    def __init__(self) -> None:
+        self._line = ""
+
+    def show(self, shown: list[Row], progress: tuple[int, int] | None) -> None:
+        line = "; ".join(row.text for row in shown if row.label in ("", "now", "waits"))
+        if line != self._line:
+            self._line = line
+            print(line, flush=True)
+
+
+def look(outbox: Path) -> tuple[bool, dict[str, Any]]:
+    """Whether a picowatch runs, and its status or the last one there was."""
+    running = seems_to_run(outbox)
+    return running, {**NOTHING, "recipe": "", **(read_status(outbox) or {})}
 
 
 def check(settings: Settings) -> int:
@@ -82,13 +133,24 @@ def _updated(outbox: Path) -> float | None:
     return (read_status(outbox) or {}).get("updated")
 
 
-def _text(running: bool, found: dict[str, Any]) -> str:
-    lines = ["picowatch runs" if running else "picowatch does not run"]
-    if running and found.get("recipe"):
-        lines.append(f"now: {found['recipe']}, image {found['image']} of {found['of']}")
-    if running and found.get("trouble"):
-        lines.append(f"waiting: {found['trouble']}")
-    images = found["images"]
-    lines.append("images: " + ", ".join(f"{images[state]} {state}" for state in COUNTED))
-    lines += [f"error: {error}" for error in found.get("errors", ())]
-    return "\n".join(map(harmless, lines))
+def rows_of(running: bool, found: dict[str, Any]) -> list[Row]:
+    """Without a picowatch, what ran is no news; what waits and what failed is."""
+    known = _status(found)
+    if not running:
+        left = [row for row in rows(known) if row.label not in ("now", "device")]
+        return [Row("", "picowatch does not run", "bad"), *(left if found["host"] else [])]
+    since = duration(max(0.0, known.updated - known.started))
+    who = harmless(f"picowatch runs on {known.host}, process {known.pid}, for {since}")
+    return [Row("", who, "quiet"), *rows(known)]
+
+
+def _status(found: dict[str, Any]) -> Status:
+    """The status of whichever version wrote it."""
+    try:
+        return status_of(found)
+    except (TypeError, ValueError):
+        return status_of(NOTHING)
+
+
+def _line(row: Row) -> str:
+    return f"{row.label:8}{row.text}" if row.label else row.text

@@ -2,8 +2,9 @@
 mounted.
 
 A command is `NAME.json`: {"command": "retry", "recipe": "corgi.yaml"}. The daemon answers with
-`NAME.answer`: {"done": true, "text": "…"}, and then deletes the command; a crash in between
-repeats it. Who asked deletes the answer; answers that nobody read go at the daemon's next start.
+`NAME.answer`: {"done": true, "text": "…", "pictures": []}, and then deletes the command; a crash in
+between repeats it. Who asked deletes the answer; answers that nobody read go at the daemon's next
+start. A command may wait for its answer; who waits no longer deletes it.
 """
 
 import json
@@ -12,7 +13,7 @@ import secrets
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from picowatch.outbox.atomic import TEMPORARY_PREFIX, write_atomically
@@ -25,18 +26,23 @@ POLL_SECONDS = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What somebody asks of the daemon; no `recipe` means all of them."""
+    """What somebody asks of the daemon; no `recipe` means all of them.
+
+    `digest` is the sha256 of the recipe's bytes, where a certain save is meant.
+    """
 
     name: str
-    recipe: str | None
+    recipe: str | None = None
+    digest: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Whether it was done, and a sentence for who asked."""
+    """Whether it was done, a sentence for who asked, and pictures by their place in the outbox."""
 
     done: bool
     text: str
+    pictures: tuple[str, ...] = ()
 
 
 class Commands:
@@ -48,8 +54,11 @@ class Commands:
         for answer in self._folder.glob("*.answer"):
             answer.unlink(missing_ok=True)
 
-    def work_off(self, do: Callable[[Command], Answer]) -> None:
-        """Do what is asked, oldest first; what `do` raises leaves the command where it is."""
+    def work_off(self, do: Callable[[Command], Answer | None]) -> None:
+        """Do what is asked, oldest first; what `do` raises leaves the command where it is.
+
+        So does a None: it has no answer yet.
+        """
         for path in sorted(self._folder.glob("*.json")):
             if path.name.startswith(TEMPORARY_PREFIX):
                 continue
@@ -58,9 +67,13 @@ class Commands:
             except ValueError as error:
                 answer = Answer(False, f"That is no command: {error}.")
                 log.warning("%s: %s", path.name, answer.text)
+            except FileNotFoundError:  # taken back
+                continue
             else:
-                answer = do(command)
-            text = json.dumps({"done": answer.done, "text": answer.text})
+                if (found := do(command)) is None:
+                    continue
+                answer = found
+            text = json.dumps(asdict(answer))
             write_atomically(path.with_suffix(".answer"), text.encode(), durable=False)
             path.unlink(missing_ok=True)
 
@@ -71,7 +84,8 @@ def leave(outbox: Path, command: Command) -> Path:
     Raises OSError if the outbox cannot be written.
     """
     path = _folder(outbox) / f"{time.time_ns()}-{secrets.token_hex(4)}.json"
-    text = json.dumps({"command": command.name, "recipe": command.recipe})
+    found = {"command": command.name, "recipe": command.recipe, "digest": command.digest}
+    text = json.dumps({name: value for name, value in found.items() if value is not None})
     write_atomically(path, text.encode())
     return path
 
@@ -87,7 +101,14 @@ def answer_to(path: Path, seconds: float) -> Answer | None:
     found = json.loads(answer.read_bytes())
     with suppress(OSError):
         answer.unlink()
-    return Answer(found["done"], found["text"])
+    return Answer(found["done"], found["text"], tuple(found.get("pictures", ())))
+
+
+def take_back(path: Path) -> None:
+    """Ask no longer, and leave nothing behind."""
+    for file in (path, path.with_suffix(".answer")):
+        with suppress(OSError):
+            file.unlink()
 
 
 def _folder(outbox: Path) -> Path:
@@ -106,7 +127,7 @@ def _read(path: Path) -> Command:
         raise ValueError("it is not JSON") from None
     if not isinstance(found, dict) or not isinstance(found.get("command"), str):
         raise ValueError("it names no command")
-    recipe = found.get("recipe")
-    if not isinstance(recipe, str | None):
-        raise ValueError("its recipe is no text")
-    return Command(found["command"], recipe)
+    recipe, digest = found.get("recipe"), found.get("digest")
+    if not isinstance(recipe, str | None) or not isinstance(digest, str | None):
+        raise ValueError("its recipe or digest is no text")
+    return Command(found["command"], recipe, digest)

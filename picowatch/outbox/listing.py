@@ -4,24 +4,30 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Lock
 from typing import IO, Any
 
 from picowatch.outbox.atomic import append_durably
+from picowatch.recipe.request import ImageRequest
 
 TAIL_BYTES = 1 << 20
+# What a line says beside the request.
+OWN = {"file", "recipe", "digest", "save_digest", "place", "image_index"}
 
 
 class Listing:
-    """The list of published pictures."""
+    """The list of published pictures. Pictures may be added from several threads."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._lock = Lock()
         self._mend()
 
     def append(self, line: dict[str, Any]) -> None:
         """Add a picture, durably; an error leaves the list as it was."""
         text = json.dumps(line, ensure_ascii=True) + "\n"
-        append_durably(self._path, text.encode())
+        with self._lock:
+            append_durably(self._path, text.encode())
 
     def recent_files(self) -> set[str]:
         """The files in the last lines: enough to tell what a crash left unlisted."""
@@ -71,6 +77,11 @@ def picture_of(text: bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return line if isinstance(line, dict) and isinstance(line.get("file"), str) else None
+
+
+def request_of(line: dict[str, Any]) -> ImageRequest:
+    """What the picture of a line was made from; raises KeyError, TypeError or ValueError."""
+    return ImageRequest.from_dict({name: line[name] for name in line.keys() - OWN})
 
 
 def _lines(file: IO[bytes]) -> Iterator[dict[str, Any]]:

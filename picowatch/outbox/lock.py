@@ -9,6 +9,9 @@ from typing import IO
 from picowatch.errors import OutboxInUse
 from picowatch.outbox.atomic import make_folder, sync_folder
 
+# Folders with files that are written again within seconds, or made again when they are missing.
+_HASTILY_WRITTEN = (".", ".picowatch", ".picowatch/gallery", ".picowatch/gallery/thumbs")
+
 
 class OutboxLock:
     """Holds the outbox for this process until it is released.
@@ -18,6 +21,7 @@ class OutboxLock:
 
     def __init__(self, outbox: Path) -> None:
         """Raises OutboxInUse, naming the process that holds it, or OSError."""
+        self._outbox = outbox
         path = _path(outbox)
         make_folder(path.parent)
         self._file: IO[str] = path.open("a+")
@@ -49,9 +53,21 @@ class OutboxLock:
     def release(self, *, left_undone: bool = False) -> None:
         """Let go of the outbox; what was `left_undone` is mended as after a crash."""
         if not left_undone:
+            self._sync_hastily_written()
             with suppress(OSError):
                 self._file.truncate(0)
         self._file.close()
+
+
+    def _sync_hastily_written(self) -> None:
+        """Make durable what was renamed without waiting for the disk.
+
+        Else a power cut may leave a temporary behind an end that looks like a good one, and after
+        such an end none is looked for.
+        """
+        for folder in _HASTILY_WRITTEN:
+            with suppress(OSError):
+                sync_folder(self._outbox / folder)
 
 
 def is_held(outbox: Path) -> bool:

@@ -86,6 +86,6 @@ def close_log() -> None:
         handler.close()
 
 
-def plain_console() -> logging.Handler:
-    """Log lines on standard output."""
-    return _Console(sys.stdout)
+def plain_console(stream: TextIO) -> logging.Handler:
+    """Log lines on standard output, or wherever a console is."""
+    return _Console(stream)

@@ -3,8 +3,11 @@
 import errno
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
+
+from PIL import Image
 
 from picowatch.errors import PictureUnreadable
 from picowatch.metadata import PICOWATCH, PngText, png_texts, read_chunk
@@ -15,16 +18,18 @@ from picowatch.outbox.atomic import (
     sync_folder,
     write_atomically,
 )
-from picowatch.outbox.gallery import Gallery
+from picowatch.outbox.gallery import Gallery, GalleryKeeper, NowFile
 from picowatch.outbox.listing import Listing
 from picowatch.outbox.names import OutboxNames
-from picowatch.outbox.png import encode_png, read_texts
+from picowatch.outbox.png import SHEET_KEYWORD, encode_enlarged, encode_png, read_texts
+from picowatch.outbox.problems import Problems
 from picowatch.outbox.sheets import Cell, contact_sheet
-from picowatch.outbox.status import StatusFiles
+from picowatch.outbox.status import Status, StatusFiles
 from picowatch.recipe.problems import harmless, harmless_lines
 from picowatch.recipe.recipe_fields import Axis
 
-SHEET_KEYWORD = "picowatch-sheet"
+PREVIEW = "preview.png"
+PREVIEW_SCALE = 8  # previews have a pixel for each of the latents', which stand for 8x8
 
 
 class Outbox:
@@ -36,8 +41,9 @@ class Outbox:
         self.names = OutboxNames(root, file_name)
         self.status = StatusFiles(root)
         self._listing = Listing(root / "images.jsonl")
-        self._gallery = Gallery(root)
-        self._gallery.catch_up(self._listing)
+        self._gallery = Gallery(root, self._listing)
+        self.problems = Problems(root)
+        self._now = NowFile(root, self.problems)
 
     def publish(
         self, file: str, width: int, height: int, pixels: bytes, texts: Sequence[PngText]
@@ -46,6 +52,7 @@ class Outbox:
         content = encode_png(width, height, pixels, texts)
         write_atomically(self.root / file, content)
         write_atomically(self.root / "latest.png", content, durable=False)
+        self._gallery.keep_thumbnail(file, Image.frombytes("RGB", (width, height), pixels))
 
     def publish_sheet(
         self, file: str, cells: Sequence[Cell], axes: Sequence[Axis], side: int, text: str
@@ -58,6 +65,7 @@ class Outbox:
         texts = png_texts({SHEET_KEYWORD: text})
         content = encode_png(page.width, page.height, page.tobytes(), texts)
         write_atomically(self.root / file, content)
+        self._gallery.add_sheet(file, page, text)
 
     def show_as_latest(self, file: str) -> None:
         """Let latest.png be this picture, if it still exists."""
@@ -67,10 +75,20 @@ class Outbox:
             return
         write_atomically(self.root / "latest.png", content, durable=False)
 
+    def write_preview(self, width: int, height: int, pixels: bytes) -> None:
+        """Show a picture that is still in work; raises ValueError for too few pixels."""
+        content = encode_enlarged(width, height, pixels, PREVIEW_SCALE)
+        write_atomically(self.root / PREVIEW, content, durable=False)
+
+    def remove_preview(self) -> None:
+        """Nothing is in work any more."""
+        with suppress(OSError):
+            (self.root / PREVIEW).unlink(missing_ok=True)
+
     def mend_latest(self) -> None:
         """A power cut may have emptied latest.png, which is written without waiting for the disk."""
-        if newest := self._listing.recent()[-1:]:
-            self.show_as_latest(newest[0]["file"])
+        for newest in self.newest(1):
+            self.show_as_latest(newest)
 
     def enlist(self, line: dict[str, Any]) -> None:
         """Add a published picture to images.jsonl."""
@@ -79,6 +97,10 @@ class Outbox:
     def show_in_gallery(self, line: dict[str, Any]) -> None:
         """Add an enlisted picture to the gallery."""
         self._gallery.add(line)
+
+    def newest(self, count: int) -> list[str]:
+        """The files of the last pictures, the newest at the end."""
+        return [line["file"] for line in self._listing.recent()[-count:]]
 
     def enlisted(self) -> set[str]:
         """The files that were enlisted last."""
@@ -101,6 +123,15 @@ class Outbox:
             except PictureUnreadable:
                 continue
 
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Meanwhile the gallery is looked after, in a thread of its own."""
+        keeper = GalleryKeeper(self._gallery, self.problems)
+        try:
+            yield
+        finally:
+            keeper.close()
+
     def exists(self, file: str) -> bool:
         return (self.root / file).is_file()
 
@@ -112,24 +143,38 @@ class Outbox:
         except (PictureUnreadable, KeyError):
             return False
 
-    def write_error(self, recipe: str, text: str) -> None:
-        """Answer a recipe with an error file."""
-        encoded = text.encode("utf-8", "backslashreplace")
-        write_atomically(self.root / self.names.error_file(recipe), encoded)
+    def write_error(self, recipe: str, text: str) -> bool:
+        """Answer a recipe with an error file; gives whether it says something new."""
+        is_new = self.error(recipe) != text.encode("utf-8", "backslashreplace").decode()
+        self.problems.write(self.names.error_file(recipe), text)
+        return is_new
+
+    def error(self, recipe: str) -> str:
+        """The recipe's error file, "" if there is none."""
+        try:
+            return (self.root / self.names.error_file(recipe)).read_text(errors="replace")
+        except OSError:
+            return ""
 
     def remove_error(self, recipe: str) -> None:
         """The recipe is good now, or gone."""
-        (self.root / self.names.error_file(recipe)).unlink(missing_ok=True)
+        self.problems.remove(self.names.error_file(recipe))
 
     def write_warnings(self, recipe: str, warnings: Sequence[str]) -> None:
         """Say beside the result what of a recipe could not be honoured; nothing takes it back."""
-        file = self.root / self.names.warning_file(recipe)
+        file = self.names.warning_file(recipe)
         if warnings:
             shown = [harmless(f"inbox/{recipe}"), *map(harmless_lines, warnings)]
-            text = "\n\n".join(shown) + "\n"
-            write_atomically(file, text.encode("utf-8", "backslashreplace"))
+            self.problems.write(file, "\n\n".join(shown) + "\n")
         else:
-            file.unlink(missing_ok=True)
+            self.problems.remove(file)
+
+    def tell(self, status: Status) -> None:
+        """Write how things stand, for people, for programs and for the gallery."""
+        self.status.write(status)
+        if status.ended:
+            self.status.clear()
+        self._now.write(status)
 
     def remove_leftovers(self) -> None:
         """Delete what a crash left half-written anywhere in the outbox."""

@@ -3,17 +3,49 @@
 import json
 import os
 import socket
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from picowatch.outbox.atomic import write_atomically
 from picowatch.outbox.log import harmless
 
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineStatus:
+    """One engine. `node` is "" on the daemon's own machine.
+
+    `checkpoint` is the name of what it used last, "" if it holds none; `images` are those it
+    made, `trouble` says why it makes none. Memory is bytes on its device.
+    """
+
+    number: int
+    node: str = ""
+    device: str = ""
+    precision: str = ""
+    checkpoint: str = ""
+    recipe: str = ""
+    images: int = 0
+    batch: int = 0
+    steps_per_second: float = 0.0
+    memory_bytes: int | None = None
+    memory_peak_bytes: int | None = None
+    trouble: str = ""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """One look at the daemon. Times are Unix seconds, durations seconds."""
+    """One look at the daemon. Times are Unix seconds, durations seconds.
+
+    `recipe` to `seconds_left` are of what is in work; `seconds_left` is for its recipe,
+    `all_seconds_left` for all that waits, too. `waiting` names the recipes that come next, each
+    with its number of images, of `waiting_recipes` in all. `pictures` and `errors` are the
+    last ones, the newest at the end. `device` to `memory_peak_bytes` are of the first engine,
+    `engines` holds them all.
+    """
 
     updated: float
     started: float
@@ -25,22 +57,35 @@ class Status:
     steps: int = 0
     steps_per_second: float = 0.0
     seconds_left: float | None = None
+    all_seconds_left: float | None = None
+    paused: bool = False
+    waiting: tuple[tuple[str, int], ...] = ()
+    waiting_recipes: int = 0
+    pictures: tuple[str, ...] = ()
     errors: tuple[str, ...] = ()
+    device: str = ""
+    precision: str = ""
+    memory_bytes: int | None = None
+    memory_peak_bytes: int | None = None
+    engines: tuple[EngineStatus, ...] = ()
     inbox: str = ""
     watch: str = ""
     trouble: str = ""
     heard: tuple[str, ...] = ()
+    ended: bool = False
     pid: int = field(default_factory=os.getpid)
     host: str = field(default_factory=socket.gethostname)
 
     def line(self) -> str:
         """One line for people: `corgi.yaml: 3 of 20, 40 s left; 112 images wait`."""
         queued = self.images["queued"]
-        waiting = f"{images(queued)} wait{'s' if queued == 1 else ''}"
+        waiting = images_wait(queued)
+        if self.paused:
+            waiting = f"paused, {waiting}"
         if self.trouble:
             return harmless(f"waiting: {self.trouble}; {waiting}")
         if not self.recipe:
-            return f"nothing runs; {waiting}"
+            return waiting if self.paused else f"nothing runs; {waiting}"
         left = "" if self.seconds_left is None else f", {duration(self.seconds_left)} left"
         return harmless(f"{self.recipe}: {self.image} of {self.of}{left}; {waiting}")
 
@@ -48,6 +93,11 @@ class Status:
 def images(count: int) -> str:
     """A number of images, in words."""
     return f"{count} image{'' if count == 1 else 's'}"
+
+
+def images_wait(count: int) -> str:
+    """That so many images wait, in words."""
+    return f"{images(count)} wait{'s' if count == 1 else ''}"
 
 
 def duration(seconds: float) -> str:
@@ -81,6 +131,17 @@ class StatusFiles:
     def clear(self) -> None:
         """The daemon ends."""
         write_atomically(self._now, b"picowatch is not running\n", durable=False)
+
+
+def status_of(values: Mapping[str, Any]) -> Status:
+    """What `read_status` gave, as far as this version knows it; TypeError for what is no status."""
+    engines = tuple(_of(EngineStatus, one) for one in values.get("engines", ()))
+    return replace(_of(Status, values), engines=engines)
+
+
+def _of(kind: type[T], values: Mapping[str, Any]) -> T:
+    known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    return kind(**{name: value for name, value in values.items() if name in known})
 
 
 def read_status(outbox: Path) -> dict[str, Any] | None:

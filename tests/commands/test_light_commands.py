@@ -4,8 +4,11 @@ import json
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
+from tests.catalog.files import kohya_lora_shapes
 from tests.commands.picowatch import PROJECT, picowatch
 from tests.house import within
 
@@ -23,7 +26,7 @@ def without_torch(tmp_path: Path) -> str:
 
 
 def test_every_light_command_answers_without_torch(tmp_path: Path, without_torch: str) -> None:
-    """init, check, models, status, show's refusal and --help."""
+    """init, check, models, status, --help, and what show and bench refuse."""
     calls = (
         (("--help",), 0),
         (("--version",), 0),
@@ -32,6 +35,8 @@ def test_every_light_command_answers_without_torch(tmp_path: Path, without_torch
         (("models",), 0),
         (("status",), 1),
         (("show", "inbox/corgi.yaml"), 1),
+        (("bench", "--help"), 0),
+        (("bench", "--sizes", "100x64"), 1),
     )
     for arguments, code in calls:
         started = time.monotonic()
@@ -91,6 +96,16 @@ def test_check_applies_the_inbox_s_defaults(tmp_path: Path) -> None:
     assert json.loads(result.stdout)[0]["steps"] == 9
 
 
+def test_check_names_a_file_as_it_was_named(tmp_path: Path) -> None:
+    """Only what lies in the inbox is told as in its error file."""
+    for folder in ("inbox", "drafts"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.txt").write_text("a corgi --stesp 3\n")
+        result = picowatch(tmp_path, "check", f"{folder}/a.txt")
+        assert result.returncode == 1
+        assert result.stderr.startswith(f"{folder}/a.txt, line 1, column 9\n")
+
+
 def test_models_lists_what_is_installed_and_what_was_refused(tmp_path: Path) -> None:
     """The embedded demo model is always there."""
     folder = tmp_path / "models/checkpoints"
@@ -108,6 +123,35 @@ def test_models_lists_what_is_installed_and_what_was_refused(tmp_path: Path) -> 
     assert old["refused"]
 
 
+def test_models_says_what_a_lora_is_for_and_why_one_does_nothing(tmp_path: Path) -> None:
+    """Base model and trigger words from its header; layers that the model does not have."""
+    folder = tmp_path / "models/loras"
+    folder.mkdir(parents=True)
+    good = {name: np.zeros(shape, np.float16) for name, shape in kohya_lora_shapes().items()}
+    notes = {"ss_sd_model_name": "v1-5.safetensors", "modelspec.trigger_phrase": "pxl style"}
+    save_file(good, folder / "good.safetensors", notes)
+    strange = np.zeros((8, 320), np.float16)
+    foreign = "lora_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_k.lora_down.weight"
+    save_file({foreign: strange}, folder / "foreign.safetensors")
+    save_file(good | {"lora_unet_x.lora_down.weight": strange}, folder / "partly.safetensors")
+    wide = np.zeros((8, 2048), np.float16)
+    xl = "lora_unet_input_blocks_4_1_transformer_blocks_0_attn2_to_k.lora_down.weight"
+    save_file({xl: wide}, folder / "xl.safetensors")
+    shown = picowatch(tmp_path, "models").stdout
+    assert "  for Stable Diffusion 1.x\n            trained on: v1-5.safetensors\n" in shown
+    assert "            trigger words: pxl style\n" in shown
+    assert "note: does nothing: Stable Diffusion 1.x has none of its layers, such as" in shown
+    assert "xl.safetensors  refused: xl.safetensors is a LoRA for Stable Diffusion XL" in shown
+    rows = {row["name"]: row for row in json.loads(picowatch(tmp_path, "models", "--json").stdout)}
+    assert rows["good"]["note"] == ""
+    assert rows["good"]["family"] == "sd1"
+    layers = len({name.rsplit(".", 2)[0] for name in kohya_lora_shapes()})
+    assert rows["partly"]["note"] == (
+        f"1 of its {layers + 1} layers do nothing: the model has none such as "
+        "lora_unet_x.lora_down.weight"
+    )
+
+
 def test_init_makes_the_folders_and_overwrites_nothing(tmp_path: Path) -> None:
     """A commented settings file with every setting, and recipes that are valid."""
     (tmp_path / "new").mkdir()
@@ -119,7 +163,7 @@ def test_init_makes_the_folders_and_overwrites_nothing(tmp_path: Path) -> None:
     assert (tmp_path / "new/models/checkpoints").is_dir()
     (tmp_path / "new/picowatch.yaml").unlink()
     picowatch(tmp_path, "init", "new")
-    recipes = sorted((tmp_path / "new/inbox").glob("*.*"))
+    recipes = sorted(path for path in (tmp_path / "new/inbox").iterdir() if path.is_file())
     assert len(recipes) >= 3
     assert picowatch(tmp_path / "new", "check", *recipes).returncode == 0
 
@@ -130,7 +174,11 @@ def test_init_makes_the_folders_and_overwrites_nothing(tmp_path: Path) -> None:
         ("settle_secnods: 1\n", "picowatch.yaml, line 1: unknown setting 'settle_secnods'. Did"),
         ("device: gpu\n", "picowatch.yaml, line 1: device 'gpu'"),
         ("# x\nbatch_size: 0\n", "picowatch.yaml, line 2: batch_size 0"),
-        ("hooks: {}\n", "Hooks are not supported yet"),
+        ("hooks: {done: x}\n", "there is no hook 'done'; there are picture, failed, idle"),
+        ("hooks: {idle: []}\n", "idle must be a program, as text or as a list of arguments"),
+        ('hooks: {idle: "\'"}\n', "No closing quotation"),
+        ("metrics_address: 9464\n", "metrics_address 9464"),
+        ("metrics_address: localhost\n", "it must be like 127.0.0.1:9464"),
         ("file_name: '{seed}'\n", "must hold {number}"),
         ("file_name: '{nmber}'\n", "cannot be used"),
         ("file_name: '{seed}{number}'\n", "gives two pictures one name"),

@@ -1,6 +1,7 @@
 """The whole job as a user sees it, with the real model: recipes in, pictures out."""
 
 import json
+import re
 import signal
 import subprocess
 import time
@@ -14,7 +15,7 @@ from PIL import Image
 from sd_parsers import ParserManager
 
 from tests.colours import background_of, colour_at
-from tests.commands.picowatch import picowatch, start
+from tests.commands.picowatch import PROJECT, picowatch, start
 from tests.house import wait_for, within
 
 RECIPES = {
@@ -175,31 +176,37 @@ def daemon(tmp_path: Path) -> Iterator[tuple[Path, "subprocess.Popen[str]"]]:
     process.communicate()
 
 
+def readme_loop() -> list[str]:
+    """The README's lines behind `make run`."""
+    text = (PROJECT / "README.md").read_text()
+    block = re.search(r"^```sh\nmake run .*\n((?:.*\n)*?)```$", text, re.MULTILINE)
+    assert block
+    return block[1].splitlines()
+
+
 def test_the_edit_save_look_loop(daemon: tuple[Path, "subprocess.Popen[str]"]) -> None:
     """Save, look; edit, look; a mistake, an error file; mended; killed; exactly twenty."""
     folder, process = daemon
-    hello, outbox = folder / "inbox/hello.txt", folder / "outbox"
-    subprocess.run(
-        'echo "a red circle on a blue background" > inbox/hello.txt',
-        shell=True,
-        cwd=folder,
-        check=True,
-    )
+    outbox = folder / "outbox"
+    circle, other_circle, mistake, mended = readme_loop()
+
+    subprocess.run(circle, shell=True, cwd=folder, check=True)
     wait_for(lambda: len(list(outbox.glob("hello/*.png"))) == 1, "the first picture")
     assert colour_at(next(outbox.glob("hello/0001-*.png")), 0.5, 0.5) == "red"
 
-    subprocess.run(["sed", "-i", "s/red/green/", hello], check=True)
+    subprocess.run(other_circle, shell=True, cwd=folder, check=True)
     wait_for(lambda: len(list(outbox.glob("hello/*.png"))) == 2, "the second picture")
     assert colour_at(next(outbox.glob("hello/0002-*.png")), 0.5, 0.5) == "green"
     wait_for(lambda: colour_at(outbox / "latest.png", 0.5, 0.5) == "green", "latest.png")
 
-    recipe, error = folder / "inbox/many.yaml", outbox / "many.yaml.error.txt"
-    recipe.write_text("prompt: a corgi\nstesp: 10\n")
+    error = outbox / "mistake.yaml.error.txt"
+    subprocess.run(mistake, shell=True, cwd=folder, check=True)
     wait_for(error.exists, "the error file")
     assert "Did you mean 'steps'?" in error.read_text()
-    recipe.write_text("prompt: a corgi\nsteps: 10\ncount: 20\n")
+    subprocess.run(mended, shell=True, cwd=folder, check=True)
     wait_for(lambda: not error.exists(), "the error file's end")
 
+    (folder / "inbox/many.yaml").write_text("prompt: a corgi\nsteps: 10\ncount: 20\n")
     wait_for(lambda: len(list(outbox.glob("many/*.png"))) >= 3, "some of the twenty")
     process.kill()
     process.wait()
@@ -231,6 +238,12 @@ def engines_in(folder: Path) -> list[str]:
     return found
 
 
+def is_accepted(status: Path, images: int) -> bool:
+    """The engine starts while a save settles, so before its images are in the queue."""
+    counts = json.loads(status.read_text())["images"]
+    return bool(counts["queued"] + counts["running"] == images)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("phase", ["idle", "engine start", "rendering"])
 def test_a_signal_ends_it_within_two_seconds(
@@ -242,6 +255,7 @@ def test_a_signal_ends_it_within_two_seconds(
     if phase != "idle":
         (folder / "inbox/a.yaml").write_text("prompt: a corgi\nsteps: 150\ncount: 4\n")
         wait_for(lambda: engines_in(folder), "the engine")
+        wait_for(lambda: is_accepted(status, 4), "the images")
     if phase == "rendering":
         wait_for(lambda: json.loads(status.read_text())["step"] > 0, "a step")
     started = time.monotonic()
@@ -254,6 +268,26 @@ def test_a_signal_ends_it_within_two_seconds(
     images = json.loads(status.read_text())["images"]
     assert images["running"] == 0
     assert images["queued"] == (0 if phase == "idle" else 4)
+
+
+def test_saving_again_stops_the_picture_in_work(tmp_path: Path) -> None:
+    """`interrupt: true`, with the real engine: at the next step, without starting it anew."""
+    (tmp_path / "inbox").mkdir()
+    (tmp_path / "picowatch.yaml").write_text("interrupt: true\n")
+    recipe, outbox = tmp_path / "inbox/a.yaml", tmp_path / "outbox"
+    recipe.write_text("prompt: a corgi\nsteps: 150\ncount: 1\nseed: 1\nsize: 512x512\n")
+    process = start(tmp_path, "run")
+    try:
+        status = outbox / ".picowatch/status.json"
+        wait_for(lambda: status.exists() and json.loads(status.read_text())["step"] > 0, "a step")
+        engines = engines_in(tmp_path)
+        recipe.write_text("prompt: a red circle\nsteps: 4\nseed: 2\n")
+        wait_for(lambda: list(outbox.glob("a/*.png")), "the other picture")
+        assert [picture.stem for picture in outbox.glob("a/*.png")] == ["0002-2"]
+        assert engines_in(tmp_path) == engines
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_ctrl_c_in_a_single_run_gives_130(tmp_path: Path) -> None:
@@ -297,3 +331,24 @@ def test_the_daemon_is_up_at_once_and_small(
     assert resident < 90, f"{resident:.0f} MB"
     assert not engines_in(folder)
     assert "torch" not in Path(f"/proc/{process.pid}/maps").read_text()
+
+
+def test_two_engines_make_the_same_pictures(tmp_path: Path) -> None:
+    """Bit for bit, whichever engine made which; both of them worked."""
+    for name in ("a", "b"):
+        path = tmp_path / f"inbox/{name}.yaml"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("prompt: a red circle\nseed: 1\ncount: 12\nsteps: 6\n")
+    settings = {"PICOWATCH_EXECUTOR": "local:2", "PICOWATCH_BATCH_SIZE": "1"}
+    assert picowatch(tmp_path, "run", "--once", **settings).returncode == 0
+    outbox = tmp_path / "outbox"
+    for number in range(1, 13):
+        one, other = (
+            np.asarray(Image.open(outbox / f"{recipe}/{number:04}-{number}.png"))
+            for recipe in ("a", "b")
+        )
+        assert np.array_equal(one, other)
+    status = json.loads((outbox / ".picowatch/status.json").read_text())
+    made = [engine["images"] for engine in status["engines"]]
+    assert sum(made) == 24
+    assert all(made)

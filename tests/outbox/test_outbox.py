@@ -12,7 +12,6 @@ import pytest
 
 from picowatch.errors import OutboxInUse
 from picowatch.outbox.atomic import write_atomically
-from picowatch.outbox.gallery import PICTURES_PER_PAGE, Gallery
 from picowatch.outbox.listing import Listing
 from picowatch.outbox.lock import OutboxLock, is_held
 from picowatch.outbox.log import LOG_FILES, close_log, harmless, open_log
@@ -140,32 +139,6 @@ def test_a_line_that_a_crash_cut_is_removed_from_the_list(tmp_path: Path) -> Non
         "c.png",
     ]
     assert listing.recent_files() == {"a.png", "c.png"}
-
-
-def test_the_gallery_grows_by_appending(tmp_path: Path) -> None:
-    """A full page is never touched again; a crash's half line is cut off."""
-    gallery = Gallery(tmp_path)
-    for number in range(PICTURES_PER_PAGE + 1):
-        gallery.add({"file": f"{number}.png"})
-    folder = tmp_path / ".picowatch/gallery"
-    first, second = (folder / f"page-0000{page}.js" for page in (1, 2))
-    assert first.read_text().count("\n") == PICTURES_PER_PAGE
-    assert second.read_text().count("\n") == 1
-    assert (folder / "pages.js").read_text() == "pages(2);\n"
-    with second.open("a") as file:
-        file.write("picture({")
-    Gallery(tmp_path).add({"file": "last.png"})
-    assert second.read_text().count("picture({") == second.read_text().count("});\n") == 2
-
-
-def test_hostile_prompts_stay_data_in_the_gallery(house: House) -> None:
-    """Only ASCII JSON in a script file, shown as text."""
-    house.save("a.yaml", 'prompt: "</script><img src=x onerror=alert(1)>😀 ü"\nseed: 1\n')
-    house.once()
-    page = (house.outbox / ".picowatch/gallery/page-00001.js").read_text()
-    assert page.isascii()
-    assert "\\ud83d\\ude00" in page
-    assert "innerHTML" not in (house.outbox / "index.html").read_text()
 
 
 def test_the_status_says_what_runs_and_what_waits(house: House) -> None:

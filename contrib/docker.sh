@@ -1,0 +1,38 @@
+#!/bin/sh
+# make up, make down: docs/docker.md.
+set -eu
+cd "$(dirname "$0")/.."
+
+# The environment goes first, then .env, then what is found here.
+found() {
+    printenv "$1" > /dev/null || grep -qs "^$1=" .env || export "$1=$2"
+}
+
+# Turing's is 7.5; the builds of torch for CUDA 13 do nothing on older cards.
+an_old_card() {
+    nvidia-smi --query-gpu=compute_cap --format=csv,noheader |
+        awk '$1 < 7.5 { old = 1 } END { exit !old }'
+}
+
+up() {
+    used=cpu other=gpu
+    if nvidia-smi > /dev/null 2>&1; then
+        used=gpu other=cpu
+        if an_old_card; then found TORCH cu126; fi
+    fi
+    # With sudo the pictures are still those of who typed it.
+    found PUID "${SUDO_UID:-$(id -u)}"
+    found PGID "${SUDO_GID:-$(id -g)}"
+    docker compose --profile cpu --profile gpu rm --stop --force "$other"
+    docker compose --profile "$used" up --build --detach
+    echo "picowatch runs, on the $used. What it does: docker logs --follow picowatch"
+}
+
+down() {
+    docker compose --profile cpu --profile gpu down
+}
+
+case "${1-}" in
+    up | down) "$1" ;;
+    *) echo "usage: contrib/docker.sh up|down" >&2 && exit 2 ;;
+esac

@@ -1,0 +1,229 @@
+"use strict";
+// Folders, searching, picking: connects what there is with what is shown.
+
+const Filter = { query: "", folder: "", sheets: false };
+const searchBox = document.getElementById("search"), folderList = document.getElementById("folders");
+const fresh = document.getElementById("fresh"), tray = document.getElementById("tray");
+const MOST_FOLDERS = 300; // in one list
+let shownList = [], seen = null, newest = 0;
+const picked = [];
+
+// -- what is shown
+
+function list() {
+  const holds = Filter.query.trim() ? wanted(Filter.query) : null;
+  const below = `${Filter.folder}/`;
+  return Pictures.all.filter(entry =>
+    (!Filter.folder || entry.file.startsWith(below))
+    && (!Filter.sheets || entry.sheet)
+    && (!holds || holds(entry)));
+}
+
+function show({ keep }) {
+  shownList = list();
+  Grid.show(shownList, { keep });
+  showCount();
+  Large.refresh();
+}
+
+function showCount() {
+  const all = Pictures.all.length, some = shownList.length;
+  const words = all === 1 ? "picture" : "pictures";
+  document.getElementById("count").textContent =
+    some === all ? `${all.toLocaleString()} ${words}` : `${some.toLocaleString()} of ${all.toLocaleString()} ${words}`;
+  if (all) document.getElementById("icon").href = thumbnail(Pictures.all[0]);
+  const empty = document.getElementById("empty");
+  empty.hidden = some > 0 || !Pictures.loaded;
+  empty.textContent = all ? "No picture is like that." : "No pictures yet. Save a recipe in the inbox; its pictures appear here.";
+}
+
+Pictures.onchange = () => {
+  const files = Pictures.byFile;
+  if (Pictures.loaded && seen) {
+    const added = [...files.keys()].filter(file => !seen.has(file)).length;
+    if (added) tellFresh(added);
+  }
+  if (Pictures.loaded) seen = new Set(files.keys());
+  for (let place = picked.length - 1; place >= 0; place--) {
+    if (!files.has(picked[place].file)) picked.splice(place, 1); else picked[place] = files.get(picked[place].file);
+  }
+  showFolders();
+  show({ keep: true });
+  showTray();
+  openLinked();
+};
+
+Pictures.onother = () => {
+  document.getElementById("line").textContent = "This page belongs to another version of picowatch: load it again.";
+};
+
+function tellFresh(added) {
+  const words = count => `${count} new ${count === 1 ? "picture" : "pictures"}`;
+  say(words(added));
+  if (document.getElementById("grid").getBoundingClientRect().top >= 0) return;
+  newest += added;
+  fresh.textContent = `↑ ${words(newest)}`;
+  fresh.hidden = false;
+}
+
+fresh.onclick = () => { scrollTo(0, 0); };
+addEventListener("scroll", () => {
+  if (!fresh.hidden && scrollY < 200) { fresh.hidden = true; newest = 0; }
+}, { passive: true });
+
+// -- folders
+
+// Each folder with the number of pictures in it and below, and the folders right below it.
+function folders() {
+  const counts = new Map([["", 0]]), below = new Map([["", new Set()]]);
+  for (const entry of Pictures.all) {
+    counts.set("", counts.get("") + 1);
+    const parts = folderOf(entry).split("/");
+    let path = "";
+    for (const part of parts) {
+      const child = path ? `${path}/${part}` : part;
+      if (!below.has(child)) { below.set(child, new Set()); counts.set(child, 0); }
+      below.get(path).add(child);
+      counts.set(child, counts.get(child) + 1);
+      path = child;
+    }
+  }
+  return { counts, below };
+}
+
+// The folders on top, and those below the chosen one and its parents.
+function showFolders() {
+  const { counts, below } = folders();
+  if (Filter.folder && !counts.has(Filter.folder)) Filter.folder = "";
+  const rows = [folderRow("All pictures", "", 0, counts.get(""), !Filter.folder && !Filter.sheets)];
+  const sheets = Pictures.all.filter(entry => entry.sheet).length;
+  if (sheets) rows.push(folderRow("Contact sheets", null, 0, sheets, Filter.sheets));
+  const add = (parent, depth) => {
+    const children = [...below.get(parent)].sort((a, b) => a.localeCompare(b));
+    for (const child of children.slice(0, MOST_FOLDERS)) {
+      rows.push(folderRow(child.slice(parent ? parent.length + 1 : 0), child, depth, counts.get(child), child === Filter.folder));
+      if (`${Filter.folder}/`.startsWith(`${child}/`)) add(child, depth + 1);
+    }
+    if (children.length > MOST_FOLDERS) {
+      rows.push(element("li", `and ${(children.length - MOST_FOLDERS).toLocaleString()} more: search for their names`));
+    }
+  };
+  add("", 0);
+  const had = folderList.contains(document.activeElement) ? document.activeElement.dataset.folder : undefined;
+  folderList.replaceChildren(...rows);
+  if (had !== undefined) [...folderList.querySelectorAll("button")].find(button => button.dataset.folder === had)?.focus();
+}
+
+// `folder` is null for the contact sheets of all folders.
+function folderRow(name, folder, depth, count, isChosen) {
+  const row = element("li"), button = element("button", name);
+  button.type = "button";
+  button.dataset.folder = folder ?? "/";
+  button.style.setProperty("--depth", depth);
+  if (isChosen) button.ariaCurrent = "true";
+  button.append(element("small", count.toLocaleString()));
+  button.onclick = () => {
+    Filter.sheets = folder === null;
+    Filter.folder = folder ?? "";
+    scrollTo(0, 0);
+    showFolders();
+    show({ keep: false });
+  };
+  row.append(button);
+  return row;
+}
+
+// -- searching
+
+searchBox.oninput = () => {
+  Filter.query = searchBox.value;
+  if (scrollY > 0) scrollTo(0, 0);
+  show({ keep: false });
+  say(document.getElementById("count").textContent);
+};
+searchBox.onkeydown = event => {
+  if (event.key === "Escape" && searchBox.value) {
+    searchBox.value = "";
+    searchBox.oninput();
+    event.preventDefault();
+  } else if ((event.key === "ArrowDown" || event.key === "Enter") && shownList.length) {
+    event.preventDefault();
+    Grid.goTo(shownList[0].file, { focus: true });
+  }
+};
+
+// -- picking and comparing
+
+const isPicked = file => picked.some(entry => entry.file === file);
+
+function pick(entry) {
+  const place = picked.findIndex(other => other.file === entry.file);
+  if (place >= 0) picked.splice(place, 1); else picked.push(entry);
+  if (picked.length > 2) picked.shift();
+  say(picked.length === 2 ? "Two pictures are picked; x compares them." : `${picked.length} picked`);
+  showTray();
+}
+
+function showTray() {
+  tray.hidden = !picked.length;
+  document.getElementById("picked").replaceChildren(...picked.map(entry => {
+    const image = element("img");
+    image.src = thumbnail(entry);
+    image.alt = entry.prompt || entry.file;
+    return image;
+  }));
+  document.getElementById("tray-words").textContent = picked.length === 1 ? "Pick another one to compare" : "";
+  document.getElementById("compare").disabled = picked.length < 2;
+  Grid.remark();
+}
+
+const compare = () => { if (picked.length === 2) Pair.open(picked[0], picked[1]); };
+document.getElementById("compare").onclick = compare;
+document.getElementById("unpick").onclick = () => { picked.length = 0; showTray(); };
+
+// -- connecting
+
+Grid.isPicked = Large.isPicked = isPicked;
+Grid.onpick = Large.onpick = pick;
+Grid.onopen = Large.open;
+Large.list = Pair.list = () => shownList;
+Large.onclose = entry => Grid.goTo(entry.file, { focus: true });
+
+const keys = document.getElementById("keys");
+document.getElementById("show-keys").onclick = () => keys.showModal();
+keys.onclick = event => { if (event.target.closest("[data-do]")) keys.close(); };
+for (const dialog of document.querySelectorAll("dialog")) {
+  dialog.addEventListener("click", event => { if (event.target === dialog) dialog.close(); });
+}
+
+document.addEventListener("keydown", event => {
+  const types = event.target.closest("input:not([type=range]), textarea");
+  if (types || event.ctrlKey || event.metaKey || event.altKey) return;
+  const open = document.querySelector("dialog[open]");
+  if (event.key === "x" && picked.length === 2 && (!open || open.id === "large")) compare();
+  if (open) return;
+  if (event.key === "/") { event.preventDefault(); searchBox.focus(); searchBox.select(); }
+  if (event.key === "?") keys.showModal();
+});
+
+// The size of the pictures stays what it was, where the browser keeps such things for files.
+const size = document.getElementById("size"), KEPT = "picowatch size";
+const kept = action => { try { return action(); } catch { return null; } };
+size.value = kept(() => localStorage.getItem(KEPT)) ?? (innerWidth < 600 ? 120 : 190);
+size.oninput = () => {
+  Grid.resize(Number(size.value));
+  kept(() => localStorage.setItem(KEPT, size.value));
+};
+Grid.resize(Number(size.value));
+
+// An address with a picture behind # opens it, once it is loaded.
+let linked = kept(() => decodeURIComponent(location.hash.slice(1)));
+if (linked) history.replaceState(null, "", "#");
+function openLinked() {
+  const entry = linked && Pictures.byFile.get(linked);
+  if (!entry) return;
+  linked = "";
+  Large.open(entry);
+}
+
+News.ask();

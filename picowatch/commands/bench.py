@@ -1,0 +1,205 @@
+"""`picowatch bench`: how fast this machine is, for each number of steps, size and batch."""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from picowatch.catalog import Catalog
+from picowatch.commands.bench_plot import check_plot, draw_plot
+from picowatch.engine.child import ChildEngine
+from picowatch.engine.options import EngineOptions, cache_folder
+from picowatch.engine.protocol import Engine, EngineCannotStart, RenderedImage
+from picowatch.engine.versions import versions
+from picowatch.errors import EngineDied, PicowatchError, RenderFailed
+from picowatch.outbox.log import harmless
+from picowatch.recipe import ImageRequest, RecipeInvalid, read_recipes
+from picowatch.settings import Settings
+
+PROMPT = "a corgi wearing a red hat on a blue background"
+WARM_UP_STEPS = 2
+FULL = "full"
+MAX_BATCH = 256  # as the setting batch_size
+MEBI = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is to be measured: every combination. `sizes` () means the checkpoint's own."""
+
+    steps: Sequence[int]
+    sizes: Sequence[str]
+    batches: Sequence[int]
+    checkpoint: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One combination and what came out: seconds of the batch, or why there is no picture."""
+
+    steps: int
+    size: str
+    batch: int
+    seconds: float | None = None
+    peak_bytes: int | None = None
+    memory_rung: str = FULL
+    compiled: bool = False
+    failure: str = ""
+
+    @property
+    def images_per_second(self) -> float | None:
+        return self.batch / self.seconds if self.seconds else None
+
+    @property
+    def seconds_per_image(self) -> float | None:
+        return self.seconds / self.batch if self.seconds else None
+
+
+def bench(
+    settings: Settings,
+    asked: Asked,
+    *,
+    as_json: bool,
+    plot: Path | None,
+    make_engine: Callable[[EngineOptions], Engine] = ChildEngine,
+) -> int:
+    """Measure and print; also what was measured when it is interrupted or the engine is lost."""
+    if plot:
+        check_plot(plot)
+    for size in asked.batches:
+        if not 1 <= size <= MAX_BATCH:
+            raise PicowatchError(f"--batches {size}: a batch holds 1 to {MAX_BATCH} images.")
+    batches = list(_batches(settings, asked))
+    engine = make_engine(
+        EngineOptions(
+            models=settings.models,
+            device=settings.device,
+            precision=settings.precision,
+            memory=settings.memory,
+            hash_cache=_hash_cache(settings),
+            compiled=cache_folder() if settings.compile == "auto" else None,
+        )
+    )
+    cells: list[Cell] = []
+    try:
+        for number, batch in enumerate(batches, start=1):
+            _tell(f"{number} of {len(batches)}: {_words(batch)}")
+            cells.append(measure(engine, batch))
+    finally:
+        about = engine.describe() | {"checkpoint": batches[0][0].checkpoint}
+        engine.close()
+        if cells:
+            _print_json(cells, about) if as_json else _print_table(cells, about)
+    if all(cell.failure for cell in cells):
+        raise PicowatchError("No picture could be made.", "`picowatch run` says more in its log.")
+    if plot:
+        draw_plot(plot, [_plain(cell) for cell in cells], _title(about))
+        _tell(f"plot: {plot}")
+    return 0
+
+
+def measure(engine: Engine, batch: Sequence[ImageRequest]) -> Cell:
+    """Time one batch, after one of few steps that loads and prepares whatever it needs."""
+    first = batch[0]
+    cell = Cell(first.steps, f"{first.width}x{first.height}", len(batch))
+    try:
+        _render(engine, [replace(one, steps=min(WARM_UP_STEPS, one.steps)) for one in batch])
+        began = time.perf_counter()
+        pictures = _render(engine, batch)
+        seconds = time.perf_counter() - began
+    except EngineCannotStart:
+        raise
+    except (RenderFailed, EngineDied) as error:
+        return replace(cell, failure=str(error))
+    one = pictures[0]
+    return replace(
+        cell,
+        seconds=seconds,
+        peak_bytes=one.peak_bytes,
+        memory_rung=one.memory_rung,
+        compiled=one.compiled,
+    )
+
+
+def _render(engine: Engine, batch: Sequence[ImageRequest]) -> list[RenderedImage]:
+    return engine.render(batch, lambda done, total: None).result()
+
+
+def _batches(settings: Settings, asked: Asked) -> Iterator[list[ImageRequest]]:
+    """The images of each combination: those of a recipe that asks for it."""
+    catalog = Catalog(settings.models, _hash_cache(settings), keep_hashes=False)
+    known = catalog.known(settings.checkpoint)
+
+    def hash_of(kind: Any, name: str) -> str:
+        return catalog.sha256(catalog.find(kind, name))
+
+    for steps, size, batch in product(asked.steps, asked.sizes or [""], asked.batches):
+        fields = {"prompt": PROMPT, "steps": steps, "count": batch, "seed": 1}
+        fields |= {"size": size} if size else {}
+        fields |= {"checkpoint": asked.checkpoint} if asked.checkpoint else {}
+        try:
+            (recipe,) = read_recipes("bench.yaml", json.dumps(fields).encode(), known)
+        except RecipeInvalid as error:
+            raise PicowatchError("\n".join(p.message for p in error.problems)) from error
+        yield recipe.image_requests(hash_of)
+
+
+def _hash_cache(settings: Settings) -> Path:
+    return settings.outbox / ".picowatch" / "hashes.json"
+
+
+# -- telling
+
+
+def _tell(text: str) -> None:
+    """Beside the result, so that a pipe gets that alone."""
+    print(harmless(text), file=sys.stderr, flush=True)
+
+
+def _words(batch: Sequence[ImageRequest]) -> str:
+    first = batch[0]
+    return f"{first.steps} steps, {first.width}x{first.height}, batch of {len(batch)}"
+
+
+def _title(about: dict[str, str]) -> str:
+    return f"{about['checkpoint']} on {about['device']}, {about['precision']}"
+
+
+def _plain(cell: Cell) -> dict[str, Any]:
+    each, rate = cell.seconds_per_image, cell.images_per_second
+    return {**asdict(cell), "images_per_second": rate, "seconds_per_image": each}
+
+
+def _print_json(cells: Sequence[Cell], about: dict[str, str]) -> None:
+    print(json.dumps({**versions(), **about, "cells": [_plain(cell) for cell in cells]}, indent=1))
+
+
+def _print_table(cells: Sequence[Cell], about: dict[str, str]) -> None:
+    # rich costs a tenth of a second to import; `--help` does without it.
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(harmless(_title(about))))
+    for name in ("steps", "size", "batch", "images/s", "s/image", "peak memory", "compiled"):
+        table.add_column(name, justify="right")
+    for cell in cells:
+        asked = (str(cell.steps), cell.size, str(cell.batch))
+        table.add_row(*asked, *map(Text, _results(cell)))
+    Console().print(table)
+    for cell in cells:
+        if cell.failure:
+            print(harmless(f"{cell.steps} steps, {cell.size}, {cell.batch}: {cell.failure}"))
+
+
+def _results(cell: Cell) -> tuple[str, str, str, str]:
+    rate, each = cell.images_per_second, cell.seconds_per_image
+    if rate is None or each is None:
+        return "out of memory" if "memory" in cell.failure else "failed", "", "", ""
+    memory = f"{cell.peak_bytes / MEBI:,.0f} MiB" if cell.peak_bytes else ""
+    rung = "" if cell.memory_rung == FULL else f" ({cell.memory_rung})"
+    return f"{rate:.3g}", f"{each:.3g}", memory + rung, "yes" if cell.compiled else "no"

@@ -1,0 +1,169 @@
+"""Programs of the user's that hear of the work, and have no part in it.
+
+A hook never blocks the work and never fails it: each has a thread of its own that runs one
+program at a time, a bounded queue, and a time limit at which the program is killed with all that
+it started. What goes wrong is one line in the log.
+"""
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from queue import Queue
+from typing import Any, NamedTuple
+
+from picowatch.outbox.log import harmless
+from picowatch.outbox.status import Status
+
+log = logging.getLogger("picowatch")
+
+MOST_WAITING = 100
+LOOK_SECONDS = 0.1  # between looks whether a program has ended, or picowatch has
+_KEPT_BYTES = 1000  # of what a program writes to its standard error
+
+
+class _Call(NamedTuple):
+    """What a program gets: arguments behind its own, and JSON on its standard input."""
+
+    arguments: tuple[str, ...]
+    told: Mapping[str, Any]
+
+
+class Hooks:
+    """The settings `hooks`: what runs for a picture, for a failure, and when nothing waits."""
+
+    def __init__(
+        self, commands: Mapping[str, Sequence[str]], *, inbox: Path, outbox: Path, seconds: float
+    ) -> None:
+        self._inbox = inbox.resolve()
+        self._outbox = outbox.resolve()
+        self._hooks = {name: _Hook(name, command, seconds) for name, command in commands.items()}
+        self._worked = False
+        self._pictures = 0  # since nothing waited
+
+    def picture(self, line: Mapping[str, Any]) -> None:
+        """A picture was published; `line` is its line of images.jsonl."""
+        self._worked = True
+        self._pictures += 1
+        path = str(self._outbox / line["file"])
+        self._call("picture", path, told={**line, "path": path})
+
+    def failed(self, recipe: str, error_file: str) -> None:
+        """A save was refused, or an image of this recipe failed: why stands in the file."""
+        path, error = str(self._inbox / recipe), self._outbox / error_file
+        try:
+            text = error.read_text(encoding="utf-8", errors="replace")
+        except OSError:  # mended again, meanwhile
+            text = ""
+        self._call("failed", path, str(error), told={"recipe": recipe, "error": text})
+
+    def status(self, status: Status) -> None:
+        """The state of things, some times a second: when nothing waits after work, that is told."""
+        if status.images["queued"] or status.images["running"]:
+            self._worked |= status.images["running"] > 0
+        elif self._worked:
+            pictures, self._pictures, self._worked = self._pictures, 0, False
+            self._call("idle", told={"pictures": pictures})
+
+    def close(self, hurry: Callable[[], bool]) -> None:
+        """Let what was called end by itself, until `hurry`; end the rest, and forget what waits."""
+        pause = threading.Event()
+        while any(hook.is_busy() for hook in self._hooks.values()) and not hurry():
+            pause.wait(LOOK_SECONDS)
+        for hook in self._hooks.values():
+            hook.close()
+
+    def _call(self, name: str, *arguments: str, told: Mapping[str, Any]) -> None:
+        if hook := self._hooks.get(name):
+            hook.call(_Call(arguments, {"event": name, **told}))
+
+
+class _Hook:
+    """One program, and the calls that wait for it."""
+
+    def __init__(self, name: str, command: Sequence[str], seconds: float) -> None:
+        self._name = name
+        self._command = [os.path.expanduser(command[0]), *command[1:]]  # noqa: PTH111
+        self._seconds = seconds
+        self._calls: Queue[_Call | None] = Queue()
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._serve, name=f"hook {name}", daemon=True)
+        self._thread.start()
+
+    def call(self, call: _Call) -> None:
+        """Run the program soon; with too many calls waiting, this one is dropped."""
+        if self._calls.qsize() < MOST_WAITING:
+            self._calls.put(call)
+        else:
+            self._complain(f"is too slow: {MOST_WAITING} calls wait, and one more is dropped")
+
+    def is_busy(self) -> bool:
+        """Whether calls wait or run."""
+        return self._calls.unfinished_tasks > 0
+
+    def close(self) -> None:
+        self._closed.set()
+        self._calls.put(None)
+        self._thread.join()
+
+    def _serve(self) -> None:
+        while (call := self._calls.get()) and not self._closed.is_set():
+            try:
+                self._run(call)
+            except Exception as error:  # a hook may fail in any way; the work goes on
+                reason = error.strerror if isinstance(error, OSError) else str(error)
+                self._complain(f"could not be run: {reason or type(error).__name__}")
+            finally:
+                self._calls.task_done()
+
+    def _run(self, call: _Call) -> None:
+        with tempfile.TemporaryFile() as told, tempfile.TemporaryFile() as said:
+            told.write(json.dumps(call.told).encode())
+            told.seek(0)
+            process = subprocess.Popen(
+                [*self._command, *call.arguments],
+                stdin=told,
+                stdout=subprocess.DEVNULL,
+                stderr=said,
+                start_new_session=True,
+            )
+            try:
+                in_time = self._wait(process)
+            finally:
+                _end(process)
+            if process.returncode == 0 or self._closed.is_set():
+                return
+            outcome = f"failed with exit code {process.returncode}"
+            if not in_time:
+                outcome = f"was ended after {self._seconds:g} s (hook_seconds)"
+            said.seek(0)
+            lines = said.read(_KEPT_BYTES).decode(errors="replace").splitlines()
+            words = next((f": {line}" for line in lines if line.strip()), "")
+            self._complain(outcome + words)
+
+    def _wait(self, process: "subprocess.Popen[bytes]") -> bool:
+        """Until it has ended, its time is up, or picowatch ends; gives whether it has."""
+        deadline = time.monotonic() + self._seconds
+        while not self._closed.is_set() and (left := deadline - time.monotonic()) > 0:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(min(LOOK_SECONDS, left))
+                return True
+        return False
+
+    def _complain(self, words: str) -> None:
+        log.warning("%s", harmless(f"hook {self._name} ({self._command[0]}) {words}"))
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """A program that runs on is killed, with all that it started."""
+    if process.poll() is None:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

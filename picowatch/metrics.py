@@ -1,0 +1,127 @@
+"""Metrics for Prometheus, at the setting `metrics_address`. Imported only where that is set."""
+
+import logging
+from collections.abc import Callable, Iterable
+
+from prometheus_client import (
+    CollectorRegistry,
+    Histogram,
+    Metric,
+    PlatformCollector,
+    ProcessCollector,
+    start_http_server,
+)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
+from prometheus_client.registry import Collector
+
+from picowatch import __version__
+from picowatch.errors import SettingsInvalid
+from picowatch.outbox.status import Status
+
+log = logging.getLogger("picowatch")
+
+# From the demo model's half second to an image of minutes on a CPU.
+SECONDS = (0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120, 300, 600, 1800)
+
+
+class Metrics:
+    """Serves what it is told, in threads of its own."""
+
+    def __init__(self, address: str, engine_restarts: Callable[[], int]) -> None:
+        """`address` is host:port. Raises SettingsInvalid if nothing can be served there."""
+        registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        self._seconds = Histogram(
+            "picowatch_image_seconds",
+            "Seconds in which an image was made, from its prompt to its pixels.",
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self._state = _State(engine_restarts)
+        registry.register(self._state)
+        host, _, port = address.rpartition(":")
+        try:
+            self._server, self._thread = start_http_server(
+                int(port), host.strip("[]") or "0.0.0.0", registry
+            )
+        except OSError as error:
+            raise SettingsInvalid(
+                f"metrics_address {address}: nothing can be served there: {error.strerror}.",
+                "Choose another port, or leave it out.",
+            ) from error
+        log.info("metrics at http://%s:%s/metrics", host or "0.0.0.0", self.port)
+
+    @property
+    def port(self) -> int:
+        """Where it listens; of interest if the setting says 0."""
+        return int(self._server.server_port)
+
+    def picture(self, seconds: float) -> None:
+        """A picture was published, made in so many seconds."""
+        self._seconds.observe(seconds)
+
+    def status(self, status: Status) -> None:
+        """The state of things, some times a second."""
+        self._state.status = status
+
+    def close(self) -> None:
+        """Serve no more."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+class _State(Collector):
+    """The newest status, as metrics."""
+
+    def __init__(self, engine_restarts: Callable[[], int]) -> None:
+        self._engine_restarts = engine_restarts
+        self.status: Status | None = None
+
+    def collect(self) -> Iterable[Metric]:
+        yield InfoMetricFamily("picowatch", "This picowatch.", value={"version": __version__})
+        yield CounterMetricFamily(
+            "picowatch_engine_restarts",
+            "How often the engine died, or could not start, and was started again.",
+            value=self._engine_restarts(),
+        )
+        if (status := self.status) is None:
+            return
+        images = GaugeMetricFamily(
+            "picowatch_images", "Images in the ledger, by what became of them.", labels=["state"]
+        )
+        for state, count in status.images.items():
+            images.add_metric([state], count)
+        yield images
+        yield from _of_engines(status)
+        yield _gauge("picowatch_started_time_seconds", "When it was started.", status.started)
+        waits = bool(status.trouble)
+        yield _gauge("picowatch_in_trouble", "1 while it waits for a full disk or alike.", waits)
+
+
+def _of_engines(status: Status) -> Iterable[Metric]:
+    """What each engine made, makes and holds."""
+    names = ["engine", "node", "device"]
+    made = CounterMetricFamily(
+        "picowatch_engine_images", "Images that the engine made.", labels=names
+    )
+    speed = GaugeMetricFamily(
+        "picowatch_engine_steps_per_second", "Steps of the batch in work.", labels=names
+    )
+    held = GaugeMetricFamily(
+        "picowatch_engine_memory_bytes",
+        "What the engine holds of its device's memory.",
+        labels=names,
+    )
+    for engine in status.engines:
+        labels = [str(engine.number), engine.node, engine.device]
+        made.add_metric(labels, engine.images)
+        speed.add_metric(labels, engine.steps_per_second)
+        if engine.memory_bytes is not None:
+            held.add_metric(labels, engine.memory_bytes)
+    yield from (made, speed, held)
+
+
+def _gauge(name: str, words: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, words, value=value)

@@ -1,0 +1,15 @@
+"""The gallery: outbox/index.html and the data below .picowatch/gallery/ that it shows.
+
+A page opened from disk may not fetch files, but it may load scripts, so the data are scripts:
+
+    page-00001.js …   250 pictures each, one call a line, only appended to   (pages.py)
+    pages.js          how many there are                                     (pages.py)
+    now.js            what runs, what waits, what went wrong                 (now.py)
+    thumbs/           a small WebP of each picture                           (thumbnails.py)
+"""
+
+from picowatch.outbox.gallery.gallery import Gallery
+from picowatch.outbox.gallery.keeper import GalleryKeeper
+from picowatch.outbox.gallery.now import NowFile
+
+__all__ = ["Gallery", "GalleryKeeper", "NowFile"]

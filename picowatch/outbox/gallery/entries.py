@@ -1,0 +1,75 @@
+"""What the gallery knows of a picture: its line of images.jsonl, and what the page shows beside."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from picowatch.errors import PictureUnreadable
+from picowatch.metadata import PICOWATCH, read_chunk, recipe_yaml
+from picowatch.outbox.gallery.thumbnails import thumbnail_of
+from picowatch.outbox.listing import request_of
+from picowatch.outbox.png import SHEET_KEYWORD, read_texts
+
+
+def picture_entry(root: Path, line: dict[str, Any]) -> dict[str, Any]:
+    """The entry of an enlisted picture, with its recipe as `picowatch show` prints it."""
+    entry = _entry(root, line["file"]) | line
+    try:
+        entry["yaml"] = recipe_yaml(request_of(line))
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return entry  # not a line of ours: it is shown as it is
+    return entry
+
+
+def sheet_entry(root: Path, file: str, width: int, height: int, text: str) -> dict[str, Any] | None:
+    """The entry of a contact sheet; `text` is what it says of itself. None if it is none of ours.
+
+    `cells` are the files of its pictures, None for each that was not made.
+    """
+    try:
+        shown = json.loads(text)
+        axes = [[str(axis["label"]), list(map(str, axis["values"]))] for axis in shown["axes"]]
+        cells = [str(cell) if cell else None for cell in shown["files"]]
+        told = {"recipe": str(shown["recipe"]), "prompt": str(shown["prompt"])}
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return None
+    size = {"width": width, "height": height}
+    return _entry(root, file) | told | size | {"sheet": axes, "cells": cells}
+
+
+def entry_from_png(root: Path, file: str) -> dict[str, Any] | None:
+    """The entry of a picture that stands in no list, from its own texts; None if it has none."""
+    try:
+        texts = read_texts(root / file)
+        if SHEET_KEYWORD in texts:
+            return sheet_entry(root, file, *_size(root / file), texts[SHEET_KEYWORD])
+        chunk = read_chunk(texts[PICOWATCH])
+    except (PictureUnreadable, KeyError):
+        return None
+    own = {
+        "file": file,
+        "recipe": chunk.recipe_path,
+        **chunk.request.as_dict(),
+        "digest": chunk.request.digest,
+        "save_digest": chunk.save_digest,
+        "place": chunk.place,
+        "image_index": chunk.image_index,
+    }
+    return picture_entry(root, own)
+
+
+def _entry(root: Path, file: str) -> dict[str, Any]:
+    """What every entry begins with; `file` comes first, so that it is found without parsing."""
+    entry: dict[str, Any] = {"file": file, "thumb": thumbnail_of(file)}
+    try:
+        entry["made_at"] = int((root / file).stat().st_mtime)
+    except OSError:
+        entry["made_at"] = 0
+    return entry
+
+
+def _size(path: Path) -> tuple[int, int]:
+    """Width and height of a PNG, from its header (https://www.w3.org/TR/png/#11IHDR)."""
+    with path.open("rb") as file:
+        header = file.read(24)
+    return int.from_bytes(header[16:20]), int.from_bytes(header[20:24])

@@ -1,0 +1,182 @@
+"""Keeps the gallery of one outbox: adds what is made, takes away what the user deleted.
+
+Damage, or a gallery of another version, is no matter: all of it is made anew from images.jsonl
+and the pictures.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from importlib import resources
+from itertools import count
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from PIL import Image
+
+from picowatch.outbox.atomic import write_atomically
+from picowatch.outbox.gallery.entries import entry_from_png, picture_entry, sheet_entry
+from picowatch.outbox.gallery.pages import Pages
+from picowatch.outbox.gallery.thumbnails import Thumbnails
+from picowatch.outbox.listing import Listing
+
+PAGE = "index.html"
+
+LOOKED_AT_ONCE = 250  # files
+LOOKING_REST = 9.0  # times as long as looking takes
+
+
+class Gallery:
+    """Safe to use from several threads."""
+
+    def __init__(self, root: Path, listing: Listing) -> None:
+        """`listing` is what must be shown: what a crash left out is added."""
+        self._root = root
+        self._listing = listing
+        self._folder = root / ".picowatch" / "gallery"
+        self._lock = Lock()
+        self._folder_times: dict[str, int] = {}
+        self._pages = Pages(self._folder)
+        self._thumbnails = Thumbnails(root, self._folder)
+        if self._pages.damaged:
+            self._make_anew()
+        else:
+            self._write_page()
+            self._catch_up()
+
+    def add(self, line: dict[str, Any]) -> None:
+        """Show an enlisted picture; nothing happens if it is shown already."""
+        self._add(picture_entry(self._root, line))
+
+    def add_sheet(self, file: str, page: Image.Image, text: str) -> None:
+        """Show a contact sheet, which may have been drawn again; `text` is what it says of itself."""
+        entry = sheet_entry(self._root, file, page.width, page.height, text)
+        self.keep_thumbnail(file, page)
+        if entry is not None:
+            self._add(entry)
+
+    def keep_thumbnail(self, file: str, picture: Image.Image) -> None:
+        """Make a picture's thumbnail from its pixels, which are changed by it.
+
+        It never holds up a picture: one that cannot be written now, the next start makes.
+        """
+        with suppress(OSError):
+            self._thumbnails.keep(file, picture)
+
+    def _add(self, entry: dict[str, Any]) -> None:
+        with self._lock:
+            if not self._pages.is_intact():
+                self._make_anew()
+            if entry["file"] not in self._pages.recent():
+                self._pages.append(entry)
+
+    # -- keeping
+
+    def make_missing_thumbnails(self, rest: Callable[[float], bool]) -> None:
+        """Newest first. `rest` waits for so many seconds; once it is true, this ends.
+
+        It waits as long as each thumbnail took, and most of the time while it only looks: with a
+        hundred thousand pictures that takes a second of processor time.
+        """
+        with self._lock:
+            files = list(self._pages.files())
+        for end in range(len(files), 0, -LOOKED_AT_ONCE):
+            began = time.monotonic()
+            some = files[max(0, end - LOOKED_AT_ONCE) : end]
+            missing = [file for file in reversed(some) if not self._thumbnails.has(file)]
+            if rest(LOOKING_REST * (time.monotonic() - began)):
+                return
+            for file in missing:
+                began = time.monotonic()
+                self._thumbnails.make(file)
+                if rest(time.monotonic() - began):
+                    return
+
+    def drop_deleted(self) -> None:
+        """Show no more what the user has deleted.
+
+        A folder is only listed if its time has changed. Without the gallery's own folder the
+        whole outbox is away, which deletes nothing.
+        """
+        with self._lock:
+            shown = list(self._pages.files())
+        folders: dict[str, list[str]] = {}
+        for file in shown:
+            folders.setdefault(file.rpartition("/")[0], []).append(file)
+        gone = {file for folder, files in folders.items() for file in self._gone(folder, files)}
+        if gone and self._folder.is_dir():
+            try:
+                self._remove(gone)
+            except OSError:
+                self._folder_times.clear()  # so that the next look finds them again
+                raise
+            for file in gone:
+                self._thumbnails.forget(file)
+
+    def _remove(self, gone: set[str]) -> None:
+        """Page by page, so that no new picture waits for all of them."""
+        for page in count(1):
+            with self._lock:
+                if page > self._pages.count():
+                    break
+                self._pages.remove(gone, page)
+        with self._lock:
+            self._pages.tell_changes()
+
+    def _gone(self, folder: str, files: list[str]) -> Iterator[str]:
+        try:
+            changed_at = (self._root / folder).stat().st_mtime_ns
+            if self._folder_times.get(folder) == changed_at:
+                return
+            there = set(os.listdir(self._root / folder))
+        except (FileNotFoundError, NotADirectoryError):
+            changed_at, there = 0, set()
+        except OSError:
+            return  # nobody knows
+        yield from (file for file in files if file.rpartition("/")[2] not in there)
+        self._folder_times[folder] = changed_at
+
+    # -- making it anew
+
+    def _make_anew(self) -> None:
+        self._write_page()
+        self._pages.write_anew(self._all_entries())
+
+    def _catch_up(self) -> None:
+        """Add what stands in the list, but was not shown yet when picowatch last ended."""
+        recent, shown = self._listing.recent(), self._pages.recent()
+        places = [place for place, line in enumerate(recent) if line["file"] in shown]
+        missing = recent[places[-1] + 1 :] if places else recent
+        for line in missing:
+            if (self._root / line["file"]).is_file():
+                self.add(line)
+
+    def _all_entries(self) -> list[dict[str, Any]]:
+        """One for each picture that is there, oldest first."""
+        lines = {line["file"]: line for line in self._listing.all()}
+        entries = []
+        for file in self._pictures():
+            line = lines.get(file)
+            entry = picture_entry(self._root, line) if line else entry_from_png(self._root, file)
+            if entry is not None:
+                entries.append(entry)
+        order = {file: place for place, file in enumerate(lines)}
+        entries.sort(key=lambda entry: (entry["made_at"], order.get(entry["file"], len(order))))
+        return entries
+
+    def _pictures(self) -> Iterator[str]:
+        """The PNGs in the recipes' folders."""
+        for folder, _, names in os.walk(self._root):
+            below = Path(folder).relative_to(self._root).as_posix()
+            if below != "." and not below.startswith("."):
+                yield from (f"{below}/{name}" for name in names if name.endswith(".png"))
+
+    def _write_page(self) -> None:
+        """index.html and beside the data what it loads, as this version has them."""
+        for source in resources.files("picowatch").joinpath("assets/gallery").iterdir():
+            target = (self._root if source.name == PAGE else self._folder) / source.name
+            content = source.read_bytes()
+            if not target.is_file() or target.read_bytes() != content:
+                write_atomically(target, content)

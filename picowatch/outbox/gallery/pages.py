@@ -1,0 +1,166 @@
+"""The pages of the gallery: scripts of one call a line, which are only appended to.
+
+Adding a picture costs the same however many there are: a line at the end of the newest page.
+"""
+
+import json
+import re
+import secrets
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from picowatch.outbox.atomic import append_durably, make_folder, sync_folder, write_atomically
+from picowatch.outbox.listing import picture_of, without_torn_line
+
+PICTURES_PER_PAGE = 250
+FORMAT = 1  # of the entries; another one than the page's script knows is made anew
+NOTHING_HOLDS = -1  # a size that no page has
+CALL = re.compile(rb'picture\(\{"file": ("(?:[^"\\]|\\.)*")(?:, .*)?\}\);')
+
+
+class Pages:
+    """The entries of the gallery on disk; in memory only which files they show."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        make_folder(folder)
+        self._files: list[list[str]] = []
+        self._newest_bytes: int | None = None
+        self._edition = secrets.token_hex(4)
+        self.damaged = not self._read()
+        if not self.damaged:
+            self._tell()
+
+    def files(self) -> Iterator[str]:
+        """Every file that is shown, oldest first."""
+        for page in self._files:
+            yield from page
+
+    def count(self) -> int:
+        """How many pages there are."""
+        return len(self._files)
+
+    def recent(self) -> set[str]:
+        """The files of the last two pages: enough to tell what a crash left out."""
+        return {file for page in self._files[-2:] for file in page}
+
+    def is_intact(self) -> bool:
+        """Whether the newest page is as it was left; a user may have deleted the gallery."""
+        return self._measured() == self._newest_bytes
+
+    def append(self, entry: Mapping[str, Any]) -> None:
+        """Show one more picture, durably; an error leaves the pages as they were."""
+        is_full = not self._files or len(self._files[-1]) >= PICTURES_PER_PAGE
+        append_durably(self._path(len(self._files) + is_full), _call(entry))
+        if is_full:
+            self._files.append([])
+        self._files[-1].append(entry["file"])
+        self._tell()
+
+    def write_anew(self, entries: Sequence[Mapping[str, Any]]) -> None:
+        """Replace all pages by these entries, oldest first.
+
+        The file that tells of them goes first and comes last: a crash in between is seen.
+        """
+        self._newest_bytes = NOTHING_HOLDS
+        make_folder(self._folder)
+        self._told.unlink(missing_ok=True)
+        sync_folder(self._folder)
+        for path in self._folder.glob("page-*.js"):
+            path.unlink()
+        self._files = []
+        for start in range(0, len(entries), PICTURES_PER_PAGE):
+            page = entries[start : start + PICTURES_PER_PAGE]
+            self._files.append([entry["file"] for entry in page])
+            write_atomically(self._path(len(self._files)), b"".join(map(_call, page)))
+        self._edition = secrets.token_hex(4)
+        self._tell(durable=True)
+
+    def remove(self, gone: Collection[str], page: int) -> None:
+        """Show these files no more on one page, the first is 1; `tell_changes` has to follow."""
+        left = [file for file in self._files[page - 1] if file not in gone]
+        if len(left) < len(self._files[page - 1]):
+            lines = self._path(page).read_bytes().splitlines(keepends=True)
+            kept = [line for line in lines if _file(line.rstrip()) not in gone]
+            write_atomically(self._path(page), b"".join(kept))
+            self._files[page - 1] = left
+            self._newest_bytes = self._measured()
+
+    def tell_changes(self) -> None:
+        """Let whoever looks load all pages again."""
+        self._edition = secrets.token_hex(4)
+        self._tell()
+
+    @property
+    def _told(self) -> Path:
+        return self._folder / "pages.js"
+
+    def _tell(self, *, durable: bool = False) -> None:
+        """Say how many pages and pictures there are; each start says it again."""
+        self._newest_bytes = self._measured()
+        told = {
+            "format": FORMAT,
+            "edition": self._edition,
+            "pages": len(self._files),
+            "pictures": sum(map(len, self._files)),
+        }
+        write_atomically(self._told, f"pages({json.dumps(told)});\n".encode(), durable=durable)
+
+    def _measured(self) -> int | None:
+        """The size of the newest page, None if there is none."""
+        try:
+            return self._path(len(self._files)).stat().st_size
+        except FileNotFoundError:
+            return None
+
+    def _path(self, page: int) -> Path:
+        return self._folder / f"page-{page:05}.js"
+
+    def _read(self) -> bool:
+        """Take in what is there; False if something of it is missing or damaged."""
+        if not self._is_of_this_format():
+            return False
+        paths = sorted(self._folder.glob("page-*.js"))
+        if paths != [self._path(number) for number in range(1, len(paths) + 1)]:
+            return False
+        for path in paths:
+            if path == paths[-1]:
+                self._cut_torn_line(path)
+            found = [_file(line) for line in path.read_bytes().splitlines()]
+            self._files.append([file for file in found if file is not None])
+            if None in found:
+                return False
+        return True
+
+    def _is_of_this_format(self) -> bool:
+        """A power cut may have taken pages.js, which is not durable: the pages then speak."""
+        try:
+            told = self._told.read_text("ascii", "replace")
+        except FileNotFoundError:
+            return False
+        return not told.strip("\0") or f'"format": {FORMAT},' in told
+
+    def _cut_torn_line(self, path: Path) -> None:
+        content = path.read_bytes()
+        whole = without_torn_line(content, _whole_entry)
+        if whole != content:
+            write_atomically(path, whole)
+
+
+def _call(entry: Mapping[str, Any]) -> bytes:
+    """In ASCII: neither a line separator nor an ending of a script is anything but data."""
+    return f"picture({json.dumps(entry, ensure_ascii=True)});\n".encode()
+
+
+def _file(line: bytes) -> str | None:
+    """The file that a line of a page shows, None if it is no such line."""
+    found = CALL.fullmatch(line)
+    if found is None or b"\0" in line:
+        return None
+    file: str = json.loads(found[1])
+    return file
+
+
+def _whole_entry(line: bytes) -> object | None:
+    return picture_of(line.strip().removeprefix(b"picture(").removesuffix(b");"))

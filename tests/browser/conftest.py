@@ -1,0 +1,172 @@
+"""A headless Chromium that opens the gallery from disk, as a user does."""
+
+import base64
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
+
+from tests.house import wait_for
+
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
+)
+CHROMEDRIVER = shutil.which("chromedriver") or ""
+# A mouse that can hover, which headless browsers say they have not.
+MOUSE = "primaryHoverType=2,availableHoverTypes=2,primaryPointerType=4,availablePointerTypes=4"
+
+
+class Page:
+    """What a user sees and does in the gallery."""
+
+    def __init__(self, driver: webdriver.Chrome) -> None:
+        self.driver = driver
+
+    def open(self, page: Path, fragment: str = "") -> None:
+        """Open a file, without a server, and wait until all pictures are known."""
+        self.driver.get("about:blank")
+        self.driver.get(page.resolve().as_uri() + fragment)
+        wait_for(lambda: self.js("return typeof Pictures === 'undefined' || Pictures.loaded"))
+
+    def js(self, script: str, *arguments: object) -> Any:
+        return self.driver.execute_script(script, *arguments)
+
+    def find(self, selector: str) -> WebElement:
+        return self.driver.find_element(By.CSS_SELECTOR, selector)
+
+    def all(self, selector: str) -> Sequence[WebElement]:
+        found: Sequence[WebElement] = self.driver.find_elements(By.CSS_SELECTOR, selector)
+        return found
+
+    def text(self, selector: str) -> str:
+        """The text as the document has it, shown or not."""
+        return str(self.js("return document.querySelector(arguments[0]).textContent", selector))
+
+    def press(self, *keys: str) -> None:
+        """Keys for whatever has the focus."""
+        for key in keys:
+            self.driver.switch_to.active_element.send_keys(key)
+
+    def search(self, query: str) -> None:
+        """Type a query, as fast as that goes."""
+        box = self.find("#search")
+        box.clear()
+        box.send_keys(query or " " + Keys.BACKSPACE)
+
+    def shown(self) -> list[str]:
+        """The files of all pictures that the filters leave, newest first."""
+        files: list[str] = self.js("return shownList.map(entry => entry.file)")
+        return files
+
+    def tile(self, file: str, part: str = ".open") -> WebElement:
+        """A picture in the grid, brought into the window."""
+        self.js("Grid.goTo(arguments[0], { focus: false })", file)
+        found: WebElement = self.js(
+            "return [...document.querySelectorAll('.tile')]"
+            ".find(tile => tile.entry.file === arguments[0]).querySelector(arguments[1])",
+            file,
+            part,
+        )
+        return found
+
+    def focused(self) -> str:
+        """The file whose picture in the grid has the focus."""
+        return str(self.js("return document.activeElement.closest('.tile')?.entry.file ?? ''"))
+
+    def large(self) -> str | None:
+        """The file in the large view, None while that is closed."""
+        found = self.js("return document.getElementById('large').open ? Large.entry.file : null")
+        return None if found is None else str(found)
+
+    def settings(self) -> dict[str, str]:
+        """What the large view lists."""
+        names, texts = self.all("#settings dt"), self.all("#settings dd")
+        return {name.text: text.text for name, text in zip(names, texts, strict=True)}
+
+    def resize(self, width: int, height: int, *, touch: bool = False) -> None:
+        self._tell(
+            "Emulation.setDeviceMetricsOverride",
+            {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": touch},
+        )
+
+    def colours(self, scheme: str) -> None:
+        """`light` or `dark`, as the system would say."""
+        media = [{"name": "prefers-color-scheme", "value": scheme}]
+        self._tell("Emulation.setEmulatedMedia", {"features": media})
+
+    def screenshot(self, target: Path) -> None:
+        found = self._tell("Page.captureScreenshot", {"format": "png"})
+        target.write_bytes(base64.b64decode(found["data"]))
+
+    def accessibility(self) -> list[dict[str, Any]]:
+        """The tree that a screen reader gets."""
+        nodes: list[dict[str, Any]] = self._tell("Accessibility.getFullAXTree", {})["nodes"]
+        return [node for node in nodes if not node.get("ignored")]
+
+    def errors(self) -> list[str]:
+        """What the browser complained about since the last question."""
+        return [str(entry["message"]) for entry in self._log("browser")]
+
+    def requests(self) -> list[str]:
+        """The addresses that were asked for since the last question."""
+        told = [json.loads(entry["message"])["message"] for entry in self._log("performance")]
+        return [
+            message["params"]["request"]["url"]
+            for message in told
+            if message["method"] == "Network.requestWillBeSent"
+        ]
+
+    def _log(self, kind: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.driver.get_log(kind)  # type: ignore[no-untyped-call]
+        return found
+
+    def _tell(self, command: str, values: dict[str, Any]) -> dict[str, Any]:
+        answer: dict[str, Any] = self.driver.execute_cdp_cmd(command, values)
+        return answer
+
+
+def start_chromium() -> webdriver.Chrome:
+    """A headless Chromium; it wants no sandbox where root runs it."""
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for argument in ("--headless=new", "--disable-gpu", "--disable-dev-shm-usage", "--lang=en",
+                     "--window-size=1280,800", f"--blink-settings={MOUSE}"):  # fmt: skip
+        options.add_argument(argument)
+    if os.geteuid() == 0:
+        options.add_argument("--no-sandbox")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    return webdriver.Chrome(options=options, service=Service(CHROMEDRIVER))
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[webdriver.Chrome]:
+    if not CHROMIUM or not CHROMEDRIVER:
+        pytest.skip("no Chromium with its driver is here (`apt install chromium chromium-driver`)")
+    driver = start_chromium()
+    try:
+        yield driver
+    finally:
+        driver.quit()
+
+
+@pytest.fixture
+def page(chromium: webdriver.Chrome) -> Iterator[Page]:
+    """The browser, with a window of common size and no memory of what was before."""
+    shown = Page(chromium)
+    shown.resize(1280, 800)
+    shown.colours("light")
+    shown.errors()
+    shown.requests()
+    yield shown
+    complaints = [text for text in shown.errors() if "ERR_FILE_NOT_FOUND" not in text]
+    chromium.get("about:blank")
+    assert complaints == [], "no script fails, and the page's own policy forbids nothing of it"

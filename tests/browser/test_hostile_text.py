@@ -1,0 +1,123 @@
+"""Whatever a prompt or a name holds is shown by the gallery, never run."""
+
+import json
+import re
+from pathlib import Path
+
+from selenium.webdriver.common.keys import Keys
+
+from tests.browser.conftest import Page
+from tests.house import House, wait_for
+
+MARK = "document.documentElement.setAttribute('data-pwned', 1)"
+HOSTILE = [
+    f"</script><script>{MARK}</script>",
+    f'<img src=x onerror="{MARK}">',
+    f'" onerror="{MARK}" x="',
+    f"' onload='{MARK}' x='",
+    f"`${{{MARK}}}`",
+    f'"}});{MARK};({{"x":"',
+    f'\\"}});{MARK}//',
+    f"*/{MARK}/*",
+    f"<!--<script>{MARK}</script>-->",
+    f"<svg/onload={MARK}>",
+    f"<iframe srcdoc='<script>parent.{MARK}</script>'>",
+    f"javascript:{MARK}",
+    "]]> &lt;b&gt; \u202egnp.x\u202c constructor toString",
+]
+NAMES = [
+    "a#b?c=1&d.yaml",
+    "100% of %41.yaml",
+    "space here/ü 日本 😀.yaml",
+    "it's.yaml",
+    "constructor.yaml",
+]
+
+
+def is_hit(page: Page) -> bool:
+    return bool(page.js("return document.documentElement.hasAttribute('data-pwned')"))
+
+
+def test_no_prompt_and_no_name_runs_as_a_script_in_the_gallery(house: House, page: Page) -> None:
+    """Nor becomes an element or an attribute: in the grid, the large view, or the comparison."""
+    for number, hostile in enumerate(HOSTILE):
+        name = hostile.replace("/", "-")[:80]
+        house.save(f"{name}.{number}.yaml", f"prompt: {json.dumps(hostile)}\nseed: 1\n")
+        house.save(f"{name}.{number}.bad.yaml", f"{json.dumps(hostile)}: 1\n")
+    house.once()
+    page.open(house.outbox / "index.html")
+    assert len(page.shown()) == len(HOSTILE)
+    assert len(page.all("#problems details")) == len(HOSTILE)
+    prompts = set()
+    for file in page.shown():
+        page.tile(file, ".pick").click()
+        page.tile(file).click()
+        prompts.add(page.text("#large-title"))
+        page.press("y")
+        page.find("#large [data-do=close]").click()
+    assert prompts == set(HOSTILE)
+    page.find("#compare").click()
+    page.press(Keys.ESCAPE)
+    for hostile in HOSTILE:
+        page.search(hostile)
+    assert not is_hit(page)
+    tags = page.js("return [...new Set([...document.querySelectorAll('*')].map(e => e.localName))]")
+    assert not {"iframe", "svg", "b"} & set(tags)
+    names = "return [...document.querySelectorAll('*')].flatMap(e => e.getAttributeNames())"
+    assert not [name for name in page.js(names) if name.startswith("on")]
+
+
+def test_a_script_that_got_into_the_page_would_be_forbidden(house: House, page: Page) -> None:
+    """The second wall: by the page's own policy no inline script and no handler runs."""
+    house.save("a.txt", "a corgi\n")
+    house.once()
+    index = house.outbox / "index.html"
+    markup = f'<script>{MARK}</script><img src="x:" onerror="{MARK}">'
+    index.write_text(index.read_text().replace("<main>", f"<main>{markup}"))
+    page.open(index)
+    assert not is_hit(page)
+    assert any("Content Security Policy" in text for text in page.errors())
+
+
+def test_the_browser_of_these_tests_sees_an_injection(tmp_path: Path, page: Page) -> None:
+    """A page that does it wrong is found out by the same look."""
+    wrong = tmp_path / "wrong.html"
+    wrong.write_text(f"<body><script>document.body.innerHTML = {json.dumps(HOSTILE[1])}</script>")
+    page.open(wrong)
+    wait_for(lambda: is_hit(page), "the injected handler")
+
+
+def test_pictures_with_strange_names_are_shown(house: House, page: Page) -> None:
+    """Addresses are relative and encoded, in the grid and in the large view."""
+    for name in NAMES:
+        house.save(name, "prompt: a corgi\nseed: 1\n")
+    house.once()
+    page.open(house.outbox / "index.html")
+    loaded = (
+        "const image = document.getElementById('full'); return image.complete && image.naturalWidth"
+    )
+    assert len(page.shown()) == len(NAMES)
+    for file in page.shown():
+        page.tile(file).click()
+        wait_for(lambda: page.js(loaded), file)
+        page.find("#large [data-do=close]").click()
+    folders = {button.get_attribute("data-folder") for button in page.all("#folders button")}
+    assert {"a#b?c=1&d", "100% of %41", "space here", "it's", "constructor"} <= folders
+    page.open(house.outbox / "index.html", "#100%25%20of%20%2541%2F0001-1.png")
+    wait_for(lambda: page.large() == "100% of %41/0001-1.png", "the linked picture")
+    assert page.errors() == []
+
+
+def test_the_gallery_names_no_other_machine(house: House, page: Page) -> None:
+    """No script, style, font or picture from anywhere else, and nothing is asked for there."""
+    house.save("a.txt", "a corgi\n")
+    house.once()
+    own = [house.outbox / "index.html", *(house.outbox / ".picowatch/gallery").glob("*.[jc]s*")]
+    assert len(own) > 8
+    for file in own:
+        assert not re.search(r"https?:|[\"'(]//\w|@import|url\(", file.read_text()), file
+    page.open(house.outbox / "index.html")
+    page.tile(page.shown()[0]).click()
+    asked = page.requests()
+    assert len(asked) > 8
+    assert all(address.startswith("file:///") for address in asked)

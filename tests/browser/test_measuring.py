@@ -1,0 +1,20 @@
+"""The benchmark of the gallery runs; what it finds out is in benchmarks/RESULTS.md."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.browser.conftest import CHROMEDRIVER, CHROMIUM
+
+
+@pytest.mark.skipif(not (CHROMIUM and CHROMEDRIVER), reason="no Chromium with its driver is here")
+def test_the_benchmark_of_the_gallery_runs() -> None:
+    """With few pictures."""
+    few = ["--pictures", "300", "--add", "2", "--rounds", "1", "--frames", "20"]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.gallery", *few], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    for what in ("ratio", "until the window is full", "scrolling fast, the gallery", "searching"):
+        assert what in done.stdout

@@ -1,0 +1,167 @@
+"""A terminal of our own for the real command: what it wrote, and what stands on the screen."""
+
+import fcntl
+import os
+import pty
+import re
+import signal
+import struct
+import subprocess
+import termios
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from tests.commands.picowatch import clean_environment, command
+from tests.house import PATIENCE, wait_for
+
+TOKENS = re.compile(r"\x1b\[([0-9;?]*)([A-Za-z])|([\r\n])|([^\x1b\r\n]+)")
+
+
+class Screen:
+    """What a terminal shows of what was written: text, line breaks, colours, cursor up, erasing."""
+
+    def __init__(self, written: str = "", columns: int = 80) -> None:
+        self.columns = columns
+        self._rows: list[str] = [""]
+        self._continued = [False]  # whether a row goes on the one above
+        self._row = self._column = 0
+        self.write(written)
+
+    @property
+    def lines(self) -> list[str]:
+        """The rows that are not empty."""
+        return [row.rstrip() for row in self._rows if row.strip()]
+
+    def write(self, text: str) -> None:
+        for numbers, letter, control, plain in TOKENS.findall(text):
+            if control == "\r":
+                self._column = 0
+            elif control == "\n":
+                self._down()
+            elif letter == "A":
+                self._row = max(0, self._row - int(numbers or 1))
+            elif letter == "K":
+                assert numbers == "2", "erase the whole row"
+                self._rows[self._row], self._continued[self._row] = "", False
+            else:
+                assert plain or letter in "mhl", (numbers, letter)
+                self._put(plain)
+
+    def _put(self, text: str) -> None:
+        for char in text:
+            if self._column == self.columns:
+                self._down(continued=True)
+                self._column = 0
+            row = self._rows[self._row].ljust(self._column)
+            self._rows[self._row] = row[: self._column] + char + row[self._column + 1 :]
+            self._column += 1
+
+    def _down(self, continued: bool = False) -> None:
+        self._row += 1
+        if self._row == len(self._rows):
+            self._rows.append("")
+            self._continued.append(False)
+        self._continued[self._row] = continued
+
+    def resize(self, columns: int) -> None:
+        """Wrap anew, as most terminals do; the cursor stays where it is in its line."""
+        whole: list[str] = []
+        cursor = (0, 0)  # line, and place in it
+        for number, row in enumerate(self._rows):
+            before = ""
+            if self._continued[number]:
+                before = whole.pop()
+            if number == self._row:
+                cursor = (len(whole), len(before) + self._column)
+            whole.append(before + row)
+        self.columns = columns
+        self._rows, self._continued = [], []
+        for number, line in enumerate(whole):
+            if number == cursor[0]:
+                self._row = len(self._rows) + max(0, cursor[1] - 1) // columns
+                self._column = cursor[1] - max(0, cursor[1] - 1) // columns * columns
+            parts = [line[at : at + columns] for at in range(0, len(line), columns)] or [""]
+            self._rows += parts
+            self._continued += [False] + [True] * (len(parts) - 1)
+
+
+class InPty:
+    """A command in a terminal."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", handle: int, columns: int) -> None:
+        self.process = process
+        self.now = Screen(columns=columns)
+        self.written = ""
+        self._handle = handle
+        self._lock = threading.Lock()
+        self._reader = threading.Thread(target=self._read)
+
+    def start(self, above: str) -> None:
+        self.now.write(above)
+        self._reader.start()
+
+    def wait_for(self, text: str) -> None:
+        """Until it stands on the screen."""
+        wait_for(lambda: self._shows(text), f"{text!r} in {self.now.lines}")
+
+    def resize(self, rows: int, columns: int) -> None:
+        with self._lock:
+            self.now.resize(columns)
+            set_size(self._handle, rows, columns)
+        self.process.send_signal(signal.SIGWINCH)
+
+    def finish(self) -> None:
+        self._reader.join(PATIENCE)
+        os.close(self._handle)
+
+    def _shows(self, text: str) -> bool:
+        with self._lock:
+            return any(text in line for line in self.now.lines)
+
+    def _read(self) -> None:
+        rest = b""
+        # Linux answers EIO once nobody has the other end open, other systems an empty read.
+        with suppress(OSError):
+            while block := os.read(self._handle, 65536):
+                rest += block
+                # A sequence or a letter may be cut; a write of rich's ends with a whole one.
+                with suppress(UnicodeDecodeError), self._lock:
+                    text, rest = rest.decode(), b""
+                    self.written += text
+                    self.now.write(text)
+
+
+def set_size(handle: int, rows: int, columns: int) -> None:
+    fcntl.ioctl(handle, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+
+@contextmanager
+def in_pty(
+    folder: Path,
+    *arguments: str,
+    size: tuple[int, int] = (24, 80),
+    above: str = "",
+    **environment: str,
+) -> Iterator[InPty]:
+    """A picowatch command in a terminal of this size, `above` what stands there before."""
+    ours, theirs = pty.openpty()
+    set_size(theirs, *size)
+    variables = clean_environment(**{"TERM": "xterm-256color", **environment})
+    for name in {"COLUMNS", "LINES", "NO_COLOR"} - environment.keys():
+        variables.pop(name, None)
+    process = subprocess.Popen(
+        command(*arguments), cwd=folder, env=variables, stdin=theirs, stdout=theirs, stderr=theirs
+    )
+    os.close(theirs)
+    terminal = InPty(process, ours, size[1])
+    terminal.start(f"{above}\r\n" if above else "")
+    try:
+        yield terminal
+    except BaseException:
+        process.kill()
+        raise
+    finally:
+        process.wait(PATIENCE)
+        terminal.finish()

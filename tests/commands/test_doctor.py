@@ -1,0 +1,223 @@
+"""`doctor`: each line OK, or not with its remedy."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from picowatch.commands.doctor import doctor
+from picowatch.engine import examining
+from picowatch.engine.finding import Finding
+from picowatch.errors import EngineDied, SettingsInvalid
+from picowatch.outbox.lock import OutboxLock
+from picowatch.recipe.request import ImageRequest
+from picowatch.settings import Settings
+from tests.commands.picowatch import PROJECT, picowatch
+from tests.house import House
+
+GOOD = [Finding("torch", "2.9"), Finding("device", "cpu")]
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch is well, and is not looked at."""
+    monkeypatch.setattr("picowatch.commands.doctor.examine", lambda *_: GOOD)
+
+
+def checks(house: House, capsys: pytest.CaptureFixture[str], **values: Any) -> dict[str, Any]:
+    """The findings by name, from this process on the digest engine."""
+    code = doctor(lambda: house.settings(**values), as_json=True, make_engine=house.make_engine)
+    found = json.loads(capsys.readouterr().out)
+    assert found["ok"] is (code == 0) is all(check["ok"] for check in found["checks"])
+    assert all(check["ok"] is not bool(check["remedy"]) for check in found["checks"])
+    return {check["name"]: check for check in found["checks"]}
+
+
+def test_doctor_on_this_machine(tmp_path: Path) -> None:
+    """The real thing: torch, the device and a picture by the demo model."""
+    assert picowatch(tmp_path, "init").returncode == 0
+    answer = picowatch(tmp_path, "doctor")
+    lines = answer.stdout.splitlines()
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    assert all(line.startswith("OK      ") for line in lines)
+    names = [line[8:20].strip() for line in lines]
+    for name in ("Python", "system", "settings", "inbox", "watch", "outbox", "models", "torch",
+                 "libraries", "device", "precision", "picture"):  # fmt: skip
+        assert name in names
+    assert "128x128 by the demo model in " in lines[-1]
+    assert list((tmp_path / "outbox").iterdir()) == [], "it leaves nothing behind"
+
+
+@pytest.mark.parametrize("how", ["raises", "crashes", "ends"])
+def test_a_broken_torch_is_a_line_with_its_remedy(tmp_path: Path, how: str) -> None:
+    """No traceback, whatever the import does; everything else is still checked."""
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "inbox").mkdir()
+    (tmp_path / "broken/torch.py").write_text(
+        {
+            "raises": "raise ImportError('libcudart.so.13: cannot open shared object file')",
+            "crashes": f"import os; os.kill(os.getpid(), {int(signal.SIGSEGV)})",
+            "ends": "raise SystemExit('no licence')",
+        }[how]
+    )
+    path = f"{tmp_path / 'broken'}:{PROJECT}"
+    answer = picowatch(tmp_path, "doctor", PYTHONPATH=path)
+    assert answer.returncode == 1
+    assert "Traceback" not in answer.stdout + answer.stderr
+    assert "OK      outbox" in answer.stdout
+    said = {
+        "raises": ("torch", "libcudart.so.13", "Install it again"),
+        "crashes": ("engine", "crashed (SIGSEGV)", "install them again"),
+        "ends": ("engine", "It said: no licence", "install them again"),
+    }[how]
+    bad = answer.stdout[answer.stdout.index("NOT OK") :]
+    assert all(words in bad for words in said), bad
+    assert "picture" not in bad, "no picture is tried"
+
+
+def test_a_torch_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a broken driver does."""
+    (tmp_path / "hangs.py").write_text(
+        "import time\n"
+        "def main(device, precision, engines):\n"
+        '    print(\'{"name": "torch", "text": "2.9", "remedy": ""}\', flush=True)\n'
+        "    time.sleep(600)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(examining, "TOO_LONG_SECONDS", 2.0)
+    found = examining.examine("auto", "auto", program="hangs")
+    assert found[0] == Finding("torch", "2.9")
+    assert "did not answer within 2 s" in found[1].text
+    assert found[1].remedy
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_picture_that_fails_says_why(house: House, capsys: pytest.CaptureFixture[str]) -> None:
+    """The error file's text."""
+
+    def die(batch: Sequence[ImageRequest]) -> None:
+        raise EngineDied("The engine crashed (SIGILL).")
+
+    house.engine.before_batch = die
+    picture = checks(house, capsys)["picture"]
+    assert "The engine crashed (SIGILL)." in picture["text"]
+    assert not picture["ok"]
+
+
+@pytest.mark.usefixtures("quick")
+def test_bad_settings_are_a_line(
+    house: House, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the rest is checked with the defaults."""
+
+    def load() -> Settings:
+        raise SettingsInvalid("picowatch.yaml, line 1: device 'gpu': it must be auto.")
+
+    monkeypatch.chdir(house.folder)
+    assert doctor(load, as_json=False, make_engine=house.make_engine) == 1
+    shown = capsys.readouterr().out
+    assert "NOT OK  settings    picowatch.yaml, line 1: device 'gpu'" in shown
+    assert "-> Mend that line." in shown
+    assert "OK      picture" in shown
+
+
+@pytest.mark.usefixtures("quick")
+def test_folders_that_cannot_work_are_a_line(
+    house: House, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With init as the remedy for those that are not there."""
+    house.inbox.rmdir()
+    folders = checks(house, capsys)["folders"]
+    assert "There is no inbox folder" in folders["text"]
+    assert "picowatch init" in folders["remedy"]
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_is_said_of_folders(house: House, capsys: pytest.CaptureFixture[str]) -> None:
+    """File system, way of watching, room, who works there, what is installed and refused."""
+    (house.inbox / "pets/cats").mkdir(parents=True)
+    (house.models / "checkpoints").mkdir(parents=True)
+    (house.models / "checkpoints/old.ckpt").write_bytes(b"\x80\x02}q")
+    lock = OutboxLock(house.outbox)
+    found = checks(house, capsys)
+    lock.release()
+    assert found["watch"]["text"].startswith("by events, 3 folders (inotify allows ")
+    assert found["outbox"]["text"].endswith("GB free, a picowatch works with it")
+    assert "1 refused (see `picowatch models`)" in found["models"]["text"]
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(
+    ("name", "values", "text"),
+    [
+        ("models", {"checkpoint": "gone"}, "There is no checkpoint 'gone'"),
+        ("settings", {"stall_seconds": 900.0}, "stall_seconds: 900.0"),
+    ],
+)
+def test_settings_are_told_and_tried(
+    house: House,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    values: dict[str, Any],
+    text: str,
+) -> None:
+    """A checkpoint that is not there has its remedy."""
+    found = checks(house, capsys, **values)[name]
+    assert text in found["text"]
+    assert bool(found["remedy"]) is (name == "models")
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_share_is_polled(
+    house: House, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And who insists on events is told that they do not come."""
+    monkeypatch.setattr("picowatch.doctor.folders.file_system_type", lambda folder: "cifs")
+    assert "by polling" in checks(house, capsys)["watch"]["text"]
+    watch = checks(house, capsys, watch="events")["watch"]
+    assert watch["remedy"] == "Set watch: auto."
+
+
+@pytest.mark.usefixtures("quick")
+def test_too_few_watches_have_their_remedy(
+    house: House, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system's limit is named, with the command that lifts it."""
+
+    def refuse(watch: object) -> None:
+        raise OSError(28, "inotify watch limit reached")
+
+    monkeypatch.setattr("picowatch.inbox.watching.Watch.start", refuse)
+    assert "sysctl fs.inotify.max_user_watches" in checks(house, capsys)["watch"]["remedy"]
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_disk_that_is_nearly_full_has_its_remedy(
+    house: House, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before picowatch has to wait."""
+    monkeypatch.setattr("picowatch.doctor.folders.LITTLE_ROOM", 1e18)
+    assert "Make room" in checks(house, capsys)["outbox"]["remedy"]
+
+
+def test_the_findings_reach_a_pipe_as_they_are_found(tmp_path: Path) -> None:
+    """Somebody who waits sees something."""
+    (tmp_path / "inbox").mkdir()
+    answer = subprocess.run(
+        ["sh", "-c", f"cd {tmp_path} && python -m picowatch doctor | head -1"],
+        env={**os.environ, "PYTHONPATH": str(PROJECT), "PATH": f"{PYTHON}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert answer.stdout.startswith("OK      picowatch")
+    assert answer.stderr == ""
+
+
+PYTHON = Path(sys.executable).parent

@@ -1,0 +1,222 @@
+"""`pause`, `resume` and `cancel`: from any machine that mounts the outbox."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+
+from picowatch.recipe.request import ImageRequest
+from tests.commands.picowatch import picowatch
+from tests.house import PATIENCE, House, wait_for
+
+
+class Gate:
+    """Holds each batch back until it is opened."""
+
+    def __init__(self, house: House) -> None:
+        self._reached = threading.Event()
+        self._open = threading.Event()
+        house.engine.before_batch = self._wait
+
+    def _wait(self, batch: Sequence[ImageRequest]) -> None:
+        self._reached.set()
+        assert self._open.wait(PATIENCE)
+
+    def wait_until_reached(self) -> None:
+        assert self._reached.wait(PATIENCE)
+
+    def open(self) -> None:
+        self._open.set()
+
+
+@pytest.fixture
+def gate(house: House) -> Iterator[Gate]:
+    gate = Gate(house)
+    yield gate
+    gate.open()
+
+
+def steer(house: House, *words: str, code: int = 0) -> str:
+    """The answer to a command that ends with this exit code."""
+    answer = picowatch(house.folder, *words)
+    assert answer.returncode == code, answer
+    assert (answer.stderr if code == 0 else answer.stdout) == ""
+    return answer.stdout if code == 0 else answer.stderr
+
+
+def one_running(house: House, **values: Any) -> Any:
+    return house.running(batch_size=1, **values)
+
+
+def test_a_pause_finishes_what_is_in_work_and_lasts_until_resume(house: House, gate: Gate) -> None:
+    """Status and now.txt say so; saves are still answered."""
+    with one_running(house):
+        house.save("a.txt", "one\ntwo\nthree\n")
+        gate.wait_until_reached()
+        assert steer(house, "pause") == "Paused when what is in work is done; 2 images wait.\n"
+        gate.open()
+        wait_for(lambda: house.status()["images"]["done"] == 1, "the image in work")
+        house.save("b.yaml", "prompt: four\n")
+        wait_for(lambda: house.status()["images"]["queued"] == 3, "the save")
+        now = house.outbox / "now.txt"
+        wait_for(lambda: now.read_text() == "paused, 3 images wait\n", now.read_text())
+        assert house.status()["paused"] is True
+        assert "paused" in steer(house, "status")
+        assert steer(house, "pause") == "It is paused already; 3 images wait.\n"
+        assert house.made() == ["one"]
+        assert steer(house, "resume") == "Work goes on; 3 images wait.\n"
+        wait_for(lambda: house.made() == ["one", "two", "three", "four"], "the rest")
+        assert steer(house, "resume").startswith("It was not paused; ")
+
+
+def test_a_pause_gives_the_engine_s_memory_back(house: House) -> None:
+    """Who pauses wants the machine for something else."""
+    with one_running(house):
+        house.save("a.txt", "one\n")
+        wait_for(lambda: house.status()["images"]["done"] == 1, "a picture")
+        assert house.engine.starts == 1
+        steer(house, "pause")
+        steer(house, "resume")
+        house.save("b.txt", "two\n")
+        wait_for(lambda: len(house.pictures()) == 2, "another")
+    assert house.engine.starts == 2
+
+
+def test_a_pause_outlives_the_daemon(house: House) -> None:
+    """And a single run that finds it says why it made nothing."""
+    with one_running(house):
+        steer(house, "pause")
+    house.save("a.txt", "one\n")
+    assert not house.once()
+    assert "paused: 1 image waits until `picowatch resume`" in house.log()
+    with one_running(house):
+        wait_for(lambda: house.status()["paused"], "the status")
+        assert house.pictures() == []
+        steer(house, "resume")
+        wait_for(lambda: house.prompts() == ["one"], "the picture")
+    assert not house.status()["paused"]
+
+
+def test_a_pause_left_for_a_daemon_holds_before_its_first_image(house: House) -> None:
+    """What waits in the inbox is not begun."""
+    house.save("a.txt", "one\n")
+    assert house.once()
+    assert "'pause' is done when it is back" in steer(house, "pause", code=1)
+    house.save("a.txt", "two\n")
+    assert not house.once()
+    assert house.prompts() == ["one"]
+
+
+def test_cancel_takes_away_what_waits_and_the_next_save_asks_anew(house: House, gate: Gate) -> None:
+    """The image in work is finished; other recipes are not touched; fixed seeds stay."""
+    recipe = "one --seed 1\ntwo --seed 2\nthree --seed 3\n"
+    with one_running(house):
+        path = house.save("a.txt", recipe)
+        gate.wait_until_reached()
+        house.save("b.txt", "other\n")
+        wait_for(lambda: house.status()["images"]["queued"] == 3, "all saves")
+        said = steer(house, "cancel", "inbox/a.txt")
+        assert said == "2 images cancelled. What is in work is finished.\n"
+        gate.open()
+        wait_for(lambda: sorted(house.made()) == ["one", "other"], "what is left")
+        wait_for(lambda: len(house.pictures()) == 2, "the pictures")
+        path.touch()
+        wait_for(lambda: len(house.pictures("a")) == 3, "the cancelled ones")
+    assert house.made() == ["one", "other", "two", "three"]
+
+
+def test_what_was_cancelled_stays_so_at_every_start(house: House, gate: Gate) -> None:
+    """Without a save it is not asked for."""
+    with one_running(house):
+        house.save("a.txt", "one\ntwo\n")
+        gate.wait_until_reached()
+        steer(house, "cancel", "a.txt")
+        gate.open()
+        wait_for(lambda: house.status()["images"]["done"] == 1, "the first")
+    assert house.once()
+    assert house.made() == ["one"]
+
+
+def test_a_random_recipe_that_was_cancelled_is_drawn_once_when_it_is_saved_again(
+    house: House, gate: Gate
+) -> None:
+    """Not its cancelled draws besides."""
+    with one_running(house):
+        path = house.save("a.yaml", "prompt: one\ncount: 5\n")
+        gate.wait_until_reached()
+        assert steer(house, "cancel", "a.yaml").startswith("4 images cancelled.")
+        gate.open()
+        wait_for(lambda: house.status()["images"]["done"] == 1, "the first")
+        path.touch()
+        wait_for(lambda: house.status()["images"]["done"] == 6, "five more")
+    assert house.once()
+    assert len(house.pictures()) == 6
+
+
+def test_a_cancelled_recipe_is_not_archived(house: House, gate: Gate) -> None:
+    """Not all of its images were made."""
+    with one_running(house, when_done="archive"):
+        path = house.save("a.txt", "one\ntwo\n")
+        gate.wait_until_reached()
+        steer(house, "cancel", "a.txt")
+        gate.open()
+        wait_for(lambda: house.status()["images"]["done"] == 1, "the first")
+    assert path.exists()
+
+
+def test_cancel_takes_folders_and_globs(house: House, gate: Gate) -> None:
+    """A folder means all below it."""
+    with one_running(house):
+        house.save("first.txt", "first\n")
+        gate.wait_until_reached()
+        for name in ("night/a.txt", "night/deep/b.txt", "day1.txt", "day2.txt", "keep.txt"):
+            house.save(name, "one\n")
+        wait_for(lambda: house.status()["images"]["queued"] == 5, "all saves")
+        assert steer(house, "cancel", "inbox/night/") == "2 images cancelled.\n"
+        assert steer(house, "cancel", "day*") == "2 images cancelled.\n"
+        said = steer(house, "cancel", "day*", code=1)
+        assert said == "No image of day* waits. These do: keep.txt.\n"
+        gate.open()
+        wait_for(lambda: len(house.pictures()) == 2, "what is left")
+    assert {picture.split("/")[0] for picture in house.pictures()} == {"first", "keep"}
+
+
+def test_several_recipes_are_answered_one_by_one(house: House, gate: Gate) -> None:
+    """As a shell's globs give them; exit code 1 if one of them could not be done."""
+    with one_running(house):
+        house.save("first.txt", "first\n")
+        gate.wait_until_reached()
+        house.save("a.txt", "one\n")
+        wait_for(lambda: house.status()["images"]["queued"] == 1, "the save")
+        answer = picowatch(house.folder, "cancel", "a.txt", "b.txt")
+    assert answer.returncode == 1
+    assert answer.stdout == "1 image cancelled.\n"
+    assert answer.stderr == "No image of b.txt waits.\n"
+
+
+def test_cancel_stops_the_image_in_work_if_the_user_wants_it(house: House, gate: Gate) -> None:
+    """`interrupt: true`; the next save asks for it anew."""
+    with one_running(house, interrupt=True):
+        path = house.save("a.txt", "one --seed 1\ntwo --seed 2\n")
+        gate.wait_until_reached()
+        assert steer(house, "cancel", "a.txt") == (
+            "1 image cancelled. What is in work is stopped.\n"
+        )
+        wait_for(lambda: house.status()["images"]["cancelled"] == 2, "both cancelled")
+        gate.open()
+        assert house.pictures() == []
+        path.touch()
+        wait_for(lambda: len(house.pictures()) == 2, "both made")
+    assert "a.txt: stopped in work, as asked" in house.log()
+
+
+def test_a_cancelled_sweep_shows_what_there_is_of_it(house: House, gate: Gate) -> None:
+    """Its sheet is made from the pictures that were."""
+    with one_running(house):
+        house.save("a.yaml", "prompt: one\nseed: 1\nsweep:\n  steps: [1, 2, 3]\n")
+        gate.wait_until_reached()
+        steer(house, "cancel", "a.yaml")
+        gate.open()
+        wait_for(lambda: "contact sheet" in house.log(), "the sheet")
+    assert house.made() == ["one"]

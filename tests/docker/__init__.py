@@ -1,0 +1,1 @@
+"""The Dockerfile and the compose file."""

@@ -1,0 +1,180 @@
+"""The compose file fits the image and the package, and `make up` chooses the right service."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from picowatch.settings import PREFIX, load_settings
+from tests.docker.files import DOCKERFILE, PROJECT, SCRIPT, mounts, pairs, services, the
+
+SERVICES = sorted(services())
+FAKE_DOCKER = '#!/bin/sh\necho "$* TORCH=${TORCH-} PUID=${PUID-} PGID=${PGID-}" >> {log}\n'
+
+
+def test_there_is_a_service_for_each_profile() -> None:
+    """One at a time works with an outbox."""
+    assert {name: service["profiles"] for name, service in services().items()} == {
+        "cpu": ["cpu"],
+        "gpu": ["gpu"],
+    }
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_service_has_the_folders_of_the_image(name: str) -> None:
+    """The outbox and the cache can be written, and nothing else."""
+    root = the("WORKDIR").text
+    cache = pairs("ENV")["XDG_CACHE_HOME"]
+    found = {mount.target: mount for mount in mounts(services()[name])}
+    assert set(found) == {root, cache, *(f"{root}/{n}" for n in ("inbox", "outbox", "models"))}
+    assert {mount.target for mount in found.values() if mount.mode == "rw"} == {
+        cache,
+        f"{root}/outbox",
+    }
+    for target, mount in found.items():
+        assert target == cache or (PROJECT / mount.source).is_dir(), mount
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_compiled_models_can_be_run(name: str) -> None:
+    """Docker forbids it in a tmpfs unless told; torch unpacks their code in /tmp."""
+    assert services()[name]["tmpfs"] == ["/tmp:exec"]
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_service_is_confined(name: str) -> None:
+    """No network, no privileges, and the image's user where nobody says another."""
+    service = services()[name]
+    assert service["user"] == the("USER").text
+    assert service["network_mode"] == "none"
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_services_arguments_are_the_dockerfiles(name: str) -> None:
+    """And its build of torch is one that the Dockerfile explains."""
+    given = services()[name]["build"]["args"]
+    assert set(given) <= set(pairs("ARG"))
+    assert f"{given['TORCH']}" in ("cpu", "cuda")
+    assert f"# {pairs('ARG')['TORCH']}; cuda: " in DOCKERFILE.read_text()
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_services_environment_is_one_that_picowatch_takes(name: str) -> None:
+    """Every PICOWATCH_… is a setting with a value that is allowed."""
+    environment = services()[name]["environment"]
+    settings = load_settings({}, environment)
+    for variable, value in environment.items():
+        if variable.startswith(PREFIX):
+            assert str(getattr(settings, variable.removeprefix(PREFIX).lower())) == value
+
+
+def test_compose_accepts_the_file() -> None:
+    """With either profile."""
+    program = compose_program()
+    if program is None:
+        pytest.skip("docker-compose is not installed")
+    for profile in SERVICES:
+        told = subprocess.run(
+            [*program, "--profile", profile, "config"], capture_output=True, text=True, cwd=PROJECT
+        )
+        assert told.returncode == 0, told.stderr
+        assert yaml.safe_load(told.stdout)["services"][profile]["network_mode"] == "none"
+
+
+def compose_program() -> list[str] | None:
+    """docker's own one, or Debian's package."""
+    if shutil.which("docker"):
+        known = subprocess.run(["docker", "compose", "version"], capture_output=True)
+        if known.returncode == 0:
+            return ["docker", "compose"]
+    return ["docker-compose"] if shutil.which("docker-compose") else None
+
+
+def test_shellcheck_says_nothing() -> None:
+    """Of the script behind `make up`."""
+    shellcheck = Path(sys.executable).parent / "shellcheck"
+    said = subprocess.run([shellcheck, SCRIPT], capture_output=True, text=True)
+    assert (said.returncode, said.stdout) == (0, "")
+
+
+class Machine:
+    """A machine with a docker that writes down what it is told, and maybe cards."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.environment = {"PATH": f"{folder}/bin:{os.environ['PATH']}"}
+        self.log = folder / "docker.log"
+        (folder / "bin").mkdir()
+        (folder / "contrib").mkdir()
+        shutil.copy(SCRIPT, folder / "contrib")
+        self.program("docker", FAKE_DOCKER.replace("{log}", str(self.log)))
+        self.program("nvidia-smi", "#!/bin/sh\nexit 9\n")
+
+    def program(self, name: str, text: str) -> None:
+        """Put a program where it is found first."""
+        path = self.folder / "bin" / name
+        path.write_text(text)
+        path.chmod(0o755)
+
+    def cards(self, *capabilities: str) -> None:
+        """Have these cards."""
+        lines = "\\n".join(capabilities)
+        self.program("nvidia-smi", f'#!/bin/sh\n[ $# = 0 ] || printf "{lines}\\n"\n')
+
+    def make(self, target: str, **environment: str) -> list[str]:
+        """What docker was told."""
+        script = self.folder / "contrib/docker.sh"
+        env = self.environment | environment
+        subprocess.run([script, target], check=True, capture_output=True, env=env)
+        return self.log.read_text().splitlines()
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+def test_up_without_a_card_is_by_the_cpu(machine: Machine) -> None:
+    """As the user who says it; the other service goes, because one outbox has one picowatch."""
+    ours = f"TORCH= PUID={os.getuid()} PGID={os.getgid()}"
+    assert machine.make("up") == [
+        f"compose --profile cpu --profile gpu rm --stop --force gpu {ours}",
+        f"compose --profile cpu up --build --detach {ours}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("cards", "torch"),
+    [(["8.6"], ""), (["7.5"], ""), (["6.1"], "cu126"), (["12.0", "7.0"], "cu126")],
+)
+def test_up_with_a_card_is_by_a_torch_that_knows_it(
+    machine: Machine, cards: list[str], torch: str
+) -> None:
+    """The oldest card decides: torch for CUDA 13 begins with Turing."""
+    machine.cards(*cards)
+    removed, started = machine.make("up")
+    assert "rm --stop --force cpu" in removed
+    assert f"--profile gpu up --build --detach TORCH={torch} " in started
+
+
+def test_up_with_sudo_is_as_who_typed_it(machine: Machine) -> None:
+    """Else the pictures would be root's."""
+    assert machine.make("up", SUDO_UID="1001", SUDO_GID="1002")[-1].endswith("PUID=1001 PGID=1002")
+
+
+def test_what_the_environment_or_env_file_says_goes_first(machine: Machine) -> None:
+    """compose reads .env itself, but prefers its environment."""
+    machine.cards("6.1")
+    (machine.folder / ".env").write_text("PUID=1234\nTORCH=cpu\n")
+    assert machine.make("up", PGID="99")[-1].endswith("TORCH= PUID= PGID=99")
+
+
+def test_down_ends_either_service(machine: Machine) -> None:
+    """Without asking which one runs."""
+    assert machine.make("down")[0].startswith("compose --profile cpu --profile gpu down ")

@@ -1,0 +1,130 @@
+"""The Dockerfile fits the package."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from picowatch.cli import commands
+from picowatch.commands.status import CHECK_SECONDS
+from picowatch.engine.options import cache_folder
+from picowatch.settings import FOLDERS, PREFIX, Settings
+from tests.docker.files import (
+    COMPOSE,
+    DOCKERFILE,
+    PAGE,
+    PROJECT,
+    SCRIPT,
+    copied,
+    pairs,
+    texts,
+    the,
+)
+
+PYPROJECT = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+RUNS = "\n".join(texts("RUN"))
+
+
+def test_hadolint_says_nothing() -> None:
+    """With its default rules; exceptions have their reason beside them."""
+    hadolint = Path(sys.executable).parent / "hadolint"
+    said = subprocess.run([hadolint, DOCKERFILE], capture_output=True, text=True)
+    assert (said.returncode, said.stdout) == (0, "")
+
+
+def test_torch_is_the_one_of_the_constraints() -> None:
+    """It has an argument of its own, so that other versions leave its layer alone."""
+    constraints = (PROJECT / "constraints.txt").read_text().splitlines()
+    assert f"torch=={pairs('ARG')['TORCH_VERSION']}" in constraints
+
+
+def test_torch_comes_before_anything_that_changes_more_often() -> None:
+    """Nothing of the project; then the other packages; then picowatch."""
+    steps = ['install "torch==', "COPY constraints.txt", "install --constraint", "COPY picowatch"]
+    places = [DOCKERFILE.read_text().index(step) for step in steps]
+    assert places == sorted(places)
+    assert DOCKERFILE.read_text().index("\nCOPY ") + 1 == places[1]
+
+
+def test_an_older_python_is_not_chosen() -> None:
+    """The base's Python is one that the package takes."""
+    found = re.fullmatch(r"python:3\.(\d+)-slim-\w+", pairs("ARG")["BASE"])
+    least = re.fullmatch(r">=3\.(\d+)", PYPROJECT["requires-python"])
+    assert found and least and int(found[1]) >= int(least[1])
+
+
+def test_all_that_is_copied_exists_and_nothing_else_is_sent() -> None:
+    """`.dockerignore` lets through what COPY names."""
+    lines = (PROJECT / ".dockerignore").read_text().splitlines()
+    assert all((PROJECT / name).exists() for name in copied())
+    assert "*" in lines
+    assert {line.removeprefix("!") for line in lines if line.startswith("!")} == copied()
+
+
+def test_what_hatchling_puts_into_the_package_is_copied() -> None:
+    """The licences and the page of the package, too."""
+    wanted = {"pyproject.toml", PYPROJECT["readme"], *PYPROJECT["license-files"]}
+    assert {name.split("/")[0] for name in wanted} <= copied()
+
+
+@pytest.mark.parametrize("name", ["CMD", "HEALTHCHECK"])
+def test_the_commands_exist(name: str) -> None:
+    """With all their flags."""
+    program, command, *flags = the(name).command
+    assert program in PYPROJECT["scripts"]
+    commands()[command].parse_args(flags)
+
+
+def test_a_health_check_is_given_the_time_that_it_takes() -> None:
+    """Docker must not end it before it says what is wrong."""
+    timeout = re.search(r"--timeout=(\d+)s", the("HEALTHCHECK").text)
+    assert timeout and int(timeout[1]) > CHECK_SECONDS
+
+
+def test_it_runs_as_a_user_who_is_not_root() -> None:
+    """By number, since Kubernetes cannot tell from a name."""
+    user, group = the("USER").text.split(":")
+    assert user == group != "0"
+    assert f"useradd --uid {user} " in RUNS
+
+
+def test_its_folders_are_those_of_the_settings() -> None:
+    """Found from the working directory; without others mounted there its user may write them."""
+    root = the("WORKDIR").text
+    folders = {f"{root}/{Settings.model_fields[name].default}" for name in FOLDERS}
+    made = re.search(r"install --directory --owner (\w+) (.*)", RUNS)
+    assert made and set(made[2].split()) == folders
+    assert f"--home-dir {root} {made[1]}" in RUNS
+
+
+def test_compiled_models_have_a_folder_that_any_user_may_write() -> None:
+    """Below it picowatch makes its own, for itself alone."""
+    assert f"mkdir --mode 1777 {pairs('ENV')['XDG_CACHE_HOME']}" in RUNS
+
+
+def test_it_is_ended_by_the_signal_that_picowatch_knows() -> None:
+    """tests/service/ holds what it does."""
+    assert the("STOPSIGNAL").text == "SIGTERM"
+
+
+@pytest.mark.parametrize("file", [DOCKERFILE, COMPOSE, SCRIPT, PAGE], ids=lambda file: file.name)
+def test_every_variable_of_picowatch_is_a_setting(file: Path) -> None:
+    """Elsewhere a misspelt one would be ignored without a word."""
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    assert set(re.findall(rf"{PREFIX}\w+", file.read_text())) <= known
+
+
+def test_what_is_compiled_goes_into_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the one variable that picowatch reads for it; whatever else is kept, goes home."""
+    given = pairs("ENV")
+    monkeypatch.setenv("XDG_CACHE_HOME", given["XDG_CACHE_HOME"])
+    folder = cache_folder()
+    assert folder is not None and folder.is_relative_to(given["HOME"])
+
+
+def test_nothing_is_looked_for_in_the_network() -> None:
+    """The engine's process says so, too, for those who run picowatch elsewhere."""
+    assert pairs("ENV")["HF_HUB_OFFLINE"] == "1"

@@ -1,0 +1,54 @@
+"""outbox/preview.png: what is in work, and no more than a look at it."""
+
+from io import BytesIO
+
+import pytest
+from PIL import Image
+
+from picowatch.engine.protocol import Preview
+from tests.house import House, wait_for
+
+RED, BLUE = bytes([255, 0, 0]), bytes([0, 0, 255])
+
+
+def preview(colour: bytes) -> Preview:
+    return Preview(4, 2, colour * 8)
+
+
+def shown(house: House) -> tuple[tuple[int, int], object]:
+    """Size and middle colour of the file, whole at every look."""
+    with Image.open(BytesIO((house.outbox / "preview.png").read_bytes())) as image:
+        image.load()
+        return image.size, image.getpixel((16, 8))
+
+
+def test_a_preview_is_shown_until_the_next_and_not_longer_than_picowatch(house: House) -> None:
+    """Eight times as large; viewers do not lose it when its picture is done."""
+    file = house.outbox / "preview.png"
+    house.outbox.mkdir()
+    file.write_bytes(b"what a crash left")
+    with house.running():
+        assert not file.exists()
+        house.engine.after_step = lambda done: house.engine.on_preview(preview(RED))
+        house.save("a.yaml", "prompt: a\nseed: 1\n")
+        wait_for(file.exists, "the preview")
+        assert shown(house) == ((32, 16), (255, 0, 0))
+        wait_for(lambda: house.pictures("a"), "the picture")
+        assert shown(house)[1] == (255, 0, 0)
+        house.engine.on_preview(preview(BLUE))
+        wait_for(lambda: shown(house)[1] == (0, 0, 255), "the next preview")
+    assert not file.exists()
+
+
+@pytest.mark.parametrize("wrong", [Preview(4, 2, b""), Preview(0, 0, b"")])
+def test_a_preview_that_cannot_be_shown_disturbs_nothing(house: House, wrong: Preview) -> None:
+    """Nor does a place where no file can be."""
+    (house.outbox / "preview.png").mkdir(parents=True)
+    with house.running():
+        house.engine.after_step = lambda done: house.engine.on_preview(wrong)
+        house.save("a.yaml", "prompt: a\nseed: 1\n")
+        wait_for(lambda: house.pictures("a"), "the picture")
+        house.engine.on_preview(preview(RED))
+        house.engine.after_step = lambda done: None
+        house.save("b.yaml", "prompt: b\nseed: 1\n")
+        wait_for(lambda: house.pictures("b"), "the next picture")

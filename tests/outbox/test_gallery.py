@@ -1,0 +1,352 @@
+"""The gallery's data on disk: kept current at a constant price, made anew when damaged."""
+
+import json
+import os
+import shutil
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from picowatch.outbox.atomic import append_durably, write_atomically
+from picowatch.outbox.gallery import gallery as gallery_module
+from picowatch.outbox.gallery import pages
+from picowatch.outbox.gallery.gallery import Gallery
+from picowatch.outbox.gallery.thumbnails import SIDE, Thumbnails
+from picowatch.outbox.listing import Listing
+from picowatch.outbox.problems import MOST_SHOWN, Problems
+from tests.house import House, wait_for
+
+DATA = ".picowatch/gallery"
+
+
+def gallery_of(root: Path) -> Gallery:
+    return Gallery(root, Listing(root / "images.jsonl"))
+
+
+def picture(root: Path, file: str) -> dict[str, Any]:
+    """A picture file, and its line."""
+    (root / file).parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (64, 48), "red").save(root / file)
+    return {"file": file, "prompt": "a corgi"}
+
+
+def shown(root: Path) -> list[dict[str, Any]]:
+    """The entries of all pages, oldest first."""
+    paths = sorted((root / DATA).glob("page-*.js"))
+    calls = [line for path in paths for line in path.read_text().splitlines()]
+    return [json.loads(call.removeprefix("picture(").removesuffix(");")) for call in calls]
+
+
+def files(root: Path) -> list[str]:
+    return [entry["file"] for entry in shown(root)]
+
+
+def told(root: Path, name: str) -> dict[str, Any]:
+    """What pages.js or now.js tells."""
+    text = (root / DATA / f"{name}.js").read_text()
+    values: dict[str, Any] = json.loads(text.removeprefix(f"{name}(").removesuffix(");\n"))
+    return values
+
+
+def test_a_full_page_is_never_touched_again(tmp_path: Path) -> None:
+    """A picture more is a line more on the newest page; a crash's half line is cut off."""
+    gallery = gallery_of(tmp_path)
+    for number in range(pages.PICTURES_PER_PAGE + 1):
+        gallery.add({"file": f"a/{number}.png"})
+    first, second = (tmp_path / DATA / f"page-0000{page}.js" for page in (1, 2))
+    assert first.read_text().count("\n") == pages.PICTURES_PER_PAGE
+    assert second.read_text().count("\n") == 1
+    before = first.stat().st_mtime_ns
+    assert told(tmp_path, "pages")["pictures"] == pages.PICTURES_PER_PAGE + 1
+    with second.open("a") as file:
+        file.write("picture({")
+    gallery_of(tmp_path).add({"file": "a/last.png"})
+    assert files(tmp_path)[-2:] == [f"a/{pages.PICTURES_PER_PAGE}.png", "a/last.png"]
+    assert first.stat().st_mtime_ns == before
+
+
+def test_a_picture_is_shown_once_however_often_it_is_added(tmp_path: Path) -> None:
+    """As when a crash came between the gallery and the ledger."""
+    gallery = gallery_of(tmp_path)
+    for _ in range(2):
+        gallery.add(picture(tmp_path, "a/1.png"))
+    assert files(tmp_path) == ["a/1.png"]
+
+
+def test_an_entry_holds_the_settings_and_the_recipe(house: House) -> None:
+    """The recipe is the text that `picowatch show` prints."""
+    house.save("a.yaml", "prompt: a corgi\nseed: 7\nsteps: 3\n")
+    house.once()
+    (entry,) = shown(house.outbox)
+    assert (entry["seed"], entry["steps"], entry["recipe"]) == (7, 3, "a.yaml")
+    assert entry["yaml"].startswith("prompt: 'a corgi'\n")
+    assert entry["made_at"] == int((house.outbox / entry["file"]).stat().st_mtime)
+
+
+def test_each_picture_gets_a_small_thumbnail_when_it_is_made(house: House) -> None:
+    """A WebP, contact sheets included."""
+    house.save("a.yaml", "prompt: a corgi\nsize: 1024x512\nsweep: {steps: [1, 2]}\n")
+    house.once()
+    assert len(shown(house.outbox)) == 3
+    for entry in shown(house.outbox):
+        with Image.open(house.outbox / DATA / "thumbs" / entry["thumb"]) as thumbnail:
+            assert thumbnail.format == "WEBP"
+            assert max(thumbnail.size) <= SIDE
+            assert abs(thumbnail.width / thumbnail.height - entry["width"] / entry["height"]) < 0.02
+
+
+def test_a_sweep_is_shown_by_its_contact_sheet(house: House) -> None:
+    """With what it varies, and its pictures."""
+    house.save("a.yaml", "prompt: a corgi\nseed: 1\nsweep: {steps: [2, 3]}\n")
+    house.once()
+    *pictures, sheet = shown(house.outbox)
+    assert sheet["sheet"] == [["steps", ["2", "3"]]]
+    assert sheet["cells"] == sorted(entry["file"] for entry in pictures)
+
+
+@pytest.mark.parametrize("damage", ["all", "a page", "a hole", "another version", "both lists"])
+def test_a_damaged_gallery_is_made_anew(
+    house: House, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    """From images.jsonl, and from the pictures themselves if that is gone, too."""
+    monkeypatch.setattr(pages, "PICTURES_PER_PAGE", 2)
+    house.save("a.yaml", "prompt: a corgi\nseed: [1, 2, 3]\n")
+    house.save("b.yaml", "prompt: a cat\nseed: 4\nsweep: {steps: [2, 3]}\n")
+    house.once()
+    before = {entry["file"]: entry for entry in shown(house.outbox)}
+    assert len(before) == 6
+    data = house.outbox / DATA
+    if damage in ("all", "both lists"):
+        shutil.rmtree(data)
+    if damage == "both lists":
+        (house.outbox / "images.jsonl").unlink()
+    if damage == "a page":
+        (data / "page-00001.js").unlink()
+    if damage == "a hole":
+        content = (data / "page-00001.js").read_bytes()
+        (data / "page-00001.js").write_bytes(content[:50] + bytes(100) + content[150:])
+    if damage == "another version":
+        content = (data / "pages.js").read_bytes()
+        (data / "pages.js").write_bytes(content.replace(b'"format": 1', b'"format": 0'))
+        (data / "page-00001.js").write_text('picture({"file": "old.png"});\n')
+    house.once()
+    assert {entry["file"]: entry for entry in shown(house.outbox)} == before
+    assert told(house.outbox, "pages")["pictures"] == 6
+
+
+def test_a_new_page_that_a_power_cut_emptied_is_told_again(tmp_path: Path) -> None:
+    """pages.js is not durable; the pages are."""
+    gallery_of(tmp_path).add({"file": "a/1.png"})
+    (tmp_path / DATA / "pages.js").write_bytes(b"")
+    gallery_of(tmp_path)
+    assert told(tmp_path, "pages")["pictures"] == 1
+    assert files(tmp_path) == ["a/1.png"]
+
+
+def test_a_crash_while_it_is_made_anew_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next start makes it anew again."""
+    monkeypatch.setattr(pages, "PICTURES_PER_PAGE", 1)
+    listing = Listing(tmp_path / "images.jsonl")
+    for number in range(3):
+        listing.append(picture(tmp_path, f"a/{number}.png"))
+        os.utime(tmp_path / f"a/{number}.png", (number, number))
+    really, left = write_atomically, [2]
+
+    def crash(target: Path, content: bytes, *, durable: bool = True) -> None:
+        if target.name.startswith("page-"):
+            if not left[0]:
+                raise OSError("no space")
+            left[0] -= 1
+        really(target, content, durable=durable)
+
+    monkeypatch.setattr(pages, "write_atomically", crash)
+    with pytest.raises(OSError, match="no space"):
+        gallery_of(tmp_path)
+    assert len(files(tmp_path)) == 2
+    monkeypatch.setattr(pages, "write_atomically", really)
+    gallery_of(tmp_path)
+    assert files(tmp_path) == ["a/0.png", "a/1.png", "a/2.png"]
+
+
+def test_a_deleted_picture_is_shown_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does its thumbnail stay; who looks is told to load the pages again."""
+    monkeypatch.setattr(pages, "PICTURES_PER_PAGE", 2)
+    gallery = gallery_of(tmp_path)
+    for number in range(5):
+        gallery.add(picture(tmp_path, f"a/{number}.png"))
+    gallery.make_missing_thumbnails(rest=lambda seconds: False)
+    edition = told(tmp_path, "pages")["edition"]
+    gallery.drop_deleted()
+    assert told(tmp_path, "pages")["edition"] == edition, "nothing was deleted"
+    (tmp_path / "a/1.png").unlink()
+    (tmp_path / "a/4.png").unlink()
+    gallery.drop_deleted()
+    assert files(tmp_path) == ["a/0.png", "a/2.png", "a/3.png"]
+    assert told(tmp_path, "pages")["pictures"] == 3
+    assert told(tmp_path, "pages")["edition"] != edition
+    assert len(list((tmp_path / DATA / "thumbs").rglob("*.webp"))) == 3
+    gallery.add(picture(tmp_path, "a/5.png"))
+    shutil.rmtree(tmp_path / "a")
+    gallery.drop_deleted()
+    assert files(tmp_path) == []
+
+
+def test_an_outbox_that_is_away_deletes_nothing(tmp_path: Path) -> None:
+    """As when a network share is unmounted for a while."""
+    outbox = tmp_path / "outbox"
+    gallery = gallery_of(outbox)
+    gallery.add(picture(outbox, "a/1.png"))
+    outbox.rename(tmp_path / "away")
+    gallery.drop_deleted()
+    (tmp_path / "away").rename(outbox)
+    gallery.drop_deleted()
+    assert files(outbox) == ["a/1.png"]
+
+
+def test_the_running_daemon_makes_missing_thumbnails_and_drops_deleted_pictures(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the background, newest first; an empty one that a power cut left is a missing one."""
+    house.save("a.yaml", "prompt: a corgi\nseed: [1, 2, 3]\n")
+    house.once()
+    thumbnails = sorted((house.outbox / DATA / "thumbs").rglob("*.webp"))
+    assert len(thumbnails) == 3
+    thumbnails[0].unlink()
+    thumbnails[1].write_bytes(b"")
+    (house.outbox / house.pictures()[2]).unlink()
+    with house.running():
+        wait_for(lambda: len(files(house.outbox)) == 2, "the deleted picture is shown no more")
+        made = Thumbnails(house.outbox, house.outbox / DATA)
+        wait_for(lambda: all(map(made.has, files(house.outbox))), "the thumbnails")
+
+
+def test_a_full_disk_does_not_make_the_gallery_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A line that could not be written is written later, also as the first one of a page."""
+    monkeypatch.setattr(pages, "PICTURES_PER_PAGE", 1)
+    gallery = gallery_of(tmp_path)
+    gallery.add({"file": "a/1.png"})
+    really = append_durably
+
+    def full(target: Path, content: bytes) -> None:
+        target.touch()
+        raise OSError("no space")
+
+    monkeypatch.setattr(pages, "append_durably", full)
+    for _ in range(2):
+        with pytest.raises(OSError, match="no space"):
+            gallery.add({"file": "a/2.png"})
+    monkeypatch.setattr(pages, "append_durably", really)
+    gallery.add({"file": "a/2.png"})
+    assert files(tmp_path) == ["a/1.png", "a/2.png"], "none of them lies there to be found anew"
+
+
+def test_a_deletion_that_could_not_be_shown_is_shown_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a full disk."""
+    gallery = gallery_of(tmp_path)
+    gallery.add(picture(tmp_path, "a/1.png"))
+    (tmp_path / "a/1.png").unlink()
+
+    def full(target: Path, content: bytes, *, durable: bool = True) -> None:
+        raise OSError("no space")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pages, "write_atomically", full)
+        with pytest.raises(OSError, match="no space"):
+            gallery.drop_deleted()
+    gallery.drop_deleted()
+    assert files(tmp_path) == []
+
+
+def test_a_picture_that_cannot_be_read_stays_without_a_thumbnail(tmp_path: Path) -> None:
+    """The page then shows the picture itself."""
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n nonsense")
+    thumbnails = Thumbnails(tmp_path, tmp_path)
+    thumbnails.make("a.png")
+    thumbnails.make("there is none.png")
+    assert not thumbnails.has("a.png")
+
+
+def test_the_page_of_another_version_is_replaced(tmp_path: Path) -> None:
+    """What it loads beside the data, too."""
+    gallery_of(tmp_path)
+    assets = Path(gallery_module.__file__).parents[2] / "assets/gallery"
+    for source in assets.iterdir():
+        target = tmp_path / ("index.html" if source.name == "index.html" else f"{DATA}/{source.name}")
+        assert target.read_bytes() == source.read_bytes()
+        target.write_text("old")
+    gallery_of(tmp_path)
+    assert (tmp_path / "index.html").read_bytes() == (assets / "index.html").read_bytes()
+    assert (tmp_path / DATA / "grid.js").read_bytes() == (assets / "grid.js").read_bytes()
+
+
+def test_hostile_prompts_stay_data(tmp_path: Path) -> None:
+    """Only ASCII JSON in a script file, shown as text."""
+    gallery_of(tmp_path).add({"file": "a/1.png", "prompt": "</script>😀 ü\u2028x"})
+    page = (tmp_path / DATA / "page-00001.js").read_text()
+    assert page.isascii()
+    assert "\\ud83d\\ude00" in page
+    assert "\\u2028" in page
+
+
+def test_the_news_tell_what_runs_what_waits_and_what_is_wrong(house: House) -> None:
+    """For the page's top; problems that earlier runs left are told as well."""
+    house.save("wrong.yaml", "prompt: a corgi\nstesp: 2\n")
+    house.once()
+    assert told(house.outbox, "now")["runs"] is False
+    house.save("b.txt", "a star\na circle\na ring\n")
+    with house.running():
+        wait_for(lambda: told(house.outbox, "now")["images"]["done"] == 3, "all pictures")
+        wait_for(lambda: told(house.outbox, "now")["problems"], "the problem")
+        news = told(house.outbox, "now")
+        assert news["runs"] is True
+        (problem,) = news["problems"]
+        assert (problem["recipe"], problem["is_error"]) == ("wrong.yaml", True)
+        assert "Did you mean 'steps'?" in problem["text"]
+        house.save("wrong.yaml", "prompt: a corgi\nsteps: 2\n")
+        wait_for(lambda: not told(house.outbox, "now")["problems"], "it is mended")
+
+
+def test_problems_are_told_newest_first_and_errors_before_warnings(tmp_path: Path) -> None:
+    """At most so many, and how many more there are; what the user deleted is none."""
+    problems = Problems(tmp_path)
+    problems.write("w.yaml.warning.txt", "not quite")
+    for number in range(MOST_SHOWN + 2):
+        problems.write(f"{number}.yaml.error.txt", "wrong")
+    shown, more = problems.shown()
+    assert (shown[0].recipe, len(shown), more) == (f"{MOST_SHOWN + 1}.yaml", MOST_SHOWN, 3)
+    for number in range(MOST_SHOWN):
+        (tmp_path / f"{number}.yaml.error.txt").unlink()
+    shown, more = problems.shown()
+    assert [problem.recipe for problem in shown] == [f"{MOST_SHOWN + 1}.yaml", f"{MOST_SHOWN}.yaml", "w"
+                                                     ".yaml"]  # fmt: skip
+    assert more == 0
+    assert not shown[-1].is_error
+
+
+def test_what_waits_is_told_in_the_order_of_the_work(house: House) -> None:
+    """Recipes with their number of images."""
+    go = threading.Event()
+    house.engine.before_batch = lambda batch: go.wait()  # type: ignore[assignment]
+    house.save("a.txt", "first\n")
+    with house.running(batch_size=1):
+        try:
+            wait_for(lambda: house.made() == ["first"], "the first is in work")
+            house.save("b.yaml", "prompt: b\ncount: 3\n")
+            house.save("urgent.yaml", "prompt: c\ncount: 250\npriority: 5\n")
+            wait_for(lambda: told(house.outbox, "now")["images"]["queued"] == 253, "both wait")
+            assert told(house.outbox, "now")["waiting"] == [["urgent.yaml", 250], ["b.yaml", 3]]
+        finally:
+            go.set()
+            house.save("urgent.yaml", "prompt: c\nseed: 1\n")
+            wait_for(lambda: told(house.outbox, "now")["images"]["queued"] == 0, "the end")
