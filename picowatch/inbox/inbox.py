@@ -91,9 +91,16 @@ class Inbox:
         rescan_seconds: float,
         watch: str = "auto",
         known_inode: int | None = None,
+        only: Collection[str] | None = None,
     ) -> None:
-        """`known` is what the ledger answered before, `known_inode` the inbox's inode then."""
+        """`known` is what the ledger answered before, `known_inode` the inbox's inode then.
+
+        `only` these recipes are looked at, if any are named: by polling, without a watch.
+        """
         self._root = root.resolve()
+        self._only = only
+        if only is not None:
+            watch, known = "polling", {path: known[path] for path in only if path in known}
         self._known = dict(known)
         self._settling = Settling(settle_seconds)
         self._rescan_seconds = rescan_seconds
@@ -120,6 +127,10 @@ class Inbox:
     def is_settled(self) -> bool:
         """Whether nothing waits for its quiet time."""
         return not len(self._settling)
+
+    def expects_saves(self) -> bool:
+        """Whether something waits for its quiet time that is not as it was last taken in."""
+        return any(stamp and self._differs(path, stamp) for path, stamp in self._settling.stamps())
 
     def ready_in(self, now: float) -> float | None:
         """Seconds until `poll` may find something settled; None if nothing waits for that."""
@@ -200,7 +211,10 @@ class Inbox:
         """All recipes there are."""
         started = time.perf_counter()
         skipped: dict[str, str] = {}
-        found = {file.path: file.stamp for file in scan(self._root, below, skipped)}
+        if self._only is None:
+            found = {file.path: file.stamp for file in scan(self._root, below, skipped)}
+        else:
+            found = {path: stamp for path in self._only if (stamp := self._stamp(path))}
         for path in skipped.keys() - self._skipped.keys():
             log.warning("%s is not run: %s", path, skipped[path])
         self._skipped |= skipped

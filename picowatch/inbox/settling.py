@@ -50,6 +50,10 @@ class Settling:
         """What waits, in the order of its first evidence."""
         return iter(self._pending)
 
+    def stamps(self) -> Iterator[tuple[str, Stamp | None]]:
+        """What waits, and how it looked when it was last noted; None if it was missing."""
+        return ((path, pending.stamp) for path, pending in self._pending.items())
+
     def sizes(self) -> set[int]:
         """The sizes of the files that wait, when they were last noted."""
         return {pending.stamp.size for pending in self._pending.values() if pending.stamp}

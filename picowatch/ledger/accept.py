@@ -4,7 +4,8 @@
    failed or was cancelled of it is tried again, and with fixed seeds a picture that the user
    deleted is made again.
 2. A new entry's images are queued, except those that this recipe already has.
-3. If nothing changed at all, entries with a random seed are drawn anew.
+3. If nothing changed at all, entries with a random seed are drawn anew, in place of what was
+   cancelled of them.
 4. Waiting images that no entry asks for any more are cancelled.
 """
 
@@ -130,9 +131,10 @@ class _Accepting:
         """An entry that is asked for again; `anew` draws its random seed once more."""
         self.sql.execute("UPDATE entries SET priority = ? WHERE id = ?", (entry.priority, entry_id))
         for image in self._images_of(entry_id):
-            self._keep_image(entry_id, image, place, entry)
+            if not (anew and image["state"] == "cancelled"):  # the new draw stands for it
+                self._keep_image(entry_id, image, place, entry)
         if anew:
-            self._forget_finished(entry_id)
+            self._forget_ended(entry_id)
             self._ask(entry_id, place, entry)
             self.result.drawn_anew = True
 
@@ -158,11 +160,11 @@ class _Accepting:
         else:
             self._count_kept(image)
 
-    def _forget_finished(self, entry_id: int) -> None:
-        """Pictures of earlier draws are history; what waits of them keeps its place."""
+    def _forget_ended(self, entry_id: int) -> None:
+        """Earlier draws that are made or cancelled are history; what waits keeps its place."""
         self.sql.execute(
             """DELETE FROM asks WHERE entry = ?
-               AND image IN (SELECT id FROM images WHERE state = 'done')""",
+               AND image IN (SELECT id FROM images WHERE state IN ('done', 'cancelled'))""",
             (entry_id,),
         )
         self._want_sheet_again(entry_id)

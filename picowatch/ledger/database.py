@@ -9,7 +9,13 @@ from pathlib import Path
 
 from picowatch.errors import LedgerCorrupt, PicowatchError
 
-VERSION = 1
+VERSION = 2
+# What makes a ledger of the version before one of this version.
+MIGRATIONS = {
+    2: """CREATE INDEX images_checkpoint ON images
+          (priority, json_extract(request, '$.checkpoint_hash'), save, place, position)
+          WHERE state = 'queued';"""
+}
 # SQLite itself waits this long for a lock; who asks waits on (patience.py). Short, because
 # SIGTERM has to end picowatch within two seconds.
 LOCK_SECONDS = 0.3
@@ -67,6 +73,10 @@ class Database:
             self._connection.executescript(
                 f"BEGIN IMMEDIATE; {schema} PRAGMA user_version = {VERSION}; COMMIT;"
             )
+        for newer in range(version + 1, VERSION + 1) if version else ():
+            self._connection.executescript(
+                f"BEGIN IMMEDIATE; {MIGRATIONS[newer]} PRAGMA user_version = {newer}; COMMIT;"
+            )
 
     def _check(self) -> None:
         found = self._connection.execute("PRAGMA quick_check(1)").fetchone()[0]
@@ -100,6 +110,12 @@ class Database:
             finally:
                 self._depth -= 1
             self._keep(depth)
+
+    @property
+    def version(self) -> int | None:
+        """Another number after every change; None inside a transaction, which may be undone."""
+        with self._lock:
+            return None if self._depth else self._connection.total_changes
 
     def _undo(self, depth: int) -> None:
         if depth:

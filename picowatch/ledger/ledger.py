@@ -6,13 +6,14 @@ the second time. `accept.py` holds what a save means.
 
 import json
 import sqlite3
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from picowatch.ledger import queue, sheets, steer
 from picowatch.ledger.accept import accept_save, cancel_unasked, record_save
 from picowatch.ledger.database import Database
+from picowatch.ledger.queue import IN_ORDER, SELECT_IMAGE
 from picowatch.ledger.restore import DUE, MadeBefore, forget_restored, restore_pictures
 from picowatch.ledger.rows import (
     Acceptance,
@@ -20,16 +21,14 @@ from picowatch.ledger.rows import (
     Counts,
     DueSheet,
     FileNames,
+    Outcome,
     QueuedImage,
-    folded,
+    Waiting,
+    WaitingCheckpoint,
 )
+from picowatch.ledger.steer import FAILED
 from picowatch.recipe.request import ImageRequest
 from picowatch.save import KnownRecipe, Save, Stamp
-
-IN_ORDER = "priority DESC, images.save, place, position"
-FAILED = """state = 'failed' AND EXISTS (SELECT 1 FROM asks WHERE asks.image = images.id)"""
-SELECT_IMAGE = """SELECT images.*, saves.digest AS save_digest
-                  FROM images JOIN saves ON saves.id = images.save"""
 
 
 class Ledger:
@@ -38,6 +37,7 @@ class Ledger:
     def __init__(self, path: Path, *, check: bool = False) -> None:
         """Open or create the ledger file; see `Database` for `check` and what is raised."""
         self._database = Database(path, check=check)
+        self._counts: tuple[int, Counts] | None = None  # and the ledger's version that it is of
 
     def close(self) -> None:
         self._database.close()
@@ -86,12 +86,13 @@ class Ledger:
         """Each recipe whose last save was answered."""
         with self.transaction() as sql:
             rows = sql.execute("SELECT path, size, mtime_ns, inode, digest FROM recipes")
-            return {
-                row["path"]: KnownRecipe(
-                    Stamp(row["size"], row["mtime_ns"], row["inode"]), row["digest"]
-                )
-                for row in rows
-            }
+            return {row["path"]: _known(row) for row in rows}
+
+    def known_recipe(self, recipe: str) -> KnownRecipe | None:
+        """The recipe as its last save was answered, None if none was."""
+        with self.transaction() as sql:
+            row = sql.execute("SELECT * FROM recipes WHERE path = ?", (recipe,)).fetchone()
+            return _known(row) if row else None
 
     def forget(self, recipe: str) -> int:
         """The recipe is gone: cancel what waits and forget what it asked; gives how many."""
@@ -124,70 +125,38 @@ class Ledger:
     # -- images on their way
 
     def claim(
-        self, names: FileNames, batch_size: Callable[[ImageRequest], int]
+        self,
+        names: FileNames,
+        batch_size: Callable[[ImageRequest], int],
+        only: Collection[str] | None = None,
+        checkpoint: str | None = None,
     ) -> list[QueuedImage]:
         """The next batch, now 'running', each image with its file reserved; [] if none waits.
 
-        The first waiting image is always in it. Later ones ride along if they can share its
-        batch. An image on which an engine or a daemon died runs alone.
+        The first waiting image is always in it, or of the highest waiting priority the first
+        that needs the checkpoint with that hash. Later ones ride along if they can share its
+        batch. An image on which an engine or a daemon died runs alone. `only` leaves all but
+        these recipes waiting.
         """
         with self.transaction() as sql:
-            first = sql.execute(
-                f"{SELECT_IMAGE} WHERE state = 'queued' ORDER BY {IN_ORDER} LIMIT 1"
-            ).fetchone()
-            if first is None:
-                return []
-            batch = [QueuedImage.of(first)]
-            room = batch_size(batch[0].request) - 1
-            if room > 0 and batch[0].attempts == batch[0].deaths == 0:
-                batch += self._companions(sql, batch[0].id, first["batch_key"], room)
-            return [self._start(sql, image, names) for image in batch]
+            return queue.claim(sql, names, batch_size, only, checkpoint)
 
-    def _companions(
-        self, sql: sqlite3.Connection, first: int, batch_key: str, room: int
-    ) -> list[QueuedImage]:
-        rows = sql.execute(
-            f"""{SELECT_IMAGE} WHERE state = 'queued' AND batch_key = ? AND images.id != ?
-                AND attempts = 0 AND deaths = 0 ORDER BY {IN_ORDER} LIMIT ?""",
-            (batch_key, first, room),
-        )
-        return [QueuedImage.of(row) for row in rows]
+    def oldest_waiting(self, only: Collection[str] | None = None) -> int | None:
+        """See `queue.oldest_waiting`."""
+        with self.transaction() as sql:
+            return queue.oldest_waiting(sql, only)
 
-    def _start(self, sql: sqlite3.Connection, image: QueuedImage, names: FileNames) -> QueuedImage:
-        file = self._reserve(sql, image, names)
-        row = sql.execute(
-            """UPDATE images SET state = 'running', file = ? WHERE id = ? AND state = 'queued'
-               RETURNING *, (SELECT digest FROM saves WHERE id = images.save) AS save_digest""",
-            (file, image.id),
-        ).fetchone()
-        return QueuedImage.of(row)
+    def waiting_checkpoints(
+        self, most: int, only: Collection[str] | None = None
+    ) -> list[WaitingCheckpoint]:
+        """See `queue.waiting_checkpoints`."""
+        with self.transaction() as sql:
+            return queue.waiting_checkpoints(sql, most, only)
 
-    def _reserve(self, sql: sqlite3.Connection, image: QueuedImage, names: FileNames) -> str:
-        return self._number(
-            sql,
-            names,
-            image.recipe,
-            lambda number: names.file(image.recipe, number, image.request),
-        )
-
-    def _number(
-        self,
-        sql: sqlite3.Connection,
-        names: FileNames,
-        recipe: str,
-        file_for: Callable[[int], str | None],
-    ) -> str:
-        """The next free file of a recipe's folder; its number is never given again."""
-        folder = names.folder(recipe)
-        key = folded(folder)
-        row = sql.execute("SELECT last FROM numbers WHERE folder = ?", (key,)).fetchone()
-        number = row["last"] if row else names.highest_number(folder)
-        file = None
-        while file is None:
-            number += 1
-            file = file_for(number)
-        sql.execute("INSERT OR REPLACE INTO numbers (folder, last) VALUES (?, ?)", (key, number))
-        return file
+    def lower_priority_waits(self) -> bool:
+        """See `queue.lower_priority_waits`."""
+        with self.transaction() as sql:
+            return queue.lower_priority_waits(sql)
 
     def finish(self, image: int) -> bool:
         """The picture is published. False if the image was not running."""
@@ -209,31 +178,6 @@ class Ledger:
         """Back into the queue; the death of the daemon is counted."""
         return self._move(image, "queued", "deaths = deaths + 1")
 
-    def retry(self, recipe: str | None) -> dict[str, int]:
-        """Queue failed images that are still asked for again, of a recipe or of all.
-
-        Gives how many of which recipe.
-        """
-        with self.transaction() as sql:
-            rows = sql.execute(
-                f"""UPDATE images SET state = 'queued', file = NULL, attempts = 0, deaths = 0,
-                    reason = NULL WHERE {FAILED} AND recipe = coalesce(?, recipe)
-                    RETURNING id, recipe""",
-                (recipe,),
-            ).fetchall()
-            sql.executemany(
-                """UPDATE entries SET sheet_file = NULL, sheet_made = 0 WHERE sheet IS NOT NULL
-                   AND id IN (SELECT entry FROM asks WHERE image = ?)""",
-                [(row["id"],) for row in rows],
-            )
-            return dict(Counter(row["recipe"] for row in rows))
-
-    def recipes_with_failures(self) -> list[str]:
-        """Recipes whose last good save asks for images that failed."""
-        with self.transaction() as sql:
-            rows = sql.execute(f"SELECT DISTINCT recipe FROM images WHERE {FAILED}")
-            return [row["recipe"] for row in rows]
-
     def _move(self, image: int, state: str, change: str, reason: str = "") -> bool:
         """Change a running image's state, and what else the SQL in `change` says."""
         with self.transaction() as sql:
@@ -253,43 +197,60 @@ class Ledger:
             (image,),
         )
 
+    def cancel_running(self, image: int) -> bool:
+        """The image was stopped in work, as asked. False if it was not running."""
+        return self._move(image, "cancelled", "file = NULL")
+
+    # -- steering
+
+    def retry(self, recipes: Iterable[str]) -> dict[str, int]:
+        """See `steer.retry`."""
+        with self.transaction() as sql:
+            return steer.retry(sql, recipes)
+
+    def recipes_with_failures(self) -> list[str]:
+        """See `steer.recipes_with_failures`."""
+        with self.transaction() as sql:
+            return steer.recipes_with_failures(sql)
+
+    def cancel(self, recipes: Iterable[str]) -> int:
+        """See `steer.cancel`."""
+        with self.transaction() as sql:
+            return steer.cancel(sql, recipes)
+
+    def waiting(self) -> Waiting:
+        """See `steer.waiting`."""
+        with self.transaction() as sql:
+            return steer.waiting(sql)
+
+    def recipes_in_work(self) -> Collection[str]:
+        """See `steer.recipes_in_work`."""
+        with self.transaction() as sql:
+            return steer.recipes_in_work(sql)
+
+    def outcome(self, recipe: str, digest: str) -> Outcome | None:
+        """See `steer.outcome`."""
+        with self.transaction() as sql:
+            return steer.outcome(sql, recipe, digest)
+
     # -- contact sheets
 
     def recipes_with_sheets_due(self) -> list[str]:
-        """Recipes of which a crash may have left a contact sheet unmade."""
+        """See `sheets.recipes_with_sheets_due`."""
         with self.transaction() as sql:
-            rows = sql.execute(
-                "SELECT DISTINCT recipe FROM entries WHERE sheet IS NOT NULL AND sheet_made = 0"
-            )
-            return [row["recipe"] for row in rows]
+            return sheets.recipes_with_sheets_due(sql)
 
     def sheets_due(self, recipe: str) -> list[DueSheet]:
-        """The recipe's entries whose images have all ended, some well, and that want a sheet."""
+        """See `sheets.sheets_due`."""
         with self.transaction() as sql:
-            entries = sql.execute(
-                """SELECT * FROM entries WHERE recipe = ? AND sheet IS NOT NULL
-                   AND sheet_made = 0 ORDER BY id""",
-                (recipe,),
-            ).fetchall()
-            due = []
-            for entry in entries:
-                images = sql.execute(
-                    """SELECT request, state, file FROM images
-                       JOIN asks ON asks.image = images.id
-                       WHERE asks.entry = ? ORDER BY asks.position""",
-                    (entry["id"],),
-                ).fetchall()
-                states = {image["state"] for image in images}
-                if "done" in states and not states & {"queued", "running"}:
-                    due.append(_due_sheet(entry, images))
-            return due
+            return sheets.sheets_due(sql, recipe)
 
     def reserve_sheet(self, sheet: DueSheet, recipe: str, names: FileNames) -> str:
         """The place of a contact sheet; the same again if a crash came between."""
         if sheet.file is not None:
             return sheet.file
         with self.transaction() as sql:
-            file = self._number(sql, names, recipe, lambda number: names.sheet(recipe, number))
+            file = queue.next_file(sql, names, recipe, lambda number: names.sheet(recipe, number))
             sql.execute("UPDATE entries SET sheet_file = ? WHERE id = ?", (file, sheet.entry))
             return file
 
@@ -313,10 +274,17 @@ class Ledger:
             return found.fetchone() is not None
 
     def counts(self) -> Counts:
-        """Images by state, of all time."""
+        """Images by state, of all time; looked up again only after a change."""
+        version = self._database.version
+        known = self._counts
+        if version is not None and known is not None and known[0] == version:
+            return known[1]
         with self.transaction() as sql:
             rows = sql.execute("SELECT state, images FROM tallies")
-            return Counts(**{row["state"]: row["images"] for row in rows})
+            counts = Counts(**{row["state"]: row["images"] for row in rows})
+        if version is not None:
+            self._counts = version, counts
+        return counts
 
     def recipe_counts(self, recipe: str) -> Counts:
         """Images by state that the recipe's last good save asks for."""
@@ -410,12 +378,5 @@ class Ledger:
             sql.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
 
 
-def _due_sheet(entry: sqlite3.Row, images: Sequence[sqlite3.Row]) -> DueSheet:
-    cells = tuple(
-        (
-            ImageRequest.from_dict(json.loads(image["request"])),
-            image["file"] if image["state"] == "done" else None,
-        )
-        for image in images
-    )
-    return DueSheet(entry["id"], entry["sheet"], cells, entry["sheet_file"])
+def _known(row: sqlite3.Row) -> KnownRecipe:
+    return KnownRecipe(Stamp(row["size"], row["mtime_ns"], row["inode"]), row["digest"])

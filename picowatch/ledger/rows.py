@@ -71,6 +71,15 @@ class QueuedImage:
 
 
 @dataclass(frozen=True, slots=True)
+class WaitingCheckpoint:
+    """A checkpoint's hash, the first waiting image that needs it, and how many do."""
+
+    checkpoint: str
+    first: QueuedImage
+    waiting: int
+
+
+@dataclass(frozen=True, slots=True)
 class DueSheet:
     """An entry whose images have all ended, and whose contact sheet is to be made.
 
@@ -93,6 +102,20 @@ class Counts:
     done: int = 0
     failed: int = 0
     cancelled: int = 0
+
+
+Waiting = tuple[tuple[str, int], ...]  # recipes with their numbers of waiting images
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a save: its pictures in the order of the file, and the rest by number."""
+
+    valid: bool
+    pictures: tuple[str, ...]
+    unfinished: int
+    failed: int
+    cancelled: int
 
 
 class FileNames(Protocol):

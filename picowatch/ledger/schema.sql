@@ -1,4 +1,4 @@
--- The ledger, version 1. Times are Unix seconds; paths are relative, with forward slashes.
+-- The ledger, version 2. Times are Unix seconds; paths are relative, with forward slashes.
 
 CREATE TABLE recipes (              -- each recipe file whose last save was answered
     path      TEXT PRIMARY KEY,     -- below the inbox
@@ -51,6 +51,10 @@ CREATE TABLE images (
 CREATE INDEX images_queue ON images (priority DESC, save, place, position)
     WHERE state = 'queued';
 CREATE INDEX images_alike ON images (batch_key, priority DESC, save, place, position)
+    WHERE state = 'queued';
+-- Since version 2: which checkpoints wait, for several engines.
+CREATE INDEX images_checkpoint ON images
+    (priority, json_extract(request, '$.checkpoint_hash'), save, place, position)
     WHERE state = 'queued';
 CREATE INDEX images_running ON images (id) WHERE state = 'running';
 CREATE INDEX images_unlisted ON images (id) WHERE state = 'done' AND listed = 0;

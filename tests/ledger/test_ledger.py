@@ -167,6 +167,25 @@ def test_a_newer_ledger_is_refused_in_words(tmp_path: Path) -> None:
         Ledger(path)
 
 
+def test_a_ledger_of_version_1_is_brought_up_to_date(tmp_path: Path) -> None:
+    """With all that is in it; version 1 knew nothing of checkpoints that wait."""
+    desk = Desk(tmp_path)
+    desk.save("a.txt", entry("one", 1), entry("two", 2))
+    desk.ledger.close()
+    with sqlite3.connect(tmp_path / "ledger.sqlite") as connection:
+        connection.execute("DROP INDEX images_checkpoint")
+        connection.execute("PRAGMA user_version = 1")
+    connection.close()
+    again = Desk(tmp_path)
+    (waiting,) = again.ledger.waiting_checkpoints(most=10)
+    assert (waiting.checkpoint, waiting.waiting) == ("00", 2)
+    assert len(again.ledger.claim(again.names, lambda request: 2, checkpoint="00")) == 2
+    again.ledger.close()
+    with sqlite3.connect(tmp_path / "ledger.sqlite") as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+    connection.close()
+
+
 def test_a_file_that_is_no_ledger_is_refused_in_words(tmp_path: Path) -> None:
     """picowatch then makes a new one (tests/daemon/test_damaged_ledgers.py)."""
     path = tmp_path / "ledger.sqlite"

@@ -30,6 +30,7 @@ EXPECTED = re.compile(REJECTED.pattern + r"|did not end by itself last time")
 PUBLISHED = re.compile(r"^[\d-]+ [\d:]+ \S+: (?:contact sheet )?(\S+\.png)")
 ARCHIVE = "archive"  # of the setting `when_done`
 TEMPORARY = re.compile(r"^\.(picowatch-.*\.tmp|hashes-.*)$")
+SHEET = '"sheet": ['  # in a contact sheet's line of the gallery
 OWN_STATE = {
     "commands", "gallery", "hashes.json", "ledger.sqlite", "ledger.sqlite-journal", "lock",
     "start-images", "status.json",
@@ -281,11 +282,14 @@ class _Outcome:
         calls = [line for page in pages for line in page.read_text().splitlines()]
         if cut := [line for line in calls if not re.fullmatch(r"picture\(\{.*\}\);", line)]:
             yield f"the gallery has a line that is no call: {cut[0][:60]!r}"
-        yield from self._of_list(
-            "the gallery", [line.removeprefix("picture(").removesuffix(");") for line in calls]
-        )
+        shown = [line.removeprefix("picture(").removesuffix(");") for line in calls]
+        yield from self._of_list("the gallery", [line for line in shown if SHEET not in line])
+        sheets = sorted(json.loads(line)["file"] for line in shown if SHEET in line)
+        there = [file for file in self.house.pictures() if file.endswith("-sheet.png")]
+        if sheets != there:
+            yield f"the gallery shows the contact sheets {sheets} and not {there}"
         told = (folder / "pages.js").read_text()
-        if told != f"pages({len(pages) or 1});\n":
+        if f'"pages": {len(pages)}, "pictures": {len(calls)}}}' not in told:
             yield f"the gallery tells of {told.strip()} and has {len(pages)}"
         if any(calls.count("\n") > PICTURES_PER_PAGE for calls in map(Path.read_text, pages)):
             yield "a page of the gallery is too long"

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from picowatch.outbox import gallery
+from picowatch.outbox.gallery import pages
 from tests.power.checking import ARCHIVE, Checker, Promises, Story
 from tests.power.disk import LENGTHS_ONLY, Disk, PowerCuts
 from tests.power.operations import Operation, Recording, Write
@@ -122,7 +122,7 @@ def check(
 
 def _start(story: Story, folder: str, when_done: str) -> None:
     global _checker
-    gallery.PICTURES_PER_PAGE = PICTURES_PER_PAGE
+    pages.PICTURES_PER_PAGE = PICTURES_PER_PAGE
     own = Path(tempfile.mkdtemp(dir=folder))
     _checker = Checker(story, own, when_done)
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from picowatch.outbox import gallery
+from picowatch.outbox.gallery import pages
 from picowatch.recipe.request import ImageRequest
 from tests.house import House, wait_for
 
@@ -110,7 +110,7 @@ def _is_idle(house: House) -> bool:
 
 
 def main(folder: Path, *saved: str) -> None:
-    gallery.PICTURES_PER_PAGE = PICTURES_PER_PAGE
+    pages.PICTURES_PER_PAGE = PICTURES_PER_PAGE
     house = House(folder)
     if not saved:
         first_day(house)

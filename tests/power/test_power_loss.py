@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from picowatch.outbox import gallery
+from picowatch.outbox.gallery import pages
 from tests.power.checking import ARCHIVE, Checker, Story
 from tests.power.disk import CERTAIN, PowerCuts
 from tests.power.every_state import distinct, half_committed, recorded, recorded_again
@@ -68,7 +68,7 @@ def story(recording: Recording) -> Story:
 @pytest.fixture(scope="module")
 def checker(story: Story, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checker]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gallery, "PICTURES_PER_PAGE", PICTURES_PER_PAGE)
+        patch.setattr(pages, "PICTURES_PER_PAGE", PICTURES_PER_PAGE)
         yield Checker(story, tmp_path_factory.mktemp("user"))
 
 

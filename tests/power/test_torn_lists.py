@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from picowatch.outbox import gallery
+from picowatch.outbox.gallery import pages
 from picowatch.outbox.outbox import Outbox
 
 HOLE = 8  # bytes at a line's start that never reached the disk
@@ -18,6 +18,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def _publish(outbox: Outbox, file: str) -> None:
+    (outbox.root / file).touch()
     outbox.enlist({"file": file})
     outbox.show_in_gallery({"file": file})
 
@@ -33,8 +34,8 @@ def _listed(root: Path) -> list[str]:
 
 
 def _shown(root: Path) -> list[str]:
-    pages = sorted((root / ".picowatch/gallery").glob("page-*.js"))
-    calls = [line for page in pages for line in page.read_text().splitlines()]
+    paths = sorted((root / ".picowatch/gallery").glob("page-*.js"))
+    calls = [line for path in paths for line in path.read_text().splitlines()]
     return [json.loads(call.removeprefix("picture(").removesuffix(");"))["file"] for call in calls]
 
 
@@ -62,7 +63,7 @@ def test_a_page_that_was_begun_and_lost_shows_nothing_twice(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An empty last page is no reason to show all pictures anew."""
-    monkeypatch.setattr(gallery, "PICTURES_PER_PAGE", 2)
+    monkeypatch.setattr(pages, "PICTURES_PER_PAGE", 2)
     outbox = Outbox(root, "{number}")
     for file in ("a.png", "b.png", "c.png"):
         _publish(outbox, file)

@@ -1,0 +1,71 @@
+"""Putting recipes into the inbox, for those who ask a command to: whole at once, over nothing."""
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import count
+from pathlib import Path, PurePath
+
+from picowatch.inbox.names import is_recipe_name
+
+_SETTLED_NS = 2_000_000_000  # the coarsest file systems count in two seconds
+
+
+def put(inbox: Path, name: str, content: bytes) -> str:
+    """Save a recipe under this name, or with a number behind it; gives its name below the inbox.
+
+    Where the very bytes lie there already, that recipe is saved again instead. Raises OSError.
+    """
+    assert is_recipe_name(name)
+    for own in _names(name):
+        target = inbox / own
+        try:
+            target.open("xb").close()  # the name is ours; an empty recipe is not read
+        except FileExistsError:
+            if _holds(target, content):
+                save_again(target)
+                return own
+            continue
+        _fill(target, content)
+        return own
+    raise AssertionError("names do not end")
+
+
+def save_again(recipe: Path) -> None:
+    """As an editor that saves without a change; two saves always differ in their times."""
+    before = recipe.stat().st_mtime_ns
+    os.utime(recipe)
+    if recipe.stat().st_mtime_ns == before:
+        os.utime(recipe, ns=(before + _SETTLED_NS, before + _SETTLED_NS))
+
+
+def _names(name: str) -> Iterator[str]:
+    """`corgi.yaml`, `corgi-2.yaml`, …"""
+    path = PurePath(name)
+    yield name
+    for number in count(2):
+        yield f"{path.stem}-{number}{path.suffix}"
+
+
+def _holds(file: Path, content: bytes) -> bool:
+    try:
+        return file.is_file() and file.read_bytes() == content
+    except OSError:
+        return False
+
+
+def _fill(target: Path, content: bytes) -> None:
+    """By renaming, so that nobody reads a part; no name that begins with "." is a recipe."""
+    temporary = target.with_name(f".picowatch-{secrets.token_hex(8)}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    except BaseException:
+        for file_left in (temporary, target):
+            with suppress(OSError):
+                file_left.unlink()
+        raise
