@@ -12,8 +12,11 @@ import subprocess
 import tempfile
 import threading
 import time
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.measuring import percentile
 from tests.house import House
 from tests.load.live_daemon import LiveDaemon, live_daemon
 from tests.load.recipes import text_of, write_recipes
@@ -22,7 +25,27 @@ SETTLE_SECONDS = 0.5
 IDLE_SECONDS = 60.0  # in which the inbox is compared once
 BATCH_SECONDS = 0.03
 BETWEEN_SAVES = 0.67  # seconds; no multiple of anything the daemon waits for
+CALM_SECONDS = 1.5  # after which a start is over
 FIRST_LIVE_SEED = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """What it took until many recipes waited: seconds in all, for copying, of the processor."""
+
+    seconds: float
+    copying: float
+    cpu: float
+
+
+@dataclass(frozen=True, slots=True)
+class Saves:
+    """Saves while others wait: how late each was begun, and what was made meanwhile."""
+
+    late: list[float]
+    waiting: int
+    made: int
+    cpu: float
 
 
 def main() -> None:
@@ -34,49 +57,57 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         house = House(Path(folder))
-        with live_daemon(
-            house,
-            held=True,
-            watch=arguments.watch,
-            settle_seconds=SETTLE_SECONDS,
-            batch_size=1,
-            batch_seconds=BATCH_SECONDS,
-        ) as daemon:
-            measure(house, daemon, arguments.recipes, arguments.saves)
+        with daemon_for(house, arguments.watch) as daemon:
+            tell_idle(daemon, "an empty inbox")
+            tell_accepting(accept(house, daemon, arguments.recipes), arguments.recipes)
+            tell_idle(daemon, f"{arguments.recipes:,} waiting recipes, the engine held")
+            daemon.release()
+            tell_latency(lateness_of_saves(house, daemon, arguments.saves))
+            print(f"memory at most: {daemon.mebibytes():.0f} MiB")
 
 
-def measure(house: House, daemon: LiveDaemon, recipes: int, saves: int) -> None:
-    tell_idle(daemon, "an empty inbox")
-    tell_accepting(house, daemon, recipes)
-    tell_idle(daemon, f"{recipes:,} waiting recipes, the engine held")
-    daemon.release()
-    tell_latency(house, daemon, saves)
-    print(f"memory at most: {daemon.mebibytes():.0f} MiB")
+def daemon_for(house: House, watch: str) -> AbstractContextManager[LiveDaemon]:
+    """A daemon whose engine is held until it is released."""
+    return live_daemon(
+        house,
+        held=True,
+        watch=watch,
+        settle_seconds=SETTLE_SECONDS,
+        batch_size=1,
+        batch_seconds=BATCH_SECONDS,
+    )
 
 
 def tell_idle(daemon: LiveDaemon, what: str) -> None:
-    rest(2 * BETWEEN_SAVES)
+    rest(CALM_SECONDS)
     before = daemon.cpu_seconds()
     rest(IDLE_SECONDS)
     share = (daemon.cpu_seconds() - before) / IDLE_SECONDS
     print(f"idle with {what}: {share:.2%} of a core, {daemon.mebibytes('VmRSS'):.0f} MiB")
 
 
-def tell_accepting(house: House, daemon: LiveDaemon, recipes: int) -> None:
+def accept(house: House, daemon: LiveDaemon, recipes: int) -> Accepted:
+    """Copy recipes into the inbox, and wait until the log says of each that it is accepted."""
     write_recipes(house.folder / "source", recipes)
+    log = house.outbox / "picowatch.log"
     cpu, started = daemon.cpu_seconds(), time.monotonic()
     subprocess.run(["cp", "-r", f"{house.folder}/source/.", house.inbox], check=True)
     copied = time.monotonic() - started
-    daemon.wait_until_asked(recipes)
+    daemon.wait_for(lambda: log.read_bytes().count(b": saved, ") >= recipes, "all recipes")
     seconds, cpu = time.monotonic() - started, daemon.cpu_seconds() - cpu
+    daemon.wait_until_asked(recipes)
+    return Accepted(seconds, copied, cpu)
+
+
+def tell_accepting(accepted: Accepted, recipes: int) -> None:
     print(
-        f"{recipes:,} recipes, copied in {copied:.1f} s, wait after {seconds:.1f} s: "
-        f"{recipes / seconds:.0f} a second with the settle time, "
-        f"{cpu / recipes * 1000:.2f} ms of processor each"
+        f"{recipes:,} recipes, copied in {accepted.copying:.1f} s, wait after "
+        f"{accepted.seconds:.1f} s: {recipes / accepted.seconds:.0f} a second with the settle "
+        f"time, {accepted.cpu / recipes * 1000:.2f} ms of processor each"
     )
 
 
-def tell_latency(house: House, daemon: LiveDaemon, saves: int) -> None:
+def lateness_of_saves(house: House, daemon: LiveDaemon, saves: int) -> Saves:
     """From a save's last byte to the first step, beyond settle time and the batch in work."""
     saved: dict[int, float] = {}
     cpu, made = daemon.cpu_seconds(), daemon.made()
@@ -84,22 +115,25 @@ def tell_latency(house: House, daemon: LiveDaemon, saves: int) -> None:
         house.save(f"live/{seed}.yaml", text_of(seed) + "priority: 10\n")
         saved[seed] = time.time()
         rest(BETWEEN_SAVES)
-    daemon.wait_for(lambda: seed in {first for first, *_ in daemon.batches()}, "the last save")
+    daemon.wait_for(lambda: saved.keys() <= {first for first, *_ in daemon.batches()}, "all saves")
     cpu, made = daemon.cpu_seconds() - cpu, daemon.made() - made
-    waiting = daemon.images()["queued"]
     batches = daemon.batches()
-    late = sorted(
+    late = [
         lateness(batches, when + SETTLE_SECONDS, begin)
         for seed, begin, _ in batches
         if (when := saved.get(seed))
-    )
-    p99 = late[min(saves - 1, int(saves * 0.99))]
+    ]
+    return Saves(sorted(late), daemon.images()["queued"], made, cpu)
+
+
+def tell_latency(saves: Saves) -> None:
+    late = saves.late
     print(
-        f"{saves} saves while {waiting:,} and more wait, first step later than settle time and "
-        f"batch in work: median {statistics.median(late) * 1000:.0f} ms, 99 % {p99 * 1000:.0f} ms, "
-        f"worst {late[-1] * 1000:.0f} ms"
+        f"{len(late)} saves while {saves.waiting:,} and more wait, first step later than settle "
+        f"time and batch in work: median {statistics.median(late) * 1000:.0f} ms, 99 % "
+        f"{percentile(late, 0.99) * 1000:.0f} ms, worst {late[-1] * 1000:.0f} ms"
     )
-    print(f"{made:,} pictures meanwhile, {cpu / made * 1000:.2f} ms of processor each")
+    print(f"{saves.made:,} pictures meanwhile, {saves.cpu / saves.made * 1000:.2f} ms each")
 
 
 def lateness(batches: list[tuple[int, float, float]], settled: float, begin: float) -> float:

@@ -49,9 +49,9 @@ def can_share_batch(first: ImageRequest, second: ImageRequest) -> bool:
 def batch_size_for(request: ImageRequest, setting: int | Literal["auto"]) -> int:
     """The number of images like this one that go into a batch at most.
 
-    `exact` means 1. A number is taken as it is. "auto" takes as many pictures as hold 131,072
-    pixels together, eight at most: eight of 128x128, two of 256x256, one of 512x512. It is a
-    rule for the CPU, and safe on every GPU. With hires the larger size counts.
+    `exact` means 1. A number is taken as it is. "auto" begins with as many pictures as hold
+    131,072 pixels together, eight at most: eight of 128x128, two of 256x256, one of 512x512. That
+    is safe everywhere; batch_sizes.py then measures. With hires the larger size counts.
     """
     if request.exact:
         return 1

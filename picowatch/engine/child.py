@@ -23,8 +23,17 @@ from picowatch.engine.deaths import how_it_died
 from picowatch.engine.futures import new_future, settle
 from picowatch.engine.inspection import flaw
 from picowatch.engine.last_words import LastWords
+from picowatch.engine.memory_use import process_memory
 from picowatch.engine.options import EngineOptions
-from picowatch.engine.protocol import EngineCannotStart, OnStep, RenderedImage
+from picowatch.engine.protocol import (
+    EngineCannotStart,
+    MemoryUse,
+    OnPreview,
+    OnStep,
+    Preview,
+    RenderedImage,
+    unseen,
+)
 from picowatch.engine.versions import versions
 from picowatch.engine.wire import (
     Broken,
@@ -82,6 +91,8 @@ class _Work(NamedTuple):
 
     batch: tuple[ImageRequest, ...]
     on_step: OnStep
+    on_preview: OnPreview
+    waiting: int
     future: Pictures
 
 
@@ -92,6 +103,7 @@ class ChildEngine:
         self, options: EngineOptions, program: str = "picowatch.engine.child_main"
     ) -> None:
         """`program` is the module whose `main` serves in the process."""
+        self._on_preview: OnPreview = unseen
         self._options = options
         self._program = program
         self._lock = threading.Lock()
@@ -99,7 +111,7 @@ class ChildEngine:
         self._device = options.device
         self._precision: str = options.precision
 
-    def render(self, batch: Sequence[ImageRequest], on_step: OnStep) -> Pictures:
+    def render(self, batch: Sequence[ImageRequest], on_step: OnStep, waiting: int = 0) -> Pictures:
         """See `Engine.render`."""
         with self._lock:
             if self._child is not None and not self._child.alive():
@@ -107,13 +119,32 @@ class ChildEngine:
                 self._child = None
             if self._child is None:
                 self._child = _Child(self._options, self._program)
-            future = self._child.submit(tuple(batch), on_step)
+            work = _Work(tuple(batch), on_step, self._on_preview, waiting, new_future())
+            future = self._child.submit(work)
         future.add_done_callback(self._learn)
         return future
+
+    def prepare(self) -> None:
+        """See `Engine.prepare`."""
+        with self._lock:
+            if self._child is None:
+                self._child = _Child(self._options, self._program)
+                self._child.start()
+
+    def preview_with(self, on_preview: OnPreview) -> None:
+        """See `Engine.preview_with`."""
+        self._on_preview = on_preview
 
     def describe(self) -> dict[str, str]:
         """Device and precision as set, and as found once a picture was made; versions."""
         return {"device": self._device, "precision": self._precision} | versions()
+
+    def memory(self) -> MemoryUse | None:
+        """A GPU's as of the last batch, else the computer's as of now."""
+        child = self._child
+        if child is None or child.process_id is None:
+            return None
+        return child.gpu_memory or process_memory(child.process_id)
 
     def interrupt(self) -> None:
         """See `Engine.interrupt`."""
@@ -159,6 +190,7 @@ class _Child:
         self._ended = False
         self._ready = False
         self._last_words: LastWords | None = None
+        self.gpu_memory: MemoryUse | None = None  # after its last batch
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     @property
@@ -171,15 +203,19 @@ class _Child:
         process = self._process
         return self._thread.is_alive() and (process is None or process.poll() is None)
 
-    def submit(self, batch: tuple[ImageRequest, ...], on_step: OnStep) -> Pictures:
+    def submit(self, work: _Work) -> Pictures:
         """Queue a batch; the first one starts the process."""
         if self._current is not None and not self._current.done():
             raise RuntimeError("one batch at a time")
-        self._current = new_future()
-        self._work.put(_Work(batch, on_step, self._current))
+        self._current = work.future
+        self._work.put(work)
+        self.start()
+        return self._current
+
+    def start(self) -> None:
+        """Start the process, once."""
         if self._thread.ident is None:
             self._thread.start()
-        return self._current
 
     def interrupt(self) -> None:
         """Tell the process to end the batch in work, if there is one."""
@@ -223,7 +259,7 @@ class _Child:
             work = self._work.get()
             if work is None:
                 return
-            self._send(connection, Render(number, work.batch))
+            self._send(connection, Render(number, work.batch, work.waiting))
             settle(work.future, self._outcome(connection, number, work))
 
     def _outcome(
@@ -236,7 +272,10 @@ class _Child:
                     self._ready = True
                 case Step(done, total):
                     work.on_step(done, total)
-                case Done(images):
+                case Preview() as preview:
+                    work.on_preview(preview)
+                case Done(images, memory):
+                    self.gpu_memory = memory
                     if wrong := flaw(images, work.batch):
                         raise EngineDied(wrong, _TELL_US)
                     return images

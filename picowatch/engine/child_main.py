@@ -5,19 +5,21 @@ kernel kills it besides, which works even while native code holds Python's lock.
 """
 
 import ctypes
+import gc
 import os
 import signal
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
-from functools import partial
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Protocol
 
+from picowatch.engine.memory_use import gpu_memory
 from picowatch.engine.options import EngineOptions
-from picowatch.engine.protocol import OnStep, RenderedImage
+from picowatch.engine.protocol import OnPreview, OnStep, Preview, RenderedImage
 from picowatch.engine.wire import (
     Broken,
     Done,
@@ -41,20 +43,33 @@ class Maker(Protocol):
     """What makes the pictures in this process."""
 
     def make(
-        self, batch: Sequence[ImageRequest], on_step: OnStep, interrupted: Callable[[], bool]
+        self,
+        batch: Sequence[ImageRequest],
+        on_step: OnStep,
+        interrupted: Callable[[], bool],
+        waiting: int,
     ) -> list[RenderedImage]:
         """The batch's pictures; raises EngineStopped, RenderFailed or whatever goes wrong."""
         ...
 
 
-def _local_engine(options: EngineOptions) -> Maker:
-    # Here, so that a torch that cannot be imported is an answer, too.
-    from picowatch.engine.local import LocalEngine
-
-    return LocalEngine(options)
+MakeMaker = Callable[[EngineOptions, OnPreview], Maker]
 
 
-def main(handle: int, make_engine: Callable[[EngineOptions], Maker] = _local_engine) -> None:
+def _local_engine(options: EngineOptions, on_preview: OnPreview) -> Maker:
+    # Nearly all that an import makes stays for ever: to look through it for garbage again and
+    # again takes a quarter of the import, and a quarter of a second each time later on.
+    gc.disable()
+    try:
+        # Here, so that a torch that cannot be imported is an answer, too.
+        from picowatch.engine.local import LocalEngine
+    finally:
+        gc.freeze()
+        gc.enable()
+    return LocalEngine(options, on_preview)
+
+
+def main(handle: int, make_engine: MakeMaker = _local_engine) -> None:
     """Serve the daemon at the other end of the socket until it closes it."""
     _outlive_signals_but_not_the_daemon()
     connection = Connection(handle)
@@ -63,7 +78,8 @@ def main(handle: int, make_engine: Callable[[EngineOptions], Maker] = _local_eng
     batches: SimpleQueue[Render] = SimpleQueue()
     interrupted = threading.Event()
     threading.Thread(target=_listen, args=(connection, batches, interrupted), daemon=True).start()
-    _serve(connection, lambda: make_engine(start.options), batches, interrupted)
+    voice = _Voice(connection)
+    _serve(voice, lambda: make_engine(start.options, voice.preview), batches, interrupted)
 
 
 def _outlive_signals_but_not_the_daemon() -> None:
@@ -90,24 +106,46 @@ def _listen(
         os._exit(0)
 
 
+class _Voice:
+    """What the engine says to the daemon, of the batch in work."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self.number = 0
+
+    def say(self, message: FromEngine) -> None:
+        self._connection.send(Reply(self.number, message))
+
+    def step(self, done: int, total: int) -> None:
+        self.say(Step(done, total))
+
+    def preview(self, preview: Preview) -> None:
+        self.say(preview)
+
+
 def _serve(
-    connection: Connection,
+    voice: _Voice,
     make_engine: Callable[[], Maker],
     batches: SimpleQueue[Render],
     interrupted: threading.Event,
 ) -> None:
     """Make one batch after the other; an exception is an answer, never the end."""
     engine: Maker | None = None
+    is_ready = False
+    with suppress(Exception):  # the first batch tries again, and says what is wrong
+        engine = make_engine()
     while True:
         work = batches.get()
-        say = partial(_say, connection, work.number)
-        on_step = partial(_say_step, say)
+        voice.number = work.number
         answer: FromEngine
         try:
             if engine is None:
                 engine = make_engine()
-                say(Ready())
-            answer = Done(engine.make(work.batch, on_step, interrupted.is_set))
+            if not is_ready:
+                is_ready = True
+                voice.say(Ready())
+            images = engine.make(work.batch, voice.step, interrupted.is_set, work.waiting)
+            answer = Done(images, gpu_memory())
         except EngineStopped:
             answer = Interrupted()
         except RenderFailed as failed:
@@ -115,17 +153,9 @@ def _serve(
         # No single batch may take the engine down.
         except Exception as error:
             answer = _explained(error)
-        say(answer)
+        voice.say(answer)
         if isinstance(answer, Broken):
             sys.exit(1)
-
-
-def _say(connection: Connection, number: int, message: FromEngine) -> None:
-    connection.send(Reply(number, message))
-
-
-def _say_step(say: Callable[[FromEngine], None], done: int, total: int) -> None:
-    say(Step(done, total))
 
 
 def _explained(error: Exception) -> Failed | Broken:

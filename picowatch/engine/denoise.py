@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
+from picowatch.engine.previewer import Previewer
 from picowatch.engine.protocol import OnStep
 from picowatch.engine.samplers import Sampler
+from picowatch.engine.unets import Unet
 from picowatch.errors import EngineStopped
 
 Conditions = tuple[torch.Tensor, torch.Tensor]
@@ -29,7 +30,7 @@ class Guide:
 
 
 def denoise(
-    unet: Any,
+    unet: Unet,
     sampler: Sampler,
     latents: torch.Tensor,
     conditions: Conditions,
@@ -38,6 +39,7 @@ def denoise(
     guide: Guide,
     on_step: OnStep,
     interrupted: Callable[[], bool],
+    previewer: Previewer,
 ) -> torch.Tensor:
     """Latents without noise, kept in float32 between the steps whatever the UNet works in.
 
@@ -48,6 +50,7 @@ def denoise(
     negative, positive = (states.to(unet.dtype) for states in conditions)
     drawn = {"generator": list(generators)} if sampler.draws_noise else {}
     total = len(sampler.timesteps)
+    queue = _StepQueue(latents.device)
     for done, timestep in enumerate(sampler.timesteps, start=1):
         if interrupted():
             raise EngineStopped("The batch was interrupted.")
@@ -59,8 +62,33 @@ def denoise(
         if guide.redrawn is not None and sampler.at_full_step():
             kept = _kept(guide, sampler, done)
             latents = guide.redrawn * latents + (1 - guide.redrawn) * kept
+        queue.add()
         on_step(done, total)
+        if previewer.is_due():
+            previewer.look(scheduler, scaled, predicted, timestep)
     return latents
+
+
+class _StepQueue:
+    """Keeps CUDA's queue short: what is reported as done is, but for the step in work.
+
+    CUDA takes work faster than it does it. One step waits at any time, so that it never idles,
+    and no more, so that progress is true and an interruption is heard.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._on_gpu = device.type == "cuda"
+        self._last: torch.cuda.Event | None = None
+
+    def add(self) -> None:
+        """A step was queued; wait until the one before is done."""
+        if not self._on_gpu:
+            return
+        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        event.record()
+        if self._last is not None:
+            self._last.synchronize()
+        self._last = event
 
 
 def _kept(guide: Guide, sampler: Sampler, done: int) -> torch.Tensor:
@@ -71,7 +99,7 @@ def _kept(guide: Guide, sampler: Sampler, done: int) -> torch.Tensor:
 
 
 def _guided(
-    unet: Any,
+    unet: Unet,
     latents: torch.Tensor,
     timestep: torch.Tensor,
     conditions: Conditions,
@@ -85,14 +113,7 @@ def _guided(
     negative, positive = conditions
     latents = latents.to(unet.dtype)
     if cfg_scale == 1:
-        return _predict(unet, latents, timestep, positive)
-    both = _predict(unet, torch.cat([latents] * 2), timestep, torch.cat([negative, positive]))
+        return unet(latents, timestep, positive).float()
+    both = unet(torch.cat([latents] * 2), timestep, torch.cat([negative, positive])).float()
     away, towards = both.chunk(2)
     return away + cfg_scale * (towards - away)
-
-
-def _predict(
-    unet: Any, latents: torch.Tensor, timestep: torch.Tensor, states: torch.Tensor
-) -> torch.Tensor:
-    predicted: torch.Tensor = unet(latents, timestep, encoder_hidden_states=states).sample
-    return predicted.float()

@@ -8,7 +8,7 @@ from picowatch.engine.options import Precision
 from picowatch.errors import RenderFailed
 
 _DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
-_LARGE_NATIVE_SIZE = 512
+LARGE_NATIVE_SIZE = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,14 +23,23 @@ class Place:
     large_unet_dtype: torch.dtype
     name: str
 
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """How convolutions' weights lie in memory: the narrow types compute channels last."""
+        narrow = self.dtype != torch.float32 and self.device.type in ("cpu", "cuda")
+        return torch.channels_last if narrow else torch.contiguous_format
+
     def for_unet(self, native_size: int) -> "Place":
         """The same place with the type for a UNet of this native size."""
-        large = native_size >= _LARGE_NATIVE_SIZE
+        large = native_size >= LARGE_NATIVE_SIZE
         return replace(self, dtype=self.large_unet_dtype) if large else self
 
 
-def choose_place(device: str, precision: Precision) -> Place:
+def choose_place(device: str, precision: Precision, ordinal: int = 0) -> Place:
     """The device the settings mean. "auto" takes CUDA, else MPS, else the CPU.
+
+    Where the settings name no CUDA device by its number, the engine number `ordinal` of this
+    machine takes that one, and they are shared out anew when there are more engines than devices.
 
     Precision "auto" is float16 on CUDA. Elsewhere it is float32 (float16 makes black pictures
     with some checkpoints on MPS), but for the UNet of a full-size checkpoint on a CPU that
@@ -39,7 +48,7 @@ def choose_place(device: str, precision: Precision) -> Place:
     """
     chosen = torch.device(_best() if device == "auto" else device)
     if chosen.type == "cuda" and chosen.index is None:
-        chosen = torch.device("cuda", 0)
+        chosen = torch.device("cuda", ordinal % max(1, torch.cuda.device_count()))
     _check(chosen)
     if precision != "auto":
         dtype = large = _DTYPES[precision]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from hashlib import shake_256
 
 from picowatch.engine.futures import new_future, settle
-from picowatch.engine.protocol import OnStep, RenderedImage
+from picowatch.engine.protocol import OnPreview, OnStep, RenderedImage, unseen
 from picowatch.errors import EngineStopped
 from picowatch.recipe.request import ImageRequest
 
@@ -28,13 +28,17 @@ class DigestEngine:
 
     before_batch: Callable[[Batch], None] = lambda batch: None
     after_step: Callable[[int], None] = lambda done: None
+    on_preview: OnPreview = unseen
     batches: list[tuple[ImageRequest, ...]] = field(default_factory=list)
     starts: int = 0
+    prepared: int = 0
     _stop: threading.Event = field(default_factory=threading.Event)
     _in_work: Future[list[RenderedImage]] | None = None
     _started: bool = False
 
-    def render(self, batch: Batch, on_step: OnStep) -> Future[list[RenderedImage]]:
+    def render(
+        self, batch: Batch, on_step: OnStep, waiting: int = 0
+    ) -> Future[list[RenderedImage]]:
         """See `Engine.render`."""
         if self._in_work is not None and not self._in_work.done():
             raise RuntimeError("one batch at a time")
@@ -50,9 +54,20 @@ class DigestEngine:
         ).start()
         return self._in_work
 
+    def preview_with(self, on_preview: OnPreview) -> None:
+        """See `Engine.preview_with`; here it is the tests that call it."""
+        self.on_preview = on_preview
+
     def describe(self) -> dict[str, str]:
         """See `Engine.describe`."""
         return {"device": "digest", "precision": "exact"}
+
+    def memory(self) -> None:
+        """See `Engine.memory`: it needs none."""
+
+    def prepare(self) -> None:
+        """See `Engine.prepare`; counted."""
+        self.prepared += 1
 
     def interrupt(self) -> None:
         """See `Engine.interrupt`."""

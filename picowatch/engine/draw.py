@@ -16,9 +16,11 @@ from picowatch.engine.canvas import Bytes, Canvas, read_canvas
 from picowatch.engine.denoise import Conditions, Guide, denoise
 from picowatch.engine.loaded import Loaded
 from picowatch.engine.noise import LATENT_FACTOR, generators_for, initial_noise
+from picowatch.engine.previewer import Previewer
 from picowatch.engine.prompts import Chunk
 from picowatch.engine.protocol import OnStep
 from picowatch.engine.samplers import Sampler, build_sampler
+from picowatch.engine.unets import Shape, Unet
 from picowatch.engine.upscale import upscale
 from picowatch.errors import RenderFailed
 from picowatch.recipe.hires import final_side
@@ -45,14 +47,16 @@ class Drawn(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What all groups of a batch share."""
+    """What all groups of a batch share; `unet` gives the UNet for a shape."""
 
     loaded: Loaded
     device: torch.device
     start_images: Path | None
+    unet: Callable[[Shape], Unet]
     on_step: OnStep
     interrupted: Interrupted
     timings: dict[str, float]
+    previewer: Previewer
 
 
 class _Pass(NamedTuple):
@@ -63,11 +67,9 @@ class _Pass(NamedTuple):
     height: int
 
 
-def draw(setting: Setting, group: Group) -> list[Drawn]:
-    """The pictures of one group, in its order."""
+def draw(setting: Setting, group: Group, conditions: Conditions) -> list[Drawn]:
+    """The pictures of one group, in its order; `conditions` are those that belong to it."""
     first = group.requests[0]
-    with timed(setting.timings, "encode"):
-        conditions = _conditions(setting.loaded, group)
     with timed(setting.timings, "denoise"):
         generators = generators_for([request.seed for request in group.requests])
         passes = _passes(setting, first)
@@ -98,7 +100,7 @@ def chunks_of(loaded: Loaded, request: ImageRequest, text: str) -> list[Chunk]:
     return loaded.prompts.chunks(text, loaded.embeddings.tokens(request.embeddings))
 
 
-def _conditions(loaded: Loaded, group: Group) -> Conditions:
+def conditions_for(loaded: Loaded, group: Group) -> Conditions:
     """Negative prompts and prompts: one row of hidden states each, as long as the longest."""
 
     def encoded(request: ImageRequest, text: str) -> torch.Tensor:
@@ -156,8 +158,11 @@ def _run(
         latents = sampler.noised(begin, noise, sampler.timesteps[:1])
     else:
         return begin
+    rows = len(generators) * (1 if request.cfg_scale == 1 else 2)
+    height, width = latents.shape[2:]
+    shape = Shape(rows, height, width, tokens=conditions[0].shape[1])
     return denoise(
-        setting.loaded.unet,
+        setting.unet(shape),
         sampler,
         latents,
         conditions,
@@ -166,6 +171,7 @@ def _run(
         guide,
         on_step,
         setting.interrupted,
+        setting.previewer,
     )
 
 

@@ -1,11 +1,12 @@
 """A checkpoint in memory."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from picowatch.engine.embeddings import Embeddings
 from picowatch.engine.loras import Loras
 from picowatch.engine.prompts import PromptEncoder
+from picowatch.engine.unets import Shape
 
 # Latents, mask, and the latents of what the mask leaves.
 INPAINTING_CHANNELS = 9
@@ -16,7 +17,8 @@ class Loaded:
     """A checkpoint's parts, ready to compute; `schedule` is its scheduler's config.
 
     LoRAs and embeddings live and go with the checkpoint they act on. `residence` is how it
-    works at present (see residence.py), None if nothing was arranged yet.
+    works at present (see residence.py), None if nothing was arranged yet. `compiled` are the
+    compiled UNets that compute with its weights.
     """
 
     prompts: PromptEncoder
@@ -26,7 +28,9 @@ class Loaded:
     schedule: dict[str, Any]
     loras: Loras
     embeddings: Embeddings
+    native_size: int
     residence: tuple[bool, bool, str] | None = None
+    compiled: dict[Shape, Any] = field(default_factory=dict)
 
     @property
     def inpaints(self) -> bool:

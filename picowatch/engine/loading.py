@@ -1,11 +1,13 @@
-"""Keeps one checkpoint in memory, and loads another when it is asked for."""
+"""Keeps checkpoints in memory, and loads others when they are asked for."""
 
 import gc
 import json
+from collections import OrderedDict
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -15,23 +17,33 @@ from picowatch.catalog import Catalog, Kind, Model, weight_files
 from picowatch.engine import weights
 from picowatch.engine.devices import Place
 from picowatch.engine.embeddings import Embeddings
+from picowatch.engine.free_memory import free_bytes
 from picowatch.engine.loaded import Loaded
 from picowatch.engine.loras import Loras
-from picowatch.engine.model_files import unchanged
+from picowatch.engine.model_files import WORDS, find_model, unchanged
+from picowatch.engine.onednn import suits, take_onednn
 from picowatch.engine.prompts import PromptEncoder
 from picowatch.engine.residence import move_out
-from picowatch.errors import ModelRefused, RenderFailed
 from picowatch.recipe.request import ImageRequest
 
 BAKED = "baked"
-_WORDS: dict[Kind, str] = {"lora": "LoRA", "vae": "VAE"}
-_WHEN_WHOLE = "When it is there and whole, save the recipe again."
+# Files hold float16 as a rule, which float32 doubles.
+_WEIGHTS_GROW = 2
+# What a batch takes besides the weights.
+_WORKING_BYTES = 3 * 2**30
 # Configs and tokenizer of Stable Diffusion 1.x, which single files leave out.
 SD15 = Path(__file__).parent.parent / "assets" / "sd15"
 
 
+class _Kept(NamedTuple):
+    """A checkpoint in memory, and the name and hash of the VAE in it."""
+
+    loaded: Loaded
+    vae: tuple[str, str]
+
+
 class Checkpoints:
-    """The checkpoint and VAE in memory, told apart by their hashes.
+    """The checkpoints in memory, told apart by their hashes: the last one, more while they fit.
 
     `configs` is the folder that describes single files.
     """
@@ -41,37 +53,55 @@ class Checkpoints:
         self._place = place
         self._configs = configs
         self._home = place
-        self._loaded: Loaded | None = None
-        self._checkpoint = ""
-        self._vae = ("", "")
+        self._kept: OrderedDict[str, _Kept] = OrderedDict()  # the last used last
 
     def held(self, request: ImageRequest) -> Loaded | None:
         """The parts this image needs, if they are in memory."""
-        same = self._checkpoint == request.checkpoint_hash
-        return self._loaded if same and self._vae == (request.vae, request.vae_hash) else None
+        kept = self._kept.get(request.checkpoint_hash)
+        if kept is None or kept.vae != (request.vae, request.vae_hash):
+            return None
+        self._kept.move_to_end(request.checkpoint_hash)
+        return kept.loaded
 
     def load(self, request: ImageRequest, home: torch.device | None = None) -> Loaded:
-        """The parts this image needs; what it does not need goes before anything comes.
+        """The parts this image needs; what does not fit beside them goes before anything comes.
 
-        Weights are read to `home`, the place's device if not told otherwise.
+        Weights are read to `home`, the place's device if not told otherwise: then memory is
+        short, and nothing else is kept.
         """
         self._home = replace(self._place, device=home or self._place.device)
-        kept = self._loaded if self._checkpoint == request.checkpoint_hash else None
-        self._loaded = None
-        if kept is None:
-            self.give_memory_back()
-            kept = self._load_checkpoint(request)
-        move_out(kept)
-        kept.vae = None
-        kept.vae = self._load_vae(request)
-        self._loaded = kept
-        self._checkpoint, self._vae = request.checkpoint_hash, (request.vae, request.vae_hash)
-        return self._loaded
+        kept = self._kept.pop(request.checkpoint_hash, None)
+        if home is not None:
+            self.forget()
+        loaded = kept.loaded if kept else None
+        if loaded is None:
+            self._make_room(request)
+            loaded = self._load_checkpoint(request)
+        move_out(loaded)
+        loaded.vae = None
+        loaded.vae = self._load_vae(request)
+        self._kept[request.checkpoint_hash] = _Kept(loaded, (request.vae, request.vae_hash))
+        return loaded
 
     def forget(self) -> None:
         """Hold nothing any more."""
-        self._loaded = None
+        self._kept.clear()
         self.give_memory_back()
+
+    def forget_others(self, request: ImageRequest) -> bool:
+        """Hold this image's checkpoint alone; False if nothing else was there."""
+        others = [name for name in self._kept if name != request.checkpoint_hash]
+        for name in others:
+            del self._kept[name]
+        return bool(others)
+
+    def _make_room(self, request: ImageRequest) -> None:
+        """Let the checkpoints that were used longest ago go until another one fits."""
+        model = self._find("checkpoint", request.checkpoint, request.checkpoint_hash)
+        needed = _WEIGHTS_GROW * model.bytes + _WORKING_BYTES
+        while self._kept and free_bytes(self._place.device) < needed:
+            self._kept.popitem(last=False)
+            self.give_memory_back()
 
     def give_memory_back(self) -> None:
         """Before more is taken."""
@@ -85,7 +115,8 @@ class Checkpoints:
             configs = model.path if model.layout == "folder" else self._configs
             encoder = self._text_encoder(model, configs)
             unet = self._unet(model, configs)
-            tokenizer = _tokenizer(configs)
+            single = model.layout == "file"
+            tokenizer = _tokenizer_of_single_files(configs) if single else _tokenizer(configs)
             schedule = read_config(configs / "scheduler" / "scheduler_config.json")
         embeddings = Embeddings(
             encoder, lambda use: self._find("embedding", use.name, use.hash).path
@@ -101,6 +132,7 @@ class Checkpoints:
                 unet, encoder, lambda use: self._find("lora", use.name, use.hash).path, device
             ),
             embeddings=embeddings,
+            native_size=model.native_size,
         )
 
     def _load_vae(self, request: ImageRequest) -> Any:
@@ -133,7 +165,11 @@ class Checkpoints:
         else:
             tensors = weights.read_tensors(weight_files(model.path / "unet"), place)
         unet = weights.empty(UNet2DConditionModel, config)
-        return weights.fill(unet, tensors, f"UNet of {model.name!r}", place)
+        unet = weights.fill(unet, tensors, f"UNet of {model.name!r}", place)
+        # Where it computes, not where it waits until the memory ladder takes it there.
+        if suits(self._place.device, place.dtype):
+            take_onednn(unet)
+        return unet
 
     def _text_encoder(self, model: Model, configs: Path) -> Any:
         config = read_config(configs / "text_encoder" / "config.json")
@@ -147,23 +183,18 @@ class Checkpoints:
 
     def _proved(self, kind: Kind, name: str, expected_hash: str) -> AbstractContextManager[Model]:
         """The model file for reading: it is the one asked for before and after that."""
-        what = f"{_WORDS.get(kind, kind)} {name!r}"
+        what = f"{WORDS.get(kind, kind)} {name!r}"
         return unchanged(lambda: self._find(kind, name, expected_hash), what)
 
     def _find(self, kind: Kind, name: str, expected_hash: str) -> Model:
         """The model file that the image was asked with: found by name, proved by hash."""
-        try:
-            model = self._catalog.find(kind, name)
-            found_hash = self._catalog.sha256(model)
-        except ModelRefused as refused:
-            raise RenderFailed(refused.message, refused.remedy or _WHEN_WHOLE) from refused
-        if found_hash != expected_hash:
-            raise RenderFailed(
-                f"The {_WORDS.get(kind, kind)} {name!r} is another file now than when this image "
-                "was asked for.",
-                "Save the recipe again to use it as it is now.",
-            )
-        return model
+        return find_model(self._catalog, kind, name, expected_hash)
+
+
+@cache
+def _tokenizer_of_single_files(configs: Path) -> Any:
+    """They all share one, which takes a third of a second to read."""
+    return _tokenizer(configs)
 
 
 def _tokenizer(configs: Path) -> Any:

@@ -6,8 +6,24 @@ from contextlib import contextmanager
 import torch
 
 from picowatch.catalog import Catalog
-from picowatch.engine.devices import Place, choose_place, gpu_bytes, precision_name
-from picowatch.engine.draw import Drawn, Group, Interrupted, Setting, chunks_of, draw, timed
+from picowatch.engine.compiled import CompiledUnets
+from picowatch.engine.devices import (
+    LARGE_NATIVE_SIZE,
+    Place,
+    choose_place,
+    gpu_bytes,
+    precision_name,
+)
+from picowatch.engine.draw import (
+    Drawn,
+    Group,
+    Interrupted,
+    Setting,
+    chunks_of,
+    conditions_for,
+    draw,
+    timed,
+)
 from picowatch.engine.loaded import Loaded
 from picowatch.engine.loading import Checkpoints
 from picowatch.engine.memory import (
@@ -20,7 +36,10 @@ from picowatch.engine.memory import (
 )
 from picowatch.engine.mishaps import SMALLER, out_of_memory
 from picowatch.engine.options import EngineOptions
-from picowatch.engine.protocol import OnStep, RenderedImage
+from picowatch.engine.parts import draw_parts, equal_parts
+from picowatch.engine.peak import forget_peak, peak_bytes
+from picowatch.engine.previewer import Previewer
+from picowatch.engine.protocol import OnPreview, OnStep, RenderedImage, unseen
 from picowatch.engine.residence import settle_in
 from picowatch.engine.versions import versions
 from picowatch.errors import RenderFailed
@@ -30,13 +49,14 @@ from picowatch.recipe.request import ImageRequest
 class LocalEngine:
     """Renders batches one after the other; the last checkpoint stays in memory."""
 
-    def __init__(self, options: EngineOptions) -> None:
-        if options.threads is not None:
-            torch.set_num_threads(options.threads)
-        self._place = choose_place(options.device, options.precision)
+    def __init__(self, options: EngineOptions, on_preview: OnPreview = unseen) -> None:
+        torch.set_num_threads(options.threads or max(1, torch.get_num_threads() // options.engines))
+        self._place = choose_place(options.device, options.precision, options.ordinal)
         self._start_images = options.start_images
         catalog = Catalog(options.models, options.hash_cache, keep_hashes=False)
         self._checkpoints = Checkpoints(catalog, self._place)
+        self._previewer = Previewer(on_preview, options.preview_seconds)
+        self._unets = CompiledUnets(options.compiled)
         on_cpu = self._place.device.type == "cpu"
         self._ladder = MemoryLadder(
             options.memory, CPU_LADDER if on_cpu else LADDER, gpu_bytes(self._place.device)
@@ -48,6 +68,7 @@ class LocalEngine:
         batch: Sequence[ImageRequest],
         on_step: OnStep,
         interrupted: Interrupted = lambda: False,
+        waiting: int = 0,
     ) -> list[RenderedImage]:
         """The pictures of a batch, in its order. Its images agree in their `batch_key`.
 
@@ -55,9 +76,9 @@ class LocalEngine:
         a prompt to its neighbour's length would change its picture.
         """
         failure = ""
-        for way in self._ladder.ways(batch):
+        for way in self._ways(batch):
             try:
-                images = self._make(batch, way, on_step, interrupted)
+                images = self._make(batch, way, on_step, interrupted, waiting)
             # Which classes say so differs by device and version of torch.
             except Exception as error:
                 failure = out_of_memory(error)
@@ -66,9 +87,23 @@ class LocalEngine:
             else:
                 self._ladder.worked(batch, way)
                 return images
-            # Outside the handler: the traceback holds the tensors that filled the memory.
-            self._checkpoints.give_memory_back()
         raise RenderFailed(f"{failure} Nothing that saves memory was enough.", _remedy(batch[0]))
+
+    def wait_for_compiling(self, timeout_seconds: float) -> None:
+        """Until nothing is compiled in the background any more; raises TimeoutError."""
+        self._unets.wait(timeout_seconds)
+
+    def _ways(self, batch: Sequence[ImageRequest]) -> Iterator[Way]:
+        """The ladder's ways, each once more where other checkpoints made room for it.
+
+        Memory is given back here, not where it ran out: the traceback holds what filled it.
+        """
+        for way in self._ladder.ways(batch):
+            yield way
+            if self._checkpoints.forget_others(batch[0]):
+                self._checkpoints.give_memory_back()
+                yield way
+            self._checkpoints.give_memory_back()
 
     def _make(
         self,
@@ -76,29 +111,63 @@ class LocalEngine:
         way: Way,
         on_step: OnStep,
         interrupted: Interrupted,
+        waiting: int,
     ) -> list[RenderedImage]:
         """The batch, made in one way from the first step to the last."""
         batch = [shrunken(request, way.shrunk) for request in asked]
         timings: dict[str, float] = {}
+        forget_peak(self._place.device)
         loaded = self._loaded(batch[0], way, timings)
+        self._previewer.follow(loaded.vae)
         groups = _groups(batch, loaded, alone=way.alone or batch[0].exact)
+        chosen = self._unets.chosen(loaded, eager=batch[0].exact or way.sliced)
         drawn: list[list[Drawn]] = []
         with _algorithms(exact=batch[0].exact):
             for number, group in enumerate(groups):
                 report = _shifted(on_step, number, len(groups))
                 setting = Setting(
-                    loaded, self._place.device, self._start_images, report, interrupted, timings
+                    loaded,
+                    self._place.device,
+                    self._start_images,
+                    chosen,
+                    report,
+                    interrupted,
+                    timings,
+                    self._previewer,
                 )
-                drawn.append(draw(setting, group))
+                drawn.append(self._draw(setting, group))
+        chosen.consider(timings["denoise"], waiting / len(batch))
         share = {phase: seconds / len(batch) for phase, seconds in timings.items()}
         images = {
             place: _rendered(
-                one, asked[place], batch[place], group, loaded, self._place, way, share
+                one,
+                asked[place],
+                batch[place],
+                group,
+                loaded,
+                self._place,
+                way,
+                share,
+                compiled=chosen.all_compiled,
             )
             for group, pictures in zip(groups, drawn, strict=True)
             for place, one in zip(group.places, pictures, strict=True)
         }
         return [images[place] for place in range(len(batch))]
+
+    def _draw(self, setting: Setting, group: Group) -> list[Drawn]:
+        """The group's pictures, in parts where that is faster."""
+        with timed(setting.timings, "encode"):
+            conditions = conditions_for(setting.loaded, group)
+        parts = equal_parts(len(group.requests), self._cores(setting.loaded))
+        if len(parts) > 1:
+            return draw_parts(setting, group, conditions, parts)
+        return draw(setting, group, conditions)
+
+    def _cores(self, loaded: Loaded) -> int:
+        """How many parts of a batch to make at a time."""
+        small = loaded.native_size < LARGE_NATIVE_SIZE and loaded.unet.dtype == torch.float32
+        return torch.get_num_threads() if small and self._place.device.type == "cpu" else 1
 
     def _loaded(self, request: ImageRequest, way: Way, timings: dict[str, float]) -> Loaded:
         """The checkpoint and VAE of this image, with its LoRAs and no others."""
@@ -135,6 +204,8 @@ def _rendered(
     place: Place,
     way: Way,
     timings: dict[str, float],
+    *,
+    compiled: bool,
 ) -> RenderedImage:
     return RenderedImage(
         width=drawn.width,
@@ -143,13 +214,14 @@ def _rendered(
         device=place.name,
         precision=precision_name(loaded.unet.dtype),
         batch_size=len(group.requests),
-        compiled=False,
+        compiled=compiled,
         memory_rung=way.name,
         chunks=group.chunks,
         timings=dict(timings),
         versions=versions(),
         warnings=loaded.loras.warnings + shrink_warning(asked, made),
         steps=made.steps if made.steps != asked.steps else None,
+        peak_bytes=peak_bytes(place.device),
     )
 
 

@@ -18,7 +18,8 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
-from picowatch.engine.lora_names import Part, Place, Role, modules_by_place, place_of
+from picowatch.catalog.lora_keys import Part, Place, Role, place_of
+from picowatch.engine.lora_names import modules_by_place
 from picowatch.engine.model_files import unchanged
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import LoraUse
@@ -57,6 +58,15 @@ class Layer:
             return functional.conv2d(narrow, self.up)
         return functional.linear(functional.linear(x, self.down), self.up)
 
+    def matrix(self) -> torch.Tensor:
+        """up(down(x)) as one weight, in float32: a matrix, or a convolution's kernel."""
+        down, up = self.down.float(), self.up.float()
+        if self.mid is not None:
+            down = torch.einsum("rskl,si->rikl", self.mid.float(), down[:, :, 0, 0])
+        if down.ndim == 2:
+            return up @ down
+        return torch.einsum("or,rikl->oikl", up[:, :, 0, 0], down)
+
 
 @dataclass(frozen=True, slots=True)
 class LoraFile:
@@ -69,15 +79,17 @@ class LoraFile:
 class Loras:
     """The LoRAs of one loaded checkpoint: read once, applied by hooks, taken away again.
 
-    `warnings` says what of the acting LoRAs' files could not be used.
+    `applied` are those that act, `warnings` says what of their files could not be used.
     """
 
     def __init__(self, unet: Any, text_encoder: Any, find: FindLora, device: torch.device) -> None:
+        self._unet = unet
         self._modules = modules_by_place(unet, text_encoder)
         self._find = find
         self._device = device
         self._files: OrderedDict[str, LoraFile] = OrderedDict()
-        self._applied: tuple[LoraUse, ...] = ()
+        self.applied: tuple[LoraUse, ...] = ()
+        self._acting: dict[Place, list[tuple[Layer, float]]] = {}
         self._handles: list[RemovableHandle] = []
         self.warnings: tuple[str, ...] = ()
 
@@ -87,7 +99,7 @@ class Loras:
         If one of them cannot be used none act, and RenderFailed says why.
         """
         wanted = tuple(uses)
-        if wanted == self._applied:
+        if wanted == self.applied:
             return False
         self._take_away()
         acting: dict[Place, list[tuple[Layer, float]]] = {}
@@ -98,15 +110,26 @@ class Loras:
             for place, layer in file.layers.items():
                 acting.setdefault(place, []).append((layer, use.weight * layer.scale))
         for place, layers in acting.items():
-            hook = _adding([(layer, weight) for layer, weight in layers if weight])
+            self._acting[place] = [(layer, weight) for layer, weight in layers if weight]
+            hook = _adding(self._acting[place])
             self._handles.append(self._modules[place].register_forward_hook(hook))
-        self._applied = wanted
+        self.applied = wanted
         return True
+
+    def merged(self) -> dict[str, torch.Tensor]:
+        """The UNet's weights, by name, with what acts on them added: for a compiled UNet."""
+        names = {module: name for name, module in self._unet.named_modules()}
+        return {
+            f"{names[self._modules[place]]}.weight": _merged(self._modules[place], layers)
+            for place, layers in self._acting.items()
+            if place.part == "unet" and layers
+        }
 
     def _take_away(self) -> None:
         for handle in self._handles:
             handle.remove()
-        self._handles, self._applied, self.warnings = [], (), ()
+        self._handles, self.applied, self.warnings = [], (), ()
+        self._acting = {}
 
     def _file(self, use: LoraUse) -> LoraFile:
         """The file's layers, from memory if they are there."""
@@ -130,6 +153,14 @@ def _adding(layers: list[tuple[Layer, float]]) -> Callable[[nn.Module, Any, Any]
         return total
 
     return hook
+
+
+def _merged(module: Any, layers: list[tuple[Layer, float]]) -> torch.Tensor:
+    """The module's weight with the layers added, in its type and order of dimensions."""
+    total = module.weight.float()
+    for layer, weight in layers:
+        total = total + weight * layer.matrix()
+    return torch.empty_like(module.weight).copy_(total)
 
 
 def read_lora(

@@ -53,9 +53,10 @@ _Key = tuple[object, ...]
 class MemoryLadder:
     """Which rungs a batch may try, and which one worked for others like it.
 
-    It begins with the rung that worked last for the checkpoint and size; else where the
-    setting says: "full" at the top, "low" with the models' offload (on a CPU with sliced
-    attention), "auto" at the top too, but with the VAE's tiling on GPUs of less than 6 GB.
+    It begins with the rung that worked last for the checkpoint and size; but where images had to
+    be made alone, fewer of them are tried together. Else it begins where the setting says:
+    "full" at the top, "low" with the models' offload (on a CPU with sliced attention), "auto" at
+    the top too, but with the VAE's tiling on GPUs of less than 6 GB.
     """
 
     def __init__(self, setting: Memory, ladder: Sequence[Way], gpu_bytes: int | None) -> None:
@@ -66,12 +67,14 @@ class MemoryLadder:
             self._first = ladder.index(_TILED)
         else:
             self._first = 0
-        self._worked: dict[_Key, Way] = {}
+        self._worked: dict[_Key, tuple[Way, int]] = {}
 
     def ways(self, batch: Sequence[ImageRequest]) -> Iterator[Way]:
         """The ways to try in turn, each once. Smaller pictures only if the batch says so."""
         first = batch[0]
-        way = self._worked.get(_key(first), self._ladder[self._first])
+        way, images = self._worked.get(_key(first), (self._ladder[self._first], len(batch)))
+        if way == _ALONE and 1 < len(batch) < images:
+            way = self._ladder[0]  # so many may fit
         begin = next((i for i, one in enumerate(self._ladder) if one == way), len(self._ladder))
         for rung in self._ladder[begin:]:
             if len(batch) > 1 or rung != _ALONE or rung == way:
@@ -88,7 +91,7 @@ class MemoryLadder:
 
     def worked(self, batch: Sequence[ImageRequest], way: Way) -> None:
         """Remember this way for images of this checkpoint and size."""
-        self._worked[_key(batch[0])] = way
+        self._worked[_key(batch[0])] = way, len(batch)
 
 
 def _key(request: ImageRequest) -> _Key:

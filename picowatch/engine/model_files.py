@@ -11,14 +11,34 @@ from typing import TypeVar
 
 from safetensors import SafetensorError
 
-from picowatch.errors import RenderFailed
+from picowatch.catalog import Catalog, Kind, Model
+from picowatch.errors import ModelRefused, RenderFailed
 
 Found = TypeVar("Found")
+
+WORDS: dict[Kind, str] = {"lora": "LoRA", "vae": "VAE"}
+_WHEN_WHOLE = "When it is there and whole, save the recipe again."
 
 # What readers stumble over in files whose headers were in order: offsets that lie, weights with
 # other names than their kind has, configs that are no JSON. What torch raises is not among them:
 # memory or the GPU may be at fault.
 _STUMBLES = (OSError, SafetensorError, LookupError, ValueError, TypeError, AttributeError)
+
+
+def find_model(catalog: Catalog, kind: Kind, name: str, expected_hash: str) -> Model:
+    """The model file that an image was asked with: found by name, proved by hash."""
+    try:
+        model = catalog.find(kind, name)
+        found_hash = catalog.sha256(model)
+    except ModelRefused as refused:
+        raise RenderFailed(refused.message, refused.remedy or _WHEN_WHOLE) from refused
+    if found_hash != expected_hash:
+        raise RenderFailed(
+            f"The {WORDS.get(kind, kind)} {name!r} is another file now than when this image "
+            "was asked for.",
+            "Save the recipe again to use it as it is now.",
+        )
+    return model
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """What an engine is told once, when it is built. Imports no torch."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,8 +16,11 @@ class EngineOptions:
     `models` is the folder with checkpoints/, vae/, loras/ and embeddings/. `device` is "auto",
     "cuda", "cuda:N", "mps" or "cpu". `hash_cache` is the daemon's file of model hashes; the
     engine reads it and never writes it. `threads` bounds the CPU threads of one batch; None
-    leaves it to torch. `start_images` is the folder that keeps start images and masks, each
-    named by its sha256. `memory` says where the ladder begins when memory runs out.
+    means this engine's share of the cores. `start_images` is the folder that keeps start images
+    and masks, each named by its sha256. `memory` says where the ladder begins when memory runs
+    out. `compiled` is the folder of compiled UNets; None compiles nothing. `preview_seconds` lie
+    between two previews at least; 0 means none. It is the engine number `ordinal` of the
+    machine's `engines`, which share its GPUs or its cores.
     """
 
     models: Path
@@ -26,3 +30,16 @@ class EngineOptions:
     threads: int | None = None
     start_images: Path | None = None
     memory: Memory = "auto"
+    preview_seconds: float = 0
+    compiled: Path | None = None
+    ordinal: int = 0
+    engines: int = 1
+
+
+def cache_folder() -> Path | None:
+    """Where compiled UNets are kept: below XDG_CACHE_HOME, or ~/.cache; None without a home."""
+    try:
+        root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError:  # a user id that no user has, as in containers
+        return None
+    return Path(root) / "picowatch" / "compiled"

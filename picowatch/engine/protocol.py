@@ -21,6 +21,8 @@ class RenderedImage:
     ("encode", "denoise", "decode", and "load" in the batch that had to load something),
     each phase's time divided by the batch size. `memory_rung` names the rung of the memory
     ladder. `steps` are those of the first pass, if memory allowed fewer than were asked for.
+    `peak_bytes` is the most memory that its batch took, where that is known. `node` names the
+    machine, where it is another one than the daemon's.
     """
 
     width: int
@@ -36,6 +38,28 @@ class RenderedImage:
     versions: dict[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     steps: int | None = None
+    peak_bytes: int | None = None
+    node: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryUse:
+    """Bytes that an engine holds on its device now, and held at most."""
+
+    now: int
+    peak: int
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """Roughly how a picture in work will look; `pixels` as of a RenderedImage."""
+
+    width: int
+    height: int
+    pixels: bytes
+
+
+OnPreview = Callable[[Preview], None]
 
 
 class EngineCannotStart(EngineDied):
@@ -50,21 +74,49 @@ class EngineCannotStart(EngineDied):
         self.trace = trace
 
 
+class EngineLost(EngineDied):
+    """The engine's machine is gone, or the way to it: no image is at fault."""
+
+
 class Engine(Protocol):
     """Makes pictures from requests that can run together (see `batches.can_share_batch`)."""
 
-    def render(self, batch: Sequence[ImageRequest], on_step: OnStep) -> Future[list[RenderedImage]]:
+    def render(
+        self, batch: Sequence[ImageRequest], on_step: OnStep, waiting: int = 0
+    ) -> Future[list[RenderedImage]]:
         """Start a batch; the future gives its pictures in the order of the requests.
 
         The future raises RenderFailed, EngineDied (EngineCannotStart is one) or EngineStopped.
         Pictures have the size that was asked for, or less with `shrink_to_fit`. One batch at a
         time: a second call before the first future is done is a programming error. `on_step` is
-        called from a thread of the engine's own and must return quickly.
+        called from a thread of the engine's own and must return quickly. `waiting` images are
+        to come after this batch: whether it repays to compile for them.
+        """
+        ...
+
+    def preview_with(self, on_preview: OnPreview) -> None:
+        """Call this now and then with what is in work, from batches that begin after this.
+
+        It is called as `on_step` is, and must return as quickly.
         """
         ...
 
     def describe(self) -> dict[str, str]:
-        """Device, precision and versions, as far as known without starting anything."""
+        """Device, precision and versions, as far as known without starting anything.
+
+        "node" names the machine, where it is another one than the daemon's.
+        """
+        ...
+
+    def memory(self) -> MemoryUse | None:
+        """What it holds, as far as it can be told without asking it; None if nothing is known."""
+        ...
+
+    def prepare(self) -> None:
+        """Start what a first batch needs, if nothing was started yet; returns at once.
+
+        What goes wrong is said by the next `render`.
+        """
         ...
 
     def interrupt(self) -> None:
@@ -80,3 +132,7 @@ class Engine(Protocol):
         A later `render` starts it again.
         """
         ...
+
+
+def unseen(preview: Preview) -> None:
+    """Nobody looks at previews."""

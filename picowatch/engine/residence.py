@@ -73,6 +73,7 @@ def move_out(loaded: Loaded) -> None:
     if loaded.vae is not None:
         loaded.vae.disable_tiling()
     loaded.unet.set_attn_processor(AttnProcessor2_0())  # type: ignore[no-untyped-call]
+    loaded.compiled.clear()  # they hold on to weights where those were
     loaded.residence = None
 
 

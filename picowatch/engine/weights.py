@@ -6,6 +6,8 @@ would change the model under our hands, or end the process (SIGBUS).
 
 import re
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +38,19 @@ def read_tensors(
     """Copies of the wanted tensors on the place's device; numbers in the place's type."""
     tensors: Tensors = {}
     for path in files:
-        with safe_open(path, framework="pt") as file:
-            for name in filter(wanted, file.keys()):
-                tensor = file.get_tensor(name)
-                dtype = place.dtype if tensor.is_floating_point() else tensor.dtype
-                tensors[name] = tensor.to(place.device, dtype, copy=True)
+        # Copying and converting takes a processor longer than the disk's cache gives it: all cores.
+        with safe_open(path, framework="pt") as file, ThreadPoolExecutor() as pool:
+            names = list(filter(wanted, file.keys()))
+            found = [file.get_tensor(name) for name in names]
+            tensors |= zip(names, pool.map(partial(_copied, place=place), found), strict=True)
     return tensors
+
+
+def _copied(tensor: torch.Tensor, place: Place) -> torch.Tensor:
+    """A copy where and as the place wants it."""
+    dtype = place.dtype if tensor.is_floating_point() else tensor.dtype
+    form = place.memory_format if tensor.ndim == 4 else torch.contiguous_format
+    return tensor.to(place.device, dtype, copy=True, memory_format=form)
 
 
 def read_unet(file: Path, config: dict[str, Any], place: Place) -> Tensors:
@@ -108,4 +117,5 @@ def fill(model: Any, tensors: Tensors, what: str, place: Place) -> Any:
             f"The {what} is not whole: {len(missing)} weights are missing, {missing[0]} first.",
             "Get the file again, or another one.",
         )
-    return model.to(place.device).eval().requires_grad_(False)
+    model = model.to(place.device).eval().requires_grad_(False)
+    return model.to(memory_format=place.memory_format)

@@ -6,7 +6,7 @@ The messages are pickled over a socket pair that only these two hold.
 from dataclasses import dataclass
 
 from picowatch.engine.options import EngineOptions
-from picowatch.engine.protocol import RenderedImage
+from picowatch.engine.protocol import MemoryUse, Preview, RenderedImage
 from picowatch.recipe.request import ImageRequest
 
 
@@ -19,10 +19,14 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Render:
-    """To the engine: make these. It replies with Steps, then one of the messages below."""
+    """To the engine: make these; `waiting` more wait.
+
+    It replies with Steps, then one of the messages below.
+    """
 
     number: int
     batch: tuple[ImageRequest, ...]
+    waiting: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +49,10 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """From the engine: the batch's pictures."""
+    """From the engine: the batch's pictures, and the memory it holds on a GPU, if it has one."""
 
     images: list[RenderedImage]
+    memory: MemoryUse | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +78,7 @@ class Broken:
 
 
 ToEngine = Start | Render | Interrupt
-FromEngine = Ready | Step | Done | Interrupted | Failed | Broken
+FromEngine = Ready | Step | Preview | Done | Interrupted | Failed | Broken
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from picowatch.engine.batches import batch_key, batch_size_for, can_share_batch
+from picowatch.engine.parts import equal_parts
 from picowatch.recipe.request import EmbeddingUse, Hires, LoraUse, Mask, StartImage
 from tests.engine.requests import request
 
@@ -86,3 +87,21 @@ def test_a_set_batch_size_is_taken_and_exact_is_one() -> None:
     """Whatever the size of the image."""
     assert batch_size_for(request(width=512, height=512), 4) == 4
     assert batch_size_for(request(exact=True), 4) == 1
+
+
+@pytest.mark.parametrize(
+    ("images", "cores", "parts"),
+    [
+        (8, 2, [[0, 1, 2, 3], [4, 5, 6, 7]]),
+        (2, 2, [[0], [1]]),
+        (1, 2, [[0]]),
+        (3, 2, [[0, 1, 2]]),
+        (5, 2, [[0, 1, 2], [3, 4, 4]]),
+        (5, 4, [[0, 1], [2, 3], [4, 4]]),
+        (6, 4, [[0, 1], [2, 3], [4, 5]]),
+        (3, 1, [[0, 1, 2]]),
+    ],
+)
+def test_parts_of_a_batch_are_equal(images: int, cores: int, parts: list[list[int]]) -> None:
+    """So that a picture does not depend on its place; the last one fills the last part up."""
+    assert equal_parts(images, cores) == parts

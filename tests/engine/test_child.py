@@ -234,3 +234,25 @@ def test_libraries_in_the_users_folder_are_not_imported(
 def test_deaths_are_told_in_words(status: int, stderr: list[str], said: str) -> None:
     """Signals by their names, errors by their last line."""
     assert said in how_it_died(status, stderr)[0]
+
+
+def test_a_prepared_engine_starts_before_its_first_batch(own_engine: ChildEngine) -> None:
+    """And the batch goes to that very process."""
+    own_engine.prepare()
+    wait_until(lambda: own_engine.process_id is not None)
+    process = own_engine.process_id
+    own_engine.prepare()
+    make(own_engine, request(steps=1))
+    assert own_engine.process_id == process
+
+
+def test_a_prepared_engine_that_died_is_started_again(own_engine: ChildEngine) -> None:
+    """No image is at fault."""
+    own_engine.prepare()
+    wait_until(lambda: own_engine.process_id is not None)
+    process = own_engine.process_id
+    assert process is not None
+    os.kill(process, signal.SIGKILL)
+    wait_until(lambda: own_engine._child is None or not own_engine._child.alive())
+    make(own_engine, request(steps=1))
+    assert own_engine.process_id != process

@@ -146,8 +146,24 @@ def test_a_vae_in_any_form_takes_the_place_of_the_checkpoints(
     assert_equal(loading.load(request()).vae, baked.vae)
 
 
-def test_a_checkpoint_stays_until_another_is_needed(models: Path) -> None:
+def test_checkpoints_that_fit_are_all_kept(models: Path) -> None:
+    """Going back to one reads nothing."""
+    shutil.copytree(DEMO, models / "checkpoints/mine")
+    (models / "checkpoints/mine/scheduler/note.json").write_text("{}")  # another hash
+    loading, other = checkpoints(models), named(models, checkpoint="mine")
+    first, second = loading.load(request()), loading.load(other)
+    assert loading.held(request()) is first
+    assert loading.held(other) is second
+    assert loading.forget_others(other)
+    assert loading.held(request()) is None
+    assert loading.held(other) is second
+
+
+def test_a_checkpoint_goes_where_another_would_not_fit(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its memory is free before the next one is read."""
+    monkeypatch.setattr("picowatch.engine.loading.free_bytes", lambda device: 0)
     shutil.copytree(DEMO, models / "checkpoints/mine")
     (models / "checkpoints/mine/scheduler/note.json").write_text("{}")  # another hash
     loading = checkpoints(models)

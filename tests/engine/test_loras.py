@@ -1,5 +1,6 @@
 """LoRAs: found by name, added in forward, taken away without a trace."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,11 @@ from diffusers import UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from picowatch.catalog import Catalog
+from picowatch.catalog.lora_keys import Place, is_sd1_layer, misfits, place_of
 from picowatch.engine import weights
 from picowatch.engine.loading import SD15, read_config
 from picowatch.engine.local import LocalEngine
-from picowatch.engine.lora_names import Place, modules_by_place, place_of
+from picowatch.engine.lora_names import modules_by_place
 from picowatch.engine.loras import Loras, read_lora
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import RenderedImage
@@ -248,3 +250,23 @@ def test_the_tag_in_the_prompt_is_no_word_of_it(engine: LocalEngine, models: Pat
     """What it asks for stands in the request."""
     tagged = draw(engine, prompt="a red circle<lora:a:0.5>")
     assert tagged.pixels == draw(engine, prompt="a red circle").pixels
+
+
+def test_the_layers_of_stable_diffusion_1_are_known_without_loading_it() -> None:
+    """`models` says of a file which of its layers do nothing: none of a LoRA for all of them."""
+    unet, text_encoder = meta_sd15()
+    places = modules_by_place(unet, text_encoder)
+    assert [place for place in places if not is_sd1_layer(place)] == []
+    every = kohya_lora_keys(places)
+    assert misfits(every) == ""
+    assert misfits([*every, "lora_unet_up_blocks_9_conv1.lora_down.weight"]).startswith("1 of its ")
+
+
+def kohya_lora_keys(places: Iterable[Place]) -> list[str]:
+    """A LoRA of every layer there is."""
+    parts = {"unet": "lora_unet_", "text_encoder": "lora_te_text_model_"}
+    return [
+        f"{parts[place.part]}{place.module}.lora_{half}.weight"
+        for place in places
+        for half in ("down", "up")
+    ]

@@ -45,8 +45,7 @@ def limit(
     tries: list[str] = []
 
     def denoise(unet: Any, sampler: Any, latents: torch.Tensor, *rest: Any) -> torch.Tensor:
-        loaded = engine._checkpoints._loaded
-        assert loaded is not None
+        loaded = next(reversed(engine._checkpoints._kept.values())).loaded
         tries.append(f"{len(latents)} of {latents.shape[3] * 8}x{latents.shape[2] * 8}")
         if not enough(loaded, latents.numel()):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.")

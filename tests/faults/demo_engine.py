@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from picowatch.catalog import Catalog
 from picowatch.engine import child_main
 from picowatch.engine.options import EngineOptions
-from picowatch.engine.protocol import OnStep, RenderedImage
+from picowatch.engine.protocol import OnPreview, OnStep, RenderedImage
 from picowatch.recipe.request import ImageRequest
 
 HOLD = "hold on"
@@ -25,21 +25,25 @@ def main(handle: int) -> None:
 class HoldingEngine:
     """LocalEngine with the demo model's configs for single files."""
 
-    def __init__(self, options: EngineOptions) -> None:
+    def __init__(self, options: EngineOptions, on_preview: OnPreview) -> None:
         from picowatch.engine.loading import Checkpoints
         from picowatch.engine.local import LocalEngine
 
         catalog = Catalog(options.models, options.hash_cache, keep_hashes=False)
         self._go = options.models / GO_FILE
-        self._engine = LocalEngine(options)
+        self._engine = LocalEngine(options, on_preview)
         place = self._engine._place
         self._engine._checkpoints = Checkpoints(catalog, place, configs=catalog.demo.path)
 
     def make(
-        self, batch: Sequence[ImageRequest], on_step: OnStep, interrupted: Callable[[], bool]
+        self,
+        batch: Sequence[ImageRequest],
+        on_step: OnStep,
+        interrupted: Callable[[], bool],
+        waiting: int,
     ) -> list[RenderedImage]:
         """The pictures, as soon as they may be given."""
-        pictures = self._engine.make(batch, on_step, interrupted)
+        pictures = self._engine.make(batch, on_step, interrupted, waiting)
         while batch[0].prompt.startswith(HOLD) and not self._go.exists():
             threading.Event().wait(0.01)
         return pictures

@@ -22,7 +22,7 @@ from typing import Any
 from picowatch.engine import child_main
 from picowatch.engine.digest import digest_picture
 from picowatch.engine.options import EngineOptions
-from picowatch.engine.protocol import OnStep, RenderedImage
+from picowatch.engine.protocol import OnPreview, OnStep, RenderedImage
 from picowatch.recipe.request import ImageRequest
 
 Pictures = list[RenderedImage]
@@ -56,7 +56,7 @@ _socket = -1
 class FaultyMaker:
     """Goes wrong as it starts, in the middle of a picture or with what it gives back."""
 
-    def __init__(self, options: EngineOptions) -> None:
+    def __init__(self, options: EngineOptions, on_preview: OnPreview) -> None:
         self._models = options.models
         self._models.mkdir(exist_ok=True)
         self._note(PROCESSES_FILE, os.getpid())
@@ -65,7 +65,11 @@ class FaultyMaker:
             AT_START[at_start.read_text()]()
 
     def make(
-        self, batch: Sequence[ImageRequest], on_step: OnStep, interrupted: Callable[[], bool]
+        self,
+        batch: Sequence[ImageRequest],
+        on_step: OnStep,
+        interrupted: Callable[[], bool],
+        waiting: int,
     ) -> Pictures:
         """The pictures, or what the prompts ask for."""
         faults = [fault for request in batch if (fault := self._due(request.prompt))]

@@ -1,0 +1,70 @@
+"""An outbox with a hundred thousand pictures behind it, made without making them."""
+
+import os
+import shutil
+import tempfile
+import threading
+from pathlib import Path
+
+from picowatch.catalog import Catalog
+from picowatch.outbox.gallery.thumbnails import thumbnail_of
+from picowatch.outbox.outbox import Outbox
+from picowatch.patience import Patience
+from picowatch.publishing import Publisher
+from picowatch.restoring import open_ledger
+from picowatch.settings import Settings
+from tests.house import House
+from tests.load.live_daemon import live_daemon
+from tests.load.recipes import text_of
+
+IN_MEMORY = Path("/dev/shm")
+IMAGES_PER_RECIPE = 1000
+LINKS_PER_FILE = 10_000  # ext4 takes 65,000
+
+
+def fill(house: House, pictures: int) -> None:
+    """As if so many pictures of recipes in the inbox had been made and published.
+
+    A daemon accepts the recipes. Then ledger, list and gallery are written through their own
+    code, in memory where there is a folder for that, and copied: a hundred thousand fsyncs
+    are not what is measured. Pictures and thumbnails are there by name, not by content.
+    """
+    in_memory = IN_MEMORY if IN_MEMORY.is_dir() else None
+    with tempfile.TemporaryDirectory(dir=in_memory) as folder:
+        other = House(Path(folder))
+        for number in range(0, pictures, IMAGES_PER_RECIPE):
+            images = min(IMAGES_PER_RECIPE, pictures - number)
+            other.save(f"old{number:06}.yaml", f"{text_of(number)}count: {images}\n")
+        with live_daemon(other, held=True, settle_seconds=0.05) as daemon:
+            daemon.wait_until_asked(pictures)
+        _finish_all(other)
+        shutil.copytree(other.inbox, house.inbox, dirs_exist_ok=True)
+        shutil.copytree(other.outbox, house.outbox, dirs_exist_ok=True)
+    for number, line in enumerate(house.listed()):
+        if number % LINKS_PER_FILE == 0:
+            content = house.outbox / f".picowatch/content-{number}"
+            content.write_bytes(b"a picture")
+        thumbnail = f".picowatch/gallery/thumbs/{thumbnail_of(line['file'])}"
+        for place in (house.outbox / line["file"], house.outbox / thumbnail):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            os.link(content, place)
+
+
+def _finish_all(house: House) -> None:
+    """Claim, finish and enlist whatever waits, as worker and publisher do."""
+    outbox = Outbox(house.outbox, Settings().file_name)
+    ledger = open_ledger(house.outbox / ".picowatch/ledger.sqlite", outbox, check=False)
+    publisher = Publisher(
+        ledger,
+        outbox,
+        catalog=Catalog(house.models),
+        on_finished=lambda recipe: None,
+        patience=Patience(threading.Event(), house.outbox, patient=False),
+    )
+    with ledger.transaction():
+        while batch := ledger.claim(outbox.names, lambda request: IMAGES_PER_RECIPE):
+            for image in batch:
+                ledger.finish(image.id)
+                publisher.enlist(image)
+    publisher.close()
+    ledger.close()

@@ -1,0 +1,228 @@
+"""Compiled UNets: when to make them, where they lie, when to trust them.
+
+They are made beside the pictures, by a process of the lowest priority, and used from the first
+batch after that; no picture ever waits for one. They are kept in the user's own cache folder:
+what is in them is run, so that nobody else may write it.
+"""
+
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import torch
+
+from picowatch.engine.compile_job import (
+    CompileJob,
+    PlainUnet,
+    arranged,
+    example_inputs,
+    job_for,
+)
+from picowatch.engine.loaded import Loaded
+from picowatch.engine.packages import Package, ThreadedPackage, TorchPackage
+from picowatch.engine.unets import EagerUnet, Shape, Unet
+
+# Compiling takes half a minute to two, and gives back a third of the time of what follows: a
+# shape that took, or is going to take, this long is worth it.
+WORTH_SECONDS = 300.0
+# How far a compiled prediction may be from the eager one, as a part of the largest value: the
+# rounding of the type, many layers deep.
+_TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.02, torch.bfloat16: 0.06}
+_COMPILERS = ("g++", "clang++", "c++")
+
+
+class CompiledUnet:
+    """A compiled UNet with the weights of a loaded one, and whatever LoRAs act on them."""
+
+    compiled = True
+
+    def __init__(self, package: Package, job: CompileJob, loaded: Loaded) -> None:
+        self.dtype: torch.dtype = loaded.unet.dtype
+        self._channels_last = job.channels_last
+        self._package = package
+        self._applied: object = None
+        self._weights: dict[str, torch.Tensor] = {}
+        self.lend_weights(loaded)
+
+    def lend_weights(self, loaded: Loaded) -> None:
+        """Compute with the UNet's own weights, those with the acting LoRAs in them in their place.
+
+        Nothing is copied but the layers that LoRAs act on.
+        """
+        if self._applied == loaded.loras.applied:
+            return
+        plain = PlainUnet(loaded.unet)
+        weights = {**dict(plain.named_parameters()), **dict(plain.named_buffers())}
+        weights |= {f"unet.{name}": tensor for name, tensor in loaded.loras.merged().items()}
+        if self._package.weights != set(weights):
+            raise ValueError("some weights were compiled in")
+        lent = self._weights
+        self._package.lend({name: w for name, w in weights.items() if lent.get(name) is not w})
+        self._weights = weights  # the package keeps addresses only
+        self._applied = loaded.loras.applied
+
+    def __call__(
+        self, latents: torch.Tensor, timestep: torch.Tensor, states: torch.Tensor
+    ) -> torch.Tensor:
+        """See `Unet`."""
+        latents = arranged(latents, self._channels_last)
+        return self._package.run([latents, timestep.float(), states.contiguous()])
+
+
+class ChosenUnets:
+    """Gives a batch its UNets, one for each shape, and remembers which."""
+
+    def __init__(self, unets: "CompiledUnets", loaded: Loaded, *, eager: bool) -> None:
+        self._unets = unets
+        self._loaded = loaded
+        self._eager = eager
+        self._chosen: dict[Shape, Unet] = {}
+        self._choosing = Lock()
+
+    def __call__(self, shape: Shape) -> Unet:
+        """The UNet for this shape: compiled, if there is such a one.
+
+        All parts of a batch get the same one: they ask at once, each in its own thread.
+        """
+        with self._choosing:
+            if shape not in self._chosen:
+                compiled = None if self._eager else self._unets.find(self._loaded, shape)
+                self._chosen[shape] = compiled or EagerUnet(self._loaded.unet)
+            return self._chosen[shape]
+
+    @property
+    def all_compiled(self) -> bool:
+        """Whether no step of the batch was made by an eager UNet."""
+        return bool(self._chosen) and all(unet.compiled for unet in self._chosen.values())
+
+    def consider(self, seconds: float, batches: float) -> None:
+        """Perhaps compile what was eager; `seconds` went into the batch, `batches` wait."""
+        for shape, unet in self._chosen.items():
+            if not self._eager and not unet.compiled:
+                self._unets.consider(self._loaded, shape, seconds, seconds * batches)
+
+
+class CompiledUnets:
+    """The compiled UNets of this device. Without a folder there are none.
+
+    As many parts of a batch may ask one at once as torch has threads when this is made.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._threads = torch.get_num_threads()
+        self._folder = folder if folder and _is_ours_alone(folder) else None
+        self._spent: dict[str, float] = {}
+        self._asked: set[str] = set()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def chosen(self, loaded: Loaded, *, eager: bool) -> "ChosenUnets":
+        """The UNets for one batch; only eager ones if that is said."""
+        return ChosenUnets(self, loaded, eager=eager)
+
+    def find(self, loaded: Loaded, shape: Shape) -> CompiledUnet | None:
+        """The compiled UNet for this shape, if there is one that can be trusted."""
+        if self._folder is None:
+            return None
+        compiled: CompiledUnet | None = loaded.compiled.get(shape) or self._load(loaded, shape)
+        if compiled is not None:
+            compiled.lend_weights(loaded)
+            loaded.compiled[shape] = compiled
+        return compiled
+
+    def consider(self, loaded: Loaded, shape: Shape, seconds: float, expected: float) -> None:
+        """Compile for a shape that took `seconds` just now, if that is worth it.
+
+        `expected` are the seconds of what waits. One is compiled at a time.
+        """
+        if self._folder is None or (self._process and self._process.poll() is None):
+            return
+        job = job_for(loaded.unet, shape)
+        self._spent[job.name] = self._spent.get(job.name, 0.0) + seconds
+        worth = self._spent[job.name] + expected >= WORTH_SECONDS
+        if not worth or job.name in self._asked or not any(map(shutil.which, _COMPILERS)):
+            return
+        self._asked.add(job.name)
+        if self._package(job).exists() or self._note(job).exists():
+            return
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-c", _BOOT, job.as_json(), str(self._package(job))],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def wait(self, timeout_seconds: float) -> None:
+        """Until the process that compiles has ended; raises TimeoutError."""
+        try:
+            if self._process is not None:
+                self._process.wait(timeout_seconds)
+        except subprocess.TimeoutExpired as error:
+            raise TimeoutError("the model is still being compiled") from error
+
+    def _load(self, loaded: Loaded, shape: Shape) -> CompiledUnet | None:
+        """The compiled UNet from its file, tried on one prediction.
+
+        A note stands beside the file meanwhile: if the process dies of it, it is not tried again.
+        """
+        job = job_for(loaded.unet, shape)
+        package, note = self._package(job), self._note(job)
+        if not package.exists() or note.exists():
+            return None
+        try:
+            note.touch()
+        except OSError:  # a full disk; without a note it is too early to try
+            return None
+        try:
+            opened = self._opened(package, shape)
+            compiled = CompiledUnet(opened, job, loaded)
+            agrees = _agree(compiled, EagerUnet(loaded.unet), job)
+        # Whatever a package that does not work raises: there is the eager way.
+        except Exception as error:
+            note.write_text(f"{type(error).__name__}: {error}")
+            return None
+        if not agrees:
+            note.write_text("computes something else")
+            return None
+        note.unlink()
+        return compiled
+
+    def _opened(self, package: Path, shape: Shape) -> Package:
+        return ThreadedPackage(package, self._threads) if shape.in_part else TorchPackage(package)
+
+    def _package(self, job: CompileJob) -> Path:
+        assert self._folder is not None
+        return self._folder / f"{job.name}.pt2"
+
+    def _note(self, job: CompileJob) -> Path:
+        return self._package(job).with_suffix(".unusable")
+
+
+def _is_ours_alone(folder: Path) -> bool:
+    """Whether the folder can be written, by this user and nobody else; makes it."""
+    with suppress(OSError):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = folder.stat()
+        others = stat.S_IWGRP | stat.S_IWOTH
+        return found.st_uid == os.geteuid() and not found.st_mode & others
+    return False
+
+
+def _agree(compiled: Unet, eager: Unet, job: CompileJob) -> bool:
+    inputs = example_inputs(job)
+    expected, found = eager(*inputs).float(), compiled(*inputs).float()
+    largest = float(expected.abs().max())
+    tolerance = _TOLERANCE.get(eager.dtype, 0.0) * largest
+    return float((expected - found).abs().max()) <= tolerance  # False for NaN
+
+
+_ROOT: Any = str(Path(__file__).parents[2])
+_BOOT = (
+    f"import sys; sys.path.append({_ROOT!r}); from picowatch.engine.compile_main import main; "
+    "sys.exit(main(sys.argv[1:]))"
+)

@@ -1,0 +1,215 @@
+"""Compiled UNets: made beside the pictures, used when they are there, never trusted blindly."""
+
+import shutil
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from picowatch.catalog import Catalog
+from picowatch.engine import compiled as compiling
+from picowatch.engine import packages
+from picowatch.engine.local import LocalEngine
+from picowatch.engine.options import EngineOptions
+from picowatch.engine.packages import Package, ThreadedPackage, TorchPackage
+from picowatch.engine.protocol import RenderedImage
+from picowatch.recipe.request import ImageRequest, LoraUse
+from tests.engine.requests import difference, ignore_steps, request
+
+pytestmark = [
+    pytest.mark.skipif(
+        not shutil.which("g++") and not shutil.which("clang++"), reason="needs a C++ compiler"
+    ),
+    # numpy 2.4 and torch 2.13 inside diffusers 0.42; in the engine process warnings are off.
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+]
+
+COMPILE_SECONDS = 400.0  # bound on a busy machine
+LONG_QUEUE = 1_000_000
+SIX = [request(width=64, height=64, seed=seed) for seed in range(6)]
+STYLES = Path(__file__).parents[1] / "styles"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache with the UNet of one plain request in it."""
+    folder = tmp_path_factory.mktemp("cache") / "compiled"
+    engine = engine_with(folder, tmp_path_factory.mktemp("models"))
+    [image] = make(engine, request(), waiting=LONG_QUEUE)
+    assert not image.compiled
+    engine.wait_for_compiling(COMPILE_SECONDS)
+    yield folder
+
+
+@pytest.fixture
+def copied(folder: Path, tmp_path: Path) -> Path:
+    """The cache for one test to damage."""
+    return Path(shutil.copytree(folder, tmp_path / "compiled"))
+
+
+@pytest.fixture(scope="module")
+def parts_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache with the UNet of a part of three small requests in it."""
+    folder = tmp_path_factory.mktemp("cache") / "compiled"
+    engine = in_two_parts(engine_with(folder, tmp_path_factory.mktemp("models")))
+    images = make(engine, *SIX, waiting=LONG_QUEUE)
+    assert not any(image.compiled for image in images)
+    engine.wait_for_compiling(COMPILE_SECONDS)
+    yield folder
+
+
+def engine_with(folder: Path | None, models: Path) -> LocalEngine:
+    """An engine on the CPU with this cache."""
+    return LocalEngine(EngineOptions(models=models, device="cpu", compiled=folder))
+
+
+def in_two_parts(engine: LocalEngine) -> LocalEngine:
+    """As on two cores, wherever the test runs."""
+    engine._cores = lambda loaded: 2  # type: ignore[method-assign]
+    return engine
+
+
+def make(engine: LocalEngine, *batch: ImageRequest, waiting: int = 0) -> Sequence[RenderedImage]:
+    """The batch's pictures."""
+    return engine.make(batch, ignore_steps, waiting=waiting)
+
+
+def test_the_compiled_unet_makes_the_same_picture(folder: Path, tmp_path: Path) -> None:
+    """Within rounding; and the picture says that it was made so."""
+    [plain] = make(engine_with(None, tmp_path), request())
+    [image] = make(engine_with(folder, tmp_path), request())
+    assert image.compiled and not plain.compiled
+    assert difference(image, plain) <= 2
+
+
+def test_other_shapes_and_exact_images_stay_eager(folder: Path, tmp_path: Path) -> None:
+    """A compiled UNet is for one shape; exact means always the same pixels."""
+    engine = engine_with(folder, tmp_path)
+    others = [request(width=64), request(cfg_scale=1.0), request(exact=True)]
+    assert not any(make(engine, other)[0].compiled for other in others)
+
+
+def test_parts_of_a_batch_are_compiled_too(parts_folder: Path, tmp_path: Path) -> None:
+    """For one thread each, which run at once; an odd batch is filled up to the same parts."""
+    engine = in_two_parts(engine_with(parts_folder, tmp_path))
+    plain = in_two_parts(engine_with(None, tmp_path))
+    for batch in (SIX, SIX[:5]):
+        images, expected = make(engine, *batch), make(plain, *batch)
+        assert len(images) == len(batch)
+        assert all(image.compiled for image in images)
+        assert not any(image.compiled for image in expected)
+        assert max(map(difference, images, expected)) <= 2
+    assert not any(image.compiled for image in make(engine, *SIX[:2]))
+
+
+def test_the_place_in_a_compiled_batch_changes_no_pixel(parts_folder: Path, tmp_path: Path) -> None:
+    """Neither within a part nor in which one."""
+    engine = in_two_parts(engine_with(parts_folder, tmp_path))
+    pixels = [image.pixels for image in make(engine, *SIX)]
+    again = [image.pixels for image in make(engine, *SIX[4:], *SIX[:4])]
+    assert again == [*pixels[4:], *pixels[:4]]
+    assert [image.pixels for image in make(engine, *SIX[:5])] == pixels[:5]
+
+
+def test_parts_are_eager_where_torch_has_other_functions(
+    parts_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another version's package may lack what is called in it."""
+    copied = Path(shutil.copytree(parts_folder, tmp_path / "compiled"))
+    monkeypatch.setitem(packages._FUNCTIONS, "AOTInductorOfAnotherVersion", ())
+    images = make(in_two_parts(engine_with(copied, tmp_path)), *SIX)
+    assert not any(image.compiled for image in images)
+    [note] = copied.glob("*.unusable")
+    assert "AOTInductorOfAnotherVersion" in note.read_text()
+
+
+@pytest.mark.parametrize("opened", [TorchPackage, partial(ThreadedPackage, threads=2)])
+def test_lent_weights_are_kept_by_their_owner_alone(
+    parts_folder: Path, opened: Callable[[Path], Package]
+) -> None:
+    """Otherwise each checkpoint and each change of LoRAs would stay in memory for good."""
+    [file] = parts_folder.glob("*.pt2")
+    package = opened(file)
+    weight = torch.zeros(3)
+    lent = weakref.ref(weight)
+    package.lend({min(package.weights): weight})
+    assert lent() is weight
+    del weight
+    assert lent() is None
+
+
+def test_a_short_queue_compiles_nothing(tmp_path: Path) -> None:
+    """It would take longer than it saves."""
+    engine = engine_with(tmp_path / "compiled", tmp_path)
+    make(engine, request(), waiting=3)
+    engine.wait_for_compiling(0)
+    assert not list((tmp_path / "compiled").iterdir())
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_loras_act_in_the_compiled_unet(
+    parts: int, folder: Path, parts_folder: Path, models: Path
+) -> None:
+    """They are lent with the weights, exchanged and taken away without compiling anew."""
+    (models / "loras").mkdir(parents=True)
+    shutil.copy(STYLES / "pixel-art.safetensors", models / "loras")
+    catalog = Catalog(models)
+    lora = LoraUse("pixel-art", catalog.sha256(catalog.find("lora", "pixel-art")), 1.0)
+    engine = in_two_parts(engine_with(parts_folder if parts == 2 else folder, models))
+    plain = in_two_parts(engine_with(None, models))
+    without = SIX if parts == 2 else [request()]
+    with_lora = [replace(one, loras=(lora,)) for one in without]
+    first, styled, again = (make(engine, *batch) for batch in (without, with_lora, without))
+    assert all(image.compiled for image in (*first, *styled, *again))
+    assert min(map(difference, styled, first)) > 10
+    assert max(map(difference, styled, make(plain, *with_lora))) <= 3
+    assert [image.pixels for image in again] == [image.pixels for image in first]
+
+
+@pytest.mark.parametrize("content", [b"", b"not a package"])
+def test_a_damaged_package_of_a_part_is_left_alone(
+    parts_folder: Path, tmp_path: Path, content: bytes
+) -> None:
+    """All parts are made the eager way then."""
+    copied = Path(shutil.copytree(parts_folder, tmp_path / "compiled"))
+    [package] = copied.glob("*.pt2")
+    package.write_bytes(content)
+    images = make(in_two_parts(engine_with(copied, tmp_path)), *SIX)
+    assert not any(image.compiled for image in images)
+    assert package.with_suffix(".unusable").read_text()
+
+
+@pytest.mark.parametrize("content", [b"", b"not a package"])
+def test_a_damaged_package_is_left_alone(copied: Path, tmp_path: Path, content: bytes) -> None:
+    """The picture is made the eager way, and the package not tried again."""
+    [package] = copied.glob("*.pt2")
+    package.write_bytes(content)
+    engine = engine_with(copied, tmp_path)
+    assert not make(engine, request())[0].compiled
+    assert package.with_suffix(".unusable").read_text()
+    assert not make(engine_with(copied, tmp_path), request())[0].compiled
+
+
+def test_a_package_that_ended_the_process_is_not_tried_again(copied: Path, tmp_path: Path) -> None:
+    """The note from before it was tried tells."""
+    [package] = copied.glob("*.pt2")
+    package.with_suffix(".unusable").touch()
+    assert not make(engine_with(copied, tmp_path), request())[0].compiled
+
+
+def test_a_package_that_computes_something_else_is_not_used(
+    copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is compared with the eager UNet before a picture is made with it."""
+    monkeypatch.setattr(compiling.CompiledUnet, "__call__", lambda self, latents, *_: latents * 2)
+    assert not make(engine_with(copied, tmp_path), request())[0].compiled
+
+
+def test_a_folder_that_others_may_write_is_not_used(copied: Path, tmp_path: Path) -> None:
+    """What lies there is run."""
+    copied.chmod(0o777)
+    assert not make(engine_with(copied, tmp_path), request())[0].compiled
