@@ -66,6 +66,8 @@ class Answers:
         self._now = now
         self._hashes: dict[tuple[Kind, str], str] = {}
         self.meanwhile: Callable[[], None] = lambda: None  # called while an answer takes long
+        # Called with the recipe when its error file says something new.
+        self.on_failed: Callable[[str], None] = lambda recipe: None
         self.rejected = 0
         self.errors: deque[str] = deque(maxlen=ERRORS_KEPT)
 
@@ -95,7 +97,8 @@ class Answers:
         """An image of this recipe is done or failed: its error file, and `when_done`."""
         failures = self._ledger.failures(recipe)
         if failures:
-            self._outbox.write_error(recipe, _failure_text(recipe, failures))
+            if self._outbox.write_error(recipe, _failure_text(recipe, failures)):
+                self.on_failed(recipe)
             self.errors.append(f"{recipe}: {failures[-1][1]}")
         elif self._ledger.succeeded(recipe) is not None:
             self._outbox.remove_error(recipe)  # a crash may have kept it
@@ -210,7 +213,7 @@ class Answers:
     def _reject(self, save: Save, text: str, line: str) -> Callable[[], None]:
         self._outbox.write_error(save.path, text)
         self._ledger.reject(save)
-        return partial(self._tell_rejected, line)
+        return partial(self._tell_rejected, save.path, line)
 
     def _gone(self, seen: Gone) -> Callable[[], None]:
         cancelled = self._ledger.forget(seen.path)
@@ -226,10 +229,11 @@ class Answers:
 
     # -- telling
 
-    def _tell_rejected(self, line: str) -> None:
+    def _tell_rejected(self, path: str, line: str) -> None:
         self.rejected += 1
         self.errors.append(line)
         log.error("%s", line)
+        self.on_failed(path)
 
     def _tell_accepted(self, path: str, result: Acceptance, warnings: Sequence[str]) -> None:
         for warning in warnings:

@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from picowatch import __version__
 from picowatch.errors import PicowatchError
@@ -52,7 +53,15 @@ def _say(text: str) -> None:
     print(harmless_lines(text), file=sys.stderr)
 
 
-def _parser() -> argparse.ArgumentParser:
+def commands() -> dict[str, argparse.ArgumentParser]:
+    """Each command with its arguments, in the order of the help."""
+    found: dict[str, argparse.ArgumentParser] = {}
+    _parser(found)
+    return found
+
+
+def _parser(found: dict[str, argparse.ArgumentParser] | None = None) -> argparse.ArgumentParser:
+    """The whole command line; `found` gets each command's part."""
     parser = argparse.ArgumentParser(
         prog="picowatch",
         description="Save a recipe, find its pictures: a hot folder for Stable Diffusion.",
@@ -70,11 +79,25 @@ def _parser() -> argparse.ArgumentParser:
         name: str, command: Callable[[argparse.Namespace], int], text: str
     ) -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=text, description=text, parents=[shared])
-        added.set_defaults(command=command)
+        added.set_defaults(command=command, name=name)
+        if found is not None:
+            found[name] = added
         return added
 
     run = add("run", _run, "Watch the inbox and make pictures until Ctrl-C or SIGTERM.")
     run.add_argument("--once", action="store_true", help="do what is in the inbox now, then end")
+    how_much = run.add_mutually_exclusive_group()
+    for name, words in (
+        ("quiet", "show warnings and errors alone"),
+        ("verbose", "show and log every detail"),
+    ):
+        how_much.add_argument(
+            f"--{name}", dest="verbosity", action="store_const", const=name, help=words
+        )
+    run.set_defaults(verbosity="normal")
+    run.add_argument("--log-format", choices=("text", "json"), help="lines of log and console")
+    make = add("make", _make, "Put recipes into the inbox, wait, print their pictures' paths.")
+    make.add_argument("files", nargs="+", type=Path, metavar="FILE", help="- is standard input")
     check = add("check", _check, "Validate recipes and list the images they would make.")
     check.add_argument("files", nargs="+", type=Path, metavar="FILE")
     check.add_argument("--json", action="store_true", help="every resolved field, as JSON")
@@ -84,28 +107,69 @@ def _parser() -> argparse.ArgumentParser:
     models = add("models", _models, "List what is installed, and what was refused and why.")
     models.add_argument("--json", action="store_true", help="as JSON")
     status = add("status", _status, "Say what runs and what waits.")
-    status.add_argument("--json", action="store_true", help="as JSON")
-    status.add_argument(
+    how = status.add_mutually_exclusive_group()
+    how.add_argument("--json", action="store_true", help="as JSON")
+    how.add_argument("--watch", action="store_true", help="go on showing it until Ctrl-C")
+    how.add_argument(
         "--check", action="store_true", help="for health checks: prove that it runs and hears"
     )
-    retry = add("retry", _retry, "Try failed images again, of one recipe or of all.")
-    retry.add_argument("recipe", nargs="?", type=Path, metavar="RECIPE")
+    add("pause", _steer, "Make nothing until `resume`; what is in work is finished.")
+    add("resume", _steer, "Go on after `pause`.")
+    retry = add("retry", _steer, "Try failed images again, of some recipes or of all.")
+    retry.add_argument("recipes", nargs="*", type=Path, metavar="RECIPE")
+    cancel = add("cancel", _steer, "Cancel what waits of a recipe, a folder or a 'glob*'.")
+    cancel.add_argument("recipes", nargs="+", type=Path, metavar="RECIPE")
+    doctor = add("doctor", _doctor, "Check the machine, and make a timed picture: OK or a remedy.")
+    doctor.add_argument("--json", action="store_true", help="as JSON")
+    schema = add("schema", _schema, "Print the JSON Schema that editors check recipes with.")
+    schema.add_argument(
+        "kind",
+        nargs="?",
+        choices=("recipe", "defaults", "settings"),
+        default="recipe",
+        metavar="KIND",
+        help="recipe, defaults or settings (recipe)",
+    )
+    schema.add_argument("--installed", action="store_true", help="with the names of your models")
+    schema.add_argument("--output", type=Path, metavar="FILE", help="write it to a file")
+    _add_bench_flags(add("bench", _bench, "Measure how fast this machine makes pictures."))
     init = add("init", _init, "Make the folders, a commented picowatch.yaml and example recipes.")
     init.add_argument("folder", nargs="?", type=Path, default=Path(), metavar="DIR")
     return parser
 
 
+def _add_bench_flags(bench: argparse.ArgumentParser) -> None:
+    numbers: dict[str, Any] = {"nargs": "+", "type": int, "metavar": "N"}
+    bench.add_argument("--steps", default=[24], help="numbers of steps (24)", **numbers)
+    bench.add_argument(
+        "--sizes", nargs="+", default=[], metavar="WxH", help="sizes (the checkpoint's own)"
+    )
+    bench.add_argument("--batches", default=[1, 2, 4, 8], help="batch sizes (1 2 4 8)", **numbers)
+    bench.add_argument("--checkpoint", metavar="NAME", help="as in a recipe")
+    bench.add_argument("--json", action="store_true", help="as JSON")
+    bench.add_argument(
+        "--plot", type=Path, metavar="FILE.png", help="draw it, too (needs picowatch[bench])"
+    )
+
+
 def _settings(options: argparse.Namespace) -> Settings:
-    flags = {name: value for name in FOLDERS if (value := getattr(options, name)) is not None}
+    names = (*FOLDERS, "log_format")
+    flags = {name: value for name in names if (value := getattr(options, name, None)) is not None}
     return load_settings(flags, os.environ, options.settings)
 
 
 def _run(options: argparse.Namespace) -> int:
     from picowatch.commands.run import run
 
-    if options.debug:
+    if options.debug or options.verbosity == "verbose":
         logging.getLogger("picowatch").setLevel(logging.DEBUG)
-    return run(_settings(options), once=options.once)
+    return run(_settings(options), once=options.once, verbosity=options.verbosity)
+
+
+def _make(options: argparse.Namespace) -> int:
+    from picowatch.commands.make import make
+
+    return make(_settings(options), options.files)
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -127,17 +191,40 @@ def _models(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
-    from picowatch.commands.status import check, status
+    from picowatch.commands.status import check, status, watch
 
     if options.check:
         return check(_settings(options))
+    if options.watch:
+        return watch(_settings(options).outbox)
     return status(_settings(options).outbox, as_json=options.json)
 
 
-def _retry(options: argparse.Namespace) -> int:
+def _steer(options: argparse.Namespace) -> int:
     from picowatch.commands.steer import steer
 
-    return steer(_settings(options), "retry", options.recipe)
+    return steer(_settings(options), options.name, getattr(options, "recipes", ()))
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from picowatch.commands.doctor import doctor
+
+    return doctor(lambda: _settings(options), as_json=options.json)
+
+
+def _schema(options: argparse.Namespace) -> int:
+    from picowatch.commands.schema import schema
+
+    return schema(
+        _settings(options), options.kind, installed=options.installed, output=options.output
+    )
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from picowatch.commands.bench import Asked, bench
+
+    asked = Asked(options.steps, options.sizes, options.batches, options.checkpoint)
+    return bench(_settings(options), asked, as_json=options.json, plot=options.plot)
 
 
 def _init(options: argparse.Namespace) -> int:

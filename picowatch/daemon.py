@@ -1,30 +1,22 @@
 """The daemon's loop: notice saves, answer them, keep the worker going, tell how it stands."""
 
 import logging
-import sqlite3
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 
 from picowatch import patience as waiting
-from picowatch.answering import Answers, Stopping
-from picowatch.console import Console
+from picowatch.answering import Stopping
 from picowatch.errors import LedgerCorrupt
-from picowatch.inbox.inbox import Evidence, Inbox
-from picowatch.ledger.ledger import Ledger
+from picowatch.inbox.inbox import Evidence
 from picowatch.ledger.rows import Counts
-from picowatch.outbox.commands import Commands
-from picowatch.outbox.outbox import Outbox
-from picowatch.outbox.status import Status, duration
-from picowatch.patience import PASSING, Ended, Patience
-from picowatch.publishing import Publisher
+from picowatch.outbox.status import duration, images_wait
+from picowatch.patience import PASSING, Ended
 from picowatch.service import notify
-from picowatch.settings import Settings
 from picowatch.steering import Steering
-from picowatch.worker import Worker
+from picowatch.telling import Parts, Telling
 
 log = logging.getLogger("picowatch")
 
@@ -32,8 +24,6 @@ MAX_DAEMON_DEATHS = 5  # in a row, with the same image in work
 LONGEST_FIRST_LOOK = 5.0  # seconds that images which wait are held back at the start
 IDLE_SECONDS = 1.0  # between looks at the inbox's folder
 WORKING_SECONDS = 0.25  # between looks at the batch in work
-STATUS_SECONDS = 1.0  # between writes of the status while something runs
-HEARTBEAT_SECONDS = 5.0  # … while nothing does
 CLOCK_JUMP_SECONDS = 60.0  # of the wall clock against one that only runs; less is no news
 
 
@@ -42,17 +32,7 @@ class Daemon:
 
     def __init__(
         self,
-        settings: Settings,
-        inbox: Inbox,
-        ledger: Ledger,
-        outbox: Outbox,
-        answers: Answers,
-        worker: Worker,
-        publisher: Publisher,
-        console: Console,
-        finished: deque[str],
-        patience: Patience,
-        commands: Commands,
+        parts: Parts,
         *,
         after_crash: bool,
         stop: threading.Event,
@@ -60,41 +40,39 @@ class Daemon:
         now: Callable[[], float] = time.time,
         steady: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`finished` is where worker and publisher put the recipes of ended images.
+        """`after_crash`: the last daemon did not end by itself, so what it left undone is done.
 
-        `after_crash`: the last daemon did not end by itself, so what it may have left undone
-        is done. `wake` ends a rest early: set it after setting `stop`.
+        `wake` ends a rest early: set it after setting `stop`.
         """
-        self._settings = settings
-        self._inbox = inbox
-        self._ledger = ledger
-        self._outbox = outbox
-        self._answers = answers
-        self._worker = worker
-        self._publisher = publisher
-        self._console = console
-        self._finished = finished
-        self._patience = patience
-        self._commands = commands
-        answers.meanwhile = self._meanwhile
-        self._steering = Steering(ledger, outbox, look=worker.look)
+        self._interrupt = parts.settings.interrupt
+        self._inbox = parts.inbox
+        self._ledger = parts.ledger
+        self._outbox = parts.outbox
+        self._answers = parts.answers
+        self._worker = parts.worker
+        self._publisher = parts.publisher
+        self._patience = parts.patience
+        self._commands = parts.commands
+        self._steering = Steering(
+            parts.settings, parts.ledger, parts.outbox, parts.worker, steady=steady
+        )
+        self._telling = Telling(parts, now=now, steady=steady)
+        parts.answers.meanwhile = self._meanwhile
+        self._finished = parts.finished
+        self._only = parts.only
         self._after_crash = after_crash
         self._stop = stop
         self._wake = wake
         self._now = now
         self._steady = steady
-        self._started = now()
         self._unanswered: list[Evidence] = []
         self._to_tell: deque[Callable[[], None]] = deque()
         self._retry_at = 0.0
-        self._status_at = float("-inf")
         self._start_worker_at = 0.0
-        self._last_line = ""
-        self._last_heard: tuple[str, ...] = ()
-        self._counts = Counts()
         self._clock_ahead = now() - steady()
         self.broken = ""  # why it could not go on
         self.ledger_corrupt = False  # … was this
+        self.kept_waiting = 0  # images, by a pause, at the end of a single run
 
     def run(self, once: bool = False) -> bool:
         """Work until `stop`, or `once`: until what is in the inbox now is done.
@@ -109,7 +87,10 @@ class Daemon:
             while not self._stop.is_set() and not self._is_broken():
                 self._tick()
                 if once and self._is_all_done():
-                    break
+                    self._work_off()  # who asked what becomes of a recipe can be told now
+                    if self._is_all_done():
+                        self._telling.tell()
+                        break
                 self._wake.wait(self._rest())
                 self._wake.clear()
         except (Stopping, Ended):
@@ -122,8 +103,10 @@ class Daemon:
             self._shut_down()
         if self.broken:
             log.error("picowatch ends: %s", self.broken)
+        if self.kept_waiting:
+            log.warning("paused: %s until `picowatch resume`", images_wait(self.kept_waiting))
         failed = self._worker.failed or self._publisher.failed or self._answers.rejected
-        return not (self.broken or failed)
+        return not (self.broken or failed or self.kept_waiting)
 
     def _is_broken(self) -> bool:
         self.broken = self.broken or self._publisher.broken or self._worker.broken
@@ -134,9 +117,12 @@ class Daemon:
         self._unanswered += self._inbox.poll(self._steady())
         if self._steady() >= self._retry_at:
             self._work_off()
+        self._worker.tend()
+        if self._inbox.expects_saves():
+            self._worker.expect_work()
         if not self._worker.is_started():
             self._start_worker()
-        self._tell()
+        self._telling.tell()
 
     def _start_worker(self) -> None:
         """Once it is known what was saved and deleted meanwhile: obsolete images are not made."""
@@ -165,7 +151,7 @@ class Daemon:
     def _answer(self) -> None:
         self._to_tell.extend(self._answers.answer(self._unanswered))
         self._unanswered = []
-        if self._settings.interrupt:
+        if self._interrupt:
             self._worker.interrupt_unasked()
         self._worker.look()
 
@@ -182,11 +168,21 @@ class Daemon:
             self._inbox.rescan(self._steady())
 
     def _is_all_done(self) -> bool:
-        counts = self._ledger.counts()
-        return (
-            self._inbox.is_settled()
-            and not (self._unanswered or self._to_tell or self._finished)
-            and counts.queued == counts.running == 0
+        """Whether nothing is left to do, or nothing but what a pause keeps waiting."""
+        if not self._inbox.is_settled() or self._unanswered or self._to_tell or self._finished:
+            return False
+        counts = self._unfinished()
+        self.kept_waiting = counts.queued if self._worker.paused else 0
+        return counts.queued == self.kept_waiting and not counts.running
+
+    def _unfinished(self) -> Counts:
+        """How many images wait and run."""
+        if self._only is None:
+            return self._ledger.counts()
+        each = [self._ledger.recipe_counts(recipe) for recipe in self._only]
+        return Counts(
+            queued=sum(counts.queued for counts in each),
+            running=sum(counts.running for counts in each),
         )
 
     def _rest(self) -> float:
@@ -197,12 +193,18 @@ class Daemon:
         ready_in = self._inbox.ready_in(self._steady())
         return rest if ready_in is None else min(rest, ready_in)
 
+    def _meanwhile(self) -> None:
+        """A long answer must not look like a hang: health checks and watchdogs go on."""
+        self._inbox.listen(self._steady())
+        self._telling.tell()
+
     def _recover(self) -> None:
         """Mend what a crash left (docs/durability.md)."""
         if self._after_crash:
             log.warning("picowatch did not end by itself last time; what it left is mended")
             self._outbox.remove_leftovers()
             self._outbox.mend_latest()
+        self._steering.recall()
         for image in self._ledger.running():
             if self._outbox.holds(image.file, image.digest):
                 self._ledger.finish(image.id)
@@ -237,81 +239,4 @@ class Daemon:
                 self._answers.finished(self._finished[0])
                 self._finished.popleft()
         self._patience.left_undone = bool(self._finished or self._to_tell)
-        with suppress(OSError):
-            self._outbox.status.write(self._status())
-            self._outbox.status.clear()
-
-    # -- telling
-
-    def _meanwhile(self) -> None:
-        """A long answer must not look like a hang: health checks and watchdogs go on."""
-        self._inbox.listen(self._steady())
-        self._tell()
-
-    def _tell(self) -> None:
-        """Show the state of things; files are written rarely, and not while nothing changes."""
-        status = self._status()
-        self._console.show(status)
-        since = self._steady() - self._status_at
-        changed = status.line() != self._last_line
-        probed = status.heard != self._last_heard
-        if since >= HEARTBEAT_SECONDS or (changed and since >= STATUS_SECONDS) or probed:
-            self._status_at, self._last_line = self._steady(), status.line()
-            self._last_heard = status.heard
-            notify("WATCHDOG=1", f"STATUS={status.line()}")
-            try:
-                self._outbox.status.write(status)
-            except OSError as error:
-                log.debug("status not written: %s", error)
-
-    def _status(self) -> Status:
-        counts = self._known_counts()
-        images = {
-            "queued": counts.queued,
-            "running": counts.running,
-            "done": counts.done,
-            "failed": counts.failed,
-            "cancelled": counts.cancelled,
-        }
-        common = Status(
-            updated=self._now(),
-            started=self._started,
-            images=images,
-            errors=tuple(self._answers.errors),
-            inbox=str(self._settings.inbox),
-            watch="polling" if self._inbox.polling else "events",
-            trouble=self._patience.trouble or self._worker.trouble,
-            heard=tuple(self._inbox.heard),
-        )
-        return self._with_progress(common)
-
-    def _known_counts(self) -> Counts:
-        """How many images are in each state; the last known while the ledger cannot be read."""
-        with suppress(sqlite3.OperationalError, LedgerCorrupt):
-            self._counts = self._ledger.counts()
-        return self._counts
-
-    def _with_progress(self, status: Status) -> Status:
-        progress = self._worker.progress()
-        if progress is None:
-            return status
-        try:
-            recipe = self._ledger.recipe_counts(progress.image.recipe)
-        except sqlite3.OperationalError:
-            return status
-        total = recipe.queued + recipe.running + recipe.done + recipe.failed
-        ended = recipe.done + recipe.failed
-        left = None
-        if (each := self._worker.seconds_per_image) is not None:
-            share = progress.step / progress.steps if progress.steps else 0.0
-            left = each * max(0.0, total - ended - progress.batch * share)
-        return replace(
-            status,
-            recipe=progress.image.recipe,
-            image=min(ended + 1, total),
-            of=total,
-            step=progress.step,
-            steps=progress.steps,
-            steps_per_second=round(progress.steps_per_second, 2),
-            seconds_left=None if left is None else round(left, 1),
-        )
+        self._telling.tell_the_end()

@@ -6,7 +6,10 @@ next start by looking at what is there.
 """
 
 import logging
+import os
 import sqlite3
+import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -34,10 +37,17 @@ from picowatch.recipe.hires import final_side
 from picowatch.recipe.request import ImageRequest
 
 log = logging.getLogger("picowatch")
+# Pictures have a logger of their own: where they are shown anyway, their lines need not be.
+log_picture = logging.getLogger("picowatch.pictures")
+
+NEWEST = 5  # pictures in the status
+
+
+MOST_THREADS = 8  # compression takes a core each; more engines than that wait for each other
 
 
 class Publisher:
-    """Publishes batches in a thread of its own, in order, one waiting at most."""
+    """Publishes batches in threads of its own."""
 
     def __init__(
         self,
@@ -50,28 +60,26 @@ class Publisher:
     ) -> None:
         """`on_finished` gets the recipe of each published picture.
 
-        `catalog` is for this publisher alone: it is asked in the publisher's thread.
+        `catalog` is for this publisher alone.
         """
         self._ledger = ledger
         self._outbox = outbox
         self._catalog = catalog
         self._on_finished = on_finished
         self._patience = patience
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="publisher")
-        self._running: Future[None] | None = None
+        self.newest: deque[str] = deque(outbox.newest(NEWEST), maxlen=NEWEST)
+        threads = min(MOST_THREADS, os.cpu_count() or 1)
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="publisher")
+        self._lock = threading.Lock()  # of the catalog and the count
+        # Called with each published picture.
+        self.on_published: Callable[[QueuedImage, RenderedImage], None] = lambda *_: None
         self.failed = 0
         self.broken = ""  # why it gave up
         self.ledger_corrupt = False
 
-    def submit(self, batch: list[QueuedImage], pictures: list[RenderedImage]) -> None:
-        """Publish a batch, once the one before is published."""
-        self.wait()
-        self._running = self._executor.submit(self._publish, batch, pictures)
-
-    def wait(self) -> None:
-        """Until all that was submitted is published, or given up."""
-        if self._running is not None:
-            self._running.result()
+    def submit(self, batch: list[QueuedImage], pictures: list[RenderedImage]) -> Future[None]:
+        """Publish a batch; the future is done when all of it is published, or given up."""
+        return self._executor.submit(self._publish, batch, pictures)
 
     def close(self) -> None:
         """Finish what was submitted, then end."""
@@ -79,7 +87,7 @@ class Publisher:
 
     def enlist(self, image: QueuedImage) -> None:
         """Add a published picture to the lists, and remember that it stands there."""
-        line = _listing_line(image)
+        line = listing_line(image)
         self._outbox.enlist(line)
         self._outbox.show_in_gallery(line)
         self._ledger.mark_listed(image.id)
@@ -107,15 +115,18 @@ class Publisher:
     def _fail(self, image: QueuedImage, error: Exception) -> None:
         reason = f"Something went wrong that should not: {type(error).__name__}: {error}."
         self._ledger.fail(image.id, reason)
-        self.failed += 1
+        with self._lock:
+            self.failed += 1
         log.error("%s: %s failed: %s", image.recipe, image.file, reason)
         self._on_finished(image.recipe)
 
     def _publish_one(self, image: QueuedImage, picture: RenderedImage) -> None:
-        texts, line = self._texts(image, picture), _listing_line(image)
+        texts, line = self._texts(image, picture), listing_line(image)
         size = picture.width, picture.height
         for step in (
             partial(self._outbox.publish, image.file, *size, picture.pixels, texts),
+            # Before the ledger says done: whoever sees nothing wait has heard of every picture.
+            partial(self.on_published, image, picture),
             partial(self._ledger.finish, image.id),
             partial(self._outbox.enlist, line),
             partial(self._outbox.show_in_gallery, line),
@@ -124,7 +135,8 @@ class Publisher:
             self._patience.until_done("publisher", step)
         seconds = sum(picture.timings.values())
         chunks = f", {picture.chunks} prompt chunks" if picture.chunks > 1 else ""
-        log.info("%s: %s (%.1f s%s)", image.recipe, image.file, seconds, chunks)
+        self.newest.append(image.file)
+        log_picture.info("%s: %s (%.1f s%s)", image.recipe, image.file, seconds, chunks)
         for warning in picture.warnings:
             log.warning("%s: %s", image.file, warning)
         self._on_finished(image.recipe)
@@ -137,6 +149,7 @@ class Publisher:
             place=image.place,
             image_index=image.position,
             rendered={
+                **({"node": picture.node} if picture.node else {}),
                 "device": picture.device,
                 "precision": picture.precision,
                 "batch_size": picture.batch_size,
@@ -149,7 +162,8 @@ class Publisher:
                 "versions": {**picture.versions, "picowatch": __version__},
             },
         )
-        hashes = self._lora_hashes(image.request)
+        with self._lock:
+            hashes = self._lora_hashes(image.request)
         parameters = parameters_text(_as_made(image.request, picture), __version__, hashes)
         return png_texts({PARAMETERS: parameters, PICOWATCH: chunk})
 
@@ -175,7 +189,8 @@ def _as_made(request: ImageRequest, picture: RenderedImage) -> ImageRequest:
     return replace(request, width=width, height=height, steps=steps)
 
 
-def _listing_line(image: QueuedImage) -> dict[str, Any]:
+def listing_line(image: QueuedImage) -> dict[str, Any]:
+    """What images.jsonl says of a picture."""
     return {
         "file": image.file,
         "recipe": image.recipe,

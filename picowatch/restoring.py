@@ -13,8 +13,9 @@ from picowatch.ledger.database import quarantine
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.restore import MadeBefore
 from picowatch.metadata import PICOWATCH, read_chunk
-from picowatch.outbox.outbox import SHEET_KEYWORD, Outbox
-from picowatch.recipe.request import ImageRequest
+from picowatch.outbox.listing import request_of
+from picowatch.outbox.outbox import Outbox
+from picowatch.outbox.png import SHEET_KEYWORD
 
 log = logging.getLogger("picowatch")
 
@@ -85,12 +86,11 @@ def _picture(file: str, made_at: float, text: str, *, listed: bool) -> Iterator[
 
 def _deleted(file: str, line: dict[str, Any]) -> Iterator[MadeBefore]:
     """A picture of the list that is gone: it was made, and is not to be made again."""
-    own = ("file", "recipe", "digest", "save_digest", "place", "image_index")
     try:
         yield MadeBefore(
             file=file,
             recipe=line["recipe"],
-            request=ImageRequest.from_dict({n: v for n, v in line.items() if n not in own}),
+            request=request_of(line),
             save_digest=line["save_digest"],
             place=line["place"],
             position=line["image_index"],

@@ -3,7 +3,8 @@
 import difflib
 import re
 import reprlib
-from collections.abc import Mapping
+import shlex
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,6 +16,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    WithJsonSchema,
 )
 
 from picowatch.errors import SettingsInvalid
@@ -22,16 +24,101 @@ from picowatch.errors import SettingsInvalid
 FILE_NAME = "picowatch.yaml"
 PREFIX = "PICOWATCH_"
 FOLDERS = ("inbox", "outbox", "models")
-NOT_YET = {
-    "hooks": "Hooks are not supported yet.",
-    "metrics_address": "Metrics are not supported yet.",
+HOOKS = ("picture", "failed", "idle")
+_PROGRAM: dict[str, Any] = {
+    "anyOf": [
+        {"type": "string"},
+        {"type": "array", "items": {"type": "string"}, "minItems": 1},
+        {"type": "null"},
+    ]
+}
+_HOOKS_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": dict.fromkeys(HOOKS, _PROGRAM),
+    "additionalProperties": False,
 }
 
 
-def _only_local(value: Any) -> Any:
-    if value != "local":
-        raise ValueError("only 'local' (one engine on this machine) is supported yet")
-    return value
+MOST_ENGINES = 1024
+
+
+class LocalExecutor(BaseModel):
+    """Engines on this machine: one for each GPU, or a share of the cores each."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    engines: int = Field(1, ge=1, le=MOST_ENGINES)
+
+    def __str__(self) -> str:
+        return "local" if self.engines == 1 else f"local:{self.engines}"
+
+
+class RayExecutor(BaseModel):
+    """Engines on a Ray cluster; without an address one is started on this machine."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    address: str | None = Field(None, description="ray://HOST:10001, HOST:6379 or auto.")
+    gpus_per_engine: float = Field(1, ge=0, le=64, description="0: engines that use the CPU.")
+    cpus_per_engine: float = Field(1, gt=0, le=1024)
+    engines: Literal["auto"] | Annotated[int, Field(ge=1, le=MOST_ENGINES)] = "auto"
+
+    def __str__(self) -> str:
+        return "ray"
+
+
+Executor = LocalExecutor | RayExecutor
+
+_EXECUTOR_SCHEMA: dict[str, Any] = {
+    "anyOf": [
+        {"type": "string", "pattern": r"^(local(:[1-9]\d*)?|ray)$"},
+        {
+            "type": "object",
+            "properties": {"ray": RayExecutor.model_json_schema()},
+            "required": ["ray"],
+            "additionalProperties": False,
+        },
+    ]
+}
+
+
+def _executor(value: Any) -> Any:
+    """`local`, `local:2`, `ray`, or a mapping `{ray: {address: …}}`; as text from flags, too."""
+    if isinstance(value, str):
+        value = _mapping_in(value)
+    if value == "local":
+        return LocalExecutor()
+    if isinstance(value, str) and (found := re.fullmatch(r"local:(\d{1,5})", value)):
+        return _checked(LocalExecutor, {"engines": int(found[1])})
+    if value == "ray":
+        return RayExecutor()
+    if isinstance(value, dict) and [*value] == ["ray"] and isinstance(value["ray"], dict | None):
+        return _checked(RayExecutor, value["ray"] or {})
+    if isinstance(value, Executor):
+        return value
+    raise ValueError("it must be local, local:N (N engines), ray, or {ray: {address: …}}")
+
+
+def _mapping_in(text: str) -> Any:
+    """The mapping that a text of the environment or of a flag holds; else the text."""
+    if not text.startswith("{"):
+        return text
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"it is not valid YAML: {_one_line(error)}") from error
+
+
+def _checked(kind: type[BaseModel], values: dict[str, Any]) -> BaseModel:
+    """The settings of an executor; what is wrong with them in one line."""
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        name = str(problem["loc"][0])
+        if problem["type"] == "extra_forbidden":
+            raise ValueError(_unknown(name, kind.model_fields).rstrip(".")) from error
+        raise ValueError(f"{name}: {problem['msg']}") from error
 
 
 def _device(value: str) -> str:
@@ -44,6 +131,35 @@ def _batch_size(value: Any) -> Any:
     if value == "auto" or re.fullmatch(r"[1-9]\d?|1\d\d|2[0-4]\d|25[0-6]", str(value)):
         return value
     raise ValueError("it must be auto, or a whole number from 1 to 256")
+
+
+def _metrics_address(value: str) -> str:
+    _, colon, port = value.rpartition(":")
+    if not colon or not port.isdecimal() or not 0 <= int(port) <= 65535:
+        raise ValueError("it must be like 127.0.0.1:9464, or :9464 for every address")
+    return value
+
+
+def _hooks(value: Any) -> Any:
+    """Programs by event, each an argument list; a text is split as a shell would."""
+    if isinstance(value, str):  # of the environment
+        try:
+            value = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ValueError(f"it is not valid YAML: {_one_line(error)}") from error
+    if not isinstance(value, dict):
+        raise ValueError("it must be a mapping like {picture: notify-send}")
+    hooks = {}
+    for event, command in value.items():
+        if event not in HOOKS:
+            raise ValueError(f"there is no hook {event!r}; there are {', '.join(HOOKS)}")
+        arguments = shlex.split(command) if isinstance(command, str) else command
+        is_list = isinstance(arguments, list) and all(isinstance(a, str) for a in arguments)
+        if command is not None and not (is_list and arguments):
+            raise ValueError(f"{event} must be a program, as text or as a list of arguments")
+        if command is not None:
+            hooks[event] = arguments
+    return hooks
 
 
 class Settings(BaseModel):
@@ -80,13 +196,17 @@ class Settings(BaseModel):
         "to its folder in the outbox.",
     )
     interrupt: bool = Field(
-        False, description="A newer save stops the image in work that it no longer asks for."
+        False,
+        description="A newer save, a deleted recipe and `picowatch cancel` stop the image in work "
+        "at its next step, where nothing else asks for it or for what is made together with it.",
     )
     device: Annotated[str, AfterValidator(_device)] = Field(
         "auto", description="auto, cuda, cuda:N, mps or cpu."
     )
     precision: Literal["auto", "float16", "bfloat16", "float32"] = Field(
-        "auto", description="Number format of the model. auto: float16 on CUDA, else float32."
+        "auto",
+        description="Number format of the model. auto: float16 on CUDA; on CPUs that compute it "
+        "bfloat16 for the UNet of a full-size checkpoint; else float32.",
     )
     memory: Literal["auto", "full", "low"] = Field(
         "auto",
@@ -94,13 +214,20 @@ class Settings(BaseModel):
         "worked last; full: with everything on the device; low: with as little as possible.",
     )
     batch_size: Annotated[Literal["auto"] | int, BeforeValidator(_batch_size)] = Field(
-        "auto", description="Images made together. auto: by device and size."
+        "auto",
+        description="Images made together. auto: measured, for each checkpoint and size.",
     )
     compile: Literal["auto", "never"] = Field(
-        "auto", description="Compiling of the model. Nothing is compiled yet, whatever stands here."
+        "auto",
+        description="auto: where a C++ compiler is installed, the model is compiled in the "
+        "background for sizes that take long, and is faster from then on.",
     )
-    executor: Annotated[str, BeforeValidator(_only_local)] = Field(
-        "local", description="Where engines run: local is one engine on this machine."
+    executor: Annotated[Executor, BeforeValidator(_executor), WithJsonSchema(_EXECUTOR_SCHEMA)] = (
+        Field(
+            LocalExecutor(),
+            description="Where engines run: local is one on this machine, local:N are N (one for "
+            "each GPU), ray is a Ray cluster. docs/scale.md explains them.",
+        )
     )
     unload_after_minutes: float = Field(
         15, ge=0, description="After this long without work the engine gives its memory back."
@@ -121,6 +248,27 @@ class Settings(BaseModel):
     )
     log_format: Literal["text", "json"] = Field(
         "text", description="Lines of picowatch.log and of the console."
+    )
+    preview_seconds: float = Field(
+        1,
+        ge=0,
+        le=3600,
+        description="outbox/preview.png shows the picture in work, made anew this often at most. "
+        "0: never.",
+    )
+    hooks: Annotated[
+        dict[str, list[str]], BeforeValidator(_hooks), WithJsonSchema(_HOOKS_SCHEMA)
+    ] = Field(
+        {},
+        description="Programs to run: {picture: …, failed: …, idle: …}. docs/hooks.md explains "
+        "them.",
+    )
+    hook_seconds: float = Field(
+        30, gt=0, le=3600, description="A hook's program is ended after this long."
+    )
+    metrics_address: Annotated[str, AfterValidator(_metrics_address)] | None = Field(
+        None,
+        description="Where Prometheus finds the metrics, like 127.0.0.1:9464. Empty: nowhere.",
     )
 
 
@@ -168,7 +316,9 @@ def _from_file(path: Path) -> dict[str, tuple[Any, int]]:
     found = {}
     for name, value in values.items():
         if name not in Settings.model_fields:
-            raise SettingsInvalid(f"{path}, line {lines.get(name, 1)}: {_unknown(str(name))}")
+            raise SettingsInvalid(
+                f"{path}, line {lines.get(name, 1)}: {_unknown(str(name), Settings.model_fields)}"
+            )
         if name in FOLDERS and isinstance(value, str):
             value = path.parent / Path(value).expanduser()
         if value is not None:
@@ -176,10 +326,8 @@ def _from_file(path: Path) -> dict[str, tuple[Any, int]]:
     return found
 
 
-def _unknown(name: str) -> str:
-    if name in NOT_YET:
-        return NOT_YET[name]
-    near = difflib.get_close_matches(name, [*Settings.model_fields], n=1)
+def _unknown(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, [*known], n=1)
     hint = f" Did you mean '{near[0]}'?" if near else ""
     return f"unknown setting '{name}'.{hint}"
 
@@ -245,7 +393,7 @@ def settings_text() -> str:
     ]
     for name, field in Settings.model_fields.items():
         default = field.default
-        if isinstance(default, Path):
+        if isinstance(default, Path | LocalExecutor):
             default = str(default)
         shown = yaml.safe_dump({name: default}, allow_unicode=True).strip().replace(": null", ":")
         lines += ["", f"# {field.description}", f"# {shown}"]

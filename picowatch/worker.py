@@ -1,45 +1,31 @@
-"""Claim → render → publish → finish: one batch after the other, in a thread of its own.
-
-While a batch is compressed and written, the next one denoises already.
-"""
+"""Work for every engine: a lane for each, and what waits in the ledger shared out among them."""
 
 import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
-from typing import TypeVar
+from collections import Counter
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from itertools import count
+from math import ceil
 
-from picowatch.engine.batches import batch_size_for
-from picowatch.engine.protocol import Engine, EngineCannotStart, RenderedImage
-from picowatch.errors import EngineDied, EngineStopped, LedgerCorrupt, RenderFailed
+from picowatch.batch_sizes import LARGEST, BatchSizes
+from picowatch.engine.executor import Executor
+from picowatch.engine.protocol import Engine, OnPreview, unseen
+from picowatch.errors import LedgerCorrupt
+from picowatch.lane import Lane, Progress, Shop, of_recipes
 from picowatch.ledger.ledger import Ledger
-from picowatch.ledger.rows import FileNames, QueuedImage
-from picowatch.patience import Ended, Patience
+from picowatch.ledger.rows import FileNames, QueuedImage, WaitingCheckpoint
+from picowatch.patience import Patience
 from picowatch.publishing import Publisher
+from picowatch.recipe.request import ImageRequest
+from picowatch.schedule import Demand, Seat, Task, Turns, plan
 from picowatch.settings import Settings
 
 log = logging.getLogger("picowatch")
 
-CHECK_SECONDS = 0.25  # how often a running batch is looked after
-RESTART_SECONDS = 1.0  # after the engine could not be started
-START_AGAIN_SECONDS = 60.0  # … twice and more
-AVERAGE_WEIGHT = 0.3  # of the newest batch in the average time of an image
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """What is in work: its first image, and how far the batch is."""
-
-    image: QueuedImage
-    batch: int
-    step: int
-    steps: int
-    steps_per_second: float
+EXPECTED_SECONDS = 10.0  # that a save which is about to come may take
 
 
 class Worker:
@@ -50,220 +36,293 @@ class Worker:
         settings: Settings,
         ledger: Ledger,
         names: FileNames,
-        engine: Engine,
+        executor: Executor,
         publisher: Publisher,
         *,
         on_finished: Callable[[str], None],
         patience: Patience,
+        only: Collection[str] | None = None,
         steady: Callable[[], float] = time.monotonic,
     ) -> None:
         """`on_finished` is called with the recipe of an image that failed.
 
-        `steady` gives seconds that never jump.
+        `only` these recipes' images are made, if any are named. `steady` gives seconds that
+        never jump.
         """
-        self._settings = settings
         self._ledger = ledger
         self._names = names
-        self._engine = engine
-        self._on_finished = on_finished
-        self._patience = patience
-        self._steady = steady
-        self._stopping = threading.Event()
-        self._more = threading.Event()
+        self._executor = executor
         self._publisher = publisher
-        self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
-        self._batch: list[QueuedImage] = []
-        self._first_step_at = 0.0
-        self._last_sign = 0.0
-        self._progress: Progress | None = None
-        self.seconds_per_image: float | None = None
-        self.failed = 0
-        self._failed_starts = 0  # of the engine, in a row
-        self.trouble = ""  # why it waits
-        self.broken = ""  # why it cannot go on at all
-        self.ledger_corrupt = False
+        self._only = only
+        self._batch_sizes = BatchSizes(
+            settings.batch_size, settings.outbox / ".picowatch" / "batches.json"
+        )
+        self._stopping = threading.Event()
+        self._shop = Shop(
+            settings=settings,
+            ledger=ledger,
+            publisher=publisher,
+            batch_sizes=self._batch_sizes,
+            patience=patience,
+            claim=self.claim,
+            on_finished=on_finished,
+            steady=steady,
+            stopping=self._stopping,
+        )
+        self._claiming = threading.Lock()
+        self._turns = Turns()
+        self._batches = count(1)
+        self._numbers = count(1)
+        self._paused = False
+        self._started = False
+        self._on_preview: OnPreview = unseen
+        self._retired: list[Lane] = []  # whose engines are gone, until their threads have ended
+        self._failed_before = 0  # in lanes that are forgotten
+        self._restarts_before = 0
+        self._expected_until = 0.0  # work, before it is there
+        self._engines_seen_at = steady()
+        self.lanes: tuple[Lane, ...] = ()
+        self.tend()
 
     def start(self) -> None:
-        self._thread.start()
-
-    def look(self) -> None:
-        """There may be work."""
-        self._more.set()
-
-    def stop(self) -> None:
-        """End within 2 seconds; the batch in work goes back to the queue."""
-        self._stopping.set()
-        self._more.set()
-        self._engine.close()
-        if self.is_started():
-            self._thread.join()
-        self._publisher.close()
+        """Begin to work."""
+        self._started = True
+        for lane in self.lanes:
+            lane.start()
 
     def is_started(self) -> bool:
-        return self._thread.ident is not None
+        return self._started
+
+    def tend(self) -> None:
+        """Let new engines join and lost ones leave, and say how many would have work."""
+        engines = self._executor.engines()
+        for engine in engines:
+            if all(lane.engine is not engine for lane in self.lanes):
+                self._join(engine)
+        for lane in self.lanes:
+            if all(engine is not lane.engine for engine in engines):
+                self._leave(lane)
+        self._forget_retired()
+        waiting = 0 if self._paused else self._waiting()
+        self._want(waiting)
+        if self.lanes or not waiting:
+            self._engines_seen_at = self._shop.steady()
+        if waiting:  # what was left to an engine that is slow, or gone
+            for lane in self.lanes:
+                if lane.idle:
+                    lane.look()
+
+    def _want(self, waiting: int) -> None:
+        """Each batch wants an engine; how large batches are, those in work say."""
+        working = [len(lane.in_work) for lane in self.lanes if lane.in_work]
+        wanted = len(working) + ceil(waiting / max(working, default=1))
+        expected = self._shop.steady() < self._expected_until
+        self._executor.want(max(wanted, 1 if expected else 0))
+
+    def _join(self, engine: Engine) -> None:
+        engine.preview_with(self._on_preview)
+        lane = Lane(self._shop, engine, next(self._numbers))
+        lane.paused = self._paused
+        self.lanes = (*self.lanes, lane)
+        if self._started:
+            lane.start()
+
+    def _leave(self, gone: Lane) -> None:
+        gone.leave()
+        self._retired.append(gone)
+        self.lanes = tuple(lane for lane in self.lanes if lane is not gone)
+
+    def _forget_retired(self) -> None:
+        """A cluster's engines come and go for weeks; only what they counted is kept."""
+        for lane in [lane for lane in self._retired if lane.is_over and not lane.broken]:
+            self._retired.remove(lane)
+            self._failed_before += lane.failed
+            self._restarts_before += lane.engine_restarts
+
+    def _waiting(self) -> int:
+        """How many images wait; none, as it were, while the ledger cannot be read."""
+        with suppress(sqlite3.OperationalError, LedgerCorrupt):
+            return self._ledger.counts().queued
+        return 0
+
+    def look(self) -> None:
+        """There may be work, or a pause may have begun or ended."""
+        for lane in self.lanes:
+            lane.look()
+
+    def expect_work(self) -> None:
+        """A save is about to come: an engine starts while it settles, unless it did not before."""
+        if self.paused or self._stopping.is_set():
+            return
+        self._expected_until = self._shop.steady() + EXPECTED_SECONDS
+        if self.lanes:
+            self.lanes[0].prepare()
+
+    def stop(self) -> None:
+        """End within 2 seconds; the batches in work go back to the queue."""
+        self._stopping.set()
+        self.look()
+        self._executor.close()
+        for lane in (*self.lanes, *self._retired):
+            lane.join()
+        self._publisher.close()
+
+    def preview_with(self, on_preview: OnPreview) -> None:
+        """Call this now and then with what is in work; see `Engine.preview_with`."""
+        self._on_preview = on_preview
+        for lane in self.lanes:
+            lane.engine.preview_with(on_preview)
+
+    # -- how it stands
+
+    @property
+    def paused(self) -> bool:
+        """Then the batches in work are the last ones; see `look`."""
+        return self._paused
+
+    @paused.setter
+    def paused(self, paused: bool) -> None:
+        self._paused = paused
+        for lane in self.lanes:
+            lane.paused = paused
 
     def progress(self) -> Progress | None:
-        """What is in work right now."""
-        return self._progress
+        """What is in work right now, of the first engine that has something."""
+        return next((lane.progress for lane in self.lanes if lane.progress), None)
+
+    @property
+    def seconds_per_image(self) -> float | None:
+        """With all engines that were at work; None before the first picture."""
+        each = [lane.seconds_per_image for lane in self.lanes if lane.seconds_per_image]
+        return 1 / sum(1 / seconds for seconds in each) if each else None
+
+    @property
+    def failed(self) -> int:
+        """Images that failed."""
+        return self._failed_before + sum(lane.failed for lane in self._all())
+
+    @property
+    def engine_restarts(self) -> int:
+        """Engines that ended unasked."""
+        return self._restarts_before + sum(lane.engine_restarts for lane in self._all())
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing is made although it could be; "" while one engine can work."""
+        if not self.lanes:
+            return self._executor.trouble()
+        return "" if any(not lane.trouble for lane in self.lanes) else self.lanes[0].trouble
+
+    @property
+    def broken(self) -> str:
+        """Why it cannot go on at all."""
+        for lane in self._all():
+            if lane.broken:
+                return lane.broken
+        if self.lanes and all(lane.gave_up for lane in self.lanes):
+            return self.lanes[0].gave_up
+        return self._without_engines()
+
+    def _without_engines(self) -> str:
+        """Why a single run ends without them: a daemon waits for a cluster as long as it takes."""
+        shop = self._shop
+        too_long = shop.steady() - self._engines_seen_at > shop.settings.stall_seconds
+        if too_long and not shop.patience.patient:
+            return self._executor.trouble() or "No engine came."
+        return ""
+
+    @property
+    def ledger_corrupt(self) -> bool:
+        return any(lane.ledger_corrupt for lane in self._all())
+
+    def _all(self) -> tuple[Lane, ...]:
+        return (*self.lanes, *self._retired)
+
+    # -- what is in work
 
     def interrupt_unasked(self) -> None:
-        """End the batch in work if no recipe asks for any of its images any more."""
-        batch = self._batch
-        if batch and not any(self._ledger.is_asked(image.id) for image in batch):
-            log.info("%s: stopped in work, nothing asks for it any more", batch[0].recipe)
-            self._engine.interrupt()
+        """End the batches in work of which no recipe asks for any image any more."""
+        for lane in self.lanes:
+            batch = lane.in_work
+            if batch and not any(self._ledger.is_asked(image.id) for image in batch):
+                lane.interrupt(batch, "nothing asks for it any more")
 
-    # -- the thread
+    def cancel(self, recipes: Collection[str]) -> int:
+        """End for good the batches in work that are all of these recipes; gives their images."""
+        stopped = 0
+        for lane in self.lanes:
+            batch = lane.in_work
+            if batch and of_recipes(batch, recipes):
+                lane.interrupt(batch, "as asked", cancelled=True)
+                stopped += len(batch)
+        return stopped
 
-    def _run(self) -> None:
-        try:
-            self._work()
-            self._publisher.wait()
-        except Ended:
-            pass  # what is in work goes on at the next start
-        except LedgerCorrupt as error:
-            self.ledger_corrupt, self.broken = True, str(error)
-        except sqlite3.Error as error:
-            self.broken = f"the ledger cannot be used: {error}"
-        except Exception as error:  # the daemon must hear of it, whatever it is
-            log.debug("unexpected", exc_info=True)
-            self.broken = f"something went wrong that should not: {type(error).__name__}: {error}"
+    # -- sharing out
 
-    def _work(self) -> None:
-        idle_since = self._steady()
-        while not self._stopping.is_set():
-            self._more.clear()
-            if batch := self._patiently(self._claim):
-                self._make(batch)
-                idle_since = self._steady()
-            else:
-                self._more.wait(self._rest(idle_since))
+    def claim(self, lane: Lane) -> list[QueuedImage]:
+        """The lane's next batch; others that should take one, too, are told."""
+        with self._claiming, self._ledger.transaction():
+            lane.idle = True
+            if self._paused:
+                return []
+            alone = len(self.lanes) == 1
+            batch = self._take(lane, None) if alone else self._take_shared(lane)
+            if batch:
+                lane.idle, lane.used = False, next(self._batches)
+                lane.checkpoint = batch[0].request.checkpoint_hash
+            return batch
 
-    def _rest(self, idle_since: float) -> float | None:
-        """How long to wait for work; ends an engine that idled long enough."""
-        left = idle_since + self._settings.unload_after_minutes * 60 - self._steady()
-        if left > 0:
-            return left
-        self._engine.close()
-        return None
+    def _take(self, lane: Lane, task: Task | None) -> list[QueuedImage]:
+        def size(request: ImageRequest) -> int:
+            largest = self._batch_sizes.size(request, lane.device)
+            return min(largest, task.images) if task else largest
 
-    def _patiently(self, action: Callable[[], T]) -> T:
-        """What changes the ledger is waited for, so that no outcome of a batch gets lost."""
-        return self._patience.until_done("worker", action)
+        return self._ledger.claim(self._names, size, self._only, task.checkpoint if task else None)
 
-    def _claim(self) -> list[QueuedImage]:
-        return self._ledger.claim(
-            self._names, lambda request: batch_size_for(request, self._settings.batch_size)
+    def _take_shared(self, lane: Lane) -> list[QueuedImage]:
+        """What this lane should make of what several share."""
+        oldest = self._ledger.oldest_waiting(self._only)
+        if oldest is None:
+            return []
+        overdue = self._turns.are_over(oldest, len(self.lanes), self._shop.steady())
+        batch = []
+        if not overdue and self._is_sole(lane):
+            batch = self._take(lane, Task(lane.checkpoint, LARGEST))
+        if not batch:
+            batch = self._take_planned(lane, overdue)
+        if batch and all(image.id != oldest for image in batch):
+            self._turns.passed_over(self._shop.steady())
+        return batch
+
+    def _is_sole(self, lane: Lane) -> bool:
+        """Whether no other idle lane holds the lane's checkpoint: then it needs no plan."""
+        others = [other for other in self.lanes if other.idle and other is not lane]
+        return bool(lane.checkpoint) and all(o.checkpoint != lane.checkpoint for o in others)
+
+    def _take_planned(self, lane: Lane, overdue: bool) -> list[QueuedImage]:
+        """What the plan gives this lane; the others in it are woken."""
+        waiting = self._ledger.waiting_checkpoints(self._counted(), self._only)
+        tasks = plan(
+            [self._demand(one, lane) for one in waiting],
+            [_seat(other) for other in self.lanes if other.can_work],
+            overdue=overdue,
+            leave=not self._ledger.lower_priority_waits(),
         )
+        for other in self.lanes:
+            if other is not lane and other.number in tasks:
+                other.look()
+        return self._take(lane, tasks[lane.number]) if lane.number in tasks else []
 
-    def _make(self, batch: list[QueuedImage]) -> None:
-        """Render a batch and hand it to the publisher, or answer for its failure."""
-        started = self._steady()
-        try:
-            pictures = self._render(batch)
-        except EngineStopped:
-            self._put_back(batch)
-        except EngineCannotStart as error:
-            self._put_back(batch)
-            self._wait_for_engine(error)
-        except EngineDied as error:
-            self._after_death(batch, error)
-        except RenderFailed as error:
-            self._after_failure(batch, error)
-        except (LedgerCorrupt, Ended):
-            raise
-        except Exception as error:  # no single image may take the worker down
-            log.debug("unexpected", exc_info=True)
-            words = f"Something went wrong that should not: {type(error).__name__}: {error}."
-            self._after_failure(batch, RenderFailed(words))
-        else:
-            self._measure(batch, self._steady() - started)
-            self.trouble, self._failed_starts = "", 0
-            self._publisher.submit(batch, pictures)
-        finally:
-            self._batch, self._progress = [], None
+    def _counted(self) -> int:
+        """How many images of a checkpoint matter to the plan: what engines may take at once."""
+        idle = sum(lane.idle for lane in self.lanes)
+        holders = Counter(lane.checkpoint for lane in self.lanes if not lane.idle)
+        return LARGEST * (idle + max(holders.values(), default=0) + 1)
 
-    def _render(self, batch: list[QueuedImage]) -> list[RenderedImage]:
-        self._batch, self._first_step_at = batch, 0.0
-        self._last_sign = self._steady()
-        self._progress = Progress(batch[0], len(batch), 0, batch[0].request.steps, 0.0)
-        if self._stopping.is_set():
-            raise EngineStopped("picowatch ends")
-        future = self._engine.render([image.request for image in batch], self._on_step)
-        while True:
-            try:
-                return future.result(timeout=CHECK_SECONDS)
-            except TimeoutError:
-                if self._steady() - self._last_sign > self._settings.stall_seconds:
-                    self._engine.close()
-                    raise EngineDied(
-                        f"The engine made no step for {self._settings.stall_seconds:.0f} s "
-                        "and was ended as hung. If such images take that long, set "
-                        "stall_seconds higher."
-                    ) from None
+    def _demand(self, waiting: WaitingCheckpoint, lane: Lane) -> Demand:
+        size = self._batch_sizes.size(waiting.first.request, lane.device)
+        return Demand(waiting.checkpoint, waiting.waiting, size)
 
-    def _on_step(self, step: int, steps: int) -> None:
-        now = self._steady()
-        self._last_sign = now
-        if step <= 1 or not self._first_step_at:
-            self._first_step_at = now
-        elapsed = now - self._first_step_at
-        rate = (step - 1) / elapsed if elapsed > 0 else 0.0
-        if self._batch:
-            self._progress = Progress(self._batch[0], len(self._batch), step, steps, rate)
 
-    def _measure(self, batch: list[QueuedImage], seconds: float) -> None:
-        each = seconds / len(batch)
-        before = self.seconds_per_image
-        weight = AVERAGE_WEIGHT if before is not None else 1.0
-        self.seconds_per_image = weight * each + (1 - weight) * (before or 0.0)
-
-    # -- when it does not work out
-
-    def _put_back(self, batch: list[QueuedImage]) -> None:
-        for image in batch:
-            self._patiently(partial(self._ledger.put_back, image.id))
-
-    def _after_death(self, batch: list[QueuedImage], error: EngineDied) -> None:
-        """Each image is tried again alone, until the engine died on it `max_attempts` times.
-
-        Which one of a batch it was is not known, so that none of a batch fails.
-        """
-        for image in batch:
-            if len(batch) == 1 and image.attempts + 1 >= self._settings.max_attempts:
-                self._fail(image, f"{error} That was attempt {image.attempts + 1}.")
-            else:
-                log.warning("%s: %s It is tried again.", image.recipe, error)
-                self._patiently(partial(self._ledger.retry_after_engine_death, image.id))
-
-    def _wait_for_engine(self, error: EngineCannotStart) -> None:
-        """No image is at fault, so none fails: a new driver or more memory may mend it.
-
-        Once is no news: whoever killed it, it is started again. After that it is said, once.
-        """
-        log.debug("%s", error.trace)
-        self._failed_starts += 1
-        if self._failed_starts > 1:
-            if not self._patience.patient:
-                self.broken = str(error)
-                self._stopping.set()
-                return
-            if not self.trouble:
-                log.error("%s picowatch waits, and tries again each minute.", error)
-            self.trouble = str(error)
-        self._stopping.wait(START_AGAIN_SECONDS if self.trouble else RESTART_SECONDS)
-
-    def _after_failure(self, batch: list[QueuedImage], error: RenderFailed) -> None:
-        """An image that fails alone has failed; of a batch, each is tried alone."""
-        log.debug("%s", error.trace)
-        if len(batch) == 1:
-            self._fail(batch[0], str(error))
-            return
-        for image in batch:
-            self._make([image])
-
-    def _fail(self, image: QueuedImage, reason: str) -> None:
-        self._patiently(partial(self._ledger.fail, image.id, reason))
-        self.failed += 1
-        log.error("%s: seed %s failed: %s", image.recipe, image.request.seed, reason)
-        self._on_finished(image.recipe)
+def _seat(lane: Lane) -> Seat:
+    return Seat(lane.number, lane.checkpoint, lane.idle, lane.warm, lane.used)

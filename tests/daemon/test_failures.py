@@ -131,6 +131,21 @@ def test_an_idle_engine_gives_its_memory_back(house: House) -> None:
     assert house.engine.starts == 2
 
 
+def test_the_engine_starts_while_a_save_settles(house: House) -> None:
+    """And not for what an earlier picowatch has taken in."""
+    with house.running():
+        house.save("a.txt", "one\n")
+        wait_for(lambda: len(house.pictures()) == 1)
+    assert house.engine.prepared
+    house.engine.prepared = 0
+    with house.running():
+        wait_for(lambda: house.console.shown and house.console.shown[-1].images["done"] == 1)
+        assert not house.engine.prepared
+        house.save("b.txt", "two\n")
+        wait_for(lambda: len(house.pictures()) == 2)
+    assert house.engine.prepared
+
+
 def full_disk(monkeypatch: pytest.MonkeyPatch, room: threading.Event) -> None:
     """Pictures cannot be written until there is room."""
     really_publish = Outbox.publish

@@ -5,7 +5,7 @@ import json
 from PIL import Image
 
 from picowatch.errors import RenderFailed
-from picowatch.outbox.outbox import SHEET_KEYWORD
+from picowatch.outbox.png import SHEET_KEYWORD
 from tests.daemon.test_failures import fail_on
 from tests.house import House
 

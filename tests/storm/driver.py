@@ -1,6 +1,6 @@
 """The storm: a user who edits sixty recipes while picowatch is killed again and again.
 
-    python -m tests.storm.driver [--kills 200] [--seed N] [--folder DIR]
+    python -m tests.storm.driver [--kills 200] [--seed N] [--folder DIR] [--engines N]
 
 Half of the kills come within 300 ms after a new picture, half at any time; half of them hit the
 daemon, half its engine. Then the storm ends, picowatch does what is left, and everything is
@@ -108,15 +108,18 @@ class User:
 class Picowatch:
     """The daemon's process, started again whenever it was killed."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, engines: int = 1) -> None:
         self._folder = folder
+        self._engines = engines
         self._output = (folder / "console.txt").open("ab")
         self.process = self._start()
 
     def _start(self) -> "subprocess.Popen[bytes]":
         command = [sys.executable, "-m", "tests.storm.daemon", str(self._folder)]
         return subprocess.Popen(
-            [*command, "max_attempts=1000"], stdout=self._output, stderr=self._output
+            [*command, "max_attempts=1000", f"executor=local:{self._engines}"],
+            stdout=self._output,
+            stderr=self._output,
         )
 
     def kill(self) -> None:
@@ -125,7 +128,7 @@ class Picowatch:
         self.process = self._start()
 
     def kill_engine(self) -> bool:
-        """False if there is none right now."""
+        """All of them; false if there is none right now."""
         engines = children(self.process.pid)
         for engine in engines:
             with suppress(ProcessLookupError):
@@ -150,7 +153,7 @@ def children(process: int) -> list[int]:
     return found
 
 
-def storm(folder: Path, kills: int, dice: random.Random) -> list[str]:
+def storm(folder: Path, kills: int, dice: random.Random, engines: int = 1) -> list[str]:
     """The whole storm in a folder; gives what is wrong at its end."""
     (folder / "inbox").mkdir()
     house = House.__new__(House)
@@ -160,7 +163,7 @@ def storm(folder: Path, kills: int, dice: random.Random) -> list[str]:
     pause = threading.Event()
     for _ in range(RECIPES // 2):
         user.act()
-    picowatch = Picowatch(folder)
+    picowatch = Picowatch(folder, engines)
     done = {"daemon": 0, "engine": 0}
     with editing(user):
         while sum(done.values()) < kills:
@@ -177,14 +180,14 @@ def storm(folder: Path, kills: int, dice: random.Random) -> list[str]:
                 done["engine"] += 1
     print(f"{done['daemon']} daemons and {done['engine']} engines killed, {user.saves} saves")
     finished = wait_until(lambda: all_is_made(house, user), PATIENCE)
-    engines = children(picowatch.process.pid)
+    processes = children(picowatch.process.pid)
     code = picowatch.end()
     problems = list(findings(house, user))
     if not finished:
         problems.append(f"not everything was made within {PATIENCE:.0f} s")
     if code:
         problems.append(f"picowatch ended with exit code {code}")
-    problems += [f"engine {engine} lives on" for engine in engines if is_alive(engine)]
+    problems += [f"engine {engine} lives on" for engine in processes if is_alive(engine)]
     print(f"{len(house.pictures())} pictures of {len(user.asked)} entries")
     return problems
 
@@ -298,6 +301,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=None, help="of the storm's dice")
     parser.add_argument("--folder", type=Path, help="an empty folder that is kept")
+    parser.add_argument("--engines", type=int, default=1, help="at work at once")
     options = parser.parse_args()
     seed = random.randrange(10**6) if options.seed is None else options.seed
     print(f"a storm of {options.kills} kills, seed {seed}", flush=True)
@@ -305,7 +309,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        problems = storm(folder, options.kills, random.Random(seed))
+        problems = storm(folder, options.kills, random.Random(seed), options.engines)
     for problem in problems:
         print(problem)
     print(f"{'not ' if problems else ''}all is well after {time.monotonic() - started:.0f} s")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from picowatch.engine import child_main
 from picowatch.engine.digest import digest_picture
 from picowatch.engine.options import EngineOptions
-from picowatch.engine.protocol import OnStep, RenderedImage
+from picowatch.engine.protocol import OnPreview, OnStep, RenderedImage
 from picowatch.errors import EngineStopped
 from picowatch.recipe.request import ImageRequest
 
@@ -16,11 +16,15 @@ STEP_SECONDS = 0.01  # so that there is a middle of a picture to be killed in
 class DigestMaker:
     """What the engine process makes its pictures with."""
 
-    def __init__(self, options: EngineOptions) -> None:
+    def __init__(self, options: EngineOptions, on_preview: OnPreview) -> None:
         self._pause = threading.Event()
 
     def make(
-        self, batch: Sequence[ImageRequest], on_step: OnStep, interrupted: Callable[[], bool]
+        self,
+        batch: Sequence[ImageRequest],
+        on_step: OnStep,
+        interrupted: Callable[[], bool],
+        waiting: int,
     ) -> list[RenderedImage]:
         """Each request's digest as a picture, after its steps."""
         for done in range(1, batch[0].steps + 1):

@@ -1,0 +1,230 @@
+"""Keeps engines on the cluster as they are wanted. Runs in a process of its own, with Ray."""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from itertools import count
+from queue import Empty, SimpleQueue
+from typing import Any
+
+import ray
+
+from picowatch.engine.cluster import host
+from picowatch.engine.cluster.connection import ClusterAway, Probe
+from picowatch.engine.cluster.courier import Courier
+from picowatch.engine.cluster.posting import Office, Posting
+from picowatch.engine.cluster.surveying import given_name, survey
+from picowatch.engine.cluster.wire import (
+    Begin,
+    FromDriver,
+    Interrupt,
+    Left,
+    Note,
+    Prepare,
+    Release,
+    Render,
+    Survey,
+    Surveyed,
+    ToDriver,
+    Trouble,
+    Want,
+)
+from picowatch.errors import PicowatchError
+
+_TICK_SECONDS = 1.0
+_END_SECONDS = 0.8
+_UNFIT_SECONDS = 60.0  # until a node that was not fit is tried again
+_SILENT_SECONDS = 10.0  # of the head, before it is said
+_AWAY_SECONDS = 30.0  # … before it is given up
+_ROOM_SECONDS = 5.0  # that an engine may wait for room before it is said
+_LONGEST_PAUSE = 60.0
+_NODE_ID = "ray.io/node-id"  # a label that Ray gives each node
+_THREADS = 8  # of a host: one listens, the others answer at once
+
+Order = ToDriver | Callable[[], None]
+
+
+class Driver:
+    """The postings, and what is wanted of them. All but `report` runs in one thread."""
+
+    def __init__(
+        self, begin: Begin, say: Callable[[FromDriver], None], orders: SimpleQueue[Order]
+    ) -> None:
+        """Ray is connected. `orders` ends with None."""
+        self._begin = begin
+        self._say = say
+        self._orders = orders
+        self._probe = Probe()
+        self._wanted = 0
+        self._numbers = count(1)
+        self._postings: list[Posting] = []
+        self._avoided: dict[str, tuple[float, str]] = {}  # nodes: until when, and why
+        self._failures = 0  # of postings that were never placed, in a row
+        self._not_before = 0.0
+        self._waiting_since: float | None = None  # for the first engine
+        self._trouble: str | None = None  # what was said last
+        ray.cloudpickle.register_pickle_by_value(host)
+        self._actor = ray.remote(host.Host)
+        self._office = Office(
+            begin=begin,
+            gpus=self._gpus(),
+            courier=Courier(begin.options),
+            say=say,
+            node_name=_node_name,
+            arrived=lambda: orders.put(self._arrived),
+            resigned=lambda posting, why: orders.put(partial(self._resigned, posting, why)),
+            unfit=lambda node, why: orders.put(partial(self._avoid, node, why)),
+        )
+
+    def run(self) -> None:
+        """Until the daemon is gone; raises ClusterAway."""
+        while True:
+            try:
+                order = self._orders.get(timeout=_TICK_SECONDS)
+                if order is None:
+                    self._end()
+                    return
+                self._take_up(order)
+            except Empty:
+                pass
+            if self._probe.silent_seconds > _AWAY_SECONDS:
+                raise ClusterAway("The head of the Ray cluster does not answer any more.")
+            self._adjust()
+            self._report()
+
+    def _end(self) -> None:
+        """Give all back; the actors are gone then, or soon."""
+        for posting in self._postings:
+            posting.release()
+        deadline = time.monotonic() + _END_SECONDS
+        for posting in self._postings:
+            posting.join(max(0.0, deadline - time.monotonic()))
+
+    def _gpus(self) -> float:
+        """GPUs for an engine: 0 where engines are to use the CPU, or can use nothing else."""
+        asked = self._begin.settings.gpus_per_engine
+        if self._begin.options.device in ("cpu", "mps"):
+            return 0
+        if self._begin.settings.address is None and not self._probe.resources.get("GPU"):
+            if asked:
+                self._say(Note("Ray sees no GPU on this machine: engines use the CPU"))
+            return 0
+        return asked
+
+    def _take_up(self, order: Order) -> None:
+        match order:
+            case Want(engines):
+                self._wanted = engines
+            case Render():
+                self._with(order.engine, lambda posting: posting.render(order))
+            case Prepare(engine):
+                self._with(engine, lambda posting: posting.tell("prepare"))
+            case Interrupt(engine):
+                self._with(engine, lambda posting: posting.tell("interrupt"))
+            case Release(engine):
+                self._with(engine, Posting.release)
+            case Survey():
+                self._say(Surveyed(survey()))
+            case None:
+                pass
+            case _:
+                order()
+
+    def _with(self, engine: int, action: Callable[[Posting], None]) -> None:
+        """An engine that left meanwhile has told the daemon so."""
+        for posting in self._postings:
+            if posting.number == engine:
+                action(posting)
+
+    # -- what postings tell
+
+    def _arrived(self) -> None:
+        self._failures, self._not_before = 0, 0.0
+
+    def _resigned(self, posting: Posting, why: PicowatchError | None) -> None:
+        self._postings.remove(posting)
+        if posting.placed:
+            self._say(Left(posting.number, why))
+        elif why is not None:
+            self._failures += 1
+            self._not_before = time.monotonic() + min(2.0**self._failures, _LONGEST_PAUSE)
+            self._say(Note(str(why)))
+
+    def _avoid(self, node: str, why: str) -> None:
+        self._avoided[node] = (time.monotonic() + _UNFIT_SECONDS, why)
+
+    # -- as many as are wanted
+
+    def _adjust(self) -> None:
+        """Ask for engines that are lacking, and no more for those that are not wanted.
+
+        An actor that waits for room is what Ray's autoscaler sees. At most one more wait than are
+        there: the cluster grows by doubling, and no thousand actors wait where there is no room.
+        """
+        now = time.monotonic()
+        self._avoided = {node: one for node, one in self._avoided.items() if one[0] > now}
+        placed = [posting for posting in self._postings if posting.placed]
+        pending = [posting for posting in self._postings if not posting.placed]
+        lacking = max(0, self._target() - len(placed))
+        for posting in pending[min(lacking, len(placed) + 1) :]:
+            posting.release()
+        if now >= self._not_before:
+            for _ in range(min(lacking, len(placed) + 1) - len(pending)):
+                self._postings.append(self._post())
+        if placed or not lacking:
+            self._waiting_since = None
+        elif self._waiting_since is None:
+            self._waiting_since = now
+
+    def _target(self) -> int:
+        engines = self._begin.settings.engines
+        if engines == "auto":
+            return self._wanted
+        return engines if self._wanted else 0
+
+    def _post(self) -> Posting:
+        options: dict[str, Any] = {
+            "num_cpus": self._begin.settings.cpus_per_engine,
+            "num_gpus": self._office.gpus,
+            "max_restarts": 0,
+            "max_concurrency": _THREADS,
+            "scheduling_strategy": "SPREAD",
+        }
+        if self._avoided:
+            options["label_selector"] = {_NODE_ID: f"!in({','.join(self._avoided)})"}
+        return Posting(next(self._numbers), self._actor.options(**options).remote(), self._office)
+
+    # -- what there is to say
+
+    def _report(self) -> None:
+        """Say why there are fewer engines than there should be, once it is something else."""
+        text = " ".join(self._troubles())
+        if text != self._trouble:
+            self._trouble = text
+            self._say(Trouble(text))
+
+    def _troubles(self) -> list[str]:
+        if self._probe.silent_seconds > _SILENT_SECONDS:
+            return ["The head of the Ray cluster does not answer; picowatch waits for it."]
+        troubles = sorted({why for _, why in self._avoided.values()})
+        since = self._waiting_since
+        if since is not None and time.monotonic() - since > _ROOM_SECONDS:
+            troubles.append(self._no_room())
+        return troubles
+
+    def _no_room(self) -> str:
+        gpus, cpus = self._office.gpus, self._begin.settings.cpus_per_engine
+        if gpus and not self._probe.resources.get("GPU"):
+            return (
+                "The Ray cluster has no GPU now. picowatch has asked for one and waits; if none is "
+                "to come, set gpus_per_engine: 0 for engines on the CPU."
+            )
+        return (
+            f"The Ray cluster has no room for an engine now ({gpus:g} GPU, {cpus:g} CPU). "
+            "picowatch has asked for it and waits."
+        )
+
+
+def _node_name(node: str) -> str:
+    """A node's given name by its id."""
+    return next((given_name(found) for found in ray.nodes() if found["NodeID"] == node), "")

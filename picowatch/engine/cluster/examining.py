@@ -1,0 +1,36 @@
+"""What a check of a cluster finds, for `picowatch doctor`. Imports no Ray."""
+
+from picowatch.engine.cluster.driver_process import DriverProcess, from_anywhere
+from picowatch.engine.cluster.wire import Begin, Node, Survey, Surveyed, Trouble
+from picowatch.engine.finding import Finding
+from picowatch.engine.options import EngineOptions
+from picowatch.settings import RayExecutor
+
+_PATIENCE_SECONDS = 60.0
+_SAME = "Install there what is installed here; until then nothing is made on it."
+_LOOK = "docs/scale.md tells how a cluster is set up."
+
+
+def examine_cluster(options: EngineOptions, settings: RayExecutor) -> list[Finding]:
+    """A line for each node: what it has, and in which versions it differs from this machine."""
+    driver = DriverProcess(Begin(from_anywhere(options), settings, ""))
+    try:
+        driver.send(Survey())
+        while True:
+            match driver.hear(_PATIENCE_SECONDS):
+                case Surveyed(nodes):
+                    return [_finding(node) for node in nodes]
+                case Trouble(text) if text:
+                    return [Finding("cluster", text, _LOOK)]
+    except (EOFError, OSError):  # TimeoutError, too
+        return [Finding("cluster", "Ray's driver ended, or said nothing", _LOOK)]
+    finally:
+        driver.end(1.0)
+        driver.close()
+
+
+def _finding(node: Node) -> Finding:
+    has = f"{node.name}: {node.gpus:g} GPU, {node.cpus:g} CPU"
+    if node.unfit:
+        return Finding("node", f"{has}; {node.unfit}", _SAME)
+    return Finding("node", f"{has}; versions as here")

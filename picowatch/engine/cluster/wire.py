@@ -1,0 +1,171 @@
+"""What the daemon and the driver, and the driver and the hosts, say to each other.
+
+The messages are pickled; between driver and hosts by Ray. Hosts are asked for their versions
+before anything of ours is sent to them.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from picowatch.catalog import Kind
+from picowatch.engine.options import EngineOptions
+from picowatch.engine.protocol import MemoryUse, Preview, RenderedImage
+from picowatch.engine.wire import Step
+from picowatch.errors import PicowatchError
+from picowatch.recipe.request import ImageRequest
+from picowatch.settings import RayExecutor
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """To the driver, once and first.
+
+    `program` serves in engine processes, as of a ChildEngine. `folder` is for what a cluster on
+    this machine keeps while it runs, where one is to be started.
+    """
+
+    options: EngineOptions
+    settings: RayExecutor
+    program: str
+    folder: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """To the driver: so many engines would have work."""
+
+    engines: int
+
+
+@dataclass(frozen=True, slots=True)
+class Render:
+    """To the driver and on to the host: make these; `waiting` more wait."""
+
+    engine: int
+    number: int
+    batch: tuple[ImageRequest, ...]
+    waiting: int
+
+
+@dataclass(frozen=True, slots=True)
+class Prepare:
+    """To the driver and on to the host: start the engine's process."""
+
+    engine: int
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupt:
+    """To the driver and on to the host: end the batch in work at its next step."""
+
+    engine: int
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """To the driver: end this engine, and give back what it holds."""
+
+    engine: int
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """To the driver: what are the nodes?"""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """From the host, the last of a batch: its pictures, or why there are none."""
+
+    outcome: list[RenderedImage] | PicowatchError
+    memory: MemoryUse | None
+
+
+FromHost = Step | Preview | Ended
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """From the driver: an engine that takes batches, the node it is on and its versions."""
+
+    engine: int
+    node: str
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """From the driver: what a host says of the batch with that number."""
+
+    engine: int
+    number: int
+    message: FromHost
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """From the driver: an engine that is no more, and why; None if it was released."""
+
+    engine: int
+    why: PicowatchError | None
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """From the driver: why there are fewer engines than there should be; "" if all is well."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A node: what it has, and why it is not used ("" if it is; see `versions.differences`)."""
+
+    name: str
+    gpus: float
+    cpus: float
+    unfit: str
+
+
+@dataclass(frozen=True, slots=True)
+class Surveyed:
+    """From the driver: all nodes that are alive."""
+
+    nodes: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """From the driver: a line for the log."""
+
+    text: str
+
+
+# None: end, and give back what is held.
+ToDriver = Want | Render | Prepare | Interrupt | Release | Survey | None
+FromDriver = Joined | Said | Left | Trouble | Note | Surveyed
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """A model that a batch is made with, by name and hash."""
+
+    kind: Kind
+    name: str
+    hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A file of a model: `relative` is its place in a model's folder, "" of a model in one file."""
+
+    relative: str
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unfit:
+    """From a host: why its node cannot be used as it is."""
+
+    why: str

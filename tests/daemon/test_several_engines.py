@@ -1,0 +1,260 @@
+"""`executor: local:N`: several engines make what one daemon was asked for."""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import pytest
+
+from picowatch.commands.steer import steer
+from picowatch.engine.digest import DigestEngine
+from picowatch.engine.executor import LocalEngines
+from picowatch.engine.options import EngineOptions
+from picowatch.engine.protocol import EngineCannotStart, EngineLost
+from picowatch.errors import EngineDied, RenderFailed
+from picowatch.recipe.request import ImageRequest
+from tests.catalog.files import sd15_shapes, write_model
+from tests.house import PATIENCE, House, wait_for
+
+Batch = Sequence[ImageRequest]
+
+
+class Engines:
+    """The engines of a house, in the order in which they were built."""
+
+    def __init__(self, house: House) -> None:
+        self.all: list[DigestEngine] = []
+        self.before_batch: Callable[[DigestEngine, Batch], None] = lambda engine, batch: None
+        house.make_engine = self._make
+
+    def _make(self, options: EngineOptions) -> DigestEngine:
+        engine = DigestEngine()
+        engine.before_batch = lambda batch: self.before_batch(engine, batch)
+        self.all.append(engine)
+        assert options.ordinal == len(self.all) - 1
+        return engine
+
+    def seeds(self) -> list[int]:
+        """Of every image that an engine began, sorted."""
+        batches = [batch for engine in self.all for batch in engine.batches]
+        return sorted(request.seed for batch in batches for request in batch)
+
+    @contextmanager
+    def held(self) -> Iterator[threading.Semaphore]:
+        """Every engine waits before its batches; each release lets one go on."""
+        gate = threading.Semaphore(0)
+        over = threading.Event()
+
+        def wait(engine: DigestEngine, batch: Batch) -> None:
+            while not over.is_set() and not gate.acquire(timeout=0.05):
+                pass
+
+        self.before_batch = wait
+        yield gate
+        over.set()
+
+    def in_work(self) -> int:
+        """How many engines have a batch."""
+        return sum(bool(engine.batches) for engine in self.all)
+
+
+@pytest.fixture
+def engines(house: House) -> Engines:
+    return Engines(house)
+
+
+def test_two_engines_work_at_once(house: House, engines: Engines) -> None:
+    """Neither waits for the other, each image is made once, and the status names both."""
+    with engines.held() as gate, house.running(executor="local:2", batch_size=1):
+        house.save("a.yaml", "prompt: one\nseed: 1\ncount: 6\n")
+        wait_for(lambda: engines.in_work() == 2, "both at work")
+        wait_for(lambda: len(house.status()["engines"]) == 2, "both in the status")
+        for _ in range(6):
+            gate.release()
+        wait_for(lambda: house.status()["images"]["done"] == 6, "the pictures")
+        wait_for(lambda: sum(one["images"] for one in house.status()["engines"]) == 6, "the sum")
+        shown = house.status()["engines"]
+    assert engines.seeds() == [1, 2, 3, 4, 5, 6]
+    assert all(engine.batches for engine in engines.all)
+    assert [one["number"] for one in shown] == [1, 2]
+    assert [one["checkpoint"] for one in shown] == ["demo", "demo"]
+    assert len(house.listed()) == 6
+
+
+def test_numbers_follow_the_order_of_the_queue(house: House, engines: Engines) -> None:
+    """Whichever engine is done first."""
+    gates = {1: threading.Event(), 2: threading.Event()}
+
+    def wait(engine: DigestEngine, batch: Batch) -> None:
+        assert gates[batch[0].seed].wait(PATIENCE)
+
+    engines.before_batch = wait
+    with house.running(executor="local:2", batch_size=1):
+        house.save("a.yaml", "prompt: one\nseed: 1\ncount: 2\n")
+        wait_for(lambda: engines.in_work() == 2, "both at work")
+        gates[2].set()
+        wait_for(lambda: house.status()["images"]["done"] == 1, "the second picture")
+        gates[1].set()
+        wait_for(lambda: house.status()["images"]["done"] == 2, "the first picture")
+    assert house.pictures() == ["a/0001-1.png", "a/0002-2.png"]
+    assert house.seeds() == [1, 2]
+
+
+def test_what_is_urgent_goes_first_on_every_engine(house: House, engines: Engines) -> None:
+    """The next engine that is free takes it."""
+    with engines.held() as gate, house.running(executor="local:2", batch_size=1):
+        house.save("a.yaml", "prompt: slow\ncount: 6\n")
+        wait_for(lambda: engines.in_work() == 2, "both at work")
+        house.save("b.yaml", "prompt: urgent\npriority: 5\ncount: 2\n")
+        wait_for(lambda: house.status()["images"]["queued"] == 6, "the save")
+        for _ in range(8):
+            gate.release()
+        wait_for(lambda: house.status()["images"]["done"] == 8, "the pictures")
+    begun = [[request.prompt for [request] in engine.batches] for engine in engines.all]
+    urgent = sorted(place for prompts in begun for place, p in enumerate(prompts) if p == "urgent")
+    assert urgent in ([1, 1], [1, 2])  # one engine may be quick enough to take both
+
+
+def test_a_newer_save_replaces_what_waits(house: House, engines: Engines) -> None:
+    """And with `interrupt` what is in work, on each engine."""
+    with engines.held() as gate, house.running(executor="local:2", batch_size=1, interrupt=True):
+        house.save("a.yaml", "prompt: old\nseed: 1\ncount: 4\n")
+        wait_for(lambda: engines.in_work() == 2, "both at work")
+        house.save("a.yaml", "prompt: new\nseed: 1\ncount: 3\n")
+        wait_for(lambda: house.status()["images"]["cancelled"] == 4, "the end of the old")
+        for _ in range(9):
+            gate.release()
+        wait_for(lambda: house.status()["images"]["done"] == 3, "the new pictures")
+    assert house.prompts() == ["new"] * 3
+
+
+def test_a_pause_lets_every_engine_go(house: House, engines: Engines) -> None:
+    """After the batches in work; `resume` starts them again."""
+    with engines.held() as gate, house.running(executor="local:2", batch_size=1):
+        house.save("a.yaml", "prompt: one\nseed: 1\ncount: 6\n")
+        wait_for(lambda: engines.in_work() == 2, "both at work")
+        assert steer(house.settings(), "pause", []) == 0
+        for _ in range(6):
+            gate.release()
+        wait_for(lambda: house.status()["images"]["done"] == 2, "what was in work")
+        wait_for(lambda: house.status()["paused"], "the pause")
+        assert house.status()["images"]["queued"] == 4
+        assert steer(house.settings(), "resume", []) == 0
+        wait_for(lambda: house.status()["images"]["done"] == 6, "the rest")
+    assert engines.seeds() == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("death", [EngineDied("It was killed."), EngineLost("Its node is gone.")])
+def test_what_an_engine_leaves_undone_is_made_once(
+    house: House, engines: Engines, death: Exception
+) -> None:
+    """The second engine goes on meanwhile."""
+    left = [death]
+
+    def die(engine: DigestEngine, batch: Batch) -> None:
+        if engine is engines.all[0] and left:
+            raise left.pop()
+
+    engines.before_batch = die
+    house.save("a.yaml", "prompt: one\nseed: 1\ncount: 8\n")
+    assert house.once(executor="local:2", batch_size=2)
+    assert sorted(house.seeds()) == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert house.error("a.yaml") is None
+
+
+def test_engines_that_get_lost_again_and_again_fail_no_image(
+    house: House, engines: Engines
+) -> None:
+    """It is never the image's fault, however often it happens."""
+    left = [EngineLost("Its node is gone.") for _ in range(7)]
+
+    def die(engine: DigestEngine, batch: Batch) -> None:
+        if left:
+            raise left.pop()
+
+    engines.before_batch = die
+    house.save("a.yaml", "prompt: one\nseed: 1\n")
+    assert house.once(executor="local:2")
+    assert house.seeds() == [1]
+
+
+def test_an_engine_that_cannot_start_leaves_the_work_to_the_other(
+    house: House, engines: Engines
+) -> None:
+    """A single run ends well; there is a second GPU only on paper."""
+
+    def fail(engine: DigestEngine, batch: Batch) -> None:
+        if engine is engines.all[1]:
+            raise EngineCannotStart("There is no cuda:1.")
+
+    engines.before_batch = fail
+    house.save("a.yaml", "prompt: one\nseed: 1\ncount: 6\n")
+    assert house.once(executor="local:2", batch_size=1)
+    assert sorted(house.seeds()) == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_single_run_ends_when_no_engine_can_start(house: House, engines: Engines) -> None:
+    """With what stands in the way."""
+
+    def fail(engine: DigestEngine, batch: Batch) -> None:
+        raise EngineCannotStart("There is no CUDA device.")
+
+    engines.before_batch = fail
+    house.save("a.yaml", "prompt: one\nseed: 1\ncount: 6\n")
+    assert not house.once(executor="local:2", batch_size=1)
+    assert "There is no CUDA device." in house.log()
+    assert house.pictures() == []
+
+
+def test_batches_go_where_their_checkpoint_is(house: House, engines: Engines) -> None:
+    """Two checkpoints by turns on two engines: each keeps to its own, but for the last."""
+    for name in ("a", "b"):
+        write_model(house.models / f"checkpoints/{name}.safetensors", sd15_shapes())
+        with (house.models / f"checkpoints/{name}.safetensors").open("r+b") as file:
+            file.seek(-1, 2)
+            file.write(name.encode())
+    lines = [f"x{n} --checkpoint {'ab'[n % 2]} --steps 1 --size 64x64" for n in range(40)]
+    house.save("mixed.txt", "\n".join(lines))
+    assert house.once(executor="local:2", batch_size=2)
+    assert len(house.pictures()) == 40
+    switches = 0
+    for engine in engines.all:
+        used = [batch[0].checkpoint for batch in engine.batches]
+        switches += sum(before != after for before, after in zip(["", *used], used, strict=False))
+    assert switches <= 6, "40 images by turns"
+
+
+def test_one_engine_keeps_to_the_order_of_saving(house: House) -> None:
+    """What the interface promises: the first waiting image is always in the next batch."""
+    house.save("a.txt", "one --steps 1\ntwo --steps 2\nthree --steps 1\n")
+    assert house.once(executor="local", batch_size=1)
+    assert house.made() == ["one", "two", "three"]
+
+
+def test_engines_join_and_leave_in_the_middle(
+    house: House, engines: Engines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As those of a cluster: a new one gets the work, one that left gets none."""
+    there = {0}
+    monkeypatch.setattr(
+        LocalEngines,
+        "engines",
+        lambda self: tuple(engine for n, engine in enumerate(engines.all) if n in there),
+    )
+
+    def fail(engine: DigestEngine, batch: Batch) -> None:
+        if batch[0].prompt == "bad":
+            raise RenderFailed("Sick.")
+
+    engines.before_batch = fail
+    with house.running(executor="local:2"):
+        house.save("a.txt", "bad\n")
+        wait_for(lambda: house.status()["images"]["failed"] == 1, "the failure")
+        there.symmetric_difference_update({0, 1})
+        numbers = [2]
+        wait_for(
+            lambda: [one["number"] for one in house.status()["engines"]] == numbers, "the change"
+        )
+        house.save("b.txt", "good\n")
+        wait_for(lambda: house.status()["images"]["done"] == 1, "its picture")
+    assert [request.prompt for [request] in engines.all[1].batches] == ["good"]
