@@ -5,32 +5,44 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test lint format types docs storm fuzz soak train clean
+.PHONY: help demo run test lint format types docs strips storm fuzz soak bench bench-gpu train up \
+	down image-check clean
 
 help:  ## Show this list.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # torch first and by itself: anything else would pull a build of gigabytes.
 $(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo; \
+		echo "picowatch needs Python 3.11 or newer, and '$(PYTHON)' is none. Install one from"; \
+		echo "https://www.python.org or your system, and name it: make $(MAKECMDGOALS) PYTHON=python3.12"; \
+		exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' || { echo; \
+		echo "This Python lacks its module venv. On Debian and Ubuntu: sudo apt install python3-venv"; \
+		exit 1; }
+	@echo "Installing into $(VENV): torch first. Once, that is a large download and some minutes."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q "$$(grep '^torch==' constraints.txt)"
 	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
 	touch $(READY)
 
 demo: $(READY)  ## Install everything and make the example pictures (again: makes nothing twice).
-	@$(BIN)/picowatch init
+	@$(BIN)/picowatch init > /dev/null
 	@$(BIN)/picowatch run --once
 	@echo
 	@echo "pictures  $(CURDIR)/outbox/"
 	@echo "newest    $(CURDIR)/outbox/latest.png"
 	@echo "gallery   $(CURDIR)/outbox/index.html"
 	@echo "log       $(CURDIR)/outbox/picowatch.log"
+	@echo "recipes   $(CURDIR)/inbox/ (while 'make run' runs: save one, and its picture appears)"
+	@echo "settings  $(CURDIR)/picowatch.yaml"
+	@echo "commands  $(CURDIR)/$(BIN)/picowatch --help"
 
 run: $(READY)  ## Start the daemon: save recipes in inbox/, find pictures in outbox/.
 	@$(BIN)/picowatch run
 
 test: lint types $(READY)  ## Lint, format check, types and all tests.
-	$(BIN)/pytest -n 3 --dist loadfile
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder  # what takes long begins early
 
 lint: $(READY)  ## Lint and check the format.
 	$(BIN)/ruff check .
@@ -46,6 +58,9 @@ types: $(READY)  ## Check the types.
 docs: $(READY)  ## Write the tables in docs/ anew from the code.
 	$(BIN)/python -m docs.tables
 
+strips: $(READY)  ## Make the pictures in docs/ anew whose recipes have changed.
+	$(BIN)/python -m docs.strips
+
 storm: $(READY)  ## Kill picowatch two hundred times at random, then count (some minutes).
 	$(BIN)/python -m tests.storm.driver --kills 200
 
@@ -55,8 +70,23 @@ fuzz: $(READY)  ## Fuzz everything that reads strangers' bytes for 10 minutes (L
 soak: $(READY)  ## Save a recipe a second for an hour, and look at what grows.
 	$(BIN)/python -m benchmarks.soak --minutes 60
 
+bench: $(READY)  ## Measure picowatch against its peers on the CPU (20 minutes), into benchmarks/RESULTS.md.
+	$(BIN)/python -m benchmarks.cpu
+
+bench-gpu: $(READY)  ## Measure picowatch against its peers on a GPU, into benchmarks/RESULTS.md.
+	$(BIN)/python -m benchmarks.gpu
+
 train: $(READY)  ## Train the demo model from nothing (hours on a CPU, minutes on a GPU).
 	$(BIN)/python -m training.train
+
+up:  ## Start picowatch in Docker, on the GPU if there is one (after an update: again).
+	@contrib/docker.sh up
+
+down:  ## Stop it.
+	@contrib/docker.sh down
+
+image-check: $(READY)  ## Build the Docker image without Docker and try it (as root, some minutes).
+	$(BIN)/python -m tests.docker.image_check
 
 clean:  ## Remove the environment and all caches; inbox, outbox and models stay.
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

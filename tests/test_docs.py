@@ -1,16 +1,26 @@
 """What the docs show is what the code does."""
 
 import re
+import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from docs.tables import pages, written
+from picowatch.cli import commands
 from picowatch.recipe import Known, KnownCheckpoint, RecipeInvalid, error_text, read_recipes
+from tests.commands.picowatch import clean_environment
 
 PROJECT = Path(__file__).parents[1]
-KNOWN = Known(demo=KnownCheckpoint("demo", 128))
+KNOWN = Known(
+    demo=KnownCheckpoint("demo", 128),
+    checkpoints=(KnownCheckpoint("dreamshaper_8", 512),),
+    loras=("pixel-art",),
+    default_checkpoint="demo",
+)
+PAGES = [PROJECT / "README.md", *pages()]
 README = (PROJECT / "README.md").read_text()
 
 
@@ -26,7 +36,36 @@ def test_the_tables_are_those_of_the_code(page: Path) -> None:
     assert written(page.read_text()) == page.read_text()
 
 
-@pytest.mark.parametrize("page", [PROJECT / "README.md", *pages()], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_shown_command_exists(page: Path) -> None:
+    """With its flags, and with as many files as it takes."""
+    for line in "\n".join(blocks(page, "sh")).splitlines():
+        for call in re.findall(r"(?:^|\| |\.venv/bin/)picowatch ([a-z][^#|>]*)", line):
+            name, *arguments = shlex.split(call)
+            commands()[name].parse_args(arguments)
+
+
+def test_the_shown_pipe_into_make_prints_a_picture(tmp_path: Path) -> None:
+    """docs/commands.md, with the demo model and without a daemon."""
+    (tmp_path / "inbox").mkdir()
+    text = "\n".join(blocks(PROJECT / "docs/commands.md", "sh"))
+    (line,) = (line for line in text.splitlines() if line.startswith("echo "))
+    shown = subprocess.run(
+        ["sh", "-c", line.replace("picowatch", f"{sys.executable} -m picowatch")],
+        cwd=tmp_path,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stderr == ""
+    (picture,) = shown.stdout.splitlines()
+    assert re.fullmatch(r"outbox/stdin/0001-\d+\.png", picture)
+    assert (tmp_path / picture).exists()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_shown_recipe_is_valid(page: Path) -> None:
     """As somebody who copies it expects."""
     for text in blocks(page, "yaml"):
@@ -34,15 +73,19 @@ def test_every_shown_recipe_is_valid(page: Path) -> None:
 
 
 def test_the_shown_prompt_lines_are_valid() -> None:
-    """The TXT example of docs/recipes.md."""
-    (text,) = (text for text in blocks(PROJECT / "docs/recipes.md", "") if "# overnight" in text)
-    recipes = read_recipes("a.txt", text.encode(), KNOWN)
+    """The pages of prompts in docs/txt.md, and the pasted parameters."""
+    ours, a1111s, pasted = blocks(PROJECT / "docs/txt.md", "")
+    recipes = read_recipes("a.txt", ours.encode(), KNOWN)
     assert [recipe.prompt for recipe in recipes] == [
         "a corgi at the beach",
         "a star on a white background",
     ]
     assert recipes[0].negative_prompt == "blurry, dim"
     assert recipes[1].steps == 30
+    counts = [recipe.count for recipe in read_recipes("a.txt", a1111s.encode(), KNOWN)]
+    assert counts == [1, 4, 1]
+    recipes = read_recipes("a.txt", pasted.encode(), KNOWN)
+    assert [recipe.cfg_scale for recipe in recipes] == [7, 6]
 
 
 def test_the_shown_error_is_what_a_user_gets() -> None:
@@ -54,11 +97,27 @@ def test_the_shown_error_is_what_a_user_gets() -> None:
     assert error_text(refused.value).strip() == shown.strip()
 
 
-def test_links_and_pictures_of_the_readme_exist() -> None:
-    """Relative ones."""
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
-        if "://" not in target:
-            assert (PROJECT / target).exists(), target
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_and_pictures_exist(page: Path) -> None:
+    """Relative ones, with the headings that they lead to."""
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if "://" in target:
+            continue
+        path, _, heading = target.partition("#")
+        found = page.parent / path if path else page
+        assert found.exists(), target
+        assert not heading or heading in headings(found), target
+
+
+def headings(page: Path) -> set[str]:
+    """A page's headings as links name them."""
+    lines = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", line.lower()).replace(" ", "-") for line in lines}
+
+
+def test_every_page_is_found_from_the_readme() -> None:
+    """In one step."""
+    assert {page.name for page in pages()} <= set(re.findall(r"\(docs/([\w-]+\.md)", README))
 
 
 def test_make_alone_lists_the_targets() -> None:
@@ -66,5 +125,16 @@ def test_make_alone_lists_the_targets() -> None:
     listed = subprocess.run(
         ["make", "-s"], cwd=PROJECT, capture_output=True, text=True, check=True
     ).stdout
-    for target in ("demo", "run", "test", "lint", "format", "types", "docs", "train", "clean"):
+    for target in (
+        "demo",
+        "run",
+        "test",
+        "lint",
+        "format",
+        "types",
+        "docs",
+        "strips",
+        "train",
+        "clean",
+    ):
         assert re.search(rf"^  make {target} +\w", listed, re.MULTILINE), target

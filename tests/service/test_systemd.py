@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from picowatch.daemon import HEARTBEAT_SECONDS
 from picowatch.errors import OutboxInUse, SettingsInvalid
+from picowatch.telling import HEARTBEAT_SECONDS
 
 UNIT = Path(__file__).parents[2] / "contrib/picowatch.service"
 

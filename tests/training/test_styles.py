@@ -14,8 +14,9 @@ from PIL import Image
 from safetensors import safe_open
 
 from picowatch.catalog.headers import read_header
+from picowatch.catalog.lora_keys import place_of
 from picowatch.catalog.recognise import recognise
-from picowatch.engine.lora_names import modules_by_place, place_of
+from picowatch.engine.lora_names import modules_by_place
 from training.drawing import draw
 from training.pictures import as_batch
 from training.scenes import CorgiScene, ShapeScene
