@@ -3,14 +3,17 @@
 import fcntl
 import os
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import IO
 
 from picowatch.errors import OutboxInUse
 from picowatch.outbox.atomic import make_folder, sync_folder
 
-# Folders with files that are written again within seconds, or made again when they are missing.
-_HASTILY_WRITTEN = (".", ".picowatch", ".picowatch/gallery", ".picowatch/gallery/thumbs")
+# Folders below the outbox with files that, as in the outbox itself, are written again within
+# seconds, or made again when they are missing.
+_HASTILY_WRITTEN = (".picowatch", ".picowatch/commands", ".picowatch/gallery",
+                    ".picowatch/gallery/thumbs", ".picowatch/gallery/thumbs/*")  # fmt: skip
 
 
 class OutboxLock:
@@ -58,16 +61,16 @@ class OutboxLock:
                 self._file.truncate(0)
         self._file.close()
 
-
     def _sync_hastily_written(self) -> None:
         """Make durable what was renamed without waiting for the disk.
 
         Else a power cut may leave a temporary behind an end that looks like a good one, and after
         such an end none is looked for.
         """
-        for folder in _HASTILY_WRITTEN:
+        below = (self._outbox.glob(pattern) for pattern in _HASTILY_WRITTEN)
+        for folder in (self._outbox, *chain.from_iterable(below)):
             with suppress(OSError):
-                sync_folder(self._outbox / folder)
+                sync_folder(folder)
 
 
 def is_held(outbox: Path) -> bool:
