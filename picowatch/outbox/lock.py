@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO
 
 from picowatch.errors import OutboxInUse
-from picowatch.outbox.atomic import make_folder, sync_folder
+from picowatch.outbox.atomic import make_folder, sync_file, sync_folder
 
 # Folders below the outbox with files that, as in the outbox itself, are written again within
 # seconds, or made again when they are missing.
@@ -62,11 +62,13 @@ class OutboxLock:
         self._file.close()
 
     def _sync_hastily_written(self) -> None:
-        """Make durable what was renamed without waiting for the disk.
+        """Make durable what was renamed without waiting for the disk, contents before names.
 
-        Else a power cut may leave a temporary behind an end that looks like a good one, and after
-        such an end none is looked for.
+        Else a power cut may leave a temporary or a damaged latest.png behind an end that looks
+        like a good one, and after such an end none is looked for.
         """
+        with suppress(OSError), (self._outbox / "latest.png").open("rb") as latest:
+            sync_file(latest)
         below = (self._outbox.glob(pattern) for pattern in _HASTILY_WRITTEN)
         for folder in (self._outbox, *chain.from_iterable(below)):
             with suppress(OSError):
