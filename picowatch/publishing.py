@@ -1,7 +1,7 @@
 """From a rendered image to a picture in the outbox: metadata, PNG, lists, ledger.
 
 The order is what makes a crash harmless: the picture is durable under its reserved name before
-the ledger says done, and it is enlisted after that; each step is repeated or skipped at the
+it is enlisted, and the ledger says done after that; each step is repeated or skipped at the
 next start by looking at what is there.
 """
 
@@ -58,7 +58,7 @@ class Publisher:
         on_finished: Callable[[str], None],
         patience: Patience,
     ) -> None:
-        """`on_finished` gets the recipe of each published picture.
+        """`on_finished` gets the recipes of published pictures.
 
         `catalog` is for this publisher alone.
         """
@@ -93,19 +93,28 @@ class Publisher:
         self._ledger.mark_listed(image.id)
 
     def _publish(self, batch: list[QueuedImage], pictures: list[RenderedImage]) -> None:
+        """The pictures one by one; the ledger hears of all at once, a commit costs four syncs."""
+        published = []
         for image, picture in zip(batch, pictures, strict=True):
             try:
                 self._publish_one(image, picture)
+                published.append(image)
             except Ended:
                 self._put_back(image)
             except PASSING as error:
                 self.broken = f"cannot write {image.file}: {error}"
                 self._put_back(image)
-            except LedgerCorrupt as error:
-                self.ledger_corrupt, self.broken = True, str(error)
             except Exception as error:  # no single picture may take the publisher down
                 log.debug("unexpected", exc_info=True)
                 self._fail(image, error)
+        try:
+            self._note(published)
+        except Ended:
+            pass  # the next start finds the pictures
+        except LedgerCorrupt as error:
+            self.ledger_corrupt, self.broken = True, str(error)
+        except PASSING as error:
+            self.broken = f"the ledger cannot be written: {error}"
 
     def _put_back(self, image: QueuedImage) -> None:
         """Into the queue; if the ledger cannot be written either, the next start does it."""
@@ -127,10 +136,8 @@ class Publisher:
             partial(self._outbox.publish, image.file, *size, picture.pixels, texts),
             # Before the ledger says done: whoever sees nothing wait has heard of every picture.
             partial(self.on_published, image, picture),
-            partial(self._ledger.finish, image.id),
             partial(self._outbox.enlist, line),
             partial(self._outbox.show_in_gallery, line),
-            partial(self._ledger.mark_listed, image.id),
         ):
             self._patience.until_done("publisher", step)
         seconds = sum(picture.timings.values())
@@ -139,7 +146,13 @@ class Publisher:
         log_picture.info("%s: %s (%.1f s%s)", image.recipe, image.file, seconds, chunks)
         for warning in picture.warnings:
             log.warning("%s: %s", image.file, warning)
-        self._on_finished(image.recipe)
+
+    def _note(self, published: list[QueuedImage]) -> None:
+        """Let the ledger know of pictures that are published and enlisted."""
+        note = partial(self._ledger.finish_listed, [image.id for image in published])
+        self._patience.until_done("publisher", note)
+        for recipe in dict.fromkeys(image.recipe for image in published):
+            self._on_finished(recipe)
 
     def _texts(self, image: QueuedImage, picture: RenderedImage) -> list[PngText]:
         chunk = picowatch_json(

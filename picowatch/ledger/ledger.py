@@ -162,6 +162,13 @@ class Ledger:
         """The picture is published. False if the image was not running."""
         return self._move(image, "done", "deaths = 0, reason = NULL")
 
+    def finish_listed(self, images: Iterable[int]) -> None:
+        """These pictures are published, and stand in images.jsonl and the gallery."""
+        with self.transaction():
+            for image in images:
+                self.finish(image)
+                self.mark_listed(image)
+
     def fail(self, image: int, reason: str) -> bool:
         """The image is given up. False if it was not running."""
         return self._move(image, "failed", "reason = :reason", reason)
