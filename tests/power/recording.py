@@ -1,7 +1,8 @@
 """What a process did to the files below a folder: its system calls, as strace saw them.
 
 Of threads that are in system calls at the same time, a call counts from its end, except that a
-sync makes durable only what had ended before it began.
+sync makes durable only what had ended before it began, and that a descriptor is closed as soon as
+that begins: the system may give its number to another thread before it has ended.
 """
 
 import posixpath
@@ -53,6 +54,11 @@ def record(command: list[str], folder: Path, trace: Path) -> Recording:
     reader = _Reader(folder)
     subprocess.run([*strace, *calls, *command], check=True, timeout=240)
     return reader.read(trace)
+
+
+def read_trace(folder: Path, trace: Path) -> Recording:
+    """What strace's lines in `trace` tell of a run that began with what is in `folder`."""
+    return _Reader(folder).read(trace)
 
 
 # -- reading strace's lines
@@ -143,11 +149,15 @@ class _Reader:
                     _, name, arguments, result = found.groups()
                     yield _Call(name, arguments, _number(result), now)
                 elif found := BEGUN.match(line):
-                    begun[found[1]] = found[3], now
+                    thread, name, arguments = found.groups()
+                    begun[thread] = arguments, now
+                    if name == "close":
+                        yield _Call(name, arguments, 0, now)
                 elif found := ENDED.match(line):
                     thread, name, rest, result = found.groups()
                     arguments, began = begun.pop(thread)
-                    yield _Call(name, arguments + rest, _number(result), began)
+                    if name != "close":
+                        yield _Call(name, arguments + rest, _number(result), began)
 
     def _take(self, call: _Call) -> None:
         if call.name in TAKERS:
