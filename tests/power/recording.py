@@ -251,7 +251,6 @@ class _Reader:
         staged = Path(old).relative_to(self._recording.folder / "staged")
         number, _, name = staged.as_posix().partition("/")
         assert Path(new) == self._recording.folder / "inbox" / name
-        self._add(Arrived(name, int(number)))
         folder = ROOT
         for parent in ("inbox", *Path(name).parent.parts):
             if parent not in self._entries[folder]:
@@ -262,6 +261,7 @@ class _Reader:
         now = len(self._recording.operations)
         for inode in {file, folder, ROOT, self._entries[ROOT]["inbox"]}:
             self._add(Sync(inode, now))
+        self._add(Arrived(name, int(number)))
 
     def _remove(self, call: _Call) -> None:
         (path,) = self._paths_of(call)

@@ -13,7 +13,7 @@ from picowatch.outbox.gallery import pages
 from tests.power.checking import ARCHIVE, Checker, Story
 from tests.power.disk import CERTAIN, PowerCuts
 from tests.power.every_state import distinct, half_committed, recorded, recorded_again
-from tests.power.operations import ROOT, Recording, Sync
+from tests.power.operations import ROOT, Arrived, Recording, Sync
 from tests.power.recording import CannotRecord
 from tests.power.scenario import PICTURES_PER_PAGE
 
@@ -80,6 +80,19 @@ def test_the_recording_tells_every_byte_that_was_written(recording: Recording) -
     assert {recording.folder / path for path in played} == there
     for path in there:
         assert played[path.relative_to(recording.folder).as_posix()] == path.read_bytes(), path
+
+
+def test_a_save_has_arrived_once_it_is_on_the_disk(recording: Recording) -> None:
+    """A power cut in the middle of the user's own saving proves nothing about picowatch."""
+    arrivals = {
+        number + 1: operation.name
+        for number, operation in enumerate(recording.operations)
+        if isinstance(operation, Arrived)
+    }
+    assert len(arrivals) > 5
+    for disk in PowerCuts(recording).disks(moments=list(arrivals)):
+        if disk.what == CERTAIN:
+            assert arrivals[disk.moment] in disk.inbox
 
 
 def test_what_was_told_is_kept(recording: Recording, story: Story, checker: Checker) -> None:
