@@ -88,7 +88,9 @@ class Database:
         try:
             yield
         except sqlite3.DatabaseError as error:
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF in CORRUPT_CODES:
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+            # A file that was emptied is to SQLite a database without tables.
+            if code in CORRUPT_CODES or str(error).startswith("no such table"):
                 raise LedgerCorrupt(f"The ledger {self._path} is damaged: {error}.") from error
             raise
 

@@ -116,16 +116,17 @@ def test_a_new_save_after_the_damage_means_what_it_always_means(house: House) ->
     assert sorted(house.prompts()) == ["a cat", "a dog", "a star", "a star"]
 
 
-def test_a_ledger_that_turns_out_damaged_in_the_middle_of_work(house: House) -> None:
+@pytest.mark.parametrize("damage", ["no database", "empty"])
+def test_a_ledger_that_turns_out_damaged_in_the_middle_of_work(house: House, damage: str) -> None:
     """picowatch sets it aside, starts anew by itself and makes the rest."""
     house.save("a.yaml", "prompt: a corgi\ncount: 4\n")
     hurt = False
 
     def hurt_once(batch: Sequence[ImageRequest]) -> None:
         nonlocal hurt
-        if not hurt and len(house.pictures()) == 2:
+        if not hurt and len(house.pictures()) >= 2:  # the fourth batch at the latest
             hurt = True
-            DAMAGES["no database"](ledger(house))
+            DAMAGES[damage](ledger(house))
 
     house.engine.before_batch = hurt_once
     settings = house.settings(batch_size=1)
