@@ -41,8 +41,6 @@ log = logging.getLogger("picowatch")
 log_picture = logging.getLogger("picowatch.pictures")
 
 NEWEST = 5  # pictures in the status
-
-
 MOST_THREADS = 8  # compression takes a core each; more engines than that wait for each other
 
 
@@ -94,11 +92,11 @@ class Publisher:
 
     def _publish(self, batch: list[QueuedImage], pictures: list[RenderedImage]) -> None:
         """The pictures one by one; the ledger hears of all at once, a commit costs four syncs."""
-        published = []
+        written: list[QueuedImage] = []
+        listed: list[QueuedImage] = []
         for image, picture in zip(batch, pictures, strict=True):
             try:
-                self._publish_one(image, picture)
-                published.append(image)
+                self._write(image, picture)
             except Ended:
                 self._put_back(image)
             except PASSING as error:
@@ -107,19 +105,20 @@ class Publisher:
             except Exception as error:  # no single picture may take the publisher down
                 log.debug("unexpected", exc_info=True)
                 self._fail(image, error)
-        try:
-            self._note(published)
-        except Ended:
-            pass  # the next start finds the pictures
-        except LedgerCorrupt as error:
-            self.ledger_corrupt, self.broken = True, str(error)
-        except PASSING as error:
-            self.broken = f"the ledger cannot be written: {error}"
+            else:
+                written.append(image)
+                if self._goes_well(partial(self._show, image, picture)):
+                    listed.append(image)
+        self._goes_well(partial(self._note, written, listed))
 
     def _put_back(self, image: QueuedImage) -> None:
-        """Into the queue; if the ledger cannot be written either, the next start does it."""
+        """Into the queue, unless only what follows the picture could not be written.
+
+        If the ledger cannot be written either, the next start does it.
+        """
+        is_made = self._outbox.holds(image.file, image.digest)
         with suppress(sqlite3.OperationalError):
-            self._ledger.put_back(image.id)
+            (self._ledger.finish if is_made else self._ledger.put_back)(image.id)
 
     def _fail(self, image: QueuedImage, error: Exception) -> None:
         reason = f"Something went wrong that should not: {type(error).__name__}: {error}."
@@ -129,11 +128,35 @@ class Publisher:
         log.error("%s: %s failed: %s", image.recipe, image.file, reason)
         self._on_finished(image.recipe)
 
-    def _publish_one(self, image: QueuedImage, picture: RenderedImage) -> None:
-        texts, line = self._texts(image, picture), listing_line(image)
-        size = picture.width, picture.height
+    def _write(self, image: QueuedImage, picture: RenderedImage) -> None:
+        size, texts = (picture.width, picture.height), self._texts(image, picture)
+        publish = partial(self._outbox.publish, image.file, *size, picture.pixels, texts)
+        self._patience.until_done("publisher", publish)
+
+    def _goes_well(self, step: Callable[[], None]) -> bool:
+        """Do what follows a written picture. It is made, whatever comes of this.
+
+        What is not done, the next start does.
+        """
+        try:
+            step()
+        except Ended:
+            return False
+        except LedgerCorrupt as error:
+            self.ledger_corrupt, self.broken = True, str(error)
+            return False
+        except PASSING as error:
+            self.broken = f"cannot write down what was made: {error}"
+            return False
+        except Exception as error:
+            log.debug("unexpected", exc_info=True)
+            log.error("Something went wrong that should not: %s: %s", type(error).__name__, error)
+            return False
+        return True
+
+    def _show(self, image: QueuedImage, picture: RenderedImage) -> None:
+        line = listing_line(image)
         for step in (
-            partial(self._outbox.publish, image.file, *size, picture.pixels, texts),
             # Before the ledger says done: whoever sees nothing wait has heard of every picture.
             partial(self.on_published, image, picture),
             partial(self._outbox.enlist, line),
@@ -147,11 +170,15 @@ class Publisher:
         for warning in picture.warnings:
             log.warning("%s: %s", image.file, warning)
 
-    def _note(self, published: list[QueuedImage]) -> None:
-        """Let the ledger know of pictures that are published and enlisted."""
-        note = partial(self._ledger.finish_listed, [image.id for image in published])
+    def _note(self, written: list[QueuedImage], listed: list[QueuedImage]) -> None:
+        """Let the ledger know, and whoever waits for their recipes."""
+        note = partial(
+            self._ledger.finish_all,
+            [image.id for image in written],
+            listed=[image.id for image in listed],
+        )
         self._patience.until_done("publisher", note)
-        for recipe in dict.fromkeys(image.recipe for image in published):
+        for recipe in dict.fromkeys(image.recipe for image in written):
             self._on_finished(recipe)
 
     def _texts(self, image: QueuedImage, picture: RenderedImage) -> list[PngText]:

@@ -162,11 +162,12 @@ class Ledger:
         """The picture is published. False if the image was not running."""
         return self._move(image, "done", "deaths = 0, reason = NULL")
 
-    def finish_listed(self, images: Iterable[int]) -> None:
-        """These pictures are published, and stand in images.jsonl and the gallery."""
+    def finish_all(self, images: Iterable[int], *, listed: Iterable[int]) -> None:
+        """These pictures are published; the `listed` ones stand in images.jsonl and the gallery."""
         with self.transaction():
             for image in images:
                 self.finish(image)
+            for image in listed:
                 self.mark_listed(image)
 
     def fail(self, image: int, reason: str) -> bool:

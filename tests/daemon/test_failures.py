@@ -3,6 +3,7 @@
 import errno
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from picowatch.errors import EngineDied, RenderFailed
 from picowatch.inbox.files import read_file
 from picowatch.inbox.inbox import Inbox, Saved
 from picowatch.ledger.ledger import Ledger
+from picowatch.outbox.atomic import write_atomically
 from picowatch.outbox.outbox import Outbox
 from picowatch.recipe.request import ImageRequest
 from tests.house import PATIENCE, House, wait_for
@@ -169,6 +171,50 @@ def test_a_full_disk_is_waited_for(house: House, monkeypatch: pytest.MonkeyPatch
         wait_for(lambda: house.prompts() == ["one"])
     assert house.log().count("No space left") == 1
     assert house.error("a.txt") is None
+
+
+@pytest.mark.parametrize("step", ["enlist", "show_in_gallery"])
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), ValueError()])
+def test_a_picture_that_is_there_and_cannot_be_listed_is_not_made_again(
+    house: House, monkeypatch: pytest.MonkeyPatch, step: str, error: Exception
+) -> None:
+    """It is made, whatever happens after that; the next start lists it."""
+
+    def fail(*_: Any) -> None:
+        raise error
+
+    house.save("a.yaml", "prompt: a corgi\nseed: 1\ncount: 3\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(Outbox, step, fail)
+        with house.running(batch_size=3):
+            wait_for(lambda: house.pictures(), "the first picture")
+            wait_for(lambda: "cannot write" in house.log() or "ValueError" in house.log())
+    assert house.error("a.yaml") is None
+    assert house.once()
+    assert house.seeds() == [1, 2, 3]
+    assert sorted(line["seed"] for line in house.listed()) == [1, 2, 3]
+    gallery = "".join(p.read_text() for p in house.outbox.glob(".picowatch/gallery/page-*.js"))
+    assert [gallery.count(picture) > 0 for picture in house.pictures()] == [True] * 3
+
+
+def test_a_picture_that_is_there_is_not_made_again_for_want_of_latest_png(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There was room for the picture, and for nothing after it."""
+
+    def write(target: Path, content: bytes, *, durable: bool = True) -> None:
+        if target.name == "latest.png":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_atomically(target, content, durable=durable)
+
+    house.save("a.yaml", "prompt: a corgi\nseed: 1\n")
+    with monkeypatch.context() as patch:
+        patch.setattr("picowatch.outbox.outbox.write_atomically", write)
+        assert not house.once()
+    assert house.pictures() == ["a/0001-1.png"]
+    assert house.once()
+    assert house.pictures() == ["a/0001-1.png"]
+    assert [line["file"] for line in house.listed()] == ["a/0001-1.png"]
 
 
 def test_a_full_disk_ends_a_single_run(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
