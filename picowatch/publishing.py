@@ -109,7 +109,7 @@ class Publisher:
                 written.append(image)
                 if self._goes_well(partial(self._show, image, picture)):
                     listed.append(image)
-        self._goes_well(partial(self._note, written, listed))
+        self._goes_well(partial(self._note, written, listed), vital=True)
 
     def _put_back(self, image: QueuedImage) -> None:
         """Into the queue, unless only what follows the picture could not be written.
@@ -133,26 +133,29 @@ class Publisher:
         publish = partial(self._outbox.publish, image.file, *size, picture.pixels, texts)
         self._patience.until_done("publisher", publish)
 
-    def _goes_well(self, step: Callable[[], None]) -> bool:
+    def _goes_well(self, step: Callable[[], None], *, vital: bool = False) -> bool:
         """Do what follows a written picture. It is made, whatever comes of this.
 
-        What is not done, the next start does.
+        What is not done, the next start does. Without a `vital` step no work can go on.
         """
         try:
             step()
         except Ended:
-            return False
+            pass
         except LedgerCorrupt as error:
             self.ledger_corrupt, self.broken = True, str(error)
-            return False
         except PASSING as error:
             self.broken = f"cannot write down what was made: {error}"
-            return False
         except Exception as error:
             log.debug("unexpected", exc_info=True)
-            log.error("Something went wrong that should not: %s: %s", type(error).__name__, error)
-            return False
-        return True
+            words = f"something went wrong that should not: {type(error).__name__}: {error}"
+            if vital:
+                self.broken = words
+            else:
+                log.error("%s", words)
+        else:
+            return True
+        return False
 
     def _show(self, image: QueuedImage, picture: RenderedImage) -> None:
         line = listing_line(image)

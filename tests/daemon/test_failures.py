@@ -197,6 +197,23 @@ def test_a_picture_that_is_there_and_cannot_be_listed_is_not_made_again(
     assert [gallery.count(picture) > 0 for picture in house.pictures()] == [True] * 3
 
 
+def test_a_ledger_that_cannot_be_told_ends_a_single_run(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the reason, and instead of waiting for an image that is done; then it is mended."""
+
+    def fail(*_: Any, **named: Any) -> None:
+        raise ValueError("no reason that anybody thought of")
+
+    house.save("a.yaml", "prompt: a corgi\nseed: 1\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "finish_all", fail)
+        assert not house.once()
+    assert "no reason that anybody thought of" in house.log()
+    assert house.once()
+    assert [line["file"] for line in house.listed()] == house.pictures() == ["a/0001-1.png"]
+
+
 def test_a_picture_that_is_there_is_not_made_again_for_want_of_latest_png(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
