@@ -80,7 +80,8 @@ class Worker:
         self._failed_before = 0  # in lanes that are forgotten
         self._restarts_before = 0
         self._expected_until = 0.0  # work, before it is there
-        self._engines_seen_at = steady()
+        self._none_since: float | None = None  # when it was first seen that work has no engine
+        self._none_came = ""  # … and why it is not waited for any longer
         self.lanes: tuple[Lane, ...] = ()
         self.tend()
 
@@ -105,12 +106,25 @@ class Worker:
         self._forget_retired()
         waiting = 0 if self._paused else self._waiting()
         self._want(waiting)
-        if self.lanes or not waiting:
-            self._engines_seen_at = self._shop.steady()
+        self._give_up_without_engines(waiting)
         if waiting:  # what was left to an engine that is slow, or gone
             for lane in self.lanes:
                 if lane.idle:
                     lane.look()
+
+    def _give_up_without_engines(self, waiting: int) -> None:
+        """A single run ends once none came for long: a daemon waits for a cluster however long.
+
+        What counts is the time from one look at the executor to another: between two looks
+        thousands of saves may have been answered.
+        """
+        now = self._shop.steady()
+        if self.lanes or not waiting or self._shop.patience.patient:
+            self._none_since = None
+        elif self._none_since is None:
+            self._none_since = now
+        elif now - self._none_since > self._shop.settings.stall_seconds:
+            self._none_came = self._executor.trouble() or "No engine came."
 
     def _want(self, waiting: int) -> None:
         """Each batch wants an engine; how large batches are, those in work say."""
@@ -221,15 +235,7 @@ class Worker:
                 return lane.broken
         if self.lanes and all(lane.gave_up for lane in self.lanes):
             return self.lanes[0].gave_up
-        return self._without_engines()
-
-    def _without_engines(self) -> str:
-        """Why a single run ends without them: a daemon waits for a cluster as long as it takes."""
-        shop = self._shop
-        too_long = shop.steady() - self._engines_seen_at > shop.settings.stall_seconds
-        if too_long and not shop.patience.patient:
-            return self._executor.trouble() or "No engine came."
-        return ""
+        return self._none_came
 
     @property
     def ledger_corrupt(self) -> bool:

@@ -258,3 +258,35 @@ def test_engines_join_and_leave_in_the_middle(
         house.save("b.txt", "good\n")
         wait_for(lambda: house.status()["images"]["done"] == 1, "its picture")
     assert [request.prompt for [request] in engines.all[1].batches] == ["good"]
+
+
+def soon(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any time at all is longer than `stall_seconds`; an engine ended for it begins anew."""
+    really = house.settings
+    shorter = {"stall_seconds": 0.001, "max_attempts": 1000}
+    monkeypatch.setattr(
+        house, "settings", lambda **values: really(**values).model_copy(update=shorter)
+    )
+
+
+def test_a_long_answer_is_no_missing_engine(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a single run answers saves it does not look at its engines: they are there."""
+    soon(house, monkeypatch)
+    house.save("a.txt", "one\n")
+    assert house.once(), house.log()
+    assert house.prompts() == ["one"]
+
+
+def test_a_single_run_ends_when_no_engine_comes(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a cluster that is not there; its images wait for the next run."""
+    with monkeypatch.context() as without:
+        soon(house, without)
+        without.setattr(LocalEngines, "engines", lambda self: ())
+        without.setattr(LocalEngines, "trouble", lambda self: "There is no cluster.")
+        house.save("a.txt", "one\n")
+        assert not house.once()
+    assert "picowatch ends: There is no cluster." in house.log()
+    assert house.once()
+    assert house.prompts() == ["one"]
