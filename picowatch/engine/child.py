@@ -78,7 +78,15 @@ _ENVIRONMENT = {
 # a compromise. A demo picture on 2 cores took 0.9 s on idle ones and 1.5 s beside another program
 # whose threads spin. With 10,000 rounds it was 0.6 s on idle ones, and beside that program none
 # was done in 20 s; without spinning 1.3 s and 0.9 s (benchmarks/RESULTS.md).
-_DEFAULTS = {"GOMP_SPINCOUNT": "1000"}
+_DEFAULTS = {
+    "GOMP_SPINCOUNT": "1000",
+    # glibc gives what is larger than a threshold back to the system at once, and takes pages anew
+    # for the next layer's result: 7,000 page faults a step and a fifth of its time for a part of a
+    # batch of the demo model. Weights of a size stay with the system (mallopt(3), M_MMAP_THRESHOLD
+    # and M_TRIM_THRESHOLD; it takes both).
+    "MALLOC_MMAP_THRESHOLD_": str(64 * 2**20),
+    "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20),
+}
 _END_SECONDS = 1.5
 _LOOK_SECONDS = 0.5  # between looks whether a silent process is still there
 _TELL_US = "That is a fault of picowatch or of its libraries: please report it."

@@ -1,7 +1,9 @@
 """How much memory an engine holds, told without asking it."""
 
+import platform
 import subprocess
 import sys
+from pathlib import Path
 from subprocess import PIPE
 from types import SimpleNamespace
 
@@ -11,6 +13,7 @@ from picowatch.engine.child import ChildEngine
 from picowatch.engine.memory_use import gpu_memory, process_memory
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import MemoryUse
+from tests.engine.requests import make, request
 from tests.house import House
 
 # Does its next step for each line it is told. A process of its own: in this one other threads and
@@ -68,3 +71,22 @@ def test_an_engine_that_is_not_started_holds_none(house: House) -> None:
     engine = ChildEngine(EngineOptions(models=house.models))
     assert engine.memory() is None
     assert engine.process_id is None
+
+
+@pytest.mark.skipif("glibc" not in platform.libc_ver(), reason="other libraries manage memory")
+def test_steps_take_no_memory_from_the_system(own_engine: ChildEngine) -> None:
+    """What one step gave back, the next one has: new pages are zeroed, a fifth of a step."""
+    few, many = ([request(seed=seed, steps=steps) for seed in range(8)] for steps in (2, 12))
+    make(own_engine, *few)
+    before = page_faults(own_engine)
+    make(own_engine, *few)
+    with_few = page_faults(own_engine) - before
+    make(own_engine, *many)
+    with_many = page_faults(own_engine) - before - with_few
+    assert (with_many - with_few) / 10 < 1000
+
+
+def page_faults(engine: ChildEngine) -> int:
+    """Of the engine's process; the tenth field, counted behind the name in brackets."""
+    fields = Path(f"/proc/{engine.process_id}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[7])
