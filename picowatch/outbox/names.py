@@ -23,7 +23,8 @@ ROTATED_LOG = re.compile(r"picowatch\.log\.\d+")
 ERROR_ENDING = ".error.txt"
 WARNING_ENDING = ".warning.txt"
 NUMBER = re.compile(r"^(\d+)")
-# Most file systems take 255 bytes a name; the temporary of an atomic write is shorter.
+# Most file systems take 255 bytes a name, those of encrypted folders fewer (eCryptfs 143); the
+# temporary of an atomic write is shorter.
 MAX_NAME_BYTES = 255
 # What some file system or shell takes for more than a character of a name.
 UNSAFE = re.compile(r'[/\\:*?"<>|]+')
@@ -46,6 +47,7 @@ class OutboxNames:
         # Of the longest path, what is left for folders when the file in them has its longest name.
         longest = os.pathconf(outbox, "PC_PATH_MAX") - 1
         self._max_folder_bytes = longest - len(os.fsencode(outbox.resolve())) - MAX_NAME_BYTES - 2
+        self._max_name_bytes = min(MAX_NAME_BYTES, os.pathconf(outbox, "PC_NAME_MAX"))
 
     def folder(self, recipe: str) -> str:
         """The folder of a recipe's pictures: its path without ending.
@@ -60,12 +62,12 @@ class OutboxNames:
         placed: list[str] = []
         for part in map(_portable, parts):
             marks = ""
-            while self._is_taken([*placed, name := _fitting(part, len(marks)) + marks]):
+            while self._is_taken([*placed, name := self._fitting(part, len(marks)) + marks]):
                 marks += "_"
             placed.append(name)
         if len(os.fsencode("/".join(placed))) <= self._max_folder_bytes:
             return placed
-        return [_tagged(placed[-1], "/".join(parts))]
+        return [self._tagged(placed[-1], "/".join(parts))]
 
     def _is_taken(self, parts: Sequence[str]) -> bool:
         name = parts[-1].casefold()
@@ -88,10 +90,10 @@ class OutboxNames:
         """The recipe's path with an ending; with a hash too if that could be another recipe's."""
         *folders, name = PurePosixPath(recipe).parts
         placed = self._placed(folders)
-        own = "/".join([*placed, _tagged(name, recipe, len(ending)) + ending])
+        own = "/".join([*placed, self._tagged(name, recipe, len(ending)) + ending])
         if [*placed, _portable(name)] != [*folders, name]:
             return own
-        plain = "/".join([*placed, _fitting(name, len(ending)) + ending])
+        plain = "/".join([*placed, self._fitting(name, len(ending)) + ending])
         if self._is_blind_to_case and (
             lexists(self._outbox / own) or self._is_spelled_otherwise(plain)
         ):
@@ -102,7 +104,7 @@ class OutboxNames:
     def _is_blind_to_case(self) -> bool:
         """Whether the outbox's file system (macOS, SMB) takes Corgi and corgi for one name."""
         try:
-            return os.path.samefile(self._outbox / ".picowatch", self._outbox / ".PICOWATCH")
+            return (self._outbox / ".picowatch").samefile(self._outbox / ".PICOWATCH")
         except OSError:
             return False
 
@@ -112,7 +114,7 @@ class OutboxNames:
         for part in PurePosixPath(path).parts:
             if not lexists(folder / part):
                 return False
-            if part not in os.listdir(folder):
+            if part not in os.listdir(folder):  # noqa: PTH208  (their names)
                 return True
             folder /= part
         return False
@@ -140,12 +142,24 @@ class OutboxNames:
             "height": request.height,
         }
         name = _portable(UNSAFE.sub("-", self._template.format_map(fields)))
-        name = _fitting(name, room=len(".png")) + ".png"
+        name = self._fitting(name, room=len(".png")) + ".png"
         return self._free(f"{self.folder(recipe)}/{name}")
 
     def sheet(self, recipe: str, number: int) -> str | None:
         """A contact sheet's path, or None if anything lies there already."""
         return self._free(f"{self.folder(recipe)}/{number:04}-sheet.png")
+
+    def _fitting(self, name: str, room: int = 0) -> str:
+        """The name, shortened to what the file system takes; a hash keeps it its own."""
+        if len(os.fsencode(name)) + room <= self._max_name_bytes:
+            return name
+        return self._tagged(name, name, room)
+
+    def _tagged(self, name: str, whole: str, room: int = 0) -> str:
+        """The name with a hash of `whole` behind it, shortened to what the file system takes."""
+        digest = hashlib.sha256(os.fsencode(whole)).hexdigest()[:8]
+        most = self._max_name_bytes - room - 9
+        return f"{os.fsencode(_portable(name))[:most].decode('utf-8', 'ignore')}-{digest}"
 
     def _free(self, path: str) -> str | None:
         return None if lexists(self._outbox / path) else path
@@ -158,17 +172,3 @@ def _portable(name: str) -> str:
     if device.rstrip(" ").casefold() in DEVICES:
         name = f"{device}_{dot}{rest}"
     return f"{name}_" if name.endswith((".", " ")) else name
-
-
-def _fitting(name: str, room: int = 0) -> str:
-    """The name, shortened to what a file system takes, with a hash so that it stays its own."""
-    if len(os.fsencode(name)) + room <= MAX_NAME_BYTES:
-        return name
-    return _tagged(name, name, room)
-
-
-def _tagged(name: str, whole: str, room: int = 0) -> str:
-    """The name with a hash of `whole` behind it, shortened to what a file system takes."""
-    digest = hashlib.sha256(os.fsencode(whole)).hexdigest()[:8]
-    kept = os.fsencode(_portable(name))[: MAX_NAME_BYTES - room - 9].decode("utf-8", "ignore")
-    return f"{kept}-{digest}"

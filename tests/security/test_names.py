@@ -259,7 +259,7 @@ def test_error_files_of_recipes_that_the_outbox_takes_for_one_are_both_kept(
         pytest.skip("the inbox must tell the two apart, and this file system does not")
     blind = BlindToCase()
     monkeypatch.setattr(names_module, "lexists", blind.lexists)
-    monkeypatch.setattr(os.path, "samefile", blind.samefile)
+    monkeypatch.setattr(Path, "samefile", lambda one, other: blind.samefile(one, other))
     for number, name in enumerate((one, other)):
         os.utime(house.save(f"{name}.yaml", BAD), (number, number))
     assert not house.once()
@@ -282,3 +282,22 @@ def test_the_fields_of_the_setting_file_name_cannot_make_a_path(
     for picture in house.pictures():
         assert is_portable(PurePosixPath(picture).name.removesuffix(".png"))
         assert not set(PurePosixPath(picture).name) & set('\\:*?"<>|\x1b')
+
+
+def test_names_fit_an_outbox_that_takes_shorter_ones(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an encrypted folder does: one that did not fit was waited for like a full disk."""
+    really = os.pathconf
+    monkeypatch.setattr(
+        os, "pathconf", lambda path, what: 143 if what == "PC_NAME_MAX" else really(path, what)
+    )
+    house.save(f"{'long ' * 48}one.yaml", "prompt: a corgi\n")
+    house.save(f"{'long ' * 48}two.yaml", "prompt: a star\n")
+    house.save(f"{'long ' * 48}bad.yaml", BAD)
+    house.save(f"{'long ' * 48}/{'wrong ' * 40}.yaml", "prompt: a car\nsize: 8000x8000\n")
+    assert not house.once(file_name="{number}-{recipe}")
+    assert len(house.pictures()) == 2
+    written = [path.relative_to(house.outbox) for path in house.outbox.rglob("*")]
+    assert len([path for path in written if path.name.endswith(".error.txt")]) == 2
+    assert max(len(part.encode()) for path in written for part in path.parts) <= 143
