@@ -1,6 +1,5 @@
 """The outbox: everything a user gets back. picowatch alone writes here."""
 
-import errno
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -12,10 +11,7 @@ from PIL import Image
 from picowatch.errors import PictureUnreadable
 from picowatch.metadata import PICOWATCH, PngText, png_texts, read_chunk
 from picowatch.outbox.atomic import (
-    make_folder,
     remove_leftovers,
-    rename,
-    sync_folder,
     write_atomically,
 )
 from picowatch.outbox.gallery import Gallery, GalleryKeeper, NowFile
@@ -86,7 +82,7 @@ class Outbox:
             (self.root / PREVIEW).unlink(missing_ok=True)
 
     def mend_latest(self) -> None:
-        """A power cut may have emptied latest.png, which is written without waiting for the disk."""
+        """A power cut may have emptied latest.png, whose writing does not wait for the disk."""
         for newest in self.newest(1):
             self.show_as_latest(newest)
 

@@ -9,7 +9,8 @@ from typing import Any
 from picowatch.outbox.lock import is_held
 from picowatch.outbox.status import read_status
 
-# A status is written every five seconds; a share's cache and two clocks may differ by as much again.
+# A status is written every five seconds; a share's cache and two clocks may differ by as much
+# again.
 FRESH_SECONDS = 30.0
 
 

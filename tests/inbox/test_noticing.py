@@ -36,7 +36,8 @@ def test_yaml_and_txt_of_any_case_are_recipes(path: str) -> None:
         "a.json", "4913", ".a.yaml", "~a.yaml", "#a.yaml#", ".#a.yaml", "_defaults.yaml",
         "a.yaml~", "a.yaml.swp", "a.sync-conflict-20260101-1.yaml", "a (conflicted copy 1).txt",
         ".git/a.yaml", "__MACOSX/a.yaml", "@eaDir/a.txt", "$RECYCLE.BIN/a.txt",
-        "pets/node_modules/a.yaml", "lost+found/a.yaml", "a.yaml___jb_tmp___", "(A Document Being Saved By TextEdit)/a.yaml",
+        "pets/node_modules/a.yaml", "lost+found/a.yaml", "a.yaml___jb_tmp___",
+        "(A Document Being Saved By TextEdit)/a.yaml",
     ],
 )  # fmt: skip
 def test_names_that_are_never_recipes(path: str) -> None:

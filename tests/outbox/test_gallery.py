@@ -282,7 +282,8 @@ def test_the_page_of_another_version_is_replaced(tmp_path: Path) -> None:
     gallery_of(tmp_path)
     assets = Path(gallery_module.__file__).parents[2] / "assets/gallery"
     for source in assets.iterdir():
-        target = tmp_path / ("index.html" if source.name == "index.html" else f"{DATA}/{source.name}")
+        is_page = source.name == "index.html"
+        target = tmp_path / ("index.html" if is_page else f"{DATA}/{source.name}")
         assert target.read_bytes() == source.read_bytes()
         target.write_text("old")
     gallery_of(tmp_path)
@@ -328,8 +329,8 @@ def test_problems_are_told_newest_first_and_errors_before_warnings(tmp_path: Pat
     for number in range(MOST_SHOWN):
         (tmp_path / f"{number}.yaml.error.txt").unlink()
     shown, more = problems.shown()
-    assert [problem.recipe for problem in shown] == [f"{MOST_SHOWN + 1}.yaml", f"{MOST_SHOWN}.yaml", "w"
-                                                     ".yaml"]  # fmt: skip
+    left = [f"{MOST_SHOWN + 1}.yaml", f"{MOST_SHOWN}.yaml", "w.yaml"]
+    assert [problem.recipe for problem in shown] == left
     assert more == 0
     assert not shown[-1].is_error
 

@@ -51,7 +51,7 @@ class Gallery:
         self._add(picture_entry(self._root, line))
 
     def add_sheet(self, file: str, page: Image.Image, text: str) -> None:
-        """Show a contact sheet, which may have been drawn again; `text` is what it says of itself."""
+        """Show a contact sheet, which may have been drawn again; `text` is what it says."""
         entry = sheet_entry(self._root, file, page.width, page.height, text)
         self.keep_thumbnail(file, page)
         if entry is not None:
@@ -130,7 +130,7 @@ class Gallery:
             changed_at = (self._root / folder).stat().st_mtime_ns
             if self._folder_times.get(folder) == changed_at:
                 return
-            there = set(os.listdir(self._root / folder))
+            there = set(os.listdir(self._root / folder))  # noqa: PTH208  (their names)
         except (FileNotFoundError, NotADirectoryError):
             changed_at, there = 0, set()
         except OSError:
