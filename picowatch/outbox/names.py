@@ -26,6 +26,7 @@ NUMBER = re.compile(r"^(\d+)")
 # Most file systems take 255 bytes a name, those of encrypted folders fewer (eCryptfs 143); the
 # temporary of an atomic write is shorter.
 MAX_NAME_BYTES = 255
+LEAST_NAME_BYTES = 100  # who says fewer does not know: with so few hardly any program works
 # What some file system or shell takes for more than a character of a name.
 UNSAFE = re.compile(r'[/\\:*?"<>|]+')
 # What moves a cursor or turns text around where names are listed.
@@ -47,7 +48,7 @@ class OutboxNames:
         # Of the longest path, what is left for folders when the file in them has its longest name.
         longest = os.pathconf(outbox, "PC_PATH_MAX") - 1
         self._max_folder_bytes = longest - len(os.fsencode(outbox.resolve())) - MAX_NAME_BYTES - 2
-        self._max_name_bytes = min(MAX_NAME_BYTES, os.pathconf(outbox, "PC_NAME_MAX"))
+        self._max_name_bytes = _most_name_bytes(outbox)
 
     def folder(self, recipe: str) -> str:
         """The folder of a recipe's pictures: its path without ending.
@@ -163,6 +164,12 @@ class OutboxNames:
 
     def _free(self, path: str) -> str | None:
         return None if lexists(self._outbox / path) else path
+
+
+def _most_name_bytes(folder: Path) -> int:
+    """What its file system takes, as far as it knows: some shares say nothing, or 0."""
+    told = os.pathconf(folder, "PC_NAME_MAX")
+    return told if LEAST_NAME_BYTES <= told <= MAX_NAME_BYTES else MAX_NAME_BYTES
 
 
 def _portable(name: str) -> str:

@@ -301,3 +301,12 @@ def test_names_fit_an_outbox_that_takes_shorter_ones(
     written = [path.relative_to(house.outbox) for path in house.outbox.rglob("*")]
     assert len([path for path in written if path.name.endswith(".error.txt")]) == 2
     assert max(len(part.encode()) for path in written for part in path.parts) <= 143
+
+
+@pytest.mark.parametrize("told", [-1, 0, 1530])
+def test_an_outbox_that_does_not_know_how_long_names_may_be_gets_usual_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: int
+) -> None:
+    """Some shares say 0, and FAT counts otherwise."""
+    monkeypatch.setattr(os, "pathconf", lambda path, what: told if "NAME" in what else 4096)
+    assert len(OutboxNames(tmp_path, "{number}").folder(f"{'x' * 400}.yaml")) == 255
