@@ -150,6 +150,12 @@ class OutboxNames:
         """A contact sheet's path, or None if anything lies there already."""
         return self._free(f"{self.folder(recipe)}/{number:04}-sheet.png")
 
+    def archived(self, recipe: str, number: int) -> str:
+        """A place for a recipe's bytes in its folder; another one for each number, from 1 on."""
+        path = PurePosixPath(recipe)
+        ending = (f"-{number}" if number > 1 else "") + path.suffix
+        return f"{self.folder(recipe)}/{self._fitting(path.stem, len(ending))}{ending}"
+
     def _fitting(self, name: str, room: int = 0) -> str:
         """The name, shortened to what the file system takes; a hash keeps it its own."""
         if len(os.fsencode(name)) + room <= self._max_name_bytes:

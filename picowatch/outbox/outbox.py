@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -183,12 +183,11 @@ class Outbox:
         Another file of that name is not overwritten, the recipe's gets a number; one that holds
         these very bytes is theirs already, from before a crash.
         """
-        folder = self.root / self.names.folder(recipe)
-        path = PurePosixPath(recipe)
-        target, number = folder / path.name, 1
-        while target.exists() and target.read_bytes() != content:
+        number = 1
+        while (target := self.root / self.names.archived(recipe, number)).exists():
+            if target.read_bytes() == content:
+                break
             number += 1
-            target = folder / f"{path.stem}-{number}{path.suffix}"
-        if not target.exists():
+        else:
             write_atomically(target, content)
         return target.relative_to(self.root).as_posix()

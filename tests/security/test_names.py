@@ -1,5 +1,6 @@
 """Output names: they stay in the outbox, fit every file system, and are never another recipe's."""
 
+import errno
 import os
 import subprocess
 import unicodedata
@@ -301,6 +302,33 @@ def test_names_fit_an_outbox_that_takes_shorter_ones(
     written = [path.relative_to(house.outbox) for path in house.outbox.rglob("*")]
     assert len([path for path in written if path.name.endswith(".error.txt")]) == 2
     assert max(len(part.encode()) for path in written for part in path.parts) <= 143
+
+
+@pytest.mark.parametrize("most", [143, 255])
+def test_recipes_of_long_names_are_archived_beside_each_other(
+    house: House, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    """The second of a name gets a number, for which there was no room."""
+    exists, pathconf = Path.exists, os.pathconf
+
+    def refuse_long_names(path: Path, **named: bool) -> bool:
+        if house.outbox in path.parents and len(os.fsencode(path.name)) > most:
+            raise OSError(errno.ENAMETOOLONG, "File name too long")
+        return exists(path, **named)
+
+    monkeypatch.setattr(Path, "exists", refuse_long_names)
+    monkeypatch.setattr(
+        os, "pathconf", lambda path, what: most if what == "PC_NAME_MAX" else pathconf(path, what)
+    )
+    prompts = ["a corgi", "a star", "a car"]
+    for prompt in prompts:
+        house.save(f"{'x' * 250}.yaml", f"prompt: {prompt}\n")
+        assert house.once(when_done="archive")
+    archived = [path for path in house.outbox.rglob("*.yaml") if path.is_file()]
+    assert sorted(path.read_text() for path in archived) == sorted(
+        f"prompt: {p}\n" for p in prompts
+    )
+    assert max(len(path.name) for path in archived) <= most
 
 
 @pytest.mark.parametrize("told", [-1, 0, 1530])
