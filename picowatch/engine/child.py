@@ -82,8 +82,8 @@ _DEFAULTS = {
     "GOMP_SPINCOUNT": "1000",
     # glibc gives what is larger than a threshold back to the system at once, and takes pages anew
     # for the next layer's result: 7,000 page faults a step and a fifth of its time for a part of a
-    # batch of the demo model. Weights of a size stay with the system (mallopt(3), M_MMAP_THRESHOLD
-    # and M_TRIM_THRESHOLD; it takes both).
+    # batch of the demo model. What is larger than 64 MB, as few weights are, still goes back. It
+    # takes both (mallopt(3), M_MMAP_THRESHOLD and M_TRIM_THRESHOLD).
     "MALLOC_MMAP_THRESHOLD_": str(64 * 2**20),
     "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20),
 }

@@ -260,7 +260,7 @@ def test_engines_join_and_leave_in_the_middle(
     assert [request.prompt for [request] in engines.all[1].batches] == ["good"]
 
 
-def soon(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def no_patience(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """Any time at all is longer than `stall_seconds`; an engine ended for it begins anew."""
     really = house.settings
     shorter = {"stall_seconds": 0.001, "max_attempts": 1000}
@@ -271,7 +271,7 @@ def soon(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_long_answer_is_no_missing_engine(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """While a single run answers saves it does not look at its engines: they are there."""
-    soon(house, monkeypatch)
+    no_patience(house, monkeypatch)
     house.save("a.txt", "one\n")
     assert house.once(), house.log()
     assert house.prompts() == ["one"]
@@ -282,7 +282,7 @@ def test_a_single_run_ends_when_no_engine_comes(
 ) -> None:
     """As of a cluster that is not there; its images wait for the next run."""
     with monkeypatch.context() as without:
-        soon(house, without)
+        no_patience(house, without)
         without.setattr(LocalEngines, "engines", lambda self: ())
         without.setattr(LocalEngines, "trouble", lambda self: "There is no cluster.")
         house.save("a.txt", "one\n")
