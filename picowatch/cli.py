@@ -148,7 +148,7 @@ def _add_bench_flags(bench: argparse.ArgumentParser) -> None:
     bench.add_argument("--checkpoint", metavar="NAME", help="as in a recipe")
     bench.add_argument("--json", action="store_true", help="as JSON")
     bench.add_argument(
-        "--plot", type=Path, metavar="FILE.png", help="draw it, too (needs picowatch[bench])"
+        "--plot", type=Path, metavar="FILE.png", help="draw it, too (needs matplotlib)"
     )
 
 

@@ -100,7 +100,6 @@ def _metrics(address: str | None, engine_restarts: Callable[[], int]) -> Metrics
     except ImportError as error:
         raise SettingsInvalid(
             f"metrics_address {address}: metrics need prometheus-client, which is not installed.",
-            "Install it with `pip install 'picowatch[metrics]'`, or `pip install "
-            "prometheus-client`.",
+            "Install it with `pip install prometheus-client`.",
         ) from error
     return Metrics(address, engine_restarts)

@@ -45,6 +45,26 @@ def test_every_shown_command_exists(page: Path) -> None:
             commands()[name].parse_args(arguments)
 
 
+TEXTS = [
+    path
+    for folder in (".", "docs", "picowatch", "examples", "contrib", "benchmarks", "training")
+    for path in (PROJECT / folder).glob("*" if folder == "." else "**/*")
+    if path.suffix in {".md", ".py", ".txt", ".toml", ".yaml", ".service", ".sh", ".js", ".html"}
+]
+
+
+def test_no_text_holds_the_marks_of_a_merge_conflict() -> None:
+    """They are printed as they stand."""
+    marks = re.compile(r"^(<{7}|>{7})( |$)|^={7}$", re.MULTILINE)
+    assert [path for path in TEXTS if marks.search(path.read_text())] == []
+
+
+def test_no_text_installs_the_other_picowatch() -> None:
+    """`picowatch` in the package index is somebody else's program."""
+    other = re.compile(r"pip install [^\n`]*\bpicowatch\b(?![-_./])")
+    assert [path for path in TEXTS if other.search(path.read_text())] == []
+
+
 def test_the_shown_pipe_into_make_prints_a_picture(tmp_path: Path) -> None:
     """docs/commands.md, with the demo model and without a daemon."""
     (tmp_path / "inbox").mkdir()

@@ -17,7 +17,7 @@ def check_plot(path: Path) -> None:
     if find_spec("matplotlib") is None:
         raise PicowatchError(
             "--plot needs matplotlib, which is not installed.",
-            "Install it: pip install 'picowatch[bench]'",
+            "Install it: pip install matplotlib",
         )
     if path.suffix.lower() != ".png":
         raise PicowatchError(f"--plot {path}: the plot is a PNG.", "Give it a name with .png.")

@@ -263,7 +263,7 @@ def _executor(settings: Settings, make_engine: MakeEngine) -> Executor:
             if find_spec("ray") is None:
                 raise SettingsInvalid(
                     "executor: ray needs Ray, which is not installed.",
-                    "Install it with `pip install 'picowatch[ray]'`.",
+                    "Install it with `pip install '.[ray]'` in picowatch's checkout.",
                 )
             from picowatch.engine.cluster.executor import RayEngines
 

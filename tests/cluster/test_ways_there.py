@@ -157,7 +157,7 @@ def test_without_ray_it_is_told_how_to_install_it(
     monkeypatch.setenv("PYTHONPATH", f"{stub(tmp_path, 'ray', raising)}:{ROOT}")
     executor = RayEngines(EngineOptions(models=tmp_path), RayExecutor())
     try:
-        trouble_of(executor, "pip install 'picowatch[ray]'")
+        trouble_of(executor, "pip install '.[ray]'")
     finally:
         executor.close()
 

@@ -115,7 +115,7 @@ def test_without_prometheus_client_the_command_to_install_it_is_told(tmp_path: P
         tmp_path, "run", "--once", PYTHONPATH=path, PICOWATCH_METRICS_ADDRESS="127.0.0.1:0"
     )
     assert refused.returncode == 2
-    assert "pip install 'picowatch[metrics]'" in refused.stderr
+    assert "pip install prometheus-client" in refused.stderr
     assert "Traceback" not in refused.stderr
 
 
