@@ -307,10 +307,12 @@ class Lane:
     def _forget_engine(self) -> None:
         self.warm, self.checkpoint, self.checkpoint_name = False, "", ""
 
-    def _put_back(self, batch: list[QueuedImage]) -> None:
-        """Into the queue, unless it was stopped for good."""
+    def _put_back(self, batch: list[QueuedImage], *, alone: bool = False) -> None:
+        """Into the queue, unless it was stopped for good; `alone`: each in a batch of its own."""
         ledger = self._shop.ledger
-        move = ledger.cancel_running if batch is self._cancelled else ledger.put_back
+        move = ledger.retry_alone if alone else ledger.put_back
+        if batch is self._cancelled:
+            move = ledger.cancel_running
         for image in batch:
             self._patiently(partial(move, image.id))
 
@@ -345,13 +347,16 @@ class Lane:
         self._shop.stopping.wait(START_AGAIN_SECONDS if self.trouble else RESTART_SECONDS)
 
     def _after_failure(self, batch: list[QueuedImage], error: RenderFailed) -> None:
-        """An image that fails alone has failed; of a batch, each is tried alone."""
+        """An image that fails alone has failed; of a batch, each is tried alone.
+
+        They go through the queue, so that a pause, a cancellation and a more urgent save hold
+        for each of them.
+        """
         log.debug("%s", error.trace)
         if len(batch) == 1:
             self._fail(batch[0], str(error))
-            return
-        for image in batch:
-            self._make([image])
+        else:
+            self._put_back(batch, alone=True)
 
     def _fail(self, image: QueuedImage, reason: str) -> None:
         self._patiently(partial(self._shop.ledger.fail, image.id, reason))

@@ -248,7 +248,8 @@ class _Accepting:
     def _queue_again(self, image_id: int, place: int, position: int, priority: int) -> None:
         self.sql.execute(
             """UPDATE images SET state = 'queued', priority = ?, save = ?, place = ?,
-               position = ?, file = NULL, attempts = 0, deaths = 0, reason = NULL, listed = 0
+               position = ?, file = NULL, attempts = 0, deaths = 0, alone = 0, reason = NULL,
+               listed = 0
                WHERE id = ? AND state IN ('done', 'failed', 'cancelled')""",
             (priority, self.save_id, place, position, image_id),
         )

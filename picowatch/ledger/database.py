@@ -9,12 +9,13 @@ from pathlib import Path
 
 from picowatch.errors import LedgerCorrupt, PicowatchError
 
-VERSION = 2
+VERSION = 3
 # What makes a ledger of the version before one of this version.
 MIGRATIONS = {
     2: """CREATE INDEX images_checkpoint ON images
           (priority, json_extract(request, '$.checkpoint_hash'), save, place, position)
-          WHERE state = 'queued';"""
+          WHERE state = 'queued';""",
+    3: "ALTER TABLE images ADD COLUMN alone INTEGER NOT NULL DEFAULT 0;",
 }
 # SQLite itself waits this long for a lock; who asks waits on (patience.py). Short, because
 # SIGTERM has to end picowatch within two seconds.

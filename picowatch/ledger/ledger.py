@@ -135,8 +135,8 @@ class Ledger:
 
         The first waiting image is always in it, or of the highest waiting priority the first
         that needs the checkpoint with that hash. Later ones ride along if they can share its
-        batch. An image on which an engine or a daemon died runs alone. `only` leaves all but
-        these recipes waiting.
+        batch. An image on which a batch failed, an engine or a daemon died runs alone. `only`
+        leaves all but these recipes waiting.
         """
         with self.transaction() as sql:
             return queue.claim(sql, names, batch_size, only, checkpoint)
@@ -160,7 +160,7 @@ class Ledger:
 
     def finish(self, image: int) -> bool:
         """The picture is published. False if the image was not running."""
-        return self._move(image, "done", "deaths = 0, reason = NULL")
+        return self._move(image, "done", "deaths = 0, alone = 0, reason = NULL")
 
     def finish_all(self, images: Iterable[int], *, listed: Iterable[int]) -> None:
         """These pictures are published; the `listed` ones stand in images.jsonl and the gallery."""
@@ -177,6 +177,10 @@ class Ledger:
     def put_back(self, image: int) -> bool:
         """Back into the queue, at its old place, through no fault of its own."""
         return self._move(image, "queued", "deaths = 0")
+
+    def retry_alone(self, image: int) -> bool:
+        """Back into the queue, to be made in a batch of its own: a batch with it failed."""
+        return self._move(image, "queued", "alone = 1")
 
     def retry_after_engine_death(self, image: int) -> bool:
         """Back into the queue; the death of the engine is counted."""

@@ -29,7 +29,7 @@ def claim(
         return []
     batch = [QueuedImage.of(first)]
     room = batch_size(batch[0].request) - 1
-    if room > 0 and batch[0].attempts == batch[0].deaths == 0:
+    if room > 0 and not batch[0].alone:
         batch += _companions(sql, batch[0].id, first["batch_key"], room, only)
     return [_start(sql, image, names) for image in batch]
 
@@ -58,7 +58,8 @@ def _companions(
     of_these, recipes = _of_these(only)
     rows = sql.execute(
         f"""{SELECT_IMAGE} WHERE state = 'queued'{of_these} AND batch_key = ?
-            AND images.id != ? AND attempts = 0 AND deaths = 0 ORDER BY {IN_ORDER} LIMIT ?""",
+            AND images.id != ? AND attempts = 0 AND deaths = 0 AND alone = 0
+            ORDER BY {IN_ORDER} LIMIT ?""",
         (*recipes, batch_key, first, room),
     )
     return [QueuedImage.of(row) for row in rows]

@@ -38,7 +38,10 @@ class Acceptance:
 
 @dataclass(frozen=True, slots=True)
 class QueuedImage:
-    """An image as the worker sees it. `file` is its place below the outbox, once reserved."""
+    """An image as the worker sees it. `file` is its place below the outbox, once reserved.
+
+    `alone`: it is made in a batch of its own, since something happened to an earlier batch with it.
+    """
 
     id: int
     recipe: str
@@ -51,6 +54,7 @@ class QueuedImage:
     file: str
     attempts: int
     deaths: int
+    alone: bool
 
     @classmethod
     def of(cls, row: Row) -> Self:
@@ -67,6 +71,7 @@ class QueuedImage:
             file=row["file"] or "",
             attempts=row["attempts"],
             deaths=row["deaths"],
+            alone=bool(row["attempts"] or row["deaths"] or row["alone"]),
         )
 
 

@@ -1,4 +1,4 @@
--- The ledger, version 2. Times are Unix seconds; paths are relative, with forward slashes.
+-- The ledger, version 3. Times are Unix seconds; paths are relative, with forward slashes.
 
 CREATE TABLE recipes (              -- each recipe file whose last save was answered
     path      TEXT PRIMARY KEY,     -- below the inbox
@@ -43,6 +43,7 @@ CREATE TABLE images (
     file      TEXT,                 -- below the outbox; reserved when the image starts
     attempts  INTEGER NOT NULL DEFAULT 0,  -- deaths of the engine with this image in work
     deaths    INTEGER NOT NULL DEFAULT 0,  -- deaths in a row of the daemon with this image in work
+    alone     INTEGER NOT NULL DEFAULT 0,  -- 1: a batch with it failed, so it is made by itself
     reason    TEXT,                 -- why it failed
     listed    INTEGER NOT NULL DEFAULT 0,  -- 1 once it stands in images.jsonl and the gallery
     UNIQUE (recipe, digest)         -- a picture is made once

@@ -18,7 +18,7 @@ def retry(sql: sqlite3.Connection, recipes: Iterable[str]) -> dict[str, int]:
     for recipe in recipes:
         rows = sql.execute(
             f"""UPDATE images SET state = 'queued', file = NULL, attempts = 0, deaths = 0,
-                reason = NULL WHERE {FAILED} AND recipe = ? RETURNING id""",
+                alone = 0, reason = NULL WHERE {FAILED} AND recipe = ? RETURNING id""",
             (recipe,),
         ).fetchall()
         sql.executemany(

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from picowatch.errors import RenderFailed
 from picowatch.recipe.request import ImageRequest
 from tests.commands.picowatch import picowatch
 from tests.house import PATIENCE, House, wait_for
@@ -209,6 +210,32 @@ def test_cancel_stops_the_image_in_work_if_the_user_wants_it(house: House, gate:
         path.touch()
         wait_for(lambda: len(house.pictures()) == 2, "both made")
     assert "a.txt: stopped in work, as asked" in house.log()
+
+
+@pytest.mark.parametrize("command", ["cancel", "pause"])
+def test_a_command_holds_for_the_rest_of_a_batch_that_failed(house: House, command: str) -> None:
+    """Its images are tried again one by one, and a command comes between two of them."""
+    reached, go_on = threading.Event(), threading.Event()
+
+    def fail_together(batch: Sequence[ImageRequest]) -> None:
+        if len(batch) > 1:
+            raise RenderFailed("Too much at once.")
+        reached.set()
+        assert go_on.wait(PATIENCE)
+
+    house.engine.before_batch = fail_together
+    with house.running(interrupt=True, batch_size=4):
+        house.save("a.txt", "one\ntwo\nthree\nfour\n")
+        assert reached.wait(PATIENCE)
+        steer(house, command, *(["a.txt"] if command == "cancel" else []))
+        go_on.set()
+        left = {"cancel": {"cancelled": 4}, "pause": {"done": 1, "queued": 3}}[command]
+        wait_for(lambda: images_now(house) == left, "the end of the first one")
+    assert len([batch for batch in house.engine.batches if len(batch) == 1]) == 1
+
+
+def images_now(house: House) -> dict[str, int]:
+    return {state: count for state, count in house.status()["images"].items() if count}
 
 
 def test_a_cancelled_sweep_shows_what_there_is_of_it(house: House, gate: Gate) -> None:

@@ -174,6 +174,7 @@ def test_a_ledger_of_version_1_is_brought_up_to_date(tmp_path: Path) -> None:
     desk.ledger.close()
     with sqlite3.connect(tmp_path / "ledger.sqlite") as connection:
         connection.execute("DROP INDEX images_checkpoint")
+        connection.execute("ALTER TABLE images DROP COLUMN alone")
         connection.execute("PRAGMA user_version = 1")
     connection.close()
     again = Desk(tmp_path)
@@ -182,7 +183,7 @@ def test_a_ledger_of_version_1_is_brought_up_to_date(tmp_path: Path) -> None:
     assert len(again.ledger.claim(again.names, lambda request: 2, checkpoint="00")) == 2
     again.ledger.close()
     with sqlite3.connect(tmp_path / "ledger.sqlite") as connection:
-        assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (3,)
     connection.close()
 
 
