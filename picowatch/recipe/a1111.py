@@ -1,65 +1,87 @@
 """A1111's "generation parameters": text to values. The inverse of metadata/a1111.py.
 
-The format: the prompt, a line `Negative prompt: …`, a line `Steps: 24, Sampler: …, …`.
+Also read is what other programs write in this format: Draw Things
+(https://github.com/cocktailpeanut/breadmachine/issues/2), Forge, Fooocus
+(https://github.com/lllyasviel/Fooocus, modules/meta_parser.py) and clients of the AI Horde.
 """
 
 import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from math import ceil
 
-from picowatch.recipe.hires import find_upscaler
+from picowatch.recipe.a1111_blocks import Block, Line, block_of_picture, blocks, negative_in
+from picowatch.recipe.hires import final_side, find_upscaler
 from picowatch.recipe.layers import put
 from picowatch.recipe.places import Entry, Layer, Source, Spot, Written
 from picowatch.recipe.problems import Problems, shown
+from picowatch.recipe.recipe_fields import MAX_SEED
 from picowatch.recipe.wording import MAX_WARNINGS, left_out
 
-NEGATIVE = "Negative prompt:"
-_STEPS_AND_SAMPLER = re.compile(r"Steps:.*\bSampler:")
-# Within A1111's text the line may lack the sampler.
-_STEPS = re.compile(r"Steps:\s*\d+\s*(?:,|$)|Steps:.*\bSampler:")
+_SIDES = re.compile(r"([0-9]{1,5})x([0-9]{1,5})")
 _KEY = re.compile(r"\s*(?P<key>\w[\w \-/.]*):\s*")
 
+# Keys in lower case: A1111 writes "CFG scale", ComfyUI's nodes and Forge "CFG Scale".
 _FIELDS = {
-    "Steps": "steps",
-    "Sampler": "sampler",
-    "Schedule type": "schedule_type",
-    "CFG scale": "cfg_scale",
-    "Seed": "seed",
-    "Size": "size",
-    "Clip skip": "clip_skip",
-    "Model": "checkpoint",
-    "VAE": "vae",
-    "Denoising strength": "denoising_strength",
-    "Mask blur": "mask_blur",
+    "steps": "steps",
+    "sampler": "sampler",
+    "schedule type": "schedule_type",
+    "scheduler": "schedule_type",
+    "cfg scale": "cfg_scale",
+    "guidance scale": "cfg_scale",
+    "seed": "seed",
+    "size": "size",
+    "clip skip": "clip_skip",
+    "model": "checkpoint",
+    "vae": "vae",
+    "denoising strength": "denoising_strength",
+    "strength": "denoising_strength",
+    "mask blur": "mask_blur",
 }
-_HIRES = {"Hires upscale": "scale", "Hires steps": "steps", "Hires upscaler": "upscaler"}
+_HIRES = {"hires upscale": "scale", "hires steps": "steps", "hires upscaler": "upscaler"}
+_HIRES_SIZE = "hires resize"
+# Draw Things is known by it; its negative prompt is a line of its own that begins with "-".
+_DRAW_THINGS_KEY = "guidance scale"
+# Forge's further model files: a VAE, or text encoders.
+_MODULE = re.compile(r"module \d+")
 # What comes closest to the upscalers that A1111 loads as models of their own.
 _CLOSEST_UPSCALER = "Lanczos"
+# A small decoder for previews; picowatch has none.
+_TAESD = "taesd"
+# Programs whose seeds have more bits draw their noise on the CPU, and torch uses the low 32 there.
+_SEED_BITS = 64
 MAX_PARAMETERS = 1000
 # The hashes of LoRAs and embeddings tell which files were meant; the prompt has their names.
 _INFORMATION = {
-    "Version",
-    "Model hash",
-    "VAE hash",
-    "Hashes",
-    "Lora hashes",
-    "TI hashes",
-    "RNG",
-    "User",
-    "Created Date",
-    "Civitai resources",
-    "Civitai metadata",
-    "Template",
-    "Negative Template",
-    "Batch size",
-    "Batch pos",
+    "version",
+    "model hash",
+    "vae hash",
+    "hashes",
+    "lora hashes",
+    "ti hashes",
+    "rng",
+    "user",
+    "created date",
+    "civitai resources",
+    "civitai metadata",
+    "template",
+    "negative template",
+    "wildcard prompt",
+    "raw prompt",
+    "raw negative prompt",
+    "batch size",
+    "batch pos",
 }
+_KNOWN_KEYS = frozenset({*_FIELDS, *_HIRES, _HIRES_SIZE, *_INFORMATION})
 
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One `key: value` of the last line; offsets within that line."""
+    """One `key: value` of a line of values; offsets within that line.
+
+    The key is empty for a piece that is none.
+    """
 
     key: str
     value: str
@@ -68,27 +90,22 @@ class Parameter:
     raw: str
 
 
-def holds_parameters(text: str) -> bool:
-    """Whether a TXT is A1111's text: a `Negative prompt:` or a `Steps: …, Sampler: …` line."""
-    return any(
-        line.startswith(NEGATIVE) or _STEPS_AND_SAMPLER.match(line) for line in text.split("\n")
-    )
-
-
 def parameters_of(line: str) -> Iterator[Parameter]:
     """The `key: value` pairs of a `Steps: …` line; values with commas are JSON.
 
-    Only the first MAX_PARAMETERS and one more.
+    Only the first MAX_PARAMETERS and one more. What is no pair ends at the next comma.
     """
     position = 0
     for _ in range(MAX_PARAMETERS + 1):
-        found = _KEY.match(line, position)
-        if not found:
+        if position >= len(line):
             return
-        start = found.end()
+        found = _KEY.match(line, position)
+        start = found.end() if found else position
         value, end = _value(line, start)
-        raw = line[start:end]
-        yield Parameter(found["key"].rstrip(), value, found.start("key"), start, raw)
+        key = found["key"].rstrip() if found else ""
+        key_offset = found.start("key") if found else start
+        if key or value:
+            yield Parameter(key, value, key_offset, start, line[start:end])
         comma = line.find(",", end)
         position = comma + 1 if comma >= 0 else len(line)
 
@@ -109,136 +126,204 @@ def _value(line: str, start: int) -> tuple[str, int]:
 def a1111_entries(source: Source, problems: Problems) -> list[Entry]:
     """The recipes of a TXT with generation parameters, a block each."""
     entries = []
-    for start, end in _blocks(source):
-        entries.append(a1111_block(source, start, end, problems))
-        model_hash = hash_alone(source.lines[end - 1])
+    for block in blocks(source, _KNOWN_KEYS):
+        entries.append(_entry(source, block, problems))
+        model_hash = _hash_alone(source, block)
         if model_hash:
-            spot = Spot(source, end, model_hash.value_offset + 1, max(1, len(model_hash.raw)))
-            problems.add(spot, _hash_alone(model_hash.value))
+            problems.add(model_hash.spot, _unknown_hash(str(model_hash.value)))
     return entries
 
 
-def _blocks(source: Source) -> Iterator[tuple[int, int]]:
-    """Line ranges. A `Steps:` line ends a block.
-
-    Without such lines between them, `Negative prompt:` lines are told apart by blank lines.
-    """
-    start = 0
-    for number, line in enumerate(source.lines):
-        if _STEPS.match(line):
-            yield from _parted(source, start, number + 1, ends_with_steps=True)
-            start = number + 1
-    yield from _parted(source, start, len(source.lines), ends_with_steps=False)
+def a1111_picture(source: Source, problems: Problems) -> tuple[Entry, str]:
+    """The recipe of a picture's text, and the model's hash if it does not name the model."""
+    block = block_of_picture(source)
+    model_hash = _hash_alone(source, block)
+    return _entry(source, block, problems), str(model_hash.value) if model_hash else ""
 
 
-def _parted(
-    source: Source, start: int, end: int, ends_with_steps: bool
-) -> Iterator[tuple[int, int]]:
-    negatives = sum(line.startswith(NEGATIVE) for line in source.lines[start:end])
-    if ends_with_steps and negatives <= 1:
-        yield start, end
-        return
-    paragraphs = _paragraphs(source, start, end)
-    if not ends_with_steps:
-        yield from paragraphs
-        return
-    last = max(
-        index
-        for index, (first, behind) in enumerate(paragraphs)
-        if any(line.startswith(NEGATIVE) for line in source.lines[first:behind])
-    )
-    yield from paragraphs[:last]
-    yield paragraphs[last][0], end
+def _hash_alone(source: Source, block: Block) -> Written | None:
+    """The model's hash in a block that does not name the model, too."""
+    found = {key.casefold(): w for line in block.values for key, w in _pairs(source, line)}
+    return None if "model" in found else found.get("model hash")
 
 
-def _paragraphs(source: Source, start: int, end: int) -> list[tuple[int, int]]:
-    found: list[tuple[int, int]] = []
-    inside = False
-    for number in range(start, end):
-        filled = bool(source.lines[number].strip())
-        if filled and inside:
-            found[-1] = (found[-1][0], number + 1)
-        elif filled:
-            found.append((number, number + 1))
-        inside = filled
-    return found
-
-
-def hash_alone(line: str) -> Parameter | None:
-    """The model's hash in a `Steps:` line that does not name the model, too."""
-    if not _STEPS.match(line):
-        return None
-    found = {parameter.key: parameter for parameter in parameters_of(line)}
-    return None if "Model" in found else found.get("Model hash")
-
-
-def a1111_block(source: Source, start: int, end: int, problems: Problems) -> Entry:
-    """The recipe of one block of lines. What it cannot honour becomes a warning."""
-    while start < end - 1 and not source.lines[start].strip():
-        start += 1
-    has_steps = _STEPS.match(source.lines[end - 1]) is not None
+def _entry(source: Source, block: Block, problems: Problems) -> Entry:
+    """The recipe of one block. What it cannot honour becomes a warning."""
     warnings: list[str] = []
-    layer = _settings(source, end, problems, warnings) if has_steps else {}
-    lines = source.lines[start : end - has_steps]
-    split = next((i for i, line in enumerate(lines) if line.startswith(NEGATIVE)), len(lines))
-    layer["prompt"] = _text(source, start + 1, 1, lines[:split])
-    if split < len(lines):
-        first, *more = lines[split:]
-        negative = [first[len(NEGATIVE) :], *more]
-        column = len(NEGATIVE) + 1
-        layer["negative_prompt"] = _text(source, start + split + 1, column, negative)
+    layer = _Values(source, block, problems, warnings).layer()
+    lines = list(block.text)
+    while len(lines) > 1 and not lines[0].text.strip():
+        del lines[0]
+    prompt, negative = _prompts(lines, block)
+    # A block that is nothing but values has an empty prompt before them.
+    layer["prompt"] = _text(source, prompt or [replace(block.values[0], text="")])
+    if negative:
+        layer["negative_prompt"] = _text(source, negative)
     return Entry(layer, layer["prompt"].spot, tuple(warnings), forgives_idle=True)
 
 
-def _text(source: Source, line: int, column: int, lines: Sequence[str]) -> Written:
+def _prompts(lines: Sequence[Line], block: Block) -> tuple[Sequence[Line], Sequence[Line]]:
+    """The lines of the prompt and of the negative prompt."""
+    for index, line in enumerate(lines):
+        negative = negative_in(line)
+        if negative:
+            return lines[:index], [negative, *lines[index + 1 :]]
+    last = lines[-1] if lines else None
+    if last and re.match(r"-\s*[^\s-]", last.text) and _is_of_draw_things(block):
+        return lines[:-1], [replace(last, column=last.column + 1, text=last.text[1:])]
+    return lines, []
+
+
+def _is_of_draw_things(block: Block) -> bool:
+    keys = (p.key.casefold() for line in block.values for p in parameters_of(line.text))
+    return _DRAW_THINGS_KEY in keys
+
+
+def _text(source: Source, lines: Sequence[Line]) -> Written:
     """Text that begins there; white space around it is not meant."""
-    text = "\n".join(lines)
+    text = "\n".join(line.text for line in lines)
     before = text[: len(text) - len(text.lstrip())]
-    if "\n" in before:
-        line, column = line + before.count("\n"), 1
-    column += len(before) - before.rfind("\n") - 1
+    first = lines[before.count("\n")]
+    column = first.column + len(before) - before.rfind("\n") - 1
     text = text.strip()
     width = max(1, len(text.partition("\n")[0]))
-    return Written(text, Spot(source, line, column, width), text)
+    return Written(text, Spot(source, first.number, column, width), text)
 
 
-def _settings(source: Source, number: int, problems: Problems, warnings: list[str]) -> Layer:
-    layer: Layer = {}
-    hires: list[tuple[str, Written]] = []
-    for place, parameter in enumerate(parameters_of(source.line(number))):
-        key = Spot(source, number, parameter.key_offset + 1, len(parameter.key))
-        if place == MAX_PARAMETERS:
-            problems.add(key, f"more than {MAX_PARAMETERS:,} values in this line.")
-            break
-        spot = Spot(source, number, parameter.value_offset + 1, max(1, len(parameter.raw)))
-        written = Written(parameter.value, spot, parameter.raw, key)
-        if parameter.key in _FIELDS:
-            put(layer, _FIELDS[parameter.key], written, problems)
-        elif parameter.key in _HIRES:
-            hires.append((_HIRES[parameter.key], _upscaled(written, parameter, warnings)))
-        elif parameter.key not in _INFORMATION and len(warnings) < MAX_WARNINGS:
-            warnings.append(left_out(f"{parameter.key}: {parameter.value}"))
-    if hires:
-        first = hires[0][1]
-        layer["hires"] = replace(first, value=dict(hires), pairs=tuple(hires))
-    return layer
+def _pairs(source: Source, line: Line) -> Iterator[tuple[str, Written]]:
+    for parameter in parameters_of(line.text):
+        key_column = line.column + parameter.key_offset
+        key = Spot(source, line.number, key_column, max(1, len(parameter.key)))
+        column = line.column + parameter.value_offset
+        spot = Spot(source, line.number, column, max(1, len(parameter.raw)))
+        yield parameter.key, Written(parameter.value, spot, parameter.raw, key)
 
 
-def _upscaled(written: Written, parameter: Parameter, warnings: list[str]) -> Written:
-    """The value; an upscaler that picowatch does not have becomes the closest one."""
-    if parameter.key != "Hires upscaler":
-        return written
-    try:
-        return replace(written, value=find_upscaler(parameter.value))
-    except ValueError:
-        warnings.append(
-            f"the upscaler '{shown(parameter.value)}' is not in picowatch; {_CLOSEST_UPSCALER} "
-            "is used instead."
+class _Values:
+    """The values of a block, each used, or named in a warning."""
+
+    def __init__(
+        self, source: Source, block: Block, problems: Problems, warnings: list[str]
+    ) -> None:
+        self._pairs = [pair for line in block.values for pair in _pairs(source, line)]
+        self._problems = problems
+        self._warnings = warnings
+        self._fields: Layer = {}
+        self._hires: list[tuple[str, Written]] = []
+        self._modules: list[tuple[str, Written]] = []
+
+    def layer(self) -> Layer:
+        """The fields that they are."""
+        sizes = []
+        for place, (name, written) in enumerate(self._pairs):
+            if place == MAX_PARAMETERS:
+                key = written.key or written.spot
+                self._problems.add(key, f"more than {MAX_PARAMETERS:,} values in this line.")
+                break
+            if name.casefold() == _HIRES_SIZE:
+                sizes.append(written)
+            else:
+                self._take(name, written)
+        self._take_modules()
+        self._put_hires(sizes)
+        return self._fields
+
+    def _take(self, name: str, written: Written) -> None:
+        key = name.casefold()
+        if key in _FIELDS:
+            self._put(_FIELDS[key], written)
+        elif key in _HIRES:
+            self._hires.append((_HIRES[key], self._upscaler(written, key)))
+        elif _MODULE.fullmatch(key):
+            self._modules.append((name, written))
+        elif key not in _INFORMATION:
+            self._leave_out(name, written)
+
+    def _put(self, field: str, written: Written) -> None:
+        if field == "vae" and str(written.value).casefold() == _TAESD:
+            self._warn("the VAE TAESD is not in picowatch; the checkpoint's own is used instead.")
+            return
+        if field == "seed":
+            written = self._short_seed(written)
+        same = self._fields.get(field)
+        if same is None or same.value != written.value:
+            put(self._fields, field, written, self._problems)
+
+    def _short_seed(self, written: Written) -> Written:
+        text = str(written.value)
+        if not re.fullmatch(r"[0-9]{10,20}", text) or not MAX_SEED < int(text) < 2**_SEED_BITS:
+            return written
+        seed = int(text) % (MAX_SEED + 1)
+        self._warn(
+            f"the seed {text} has more than 32 bits; {seed} is used instead, from which a CPU "
+            "draws the same noise."
         )
-        return replace(written, value=_CLOSEST_UPSCALER)
+        return replace(written, value=str(seed))
+
+    def _take_modules(self) -> None:
+        """Forge's module is the VAE if it is the only one; others are text encoders."""
+        for name, written in self._modules:
+            if len(self._modules) == 1 and "vae" not in self._fields:
+                self._put("vae", written)
+            else:
+                self._leave_out(name, written)
+
+    def _upscaler(self, written: Written, key: str) -> Written:
+        """The value; an upscaler that picowatch does not have becomes the closest one."""
+        if key != "hires upscaler":
+            return written
+        try:
+            return replace(written, value=find_upscaler(str(written.value)))
+        except ValueError:
+            self._warn(
+                f"the upscaler '{shown(str(written.value))}' is not in picowatch; "
+                f"{_CLOSEST_UPSCALER} is used instead."
+            )
+            return replace(written, value=_CLOSEST_UPSCALER)
+
+    def _put_hires(self, sizes: Sequence[Written]) -> None:
+        """hires by its scale. A size that no scale gives leaves all of it out."""
+        for size in sizes:
+            scale = _scale(size, self._fields.get("size"))
+            if scale is None:
+                self._leave_out("Hires resize", size)
+                self._hires.clear()
+                return
+            self._hires.append(("scale", replace(size, value=str(scale))))
+        if self._hires:
+            first = self._hires[0][1]
+            pairs = tuple(self._hires)
+            self._fields["hires"] = replace(first, value=dict(pairs), pairs=pairs)
+
+    def _leave_out(self, name: str, written: Written) -> None:
+        if name and str(written.value).casefold() == "false":
+            return
+        self._warn(left_out(f"{name}: {written.value}" if name else str(written.value)))
+
+    def _warn(self, message: str) -> None:
+        if len(self._warnings) < MAX_WARNINGS:
+            self._warnings.append(message)
 
 
-def _hash_alone(value: str) -> str:
+def _scale(resized: Written, size: Written | None) -> float | None:
+    """The scale that leads from a size to another; None if there is none.
+
+    A1111 writes a side of 0 that follows from the other one.
+    """
+    before, after = (_SIDES.fullmatch(str(w.value)) if w else None for w in (size, resized))
+    if not before or not after:
+        return None
+    sides = [(int(b), int(a)) for b, a in zip(before.groups(), after.groups(), strict=True)]
+    sides = [(side, goal) for side, goal in sides if goal]
+    for side, goal in sides:
+        # Rounded up, because the sides are rounded down.
+        scale = ceil(goal / side * 10**6) / 10**6 if side else 0
+        if all(final_side(side, scale) == goal // 8 * 8 for side, goal in sides):
+            return scale
+    return None
+
+
+def _unknown_hash(value: str) -> str:
     return (
         f"the model with the hash {shown(value)} is not known by name. "
         "Write 'Model: ' and its name in models/checkpoints instead."

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from picowatch.errors import PictureUnreadable
-from picowatch.recipe.a1111 import a1111_block, hash_alone, holds_parameters
+from picowatch.recipe.a1111 import a1111_picture
+from picowatch.recipe.a1111_blocks import holds_parameters
 from picowatch.recipe.decoding import MAX_BYTES
 from picowatch.recipe.places import Layer, Source, Spot, Written
 from picowatch.recipe.problems import Problems, shown
@@ -132,13 +133,12 @@ def _of_a1111(path: str, text: str, spot: Spot, names_checkpoint: bool) -> FromP
         raise PictureUnreadable("its 'parameters' text has no line 'Steps: …, Sampler: …'.")
     source = Source(path, text)
     mistakes = Problems()
-    entry = a1111_block(source, 0, len(source.lines), mistakes)
+    entry, model_hash = a1111_picture(source, mistakes)
     for mistake in mistakes.found:
         raise PictureUnreadable(mistake.message)
-    model_hash = hash_alone(source.lines[-1])
     if model_hash and not names_checkpoint:
         raise PictureUnreadable(
-            f"the model with the hash {shown(model_hash.value)} is not known by name.",
+            f"the model with the hash {shown(model_hash)} is not known by name.",
             "Write 'checkpoint: …' here.",
         )
     layer = {name: _at(written, spot) for name, written in entry.layer.items()}

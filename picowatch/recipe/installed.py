@@ -13,8 +13,8 @@ BAKED = "baked"
 _SD15 = "stable-diffusion-v1-5"
 _SD15_FILE = "v1-5-pruned-emaonly"
 _ENDINGS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
-# What A1111 writes when the checkpoint's own VAE is used.
-_BAKED_WORDS = {"baked", "none", "automatic"}
+# What A1111 and Fooocus write when the checkpoint's own VAE is used.
+_BAKED_WORDS = {"baked", "none", "automatic", "default (model)"}
 
 
 class NotInstalled(ValueError):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from picowatch.errors import PictureUnreadable
-from picowatch.recipe.a1111 import holds_parameters
+from picowatch.recipe.a1111_blocks import begins_parameters
 from picowatch.recipe.decoding import decode
 from picowatch.recipe.from_picture import PictureFields
 from picowatch.recipe.known import Known
@@ -75,7 +75,7 @@ def _entries(name: str, content: bytes, problems: Problems) -> tuple[Source, lis
         source = decode(name, content)
         if name.lower().endswith(".txt"):
             return source, *txt_entries(source, problems)
-        if holds_parameters(source.text):
+        if begins_parameters(source.text):
             first_line = Spot(source, 1, 1, max(1, len(source.line(1))))
             what = "A1111's generation parameters"
             problems.add(first_line, rename_to(source, "txt", what))

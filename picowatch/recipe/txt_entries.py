@@ -5,10 +5,11 @@ from bisect import bisect_right
 from dataclasses import dataclass
 
 from picowatch.recipe import fields
-from picowatch.recipe.a1111 import a1111_entries, holds_parameters
+from picowatch.recipe.a1111 import a1111_entries
+from picowatch.recipe.a1111_blocks import holds_parameters
 from picowatch.recipe.flags import prompt_and_flags
 from picowatch.recipe.places import Entry, Layer, Source, Spot
-from picowatch.recipe.problems import Problems
+from picowatch.recipe.problems import Problems, shown
 from picowatch.recipe.suggestions import closest
 from picowatch.recipe.yaml_entries import yaml_layer
 
@@ -18,6 +19,7 @@ _PROMPT_FIELD = re.compile(r"(?m)^[ \t]*(?:- +)?prompt:")
 _SETTING = re.compile(
     r"(?P<name>[A-Za-z_]{3,30}) ?: *(?P<value>[-+]?[\d.,x×e]+|random|true|false|yes|no|on|off)"
 )
+_NEGATIVE = re.compile(r"\b[Nn]egative [Pp]rompt: *(?P<text>.*)")
 MAX_PROMPTS = 10_000
 
 
@@ -121,6 +123,13 @@ def _prompt_line(source: Source, text: str, pieces: list[_Piece], problems: Prob
 
     warnings: list[str] = []
     layer = prompt_and_flags(text, at, problems, warnings)
+    negative = _NEGATIVE.search(text)
+    if negative:
+        problems.add(
+            at(negative.start(), len("Negative prompt:")),
+            "'Negative prompt:' within a prompt would be drawn. Write --negative_prompt "
+            f"{shown(negative['text'])} behind the prompt.",
+        )
     setting = _SETTING.fullmatch(text)
     if setting:
         _refuse_setting(setting["name"], setting["value"], at(0, len(setting["name"])), problems)

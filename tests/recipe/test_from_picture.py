@@ -111,6 +111,17 @@ def test_a1111s_text_is_read_with_warnings_for_what_a_recipe_cannot_say() -> Non
     assert (with_image.image, with_image.denoising_strength) == ("b.png", 0.3)
 
 
+def test_all_below_a_pictures_values_belongs_to_them() -> None:
+    """A template with blank lines is no prompt, and a sampler may be missing."""
+    text = (
+        "a corgi\nSteps: 30, Seed: 42, Size: 64x64\nTemplate: a __dog__\n\nwith a hat\n"
+        "Negative Template: dim"
+    )
+    recipe = read("from: corgi.png\ncheckpoint: dreamshaper_8", {"parameters": text})
+    assert (recipe.prompt, recipe.steps, recipe.seed) == ("a corgi", 30, 42)
+    assert recipe.warnings == ()
+
+
 def test_picodiffusions_keys_are_read() -> None:
     """Its clip skip is always A1111's 3."""
     recipe = read("from: corgi.png", PICODIFFUSION)

@@ -1,0 +1,211 @@
+"""A1111's generation parameters as other programs, extensions and pages write them.
+
+Samples follow what is found in public repositories; where, is said beside them.
+"""
+
+import pytest
+
+from picowatch.recipe import Known, KnownCheckpoint, Recipe
+from tests.recipe.reading import DEMO, messages, read, read_one
+
+TXT = "corgi.txt"
+KNOWN = Known(demo=DEMO, checkpoints=(KnownCheckpoint("sd_v1.4_f16", 512),), vaes=("mse",))
+
+
+def left_out(*pieces: str) -> tuple[str, ...]:
+    return tuple(
+        f"'{piece}' is nothing that a recipe can say; the picture is made without it."
+        for piece in pieces
+    )
+
+
+def prompts(recipes: list[Recipe]) -> list[tuple[str, str, int]]:
+    return [(r.prompt, r.negative_prompt, r.steps) for r in recipes]
+
+
+@pytest.mark.parametrize(
+    ("values", "warnings"),
+    [
+        # ComfyUI's nodes that save A1111's text put the scheduler behind the sampler.
+        ("Sampler: euler_ancestral, normal, CFG Scale: 4", ("normal",)),
+        ("Sampler: Euler a, txt2img, CFG scale: 4", ("txt2img",)),
+        ("Sampler: Euler a, Styles: foo, bar, CFG scale: 4", ("Styles: foo", "bar")),
+        ("Sampler: Euler a, (x:1.2), , CFG scale: 4", ("(x:1.2)",)),
+    ],
+)
+def test_a_piece_that_is_no_value_ends_at_the_next_comma(
+    values: str, warnings: tuple[str, ...]
+) -> None:
+    """What stands behind it counts, and the piece is named."""
+    recipe = read_one(f"a\nSteps: 9, {values}, Seed: 7, Size: 256x192", TXT)
+    assert (recipe.steps, recipe.sampler, recipe.cfg_scale) == (9, "Euler a", 4.0)
+    assert (recipe.seed, recipe.size) == (7, "256x192")
+    assert recipe.warnings == left_out(*warnings)
+
+
+# sd-dynamic-prompts' pnginfo_saver, A1111's sd_hijack ("Used embeddings"), A1111's page.
+REMARKS = """
+Template: a __animal__,
+# with a {hat|cap}
+Negative Template: dim, __bad__
+Version: v1.10.1
+
+Used embeddings: Camilla-FE [e687]
+Time taken: 12.3 sec.
+A: 3.21 GB, R: 3.59 GB, Sys: 4.2/8 GB (52.1%)
+"""
+
+
+def test_remarks_below_the_values_are_no_prompts() -> None:
+    """A template has as many lines as its prompt had; the next block begins behind them."""
+    text = f"a cat\nSteps: 3, Sampler: Euler{REMARKS}\na fox\nSteps: 4, Sampler: Euler{REMARKS}"
+    assert prompts(read(text, TXT)) == [("a cat", "", 3), ("a fox", "", 4)]
+    text = "a\nSteps: 3, Sampler: DDIM\nTemplate: __a__\nb\nSteps: 4, Sampler: DDIM"
+    assert prompts(read(text, TXT)) == [("a", "", 3), ("b", "", 4)]
+
+
+def test_values_go_on_in_the_next_line() -> None:
+    """A mail program broke it."""
+    recipe = read_one("a\nSteps: 3, Sampler: Euler, CFG scale: 4,\nSeed: 7, Size: 64x64\n", TXT)
+    assert (recipe.cfg_scale, recipe.seed, recipe.size) == (4.0, 7, "64x64")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a cat\nNegative prompt: dim\nSteps: 9, Seed: 7",
+        "a cat\nNegative Prompt: dim\nSteps: 9, CFG scale: 7.5, Seed: 7",
+        "    a cat\n    Negative prompt: dim\n    Steps: 9, Sampler: DPM++ 2M Karras, Seed: 7",
+        # What `exiftool` shows of a user comment: a dot for each line break.
+        "Parameters                      : a cat.Negative prompt: dim.Steps: 9, Seed: 7",
+        "User Comment                    : a cat.Negative prompt: dim.Steps: 9, Seed: 7",
+        "a cat Negative prompt: dim Steps: 9, Seed: 7",
+        "a cat\nNegative prompt: dim.Steps: 9, Seed: 7",
+        "a cat.Negative prompt: dim.Steps: 9, Seed: 7.Template: a __b__.Negative Template: c",
+    ],
+)
+def test_no_shape_of_the_text_is_drawn_as_a_prompt(text: str) -> None:
+    """Without a sampler, indented, or all in one line."""
+    assert [(*one, r.seed) for r in read(text, TXT) for one in prompts([r])] == [
+        ("a cat", "dim", 9, 7)
+    ]
+
+
+def test_each_line_that_is_a_whole_block_is_a_recipe() -> None:
+    """Several such lines are several recipes."""
+    text = "an owl\n\na cat. Steps: 3, Seed: 7\na fox.Negative prompt: .Steps: 4, Seed: 8"
+    assert prompts(read(text, TXT)) == [("an owl", "", 24), ("a cat.", "", 3), ("a fox", "", 4)]
+
+
+def test_problems_point_into_a_line_that_holds_all() -> None:
+    """At the value, wherever it stands."""
+    assert messages("a cat.Steps: 9, Seed: 7, Size: 100x64", TXT) == [
+        "width must be a multiple of 8: 96 or 104 would do."
+    ]
+
+
+def test_a_negative_prompt_within_a_line_is_refused() -> None:
+    """Its words would be drawn."""
+    (message,) = messages("a dog\na cat. Negative prompt: dim\n", TXT)
+    assert message == (
+        "'Negative prompt:' within a prompt would be drawn. Write --negative_prompt dim behind "
+        "the prompt."
+    )
+
+
+def test_draw_things_text_is_read_with_its_negative_line() -> None:
+    """As cocktailpeanut/breadmachine#2 shows it."""
+    recipe = read_one(
+        "a picture of a guitar (floating on a lake)\n-ocean, (sunny)\nSteps: 10, Sampler: DDIM, "
+        "Guidance Scale: 10.0, Seed: 1177739245, Size: 1152x768, Model: sd_v1.4_f16.ckpt, "
+        "Strength: 1.0, Hires Fix: true, First Stage Size: 768x512, Second Stage Strength: 0.7",
+        TXT,
+        KNOWN,
+    )
+    assert (recipe.prompt, recipe.negative_prompt) == (
+        "a picture of a guitar (floating on a lake)", "ocean, (sunny)",
+    )  # fmt: skip
+    assert (recipe.cfg_scale, recipe.checkpoint) == (10.0, "sd_v1.4_f16")
+    assert recipe.warnings[:3] == left_out(
+        "Hires Fix: true", "First Stage Size: 768x512", "Second Stage Strength: 0.7"
+    )
+
+
+def test_a_line_with_a_hyphen_is_a_prompt_to_all_others() -> None:
+    """Draw Things alone writes "Guidance Scale"."""
+    assert read_one("a\n-b\nSteps: 3, Sampler: Euler", TXT).prompt == "a\n-b"
+
+
+@pytest.mark.parametrize(
+    ("size", "scale"), [("512x768", 2.0), ("384x0", 1.5), ("384x576", 1.5), ("256x384", 1.0)]
+)
+def test_hires_with_a_size_has_the_scale_that_gives_it(size: str, scale: float) -> None:
+    """A1111 writes a size or a scale."""
+    text = f"a\nSteps: 3, Sampler: Euler, Size: 256x384, Hires resize: {size}, Hires steps: 5"
+    recipe = read_one(text, TXT)
+    assert recipe.hires and (recipe.hires.scale, recipe.hires.steps) == (scale, 5)
+
+
+def test_hires_that_changes_the_aspect_is_left_out_whole() -> None:
+    """Steps and upscaler alone would be another second pass."""
+    recipe = read_one(
+        "a\nSteps: 3, Sampler: Euler, Size: 256x384, Hires upscaler: Latent, Hires steps: 5, "
+        "Hires resize: 512x512",
+        TXT,
+    )
+    assert recipe.hires is None
+    assert recipe.warnings == left_out("Hires resize: 512x512")
+
+
+def test_a_seed_beyond_32_bits_is_that_of_the_same_noise() -> None:
+    """ComfyUI's and Fooocus' seeds have 63 bits, and torch's CPU generator uses 32 of them."""
+    recipe = read_one("a\nSteps: 3, Sampler: Euler, Seed: 71415104642", TXT)
+    assert recipe.seed == 71415104642 % 2**32
+    assert recipe.warnings == (
+        "the seed 71415104642 has more than 32 bits; 2695627906 is used instead, from which a "
+        "CPU draws the same noise.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "vae", "warnings"),
+    [
+        ("VAE: TAESD", "baked", ("the VAE TAESD is not in picowatch; the checkpoint's own is used "
+                                 "instead.",)),
+        ("VAE: Automatic", "baked", ()),
+        ("VAE: Default (model)", "baked", ()),
+        ("Module 1: mse", "mse", ()),
+        ("VAE: mse, Module 1: mse", "mse", left_out("Module 1: mse")),
+        ("Module 1: ae, Module 2: t5", "baked", left_out("Module 1: ae", "Module 2: t5")),
+    ],
+)  # fmt: skip
+def test_what_names_a_vae(values: str, vae: str, warnings: tuple[str, ...]) -> None:
+    """Forge calls its further files modules; one alone is the VAE."""
+    recipe = read_one(f"a\nSteps: 3, Sampler: Euler, {values}", TXT, KNOWN)
+    assert (recipe.vae, recipe.warnings) == (vae, warnings)
+
+
+def test_fooocus_text_is_read() -> None:
+    """Its modules/meta_parser.py: Scheduler beside the sampler's name, raw prompts, LoRAs."""
+    recipe = read_one(
+        "a cat, cinematic still\nNegative prompt: dim\nSteps: 30, Sampler: DPM++ 2M SDE Karras, "
+        'Seed: 7, Size: 256x256, CFG scale: 4, Sharpness: 2.0, ADM Guidance: "(1.5, 0.8, 0.3)", '
+        "Model: sd_v1.4_f16, Model hash: 0123456789, Performance: Speed, Scheduler: karras, "
+        "VAE: Default (model), Raw prompt: a cat, Raw negative prompt: , Version: Fooocus v2.5.5",
+        TXT,
+        KNOWN,
+    )
+    assert (recipe.sampler, recipe.schedule_type) == ("DPM++ 2M SDE", "karras")
+    assert (recipe.seed, recipe.cfg_scale, recipe.vae) == (7, 4.0, "baked")
+    assert recipe.warnings == left_out(
+        "Sharpness: 2.0", "ADM Guidance: (1.5, 0.8, 0.3)", "Performance: Speed"
+    )
+
+
+def test_one_value_under_two_keys_is_one() -> None:
+    """Another value is a mistake."""
+    text = "a\nSteps: 3, Sampler: Euler, CFG scale: 4, CFG Scale: {}"
+    assert read_one(text.format(4), TXT).cfg_scale == 4.0
+    assert messages(text.format(5), TXT) == [
+        "'cfg_scale' is given twice: already on line 2 as 'CFG scale'. Keep one."
+    ]
