@@ -1,6 +1,6 @@
 """A save: one saved version of a recipe, as the inbox finds it and the ledger remembers it."""
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +17,15 @@ class Stamp:
     def written_since(self, other: "Stamp") -> bool:
         """Whether a scan may take it for another version; inodes are not stable everywhere."""
         return (self.size, self.mtime_ns) != (other.size, other.mtime_ns)
+
+    def as_text(self) -> str:
+        """For the ledger: times and inodes may be larger than SQLite's integers."""
+        return " ".join(map(str, astuple(self)))
+
+    @classmethod
+    def from_text(cls, text: str) -> "Stamp":
+        """The inverse of `as_text`."""
+        return cls(*map(int, text.split()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,11 +66,9 @@ def record_save(sql: sqlite3.Connection, save: Save, outcome: str) -> int:
         (save.path, save.digest, save.saved_at, outcome),
     ).lastrowid
     assert save_id is not None
-    stamp = save.stamp
     sql.execute(
-        """INSERT OR REPLACE INTO recipes (path, size, mtime_ns, inode, digest, save)
-           VALUES (?, ?, ?, ?, ?, ?)""",
-        (save.path, stamp.size, stamp.mtime_ns, stamp.inode, save.digest, save_id),
+        "INSERT OR REPLACE INTO recipes (path, stamp, digest, save) VALUES (?, ?, ?, ?)",
+        (save.path, save.stamp.as_text(), save.digest, save_id),
     )
     return save_id
 

@@ -15,7 +15,12 @@ MIGRATIONS = {
     2: """CREATE INDEX images_checkpoint ON images
           (priority, json_extract(request, '$.checkpoint_hash'), save, place, position)
           WHERE state = 'queued';""",
-    3: "ALTER TABLE images ADD COLUMN alone INTEGER NOT NULL DEFAULT 0;",
+    3: """ALTER TABLE images ADD COLUMN alone INTEGER NOT NULL DEFAULT 0;
+          ALTER TABLE recipes ADD COLUMN stamp TEXT NOT NULL DEFAULT '';
+          UPDATE recipes SET stamp = size || ' ' || mtime_ns || ' ' || inode;
+          ALTER TABLE recipes DROP COLUMN size;
+          ALTER TABLE recipes DROP COLUMN mtime_ns;
+          ALTER TABLE recipes DROP COLUMN inode;""",
 }
 # SQLite itself waits this long for a lock; who asks waits on (patience.py). Short, because
 # SIGTERM has to end picowatch within two seconds.

@@ -85,7 +85,7 @@ class Ledger:
     def known_recipes(self) -> dict[str, KnownRecipe]:
         """Each recipe whose last save was answered."""
         with self.transaction() as sql:
-            rows = sql.execute("SELECT path, size, mtime_ns, inode, digest FROM recipes")
+            rows = sql.execute("SELECT path, stamp, digest FROM recipes")
             return {row["path"]: _known(row) for row in rows}
 
     def known_recipe(self, recipe: str) -> KnownRecipe | None:
@@ -109,8 +109,8 @@ class Ledger:
             sql.execute("DELETE FROM recipes WHERE path = ?", (new,))
             cancel_unasked(sql, new)
             sql.execute(
-                "UPDATE recipes SET path = ?, size = ?, mtime_ns = ?, inode = ? WHERE path = ?",
-                (new, stamp.size, stamp.mtime_ns, stamp.inode, old),
+                "UPDATE recipes SET path = ?, stamp = ? WHERE path = ?",
+                (new, stamp.as_text(), old),
             )
             sql.execute("UPDATE entries SET recipe = ? WHERE recipe = ?", (new, old))
             # A picture that an earlier recipe of the new name asked for, too, keeps that row only
@@ -391,4 +391,4 @@ class Ledger:
 
 
 def _known(row: sqlite3.Row) -> KnownRecipe:
-    return KnownRecipe(Stamp(row["size"], row["mtime_ns"], row["inode"]), row["digest"])
+    return KnownRecipe(Stamp.from_text(row["stamp"]), row["digest"])

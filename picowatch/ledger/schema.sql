@@ -2,9 +2,7 @@
 
 CREATE TABLE recipes (              -- each recipe file whose last save was answered
     path      TEXT PRIMARY KEY,     -- below the inbox
-    size      INTEGER NOT NULL,     -- of the bytes that were answered
-    mtime_ns  INTEGER NOT NULL,
-    inode     INTEGER NOT NULL,
+    stamp     TEXT NOT NULL,        -- size, time in ns and inode of the bytes that were answered
     digest    TEXT NOT NULL,        -- sha256 of those bytes
     save      INTEGER NOT NULL REFERENCES saves (id)
 ) STRICT;

@@ -1,5 +1,6 @@
 """Each sentence under "What a save means": recipes in, pictures and log out."""
 
+import os
 import shutil
 import threading
 
@@ -438,6 +439,20 @@ def test_a_recipe_edited_meanwhile_is_not_archived(house: House) -> None:
         wait_for(lambda: not (house.inbox / "a.txt").exists())
     assert (house.outbox / "a/a.txt").read_text() == "a corgi\na star\n"
     assert len(house.pictures()) == 2
+
+
+def test_a_recipe_from_the_far_future_is_answered(house: House) -> None:
+    """Its time in nanoseconds is larger than any integer of SQLite; so it stays known, too."""
+    year_2400 = 13_569_465_600
+    path = house.save("a.yaml", "prompt: one\nseed: 1\n")
+    os.utime(path, (year_2400, year_2400))
+    if path.stat().st_mtime != year_2400:
+        pytest.skip("this file system holds no such time")
+    house.save("b.yaml", "prompt: two\nseed: 1\n")
+    assert house.once()
+    path.rename(path.with_name("c.yaml"))
+    assert house.once()
+    assert house.prompts() == ["one", "two"]
 
 
 def test_defaults_come_from_the_nearest_folder(house: House) -> None:
