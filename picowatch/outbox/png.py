@@ -9,6 +9,7 @@ from PIL import ExifTags, Image, PngImagePlugin
 
 from picowatch.errors import PictureUnreadable
 from picowatch.metadata import PARAMETERS, PngText, found_in_png
+from picowatch.metadata.comments import decoded_comment
 from picowatch.metadata.png import SIGNATURE
 from picowatch.pictures import MAX_BYTES, FewReads
 
@@ -89,7 +90,10 @@ def _exif_of(content: bytes) -> bytes:
 
 
 def _user_comment(exif: bytes) -> str | None:
-    """The text of an EXIF user comment; damaged EXIF is as if there were none."""
+    """The text of an EXIF user comment; damaged EXIF is as if there were none.
+
+    Its place is the Exif IFD. Fooocus writes it beside that, as text.
+    """
     if not exif or len(exif) > MAX_EXIF_BYTES:
         return None
     tags = Image.Exif()
@@ -98,16 +102,10 @@ def _user_comment(exif: bytes) -> str | None:
         try:
             tags.load(exif)
             comment = tags.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment)
+            if not comment:
+                comment = tags.get(ExifTags.Base.UserComment)
         except Exception:  # Pillow's readers raise whatever they stumble over
             return None
-    return _decoded(comment) if isinstance(comment, bytes) else None
-
-
-def _decoded(comment: bytes) -> str:
-    """EXIF 2.32, 4.6.5: eight bytes name the encoding of what follows."""
-    encoding, text = comment[:8], comment[8:]
-    if encoding.startswith(b"UNICODE"):
-        # Writers disagree on the byte order; the first letter of the text tells.
-        order = "utf-16-be" if text[:1] == b"\0" else "utf-16-le"
-        return text.decode(order, "replace")
-    return text.decode("utf-8", "replace")
+    if isinstance(comment, str):
+        comment = comment.encode("latin-1", "replace")  # as Pillow decodes it
+    return decoded_comment(comment) if isinstance(comment, bytes) else None

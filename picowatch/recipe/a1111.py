@@ -244,21 +244,13 @@ class _Values:
             self._warn("the VAE TAESD is not in picowatch; the checkpoint's own is used instead.")
             return
         if field == "seed":
-            written = self._short_seed(written)
+            seed, warning = seed_of_32_bits(str(written.value))
+            written = replace(written, value=seed)
+            if warning:
+                self._warn(warning)
         same = self._fields.get(field)
         if same is None or same.value != written.value:
             put(self._fields, field, written, self._problems)
-
-    def _short_seed(self, written: Written) -> Written:
-        text = str(written.value)
-        if not re.fullmatch(r"[0-9]{10,20}", text) or not MAX_SEED < int(text) < 2**_SEED_BITS:
-            return written
-        seed = int(text) % (MAX_SEED + 1)
-        self._warn(
-            f"the seed {text} has more than 32 bits; {seed} is used instead, from which a CPU "
-            "draws the same noise."
-        )
-        return replace(written, value=str(seed))
 
     def _take_modules(self) -> None:
         """Forge's module is the VAE if it is the only one; others are text encoders."""
@@ -303,6 +295,17 @@ class _Values:
     def _warn(self, message: str) -> None:
         if len(self._warnings) < MAX_WARNINGS:
             self._warnings.append(message)
+
+
+def seed_of_32_bits(text: str) -> tuple[str, str]:
+    """The seed that gives the same noise, and a warning if it is another one."""
+    if not re.fullmatch(r"[0-9]{10,20}", text) or not MAX_SEED < int(text) < 2**_SEED_BITS:
+        return text, ""
+    seed = int(text) % (MAX_SEED + 1)
+    return str(seed), (
+        f"the seed {text} has more than 32 bits; {seed} is used instead, from which a CPU draws "
+        "the same noise."
+    )
 
 
 def _scale(resized: Written, size: Written | None) -> float | None:

@@ -1,6 +1,7 @@
 """The field `from`: the settings that a picture's metadata holds, as a layer of fields.
 
-Read are, in this order: picowatch's own JSON, A1111's `parameters`, picoDiffusion's keys.
+Read are, in this order: picowatch's own JSON, Fooocus' JSON or A1111's text in `parameters`,
+picoDiffusion's keys.
 """
 
 import json
@@ -12,6 +13,7 @@ from picowatch.errors import PictureUnreadable
 from picowatch.recipe.a1111 import a1111_picture
 from picowatch.recipe.a1111_blocks import holds_parameters
 from picowatch.recipe.decoding import MAX_BYTES
+from picowatch.recipe.fooocus import fooocus_layer, is_fooocus
 from picowatch.recipe.places import Layer, Source, Spot, Written
 from picowatch.recipe.problems import Problems, shown
 from picowatch.recipe.request import ImageRequest, loras_beside_prompt
@@ -70,13 +72,15 @@ def _fields(path: str, texts: Mapping[str, str], spot: Spot, names_checkpoint: b
         raise PictureUnreadable("its texts are too long to be settings.")
     if "picowatch" in texts:
         return FromPicture(_of_picowatch(texts["picowatch"], spot))
+    if is_fooocus(texts.get("parameters", "")):
+        return FromPicture(*fooocus_layer(texts["parameters"], spot))
     if "parameters" in texts:
         return _of_a1111(path, texts["parameters"], spot, names_checkpoint)
     if texts.get("generator", "").casefold() == "picodiffusion":
         return FromPicture(_of_picodiffusion(texts, spot))
     raise PictureUnreadable(
         "it holds no settings that picowatch can read.",
-        "Pictures of picowatch, A1111 and picoDiffusion do, as they were saved.",
+        "Pictures of picowatch, A1111, Fooocus and picoDiffusion do, as they were saved.",
     )
 
 

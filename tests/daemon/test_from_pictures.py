@@ -1,6 +1,9 @@
 """`from:`: a recipe that starts from a picture's settings."""
 
-from PIL import ExifTags, Image
+import json
+
+import pytest
+from PIL import ExifTags, Image, PngImagePlugin
 
 from tests.house import House
 
@@ -17,20 +20,85 @@ def test_a_recipe_starts_from_a_picture_of_the_outbox(house: House) -> None:
     assert (other.prompt, other.seed, other.cfg_scale) == (one.prompt, one.seed, one.cfg_scale)
 
 
-def test_the_comment_of_a_jpeg_is_read(house: House) -> None:
-    """Where A1111 puts its text, in either byte order."""
-    text = "a star\nSteps: 8, Sampler: Euler a, CFG scale: 5, Seed: 3, Size: 128x128"
-    for order in ("utf-16-le", "utf-16-be"):
+VALUES = "Steps: 8, Sampler: Euler a, CFG scale: 5, Seed: 3, Size: 128x128"
+# What stands before the text, and its encoding.
+COMMENTS = {
+    "le": (b"UNICODE\0", "utf-16-le"),
+    "be": (b"UNICODE\0", "utf-16-be"),
+    "le-marked": (b"UNICODE\0\xff\xfe", "utf-16-le"),
+    "be-marked": (b"UNICODE\0\xfe\xff", "utf-16-be"),
+    "utf-8": (b"UNICODE\0", "utf-8"),
+    "undefined": (b"\0" * 8, "utf-8"),
+    "bare": (b"", "utf-8"),
+    "ascii": (b"ASCII\0\0\0", "utf-8"),
+}
+
+
+@pytest.mark.parametrize(
+    "prompt", ["a star", "日本の城、夜\u3000星", "Дом у реки", "🐕 runs", "“a star”", "Ünder"]
+)
+def test_the_comment_of_a_jpeg_is_read(house: House, prompt: str) -> None:
+    """Where A1111 puts its text, in every encoding that programs write it in."""
+    for name, (before, encoding) in COMMENTS.items():
         exif = Image.Exif()
-        comment = b"UNICODE\0" + text.encode(order)
+        comment = before + f"{prompt}\n{VALUES}".encode(encoding)
         exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = comment
-        Image.new("RGB", (16, 16)).save(house.inbox / f"{order}.jpg", exif=exif)
-        house.save(f"{order}.yaml", f"from: {order}.jpg\n")
-    assert house.once()
-    for order in ("utf-16-le", "utf-16-be"):
-        (picture,) = house.pictures(order)
+        Image.new("RGB", (16, 16)).save(house.inbox / f"{name}.jpg", exif=exif)
+        house.save(f"{name}.yaml", f"from: {name}.jpg\n")
+    assert house.once(), house.log()
+    for name in COMMENTS:
+        (picture,) = house.pictures(name)
         request = house.chunk(picture).request
-        assert (request.prompt, request.steps, request.sampler) == ("a star", 8, "Euler a")
+        assert (request.prompt, request.steps, request.sampler) == (prompt, 8, "Euler a"), name
+
+
+FOOOCUS = {
+    "adm_guidance": "(1.5, 0.8, 0.3)",
+    "base_model": "demo",
+    "base_model_hash": "0123456789",
+    "full_negative_prompt": ["dim"],
+    "full_prompt": ["日本の城", "cinematic still"],
+    "guidance_scale": 4,
+    "loras": [],
+    "negative_prompt": "",
+    "performance": "Speed",
+    "prompt": "日本の城",
+    "refiner_model": "None",
+    "resolution": "(128, 160)",
+    "sampler": "dpmpp_2m_sde_gpu",
+    "scheduler": "karras",
+    "seed": "71415104642",
+    "sharpness": 2.0,
+    "steps": 9,
+    "styles": "['SAI Cinematic']",
+    "vae": "Default (model)",
+    "version": "Fooocus v2.5.5",
+}
+
+
+@pytest.mark.parametrize("kind", ["jpg", "webp", "png"])
+def test_pictures_of_fooocus_are_read(house: House, kind: str) -> None:
+    """Its comment is text beside the Exif IFD; in a PNG it is the text "parameters"."""
+    exif, info = Image.Exif(), PngImagePlugin.PngInfo()
+    text = json.dumps(FOOOCUS)
+    if kind == "png":
+        info.add_text("parameters", text)
+        info.add_text("fooocus_scheme", "fooocus")
+        Image.new("RGB", (16, 16)).save(house.inbox / "f.png", pnginfo=info)
+    else:
+        exif[ExifTags.Base.UserComment] = text
+        exif[ExifTags.Base.MakerNote] = "fooocus"
+        Image.new("RGB", (16, 16)).save(house.inbox / f"f.{kind}", exif=exif)
+    house.save("f.yaml", f"from: f.{kind}\n")
+    assert house.once(), house.log()
+    (picture,) = house.pictures("f")
+    request = house.chunk(picture).request
+    assert (request.prompt, request.negative_prompt) == ("日本の城, cinematic still", "dim")
+    assert (request.sampler, request.schedule_type) == ("DPM++ 2M SDE", "karras")
+    assert (request.width, request.height, request.seed) == (128, 160, 2695627906)
+    warning = (house.outbox / "f.yaml.warning.txt").read_text()
+    assert "sharpness: 2.0" in warning
+    assert "71415104642 has more than 32 bits" in warning
 
 
 def test_what_a_recipe_cannot_honour_is_said_beside_the_result(house: House) -> None:

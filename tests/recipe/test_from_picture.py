@@ -184,8 +184,8 @@ def test_missing_models_are_named_with_their_hashes() -> None:
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
-        ({}, "a.png: it holds no settings that picowatch can read. Pictures of picowatch, A1111 "
-         "and picoDiffusion do, as they were saved."),
+        ({}, "a.png: it holds no settings that picowatch can read. Pictures of picowatch, A1111, "
+         "Fooocus and picoDiffusion do, as they were saved."),
         ({"picowatch": "{"}, "a.png: its 'picowatch' text is damaged."),
         ({"picowatch": '{"format": 2}'}, "a.png: a newer picowatch made it. Read it with that "
          "one."),
