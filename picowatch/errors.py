@@ -3,6 +3,7 @@
 PicowatchError
 ├── SettingsInvalid            exit 2
 ├── OutboxInUse                exit 3
+│   └── OutboxInUseByMake      … by a `picowatch make`, which lets go of it when it is done
 ├── LedgerCorrupt              the ledger's file is damaged; a new one is made from the pictures
 ├── RecipeInvalid              (recipe/problems.py: one save's problems, with their places)
 ├── ModelRefused               a model file that cannot be used, and why
@@ -41,6 +42,10 @@ class OutboxInUse(PicowatchError):
     """Another picowatch works with this outbox."""
 
     exit_code = 3
+
+
+class OutboxInUseByMake(OutboxInUse):
+    """A `picowatch make` without a daemon works with this outbox, until its recipes are done."""
 
 
 class LedgerCorrupt(PicowatchError):

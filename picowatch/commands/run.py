@@ -21,7 +21,7 @@ from picowatch.engine.child import ChildEngine
 from picowatch.engine.executor import Executor, LocalEngines
 from picowatch.engine.options import EngineOptions, cache_folder
 from picowatch.engine.protocol import Engine
-from picowatch.errors import PicowatchError, SettingsInvalid
+from picowatch.errors import OutboxInUseByMake, PicowatchError, SettingsInvalid
 from picowatch.inbox.inbox import Inbox
 from picowatch.ledger.ledger import Ledger
 from picowatch.onlookers import Onlookers
@@ -33,6 +33,7 @@ from picowatch.outbox.start_images import FOLDER, StartImages
 from picowatch.patience import PASSING, Ended, Patience
 from picowatch.publishing import Publisher
 from picowatch.restoring import open_ledger, set_aside
+from picowatch.service import notify
 from picowatch.settings import LocalExecutor, RayExecutor, Settings
 from picowatch.telling import Parts
 from picowatch.worker import Worker
@@ -43,6 +44,7 @@ FAILED = 1
 INTERRUPTED = 130
 ENDING = (signal.SIGTERM, signal.SIGINT)
 LEDGER = "ledger.sqlite"
+LOCK_SECONDS = 0.5  # between looks whether a `picowatch make` has let go of the outbox
 # A new ledger that is damaged so soon is a broken disk, and a third one would be no better.
 HOPELESS_SECONDS = 60.0
 
@@ -171,7 +173,7 @@ def build_daemon(
     waited for.
     """
     patience = Patience(stop, settings.outbox, patient=patient)
-    lock = patience.until_done("start", lambda: OutboxLock(settings.outbox))
+    lock = _lock(settings, patience, stop, by_make=only is not None)
     stack.callback(lambda: lock.release(left_undone=patience.left_undone))
     open_log(settings.outbox / "picowatch.log", settings.log_format, console.handler)
     stack.callback(close_log)
@@ -220,6 +222,31 @@ def build_daemon(
         only=only,
     )
     return Daemon(parts, after_crash=lock.after_crash, stop=stop, wake=wake, now=now)
+
+
+def _lock(
+    settings: Settings, patience: Patience, stop: threading.Event, *, by_make: bool
+) -> OutboxLock:
+    """The outbox's lock; a daemon waits for a `picowatch make` that holds it.
+
+    A `make` takes the place of a daemon that crashed, which a service manager starts again. That
+    is told that all is well: it would give up on a start that takes long.
+    """
+    told = False
+    while True:
+        try:
+            return patience.until_done(
+                "start", lambda: OutboxLock(settings.outbox, by_make=by_make)
+            )
+        except OutboxInUseByMake as error:
+            if not patience.patient:
+                raise
+            if not told:
+                log.warning("waiting: %s", error.message)
+            told = True
+            notify("READY=1", "WATCHDOG=1", f"STATUS=waiting: {error.message}")
+            if stop.wait(LOCK_SECONDS):
+                raise Ended from error
 
 
 def _state(settings: Settings) -> Path:

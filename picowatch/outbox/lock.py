@@ -2,16 +2,19 @@
 
 import fcntl
 import os
+import time
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import IO
 
-from picowatch.errors import OutboxInUse
+from picowatch.errors import OutboxInUse, OutboxInUseByMake
 from picowatch.outbox.atomic import make_folder, sync_file, sync_folder
 
 # Folders below the outbox with files that, as in the outbox itself, are written again within
 # seconds, or made again when they are missing.
+_MAKE = " make"  # stands after the process number of a holder that is a `picowatch make`
+_LOOK_SECONDS = 0.001
 _HASTILY_WRITTEN = (".picowatch", ".picowatch/commands", ".picowatch/gallery",
                     ".picowatch/gallery/thumbs", ".picowatch/gallery/thumbs/*")  # fmt: skip
 
@@ -22,29 +25,26 @@ class OutboxLock:
     `after_crash`: the last holder never released it.
     """
 
-    def __init__(self, outbox: Path) -> None:
-        """Raises OutboxInUse, naming the process that holds it, or OSError."""
+    def __init__(self, outbox: Path, *, by_make: bool = False) -> None:
+        """`by_make`: only until the recipes of a `picowatch make` are done.
+
+        Raises OutboxInUse, naming the process that holds it, or OSError.
+        """
         self._outbox = outbox
         path = _path(outbox)
         make_folder(path.parent)
         self._file: IO[str] = path.open("a+")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        if not _taken(self._file):
             self._file.seek(0)
             holder = self._file.read().strip()
             self._file.close()
-            raise OutboxInUse(
-                f"Another picowatch works with the outbox {outbox}"
-                + (f" (process {holder})." if holder else "."),
-                "End it first, or give this one another --outbox.",
-            ) from error
+            raise _in_use(outbox, holder)
         self._file.seek(0)
         # Who ends by itself leaves the file empty.
         self.after_crash = bool(self._file.read())
         try:
             self._file.truncate(0)
-            self._file.write(str(os.getpid()))
+            self._file.write(f"{os.getpid()}{_MAKE if by_make else ''}")
             self._file.flush()
             os.fsync(self._file.fileno())  # a power cut, too, is a crash
             sync_folder(path.parent)
@@ -73,6 +73,38 @@ class OutboxLock:
         for folder in (self._outbox, *chain.from_iterable(below)):
             with suppress(OSError):
                 sync_folder(folder)
+
+
+def _taken(file: IO[str]) -> bool:
+    """Take the lock, if no picowatch holds it.
+
+    `is_held` shares the lock for a moment, which is no reason to give up: a lock that others
+    share can be shared, one that a picowatch holds cannot.
+    """
+    while True:
+        with suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        fcntl.flock(file, fcntl.LOCK_UN)
+        time.sleep(_LOOK_SECONDS)
+
+
+def _in_use(outbox: Path, holder: str) -> OutboxInUse:
+    if holder.endswith(_MAKE):
+        return OutboxInUseByMake(
+            f"`picowatch make` (process {holder.removesuffix(_MAKE)}) works with the outbox "
+            f"{outbox} until its recipes are done.",
+            "Wait for it, or give this one another --outbox.",
+        )
+    return OutboxInUse(
+        f"Another picowatch works with the outbox {outbox}"
+        + (f" (process {holder})." if holder else "."),
+        "End it first, or give this one another --outbox.",
+    )
 
 
 def is_held(outbox: Path) -> bool:

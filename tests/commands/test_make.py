@@ -12,8 +12,9 @@ import pytest
 from picowatch.commands.make import make
 from picowatch.errors import PicowatchError
 from picowatch.outbox.commands import Command, leave
+from picowatch.outbox.lock import OutboxLock
 from picowatch.recipe.request import ImageRequest
-from tests.commands.picowatch import clean_environment, command, picowatch
+from tests.commands.picowatch import clean_environment, command, picowatch, start
 from tests.house import PATIENCE, House, wait_for
 
 Captured = pytest.CaptureFixture[str]
@@ -149,7 +150,7 @@ def test_make_tells_of_images_that_failed(house: House, capsys: Captured) -> Non
     house.engine.before_batch = fail
     assert made_here(house, elsewhere(house, "a.txt", "good --seed 5\nbad\n")) == 1
     shown = capsys.readouterr()
-    assert shown.out == f"{house.outbox / 'a/0001-5.png'}\n"
+    assert shown.out == f"{house.outbox / 'a/0003-5.png'}\n"
     assert shown.err == "a.txt: 1 image failed: see a.txt.error.txt in the outbox.\n"
 
 
@@ -257,6 +258,22 @@ def test_make_takes_over_when_the_daemon_ends(house: House, capsys: Captured) ->
     codes.append(caller.returncode)
     assert codes == [0]
     assert printed.startswith("outbox/a/0002-5.png")
+
+
+def test_a_daemon_waits_for_a_make_that_took_its_place(house: House) -> None:
+    """As after a crash, when a service manager starts the daemon again; another one is refused."""
+    lock = OutboxLock(house.outbox, by_make=True)
+    daemon = start(house.folder, "run")
+    assert daemon.stdout is not None
+    assert "waiting: `picowatch make` (process" in daemon.stdout.readline()
+    single = picowatch(house.folder, "run", "--once")
+    assert (single.returncode, single.stdout) == (3, "")
+    assert "Wait for it" in single.stderr
+    lock.release()
+    wait_for(lambda: house.status()["images"] is not None, "the daemon's start")
+    daemon.terminate()
+    daemon.communicate(timeout=PATIENCE)
+    assert daemon.returncode == 0
 
 
 MAKE_ON_DIGESTS = """

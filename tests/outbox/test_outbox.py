@@ -1,5 +1,6 @@
 """What lands in the outbox, and that nothing in a recipe can bend it."""
 
+import fcntl
 import json
 import logging
 import os
@@ -17,7 +18,7 @@ from picowatch.outbox.lock import OutboxLock, is_held
 from picowatch.outbox.log import LOG_FILES, close_log, harmless, open_log
 from picowatch.outbox.names import OutboxNames
 from picowatch.outbox.status import duration
-from tests.house import House, wait_for
+from tests.house import PATIENCE, House, wait_for
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(
@@ -83,6 +84,20 @@ def test_a_number_in_the_lock_that_some_other_process_has_by_now_is_no_lock(
     lock = OutboxLock(tmp_path)
     assert not lock.after_crash, "that one ended by itself"
     lock.release()
+
+
+def test_a_look_at_the_lock_keeps_nobody_out(tmp_path: Path) -> None:
+    """`picowatch status` beside a start, whose lock it shares for a moment."""
+    OutboxLock(tmp_path).release()
+    taken: list[OutboxLock] = []
+    starting = threading.Thread(target=lambda: taken.append(OutboxLock(tmp_path)))
+    with (tmp_path / ".picowatch/lock").open() as look:
+        fcntl.flock(look, fcntl.LOCK_SH)
+        starting.start()
+        starting.join(0.1)
+        assert starting.is_alive(), "it has given up"
+    starting.join(PATIENCE)
+    taken.pop().release()
 
 
 def test_a_killed_picowatch_leaves_no_lock(tmp_path: Path) -> None:
