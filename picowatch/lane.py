@@ -238,9 +238,8 @@ class Lane:
         self.progress = Progress(batch[0], len(batch), 0, batch[0].request.steps, 0.0)
         if self._shop.stopping.is_set():
             raise EngineStopped("picowatch ends")
-        future = self.engine.render(
-            [image.request for image in batch], self._on_step, self._shop.ledger.counts().queued
-        )
+        waiting = self._patiently(self._shop.ledger.counts).queued
+        future = self.engine.render([image.request for image in batch], self._on_step, waiting)
         while True:
             try:
                 return future.result(timeout=CHECK_SECONDS)

@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -18,6 +19,8 @@ import pytest
 from PIL import Image
 
 from picowatch.commands.run import build_daemon, check_folders
+from picowatch.ledger.ledger import Ledger
+from picowatch.ledger.rows import Counts
 from tests.house import PATIENCE, House, wait_for, within
 
 ROOM = 8 * 1024 * 1024
@@ -234,6 +237,27 @@ def test_a_deleted_inbox_may_be_made_again(house: House) -> None:
 
 def assert_set(event: threading.Event) -> None:
     assert event.wait(PATIENCE)
+
+
+def test_a_ledger_that_is_locked_once_a_batch_is_claimed_is_waited_for(
+    house: House, console: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No image fails for another program that reads the ledger."""
+    counts, locked = Ledger.counts, threading.Event()
+
+    def counts_once_unlocked(ledger: Ledger) -> Counts:
+        in_lane = threading.current_thread().name.startswith("lane")
+        if in_lane and not locked.is_set():
+            locked.set()
+            raise sqlite3.OperationalError("database is locked")
+        return counts(ledger)
+
+    monkeypatch.setattr(Ledger, "counts", counts_once_unlocked)
+    with house.running():
+        house.save("a.yaml", "prompt: one\n")
+        wait_for(lambda: len(house.pictures()) == 1, "the picture")
+    assert locked.is_set() and console.says("cannot write: database is locked")
+    assert house.error("a.yaml") is None
 
 
 @pytest.mark.parametrize(("jump", "words"), [(86_400.0, "ahead"), (-86_400.0, "back")])
