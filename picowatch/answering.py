@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import cast
 
@@ -15,6 +16,7 @@ from picowatch.engine.batches import batch_key
 from picowatch.errors import LedgerCorrupt, ModelRefused, PictureUnreadable
 from picowatch.inbox.files import FileUnreadable
 from picowatch.inbox.inbox import Evidence, Gone, Inbox, Renamed, Saved, Unreadable
+from picowatch.inbox.names import is_txt
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import Acceptance, AskedEntry, QueuedImage
 from picowatch.outbox.outbox import Outbox
@@ -117,9 +119,8 @@ class Answers:
         except Exception as error:  # no single recipe may take the watcher down
             log.debug("unexpected", exc_info=True)
             words = f"Something went wrong that should not: {type(error).__name__}: {error}."
-            path = seen.new if isinstance(seen, Renamed) else seen.path
             stamp = Stamp(0, 0, 0) if isinstance(seen, Gone) else seen.stamp
-            return self._reject_words(Save(path, "", stamp, self._now()), words)
+            return self._reject_words(Save(seen.path, "", stamp, self._now()), words)
 
     def _answer_one(self, seen: Evidence, known: Known) -> Callable[[], None]:
         if isinstance(seen, Saved):
@@ -129,19 +130,12 @@ class Answers:
             return self._reject_words(save, f"This recipe cannot be read: {seen.why}.")
         if isinstance(seen, Gone):
             return self._gone(seen)
-        return self._renamed(seen)
+        return self._renamed(seen, known)
 
     def _saved(self, seen: Saved, known: Known) -> Callable[[], None]:
         save = Save(seen.path, seen.digest, seen.stamp, self._now())
         try:
-            recipes = read_recipes(
-                seen.path,
-                seen.content,
-                known,
-                self._inbox.defaults(seen.path),
-                self._settings.max_images_per_save,
-                lambda picture: texts_of(self._start_images.read(seen.path, picture)),
-            )
+            recipes = self._recipes(seen, known)
             entries = [_entry(recipe, self._hashes_for(seen.path, recipe)) for recipe in recipes]
             result = self._ledger.accept(
                 save,
@@ -158,6 +152,19 @@ class Answers:
         self._outbox.remove_error(seen.path)
         self._outbox.write_warnings(seen.path, warnings)
         return partial(self._tell_accepted, seen.path, result, warnings)
+
+    def _recipes(self, seen: Saved, known: Known) -> list[Recipe]:
+        """What it says. Raises RecipeInvalid or FileUnreadable."""
+        if seen.defaults_unreadable:
+            raise FileUnreadable(seen.defaults_unreadable)
+        return read_recipes(
+            seen.path,
+            seen.content,
+            known,
+            seen.defaults,
+            self._settings.max_images_per_save,
+            lambda picture: texts_of(self._start_images.read(seen.path, picture)),
+        )
 
     def _hashes_for(self, path: str, recipe: Recipe) -> HashOf:
         """Gives the hash of anything the recipe names; its pictures are copied and kept.
@@ -221,11 +228,42 @@ class Answers:
         self._outbox.write_warnings(seen.path, ())
         return partial(log.info, "%s: deleted, %s cancelled", seen.path, images(cancelled))
 
-    def _renamed(self, seen: Renamed) -> Callable[[], None]:
-        self._ledger.rename(seen.old, seen.new, seen.stamp)
+    def _renamed(self, seen: Renamed, known: Known) -> Callable[[], None]:
+        """What was valid is kept; what was not, or reads differently now, is answered anew."""
+        new = seen.path
+        was_valid = self._ledger.rename(
+            seen.old, new, seen.stamp, picture_exists=self._outbox.exists
+        )
         self._outbox.remove_error(seen.old)
         self._outbox.write_warnings(seen.old, ())
-        return partial(log.info, "%s: renamed to %s, its queue goes on", seen.old, seen.new)
+        tell = partial(log.info, "%s: renamed to %s, its queue goes on", seen.old, new)
+        if was_valid and is_txt(seen.old) == is_txt(new):
+            self._move_in(seen.saved, known)
+            return _in_turn(tell, partial(self._finish_moved, new))
+        return _in_turn(tell, self._saved(seen.saved, known))
+
+    def _move_in(self, seen: Saved, known: Known) -> None:
+        """A folder's defaults may say another priority; all else holds from the next save on."""
+        warnings: list[str] = []
+        priorities: list[tuple[str, int]] = []
+        with suppress(RecipeInvalid, FileUnreadable):
+            for recipe in self._recipes(seen, known):
+                warnings += recipe.warnings
+                digest = ""
+                with suppress(RecipeInvalid, ModelRefused):  # then it is no entry of before
+                    digest = recipe.digest(self._hashes_for(seen.path, recipe))
+                priorities.append((digest, recipe.priority))
+        self._ledger.prioritise(seen.path, priorities)
+        self._outbox.remove_error(seen.path)
+        self._outbox.write_warnings(seen.path, list(dict.fromkeys(warnings)))
+
+    def _finish_moved(self, recipe: str) -> None:
+        """Failures stand beside the new name now, sheets and the archive are waiting for it."""
+        if failures := self._ledger.failures(recipe):
+            self._outbox.write_error(recipe, _failure_text(recipe, failures))
+        make_due_sheets(recipe, self._ledger, self._outbox)
+        if not failures:
+            self._retire(recipe)
 
     # -- telling
 
@@ -273,6 +311,14 @@ class Answers:
         if removed:
             log.info("%s: done, %s", path, where)
             self._ledger.forget(path)
+
+
+def _in_turn(*steps: Callable[[], None]) -> Callable[[], None]:
+    def all_of_them() -> None:
+        for step in steps:
+            step()
+
+    return all_of_them
 
 
 def _entry(recipe: Recipe, hash_of: HashOf) -> AskedEntry:

@@ -7,7 +7,7 @@ the worker says.
 import logging
 import sqlite3
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -360,10 +360,6 @@ class Lane:
     def _fail(self, image: QueuedImage, reason: str) -> None:
         self._patiently(partial(self._shop.ledger.fail, image.id, reason))
         self.failed += 1
-        log.error("%s: seed %s failed: %s", image.recipe, image.request.seed, reason)
-        self._shop.on_finished(image.recipe)
-
-
-def of_recipes(batch: list[QueuedImage], recipes: Collection[str]) -> bool:
-    """Whether all of a batch is of these recipes."""
-    return all(image.recipe in recipes for image in batch)
+        recipe = self._patiently(partial(self._shop.ledger.recipe_of, image))
+        log.error("%s: seed %s failed: %s", recipe, image.request.seed, reason)
+        self._shop.on_finished(recipe)

@@ -126,7 +126,7 @@ class Publisher:
         with self._lock:
             self.failed += 1
         log.error("%s: %s failed: %s", image.recipe, image.file, reason)
-        self._on_finished(image.recipe)
+        self._on_finished(self._ledger.recipe_of(image))
 
     def _write(self, image: QueuedImage, picture: RenderedImage) -> None:
         size, texts = (picture.width, picture.height), self._texts(image, picture)
@@ -175,13 +175,8 @@ class Publisher:
 
     def _note(self, written: list[QueuedImage], listed: list[QueuedImage]) -> None:
         """Let the ledger know, and whoever waits for their recipes."""
-        note = partial(
-            self._ledger.finish_all,
-            [image.id for image in written],
-            listed=[image.id for image in listed],
-        )
-        self._patience.until_done("publisher", note)
-        for recipe in dict.fromkeys(image.recipe for image in written):
+        note = partial(self._ledger.finish_all, written, listed=listed)
+        for recipe in self._patience.until_done("publisher", note):
             self._on_finished(recipe)
 
     def _texts(self, image: QueuedImage, picture: RenderedImage) -> list[PngText]:

@@ -156,14 +156,15 @@ class Telling:
         if progress is None:
             return status
         try:
-            recipe = self._parts.ledger.recipe_counts(progress.image.recipe)
+            name = self._parts.ledger.recipe_of(progress.image)
+            recipe = self._parts.ledger.recipe_counts(name)
         except sqlite3.OperationalError:
             return status
         total = recipe.queued + recipe.running + recipe.done + recipe.failed
         ended = recipe.done + recipe.failed
         return replace(
             status,
-            recipe=progress.image.recipe,
+            recipe=name,
             image=min(ended + 1, total),
             of=total,
             step=progress.step,

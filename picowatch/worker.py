@@ -14,7 +14,7 @@ from picowatch.batch_sizes import LARGEST, BatchSizes
 from picowatch.engine.executor import Executor
 from picowatch.engine.protocol import Engine, OnPreview, unseen
 from picowatch.errors import LedgerCorrupt
-from picowatch.lane import Lane, Progress, Shop, of_recipes
+from picowatch.lane import Lane, Progress, Shop
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import FileNames, QueuedImage, WaitingCheckpoint
 from picowatch.patience import Patience
@@ -258,7 +258,7 @@ class Worker:
         stopped = 0
         for lane in self.lanes:
             batch = lane.in_work
-            if batch and of_recipes(batch, recipes):
+            if batch and all(self._ledger.recipe_of(image) in recipes for image in batch):
                 lane.interrupt(batch, "as asked", cancelled=True)
                 stopped += len(batch)
         return stopped

@@ -9,9 +9,9 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
@@ -42,12 +42,18 @@ POLLING_REST = 10
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """A recipe was saved: its path below the inbox, its bytes, and their sha256 and stamp."""
+    """A recipe was saved: its path below the inbox, its bytes, and their sha256 and stamp.
+
+    `defaults` are the `_defaults.yaml` that hold for it; `defaults_unreadable` says in a sentence
+    why one of them cannot be read.
+    """
 
     path: str
     content: bytes
     digest: str
     stamp: Stamp
+    defaults: Sequence[DefaultsFile] = ()
+    defaults_unreadable: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +74,20 @@ class Gone:
 
 @dataclass(frozen=True, slots=True)
 class Renamed:
-    """A recipe's file is at another path now, with the same bytes."""
+    """A recipe's file is at another path now, with the same bytes; `saved` is what lies there."""
 
     old: str
-    new: str
-    stamp: Stamp
+    saved: Saved
+
+    @property
+    def path(self) -> str:
+        """Where it is now."""
+        return self.saved.path
+
+    @property
+    def stamp(self) -> Stamp:
+        """Of the file where it is now."""
+        return self.saved.stamp
 
 
 Evidence = Saved | Unreadable | Gone | Renamed
@@ -185,10 +200,6 @@ class Inbox:
         """The recipe was taken out of the inbox on purpose; its absence is no news."""
         self._known.pop(path, None)
         self._seen_here.discard(path)
-
-    def defaults(self, path: str) -> list[DefaultsFile]:
-        """The `_defaults.yaml` that hold for a recipe."""
-        return defaults_for(self._root, path)
 
     def _check_folder(self, now: float) -> None:
         change = self._folder.check()
@@ -308,21 +319,30 @@ class Inbox:
         return evidence
 
     def _maybe_renamed(self, missing: list[Settled]) -> dict[str, deque[str]]:
-        """Known recipes that are missing or not settled, by their bytes.
+        """Known recipes that are missing, not settled, or not seen in this folder, by their bytes.
 
-        Which of the latter are missing is looked up when another file with these bytes comes.
+        Which of them are missing is looked up when another file with these bytes comes.
         """
         paths: dict[str, deque[str]] = {}
-        for path in chain((file.path for file in missing), self._settling.paths()):
-            if path in self._seen_here and (known := self._known.get(path)):
+        noted = chain((file.path for file in missing), self._settling.paths())
+        unseen = self._known.keys() - self._seen_here
+        for path in chain((path for path in noted if path in self._seen_here), sorted(unseen)):
+            if known := self._known.get(path):
                 paths.setdefault(known.digest, deque()).append(path)
         return paths
 
-    def _missing(self, paths: deque[str]) -> str | None:
-        """The first of them whose file is not there now; each is looked at once."""
+    def _missing(self, paths: deque[str], stamp: Stamp) -> str | None:
+        """The first of them whose file is not there now; each is looked at once.
+
+        One that was not seen in the folder that is the inbox now was renamed while the inbox was
+        away, if the file that came has its time, too: a rename keeps it.
+        """
         while paths:
             path = paths.popleft()
-            if path in self._known and self._stamp(path) is None:
+            known = self._known.get(path)
+            if known is None or self._stamp(path) is not None:
+                continue
+            if path in self._seen_here or not stamp.written_since(known.stamp):
                 return path
         return None
 
@@ -341,23 +361,31 @@ class Inbox:
     ) -> Evidence | None:
         try:
             content, stamp = read_file(self._root, file.path)
+            if is_empty(content):
+                return None
+            digest = hashlib.sha256(content).hexdigest()
+            known = self._known.get(file.path)
+            if known is not None and not self._is_new(known, stamp, digest, file.by_event):
+                return None
+            saved = self._with_defaults(Saved(file.path, content, digest, stamp))
         except (FileChanged, FileNotFoundError):
             self._settling.postpone(file, now)
             return None
         except FileUnreadable as error:
             return self._unreadable(file, str(error))
-        if is_empty(content):
-            return None
-        digest = hashlib.sha256(content).hexdigest()
-        known = self._known.get(file.path)
-        if known is not None and not self._is_new(known, stamp, digest, file.by_event):
-            return None
-        old = self._missing(renamed.get(digest, deque())) if known is None else None
+        old = self._missing(renamed.get(digest, deque()), stamp)
         self._remember(file.path, stamp, digest)
         if old is not None:
             self.forget(old)
-            return Renamed(old, file.path, stamp)
-        return Saved(file.path, content, digest, stamp)
+            return Renamed(old, saved)
+        return saved
+
+    def _with_defaults(self, saved: Saved) -> Saved:
+        """Raises FileChanged while one of the `_defaults.yaml` above it is being written."""
+        try:
+            return replace(saved, defaults=defaults_for(self._root, saved.path))
+        except FileUnreadable as error:
+            return replace(saved, defaults_unreadable=str(error))
 
     @staticmethod
     def _is_new(known: KnownRecipe, stamp: Stamp, digest: str, by_event: bool) -> bool:

@@ -21,6 +21,11 @@ def is_recipe_name(name: str) -> bool:
     return _looks_like_a_recipe(name) and why_skipped(name) is None
 
 
+def is_txt(path: str) -> bool:
+    """Whether a recipe is lines of prompts, not YAML."""
+    return path.lower().endswith(".txt")
+
+
 def _looks_like_a_recipe(name: str) -> bool:
     return name.lower().endswith(ENDINGS) and not name.startswith((".", "~", "#", "_"))
 

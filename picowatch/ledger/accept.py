@@ -34,7 +34,7 @@ def accept_save(
 ) -> Acceptance:
     """Write a valid save into the ledger; runs inside the caller's transaction."""
     asked = _with_occurrences(entries)
-    before = _entries_before(sql, save.path)
+    before = entries_before(sql, save.path)
     unchanged = {key: entry.priority for key, entry in asked.items()} == {
         key: priority for key, (_, priority) in before.items()
     }
@@ -91,7 +91,8 @@ def _with_occurrences(entries: Sequence[AskedEntry]) -> dict[Key, AskedEntry]:
     return asked
 
 
-def _entries_before(sql: sqlite3.Connection, recipe: str) -> dict[Key, tuple[int, int]]:
+def entries_before(sql: sqlite3.Connection, recipe: str) -> dict[Key, tuple[int, int]]:
+    """The ids and priorities of what the recipe's last good save asked for."""
     rows = sql.execute(
         "SELECT id, digest, occurrence, priority FROM entries WHERE recipe = ?", (recipe,)
     )

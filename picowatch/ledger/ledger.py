@@ -14,6 +14,7 @@ from picowatch.ledger import queue, sheets, steer
 from picowatch.ledger.accept import accept_save, cancel_unasked, record_save
 from picowatch.ledger.database import Database
 from picowatch.ledger.queue import IN_ORDER, SELECT_IMAGE
+from picowatch.ledger.rename import prioritise, rename
 from picowatch.ledger.restore import DUE, MadeBefore, forget_restored, restore_pictures
 from picowatch.ledger.rows import (
     Acceptance,
@@ -102,25 +103,17 @@ class Ledger:
             forget_restored(sql, recipe)
             return cancel_unasked(sql, recipe)
 
-    def rename(self, old: str, new: str, stamp: Stamp) -> None:
-        """The recipe's file moved: its queue, its pictures and its memory go with it."""
+    def rename(
+        self, old: str, new: str, stamp: Stamp, *, picture_exists: Callable[[str], bool]
+    ) -> bool:
+        """See `rename.rename`."""
         with self.transaction() as sql:
-            sql.execute("DELETE FROM entries WHERE recipe = ?", (new,))
-            sql.execute("DELETE FROM recipes WHERE path = ?", (new,))
-            cancel_unasked(sql, new)
-            sql.execute(
-                "UPDATE recipes SET path = ?, stamp = ? WHERE path = ?",
-                (new, stamp.as_text(), old),
-            )
-            sql.execute("UPDATE entries SET recipe = ? WHERE recipe = ?", (new, old))
-            # A picture that an earlier recipe of the new name asked for, too, keeps that row only
-            # if it is not also the renamed recipe's: what was renamed is what the user sees now.
-            sql.execute(
-                """DELETE FROM images WHERE recipe = ? AND state != 'running' AND digest IN
-                   (SELECT digest FROM images WHERE recipe = ?)""",
-                (new, old),
-            )
-            sql.execute("UPDATE OR IGNORE images SET recipe = ? WHERE recipe = ?", (new, old))
+            return rename(sql, old, new, stamp, picture_exists)
+
+    def prioritise(self, recipe: str, priorities: Sequence[tuple[str, int]]) -> None:
+        """See `rename.prioritise`."""
+        with self.transaction() as sql:
+            prioritise(sql, recipe, priorities)
 
     # -- images on their way
 
@@ -162,13 +155,19 @@ class Ledger:
         """The picture is published. False if the image was not running."""
         return self._move(image, "done", "deaths = 0, alone = 0, reason = NULL")
 
-    def finish_all(self, images: Iterable[int], *, listed: Iterable[int]) -> None:
-        """These pictures are published; the `listed` ones stand in images.jsonl and the gallery."""
+    def finish_all(
+        self, images: Sequence[QueuedImage], *, listed: Iterable[QueuedImage]
+    ) -> list[str]:
+        """These pictures are published; the `listed` ones stand in images.jsonl and the gallery.
+
+        Gives their recipes, by the names that these have now.
+        """
         with self.transaction():
             for image in images:
-                self.finish(image)
+                self.finish(image.id)
             for image in listed:
-                self.mark_listed(image)
+                self.mark_listed(image.id)
+            return list(dict.fromkeys(map(self.recipe_of, images)))
 
     def fail(self, image: int, reason: str) -> bool:
         """The image is given up. False if it was not running."""
@@ -278,6 +277,12 @@ class Ledger:
         with self.transaction() as sql:
             rows = sql.execute(f"{SELECT_IMAGE} WHERE state = 'running' ORDER BY {IN_ORDER}")
             return [QueuedImage.of(row) for row in rows]
+
+    def recipe_of(self, image: QueuedImage) -> str:
+        """The recipe of an image: it may have been renamed since the image was claimed."""
+        with self.transaction() as sql:
+            row = sql.execute("SELECT recipe FROM images WHERE id = ?", (image.id,)).fetchone()
+            return row["recipe"] if row else image.recipe
 
     def is_asked(self, image: int) -> bool:
         """Whether the last good save of some recipe still asks for this image."""

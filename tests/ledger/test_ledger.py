@@ -197,7 +197,7 @@ def test_stamps_of_any_size_are_kept(tmp_path: Path) -> None:
     desk = Desk(tmp_path)
     stamp = Stamp(2**62, 2**66, 2**64 - 1)
     desk.ledger.reject(Save("a.txt", "digest", stamp, 0.0))
-    desk.ledger.rename("a.txt", "b.txt", stamp)
+    desk.ledger.rename("a.txt", "b.txt", stamp, picture_exists=lambda file: False)
     assert desk.ledger.known_recipes()["b.txt"].stamp == stamp
 
 
@@ -251,7 +251,9 @@ def test_tallies_say_what_is_there(steps: list[tuple[str, bool]]) -> None:
             if make:
                 desk.make_one()
             else:
-                desk.ledger.rename("a.txt", "b.txt", Stamp(1, 1, 1))
+                desk.ledger.rename(
+                    "a.txt", "b.txt", Stamp(1, 1, 1), picture_exists=desk.there.__contains__
+                )
         with desk.ledger.transaction() as sql:
             rows = dict(sql.execute("SELECT state, count(*) FROM images GROUP BY state").fetchall())
         assert desk.ledger.counts() == Counts(**rows)

@@ -1,0 +1,89 @@
+"""What a rename means: the queue, the pictures and the memory of a recipe go to its new name.
+
+Nothing is made anew. Each runs inside the caller's transaction.
+"""
+
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from picowatch.ledger.accept import cancel_unasked, entries_before
+from picowatch.ledger.restore import forget_restored
+from picowatch.save import Stamp
+
+
+def rename(
+    sql: sqlite3.Connection,
+    old: str,
+    new: str,
+    stamp: Stamp,
+    picture_exists: Callable[[str], bool],
+) -> bool:
+    """Move the recipe; gives whether its last save was valid.
+
+    What the recipe that had the new name asked for is cancelled: its file is gone.
+    """
+    sql.execute("DELETE FROM entries WHERE recipe = ?", (new,))
+    sql.execute("DELETE FROM recipes WHERE path = ?", (new,))
+    forget_restored(sql, new)
+    cancel_unasked(sql, new)
+    sql.execute(
+        "UPDATE recipes SET path = ?, stamp = ? WHERE path = ?",
+        (new, stamp.as_text(), old),
+    )
+    sql.execute("UPDATE entries SET recipe = ? WHERE recipe = ?", (new, old))
+    sql.execute("UPDATE saves SET recipe = ? WHERE recipe = ?", (new, old))
+    _merge_images(sql, old, new, picture_exists)
+    sql.execute("UPDATE OR IGNORE images SET recipe = ? WHERE recipe = ?", (new, old))
+    row = sql.execute(
+        "SELECT outcome FROM recipes JOIN saves ON saves.id = recipes.save WHERE path = ?", (new,)
+    ).fetchone()
+    return row is not None and row["outcome"] == "accepted"
+
+
+def _merge_images(
+    sql: sqlite3.Connection, old: str, new: str, picture_exists: Callable[[str], bool]
+) -> None:
+    """A picture that both names asked for stays once.
+
+    The renamed recipe's image counts, unless the other one's is made or in progress and it is not.
+    """
+    both = sql.execute(
+        """SELECT mine.id AS mine, mine.state AS state, other.id AS other,
+           other.state AS other_state, other.file AS other_file
+           FROM images AS mine JOIN images AS other ON other.digest = mine.digest
+           WHERE mine.recipe = ? AND other.recipe = ?""",
+        (old, new),
+    ).fetchall()
+    for row in both:
+        made = row["other_state"] == "done" and picture_exists(row["other_file"])
+        if row["other_state"] == "running" or (made and row["state"] not in ("done", "running")):
+            sql.execute("UPDATE asks SET image = ? WHERE image = ?", (row["other"], row["mine"]))
+            sql.execute("DELETE FROM images WHERE id = ? AND state != 'running'", (row["mine"],))
+        else:
+            sql.execute("DELETE FROM images WHERE id = ?", (row["other"],))
+
+
+def prioritise(sql: sqlite3.Connection, recipe: str, priorities: Sequence[tuple[str, int]]) -> None:
+    """Give what the recipe asks for the priorities that its entries have where it is now.
+
+    `priorities` are its entries' digests and priorities. An entry of another digest, because other
+    defaults hold here, gets the priority that all of them have, if it is one.
+    """
+    seen: Counter[str] = Counter()
+    by_key = {}
+    for digest, priority in priorities:
+        by_key[digest, seen[digest]] = priority
+        seen[digest] += 1
+    of_all = set(by_key.values())
+    common = of_all.pop() if len(of_all) == 1 else None
+    for key, (entry, before) in entries_before(sql, recipe).items():
+        now = by_key.get(key, common)
+        if now is None or now == before:
+            continue
+        sql.execute("UPDATE entries SET priority = ? WHERE id = ?", (now, entry))
+        sql.execute(
+            """UPDATE images SET priority = ? WHERE state IN ('queued', 'running')
+               AND id IN (SELECT image FROM asks WHERE entry = ?)""",
+            (now, entry),
+        )

@@ -1,0 +1,201 @@
+"""Renaming a recipe keeps its queue: nothing is made anew, and what follows has its new name."""
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from picowatch.errors import RenderFailed
+from tests.daemon.test_what_a_save_means import HeldEngine
+from tests.house import House, wait_for
+
+
+def renamed(house: House, old: str, new: str) -> None:
+    """Rename, and wait until picowatch knows."""
+    (house.inbox / new).parent.mkdir(exist_ok=True)
+    (house.inbox / old).replace(house.inbox / new)
+    wait_for(lambda: f"{old}: renamed to {new}" in house.log(), "the renaming")
+
+
+def test_a_rename_over_another_recipe_makes_nothing_anew(house: House) -> None:
+    """What waits goes on under the new name; the recipe that was there is gone, and its queue."""
+    hold = HeldEngine(house)
+    with house.running(batch_size=1):
+        house.save("b.yaml", "prompt: b\nseed: 1\ncount: 3\n")
+        hold.wait_until_held()
+        house.save("a.yaml", "prompt: a\nseed: 1\ncount: 4\n")
+        wait_for(lambda: "a.yaml: saved" in house.log())
+        renamed(house, "a.yaml", "b.yaml")
+        hold.release()
+        wait_for(lambda: house.made().count("a") == 4, "all of a")
+    assert house.once()
+    assert house.made().count("a") == 4
+    assert house.made().count("b") == 1
+    assert house.status()["images"]["cancelled"] == 2
+
+
+def test_a_rename_over_a_recipe_that_asked_for_the_same_makes_it_once(house: House) -> None:
+    """Pictures that the recipe of the new name has are not made again."""
+    house.save("b.yaml", "prompt: a\nseed: 1\ncount: 2\n")
+    assert house.once()
+    hold = HeldEngine(house, after=1)
+    with house.running(batch_size=1):
+        house.save("first.txt", "in progress\n")
+        hold.wait_until_held()
+        house.save("a.yaml", "prompt: a\nseed: 1\ncount: 3\n")
+        wait_for(lambda: "a.yaml: saved" in house.log())
+        renamed(house, "a.yaml", "b.yaml")
+        hold.release()
+        wait_for(lambda: house.status()["images"]["queued"] == 0, "all")
+    assert house.once()
+    assert house.seeds("b") == [1, 2, 3]
+    assert house.pictures("a") == []
+
+
+def test_a_rename_while_the_inbox_is_away_makes_nothing_anew(house: House) -> None:
+    """It is seen when the inbox is back; other recipes are not cancelled meanwhile."""
+    hold = HeldEngine(house)
+    away = house.folder / "away"
+    with house.running(batch_size=1):
+        house.save("a.txt", "one\ntwo\nthree\n")
+        hold.wait_until_held()
+        house.inbox.rename(away)
+        wait_for(lambda: "has vanished" in house.log(), "the warning")
+        (away / "a.txt").rename(away / "b.txt")
+        away.rename(house.inbox)
+        wait_for(lambda: "a.txt: renamed to b.txt" in house.log(), "the renaming")
+        hold.release()
+        wait_for(lambda: len(house.pictures()) == 3, "all")
+    assert house.once()
+    assert house.made() == ["one", "two", "three"]
+
+
+def test_a_renamed_invalid_recipe_keeps_its_error(house: House) -> None:
+    """Beside its new name."""
+    path = house.save("a.yaml", "prompt: a corgi\nstesp: 10\n")
+    assert not house.once()
+    path.rename(house.inbox / "b.yaml")
+    assert not house.once(), "it is answered under its new name"
+    assert house.error("a.yaml") is None
+    assert "inbox/b.yaml, line 2, column 1" in (house.error("b.yaml") or "")
+
+
+def test_a_recipe_may_be_renamed_as_its_error_advises(house: House) -> None:
+    """YAML in a TXT is made once it is called YAML."""
+    path = house.save("a.txt", "prompt: a corgi\nseed: 1\n")
+    assert not house.once()
+    assert "rename it to a.yaml" in (house.error("a.txt") or "")
+    path.rename(house.inbox / "a.yaml")
+    assert house.once()
+    assert house.pictures() == ["a/0001-1.png"]
+    assert house.error("a.txt") is None
+
+
+def test_a_valid_recipe_that_reads_differently_by_its_new_name_is_answered_anew(
+    house: House,
+) -> None:
+    """What waits of it is not cancelled by an invalid answer."""
+    hold = HeldEngine(house)
+    with house.running(batch_size=1):
+        house.save("a.txt", "one\ntwo\n")
+        hold.wait_until_held()
+        renamed(house, "a.txt", "a.yaml")
+        wait_for(lambda: house.error("a.yaml"), "the error file")
+        hold.release()
+        wait_for(lambda: len(house.pictures()) == 2, "both pictures")
+    assert house.made() == ["one", "two"]
+
+
+def test_a_recipe_moved_to_a_folder_of_other_settings_keeps_what_it_asked_for(house: House) -> None:
+    """Other defaults and start images hold from its next save on."""
+    Image.new("RGB", (64, 64), "red").save(house.inbox / "start.png")
+    house.save("other/_defaults.yaml", "steps: 5\n")
+    hold = HeldEngine(house)
+    with house.running(batch_size=1):
+        house.save("a.yaml", "- {prompt: a, seed: 1}\n- {prompt: b, seed: 2, image: start.png}\n")
+        hold.wait_until_held()
+        renamed(house, "a.yaml", "other/a.yaml")
+        hold.release()
+        wait_for(lambda: len(house.pictures()) == 2, "both pictures")
+    assert house.error("other/a.yaml") is None
+    assert house.made() == ["a", "b"]
+    assert [house.chunk(picture).request.steps for picture in house.pictures()] == [24, 24]
+    (house.inbox / "other/a.yaml").touch()
+    assert house.once()
+    assert len(house.pictures()) == 4
+
+
+@pytest.mark.parametrize("defaults", ["priority: 10\n", "priority: 10\nsteps: 5\n"])
+def test_a_recipe_moved_into_live_overtakes_the_others(house: House, defaults: str) -> None:
+    """Its folder's defaults say its priority; an entry with one of its own keeps that."""
+    house.save("live/_defaults.yaml", defaults)
+    hold = HeldEngine(house)
+    with house.running(batch_size=1):
+        house.save("first.txt", "in progress\n")
+        hold.wait_until_held()
+        house.save("a.txt", "a\n")
+        wait_for(lambda: "a.txt: saved" in house.log())
+        house.save("b.txt", "b\n")
+        wait_for(lambda: "b.txt: saved" in house.log())
+        renamed(house, "b.txt", "live/b.txt")
+        hold.release()
+        wait_for(lambda: len(house.pictures()) == 3, "all")
+    assert house.made() == ["in progress", "b", "a"]
+
+
+def test_what_follows_an_image_goes_to_the_name_that_its_recipe_has_then(house: House) -> None:
+    """Failure, contact sheet and archive, although the recipe was renamed in the middle."""
+    hold = HeldEngine(house)
+    with house.running(batch_size=1, when_done="archive"):
+        house.save("a.yaml", "prompt: a\nseed: 1\ngrid: true\n")
+        hold.wait_until_held()
+        renamed(house, "a.yaml", "b.yaml")
+        hold.release()
+        wait_for(lambda: (house.outbox / "b/b.yaml").exists(), "the archived recipe")
+    assert house.pictures() == ["a/0001-1.png", "b/0001-sheet.png"]
+    assert not (house.inbox / "b.yaml").exists()
+
+
+def test_a_failure_is_told_beside_the_name_that_its_recipe_has(house: House) -> None:
+    """Both that of an image in progress and one that was told before."""
+    go, started = threading.Event(), threading.Event()
+
+    def fail(batch: object) -> None:
+        started.set()
+        go.wait()
+        raise RenderFailed("Bad.")
+
+    house.engine.before_batch = fail
+    with house.running(batch_size=1):
+        house.save("a.txt", "a\n")
+        wait_for(started.is_set)
+        renamed(house, "a.txt", "b.txt")
+        go.set()
+        wait_for(lambda: "Bad." in (house.error("b.txt") or ""), "the error")
+        renamed(house, "b.txt", "c.txt")
+        wait_for(lambda: "Bad." in (house.error("c.txt") or ""), "the error under its next name")
+    assert house.error("a.txt") is None
+    assert house.error("b.txt") is None
+    assert "b.txt: seed" in house.log()
+
+
+def test_defaults_that_are_being_written_are_waited_for(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A recipe is answered with the defaults as they are when they are whole."""
+    defaults = house.save("_defaults.yaml", "steps: 5\n")
+    really_read, times = os.read, iter(range(3))
+
+    def written_meanwhile(handle: int, size: int) -> bytes:
+        content = really_read(handle, size)
+        if Path(f"/dev/fd/{handle}").resolve() == defaults and (number := next(times, None)):
+            defaults.write_text(f"steps: {number + 5}\nseed: 1\n")
+        return content
+
+    monkeypatch.setattr(os, "read", written_meanwhile)
+    house.save("a.txt", "a corgi\n")
+    assert house.once()
+    assert house.error("a.txt") is None
+    assert house.chunk("a/0001-1.png").request.steps == 7
