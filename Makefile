@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test lint format types docs strips storm fuzz soak bench bench-gpu train up \
+.PHONY: help demo run test lint format types docs strips storm meetings fuzz soak bench bench-gpu train up \
 	down image-check clean
 
 help:  ## Show this list.
@@ -63,6 +63,9 @@ strips: $(READY)  ## Make the pictures in docs/ anew whose recipes have changed.
 
 storm: $(READY)  ## Kill picowatch two hundred times at random, then count (some minutes).
 	$(BIN)/python -m tests.storm.driver --kills 200
+
+meetings: $(READY)  ## Let features meet: 100,000 random actions beside a model (some minutes).
+	$(BIN)/python -m tests.meetings.run --actions 100000 --jobs 2
 
 fuzz: $(READY)  ## Fuzz everything that reads strangers' bytes for 10 minutes (Linux).
 	$(BIN)/python -m tests.fuzz.run --minutes 10

@@ -1,0 +1,294 @@
+"""What a save means, once more, as simply as it can be said (docs/recipes.md).
+
+The model hears what was saved, renamed, deleted, started and ended, in that order, and knows what
+has to be in the queue, made, failed or cancelled. What it hears that cannot be, it keeps as
+`findings`.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from tests.meetings.recipes import Asked
+
+SEEDS = 2**32
+LIVE = ("queued", "running")
+
+
+@dataclass(eq=False)
+class Draw:
+    """One seed, drawn or written; None until the first of its images starts."""
+
+    seed: int | None
+    random: bool
+
+
+@dataclass(eq=False)
+class Image:
+    """One picture that was asked for."""
+
+    recipe: str
+    prompt: str
+    steps: int
+    start: str
+    draw: Draw
+    plus: int
+    position: int
+    state: str = "queued"
+    order: tuple[int, int, int] = (0, 0, 0)  # minus priority, save, place
+    file: str = ""
+    deaths: int = 0
+
+    @property
+    def seed(self) -> int | None:
+        return None if self.draw.seed is None else (self.draw.seed + self.plus) % SEEDS
+
+    @property
+    def request(self) -> tuple[object, ...]:
+        """What it is made from; random seeds that nobody saw yet differ from all others."""
+        seed = self.draw if self.seed is None else 0
+        return self.prompt, self.steps, self.start, self.seed, seed, self.seed is None and self.plus
+
+    def __str__(self) -> str:
+        return f"{self.recipe}: {self.prompt!r}, steps {self.steps}, seed {self.seed}, {self.state}"
+
+
+@dataclass(eq=False)
+class Entry:
+    """An entry of a recipe's last good save, with all images it asks for."""
+
+    asked: Asked
+    images: list[Image]
+
+
+@dataclass(eq=False)
+class Recipe:
+    """What the last save of a path said. `digest` is of its bytes."""
+
+    digest: str
+    valid: bool
+    entries: list[Entry] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Started:
+    """An image that was taken out of the queue."""
+
+    id: int
+    recipe: str
+    prompt: str
+    steps: int
+    start: str
+    seed: int
+    position: int
+    file: str
+
+
+class Model:
+    """Everything that should be."""
+
+    def __init__(self) -> None:
+        self.recipes: dict[str, Recipe] = {}
+        self.images: list[Image] = []
+        self.by_id: dict[int, Image] = {}
+        self.saves = 0
+        self.deleted: set[str] = set()  # pictures that the user took away
+        self.replaced: list[Image] = []  # by those of a recipe that was renamed over theirs
+        self.numbers: dict[str, int] = {}
+        self.findings: list[str] = []
+
+    # -- evidence
+
+    def saved(self, path: str, digest: str, entries: list[Asked]) -> None:
+        """A good save."""
+        self.saves += 1
+        before = self.recipes.get(path, Recipe("", True)).entries
+        left = _numbered(entry.asked for entry in before)
+        now = _numbered(entries)
+        unchanged = {key: one.priority for key, one in left.items()} == {
+            key: one.priority for key, one in now.items()
+        }
+        kept = dict(zip(left, before, strict=True))
+        recipe = Recipe(digest, True)
+        self.recipes[path] = recipe
+        for place, (key, one) in enumerate(now.items()):
+            order = (-one.priority, self.saves, place)
+            if key in kept:
+                entry = kept[key]
+                entry.asked = one
+                recipe.entries.append(entry)
+                self._keep(entry, order, anew=unchanged and one.entry.random)
+            else:
+                entry = Entry(one, [])
+                recipe.entries.append(entry)
+            if key not in kept or (unchanged and one.entry.random):
+                self._ask(path, entry, order)
+        self._cancel_unasked(path)
+
+    def _keep(self, entry: Entry, order: tuple[int, int, int], *, anew: bool) -> None:
+        for image in list(entry.images):
+            if image.state == "queued":
+                image.order = (order[0], *image.order[1:])
+            if anew and image.state in ("done", "cancelled"):
+                entry.images.remove(image)  # history: the new draw stands for it
+                continue
+            lost = image.state == "done" and not image.draw.random and image.file in self.deleted
+            if image.state in ("failed", "cancelled") or (lost and not anew):
+                self._queue(image, order)
+
+    def _ask(self, path: str, entry: Entry, order: tuple[int, int, int]) -> None:
+        one = entry.asked
+        seeds = one.entry.seed
+        if isinstance(seeds, tuple):
+            draws = [(Draw(seed, False), steps, 0) for seed in seeds for steps in one.steps]
+        else:
+            draw = Draw(seeds, seeds is None)
+            draws = [(draw, steps, plus) for steps, plus in one.images()]
+        for position, (draw, steps, plus) in enumerate(draws):
+            new = Image(path, one.entry.prompt, steps, one.start, draw, plus, position, order=order)
+            old = self._find(path, new)
+            if old is None:
+                self.images.append(new)
+                entry.images.append(new)
+                continue
+            entry.images.append(old)
+            made = old.state == "done" and old.file not in self.deleted
+            if not made and old.state not in LIVE:
+                old.position = position
+                self._queue(old, order)
+
+    def _queue(self, image: Image, order: tuple[int, int, int]) -> None:
+        image.state, image.order, image.file, image.deaths = "queued", order, "", 0
+
+    def _find(self, path: str, like: Image) -> Image | None:
+        if like.seed is None:
+            return None
+        found = (one for one in self.images if one.recipe == path and one.request == like.request)
+        return next(found, None)
+
+    def rejected(self, path: str, digest: str) -> None:
+        """A bad save: what the last good one asked for goes on."""
+        self.saves += 1
+        before = self.recipes.get(path)
+        self.recipes[path] = Recipe(digest, False, before.entries if before else [])
+
+    def deleted_recipe(self, path: str) -> None:
+        self.recipes.pop(path, None)
+        self._cancel_unasked(path)
+
+    def renamed(self, old: str, new: str) -> None:
+        """The queue, the pictures and the memory go with the file."""
+        if new in self.recipes:
+            self.deleted_recipe(new)
+        if old in self.recipes:
+            self.recipes[new] = self.recipes.pop(old)
+        moving = [image for image in self.images if image.recipe == old]
+        requests = {image.request for image in moving}
+        for image in [one for one in self.images if one.recipe == new]:
+            if image.request in requests and image.state != "running":
+                self.images.remove(image)
+                self.replaced.append(image)
+        for image in moving:
+            image.recipe = new
+
+    def _cancel_unasked(self, path: str) -> None:
+        wanted = self.wanted()
+        for image in self.images:
+            if image.recipe == path and image.state == "queued" and image not in wanted:
+                image.state = "cancelled"
+
+    def wanted(self) -> set[Image]:
+        """What the last good save of some recipe asks for."""
+        return {
+            image
+            for recipe in self.recipes.values()
+            for entry in recipe.entries
+            for image in entry.images
+        }
+
+    # -- commands
+
+    def cancelled(self, recipes: Iterable[str]) -> None:
+        names = set(recipes)
+        for image in self.images:
+            if image.recipe in names and image.state == "queued":
+                image.state = "cancelled"
+
+    def retried(self, recipes: Iterable[str]) -> None:
+        names = set(recipes)
+        wanted = self.wanted()
+        for image in self.images:
+            if image.recipe in names and image.state == "failed" and image in wanted:
+                image.state, image.file, image.deaths = "queued", "", 0
+
+    # -- the work
+
+    def started(self, batch: list[Started]) -> None:
+        """These came out of the queue, in this order."""
+        first = min((one.order for one in self.images if one.state == "queued"), default=None)
+        for place, one in enumerate(batch):
+            image = self._queued(one)
+            if image is None:
+                self.findings.append(f"made although nothing asks for it: {one}")
+                continue
+            if place == 0 and image.order != first:
+                self.findings.append(f"{image} was made before what should come first")
+            if image.draw.seed is None:
+                image.draw.seed = (one.seed - image.plus) % SEEDS
+            image.state, image.file = "running", one.file
+            self.by_id[one.id] = image
+            self._number(one.file)
+
+    def _queued(self, one: Started) -> Image | None:
+        like = (one.recipe, one.prompt, one.steps, one.start)
+        found = [
+            image
+            for image in self.images
+            if image.state == "queued"
+            and (image.recipe, image.prompt, image.steps, image.start) == like
+            and (image.seed == one.seed or (image.seed is None and image.position == one.position))
+        ]
+        return min(found, key=lambda image: (image.seed is None, image.order), default=None)
+
+    def _number(self, file: str) -> None:
+        folder, _, name = file.rpartition("/")
+        number = int(name.partition("-")[0])
+        if number <= self.numbers.get(folder.casefold(), 0):
+            self.findings.append(f"{file} has a number that was given before")
+        self.numbers[folder.casefold()] = number
+
+    def ended(self, image_id: int, state: str, *, death: bool = False) -> None:
+        """A running image is done, failed or cancelled, or back in the queue."""
+        image = self.by_id.get(image_id)
+        if image is None or image.state != "running":
+            return  # steps that are done twice change nothing
+        image.state, image.deaths = state, image.deaths + death
+        if state == "queued" and image not in self.wanted():
+            image.state = "cancelled"
+
+    # -- questions
+
+    def of(self, recipe: str) -> Iterator[Image]:
+        """What the recipe's last good save asks for."""
+        for entry in self.recipes[recipe].entries:
+            yield from entry.images
+
+    def failed(self, recipe: str) -> bool:
+        return any(image.state == "failed" for image in self.of(recipe))
+
+    def made(self) -> dict[str, Image]:
+        """Every picture that was made, by its file."""
+        return {i.file: i for i in (*self.replaced, *self.images) if i.state == "done"}
+
+    def counts(self) -> Counter[str]:
+        return Counter(image.state for image in self.images)
+
+
+def _numbered(entries: Iterable[Asked]) -> dict[tuple[object, int], Asked]:
+    """Equal entries of a file are told apart by their number."""
+    seen: Counter[object] = Counter()
+    found = {}
+    for one in entries:
+        found[one.identity, seen[one.identity]] = one
+        seen[one.identity] += 1
+    return found

@@ -1,0 +1,229 @@
+"""Random users: sequences of actions, played, and made shorter where they find something."""
+
+import random
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.meetings.recipes import Defaults, Entry, Text, for_txt
+from tests.meetings.simulation import NeverRests
+from tests.meetings.world import FAULT_PLACES, MISHAPS, Action, Habits, World
+
+PATHS = ("a.yaml", "b.yaml", "c.txt", "a.txt", "pets/a.yaml", "live/a.yaml", "live/c.txt")
+PICTURES = ("one.png", "two.png")
+FAST_DISK = Path("/dev/shm")
+
+
+@dataclass(frozen=True)
+class Script:
+    """A run that can be repeated: dice for the threads, settings, and what is done."""
+
+    seed: int
+    habits: Habits
+    actions: tuple[Action, ...]
+
+    def __str__(self) -> str:
+        """A test that a person can paste."""
+        lines = [f"    {action!r}," for action in self.actions]
+        return "\n".join([f"Script({self.seed}, {self.habits}, (", *lines, "))"])
+
+
+def play(script: Script, counts: Counter[str] | None = None) -> list[str]:
+    """What is wrong at the end of a script."""
+    place = FAST_DISK if FAST_DISK.is_dir() else None
+    base = Path(tempfile.mkdtemp(prefix="meetings-", dir=place))
+    world = World(base, script.seed, script.habits)
+    with world.on_stage():
+        try:
+            world.start()
+            for action in script.actions:
+                world.do(action)
+            world.finish()
+        except NeverRests as error:
+            world.findings.append(str(error))
+    if counts is not None:
+        counts += world.counts
+    return world.findings
+
+
+class Writer:
+    """Makes scripts up."""
+
+    def __init__(self, dice: random.Random) -> None:
+        self.dice = dice
+        self.prompts = 0
+        self.notes = 0
+        self.files: dict[str, Text] = {}
+        self.old: list[Entry] = []  # entries that were somewhere, once
+
+    def script(self, seed: int, actions: int) -> Script:
+        dice = self.dice
+        habits = Habits(
+            batch_size=dice.choice((1, 2, 3)),
+            watch=dice.choice(("polling", "polling", "events")),
+            interrupt=dice.random() < 0.3,
+            when_done=dice.choice(("keep",) * 5 + ("archive", "delete")),
+            switching=dice.choice((0.0, 0.0, 0.05, 0.3)),
+        )
+        made: list[Action] = []
+        while len(made) < actions:
+            made += self._some()
+        return Script(seed, habits, tuple(made))
+
+    def _some(self) -> list[Action]:
+        """One action, and most often a while after it."""
+        kinds: list[tuple[int, Callable[[], Action]]] = [
+            (14, self._save),
+            (8, self._edit),
+            (6, self._again),
+            (6, self._move),
+            (3, self._copy),
+            (4, self._delete),
+            (2, self._defaults),
+            (2, self._picture),
+            (2, lambda: ("lose_picture", self.dice.randrange(50))),
+            (5, self._command),
+            (3, lambda: ("kill",)),
+            (5, self._die),
+            (2, lambda: ("stop",)),
+            (6, lambda: ("start",)),
+            (2, lambda: ("trouble", self.dice.choice(MISHAPS))),
+            (4, lambda: ("trouble", None)),
+            (1, lambda: ("clock", self.dice.choice((-86400.0, -90.0, 3600.0, 10.0)))),
+            (2, lambda: ("pace", self.dice.choice((0.0, 0.3, 5.0)))),
+            (3, lambda: ("hold", True)),
+            (5, lambda: ("hold", False)),
+            (3, self._bad),
+        ]
+        weights = [weight for weight, _ in kinds]
+        ((_, kind),) = self.dice.choices(kinds, weights)
+        action = kind()
+        return [action, *self._while()]
+
+    def _while(self) -> list[Action]:
+        seconds = self.dice.choice((0.0, 0.0, 0.1, 0.6, 1.5, 3.0, 8.0))
+        return [("wait", seconds)] if seconds else []
+
+    def _path(self) -> str:
+        return self.dice.choice(PATHS)
+
+    def _entry(self) -> Entry:
+        dice = self.dice
+        if self.old and dice.random() < 0.25:
+            return dice.choice(self.old)
+        self.prompts += 1
+        seed = dice.choice((None, None, dice.randrange(10), (5, 9), dice.randrange(2**32)))
+        count = 1 if isinstance(seed, tuple) else dice.choice((1, 1, 2, 4))
+        steps = dice.choice(((1,), (1,), (2,), None, (1, 2)))
+        entry = Entry(
+            f"prompt {self.prompts}",
+            seed=seed,
+            count=count,
+            steps=steps,
+            priority=dice.choice((None, None, None, 1, 5)),
+            grid=dice.random() < 0.1,
+            image=dice.choice((None,) * 6 + PICTURES),
+        )
+        self.old.append(entry)
+        return entry
+
+    def _put(self, path: str, entries: Sequence[Entry], broken: bool = False) -> Action:
+        self.notes += 1
+        if path.endswith(".txt"):
+            entries = [for_txt(entry) for entry in entries]
+        text = Text(tuple(entries), self.notes, broken)
+        self.files[path] = text
+        return ("save", path, text, self.dice.choice(("in place", "by rename")))
+
+    def _save(self) -> Action:
+        entries = [self._entry() for _ in range(self.dice.choice((1, 1, 2, 3)))]
+        dice = self.dice.random()
+        if dice < 0.06:
+            return self._put(self._path(), [])
+        return self._put(self._path(), entries, broken=dice < 0.15)
+
+    def _edit(self) -> Action:
+        if not self.files:
+            return self._save()
+        path = self.dice.choice(sorted(self.files))
+        entries = [one for one in self.files[path].entries if self.dice.random() < 0.7]
+        if self.dice.random() < 0.6 or not entries:
+            entries.insert(self.dice.randrange(len(entries) + 1), self._entry())
+        if self.dice.random() < 0.1:
+            entries.append(self.dice.choice(entries))
+        return self._put(path, entries)
+
+    def _again(self) -> Action:
+        path = self.dice.choice(sorted(self.files) or [self._path()])
+        return ("again", path, self.dice.choice(("touch", "in place", "by rename")))
+
+    def _other(self, path: str) -> str:
+        ending = path.rpartition(".")[2]
+        return self.dice.choice([one for one in PATHS if one.endswith(ending)])
+
+    def _move(self) -> Action:
+        old = self.dice.choice(sorted(self.files) or [self._path()])
+        new = self._other(old)
+        if old in self.files and old != new:
+            self.files[new] = self.files.pop(old)
+        return ("move", old, new)
+
+    def _copy(self) -> Action:
+        old = self.dice.choice(sorted(self.files) or [self._path()])
+        new = self._other(old)
+        if old in self.files:
+            self.files[new] = self.files[old]
+        return ("copy", old, new)
+
+    def _delete(self) -> Action:
+        path = self.dice.choice(sorted(self.files) or [self._path()])
+        self.files.pop(path, None)
+        return ("delete", path)
+
+    def _defaults(self) -> Action:
+        folder = self.dice.choice(("", "live", "pets"))
+        if self.dice.random() < 0.4:
+            return ("defaults", folder, None)
+        steps, priority = self.dice.choice((None, 1, 2)), self.dice.choice((None, 3, 10))
+        return ("defaults", folder, Defaults(steps, priority))
+
+    def _picture(self) -> Action:
+        return ("picture", self.dice.choice(PICTURES), self.dice.choice((None, 1, 2, 3)))
+
+    def _command(self) -> Action:
+        name = self.dice.choice(("pause", "resume", "resume", "cancel", "cancel", "retry"))
+        recipe = self._path() if name == "cancel" or self.dice.random() < 0.3 else None
+        return ("command", name, recipe if name in ("cancel", "retry") else None)
+
+    def _die(self) -> Action:
+        return ("die", self.dice.choice(FAULT_PLACES), self.dice.choice((1, 1, 1, 2, 3)))
+
+    def _bad(self) -> Action:
+        if self.dice.random() < 0.4 or not self.old:
+            return ("bad", (), False)
+        prompts = {self.dice.choice(self.old).prompt for _ in range(2)}
+        return ("bad", tuple(sorted(prompts)), self.dice.random() < 0.4)
+
+
+def script_of(seed: int, actions: int) -> Script:
+    return Writer(random.Random(seed)).script(seed, actions)
+
+
+def shrink(script: Script, finds: Callable[[Script], bool]) -> Script:
+    """Fewer actions that still find it (Zeller's delta debugging)."""
+    actions = list(script.actions)
+    size = max(1, len(actions) // 2)
+    while size:
+        start, fewer = 0, False
+        while start < len(actions):
+            left = actions[:start] + actions[start + size :]
+            shorter = Script(script.seed, script.habits, tuple(left))
+            if finds(shorter):
+                actions, fewer = left, True
+            else:
+                start += size
+        if not fewer or size > 1:
+            size = size // 2 if size > 1 else 0
+    return Script(script.seed, script.habits, tuple(actions))

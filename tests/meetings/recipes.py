@@ -1,0 +1,134 @@
+"""What simulated users write: recipes as plain values, and as the bytes of a file."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import yaml
+
+SIZE = "64x64"  # of every picture, as small as can be
+Seed = None | int | tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One entry of a recipe. `steps` of several values are a sweep."""
+
+    prompt: str
+    seed: Seed = None
+    count: int = 1
+    steps: tuple[int, ...] | None = None
+    priority: int | None = None
+    grid: bool = False
+    image: str | None = None
+
+    @property
+    def random(self) -> bool:
+        return self.seed is None
+
+    def written(self) -> dict[str, object]:
+        """As YAML has it, without what is left to defaults."""
+        found: dict[str, object] = {"prompt": self.prompt, "size": SIZE}
+        if self.seed is not None:
+            found["seed"] = list(self.seed) if isinstance(self.seed, tuple) else self.seed
+        if self.count != 1:
+            found["count"] = self.count
+        if self.steps is not None:
+            if len(self.steps) > 1:
+                found["sweep"] = {"steps": list(self.steps)}
+            else:
+                found["steps"] = self.steps[0]
+        if self.priority is not None:
+            found["priority"] = self.priority
+        if self.grid:
+            found["grid"] = True
+        if self.image is not None:
+            found["image"] = self.image
+        return found
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """A `_defaults.yaml`."""
+
+    steps: int | None = None
+    priority: int | None = None
+
+    def content(self) -> bytes:
+        found = {"steps": self.steps, "priority": self.priority}
+        return yaml.safe_dump({k: v for k, v in found.items() if v is not None}).encode()
+
+
+@dataclass(frozen=True)
+class Text:
+    """What a file says: its entries; `note` tells one version from another without meaning.
+
+    `broken`: there is a mistake in it. Without entries it is empty.
+    """
+
+    entries: tuple[Entry, ...] = ()
+    note: int = 0
+    broken: bool = False
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.entries and not self.broken
+
+    def content(self, path: str) -> bytes:
+        """The bytes of a file of this name."""
+        if self.is_empty:
+            return b"\n" * (self.note % 3)
+        written = [entry.written() for entry in self.entries]
+        if self.broken:
+            written.append({"prompt": "a mistake", "stesp": 3})
+        if path.endswith(".txt"):
+            return ("\n".join(map(_line, written)) + f"\n# {self.note}\n").encode()
+        return (yaml.safe_dump(written, sort_keys=False) + f"# {self.note}\n").encode()
+
+
+def _line(written: dict[str, object]) -> str:
+    flags = [f"--{name} {value}" for name, value in written.items() if name != "prompt"]
+    return " ".join([str(written["prompt"]), *flags])
+
+
+def for_txt(entry: Entry) -> Entry:
+    """The same without what only YAML can say."""
+    steps = entry.steps[:1] if entry.steps else None
+    seed = entry.seed[0] if isinstance(entry.seed, tuple) else entry.seed
+    return replace(entry, steps=steps, seed=seed, grid=False)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """An entry with everything looked up: what a save asks for.
+
+    `start` is the sha256 of the start image. Two are the same entry if `identity` is.
+    """
+
+    entry: Entry
+    steps: tuple[int, ...]
+    priority: int
+    start: str
+
+    @property
+    def identity(self) -> object:
+        entry = self.entry
+        return entry.prompt, entry.seed, entry.count, self.steps, entry.grid, self.start
+
+    def images(self) -> Iterator[tuple[int, int]]:
+        """Steps of each image, and what is added to the entry's seed."""
+        for number in range(self.entry.count):
+            for steps in self.steps:
+                yield steps, number
+
+    @property
+    def wants_sheet(self) -> bool:
+        return self.entry.grid or len(self.steps) > 1
+
+
+def asked(entry: Entry, defaults: list[Defaults], start: str) -> Asked:
+    """`defaults` from the inbox down to the recipe's folder."""
+    steps, priority = entry.steps, entry.priority
+    for one in reversed(defaults):
+        steps = steps or (None if one.steps is None else (one.steps,))
+        priority = one.priority if priority is None else priority
+    return Asked(entry, steps or (24,), priority or 0, start)

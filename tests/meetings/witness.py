@@ -1,0 +1,85 @@
+"""Hears what picowatch's ledger kept, in order: each change once it is committed, and only then."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from picowatch.ledger.database import Database
+from picowatch.ledger.ledger import Ledger
+
+HEARD = (
+    "accept", "reject", "forget", "rename", "claim", "finish", "fail", "put_back",
+    "retry_alone", "retry_after_engine_death", "retry_after_daemon_death",
+    "cancel_running", "retry", "cancel", "restore",
+)  # fmt: skip
+
+# Name, arguments after the ledger itself, and result of a call.
+Hear = Callable[[str, tuple[Any, ...], Any], None]
+
+
+class Witness:
+    """Wraps the ledger's methods from outside."""
+
+    def __init__(self, hear: Hear, before_commit: Callable[[bool], None]) -> None:
+        """`before_commit` may raise what a full disk raises; it gets whether there is anything."""
+        self._hear = hear
+        self._before_commit = before_commit
+        self._depth = 0
+        self._pending: list[tuple[str, tuple[Any, ...], Any]] = []
+
+    def forget(self) -> None:
+        """The process died."""
+        self._depth, self._pending = 0, []
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        undo: list[tuple[type, str, Any]] = []
+        for name in HEARD:
+            undo.append((Ledger, name, getattr(Ledger, name)))
+            setattr(Ledger, name, self._heard(name, getattr(Ledger, name)))
+        undo.append((Database, "transaction", Database.transaction))
+        Database.transaction = self._transaction(Database.transaction)  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            for owner, name, value in undo:
+                setattr(owner, name, value)
+
+    def _heard(self, name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(ledger: Ledger, *arguments: Any, **named: Any) -> Any:
+            with ledger.transaction():
+                result = original(ledger, *arguments, **named)
+                self._pending.append((name, arguments, result))
+            return result
+
+        return call
+
+    def _transaction(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        @contextmanager
+        def transaction(database: Database) -> Iterator[Any]:
+            outermost, told = False, 0
+            try:
+                with original(database) as sql:  # from here on no other thread is in here
+                    outermost = not self._depth
+                    mark, before = len(self._pending), sql.total_changes
+                    self._depth += 1
+                    try:
+                        yield sql
+                        if outermost:
+                            self._before_commit(sql.total_changes != before)
+                    except BaseException:
+                        del self._pending[mark:]
+                        raise
+                    finally:
+                        self._depth -= 1
+                        told = len(self._pending)
+            except BaseException:
+                if outermost:
+                    del self._pending[:told]
+                raise
+            if outermost:
+                calls, self._pending = self._pending[:told], self._pending[told:]
+                for call in calls:
+                    self._hear(*call)
+
+        return transaction

@@ -1,0 +1,835 @@
+"""A user's folders, the daemon over them, and the model beside it: actions, and checks."""
+
+import errno
+import hashlib
+import json
+import logging
+import os
+import random
+import shutil
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib import import_module
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from PIL import Image as PillowImage
+
+import picowatch.inbox.inbox
+import picowatch.ledger.database
+import picowatch.outbox.atomic
+from picowatch.commands.run import _run_daemons
+from picowatch.engine.digest import DigestEngine
+from picowatch.errors import EngineDied, RenderFailed
+from picowatch.faults import PLACES
+from picowatch.metadata import PICOWATCH, read_chunk
+from picowatch.outbox.commands import Command, leave
+from picowatch.outbox.png import SHEET_KEYWORD, read_texts
+from picowatch.patience import Ended
+from picowatch.recipe.request import ImageRequest
+from picowatch.settings import Settings
+from tests.house import SilentConsole
+from tests.meetings.model import Model, Started
+from tests.meetings.recipes import Asked, Defaults, Entry, Text, asked
+from tests.meetings.simulation import (
+    Event,
+    EventWatch,
+    NeverRests,
+    Simulation,
+    Thread,
+    simulated,
+)
+from tests.meetings.witness import Witness
+
+SETTLED_SECONDS = 6.0  # after which everything that was done to the inbox is answered
+END_SECONDS = 2.0
+DEATHS = 4  # of the daemon with an image in work, after which the next one sets it aside
+PATIENCE = 600.0  # of the simulated clock
+OWN_FILES = {
+    "latest.png", "now.txt", "index.html", "picowatch.log", "images.jsonl", "preview.png",
+}  # fmt: skip
+# Open while they change: what a dying process does to them on its way out is taken back.
+HELD_OPEN = ("ledger.sqlite", "ledger.sqlite-journal", "lock")
+
+Action = tuple[Any, ...]
+
+
+@dataclass
+class Version:
+    """What once lay at a path of the inbox. `moved`: it came there from another path."""
+
+    serial: int
+    text: Text
+    digest: str
+    mtime: int
+    moved: bool = False
+
+
+@dataclass(frozen=True)
+class Habits:
+    """Settings of a whole run."""
+
+    batch_size: int = 2
+    watch: str = "polling"
+    interrupt: bool = False
+    when_done: str = "keep"
+    switching: float = 0.0
+
+
+class World:
+    """One run of the machine."""
+
+    def __init__(self, base: Path, seed: int, habits: Habits) -> None:
+        self.base = base
+        self.home = base / "home"
+        self.inbox, self.outbox = self.home / "inbox", self.home / "outbox"
+        self.habits = habits
+        self.sim = Simulation(random.Random(seed))
+        self.sim.switching = habits.switching
+        self.model = Model()
+        self.findings: list[str] = []
+        self.counts: Counter[str] = Counter()
+        # The user's side.
+        self.serial = 0
+        self.files: dict[str, Version] = {}
+        self.versions: dict[str, list[Version]] = {}  # of each path, all that ever lay there
+        self.texts: dict[str, Text] = {}  # by digest
+        self.answered: dict[str, Version] = {}
+        self.left: set[str] = set()  # paths that were away since they were answered
+        self.defaults: dict[str, Defaults] = {}
+        self.pictures: dict[str, str] = {}  # start images' sha256
+        self.pictures_changed_at = 0.0
+        self.commands: list[Path] = []
+        self.inbox_away = False
+        # The computer's side.
+        self.trouble: OSError | None = None
+        self.trouble_ended_at = 0.0
+        self.fault: tuple[str, int] | None = None  # where to die, and at which time
+        self.pace = 0.0
+        self.held = False
+        self.bad: set[str] = set()  # prompts that cannot be drawn
+        self.deadly: set[str] = set()  # … on which the engine dies
+        self.blamed: set[tuple[str, int]] = set()  # prompts and seeds that met one of those
+        self.paused = False
+        self.process: Thread | None = None
+        self.stop, self.wake = Event(), Event()
+        self.signals: list[int] = []
+        self.witness = Witness(self._hear, self._before_commit)
+        self.databases: list[Any] = []
+        self._saved: dict[Path, bytes] = {}
+
+    # -- the stage
+
+    @contextmanager
+    def on_stage(self) -> Iterator["World"]:
+        """Meanwhile the machine runs; all wrappers are in their places."""
+        for folder in (self.inbox, self.outbox, self.home / "models"):
+            folder.mkdir(parents=True)
+        with ExitStack() as stack:
+            stack.enter_context(simulated(self.sim))
+            stack.enter_context(self.witness.listening())
+            stack.enter_context(_wrapped(self))
+            self.sim.on_death = self._preserve
+            try:
+                yield self
+            finally:
+                self._end_everything()
+                shutil.rmtree(self.base, ignore_errors=True)
+
+    def _end_everything(self) -> None:
+        if self.process is not None:
+            with suppress(NeverRests):
+                self.sim.kill()
+        self._bury()
+
+    # -- the process
+
+    def start(self) -> None:
+        if self.process is not None:
+            return
+        self.counts["daemons"] += 1
+        self.stop, self.wake, self.signals = Event(), Event(), []
+        self.sim.dead = False
+        self.process = Thread(target=self._live, name="picowatch")
+        self.process.start()
+
+    def _live(self) -> None:
+        settings = Settings(
+            inbox=self.inbox,
+            outbox=self.outbox,
+            models=self.home / "models",
+            settle_seconds=0.5,
+            rescan_seconds=60,
+            batch_size=self.habits.batch_size,
+            watch=self.habits.watch,
+            interrupt=self.habits.interrupt,
+            when_done=self.habits.when_done,
+        )
+        engine = DigestEngine(before_batch=self._before_batch)
+        with suppress(Ended):
+            _run_daemons(
+                settings,
+                lambda options: engine,
+                SilentConsole(),
+                False,
+                None,
+                stop=self.stop,  # type: ignore[arg-type]
+                wake=self.wake,  # type: ignore[arg-type]
+                signals=self.signals,
+            )
+
+    def end(self) -> None:
+        """SIGTERM, and what is promised of it."""
+        if self.process is None:
+            return
+        self.signals.append(15)
+        self.stop.set()
+        self.wake.set()
+        process, began = self.process, self.sim.now
+        if not self.sim.run(lambda: process.ended, PATIENCE) and not self.sim.dead:
+            self.findings.append("SIGTERM does not end it")
+            self.sim.kill()
+        if not self.sim.dead and self.sim.now - began > END_SECONDS:
+            self.findings.append(f"ended {self.sim.now - began:.1f} s after SIGTERM")
+        if self.sim.dead:
+            return
+        self.process = None
+        self.held_back, self.held = self.held, False
+        self.sim.run(lambda: not self.sim.threads, 10.0)
+        self.held = self.held_back
+        if self.sim.threads:
+            self.findings.append(f"threads live on: {self.sim.names()}")
+            self.sim.kill()
+            self._bury()
+
+    def kill(self) -> None:
+        """SIGKILL, wherever it stands."""
+        if self.process is not None:
+            self.sim.kill()
+            self._bury()
+
+    def _preserve(self) -> None:
+        """What the disk holds at the moment of death; the dying can reach it no more."""
+        self.counts["crashes"] += 1
+        state = self.outbox / ".picowatch"
+        kept = [state / name for name in HELD_OPEN]
+        kept += [self.outbox / "images.jsonl", *(state / "gallery").glob("page-*.js")]
+        self._saved = {path: path.read_bytes() for path in kept if path.exists()}
+        self.home.rename(self.base / "dead")
+
+    def _bury(self) -> None:
+        """After the last thread is gone."""
+        for database in self.databases:
+            with suppress(sqlite3.Error):
+                database._connection.close()
+        self.databases.clear()
+        self.witness.forget()
+        self.sim.threads.clear()
+        self.sim.running = None
+        self.process, self.fault = None, None
+        dead = self.base / "dead"
+        if dead.exists():
+            shutil.rmtree(self.home, ignore_errors=True)
+            dead.rename(self.home)
+            for path, content in self._saved.items():
+                path.write_bytes(content)
+        logging.getLogger("picowatch").handlers.clear()
+
+    def run_for(self, seconds: float) -> None:
+        """Let it be for a while; a death that was ordered may come."""
+        self.sim.run_for(seconds)
+        self._notice_death()
+
+    def _notice_death(self) -> None:
+        if self.sim.dead:
+            self.sim.kill()
+            self._bury()
+        elif self.process is not None and self.process.ended:
+            self.findings.append(f"picowatch ended by itself: {self._last_log()}")
+            self.process = None
+
+    def _last_log(self) -> str:
+        with suppress(OSError):
+            return (self.outbox / "picowatch.log").read_text().splitlines()[-1]
+        return "no log"
+
+    # -- what wrappers call
+
+    def at(self, place: str) -> None:
+        """The process comes to a place where it may die."""
+        if self.sim.running is None or self.sim.dead:
+            return
+        if self.fault and self.fault[0] == place:
+            self.fault = (place, self.fault[1] - 1)
+            if self.fault[1] <= 0:
+                self.counts[f"died {place}"] += 1
+                self.sim.die()
+        self.sim.switch()
+
+    def before_write(self) -> None:
+        if self.trouble is not None:
+            raise OSError(self.trouble.errno, self.trouble.strerror)
+
+    def _before_commit(self, changes: bool) -> None:
+        if self.trouble is not None and changes:
+            raise sqlite3.OperationalError("database or disk is full")
+
+    def _before_batch(self, batch: Sequence[ImageRequest]) -> None:
+        if self.held:
+            self.sim.pause(lambda: not self.held)
+        if self.pace:
+            self.sim.sleep(self.pace)
+        for bad, error in (
+            (self.deadly, EngineDied("The engine was killed.")),
+            (self.bad, RenderFailed("It cannot be drawn.")),
+        ):
+            if any(request.prompt in bad for request in batch):
+                self.blamed |= {(request.prompt, request.seed) for request in batch}
+                raise error
+
+    # -- the ledger's story
+
+    def _hear(self, name: str, given: tuple[Any, ...], result: Any) -> None:
+        try:
+            getattr(self, f"_heard_{name}")(*given, result=result)
+        except Exception as error:  # the daemon's thread must not see it
+            self.findings.append(f"{name}{given[:2]}: {type(error).__name__}: {error}")
+
+    def _heard_accept(self, save: Any, entries: object, *, result: object) -> None:
+        version = self._answer(save.path, save.digest, save.stamp.mtime_ns)
+        if version is None:
+            return
+        found = self._meaning(save.path, version.text)
+        if found is None:
+            self.findings.append(f"{save.path} was accepted although it is wrong")
+        else:
+            self.model.saved(save.path, save.digest, found)
+
+    def _heard_reject(self, save: Any, *, result: object) -> None:
+        version = self._answer(save.path, save.digest, save.stamp.mtime_ns)
+        if version is None:
+            return
+        if self._meaning(save.path, version.text) is not None and not self._pictures_just_changed():
+            self.findings.append(f"{save.path} was rejected although nothing is wrong with it")
+        self.model.rejected(save.path, save.digest)
+
+    def _pictures_just_changed(self) -> bool:
+        return self.sim.now - self.pictures_changed_at < 3.0
+
+    def _answer(self, path: str, digest: str, mtime: int) -> Version | None:
+        """The version that was answered, which must be a new one."""
+        last = self.answered.get(path)
+        candidates = [
+            version
+            for version in self.versions.get(path, ())
+            if (version.digest, version.mtime) == (digest, mtime)
+            and (last is None or version.serial > last.serial)
+        ]
+        if not candidates:
+            if last is not None and last.digest == digest and last.text.entries:
+                entries = last.text.entries
+                if any(entry.image for entry in entries):  # what was missing has come
+                    return last
+            self.findings.append(f"{path} was answered although nobody saved it")
+            return None
+        version = candidates[-1]
+        if version.moved:
+            for other, known in self.answered.items():
+                lost = other != path and other not in self.files
+                if lost and known.digest == digest and self.model.recipes[other].valid:
+                    self.findings.append(f"{other} was renamed to {path}, which was made anew")
+        self.answered[path] = version
+        if self.files.get(path) is version:
+            self.left.discard(path)
+        else:  # an answer that came late, after a full disk
+            self.left.add(path)
+        return version
+
+    def _heard_forget(self, path: str, *, result: object) -> None:
+        known = self.answered.pop(path, None)
+        there, was_away = self.files.get(path), path in self.left
+        self.left.discard(path)
+        if known is not None and there is not None:
+            if there.digest == known.digest and self._may_retire(path):
+                del self.files[path]  # archived or deleted, as the setting says
+            elif there.serial == known.serial and not was_away:
+                self.findings.append(f"{path} was forgotten although it is there")
+        elif known is not None:
+            for other, version in self.files.items():
+                new = self.answered.get(other)
+                unseen = new is None or new.serial < version.serial
+                valid = self.model.recipes[path].valid
+                if valid and version.moved and unseen and version.digest == known.digest:
+                    twins = [v for v in self.answered.values() if v.digest == known.digest]
+                    if not twins:
+                        self.findings.append(f"{path} was renamed to {other}, but is forgotten")
+        self.model.deleted_recipe(path)
+
+    def _may_retire(self, path: str) -> bool:
+        gone = not (self.inbox / path).exists()
+        return gone and self.habits.when_done != "keep"
+
+    def _heard_rename(self, old: str, new: str, stamp: object, *, result: object) -> None:
+        known = self.answered.pop(old, None)
+        is_there = old in self.files and old not in self.left
+        self.left.discard(old)
+        candidates = [
+            version
+            for version in self.versions.get(new, ())
+            if known is not None and version.digest == known.digest
+        ]
+        if known is None or not candidates or is_there:
+            self.findings.append(f"{old} was taken for renamed to {new}")
+        else:
+            self.answered[new] = candidates[-1]
+        self.model.renamed(old, new)
+
+    def _heard_claim(self, *_: object, result: Any) -> None:
+        if self.paused and result:
+            self.findings.append(f"{result[0].recipe} was started in a pause")
+        self.model.started([_started(image) for image in result])
+
+    def _heard_finish(self, image_id: int, *, result: object) -> None:
+        self.model.ended(image_id, "done")
+        self.counts["pictures"] += 1
+
+    def _heard_fail(self, image_id: int, reason: str, *, result: object) -> None:
+        image = self.model.by_id.get(image_id)
+        blamed = image is None or (image.prompt, image.seed) in self.blamed
+        if image is not None and not blamed and image.deaths < DEATHS:
+            self.findings.append(f"{image} failed: {reason}")
+        self.model.ended(image_id, "failed")
+
+    def _heard_put_back(self, image_id: int, *, result: object) -> None:
+        self.model.ended(image_id, "queued")
+
+    def _heard_retry_alone(self, image_id: int, *, result: object) -> None:
+        self.model.ended(image_id, "queued")
+
+    def _heard_retry_after_engine_death(self, image_id: int, *, result: object) -> None:
+        self.model.ended(image_id, "queued")
+
+    def _heard_retry_after_daemon_death(self, image_id: int, *, result: object) -> None:
+        self.model.ended(image_id, "queued", death=True)
+
+    def _heard_cancel_running(self, image_id: int, *, result: object) -> None:
+        self.model.ended(image_id, "cancelled")
+
+    def _heard_retry(self, *_: object, result: dict[str, int]) -> None:
+        self.model.retried(result)
+
+    def _heard_cancel(self, recipes: Sequence[str], *, result: object) -> None:
+        self.model.cancelled(recipes)
+
+    def _heard_restore(self, *_: object, result: int) -> None:
+        """A new ledger."""
+
+    def _meaning(self, path: str, text: Text) -> list[Asked] | None:
+        """What this text asks for now, None if something is wrong with it."""
+        if text.broken or text.is_empty:
+            return None
+        folders = [""]
+        for part in Path(path).parent.parts:
+            folders.append(f"{folders[-1]}/{part}".lstrip("/"))
+        defaults = [self.defaults[folder] for folder in folders if folder in self.defaults]
+        found = []
+        for entry in text.entries:
+            start = self.pictures.get(entry.image, "") if entry.image else ""
+            if entry.image and not start:
+                return None
+            found.append(asked(entry, defaults, start))
+        return found
+
+    # -- the user's hands
+
+    def do(self, action: Action) -> None:
+        """One action; what makes no sense just now does nothing."""
+        name, *given = action
+        self.counts[name] += 1
+        self._look_into_the_inbox()
+        getattr(self, f"do_{name}")(*given)
+
+    def _look_into_the_inbox(self) -> None:
+        """What is done may have been archived or deleted, where a setting says so."""
+        for path, version in list(self.files.items()):
+            if (self.inbox / path).exists() or self.inbox_away:
+                continue
+            del self.files[path]
+            known = self.answered.get(path)
+            if self.habits.when_done == "keep" or (known and known.digest != version.digest):
+                self.findings.append(f"{path} vanished from the inbox")
+
+    def _write(self, path: str, content: bytes, how: str = "in place") -> None:
+        target = self.inbox / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if how == "by rename":
+            temporary = target.with_name(f".{target.name}.tmp")
+            temporary.write_bytes(content)
+            self._stamp(temporary)
+            temporary.replace(target)
+        else:
+            target.write_bytes(content)
+            self._stamp(target)
+        self._tell(path)
+
+    def _stamp(self, target: Path) -> None:
+        """Its time is the simulated clock's; no two are the same."""
+        self.serial += 1
+        when = int(self.sim.wall()) * 10**9 + self.serial
+        os.utime(target, ns=(when, when))
+
+    def _tell(self, *paths: str) -> None:
+        if EventWatch.armed is not None:
+            for path in paths:
+                EventWatch.armed.tell(f"{self.inbox}/{path}")
+
+    def _version(self, path: str, text: Text, content: bytes, moved: bool = False) -> None:
+        self.serial += 1
+        digest, mtime = hashlib.sha256(content).hexdigest(), (self.inbox / path).stat().st_mtime_ns
+        version = Version(self.serial, text, digest, mtime, moved)
+        known = self.answered.get(path)
+        if known is not None and (known.digest, known.mtime) == (digest, mtime):
+            version = known  # it was away and is back: no write
+        self.files[path] = version
+        if not text.is_empty:
+            self.versions.setdefault(path, []).append(version)
+
+    def do_save(self, path: str, text: Text, how: str) -> None:
+        if self.inbox_away:
+            return
+        content = text.content(path)
+        self._write(path, content, how)
+        self._version(path, text, content)
+
+    def do_again(self, path: str, how: str) -> None:
+        """The same bytes, or a touch."""
+        if self.inbox_away or path not in self.files:
+            return
+        text = self.files[path].text
+        content = text.content(path)
+        if how == "touch":
+            self._stamp(self.inbox / path)
+            self._tell(path)
+        else:
+            self._write(path, content, how)
+        self._version(path, text, content)
+
+    def do_copy(self, old: str, new: str) -> None:
+        if self.inbox_away or old not in self.files or old == new:
+            return
+        self.do_save(new, self.files[old].text, "in place")
+
+    def do_move(self, old: str, new: str) -> None:
+        if self.inbox_away or old not in self.files or old == new:
+            return
+        (self.inbox / new).parent.mkdir(parents=True, exist_ok=True)
+        (self.inbox / old).rename(self.inbox / new)
+        self._tell(old, new)
+        version = self.files.pop(old)
+        self.left.add(old)
+        content = (self.inbox / new).read_bytes()
+        self._version(new, version.text, content, moved=True)
+
+    def do_delete(self, path: str) -> None:
+        if self.inbox_away or path not in self.files:
+            return
+        (self.inbox / path).unlink()
+        del self.files[path]
+        self.left.add(path)
+        self._tell(path)
+
+    def do_defaults(self, folder: str, defaults: Defaults | None) -> None:
+        if self.inbox_away:
+            return
+        target = self.inbox / folder / "_defaults.yaml"
+        if defaults is None:
+            target.unlink(missing_ok=True)
+            self.defaults.pop(folder, None)
+        else:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(defaults.content())
+            self.defaults[folder] = defaults
+
+    def do_picture(self, name: str, colour: int | None) -> None:
+        """A start image comes, changes or goes."""
+        if self.inbox_away:
+            return
+        if (colour is None) != (name not in self.pictures):
+            self.pictures_changed_at = self.sim.now
+        if colour is None:
+            (self.inbox / name).unlink(missing_ok=True)
+            self.pictures.pop(name, None)
+        else:
+            content = _png(colour)
+            (self.inbox / name).write_bytes(content)
+            self.pictures[name] = hashlib.sha256(content).hexdigest()
+        self._tell(name)
+
+    def do_lose_picture(self, place: int) -> None:
+        """The user deletes a picture from the outbox."""
+        left = [file for file in self.model.made() if file not in self.model.deleted]
+        if left:
+            file = left[place % len(left)]
+            (self.outbox / file).unlink(missing_ok=True)
+            self.model.deleted.add(file)
+
+    def do_command(self, name: str, recipe: str | None) -> None:
+        (self.outbox / ".picowatch" / "commands").mkdir(parents=True, exist_ok=True)
+        if self.trouble is None:
+            self.commands.append(leave(self.outbox, Command(name, recipe)))
+
+    # -- the computer's
+
+    def do_wait(self, seconds: float) -> None:
+        self.run_for(seconds)
+
+    def do_start(self) -> None:
+        self.start()
+
+    def do_stop(self) -> None:
+        self.end()
+        self._notice_death()
+
+    def do_kill(self) -> None:
+        self.kill()
+
+    def do_die(self, place: str, count: int) -> None:
+        """Die at a place, when it comes there so often."""
+        self.fault = (place, count)
+
+    def do_trouble(self, number: int | None) -> None:
+        self.trouble = None if number is None else OSError(number, os.strerror(number))
+        self.trouble_ended_at = self.sim.now
+
+    def do_clock(self, seconds: float) -> None:
+        self.sim.wall_ahead += seconds
+
+    def do_pace(self, seconds: float) -> None:
+        self.pace = seconds
+
+    def do_hold(self, held: bool) -> None:
+        self.held = held
+
+    def do_bad(self, prompts: tuple[str, ...], deadly: bool) -> None:
+        """These cannot be drawn from now on."""
+        self.bad, self.deadly = (set(), set(prompts)) if deadly else (set(prompts), set())
+
+    def do_habits(self, **changes: Any) -> None:
+        """Settings that the next start reads."""
+        self.habits = replace(self.habits, **changes)
+
+    # -- what has to hold
+
+    def finish(self) -> None:
+        """Everything that stands in the way goes away, all that is asked gets made; then look."""
+        self.do_trouble(None)
+        self.fault, self.pace, self.held = None, 0.0, False
+        self.bad, self.deadly = set(), set()
+        self.start()
+        if not self._in_time(SETTLED_SECONDS):
+            return
+        self.do_command("resume", None)
+        self.do_save("probe.yaml", Text((Entry("a probe", seed=1, steps=(1,)),)), "in place")
+        quiet = self.sim.run(self._is_done, PATIENCE)
+        self._notice_death()
+        self._look_into_the_inbox()
+        if self.process is None:
+            return
+        if not quiet:
+            waiting = [str(image) for image in self.model.images if image.state == "queued"]
+            unanswered = list(self._unanswered())
+            status = self._status()
+            self.findings.append(f"not all is made: {waiting[:3]} {unanswered} {status}")
+        self.run_for(SETTLED_SECONDS)
+        self.findings += self._look()
+        self.end()
+        self._notice_death()
+        self.findings += self._look_at_the_end()
+
+    def _in_time(self, seconds: float) -> bool:
+        self.run_for(seconds)
+        return self.process is not None
+
+    def _is_done(self) -> bool:
+        live = any(image.state in ("queued", "running") for image in self.model.images)
+        return not live and not list(self._unanswered()) and self._is_quiet()
+
+    def _is_quiet(self) -> bool:
+        return not any(path.exists() for path in self.commands)
+
+    def _unanswered(self) -> Iterator[str]:
+        self._look_into_the_inbox()
+        for path, version in self.files.items():
+            known = self.answered.get(path)
+            if not version.text.is_empty and (known is None or known.serial != version.serial):
+                yield f"{path} is not answered"
+        for path in self.answered.keys() - self.files.keys():
+            yield f"{path} is not forgotten"
+
+    def _status(self) -> Any:
+        try:
+            return json.loads((self.outbox / ".picowatch/status.json").read_text())["images"]
+        except (OSError, ValueError) as error:
+            return str(error)
+
+    def _look(self) -> Iterator[str]:
+        """While it runs and nothing is left to do."""
+        yield from self._unanswered()
+        counts = self.model.counts()
+        states = ("queued", "running", "done", "failed", "cancelled")
+        right = {state: counts[state] for state in states}
+        if self._status() != right:
+            yield f"the status says {self._status()}, right is {right}"
+
+    def _look_at_the_end(self) -> Iterator[str]:
+        yield from self.model.findings
+        yield from self.sim.escaped
+        yield from self._look_at_files()
+        yield from self._look_at_errors()
+        for line in (self.outbox / "picowatch.log").read_text().splitlines():
+            for words in ("Traceback", "should not", "no such savepoint", "picowatch ends:"):
+                if words in line:
+                    yield f"in the log: {line}"
+
+    def _look_at_files(self) -> Iterator[str]:
+        made = self.model.made()
+        pictures = {file for file in made if file not in self.model.deleted}
+        sheets = set()
+        for path in sorted(self.outbox.rglob("*")):
+            file = path.relative_to(self.outbox).as_posix()
+            if path.name.startswith(".picowatch-"):
+                yield f"left over: {file}"
+            if path.is_dir() or file.startswith(".picowatch/") or file in OWN_FILES:
+                continue
+            if file in pictures:
+                pictures.discard(file)
+                chunk = read_chunk(read_texts(path)[PICOWATCH])
+                image = made[file]
+                told = chunk.request.prompt, chunk.request.steps, chunk.request.seed
+                if told != (image.prompt, image.steps, image.seed):
+                    yield f"{file} holds {told}, not {image}"
+            elif file.endswith("-sheet.png") and SHEET_KEYWORD in read_texts(path):
+                sheets.add(file)
+            elif not file.endswith((".error.txt", ".warning.txt")) and not self._is_archived(file):
+                yield f"nobody asked for {file}"
+        yield from (f"{file} is missing: {made[file]}" for file in sorted(pictures))
+        yield from self._look_at_lists(set(made), sheets)
+
+    def _is_archived(self, file: str) -> bool:
+        return self.habits.when_done == "archive" and file.endswith((".yaml", ".txt"))
+
+    def _look_at_lists(self, made: set[str], sheets: set[str]) -> Iterator[str]:
+        lines = (self.outbox / "images.jsonl").read_text().splitlines()
+        listed = Counter(json.loads(line)["file"] for line in lines)
+        for file, times in listed.items():
+            if times > 1:
+                yield f"{file} is listed {times} times"
+        ever = made | self.model.deleted
+        yield from (f"{file} is not listed" for file in sorted(made - listed.keys()))
+        yield from (f"{file} is listed" for file in sorted(listed.keys() - ever))
+        shown = Counter(self._shown())
+        for file, times in shown.items():
+            if times > 1:
+                yield f"the gallery shows {file} {times} times"
+        there = {file for file in made | sheets if (self.outbox / file).exists()}
+        yield from (f"the gallery lacks {file}" for file in sorted(there - shown.keys()))
+
+    def _shown(self) -> Iterator[str]:
+        for page in sorted((self.outbox / ".picowatch/gallery").glob("page-*.js")):
+            for line in page.read_text().splitlines():
+                yield json.loads(line.removeprefix("picture(").removesuffix(");"))["file"]
+
+    def _look_at_errors(self) -> Iterator[str]:
+        wanted = {
+            f"{path}.error.txt"
+            for path, recipe in self.model.recipes.items()
+            if not recipe.valid or self.model.failed(path)
+        }
+        found = {p.relative_to(self.outbox).as_posix() for p in self.outbox.rglob("*.error.txt")}
+        yield from (f"{file} is missing" for file in sorted(wanted - found))
+        yield from (f"{file} should be gone" for file in sorted(found - wanted))
+
+
+def _started(image: Any) -> Started:
+    request = image.request
+    start = request.start_image.hash if request.start_image else ""
+    return Started(
+        image.id, image.recipe, request.prompt, request.steps, start, request.seed,
+        image.position, image.file,
+    )  # fmt: skip
+
+
+@cache
+def _png(colour: int) -> bytes:
+    content = BytesIO()
+    PillowImage.new("RGB", (64, 64), (colour % 256, 80, 160)).save(content, "PNG")
+    return content.getvalue()
+
+
+# -- wrapping picowatch from outside
+
+
+@contextmanager
+def _wrapped(world: World) -> Iterator[None]:
+    undo: list[tuple[Any, str, Any]] = []
+
+    def wrap(target: str, before: Callable[[], None]) -> None:
+        module, _, path = target.partition(":")
+        owner: Any = import_module(module)
+        *owners, name = path.split(".")
+        for part in owners:
+            owner = getattr(owner, part)
+        original = getattr(owner, name)
+        undo.append((owner, name, original))
+
+        def call(*arguments: Any, **named: Any) -> Any:
+            before()
+            return original(*arguments, **named)
+
+        setattr(owner, name, call)
+
+    def replace_name(owner: Any, name: str, value: Any) -> None:
+        undo.append((owner, name, getattr(owner, name)))
+        setattr(owner, name, value)
+
+    for place, target in PLACES.items():
+        if " > " not in target:
+            wrap(target, lambda place=place: world.at(place))  # type: ignore[misc]
+    for name in ("sync_file", "rename", "sync_folder"):
+        place = f"atomic: {name}"
+        wrap(f"picowatch.outbox.atomic:{name}", lambda place=place: world.at(place))  # type: ignore[misc]
+    for name in ("sync_file", "rename"):
+        wrap(f"picowatch.outbox.atomic:{name}", world.before_write)
+    wrap_database(world, replace_name)
+    # Other processes on this machine are not part of the simulation.
+    replace_name(picowatch.inbox.inbox, "held_open_for_writing", lambda ids: set())
+    replace_name(picowatch.ledger.database, "LOCK_SECONDS", 0.0)
+    try:
+        yield
+    finally:
+        for owner, name, value in reversed(undo):
+            setattr(owner, name, value)
+
+
+def wrap_database(world: World, replace_name: Callable[[Any, str, Any], None]) -> None:
+    """Connections of the dead must not write on."""
+    database = picowatch.ledger.database.Database
+    original = database._prepare
+
+    def prepare(self: Any) -> None:
+        world.databases.append(self)
+        original(self)
+
+    replace_name(database, "_prepare", prepare)
+
+
+MISHAPS = (errno.ENOSPC, errno.EROFS, errno.EIO)
+FAULT_PLACES = (
+    *(place for place, target in PLACES.items() if " > " not in target),
+    "atomic: sync_file", "atomic: rename", "atomic: sync_folder",
+)  # fmt: skip
