@@ -204,6 +204,7 @@ class Daemon:
             log.warning("picowatch did not end by itself last time; what it left is mended")
             self._outbox.remove_leftovers()
             self._outbox.mend_latest()
+            self._outbox.remove_strays(self._ledger.known_recipes())
         self._steering.recall()
         for image in self._ledger.running():
             if self._outbox.holds(image.file, image.digest):

@@ -1,7 +1,7 @@
 """The outbox: everything a user gets back. picowatch alone writes here."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -176,6 +176,11 @@ class Outbox:
         """Delete what a crash left half-written anywhere in the outbox."""
         for folder, _, _ in os.walk(self.root):
             remove_leftovers(Path(folder))
+
+    def remove_strays(self, recipes: Collection[str]) -> None:
+        """Delete error and warning files of all but these recipes: a crash undid their answers."""
+        beside = (self.names.error_file, self.names.warning_file)
+        self.problems.remove_all_but({file(recipe) for recipe in recipes for file in beside})
 
     def archive(self, recipe: str, content: bytes) -> str:
         """Keep a recipe's bytes in its folder; gives their place below the outbox.

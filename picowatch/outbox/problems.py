@@ -2,6 +2,7 @@
 
 import os
 import threading
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,14 +45,18 @@ class Problems:
                 del self._files[file]
                 self.changes += 1
 
+    def remove_all_but(self, files: Collection[str]) -> None:
+        """Delete all others; a recipe that was archived may have such a name, too."""
+        for path in self._paths():
+            file = path.relative_to(self._root).as_posix()
+            if file not in files and (self._text(file) or "").startswith("inbox/"):
+                self.remove(file)
+
     def find(self) -> None:
         """Take in the files that earlier runs left."""
-        found = []
-        for folder, _, names in os.walk(self._root):
-            for name in names:
-                if name.endswith((ERROR_ENDING, WARNING_ENDING)):
-                    path = Path(folder, name)
-                    found.append((_changed_at(path), path.relative_to(self._root).as_posix()))
+        found = [
+            (_changed_at(path), path.relative_to(self._root).as_posix()) for path in self._paths()
+        ]
         with self._lock:
             self._files = {file: None for _, file in sorted(found)} | self._files
             self.changes += 1
@@ -73,6 +78,12 @@ class Problems:
                 recipe = file.removesuffix(ending)
                 problems.append(Problem(file, recipe, ending == ERROR_ENDING, text))
         return problems, 0
+
+    def _paths(self) -> Iterator[Path]:
+        for folder, _, names in os.walk(self._root):
+            for name in names:
+                if name.endswith((ERROR_ENDING, WARNING_ENDING)):
+                    yield Path(folder, name)
 
     def _note(self, file: str) -> None:
         with self._lock:
