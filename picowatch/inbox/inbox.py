@@ -25,7 +25,7 @@ from picowatch.inbox.files import (
     stamp_of,
 )
 from picowatch.inbox.folder import Change, InboxFolder
-from picowatch.inbox.names import PROBE_PREFIX, is_looked_into, is_recipe_path
+from picowatch.inbox.names import PROBE_PREFIX, is_looked_into, is_recipe_path, why_path_skipped
 from picowatch.inbox.settling import HELD_OPEN_LIMIT, Settled, Settling
 from picowatch.inbox.watching import RESCAN
 from picowatch.inbox.writers import held_open_for_writing
@@ -226,12 +226,16 @@ class Inbox:
             found = {file.path: file.stamp for file in scan(self._root, below, skipped)}
         else:
             found = {path: stamp for path in self._only if (stamp := self._stamp(path))}
-        for path in skipped.keys() - self._skipped.keys():
-            log.warning("%s is not run: %s", path, skipped[path])
-        self._skipped |= skipped
+        self._tell_skipped(skipped)
         self._seen_here.update(found.keys() & self._known.keys())
         self._scan_took = time.perf_counter() - started
         return found
+
+    def _tell_skipped(self, skipped: Mapping[str, str]) -> None:
+        """Once, as long as picowatch runs."""
+        for path in skipped.keys() - self._skipped.keys():
+            log.warning("%s is not run: %s", path, skipped[path])
+        self._skipped |= skipped
 
     def rescan(self, now: float) -> None:
         """Compare all that is there with what is known."""
@@ -273,6 +277,8 @@ class Inbox:
                 self._hear(path)
             elif is_recipe_path(path):
                 self._settling.note(path, self._stamp(path), now, by_event=True)
+            elif (reason := why_path_skipped(path)) and self._stamp(path):
+                self._tell_skipped({path: reason})
 
     def _look_for_probes(self) -> None:
         """Polling hears of a probe as of a recipe: by looking."""

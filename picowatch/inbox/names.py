@@ -4,6 +4,11 @@ import re
 
 ENDINGS = (".yaml", ".yml", ".txt")
 DEFAULTS_NAME = "_defaults.yaml"
+# What people put beside recipes, or take for one.
+OTHER_ENDINGS = {
+    ".json": "recipes are .yaml, .yml and .txt; a recipe in JSON is YAML, too: rename it to .yaml",
+    ".py": "recipes are .yaml, .yml and .txt",
+}
 # Made and deleted by `status --check`: whether the daemon hears of new files.
 PROBE_PREFIX = ".picowatch-probe-"
 # Deeper ones are no one's work; following them without end would end picowatch.
@@ -27,13 +32,18 @@ def is_txt(path: str) -> bool:
 
 
 def _looks_like_a_recipe(name: str) -> bool:
-    return name.lower().endswith(ENDINGS) and not name.startswith((".", "~", "#", "_"))
+    return name.lower().endswith(ENDINGS) and not _is_private(name)
+
+
+def _is_private(name: str) -> bool:
+    return name.startswith((".", "~", "#", "_"))
 
 
 def why_skipped(name: str) -> str | None:
     """Why a file that looks like a recipe is never run; None for all others."""
     if not _looks_like_a_recipe(name):
-        return None
+        ending = name[name.rfind(".") :].lower()
+        return None if _is_private(name) else OTHER_ENDINGS.get(ending)
     if CONFLICT_COPY.search(name):
         return "it is a conflict copy of a sync tool"
     if not _is_utf8(name):
@@ -59,6 +69,14 @@ def _is_utf8(name: str) -> bool:
 
 def is_recipe_path(path: str) -> bool:
     """Whether a path below the inbox, with forward slashes, is a recipe's."""
-    *folders, name = path.split("/")
-    is_reached = len(folders) <= MAX_DEPTH and all(is_looked_into(folder) for folder in folders)
-    return is_reached and is_recipe_name(name)
+    return _is_reached(path) and is_recipe_name(path.rpartition("/")[2])
+
+
+def why_path_skipped(path: str) -> str | None:
+    """The same as `why_skipped` for a path below the inbox; None for what is never looked at."""
+    return why_skipped(path.rpartition("/")[2]) if _is_reached(path) else None
+
+
+def _is_reached(path: str) -> bool:
+    folders = path.split("/")[:-1]
+    return len(folders) <= MAX_DEPTH and all(is_looked_into(folder) for folder in folders)

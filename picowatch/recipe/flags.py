@@ -20,20 +20,30 @@ _LONG_DASH = re.compile(r"(?:(?<=\s)|^)[\N{EN DASH}\N{EM DASH}](?P<name>[A-Za-z]
 # A1111 reads its lines as a shell does; an apostrophe that only begins a value is one.
 _SINGLE_QUOTED = re.compile(r"'(?P<text>[^']*)'(?=\s+--[A-Za-z]|\s*$)")
 
-# stable-diffusion.cpp's names that are not ours with hyphens.
-_ALIASES = {"sampling_method": "sampler", "batch_count": "count"}
-# A1111's "Prompts from file": their product is the count.
-_FACTORS = ("batch_size", "n_iter")
-# Its other tags: what a recipe cannot say is left out with a warning, unless it is switched off;
-# where A1111 puts and shows its files means nothing here.
-_A1111_ALONE = {
+# stable-diffusion.cpp's names that are not ours with hyphens, and CompVis'.
+_ALIASES = {
+    "sampling_method": "sampler",
+    "batch_count": "count",
+    "H": "height",
+    "W": "width",
+    "ddim_steps": "steps",
+}
+# CompVis' flags without a value that name a sampler.
+_SAMPLERS = {"plms": "PLMS", "ddim": "DDIM"}
+# A1111's "Prompts from file", and CompVis: their product is the count.
+_FACTORS = ("batch_size", "n_iter", "n_samples")
+# Their other flags: what a recipe cannot say is left out with a warning, unless it is switched
+# off; where they put and show their files means nothing here.
+_THEIRS_ALONE = {
     *("styles", "subseed", "subseed_strength", "seed_resize_from_h", "seed_resize_from_w"),
     *("restore_faces", "tiling"),
+    *("ddim_eta", "fixed_code", "laion400m", "config"),
 }
-_OFF = {"false", "0", "-1"}
-_A1111_FILES = {
+_OFF = {"false", "0", "0.0", "-1"}
+_THEIR_FILES = {
     *("outpath_samples", "outpath_grids", "prompt_for_display"),
     *("do_not_save_samples", "do_not_save_grid"),
+    *("outdir", "skip_grid", "skip_save", "n_rows", "precision", "C", "f"),
 }
 _KOHYA = {
     "n": "negative_prompt",
@@ -51,6 +61,8 @@ _OTHER_TOOLS = {
     "schedule": "stable-diffusion.cpp's schedule type; write --schedule_type",
     "sampler_index": "A1111's older name; write --sampler",
     "p": "write the prompt first, without a flag, or behind --prompt",
+    "scale": "CompVis' cfg_scale; write --cfg_scale",
+    "from_file": "write the prompts of that file here, one a line",
     "ar": "Midjourney's aspect ratio; write --size 512x768",
 }
 
@@ -68,9 +80,9 @@ class _Flag:
 def prompt_and_flags(text: str, at: At, problems: Problems, warnings: list[str]) -> Layer:
     """The fields of one prompt line.
 
-    A flag's value runs to the next ` --`, or, if it opens with a double quote, to the closing
-    one. `at` gives the place of an offset and width in the text. What A1111 alone can do goes to
-    `warnings`.
+    A flag's value, after a space or =, runs to the next ` --`, or, if it opens with a double
+    quote, to the closing one. `at` gives the place of an offset and width in the text. What
+    other programs alone can do goes to `warnings`.
     """
     layer: Layer = {}
     first = _FLAG.search(text)
@@ -87,9 +99,9 @@ def prompt_and_flags(text: str, at: At, problems: Problems, warnings: list[str])
         if place == MAX_FLAGS:
             problems.add(at(flag.offset, flag.width), f"more than {MAX_FLAGS} flags in one line.")
             break
-        if flag.name in _A1111_FILES:
+        if flag.name in _THEIR_FILES:
             continue
-        if flag.name in _A1111_ALONE:
+        if flag.name in _THEIRS_ALONE:
             _leave_out(flag, warnings)
             continue
         spot = at(flag.value_offset, max(1, len(flag.raw)))
@@ -111,7 +123,9 @@ def _put_flag(
     name = flag.name.replace("-", "_")
     name = _ALIASES.get(name, name)
     key = written.key or written.spot
-    if name in _FACTORS:
+    if name in _SAMPLERS and not flag.raw:
+        put(layer, "sampler", Written(_SAMPLERS[name], key, "", key), problems)
+    elif name in _FACTORS:
         factors.append(written)
     elif name not in fields.FIRST_NAME_OF:
         problems.add(key, _why_refused(flag.name, name))
@@ -165,6 +179,8 @@ def _flags(text: str, start: int, at: At, problems: Problems) -> Iterator[_Flag]
     position = start
     while found := _FLAG.search(text, position):
         value_start = _skip_spaces(text, found.end())
+        if text.startswith("=", value_start):
+            value_start = _skip_spaces(text, value_start + 1)
         quote = text[value_start : value_start + 1]
         if quote == '"':
             value, end = _quoted(text, value_start, at, problems)

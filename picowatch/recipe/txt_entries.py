@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from picowatch.recipe import fields
 from picowatch.recipe.a1111 import a1111_entries
 from picowatch.recipe.a1111_blocks import holds_parameters
+from picowatch.recipe.command_lines import why_no_page, why_no_prompt
 from picowatch.recipe.flags import prompt_and_flags
 from picowatch.recipe.places import Entry, Layer, Source, Spot
 from picowatch.recipe.problems import Problems, shown
@@ -29,8 +30,14 @@ def txt_entries(source: Source, problems: Problems) -> tuple[list[Entry], Layer]
     1. Text with A1111's generation parameters is recipes with those settings.
     2. Otherwise each line is a prompt, with comments, settings and flags.
     3. A first line like `prompt: …` is YAML under a wrong name.
+    4. JSON and other programs' command lines are neither, and are told what to write.
     """
     if _looks_like_yaml(source, problems):
+        return [], {}
+    no_page = why_no_page(source.text, _renamed(source, "yaml"))
+    if no_page:
+        first = next(i for i, line in enumerate(source.lines, 1) if line.strip())
+        problems.add(Spot(source, first, 1, max(1, len(source.line(first)))), no_page)
         return [], {}
     if holds_parameters(source.text):
         return a1111_entries(source, problems), {}
@@ -56,8 +63,12 @@ def _looks_like_yaml(source: Source, problems: Problems) -> bool:
 
 def rename_to(source: Source, ending: str, what: str) -> str:
     """What to do about a file with the wrong ending."""
+    return f"this looks like {what}; rename it to {_renamed(source, ending)}"
+
+
+def _renamed(source: Source, ending: str) -> str:
     stem = source.name.rpartition("/")[2].rpartition(".")[0]
-    return f"this looks like {what}; rename it to {stem}.{ending}"
+    return f"{stem}.{ending}"
 
 
 def _settings(source: Source, problems: Problems) -> tuple[int, Layer]:
@@ -112,15 +123,22 @@ def _prompt_lines(source: Source, first: int, problems: Problems) -> list[Entry]
             message = f"more than {MAX_PROMPTS:,} prompts in one file. Split it."
             problems.add(Spot(source, start + 1, 1, len(source.lines[start])), message)
             break
-        entries.append(_prompt_line(source, text, pieces, problems))
+        entry = _prompt_line(source, text, pieces, problems)
+        entries += [entry] if entry else []
     return entries
 
 
-def _prompt_line(source: Source, text: str, pieces: list[_Piece], problems: Problems) -> Entry:
+def _prompt_line(
+    source: Source, text: str, pieces: list[_Piece], problems: Problems
+) -> Entry | None:
     def at(offset: int, width: int) -> Spot:
         piece = pieces[bisect_right(pieces, offset, key=lambda piece: piece.offset) - 1]
         return Spot(source, piece.line, piece.column + offset - piece.offset, width)
 
+    no_prompt = why_no_prompt(text)
+    if no_prompt:
+        problems.add(at(0, len(source.line(pieces[0].line).strip())), no_prompt)
+        return None
     warnings: list[str] = []
     layer = prompt_and_flags(text, at, problems, warnings)
     negative = _NEGATIVE.search(text)

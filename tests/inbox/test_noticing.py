@@ -289,6 +289,21 @@ def test_conflict_copies_are_said_once_and_not_run(house: House) -> None:
     assert house.log().count("conflict copy") == 1
 
 
+def test_json_and_python_files_are_said_once_and_not_run(house: House) -> None:
+    """When they come, and not at each look; what is hidden or in a folder of code is not said."""
+    for name in ("workflow.json", "pets/make.PY", ".vscode/settings.json", "node_modules/a.json"):
+        house.save(name, "{}")
+    with house.running():
+        wait_for(lambda: "pets/make.PY is not run: recipes are .yaml, .yml and .txt" in house.log())
+        house.save("late.json", "{}")
+        wait_for(lambda: "late.json is not run" in house.log())
+        house.save("late.json", "{} ")
+        house.save("a.txt", "a corgi\n")
+        wait_for(lambda: house.prompts() == ["a corgi"])
+    assert house.log().count("late.json") == house.log().count("workflow.json") == 1
+    assert house.log().count(" is not run: ") == 3
+
+
 def test_a_name_that_is_not_utf8_is_said_and_not_run(house: House) -> None:
     """It could stand in no log, list or page as it is."""
     (Path(os.fsdecode(os.fsencode(house.inbox) + b"/caf\xe9.txt"))).write_text("x\n")
