@@ -36,7 +36,7 @@ class Steering:
         steady: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
-        self._inbox = settings.inbox.resolve()
+        self._inbox = settings.inbox
         self._ledger = ledger
         self._outbox = outbox
         self._worker = worker

@@ -22,6 +22,8 @@ from picowatch.recipe import DefaultsFile
 from picowatch.save import Stamp
 
 MAX_BYTES = 1024 * 1024
+# What says that nothing is at a path; other errors say that it cannot be seen.
+NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +43,34 @@ class FileChanged(Exception):
 
 
 def stamp_of(root: Path, path: str) -> Stamp | None:
-    """The file's stamp, or None if there is no such recipe file (any more)."""
-    target = f"{root}/{path}"
+    """The file's stamp, or None if no such recipe file can be seen."""
     try:
-        status = os.lstat(target)
-        if stat.S_ISLNK(status.st_mode):
-            if leads_out(root, path):
-                return None
-            status = os.stat(target)  # noqa: PTH116  (many times cheaper than a Path)
+        status = _look_at(root, path)
     except (OSError, ValueError):
         return None
-    return _stamp(status) if stat.S_ISREG(status.st_mode) else None
+    return _stamp(status) if status and stat.S_ISREG(status.st_mode) else None
+
+
+def is_gone(root: Path, path: str) -> bool:
+    """Whether there is no such recipe file (any more). What cannot be looked at may be there."""
+    try:
+        status = _look_at(root, path)
+    except OSError as error:
+        return error.errno in NOT_THERE
+    except ValueError:
+        return True
+    return not (status and stat.S_ISREG(status.st_mode))
+
+
+def _look_at(root: Path, path: str) -> os.stat_result | None:
+    """What is at the path, a link followed; None for a link that leads out of the inbox."""
+    target = f"{root}/{path}"
+    status = os.lstat(target)
+    if not stat.S_ISLNK(status.st_mode):
+        return status
+    if leads_out(root, path):
+        return None
+    return os.stat(target)  # noqa: PTH116  (many times cheaper than a Path)
 
 
 def _stamp(status: os.stat_result) -> Stamp:
@@ -59,14 +78,17 @@ def _stamp(status: os.stat_result) -> Stamp:
 
 
 def scan(root: Path, below: str, skipped: dict[str, str]) -> Iterator[FoundFile]:
-    """Every recipe file below `root`/`below`, in any order; unreadable folders are passed over.
+    """Every recipe file below `root`/`below`, in any order.
 
-    Files that look like recipes but are never run go into `skipped`, with the reason.
+    Folders that cannot be read, and files that look like recipes but are never run, go into
+    `skipped`, with the reason.
     """
     try:
         with os.scandir(root / below) as found:
             children = list(found)
-    except OSError:
+    except OSError as error:
+        if below and error.errno not in NOT_THERE:
+            skipped[below] = f"the folder cannot be read ({error.strerror}); nothing is cancelled"
         return
     for child in children:
         path = f"{below}/{child.name}" if below else child.name

@@ -24,13 +24,20 @@ class Change(Enum):
 class InboxFolder:
     """Watches the folder by events, or leaves that to polling where events cannot be trusted."""
 
-    def __init__(self, root: Path, how: str, wake: threading.Event) -> None:
-        """`root` must be resolved; `how` is the setting `watch`."""
-        self._root = root
+    def __init__(self, named: Path, how: str, wake: threading.Event) -> None:
+        """`named` is the setting `inbox`: it may be a link; `how` is the setting `watch`."""
+        self._named = named
+        self._root = named.resolve()
         self._how = how
-        self._watch = Watch(root, wake)
-        self._identity: tuple[int, int] | None = None
+        self._wake = wake
+        self._watch = Watch(self._root, wake)
+        self._identity: tuple[int, int, Path] | None = None
         self.polling = False
+
+    @property
+    def root(self) -> Path:
+        """The folder itself, without links, as it was when its watch was set up."""
+        return self._root
 
     @property
     def inode(self) -> int | None:
@@ -41,6 +48,9 @@ class InboxFolder:
         """Watch the folder that is there now."""
         self._watch.stop()
         self._identity = self._look()
+        if self._identity is not None and self._identity[2] != self._root:
+            self._root = self._identity[2]
+            self._watch = Watch(self._root, self._wake)
         self.polling = self._how == "polling" or (
             self._how == "auto" and not events_are_reliable(file_system_type(self._root))
         )
@@ -58,12 +68,12 @@ class InboxFolder:
             return Change.DEAF
         if identity is None:
             log.warning(
-                "the inbox %s has vanished; nothing is cancelled, picowatch waits", self._root
+                "the inbox %s has vanished; nothing is cancelled, picowatch waits", self._named
             )
             self._identity = None
             self._watch.stop()
             return Change.VANISHED
-        log.warning("the inbox %s is another folder now; it is watched anew", self._root)
+        log.warning("the inbox %s is another folder now; it is watched anew", self._named)
         self.arm()
         return Change.REPLACED
 
@@ -74,14 +84,15 @@ class InboxFolder:
     def close(self) -> None:
         self._watch.stop()
 
-    def _look(self) -> tuple[int, int] | None:
-        """Device and inode of the folder, if it is there and can be read."""
+    def _look(self) -> tuple[int, int, Path] | None:
+        """Device, inode and path of the folder that is named, if it is there and can be read."""
         try:
-            status = self._root.stat()
-            os.scandir(self._root).close()
+            root = Path(os.path.realpath(self._named, strict=True))
+            status = root.stat()
+            os.scandir(root).close()
         except OSError:
             return None
-        return status.st_dev, status.st_ino
+        return status.st_dev, status.st_ino, root
 
     def _start_watch(self) -> bool:
         try:

@@ -20,6 +20,7 @@ from picowatch.inbox.files import (
     FileChanged,
     FileUnreadable,
     defaults_for,
+    is_gone,
     read_file,
     scan,
     stamp_of,
@@ -112,14 +113,13 @@ class Inbox:
 
         `only` these recipes are looked at, if any are named: by polling, without a watch.
         """
-        self._root = root.resolve()
         self._only = only
         if only is not None:
             watch, known = "polling", {path: known[path] for path in only if path in known}
         self._known = dict(known)
         self._settling = Settling(settle_seconds)
         self._rescan_seconds = rescan_seconds
-        self._folder = InboxFolder(self._root, watch, wake)
+        self._folder = InboxFolder(root, watch, wake)
         self._next_scan = 0.0
         self._scan_took = 0.0
         self._skipped: dict[str, str] = {}
@@ -128,6 +128,11 @@ class Inbox:
         self._seen_here: set[str] = set()
         self._known_inode = known_inode
         self.heard: deque[str] = deque(maxlen=PROBES_KEPT)  # names of probes that were noticed
+
+    @property
+    def _root(self) -> Path:
+        """Without links."""
+        return self._folder.root
 
     @property
     def inode(self) -> int | None:
@@ -346,7 +351,7 @@ class Inbox:
         while paths:
             path = paths.popleft()
             known = self._known.get(path)
-            if known is None or self._stamp(path) is not None:
+            if known is None or not is_gone(self._root, path):
                 continue
             if path in self._seen_here or not stamp.written_since(known.stamp):
                 return path
@@ -413,6 +418,8 @@ class Inbox:
     def _judge_missing(self, file: Settled, unsettled_sizes: set[int], now: float) -> Gone | None:
         known = self._known.get(file.path)
         if known is None or file.path not in self._seen_here or self.inode is None:
+            return None
+        if not is_gone(self._root, file.path):
             return None
         if known.stamp.size in unsettled_sizes:
             self._settling.postpone(file, now)

@@ -26,7 +26,7 @@ class StartImages:
     """The pictures that recipes of one inbox and outbox may start from."""
 
     def __init__(self, inbox: Path, outbox: Path) -> None:
-        self._roots = (inbox.resolve(), outbox.resolve())
+        self._roots = (inbox, outbox)  # resolved at each look: the inbox may be a link
         self._folder = outbox / ".picowatch" / FOLDER
 
     def keep(self, recipe: str, path: str) -> str:

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from picowatch.inbox import inbox as inbox_module
 from picowatch.inbox.mounts import events_are_reliable, file_system_type
@@ -19,6 +20,7 @@ from picowatch.inbox.settling import Settling
 from picowatch.inbox.watching import OVERFLOW_LOGGER
 from picowatch.inbox.writers import held_open_for_writing
 from picowatch.save import Stamp
+from tests.daemon.test_what_a_save_means import HeldEngine
 from tests.house import House, wait_for
 
 ONE, OTHER = Stamp(1, 1, 1), Stamp(2, 2, 1)
@@ -380,3 +382,64 @@ def test_a_dead_watch_is_set_up_anew(house: House) -> None:
         wait_for(lambda: "set up anew" in house.log())
         house.save("b.txt", "a star\n")
         wait_for(lambda: "a star" in house.prompts())
+
+
+@pytest.mark.parametrize("watch", ["events", "polling"])
+def test_an_inbox_that_is_a_link_may_be_turned_to_another_folder(house: House, watch: str) -> None:
+    """As if another folder were in its place: recipes and start images come from there."""
+    folders = [house.folder / "first", house.folder / "second"]
+    for folder, colour in zip(folders, ("red", "blue"), strict=True):
+        folder.mkdir()
+        Image.new("RGB", (64, 64), colour).save(folder / "start.png")
+    house.inbox.rmdir()
+    house.inbox.symlink_to(folders[0])
+    with house.running(watch=watch):
+        house.save("a.yaml", "prompt: a\nseed: 1\nimage: start.png\n")
+        wait_for(lambda: house.prompts() == ["a"], "the first folder's")
+        link = house.folder / "link"
+        link.symlink_to(folders[1])
+        link.replace(house.inbox)
+        wait_for(lambda: "is another folder now" in house.log(), "the change")
+        house.save("b.yaml", "prompt: b\nseed: 1\nimage: start.png\n")
+        wait_for(lambda: house.prompts() == ["a", "b"], "the second folder's")
+    starts = [house.chunk(picture).request.start_image for picture in house.pictures()]
+    assert starts[0] != starts[1]
+    assert "deleted" not in house.log()
+
+
+def test_recipes_of_a_folder_that_cannot_be_read_are_not_taken_for_deleted(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only what is seen to be gone is gone. (Root may read everything: the refusal is staged.)"""
+    refused = threading.Event()
+    really_scan, really_look = os.scandir, os.lstat
+
+    def scandir(path: str | Path) -> os.PathLike[str]:
+        if refused.is_set() and Path(path).name == "pets":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return really_scan(path)  # type: ignore[return-value]
+
+    def lstat(path: str | Path, **options: int) -> os.stat_result:
+        if refused.is_set() and Path(path).parent.name == "pets":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return really_look(path, **options)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    monkeypatch.setattr(os, "lstat", lstat)
+    hold = HeldEngine(house)
+    with house.running(batch_size=1, watch="polling"):
+        path = house.save("pets/a.txt", "first\nsecond\n")
+        gone = house.save("b.txt", "third\n")
+        wait_for(lambda: house.status()["images"]["queued"] == 2, "both recipes")
+        hold.wait_until_held()
+        refused.set()
+        wait_for(lambda: "pets is not run: the folder cannot be read" in house.log(), "the scan")
+        gone.unlink()
+        wait_for(lambda: "b.txt: deleted" in house.log(), "the next round")
+        refused.clear()
+        hold.release()
+        wait_for(lambda: len(house.pictures()) >= 2, "what waited")
+        path.unlink()
+        wait_for(lambda: "pets/a.txt: deleted, 0 images cancelled" in house.log(), "the deletion")
+    assert house.prompts("pets/a") == ["first", "second"]
+    assert house.log().count("pets is not run") == 1
