@@ -168,6 +168,9 @@ def mistakes_in(field: str, text: str, loras: Loras, known: Known) -> list[Unsup
 
     The text itself with all its alternatives, the wildcard files that it reaches, and LoRAs.
     """
+    if len(text) > MAX_LENGTH:
+        message = f"a prompt of {len(text):,} characters; the limit is {MAX_LENGTH:,}."
+        return [Unsupported(0, 1, message)]
     for signs, most in ((_WILDCARD_SIGNS, MAX_SIGNS), (_BRACKET_SIGNS, MAX_BRACKETS)):
         if sum(map(text.count, signs)) > most:
             message = f"more than {most:,} of the signs {' '.join(signs)} in one prompt."
@@ -219,10 +222,6 @@ def _wildcard_mistakes(field: str, text: str, parsed: Nodes, known: Known) -> It
     if len(nodes) > MAX_WILDCARDS:
         last = nodes[MAX_WILDCARDS]
         yield Unsupported(last.offset, 1, f"more than {MAX_WILDCARDS:,} wildcards in one prompt.")
-        return
-    if nodes and len(text) > MAX_LENGTH:
-        message = f"a prompt with wildcards may have {MAX_LENGTH:,} letters."
-        yield Unsupported(nodes[0].offset, 1, message)
         return
     for node in nodes:
         if isinstance(node, Choice):

@@ -81,7 +81,7 @@ class RecipeFields(BaseModel):
     prompt: str = Field(
         description="What to draw. A1111 weights `(word:1.2)`, `[word]` and `BREAK`, "
         "`<lora:name:0.8>`, embeddings by name, wildcards `{a|b}`, `{2$$a|b|c}` and `__name__`; "
-        "any length.",
+        "up to 20,000 characters.",
     )
     negative_prompt: str = Field(
         default="",

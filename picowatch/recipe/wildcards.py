@@ -18,6 +18,7 @@ from itertools import accumulate, groupby
 MAX_WILDCARDS = 1000
 MAX_SIGNS = 20_000
 MAX_CHOSEN = 100
+# Of any prompt, drawn or not: far below the megabyte that readers take of a PNG's text.
 MAX_LENGTH = 20_000
 MAX_DEPTH = 100
 # How deep wildcards may stand in what other wildcards gave.

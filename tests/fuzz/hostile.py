@@ -501,13 +501,13 @@ HOSTILE: dict[str, Hostile] = {
         "prompt: '" + "a " * 9_999 + "'\nseed: 1\ncount: 1000", None
     ),
     "a long prompt in a thousand images": _recipe(
-        "prompt: '" + "a " * 500_000 + "'\nseed: 1\ncount: 1000", "letters of prompts"
+        "prompt: '" + "a " * 500_000 + "'\nseed: 1\ncount: 1000", "the limit is 20,000"
     ),
     "a thousand recipes with long defaults": Hostile(
         lambda: {
             "inbox/_defaults.yaml": b"prompt: '" + b"a " * 500_000 + b"'",
             "inbox/a.yaml": b"- seed: 1\n" * 1000,
         },
-        "letters of prompts",
+        "the limit is 20,000",
     ),
 }

@@ -173,6 +173,15 @@ def test_brackets_out_of_all_reason_are_refused() -> None:
     assert messages(f"prompt: '{'(' * 1000}'") == ["more than 100 brackets are open here."]
 
 
+@pytest.mark.parametrize("recipe", ["prompt: '{}'", "prompt: a\nnegative_prompt: '{}'"])
+def test_a_prompt_that_no_picture_can_hold_is_refused(recipe: str) -> None:
+    """PNG readers, Pillow among them, take a megabyte of text in all."""
+    read_one(recipe.format("a" * 20_000))
+    assert messages(recipe.format("a" * 20_001)) == [
+        "a prompt of 20,001 characters; the limit is 20,000."
+    ]
+
+
 def test_a_lora_weight_beyond_all_reason_is_refused() -> None:
     """Ten is far beyond what makes a picture."""
     for weight in ("11", "-11", "inf", "nan"):
