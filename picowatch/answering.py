@@ -2,7 +2,6 @@
 
 import logging
 import secrets
-import sqlite3
 import threading
 import time
 from collections import deque
@@ -23,6 +22,7 @@ from picowatch.outbox.outbox import Outbox
 from picowatch.outbox.png import texts_of
 from picowatch.outbox.start_images import StartImages
 from picowatch.outbox.status import images
+from picowatch.patience import passes
 from picowatch.recipe import HashOf, Recipe, RecipeInvalid, error_text, one_line, read_recipes
 from picowatch.recipe.known import Known
 from picowatch.recipe.problems import harmless, harmless_lines
@@ -86,7 +86,8 @@ class Answers:
         tell: list[Callable[[], None]] = []
         with self._ledger.transaction():
             for seen in evidence:
-                tell.append(self._answer_safely(seen, known))
+                told = self._answer_safely(seen, known)
+                tell.append(partial(self._safely, seen.path, told))
             if self._inbox.inode is not None:
                 self._ledger.remember("inbox inode", str(self._inbox.inode))
         return tell
@@ -97,6 +98,9 @@ class Answers:
 
     def finished(self, recipe: str) -> None:
         """An image of this recipe is done or failed: its error file, and `when_done`."""
+        self._safely(recipe, partial(self._finish, recipe))
+
+    def _finish(self, recipe: str) -> None:
         failures = self._ledger.failures(recipe)
         if failures:
             if self._outbox.write_error(recipe, _failure_text(recipe, failures)):
@@ -108,19 +112,48 @@ class Answers:
         if not failures:
             self._retire(recipe)
 
+    def _safely(self, recipe: str, action: Callable[[], None]) -> None:
+        """Do what follows an answer or an image; what fails is said, and not tried again."""
+        try:
+            action()
+        except LedgerCorrupt:
+            raise
+        except Exception as error:  # no recipe, picture or hook may end the daemon
+            if passes(error):
+                raise
+            log.debug("unexpected", exc_info=True)
+            words = f"Something went wrong that should not: {type(error).__name__}: {error}."
+            log.error("%s: %s", recipe, words)
+            self.errors.append(f"{recipe}: {words}")
+            with suppress(OSError):
+                self._outbox.add_warning(recipe, words)
+
     # -- evidence
 
     def _answer_safely(self, seen: Evidence, known: Known) -> Callable[[], None]:
         try:
             with self._ledger.transaction():
                 return self._answer_one(seen, known)
-        except (Stopping, OSError, sqlite3.Error, LedgerCorrupt):
+        except (Stopping, LedgerCorrupt):
             raise
         except Exception as error:  # no single recipe may take the watcher down
+            if passes(error):
+                raise
             log.debug("unexpected", exc_info=True)
             words = f"Something went wrong that should not: {type(error).__name__}: {error}."
-            stamp = Stamp(0, 0, 0) if isinstance(seen, Gone) else seen.stamp
-            return self._reject_words(Save(seen.path, "", stamp, self._now()), words)
+            return self._reject_unexpected(seen, words)
+
+    def _reject_unexpected(self, seen: Evidence, words: str) -> Callable[[], None]:
+        path, stamp = seen.path, Stamp(0, 0, 0) if isinstance(seen, Gone) else seen.stamp
+        try:
+            with self._ledger.transaction():
+                return self._reject_words(Save(path, "", stamp, self._now()), words)
+        except LedgerCorrupt:
+            raise
+        except Exception as error:  # then the log alone says it
+            if passes(error):
+                raise
+            return partial(self._tell_rejected, path, f"{path}: {words}")
 
     def _answer_one(self, seen: Evidence, known: Known) -> Callable[[], None]:
         if isinstance(seen, Saved):

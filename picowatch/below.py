@@ -41,6 +41,21 @@ def open_below(root: Path, path: str) -> int:
     return handle
 
 
+def open_regular(path: Path) -> int:
+    """A handle for reading a regular file, wherever links to it lead; never of a pipe or a device.
+
+    Raises OSError, EINVAL for what is no regular file.
+    """
+    _check_regular(path.stat())
+    handle = os.open(path, _FILE & ~os.O_NOFOLLOW)
+    try:
+        _check_regular(os.fstat(handle))
+    except OSError:
+        os.close(handle)
+        raise
+    return handle
+
+
 def unlink_below(root: Path, path: str, is_meant: Callable[[bytes], bool]) -> bool:
     """Delete the regular file `path` below `root` if its bytes are meant; gives whether they were.
 

@@ -6,6 +6,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
+from typing import TypeVar
 
 from picowatch import patience as waiting
 from picowatch.answering import Stopping
@@ -13,7 +15,7 @@ from picowatch.errors import LedgerCorrupt
 from picowatch.inbox.inbox import Evidence
 from picowatch.ledger.rows import Counts
 from picowatch.outbox.status import duration, images_wait
-from picowatch.patience import PASSING, Ended
+from picowatch.patience import PASSING, Ended, passes
 from picowatch.service import notify
 from picowatch.steering import Steering
 from picowatch.telling import Parts, Telling
@@ -25,6 +27,8 @@ LONGEST_FIRST_LOOK = 5.0  # seconds that images which wait are held back at the 
 IDLE_SECONDS = 1.0  # between looks at the inbox's folder
 WORKING_SECONDS = 0.25  # between looks at the batch in work
 CLOCK_JUMP_SECONDS = 60.0  # of the wall clock against one that only runs; less is no news
+
+T = TypeVar("T")
 
 
 class Daemon:
@@ -117,12 +121,12 @@ class Daemon:
         self._unanswered += self._inbox.poll(self._steady())
         if self._steady() >= self._retry_at:
             self._work_off()
-        self._worker.tend()
+        self._safely(self._worker.tend)
         if self._inbox.expects_saves():
             self._worker.expect_work()
         if not self._worker.is_started():
             self._start_worker()
-        self._telling.tell()
+        self._safely(self._telling.tell)
 
     def _start_worker(self) -> None:
         """Once it is known what was saved and deleted meanwhile: obsolete images are not made."""
@@ -131,24 +135,46 @@ class Daemon:
             self._worker.start()
 
     def _work_off(self) -> None:
-        """Answer what there is; what cannot be written now is tried again later."""
-        try:
-            if self._unanswered:
-                self._answer()
-            self._commands.work_off(self._steering.do)
-            while self._to_tell:
-                self._to_tell[0]()
-                self._to_tell.popleft()
-            while self._finished:
-                self._answers.finished(self._finished[0])
-                self._finished.popleft()
-        except PASSING as error:
-            self._patience.wait_begins("daemon", error)
+        """Answer what there is; what cannot be written now is tried again later.
+
+        Each by itself: what is stuck holds up nothing else.
+        """
+        stuck = [
+            *self._try(self._answer),
+            *self._try(partial(self._commands.work_off, self._steering.do)),
+            *self._try_each(self._to_tell, lambda tell: tell()),
+            *self._try_each(self._finished, self._answers.finished),
+        ]
+        if stuck:
+            self._patience.wait_begins("daemon", stuck[0])
             self._retry_at = self._steady() + waiting.RETRY_SECONDS
         else:
             self._patience.wait_ends("daemon")
 
+    def _try(self, action: Callable[[], None]) -> list[Exception]:
+        """Do it, and give the error that is waited for, if there is one."""
+        try:
+            action()
+        except PASSING as error:
+            if not passes(error):
+                raise
+            return [error]
+        return []
+
+    def _try_each(self, queue: deque[T], do: Callable[[T], None]) -> list[Exception]:
+        """Do what is in the queue, and leave there what has to wait; gives the errors of that."""
+        stuck: list[Exception] = []
+        for _ in range(len(queue)):
+            if waits := self._try(partial(do, queue[0])):
+                stuck += waits
+                queue.rotate(-1)
+            else:
+                queue.popleft()
+        return stuck
+
     def _answer(self) -> None:
+        if not self._unanswered:
+            return
         self._to_tell.extend(self._answers.answer(self._unanswered))
         self._unanswered = []
         if self._interrupt:
@@ -202,9 +228,10 @@ class Daemon:
         """Mend what a crash left (docs/durability.md)."""
         if self._after_crash:
             log.warning("picowatch did not end by itself last time; what it left is mended")
-            self._outbox.remove_leftovers()
-            self._outbox.mend_latest()
-            self._outbox.remove_strays(self._ledger.known_recipes())
+            self._safely(self._outbox.remove_leftovers)
+            self._safely(self._outbox.mend_latest)
+            known = self._ledger.known_recipes()
+            self._safely(partial(self._outbox.remove_strays, known))
         self._steering.recall()
         for image in self._ledger.running():
             if self._outbox.holds(image.file, image.digest):
@@ -217,7 +244,7 @@ class Daemon:
             else:
                 log.info("%s: seed %s goes on", image.recipe, image.request.seed)
                 self._ledger.retry_after_daemon_death(image.id)
-        self._answers.tidy_up()
+        self._safely(self._answers.tidy_up)
         self._finished.extend(self._ledger.recipes_with_sheets_due())
         if self._after_crash:
             self._finished.extend(self._ledger.accepted_recipes())
@@ -226,7 +253,19 @@ class Daemon:
             if image.file in enlisted:
                 self._ledger.mark_listed(image.id)
             else:
-                self._publisher.enlist(image)
+                self._safely(partial(self._publisher.enlist, image))
+
+    def _safely(self, action: Callable[[], None]) -> None:
+        """Do what the next start can do as well: only what passes is waited for."""
+        try:
+            action()
+        except LedgerCorrupt:
+            raise
+        except Exception as error:
+            if passes(error):
+                raise
+            log.error("something went wrong that should not: %s: %s", type(error).__name__, error)
+            log.debug("unexpected", exc_info=True)
 
     def _shut_down(self) -> None:
         notify("STOPPING=1")
@@ -235,9 +274,7 @@ class Daemon:
         self._is_broken()
         self.ledger_corrupt |= self._worker.ledger_corrupt or self._publisher.ledger_corrupt
         self._inbox.close()
-        with suppress(*PASSING, LedgerCorrupt):
-            while self._finished:
-                self._answers.finished(self._finished[0])
-                self._finished.popleft()
+        with suppress(LedgerCorrupt):
+            self._try_each(self._finished, self._answers.finished)
         self._patience.left_undone = bool(self._finished or self._to_tell)
         self._telling.tell_the_end()

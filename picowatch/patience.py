@@ -1,5 +1,6 @@
 """Waiting out a disk that is full or gone and a ledger that another program has locked."""
 
+import errno
 import logging
 import shutil
 import sqlite3
@@ -12,10 +13,27 @@ log = logging.getLogger("picowatch")
 
 RETRY_SECONDS = 2.0  # between tries
 LITTLE = 100_000_000  # bytes of room that are worth a word
-# What passes when there is room again, or when who holds the ledger lets go of it.
+# What may pass when there is room again, or when who holds the ledger lets go of it: see `passes`.
 PASSING = (OSError, sqlite3.OperationalError)
+# What a file system says of one name, or of what lies there; waiting changes nothing about it.
+_LASTING = {
+    errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ENAMETOOLONG,
+    errno.EINVAL, errno.EILSEQ, errno.ELOOP, errno.EXDEV, errno.EFBIG, errno.ENXIO, errno.EMLINK,
+    errno.EOPNOTSUPP,
+}  # fmt: skip
 
 T = TypeVar("T")
+
+
+def passes(error: BaseException) -> bool:
+    """Whether it is worth waiting for: a full disk, a lost share, a locked ledger.
+
+    An OSError without a number is not the system's: Pillow raises some for damaged pictures.
+    """
+    if isinstance(error, sqlite3.OperationalError):
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_BUSY)
+        return bool(code != sqlite3.SQLITE_ERROR)
+    return isinstance(error, OSError) and error.errno is not None and error.errno not in _LASTING
 
 
 class Ended(Exception):
@@ -41,12 +59,15 @@ class Patience:
     def until_done(self, who: str, action: Callable[[], T]) -> T:
         """Do it, again and again until it works; `who` names the one that waits.
 
-        Raises Ended once `stop` is set, and the error itself where nothing is waited for.
+        Raises Ended once `stop` is set, and the error itself where nothing is waited for, or
+        where waiting would change nothing.
         """
         while True:
             try:
                 result = action()
             except PASSING as error:
+                if not passes(error):
+                    raise
                 self.wait_begins(who, error)
                 if self._stop.wait(RETRY_SECONDS):
                     raise Ended from error

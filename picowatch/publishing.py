@@ -32,7 +32,7 @@ from picowatch.metadata import (
     png_texts,
 )
 from picowatch.outbox.outbox import Outbox
-from picowatch.patience import PASSING, Ended, Patience
+from picowatch.patience import Ended, Patience, passes
 from picowatch.recipe.hires import final_side
 from picowatch.recipe.request import ImageRequest
 
@@ -99,12 +99,12 @@ class Publisher:
                 self._write(image, picture)
             except Ended:
                 self._put_back(image)
-            except PASSING as error:
-                self.broken = f"cannot write {image.file}: {error}"
-                self._put_back(image)
             except Exception as error:  # no single picture may take the publisher down
-                log.debug("unexpected", exc_info=True)
-                self._fail(image, error)
+                if passes(error):
+                    self.broken = f"cannot write {image.file}: {error}"
+                    self._put_back(image)
+                else:
+                    self._goes_well(partial(self._fail, image, error))
             else:
                 written.append(image)
                 if self._goes_well(partial(self._show, image, picture)):
@@ -121,8 +121,12 @@ class Publisher:
             (self._ledger.finish if is_made else self._ledger.put_back)(image.id)
 
     def _fail(self, image: QueuedImage, error: Exception) -> None:
-        reason = f"Something went wrong that should not: {type(error).__name__}: {error}."
-        self._ledger.fail(image.id, reason)
+        if isinstance(error, OSError):
+            reason = f"{image.file} cannot be written: {error.strerror or error}."
+        else:
+            log.debug("unexpected", exc_info=error)
+            reason = f"Something went wrong that should not: {type(error).__name__}: {error}."
+        self._patience.until_done("publisher", partial(self._ledger.fail, image.id, reason))
         with self._lock:
             self.failed += 1
         log.error("%s: %s failed: %s", image.recipe, image.file, reason)
@@ -144,9 +148,10 @@ class Publisher:
             pass
         except LedgerCorrupt as error:
             self.ledger_corrupt, self.broken = True, str(error)
-        except PASSING as error:
-            self.broken = f"cannot write down what was made: {error}"
         except Exception as error:
+            if passes(error):
+                self.broken = f"cannot write down what was made: {error}"
+                return False
             log.debug("unexpected", exc_info=True)
             words = f"something went wrong that should not: {type(error).__name__}: {error}"
             if vital:

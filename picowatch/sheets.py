@@ -9,8 +9,10 @@ from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import DueSheet
 from picowatch.outbox.outbox import Outbox
 from picowatch.outbox.sheets import Cell, SheetTooLarge
+from picowatch.patience import passes
 from picowatch.recipe import Recipe
 from picowatch.recipe.recipe_fields import Axis
+from picowatch.recipe.request import ImageRequest
 
 log = logging.getLogger("picowatch")
 
@@ -22,38 +24,52 @@ def sheet_of(recipe: Recipe) -> str | None:
     if not recipe.wants_sheet:
         return None
     axes = [{"label": axis.label, "values": list(axis.values)} for axis in recipe.axes]
-    return json.dumps({"prompt": recipe.prompt, "axes": axes})
+    return json.dumps({"prompt": recipe.prompt, "axes": axes, "images": recipe.image_count})
 
 
 def make_due_sheets(recipe: str, ledger: Ledger, outbox: Outbox) -> None:
-    """Make the contact sheets of a recipe's entries whose images have all ended."""
+    """Make the contact sheets of a recipe's entries whose images have all ended.
+
+    One that cannot be made is given up: the log and the recipe's warning file say why.
+    """
     for due in ledger.sheets_due(recipe):
         file = ledger.reserve_sheet(due, recipe, outbox.names)
         try:
             _publish(recipe, due, file, outbox)
         except SheetTooLarge as error:
             log.warning("%s: no contact sheet: %s are too many for one page", recipe, error)
+        except Exception as error:  # no sheet may stop the daemon, at this start or the next
+            if passes(error):
+                raise
+            log.debug("unexpected", exc_info=True)
+            words = f"The contact sheet could not be made: {type(error).__name__}: {error}."
+            log.error("%s: %s", recipe, words)
+            outbox.add_warning(recipe, words)
         else:
             log.info("%s: contact sheet %s", recipe, file)
         ledger.mark_sheet_made(due)
 
 
 def _publish(recipe: str, due: DueSheet, file: str, outbox: Outbox) -> None:
+    """Of an entry that was drawn anew in progress, the images of earlier draws are not shown."""
     shown: dict[str, Any] = json.loads(due.sheet)
     axes = [Axis(axis["label"], tuple(axis["values"])) for axis in shown["axes"]]
-    files = [picture for _, picture in due.images]
+    images = due.images[-shown.pop("images", 0) :]
+    files = [picture for _, picture in images]
     text = json.dumps({"recipe": recipe, **shown, "files": files}, ensure_ascii=False)
-    side = max(max(request.width, request.height) for request, _ in due.images)
-    cells = _cells(due, axes, outbox)
+    side = max(max(request.width, request.height) for request, _ in images)
+    cells = _cells(images, axes, outbox)
     outbox.publish_sheet(file, cells, axes, min(side, LARGEST_PICTURE), text)
 
 
-def _cells(due: DueSheet, axes: Sequence[Axis], outbox: Outbox) -> list[Cell]:
+def _cells(
+    images: Sequence[tuple[ImageRequest, str | None]], axes: Sequence[Axis], outbox: Outbox
+) -> list[Cell]:
     """The pictures; without axes each says its seed."""
     return [
         Cell(
             outbox.root / picture if picture else None,
             "" if axes else f"seed {request.seed}",
         )
-        for request, picture in due.images
+        for request, picture in images
     ]

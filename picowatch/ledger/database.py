@@ -126,10 +126,12 @@ class Database:
             return None if self._depth else self._connection.total_changes
 
     def _undo(self, depth: int) -> None:
+        if not self._connection.in_transaction:  # SQLite itself undid all, as on a full disk
+            return
         if depth:
             self._connection.execute(f"ROLLBACK TO nested{depth}")
             self._connection.execute(f"RELEASE nested{depth}")
-        elif self._connection.in_transaction:  # SQLite itself undoes it when the disk is full
+        else:
             self._connection.execute("ROLLBACK")
 
     def _keep(self, depth: int) -> None:

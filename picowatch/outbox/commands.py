@@ -9,6 +9,7 @@ start. A command may wait for its answer; who waits no longer deletes it.
 
 import json
 import logging
+import os
 import secrets
 import time
 from collections.abc import Callable
@@ -16,7 +17,10 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from picowatch.below import open_regular
+from picowatch.errors import LedgerCorrupt
 from picowatch.outbox.atomic import TEMPORARY_PREFIX, write_atomically
+from picowatch.patience import passes
 
 log = logging.getLogger("picowatch")
 
@@ -51,31 +55,53 @@ class Commands:
     def __init__(self, outbox: Path) -> None:
         self._folder = _folder(outbox)
         self._folder.mkdir(parents=True, exist_ok=True)
+        self._ignored: set[str] = set()
         for answer in self._folder.glob("*.answer"):
-            answer.unlink(missing_ok=True)
+            with suppress(OSError):
+                answer.unlink()
 
     def work_off(self, do: Callable[[Command], Answer | None]) -> None:
-        """Do what is asked, oldest first; what `do` raises leaves the command where it is.
+        """Do what is asked, oldest first.
 
-        So does a None: it has no answer yet.
+        A command stays where it is while `do` gives None, for it has no answer yet, or raises
+        what passes. Whatever else `do` raises is its answer.
         """
         for path in sorted(self._folder.glob("*.json")):
             if path.name.startswith(TEMPORARY_PREFIX):
                 continue
             try:
-                command = _read(path)
-            except ValueError as error:
-                answer = Answer(False, f"That is no command: {error}.")
-                log.warning("%s: %s", path.name, answer.text)
+                answer = self._answer(path, do)
             except FileNotFoundError:  # taken back
                 continue
-            else:
-                if (found := do(command)) is None:
-                    continue
-                answer = found
-            text = json.dumps(asdict(answer))
-            write_atomically(path.with_suffix(".answer"), text.encode(), durable=False)
-            path.unlink(missing_ok=True)
+            if answer is not None:
+                text = json.dumps(asdict(answer))
+                write_atomically(path.with_suffix(".answer"), text.encode(), durable=False)
+                path.unlink(missing_ok=True)
+
+    def _answer(self, path: Path, do: Callable[[Command], Answer | None]) -> Answer | None:
+        try:
+            command = _read(path)
+        except ValueError as error:
+            answer = Answer(False, f"That is no command: {error}.")
+            log.warning("%s: %s", path.name, answer.text)
+            return answer
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            if path.name not in self._ignored:
+                words = "%s is not a command file; it is ignored: %s"
+                log.warning(words, path.name, error.strerror or error)
+                self._ignored.add(path.name)
+            return None
+        try:
+            return do(command)
+        except Exception as error:  # no command may end the daemon
+            if passes(error) or isinstance(error, LedgerCorrupt):
+                raise
+            log.debug("unexpected", exc_info=True)
+            words = f"It could not be done: {type(error).__name__}: {error}."
+            log.error("command '%s': %s", command.name, words)
+            return Answer(False, words)
 
 
 def leave(outbox: Path, command: Command) -> Path:
@@ -117,7 +143,7 @@ def _folder(outbox: Path) -> Path:
 
 def _read(path: Path) -> Command:
     """Raises ValueError in words; whoever may write to the outbox may write anything there."""
-    with path.open("rb") as file:
+    with os.fdopen(open_regular(path), "rb") as file:
         content = file.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
         raise ValueError("it is too long")

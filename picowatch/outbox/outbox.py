@@ -1,13 +1,16 @@
 """The outbox: everything a user gets back. picowatch alone writes here."""
 
+import logging
 import os
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from os.path import lexists
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from picowatch.below import open_regular
 from picowatch.errors import PictureUnreadable
 from picowatch.metadata import PICOWATCH, PngText, png_texts, read_chunk
 from picowatch.outbox.atomic import (
@@ -21,9 +24,13 @@ from picowatch.outbox.png import SHEET_KEYWORD, encode_enlarged, encode_png, rea
 from picowatch.outbox.problems import Problems
 from picowatch.outbox.sheets import Cell, contact_sheet
 from picowatch.outbox.status import Status, StatusFiles
+from picowatch.patience import passes
 from picowatch.recipe.problems import harmless, harmless_lines
 from picowatch.recipe.recipe_fields import Axis
 
+log = logging.getLogger("picowatch")
+
+LATEST = "latest.png"
 PREVIEW = "preview.png"
 PREVIEW_SCALE = 8  # previews have a pixel for each of the latents', which stand for 8x8
 
@@ -40,6 +47,7 @@ class Outbox:
         self._gallery = Gallery(root, self._listing)
         self.problems = Problems(root)
         self._now = NowFile(root, self.problems)
+        self._said_latest = False
 
     def publish(
         self, file: str, width: int, height: int, pixels: bytes, texts: Sequence[PngText]
@@ -47,7 +55,7 @@ class Outbox:
         """Write a picture to its place, whole or not at all; durable when this returns."""
         content = encode_png(width, height, pixels, texts)
         write_atomically(self.root / file, content)
-        write_atomically(self.root / "latest.png", content, durable=False)
+        self._write_latest(content)
         self._gallery.keep_thumbnail(file, Image.frombytes("RGB", (width, height), pixels))
 
     def publish_sheet(
@@ -66,10 +74,22 @@ class Outbox:
     def show_as_latest(self, file: str) -> None:
         """Let latest.png be this picture, if it still exists."""
         try:
-            content = (self.root / file).read_bytes()
+            with os.fdopen(open_regular(self.root / file), "rb") as picture:
+                content = picture.read()
         except OSError:
             return
-        write_atomically(self.root / "latest.png", content, durable=False)
+        self._write_latest(content)
+
+    def _write_latest(self, content: bytes) -> None:
+        """Whatever else somebody put in its place, no picture fails for it."""
+        try:
+            write_atomically(self.root / LATEST, content, durable=False)
+        except OSError as error:
+            if passes(error):
+                raise
+            if not self._said_latest:
+                log.warning("%s cannot be written: %s", LATEST, error.strerror)
+            self._said_latest = True
 
     def write_preview(self, width: int, height: int, pixels: bytes) -> None:
         """Show a picture that is still in work; raises ValueError for too few pixels."""
@@ -142,8 +162,18 @@ class Outbox:
     def write_error(self, recipe: str, text: str) -> bool:
         """Answer a recipe with an error file; gives whether it says something new."""
         is_new = self.error(recipe) != text.encode("utf-8", "backslashreplace").decode()
-        self.problems.write(self.names.error_file(recipe), text)
-        return is_new
+        return self._say_beside(self.names.error_file(recipe), text) and is_new
+
+    def _say_beside(self, file: str, text: str) -> bool:
+        """Write an error or warning file; no, if somebody put something else in its place."""
+        try:
+            self.problems.write(file, text)
+        except OSError as error:
+            if passes(error):
+                raise
+            log.error("%s cannot be written: %s", file, error.strerror)
+            return False
+        return True
 
     def error(self, recipe: str) -> str:
         """The recipe's error file, "" if there is none."""
@@ -161,9 +191,15 @@ class Outbox:
         file = self.names.warning_file(recipe)
         if warnings:
             shown = [harmless(f"inbox/{recipe}"), *map(harmless_lines, warnings)]
-            self.problems.write(file, "\n\n".join(shown) + "\n")
+            self._say_beside(file, "\n\n".join(shown) + "\n")
         else:
             self.problems.remove(file)
+
+    def add_warning(self, recipe: str, warning: str) -> None:
+        """Say beside the result what went wrong after the save was answered."""
+        file = self.names.warning_file(recipe)
+        before = self.problems.text(file) or harmless(f"inbox/{recipe}") + "\n"
+        self._say_beside(file, f"{before}\n{harmless_lines(warning)}\n")
 
     def tell(self, status: Status) -> None:
         """Write how things stand, for people, for programs and for the gallery."""
@@ -189,8 +225,8 @@ class Outbox:
         these very bytes is theirs already, from before a crash.
         """
         number = 1
-        while (target := self.root / self.names.archived(recipe, number)).exists():
-            if target.read_bytes() == content:
+        while lexists(target := self.root / self.names.archived(recipe, number)):
+            if target.is_file() and target.read_bytes() == content:
                 break
             number += 1
         else:

@@ -1,5 +1,6 @@
 """PNG files with metadata: written from RGB bytes, read back for their texts."""
 
+import os
 import warnings
 from collections.abc import Sequence
 from io import BytesIO
@@ -7,6 +8,7 @@ from pathlib import Path
 
 from PIL import ExifTags, Image, PngImagePlugin
 
+from picowatch.below import open_regular
 from picowatch.errors import PictureUnreadable
 from picowatch.metadata import PARAMETERS, PngText, found_in_png
 from picowatch.metadata.comments import decoded_comment
@@ -47,7 +49,7 @@ def encode_enlarged(width: int, height: int, pixels: bytes, scale: int) -> bytes
 def read_texts(path: Path) -> dict[str, str]:
     """The texts of a picture by keyword; raises PictureUnreadable."""
     try:
-        with path.open("rb") as file:
+        with os.fdopen(open_regular(path), "rb") as file:
             return texts_of(file.read(MAX_BYTES + 1))
     except FileNotFoundError as error:
         raise PictureUnreadable(f"There is no file {path}.") from error

@@ -3,9 +3,11 @@
 import os
 import threading
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from picowatch.below import open_regular
 from picowatch.outbox.atomic import write_atomically
 from picowatch.outbox.names import ERROR_ENDING, WARNING_ENDING
 
@@ -38,8 +40,9 @@ class Problems:
         self._note(file)
 
     def remove(self, file: str) -> None:
-        """The problem is no more."""
-        (self._root / file).unlink(missing_ok=True)
+        """The problem is no more; what somebody else put in the file's place stays."""
+        with suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            (self._root / file).unlink()
         with self._lock:
             if file in self._files:
                 del self._files[file]
@@ -49,7 +52,7 @@ class Problems:
         """Delete all others; a recipe that was archived may have such a name, too."""
         for path in self._paths():
             file = path.relative_to(self._root).as_posix()
-            if file not in files and (self._text(file) or "").startswith("inbox/"):
+            if file not in files and (self.text(file) or "").startswith("inbox/"):
                 self.remove(file)
 
     def find(self) -> None:
@@ -73,7 +76,7 @@ class Problems:
         for place, file in enumerate(files):
             if len(problems) == MOST_SHOWN:
                 return problems, len(files) - place
-            if (text := self._text(file)) is not None:
+            if (text := self.text(file)) is not None:
                 ending = ERROR_ENDING if file.endswith(ERROR_ENDING) else WARNING_ENDING
                 recipe = file.removesuffix(ending)
                 problems.append(Problem(file, recipe, ending == ERROR_ENDING, text))
@@ -91,9 +94,11 @@ class Problems:
             self._files[file] = None
             self.changes += 1
 
-    def _text(self, file: str) -> str | None:
+    def text(self, file: str) -> str | None:
+        """The beginning of a file, None if there is none that can be read."""
         try:
-            with (self._root / file).open(encoding="utf-8", errors="replace") as stream:
+            handle = open_regular(self._root / file)
+            with os.fdopen(handle, encoding="utf-8", errors="replace") as stream:
                 return stream.read(MOST_CHARACTERS)
         except FileNotFoundError:
             with self._lock:

@@ -1,5 +1,8 @@
 """Contact sheets: the pictures of one entry on one page, with labels a person can read."""
 
+import logging
+import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, prod, sqrt
@@ -8,7 +11,11 @@ from textwrap import wrap
 
 from PIL import Image, ImageDraw, ImageFont
 
+from picowatch.below import open_regular
+from picowatch.pictures import FORMATS
 from picowatch.recipe.recipe_fields import Axis
+
+log = logging.getLogger("picowatch")
 
 MAX_SIDE = 8192  # pixels of a sheet; pictures are made smaller until they fit
 SMALLEST_PICTURE = 48
@@ -160,13 +167,14 @@ class _Drawing:
     def _draw_cell(
         self, page: Image.Image, draw: ImageDraw.ImageDraw, cell: Cell, left: int, top: int
     ) -> None:
-        if cell.picture is None or not cell.picture.exists():
+        shown: Image.Image | str = "not made"
+        if cell.picture is not None and cell.picture.exists():
+            shown = _shown(cell.picture, self._side)
+        if isinstance(shown, str):
             draw.rectangle((left, top, left + self._side, top + self._side), MISSING)
-            self._text(draw, left + GAP, top + GAP, "not made")
+            self._text(draw, left + GAP, top + GAP, shown)
         else:
-            with Image.open(cell.picture) as picture:
-                picture.thumbnail((self._side, self._side), Image.Resampling.LANCZOS)
-                page.paste(picture, (left, top))
+            page.paste(shown, (left, top))
         if cell.label:
             self._text(draw, left, top + self._side + 2, cell.label)
 
@@ -176,3 +184,17 @@ class _Drawing:
         """A label in at most three lines; a longer one is shortened."""
         lines = wrap(text, self._characters * pictures, max_lines=LINES, placeholder="…")
         draw.multiline_text((left, top), "\n".join(lines), INK, self._font, spacing=2)
+
+
+def _shown(path: Path, side: int) -> Image.Image | str:
+    """A picture at its size on the sheet, or words for one that somebody damaged or replaced."""
+    try:
+        with warnings.catch_warnings(), os.fdopen(open_regular(path), "rb") as file:
+            warnings.simplefilter("ignore")
+            with Image.open(file, formats=FORMATS) as picture:
+                picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+                return picture.convert("RGB")
+    # Pillow's readers raise whatever they stumble over: struct.error, IndexError, TypeError…
+    except Exception as error:
+        log.warning("%s cannot be shown on its contact sheet: %s", path, error)
+        return "unreadable"

@@ -8,6 +8,7 @@ import errno
 import hashlib
 import os
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from picowatch.below import open_below
@@ -74,7 +75,8 @@ class StartImages:
         remove_leftovers(self._folder)
         for copy in self._folder.iterdir():
             if copy.name not in digests:
-                copy.unlink(missing_ok=True)
+                with suppress(OSError):  # a folder somebody made: no copy, and no matter
+                    copy.unlink()
 
 
 def _read(handle: int, path: str) -> bytes:

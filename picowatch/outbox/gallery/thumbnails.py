@@ -1,11 +1,13 @@
 """Small pictures for the gallery's grid: a WebP each, made once."""
 
 import hashlib
+import os
 from io import BytesIO
 from pathlib import Path
 
 from PIL import Image
 
+from picowatch.below import open_regular
 from picowatch.outbox.atomic import write_atomically
 
 SIDE = 384  # pixels of the longer side: sharp in a row of 190 on a dense display
@@ -43,7 +45,10 @@ class Thumbnails:
     def make(self, file: str) -> None:
         """Make the thumbnail of a picture that has none; one that cannot be read stays without."""
         try:
-            with Image.open(self._root / file, formats=("PNG",)) as picture:
+            with (
+                os.fdopen(open_regular(self._root / file), "rb") as opened,
+                Image.open(opened, formats=("PNG",)) as picture,
+            ):
                 if picture.width * picture.height <= MOST_PIXELS:
                     self.keep(file, picture.convert("RGB"))
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
