@@ -19,8 +19,7 @@ from picowatch.inbox.names import is_txt
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import Acceptance, AskedEntry, QueuedImage
 from picowatch.outbox.outbox import Outbox
-from picowatch.outbox.png import texts_of
-from picowatch.outbox.start_images import StartImages
+from picowatch.outbox.start_images import NamedPictures, StartImages
 from picowatch.outbox.status import images
 from picowatch.patience import passes
 from picowatch.recipe import HashOf, Recipe, RecipeInvalid, error_text, one_line, read_recipes
@@ -91,6 +90,11 @@ class Answers:
             if self._inbox.inode is not None:
                 self._ledger.remember("inbox inode", str(self._inbox.inode))
         return tell
+
+    def recall(self) -> None:
+        """What refused recipes are waiting for is looked at from now on."""
+        for recipe, refused in self._ledger.awaited().items():
+            self._await(recipe, refused)
 
     def tidy_up(self) -> None:
         """Delete what was kept for images that wait no more."""
@@ -167,9 +171,10 @@ class Answers:
 
     def _saved(self, seen: Saved, known: Known) -> Callable[[], None]:
         save = Save(seen.path, seen.digest, seen.stamp, self._now())
+        pictures = self._start_images.named_by(seen.path)
         try:
-            recipes = self._recipes(seen, known)
-            entries = [_entry(recipe, self._hashes_for(seen.path, recipe)) for recipe in recipes]
+            recipes = self._recipes(seen, known, pictures)
+            entries = [_entry(recipe, self._hashes_for(pictures, recipe)) for recipe in recipes]
             result = self._ledger.accept(
                 save,
                 entries,
@@ -178,7 +183,9 @@ class Answers:
                 picture_exists=self._outbox.exists,
             )
         except RecipeInvalid as error:
-            return self._reject(save, error_text(error), one_line(error))
+            tell = self._reject(save, error_text(error), one_line(error))
+            self._ledger.await_pictures(seen.path, pictures.refused)
+            return _in_turn(tell, partial(self._await, seen.path, pictures.refused))
         except (ModelRefused, FileUnreadable) as error:
             return self._reject_words(save, str(error))
         warnings = list(dict.fromkeys(w for recipe in recipes for w in recipe.warnings))
@@ -186,7 +193,13 @@ class Answers:
         self._outbox.write_warnings(seen.path, warnings)
         return partial(self._tell_accepted, seen.path, result, warnings)
 
-    def _recipes(self, seen: Saved, known: Known) -> list[Recipe]:
+    def _await(self, recipe: str, refused: str) -> None:
+        """Answer it anew once a picture that it could not use is another one."""
+        if refused:
+            look = partial(self._start_images.named_by(recipe).look_again, refused)
+            self._inbox.answer_again_after(recipe, refused, look)
+
+    def _recipes(self, seen: Saved, known: Known, pictures: NamedPictures) -> list[Recipe]:
         """What it says. Raises RecipeInvalid or FileUnreadable."""
         if seen.defaults_unreadable:
             raise FileUnreadable(seen.defaults_unreadable)
@@ -196,10 +209,10 @@ class Answers:
             known,
             seen.defaults,
             self._settings.max_images_per_save,
-            lambda picture: texts_of(self._start_images.read(seen.path, picture)),
+            pictures.texts,
         )
 
-    def _hashes_for(self, path: str, recipe: Recipe) -> HashOf:
+    def _hashes_for(self, named: NamedPictures, recipe: Recipe) -> HashOf:
         """Gives the hash of anything the recipe names; its pictures are copied and kept.
 
         Each is looked up once: models in a round of answers, pictures in an entry. A picture
@@ -211,7 +224,7 @@ class Answers:
             if kind in PICTURES:
                 if name not in pictures:
                     try:
-                        pictures[name] = self._start_images.keep(path, name)
+                        pictures[name] = named.keep(name)
                     except PictureUnreadable as error:
                         raise recipe.problem_at(kind, str(error)) from error
                 return pictures[name]
@@ -277,14 +290,15 @@ class Answers:
 
     def _move_in(self, seen: Saved, known: Known) -> None:
         """A folder's defaults may say another priority; all else holds from the next save on."""
+        pictures = self._start_images.named_by(seen.path)
         warnings: list[str] = []
         priorities: list[tuple[str, int]] = []
         with suppress(RecipeInvalid, FileUnreadable):
-            for recipe in self._recipes(seen, known):
+            for recipe in self._recipes(seen, known, pictures):
                 warnings += recipe.warnings
                 digest = ""
                 with suppress(RecipeInvalid, ModelRefused):  # then it is no entry of before
-                    digest = recipe.digest(self._hashes_for(seen.path, recipe))
+                    digest = recipe.digest(self._hashes_for(pictures, recipe))
                 priorities.append((digest, recipe.priority))
         self._ledger.prioritise(seen.path, priorities)
         self._outbox.remove_error(seen.path)

@@ -85,6 +85,7 @@ class Daemon:
         """
         try:
             self._patience.until_done("daemon", self._recover)
+            self._patience.until_done("daemon", self._answers.recall)
             self._inbox.start(self._steady())
             self._start_worker_at = self._steady() + LONGEST_FIRST_LOOK
             notify("READY=1")

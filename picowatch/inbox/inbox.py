@@ -9,7 +9,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -94,6 +94,16 @@ class Renamed:
 Evidence = Saved | Unreadable | Gone | Renamed
 
 
+@dataclass(slots=True)
+class _Awaited:
+    """What a refused recipe is waiting for: how it looked then and at the last look."""
+
+    before: str
+    look: Callable[[], str]
+    seen: str
+    since: float = 0.0
+
+
 class Inbox:
     """Watches the inbox; `poll` gives what has settled since the last call."""
 
@@ -118,11 +128,15 @@ class Inbox:
             watch, known = "polling", {path: known[path] for path in only if path in known}
         self._known = dict(known)
         self._settling = Settling(settle_seconds)
+        self._settle_seconds = settle_seconds
         self._rescan_seconds = rescan_seconds
         self._folder = InboxFolder(root, watch, wake)
         self._next_scan = 0.0
         self._scan_took = 0.0
         self._skipped: dict[str, str] = {}
+        self._awaited: dict[str, _Awaited] = {}
+        self._next_look = 0.0  # at what is awaited
+        self._to_answer_again: set[str] = set()
         # Known recipes that were seen in the very folder that is the inbox now. Only their
         # absence means deletion; elsewhere the inbox may just not be mounted.
         self._seen_here: set[str] = set()
@@ -146,7 +160,8 @@ class Inbox:
 
     def is_settled(self) -> bool:
         """Whether nothing waits for its quiet time."""
-        return not len(self._settling)
+        changing = any(awaited.seen != awaited.before for awaited in self._awaited.values())
+        return not len(self._settling) and not changing
 
     def expects_saves(self) -> bool:
         """Whether something waits for its quiet time that is not as it was last taken in."""
@@ -175,6 +190,8 @@ class Inbox:
         self._take_hints(now)
         if now >= self._next_scan:
             self.rescan(now)
+        if now >= self._next_look:
+            self._look_at_awaited(now)
         return self._judge(self._settling.settled(now, self._stamp), now)
 
     def listen(self, now: float) -> None:
@@ -205,6 +222,14 @@ class Inbox:
         """The recipe was taken out of the inbox on purpose; its absence is no news."""
         self._known.pop(path, None)
         self._seen_here.discard(path)
+        self._awaited.pop(path, None)
+
+    def answer_again_after(self, path: str, before: str, look: Callable[[], str]) -> None:
+        """Take the recipe for saved once `look` gives something else than `before` and is quiet.
+
+        That ends with its next save.
+        """
+        self._awaited[path] = _Awaited(before, look, seen=before)
 
     def _check_folder(self, now: float) -> None:
         change = self._folder.check()
@@ -284,6 +309,20 @@ class Inbox:
                 self._settling.note(path, self._stamp(path), now, by_event=True)
             elif (reason := why_path_skipped(path)) and self._stamp(path):
                 self._tell_skipped({path: reason})
+
+    def _look_at_awaited(self, now: float) -> None:
+        """What lies outside of the inbox, or is no recipe, has no events here: it is looked at."""
+        began = time.perf_counter()
+        for path, awaited in list(self._awaited.items()):
+            seen = awaited.look()
+            if seen != awaited.seen:
+                awaited.seen, awaited.since = seen, now
+            elif seen != awaited.before and now - awaited.since >= self._settle_seconds:
+                del self._awaited[path]
+                self._to_answer_again.add(path)
+                self._settling.note(path, self._stamp(path), now, by_event=False)
+        took = time.perf_counter() - began
+        self._next_look = now + max(self._settle_seconds, POLLING_REST * took)
 
     def _look_for_probes(self) -> None:
         """Polling hears of a probe as of a recipe: by looking."""
@@ -376,7 +415,8 @@ class Inbox:
                 return None
             digest = hashlib.sha256(content).hexdigest()
             known = self._known.get(file.path)
-            if known is not None and not self._is_new(known, stamp, digest, file.by_event):
+            again = file.path in self._to_answer_again
+            if known and not (again or self._is_new(known, stamp, digest, file.by_event)):
                 return None
             saved = self._with_defaults(Saved(file.path, content, digest, stamp))
         except (FileChanged, FileNotFoundError):
@@ -430,6 +470,8 @@ class Inbox:
     def _remember(self, path: str, stamp: Stamp, digest: str) -> None:
         self._known[path] = KnownRecipe(stamp, digest)
         self._seen_here.add(path)
+        self._awaited.pop(path, None)
+        self._to_answer_again.discard(path)
 
 
 def _lies_below(path: str, folders: Collection[str]) -> bool:

@@ -20,6 +20,8 @@ from picowatch.ledger.rows import Acceptance, AskedEntry
 from picowatch.recipe.request import ImageRequest
 from picowatch.save import Save
 
+AWAITED = "awaited pictures: "  # facts, each with a recipe
+
 Key = tuple[str, int]  # an entry's digest, and its occurrence among equal ones
 Drawn = list[tuple[str, ImageRequest]]  # requests with their digests, which cost much
 
@@ -66,11 +68,17 @@ def record_save(sql: sqlite3.Connection, save: Save, outcome: str) -> int:
         (save.path, save.digest, save.saved_at, outcome),
     ).lastrowid
     assert save_id is not None
+    forget_awaited(sql, save.path)
     sql.execute(
         "INSERT OR REPLACE INTO recipes (path, stamp, digest, save) VALUES (?, ?, ?, ?)",
         (save.path, save.stamp.as_text(), save.digest, save_id),
     )
     return save_id
+
+
+def forget_awaited(sql: sqlite3.Connection, recipe: str) -> None:
+    """The recipe is answered anew, or is gone."""
+    sql.execute("DELETE FROM facts WHERE name = ?", (AWAITED + recipe,))
 
 
 def cancel_unasked(sql: sqlite3.Connection, recipe: str) -> int:

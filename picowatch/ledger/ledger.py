@@ -11,7 +11,13 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from picowatch.ledger import queue, sheets, steer
-from picowatch.ledger.accept import accept_save, cancel_unasked, record_save
+from picowatch.ledger.accept import (
+    AWAITED,
+    accept_save,
+    cancel_unasked,
+    forget_awaited,
+    record_save,
+)
 from picowatch.ledger.database import Database
 from picowatch.ledger.queue import IN_ORDER, SELECT_IMAGE
 from picowatch.ledger.rename import prioritise, rename
@@ -83,6 +89,17 @@ class Ledger:
         with self.transaction() as sql:
             record_save(sql, save, "invalid")
 
+    def await_pictures(self, recipe: str, pictures: str) -> None:
+        """Remember what pictures a refused recipe is waiting for, until its next answer."""
+        if pictures:
+            self.remember(AWAITED + recipe, pictures)
+
+    def awaited(self) -> dict[str, str]:
+        """The refused recipes that are waiting for pictures, and for which."""
+        with self.transaction() as sql:
+            rows = sql.execute("SELECT name, value FROM facts WHERE name GLOB ?", (f"{AWAITED}*",))
+            return {row["name"].removeprefix(AWAITED): row["value"] for row in rows}
+
     def known_recipes(self) -> dict[str, KnownRecipe]:
         """Each recipe whose last save was answered."""
         with self.transaction() as sql:
@@ -101,6 +118,7 @@ class Ledger:
             sql.execute("DELETE FROM entries WHERE recipe = ?", (recipe,))
             sql.execute("DELETE FROM recipes WHERE path = ?", (recipe,))
             forget_restored(sql, recipe)
+            forget_awaited(sql, recipe)
             return cancel_unasked(sql, recipe)
 
     def rename(

@@ -7,7 +7,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from picowatch.ledger.accept import cancel_unasked, entries_before
+from picowatch.ledger.accept import cancel_unasked, entries_before, forget_awaited
 from picowatch.ledger.restore import forget_restored
 from picowatch.save import Stamp
 
@@ -26,6 +26,8 @@ def rename(
     sql.execute("DELETE FROM entries WHERE recipe = ?", (new,))
     sql.execute("DELETE FROM recipes WHERE path = ?", (new,))
     forget_restored(sql, new)
+    for name in (old, new):
+        forget_awaited(sql, name)
     cancel_unasked(sql, new)
     sql.execute(
         "UPDATE recipes SET path = ?, stamp = ? WHERE path = ?",

@@ -6,14 +6,16 @@ the picture afterwards changes nothing of what was asked.
 
 import errno
 import hashlib
+import json
 import os
-from collections.abc import Collection
-from contextlib import suppress
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 from picowatch.below import open_below
 from picowatch.errors import PictureUnreadable
 from picowatch.outbox.atomic import remove_leftovers, write_atomically
+from picowatch.outbox.png import texts_of
 from picowatch.pictures import MAX_BYTES, check_picture
 
 FOLDER = "start-images"
@@ -42,6 +44,18 @@ class StartImages:
             check_picture(content)
             write_atomically(target, content)
         return digest
+
+    def check(self, recipe: str, path: str) -> None:
+        """Raises PictureUnreadable as `keep` does, and keeps nothing."""
+        check_picture(self.read(recipe, path))
+
+    def named_by(self, recipe: str) -> "NamedPictures":
+        """The pictures that a recipe names."""
+        return NamedPictures(self, recipe)
+
+    def stamps(self, recipe: str, path: str) -> list[list[int] | None]:
+        """What lies in each place of a picture: size and time tell one version from the next."""
+        return [_stamp(root / place) for root, place in self._candidates(recipe, path)]
 
     def read(self, recipe: str, path: str) -> bytes:
         """The bytes of a picture that `recipe` calls `path`; raises PictureUnreadable."""
@@ -77,6 +91,53 @@ class StartImages:
             if copy.name not in digests:
                 with suppress(OSError):  # a folder somebody made: no copy, and no matter
                     copy.unlink()
+
+
+class NamedPictures:
+    """The pictures that one recipe names, while it is answered."""
+
+    def __init__(self, pictures: StartImages, recipe: str) -> None:
+        self._pictures = pictures
+        self._recipe = recipe
+        self._refused: dict[str, list[list[int] | None]] = {}
+
+    def keep(self, path: str) -> str:
+        """See `StartImages.keep`."""
+        with self._noting(path):
+            return self._pictures.keep(self._recipe, path)
+
+    def texts(self, path: str) -> dict[str, str]:
+        """The texts in the picture's metadata; raises PictureUnreadable."""
+        with self._noting(path):
+            return texts_of(self._pictures.read(self._recipe, path))
+
+    @property
+    def refused(self) -> str:
+        """The pictures that could not be used, and what lay in their places; "" if all could."""
+        return json.dumps(self._refused) if self._refused else ""
+
+    def look_again(self, refused: str) -> str:
+        """What lies there now, in the same form."""
+        return json.dumps(
+            {path: self._pictures.stamps(self._recipe, path) for path in json.loads(refused)}
+        )
+
+    @contextmanager
+    def _noting(self, path: str) -> Iterator[None]:
+        before = self._pictures.stamps(self._recipe, path)
+        try:
+            yield
+        except PictureUnreadable:
+            self._refused[path] = before
+            raise
+
+
+def _stamp(place: Path) -> list[int] | None:
+    try:
+        status = place.stat()
+    except (OSError, ValueError):
+        return None
+    return [status.st_size, status.st_mtime_ns]
 
 
 def _read(handle: int, path: str) -> bytes:

@@ -104,3 +104,42 @@ def test_a_start_image_is_never_taken_from_elsewhere(house: House, written: str)
     house.save("a.yaml", f"prompt: a corgi\nimage: {written}\n")
     assert not house.once()
     assert house.engine.batches == []
+
+
+def test_a_recipe_is_answered_anew_when_its_missing_pictures_appear(house: House) -> None:
+    """One after the other, here with a restart between; the picture need not be touched again."""
+    house.save("a.yaml", f"{RECIPE}mask: masks/mask.png\n")
+    with house.running():
+        wait_for(lambda: "no picture 'start.png'" in (house.error("a.yaml") or ""), "the error")
+        draw(house.inbox / "start.png", "red")
+        wait_for(lambda: "no picture 'masks/mask.png'" in (house.error("a.yaml") or ""), "the next")
+    draw(house.outbox / "masks/mask.png", "white")
+    assert house.once()
+    assert house.pictures("a") == ["a/0001-1.png"]
+    assert house.error("a.yaml") is None
+
+
+def test_a_picture_that_is_still_being_copied_is_waited_for(house: House) -> None:
+    """Half of it is refused, and the recipe is made once the rest is there."""
+    draw(house.folder / "whole.png", "red")
+    whole = (house.folder / "whole.png").read_bytes()
+    (house.inbox / "start.png").write_bytes(whole[:60])
+    with house.running():
+        house.save("a.yaml", RECIPE)
+        wait_for(lambda: house.error("a.yaml"), "the error")
+        (house.inbox / "start.png").write_bytes(whole)
+        wait_for(lambda: house.pictures("a"), "the picture")
+    assert house.error("a.yaml") is None
+
+
+def test_a_recipe_that_was_deleted_is_not_made_when_its_picture_appears(house: House) -> None:
+    """Nor one that was saved again without it."""
+    gone = house.save("gone.yaml", RECIPE)
+    house.save("other.yaml", RECIPE)
+    assert not house.once()
+    gone.unlink()
+    house.save("other.yaml", "prompt: a star\nseed: 1\n")
+    assert house.once()
+    draw(house.inbox / "start.png", "red")
+    assert house.once()
+    assert house.prompts() == ["a star"]

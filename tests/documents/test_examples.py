@@ -45,6 +45,20 @@ def test_all_of_them_make_their_pictures(house: House) -> None:
     assert [name[:2] for name in sheets] == ["02", "03", "04", "05", "08"]
 
 
+def test_pictures_may_be_copied_after_the_recipes_that_name_them(house: House) -> None:
+    """They are refused first, and made when the pictures are there."""
+    names = [recipe.name for recipe in RECIPES if "image: " in recipe.read_text()]
+    assert [name[:2] for name in names] == ["08", "09"]
+    for name in names:
+        shutil.copy(EXAMPLES / name, house.inbox)
+    assert not house.once()
+    for picture in EXAMPLES.glob("*.png"):
+        shutil.copy(picture, house.inbox)
+    assert house.once()
+    assert not list(house.outbox.rglob("*.error.txt"))
+    assert len(house.pictures()) == 7
+
+
 @pytest.mark.parametrize("name", DRAWN)
 def test_the_demo_model_draws_them(tmp_path: Path, name: str) -> None:
     """In a folder of somebody who copied one."""
