@@ -107,7 +107,9 @@ class Answers:
     def _finish(self, recipe: str) -> None:
         failures = self._ledger.failures(recipe)
         if failures:
-            if self._outbox.write_error(recipe, _failure_text(recipe, failures)):
+            # An invalid save's error file stays: the next good save tries these again anyway.
+            is_valid = self._ledger.is_valid(recipe)
+            if is_valid and self._outbox.write_error(recipe, _failure_text(recipe, failures)):
                 self.on_failed(recipe)
             self.errors.append(f"{recipe}: {failures[-1][1]}")
         elif self._ledger.succeeded(recipe) is not None:

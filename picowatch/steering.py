@@ -94,7 +94,8 @@ class Steering:
         failed = self._ledger.recipes_with_failures()
         retried = self._ledger.retry(failed if asked is None else _matching(asked, failed))
         for name in retried:
-            self._outbox.remove_error(name)
+            if self._ledger.is_valid(name):  # else it says what is wrong with the last save
+                self._outbox.remove_error(name)
             log.info("%s: %s tried again, as asked", name, images(retried[name]))
         self._worker.look()
         if retried:

@@ -364,6 +364,16 @@ class Ledger:
         waiting = counts.queued + counts.running + counts.failed + counts.cancelled
         return row["digest"] if row and counts.done and not waiting else None
 
+    def is_valid(self, recipe: str) -> bool:
+        """Whether the recipe's last save was good."""
+        with self.transaction() as sql:
+            found = sql.execute(
+                """SELECT 1 FROM recipes JOIN saves ON saves.id = recipes.save
+                   WHERE path = ? AND outcome = 'accepted'""",
+                (recipe,),
+            )
+            return found.fetchone() is not None
+
     def accepted_recipes(self) -> list[str]:
         """The recipes whose last save was good."""
         with self.transaction() as sql:

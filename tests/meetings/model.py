@@ -7,7 +7,7 @@ has to be in the queue, made, failed or cancelled. What it hears that cannot be,
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tests.meetings.recipes import Asked
 
@@ -182,14 +182,40 @@ class Model:
             self.deleted_recipe(new)
         if old in self.recipes:
             self.recipes[new] = self.recipes.pop(old)
-        moving = [image for image in self.images if image.recipe == old]
-        requests = {image.request for image in moving}
-        for image in [one for one in self.images if one.recipe == new]:
-            if image.request in requests and image.state != "running":
-                self.images.remove(image)
-                self.replaced.append(image)
-        for image in moving:
-            image.recipe = new
+        there = {one.request: one for one in self.images if one.recipe == new}
+        for mine in [image for image in self.images if image.recipe == old]:
+            other = there.get(mine.request)
+            mine.recipe = new
+            if other is not None:
+                self._merge(mine, other)
+
+    def _merge(self, mine: Image, other: Image) -> None:
+        """Both names asked for one picture: the renamed recipe's counts, if it is no less made."""
+        made = other.state == "done" and other.file not in self.deleted
+        if other.state == "running" or (made and mine.state not in ("done", "running")):
+            for recipe in self.recipes.values():
+                for entry in recipe.entries:
+                    entry.images = [other if one is mine else one for one in entry.images]
+            mine, other = other, mine
+        if other.state != "running":
+            self.images.remove(other)
+            self.replaced.append(other)
+
+    def prioritised(self, path: str, entries: list[Asked]) -> None:
+        """A recipe was moved, and these are its entries now; only their priorities count."""
+        now = _numbered(entries)
+        of_all = {one.priority for one in entries}
+        common = of_all.pop() if len(of_all) == 1 else None
+        before = self.recipes[path].entries
+        keys = _numbered(entry.asked for entry in before)
+        for entry, key in zip(before, keys, strict=True):
+            priority = now[key].priority if key in now else common
+            if priority is None or priority == entry.asked.priority:
+                continue
+            entry.asked = replace(entry.asked, priority=priority)
+            for image in entry.images:
+                if image.state in LIVE:
+                    image.order = (-priority, *image.order[1:])
 
     def _cancel_unasked(self, path: str) -> None:
         wanted = self.wanted()

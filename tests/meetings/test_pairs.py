@@ -21,3 +21,31 @@ def test_an_error_file_of_an_uncommitted_answer_does_not_outlive_its_recipe() ->
         ("wait", 1.5),
         ("delete", "a.yaml"),
     )
+
+
+def test_trying_failed_images_again_keeps_the_error_of_an_invalid_save() -> None:
+    """Retry x invalid save: the error file says what is wrong with the save, and still is."""
+    assert not found(
+        ("bad", ("a",), False),
+        ("save", "a.yaml", GOOD, "in place"),
+        ("wait", 3.0),
+        ("save", "a.yaml", BROKEN, "in place"),
+        ("wait", 3.0),
+        ("bad", (), False),
+        ("command", "retry", None),
+        ("wait", 3.0),
+    )
+
+
+def test_a_failure_does_not_take_the_place_of_an_invalid_saves_error() -> None:
+    """Failed image x invalid save: who mends the recipe has to know what is wrong with it."""
+    assert not found(
+        ("hold", True),
+        ("bad", ("a",), False),
+        ("save", "a.yaml", GOOD, "in place"),
+        ("wait", 3.0),
+        ("save", "a.yaml", BROKEN, "in place"),
+        ("wait", 3.0),
+        ("hold", False),
+        ("wait", 3.0),
+    )

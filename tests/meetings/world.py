@@ -50,6 +50,7 @@ SETTLED_SECONDS = 6.0  # after which everything that was done to the inbox is an
 END_SECONDS = 2.0
 DEATHS = 4  # of the daemon with an image in work, after which the next one sets it aside
 PATIENCE = 600.0  # of the simulated clock
+REASONS = ("The engine was killed.", "It cannot be drawn.")
 OWN_FILES = {
     "latest.png", "now.txt", "index.html", "picowatch.log", "images.jsonl", "preview.png",
 }  # fmt: skip
@@ -102,6 +103,8 @@ class World:
         self.answered: dict[str, Version] = {}
         self.left: set[str] = set()  # paths that were away since they were answered
         self.defaults: dict[str, Defaults] = {}
+        # … as they were when a version of a recipe was read
+        self.defaults_read: dict[tuple[str, int], dict[str, Defaults]] = {}
         self.pictures: dict[str, str] = {}  # start images' sha256
         self.pictures_changed_at = 0.0
         self.commands: list[Path] = []
@@ -271,6 +274,12 @@ class World:
                 self.sim.die()
         self.sim.switch()
 
+    def polled(self, evidence: Sequence[Any]) -> None:
+        """The inbox noticed something; defaults are read together with a recipe."""
+        for seen in evidence:
+            if (stamp := getattr(seen, "stamp", None)) is not None:
+                self.defaults_read[seen.path, stamp.mtime_ns] = dict(self.defaults)
+
     def before_write(self) -> None:
         if self.trouble is not None:
             raise OSError(self.trouble.errno, self.trouble.strerror)
@@ -285,8 +294,8 @@ class World:
         if self.pace:
             self.sim.sleep(self.pace)
         for bad, error in (
-            (self.deadly, EngineDied("The engine was killed.")),
-            (self.bad, RenderFailed("It cannot be drawn.")),
+            (self.deadly, EngineDied(REASONS[0])),
+            (self.bad, RenderFailed(REASONS[1])),
         ):
             if any(request.prompt in bad for request in batch):
                 self.blamed |= {(request.prompt, request.seed) for request in batch}
@@ -304,7 +313,7 @@ class World:
         version = self._answer(save.path, save.digest, save.stamp.mtime_ns)
         if version is None:
             return
-        found = self._meaning(save.path, version.text)
+        found = self._meaning(save.path, version.text, version.mtime)
         if found is None:
             self.findings.append(f"{save.path} was accepted although it is wrong")
         else:
@@ -314,7 +323,8 @@ class World:
         version = self._answer(save.path, save.digest, save.stamp.mtime_ns)
         if version is None:
             return
-        if self._meaning(save.path, version.text) is not None and not self._pictures_just_changed():
+        right = self._meaning(save.path, version.text, version.mtime) is not None
+        if right and not self._pictures_just_changed():
             self.findings.append(f"{save.path} was rejected although nothing is wrong with it")
         self.model.rejected(save.path, save.digest)
 
@@ -331,10 +341,9 @@ class World:
             and (last is None or version.serial > last.serial)
         ]
         if not candidates:
-            if last is not None and last.digest == digest and last.text.entries:
-                entries = last.text.entries
-                if any(entry.image for entry in entries):  # what was missing has come
-                    return last
+            recipe = self.model.recipes.get(path)
+            if last is not None and last.digest == digest and recipe and not recipe.valid:
+                return last  # it was renamed, or what it lacked has come
             self.findings.append(f"{path} was answered although nobody saved it")
             return None
         version = candidates[-1]
@@ -374,20 +383,26 @@ class World:
         gone = not (self.inbox / path).exists()
         return gone and self.habits.when_done != "keep"
 
-    def _heard_rename(self, old: str, new: str, stamp: object, *, result: object) -> None:
+    def _heard_rename(self, old: str, new: str, stamp: Any, *, result: bool) -> None:
         known = self.answered.pop(old, None)
         is_there = old in self.files and old not in self.left
         self.left.discard(old)
         candidates = [
             version
             for version in self.versions.get(new, ())
-            if known is not None and version.digest == known.digest
+            if known is not None
+            and (version.digest, version.mtime) == (known.digest, stamp.mtime_ns)
         ]
         if known is None or not candidates or is_there:
             self.findings.append(f"{old} was taken for renamed to {new}")
         else:
             self.answered[new] = candidates[-1]
         self.model.renamed(old, new)
+
+    def _heard_prioritise(self, path: str, priorities: object, *, result: object) -> None:
+        """A recipe was moved to where other defaults hold."""
+        version = self.answered[path]
+        self.model.prioritised(path, self._looked_up(path, version.text, version.mtime))
 
     def _heard_claim(self, *_: object, result: Any) -> None:
         if self.paused and result:
@@ -429,21 +444,22 @@ class World:
     def _heard_restore(self, *_: object, result: int) -> None:
         """A new ledger."""
 
-    def _meaning(self, path: str, text: Text) -> list[Asked] | None:
+    def _meaning(self, path: str, text: Text, mtime: int) -> list[Asked] | None:
         """What this text asks for now, None if something is wrong with it."""
         if text.broken or text.is_empty:
             return None
+        found = self._looked_up(path, text, mtime)
+        return None if any(one.entry.image and not one.start for one in found) else found
+
+    def _looked_up(self, path: str, text: Text, mtime: int) -> list[Asked]:
+        """Its entries with the defaults that were read with it, and the start images of now."""
         folders = [""]
         for part in Path(path).parent.parts:
             folders.append(f"{folders[-1]}/{part}".lstrip("/"))
-        defaults = [self.defaults[folder] for folder in folders if folder in self.defaults]
-        found = []
-        for entry in text.entries:
-            start = self.pictures.get(entry.image, "") if entry.image else ""
-            if entry.image and not start:
-                return None
-            found.append(asked(entry, defaults, start))
-        return found
+        there = self.defaults_read.get((path, mtime), self.defaults)
+        defaults = [there[folder] for folder in folders if folder in there]
+        starts = [self.pictures.get(entry.image or "", "") for entry in text.entries]
+        return [asked(e, defaults, start) for e, start in zip(text.entries, starts, strict=True)]
 
     # -- the user's hands
 
@@ -751,6 +767,11 @@ class World:
             if not recipe.valid or self.model.failed(path)
         }
         found = {p.relative_to(self.outbox).as_posix() for p in self.outbox.rglob("*.error.txt")}
+        for path, recipe in self.model.recipes.items():
+            file = self.outbox / f"{path}.error.txt"
+            of_failures = file.exists() and any(why in file.read_text() for why in REASONS)
+            if of_failures and not recipe.valid:
+                yield f"{path}.error.txt does not say what is wrong with the recipe"
         yield from (f"{file} is missing" for file in sorted(wanted - found))
         yield from (f"{file} should be gone" for file in sorted(found - wanted))
 
@@ -806,6 +827,13 @@ def _wrapped(world: World) -> Iterator[None]:
     for name in ("sync_file", "rename"):
         wrap(f"picowatch.outbox.atomic:{name}", world.before_write)
     wrap_database(world, replace_name)
+    poll = picowatch.inbox.inbox.Inbox.poll
+
+    def polled(inbox: Any, now: float) -> Any:
+        world.polled(found := poll(inbox, now))
+        return found
+
+    replace_name(picowatch.inbox.inbox.Inbox, "poll", polled)
     # Other processes on this machine are not part of the simulation.
     replace_name(picowatch.inbox.inbox, "held_open_for_writing", lambda ids: set())
     replace_name(picowatch.ledger.database, "LOCK_SECONDS", 0.0)
