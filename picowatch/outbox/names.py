@@ -22,12 +22,14 @@ OWN_NAMES = {
 ROTATED_LOG = re.compile(r"picowatch\.log\.\d+")
 ERROR_ENDING = ".error.txt"
 WARNING_ENDING = ".warning.txt"
+# What files in a recipe's folder end with: pictures, and recipes that were archived.
+FILE_ENDINGS = (".png", ".yaml", ".yml", ".txt")
 NUMBER = re.compile(r"^(\d+)")
 # Most file systems take 255 bytes a name, those of encrypted folders fewer (eCryptfs 143); the
 # temporary of an atomic write is shorter.
 MAX_NAME_BYTES = 255
 LEAST_NAME_BYTES = 100  # who says fewer does not know: with so few hardly any program works
-# What some file system or shell takes for more than a character of a name.
+# What Windows, exFAT or NTFS refuse in a name, or take for more than a character of it.
 UNSAFE = re.compile(r'[/\\:*?"<>|]+')
 # What moves a cursor or turns text around where names are listed.
 UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]+")
@@ -53,8 +55,9 @@ class OutboxNames:
     def folder(self, recipe: str) -> str:
         """The folder of a recipe's pictures: its path without ending.
 
-        A first part that is one of picowatch's own names (compared case-folded), a part at
-        which a file lies already, and a part that Windows cannot open, gets `_` behind it.
+        A first part that is one of picowatch's own names (compared case-folded), a part that
+        ends as files in these folders do, one at which a file lies already, and one that Windows
+        cannot open, gets `_` after it. What Windows has no characters for becomes `-`.
         """
         path = PurePosixPath(recipe)
         return "/".join(self._placed([*path.parent.parts, path.stem]))
@@ -75,8 +78,7 @@ class OutboxNames:
         if len(parts) == 1 and (name in OWN_NAMES or ROTATED_LOG.fullmatch(name)):
             return True
         return (
-            name.endswith((ERROR_ENDING, WARNING_ENDING))
-            or os.path.isfile(self._outbox / "/".join(parts))  # noqa: PTH113  (never raises)
+            name.endswith(FILE_ENDINGS) or os.path.isfile(self._outbox / "/".join(parts))  # noqa: PTH113  (never raises)
         )
 
     def error_file(self, recipe: str) -> str:
@@ -142,7 +144,7 @@ class OutboxNames:
             "width": request.width,
             "height": request.height,
         }
-        name = _portable(UNSAFE.sub("-", self._template.format_map(fields)))
+        name = _portable(self._template.format_map(fields))
         name = self._fitting(name, room=len(".png")) + ".png"
         return self._free(f"{self.folder(recipe)}/{name}")
 
@@ -153,8 +155,8 @@ class OutboxNames:
     def archived(self, recipe: str, number: int) -> str:
         """A place for a recipe's bytes in its folder; another one for each number, from 1 on."""
         path = PurePosixPath(recipe)
-        ending = (f"-{number}" if number > 1 else "") + path.suffix
-        return f"{self.folder(recipe)}/{self._fitting(path.stem, len(ending))}{ending}"
+        ending = (f"-{number}" if number > 1 else "") + _portable(path.suffix)
+        return f"{self.folder(recipe)}/{self._fitting(_portable(path.stem), len(ending))}{ending}"
 
     def _fitting(self, name: str, room: int = 0) -> str:
         """The name, shortened to what the file system takes; a hash keeps it its own."""
@@ -180,7 +182,7 @@ def _most_name_bytes(folder: Path) -> int:
 
 def _portable(name: str) -> str:
     """The name as every system can open it and every terminal can list it."""
-    name = UNSEEN.sub("-", name)
+    name = UNSAFE.sub("-", UNSEEN.sub("-", name))
     device, dot, rest = name.partition(".")
     if device.rstrip(" ").casefold() in DEVICES:
         name = f"{device}_{dot}{rest}"

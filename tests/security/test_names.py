@@ -3,6 +3,7 @@
 import errno
 import os
 import subprocess
+import threading
 import unicodedata
 from pathlib import Path, PurePosixPath
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from picowatch.inbox.names import is_recipe_path
 from picowatch.outbox import names as names_module
 from picowatch.outbox.names import OutboxNames
+from tests.daemon.test_trouble import assert_set
 from tests.house import House, wait_for
 from tests.security.attacks import STEERING, steers
 
@@ -21,13 +23,14 @@ DEVICES = ["CON", "prn", "Aux", "nul", "COM1", "lpt9", "COM¹", "CONIN$", "conou
 
 
 def is_portable(name: str) -> bool:
-    """What Windows, macOS, Linux and SMB can all open (but for `:*?"<>|` in recipes' names)."""
+    """What Windows, macOS, Linux and SMB can all open, and exFAT and NTFS can hold."""
     device = name.partition(".")[0].rstrip(" ").casefold()
     return (
         len(name.encode()) <= 255
         and not name.endswith((".", " "))
         and device not in {device.casefold() for device in DEVICES}
         and name not in ("", ".", "..")
+        and not any(sign in '\\/:*?"<>|' or ord(sign) < 32 for sign in name)
     )
 
 
@@ -53,6 +56,12 @@ def folded(path: str) -> str:
         ("picowatch.log.1.txt", "picowatch.log.1_"),
         ("a\x1b[31m\nb.txt", "a-[31m-b"),
         ("corgi\u202egnp.txt", "corgi-gnp"),
+        ("what is this?.txt", "what is this-"),
+        ("a:b/x<y>|z*.txt", "a-b/x-y-z-"),
+        ('"a\\b".yaml', "-a-b-"),
+        ("?.yaml", "-"),
+        ("a/0001-1.png.yaml", "a/0001-1.png_"),
+        ("a/a.YML.txt", "a/a.YML_"),
         ("👩‍👧.txt", "👩‍👧"),
         ("fußball İı.txt", "fußball İı"),
     ],
@@ -168,7 +177,9 @@ def test_a_thousand_nested_folders_stop_nothing(house: House) -> None:
 
 
 PARTS = st.text(
-    st.sampled_from("aA.çc\u0327 İıſßKk_-:\\\n\x1b\u202e\x7f~com1nulaux\0"), min_size=1, max_size=8
+    st.sampled_from('aA.çc\u0327 İıſßKk_-:?*<|"\\\n\x1b\u202e\x7f~com1nulaux\0'),
+    min_size=1,
+    max_size=8,
 ) | st.sampled_from(
     [*DEVICES, "latest.png", "index.html", ".picowatch", "a.yaml.error.txt", "x" * 255, "é" * 127]
 )
@@ -190,12 +201,49 @@ def test_every_name_in_the_outbox_is_one_that_every_system_can_open(
     recipe = "/".join(parts)
     assume(is_recipe_path(recipe))
     names = OutboxNames(tmp_path, "{number}")
-    for place in (names.folder(recipe), names.error_file(recipe), names.warning_file(recipe)):
+    for place in (
+        names.folder(recipe),
+        names.error_file(recipe),
+        names.warning_file(recipe),
+        names.archived(recipe, 1),
+        names.archived(recipe, 2),
+    ):
         found = PurePosixPath(place).parts
         assert all(is_portable(part) for part in found), place
         assert not PurePosixPath(place).is_absolute()
         assert not steers(place, lines=False) & set("".join(STEERING.values()))
         assert found[0].casefold() not in names_module.OWN_NAMES
+
+
+def test_a_recipe_called_as_a_picture_to_be_stops_neither(house: House) -> None:
+    """Its folder never has the name of a file that is yet to come, whichever is made first."""
+    go = threading.Event()
+    house.engine.before_batch = lambda batch: assert_set(go)
+    house.save("a.yaml", "prompt: one\nseed: 1\n")
+    with house.running(batch_size=1, when_done="archive"):
+        wait_for(lambda: house.engine.batches, "the first image in progress")
+        house.save("a/0001-1.png.yaml", "prompt: two\nseed: 2\n")
+        house.save("a/a.yaml.txt", "three --seed 3\n")
+        wait_for(lambda: house.status()["images"]["queued"] == 2)
+        go.set()
+        wait_for(lambda: not list(house.inbox.rglob("*.*")), "the archive")
+    assert house.prompts() == ["two", "one", "three"]
+    assert (house.outbox / "a/a.yaml").is_file()
+    assert "picowatch waits" not in house.log()
+
+
+def test_pictures_and_errors_of_odd_names_fit_any_file_system(house: House) -> None:
+    """Also what an outbox on exFAT or NTFS would refuse; the recipe is named as it is."""
+    for name in ("what is this?.txt", "a:b.txt", "one|two*<3>.txt", 'a "b".txt'):
+        house.save(name, "a corgi\n")
+        house.save(f"bad {name}", "--stesp 3\n")
+    house.once(when_done="archive")
+    made = [path.relative_to(house.outbox) for path in house.outbox.rglob("*")]
+    assert all(is_portable(part) for path in made for part in path.parts)
+    assert len(house.pictures()) == 4
+    assert "inbox/bad a:b.txt" in "".join(
+        path.read_text() for path in house.outbox.glob("*.error.txt")
+    )
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much])
