@@ -71,7 +71,8 @@ class Catalog:
         A refused file is found by its name with ending, and without, where no model has it.
         """
         inventory = self.scan()
-        wildcards, refused = self._wildcards.scan()
+        wildcards = self._wildcards.scan()
+        refused = dict(wildcards.refused)
         for entry in inventory.refused:
             refused[entry.name] = entry.reason
             refused.setdefault(_without_ending(entry.name), entry.reason)
@@ -85,7 +86,8 @@ class Catalog:
             vaes=tuple(model.name for model in inventory.of_kind("vae")),
             loras=tuple(model.name for model in inventory.of_kind("lora")),
             embeddings=tuple(model.name for model in inventory.of_kind("embedding")),
-            wildcards=wildcards,
+            wildcards=wildcards.lines,
+            wildcard_packs=wildcards.packs,
             refused=refused,
             refused_embeddings={
                 _without_ending(entry.name): entry.reason

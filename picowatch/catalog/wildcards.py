@@ -1,9 +1,12 @@
-"""Wildcard files: models/wildcards/**/*.txt, one choice a line."""
+"""Wildcard files below models/wildcards: .txt, one choice a line, and YAML with many of them."""
 
 import os
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from picowatch.catalog.wildcard_packs import Pack, read_pack
 from picowatch.recipe.decoding import FORBIDDEN, NEVER_IN_NAMES, invisible
+from picowatch.recipe.wildcards import PACK_ENDINGS
 
 FOLDER = "wildcards"
 MAX_FILE_BYTES = 5_000_000
@@ -11,7 +14,22 @@ MAX_BYTES = 20_000_000
 MAX_FILES = 10_000
 MAX_LINES = 300_000  # of all files together: each takes some 70 bytes beside its text
 
-Wildcards = dict[str, tuple[str, ...]]
+MAX_PACK_BYTES = 1_000_000  # of YAML, which takes longer to read
+
+
+@dataclass(frozen=True, slots=True)
+class FoundWildcards:
+    """What recipes may draw from.
+
+    `lines` maps the wildcards' names to their lines, `packs` those of them that stand in a YAML
+    file to that file, and `refused` the names of wildcards and files that cannot be used to the
+    reason. A name is the path below the folder with "/", without ending; in a YAML file it is
+    the keys.
+    """
+
+    lines: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    packs: dict[str, str] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
 
 
 class WildcardFiles:
@@ -19,36 +37,37 @@ class WildcardFiles:
 
     def __init__(self, models: Path) -> None:
         self._root = models / FOLDER
-        self._read: dict[Path, tuple[tuple[int, int], tuple[str, ...]]] = {}
+        self._read: dict[Path, tuple[tuple[int, int], Pack]] = {}
 
-    def scan(self) -> tuple[Wildcards, dict[str, str]]:
-        """Names with their lines, and the names of files that cannot be used with the reason.
+    def scan(self) -> FoundWildcards:
+        """All there are. Of two with one name the .txt file's is taken, else the first file's.
 
-        A name is the path below the folder with "/", without ending. Lines are stripped; empty
-        ones and those that begin with "#" do not count.
+        Lines are stripped; empty ones and those that begin with "#" do not count.
         """
-        known: Wildcards = {}
-        refused: dict[str, str] = {}
+        found = FoundWildcards()
         total = lines = 0
         for path in self._files():
-            name = path.relative_to(self._root).with_suffix("").as_posix()
+            file = path.relative_to(self._root).as_posix()
+            name = (
+                file if _is_pack(path) else path.relative_to(self._root).with_suffix("").as_posix()
+            )
             try:
                 status = path.stat()
                 total += status.st_size
                 if total > MAX_BYTES:
-                    refused[name] = f"{path.name} is beyond {MAX_BYTES:,} bytes of wildcards."
+                    found.refused[name] = f"{path.name} is beyond {MAX_BYTES:,} bytes of wildcards."
                     continue
-                found = self._lines(path, (status.st_size, status.st_mtime_ns))
-                lines += len(found)
+                pack = self._pack(path, (status.st_size, status.st_mtime_ns))
+                lines += sum(map(len, pack.lines.values()))
                 if lines > MAX_LINES:
-                    refused[name] = f"{path.name} is beyond {MAX_LINES:,} lines of wildcards."
+                    found.refused[name] = f"{path.name} is beyond {MAX_LINES:,} lines of wildcards."
                     continue
-                known[name] = found
+                _add(found, pack, file if _is_pack(path) else "")
             except OSError as error:
-                refused[name] = f"{path.name} cannot be read: {error.strerror}."
+                found.refused[name] = f"{path.name} cannot be read: {error.strerror}."
             except ValueError as error:
-                refused[name] = f"{path.name} {error}"
-        return known, refused
+                found.refused[name] = f"{path.name} {error}"
+        return found
 
     def _files(self) -> list[Path]:
         """The files by name. Links to folders are not followed: circles of them would never end."""
@@ -56,22 +75,26 @@ class WildcardFiles:
             Path(folder) / name
             for folder, _, names in os.walk(self._root)
             for name in names
-            if name.lower().endswith(".txt") and not name.startswith(".")
+            if name.lower().endswith((".txt", *PACK_ENDINGS)) and not name.startswith(".")
         ]
         found = [path for path in found if path.is_file() and self._can_be_named(path)]
-        return sorted(found)[:MAX_FILES]
+        return sorted(found, key=lambda path: (_is_pack(path), path))[:MAX_FILES]
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self._root).with_suffix("").as_posix()
 
     def _can_be_named(self, path: Path) -> bool:
         """A name that no recipe could spell is no wildcard's."""
         return not NEVER_IN_NAMES.search(path.relative_to(self._root).as_posix())
 
-    def _lines(self, path: Path, stamp: tuple[int, int]) -> tuple[str, ...]:
+    def _pack(self, path: Path, stamp: tuple[int, int]) -> Pack:
         """ValueError says, behind the file's name, why it cannot be used."""
-        seen, lines = self._read.get(path, ((-1, -1), ()))
+        seen, pack = self._read.get(path, ((-1, -1), Pack()))
         if seen == stamp:
-            return lines
-        if stamp[0] > MAX_FILE_BYTES:
-            raise ValueError(f"has {stamp[0]:,} bytes; {MAX_FILE_BYTES:,} are the limit.")
+            return pack
+        limit = MAX_PACK_BYTES if _is_pack(path) else MAX_FILE_BYTES
+        if stamp[0] > limit:
+            raise ValueError(f"has {stamp[0]:,} bytes; {limit:,} are the limit.")
         try:
             text = path.read_text(encoding="utf-8-sig")  # line breaks become "\n" alone
         except UnicodeDecodeError as error:
@@ -79,10 +102,28 @@ class WildcardFiles:
         if text.count("\n") > MAX_LINES:
             raise ValueError(f"has more than {MAX_LINES:,} lines.")
         _refuse_invisible(text)
-        stripped = (line.strip() for line in text.split("\n"))
-        lines = tuple(line for line in stripped if line and not line.startswith("#"))
-        self._read[path] = (stamp, lines)
-        return lines
+        if _is_pack(path):
+            pack = read_pack(path.relative_to(self._root).as_posix(), self._name(path), text)
+        else:
+            stripped = (line.strip() for line in text.split("\n"))
+            lines = tuple(line for line in stripped if line and not line.startswith("#"))
+            pack = Pack({self._name(path): lines})
+        self._read[path] = (stamp, pack)
+        return pack
+
+
+def _is_pack(path: Path) -> bool:
+    return path.name.lower().endswith(PACK_ENDINGS)
+
+
+def _add(found: FoundWildcards, pack: Pack, file: str) -> None:
+    for name, lines in pack.lines.items():
+        if name not in found.lines:
+            found.lines[name] = lines
+            if file:
+                found.packs[name] = file
+    for name, reason in pack.refused.items():
+        found.refused.setdefault(name, reason)
 
 
 def _refuse_invisible(text: str) -> None:

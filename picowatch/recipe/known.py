@@ -20,7 +20,8 @@ class Known:
     and stands in `demo`. `refused` maps the names of files that cannot be used to the reason,
     so that a recipe which names one is told why; `refused_embeddings` has those among them whose
     names are looked for in prompts. `wildcards` maps a wildcard file's name
-    (below models/wildcards, without ending) to its lines.
+    (below models/wildcards, without ending) to its lines; `wildcard_packs` has the file of those
+    that stand in a YAML file with others.
     """
 
     demo: KnownCheckpoint
@@ -29,6 +30,7 @@ class Known:
     loras: tuple[str, ...] = ()
     embeddings: tuple[str, ...] = ()
     wildcards: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    wildcard_packs: Mapping[str, str] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
     refused_embeddings: Mapping[str, str] = field(default_factory=dict)
     default_checkpoint: str | None = None

@@ -25,8 +25,10 @@ from picowatch.recipe.wildcards import (
     MAX_LENGTH,
     MAX_SIGNS,
     MAX_WILDCARDS,
+    PACK_ENDINGS,
     Choice,
     ExpansionFailed,
+    Foreign,
     FromFile,
     Nodes,
     Template,
@@ -226,6 +228,8 @@ def _wildcard_mistakes(field: str, text: str, parsed: Nodes, known: Known) -> It
     for node in nodes:
         if isinstance(node, Choice):
             yield from _choice_mistakes(node)
+        elif isinstance(node, Foreign):
+            yield Unsupported(node.offset, len(node.written), node.why)
         else:
             for message in islice(_file_mistakes(field, node, known), MAX_FOUND):
                 yield Unsupported(node.offset, len(node.written), message)
@@ -250,9 +254,9 @@ def _file_mistakes(field: str, node: FromFile, known: Known) -> Iterator[str]:
         if not files:
             yield _no_wildcard(name, known) + within
         elif not lines_of(name, wildcards).nodes:
-            yield f"the wildcard file models/wildcards/{shown(files[0])}.txt has no line.{within}"
+            yield f"the wildcard file {_path(files[0], known)} has no line.{within}"
         for file in files:
-            within = f" (in models/wildcards/{shown(file)}.txt)"
+            within = f" (in {_path(file, known)})"
             yield from _line_mistakes(field, file, known, within)
             for inner in sorted(_files_named_in(wildcards[file])):
                 if _reaches(inner, file, wildcards):
@@ -260,6 +264,12 @@ def _file_mistakes(field: str, node: FromFile, known: Known) -> Iterator[str]:
                 elif inner not in seen:
                     seen.add(inner)
                     waiting.append((inner, within))
+
+
+def _path(wildcard: str, known: Known) -> str:
+    """The file that a wildcard's lines stand in."""
+    file = known.wildcard_packs.get(wildcard, f"{wildcard}.txt")
+    return f"models/wildcards/{shown(file)}"
 
 
 def _reaches(name: str, goal: str, wildcards: Wildcards) -> bool:
@@ -301,15 +311,25 @@ def _mistakes_in_lines(lines: tuple[str, ...]) -> tuple[str, ...]:
     for line in lines:
         if any(sign in line for sign in ("[", "(", "<", "AND")) and len(found) < MAX_FOUND:
             found += [mistake.message for mistake in unsupported(line)]
-    return tuple(found)
+        if any(sign in line for sign in ("${", "__", "{@")) and len(found) < MAX_FOUND:
+            foreign = (node for node in found_in(parse(line, {})) if isinstance(node, Foreign))
+            found += [node.why for node in foreign]
+    return tuple(dict.fromkeys(found))
 
 
 def _no_wildcard(name: str, known: Known) -> str:
     if name in known.refused:
         return f"the wildcard file '{shown(name)}' cannot be used: {known.refused[name]}"
     names: Sequence[str] = sorted(known.wildcards)
-    there = f"There are {listed(names)}." if names else "There is none."
+    there = (
+        f"There are {listed(names)}." if names else "Write that file, with a choice in each line."
+    )
+    broken = [
+        f" A pack of wildcards is missing: {why}"
+        for file, why in known.refused.items()
+        if file.endswith(PACK_ENDINGS)
+    ]
     return (
         f"no wildcard file '{shown(name)}.txt' in models/wildcards. "
-        f"{did_you_mean(name, names)}{there}"
+        f"{did_you_mean(name, names)}{there}{''.join(broken[:1])}"
     )

@@ -1,9 +1,11 @@
 """Wildcards: `{a|b}`, `{2$$a|b|c}` and `__name__`, drawn from an image's seed.
 
-The grammar is dynamicprompts' (https://github.com/adieyal/dynamicprompts): `{2$$a|b|c}` takes
-two different ones joined by ", ", `{1-2$$ and $$a|b}` one or two joined by " and ",
-`{0.5::a|b}` weighs a less, `__name__` is a line of models/wildcards/name.txt. Options and lines
-may hold wildcards again. Braces without `|` or `$$` are text, and so is what a backslash escapes.
+The grammar is dynamicprompts' (https://github.com/adieyal/dynamicprompts, docs/SYNTAX.md):
+`{2$$a|b|c}` takes two different ones joined by ", ", `{1-2$$ and $$a|b}` one or two joined by
+" and ", `{0.5::a|b}` weighs a less, `__name__` is a line of models/wildcards/name.txt. Options and
+lines may hold wildcards again. Braces without `|` or `$$` are text, and so is what a backslash
+escapes. `{~a|b}` and `__~name__` say that they are drawn at random, as all are here. Its
+variables, its draws in turn (`@`) and its parameters are not known here: they are Foreign.
 """
 
 import re
@@ -15,6 +17,8 @@ from functools import lru_cache
 from hashlib import sha256
 from itertools import accumulate, groupby
 
+from picowatch.recipe.problems import shown
+
 MAX_WILDCARDS = 1000
 MAX_SIGNS = 20_000
 MAX_CHOSEN = 100
@@ -24,9 +28,16 @@ MAX_DEPTH = 100
 # How deep wildcards may stand in what other wildcards gave.
 MAX_ROUNDS = 20
 
+# Files of YAML that hold many wildcards.
+PACK_ENDINGS = (".yaml", ".yml")
+
 Wildcards = Mapping[str, tuple[str, ...]]
 
-_TOKEN = re.compile(r"\\.|[{}|]|__(?:(?!__)[\w/.*-])++__|[^\\{}|_]+|.", re.DOTALL)
+_VARIABLE = r"\$\{\s*[A-Za-z_]\w*\s*(?:\}|\?=|=|:)"
+# Spaces stand within a name only.
+_NAME = r"(?:(?!__)[\w/.*-]| (?!__)(?=[\w/.*-]))++"
+_FROM_FILE = rf"__[~@]?(?! ){_NAME}(?:\([^()\n]{{0,200}}\))?__"
+_TOKEN = re.compile(rf"\\.|{_VARIABLE}|[{{}}|]|{_FROM_FILE}|[^\\{{}}|_$]+|.", re.DOTALL)
 _COUNT = re.compile(r"\s*(?P<low>\d{0,9})(?P<to>-?)(?P<high>\d{0,9})\$\$(?:(?P<join>[^$]*)\$\$)?")
 _WEIGHT = re.compile(r"\s*(\d{1,9}(?:\.\d{0,9})?|\.\d{1,9})::")
 
@@ -45,7 +56,16 @@ class FromFile:
     @property
     def name(self) -> str:
         """The name as written, without its underscores."""
-        return self.written[2:-2]
+        return self.written[2:-2].removeprefix("~")
+
+
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """What dynamicprompts knows and picowatch does not; `why` says what to write instead."""
+
+    written: str
+    offset: int
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +80,10 @@ class Choice:
     length: int
 
 
-Nodes = tuple[str | FromFile | Choice, ...]
+Nodes = tuple[str | FromFile | Choice | Foreign, ...]
 
 
-_Node = str | FromFile | Choice
+_Node = str | FromFile | Choice | Foreign
 
 
 def parse(text: str, wildcards: Wildcards) -> Nodes:
@@ -98,7 +118,9 @@ class _Parser:
         elif token == "|" and len(self.levels) > 1:
             self.levels[-1][1].append([])
         elif token.startswith("__") and self.is_wildcard(token, offset):
-            self.add(FromFile(token, offset))
+            self.add(_from_file(token, offset))
+        elif token.startswith("${"):
+            self.add(_variable(token, offset))
         else:
             self.add(token)
 
@@ -108,16 +130,20 @@ class _Parser:
             return False
         around = self.text[max(0, offset - 1) : offset], self.text[offset + len(token) :][:1]
         within = any(re.fullmatch(r"\w", character) for character in around)
-        return not within or token[2:-2].casefold() in self.names
+        return not within or token[2:-2].strip("~@").casefold() in self.names
 
     def close(self, end: int) -> None:
         start, parts = self.levels.pop()
         options = [_joined(part) for part in parts]
         first = options[0][0] if options[0] and isinstance(options[0][0], str) else ""
+        if len(options) > 1 and first.startswith("~"):
+            options[0][0] = first = first[1:]
         count = _COUNT.match(first)
         if len(options) == 1 and not count:
             self.add("{", *_as_text(options), "}")
             return
+        if first.startswith("@"):
+            self.add(Foreign("{@", start, _in_turn("{@…}", "{…}")))
         low, high, join = 1, 1, ", "
         if count:
             options[0][0] = first[count.end() :]
@@ -126,6 +152,38 @@ class _Parser:
 
     def add(self, *nodes: _Node) -> None:
         self.levels[-1][1][-1].extend(nodes)
+
+
+def _from_file(token: str, offset: int) -> FromFile | Foreign:
+    name = token[2:-2].removeprefix("~")
+    if name.startswith("@"):
+        return Foreign(token, offset, _in_turn(token, f"__{name[1:]}__"))
+    if name.endswith(")"):
+        plain = name.partition("(")[0]
+        return Foreign(
+            token,
+            offset,
+            f"{shown(token)} passes values to a wildcard, and picowatch has no variables. "
+            f"Write __{shown(plain)}__, and the values themselves into its lines.",
+        )
+    return FromFile(token, offset)
+
+
+def _in_turn(written: str, instead: str) -> str:
+    return (
+        f"{shown(written)} would be drawn in turn, and picowatch draws at random. "
+        f"Write {shown(instead)}, or sweep the choices."
+    )
+
+
+def _variable(token: str, offset: int) -> Foreign:
+    name = re.sub(r"[${}=?:\s]", "", token)
+    return Foreign(
+        token,
+        offset,
+        f"${{{shown(name)}}} is a variable of Dynamic Prompts, and picowatch has none. "
+        "Write its value where it is used.",
+    )
 
 
 def _as_text(options: list[list[_Node]]) -> Iterator[_Node]:
@@ -150,7 +208,7 @@ def _bounds(count: re.Match[str], options: int) -> tuple[int, int, str]:
     return low, high, ", " if count["join"] is None else count["join"]
 
 
-def found_in(nodes: Nodes) -> Iterator[FromFile | Choice]:
+def found_in(nodes: Nodes) -> Iterator[FromFile | Choice | Foreign]:
     """Every wildcard in a text, those inside of others too."""
     waiting: list[_Node] = list(reversed(nodes))
     while waiting:
@@ -273,6 +331,8 @@ class _Draws:
     def _text(self, node: _Node) -> str:
         if isinstance(node, Choice):
             return self._chosen(node)
+        if isinstance(node, Foreign):
+            raise ExpansionFailed(node.why.removesuffix("."))
         text = node if isinstance(node, str) else self._line(node)
         self._grow(len(text))
         return text

@@ -6,6 +6,7 @@ import pytest
 
 from picowatch.catalog import Catalog, wildcards
 from picowatch.recipe.known import Known
+from tests.recipe.reading import hash_of, messages, read_one
 
 
 def write(models: Path, name: str, content: bytes) -> Path:
@@ -67,3 +68,83 @@ def test_a_changed_file_is_read_again_and_others_are_not(tmp_path: Path) -> None
     assert catalog.known().wildcards["a"] is first
     path.write_bytes(b"three")
     assert catalog.known().wildcards["a"] == ("three",)
+
+
+PACK = b"""
+# As dynamicprompts' docs/SYNTAX.md shows it.
+clothing:
+  - T-shirt
+  - 2::Pants
+  - no
+  - |
+    # Usage: __clothing__
+    long,
+    red socks
+  - {text: Shoes, weight: 1.5}
+artists:
+  finnish: [Akseli Gallen-Kallela, Eero J\xc3\xa4rnefelt]
+  new dutch:
+    - '{Piet|Pit} Mondrian'
+  1234: 5678
+"""
+
+
+def test_a_yaml_pack_holds_a_wildcard_for_each_list(tmp_path: Path) -> None:
+    """Their names are the keys that lead to them, whatever the file is called."""
+    write(tmp_path, "packs/any.yaml", PACK)
+    write(tmp_path, "hats.yml", b"- cap\n- fez\n")
+    write(tmp_path, "artists/finnish.txt", b"Helene Schjerfbeck")
+    found = known(tmp_path)
+    assert found.wildcards == {
+        "clothing": ("T-shirt", "2::Pants", "no", "long, red socks", "1.5::Shoes"),
+        "artists/finnish": ("Helene Schjerfbeck",),
+        "artists/new dutch": ("{Piet|Pit} Mondrian",),
+        "hats": ("cap", "fez"),
+    }
+    assert found.refused["artists/1234"] == (
+        "packs/any.yaml, line 16: a wildcard is a list of texts."
+    )
+    recipe = read_one("prompt: a __artists/new dutch__\nseed: 0", known=found)
+    (request,) = recipe.image_requests(hash_of)
+    assert request.prompt in ("a Piet Mondrian", "a Pit Mondrian")
+
+
+def test_what_a_pack_lacks_or_holds_is_told_with_its_file(tmp_path: Path) -> None:
+    """The name of a wildcard does not tell it."""
+    write(tmp_path, "a.yaml", b"hats:\n  - a [b:c:0.5]\nlist:\n  - [a]\nempty: []\n")
+    write(tmp_path, "b.yaml", b"caps:\n - {a|b} c\n")
+    found = known(tmp_path)
+    assert "(in models/wildcards/a.yaml)" in messages("prompt: __hats__", known=found)[0]
+    assert (
+        "a.yaml, line 4: a wildcard is a list of texts."
+        in (messages("prompt: __list__", known=found)[0])
+    )
+    assert messages("prompt: __empty__", known=found) == [
+        "the wildcard file models/wildcards/a.yaml has no line."
+    ]
+    (message,) = messages("prompt: __caps__", known=found)
+    assert " A pack of wildcards is missing: b.yaml cannot be used: line 2: " in message
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"[" * 100_000,
+        b"- " * 100_000,
+        b"{a: " * 100_000,
+        b"a: &a [x]\n"
+        + b"".join(b"k%d: &k%d [*k%d, *k%d]\n" % (i, i, i - 1, i - 1) for i in range(1, 40)),
+        b"a: &a {b: *a}",
+        b"a: !!python/object/apply:os.system [ls]",
+        b"a: [x]\n" * 60_000,
+        b"x" * 1_000_001,
+    ],
+    ids=["lists", "blocks", "mappings", "bomb", "circle", "code", "many", "large"],
+)
+def test_a_hostile_pack_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
+    """Nothing of it is taken, and all else is."""
+    write(tmp_path, "evil.yaml", content)
+    write(tmp_path, "good.txt", b"a")
+    found = known(tmp_path)
+    assert found.wildcards == {"good": ("a",)}
+    assert found.refused["evil.yaml"].startswith("evil.yaml ")

@@ -92,7 +92,8 @@ def test_any_text_can_be_weighed(text: str) -> None:
         (
             "a __colour__ hat",
             "__colour__",
-            "no wildcard file 'colour.txt' in models/wildcards. There is none.",
+            "no wildcard file 'colour.txt' in models/wildcards. Write that file, with a choice in "
+            "each line.",
         ),
         (
             "a {3-2$$x|y} hat",

@@ -14,6 +14,7 @@ WILDCARDS = {
     "colour": ("# three of them", "red", "", "  green  ", "blue"),
     "animals/dogs": ("corgi", "__colour__ poodle"),
     "animals/cats": ("0::lynx", "tabby"),
+    "my hats": ("cap", "fez"),
 }
 KNOWN = Known(demo=DEMO, loras=("x",), wildcards=WILDCARDS)
 
@@ -44,6 +45,14 @@ def results(text: str) -> set[str]:
         (r"\{a|b\} \__colour__", {r"\{a|b\} \__colour__"}),
         (r"{a\|b|a\}}", {r"a\|b", r"a\}"}),
         ("snake__case__name", {"snake__case__name"}),
+        ("__~colour__", {"red", "green", "blue"}),
+        ("{~a|b}", {"a", "b"}),
+        ("__my hats__", {"cap", "fez"}),
+        ("__my hats__ __my hats__", {f"{a} {b}" for a in ("cap", "fez") for b in ("cap", "fez")}),
+        ("a__my hats__", {"acap", "afez"}),
+        ("snake__case and other__case", {"snake__case and other__case"}),
+        ("for ${5|6} $ each", {"for $5 $ each", "for $6 $ each"}),
+        (r"\${a} \__@b__", {r"\${a} \__@b__"}),
     ],
 )
 def test_wildcards_mean_what_dynamicprompts_means(text: str, possible: set[str]) -> None:
@@ -69,15 +78,50 @@ def test_the_same_seed_draws_the_same_for_ever() -> None:
     assert template.expand(0, "negative_prompt") == "a red f, d"
 
 
-@given(st.text("{}|$2-:_a\\ "), st.integers(0, 2**32 - 1))
+@given(st.text("{}|$2-:_a~@()=\\ "), st.integers(0, 2**32 - 1))
 def test_any_text_can_be_drawn_and_then_holds_no_wildcard(text: str, seed: int) -> None:
     """What was drawn means itself when it is read again; `__2__` names a file, of which is none."""
     try:
         drawn = Template(text, {}).expand(seed, "prompt")
     except ExpansionFailed:
-        assert "__" in text
+        assert any(sign in text for sign in ("__", "${", "{@"))
     else:
         assert not Template(drawn, {}).is_drawn
+
+
+IN_TURN = "would be drawn in turn, and picowatch draws at random. Write"
+VARIABLE = (
+    "is a variable of Dynamic Prompts, and picowatch has none. Write its value where it is used."
+)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        ("${season=!{summer|winter}} in ${season}", f"${{season}} {VARIABLE}"),
+        ("a ${ hat : red } hat", f"${{hat}} {VARIABLE}"),
+        ("${hat?=red} hat", f"${{hat}} {VARIABLE}"),
+        ("a __@colour__ hat", f"__@colour__ {IN_TURN} __colour__, or sweep the choices."),
+        ("a {@red|blue} hat", f"{{@…}} {IN_TURN} {{…}}, or sweep the choices."),
+        (
+            "__colour(season=winter)__",
+            "__colour(season=winter)__ passes values to a wildcard, and picowatch has no "
+            "variables. Write __colour__, and the values themselves into its lines.",
+        ),
+        (
+            "__with space__",
+            "no wildcard file 'with space.txt' in models/wildcards. There are animals/cats, "
+            "animals/dogs, colour and my hats.",
+        ),
+    ],
+)
+def test_what_dynamicprompts_alone_knows_is_refused_by_name(prompt: str, message: str) -> None:
+    """In a prompt, and in the line of a wildcard; never drawn as words."""
+    assert messages(f"prompt: '{prompt}'", known=KNOWN)[0] == message
+    within = Known(demo=DEMO, wildcards={**WILDCARDS, "outer": ("a", f"x {prompt}")})
+    found = messages("prompt: __outer__", known=within)[0]
+    assert found.startswith(message.partition(" There are ")[0])
+    assert found.endswith("(in models/wildcards/outer.txt)")
 
 
 def test_a_wildcard_whose_file_is_not_there_is_refused() -> None:
