@@ -1,9 +1,11 @@
 """Settings: flags beat environment (PICOWATCH_…) beats picowatch.yaml beats the defaults here."""
 
 import difflib
+import os
 import re
 import reprlib
 import shlex
+import string
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -23,6 +25,16 @@ from picowatch.errors import SettingsInvalid
 
 FILE_NAME = "picowatch.yaml"
 PREFIX = "PICOWATCH_"
+# Read by other parts of picowatch (faults.py).
+_OTHER_VARIABLES = {"PICOWATCH_FAULT"}
+# Kubernetes and Docker's links set these for a service or container called picowatch
+# (https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables).
+_SET_BY_OTHERS = re.compile(r"PICOWATCH_(NAME|ENV_.*|PORT(_.*)?|SERVICE_(HOST|PORT)(_.*)?)")
+_MAX_FILE_BYTES = 100_000
+_MAX_FOLDER_BYTES = 2000  # Linux opens 4095, which pictures in subfolders need, too
+_MAX_NAME = 255  # characters of a file name, which hardly any file system exceeds
+_YEAR_MINUTES = 365 * 24 * 60
+_WEEK_SECONDS = 7 * 24 * 60 * 60
 FOLDERS = ("inbox", "outbox", "models")
 HOOKS = ("picture", "failed", "idle")
 _PROGRAM: dict[str, Any] = {
@@ -230,10 +242,17 @@ class Settings(BaseModel):
         )
     )
     unload_after_minutes: float = Field(
-        15, ge=0, description="After this long without work the engine gives its memory back."
+        15,
+        ge=0,
+        le=_YEAR_MINUTES,
+        description="After this long without work the engine gives its memory back. "
+        f"{_YEAR_MINUTES} (a year) is the limit.",
     )
     stall_seconds: float = Field(
-        600, ge=1, description="An engine without a step for this long is ended as hung."
+        600,
+        ge=1,
+        le=_WEEK_SECONDS,
+        description="An engine without a step for this long is ended as hung.",
     )
     max_attempts: int = Field(
         2, ge=1, le=1000, description="An image is failed when the engine died on it this often."
@@ -284,22 +303,40 @@ def load_settings(
     values: dict[str, Any] = {}
     where: dict[str, str] = {}
     path = file or Path(FILE_NAME)
-    if file or path.exists():
+    if file or os.path.lexists(path):
         for name, (value, line) in _from_file(path).items():
             values[name] = value
             where[name] = f"{path}, line {line}"
-    for name in Settings.model_fields:
-        if text := environment.get(PREFIX + name.upper()):
-            values[name], where[name] = text, f"environment variable {PREFIX}{name.upper()}"
+    variables = {PREFIX + name.upper(): name for name in Settings.model_fields}
+    for variable, text in environment.items():
+        if variable in variables and text:
+            name = variables[variable]
+            values[name], where[name] = text, f"environment variable {variable}"
+        elif text and _is_misspelt(variable):
+            raise SettingsInvalid(
+                f"environment variable {variable}: {_unknown(variable, variables)}"
+            )
     for name, value in flags.items():
         values[name], where[name] = value, f"--{name.replace('_', '-')}"
     return _validated(values, where)
 
 
+def _is_misspelt(variable: str) -> bool:
+    """Whether a variable that is no setting looks as if it should be one."""
+    ours = variable.startswith(PREFIX) and variable not in _OTHER_VARIABLES
+    return ours and not _SET_BY_OTHERS.fullmatch(variable)
+
+
 def _from_file(path: Path) -> dict[str, tuple[Any, int]]:
     """Values and line numbers of a settings file."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        with path.open("rb") as file:
+            content = file.read(_MAX_FILE_BYTES + 1)
+        if len(content) > _MAX_FILE_BYTES:
+            raise SettingsInvalid(
+                f"The settings {path} are too large; the limit is {_MAX_FILE_BYTES:,} bytes."
+            )
+        text = content.decode("utf-8-sig")
         values = yaml.load(text, yaml.SafeLoader)
         node = yaml.compose(text, yaml.SafeLoader)
     except OSError as error:
@@ -320,10 +357,22 @@ def _from_file(path: Path) -> dict[str, tuple[Any, int]]:
                 f"{path}, line {lines.get(name, 1)}: {_unknown(str(name), Settings.model_fields)}"
             )
         if name in FOLDERS and isinstance(value, str):
-            value = path.parent / Path(value).expanduser()
+            where = f"{path}, line {lines.get(name, 1)}: {name}"
+            value = path.parent / _expanded(value, where)
         if value is not None:
             found[str(name)] = (value, lines.get(name, 1))  # 1: merged in by `<<`
     return found
+
+
+def _expanded(folder: str, where: str) -> Path:
+    """The folder, with its owner's home in place of `~`."""
+    try:
+        return Path(folder).expanduser()
+    except RuntimeError as error:
+        raise SettingsInvalid(
+            f"{where} {_shown(folder)}: there is no such user's home folder.",
+            "Write the whole path.",
+        ) from error
 
 
 def _unknown(name: str, known: Iterable[str]) -> str:
@@ -346,16 +395,35 @@ def _validated(values: dict[str, Any], where: dict[str, str]) -> Settings:
             message = problem["msg"].removeprefix("Value error, ")
             problems.append(f"{where[name]}: {name} {_shown(values[name])}: {message}.")
         raise SettingsInvalid("\n".join(dict.fromkeys(problems))) from error
+    for name in FOLDERS:
+        _check_folder(getattr(settings, name), f"{where.get(name, name)}: {name}")
     _check_file_name(settings.file_name, where.get("file_name", "file_name"))
     return settings
 
 
+def _check_folder(folder: Path, where: str) -> None:
+    """Refuse a path that no file system takes, or that leaves no room for what lies in it."""
+    if "\0" in str(folder):
+        raise SettingsInvalid(f"{where} {_shown(str(folder))} is no path: it holds a null byte.")
+    longest = max(map(len, map(os.fsencode, folder.parts)), default=0)
+    if longest > _MAX_NAME or len(os.fsencode(folder.absolute())) > _MAX_FOLDER_BYTES:
+        raise SettingsInvalid(
+            f"{where} {_shown(str(folder))} is too long; the limit is {_MAX_NAME} bytes for each "
+            f"name in it and {_MAX_FOLDER_BYTES:,} for the whole path."
+        )
+
+
 def _shown(value: Any) -> str:
     """A value in a message; repr would write out what aliases only repeat."""
-    return reprlib.repr(value)
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # Python writes out no number of more than 4300 digits
+        return "(a number of thousands of digits)"
 
 
 def _check_file_name(template: str, where: str) -> None:
+    """Refuse a template that cannot name pictures, names two alike, or pads without measure."""
+    _check_placeholders(template, where)
     names = {_sample_name(template, where, number, seed) for number, seed in ((1, 1), (2, 1))}
     one = min(names)
     if len(names) < 2 or "/" in one or "\0" in one or one.startswith("."):
@@ -370,6 +438,24 @@ def _check_file_name(template: str, where: str) -> None:
         )
 
 
+def _check_placeholders(template: str, where: str) -> None:
+    """A width is a number of the template's own, and no picture's name is longer than names are."""
+    if len(template) > _MAX_NAME:
+        raise SettingsInvalid(
+            f"{where}: file_name is too long; the limit is {_MAX_NAME} characters."
+        )
+    try:
+        formats = [form or "" for _, _, form, _ in string.Formatter().parse(template)]
+    except ValueError as error:
+        raise _unusable(template, where, error) from error
+    for form in formats:
+        if "{" in form or any(len(digits) > 3 for digits in re.findall(r"\d+", form)):
+            raise SettingsInvalid(
+                f"{where}: file_name {template!r} pads with ':{form}'.",
+                "The limit is 999, and it must be a plain number, as in {number:04}.",
+            )
+
+
 def _sample_name(template: str, where: str, number: int, other: int) -> str:
     """What the template makes of a picture with this number, and this value for all the rest."""
     sample: dict[str, Any] = dict.fromkeys(("checkpoint", "sampler"), str(other))
@@ -379,9 +465,11 @@ def _sample_name(template: str, where: str, number: int, other: int) -> str:
     try:
         return template.format_map(sample)
     except (KeyError, ValueError, IndexError, AttributeError, TypeError) as error:
-        raise SettingsInvalid(
-            f"{where}: file_name {template!r} cannot be used: {error}."
-        ) from error
+        raise _unusable(template, where, error) from error
+
+
+def _unusable(template: str, where: str, error: Exception) -> SettingsInvalid:
+    return SettingsInvalid(f"{where}: file_name {template!r} cannot be used: {error}.")
 
 
 def settings_text() -> str:

@@ -1,5 +1,6 @@
-"""What the setting `executor` takes, in the file, the environment and in Python."""
+"""What settings take, in the file, the environment and in Python."""
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -45,3 +46,111 @@ def test_what_is_no_executor_is_refused_in_words(text: str, words: str) -> None:
     with pytest.raises(SettingsInvalid, match="environment variable PICOWATCH_EXECUTOR") as refused:
         executor(text)
     assert words in str(refused.value)
+
+
+ABSURD = [
+    ".inf",
+    "-.inf",
+    ".nan",
+    "1e9",
+    "1.0e+300",
+    "-1",
+    "9" * 400,
+    "9" * 5000,
+    "0x" + "f" * 9000,
+]
+
+
+def numeric_settings() -> list[str]:
+    """Every setting that takes a number, and those that take one among other things."""
+    numbers = (
+        name for name, field in Settings.model_fields.items() if field.annotation in (int, float)
+    )
+    return [*numbers, "batch_size", "executor", "metrics_address", "file_name"]
+
+
+@pytest.mark.parametrize("name", numeric_settings())
+@pytest.mark.parametrize("value", ABSURD, ids=lambda value: value[:9])
+def test_an_absurd_number_is_refused_in_words(tmp_path: Path, name: str, value: str) -> None:
+    """Threads cannot wait a billion minutes, and Python does not write out every number."""
+    file = tmp_path / "picowatch.yaml"
+    file.write_text(f"{name}: {value}\n")
+    with pytest.raises(SettingsInvalid) as refused:
+        load_settings({}, {}, file)
+    assert str(file) in str(refused.value)
+    assert len(str(refused.value)) < 400 + len(str(file)) or name == "file_name"
+
+
+def test_every_number_that_is_allowed_can_be_waited_for() -> None:
+    """The longest time of each setting, in seconds."""
+    longest = load_settings({"unload_after_minutes": 365 * 24 * 60, "stall_seconds": 604800}, {})
+    seconds = (longest.unload_after_minutes * 60, longest.stall_seconds)
+    assert max(seconds) < threading.TIMEOUT_MAX / 10
+
+
+@pytest.mark.parametrize(
+    "template",
+    ["{number:099999999}", "{number:{seed}}", "{number:.999999999f}", "{number}" + "x" * 10**6],
+    ids=lambda template: template[:20],
+)
+def test_names_are_not_padded_without_measure(template: str) -> None:
+    """Each would be gigabytes, or minutes of formatting."""
+    with pytest.raises(SettingsInvalid, match="limit is"):
+        load_settings({"file_name": template}, {})
+
+
+def test_a_huge_settings_file_is_refused_unread(tmp_path: Path) -> None:
+    """A gigabyte of it would be read, decoded and parsed twice."""
+    file = tmp_path / "picowatch.yaml"
+    with file.open("wb") as opened:
+        opened.truncate(2**40)
+    with pytest.raises(SettingsInvalid, match="too large; the limit is 100,000 bytes"):
+        load_settings({}, {}, file)
+
+
+@pytest.mark.parametrize(
+    ("folder", "words"),
+    [
+        ("~nobody-of-this-name/x", "there is no such user's home folder"),
+        ("x" * 5000, "is too long"),
+        ("x/" * 3000, "is too long"),
+        ('"a\\0b"', "holds a null byte"),
+    ],
+    ids=["home", "name", "path", "null"],
+)
+def test_a_folder_that_cannot_be_is_refused_in_words(
+    tmp_path: Path, folder: str, words: str
+) -> None:
+    """With the line that names it."""
+    file = tmp_path / "picowatch.yaml"
+    file.write_text(f"outbox: {folder}\n")
+    with pytest.raises(SettingsInvalid, match="line 1: outbox") as refused:
+        load_settings({}, {}, file)
+    assert words in str(refused.value)
+
+
+def test_a_misspelt_variable_is_refused_with_the_right_one() -> None:
+    """As a misspelt line of the file is."""
+    with pytest.raises(SettingsInvalid) as refused:
+        load_settings({}, {"PICOWATCH_SETTLE_SECOND": "1"})
+    assert str(refused.value) == (
+        "environment variable PICOWATCH_SETTLE_SECOND: unknown setting 'PICOWATCH_SETTLE_SECOND'. "
+        "Did you mean 'PICOWATCH_SETTLE_SECONDS'?"
+    )
+
+
+@pytest.mark.parametrize(
+    "variable",
+    [
+        "PICOWATCH_FAULT",
+        "PICOWATCH_PORT",
+        "PICOWATCH_PORT_9464_TCP_ADDR",
+        "PICOWATCH_SERVICE_HOST",
+        "PICOWATCH_SERVICE_PORT_METRICS",
+        "PICOWATCH_NAME",
+        "PICOWATCHER",
+    ],
+)
+def test_variables_of_others_are_left_alone(variable: str) -> None:
+    """Kubernetes and Docker set some for a service or container called picowatch."""
+    assert load_settings({}, {variable: "x", "PICOWATCH_MISSPELT": ""}) == Settings()

@@ -6,6 +6,7 @@ from pathlib import Path
 from picowatch.catalog.models import FOLDERS
 from picowatch.commands.schema import FOLDER as SCHEMAS
 from picowatch.commands.schema import KINDS, schema_text
+from picowatch.errors import PicowatchError
 from picowatch.settings import FILE_NAME, settings_text
 
 # Editors look a schema up from the file that names it.
@@ -19,6 +20,19 @@ priority: 10
 
 def init(folder: Path) -> int:
     """Make what is missing; what is there is never overwritten, but for the schemas."""
+    try:
+        _make_all(folder)
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        raise PicowatchError(
+            f"Cannot make picowatch's folders in {folder}{where}: {error.strerror or error}.",
+            "Name a folder that you can write: picowatch init DIR.",
+        ) from error
+    print("Start `picowatch run`, save a recipe in inbox/, and look into outbox/.")
+    return 0
+
+
+def _make_all(folder: Path) -> None:
     for name in ("inbox", "inbox/live", f"inbox/{SCHEMAS}", "outbox", "models"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     for kind in (*FOLDERS.values(), "wildcards"):
@@ -34,8 +48,6 @@ def init(folder: Path) -> int:
         if example.name.endswith(".yaml"):
             text = f"{_NAMES_SCHEMA}{SCHEMAS}/{KINDS['recipe']}\n{text}"
         _write(folder / "inbox" / example.name, text)
-    print("Start `picowatch run`, save a recipe in inbox/, and look into outbox/.")
-    return 0
 
 
 def _write(path: Path, text: str) -> None:
@@ -48,6 +60,6 @@ def _write(path: Path, text: str) -> None:
 
 def _renew(path: Path, text: str) -> None:
     """A schema is this version's, and nobody's handiwork."""
-    if not path.exists() or path.read_text(encoding="utf-8") != text:
+    if not path.exists() or path.read_bytes() != text.encode():
         path.write_text(text, encoding="utf-8")
         print(f"made {path}")

@@ -168,6 +168,19 @@ def test_init_makes_the_folders_and_overwrites_nothing(tmp_path: Path) -> None:
     assert picowatch(tmp_path / "new", "check", *recipes).returncode == 0
 
 
+@pytest.mark.parametrize("folder", ["file", "file/below", "x" * 300, "a\udcff/\x1b[2J", "locked"])
+def test_init_says_where_it_cannot_make_folders(tmp_path: Path, folder: str) -> None:
+    """Below a file, in a place without permission, under a name that is too long."""
+    (tmp_path / "file").touch()
+    (tmp_path / "locked").symlink_to("/proc/nowhere")
+    (tmp_path / "a\udcff").symlink_to("file")
+    result = picowatch(tmp_path, "init", folder)
+    assert result.returncode == 1
+    assert result.stderr.startswith("picowatch: Cannot make picowatch's folders in ")
+    assert "should not" not in result.stderr
+    assert "picowatch init DIR" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
