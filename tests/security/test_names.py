@@ -227,7 +227,7 @@ def test_a_recipe_called_as_a_picture_to_be_stops_neither(house: House) -> None:
         wait_for(lambda: house.status()["images"]["queued"] == 2)
         go.set()
         wait_for(lambda: not list(house.inbox.rglob("*.*")), "the archive")
-    assert house.prompts() == ["two", "one", "three"]
+    assert house.prompts() == ["one", "two", "three"]
     assert (house.outbox / "a/a.yaml").is_file()
     assert "picowatch waits" not in house.log()
 
