@@ -65,6 +65,7 @@ class Daemon:
         self._finished = parts.finished
         self._only = parts.only
         self._after_crash = after_crash
+        self._recovered = not after_crash
         self._stop = stop
         self._wake = wake
         self._now = now
@@ -85,6 +86,7 @@ class Daemon:
         """
         try:
             self._patience.until_done("daemon", self._recover)
+            self._recovered = True
             self._patience.until_done("daemon", self._answers.recall)
             self._inbox.start(self._steady())
             self._start_worker_at = self._steady() + LONGEST_FIRST_LOOK
@@ -277,5 +279,6 @@ class Daemon:
         self._inbox.close()
         with suppress(LedgerCorrupt):
             self._try_each(self._finished, self._answers.finished)
-        self._patience.left_undone = bool(self._finished or self._to_tell)
+        undone = self._finished or self._to_tell or not self._recovered
+        self._patience.left_undone = bool(undone)
         self._telling.tell_the_end()

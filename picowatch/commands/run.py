@@ -174,6 +174,7 @@ def build_daemon(
     """
     patience = Patience(stop, settings.outbox, patient=patient)
     lock = _lock(settings, patience, stop, by_make=only is not None)
+    patience.left_undone = lock.after_crash
     stack.callback(lambda: lock.release(left_undone=patience.left_undone))
     open_log(settings.outbox / "picowatch.log", settings.log_format, console.handler)
     stack.callback(close_log)

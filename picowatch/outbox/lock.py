@@ -33,7 +33,7 @@ class OutboxLock:
         self._outbox = outbox
         path = _path(outbox)
         make_folder(path.parent)
-        self._file: IO[str] = path.open("a+")
+        self._file: IO[str] = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+")
         if not _taken(self._file):
             self._file.seek(0)
             holder = self._file.read().strip()
@@ -43,9 +43,10 @@ class OutboxLock:
         # Who ends by itself leaves the file empty.
         self.after_crash = bool(self._file.read())
         try:
-            self._file.truncate(0)
+            # Over what stands there: on a full disk, an empty file would tell of a good end.
+            self._file.seek(0)
             self._file.write(f"{os.getpid()}{_MAKE if by_make else ''}")
-            self._file.flush()
+            self._file.truncate()
             os.fsync(self._file.fileno())  # a power cut, too, is a crash
             sync_folder(path.parent)
         except OSError:

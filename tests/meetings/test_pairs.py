@@ -1,5 +1,7 @@
 """Pairs of features that did not get on, each as the shortest script that shows it."""
 
+import errno
+
 from tests.meetings.play import Script, play
 from tests.meetings.recipes import Entry, Text
 from tests.meetings.world import Action, Habits
@@ -48,4 +50,16 @@ def test_a_failure_does_not_take_the_place_of_an_invalid_saves_error() -> None:
         ("wait", 3.0),
         ("hold", False),
         ("wait", 3.0),
+    )
+
+
+def test_what_a_crash_left_is_repaired_though_the_next_start_could_not() -> None:
+    """Crash x read-only outbox x end: the start after that one still knows of the crash."""
+    assert not found(
+        ("die", "atomic: rename", 1),
+        ("wait", 3.0),
+        ("trouble", errno.EROFS),
+        ("start",),
+        ("wait", 3.0),
+        ("stop",),
     )

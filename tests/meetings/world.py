@@ -346,7 +346,7 @@ class World:
                 return last  # it was renamed, or what it lacked has come
             self.findings.append(f"{path} was answered although nobody saved it")
             return None
-        version = candidates[-1]
+        version = candidates[0]
         if version.moved:
             for other, known in self.answered.items():
                 lost = other != path and other not in self.files
