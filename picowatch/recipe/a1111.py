@@ -155,8 +155,9 @@ def _entry(source: Source, block: Block, problems: Problems) -> Entry:
     while len(lines) > 1 and not lines[0].text.strip():
         del lines[0]
     prompt, negative = _prompts(lines, block)
-    # A block that is nothing but values has an empty prompt before them.
-    layer["prompt"] = _text(source, prompt or [replace(block.values[0], text="")])
+    # A block may be nothing but values, or a negative prompt: an empty prompt is before them.
+    first = (block.text or block.values)[0]
+    layer["prompt"] = _text(source, prompt or [replace(first, text="")])
     if negative:
         layer["negative_prompt"] = _text(source, negative)
     return Entry(layer, layer["prompt"].spot, tuple(warnings), forgives_idle=True)

@@ -158,11 +158,12 @@ def _values(
     number += 1
     while number < len(lines):
         following = _next_filled(lines, number)
-        key = _KEY.match(lines[number].text)
+        line = lines[number]
+        key = None if line.is_whole or _STEPS.match(line.text) else _KEY.match(line.text)
         if following < len(lines) and _REMARK.match(lines[following].text):
             number = _end_of_remark(lines, following)
-        elif key and key["key"].casefold() in known_keys and not lines[number].is_whole:
-            values.append(lines[number])
+        elif key and key["key"].casefold() in known_keys:
+            values.append(line)
             number += 1
         else:
             break

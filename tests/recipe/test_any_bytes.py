@@ -48,6 +48,23 @@ PIECES = [
         "512x",
     ),
     *(
+        ".Negative prompt: ",
+        "\nSteps: 3, Seed: 99999999999",
+        ".Steps: 4, Size: 64x64, ",
+        "Parameters: ",
+        "Template: ",
+        "Guidance Scale: ",
+        "Hires resize: 96x0, ",
+        "Module 1: ",
+        "VAE: TAESD, ",
+        " -s 5",
+        "./sd -p ",
+        "python a.py --prompt ",
+        "--plms ",
+        '{"a": ',
+    ),
+    *("${a=", "${a}", "{@", "{~", "__@x__", "__~x__", "__x(a=1)__", "__x y__"),
+    *(
         "[a:b:0.5]",
         "(a:1.2)",
         "__x__",
@@ -93,7 +110,17 @@ def test_any_text_is_recipes_or_an_error_for_people(name: str, text: str) -> Non
     check_recipe(name, text.encode())
 
 
-@given(st.sampled_from(["picowatch", "parameters", "generator", "seed"]), TEXTS | JSON)
+FOOOCUS_KEYS = [
+    *("prompt", "full_prompt", "full_negative_prompt", "base_model", "vae", "sampler", "scheduler"),
+    *("seed", "steps", "guidance_scale", "resolution", "loras", "sharpness", "lora_combined_1"),
+]
+FOOOCUS = st.dictionaries(
+    st.sampled_from(FOOOCUS_KEYS),
+    NESTED | st.lists(NESTED) | st.sampled_from(["(64, 64)", "euler"]),
+).map(lambda values: json.dumps({"full_prompt": ["a"], "base_model": "demo", **values}))
+
+
+@given(st.sampled_from(["picowatch", "parameters", "generator", "seed"]), TEXTS | JSON | FOOOCUS)
 @example("picowatch", "[" * 100_000)
 @example("picowatch", '{"format": 1, "request": {}}')
 def test_any_text_in_a_picture_is_settings_or_an_error_for_people(key: str, text: str) -> None:

@@ -91,6 +91,20 @@ def test_no_shape_of_the_text_is_drawn_as_a_prompt(text: str) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Negative prompt: a\n\nNegative prompt: b\n", [("", "a", 24), ("", "b", 24)]),
+        ("Steps: 3, Seed: 1\nSteps: 4, Seed: 1", [("", "", 3), ("", "", 4)]),
+        ("Negative prompt: a.Steps: 3, Seed: 1", [("", "a", 3)]),
+        ("Parameters: ", None),
+    ],
+)
+def test_a_block_may_lack_its_prompt(text: str, expected: list[tuple[str, str, int]]) -> None:
+    """An empty prompt is one. A heading alone is no block."""
+    assert prompts(read(text, TXT)) == (expected or [(text.strip(), "", 24)])
+
+
 def test_each_line_that_is_a_whole_block_is_a_recipe() -> None:
     """Several such lines are several recipes."""
     text = "an owl\n\na cat. Steps: 3, Seed: 7\na fox.Negative prompt: .Steps: 4, Seed: 8"
