@@ -1,7 +1,18 @@
 """What lies in models/: told from names and headers alone, without torch."""
 
 from picowatch.catalog.catalog import DEMO, Catalog
+from picowatch.catalog.configs import read_config
 from picowatch.catalog.folders import weight_files
 from picowatch.catalog.models import Inventory, Kind, Layout, Model, Refused
 
-__all__ = ["DEMO", "Catalog", "Inventory", "Kind", "Layout", "Model", "Refused", "weight_files"]
+__all__ = [
+    "DEMO",
+    "Catalog",
+    "Inventory",
+    "Kind",
+    "Layout",
+    "Model",
+    "Refused",
+    "read_config",
+    "weight_files",
+]

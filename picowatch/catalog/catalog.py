@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
+from picowatch.catalog.files import is_file, is_folder
 from picowatch.catalog.folders import (
     INDEX,
     folder_files,
@@ -163,7 +164,7 @@ class Catalog:
 
 def _by_name(candidate: _Candidate) -> tuple[str, bool]:
     """Files stand before folders of the same name."""
-    return candidate.name, candidate.path.is_dir()
+    return candidate.name, is_folder(candidate.path)
 
 
 def _candidates(root: Path, kind: Kind) -> Iterator[_Candidate]:
@@ -176,8 +177,7 @@ def _candidates(root: Path, kind: Kind) -> Iterator[_Candidate]:
     waiting = [root]
     while waiting:
         folder = waiting.pop()
-        real = folder.resolve()
-        if real in entered or not folder.is_dir():
+        if not is_folder(folder) or (real := folder.resolve()) in entered:
             continue
         entered.add(real)
         try:
@@ -185,22 +185,22 @@ def _candidates(root: Path, kind: Kind) -> Iterator[_Candidate]:
         except OSError:
             continue
         for path in children:
-            if path.is_dir() and not _is_model_folder(path, kind):
+            if is_folder(path) and not _is_model_folder(path, kind):
                 waiting.append(path)
-            elif path.is_dir() or path.suffix.lower() in {".safetensors", ".gguf"} | (
+            elif is_folder(path) or path.suffix.lower() in {".safetensors", ".gguf"} | (
                 _UNFINISHED | _PICKLES
             ):
                 yield _Candidate(_name(root, path), kind, path, _stamp(path))
 
 
 def _is_model_folder(path: Path, kind: Kind) -> bool:
-    return (path / INDEX).is_file() or (kind == "vae" and is_vae_folder(path))
+    return is_file(path / INDEX) or (kind == "vae" and is_vae_folder(path))
 
 
 def _name(root: Path, path: Path) -> str:
     """The path below its kind's folder with "/"; only .safetensors is left off."""
     name = path.relative_to(root).as_posix()
-    if path.suffix.lower() == ".safetensors" and not path.is_dir():
+    if path.suffix.lower() == ".safetensors" and not is_folder(path):
         name = name[: -len(path.suffix)]
     return name
 
@@ -216,7 +216,7 @@ def _without_ending(name: str) -> str:
 def _stamp(path: Path) -> _Stamp:
     """Names, sizes and mtimes of a model's files; () for a dangling link."""
     try:
-        if not path.is_dir():
+        if not is_folder(path):
             status = path.stat()
             return (("", status.st_size, status.st_mtime_ns),)
         stats = [(file.relative, file.path.stat()) for file in folder_files(path)]
@@ -229,14 +229,17 @@ def _look_at(candidate: _Candidate) -> Model | Refused:
     """Recognise a candidate: a model of the kind its folder is for, or the reason why not."""
     try:
         _check_name(candidate)
-        if candidate.path.is_dir():
+        if is_folder(candidate.path):
             found = _recognise_folder(candidate)
         else:
             found = recognise(read_header(candidate.path))
         expect_kind(found, candidate.kind)
+        return _model(candidate.name, candidate.path, found)
     except ModelRefused as refused:
-        return _refused(candidate, f"{_printable(candidate.path.name)} {refused.message}")
-    return _model(candidate.name, candidate.path, found)
+        reason = refused.message
+    except OSError as error:  # whatever was there a moment ago
+        reason = f"cannot be read: {error.strerror or error}."
+    return _refused(candidate, f"{_printable(candidate.path.name)} {reason}")
 
 
 def _recognise_folder(candidate: _Candidate) -> Recognised:
@@ -275,7 +278,7 @@ def _printable(name: str) -> str:
 
 
 def _model(name: str, path: Path, found: Recognised) -> Model:
-    folder = path.is_dir()
+    folder = is_folder(path)
     sizes = [file.path.stat().st_size for file in folder_files(path)] if folder else []
     return Model(
         name=name,
@@ -295,6 +298,6 @@ def _model(name: str, path: Path, found: Recognised) -> Model:
 def _refused(candidate: _Candidate, reason: str) -> Refused:
     """A refused file keeps its ending: "old.ckpt" may lie beside a usable "old.safetensors"."""
     name = candidate.name
-    if not candidate.path.is_dir() and not name.endswith(candidate.path.suffix):
+    if not is_folder(candidate.path) and not name.endswith(candidate.path.suffix):
         name += candidate.path.suffix
     return Refused(name=_printable(name), kind=candidate.kind, path=candidate.path, reason=reason)

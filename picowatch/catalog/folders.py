@@ -1,12 +1,12 @@
 """Recognises diffusers folders: a model_index.json and a folder for each part."""
 
-import json
 import re
-import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
+from picowatch.catalog.configs import read_config, read_json
+from picowatch.catalog.files import check_is_regular, is_file, is_folder
 from picowatch.catalog.headers import read_header
 from picowatch.catalog.recognise import USABLE_INPUTS, Recognised
 from picowatch.errors import ModelRefused
@@ -21,9 +21,15 @@ _WEIGHT_NAMES = (
     re.compile(r"(diffusion_pytorch_)?model\.fp16\.safetensors"),
 )
 _PICKLE_ENDINGS = {".bin", ".ckpt", ".pt", ".pth"}
+_CONFIGS = (
+    "scheduler/scheduler_config.json",
+    "text_encoder/config.json",
+    "vae/config.json",
+)
+_TEXTS = (".json", ".txt")
+_MAX_TEXT_BYTES = 32_000_000  # a vocabulary of CLIP has 1 to 4 MB
 _VAE_FACTOR = 8
 _SAMPLE_SIZES = range(8, 257)  # sides of 64 to 2048 pixels
-_MAX_CONFIG_BYTES = 1_000_000
 _FAMILIES = {
     "StableDiffusionXLPipeline": "Stable Diffusion XL",
     "StableDiffusion3Pipeline": "Stable Diffusion 3",
@@ -60,25 +66,26 @@ def folder_files(folder: Path) -> list[FolderFile]:
     files; weights that are not read, previews and safety checkers do not.
     """
     parts = [folder]
-    if (folder / INDEX).is_file():
-        parts = [folder / part for part in _PARTS if (folder / part).is_dir()]
+    if is_file(folder / INDEX):
+        parts = [folder / part for part in _PARTS if is_folder(folder / part)]
     found = [folder / INDEX] if parts != [folder] else []
     for part in parts:
         found += weight_files(part)
-        found += (path for path in part.iterdir() if path.suffix in (".json", ".txt"))
+        found += (path for path in part.iterdir() if path.suffix in _TEXTS and not is_folder(path))
     files = [FolderFile(path.relative_to(folder).as_posix(), path) for path in found]
     return sorted(files, key=lambda file: file.relative)
 
 
 def recognise_checkpoint_folder(folder: Path) -> Recognised:
     """A whole Stable Diffusion 1.x folder; ModelRefused says what else it is or what is missing."""
-    pipeline = str(_config(folder / INDEX).get("_class_name"))
+    pipeline = str(read_json(folder / INDEX).get("_class_name"))
     if pipeline not in ("StableDiffusionPipeline", "StableDiffusionInpaintPipeline"):
         name = _FAMILIES.get(pipeline, f"a {shown(pipeline)}")
         raise ModelRefused(
             f"is a diffusers folder of {name}: picowatch knows Stable Diffusion 1.x so far."
         )
-    unet = _config(folder / "unet" / "config.json")
+    _check_files(folder)
+    unet = read_config(folder / "unet" / "config.json")
     if unet.get("cross_attention_dim") == 1024:
         raise ModelRefused(
             "is a diffusers folder of Stable Diffusion 2.x: "
@@ -88,11 +95,24 @@ def recognise_checkpoint_folder(folder: Path) -> Recognised:
     if in_channels not in USABLE_INPUTS or not _is_sample_size(sample_size):
         raise ModelRefused("is a diffusers folder with a UNet that picowatch does not know.")
     for part in _PARTS:
-        if not (folder / part).is_dir():
+        if not is_folder(folder / part):
             raise ModelRefused(f"is a diffusers folder without {part}/: copy the whole folder.")
     for part in _WEIGHED_PARTS:
         _check_weights(folder / part)
+    for config in _CONFIGS:
+        read_config(folder / config)
     return Recognised("checkpoint", "sd1", sample_size * _VAE_FACTOR, in_channels)
+
+
+def _check_files(folder: Path) -> None:
+    """Whatever takes part in its hash, or is read with its tokenizer, can be read to its end."""
+    for file in folder_files(folder):
+        check_is_regular(file.path, file.relative)
+        if file.path.suffix in _TEXTS and file.path.stat().st_size > _MAX_TEXT_BYTES:
+            raise ModelRefused(
+                f"cannot be used: {file.relative} is too large; the limit is "
+                f"{_MAX_TEXT_BYTES:,} bytes."
+            )
 
 
 def _is_sample_size(value: object) -> TypeGuard[int]:
@@ -101,7 +121,8 @@ def _is_sample_size(value: object) -> TypeGuard[int]:
 
 def recognise_vae_folder(folder: Path) -> Recognised:
     """A diffusers AutoencoderKL with 4 latent channels."""
-    config = _config(folder / "config.json")
+    _check_files(folder)
+    config = read_config(folder / "config.json")
     if config.get("_class_name") != "AutoencoderKL":
         raise ModelRefused("is a diffusers folder, but not of a VAE (AutoencoderKL).")
     if config.get("latent_channels", 4) != 4:
@@ -115,7 +136,7 @@ def recognise_vae_folder(folder: Path) -> Recognised:
 
 def is_vae_folder(folder: Path) -> bool:
     """True for a folder with a config.json of its own and some weights."""
-    return (folder / "config.json").is_file() and not (folder / INDEX).is_file()
+    return is_file(folder / "config.json") and not is_file(folder / INDEX)
 
 
 def _check_weights(part: Path) -> None:
@@ -136,20 +157,3 @@ def _check_weights(part: Path) -> None:
             "get the folder's .safetensors files instead."
         )
     raise ModelRefused(f"is a diffusers folder without weights in {part.name}/.")
-
-
-def _config(path: Path) -> dict[str, Any]:
-    """A JSON object in a small file."""
-    name = f"{path.parent.name}/{path.name}"
-    try:
-        status = path.stat()
-        if status.st_size > _MAX_CONFIG_BYTES or not stat.S_ISREG(status.st_mode):
-            raise ModelRefused(f"is damaged: {name} is far too large, or no file.")
-        values = json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise ModelRefused(f"is not whole: {name} is missing.") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelRefused(f"is damaged: {name} cannot be read ({error}).") from error
-    if not isinstance(values, dict):
-        raise ModelRefused(f"is damaged: {name} holds no JSON object.")
-    return values

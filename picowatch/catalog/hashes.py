@@ -6,6 +6,7 @@ import re
 import secrets
 from pathlib import Path
 
+from picowatch.catalog.files import open_regular
 from picowatch.errors import ModelRefused
 
 _VERSION = 1
@@ -36,7 +37,7 @@ class HashCache:
         if known:
             return known
         try:
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 if weights_only:
                     file.seek(8 + int.from_bytes(file.read(8), "little"))
                 digest = hashlib.file_digest(file, "sha256").hexdigest()

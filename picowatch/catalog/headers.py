@@ -7,12 +7,12 @@ The format: 8 bytes of little-endian length, that many bytes of JSON, then the t
 import json
 import math
 import os
-import stat
 import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from picowatch.catalog.files import open_regular
 from picowatch.errors import ModelRefused
 
 # Real headers have up to some thousand tensors and a megabyte or two; safetensors itself would
@@ -48,12 +48,8 @@ class Header:
 def read_header(path: Path) -> Header:
     """The header of a whole safetensors file; ModelRefused says what else the file is."""
     try:
-        # NONBLOCK: a FIFO of this name must not stop the daemon.
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(handle, "rb") as file:
-            status = os.fstat(handle)
-            if not stat.S_ISREG(status.st_mode):
-                raise ModelRefused("is not a regular file.")
+        with open_regular(path) as file:
+            status = os.fstat(file.fileno())
             length = _header_length(file.read(64), status.st_size)
             file.seek(8)
             raw = file.read(length)

@@ -1,7 +1,6 @@
 """Keeps checkpoints in memory, and loads others when they are asked for."""
 
 import gc
-import json
 from collections import OrderedDict
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -13,7 +12,7 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from picowatch.catalog import Catalog, Kind, Model, weight_files
+from picowatch.catalog import Catalog, Kind, Model, read_config, weight_files
 from picowatch.engine import weights
 from picowatch.engine.devices import Place
 from picowatch.engine.embeddings import Embeddings
@@ -199,8 +198,3 @@ def _tokenizer_of_single_files(configs: Path) -> Any:
 
 def _tokenizer(configs: Path) -> Any:
     return CLIPTokenizer.from_pretrained(configs / "tokenizer", local_files_only=True)
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return values

@@ -22,7 +22,15 @@ _WHEN_WHOLE = "When it is there and whole, save the recipe again."
 # What readers stumble over in files whose headers were in order: offsets that lie, weights with
 # other names than their kind has, configs that are no JSON. What torch raises is not among them:
 # memory or the GPU may be at fault.
-_STUMBLES = (OSError, SafetensorError, LookupError, ValueError, TypeError, AttributeError)
+_STUMBLES = (
+    OSError,
+    SafetensorError,
+    LookupError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+)
 
 
 def find_model(catalog: Catalog, kind: Kind, name: str, expected_hash: str) -> Model:
@@ -51,7 +59,7 @@ def unchanged(find: Callable[[], Found], what: str) -> Iterator[Found]:
     found = find()
     try:
         yield found
-    except (*_STUMBLES, RenderFailed) as error:
+    except (*_STUMBLES, ModelRefused, RenderFailed) as error:
         find()
         if isinstance(error, RenderFailed):
             raise

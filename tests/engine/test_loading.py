@@ -84,6 +84,33 @@ def test_a_copied_folder_is_the_same_model(models: Path) -> None:
     assert_equal(demo().unet, load(models, checkpoint="mine").unet)
 
 
+def changed_demo(models: Path, config: str, **values: object) -> None:
+    """The demo model as a stranger might pass it on, called mine."""
+    folder = shutil.copytree(DEMO, models / "checkpoints/mine")
+    path = folder / config
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def test_what_a_stranger_adds_to_a_config_is_not_read(models: Path) -> None:
+    """Such a key asked to install a package, or changed how the libraries work."""
+    changed_demo(
+        models,
+        "text_encoder/config.json",
+        _attn_implementation="flash_attention_2",
+        attn_implementation="kernels/evil",
+        quantization_config={"load_in_4bit": True},
+        output_hidden_states=True,
+    )
+    assert_equal(demo().text_encoder, load(models, checkpoint="mine").text_encoder)
+
+
+def test_a_config_that_divides_by_zero_is_called_damaged(models: Path) -> None:
+    """Whatever its keys make the libraries compute."""
+    changed_demo(models, "vae/config.json", norm_num_groups=0)
+    with pytest.raises(RenderFailed, match="'mine' is damaged: ZeroDivisionError"):
+        load(models, checkpoint="mine")
+
+
 def another_vae() -> dict[str, torch.Tensor]:
     """The demo's VAE, a little brighter."""
     tensors = weights(DEMO / "vae")
