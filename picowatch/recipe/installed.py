@@ -101,7 +101,8 @@ def _checkpoint(written: str, known: Known) -> KnownCheckpoint:
 
 def _one(kind: str, written: str, names: Sequence[str], known: Known) -> str | None:
     """The one name that is meant, if there is any; a file that cannot be used says why."""
-    found = matching(written, [*names, *known.refused])
+    # A refused file beside a usable one may have the same name without its ending.
+    found = matching(written, [*dict.fromkeys([*names, *known.refused])])
     usable = [name for name in found if name in names]
     if len(usable) > 1:
         choice = listed(usable, "or")

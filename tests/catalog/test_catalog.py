@@ -10,6 +10,7 @@ from picowatch.catalog import Catalog, Inventory
 from picowatch.catalog.headers import Header, read_header
 from picowatch.errors import ModelRefused
 from tests.catalog.files import kohya_lora_shapes, sd15_shapes, vae_file_shapes, write_model
+from tests.house import House
 
 DEMO = Catalog(Path("nowhere")).demo.path
 
@@ -197,3 +198,35 @@ def test_looking_for_what_cannot_be_used_says_why(tmp_path: Path) -> None:
         catalog.find("checkpoint", "old")
     with pytest.raises(ModelRefused, match=r"There is no vae 'soft' in models/vae/\."):
         catalog.find("vae", "soft")
+
+
+def write_demo_lora(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_model(path, kohya_lora_shapes())
+
+
+@pytest.mark.parametrize("beside", ["style.pt", "style.safetensors.part", "Style.ckpt"])
+@pytest.mark.parametrize("written", ["style", "style.safetensors", "STYLE", "sty"])
+def test_a_usable_model_beside_a_refused_file_can_be_named(
+    tmp_path: Path, beside: str, written: str
+) -> None:
+    """Who converts a pickle keeps both for a while; a download begins anew beside the model."""
+    house = House(tmp_path)
+    write_demo_lora(house.models / "loras/style.safetensors")
+    (house.models / "loras" / beside).write_bytes(b"x")
+    house.save("a.yaml", f"prompt: a\ncheckpoint: demo\nloras: {written}\n")
+    assert house.once(), house.error("a.yaml")
+
+
+def test_neither_a_refused_demo_nor_a_refused_embedding_takes_a_name_away(tmp_path: Path) -> None:
+    """The embedded model stays; what is refused is of another kind."""
+    house = House(tmp_path)
+    write_demo_lora(house.models / "loras/style.safetensors")
+    for name in ("checkpoints/demo.ckpt", "embeddings/style.pt", "vae/style.safetensors.tmp"):
+        (house.models / name).parent.mkdir(exist_ok=True)
+        (house.models / name).write_bytes(b"x")
+    house.save("a.yaml", "prompt: a\ncheckpoint: demo\nloras: style\n")
+    assert house.once(), house.error("a.yaml")
+    house.save("b.yaml", "prompt: a\ncheckpoint: demo.ckpt\n")
+    assert not house.once()
+    assert "is a pickle file" in (house.error("b.yaml") or "")

@@ -8,8 +8,8 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from picowatch.catalog import Catalog
-from picowatch.engine.loading import SD15, read_config
+from picowatch.catalog import Catalog, read_config
+from picowatch.engine.loading import SD15
 from picowatch.engine.local import LocalEngine
 from picowatch.engine.noise import generators_for, initial_noise
 from picowatch.engine.options import EngineOptions

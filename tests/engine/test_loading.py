@@ -16,11 +16,11 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from benchmarks.make_sd15 import checkpoint_shapes
-from picowatch.catalog import Catalog
+from picowatch.catalog import Catalog, read_config
 from picowatch.engine import weights as weights_module
 from picowatch.engine.devices import Place, choose_place, precision_name
 from picowatch.engine.loaded import Loaded
-from picowatch.engine.loading import SD15, Checkpoints, read_config
+from picowatch.engine.loading import SD15, Checkpoints
 from picowatch.errors import RenderFailed
 from tests.engine.ldm import ldm_vae, weights, write_single_file
 from tests.engine.requests import request

@@ -9,10 +9,10 @@ import torch
 from diffusers import UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from picowatch.catalog import Catalog
+from picowatch.catalog import Catalog, read_config
 from picowatch.catalog.lora_keys import Place, is_sd1_layer, misfits, place_of
 from picowatch.engine import weights
-from picowatch.engine.loading import SD15, read_config
+from picowatch.engine.loading import SD15
 from picowatch.engine.local import LocalEngine
 from picowatch.engine.lora_names import modules_by_place
 from picowatch.engine.loras import Loras, read_lora

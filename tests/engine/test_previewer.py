@@ -9,8 +9,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from picowatch.catalog import read_config
 from picowatch.engine.child import ChildEngine
-from picowatch.engine.loading import SD15, read_config
+from picowatch.engine.loading import SD15
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.previewer import SD1_COLOURS, Previewer
 from picowatch.engine.protocol import Preview, RenderedImage

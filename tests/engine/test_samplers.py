@@ -8,7 +8,8 @@ import pytest
 import torch
 from diffusers.schedulers.scheduling_lms_discrete import LMSDiscreteScheduler
 
-from picowatch.engine.loading import SD15, read_config
+from picowatch.catalog import read_config
+from picowatch.engine.loading import SD15
 from picowatch.engine.samplers import build_sampler
 from picowatch.errors import RenderFailed
 from picowatch.recipe.samplers import SAMPLERS
