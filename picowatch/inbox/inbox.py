@@ -132,6 +132,7 @@ class Inbox:
         self._rescan_seconds = rescan_seconds
         self._folder = InboxFolder(root, watch, wake)
         self._next_scan = 0.0
+        self._compared_at = 0.0
         self._scan_took = 0.0
         self._skipped: dict[str, str] = {}
         self._awaited: dict[str, _Awaited] = {}
@@ -182,7 +183,7 @@ class Inbox:
         found = self._scan()
         self._note_found(found, now, by_event=False)
         self._note_missing(found, now)
-        self._next_scan = now + self._scan_interval()
+        self._compared_at, self._next_scan = now, now + self._scan_interval()
 
     def poll(self, now: float) -> list[Evidence]:
         """What has settled, in the order in which it was first noticed."""
@@ -192,7 +193,16 @@ class Inbox:
             self.rescan(now)
         if now >= self._next_look:
             self._look_at_awaited(now)
-        return self._judge(self._settling.settled(now, self._stamp), now)
+        settled = self._settling.settled(now, self._stamp)
+        if self.polling and any(file.stamp is None for file in settled):
+            self._look_where_they_went(settled, now)
+        return self._judge(settled, now)
+
+    def _look_where_they_went(self, settled: Sequence[Settled], now: float) -> None:
+        """A file that is missing may have been moved twice since the last comparison."""
+        first_missed = [now - file.waited for file in settled if file.stamp is None]
+        if max(first_missed) >= self._compared_at:
+            self.rescan(now)
 
     def listen(self, now: float) -> None:
         """Note what is heard without judging it, while something else takes long."""
@@ -274,7 +284,7 @@ class Inbox:
             self._look_for_probes()
         self._note_found(self._different(found), now, by_event=False)
         self._note_missing(found, now)
-        self._next_scan = now + self._scan_interval()
+        self._compared_at, self._next_scan = now, now + self._scan_interval()
 
     def _note_found(self, found: Mapping[str, Stamp], now: float, *, by_event: bool) -> None:
         """What lay there before anybody looked is answered in the order of its times."""

@@ -33,7 +33,8 @@ class OutboxLock:
         self._outbox = outbox
         path = _path(outbox)
         make_folder(path.parent)
-        self._file: IO[str] = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+")
+        path.open("a").close()
+        self._file: IO[str] = path.open("r+")
         if not _taken(self._file):
             self._file.seek(0)
             holder = self._file.read().strip()

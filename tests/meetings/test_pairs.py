@@ -2,6 +2,8 @@
 
 import errno
 
+import pytest
+
 from tests.meetings.play import Script, play
 from tests.meetings.recipes import Entry, Text
 from tests.meetings.world import Action, Habits
@@ -62,4 +64,16 @@ def test_what_a_crash_left_is_repaired_though_the_next_start_could_not() -> None
         ("start",),
         ("wait", 3.0),
         ("stop",),
+    )
+
+
+@pytest.mark.parametrize("pause", [0.4, 0.6, 0.9])
+def test_a_recipe_moved_twice_between_two_looks_at_a_share_is_renamed(pause: float) -> None:
+    """Rename x rename, by polling: the second comes after the first is settled."""
+    assert not found(
+        ("save", "live/c.yaml", GOOD, "in place"),
+        ("wait", 8.0),
+        ("move", "live/c.yaml", "c.yaml"),
+        ("wait", pause),
+        ("move", "c.yaml", "a.yaml"),
     )
