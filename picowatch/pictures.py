@@ -86,7 +86,7 @@ def _upright(content: bytes, *, checks_only: bool = False) -> Image.Image:
         image = _opened(content)
         try:
             if checks_only:
-                image.draft(None, (image.width // 8, image.height // 8))
+                image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
             image.load()
             if checks_only:
                 image.getexif()  # read before the rest is cut off, because that may fail, too

@@ -14,7 +14,10 @@ def show(pictures: Sequence[Path], as_json: bool) -> int:
         text = read_texts(path).get(PICOWATCH)
         if text is None:
             raise PictureUnreadable(f"{path} was not made by picowatch: it has no such text.")
-        chunk = read_chunk(text)
+        try:
+            chunk = read_chunk(text)
+        except PictureUnreadable as error:
+            raise PictureUnreadable(f"{path}: {error.message}", error.remedy) from None
         if as_json:
             print(escaped_json(text))
         else:

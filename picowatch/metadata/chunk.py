@@ -96,19 +96,27 @@ def escaped_json(text: str) -> str:
 
 def _checked(values: dict[str, Any]) -> Chunk:
     try:
-        # Unknown fields would change the picture, so they are refused before types are checked.
-        ImageRequest.from_dict(values["request"])
         known = {name: value for name, value in values.items() if name in _NAMES}
-        return _CHUNK.validate_python(known)
+        chunk = _CHUNK.validate_python(known)
+        ImageRequest.from_dict(values["request"])  # unknown fields would change the picture
+        return chunk
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         raise PictureUnreadable(
             f"the picture's 'picowatch' text is damaged: {shown(where)}: {shown(first['msg'])}."
         ) from None
-    except (TypeError, ValueError) as error:
-        why = shown(str(error), 200)
-        raise PictureUnreadable(f"the picture's 'picowatch' text is damaged: {why}.") from None
+    except (TypeError, ValueError):  # a field, or a part's, that an image request does not have
+        raise PictureUnreadable(
+            "the picture's 'picowatch' text is damaged: its request has fields that this version "
+            f"does not know{_unknown_fields(values['request'])}."
+        ) from None
+
+
+def _unknown_fields(request: dict[str, Any]) -> str:
+    """Those of the request itself, after a colon; "" if they are in one of its parts."""
+    names = ", ".join(name for name in request if name not in ImageRequest.__dataclass_fields__)
+    return f": {shown(names)}" if names else ""
 
 
 _NAMES = set(Chunk.__dataclass_fields__)

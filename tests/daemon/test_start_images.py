@@ -39,6 +39,18 @@ def test_a_start_image_lies_beside_the_recipe_or_in_the_folders(
     assert len(start.hash) == 64
 
 
+@pytest.mark.parametrize("size", [(1, 1), (7, 900), (3000, 4)])
+@pytest.mark.parametrize("ending", ["png", "jpg", "webp"])
+def test_the_smallest_picture_is_a_start_image(
+    house: House, size: tuple[int, int], ending: str
+) -> None:
+    """It is enlarged like any other."""
+    Image.new("RGB", size, "red").save(house.inbox / f"start.{ending}")
+    house.save("a.yaml", f"prompt: a corgi\nimage: start.{ending}\n")
+    assert house.once(), house.error("a.yaml")
+    assert len(house.pictures("a")) == 1
+
+
 def test_a_changed_start_image_is_a_changed_request_at_the_next_save(house: House) -> None:
     """Its bytes are part of the identity; changing it triggers nothing by itself."""
     draw(house.inbox / "start.png", "red")

@@ -97,13 +97,27 @@ def _changed(**changes: object) -> str:
         (_changed(steps="many"), "is damaged: request.steps: "),
         (_changed(place=None), "is damaged: place: "),
         (_changed(request={"prompt": "a"}), "is damaged: "),
-        (_changed(request=CORGI.as_dict() | {"styles": []}), "unknown fields of an image request"),
+        (_changed(request=CORGI.as_dict() | {"styles": []}), "does not know: styles."),
+        (_changed(request=CORGI.as_dict() | {"cfg_scale": None}), "cfg_scale: Input should be"),
+        (
+            _changed(request=CORGI.as_dict() | {"loras": [{"name": "a", "hash": "b", "w": 1}]}),
+            "is damaged: request.loras.0.weight: ",
+        ),
+        (
+            _changed(
+                request=CORGI.as_dict()
+                | {"loras": [{"name": "a", "weight": 1, "hash": "b", "evil": 1}]}
+            ),
+            "has fields that this version does not know.",
+        ),
     ],
 )
 def test_what_is_no_chunk_of_ours_is_an_error_that_says_so(text: str, message: str) -> None:
     """Never a KeyError, never a picture with half its settings."""
-    with pytest.raises(PictureUnreadable, match=re.escape(message)):
+    with pytest.raises(PictureUnreadable, match=re.escape(message)) as refused:
         read_chunk(text)
+    assert "__" not in str(refused.value)
+    assert "argument" not in str(refused.value)
 
 
 def test_latin1_goes_into_text_chunks_and_the_rest_into_international_ones() -> None:
