@@ -6,15 +6,21 @@ is swapped in after the look makes the opening fail, it never leads anywhere.
 """
 
 import errno
+import fcntl
 import os
+import signal
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 # A folder that may be entered but not listed can be walked through where the system knows O_PATH.
 _FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # NONBLOCK: a FIFO that takes the file's place must not stop the daemon.
 _FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+ASIDE = ".picowatch-done-"  # stands before the name of a file that is about to be deleted
+MAX_NAME_BYTES = 255
 
 
 def open_below(root: Path, path: str) -> int:
@@ -59,22 +65,100 @@ def open_regular(path: Path) -> int:
 def unlink_below(root: Path, path: str, is_meant: Callable[[bytes], bool]) -> bool:
     """Delete the regular file `path` below `root` if its bytes are meant; gives whether they were.
 
-    A link in its place stays. Raises OSError as `open_below`.
+    It is moved aside first: what is saved under its name from then on stays. What turns out to be
+    another file by then, or is open for writing, is moved back. A link in its place stays. Raises
+    OSError as `open_below`.
     """
     place = root / path
-    name = place.name
+    name, aside = place.name, _aside(place.name)
     within = _enter(_real(root), _real(place.parent, strict=True))
     try:
-        handle = os.open(name, _FILE, dir_fd=within)
-        with os.fdopen(handle, "rb") as file:
-            _check_regular(os.fstat(handle))
-            if not is_meant(file.read()):
-                return False
-        os.unlink(name, dir_fd=within)
+        if not _is_meant(within, name, is_meant):
+            return False
+        os.rename(name, aside, src_dir_fd=within, dst_dir_fd=within)
+        removed = _unlink_aside(within, aside, is_meant)
+        if not removed:
+            _move_back(within, aside, name)
         _sync_folder(within)
-        return True
+        return removed
     finally:
         os.close(within)
+
+
+def bring_back(root: Path) -> None:
+    """Move back what was moved aside when the process died."""
+    for folder, _, names in os.walk(root):
+        for aside in names:
+            if aside.startswith(ASIDE):
+                with suppress(OSError):
+                    within = _enter(_real(root), _real(Path(folder)))
+                    _move_back(within, aside, aside.removeprefix(ASIDE))
+                    os.close(within)
+
+
+def _aside(name: str) -> str:
+    """Of a name that is too long the end: it is still a recipe's."""
+    end = os.fsencode(name)[len(ASIDE) - MAX_NAME_BYTES :]
+    return ASIDE + end.decode("utf-8", "ignore")
+
+
+def _unlink_aside(within: int, aside: str, is_meant: Callable[[bytes], bool]) -> bool:
+    """Nobody opens it by that name, so what is found here stays so."""
+    meant = _is_meant(within, aside, is_meant, unwritten=True)
+    if meant:
+        os.unlink(aside, dir_fd=within)
+    return meant
+
+
+def _is_meant(
+    folder: int, name: str, is_meant: Callable[[bytes], bool], *, unwritten: bool = False
+) -> bool:
+    """Whether the file's bytes are meant, and, if it matters, nobody has it open for writing."""
+    handle = os.open(name, _FILE, dir_fd=folder)
+    with os.fdopen(handle, "rb") as file:
+        _check_regular(os.fstat(handle))
+        return not (unwritten and _is_open_for_writing(handle)) and is_meant(file.read())
+
+
+def _is_open_for_writing(handle: int) -> bool:
+    """A read lease is refused where somebody has the file open for writing: fcntl(2).
+
+    Some file systems know none, nor do other systems than Linux: nothing is seen there.
+    """
+    try:
+        # Who opens it meanwhile makes the kernel send a signal: one that does nothing.
+        fcntl.fcntl(handle, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except AttributeError:
+        return False
+    except OSError as error:
+        return error.errno == errno.EAGAIN
+    return False
+
+
+def _move_back(within: int, aside: str, name: str) -> None:
+    """Unless a newer file has its name: then that one counts.
+
+    inotify tells nothing of what is written to it through a handle of before: the next scan does.
+    """
+    try:
+        os.link(aside, name, src_dir_fd=within, dst_dir_fd=within, follow_symlinks=False)
+    except FileExistsError:
+        pass
+    except OSError:  # a folder, or a file system without hard links
+        if not _is_there(within, name):
+            os.rename(aside, name, src_dir_fd=within, dst_dir_fd=within)
+            return
+    os.unlink(aside, dir_fd=within)
+
+
+def _is_there(folder: int, name: str) -> bool:
+    try:
+        os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _sync_folder(folder: int) -> None:

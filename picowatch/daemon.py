@@ -233,6 +233,7 @@ class Daemon:
             log.warning("picowatch did not end by itself last time; what it left is mended")
             self._safely(self._outbox.remove_leftovers)
             self._safely(self._outbox.mend_latest)
+            self._safely(self._inbox.recover)
             known = self._ledger.known_recipes()
             self._safely(partial(self._outbox.remove_strays, known))
         self._steering.recall()

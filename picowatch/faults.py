@@ -40,6 +40,7 @@ PLACES = {
     "before a contact sheet is written": "picowatch.outbox.outbox:Outbox.publish_sheet",
     "before a contact sheet is remembered": "picowatch.ledger.ledger:Ledger.mark_sheet_made",
     "before a recipe is archived": "picowatch.outbox.outbox:Outbox.archive",
+    "while a recipe is taken out of the inbox": "picowatch.below:_unlink_aside",
     "after a recipe is archived": "picowatch.inbox.inbox:Inbox.forget",
     "before a command is done": "picowatch.steering:Steering.do",
     "before a command is answered": "picowatch.outbox.commands:write_atomically",

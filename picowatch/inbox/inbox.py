@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
-from picowatch.below import unlink_below
+from picowatch.below import bring_back, unlink_below
 from picowatch.inbox.files import (
     FileChanged,
     FileUnreadable,
@@ -227,6 +227,10 @@ class Inbox:
         if removed:
             self.forget(path)
         return removed
+
+    def recover(self) -> None:
+        """Put back what a crash left in the middle of `remove`."""
+        bring_back(self._root)
 
     def forget(self, path: str) -> None:
         """The recipe was taken out of the inbox on purpose; its absence is no news."""

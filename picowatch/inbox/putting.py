@@ -18,17 +18,23 @@ def put(inbox: Path, name: str, content: bytes) -> str:
     Where the very bytes lie there already, that recipe is saved again instead. Raises OSError.
     """
     assert is_recipe_name(name)
-    for own in _names(name):
-        target = inbox / own
-        try:
-            target.open("xb").close()  # the name is ours; an empty recipe is not read
-        except FileExistsError:
+    # No name that begins with "." is a recipe: nobody reads a part of it.
+    temporary = inbox / f".picowatch-{secrets.token_hex(8)}.tmp"
+    try:
+        with temporary.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        for own in _names(name):
+            target = inbox / own
+            if _name_it(temporary, target, content):
+                return own
             if _holds(target, content):
                 save_again(target)
                 return own
-            continue
-        _fill(target, content)
-        return own
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
     raise AssertionError("names do not end")
 
 
@@ -55,17 +61,22 @@ def _holds(file: Path, content: bytes) -> bool:
         return False
 
 
-def _fill(target: Path, content: bytes) -> None:
-    """By renaming, so that nobody reads a part; no name that begins with "." is a recipe."""
-    temporary = target.with_name(f".picowatch-{secrets.token_hex(8)}.tmp")
+def _name_it(temporary: Path, target: Path, content: bytes) -> bool:
+    """Give the file its name, whole at once, unless something has that name already."""
     try:
-        with temporary.open("xb") as file:
+        target.hardlink_to(temporary)
+    except FileExistsError:
+        return False
+    except OSError:  # the file system knows no hard links
+        return _write(target, content)
+    return True
+
+
+def _write(target: Path, content: bytes) -> bool:
+    """In place, over nothing: the quiet time keeps others from reading a part."""
+    try:
+        with target.open("xb") as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
-    except BaseException:
-        for file_left in (temporary, target):
-            with suppress(OSError):
-                file_left.unlink()
-        raise
+    except FileExistsError:
+        return False
+    return True

@@ -1,5 +1,7 @@
 """`make`: recipes in, the paths of their pictures out, with a daemon or without."""
 
+import errno
+import os
 import signal
 import subprocess
 import sys
@@ -351,3 +353,21 @@ def test_names_differ_whoever_puts_first(house: House) -> None:
         f"{number}\n" for number in range(8)
     ]
     assert len(list(house.inbox.iterdir())) == 8, "no temporary files"
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_make_overwrites_no_recipe_that_is_saved_in_the_same_moment(
+    house: House, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    """Also on a file system without hard links."""
+    from picowatch.inbox.putting import put
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    if not links:
+        monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(os, "fsync", lambda handle: house.save("a.txt", "the user's\n"))
+    assert put(house.inbox, "a.txt", b"made\n") == "a-2.txt"
+    found = {path.name: path.read_text() for path in house.inbox.iterdir()}
+    assert found == {"a.txt": "the user's\n", "a-2.txt": "made\n"}

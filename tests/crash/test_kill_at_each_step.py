@@ -82,6 +82,7 @@ SPECIAL = {
     "before a deletion is noted",
     "before a renaming is noted",
     "before a recipe is archived",
+    "while a recipe is taken out of the inbox",
     "after a recipe is archived",
     "before a command is done",
     "before a command is answered",
@@ -155,7 +156,14 @@ def test_a_death_before_a_renaming_is_noted(house: House) -> None:
     assert "random.txt: renamed to renamed.txt" in house.log()
 
 
-@pytest.mark.parametrize("place", ["before a recipe is archived", "after a recipe is archived"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "before a recipe is archived",
+        "while a recipe is taken out of the inbox",
+        "after a recipe is archived",
+    ],
+)
 def test_a_death_around_the_archive(house: House, place: str) -> None:
     """The recipe is there once, in the archive; its pictures are made once."""
     save_all(house)
@@ -168,6 +176,7 @@ def test_a_death_around_the_archive(house: House, place: str) -> None:
         assert archived.read_text() == RECIPES[name]
         assert len(list(archived.parent.glob("*.yaml")) + list(archived.parent.glob("*.txt"))) == 1
     assert (house.inbox / "failing.txt").exists()
+    assert list(house.inbox.rglob(".picowatch-*")) == []
 
 
 @pytest.mark.parametrize("place", ["before a command is done", "before a command is answered"])

@@ -3,6 +3,7 @@
 import os
 import shutil
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -418,10 +419,11 @@ def test_done_recipes_are_archived_if_the_user_wants_it(house: House) -> None:
     assert (house.outbox / "pets/a/a-2.txt").read_text() == "a star\n"
 
 
-def test_done_recipes_are_deleted_if_the_user_wants_it(house: House) -> None:
-    """`when_done: delete`, also when there was nothing new to make."""
+@pytest.mark.parametrize("name", ["a.yaml", f"{'ä' * 125}.yaml"])
+def test_done_recipes_are_deleted_if_the_user_wants_it(house: House, name: str) -> None:
+    """`when_done: delete`, also when there was nothing new to make; the longest name, too."""
     for _ in range(2):
-        path = house.save("a.yaml", "prompt: a corgi\nseed: 1\n")
+        path = house.save(name, "prompt: a corgi\nseed: 1\n")
         house.once(when_done="delete")
         assert not path.exists()
     assert len(house.pictures()) == 1
@@ -453,6 +455,32 @@ def test_a_recipe_from_the_far_future_is_answered(house: House) -> None:
     path.rename(path.with_name("c.yaml"))
     assert house.once()
     assert house.prompts() == ["one", "two"]
+
+
+@pytest.mark.parametrize("when_done", ["archive", "delete"])
+def test_a_save_in_the_moment_of_the_removal_is_not_deleted_unread(
+    house: House, monkeypatch: pytest.MonkeyPatch, when_done: str
+) -> None:
+    """Neither one that takes the recipe's place nor one that is written into its file."""
+    really_unlink, saved = os.unlink, threading.Event()
+    writer = house.save("written.txt", "a corgi\n").open("r+")
+    replaced = house.save("replaced.txt", "a corgi\n")
+
+    def unlink(path: str | Path, **options: int) -> None:
+        if str(path).endswith(replaced.name) and not saved.is_set():
+            saved.set()
+            house.save(".new", "a star\n").rename(replaced)
+        really_unlink(path, **options)
+
+    monkeypatch.setattr(os, "unlink", unlink)
+    with house.running(when_done=when_done, rescan_seconds=1):
+        wait_for(lambda: len(house.pictures()) == 2, "both pictures")
+        wait_for(lambda: "a star" in house.prompts("replaced"), "the save in its place")
+        with writer:
+            writer.write("a moon\n")
+            writer.truncate()
+        wait_for(lambda: "a moon" in house.prompts("written"), "the save in its file")
+        wait_for(lambda: not list(house.inbox.iterdir()), "the removal of both")
 
 
 def test_defaults_come_from_the_nearest_folder(house: House) -> None:

@@ -240,7 +240,8 @@ class _Reader:
         old, new = self._paths_of(call)
         if Path(old).is_relative_to(self._recording.folder / "staged"):
             self._arrive(old, new)
-        if not self._is_outbox(new):
+            return
+        if not (self._is_outbox(new) or self._is_known(old)):
             return
         old_folder, old_name, inode = self._find(old)
         new_folder, new_name, _ = self._find(new)
