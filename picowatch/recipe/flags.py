@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from picowatch.recipe import fields
-from picowatch.recipe.layers import put
+from picowatch.recipe.layers import meaning_of_scheduler, put
 from picowatch.recipe.places import At, Layer, Spot, Written
 from picowatch.recipe.plain import number
 from picowatch.recipe.problems import Problems, shown
@@ -63,7 +63,11 @@ _OTHER_TOOLS = {
     "p": "write the prompt first, without a flag, or behind --prompt",
     "scale": "CompVis' cfg_scale; write --cfg_scale",
     "from_file": "write the prompts of that file here, one a line",
-    "ar": "Midjourney's aspect ratio; write --size 512x768",
+    "v": "Midjourney's version; choose a model with --checkpoint",
+    "niji": "Midjourney's version; choose a model with --checkpoint",
+    "no": "Midjourney's negative prompt; write --negative_prompt",
+    "stylize": "Midjourney's; leave it out, or write --cfg_scale",
+    "chaos": "Midjourney's; leave it out",
 }
 
 
@@ -122,13 +126,15 @@ def _put_flag(
 ) -> None:
     name = flag.name.replace("-", "_")
     name = _ALIASES.get(name, name)
+    if name in ("scheduler", "schedule"):
+        name = meaning_of_scheduler(flag.value)
     key = written.key or written.spot
     if name in _SAMPLERS and not flag.raw:
         put(layer, "sampler", Written(_SAMPLERS[name], key, "", key), problems)
     elif name in _FACTORS:
         factors.append(written)
     elif name not in fields.FIRST_NAME_OF:
-        problems.add(key, _why_refused(flag.name, name))
+        problems.add(key, _why_refused(flag.name, name, flag.value))
     elif flag.raw:
         put(layer, name, _seed_list(written) if name == "seed" else written, problems)
     elif name in fields.SWITCHES:
@@ -142,15 +148,26 @@ def _leave_out(flag: _Flag, warnings: list[str]) -> None:
         warnings.append(left_out(f"--{flag.name} {flag.value}".rstrip()))
 
 
-def _why_refused(written: str, name: str) -> str:
+def _why_refused(written: str, name: str, value: str) -> str:
     if written in _KOHYA:
         meant = _KOHYA[written]
         return f"--{written}: kohya's {meant}; write --{meant}"
     if name in _OTHER_TOOLS:
         return f"--{written}: {_OTHER_TOOLS[name]}"
+    if name == "ar":
+        return f"--ar: Midjourney's aspect ratio; write --size {_size_of_ratio(value)}"
     return (
         f"unknown flag '--{shown(written)}'. {did_you_mean(name, fields.ALL_NAMES, '--')}".rstrip()
     )
+
+
+def _size_of_ratio(text: str) -> str:
+    """A size of that aspect whose short side is 512, as Stable Diffusion 1.5 likes it."""
+    sides = re.fullmatch(r"([1-9]\d{0,2}):([1-9]\d{0,2})", text)
+    if not sides:
+        return "512x768"
+    shape = [int(side) for side in sides.groups()]
+    return "x".join(str(round(512 * side / min(shape) / 8) * 8) for side in shape)
 
 
 def _seed_list(written: Written) -> Written:

@@ -28,6 +28,8 @@ def put(layer: Layer, name: str, written: Written, problems: Problems) -> None:
     if problems.is_full:
         return
     spot = written.key or written.spot
+    if name == "scheduler":
+        name = meaning_of_scheduler(written.value)
     first = fields.FIRST_NAME_OF.get(name)
     if first is None:
         problems.add(spot, fields.why_refused(name))
@@ -35,6 +37,23 @@ def put(layer: Layer, name: str, written: Written, problems: Problems) -> None:
         problems.add(spot, _twice(name, layer[first]))
     else:
         layer[first] = written
+
+
+def meaning_of_scheduler(value: object) -> str:
+    """ComfyUI's and Fooocus' scheduler is a schedule type, diffusers' is a sampler."""
+    try:
+        find_schedule_type(str(value))
+    except ScheduleUnknown:
+        return "sampler" if _is_sampler(str(value)) else "scheduler"
+    return "schedule_type"
+
+
+def _is_sampler(text: str) -> bool:
+    try:
+        find_sampler(text)
+    except SamplerUnknown:
+        return False
+    return True
 
 
 def _twice(name: str, before: Written) -> str:

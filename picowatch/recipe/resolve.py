@@ -6,6 +6,7 @@ from math import prod
 
 from picowatch.recipe import fields
 from picowatch.recipe.building import Checked, build_recipe
+from picowatch.recipe.doubts import doubts
 from picowatch.recipe.from_picture import FromPicture, PictureFields, read_from
 from picowatch.recipe.known import Known
 from picowatch.recipe.layers import merged, settled
@@ -15,6 +16,7 @@ from picowatch.recipe.prompts import MAX_SIGNS_OF_ALL, count_all_signs
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.start_image import idle_fields, names_none, read_path
 from picowatch.recipe.sweep import WrittenAxis, combinations, read_axes
+from picowatch.recipe.wording import MAX_WARNINGS
 
 MAX_SWEPT_LETTERS = 2_000_000
 
@@ -57,6 +59,7 @@ def resolve(
         swept = {name: w for axis in axes for name, w in axis.values[0].overlay.items()}
         warnings += _idle(picture.layer, found)
         warnings += found[0].refused_embeddings()
+        warnings += _doubts(settings | own)
         if entry.forgives_idle:
             warnings += _idle(own, found)
         else:
@@ -65,6 +68,12 @@ def resolve(
         recipes.append(recipe.warned(warnings))
         images += recipe.image_count
     return recipes
+
+
+def _doubts(written: Layer) -> list[str]:
+    texts = [written[field].value for field in ("prompt", "negative_prompt") if field in written]
+    found = [doubt for text in texts if isinstance(text, str) for doubt in doubts(text)]
+    return found[:MAX_WARNINGS]
 
 
 def _picture(

@@ -178,6 +178,7 @@ def _why_unknown(written: str) -> str:
                     f"{closest} comes closest. There are {_names()}."
                 )
     known = [s.name for s in SAMPLERS] + [alias for s in SAMPLERS for alias in s.aliases]
+    known += [f"{s.name} {SCHEDULE_TYPES[kind]}" for s in SAMPLERS for kind in s.schedule_types]
     return (
         f"unknown sampler '{shown(written)}'. {did_you_mean(written, known)}There are {_names()}."
     )

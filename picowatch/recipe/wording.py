@@ -12,6 +12,7 @@ from picowatch.recipe.suggestions import listed
 from picowatch.recipe.yaml_errors import quoted
 
 TEXT = "text"
+_MAX_SIDE = 2048
 MAX_WARNINGS = 50  # of one entry
 _IN_WORDS = {
     "loras": "a mapping like {name: 0.8}, or a list of names",
@@ -32,7 +33,18 @@ def wrong_value(field: str, written: Written, wanted: str | None = None) -> str:
         return f"{field} must be {wanted}, but YAML reads {_raw(written)} as {understood}. {remedy}"
     if isinstance(written.value, str) and re.fullmatch(r"\d{1,9},\d{1,9}", written.value):
         return f"{field} must be {wanted}. Write {written.value.replace(',', '.')}, with a point."
-    return f"{field} must be {wanted}, not {_quoted_unless_number(written.value)}."
+    value = _quoted_unless_number(written.value)
+    return f"{field} must be {wanted}, not {value}.{_hint(field, written.value)}"
+
+
+def _hint(field: str, value: object) -> str:
+    """What somebody may have wanted who wrote a number beyond the limits."""
+    if isinstance(value, int | float):
+        if field == "cfg_scale" and value < 1:
+            return " 1 switches guidance off."
+        if field in ("width", "height") and value > _MAX_SIDE:
+            return " For a larger picture write a smaller size, and hires: {scale: 2}."
+    return ""
 
 
 def _no_value(field: str, written: Written, wanted: str) -> str:

@@ -1,13 +1,16 @@
 """The entries of a YAML recipe, of a `_defaults.yaml`, and of a TXT's settings."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 
+from picowatch.recipe import fields
 from picowatch.recipe.layers import put
 from picowatch.recipe.nodes import Mapping, Node, Scalar, Sequence, compose
 from picowatch.recipe.places import Entry, Layer, Source, Spot, Written
 from picowatch.recipe.plain import plain_value
 from picowatch.recipe.problems import Problems, shown
+from picowatch.recipe.suggestions import closest
 from picowatch.recipe.yaml_errors import quoted
 
 _PROMPTS = ("prompt", "negative_prompt", "negative")
@@ -21,6 +24,9 @@ def yaml_entries(source: Source, problems: Problems) -> list[Entry]:
         for element in elements:
             if isinstance(element, Mapping):
                 entries.append(Entry(layer_of(element, problems), _start(element)))
+            elif tight := list(_tight_fields(element, source)):
+                for spot, instead in tight:
+                    problems.add(spot, f"a space is missing after the colon: write '{instead}'.")
             elif not _is_nothing(document):
                 problems.add(element.spot, _no_recipe(element, source, element is not document))
     return entries
@@ -53,9 +59,19 @@ def layer_of(mapping: Mapping, problems: Problems) -> Layer:
             put(layer, key.text, Written("", value.spot, "''", key.spot), problems)
         else:
             put(layer, key.text, written(value, key.spot), problems)
+    _forgive_missing_prompt(mapping, layer)
     for other in merged:
         layer = layer_of(other, problems) | layer
     return layer
+
+
+def _forgive_missing_prompt(mapping: Mapping, layer: Layer) -> None:
+    """A misspelt prompt is told as such; that it is missing, too, needs no second message."""
+    for key, value in mapping.pairs:
+        if not isinstance(key, Scalar) or key.text in fields.FIRST_NAME_OF:
+            continue
+        if closest(key.text, fields.ALL_NAMES) == "prompt":
+            layer.setdefault("prompt", Written("", value.spot, "''", key.spot))
 
 
 def written(node: Node, key: Spot | None = None) -> Written:
@@ -133,6 +149,20 @@ def _refuse_cut_off(key: Scalar, value: Scalar, problems: Problems) -> None:
         f"If it belongs to the text, write {key.text}: {shown(quoted(whole), 200)}; "
         "if it is a comment, give it a line of its own.",
     )
+
+
+def _tight_fields(node: Node, source: Source) -> Iterator[tuple[Spot, str]]:
+    """Lines like `prompt:a corgi`, if text begins with one: YAML takes them for one text."""
+    if not isinstance(node, Scalar) or node.style:
+        return
+    first = node.spot.line
+    for number in range(first, first + node.raw.count("\n") + 1):
+        field = re.match(r"\s*(?:- +)*(?P<name>\w+):(?P<value>[^\s/].*)", source.line(number))
+        if field and field["name"] in fields.FIRST_NAME_OF:
+            spot = Spot(source, number, field.end("name") + 1)
+            yield spot, f"{field['name']}: {shown(field['value'].rstrip(), 200)}"
+        elif number == first:
+            return
 
 
 def _no_recipe(node: Node, source: Source, in_list: bool) -> str:

@@ -90,9 +90,17 @@ def _quote_mistake(source: Source, start: yaml.Mark, line: int, column: int) -> 
     if field and value.startswith(("'", '"')):
         return Spot(source, line, column), (
             f"the text goes on behind its closing quote. Put the quotes around all of it: "
-            f"{_key(field)}: {shown(quoted(value), 200)}"
+            f"{_key(field)}: {shown(quoted(_without_quotes(value)), 200)}"
         )
     return None
+
+
+def _without_quotes(value: str) -> str:
+    """The text that somebody put into quotes which it holds, too."""
+    quote = value[0]
+    if len(value) < 2 or not value.endswith(quote):
+        return value
+    return value[1:-1].replace('\\"', '"') if quote == '"' else value[1:-1]
 
 
 def _unknown_escape(source: Source, line: int, column: int) -> _Explained:

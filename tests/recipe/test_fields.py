@@ -123,7 +123,11 @@ def test_the_native_size_is_the_checkpoints() -> None:
         ("count: 1001", "count must be a whole number from 1 to 1000, not 1001."),
         ("width: 500", "width must be a multiple of 8: 496 or 504 would do."),
         ("width: 56", "width must be a whole number from 64 to 2048, not 56."),
-        ("size: 512x2056", "height must be a whole number from 64 to 2048, not 2056."),
+        (
+            "size: 512x2056",
+            "height must be a whole number from 64 to 2048, not 2056. For a larger picture write "
+            "a smaller size, and hires: {scale: 2}.",
+        ),
         ("size: 512x500", "height must be a multiple of 8: 496 or 504 would do."),
         ("size: big", "size must be like 512x768, not 'big'."),
         ("size: 512", "size must be like 512x768. For a square write 512x512."),

@@ -127,8 +127,11 @@ def test_two_hyphens_that_begin_no_word_are_part_of_the_prompt() -> None:
         ("a --t 0.6", 3, "--t: kohya's denoising_strength; write --denoising_strength"),
         ("a --stesp 30", 3, "unknown flag '--stesp'. Did you mean '--steps'?"),
         ("a --xyz", 3, "unknown flag '--xyz'."),
-        ("a --scheduler karras", 3, "--scheduler: stable-diffusion.cpp's schedule type; write "
+        ("a --scheduler x", 3, "--scheduler: stable-diffusion.cpp's schedule type; write "
          "--schedule_type"),
+        ("a --ar 16:9", 3, "--ar: Midjourney's aspect ratio; write --size 912x512"),
+        ("a --ar 2:3", 3, "--ar: Midjourney's aspect ratio; write --size 512x768"),
+        ("a --v 5", 3, "--v: Midjourney's version; choose a model with --checkpoint"),
         ("a --seed 1 --seed 2", 12, "'seed' is given twice: already on line 1. Keep one."),
         ("a --prompt b", 3, "'prompt' is given twice: already on line 1. Keep one."),
         ("a --steps", 3, "--steps has no value: write --steps and what it takes."),
