@@ -14,6 +14,8 @@ from picowatch.answering import Stopping
 from picowatch.errors import LedgerCorrupt
 from picowatch.inbox.inbox import Evidence
 from picowatch.ledger.rows import Counts
+from picowatch.outbox.atomic import FolderAway
+from picowatch.outbox.lock import Whereabouts
 from picowatch.outbox.status import duration, images_wait
 from picowatch.patience import PASSING, Ended, passes
 from picowatch.service import notify
@@ -64,6 +66,8 @@ class Daemon:
         parts.answers.meanwhile = self._meanwhile
         self._finished = parts.finished
         self._only = parts.only
+        self._whereabouts = parts.whereabouts
+        self._is_away = False  # the outbox
         self._after_crash = after_crash
         self._recovered = not after_crash
         self._stop = stop
@@ -77,6 +81,7 @@ class Daemon:
         self._clock_ahead = now() - steady()
         self.broken = ""  # why it could not go on
         self.ledger_corrupt = False  # … was this
+        self.displaced = False  # … was that another outbox or ledger is in the place of its own
         self.kept_waiting = 0  # images, by a pause, at the end of a single run
 
     def run(self, once: bool = False) -> bool:
@@ -108,7 +113,9 @@ class Daemon:
             self.broken = f"saves cannot be answered: {error}"
         finally:
             self._shut_down()
-        if self.broken:
+        if self.displaced:
+            log.warning("%s; picowatch begins anew with what is there", self.broken)
+        elif self.broken:
             log.error("picowatch ends: %s", self.broken)
         if self.kept_waiting:
             log.warning("paused: %s until `picowatch resume`", images_wait(self.kept_waiting))
@@ -121,6 +128,9 @@ class Daemon:
 
     def _tick(self) -> None:
         self._look_at_the_clock()
+        if not self._is_outbox_in_place():
+            self._safely(self._telling.tell)
+            return
         self._unanswered += self._inbox.poll(self._steady())
         if self._steady() >= self._retry_at:
             self._work_off()
@@ -130,6 +140,30 @@ class Daemon:
         if not self._worker.is_started():
             self._start_worker()
         self._safely(self._telling.tell)
+
+    def _is_outbox_in_place(self) -> bool:
+        """It may be moved, unmounted or deleted; meanwhile nothing is written anywhere."""
+        where = self._whereabouts()
+        if where is Whereabouts.AWAY:
+            if not self._is_away:
+                log.warning(
+                    "the outbox %s is not there, or another folder is in its place; nothing is "
+                    "written until it is back",
+                    self._outbox.root,
+                )
+            self._is_away = True
+            self._patience.wait_begins("outbox", FolderAway(self._outbox.root))
+            return False
+        if where is Whereabouts.REPLACED:
+            words = f"the outbox {self._outbox.root} was replaced, or its .picowatch deleted"
+            self.displaced, self.broken = True, words
+        elif not self._ledger.is_in_place():
+            self.displaced, self.broken = True, "the ledger was deleted or replaced"
+        elif self._is_away:
+            self._is_away = False
+            log.info("the outbox %s is back", self._outbox.root)
+            self._patience.wait_ends("outbox")
+        return not self.displaced
 
     def _start_worker(self) -> None:
         """Once it is known what was saved and deleted meanwhile: obsolete images are not made."""
@@ -280,6 +314,7 @@ class Daemon:
         self._inbox.close()
         with suppress(LedgerCorrupt):
             self._try_each(self._finished, self._answers.finished)
-        undone = self._finished or self._to_tell or not self._recovered
+        lost = self._is_away or self.displaced
+        undone = self._finished or self._to_tell or lost or not self._recovered
         self._patience.left_undone = bool(undone)
         self._telling.tell_the_end()

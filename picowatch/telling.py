@@ -16,6 +16,7 @@ from picowatch.lane import Lane, Progress
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import Counts, Waiting
 from picowatch.outbox.commands import Commands
+from picowatch.outbox.lock import Whereabouts
 from picowatch.outbox.outbox import Outbox
 from picowatch.outbox.status import EngineStatus, Status
 from picowatch.patience import PASSING, Patience
@@ -37,7 +38,8 @@ COUNTING_REST = 20
 class Parts:
     """What the daemon connects.
 
-    `finished` is where worker and publisher put the recipes of ended images. `only` the images
+    `finished` is where worker and publisher put the recipes of ended images. `whereabouts` looks
+    where the outbox is. `only` the images
     of these recipes are the daemon's matter, if any are named.
     """
 
@@ -52,6 +54,7 @@ class Parts:
     patience: Patience
     commands: Commands
     finished: deque[str]
+    whereabouts: Callable[[], Whereabouts]
     only: Collection[str] | None = None
 
 

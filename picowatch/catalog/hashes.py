@@ -70,7 +70,6 @@ class HashCache:
         assert self._file is not None
         text = json.dumps({"version": _VERSION, "files": self._known}, indent=0)
         try:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
             # Not by tempfile: `picowatch models` of other users reads the file, as umask allows.
             # Named as the outbox's temporaries are: what a crash leaves is deleted with them.
             temporary = self._file.with_name(f".picowatch-{secrets.token_hex(8)}.tmp")

@@ -25,6 +25,7 @@ from picowatch.errors import OutboxInUseByMake, PicowatchError, SettingsInvalid
 from picowatch.inbox.inbox import Inbox
 from picowatch.ledger.ledger import Ledger
 from picowatch.onlookers import Onlookers
+from picowatch.outbox.atomic import held
 from picowatch.outbox.commands import Commands
 from picowatch.outbox.lock import OutboxLock
 from picowatch.outbox.log import close_log, open_log
@@ -121,7 +122,10 @@ def _run_daemons(
     wake: threading.Event,
     signals: list[int],
 ) -> tuple[Daemon, bool]:
-    """One daemon, and another one where its ledger turned out damaged; and whether it succeeded."""
+    """One daemon, and another one where its ledger turned out damaged, or its outbox another one.
+
+    Gives the last one, and whether it succeeded.
+    """
     damaged = ""
     while True:
         started = time.monotonic()
@@ -142,9 +146,9 @@ def _run_daemons(
             succeeded = daemon.run(once)
             log.info("picowatch ended")
         hopeless = damaged and time.monotonic() - started < HOPELESS_SECONDS
-        if signals or hopeless or not daemon.ledger_corrupt:
+        if signals or hopeless or not (daemon.ledger_corrupt or daemon.displaced):
             return daemon, succeeded
-        damaged = daemon.broken
+        damaged = daemon.broken if daemon.ledger_corrupt else ""
         stop.clear()
         if signals:  # between the two lines above
             stop.set()
@@ -176,6 +180,7 @@ def build_daemon(
     lock = _lock(settings, patience, stop, by_make=only is not None)
     patience.left_undone = lock.after_crash
     stack.callback(lambda: lock.release(left_undone=patience.left_undone))
+    stack.enter_context(held(settings.outbox, lock.is_in_place))
     open_log(settings.outbox / "picowatch.log", settings.log_format, console.handler)
     stack.callback(close_log)
     if damaged:
@@ -220,6 +225,7 @@ def build_daemon(
         patience=patience,
         commands=commands,
         finished=finished,
+        whereabouts=lock.whereabouts,
         only=only,
     )
     return Daemon(parts, after_crash=lock.after_crash, stop=stop, wake=wake, now=now)

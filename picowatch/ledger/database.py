@@ -58,6 +58,7 @@ class Database:
         try:
             with self._corruption_named():
                 self._prepare()
+                self._id = _id(path)
                 if check:
                     self._check()
         except BaseException:
@@ -125,6 +126,13 @@ class Database:
         with self._lock:
             return None if self._depth else self._connection.total_changes
 
+    def is_in_place(self) -> bool:
+        """Whether its file is still the one that was opened: SQLite writes to no other."""
+        try:
+            return _id(self._path) == self._id
+        except OSError:
+            return False
+
     def _undo(self, depth: int) -> None:
         if not self._connection.in_transaction:  # SQLite itself undid all, as on a full disk
             return
@@ -144,6 +152,11 @@ class Database:
     def close(self) -> None:
         with self._lock:
             self._connection.close()
+
+
+def _id(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
 
 
 def quarantine(path: Path, stamp: str) -> Path:

@@ -49,6 +49,10 @@ class Ledger:
     def close(self) -> None:
         self._database.close()
 
+    def is_in_place(self) -> bool:
+        """See `Database.is_in_place`."""
+        return self._database.is_in_place()
+
     def transaction(self) -> AbstractContextManager[sqlite3.Connection]:
         """Group several calls: all of them happen, or none."""
         return self._database.transaction()

@@ -1,16 +1,46 @@
 """How files get written: whole, by temporary → fsync → rename → fsync of the folder; or appended.
 
-Nothing else in picowatch writes files that have to last.
+Nothing else in picowatch writes files that have to last. Nothing is written below a folder that
+is `held` while another one is in its place: under the mount point of a disk that is away, say.
 """
 
+import errno
 import os
 import secrets
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 TEMPORARY_PREFIX = ".picowatch-"
 TEMPORARY_SUFFIX = ".tmp"
+
+_held: dict[Path, Callable[[], bool]] = {}
+
+
+class FolderAway(OSError):
+    """A folder that is held is gone, or another one is in its place."""
+
+    def __init__(self, folder: Path) -> None:
+        words = "the folder is not there, or another one is in its place"
+        super().__init__(errno.ENOENT, words, str(folder))
+
+
+@contextmanager
+def held(folder: Path, is_in_place: Callable[[], bool]) -> Iterator[None]:
+    """Meanwhile nothing is written below the folder, unless it `is_in_place`."""
+    _held[folder] = is_in_place
+    try:
+        yield
+    finally:
+        del _held[folder]
+
+
+def check_in_place(target: Path) -> None:
+    """Raises FolderAway if `target` is below a folder that is held and not in its place."""
+    for folder, is_in_place in tuple(_held.items()):
+        if target.is_relative_to(folder) and not is_in_place():
+            raise FolderAway(folder)
 
 
 def write_atomically(target: Path, content: bytes, *, durable: bool = True) -> None:
@@ -18,12 +48,15 @@ def write_atomically(target: Path, content: bytes, *, durable: bool = True) -> N
 
     `durable`: after this returns, a power cut does not undo it. Without it (for files that
     are written again within seconds) only atomicity is promised. Missing folders are made.
+    Target and temporary are in one folder: if that was in its place when the temporary was made,
+    so is the target, or the rename fails.
     """
     make_folder(target.parent, durable=durable)
     name = f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}{TEMPORARY_SUFFIX}"
     temporary = target.parent / name
     try:
         with temporary.open("xb") as file:
+            check_in_place(target)
             file.write(content)
             if durable:
                 sync_file(file)
@@ -37,7 +70,9 @@ def write_atomically(target: Path, content: bytes, *, durable: bool = True) -> N
 
 def append_durably(target: Path, content: bytes) -> None:
     """Add bytes to the end of a file, made if it is missing; an error leaves it as it was."""
+    check_in_place(target)
     with target.open("ab", buffering=0) as file:
+        check_in_place(target)
         before = file.seek(0, os.SEEK_END)
         try:
             left = memoryview(content)
@@ -80,6 +115,7 @@ def remove_leftovers(folder: Path) -> None:
 
 def make_folder(folder: Path, *, durable: bool = True) -> None:
     """Make a folder and those above it, where they are missing."""
+    check_in_place(folder)
     if folder.is_dir():
         return
     make_folder(folder.parent, durable=durable)

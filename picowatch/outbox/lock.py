@@ -4,6 +4,7 @@ import fcntl
 import os
 import time
 from contextlib import suppress
+from enum import Enum, auto
 from itertools import chain
 from pathlib import Path
 from typing import IO
@@ -17,6 +18,14 @@ _MAKE = " make"  # stands after the process number of a holder that is a `picowa
 _LOOK_SECONDS = 0.001
 _HASTILY_WRITTEN = (".picowatch", ".picowatch/commands", ".picowatch/gallery",
                     ".picowatch/gallery/thumbs", ".picowatch/gallery/thumbs/*")  # fmt: skip
+
+
+class Whereabouts(Enum):
+    """Where the outbox is that a lock was taken in."""
+
+    IN_PLACE = auto()
+    AWAY = auto()  # moved or unmounted: nothing is there, or a folder that is no outbox
+    REPLACED = auto()  # another outbox is in its place, or its lock was deleted
 
 
 class OutboxLock:
@@ -43,6 +52,8 @@ class OutboxLock:
         self._file.seek(0)
         # Who ends by itself leaves the file empty.
         self.after_crash = bool(self._file.read())
+        self._lock_id = _id(os.fstat(self._file.fileno()))
+        self._outbox_id = _id(outbox.stat())
         try:
             # Over what stands there: on a full disk, an empty file would tell of a good end.
             self._file.seek(0)
@@ -54,6 +65,28 @@ class OutboxLock:
             with suppress(OSError):
                 self._file.close()
             raise
+
+    def is_in_place(self) -> bool:
+        """Whether what is written to the outbox reaches the one that is held."""
+        return self.whereabouts() is Whereabouts.IN_PLACE
+
+    def whereabouts(self) -> Whereabouts:
+        """Look: no event tells of an outbox that was moved, unmounted or deleted."""
+        try:
+            found = _id(_path(self._outbox).stat())
+        except (FileNotFoundError, NotADirectoryError):
+            return self._without_lock()
+        except OSError:
+            return Whereabouts.AWAY
+        return Whereabouts.IN_PLACE if found == self._lock_id else Whereabouts.REPLACED
+
+    def _without_lock(self) -> Whereabouts:
+        """In the same folder it can be taken again; elsewhere nobody knows whose folder it is."""
+        try:
+            same = _id(self._outbox.stat()) == self._outbox_id
+        except OSError:
+            return Whereabouts.AWAY
+        return Whereabouts.REPLACED if same else Whereabouts.AWAY
 
     def release(self, *, left_undone: bool = False) -> None:
         """Let go of the outbox; what was `left_undone` is mended as after a crash."""
@@ -75,6 +108,10 @@ class OutboxLock:
         for folder in (self._outbox, *chain.from_iterable(below)):
             with suppress(OSError):
                 sync_folder(folder)
+
+
+def _id(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
 
 
 def _taken(file: IO[str]) -> bool:

@@ -84,6 +84,7 @@ def test_a_file_is_hashed_once_until_it_changes(tmp_path: Path, hashed: list[str
 def test_hashes_outlive_the_process_in_their_file(tmp_path: Path, hashed: list[str]) -> None:
     """A restart of the daemon does not read gigabytes again; nor does its engine."""
     path, cache_file = tmp_path / "a", tmp_path / "state/hashes.json"
+    cache_file.parent.mkdir()
     path.write_bytes(b"one")
     first = HashCache(cache_file).sha256(path)
     assert HashCache(cache_file, keep=False).sha256(path) == first

@@ -332,6 +332,9 @@ class Reader:
         assert process.stdout
         threading.Thread(target=self._lines.extend, args=(process.stdout,), daemon=True).start()
 
+    def count(self, words: str) -> int:
+        return sum(words in line for line in self._lines)
+
     def say(self, words: str) -> bool:
         return any(words in line for line in self._lines)
 

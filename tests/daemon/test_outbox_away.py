@@ -1,0 +1,143 @@
+"""The outbox is moved, unmounted or deleted in progress: nothing is lost or misplaced."""
+
+import shutil
+import subprocess
+from contextlib import ExitStack
+
+import pytest
+
+from picowatch.outbox.lock import OutboxLock
+from tests.commands.picowatch import picowatch
+from tests.daemon.test_one_fault_stops_nothing_else import held_after
+from tests.daemon.test_trouble import ROOM, Reader, bind, disk, ends, process, unbind
+from tests.house import House, wait_for
+
+SMALL = "prompt: a corgi\nseed: 1\nsize: 64x64\ncount: 5\n"
+MANY = SMALL.replace("count: 5", "count: 60")
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tries again sooner."""
+    monkeypatch.setattr("picowatch.patience.RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("picowatch.daemon.IDLE_SECONDS", 0.05)
+
+
+def stands_for_all(house: House, count: int) -> bool:
+    """Each picture is there once, and in the list once."""
+    pictures = house.pictures()
+    return len(pictures) == count and sorted(one["file"] for one in house.listed()) == pictures
+
+
+def test_an_outbox_that_is_moved_and_comes_back_misses_nothing(house: House) -> None:
+    """Nothing is written anywhere meanwhile, and no folder is made in its place."""
+    go = held_after(house, 2)
+    away = house.folder / "away"
+    with house.running(batch_size=1):
+        house.save("a.yaml", SMALL)
+        wait_for(lambda: house.status()["images"]["done"] == 2)
+        house.outbox.rename(away)
+        go.set()
+        wait_for(lambda: house.console.shown[-1].trouble, "the trouble on the console")
+        house.save("b.yaml", SMALL.replace("seed: 1", "seed: 11"))
+        shown = len(house.console.shown)
+        wait_for(lambda: len(house.console.shown) > shown + 20, "some more looks")
+        assert not house.outbox.exists()
+        assert house.console.shown[-1].images["done"] == 2
+        away.rename(house.outbox)
+        wait_for(lambda: house.console.shown[-1].images["done"] == 10, "the rest")
+        wait_for(lambda: stands_for_all(house, 10), "the lists")
+    assert sorted(house.seeds()) == [1, 2, 3, 4, 5, 11, 12, 13, 14, 15]
+    assert "is not there, or another folder is in its place" in house.log()
+    assert f"the outbox {house.outbox} is back" in house.log()
+
+
+def test_another_folder_in_the_outbox_place_stays_as_it_is(house: House) -> None:
+    """An empty mount point is no outbox: nothing is written there."""
+    go = held_after(house, 2)
+    away = house.folder / "away"
+    with house.running(batch_size=1):
+        house.save("a.yaml", SMALL)
+        wait_for(lambda: house.status()["images"]["done"] == 2)
+        house.outbox.rename(away)
+        house.outbox.mkdir()
+        go.set()
+        wait_for(lambda: house.console.shown[-1].trouble, "the trouble on the console")
+        shown = len(house.console.shown)
+        wait_for(lambda: len(house.console.shown) > shown + 20, "some more looks")
+        assert list(house.outbox.iterdir()) == []
+        house.outbox.rmdir()
+        away.rename(house.outbox)
+        wait_for(lambda: house.console.shown[-1].images["done"] == 5, "the rest")
+        wait_for(lambda: stands_for_all(house, 5), "the lists")
+
+
+def test_an_outbox_that_is_away_at_the_end_is_finished_at_the_next_start(house: House) -> None:
+    """What was rendered and not written is rendered again, once."""
+    go = held_after(house, 2)
+    away = house.folder / "away"
+    with house.running(batch_size=1):
+        house.save("a.yaml", SMALL)
+        wait_for(lambda: house.status()["images"]["done"] == 2)
+        house.outbox.rename(away)
+        go.set()
+        wait_for(lambda: house.console.shown[-1].trouble, "the trouble on the console")
+    assert not house.outbox.exists()
+    away.rename(house.outbox)
+    assert house.once()
+    assert house.seeds() == [1, 2, 3, 4, 5]
+    assert stands_for_all(house, 5)
+
+
+def test_an_outbox_that_is_unmounted_and_mounted_again_gets_every_picture(house: House) -> None:
+    """The mount point stays empty; the disk that comes back is the outbox again."""
+    with disk(house.folder / "stick", ROOM), ExitStack() as mounts:
+        stick = house.folder / "stick"
+        house.outbox.mkdir()
+        bind(stick, house.outbox)
+        mounts.callback(lambda: subprocess.run(["umount", "-l", house.outbox], check=False))
+        with process(house) as daemon:
+            lines = Reader(daemon)
+            house.save("a.yaml", MANY)
+            wait_for(lambda: len(house.pictures()) > 5)
+            unbind(house.outbox)
+            wait_for(lambda: lines.say("nothing is written until it is back"))
+            assert list(house.outbox.iterdir()) == []
+            bind(stick, house.outbox)
+            wait_for(lambda: stands_for_all(house, 60), "the pictures")
+            assert ends(daemon) == 0
+        assert sorted(house.seeds()) == list(range(1, 61))
+        unbind(house.outbox)
+        assert list(house.outbox.iterdir()) == []
+
+
+@pytest.mark.parametrize("what", [".picowatch", ".picowatch/ledger.sqlite", ".picowatch/lock"])
+def test_state_that_is_deleted_in_progress_is_made_anew(house: House, what: str) -> None:
+    """From the pictures; none is made twice, and a second picowatch is still refused."""
+    with process(house) as daemon:
+        lines = Reader(daemon)
+        house.save("a.yaml", MANY)
+        wait_for(lambda: len(house.pictures()) > 5)
+        gone = house.outbox / what
+        shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
+        wait_for(lambda: lines.say("picowatch begins anew with what is there"))
+        wait_for(lambda: lines.count("watches") == 2, "the new beginning")
+        house.save("b.yaml", SMALL.replace("seed: 1", "seed: 1001"))
+        assert picowatch(house.folder, "run").returncode == 3
+        wait_for(lambda: stands_for_all(house, 65), "the pictures")
+        assert ends(daemon) == 0
+    assert sorted(house.seeds()) == [*range(1, 61), *range(1001, 1006)]
+
+
+def test_a_second_picowatch_that_took_the_outbox_ends_the_first(house: House) -> None:
+    """Where somebody deleted the first one's lock: it says so."""
+    with process(house) as first:
+        lines = Reader(first)
+        wait_for(lambda: lines.say("watches"))
+        wait_for(lambda: house.status()["images"] is not None)
+        shutil.rmtree(house.outbox / ".picowatch")
+        (house.outbox / ".picowatch").mkdir()
+        lock = OutboxLock(house.outbox)
+        wait_for(lambda: lines.say("Another picowatch works with the outbox"))
+        first.wait(60)
+        lock.release()
