@@ -11,7 +11,7 @@ from picowatch.engine.protocol import RenderedImage
 from picowatch.recipe.request import ImageRequest
 from tests.engine.requests import request
 
-LARGE = request(width=512, height=512)
+LARGE = request(width=512, height=512, steps=10)
 
 
 def pictures(batch: list[ImageRequest], seconds: float, rung: str = "full") -> list[RenderedImage]:
@@ -91,7 +91,88 @@ def test_a_number_and_exact_are_taken_as_they_are(tmp_path: Path) -> None:
     assert set(make(BatchSizes("auto", tmp_path / "other.json"), exact, {1: 1.0})) == {1}
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{", '{"a": "b"}', '{"a": 1000000}'])
+def learn(sizes: BatchSizes, of: ImageRequest, size: int, seconds: float) -> None:
+    """A batch of that size whose images took so long each."""
+    sizes.learn([of] * size, pictures([of] * size, seconds))
+
+
+def test_more_steps_are_not_taken_for_a_worse_batch(tmp_path: Path) -> None:
+    """An evaluation of the UNet is what is compared, whatever the steps and the sampler."""
+    sizes = BatchSizes("auto", tmp_path / "batches.json")
+    few, many = replace(LARGE, steps=10), replace(LARGE, steps=40)
+    heun = replace(LARGE, steps=20, sampler="Heun")  # 39 evaluations
+    for _ in range(2):
+        learn(sizes, few, 1, 1.0)  # 0.1 s for each evaluation
+    learn(sizes, many, 2, 2.4)  # 0.06 s
+    learn(sizes, heun, 2, 2.4)
+    assert sizes.size(few) == 4
+
+
+def test_fewer_steps_are_not_taken_for_a_better_batch(tmp_path: Path) -> None:
+    """Else a batch that is no better would be kept."""
+    sizes = BatchSizes("auto", tmp_path / "batches.json")
+    few, many = replace(LARGE, steps=10), replace(LARGE, steps=40)
+    for _ in range(2):
+        learn(sizes, many, 1, 4.0)
+    for _ in range(2):
+        learn(sizes, few, 2, 1.0)
+    assert sizes.size(many) == sizes.size(few) == 1
+
+
+def test_images_without_guidance_are_measured_by_themselves(tmp_path: Path) -> None:
+    """Their evaluations are half as large."""
+    sizes = BatchSizes("auto", tmp_path / "batches.json")
+    make(sizes, LARGE, {1: 1.0, 2: 0.99})
+    bare = replace(LARGE, cfg_scale=1.0)
+    assert make(sizes, bare, {1: 0.5, 2: 0.3, 4: 0.29})[-1] == 2
+    assert sizes.size(LARGE) == 1
+
+
+def test_what_was_learnt_in_few_steps_does_not_make_a_long_batch(tmp_path: Path) -> None:
+    """Nobody waits longer for what is urgent because a recipe has more steps; nor after a start."""
+    file = tmp_path / "batches.json"
+    few, many = replace(LARGE, steps=10), replace(LARGE, steps=150)
+    sizes = BatchSizes("auto", file)
+    assert make(sizes, few, {1: 2.0, 2: 1.2, 4: 0.8, 8: 0.79})[-1] == 4
+    fresh = BatchSizes("auto", file)
+    learn(fresh, few, 4, 0.8)
+    for one in (sizes, fresh):
+        assert one.size(few) == 4
+        assert one.size(many) == 1  # 12 s for an image
+
+
+def test_what_was_found_is_measured_anew_after_two_weeks(tmp_path: Path) -> None:
+    """In a process that runs on as in the next one: larger or smaller, as it is now."""
+    file = tmp_path / "batches.json"
+    time = [1_000_000.0]
+    sizes = BatchSizes("auto", file, now=lambda: time[0])
+    assert make(sizes, LARGE, {1: 1.0, 2: 0.6, 4: 0.4, 8: 0.4})[-1] == 4
+    time[0] += 13 * 86400
+    assert set(make(sizes, LARGE, {4: 0.4})) == {4}
+    time[0] += 2 * 86400
+    fresh = BatchSizes("auto", file, now=lambda: time[0])
+    learn(fresh, LARGE, 1, 1.0)
+    assert make(sizes, LARGE, {2: 0.4, 4: 0.4})[-1] == 2
+    better = {2: 0.6, 4: 0.4, 8: 0.3, 16: 0.25, 32: 0.2}
+    assert make(fresh, LARGE, better)[-1] == LARGEST
+
+
+def test_memory_that_ran_out_once_is_tried_again_after_two_weeks(tmp_path: Path) -> None:
+    """What held it may be gone."""
+    time = [1_000_000.0]
+    sizes = BatchSizes("auto", tmp_path / "batches.json", now=lambda: time[0])
+    for _ in range(2):
+        learn(sizes, LARGE, 1, 1.0)
+    sizes.learn([LARGE] * 2, pictures([LARGE] * 2, 0.5, "smaller batch"))
+    assert set(make(sizes, LARGE, {1: 1.0})) == {1}
+    time[0] += 15 * 86400
+    assert make(sizes, LARGE, {1: 1.0, 2: 0.5, 4: 0.5})[-1] == 2
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", "{", '{"a": "b"}', '{"a": 4}', '{"a": {"size": 99, "seconds": 1, "at": 1}}'],
+)
 def test_a_damaged_file_is_as_none(tmp_path: Path, content: str) -> None:
     """It only costs measuring again."""
     file = tmp_path / "batches.json"

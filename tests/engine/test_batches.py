@@ -4,10 +4,22 @@ from dataclasses import replace
 
 import pytest
 
-from picowatch.engine.batches import batch_key, batch_size_for, can_share_batch
+from picowatch.catalog import read_config
+from picowatch.engine.batches import batch_key, batch_size_for, can_share_batch, evaluations
+from picowatch.engine.loading import SD15
 from picowatch.engine.parts import equal_parts
+from picowatch.engine.samplers import build_sampler
 from picowatch.recipe.request import EmbeddingUse, Hires, LoraUse, Mask, StartImage
+from picowatch.recipe.samplers import SAMPLERS, Sampler
 from tests.engine.requests import request
+
+# diffusers' and torch's own, with this numpy.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:__array_wrap__ must accept:DeprecationWarning"),
+]
+
+CONFIG = read_config(SD15 / "scheduler" / "scheduler_config.json")
 
 
 def test_prompts_and_seeds_may_differ_in_a_batch() -> None:
@@ -105,3 +117,22 @@ def test_a_set_batch_size_is_taken_and_exact_is_one() -> None:
 def test_parts_of_a_batch_are_equal(images: int, cores: int, parts: list[list[int]]) -> None:
     """So that a picture does not depend on its place; the last one fills the last part up."""
     assert equal_parts(images, cores) == parts
+
+
+@pytest.mark.parametrize("steps", [1, 2, 9])
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda sampler: sampler.name)
+def test_evaluations_are_those_that_the_engine_makes(sampler: Sampler, steps: int) -> None:
+    """Measurements of the one sampler are compared with those of the other."""
+    for strength in (1.0, 0.5, 0.05):
+        image = StartImage("a", "1", strength, "crop") if strength < 1 else None
+        asked = request(
+            sampler=sampler.name, schedule_type=sampler.automatic, steps=steps, start_image=image
+        )
+        made = build_sampler(sampler.name, sampler.automatic, steps, CONFIG, "cpu", strength)
+        assert evaluations(asked) == len(made.timesteps)
+
+
+def test_the_second_pass_of_hires_counts() -> None:
+    """With steps of its own, or with those of the first."""
+    assert evaluations(request(steps=20, hires=Hires(2.0, 10, 0.5, "Latent"))) == 25
+    assert evaluations(request(steps=20, hires=Hires(2.0, 0, 0.5, "Latent"))) == 30
