@@ -25,6 +25,7 @@ from picowatch.patience import passes
 from picowatch.recipe import HashOf, Recipe, RecipeInvalid, error_text, one_line, read_recipes
 from picowatch.recipe.known import Known
 from picowatch.recipe.problems import harmless, harmless_lines
+from picowatch.recipe.start_image import refuse_unusable
 from picowatch.save import Save, Stamp
 from picowatch.settings import Settings
 from picowatch.sheets import make_due_sheets, sheet_of
@@ -176,7 +177,8 @@ class Answers:
         pictures = self._start_images.named_by(seen.path)
         try:
             recipes = self._recipes(seen, known, pictures)
-            entries = [_entry(recipe, self._hashes_for(pictures, recipe)) for recipe in recipes]
+            refuse_unusable(recipes, pictures.keep)
+            entries = [_entry(recipe, self._hashes_for(pictures)) for recipe in recipes]
             result = self._ledger.accept(
                 save,
                 entries,
@@ -214,22 +216,15 @@ class Answers:
             pictures.texts,
         )
 
-    def _hashes_for(self, named: NamedPictures, recipe: Recipe) -> HashOf:
-        """Gives the hash of anything the recipe names; its pictures are copied and kept.
+    def _hashes_for(self, pictures: NamedPictures) -> HashOf:
+        """Gives the hash of anything a recipe names; its pictures are copied and kept.
 
-        Each is looked up once: models in a round of answers, pictures in an entry. A picture
-        that cannot be used is a problem at the place where it is named.
+        Each is looked up once: models in a round of answers, pictures in a save.
         """
-        pictures: dict[str, str] = {}
 
         def hash_of(kind: str, name: str) -> str:
             if kind in PICTURES:
-                if name not in pictures:
-                    try:
-                        pictures[name] = named.keep(name)
-                    except PictureUnreadable as error:
-                        raise recipe.problem_at(kind, str(error)) from error
-                return pictures[name]
+                return pictures.keep(name)
             key = cast(Kind, kind), name
             if key not in self._hashes:
                 self._hashes[key] = self._hash(self._catalog.find(*key))
@@ -299,8 +294,8 @@ class Answers:
             for recipe in self._recipes(seen, known, pictures):
                 warnings += recipe.warnings
                 digest = ""
-                with suppress(RecipeInvalid, ModelRefused):  # then it is no entry of before
-                    digest = recipe.digest(self._hashes_for(pictures, recipe))
+                with suppress(PictureUnreadable, ModelRefused):  # then it is no entry of before
+                    digest = recipe.digest(self._hashes_for(pictures))
                 priorities.append((digest, recipe.priority))
         self._ledger.prioritise(seen.path, priorities)
         self._outbox.remove_error(seen.path)

@@ -79,11 +79,8 @@ class Catalog:
             refused.setdefault(_without_ending(entry.name), entry.reason)
         demo = self.demo
         return Known(
-            demo=KnownCheckpoint(demo.name, demo.native_size),
-            checkpoints=tuple(
-                KnownCheckpoint(model.name, model.native_size)
-                for model in inventory.of_kind("checkpoint")
-            ),
+            demo=_known(demo),
+            checkpoints=tuple(_known(model) for model in inventory.of_kind("checkpoint")),
             vaes=tuple(model.name for model in inventory.of_kind("vae")),
             loras=tuple(model.name for model in inventory.of_kind("lora")),
             embeddings=tuple(model.name for model in inventory.of_kind("embedding")),
@@ -277,6 +274,10 @@ def _printable(name: str) -> str:
     return harmless(name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"))
 
 
+def _known(checkpoint: Model) -> KnownCheckpoint:
+    return KnownCheckpoint(checkpoint.name, checkpoint.native_size, checkpoint.text_layers)
+
+
 def _model(name: str, path: Path, found: Recognised) -> Model:
     folder = is_folder(path)
     sizes = [file.path.stat().st_size for file in folder_files(path)] if folder else []
@@ -289,6 +290,7 @@ def _model(name: str, path: Path, found: Recognised) -> Model:
         bytes=sum(sizes) if folder else path.stat().st_size,
         native_size=found.native_size,
         in_channels=found.in_channels,
+        text_layers=found.text_layers,
         base_model=found.base_model,
         trigger_words=found.trigger_words,
         note=found.note,

@@ -8,7 +8,7 @@ from typing import TypeGuard
 from picowatch.catalog.configs import read_config, read_json
 from picowatch.catalog.files import check_is_regular, is_file, is_folder
 from picowatch.catalog.headers import read_header
-from picowatch.catalog.recognise import USABLE_INPUTS, Recognised
+from picowatch.catalog.recognise import SD1_TEXT_LAYERS, USABLE_INPUTS, Recognised
 from picowatch.errors import ModelRefused
 from picowatch.recipe.problems import shown
 
@@ -101,7 +101,10 @@ def recognise_checkpoint_folder(folder: Path) -> Recognised:
         _check_weights(folder / part)
     for config in _CONFIGS:
         read_config(folder / config)
-    return Recognised("checkpoint", "sd1", sample_size * _VAE_FACTOR, in_channels)
+    text_layers = read_config(folder / "text_encoder" / "config.json").get("num_hidden_layers")
+    if not isinstance(text_layers, int):  # what transformers takes then
+        text_layers = SD1_TEXT_LAYERS
+    return Recognised("checkpoint", "sd1", sample_size * _VAE_FACTOR, in_channels, text_layers)
 
 
 def _check_files(folder: Path) -> None:

@@ -22,7 +22,8 @@ class Model:
     `name` is what recipes say: the path below its kind's folder, with "/" and without ending.
     `family` is what it belongs to ("sd1"; "" where the header does not tell). `native_size` is
     the side of the square a checkpoint was trained for, 0 for other kinds; `in_channels` are
-    the inputs of a checkpoint's UNet, 0 for other kinds. `bytes` counts the files that are read.
+    the inputs of a checkpoint's UNet, `text_layers` the layers of its text encoder, 0 for other
+    kinds. `bytes` counts the files that are read.
     `base_model` and `trigger_words` are what a LoRA's trainer wrote into it, if anything; `note`
     says what of a LoRA does nothing, and why.
     """
@@ -35,6 +36,7 @@ class Model:
     bytes: int
     native_size: int = 0
     in_channels: int = 0
+    text_layers: int = 0
     base_model: str = ""
     trigger_words: tuple[str, ...] = ()
     note: str = ""

@@ -17,6 +17,7 @@ UNET = "model.diffusion_model."
 _UNET_INPUT = f"{UNET}input_blocks.0.0.weight"
 _UNET_CROSS = f"{UNET}input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
 _SD1_NATIVE = 512
+SD1_TEXT_LAYERS = 12
 USABLE_INPUTS = (4, 9)  # 9 are an inpainting checkpoint's
 
 _ARTICLES = {
@@ -31,12 +32,16 @@ _ONLY_SD1 = "picowatch knows Stable Diffusion 1.x so far."
 
 @dataclass(frozen=True, slots=True)
 class Recognised:
-    """What a file is; `native_size` and `in_channels` are a checkpoint's, the rest a LoRA's."""
+    """What a file is.
+
+    `native_size`, `in_channels` and `text_layers` are a checkpoint's, the rest a LoRA's.
+    """
 
     kind: Kind
     family: str
     native_size: int = 0
     in_channels: int = 0
+    text_layers: int = 0
     base_model: str = ""
     trigger_words: tuple[str, ...] = ()
     note: str = ""
@@ -86,7 +91,7 @@ def _checkpoint(header: Header) -> Recognised:
         )
     if not header.has("first_stage_model.decoder."):
         raise ModelRefused("is a checkpoint without its VAE: a whole checkpoint is needed.")
-    return Recognised("checkpoint", "sd1", _SD1_NATIVE, in_channels)
+    return Recognised("checkpoint", "sd1", _SD1_NATIVE, in_channels, SD1_TEXT_LAYERS)
 
 
 def _other_family(header: Header) -> str:

@@ -2,17 +2,21 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from picowatch.catalog import Catalog
-from picowatch.inbox.files import MAX_BYTES, FileUnreadable, defaults_for
+from picowatch.errors import PictureUnreadable
+from picowatch.inbox.files import MAX_BYTES, FileChanged, FileUnreadable, defaults_for
 from picowatch.outbox.log import harmless
 from picowatch.outbox.png import texts_of
 from picowatch.outbox.start_images import StartImages
+from picowatch.pictures import check_picture
 from picowatch.recipe import Recipe, RecipeInvalid, error_text, no_hash, read_recipes
 from picowatch.recipe.known import Known
+from picowatch.recipe.start_image import refuse_unusable
 from picowatch.settings import Settings
 
 
@@ -31,6 +35,15 @@ def check(settings: Settings, files: Sequence[Path], as_json: bool) -> int:
         except (OSError, FileUnreadable) as error:
             failed = True
             print(harmless(f"picowatch: cannot read {file}: {error}."), file=sys.stderr)
+            continue
+        except FileChanged:
+            failed = True
+            print(
+                harmless(
+                    f"picowatch: a _defaults.yaml above {file} is being written. Check again."
+                ),
+                file=sys.stderr,
+            )
             continue
         for warning in dict.fromkeys(w for recipe in recipes for w in recipe.warnings):
             print(harmless(f"{file}: warning: {warning}"), file=sys.stderr)
@@ -52,15 +65,31 @@ def _read(settings: Settings, file: Path, known: Known) -> list[Recipe]:
     if path.is_relative_to(inbox):
         name = path.relative_to(inbox).as_posix()
         defaults = defaults_for(inbox, name)
-    pictures = StartImages(settings.inbox, settings.outbox)
-    return read_recipes(
+    pictures = _pictures(settings, file, name)
+    recipes = read_recipes(
         name,
         content,
         known,
         defaults,
         settings.max_images_per_save,
-        lambda picture: texts_of(pictures.read(name, picture)),
+        lambda picture: texts_of(pictures(picture)),
     )
+    refuse_unusable(recipes, lambda picture: check_picture(pictures(picture)))
+    return recipes
+
+
+def _pictures(settings: Settings, file: Path, name: str) -> Callable[[str], bytes]:
+    """Reads a picture that the recipe names; outside of the inbox one beside the file will do."""
+    own = StartImages(settings.inbox, settings.outbox)
+    beside = StartImages(file.parent, settings.outbox)
+
+    def read(picture: str) -> bytes:
+        if name == file.name:
+            with suppress(PictureUnreadable):
+                return beside.read(name, picture)
+        return own.read(name, picture)
+
+    return read
 
 
 def _folder(settings: Settings, file: Path) -> str:

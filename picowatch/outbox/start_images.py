@@ -45,10 +45,6 @@ class StartImages:
             write_atomically(target, content)
         return digest
 
-    def check(self, recipe: str, path: str) -> None:
-        """Raises PictureUnreadable as `keep` does, and keeps nothing."""
-        check_picture(self.read(recipe, path))
-
     def named_by(self, recipe: str) -> "NamedPictures":
         """The pictures that a recipe names."""
         return NamedPictures(self, recipe)
@@ -100,11 +96,14 @@ class NamedPictures:
         self._pictures = pictures
         self._recipe = recipe
         self._refused: dict[str, list[list[int] | None]] = {}
+        self._kept: dict[str, str] = {}
 
     def keep(self, path: str) -> str:
-        """See `StartImages.keep`."""
-        with self._noting(path):
-            return self._pictures.keep(self._recipe, path)
+        """See `StartImages.keep`; each is looked at once."""
+        if path not in self._kept:
+            with self._noting(path):
+                self._kept[path] = self._pictures.keep(self._recipe, path)
+        return self._kept[path]
 
     def texts(self, path: str) -> dict[str, str]:
         """The texts in the picture's metadata; raises PictureUnreadable."""

@@ -65,6 +65,7 @@ def build_recipe(
         _report(error, layer, problems)
         return None
     _check_final_size(recipe, layer, problems)
+    _check_clip_skip(recipe, checkpoint, layer, problems)
     return recipe
 
 
@@ -106,6 +107,18 @@ def _check_final_size(recipe: Recipe, layer: Layer, problems: Problems) -> None:
             written.place,
             f"hires makes {width}x{height} of {recipe.size}; {MAX_SIDE} pixels a side are the "
             "most. Take a smaller scale or size.",
+        )
+
+
+def _check_clip_skip(
+    recipe: Recipe, checkpoint: KnownCheckpoint, layer: Layer, problems: Problems
+) -> None:
+    if recipe.clip_skip > checkpoint.text_layers:
+        problems.add(
+            layer["clip_skip"].place,
+            f"clip_skip {recipe.clip_skip} is too much for the checkpoint '{checkpoint.name}': its "
+            f"text encoder has {checkpoint.text_layers} layers. {checkpoint.text_layers} is the "
+            "most.",
         )
 
 

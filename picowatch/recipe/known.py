@@ -6,10 +6,14 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class KnownCheckpoint:
-    """A checkpoint that is installed: its name and the side of its native square, in pixels."""
+    """A checkpoint that is installed: its name and the side of its native square, in pixels.
+
+    `text_layers` are those of its text encoder: clip_skip cannot leave out more.
+    """
 
     name: str
     native_size: int
+    text_layers: int = 12
 
 
 @dataclass(frozen=True, slots=True)

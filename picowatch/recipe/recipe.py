@@ -132,6 +132,17 @@ class Recipe(RecipeFields):
         """Whether there is to be a contact sheet of its images."""
         return self.grid or bool(self.sweep)
 
+    @property
+    def pictures(self) -> list[tuple[str, str]]:
+        """Its start images and masks, those of a sweep's combinations, too: field and path."""
+        named = [
+            pair
+            for variant in self.variants
+            for pair in (("image", variant.image), ("mask", variant.mask))
+            if pair[1]
+        ]
+        return list(dict.fromkeys(named))
+
     def problem_at(self, field: str, message: str) -> RecipeInvalid:
         """An error about a field's value that only the caller can find, with its place."""
         written = self._context.layer.get(field)

@@ -1,13 +1,15 @@
 """The fields `image` and `mask`: paths that stay within the folders, and what needs them."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
+from picowatch.errors import PictureUnreadable
 from picowatch.recipe.decoding import FORBIDDEN, invisible
 from picowatch.recipe.hires import PARTS
 from picowatch.recipe.layers import text_of
 from picowatch.recipe.places import Layer, Spot, Written
-from picowatch.recipe.problems import Problems, shown
+from picowatch.recipe.problems import Problem, Problems, RecipeInvalid, shown
+from picowatch.recipe.recipe import Recipe
 
 _NONE = {"", "none"}
 MAX_PATH = 500
@@ -40,6 +42,19 @@ def read_path(field: str, layer: Layer, problems: Problems) -> str:
         problems.add(layer[field].place, f"{field} {why}")
         return ""
     return path
+
+
+def refuse_unusable(recipes: Sequence[Recipe], use: Callable[[str], object]) -> None:
+    """Raise RecipeInvalid with all start images and masks for which `use` raises."""
+    found: list[Problem] = []
+    for recipe in recipes:
+        for field, path in recipe.pictures:
+            try:
+                use(path)
+            except PictureUnreadable as error:
+                found += recipe.problem_at(field, str(error)).problems
+    if found:
+        raise RecipeInvalid(list(dict.fromkeys(found)))
 
 
 def why_no_path(path: str) -> str | None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.numpy import save_file
 
 from tests.catalog.files import kohya_lora_shapes
@@ -94,6 +95,37 @@ def test_check_applies_the_inbox_s_defaults(tmp_path: Path) -> None:
     (tmp_path / "inbox/pets/a.txt").write_text("a corgi\n")
     result = picowatch(tmp_path, "check", "--json", "inbox/pets/a.txt")
     assert json.loads(result.stdout)[0]["steps"] == 9
+
+
+def test_check_refuses_what_a_run_would_refuse(tmp_path: Path) -> None:
+    """Pictures that are not there or none, and a clip_skip that the checkpoint does not have."""
+    inbox = tmp_path / "inbox"
+    inbox.mkdir()
+    (inbox / "text.png").write_text("no picture")
+    text = "- {prompt: a, image: no.png, mask: text.png}\n- {prompt: b, clip_skip: 3}\n"
+    (inbox / "a.yaml").write_text(text)
+    checked = picowatch(tmp_path, "check", "inbox/a.yaml")
+    assert checked.returncode == 1
+    assert "inbox/a.yaml, line 2, column 26\n" in checked.stderr
+    assert "clip_skip 3 is too much for the checkpoint 'demo': its text encoder has 2 layers" in (
+        checked.stderr
+    )
+    (inbox / "a.yaml").write_text(text.splitlines()[0])
+    checked = picowatch(tmp_path, "check", "inbox/a.yaml")
+    assert checked.returncode == 1
+    assert "line 1, column 22\n" in checked.stderr
+    assert "There is no picture 'no.png'." in checked.stderr
+    assert "line 1, column 36\n" in checked.stderr
+    assert "no picture that can be read" in checked.stderr
+
+
+def test_check_takes_pictures_beside_a_file_outside_of_the_inbox(tmp_path: Path) -> None:
+    """Both are to be copied into the inbox together."""
+    (tmp_path / "inbox").mkdir()
+    (tmp_path / "new").mkdir()
+    Image.new("RGB", (64, 64)).save(tmp_path / "new/start.png")
+    (tmp_path / "new/a.yaml").write_text("prompt: a\nimage: start.png\n")
+    assert picowatch(tmp_path, "check", "new/a.yaml").returncode == 0
 
 
 def test_check_names_a_file_as_it_was_named(tmp_path: Path) -> None:
