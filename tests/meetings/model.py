@@ -13,6 +13,7 @@ from tests.meetings.recipes import Asked
 
 SEEDS = 2**32
 LIVE = ("queued", "running")
+WAITING = ("queued", "doubtful")
 
 
 @dataclass(eq=False)
@@ -88,6 +89,9 @@ class Model:
     """Everything that should be."""
 
     def __init__(self) -> None:
+        self.in_order = True  # one engine: then images start in the order of the queue
+        self.ledgers_lost = 0
+        self.unsure: set[str] = set()  # recipes that a new ledger has not heard of yet
         self.recipes: dict[str, Recipe] = {}
         self.images: list[Image] = []
         self.by_id: dict[int, Image] = {}
@@ -102,6 +106,8 @@ class Model:
     def saved(self, path: str, digest: str, entries: list[Asked]) -> None:
         """A good save."""
         self.saves += 1
+        is_unsure = path in self.unsure
+        self.unsure.discard(path)
         before = self.recipes.get(path, Recipe("", True)).entries
         left = _numbered(entry.asked for entry in before)
         now = _numbered(entries)
@@ -122,12 +128,32 @@ class Model:
                 entry = Entry(one, [])
                 recipe.entries.append(entry)
             if key not in kept or (unchanged and one.entry.random):
-                self._ask(path, entry, order)
+                self._ask(path, entry, order, is_unsure)
         self._cancel_unasked(path)
+        if is_unsure:
+            self._doubt(recipe)
+
+    def _doubt(self, recipe: Recipe) -> None:
+        """What a lost ledger knew of this recipe, pictures may tell or not."""
+        for entry in recipe.entries:
+            for image in entry.images:
+                if image.state == "queued":
+                    image.state = "doubtful"
+
+    def ledger_lost(self) -> None:
+        """Only pictures are left: what failed, waited or was cancelled is forgotten."""
+        self.ledgers_lost += 1
+        self.images = [image for image in self.images if image.state in ("done", "running")]
+        for image in self.images:
+            image.state = "done"  # or it was not: its file tells
+        self.unsure |= set(self.recipes) | {image.recipe for image in self.images}
+        self.recipes.clear()
+        self.by_id.clear()
+        self.numbers.clear()  # those of pictures that are there still count: nothing is overwritten
 
     def _keep(self, entry: Entry, order: tuple[int, int, int], *, anew: bool) -> None:
         for image in list(entry.images):
-            if image.state == "queued":
+            if image.state in WAITING:
                 image.order = (order[0], *image.order[1:])
             if anew and image.state in ("done", "cancelled"):
                 entry.images.remove(image)  # history: the new draw stands for it
@@ -136,7 +162,7 @@ class Model:
             if image.state in ("failed", "cancelled") or (lost and not anew):
                 self._queue(image, order)
 
-    def _ask(self, path: str, entry: Entry, order: tuple[int, int, int]) -> None:
+    def _ask(self, path: str, entry: Entry, order: tuple[int, int, int], is_unsure: bool) -> None:
         one = entry.asked
         seeds = one.entry.seed
         if isinstance(seeds, tuple):
@@ -152,7 +178,7 @@ class Model:
                 entry.images.append(new)
                 continue
             entry.images.append(old)
-            made = old.state == "done" and old.file not in self.deleted
+            made = old.state == "done" and (old.file not in self.deleted or is_unsure)
             if not made and old.state not in LIVE:
                 old.position = position
                 self._queue(old, order)
@@ -174,6 +200,7 @@ class Model:
 
     def deleted_recipe(self, path: str) -> None:
         self.recipes.pop(path, None)
+        self.unsure.discard(path)
         self._cancel_unasked(path)
 
     def renamed(self, old: str, new: str) -> None:
@@ -220,7 +247,7 @@ class Model:
     def _cancel_unasked(self, path: str) -> None:
         wanted = self.wanted()
         for image in self.images:
-            if image.recipe == path and image.state == "queued" and image not in wanted:
+            if image.recipe == path and image.state in WAITING and image not in wanted:
                 image.state = "cancelled"
 
     def wanted(self) -> set[Image]:
@@ -237,7 +264,7 @@ class Model:
     def cancelled(self, recipes: Iterable[str]) -> None:
         names = set(recipes)
         for image in self.images:
-            if image.recipe in names and image.state == "queued":
+            if image.recipe in names and image.state in WAITING:
                 image.state = "cancelled"
 
     def retried(self, recipes: Iterable[str]) -> None:
@@ -251,13 +278,16 @@ class Model:
 
     def started(self, batch: list[Started]) -> None:
         """These came out of the queue, in this order."""
-        first = min((one.order for one in self.images if one.state == "queued"), default=None)
+        waiting = [one for one in self.images if one.state in WAITING]
+        first = min((one.order for one in waiting if one.state == "queued"), default=None)
         for place, one in enumerate(batch):
             image = self._queued(one)
             if image is None:
-                self.findings.append(f"made although nothing asks for it: {one}")
-                continue
-            if place == 0 and image.order != first:
+                if not self.ledgers_lost:
+                    self.findings.append(f"made although nothing asks for it: {one}")
+                    continue
+                image = self._unexpected(one)
+            if image.state == "queued" and place == 0 and self.in_order and image.order != first:
                 self.findings.append(f"{image} was made before what should come first")
             if image.draw.seed is None:
                 image.draw.seed = (one.seed - image.plus) % SEEDS
@@ -270,11 +300,18 @@ class Model:
         found = [
             image
             for image in self.images
-            if image.state == "queued"
+            if image.state in WAITING
             and (image.recipe, image.prompt, image.steps, image.start) == like
             and (image.seed == one.seed or (image.seed is None and image.position == one.position))
         ]
         return min(found, key=lambda image: (image.seed is None, image.order), default=None)
+
+    def _unexpected(self, one: Started) -> Image:
+        """After the loss of a ledger more may be made than was asked since; it is counted."""
+        draw = Draw(one.seed, False)
+        image = Image(one.recipe, one.prompt, one.steps, one.start, draw, 0, one.position)
+        self.images.append(image)
+        return image
 
     def _number(self, file: str) -> None:
         folder, _, name = file.rpartition("/")

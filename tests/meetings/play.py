@@ -13,6 +13,8 @@ from tests.meetings.world import FAULT_PLACES, MISHAPS, Action, Habits, World
 
 PATHS = ("a.yaml", "b.yaml", "c.txt", "a.txt", "pets/a.yaml", "live/a.yaml", "live/c.txt")
 PICTURES = ("one.png", "two.png")
+FOLDERS = ("a", "b", "pets/a", "live/c")
+STRANGERS = ("0002-5.png", "0007-mine.png", "photo.png")
 FAST_DISK = Path("/dev/shm")
 
 
@@ -66,6 +68,7 @@ class Writer:
             interrupt=dice.random() < 0.3,
             when_done=dice.choice(("keep",) * 5 + ("archive", "delete")),
             switching=dice.choice((0.0, 0.0, 0.05, 0.3)),
+            engines=dice.choice((1, 1, 1, 1, 3)),
         )
         made: list[Action] = []
         while len(made) < actions:
@@ -74,7 +77,7 @@ class Writer:
 
     def _some(self) -> list[Action]:
         """One action, and most often a while after it."""
-        kinds: list[tuple[int, Callable[[], Action]]] = [
+        kinds: list[tuple[float, Callable[[], Action]]] = [
             (14, self._save),
             (8, self._edit),
             (6, self._again),
@@ -96,6 +99,16 @@ class Writer:
             (3, lambda: ("hold", True)),
             (5, lambda: ("hold", False)),
             (3, self._bad),
+            (2, self._move_folder),
+            (1, lambda: ("damage", self.dice.randrange(50))),
+            (1, lambda: ("foreign", self.dice.choice(FOLDERS), self.dice.choice(STRANGERS))),
+            (1, lambda: ("inbox", False, self.dice.random() < 0.5)),
+            (4, lambda: ("inbox", True, False)),
+            (1, lambda: ("lose_events",)),
+            (1, lambda: ("lock_ledger", True)),
+            (3, lambda: ("lock_ledger", False)),
+            (1, lambda: ("ledger", self.dice.choice(("lost", "damaged", "emptied")))),
+            (0.3, lambda: ("wait", 700.0)),
         ]
         weights = [weight for weight, _ in kinds]
         ((_, kind),) = self.dice.choices(kinds, weights)
@@ -169,6 +182,12 @@ class Writer:
         if old in self.files and old != new:
             self.files[new] = self.files.pop(old)
         return ("move", old, new)
+
+    def _move_folder(self) -> Action:
+        old, new = self.dice.sample(("live", "pets", "cats"), 2)
+        for path in [path for path in self.files if path.startswith(f"{old}/")]:
+            self.files[f"{new}/{path.removeprefix(f'{old}/')}"] = self.files.pop(path)
+        return ("move_folder", old, new)
 
     def _copy(self) -> Action:
         old = self.dice.choice(sorted(self.files) or [self._path()])

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from types import FunctionType, ModuleType
 from typing import Any, ClassVar
 
-from picowatch.inbox.watching import Watch
+from picowatch.inbox.watching import RESCAN, Watch
 
 MOST_STEPS = 100_000  # without the clock moving: more is a thread that never rests
 LEAST_WAIT = 1e-6
@@ -384,6 +384,11 @@ class EventWatch:
     def hints(self) -> list[str]:
         found, self._hints = list(self._hints), {}
         return found
+
+    def lose(self) -> None:
+        """Events were lost: the kernel's queue was full."""
+        self._hints.clear()
+        self.tell(RESCAN)
 
     def tell(self, path: str) -> None:
         if self._alive:

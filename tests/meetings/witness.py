@@ -10,7 +10,7 @@ from picowatch.ledger.ledger import Ledger
 HEARD = (
     "accept", "reject", "forget", "rename", "claim", "finish", "fail", "put_back",
     "retry_alone", "retry_after_engine_death", "retry_after_daemon_death",
-    "cancel_running", "retry", "cancel", "restore", "prioritise",
+    "cancel_running", "retry", "cancel", "restore", "prioritise", "remember",
 )  # fmt: skip
 
 # Name, arguments after the ledger itself, and result of a call.

@@ -32,7 +32,7 @@ from picowatch.outbox.commands import Command, leave
 from picowatch.outbox.png import SHEET_KEYWORD, read_texts
 from picowatch.patience import Ended
 from picowatch.recipe.request import ImageRequest
-from picowatch.settings import Settings
+from picowatch.settings import LocalExecutor, Settings
 from tests.house import SilentConsole
 from tests.meetings.model import Model, Started
 from tests.meetings.recipes import Asked, Defaults, Entry, Text, asked
@@ -48,6 +48,7 @@ from tests.meetings.witness import Witness
 
 SETTLED_SECONDS = 6.0  # after which everything that was done to the inbox is answered
 END_SECONDS = 2.0
+HUNG_SECONDS = 600.0  # an engine without a sign of life is ended after that
 DEATHS = 4  # of the daemon with an image in work, after which the next one sets it aside
 PATIENCE = 600.0  # of the simulated clock
 REASONS = ("The engine was killed.", "It cannot be drawn.")
@@ -80,6 +81,7 @@ class Habits:
     interrupt: bool = False
     when_done: str = "keep"
     switching: float = 0.0
+    engines: int = 1
 
 
 class World:
@@ -108,7 +110,14 @@ class World:
         self.pictures: dict[str, str] = {}  # start images' sha256
         self.pictures_changed_at = 0.0
         self.commands: list[Path] = []
-        self.inbox_away = False
+        self.away: Path | None = None  # where the inbox lies instead
+        self.ghosts: set[str] = set()  # recipes deleted where nobody could see it
+        self.damaged: set[str] = set()  # pictures that are none any more
+        self.foreign: set[str] = set()  # … that others put there
+        self.locker: sqlite3.Connection | None = None
+        self.answered_again: set[str] = set()  # by a new ledger
+        self.began: dict[tuple[str, int], float] = {}  # batches that are held
+        self.unasked_since: dict[int, float] = {}
         # The computer's side.
         self.trouble: OSError | None = None
         self.trouble_ended_at = 0.0
@@ -145,6 +154,7 @@ class World:
                 shutil.rmtree(self.base, ignore_errors=True)
 
     def _end_everything(self) -> None:
+        self.do_lock_ledger(False)
         if self.process is not None:
             with suppress(NeverRests):
                 self.sim.kill()
@@ -172,12 +182,14 @@ class World:
             watch=self.habits.watch,
             interrupt=self.habits.interrupt,
             when_done=self.habits.when_done,
+            executor=LocalExecutor(engines=self.habits.engines),
         )
-        engine = DigestEngine(before_batch=self._before_batch)
+        self.paused = False
+        self.model.in_order = self.habits.engines == 1
         with suppress(Ended):
             _run_daemons(
                 settings,
-                lambda options: engine,
+                lambda options: DigestEngine(before_batch=self._before_batch),
                 SilentConsole(),
                 False,
                 None,
@@ -219,6 +231,7 @@ class World:
     def _preserve(self) -> None:
         """What the disk holds at the moment of death; the dying can reach it no more."""
         self.counts["crashes"] += 1
+        self.do_lock_ledger(False)
         state = self.outbox / ".picowatch"
         kept = [state / name for name in HELD_OPEN]
         kept += [self.outbox / "images.jsonl", *(state / "gallery").glob("page-*.js")]
@@ -290,6 +303,7 @@ class World:
 
     def _before_batch(self, batch: Sequence[ImageRequest]) -> None:
         if self.held:
+            self.began |= {(request.prompt, request.seed): self.sim.now for request in batch}
             self.sim.pause(lambda: not self.held)
         if self.pace:
             self.sim.sleep(self.pace)
@@ -350,19 +364,16 @@ class World:
         if version.moved:
             for other, known in self.answered.items():
                 lost = other != path and other not in self.files
+                if other in self.ghosts and known.mtime != version.mtime:
+                    continue  # it was also written where nobody saw it
                 if lost and known.digest == digest and self.model.recipes[other].valid:
                     self.findings.append(f"{other} was renamed to {path}, which was made anew")
         self.answered[path] = version
-        if self.files.get(path) is version:
-            self.left.discard(path)
-        else:  # an answer that came late, after a full disk
-            self.left.add(path)
         return version
 
     def _heard_forget(self, path: str, *, result: object) -> None:
         known = self.answered.pop(path, None)
         there, was_away = self.files.get(path), path in self.left
-        self.left.discard(path)
         if known is not None and there is not None:
             if there.digest == known.digest and self._may_retire(path):
                 del self.files[path]  # archived or deleted, as the setting says
@@ -380,13 +391,12 @@ class World:
         self.model.deleted_recipe(path)
 
     def _may_retire(self, path: str) -> bool:
-        gone = not (self.inbox / path).exists()
+        gone = not (self.there / path).exists()
         return gone and self.habits.when_done != "keep"
 
     def _heard_rename(self, old: str, new: str, stamp: Any, *, result: bool) -> None:
         known = self.answered.pop(old, None)
         is_there = old in self.files and old not in self.left
-        self.left.discard(old)
         candidates = [
             version
             for version in self.versions.get(new, ())
@@ -415,7 +425,9 @@ class World:
 
     def _heard_fail(self, image_id: int, reason: str, *, result: object) -> None:
         image = self.model.by_id.get(image_id)
-        blamed = image is None or (image.prompt, image.seed) in self.blamed
+        made_of = (image.prompt, image.seed or 0) if image else ("", 0)
+        hung = self.sim.now - self.began.get(made_of, self.sim.now) > HUNG_SECONDS
+        blamed = made_of in self.blamed or hung
         if image is not None and not blamed and image.deaths < DEATHS:
             self.findings.append(f"{image} failed: {reason}")
         self.model.ended(image_id, "failed")
@@ -443,6 +455,10 @@ class World:
 
     def _heard_restore(self, *_: object, result: int) -> None:
         """A new ledger."""
+
+    def _heard_remember(self, name: str, value: str, *, result: object) -> None:
+        if name == "paused":
+            self.paused = value == "yes"
 
     def _meaning(self, path: str, text: Text, mtime: int) -> list[Asked] | None:
         """What this text asks for now, None if something is wrong with it."""
@@ -473,7 +489,7 @@ class World:
     def _look_into_the_inbox(self) -> None:
         """What is done may have been archived or deleted, where a setting says so."""
         for path, version in list(self.files.items()):
-            if (self.inbox / path).exists() or self.inbox_away:
+            if (self.there / path).exists():
                 continue
             del self.files[path]
             known = self.answered.get(path)
@@ -481,7 +497,7 @@ class World:
                 self.findings.append(f"{path} vanished from the inbox")
 
     def _write(self, path: str, content: bytes, how: str = "in place") -> None:
-        target = self.inbox / path
+        target = self.there / path
         target.parent.mkdir(parents=True, exist_ok=True)
         if how == "by rename":
             temporary = target.with_name(f".{target.name}.tmp")
@@ -499,70 +515,78 @@ class World:
         when = int(self.sim.wall()) * 10**9 + self.serial
         os.utime(target, ns=(when, when))
 
+    @property
+    def there(self) -> Path:
+        """Where the user's recipes lie now."""
+        return self.away or self.inbox
+
+    def _is_gone(self, path: str) -> None:
+        self.left.add(path)
+        if self.away:
+            self.ghosts.add(path)  # a deletion that nobody saw is none
+
     def _tell(self, *paths: str) -> None:
-        if EventWatch.armed is not None:
+        if EventWatch.armed is not None and not self.away:
             for path in paths:
                 EventWatch.armed.tell(f"{self.inbox}/{path}")
 
     def _version(self, path: str, text: Text, content: bytes, moved: bool = False) -> None:
         self.serial += 1
-        digest, mtime = hashlib.sha256(content).hexdigest(), (self.inbox / path).stat().st_mtime_ns
+        digest, mtime = hashlib.sha256(content).hexdigest(), (self.there / path).stat().st_mtime_ns
         version = Version(self.serial, text, digest, mtime, moved)
+        self.ghosts.discard(path)
         known = self.answered.get(path)
-        if known is not None and (known.digest, known.mtime) == (digest, mtime):
-            version = known  # it was away and is back: no write
+        for one in (known, *self.versions.get(path, ())):
+            if one is not None and (one.digest, one.mtime) == (digest, mtime):
+                version = one  # it was away and is back: no write
         self.files[path] = version
         if not text.is_empty:
             self.versions.setdefault(path, []).append(version)
 
     def do_save(self, path: str, text: Text, how: str) -> None:
-        if self.inbox_away:
-            return
         content = text.content(path)
         self._write(path, content, how)
         self._version(path, text, content)
 
     def do_again(self, path: str, how: str) -> None:
         """The same bytes, or a touch."""
-        if self.inbox_away or path not in self.files:
+        if path not in self.files:
             return
         text = self.files[path].text
         content = text.content(path)
         if how == "touch":
-            self._stamp(self.inbox / path)
+            self._stamp(self.there / path)
             self._tell(path)
         else:
             self._write(path, content, how)
         self._version(path, text, content)
 
     def do_copy(self, old: str, new: str) -> None:
-        if self.inbox_away or old not in self.files or old == new:
+        if old not in self.files or old == new:
             return
         self.do_save(new, self.files[old].text, "in place")
 
     def do_move(self, old: str, new: str) -> None:
-        if self.inbox_away or old not in self.files or old == new:
+        if old not in self.files or old == new:
             return
-        (self.inbox / new).parent.mkdir(parents=True, exist_ok=True)
-        (self.inbox / old).rename(self.inbox / new)
+        (self.there / new).parent.mkdir(parents=True, exist_ok=True)
+        (self.there / old).rename(self.there / new)
         self._tell(old, new)
         version = self.files.pop(old)
-        self.left.add(old)
-        content = (self.inbox / new).read_bytes()
+        self._is_gone(old)
+        content = (self.there / new).read_bytes()
         self._version(new, version.text, content, moved=True)
 
     def do_delete(self, path: str) -> None:
-        if self.inbox_away or path not in self.files:
+        if path not in self.files:
             return
-        (self.inbox / path).unlink()
+        (self.there / path).unlink()
         del self.files[path]
-        self.left.add(path)
+        self._is_gone(path)
         self._tell(path)
 
     def do_defaults(self, folder: str, defaults: Defaults | None) -> None:
-        if self.inbox_away:
-            return
-        target = self.inbox / folder / "_defaults.yaml"
+        target = self.there / folder / "_defaults.yaml"
         if defaults is None:
             target.unlink(missing_ok=True)
             self.defaults.pop(folder, None)
@@ -573,16 +597,14 @@ class World:
 
     def do_picture(self, name: str, colour: int | None) -> None:
         """A start image comes, changes or goes."""
-        if self.inbox_away:
-            return
         if (colour is None) != (name not in self.pictures):
             self.pictures_changed_at = self.sim.now
         if colour is None:
-            (self.inbox / name).unlink(missing_ok=True)
+            (self.there / name).unlink(missing_ok=True)
             self.pictures.pop(name, None)
         else:
             content = _png(colour)
-            (self.inbox / name).write_bytes(content)
+            (self.there / name).write_bytes(content)
             self.pictures[name] = hashlib.sha256(content).hexdigest()
         self._tell(name)
 
@@ -599,10 +621,92 @@ class World:
         if self.trouble is None:
             self.commands.append(leave(self.outbox, Command(name, recipe)))
 
+    def do_move_folder(self, old: str, new: str) -> None:
+        inside = [path for path in self.files if path.startswith(f"{old}/")]
+        if (self.there / new).exists() or not inside:
+            return
+        (self.there / old).rename(self.there / new)
+        if EventWatch.armed is not None and not self.away:
+            EventWatch.armed.tell(f"{self.inbox}/{old}/")
+            EventWatch.armed.tell(f"{self.inbox}/{new}/")
+        if old in self.defaults:
+            self.defaults[new] = self.defaults.pop(old)
+        for path in inside:
+            version = self.files.pop(path)
+            self._is_gone(path)
+            target = f"{new}/{path.removeprefix(f'{old}/')}"
+            self._version(target, version.text, (self.there / target).read_bytes(), moved=True)
+
+    def do_damage(self, place: int) -> None:
+        """A picture in the outbox is overwritten."""
+        left = [file for file in self.model.made() if (self.outbox / file).is_file()]
+        if left:
+            file = left[place % len(left)]
+            (self.outbox / file).write_bytes(b"no picture")
+            self.damaged.add(file)
+
+    def do_foreign(self, folder: str, name: str) -> None:
+        """Somebody puts a picture into a recipe's folder."""
+        target = self.outbox / folder / name
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(_png(9))
+            self.foreign.add(f"{folder}/{name}")
+
     # -- the computer's
+
+    def do_inbox(self, there: bool, empty: bool) -> None:
+        """It is unmounted (an `empty` folder may be seen in its place), or mounted again."""
+        if there and self.away:
+            with suppress(OSError):
+                self.inbox.rmdir()
+            if not self.inbox.exists():
+                self.away.rename(self.inbox)
+                self.away = None
+        elif not there and not self.away:
+            self.away = self.home / "unmounted"
+            self.inbox.rename(self.away)
+            if empty:
+                self.inbox.mkdir()
+
+    def do_lose_events(self) -> None:
+        if EventWatch.armed is not None:
+            EventWatch.armed.lose()
+
+    def do_lock_ledger(self, locked: bool) -> None:
+        """Another program looks into the ledger."""
+        if self.locker is not None:
+            self.locker.close()
+            self.locker = None
+        path = self.outbox / ".picowatch/ledger.sqlite"
+        if locked and path.exists():
+            self.locker = sqlite3.connect(path, timeout=0, isolation_level=None)
+            with suppress(sqlite3.Error):
+                self.locker.execute("BEGIN EXCLUSIVE")
+
+    def do_ledger(self, how: str) -> None:
+        """It is lost or damaged, while nothing runs."""
+        path = self.outbox / ".picowatch/ledger.sqlite"
+        if self.process is not None or not path.exists() or self.locker is not None:
+            return
+        if how == "lost":
+            path.unlink()
+        else:
+            size = path.stat().st_size
+            path.write_bytes(b"" if how == "emptied" else b"x" * size)
+        for image in self.model.images:
+            if image.state == "running" and not (self.outbox / image.file).is_file():
+                image.state = "cancelled"
+        self.model.ledger_lost()
+        self.answered_again |= set(self.answered)
+        self.answered.clear()
+        self.left.clear()
+        self.ghosts.clear()
 
     def do_wait(self, seconds: float) -> None:
         self.run_for(seconds)
+        if seconds >= SETTLED_SECONDS and self.process and not list(self._unanswered()):
+            self.left.clear()
 
     def do_start(self) -> None:
         self.start()
@@ -644,6 +748,8 @@ class World:
     def finish(self) -> None:
         """Everything that stands in the way goes away, all that is asked gets made; then look."""
         self.do_trouble(None)
+        self.do_lock_ledger(False)
+        self.do_inbox(True, False)
         self.fault, self.pace, self.held = None, 0.0, False
         self.bad, self.deadly = set(), set()
         self.start()
@@ -684,8 +790,17 @@ class World:
             known = self.answered.get(path)
             if not version.text.is_empty and (known is None or known.serial != version.serial):
                 yield f"{path} is not answered"
-        for path in self.answered.keys() - self.files.keys():
+        for path in self.answered.keys() - self.files.keys() - self.ghosts:
             yield f"{path} is not forgotten"
+
+    def _refused_for_nothing(self) -> Iterator[str]:
+        """What a recipe lacked may have come since."""
+        for path, recipe in self.model.recipes.items():
+            version = self.answered.get(path)
+            if not version or self.files.get(path) is not version or recipe.valid:
+                continue
+            if self._meaning(path, version.text, version.mtime) is not None:
+                yield f"{path} is refused although what it lacked is there"
 
     def _status(self) -> Any:
         try:
@@ -696,10 +811,11 @@ class World:
     def _look(self) -> Iterator[str]:
         """While it runs and nothing is left to do."""
         yield from self._unanswered()
+        yield from self._refused_for_nothing()
         counts = self.model.counts()
         states = ("queued", "running", "done", "failed", "cancelled")
         right = {state: counts[state] for state in states}
-        if self._status() != right:
+        if self._status() != right and not self.model.ledgers_lost:
             yield f"the status says {self._status()}, right is {right}"
 
     def _look_at_the_end(self) -> Iterator[str]:
@@ -722,7 +838,9 @@ class World:
                 yield f"left over: {file}"
             if path.is_dir() or file.startswith(".picowatch/") or file in OWN_FILES:
                 continue
-            if file in pictures:
+            if file in self.damaged or file in self.foreign:
+                pictures.discard(file)
+            elif file in pictures:
                 pictures.discard(file)
                 chunk = read_chunk(read_texts(path)[PICOWATCH])
                 image = made[file]
@@ -743,7 +861,7 @@ class World:
         lines = (self.outbox / "images.jsonl").read_text().splitlines()
         listed = Counter(json.loads(line)["file"] for line in lines)
         for file, times in listed.items():
-            if times > 1:
+            if times > 1 and not self.model.ledgers_lost:
                 yield f"{file} is listed {times} times"
         ever = made | self.model.deleted
         yield from (f"{file} is not listed" for file in sorted(made - listed.keys()))
@@ -753,6 +871,7 @@ class World:
             if times > 1:
                 yield f"the gallery shows {file} {times} times"
         there = {file for file in made | sheets if (self.outbox / file).exists()}
+        there -= self.damaged
         yield from (f"the gallery lacks {file}" for file in sorted(there - shown.keys()))
 
     def _shown(self) -> Iterator[str]:
