@@ -42,6 +42,7 @@ def set_aside(path: Path, damage: str) -> None:
 
 
 def _restore(ledger: Ledger, outbox: Outbox) -> None:
+    outbox.remove_strays(())  # what is still wrong is said again
     listed = {line["file"]: line for line in outbox.all_enlisted()}
     sheets: dict[str, dict[str, list[str]]] = {}
     restored = ledger.restore(

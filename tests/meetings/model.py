@@ -287,7 +287,8 @@ class Model:
                     self.findings.append(f"made although nothing asks for it: {one}")
                     continue
                 image = self._unexpected(one)
-            if image.state == "queued" and place == 0 and self.in_order and image.order != first:
+            in_order = self.in_order and not self.ledgers_lost and image.state == "queued"
+            if in_order and place == 0 and image.order != first:
                 self.findings.append(f"{image} was made before what should come first")
             if image.draw.seed is None:
                 image.draw.seed = (one.seed - image.plus) % SEEDS

@@ -6,15 +6,15 @@ import pytest
 
 from tests.meetings.play import play, script_of
 
-SCRIPTS = 20
+SCRIPTS = 12
 LENGTH = 60
 
 
-@pytest.mark.parametrize("first", range(0, 200, SCRIPTS))
+@pytest.mark.parametrize("first", range(0, 10 * SCRIPTS, SCRIPTS))
 def test_whatever_meets_each_image_is_made_once_or_answered_for(first: int) -> None:
     """The same scripts each time; a failure's seed goes to `python -m tests.meetings.run`."""
     counts: Counter[str] = Counter()
     found = {seed: play(script_of(seed, LENGTH), counts) for seed in range(first, first + SCRIPTS)}
     assert {seed: findings for seed, findings in found.items() if findings} == {}
-    assert counts["pictures"] > 100
+    assert counts["pictures"] > 60
     assert counts["daemons"] > SCRIPTS

@@ -77,3 +77,14 @@ def test_a_recipe_moved_twice_between_two_looks_at_a_share_is_renamed(pause: flo
         ("wait", pause),
         ("move", "c.yaml", "a.yaml"),
     )
+
+
+def test_an_error_file_does_not_outlive_its_recipe_and_the_ledger() -> None:
+    """Lost ledger x deleted recipe: the new ledger knows neither."""
+    assert not found(
+        ("save", "a.yaml", BROKEN, "in place"),
+        ("wait", 3.0),
+        ("stop",),
+        ("delete", "a.yaml"),
+        ("ledger", "lost"),
+    )

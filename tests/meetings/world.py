@@ -664,6 +664,7 @@ class World:
                 self.away.rename(self.inbox)
                 self.away = None
         elif not there and not self.away:
+            self.ghosts |= self.answered.keys() - self.files.keys()
             self.away = self.home / "unmounted"
             self.inbox.rename(self.away)
             if empty:
@@ -680,7 +681,9 @@ class World:
             self.locker = None
         path = self.outbox / ".picowatch/ledger.sqlite"
         if locked and path.exists():
-            self.locker = sqlite3.connect(path, timeout=0, isolation_level=None)
+            self.locker = sqlite3.connect(
+                path, timeout=0, isolation_level=None, check_same_thread=False
+            )
             with suppress(sqlite3.Error):
                 self.locker.execute("BEGIN EXCLUSIVE")
 
@@ -864,7 +867,8 @@ class World:
             if times > 1 and not self.model.ledgers_lost:
                 yield f"{file} is listed {times} times"
         ever = made | self.model.deleted
-        yield from (f"{file} is not listed" for file in sorted(made - listed.keys()))
+        lost = self.damaged if self.model.ledgers_lost else set()
+        yield from (f"{file} is not listed" for file in sorted(made - listed.keys() - lost))
         yield from (f"{file} is listed" for file in sorted(listed.keys() - ever))
         shown = Counter(self._shown())
         for file, times in shown.items():
