@@ -205,7 +205,8 @@ class Settings(BaseModel):
     when_done: Literal["keep", "archive", "delete"] = Field(
         "keep",
         description="What happens to a recipe whose images all succeeded. archive: it is moved "
-        "to its folder in the outbox.",
+        "to its folder in the outbox. With archive and delete no other picowatch may watch the "
+        "same inbox: what it has not made yet would be gone.",
     )
     interrupt: bool = Field(
         False,

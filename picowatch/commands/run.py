@@ -46,6 +46,11 @@ INTERRUPTED = 130
 ENDING = (signal.SIGTERM, signal.SIGINT)
 LEDGER = "ledger.sqlite"
 LOCK_SECONDS = 0.5  # between looks whether a `picowatch make` has let go of the outbox
+# Nobody knows of another outbox's ledger, so nobody can tell what is still waiting there.
+TAKES_AWAY = (
+    "when_done: %s takes done recipes out of the inbox: no other picowatch may watch it, it would "
+    "take them for deleted"
+)
 # A new ledger that is damaged so soon is a broken disk, and a third one would be no better.
 HOPELESS_SECONDS = 60.0
 
@@ -143,6 +148,8 @@ def _run_daemons(
                 only=only,
             )
             log.info("picowatch %s watches %s", __version__, settings.inbox)
+            if settings.when_done != "keep" and not once:
+                log.warning(TAKES_AWAY, settings.when_done)
             succeeded = daemon.run(once)
             log.info("picowatch ended")
         hopeless = damaged and time.monotonic() - started < HOPELESS_SECONDS

@@ -16,7 +16,7 @@ from picowatch.outbox.status import EngineStatus, Status, StatusFiles, status_of
 from picowatch.view import progress_text, rows
 from tests.commands.picowatch import picowatch, start
 from tests.commands.screen import Screen, in_pty
-from tests.house import House
+from tests.house import PATIENCE, House, wait_for
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -282,3 +282,15 @@ def test_plain_progress_comes_now_and_then(caplog: pytest.LogCaptureFixture) -> 
         "a.yaml: 1 of 2, step 10/24",
         "a.yaml: 1 of 2, step 20/24",
     ]
+
+
+def test_a_daemon_that_takes_recipes_away_says_that_nobody_else_may_watch_the_inbox(
+    house: House,
+) -> None:
+    """Another outbox's picowatch would take them for deleted; none can see the other."""
+    (house.folder / "picowatch.yaml").write_text("when_done: archive\n")
+    daemon = start(house.folder, "run")
+    wait_for(lambda: house.status()["images"] is not None, "the daemon's start")
+    daemon.terminate()
+    shown, _ = daemon.communicate(timeout=PATIENCE)
+    assert "no other picowatch may watch it" in shown
