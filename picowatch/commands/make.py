@@ -43,9 +43,12 @@ def make(settings: Settings, files: Sequence[Path], make_engine: MakeEngine = Ch
     check_folders(settings)
     read = [(file, _content(file)) for file in files]
     asked: list[_Asked] = []
+    where = settings.inbox
     try:
         for file, content in read:
+            where = settings.inbox
             recipe = _place(settings, file, content)
+            where = settings.outbox
             digest = hashlib.sha256(content).hexdigest()
             asked.append(_Asked(recipe, leave(settings.outbox, Command("make", recipe, digest))))
         answers = _answers(settings, asked, make_engine)
@@ -53,7 +56,9 @@ def make(settings: Settings, files: Sequence[Path], make_engine: MakeEngine = Ch
         _say("The recipes stay in the inbox: picowatch makes them when it runs.")
         return INTERRUPTED
     except OSError as error:
-        raise PicowatchError(f"{error.filename} cannot be written: {error.strerror}.") from error
+        # What fails on an open file, as a full disk does, names none.
+        words = f"{error.filename or where} cannot be written: {error.strerror or error}."
+        raise PicowatchError(words) from error
     finally:
         for one in asked:
             take_back(one.command)

@@ -2,6 +2,7 @@
 
 import json
 import secrets
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -22,6 +23,7 @@ COUNTED = ("queued", "running", "done", "failed", "cancelled")
 # A daemon writes its status every five seconds; polling a slow share can take as long again.
 CHECK_SECONDS = 20.0
 POLL_SECONDS = 0.05
+OLD_PROBE_SECONDS = 120.0  # longer than a check takes, and than two clocks may differ
 WATCH_SECONDS = 0.5  # between looks
 NOTHING: dict[str, Any] = {
     "updated": 0.0, "started": 0.0, "images": dict.fromkeys(COUNTED, 0), "pid": 0, "host": "",
@@ -92,7 +94,10 @@ def check(settings: Settings) -> int:
     """
     if not is_held(settings.outbox):
         return _unhealthy("picowatch does not run")
+    _remove_old_probes(settings.inbox)
     probe = settings.inbox / f"{PROBE_PREFIX}{secrets.token_hex(8)}"
+    # Docker and systemd end a check that takes too long.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(NOT_RUNNING))
     try:
         probe.touch()
     except OSError as error:
@@ -109,6 +114,14 @@ def check(settings: Settings) -> int:
     finally:
         with suppress(OSError):
             probe.unlink()
+
+
+def _remove_old_probes(inbox: Path) -> None:
+    """A check that was killed could not take its own away."""
+    with suppress(OSError):
+        for probe in inbox.glob(f"{PROBE_PREFIX}*"):
+            if abs(time.time() - probe.stat().st_mtime) > OLD_PROBE_SECONDS:
+                probe.unlink(missing_ok=True)
 
 
 def _unhealthy(words: str) -> int:

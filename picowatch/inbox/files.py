@@ -16,6 +16,7 @@ from picowatch.inbox.names import (
     MAX_DEPTH,
     is_looked_into,
     is_recipe_name,
+    why_not_looked_into,
     why_skipped,
 )
 from picowatch.recipe import DefaultsFile
@@ -93,6 +94,8 @@ def scan(root: Path, below: str, skipped: dict[str, str]) -> Iterator[FoundFile]
     for child in children:
         path = f"{below}/{child.name}" if below else child.name
         if child.is_dir(follow_symlinks=False):
+            if reason := why_not_looked_into(child.name):
+                skipped[path] = reason
             if not is_looked_into(child.name):
                 continue
             if path.count("/") >= MAX_DEPTH:

@@ -51,11 +51,21 @@ def why_skipped(name: str) -> str | None:
     return None
 
 
+def why_not_looked_into(folder: str) -> str | None:
+    """Why a folder is passed by that nobody would expect to be; None for all others."""
+    if _is_passed_by(folder) or _is_utf8(folder):
+        return None
+    return "the folder's name is not valid UTF-8; rename it"
+
+
 def is_looked_into(folder: str) -> bool:
     """Whether a folder of this name (without its parents) may hold recipes."""
-    if folder.startswith(".") or folder.lower() in SKIPPED_FOLDERS:
-        return False
-    return not folder.lower().startswith(SAVING_FOLDER) and _is_utf8(folder)
+    return not _is_passed_by(folder) and _is_utf8(folder)
+
+
+def _is_passed_by(folder: str) -> bool:
+    name = folder.lower()
+    return name.startswith((".", SAVING_FOLDER)) or name in SKIPPED_FOLDERS
 
 
 def _is_utf8(name: str) -> bool:

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from threading import Lock
 from typing import IO, Any
@@ -38,8 +38,7 @@ class Listing:
         if not self._path.exists():
             return []
         with self._path.open("rb") as file:
-            file.seek(max(0, self._path.stat().st_size - TAIL_BYTES))
-            return list(_lines(file))
+            return list(_lines(_tail(file)[1].splitlines(keepends=True)))
 
     def all(self) -> Iterator[dict[str, Any]]:
         """Every line, oldest first."""
@@ -52,12 +51,21 @@ class Listing:
         if not self._path.exists():
             return
         with self._path.open("rb+") as file:
-            size = file.seek(0, os.SEEK_END)
-            start = max(0, size - TAIL_BYTES)
-            file.seek(start)
-            tail = file.read()
+            start, tail = _tail(file)
             if (whole := len(without_torn_line(tail, picture_of))) < len(tail):
                 file.truncate(start + whole)
+
+
+def _tail(file: IO[bytes]) -> tuple[int, bytes]:
+    """Where the end of the file begins, and its bytes: at least the last line, however long."""
+    size, wanted = file.seek(0, os.SEEK_END), TAIL_BYTES
+    while True:
+        start = max(0, size - wanted)
+        file.seek(start)
+        content = file.read()
+        if not start or b"\n" in content[: content.rfind(b"\n")]:
+            return start, content
+        wanted *= 2
 
 
 def without_torn_line(content: bytes, parse: Callable[[bytes], object | None]) -> bytes:
@@ -84,7 +92,7 @@ def request_of(line: dict[str, Any]) -> ImageRequest:
     return ImageRequest.from_dict({name: line[name] for name in line.keys() - OWN})
 
 
-def _lines(file: IO[bytes]) -> Iterator[dict[str, Any]]:
+def _lines(file: Iterable[bytes]) -> Iterator[dict[str, Any]]:
     """Those that are whole: the first one may be cut, and what a user did to the file is theirs."""
     for text in file:
         if (line := picture_of(text)) is not None:

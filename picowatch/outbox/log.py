@@ -2,11 +2,15 @@
 
 import json
 import logging
+import os
 import sys
 from contextlib import suppress
+from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import TextIO
+
+from picowatch.outbox.atomic import check_in_place
 
 LOG_BYTES = 10 * 1024 * 1024
 LOG_FILES = 5
@@ -57,7 +61,31 @@ class _Lasting(logging.Handler):
 
 
 class _LogFile(_Lasting, RotatingFileHandler):
-    pass
+    """Goes on in a new file when somebody deletes the log, or rotates it away."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        super().__init__(path, maxBytes=LOG_BYTES, backupCount=LOG_FILES, encoding="utf-8")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with suppress(OSError):
+            self._follow()
+        super().emit(record)
+
+    def _open(self) -> TextIOWrapper:
+        check_in_place(self._path)
+        return super()._open()
+
+    def _follow(self) -> None:
+        if self.stream is None:
+            return
+        with suppress(FileNotFoundError):
+            if os.path.samestat(self._path.stat(), os.fstat(self.stream.fileno())):
+                return
+        new = self._open()
+        with suppress(OSError):
+            self.stream.close()
+        self.stream = new
 
 
 class _Console(_Lasting, logging.StreamHandler[TextIO]):
@@ -71,7 +99,7 @@ def open_log(path: Path, log_format: str, console: logging.Handler | None) -> No
     if logger.level == logging.NOTSET:
         logger.setLevel(logging.INFO)
     logger.propagate = False
-    file = _LogFile(path, maxBytes=LOG_BYTES, backupCount=LOG_FILES, encoding="utf-8")
+    file = _LogFile(path)
     for handler in (file, console):
         if handler is not None:
             handler.setFormatter(formatter)

@@ -175,6 +175,23 @@ def test_a_search_finds(gallery: Page, query: str, found: int) -> None:
     assert gallery.find("#empty").is_displayed() == (found == 0)
 
 
+def test_a_search_finds_wildcards_as_they_were_drawn(house: House, page: Page) -> None:
+    """What else they could have been is found under its own name alone."""
+    house.save("a.txt", "a {corgi|dragon} --seed 1\n")
+    assert house.once()
+    page.open(house.outbox / INDEX)
+    drawn = house.prompts()[0].removeprefix("a ")
+    (other,) = {"corgi", "dragon"} - {drawn}
+    for query, found in (
+        (drawn, 1),
+        (other, 0),
+        (f"prompt:{other}", 0),
+        (f"unexpanded:{other}", 1),
+    ):
+        page.search(query)
+        assert len(page.shown()) == found, query
+
+
 def test_folders_are_filters(gallery: Page) -> None:
     """Those below the chosen one appear; searching is within it."""
 

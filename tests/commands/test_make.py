@@ -371,3 +371,20 @@ def test_make_overwrites_no_recipe_that_is_saved_in_the_same_moment(
     assert put(house.inbox, "a.txt", b"made\n") == "a-2.txt"
     found = {path.name: path.read_text() for path in house.inbox.iterdir()}
     assert found == {"a.txt": "the user's\n", "a-2.txt": "made\n"}
+
+
+@pytest.mark.parametrize("call", ["put", "leave"])
+def test_make_on_a_full_disk_says_what_cannot_be_written(
+    house: House, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """The system names no file for what fails on one that is open."""
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(f"picowatch.commands.make.{call}", fail)
+    recipe = house.folder / "a.txt"
+    recipe.write_text("a corgi\n")
+    where = house.inbox if call == "put" else house.outbox
+    with pytest.raises(PicowatchError, match=f"^{where} cannot be written: No space left"):
+        make(house.settings(), [recipe])

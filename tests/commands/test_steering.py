@@ -9,8 +9,10 @@ import pytest
 
 from picowatch.commands import status as status_command
 from picowatch.errors import EngineDied
+from picowatch.inbox.names import PROBE_PREFIX
+from picowatch.outbox.lock import OutboxLock
 from picowatch.recipe.request import ImageRequest
-from tests.commands.picowatch import picowatch
+from tests.commands.picowatch import picowatch, start
 from tests.house import House, wait_for
 
 
@@ -169,3 +171,18 @@ def test_a_service_manager_is_told(house: House, monkeypatch: pytest.MonkeyPatch
             told.append(manager.recv(1000).decode())
     assert told[0] == "READY=1"
     assert told[1] == "WATCHDOG=1\nSTATUS=nothing runs; 0 images wait"
+
+
+def test_a_check_that_is_ended_leaves_no_probe(house: House) -> None:
+    """What one that was killed left goes at the next check."""
+    old = house.inbox / f"{PROBE_PREFIX}old"
+    old.touch()
+    os.utime(old, (1, 1))
+    lock = OutboxLock(house.outbox)
+    check = start(house.folder, "status", "--check")
+    wait_for(lambda: [p for p in house.inbox.iterdir() if p != old], "the probe")
+    check.terminate()
+    check.communicate()
+    lock.release()
+    assert check.returncode == 1
+    assert list(house.inbox.iterdir()) == []

@@ -306,6 +306,18 @@ def test_json_and_python_files_are_said_once_and_not_run(house: House) -> None:
     assert house.log().count(" is not run: ") == 3
 
 
+def test_a_folder_whose_name_is_not_utf8_is_said_once(house: House) -> None:
+    """Recipes in it are not run, and it is known why."""
+    folder = Path(os.fsdecode(os.fsencode(house.inbox) + b"/caf\xe9"))
+    folder.mkdir()
+    (folder / "a.txt").write_text("a corgi\n")
+    house.save("b.txt", "a star\n")
+    assert house.once()
+    assert house.made() == ["a star"]
+    words = "caf\\udce9 is not run: the folder's name is not valid UTF-8; rename it"
+    assert house.log().count(words) == 1
+
+
 def test_a_name_that_is_not_utf8_is_said_and_not_run(house: House) -> None:
     """It could stand in no log, list or page as it is."""
     (Path(os.fsdecode(os.fsencode(house.inbox) + b"/caf\xe9.txt"))).write_text("x\n")

@@ -136,6 +136,35 @@ def test_the_log_is_rotated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert json.loads(newest)["message"] == "picture 499"
 
 
+@pytest.mark.parametrize("how", ["deleted", "renamed", "made anew"])
+def test_a_log_that_is_taken_away_goes_on_in_a_new_file(house: House, how: str) -> None:
+    """As logrotate does it, and people."""
+    log = house.outbox / "picowatch.log"
+    with house.running():
+        house.save("a.txt", "one --seed 1\n")
+        wait_for(lambda: "a.txt: saved" in house.log() and "a/0001-1.png" in house.log())
+        log.unlink() if how == "deleted" else log.rename(house.outbox / "old.log")
+        if how == "made anew":
+            log.touch()
+        house.save("b.txt", "two --seed 2\n")
+        wait_for(lambda: log.exists() and "b.txt: saved" in house.log())
+        assert "a.txt: saved" not in house.log()
+
+
+@pytest.mark.parametrize("torn", [b"", b'{"file": "c' + b"x" * 3_000_000])
+def test_a_long_line_of_the_list_stays_whole_at_a_start(tmp_path: Path, torn: bytes) -> None:
+    """Longer than what is read of the end at once; the next line begins after it."""
+    path = tmp_path / "images.jsonl"
+    Listing(path).append({"file": "a.png"})
+    Listing(path).append({"file": "b.png", "prompt": "x" * 2_500_000})
+    with path.open("ab") as file:
+        file.write(torn)
+    assert Listing(path).recent_files() >= {"b.png"}
+    Listing(path).append({"file": "d.png"})
+    assert [line["file"] for line in Listing(path).all()] == ["a.png", "b.png", "d.png"]
+    assert len(path.read_bytes().splitlines()) == 3
+
+
 def test_harmless_text_has_no_control_characters() -> None:
     """Right-to-left marks and lone surrogates included; other languages stay readable."""
     assert harmless("a\nb\x1b[0m\u202e\udc80 näch 日本") == "a\\nb\\x1b[0m\\u202e\\udc80 näch 日本"

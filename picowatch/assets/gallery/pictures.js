@@ -129,7 +129,9 @@ function textsOf(entry) {
   let found = texts.get(entry);
   if (!found) {
     const settings = settingsOf(entry).map(([name, text]) => [name, text.toLowerCase()]);
-    found = { settings, whole: settings.map(([name, text]) => `${name} ${text}`).join("\n") };
+    // What a prompt with wildcards could have been is found by its name alone: unexpanded:cat.
+    const drawn = settings.filter(([name]) => !name.startsWith("unexpanded_"));
+    found = { settings, whole: drawn.map(([name, text]) => `${name} ${text}`).join("\n") };
     texts.set(entry, found);
   }
   return found;
