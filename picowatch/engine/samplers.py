@@ -3,6 +3,8 @@
 Options: metadata.md's table. Karras, exponential and beta spread the sigmas over the model's
 whole range; "uniform" spaces the steps evenly over the training steps, as A1111's "Automatic"
 does for the samplers it has from k-diffusion, and as DDIM and PNDM were published ("leading").
+"leading" is that spacing for every sampler: what diffusers takes for any scheduler that is made
+from the configuration in a folder of Stable Diffusion 1.x.
 """
 
 from dataclasses import dataclass
@@ -207,6 +209,8 @@ def _spacing(kind: _Kind, schedule_type: str, steps: int) -> dict[str, str]:
     """diffusers' timestep_spacing. A single "linspace" step would be the last, without noise."""
     if not kind.uniform_spacing:
         return {}
+    if schedule_type == "leading":
+        return {"timestep_spacing": "leading"}
     if schedule_type == "sgm_uniform" or (steps == 1 and kind.uniform_spacing == "linspace"):
         return {"timestep_spacing": "trailing"}
     return {"timestep_spacing": kind.uniform_spacing}

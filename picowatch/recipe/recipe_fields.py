@@ -63,7 +63,9 @@ Axes = Annotated[
         }
     ),
 ]
-ScheduleType = Literal["automatic", "karras", "exponential", "beta", "uniform", "sgm_uniform"]
+ScheduleType = Literal[
+    "automatic", "karras", "exponential", "beta", "uniform", "sgm_uniform", "leading"
+]
 
 
 def _also(*aliases: str, default: str | None = None, takes: str | None = None) -> JsonDict:

@@ -12,20 +12,21 @@ from picowatch.recipe.suggestions import did_you_mean, listed
 AUTOMATIC = "automatic"
 
 # Our name to what A1111 and its readers show. "Simple" is, like "SGM Uniform", diffusers'
-# timestep_spacing="trailing".
+# timestep_spacing="trailing"; "DDIM" is "leading", which the folders of Stable Diffusion 1.x say.
 SCHEDULE_TYPES = {
     "karras": "Karras",
     "exponential": "Exponential",
     "beta": "Beta",
     "uniform": "Uniform",
     "sgm_uniform": "SGM Uniform",
+    "leading": "DDIM",
 }
-_SCHEDULE_ALIASES = {"simple": "sgm_uniform", "auto": AUTOMATIC}
+_SCHEDULE_ALIASES = {"simple": "sgm_uniform", "ddim": "leading", "auto": AUTOMATIC}
 
-_SIGMAS = ("karras", "exponential", "beta", "uniform", "sgm_uniform")
+_SIGMAS = ("karras", "exponential", "beta", "uniform", "sgm_uniform", "leading")
 # DPMSolverSinglestep, one of the two classes that can be DPM++ SDE, has no timestep_spacing.
 _SINGLESTEP = ("karras", "exponential", "beta", "uniform")
-_STEPS_ONLY = ("uniform", "sgm_uniform")
+_STEPS_ONLY = ("uniform", "sgm_uniform", "leading")
 
 
 @dataclass(frozen=True, slots=True)

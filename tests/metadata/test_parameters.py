@@ -16,6 +16,7 @@ from picowatch.metadata import PARAMETERS, PICOWATCH, parameters_text, png_texts
 from picowatch.recipe import ImageRequest, read_recipes
 from picowatch.recipe.a1111 import parameters_of
 from picowatch.recipe.request import EmbeddingUse, Hires, LoraUse, Mask, StartImage
+from picowatch.recipe.samplers import SCHEDULE_TYPES
 from tests.metadata.requests import CORGI, PROMPTS, hashes_of, image_requests, known_for
 
 
@@ -157,7 +158,7 @@ def test_sd_parsers_gets_every_value(request: ImageRequest) -> None:
     assert float(values["cfg_scale"]) == request.cfg_scale
     assert int(values["seed"]) == request.seed
     assert values["Size"] == f"{request.width}x{request.height}"
-    assert values["scheduler"].lower().replace(" ", "_") == request.schedule_type
+    assert values["scheduler"] == SCHEDULE_TYPES[request.schedule_type]
     assert values.get("Clip skip", "1") == str(request.clip_skip)
     assert values.get("VAE", "baked") == request.vae
 

@@ -165,7 +165,7 @@ def test_the_native_size_is_the_checkpoints() -> None:
         (
             "schedule_type: karas",
             "unknown schedule type 'karas'. Did you mean 'karras'? There are automatic, karras, "
-            "exponential, beta, uniform and sgm_uniform.",
+            "exponential, beta, uniform, sgm_uniform and leading.",
         ),
         (
             "sampler: DPM++ 2M Karras\nschedule_type: beta",

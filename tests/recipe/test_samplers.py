@@ -37,6 +37,8 @@ from tests.recipe.reading import messages, read_one
         ("DPM++ SDE Exponential", "DPM++ SDE", "exponential"),
         ("LCM", "LCM", "uniform"),
         ("DEIS beta", "DEIS", "beta"),
+        ("Euler DDIM", "Euler", "leading"),
+        ("euler_leading", "Euler", "leading"),
     ],
 )
 def test_names_of_other_tools_are_understood(
@@ -78,13 +80,13 @@ ALL = (
         ),
         (
             "sampler: Euler a\nschedule_type: karras",
-            "Euler a does not take the schedule type 'karras': it takes automatic, uniform and "
-            "sgm_uniform.",
+            "Euler a does not take the schedule type 'karras': it takes automatic, uniform, "
+            "sgm_uniform and leading.",
         ),
         (
             "sampler: Euler a Karras",
-            "Euler a does not take the schedule type 'karras': it takes automatic, uniform and "
-            "sgm_uniform.",
+            "Euler a does not take the schedule type 'karras': it takes automatic, uniform, "
+            "sgm_uniform and leading.",
         ),
     ],
 )
@@ -129,7 +131,8 @@ def test_the_table_agrees_with_diffusers(sampler: Sampler) -> None:
     for schedule_type in ("karras", "exponential", "beta"):
         has_parameter = f"use_{schedule_type}_sigmas" in parameters
         assert (schedule_type in sampler.schedule_types) == has_parameter
-    assert ("sgm_uniform" in sampler.schedule_types) == ("timestep_spacing" in parameters)
+    for spacing in ("sgm_uniform", "leading"):
+        assert (spacing in sampler.schedule_types) == ("timestep_spacing" in parameters)
 
 
 def test_every_sampler_finds_itself() -> None:
