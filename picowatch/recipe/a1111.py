@@ -11,7 +11,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 
-from picowatch.recipe.a1111_blocks import Block, Line, block_of_picture, blocks, negative_in
+from picowatch.recipe.a1111_blocks import (
+    MAX_LINES,
+    Block,
+    Line,
+    block_of_picture,
+    blocks,
+    negative_in,
+)
 from picowatch.recipe.hires import final_side, find_upscaler
 from picowatch.recipe.layers import put
 from picowatch.recipe.places import Entry, Layer, Source, Spot, Written
@@ -52,6 +59,7 @@ _TAESD = "taesd"
 # Programs whose seeds have more bits draw their noise on the CPU, and torch uses the low 32 there.
 _SEED_BITS = 64
 MAX_PARAMETERS = 1000
+MAX_BLOCKS = 10_000
 # The hashes of LoRAs and embeddings tell which files were meant; the prompt has their names.
 _INFORMATION = {
     "version",
@@ -125,8 +133,17 @@ def _value(line: str, start: int) -> tuple[str, int]:
 
 def a1111_entries(source: Source, problems: Problems) -> list[Entry]:
     """The recipes of a TXT with generation parameters, a block each."""
-    entries = []
+    entries: list[Entry] = []
+    if len(source.lines) > MAX_LINES:
+        message = f"more than {MAX_LINES:,} lines in one file. Split it."
+        problems.add(Spot(source, MAX_LINES + 1, 1), message)
+        return []
     for block in blocks(source, _KNOWN_KEYS):
+        if len(entries) == MAX_BLOCKS:
+            number = (block.text or block.values)[0].number
+            message = f"more than {MAX_BLOCKS:,} prompts in one file. Split it."
+            problems.add(Spot(source, number, 1, max(1, len(source.line(number)))), message)
+            break
         entries.append(_entry(source, block, problems))
         model_hash = _hash_alone(source, block)
         if model_hash:
@@ -157,7 +174,7 @@ def _entry(source: Source, block: Block, problems: Problems) -> Entry:
     prompt, negative = _prompts(lines, block)
     # A block may be nothing but values, or a negative prompt: an empty prompt is before them.
     first = (block.text or block.values)[0]
-    layer["prompt"] = _text(source, prompt or [replace(first, text="")])
+    layer["prompt"] = _text(source, prompt or [first._replace(text="")])
     if negative:
         layer["negative_prompt"] = _text(source, negative)
     return Entry(layer, layer["prompt"].spot, tuple(warnings), forgives_idle=True)
@@ -171,7 +188,7 @@ def _prompts(lines: Sequence[Line], block: Block) -> tuple[Sequence[Line], Seque
             return lines[:index], [negative, *lines[index + 1 :]]
     last = lines[-1] if lines else None
     if last and re.match(r"-\s*[^\s-]", last.text) and _is_of_draw_things(block):
-        return lines[:-1], [replace(last, column=last.column + 1, text=last.text[1:])]
+        return lines[:-1], [last._replace(column=last.column + 1, text=last.text[1:])]
     return lines, []
 
 

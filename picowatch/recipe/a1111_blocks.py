@@ -13,11 +13,14 @@ and web pages change it on the way, so these are understood, too:
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 from picowatch.recipe.places import Source
 
+# Ten thousand prompts of twenty lines.
+MAX_LINES = 200_000
 _NEGATIVE = re.compile(r"\s*Negative [Pp]rompt:")
 # Two values at least, or the word Sampler: a prompt does not begin like that.
 _UNMISTAKABLE = r"Steps:\s*\d+\s*,\s*[A-Za-z][\w \-/.]*:|Steps:.*\bSampler:"
@@ -36,11 +39,11 @@ _REMARK = re.compile(
 _KEY = re.compile(r"\s*(?P<key>\w[\w \-/.]*):")
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(NamedTuple):
     """A line of such a text, or the part of a file's line that would be one: where it begins.
 
-    `is_whole`: all of the block stands in the file's line that this part begins.
+    `is_whole`: all of the block stands in the file's line that this part begins. There may be
+    many, and a frozen dataclass takes four times as long to make.
     """
 
     number: int
@@ -118,11 +121,14 @@ def block_of_picture(source: Source) -> Block:
 
 
 def _lines(source: Source) -> list[Line]:
-    return [
-        part
-        for number, text in enumerate(source.lines, 1)
-        for part in _split(Line(number, 1, text))
-    ]
+    lines: list[Line] = []
+    for number, text in enumerate(source.lines, 1):
+        line = Line(number, 1, text)
+        if ":" in text:
+            lines += _split(line)
+        else:
+            lines.append(line)
+    return lines
 
 
 def _split(line: Line) -> Iterator[Line]:
@@ -130,7 +136,7 @@ def _split(line: Line) -> Iterator[Line]:
     heading = _HEADING.match(line.text)
     if heading:
         line = _part(line, heading.end())
-    steps = _MIDDLE_STEPS.search(line.text)
+    steps = _MIDDLE_STEPS.search(line.text) if "Steps:" in line.text else None
     if not steps or not line.text[: steps.start()].strip():
         yield line
         return
@@ -143,7 +149,7 @@ def _split(line: Line) -> Iterator[Line]:
         part = _part(line, start, end)
         is_last = end == len(line.text)
         text = part.text if is_last else part.text.removesuffix(".")
-        yield replace(part, text=text, is_whole=start == 0 and not _NEGATIVE.match(text))
+        yield part._replace(text=text, is_whole=start == 0 and not _NEGATIVE.match(text))
 
 
 def _part(line: Line, start: int, end: int | None = None) -> Line:

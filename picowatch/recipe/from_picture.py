@@ -11,7 +11,7 @@ from typing import Any
 
 from picowatch.errors import PictureUnreadable
 from picowatch.recipe.a1111 import a1111_picture
-from picowatch.recipe.a1111_blocks import holds_parameters
+from picowatch.recipe.a1111_blocks import MAX_LINES, holds_parameters
 from picowatch.recipe.decoding import MAX_BYTES
 from picowatch.recipe.fooocus import fooocus_layer, is_fooocus
 from picowatch.recipe.places import Layer, Source, Spot, Written
@@ -68,7 +68,7 @@ def read_from(
 
 
 def _fields(path: str, texts: Mapping[str, str], spot: Spot, names_checkpoint: bool) -> FromPicture:
-    if any(len(text) > MAX_BYTES for text in texts.values()):
+    if any(len(text) > MAX_BYTES or text.count("\n") > MAX_LINES for text in texts.values()):
         raise PictureUnreadable("its texts are too long to be settings.")
     if "picowatch" in texts:
         return FromPicture(_of_picowatch(texts["picowatch"], spot))

@@ -13,6 +13,8 @@ from picowatch.recipe.problems import Problems, shown
 from picowatch.recipe.suggestions import closest
 from picowatch.recipe.yaml_errors import quoted
 
+# A recipe has fewer fields, and to compare each of a hostile file's takes long.
+_MAX_COMPARED = 100
 _PROMPTS = ("prompt", "negative_prompt", "negative")
 
 
@@ -67,7 +69,7 @@ def layer_of(mapping: Mapping, problems: Problems) -> Layer:
 
 def _forgive_missing_prompt(mapping: Mapping, layer: Layer) -> None:
     """A misspelt prompt is told as such; that it is missing, too, needs no second message."""
-    for key, value in mapping.pairs:
+    for key, value in mapping.pairs[:_MAX_COMPARED]:
         if not isinstance(key, Scalar) or key.text in fields.FIRST_NAME_OF:
             continue
         if closest(key.text, fields.ALL_NAMES) == "prompt":

@@ -83,6 +83,8 @@ TEXTS = {
     "wrong values": "[" + "{prompt: a, steps: 0, seed: x}, " * 6_000 + "]",
     "parameters": "Steps: 1, Sampler: Euler, a" + " " * MEGABYTE,
     "parameters without end": "Steps: 1, Sampler: Euler, " + "a: b, " * 160_000,
+    "whole blocks": "a.Negative prompt: b.Steps: 1, Seed: 1\n" * 25_000,
+    "lines below values": "a\nSteps: 1, Seed: 1\nTemplate: b\n" + "\n" * 999_000,
     "blocks": "a\nNegative prompt: b\n\n" * 45_000 + "Steps: 1, Sampler: Euler",
     "json": "Steps: 1, Sampler: Euler, a: " + "[" * MEGABYTE,
     "jsons": "Steps: 1, Sampler: Euler, " + 'a: "b", ' * 120_000,
