@@ -144,16 +144,21 @@ def test_a_death_before_a_deletion_is_noted(house: House) -> None:
     assert_listed_once(house)
 
 
-def test_a_death_before_a_renaming_is_noted(house: House) -> None:
-    """The queue goes on under the new name; nothing is made anew."""
+@pytest.mark.parametrize(
+    "place", ["before a renaming is noted", "before the round of saves is committed"]
+)
+@pytest.mark.parametrize("new", ["renamed.txt", "failing.txt"])
+def test_a_death_before_a_renaming_is_noted(house: House, place: str, new: str) -> None:
+    """The queue goes on under the new name, also over another recipe's; nothing is made anew."""
     save_all(house)
     dies(house, "in the middle of a claim:1")
-    (house.inbox / "random.txt").rename(house.inbox / "renamed.txt")
-    dies(house, "before a renaming is noted:1")
+    (house.inbox / "random.txt").replace(house.inbox / new)
+    dies(house, f"{place}:1")
     run(house)
-    made = len(house.pictures("random")) + len(house.pictures("renamed"))
-    assert made == 2
-    assert "random.txt: renamed to renamed.txt" in house.log()
+    made = house.prompts("random") + house.prompts(new.removesuffix(".txt"))
+    assert sorted(made) == ["a circle", "a star"]
+    assert f"random.txt: renamed to {new}" in house.log()
+    assert house.error("failing.txt") is None or new != "failing.txt"
 
 
 @pytest.mark.parametrize(
