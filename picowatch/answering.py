@@ -291,15 +291,18 @@ class Answers:
         warnings: list[str] = []
         priorities: list[tuple[str, int]] = []
         with suppress(RecipeInvalid, FileUnreadable):
-            for recipe in self._recipes(seen, known, pictures):
-                warnings += recipe.warnings
+            recipes = self._recipes(seen, known, pictures)
+            warnings = list(dict.fromkeys(w for recipe in recipes for w in recipe.warnings))
+            differ = len({recipe.priority for recipe in recipes}) > 1
+            for recipe in recipes:
                 digest = ""
-                with suppress(PictureUnreadable, ModelRefused):  # then it is no entry of before
-                    digest = recipe.digest(self._hashes_for(pictures))
+                if differ:  # otherwise it does not matter which is which, and hashes cost much
+                    with suppress(PictureUnreadable, ModelRefused):  # no entry of before, then
+                        digest = recipe.digest(self._hashes_for(pictures))
                 priorities.append((digest, recipe.priority))
         self._ledger.prioritise(seen.path, priorities)
         self._outbox.remove_error(seen.path)
-        self._outbox.write_warnings(seen.path, list(dict.fromkeys(warnings)))
+        self._outbox.write_warnings(seen.path, warnings)
 
     def _finish_moved(self, recipe: str) -> None:
         """Failures stand beside the new name now, sheets and the archive are waiting for it."""

@@ -145,6 +145,23 @@ def test_a_recipe_moved_into_live_overtakes_the_others(house: House, defaults: s
     assert house.made() == ["in progress", "b", "a"]
 
 
+def test_entries_with_a_priority_of_their_own_keep_it_where_they_are_moved(house: House) -> None:
+    """The folder's is for the others."""
+    house.save("live/_defaults.yaml", "priority: 10\n")
+    hold = HeldEngine(house)
+    with house.running(batch_size=1):
+        house.save("first.txt", "in progress\n")
+        hold.wait_until_held()
+        house.save("a.yaml", "prompt: a\npriority: 5\n")
+        wait_for(lambda: "a.yaml: saved" in house.log())
+        house.save("b.yaml", "- {prompt: low, priority: 1}\n- {prompt: high}\n")
+        wait_for(lambda: "b.yaml: saved" in house.log())
+        renamed(house, "b.yaml", "live/b.yaml")
+        hold.release()
+        wait_for(lambda: len(house.pictures()) == 4, "all")
+    assert house.made() == ["in progress", "high", "a", "low"]
+
+
 def test_what_follows_an_image_goes_to_the_name_that_its_recipe_has_then(house: House) -> None:
     """Failure, contact sheet and archive, although the recipe was renamed in the middle."""
     hold = HeldEngine(house)
