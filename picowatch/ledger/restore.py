@@ -6,14 +6,17 @@ the seeds that were drawn before, as far as one of their pictures tells them.
 """
 
 import json
+import re
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from picowatch.ledger.rows import AskedEntry
+from picowatch.ledger.rows import AskedEntry, folded
 from picowatch.recipe.request import ImageRequest
 
 SEEDS = 2**32
+NUMBER = re.compile(r"\d{1,18}")  # in front of a picture's name, within SQLite's integers
 DUE = "restore"  # the fact that a new ledger begins with
 _RECIPE = "restored recipe: "
 _SHEETS = "restored sheets: "
@@ -44,8 +47,10 @@ def restore_pictures(
     `sheets` are each recipe's contact sheets: file, and the pictures on it.
     """
     saves: dict[tuple[str, str], int] = {}
+    numbers: Counter[str] = Counter()
     restored = 0
     for picture in pictures:
+        _note_number(picture.file, numbers)
         key = picture.recipe, picture.save_digest
         if key not in saves:
             saves[key] = _save(sql, picture)
@@ -53,9 +58,19 @@ def restore_pictures(
     for recipe in {recipe for recipe, _ in saves}:
         sql.execute("INSERT INTO facts VALUES (?, '')", (_RECIPE + recipe,))
     for recipe, found in sheets.items():
+        for file in found:
+            _note_number(file, numbers)
         sql.execute("INSERT INTO facts VALUES (?, ?)", (_SHEETS + recipe, json.dumps(found)))
+    sql.executemany("INSERT INTO numbers (folder, last) VALUES (?, ?)", numbers.items())
     sql.execute("DELETE FROM facts WHERE name = ?", (DUE,))
     return restored
+
+
+def _note_number(file: str, numbers: Counter[str]) -> None:
+    """Folders that only differ in case share their numbers, deleted pictures keep theirs."""
+    folder, _, name = file.rpartition("/")
+    if number := NUMBER.match(name):
+        numbers[folded(folder)] = max(numbers[folded(folder)], int(number[0]))
 
 
 def _save(sql: sqlite3.Connection, picture: MadeBefore) -> int:

@@ -137,6 +137,20 @@ def test_a_ledger_that_turns_out_damaged_in_the_middle_of_work(house: House, dam
     assert "It is kept as ledger.sqlite.damaged-" in house.log()
 
 
+def test_numbers_go_on_after_those_of_a_folder_that_only_differs_in_case(house: House) -> None:
+    """Such folders share their numbers, so that they can be copied to a disk that knows no case."""
+    for name, seed in (("a.yaml", 1), ("A.yaml", 5)):
+        house.save(name, f"prompt: a corgi\nseed: {seed}\ncount: 2\n")
+        assert house.once()
+    if "A/0003-5.png" not in house.pictures():
+        pytest.skip("this file system takes both names for one")
+    (house.outbox / "A/0004-6.png").unlink()
+    ledger(house).unlink()
+    house.save("a.yaml", "prompt: a corgi\nseed: 9\n")
+    assert house.once()
+    assert house.pictures("a")[-1] == "a/0005-9.png"
+
+
 def test_a_locked_ledger_is_waited_for(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another program, as a backup or a shell, may hold it; it is said once."""
     monkeypatch.setattr("picowatch.patience.RETRY_SECONDS", 0.05)
