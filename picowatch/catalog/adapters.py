@@ -49,7 +49,7 @@ def lora_family(header: Header) -> str:
     for name in header.shapes:
         if _CLONEOFSIMO.match(name):
             raise ModelRefused(
-                "is a LoRA in cloneofsimo's old format: convert it to kohya's or diffusers'."
+                "is a LoRA in cloneofsimo's old format: get it in kohya's or diffusers'."
             )
         for mark, what in _OTHER_FORMATS.items():
             if mark in name:

@@ -264,8 +264,7 @@ def _check_name(candidate: _Candidate) -> None:
     if ending in _PICKLES:
         raise ModelRefused(
             "is a pickle file, which can run code when it is opened: get it as .safetensors, or "
-            "convert it (torch.load with weights_only=True, then safetensors.torch.save_file; or "
-            'A1111\'s tab "Checkpoint Merger").'
+            "convert it with the program in docs/troubleshooting.md."
         )
 
 

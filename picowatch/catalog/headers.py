@@ -94,7 +94,7 @@ def _header_length(start: bytes, size: int) -> int:
     if start.startswith((b"PK\x03\x04", b"\x80\x02")):
         raise ModelRefused(
             "is a pickle file (.ckpt) under the name .safetensors, and a pickle can run code: "
-            "convert it with a tool you trust."
+            "get it as .safetensors, or convert it with the program in docs/troubleshooting.md."
         )
     if start.startswith(b"GGUF"):
         raise ModelRefused("is a GGUF file under the name .safetensors: not supported.")
