@@ -26,6 +26,7 @@ from picowatch.engine.compile_job import (
 )
 from picowatch.engine.loaded import Loaded
 from picowatch.engine.packages import Package, ThreadedPackage, TorchPackage
+from picowatch.engine.trials import Note
 from picowatch.engine.unets import EagerUnet, Shape, Unet
 
 # Compiling takes half a minute to two, and gives back a third of the time of what follows: a
@@ -148,7 +149,7 @@ class CompiledUnets:
         if not worth or job.name in self._asked or not any(map(shutil.which, _COMPILERS)):
             return
         self._asked.add(job.name)
-        if self._package(job).exists() or self._note(job).exists():
+        if self._package(job).exists():
             return
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-c", _BOOT, job.as_json(), str(self._package(job))],
@@ -166,31 +167,24 @@ class CompiledUnets:
             raise TimeoutError("the model is still being compiled") from error
 
     def _load(self, loaded: Loaded, shape: Shape) -> CompiledUnet | None:
-        """The compiled UNet from its file, tried on one prediction.
-
-        A note stands beside the file meanwhile: if the process dies of it, it is not tried again.
-        """
+        """The compiled UNet from its file, tried on one prediction."""
         job = job_for(loaded.unet, shape)
-        package, note = self._package(job), self._note(job)
-        if not package.exists() or note.exists():
+        package = self._package(job)
+        if not package.exists():
             return None
-        try:
-            note.touch()
-        except OSError:  # a full disk; without a note it is too early to try
-            return None
-        try:
-            opened = self._opened(package, shape)
-            compiled = CompiledUnet(opened, job, loaded)
-            agrees = _agree(compiled, EagerUnet(loaded.unet), job)
-        # Whatever a package that does not work raises: there is the eager way.
-        except Exception as error:
-            note.write_text(f"{type(error).__name__}: {error}")
-            return None
-        if not agrees:
-            note.write_text("computes something else")
-            return None
-        note.unlink()
-        return compiled
+        with suppress(OSError), Note.held(package.with_suffix(".unusable")) as note:
+            if not note.begin_trial():
+                return None
+            try:
+                compiled = CompiledUnet(self._opened(package, shape), job, loaded)
+                agrees = _agree(compiled, EagerUnet(loaded.unet), job)
+            # Whatever a package that does not work raises: there is the eager way.
+            except Exception as error:
+                note.write(f"{type(error).__name__}: {error}")
+                return None
+            note.write("" if agrees else "computes something else")
+            return compiled if agrees else None
+        return None  # another engine tries it, or the disk is full
 
     def _opened(self, package: Path, shape: Shape) -> Package:
         return ThreadedPackage(package, self._threads) if shape.in_part else TorchPackage(package)
@@ -198,9 +192,6 @@ class CompiledUnets:
     def _package(self, job: CompileJob) -> Path:
         assert self._folder is not None
         return self._folder / f"{job.name}.pt2"
-
-    def _note(self, job: CompileJob) -> Path:
-        return self._package(job).with_suffix(".unusable")
 
 
 def _is_ours_alone(folder: Path) -> bool:

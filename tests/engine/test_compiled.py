@@ -1,5 +1,6 @@
 """Compiled UNets: made beside the pictures, used when they are there, never trusted blindly."""
 
+import os
 import shutil
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +18,7 @@ from picowatch.engine.local import LocalEngine
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.packages import Package, ThreadedPackage, TorchPackage
 from picowatch.engine.protocol import RenderedImage
+from picowatch.engine.trials import Note
 from picowatch.recipe.request import ImageRequest, LoraUse
 from tests.engine.requests import difference, ignore_steps, request
 
@@ -196,11 +198,28 @@ def test_a_damaged_package_is_left_alone(copied: Path, tmp_path: Path, content: 
     assert not make(engine_with(copied, tmp_path), request())[0].compiled
 
 
-def test_a_package_that_ended_the_process_is_not_tried_again(copied: Path, tmp_path: Path) -> None:
-    """The note from before it was tried tells."""
+def test_a_package_that_ended_the_process_is_tried_again_later(
+    copied: Path, tmp_path: Path
+) -> None:
+    """The note from before it was tried tells; the process may have been killed."""
     [package] = copied.glob("*.pt2")
-    package.with_suffix(".unusable").touch()
-    assert not make(engine_with(copied, tmp_path), request())[0].compiled
+    note = package.with_suffix(".unusable")
+    note.write_text("1")
+    engine = engine_with(copied, tmp_path)
+    assert not make(engine, request())[0].compiled
+    os.utime(note, (1, 1))
+    assert make(engine, request())[0].compiled
+
+
+def test_two_engines_that_try_a_package_at_once_both_make_their_pictures(
+    copied: Path, tmp_path: Path
+) -> None:
+    """One of them the eager way, until the other has tried it."""
+    [package] = copied.glob("*.pt2")
+    engine = engine_with(copied, tmp_path)
+    with Note.held(package.with_suffix(".unusable")):
+        assert not make(engine, request())[0].compiled
+    assert make(engine, request())[0].compiled
 
 
 def test_a_package_that_computes_something_else_is_not_used(
