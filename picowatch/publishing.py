@@ -177,6 +177,9 @@ class Publisher:
         log_picture.info("%s: %s (%.1f s%s)", image.recipe, image.file, seconds, chunks)
         for warning in picture.warnings:
             log.warning("%s: %s", image.file, warning)
+            recipe = self._ledger.recipe_of(image)
+            tell = partial(self._outbox.add_warning, recipe, warning)
+            self._patience.until_done("publisher", tell)
 
     def _note(self, written: list[QueuedImage], listed: list[QueuedImage]) -> None:
         """Let the ledger know, and whoever waits for their recipes."""

@@ -1,7 +1,7 @@
 """Tells LoRAs and embeddings apart: which of them can be used, and what the others are.
 
-Formats: kohya's sd-scripts, diffusers and peft for LoRAs; LyCORIS and cloneofsimo's are named
-and refused, since nothing installed can read them. Embeddings: A1111's and diffusers'.
+Formats: kohya's sd-scripts, diffusers and peft for LoRAs; others, as LyCORIS' and cloneofsimo's,
+are named and refused, since nothing installed can read them. Embeddings: A1111's and diffusers'.
 """
 
 import re
@@ -20,8 +20,12 @@ _OTHER_FORMATS = {
     ".hada_": "a LoHa (LyCORIS)",
     ".lokr_": "a LoKr (LyCORIS)",
     ".dora_scale": "a DoRA",
+    ".lora_magnitude_vector": "a DoRA",
+    ".lora_B.bias": "a LoRA with biases (lora_bias)",
     ".oft_": "an OFT adapter",
+    ".boft_": "a BOFT adapter",
     ".on_input": "an (IA)^3 adapter",
+    ".ia3_l": "an (IA)^3 adapter",
     ".diff": "a set of whole weight differences (LyCORIS full)",
 }
 _CLONEOFSIMO = re.compile(r"^(?:unet|text_encoder):\d+:")
@@ -37,10 +41,9 @@ def is_lora(header: Header) -> bool:
     """LoRAs and their kin, usable or not, by their key names."""
     if header.has("lora_unet_") or header.has("lora_te"):
         return True
+    marks = (*LORA_MARKS, *(mark for mark in _OTHER_FORMATS if mark != ".diff"))
     return any(
-        _CLONEOFSIMO.match(name)
-        or any(mark in name for mark in (*LORA_MARKS, ".hada_", ".lokr_", ".dora_scale"))
-        for name in header.shapes
+        _CLONEOFSIMO.match(name) or any(mark in name for mark in marks) for name in header.shapes
     )
 
 
@@ -61,8 +64,11 @@ def lora_family(header: Header) -> str:
 
 
 def _family(header: Header) -> str:
-    """By the width of the text that attention looks at, by key names, or by kohya's metadata."""
-    if header.has("lora_te1_") or header.has("lora_te2_") or header.has("text_encoder_2."):
+    """By the width of the text that attention looks at, by key names, or by kohya's metadata.
+
+    `lora_te1_` says nothing: diffusers' export to kohya's names has it for every family.
+    """
+    if header.has("lora_te2_") or header.has("text_encoder_2."):
         return "sdxl"
     for name, shape in header.shapes.items():
         if "attn2" in name and "to_k" in name and any(mark in name for mark in _LORA_INPUTS):

@@ -32,6 +32,7 @@ _ROLES: tuple[tuple[re.Pattern[str], Role], ...] = (
 _PARTS: tuple[tuple[str, Part], ...] = (
     ("lora_unet_", "unet"),
     ("lora_te_", "text_encoder"),
+    ("lora_te1_", "text_encoder"),
     ("base_model.model.unet.", "unet"),
     ("base_model.model.text_encoder.", "text_encoder"),
     ("base_model.model.", "unet"),

@@ -18,6 +18,9 @@ _UNET_INPUT = f"{UNET}input_blocks.0.0.weight"
 _UNET_CROSS = f"{UNET}input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
 _SD1_NATIVE = 512
 SD1_TEXT_LAYERS = 12
+# diffusers' AutoencoderTiny, and its author's own names.
+_TAESD = {"decoder.layers.0.weight", "1.conv.0.weight", "3.conv.0.weight"}
+_TAESD |= {f"taesd_{part}.{name}" for part in ("encoder", "decoder") for name in _TAESD}
 USABLE_INPUTS = (4, 9)  # 9 are an inpainting checkpoint's
 
 _ARTICLES = {
@@ -143,6 +146,8 @@ def _something_else(header: Header) -> str:
         return (
             "only the UNet of a diffusers folder: copy the whole folder with its model_index.json"
         )
+    if _TAESD & set(header.shapes):
+        return "a TAESD, a tiny VAE for previews: a whole VAE is needed"
     if header.has("text_model.") or header.has("encoder.block."):
         return "only a text encoder: a whole checkpoint is needed"
     return f"no model that picowatch knows; its first tensor is {next(iter(header.shapes))[:80]!r}"

@@ -6,9 +6,11 @@ LoRA away gives the plain checkpoint back, bit by bit.
 """
 
 import json
+import math
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +29,17 @@ from picowatch.recipe.request import LoraUse
 # Files kept in memory; a LoRA of Stable Diffusion 1.x has 2 to 200 MB.
 _KEPT_FILES = 8
 _NAMED_KEYS = 3
+# In peft's names: what follows a layer's, what stands before it, and a pattern without wildcards.
+_LORA_A = re.compile(r"\.lora_A(?:\.\w+)?\.weight$")
+_PART = re.compile(r"^(?:base_model\.model\.)?(?:(?:unet|text_encoder)\.)?")
+_PLAIN_PATTERN = re.compile(r"\^?[\w.]+")
 
 FindLora = Callable[[LoraUse], Path]
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """What one file adds to one module; `scale` is alpha / rank."""
+    """What one file adds to one module; `scale` is alpha / rank, or peft's for rsLoRA."""
 
     down: torch.Tensor
     up: torch.Tensor
@@ -66,6 +72,29 @@ class Layer:
         if down.ndim == 2:
             return up @ down
         return torch.einsum("or,rikl->oikl", up[:, :, 0, 0], down)
+
+
+@dataclass(frozen=True, slots=True)
+class _PeftSettings:
+    """What peft's LoraConfig says of one part of the checkpoint, beyond the tensors' shapes.
+
+    `alphas` is its `alpha_pattern`: the alpha of single layers. `rank_stabilised` is its
+    `use_rslora`: the scale is alpha / sqrt(rank), https://arxiv.org/abs/2312.03732.
+    https://huggingface.co/docs/peft/package_reference/lora
+    """
+
+    alpha: float | None = None
+    alphas: dict[str, float] = field(default_factory=dict)
+    rank_stabilised: bool = False
+
+    def alpha_of(self, layer: str, rank: int) -> float:
+        """peft takes the first pattern that is the layer's name, or its end after a dot."""
+        for pattern, alpha in self.alphas.items():
+            ending = "." + pattern.removeprefix("^")
+            whole = "." + _PART.sub("", layer)
+            if whole == ending or (whole.endswith(ending) and not pattern.startswith("^")):
+                return alpha
+        return rank if self.alpha is None else self.alpha
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +198,9 @@ def read_lora(
     """A file's layers on the device, in the type of the modules they belong to."""
     with safe_open(path, framework="pt") as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        alphas = _peft_alphas(file.metadata() or {})
+        settings = _peft_settings(file.metadata() or {}, name)
     found: dict[Place, dict[Role, torch.Tensor]] = {}
+    written: dict[Place, str] = {}  # the layers' names as the file has them
     unexpected = []
     for key, tensor in tensors.items():
         known = place_of(key)
@@ -178,6 +208,8 @@ def read_lora(
             unexpected.append(key)
         else:
             found.setdefault(known[0], {})[known[1]] = tensor
+            if known[1] == "down":
+                written[known[0]] = _LORA_A.sub("", key)
     if not found:
         raise RenderFailed(
             f"The LoRA {name!r} is for another kind of model: no layer of this checkpoint has a "
@@ -185,7 +217,15 @@ def read_lora(
             "Use a LoRA for Stable Diffusion 1.x.",
         )
     layers = {
-        place: _layer(name, place, roles, modules[place], alphas, device)
+        place: _layer(
+            name,
+            place,
+            roles,
+            modules[place],
+            settings.get(place.part, _PeftSettings()),
+            written.get(place, ""),
+            device,
+        )
         for place, roles in found.items()
     }
     return LoraFile(layers, tuple(sorted(unexpected)))
@@ -196,7 +236,8 @@ def _layer(
     place: Place,
     roles: dict[Role, torch.Tensor],
     module: nn.Module,
-    alphas: dict[Part, float],
+    settings: _PeftSettings,
+    written: str,
     device: torch.device,
 ) -> Layer:
     """The tensors of one place, if they fit its module."""
@@ -208,12 +249,13 @@ def _layer(
     assert down is not None and up is not None
     _check_shapes(name, place, weight, down, up, mid)
     rank = down.shape[0]
-    alpha = float(roles["alpha"]) if "alpha" in roles else alphas.get(place.part, rank)
+    alpha = float(roles["alpha"]) if "alpha" in roles else settings.alpha_of(written, rank)
+    scale = alpha / (math.sqrt(rank) if settings.rank_stabilised else rank)
 
     def here(tensor: torch.Tensor) -> torch.Tensor:
         return tensor.to(device, weight.dtype, copy=True)
 
-    return Layer(here(down), here(up), None if mid is None else here(mid), alpha / rank)
+    return Layer(here(down), here(up), None if mid is None else here(mid), scale)
 
 
 def _shaped(tensor: torch.Tensor | None, convolution: bool) -> torch.Tensor | None:
@@ -252,21 +294,49 @@ def _check_shapes(
         raise RenderFailed(f"The LoRA {name!r} is damaged: {place.module} has two ranks.")
 
 
-def _peft_alphas(metadata: dict[str, str]) -> dict[Part, float]:
-    """alpha by part, which diffusers writes beside peft's names since 0.34, if it is one number.
+def _peft_settings(metadata: dict[str, str], name: str) -> dict[Part, _PeftSettings]:
+    """peft's settings by part, which diffusers writes beside peft's names since 0.34.
 
     https://github.com/huggingface/diffusers/pull/11324
     """
+    parts: tuple[Part, ...] = ("unet", "text_encoder")
     try:
         stored = json.loads(metadata["lora_adapter_metadata"])
-        parts: tuple[Part, ...] = ("unet", "text_encoder")
-        return {
-            part: float(stored[f"{part}.lora_alpha"])
-            for part in parts
-            if f"{part}.lora_alpha" in stored
-        }
-    except (KeyError, TypeError, ValueError):
+        return {part: _settings_of(part, stored, name) for part in parts}
+    except KeyError:
         return {}
+    except (AttributeError, TypeError, ValueError, RecursionError) as error:
+        raise RenderFailed(
+            f"The LoRA {name!r} is damaged: its lora_adapter_metadata cannot be read.",
+            "Save it again with the program that trained it.",
+        ) from error
+
+
+def _settings_of(part: Part, stored: dict[str, Any], name: str) -> _PeftSettings:
+    """One part's; RenderFailed for what would make another picture if it were ignored."""
+    for key, what in (("use_dora", "a DoRA"), ("lora_bias", "a LoRA with biases (lora_bias)")):
+        if stored.get(f"{part}.{key}"):
+            raise RenderFailed(
+                f"The LoRA {name!r} is {what}: picowatch knows plain LoRAs so far.",
+                "Train or export it as a plain LoRA.",
+            )
+    alpha = stored.get(f"{part}.lora_alpha")
+    pattern = stored.get(f"{part}.alpha_pattern") or {}
+    alphas = {}
+    for layer, own in pattern.items():
+        plain = layer.replace("\\.", ".")
+        if not _PLAIN_PATTERN.fullmatch(plain):
+            raise RenderFailed(
+                f"The LoRA {name!r} names layers by a regular expression in its alpha_pattern: "
+                f"{layer[:80]!r}. picowatch knows plain names.",
+                "Write the layers' names instead.",
+            )
+        alphas[plain] = float(own)
+    return _PeftSettings(
+        alpha=None if alpha is None else float(alpha),
+        alphas=alphas,
+        rank_stabilised=bool(stored.get(f"{part}.use_rslora")),
+    )
 
 
 def _unexpected(name: str, keys: tuple[str, ...]) -> str:

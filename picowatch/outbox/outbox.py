@@ -2,6 +2,7 @@
 
 import logging
 import os
+import threading
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from os.path import lexists
@@ -48,6 +49,7 @@ class Outbox:
         self.problems = Problems(root)
         self._now = NowFile(root, self.problems)
         self._said_latest = False
+        self._adding_warning = threading.Lock()  # publishers have several threads
 
     def publish(
         self, file: str, width: int, height: int, pixels: bytes, texts: Sequence[PngText]
@@ -196,10 +198,13 @@ class Outbox:
             self.problems.remove(file)
 
     def add_warning(self, recipe: str, warning: str) -> None:
-        """Say beside the result what went wrong after the save was answered."""
+        """Say beside the result, once, what went wrong after the save was answered."""
         file = self.names.warning_file(recipe)
-        before = self.problems.text(file) or harmless(f"inbox/{recipe}") + "\n"
-        self._say_beside(file, f"{before}\n{harmless_lines(warning)}\n")
+        with self._adding_warning:
+            before = self.problems.text(file) or harmless(f"inbox/{recipe}") + "\n"
+            added = f"\n{harmless_lines(warning)}\n"
+            if added not in before:
+                self._say_beside(file, before + added)
 
     def tell(self, status: Status) -> None:
         """Write how things stand, for people, for programs and for the gallery."""

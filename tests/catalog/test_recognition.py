@@ -126,6 +126,7 @@ OTHERS: dict[str, tuple[Shapes, str]] = {
         "is only a text encoder",
     ),
     "nothing": ({}, "is an empty safetensors file"),
+    "TAESD": ({"decoder.layers.0.weight": (64, 4, 3, 3)}, "is a TAESD, a tiny VAE for previews"),
     "something else": ({"model.layers.0.mlp.weight": (8, 8)}, "is no model that picowatch knows"),
 }
 
@@ -169,6 +170,9 @@ def test_a_checkpoint_in_the_vae_folder_is_refused(tmp_path: Path) -> None:
     assert said == ("it.safetensors is a checkpoint, not a VAE: move it to models/checkpoints/.")
 
 
+TE1 = "lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_down.weight"
+
+
 def peft_lora(width: int) -> Shapes:
     """One adapted layer, in diffusers' names of today."""
     layer = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k"
@@ -183,6 +187,9 @@ def peft_lora(width: int) -> Shapes:
         (peft_lora(64), "demo"),
         ({"lora_unet_x.lora_down.weight": (8, 320)}, ""),
         ({"lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": (8, 768)}, ""),
+        # diffusers' convert_state_dict_to_kohya names the only text encoder te1.
+        (kohya_lora_shapes() | {TE1: (8, 768)}, "sd1"),
+        ({TE1: (8, 768)}, ""),
     ],
 )
 def test_a_lora_says_its_family_where_it_can(tmp_path: Path, shapes: Shapes, family: str) -> None:
@@ -228,7 +235,7 @@ def test_a_trigger_phrase_comes_before_tags(tmp_path: Path) -> None:
 KOHYA = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
 REFUSED_LORAS: dict[str, tuple[Shapes, str]] = {
     "SDXL's two text encoders": (
-        {"lora_te1_text_model_encoder.lora_down.weight": (8, 768)},
+        {"lora_te2_text_model_encoder.lora_down.weight": (8, 768)},
         "is a LoRA for Stable Diffusion XL: picowatch knows Stable Diffusion 1.x so far.",
     ),
     "SDXL": (peft_lora(2048), "is a LoRA for Stable Diffusion XL: "),
@@ -240,6 +247,15 @@ REFUSED_LORAS: dict[str, tuple[Shapes, str]] = {
     "LoHa": ({f"{KOHYA}.hada_w1_a": (8, 8)}, "is a LoHa (LyCORIS): picowatch knows plain LoRAs"),
     "LoKr": ({f"{KOHYA}.lokr_w1": (8, 8)}, "is a LoKr (LyCORIS): "),
     "LoKr of peft": ({"unet.x.lokr_w1_a": (8, 8)}, "is a LoKr (LyCORIS): "),
+    "DoRA of peft": (
+        peft_lora(768) | {"unet.x.lora_magnitude_vector": (320,)},
+        "is a DoRA: picowatch knows plain LoRAs",
+    ),
+    "LoRA with biases": (peft_lora(768) | {"unet.x.lora_B.bias": (320,)}, "is a LoRA with biases"),
+    "OFT": ({"base_model.model.unet.x.oft_r": (4, 8, 8)}, "is an OFT adapter: "),
+    "OFT of kohya": ({"lora_unet_x.oft_blocks": (4, 8, 8)}, "is an OFT adapter: "),
+    "BOFT": ({"base_model.model.unet.x.boft_R": (1, 4, 8, 8)}, "is a BOFT adapter: "),
+    "IA3 of peft": ({"base_model.model.unet.x.ia3_l": (320, 1)}, "is an (IA)^3 adapter: "),
     "DoRA": (kohya_lora_shapes() | {f"{KOHYA}.dora_scale": (1, 768)}, "is a DoRA: "),
     "cloneofsimo": ({"unet:0:up": (320, 4), "unet:0:down": (4, 320)}, "is a LoRA in cloneofsimo's"),
 }

@@ -3,11 +3,14 @@
 import errno
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from picowatch.engine.digest import digest_picture
+from picowatch.engine.protocol import RenderedImage
 from picowatch.errors import EngineDied, RenderFailed
 from picowatch.inbox.files import read_file
 from picowatch.inbox.inbox import Inbox, Saved
@@ -315,6 +318,25 @@ def test_an_embedding_that_cannot_be_used_is_not_passed_over_in_silence(house: H
     warning = (house.outbox / "a.txt.warning.txt").read_text()
     assert "The prompt's 'cute' is taken as words: the embedding of that name cannot" in warning
     assert not (house.outbox / "b.txt.warning.txt").exists()
+
+
+def test_what_an_engine_warns_of_stands_beside_the_pictures_once(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As parts of a LoRA without a layer do; the next good save takes it away."""
+
+    def picture(request: ImageRequest, batch_size: int) -> RenderedImage:
+        warnings = ("The LoRA 'x' has parts that do nothing.",) if "x" in request.prompt else ()
+        return replace(digest_picture(request, batch_size), warnings=warnings)
+
+    monkeypatch.setattr("picowatch.engine.digest.digest_picture", picture)
+    house.save("a.txt", "x --seed 1 --count 3\n")
+    assert house.once()
+    warning = house.outbox / "a.txt.warning.txt"
+    assert warning.read_text() == "inbox/a.txt\n\nThe LoRA 'x' has parts that do nothing.\n"
+    house.save("a.txt", "a corgi --seed 1\n")
+    assert house.once()
+    assert not warning.exists()
 
 
 def test_what_could_not_be_told_at_the_end_is_told_by_the_next_start(

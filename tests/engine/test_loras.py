@@ -105,6 +105,7 @@ def test_the_text_encoders_names_fit_every_transformers() -> None:
     place = Place("text_encoder", "encoder_layers_0_self_attn_q_proj")
     for key in (
         "lora_te_text_model_encoder_layers_0_self_attn_q_proj.lora_down.weight",
+        "lora_te1_text_model_encoder_layers_0_self_attn_q_proj.lora_down.weight",
         "text_encoder.text_model.encoder.layers.0.self_attn.q_proj.lora_A.weight",
         "text_encoder.encoder.layers.0.self_attn.q_proj.lora_linear_layer.down.weight",
     ):
@@ -174,6 +175,53 @@ def test_diffusers_alpha_from_the_metadata_counts(models: Path) -> None:
     expected = plain + 1.5 * 2 * x @ down.T @ up.T
     assert torch.allclose(module(x), expected, atol=1e-5)
     loras.apply([])
+
+
+RSLORA = '{"unet.r": 4, "unet.lora_alpha": 8, "unet.use_rslora": true}'
+PATTERNS = (
+    '{"unet.r": 4, "unet.lora_alpha": 8, "unet.alpha_pattern": '
+    '{"to_k": 2, "^attn1.to_q": 3, "attn1.to_q": 16, "to_q": 32}}'
+)
+
+
+@pytest.mark.parametrize(
+    ("settings", "scale"),
+    [(RSLORA, 8 / 4**0.5), (PATTERNS, 16 / 4)],
+    ids=["use_rslora", "alpha_pattern"],
+)
+@pytest.mark.parametrize("prefix", ["unet.", "base_model.model.unet."])
+def test_what_pefts_settings_say_of_the_scale_counts(
+    models: Path, settings: str, scale: float, prefix: str
+) -> None:
+    """alpha / sqrt(rank) for rsLoRA; a layer's own alpha by the first pattern that fits."""
+    module = demo().unet.get_submodule(TO_Q)
+    down, up = random_layer(module, 3)
+    tensors = {f"{prefix}{TO_Q}.lora_A.weight": down, f"{prefix}{TO_Q}.lora_B.weight": up}
+    x = torch.randn(1, 2, module.weight.shape[1])
+    plain = module(x)
+    loras = applied(tensors, models, lora_adapter_metadata=settings)
+    expected = plain + 1.5 * scale * x @ down.T @ up.T
+    assert torch.allclose(module(x), expected, atol=1e-5)
+    loras.apply([])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ('{"unet.use_dora": true}', "'it' is a DoRA"),
+        ('{"unet.lora_bias": true}', "'it' is a LoRA with biases"),
+        ('{"unet.alpha_pattern": {"to_[qk]": 4}}', "by a regular expression in its alpha_pattern"),
+        ("no JSON", "its lora_adapter_metadata cannot be read"),
+    ],
+)
+def test_settings_of_peft_that_cannot_be_honoured_are_refused(
+    models: Path, settings: str, message: str
+) -> None:
+    """Ignored, they would give another picture."""
+    down, up = random_layer(demo().unet.get_submodule(TO_Q), 3)
+    tensors = {f"unet.{TO_Q}.lora_A.weight": down, f"unet.{TO_Q}.lora_B.weight": up}
+    with pytest.raises(RenderFailed, match=message):
+        applied(tensors, models, lora_adapter_metadata=settings)
 
 
 def test_weights_and_several_loras_change_the_picture(engine: LocalEngine, models: Path) -> None:
