@@ -274,6 +274,7 @@ class Answers:
     def _renamed(self, seen: Renamed, known: Known) -> Callable[[], None]:
         """What was valid is kept; what was not, or reads differently now, is answered anew."""
         new = seen.path
+        self._outbox.memos.note_rename(seen.old, new, self._ledger.saves_of_images(seen.old))
         was_valid = self._ledger.rename(
             seen.old, new, seen.stamp, picture_exists=self._outbox.exists
         )

@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,11 @@ from typing import Any
 from picowatch.engine.batches import batch_key
 from picowatch.errors import LedgerCorrupt, PictureUnreadable
 from picowatch.ledger.database import quarantine
-from picowatch.ledger.ledger import Ledger
+from picowatch.ledger.ledger import PAUSED, Ledger
 from picowatch.ledger.restore import MadeBefore
 from picowatch.metadata import PICOWATCH, read_chunk
 from picowatch.outbox.listing import request_of
+from picowatch.outbox.memos import Asked
 from picowatch.outbox.outbox import Outbox
 from picowatch.outbox.png import SHEET_KEYWORD
 
@@ -26,12 +28,23 @@ def open_ledger(path: Path, outbox: Outbox, *, check: bool) -> Ledger:
     Raises LedgerUnusable, or sqlite3.OperationalError while it is locked or the disk is full.
     """
     try:
-        ledger = Ledger(path, check=check)
+        ledger = _sound(path, check=check)
     except LedgerCorrupt as error:
         set_aside(path, str(error))
         ledger = Ledger(path)
     if ledger.wants_restoring():
         _restore(ledger, outbox)
+    return ledger
+
+
+def _sound(path: Path, *, check: bool) -> Ledger:
+    """The ledger as it is; raises LedgerCorrupt, also for what is read before the work begins."""
+    ledger = Ledger(path, check=check)
+    try:
+        ledger.read_first_tables()
+    except BaseException:
+        ledger.close()
+        raise
     return ledger
 
 
@@ -45,11 +58,33 @@ def _restore(ledger: Ledger, outbox: Outbox) -> None:
     outbox.remove_strays(())  # what is still wrong is said again
     listed = {line["file"]: line for line in outbox.all_enlisted()}
     sheets: dict[str, dict[str, list[str]]] = {}
-    restored = ledger.restore(
-        _pictures(outbox, listed, sheets), sheets, lambda request: repr(batch_key(request))
+    asked = outbox.memos.recall()
+    pictures = (
+        replace(picture, recipe=asked.name_now(picture.recipe, picture.save_digest))
+        for picture in _pictures(outbox, listed, sheets)
     )
+    with ledger.transaction():
+        if asked.paused:
+            ledger.remember(PAUSED, "yes")
+        restored = ledger.restore(
+            pictures,
+            lambda: _by_all_names(sheets, asked),
+            asked.cancelled,
+            lambda request: repr(batch_key(request)),
+        )
     if restored:
         log.warning("%s pictures of the outbox are in the new ledger", restored)
+
+
+def _by_all_names(
+    sheets: dict[str, dict[str, list[str]]], asked: Asked
+) -> dict[str, dict[str, list[str]]]:
+    """Contact sheets by what their recipes are called now, or were: their pictures say the rest."""
+    named: dict[str, dict[str, list[str]]] = {}
+    for recipe, found in sheets.items():
+        for name in {recipe, asked.newest_name(recipe)}:
+            named.setdefault(name, {}).update(found)
+    return named
 
 
 def _pictures(

@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 
 from picowatch.inbox.files import stamp_of
 from picowatch.inbox.names import is_recipe_path
-from picowatch.ledger.ledger import Ledger
+from picowatch.ledger.ledger import PAUSED, Ledger
 from picowatch.ledger.rows import Outcome
 from picowatch.outbox.commands import Answer, Command
 from picowatch.outbox.outbox import Outbox
@@ -18,7 +18,6 @@ from picowatch.worker import Worker
 
 log = logging.getLogger("picowatch")
 
-PAUSED = "paused"  # the ledger's fact: a pause outlives the daemon
 NAMED = 10  # recipes in an answer
 MISSING_SECONDS = 30.0  # that a network share may take to show a file another machine wrote
 
@@ -80,6 +79,7 @@ class Steering:
         return Answer(True, f"Work goes on; {self._waiting()}.")
 
     def _set_paused(self, paused: bool) -> None:
+        self._outbox.memos.note_pause(paused)
         self._ledger.remember(PAUSED, "yes" if paused else "")
         self._worker.paused = paused
         log.info("%s, as asked", "paused" if paused else "work goes on")
@@ -111,6 +111,10 @@ class Steering:
         recipes = {*_matching(asked, waiting), *in_work}
         if not recipes:
             return Answer(False, f"No image of {asked} waits.{_named('These do', waiting)}")
+        known = {recipe: self._ledger.known_recipe(recipe) for recipe in sorted(recipes)}
+        self._outbox.memos.note_cancellation(
+            {recipe: one.stamp for recipe, one in known.items() if one}
+        )
         cancelled = self._ledger.cancel(recipes)
         stopped = self._worker.cancel(recipes) if self._settings.interrupt else 0
         for recipe in sorted(recipes):

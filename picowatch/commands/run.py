@@ -336,7 +336,7 @@ def _inbox(
         settle_seconds=settings.settle_seconds,
         rescan_seconds=settings.rescan_seconds,
         watch=settings.watch,
-        known_inode=int(known_inode) if known_inode else None,
+        known_inode=int(known_inode) if known_inode and known_inode.isdecimal() else None,
         only=only,
     )
 

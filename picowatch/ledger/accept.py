@@ -15,8 +15,15 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from picowatch.ledger.restore import EarlierDraws, forget_restored, is_restored, keep_sheets
+from picowatch.ledger.restore import (
+    EarlierDraws,
+    forget_restored,
+    is_restored,
+    keep_sheets,
+    was_cancelled,
+)
 from picowatch.ledger.rows import Acceptance, AskedEntry
+from picowatch.ledger.steer import cancel
 from picowatch.recipe.request import ImageRequest
 from picowatch.save import Save
 
@@ -54,9 +61,12 @@ def accept_save(
             accepting.keep(before[key][0], place, entry, anew=unchanged and entry.random)
         else:
             accepting.add(key, place, entry)
+    if was_cancelled(sql, save):
+        cancel(sql, [save.path])
+        accepting.result.queued = 0
     if restored:
         keep_sheets(sql, save.path)
-        forget_restored(sql, save.path)
+    forget_restored(sql, save.path)
     accepting.result.cancelled = cancel_unasked(sql, save.path)
     return accepting.result
 

@@ -25,8 +25,13 @@ MIGRATIONS = {
 # SQLite itself waits this long for a lock; who asks waits on (patience.py). Short, because
 # SIGTERM has to end picowatch within two seconds.
 LOCK_SECONDS = 0.3
+# What tells a ledger, of any version, from the databases of other programs.
+OWN_TABLES = {"recipes", "saves", "images", "facts"}
 # https://www.sqlite.org/rescode.html
 CORRUPT_CODES = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+# A file that was emptied is to SQLite a database without tables. What stands in the cells of a
+# page it does not check.
+_DAMAGE = ("no such table", "Could not decode to UTF-8")
 
 
 class LedgerUnusable(PicowatchError):
@@ -66,10 +71,11 @@ class Database:
             raise
 
     def _prepare(self) -> None:
+        version = self._connection.execute("PRAGMA user_version").fetchone()[0]
+        self._check_owner()
         self._connection.execute("PRAGMA journal_mode = TRUNCATE")
         self._connection.execute("PRAGMA synchronous = FULL")
         self._connection.execute("PRAGMA foreign_keys = ON")
-        version = self._connection.execute("PRAGMA user_version").fetchone()[0]
         if version > VERSION:
             raise LedgerUnusable(
                 f"The ledger is of version {version}, this picowatch knows {VERSION}.",
@@ -85,6 +91,13 @@ class Database:
                 f"BEGIN IMMEDIATE; {MIGRATIONS[newer]} PRAGMA user_version = {newer}; COMMIT;"
             )
 
+    def _check_owner(self) -> None:
+        """Raises LedgerCorrupt for another program's database: nothing is written into that."""
+        rows = self._connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        tables = {row["name"] for row in rows}
+        if tables and not tables >= OWN_TABLES:
+            raise LedgerCorrupt(f"The ledger {self._path} is another program's database.")
+
     def _check(self) -> None:
         found = self._connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if found != "ok":
@@ -96,8 +109,7 @@ class Database:
             yield
         except sqlite3.DatabaseError as error:
             code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-            # A file that was emptied is to SQLite a database without tables.
-            if code in CORRUPT_CODES or str(error).startswith("no such table"):
+            if code in CORRUPT_CODES or str(error).startswith(_DAMAGE):
                 raise LedgerCorrupt(f"The ledger {self._path} is damaged: {error}.") from error
             raise
 

@@ -4,12 +4,12 @@ Each change of state is guarded by the old state, so that a step that runs twice
 the second time. `accept.py` holds what a save means.
 """
 
-import json
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from picowatch.errors import LedgerCorrupt
 from picowatch.ledger import queue, sheets, steer
 from picowatch.ledger.accept import (
     AWAITED,
@@ -32,10 +32,13 @@ from picowatch.ledger.rows import (
     QueuedImage,
     Waiting,
     WaitingCheckpoint,
+    request_of,
 )
 from picowatch.ledger.steer import FAILED
 from picowatch.recipe.request import ImageRequest
 from picowatch.save import KnownRecipe, Save, Stamp
+
+PAUSED = "paused"  # the fact that nothing is made until `picowatch resume`; "yes" or ""
 
 
 class Ledger:
@@ -57,6 +60,12 @@ class Ledger:
         """Group several calls: all of them happen, or none."""
         return self._database.transaction()
 
+    def read_first_tables(self) -> None:
+        """Read what a start needs, whole; raises LedgerCorrupt."""
+        self.known_recipes()
+        with self.transaction() as sql:
+            sql.execute("SELECT * FROM facts").fetchall()
+
     # -- a new ledger
 
     def wants_restoring(self) -> bool:
@@ -66,12 +75,13 @@ class Ledger:
     def restore(
         self,
         pictures: Iterable[MadeBefore],
-        sheets: dict[str, dict[str, list[str]]],
+        sheets: Callable[[], dict[str, dict[str, list[str]]]],
+        cancelled: dict[str, str],
         batch_key: Callable[[ImageRequest], str],
     ) -> int:
         """See `restore_pictures`."""
         with self.transaction() as sql:
-            return restore_pictures(sql, pictures, sheets, batch_key)
+            return restore_pictures(sql, pictures, sheets, cancelled, batch_key)
 
     # -- saves
 
@@ -131,6 +141,16 @@ class Ledger:
         """See `rename.rename`."""
         with self.transaction() as sql:
             return rename(sql, old, new, stamp, picture_exists)
+
+    def saves_of_images(self, recipe: str) -> list[str]:
+        """The digests of the saves that asked for the recipe's images."""
+        with self.transaction() as sql:
+            rows = sql.execute(
+                """SELECT DISTINCT saves.digest FROM images JOIN saves ON saves.id = images.save
+                   WHERE images.recipe = ? ORDER BY saves.id""",
+                (recipe,),
+            )
+            return [row["digest"] for row in rows]
 
     def prioritise(self, recipe: str, priorities: Sequence[tuple[str, int]]) -> None:
         """See `rename.prioritise`."""
@@ -409,7 +429,7 @@ class Ledger:
                    AND request LIKE '%"start_image": {%'"""
             )
             for row in rows:
-                request = ImageRequest.from_dict(json.loads(row["request"]))
+                request = request_of(row)
                 needed |= {part.hash for part in (request.start_image, request.mask) if part}
         return needed
 
@@ -428,4 +448,7 @@ class Ledger:
 
 
 def _known(row: sqlite3.Row) -> KnownRecipe:
-    return KnownRecipe(Stamp.from_text(row["stamp"]), row["digest"])
+    try:
+        return KnownRecipe(Stamp.from_text(row["stamp"]), row["digest"])
+    except (TypeError, ValueError) as error:
+        raise LedgerCorrupt(f"The ledger is damaged: a recipe's stamp is none: {error}.") from error

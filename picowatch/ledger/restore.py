@@ -14,12 +14,14 @@ from dataclasses import dataclass
 
 from picowatch.ledger.rows import AskedEntry, folded
 from picowatch.recipe.request import ImageRequest
+from picowatch.save import Save, Stamp
 
 SEEDS = 2**32
 NUMBER = re.compile(r"\d{1,18}")  # in front of a picture's name, within SQLite's integers
 DUE = "restore"  # the fact that a new ledger begins with
 _RECIPE = "restored recipe: "
 _SHEETS = "restored sheets: "
+_CANCELLED = "restored cancellation: "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,12 +41,15 @@ class MadeBefore:
 def restore_pictures(
     sql: sqlite3.Connection,
     pictures: Iterable[MadeBefore],
-    sheets: dict[str, dict[str, list[str]]],
+    sheets: Callable[[], dict[str, dict[str, list[str]]]],
+    cancelled: dict[str, str],
     batch_key: Callable[[ImageRequest], str],
 ) -> int:
     """Write pictures into a new ledger as done; gives how many.
 
-    `sheets` are each recipe's contact sheets: file, and the pictures on it.
+    `sheets` gives each recipe's contact sheets (file, and the pictures on it), once all pictures
+    were looked at. `cancelled` are the recipes whose rest was cancelled, with the stamps that
+    their files had.
     """
     saves: dict[tuple[str, str], int] = {}
     numbers: Counter[str] = Counter()
@@ -57,10 +62,12 @@ def restore_pictures(
         restored += _image(sql, picture, saves[key], batch_key(picture.request))
     for recipe in {recipe for recipe, _ in saves}:
         sql.execute("INSERT INTO facts VALUES (?, '')", (_RECIPE + recipe,))
-    for recipe, found in sheets.items():
+    for recipe, found in sheets().items():
         for file in found:
             _note_number(file, numbers)
         sql.execute("INSERT INTO facts VALUES (?, ?)", (_SHEETS + recipe, json.dumps(found)))
+    for recipe, stamp in cancelled.items():
+        sql.execute("INSERT INTO facts VALUES (?, ?)", (_CANCELLED + recipe, stamp))
     sql.executemany("INSERT INTO numbers (folder, last) VALUES (?, ?)", numbers.items())
     sql.execute("DELETE FROM facts WHERE name = ?", (DUE,))
     return restored
@@ -145,9 +152,22 @@ def is_restored(sql: sqlite3.Connection, recipe: str) -> bool:
     return found.fetchone() is not None
 
 
+def was_cancelled(sql: sqlite3.Connection, save: Save) -> bool:
+    """Whether this very save's images were cancelled before the earlier ledger was lost."""
+    found = sql.execute("SELECT value FROM facts WHERE name = ?", (_CANCELLED + save.path,))
+    row = found.fetchone()
+    if row is None:
+        return False
+    try:
+        return not save.stamp.written_since(Stamp.from_text(row["value"]))
+    except (TypeError, ValueError):  # somebody wrote into the memos
+        return False
+
+
 def forget_restored(sql: sqlite3.Connection, recipe: str) -> None:
     """The recipe was taken in, or is gone."""
-    sql.execute("DELETE FROM facts WHERE name IN (?, ?)", (_RECIPE + recipe, _SHEETS + recipe))
+    names = [kind + recipe for kind in (_RECIPE, _SHEETS, _CANCELLED)]
+    sql.execute("DELETE FROM facts WHERE name IN (?, ?, ?)", names)
 
 
 def keep_sheets(sql: sqlite3.Connection, recipe: str) -> None:

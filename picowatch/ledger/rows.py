@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from sqlite3 import Row
 from typing import Protocol, Self
 
+from picowatch.errors import LedgerCorrupt
 from picowatch.recipe.request import ImageRequest
 
 
@@ -36,6 +37,14 @@ class Acceptance:
     made_before: tuple[str, ...] = ()
 
 
+def request_of(row: Row) -> ImageRequest:
+    """The request of a row of `images`; raises LedgerCorrupt."""
+    try:
+        return ImageRequest.from_dict(json.loads(row["request"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise LedgerCorrupt(f"The ledger is damaged: a request is none: {error}.") from error
+
+
 @dataclass(frozen=True, slots=True)
 class QueuedImage:
     """An image as the worker sees it. `file` is its place below the outbox, once reserved.
@@ -63,7 +72,7 @@ class QueuedImage:
             id=row["id"],
             recipe=row["recipe"],
             digest=row["digest"],
-            request=ImageRequest.from_dict(json.loads(row["request"])),
+            request=request_of(row),
             save=row["save"],
             save_digest=row["save_digest"],
             place=row["place"],

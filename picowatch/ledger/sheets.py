@@ -3,12 +3,10 @@
 Each runs inside the caller's transaction.
 """
 
-import json
 import sqlite3
 from collections.abc import Sequence
 
-from picowatch.ledger.rows import DueSheet
-from picowatch.recipe.request import ImageRequest
+from picowatch.ledger.rows import DueSheet, request_of
 
 
 def recipes_with_sheets_due(sql: sqlite3.Connection) -> list[str]:
@@ -43,7 +41,7 @@ def sheets_due(sql: sqlite3.Connection, recipe: str) -> list[DueSheet]:
 def _due_sheet(entry: sqlite3.Row, images: Sequence[sqlite3.Row]) -> DueSheet:
     cells = tuple(
         (
-            ImageRequest.from_dict(json.loads(image["request"])),
+            request_of(image),
             image["file"] if image["state"] == "done" else None,
         )
         for image in images

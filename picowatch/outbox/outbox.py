@@ -20,6 +20,7 @@ from picowatch.outbox.atomic import (
 )
 from picowatch.outbox.gallery import Gallery, GalleryKeeper, NowFile
 from picowatch.outbox.listing import Listing
+from picowatch.outbox.memos import Memos
 from picowatch.outbox.names import OutboxNames
 from picowatch.outbox.png import SHEET_KEYWORD, encode_enlarged, encode_png, read_texts
 from picowatch.outbox.problems import Problems
@@ -44,6 +45,7 @@ class Outbox:
         self.root = root
         self.names = OutboxNames(root, file_name)
         self.status = StatusFiles(root)
+        self.memos = Memos(root / ".picowatch" / "memos.jsonl")
         self._listing = Listing(root / "images.jsonl")
         self._gallery = Gallery(root, self._listing)
         self.problems = Problems(root)

@@ -3,11 +3,14 @@
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from picowatch.commands.run import run
+from picowatch.outbox.commands import Command, answer_to, leave
 from picowatch.recipe.request import ImageRequest
 from tests.house import House, wait_for
 
@@ -36,6 +39,38 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 
 def ledger(house: House) -> Path:
     return house.outbox / ".picowatch/ledger.sqlite"
+
+
+def first_page_of(path: Path, table: str) -> int:
+    with closing(sqlite3.connect(path)) as sql:
+        found = sql.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (table,))
+        return int(found.fetchone()[0])
+
+
+def overwrite(path: Path, table: str) -> None:
+    page = first_page_of(path, table)
+    content = bytearray(path.read_bytes())
+    content[(page - 1) * 4096 : page * 4096] = b"\xa5" * 4096
+    path.write_bytes(content)
+
+
+def replace_by_anothers(path: Path, version: int) -> None:
+    """Another program's database, which counts its versions as well."""
+    path.unlink()
+    with closing(sqlite3.connect(path)) as sql:
+        sql.execute("CREATE TABLE images (url TEXT)")
+        sql.execute(f"PRAGMA user_version = {version}")
+        sql.commit()
+
+
+AT_REST: dict[str, Callable[[Path], object]] = {
+    "the page of recipes": lambda path: overwrite(path, "recipes"),
+    "the page of facts": lambda path: overwrite(path, "facts"),
+    "the page of images": lambda path: overwrite(path, "images"),
+    "another program's": lambda path: replace_by_anothers(path, 0),
+    "another program's, of a version": lambda path: replace_by_anothers(path, 2),
+    "another program's, of a high version": lambda path: replace_by_anothers(path, 4000),
+}
 
 
 def as_after_a_crash(house: House) -> None:
@@ -189,3 +224,65 @@ def test_a_ledger_that_is_locked_at_the_start_is_waited_for(
     with house.running():
         wait_for(lambda: sorted(house.prompts()) == ["one", "two"])
     holder.join()
+
+
+@pytest.mark.parametrize("damage", AT_REST)
+def test_a_ledger_that_was_damaged_at_rest_is_made_anew(house: House, damage: str) -> None:
+    """After a good end it is not read whole; what its first use shows is enough."""
+    house.save("a.txt", "a star\n")
+    settings = house.settings()
+    assert run(settings, once=True, make_engine=lambda options: house.engine) == 0
+    AT_REST[damage](ledger(house))
+    house.save("b.txt", "a cat\n")
+    for _ in range(2):
+        assert run(settings, once=True, make_engine=lambda options: house.engine) == 0
+        assert sorted(house.prompts()) == ["a cat", "a star"]
+    assert len(list(ledger(house).parent.glob("ledger.sqlite.damaged-????????-??????"))) == 1
+
+
+def test_a_lost_ledger_leaves_renamed_recipes_their_pictures(house: House) -> None:
+    """Pictures say what their recipe was called; a new recipe of the old name is another one."""
+    path = house.save("a.yaml", "prompt: a star\n")
+    with house.running():
+        wait_for(lambda: house.prompts() == ["a star"])
+        for name in ("b.yaml", "c.yaml"):
+            path = path.rename(house.inbox / name)
+            wait_for(partial(says, house, f"renamed to {name}"))
+        house.save("a.yaml", "prompt: a cat\n")
+        wait_for(lambda: sorted(house.prompts()) == ["a cat", "a star"])
+    ledger(house).unlink()
+    assert house.once()
+    assert sorted(house.prompts()) == ["a cat", "a star"]
+    path.touch()
+    assert house.once()
+    assert sorted(house.prompts()) == ["a cat", "a star", "a star"]
+
+
+def says(house: House, words: str) -> bool:
+    return words in house.log()
+
+
+def tell(house: House, command: Command) -> None:
+    place = leave(house.outbox, command)
+    wait_for(lambda: (answer := answer_to(place, 0.0)) and answer.done)
+
+
+def test_a_lost_ledger_leaves_a_pause_and_what_was_cancelled(house: House) -> None:
+    """What was saved again since is made, once the work goes on."""
+    with house.running():
+        tell(house, Command("pause"))
+        for name in ("a.txt", "b.txt", "c.txt"):
+            house.save(name, f"{name}\n")
+        wait_for(lambda: house.status()["images"]["queued"] == 3)
+        for name in ("a.txt", "b.txt"):
+            tell(house, Command("cancel", name))
+        (house.inbox / "b.txt").rename(house.inbox / "d.txt")
+        wait_for(lambda: "renamed to d.txt" in house.log())
+    ledger(house).unlink()
+    (house.inbox / "a.txt").touch()
+    with house.running():
+        wait_for(lambda: house.log().count("saved, ") == 6)
+        assert house.status()["paused"]
+        tell(house, Command("resume"))
+        wait_for(lambda: len(house.prompts()) == 2)
+    assert sorted(house.prompts()) == ["a.txt", "c.txt"]
