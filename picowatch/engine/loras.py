@@ -125,24 +125,26 @@ class Loras:
     def apply(self, uses: Sequence[LoraUse]) -> bool:
         """Make exactly these LoRAs act; False if they did already.
 
-        If one of them cannot be used none act, and RenderFailed says why.
+        If one of them cannot be used RenderFailed says why, and those before go on acting: what
+        was encoded with them stays true.
         """
         wanted = tuple(uses)
         if wanted == self.applied:
             return False
-        self._take_away()
         acting: dict[Place, list[tuple[Layer, float]]] = {}
+        warnings: list[str] = []
         for use in wanted:
             file = self._file(use)
             if file.unexpected:
-                self.warnings += (_unexpected(use.name, file.unexpected),)
+                warnings.append(_unexpected(use.name, file.unexpected))
             for place, layer in file.layers.items():
                 acting.setdefault(place, []).append((layer, use.weight * layer.scale))
+        self._take_away()
         for place, layers in acting.items():
             self._acting[place] = [(layer, weight) for layer, weight in layers if weight]
             hook = _adding(self._acting[place])
             self._handles.append(self._modules[place].register_forward_hook(hook))
-        self.applied = wanted
+        self.applied, self.warnings = wanted, tuple(warnings)
         return True
 
     def merged(self) -> dict[str, torch.Tensor]:

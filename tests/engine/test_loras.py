@@ -275,6 +275,30 @@ def test_a_lora_for_a_model_of_another_size_is_refused_in_words(
     assert draw(engine).pixels == plain.pixels
 
 
+def test_a_lora_that_is_refused_leaves_nothing_of_those_beside_it_or_before_it(
+    engine: LocalEngine, models: Path
+) -> None:
+    """Neither a warning nor the words as the LoRA before had them encoded."""
+    style(models, "a", 1)
+    tensors = kohya_lora(demo().unet, demo().prompts._text_encoder, 2)
+    write(models / "loras/odd.safetensors", tensors | {"lora_unet_x.alpha": torch.tensor(1.0)})
+    flat = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
+    halves = {
+        f"{flat}.lora_down.weight": torch.zeros(4, 768),
+        f"{flat}.lora_up.weight": torch.zeros(320, 4),
+    }
+    write(models / "loras/wide.safetensors", halves)
+    plain = draw(engine, prompt="a blue square")
+    draw(engine, use(models, "a"))
+    with pytest.raises(RenderFailed, match="'wide' is for a model of another size"):
+        draw(engine, use(models, "odd"), use(models, "wide"))
+    after = draw(engine)
+    assert after.warnings == ()
+    fresh = LocalEngine(EngineOptions(models=models, device="cpu", threads=1))
+    assert after.pixels == draw(fresh).pixels
+    assert draw(engine, prompt="a blue square").pixels == plain.pixels
+
+
 def test_layers_that_are_not_there_are_a_warning_beside_the_picture(
     engine: LocalEngine, models: Path
 ) -> None:
