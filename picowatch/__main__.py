@@ -1,7 +1,17 @@
-"""`python -m picowatch` is the command `picowatch`."""
+"""The command `picowatch`, also as `python -m picowatch`."""
 
 import sys
 
-from picowatch.cli import main
+from picowatch.signals import heed_early_signals
 
-sys.exit(main())
+
+def main() -> int:
+    """Run one command; gives its exit code. Imports come after signals are taken care of."""
+    heed_early_signals(sys.argv[1:])
+    from picowatch.cli import main as run_command
+
+    return run_command()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

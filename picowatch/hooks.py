@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -36,6 +37,46 @@ class _Call(NamedTuple):
     told: Mapping[str, Any]
 
 
+# A process that kills the hooks' groups once picowatch is gone, however that ended: its standard
+# input ends then. A line with a group's number says that it began, the next one that it ended.
+_KEEPER = """
+import os, signal, sys
+running = set()
+for line in sys.stdin:
+    running ^= {int(line)}
+for group in running:
+    try:
+        os.killpg(group, signal.SIGKILL)
+    except OSError:
+        pass
+"""
+
+
+class _Keeper:
+    """Sees to it that no hook outlives picowatch."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _KEEPER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            bufsize=0,
+            start_new_session=True,
+        )
+
+    def note(self, group: int) -> None:
+        """A group of processes begins, or has ended."""
+        assert self._process.stdin is not None
+        with suppress(OSError):  # somebody killed it
+            self._process.stdin.write(f"{group}\n".encode())
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+
 class Hooks:
     """The settings `hooks`: what runs for a picture, for a failure, and when nothing waits."""
 
@@ -44,14 +85,21 @@ class Hooks:
     ) -> None:
         self._inbox = inbox.resolve()
         self._outbox = outbox.resolve()
-        self._hooks = {name: _Hook(name, command, seconds) for name, command in commands.items()}
+        self._keeper = _Keeper() if commands else None
+        self._hooks = {
+            name: _Hook(name, command, seconds, self._keeper)
+            for name, command in commands.items()
+            if self._keeper is not None
+        }
+        self._lock = threading.Lock()  # publishers and the daemon's thread count
         self._worked = False
         self._pictures = 0  # since nothing waited
 
     def picture(self, line: Mapping[str, Any]) -> None:
         """A picture was published; `line` is its line of images.jsonl."""
-        self._worked = True
-        self._pictures += 1
+        with self._lock:
+            self._worked = True
+            self._pictures += 1
         path = str(self._outbox / line["file"])
         self._call("picture", path, told={**line, "path": path})
 
@@ -66,10 +114,13 @@ class Hooks:
 
     def status(self, status: Status) -> None:
         """The state of things, some times a second: when nothing waits after work, that is told."""
-        if status.images["queued"] or status.images["running"]:
-            self._worked |= status.images["running"] > 0
-        elif self._worked:
-            pictures, self._pictures, self._worked = self._pictures, 0, False
+        with self._lock:
+            if status.images["queued"] or status.images["running"]:
+                self._worked |= status.images["running"] > 0
+                return
+            worked, pictures = self._worked, self._pictures
+            self._worked, self._pictures = False, 0
+        if worked:
             self._call("idle", told={"pictures": pictures})
 
     def close(self, hurry: Callable[[], bool]) -> None:
@@ -79,6 +130,8 @@ class Hooks:
             pause.wait(LOOK_SECONDS)
         for hook in self._hooks.values():
             hook.close()
+        if self._keeper is not None:
+            self._keeper.close()
 
     def _call(self, name: str, *arguments: str, told: Mapping[str, Any]) -> None:
         if hook := self._hooks.get(name):
@@ -88,7 +141,8 @@ class Hooks:
 class _Hook:
     """One program, and the calls that wait for it."""
 
-    def __init__(self, name: str, command: Sequence[str], seconds: float) -> None:
+    def __init__(self, name: str, command: Sequence[str], seconds: float, keeper: _Keeper) -> None:
+        self._keeper = keeper
         self._name = name
         self._command = [os.path.expanduser(command[0]), *command[1:]]  # noqa: PTH111
         self._seconds = seconds
@@ -134,10 +188,12 @@ class _Hook:
                 stderr=said,
                 start_new_session=True,
             )
+            self._keeper.note(process.pid)
             try:
                 in_time = self._wait(process)
             finally:
                 _end(process)
+                self._keeper.note(process.pid)
             if process.returncode == 0 or self._closed.is_set():
                 return
             outcome = f"failed with exit code {process.returncode}"

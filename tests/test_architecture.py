@@ -11,7 +11,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # Imports point down: a part may import from lower lines and, where it is a folder, itself.
 LAYERS: list[set[str]] = [
     {"below"},
-    {"errors"},
+    {"errors", "signals"},
     {"save", "settings", "recipe", "pictures", "patience", "service"},
     {"metadata", "catalog"},
     {"inbox", "ledger", "outbox", "engine"},

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from picowatch.commands.run import ENDING, INTERRUPTED, MakeEngine, check_folders, run_daemon
+from picowatch.commands.run import INTERRUPTED, MakeEngine, check_folders, run_daemon
 from picowatch.commands.status import look, rows_of
 from picowatch.console import LiveConsole, LiveView, PlainConsole, can_draw
 from picowatch.engine.child import ChildEngine
@@ -24,6 +24,7 @@ from picowatch.recipe import is_empty
 from picowatch.recipe.problems import harmless_lines
 from picowatch.recipe.recipe_fields import RecipeFields
 from picowatch.settings import Settings
+from picowatch.signals import ENDING
 
 FAILED = 1
 LOOK_SECONDS = 0.25

@@ -36,6 +36,7 @@ from picowatch.publishing import Publisher
 from picowatch.restoring import open_ledger, set_aside
 from picowatch.service import notify
 from picowatch.settings import LocalExecutor, RayExecutor, Settings
+from picowatch.signals import ALWAYS_ENDING, ENDING
 from picowatch.telling import Parts
 from picowatch.worker import Worker
 
@@ -43,7 +44,6 @@ log = logging.getLogger("picowatch")
 
 FAILED = 1
 INTERRUPTED = 130
-ENDING = (signal.SIGTERM, signal.SIGINT)
 LEDGER = "ledger.sqlite"
 LOCK_SECONDS = 0.5  # between looks whether a `picowatch make` has let go of the outbox
 # Nobody knows of another outbox's ledger, so nobody can tell what is still waiting there.
@@ -106,7 +106,9 @@ def run_daemon(
         wake.set()
 
     for number in ENDING:
-        signal.signal(number, on_signal)
+        # `nohup` and shells have some of them ignored.
+        if number in ALWAYS_ENDING or signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, on_signal)
     try:
         daemon, succeeded = _run_daemons(
             settings, make_engine, console, once, only, stop=stop, wake=wake, signals=signals

@@ -35,6 +35,7 @@ from picowatch.engine.wire import (
 )
 from picowatch.errors import EngineStopped, RenderFailed
 from picowatch.recipe.request import ImageRequest
+from picowatch.signals import ENDING
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -83,9 +84,9 @@ def main(handle: int, make_engine: MakeMaker = _local_engine) -> None:
 
 
 def _outlive_signals_but_not_the_daemon() -> None:
-    """Ctrl-C and a service manager's SIGTERM reach all processes; the daemon decides."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    """Ctrl-C, a service manager's SIGTERM and others reach all processes; the daemon decides."""
+    for number in ENDING:
+        signal.signal(number, signal.SIG_IGN)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 

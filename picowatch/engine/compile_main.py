@@ -7,7 +7,9 @@ https://docs.pytorch.org/docs/stable/torch.compiler_aot_inductor.html
 
 import os
 import shutil
+import signal
 import sys
+import threading
 from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 
@@ -17,6 +19,23 @@ _WEIGHTS_COME_LATER = {
     "aot_inductor.package_constants_in_so": False,
     "always_keep_tensor_constants": True,
 }
+
+
+def end_with_the_engine() -> None:
+    """End once standard input does, with the compilers that were started.
+
+    The engine leads this process' group, and a killed one leaves only these in it.
+    """
+    leader = os.getppid() == os.getpgrp()
+
+    def watch() -> None:
+        while os.read(0, 1):
+            pass
+        if leader:
+            os.killpg(0, signal.SIGKILL)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def main(arguments: list[str]) -> int:

@@ -11,6 +11,7 @@ import stat
 import subprocess
 import sys
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -153,7 +154,7 @@ class CompiledUnets:
             return
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-c", _BOOT, job.as_json(), str(self._package(job))],
-            stdin=subprocess.DEVNULL,
+            stdin=_lifeline(),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
@@ -194,6 +195,13 @@ class CompiledUnets:
         return self._folder / f"{job.name}.pt2"
 
 
+@cache
+def _lifeline() -> int:
+    """A pipe's end that can be read once this process is gone: nobody else holds the other end."""
+    reader, _ = os.pipe()
+    return reader
+
+
 def _is_ours_alone(folder: Path) -> bool:
     """Whether the folder can be written, by this user and nobody else; makes it."""
     with suppress(OSError):
@@ -214,6 +222,7 @@ def _agree(compiled: Unet, eager: Unet, job: CompileJob) -> bool:
 
 _ROOT: Any = str(Path(__file__).parents[2])
 _BOOT = (
-    f"import sys; sys.path.append({_ROOT!r}); from picowatch.engine.compile_main import main; "
-    "sys.exit(main(sys.argv[1:]))"
+    f"import sys; sys.path.append({_ROOT!r}); "
+    "from picowatch.engine.compile_main import end_with_the_engine, main; "
+    "end_with_the_engine(); sys.exit(main(sys.argv[1:]))"
 )

@@ -1,9 +1,13 @@
 """The process that compiles: one at a time for each file, and nothing left of those that died."""
 
+import os
+import signal
 import subprocess
 import sys
 from fcntl import LOCK_EX, flock
 from pathlib import Path
+
+from tests.house import wait_for
 
 _INSTEAD_OF_COMPILING = """
 import sys
@@ -45,3 +49,39 @@ def test_what_a_killed_process_left_goes_with_the_next(tmp_path: Path) -> None:
     run(tmp_path / "unet.pt2")
     assert (tmp_path / "unet.pt2").exists()
     assert not left.exists()
+
+
+_ENGINE = """
+import subprocess, sys
+from picowatch.engine.compiled import _lifeline
+subprocess.run([sys.executable, "-c", sys.argv[1], sys.argv[2]], stdin=_lifeline())
+"""
+_COMPILING = """
+import os, pathlib, subprocess, sys
+from picowatch.engine.compile_main import end_with_the_engine
+end_with_the_engine()
+compiler = subprocess.Popen(["sleep", "600"])
+new = pathlib.Path(sys.argv[1] + ".new")
+new.write_text(f"{os.getpid()} {compiler.pid}")
+new.rename(sys.argv[1])
+compiler.wait()
+"""
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+    except OSError:
+        return False
+
+
+def test_what_compiles_ends_with_a_killed_engine(tmp_path: Path) -> None:
+    """With the compiler that it started."""
+    pids = tmp_path / "pids"
+    command = [sys.executable, "-c", _ENGINE, _COMPILING, str(pids)]
+    with subprocess.Popen(command, start_new_session=True) as engine:
+        wait_for(pids.exists)
+        of_compiling = [int(pid) for pid in pids.read_text().split()]
+        assert all(map(_runs, of_compiling))
+        os.kill(engine.pid, signal.SIGKILL)
+    wait_for(lambda: not any(map(_runs, of_compiling)))

@@ -14,6 +14,7 @@ import pytest
 from picowatch.hooks import MOST_WAITING, Hooks
 from tests.commands.picowatch import picowatch, start
 from tests.house import House, wait_for, within
+from tests.storm.driver import children
 
 # Appends what it was told to the file that stands in front of its arguments.
 NOTE = (
@@ -217,3 +218,22 @@ def test_names_reach_the_program_as_they_are(tmp_path: Path, notes: Notes) -> No
     assert note["prompt"] == "</script>\u2028"
     assert not (tmp_path / "hacked").exists()
     hooks.close(now)
+
+
+def test_a_hook_ends_with_a_killed_daemon(tmp_path: Path) -> None:
+    """With all that it started, and with what looked after it."""
+    (tmp_path / "inbox").mkdir()
+    (tmp_path / "inbox/a.yaml").write_text("stesp: 1\n")
+    script = "sleep 600 & echo $$ $! $PPID > pids.new; mv pids.new pids; wait"
+    settings = {"hooks": {"failed": ["sh", "-c", script]}}
+    (tmp_path / "picowatch.yaml").write_text(json.dumps(settings))
+    daemon = start(tmp_path, "run")
+    try:
+        wait_for((tmp_path / "pids").exists, "the hook")
+        of_hook = [int(pid) for pid in (tmp_path / "pids").read_text().split()[:2]]
+        started = children(daemon.pid)
+        assert not none_alive(of_hook)
+    finally:
+        daemon.kill()
+        daemon.communicate()
+    wait_for(lambda: none_alive([*of_hook, *started]), "their end")

@@ -84,3 +84,30 @@ def test_a_signal_while_a_checkpoint_is_loaded(tmp_path: Path, checkpoint: Path)
     ends_well(process)
     assert images(tmp_path) == {"queued": 1}
     assert not Path(f"/proc/{engine}").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2])
+def test_any_signal_that_ends_programs_ends_picowatch_well(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    """A closed terminal and a stray signal as SIGTERM: nothing is left behind."""
+    (tmp_path / "inbox").mkdir()
+    process = start(tmp_path, "run")
+    wait_for((tmp_path / "outbox/.picowatch/status.json").exists, "the start")
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, output
+    assert "picowatch ended" in output
+
+
+@pytest.mark.parametrize(("arguments", "code"), [(["run"], 0), (["run", "--once"], 130)])
+def test_a_signal_while_picowatch_is_imported(
+    tmp_path: Path, arguments: list[str], code: int
+) -> None:
+    """Its end has the exit code that it always has."""
+    (tmp_path / "inbox").mkdir()
+    process = start(tmp_path, *arguments)
+    wait_for(lambda: "pydantic_core" in Path(f"/proc/{process.pid}/maps").read_text())
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert (process.returncode, output) == (code, "")

@@ -1,0 +1,31 @@
+"""Which signals end picowatch, and how they end it before it has begun."""
+
+import os
+import signal
+from collections.abc import Sequence
+from types import FrameType
+
+INTERRUPTED = 130
+ALWAYS_ENDING = (signal.SIGTERM, signal.SIGINT)
+# Whatever would end a process without asking it, and that somebody may send: the engine is ended
+# with it, and what is in progress goes back into the queue.
+ENDING = (
+    *ALWAYS_ENDING,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGALRM,
+)
+
+
+def heed_early_signals(arguments: Sequence[str]) -> None:
+    """End `picowatch run` well while its parts are still imported: nothing has begun yet."""
+    if arguments[:1] != ["run"]:
+        return
+
+    def end(number: int, frame: FrameType | None) -> None:
+        os._exit(INTERRUPTED if "--once" in arguments else 0)
+
+    for number in ALWAYS_ENDING:
+        signal.signal(number, end)
