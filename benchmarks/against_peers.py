@@ -18,34 +18,18 @@ from benchmarks.plan import Plan
 PEER_1, PEER_2, PEER_3 = "tutorial", "diffusers_loop", "stable_diffusion_cpp"
 SD_CPP_TYPES = ("f32", "f16", "q8_0")
 WARM_UP_SEED = 90_000
-FULL_QUEUE = 16
 
 
 def folder_row(plan: Plan) -> list[Figure]:
-    """Many demo pictures through the folder against peer 2's loop, without and with start-up.
-
-    Warm twice: without compiled UNets, and with those that a long queue has left, in another
-    cache. Neither the start-up's row nor the peer's loop has compiled ones.
-    """
+    """Many demo pictures through the folder against peer 2's loop, without and with start-up."""
     job = Job(DEMO, plan.size, pictures(plan.pictures, plan.steps), plan.device)
     made = len(job.pictures)
     seen: list[PeerRun] = []
     folders: list[Folders] = []
-    compiled: list[Folders] = []
-    later = plan.new_folder()
 
-    def started() -> float:
+    def warm() -> float:
         folders.append(Folders(plan.new_folder(), device=plan.device))
-        return warm(folders[-1])
-
-    def prepared() -> float:
-        compiled.append(Folders(later / f"user{len(compiled)}", device=plan.device))
-        if len(compiled) == 1:
-            compiled[0].compile_beforehand()
-        return warm(compiled[-1])
-
-    def warm(folders: Folders) -> float:
-        with running(folders) as daemon:
+        with running(folders[-1]) as daemon:
             daemon.seconds_for(job, replace(job.pictures[0], seed=WARM_UP_SEED), prefix="w")
             return daemon.seconds_for(job, *job.pictures) / made
 
@@ -61,25 +45,13 @@ def folder_row(plan: Plan) -> list[Figure]:
         seen.append(run_peer(PEER_2, job, peers[-1]))
         return seen[-1].each
 
-    measures = {"ours": started, "ours_whole": whole, "peer": peer}
-    if made >= FULL_QUEUE:  # for fewer, compiling takes a minute and proves nothing
-        measures["compiled"] = prepared
-    found = plan.in_turns(**measures)
+    found = plan.in_turns(ours=warm, ours_whole=whole, peer=peer)
     whole_peer = [run.wall / made for run in seen]
     plan.section.note(_likeness(job, folders[-1], peers[-1]))
     plan.section.note(f"Those of picowatch: {folders[-1].how_made(job.pictures)}.")
     name = f"{made} demo pictures, {plan.steps} steps, through the folder, seconds each"
-    ways = {"ours": "warm"}
-    if compiled:
-        ways["compiled"] = "warm, UNets compiled beforehand"
-        told = compiled[-1].how_made(job.pictures)
-        plan.section.note(f"With UNets compiled beforehand: {told}.")
-    goal = Goal("at least", 2.2)
     return [
-        *(
-            compared(f"{name}, {words}", found[way], found["peer"], PEER_2, goal)
-            for way, words in ways.items()
-        ),
+        compared(f"{name}, warm", found["ours"], found["peer"], PEER_2, Goal("at least", 2.2)),
         compared(
             f"{name}, start-up included",
             found["ours_whole"],

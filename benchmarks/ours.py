@@ -44,18 +44,6 @@ class Folders:
         self._settings = {f"PICOWATCH_{name.upper()}": str(v) for name, v in settings.items()}
         self._counted = 0, 0  # bytes of images.jsonl, pictures in them
 
-    def compile_beforehand(self) -> None:
-        """Make compiled UNets for the demo model's small pictures, for all users of this plan."""
-        made = self.folder.parent / CACHE / "picowatch" / "compiled"
-        subprocess.run(
-            [sys.executable, "-m", "benchmarks.compiling", str(made)],
-            cwd=PROJECT,
-            env=self._environment(),
-            capture_output=True,
-            check=True,
-            timeout=PATIENCE,
-        )
-
     def command(self, *arguments: str) -> "subprocess.Popen[bytes]":
         """Start a command in these folders; what it says goes to told.txt."""
         with (self.folder / "told.txt").open("ab") as told:

@@ -61,7 +61,7 @@ def job_for(unet: Any, shape: Shape) -> CompileJob:
         dtype=str(unet.dtype).removeprefix("torch."),
         channels_last=not weight.is_contiguous(),
         device=str(weight.device),
-        threads=1 if shape.in_part else torch.get_num_threads(),
+        threads=torch.get_num_threads(),
         onednn=suits(weight.device, unet.dtype),
     )
 
@@ -97,7 +97,7 @@ class PlainUnet(torch.nn.Module):
 def example_inputs(job: CompileJob) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Latents, timestep and states of the job's shape, the same ones each time."""
     device, dtype = torch.device(job.device), getattr(torch, job.dtype)
-    rows, height, width, tokens, _ = job.shape
+    rows, height, width, tokens = job.shape
     source = torch.Generator().manual_seed(0)
     latents = torch.randn(rows, job.config["in_channels"], height, width, generator=source)
     states = torch.randn(rows, tokens, job.config["cross_attention_dim"], generator=source)

@@ -1,7 +1,7 @@
 """The process that compiles a UNet, beside the engine and with what that leaves it.
 
 What comes out is a package of AOTInductor: code without weights, which the engine loads in
-milliseconds and lends its own weights to.
+milliseconds and gives a copy of its own weights.
 https://docs.pytorch.org/docs/stable/torch.compiler_aot_inductor.html
 """
 

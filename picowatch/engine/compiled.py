@@ -13,7 +13,6 @@ import sys
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import torch
@@ -26,7 +25,6 @@ from picowatch.engine.compile_job import (
     job_for,
 )
 from picowatch.engine.loaded import Loaded
-from picowatch.engine.packages import Package, ThreadedPackage, TorchPackage
 from picowatch.engine.trials import Note
 from picowatch.engine.unets import EagerUnet, Shape, Unet
 
@@ -37,44 +35,55 @@ WORTH_SECONDS = 300.0
 # rounding of the type, many layers deep.
 _TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.02, torch.bfloat16: 0.06}
 _COMPILERS = ("g++", "clang++", "c++")
+# A package computes with a copy of the weights, so few are kept: hires needs two at a time.
+_KEPT_PACKAGES = 2
 
 
 class CompiledUnet:
-    """A compiled UNet with the weights of a loaded one, and whatever LoRAs act on them."""
+    """A compiled UNet with a copy of a loaded one's weights, and whatever LoRAs act on them."""
 
     compiled = True
 
-    def __init__(self, package: Package, job: CompileJob, loaded: Loaded) -> None:
+    def __init__(self, package: Path, job: CompileJob, loaded: Loaded) -> None:
+        """Raises what torch raises of a package that it cannot open."""
+        from torch._inductor import aoti_load_package  # takes over a second, once
+
         self.dtype: torch.dtype = loaded.unet.dtype
         self._channels_last = job.channels_last
-        self._package = package
-        self._applied: object = None
-        self._weights: dict[str, torch.Tensor] = {}
-        self.lend_weights(loaded)
+        self._run: Any = aoti_load_package(str(package))
+        weights = _weights_of(loaded)
+        if set(self._run.get_constant_fqns()) != set(weights):
+            raise ValueError("some weights were compiled in")
+        self._run.load_constants(weights, check_full_update=True)
+        self._applied: object = ()
+        self._merged: set[str] = set()
+        self.take_loras(loaded)
 
-    def lend_weights(self, loaded: Loaded) -> None:
-        """Compute with the UNet's own weights, those with the acting LoRAs in them in their place.
+    def take_loras(self, loaded: Loaded) -> None:
+        """Compute with the LoRAs that act on the loaded UNet now, and no others.
 
-        Nothing is copied but the layers that LoRAs act on.
+        Only layers that LoRAs act on, or acted on before, are copied again.
         """
         if self._applied == loaded.loras.applied:
             return
-        plain = PlainUnet(loaded.unet)
-        weights = {**dict(plain.named_parameters()), **dict(plain.named_buffers())}
-        weights |= {f"unet.{name}": tensor for name, tensor in loaded.loras.merged().items()}
-        if self._package.weights != set(weights):
-            raise ValueError("some weights were compiled in")
-        lent = self._weights
-        self._package.lend({name: w for name, w in weights.items() if lent.get(name) is not w})
-        self._weights = weights  # the package keeps addresses only
-        self._applied = loaded.loras.applied
+        merged = {f"unet.{name}": tensor for name, tensor in loaded.loras.merged().items()}
+        plain = _weights_of(loaded)
+        changed = {name: plain[name] for name in self._merged} | merged
+        self._run.load_constants(changed, check_full_update=False)
+        self._merged, self._applied = set(merged), loaded.loras.applied
 
     def __call__(
         self, latents: torch.Tensor, timestep: torch.Tensor, states: torch.Tensor
     ) -> torch.Tensor:
         """See `Unet`."""
         latents = arranged(latents, self._channels_last)
-        return self._package.run([latents, timestep.float(), states.contiguous()])
+        predicted: torch.Tensor = self._run(latents, timestep.float(), states.contiguous())
+        return predicted
+
+
+def _weights_of(loaded: Loaded) -> dict[str, torch.Tensor]:
+    plain = PlainUnet(loaded.unet)
+    return {**dict(plain.named_parameters()), **dict(plain.named_buffers())}
 
 
 class ChosenUnets:
@@ -85,18 +94,13 @@ class ChosenUnets:
         self._loaded = loaded
         self._eager = eager
         self._chosen: dict[Shape, Unet] = {}
-        self._choosing = Lock()
 
     def __call__(self, shape: Shape) -> Unet:
-        """The UNet for this shape: compiled, if there is such a one.
-
-        All parts of a batch get the same one: they ask at once, each in its own thread.
-        """
-        with self._choosing:
-            if shape not in self._chosen:
-                compiled = None if self._eager else self._unets.find(self._loaded, shape)
-                self._chosen[shape] = compiled or EagerUnet(self._loaded.unet)
-            return self._chosen[shape]
+        """The UNet for this shape: compiled, if there is such a one."""
+        if shape not in self._chosen:
+            compiled = None if self._eager else self._unets.find(self._loaded, shape)
+            self._chosen[shape] = compiled or EagerUnet(self._loaded.unet)
+        return self._chosen[shape]
 
     @property
     def all_compiled(self) -> bool:
@@ -111,13 +115,9 @@ class ChosenUnets:
 
 
 class CompiledUnets:
-    """The compiled UNets of this device. Without a folder there are none.
-
-    As many parts of a batch may ask one at once as torch has threads when this is made.
-    """
+    """The compiled UNets of this device. Without a folder there are none."""
 
     def __init__(self, folder: Path | None) -> None:
-        self._threads = torch.get_num_threads()
         self._folder = folder if folder and _is_ours_alone(folder) else None
         self._spent: dict[str, float] = {}
         self._asked: set[str] = set()
@@ -131,10 +131,13 @@ class CompiledUnets:
         """The compiled UNet for this shape, if there is one that can be trusted."""
         if self._folder is None:
             return None
-        compiled: CompiledUnet | None = loaded.compiled.get(shape) or self._load(loaded, shape)
+        compiled: CompiledUnet | None = loaded.compiled.pop(shape, None)
+        compiled = compiled or self._load(loaded, shape)
         if compiled is not None:
-            compiled.lend_weights(loaded)
-            loaded.compiled[shape] = compiled
+            compiled.take_loras(loaded)
+            loaded.compiled[shape] = compiled  # the last used last
+            while len(loaded.compiled) > _KEPT_PACKAGES:
+                del loaded.compiled[next(iter(loaded.compiled))]
         return compiled
 
     def consider(self, loaded: Loaded, shape: Shape, seconds: float, expected: float) -> None:
@@ -177,7 +180,7 @@ class CompiledUnets:
             if not note.begin_trial():
                 return None
             try:
-                compiled = CompiledUnet(self._opened(package, shape), job, loaded)
+                compiled = CompiledUnet(package, job, loaded)
                 agrees = _agree(compiled, EagerUnet(loaded.unet), job)
             # Whatever a package that does not work raises: there is the eager way.
             except Exception as error:
@@ -186,9 +189,6 @@ class CompiledUnets:
             note.write("" if agrees else "computes something else")
             return compiled if agrees else None
         return None  # another engine tries it, or the disk is full
-
-    def _opened(self, package: Path, shape: Shape) -> Package:
-        return ThreadedPackage(package, self._threads) if shape.in_part else TorchPackage(package)
 
     def _package(self, job: CompileJob) -> Path:
         assert self._folder is not None

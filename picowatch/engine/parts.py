@@ -5,10 +5,9 @@ other some thousand times a second, and for whatever else the computer does. So 
 some of the pictures by itself (benchmarks/RESULTS.md).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 
 import torch
 
@@ -16,7 +15,7 @@ from picowatch.engine.denoise import Conditions
 from picowatch.engine.draw import Drawn, Group, Setting, draw
 from picowatch.engine.previewer import Previewer
 from picowatch.engine.protocol import unseen
-from picowatch.engine.unets import Shape, Unet
+from picowatch.engine.unets import EagerUnet
 
 # Five made as six take as long in two parts as in one, fifteen as sixteen little more than half of
 # that; three made as four take longer (benchmarks/RESULTS.md).
@@ -43,9 +42,11 @@ def draw_parts(
 ) -> list[Drawn]:
     """The group's pictures, in its order: all parts at once, each in one thread.
 
-    Steps and previews are told by the first part alone; times are the longest of all.
+    Steps and previews are told by the first part alone; times are the longest of all. Compiled
+    code is not used: torch runs it with Python's lock held, so that parts would take turns.
     """
-    setting = replace(setting, unet=partial(_in_part, setting.unet))
+    eager = EagerUnet(setting.loaded.unet)
+    setting = replace(setting, unet=lambda shape: eager)
     silent = replace(setting, on_step=lambda *_: None, previewer=Previewer(unseen, 0))
     settings = [replace(setting if part is parts[0] else silent, timings={}) for part in parts]
     negative, positive = conditions
@@ -65,10 +66,6 @@ def draw_parts(
 def _part(group: Group, part: Sequence[int]) -> Group:
     places, requests = group.places, group.requests
     return Group(group.chunks, [places[one] for one in part], [requests[one] for one in part])
-
-
-def _in_part(unets: Callable[[Shape], Unet], shape: Shape) -> Unet:
-    return unets(shape._replace(in_part=True))
 
 
 @torch.inference_mode()

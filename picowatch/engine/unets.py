@@ -9,15 +9,13 @@ class Shape(NamedTuple):
     """What a compiled UNet is made for.
 
     `rows` go through it at a time: two an image with guidance, one without. `height` and
-    `width` are the latents', `tokens` the length of the encoded prompt. `in_part`: one thread
-    computes it, beside others that do the same (parts.py).
+    `width` are the latents', `tokens` the length of the encoded prompt.
     """
 
     rows: int
     height: int
     width: int
     tokens: int
-    in_part: bool = False
 
 
 class Unet(Protocol):
