@@ -250,6 +250,8 @@ class Daemon:
 
     def _rest(self) -> float:
         """Seconds until there may be something to do."""
+        if self._is_away:
+            return IDLE_SECONDS
         if (self._finished or self._to_tell) and self._steady() >= self._retry_at:
             return 0.0
         rest = WORKING_SECONDS if self._worker.progress() else IDLE_SECONDS

@@ -153,6 +153,10 @@ class Model:
 
     def _keep(self, entry: Entry, order: tuple[int, int, int], *, anew: bool) -> None:
         for image in list(entry.images):
+            if image.state == "doubtful" and anew:
+                entry.images.remove(image)
+                self.images.remove(image)
+                continue
             if image.state in WAITING:
                 image.order = (order[0], *image.order[1:])
             if anew and image.state in ("done", "cancelled"):

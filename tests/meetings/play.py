@@ -104,6 +104,8 @@ class Writer:
             (1, lambda: ("foreign", self.dice.choice(FOLDERS), self.dice.choice(STRANGERS))),
             (1, lambda: ("inbox", False, self.dice.random() < 0.5)),
             (4, lambda: ("inbox", True, False)),
+            (1, lambda: ("outbox", False, self.dice.random() < 0.5)),
+            (4, lambda: ("outbox", True, False)),
             (1, lambda: ("lose_events",)),
             (1, lambda: ("lock_ledger", True)),
             (3, lambda: ("lock_ledger", False)),

@@ -23,7 +23,8 @@ from typing import Any, ClassVar
 
 from picowatch.inbox.watching import RESCAN, Watch
 
-MOST_STEPS = 100_000  # without the clock moving: more is a thread that never rests
+MOST_STEPS = 20_000  # in a while: more is a thread that never rests
+A_WHILE = 0.05  # seconds
 LEAST_WAIT = 1e-6
 START = 1_000.0  # what the steady clock says first
 WALL_START = 1_800_000_000.0
@@ -100,7 +101,7 @@ class Simulation:
     def run(self, until: Callable[[], bool], seconds: float | None = None) -> bool:
         """Let threads go on until the condition holds, or for so many seconds."""
         deadline = None if seconds is None else self.now + seconds
-        steps = 0
+        steps, since = 0, self.now
         while not until():
             if self.dead:
                 return False
@@ -118,7 +119,9 @@ class Simulation:
                 return until()
             if wake is None:
                 raise NeverRests(f"nothing will ever happen: {self.names()}")
-            self.now, steps = max(self.now, wake), 0
+            self.now = max(self.now, wake)
+            if self.now - since > A_WHILE:
+                steps, since = 0, self.now
         return True
 
     def run_for(self, seconds: float) -> None:

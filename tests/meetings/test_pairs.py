@@ -88,3 +88,14 @@ def test_an_error_file_does_not_outlive_its_recipe_and_the_ledger() -> None:
         ("delete", "a.yaml"),
         ("ledger", "lost"),
     )
+
+
+def test_a_save_while_the_outbox_is_away_does_not_keep_the_daemon_busy() -> None:
+    """Outbox away x save: it was due at once, all the while."""
+    assert not found(
+        ("wait", 3.0),
+        ("save", "a.yaml", GOOD, "in place"),
+        ("wait", 1.2),
+        ("outbox", False, False),
+        ("wait", 8.0),
+    )

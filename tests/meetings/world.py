@@ -28,7 +28,6 @@ from picowatch.engine.digest import DigestEngine
 from picowatch.errors import EngineDied, RenderFailed
 from picowatch.faults import PLACES
 from picowatch.metadata import PICOWATCH, read_chunk
-from picowatch.outbox.commands import Command, leave
 from picowatch.outbox.png import SHEET_KEYWORD, read_texts
 from picowatch.patience import Ended
 from picowatch.recipe.request import ImageRequest
@@ -57,6 +56,8 @@ OWN_FILES = {
 }  # fmt: skip
 # Open while they change: what a dying process does to them on its way out is taken back.
 HELD_OPEN = ("ledger.sqlite", "ledger.sqlite-journal", "lock")
+
+IN_THE_OUTBOX = {"command", "lose_picture", "damage", "foreign", "ledger", "lock_ledger"}
 
 Action = tuple[Any, ...]
 
@@ -110,6 +111,7 @@ class World:
         self.pictures: dict[str, str] = {}  # start images' sha256
         self.pictures_changed_at = 0.0
         self.commands: list[Path] = []
+        self.outbox_away: Path | None = None
         self.away: Path | None = None  # where the inbox lies instead
         self.ghosts: set[str] = set()  # recipes deleted where nobody could see it
         self.damaged: set[str] = set()  # pictures that are none any more
@@ -163,7 +165,7 @@ class World:
     # -- the process
 
     def start(self) -> None:
-        if self.process is not None:
+        if self.process is not None or self.outbox_away:
             return
         self.counts["daemons"] += 1
         self.stop, self.wake, self.signals = Event(), Event(), []
@@ -232,9 +234,10 @@ class World:
         """What the disk holds at the moment of death; the dying can reach it no more."""
         self.counts["crashes"] += 1
         self.do_lock_ledger(False)
-        state = self.outbox / ".picowatch"
+        outbox = self.outbox_away or self.outbox
+        state = outbox / ".picowatch"
         kept = [state / name for name in HELD_OPEN]
-        kept += [self.outbox / "images.jsonl", *(state / "gallery").glob("page-*.js")]
+        kept += [outbox / "images.jsonl", *(state / "gallery").glob("page-*.js")]
         self._saved = {path: path.read_bytes() for path in kept if path.exists()}
         self.home.rename(self.base / "dead")
 
@@ -454,7 +457,17 @@ class World:
         self.model.cancelled(recipes)
 
     def _heard_restore(self, *_: object, result: int) -> None:
-        """A new ledger."""
+        """A new ledger: pictures alone tell what was."""
+        if not self.model.images and not self.answered:
+            return  # the first one
+        for image in self.model.images:
+            if image.state == "running" and not (self.outbox / image.file).is_file():
+                image.state = "cancelled"
+        self.model.ledger_lost()
+        self.answered_again |= set(self.answered)
+        self.answered.clear()
+        self.left.clear()
+        self.ghosts.clear()
 
     def _heard_remember(self, name: str, value: str, *, result: object) -> None:
         if name == "paused":
@@ -483,6 +496,8 @@ class World:
         """One action; what makes no sense just now does nothing."""
         name, *given = action
         self.counts[name] += 1
+        if self.outbox_away and name in IN_THE_OUTBOX:
+            return
         self._look_into_the_inbox()
         getattr(self, f"do_{name}")(*given)
 
@@ -617,9 +632,12 @@ class World:
             self.model.deleted.add(file)
 
     def do_command(self, name: str, recipe: str | None) -> None:
-        (self.outbox / ".picowatch" / "commands").mkdir(parents=True, exist_ok=True)
-        if self.trouble is None:
-            self.commands.append(leave(self.outbox, Command(name, recipe)))
+        folder = self.outbox / ".picowatch" / "commands"
+        folder.mkdir(parents=True, exist_ok=True)
+        self.serial += 1
+        told = {"command": name} | ({"recipe": recipe} if recipe else {})
+        self.commands.append(folder / f"{self.serial:09}.json")
+        self.commands[-1].write_text(json.dumps(told))
 
     def do_move_folder(self, old: str, new: str) -> None:
         inside = [path for path in self.files if path.startswith(f"{old}/")]
@@ -670,6 +688,22 @@ class World:
             if empty:
                 self.inbox.mkdir()
 
+    def do_outbox(self, there: bool, empty: bool) -> None:
+        """As the inbox; in the `empty` folder nothing may be written."""
+        if there and self.outbox_away:
+            if self.outbox.exists():
+                for path in sorted(self.outbox.rglob("*")):
+                    self.findings.append(f"{path.name} was written where the outbox is not")
+                shutil.rmtree(self.outbox)
+            self.outbox_away.rename(self.outbox)
+            self.outbox_away = None
+        elif not there and not self.outbox_away and self.process:
+            self.do_lock_ledger(False)
+            self.outbox_away = self.home / "unmounted outbox"
+            self.outbox.rename(self.outbox_away)
+            if empty:
+                self.outbox.mkdir()
+
     def do_lose_events(self) -> None:
         if EventWatch.armed is not None:
             EventWatch.armed.lose()
@@ -688,23 +722,15 @@ class World:
                 self.locker.execute("BEGIN EXCLUSIVE")
 
     def do_ledger(self, how: str) -> None:
-        """It is lost or damaged, while nothing runs."""
+        """It is lost, also in progress, or damaged, while nothing runs."""
         path = self.outbox / ".picowatch/ledger.sqlite"
-        if self.process is not None or not path.exists() or self.locker is not None:
+        if not path.exists() or self.locker is not None or (self.process and how != "lost"):
             return
         if how == "lost":
             path.unlink()
         else:
             size = path.stat().st_size
             path.write_bytes(b"" if how == "emptied" else b"x" * size)
-        for image in self.model.images:
-            if image.state == "running" and not (self.outbox / image.file).is_file():
-                image.state = "cancelled"
-        self.model.ledger_lost()
-        self.answered_again |= set(self.answered)
-        self.answered.clear()
-        self.left.clear()
-        self.ghosts.clear()
 
     def do_wait(self, seconds: float) -> None:
         self.run_for(seconds)
@@ -753,6 +779,7 @@ class World:
         self.do_trouble(None)
         self.do_lock_ledger(False)
         self.do_inbox(True, False)
+        self.do_outbox(True, False)
         self.fault, self.pace, self.held = None, 0.0, False
         self.bad, self.deadly = set(), set()
         self.start()
@@ -887,7 +914,7 @@ class World:
         wanted = {
             f"{path}.error.txt"
             for path, recipe in self.model.recipes.items()
-            if not recipe.valid or self.model.failed(path)
+            if (not recipe.valid or self.model.failed(path)) and path not in self.ghosts
         }
         found = {p.relative_to(self.outbox).as_posix() for p in self.outbox.rglob("*.error.txt")}
         for path, recipe in self.model.recipes.items():
@@ -896,7 +923,8 @@ class World:
             if of_failures and not recipe.valid:
                 yield f"{path}.error.txt does not say what is wrong with the recipe"
         yield from (f"{file} is missing" for file in sorted(wanted - found))
-        yield from (f"{file} should be gone" for file in sorted(found - wanted))
+        ghosts = {f"{path}.error.txt" for path in self.ghosts}
+        yield from (f"{file} should be gone" for file in sorted(found - wanted - ghosts))
 
 
 def _started(image: Any) -> Started:
