@@ -162,6 +162,22 @@ def test_without_ray_it_is_told_how_to_install_it(
         executor.close()
 
 
+def test_without_permission_for_a_folder_it_is_told_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is tried again: the permission may come, or room on the disk."""
+
+    def refuse(**_: object) -> str:
+        raise PermissionError(13, "Permission denied", "/tmp")
+
+    monkeypatch.setattr("tempfile.mkdtemp", refuse)
+    executor = RayEngines(EngineOptions(models=tmp_path), RayExecutor())
+    try:
+        trouble_of(executor, "Ray cannot be started on this machine: [Errno 13] Permission denied")
+    finally:
+        executor.close()
+
+
 def test_a_cluster_of_this_machine_is_started_and_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,6 +32,7 @@ def connected(address: str | None, folder: Path | None) -> Iterator[None]:
     quietly: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
     try:
         if address is None:
+            _find_port()
             quietly |= {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
             ray.init("local", _temp_dir=str(folder), **quietly)
         else:
@@ -46,6 +47,11 @@ def connected(address: str | None, folder: Path | None) -> Iterator[None]:
         if address is None:
             os.killpg(0, signal.SIGKILL)
         ray.shutdown()
+
+
+def _find_port() -> None:
+    """Raises OSError where no port is free or allowed: Ray looks for one for half a minute."""
+    socket.create_server(("127.0.0.1", 0)).close()
 
 
 def _knock(address: str) -> None:

@@ -97,7 +97,11 @@ class RayEngines:
         with self._lock:
             if self._closing.is_set():
                 return False
-            self._driver = driver = DriverProcess(self._begin)
+            try:
+                self._driver = driver = DriverProcess(self._begin)
+            except OSError as error:  # no room or no permission for its folder, no more processes
+                self._take_up(Trouble(f"Ray cannot be started on this machine: {error}."))
+                return False
         try:
             driver.send(Want(self._wanted))
             while True:
