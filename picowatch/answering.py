@@ -2,17 +2,17 @@
 
 import logging
 import secrets
-import threading
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import islice
 from typing import cast
 
-from picowatch.catalog import Catalog, Kind, Model
+from picowatch.catalog import Catalog, Kind
 from picowatch.engine.batches import batch_key
 from picowatch.errors import LedgerCorrupt, ModelRefused, PictureUnreadable
+from picowatch.hashing import Hashing
 from picowatch.inbox.files import FileUnreadable
 from picowatch.inbox.inbox import Evidence, Gone, Inbox, Renamed, Saved, Unreadable
 from picowatch.inbox.names import is_txt
@@ -21,7 +21,7 @@ from picowatch.ledger.rows import Acceptance, AskedEntry, QueuedImage
 from picowatch.outbox.outbox import Outbox
 from picowatch.outbox.start_images import NamedPictures, StartImages
 from picowatch.outbox.status import images
-from picowatch.patience import passes
+from picowatch.patience import Ended, passes
 from picowatch.recipe import HashOf, Recipe, RecipeInvalid, error_text, one_line, read_recipes
 from picowatch.recipe.known import Known
 from picowatch.recipe.problems import harmless, harmless_lines
@@ -34,13 +34,20 @@ log = logging.getLogger("picowatch")
 
 CLOSING = "Nothing of this file was run. Save it again when it is mended."
 SEEDS = 2**32
+# What a transaction of answers takes at most, but for one long answer: meanwhile no engine gets
+# its next batch, and no other save is looked at.
+SLICE_SECONDS = 0.2
 PICTURES = ("image", "mask")  # kinds of what recipes name that are no models
 ERRORS_KEPT = 5  # for the status
 FAILURES_SHOWN = 20  # in one error file
 
 
-class Stopping(Exception):
-    """picowatch ends in the middle of an answer; the next start gives it."""
+class _NotHashed(Exception):
+    """An answer needs the hash of a model, which takes long."""
+
+    def __init__(self, kind: Kind, name: str) -> None:
+        super().__init__(kind, name)
+        self.model = kind, name
 
 
 class Answers:
@@ -55,8 +62,8 @@ class Answers:
         catalog: Catalog,
         start_images: StartImages,
         *,
-        stop: threading.Event,
         now: Callable[[], float] = time.time,
+        steady: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
         self._inbox = inbox
@@ -64,33 +71,61 @@ class Answers:
         self._outbox = outbox
         self._catalog = catalog
         self._start_images = start_images
-        self._stop = stop
         self._now = now
-        self._hashes: dict[tuple[Kind, str], str] = {}
-        self.meanwhile: Callable[[], None] = lambda: None  # called while an answer takes long
+        self._steady = steady
+        self._known: Known | None = None
+        self._hashes: dict[tuple[Kind, str], str | ModelRefused] = {}
+        self._to_hash: tuple[Kind, str] | None = None
+        # Called between the parts of what takes long; it may raise Ended.
+        self.go_on: Callable[[], None] = lambda: None
         # Called with the recipe when its error file says something new.
         self.on_failed: Callable[[str], None] = lambda recipe: None
         self.rejected = 0
-        self.errors: deque[str] = deque(maxlen=ERRORS_KEPT)
+        self._errors: dict[str, str] = {}
 
-    def answer(self, evidence: Sequence[Evidence]) -> list[Callable[[], None]]:
-        """Write what was noticed into the ledger, all in one transaction.
+    @property
+    def errors(self) -> tuple[str, ...]:
+        """The last errors that still hold, one of a recipe."""
+        return tuple(islice(self._errors.values(), max(0, len(self._errors) - ERRORS_KEPT), None))
 
-        Gives what is to be done once that is kept: it tells the log, shows and tidies, and may
-        be done again. Raises Stopping if `stop` is set meanwhile; then nothing has happened.
-        Error files are written and removed before the transaction ends: a crash in between
-        repeats both.
-        """
+    def look_again(self) -> None:
+        """There is new evidence: models may have come and gone before it."""
         self._hashes.clear()
-        known = self._catalog.known(self._settings.checkpoint)
+        self._known = None
+
+    def answer(self, evidence: Iterable[Evidence]) -> list[Callable[[], None]]:
+        """Write what was noticed into the ledger: as much as SLICE_SECONDS allow, at once.
+
+        Gives for each that is answered what is to be done once that is kept: it tells the log,
+        shows and tidies, and may be done again. Nothing is answered where a model has to be
+        hashed first: the next call does that, outside of the transaction. If `go_on` raises
+        Ended, nothing has happened. Error files are written and removed before the transaction
+        ends: a crash in between repeats both.
+        """
+        known = self._prepared()
+        end = self._steady() + SLICE_SECONDS
         tell: list[Callable[[], None]] = []
         with self._ledger.transaction():
             for seen in evidence:
-                told = self._answer_safely(seen, known)
+                try:
+                    told = self._answer_safely(seen, known)
+                except _NotHashed as needed:
+                    self._to_hash = needed.model
+                    break
                 tell.append(partial(self._safely, seen.path, told))
+                if self._steady() >= end:
+                    break
             if self._inbox.inode is not None:
                 self._ledger.remember("inbox inode", str(self._inbox.inode))
         return tell
+
+    def _prepared(self) -> Known:
+        if self._to_hash is not None:
+            self._hashes[self._to_hash] = self._hash(*self._to_hash)
+            self._to_hash = None
+        if self._known is None:
+            self._known = self._catalog.known(self._settings.checkpoint)
+        return self._known
 
     def recall(self) -> None:
         """What refused recipes are waiting for is looked at from now on."""
@@ -109,13 +144,14 @@ class Answers:
         failures = self._ledger.failures(recipe)
         if failures:
             # An invalid save's error file stays: the next good save tries these again anyway.
-            is_valid = self._ledger.is_valid(recipe)
-            if is_valid and self._outbox.write_error(recipe, _failure_text(recipe, failures)):
-                self.on_failed(recipe)
-            self.errors.append(f"{recipe}: {failures[-1][1]}")
+            if self._ledger.is_valid(recipe):
+                if self._outbox.write_error(recipe, _failure_text(recipe, failures)):
+                    self.on_failed(recipe)
+                self._note_error(recipe, f"{recipe}: {failures[-1][1]}")
         elif self._ledger.succeeded(recipe) is not None:
             self._outbox.remove_error(recipe)  # a crash may have kept it
-        make_due_sheets(recipe, self._ledger, self._outbox)
+            self._errors.pop(recipe, None)
+        make_due_sheets(recipe, self._ledger, self._outbox, self.go_on)
         if not failures:
             self._retire(recipe)
 
@@ -123,7 +159,7 @@ class Answers:
         """Do what follows an answer or an image; what fails is said, and not tried again."""
         try:
             action()
-        except LedgerCorrupt:
+        except (Ended, LedgerCorrupt):
             raise
         except Exception as error:  # no recipe, picture or hook may end the daemon
             if passes(error):
@@ -131,9 +167,13 @@ class Answers:
             log.debug("unexpected", exc_info=True)
             words = f"Something went wrong that should not: {type(error).__name__}: {error}."
             log.error("%s: %s", recipe, words)
-            self.errors.append(f"{recipe}: {words}")
+            self._note_error(recipe, f"{recipe}: {words}")
             with suppress(OSError):
                 self._outbox.add_warning(recipe, words)
+
+    def _note_error(self, recipe: str, line: str) -> None:
+        self._errors.pop(recipe, None)  # so that it is the last one
+        self._errors[recipe] = line
 
     # -- evidence
 
@@ -141,7 +181,7 @@ class Answers:
         try:
             with self._ledger.transaction():
                 return self._answer_one(seen, known)
-        except (Stopping, LedgerCorrupt):
+        except (Ended, LedgerCorrupt, _NotHashed):
             raise
         except Exception as error:  # no single recipe may take the watcher down
             if passes(error):
@@ -155,7 +195,7 @@ class Answers:
         try:
             with self._ledger.transaction():
                 return self._reject_words(Save(path, "", stamp, self._now()), words)
-        except LedgerCorrupt:
+        except (Ended, LedgerCorrupt):
             raise
         except Exception as error:  # then the log alone says it
             if passes(error):
@@ -178,13 +218,14 @@ class Answers:
         try:
             recipes = self._recipes(seen, known, pictures)
             refuse_unusable(recipes, pictures.keep)
-            entries = [_entry(recipe, self._hashes_for(pictures)) for recipe in recipes]
+            entries = [self._entry(recipe, pictures) for recipe in recipes]
             result = self._ledger.accept(
                 save,
                 entries,
                 batch_key=lambda request: repr(batch_key(request)),
                 draw_seed=partial(secrets.randbelow, SEEDS),
                 picture_exists=self._outbox.exists,
+                go_on=self.go_on,
             )
         except RecipeInvalid as error:
             tell = self._reject(save, error_text(error), one_line(error))
@@ -214,45 +255,52 @@ class Answers:
             seen.defaults,
             self._settings.max_images_per_save,
             pictures.texts,
+            self.go_on,
+        )
+
+    def _entry(self, recipe: Recipe, pictures: NamedPictures) -> AskedEntry:
+        self.go_on()
+        hash_of = self._hashes_for(pictures)
+        return AskedEntry(
+            digest=recipe.digest(hash_of),
+            priority=recipe.priority,
+            random=recipe.wants_random_seed,
+            requests=partial(recipe.image_requests, hash_of, go_on=self.go_on),
+            sheet=sheet_of(recipe),
         )
 
     def _hashes_for(self, pictures: NamedPictures) -> HashOf:
         """Gives the hash of anything a recipe names; its pictures are copied and kept.
 
-        Each is looked up once: models in a round of answers, pictures in a save.
+        Each is looked up once: models until there is new evidence, pictures in a save. Raises
+        _NotHashed if a model would have to be read.
         """
 
         def hash_of(kind: str, name: str) -> str:
             if kind in PICTURES:
                 return pictures.keep(name)
-            key = cast(Kind, kind), name
-            if key not in self._hashes:
-                self._hashes[key] = self._hash(self._catalog.find(*key))
-            return self._hashes[key]
+            return self._known_hash(cast(Kind, kind), name)
 
         return hash_of
 
-    def _hash(self, model: Model) -> str:
-        """The model's hash. Gigabytes are read for it once, so it gives way to `stop`."""
-        found: list[str] = []
-        failed: list[ModelRefused] = []
+    def _known_hash(self, kind: Kind, name: str) -> str:
+        found = self._hashes.get((kind, name))
+        if found is None:
+            model = self._catalog.find(kind, name)
+            if not self._catalog.is_hashed(model):
+                raise _NotHashed(kind, name)
+            found = self._hashes[kind, name] = self._catalog.sha256(model)
+        if isinstance(found, ModelRefused):
+            raise found
+        return found
 
-        def read() -> None:
-            try:
-                found.append(self._catalog.sha256(model))
-            except ModelRefused as error:
-                failed.append(error)
-
-        reader = threading.Thread(target=read, name="hash", daemon=True)
-        reader.start()
-        while reader.is_alive():
-            reader.join(timeout=0.1)
-            self.meanwhile()
-            if self._stop.is_set():
-                raise Stopping
-        if failed:
-            raise failed[0]
-        return found[0]
+    def _hash(self, kind: Kind, name: str) -> str | ModelRefused:
+        """The model's hash, or why it has none. Gigabytes are read for it once."""
+        try:
+            model = self._catalog.find(kind, name)
+            return Hashing(self._catalog, model, self._steady).result(self.go_on)
+        except ModelRefused as error:
+            return error
 
     def _reject_words(self, save: Save, words: str) -> Callable[[], None]:
         text = harmless_lines(f"{words}\n\n{CLOSING}\n")
@@ -269,6 +317,7 @@ class Answers:
         cancelled = self._ledger.forget(seen.path)
         self._outbox.remove_error(seen.path)
         self._outbox.write_warnings(seen.path, ())
+        self._errors.pop(seen.path, None)
         return partial(log.info, "%s: deleted, %s cancelled", seen.path, images(cancelled))
 
     def _renamed(self, seen: Renamed, known: Known) -> Callable[[], None]:
@@ -280,6 +329,7 @@ class Answers:
         )
         self._outbox.remove_error(seen.old)
         self._outbox.write_warnings(seen.old, ())
+        self._errors.pop(seen.old, None)
         tell = partial(log.info, "%s: renamed to %s, its queue goes on", seen.old, new)
         if was_valid and is_txt(seen.old) == is_txt(new):
             self._move_in(seen.saved, known)
@@ -309,7 +359,8 @@ class Answers:
         """Failures stand beside the new name now, sheets and the archive are waiting for it."""
         if failures := self._ledger.failures(recipe):
             self._outbox.write_error(recipe, _failure_text(recipe, failures))
-        make_due_sheets(recipe, self._ledger, self._outbox)
+            self._note_error(recipe, f"{recipe}: {failures[-1][1]}")
+        make_due_sheets(recipe, self._ledger, self._outbox, self.go_on)
         if not failures:
             self._retire(recipe)
 
@@ -317,11 +368,12 @@ class Answers:
 
     def _tell_rejected(self, path: str, line: str) -> None:
         self.rejected += 1
-        self.errors.append(line)
+        self._note_error(path, line)
         log.error("%s", line)
         self.on_failed(path)
 
     def _tell_accepted(self, path: str, result: Acceptance, warnings: Sequence[str]) -> None:
+        self._errors.pop(path, None)
         for warning in warnings:
             log.warning("%s: %s", path, warning)
         parts = [f"{images(result.queued)} queued"]
@@ -336,7 +388,7 @@ class Answers:
             log.info("%s: saved, nothing new to make; its newest picture is %s", path, newest)
             self._outbox.show_as_latest(newest)
         if not result.queued:
-            make_due_sheets(path, self._ledger, self._outbox)
+            make_due_sheets(path, self._ledger, self._outbox, self.go_on)
             self._retire(path)
 
     # -- when_done
@@ -367,16 +419,6 @@ def _in_turn(*steps: Callable[[], None]) -> Callable[[], None]:
             step()
 
     return all_of_them
-
-
-def _entry(recipe: Recipe, hash_of: HashOf) -> AskedEntry:
-    return AskedEntry(
-        digest=recipe.digest(hash_of),
-        priority=recipe.priority,
-        random=recipe.wants_random_seed,
-        requests=partial(recipe.image_requests, hash_of),
-        sheet=sheet_of(recipe),
-    )
 
 
 def _failure_text(recipe: str, failures: Sequence[tuple[QueuedImage, str]]) -> str:

@@ -10,15 +10,15 @@ from functools import partial
 from typing import TypeVar
 
 from picowatch import patience as waiting
-from picowatch.answering import Stopping
+from picowatch.answering import SLICE_SECONDS
+from picowatch.backlog import Backlog
 from picowatch.errors import LedgerCorrupt
-from picowatch.inbox.inbox import Evidence
 from picowatch.ledger.rows import Counts
 from picowatch.outbox.atomic import FolderAway
 from picowatch.outbox.lock import Whereabouts
 from picowatch.outbox.status import duration, images_wait
 from picowatch.patience import PASSING, Ended, passes
-from picowatch.service import notify
+from picowatch.service import ALIVE, Beat, notify
 from picowatch.steering import Steering
 from picowatch.telling import Parts, Telling
 
@@ -60,10 +60,15 @@ class Daemon:
         self._patience = parts.patience
         self._commands = parts.commands
         self._steering = Steering(
-            parts.settings, parts.ledger, parts.outbox, parts.worker, steady=steady
+            parts.settings,
+            parts.ledger,
+            parts.outbox,
+            parts.worker,
+            go_on=self._go_on,
+            steady=steady,
         )
         self._telling = Telling(parts, now=now, steady=steady)
-        parts.answers.meanwhile = self._meanwhile
+        parts.answers.go_on = self._go_on
         self._finished = parts.finished
         self._only = parts.only
         self._whereabouts = parts.whereabouts
@@ -74,7 +79,9 @@ class Daemon:
         self._wake = wake
         self._now = now
         self._steady = steady
-        self._unanswered: list[Evidence] = []
+        self._beat = Beat(steady)
+        self._watches = False  # the inbox, and tells how things stand
+        self._unanswered = Backlog()
         self._to_tell: deque[Callable[[], None]] = deque()
         self._retry_at = 0.0
         self._start_worker_at = 0.0
@@ -94,6 +101,7 @@ class Daemon:
             self._recovered = True
             self._patience.until_done("daemon", self._answers.recall)
             self._inbox.start(self._steady())
+            self._watches = True
             self._start_worker_at = self._steady() + LONGEST_FIRST_LOOK
             notify("READY=1")
             while not self._stop.is_set() and not self._is_broken():
@@ -105,7 +113,7 @@ class Daemon:
                         break
                 self._wake.wait(self._rest())
                 self._wake.clear()
-        except (Stopping, Ended):
+        except Ended:
             pass
         except LedgerCorrupt as error:
             self.ledger_corrupt, self.broken = True, str(error)
@@ -131,7 +139,7 @@ class Daemon:
         if not self._is_outbox_in_place():
             self._safely(self._telling.tell)
             return
-        self._unanswered += self._inbox.poll(self._steady())
+        self._notice()
         if self._steady() >= self._retry_at:
             self._work_off()
         self._safely(self._worker.tend)
@@ -164,6 +172,12 @@ class Daemon:
             log.info("the outbox %s is back", self._outbox.root)
             self._patience.wait_ends("outbox")
         return not self.displaced
+
+    def _notice(self) -> None:
+        """While saves are being answered, only what comes before them is taken in."""
+        if found := self._inbox.poll(self._steady(), self._unanswered.priority):
+            self._unanswered.add(found)
+            self._answers.look_again()
 
     def _start_worker(self) -> None:
         """Once it is known what was saved and deleted meanwhile: obsolete images are not made."""
@@ -201,7 +215,11 @@ class Daemon:
     def _try_each(self, queue: deque[T], do: Callable[[T], None]) -> list[Exception]:
         """Do what is in the queue, and leave there what has to wait; gives the errors of that."""
         stuck: list[Exception] = []
+        end = self._steady() + SLICE_SECONDS
         for _ in range(len(queue)):
+            self._go_on()
+            if self._watches and self._steady() >= end:
+                break  # a save may have come meanwhile
             if waits := self._try(partial(do, queue[0])):
                 stuck += waits
                 queue.rotate(-1)
@@ -210,10 +228,12 @@ class Daemon:
         return stuck
 
     def _answer(self) -> None:
+        """A slice of what there is: between two of them others use the ledger."""
         if not self._unanswered:
             return
-        self._to_tell.extend(self._answers.answer(self._unanswered))
-        self._unanswered = []
+        tell = self._answers.answer(self._unanswered)
+        self._unanswered.drop(len(tell))
+        self._to_tell.extend(tell)
         if self._interrupt:
             self._worker.interrupt_unasked()
         self._worker.look()
@@ -252,28 +272,38 @@ class Daemon:
         """Seconds until there may be something to do."""
         if self._is_away:
             return IDLE_SECONDS
-        if (self._finished or self._to_tell) and self._steady() >= self._retry_at:
+        to_do = self._unanswered or self._finished or self._to_tell
+        if to_do and self._steady() >= self._retry_at:
             return 0.0
         rest = WORKING_SECONDS if self._worker.progress() else IDLE_SECONDS
+        if self._unanswered:  # they have to wait, and what is ready waits for them
+            return rest
         ready_in = self._inbox.ready_in(self._steady())
         return rest if ready_in is None else min(rest, ready_in)
 
-    def _meanwhile(self) -> None:
-        """A long answer must not look like a hang: health checks and watchdogs go on."""
-        self._inbox.listen(self._steady())
-        self._telling.tell()
+    def _go_on(self) -> None:
+        """Long work must not look like a hang, and ends with picowatch: it may raise Ended."""
+        self._patience.go_on()
+        if not self._beat.is_due():
+            return
+        if self._watches:
+            self._inbox.listen(self._steady())
+            self._telling.tell()
+        else:
+            notify(*ALIVE)
 
     def _recover(self) -> None:
         """Mend what a crash left (docs/durability.md)."""
         if self._after_crash:
             log.warning("picowatch did not end by itself last time; what it left is mended")
-            self._safely(self._outbox.remove_leftovers)
+            self._safely(partial(self._outbox.remove_leftovers, self._go_on))
             self._safely(self._outbox.mend_latest)
             self._safely(self._inbox.recover)
             known = self._ledger.known_recipes()
             self._safely(partial(self._outbox.remove_strays, known))
         self._steering.recall()
         for image in self._ledger.running():
+            self._go_on()
             if self._outbox.holds(image.file, image.digest):
                 self._ledger.finish(image.id)
             elif image.deaths + 1 >= MAX_DAEMON_DEATHS:
@@ -290,6 +320,7 @@ class Daemon:
             self._finished.extend(self._ledger.accepted_recipes())
         enlisted = self._outbox.enlisted()
         for image in self._ledger.unlisted():
+            self._go_on()
             if image.file in enlisted:
                 self._ledger.mark_listed(image.id)
             else:
@@ -299,7 +330,7 @@ class Daemon:
         """Do what the next start can do as well: only what passes is waited for."""
         try:
             action()
-        except LedgerCorrupt:
+        except (Ended, LedgerCorrupt):
             raise
         except Exception as error:
             if passes(error):
@@ -314,7 +345,8 @@ class Daemon:
         self._is_broken()
         self.ledger_corrupt |= self._worker.ledger_corrupt or self._publisher.ledger_corrupt
         self._inbox.close()
-        with suppress(LedgerCorrupt):
+        self._watches = False
+        with suppress(Ended, LedgerCorrupt):
             self._try_each(self._finished, self._answers.finished)
         lost = self._is_away or self.displaced
         undone = self._finished or self._to_tell or lost or not self._recovered

@@ -234,11 +234,11 @@ class Lane:
 
     def _render(self, batch: list[QueuedImage]) -> list[RenderedImage]:
         self._batch, self._first_step_at = batch, 0.0
-        self._last_sign = self._shop.steady()
         self.progress = Progress(batch[0], len(batch), 0, batch[0].request.steps, 0.0)
         if self._shop.stopping.is_set():
             raise EngineStopped("picowatch ends")
         waiting = self._patiently(self._shop.ledger.counts).queued
+        self._last_sign = self._shop.steady()
         future = self.engine.render([image.request for image in batch], self._on_step, waiting)
         while True:
             try:

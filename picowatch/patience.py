@@ -5,6 +5,7 @@ import logging
 import shutil
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -12,6 +13,7 @@ from typing import TypeVar
 log = logging.getLogger("picowatch")
 
 RETRY_SECONDS = 2.0  # between tries
+GRACE_SECONDS = 0.5  # in which what was begun may be finished when picowatch ends
 LITTLE = 100_000_000  # bytes of room that are worth a word
 # What may pass when there is room again, or when who holds the ledger lets go of it: see `passes`.
 PASSING = (OSError, sqlite3.OperationalError)
@@ -37,7 +39,7 @@ def passes(error: BaseException) -> bool:
 
 
 class Ended(Exception):
-    """picowatch ends while something still could not be written; the next start does it."""
+    """picowatch ends in the middle of something; the next start does it."""
 
 
 class Patience:
@@ -53,6 +55,7 @@ class Patience:
         self.patient = patient
         self._lock = threading.Lock()
         self._waiting: set[str] = set()
+        self._end_at: float | None = None
         self.trouble = ""  # what is waited for now, in words
         self.left_undone = False  # at the end; the next start does it, as after a crash
 
@@ -74,6 +77,18 @@ class Patience:
             else:
                 self.wait_ends(who)
                 return result
+
+    def go_on(self) -> None:
+        """Whatever takes long calls this between two of its units.
+
+        Raises Ended once `stop` is set, a moment later: short work is finished.
+        """
+        if not self._stop.is_set():
+            return
+        if self._end_at is None:
+            self._end_at = time.monotonic() + GRACE_SECONDS
+        if time.monotonic() >= self._end_at:
+            raise Ended
 
     def wait_begins(self, who: str, error: Exception) -> None:
         """Something could not be written; raises `error` where nothing is waited for."""

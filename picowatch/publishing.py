@@ -96,6 +96,7 @@ class Publisher:
         listed: list[QueuedImage] = []
         for image, picture in zip(batch, pictures, strict=True):
             try:
+                self._patience.go_on()
                 self._write(image, picture)
             except Ended:
                 self._put_back(image)
@@ -134,7 +135,8 @@ class Publisher:
 
     def _write(self, image: QueuedImage, picture: RenderedImage) -> None:
         size, texts = (picture.width, picture.height), self._texts(image, picture)
-        publish = partial(self._outbox.publish, image.file, *size, picture.pixels, texts)
+        go_on = self._patience.go_on
+        publish = partial(self._outbox.publish, image.file, *size, picture.pixels, texts, go_on)
         self._patience.until_done("publisher", publish)
 
     def _goes_well(self, step: Callable[[], None], *, vital: bool = False) -> bool:

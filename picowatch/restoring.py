@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -22,8 +22,12 @@ from picowatch.outbox.png import SHEET_KEYWORD
 log = logging.getLogger("picowatch")
 
 
-def open_ledger(path: Path, outbox: Outbox, *, check: bool) -> Ledger:
+def open_ledger(
+    path: Path, outbox: Outbox, *, check: bool, go_on: Callable[[], None] = lambda: None
+) -> Ledger:
     """The ledger, ready for use; `check`: read it whole first, as after a crash.
+
+    `go_on` is called between two pictures that it is made anew from; what it raises ends that.
 
     Raises LedgerUnusable, or sqlite3.OperationalError while it is locked or the disk is full.
     """
@@ -33,7 +37,7 @@ def open_ledger(path: Path, outbox: Outbox, *, check: bool) -> Ledger:
         set_aside(path, str(error))
         ledger = Ledger(path)
     if ledger.wants_restoring():
-        _restore(ledger, outbox)
+        _restore(ledger, outbox, go_on)
     return ledger
 
 
@@ -54,14 +58,17 @@ def set_aside(path: Path, damage: str) -> None:
     log.error("%s It is kept as %s; a new one is made from the pictures.", damage, kept.name)
 
 
-def _restore(ledger: Ledger, outbox: Outbox) -> None:
+def _restore(ledger: Ledger, outbox: Outbox, go_on: Callable[[], None]) -> None:
     outbox.remove_strays(())  # what is still wrong is said again
-    listed = {line["file"]: line for line in outbox.all_enlisted()}
+    listed = {}
+    for line in outbox.all_enlisted():
+        go_on()
+        listed[line["file"]] = line
     sheets: dict[str, dict[str, list[str]]] = {}
     asked = outbox.memos.recall()
     pictures = (
         replace(picture, recipe=asked.name_now(picture.recipe, picture.save_digest))
-        for picture in _pictures(outbox, listed, sheets)
+        for picture in _pictures(outbox, listed, sheets, go_on)
     )
     with ledger.transaction():
         if asked.paused:
@@ -88,17 +95,22 @@ def _by_all_names(
 
 
 def _pictures(
-    outbox: Outbox, listed: dict[str, dict[str, Any]], sheets: dict[str, dict[str, list[str]]]
+    outbox: Outbox,
+    listed: dict[str, dict[str, Any]],
+    sheets: dict[str, dict[str, list[str]]],
+    go_on: Callable[[], None],
 ) -> Iterator[MadeBefore]:
     """Every picture that is there, newest last, then those that the user deleted meanwhile."""
     gone = dict(listed)
     for file, made_at, texts in outbox.pictures():
+        go_on()
         gone.pop(file, None)
         if SHEET_KEYWORD in texts:
             _note_sheet(file, texts[SHEET_KEYWORD], sheets)
         elif PICOWATCH in texts:
             yield from _picture(file, made_at, texts[PICOWATCH], listed=file in listed)
     for file, line in gone.items():
+        go_on()
         yield from _deleted(file, line)
 
 

@@ -2,14 +2,14 @@
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import DueSheet
 from picowatch.outbox.outbox import Outbox
 from picowatch.outbox.sheets import Cell, SheetTooLarge
-from picowatch.patience import passes
+from picowatch.patience import Ended, passes
 from picowatch.recipe import Recipe
 from picowatch.recipe.recipe_fields import Axis
 from picowatch.recipe.request import ImageRequest
@@ -27,17 +27,21 @@ def sheet_of(recipe: Recipe) -> str | None:
     return json.dumps({"prompt": recipe.prompt, "axes": axes, "images": recipe.image_count})
 
 
-def make_due_sheets(recipe: str, ledger: Ledger, outbox: Outbox) -> None:
+def make_due_sheets(recipe: str, ledger: Ledger, outbox: Outbox, go_on: Callable[[], None]) -> None:
     """Make the contact sheets of a recipe's entries whose images have all ended.
+
+    `go_on` is called between the pictures and the parts of a sheet; Ended leaves it undone.
 
     One that cannot be made is given up: the log and the recipe's warning file say why.
     """
     for due in ledger.sheets_due(recipe):
         file = ledger.reserve_sheet(due, recipe, outbox.names)
         try:
-            _publish(recipe, due, file, outbox)
+            _publish(recipe, due, file, outbox, go_on)
         except SheetTooLarge as error:
             log.warning("%s: no contact sheet: %s are too many for one page", recipe, error)
+        except Ended:
+            raise
         except Exception as error:  # no sheet may stop the daemon, at this start or the next
             if passes(error):
                 raise
@@ -50,7 +54,9 @@ def make_due_sheets(recipe: str, ledger: Ledger, outbox: Outbox) -> None:
         ledger.mark_sheet_made(due)
 
 
-def _publish(recipe: str, due: DueSheet, file: str, outbox: Outbox) -> None:
+def _publish(
+    recipe: str, due: DueSheet, file: str, outbox: Outbox, go_on: Callable[[], None]
+) -> None:
     """Of an entry that was drawn anew in progress, the images of earlier draws are not shown."""
     shown: dict[str, Any] = json.loads(due.sheet)
     axes = [Axis(axis["label"], tuple(axis["values"])) for axis in shown["axes"]]
@@ -59,7 +65,7 @@ def _publish(recipe: str, due: DueSheet, file: str, outbox: Outbox) -> None:
     text = json.dumps({"recipe": recipe, **shown, "files": files}, ensure_ascii=False)
     side = max(max(request.width, request.height) for request, _ in images)
     cells = _cells(images, axes, outbox)
-    outbox.publish_sheet(file, cells, axes, min(side, LARGEST_PICTURE), text)
+    outbox.publish_sheet(file, cells, axes, min(side, LARGEST_PICTURE), text, go_on)
 
 
 def _cells(

@@ -32,13 +32,16 @@ class Steering:
         outbox: Outbox,
         worker: Worker,
         *,
+        go_on: Callable[[], None],
         steady: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`go_on` is called while a command takes long."""
         self._settings = settings
         self._inbox = settings.inbox
         self._ledger = ledger
         self._outbox = outbox
         self._worker = worker
+        self._go_on = go_on
         self._steady = steady
         self._missed: dict[str, float] = {}  # recipes to be made whose files are not there yet
 
@@ -119,7 +122,7 @@ class Steering:
         stopped = self._worker.cancel(recipes) if self._settings.interrupt else 0
         for recipe in sorted(recipes):
             log.info("%s: what waited is cancelled, as asked", recipe)
-            make_due_sheets(recipe, self._ledger, self._outbox)
+            make_due_sheets(recipe, self._ledger, self._outbox, self._go_on)
         rest = ""
         if in_work:
             rest = " What is in work is stopped." if stopped else " What is in work is finished."

@@ -121,7 +121,7 @@ class Telling:
             waiting=waiting[:NAMED],
             waiting_recipes=len(waiting),
             pictures=tuple(parts.publisher.newest),
-            errors=tuple(parts.answers.errors),
+            errors=parts.answers.errors,
             device=first.device,
             precision=first.precision,
             memory_bytes=first.memory_bytes,

@@ -13,7 +13,7 @@ from picowatch.catalog.folders import (
     recognise_checkpoint_folder,
     recognise_vae_folder,
 )
-from picowatch.catalog.hashes import HashCache
+from picowatch.catalog.hashes import HashCache, OnBlock, unheard
 from picowatch.catalog.headers import read_header
 from picowatch.catalog.models import FOLDERS, Inventory, Kind, Model, Refused
 from picowatch.catalog.recognise import Recognised, expect_kind, recognise
@@ -116,17 +116,26 @@ class Catalog:
             self._demo = _model(DEMO, _DEMO_FOLDER, found)
         return self._demo
 
-    def sha256(self, model: Model) -> str:
-        """The model's hash: of a file its sha256.
+    def is_hashed(self, model: Model) -> bool:
+        """Whether `sha256` reads none of the model's files; ModelRefused if they are gone."""
+        return all(self._hashes.known(path) for path in _files(model))
+
+    def size(self, model: Model) -> int:
+        """How many bytes `sha256` reads, if it has to."""
+        return sum(path.stat().st_size for path in _files(model))
+
+    def sha256(self, model: Model, on_block: OnBlock = unheard) -> str:
+        """The model's hash: of a file its sha256. `on_block` hears of each block that is read.
 
         Of a folder it is the sha256 of the text made of one line "<sha256>  <relative path>"
         for each config, vocabulary and weight file, sorted by path (what `sha256sum` prints).
         """
         if model.layout == "file":
-            return self._hashes.sha256(model.path)
+            return self._hashes.sha256(model.path, on_block=on_block)
         lines = sha256()
         for file in folder_files(model.path):
-            lines.update(f"{self._hashes.sha256(file.path)}  {file.relative}\n".encode())
+            digest = self._hashes.sha256(file.path, on_block=on_block)
+            lines.update(f"{digest}  {file.relative}\n".encode())
         return lines.hexdigest()
 
     def weights_hash(self, model: Model) -> str:
@@ -157,6 +166,12 @@ class Catalog:
             entry = _look_at(candidate)
             self._seen[key] = (candidate.stamp, entry)
         return entry
+
+
+def _files(model: Model) -> list[Path]:
+    if model.layout == "file":
+        return [model.path]
+    return [file.path for file in folder_files(model.path)]
 
 
 def _by_name(candidate: _Candidate) -> tuple[str, bool]:

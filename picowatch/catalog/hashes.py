@@ -4,13 +4,23 @@ import hashlib
 import json
 import re
 import secrets
+from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 from picowatch.catalog.files import open_regular
 from picowatch.errors import ModelRefused
 
 _VERSION = 1
 _DIGEST = re.compile("[0-9a-f]{64}")
+_BLOCK_BYTES = 1 << 20
+
+# Called with how many bytes more were read; what it raises ends the reading.
+OnBlock = Callable[[int], None]
+
+
+def unheard(size: int) -> None:
+    """An OnBlock where nobody listens."""
 
 
 class HashCache:
@@ -25,7 +35,12 @@ class HashCache:
         self._keep = keep and file is not None
         self._known: dict[str, tuple[int, int, str]] = _read(file) if file else {}
 
-    def sha256(self, path: Path, *, weights_only: bool = False) -> str:
+    def known(self, path: Path) -> str | None:
+        """The hex digest of the file's bytes, if they need not be read for it."""
+        path = path.resolve()
+        return self._remembered(str(path), _stat(path))
+
+    def sha256(self, path: Path, *, weights_only: bool = False, on_block: OnBlock = unheard) -> str:
         """The hex digest of the file's bytes; ModelRefused if it changes meanwhile.
 
         `weights_only`: of the bytes behind a safetensors header, as A1111 hashes LoRAs.
@@ -40,7 +55,7 @@ class HashCache:
             with open_regular(path) as file:
                 if weights_only:
                     file.seek(8 + int.from_bytes(file.read(8), "little"))
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
+                digest = _digest(file, on_block)
         except OSError as error:
             raise ModelRefused(f"{path.name} cannot be read: {error.strerror}.") from error
         if _stat(path) != before:
@@ -79,6 +94,15 @@ class HashCache:
         except OSError:
             # Only time is lost: the hashes are in memory, and made again after a restart.
             self._keep = False
+
+
+def _digest(file: IO[bytes], on_block: OnBlock) -> str:
+    """As hashlib.file_digest, which cannot be stopped."""
+    digest = hashlib.sha256()
+    while block := file.read(_BLOCK_BYTES):
+        digest.update(block)
+        on_block(len(block))
+    return digest.hexdigest()
 
 
 def _stat(path: Path) -> tuple[int, int]:

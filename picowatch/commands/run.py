@@ -34,7 +34,7 @@ from picowatch.outbox.start_images import FOLDER, StartImages
 from picowatch.patience import PASSING, Ended, Patience
 from picowatch.publishing import Publisher
 from picowatch.restoring import open_ledger, set_aside
-from picowatch.service import notify
+from picowatch.service import ALIVE, Beat, notify
 from picowatch.settings import LocalExecutor, RayExecutor, Settings
 from picowatch.signals import ALWAYS_ENDING, ENDING
 from picowatch.telling import Parts
@@ -194,9 +194,19 @@ def build_daemon(
     stack.callback(close_log)
     if damaged:
         set_aside(_state(settings) / LEDGER, damaged)
-    outbox = patience.until_done("start", lambda: Outbox(settings.outbox, settings.file_name))
+    beat = Beat()
+
+    def go_on() -> None:
+        patience.go_on()
+        if beat.is_due():
+            notify(*ALIVE)
+
+    outbox = patience.until_done(
+        "start", lambda: Outbox(settings.outbox, settings.file_name, go_on)
+    )
+    file = _state(settings) / LEDGER
     ledger = patience.until_done(
-        "start", lambda: open_ledger(_state(settings) / LEDGER, outbox, check=lock.after_crash)
+        "start", lambda: open_ledger(file, outbox, check=lock.after_crash, go_on=go_on)
     )
     stack.callback(ledger.close)
     stack.enter_context(outbox.kept())
@@ -219,7 +229,7 @@ def build_daemon(
         patience=patience,
         only=only,
     )
-    answers = _answers(settings, inbox, ledger, outbox, stop, now)
+    answers = _answers(settings, inbox, ledger, outbox, now)
     onlookers = Onlookers(settings, outbox, publisher, answers, worker)
     stack.callback(onlookers.close, hurry)
     parts = Parts(
@@ -278,12 +288,11 @@ def _answers(
     inbox: Inbox,
     ledger: Ledger,
     outbox: Outbox,
-    stop: threading.Event,
     now: Callable[[], float],
 ) -> Answers:
     catalog = Catalog(settings.models, _hash_cache(settings))
     start_images = StartImages(settings.inbox, settings.outbox)
-    return Answers(settings, inbox, ledger, outbox, catalog, start_images, stop=stop, now=now)
+    return Answers(settings, inbox, ledger, outbox, catalog, start_images, now=now)
 
 
 def _publisher(

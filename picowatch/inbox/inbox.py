@@ -30,7 +30,7 @@ from picowatch.inbox.names import PROBE_PREFIX, is_looked_into, is_recipe_path, 
 from picowatch.inbox.settling import HELD_OPEN_LIMIT, Settled, Settling
 from picowatch.inbox.watching import RESCAN
 from picowatch.inbox.writers import held_open_for_writing
-from picowatch.recipe import DefaultsFile, is_empty
+from picowatch.recipe import DefaultsFile, is_empty, priority_of
 from picowatch.save import KnownRecipe, Stamp
 
 log = logging.getLogger("picowatch")
@@ -185,15 +185,18 @@ class Inbox:
         self._note_missing(found, now)
         self._compared_at, self._next_scan = now, now + self._scan_interval()
 
-    def poll(self, now: float) -> list[Evidence]:
-        """What has settled, in the order in which it was first noticed."""
+    def poll(self, now: float, above: int | None = None) -> list[Evidence]:
+        """What has settled: the highest priority first, else in the order of its first evidence.
+
+        Priorities are those of the folders. `above`: only saves of a higher one than that.
+        """
         self._check_folder(now)
         self._take_hints(now)
         if now >= self._next_scan:
             self.rescan(now)
         if now >= self._next_look:
             self._look_at_awaited(now)
-        settled = self._settling.settled(now, self._stamp)
+        settled = self._settling.settled(now, self._stamp, self._priority_in, above)
         if self.polling and any(file.stamp is None for file in settled):
             self._look_where_they_went(settled, now)
         return self._judge(settled, now)
@@ -444,6 +447,13 @@ class Inbox:
             self.forget(old)
             return Renamed(old, saved)
         return saved
+
+    def _priority_in(self, folder: str) -> int:
+        """Of recipes in a folder, as far as its `_defaults.yaml` can be read now."""
+        try:
+            return priority_of(tuple(defaults_for(self._root, f"{folder}/_" if folder else "_")))
+        except (FileUnreadable, FileChanged, OSError):
+            return 0
 
     def _with_defaults(self, saved: Saved) -> Saved:
         """Raises FileChanged while one of the `_defaults.yaml` above it is being written."""

@@ -75,11 +75,21 @@ class Settling:
         if by_event or pending.stamp != stamp:
             pending.stamp, pending.quiet_since = stamp, now
 
-    def settled(self, now: float, stamp_of: Callable[[str], Stamp | None]) -> list[Settled]:
-        """Take out what has been quiet, oldest evidence first, a part of it if it is much."""
+    def settled(
+        self,
+        now: float,
+        stamp_of: Callable[[str], Stamp | None],
+        priority_in: Callable[[str], int] = lambda folder: 0,
+        above: int | None = None,
+    ) -> list[Settled]:
+        """Take out what has been quiet, a part of it if it is much.
+
+        The highest priority first, of one priority the oldest evidence. `priority_in` gives that
+        of a folder; files of at most the priority `above` stay, and so do those that are missing.
+        """
         ready: list[Settled] = []
         size = 0
-        for path, pending in self._pending.items():
+        for path, pending in self._in_order(priority_in, above):
             if len(ready) == FILES_AT_ONCE or size >= BYTES_AT_ONCE:
                 break
             if now - pending.quiet_since < self._settle_seconds:
@@ -93,6 +103,22 @@ class Settling:
         for file in ready:
             del self._pending[file.path]
         return ready
+
+    def _in_order(
+        self, priority_in: Callable[[str], int], above: int | None
+    ) -> list[tuple[str, _Pending]]:
+        folders = {path: path.rpartition("/")[0] for path in self._pending}
+        priorities = {folder: priority_in(folder) for folder in set(folders.values())}
+        waiting = list(self._pending.items())
+        if above is not None:
+            waiting = [
+                (path, pending)
+                for path, pending in waiting
+                if pending.stamp and priorities[folders[path]] > above
+            ]
+        if len(set(priorities.values())) > 1:
+            waiting.sort(key=lambda item: -priorities[folders[item[0]]])
+        return waiting
 
     def postpone(self, settled: Settled, now: float) -> None:
         """Not yet: wait for another quiet time, remembering how long it waited already."""

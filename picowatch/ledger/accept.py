@@ -40,8 +40,12 @@ def accept_save(
     batch_key: Callable[[ImageRequest], str],
     draw_seed: Callable[[], int],
     picture_exists: Callable[[str], bool],
+    go_on: Callable[[], None],
 ) -> Acceptance:
-    """Write a valid save into the ledger; runs inside the caller's transaction."""
+    """Write a valid save into the ledger; runs inside the caller's transaction.
+
+    `go_on` is called between two images; what it raises undoes all of it.
+    """
     asked = _with_occurrences(entries)
     before = entries_before(sql, save.path)
     unchanged = {key: entry.priority for key, entry in asked.items()} == {
@@ -50,7 +54,7 @@ def accept_save(
     for key in before.keys() - asked.keys():
         sql.execute("DELETE FROM entries WHERE id = ?", (before[key][0],))
     accepting = _Accepting(
-        sql, save, record_save(sql, save, "accepted"), batch_key, draw_seed, picture_exists
+        sql, save, record_save(sql, save, "accepted"), batch_key, draw_seed, picture_exists, go_on
     )
     if restored := is_restored(sql, save.path):
         # Nobody asked again: what the user deleted of it stays deleted.
@@ -117,10 +121,6 @@ def entries_before(sql: sqlite3.Connection, recipe: str) -> dict[Key, tuple[int,
     return {(row["digest"], row["occurrence"]): (row["id"], row["priority"]) for row in rows}
 
 
-def _with_digests(requests: Sequence[ImageRequest]) -> Drawn:
-    return [(request.digest, request) for request in requests]
-
-
 @dataclass
 class _Accepting:
     """One save on its way into the ledger."""
@@ -131,6 +131,7 @@ class _Accepting:
     batch_key: Callable[[ImageRequest], str]
     draw_seed: Callable[[], int]
     picture_exists: Callable[[str], bool]
+    go_on: Callable[[], None]
     earlier: EarlierDraws | None = None
     result: Acceptance = field(default_factory=Acceptance)
 
@@ -148,6 +149,7 @@ class _Accepting:
         """An entry that is asked for again; `anew` draws its random seed once more."""
         self.sql.execute("UPDATE entries SET priority = ? WHERE id = ?", (entry.priority, entry_id))
         for image in self._images_of(entry_id):
+            self.go_on()
             if not (anew and image["state"] == "cancelled"):  # the new draw stands for it
                 self._keep_image(entry_id, image, place, entry)
         if anew:
@@ -196,6 +198,7 @@ class _Accepting:
             "SELECT coalesce(max(position) + 1, 0) FROM asks WHERE entry = ?", (entry_id,)
         ).fetchone()[0]
         for position, (digest, request) in enumerate(self._drawn(entry, place)):
+            self.go_on()
             image_id = self._image_for(digest, request, place, position, entry.priority)
             self.sql.execute(
                 "INSERT INTO asks (entry, position, image) VALUES (?, ?, ?)",
@@ -205,13 +208,20 @@ class _Accepting:
     def _drawn(self, entry: AskedEntry, place: int) -> Drawn:
         """The entry's requests; a random draw that this recipe already has is drawn again."""
         if not entry.random:
-            return _with_digests(entry.requests(None))
+            return self._with_digests(entry.requests(None))
         if self.earlier and (requests := self.earlier.requests(entry, place)):
-            return _with_digests(requests)
+            return self._with_digests(requests)
         while True:
-            drawn = _with_digests(entry.requests(self.draw_seed()))
+            drawn = self._with_digests(entry.requests(self.draw_seed()))
             if all(self._find(digest) is None for digest, _ in drawn):
                 return drawn
+
+    def _with_digests(self, requests: Sequence[ImageRequest]) -> Drawn:
+        drawn = []
+        for request in requests:
+            self.go_on()
+            drawn.append((request.digest, request))
+        return drawn
 
     def _find(self, digest: str) -> sqlite3.Row | None:
         row: sqlite3.Row | None = self.sql.execute(

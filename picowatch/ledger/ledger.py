@@ -93,10 +93,11 @@ class Ledger:
         batch_key: Callable[[ImageRequest], str],
         draw_seed: Callable[[], int],
         picture_exists: Callable[[str], bool],
+        go_on: Callable[[], None] = lambda: None,
     ) -> Acceptance:
-        """Take a valid save in, with all its images, or not at all."""
+        """Take a valid save in, with all its images, or not at all; see `accept_save`."""
         with self.transaction() as sql:
-            return accept_save(sql, save, entries, batch_key, draw_seed, picture_exists)
+            return accept_save(sql, save, entries, batch_key, draw_seed, picture_exists, go_on)
 
     def reject(self, save: Save) -> None:
         """Remember an invalid save, so that the same version is answered once only."""

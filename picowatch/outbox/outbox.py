@@ -3,7 +3,7 @@
 import logging
 import os
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from os.path import lexists
 from pathlib import Path
@@ -40,38 +40,58 @@ PREVIEW_SCALE = 8  # previews have a pixel for each of the latents', which stand
 class Outbox:
     """Pictures, error files, lists and status of one outbox folder."""
 
-    def __init__(self, root: Path, file_name: str) -> None:
-        """`root` exists and is locked; `file_name` is the setting of that name."""
+    def __init__(
+        self, root: Path, file_name: str, go_on: Callable[[], None] = lambda: None
+    ) -> None:
+        """`root` exists and is locked; `file_name` is the setting of that name.
+
+        `go_on` is called between the parts of what takes long; what it raises ends that.
+        """
         self.root = root
         self.names = OutboxNames(root, file_name)
         self.status = StatusFiles(root)
         self.memos = Memos(root / ".picowatch" / "memos.jsonl")
         self._listing = Listing(root / "images.jsonl")
-        self._gallery = Gallery(root, self._listing)
+        self._gallery = Gallery(root, self._listing, go_on)
         self.problems = Problems(root)
         self._now = NowFile(root, self.problems)
         self._said_latest = False
         self._adding_warning = threading.Lock()  # publishers have several threads
 
     def publish(
-        self, file: str, width: int, height: int, pixels: bytes, texts: Sequence[PngText]
+        self,
+        file: str,
+        width: int,
+        height: int,
+        pixels: bytes,
+        texts: Sequence[PngText],
+        go_on: Callable[[], None] = lambda: None,
     ) -> None:
-        """Write a picture to its place, whole or not at all; durable when this returns."""
-        content = encode_png(width, height, pixels, texts)
+        """Write a picture to its place, whole or not at all; durable when this returns.
+
+        `go_on` is called while it is compressed; what it raises leaves the picture unwritten.
+        """
+        content = encode_png(width, height, pixels, texts, go_on)
         write_atomically(self.root / file, content)
         self._write_latest(content)
         self._gallery.keep_thumbnail(file, Image.frombytes("RGB", (width, height), pixels))
 
     def publish_sheet(
-        self, file: str, cells: Sequence[Cell], axes: Sequence[Axis], side: int, text: str
+        self,
+        file: str,
+        cells: Sequence[Cell],
+        axes: Sequence[Axis],
+        side: int,
+        text: str,
+        go_on: Callable[[], None] = lambda: None,
     ) -> None:
         """Draw a contact sheet and write it to its place; `text` says what it shows, as JSON.
 
         Raises SheetTooLarge.
         """
-        page = contact_sheet(cells, axes, side)
+        page = contact_sheet(cells, axes, side, go_on)
         texts = png_texts({SHEET_KEYWORD: text})
-        content = encode_png(page.width, page.height, page.tobytes(), texts)
+        content = encode_png(page.width, page.height, page.tobytes(), texts, go_on)
         write_atomically(self.root / file, content)
         self._gallery.add_sheet(file, page, text)
 
@@ -215,9 +235,10 @@ class Outbox:
             self.status.clear()
         self._now.write(status)
 
-    def remove_leftovers(self) -> None:
+    def remove_leftovers(self, go_on: Callable[[], None] = lambda: None) -> None:
         """Delete what a crash left half-written anywhere in the outbox."""
         for folder, _, _ in os.walk(self.root):
+            go_on()
             remove_leftovers(Path(folder))
 
     def remove_strays(self, recipes: Collection[str]) -> None:

@@ -2,9 +2,10 @@
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 from PIL import ExifTags, Image, PngImagePlugin
 
@@ -23,8 +24,29 @@ _COMPRESSION = 4
 MAX_EXIF_BYTES = 3 * 1024 * 1024
 
 
-def encode_png(width: int, height: int, pixels: bytes, texts: Sequence[PngText]) -> bytes:
-    """A PNG file's bytes; `pixels` are RGB triples, the texts stand before the image data."""
+class _Parts(BytesIO):
+    """Pillow writes to it part by part: `go_on` may raise between two of them."""
+
+    def __init__(self, go_on: Callable[[], None]) -> None:
+        super().__init__()
+        self._go_on = go_on
+
+    def write(self, part: Any) -> int:
+        self._go_on()
+        return super().write(part)
+
+
+def encode_png(
+    width: int,
+    height: int,
+    pixels: bytes,
+    texts: Sequence[PngText],
+    go_on: Callable[[], None] = lambda: None,
+) -> bytes:
+    """A PNG file's bytes; `pixels` are RGB triples, the texts stand before the image data.
+
+    `go_on` is called again and again meanwhile; what it raises ends it.
+    """
     image = Image.frombytes("RGB", (width, height), pixels)
     chunks = PngImagePlugin.PngInfo()
     for text in texts:
@@ -32,7 +54,7 @@ def encode_png(width: int, height: int, pixels: bytes, texts: Sequence[PngText])
             chunks.add_text(text.keyword, text.text)
         else:
             chunks.add_itxt(text.keyword, text.text)
-    file = BytesIO()
+    file = _Parts(go_on)
     image.save(file, "PNG", pnginfo=chunks, compress_level=_COMPRESSION)
     return file.getvalue()
 

@@ -3,7 +3,7 @@
 import logging
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import ceil, prod, sqrt
 from pathlib import Path
@@ -37,16 +37,22 @@ class SheetTooLarge(ValueError):
     """More pictures than fit on a sheet at a size at which anything can be seen."""
 
 
-def contact_sheet(cells: Sequence[Cell], axes: Sequence[Axis], side: int) -> Image.Image:
+def contact_sheet(
+    cells: Sequence[Cell],
+    axes: Sequence[Axis],
+    side: int,
+    go_on: Callable[[], None] = lambda: None,
+) -> Image.Image:
     """A sheet of `cells` in the order of the axes, the last one fastest.
 
     The last axis gives the columns, the one before it the rows; further ones, and what has no
     axis at all, are laid out block below block. Without axes the cells stand in a square, each
     with its own label. `side` is the longer side of a picture in pixels; pictures shrink until
-    the sheet has at most MAX_SIDE each way. Raises SheetTooLarge.
+    the sheet has at most MAX_SIDE each way. `go_on` is called before each picture; what it raises
+    ends the drawing. Raises SheetTooLarge.
     """
     if not axes:
-        return _page([_square(cells)], side)
+        return _page([_square(cells)], side, go_on)
     columns = axes[-1]
     rows = axes[-2] if len(axes) > 1 else Axis("", ("",))
     size = len(columns.values) * len(rows.values)
@@ -56,7 +62,7 @@ def contact_sheet(cells: Sequence[Cell], axes: Sequence[Axis], side: int) -> Ima
         _Block(title, rows, columns, cells[start : start + size])
         for title, start in zip(titles, range(0, len(cells), size), strict=True)
     ]
-    return _page(blocks, side)
+    return _page(blocks, side, go_on)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +94,9 @@ def _titles(axes: Sequence[Axis], blocks: int) -> list[str]:
     return titles
 
 
-def _page(blocks: Sequence[_Block], side: int) -> Image.Image:
+def _page(blocks: Sequence[_Block], side: int, go_on: Callable[[], None]) -> Image.Image:
     while True:
-        drawing = _Drawing(side)
+        drawing = _Drawing(side, go_on)
         width, height = drawing.size(blocks)
         if max(width, height) <= MAX_SIDE:
             return drawing.draw(blocks, width, height)
@@ -102,8 +108,9 @@ def _page(blocks: Sequence[_Block], side: int) -> Image.Image:
 class _Drawing:
     """Lays out and draws blocks with pictures of one size."""
 
-    def __init__(self, side: int) -> None:
+    def __init__(self, side: int, go_on: Callable[[], None]) -> None:
         self._side = side
+        self._go_on = go_on
         self._type = max(11, min(28, side // 12))
         self._font = ImageFont.load_default(self._type)
         self._characters = max(6, int(side / (self._type * 0.55)))
@@ -167,6 +174,7 @@ class _Drawing:
     def _draw_cell(
         self, page: Image.Image, draw: ImageDraw.ImageDraw, cell: Cell, left: int, top: int
     ) -> None:
+        self._go_on()
         shown: Image.Image | str = "not made"
         if cell.picture is not None and cell.picture.exists():
             shown = _shown(cell.picture, self._side)

@@ -4,7 +4,7 @@ from picowatch.recipe.decoding import is_empty
 from picowatch.recipe.from_picture import PictureFields
 from picowatch.recipe.known import Known, KnownCheckpoint
 from picowatch.recipe.problems import Problem, RecipeInvalid, error_text, one_line
-from picowatch.recipe.reading import DefaultsFile, read_recipes
+from picowatch.recipe.reading import DefaultsFile, priority_of, read_recipes
 from picowatch.recipe.recipe import HashOf, Recipe, no_hash
 from picowatch.recipe.recipe_fields import Axis
 from picowatch.recipe.request import ImageRequest
@@ -24,5 +24,6 @@ __all__ = [
     "is_empty",
     "no_hash",
     "one_line",
+    "priority_of",
     "read_recipes",
 ]

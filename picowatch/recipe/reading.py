@@ -1,8 +1,8 @@
 """A recipe file, from its bytes to its recipes: the whole story in one place."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 
 from picowatch.errors import PictureUnreadable
 from picowatch.recipe.a1111_blocks import begins_parameters
@@ -41,24 +41,37 @@ def read_recipes(
     defaults: Sequence[DefaultsFile] = (),
     max_images: int = 1000,
     picture_fields: PictureFields = no_pictures,
+    go_on: Callable[[], None] = lambda: None,
 ) -> list[Recipe]:
     """The recipes of a file, everything resolved but random seeds; none if it holds only comments.
 
     `name` is relative to the inbox, its ending decides how the file is read. `defaults` are
     the `_defaults.yaml` from the inbox's root down to the file's folder. `picture_fields` gives the
     texts in the metadata of a picture that a recipe starts from (`from`), for its path as
-    written; it may raise PictureUnreadable. Raises RecipeInvalid with all problems of the file.
+    written; it may raise PictureUnreadable. `go_on` is called between two entries; what it raises
+    ends the reading. Raises RecipeInvalid with all problems of the file.
     """
     problems = Problems()
     layers = [_defaults_layer(file, problems) for file in defaults]
     source, entries, settings = _entries(name, content, problems)
     layers.append(settings)
     _refuse_too_many(len(entries), source, entries, max_images, problems)
-    recipes = resolve(entries, layers, known, max_images, cache(picture_fields), problems)
+    recipes = resolve(entries, layers, known, max_images, cache(picture_fields), problems, go_on)
     problems.raise_if_any()
     _refuse_too_many(sum(r.image_count for r in recipes), source, entries, max_images, problems)
     _refuse_too_long(recipes, entries, problems)
     return recipes
+
+
+@lru_cache(maxsize=64)
+def priority_of(defaults: tuple[DefaultsFile, ...]) -> int:
+    """What these `_defaults.yaml` say of the priority, nearest last; 0 where they do not."""
+    priority = 0
+    for file in defaults:
+        written = _defaults_layer(file, Problems()).get("priority")
+        if written is not None and isinstance(written.value, int):
+            priority = written.value
+    return priority
 
 
 def _defaults_layer(file: DefaultsFile, problems: Problems) -> Layer:

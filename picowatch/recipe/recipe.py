@@ -181,20 +181,28 @@ class Recipe(RecipeFields):
         pictures = [("image", self.image), ("mask", self.mask)]
         return [*self._prompts().named(), *((kind, path) for kind, path in pictures if path)]
 
-    def image_requests(self, hash_of: HashOf, drawn_seed: int | None = None) -> list[ImageRequest]:
+    def image_requests(
+        self,
+        hash_of: HashOf,
+        drawn_seed: int | None = None,
+        *,
+        go_on: Callable[[], None] = lambda: None,
+    ) -> list[ImageRequest]:
         """One request an image: image i has seed+i (wrapping), or the list's i-th seed.
 
         A sweep makes all its combinations with the first seed, then with the next.
 
-        `drawn_seed` is what was drawn for a random seed, and is not looked at otherwise. Raises
+        `drawn_seed` is what was drawn for a random seed, and is not looked at otherwise. `go_on`
+        is called between two requests, which may take long; what it raises ends it. Raises
         RecipeInvalid if wildcards happen to make a prompt that cannot be used.
         """
         variants = [(variant, variant._prompts()) for variant in self.variants]
-        return [
-            variant._request(seed, prompts, hash_of)
-            for seed in self._seeds(drawn_seed)
-            for variant, prompts in variants
-        ]
+        requests = []
+        for seed in self._seeds(drawn_seed):
+            for variant, prompts in variants:
+                go_on()
+                requests.append(variant._request(seed, prompts, hash_of))
+        return requests
 
     def refused_embeddings(self) -> list[str]:
         """Sentences about embeddings that the prompts seem to name, but that cannot be used."""

@@ -1,6 +1,6 @@
 """What entries say, with everything looked up: written values become recipes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import prod
 
@@ -28,6 +28,7 @@ def resolve(
     max_images: int,
     picture_fields: PictureFields,
     problems: Problems,
+    go_on: Callable[[], None],
 ) -> list[Recipe]:
     """The entries' recipes, in order; what is wrong with any of them goes to `problems`.
 
@@ -39,6 +40,7 @@ def resolve(
     images = 0
     checked: Checked = set()
     for place, entry in enumerate(entries):
+        go_on()
         own = settled(entry.layer, problems)
         layer = merged([*defaults, settings, own])
         picture = _picture(layer.pop(fields.FROM, None), picture_fields, settings | own, problems)
@@ -52,7 +54,7 @@ def resolve(
             continue
         if sweep and _are_too_long(axes, layer, sweep, problems):
             continue
-        found = _variants(axes, layer, entry.spot, place, known, checked, problems)
+        found = _variants(axes, layer, entry.spot, place, known, checked, problems, go_on)
         if not found:
             continue
         warnings = [*entry.warnings, *picture.warnings]
@@ -133,13 +135,16 @@ def _variants(
     known: Known,
     checked: Checked,
     problems: Problems,
+    go_on: Callable[[], None],
 ) -> list[Recipe]:
     """The recipes of an entry's combinations: one, if it does not sweep."""
-    made = (
-        build_recipe(dict(combination), spot, place, known, checked, problems)
-        for combination in combinations(axes, layer)
-    )
-    return [recipe for recipe in made if recipe]
+    recipes = []
+    for combination in combinations(axes, layer):
+        go_on()
+        recipe = build_recipe(dict(combination), spot, place, known, checked, problems)
+        if recipe:
+            recipes.append(recipe)
+    return recipes
 
 
 def _refuse_idle(own: Layer, found: Sequence[Recipe], problems: Problems) -> None:

@@ -1,6 +1,5 @@
 """sha256 of models: what it covers, and that it is computed once."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -9,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from picowatch.catalog import Catalog
+from picowatch.catalog import Catalog, hashes
 from picowatch.catalog.hashes import HashCache
 from picowatch.errors import ModelRefused
 from tests.catalog.files import sd15_shapes, write_model
@@ -21,13 +20,13 @@ DEMO = Catalog(Path("nowhere")).demo.path
 def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the files whose bytes were read for a hash."""
     names: list[str] = []
-    real = hashlib.file_digest
+    real = hashes._digest
 
-    def digest(file, algorithm):  # type: ignore[no-untyped-def]
+    def digest(file, on_block):  # type: ignore[no-untyped-def]
         names.append(Path(file.name).name)
-        return real(file, algorithm)
+        return real(file, on_block)
 
-    monkeypatch.setattr(hashlib, "file_digest", digest)
+    monkeypatch.setattr(hashes, "_digest", digest)
     return names
 
 
@@ -147,12 +146,12 @@ def test_a_file_that_changes_while_it_is_hashed_is_refused(
     """Its hash would be that of neither."""
     path = tmp_path / "a"
     path.write_bytes(b"one")
-    real = hashlib.file_digest
+    real = hashes._digest
 
-    def digest(file, algorithm):  # type: ignore[no-untyped-def]
+    def digest(file, on_block):  # type: ignore[no-untyped-def]
         path.write_bytes(b"longer")
-        return real(file, algorithm)
+        return real(file, on_block)
 
-    monkeypatch.setattr(hashlib, "file_digest", digest)
+    monkeypatch.setattr(hashes, "_digest", digest)
     with pytest.raises(ModelRefused, match="a changed while it was read"):
         HashCache().sha256(path)

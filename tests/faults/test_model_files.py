@@ -18,6 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from picowatch.catalog import Catalog, Kind, Model
+from picowatch.catalog.hashes import OnBlock, unheard
 from picowatch.engine.child import ChildEngine
 from picowatch.engine.devices import choose_place
 from picowatch.engine.loading import Checkpoints
@@ -319,8 +320,8 @@ class ChangingCatalog(Catalog):
         self._kind = kind
         self._changes = [change]
 
-    def sha256(self, model: Model) -> str:
-        digest = super().sha256(model)
+    def sha256(self, model: Model, on_block: OnBlock = unheard) -> str:
+        digest = super().sha256(model, on_block)
         if model.kind == self._kind and self._changes:
             self._changes.pop()(model.path)
         return digest

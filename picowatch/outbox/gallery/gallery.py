@@ -31,8 +31,14 @@ LOOKING_REST = 9.0  # times as long as looking takes
 class Gallery:
     """Safe to use from several threads."""
 
-    def __init__(self, root: Path, listing: Listing) -> None:
-        """`listing` is what must be shown: what a crash left out is added."""
+    def __init__(
+        self, root: Path, listing: Listing, go_on: Callable[[], None] = lambda: None
+    ) -> None:
+        """`listing` is what must be shown: what a crash left out is added.
+
+        `go_on` is called between two of its pictures; what it raises ends that.
+        """
+        self._go_on = go_on
         self._root = root
         self._listing = listing
         self._folder = root / ".picowatch" / "gallery"
@@ -150,14 +156,19 @@ class Gallery:
         places = [place for place, line in enumerate(recent) if line["file"] in shown]
         missing = recent[places[-1] + 1 :] if places else recent
         for line in missing:
+            self._go_on()
             if (self._root / line["file"]).is_file():
                 self.add(line)
 
     def _all_entries(self) -> list[dict[str, Any]]:
         """One for each picture that is there, oldest first."""
-        lines = {line["file"]: line for line in self._listing.all()}
+        lines = {}
+        for listed in self._listing.all():
+            self._go_on()
+            lines[listed["file"]] = listed
         entries = []
         for file in self._pictures():
+            self._go_on()
             line = lines.get(file)
             entry = picture_entry(self._root, line) if line else entry_from_png(self._root, file)
             if entry is not None:

@@ -1,0 +1,211 @@
+"""What takes long holds up nobody else, ends with picowatch, and gives signs of life."""
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from picowatch import answering
+from picowatch.backlog import Backlog
+from picowatch.catalog.hashes import HashCache
+from picowatch.inbox.inbox import Gone, Renamed, Saved
+from picowatch.outbox import sheets
+from picowatch.outbox.outbox import Outbox
+from picowatch.recipe import DefaultsFile, read_recipes
+from picowatch.save import Stamp
+from tests.catalog.files import sd15_shapes, write_model
+from tests.house import House, wait_for, within
+
+SMALL = "prompt: a corgi\nseed: 1\nsize: 64x64\n"
+
+
+def pause(seconds: float) -> None:
+    """What is slow on a slow machine."""
+    threading.Event().wait(seconds)
+
+
+def test_pictures_are_made_while_a_checkpoint_is_hashed(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ledger is free meanwhile: lanes claim, publishers note what they published."""
+    write_model(house.models / "checkpoints/new.safetensors", sd15_shapes())
+    reading, read = threading.Event(), threading.Event()
+    real = HashCache.sha256
+
+    def slow(cache: HashCache, path: Path, **more: Any) -> str:
+        if path.name != "new.safetensors":
+            return real(cache, path, **more)
+        reading.set()
+        assert read.wait(60)
+        return "ab" * 32
+
+    monkeypatch.setattr(HashCache, "sha256", slow)
+    house.engine.before_batch = lambda batch: wait_for(reading.is_set, "the hashing")
+    with house.running(batch_size=1):
+        house.save("demo.yaml", f"{SMALL}checkpoint: demo\ncount: 5\n")
+        wait_for(lambda: house.engine.batches, "the first batch")
+        house.save("new.yaml", f"{SMALL}checkpoint: new\n")
+        try:
+            wait_for(lambda: house.status()["images"]["done"] == 5, "pictures meanwhile")
+            assert house.pictures("new") == []
+        finally:
+            read.set()
+        wait_for(lambda: len(house.pictures("new")) == 1, "the picture of the new one")
+
+
+def test_a_huge_recipe_is_left_when_picowatch_ends(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two of its requests; nothing of it is queued, the next start answers it."""
+    (house.models / "wildcards").mkdir(parents=True)
+    (house.models / "wildcards/a.txt").write_text("{a|b}" * 3_500)
+    began = threading.Event()
+
+    def reading(name: str, *arguments: Any) -> Any:
+        if name == "huge.yaml":
+            began.set()
+        return read_recipes(name, *arguments)
+
+    monkeypatch.setattr(answering, "read_recipes", reading)
+    with house.running():
+        house.save("a.yaml", SMALL)
+        wait_for(house.pictures, "the demo model's hash")
+        house.save("huge.yaml", "prompt: __a__\ncount: 1000\n")
+        assert began.wait(60)
+        left = time.monotonic()
+    assert time.monotonic() - left < within(2)
+    assert house.status()["images"]["queued"] == 0
+
+
+def test_a_contact_sheet_is_left_when_picowatch_ends_and_drawn_by_the_next_start(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of its pictures takes long here."""
+    drawing = threading.Event()
+
+    def slow(path: Path, side: int) -> str:
+        drawing.set()
+        pause(0.1)
+        return "unreadable"
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sheets, "_shown", slow)
+        with house.running():
+            house.save("a.yaml", f"{SMALL}count: 60\ngrid: true\n")
+            assert drawing.wait(60)
+            left = time.monotonic()
+        assert time.monotonic() - left < within(2)
+    assert len(house.pictures()) == 60
+    assert house.once()
+    assert len(house.pictures()) == 61
+
+
+def test_a_batch_that_is_published_slowly_is_put_back_when_picowatch_ends(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is written stays, the rest is made by the next start: each picture once."""
+    publishing = threading.Event()
+    real = Outbox.publish
+
+    def slow(outbox: Outbox, *arguments: Any) -> None:
+        publishing.set()
+        pause(0.4)
+        real(outbox, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Outbox, "publish", slow)
+        with house.running(batch_size=8):
+            house.save("a.yaml", f"{SMALL}count: 32\n")
+            assert publishing.wait(60)
+            left = time.monotonic()
+        assert time.monotonic() - left < within(2)
+    assert house.once()
+    assert sorted(house.seeds()) == list(range(1, 33))
+
+
+def test_a_folder_of_high_priority_is_answered_before_older_saves(house: House) -> None:
+    """A crowd was dropped at once, and one save into live/ after it."""
+    for number in range(250):
+        os.utime(house.save(f"crowd/{number:03}.yaml", SMALL), (1e9, 1e9))
+    house.save("live/_defaults.yaml", "priority: 10\n")
+    house.save("live/now.yaml", SMALL)
+    assert house.once()
+    saved = [line for line in house.log().splitlines() if ": saved" in line]
+    assert len(saved) == 251
+    assert "live/now.yaml" in saved[0]
+
+
+def test_a_save_of_high_priority_overtakes_saves_that_are_being_answered(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two slices the inbox is looked at."""
+    read: list[str] = []
+
+    def slow(name: str, *arguments: Any) -> Any:
+        if not read:
+            house.save("live/now.yaml", SMALL)
+        read.append(name)
+        pause(0.02)
+        return read_recipes(name, *arguments)
+
+    monkeypatch.setattr(answering, "SLICE_SECONDS", 0.0)
+    monkeypatch.setattr(answering, "read_recipes", slow)
+    house.save("live/_defaults.yaml", "priority: 10\n")
+    for number in range(150):
+        house.save(f"crowd/{number:03}.yaml", SMALL)
+    with house.running():
+        wait_for(lambda: len(read) == 151, "all saves")
+    assert read.index("live/now.yaml") < 149
+
+
+def saved(path: str, defaults: str = "") -> Saved:
+    layers = (DefaultsFile("_defaults.yaml", defaults.encode()),) if defaults else ()
+    return Saved(path, b"", "", Stamp(0, 0, 0), layers)
+
+
+@pytest.mark.parametrize("before", [Gone("x"), Renamed("x", saved("y")), saved("x")])
+def test_nothing_overtakes_what_concerns_the_same_file(before: Gone | Renamed | Saved) -> None:
+    """Its folder got its priority in between."""
+    urgent = saved("x", "priority: 5")
+    backlog = Backlog()
+    backlog.add([saved("a"), before])
+    backlog.add([urgent, saved("b", "priority: 5")])
+    assert [seen.path for seen in backlog] == ["b", "a", before.path, "x"]
+
+
+def test_a_service_manager_hears_of_a_start_that_takes_long(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here a new ledger is made from the pictures."""
+    house.save("a.yaml", SMALL)
+    assert house.once()
+    (house.outbox / ".picowatch/ledger.sqlite").unlink()
+    monkeypatch.setattr("picowatch.service.BEAT_SECONDS", 0.0)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        address = os.fspath(house.folder / "notify")
+        manager.bind(address)
+        manager.settimeout(60)
+        monkeypatch.setenv("NOTIFY_SOCKET", address)
+        assert house.once()
+        assert manager.recv(1000) == b"WATCHDOG=1\nEXTEND_TIMEOUT_USEC=60000000"
+
+
+@pytest.mark.parametrize("end", ["fixed", "deleted"])
+def test_an_error_is_shown_until_it_is_no_more(house: House, end: str) -> None:
+    """In the status, and so in the view of `run`."""
+    with house.running():
+        recipe = house.save("a.yaml", "promt: a typo\n")
+        house.save("b.yaml", "promt: a typo\n")
+        wait_for(lambda: len(house.status()["errors"]) == 2, "the errors")
+        ends: dict[str, Callable[[], object]] = {
+            "fixed": lambda: house.save("a.yaml", SMALL),
+            "deleted": recipe.unlink,
+        }
+        ends[end]()
+        wait_for(lambda: len(house.status()["errors"]) == 1, "the error to go")
+        assert house.status()["errors"][0].startswith("inbox/b.yaml")
