@@ -24,7 +24,8 @@ ERROR_ENDING = ".error.txt"
 WARNING_ENDING = ".warning.txt"
 # What files in a recipe's folder end with: pictures, and recipes that were archived.
 FILE_ENDINGS = (".png", ".yaml", ".yml", ".txt")
-NUMBER = re.compile(r"^(\d+)")
+# In front of a picture's name; longer ones, which SQLite could not keep, are no numbers of ours.
+NUMBER = re.compile(r"^(\d{1,15})(?!\d)")
 # Most file systems take 255 bytes a name, those of encrypted folders fewer (eCryptfs 143); the
 # temporary of an atomic write is shorter.
 MAX_NAME_BYTES = 255

@@ -219,3 +219,12 @@ def test_the_ledger_says_why_it_cannot_be_written_inside_a_step(tmp_path: Path) 
             sql.execute("ROLLBACK")  # as SQLite does
             raise sqlite3.OperationalError("database or disk is full")
     database.close()
+
+
+def test_a_strangers_picture_with_a_number_beyond_measure_stops_nothing(house: House) -> None:
+    """Programs name files by long digits; SQLite keeps 63 bits."""
+    (house.outbox / "a").mkdir(parents=True)
+    (house.outbox / "a/99999999999999999999-1.png").write_bytes(b"foreign")
+    house.save("a.txt", "a star --seed 1\n")
+    assert house.once()
+    assert house.pictures() == ["a/0001-1.png", "a/99999999999999999999-1.png"]
