@@ -55,7 +55,7 @@ OWN_FILES = {
     "latest.png", "now.txt", "index.html", "picowatch.log", "images.jsonl", "preview.png",
 }  # fmt: skip
 # Open while they change: what a dying process does to them on its way out is taken back.
-HELD_OPEN = ("ledger.sqlite", "ledger.sqlite-journal", "lock")
+HELD_OPEN = ("ledger.sqlite", "ledger.sqlite-journal", "lock", "memos.jsonl")
 
 IN_THE_OUTBOX = {"command", "lose_picture", "damage", "foreign", "ledger", "lock_ledger"}
 
