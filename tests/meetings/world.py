@@ -980,8 +980,8 @@ def _wrapped(world: World) -> Iterator[None]:
     wrap_database(world, replace_name)
     poll = picowatch.inbox.inbox.Inbox.poll
 
-    def polled(inbox: Any, now: float) -> Any:
-        world.polled(found := poll(inbox, now))
+    def polled(inbox: Any, now: float, above: int | None = None) -> Any:
+        world.polled(found := poll(inbox, now, above))
         return found
 
     replace_name(picowatch.inbox.inbox.Inbox, "poll", polled)
