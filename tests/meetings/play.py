@@ -2,6 +2,7 @@
 
 import random
 import tempfile
+import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -45,6 +46,8 @@ def play(script: Script, counts: Counter[str] | None = None) -> list[str]:
             world.finish()
         except NeverRests as error:
             world.findings.append(str(error))
+        except Exception as error:  # a hole in the machine itself is worth a script, too
+            world.findings.append(f"{type(error).__name__}: {error} {traceback.format_exc()}")
     if counts is not None:
         counts += world.counts
     return world.findings

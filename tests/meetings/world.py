@@ -123,6 +123,7 @@ class World:
         # The computer's side.
         self.trouble: OSError | None = None
         self.trouble_ended_at = 0.0
+        self.started_at = 0.0
         self.fault: tuple[str, int] | None = None  # where to die, and at which time
         self.pace = 0.0
         self.held = False
@@ -168,6 +169,7 @@ class World:
         if self.process is not None or self.outbox_away:
             return
         self.counts["daemons"] += 1
+        self.started_at = self.sim.now
         self.stop, self.wake, self.signals = Event(), Event(), []
         self.sim.dead = False
         self.process = Thread(target=self._live, name="picowatch")
@@ -269,7 +271,8 @@ class World:
             self.sim.kill()
             self._bury()
         elif self.process is not None and self.process.ended:
-            self.findings.append(f"picowatch ended by itself: {self._last_log()}")
+            why = " ".join(self.sim.escaped) or self._last_log()
+            self.findings.append(f"picowatch ended by itself: {why}")
             self.process = None
 
     def _last_log(self) -> str:
@@ -697,12 +700,17 @@ class World:
                 shutil.rmtree(self.outbox)
             self.outbox_away.rename(self.outbox)
             self.outbox_away = None
-        elif not there and not self.outbox_away and self.process:
+        elif not there and not self.outbox_away and self._is_up():
             self.do_lock_ledger(False)
             self.outbox_away = self.home / "unmounted outbox"
             self.outbox.rename(self.outbox_away)
             if empty:
                 self.outbox.mkdir()
+
+    def _is_up(self) -> bool:
+        """Whether it has begun its work, and nothing was in its way lately."""
+        since = max(self.started_at, self.trouble_ended_at)
+        return self.process is not None and not self.trouble and self.sim.now - since > 5.0
 
     def do_lose_events(self) -> None:
         if EventWatch.armed is not None:
@@ -851,6 +859,9 @@ class World:
     def _look_at_the_end(self) -> Iterator[str]:
         yield from self.model.findings
         yield from self.sim.escaped
+        if not (self.outbox / "images.jsonl").exists():
+            yield "no picture was made, not even of the probe"
+            return
         yield from self._look_at_files()
         yield from self._look_at_errors()
         for line in (self.outbox / "picowatch.log").read_text().splitlines():
@@ -980,8 +991,8 @@ def _wrapped(world: World) -> Iterator[None]:
     wrap_database(world, replace_name)
     poll = picowatch.inbox.inbox.Inbox.poll
 
-    def polled(inbox: Any, now: float, above: int | None = None) -> Any:
-        world.polled(found := poll(inbox, now, above))
+    def polled(inbox: Any, *arguments: Any, **named: Any) -> Any:
+        world.polled(found := poll(inbox, *arguments, **named))
         return found
 
     replace_name(picowatch.inbox.inbox.Inbox, "poll", polled)

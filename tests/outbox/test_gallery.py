@@ -76,6 +76,19 @@ def test_a_picture_is_shown_once_however_often_it_is_added(tmp_path: Path) -> No
     assert files(tmp_path) == ["a/1.png"]
 
 
+def test_a_crash_between_list_and_gallery_is_made_good_behind_a_later_picture(
+    tmp_path: Path,
+) -> None:
+    """Of two publishers the slower one died; the faster one's picture is shown already."""
+    gallery = gallery_of(tmp_path)
+    slower, faster = picture(tmp_path, "a/1.png"), picture(tmp_path, "a/2.png")
+    for line in (slower, faster):
+        append_durably(tmp_path / "images.jsonl", json.dumps(line).encode() + b"\n")
+    gallery.add(faster)
+    gallery_of(tmp_path)
+    assert sorted(files(tmp_path)) == ["a/1.png", "a/2.png"]
+
+
 def test_an_entry_holds_the_settings_and_the_recipe(house: House) -> None:
     """The recipe is the text that `picowatch show` prints."""
     house.save("a.yaml", "prompt: a corgi\nseed: 7\nsteps: 3\n")

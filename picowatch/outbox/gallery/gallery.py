@@ -151,13 +151,14 @@ class Gallery:
         self._pages.write_anew(self._all_entries())
 
     def _catch_up(self) -> None:
-        """Add what stands in the list, but was not shown yet when picowatch last ended."""
-        recent, shown = self._listing.recent(), self._pages.recent()
-        places = [place for place, line in enumerate(recent) if line["file"] in shown]
-        missing = recent[places[-1] + 1 :] if places else recent
-        for line in missing:
+        """Add what stands in the list, but was not shown yet when picowatch last ended.
+
+        Several publishers at work may have shown a later one already.
+        """
+        shown = set(self._pages.files())
+        for line in self._listing.recent():
             self._go_on()
-            if (self._root / line["file"]).is_file():
+            if line["file"] not in shown and (self._root / line["file"]).is_file():
                 self.add(line)
 
     def _all_entries(self) -> list[dict[str, Any]]:
