@@ -61,6 +61,11 @@ class Entry:
     asked: Asked
     images: list[Image]
 
+    def last_draw(self) -> list[Image]:
+        seeds = self.asked.entry.seed
+        count = len(seeds) if isinstance(seeds, tuple) else self.asked.entry.count
+        return self.images[-count * len(self.asked.steps) :]
+
 
 @dataclass(eq=False)
 class Recipe:

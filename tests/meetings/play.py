@@ -72,6 +72,7 @@ class Writer:
             when_done=dice.choice(("keep",) * 5 + ("archive", "delete")),
             switching=dice.choice((0.0, 0.0, 0.05, 0.3)),
             engines=dice.choice((1, 1, 1, 1, 3)),
+            slowness=dice.choice((0.0, 0.0, 0.0, 0.001, 0.02)),
         )
         made: list[Action] = []
         while len(made) < actions:

@@ -48,6 +48,7 @@ class Simulation:
         self.now = START
         self.wall_ahead = WALL_START - START
         self.switching = 0.0  # how often another thread goes on at a place that does not wait
+        self.slowness = 0.0  # seconds that pass before a thread knows what time it is
         self.threads: list[Thread] = []
         self.running: Thread | None = None
         self.dead = False
@@ -414,7 +415,10 @@ class _Stand:
 
 
 def _now() -> float:
-    return Simulation.current.now
+    simulation = Simulation.current
+    if simulation.running is not None:
+        simulation.now += simulation.slowness
+    return simulation.now
 
 
 def _wall() -> float:

@@ -83,6 +83,7 @@ class Habits:
     when_done: str = "keep"
     switching: float = 0.0
     engines: int = 1
+    slowness: float = 0.0  # seconds that pass between two looks at the clock
 
 
 class World:
@@ -95,6 +96,7 @@ class World:
         self.habits = habits
         self.sim = Simulation(random.Random(seed))
         self.sim.switching = habits.switching
+        self.sim.slowness = habits.slowness
         self.model = Model()
         self.findings: list[str] = []
         self.counts: Counter[str] = Counter()
@@ -685,7 +687,7 @@ class World:
                 self.away.rename(self.inbox)
                 self.away = None
         elif not there and not self.away:
-            self.ghosts |= self.answered.keys() - self.files.keys()
+            self.ghosts |= self.versions.keys() - self.files.keys()
             self.away = self.home / "unmounted"
             self.inbox.rename(self.away)
             if empty:
@@ -805,7 +807,7 @@ class World:
             unanswered = list(self._unanswered())
             status = self._status()
             self.findings.append(f"not all is made: {waiting[:3]} {unanswered} {status}")
-        self.run_for(SETTLED_SECONDS)
+        self.run_for(SETTLED_SECONDS + 1000 * self.habits.slowness)
         self.findings += self._look()
         self.end()
         self._notice_death()
@@ -894,6 +896,21 @@ class World:
                 yield f"nobody asked for {file}"
         yield from (f"{file} is missing: {made[file]}" for file in sorted(pictures))
         yield from self._look_at_lists(set(made), sheets)
+        if not self.model.ledgers_lost:
+            yield from self._look_at_sheets(sheets)
+
+    def _look_at_sheets(self, sheets: set[str]) -> Iterator[str]:
+        """Each sweep and grid has one that shows its last draw."""
+        shown = []
+        for sheet in sheets:
+            files = json.loads(read_texts(self.outbox / sheet)[SHEET_KEYWORD])["files"]
+            shown.append({file for file in files if file})
+        for path, recipe in self.model.recipes.items():
+            for entry in recipe.entries:
+                done = {i.file for i in entry.last_draw() if i.state == "done"}
+                touched = done & (self.damaged | self.model.deleted | self.foreign)
+                if done and entry.asked.wants_sheet and not touched and done not in shown:
+                    yield f"{path} lacks the contact sheet of {sorted(done)}"
 
     def _is_archived(self, file: str) -> bool:
         return self.habits.when_done == "archive" and file.endswith((".yaml", ".txt"))
