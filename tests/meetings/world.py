@@ -746,6 +746,16 @@ class World:
         self.run_for(seconds)
         if seconds >= SETTLED_SECONDS and self.process and not list(self._unanswered()):
             self.left.clear()
+            self._look_at_the_work()
+
+    def _look_at_the_work(self) -> None:
+        """With `interrupt`, what nobody asks for any more is not finished."""
+        free = self._is_up() and self.locker is None and not self.away and not self.outbox_away
+        running = [image for image in self.model.images if image.state == "running"]
+        if free and running and self.habits.interrupt and not self.model.ledgers_lost:
+            wanted = self.model.wanted()
+            if self.habits.engines == 1 and not any(image in wanted for image in running):
+                self.findings.append(f"{running[0]}: goes on although nothing asks for it")
 
     def do_start(self) -> None:
         self.start()
