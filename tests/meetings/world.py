@@ -702,6 +702,7 @@ class World:
                 shutil.rmtree(self.outbox)
             self.outbox_away.rename(self.outbox)
             self.outbox_away = None
+            self.trouble_ended_at = self.sim.now
         elif not there and not self.outbox_away and self._is_up():
             self.do_lock_ledger(False)
             self.outbox_away = self.home / "unmounted outbox"
@@ -723,6 +724,7 @@ class World:
         if self.locker is not None:
             self.locker.close()
             self.locker = None
+            self.trouble_ended_at = self.sim.now
         path = self.outbox / ".picowatch/ledger.sqlite"
         if locked and path.exists():
             self.locker = sqlite3.connect(
@@ -744,15 +746,15 @@ class World:
 
     def do_wait(self, seconds: float) -> None:
         self.run_for(seconds)
-        if seconds >= SETTLED_SECONDS and self.process and not list(self._unanswered()):
+        is_free = self._is_up() and not self.locker and not self.away and not self.outbox_away
+        if seconds >= SETTLED_SECONDS and is_free and not list(self._unanswered()):
             self.left.clear()
             self._look_at_the_work()
 
     def _look_at_the_work(self) -> None:
         """With `interrupt`, what nobody asks for any more is not finished."""
-        free = self._is_up() and self.locker is None and not self.away and not self.outbox_away
         running = [image for image in self.model.images if image.state == "running"]
-        if free and running and self.habits.interrupt and not self.model.ledgers_lost:
+        if running and self.habits.interrupt and not self.model.ledgers_lost:
             wanted = self.model.wanted()
             if self.habits.engines == 1 and not any(image in wanted for image in running):
                 self.findings.append(f"{running[0]}: goes on although nothing asks for it")
