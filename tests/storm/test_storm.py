@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.storm.driver import Entry, storm, wrong_seeds
+from tests.storm.driver import storm, wrong_seeds
+from tests.storm.user import Entry
 
 
 @pytest.mark.timeout(600)

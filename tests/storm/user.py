@@ -1,0 +1,212 @@
+"""The storm's user: saves, edits, moves and deletes recipes, and knows what must come of it."""
+
+import os
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from tests.house import House
+
+RECIPES = 60
+SIZE = 64
+IN_2400 = 13_569_465_600.0
+
+
+@dataclass
+class Entry:
+    """One entry of a recipe; its prompt is used once in the whole storm."""
+
+    prompt: str
+    count: int
+    seed: int | None
+    priority: int
+    image: str | None = None
+    grid: bool = False
+    draws: int = 1  # how often its seed may be drawn
+    wanted: bool = True  # not after a cancel, which leaves what was made
+    names: set[str] = field(default_factory=set)  # of the recipe, while it was in there
+
+    def as_yaml(self) -> dict[str, object]:
+        fixed = {} if self.seed is None else {"seed": self.seed}
+        image = {} if self.image is None else {"image": self.image}
+        return {
+            "prompt": self.prompt,
+            "count": self.count,
+            "priority": self.priority,
+            "steps": 3,
+            "size": f"{SIZE}x{SIZE}",
+            "grid": self.grid,
+            **image,
+            **fixed,
+        }
+
+
+@dataclass
+class User:
+    """Acts in the inbox, and remembers what was asked."""
+
+    house: House
+    dice: random.Random
+    recipes: dict[str, list[Entry]] = field(default_factory=dict)
+    asked: dict[str, Entry] = field(default_factory=dict)  # every entry ever, by its prompt
+    left_alone: set[str] = field(default_factory=set)  # names that are not saved again
+    saves: int = 0
+    at_the_end: list[Callable[[], object]] = field(default_factory=list)
+
+    @property
+    def inbox(self) -> Path:
+        return self.house.inbox
+
+    def act(self) -> None:
+        """An edit or a deletion; never the same bytes twice, that would be 'again'."""
+        name = f"{self.dice.choice(('', 'pets/', 'a/b/'))}{self.dice.randrange(RECIPES):02}.yaml"
+        if name in self.left_alone:
+            return
+        if name in self.recipes and self.dice.random() < 0.15:
+            del self.recipes[name]
+            (self.inbox / name).unlink()
+            return
+        entries = [e for e in self.recipes.get(name, []) if self.dice.random() < 0.7]
+        for entry in entries:
+            if self.dice.random() < 0.2:
+                entry.priority = self.dice.randrange(3)
+        entries += [self.new_entry() for _ in range(self.dice.randint(1, 3))]
+        self.dice.shuffle(entries)
+        self.save(name, entries)
+
+    def new_entry(self) -> Entry:
+        entry = Entry(
+            f"picture {len(self.asked)}",
+            self.dice.randint(1, 6),
+            self.dice.choice((None, self.dice.randrange(2**32))),
+            self.dice.choice((0, 0, 0, 5)),
+        )
+        self.asked[entry.prompt] = entry
+        return entry
+
+    def new_name(self, folder: str) -> str:
+        """A name that no recipe ever had."""
+        self.saves += 1
+        return f"{folder}new-{self.saves}.yaml"
+
+    def save(self, name: str, entries: list[Entry]) -> None:
+        """In place, or by rename, as editors do."""
+        self.saves += 1
+        self.recipes[name] = entries
+        for entry in entries:
+            entry.names.add(name)
+        path = self.inbox / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = yaml.safe_dump([entry.as_yaml() for entry in entries]) + f"# save {self.saves}\n"
+        if self.dice.random() < 0.5:
+            path.write_text(text)
+        else:
+            temporary = path.with_name(f".{path.name}.tmp")
+            temporary.write_text(text)
+            temporary.replace(path)
+
+    # -- what is drawn from the table
+
+    def rename(self) -> None:
+        """To a new name, which may be in `live/`."""
+        old = self._accepted()
+        if old is not None:
+            self._move(old, self.new_name(self.dice.choice(("", "pets/", "live/"))))
+
+    def rename_over(self) -> None:
+        """Over another recipe, whose entries are wanted no longer."""
+        old, other = self._accepted(), self._accepted()
+        if old is not None and other is not None and old != other:
+            self._move(old, other)
+
+    def _accepted(self) -> str | None:
+        """A recipe of which the last save was certainly answered: what it brought is being made.
+
+        Other bytes than those that were accepted, under another name, are another recipe.
+        """
+        made = {line["prompt"] for line in listed(self.house)}
+        found = [
+            name
+            for name, entries in self.recipes.items()
+            if name not in self.left_alone
+            and entries
+            and max(entries, key=lambda entry: int(entry.prompt.split()[1])).prompt in made
+        ]
+        return self.dice.choice(found) if found else None
+
+    def _move(self, old: str, new: str) -> None:
+        """Neither name is saved again: picowatch may see a rename long after it happened."""
+        target = self.inbox / new
+        target.parent.mkdir(parents=True, exist_ok=True)
+        (self.inbox / old).replace(target)
+        self.recipes[new] = self.recipes.pop(old)
+        self.left_alone |= {old, new}
+        for entry in self.recipes[new]:
+            entry.names.add(new)
+
+    def touch_random(self) -> None:
+        """Again: random seeds are drawn once more, if picowatch saw the save before."""
+        name = self._accepted()
+        if name is None or any(entry.seed is not None for entry in self.recipes[name]):
+            return
+        self.left_alone.add(name)
+        for entry in self.recipes[name]:
+            entry.draws += 1
+        os.utime(self.inbox / name)
+
+    def save_in_2400(self) -> None:
+        """A camera with a wrong clock."""
+        name = self.new_name("far/")
+        self.save(name, [self.new_entry()])
+        self.left_alone.add(name)
+        os.utime(self.inbox / name, (IN_2400, IN_2400))
+        # Seen before and after, a random seed is drawn for both.
+        for entry in self.recipes[name]:
+            entry.draws += 1
+
+    def save_grid(self) -> None:
+        """With a contact sheet."""
+        name = self.new_name("grids/")
+        entry = self.new_entry()
+        entry.grid = True
+        self.save(name, [entry])
+        self.left_alone.add(name)
+
+    def save_before_its_start_image(self, picture: bytes) -> None:
+        """The start image appears later, is away for a while perhaps, and is there at the end."""
+        name = self.new_name("late/")
+        image = self.inbox / f"{name}.png"
+        entry = self.new_entry()
+        entry.image = image.name
+        self.save(name, [entry])
+        self.left_alone.add(name)
+        self.at_the_end.append(lambda: image.write_bytes(picture))
+
+    def show_or_hide_start_image(self, picture: bytes) -> None:
+        """Of any of those recipes."""
+        recipes = sorted(self.inbox.glob("late/*.yaml"))
+        if recipes:
+            image = self.dice.choice(recipes)
+            image = image.with_name(f"{image.name}.png")
+            if image.exists():
+                image.unlink()
+            else:
+                image.write_bytes(picture)
+
+    def save_defaults(self) -> None:
+        """Of a field that changes no picture of the storm; holds from the next saves on."""
+        self.saves += 1
+        folder = self.inbox / self.dice.choice(("", "pets", "a/b"))
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "_defaults.yaml").write_text(f"priority: 0\n# save {self.saves}\n")
+
+
+def listed(house: House) -> list[dict[str, object]]:
+    """The lines of images.jsonl, or none where it is away or being written."""
+    try:
+        return house.listed()
+    except (OSError, ValueError):
+        return []
