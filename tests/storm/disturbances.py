@@ -7,6 +7,7 @@ start would make a folder in the place to which the storm has yet to move one ba
 
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -31,6 +32,8 @@ class Process(Protocol):
     """picowatch, which is started again whenever it ended."""
 
     def end_by(self, number: int) -> None: ...
+
+    def restart(self, meanwhile: Callable[[], None]) -> None: ...
 
     def is_up(self) -> bool: ...
 
@@ -99,6 +102,43 @@ def ledger_locked(storm: Storm) -> None:
         ledger.rollback()
 
 
+def ledger_deleted(storm: Storm) -> None:
+    """While picowatch runs, or between two runs."""
+    _lose(storm, lambda: storm.ledger.unlink(missing_ok=True))
+
+
+def ledger_damaged(storm: Storm) -> None:
+    """Its first page, while picowatch runs or between two runs."""
+
+    def damage() -> None:
+        with suppress(OSError), storm.ledger.open("r+b") as file:
+            file.write(b"x" * 4096)
+
+    _lose(storm, damage)
+
+
+def state_deleted(storm: Storm) -> None:
+    """`.picowatch/` with everything in it."""
+    _lose(storm, lambda: shutil.rmtree(storm.ledger.parent, ignore_errors=True))
+
+
+def _lose(storm: Storm, lose: Callable[[], None]) -> None:
+    with storm.no_kills:
+        storm.user.ledger_is_lost()
+        if storm.dice.random() < 0.5:
+            storm.picowatch.restart(meanwhile=lose)
+        elif storm.picowatch.is_up():
+            lose()
+
+
+def cancel(storm: Storm) -> None:
+    """One recipe's images; a new ledger may not know of it."""
+    name = storm.user.cancel()
+    if name is not None:
+        with suppress(OSError):
+            leave(storm.outbox, Command("cancel", name))
+
+
 def pause_and_resume(storm: Storm) -> None:
     """Kills and starts in between change nothing."""
     command(storm, "pause")
@@ -163,6 +203,7 @@ HANDS = (
     Disturbance(
         "start image", 0.05, lambda storm: storm.user.show_or_hide_start_image(start_image())
     ),
+    Disturbance("cancel", 0.03, cancel),
     Disturbance("_defaults.yaml", 0.05, lambda storm: storm.user.save_defaults()),
 )
 
@@ -171,6 +212,9 @@ COMPUTER = (
     Disturbance("outbox away", 0.05, outbox_away),
     Disturbance("unreadable folder", 0.05, folder_unreadable),
     Disturbance("locked ledger", 0.05, ledger_locked),
+    Disturbance("ledger deleted", 0.01, ledger_deleted),
+    Disturbance("ledger damaged", 0.01, ledger_damaged),
+    Disturbance(".picowatch deleted", 0.01, state_deleted),
     Disturbance("pause", 0.05, pause_and_resume),
     Disturbance("retry", 0.05, retry),
     Disturbance("status", 0.03, status_in_a_loop),

@@ -51,8 +51,13 @@ class Picowatch:
         )
 
     def kill(self) -> None:
+        self.restart(lambda: None)
+
+    def restart(self, meanwhile: Callable[[], None]) -> None:
+        """Kill it, and do something before it starts again."""
         self.process.kill()
         self.process.wait()
+        meanwhile()
         self.process = self._start()
 
     def is_up(self) -> bool:
@@ -211,7 +216,7 @@ def all_is_made(house: House, user: User) -> bool:
         return False
     made = made_by_prompt(house)
     return all(
-        len(made.get(entry.prompt, ())) >= entry.count
+        len(made.get(entry.prompt, ())) >= entry.count or not entry.wanted
         for entries in user.recipes.values()
         for entry in entries
     )
@@ -239,9 +244,10 @@ def findings(house: House, user: User) -> Iterator[str]:
     for name, entries in user.recipes.items():
         for entry in entries:
             made = len(seeds[entry.prompt])
-            if not entry.count <= made <= entry.count * entry.draws:
+            least = entry.count if entry.wanted else 0
+            if not least <= made <= entry.count * entry.draws:
                 yield f"{name}: {made} of {entry.count} of {entry.prompt!r}"
-            elif recipes[entry.prompt] not in entry.names:
+            elif made and recipes[entry.prompt] not in entry.names:
                 yield f"{entry.prompt!r} was made for {recipes[entry.prompt]}, not {name}"
     in_list = sorted(line["file"] for line in house.listed())
     if in_list != pictures:
@@ -256,7 +262,7 @@ def findings(house: House, user: User) -> Iterator[str]:
 
 def wrong_seeds(entry: Entry, found: list[int]) -> Iterator[str]:
     """An entry draws its seed once, and image i has seed+i."""
-    if len(set(found)) != len(found):
+    if len(set(found)) != len(found) and not entry.twice:
         yield f"{entry.prompt!r} was made twice: seeds {sorted(found)}"
     if entry.seed is not None:
         wanted = {(entry.seed + image) % 2**32 for image in range(entry.count)}

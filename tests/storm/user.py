@@ -26,6 +26,7 @@ class Entry:
     image: str | None = None
     grid: bool = False
     draws: int = 1  # how often its seed may be drawn
+    twice: bool = False  # whether it may be made again with the same seed
     wanted: bool = True  # not after a cancel, which leaves what was made
     names: set[str] = field(default_factory=set)  # of the recipe, while it was in there
 
@@ -146,6 +147,29 @@ class User:
         self.left_alone |= {old, new}
         for entry in self.recipes[new]:
             entry.names.add(new)
+
+    def cancel(self) -> str | None:
+        """The name of a recipe of which nothing more is wanted; it stays in the inbox."""
+        name = self._accepted()
+        if name is not None:
+            self.left_alone.add(name)
+            for entry in self.recipes[name]:
+                entry.wanted = False
+        return name
+
+    def ledger_is_lost(self) -> None:
+        """A new ledger is made from the pictures and from the recipes.
+
+        Seeds of which no picture tells are drawn anew. What was renamed is made again where nobody
+        could note the renaming in time; here it may be, and need not be.
+        """
+        made = {line["prompt"] for line in listed(self.house)}
+        for entry in list(self.asked.values()):
+            if len(entry.names) > 1:
+                entry.twice = True
+                entry.draws += 1
+            elif entry.prompt not in made and entry.seed is None:
+                entry.draws += 1
 
     def touch_random(self) -> None:
         """Again: random seeds are drawn once more, if picowatch saw the save before."""
