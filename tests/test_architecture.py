@@ -16,7 +16,10 @@ LAYERS: list[set[str]] = [
     {"metadata", "catalog"},
     {"inbox", "ledger", "outbox", "engine"},
     {"view"},
-    {"publishing", "console", "sheets", "restoring", "batch_sizes", "schedule"},
+    {
+        *("publishing", "console", "sheets", "restoring", "batch_sizes", "schedule"),
+        *("backlog", "hashing"),
+    },
     {"hooks", "metrics", "previews", "lane"},
     {"answering", "worker"},
     {"steering", "telling", "doctor"},

@@ -11,6 +11,7 @@ from typing import Any
 from picowatch.catalog.files import open_regular
 from picowatch.catalog.headers import small_json
 from picowatch.errors import ModelRefused
+from picowatch.recipe.problems import shown
 
 _MAX_BYTES = 1_000_000
 _MOST = 10_000  # of any number that has no limit of its own
@@ -100,4 +101,4 @@ def _check(where: str, value: Any, most: int, entries: int | None = None) -> Non
     elif isinstance(value, dict) or (isinstance(value, str) and len(value) > _MOST_LETTERS):
         raise ModelRefused(f"cannot be used: {where} with something that is no short value.")
     elif isinstance(value, int | float) and not -most <= value <= most:
-        raise ModelRefused(f"cannot be used: {where}: {value:.12g}; the limit is {most:,}.")
+        raise ModelRefused(f"cannot be used: {where}: {shown(str(value))}; the limit is {most:,}.")
