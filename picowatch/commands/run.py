@@ -152,6 +152,7 @@ def _run_daemons(
             log.info("picowatch %s watches %s", __version__, settings.inbox)
             if settings.when_done != "keep" and not once:
                 log.warning(TAKES_AWAY, settings.when_done)
+            folder = _found(settings.outbox)
             succeeded = daemon.run(once)
             log.info("picowatch ended")
         hopeless = damaged and time.monotonic() - started < HOPELESS_SECONDS
@@ -161,6 +162,30 @@ def _run_daemons(
         stop.clear()
         if signals:  # between the two lines above
             stop.set()
+        if not once:
+            _wait_for_outbox(settings.outbox, folder, stop)
+
+
+def _found(folder: Path) -> tuple[int, int] | None:
+    """Device and inode of a folder, if it is there."""
+    try:
+        status = folder.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _wait_for_outbox(outbox: Path, before: tuple[int, int] | None, stop: threading.Event) -> None:
+    """Nothing is made where an outbox only may be mounted again: see `OutboxLock.whereabouts`.
+
+    There is one if the folder is the one of before, or holds what picowatch makes in each.
+    """
+    while (found := _found(outbox)) is None or found != before:
+        if _found(_path_of_state(outbox)):
+            return
+        notify(*ALIVE)
+        if stop.wait(LOCK_SECONDS):
+            raise Ended
 
 
 def build_daemon(
@@ -276,7 +301,11 @@ def _lock(
 
 
 def _state(settings: Settings) -> Path:
-    return settings.outbox / ".picowatch"
+    return _path_of_state(settings.outbox)
+
+
+def _path_of_state(outbox: Path) -> Path:
+    return outbox / ".picowatch"
 
 
 def _hash_cache(settings: Settings) -> Path:

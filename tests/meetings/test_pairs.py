@@ -99,3 +99,15 @@ def test_a_save_while_the_outbox_is_away_does_not_keep_the_daemon_busy() -> None
         ("outbox", False, False),
         ("wait", 8.0),
     )
+
+
+def test_a_ledger_and_an_outbox_lost_at_once_leave_nothing_where_the_outbox_was() -> None:
+    """Lost ledger x outbox away: it begins anew once the outbox is back."""
+    assert not found(
+        ("wait", 9.5),
+        ("ledger", "lost"),
+        ("wait", 0.8),
+        ("outbox", False, False),
+        ("wait", 3.0),
+        watch="polling",
+    )
