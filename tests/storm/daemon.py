@@ -9,20 +9,24 @@ from pathlib import Path
 from picowatch import daemon
 from picowatch.commands.run import run
 from picowatch.engine.child import ChildEngine
-from picowatch.settings import load_settings
+from picowatch.settings import Settings, load_settings
 
 
 def main(folder: Path, *values: str) -> int:
     # Deaths come at random here, so five in a row with one image in work mean nothing.
     daemon.MAX_DAEMON_DEATHS = 10_000
-    folders = {name: folder / name for name in ("inbox", "outbox", "models")}
-    given = dict(value.split("=") for value in values)
-    settings = load_settings({**folders, "settle_seconds": 0.1, "batch_size": 3, **given}, {})
     return run(
-        settings,
+        settings_of(folder, *values),
         once=False,
         make_engine=lambda options: ChildEngine(options, program="tests.storm.engine"),
     )
+
+
+def settings_of(folder: Path, *values: str) -> Settings:
+    """The storm's, and those that are given as SETTING=VALUE."""
+    folders = {name: folder / name for name in ("inbox", "outbox", "models")}
+    given = dict(value.split("=") for value in values)
+    return load_settings({**folders, "settle_seconds": 0.1, "batch_size": 3, **given}, {})
 
 
 if __name__ == "__main__":

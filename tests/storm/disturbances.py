@@ -25,6 +25,7 @@ from PIL import Image
 from picowatch.outbox.commands import Command, leave
 from tests.storm.user import User, listed
 
+MAKE_SECONDS = 120.0
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
 
 
@@ -46,6 +47,7 @@ class Storm:
     picowatch: Process
     dice: random.Random
     no_kills: threading.Lock = field(default_factory=threading.Lock)
+    problems: list[str] = field(default_factory=list)
     happened: dict[str, int] = field(default_factory=dict)
     pause: threading.Event = field(default_factory=threading.Event)
 
@@ -169,6 +171,22 @@ def status_in_a_loop(storm: Storm) -> None:
         )
 
 
+def make_beside_a_crash(storm: Storm) -> None:
+    """It takes the place of the daemon, which comes back meanwhile."""
+    recipe = storm.user.write_for_make()
+    command = [sys.executable, "-m", "tests.storm.make", str(storm.user.house.folder), str(recipe)]
+    with storm.no_kills:
+        make = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        storm.wait(1.0)
+        storm.picowatch.restart(meanwhile=lambda: storm.wait(1.0))
+    try:
+        make.wait(MAKE_SECONDS)
+    except subprocess.TimeoutExpired:
+        make.kill()
+        make.wait()
+        storm.problems.append(f"`picowatch make {recipe.name}` lasted over {MAKE_SECONDS:.0f} s")
+
+
 def damage_a_picture(storm: Storm) -> None:
     """One that a contact sheet may need; whole again soon."""
     found = [str(line["file"]) for line in listed(storm.user.house)]
@@ -218,6 +236,7 @@ COMPUTER = (
     Disturbance("pause", 0.05, pause_and_resume),
     Disturbance("retry", 0.05, retry),
     Disturbance("status", 0.03, status_in_a_loop),
+    Disturbance("make beside a crash", 0.02, make_beside_a_crash),
     Disturbance("damaged picture", 0.05, damage_a_picture),
 )
 

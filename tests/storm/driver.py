@@ -90,6 +90,14 @@ class Picowatch:
                 os.kill(engine, signal.SIGKILL)
         return bool(engines)
 
+    def __enter__(self) -> None:
+        """What raises within ends it."""
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is not None:
+            self.process.kill()
+            self.process.wait()
+
     def end(self) -> int:
         """As a service manager does; gives the exit code."""
         self.process.send_signal(signal.SIGTERM)
@@ -121,8 +129,10 @@ def storm(folder: Path, kills: int, dice: random.Random, engines: int = 1) -> li
     picowatch = Picowatch(folder, engines)
     world = Storm(user, picowatch, random.Random(dice.random()))
     done = {"daemon": 0, "engine": 0}
-    with at_work(lambda: disturb(world, COMPUTER), world.dice), at_work(hands(world), dice):
-        while sum(done.values()) < kills:
+    raised: list[BaseException] = []
+    computer = at_work(lambda: disturb(world, COMPUTER), world.dice, raised)
+    with picowatch, computer, at_work(hands(world), dice, raised):
+        while sum(done.values()) < kills and not raised:
             number = sum(done.values())
             if number % 2:
                 wait_until(lambda: new_picture(house), 5.0)
@@ -135,6 +145,8 @@ def storm(folder: Path, kills: int, dice: random.Random, engines: int = 1) -> li
                     done["daemon"] += 1
                 elif picowatch.kill_engine():
                     done["engine"] += 1
+        if raised:
+            raise raised[0]
     for put_right in user.at_the_end:
         put_right()
     wait_until(lambda: house.status()["images"] is not None, PATIENCE)
@@ -144,7 +156,7 @@ def storm(folder: Path, kills: int, dice: random.Random, engines: int = 1) -> li
     finished = wait_until(lambda: all_is_made(house, user), PATIENCE)
     processes = children(picowatch.process.pid)
     code = picowatch.end()
-    problems = [*findings(house, user), *picowatch.problems]
+    problems = [*findings(house, user), *picowatch.problems, *world.problems]
     if not finished:
         problems.append(f"not everything was made within {PATIENCE:.0f} s")
     if code:
@@ -165,10 +177,11 @@ def hands(world: Storm) -> Callable[[], None]:
 
 
 @contextmanager
-def at_work(act: Callable[[], None], dice: random.Random) -> Iterator[None]:
-    """It is done again and again, all the while; what it raises, the storm raises."""
+def at_work(
+    act: Callable[[], None], dice: random.Random, raised: list[BaseException]
+) -> Iterator[None]:
+    """It is done again and again, all the while; what it raises ends the storm."""
     over = threading.Event()
-    raised: list[BaseException] = []
 
     def work() -> None:
         try:
@@ -184,8 +197,6 @@ def at_work(act: Callable[[], None], dice: random.Random) -> Iterator[None]:
     finally:
         over.set()
         thread.join()
-    if raised:
-        raise raised[0]
 
 
 def wait_until(condition: Callable[[], bool], seconds: float) -> bool:

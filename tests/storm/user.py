@@ -101,7 +101,7 @@ class User:
             entry.names.add(name)
         path = self.inbox / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        text = yaml.safe_dump([entry.as_yaml() for entry in entries]) + f"# save {self.saves}\n"
+        text = self._text(entries)
         if self.dice.random() < 0.5:
             path.write_text(text)
         else:
@@ -109,7 +109,21 @@ class User:
             temporary.write_text(text)
             temporary.replace(path)
 
+    def _text(self, entries: list[Entry]) -> str:
+        """The number of the save makes its bytes its own."""
+        return yaml.safe_dump([entry.as_yaml() for entry in entries]) + f"# save {self.saves}\n"
+
     # -- what is drawn from the table
+
+    def write_for_make(self) -> Path:
+        """A recipe beside the inbox, into which `picowatch make` puts it."""
+        name, entry = self.new_name(""), self.new_entry()
+        entry.names.add(name)
+        self.left_alone.add(name)
+        path = self.house.folder / name
+        path.write_text(self._text([entry]))
+        self.recipes[name] = [entry]
+        return path
 
     def rename(self) -> None:
         """To a new name, which may be in `live/`."""
@@ -131,7 +145,7 @@ class User:
         made = {line["prompt"] for line in listed(self.house)}
         found = [
             name
-            for name, entries in self.recipes.items()
+            for name, entries in list(self.recipes.items())
             if name not in self.left_alone
             and entries
             and max(entries, key=lambda entry: int(entry.prompt.split()[1])).prompt in made
