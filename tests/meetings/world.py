@@ -64,13 +64,13 @@ Action = tuple[Any, ...]
 
 @dataclass
 class Version:
-    """What once lay at a path of the inbox. `moved`: it came there from another path."""
+    """What once lay at a path of the inbox. `source`: the answered path that it was moved from."""
 
     serial: int
     text: Text
     digest: str
     mtime: int
-    moved: bool = False
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -335,6 +335,8 @@ class World:
         version = self._answer(save.path, save.digest, save.stamp.mtime_ns)
         if version is None:
             return
+        if version.source and self.model.ledgers_lost:
+            self.model.unsure.add(save.path)  # the memo of a rename may outlive the ledger
         found = self._meaning(save.path, version.text, version.mtime)
         if found is None:
             self.findings.append(f"{save.path} was accepted although it is wrong")
@@ -346,7 +348,7 @@ class World:
         if version is None:
             return
         right = self._meaning(save.path, version.text, version.mtime) is not None
-        if right and not self._pictures_just_changed():
+        if right and not self.away and not self._pictures_just_changed():
             self.findings.append(f"{save.path} was rejected although nothing is wrong with it")
         self.model.rejected(save.path, save.digest)
 
@@ -369,13 +371,11 @@ class World:
             self.findings.append(f"{path} was answered although nobody saved it")
             return None
         version = candidates[0]
-        if version.moved:
-            for other, known in self.answered.items():
-                lost = other != path and other not in self.files
-                if other in self.ghosts and known.mtime != version.mtime:
-                    continue  # it was also written where nobody saw it
-                if lost and known.digest == digest and self.model.recipes[other].valid:
-                    self.findings.append(f"{other} was renamed to {path}, which was made anew")
+        other, known = version.source, self.answered.get(version.source)
+        if known is not None and known.digest == digest and self.model.recipes[other].valid:
+            unseen = other in self.ghosts and known.mtime != version.mtime  # … it was written to
+            if other != path and other not in self.files and not unseen:
+                self.findings.append(f"{other} was renamed to {path}, which was made anew")
         self.answered[path] = version
         return version
 
@@ -392,7 +392,7 @@ class World:
                 new = self.answered.get(other)
                 unseen = new is None or new.serial < version.serial
                 valid = self.model.recipes[path].valid
-                if valid and version.moved and unseen and version.digest == known.digest:
+                if valid and version.source and unseen and version.digest == known.digest:
                     twins = [v for v in self.answered.values() if v.digest == known.digest]
                     if not twins:
                         self.findings.append(f"{path} was renamed to {other}, but is forgotten")
@@ -550,10 +550,10 @@ class World:
             for path in paths:
                 EventWatch.armed.tell(f"{self.inbox}/{path}")
 
-    def _version(self, path: str, text: Text, content: bytes, moved: bool = False) -> None:
+    def _version(self, path: str, text: Text, content: bytes, source: str = "") -> None:
         self.serial += 1
         digest, mtime = hashlib.sha256(content).hexdigest(), (self.there / path).stat().st_mtime_ns
-        version = Version(self.serial, text, digest, mtime, moved)
+        version = Version(self.serial, text, digest, mtime, source)
         self.ghosts.discard(path)
         known = self.answered.get(path)
         for one in (known, *self.versions.get(path, ())):
@@ -595,7 +595,11 @@ class World:
         version = self.files.pop(old)
         self._is_gone(old)
         content = (self.there / new).read_bytes()
-        self._version(new, version.text, content, moved=True)
+        self._version(new, version.text, content, self._source(old, version))
+
+    def _source(self, path: str, version: Version) -> str:
+        """Where a version was when it was answered last, if it was."""
+        return path if self.answered.get(path) is version else version.source
 
     def do_delete(self, path: str) -> None:
         if path not in self.files:
@@ -658,7 +662,8 @@ class World:
             version = self.files.pop(path)
             self._is_gone(path)
             target = f"{new}/{path.removeprefix(f'{old}/')}"
-            self._version(target, version.text, (self.there / target).read_bytes(), moved=True)
+            content = (self.there / target).read_bytes()
+            self._version(target, version.text, content, self._source(path, version))
 
     def do_damage(self, place: int) -> None:
         """A picture in the outbox is overwritten."""
@@ -951,10 +956,12 @@ class World:
                 yield json.loads(line.removeprefix("picture(").removesuffix(");"))["file"]
 
     def _look_at_errors(self) -> Iterator[str]:
+        # What was moved away, or is empty now, is no save: nothing is promised of its old error.
+        old = self.ghosts | {path for path, one in self.files.items() if one.text.is_empty}
         wanted = {
             f"{path}.error.txt"
             for path, recipe in self.model.recipes.items()
-            if (not recipe.valid or self.model.failed(path)) and path not in self.ghosts
+            if (not recipe.valid or self.model.failed(path)) and path not in old
         }
         found = {p.relative_to(self.outbox).as_posix() for p in self.outbox.rglob("*.error.txt")}
         for path, recipe in self.model.recipes.items():
@@ -963,8 +970,8 @@ class World:
             if of_failures and not recipe.valid:
                 yield f"{path}.error.txt does not say what is wrong with the recipe"
         yield from (f"{file} is missing" for file in sorted(wanted - found))
-        ghosts = {f"{path}.error.txt" for path in self.ghosts}
-        yield from (f"{file} should be gone" for file in sorted(found - wanted - ghosts))
+        spared = {f"{path}.error.txt" for path in old}
+        yield from (f"{file} should be gone" for file in sorted(found - wanted - spared))
 
 
 def _started(image: Any) -> Started:
