@@ -18,7 +18,9 @@ from picowatch.outbox import sheets
 from picowatch.outbox.outbox import Outbox
 from picowatch.recipe import DefaultsFile, read_recipes
 from picowatch.save import Stamp
+from picowatch.view import rows
 from tests.catalog.files import sd15_shapes, write_model
+from tests.daemon.test_what_a_save_means import HeldEngine
 from tests.house import House, wait_for, within
 
 SMALL = "prompt: a corgi\nseed: 1\nsize: 64x64\n"
@@ -209,3 +211,23 @@ def test_an_error_is_shown_until_it_is_no_more(house: House, end: str) -> None:
         ends[end]()
         wait_for(lambda: len(house.status()["errors"]) == 1, "the error to go")
         assert house.status()["errors"][0].startswith("inbox/b.yaml")
+
+
+def shown(house: House) -> list[str]:
+    """What the rows of the view are called."""
+    return [row.label for row in rows(house.console.shown[-1])]
+
+
+def test_an_error_is_gone_as_soon_as_the_corrected_recipe_is_accepted(house: House) -> None:
+    """From the status and the view, while the first of its images is still being rendered."""
+    hold = HeldEngine(house)
+    with house.running():
+        house.save("a.yaml", "promt: a typo\n")
+        wait_for(lambda: house.status()["errors"], "the error")
+        house.save("a.yaml", SMALL)
+        hold.wait_until_held()
+        wait_for(lambda: not house.status()["errors"], "the error to go from the status")
+        wait_for(lambda: "error" not in shown(house), "the error to go from the view")
+        assert not house.pictures()
+        hold.release()
+        wait_for(house.pictures, "the picture")

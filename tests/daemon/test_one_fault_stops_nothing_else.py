@@ -1,5 +1,6 @@
 """A sheet, a picture, an archive or a command that cannot be done: it is said, the rest goes on."""
 
+import errno
 import json
 import os
 import sqlite3
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 from picowatch.ledger.database import Database
+from picowatch.outbox.outbox import Outbox
 from picowatch.outbox.png import SHEET_KEYWORD
 from picowatch.recipe.request import ImageRequest
 from tests.commands.picowatch import picowatch
@@ -142,6 +144,29 @@ def test_a_folder_in_the_place_of_an_archived_recipe_is_passed_by(house: House) 
     with house.running(when_done="archive"):
         wait_for(lambda: not path.exists(), "the archive")
     assert (house.outbox / "a/a-2.yaml").read_text() == ONE
+
+
+def test_an_archive_that_has_to_wait_holds_up_no_other(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is no room for one recipe; it is archived once there is."""
+    room, real = threading.Event(), Outbox.archive
+
+    def archive(outbox: Outbox, recipe: str, content: bytes) -> str:
+        if recipe == "a.yaml" and not room.is_set():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(outbox, recipe, content)
+
+    monkeypatch.setattr(Outbox, "archive", archive)
+    monkeypatch.setattr("picowatch.patience.RETRY_SECONDS", 0.1)
+    with house.running(when_done="archive"):
+        first = house.save("a.yaml", ONE)
+        wait_for(lambda: "picowatch waits" in house.log(), "the full disk")
+        second = house.save("b.yaml", ONE)
+        wait_for(lambda: not second.exists(), "the other one's archive")
+        assert first.exists()
+        room.set()
+        wait_for(lambda: not first.exists(), "the archive")
 
 
 def test_a_folder_in_the_place_of_an_error_file_holds_up_nobody(house: House) -> None:

@@ -3,6 +3,7 @@
 import json
 import signal
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from picowatch.hooks import MOST_WAITING, Hooks
+from picowatch.outbox.status import Status
 from tests.commands.picowatch import picowatch, start
 from tests.house import House, wait_for, within
 from tests.storm.driver import children
@@ -204,6 +206,35 @@ def test_too_many_calls_are_dropped_and_said(
         hooks.picture({"file": "a.png"})
     assert time.monotonic() - began < within(1)
     assert 2 <= caplog.text.count("is too slow: 100 calls wait, and one more is dropped") <= 3
+    hooks.close(now)
+
+
+class Published(dict[str, int]):
+    """Counts of images; while somebody reads how many are running, a picture is published."""
+
+    def __init__(self, hooks: Hooks, **counts: int) -> None:
+        super().__init__(counts)
+        self.publishing = threading.Thread(target=hooks.picture, args=({"file": "a.png"},))
+
+    def __getitem__(self, state: str) -> int:
+        if state == "running":
+            self.publishing.start()
+            self.publishing.join(0.1)
+        return super().__getitem__(state)
+
+
+def test_a_picture_that_comes_while_the_status_is_looked_at_is_counted(
+    tmp_path: Path, notes: Notes
+) -> None:
+    """Publishers tell of pictures in threads of their own."""
+    hooks = Hooks({"idle": notes.program}, inbox=tmp_path, outbox=tmp_path, seconds=60)
+    images = Published(hooks, queued=1, running=0)
+    hooks.status(Status(updated=0.0, started=0.0, images=images))
+    images.publishing.join()
+    rest = {"queued": 0, "running": 0}
+    hooks.status(Status(updated=0.0, started=0.0, images=rest))
+    wait_for(notes.all, "that nothing waits")
+    assert notes.of("idle")[0]["pictures"] == 1
     hooks.close(now)
 
 
