@@ -1,5 +1,6 @@
 """A ledger that is damaged, gone or locked: nothing is lost and nothing is made twice."""
 
+import json
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
@@ -256,6 +257,32 @@ def test_a_lost_ledger_leaves_renamed_recipes_their_pictures(house: House) -> No
     path.touch()
     assert house.once()
     assert sorted(house.prompts()) == ["a cat", "a star", "a star"]
+
+
+def test_a_lost_ledger_leaves_a_renamed_recipe_its_contact_sheet(house: House) -> None:
+    """Sheets, too, say what their recipe was called."""
+    path = house.save("a.yaml", "prompt: a star\nseed: 1\ncount: 2\ngrid: true\n")
+    with house.running():
+        wait_for(lambda: len(house.pictures()) == 3, "the pictures and their sheet")
+        path.rename(house.inbox / "b.yaml")
+        wait_for(partial(says, house, "renamed to b.yaml"))
+    before = house.pictures()
+    ledger(house).unlink()
+    assert house.once()
+    assert house.pictures() == before
+
+
+def test_a_lost_ledger_passes_by_what_others_wrote_into_the_memos(house: House) -> None:
+    """Recipes are made as if it were not there."""
+    assert house.once()
+    memos = [{"cancelled": "a.txt", "stamp": "yesterday"}, {"cancelled": "b.txt", "stamp": "1"}]
+    path = house.outbox / ".picowatch/memos.jsonl"
+    path.write_text("\n".join(map(json.dumps, [*memos, ["paused"]])) + '\n{"paused": true')
+    ledger(house).unlink()
+    for name in ("a.txt", "b.txt"):
+        house.save(name, "a star\n")
+    assert house.once()
+    assert house.prompts() == ["a star", "a star"]
 
 
 def says(house: House, words: str) -> bool:

@@ -137,6 +137,16 @@ def test_a_sheet_that_cannot_be_made_is_said_once_and_not_tried_at_each_start(
     assert house.log().count("no such page") == 1
 
 
+def test_a_file_in_the_place_of_a_recipe_s_folder_is_passed_by(house: House) -> None:
+    """The folder gets another name."""
+    house.outbox.mkdir()
+    (house.outbox / "a").write_text("mine")
+    house.save("a.yaml", ONE)
+    assert house.once()
+    assert house.pictures() == ["a_/0001-7.png"]
+    assert (house.outbox / "a").read_text() == "mine"
+
+
 def test_a_folder_in_the_place_of_an_archived_recipe_is_passed_by(house: House) -> None:
     """The recipe gets the next free name."""
     (house.outbox / "a/a.yaml").mkdir(parents=True)

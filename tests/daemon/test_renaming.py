@@ -8,6 +8,8 @@ import pytest
 from PIL import Image
 
 from picowatch.errors import RenderFailed
+from picowatch.inbox.files import defaults_for
+from picowatch.recipe import DefaultsFile
 from tests.daemon.test_what_a_save_means import HeldEngine
 from tests.house import House, wait_for
 
@@ -203,16 +205,23 @@ def test_defaults_that_are_being_written_are_waited_for(
 ) -> None:
     """A recipe is answered with the defaults as they are when they are whole."""
     defaults = house.save("_defaults.yaml", "steps: 5\n")
-    really_read, times = os.read, iter(range(3))
+    really_read, left, read_for = os.read, [7, 6], [""]
 
     def written_meanwhile(handle: int, size: int) -> bytes:
         content = really_read(handle, size)
-        if Path(f"/dev/fd/{handle}").resolve() == defaults and (number := next(times, None)):
-            defaults.write_text(f"steps: {number + 5}\nseed: 1\n")
+        named = Path(f"/dev/fd/{handle}").resolve()
+        if named == defaults and read_for[-1] == "a.txt" and left:
+            defaults.write_text(f"steps: {left.pop()}\nseed: 1\n")
         return content
 
+    def noted(root: Path, path: str) -> list[DefaultsFile]:
+        read_for.append(path)  # the recipe, or its folder when its priority is looked up
+        return defaults_for(root, path)
+
     monkeypatch.setattr(os, "read", written_meanwhile)
+    monkeypatch.setattr("picowatch.inbox.inbox.defaults_for", noted)
     house.save("a.txt", "a corgi\n")
     assert house.once()
     assert house.error("a.txt") is None
     assert house.chunk("a/0001-1.png").request.steps == 7
+    assert not left

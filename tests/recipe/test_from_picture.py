@@ -112,10 +112,10 @@ def test_a1111s_text_is_read_with_warnings_for_what_a_recipe_cannot_say() -> Non
 
 
 def test_all_below_a_pictures_values_belongs_to_them() -> None:
-    """A template with blank lines is no prompt, and a sampler may be missing."""
+    """A template with blank lines is no prompt, remarks are no values, a sampler may be missing."""
     text = (
-        "a corgi\nSteps: 30, Seed: 42, Size: 64x64\nTemplate: a __dog__\n\nwith a hat\n"
-        "Negative Template: dim"
+        "a corgi\nSteps: 30, Seed: 42, Size: 64x64\nTime taken: 12.3 sec.\n"
+        "Template: a __dog__\n\nwith a hat\nNegative Template: dim"
     )
     recipe = read("from: corgi.png\ncheckpoint: dreamshaper_8", {"parameters": text})
     assert (recipe.prompt, recipe.steps, recipe.seed) == ("a corgi", 30, 42)
