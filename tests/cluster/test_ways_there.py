@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -174,6 +175,26 @@ def test_without_permission_for_a_folder_it_is_told_at_once(
     executor = RayEngines(EngineOptions(models=tmp_path), RayExecutor())
     try:
         trouble_of(executor, "Ray cannot be started on this machine: [Errno 13] Permission denied")
+    finally:
+        executor.close()
+
+
+def test_without_a_free_port_it_is_told_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray would look for one for half a minute."""
+    if find_spec("ray") is None:
+        pytest.skip("Ray is not installed (pip install '.[ray]')")
+    none_free = (
+        "import socket\n"
+        "def refuse(*_, **__):\n"
+        "    raise OSError(98, 'Address already in use')\n"
+        "socket.create_server = refuse\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", f"{stub(tmp_path, 'sitecustomize', none_free)}:{ROOT}")
+    executor = RayEngines(EngineOptions(models=tmp_path), RayExecutor())
+    try:
+        trouble_of(executor, "Ray cannot be started on this machine: [Errno 98] Address already")
     finally:
         executor.close()
 
