@@ -11,7 +11,7 @@ TEXT = PAGE.read_text()
 def test_its_variables_are_those_of_the_compose_file() -> None:
     """With the same defaults."""
     defaults = dict(re.findall(r"\$\{(\w+):-([^}]*)\}", COMPOSE.read_text()))
-    rows = re.findall(r"^\| `([A-Z_]+)` \| .* \| ([^|]*) \|$", section("What can be chosen?"), re.M)
+    rows = re.findall(r"^\| `([A-Z_]+)` \| .* \| ([^|]*) \|$", section("Options"), re.M)
     assert {name for name, _ in rows} == set(defaults)
     for name, default in rows:
         assert default.strip("`").endswith(defaults[name]), name
@@ -19,7 +19,7 @@ def test_its_variables_are_those_of_the_compose_file() -> None:
 
 def test_its_arguments_are_those_of_the_dockerfile() -> None:
     """All of them."""
-    rows = re.findall(r"^\| `([A-Z_]+)` \|", section("Building it otherwise"), re.MULTILINE)
+    rows = re.findall(r"^\| `([A-Z_]+)` \|", section("Building the image"), re.MULTILINE)
     assert set(rows) == set(pairs("ARG"))
 
 
