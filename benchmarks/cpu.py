@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(str(error))
     if options.small and options.results is None:
         parser.error("--small needs --results: its figures say nothing")
-    section = Section("the CPU table", own_command("benchmarks.cpu"))
+    section = Section("The CPU table", own_command("benchmarks.cpu"))
     with temporary(options.folder, options.cache) as folder:
         make = partial(Plan, folder=folder, rounds=options.rounds, device="cpu", section=section)
         well = measure_all(rows, small(make) if options.small else usual(make))

@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     on_gpu = options.device.startswith("cuda")
     if not on_gpu and options.results is None:
         parser.error("without a GPU --results has to name a file of its own")
-    section = Section("the GPU table", own_command("benchmarks.gpu"), card() if on_gpu else "")
+    section = Section("The GPU table", own_command("benchmarks.gpu"), card() if on_gpu else "")
     with temporary(options.folder, options.cache) as folder:
         plan = Plan(
             folder=folder,

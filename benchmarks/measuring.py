@@ -143,11 +143,11 @@ def load() -> str:
 
 
 class Section:
-    """A dated section of a results file: written once, when all was measured."""
+    """A dated section of a results file, below its subject: written once, when all was measured."""
 
-    def __init__(self, title: str, command: str, about: str = "") -> None:
+    def __init__(self, subject: str, command: str, about: str = "") -> None:
         """`about` says more of the machine, as a sentence."""
-        self._title, self._command, self._about = title, command, about
+        self._subject, self._command, self._about = subject, command, about
         self._load_before = load()
         self._figures: list[Figure] = []
         self._notes: list[str] = []
@@ -165,7 +165,7 @@ class Section:
     def text(self) -> str:
         about = f" {self._about}" if self._about else ""
         parts = [
-            f"## {date.today()}: {self._title}",
+            f"### {date.today()}",
             f"{machine()}.{about} Load {self._load_before} at the start, {load()} at the end.",
             f"```sh\n{self._command}\n```",
             "\n".join([HEADER, *(figure.line() for figure in self._figures)]),
@@ -174,10 +174,23 @@ class Section:
         return "\n\n".join(parts) + "\n"
 
     def write(self, results: Path) -> None:
-        """Append to the results."""
-        before = results.read_text().rstrip("\n") + "\n\n" if results.exists() else ""
-        results.write_text(before + self.text())
+        """Put it first below its subject's heading; a new subject goes before all others."""
+        before = results.read_text() if results.exists() else ""
+        results.write_text(with_section(before, self._subject, self.text()))
         print(f"written to {results}", flush=True)
+
+
+def with_section(results: str, subject: str, section: str) -> str:
+    """The results with a section as the first one of its subject, so that the newest is on top."""
+    lines, heading = results.splitlines(), f"## {subject}"
+    known = heading in lines
+    begin = lines.index(heading) + 1 if known else 0
+    following = ("## ", "### ") if known else ("## ",)
+    at = next(
+        (at for at in range(begin, len(lines)) if lines[at].startswith(following)), len(lines)
+    )
+    parts = ["\n".join(lines[:at]), "" if known else heading, section, "\n".join(lines[at:])]
+    return "\n\n".join(part.strip("\n") for part in parts if part) + "\n"
 
 
 # -- waiting

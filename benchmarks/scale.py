@@ -307,7 +307,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.small and options.results is None:
         parser.error("--small needs --results: its figures say nothing")
-    section = Section("several engines", own_command("benchmarks.scale"))
+    section = Section("Several engines", own_command("benchmarks.scale"))
     with tempfile.TemporaryDirectory(dir=options.folder, prefix="picowatch-bench-") as folder:
         usual = Extent(options.rounds, 128, 24, 100_000, 600, Path(folder), count())
         small = replace(usual, rounds=1, pictures=4, steps=2, queue=5_000, published=8)

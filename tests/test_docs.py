@@ -21,6 +21,7 @@ KNOWN = Known(
     default_checkpoint="demo",
 )
 PAGES = [PROJECT / "README.md", *pages()]
+CONTRIBUTING, RESULTS = PROJECT / "CONTRIBUTING.md", PROJECT / "benchmarks" / "RESULTS.md"
 README = (PROJECT / "README.md").read_text()
 
 
@@ -117,7 +118,7 @@ def test_the_shown_error_is_what_a_user_gets() -> None:
     assert error_text(refused.value).strip() == shown.strip()
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*PAGES, CONTRIBUTING, RESULTS], ids=lambda page: page.name)
 def test_links_and_pictures_exist(page: Path) -> None:
     """Relative ones, with the headings that they lead to."""
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):

@@ -19,6 +19,7 @@ from benchmarks.measuring import (
     number,
     percentile,
     wait_until,
+    with_section,
 )
 from benchmarks.plan import Row, choose
 
@@ -57,19 +58,27 @@ def test_a_percentile_leaves_the_worst_out() -> None:
     assert percentile([5], 0.99) == 5
 
 
-def test_a_section_goes_behind_what_is_there(tmp_path: Path) -> None:
+def test_a_section_goes_first_below_its_subject(tmp_path: Path) -> None:
     """With date, machine, load, command, table and notes."""
     results = tmp_path / "RESULTS.md"
-    results.write_text("# Results\n\n\n")
-    section = Section("a table", "python -m benchmarks.x --rows a", "With a card.")
+    results.write_text("# Results\n\nAll.\n\n## A table\n\nOf a.\n\n### before\n\n## Another\n")
+    section = Section("A table", "python -m benchmarks.x --rows a", "With a card.")
     section.add([measured("a", [1], "s")])
     section.note("A note.")
     section.write(results)
     text = results.read_text()
-    assert text.startswith("# Results\n\n## 20")
-    for part in (": a table\n", " cores, ", "With a card. Load ", "--rows a\n```", "| a | 1 s |"):
+    assert text.startswith("# Results\n\nAll.\n\n## A table\n\nOf a.\n\n### 20")
+    for part in (" cores, ", "With a card. Load ", "--rows a\n```", "| a | 1 s |"):
         assert part in text
-    assert text.endswith("\nA note.\n")
+    assert text.endswith("\nA note.\n\n### before\n\n## Another\n")
+
+
+def test_a_new_subject_goes_before_all_others() -> None:
+    """After the introduction; and it may be the first of all."""
+    assert with_section("", "A", "### 1\n") == "## A\n\n### 1\n"
+    assert with_section("## A\n\n### 1\n", "A", "### 2\n") == "## A\n\n### 2\n\n### 1\n"
+    text = with_section("# All\n\n## A\n\n### 1\n", "B", "### 2\n")
+    assert text == "# All\n\n## B\n\n### 2\n\n## A\n\n### 1\n"
 
 
 def test_rows_are_chosen_by_name() -> None:
