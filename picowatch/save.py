@@ -1,6 +1,6 @@
 """A save: one saved version of a recipe, as the inbox finds it and the ledger remembers it."""
 
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class Stamp:
 
     def as_text(self) -> str:
         """For the ledger: times and inodes may be larger than SQLite's integers."""
-        return " ".join(map(str, astuple(self)))
+        return f"{self.size} {self.mtime_ns} {self.inode}"
 
     @classmethod
     def from_text(cls, text: str) -> "Stamp":

@@ -8,7 +8,7 @@ import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from picowatch.below import leads_out, open_below
 from picowatch.inbox.names import (
@@ -144,10 +144,10 @@ def defaults_for(root: Path, path: str) -> list[DefaultsFile]:
     Raises FileUnreadable: pictures made without them would be other pictures.
     """
     found = []
-    folder = PurePosixPath()
-    for part in ("", *PurePosixPath(path).parent.parts):
-        folder /= part
-        name = str(folder / DEFAULTS_NAME)
+    for end in [0, *(place + 1 for place, sign in enumerate(path) if sign == "/")]:
+        name = path[:end] + DEFAULTS_NAME
+        if _is_absent(f"{root}/{name}"):
+            continue
         try:
             content, _ = read_file(root, name)
         except FileNotFoundError:
@@ -156,6 +156,17 @@ def defaults_for(root: Path, path: str) -> list[DefaultsFile]:
             raise FileUnreadable(f"{name} above it cannot be read: {error}") from error
         found.append(DefaultsFile(name, content))
     return found
+
+
+def _is_absent(path: str) -> bool:
+    """Whether nothing has that name. Most folders have no defaults; opening costs much more."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        pass  # whoever opens it learns why
+    return False
 
 
 def _read_whole(handle: int) -> tuple[bytes, Stamp]:

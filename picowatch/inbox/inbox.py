@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
@@ -435,7 +435,7 @@ class Inbox:
             again = file.path in self._to_answer_again
             if known and not (again or self._is_new(known, stamp, digest, file.by_event)):
                 return None
-            saved = self._with_defaults(Saved(file.path, content, digest, stamp))
+            saved = Saved(file.path, content, digest, stamp, *self._defaults_for(file.path))
         except (FileChanged, FileNotFoundError):
             self._settling.postpone(file, now)
             return None
@@ -455,12 +455,15 @@ class Inbox:
         except (FileUnreadable, FileChanged, OSError):
             return 0
 
-    def _with_defaults(self, saved: Saved) -> Saved:
-        """Raises FileChanged while one of the `_defaults.yaml` above it is being written."""
+    def _defaults_for(self, path: str) -> tuple[Sequence[DefaultsFile], str]:
+        """The `_defaults.yaml` above it, or else why one of them cannot be read.
+
+        Raises FileChanged while one of them is being written.
+        """
         try:
-            return replace(saved, defaults=defaults_for(self._root, saved.path))
+            return defaults_for(self._root, path), ""
         except FileUnreadable as error:
-            return replace(saved, defaults_unreadable=str(error))
+            return (), str(error)
 
     @staticmethod
     def _is_new(known: KnownRecipe, stamp: Stamp, digest: str, by_event: bool) -> bool:

@@ -107,17 +107,20 @@ class Settling:
     def _in_order(
         self, priority_in: Callable[[str], int], above: int | None
     ) -> list[tuple[str, _Pending]]:
-        folders = {path: path.rpartition("/")[0] for path in self._pending}
-        priorities = {folder: priority_in(folder) for folder in set(folders.values())}
+        """What waits; nothing is put in order where no folder has another priority."""
+        folders = {path.rpartition("/")[0] for path in self._pending}
+        priorities = {folder: priority_in(folder) for folder in folders}
+        if above is not None and max(priorities.values(), default=above) <= above:
+            return []
         waiting = list(self._pending.items())
         if above is not None:
             waiting = [
                 (path, pending)
                 for path, pending in waiting
-                if pending.stamp and priorities[folders[path]] > above
+                if pending.stamp and priorities[_folder_of(path)] > above
             ]
         if len(set(priorities.values())) > 1:
-            waiting.sort(key=lambda item: -priorities[folders[item[0]]])
+            waiting.sort(key=lambda item: -priorities[_folder_of(item[0])])
         return waiting
 
     def postpone(self, settled: Settled, now: float) -> None:
@@ -125,3 +128,7 @@ class Settling:
         self._pending[settled.path] = _Pending(
             settled.stamp, now, now - settled.waited, settled.by_event
         )
+
+
+def _folder_of(path: str) -> str:
+    return path.rpartition("/")[0]
