@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from picowatch.ledger.restore import (
     EarlierDraws,
     forget_restored,
+    is_remembered,
     is_restored,
     keep_sheets,
     was_cancelled,
@@ -56,7 +57,9 @@ def accept_save(
     accepting = _Accepting(
         sql, save, record_save(sql, save, "accepted"), batch_key, draw_seed, picture_exists, go_on
     )
-    if restored := is_restored(sql, save.path):
+    remembered = is_remembered(sql, save.path)
+    restored = remembered and is_restored(sql, save.path)
+    if restored:
         # Nobody asked again: what the user deleted of it stays deleted.
         accepting.picture_exists = lambda file: True
         accepting.earlier = EarlierDraws(sql, save.path)
@@ -65,12 +68,13 @@ def accept_save(
             accepting.keep(before[key][0], place, entry, anew=unchanged and entry.random)
         else:
             accepting.add(key, place, entry)
-    if was_cancelled(sql, save):
+    if remembered and was_cancelled(sql, save):
         cancel(sql, [save.path])
         accepting.result.queued = 0
     if restored:
         keep_sheets(sql, save.path)
-    forget_restored(sql, save.path)
+    if remembered:
+        forget_restored(sql, save.path)
     accepting.result.cancelled = cancel_unasked(sql, save.path)
     return accepting.result
 

@@ -146,6 +146,12 @@ class EarlierDraws:
         return None
 
 
+def is_remembered(sql: sqlite3.Connection, recipe: str) -> bool:
+    """Whether anything of the recipe is known from an earlier ledger, and it was not taken in."""
+    found = sql.execute("SELECT 1 FROM facts WHERE name IN (?, ?, ?)", _names(recipe))
+    return found.fetchone() is not None
+
+
 def is_restored(sql: sqlite3.Connection, recipe: str) -> bool:
     """Whether the recipe has pictures from an earlier ledger and was not taken in since."""
     found = sql.execute("SELECT 1 FROM facts WHERE name = ?", (_RECIPE + recipe,))
@@ -166,8 +172,7 @@ def was_cancelled(sql: sqlite3.Connection, save: Save) -> bool:
 
 def forget_restored(sql: sqlite3.Connection, recipe: str) -> None:
     """The recipe was taken in, or is gone."""
-    names = [kind + recipe for kind in (_RECIPE, _SHEETS, _CANCELLED)]
-    sql.execute("DELETE FROM facts WHERE name IN (?, ?, ?)", names)
+    sql.execute("DELETE FROM facts WHERE name IN (?, ?, ?)", _names(recipe))
 
 
 def keep_sheets(sql: sqlite3.Connection, recipe: str) -> None:
@@ -189,3 +194,7 @@ def keep_sheets(sql: sqlite3.Connection, recipe: str) -> None:
                 "UPDATE entries SET sheet_file = ?, sheet_made = 1 WHERE id = ?",
                 (sheet, entry["id"]),
             )
+
+
+def _names(recipe: str) -> tuple[str, str, str]:
+    return _RECIPE + recipe, _SHEETS + recipe, _CANCELLED + recipe

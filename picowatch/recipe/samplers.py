@@ -5,6 +5,7 @@ To add a sampler, add its line to `SAMPLERS`; the engine has the classes.
 
 import re
 from dataclasses import dataclass
+from functools import cache
 
 from picowatch.recipe.problems import shown
 from picowatch.recipe.suggestions import did_you_mean, listed
@@ -162,11 +163,12 @@ def _squeezed(name: str) -> str:
     return letters.removesuffix("scheduler").replace("++", "pp")
 
 
-def _schedule_endings() -> list[tuple[str, str]]:
+@cache
+def _schedule_endings() -> tuple[tuple[str, str], ...]:
     # The longest first: "sgm_uniform" ends in "uniform".
     names = {**{name: name for name in SCHEDULE_TYPES}, **_SCHEDULE_ALIASES}
     endings = [(_squeezed(ending), name) for ending, name in names.items()]
-    return sorted(endings, key=lambda pair: -len(pair[0]))
+    return tuple(sorted(endings, key=lambda pair: -len(pair[0])))
 
 
 def _why_unknown(written: str) -> str:
