@@ -97,7 +97,7 @@ class Daemon:
         Gives whether everything that was asked of this run succeeded.
         """
         try:
-            self._patience.until_done("daemon", self._recover)
+            self._patience.until_begun(self._recover)
             self._recovered = True
             self._patience.until_done("daemon", self._answers.recall)
             self._inbox.start(self._steady())

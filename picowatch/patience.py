@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from picowatch.service import ALIVE, notify
+
 log = logging.getLogger("picowatch")
 
 RETRY_SECONDS = 2.0  # between tries
@@ -59,11 +61,21 @@ class Patience:
         self.trouble = ""  # what is waited for now, in words
         self.left_undone = False  # at the end; the next start does it, as after a crash
 
-    def until_done(self, who: str, action: Callable[[], T]) -> T:
+    def until_begun(self, action: Callable[[], T]) -> T:
+        """As `until_done`, for what must succeed before anything else can begin.
+
+        A service manager is told that picowatch is alive: it would end a start that takes long,
+        and the start after that would wait for the same.
+        """
+        return self.until_done("start", action, lambda: notify(*ALIVE))
+
+    def until_done(
+        self, who: str, action: Callable[[], T], on_wait: Callable[[], None] = lambda: None
+    ) -> T:
         """Do it, again and again until it works; `who` names the one that waits.
 
-        Raises Ended once `stop` is set, and the error itself where nothing is waited for, or
-        where waiting would change nothing.
+        `on_wait` is called before each wait. Raises Ended once `stop` is set, and the error itself
+        where nothing is waited for, or where waiting would change nothing.
         """
         while True:
             try:
@@ -72,6 +84,7 @@ class Patience:
                 if not passes(error):
                     raise
                 self.wait_begins(who, error)
+                on_wait()
                 if self._stop.wait(RETRY_SECONDS):
                     raise Ended from error
             else:

@@ -11,8 +11,8 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # Imports point down: a part may import from lower lines and, where it is a folder, itself.
 LAYERS: list[set[str]] = [
     {"below"},
-    {"errors", "signals"},
-    {"save", "settings", "recipe", "pictures", "patience", "service"},
+    {"errors", "signals", "service"},
+    {"save", "settings", "recipe", "pictures", "patience"},
     {"metadata", "catalog"},
     {"inbox", "ledger", "outbox", "engine"},
     {"view"},

@@ -226,16 +226,14 @@ def build_daemon(
         if beat.is_due():
             notify(*ALIVE)
 
-    outbox = patience.until_done(
-        "start", lambda: Outbox(settings.outbox, settings.file_name, go_on)
-    )
+    outbox = patience.until_begun(lambda: Outbox(settings.outbox, settings.file_name, go_on))
     file = _state(settings) / LEDGER
-    ledger = patience.until_done(
-        "start", lambda: open_ledger(file, outbox, check=lock.after_crash, go_on=go_on)
+    ledger = patience.until_begun(
+        lambda: open_ledger(file, outbox, check=lock.after_crash, go_on=go_on)
     )
     stack.callback(ledger.close)
     stack.enter_context(outbox.kept())
-    commands = patience.until_done("start", lambda: Commands(settings.outbox))
+    commands = patience.until_begun(lambda: Commands(settings.outbox))
     inbox = _inbox(settings, ledger, wake, only)
     finished: deque[str] = deque()
 
@@ -286,9 +284,7 @@ def _lock(
     told = False
     while True:
         try:
-            return patience.until_done(
-                "start", lambda: OutboxLock(settings.outbox, by_make=by_make)
-            )
+            return patience.until_begun(lambda: OutboxLock(settings.outbox, by_make=by_make))
         except OutboxInUseByMake as error:
             if not patience.patient:
                 raise

@@ -1,10 +1,12 @@
 """What takes long holds up nobody else, ends with picowatch, and gives signs of life."""
 
+import errno
 import os
 import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,11 @@ import pytest
 from picowatch import answering
 from picowatch.backlog import Backlog
 from picowatch.catalog.hashes import HashCache
+from picowatch.commands.run import build_daemon
 from picowatch.inbox.inbox import Gone, Renamed, Saved
 from picowatch.outbox import sheets
 from picowatch.outbox.outbox import Outbox
+from picowatch.patience import Ended
 from picowatch.recipe import DefaultsFile, read_recipes
 from picowatch.save import Stamp
 from picowatch.view import rows
@@ -195,6 +199,46 @@ def test_a_service_manager_hears_of_a_start_that_takes_long(
         monkeypatch.setenv("NOTIFY_SOCKET", address)
         assert house.once()
         assert manager.recv(1000) == b"WATCHDOG=1\nEXTEND_TIMEOUT_USEC=60000000"
+
+
+@pytest.mark.parametrize("part", ["commands.run.OutboxLock", "daemon.Daemon._recover"])
+def test_a_service_manager_hears_of_a_start_that_is_waiting(
+    house: House, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    """It would end a start without a sign of life, and the next one as well."""
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("picowatch.patience.RETRY_SECONDS", 0.01)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        address = os.fspath(house.folder / "notify")
+        manager.bind(address)
+        manager.settimeout(60)
+        monkeypatch.setenv("NOTIFY_SOCKET", address)
+        with monkeypatch.context() as patched:
+            patched.setattr(f"picowatch.{part}", full)
+            start = threading.Thread(target=begin, args=(house, stop := threading.Event()))
+            start.start()
+            told = [manager.recv(1000) for _ in range(2)]
+            stop.set()
+            start.join()
+    assert told == [b"WATCHDOG=1\nEXTEND_TIMEOUT_USEC=60000000"] * 2
+
+
+def begin(house: House, stop: threading.Event) -> None:
+    """A daemon that is ended while its start is waiting."""
+    with suppress(Ended), ExitStack() as stack:
+        daemon = build_daemon(
+            house.settings(),
+            house.make_engine,
+            house.console,
+            stack,
+            stop=stop,
+            wake=threading.Event(),
+            patient=True,
+        )
+        daemon.run()
 
 
 @pytest.mark.parametrize("end", ["fixed", "deleted"])
