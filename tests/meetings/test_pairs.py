@@ -111,3 +111,15 @@ def test_a_ledger_and_an_outbox_lost_at_once_leave_nothing_where_the_outbox_was(
         ("wait", 3.0),
         watch="polling",
     )
+
+
+def test_a_deletion_at_the_moment_the_inbox_is_back_is_one_that_nobody_saw() -> None:
+    """Before picowatch has looked at it again: as while the inbox was away."""
+    assert not found(
+        ("save", "a.yaml", GOOD, "in place"),
+        ("wait", 8.0),
+        ("inbox", False, False),
+        ("wait", 1.5),
+        ("inbox", True, False),
+        ("delete", "a.yaml"),
+    )

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import logging
+import math
 import os
 import random
 import shutil
@@ -46,6 +47,7 @@ from tests.meetings.simulation import (
 from tests.meetings.witness import Witness
 
 SETTLED_SECONDS = 6.0  # after which everything that was done to the inbox is answered
+BACK_SECONDS = 2.0  # after which it has been noticed that the inbox is there again
 END_SECONDS = 2.0
 HUNG_SECONDS = 600.0  # an engine without a sign of life is ended after that
 DEATHS = 4  # of the daemon with an image in work, after which the next one sets it aside
@@ -115,6 +117,7 @@ class World:
         self.commands: list[Path] = []
         self.outbox_away: Path | None = None
         self.away: Path | None = None  # where the inbox lies instead
+        self.back_at = -math.inf  # when it was there again
         self.ghosts: set[str] = set()  # recipes deleted where nobody could see it
         self.damaged: set[str] = set()  # pictures that are none any more
         self.foreign: set[str] = set()  # … that others put there
@@ -542,7 +545,9 @@ class World:
 
     def _is_gone(self, path: str) -> None:
         self.left.add(path)
-        if self.away:
+        # picowatch looks for an inbox that is away once a second.
+        seen_again = self.back_at + BACK_SECONDS + 1000 * self.habits.slowness
+        if self.away or self.sim.now < seen_again:
             self.ghosts.add(path)  # a deletion that nobody saw is none
 
     def _tell(self, *paths: str) -> None:
@@ -690,7 +695,7 @@ class World:
                 self.inbox.rmdir()
             if not self.inbox.exists():
                 self.away.rename(self.inbox)
-                self.away = None
+                self.away, self.back_at = None, self.sim.now
         elif not there and not self.away:
             self.ghosts |= self.versions.keys() - self.files.keys()
             self.away = self.home / "unmounted"
