@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -268,3 +269,27 @@ def test_a_hook_ends_with_a_killed_daemon(tmp_path: Path) -> None:
         daemon.kill()
         daemon.communicate()
     wait_for(lambda: none_alive([*of_hook, *started]), "their end")
+
+
+def test_pictures_told_by_two_threads_at_once_are_all_counted(tmp_path: Path, notes: Notes) -> None:
+    """Both read the count before either has written it, unless they take turns."""
+    both = threading.Barrier(2)
+
+    class SlowCount(int):
+        def __add__(self, more: int) -> "SlowCount":
+            with suppress(threading.BrokenBarrierError):
+                both.wait(0.2)
+            return SlowCount(int(self) + more)
+
+    hooks = Hooks({"idle": notes.program}, inbox=tmp_path, outbox=tmp_path, seconds=60)
+    hooks._pictures = SlowCount()
+    tell = partial(hooks.picture, {"file": "a.png"})
+    threads = [threading.Thread(target=tell) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    hooks.status(Status(updated=0.0, started=0.0, images={"queued": 0, "running": 0}))
+    wait_for(notes.all, "the rest")
+    assert [note["pictures"] for note in notes.all()] == [2]
+    hooks.close(now)
