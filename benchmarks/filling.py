@@ -7,12 +7,12 @@ import threading
 from pathlib import Path
 
 from picowatch.catalog import Catalog
+from picowatch.daemon.recovery import open_ledger
+from picowatch.files.retry import Patience
 from picowatch.outbox.gallery.thumbnails import thumbnail_of
 from picowatch.outbox.outbox import Outbox
-from picowatch.patience import Patience
-from picowatch.publishing import Publisher
-from picowatch.restoring import open_ledger
 from picowatch.settings import Settings
+from picowatch.work.publish import Publisher
 from tests.house import House
 from tests.load.live_daemon import live_daemon
 from tests.load.recipes import text_of

@@ -34,21 +34,21 @@ from benchmarks.ours import Daemon, Folders, running
 from benchmarks.plan import in_turns, own_command
 from picowatch.catalog import Catalog
 from picowatch.engine.batches import batch_key
-from picowatch.engine.digest import Batch, DigestEngine, digest_picture
 from picowatch.engine.executor import LocalEngines
-from picowatch.engine.futures import new_future, settle
 from picowatch.engine.options import EngineOptions
+from picowatch.engine.process.futures import new_future, settle
 from picowatch.engine.protocol import OnStep, RenderedImage
-from picowatch.lane import Lane
+from picowatch.files.retry import Patience
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import AskedEntry, QueuedImage
 from picowatch.outbox.names import OutboxNames
 from picowatch.outbox.outbox import Outbox
-from picowatch.patience import Patience
-from picowatch.publishing import Publisher
 from picowatch.save import Save, Stamp
 from picowatch.settings import Settings
-from picowatch.worker import Worker
+from picowatch.testing.digest_engine import Batch, DigestEngine, digest_picture
+from picowatch.work.pool import Worker
+from picowatch.work.publish import Publisher
+from picowatch.work.worker import Lane
 from tests.engine.requests import request
 from tests.house import House, wait_for
 

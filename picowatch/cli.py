@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _say(text: str) -> None:
     """An error on the terminal, in which nothing of a stranger's file steers it."""
-    from picowatch.recipe.problems import harmless_lines
+    from picowatch.recipe.messages.problems import harmless_lines
 
     print(harmless_lines(text), file=sys.stderr)
 

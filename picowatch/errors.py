@@ -5,7 +5,7 @@ PicowatchError
 ├── OutboxInUse                exit 3
 │   └── OutboxInUseByMake      … by a `picowatch make`, which lets go of it when it is done
 ├── LedgerCorrupt              the ledger's file is damaged; a new one is made from the pictures
-├── RecipeInvalid              (recipe/problems.py: one save's problems, with their places)
+├── RecipeInvalid              (recipe/messages/problems.py: one save's problems, with their places)
 ├── ModelRefused               a model file that cannot be used, and why
 ├── PictureUnreadable          a picture without metadata that we can read
 ├── RenderFailed               the engine could not make these images; it lives on

@@ -25,7 +25,7 @@ from picowatch.errors import SettingsInvalid
 
 FILE_NAME = "picowatch.yaml"
 PREFIX = "PICOWATCH_"
-# Read by other parts of picowatch (faults.py).
+# Read by other parts of picowatch (fault_points.py).
 _OTHER_VARIABLES = {"PICOWATCH_FAULT"}
 # Kubernetes and Docker's links set these for a service or container called picowatch
 # (https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables).

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from picowatch.commands.run import MakeEngine, build_daemon, check_folders
-from picowatch.engine.digest import DigestEngine
 from picowatch.metadata import PICOWATCH, Chunk, read_chunk
 from picowatch.outbox.png import read_texts
 from picowatch.outbox.status import Status
 from picowatch.settings import Settings
+from picowatch.testing.digest_engine import DigestEngine
 
 PATIENCE = 60.0  # seconds that a condition may take on a busy machine
 SETTLE_SECONDS = 0.05

@@ -19,9 +19,9 @@ from picowatch.catalog.models import FOLDERS, Inventory, Kind, Model, Refused
 from picowatch.catalog.recognise import Recognised, expect_kind, recognise
 from picowatch.catalog.wildcards import WildcardFiles
 from picowatch.errors import ModelRefused
-from picowatch.recipe.decoding import NEVER_IN_NAMES, invisible
 from picowatch.recipe.known import Known, KnownCheckpoint
-from picowatch.recipe.problems import harmless
+from picowatch.recipe.messages.problems import harmless
+from picowatch.recipe.read.decoding import NEVER_IN_NAMES, invisible
 
 DEMO = "demo"
 _DEMO_FOLDER = Path(__file__).parent.parent / "assets" / "demo"

@@ -11,7 +11,7 @@ from typing import Any
 from picowatch.catalog.files import open_regular
 from picowatch.catalog.headers import small_json
 from picowatch.errors import ModelRefused
-from picowatch.recipe.problems import shown
+from picowatch.recipe.messages.problems import shown
 
 _MAX_BYTES = 1_000_000
 _MOST = 10_000  # of any number that has no limit of its own

@@ -10,7 +10,7 @@ from picowatch.catalog.files import check_is_regular, is_file, is_folder
 from picowatch.catalog.headers import read_header
 from picowatch.catalog.recognise import SD1_TEXT_LAYERS, USABLE_INPUTS, Recognised
 from picowatch.errors import ModelRefused
-from picowatch.recipe.problems import shown
+from picowatch.recipe.messages.problems import shown
 
 INDEX = "model_index.json"
 _PARTS = ("scheduler", "text_encoder", "tokenizer", "unet", "vae")

@@ -7,11 +7,11 @@ whatever the file is called. A file that is nothing but a list has the file's na
 
 from dataclasses import dataclass, field
 
-from picowatch.recipe.decoding import NEVER_IN_NAMES
-from picowatch.recipe.nodes import Mapping, Node, Scalar, Sequence, compose
-from picowatch.recipe.places import Source
-from picowatch.recipe.plain import number
-from picowatch.recipe.problems import Problems, RecipeInvalid, shown
+from picowatch.recipe.messages.places import Source
+from picowatch.recipe.messages.problems import Problems, RecipeInvalid, shown
+from picowatch.recipe.read.decoding import NEVER_IN_NAMES
+from picowatch.recipe.read.nodes import Mapping, Node, Scalar, Sequence, compose
+from picowatch.recipe.read.plain import number
 
 
 @dataclass(frozen=True, slots=True)

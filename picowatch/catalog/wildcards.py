@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from picowatch.catalog.wildcard_packs import Pack, read_pack
-from picowatch.recipe.decoding import FORBIDDEN, NEVER_IN_NAMES, invisible
-from picowatch.recipe.wildcards import PACK_ENDINGS
+from picowatch.recipe.prompts.wildcards import PACK_ENDINGS
+from picowatch.recipe.read.decoding import FORBIDDEN, NEVER_IN_NAMES, invisible
 
 FOLDER = "wildcards"
 MAX_FILE_BYTES = 5_000_000

@@ -11,8 +11,8 @@ from typing import Any
 
 from picowatch.catalog import Catalog
 from picowatch.commands.bench_plot import check_plot, draw_plot
-from picowatch.engine.child import ChildEngine
 from picowatch.engine.options import EngineOptions, cache_folder
+from picowatch.engine.process.child import ChildEngine
 from picowatch.engine.protocol import Engine, EngineCannotStart, RenderedImage
 from picowatch.engine.versions import versions
 from picowatch.errors import EngineDied, PicowatchError, RenderFailed

@@ -11,12 +11,10 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
+from picowatch.commands.doctor_checks import folder_findings, machine_findings
 from picowatch.commands.run import MakeEngine, build_daemon, check_folders, engine_options
-from picowatch.doctor.folders import folder_findings
-from picowatch.doctor.machine import machine_findings
-from picowatch.engine.child import ChildEngine
-from picowatch.engine.examining import examine
-from picowatch.engine.finding import Finding
+from picowatch.engine.checks.torch_check import Finding, examine
+from picowatch.engine.process.child import ChildEngine
 from picowatch.errors import PicowatchError, SettingsInvalid
 from picowatch.metadata import PICOWATCH, read_chunk
 from picowatch.outbox.log import harmless

@@ -12,16 +12,16 @@ from pathlib import Path
 
 from picowatch.commands.run import INTERRUPTED, MakeEngine, check_folders, run_daemon
 from picowatch.commands.status import look, rows_of
-from picowatch.console import LiveConsole, LiveView, PlainConsole, can_draw
-from picowatch.engine.child import ChildEngine
+from picowatch.engine.process.child import ChildEngine
 from picowatch.errors import OutboxInUse, PicowatchError
+from picowatch.files.retry import Ended
 from picowatch.inbox.names import ENDINGS, is_recipe_name, is_recipe_path
 from picowatch.inbox.putting import put, save_again
+from picowatch.observers.console import LiveConsole, LiveView, PlainConsole, can_draw
 from picowatch.outbox.commands import Answer, Command, answer_to, leave, take_back
 from picowatch.outbox.presence import seems_to_run
-from picowatch.patience import Ended
 from picowatch.recipe import is_empty
-from picowatch.recipe.problems import harmless_lines
+from picowatch.recipe.messages.problems import harmless_lines
 from picowatch.recipe.recipe_fields import RecipeFields
 from picowatch.settings import Settings
 from picowatch.signals import ENDING

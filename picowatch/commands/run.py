@@ -13,32 +13,32 @@ from pathlib import Path
 from types import FrameType
 
 from picowatch import __version__
-from picowatch.answering import Answers
 from picowatch.catalog import Catalog
-from picowatch.console import Console, Verbosity, open_console
-from picowatch.daemon import Daemon
-from picowatch.engine.child import ChildEngine
+from picowatch.daemon.intake import Answers
+from picowatch.daemon.loop import Daemon
+from picowatch.daemon.recovery import open_ledger, set_aside
+from picowatch.daemon.reporting import Parts
+from picowatch.daemon.systemd import ALIVE, Beat, notify
 from picowatch.engine.executor import Executor, LocalEngines
 from picowatch.engine.options import EngineOptions, cache_folder
+from picowatch.engine.process.child import ChildEngine
 from picowatch.engine.protocol import Engine
 from picowatch.errors import OutboxInUseByMake, PicowatchError, SettingsInvalid
+from picowatch.files.atomic import held
+from picowatch.files.retry import PASSING, Ended, Patience
 from picowatch.inbox.inbox import Inbox
 from picowatch.ledger.ledger import Ledger
-from picowatch.onlookers import Onlookers
-from picowatch.outbox.atomic import held
+from picowatch.observers.console import Console, Verbosity, open_console
+from picowatch.observers.observers import Onlookers
 from picowatch.outbox.commands import Commands
 from picowatch.outbox.lock import OutboxLock
 from picowatch.outbox.log import close_log, open_log
 from picowatch.outbox.outbox import Outbox
 from picowatch.outbox.start_images import FOLDER, StartImages
-from picowatch.patience import PASSING, Ended, Patience
-from picowatch.publishing import Publisher
-from picowatch.restoring import open_ledger, set_aside
-from picowatch.service import ALIVE, Beat, notify
 from picowatch.settings import LocalExecutor, RayExecutor, Settings
 from picowatch.signals import ALWAYS_ENDING, ENDING
-from picowatch.telling import Parts
-from picowatch.worker import Worker
+from picowatch.work.pool import Worker
+from picowatch.work.publish import Publisher
 
 log = logging.getLogger("picowatch")
 
@@ -94,7 +94,7 @@ def run_daemon(
     outbox could not be written yet.
     """
     if "PICOWATCH_FAULT" in os.environ:
-        from picowatch.faults import arm
+        from picowatch.testing.fault_points import arm
 
         arm(os.environ["PICOWATCH_FAULT"])
     stop, wake = threading.Event(), threading.Event()
@@ -253,7 +253,8 @@ def build_daemon(
         only=only,
     )
     answers = _answers(settings, inbox, ledger, outbox, now)
-    onlookers = Onlookers(settings, outbox, publisher, answers, worker)
+    onlookers = Onlookers(settings, outbox, publisher, worker)
+    answers.on_failed = onlookers.failed
     stack.callback(onlookers.close, hurry)
     parts = Parts(
         settings=settings,

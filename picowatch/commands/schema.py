@@ -6,7 +6,7 @@ from typing import Any
 
 from picowatch.catalog import Catalog
 from picowatch.errors import PicowatchError
-from picowatch.outbox.atomic import write_atomically
+from picowatch.files.atomic import write_atomically
 from picowatch.recipe.known import Known
 from picowatch.recipe.schema import DRAFT, defaults_schema, recipe_schema
 from picowatch.settings import Settings

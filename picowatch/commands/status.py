@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from picowatch.inbox.names import PROBE_PREFIX
+from picowatch.observers.view import Row, bar, rows
 from picowatch.outbox.lock import is_held
 from picowatch.outbox.log import harmless
 from picowatch.outbox.presence import seems_to_run
 from picowatch.outbox.status import Status, duration, read_status, status_of
 from picowatch.settings import Settings
-from picowatch.view import Row, bar, rows
 
 NOT_RUNNING = 1
 COUNTED = ("queued", "running", "done", "failed", "cancelled")
@@ -46,7 +46,7 @@ def watch(outbox: Path) -> int:
 
     Whether a picowatch runs may change meanwhile. Ending it is what the user wants: exit code 0.
     """
-    from picowatch.console import LiveView, can_draw
+    from picowatch.observers.console import LiveView, can_draw
 
     with suppress(KeyboardInterrupt):
         if can_draw(sys.stdout):

@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Protocol
 
-from picowatch.engine.child import ChildEngine
 from picowatch.engine.options import EngineOptions
+from picowatch.engine.process.child import ChildEngine
 from picowatch.engine.protocol import Engine
 
 

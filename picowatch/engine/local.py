@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 
 from picowatch.catalog import Catalog
-from picowatch.engine.compiled import CompiledUnets
+from picowatch.engine.compiled.compiled import CompiledUnets
 from picowatch.engine.devices import (
     LARGE_NATIVE_SIZE,
     Place,
@@ -14,7 +14,22 @@ from picowatch.engine.devices import (
     gpu_bytes,
     precision_name,
 )
-from picowatch.engine.draw import (
+from picowatch.engine.memory.ladder import (
+    CPU_LADDER,
+    LADDER,
+    MemoryLadder,
+    Way,
+    shrink_warning,
+    shrunken,
+)
+from picowatch.engine.memory.peak import forget_peak, peak_bytes
+from picowatch.engine.memory.residence import settle_in
+from picowatch.engine.models.loaded import Loaded
+from picowatch.engine.models.loading import Checkpoints
+from picowatch.engine.options import EngineOptions
+from picowatch.engine.process.mishaps import SMALLER, out_of_memory
+from picowatch.engine.protocol import OnPreview, OnStep, RenderedImage, unseen
+from picowatch.engine.unet.draw import (
     Drawn,
     Group,
     Interrupted,
@@ -24,23 +39,8 @@ from picowatch.engine.draw import (
     draw,
     timed,
 )
-from picowatch.engine.loaded import Loaded
-from picowatch.engine.loading import Checkpoints
-from picowatch.engine.memory import (
-    CPU_LADDER,
-    LADDER,
-    MemoryLadder,
-    Way,
-    shrink_warning,
-    shrunken,
-)
-from picowatch.engine.mishaps import SMALLER, out_of_memory
-from picowatch.engine.options import EngineOptions
-from picowatch.engine.parts import draw_parts, equal_parts
-from picowatch.engine.peak import forget_peak, peak_bytes
-from picowatch.engine.previewer import Previewer
-from picowatch.engine.protocol import OnPreview, OnStep, RenderedImage, unseen
-from picowatch.engine.residence import settle_in
+from picowatch.engine.unet.parallel import draw_parts, equal_parts
+from picowatch.engine.unet.previewer import Previewer
 from picowatch.engine.versions import versions
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import ImageRequest

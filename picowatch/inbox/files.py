@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from picowatch.below import leads_out, open_below
+from picowatch.files.inside import leads_out, open_below
 from picowatch.inbox.names import (
     DEFAULTS_NAME,
     MAX_DEPTH,

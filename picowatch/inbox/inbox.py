@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from picowatch.below import bring_back, unlink_below
+from picowatch.files.inside import bring_back, unlink_below
 from picowatch.inbox.files import (
     FileChanged,
     FileUnreadable,

@@ -22,7 +22,7 @@ MIGRATIONS = {
           ALTER TABLE recipes DROP COLUMN mtime_ns;
           ALTER TABLE recipes DROP COLUMN inode;""",
 }
-# SQLite itself waits this long for a lock; who asks waits on (patience.py). Short, because
+# SQLite itself waits this long for a lock; who asks waits on (retry.py). Short, because
 # SIGTERM has to end picowatch within two seconds.
 LOCK_SECONDS = 0.3
 # What tells a ledger, of any version, from the databases of other programs.

@@ -1,14 +1,14 @@
 """A1111's `parameters` text, which every reader of A1111 pictures understands.
 
-The inverse is recipe/a1111.py, because a TXT recipe may hold this text, too.
+The inverse is recipe/read/a1111.py, because a TXT recipe may hold this text, too.
 """
 
 import json
 from collections.abc import Mapping, Sequence
 
 from picowatch.metadata.numbers import plain_number
-from picowatch.recipe.installed import BAKED
 from picowatch.recipe.request import ImageRequest, loras_beside_prompt
+from picowatch.recipe.resolve.installed import BAKED
 from picowatch.recipe.samplers import SCHEDULE_TYPES
 
 # A1111 writes the first 10 hex digits of a file's sha256, and 12 of LoRAs' and embeddings'.

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from picowatch.errors import PictureUnreadable
-from picowatch.recipe.problems import shown
+from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.request import ImageRequest
 
 FORMAT = 1

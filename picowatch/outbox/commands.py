@@ -17,10 +17,10 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from picowatch.below import open_regular
 from picowatch.errors import LedgerCorrupt
-from picowatch.outbox.atomic import TEMPORARY_PREFIX, write_atomically
-from picowatch.patience import passes
+from picowatch.files.atomic import TEMPORARY_PREFIX, write_atomically
+from picowatch.files.inside import open_regular
+from picowatch.files.retry import passes
 
 log = logging.getLogger("picowatch")
 

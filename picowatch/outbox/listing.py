@@ -7,7 +7,7 @@ from pathlib import Path
 from threading import Lock
 from typing import IO, Any
 
-from picowatch.outbox.atomic import append_durably
+from picowatch.files.atomic import append_durably
 from picowatch.recipe.request import ImageRequest
 
 TAIL_BYTES = 1 << 20

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from picowatch.errors import OutboxInUse, OutboxInUseByMake
-from picowatch.outbox.atomic import make_folder, sync_file, sync_folder
+from picowatch.files.atomic import make_folder, sync_file, sync_folder
 
 # Folders below the outbox with files that, as in the outbox itself, are written again within
 # seconds, or made again when they are missing.

@@ -10,7 +10,7 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import TextIO
 
-from picowatch.outbox.atomic import check_in_place
+from picowatch.files.atomic import check_in_place
 
 LOG_BYTES = 10 * 1024 * 1024
 LOG_FILES = 5

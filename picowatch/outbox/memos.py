@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from picowatch.outbox.atomic import append_durably
+from picowatch.files.atomic import append_durably
 from picowatch.save import Stamp
 
 

@@ -11,13 +11,14 @@ from typing import Any
 
 from PIL import Image
 
-from picowatch.below import open_regular
 from picowatch.errors import PictureUnreadable
-from picowatch.metadata import PICOWATCH, PngText, png_texts, read_chunk
-from picowatch.outbox.atomic import (
+from picowatch.files.atomic import (
     remove_leftovers,
     write_atomically,
 )
+from picowatch.files.inside import open_regular
+from picowatch.files.retry import passes
+from picowatch.metadata import PICOWATCH, PngText, png_texts, read_chunk
 from picowatch.outbox.gallery import Gallery, GalleryKeeper, NowFile
 from picowatch.outbox.listing import Listing
 from picowatch.outbox.memos import Memos
@@ -26,8 +27,7 @@ from picowatch.outbox.png import SHEET_KEYWORD, encode_enlarged, encode_png, rea
 from picowatch.outbox.problems import Problems
 from picowatch.outbox.sheets import Cell, contact_sheet
 from picowatch.outbox.status import Status, StatusFiles
-from picowatch.patience import passes
-from picowatch.recipe.problems import harmless, harmless_lines
+from picowatch.recipe.messages.problems import harmless, harmless_lines
 from picowatch.recipe.recipe_fields import Axis
 
 log = logging.getLogger("picowatch")

@@ -7,8 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from picowatch.below import open_regular
-from picowatch.outbox.atomic import write_atomically
+from picowatch.files.atomic import write_atomically
+from picowatch.files.inside import open_regular
 from picowatch.outbox.names import ERROR_ENDING, WARNING_ENDING
 
 MOST_SHOWN = 20

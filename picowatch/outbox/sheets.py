@@ -11,8 +11,8 @@ from textwrap import wrap
 
 from PIL import Image, ImageDraw, ImageFont
 
-from picowatch.below import open_regular
-from picowatch.pictures import FORMATS
+from picowatch.files.inside import open_regular
+from picowatch.files.pictures import FORMATS
 from picowatch.recipe.recipe_fields import Axis
 
 log = logging.getLogger("picowatch")

@@ -12,11 +12,11 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
-from picowatch.below import open_below
 from picowatch.errors import PictureUnreadable
-from picowatch.outbox.atomic import remove_leftovers, write_atomically
+from picowatch.files.atomic import remove_leftovers, write_atomically
+from picowatch.files.inside import open_below
+from picowatch.files.pictures import MAX_BYTES, check_picture
 from picowatch.outbox.png import texts_of
-from picowatch.pictures import MAX_BYTES, check_picture
 
 FOLDER = "start-images"
 # What means that a picture of this name does not lie there, or that it is none to be opened.

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from picowatch.outbox.atomic import write_atomically
+from picowatch.files.atomic import write_atomically
 from picowatch.outbox.log import harmless
 
 T = TypeVar("T")

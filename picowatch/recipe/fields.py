@@ -1,8 +1,8 @@
 """The names of a recipe's fields: first names and aliases."""
 
-from picowatch.recipe.problems import shown
+from picowatch.recipe.messages.problems import shown
+from picowatch.recipe.messages.suggestions import did_you_mean
 from picowatch.recipe.recipe_fields import RecipeFields
-from picowatch.recipe.suggestions import did_you_mean
 
 SIZE = "size"
 FROM = "from"

@@ -5,17 +5,17 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 
 from picowatch.errors import PictureUnreadable
-from picowatch.recipe.a1111_blocks import begins_parameters
-from picowatch.recipe.decoding import decode
-from picowatch.recipe.from_picture import PictureFields
 from picowatch.recipe.known import Known
-from picowatch.recipe.places import Entry, Layer, Source, Spot
-from picowatch.recipe.problems import Problems, RecipeInvalid
-from picowatch.recipe.prompts import MAX_SIGNS_OF_ALL
+from picowatch.recipe.messages.places import Entry, Layer, Source, Spot
+from picowatch.recipe.messages.problems import Problems, RecipeInvalid
+from picowatch.recipe.prompts.prompts import MAX_SIGNS_OF_ALL
+from picowatch.recipe.read.a1111_blocks import begins_parameters
+from picowatch.recipe.read.decoding import decode
+from picowatch.recipe.read.from_picture import PictureFields
+from picowatch.recipe.read.txt_entries import rename_to, txt_entries
+from picowatch.recipe.read.yaml_entries import yaml_entries, yaml_layer
 from picowatch.recipe.recipe import Recipe
-from picowatch.recipe.resolve import resolve
-from picowatch.recipe.txt_entries import rename_to, txt_entries
-from picowatch.recipe.yaml_entries import yaml_entries, yaml_layer
+from picowatch.recipe.resolve.entries import resolve
 
 # What all images of a save ask for together: each image's prompt is hashed and kept.
 MAX_LETTERS = 20_000_000

@@ -9,14 +9,14 @@ from typing import Self
 from pydantic import Field, PrivateAttr
 from pydantic.json_schema import SkipJsonSchema
 
-from picowatch.recipe.hires import final_side
-from picowatch.recipe.installed import BAKED
 from picowatch.recipe.known import Known, KnownCheckpoint
-from picowatch.recipe.places import Layer, Source, Spot
-from picowatch.recipe.problems import Problems, RecipeInvalid
-from picowatch.recipe.prompts import PromptFailed, Prompts, count_signs
+from picowatch.recipe.messages.places import Layer, Source, Spot
+from picowatch.recipe.messages.problems import Problems, RecipeInvalid
+from picowatch.recipe.prompts.prompts import PromptFailed, Prompts, count_signs
 from picowatch.recipe.recipe_fields import MAX_SEED, RANDOM, Axis, RecipeFields
 from picowatch.recipe.request import EmbeddingUse, Hires, ImageRequest, LoraUse, Mask, StartImage
+from picowatch.recipe.resolve.hires import final_side
+from picowatch.recipe.resolve.installed import BAKED
 
 # The sha256 of a file that a recipe names. Kinds: "checkpoint", "vae", "lora", "embedding",
 # "image" and "mask"; whatever it raises goes through to the caller.

@@ -5,7 +5,7 @@ import json
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Any, Self
 
-from picowatch.recipe.prompt import split_loras
+from picowatch.recipe.prompts.grammar import split_loras
 
 # In metadata, but no part of the identity: they change no pixel.
 _TOLD_ONLY = ("unexpanded_prompt", "unexpanded_negative_prompt")

@@ -7,8 +7,8 @@ import re
 from dataclasses import dataclass
 from functools import cache
 
-from picowatch.recipe.problems import shown
-from picowatch.recipe.suggestions import did_you_mean, listed
+from picowatch.recipe.messages.problems import shown
+from picowatch.recipe.messages.suggestions import did_you_mean, listed
 
 AUTOMATIC = "automatic"
 

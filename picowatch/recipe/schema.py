@@ -12,14 +12,14 @@ from itertools import combinations
 from typing import Any
 
 from picowatch.recipe.fields import FIRST_NAME_OF, FROM, SIZE
-from picowatch.recipe.hires import ALIASES as HIRES_ALIASES
-from picowatch.recipe.hires import UPSCALERS
 from picowatch.recipe.known import Known
-from picowatch.recipe.loras import MAX_LORAS
-from picowatch.recipe.patterns import beginning_of, one_of, whole
-from picowatch.recipe.plain import TRUE_OR_FALSE
-from picowatch.recipe.prompt import MAX_LORA_WEIGHT
+from picowatch.recipe.prompts.grammar import MAX_LORA_WEIGHT
+from picowatch.recipe.read.plain import TRUE_OR_FALSE
 from picowatch.recipe.recipe_fields import MAX_SEED, RANDOM, HiresFields, RecipeFields
+from picowatch.recipe.resolve.hires import ALIASES as HIRES_ALIASES
+from picowatch.recipe.resolve.hires import UPSCALERS
+from picowatch.recipe.resolve.loras import MAX_LORAS
+from picowatch.recipe.resolve.sweep import MAX_VALUES, NO_AXIS
 from picowatch.recipe.samplers import (
     AUTOMATIC,
     DEFAULT_SAMPLER,
@@ -27,7 +27,7 @@ from picowatch.recipe.samplers import (
     SCHEDULE_TYPES,
     accepted_names,
 )
-from picowatch.recipe.sweep import MAX_VALUES, NO_AXIS
+from picowatch.recipe.schema_patterns import beginning_of, one_of, whole
 
 Schema = dict[str, Any]
 

@@ -11,11 +11,11 @@ from PIL import Image
 
 from picowatch.cli import _parser
 from picowatch.commands.bench import Asked, bench
-from picowatch.engine.digest import DigestEngine
 from picowatch.engine.options import EngineOptions
 from picowatch.errors import EngineDied, PicowatchError, RenderFailed
 from picowatch.recipe.request import ImageRequest
 from picowatch.settings import Settings
+from picowatch.testing.digest_engine import DigestEngine
 from tests.commands.picowatch import PROJECT, picowatch
 
 NO_MEMORY = "The GPU has not enough memory for this image. Nothing that saves memory was enough."

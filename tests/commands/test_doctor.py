@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from picowatch.commands.doctor import doctor
-from picowatch.engine import examining
-from picowatch.engine.finding import Finding
+from picowatch.engine.checks import torch_check
+from picowatch.engine.checks.torch_check import Finding
 from picowatch.errors import EngineDied, SettingsInvalid
 from picowatch.outbox.lock import OutboxLock
 from picowatch.recipe.request import ImageRequest
@@ -90,8 +90,8 @@ def test_a_torch_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyP
         "    time.sleep(600)\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr(examining, "TOO_LONG_SECONDS", 2.0)
-    found = examining.examine("auto", "auto", program="hangs")
+    monkeypatch.setattr(torch_check, "TOO_LONG_SECONDS", 2.0)
+    found = torch_check.examine("auto", "auto", program="hangs")
     assert found[0] == Finding("torch", "2.9")
     assert "did not answer within 2 s" in found[1].text
     assert found[1].remedy
@@ -178,7 +178,7 @@ def test_a_share_is_polled(
     house: House, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And who insists on events is told that they do not come."""
-    monkeypatch.setattr("picowatch.doctor.folders.file_system_type", lambda folder: "cifs")
+    monkeypatch.setattr("picowatch.commands.doctor_checks.file_system_type", lambda folder: "cifs")
     assert "by polling" in checks(house, capsys)["watch"]["text"]
     watch = checks(house, capsys, watch="events")["watch"]
     assert watch["remedy"] == "Set watch: auto."
@@ -202,7 +202,7 @@ def test_a_disk_that_is_nearly_full_has_its_remedy(
     house: House, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before picowatch has to wait."""
-    monkeypatch.setattr("picowatch.doctor.folders.LITTLE_ROOM", 1e18)
+    monkeypatch.setattr("picowatch.commands.doctor_checks.LITTLE_ROOM", 1e18)
     assert "Make room" in checks(house, capsys)["outbox"]["remedy"]
 
 

@@ -282,7 +282,7 @@ MAKE_ON_DIGESTS = """
 import sys
 from pathlib import Path
 from picowatch.commands.make import make
-from picowatch.engine.digest import DigestEngine
+from picowatch.testing.digest_engine import DigestEngine
 from picowatch.settings import Settings
 
 Path("a.txt").write_text("one --seed 5\\n")

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from picowatch.commands.run import run
-from picowatch.engine.digest import DigestEngine
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import ImageRequest
 from picowatch.settings import load_settings
+from picowatch.testing.digest_engine import DigestEngine
 
 
 def fail_on_bad(batch: Sequence[ImageRequest]) -> None:

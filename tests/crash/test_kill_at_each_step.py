@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from picowatch.faults import PLACES, VARIABLE
 from picowatch.outbox.commands import Command, leave
+from picowatch.testing.fault_points import PLACES, VARIABLE
 from tests.crash.dying_daemon import fail_on_bad
 from tests.house import House
 
@@ -249,5 +249,6 @@ def test_the_table_names_every_place(house: House) -> None:
 
 def test_faults_are_not_even_imported_in_normal_runs() -> None:
     """The wrapping happens only where the variable is set."""
-    code = "import sys, picowatch.commands.run; sys.exit('picowatch.faults' in sys.modules)"
+    module = "picowatch.testing.fault_points"
+    code = f"import sys, picowatch.commands.run; sys.exit({module!r} in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -189,7 +189,7 @@ def test_numbers_go_on_after_those_of_a_folder_that_only_differs_in_case(house: 
 
 def test_a_locked_ledger_is_waited_for(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another program, as a backup or a shell, may hold it; it is said once."""
-    monkeypatch.setattr("picowatch.patience.RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("picowatch.files.retry.RETRY_SECONDS", 0.05)
     house.save("a.txt", "one\n")
     with house.running():
         wait_for(lambda: house.prompts() == ["one"])
@@ -209,7 +209,7 @@ def test_a_ledger_that_is_locked_at_the_start_is_waited_for(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also while it is opened."""
-    monkeypatch.setattr("picowatch.patience.RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("picowatch.files.retry.RETRY_SECONDS", 0.05)
     house.save("a.txt", "one\n")
     assert house.once()
     other = sqlite3.connect(ledger(house), isolation_level=None, check_same_thread=False)

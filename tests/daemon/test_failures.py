@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from picowatch.engine.digest import digest_picture
 from picowatch.engine.protocol import RenderedImage
 from picowatch.errors import EngineDied, RenderFailed
+from picowatch.files.atomic import write_atomically
 from picowatch.inbox.files import read_file
 from picowatch.inbox.inbox import Inbox, Saved
 from picowatch.ledger.ledger import Ledger
-from picowatch.outbox.atomic import write_atomically
 from picowatch.outbox.outbox import Outbox
 from picowatch.recipe.request import ImageRequest
+from picowatch.testing.digest_engine import digest_picture
 from tests.house import PATIENCE, House, wait_for
 
 
@@ -262,7 +262,7 @@ def test_saves_wait_for_a_ledger_that_cannot_be_written(
         return really_accept(*arguments, **named)
 
     monkeypatch.setattr(Ledger, "accept", accept)
-    monkeypatch.setattr("picowatch.patience.RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("picowatch.files.retry.RETRY_SECONDS", 0.05)
     with house.running():
         house.save("a.txt", "one\n")
         wait_for(lambda: "cannot write: [Errno 28]" in house.log())
@@ -329,7 +329,7 @@ def test_what_an_engine_warns_of_stands_beside_the_pictures_once(
         warnings = ("The LoRA 'x' has parts that do nothing.",) if "x" in request.prompt else ()
         return replace(digest_picture(request, batch_size), warnings=warnings)
 
-    monkeypatch.setattr("picowatch.engine.digest.digest_picture", picture)
+    monkeypatch.setattr("picowatch.testing.digest_engine.digest_picture", picture)
     house.save("a.txt", "x --seed 1 --count 3\n")
     assert house.once()
     warning = house.outbox / "a.txt.warning.txt"

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from picowatch.engine.digest import DigestEngine
 from picowatch.recipe.request import ImageRequest
+from picowatch.testing.digest_engine import DigestEngine
 from tests.house import PATIENCE, House, wait_for
 
 

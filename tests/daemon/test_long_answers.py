@@ -12,18 +12,18 @@ from typing import Any
 
 import pytest
 
-from picowatch import answering
-from picowatch.backlog import Backlog
 from picowatch.catalog.hashes import HashCache
 from picowatch.commands.run import build_daemon
+from picowatch.daemon import intake
+from picowatch.daemon.backlog import Backlog
+from picowatch.files.retry import Ended
 from picowatch.inbox.inbox import Gone, Renamed, Saved
+from picowatch.observers.view import rows
 from picowatch.outbox import sheets
 from picowatch.outbox.outbox import Outbox
-from picowatch.patience import Ended
 from picowatch.recipe import DefaultsFile, read_recipes
 from picowatch.recipe.recipe import Recipe
 from picowatch.save import Stamp
-from picowatch.view import rows
 from tests.catalog.files import sd15_shapes, write_model
 from tests.daemon.test_what_a_save_means import HeldEngine
 from tests.house import House, wait_for, within
@@ -71,7 +71,7 @@ def test_a_huge_recipe_is_left_when_picowatch_ends(
     """Between two of its requests; nothing of it is queued, the next start answers it."""
     real, computed = Recipe._request, 0
     house.save("huge.yaml", f"{SMALL}count: 1000\n")
-    monkeypatch.setattr("picowatch.patience.GRACE_SECONDS", 0.0)
+    monkeypatch.setattr("picowatch.files.retry.GRACE_SECONDS", 0.0)
     with house._daemon(patient=True) as (daemon, stop, _):
 
         def request(*arguments: Any) -> Any:
@@ -160,8 +160,8 @@ def test_a_save_of_high_priority_overtakes_saves_that_are_being_answered(
         pause(0.02)
         return read_recipes(name, *arguments)
 
-    monkeypatch.setattr(answering, "SLICE_SECONDS", 0.0)
-    monkeypatch.setattr(answering, "read_recipes", slow)
+    monkeypatch.setattr(intake, "SLICE_SECONDS", 0.0)
+    monkeypatch.setattr(intake, "read_recipes", slow)
     house.save("live/_defaults.yaml", "priority: 10\n")
     for number in range(150):
         house.save(f"crowd/{number:03}.yaml", SMALL)
@@ -192,7 +192,7 @@ def test_a_service_manager_hears_of_a_start_that_takes_long(
     house.save("a.yaml", SMALL)
     assert house.once()
     (house.outbox / ".picowatch/ledger.sqlite").unlink()
-    monkeypatch.setattr("picowatch.service.BEAT_SECONDS", 0.0)
+    monkeypatch.setattr("picowatch.daemon.systemd.BEAT_SECONDS", 0.0)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         address = os.fspath(house.folder / "notify")
         manager.bind(address)
@@ -211,7 +211,7 @@ def test_a_service_manager_hears_of_a_start_that_is_waiting(
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("picowatch.patience.RETRY_SECONDS", 0.01)
+    monkeypatch.setattr("picowatch.files.retry.RETRY_SECONDS", 0.01)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         address = os.fspath(house.folder / "notify")
         manager.bind(address)

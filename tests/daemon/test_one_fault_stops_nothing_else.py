@@ -168,7 +168,7 @@ def test_an_archive_that_has_to_wait_holds_up_no_other(
         return real(outbox, recipe, content)
 
     monkeypatch.setattr(Outbox, "archive", archive)
-    monkeypatch.setattr("picowatch.patience.RETRY_SECONDS", 0.1)
+    monkeypatch.setattr("picowatch.files.retry.RETRY_SECONDS", 0.1)
     with house.running(when_done="archive"):
         first = house.save("a.yaml", ONE)
         wait_for(lambda: "picowatch waits" in house.log(), "the full disk")

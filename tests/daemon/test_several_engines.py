@@ -7,12 +7,12 @@ from contextlib import contextmanager
 import pytest
 
 from picowatch.commands.steer import steer
-from picowatch.engine.digest import DigestEngine
 from picowatch.engine.executor import LocalEngines
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import EngineCannotStart, EngineLost
 from picowatch.errors import EngineDied, RenderFailed
 from picowatch.recipe.request import ImageRequest
+from picowatch.testing.digest_engine import DigestEngine
 from tests.catalog.files import sd15_shapes, write_model
 from tests.house import PATIENCE, House, wait_for
 

@@ -63,7 +63,7 @@ def disk(folder: Path, size: int) -> Iterator[None]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tries again sooner."""
-    monkeypatch.setattr("picowatch.patience.RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("picowatch.files.retry.RETRY_SECONDS", 0.05)
 
 
 def fill(folder: Path) -> Path:

@@ -106,7 +106,7 @@ def test_compiled_models_have_a_folder_that_any_user_may_write() -> None:
 
 
 def test_it_is_ended_by_the_signal_that_picowatch_knows() -> None:
-    """tests/service/ holds what it does."""
+    """tests/daemon/ holds what it does."""
     assert the("STOPSIGNAL").text == "SIGTERM"
 
 

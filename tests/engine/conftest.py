@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from picowatch.engine.child import ChildEngine
 from picowatch.engine.options import EngineOptions
+from picowatch.engine.process.child import ChildEngine
 
 # Before torch is imported here: threads that spin only for a moment, as in the engine process.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")

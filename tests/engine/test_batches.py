@@ -6,9 +6,9 @@ import pytest
 
 from picowatch.catalog import read_config
 from picowatch.engine.batches import batch_key, batch_size_for, can_share_batch, evaluations
-from picowatch.engine.loading import SD15
-from picowatch.engine.parts import equal_parts
-from picowatch.engine.samplers import build_sampler
+from picowatch.engine.models.loading import SD15
+from picowatch.engine.unet.parallel import equal_parts
+from picowatch.engine.unet.samplers import build_sampler
 from picowatch.recipe.request import EmbeddingUse, Hires, LoraUse, Mask, StartImage
 from picowatch.recipe.samplers import SAMPLERS, Sampler
 from tests.engine.requests import request

@@ -8,8 +8,8 @@ import threading
 from collections.abc import Callable, Sequence
 
 from picowatch.catalog import Catalog
-from picowatch.engine import child_main
 from picowatch.engine.options import EngineOptions
+from picowatch.engine.process import child_main
 from picowatch.engine.protocol import OnPreview, OnStep, RenderedImage
 from picowatch.recipe.request import ImageRequest
 
@@ -26,8 +26,8 @@ class HoldingEngine:
     """LocalEngine with the demo model's configs for single files."""
 
     def __init__(self, options: EngineOptions, on_preview: OnPreview) -> None:
-        from picowatch.engine.loading import Checkpoints
         from picowatch.engine.local import LocalEngine
+        from picowatch.engine.models.loading import Checkpoints
 
         catalog = Catalog(options.models, options.hash_cache, keep_hashes=False)
         self._go = options.models / GO_FILE

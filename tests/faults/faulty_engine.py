@@ -19,11 +19,11 @@ from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import Any
 
-from picowatch.engine import child_main
-from picowatch.engine.digest import digest_picture
 from picowatch.engine.options import EngineOptions
+from picowatch.engine.process import child_main
 from picowatch.engine.protocol import OnPreview, OnStep, RenderedImage
 from picowatch.recipe.request import ImageRequest
+from picowatch.testing.digest_engine import digest_picture
 
 Pictures = list[RenderedImage]
 

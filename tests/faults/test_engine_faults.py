@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from picowatch.engine.child import ChildEngine
 from picowatch.engine.options import EngineOptions
+from picowatch.engine.process.child import ChildEngine
 from picowatch.engine.protocol import EngineCannotStart
 from picowatch.errors import EngineStopped
 from tests.engine.requests import PATIENCE, ignore_steps, make, request

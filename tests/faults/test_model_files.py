@@ -19,10 +19,10 @@ from safetensors.torch import load_file, save_file
 
 from picowatch.catalog import Catalog, Kind, Model
 from picowatch.catalog.hashes import OnBlock, unheard
-from picowatch.engine.child import ChildEngine
 from picowatch.engine.devices import choose_place
-from picowatch.engine.loading import Checkpoints
-from picowatch.engine.model_files import unchanged
+from picowatch.engine.models.loading import Checkpoints
+from picowatch.engine.models.model_files import unchanged
+from picowatch.engine.process.child import ChildEngine
 from picowatch.errors import RenderFailed
 from picowatch.metadata import PARAMETERS
 from picowatch.outbox.png import read_texts

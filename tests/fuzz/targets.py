@@ -14,9 +14,9 @@ from pathlib import Path
 from picowatch.catalog import Catalog
 from picowatch.catalog.hashes import HashCache
 from picowatch.errors import PictureUnreadable
+from picowatch.files.pictures import check_picture, decode_mask, decode_picture
 from picowatch.metadata import read_chunk, recipe_yaml
 from picowatch.outbox.png import texts_of
-from picowatch.pictures import check_picture, decode_mask, decode_picture
 from picowatch.recipe import (
     DefaultsFile,
     Known,

@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 
 from picowatch.commands.run import run
-from picowatch.engine.digest import Batch, DigestEngine
 from picowatch.settings import Settings
+from picowatch.testing.digest_engine import Batch, DigestEngine
 
 LOOK_SECONDS = 0.05
 

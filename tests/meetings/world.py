@@ -21,18 +21,18 @@ from typing import Any
 
 from PIL import Image as PillowImage
 
+import picowatch.files.atomic
 import picowatch.inbox.inbox
 import picowatch.ledger.database
-import picowatch.outbox.atomic
 from picowatch.commands.run import _run_daemons
-from picowatch.engine.digest import DigestEngine
 from picowatch.errors import EngineDied, RenderFailed
-from picowatch.faults import PLACES
+from picowatch.files.retry import Ended
 from picowatch.metadata import PICOWATCH, read_chunk
 from picowatch.outbox.png import SHEET_KEYWORD, read_texts
-from picowatch.patience import Ended
 from picowatch.recipe.request import ImageRequest
 from picowatch.settings import LocalExecutor, Settings
+from picowatch.testing.digest_engine import DigestEngine
+from picowatch.testing.fault_points import PLACES
 from tests.house import SilentConsole
 from tests.meetings.model import Model, Started
 from tests.meetings.recipes import Asked, Defaults, Entry, Text, asked
@@ -1026,9 +1026,9 @@ def _wrapped(world: World) -> Iterator[None]:
             wrap(target, lambda place=place: world.at(place))  # type: ignore[misc]
     for name in ("sync_file", "rename", "sync_folder"):
         place = f"atomic: {name}"
-        wrap(f"picowatch.outbox.atomic:{name}", lambda place=place: world.at(place))  # type: ignore[misc]
+        wrap(f"picowatch.files.atomic:{name}", lambda place=place: world.at(place))  # type: ignore[misc]
     for name in ("sync_file", "rename"):
-        wrap(f"picowatch.outbox.atomic:{name}", world.before_write)
+        wrap(f"picowatch.files.atomic:{name}", world.before_write)
     wrap_database(world, replace_name)
     poll = picowatch.inbox.inbox.Inbox.poll
 

@@ -3,12 +3,12 @@
 from hypothesis import strategies as st
 
 from picowatch.recipe import HashOf, ImageRequest, Known, KnownCheckpoint
-from picowatch.recipe.decoding import FORBIDDEN
-from picowatch.recipe.hires import UPSCALERS
-from picowatch.recipe.prompt import unsupported
+from picowatch.recipe.prompts.grammar import unsupported
+from picowatch.recipe.prompts.wildcards import Template
+from picowatch.recipe.read.decoding import FORBIDDEN
 from picowatch.recipe.request import Hires, LoraUse, Mask, StartImage
+from picowatch.recipe.resolve.hires import UPSCALERS
 from picowatch.recipe.samplers import SAMPLERS
-from picowatch.recipe.wildcards import Template
 
 CORGI = ImageRequest(
     prompt="a corgi",

@@ -14,7 +14,7 @@ from sd_parsers.parsers import AUTOMATIC1111Parser
 
 from picowatch.metadata import PARAMETERS, PICOWATCH, parameters_text, png_texts
 from picowatch.recipe import ImageRequest, read_recipes
-from picowatch.recipe.a1111 import parameters_of
+from picowatch.recipe.read.a1111 import parameters_of
 from picowatch.recipe.request import EmbeddingUse, Hires, LoraUse, Mask, StartImage
 from picowatch.recipe.samplers import SCHEDULE_TYPES
 from tests.metadata.requests import CORGI, PROMPTS, hashes_of, image_requests, known_for

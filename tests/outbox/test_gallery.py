@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from picowatch.outbox.atomic import append_durably, write_atomically
+from picowatch.files.atomic import append_durably, write_atomically
 from picowatch.outbox.gallery import gallery as gallery_module
 from picowatch.outbox.gallery import pages
 from picowatch.outbox.gallery.gallery import Gallery

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from picowatch.errors import OutboxInUse
-from picowatch.outbox.atomic import write_atomically
+from picowatch.files.atomic import write_atomically
 from picowatch.outbox.listing import Listing
 from picowatch.outbox.lock import OutboxLock, is_held
 from picowatch.outbox.log import LOG_FILES, close_log, harmless, open_log

@@ -15,10 +15,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from picowatch.engine.digest import Batch, DigestEngine, digest_pixels
 from picowatch.errors import PictureUnreadable
 from picowatch.metadata import PICOWATCH, read_chunk
 from picowatch.outbox.png import texts_of
+from picowatch.testing.digest_engine import Batch, DigestEngine, digest_pixels
 from tests.house import House
 from tests.power.disk import LOG, Disk
 from tests.power.operations import Arrived, Recording, Write

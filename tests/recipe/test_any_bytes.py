@@ -13,8 +13,8 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from picowatch.recipe import nodes
 from picowatch.recipe.fields import FIRST_NAME_OF
+from picowatch.recipe.read import nodes
 from tests.fuzz.targets import check_recipe
 from tests.metadata.requests import CORGI
 

@@ -92,7 +92,7 @@ MORE_RECIPES = [
 
 def texts_in_tests() -> Iterator[str]:
     """Every text in the tests of recipes, and every recipe in the docs."""
-    for path in sorted(Path(__file__).parent.glob("test_*.py")):
+    for path in sorted(Path(__file__).parent.rglob("test_*.py")):
         if path == Path(__file__):
             continue
         for node in ast.walk(ast.parse(path.read_text())):

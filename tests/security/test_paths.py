@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from picowatch import below
-from picowatch.below import open_below
+from picowatch.files import inside
+from picowatch.files.inside import open_below
 from picowatch.inbox.inbox import Inbox
 from tests.catalog.files import kohya_lora_shapes, sd15_shapes, write_model
 from tests.house import House, wait_for
@@ -330,7 +330,7 @@ def test_a_folder_swapped_for_a_link_has_nothing_deleted_behind_it(
     elsewhere = house.folder / "out/a.txt"
     elsewhere.parent.mkdir()
     elsewhere.write_text("a corgi\n")
-    really_remove, really_find = Inbox.remove, below._real
+    really_remove, really_find = Inbox.remove, inside._real
 
     def swap_once() -> None:
         if not (house.inbox / "pets").is_symlink():
@@ -346,7 +346,7 @@ def test_a_folder_swapped_for_a_link_has_nothing_deleted_behind_it(
         if moment == "before the look":
             swap_once()
         with monkeypatch.context() as patch:
-            patch.setattr(below, "_real", find)
+            patch.setattr(inside, "_real", find)
             return really_remove(inbox, path, digest)
 
     monkeypatch.setattr(Inbox, "remove", remove)

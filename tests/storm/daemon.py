@@ -6,15 +6,15 @@ python -m tests.storm.daemon FOLDER [SETTING=VALUE…]
 import sys
 from pathlib import Path
 
-from picowatch import daemon
 from picowatch.commands.run import run
-from picowatch.engine.child import ChildEngine
+from picowatch.daemon import loop
+from picowatch.engine.process.child import ChildEngine
 from picowatch.settings import Settings, load_settings
 
 
 def main(folder: Path, *values: str) -> int:
     # Deaths come at random here, so five in a row with one image in work mean nothing.
-    daemon.MAX_DAEMON_DEATHS = 10_000
+    loop.MAX_DAEMON_DEATHS = 10_000
     return run(
         settings_of(folder, *values),
         once=False,

@@ -3,12 +3,12 @@
 import threading
 from collections.abc import Callable, Sequence
 
-from picowatch.engine import child_main
-from picowatch.engine.digest import digest_picture
 from picowatch.engine.options import EngineOptions
+from picowatch.engine.process import child_main
 from picowatch.engine.protocol import OnPreview, OnStep, RenderedImage
 from picowatch.errors import EngineStopped
 from picowatch.recipe.request import ImageRequest
+from picowatch.testing.digest_engine import digest_picture
 
 STEP_SECONDS = 0.01  # so that there is a middle of a picture to be killed in
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from picowatch.commands.make import make
-from picowatch.engine.child import ChildEngine
+from picowatch.engine.process.child import ChildEngine
 from picowatch.errors import PicowatchError
 from tests.storm.daemon import settings_of
 

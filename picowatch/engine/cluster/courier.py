@@ -11,7 +11,7 @@ from picowatch.catalog import DEMO, Catalog, Model
 from picowatch.catalog.folders import folder_files
 from picowatch.catalog.hashes import HashCache
 from picowatch.engine.cluster.wire import Need, Part, Unfit
-from picowatch.engine.model_files import find_model
+from picowatch.engine.models.model_files import find_model
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import EngineLost
 from picowatch.errors import ModelRefused, RenderFailed

@@ -1,8 +1,8 @@
 """What a check of a cluster finds, for `picowatch doctor`. Imports no Ray."""
 
+from picowatch.engine.checks.torch_check import Finding
 from picowatch.engine.cluster.driver_process import DriverProcess, from_anywhere
 from picowatch.engine.cluster.wire import Begin, Node, Survey, Surveyed, Trouble
-from picowatch.engine.finding import Finding
 from picowatch.engine.options import EngineOptions
 from picowatch.settings import RayExecutor
 

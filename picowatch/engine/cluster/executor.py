@@ -36,7 +36,7 @@ class RayEngines:
         self,
         options: EngineOptions,
         settings: RayExecutor,
-        program: str = "picowatch.engine.child_main",
+        program: str = "picowatch.engine.process.child_main",
     ) -> None:
         """`program` serves in the engines' processes, as of a ChildEngine."""
         self._begin = Begin(from_anywhere(options), settings, program)

@@ -15,8 +15,9 @@ from picowatch.engine.cluster.wire import (
     Render,
     ToDriver,
 )
-from picowatch.engine.futures import new_future, settle
 from picowatch.engine.options import EngineOptions
+from picowatch.engine.process.futures import new_future, settle
+from picowatch.engine.process.wire import Step
 from picowatch.engine.protocol import (
     EngineLost,
     MemoryUse,
@@ -26,7 +27,6 @@ from picowatch.engine.protocol import (
     RenderedImage,
     unseen,
 )
-from picowatch.engine.wire import Step
 from picowatch.errors import EngineStopped, PicowatchError
 from picowatch.recipe.request import ImageRequest
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from picowatch.catalog import Kind
 from picowatch.engine.options import EngineOptions
+from picowatch.engine.process.wire import Step
 from picowatch.engine.protocol import MemoryUse, Preview, RenderedImage
-from picowatch.engine.wire import Step
 from picowatch.errors import PicowatchError
 from picowatch.recipe.request import ImageRequest
 from picowatch.settings import RayExecutor

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from picowatch.catalog.models import FOLDERS
-from picowatch.engine.child import ChildEngine, Pictures
 from picowatch.engine.cluster.store import Claim, NodeStore
 from picowatch.engine.cluster.wire import Ended, FromHost, Need, Part, Unfit
 from picowatch.engine.options import EngineOptions, cache_folder
+from picowatch.engine.process.child import ChildEngine, Pictures
+from picowatch.engine.process.wire import Step
 from picowatch.engine.protocol import Preview
-from picowatch.engine.wire import Step
 from picowatch.errors import EngineDied, PicowatchError
 from picowatch.recipe.request import ImageRequest
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from PIL import Image
 
-from picowatch.outbox.atomic import write_atomically
+from picowatch.files.atomic import write_atomically
 from picowatch.outbox.gallery.entries import entry_from_png, picture_entry, sheet_entry
 from picowatch.outbox.gallery.pages import Pages
 from picowatch.outbox.gallery.thumbnails import Thumbnails

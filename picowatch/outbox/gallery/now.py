@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from picowatch.outbox.atomic import write_atomically
+from picowatch.files.atomic import write_atomically
 from picowatch.outbox.problems import Problems
 from picowatch.outbox.status import Status
 

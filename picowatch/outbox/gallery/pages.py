@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from picowatch.outbox.atomic import append_durably, make_folder, sync_folder, write_atomically
+from picowatch.files.atomic import append_durably, make_folder, sync_folder, write_atomically
 from picowatch.outbox.listing import picture_of, without_torn_line
 
 PICTURES_PER_PAGE = 250

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from picowatch.below import open_regular
-from picowatch.outbox.atomic import write_atomically
+from picowatch.files.atomic import write_atomically
+from picowatch.files.inside import open_regular
 
 SIDE = 384  # pixels of the longer side: sharp in a row of 190 on a dense display
 QUALITY = 80

@@ -1,0 +1,81 @@
+"""Contact sheets of sweeps and grids: made once all images of an entry have ended."""
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from picowatch.files.retry import Ended, passes
+from picowatch.ledger.ledger import Ledger
+from picowatch.ledger.rows import DueSheet
+from picowatch.outbox.outbox import Outbox
+from picowatch.outbox.sheets import Cell, SheetTooLarge
+from picowatch.recipe import Recipe
+from picowatch.recipe.recipe_fields import Axis
+from picowatch.recipe.request import ImageRequest
+
+log = logging.getLogger("picowatch")
+
+LARGEST_PICTURE = 512  # pixels; full-size pictures stand beside the sheet
+
+
+def sheet_of(recipe: Recipe) -> str | None:
+    """What the entry's contact sheet shows, as JSON for the ledger; None if it wants none."""
+    if not recipe.wants_sheet:
+        return None
+    axes = [{"label": axis.label, "values": list(axis.values)} for axis in recipe.axes]
+    return json.dumps({"prompt": recipe.prompt, "axes": axes, "images": recipe.image_count})
+
+
+def make_due_sheets(recipe: str, ledger: Ledger, outbox: Outbox, go_on: Callable[[], None]) -> None:
+    """Make the contact sheets of a recipe's entries whose images have all ended.
+
+    `go_on` is called between the pictures and the parts of a sheet; Ended leaves it undone.
+
+    One that cannot be made is given up: the log and the recipe's warning file say why.
+    """
+    for due in ledger.sheets_due(recipe):
+        file = ledger.reserve_sheet(due, recipe, outbox.names)
+        try:
+            _publish(recipe, due, file, outbox, go_on)
+        except SheetTooLarge as error:
+            log.warning("%s: no contact sheet: %s are too many for one page", recipe, error)
+        except Ended:
+            raise
+        except Exception as error:  # no sheet may stop the daemon, at this start or the next
+            if passes(error):
+                raise
+            log.debug("unexpected", exc_info=True)
+            words = f"The contact sheet could not be made: {type(error).__name__}: {error}."
+            log.error("%s: %s", recipe, words)
+            outbox.add_warning(recipe, words)
+        else:
+            log.info("%s: contact sheet %s", recipe, file)
+        ledger.mark_sheet_made(due)
+
+
+def _publish(
+    recipe: str, due: DueSheet, file: str, outbox: Outbox, go_on: Callable[[], None]
+) -> None:
+    """Of an entry that was drawn anew in progress, the images of earlier draws are not shown."""
+    shown: dict[str, Any] = json.loads(due.sheet)
+    axes = [Axis(axis["label"], tuple(axis["values"])) for axis in shown["axes"]]
+    images = due.images[-shown.pop("images", 0) :]
+    files = [picture for _, picture in images]
+    text = json.dumps({"recipe": recipe, **shown, "files": files}, ensure_ascii=False)
+    side = max(max(request.width, request.height) for request, _ in images)
+    cells = _cells(images, axes, outbox)
+    outbox.publish_sheet(file, cells, axes, min(side, LARGEST_PICTURE), text, go_on)
+
+
+def _cells(
+    images: Sequence[tuple[ImageRequest, str | None]], axes: Sequence[Axis], outbox: Outbox
+) -> list[Cell]:
+    """The pictures; without axes each says its seed."""
+    return [
+        Cell(
+            outbox.root / picture if picture else None,
+            "" if axes else f"seed {request.seed}",
+        )
+        for request, picture in images
+    ]

@@ -1,0 +1,182 @@
+"""What the commands of other processes do to the daemon's work."""
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from fnmatch import fnmatchcase
+
+from picowatch.daemon.contact_sheets import make_due_sheets
+from picowatch.inbox.files import stamp_of
+from picowatch.inbox.names import is_recipe_path
+from picowatch.ledger.ledger import PAUSED, Ledger
+from picowatch.ledger.rows import Outcome
+from picowatch.outbox.commands import Answer, Command
+from picowatch.outbox.outbox import Outbox
+from picowatch.outbox.status import images, images_wait
+from picowatch.settings import Settings
+from picowatch.work.pool import Worker
+
+log = logging.getLogger("picowatch")
+
+NAMED = 10  # recipes in an answer
+MISSING_SECONDS = 30.0  # that a network share may take to show a file another machine wrote
+
+
+class Steering:
+    """Does commands; each may come twice if picowatch dies between doing and answering it."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        ledger: Ledger,
+        outbox: Outbox,
+        worker: Worker,
+        *,
+        go_on: Callable[[], None],
+        steady: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`go_on` is called while a command takes long."""
+        self._settings = settings
+        self._inbox = settings.inbox
+        self._ledger = ledger
+        self._outbox = outbox
+        self._worker = worker
+        self._go_on = go_on
+        self._steady = steady
+        self._missed: dict[str, float] = {}  # recipes to be made whose files are not there yet
+
+    def recall(self) -> None:
+        """A pause goes on after a restart."""
+        self._worker.paused = self._ledger.fact(PAUSED) == "yes"
+        if self._worker.paused:
+            log.info("paused: nothing is made until `picowatch resume`")
+
+    def do(self, command: Command) -> Answer | None:
+        """Do it and say what came of it; None as long as that is not known."""
+        match command:
+            case Command("pause"):
+                return self._pause()
+            case Command("resume"):
+                return self._resume()
+            case Command("retry"):
+                return self._retry(command.recipe)
+            case Command("cancel", str(recipe)):
+                return self._cancel(recipe)
+            case Command("make", str(recipe), str(digest)) if is_recipe_path(recipe):
+                return self._made(recipe, digest)
+        return Answer(False, f"This picowatch knows no command '{command.name}' of this form.")
+
+    # -- pause
+
+    def _pause(self) -> Answer:
+        if self._worker.paused:
+            return Answer(True, f"It is paused already; {self._waiting()}.")
+        self._set_paused(True)
+        in_work = " when what is in work is done" if self._ledger.counts().running else ""
+        return Answer(True, f"Paused{in_work}; {self._waiting()}.")
+
+    def _resume(self) -> Answer:
+        if not self._worker.paused:
+            return Answer(True, f"It was not paused; {self._waiting()}.")
+        self._set_paused(False)
+        return Answer(True, f"Work goes on; {self._waiting()}.")
+
+    def _set_paused(self, paused: bool) -> None:
+        self._outbox.memos.note_pause(paused)
+        self._ledger.remember(PAUSED, "yes" if paused else "")
+        self._worker.paused = paused
+        log.info("%s, as asked", "paused" if paused else "work goes on")
+        self._worker.look()
+
+    def _waiting(self) -> str:
+        return images_wait(self._ledger.counts().queued)
+
+    # -- retry and cancel
+
+    def _retry(self, asked: str | None) -> Answer:
+        failed = self._ledger.recipes_with_failures()
+        retried = self._ledger.retry(failed if asked is None else _matching(asked, failed))
+        for name in retried:
+            if self._ledger.is_valid(name):  # else it says what is wrong with the last save
+                self._outbox.remove_error(name)
+            log.info("%s: %s tried again, as asked", name, images(retried[name]))
+        self._worker.look()
+        if retried:
+            return Answer(True, f"{images(sum(retried.values()))} queued again.")
+        if asked is None:
+            return Answer(True, "No image has failed.")
+        return Answer(False, f"No image of {asked} has failed.{_named('These have', failed)}")
+
+    def _cancel(self, asked: str) -> Answer:
+        """What is in work is finished, or stopped under the setting `interrupt`."""
+        waiting = [recipe for recipe, _ in self._ledger.waiting()]
+        in_work = set(_matching(asked, self._ledger.recipes_in_work()))
+        recipes = {*_matching(asked, waiting), *in_work}
+        if not recipes:
+            return Answer(False, f"No image of {asked} waits.{_named('These do', waiting)}")
+        known = {recipe: self._ledger.known_recipe(recipe) for recipe in sorted(recipes)}
+        self._outbox.memos.note_cancellation(
+            {recipe: one.stamp for recipe, one in known.items() if one}
+        )
+        cancelled = self._ledger.cancel(recipes)
+        stopped = self._worker.cancel(recipes) if self._settings.interrupt else 0
+        for recipe in sorted(recipes):
+            log.info("%s: what waited is cancelled, as asked", recipe)
+            make_due_sheets(recipe, self._ledger, self._outbox, self._go_on)
+        rest = ""
+        if in_work:
+            rest = " What is in work is stopped." if stopped else " What is in work is finished."
+        return Answer(True, f"{images(cancelled)} cancelled.{rest}")
+
+    # -- make
+
+    def _made(self, recipe: str, digest: str) -> Answer | None:
+        """The pictures of a save, once it was answered and all of them have ended."""
+        stamp, known = stamp_of(self._inbox, recipe), self._ledger.known_recipe(recipe)
+        if stamp is not None and (known is None or stamp.written_since(known.stamp)):
+            return None
+        outcome = self._ledger.outcome(recipe, digest)
+        if outcome is None and stamp is None and known is None:
+            return self._missing(recipe)
+        self._missed.pop(recipe, None)
+        if outcome is None:
+            return Answer(False, f"{recipe} was saved again meanwhile, with another text.")
+        return None if outcome.unfinished else self._result(recipe, outcome)
+
+    def _missing(self, recipe: str) -> Answer | None:
+        since = self._missed.setdefault(recipe, self._steady())
+        if self._steady() - since < MISSING_SECONDS:
+            return None
+        del self._missed[recipe]
+        return Answer(False, f"There is no {recipe} in {self._inbox}, the inbox that is watched.")
+
+    def _result(self, recipe: str, outcome: Outcome) -> Answer:
+        if not outcome.valid:
+            return Answer(False, self._outbox.error(recipe))
+        pictures = outcome.pictures
+        if outcome.failed:
+            place = self._outbox.names.error_file(recipe)
+            return Answer(
+                False, f"{images(outcome.failed)} failed: see {place} in the outbox.", pictures
+            )
+        if outcome.cancelled:
+            return Answer(False, f"{images(outcome.cancelled)} cancelled.", pictures)
+        return Answer(True, f"{images(len(pictures))} made.", pictures)
+
+
+def _matching(asked: str, recipes: Iterable[str]) -> list[str]:
+    """The recipe of that name; else those in the folder of that name; else those a glob fits."""
+    every = list(recipes)
+    folder = asked.rstrip("/")
+    if asked in every:
+        return [asked]
+    if inside := [one for one in every if folder == "." or one.startswith(f"{folder}/")]:
+        return inside
+    return [one for one in every if fnmatchcase(one, asked)]
+
+
+def _named(words: str, recipes: list[str]) -> str:
+    if not recipes:
+        return ""
+    more = f" and {len(recipes) - NAMED} more" if len(recipes) > NAMED else ""
+    return f" {words}: {', '.join(recipes[:NAMED])}{more}."

@@ -1,0 +1,1 @@
+"""What `picowatch doctor` asks of torch."""

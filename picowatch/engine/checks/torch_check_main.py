@@ -1,0 +1,203 @@
+"""Looks at torch, the device and its memory, in a process of its own (see torch_check.py).
+
+Each finding is a line of JSON on standard output as soon as it is known: a library that crashes
+takes none of those before it along.
+"""
+
+import importlib
+import json
+import re
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import redirect_stdout
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from picowatch.engine.checks.torch_check import Finding
+
+NVIDIA = Path("/proc/driver/nvidia/version")
+WSL = Path("/dev/dxg")  # the graphics card of Windows
+_INSTALL = "choose a build at https://pytorch.org/get-started/locally/"
+LITTLE_GPU_MEMORY = 1.5e9
+
+
+def main(device: str, precision: str, engines: int = 1) -> None:
+    """Print what is found for so many engines on this machine."""
+    out = sys.stdout
+    with redirect_stdout(sys.stderr):  # libraries may greet
+        for finding in _findings(device, precision, engines):
+            print(json.dumps(asdict(finding)), file=out, flush=True)
+
+
+def _findings(device: str, precision: str, engines: int) -> Iterator[Finding]:
+    try:
+        torch = importlib.import_module("torch")
+    except Exception as error:  # whatever it raises: that is the finding
+        yield Finding(
+            "torch",
+            f"cannot be imported: {type(error).__name__}: {error}",
+            f"Install it again: {_INSTALL}.",
+        )
+        return
+    yield _torch(torch)
+    yield _libraries()
+    yield from _devices(torch, device, precision, engines)
+
+
+def _torch(torch: Any) -> Finding:
+    """The build fits what the machine has."""
+    built = f"CUDA {torch.version.cuda}" if torch.version.cuda else "the CPU"
+    if torch.version.hip:
+        built = f"ROCm {torch.version.hip}"
+    text = f"{torch.__version__}, built for {built}"
+    has_card = NVIDIA.exists() or WSL.exists()
+    if has_card and built == "the CPU":
+        return Finding(
+            "torch", f"{text}, though there is an NVIDIA card", f"For the card, {_INSTALL}."
+        )
+    if has_card and torch.version.cuda and not torch.cuda.is_available():
+        return Finding(
+            "torch",
+            f"{text}, which cannot use the NVIDIA card here",
+            "Update the driver, or install a build for an older CUDA: "
+            "https://pytorch.org/get-started/previous-versions/.",
+        )
+    return Finding("torch", text)
+
+
+def _libraries() -> Finding:
+    """All that the engine imports."""
+    began = time.perf_counter()
+    try:
+        importlib.import_module("picowatch.engine.local")
+    except Exception as error:  # whatever it raises: that is the finding
+        return Finding(
+            "libraries",
+            f"cannot be imported: {type(error).__name__}: {error}",
+            "Install picowatch again, in an environment of its own.",
+        )
+    named = ", ".join(f"{name} {version(name)}" for name in ("diffusers", "transformers"))
+    return Finding("libraries", f"{named}, loaded in {time.perf_counter() - began:.1f} s")
+
+
+def _devices(torch: Any, device: str, precision: str, engines: int) -> Iterator[Finding]:
+    """The devices that the settings mean, their memory, and the number format on them."""
+    from picowatch.engine.devices import choose_place, precision_name
+    from picowatch.errors import RenderFailed
+
+    places = {}
+    for ordinal in range(engines):
+        try:
+            place = choose_place(device, precision, ordinal)  # type: ignore[arg-type]
+        except RenderFailed as error:
+            yield Finding("device", error.message, error.remedy or "Set device: auto.")
+            return
+        places[place.name] = place
+    for place in places.values():
+        yield Finding("device", f"{place.name}{_threads(torch, place)} (device: {device})")
+        if place.device.type == "cuda":
+            yield _architecture(torch, place.device)
+            yield _gpu_memory(torch, place.device)
+    if engines > 1:
+        yield _engines(torch, place, engines, len(places))
+    large, small = precision_name(place.large_unet_dtype), precision_name(place.dtype)
+    used = (
+        large if large == small else f"{large} for the UNet of full-size checkpoints, else {small}"
+    )
+    yield Finding("precision", f"{used} (precision: {precision})")
+
+
+def _engines(torch: Any, place: Any, engines: int, devices: int) -> Finding:
+    """How they share what there is; each holds a checkpoint of its own in memory."""
+    if place.device.type == "cpu":
+        threads = torch.get_num_threads()
+        if engines > threads:
+            return Finding(
+                "engines",
+                f"{engines} engines for {threads} threads: they get in each other's way",
+                f"Set executor: local:{threads}, or fewer.",
+            )
+        each = threads // engines
+        return Finding("engines", f"{engines}, {each} thread{'s' if each > 1 else ''} each")
+    if engines > devices:
+        return Finding(
+            "engines",
+            f"{engines} engines share {devices} device{'s' if devices > 1 else ''}, and each "
+            "holds its own checkpoint there",
+            f"Set executor: local:{devices}, unless you mean it.",
+        )
+    return Finding("engines", f"{engines}, a device each")
+
+
+def _threads(torch: Any, place: Any) -> str:
+    return f", {torch.get_num_threads()} threads" if place.device.type == "cpu" else ""
+
+
+def _architecture(torch: Any, device: Any) -> Finding:
+    capability = torch.cuda.get_device_capability(device)
+    architectures = torch.cuda.get_arch_list()
+    text = f"the card's compute capability is {capability[0]}.{capability[1]}"
+    if torch.version.hip or runs_on(capability, architectures):
+        return Finding("card", f"{text}, which this build of torch supports")
+    return Finding(
+        "card",
+        f"{text}, and this build of torch is for {range_of(architectures)}",
+        remedy_for(capability),
+    )
+
+
+def _gpu_memory(torch: Any, device: Any) -> Finding:
+    free, total = torch.cuda.mem_get_info(device)
+    text = f"{free / 1e9:.1f} of {total / 1e9:.1f} GB of the card's memory are free"
+    if free < LITTLE_GPU_MEMORY:
+        return Finding("card memory", text, "End other programs that use the card (nvidia-smi).")
+    return Finding("card memory", text)
+
+
+_ARCHITECTURE = re.compile(r"(sm|compute)_(\d+)(\d)[af]?")
+# Builds with CUDA 12.8 and later have no code for Maxwell and Pascal, those with 12.6 are the last.
+_OLDEST_OF_NEW_BUILDS = (7, 0)
+_LAST_FOR_OLD = (
+    "Install torch's build for CUDA 12.6 (cu126), the last one with code for Maxwell and Pascal "
+    "cards: https://pytorch.org/get-started/previous-versions/."
+)
+_NEWER = (
+    "Install a newer build of torch, for a newer CUDA: https://pytorch.org/get-started/locally/."
+)
+
+Capability = tuple[int, int]
+
+
+def runs_on(capability: Capability, architectures: Iterable[str]) -> bool:
+    """Whether a build for these architectures has code that a card can run."""
+    major, minor = capability
+    for kind, *numbers in _parsed(architectures):
+        built_major, built_minor = numbers
+        if kind == "compute" and (built_major, built_minor) <= capability:
+            return True
+        if kind == "sm" and built_major == major and built_minor <= minor:
+            return True
+    return False
+
+
+def remedy_for(capability: Capability) -> str:
+    """What to install for a card that the build has no code for."""
+    return _LAST_FOR_OLD if capability < _OLDEST_OF_NEW_BUILDS else _NEWER
+
+
+def range_of(architectures: Iterable[str]) -> str:
+    """`7.5 to 12.0`: the compute capabilities a build was made for."""
+    found = sorted((major, minor) for _, major, minor in _parsed(architectures))
+    if not found:
+        return "no card"
+    (first, last) = (f"{major}.{minor}" for major, minor in (found[0], found[-1]))
+    return first if first == last else f"{first} to {last}"
+
+
+def _parsed(architectures: Iterable[str]) -> list[tuple[str, int, int]]:
+    """Kind, major and minor; AMD's names (`gfx90a`) are none of these."""
+    matches = filter(None, map(_ARCHITECTURE.fullmatch, architectures))
+    return [(match[1], int(match[2]), int(match[3])) for match in matches]

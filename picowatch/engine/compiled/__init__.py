@@ -1,0 +1,1 @@
+"""Compiled UNets: made beside the pictures, tried, trusted."""

@@ -1,0 +1,95 @@
+"""The process that compiles a UNet, beside the engine and with what that leaves it.
+
+What comes out is a package of AOTInductor: code without weights, which the engine loads in
+milliseconds and gives a copy of its own weights.
+https://docs.pytorch.org/docs/stable/torch.compiler_aot_inductor.html
+"""
+
+import os
+import shutil
+import signal
+import sys
+import threading
+from fcntl import LOCK_EX, LOCK_NB, flock
+from pathlib import Path
+
+_NICE = 19
+# Without the second, short vectors (the last bias) are compiled in.
+_WEIGHTS_COME_LATER = {
+    "aot_inductor.package_constants_in_so": False,
+    "always_keep_tensor_constants": True,
+}
+
+
+def end_with_the_engine() -> None:
+    """End once standard input does, with the compilers that were started.
+
+    The engine leads this process' group, and a killed one leaves only these in it.
+    """
+    leader = os.getppid() == os.getpgrp()
+
+    def watch() -> None:
+        while os.read(0, 1):
+            pass
+        if leader:
+            os.killpg(0, signal.SIGKILL)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def main(arguments: list[str]) -> int:
+    """Compile a job (JSON) to a file, which appears when it is whole.
+
+    Several engines may want the same: one process compiles it, the others end at once.
+    """
+    job_text, target = arguments[0], Path(arguments[1])
+    os.nice(_NICE)
+    with target.with_suffix(".lock").open("a") as lock:
+        try:
+            flock(lock, LOCK_EX | LOCK_NB)
+        except OSError:
+            return 0
+        if not target.exists():
+            _compile_in(target.with_suffix(".work"), job_text, target)
+    return 0
+
+
+def _compile_in(folder: Path, job_text: str, target: Path) -> None:
+    """With everything that comes in between in a folder, which is gone afterwards.
+
+    One may be left of a process that was killed.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
+    os.environ["TRITON_CACHE_DIR"] = f"{folder}/triton"
+    # Here, so that torch reads the environment above.
+    from picowatch.engine.compiled.compile_job import CompileJob
+
+    try:
+        _compile(CompileJob.from_json(job_text), folder / "unet.pt2", target)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _compile(job: "CompileJob", package: Path, target: Path) -> None:  # type: ignore[name-defined]  # noqa: F821
+    import torch
+    from torch._inductor import aoti_compile_and_package
+
+    from picowatch.engine.compiled.compile_job import PlainUnet, example_inputs, unet_to_compile
+
+    torch.set_num_threads(job.threads)
+    with torch.no_grad():
+        unet = PlainUnet(unet_to_compile(job))
+        program = torch.export.export(unet, example_inputs(job))
+        aoti_compile_and_package(
+            program,
+            package_path=str(package),
+            inductor_configs=_WEIGHTS_COME_LATER,
+        )
+    package.rename(target)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,228 @@
+"""Compiled UNets: when to make them, where they lie, when to trust them.
+
+They are made beside the pictures, by a process of the lowest priority, and used from the first
+batch after that; no picture ever waits for one. They are kept in the user's own cache folder:
+what is in them is run, so that nobody else may write it.
+"""
+
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from picowatch.engine.compiled.compile_job import (
+    CompileJob,
+    PlainUnet,
+    arranged,
+    example_inputs,
+    job_for,
+)
+from picowatch.engine.compiled.trials import Note
+from picowatch.engine.models.loaded import Loaded
+from picowatch.engine.unet.unets import EagerUnet, Shape, Unet
+
+# Compiling takes half a minute to two, and gives back a third of the time of what follows: a
+# shape that took, or is going to take, this long is worth it.
+WORTH_SECONDS = 300.0
+# How far a compiled prediction may be from the eager one, as a part of the largest value: the
+# rounding of the type, many layers deep.
+_TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.02, torch.bfloat16: 0.06}
+_COMPILERS = ("g++", "clang++", "c++")
+# A package computes with a copy of the weights, so few are kept: hires needs two at a time.
+_KEPT_PACKAGES = 2
+
+
+class CompiledUnet:
+    """A compiled UNet with a copy of a loaded one's weights, and whatever LoRAs act on them."""
+
+    compiled = True
+
+    def __init__(self, package: Path, job: CompileJob, loaded: Loaded) -> None:
+        """Raises what torch raises of a package that it cannot open."""
+        from torch._inductor import aoti_load_package  # takes over a second, once
+
+        self.dtype: torch.dtype = loaded.unet.dtype
+        self._channels_last = job.channels_last
+        self._run: Any = aoti_load_package(str(package))
+        weights = _weights_of(loaded)
+        if set(self._run.get_constant_fqns()) != set(weights):
+            raise ValueError("some weights were compiled in")
+        self._run.load_constants(weights, check_full_update=True)
+        self._applied: object = ()
+        self._merged: set[str] = set()
+        self.take_loras(loaded)
+
+    def take_loras(self, loaded: Loaded) -> None:
+        """Compute with the LoRAs that act on the loaded UNet now, and no others.
+
+        Only layers that LoRAs act on, or acted on before, are copied again.
+        """
+        if self._applied == loaded.loras.applied:
+            return
+        merged = {f"unet.{name}": tensor for name, tensor in loaded.loras.merged().items()}
+        plain = _weights_of(loaded)
+        changed = {name: plain[name] for name in self._merged} | merged
+        self._run.load_constants(changed, check_full_update=False)
+        self._merged, self._applied = set(merged), loaded.loras.applied
+
+    def __call__(
+        self, latents: torch.Tensor, timestep: torch.Tensor, states: torch.Tensor
+    ) -> torch.Tensor:
+        """See `Unet`."""
+        latents = arranged(latents, self._channels_last)
+        predicted: torch.Tensor = self._run(latents, timestep.float(), states.contiguous())
+        return predicted
+
+
+def _weights_of(loaded: Loaded) -> dict[str, torch.Tensor]:
+    plain = PlainUnet(loaded.unet)
+    return {**dict(plain.named_parameters()), **dict(plain.named_buffers())}
+
+
+class ChosenUnets:
+    """Gives a batch its UNets, one for each shape, and remembers which."""
+
+    def __init__(self, unets: "CompiledUnets", loaded: Loaded, *, eager: bool) -> None:
+        self._unets = unets
+        self._loaded = loaded
+        self._eager = eager
+        self._chosen: dict[Shape, Unet] = {}
+
+    def __call__(self, shape: Shape) -> Unet:
+        """The UNet for this shape: compiled, if there is such a one."""
+        if shape not in self._chosen:
+            compiled = None if self._eager else self._unets.find(self._loaded, shape)
+            self._chosen[shape] = compiled or EagerUnet(self._loaded.unet)
+        return self._chosen[shape]
+
+    @property
+    def all_compiled(self) -> bool:
+        """Whether no step of the batch was made by an eager UNet."""
+        return bool(self._chosen) and all(unet.compiled for unet in self._chosen.values())
+
+    def consider(self, seconds: float, batches: float) -> None:
+        """Perhaps compile what was eager; `seconds` went into the batch, `batches` wait."""
+        for shape, unet in self._chosen.items():
+            if not self._eager and not unet.compiled:
+                self._unets.consider(self._loaded, shape, seconds, seconds * batches)
+
+
+class CompiledUnets:
+    """The compiled UNets of this device. Without a folder there are none."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder if folder and _is_ours_alone(folder) else None
+        self._spent: dict[str, float] = {}
+        self._asked: set[str] = set()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def chosen(self, loaded: Loaded, *, eager: bool) -> "ChosenUnets":
+        """The UNets for one batch; only eager ones if that is said."""
+        return ChosenUnets(self, loaded, eager=eager)
+
+    def find(self, loaded: Loaded, shape: Shape) -> CompiledUnet | None:
+        """The compiled UNet for this shape, if there is one that can be trusted."""
+        if self._folder is None:
+            return None
+        compiled: CompiledUnet | None = loaded.compiled.pop(shape, None)
+        compiled = compiled or self._load(loaded, shape)
+        if compiled is not None:
+            compiled.take_loras(loaded)
+            loaded.compiled[shape] = compiled  # the last used last
+            while len(loaded.compiled) > _KEPT_PACKAGES:
+                del loaded.compiled[next(iter(loaded.compiled))]
+        return compiled
+
+    def consider(self, loaded: Loaded, shape: Shape, seconds: float, expected: float) -> None:
+        """Compile for a shape that took `seconds` just now, if that is worth it.
+
+        `expected` are the seconds of what waits. One is compiled at a time.
+        """
+        if self._folder is None or (self._process and self._process.poll() is None):
+            return
+        job = job_for(loaded.unet, shape)
+        self._spent[job.name] = self._spent.get(job.name, 0.0) + seconds
+        worth = self._spent[job.name] + expected >= WORTH_SECONDS
+        if not worth or job.name in self._asked or not any(map(shutil.which, _COMPILERS)):
+            return
+        self._asked.add(job.name)
+        if self._package(job).exists():
+            return
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-c", _BOOT, job.as_json(), str(self._package(job))],
+            stdin=_lifeline(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def wait(self, timeout_seconds: float) -> None:
+        """Until the process that compiles has ended; raises TimeoutError."""
+        try:
+            if self._process is not None:
+                self._process.wait(timeout_seconds)
+        except subprocess.TimeoutExpired as error:
+            raise TimeoutError("the model is still being compiled") from error
+
+    def _load(self, loaded: Loaded, shape: Shape) -> CompiledUnet | None:
+        """The compiled UNet from its file, tried on one prediction."""
+        job = job_for(loaded.unet, shape)
+        package = self._package(job)
+        if not package.exists():
+            return None
+        with suppress(OSError), Note.held(package.with_suffix(".unusable")) as note:
+            if not note.begin_trial():
+                return None
+            try:
+                compiled = CompiledUnet(package, job, loaded)
+                agrees = _agree(compiled, EagerUnet(loaded.unet), job)
+            # Whatever a package that does not work raises: there is the eager way.
+            except Exception as error:
+                note.write(f"{type(error).__name__}: {error}")
+                return None
+            note.write("" if agrees else "computes something else")
+            return compiled if agrees else None
+        return None  # another engine tries it, or the disk is full
+
+    def _package(self, job: CompileJob) -> Path:
+        assert self._folder is not None
+        return self._folder / f"{job.name}.pt2"
+
+
+@cache
+def _lifeline() -> int:
+    """A pipe's end that can be read once this process is gone: nobody else holds the other end."""
+    reader, _ = os.pipe()
+    return reader
+
+
+def _is_ours_alone(folder: Path) -> bool:
+    """Whether the folder can be written, by this user and nobody else; makes it."""
+    with suppress(OSError):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = folder.stat()
+        others = stat.S_IWGRP | stat.S_IWOTH
+        return found.st_uid == os.geteuid() and not found.st_mode & others
+    return False
+
+
+def _agree(compiled: Unet, eager: Unet, job: CompileJob) -> bool:
+    inputs = example_inputs(job)
+    expected, found = eager(*inputs).float(), compiled(*inputs).float()
+    largest = float(expected.abs().max())
+    tolerance = _TOLERANCE.get(eager.dtype, 0.0) * largest
+    return float((expected - found).abs().max()) <= tolerance  # False for NaN
+
+
+_ROOT: Any = str(Path(__file__).parents[3])
+_BOOT = (
+    f"import sys; sys.path.append({_ROOT!r}); "
+    "from picowatch.engine.compiled.compile_main import end_with_the_engine, main; "
+    "end_with_the_engine(); sys.exit(main(sys.argv[1:]))"
+)

@@ -1,0 +1,1 @@
+"""Rendering a batch in less and less memory."""

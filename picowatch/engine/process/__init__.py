@@ -1,0 +1,1 @@
+"""The engine's process: starting it, talking to it, its end."""

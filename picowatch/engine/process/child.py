@@ -1,0 +1,381 @@
+"""The daemon's side of the engine process. Imports no torch.
+
+A native crash, a poisoned CUDA context or the kernel's OOM killer takes the child, never the
+daemon, and ending the child gives all memory back. Nothing in the child is worth saving, so
+it is ended by SIGKILL: at once, and in every phase, be it an import or a load.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from itertools import count
+from multiprocessing.connection import Connection, Pipe
+from pathlib import Path
+from queue import SimpleQueue
+from typing import NamedTuple
+
+from picowatch.engine.memory.usage import process_memory
+from picowatch.engine.options import EngineOptions
+from picowatch.engine.process.deaths import how_it_died
+from picowatch.engine.process.futures import new_future, settle
+from picowatch.engine.process.inspection import flaw
+from picowatch.engine.process.last_words import LastWords
+from picowatch.engine.process.wire import (
+    Broken,
+    Done,
+    Failed,
+    FromEngine,
+    Interrupt,
+    Interrupted,
+    Ready,
+    Render,
+    Reply,
+    Start,
+    Step,
+    ToEngine,
+)
+from picowatch.engine.protocol import (
+    EngineCannotStart,
+    MemoryUse,
+    OnPreview,
+    OnStep,
+    Preview,
+    RenderedImage,
+    unseen,
+)
+from picowatch.engine.versions import versions
+from picowatch.errors import EngineDied, EngineStopped, PicowatchError, RenderFailed
+from picowatch.recipe.request import ImageRequest
+
+# -P keeps the user's folder off the path: a torch.py in it would be imported instead of torch.
+# The package's own parent comes last: an installed package is found without it.
+_BOOT = "import sys; sys.path.append({root!r}); from {program} import main; main({handle})"
+_ENVIRONMENT = {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "DO_NOT_TRACK": "1",
+    "DIFFUSERS_VERBOSITY": "error",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "PYTHONWARNINGS": "ignore",
+    # Deterministic cuBLAS, for `exact`; it is read when CUDA starts.
+    # https://docs.nvidia.com/cuda/cublas/#results-reproducibility
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+    # MKL then gives the rows of a matrix the same bits wherever they stand (oneMKL Developer
+    # Guide, "Specifying Code Branches"). Without, a picture depends on its place in a batch
+    # of 3. No cost could be measured.
+    "MKL_CBWR": "AUTO,STRICT",
+}
+# These a user may set otherwise. How long threads spin before they sleep, in libgomp's rounds:
+# a compromise. A demo picture on 2 cores took 0.9 s on idle ones and 1.5 s beside another program
+# whose threads spin. With 10,000 rounds it was 0.6 s on idle ones, and beside that program none
+# was done in 20 s; without spinning 1.3 s and 0.9 s (benchmarks/RESULTS.md).
+_DEFAULTS = {
+    "GOMP_SPINCOUNT": "1000",
+    # glibc gives what is larger than a threshold back to the system at once, and takes pages anew
+    # for the next layer's result: 7,000 page faults a step and a fifth of its time for a part of a
+    # batch of the demo model. What is larger than 64 MB, as few weights are, still goes back. It
+    # takes both (mallopt(3), M_MMAP_THRESHOLD and M_TRIM_THRESHOLD).
+    "MALLOC_MMAP_THRESHOLD_": str(64 * 2**20),
+    "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20),
+}
+_END_SECONDS = 1.5
+_LOOK_SECONDS = 0.5  # between looks whether a silent process is still there
+_TELL_US = "That is a fault of picowatch or of its libraries: please report it."
+
+Pictures = Future[list[RenderedImage]]
+
+
+class _Work(NamedTuple):
+    """One batch on its way through the child."""
+
+    batch: tuple[ImageRequest, ...]
+    on_step: OnStep
+    on_preview: OnPreview
+    waiting: int
+    future: Pictures
+
+
+class ChildEngine:
+    """An Engine in a process of its own, started at the first render and after each death."""
+
+    def __init__(
+        self, options: EngineOptions, program: str = "picowatch.engine.process.child_main"
+    ) -> None:
+        """`program` is the module whose `main` serves in the process."""
+        self._on_preview: OnPreview = unseen
+        self._options = options
+        self._program = program
+        self._lock = threading.Lock()
+        self._child: _Child | None = None
+        self._device = options.device
+        self._precision: str = options.precision
+
+    def render(self, batch: Sequence[ImageRequest], on_step: OnStep, waiting: int = 0) -> Pictures:
+        """See `Engine.render`."""
+        with self._lock:
+            if self._child is not None and not self._child.alive():
+                self._child.end()
+                self._child = None
+            if self._child is None:
+                self._child = _Child(self._options, self._program)
+            work = _Work(tuple(batch), on_step, self._on_preview, waiting, new_future())
+            future = self._child.submit(work)
+        future.add_done_callback(self._learn)
+        return future
+
+    def prepare(self) -> None:
+        """See `Engine.prepare`."""
+        with self._lock:
+            if self._child is None:
+                self._child = _Child(self._options, self._program)
+                self._child.start()
+
+    def preview_with(self, on_preview: OnPreview) -> None:
+        """See `Engine.preview_with`."""
+        self._on_preview = on_preview
+
+    def describe(self) -> dict[str, str]:
+        """Device and precision as set, and as found once a picture was made; versions."""
+        return {"device": self._device, "precision": self._precision} | versions()
+
+    def memory(self) -> MemoryUse | None:
+        """A GPU's as of the last batch, else the computer's as of now."""
+        child = self._child
+        if child is None or child.process_id is None:
+            return None
+        return child.gpu_memory or process_memory(child.process_id)
+
+    def interrupt(self) -> None:
+        """See `Engine.interrupt`."""
+        child = self._child
+        if child is not None:
+            child.interrupt()
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+        with self._lock:
+            child, self._child = self._child, None
+        if child is not None:
+            child.end()
+
+    @property
+    def process_id(self) -> int | None:
+        """The child's process id while there is one."""
+        child = self._child
+        return child.process_id if child is not None else None
+
+    def _learn(self, future: Pictures) -> None:
+        if future.exception() is None:
+            self._device = future.result()[0].device
+            self._precision = future.result()[0].precision
+
+
+class _Child:
+    """One process and the thread that starts it, speaks with it and cleans up behind it.
+
+    The thread lives as long as the process: Linux ends a child with PR_SET_PDEATHSIG when the
+    thread that forked it ends, not when the process does (man 2 prctl).
+    """
+
+    def __init__(self, options: EngineOptions, program: str) -> None:
+        self._options = options
+        self._program = program
+        self._lock = threading.Lock()
+        self._send_lock = threading.Lock()
+        self._work: SimpleQueue[_Work | None] = SimpleQueue()
+        self._current: Future[list[RenderedImage]] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._connection: Connection | None = None
+        self._ended = False
+        self._ready = False
+        self._last_words: LastWords | None = None
+        self.gpu_memory: MemoryUse | None = None  # after its last batch
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+
+    @property
+    def process_id(self) -> int | None:
+        """None until the process was started."""
+        return self._process.pid if self._process is not None else None
+
+    def alive(self) -> bool:
+        """False once the process has ended, by whatever cause."""
+        process = self._process
+        return self._thread.is_alive() and (process is None or process.poll() is None)
+
+    def submit(self, work: _Work) -> Pictures:
+        """Queue a batch; the first one starts the process."""
+        if self._current is not None and not self._current.done():
+            raise RuntimeError("one batch at a time")
+        self._current = work.future
+        self._work.put(work)
+        self.start()
+        return self._current
+
+    def start(self) -> None:
+        """Start the process, once."""
+        if self._thread.ident is None:
+            self._thread.start()
+
+    def interrupt(self) -> None:
+        """Tell the process to end the batch in work, if there is one."""
+        current, connection = self._current, self._connection
+        if current is not None and not current.done() and connection is not None:
+            with suppress(OSError):
+                self._send(connection, Interrupt())
+
+    def end(self) -> None:
+        """Kill the process and wait for the thread; a batch in work ends with EngineStopped."""
+        with self._lock:
+            self._ended = True
+            self._kill()
+        self._work.put(None)
+        # `close` may be called from `on_step`, which runs in that very thread.
+        if self._thread.is_alive() and threading.current_thread() is not self._thread:
+            self._thread.join(_END_SECONDS)
+        if self._current is not None:
+            settle(self._current, EngineStopped("The engine was closed."))
+
+    def _run(self) -> None:
+        """The thread: serve until told to end or until the process dies; then tidy up."""
+        failure: Exception = EngineStopped("The engine was closed.")
+        try:
+            self._serve()
+        except (EOFError, OSError) as error:
+            failure = self._death(error)
+        # Whatever else goes wrong, the worker must not wait for its future for ever.
+        except Exception as error:
+            failure = error
+        finally:
+            self._tidy_up()
+            if self._current is not None:
+                settle(self._current, failure)
+
+    def _serve(self) -> None:
+        """Start the process and pass it one batch after the other."""
+        connection = self._start_process()
+        self._send(connection, Start(self._options))
+        for number in count():
+            work = self._work.get()
+            if work is None:
+                return
+            self._send(connection, Render(number, work.batch, work.waiting))
+            settle(work.future, self._outcome(connection, number, work))
+
+    def _outcome(
+        self, connection: Connection, number: int, work: _Work
+    ) -> list[RenderedImage] | PicowatchError:
+        """What the process makes of the batch it was given; raises what ends the process."""
+        while True:
+            match self._message(connection, number):
+                case Ready():
+                    self._ready = True
+                case Step(done, total):
+                    work.on_step(done, total)
+                case Preview() as preview:
+                    work.on_preview(preview)
+                case Done(images, memory):
+                    self.gpu_memory = memory
+                    if wrong := flaw(images, work.batch):
+                        raise EngineDied(wrong, _TELL_US)
+                    return images
+                case Failed(text, remedy, trace):
+                    if not self._ready:
+                        raise EngineCannotStart(text, remedy, trace)
+                    return RenderFailed(text, remedy, trace)
+                case Interrupted():
+                    return EngineStopped("The batch was interrupted.")
+                case Broken(text, remedy):
+                    raise self._died(text, remedy)
+
+    def _message(self, connection: Connection, number: int) -> FromEngine:
+        """The next message about this batch; EOFError once the process is gone.
+
+        The socket need not say so: a process that the engine started may still hold it.
+        """
+        assert self._process is not None
+        while not connection.poll(_LOOK_SECONDS):
+            if self._process.poll() is not None and not connection.poll(0):
+                raise EOFError
+        try:
+            reply = connection.recv()
+        except (EOFError, OSError):
+            raise
+        # Unpickling what is no message raises anything.
+        except Exception as error:
+            raise EngineDied("The engine sent something that is no message.", _TELL_US) from error
+        if not isinstance(reply, Reply) or reply.number != number:
+            raise EngineDied("The engine answered what it was not asked.", _TELL_US)
+        return reply.message
+
+    def _start_process(self) -> Connection:
+        """The process, in a session of its own: Ctrl-C on the terminal is the daemon's matter."""
+        ours, theirs = Pipe()
+        root = str(Path(__file__).parents[3])
+        boot = _BOOT.format(root=root, program=self._program, handle=theirs.fileno())
+        with self._lock, theirs:
+            self._connection = ours
+            if self._ended:
+                raise EOFError
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-c", boot],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                env=_DEFAULTS | os.environ | _ENVIRONMENT,
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,
+            )
+        assert self._process.stderr is not None
+        self._last_words = LastWords(self._process.stderr)
+        return ours
+
+    def _send(self, connection: Connection, message: ToEngine) -> None:
+        with self._send_lock:
+            connection.send(message)
+
+    def _kill(self) -> None:
+        """End the process and whatever it started, even if it ended before them.
+
+        macOS answers with PermissionError where only a dead process is left.
+        """
+        if self._process is not None:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+    def _death(self, error: Exception) -> Exception:
+        """Why there is no process any more."""
+        if self._ended:
+            return EngineStopped("The engine was closed.")
+        if self._process is None or self._last_words is None:
+            return EngineCannotStart(f"The engine could not be started: {error}.")
+        try:
+            status = self._process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            return self._died("The engine stopped answering and was ended.")
+        self._kill()
+        self._last_words.wait(_END_SECONDS)
+        return self._died(*how_it_died(status, self._last_words.lines()))
+
+    def _died(self, message: str, remedy: str = "") -> EngineDied:
+        return EngineDied(message, remedy) if self._ready else EngineCannotStart(message, remedy)
+
+    def _tidy_up(self) -> None:
+        """Leave no process, pipe or thread behind."""
+        with self._lock:
+            self._kill()
+        if self._process is not None:
+            self._process.wait()
+        if self._last_words is not None:
+            self._last_words.wait(_END_SECONDS)
+        if self._connection is not None:
+            with self._send_lock:
+                self._connection.close()

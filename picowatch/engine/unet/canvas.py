@@ -1,0 +1,94 @@
+"""A user's start image and mask, fitted to the picture that is made of them. Imports no torch."""
+
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter, ImageOps
+
+from picowatch.errors import PictureUnreadable, RenderFailed
+from picowatch.files.pictures import decode_mask, decode_picture
+from picowatch.recipe.request import ImageRequest
+
+Bytes = NDArray[np.uint8]
+
+_WHITE = 128  # a mask's grey from here on counts as white
+
+
+@dataclass(frozen=True, slots=True)
+class Canvas:
+    """What one image starts from, at the size it is made in.
+
+    `redrawn` is 255 where the mask says so and 0 elsewhere, `opacity` the same blurred: how
+    much of the new picture lies over the start image. Both are None without a mask.
+    """
+
+    picture: Bytes
+    redrawn: Bytes | None
+    opacity: Bytes | None
+
+    def paste(self, pixels: bytes) -> bytes:
+        """The new picture over the start image: outside the mask its bytes come back unchanged."""
+        if self.opacity is None:
+            return pixels
+        drawn = np.frombuffer(pixels, np.uint8).reshape(self.picture.shape).astype(np.uint32)
+        weight = self.opacity[:, :, None].astype(np.uint32)
+        mixed = (drawn * weight + self.picture * (255 - weight) + 127) // 255
+        return mixed.astype(np.uint8).tobytes()
+
+
+def read_canvas(folder: Path | None, request: ImageRequest, width: int, height: int) -> Canvas:
+    """The request's start image and mask as kept in `folder`, fitted to width x height."""
+    start, mask = request.start_image, request.mask
+    assert start is not None
+    try:
+        picture = decode_picture(_kept(folder, start.hash, start.path))
+        fitted = np.asarray(fit(picture, width, height, start.resize))
+        if mask is None:
+            return Canvas(fitted, None, None)
+        drawn = decode_mask(_kept(folder, mask.hash, mask.path))
+    except PictureUnreadable as unreadable:
+        raise RenderFailed(unreadable.message, unreadable.remedy) from unreadable
+    grey = fit(drawn, width, height, start.resize)
+    redrawn = grey.point(lambda value: 255 if (value >= _WHITE) != mask.invert else 0)
+    opacity = redrawn.filter(ImageFilter.GaussianBlur(mask.blur)) if mask.blur else redrawn
+    return Canvas(fitted, np.asarray(redrawn), np.asarray(opacity))
+
+
+def fit(picture: Image.Image, width: int, height: int, resize: str) -> Image.Image:
+    """The picture in another size.
+
+    "crop" fills the size and cuts what stands over on two sides, "stretch" changes the
+    proportions. "fit" shows the whole picture and fills the rest with its outermost pixels, as
+    A1111's "Resize and fill" does. A picture that has the size stays as it is.
+    """
+    size = (width, height)
+    if picture.size == size:
+        return picture
+    if resize == "stretch":
+        return picture.resize(size, Image.Resampling.LANCZOS)
+    if resize == "crop":
+        return ImageOps.fit(picture, size, Image.Resampling.LANCZOS)
+    scale = min(width / picture.width, height / picture.height)
+    inner = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    pixels = np.asarray(picture.resize(inner, Image.Resampling.LANCZOS))
+    left, top = (width - inner[0]) // 2, (height - inner[1]) // 2
+    margins = [(top, height - inner[1] - top), (left, width - inner[0] - left)]
+    margins += [(0, 0)] * (pixels.ndim - 2)
+    return Image.fromarray(np.pad(pixels, margins, mode="edge"))
+
+
+def _kept(folder: Path | None, digest: str, path: str) -> bytes:
+    """The bytes that were kept under their hash when the save was accepted."""
+    try:
+        content = (folder / digest).read_bytes() if folder else b""
+    except OSError:
+        content = b""
+    if sha256(content).hexdigest() != digest:
+        raise RenderFailed(
+            f"The copy that was kept of '{path}' is gone or damaged.",
+            "Save the recipe again to keep it anew.",
+        )
+    return content

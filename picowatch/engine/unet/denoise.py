@@ -1,0 +1,119 @@
+"""Classifier-free guidance over a UNet and a sampler's steps."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from picowatch.engine.protocol import OnStep
+from picowatch.engine.unet.previewer import Previewer
+from picowatch.engine.unet.samplers import Sampler
+from picowatch.engine.unet.unets import Unet
+from picowatch.errors import EngineStopped
+
+Conditions = tuple[torch.Tensor, torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Guide:
+    """What the steps do besides following the prompt, each a row for each image.
+
+    Where `redrawn` is 0, `start` comes back after each step with the noise that step leaves
+    (as diffusers' inpainting pipeline does with ordinary checkpoints). `seen` are the channels
+    an inpainting UNet looks at besides the latents: mask and what the mask leaves.
+    """
+
+    start: torch.Tensor | None = None
+    noise: torch.Tensor | None = None
+    redrawn: torch.Tensor | None = None
+    seen: torch.Tensor | None = None
+
+
+def denoise(
+    unet: Unet,
+    sampler: Sampler,
+    latents: torch.Tensor,
+    conditions: Conditions,
+    cfg_scale: float,
+    generators: Sequence[torch.Generator],
+    guide: Guide,
+    on_step: OnStep,
+    interrupted: Callable[[], bool],
+    previewer: Previewer,
+) -> torch.Tensor:
+    """Latents without noise, kept in float32 between the steps whatever the UNet works in.
+
+    `latents` have the noise of the sampler's first step; `conditions` are the encoded negative
+    prompts and prompts, one row for each image.
+    """
+    scheduler = sampler.scheduler
+    negative, positive = (states.to(unet.dtype) for states in conditions)
+    drawn = {"generator": list(generators)} if sampler.draws_noise else {}
+    total = len(sampler.timesteps)
+    queue = _StepQueue(latents.device)
+    for done, timestep in enumerate(sampler.timesteps, start=1):
+        if interrupted():
+            raise EngineStopped("The batch was interrupted.")
+        scaled = scheduler.scale_model_input(latents, timestep)
+        if guide.seen is not None:
+            scaled = torch.cat([scaled, guide.seen], dim=1)
+        predicted = _guided(unet, scaled, timestep, (negative, positive), cfg_scale)
+        latents = scheduler.step(predicted, timestep, latents, **drawn).prev_sample
+        if guide.redrawn is not None and sampler.at_full_step():
+            kept = _kept(guide, sampler, done)
+            latents = guide.redrawn * latents + (1 - guide.redrawn) * kept
+        queue.add()
+        on_step(done, total)
+        if previewer.is_due():
+            previewer.look(scheduler, scaled, predicted, timestep)
+    return latents
+
+
+class _StepQueue:
+    """Keeps CUDA's queue short: what is reported as done is, but for the step in work.
+
+    CUDA takes work faster than it does it. One step waits at any time, so that it never idles,
+    and no more, so that progress is true and an interruption is heard.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._on_gpu = device.type == "cuda"
+        self._last: torch.cuda.Event | None = None
+
+    def add(self) -> None:
+        """A step was queued; wait until the one before is done."""
+        if not self._on_gpu:
+            return
+        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        event.record()
+        if self._last is not None:
+            self._last.synchronize()
+        self._last = event
+
+
+def _kept(guide: Guide, sampler: Sampler, done: int) -> torch.Tensor:
+    """The start latents, as noisy as the latents are after `done` steps."""
+    assert guide.start is not None and guide.noise is not None
+    following = sampler.timesteps[done : done + 1]
+    return sampler.noised(guide.start, guide.noise, following) if len(following) else guide.start
+
+
+def _guided(
+    unet: Unet,
+    latents: torch.Tensor,
+    timestep: torch.Tensor,
+    conditions: Conditions,
+    cfg_scale: float,
+) -> torch.Tensor:
+    """The UNet's prediction, away from the negative prompt by the factor `cfg_scale`.
+
+    Equation 6 of "Classifier-Free Diffusion Guidance", https://arxiv.org/abs/2207.12598, in
+    Stable Diffusion's form. At 1 the negative prompt cancels out and is not computed.
+    """
+    negative, positive = conditions
+    latents = latents.to(unet.dtype)
+    if cfg_scale == 1:
+        return unet(latents, timestep, positive).float()
+    both = unet(torch.cat([latents] * 2), timestep, torch.cat([negative, positive])).float()
+    away, towards = both.chunk(2)
+    return away + cfg_scale * (towards - away)

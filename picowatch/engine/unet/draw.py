@@ -1,0 +1,266 @@
+"""Draws images that go through the UNet together: encode, denoise in one or two passes, decode."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from picowatch.engine.models.loaded import Loaded
+from picowatch.engine.protocol import OnStep
+from picowatch.engine.unet import vae as vaes
+from picowatch.engine.unet.canvas import Bytes, Canvas, read_canvas
+from picowatch.engine.unet.denoise import Conditions, Guide, denoise
+from picowatch.engine.unet.noise import LATENT_FACTOR, generators_for, initial_noise
+from picowatch.engine.unet.previewer import Previewer
+from picowatch.engine.unet.prompts import Chunk
+from picowatch.engine.unet.samplers import Sampler, build_sampler
+from picowatch.engine.unet.unets import Shape, Unet
+from picowatch.engine.unet.upscale import upscale
+from picowatch.errors import RenderFailed
+from picowatch.recipe.request import ImageRequest
+from picowatch.recipe.resolve.hires import final_side
+
+Interrupted = Callable[[], bool]
+
+
+class Group(NamedTuple):
+    """Images that go through the UNet together, and where in the batch they stand."""
+
+    chunks: int
+    places: list[int]
+    requests: list[ImageRequest]
+
+
+class Drawn(NamedTuple):
+    """One picture's pixels and their size."""
+
+    width: int
+    height: int
+    pixels: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What all groups of a batch share; `unet` gives the UNet for a shape."""
+
+    loaded: Loaded
+    device: torch.device
+    start_images: Path | None
+    unet: Callable[[Shape], Unet]
+    on_step: OnStep
+    interrupted: Interrupted
+    timings: dict[str, float]
+    previewer: Previewer
+
+
+class _Pass(NamedTuple):
+    """One way from noise to latents, at one size."""
+
+    sampler: Sampler
+    width: int
+    height: int
+
+
+def draw(setting: Setting, group: Group, conditions: Conditions) -> list[Drawn]:
+    """The pictures of one group, in its order; `conditions` are those that belong to it."""
+    first = group.requests[0]
+    with timed(setting.timings, "denoise"):
+        generators = generators_for([request.seed for request in group.requests])
+        passes = _passes(setting, first)
+        steps = _StepCounter(setting.on_step, [len(one.sampler.timesteps) for one in passes])
+        latents: torch.Tensor | None = None
+        for one in passes:
+            canvases = _canvases(setting, group, one)
+            if latents is not None:
+                assert first.hires is not None
+                latents = upscale(
+                    setting.loaded.vae, latents, first.hires.upscaler, one.width, one.height
+                )
+            latents = _run(
+                setting, one, first, canvases, latents, conditions, generators, steps.next_pass()
+            )
+        assert latents is not None
+        # CUDA works asynchronously; without this the decoder would be billed for the UNet.
+        latents = latents.cpu().to(setting.device)
+    with timed(setting.timings, "decode"):
+        return [
+            _decoded(setting, latent, canvas)
+            for latent, canvas in zip(latents, canvases, strict=True)
+        ]
+
+
+def chunks_of(loaded: Loaded, request: ImageRequest, text: str) -> list[Chunk]:
+    """A text in chunks, with the request's embeddings for the words that name them."""
+    return loaded.prompts.chunks(text, loaded.embeddings.tokens(request.embeddings))
+
+
+def conditions_for(loaded: Loaded, group: Group) -> Conditions:
+    """Negative prompts and prompts: one row of hidden states each, as long as the longest."""
+
+    def encoded(request: ImageRequest, text: str) -> torch.Tensor:
+        chunks = chunks_of(loaded, request, text)
+        return loaded.prompts.encode(chunks, group.chunks, request.clip_skip)
+
+    return (
+        torch.cat([encoded(request, request.negative_prompt) for request in group.requests]),
+        torch.cat([encoded(request, request.prompt) for request in group.requests]),
+    )
+
+
+def _passes(setting: Setting, request: ImageRequest) -> list[_Pass]:
+    """The first pass and, with hires, the second: img2img at the larger size."""
+
+    def sampler(steps: int, strength: float) -> Sampler:
+        return build_sampler(
+            request.sampler,
+            request.schedule_type,
+            steps,
+            setting.loaded.schedule,
+            setting.device,
+            strength,
+        )
+
+    start, hires = request.start_image, request.hires
+    strength = start.denoising_strength if start else 1.0
+    passes = [_Pass(sampler(request.steps, strength), request.width, request.height)]
+    if hires:
+        width, height = (final_side(side, hires.scale) for side in (request.width, request.height))
+        second = sampler(hires.steps or request.steps, hires.denoising_strength)
+        passes.append(_Pass(second, width, height))
+    return passes
+
+
+def _run(
+    setting: Setting,
+    one: _Pass,
+    request: ImageRequest,
+    canvases: Sequence[Canvas | None],
+    before: torch.Tensor | None,
+    conditions: Conditions,
+    generators: Sequence[torch.Generator],
+    on_step: OnStep,
+) -> torch.Tensor:
+    """One pass from pure noise, from the start images or from the latents of the pass before."""
+    sampler = one.sampler
+    noise = initial_noise(generators, one.width, one.height).to(setting.device)
+    start = _start_latents(setting, canvases)
+    guide = _guide(setting, canvases, start, noise)
+    begin = before if before is not None else start
+    if begin is None:
+        latents: torch.Tensor = noise * sampler.scheduler.init_noise_sigma
+    elif len(sampler.timesteps):
+        latents = sampler.noised(begin, noise, sampler.timesteps[:1])
+    else:
+        return begin
+    rows = len(generators) * (1 if request.cfg_scale == 1 else 2)
+    height, width = latents.shape[2:]
+    shape = Shape(rows, height, width, tokens=conditions[0].shape[1])
+    return denoise(
+        setting.unet(shape),
+        sampler,
+        latents,
+        conditions,
+        request.cfg_scale,
+        generators,
+        guide,
+        on_step,
+        setting.interrupted,
+        setting.previewer,
+    )
+
+
+def _canvases(setting: Setting, group: Group, one: _Pass) -> list[Canvas | None]:
+    """Each request's start image and mask at the pass's size."""
+    return [
+        read_canvas(setting.start_images, request, one.width, one.height)
+        if request.start_image
+        else None
+        for request in group.requests
+    ]
+
+
+def _start_latents(setting: Setting, canvases: Sequence[Canvas | None]) -> torch.Tensor | None:
+    """The start images' latents; images of one batch all have one or none has."""
+    encoded = [
+        vaes.encode(setting.loaded.vae, one.picture, setting.device) for one in canvases if one
+    ]
+    return torch.cat(encoded) if encoded else None
+
+
+def _guide(
+    setting: Setting,
+    canvases: Sequence[Canvas | None],
+    start: torch.Tensor | None,
+    noise: torch.Tensor,
+) -> Guide:
+    """What the steps keep of the start images, or show an inpainting UNet."""
+    masks = [one.redrawn for one in canvases if one and one.redrawn is not None]
+    redrawn = None
+    if masks:
+        # A latent with one white pixel below it is redrawn; the pixels decide in the end.
+        grey = torch.from_numpy(np.stack(masks)).to(setting.device).float()[:, None] / 255
+        redrawn = functional.max_pool2d(grey, LATENT_FACTOR)
+    if not setting.loaded.inpaints:
+        return Guide(start, noise, redrawn)
+    everything = torch.ones_like(noise[:, :1])
+    kept = torch.cat([_kept_latents(setting, one, noise) for one in canvases])
+    return Guide(seen=torch.cat([everything if redrawn is None else redrawn, kept], dim=1))
+
+
+def _kept_latents(setting: Setting, canvas: Canvas | None, noise: torch.Tensor) -> torch.Tensor:
+    """What an inpainting UNet sees of a start image: all but the mask, that in mid-grey."""
+    height, width = (side * LATENT_FACTOR for side in noise.shape[2:])
+    seen = np.full((height, width, 3), 127.5, np.float32)
+    if canvas and canvas.redrawn is not None:
+        seen = np.where(canvas.redrawn[:, :, None] > 0, seen, canvas.picture)
+    return vaes.encode(setting.loaded.vae, seen, setting.device)
+
+
+def _decoded(setting: Setting, latent: torch.Tensor, canvas: Canvas | None) -> Drawn:
+    """One picture. One by one it saves memory, and none depends on its neighbours."""
+    array = vaes.decode(setting.loaded.vae, latent[None])
+    empty = bool((latent == latent[:, :1, :1]).all()) or _of_one_colour(array)
+    if empty and not (canvas and _of_one_colour(canvas.picture)):
+        raise RenderFailed(
+            f"The picture came out as one single colour ({', '.join(map(str, array[0, 0]))}), "
+            "which is what a checkpoint or VAE gives that overflowed or is damaged.",
+            "Set precision: float32; if that does not help, get the checkpoint or VAE again.",
+        )
+    pixels = canvas.paste(array.tobytes()) if canvas else array.tobytes()
+    return Drawn(array.shape[1], array.shape[0], pixels)
+
+
+def _of_one_colour(picture: Bytes) -> bool:
+    """Every pixel equals the first, in all channels.
+
+    No working VAE gives that, however plain the picture is meant to be; a start image may be so.
+    """
+    return bool((picture == picture[0, 0]).all())
+
+
+class _StepCounter:
+    """Counts the steps of several passes as one row."""
+
+    def __init__(self, on_step: OnStep, lengths: Sequence[int]) -> None:
+        self._on_step = on_step
+        self._total = sum(lengths)
+        self._starts = iter([sum(lengths[:place]) for place in range(len(lengths))])
+
+    def next_pass(self) -> OnStep:
+        """Counts the steps of the next pass."""
+        start, on_step, total = next(self._starts), self._on_step, self._total
+        return lambda done, _: on_step(start + done, total)
+
+
+@contextmanager
+def timed(timings: dict[str, float], phase: str) -> Iterator[None]:
+    """Add the seconds spent inside to a phase."""
+    start = perf_counter()
+    yield
+    timings[phase] = timings.get(phase, 0.0) + perf_counter() - start

@@ -1,0 +1,89 @@
+"""Textual inversion: words whose vectors come from a file instead of the text encoder's table.
+
+"An Image is Worth One Word", https://arxiv.org/abs/2208.01618. The table itself is never
+changed: a hook puts the vectors in while one chunk is encoded, so nothing leaks to other images.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+
+from picowatch.engine.models.model_files import unchanged
+from picowatch.errors import RenderFailed
+from picowatch.recipe.request import EmbeddingUse
+
+FindEmbedding = Callable[[EmbeddingUse], Path]
+
+# A chunk of the prompt must hold all of an embedding's vectors.
+MAX_VECTORS = 75
+
+
+class Embeddings:
+    """The embeddings of one loaded checkpoint; each vector has a negative number as its token."""
+
+    def __init__(self, text_encoder: Any, find: FindEmbedding) -> None:
+        # CLIPTextModel has been flat since transformers 5.6; before, its parts lay one deeper.
+        parts = getattr(text_encoder, "text_model", text_encoder)
+        self._table = parts.embeddings.token_embedding
+        self._find = find
+        self._vectors: list[torch.Tensor] = []
+        self._tokens: dict[str, tuple[int, ...]] = {}
+
+    def tokens(self, uses: Sequence[EmbeddingUse]) -> dict[str, tuple[int, ...]]:
+        """The tokens of each embedding by name, its file read if it was not yet."""
+        for use in uses:
+            if use.hash not in self._tokens:
+                self._tokens[use.hash] = self._read(use)
+        return {use.name: self._tokens[use.hash] for use in uses}
+
+    @contextmanager
+    def inserted(self, tokens: Sequence[int]) -> Iterator[list[int]]:
+        """While inside, the text encoder sees vectors where negative tokens stand.
+
+        Gives the tokens with those replaced by 0, which the table knows.
+        """
+        places = {place: -token - 1 for place, token in enumerate(tokens) if token < 0}
+
+        def hook(module: Any, inputs: Any, output: torch.Tensor) -> torch.Tensor:
+            output = output.clone()
+            for place, number in places.items():
+                output[0, place] = self._vectors[number].to(output)
+            return output
+
+        handle = self._table.register_forward_hook(hook) if places else None
+        try:
+            yield [max(token, 0) for token in tokens]
+        finally:
+            if handle is not None:
+                handle.remove()
+
+    def _read(self, use: EmbeddingUse) -> tuple[int, ...]:
+        with unchanged(lambda: self._find(use), f"embedding {use.name!r}") as path:
+            vectors = read_vectors(path)
+        count, width = vectors.shape
+        if width != self._table.embedding_dim:
+            raise RenderFailed(
+                f"The embedding {use.name!r} is for another kind of model: its vectors have "
+                f"{width} numbers, this checkpoint's {self._table.embedding_dim}.",
+                "Take its name out of the prompt, or use it with the checkpoint it is for.",
+            )
+        if not 0 < count <= MAX_VECTORS:
+            raise RenderFailed(
+                f"The embedding {use.name!r} has {count} vectors; 1 to {MAX_VECTORS} can be used."
+            )
+        first = len(self._vectors)
+        self._vectors.extend(vectors)
+        return tuple(-number - 1 for number in range(first, first + count))
+
+
+def read_vectors(path: Path) -> torch.Tensor:
+    """The vectors, one a row: A1111's `emb_params`, `clip_l`, or diffusers' one nameless tensor."""
+    with safe_open(path, framework="pt") as file:
+        names = list(file.keys())
+        name = next((one for one in ("emb_params", "clip_l") if one in names), names[0])
+        tensor: torch.Tensor = file.get_tensor(name)
+    return tensor.float().reshape(-1, tensor.shape[-1]).clone()

@@ -1,0 +1,347 @@
+"""LoRAs: small matrices that are added to what a layer gives, never to its weights.
+
+"LoRA: Low-Rank Adaptation of Large Language Models", https://arxiv.org/abs/2106.09685: a layer's
+output h becomes h + weight * alpha / rank * up(down(x)). Since no weight is touched, taking a
+LoRA away gives the plain checkpoint back, bit by bit.
+"""
+
+import json
+import math
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import nn
+from torch.nn import functional
+from torch.utils.hooks import RemovableHandle
+
+from picowatch.catalog.lora_keys import Part, Place, Role, place_of
+from picowatch.engine.models.model_files import unchanged
+from picowatch.engine.unet.lora_names import modules_by_place
+from picowatch.errors import RenderFailed
+from picowatch.recipe.request import LoraUse
+
+# Files kept in memory; a LoRA of Stable Diffusion 1.x has 2 to 200 MB.
+_KEPT_FILES = 8
+_NAMED_KEYS = 3
+# In peft's names: what follows a layer's, what stands before it, and a pattern without wildcards.
+_LORA_A = re.compile(r"\.lora_A(?:\.\w+)?\.weight$")
+_PART = re.compile(r"^(?:base_model\.model\.)?(?:(?:unet|text_encoder)\.)?")
+_PLAIN_PATTERN = re.compile(r"\^?[\w.]+")
+
+FindLora = Callable[[LoraUse], Path]
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """What one file adds to one module; `scale` is alpha / rank, or peft's for rsLoRA."""
+
+    down: torch.Tensor
+    up: torch.Tensor
+    mid: torch.Tensor | None
+    scale: float
+
+    def added(self, module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        """scale * up(down(x)) for a linear layer or a convolution.
+
+        A convolution's strides and padding belong to its kernel: that is `down`'s, or `mid`'s
+        where a LyCORIS file splits the kernel off.
+        """
+        if isinstance(module, nn.Conv2d):
+            spatial: Any = {
+                "stride": module.stride,
+                "padding": module.padding,
+                "dilation": module.dilation,
+            }
+            if self.mid is None:
+                return functional.conv2d(functional.conv2d(x, self.down, **spatial), self.up)
+            narrow = functional.conv2d(functional.conv2d(x, self.down), self.mid, **spatial)
+            return functional.conv2d(narrow, self.up)
+        return functional.linear(functional.linear(x, self.down), self.up)
+
+    def matrix(self) -> torch.Tensor:
+        """up(down(x)) as one weight, in float32: a matrix, or a convolution's kernel."""
+        down, up = self.down.float(), self.up.float()
+        if self.mid is not None:
+            down = torch.einsum("rskl,si->rikl", self.mid.float(), down[:, :, 0, 0])
+        if down.ndim == 2:
+            return up @ down
+        return torch.einsum("or,rikl->oikl", up[:, :, 0, 0], down)
+
+
+@dataclass(frozen=True, slots=True)
+class _PeftSettings:
+    """What peft's LoraConfig says of one part of the checkpoint, beyond the tensors' shapes.
+
+    `alphas` is its `alpha_pattern`: the alpha of single layers. `rank_stabilised` is its
+    `use_rslora`: the scale is alpha / sqrt(rank), https://arxiv.org/abs/2312.03732.
+    https://huggingface.co/docs/peft/package_reference/lora
+    """
+
+    alpha: float | None = None
+    alphas: dict[str, float] = field(default_factory=dict)
+    rank_stabilised: bool = False
+
+    def alpha_of(self, layer: str, rank: int) -> float:
+        """peft takes the first pattern that is the layer's name, or its end after a dot."""
+        for pattern, alpha in self.alphas.items():
+            ending = "." + pattern.removeprefix("^")
+            whole = "." + _PART.sub("", layer)
+            if whole == ending or (whole.endswith(ending) and not pattern.startswith("^")):
+                return alpha
+        return rank if self.alpha is None else self.alpha
+
+
+@dataclass(frozen=True, slots=True)
+class LoraFile:
+    """A file's layers by place, and the keys that fit no layer of the checkpoint."""
+
+    layers: dict[Place, Layer]
+    unexpected: tuple[str, ...]
+
+
+class Loras:
+    """The LoRAs of one loaded checkpoint: read once, applied by hooks, taken away again.
+
+    `applied` are those that act, `warnings` says what of their files could not be used.
+    """
+
+    def __init__(self, unet: Any, text_encoder: Any, find: FindLora, device: torch.device) -> None:
+        self._unet = unet
+        self._modules = modules_by_place(unet, text_encoder)
+        self._find = find
+        self._device = device
+        self._files: OrderedDict[str, LoraFile] = OrderedDict()
+        self.applied: tuple[LoraUse, ...] = ()
+        self._acting: dict[Place, list[tuple[Layer, float]]] = {}
+        self._handles: list[RemovableHandle] = []
+        self.warnings: tuple[str, ...] = ()
+
+    def apply(self, uses: Sequence[LoraUse]) -> bool:
+        """Make exactly these LoRAs act; False if they did already.
+
+        If one of them cannot be used RenderFailed says why, and those before go on acting: what
+        was encoded with them stays true.
+        """
+        wanted = tuple(uses)
+        if wanted == self.applied:
+            return False
+        acting: dict[Place, list[tuple[Layer, float]]] = {}
+        warnings: list[str] = []
+        for use in wanted:
+            file = self._file(use)
+            if file.unexpected:
+                warnings.append(_unexpected(use.name, file.unexpected))
+            for place, layer in file.layers.items():
+                acting.setdefault(place, []).append((layer, use.weight * layer.scale))
+        self._take_away()
+        for place, layers in acting.items():
+            self._acting[place] = [(layer, weight) for layer, weight in layers if weight]
+            hook = _adding(self._acting[place])
+            self._handles.append(self._modules[place].register_forward_hook(hook))
+        self.applied, self.warnings = wanted, tuple(warnings)
+        return True
+
+    def merged(self) -> dict[str, torch.Tensor]:
+        """The UNet's weights, by name, with what acts on them added: for a compiled UNet."""
+        names = {module: name for name, module in self._unet.named_modules()}
+        return {
+            f"{names[self._modules[place]]}.weight": _merged(self._modules[place], layers)
+            for place, layers in self._acting.items()
+            if place.part == "unet" and layers
+        }
+
+    def _take_away(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles, self.applied, self.warnings = [], (), ()
+        self._acting = {}
+
+    def _file(self, use: LoraUse) -> LoraFile:
+        """The file's layers, from memory if they are there."""
+        if use.hash not in self._files:
+            with unchanged(lambda: self._find(use), f"LoRA {use.name!r}") as path:
+                while len(self._files) >= _KEPT_FILES:
+                    self._files.popitem(last=False)
+                file = read_lora(path, use.name, self._modules, self._device)
+            self._files[use.hash] = file
+        self._files.move_to_end(use.hash)
+        return self._files[use.hash]
+
+
+def _adding(layers: list[tuple[Layer, float]]) -> Callable[[nn.Module, Any, Any], torch.Tensor]:
+    """A forward hook that adds the layers, the first one first."""
+
+    def hook(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: Any) -> torch.Tensor:
+        total: torch.Tensor = output
+        for layer, weight in layers:
+            total = total + weight * layer.added(module, inputs[0])
+        return total
+
+    return hook
+
+
+def _merged(module: Any, layers: list[tuple[Layer, float]]) -> torch.Tensor:
+    """The module's weight with the layers added, in its type and order of dimensions."""
+    total = module.weight.float()
+    for layer, weight in layers:
+        total = total + weight * layer.matrix()
+    return torch.empty_like(module.weight).copy_(total)
+
+
+def read_lora(
+    path: Path, name: str, modules: dict[Place, nn.Module], device: torch.device
+) -> LoraFile:
+    """A file's layers on the device, in the type of the modules they belong to."""
+    with safe_open(path, framework="pt") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        settings = _peft_settings(file.metadata() or {}, name)
+    found: dict[Place, dict[Role, torch.Tensor]] = {}
+    written: dict[Place, str] = {}  # the layers' names as the file has them
+    unexpected = []
+    for key, tensor in tensors.items():
+        known = place_of(key)
+        if known is None or known[0] not in modules:
+            unexpected.append(key)
+        else:
+            found.setdefault(known[0], {})[known[1]] = tensor
+            if known[1] == "down":
+                written[known[0]] = _LORA_A.sub("", key)
+    if not found:
+        raise RenderFailed(
+            f"The LoRA {name!r} is for another kind of model: no layer of this checkpoint has a "
+            f"name as {unexpected[0][:80]!r}.",
+            "Use a LoRA for Stable Diffusion 1.x.",
+        )
+    layers = {
+        place: _layer(
+            name,
+            place,
+            roles,
+            modules[place],
+            settings.get(place.part, _PeftSettings()),
+            written.get(place, ""),
+            device,
+        )
+        for place, roles in found.items()
+    }
+    return LoraFile(layers, tuple(sorted(unexpected)))
+
+
+def _layer(
+    name: str,
+    place: Place,
+    roles: dict[Role, torch.Tensor],
+    module: nn.Module,
+    settings: _PeftSettings,
+    written: str,
+    device: torch.device,
+) -> Layer:
+    """The tensors of one place, if they fit its module."""
+    if "down" not in roles or "up" not in roles:
+        raise RenderFailed(f"The LoRA {name!r} is not whole: {place.module} has only one half.")
+    weight: Any = module.weight
+    convolution = isinstance(module, nn.Conv2d)
+    down, up, mid = (_shaped(roles.get(role), convolution) for role in ("down", "up", "mid"))
+    assert down is not None and up is not None
+    _check_shapes(name, place, weight, down, up, mid)
+    rank = down.shape[0]
+    alpha = float(roles["alpha"]) if "alpha" in roles else settings.alpha_of(written, rank)
+    scale = alpha / (math.sqrt(rank) if settings.rank_stabilised else rank)
+
+    def here(tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.to(device, weight.dtype, copy=True)
+
+    return Layer(here(down), here(up), None if mid is None else here(mid), scale)
+
+
+def _shaped(tensor: torch.Tensor | None, convolution: bool) -> torch.Tensor | None:
+    """A matrix as a 1x1 convolution, or the reverse, as the module is one or the other.
+
+    Stable Diffusion 1.x's `proj_in` is a convolution; some files hold it as a matrix.
+    """
+    if tensor is None:
+        return None
+    if convolution and tensor.ndim == 2:
+        return tensor[:, :, None, None]
+    if not convolution and tensor.ndim == 4 and tensor.shape[2:] == (1, 1):
+        return tensor[:, :, 0, 0]
+    return tensor
+
+
+def _check_shapes(
+    name: str,
+    place: Place,
+    weight: torch.Tensor,
+    down: torch.Tensor,
+    up: torch.Tensor,
+    mid: torch.Tensor | None,
+) -> None:
+    """down leads from the module's inputs to the rank, up from there to its outputs."""
+    inputs, outputs = weight.shape[1], weight.shape[0]
+    kernel = (down if mid is None else mid).shape[2:]
+    if (down.shape[1], up.shape[0]) != (inputs, outputs) or kernel != weight.shape[2:]:
+        raise RenderFailed(
+            f"The LoRA {name!r} is for a model of another size: its {place.module} leads from "
+            f"{down.shape[1]} to {up.shape[0]} values, this checkpoint's from {inputs} to "
+            f"{outputs}.",
+            "Use it with a checkpoint of the kind it was trained for, or take it out.",
+        )
+    if up.shape[1] != down.shape[0]:
+        raise RenderFailed(f"The LoRA {name!r} is damaged: {place.module} has two ranks.")
+
+
+def _peft_settings(metadata: dict[str, str], name: str) -> dict[Part, _PeftSettings]:
+    """peft's settings by part, which diffusers writes beside peft's names since 0.34.
+
+    https://github.com/huggingface/diffusers/pull/11324
+    """
+    parts: tuple[Part, ...] = ("unet", "text_encoder")
+    try:
+        stored = json.loads(metadata["lora_adapter_metadata"])
+        return {part: _settings_of(part, stored, name) for part in parts}
+    except KeyError:
+        return {}
+    except (AttributeError, TypeError, ValueError, RecursionError) as error:
+        raise RenderFailed(
+            f"The LoRA {name!r} is damaged: its lora_adapter_metadata cannot be read.",
+            "Save it again with the program that trained it.",
+        ) from error
+
+
+def _settings_of(part: Part, stored: dict[str, Any], name: str) -> _PeftSettings:
+    """One part's; RenderFailed for what would make another picture if it were ignored."""
+    for key, what in (("use_dora", "a DoRA"), ("lora_bias", "a LoRA with biases (lora_bias)")):
+        if stored.get(f"{part}.{key}"):
+            raise RenderFailed(
+                f"The LoRA {name!r} is {what}: picowatch knows plain LoRAs so far.",
+                "Train or export it as a plain LoRA.",
+            )
+    alpha = stored.get(f"{part}.lora_alpha")
+    pattern = stored.get(f"{part}.alpha_pattern") or {}
+    alphas = {}
+    for layer, own in pattern.items():
+        plain = layer.replace("\\.", ".")
+        if not _PLAIN_PATTERN.fullmatch(plain):
+            raise RenderFailed(
+                f"The LoRA {name!r} names layers by a regular expression in its alpha_pattern: "
+                f"{layer[:80]!r}. picowatch knows plain names.",
+                "Write the layers' names instead.",
+            )
+        alphas[plain] = float(own)
+    return _PeftSettings(
+        alpha=None if alpha is None else float(alpha),
+        alphas=alphas,
+        rank_stabilised=bool(stored.get(f"{part}.use_rslora")),
+    )
+
+
+def _unexpected(name: str, keys: tuple[str, ...]) -> str:
+    named = ", ".join(key[:80] for key in keys[:_NAMED_KEYS])
+    more = f" and {len(keys) - _NAMED_KEYS} more" if len(keys) > _NAMED_KEYS else ""
+    return f"The LoRA {name!r} has parts that this checkpoint has no layer for: {named}{more}."

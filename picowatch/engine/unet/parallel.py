@@ -1,0 +1,74 @@
+"""Small pictures on a CPU: a part of the batch on each core.
+
+A small picture's layers are too short to share out: with two threads on each, both wait for each
+other some thousand times a second, and for whatever else the computer does. So every core makes
+some of the pictures by itself (benchmarks/RESULTS.md).
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import torch
+
+from picowatch.engine.protocol import unseen
+from picowatch.engine.unet.denoise import Conditions
+from picowatch.engine.unet.draw import Drawn, Group, Setting, draw
+from picowatch.engine.unet.previewer import Previewer
+from picowatch.engine.unet.unets import EagerUnet
+
+# Five made as six take as long in two parts as in one, fifteen as sixteen little more than half of
+# that; three made as four take longer (benchmarks/RESULTS.md).
+_MOST_IN_VAIN = 1.25
+
+
+def equal_parts(images: int, cores: int) -> list[list[int]]:
+    """The images' places in as many parts of equal size as there are cores, or fewer.
+
+    Equal, for a picture's last bit may depend on how many are made with it, and must not depend
+    on its place among them. So where images are missing in the last part, the last one stands
+    there again; only where that would be too much in vain they are all in one part.
+    """
+    size = -(-images // cores)
+    filled = -(-images // size) * size
+    if filled > _MOST_IN_VAIN * images:
+        size = filled = images
+    places = [min(place, images - 1) for place in range(filled)]
+    return [places[begin : begin + size] for begin in range(0, filled, size)]
+
+
+def draw_parts(
+    setting: Setting, group: Group, conditions: Conditions, parts: Sequence[Sequence[int]]
+) -> list[Drawn]:
+    """The group's pictures, in its order: all parts at once, each in one thread.
+
+    Steps and previews are told by the first part alone; times are the longest of all. Compiled
+    code is not used: torch runs it with Python's lock held, so that parts would take turns.
+    """
+    eager = EagerUnet(setting.loaded.unet)
+    setting = replace(setting, unet=lambda shape: eager)
+    silent = replace(setting, on_step=lambda *_: None, previewer=Previewer(unseen, 0))
+    settings = [replace(setting if part is parts[0] else silent, timings={}) for part in parts]
+    negative, positive = conditions
+    threads = torch.get_num_threads()
+    with ThreadPoolExecutor(len(parts), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        drawn = [
+            pool.submit(_draw, own, _part(group, part), (negative[part], positive[part]))
+            for own, part in zip(settings, parts, strict=True)
+        ]
+    torch.set_num_threads(threads)  # MKL has one number for all threads
+    for phase in ("denoise", "decode"):
+        longest = max(own.timings.get(phase, 0.0) for own in settings)
+        setting.timings[phase] = setting.timings.get(phase, 0.0) + longest
+    return [picture for future in drawn for picture in future.result()][: len(group.requests)]
+
+
+def _part(group: Group, part: Sequence[int]) -> Group:
+    places, requests = group.places, group.requests
+    return Group(group.chunks, [places[one] for one in part], [requests[one] for one in part])
+
+
+@torch.inference_mode()
+def _draw(setting: Setting, part: Group, conditions: Conditions) -> list[Drawn]:
+    """In a thread of its own, which knows nothing of the caller's inference mode."""
+    return draw(setting, part, conditions)

@@ -1,0 +1,216 @@
+"""From a request's sampler and schedule type to a diffusers scheduler: the one place for both.
+
+Options: metadata.md's table. Karras, exponential and beta spread the sigmas over the model's
+whole range; "uniform" spaces the steps evenly over the training steps, as A1111's "Automatic"
+does for the samplers it has from k-diffusion, and as DDIM and PNDM were published ("leading").
+"leading" is that spacing for every sampler: what diffusers takes for any scheduler that is made
+from the configuration in a folder of Stable Diffusion 1.x.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    DEISMultistepScheduler,
+    DPMSolverMultistepScheduler,
+    DPMSolverSinglestepScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    HeunDiscreteScheduler,
+    KDPM2AncestralDiscreteScheduler,
+    KDPM2DiscreteScheduler,
+    LCMScheduler,
+    PNDMScheduler,
+    UniPCMultistepScheduler,
+)
+
+# diffusers hides this name where scipy is not installed.
+from diffusers.schedulers.scheduling_lms_discrete import LMSDiscreteScheduler
+
+from picowatch.engine.unet.sampler_maths import integrate_lms_without_scipy, use_beta_sigmas
+from picowatch.errors import RenderFailed
+
+_SIGMA_OPTIONS = {
+    "karras": "use_karras_sigmas",
+    "exponential": "use_exponential_sigmas",
+    "beta": "use_beta_sigmas",
+}
+# The schedule LCMs are distilled on; more steps than it has need a finer one.
+_LCM_STEPS = 50
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """A scheduler class, its fixed options, how "uniform" spaces steps, if it draws noise.
+
+    A class without a choice of spacings has "".
+    """
+
+    scheduler: Any
+    options: dict[str, Any]
+    uniform_spacing: str
+    takes_sigmas: bool
+    draws_noise: bool = False
+
+
+_KINDS = {
+    "DPM++ 2M": _Kind(
+        DPMSolverMultistepScheduler,
+        {"algorithm_type": "dpmsolver++", "solver_order": 2, "final_sigmas_type": "zero"},
+        "linspace",
+        takes_sigmas=True,
+    ),
+    "DPM++ 2M SDE": _Kind(
+        DPMSolverMultistepScheduler,
+        {"algorithm_type": "sde-dpmsolver++", "solver_order": 2, "final_sigmas_type": "zero"},
+        "linspace",
+        takes_sigmas=True,
+        draws_noise=True,
+    ),
+    "Euler": _Kind(
+        EulerDiscreteScheduler, {"final_sigmas_type": "zero"}, "linspace", takes_sigmas=True
+    ),
+    "Euler a": _Kind(
+        EulerAncestralDiscreteScheduler, {}, "linspace", takes_sigmas=False, draws_noise=True
+    ),
+    # Without clip_sample=False, DDIM's default, latents are cut to -1..1.
+    "DDIM": _Kind(DDIMScheduler, {"clip_sample": False}, "leading", takes_sigmas=False),
+    "UniPC": _Kind(
+        UniPCMultistepScheduler,
+        {"solver_order": 2, "final_sigmas_type": "zero"},
+        "linspace",
+        takes_sigmas=True,
+    ),
+    "PNDM": _Kind(PNDMScheduler, {"skip_prk_steps": True}, "leading", takes_sigmas=False),
+    "Heun": _Kind(HeunDiscreteScheduler, {"clip_sample": False}, "linspace", takes_sigmas=True),
+    "LMS": _Kind(LMSDiscreteScheduler, {}, "linspace", takes_sigmas=True),
+    "DPM2": _Kind(KDPM2DiscreteScheduler, {}, "linspace", takes_sigmas=True),
+    "DPM2 a": _Kind(
+        KDPM2AncestralDiscreteScheduler, {}, "linspace", takes_sigmas=True, draws_noise=True
+    ),
+    # diffusers' DPMSolverSDEScheduler is nearer to k-diffusion's, but needs torchsde and draws
+    # its noise from trees of its own, which no per-image generator can serve. This one asks the
+    # UNet once a step, A1111's twice: 40 steps here are about 20 there.
+    "DPM++ SDE": _Kind(
+        DPMSolverSinglestepScheduler,
+        {
+            "algorithm_type": "sde-dpmsolver++",
+            "solver_order": 2,
+            "lower_order_final": True,
+            "final_sigmas_type": "zero",
+        },
+        "",
+        takes_sigmas=True,
+        draws_noise=True,
+    ),
+    "DEIS": _Kind(
+        DEISMultistepScheduler,
+        {"algorithm_type": "deis", "solver_type": "logrho", "solver_order": 2},
+        "linspace",
+        takes_sigmas=True,
+    ),
+    "DDPM": _Kind(
+        DDPMScheduler,
+        {"clip_sample": False, "variance_type": "fixed_small"},
+        "leading",
+        takes_sigmas=False,
+        draws_noise=True,
+    ),
+    # Steps are spread over the distillation's 50, whatever the spacing.
+    "LCM": _Kind(
+        LCMScheduler, {"clip_sample": False}, "leading", takes_sigmas=False, draws_noise=True
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Sampler:
+    """A scheduler, the timesteps to take with it, and whether its steps draw noise."""
+
+    scheduler: Any
+    timesteps: torch.Tensor
+    draws_noise: bool
+
+    def noised(
+        self, latents: torch.Tensor, noise: torch.Tensor, timestep: torch.Tensor
+    ) -> torch.Tensor:
+        """Latents with the noise that the step at `timestep` begins with."""
+        result: torch.Tensor = self.scheduler.add_noise(latents, noise, timestep)
+        return result
+
+    def at_full_step(self) -> bool:
+        """False between the two looks that samplers of second order take at one step."""
+        return bool(getattr(self.scheduler, "state_in_first_order", True))
+
+
+def build_sampler(
+    name: str,
+    schedule_type: str,
+    steps: int,
+    config: dict[str, Any],
+    device: Any,
+    strength: float = 1.0,
+) -> Sampler:
+    """A fresh scheduler, ready for its first step; schedulers keep state between steps.
+
+    `config` is the checkpoint's own: betas, prediction type, steps offset. With a `strength`
+    below 1 only that share of the steps is taken, the last ones; one at least, none for 0.
+    """
+    kind = _KINDS.get(name)
+    if kind is None:
+        raise RenderFailed(f"The engine has no sampler {name!r}.")
+    if schedule_type in _SIGMA_OPTIONS and not kind.takes_sigmas:
+        raise RenderFailed(f"The sampler {name} does not take the schedule type {schedule_type!r}.")
+    options = kind.options | _spacing(kind, schedule_type, steps)
+    if kind.scheduler is LCMScheduler:
+        options["original_inference_steps"] = max(steps, _LCM_STEPS)
+    if schedule_type in ("karras", "exponential"):
+        options[_SIGMA_OPTIONS[schedule_type]] = True
+    scheduler = kind.scheduler.from_config(config, **options)
+    if schedule_type == "beta":
+        use_beta_sigmas(scheduler)
+    if kind.scheduler is LMSDiscreteScheduler:
+        integrate_lms_without_scipy(scheduler)
+    scheduler.set_timesteps(steps, device=device)
+    return Sampler(scheduler, _last_timesteps(scheduler, steps, strength), kind.draws_noise)
+
+
+def _last_timesteps(scheduler: Any, steps: int, strength: float) -> torch.Tensor:
+    """The timesteps of the last `strength` of the steps; the scheduler begins with the first."""
+    # 0.29 * 100 is 28.999…
+    taken = min(int(steps * strength + 1e-9), steps)
+    if strength > 0:
+        taken = max(taken, 1)
+    skipped = steps - taken
+    timesteps: torch.Tensor = scheduler.timesteps
+    if isinstance(scheduler, PNDMScheduler):
+        return _pndm_timesteps(timesteps, skipped)
+    if hasattr(scheduler, "set_begin_index"):
+        # Else the first step is looked up by its timestep, which rounding can make ambiguous.
+        scheduler.set_begin_index(skipped * scheduler.order)
+    return timesteps[skipped * scheduler.order :]
+
+
+def _pndm_timesteps(timesteps: torch.Tensor, skipped: int) -> torch.Tensor:
+    """PNDM takes the second timestep it is given twice; the list has that once, at the start.
+
+    diffusers' img2img pipeline cuts the list instead, and is one step off from there on.
+    """
+    if skipped == 0:
+        return timesteps
+    rest = torch.cat([timesteps[:1], timesteps[2:]])[skipped:]
+    return torch.cat([rest[:2], rest[1:]]) if len(rest) > 1 else rest
+
+
+def _spacing(kind: _Kind, schedule_type: str, steps: int) -> dict[str, str]:
+    """diffusers' timestep_spacing. A single "linspace" step would be the last, without noise."""
+    if not kind.uniform_spacing:
+        return {}
+    if schedule_type == "leading":
+        return {"timestep_spacing": "leading"}
+    if schedule_type == "sgm_uniform" or (steps == 1 and kind.uniform_spacing == "linspace"):
+        return {"timestep_spacing": "trailing"}
+    return {"timestep_spacing": kind.uniform_spacing}

@@ -1,0 +1,1 @@
+"""Files: written whole, opened safely, read with limits, tried again."""

@@ -1,0 +1,184 @@
+"""What `run` shows: log lines, and on a terminal one calm live view below them."""
+
+import logging
+import os
+import sys
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal, Protocol, TextIO
+
+from picowatch.observers.view import Row, bar, progress_text, rows
+from picowatch.outbox.log import plain_console
+from picowatch.outbox.status import Status
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+Verbosity = Literal["quiet", "normal", "verbose"]
+
+# Terminals that cannot move the cursor.
+DUMB = {"", "dumb", "unknown"}
+STYLES = {"": "", "good": "green", "bad": "red", "quiet": "bright_black"}
+LABEL = 8  # columns
+WIDE = 60  # with fewer columns there is no room for a bar
+
+
+class Console(Protocol):
+    """Shows the log and how things stand."""
+
+    @property
+    def handler(self) -> logging.Handler:
+        """Where log lines go."""
+        ...
+
+    def show(self, status: Status) -> None:
+        """The state of things, a few times a second."""
+        ...
+
+    def close(self) -> None: ...
+
+
+def open_console(
+    verbosity: Verbosity = "normal", log_format: str = "text", stream: TextIO | None = None
+) -> Console:
+    """A live view on a terminal, plain lines elsewhere, and where JSON or quiet is wanted."""
+    stream = stream or sys.stdout
+    if hasattr(stream, "reconfigure"):  # a name that the terminal has no letters for ends nothing
+        stream.reconfigure(errors="backslashreplace")
+    if can_draw(stream) and log_format == "text" and verbosity != "quiet":
+        return LiveConsole(stream, pictures_too=verbosity == "verbose")
+    return PlainConsole(stream, quiet=verbosity == "quiet")
+
+
+def can_draw(stream: TextIO) -> bool:
+    """Whether it is a terminal on which the cursor can be moved."""
+    return stream.isatty() and os.environ.get("TERM", "") not in DUMB
+
+
+class PlainConsole:
+    """Log lines, and now and then a line of progress while a batch takes long.
+
+    `quiet`: warnings and errors alone.
+    """
+
+    SECONDS_BETWEEN = 10.0
+
+    def __init__(self, stream: TextIO | None = None, *, quiet: bool = False) -> None:
+        self.handler = plain_console(stream or sys.stdout)
+        if quiet:
+            self.handler.setLevel(logging.WARNING)
+        self._shown_at = 0.0
+        self._work = ("", 0)
+
+    def show(self, status: Status) -> None:
+        work = (status.recipe, status.image)
+        if work != self._work:
+            self._work, self._shown_at = work, status.updated
+        elif status.recipe and status.updated - self._shown_at >= self.SECONDS_BETWEEN:
+            self._shown_at = status.updated
+            logging.getLogger("picowatch.progress").info("%s", progress_text(status))
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class LiveView:
+    """Lines at the end of a terminal that are drawn over and over; others may go above them."""
+
+    def __init__(self, stream: TextIO) -> None:
+        # rich costs a tenth of a second to import; pipes and services do without it.
+        from rich.console import Console as RichConsole
+        from rich.live import Live
+
+        self._console = RichConsole(file=stream, highlight=False, soft_wrap=True)
+        self._lock = threading.RLock()
+        self._lines: list[Text] = []
+        self._width = self._console.width
+        self._live = Live(
+            console=self._console,
+            auto_refresh=False,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        self._live.start()
+
+    def draw(self, shown: Sequence[Row], progress: tuple[int, int] | None = None) -> None:
+        """Show these rows, below a progress bar where there is one; does nothing if they stand."""
+        from rich.console import Group
+
+        lines = [self._line(row, progress if row.label == "now" else None) for row in shown]
+        with self._lock:
+            if lines == self._lines and self._console.width == self._width:
+                return
+            self._mend_after_resize()
+            self._lines = lines
+            self._live.update(Group(*lines), refresh=True)
+
+    def print_above(self, text: str, style: str) -> None:
+        """A line that stays."""
+        with self._lock:
+            self._mend_after_resize()
+            self._console.print(text, style=style, markup=False)
+
+    def close(self) -> None:
+        """Take the rows away."""
+        with self._lock:
+            self._mend_after_resize()
+            self._live.stop()
+
+    def _line(self, row: Row, progress: tuple[int, int] | None) -> "Text":
+        from rich.text import Text
+
+        line = Text(no_wrap=True, overflow="ellipsis")
+        if progress is None or self._console.width < WIDE:
+            line.append(f"{row.label:{LABEL}}" if row.label else "", "bold")
+            line.append(row.text, STYLES[row.mood])
+        else:
+            mark = "━" if self._console.encoding.startswith("utf") else "="
+            line.append(mark * progress[0], "green")
+            line.append(mark * progress[1], "bright_black")
+            line.append(f" {row.text}")
+        return line
+
+    def _mend_after_resize(self) -> None:
+        """A terminal that got narrower has wrapped what stands there; rich counts a row each.
+
+        The cursor is at the end of the last line: from there the rows that came by wrapping are
+        taken away, the others rich takes away itself.
+        """
+        from rich.control import Control
+        from rich.segment import ControlType
+
+        before, self._width = self._width, self._console.width
+        shown = (min(line.cell_len, before) for line in self._lines)
+        wrapped = sum(max(0, -(-cells // self._width) - 1) for cells in shown)
+        if wrapped and self._width < before:
+            up = ((ControlType.ERASE_IN_LINE, 2), (ControlType.CURSOR_UP, 1))
+            self._console.control(Control(ControlType.CARRIAGE_RETURN, *(up * wrapped)))
+
+
+class LiveConsole:
+    """The view of what runs and waits, below the log lines; it shows the pictures itself."""
+
+    def __init__(self, stream: TextIO | None = None, *, pictures_too: bool = False) -> None:
+        self._view = LiveView(stream or sys.stdout)
+        self.handler = _AboveView(self._view)
+        if not pictures_too:
+            self.handler.addFilter(lambda record: record.name != "picowatch.pictures")
+
+    def show(self, status: Status) -> None:
+        self._view.draw(rows(status), bar(status) if status.recipe else None)
+
+    def close(self) -> None:
+        self._view.close()
+
+
+class _AboveView(logging.Handler):
+    def __init__(self, view: LiveView) -> None:
+        super().__init__()
+        self._view = view
+
+    def emit(self, record: logging.LogRecord) -> None:
+        style = {logging.WARNING: "yellow", logging.ERROR: "red"}.get(record.levelno, "")
+        self._view.print_above(self.format(record), style)

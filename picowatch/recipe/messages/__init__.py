@@ -1,0 +1,1 @@
+"""What is wrong with a recipe, and where, in words for people."""

@@ -1,0 +1,159 @@
+"""What is wrong with a save, with its places, and how people are told."""
+
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from picowatch.errors import PicowatchError
+from picowatch.recipe.messages.places import Spot
+
+CLOSING = "Nothing of this file was run. Save it again when it is mended."
+MAX_SHOWN = 50
+MAX_KEPT = 1000
+MAX_MESSAGE = 600
+EXCERPT_WIDTH = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One mistake: the file (relative to the inbox), 1-based line and column, and what to do.
+
+    `source_line` is the line's text and `width` the number of its characters that are wrong.
+    """
+
+    file: str
+    line: int
+    column: int
+    source_line: str
+    width: int
+    message: str
+
+
+class RecipeInvalid(PicowatchError):
+    """A save that cannot be run; `problems` are all its mistakes, in the file's order."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("; ".join(_briefly(self.problems)))
+
+
+class Problems:
+    """Collects the mistakes of one save, each place and message once."""
+
+    def __init__(self) -> None:
+        self._found: dict[Problem, None] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._found)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no more are kept: then there is no need to look for words for them."""
+        return len(self._found) >= MAX_KEPT
+
+    def add(self, spot: Spot, message: str) -> None:
+        """Note a mistake at this place; a hostile file's thousands are not all kept."""
+        if not self.is_full:
+            line = spot.source.line(spot.line)
+            message = message if len(message) < MAX_MESSAGE else message[:MAX_MESSAGE] + "…"
+            message += spot.note
+            problem = Problem(spot.source.name, spot.line, spot.column, line, spot.width, message)
+            self._found[problem] = None
+
+    def take(self, invalid: RecipeInvalid) -> None:
+        """Note what is wrong with another file that this one depends on."""
+        self._found.update(dict.fromkeys(invalid.problems))
+
+    @property
+    def found(self) -> list[Problem]:
+        """All of them, in the order of the files."""
+        return sorted(self._found, key=lambda p: (p.file, p.line, p.column))
+
+    def raise_if_any(self) -> None:
+        """Raise RecipeInvalid with everything found so far."""
+        if self._found:
+            raise RecipeInvalid(self.found)
+
+
+def error_text(invalid: RecipeInvalid, inbox: str = "inbox") -> str:
+    """The whole text of an error file: every problem with its place, then what happens now."""
+    shown = [_paragraph(problem, inbox) for problem in invalid.problems[:MAX_SHOWN]]
+    left = len(invalid.problems) - len(shown)
+    if left:
+        shown.append(f"… and {left} more.\n")
+    return "\n".join([*shown, CLOSING + "\n"])
+
+
+def one_line(invalid: RecipeInvalid, inbox: str = "inbox") -> str:
+    """The same in one line, for the log."""
+    return "; ".join(_briefly(invalid.problems, inbox))
+
+
+def harmless(text: str) -> str:
+    """The text with everything escaped that could move a cursor, change colours or hide.
+
+    Control and format characters, line and paragraph separators and lone surrogates become
+    \\x1b-like escapes; the joiner inside of emoji stays.
+    """
+    return "".join(map(_harmless_character, text))
+
+
+def shown(value: str, limit: int = 60) -> str:
+    """A value as messages quote it: harmless, on one line, cut when it is long."""
+    cut = value if len(value) <= limit else value[: limit - 1] + "…"
+    return harmless(cut)
+
+
+def _harmless_character(character: str) -> str:
+    if character.isprintable() or character == "\N{ZERO WIDTH JOINER}":
+        return character
+    if unicodedata.category(character) == "Zs":
+        return " "
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def _briefly(problems: Sequence[Problem], inbox: str = "inbox") -> Iterator[str]:
+    file = None
+    for problem in problems[:MAX_SHOWN]:
+        name = "" if problem.file == file else harmless(f"{inbox}/{problem.file}, ")
+        file = problem.file
+        message = " ".join(harmless_lines(problem.message).split("\n"))
+        yield f"{name}line {problem.line}, column {problem.column}: {message}"
+    if len(problems) > MAX_SHOWN:
+        yield f"and {len(problems) - MAX_SHOWN} more"
+
+
+def harmless_lines(message: str) -> str:
+    """A message of ours made harmless line by line; its own line breaks stay."""
+    return "\n".join(map(harmless, message.split("\n")))
+
+
+def _paragraph(problem: Problem, inbox: str) -> str:
+    place = f"{inbox}/{problem.file}, line {problem.line}, column {problem.column}"
+    gutter = f"    {problem.line} | "
+    text, carets = _excerpt(problem)
+    return (
+        f"{harmless(place)}\n\n{gutter}{text}".rstrip() + "\n"
+        f"{' ' * len(gutter)}{carets}\n"
+        f"{harmless_lines(problem.message)}\n"
+    )
+
+
+def _excerpt(problem: Problem) -> tuple[str, str]:
+    """The source line, cut around the problem's column, and the line of carets below it."""
+    line, start = problem.source_line, problem.column - 1
+    left = max(0, min(start - EXCERPT_WIDTH // 2, len(line) - EXCERPT_WIDTH))
+    right = left + EXCERPT_WIDTH
+    before = ("…" if left else "") + harmless(line[left:start])
+    wrong = harmless(line[start : min(start + problem.width, right)])
+    after = harmless(line[start:right][len(line[start : start + problem.width]) :])
+    end = "…" if right < len(line) else ""
+    return before + wrong + after + end, " " * _columns(before) + "^" * max(1, _columns(wrong))
+
+
+def _columns(text: str) -> int:
+    """How many terminal columns the text takes: wide characters two, combining ones none."""
+    return sum(
+        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
+        for c in text
+    )

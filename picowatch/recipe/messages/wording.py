@@ -1,0 +1,142 @@
+"""How a wrong value is told: field, value, limit, remedy, and what YAML made of it."""
+
+import re
+from contextlib import suppress
+from functools import cache
+from typing import Any
+
+from picowatch.recipe.messages.places import Misread, Written
+from picowatch.recipe.messages.problems import shown
+from picowatch.recipe.messages.suggestions import listed
+from picowatch.recipe.read.yaml_errors import quoted
+from picowatch.recipe.recipe_fields import MAX_SEED, HiresFields, RecipeFields
+
+TEXT = "text"
+_MAX_SIDE = 2048
+MAX_WARNINGS = 50  # of one entry
+_IN_WORDS = {
+    "loras": "a mapping like {name: 0.8}, or a list of names",
+    "sweep": "a mapping like {steps: [10, 20], cfg_scale: 4..10 step 2}",
+    "hires": "true, false, or a mapping like {scale: 2, steps: 12}",
+}
+
+
+def wrong_value(field: str, written: Written, wanted: str | None = None) -> str:
+    """Why this value does not do for this field; `wanted` where it is not the field's own."""
+    wanted = wanted or wanted_for(field)
+    field = field.replace(".", " ")
+    if written.value is None:
+        return _no_value(field, written, wanted)
+    understood = _understood(written, wanted)
+    if understood:
+        remedy = _in_quotes(field, written) if wanted == TEXT else _plainly(written)
+        return f"{field} must be {wanted}, but YAML reads {_raw(written)} as {understood}. {remedy}"
+    if isinstance(written.value, str) and re.fullmatch(r"\d{1,9},\d{1,9}", written.value):
+        return f"{field} must be {wanted}. Write {written.value.replace(',', '.')}, with a point."
+    value = _quoted_unless_number(written.value)
+    return f"{field} must be {wanted}, not {value}.{_hint(field, written.value)}"
+
+
+def _hint(field: str, value: object) -> str:
+    """What somebody may have wanted who wrote a number beyond the limits."""
+    if isinstance(value, int | float):
+        if field == "cfg_scale" and value < 1:
+            return " 1 switches guidance off."
+        if field in ("width", "height") and value > _MAX_SIDE:
+            return " For a larger picture write a smaller size, and hires: {scale: 2}."
+    return ""
+
+
+def _no_value(field: str, written: Written, wanted: str) -> str:
+    reads = f"{shown(written.raw)} as null" if written.raw else "an empty value as null"
+    remedy = f"Write {wanted}, or delete the line."
+    if field in ("prompt", "negative_prompt"):
+        remedy = f"Write {field}: '' for empty text, or delete the line."
+    elif wanted == TEXT:
+        remedy = "Write a name, or delete the line."
+    return f"{field} has no value: YAML reads {reads}. {remedy}"
+
+
+def not_multiple_of_8(field: str, value: int) -> str:
+    """The nearest values that would do."""
+    below = value - value % 8
+    return f"{field} must be a multiple of 8: {below} or {below + 8} would do."
+
+
+def left_out(what: str) -> str:
+    """The warning for what another program wrote and a recipe has no field for."""
+    return f"'{shown(what)}' is nothing that a recipe can say; the picture is made without it."
+
+
+def wanted_for(field: str) -> str:
+    """What a field takes, in words, from the model's own limits."""
+    if field == "from":
+        return TEXT
+    if field == "size":
+        return "text like 512x768"
+    if field == "seed":
+        return f"a whole number from 0 to {MAX_SEED}, random, or a list like [1, 2, 3]"
+    if field in _IN_WORDS:
+        return _IN_WORDS[field]
+    schema = _properties()[field]
+    schema = schema.get("anyOf", [schema])[0]
+    kind = {"integer": "a whole number", "number": "a number", "boolean": "true or false"}
+    if "enum" in schema:
+        return listed(schema["enum"], "or")
+    words = kind.get(schema.get("type", ""), TEXT)
+    if "minimum" in schema and "maximum" in schema:
+        words += f" from {schema['minimum']:g} to {schema['maximum']:g}"
+    return words
+
+
+@cache
+def _properties() -> dict[str, Any]:
+    properties: dict[str, Any] = RecipeFields.model_json_schema()["properties"]
+    parts: dict[str, Any] = HiresFields.model_json_schema()["properties"]
+    return properties | {f"hires.{name}": part for name, part in parts.items()}
+
+
+def _understood(written: Written, wanted: str) -> str:
+    """What YAML made of a value, if that is not what it looks like or not what was wanted."""
+    match written.value:
+        case Misread(understood=understood):
+            return understood
+        case bool(value):
+            return str(value).lower()
+        case tuple():
+            return "a list"
+        case dict():
+            return "a mapping"
+        case str(text) if written.yaml_plain and _looks_like_number(text):
+            return "text"
+        case int() | float() if wanted == TEXT:
+            return "a number"
+    return ""
+
+
+def _looks_like_number(text: str) -> bool:
+    """1e3 and 089 are text in YAML 1.1."""
+    return re.fullmatch(r"[-+]?[0-9.]{1,9}([eE][-+]?[0-9]{1,3})?", text) is not None
+
+
+def _in_quotes(field: str, written: Written) -> str:
+    return f"For text, put it in quotes: {field}: {shown(quoted(written.raw), 200)}"
+
+
+def _plainly(written: Written) -> str:
+    if isinstance(written.value, tuple | dict):
+        return "Write one value; for several pictures write several recipes."
+    if isinstance(written.value, str):
+        with suppress(ValueError):
+            value = float(written.value)
+            if abs(value) < 1e9:
+                return f"Write {value:.10g}."
+    return "Write the number you mean in plain digits."
+
+
+def _raw(written: Written) -> str:
+    return shown(" ".join(written.raw.split()))
+
+
+def _quoted_unless_number(value: object) -> str:
+    return shown(str(value)) if isinstance(value, int | float) else f"'{shown(str(value))}'"

@@ -1,0 +1,1 @@
+"""Prompts: A1111's grammar, LoRA tags, wildcards."""

@@ -1,0 +1,335 @@
+"""An entry's two prompts: what they may hold, what they name, and what each image draws."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import islice
+
+from picowatch.recipe.known import Known
+from picowatch.recipe.messages.problems import shown
+from picowatch.recipe.messages.suggestions import did_you_mean, listed
+from picowatch.recipe.prompts.grammar import (
+    MAX_FOUND,
+    Unsupported,
+    embedding_words,
+    embeddings_in,
+    lora_tags,
+    split_loras,
+    unsupported,
+)
+from picowatch.recipe.prompts.wildcards import (
+    MAX_CHOSEN,
+    MAX_LENGTH,
+    MAX_SIGNS,
+    MAX_WILDCARDS,
+    PACK_ENDINGS,
+    Choice,
+    ExpansionFailed,
+    Foreign,
+    FromFile,
+    Nodes,
+    Template,
+    Wildcards,
+    found_in,
+    lines_of,
+    matching_files,
+    parse,
+)
+from picowatch.recipe.recipe_fields import Loras
+from picowatch.recipe.resolve.installed import NotInstalled, find_lora
+from picowatch.recipe.resolve.loras import MAX_LORAS, named_twice
+
+MAX_BRACKETS = 100_000
+# Of all images that wildcards are drawn for, or whose prompt is swept.
+MAX_SIGNS_OF_ALL = 250_000
+_WILDCARD_SIGNS = ("{", "|", "}", "__")
+_BRACKET_SIGNS = tuple("()[]:<")
+PROMPT, NEGATIVE = "prompt", "negative_prompt"
+
+
+class PromptFailed(ValueError):
+    """What was drawn for one image cannot be a prompt; `field` says which of the two."""
+
+    def __init__(self, field: str, message: str) -> None:
+        self.field = field
+        super().__init__(message)
+
+
+def count_signs(text: str) -> int:
+    """How many signs a prompt with wildcards has that each draw looks at; without any, none."""
+    if "{" not in text and "__" not in text:
+        return 0
+    return count_all_signs(text)
+
+
+def count_all_signs(text: str) -> int:
+    """The same of any prompt."""
+    return sum(map(text.count, (*_WILDCARD_SIGNS, *_BRACKET_SIGNS)))
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """What one image is asked for: both prompts without wildcards, and what they name."""
+
+    prompt: str
+    negative_prompt: str
+    loras: Loras
+    embeddings: tuple[str, ...]
+
+
+class Prompts:
+    """The prompts of an entry and its field `loras`, ready to be drawn for every seed."""
+
+    def __init__(self, prompt: str, negative_prompt: str, loras: Loras, known: Known) -> None:
+        self._templates = {
+            PROMPT: Template(prompt, known.wildcards),
+            NEGATIVE: Template(negative_prompt, known.wildcards),
+        }
+        self._loras = loras
+        self._known = known
+        # Prompts without wildcards are the same for every seed.
+        self._undrawn: Drawn | None = None
+
+    def named(self) -> list[tuple[str, str]]:
+        """Kind and name of every LoRA and embedding named anywhere, drawn or not; sorted."""
+        loras = {name for name, _ in self._loras} | {
+            find_lora(name, self._known) for name, _ in split_loras(self._templates[PROMPT].text)[1]
+        }
+        embeddings = {
+            name
+            for template in self._templates.values()
+            for *_, name in embedding_words(split_loras(template.text)[0], self._known.embeddings)
+        }
+        return sorted([("lora", n) for n in loras] + [("embedding", n) for n in embeddings])
+
+    def refused_embeddings(self) -> list[str]:
+        """Sentences about embeddings that the prompts seem to name, but that cannot be used."""
+        refused = self._known.refused_embeddings
+        names = tuple(name for name in refused if name not in self._known.embeddings)
+        found = {
+            name
+            for template in self._templates.values()
+            for *_, name in embedding_words(template.text, names)
+        }
+        return [
+            f"The prompt's '{name}' is taken as words: the embedding of that name cannot be "
+            f"used. {refused[name]}"
+            for name in sorted(found)
+        ]
+
+    def drawn(self, seed: int) -> Drawn:
+        """What the image with this seed is asked for. Raises PromptFailed."""
+        if self._undrawn is None:
+            drawn = self._drawn(seed)
+            if any(template.is_drawn for template in self._templates.values()):
+                return drawn
+            self._undrawn = drawn
+        return self._undrawn
+
+    def _drawn(self, seed: int) -> Drawn:
+        prompt, negative = (self._text(field, seed) for field in (PROMPT, NEGATIVE))
+        embeddings = {
+            name
+            for text in (prompt, negative)
+            for name in embeddings_in(text, self._known.embeddings)
+        }
+        return Drawn(prompt, negative, self._all_loras(prompt), tuple(sorted(embeddings)))
+
+    def _text(self, field: str, seed: int) -> str:
+        template = self._templates[field]
+        if not template.is_drawn:
+            return template.text
+        try:
+            text = template.expand(seed, field)
+        except ExpansionFailed as error:
+            raise PromptFailed(field, f"this cannot be drawn: {error}.") from None
+        for problem in _plain_problems(field, text, self._known):
+            raise PromptFailed(
+                field, f"with seed {seed} this becomes: {shown(text, 200)}\n{problem}"
+            )
+        return text
+
+    def _all_loras(self, prompt: str) -> Loras:
+        """Those of the field first, then those of the prompt in their order."""
+        loras = dict(self._loras)
+        for name, weight in split_loras(prompt)[1]:
+            found = find_lora(name, self._known)
+            if found in loras:
+                raise PromptFailed(PROMPT, named_twice(found))
+            loras[found] = weight
+        return tuple(loras.items())
+
+
+def _plain_problems(field: str, text: str, known: Known) -> Iterator[str]:
+    for mistake in (*unsupported(text), *_lora_mistakes(field, text, known)):
+        yield mistake.message
+
+
+def mistakes_in(field: str, text: str, loras: Loras, known: Known) -> list[Unsupported]:
+    """What is wrong with a prompt as written, whatever is drawn: the first few, in order.
+
+    The text itself with all its alternatives, the wildcard files that it reaches, and LoRAs.
+    """
+    if len(text) > MAX_LENGTH:
+        message = f"a prompt of {len(text):,} characters; the limit is {MAX_LENGTH:,}."
+        return [Unsupported(0, 1, message)]
+    for signs, most in ((_WILDCARD_SIGNS, MAX_SIGNS), (_BRACKET_SIGNS, MAX_BRACKETS)):
+        if sum(map(text.count, signs)) > most:
+            message = f"more than {most:,} of the signs {' '.join(signs)} in one prompt."
+            return [Unsupported(0, 1, message)]
+    nodes = parse(text, known.wildcards)
+    found = [*unsupported(text), *_wildcard_mistakes(field, text, nodes, known)]
+    tags = lora_tags(text)
+    if len(tags) > MAX_LORAS:
+        found.append(replace(tags[MAX_LORAS][0], message=f"more than {MAX_LORAS} LoRAs here."))
+    else:
+        found += _lora_mistakes(field, text, known)
+        found += _repeated_loras(text, nodes, loras, known) if field == PROMPT else ()
+    return sorted(found, key=lambda mistake: mistake.offset)[:MAX_FOUND]
+
+
+def _lora_mistakes(field: str, text: str, known: Known) -> Iterator[Unsupported]:
+    for tag, name in lora_tags(text):
+        if field == NEGATIVE:
+            message = (
+                "a LoRA acts on the whole picture and cannot stand in negative_prompt. Put it "
+                "into prompt, with a negative weight if it is to act the other way round."
+            )
+            yield replace(tag, message=message)
+            continue
+        try:
+            find_lora(name, known)
+        except NotInstalled as error:
+            yield replace(tag, message=str(error))
+
+
+def _repeated_loras(text: str, nodes: Nodes, loras: Loras, known: Known) -> Iterator[Unsupported]:
+    """LoRAs named twice, where that is certain: a wildcard may choose one of its tags."""
+    seen = {name for name, _ in loras}
+    choices = [node for node in nodes if isinstance(node, Choice)][:MAX_WILDCARDS]
+    for tag, name in lora_tags(text):
+        if any(c.offset <= tag.offset < c.offset + c.length for c in choices):
+            continue
+        try:
+            found = find_lora(name, known)
+        except NotInstalled:
+            continue
+        if found in seen:
+            yield replace(tag, message=named_twice(found))
+        seen.add(found)
+
+
+def _wildcard_mistakes(field: str, text: str, parsed: Nodes, known: Known) -> Iterator[Unsupported]:
+    nodes = list(found_in(parsed))
+    if len(nodes) > MAX_WILDCARDS:
+        last = nodes[MAX_WILDCARDS]
+        yield Unsupported(last.offset, 1, f"more than {MAX_WILDCARDS:,} wildcards in one prompt.")
+        return
+    for node in nodes:
+        if isinstance(node, Choice):
+            yield from _choice_mistakes(node)
+        elif isinstance(node, Foreign):
+            yield Unsupported(node.offset, len(node.written), node.why)
+        else:
+            for message in islice(_file_mistakes(field, node, known), MAX_FOUND):
+                yield Unsupported(node.offset, len(node.written), message)
+
+
+def _choice_mistakes(node: Choice) -> Iterator[Unsupported]:
+    if not 0 <= node.low <= node.high <= MAX_CHOSEN:
+        message = (
+            f"{{{node.low}-{node.high}$$…}} cannot be drawn: the first number must not be above "
+            f"the second, and {MAX_CHOSEN} are the most."
+        )
+        yield Unsupported(node.offset, node.length, message)
+
+
+def _file_mistakes(field: str, node: FromFile, known: Known) -> Iterator[str]:
+    """What is wrong with a wildcard file, or with those that its lines name."""
+    wildcards = known.wildcards
+    waiting, seen = [(node.name, "")], {node.name}
+    while waiting:
+        name, within = waiting.pop()
+        files = matching_files(name, wildcards)
+        if not files:
+            yield _no_wildcard(name, known) + within
+        elif not lines_of(name, wildcards).nodes:
+            yield f"the wildcard file {_path(files[0], known)} has no line.{within}"
+        for file in files:
+            within = f" (in {_path(file, known)})"
+            yield from _line_mistakes(field, file, known, within)
+            for inner in sorted(_files_named_in(wildcards[file])):
+                if _reaches(inner, file, wildcards):
+                    yield f"the wildcard __{shown(inner)}__ never ends: it names itself.{within}"
+                elif inner not in seen:
+                    seen.add(inner)
+                    waiting.append((inner, within))
+
+
+def _path(wildcard: str, known: Known) -> str:
+    """The file that a wildcard's lines stand in."""
+    file = known.wildcard_packs.get(wildcard, f"{wildcard}.txt")
+    return f"models/wildcards/{shown(file)}"
+
+
+def _reaches(name: str, goal: str, wildcards: Wildcards) -> bool:
+    """Whether drawing `__name__` can lead to the file `goal` again."""
+    waiting, seen = [name], {name}
+    while waiting:
+        for file in matching_files(waiting.pop(), wildcards):
+            if file == goal:
+                return True
+            more = _files_named_in(wildcards[file]) - seen
+            seen |= more
+            waiting += more
+    return False
+
+
+@lru_cache(maxsize=256)
+def _files_named_in(lines: tuple[str, ...]) -> frozenset[str]:
+    nodes = (node for line in lines if "__" in line for node in found_in(parse(line, {})))
+    return frozenset(node.name for node in nodes if isinstance(node, FromFile))
+
+
+def _line_mistakes(field: str, file: str, known: Known, within: str) -> Iterator[str]:
+    for message in _mistakes_in_lines(known.wildcards[file]):
+        yield message + within
+    lines = (line for line in known.wildcards[file] if "<" in line)
+    for tag in dict.fromkeys(tag for line in lines for tag in _tags_in(line)):
+        for mistake in _lora_mistakes(field, tag, known):
+            yield mistake.message + within
+
+
+def _tags_in(line: str) -> list[str]:
+    return [line[tag.offset : tag.offset + tag.length] for tag, _ in lora_tags(line)]
+
+
+@lru_cache(maxsize=256)
+def _mistakes_in_lines(lines: tuple[str, ...]) -> tuple[str, ...]:
+    """The first of what no prompt may hold."""
+    found: list[str] = []
+    for line in lines:
+        if any(sign in line for sign in ("[", "(", "<", "AND")) and len(found) < MAX_FOUND:
+            found += [mistake.message for mistake in unsupported(line)]
+        if any(sign in line for sign in ("${", "__", "{@")) and len(found) < MAX_FOUND:
+            foreign = (node for node in found_in(parse(line, {})) if isinstance(node, Foreign))
+            found += [node.why for node in foreign]
+    return tuple(dict.fromkeys(found))
+
+
+def _no_wildcard(name: str, known: Known) -> str:
+    if name in known.refused:
+        return f"the wildcard file '{shown(name)}' cannot be used: {known.refused[name]}"
+    names: Sequence[str] = sorted(known.wildcards)
+    there = (
+        f"There are {listed(names)}." if names else "Write that file, with a choice in each line."
+    )
+    broken = [
+        f" A pack of wildcards is missing: {why}"
+        for file, why in known.refused.items()
+        if file.endswith(PACK_ENDINGS)
+    ]
+    return (
+        f"no wildcard file '{shown(name)}.txt' in models/wildcards. "
+        f"{did_you_mean(name, names)}{there}{''.join(broken[:1])}"
+    )

@@ -1,0 +1,1 @@
+"""From bytes to entries: what each kind of file says."""

@@ -1,0 +1,351 @@
+"""A1111's "generation parameters": text to values. The inverse of metadata/a1111.py.
+
+Also read is what other programs write in this format: Draw Things
+(https://github.com/cocktailpeanut/breadmachine/issues/2), Forge, Fooocus
+(https://github.com/lllyasviel/Fooocus, modules/meta_parser.py) and clients of the AI Horde.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from math import ceil
+
+from picowatch.recipe.messages.places import Entry, Layer, Source, Spot, Written
+from picowatch.recipe.messages.problems import Problems, shown
+from picowatch.recipe.messages.wording import MAX_WARNINGS, left_out
+from picowatch.recipe.read.a1111_blocks import (
+    MAX_LINES,
+    Block,
+    Line,
+    block_of_picture,
+    blocks,
+    negative_in,
+)
+from picowatch.recipe.recipe_fields import MAX_SEED
+from picowatch.recipe.resolve.hires import final_side, find_upscaler
+from picowatch.recipe.resolve.layers import put
+
+_SIDES = re.compile(r"([0-9]{1,5})x([0-9]{1,5})")
+_KEY = re.compile(r"\s*(?P<key>\w[\w \-/.]*):\s*")
+
+# Keys in lower case: A1111 writes "CFG scale", ComfyUI's nodes and Forge "CFG Scale".
+_FIELDS = {
+    "steps": "steps",
+    "sampler": "sampler",
+    "schedule type": "schedule_type",
+    "scheduler": "schedule_type",
+    "cfg scale": "cfg_scale",
+    "guidance scale": "cfg_scale",
+    "seed": "seed",
+    "size": "size",
+    "clip skip": "clip_skip",
+    "model": "checkpoint",
+    "vae": "vae",
+    "denoising strength": "denoising_strength",
+    "strength": "denoising_strength",
+    "mask blur": "mask_blur",
+}
+_HIRES = {"hires upscale": "scale", "hires steps": "steps", "hires upscaler": "upscaler"}
+_HIRES_SIZE = "hires resize"
+# Draw Things is known by it; its negative prompt is a line of its own that begins with "-".
+_DRAW_THINGS_KEY = "guidance scale"
+# Forge's further model files: a VAE, or text encoders.
+_MODULE = re.compile(r"module \d+")
+# What comes closest to the upscalers that A1111 loads as models of their own.
+_CLOSEST_UPSCALER = "Lanczos"
+# A small decoder for previews; picowatch has none.
+_TAESD = "taesd"
+# Programs whose seeds have more bits draw their noise on the CPU, and torch uses the low 32 there.
+_SEED_BITS = 64
+MAX_PARAMETERS = 1000
+MAX_BLOCKS = 10_000
+# The hashes of LoRAs and embeddings tell which files were meant; the prompt has their names.
+_INFORMATION = {
+    "version",
+    "model hash",
+    "vae hash",
+    "hashes",
+    "lora hashes",
+    "ti hashes",
+    "rng",
+    "user",
+    "created date",
+    "civitai resources",
+    "civitai metadata",
+    "template",
+    "negative template",
+    "wildcard prompt",
+    "raw prompt",
+    "raw negative prompt",
+    "batch size",
+    "batch pos",
+}
+_KNOWN_KEYS = frozenset({*_FIELDS, *_HIRES, _HIRES_SIZE, *_INFORMATION})
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One `key: value` of a line of values; offsets within that line.
+
+    The key is empty for a piece that is none.
+    """
+
+    key: str
+    value: str
+    key_offset: int
+    value_offset: int
+    raw: str
+
+
+def parameters_of(line: str) -> Iterator[Parameter]:
+    """The `key: value` pairs of a `Steps: …` line; values with commas are JSON.
+
+    Only the first MAX_PARAMETERS and one more. What is no pair ends at the next comma.
+    """
+    position = 0
+    for _ in range(MAX_PARAMETERS + 1):
+        if position >= len(line):
+            return
+        found = _KEY.match(line, position)
+        start = found.end() if found else position
+        value, end = _value(line, start)
+        key = found["key"].rstrip() if found else ""
+        key_offset = found.start("key") if found else start
+        if key or value:
+            yield Parameter(key, value, key_offset, start, line[start:end])
+        comma = line.find(",", end)
+        position = comma + 1 if comma >= 0 else len(line)
+
+
+def _value(line: str, start: int) -> tuple[str, int]:
+    if line.startswith(('"', "[", "{"), start):
+        try:
+            value, end = json.JSONDecoder().raw_decode(line, start)
+        except (ValueError, RecursionError):
+            pass
+        else:
+            return value if isinstance(value, str) else line[start:end], end
+    comma = line.find(",", start)
+    end = comma if comma >= 0 else len(line)
+    return line[start:end].strip(), end
+
+
+def a1111_entries(source: Source, problems: Problems) -> list[Entry]:
+    """The recipes of a TXT with generation parameters, a block each."""
+    entries: list[Entry] = []
+    if len(source.lines) > MAX_LINES:
+        message = f"more than {MAX_LINES:,} lines in one file. Split it."
+        problems.add(Spot(source, MAX_LINES + 1, 1), message)
+        return []
+    for block in blocks(source, _KNOWN_KEYS):
+        if len(entries) == MAX_BLOCKS:
+            number = (block.text or block.values)[0].number
+            message = f"more than {MAX_BLOCKS:,} prompts in one file. Split it."
+            problems.add(Spot(source, number, 1, max(1, len(source.line(number)))), message)
+            break
+        entries.append(_entry(source, block, problems))
+        model_hash = _hash_alone(source, block)
+        if model_hash:
+            problems.add(model_hash.spot, _unknown_hash(str(model_hash.value)))
+    return entries
+
+
+def a1111_picture(source: Source, problems: Problems) -> tuple[Entry, str]:
+    """The recipe of a picture's text, and the model's hash if it does not name the model."""
+    block = block_of_picture(source)
+    model_hash = _hash_alone(source, block)
+    return _entry(source, block, problems), str(model_hash.value) if model_hash else ""
+
+
+def _hash_alone(source: Source, block: Block) -> Written | None:
+    """The model's hash in a block that does not name the model, too."""
+    found = {key.casefold(): w for line in block.values for key, w in _pairs(source, line)}
+    return None if "model" in found else found.get("model hash")
+
+
+def _entry(source: Source, block: Block, problems: Problems) -> Entry:
+    """The recipe of one block. What it cannot honour becomes a warning."""
+    warnings: list[str] = []
+    layer = _Values(source, block, problems, warnings).layer()
+    lines = list(block.text)
+    while len(lines) > 1 and not lines[0].text.strip():
+        del lines[0]
+    prompt, negative = _prompts(lines, block)
+    # A block may be nothing but values, or a negative prompt: an empty prompt is before them.
+    first = (block.text or block.values)[0]
+    layer["prompt"] = _text(source, prompt or [first._replace(text="")])
+    if negative:
+        layer["negative_prompt"] = _text(source, negative)
+    return Entry(layer, layer["prompt"].spot, tuple(warnings), forgives_idle=True)
+
+
+def _prompts(lines: Sequence[Line], block: Block) -> tuple[Sequence[Line], Sequence[Line]]:
+    """The lines of the prompt and of the negative prompt."""
+    for index, line in enumerate(lines):
+        negative = negative_in(line)
+        if negative:
+            return lines[:index], [negative, *lines[index + 1 :]]
+    last = lines[-1] if lines else None
+    if last and re.match(r"-\s*[^\s-]", last.text) and _is_of_draw_things(block):
+        return lines[:-1], [last._replace(column=last.column + 1, text=last.text[1:])]
+    return lines, []
+
+
+def _is_of_draw_things(block: Block) -> bool:
+    keys = (p.key.casefold() for line in block.values for p in parameters_of(line.text))
+    return _DRAW_THINGS_KEY in keys
+
+
+def _text(source: Source, lines: Sequence[Line]) -> Written:
+    """Text that begins there; white space around it is not meant."""
+    text = "\n".join(line.text for line in lines)
+    before = text[: len(text) - len(text.lstrip())]
+    first = lines[before.count("\n")]
+    column = first.column + len(before) - before.rfind("\n") - 1
+    text = text.strip()
+    width = max(1, len(text.partition("\n")[0]))
+    return Written(text, Spot(source, first.number, column, width), text)
+
+
+def _pairs(source: Source, line: Line) -> Iterator[tuple[str, Written]]:
+    for parameter in parameters_of(line.text):
+        key_column = line.column + parameter.key_offset
+        key = Spot(source, line.number, key_column, max(1, len(parameter.key)))
+        column = line.column + parameter.value_offset
+        spot = Spot(source, line.number, column, max(1, len(parameter.raw)))
+        yield parameter.key, Written(parameter.value, spot, parameter.raw, key)
+
+
+class _Values:
+    """The values of a block, each used, or named in a warning."""
+
+    def __init__(
+        self, source: Source, block: Block, problems: Problems, warnings: list[str]
+    ) -> None:
+        self._pairs = [pair for line in block.values for pair in _pairs(source, line)]
+        self._problems = problems
+        self._warnings = warnings
+        self._fields: Layer = {}
+        self._hires: list[tuple[str, Written]] = []
+        self._modules: list[tuple[str, Written]] = []
+
+    def layer(self) -> Layer:
+        """The fields that they are."""
+        sizes = []
+        for place, (name, written) in enumerate(self._pairs):
+            if place == MAX_PARAMETERS:
+                key = written.key or written.spot
+                self._problems.add(key, f"more than {MAX_PARAMETERS:,} values in this line.")
+                break
+            if name.casefold() == _HIRES_SIZE:
+                sizes.append(written)
+            else:
+                self._take(name, written)
+        self._take_modules()
+        self._put_hires(sizes)
+        return self._fields
+
+    def _take(self, name: str, written: Written) -> None:
+        key = name.casefold()
+        if key in _FIELDS:
+            self._put(_FIELDS[key], written)
+        elif key in _HIRES:
+            self._hires.append((_HIRES[key], self._upscaler(written, key)))
+        elif _MODULE.fullmatch(key):
+            self._modules.append((name, written))
+        elif key not in _INFORMATION:
+            self._leave_out(name, written)
+
+    def _put(self, field: str, written: Written) -> None:
+        if field == "vae" and str(written.value).casefold() == _TAESD:
+            self._warn("the VAE TAESD is not in picowatch; the checkpoint's own is used instead.")
+            return
+        if field == "seed":
+            seed, warning = seed_of_32_bits(str(written.value))
+            written = replace(written, value=seed)
+            if warning:
+                self._warn(warning)
+        same = self._fields.get(field)
+        if same is None or same.value != written.value:
+            put(self._fields, field, written, self._problems)
+
+    def _take_modules(self) -> None:
+        """Forge's module is the VAE if it is the only one; others are text encoders."""
+        for name, written in self._modules:
+            if len(self._modules) == 1 and "vae" not in self._fields:
+                self._put("vae", written)
+            else:
+                self._leave_out(name, written)
+
+    def _upscaler(self, written: Written, key: str) -> Written:
+        """The value; an upscaler that picowatch does not have becomes the closest one."""
+        if key != "hires upscaler":
+            return written
+        try:
+            return replace(written, value=find_upscaler(str(written.value)))
+        except ValueError:
+            self._warn(
+                f"the upscaler '{shown(str(written.value))}' is not in picowatch; "
+                f"{_CLOSEST_UPSCALER} is used instead."
+            )
+            return replace(written, value=_CLOSEST_UPSCALER)
+
+    def _put_hires(self, sizes: Sequence[Written]) -> None:
+        """hires by its scale. A size that no scale gives leaves all of it out."""
+        for size in sizes:
+            scale = _scale(size, self._fields.get("size"))
+            if scale is None:
+                self._leave_out("Hires resize", size)
+                self._hires.clear()
+                return
+            self._hires.append(("scale", replace(size, value=str(scale))))
+        if self._hires:
+            first = self._hires[0][1]
+            pairs = tuple(self._hires)
+            self._fields["hires"] = replace(first, value=dict(pairs), pairs=pairs)
+
+    def _leave_out(self, name: str, written: Written) -> None:
+        if name and str(written.value).casefold() == "false":
+            return
+        self._warn(left_out(f"{name}: {written.value}" if name else str(written.value)))
+
+    def _warn(self, message: str) -> None:
+        if len(self._warnings) < MAX_WARNINGS:
+            self._warnings.append(message)
+
+
+def seed_of_32_bits(text: str) -> tuple[str, str]:
+    """The seed that gives the same noise, and a warning if it is another one."""
+    if not re.fullmatch(r"[0-9]{10,20}", text) or not MAX_SEED < int(text) < 2**_SEED_BITS:
+        return text, ""
+    seed = int(text) % (MAX_SEED + 1)
+    return str(seed), (
+        f"the seed {text} has more than 32 bits; {seed} is used instead, from which a CPU draws "
+        "the same noise."
+    )
+
+
+def _scale(resized: Written, size: Written | None) -> float | None:
+    """The scale that leads from a size to another; None if there is none.
+
+    A1111 writes a side of 0 that follows from the other one.
+    """
+    before, after = (_SIDES.fullmatch(str(w.value)) if w else None for w in (size, resized))
+    if not before or not after:
+        return None
+    sides = [(int(b), int(a)) for b, a in zip(before.groups(), after.groups(), strict=True)]
+    sides = [(side, goal) for side, goal in sides if goal]
+    for side, goal in sides:
+        # Rounded up, because the sides are rounded down.
+        scale = ceil(goal / side * 10**6) / 10**6 if side else 0
+        if all(final_side(side, scale) == goal // 8 * 8 for side, goal in sides):
+            return scale
+    return None
+
+
+def _unknown_hash(value: str) -> str:
+    return (
+        f"the model with the hash {shown(value)} is not known by name. "
+        "Write 'Model: ' and its name in models/checkpoints instead."
+    )

@@ -1,0 +1,249 @@
+"""Flags behind a prompt in a TXT: `a corgi --steps 30 --negative_prompt "blurry, dim"`."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+
+from picowatch.recipe import fields
+from picowatch.recipe.messages.places import At, Layer, Spot, Written
+from picowatch.recipe.messages.problems import Problems, shown
+from picowatch.recipe.messages.suggestions import did_you_mean
+from picowatch.recipe.messages.wording import MAX_WARNINGS, left_out, wrong_value
+from picowatch.recipe.read.plain import number
+from picowatch.recipe.resolve.layers import meaning_of_scheduler, put
+
+_FLAG = re.compile(r"(?:(?<=\s)|^)--(?P<name>[A-Za-z][\w-]*)")
+# What word processors and phones make of two hyphens.
+_LONG_DASH = re.compile(r"(?:(?<=\s)|^)[\N{EN DASH}\N{EM DASH}](?P<name>[A-Za-z][\w-]*)")
+
+# A1111 reads its lines as a shell does; an apostrophe that only begins a value is one.
+_SINGLE_QUOTED = re.compile(r"'(?P<text>[^']*)'(?=\s+--[A-Za-z]|\s*$)")
+
+# stable-diffusion.cpp's names that are not ours with hyphens, and CompVis'.
+_ALIASES = {
+    "sampling_method": "sampler",
+    "batch_count": "count",
+    "H": "height",
+    "W": "width",
+    "ddim_steps": "steps",
+}
+# CompVis' flags without a value that name a sampler.
+_SAMPLERS = {"plms": "PLMS", "ddim": "DDIM"}
+# A1111's "Prompts from file", and CompVis: their product is the count.
+_FACTORS = ("batch_size", "n_iter", "n_samples")
+# Their other flags: what a recipe cannot say is left out with a warning, unless it is switched
+# off; where they put and show their files means nothing here.
+_THEIRS_ALONE = {
+    *("styles", "subseed", "subseed_strength", "seed_resize_from_h", "seed_resize_from_w"),
+    *("restore_faces", "tiling"),
+    *("ddim_eta", "fixed_code", "laion400m", "config"),
+}
+_OFF = {"false", "0", "0.0", "-1"}
+_THEIR_FILES = {
+    *("outpath_samples", "outpath_grids", "prompt_for_display"),
+    *("do_not_save_samples", "do_not_save_grid"),
+    *("outdir", "skip_grid", "skip_save", "n_rows", "precision", "C", "f"),
+}
+_KOHYA = {
+    "n": "negative_prompt",
+    "w": "width",
+    "h": "height",
+    "s": "steps",
+    "d": "seed",
+    "l": "cfg_scale",
+    "t": "denoising_strength",
+}
+# There are not so many fields.
+MAX_FLAGS = 200
+_OTHER_TOOLS = {
+    "scheduler": "stable-diffusion.cpp's schedule type; write --schedule_type",
+    "schedule": "stable-diffusion.cpp's schedule type; write --schedule_type",
+    "sampler_index": "A1111's older name; write --sampler",
+    "p": "write the prompt first, without a flag, or behind --prompt",
+    "scale": "CompVis' cfg_scale; write --cfg_scale",
+    "from_file": "write the prompts of that file here, one a line",
+    "v": "Midjourney's version; choose a model with --checkpoint",
+    "niji": "Midjourney's version; choose a model with --checkpoint",
+    "no": "Midjourney's negative prompt; write --negative_prompt",
+    "stylize": "Midjourney's; leave it out, or write --cfg_scale",
+    "chaos": "Midjourney's; leave it out",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Flag:
+    name: str
+    offset: int
+    width: int
+    value: str
+    value_offset: int
+    raw: str
+
+
+def prompt_and_flags(text: str, at: At, problems: Problems, warnings: list[str]) -> Layer:
+    """The fields of one prompt line.
+
+    A flag's value, after a space or =, runs to the next ` --`, or, if it opens with a double
+    quote, to the closing one. `at` gives the place of an offset and width in the text. What
+    other programs alone can do goes to `warnings`.
+    """
+    layer: Layer = {}
+    first = _FLAG.search(text)
+    prompt = (text[: first.start()] if first else text).strip()
+    if prompt:
+        start = text.index(prompt)
+        layer["prompt"] = Written(
+            prompt, at(start, len(prompt)), prompt, at=partial(_from, at, start)
+        )
+        _refuse_long_dashes(prompt, start, at, problems)
+    factors: list[Written] = []
+    flags = _flags(text, first.start() if first else len(text), at, problems)
+    for place, flag in enumerate(flags):
+        if place == MAX_FLAGS:
+            problems.add(at(flag.offset, flag.width), f"more than {MAX_FLAGS} flags in one line.")
+            break
+        if flag.name in _THEIR_FILES:
+            continue
+        if flag.name in _THEIRS_ALONE:
+            _leave_out(flag, warnings)
+            continue
+        spot = at(flag.value_offset, max(1, len(flag.raw)))
+        key = at(flag.offset, flag.width)
+        inside = partial(_from, at, flag.value_offset)
+        written = Written(flag.value, spot, flag.raw, key, at=inside)
+        _put_flag(layer, flag, written, factors, problems)
+    _put_count(layer, factors, problems)
+    return layer
+
+
+def _from(at: At, start: int, offset: int, width: int) -> Spot:
+    return at(start + offset, width)
+
+
+def _put_flag(
+    layer: Layer, flag: _Flag, written: Written, factors: list[Written], problems: Problems
+) -> None:
+    name = flag.name.replace("-", "_")
+    name = _ALIASES.get(name, name)
+    if name in ("scheduler", "schedule"):
+        name = meaning_of_scheduler(flag.value)
+    key = written.key or written.spot
+    if name in _SAMPLERS and not flag.raw:
+        put(layer, "sampler", Written(_SAMPLERS[name], key, "", key), problems)
+    elif name in _FACTORS:
+        factors.append(written)
+    elif name not in fields.FIRST_NAME_OF:
+        problems.add(key, _why_refused(flag.name, name, flag.value))
+    elif flag.raw:
+        put(layer, name, _seed_list(written) if name == "seed" else written, problems)
+    elif name in fields.SWITCHES:
+        put(layer, name, Written(True, key, "", key), problems)
+    else:
+        problems.add(key, f"--{flag.name} has no value: write --{flag.name} and what it takes.")
+
+
+def _leave_out(flag: _Flag, warnings: list[str]) -> None:
+    if flag.value.lower() not in _OFF and len(warnings) < MAX_WARNINGS:
+        warnings.append(left_out(f"--{flag.name} {flag.value}".rstrip()))
+
+
+def _why_refused(written: str, name: str, value: str) -> str:
+    if written in _KOHYA:
+        meant = _KOHYA[written]
+        return f"--{written}: kohya's {meant}; write --{meant}"
+    if name in _OTHER_TOOLS:
+        return f"--{written}: {_OTHER_TOOLS[name]}"
+    if name == "ar":
+        return f"--ar: Midjourney's aspect ratio; write --size {_size_of_ratio(value)}"
+    return (
+        f"unknown flag '--{shown(written)}'. {did_you_mean(name, fields.ALL_NAMES, '--')}".rstrip()
+    )
+
+
+def _size_of_ratio(text: str) -> str:
+    """A size of that aspect whose short side is 512, as Stable Diffusion 1.5 likes it."""
+    sides = re.fullmatch(r"([1-9]\d{0,2}):([1-9]\d{0,2})", text)
+    if not sides:
+        return "512x768"
+    shape = [int(side) for side in sides.groups()]
+    return "x".join(str(round(512 * side / min(shape) / 8) * 8) for side in shape)
+
+
+def _seed_list(written: Written) -> Written:
+    """`--seed 1, 2, 3` is a list, with or without its brackets."""
+    if "," not in str(written.value):
+        return written
+    texts = [text.strip() for text in str(written.value).strip("[] ").split(",")]
+    parts = tuple(Written(text, written.spot, text) for text in texts)
+    return replace(written, value=tuple(texts), parts=parts)
+
+
+def _put_count(layer: Layer, factors: list[Written], problems: Problems) -> None:
+    """A1111's batch_size times n_iter is the count."""
+    product = 1
+    for factor in factors:
+        value = number(str(factor.value))
+        if not isinstance(value, int) or not 1 <= value <= 1000:
+            problems.add(factor.place, wrong_value("count", factor))
+            return
+        product *= value
+    if factors:
+        put(layer, "count", replace(factors[0], value=product), problems)
+
+
+def _flags(text: str, start: int, at: At, problems: Problems) -> Iterator[_Flag]:
+    position = start
+    while found := _FLAG.search(text, position):
+        value_start = _skip_spaces(text, found.end())
+        if text.startswith("=", value_start):
+            value_start = _skip_spaces(text, value_start + 1)
+        quote = text[value_start : value_start + 1]
+        if quote == '"':
+            value, end = _quoted(text, value_start, at, problems)
+        elif whole := _SINGLE_QUOTED.match(text, value_start):
+            value, end = whole["text"], whole.end()
+        else:
+            following = _FLAG.search(text, value_start)
+            end = following.start() if following else len(text)
+            value = text[value_start:end].strip()
+            _refuse_long_dashes(value, value_start, at, problems)
+        raw = text[value_start:end].strip()
+        name = found["name"]
+        yield _Flag(name, found.start(), len(name) + 2, value, value_start, raw)
+        position = end
+
+
+def _skip_spaces(text: str, position: int) -> int:
+    while position < len(text) and text[position].isspace():
+        position += 1
+    return position
+
+
+def _quoted(text: str, start: int, at: At, problems: Problems) -> tuple[str, int]:
+    """A value in double quotes: `\\"` and `\\\\` stand for a quote and a backslash."""
+    found = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL).match(text, start)
+    if not found:
+        problems.add(at(start, 1), 'the quote " that opens here is never closed.')
+        return text[start + 1 :], len(text)
+    following = _FLAG.search(text, found.end())
+    end = following.start() if following else len(text)
+    behind = text[found.end() : end].strip()
+    if behind:
+        place = text.index(behind, found.end())
+        problems.add(
+            at(place, len(behind)),
+            "the text goes on behind its closing quote. Put the quotes around all of it; "
+            'write \\" for a quote inside.',
+        )
+    return re.sub(r'\\(["\\])', r"\1", found[1]), end
+
+
+def _refuse_long_dashes(text: str, start: int, at: At, problems: Problems) -> None:
+    for found in _LONG_DASH.finditer(text):
+        name = found["name"]
+        if name.replace("-", "_") in fields.FIRST_NAME_OF:
+            problems.add(
+                at(start + found.start(), len(found[0])),
+                f"a long dash stands before '{name}'; for the flag write two hyphens: --{name}.",
+            )

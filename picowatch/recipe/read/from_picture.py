@@ -1,0 +1,167 @@
+"""The field `from`: the settings that a picture's metadata holds, as a layer of fields.
+
+Read are, in this order: picowatch's own JSON, Fooocus' JSON or A1111's text in `parameters`,
+picoDiffusion's keys.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from picowatch.errors import PictureUnreadable
+from picowatch.recipe.messages.places import Layer, Source, Spot, Written
+from picowatch.recipe.messages.problems import Problems, shown
+from picowatch.recipe.read.a1111 import a1111_picture
+from picowatch.recipe.read.a1111_blocks import MAX_LINES, holds_parameters
+from picowatch.recipe.read.decoding import MAX_BYTES
+from picowatch.recipe.read.fooocus import fooocus_layer, is_fooocus
+from picowatch.recipe.request import ImageRequest, loras_beside_prompt
+
+# A picture's texts by keyword, for the path as the recipe names it. Raises PictureUnreadable.
+PictureFields = Callable[[str], Mapping[str, str]]
+
+_HASH_DIGITS = 10
+_PLAIN = (
+    *("prompt", "negative_prompt", "checkpoint", "vae", "sampler", "schedule_type", "steps"),
+    *("cfg_scale", "width", "height", "seed", "clip_skip", "shrink_to_fit", "exact"),
+)
+_PICODIFFUSION = {
+    "prompt": "prompt",
+    "negative_prompt": "negative_prompt",
+    "seed": "seed",
+    "steps": "steps",
+    "cfg": "cfg_scale",
+    "sampler": "sampler",
+    "checkpoint": "checkpoint",
+    "vae": "vae",
+    "width": "width",
+    "height": "height",
+}
+# What picoDiffusion always does.
+_PICODIFFUSION_CLIP_SKIP = 3
+
+
+@dataclass(frozen=True, slots=True)
+class FromPicture:
+    """The fields of a picture, all of them at the place where the recipe names it."""
+
+    layer: Layer
+    warnings: tuple[str, ...] = ()
+
+
+def read_from(
+    written: Written, picture_fields: PictureFields, given: Layer, problems: Problems
+) -> FromPicture | None:
+    """The settings of the picture that a recipe starts from; `given` are fields that it overrides.
+
+    None if there are none: why goes to `problems`.
+    """
+    path = str(written.value)
+    spot = replace(written.spot, note=f" (in {shown(path)})")
+    try:
+        found = _fields(path, picture_fields(path), spot, "checkpoint" in given)
+    except PictureUnreadable as error:
+        problems.add(written.place, f"{shown(path)}: {error}")
+        return None
+    return FromPicture({n: w for n, w in found.layer.items() if n not in given}, found.warnings)
+
+
+def _fields(path: str, texts: Mapping[str, str], spot: Spot, names_checkpoint: bool) -> FromPicture:
+    if any(len(text) > MAX_BYTES or text.count("\n") > MAX_LINES for text in texts.values()):
+        raise PictureUnreadable("its texts are too long to be settings.")
+    if "picowatch" in texts:
+        return FromPicture(_of_picowatch(texts["picowatch"], spot))
+    if is_fooocus(texts.get("parameters", "")):
+        return FromPicture(*fooocus_layer(texts["parameters"], spot))
+    if "parameters" in texts:
+        return _of_a1111(path, texts["parameters"], spot, names_checkpoint)
+    if texts.get("generator", "").casefold() == "picodiffusion":
+        return FromPicture(_of_picodiffusion(texts, spot))
+    raise PictureUnreadable(
+        "it holds no settings that picowatch can read.",
+        "Pictures of picowatch, A1111, Fooocus and picoDiffusion do, as they were saved.",
+    )
+
+
+def _of_picowatch(text: str, spot: Spot) -> Layer:
+    damaged = PictureUnreadable("its 'picowatch' text is damaged.")
+    try:
+        values = json.loads(text)
+        if values["format"] != 1:
+            raise PictureUnreadable("a newer picowatch made it.", "Read it with that one.")
+        return _layer_of(ImageRequest.from_dict(values["request"]), spot)
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError):
+        raise damaged from None
+
+
+def _layer_of(request: ImageRequest, spot: Spot) -> Layer:
+    """The request's fields as somebody would have written them there."""
+    values: dict[str, object] = {name: getattr(request, name) for name in _PLAIN}
+    layer = {name: Written(value, spot) for name, value in values.items()}
+    layer["loras"] = _mapping({u.name: u.weight for u in loras_beside_prompt(request)}, spot)
+    layer["checkpoint"] = Written(request.checkpoint, _hashed(spot, request.checkpoint_hash))
+    if request.vae_hash:
+        layer["vae"] = Written(request.vae, _hashed(spot, request.vae_hash))
+    for field, uses in (("prompt", request.loras), ("loras", loras_beside_prompt(request))):
+        hashes = ", ".join(f"{u.name} {u.hash[:_HASH_DIGITS]}" for u in uses)
+        if hashes:
+            note = f" (in {spot.note[5:-1]}; the hashes of its LoRAs begin: {shown(hashes, 200)})"
+            layer[field] = replace(layer[field], spot=replace(spot, note=note))
+    image, mask = request.start_image, request.mask
+    pictures: dict[str, object] = {"image": image.path if image else "none"}
+    if image:
+        pictures |= {"denoising_strength": image.denoising_strength, "resize": image.resize}
+    if mask:
+        pictures |= {"mask": mask.path, "mask_blur": mask.blur, "mask_invert": mask.invert}
+    layer |= {name: Written(value, spot) for name, value in pictures.items()}
+    hires = request.hires
+    parts = {name: getattr(hires, name) for name in hires.__dataclass_fields__} if hires else {}
+    layer["hires"] = _mapping(parts, spot) if hires else Written(False, spot)
+    return layer
+
+
+def _mapping(values: Mapping[str, object], spot: Spot) -> Written:
+    pairs = tuple((str(name), Written(value, spot)) for name, value in values.items())
+    return Written(dict(values), spot, pairs=pairs)
+
+
+def _hashed(spot: Spot, hash_: str) -> Spot:
+    note = f" (in {spot.note[5:-1]}, made with the file whose hash begins {hash_[:_HASH_DIGITS]})"
+    return replace(spot, note=note)
+
+
+def _of_a1111(path: str, text: str, spot: Spot, names_checkpoint: bool) -> FromPicture:
+    text = text.replace("\r\n", "\n").replace("\r", "\n").rstrip("\n")
+    if not holds_parameters(text):
+        raise PictureUnreadable("its 'parameters' text has no line 'Steps: …, Sampler: …'.")
+    source = Source(path, text)
+    mistakes = Problems()
+    entry, model_hash = a1111_picture(source, mistakes)
+    for mistake in mistakes.found:
+        raise PictureUnreadable(mistake.message)
+    if model_hash and not names_checkpoint:
+        raise PictureUnreadable(
+            f"the model with the hash {shown(model_hash)} is not known by name.",
+            "Write 'checkpoint: …' here.",
+        )
+    layer = {name: _at(written, spot) for name, written in entry.layer.items()}
+    return FromPicture(layer, entry.warnings)
+
+
+def _at(written: Written, spot: Spot) -> Written:
+    """The value as if it stood in the recipe, where the picture is named."""
+    pairs = tuple((name, _at(pair, spot)) for name, pair in written.pairs)
+    return Written(written.value, spot, pairs=pairs)
+
+
+def _of_picodiffusion(texts: Mapping[str, str], spot: Spot) -> Layer:
+    values: dict[str, Any] = {
+        field: texts[key] for key, field in _PICODIFFUSION.items() if texts.get(key)
+    }
+    values = {"prompt": "", **values, "clip_skip": _PICODIFFUSION_CLIP_SKIP}
+    layer = {name: Written(value, spot) for name, value in values.items()}
+    lora = texts.get("lora", "")
+    if lora and lora.casefold() != "none":
+        layer["loras"] = _mapping({lora: texts.get("lora_weight") or "1"}, spot)
+    return layer

@@ -1,0 +1,191 @@
+"""YAML text to nodes that know their places, within limits.
+
+Built from the parser's events instead of its composer, so that a hostile file is stopped while
+it is read: deep nesting, thousands of aliases and anchors that multiply (YAML bombs) never
+take more than a moment. Nothing is ever constructed but text, lists and mappings.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import yaml
+
+from picowatch.recipe.messages.places import Source, Spot
+from picowatch.recipe.messages.problems import Problems, shown
+from picowatch.recipe.read.yaml_errors import explain_syntax
+
+MAX_DEPTH = 20
+MAX_ALIASES = 200
+MAX_NODES = 50_000
+MAX_BEHIND = 300
+
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    """Something in a YAML file: where it starts, and its text as written.
+
+    `size` counts it and everything below it, aliases expanded.
+    """
+
+    spot: Spot
+    raw: str
+    size: int = 1
+
+
+@dataclass(slots=True, eq=False)
+class Scalar(Node):
+    """Text. `style` is YAML's: empty for plain, a quote, or | or > for a block.
+
+    `behind` is what follows it on its last line: a comment, perhaps.
+    """
+
+    text: str = ""
+    style: str = ""
+    behind: str = ""
+
+
+@dataclass(slots=True, eq=False)
+class Sequence(Node):
+    """A list."""
+
+    elements: tuple[Node, ...] = ()
+
+
+@dataclass(slots=True, eq=False)
+class Mapping(Node):
+    """Keys and values in the order of the file, duplicates included."""
+
+    pairs: tuple[tuple[Node, Node], ...] = ()
+
+
+def compose(source: Source, problems: Problems) -> list[Node]:
+    """The documents of a YAML file; tags, and names that nothing bears, go to `problems`.
+
+    Raises RecipeInvalid when it is no YAML or beyond the limits: then nothing else is known.
+    """
+    try:
+        return list(_Composer(source, problems).documents())
+    except yaml.YAMLError as error:
+        _refuse(*explain_syntax(source, error))
+
+
+class _Composer:
+    def __init__(self, source: Source, problems: Problems) -> None:
+        self.source = source
+        self.problems = problems
+        self.events: Iterator[Any] = yaml.parse(_without_blank_tabs(source), _LOADER)
+        self.anchors: dict[str, Node | None] = {}
+        self.unused: dict[str, Spot] = {}
+        self.aliases = 0
+        self.nodes = 0
+
+    def documents(self) -> Iterator[Node]:
+        for event in self.events:
+            if isinstance(event, yaml.DocumentStartEvent):
+                self.anchors, self.unused = {}, {}
+                yield self.node(next(self.events), 0)
+            elif isinstance(event, yaml.DocumentEndEvent):
+                self.refuse_unused_anchors()
+
+    def node(self, event: Any, depth: int) -> Node:
+        spot = self.spot(event)
+        if isinstance(event, yaml.AliasEvent):
+            return self.alias(str(event.anchor), spot)
+        self.count(1, spot)
+        if event.tag is not None:
+            self.problems.add(spot, _about_tag(self.raw(event)))
+        if depth > MAX_DEPTH:
+            _refuse(spot, f"this is nested more than {MAX_DEPTH} deep. A recipe needs three.")
+        if event.anchor is not None:
+            self.anchors[event.anchor] = None
+            self.unused[event.anchor] = spot
+        made = self.made(event, spot, depth)
+        if event.anchor is not None:
+            self.anchors[event.anchor] = made
+        return made
+
+    def made(self, event: Any, spot: Spot, depth: int) -> Node:
+        if isinstance(event, yaml.ScalarEvent):
+            return self.scalar(event, spot)
+        children = []
+        for child in self.events:
+            if isinstance(child, yaml.SequenceEndEvent | yaml.MappingEndEvent):
+                break
+            children.append(self.node(child, depth + 1))
+        size = 1 + sum(child.size for child in children)
+        raw = self.source.text[event.start_mark.index : child.end_mark.index]
+        if isinstance(event, yaml.SequenceStartEvent):
+            return Sequence(spot, raw, size, tuple(children))
+        return Mapping(spot, raw, size, tuple(zip(children[::2], children[1::2], strict=True)))
+
+    def scalar(self, event: Any, spot: Spot) -> Scalar:
+        end = event.end_mark.index
+        # A piece is enough for an error, and a line may be a megabyte with thousands of scalars.
+        behind = self.source.text[end : end + MAX_BEHIND].partition("\n")[0]
+        return Scalar(spot, self.raw(event), 1, event.value, event.style or "", behind)
+
+    def alias(self, name: str, spot: Spot) -> Node:
+        self.aliases += 1
+        if self.aliases > MAX_ALIASES:
+            _refuse(spot, f"more than {MAX_ALIASES} aliases (*name) in one file.")
+        self.unused.pop(name, None)
+        node = self.anchors.get(name)
+        if node is None:
+            self.problems.add(spot, _about_alias(name, name in self.anchors))
+            return Scalar(spot, f"*{name}", style="'")
+        self.count(node.size, spot)
+        return node
+
+    def count(self, size: int, spot: Spot) -> None:
+        """Count what is added: an alias adds all that its anchor holds."""
+        self.nodes += size
+        if self.nodes > MAX_NODES:
+            _refuse(spot, f"the file holds more than {MAX_NODES:,} values.")
+
+    def refuse_unused_anchors(self) -> None:
+        for name, spot in self.unused.items():
+            self.problems.add(
+                spot,
+                f"YAML reads &{shown(name)} as the name of what follows, not as text, and nothing "
+                "in the file refers to that name. Put the text in quotes.",
+            )
+
+    def raw(self, event: Any) -> str:
+        return self.source.text[event.start_mark.index : event.end_mark.index]
+
+    def spot(self, event: Any) -> Spot:
+        first_line = self.raw(event).partition("\n")[0].rstrip()
+        mark = event.start_mark
+        return Spot(self.source, mark.line + 1, mark.column + 1, max(1, len(first_line)))
+
+
+def _without_blank_tabs(source: Source) -> str:
+    """The text with tabs on otherwise empty lines as spaces: editors leave them, YAML stumbles."""
+    return "\n".join(line if line.strip() else " " * len(line) for line in source.lines)
+
+
+def _about_tag(raw: str) -> str:
+    tag = raw.split(maxsplit=1)[0] if raw.split() else "!"
+    return (
+        f"YAML reads {shown(tag)} as a tag, and picowatch reads plain values only, without tags. "
+        "If it is text, put it in quotes."
+    )
+
+
+def _about_alias(name: str, inside_itself: bool) -> str:
+    if inside_itself:
+        return f"*{shown(name)} stands inside of what it refers to; that would never end."
+    return (
+        f"YAML reads *{shown(name)} as a reference to something named &{shown(name)}, and there "
+        "is nothing of that name. If it is text, put it in quotes."
+    )
+
+
+def _refuse(spot: Spot, message: str) -> NoReturn:
+    problems = Problems()
+    problems.add(spot, message)
+    problems.raise_if_any()
+    raise AssertionError("unreachable")

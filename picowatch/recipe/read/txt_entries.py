@@ -1,0 +1,194 @@
+"""The entries of a TXT recipe, by the three rules of the docs."""
+
+import re
+from bisect import bisect_right
+from dataclasses import dataclass
+
+from picowatch.recipe import fields
+from picowatch.recipe.messages.places import Entry, Layer, Source, Spot
+from picowatch.recipe.messages.problems import Problems, shown
+from picowatch.recipe.messages.suggestions import closest
+from picowatch.recipe.read.a1111 import a1111_entries
+from picowatch.recipe.read.a1111_blocks import holds_parameters
+from picowatch.recipe.read.command_lines import why_no_page, why_no_prompt
+from picowatch.recipe.read.flags import prompt_and_flags
+from picowatch.recipe.read.yaml_entries import yaml_layer
+
+_RULE = re.compile(r"-{3,}\s*")
+_PROMPT_FIELD = re.compile(r"(?m)^[ \t]*(?:- +)?prompt:")
+# A line like `steps: 10`: no prompt reads like this, and drawing it would hide a mistake.
+_SETTING = re.compile(
+    r"(?P<name>[A-Za-z_]{3,30}) ?: *(?P<value>[-+]?[\d.,x×e]+|random|true|false|yes|no|on|off)"
+)
+_NEGATIVE = re.compile(r"\b[Nn]egative [Pp]rompt: *(?P<text>.*)")
+MAX_PROMPTS = 10_000
+
+
+def txt_entries(source: Source, problems: Problems) -> tuple[list[Entry], Layer]:
+    """The entries, and the settings above them that all of them start from.
+
+    1. Text with A1111's generation parameters is recipes with those settings.
+    2. Otherwise each line is a prompt, with comments, settings and flags.
+    3. A first line like `prompt: …` is YAML under a wrong name.
+    4. JSON and other programs' command lines are neither, and are told what to write.
+    """
+    if _looks_like_yaml(source, problems):
+        return [], {}
+    no_page = why_no_page(source.text, _renamed(source, "yaml"))
+    if no_page:
+        first = next(i for i, line in enumerate(source.lines, 1) if line.strip())
+        problems.add(Spot(source, first, 1, max(1, len(source.line(first)))), no_page)
+        return [], {}
+    if holds_parameters(source.text):
+        return a1111_entries(source, problems), {}
+    first, settings = _settings(source, problems)
+    return _prompt_lines(source, first, problems), settings
+
+
+def _looks_like_yaml(source: Source, problems: Problems) -> bool:
+    """Whether the first line is `prompt: …`, or another field and a prompt comes below."""
+    for number, text in enumerate(source.lines, 1):
+        if _is_skipped(text):
+            continue
+        field = re.match(r"\s*(?:- +)?(\w+)\s*:(?:\s|$)", text)
+        if not field or field[1] not in fields.FIRST_NAME_OF:
+            return False
+        if field[1] != "prompt" and not _PROMPT_FIELD.search(source.text):
+            return False
+        spot = Spot(source, number, field.start(1) + 1, len(field[1]))
+        problems.add(spot, rename_to(source, "yaml", "YAML"))
+        return True
+    return False
+
+
+def rename_to(source: Source, ending: str, what: str) -> str:
+    """What to do about a file with the wrong ending."""
+    return f"this looks like {what}; rename it to {_renamed(source, ending)}"
+
+
+def _renamed(source: Source, ending: str) -> str:
+    stem = source.name.rpartition("/")[2].rpartition(".")[0]
+    return f"{stem}.{ending}"
+
+
+def _settings(source: Source, problems: Problems) -> tuple[int, Layer]:
+    """The settings between two `---` lines at the top, and the index of the line below."""
+    lines = source.lines
+    top = next((i for i, text in enumerate(lines) if not _is_skipped(text)), len(lines))
+    if top == len(lines) or not _RULE.fullmatch(lines[top]):
+        return 0, {}
+    end = next((i for i in range(top + 1, len(lines)) if _RULE.fullmatch(lines[i])), None)
+    if end is None:
+        spot = Spot(source, top + 1, 1, len(lines[top].rstrip()))
+        is_yaml = _PROMPT_FIELD.search(source.text)
+        message = "settings begin here; a second line --- must end them."
+        problems.add(spot, rename_to(source, "yaml", "YAML") if is_yaml else message)
+        return len(lines), {}
+    # Blank lines above keep the line numbers of the file.
+    above = "\n" * (top + 1) + "\n".join(lines[top + 1 : end])
+    layer = yaml_layer(Source(source.name, above), problems)
+    if "prompt" in layer:
+        place = layer["prompt"].key or layer["prompt"].spot
+        problems.add(place, "prompts stand below the settings, one a line.")
+    return end + 1, layer
+
+
+def _is_skipped(text: str) -> bool:
+    return not text.strip() or text.lstrip().startswith("#")
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """A part of a prompt line that a backslash goes on with: where it begins in both."""
+
+    offset: int
+    line: int
+    column: int
+
+
+def _prompt_lines(source: Source, first: int, problems: Problems) -> list[Entry]:
+    entries: list[Entry] = []
+    number = first
+    while number < len(source.lines):
+        if _is_skipped(source.lines[number]):
+            number += 1
+            continue
+        start = number
+        text, pieces, number = _whole_line(source, number, problems)
+        if _RULE.fullmatch(text):
+            spot = Spot(source, start + 1, 1, len(text))
+            problems.add(spot, "settings between --- lines stand once, above all prompts.")
+            continue
+        if len(entries) == MAX_PROMPTS:
+            message = f"more than {MAX_PROMPTS:,} prompts in one file. Split it."
+            problems.add(Spot(source, start + 1, 1, len(source.lines[start])), message)
+            break
+        entry = _prompt_line(source, text, pieces, problems)
+        entries += [entry] if entry else []
+    return entries
+
+
+def _prompt_line(
+    source: Source, text: str, pieces: list[_Piece], problems: Problems
+) -> Entry | None:
+    def at(offset: int, width: int) -> Spot:
+        piece = pieces[bisect_right(pieces, offset, key=lambda piece: piece.offset) - 1]
+        return Spot(source, piece.line, piece.column + offset - piece.offset, width)
+
+    no_prompt = why_no_prompt(text)
+    if no_prompt:
+        problems.add(at(0, len(source.line(pieces[0].line).strip())), no_prompt)
+        return None
+    warnings: list[str] = []
+    layer = prompt_and_flags(text, at, problems, warnings)
+    negative = _NEGATIVE.search(text)
+    if negative:
+        problems.add(
+            at(negative.start(), len("Negative prompt:")),
+            "'Negative prompt:' within a prompt would be drawn. Write --negative_prompt "
+            f"{shown(negative['text'])} behind the prompt.",
+        )
+    setting = _SETTING.fullmatch(text)
+    if setting:
+        _refuse_setting(setting["name"], setting["value"], at(0, len(setting["name"])), problems)
+    return Entry(layer, at(0, len(text)), tuple(warnings))
+
+
+def _refuse_setting(name: str, value: str, spot: Spot, problems: Problems) -> None:
+    meant = name if name in fields.ALL_NAMES else closest(name, fields.ALL_NAMES)
+    if meant:
+        question = "" if meant == name else f"Did you mean '{meant}'? "
+        problems.add(
+            spot,
+            "each line of a .txt is a prompt, and this one reads like a setting. "
+            f"{question}Write --{meant} {value} behind a prompt, or {meant}: {value} between two "
+            "lines --- above the prompts.",
+        )
+
+
+def _whole_line(source: Source, number: int, problems: Problems) -> tuple[str, list[_Piece], int]:
+    """A line with all that backslashes at its end go on with, and the index behind it."""
+    parts: list[str] = []
+    pieces: list[_Piece] = []
+    length = 0
+    while True:
+        line = source.lines[number]
+        body = line.strip()
+        goes_on = _goes_on(body)
+        pieces.append(_Piece(length, number + 1, len(line) - len(line.lstrip()) + 1))
+        parts.append(body[:-1].rstrip() + " " if goes_on else body)
+        length += len(parts[-1])
+        number += 1
+        if not goes_on:
+            return "".join(parts), pieces, number
+        if number == len(source.lines):
+            problems.add(
+                Spot(source, number, len(line.rstrip())),
+                "a backslash at the end of a line goes on in the next line, and there is none.",
+            )
+            return "".join(parts), pieces, number
+
+
+def _goes_on(line: str) -> bool:
+    """An odd number of backslashes: two of them are one that is meant."""
+    return (len(line) - len(line.rstrip("\\"))) % 2 == 1

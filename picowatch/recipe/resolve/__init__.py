@@ -1,0 +1,1 @@
+"""From entries to recipes: values looked up, checked and decided."""

@@ -1,0 +1,169 @@
+"""What entries say, with everything looked up: written values become recipes."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from math import prod
+
+from picowatch.recipe import fields
+from picowatch.recipe.known import Known
+from picowatch.recipe.messages.places import Entry, Layer, Spot, Written
+from picowatch.recipe.messages.problems import Problems
+from picowatch.recipe.messages.wording import MAX_WARNINGS
+from picowatch.recipe.prompts.doubts import doubts
+from picowatch.recipe.prompts.prompts import MAX_SIGNS_OF_ALL, count_all_signs
+from picowatch.recipe.read.from_picture import FromPicture, PictureFields, read_from
+from picowatch.recipe.recipe import Recipe
+from picowatch.recipe.resolve.building import Checked, build_recipe
+from picowatch.recipe.resolve.layers import merged, settled
+from picowatch.recipe.resolve.start_image import idle_fields, names_none, read_path
+from picowatch.recipe.resolve.sweep import WrittenAxis, combinations, read_axes
+
+MAX_SWEPT_LETTERS = 2_000_000
+
+
+def resolve(
+    entries: Sequence[Entry],
+    layers: Sequence[Layer],
+    known: Known,
+    max_images: int,
+    picture_fields: PictureFields,
+    problems: Problems,
+    go_on: Callable[[], None],
+) -> list[Recipe]:
+    """The entries' recipes, in order; what is wrong with any of them goes to `problems`.
+
+    `layers` hold what all of them start from, farthest first; the last one are the file's own
+    settings. Sweeps beyond `max_images` are refused before any combination is worked out.
+    """
+    *defaults, settings = [settled(layer, problems) for layer in layers]
+    recipes: list[Recipe] = []
+    images = 0
+    checked: Checked = set()
+    for place, entry in enumerate(entries):
+        go_on()
+        own = settled(entry.layer, problems)
+        layer = merged([*defaults, settings, own])
+        picture = _picture(layer.pop(fields.FROM, None), picture_fields, settings | own, problems)
+        if picture is None:
+            continue
+        layer = merged([*defaults, settled(picture.layer, problems), settings, own])
+        layer.pop(fields.FROM, None)
+        sweep = layer.pop("sweep", None)
+        axes = read_axes(sweep, layer, own, problems) if sweep else []
+        if sweep and _are_too_many(axes, images, max_images, sweep, problems):
+            continue
+        if sweep and _are_too_long(axes, layer, sweep, problems):
+            continue
+        found = _variants(axes, layer, entry.spot, place, known, checked, problems, go_on)
+        if not found:
+            continue
+        warnings = [*entry.warnings, *picture.warnings]
+        swept = {name: w for axis in axes for name, w in axis.values[0].overlay.items()}
+        warnings += _idle(picture.layer, found)
+        warnings += found[0].refused_embeddings()
+        warnings += _doubts(settings | own)
+        if entry.forgives_idle:
+            warnings += _idle(own, found)
+        else:
+            _refuse_idle(own | swept, found, problems)
+        recipe = found[0].swept(tuple(axis.axis for axis in axes), found) if axes else found[0]
+        recipes.append(recipe.warned(warnings))
+        images += recipe.image_count
+    return recipes
+
+
+def _doubts(written: Layer) -> list[str]:
+    texts = [written[field].value for field in ("prompt", "negative_prompt") if field in written]
+    found = [doubt for text in texts if isinstance(text, str) for doubt in doubts(text)]
+    return found[:MAX_WARNINGS]
+
+
+def _picture(
+    written: Written | None, picture_fields: PictureFields, given: Layer, problems: Problems
+) -> FromPicture | None:
+    """The settings of the picture that an entry starts from, if it does; None if they failed."""
+    if written is None or names_none(written):
+        return FromPicture({})
+    path = read_path(fields.FROM, {fields.FROM: written}, problems)
+    return (
+        read_from(replace(written, value=path), picture_fields, given, problems) if path else None
+    )
+
+
+def _are_too_many(
+    axes: Sequence[WrittenAxis], before: int, max_images: int, sweep: Written, problems: Problems
+) -> bool:
+    images = prod(len(axis.values) for axis in axes)
+    if before + images <= max_images:
+        return False
+    sizes = " x ".join(f"{len(axis.values):,}" for axis in axes)
+    problems.add(
+        sweep.key or sweep.spot,
+        f"this sweep makes {sizes} = {images:,} images; one save may ask for {max_images:,} "
+        "(the setting max_images_per_save).",
+    )
+    return True
+
+
+def _are_too_long(
+    axes: Sequence[WrittenAxis], layer: Layer, sweep: Written, problems: Problems
+) -> bool:
+    """Whether sweeping a piece of a prompt makes more text than can be looked through."""
+    if not any(value.replaces for axis in axes for value in axis.values):
+        return False
+    texts = [str(layer[field].value) for field in ("prompt", "negative_prompt") if field in layer]
+    images = prod(len(axis.values) for axis in axes)
+    for what, most, each in (
+        ("letters", MAX_SWEPT_LETTERS, sum(map(len, texts))),
+        ("wildcards and brackets", MAX_SIGNS_OF_ALL, sum(map(count_all_signs, texts))),
+    ):
+        if each * images > most:
+            problems.add(
+                sweep.key or sweep.spot,
+                f"this sweep of a prompt comes to {each * images:,} signs ({what}); {most:,} are "
+                "the most. Shorten the prompt, or sweep fewer values.",
+            )
+            return True
+    return False
+
+
+def _variants(
+    axes: Sequence[WrittenAxis],
+    layer: Layer,
+    spot: Spot,
+    place: int,
+    known: Known,
+    checked: Checked,
+    problems: Problems,
+    go_on: Callable[[], None],
+) -> list[Recipe]:
+    """The recipes of an entry's combinations: one, if it does not sweep."""
+    recipes = []
+    for combination in combinations(axes, layer):
+        go_on()
+        recipe = build_recipe(dict(combination), spot, place, known, checked, problems)
+        if recipe:
+            recipes.append(recipe)
+    return recipes
+
+
+def _refuse_idle(own: Layer, found: Sequence[Recipe], problems: Problems) -> None:
+    for spot, field, needs in idle_fields(own, _there(found)):
+        message = f"{field} changes nothing without {needs}. Add it, or take {field} out."
+        problems.add(spot, message)
+
+
+def _idle(own: Layer, found: Sequence[Recipe]) -> list[str]:
+    return [
+        f"{field} is left out: it needs {needs}, and there is none here."
+        for _, field, needs in idle_fields(own, _there(found))
+    ]
+
+
+def _there(found: Sequence[Recipe]) -> dict[str, bool]:
+    """Which of the fields that others need any combination has."""
+    return {
+        "image": any(recipe.image for recipe in found),
+        "mask": any(recipe.mask for recipe in found),
+        "hires": any(recipe.hires for recipe in found),
+    }

@@ -1,0 +1,84 @@
+"""The field `hires`: off, on, a scale, or a mapping.
+
+In a settled layer its parts stand under names of their own, `hires.scale` and so on, and
+`hires` itself is true or false.
+"""
+
+import re
+from dataclasses import replace
+
+from picowatch.recipe.messages.places import Layer, Written
+from picowatch.recipe.messages.problems import Problems, shown
+from picowatch.recipe.messages.suggestions import did_you_mean, listed
+from picowatch.recipe.messages.wording import wrong_value
+from picowatch.recipe.read.plain import TRUE_OR_FALSE, number
+from picowatch.recipe.recipe_fields import HiresFields
+
+PREFIX = "hires."
+PARTS = tuple(f"{PREFIX}{name}" for name in HiresFields.model_fields)
+MAX_SIDE = 4096
+UPSCALERS = (
+    "Latent",
+    "Latent (nearest)",
+    "Latent (nearest-exact)",
+    "Latent (bicubic)",
+    "Latent (antialiased)",
+    "Lanczos",
+    "Nearest",
+)
+ALIASES = {"strength": "denoising_strength", "upscale": "scale"}
+
+
+def settle_hires(layer: Layer, problems: Problems) -> None:
+    """Take the field apart, in place."""
+    written = layer.get("hires")
+    if written is None:
+        return
+    value = written.value
+    if isinstance(value, str):
+        value = TRUE_OR_FALSE.get(value.strip().casefold(), number(value.strip()))
+    if isinstance(value, dict):
+        _settle_parts(layer, written, problems)
+        value = True
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        layer[f"{PREFIX}scale"] = replace(written, value=value)
+        value = True
+    if isinstance(value, bool):
+        layer["hires"] = replace(written, value=value)
+    else:
+        problems.add(written.place, wrong_value("hires", written))
+        del layer["hires"]
+
+
+def _settle_parts(layer: Layer, written: Written, problems: Problems) -> None:
+    for name, part in written.pairs:
+        name = ALIASES.get(name, name)
+        if f"{PREFIX}{name}" not in PARTS:
+            known = list(HiresFields.model_fields)
+            meant = did_you_mean(name, known)
+            message = f"hires has no '{shown(name)}'. {meant}There are {listed(known)}."
+            problems.add(part.key or part.spot, message)
+        elif f"{PREFIX}{name}" in layer:
+            problems.add(part.key or part.spot, f"'{shown(name)}' is given twice. Keep one.")
+        else:
+            layer[f"{PREFIX}{name}"] = part
+
+
+def find_upscaler(written: str) -> str:
+    """The upscaler somebody means. Raises ValueError with what there is."""
+    for name in UPSCALERS:
+        if _squeezed(written) == _squeezed(name):
+            return name
+    raise ValueError(
+        f"unknown upscaler '{shown(written)}'. {did_you_mean(written, UPSCALERS)}"
+        f"There are {listed(UPSCALERS)}."
+    )
+
+
+def final_side(side: int, scale: float) -> int:
+    """A side after the second pass: a multiple of 8, rounded down as A1111 does."""
+    return int(side * scale) // 8 * 8
+
+
+def _squeezed(name: str) -> str:
+    return re.sub(r"[^a-z]", "", name.casefold())

@@ -1,0 +1,164 @@
+"""Which installed model a recipe means: names are forgiving, mistakes are explained."""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+
+from picowatch.recipe.known import Known, KnownCheckpoint
+from picowatch.recipe.messages.problems import shown
+from picowatch.recipe.messages.suggestions import did_you_mean, listed
+
+BAKED = "baked"
+# Its first address, runwayml's, is gone; this one is what remained. One file of it is enough.
+_SD15 = "stable-diffusion-v1-5"
+_SD15_FILE = "v1-5-pruned-emaonly"
+_ENDINGS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
+# What A1111 and Fooocus write when the checkpoint's own VAE is used.
+_BAKED_WORDS = {"baked", "none", "automatic", "default (model)"}
+
+
+class NotInstalled(ValueError):
+    """No installed model of this name, or several; the text says what would do."""
+
+
+def find_checkpoint(written: str | None, known: Known) -> KnownCheckpoint:
+    """The checkpoint a recipe means.
+
+    Written: the name with or without ending, in any case if that is unambiguous, or a unique
+    beginning of it. Not written: the setting `checkpoint`; else the only one installed; else,
+    with none installed, demo. Raises NotInstalled.
+    """
+    if written is not None:
+        return _checkpoint(written, known)
+    if known.default_checkpoint is not None:
+        try:
+            return _checkpoint(known.default_checkpoint, known)
+        except NotInstalled as error:
+            raise NotInstalled(f"the setting checkpoint: {error}") from None
+    if len(known.checkpoints) > 1:
+        names = listed([checkpoint.name for checkpoint in known.checkpoints])
+        raise NotInstalled(
+            f"no checkpoint is named, and several are installed: {names}. Write 'checkpoint: …' "
+            "here, or name one in the settings (picowatch.yaml)."
+        )
+    return known.checkpoints[0] if known.checkpoints else known.demo
+
+
+def find_vae(written: str, known: Known) -> str:
+    """The VAE a recipe means, or "baked". Raises NotInstalled."""
+    if written.strip().casefold() in _BAKED_WORDS:
+        return BAKED
+    found = _one("vae", written, known.vaes, known)
+    if found is not None:
+        return found
+    raise NotInstalled(
+        f"no VAE '{shown(written)}' in models/vae. {_instead(written, [*known.vaes, BAKED])}"
+    )
+
+
+def find_lora(written: str, known: Known) -> str:
+    """The LoRA a recipe means. Raises NotInstalled."""
+    found = _one("LoRA", written, known.loras, known)
+    if found is not None:
+        return found
+    raise NotInstalled(
+        f"no LoRA '{shown(written)}' in models/loras. {_instead(written, known.loras)}"
+    )
+
+
+def matching(written: str, names: Sequence[str]) -> list[str]:
+    """The names that are meant, by the first rule that matches any.
+
+    The whole name; in any case; its last part behind a slash; its beginning; the beginning of
+    its last part.
+    """
+    stem = _stem(written)
+    folded = stem.casefold()
+    if written in names or not folded:
+        return [name for name in names if name == written]
+    rules = (
+        [name for name in names if _stem(name) == stem],
+        [name for name in names if _stem(name).casefold() == folded],
+        [name for name in names if _last(name) == folded],
+        [name for name in names if _stem(name).startswith(stem)],
+        [name for name in names if _stem(name).casefold().startswith(folded)],
+        [name for name in names if _last(name).startswith(folded)],
+    )
+    return next((found for found in rules if found), [])
+
+
+def _checkpoint(written: str, known: Known) -> KnownCheckpoint:
+    checkpoints = {c.name: c for c in (*known.checkpoints, known.demo)}
+    found = _one("checkpoint", written, list(checkpoints), known)
+    if found is not None:
+        return checkpoints[found]
+    _refuse_download(written)
+    raise NotInstalled(
+        f"no checkpoint '{shown(written)}' in models/checkpoints. "
+        f"{_instead(written, list(checkpoints))}"
+    )
+
+
+def _one(kind: str, written: str, names: Sequence[str], known: Known) -> str | None:
+    """The one name that is meant, if there is any; a file that cannot be used says why."""
+    # A refused file beside a usable one may have the same name without its ending.
+    found = matching(written, [*dict.fromkeys([*names, *known.refused])])
+    usable = [name for name in found if name in names]
+    if len(usable) > 1:
+        choice = listed(usable, "or")
+        raise NotInstalled(
+            f"the {kind} '{shown(written)}' could be {choice}. Write more of the name."
+        )
+    if found and not usable:
+        raise NotInstalled(f"the {kind} '{found[0]}' cannot be used: {known.refused[found[0]]}")
+    return usable[0] if usable else None
+
+
+def _instead(written: str, names: Sequence[str]) -> str:
+    if not names:
+        return "There is none."
+    there = f"There are {listed(names)}." if len(names) > 1 else f"There is only {names[0]}."
+    return did_you_mean(_stem(written), names) + there
+
+
+def _refuse_download(written: str) -> None:
+    repository = re.fullmatch(r"(?:https?://huggingface\.co/)?([\w.-]+/([\w.-]+))/?", written)
+    if repository and not written.casefold().endswith(_ENDINGS):
+        raise NotInstalled(
+            f"'{shown(written)}' is not in models/checkpoints, and picowatch never downloads. "
+            + _how_to_fetch(repository[1], repository[2])
+        )
+    if re.match(r"(?i)https?://", written):
+        raise NotInstalled(
+            f"'{shown(written)}' is an address, and picowatch never downloads. Fetch the "
+            ".safetensors file into models/checkpoints and write its name."
+        )
+
+
+def _how_to_fetch(repository: str, name: str) -> str:
+    """The command, once; `hf` comes with picowatch's own libraries."""
+    if name.casefold() == _SD15:
+        return (
+            f"Fetch it once: hf download {_SD15}/{_SD15} {_SD15_FILE}.safetensors --local-dir "
+            f"models/checkpoints (4.3 GB), and write 'checkpoint: {_SD15_FILE}'."
+        )
+    folder = f"models/checkpoints/{name}"
+    return (
+        f"Fetch it once: hf download {repository} --local-dir {folder}, and write "
+        f"'checkpoint: {name}'."
+    )
+
+
+def _stem(name: str) -> str:
+    """The name without white space around it, the models' folder before it and the ending.
+
+    Composed, because macOS keeps the accents of file names apart from their letters.
+    """
+    name = unicodedata.normalize("NFC", name.strip())
+    name = re.sub(r"^(?:\./)?(?:models/)?(?:checkpoints|vae|loras)/", "", name)
+    ending = next((e for e in _ENDINGS if name.casefold().endswith(e)), "")
+    return name[: len(name) - len(ending)]
+
+
+def _last(name: str) -> str:
+    return _stem(name).rpartition("/")[2].casefold()

@@ -1,0 +1,169 @@
+"""Layers of settings: what each says, brought to the fields that decide, nearest one wins.
+
+The layers of an entry are the `_defaults.yaml` from the inbox's root down, a TXT's settings,
+and the entry itself.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+
+from picowatch.recipe import fields
+from picowatch.recipe.messages.places import Layer, Written
+from picowatch.recipe.messages.problems import Problems, shown
+from picowatch.recipe.messages.wording import wrong_value
+from picowatch.recipe.read.plain import number
+from picowatch.recipe.resolve.hires import PARTS, settle_hires
+from picowatch.recipe.samplers import (
+    AUTOMATIC,
+    SamplerUnknown,
+    ScheduleUnknown,
+    find_sampler,
+    find_schedule_type,
+)
+
+
+def put(layer: Layer, name: str, written: Written, problems: Problems) -> None:
+    """Add a field under its first name; unknown ones and repetitions are problems."""
+    if problems.is_full:
+        return
+    spot = written.key or written.spot
+    if name == "scheduler":
+        name = meaning_of_scheduler(written.value)
+    first = fields.FIRST_NAME_OF.get(name)
+    if first is None:
+        problems.add(spot, fields.why_refused(name))
+    elif first in layer:
+        problems.add(spot, _twice(name, layer[first]))
+    else:
+        layer[first] = written
+
+
+def meaning_of_scheduler(value: object) -> str:
+    """ComfyUI's and Fooocus' scheduler is a schedule type, diffusers' is a sampler."""
+    try:
+        find_schedule_type(str(value))
+    except ScheduleUnknown:
+        return "sampler" if _is_sampler(str(value)) else "scheduler"
+    return "schedule_type"
+
+
+def _is_sampler(text: str) -> bool:
+    try:
+        find_sampler(text)
+    except SamplerUnknown:
+        return False
+    return True
+
+
+def _twice(name: str, before: Written) -> str:
+    earlier = before.key or before.spot
+    start = earlier.column - 1
+    other = earlier.source.line(earlier.line)[start : start + earlier.width]
+    same = before.key is None or other.lstrip("-") == name
+    called = "" if same else f" as '{shown(other)}'"
+    return f"'{name}' is given twice: already on line {earlier.line}{called}. Keep one."
+
+
+def settled(layer: Layer, problems: Problems) -> Layer:
+    """The layer with `size` split into width and height, sampler's name and hires taken apart.
+
+    A sampler without schedule type takes "automatic" with it, so that a nearer layer's
+    sampler is not paired with a farther layer's schedule type. Values that are wrong are left
+    out, and are problems.
+    """
+    result = dict(layer)
+    _settle_size(result, problems)
+    _settle_sampler(result, problems)
+    settle_hires(result, problems)
+    return result
+
+
+def merged(layers: Iterable[Layer]) -> Layer:
+    """The fields of all layers, farthest first: the nearest layer wins, field by field."""
+    result: Layer = {}
+    for layer in layers:
+        if isinstance(layer["seed"].value if "seed" in layer else None, tuple):
+            result.pop("count", None)
+        if "hires" in layer:
+            result = {name: written for name, written in result.items() if name not in PARTS}
+        result.update(layer)
+    return result
+
+
+def text_of(field: str, layer: Layer, problems: Problems) -> str | None:
+    """The field's text, taken out when it is something else than text."""
+    written = layer.get(field)
+    if written is None or isinstance(written.value, str):
+        return None if written is None else str(written.value)
+    problems.add(written.place, wrong_value(field, written))
+    del layer[field]
+    return None
+
+
+def _settle_size(layer: Layer, problems: Problems) -> None:
+    written = layer.pop(fields.SIZE, None)
+    if written is None:
+        return
+    if "width" in layer or "height" in layer:
+        problems.add(written.place, "size together with width or height: keep one of them.")
+        return
+    sides = _SIDES.fullmatch(str(written.value).strip())
+    if not sides or not isinstance(written.value, str):
+        problems.add(written.place, _not_a_size(written))
+        return
+    for name in ("width", "height"):
+        # The sides' places within the text, which may be quoted in the file.
+        offset = max(0, written.raw.find(written.value)) + sides.start(name)
+        spot = written.spot.shifted(offset, len(sides[name]))
+        layer[name] = Written(int(sides[name]), spot, sides[name], written.key)
+
+
+_SIDES = re.compile(r"(?P<width>\d{1,9})\s*[x×*]\s*(?P<height>\d{1,9})", re.IGNORECASE | re.ASCII)
+
+
+def _not_a_size(written: Written) -> str:
+    value = number(written.value) if isinstance(written.value, str) else written.value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"size must be like 512x768. For a square write {value}x{value}."
+    if isinstance(value, tuple) and len(value) == 2 and all(isinstance(v, int) for v in value):
+        return f"size must be like 512x768. Write {value[0]}x{value[1]}."
+    if isinstance(written.value, str):
+        return f"size must be like 512x768, not '{shown(written.value)}'."
+    return wrong_value(fields.SIZE, written)
+
+
+def _settle_sampler(layer: Layer, problems: Problems) -> None:
+    schedule_type = _schedule_type(layer, problems)
+    text = text_of("sampler", layer, problems)
+    written = layer.get("sampler")
+    if text is None or written is None:
+        return
+    try:
+        sampler, in_name = find_sampler(text)
+    except SamplerUnknown as error:
+        problems.add(written.spot, str(error))
+        del layer["sampler"]
+        return
+    layer["sampler"] = replace(written, value=sampler.name)
+    if in_name and schedule_type not in (None, AUTOMATIC, in_name):
+        problems.add(
+            layer["schedule_type"].spot,
+            f"the sampler's name says {in_name}, schedule_type says {schedule_type}. Keep one.",
+        )
+    if in_name or schedule_type is None:
+        layer["schedule_type"] = replace(written, value=in_name or AUTOMATIC)
+
+
+def _schedule_type(layer: Layer, problems: Problems) -> str | None:
+    text = text_of("schedule_type", layer, problems)
+    if text is None:
+        return None
+    written = layer["schedule_type"]
+    try:
+        layer["schedule_type"] = replace(written, value=find_schedule_type(text))
+    except ScheduleUnknown as error:
+        problems.add(written.spot, str(error))
+        del layer["schedule_type"]
+        return None
+    return str(layer["schedule_type"].value)

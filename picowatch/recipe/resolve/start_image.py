@@ -1,0 +1,91 @@
+"""The fields `image` and `mask`: paths that stay within the folders, and what needs them."""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+
+from picowatch.errors import PictureUnreadable
+from picowatch.recipe.messages.places import Layer, Spot, Written
+from picowatch.recipe.messages.problems import Problem, Problems, RecipeInvalid, shown
+from picowatch.recipe.read.decoding import FORBIDDEN, invisible
+from picowatch.recipe.recipe import Recipe
+from picowatch.recipe.resolve.hires import PARTS
+from picowatch.recipe.resolve.layers import text_of
+
+_NONE = {"", "none"}
+MAX_PATH = 500
+
+# What says nothing without another field.
+_NEEDS = {
+    "resize": ("image",),
+    "mask": ("image",),
+    "mask_blur": ("mask",),
+    "mask_invert": ("mask",),
+    "denoising_strength": ("image", "hires"),
+    # A sweep may vary these alone.
+    **dict.fromkeys(PARTS, ("hires",)),
+}
+
+
+def names_none(written: Written) -> bool:
+    """Whether no picture is meant, so that a folder's default is set aside."""
+    return isinstance(written.value, str) and written.value.strip().casefold() in _NONE
+
+
+def read_path(field: str, layer: Layer, problems: Problems) -> str:
+    """The picture's path as the recipe names it, or "" for none."""
+    text = text_of(field, layer, problems)
+    if text is None or names_none(layer[field]):
+        return ""
+    path = text.strip().removeprefix("./")
+    why = why_no_path(path)
+    if why:
+        problems.add(layer[field].place, f"{field} {why}")
+        return ""
+    return path
+
+
+def refuse_unusable(recipes: Sequence[Recipe], use: Callable[[str], object]) -> None:
+    """Raise RecipeInvalid with all start images and masks for which `use` raises."""
+    found: list[Problem] = []
+    for recipe in recipes:
+        for field, path in recipe.pictures:
+            try:
+                use(path)
+            except PictureUnreadable as error:
+                found += recipe.problem_at(field, str(error)).problems
+    if found:
+        raise RecipeInvalid(list(dict.fromkeys(found)))
+
+
+def why_no_path(path: str) -> str | None:
+    """Why a recipe may not name a picture so."""
+    hidden = FORBIDDEN.search(path) or re.search(r"[\t\n]", path)
+    if hidden:
+        return f"holds {invisible(hidden[0])}. Take it out."
+    if re.match(r"(?i)[a-z][a-z0-9+.-]+://", path):
+        return "is an address, and picowatch never downloads. Save the picture beside the recipe."
+    if "\\" in path:
+        return "holds a backslash. Write folders with /, like photos/corgi.png."
+    if path.startswith(("/", "~")) or re.match("[A-Za-z]:", path) or ".." in path.split("/"):
+        return (
+            f"must stay within the folders, and '{shown(path)}' leads out of them. Put the picture "
+            "beside the recipe, or name one under inbox/ or outbox/."
+        )
+    if len(path) > MAX_PATH:
+        return f"is longer than {MAX_PATH} letters."
+    return None
+
+
+def idle_fields(own: Layer, there: dict[str, bool]) -> Iterator[tuple[Spot, str, str]]:
+    """Fields that an entry itself gives although what they need is not `there`.
+
+    Place, field, and the names of what it needs. In a `_defaults.yaml` they may wait for
+    recipes that use them.
+    """
+    for field, needs in _NEEDS.items():
+        written = own.get(field)
+        if written is None or any(there[need] for need in needs):
+            continue
+        if names_none(written):
+            continue
+        yield written.key or written.spot, field, " or ".join(needs)

@@ -1,0 +1,218 @@
+"""The field `sweep`: axes of values, every combination of which is an image.
+
+An axis is over a field (`steps: [10, 20]`, `cfg_scale: 4..10 step 2`), over a piece of a prompt
+(`"prompt: old": [new, newer]`), over a LoRA's weight (`"lora: name": 0..1 step 0.25`) or over a
+part of hires (`"hires: scale": [1.5, 2]`).
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+
+from picowatch.recipe.fields import FIRST_NAME_OF
+from picowatch.recipe.messages.places import Layer, Written
+from picowatch.recipe.messages.problems import Problems, shown
+from picowatch.recipe.messages.suggestions import did_you_mean
+from picowatch.recipe.messages.wording import wrong_value
+from picowatch.recipe.prompts.wildcards import MAX_LENGTH
+from picowatch.recipe.recipe_fields import Axis
+from picowatch.recipe.resolve.hires import PARTS, PREFIX
+from picowatch.recipe.resolve.layers import merged, settled
+from picowatch.recipe.resolve.loras import ONE_LORA
+from picowatch.recipe.samplers import AUTOMATIC
+
+MAX_VALUES = 1000
+_NUMBER = r"([-+]?(?:\d{1,9}(?:\.\d{0,9})?|\.\d{1,9}))"
+_RANGE = re.compile(rf"\s*{_NUMBER}\s*\.\.\s*{_NUMBER}(?:\s+step\s+{_NUMBER})?\s*")
+_PROMPTS = ("prompt", "negative_prompt")
+# What changes no single image, or has a better way.
+NO_AXIS = {
+    "seed": "For several seeds write a list outside of the sweep: seed: [1, 2, 3].",
+    **dict.fromkeys(
+        ("count", "priority", "grid", "exact", "shrink_to_fit", "sweep", "from"),
+        "It changes no single image.",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """One value of an axis: its text for the contact sheet, and what it lays over the entry.
+
+    With `replaces`, the overlay holds a prompt's name and what comes instead of that piece.
+    """
+
+    text: str
+    overlay: Layer
+    replaces: str = ""
+
+    def over(self, layer: Layer) -> Layer:
+        """The layer with this value."""
+        if not self.replaces:
+            return merged([layer, self.overlay])
+        ((field, new),) = self.overlay.items()
+        text = str(layer[field].value).replace(self.replaces, str(new.value))
+        return {**layer, field: replace(new, value=text)}
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenAxis:
+    """An axis with what each of its values means."""
+
+    label: str
+    values: tuple[Value, ...]
+
+    @property
+    def axis(self) -> Axis:
+        """As the contact sheet shows it."""
+        return Axis(self.label, tuple(value.text for value in self.values))
+
+
+def read_axes(written: Written, layer: Layer, own: Layer, problems: Problems) -> list[WrittenAxis]:
+    """The axes of a sweep over the entry `layer`; what is wrong goes to `problems`.
+
+    `own` is what the entry itself says: its schedule type goes with every sampler.
+    """
+    if written.value is False or written.value in ("off", "none"):
+        return []
+    if not isinstance(written.value, dict):
+        problems.add(written.place, wrong_value("sweep", written))
+        return []
+    axes: dict[str, WrittenAxis] = {}
+    for key, values in written.pairs:
+        found = _axis(key, values, layer, problems)
+        if found and found.label in axes:
+            place = values.key or values.spot
+            problems.add(place, f"'{shown(key)}' is swept twice. Keep one.")
+        elif found:
+            axes[found.label] = found
+    if "sampler" in axes and ("schedule_type" in axes or _says_schedule_type(own)):
+        axes["sampler"] = _without_automatic(axes["sampler"])
+    return list(axes.values())
+
+
+def _says_schedule_type(own: Layer) -> bool:
+    """Whether the entry gives a schedule type itself, not only in its sampler's name."""
+    sampler, schedule_type = own.get("sampler"), own.get("schedule_type")
+    return schedule_type is not None and (sampler is None or sampler.spot != schedule_type.spot)
+
+
+def _without_automatic(axis: WrittenAxis) -> WrittenAxis:
+    """Samplers that leave the schedule type as it is, unless their names say one."""
+    return replace(
+        axis,
+        values=tuple(
+            replace(value, overlay={"sampler": value.overlay["sampler"]})
+            if "sampler" in value.overlay and value.overlay["schedule_type"].value == AUTOMATIC
+            else value
+            for value in axis.values
+        ),
+    )
+
+
+def combinations(axes: Sequence[WrittenAxis], layer: Layer) -> Iterator[Layer]:
+    """The entry's layer with every combination of values, the last axis fastest."""
+    if not axes:
+        yield layer
+        return
+    for value in axes[0].values:
+        yield from combinations(axes[1:], value.over(layer))
+
+
+def _axis(key: str, values: Written, layer: Layer, problems: Problems) -> WrittenAxis | None:
+    place = values.key or values.spot
+    name, _, detail = (part.strip() for part in key.partition(":"))
+    field = FIRST_NAME_OF.get(name)
+    parts = _values(key, values, problems)
+    if field is None:
+        meant = did_you_mean(name, [n for n in FIRST_NAME_OF if n not in NO_AXIS])
+        message = f"sweep cannot vary '{shown(key)}': there is no such field. {meant}"
+        problems.add(place, message.rstrip())
+    elif field in NO_AXIS:
+        problems.add(place, f"sweep cannot vary {field}. {NO_AXIS[field]}")
+    elif not detail:
+        return _over(field, field, parts, problems)
+    elif field in _PROMPTS:
+        return _over_prompt(field, key.partition(":")[2].strip(), parts, layer, values, problems)
+    elif field == "loras":
+        return _over(f"lora: {detail}", f"{ONE_LORA}{detail}", parts, problems)
+    elif field == "hires" and f"{PREFIX}{detail}" in PARTS:
+        return _over(f"hires: {detail}", f"{PREFIX}{detail}", parts, problems)
+    else:
+        problems.add(place, f"sweep cannot vary '{shown(key)}'. Write a field's name alone.")
+    return None
+
+
+def _over(
+    label: str, field: str, parts: list[tuple[str, Written]], problems: Problems
+) -> WrittenAxis | None:
+    values = tuple(Value(text, settled({field: part}, problems)) for text, part in parts)
+    return WrittenAxis(label, values) if values else None
+
+
+def _over_prompt(
+    field: str,
+    old: str,
+    parts: list[tuple[str, Written]],
+    layer: Layer,
+    written: Written,
+    problems: Problems,
+) -> WrittenAxis | None:
+    text = layer[field].value if field in layer else ""
+    place = written.key or written.spot
+    if not isinstance(text, str) or old not in text:
+        problems.add(place, f"'{shown(old)}' does not occur in {field}: there is nothing to vary.")
+        return None
+    if len(text) > MAX_LENGTH:
+        problems.add(place, f"a {field} that is swept may have {MAX_LENGTH:,} letters.")
+        return None
+    for _, part in parts:
+        if not isinstance(part.value, str):
+            problems.add(part.place, wrong_value(field, part))
+            return None
+    values = tuple(Value(text, {field: part}, old) for text, part in parts)
+    return WrittenAxis(f"{field}: {old}", values) if values else None
+
+
+def _values(key: str, written: Written, problems: Problems) -> list[tuple[str, Written]]:
+    """The values as texts and as written, each once."""
+    if isinstance(written.value, tuple):
+        parts = list(written.parts)
+    else:
+        parts = _range(key, written, problems)
+    values: dict[str, Written] = {}
+    for part in parts[:MAX_VALUES]:
+        text = part.value if isinstance(part.value, str) else part.raw
+        if text in values:
+            problems.add(part.spot, f"'{shown(text)}' is twice in the sweep of '{shown(key)}'.")
+        values[text] = replace(part, key=written.key)
+    if len(parts) > MAX_VALUES or (not parts and isinstance(written.value, tuple)):
+        message = f"the sweep of '{shown(key)}' has {len(parts):,} values; 1 to {MAX_VALUES:,} go."
+        problems.add(written.place, message)
+    return list(values.items())
+
+
+def _range(key: str, written: Written, problems: Problems) -> list[Written]:
+    """`4..10 step 2`: both ends included, downwards too; decimals without binary dust."""
+    found = _RANGE.fullmatch(written.value) if isinstance(written.value, str) else None
+    if not found:
+        problems.add(
+            written.place,
+            f"the sweep of '{shown(key)}' must be a list like [1, 2], or a range like "
+            "4..10 step 2.",
+        )
+        return []
+    first, last = Decimal(found[1]), Decimal(found[2])
+    step = abs(Decimal(found[3] or 1))
+    if not step or abs(last - first) / step >= MAX_VALUES:
+        message = f"the range {shown(found[0].strip())} has more than {MAX_VALUES:,} values."
+        problems.add(written.place, message if step else "a range's step must not be 0.")
+        return []
+    signed = step if last >= first else -step
+    numbers = (first + index * signed for index in range(int(abs(last - first) / step) + 1))
+    return [replace(written, value=_plain(n), raw=f"{_plain(n)}") for n in numbers]
+
+
+def _plain(number: Decimal) -> int | float:
+    return int(number) if number == int(number) else float(number)

@@ -1,0 +1,137 @@
+"""The tests' engine: draws each request's digest as a picture, at once, without torch."""
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from hashlib import shake_256
+
+from picowatch.engine.process.futures import new_future, settle
+from picowatch.engine.protocol import OnPreview, OnStep, RenderedImage, unseen
+from picowatch.errors import EngineStopped
+from picowatch.recipe.request import ImageRequest
+
+Batch = Sequence[ImageRequest]
+
+_SIDE = 8  # the digest is drawn as 8 x 8 coloured squares
+
+
+@dataclass
+class DigestEngine:
+    """Makes a picture from nothing but the request's digest.
+
+    Equal requests give equal pixels, different ones different pixels. `before_batch` is called
+    in the engine's thread before each batch: it may wait for an event the test holds, or raise
+    what this batch is to fail with. `after_step` is called after each step's `on_step`, with
+    the steps done; it may wait or raise too. `batches` lists every batch that was started.
+    """
+
+    before_batch: Callable[[Batch], None] = lambda batch: None
+    after_step: Callable[[int], None] = lambda done: None
+    on_preview: OnPreview = unseen
+    batches: list[tuple[ImageRequest, ...]] = field(default_factory=list)
+    starts: int = 0
+    prepared: int = 0
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _in_work: Future[list[RenderedImage]] | None = None
+    _started: bool = False
+
+    def render(
+        self, batch: Batch, on_step: OnStep, waiting: int = 0
+    ) -> Future[list[RenderedImage]]:
+        """See `Engine.render`."""
+        if self._in_work is not None and not self._in_work.done():
+            raise RuntimeError("one batch at a time")
+        self.starts += not self._started
+        self._started = True
+        self.batches.append(tuple(batch))
+        self._stop = threading.Event()
+        self._in_work = new_future()
+        threading.Thread(
+            target=self._draw,
+            args=(tuple(batch), on_step, self._in_work, self._stop),
+            daemon=True,
+        ).start()
+        return self._in_work
+
+    def preview_with(self, on_preview: OnPreview) -> None:
+        """See `Engine.preview_with`; here it is the tests that call it."""
+        self.on_preview = on_preview
+
+    def describe(self) -> dict[str, str]:
+        """See `Engine.describe`."""
+        return {"device": "digest", "precision": "exact"}
+
+    def memory(self) -> None:
+        """See `Engine.memory`: it needs none."""
+
+    def prepare(self) -> None:
+        """See `Engine.prepare`; counted."""
+        self.prepared += 1
+
+    def interrupt(self) -> None:
+        """See `Engine.interrupt`."""
+        self._end("interrupted")
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+        self._end("closed")
+        self._started = False
+
+    def _end(self, how: str) -> None:
+        self._stop.set()
+        if self._in_work is not None:
+            settle(self._in_work, EngineStopped(f"The engine was {how}."))
+
+    def _draw(
+        self,
+        batch: tuple[ImageRequest, ...],
+        on_step: OnStep,
+        future: Future[list[RenderedImage]],
+        stop: threading.Event,
+    ) -> None:
+        try:
+            self.before_batch(batch)
+            for done in range(1, batch[0].steps + 1):
+                if stop.is_set():
+                    return
+                on_step(done, batch[0].steps)
+                self.after_step(done)
+            images = [digest_picture(request, len(batch)) for request in batch]
+        # What a test's hook raises is what this batch fails with.
+        except BaseException as failure:
+            settle(future, failure)
+        else:
+            settle(future, images)
+
+
+def digest_pixels(request: ImageRequest) -> bytes:
+    """The digest as 8 x 8 squares of colour, stretched to the request's size."""
+    colours = shake_256(request.digest.encode()).digest(_SIDE * _SIDE * 3)
+    rows = []
+    for y in range(_SIDE):
+        squares = (colours[3 * (y * _SIDE + x) :][:3] for x in range(_SIDE))
+        rows.append(b"".join(square * _share(request.width, x) for x, square in enumerate(squares)))
+    return b"".join(row * _share(request.height, y) for y, row in enumerate(rows))
+
+
+def _share(length: int, part: int) -> int:
+    """The length of one of eight parts that add up to the whole."""
+    return length * (part + 1) // _SIDE - length * part // _SIDE
+
+
+def digest_picture(request: ImageRequest, batch_size: int) -> RenderedImage:
+    """The request's picture, as an engine gives it."""
+    return RenderedImage(
+        width=request.width,
+        height=request.height,
+        pixels=digest_pixels(request),
+        device="digest",
+        precision="exact",
+        batch_size=batch_size,
+        compiled=False,
+        memory_rung="full",
+        chunks=1,
+        timings={"encode": 0.0, "denoise": 0.0, "decode": 0.0},
+        versions={"picowatch": "test"},
+    )

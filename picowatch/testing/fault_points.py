@@ -1,0 +1,93 @@
+"""Deaths on purpose, to prove docs/durability.md: PICOWATCH_FAULT="before a picture's rename:3".
+
+picowatch then ends by SIGKILL just before it comes to that place for the third time. The places
+are wrapped from outside; unless the variable is set, this module is not even imported.
+"""
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+VARIABLE = "PICOWATCH_FAULT"
+
+_PUBLISH = "picowatch.outbox.outbox:Outbox.publish"
+# `A > B` is B, while A is being done.
+PLACES = {
+    "before a save is read": "picowatch.inbox.inbox:read_file",
+    "before a start image's copy is in place": "picowatch.outbox.start_images:write_atomically",
+    "before an error file is in place": "picowatch.outbox.outbox:Outbox.write_error",
+    "before a save is accepted": "picowatch.ledger.ledger:Ledger.accept",
+    "before the round of saves is committed": "picowatch.ledger.ledger:Ledger.remember",
+    "after a save is accepted": "picowatch.daemon.intake:Answers._tell_accepted",
+    "before a deletion is noted": "picowatch.ledger.ledger:Ledger.forget",
+    "before a renaming is noted": "picowatch.ledger.ledger:Ledger.rename",
+    "before an image is claimed": "picowatch.ledger.ledger:Ledger.claim",
+    "in the middle of a claim": "picowatch.ledger.queue:reserve",
+    "while a batch renders": "picowatch.work.worker:Lane._on_step",
+    "before a picture is written": _PUBLISH,
+    "while a picture is written": f"{_PUBLISH} > picowatch.files.atomic:sync_file",
+    "before a picture's rename": f"{_PUBLISH} > picowatch.files.atomic:rename",
+    "before the folder is synced": f"{_PUBLISH} > picowatch.files.atomic:sync_folder",
+    "before a picture is enlisted": "picowatch.outbox.outbox:Outbox.enlist",
+    "before a picture is in the gallery": "picowatch.outbox.outbox:Outbox.show_in_gallery",
+    "before the ledger says done": "picowatch.ledger.ledger:Ledger.finish",
+    "before the lists are remembered": "picowatch.ledger.ledger:Ledger.mark_listed",
+    "before a failure is noted": "picowatch.ledger.ledger:Ledger.fail",
+    "before a recipe is finished with": "picowatch.daemon.intake:Answers.finished",
+    "before a contact sheet is written": "picowatch.outbox.outbox:Outbox.publish_sheet",
+    "before a contact sheet is remembered": "picowatch.ledger.ledger:Ledger.mark_sheet_made",
+    "before a recipe is archived": "picowatch.outbox.outbox:Outbox.archive",
+    "while a recipe is taken out of the inbox": "picowatch.files.inside:_unlink_aside",
+    "after a recipe is archived": "picowatch.inbox.inbox:Inbox.forget",
+    "before a command is done": "picowatch.daemon.control:Steering.do",
+    "before a command is answered": "picowatch.outbox.commands:write_atomically",
+    "in the middle of making a ledger anew": "picowatch.ledger.restore:_image",
+}
+
+
+def arm(fault: str) -> None:
+    """Let the process die as `fault` says: a place, a colon, and which time."""
+    place, _, count = fault.rpartition(":")
+    within, _, target = PLACES[place].rpartition(" > ")
+    inside = threading.Event()
+    if within:
+        _wrap(within, lambda original: _noting(original, inside))
+    else:
+        inside.set()
+    _wrap(target, lambda original: _dying(original, inside, int(count)))
+
+
+def _wrap(place: str, wrapper: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+    module, _, path = place.partition(":")
+    owner: Any = import_module(module)
+    *owners, name = path.split(".")
+    for part in owners:
+        owner = getattr(owner, part)
+    setattr(owner, name, wrapper(getattr(owner, name)))
+
+
+def _noting(original: Callable[..., Any], inside: threading.Event) -> Callable[..., Any]:
+    def call(*arguments: Any, **named: Any) -> Any:
+        inside.set()
+        try:
+            return original(*arguments, **named)
+        finally:
+            inside.clear()
+
+    return call
+
+
+def _dying(original: Callable[..., Any], inside: threading.Event, count: int) -> Callable[..., Any]:
+    calls = 0
+
+    def call(*arguments: Any, **named: Any) -> Any:
+        nonlocal calls
+        calls += inside.is_set()
+        if calls == count:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(*arguments, **named)
+
+    return call

@@ -1,0 +1,1 @@
+"""From queued images to published pictures: engines, batches, publishing."""

@@ -1,0 +1,204 @@
+"""How many images go into a batch: found by measuring, remembered by checkpoint and size."""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from threading import Lock
+from typing import Any, Literal
+
+from picowatch.engine.batches import batch_size_for, evaluations
+from picowatch.engine.protocol import RenderedImage
+from picowatch.files.atomic import write_atomically
+from picowatch.recipe.request import ImageRequest
+
+log = logging.getLogger("picowatch")
+
+LARGEST = 32
+# A batch twice as large is kept if it makes an image in this part of the time.
+WORTH = 0.95
+MEASUREMENTS = 2  # of a size, the better one counts
+LONGEST_SECONDS = 20.0  # a batch may take, so that what is urgent and what is cancelled waits less
+SHORTEST_SECONDS = 0.05  # shorter ones measure the clock
+# In fewer evaluations of the UNet, what comes once for each image weighs as much as they do.
+FEW_EVALUATIONS = 8
+# Drivers, libraries and what else the machine does change.
+FRESH_SECONDS = 14 * 24 * 60 * 60
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """The best size, the seconds of an evaluation then, and when that was decided."""
+
+    size: int
+    seconds: float
+    at: float
+
+
+@dataclass
+class _Measured:
+    """What is known of images of one kind.
+
+    `size` is the best batch so far, `largest` what memory allows; `settled`: a larger one brings
+    nothing. `seconds` are those that an evaluation of the UNet took for one image, by batch size:
+    they can be compared whatever the steps and the sampler were.
+    """
+
+    size: int
+    largest: int = LARGEST
+    settled: bool = False
+    seconds: dict[int, list[float]] = field(default_factory=dict)
+
+    def next_size(self, evaluations: int) -> int:
+        """The size to take now for images of so many evaluations.
+
+        The best one, or twice that to see whether it is better; less where that takes long.
+        """
+        double = self.size * 2
+        grows = not self.settled and double <= self.largest and self._known(self.size)
+        size = double if grows else self.size
+        each = min(self.seconds.get(self.size, [0.0])) * evaluations
+        while size > 1 and size * each > LONGEST_SECONDS:
+            size //= 2
+        return size
+
+    def add(self, size: int, seconds: float) -> bool:
+        """Take in what an evaluation took in a batch of this size; true if it decided something."""
+        if self.settled:
+            return False
+        self.seconds.setdefault(size, []).append(seconds)
+        if size != self.size * 2 or not self._known(size):
+            return False
+        if min(self.seconds[size]) <= WORTH * min(self.seconds[self.size]):
+            self.size = size
+        else:
+            self.settled = True
+        return True
+
+    def ran_out_of_memory(self, size: int) -> bool:
+        """Take half of that at most from now on; true if that changes something."""
+        smaller = max(1, size // 2)
+        if smaller >= self.largest:
+            return False
+        self.largest, self.size = smaller, min(self.size, smaller)
+        return True
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether nothing is left to try."""
+        return self.settled or self.size >= self.largest
+
+    def _known(self, size: int) -> bool:
+        return len(self.seconds.get(size, ())) >= MEASUREMENTS
+
+
+class BatchSizes:
+    """The size of the next batch, which grows while that makes images faster.
+
+    It begins with the rule in `engine.batches`, doubles as long as an evaluation of the UNet then
+    takes at most 95 % of the time, and halves where memory ran out. What was decided is kept in a
+    file, by device, checkpoint and size; after two weeks it is measured anew, from half of it on.
+    A number in the settings is taken as it is. Safe to use from several threads.
+    """
+
+    def __init__(
+        self,
+        setting: int | Literal["auto"],
+        file: Path,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._setting = setting
+        self._file = file
+        self._now = now
+        self._lock = Lock()
+        self._device = ""  # of the last batch
+        self._measured: dict[str, _Measured] = {}
+        self._kept = _read(file)
+
+    def size(self, request: ImageRequest, device: str = "") -> int:
+        """How many images like this one go into a batch at most.
+
+        `device` is the engine's, with its precision; "" means that of the last batch.
+        """
+        if request.exact or self._setting != "auto":
+            return batch_size_for(request, self._setting)
+        with self._lock:
+            measured = self._of(_key(request, device or self._device), request)
+            return measured.next_size(evaluations(request))
+
+    def learn(self, batch: Sequence[ImageRequest], images: Sequence[RenderedImage]) -> None:
+        """Take in how a batch went."""
+        first, image = batch[0], images[0]
+        device = f"{image.device} {image.precision}"
+        with self._lock:
+            self._device = device
+            if not first.exact and self._setting == "auto":
+                self._learn(first, device, image, len(batch))
+
+    def _learn(self, first: ImageRequest, device: str, image: RenderedImage, size: int) -> None:
+        key = _key(first, device)
+        measured = self._of(key, first)
+        seconds = image.timings.get("denoise", 0.0)
+        if image.memory_rung != "full":
+            decided = size > 1 and measured.ran_out_of_memory(size)
+        else:
+            each = seconds / evaluations(first)
+            decided = seconds * size > SHORTEST_SECONDS and measured.add(size, each)
+        if decided and measured.is_decided:
+            log.debug("batches of %d at %dx%d", measured.size, first.width, first.height)
+            self._keep(key, measured)
+
+    def _of(self, key: str, request: ImageRequest) -> _Measured:
+        """What is known of images like this one; what was decided long ago is tried again."""
+        kept = self._kept.get(key)
+        if kept and abs(self._now() - kept.at) > FRESH_SECONDS:
+            del self._kept[key]
+            self._measured[key] = _Measured(max(1, kept.size // 2))
+        elif kept and key not in self._measured:
+            known = {kept.size: [kept.seconds]}
+            self._measured[key] = _Measured(kept.size, kept.size, settled=True, seconds=known)
+        return self._measured.setdefault(key, _Measured(batch_size_for(request, "auto")))
+
+    def _keep(self, key: str, measured: _Measured) -> None:
+        """Write down what was decided; a full disk costs only another measurement."""
+        seconds = min(measured.seconds.get(measured.size, [0.0]))
+        self._kept[key] = _Found(measured.size, seconds, self._now())
+        with suppress(OSError):
+            kept = {key: asdict(found) for key, found in self._kept.items()}
+            text = json.dumps(kept, indent=1, sort_keys=True)
+            write_atomically(self._file, text.encode(), durable=False)
+
+
+def _key(request: ImageRequest, device: str) -> str:
+    """Images whose evaluations take equally long have one key.
+
+    Guidance doubles an evaluation. A second pass at another size takes its own share of the
+    evaluations, and where there are few, what comes once for each image counts.
+    """
+    words = [device, request.checkpoint_hash[:16], f"{request.width}x{request.height}"]
+    if request.cfg_scale == 1:
+        words.append("unguided")
+    if hires := request.hires:
+        words += [f"x{hires.scale:g}", f"{request.steps}+{evaluations(request)}"]
+    elif evaluations(request) < FEW_EVALUATIONS:
+        words.append(f"in {evaluations(request)}")
+    return " ".join(words)
+
+
+def _read(file: Path) -> dict[str, _Found]:
+    """What was kept; nothing if the file is missing or damaged."""
+    try:
+        kept = json.loads(file.read_bytes())
+        return {key: _found(**values) for key, values in kept.items()}
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+        return {}
+
+
+def _found(size: Any, seconds: Any, at: Any) -> _Found:
+    numbers = type(size) is int and isinstance(seconds, int | float) and isinstance(at, int | float)
+    if numbers and 1 <= size <= LARGEST and 0 <= seconds <= 3600:
+        return _Found(size, seconds, at)
+    raise ValueError("not what was written")

@@ -1,0 +1,334 @@
+"""Work for every engine: a lane for each, and what waits in the ledger shared out among them."""
+
+import logging
+import sqlite3
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from itertools import count
+from math import ceil
+
+from picowatch.engine.executor import Executor
+from picowatch.engine.protocol import Engine, OnPreview, unseen
+from picowatch.errors import LedgerCorrupt
+from picowatch.files.retry import Patience
+from picowatch.ledger.ledger import Ledger
+from picowatch.ledger.rows import FileNames, QueuedImage, WaitingCheckpoint
+from picowatch.recipe.request import ImageRequest
+from picowatch.settings import Settings
+from picowatch.work.batch_sizes import LARGEST, BatchSizes
+from picowatch.work.plan import Demand, Seat, Task, Turns, plan
+from picowatch.work.publish import Publisher
+from picowatch.work.worker import Lane, Progress, Shop
+
+log = logging.getLogger("picowatch")
+
+EXPECTED_SECONDS = 10.0  # that a save which is about to come may take
+
+
+class Worker:
+    """Makes what waits in the ledger until it is stopped."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        ledger: Ledger,
+        names: FileNames,
+        executor: Executor,
+        publisher: Publisher,
+        *,
+        on_finished: Callable[[str], None],
+        patience: Patience,
+        only: Collection[str] | None = None,
+        steady: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`on_finished` is called with the recipe of an image that failed.
+
+        `only` these recipes' images are made, if any are named. `steady` gives seconds that
+        never jump.
+        """
+        self._ledger = ledger
+        self._names = names
+        self._executor = executor
+        self._publisher = publisher
+        self._only = only
+        self._batch_sizes = BatchSizes(
+            settings.batch_size, settings.outbox / ".picowatch" / "batches.json"
+        )
+        self._stopping = threading.Event()
+        self._shop = Shop(
+            settings=settings,
+            ledger=ledger,
+            publisher=publisher,
+            batch_sizes=self._batch_sizes,
+            patience=patience,
+            claim=self.claim,
+            on_finished=on_finished,
+            steady=steady,
+            stopping=self._stopping,
+        )
+        self._claiming = threading.Lock()
+        self._turns = Turns()
+        self._batches = count(1)
+        self._numbers = count(1)
+        self._paused = False
+        self._started = False
+        self._on_preview: OnPreview = unseen
+        self._retired: list[Lane] = []  # whose engines are gone, until their threads have ended
+        self._failed_before = 0  # in lanes that are forgotten
+        self._restarts_before = 0
+        self._expected_until = 0.0  # work, before it is there
+        self._none_since: float | None = None  # when it was first seen that work has no engine
+        self._none_came = ""  # … and why it is not waited for any longer
+        self.lanes: tuple[Lane, ...] = ()
+        self.tend()
+
+    def start(self) -> None:
+        """Begin to work."""
+        self._started = True
+        for lane in self.lanes:
+            lane.start()
+
+    def is_started(self) -> bool:
+        return self._started
+
+    def tend(self) -> None:
+        """Let new engines join and lost ones leave, and say how many would have work."""
+        engines = self._executor.engines()
+        for engine in engines:
+            if all(lane.engine is not engine for lane in self.lanes):
+                self._join(engine)
+        for lane in self.lanes:
+            if all(engine is not lane.engine for engine in engines):
+                self._leave(lane)
+        self._forget_retired()
+        waiting = 0 if self._paused else self._waiting()
+        self._want(waiting)
+        self._give_up_without_engines(waiting)
+        if waiting:  # what was left to an engine that is slow, or gone
+            for lane in self.lanes:
+                if lane.idle:
+                    lane.look()
+
+    def _give_up_without_engines(self, waiting: int) -> None:
+        """A single run ends once none came for long: a daemon waits for a cluster however long.
+
+        What counts is the time from one look at the executor to another: between two looks
+        thousands of saves may have been answered.
+        """
+        now = self._shop.steady()
+        if self.lanes or not waiting or self._shop.patience.patient:
+            self._none_since = None
+        elif self._none_since is None:
+            self._none_since = now
+        elif now - self._none_since > self._shop.settings.stall_seconds:
+            self._none_came = self._executor.trouble() or "No engine came."
+
+    def _want(self, waiting: int) -> None:
+        """Each batch wants an engine; how large batches are, those in work say."""
+        working = [len(lane.in_work) for lane in self.lanes if lane.in_work]
+        wanted = len(working) + ceil(waiting / max(working, default=1))
+        expected = self._shop.steady() < self._expected_until
+        self._executor.want(max(wanted, 1 if expected else 0))
+
+    def _join(self, engine: Engine) -> None:
+        engine.preview_with(self._on_preview)
+        lane = Lane(self._shop, engine, next(self._numbers))
+        lane.paused = self._paused
+        self.lanes = (*self.lanes, lane)
+        if self._started:
+            lane.start()
+
+    def _leave(self, gone: Lane) -> None:
+        gone.leave()
+        self._retired.append(gone)
+        self.lanes = tuple(lane for lane in self.lanes if lane is not gone)
+
+    def _forget_retired(self) -> None:
+        """A cluster's engines come and go for weeks; only what they counted is kept."""
+        for lane in [lane for lane in self._retired if lane.is_over and not lane.broken]:
+            self._retired.remove(lane)
+            self._failed_before += lane.failed
+            self._restarts_before += lane.engine_restarts
+
+    def _waiting(self) -> int:
+        """How many images wait; none, as it were, while the ledger cannot be read."""
+        with suppress(sqlite3.OperationalError, LedgerCorrupt):
+            return self._ledger.counts().queued
+        return 0
+
+    def look(self) -> None:
+        """There may be work, or a pause may have begun or ended."""
+        for lane in self.lanes:
+            lane.look()
+
+    def expect_work(self) -> None:
+        """A save is about to come: an engine starts while it settles, unless it did not before."""
+        if self.paused or self._stopping.is_set():
+            return
+        self._expected_until = self._shop.steady() + EXPECTED_SECONDS
+        if self.lanes:
+            self.lanes[0].prepare()
+
+    def stop(self) -> None:
+        """End within 2 seconds; the batches in work go back to the queue."""
+        self._stopping.set()
+        self.look()
+        self._executor.close()
+        for lane in (*self.lanes, *self._retired):
+            lane.join()
+        self._publisher.close()
+
+    def preview_with(self, on_preview: OnPreview) -> None:
+        """Call this now and then with what is in work; see `Engine.preview_with`."""
+        self._on_preview = on_preview
+        for lane in self.lanes:
+            lane.engine.preview_with(on_preview)
+
+    # -- how it stands
+
+    @property
+    def paused(self) -> bool:
+        """Then the batches in work are the last ones; see `look`."""
+        return self._paused
+
+    @paused.setter
+    def paused(self, paused: bool) -> None:
+        self._paused = paused
+        for lane in self.lanes:
+            lane.paused = paused
+
+    def progress(self) -> Progress | None:
+        """What is in work right now, of the first engine that has something."""
+        return next((lane.progress for lane in self.lanes if lane.progress), None)
+
+    @property
+    def seconds_per_image(self) -> float | None:
+        """With all engines that were at work; None before the first picture."""
+        each = [lane.seconds_per_image for lane in self.lanes if lane.seconds_per_image]
+        return 1 / sum(1 / seconds for seconds in each) if each else None
+
+    @property
+    def failed(self) -> int:
+        """Images that failed."""
+        return self._failed_before + sum(lane.failed for lane in self._all())
+
+    @property
+    def engine_restarts(self) -> int:
+        """Engines that ended unasked."""
+        return self._restarts_before + sum(lane.engine_restarts for lane in self._all())
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing is made although it could be; "" while one engine can work."""
+        if not self.lanes:
+            return self._executor.trouble()
+        return "" if any(not lane.trouble for lane in self.lanes) else self.lanes[0].trouble
+
+    @property
+    def broken(self) -> str:
+        """Why it cannot go on at all."""
+        for lane in self._all():
+            if lane.broken:
+                return lane.broken
+        if self.lanes and all(lane.gave_up for lane in self.lanes):
+            return self.lanes[0].gave_up
+        return self._none_came
+
+    @property
+    def ledger_corrupt(self) -> bool:
+        return any(lane.ledger_corrupt for lane in self._all())
+
+    def _all(self) -> tuple[Lane, ...]:
+        return (*self.lanes, *self._retired)
+
+    # -- what is in work
+
+    def interrupt_unasked(self) -> None:
+        """End the batches in work of which no recipe asks for any image any more."""
+        for lane in self.lanes:
+            batch = lane.in_work
+            if batch and not any(self._ledger.is_asked(image.id) for image in batch):
+                lane.interrupt(batch, "nothing asks for it any more")
+
+    def cancel(self, recipes: Collection[str]) -> int:
+        """End for good the batches in work that are all of these recipes; gives their images."""
+        stopped = 0
+        for lane in self.lanes:
+            batch = lane.in_work
+            if batch and all(self._ledger.recipe_of(image) in recipes for image in batch):
+                lane.interrupt(batch, "as asked", cancelled=True)
+                stopped += len(batch)
+        return stopped
+
+    # -- sharing out
+
+    def claim(self, lane: Lane) -> list[QueuedImage]:
+        """The lane's next batch; others that should take one, too, are told."""
+        with self._claiming, self._ledger.transaction():
+            lane.idle = True
+            if self._paused:
+                return []
+            alone = len(self.lanes) == 1
+            batch = self._take(lane, None) if alone else self._take_shared(lane)
+            if batch:
+                lane.idle, lane.used = False, next(self._batches)
+                lane.checkpoint = batch[0].request.checkpoint_hash
+            return batch
+
+    def _take(self, lane: Lane, task: Task | None) -> list[QueuedImage]:
+        def size(request: ImageRequest) -> int:
+            largest = self._batch_sizes.size(request, lane.device)
+            return min(largest, task.images) if task else largest
+
+        return self._ledger.claim(self._names, size, self._only, task.checkpoint if task else None)
+
+    def _take_shared(self, lane: Lane) -> list[QueuedImage]:
+        """What this lane should make of what several share."""
+        oldest = self._ledger.oldest_waiting(self._only)
+        if oldest is None:
+            return []
+        overdue = self._turns.are_over(oldest, len(self.lanes), self._shop.steady())
+        batch = []
+        if not overdue and self._is_sole(lane):
+            batch = self._take(lane, Task(lane.checkpoint, LARGEST))
+        if not batch:
+            batch = self._take_planned(lane, overdue)
+        if batch and all(image.id != oldest for image in batch):
+            self._turns.passed_over(self._shop.steady())
+        return batch
+
+    def _is_sole(self, lane: Lane) -> bool:
+        """Whether no other idle lane holds the lane's checkpoint: then it needs no plan."""
+        others = [other for other in self.lanes if other.idle and other is not lane]
+        return bool(lane.checkpoint) and all(o.checkpoint != lane.checkpoint for o in others)
+
+    def _take_planned(self, lane: Lane, overdue: bool) -> list[QueuedImage]:
+        """What the plan gives this lane; the others in it are woken."""
+        waiting = self._ledger.waiting_checkpoints(self._counted(), self._only)
+        tasks = plan(
+            [self._demand(one, lane) for one in waiting],
+            [_seat(other) for other in self.lanes if other.can_work],
+            overdue=overdue,
+            leave=not self._ledger.lower_priority_waits(),
+        )
+        for other in self.lanes:
+            if other is not lane and other.number in tasks:
+                other.look()
+        return self._take(lane, tasks[lane.number]) if lane.number in tasks else []
+
+    def _counted(self) -> int:
+        """How many images of a checkpoint matter to the plan: what engines may take at once."""
+        idle = sum(lane.idle for lane in self.lanes)
+        holders = Counter(lane.checkpoint for lane in self.lanes if not lane.idle)
+        return LARGEST * (idle + max(holders.values(), default=0) + 1)
+
+    def _demand(self, waiting: WaitingCheckpoint, lane: Lane) -> Demand:
+        size = self._batch_sizes.size(waiting.first.request, lane.device)
+        return Demand(waiting.checkpoint, waiting.waiting, size)
+
+
+def _seat(lane: Lane) -> Seat:
+    return Seat(lane.number, lane.checkpoint, lane.idle, lane.warm, lane.used)

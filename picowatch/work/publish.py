@@ -1,0 +1,250 @@
+"""From a rendered image to a picture in the outbox: metadata, PNG, lists, ledger.
+
+The order is what makes a crash harmless: the picture is durable under its reserved name before
+it is enlisted, and the ledger says done after that; each step is repeated or skipped at the
+next start by looking at what is there.
+"""
+
+import logging
+import os
+import sqlite3
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from picowatch import __version__
+from picowatch.catalog import Catalog
+from picowatch.engine.protocol import RenderedImage
+from picowatch.errors import LedgerCorrupt, ModelRefused
+from picowatch.files.retry import Ended, Patience, passes
+from picowatch.ledger.ledger import Ledger
+from picowatch.ledger.rows import QueuedImage
+from picowatch.metadata import (
+    PARAMETERS,
+    PICOWATCH,
+    PngText,
+    parameters_text,
+    picowatch_json,
+    png_texts,
+)
+from picowatch.outbox.outbox import Outbox
+from picowatch.recipe.request import ImageRequest
+from picowatch.recipe.resolve.hires import final_side
+
+log = logging.getLogger("picowatch")
+# Pictures have a logger of their own: where they are shown anyway, their lines need not be.
+log_picture = logging.getLogger("picowatch.pictures")
+
+NEWEST = 5  # pictures in the status
+MOST_THREADS = 8  # compression takes a core each; more engines than that wait for each other
+
+
+class Publisher:
+    """Publishes batches in threads of its own."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        outbox: Outbox,
+        *,
+        catalog: Catalog,
+        on_finished: Callable[[str], None],
+        patience: Patience,
+    ) -> None:
+        """`on_finished` gets the recipes of published pictures.
+
+        `catalog` is for this publisher alone.
+        """
+        self._ledger = ledger
+        self._outbox = outbox
+        self._catalog = catalog
+        self._on_finished = on_finished
+        self._patience = patience
+        self.newest: deque[str] = deque(outbox.newest(NEWEST), maxlen=NEWEST)
+        threads = min(MOST_THREADS, os.cpu_count() or 1)
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="publisher")
+        self._lock = threading.Lock()  # of the catalog and the count
+        # Called with each published picture.
+        self.on_published: Callable[[QueuedImage, RenderedImage], None] = lambda *_: None
+        self.failed = 0
+        self.broken = ""  # why it gave up
+        self.ledger_corrupt = False
+
+    def submit(self, batch: list[QueuedImage], pictures: list[RenderedImage]) -> Future[None]:
+        """Publish a batch; the future is done when all of it is published, or given up."""
+        return self._executor.submit(self._publish, batch, pictures)
+
+    def close(self) -> None:
+        """Finish what was submitted, then end."""
+        self._executor.shutdown(wait=True)
+
+    def enlist(self, image: QueuedImage) -> None:
+        """Add a published picture to the lists, and remember that it stands there."""
+        line = listing_line(image)
+        self._outbox.enlist(line)
+        self._outbox.show_in_gallery(line)
+        self._ledger.mark_listed(image.id)
+
+    def _publish(self, batch: list[QueuedImage], pictures: list[RenderedImage]) -> None:
+        """The pictures one by one; the ledger hears of all at once, a commit costs four syncs."""
+        written: list[QueuedImage] = []
+        listed: list[QueuedImage] = []
+        for image, picture in zip(batch, pictures, strict=True):
+            try:
+                self._patience.go_on()
+                self._write(image, picture)
+            except Ended:
+                self._put_back(image)
+            except Exception as error:  # no single picture may take the publisher down
+                if passes(error):
+                    self.broken = f"cannot write {image.file}: {error}"
+                    self._put_back(image)
+                else:
+                    self._goes_well(partial(self._fail, image, error))
+            else:
+                written.append(image)
+                if self._goes_well(partial(self._show, image, picture)):
+                    listed.append(image)
+        self._goes_well(partial(self._note, written, listed), vital=True)
+
+    def _put_back(self, image: QueuedImage) -> None:
+        """Into the queue, unless only what follows the picture could not be written.
+
+        If the ledger cannot be written either, the next start does it.
+        """
+        is_made = self._outbox.holds(image.file, image.digest)
+        with suppress(sqlite3.OperationalError):
+            (self._ledger.finish if is_made else self._ledger.put_back)(image.id)
+
+    def _fail(self, image: QueuedImage, error: Exception) -> None:
+        if isinstance(error, OSError):
+            reason = f"{image.file} cannot be written: {error.strerror or error}."
+        else:
+            log.debug("unexpected", exc_info=error)
+            reason = f"Something went wrong that should not: {type(error).__name__}: {error}."
+        self._patience.until_done("publisher", partial(self._ledger.fail, image.id, reason))
+        with self._lock:
+            self.failed += 1
+        log.error("%s: %s failed: %s", image.recipe, image.file, reason)
+        self._on_finished(self._ledger.recipe_of(image))
+
+    def _write(self, image: QueuedImage, picture: RenderedImage) -> None:
+        size, texts = (picture.width, picture.height), self._texts(image, picture)
+        go_on = self._patience.go_on
+        publish = partial(self._outbox.publish, image.file, *size, picture.pixels, texts, go_on)
+        self._patience.until_done("publisher", publish)
+
+    def _goes_well(self, step: Callable[[], None], *, vital: bool = False) -> bool:
+        """Do what follows a written picture. It is made, whatever comes of this.
+
+        What is not done, the next start does. Without a `vital` step no work can go on.
+        """
+        try:
+            step()
+        except Ended:
+            pass
+        except LedgerCorrupt as error:
+            self.ledger_corrupt, self.broken = True, str(error)
+        except Exception as error:
+            if passes(error):
+                self.broken = f"cannot write down what was made: {error}"
+                return False
+            log.debug("unexpected", exc_info=True)
+            words = f"something went wrong that should not: {type(error).__name__}: {error}"
+            if vital:
+                self.broken = words
+            else:
+                log.error("%s", words)
+        else:
+            return True
+        return False
+
+    def _show(self, image: QueuedImage, picture: RenderedImage) -> None:
+        line = listing_line(image)
+        for step in (
+            # Before the ledger says done: whoever sees nothing wait has heard of every picture.
+            partial(self.on_published, image, picture),
+            partial(self._outbox.enlist, line),
+            partial(self._outbox.show_in_gallery, line),
+        ):
+            self._patience.until_done("publisher", step)
+        seconds = sum(picture.timings.values())
+        chunks = f", {picture.chunks} prompt chunks" if picture.chunks > 1 else ""
+        self.newest.append(image.file)
+        log_picture.info("%s: %s (%.1f s%s)", image.recipe, image.file, seconds, chunks)
+        for warning in picture.warnings:
+            log.warning("%s: %s", image.file, warning)
+            recipe = self._ledger.recipe_of(image)
+            tell = partial(self._outbox.add_warning, recipe, warning)
+            self._patience.until_done("publisher", tell)
+
+    def _note(self, written: list[QueuedImage], listed: list[QueuedImage]) -> None:
+        """Let the ledger know, and whoever waits for their recipes."""
+        note = partial(self._ledger.finish_all, written, listed=listed)
+        for recipe in self._patience.until_done("publisher", note):
+            self._on_finished(recipe)
+
+    def _texts(self, image: QueuedImage, picture: RenderedImage) -> list[PngText]:
+        chunk = picowatch_json(
+            image.request,
+            recipe_path=image.recipe,
+            save_digest=image.save_digest,
+            place=image.place,
+            image_index=image.position,
+            rendered={
+                **({"node": picture.node} if picture.node else {}),
+                "device": picture.device,
+                "precision": picture.precision,
+                "batch_size": picture.batch_size,
+                "compiled": picture.compiled,
+                "memory_rung": picture.memory_rung,
+                "chunks": picture.chunks,
+                "size": f"{picture.width}x{picture.height}",
+                "warnings": list(picture.warnings),
+                "timings": picture.timings,
+                "versions": {**picture.versions, "picowatch": __version__},
+            },
+        )
+        with self._lock:
+            hashes = self._lora_hashes(image.request)
+        parameters = parameters_text(_as_made(image.request, picture), __version__, hashes)
+        return png_texts({PARAMETERS: parameters, PICOWATCH: chunk})
+
+    def _lora_hashes(self, request: ImageRequest) -> dict[str, str]:
+        """A1111's hashes of the image's LoRAs; one that is gone or another one by now has none."""
+        hashes = {}
+        for lora in request.loras:
+            with suppress(ModelRefused):
+                model = self._catalog.find("lora", lora.name)
+                if self._catalog.sha256(model) == lora.hash:
+                    hashes[lora.name] = self._catalog.weights_hash(model)
+        return hashes
+
+
+def _as_made(request: ImageRequest, picture: RenderedImage) -> ImageRequest:
+    """The request as other tools are to read it: with the size and steps memory allowed."""
+    scale = request.hires.scale if request.hires else 1
+    steps = request.steps if picture.steps is None else picture.steps
+    asked = final_side(request.width, scale), final_side(request.height, scale)
+    if asked == (picture.width, picture.height):
+        return replace(request, steps=steps)
+    width, height = round(picture.width / scale), round(picture.height / scale)
+    return replace(request, width=width, height=height, steps=steps)
+
+
+def listing_line(image: QueuedImage) -> dict[str, Any]:
+    """What images.jsonl says of a picture."""
+    return {
+        "file": image.file,
+        "recipe": image.recipe,
+        **image.request.as_dict(),
+        "digest": image.digest,
+        "save_digest": image.save_digest,
+        "place": image.place,
+        "image_index": image.position,
+    }

@@ -1,0 +1,65 @@
+"""The unit in contrib/ is one that systemd accepts, and fits what picowatch does."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from picowatch.daemon.reporting import HEARTBEAT_SECONDS
+from picowatch.errors import OutboxInUse, SettingsInvalid
+
+UNIT = Path(__file__).parents[2] / "contrib/picowatch.service"
+
+
+def value(name: str) -> str:
+    found = re.search(rf"^{name}=(.*)$", UNIT.read_text(), re.MULTILINE)
+    assert found, name
+    return found[1]
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> Path:
+    """The unit with a program and a user that exist on this machine."""
+    if not shutil.which("systemd-analyze"):
+        pytest.skip("systemd-analyze is not installed")
+    text = UNIT.read_text().replace("/opt/picowatch/bin/picowatch", sys.executable)
+    unit = tmp_path / "picowatch.service"
+    unit.write_text(text.replace("User=picowatch", "User=daemon"))
+    return unit
+
+
+def test_systemd_accepts_the_unit(installed: Path) -> None:
+    """Without a word."""
+    verified = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", installed], capture_output=True, text=True
+    )
+    if "Failed to" in verified.stderr:
+        pytest.skip(f"systemd-analyze cannot work here: {verified.stderr.strip()}")
+    assert (verified.returncode, verified.stderr) == (0, "")
+
+
+def test_the_unit_is_hardened(installed: Path) -> None:
+    """By systemd's own measure, from 10 (nothing) to 0: below 4."""
+    rated = subprocess.run(
+        ["systemd-analyze", "security", "--offline=true", "--no-pager", installed],
+        capture_output=True,
+        text=True,
+    )
+    found = re.search(r"exposure level for \S+: ([\d.]+)", rated.stdout)
+    if not found:
+        pytest.skip(f"systemd-analyze rates no file here: {rated.stderr.strip()}")
+    assert float(found[1]) < 4
+
+
+def test_the_watchdog_is_slower_than_the_heartbeat() -> None:
+    """A busy machine may be late a few times."""
+    assert float(value("WatchdogSec")) >= 5 * HEARTBEAT_SECONDS
+
+
+def test_what_trying_again_does_not_help_is_not_tried_again() -> None:
+    """Wrong settings, and another picowatch."""
+    codes = {str(SettingsInvalid.exit_code), str(OutboxInUse.exit_code)}
+    assert set(value("RestartPreventExitStatus").split()) == codes

@@ -1,0 +1,138 @@
+"""`picowatch run` on a cluster: whatever dies, each picture is made, and none twice."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from picowatch.engine.options import EngineOptions
+from picowatch.engine.process.child import ChildEngine
+from picowatch.files.pictures import decode_picture
+from tests.engine.cluster.conftest import HEAD, SECOND
+from tests.engine.cluster.nodes import ROOT, Nodes
+from tests.engine.requests import make
+from tests.house import House, wait_for, within
+
+RECIPES = 40
+MOST = 200
+STEPS = 8
+THIRD = "third"
+
+
+def save_recipes(house: House, count: int, first: int = 0) -> None:
+    """Recipes of one picture each."""
+    for number in range(first, first + count):
+        house.save(f"{number:02}.yaml", f"prompt: a red circle\nseed: {number}\nsteps: {STEPS}\n")
+
+
+@contextmanager
+def daemon(house: House, nodes: Nodes) -> Iterator[subprocess.Popen[bytes]]:
+    """`picowatch run` in a process of its own; ended at the end, if it lives."""
+    executor = {"ray": {"address": nodes.address, "gpus_per_engine": 0}}
+    settings = {
+        "INBOX": house.inbox,
+        "OUTBOX": house.outbox,
+        "MODELS": house.models,
+        "SETTLE_SECONDS": "0.05",
+        "BATCH_SIZE": "1",
+        "COMPILE": "never",
+        "PREVIEW_SECONDS": "0",
+        "EXECUTOR": json.dumps(executor),
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-m", "picowatch", "run"],
+        env=os.environ
+        | nodes.environment
+        | {f"PICOWATCH_{name}": str(value) for name, value in settings.items()},
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()
+        process.wait(10)
+
+
+def made(house: House) -> int:
+    """How many pictures were published."""
+    listing = house.outbox / "images.jsonl"
+    return listing.read_bytes().count(b"\n") if listing.exists() else 0
+
+
+def makers(house: House) -> set[str]:
+    """The nodes that made the pictures so far."""
+    return {house.chunk(picture).rendered["node"] for picture in house.pictures()}
+
+
+def each_was_made_once(house: House, count: int) -> None:
+    """No recipe without its picture, none with two, nothing failed."""
+    once = Counter(f"{number:02}" for number in range(count))
+    assert Counter(Path(picture).parent.name for picture in house.pictures()) == once
+    assert made(house) == count
+    assert not list(house.outbox.glob("*.error.txt"))
+
+
+def test_an_actor_and_a_node_die_and_a_node_joins_in_the_middle(
+    nodes: Nodes, house: House, tmp_path: Path
+) -> None:
+    """All recipes, forty at least, have their picture, with the pixels that this machine makes."""
+    save_recipes(house, RECIPES)
+    with daemon(house, nodes) as process:
+        wait_for(lambda: makers(house) == {HEAD, SECOND}, "both nodes have made one")
+        [host] = nodes.hosts(HEAD)
+        os.kill(host, signal.SIGKILL)
+        so_far = made(house)
+        wait_for(lambda: made(house) >= so_far + 4 and nodes.hosts(HEAD), "it goes on")
+        assert made(house) < RECIPES
+        nodes.kill(SECOND)
+        nodes.add(THIRD)
+        recipes = RECIPES
+        while THIRD not in makers(house):  # more, if it was too late for all of those
+            wait_for(lambda: THIRD in makers(house) or made(house) == recipes, "it goes on")  # noqa: B023
+            if THIRD not in makers(house):
+                save_recipes(house, 4, first=recipes)
+                recipes += 4
+            assert recipes < MOST
+        wait_for(lambda: made(house) == recipes, "all are made")
+        wait_for(lambda: house.status()["images"]["running"] == 0, "nothing is in work")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(within(2)) == 0
+    each_was_made_once(house, recipes)
+    assert house.log().count("It is made elsewhere") <= 2  # no lost engine was asked again
+    assert makers(house) == {HEAD, SECOND, THIRD}
+    here = ChildEngine(EngineOptions(models=house.models, threads=1))
+    try:
+        for node in (HEAD, SECOND, THIRD):
+            chunk, path = next(
+                (chunk, house.outbox / picture)
+                for picture in house.pictures()
+                if (chunk := house.chunk(picture)).rendered["node"] == node
+            )
+            [expected] = make(here, chunk.request)
+            assert decode_picture(path.read_bytes()).tobytes() == expected.pixels
+    finally:
+        here.close()
+
+
+def test_a_daemon_that_is_killed_and_started_again_loses_and_doubles_nothing(
+    nodes: Nodes, house: House
+) -> None:
+    """While actors still work for it."""
+    count = 12
+    save_recipes(house, count)
+    with daemon(house, nodes) as process:
+        wait_for(lambda: made(house) >= 2, "it has begun")
+        process.kill()
+    assert made(house) < count
+    with daemon(house, nodes):
+        wait_for(lambda: made(house) == count, "all are made")
+        wait_for(lambda: house.status()["images"]["running"] == 0, "nothing is in work")
+    each_was_made_once(house, count)

@@ -1,0 +1,182 @@
+"""Engines on a cluster of two nodes: they make pictures, are lost, and others join."""
+
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from picowatch.engine.cluster.executor import RayEngines
+from picowatch.engine.protocol import Engine, EngineLost, Preview
+from picowatch.errors import EngineDied, EngineStopped
+from picowatch.testing.digest_engine import digest_pixels
+from tests.engine.cluster.conftest import HEAD, SECOND, MakeExecutor, is_running, joined, on
+from tests.engine.cluster.engine import WAITS
+from tests.engine.cluster.nodes import Nodes
+from tests.engine.requests import PATIENCE, ignore_steps, make, request
+from tests.house import wait_for
+
+THIRD = "third"
+
+
+class Held:
+    """A batch that is in the middle of its work until it is let go."""
+
+    def __init__(self, engine: Engine, folder: Path, name: str = "go") -> None:
+        self._path = folder / name
+        self._pids = self._path.with_suffix(".pids")
+        self.request = request(f"{WAITS}{self._path}")
+        self.future = engine.render([self.request], ignore_steps)
+        wait_for(lambda: self._pids.exists() and self._pids.read_text(), "the batch begins")
+        self.process, self.host = map(int, self._pids.read_text().split())
+
+    def let_go(self) -> None:
+        self._path.touch()
+
+
+def test_pictures_come_from_every_node(make_executor: MakeExecutor) -> None:
+    """Each says where it was made, and nothing of Ray is in the daemon."""
+    executor = make_executor()
+    assert not executor.engines()
+    joined(executor, 2, {HEAD, SECOND})
+    for node in (HEAD, SECOND):
+        asked = request(node)
+        [picture] = make(on(executor, node), asked)
+        assert (picture.node, picture.pixels) == (node, digest_pixels(asked))
+    assert not executor.trouble()
+    assert "ray" not in sys.modules
+
+
+def test_steps_and_previews_are_passed_on(make_executor: MakeExecutor) -> None:
+    """In their order, and all of them before the pictures."""
+    [engine] = joined(make_executor(), 1)
+    steps: list[tuple[int, int]] = []
+    previews: list[Preview] = []
+    engine.preview_with(previews.append)
+    engine.render([request(steps=4)], lambda *step: steps.append(step)).result(PATIENCE)
+    assert steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert previews == [Preview(8, 8, bytes(192))]
+
+
+def test_a_batch_is_interrupted_and_the_engine_lives_on(
+    make_executor: MakeExecutor, tmp_path: Path
+) -> None:
+    """As on one machine."""
+    executor = make_executor()
+    [engine] = joined(executor, 1)
+    held = Held(engine, tmp_path)
+    engine.interrupt()
+    assert isinstance(held.future.exception(PATIENCE), EngineStopped)
+    make(engine, request())
+    assert executor.engines() == (engine,)
+
+
+def test_a_native_crash_takes_its_batch_alone(make_executor: MakeExecutor) -> None:
+    """The engine's process is started again on the same node."""
+    [engine] = joined(make_executor(), 1)
+    make(engine, request())
+    with pytest.raises(EngineDied, match="SIGSEGV") as caught:
+        make(engine, request("crash"))
+    assert not isinstance(caught.value, EngineLost)
+    make(engine, request())
+
+
+def test_an_actor_that_is_killed_is_replaced(make_executor: MakeExecutor, tmp_path: Path) -> None:
+    """Its batch is lost, that of the other node is not."""
+    executor = make_executor()
+    joined(executor, 2, {HEAD, SECOND})
+    lost = Held(on(executor, SECOND), tmp_path, "lost")
+    kept = Held(on(executor, HEAD), tmp_path, "kept")
+    os.kill(lost.host, signal.SIGKILL)
+    assert isinstance(lost.future.exception(PATIENCE), EngineLost)
+    wait_for(lambda: not is_running(lost.process), "its engine ends with it")
+    kept.let_go()
+    assert kept.future.result(PATIENCE)
+    joined(executor, 2, {HEAD, SECOND})
+    [again] = make(on(executor, SECOND), request())
+    assert again.node == SECOND
+
+
+def test_a_node_that_dies_is_left_and_one_that_comes_is_used(
+    make_executor: MakeExecutor, nodes: Nodes, tmp_path: Path
+) -> None:
+    """In the middle of a batch."""
+    nodes.add(THIRD)
+    executor = make_executor()
+    joined(executor, 3, {HEAD, SECOND, THIRD})
+    lost = Held(on(executor, THIRD), tmp_path)
+    nodes.kill(THIRD)
+    error = lost.future.exception(PATIENCE)
+    assert isinstance(error, EngineLost)
+    wait_for(lambda: len(executor.engines()) == 2, "it left")
+    nodes.add("fourth")
+    try:
+        joined(executor, 3, {HEAD, SECOND, "fourth"})
+        make(on(executor, "fourth"), request())
+    finally:
+        nodes.kill("fourth")
+
+
+def test_a_closed_engine_gives_its_place_back(make_executor: MakeExecutor) -> None:
+    """To others on the cluster; and there is a new one when one is wanted."""
+    executor, other = make_executor(), make_executor()
+    first, _ = joined(executor, 2)
+    other.want(1)
+    first.close()
+    assert first not in executor.engines()
+    executor.want(1)
+    wait_for(other.engines, "another daemon has the place")
+    error = first.render([request()], ignore_steps).exception(PATIENCE)
+    assert isinstance(error, EngineLost)
+
+
+def test_what_is_not_wanted_is_not_waited_for(make_executor: MakeExecutor) -> None:
+    """An actor that waits for room makes a cluster grow."""
+    executor, other = make_executor(), make_executor()
+    joined(executor, 2)
+    executor.want(5)
+    executor.want(0)
+    assert len(executor.engines()) == 2  # they may be wanted again in a moment
+    for engine in executor.engines():
+        engine.close()
+    joined(other, 2)
+    assert not executor.engines()
+
+
+def test_a_fixed_number_is_all_there_at_once(make_executor: MakeExecutor) -> None:
+    """However few have work."""
+    executor = make_executor(engines=2)
+    executor.want(1)
+    wait_for(lambda: len(executor.engines()) == 2, "both")
+
+
+def test_a_driver_that_dies_is_started_again(make_executor: MakeExecutor, tmp_path: Path) -> None:
+    """The cluster's connection was lost: what was in work is, too, and its engines end."""
+    executor = make_executor()
+    [engine] = joined(executor, 1)
+    held = Held(engine, tmp_path)
+    assert executor.process_id
+    os.kill(executor.process_id, signal.SIGKILL)
+    assert isinstance(held.future.exception(PATIENCE), EngineLost)
+    assert engine not in executor.engines()
+    assert "connection" in executor.trouble()
+    wait_for(lambda: not is_running(held.process), "no engine works for nobody")
+    [again] = joined(executor, 1)
+    make(again, request())
+    wait_for(lambda: not executor.trouble(), "all is well again")
+
+
+def test_closing_ends_everything_at_once(make_executor: MakeExecutor, tmp_path: Path) -> None:
+    """In the middle of a batch."""
+    executor: RayEngines = make_executor()
+    [engine] = joined(executor, 1)
+    held = Held(engine, tmp_path)
+    closing = threading.Thread(target=executor.close)
+    closing.start()
+    assert isinstance(held.future.exception(2), EngineStopped)
+    closing.join(2)
+    assert not closing.is_alive()
+    wait_for(lambda: not is_running(held.process), "its engine ends")
+    wait_for(lambda: not is_running(held.host), "its host ends")

@@ -1,0 +1,223 @@
+"""The way to a cluster: Ray Client, a cluster of one's own, none at all, nodes that do not fit."""
+
+import os
+import signal
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from picowatch import __version__
+from picowatch.engine.checks.torch_check import Finding
+from picowatch.engine.cluster.examining import examine_cluster
+from picowatch.engine.cluster.executor import RayEngines
+from picowatch.engine.options import EngineOptions
+from picowatch.engine.protocol import EngineLost
+from picowatch.settings import RayExecutor
+from tests.engine.cluster.conftest import (
+    DIGESTS,
+    HEAD,
+    SECOND,
+    MakeExecutor,
+    is_running,
+    joined,
+    on,
+)
+from tests.engine.cluster.engine import WAITS
+from tests.engine.cluster.nodes import ROOT, Nodes
+from tests.engine.cluster.test_engines import Held
+from tests.engine.cluster.test_model_files import far, with_lora, write_lora
+from tests.engine.requests import PATIENCE, make
+from tests.house import wait_for
+
+ODD = "odd"
+DAEMON = """
+import sys, threading
+from pathlib import Path
+from picowatch.engine.cluster.examining import examine_cluster
+from picowatch.engine.cluster.executor import RayEngines
+from picowatch.engine.checks.torch_check import Finding
+from picowatch.engine.options import EngineOptions
+from picowatch.settings import RayExecutor
+from tests.engine.requests import ignore_steps, request
+executor = RayEngines(
+    EngineOptions(models=Path("nowhere")),
+    RayExecutor(address=sys.argv[1], gpus_per_engine=0),
+    "tests.engine.cluster.engine",
+)
+executor.want(1)
+while not executor.engines():
+    threading.Event().wait(0.01)
+executor.engines()[0].render([request(sys.argv[2])], ignore_steps).result()
+"""
+
+
+def stub(folder: Path, name: str, text: str) -> str:
+    """A folder with a module of that name; for PYTHONPATH."""
+    path = folder / "stub" / f"{name.replace('.', '/')}.py"
+    for package in path.relative_to(folder / "stub").parents[:-1]:
+        (folder / "stub" / package).mkdir(parents=True, exist_ok=True)
+        (folder / "stub" / package / "__init__.py").touch()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return str(folder / "stub")
+
+
+def examined(nodes: Nodes) -> list[Finding]:
+    """What doctor says of the nodes."""
+    options = EngineOptions(models=Path("nowhere"))
+    return examine_cluster(options, RayExecutor(address=nodes.address))
+
+
+def test_ray_client_serves_as_well(
+    make_executor: MakeExecutor, nodes: Nodes, tmp_path: Path
+) -> None:
+    """From a machine that is no node: pictures, model files, and what is lost."""
+    digest = write_lora(tmp_path / "models", "far", b"far")
+    executor = make_executor(address=nodes.client_address, models=far(tmp_path / "models"))
+    joined(executor, 2, {HEAD, SECOND})
+    [picture] = make(on(executor, SECOND), with_lora("far", digest))
+    assert (picture.node, picture.warnings) == (SECOND, (f"loras/far.safetensors {digest}",))
+    held = Held(on(executor, SECOND), tmp_path)
+    os.kill(held.host, signal.SIGKILL)
+    assert isinstance(held.future.exception(PATIENCE), EngineLost)
+    joined(executor, 2, {HEAD, SECOND})
+    executor.close()
+    other = make_executor()
+    joined(other, 2)  # all was given back
+
+
+@pytest.mark.parametrize("address", ["address", "client_address"])
+def test_nothing_works_on_for_a_daemon_that_was_killed(
+    nodes: Nodes, tmp_path: Path, address: str
+) -> None:
+    """Nobody would take its pictures."""
+    go = tmp_path / "go"
+    daemon = subprocess.Popen(
+        [sys.executable, "-c", DAEMON, getattr(nodes, address), f"{WAITS}{go}"],
+        env=os.environ | nodes.environment,
+        cwd=ROOT,
+    )
+    pids = go.with_suffix(".pids")
+    wait_for(lambda: pids.exists() and pids.read_text(), "the batch begins")
+    daemon.kill()
+    daemon.wait()
+    for process in map(int, pids.read_text().split()):
+        wait_for(lambda process=process: not is_running(process), "it ends")  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("module", "text", "said"),
+    [
+        (
+            "picowatch.engine.versions",
+            "def versions(): return {'picowatch': '9.9'}",
+            f"{ODD} is not used: picowatch is 9.9 there and {__version__} here",
+        ),
+        ("picowatch", "raise ImportError", f"{ODD} is not used: picowatch is not installed there"),
+    ],
+)
+def test_a_node_with_other_versions_is_named_and_not_used(
+    make_executor: MakeExecutor, nodes: Nodes, tmp_path: Path, module: str, text: str, said: str
+) -> None:
+    """Its pictures would differ, or it would not understand what it is sent."""
+    nodes.add(ODD, PYTHONPATH=stub(tmp_path, module, text))
+    try:
+        executor = make_executor()
+        joined(executor, 2, {HEAD, SECOND})
+        executor.want(3)
+        wait_for(lambda: said in executor.trouble(), "the node is named")
+        assert len(executor.engines()) == 2
+        lines = {one.text: one.ok for one in examined(nodes)}
+        assert lines[f"{HEAD}: 0 GPU, 1 CPU; versions as here"]
+        assert not next(ok for text, ok in lines.items() if text.startswith(f"{ODD}: "))
+    finally:
+        nodes.kill(ODD)
+
+
+def trouble_of(executor: RayEngines, words: str) -> None:
+    """Wait until it says so."""
+    executor.want(1)
+    wait_for(lambda: words in executor.trouble(), words)
+
+
+def test_a_cluster_without_a_gpu_says_what_to_set(make_executor: MakeExecutor) -> None:
+    """It has been asked for one: it may grow."""
+    trouble_of(make_executor(gpus_per_engine=1), "set gpus_per_engine: 0")
+
+
+def test_a_cluster_without_room_says_so(make_executor: MakeExecutor) -> None:
+    """Nothing is refused: others may end."""
+    trouble_of(make_executor(cpus_per_engine=64), "no room for an engine now (0 GPU, 64 CPU)")
+
+
+def test_a_head_that_is_not_there_is_told_and_waited_for(make_executor: MakeExecutor) -> None:
+    """Whatever Ray says of it."""
+    trouble_of(make_executor(address="127.0.0.1:1"), "There is no way to the Ray cluster at 127.")
+
+
+def test_without_ray_it_is_told_how_to_install_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The daemon lives on; Ray may come."""
+    raising = "raise ModuleNotFoundError('No module named ray', name='ray')"
+    monkeypatch.setenv("PYTHONPATH", f"{stub(tmp_path, 'ray', raising)}:{ROOT}")
+    executor = RayEngines(EngineOptions(models=tmp_path), RayExecutor())
+    try:
+        trouble_of(executor, "pip install '.[ray]'")
+    finally:
+        executor.close()
+
+
+def test_without_permission_for_a_folder_it_is_told_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is tried again: the permission may come, or room on the disk."""
+
+    def refuse(**_: object) -> str:
+        raise PermissionError(13, "Permission denied", "/tmp")
+
+    monkeypatch.setattr("tempfile.mkdtemp", refuse)
+    executor = RayEngines(EngineOptions(models=tmp_path), RayExecutor())
+    try:
+        trouble_of(executor, "Ray cannot be started on this machine: [Errno 13] Permission denied")
+    finally:
+        executor.close()
+
+
+def test_without_a_free_port_it_is_told_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray would look for one for half a minute."""
+    if find_spec("ray") is None:
+        pytest.skip("Ray is not installed (pip install '.[ray]')")
+    none_free = (
+        "import socket\n"
+        "def refuse(*_, **__):\n"
+        "    raise OSError(98, 'Address already in use')\n"
+        "socket.create_server = refuse\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", f"{stub(tmp_path, 'sitecustomize', none_free)}:{ROOT}")
+    executor = RayEngines(EngineOptions(models=tmp_path), RayExecutor())
+    try:
+        trouble_of(executor, "Ray cannot be started on this machine: [Errno 98] Address already")
+    finally:
+        executor.close()
+
+
+def test_a_cluster_of_this_machine_is_started_and_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the CPU where Ray sees no GPU; nothing is left of it."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    before = set(Path("/tmp").glob("picowatch-ray-*"))
+    executor = RayEngines(EngineOptions(models=tmp_path), RayExecutor(), DIGESTS)
+    try:
+        [engine] = joined(executor, 1)
+        held = Held(engine, tmp_path)
+    finally:
+        executor.close()
+    wait_for(lambda: not is_running(held.process) and not is_running(held.host), "all ends")
+    assert set(Path("/tmp").glob("picowatch-ray-*")) <= before

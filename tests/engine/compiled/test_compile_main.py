@@ -1,0 +1,87 @@
+"""The process that compiles: one at a time for each file, and nothing left of those that died."""
+
+import os
+import signal
+import subprocess
+import sys
+from fcntl import LOCK_EX, flock
+from pathlib import Path
+
+from tests.house import wait_for
+
+_INSTEAD_OF_COMPILING = """
+import sys
+from picowatch.engine import compile_job, compile_main
+compile_job.CompileJob.from_json = staticmethod(lambda text: text)
+def compile(job, package, target):
+    assert not list(package.parent.iterdir()), "something was left"
+    package.write_text(job)
+    package.rename(target)
+compile_main._compile = compile
+sys.exit(compile_main.main(sys.argv[1:]))
+"""
+
+
+def run(target: Path) -> None:
+    command = [sys.executable, "-c", _INSTEAD_OF_COMPILING, "a job", str(target)]
+    subprocess.run(command, check=True, timeout=120)
+
+
+def test_what_another_process_compiles_is_left_to_it(tmp_path: Path) -> None:
+    """Two engines on one machine often want the same at the same time."""
+    target = tmp_path / "unet.pt2"
+    with target.with_suffix(".lock").open("a") as lock:
+        flock(lock, LOCK_EX)
+        run(target)
+        assert not target.exists()
+    run(target)
+    assert target.read_text() == "a job"
+    target.write_text("made before")
+    run(target)
+    assert target.read_text() == "made before"
+
+
+def test_what_a_killed_process_left_goes_with_the_next(tmp_path: Path) -> None:
+    """Engines are ended by SIGKILL, and what they compile with them."""
+    left = tmp_path / "unet.work"
+    left.mkdir()
+    (left / "half.so").write_text("half")
+    run(tmp_path / "unet.pt2")
+    assert (tmp_path / "unet.pt2").exists()
+    assert not left.exists()
+
+
+_ENGINE = """
+import subprocess, sys
+from picowatch.engine.compiled.compiled import _lifeline
+subprocess.run([sys.executable, "-c", sys.argv[1], sys.argv[2]], stdin=_lifeline())
+"""
+_COMPILING = """
+import os, pathlib, subprocess, sys
+from picowatch.engine.compiled.compile_main import end_with_the_engine
+end_with_the_engine()
+compiler = subprocess.Popen(["sleep", "600"])
+new = pathlib.Path(sys.argv[1] + ".new")
+new.write_text(f"{os.getpid()} {compiler.pid}")
+new.rename(sys.argv[1])
+compiler.wait()
+"""
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+    except OSError:
+        return False
+
+
+def test_what_compiles_ends_with_a_killed_engine(tmp_path: Path) -> None:
+    """With the compiler that it started."""
+    pids = tmp_path / "pids"
+    command = [sys.executable, "-c", _ENGINE, _COMPILING, str(pids)]
+    with subprocess.Popen(command, start_new_session=True) as engine:
+        wait_for(pids.exists)
+        of_compiling = [int(pid) for pid in pids.read_text().split()]
+        assert all(map(_runs, of_compiling))
+        os.kill(engine.pid, signal.SIGKILL)
+    wait_for(lambda: not any(map(_runs, of_compiling)))

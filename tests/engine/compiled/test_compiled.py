@@ -1,0 +1,172 @@
+"""Compiled UNets: made beside the pictures, used when they are there, never trusted blindly."""
+
+import os
+import shutil
+import weakref
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from unittest.mock import Mock
+
+import pytest
+
+from picowatch.catalog import Catalog
+from picowatch.engine.compiled import compiled as compiling
+from picowatch.engine.compiled.trials import Note
+from picowatch.engine.local import LocalEngine
+from picowatch.engine.options import EngineOptions
+from picowatch.engine.protocol import RenderedImage
+from picowatch.engine.unet.unets import Shape
+from picowatch.recipe.request import ImageRequest, LoraUse
+from tests.engine.requests import difference, ignore_steps, request
+
+COMPILE_SECONDS = 800.0  # bound on a busy machine: compiling lets all others go first
+
+pytestmark = [
+    pytest.mark.skipif(
+        not shutil.which("g++") and not shutil.which("clang++"), reason="needs a C++ compiler"
+    ),
+    # numpy 2.4 and torch 2.13 inside diffusers 0.42; in the engine process warnings are off.
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+    pytest.mark.timeout(COMPILE_SECONDS + 100),
+]
+
+LONG_QUEUE = 1_000_000
+STYLES = Path(__file__).parents[2] / "styles"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache with the UNet of one plain request in it."""
+    folder = tmp_path_factory.mktemp("cache") / "compiled"
+    engine = engine_with(folder, tmp_path_factory.mktemp("models"))
+    [image] = make(engine, request(), waiting=LONG_QUEUE)
+    assert not image.compiled
+    engine.wait_for_compiling(COMPILE_SECONDS)
+    yield folder
+
+
+@pytest.fixture
+def copied(folder: Path, tmp_path: Path) -> Path:
+    """The cache for one test to damage."""
+    return Path(shutil.copytree(folder, tmp_path / "compiled"))
+
+
+def engine_with(folder: Path | None, models: Path) -> LocalEngine:
+    """An engine on the CPU with this cache."""
+    return LocalEngine(EngineOptions(models=models, device="cpu", compiled=folder))
+
+
+def make(engine: LocalEngine, *batch: ImageRequest, waiting: int = 0) -> Sequence[RenderedImage]:
+    """The batch's pictures."""
+    return engine.make(batch, ignore_steps, waiting=waiting)
+
+
+def test_the_compiled_unet_makes_the_same_picture(folder: Path, tmp_path: Path) -> None:
+    """Within rounding; and the picture says that it was made so."""
+    [plain] = make(engine_with(None, tmp_path), request())
+    [image] = make(engine_with(folder, tmp_path), request())
+    assert image.compiled and not plain.compiled
+    assert difference(image, plain) <= 2
+
+
+def test_other_shapes_and_exact_images_stay_eager(folder: Path, tmp_path: Path) -> None:
+    """A compiled UNet is for one shape; exact means always the same pixels."""
+    engine = engine_with(folder, tmp_path)
+    others = [request(width=64), request(cfg_scale=1.0), request(exact=True)]
+    assert not any(make(engine, other)[0].compiled for other in others)
+
+
+def test_parts_of_a_batch_stay_eager(tmp_path: Path) -> None:
+    """Compiled code would let them take turns, so nothing is compiled for them either."""
+    engine = engine_with(tmp_path / "compiled", tmp_path)
+    engine._cores = lambda loaded: 2  # type: ignore[method-assign]  # wherever the test runs
+    batch = [request(width=64, height=64, seed=seed) for seed in range(4)]
+    assert not any(image.compiled for image in make(engine, *batch, waiting=LONG_QUEUE))
+    engine.wait_for_compiling(0)
+    assert not list((tmp_path / "compiled").iterdir())
+
+
+def test_few_packages_are_kept_open(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each holds a copy of the weights, which goes with it."""
+    engine = engine_with(folder, tmp_path)
+    make(engine, request())
+    [kept] = engine._checkpoints._kept.values()
+    gone = weakref.ref(next(iter(kept.loaded.compiled.values())))
+    monkeypatch.setattr(compiling.CompiledUnets, "_load", lambda *_: Mock())
+    for tokens in (154, 231):
+        engine._unets.find(kept.loaded, Shape(2, 16, 16, tokens))
+    assert gone() is None and len(kept.loaded.compiled) == 2
+
+
+def test_a_short_queue_compiles_nothing(tmp_path: Path) -> None:
+    """It would take longer than it saves."""
+    engine = engine_with(tmp_path / "compiled", tmp_path)
+    make(engine, request(), waiting=3)
+    engine.wait_for_compiling(0)
+    assert not list((tmp_path / "compiled").iterdir())
+
+
+def test_loras_act_in_the_compiled_unet(folder: Path, models: Path) -> None:
+    """They are added to its copy of the weights, and taken away without compiling anew."""
+    (models / "loras").mkdir(parents=True)
+    shutil.copy(STYLES / "pixel-art.safetensors", models / "loras")
+    catalog = Catalog(models)
+    lora = LoraUse("pixel-art", catalog.sha256(catalog.find("lora", "pixel-art")), 1.0)
+    engine, plain = engine_with(folder, models), engine_with(None, models)
+    with_lora = request(loras=(lora,))
+    first, styled, again = (make(engine, one)[0] for one in (request(), with_lora, request()))
+    assert first.compiled and styled.compiled and again.compiled
+    assert difference(styled, first) > 10
+    assert difference(styled, make(plain, with_lora)[0]) <= 3
+    assert again.pixels == first.pixels
+
+
+@pytest.mark.parametrize("content", [b"", b"not a package"])
+def test_a_damaged_package_is_left_alone(copied: Path, tmp_path: Path, content: bytes) -> None:
+    """The picture is made the eager way, and the package not tried again."""
+    [package] = copied.glob("*.pt2")
+    package.write_bytes(content)
+    engine = engine_with(copied, tmp_path)
+    assert not make(engine, request())[0].compiled
+    assert package.with_suffix(".unusable").read_text()
+    assert not make(engine_with(copied, tmp_path), request())[0].compiled
+
+
+def test_a_package_that_ended_the_process_is_tried_again_later(
+    copied: Path, tmp_path: Path
+) -> None:
+    """The note from before it was tried tells; the process may have been killed."""
+    [package] = copied.glob("*.pt2")
+    note = package.with_suffix(".unusable")
+    note.write_text("1")
+    engine = engine_with(copied, tmp_path)
+    assert not make(engine, request())[0].compiled
+    os.utime(note, (1, 1))
+    assert make(engine, request())[0].compiled
+
+
+def test_two_engines_that_try_a_package_at_once_both_make_their_pictures(
+    copied: Path, tmp_path: Path
+) -> None:
+    """One of them the eager way, until the other has tried it."""
+    [package] = copied.glob("*.pt2")
+    engine = engine_with(copied, tmp_path)
+    with Note.held(package.with_suffix(".unusable")):
+        assert not make(engine, request())[0].compiled
+    assert make(engine, request())[0].compiled
+
+
+def test_a_package_that_computes_something_else_is_not_used(
+    copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is compared with the eager UNet before a picture is made with it."""
+    monkeypatch.setattr(compiling.CompiledUnet, "__call__", lambda self, latents, *_: latents * 2)
+    assert not make(engine_with(copied, tmp_path), request())[0].compiled
+
+
+def test_a_folder_that_others_may_write_is_not_used(copied: Path, tmp_path: Path) -> None:
+    """What lies there is run."""
+    copied.chmod(0o777)
+    assert not make(engine_with(copied, tmp_path), request())[0].compiled

@@ -1,0 +1,79 @@
+"""The note beside a compiled package: trials that did not end, and engines that try at once."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from picowatch.engine.compiled.trials import MOST_TRIALS, PAUSE_SECONDS, Note
+
+_DYING = """
+import os, signal, sys
+from pathlib import Path
+from picowatch.engine.compiled.trials import Note
+with Note.held(Path(sys.argv[1])) as note:
+    assert note.begin_trial()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def die_in_a_trial(path: Path) -> None:
+    """An engine that is killed while it tries a package."""
+    ended = subprocess.run([sys.executable, "-c", _DYING, str(path)])
+    assert ended.returncode == -signal.SIGKILL
+
+
+def may_be_tried(path: Path) -> bool:
+    with Note.held(path) as note:
+        allowed = note.begin_trial()
+        if allowed:
+            note.write("")
+        return allowed
+
+
+def later(path: Path) -> None:
+    """The last trial was more than the pause ago."""
+    long_ago = time.time() - PAUSE_SECONDS - 1
+    os.utime(path, (long_ago, long_ago))
+
+
+def test_a_kill_while_loading_loses_no_package(tmp_path: Path) -> None:
+    """It is not tried again at once, in case that the package was to blame, but later."""
+    path = tmp_path / "a.unusable"
+    die_in_a_trial(path)
+    assert not may_be_tried(path)
+    later(path)
+    assert may_be_tried(path)
+    assert may_be_tried(path)
+
+
+def test_a_package_that_ends_each_process_is_given_up(tmp_path: Path) -> None:
+    """After the third."""
+    path = tmp_path / "a.unusable"
+    for _ in range(MOST_TRIALS):
+        die_in_a_trial(path)
+        later(path)
+    assert not may_be_tried(path)
+
+
+def test_one_engine_tries_at_a_time(tmp_path: Path) -> None:
+    """The other one draws without the package meanwhile; neither takes the other's note away."""
+    path = tmp_path / "a.unusable"
+    with Note.held(path) as note:
+        assert note.begin_trial()
+        with pytest.raises(BlockingIOError), Note.held(path):
+            pass
+        note.write("")
+    assert may_be_tried(path)
+
+
+def test_a_reason_stays(tmp_path: Path) -> None:
+    """However old it is."""
+    path = tmp_path / "a.unusable"
+    path.write_text("computes something else")
+    later(path)
+    assert not may_be_tried(path)

@@ -1,0 +1,121 @@
+"""The ladder of ways to make a batch in less memory: which rungs, in which order, remembered."""
+
+from itertools import pairwise
+
+import pytest
+
+from picowatch.engine.memory.ladder import (
+    CPU_LADDER,
+    LADDER,
+    MemoryLadder,
+    Way,
+    shrink_warning,
+    shrunken,
+)
+from picowatch.recipe.request import ImageRequest
+from tests.engine.requests import request
+
+NAMES = [
+    "full",
+    "smaller batch",
+    "VAE tiling",
+    "attention slicing",
+    "model offload",
+    "sequential offload",
+]
+
+
+def names(ladder: MemoryLadder, *batch: ImageRequest) -> list[str]:
+    return [way.name for way in ladder.ways(batch)]
+
+
+def test_the_rungs_come_in_order_and_each_once() -> None:
+    """A batch of one cannot get smaller."""
+    ladder = MemoryLadder("auto", LADDER, None)
+    assert names(ladder, request(), request(seed=2)) == NAMES
+    assert names(ladder, request()) == [NAMES[0], *NAMES[2:]]
+
+
+def test_each_rung_keeps_what_the_ones_before_it_save() -> None:
+    """Else a rung could need more memory than the one above it."""
+    for before, after in pairwise(LADDER):
+        for saving in ("alone", "tiled", "sliced"):
+            assert getattr(after, saving) >= getattr(before, saving)
+    assert [way.offload for way in LADDER] == ["", "", "", "", "model", "sequential"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "gpu_bytes", "first"),
+    [
+        ("auto", None, "full"),
+        ("auto", 24 * 2**30, "full"),
+        ("auto", 4 * 2**30, "VAE tiling"),
+        ("full", 4 * 2**30, "full"),
+        ("low", 24 * 2**30, "model offload"),
+    ],
+)
+def test_the_setting_says_where_it_begins(setting: str, gpu_bytes: int | None, first: str) -> None:
+    """And small GPUs begin lower by themselves."""
+    ladder = MemoryLadder(setting, LADDER, gpu_bytes)  # type: ignore[arg-type]
+    assert names(ladder, request())[0] == first
+
+
+def test_a_cpu_has_nowhere_to_offload_to() -> None:
+    """Its weights are in the computer's memory already."""
+    assert names(MemoryLadder("auto", CPU_LADDER, None), request())[-1] == "attention slicing"
+    assert names(MemoryLadder("low", CPU_LADDER, None), request()) == ["attention slicing"]
+
+
+def test_the_rung_that_worked_is_where_the_next_image_begins() -> None:
+    """Of the same checkpoint and size; others begin at the top."""
+    ladder = MemoryLadder("auto", LADDER, None)
+    ladder.worked([request()], LADDER[3])
+    assert names(ladder, request(seed=9)) == NAMES[3:]
+    assert names(ladder, request(width=64))[0] == "full"
+    assert names(ladder, request(checkpoint_hash="1"))[0] == "full"
+    ladder.worked([request()], LADDER[1])
+    assert names(ladder, request()) == NAMES[1:]
+
+
+def test_smaller_pictures_come_last_and_only_on_request() -> None:
+    """Down to 384 pixels and 25 steps, and no further."""
+    ladder = MemoryLadder("auto", LADDER, None)
+    large = request(width=1024, height=768, steps=50, shrink_to_fit=True)
+    ways = list(ladder.ways([large]))
+    made = [shrunken(large, way.shrunk) for way in ways if way.shrunk]
+    sizes = [(one.width, one.height, one.steps) for one in made]
+    assert sizes == [(768, 576, 37), (576, 432, 28), (512, 384, 25)]
+    assert [way.name for way in ways][-3:] == ["smaller picture"] * 3
+    assert all(way.offload == "sequential" for way in ways[-3:])
+
+
+def test_a_shrink_that_worked_is_remembered() -> None:
+    """And goes on from there."""
+    ladder = MemoryLadder("auto", LADDER, None)
+    large = request(width=1024, height=768, steps=50, shrink_to_fit=True)
+    ways = list(ladder.ways([large]))
+    ladder.worked([large], ways[-2])
+    assert list(ladder.ways([large])) == ways[-2:]
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "steps"), [(384, 512, 25), (128, 128, 6), (384, 384, 10)]
+)
+def test_what_is_small_already_stays(width: int, height: int, steps: int) -> None:
+    """The demo's 128 pixels would not be pictures any more."""
+    small = request(width=width, height=height, steps=steps, shrink_to_fit=True)
+    assert [way for way in MemoryLadder("auto", LADDER, None).ways([small]) if way.shrunk] == []
+
+
+def test_what_was_shrunk_is_said_in_a_sentence() -> None:
+    """With both sizes and steps."""
+    large = request(width=1024, height=768, steps=50)
+    assert shrink_warning(large, large) == ()
+    (warning,) = shrink_warning(large, shrunken(large, 1))
+    assert "at 768x576 with 37 steps instead of 1024x768 with 50" in warning
+
+
+def test_ways_are_values() -> None:
+    """One is chosen for a whole batch."""
+    assert Way() == LADDER[0]
+    assert len(set(LADDER)) == len(LADDER)

@@ -1,0 +1,92 @@
+"""How much memory an engine holds, told without asking it."""
+
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from subprocess import PIPE
+from types import SimpleNamespace
+
+import pytest
+
+from picowatch.engine.memory.usage import gpu_memory, process_memory
+from picowatch.engine.options import EngineOptions
+from picowatch.engine.process.child import ChildEngine
+from picowatch.engine.protocol import MemoryUse
+from tests.engine.requests import make, request
+from tests.house import House
+
+# Does its next step for each line it is told. A process of its own: in this one other threads and
+# allocators take and give back memory at any time.
+HOLDER = """
+import mmap, sys
+for step in "before", "during", "after":
+    if step == "during":
+        ballast = mmap.mmap(-1, 60_000_000)
+        for page in range(0, len(ballast), 4096):
+            ballast[page] = 1
+    if step == "after":
+        ballast.close()
+    print(step, flush=True)
+    sys.stdin.readline()
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux tells it in /proc")
+def test_a_process_on_the_cpu_is_told_by_the_system() -> None:
+    """What it holds, and the most it held; nothing of one that is gone."""
+    found = {}
+    command = [sys.executable, "-c", HOLDER]
+    with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, text=True) as holder:
+        assert holder.stdin and holder.stdout
+        for step in holder.stdout:
+            told = process_memory(holder.pid)
+            assert told
+            found[step.strip()] = told
+            holder.stdin.write("go on\n")
+            holder.stdin.flush()
+    before, during, after = (found[step] for step in ("before", "during", "after"))
+    assert during.now - before.now > 50_000_000
+    assert after.now < during.now - 50_000_000
+    assert during.peak >= during.now
+    assert after.peak > after.now + 50_000_000
+    assert process_memory(holder.pid) is None
+
+
+def test_a_gpu_is_told_by_torch_s_counters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only where torch computes on one."""
+    cuda = SimpleNamespace(
+        is_initialized=lambda: True, memory_reserved=lambda: 3, max_memory_reserved=lambda: 5
+    )
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
+    assert gpu_memory() == MemoryUse(now=3, peak=5)
+    cuda.is_initialized = lambda: False
+    assert gpu_memory() is None
+    monkeypatch.delitem(sys.modules, "torch")
+    assert gpu_memory() is None
+
+
+def test_an_engine_that_is_not_started_holds_none(house: House) -> None:
+    """And needs no starting to say so."""
+    engine = ChildEngine(EngineOptions(models=house.models))
+    assert engine.memory() is None
+    assert engine.process_id is None
+
+
+@pytest.mark.skipif("glibc" not in platform.libc_ver(), reason="other libraries manage memory")
+def test_steps_take_no_memory_from_the_system(own_engine: ChildEngine) -> None:
+    """What one step gave back, the next one has: new pages are zeroed, a fifth of a step."""
+    few, many = ([request(seed=seed, steps=steps) for seed in range(8)] for steps in (2, 12))
+    make(own_engine, *few)
+    before = page_faults(own_engine)
+    make(own_engine, *few)
+    with_few = page_faults(own_engine) - before
+    make(own_engine, *many)
+    with_many = page_faults(own_engine) - before - with_few
+    assert (with_many - with_few) / 10 < 1000
+
+
+def page_faults(engine: ChildEngine) -> int:
+    """Of the engine's process; the tenth field, counted behind the name in brackets."""
+    fields = Path(f"/proc/{engine.process_id}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[7])

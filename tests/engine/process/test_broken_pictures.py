@@ -1,0 +1,69 @@
+"""What is no picture is never published as one."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from picowatch.engine.local import LocalEngine
+from picowatch.engine.options import EngineOptions
+from picowatch.errors import RenderFailed
+from tests.engine.requests import ignore_steps, pixels, request
+from tests.engine.unet.test_start_images import start
+
+# numpy 2.4 and torch 2.13 inside diffusers 0.42; in the engine process warnings are off.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> LocalEngine:
+    options = EngineOptions(models=Path("nowhere"), device="cpu", threads=1, start_images=tmp_path)
+    engine = LocalEngine(options)
+    engine.make([request(steps=1)], ignore_steps)
+    return engine
+
+
+def break_vae(engine: LocalEngine, value: float) -> None:
+    """A decoder that gives one value for everything."""
+    loaded = engine._checkpoints.held(request())
+    assert loaded is not None
+    out = loaded.vae.decoder.conv_out
+    out.weight = torch.nn.Parameter(torch.zeros_like(out.weight), requires_grad=False)
+    out.bias = torch.nn.Parameter(torch.full_like(out.bias, value), requires_grad=False)
+
+
+@pytest.mark.parametrize(("value", "colour"), [(-1.0, "0, 0, 0"), (0.0, "128, 128, 128")])
+def test_a_picture_of_one_colour_fails_with_the_reason(
+    engine: LocalEngine, value: float, colour: str
+) -> None:
+    """Black or grey: the decoder has lost the picture."""
+    break_vae(engine, value)
+    with pytest.raises(RenderFailed, match=rf"one single colour \({colour}\).* precision: float32"):
+        engine.make([request(steps=1)], ignore_steps)
+
+
+def test_a_start_image_of_one_colour_may_stay_so(engine: LocalEngine, tmp_path: Path) -> None:
+    """That is what was asked for, not a failure."""
+    break_vae(engine, 1.0)
+    white = start(tmp_path, 0.0, Image.new("RGB", (128, 128), "white"))
+    (image,) = engine.make([request(start_image=white)], ignore_steps)
+    assert (pixels(image) == 255).all()
+
+
+def test_plain_prompts_are_no_failures(engine: LocalEngine) -> None:
+    """Even the plainest picture has more than one value."""
+    for prompt in ("a black background", "a white background"):
+        (image,) = engine.make([request(prompt, steps=8)], ignore_steps)
+        assert np.ptp(pixels(image)) > 0
+
+
+def test_a_unet_that_overflows_fails_with_the_reason(engine: LocalEngine) -> None:
+    """No number is a picture."""
+    loaded = engine._checkpoints.held(request())
+    assert loaded is not None
+    handle = loaded.unet.conv_out.register_forward_hook(lambda *_: _[-1] * float("nan"))
+    with pytest.raises(RenderFailed, match="the checkpoint overflowed"):
+        engine.make([request(steps=1)], ignore_steps)
+    handle.remove()

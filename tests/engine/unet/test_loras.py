@@ -1,0 +1,344 @@
+"""LoRAs: found by name, added in forward, taken away without a trace."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from picowatch.catalog import Catalog, read_config
+from picowatch.catalog.lora_keys import Place, is_sd1_layer, misfits, place_of
+from picowatch.engine.local import LocalEngine
+from picowatch.engine.models import weights
+from picowatch.engine.models.loading import SD15
+from picowatch.engine.options import EngineOptions
+from picowatch.engine.protocol import RenderedImage
+from picowatch.engine.unet.lora_names import modules_by_place
+from picowatch.engine.unet.loras import Loras, read_lora
+from picowatch.errors import RenderFailed
+from picowatch.recipe.request import LoraUse
+from tests.engine.adapters import RANK, adapted_layers, kohya_lora, random_layer, write
+from tests.engine.models.test_loading import CPU, demo
+from tests.engine.requests import difference, ignore_steps, request
+
+# numpy 2.4 and torch 2.13 inside diffusers 0.42; in the engine process warnings are off.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+TO_Q = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
+CONV = "down_blocks.0.resnets.0.conv1"
+
+
+@pytest.fixture
+def engine(models: Path) -> LocalEngine:
+    return LocalEngine(EngineOptions(models=models, device="cpu", threads=1))
+
+
+def use(models: Path, name: str, weight: float = 1.0) -> LoraUse:
+    """A LoRA by name, with its file's hash."""
+    catalog = Catalog(models)
+    return LoraUse(name, catalog.sha256(catalog.find("lora", name)), weight)
+
+
+def style(models: Path, name: str, seed: int) -> None:
+    """A LoRA of every layer that is adapted by default."""
+    tensors = kohya_lora(demo().unet, demo().prompts._text_encoder, seed)
+    write(models / f"loras/{name}.safetensors", tensors)
+
+
+def draw(engine: LocalEngine, *loras: LoraUse, **values: Any) -> RenderedImage:
+    (image,) = engine.make([request(steps=2, loras=loras, **values)], ignore_steps)
+    return image
+
+
+def meta_sd15() -> tuple[Any, Any]:
+    """Stable Diffusion 1.5's UNet and text encoder, without weights."""
+    text = CLIPTextConfig(**read_config(SD15 / "text_encoder/config.json"))
+    unet = weights.empty(UNet2DConditionModel, read_config(SD15 / "unet/config.json"))
+    return unet, weights.empty(CLIPTextModel, text)
+
+
+def test_all_of_stable_diffusion_15s_kohya_names_have_a_layer(models: Path) -> None:
+    """192 of the UNet, 72 of the text encoder, with nothing left over."""
+    unet, text_encoder = meta_sd15()
+    tensors = {
+        name: torch.zeros(()).expand(tensor.shape)
+        for name, tensor in kohya_lora(unet, text_encoder).items()
+    }
+    path = write(models / "loras/full.safetensors", tensors)
+    assert len(adapted_layers(unet)) == 192
+    assert "lora_te_text_model_encoder_layers_11_mlp_fc2.lora_up.weight" in tensors
+    lora = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_ff_net_0_proj.alpha"
+    assert lora in tensors
+    read = read_lora(path, "full", modules_by_place(unet, text_encoder), CPU.device)
+    assert len(read.layers) == 192 + 72
+    assert read.unexpected == ()
+
+
+@pytest.mark.parametrize(
+    ("down", "up"),
+    [
+        ("lora_unet_{flat}.lora_down.weight", "lora_unet_{flat}.lora_up.weight"),
+        ("unet.{name}.lora_A.weight", "unet.{name}.lora_B.weight"),
+        ("base_model.model.{name}.lora_A.weight", "base_model.model.{name}.lora_B.weight"),
+        ("unet.{name}.lora.down.weight", "unet.{name}.lora.up.weight"),
+        ("{old}_lora.down.weight", "{old}_lora.up.weight"),
+        ("unet.{old}_lora.down.weight", "unet.{old}_lora.up.weight"),
+    ],
+    ids=["kohya", "diffusers", "peft", "diffusers 0.20", "diffusers 0.10", "diffusers 0.15"],
+)
+@pytest.mark.parametrize("layer", ["to_q", "to_out.0"])
+def test_every_naming_means_the_same_layer(down: str, up: str, layer: str) -> None:
+    """Dots, underscores, attention processors."""
+    name = TO_Q.replace("to_q", layer)
+    old = name.replace(layer, f"processor.{layer.removesuffix('.0')}")
+    names = {"name": name, "flat": name.replace(".", "_"), "old": old}
+    place = Place("unet", name.replace(".", "_"))
+    assert place_of(down.format(**names)) == (place, "down")
+    assert place_of(up.format(**names)) == (place, "up")
+
+
+def test_the_text_encoders_names_fit_every_transformers() -> None:
+    """With `text_model` in them and without."""
+    place = Place("text_encoder", "encoder_layers_0_self_attn_q_proj")
+    for key in (
+        "lora_te_text_model_encoder_layers_0_self_attn_q_proj.lora_down.weight",
+        "lora_te1_text_model_encoder_layers_0_self_attn_q_proj.lora_down.weight",
+        "text_encoder.text_model.encoder.layers.0.self_attn.q_proj.lora_A.weight",
+        "text_encoder.encoder.layers.0.self_attn.q_proj.lora_linear_layer.down.weight",
+    ):
+        assert place_of(key) == (place, "down")
+    assert place_of("lora_unet_x.alpha") == (Place("unet", "x"), "alpha")
+    assert place_of("lora_unet_x.dora_scale") is None
+
+
+def applied(tensors: dict[str, torch.Tensor], models: Path, **metadata: str) -> Loras:
+    """A LoRA of these tensors, acting with weight 1.5 on the demo model."""
+    path = write(models / "loras/it.safetensors", tensors, metadata or None)
+    loras = Loras(demo().unet, demo().prompts._text_encoder, lambda _: path, CPU.device)
+    loras.apply([LoraUse("it", "1", 1.5)])
+    return loras
+
+
+def test_a_linear_layer_gives_what_merged_weights_would_give(models: Path) -> None:
+    """weight * alpha / rank * up @ down, on top."""
+    module = demo().unet.get_submodule(TO_Q)
+    down, up = random_layer(module, 1)
+    flat = f"lora_unet_{TO_Q.replace('.', '_')}"
+    halves = {f"{flat}.lora_down.weight": down, f"{flat}.lora_up.weight": up}
+    x = torch.randn(2, 5, module.weight.shape[1])
+    plain = module(x)
+    loras = applied(halves | {f"{flat}.alpha": torch.tensor(2.0)}, models)
+    merged = module.weight + 1.5 * 2.0 / RANK * up @ down
+    assert torch.allclose(module(x), torch.nn.functional.linear(x, merged, module.bias), atol=1e-5)
+    loras.apply([])
+    assert torch.equal(module(x), plain)
+
+
+def test_convolutions_are_adapted_too(models: Path) -> None:
+    """3x3 kernels, and LyCORIS' way of splitting the kernel off into `lora_mid`."""
+    module = demo().unet.get_submodule(CONV)
+    down, up = random_layer(module, 2)
+    flat = f"lora_unet_{CONV.replace('.', '_')}"
+    x = torch.randn(1, module.weight.shape[1], 8, 8)
+    whole = {f"{flat}.lora_down.weight": down, f"{flat}.lora_up.weight": up}
+    loras = applied(whole, models)
+    merged = module.weight + 1.5 * torch.einsum("orxy,rihw->oihw", up, down)
+    expected = torch.nn.functional.conv2d(x, merged, module.bias, padding=1)
+    assert torch.allclose(module(x), expected, atol=1e-4)
+    loras.apply([])
+    mid = torch.randn(RANK, RANK, 3, 3) * 0.1
+    split = {
+        f"{flat}.lora_down.weight": down[:, :, :1, :1],
+        f"{flat}.lora_mid.weight": mid,
+        f"{flat}.lora_up.weight": up,
+    }
+    loras = applied(split, models)
+    merged = module.weight + 1.5 * torch.einsum(
+        "or,rshw,si->oihw", up[:, :, 0, 0], mid, down[:, :, 0, 0]
+    )
+    expected = torch.nn.functional.conv2d(x, merged, module.bias, padding=1)
+    assert torch.allclose(module(x), expected, atol=1e-4)
+    loras.apply([])
+
+
+def test_diffusers_alpha_from_the_metadata_counts(models: Path) -> None:
+    """It writes alpha there and not beside the layers."""
+    module = demo().unet.get_submodule(TO_Q)
+    down, up = random_layer(module, 3)
+    tensors = {f"unet.{TO_Q}.lora_A.weight": down, f"unet.{TO_Q}.lora_B.weight": up}
+    x = torch.randn(1, 2, module.weight.shape[1])
+    plain = module(x)
+    loras = applied(tensors, models, lora_adapter_metadata='{"unet.r": 4, "unet.lora_alpha": 8}')
+    expected = plain + 1.5 * 2 * x @ down.T @ up.T
+    assert torch.allclose(module(x), expected, atol=1e-5)
+    loras.apply([])
+
+
+RSLORA = '{"unet.r": 4, "unet.lora_alpha": 8, "unet.use_rslora": true}'
+PATTERNS = (
+    '{"unet.r": 4, "unet.lora_alpha": 8, "unet.alpha_pattern": '
+    '{"to_k": 2, "^attn1.to_q": 3, "attn1.to_q": 16, "to_q": 32}}'
+)
+
+
+@pytest.mark.parametrize(
+    ("settings", "scale"),
+    [(RSLORA, 8 / 4**0.5), (PATTERNS, 16 / 4)],
+    ids=["use_rslora", "alpha_pattern"],
+)
+@pytest.mark.parametrize("prefix", ["unet.", "base_model.model.unet."])
+def test_what_pefts_settings_say_of_the_scale_counts(
+    models: Path, settings: str, scale: float, prefix: str
+) -> None:
+    """alpha / sqrt(rank) for rsLoRA; a layer's own alpha by the first pattern that fits."""
+    module = demo().unet.get_submodule(TO_Q)
+    down, up = random_layer(module, 3)
+    tensors = {f"{prefix}{TO_Q}.lora_A.weight": down, f"{prefix}{TO_Q}.lora_B.weight": up}
+    x = torch.randn(1, 2, module.weight.shape[1])
+    plain = module(x)
+    loras = applied(tensors, models, lora_adapter_metadata=settings)
+    expected = plain + 1.5 * scale * x @ down.T @ up.T
+    assert torch.allclose(module(x), expected, atol=1e-5)
+    loras.apply([])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ('{"unet.use_dora": true}', "'it' is a DoRA"),
+        ('{"unet.lora_bias": true}', "'it' is a LoRA with biases"),
+        ('{"unet.alpha_pattern": {"to_[qk]": 4}}', "by a regular expression in its alpha_pattern"),
+        ("no JSON", "its lora_adapter_metadata cannot be read"),
+    ],
+)
+def test_settings_of_peft_that_cannot_be_honoured_are_refused(
+    models: Path, settings: str, message: str
+) -> None:
+    """Ignored, they would give another picture."""
+    down, up = random_layer(demo().unet.get_submodule(TO_Q), 3)
+    tensors = {f"unet.{TO_Q}.lora_A.weight": down, f"unet.{TO_Q}.lora_B.weight": up}
+    with pytest.raises(RenderFailed, match=message):
+        applied(tensors, models, lora_adapter_metadata=settings)
+
+
+def test_weights_and_several_loras_change_the_picture(engine: LocalEngine, models: Path) -> None:
+    """Each its own way; negative weights too; the order in the recipe only rounds."""
+    style(models, "a", 1)
+    style(models, "b", 2)
+    a, b = use(models, "a", 0.6), use(models, "b", 0.6)
+    plain = draw(engine)
+    sets = [(a,), (b,), (a, b), (use(models, "a", -0.6),), (use(models, "a", 0.3),)]
+    drawn = [draw(engine, *loras) for loras in sets]
+    for place, one in enumerate(drawn):
+        assert all(difference(one, other) > 3 for other in [plain, *drawn[:place]])
+    assert difference(drawn[2], draw(engine, b, a)) <= 2
+    assert draw(engine, use(models, "a", 0.0)).pixels == plain.pixels
+
+
+def test_200_switches_leave_the_plain_checkpoint_as_it_was(
+    engine: LocalEngine, models: Path
+) -> None:
+    """Its weights, its pictures and the memory it takes, bit by bit."""
+    names = [f"style{number}" for number in range(10)]
+    for number, name in enumerate(names):
+        style(models, name, number)
+    sets = [tuple(use(models, name, 0.5) for name in (one, names[0])) for one in names[1:]]
+    plain = draw(engine)
+    loaded = engine._checkpoints.held(request())
+    assert loaded is not None
+    before = {name: tensor.clone() for name, tensor in loaded.unet.state_dict().items()}
+    for switch in range(200):
+        loaded.loras.apply(sets[switch % len(sets)])
+        if switch % 20 == 19:
+            assert draw(engine).pixels == plain.pixels
+    assert len(loaded.loras._files) <= 8
+    assert all(torch.equal(before[name], t) for name, t in loaded.unet.state_dict().items())
+    assert not any(module._forward_hooks for module in loaded.unet.modules())
+
+
+def test_a_lora_for_a_model_of_another_size_is_refused_in_words(
+    engine: LocalEngine, models: Path
+) -> None:
+    """And the next picture is the plain checkpoint's."""
+    flat = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
+    halves = {
+        f"{flat}.lora_down.weight": torch.zeros(4, 768),
+        f"{flat}.lora_up.weight": torch.zeros(320, 4),
+    }
+    write(models / "loras/wide.safetensors", halves)
+    plain = draw(engine)
+    with pytest.raises(RenderFailed, match=r"'wide' is for a model of another size: .* 768 to 320"):
+        draw(engine, use(models, "wide"))
+    assert draw(engine).pixels == plain.pixels
+
+
+def test_a_lora_that_is_refused_leaves_nothing_of_those_beside_it_or_before_it(
+    engine: LocalEngine, models: Path
+) -> None:
+    """Neither a warning nor the words as the LoRA before had them encoded."""
+    style(models, "a", 1)
+    tensors = kohya_lora(demo().unet, demo().prompts._text_encoder, 2)
+    write(models / "loras/odd.safetensors", tensors | {"lora_unet_x.alpha": torch.tensor(1.0)})
+    flat = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
+    halves = {
+        f"{flat}.lora_down.weight": torch.zeros(4, 768),
+        f"{flat}.lora_up.weight": torch.zeros(320, 4),
+    }
+    write(models / "loras/wide.safetensors", halves)
+    plain = draw(engine, prompt="a blue square")
+    draw(engine, use(models, "a"))
+    with pytest.raises(RenderFailed, match="'wide' is for a model of another size"):
+        draw(engine, use(models, "odd"), use(models, "wide"))
+    after = draw(engine)
+    assert after.warnings == ()
+    fresh = LocalEngine(EngineOptions(models=models, device="cpu", threads=1))
+    assert after.pixels == draw(fresh).pixels
+    assert draw(engine, prompt="a blue square").pixels == plain.pixels
+
+
+def test_layers_that_are_not_there_are_a_warning_beside_the_picture(
+    engine: LocalEngine, models: Path
+) -> None:
+    """Named, since they change nothing; a file with no layer that fits is an error."""
+    deep = "lora_unet_down_blocks_3_attentions_0_proj_in"
+    halves = {
+        f"{deep}.lora_down.weight": torch.zeros(4, 64),
+        f"{deep}.lora_up.weight": torch.zeros(64, 4),
+    }
+    write(models / "loras/other.safetensors", halves)
+    with pytest.raises(RenderFailed, match="no layer of this checkpoint has a name as 'lora_unet"):
+        draw(engine, use(models, "other"))
+    tensors = kohya_lora(demo().unet, demo().prompts._text_encoder, 1) | halves
+    write(models / "loras/deep.safetensors", tensors)
+    (warning,) = draw(engine, use(models, "deep", 0.5)).warnings
+    assert warning.endswith(f"has no layer for: {deep}.lora_down.weight, {deep}.lora_up.weight.")
+    assert draw(engine).warnings == ()
+
+
+def test_the_tag_in_the_prompt_is_no_word_of_it(engine: LocalEngine, models: Path) -> None:
+    """What it asks for stands in the request."""
+    tagged = draw(engine, prompt="a red circle<lora:a:0.5>")
+    assert tagged.pixels == draw(engine, prompt="a red circle").pixels
+
+
+def test_the_layers_of_stable_diffusion_1_are_known_without_loading_it() -> None:
+    """`models` says of a file which of its layers do nothing: none of a LoRA for all of them."""
+    unet, text_encoder = meta_sd15()
+    places = modules_by_place(unet, text_encoder)
+    assert [place for place in places if not is_sd1_layer(place)] == []
+    every = kohya_lora_keys(places)
+    assert misfits(every) == ""
+    assert misfits([*every, "lora_unet_up_blocks_9_conv1.lora_down.weight"]).startswith("1 of its ")
+
+
+def kohya_lora_keys(places: Iterable[Place]) -> list[str]:
+    """A LoRA of every layer there is."""
+    parts = {"unet": "lora_unet_", "text_encoder": "lora_te_text_model_"}
+    return [
+        f"{parts[place.part]}{place.module}.lora_{half}.weight"
+        for place in places
+        for half in ("down", "up")
+    ]

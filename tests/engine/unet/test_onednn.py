@@ -1,0 +1,72 @@
+"""oneDNN computes the UNet's layers on a CPU, and gives what torch gives."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from picowatch.engine.local import LocalEngine
+from picowatch.engine.options import EngineOptions
+from picowatch.engine.unet.onednn import suits, take_onednn
+from tests.engine.requests import request
+
+CPU = torch.device("cpu")
+WITH_ONEDNN = pytest.mark.skipif(
+    not suits(CPU, torch.float32), reason="torch was built without oneDNN or MKL"
+)
+# What both round differently, many sums long.
+ROUNDING = 1e-5
+
+
+def layers() -> nn.ModuleList:
+    """With and without a bias, and every kind of convolution that a UNet has."""
+    return nn.ModuleList(
+        [
+            nn.Linear(64, 96),
+            nn.Linear(64, 96, bias=False),
+            nn.Conv2d(64, 32, 3, padding=1),
+            nn.Conv2d(64, 32, 3, stride=2, padding=1),
+            nn.Conv2d(64, 32, 1),
+        ]
+    ).requires_grad_(False)
+
+
+@WITH_ONEDNN
+def test_the_layers_give_what_torch_gives() -> None:
+    """Within rounding, under the same names and with the same weights."""
+    plain, taken = layers(), layers()
+    taken.load_state_dict(plain.state_dict())
+    take_onednn(taken)
+    for one, other in zip(plain, taken, strict=True):
+        x = torch.randn(3, 7, 64) if isinstance(one, nn.Linear) else torch.randn(3, 64, 9, 9)
+        assert type(other) is not type(one)
+        assert (one(x) - other(x)).abs().max() < ROUNDING
+
+
+@WITH_ONEDNN
+@pytest.mark.parametrize("rows", [2, 3, 5, 8])
+def test_a_row_does_not_depend_on_its_place(rows: int) -> None:
+    """To the bit: a picture must not depend on its place in a batch."""
+    taken = layers()
+    take_onednn(taken)
+    for layer in taken:
+        shape = (77, 64) if isinstance(layer, nn.Linear) else (64, 9, 9)
+        x = torch.randn(rows, *shape)
+        x[-1] = x[0]
+        result = layer(x)
+        assert torch.equal(result[0], result[-1])
+
+
+@WITH_ONEDNN
+def test_the_unet_is_computed_so(tmp_path: Path) -> None:
+    """In float32; torch takes oneDNN by itself in bfloat16."""
+    for precision, expected in (("float32", True), ("bfloat16", False)):
+        engine = LocalEngine(EngineOptions(models=tmp_path, device="cpu", precision=precision))  # type: ignore[arg-type]
+        unet = engine._checkpoints.load(request()).unet
+        assert (type(unet.conv_in) is not nn.Conv2d) == expected
+
+
+def test_a_gpu_is_left_alone() -> None:
+    """oneDNN computes on processors."""
+    assert not suits(torch.device("cuda"), torch.float32)

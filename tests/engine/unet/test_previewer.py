@@ -1,0 +1,132 @@
+"""Previews: a look at the latents that shows the picture early and changes nothing of it."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from picowatch.catalog import read_config
+from picowatch.engine.models.loading import SD15
+from picowatch.engine.options import EngineOptions
+from picowatch.engine.process.child import ChildEngine
+from picowatch.engine.protocol import Preview, RenderedImage
+from picowatch.engine.unet.previewer import SD1_COLOURS, Previewer
+from picowatch.engine.unet.samplers import build_sampler
+from picowatch.recipe.samplers import SAMPLERS, Sampler
+from tests.engine.requests import make, request
+
+CONFIG = read_config(SD15 / "scheduler" / "scheduler_config.json")
+# numpy 2.4 and torch 2.13 inside diffusers 0.42; in the engine process warnings are off.
+pytestmark = pytest.mark.filterwarnings("ignore:__array")
+
+
+class Album:
+    """Keeps every preview."""
+
+    def __init__(self) -> None:
+        self.previews: list[Preview] = []
+
+    def keep(self, preview: Preview) -> None:
+        self.previews.append(preview)
+
+
+@pytest.fixture(scope="module")
+def looking(options: EngineOptions) -> Iterator[tuple[ChildEngine, Album]]:
+    """An engine that gives a preview after each step."""
+    engine, album = ChildEngine(replace(options, preview_seconds=1e-6)), Album()
+    engine.preview_with(album.keep)
+    yield engine, album
+    engine.close()
+
+
+def colours(preview: Preview | RenderedImage) -> NDArray[np.float64]:
+    """The picture at a preview's size, from 0 to 255."""
+    image = Image.frombytes("RGB", (preview.width, preview.height), preview.pixels)
+    return np.asarray(image.resize((16, 16), Image.Resampling.BOX), np.float64)
+
+
+def test_previews_move_no_pixel(engine: ChildEngine, looking: tuple[ChildEngine, Album]) -> None:
+    """With a look after each step, and with none: alone, in a batch, and where noise is drawn."""
+    looker, album = looking
+    batches = [
+        [request()],
+        [request(seed=seed, sampler="Euler a", schedule_type="uniform") for seed in (1, 2)],
+        [request(sampler="DPM2", steps=3, width=64, height=192)],
+    ]
+    for batch in batches:
+        album.previews.clear()
+        with_looks = make(looker, *batch)
+        assert len(album.previews) >= batch[0].steps
+        assert {(p.width, p.height) for p in album.previews} == {
+            (batch[0].width // 8, batch[0].height // 8)
+        }
+        without = make(engine, *batch)
+        assert [one.pixels for one in with_looks] == [one.pixels for one in without]
+
+
+def test_the_picture_is_seen_early(looking: tuple[ChildEngine, Album]) -> None:
+    """Half the way, it is nearer to its own picture than to others, by far."""
+    engine, album = looking
+    pictures, halfway, ends = [], [], []
+    for prompt in ("a large red circle on a white background", "a star on a blue background"):
+        album.previews.clear()
+        pictures += make(engine, request(prompt, steps=12, cfg_scale=7.5))
+        halfway.append(album.previews[len(album.previews) // 2])
+        ends.append(album.previews[-1])
+    for own in (0, 1):
+        for seen, most in ((halfway[own], 70), (ends[own], 50)):
+            far = [np.abs(colours(seen) - colours(picture)).mean() for picture in pictures]
+            assert far[own] < most, far
+            assert far[own] < far[1 - own] * 0.75, far
+
+
+def test_there_is_a_look_now_and_then_at_most() -> None:
+    """By a clock that only runs; and with 0 never."""
+    now = [100.0]
+    previewer = Previewer(lambda preview: None, 2, lambda: now[0])
+    scheduler = build_sampler("DDIM", "uniform", 4, CONFIG, "cpu").scheduler
+    latents = torch.zeros(1, 4, 2, 2)
+    looks = []
+    for _ in range(10):
+        now[0] += 0.5
+        if previewer.is_due():
+            previewer.look(scheduler, latents, latents, torch.tensor(500))
+            looks.append(now[0])
+    assert looks == [102.0, 104.0]
+    assert not Previewer(lambda preview: None, 0, lambda: now[0]).is_due()
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda sampler: sampler.name)
+def test_the_picture_without_its_noise_is_found(sampler: Sampler, prediction: str) -> None:
+    """From what a UNet sees and would say of it, in the middle of every sampler's way."""
+    config = {**CONFIG, "prediction_type": prediction}
+    scheduler = build_sampler(sampler.name, sampler.automatic, 10, config, "cpu").scheduler
+    generator = torch.Generator().manual_seed(1)
+    clean, noise = (torch.randn(1, 4, 3, 5, generator=generator) for _ in range(2))
+    timestep = torch.tensor(400)
+    kept = scheduler.alphas_cumprod[400]
+    seen = kept.sqrt() * clean + (1 - kept).sqrt() * noise
+    velocity = kept.sqrt() * noise - (1 - kept).sqrt() * clean
+    album = Album()
+    Previewer(album.keep, 1).look(
+        scheduler, seen, noise if prediction == "epsilon" else velocity, timestep
+    )
+    (preview,) = album.previews
+    expected = torch.einsum("chw,cr->hwr", clean[0], torch.tensor(SD1_COLOURS[:4]))
+    bytes_ = ((expected + 1) * 127.5).clamp(0, 255).numpy().astype(np.int16)
+    shown = np.frombuffer(preview.pixels, np.uint8).reshape(3, 5, 3).astype(np.int16)
+    assert np.abs(shown - bytes_).max() <= 1
+
+
+def test_latents_that_are_no_numbers_are_shown_all_the_same() -> None:
+    """The picture's own error says it better."""
+    album = Album()
+    scheduler = build_sampler("DDIM", "uniform", 4, CONFIG, "cpu").scheduler
+    latents = torch.full((1, 4, 2, 2), float("nan"))
+    Previewer(album.keep, 1).look(scheduler, latents, latents, torch.tensor(500))
+    assert len(album.previews[0].pixels) == 12

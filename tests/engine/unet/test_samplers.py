@@ -1,0 +1,153 @@
+"""Each sampler is the right diffusers class with the right options, at every number of steps."""
+
+from typing import Any
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+from diffusers.schedulers.scheduling_lms_discrete import LMSDiscreteScheduler
+
+from picowatch.catalog import read_config
+from picowatch.engine.models.loading import SD15
+from picowatch.engine.unet.samplers import build_sampler
+from picowatch.errors import RenderFailed
+from picowatch.recipe.samplers import SAMPLERS
+
+# numpy 2.4 and torch 2.13 inside diffusers 0.42; in the engine process warnings are off.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:__array_wrap__ must accept:DeprecationWarning"),
+]
+
+CONFIG = read_config(SD15 / "scheduler" / "scheduler_config.json")
+NOISY = ("Euler a", "DPM2 a", "DPM++ 2M SDE", "DPM++ SDE", "DDPM", "LCM")
+COMBINATIONS = [(s.name, schedule_type) for s in SAMPLERS for schedule_type in s.schedule_types]
+
+
+def build(name: str, schedule_type: str, steps: int = 24) -> Any:
+    return build_sampler(name, schedule_type, steps, CONFIG, "cpu").scheduler
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "options"),
+    [
+        (
+            "DPM++ 2M",
+            diffusers.DPMSolverMultistepScheduler,
+            {"algorithm_type": "dpmsolver++", "solver_order": 2, "final_sigmas_type": "zero"},
+        ),
+        (
+            "DPM++ 2M SDE",
+            diffusers.DPMSolverMultistepScheduler,
+            {"algorithm_type": "sde-dpmsolver++", "solver_order": 2, "final_sigmas_type": "zero"},
+        ),
+        ("Euler", diffusers.EulerDiscreteScheduler, {"final_sigmas_type": "zero"}),
+        ("Euler a", diffusers.EulerAncestralDiscreteScheduler, {}),
+        ("DDIM", diffusers.DDIMScheduler, {"clip_sample": False, "set_alpha_to_one": False}),
+        ("UniPC", diffusers.UniPCMultistepScheduler, {"final_sigmas_type": "zero"}),
+        ("PNDM", diffusers.PNDMScheduler, {"skip_prk_steps": True, "set_alpha_to_one": False}),
+        ("Heun", diffusers.HeunDiscreteScheduler, {"timestep_spacing": "linspace"}),
+        ("LMS", LMSDiscreteScheduler, {"timestep_spacing": "linspace"}),
+        ("DPM2", diffusers.KDPM2DiscreteScheduler, {"timestep_spacing": "linspace"}),
+        ("DPM2 a", diffusers.KDPM2AncestralDiscreteScheduler, {"timestep_spacing": "linspace"}),
+        (
+            "DPM++ SDE",
+            diffusers.DPMSolverSinglestepScheduler,
+            {"algorithm_type": "sde-dpmsolver++", "solver_order": 2, "final_sigmas_type": "zero"},
+        ),
+        ("DEIS", diffusers.DEISMultistepScheduler, {"algorithm_type": "deis", "solver_order": 2}),
+        ("DDPM", diffusers.DDPMScheduler, {"clip_sample": False, "variance_type": "fixed_small"}),
+        ("LCM", diffusers.LCMScheduler, {"original_inference_steps": 50, "clip_sample": False}),
+    ],
+)
+def test_each_sampler_is_its_diffusers_class(
+    name: str, kind: Any, options: dict[str, object]
+) -> None:
+    """With metadata.md's options, and Stable Diffusion's betas from the checkpoint's config."""
+    scheduler = build(name, "uniform")
+    assert type(scheduler) is kind
+    betas = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+    expected = options | betas | {"prediction_type": "epsilon"}
+    assert {key: scheduler.config[key] for key in expected} == expected
+
+
+@pytest.mark.parametrize("schedule_type", ["karras", "exponential", "beta"])
+@pytest.mark.parametrize("name", [s.name for s in SAMPLERS if "karras" in s.schedule_types])
+def test_sigma_schedules_set_their_option_alone(name: str, schedule_type: str) -> None:
+    """And span the model's whole range, from 14.6 down to 0.03."""
+    scheduler = build(name, schedule_type)
+    options = [f"use_{one}_sigmas" for one in ("karras", "exponential", "beta")]
+    assert [one for one in options if scheduler.config[one]] == [f"use_{schedule_type}_sigmas"]
+    assert float(scheduler.sigmas[0]) == pytest.approx(14.61, abs=0.01)
+    assert min(float(sigma) for sigma in scheduler.sigmas if sigma) == pytest.approx(
+        0.029, abs=0.001
+    )
+
+
+def test_sgm_uniform_is_trailing_and_begins_at_the_last_training_step() -> None:
+    """A1111's SGM Uniform."""
+    for name in ("DPM++ 2M", "Euler a", "DDIM"):
+        scheduler = build(name, "sgm_uniform")
+        assert scheduler.config.timestep_spacing == "trailing"
+        assert int(scheduler.timesteps[0]) == 999
+
+
+def test_beta_sigmas_are_the_quantiles_of_the_beta_distribution() -> None:
+    """At 1, 3/4, 1/2, 1/4, 0: what scipy.stats.beta.ppf, which diffusers would use, means."""
+    sigmas = build("Euler", "beta", steps=5).sigmas[:-1].double().numpy()
+    quantiles = (sigmas - sigmas[-1]) / (sigmas[0] - sigmas[-1])
+    assert quantiles == pytest.approx([1, 0.82431962, 0.5, 0.17568038, 0], abs=1e-5)
+
+
+@pytest.mark.parametrize(("name", "schedule_type"), COMBINATIONS)
+def test_every_number_of_steps_makes_numbers(name: str, schedule_type: str) -> None:
+    """1 to 150 steps, with everything recipes accept: as many steps as asked, and no NaN."""
+    for steps in (1, 2, 3, 24, 150 if schedule_type in ("karras", "uniform") else 37):
+        scheduler = build(name, schedule_type, steps)
+        extra = 1 if name == "PNDM" and steps > 1 else 0
+        # Samplers of second order look twice at each step but the last.
+        looks = 2 * steps - 1 if name in ("Heun", "DPM2", "DPM2 a") else steps + extra
+        assert len(scheduler.timesteps) == looks
+        drawn = {"generator": [torch.Generator().manual_seed(1)]} if name in NOISY else {}
+        latents = torch.randn(1, 4, 2, 2, generator=torch.Generator().manual_seed(2))
+        latents = latents * scheduler.init_noise_sigma
+        for timestep in scheduler.timesteps:
+            predicted = scheduler.scale_model_input(latents, timestep) * 0.9
+            latents = scheduler.step(predicted, timestep, latents, **drawn).prev_sample
+        assert np.isfinite(latents.numpy()).all(), steps
+
+
+@pytest.mark.parametrize("name", NOISY)
+def test_samplers_that_draw_noise_say_so(name: str) -> None:
+    """They get the images' own generators at each step."""
+    assert build_sampler(name, "uniform", 5, CONFIG, "cpu").draws_noise
+    assert not build_sampler("Euler", "uniform", 5, CONFIG, "cpu").draws_noise
+
+
+def test_what_recipes_refuse_the_engine_refuses_too() -> None:
+    """It never quietly takes another schedule."""
+    with pytest.raises(RenderFailed, match="DDIM does not take the schedule type 'karras'"):
+        build("DDIM", "karras")
+    with pytest.raises(RenderFailed, match="no sampler 'Restart'"):
+        build("Restart", "uniform")
+
+
+def test_lms_integrates_as_scipy_would() -> None:
+    """Lagrange polynomials through the last sigmas, against a fine midpoint sum."""
+    scheduler = build("LMS", "karras", 10)
+    sigmas = scheduler.sigmas.double().numpy()
+    places = np.linspace(sigmas[5], sigmas[6], 20001)
+    middles = (places[1:] + places[:-1]) / 2
+    for j in range(4):
+        others = [k for k in range(4) if k != j]
+        values = np.prod(
+            [(middles - sigmas[5 - k]) / (sigmas[5 - j] - sigmas[5 - k]) for k in others], axis=0
+        )
+        expected = float(values.mean() * (sigmas[6] - sigmas[5]))
+        assert scheduler.get_lms_coefficient(4, 5, j) == pytest.approx(expected, rel=1e-6)
+
+
+def test_lcm_takes_more_steps_than_it_was_distilled_for() -> None:
+    """Recipes may ask for 150; diffusers would refuse more than 50."""
+    assert build("LCM", "uniform", 150).config.original_inference_steps == 150

@@ -1,0 +1,293 @@
+"""img2img and inpainting with the demo model."""
+
+import hashlib
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionImg2ImgPipeline
+from PIL import Image, ImageDraw
+
+from picowatch.catalog import Catalog
+from picowatch.engine.local import LocalEngine
+from picowatch.engine.options import EngineOptions
+from picowatch.engine.protocol import RenderedImage
+from picowatch.engine.unet import vae as vaes
+from picowatch.engine.unet.noise import generators_for
+from picowatch.engine.unet.samplers import build_sampler
+from picowatch.errors import RenderFailed
+from picowatch.recipe.request import Hires, Mask, StartImage
+from picowatch.recipe.samplers import SAMPLERS
+from tests.engine.models.test_loading import CPU, demo
+from tests.engine.requests import Pixels, difference, ignore_steps, pixels, request
+
+# numpy 2.4 and torch 2.13 inside diffusers 0.42; in the engine process warnings are off.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:__array_wrap__ must accept:DeprecationWarning"),
+]
+
+BLUE, RED, GREEN = (44, 100, 226), (222, 44, 44), (52, 168, 70)
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of start images."""
+    return tmp_path_factory.mktemp("start-images")
+
+
+@pytest.fixture(scope="module")
+def engine(kept: Path) -> LocalEngine:
+    """In this process, on one thread."""
+    options = EngineOptions(models=Path("nowhere"), device="cpu", threads=1, start_images=kept)
+    return LocalEngine(options)
+
+
+def keep(folder: Path, picture: Image.Image) -> str:
+    """Keep a picture as the daemon does; gives its hash."""
+    written = BytesIO()
+    picture.save(written, "PNG")
+    digest = hashlib.sha256(written.getvalue()).hexdigest()
+    (folder / digest).write_bytes(written.getvalue())
+    return digest
+
+
+def circle(side: int = 128) -> Image.Image:
+    """A red circle in the upper left of a blue square."""
+    picture = Image.new("RGB", (side, side), BLUE)
+    ImageDraw.Draw(picture).ellipse((side // 8, side // 8, side // 2, side // 2), fill=RED)
+    return picture
+
+
+def start(kept: Path, strength: float, picture: Image.Image | None = None) -> StartImage:
+    return StartImage("it.png", keep(kept, picture or circle()), strength, "crop")
+
+
+def right_half(kept: Path, **values: Any) -> Mask:
+    """A mask whose right half is white."""
+    mask = Image.new("L", (128, 128))
+    mask.paste(255, (64, 0, 128, 128))
+    given: dict[str, Any] = {"blur": 0, "invert": False}
+    return Mask("mask.png", keep(kept, mask), **(given | values))
+
+
+def draw(engine: LocalEngine, prompt: str = "a red circle on a blue background", **v: Any) -> Any:
+    (image,) = engine.make([request(prompt, **v)], ignore_steps)
+    return image
+
+
+def away_from(image: RenderedImage, picture: Image.Image) -> float:
+    """The mean difference of a channel from a picture."""
+    return float(np.abs(pixels(image) - as_pixels(picture)).mean())
+
+
+def shape_left(image: RenderedImage) -> float:
+    """How much the colour of the start image's circle still stands off its surroundings."""
+    inside, outside = pixels(image)[34:46, 34:46], pixels(image)[90:120, 90:120]
+    return float(np.abs(inside.mean((0, 1)) - outside.mean((0, 1))).max())
+
+
+def as_pixels(picture: Image.Image) -> Pixels:
+    return np.asarray(picture).astype(np.int16)
+
+
+def test_a_weak_change_keeps_the_layout_and_a_strong_one_follows_the_prompt(
+    engine: LocalEngine, kept: Path
+) -> None:
+    """0.3 against 0.9, for a picture the prompt says nothing of."""
+    asked = "a green star on a white background"
+    weak, strong = (
+        draw(engine, asked, start_image=start(kept, strength), steps=20) for strength in (0.3, 0.9)
+    )
+    assert away_from(weak, circle()) < away_from(strong, circle())
+    assert shape_left(weak) > 60 > shape_left(strong)
+    assert pixels(strong)[:12].mean() > 200
+    middle = pixels(strong)[52:76, 52:76].mean((0, 1))
+    assert middle[1] == max(middle)
+
+
+def test_strength_0_gives_the_start_image_as_the_vae_sees_it(
+    engine: LocalEngine, kept: Path
+) -> None:
+    """Whatever the prompt says; not one step is taken."""
+    steps: list[int] = []
+    asked = request("a corgi", start_image=start(kept, 0.0))
+    (image,) = engine.make([asked], lambda done, total: steps.append(total))
+    assert away_from(image, circle()) < 6
+    assert not steps
+
+
+@pytest.mark.parametrize(("strength", "taken"), [(0.01, 1), (0.3, 3), (0.29, 2), (1.0, 10)])
+def test_the_share_of_steps_is_the_strength(
+    engine: LocalEngine, kept: Path, strength: float, taken: int
+) -> None:
+    """As in diffusers and A1111; one step at least."""
+    steps: list[tuple[int, int]] = []
+    asked = request(start_image=start(kept, strength), steps=10)
+    engine.make([asked], lambda done, total: steps.append((done, total)))
+    assert steps == [(done, taken) for done in range(1, taken + 1)]
+
+
+@pytest.mark.parametrize("sampler", [s.name for s in SAMPLERS if s.name != "LCM"])
+def test_every_sampler_starts_in_the_middle(engine: LocalEngine, kept: Path, sampler: str) -> None:
+    """With the noise its own schedule has there: a wrong amount would show as grain or grey."""
+    found = next(s for s in SAMPLERS if s.name == sampler)
+    image = draw(
+        engine,
+        start_image=start(kept, 0.4),
+        steps=12,
+        sampler=sampler,
+        schedule_type=found.automatic,
+    )
+    assert away_from(image, circle()) < 16
+
+
+@pytest.mark.parametrize(
+    ("sampler", "schedule_type"),
+    [("DPM++ 2M", "karras"), ("Euler a", "uniform"), ("Heun", "uniform"), ("DDIM", "uniform")],
+)
+def test_img2img_gives_what_diffusers_pipeline_gives(
+    engine: LocalEngine, kept: Path, sampler: str, schedule_type: str
+) -> None:
+    """From the same latents; at most rounding differs."""
+    pipeline: Any = StableDiffusionImg2ImgPipeline.from_pretrained(  # type: ignore[no-untyped-call]
+        Catalog(Path("nowhere")).demo.path, dtype=torch.float32, local_files_only=True
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    values: dict[str, Any] = {"sampler": sampler, "schedule_type": schedule_type, "steps": 8}
+    image = draw(engine, "a corgi", start_image=start(kept, 0.6), **values)
+    schedule = demo().schedule
+    pipeline.scheduler = build_sampler(sampler, schedule_type, 8, schedule, "cpu").scheduler
+    with torch.inference_mode():
+        latents = vaes.encode(demo().vae, np.asarray(circle()), CPU.device)
+    expected = pipeline(
+        "a corgi",
+        image=latents,
+        strength=0.6,
+        negative_prompt="",
+        generator=generators_for([1]),
+        guidance_scale=5.0,
+        num_inference_steps=8,
+        output_type="np",
+    ).images[0]
+    assert np.abs(pixels(image) - (expected * 255).round()).max() <= 1
+
+
+def test_a_mask_changes_only_its_inside(engine: LocalEngine, kept: Path) -> None:
+    """Byte for byte; and the inside follows the prompt."""
+    image = draw(
+        engine,
+        "a green background",
+        start_image=start(kept, 0.9),
+        mask=right_half(kept),
+        steps=20,
+    )
+    assert np.array_equal(pixels(image)[:, :64], as_pixels(circle())[:, :64])
+    inside = pixels(image)[:, 72:].mean((0, 1))
+    assert inside[1] == max(inside)
+
+
+@pytest.mark.parametrize("sampler", [s.name for s in SAMPLERS if s.name != "LCM"])
+def test_masks_work_with_every_sampler(engine: LocalEngine, kept: Path, sampler: str) -> None:
+    """What is redrawn fits what is kept: a wrong amount of noise would break it."""
+    found = next(s for s in SAMPLERS if s.name == sampler)
+    image = draw(
+        engine,
+        start_image=start(kept, 0.7),
+        mask=right_half(kept),
+        steps=12,
+        sampler=sampler,
+        schedule_type=found.automatic,
+    )
+    assert np.array_equal(pixels(image)[:, :64], as_pixels(circle())[:, :64])
+    blue = pixels(image)[100:, 70:].mean((0, 1))
+    assert blue[2] > 150 > blue[0]
+
+
+def test_mask_invert_redraws_the_black_part(engine: LocalEngine, kept: Path) -> None:
+    """And keeps the white."""
+    mask = right_half(kept, invert=True)
+    image = draw(engine, "a green background", start_image=start(kept, 0.9), mask=mask)
+    assert np.array_equal(pixels(image)[:, 64:], as_pixels(circle())[:, 64:])
+    assert not np.array_equal(pixels(image)[:, :64], as_pixels(circle())[:, :64])
+
+
+def test_mask_blur_blends_around_the_edge(engine: LocalEngine, kept: Path) -> None:
+    """Far from it the start image comes back unchanged all the same."""
+    values = {"start_image": start(kept, 0.9), "steps": 6}
+    hard, soft = (
+        draw(engine, "a green background", mask=right_half(kept, blur=blur), **values)
+        for blur in (0, 4)
+    )
+    assert np.array_equal(pixels(soft)[:, :40], as_pixels(circle())[:, :40])
+    assert not np.array_equal(pixels(soft)[:, 56:64], as_pixels(circle())[:, 56:64])
+    assert np.array_equal(pixels(soft)[:, 88:], pixels(hard)[:, 88:])
+
+
+def test_a_thin_white_line_is_redrawn(engine: LocalEngine, kept: Path) -> None:
+    """Although it is thinner than a latent."""
+    mask = Image.new("L", (128, 128))
+    mask.paste(255, (100, 0, 102, 128))
+    line = Mask("mask.png", keep(kept, mask), 0, False)
+    image = draw(engine, "a white background", start_image=start(kept, 1.0), mask=line)
+    changed = np.abs(pixels(image) - as_pixels(circle())).max((0, 2)) > 0
+    assert list(np.flatnonzero(changed)) == [100, 101]
+
+
+def test_images_with_start_images_do_not_depend_on_their_neighbours(
+    engine: LocalEngine, kept: Path
+) -> None:
+    """Other start images, masks and seeds in one batch."""
+    values: dict[str, Any] = {"sampler": "DPM++ 2M SDE", "schedule_type": "karras", "steps": 4}
+    other = Image.new("RGB", (300, 200), GREEN)
+    asked = [
+        request(seed=1, start_image=start(kept, 0.5), mask=right_half(kept), **values),
+        request(seed=2, start_image=start(kept, 0.5, other), mask=right_half(kept, invert=True)),
+    ]
+    asked[1] = replace(asked[1], **values)
+    together = engine.make(asked, ignore_steps)
+    for image, one in zip(together, asked, strict=True):
+        assert difference(image, engine.make([one], ignore_steps)[0]) <= 2
+
+
+def test_hires_keeps_the_outside_of_a_mask_at_the_larger_size(
+    engine: LocalEngine, kept: Path
+) -> None:
+    """Both passes start from the start image, fitted to their own size."""
+    sharp = circle(256)
+    image = draw(
+        engine,
+        start_image=start(kept, 0.8, sharp),
+        mask=right_half(kept),
+        hires=Hires(2.0, 2, 0.5, "Latent"),
+        steps=4,
+    )
+    assert (image.width, image.height) == (256, 256)
+    assert np.array_equal(pixels(image)[:, :120], as_pixels(sharp)[:, :120])
+    assert not np.array_equal(pixels(image)[:, 136:], as_pixels(sharp)[:, 136:])
+
+
+def test_start_images_of_other_sizes_are_fitted(engine: LocalEngine, kept: Path) -> None:
+    """crop, fit and stretch differ, and each gives the size the request says."""
+    wide = Image.new("RGB", (400, 100), BLUE)
+    ImageDraw.Draw(wide).rectangle((0, 0, 60, 100), fill=RED)
+    drawn = {}
+    for resize in ("crop", "fit", "stretch"):
+        given = replace(start(kept, 0.0, wide), resize=resize)
+        drawn[resize] = pixels(draw(engine, start_image=given))
+    left = {resize: drawn[resize][64, 4] for resize in drawn}
+    assert left["crop"][2] > 150 > left["crop"][0]
+    assert left["fit"][0] > 150 > left["fit"][2]
+    assert left["stretch"][0] > 150 > left["stretch"][2]
+    assert (drawn["fit"][4, 8][0] > 150) and (drawn["stretch"][4, 17][0] > 150)
+
+
+def test_a_lost_copy_is_explained(engine: LocalEngine, kept: Path) -> None:
+    """It was kept when the save was accepted; somebody has taken it away."""
+    lost = StartImage("a.png", "0" * 64, 0.5, "crop")
+    with pytest.raises(RenderFailed, match=r"copy that was kept of 'a\.png' is gone"):
+        draw(engine, start_image=lost)

@@ -1,0 +1,193 @@
+"""Pictures that users bring: decoded alike everywhere, or refused in words."""
+
+import struct
+import zlib
+from contextlib import suppress
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from picowatch.errors import PictureUnreadable
+from picowatch.files import pictures
+from picowatch.files.pictures import decode_mask, decode_picture
+
+RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
+
+
+def quarters(mode: str = "RGB") -> Image.Image:
+    """Red, green / blue, white; 32 pixels square."""
+    picture = Image.new("RGB", (32, 32))
+    for place, colour in zip(
+        [(0, 0), (16, 0), (0, 16), (16, 16)], (RED, GREEN, BLUE, WHITE), strict=True
+    ):
+        picture.paste(colour, (*place, place[0] + 16, place[1] + 16))
+    return picture.convert(mode)
+
+
+def written(picture: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    file = BytesIO()
+    picture.save(file, kind, **options)
+    return file.getvalue()
+
+
+def near(picture: Image.Image, place: tuple[int, int], colour: tuple[int, ...]) -> bool:
+    found = picture.getpixel(place)
+    assert isinstance(found, tuple)
+    return all(abs(a - b) <= 6 for a, b in zip(found, colour, strict=True))
+
+
+def is_quarters(picture: Image.Image) -> bool:
+    places = [(8, 8), (24, 8), (8, 24), (24, 24)]
+    return picture.mode == "RGB" and all(
+        near(picture, place, colour)
+        for place, colour in zip(places, (RED, GREEN, BLUE, WHITE), strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        written(quarters()),
+        written(quarters("P")),
+        written(quarters("RGBA")),
+        written(quarters(), "JPEG", quality=95),
+        written(quarters("CMYK"), "JPEG", quality=95),
+        written(quarters("CMYK"), "TIFF"),
+        written(quarters("P"), "GIF"),
+        written(quarters(), "WEBP", lossless=True),
+        written(quarters(), "BMP"),
+        written(quarters(), "TIFF"),
+    ],
+    ids=["png", "palette", "rgba", "jpeg", "cmyk jpeg", "cmyk tiff", "gif", "webp", "bmp", "tiff"],
+)
+def test_every_kind_of_picture_is_read(content: bytes) -> None:
+    """As 8-bit RGB."""
+    assert is_quarters(decode_picture(content))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_followed(orientation: int) -> None:
+    """Phones store pictures as the sensor lies, and say how to turn them."""
+    turns = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
+    stored = quarters()
+    if orientation in turns:
+        stored = stored.transpose(turns[orientation])
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    assert is_quarters(decode_picture(written(stored, "JPEG", exif=exif, quality=95)))
+
+
+def test_transparent_pixels_are_white_in_a_picture_and_black_in_a_mask() -> None:
+    """Half transparent ones lie between."""
+    picture = Image.new("RGBA", (3, 1), (0, 0, 0, 0))
+    picture.putpixel((1, 0), (0, 0, 0, 128))
+    picture.putpixel((2, 0), (255, 255, 255, 255))
+    content = written(picture)
+    assert [decode_picture(content).getpixel((x, 0)) for x in (0, 2)] == [WHITE, WHITE]
+    assert near(decode_picture(content), (1, 0), (127, 127, 127))
+    assert [decode_mask(content).getpixel((x, 0)) for x in range(3)] == [0, 0, 255]
+
+
+def test_a_palette_with_transparency_counts_as_transparent() -> None:
+    """Old GIFs and small PNGs have it."""
+    picture = quarters("P")
+    content = written(picture, transparency=picture.getpixel((0, 0)))
+    assert near(decode_picture(content), (8, 8), WHITE)
+    assert near(decode_picture(content), (24, 8), GREEN)
+
+
+def test_16_bit_grey_is_scaled_and_not_cut() -> None:
+    """Cut to 8 bits everything would be white."""
+    values = np.array([[0, 16384, 32768, 65535]], np.uint16)
+    content = written(Image.fromarray(values))
+    grey = [decode_mask(content).getpixel((x, 0)) for x in range(4)]
+    assert grey == [0, 64, 128, 255]
+    assert near(decode_picture(content), (1, 0), (64, 64, 64))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "F"])
+def test_grey_pictures_of_any_depth_are_read(mode: str) -> None:
+    """One bit, eight, with transparency, floating point."""
+    grey = Image.new("L", (2, 1))
+    grey.putpixel((1, 0), 255)
+    kind = "TIFF" if mode == "F" else "PNG"
+    mask = decode_mask(written(grey.convert(mode), kind))
+    assert [mask.getpixel((x, 0)) for x in range(2)] == [0, 255]
+
+
+def huge_png(side: int) -> bytes:
+    """A PNG whose header promises side x side pixels, and that holds next to none of them."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        checked = kind + body
+        return struct.pack(">I", len(body)) + checked + struct.pack(">I", zlib.crc32(checked))
+
+    head = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("side", [5001, 20_000, 100_000])
+def test_a_huge_picture_is_refused_from_its_header(side: int) -> None:
+    """Before one of its pixels is decoded."""
+    with pytest.raises(PictureUnreadable, match=r"more than \d+ million pixels, the limit for a"):
+        decode_picture(huge_png(side))
+
+
+def test_a_huge_file_is_refused_before_it_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the limit."""
+    monkeypatch.setattr(pictures, "MAX_BYTES", 2_000_000)
+    with pytest.raises(PictureUnreadable, match=r"It has 3 MB; 2 MB are the limit\."):
+        decode_picture(bytes(3_000_000))
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_an_animated_picture_is_refused(kind: str) -> None:
+    """Which frame would it be?"""
+    frames = [quarters(), Image.new("RGB", (32, 32), BLUE)]
+    content = written(frames[0], kind, save_all=True, append_images=frames[1:])
+    with pytest.raises(PictureUnreadable, match=r"animated or has several pages\. Save the one"):
+        decode_picture(content)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF", "GIF"])
+def test_a_picture_that_breaks_off_is_refused(kind: str) -> None:
+    """At any place; a half-copied file is never a half-grey start image."""
+    rng = np.random.default_rng(1)
+    noise = Image.fromarray(rng.integers(0, 256, (64, 64, 3), np.uint8))
+    whole = written(noise, kind)
+    for share in (0.2, 0.5, 0.9):
+        with pytest.raises(PictureUnreadable):
+            decode_picture(whole[: int(len(whole) * share)])
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"not a picture", b"<svg></svg>", b"%PDF-1.4", bytes(100)]
+)
+def test_what_is_no_picture_says_what_would_be(content: bytes) -> None:
+    """With the list of kinds."""
+    with pytest.raises(PictureUnreadable, match=r"no picture that can be read\. These can: PNG"):
+        decode_picture(content)
+
+
+def test_flipped_bytes_never_raise_anything_else() -> None:
+    """Whatever a file holds, it is read or refused in words."""
+    rng = np.random.default_rng(2)
+    for kind in ("PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP"):
+        whole = np.frombuffer(written(quarters(), kind), np.uint8)
+        for _ in range(80):
+            broken = whole.copy()
+            places = rng.integers(0, len(broken), 8)
+            broken[places] = rng.integers(0, 256, 8)
+            with suppress(PictureUnreadable):
+                assert decode_picture(broken.tobytes()).mode == "RGB"

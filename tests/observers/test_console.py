@@ -1,0 +1,296 @@
+"""What `run` shows on a terminal and elsewhere."""
+
+import json
+import re
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from picowatch.observers.console import PlainConsole
+from picowatch.observers.view import progress_text, rows
+from picowatch.outbox.lock import OutboxLock
+from picowatch.outbox.status import EngineStatus, Status, StatusFiles, status_of
+from tests.commands.picowatch import picowatch, start
+from tests.house import PATIENCE, House, wait_for
+from tests.observers.screen import Screen, in_pty
+
+ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+def status(**values: Any) -> Status:
+    common = {"queued": 112, "running": 1, "done": 2, "failed": 0, "cancelled": 0}
+    return Status(**{"updated": 0.0, "started": 0.0, "images": common, **values})
+
+
+def shown_by_a_run(folder: Path, *flags: str, **environment: str) -> str:
+    """All that `run --once` writes to a terminal of 120 columns."""
+    (folder / "inbox").mkdir()
+    (folder / "inbox/a.yaml").write_text("prompt: a corgi\nseed: 1\nsteps: 60\ncount: 9\n")
+    with in_pty(folder, "run", "--once", *flags, size=(40, 120), **environment) as screen:
+        assert screen.process.wait(timeout=120) == 0
+    return screen.written
+
+
+def test_one_live_view_on_a_terminal(tmp_path: Path) -> None:
+    """Step, speed, time left, what waits, the last pictures; only other lines stay above it."""
+    written = shown_by_a_run(tmp_path)
+    text = ESCAPES.sub("", written)
+    assert re.search(r"━+ a\.yaml: \d of 9, step \d+/60, [\d.]+ it/s", text)
+    assert re.search(r"[\d.]+ it/s, \d+ s left", text)
+    assert re.search(r"waits   \d images?: a\.yaml \d", text)
+    assert re.search(r"last    a/000\d-\d.png", text)
+    assert re.search(r"device  cpu, float32, [\d.]+ GB of memory, [\d.]+ GB at most", text)
+    assert "a.yaml: saved, 9 images queued" in text
+    screen = "\n".join(Screen(written, columns=120).lines)
+    assert "picowatch ended" in screen
+    assert "a/000" not in screen, "the view is gone at the end"
+
+
+def test_each_of_several_engines_has_a_row() -> None:
+    """The first eight, and how many there are besides; what stands in one's way is marked."""
+    first = EngineStatus(
+        number=1,
+        node="lab-3",
+        device="cuda:0 (NVIDIA H200)",
+        checkpoint="dreamshaper",
+        images=112,
+        batch=8,
+        steps_per_second=54.13,
+        memory_bytes=3_000_000_000,
+        memory_peak_bytes=3_500_000_000,
+    )
+    others = (EngineStatus(number=number, device="auto") for number in range(2, 11))
+    sick = EngineStatus(number=11, trouble="There is no cuda:1.")
+    found = rows(status(engines=(first, *others)))[-9:]
+    assert found[0].label == "engines"
+    assert found[0].text == (
+        "1: lab-3, cuda:0 (NVIDIA H200), dreamshaper, 112 images, 54.1 it/s, 8 at once, "
+        "3.0 GB of memory, 3.5 GB at most"
+    )
+    assert found[1].text == "2: 0 images"
+    assert found[-1].text == "… and 2 more"
+    bad = rows(status(engines=(first, sick)))[-1]
+    assert (bad.text, bad.mood) == ("11: 0 images, There is no cuda:1.", "bad")
+
+
+def test_a_status_of_before_there_were_several_engines_is_understood() -> None:
+    """And one that a newer picowatch wrote."""
+    images = {"queued": 0, "running": 0}
+    old = status_of({"updated": 1.0, "started": 0.0, "images": images})
+    assert old.engines == ()
+    newer = {"number": 1, "colour": "red"}
+    new = status_of({"updated": 1.0, "started": 0.0, "images": images, "engines": [newer]})
+    assert new.engines == (EngineStatus(number=1),)
+
+
+@pytest.mark.parametrize(
+    ("flags", "environment"),
+    [((), {"TERM": "dumb"}), (("--log-format", "json"), {}), (("--quiet",), {})],
+)
+def test_plain_lines_where_a_view_is_not_wanted(
+    tmp_path: Path, flags: tuple[str, ...], environment: dict[str, str]
+) -> None:
+    """On a dumb terminal, as JSON for programs, and nothing where nothing is wrong."""
+    written = shown_by_a_run(tmp_path, *flags, **environment)
+    assert "\x1b" not in written
+    if flags == ("--quiet",):
+        assert written == ""
+    elif flags:
+        assert all(set(json.loads(line)) >= {"time", "message"} for line in written.splitlines())
+    else:
+        assert "a.yaml: a/0009-9.png" in written
+
+
+def test_no_colours_where_they_are_not_wanted(house: House) -> None:
+    """NO_COLOR (https://no-color.org)."""
+    with house.running(), in_pty(house.folder, "status", "--watch", NO_COLOR="1") as screen:
+        screen.wait_for("nothing runs")
+        screen.process.send_signal(signal.SIGINT)
+    assert not re.search(r"\x1b\[[0-9;]*3\d", screen.written)
+
+
+class Seen:
+    """An outbox whose status a test writes itself, with its lock held."""
+
+    def __init__(self, folder: Path) -> None:
+        self.outbox = folder / "outbox"
+        self.lock: OutboxLock | None = OutboxLock(self.outbox)
+        self._files = StatusFiles(self.outbox)
+
+    def tell(self, **values: Any) -> None:
+        self._files.write(status(**values))
+
+    def end(self) -> None:
+        """The picowatch that holds the outbox ends."""
+        if self.lock:
+            self.lock.release()
+        self.lock = None
+
+
+@pytest.fixture
+def seen(tmp_path: Path) -> Iterator[Seen]:
+    seen = Seen(tmp_path)
+    yield seen
+    seen.end()
+
+
+def work(step: int, **values: Any) -> dict[str, Any]:
+    return {"recipe": "corgi.yaml", "image": 3, "of": 20, "step": step, "steps": 24, **values}
+
+
+def test_watching_draws_one_view_over_and_over(tmp_path: Path, seen: Seen) -> None:
+    """Nothing of what was drawn before is left, and Ctrl-C ends it well."""
+    seen.tell(**work(6, errors=("x.yaml: unknown field",), pictures=("a/1.png", "a/2.png")))
+    with in_pty(tmp_path, "status", "--watch") as screen:
+        screen.wait_for("step 6/24")
+        seen.tell(**work(12))
+        screen.wait_for("step 12/24")
+        assert [line for line in screen.now.lines if "step" in line] == [
+            "━━━━━━━━━━━━━━━━━━━━ corgi.yaml: 3 of 20, step 12/24"
+        ]
+        assert "x.yaml" not in "\n".join(screen.now.lines)
+        screen.process.send_signal(signal.SIGINT)
+        assert screen.process.wait(timeout=20) == 0
+    assert screen.now.lines == []
+
+
+def test_a_terminal_that_gets_narrower_keeps_one_view(tmp_path: Path, seen: Seen) -> None:
+    """Lines that the terminal has wrapped are taken away whole, and what stood above stays."""
+    long = {"pictures": tuple(f"{'a-long-folder' * 2}/{number}.png" for number in range(3))}
+    seen.tell(**work(6, **long))
+    with in_pty(tmp_path, "status", "--watch", size=(24, 100), above="what stood above") as screen:
+        screen.wait_for("step 6/24")
+        screen.resize(24, 40)
+        seen.tell(**work(12, **long))
+        screen.wait_for("step 12")
+        lines = screen.now.lines
+        assert lines[0] == "what stood above"
+        assert len([line for line in lines if "corgi" in line]) == 1
+        assert len([line for line in lines if "a-long" in line]) == 1
+        assert max(map(len, lines)) <= 40
+        screen.resize(24, 90)
+        seen.tell(**work(18, **long))
+        screen.wait_for("step 18/24")
+        assert len([line for line in screen.now.lines if "corgi" in line]) == 1
+        screen.process.send_signal(signal.SIGINT)
+
+
+def test_watching_goes_on_while_no_picowatch_runs(tmp_path: Path, seen: Seen) -> None:
+    """It may be started any time."""
+    seen.tell()
+    with in_pty(tmp_path, "status", "--watch") as screen:
+        screen.wait_for("nothing runs")
+        seen.end()
+        screen.wait_for("picowatch does not run")
+        screen.process.send_signal(signal.SIGINT)
+
+
+def test_watching_in_a_pipe_gives_a_line_at_each_change(tmp_path: Path, seen: Seen) -> None:
+    """For scripts."""
+    seen.tell(**work(6))
+    process = start(tmp_path, "status", "--watch")
+    assert process.stdout is not None
+    assert "corgi.yaml: 3 of 20, step 6/24; 112 images" in process.stdout.readline()
+    seen.tell(**work(7))
+    assert "step 7/24" in process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=20) == 0
+    process.stdout.close()
+
+
+def test_status_says_what_runs_what_waits_and_what_failed(tmp_path: Path, seen: Seen) -> None:
+    """In rows for people; the same as JSON for programs."""
+    seen.tell(
+        **work(12, steps_per_second=3.14, seconds_left=40.2, all_seconds_left=700.0),
+        waiting=(("night/a.yaml", 60), ("b.txt", 40), ("c.txt", 9), ("d.txt", 3)),
+        waiting_recipes=4,
+        pictures=("corgi/0001-7.png", "corgi/0002-8.png"),
+        errors=("x.yaml: unknown field 'stesp'",),
+        device="cuda:0 (A Card)",
+        precision="float16",
+        memory_bytes=3_210_000_000,
+        memory_peak_bytes=5_060_000_000,
+    )
+    answer = picowatch(tmp_path, "status")
+    assert answer.returncode == 0
+    first, *others = answer.stdout.splitlines()
+    assert re.fullmatch(r"picowatch runs on \S+, process \d+, for 0 s", first)
+    assert others == [
+        "now     corgi.yaml: 3 of 20, step 12/24, 3.1 it/s, 40 s left",
+        "waits   112 images, all done in 12 min: night/a.yaml 60, b.txt 40, c.txt 9 and 1 more",
+        "so far  2 images made",
+        "last    corgi/0002-8.png  corgi/0001-7.png",
+        "error   x.yaml: unknown field 'stesp'",
+        "device  cuda:0 (A Card), float16, 3.2 GB of memory, 5.1 GB at most",
+    ]
+    values = json.loads(picowatch(tmp_path, "status", "--json").stdout)
+    assert values["running"] is True
+    assert values["waiting"][0] == ["night/a.yaml", 60]
+    assert values["all_seconds_left"] == 700.0
+
+
+def test_status_of_another_version_is_still_read(tmp_path: Path, seen: Seen) -> None:
+    """Fields that are missing or unknown are no matter."""
+    seen.tell()
+    path = seen.outbox / ".picowatch/status.json"
+    values = json.loads(path.read_text())
+    del values["waiting"], values["device"]
+    path.write_text(json.dumps(values | {"later": 1}))
+    assert "nothing runs" in picowatch(tmp_path, "status").stdout
+
+
+def test_a_picowatch_on_another_machine_is_known_by_its_fresh_status(
+    tmp_path: Path, seen: Seen
+) -> None:
+    """Where locks do not reach, as on some network shares."""
+    seen.tell(updated=time.time(), host="elsewhere")
+    seen.end()
+    assert picowatch(tmp_path, "status").stdout.startswith("picowatch runs on elsewhere")
+    seen.tell(updated=time.time() - 3600, host="elsewhere")
+    assert picowatch(tmp_path, "status").returncode == 1
+    seen.tell(updated=time.time(), host="elsewhere", ended=True)
+    assert picowatch(tmp_path, "status").returncode == 1
+
+
+def test_progress_in_one_line() -> None:
+    """What is known, in this order."""
+    full = status(
+        recipe="corgi.yaml", image=3, of=20, step=12, steps=24, steps_per_second=3.14,
+        seconds_left=40.2,
+    )  # fmt: skip
+    assert progress_text(full) == ("corgi.yaml: 3 of 20, step 12/24, 3.1 it/s, 40 s left; 112 wait")
+    assert full.line() == "corgi.yaml: 3 of 20, 40 s left; 112 images wait"
+    assert status().line() == "nothing runs; 112 images wait"
+
+
+def test_plain_progress_comes_now_and_then(caplog: pytest.LogCaptureFixture) -> None:
+    """Every ten seconds at most, and none for quick pictures."""
+    console = PlainConsole()
+    with caplog.at_level("INFO"):
+        for second in range(25):
+            console.show(
+                Status(
+                    updated=float(second), started=0.0, images={"queued": 0}, recipe="a.yaml",
+                    image=1, of=2, step=second, steps=24,
+                )
+            )  # fmt: skip
+    assert [record.message for record in caplog.records] == [
+        "a.yaml: 1 of 2, step 10/24",
+        "a.yaml: 1 of 2, step 20/24",
+    ]
+
+
+def test_a_daemon_that_takes_recipes_away_says_that_nobody_else_may_watch_the_inbox(
+    house: House,
+) -> None:
+    """Another outbox's picowatch would take them for deleted; none can see the other."""
+    (house.folder / "picowatch.yaml").write_text("when_done: archive\n")
+    daemon = start(house.folder, "run")
+    wait_for(lambda: house.status()["images"] is not None, "the daemon's start")
+    daemon.terminate()
+    shown, _ = daemon.communicate(timeout=PATIENCE)
+    assert "no other picowatch may watch it" in shown

@@ -1,0 +1,295 @@
+"""Hooks: real programs that hear of pictures, failures and rest, and never disturb the work."""
+
+import json
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from picowatch.observers.hooks import MOST_WAITING, Hooks
+from picowatch.outbox.status import Status
+from tests.commands.picowatch import picowatch, start
+from tests.house import House, wait_for, within
+from tests.storm.driver import children
+
+# Appends what it was told to the file that stands in front of its arguments.
+NOTE = (
+    "import json, sys; "
+    "line = json.dumps({'arguments': sys.argv[2:], **json.load(sys.stdin)}); "
+    "open(sys.argv[1], 'a').write(line + '\\n')"
+)
+
+
+class Notes:
+    """A program that writes down what it is told, and what it wrote."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "notes"
+        self.program = [sys.executable, "-c", NOTE, str(self._path)]
+
+    def all(self) -> list[dict[str, Any]]:
+        if not self._path.exists():
+            return []
+        return [json.loads(line) for line in self._path.read_text().splitlines()]
+
+    def of(self, event: str) -> list[dict[str, Any]]:
+        return [note for note in self.all() if note["event"] == event]
+
+
+@pytest.fixture
+def notes(tmp_path: Path) -> Notes:
+    return Notes(tmp_path)
+
+
+def alive(pid: int) -> bool:
+    """Whether there is such a process, and not only its remains."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+    except OSError:
+        return False
+
+
+def none_alive(pids: Sequence[int]) -> bool:
+    return not any(map(alive, pids))
+
+
+def test_pictures_are_told_one_by_one_and_rest_once(house: House, notes: Notes) -> None:
+    """Each with its path and its line of images.jsonl; then that nothing waits."""
+    hooks = {"picture": notes.program, "idle": notes.program}
+    with house.running(hooks=hooks):
+        house.save("pets/corgi.yaml", "prompt: a corgi\nseed: 7\ncount: 2\n")
+        wait_for(lambda: notes.of("idle"), "the rest")
+        wait_for(lambda: len(notes.of("picture")) == 2, "both pictures")
+        first, second = notes.of("picture")
+        assert first["arguments"] == [str(house.outbox / "pets/corgi/0001-7.png")]
+        assert first["path"] == first["arguments"][0]
+        assert (first["recipe"], first["seed"], second["seed"]) == ("pets/corgi.yaml", 7, 8)
+        assert Path(second["path"]).is_file()
+        house.save("star.txt", "a star --seed 1\n")
+        wait_for(lambda: len(notes.of("idle")) == 2, "the second rest")
+    assert [note["pictures"] for note in notes.of("idle")] == [2, 1]
+    assert notes.of("idle")[0]["arguments"] == []
+
+
+def test_refused_saves_and_failed_images_are_told(house: House, notes: Notes) -> None:
+    """With the recipe, its error file and its text; each time, but an image's failure once."""
+
+    def fail(batch: Any) -> None:
+        if batch[0].seed == 1:
+            raise RuntimeError("out of ink")
+
+    house.engine.before_batch = fail
+    with house.running(hooks={"failed": notes.program}):
+        house.save("bad.yaml", "stesp: 1\n")
+        wait_for(lambda: len(notes.of("failed")) == 1, "the refusal")
+        house.save("bad.yaml", "stesp: 1\n\n")
+        wait_for(lambda: len(notes.of("failed")) == 2, "the same refusal of a new save")
+        house.save("ink.yaml", "prompt: a\nseed: [1, 2, 3]\n")
+        wait_for(lambda: house.status()["images"]["done"] == 2, "the other images")
+        wait_for(lambda: len(notes.of("failed")) == 3, "the failure")
+    refused, _, failed = notes.of("failed")
+    assert refused["arguments"] == [
+        str(house.inbox / "bad.yaml"),
+        str(house.outbox / "bad.yaml.error.txt"),
+    ]
+    assert "Did you mean 'steps'?" in refused["error"]
+    assert failed["recipe"] == "ink.yaml"
+    assert "out of ink" in failed["error"]
+    assert len(notes.of("failed")) == 3
+
+
+def test_run_once_waits_for_its_hooks(tmp_path: Path, notes: Notes) -> None:
+    """A cron job ends when everything has been told; texts are split as a shell would."""
+    (tmp_path / "inbox").mkdir()
+    (tmp_path / "inbox/a.yaml").write_text("prompt: a corgi\nsteps: 2\nsize: 64x64\nseed: 1\n")
+    script = tmp_path / "a script"
+    script.write_text('#!/bin/sh\nsleep 1\necho "$@" >> told\n')
+    script.chmod(0o755)
+    settings = {"hooks": {"picture": f"'{script}' of", "idle": "sh -c 'echo idle >> rested'"}}
+    (tmp_path / "picowatch.yaml").write_text(json.dumps(settings))
+    result = picowatch(tmp_path, "run", "--once")
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "told").read_text() == f"of {tmp_path}/outbox/a/0001-1.png\n"
+    assert (tmp_path / "rested").read_text() == "idle\n"
+    picowatch(tmp_path, "run", "--once")
+    assert (tmp_path / "rested").read_text() == "idle\n", "nothing was made, so nothing rested"
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (["/nowhere/to/be/found"], "could not be run: No such file or directory"),
+        (["false"], "failed with exit code 1"),
+        (["sh", "-c", "echo; echo no bell >&2; exit 3"], "failed with exit code 3: no bell"),
+        (["sh", "-c", "sleep 60"], "was ended after 0.2 s (hook_seconds)"),
+        (["sh", "-c", "yes >&2 & yes >&2"], "was ended after 0.2 s (hook_seconds): y"),
+        (["sh", "-c", "kill -9 $$"], "failed with exit code -9"),
+    ],
+)
+def test_a_hook_that_fails_is_one_line_in_the_log(
+    house: House, command: list[str], said: str
+) -> None:
+    """And the pictures are made as if it were not there."""
+    with house.running(hooks={"picture": command}, hook_seconds=0.2):
+        house.save("a.yaml", "prompt: a\nseed: 1\n")
+        wait_for(lambda: "hook picture" in house.log(), "the line")
+        assert house.pictures() == ["a/0001-1.png"]
+    lines = [line for line in house.log().splitlines() if "hook" in line]
+    assert len(lines) == 1
+    assert f"hook picture ({command[0]}) {said}" in lines[0]
+
+
+def hooks_of(command: list[str], tmp_path: Path, seconds: float = 60) -> Hooks:
+    return Hooks({"picture": command}, inbox=tmp_path, outbox=tmp_path, seconds=seconds)
+
+
+def now() -> bool:
+    return True
+
+
+def test_a_slow_hook_is_killed_with_all_that_it_started(tmp_path: Path) -> None:
+    """At its limit, and at the end of picowatch; one runs at a time."""
+    pids = tmp_path / "pids"
+    script = f"echo $$ >> {pids}; sleep 600 & echo $! >> {pids}; wait"
+    for seconds in (0.3, 60.0):
+        pids.unlink(missing_ok=True)
+        hooks = hooks_of(["sh", "-c", script], tmp_path, seconds)
+        hooks.picture({"file": "a.png"})
+        wait_for(lambda: pids.exists() and pids.read_text().count("\n") == 2, "the program")
+        started = [int(line) for line in pids.read_text().split()]
+        if seconds == 60:
+            hooks.picture({"file": "b.png"})
+            assert len(pids.read_text().split()) == 2, "a second one runs beside it"
+            began = time.monotonic()
+            hooks.close(now)
+            assert time.monotonic() - began < within(1)
+        wait_for(partial(none_alive, started), "their end")
+        hooks.close(now)
+    assert len(pids.read_text().split()) == 2, "what waited was run at the end"
+
+
+def test_sigterm_ends_hooks_too(tmp_path: Path) -> None:
+    """Within two seconds, and nothing is left behind."""
+    (tmp_path / "inbox").mkdir()
+    (tmp_path / "inbox/a.yaml").write_text("prompt: a corgi\nsteps: 1\nsize: 64x64\nseed: 1\n")
+    hook = ["sh", "-c", "echo $$ > pid.new; mv pid.new pid; exec sleep 600"]
+    (tmp_path / "picowatch.yaml").write_text(json.dumps({"hooks": {"picture": hook}}))
+    process = start(tmp_path, "run")
+    try:
+        wait_for((tmp_path / "pid").exists, "the hook")
+        pid = int((tmp_path / "pid").read_text())
+        assert alive(pid)
+        began = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+        assert time.monotonic() - began < within(2)
+        assert not alive(pid)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_too_many_calls_are_dropped_and_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The work is never held up, however slow the program is."""
+    go = tmp_path / "go"
+    hooks = hooks_of(["sh", "-c", f"until [ -e {go} ]; do sleep 0.05; done"], tmp_path)
+    began = time.monotonic()
+    for _ in range(MOST_WAITING + 3):
+        hooks.picture({"file": "a.png"})
+    assert time.monotonic() - began < within(1)
+    assert 2 <= caplog.text.count("is too slow: 100 calls wait, and one more is dropped") <= 3
+    hooks.close(now)
+
+
+class Published(dict[str, int]):
+    """Counts of images; while somebody reads how many are running, a picture is published."""
+
+    def __init__(self, hooks: Hooks, **counts: int) -> None:
+        super().__init__(counts)
+        self.publishing = threading.Thread(target=hooks.picture, args=({"file": "a.png"},))
+
+    def __getitem__(self, state: str) -> int:
+        if state == "running":
+            self.publishing.start()
+            self.publishing.join(0.1)
+        return super().__getitem__(state)
+
+
+def test_a_picture_that_comes_while_the_status_is_looked_at_is_counted(
+    tmp_path: Path, notes: Notes
+) -> None:
+    """Publishers tell of pictures in threads of their own."""
+    hooks = Hooks({"idle": notes.program}, inbox=tmp_path, outbox=tmp_path, seconds=60)
+    images = Published(hooks, queued=1, running=0)
+    hooks.status(Status(updated=0.0, started=0.0, images=images))
+    images.publishing.join()
+    rest = {"queued": 0, "running": 0}
+    hooks.status(Status(updated=0.0, started=0.0, images=rest))
+    wait_for(notes.all, "that nothing waits")
+    assert notes.of("idle")[0]["pictures"] == 1
+    hooks.close(now)
+
+
+def test_names_reach_the_program_as_they_are(tmp_path: Path, notes: Notes) -> None:
+    """No shell looks at them."""
+    hooks = hooks_of(notes.program, tmp_path)
+    file = "$(touch hacked); `x` 'y' \"z\" -rf * \N{SNOWMAN}.png"
+    hooks.picture({"file": file, "prompt": "</script>\u2028"})
+    wait_for(lambda: notes.all(), "the note")
+    (note,) = notes.all()
+    assert note["arguments"] == [str(tmp_path / file)]
+    assert note["prompt"] == "</script>\u2028"
+    assert not (tmp_path / "hacked").exists()
+    hooks.close(now)
+
+
+def test_a_hook_ends_with_a_killed_daemon(tmp_path: Path) -> None:
+    """With all that it started, and with what looked after it."""
+    (tmp_path / "inbox").mkdir()
+    (tmp_path / "inbox/a.yaml").write_text("stesp: 1\n")
+    script = "sleep 600 & echo $$ $! $PPID > pids.new; mv pids.new pids; wait"
+    settings = {"hooks": {"failed": ["sh", "-c", script]}}
+    (tmp_path / "picowatch.yaml").write_text(json.dumps(settings))
+    daemon = start(tmp_path, "run")
+    try:
+        wait_for((tmp_path / "pids").exists, "the hook")
+        of_hook = [int(pid) for pid in (tmp_path / "pids").read_text().split()[:2]]
+        started = children(daemon.pid)
+        assert not none_alive(of_hook)
+    finally:
+        daemon.kill()
+        daemon.communicate()
+    wait_for(lambda: none_alive([*of_hook, *started]), "their end")
+
+
+def test_pictures_told_by_two_threads_at_once_are_all_counted(tmp_path: Path, notes: Notes) -> None:
+    """Both read the count before either has written it, unless they take turns."""
+    both = threading.Barrier(2)
+
+    class SlowCount(int):
+        def __add__(self, more: int) -> "SlowCount":
+            with suppress(threading.BrokenBarrierError):
+                both.wait(0.2)
+            return SlowCount(int(self) + more)
+
+    hooks = Hooks({"idle": notes.program}, inbox=tmp_path, outbox=tmp_path, seconds=60)
+    hooks._pictures = SlowCount()
+    tell = partial(hooks.picture, {"file": "a.png"})
+    threads = [threading.Thread(target=tell) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    hooks.status(Status(updated=0.0, started=0.0, images={"queued": 0, "running": 0}))
+    wait_for(notes.all, "the rest")
+    assert [note["pictures"] for note in notes.all()] == [2]
+    hooks.close(now)

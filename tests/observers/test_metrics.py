@@ -1,0 +1,127 @@
+"""Metrics as Prometheus scrapes them."""
+
+import socket
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from picowatch import __version__
+from picowatch.engine.protocol import MemoryUse
+from picowatch.testing.digest_engine import DigestEngine
+from tests.commands.picowatch import PROJECT, picowatch
+from tests.house import House, wait_for
+
+
+@pytest.fixture
+def address() -> str:
+    """A free port of this computer's own."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return f"127.0.0.1:{taken.getsockname()[1]}"
+
+
+def scraped(address: str) -> dict[str, float]:
+    """Every sample by its name and labels."""
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
+        text = answer.read().decode()
+    return {
+        "".join(
+            [sample.name, *(f" {label}={value}" for label, value in sample.labels.items())]
+        ): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_what_is_made_and_what_waits_is_counted(house: House, address: str) -> None:
+    """Images by what became of them, seconds of each, restarts of the engine, and the version."""
+
+    def fail(batch: object) -> None:
+        if len(house.engine.batches) == 1:
+            raise RuntimeError("out of ink")
+
+    house.engine.before_batch = fail
+    with house.running(metrics_address=address):
+        house.save("a.yaml", "prompt: a\nseed: 1\n")
+        wait_for(lambda: house.status()["images"]["failed"], "the failure")
+        house.save("b.yaml", "prompt: b\nseed: 1\ncount: 3\n")
+        wait_for(lambda: scraped(address)["picowatch_images state=done"] == 3, "the pictures")
+        found = scraped(address)
+    assert found["picowatch_images state=failed"] == 1
+    assert found["picowatch_images state=queued"] == 0
+    assert found["picowatch_images state=running"] == 0
+    assert found["picowatch_image_seconds_count"] == 3
+    assert found["picowatch_image_seconds_bucket le=0.1"] == 3
+    assert found["picowatch_engine_restarts_total"] == 0
+    assert found[f"picowatch_info version={__version__}"] == 1
+    assert found["picowatch_in_trouble"] == 0
+    assert found["process_resident_memory_bytes"] > 1e6
+    with pytest.raises(urllib.error.URLError):
+        scraped(address)
+
+
+class Holding(DigestEngine):
+    """Says that it holds memory."""
+
+    def memory(self) -> MemoryUse:  # type: ignore[override]
+        return MemoryUse(5_000_000, 7_000_000)
+
+
+def test_the_engines_memory_is_told(house: House, address: str) -> None:
+    """With the device it is of."""
+    house.engine = Holding()
+    name = "picowatch_engine_memory_bytes device=digest engine=1 node="
+    with house.running(metrics_address=address):
+        wait_for(lambda: scraped(address).get(name) == 5_000_000, "the memory")
+
+
+def test_every_engine_has_figures_of_its_own(house: House, address: str) -> None:
+    """How much it made, and how quick it is."""
+    house.make_engine = lambda options: DigestEngine()
+    name = "picowatch_engine_images_total device=digest engine={} node="
+    with house.running(metrics_address=address, executor="local:2", batch_size=1):
+        house.save("a.yaml", "prompt: a\ncount: 5\n")
+        wait_for(
+            lambda: sum(scraped(address).get(name.format(n), 0) for n in (1, 2)) == 5, "the sum"
+        )
+        assert "picowatch_engine_steps_per_second device=digest engine=2 node=" in scraped(address)
+
+
+def test_an_address_that_is_taken_is_told(tmp_path: Path) -> None:
+    """Before anything is made, with the setting and the remedy."""
+    (tmp_path / "inbox").mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        refused = picowatch(tmp_path, "run", "--once", PICOWATCH_METRICS_ADDRESS=address)
+    assert refused.returncode == 2
+    assert refused.stderr == (
+        f"picowatch: metrics_address {address}: nothing can be served there: Address already in "
+        "use. Choose another port, or leave it out.\n"
+    )
+
+
+def test_without_prometheus_client_the_command_to_install_it_is_told(tmp_path: Path) -> None:
+    """And nothing needs it where metrics are off."""
+    (tmp_path / "inbox").mkdir()
+    absent = tmp_path / "absent"
+    absent.mkdir()
+    (absent / "prometheus_client.py").write_text("raise ImportError('absent here')\n")
+    path = f"{absent}:{PROJECT}"
+    assert picowatch(tmp_path, "run", "--once", PYTHONPATH=path).returncode == 0
+    refused = picowatch(
+        tmp_path, "run", "--once", PYTHONPATH=path, PICOWATCH_METRICS_ADDRESS="127.0.0.1:0"
+    )
+    assert refused.returncode == 2
+    assert "pip install prometheus-client" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_the_example_scrapes_what_the_docs_switch_on() -> None:
+    """The same port in both."""
+    example = yaml.safe_load((PROJECT / "contrib/prometheus.yml").read_text())
+    (job,) = example["scrape_configs"]
+    assert job["static_configs"] == [{"targets": ["127.0.0.1:9464"]}]
+    assert "metrics_address: 127.0.0.1:9464" in (PROJECT / "docs/service.md").read_text()

@@ -1,0 +1,231 @@
+"""A1111's prompt grammar, and what prompts may not hold yet."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from picowatch.recipe.prompts.grammar import (
+    embedding_words,
+    parse_attention,
+    plain_prompt,
+    split_loras,
+    unsupported,
+)
+from tests.recipe.reading import messages, read_one, refused
+
+SMALLER = 1 / 1.1
+
+# What A1111's parser gives; -1 marks a chunk break.
+A1111 = [
+    ("normal text", [("normal text", 1.0)]),
+    ("(unbalanced", [("unbalanced", 1.1)]),
+    ("(unnecessary)(parens)", [("unnecessaryparens", 1.1)]),
+    ("[a]", [("a", SMALLER)]),
+    ("(a:1.2)", [("a", 1.2)]),
+    ("(a:-1)", [("a", -1.0)]),
+    ("(a:1.2", [("a:1.2", 1.1)]),
+    ("", [("", 1.0)]),
+    ("(a BREAK b:1.2)", [("a", 1.2), ("BREAK", -1.2), ("b", 1.2)]),
+    ("(((a", [("a", 1.3310000000000004)]),
+    ("(a:b:1.2)", [("a:b", 1.2)]),
+    ("(a:.5)", [("a", 0.5)]),
+    ("a\nb (c)", [("a\nb ", 1.0), ("c", 1.1)]),
+    ("a  BREAK  BREAK b", [("a", 1.0), ("BREAK", -1.0), ("", 1.0), ("BREAK", -1.0), ("b", 1.0)]),
+    (r"a \(literal\] \\", [(r"a (literal] " + "\\", 1.0)]),
+    (
+        "a (((house:1.3)) [on] a (hill:0.5), sun, (((sky))).",
+        [
+            ("a ", 1.0),
+            ("house", 1.5730000000000004),
+            (" ", 1.1),
+            ("on", 1.0),
+            (" a ", 1.1),
+            ("hill", 0.55),
+            (", sun, ", 1.1),
+            ("sky", 1.4641000000000006),
+            (".", 1.1),
+        ],
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "pieces"), A1111)
+def test_weights_are_exactly_a1111s(text: str, pieces: list[tuple[str, float]]) -> None:
+    """The same pieces and the same floats, to the last bit."""
+    assert parse_attention(text) == pieces
+
+
+@given(st.text("()[]:\\.1aB REAK|"))
+def test_any_text_can_be_weighed(text: str) -> None:
+    """Unbalanced or senseless brackets are never an exception."""
+    assert parse_attention(text)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "construct", "message"),
+    [
+        (
+            "a <lora:add_detail:strong> corgi",
+            "<lora:add_detail:strong>",
+            "<lora:add_detail:strong> is no LoRA with a weight. Write one like <lora:name:0.8>.",
+        ),
+        (
+            "a <lora::1> corgi",
+            "<lora::1>",
+            "<lora::1> is no LoRA with a weight. Write one like <lora:name:0.8>.",
+        ),
+        (
+            "a <lora:add_detail:0.8:0.5> corgi",
+            "<lora:add_detail:0.8:0.5>",
+            "<lora:add_detail:0.8:0.5> is no LoRA with a weight. Write one like <lora:name:0.8>.",
+        ),
+        (
+            "a <hypernet:x:1> corgi",
+            "<hypernet:x:1>",
+            "<hypernet:x:1> is not supported. For a LoRA write <lora:name:0.8>.",
+        ),
+        (
+            "a {red|[cat|dog]} hat",
+            "[cat|dog]",
+            "alternating words like [cat|dog] is not supported yet. Write the one you want.",
+        ),
+        (
+            "a __colour__ hat",
+            "__colour__",
+            "no wildcard file 'colour.txt' in models/wildcards. Write that file, with a choice in "
+            "each line.",
+        ),
+        (
+            "a {3-2$$x|y} hat",
+            "{3-2$$x|y}",
+            "{3-2$$…} cannot be drawn: the first number must not be above the second, and 100 "
+            "are the most.",
+        ),
+        (
+            "a [cat:dog:0.5]",
+            "[cat:dog:0.5]",
+            "prompt editing like [cat:dog:0.5] is not supported yet. Write the words you want; "
+            "for a weight write (word:1.2) with round brackets.",
+        ),
+        (
+            "a [(cat:1.2):8]",
+            "[(cat:1.2):8]",
+            "prompt editing like [(cat:1.2):8] is not supported yet. Write the words you want; "
+            "for a weight write (word:1.2) with round brackets.",
+        ),
+        (
+            "a [cat|dog]",
+            "[cat|dog]",
+            "alternating words like [cat|dog] is not supported yet. Write the one you want.",
+        ),
+        (
+            "a cat AND a dog",
+            "AND",
+            "AND (composing prompts) is not supported yet. Write 'and' in small letters, a "
+            "comma, or one recipe for each prompt.",
+        ),
+        (
+            "a (cat:1.2.3)",
+            "1.2.3",
+            "the weight '1.2.3' is no number. Write one like (word:1.2).",
+        ),
+        ("a (cat:1000)", "1000", "the weight '1000' is beyond 100. Write one like (word:1.2)."),
+    ],
+)
+def test_what_is_not_supported_is_refused_by_name_and_place(
+    prompt: str, construct: str, message: str
+) -> None:
+    """Never passed through as plain words."""
+    for field in ("prompt", "negative_prompt"):
+        start = "" if field == "prompt" else "prompt: a\n"
+        (problem,) = refused(f"{start}{field}: {prompt}").problems
+        assert problem.message == message
+        assert problem.source_line[problem.column - 1 :][: problem.width] == construct
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "(a:1.2), [b], BREAK, c",
+        "long_hair, _a_, a__b, ____, snake_case_name",
+        "smile :}, {a}, } and {",
+        r"\{a|b\} \[a|b\] \[a:b:0.5\]",
+        "[a:b], a|b, 16:9, [(a:1.2)]",
+        "a and b, ANDROID, BAND",
+        "a < b > c <3",
+        r"\<lora:x:1> \__x__ \\\{a|b\}",
+    ],
+)
+def test_what_only_looks_like_it_is_left_alone(prompt: str) -> None:
+    """Braces, underscores, bars and colons on their own are words."""
+    assert not unsupported(prompt)
+    quoted = prompt.replace("'", "''")
+    assert read_one(f"prompt: '{quoted}'").prompt == prompt
+
+
+def test_the_place_is_found_in_a_block_of_lines() -> None:
+    """Line and column are those of the file, not of the prompt."""
+    (problem,) = refused("prompt: |\n  a dog,\n  a [cat|cow], a [cat|cow]!\n").problems[1:]
+    assert (problem.line, problem.column, problem.width) == (3, 18, 9)
+
+
+def test_brackets_out_of_all_reason_are_refused() -> None:
+    """A prompt of a thousand open brackets would take the engine forever."""
+    assert messages(f"prompt: '{'(' * 1000}'") == ["more than 100 brackets are open here."]
+
+
+@pytest.mark.parametrize("recipe", ["prompt: '{}'", "prompt: a\nnegative_prompt: '{}'"])
+def test_a_prompt_that_no_picture_can_hold_is_refused(recipe: str) -> None:
+    """PNG readers, Pillow among them, take a megabyte of text in all."""
+    read_one(recipe.format("a" * 20_000))
+    assert messages(recipe.format("a" * 20_001)) == [
+        "a prompt of 20,001 characters; the limit is 20,000."
+    ]
+
+
+def test_a_lora_weight_beyond_all_reason_is_refused() -> None:
+    """Ten is far beyond what makes a picture."""
+    for weight in ("11", "-11", "inf", "nan"):
+        (mistake,) = unsupported(f"a <lora:x:{weight}>")
+        assert "has a weight beyond 10. Write one like <lora:name:0.8>." in mistake.message
+
+
+def test_lora_tags_are_taken_out_of_what_is_encoded() -> None:
+    """Names and weights in order; without a weight it is 1."""
+    assert split_loras("a <lora:x:0.8>b<LORA: y >, <lora:z:-.5>") == (
+        "a b, ",
+        [("x", 0.8), ("y", 1.0), ("z", -0.5)],
+    )
+
+
+def test_the_text_encoder_gets_neither_tags_nor_wildcards_backslashes() -> None:
+    """Backslashes before brackets are A1111's, and are left to its parser."""
+    assert plain_prompt(r"a <lora:x> \{b\|c\} \(d\) \\{ \_ \<lora:y>") == (
+        r"a  {b|c} \(d\) \\{ _ <lora:y>"
+    )
+
+
+EMBEDDINGS = ("neg/EasyNegative", "bad-hands", "bad-hands-5", "by bad artist", "x (y)")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("easynegative, BAD-HANDS-5", ["easynegative", "BAD-HANDS-5"]),
+        ("(by bad artist:0.8)", ["by bad artist"]),
+        ("embedding:bad-hands", ["embedding:bad-hands"]),
+        ("x (y) x", ["x (y)"]),
+        ("easynegatives, bad-hands-6, not-bad-hands, _easynegative", []),
+        ("", []),
+    ],
+)
+def test_embeddings_are_called_by_their_names_as_whole_words(text: str, words: list[str]) -> None:
+    """In any case, the longest name first, never in the middle of a word."""
+    found = embedding_words(text, EMBEDDINGS)
+    assert [text[start:end] for start, end, _ in found] == words
+
+
+def test_embedding_words_give_the_installed_names() -> None:
+    """With the folder that the file lies in; without any installed there is none."""
+    assert embedding_words("a EasyNegative", EMBEDDINGS) == [(2, 14, "neg/EasyNegative")]
+    assert embedding_words("a EasyNegative", ()) == []

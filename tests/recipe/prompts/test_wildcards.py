@@ -1,0 +1,216 @@
+"""Wildcards: what they mean, how they are drawn, and what is refused."""
+
+from itertools import permutations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from picowatch.recipe import Known, RecipeInvalid
+from picowatch.recipe.prompts.wildcards import ExpansionFailed, Template
+from tests.recipe.reading import DEMO, hash_of, messages, read_one
+
+WILDCARDS = {
+    "colour": ("# three of them", "red", "", "  green  ", "blue"),
+    "animals/dogs": ("corgi", "__colour__ poodle"),
+    "animals/cats": ("0::lynx", "tabby"),
+    "my hats": ("cap", "fez"),
+}
+KNOWN = Known(demo=DEMO, loras=("x",), wildcards=WILDCARDS)
+
+
+def results(text: str) -> set[str]:
+    """Everything that 200 seeds give."""
+    template = Template(text, WILDCARDS)
+    return {template.expand(seed, "prompt") for seed in range(200)}
+
+
+@pytest.mark.parametrize(
+    ("text", "possible"),
+    [
+        ("a {red|blue} hat", {"a red hat", "a blue hat"}),
+        ("a{ big|} dog", {"a big dog", "a dog"}),
+        ("{2$$a|b|c}", {"a, b", "a, c", "b, a", "b, c", "c, a", "c, b"}),
+        ("{1-2$$ and $$a|b}", {"a", "b", "a and b", "b and a"}),
+        ("{2-$$a|b}", {"a, b", "b, a"}),
+        ("{0$$a|b}", {""}),
+        ("{9$$a|b}", {"a, b", "b, a"}),
+        ("{0::a|b}", {"b"}),
+        ("{a|{b|c}}", {"a", "b", "c"}),
+        ("__colour__", {"red", "green", "blue"}),
+        ("__COLOUR__s", {"reds", "greens", "blues"}),
+        ("{2$$__colour__}", {f"{a}, {b}" for a, b in permutations(["red", "green", "blue"], 2)}),
+        ("__animals/*__", {"corgi", "red poodle", "green poodle", "blue poodle", "tabby"}),
+        ("{x} } | { {}", {"{x} } | { {}"}),
+        (r"\{a|b\} \__colour__", {r"\{a|b\} \__colour__"}),
+        (r"{a\|b|a\}}", {r"a\|b", r"a\}"}),
+        ("snake__case__name", {"snake__case__name"}),
+        ("__~colour__", {"red", "green", "blue"}),
+        ("{~a|b}", {"a", "b"}),
+        ("__my hats__", {"cap", "fez"}),
+        ("__my hats__ __my hats__", {f"{a} {b}" for a in ("cap", "fez") for b in ("cap", "fez")}),
+        ("a__my hats__", {"acap", "afez"}),
+        ("snake__case and other__case", {"snake__case and other__case"}),
+        ("for ${5|6} $ each", {"for $5 $ each", "for $6 $ each"}),
+        (r"\${a} \__@b__", {r"\${a} \__@b__"}),
+    ],
+)
+def test_wildcards_mean_what_dynamicprompts_means(text: str, possible: set[str]) -> None:
+    """Every result that is possible comes, and no other."""
+    assert results(text) == possible
+
+
+def test_weights_count() -> None:
+    """Nine times out of ten."""
+    template = Template("{9::a|b}", {})
+    drawn = [template.expand(seed, "prompt") for seed in range(1000)]
+    assert 850 < drawn.count("a") < 950
+
+
+def test_the_same_seed_draws_the_same_for_ever() -> None:
+    """On any machine and version of Python; a change here changes what old recipes make."""
+    template = Template("{a|b|c} __colour__ {2$$d|e|f}", WILDCARDS)
+    assert [template.expand(seed, "prompt") for seed in (0, 1, 2**32 - 1)] == [
+        "c blue e, d",
+        "c blue f, e",
+        "a green d, f",
+    ]
+    assert template.expand(0, "negative_prompt") == "a red f, d"
+
+
+@given(st.text("{}|$2-:_a~@()=\\ "), st.integers(0, 2**32 - 1))
+def test_any_text_can_be_drawn_and_then_holds_no_wildcard(text: str, seed: int) -> None:
+    """What was drawn means itself when it is read again; `__2__` names a file, of which is none."""
+    try:
+        drawn = Template(text, {}).expand(seed, "prompt")
+    except ExpansionFailed:
+        assert any(sign in text for sign in ("__", "${", "{@"))
+    else:
+        assert not Template(drawn, {}).is_drawn
+
+
+IN_TURN = "would be drawn in turn, and picowatch draws at random. Write"
+VARIABLE = (
+    "is a variable of Dynamic Prompts, and picowatch has none. Write its value where it is used."
+)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        ("${season=!{summer|winter}} in ${season}", f"${{season}} {VARIABLE}"),
+        ("a ${ hat : red } hat", f"${{hat}} {VARIABLE}"),
+        ("${hat?=red} hat", f"${{hat}} {VARIABLE}"),
+        ("a __@colour__ hat", f"__@colour__ {IN_TURN} __colour__, or sweep the choices."),
+        ("a {@red|blue} hat", f"{{@…}} {IN_TURN} {{…}}, or sweep the choices."),
+        (
+            "__colour(season=winter)__",
+            "__colour(season=winter)__ passes values to a wildcard, and picowatch has no "
+            "variables. Write __colour__, and the values themselves into its lines.",
+        ),
+        (
+            "__with space__",
+            "no wildcard file 'with space.txt' in models/wildcards. There are animals/cats, "
+            "animals/dogs, colour and my hats.",
+        ),
+    ],
+)
+def test_what_dynamicprompts_alone_knows_is_refused_by_name(prompt: str, message: str) -> None:
+    """In a prompt, and in the line of a wildcard; never drawn as words."""
+    assert messages(f"prompt: '{prompt}'", known=KNOWN)[0] == message
+    within = Known(demo=DEMO, wildcards={**WILDCARDS, "outer": ("a", f"x {prompt}")})
+    found = messages("prompt: __outer__", known=within)[0]
+    assert found.startswith(message.partition(" There are ")[0])
+    assert found.endswith("(in models/wildcards/outer.txt)")
+
+
+def test_a_wildcard_whose_file_is_not_there_is_refused() -> None:
+    """Whatever it is called."""
+    with pytest.raises(ExpansionFailed, match="there is no line for the wildcard __2__"):
+        Template("__2__", {}).expand(0, "prompt")
+
+
+def test_each_image_draws_from_its_own_seed_and_keeps_what_was_written() -> None:
+    """The expanded prompt makes the picture; the unexpanded one is told."""
+    recipe = read_one("prompt: a {red|blue} hat\nnegative: dim\nseed: 0\ncount: 20", known=KNOWN)
+    requests = recipe.image_requests(hash_of)
+    assert {request.prompt for request in requests} == {"a red hat", "a blue hat"}
+    assert {request.unexpanded_prompt for request in requests} == {"a {red|blue} hat"}
+    assert {request.unexpanded_negative_prompt for request in requests} == {""}
+    assert requests == recipe.image_requests(hash_of)
+
+
+def test_changing_a_wildcard_file_changes_no_entry() -> None:
+    """It applies at the next save."""
+    other = Known(demo=DEMO, wildcards={"colour": ("pink",)})
+    one, changed = (read_one("prompt: __colour__", known=known) for known in (KNOWN, other))
+    assert one.digest(hash_of) == changed.digest(hash_of)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "wildcards", "message"),
+    [
+        (
+            "__color__",
+            {"colour": ("red",)},
+            "no wildcard file 'color.txt' in models/wildcards. Did you mean 'colour'? There are "
+            "colour.",
+        ),
+        (
+            "{a|__b__}",
+            {"b": ("__c__",)},
+            "no wildcard file 'c.txt' in models/wildcards. There are b. (in "
+            "models/wildcards/b.txt)",
+        ),
+        (
+            "__a__",
+            {"a": ("__b__",), "b": ("x", "__a__")},
+            "the wildcard __b__ never ends: it names itself. (in models/wildcards/a.txt)",
+        ),
+        (
+            "__a__",
+            {"a": ("# nothing", "")},
+            "the wildcard file models/wildcards/a.txt has no line.",
+        ),
+        (
+            "__a__",
+            {"a": ("x", "[cat|dog]")},
+            "alternating words like [cat|dog] is not supported yet. Write the one you want. (in "
+            "models/wildcards/a.txt)",
+        ),
+        (
+            "__a__",
+            {"a": ("<lora:y:1>",)},
+            "no LoRA 'y' in models/loras. There is only x. (in models/wildcards/a.txt)",
+        ),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused_before_anything_is(
+    prompt: str, wildcards: dict[str, tuple[str, ...]], message: str
+) -> None:
+    """In wildcard files that a prompt reaches, too."""
+    known = Known(demo=DEMO, loras=("x",), wildcards=wildcards)
+    assert message in messages(f"prompt: '{prompt}'", known=known)
+
+
+def test_a_wildcard_file_that_cannot_be_used_says_why() -> None:
+    """As with models."""
+    known = Known(demo=DEMO, refused={"c": "c.txt is not UTF-8."})
+    assert messages("prompt: __c__", known=known) == [
+        "the wildcard file 'c' cannot be used: c.txt is not UTF-8."
+    ]
+
+
+def test_what_only_a_draw_can_tell_is_an_error_with_its_place() -> None:
+    """Pieces that become prompt editing together."""
+    recipe = read_one("prompt: 'a [x{:0.5|:0.6}]'\nseed: 1")
+    with pytest.raises(RecipeInvalid, match=r"column 9: with seed 1 this becomes: a \[x:0\.\d\]"):
+        recipe.image_requests(hash_of)
+
+
+def test_a_text_without_end_is_stopped() -> None:
+    """Each line a hundred times the one before."""
+    lines = {f"w{n}": (" ".join([f"__w{n + 1}__"] * 100),) for n in range(9)} | {"w9": ("x",)}
+    recipe = read_one("prompt: __w0__\nseed: 1", known=Known(demo=DEMO, wildcards=lines))
+    with pytest.raises(RecipeInvalid, match="a text of more than 20,000 letters"):
+        recipe.image_requests(hash_of)

@@ -1,1 +1,0 @@
-"""picowatch under a service manager."""
