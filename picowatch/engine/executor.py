@@ -32,6 +32,10 @@ class Executor(Protocol):
         """Why there are no engines, or fewer than there should be; "" if all is well."""
         ...
 
+    def is_final(self) -> bool:
+        """Whether none will come unless somebody does something about `trouble`."""
+        ...
+
     def close(self) -> None:
         """End all engines, and give back what they hold; within 2 seconds."""
         ...
@@ -61,6 +65,10 @@ class LocalEngines:
     def trouble(self) -> str:
         """See `Executor.trouble`; what an engine lacks, its batches say."""
         return ""
+
+    def is_final(self) -> bool:
+        """See `Executor.is_final`."""
+        return False
 
     def close(self) -> None:
         """See `Executor.close`; all at once, for each may take a second to end."""

@@ -113,7 +113,7 @@ class Worker:
                     lane.look()
 
     def _give_up_without_engines(self, waiting: int) -> None:
-        """A single run ends once none came for long: a daemon waits for a cluster however long.
+        """A single run ends once none can come, or none came for long; a daemon never does.
 
         What counts is the time from one look at the executor to another: between two looks
         thousands of saves may have been answered.
@@ -121,6 +121,8 @@ class Worker:
         now = self._shop.steady()
         if self.lanes or not waiting or self._shop.patience.patient:
             self._none_since = None
+        elif self._executor.is_final():
+            self._none_came = self._executor.trouble()
         elif self._none_since is None:
             self._none_since = now
         elif now - self._none_since > self._shop.settings.stall_seconds:

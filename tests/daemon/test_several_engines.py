@@ -290,3 +290,19 @@ def test_a_single_run_ends_when_no_engine_comes(
     assert "picowatch ends: There is no cluster." in house.log()
     assert house.once()
     assert house.prompts() == ["one"]
+
+
+def test_a_single_run_ends_at_once_where_no_engine_can_come(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reason is in the log; what is queued is left for the next run."""
+
+    def refuse(**_: object) -> str:
+        raise PermissionError(13, "Permission denied", "/tmp")
+
+    monkeypatch.setattr("picowatch.commands.run.find_spec", lambda _: True)
+    monkeypatch.setattr("picowatch.engine.cluster.driver_process.tempfile.mkdtemp", refuse)
+    house.save("a.yaml", "prompt: a\nseed: 1\nsize: 64x64\n")
+    assert not house.once(executor="ray", stall_seconds=3600)
+    assert "picowatch ends: Ray cannot be started on this machine" in house.log()
+    assert house.status()["images"]["queued"] == 1

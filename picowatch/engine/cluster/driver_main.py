@@ -30,21 +30,24 @@ def main(handle: int) -> None:
         from picowatch.engine.cluster.connection import ClusterAway, connected
         from picowatch.engine.cluster.driver import Driver, Order
     except ImportError as error:
-        voice.say(Trouble(_NO_RAY if error.name == "ray" else f"Ray cannot be used: {error}."))
+        text = _NO_RAY if error.name == "ray" else f"Ray cannot be used: {error}."
+        voice.say(Trouble(text, final=True))
         sys.exit(1)
     orders: SimpleQueue[Order] = SimpleQueue()
     threading.Thread(target=_listen, args=(connection, orders), daemon=True).start()
     slow = threading.Timer(_SLOW_SECONDS, voice.say, [Trouble(_SLOW)])
     slow.daemon = True
     slow.start()
+    reached = False
     try:
         with connected(begin.settings.address, begin.folder):
             slow.cancel()
+            reached = True
             _leave_signals_to_the_daemon()  # Ray took them
             Driver(begin, voice.say, orders).run()
     except ClusterAway as away:
         slow.cancel()
-        voice.say(Trouble(str(away)))
+        voice.say(Trouble(str(away), final=not reached))
     finally:
         os._exit(0)  # threads of Ray's and of postings may wait for what never comes
 

@@ -44,6 +44,7 @@ class RayEngines:
         self._engines: dict[int, FarEngine] = {}
         self._wanted = 0
         self._trouble = ""
+        self._final = False
         self._driver: DriverProcess | None = None
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="cluster", daemon=True)
@@ -63,6 +64,10 @@ class RayEngines:
     def trouble(self) -> str:
         """See `Executor.trouble`."""
         return self._trouble
+
+    def is_final(self) -> bool:
+        """See `Executor.is_final`."""
+        return self._final
 
     def close(self) -> None:
         """See `Executor.close`."""
@@ -100,7 +105,8 @@ class RayEngines:
             try:
                 self._driver = driver = DriverProcess(self._begin)
             except OSError as error:  # no room or no permission for its folder, no more processes
-                self._take_up(Trouble(f"Ray cannot be started on this machine: {error}."))
+                text = f"Ray cannot be started on this machine: {error}."
+                self._take_up(Trouble(text, final=True))
                 return False
         try:
             driver.send(Want(self._wanted))
@@ -129,10 +135,10 @@ class RayEngines:
             case Said(number, batch, said):
                 if number in self._engines:
                     self._engines[number].hear(batch, said)
-            case Trouble(text):
+            case Trouble(text, final):
                 if text and text != self._trouble:
                     log.warning("%s", text)
-                self._trouble = text
+                self._trouble, self._final = text, final
             case Note(text):
                 log.info("%s", text)
 

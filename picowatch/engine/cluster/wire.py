@@ -112,9 +112,13 @@ class Left:
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """From the driver: why there are fewer engines than there should be; "" if all is well."""
+    """From the driver: why there are fewer engines than there should be; "" if all is well.
+
+    `final`: there is no way to a cluster at all, so that a single run need not wait for one.
+    """
 
     text: str
+    final: bool = False
 
 
 @dataclass(frozen=True, slots=True)
