@@ -10,7 +10,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # Imports point down: a part may import from lower lines and, where it is a folder, itself.
 LAYERS: list[set[str]] = [
-    {"errors", "save", "signals"},
+    {"errors", "save", "signals", "systemd"},
     {"files", "settings", "recipe"},
     {"inbox", "ledger", "metadata", "catalog"},
     {"engine", "outbox"},

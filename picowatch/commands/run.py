@@ -18,7 +18,6 @@ from picowatch.daemon.intake import Answers
 from picowatch.daemon.loop import Daemon
 from picowatch.daemon.recovery import open_ledger, set_aside
 from picowatch.daemon.reporting import Parts
-from picowatch.daemon.systemd import ALIVE, Beat, notify
 from picowatch.engine.executor import Executor, LocalEngines
 from picowatch.engine.options import EngineOptions, cache_folder
 from picowatch.engine.process.child import ChildEngine
@@ -37,6 +36,7 @@ from picowatch.outbox.outbox import Outbox
 from picowatch.outbox.start_images import FOLDER, StartImages
 from picowatch.settings import LocalExecutor, RayExecutor, Settings
 from picowatch.signals import ALWAYS_ENDING, ENDING
+from picowatch.systemd import ALIVE, Beat, notify
 from picowatch.work.pool import Worker
 from picowatch.work.publish import Publisher
 

@@ -13,7 +13,6 @@ from picowatch.daemon.backlog import Backlog
 from picowatch.daemon.control import Steering
 from picowatch.daemon.intake import SLICE_SECONDS
 from picowatch.daemon.reporting import Parts, Telling
-from picowatch.daemon.systemd import ALIVE, Beat, notify
 from picowatch.errors import LedgerCorrupt
 from picowatch.files import retry as waiting
 from picowatch.files.atomic import FolderAway
@@ -21,6 +20,7 @@ from picowatch.files.retry import PASSING, Ended, passes
 from picowatch.ledger.rows import Counts
 from picowatch.outbox.lock import Whereabouts
 from picowatch.outbox.status import duration, images_wait
+from picowatch.systemd import ALIVE, Beat, notify
 
 log = logging.getLogger("picowatch")
 

@@ -9,7 +9,6 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from picowatch.daemon.intake import Answers
-from picowatch.daemon.systemd import notify
 from picowatch.errors import LedgerCorrupt
 from picowatch.files.retry import PASSING, Patience
 from picowatch.inbox.inbox import Inbox
@@ -21,6 +20,7 @@ from picowatch.outbox.lock import Whereabouts
 from picowatch.outbox.outbox import Outbox
 from picowatch.outbox.status import EngineStatus, Status
 from picowatch.settings import Settings
+from picowatch.systemd import notify
 from picowatch.work.pool import Worker
 from picowatch.work.publish import Publisher
 from picowatch.work.worker import Lane, Progress

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from picowatch.daemon.systemd import ALIVE, notify
+from picowatch.systemd import ALIVE, notify
 
 log = logging.getLogger("picowatch")
 

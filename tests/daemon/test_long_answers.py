@@ -192,7 +192,7 @@ def test_a_service_manager_hears_of_a_start_that_takes_long(
     house.save("a.yaml", SMALL)
     assert house.once()
     (house.outbox / ".picowatch/ledger.sqlite").unlink()
-    monkeypatch.setattr("picowatch.daemon.systemd.BEAT_SECONDS", 0.0)
+    monkeypatch.setattr("picowatch.systemd.BEAT_SECONDS", 0.0)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         address = os.fspath(house.folder / "notify")
         manager.bind(address)
