@@ -132,6 +132,15 @@ class Answers:
         for recipe, refused in self._ledger.awaited().items():
             self._await(recipe, refused)
 
+    def answer_again_without_error(self) -> None:
+        """After a crash: an error file may be gone although its recipe is refused as before.
+
+        It was removed for a rename or a deletion that the ledger did not keep.
+        """
+        for recipe in self._ledger.rejected_recipes():
+            if not self._outbox.error(recipe):
+                self._inbox.answer_again_after(recipe, "no error file", lambda: "refused")
+
     def tidy_up(self) -> None:
         """Delete what was kept for images that wait no more."""
         self._start_images.forget_all_but(self._ledger.start_images_needed())

@@ -100,6 +100,8 @@ class Daemon:
             self._patience.until_begun(self._recover)
             self._recovered = True
             self._patience.until_done("daemon", self._answers.recall)
+            if self._after_crash:
+                self._safely(self._answers.answer_again_without_error)
             self._inbox.start(self._steady())
             self._watches = True
             self._start_worker_at = self._steady() + LONGEST_FIRST_LOOK

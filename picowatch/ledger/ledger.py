@@ -401,10 +401,18 @@ class Ledger:
 
     def accepted_recipes(self) -> list[str]:
         """The recipes whose last save was good."""
+        return self._recipes_by_outcome("accepted")
+
+    def rejected_recipes(self) -> list[str]:
+        """The recipes whose last save was refused."""
+        return self._recipes_by_outcome("invalid")
+
+    def _recipes_by_outcome(self, outcome: str) -> list[str]:
         with self.transaction() as sql:
             rows = sql.execute(
                 """SELECT path FROM recipes JOIN saves ON saves.id = recipes.save
-                   WHERE outcome = 'accepted'"""
+                   WHERE outcome = ?""",
+                (outcome,),
             )
             return [row["path"] for row in rows]
 

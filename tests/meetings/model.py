@@ -135,7 +135,9 @@ class Model:
             if key not in kept or (unchanged and one.entry.random):
                 self._ask(path, entry, order, is_unsure)
         self._cancel_unasked(path)
-        if is_unsure:
+        # Nobody can tell which of two equal entries the pictures of before belong to.
+        is_ambiguous = self.ledgers_lost and len({one.identity for one in entries}) < len(entries)
+        if is_unsure or is_ambiguous:
             self._doubt(recipe)
 
     def _doubt(self, recipe: Recipe) -> None:

@@ -113,6 +113,18 @@ def test_a_ledger_and_an_outbox_lost_at_once_leave_nothing_where_the_outbox_was(
     )
 
 
+def test_a_recipe_that_is_renamed_back_after_a_crash_has_its_error_file() -> None:
+    """Rename of a refused recipe x crash x rename: the ledger never heard of either rename."""
+    assert not found(
+        ("save", "b.yaml", BROKEN, "in place"),
+        ("wait", 3.0),
+        ("die", "before the round of saves is committed", 1),
+        ("move", "b.yaml", "a.yaml"),
+        ("wait", 8.0),
+        ("move", "a.yaml", "b.yaml"),
+    )
+
+
 def test_a_deletion_at_the_moment_the_inbox_is_back_is_one_that_nobody_saw() -> None:
     """Before picowatch has looked at it again: as while the inbox was away."""
     assert not found(

@@ -338,7 +338,8 @@ class World:
         version = self._answer(save.path, save.digest, save.stamp.mtime_ns)
         if version is None:
             return
-        if version.source and self.model.ledgers_lost:
+        moved = any(one.source for one in self.versions[save.path])
+        if moved and self.model.ledgers_lost:
             self.model.unsure.add(save.path)  # the memo of a rename may outlive the ledger
         found = self._meaning(save.path, version.text, version.mtime)
         if found is None:
