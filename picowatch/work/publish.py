@@ -42,6 +42,7 @@ log_picture = logging.getLogger("picowatch.pictures")
 
 NEWEST = 5  # pictures in the status
 MOST_THREADS = 8  # compression takes a core each; more engines than that wait for each other
+FOLDER_REMEDY = "Give the user that runs picowatch the permission to write its folder."
 
 
 class Publisher:
@@ -123,7 +124,9 @@ class Publisher:
 
     def _fail(self, image: QueuedImage, error: Exception) -> None:
         if isinstance(error, OSError):
-            reason = f"{image.file} cannot be written: {error.strerror or error}."
+            reason = (
+                f"{image.file} cannot be written: {(error.strerror or str(error)).rstrip('.')}."
+            )
         else:
             log.debug("unexpected", exc_info=error)
             reason = f"Something went wrong that should not: {type(error).__name__}: {error}."
@@ -136,7 +139,16 @@ class Publisher:
     def _write(self, image: QueuedImage, picture: RenderedImage) -> None:
         size, texts = (picture.width, picture.height), self._texts(image, picture)
         go_on = self._patience.go_on
-        publish = partial(self._outbox.publish, image.file, *size, picture.pixels, texts, go_on)
+
+        def publish() -> None:
+            try:
+                self._outbox.publish(image.file, *size, picture.pixels, texts, go_on)
+            except PermissionError as error:
+                if os.access(self._outbox.root, os.W_OK | os.X_OK):
+                    # One folder's mistake: it must not hold up the others' pictures.
+                    raise OSError(f"{error.strerror}. {FOLDER_REMEDY}") from error
+                raise
+
         self._patience.until_done("publisher", publish)
 
     def _goes_well(self, step: Callable[[], None], *, vital: bool = False) -> bool:

@@ -7,6 +7,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -204,6 +205,28 @@ def test_a_folder_in_the_place_of_a_picture_fails_that_picture_alone(house: Hous
         still_answers(house)
         path.touch()
         wait_for(lambda: (house.outbox / "a/0002-7.png").is_file(), "the picture")
+
+
+def test_a_folder_that_cannot_be_written_fails_its_own_pictures_alone(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The outbox itself can be written: it is one folder's mistake, and no share that is lost."""
+    publish = Outbox.publish
+
+    def refuse(outbox: Outbox, file: str, *given: Any) -> None:
+        if file.startswith("a/"):
+            raise PermissionError(errno.EACCES, "Permission denied", file)
+        publish(outbox, file, *given)
+
+    monkeypatch.setattr(Outbox, "publish", refuse)
+    house.save("a.yaml", ONE + "count: 4\n")
+    with house.running():
+        wait_for(lambda: house.error("a.yaml"), "the error file")
+        assert "Give the user that runs picowatch" in (house.error("a.yaml") or "")
+        still_answers(house)
+        monkeypatch.undo()
+        picowatch(house.folder, "retry")
+        wait_for(lambda: len(house.pictures("a")) == 4, "the pictures")
 
 
 def test_a_folder_in_the_place_of_latest_png_loses_no_picture(house: House) -> None:
