@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from picowatch.commands.run import MakeEngine, build_daemon, check_folders
+from picowatch.daemon.build import MakeEngine, build_daemon, check_folders
 from picowatch.metadata import PICOWATCH, Chunk, read_chunk
 from picowatch.outbox.png import read_texts
 from picowatch.outbox.status import Status

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from picowatch.commands.doctor_checks import folder_findings, machine_findings
-from picowatch.commands.run import MakeEngine, build_daemon, check_folders, engine_options
+from picowatch.daemon.build import MakeEngine, build_daemon, check_folders, engine_options
 from picowatch.engine.checks.torch_check import Finding, examine
 from picowatch.engine.process.child import ChildEngine
 from picowatch.errors import PicowatchError, SettingsInvalid

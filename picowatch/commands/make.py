@@ -10,8 +10,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from picowatch.commands.run import INTERRUPTED, MakeEngine, check_folders, run_daemon
+from picowatch.commands.run import run_daemon
 from picowatch.commands.status import look, rows_of
+from picowatch.daemon.build import MakeEngine, check_folders
 from picowatch.engine.process.child import ChildEngine
 from picowatch.errors import OutboxInUse, PicowatchError
 from picowatch.files.retry import Ended
@@ -24,7 +25,7 @@ from picowatch.recipe import is_empty
 from picowatch.recipe.messages.problems import harmless_lines
 from picowatch.recipe.recipe_fields import RecipeFields
 from picowatch.settings import Settings
-from picowatch.signals import ENDING
+from picowatch.signals import ENDING, INTERRUPTED
 
 FAILED = 1
 LOOK_SECONDS = 0.25

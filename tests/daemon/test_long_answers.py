@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from picowatch.catalog.hashes import HashCache
-from picowatch.commands.run import build_daemon
 from picowatch.daemon import intake
 from picowatch.daemon.backlog import Backlog
+from picowatch.daemon.build import build_daemon
 from picowatch.files.retry import Ended
 from picowatch.inbox.inbox import Gone, Renamed, Saved
 from picowatch.observers.view import rows
@@ -202,7 +202,7 @@ def test_a_service_manager_hears_of_a_start_that_takes_long(
         assert manager.recv(1000) == b"WATCHDOG=1\nEXTEND_TIMEOUT_USEC=60000000"
 
 
-@pytest.mark.parametrize("part", ["commands.run.OutboxLock", "daemon.loop.Daemon._recover"])
+@pytest.mark.parametrize("part", ["daemon.build.OutboxLock", "daemon.loop.Daemon._recover"])
 def test_a_service_manager_hears_of_a_start_that_is_waiting(
     house: House, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:

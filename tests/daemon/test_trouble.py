@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from picowatch.commands.run import build_daemon, check_folders
+from picowatch.daemon.build import build_daemon, check_folders
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import Counts
 from tests.house import PATIENCE, House, wait_for, within

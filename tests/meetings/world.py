@@ -24,7 +24,7 @@ from PIL import Image as PillowImage
 import picowatch.files.atomic
 import picowatch.inbox.inbox
 import picowatch.ledger.database
-from picowatch.commands.run import _run_daemons
+from picowatch.daemon.supervisor import supervise
 from picowatch.errors import EngineDied, RenderFailed
 from picowatch.files.retry import Ended
 from picowatch.metadata import PICOWATCH, read_chunk
@@ -196,7 +196,7 @@ class World:
         self.paused = False
         self.model.in_order = self.habits.engines == 1
         with suppress(Ended):
-            _run_daemons(
+            supervise(
                 settings,
                 lambda options: DigestEngine(before_batch=self._before_batch),
                 SilentConsole(),

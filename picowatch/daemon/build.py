@@ -1,0 +1,265 @@
+"""All parts of a daemon, built in the order of what they need, and what has to be true first."""
+
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Collection
+from contextlib import ExitStack
+from importlib.util import find_spec
+from pathlib import Path
+
+from picowatch.catalog import Catalog
+from picowatch.daemon.intake import Answers
+from picowatch.daemon.loop import Daemon
+from picowatch.daemon.recovery import open_ledger, set_aside
+from picowatch.daemon.reporting import Parts
+from picowatch.engine.executor import Executor, LocalEngines
+from picowatch.engine.options import EngineOptions, cache_folder
+from picowatch.engine.protocol import Engine
+from picowatch.errors import OutboxInUseByMake, SettingsInvalid
+from picowatch.files.atomic import held
+from picowatch.files.retry import Ended, Patience
+from picowatch.inbox.inbox import Inbox
+from picowatch.ledger.ledger import Ledger
+from picowatch.observers.console import Console
+from picowatch.observers.observers import Onlookers
+from picowatch.outbox.commands import Commands
+from picowatch.outbox.lock import OutboxLock
+from picowatch.outbox.log import close_log, open_log
+from picowatch.outbox.outbox import Outbox
+from picowatch.outbox.start_images import FOLDER, StartImages
+from picowatch.settings import LocalExecutor, RayExecutor, Settings
+from picowatch.systemd import ALIVE, Beat, notify
+from picowatch.work.pool import Worker
+from picowatch.work.publish import Publisher
+
+log = logging.getLogger("picowatch")
+
+LEDGER = "ledger.sqlite"
+LOCK_SECONDS = 0.5  # between looks whether a `picowatch make` has let go of the outbox
+
+MakeEngine = Callable[[EngineOptions], Engine]
+
+
+def build_daemon(
+    settings: Settings,
+    make_engine: MakeEngine,
+    console: Console,
+    stack: ExitStack,
+    *,
+    stop: threading.Event,
+    wake: threading.Event,
+    patient: bool,
+    damaged: str = "",
+    hurry: Callable[[], bool] = lambda: True,
+    only: Collection[str] | None = None,
+    now: Callable[[], float] = time.time,
+) -> Daemon:
+    """All parts of the daemon, connected; `stack` closes what has to be closed.
+
+    `wake` is to be set after `stop`. `patient`: a full disk is waited for. `damaged` says what
+    is wrong with the ledger, if that is known. At the end hooks may go on until `hurry`. `only`
+    these recipes are looked at and made, if any are named. Raises OutboxInUse, LedgerUnusable,
+    SettingsInvalid, Ended, or what stands in the way of writing the outbox, if that is not
+    waited for.
+    """
+    patience = Patience(stop, settings.outbox, patient=patient)
+    lock = _lock(settings, patience, stop, by_make=only is not None)
+    patience.left_undone = lock.after_crash
+    stack.callback(lambda: lock.release(left_undone=patience.left_undone))
+    stack.enter_context(held(settings.outbox, lock.is_in_place))
+    open_log(settings.outbox / "picowatch.log", settings.log_format, console.handler)
+    stack.callback(close_log)
+    if damaged:
+        set_aside(_state(settings) / LEDGER, damaged)
+    beat = Beat()
+
+    def go_on() -> None:
+        patience.go_on()
+        if beat.is_due():
+            notify(*ALIVE)
+
+    outbox = patience.until_begun(lambda: Outbox(settings.outbox, settings.file_name, go_on))
+    file = _state(settings) / LEDGER
+    ledger = patience.until_begun(
+        lambda: open_ledger(file, outbox, check=lock.after_crash, go_on=go_on)
+    )
+    stack.callback(ledger.close)
+    stack.enter_context(outbox.kept())
+    commands = patience.until_begun(lambda: Commands(settings.outbox))
+    inbox = _inbox(settings, ledger, wake, only)
+    finished: deque[str] = deque()
+
+    def on_finished(recipe: str) -> None:
+        finished.append(recipe)
+        wake.set()
+
+    publisher = _publisher(settings, ledger, outbox, patience, on_finished)
+    worker = Worker(
+        settings,
+        ledger,
+        outbox.names,
+        _executor(settings, make_engine),
+        publisher,
+        on_finished=on_finished,
+        patience=patience,
+        only=only,
+    )
+    answers = _answers(settings, inbox, ledger, outbox, now)
+    onlookers = Onlookers(settings, outbox, publisher, worker)
+    answers.on_failed = onlookers.failed
+    stack.callback(onlookers.close, hurry)
+    parts = Parts(
+        settings=settings,
+        inbox=inbox,
+        ledger=ledger,
+        outbox=outbox,
+        answers=answers,
+        worker=worker,
+        publisher=publisher,
+        console=onlookers.beside(console),
+        patience=patience,
+        commands=commands,
+        finished=finished,
+        whereabouts=lock.whereabouts,
+        only=only,
+    )
+    return Daemon(parts, after_crash=lock.after_crash, stop=stop, wake=wake, now=now)
+
+
+def _lock(
+    settings: Settings, patience: Patience, stop: threading.Event, *, by_make: bool
+) -> OutboxLock:
+    """The outbox's lock; a daemon waits for a `picowatch make` that holds it.
+
+    A `make` takes the place of a daemon that crashed, which a service manager starts again. That
+    is told that all is well: it would give up on a start that takes long.
+    """
+    told = False
+    while True:
+        try:
+            return patience.until_begun(lambda: OutboxLock(settings.outbox, by_make=by_make))
+        except OutboxInUseByMake as error:
+            if not patience.patient:
+                raise
+            if not told:
+                log.warning("waiting: %s", error.message)
+            told = True
+            notify("READY=1", "WATCHDOG=1", f"STATUS=waiting: {error.message}")
+            if stop.wait(LOCK_SECONDS):
+                raise Ended from error
+
+
+def _state(settings: Settings) -> Path:
+    return settings.outbox / ".picowatch"
+
+
+def _hash_cache(settings: Settings) -> Path:
+    return _state(settings) / "hashes.json"
+
+
+def _answers(
+    settings: Settings,
+    inbox: Inbox,
+    ledger: Ledger,
+    outbox: Outbox,
+    now: Callable[[], float],
+) -> Answers:
+    catalog = Catalog(settings.models, _hash_cache(settings))
+    start_images = StartImages(settings.inbox, settings.outbox)
+    return Answers(settings, inbox, ledger, outbox, catalog, start_images, now=now)
+
+
+def _publisher(
+    settings: Settings,
+    ledger: Ledger,
+    outbox: Outbox,
+    patience: Patience,
+    on_finished: Callable[[str], None],
+) -> Publisher:
+    catalog = Catalog(settings.models, _hash_cache(settings), keep_hashes=False)
+    return Publisher(ledger, outbox, catalog=catalog, on_finished=on_finished, patience=patience)
+
+
+def _executor(settings: Settings, make_engine: MakeEngine) -> Executor:
+    options = engine_options(settings)
+    match settings.executor:
+        case LocalExecutor(engines=engines):
+            return LocalEngines(options, engines, make_engine)
+        case RayExecutor():
+            if find_spec("ray") is None:
+                raise SettingsInvalid(
+                    "executor: ray needs Ray, which is not installed.",
+                    "Install it with `pip install '.[ray]'` in picowatch's checkout.",
+                )
+            from picowatch.engine.cluster.executor import RayEngines
+
+            return RayEngines(options, settings.executor)
+
+
+def engine_options(settings: Settings) -> EngineOptions:
+    """What engines are told of the settings."""
+    return EngineOptions(
+        models=settings.models,
+        device=settings.device,
+        precision=settings.precision,
+        memory=settings.memory,
+        hash_cache=_hash_cache(settings),
+        start_images=_state(settings) / FOLDER,
+        preview_seconds=settings.preview_seconds,
+        compiled=cache_folder() if settings.compile == "auto" else None,
+    )
+
+
+def _inbox(
+    settings: Settings, ledger: Ledger, wake: threading.Event, only: Collection[str] | None
+) -> Inbox:
+    known_inode = ledger.fact("inbox inode")
+    return Inbox(
+        settings.inbox,
+        ledger.known_recipes(),
+        wake=wake,
+        settle_seconds=settings.settle_seconds,
+        rescan_seconds=settings.rescan_seconds,
+        watch=settings.watch,
+        known_inode=int(known_inode) if known_inode and known_inode.isdecimal() else None,
+        only=only,
+    )
+
+
+def check_folders(settings: Settings) -> None:
+    """Refuse what cannot work, in words, before anything is touched."""
+    inbox, outbox = settings.inbox.resolve(), settings.outbox.resolve()
+    if not inbox.is_dir():
+        raise SettingsInvalid(
+            f"There is no inbox folder {settings.inbox}.",
+            "Make it, or let `picowatch init` make all folders.",
+        )
+    if not os.access(inbox, os.R_OK | os.X_OK):
+        raise SettingsInvalid(f"The inbox {settings.inbox} cannot be read.", _CHMOD)
+    for outer, inner, words in (
+        (inbox, outbox, "The outbox lies inside the inbox"),
+        (outbox, inbox, "The inbox lies inside the outbox"),
+    ):
+        if inner.is_relative_to(outer):
+            raise SettingsInvalid(
+                f"{words} ({settings.inbox}, {settings.outbox}): pictures would be taken for "
+                "recipes' files, and errors for recipes.",
+                "Give them separate folders.",
+            )
+    _check_writable(outbox)
+
+
+_CHMOD = "Give the user that runs picowatch the permission."
+
+
+def _check_writable(outbox: Path) -> None:
+    existing = outbox
+    while not existing.exists():
+        existing = existing.parent
+    if not existing.is_dir():
+        raise SettingsInvalid(f"{existing} is a file; the outbox {outbox} must be a folder.")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise SettingsInvalid(f"The outbox {outbox} cannot be written.", _CHMOD)

@@ -1,0 +1,97 @@
+"""One daemon after the other: a new one where the ledger was damaged or the outbox replaced."""
+
+import logging
+import threading
+import time
+from collections.abc import Collection
+from contextlib import ExitStack
+from pathlib import Path
+
+from picowatch import __version__
+from picowatch.daemon.build import MakeEngine, build_daemon
+from picowatch.daemon.loop import Daemon
+from picowatch.files.retry import Ended
+from picowatch.observers.console import Console
+from picowatch.settings import Settings
+from picowatch.systemd import ALIVE, notify
+
+log = logging.getLogger("picowatch")
+
+LOOK_SECONDS = 0.5  # between looks whether the outbox is there
+# Nobody knows of another outbox's ledger, so nobody can tell what is still waiting there.
+TAKES_AWAY = (
+    "when_done: %s takes done recipes out of the inbox: no other picowatch may watch it, it would "
+    "take them for deleted"
+)
+# A new ledger that is damaged so soon is a broken disk, and a third one would be no better.
+HOPELESS_SECONDS = 60.0
+
+
+def supervise(
+    settings: Settings,
+    make_engine: MakeEngine,
+    console: Console,
+    once: bool,
+    only: Collection[str] | None,
+    *,
+    stop: threading.Event,
+    wake: threading.Event,
+    signals: list[int],
+) -> tuple[Daemon, bool]:
+    """One daemon, and another one where its ledger turned out damaged, or its outbox another one.
+
+    Gives the last one, and whether it succeeded.
+    """
+    damaged = ""
+    while True:
+        started = time.monotonic()
+        with ExitStack() as stack:
+            daemon = build_daemon(
+                settings,
+                make_engine,
+                console,
+                stack,
+                stop=stop,
+                wake=wake,
+                patient=not once,
+                damaged=damaged,
+                hurry=lambda: not once or bool(signals),
+                only=only,
+            )
+            log.info("picowatch %s watches %s", __version__, settings.inbox)
+            if settings.when_done != "keep" and not once:
+                log.warning(TAKES_AWAY, settings.when_done)
+            folder = _folder_id(settings.outbox)
+            succeeded = daemon.run(once)
+            log.info("picowatch ended")
+        hopeless = damaged and time.monotonic() - started < HOPELESS_SECONDS
+        if signals or hopeless or not (daemon.ledger_corrupt or daemon.displaced):
+            return daemon, succeeded
+        damaged = daemon.broken if daemon.ledger_corrupt else ""
+        stop.clear()
+        if signals:  # between the two lines above
+            stop.set()
+        if not once:
+            _wait_for_outbox(settings.outbox, folder, stop)
+
+
+def _folder_id(folder: Path) -> tuple[int, int] | None:
+    """Device and inode of a folder, if it is there."""
+    try:
+        status = folder.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _wait_for_outbox(outbox: Path, before: tuple[int, int] | None, stop: threading.Event) -> None:
+    """Nothing is made where an outbox only may be mounted again: see `OutboxLock.whereabouts`.
+
+    There is one if the folder is the one of before, or holds what picowatch makes in each.
+    """
+    while (found := _folder_id(outbox)) is None or found != before:
+        if _folder_id(outbox / ".picowatch"):
+            return
+        notify(*ALIVE)
+        if stop.wait(LOOK_SECONDS):
+            raise Ended
