@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from picowatch.catalog import Catalog
-from picowatch.engine.local import LocalEngine
 from picowatch.engine.options import EngineOptions, Precision
 from picowatch.engine.protocol import RenderedImage
+from picowatch.engine.renderer import Renderer
 from picowatch.recipe.request import ImageRequest
 
 PROMPTS = (
@@ -93,14 +93,14 @@ def _requests(models: Path, arguments: argparse.Namespace) -> list[ImageRequest]
 
 def _engine(
     models: Path, device: str, precision: Precision = "auto", compiled: Path | None = None
-) -> LocalEngine:
-    return LocalEngine(
+) -> Renderer:
+    return Renderer(
         EngineOptions(models=models, device=device, precision=precision, compiled=compiled)
     )
 
 
 def _make(
-    engine: LocalEngine, requests: Sequence[ImageRequest], batch: int, waiting: int = 0
+    engine: Renderer, requests: Sequence[ImageRequest], batch: int, waiting: int = 0
 ) -> list[RenderedImage]:
     images: list[RenderedImage] = []
     for begin in range(0, len(requests), batch):

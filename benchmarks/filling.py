@@ -8,7 +8,7 @@ from pathlib import Path
 
 from picowatch.catalog import Catalog
 from picowatch.daemon.recovery import open_ledger
-from picowatch.files.retry import Patience
+from picowatch.files.retry import Retry
 from picowatch.outbox.gallery.thumbnails import thumbnail_of
 from picowatch.outbox.outbox import Outbox
 from picowatch.settings import Settings
@@ -59,7 +59,7 @@ def _finish_all(house: House) -> None:
         outbox,
         catalog=Catalog(house.models),
         on_finished=lambda recipe: None,
-        patience=Patience(threading.Event(), house.outbox, patient=False),
+        retry=Retry(threading.Event(), house.outbox, keeps_trying=False),
     )
     with ledger.transaction():
         while batch := ledger.claim(outbox.names, lambda request: IMAGES_PER_RECIPE):

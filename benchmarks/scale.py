@@ -38,7 +38,7 @@ from picowatch.engine.executor import LocalEngines
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.process.futures import new_future, settle
 from picowatch.engine.protocol import OnStep, RenderedImage
-from picowatch.files.retry import Patience
+from picowatch.files.retry import Retry
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import AskedEntry, QueuedImage
 from picowatch.outbox.names import OutboxNames
@@ -46,9 +46,9 @@ from picowatch.outbox.outbox import Outbox
 from picowatch.save import Save, Stamp
 from picowatch.settings import Settings
 from picowatch.testing.digest_engine import Batch, DigestEngine, digest_picture
-from picowatch.work.pool import Worker
+from picowatch.work.pool import WorkerPool
 from picowatch.work.publish import Publisher
-from picowatch.work.worker import Lane
+from picowatch.work.worker import Worker
 from tests.engine.requests import request
 from tests.house import House, wait_for
 
@@ -148,13 +148,13 @@ def sharing_row(extent: Extent) -> list[Figure]:
     folder = extent.new_folder()
     ledger = TimedLedger(folder / "ledger.sqlite")
     _fill(ledger, extent.queue)
-    worker = _worker(ledger, folder)
-    for lane in worker.lanes:
-        lane.checkpoint, lane.idle = _hash(lane.number), False
-    kept = [_milliseconds(worker, lane, ledger) for lane in worker.lanes * 4]
-    for lane in worker.lanes:
-        lane.checkpoint = "nothing that waits"
-    changed = [_milliseconds(worker, lane, ledger) for lane in worker.lanes]
+    pool = _pool(ledger, folder)
+    for worker in pool.workers:
+        worker.checkpoint, worker.idle = _hash(worker.number), False
+    kept = [_milliseconds(pool, worker, ledger) for worker in pool.workers * 4]
+    for worker in pool.workers:
+        worker.checkpoint = "nothing that waits"
+    changed = [_milliseconds(pool, worker, ledger) for worker in pool.workers]
     ledger.close()
     name = f"which batch of {BATCH} is next for one of {ENGINES} engines, {extent.queue:,} images "
     name += f"of {CHECKPOINTS} checkpoints waiting"
@@ -218,30 +218,30 @@ def _fill(ledger: Ledger, images: int) -> None:
             )
 
 
-def _worker(ledger: Ledger, folder: Path) -> Worker:
+def _pool(ledger: Ledger, folder: Path) -> WorkerPool:
     settings = Settings(outbox=folder, batch_size=BATCH)
-    patience = Patience(threading.Event(), folder, patient=False)
+    retry = Retry(threading.Event(), folder, keeps_trying=False)
     outbox = Outbox(folder, settings.file_name)
     publisher = Publisher(
-        ledger, outbox, catalog=Catalog(folder), on_finished=lambda _: None, patience=patience
+        ledger, outbox, catalog=Catalog(folder), on_finished=lambda _: None, retry=retry
     )
     engines = LocalEngines(EngineOptions(models=folder), ENGINES, lambda options: DigestEngine())
-    return Worker(
+    return WorkerPool(
         settings,
         ledger,
         OutboxNames(folder, settings.file_name),
         engines,
         publisher,
         on_finished=lambda _: None,
-        patience=patience,
+        retry=retry,
     )
 
 
-def _milliseconds(worker: Worker, lane: Lane, ledger: TimedLedger) -> tuple[float, float]:
-    """Choosing the lane's next batch, and all of it until the batch is the lane's."""
+def _milliseconds(pool: WorkerPool, worker: Worker, ledger: TimedLedger) -> tuple[float, float]:
+    """Choosing the worker's next batch, and all of it until the batch is the worker's."""
     ledger.seconds = 0.0
     began = time.perf_counter()
-    batch = worker.claim(lane)
+    batch = pool.claim(worker)
     took = time.perf_counter() - began
     assert len(batch) == BATCH
     return 1000 * (took - ledger.seconds), 1000 * took

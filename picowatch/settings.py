@@ -54,7 +54,7 @@ _HOOKS_SCHEMA: dict[str, Any] = {
 MOST_ENGINES = 1024
 
 
-class LocalExecutor(BaseModel):
+class LocalSettings(BaseModel):
     """Engines on this machine: one for each GPU, or a share of the cores each."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -65,7 +65,7 @@ class LocalExecutor(BaseModel):
         return "local" if self.engines == 1 else f"local:{self.engines}"
 
 
-class RayExecutor(BaseModel):
+class RaySettings(BaseModel):
     """Engines on a Ray cluster; without an address one is started on this machine."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -79,14 +79,14 @@ class RayExecutor(BaseModel):
         return "ray"
 
 
-Executor = LocalExecutor | RayExecutor
+Executor = LocalSettings | RaySettings
 
 _EXECUTOR_SCHEMA: dict[str, Any] = {
     "anyOf": [
         {"type": "string", "pattern": r"^(local(:[1-9]\d*)?|ray)$"},
         {
             "type": "object",
-            "properties": {"ray": RayExecutor.model_json_schema()},
+            "properties": {"ray": RaySettings.model_json_schema()},
             "required": ["ray"],
             "additionalProperties": False,
         },
@@ -99,13 +99,13 @@ def _executor(value: Any) -> Any:
     if isinstance(value, str):
         value = _mapping_in(value)
     if value == "local":
-        return LocalExecutor()
+        return LocalSettings()
     if isinstance(value, str) and (found := re.fullmatch(r"local:(\d{1,5})", value)):
-        return _checked(LocalExecutor, {"engines": int(found[1])})
+        return _checked(LocalSettings, {"engines": int(found[1])})
     if value == "ray":
-        return RayExecutor()
+        return RaySettings()
     if isinstance(value, dict) and [*value] == ["ray"] and isinstance(value["ray"], dict | None):
-        return _checked(RayExecutor, value["ray"] or {})
+        return _checked(RaySettings, value["ray"] or {})
     if isinstance(value, Executor):
         return value
     raise ValueError("it must be local, local:N (N engines), ray, or {ray: {address: …}}")
@@ -237,7 +237,7 @@ class Settings(BaseModel):
     )
     executor: Annotated[Executor, BeforeValidator(_executor), WithJsonSchema(_EXECUTOR_SCHEMA)] = (
         Field(
-            LocalExecutor(),
+            LocalSettings(),
             description="Where engines run: local is one on this machine, local:N are N (one for "
             "each GPU), ray is a Ray cluster. docs/scale.md explains them.",
         )
@@ -482,7 +482,7 @@ def settings_text() -> str:
     ]
     for name, field in Settings.model_fields.items():
         default = field.default
-        if isinstance(default, Path | LocalExecutor):
+        if isinstance(default, Path | LocalSettings):
             default = str(default)
         shown = yaml.safe_dump({name: default}, allow_unicode=True).strip().replace(": null", ":")
         lines += ["", f"# {field.description}", f"# {shown}"]

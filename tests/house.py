@@ -79,13 +79,13 @@ class House:
 
     def once(self, **values: Any) -> bool:
         """`picowatch run --once` in this process; gives whether all succeeded."""
-        with self._daemon(patient=False, **values) as (daemon, _, _):
+        with self._daemon(keeps_trying=False, **values) as (daemon, _, _):
             return bool(daemon.run(once=True))
 
     @contextmanager
     def running(self, **values: Any) -> Iterator["House"]:
         """`picowatch run` in a thread of this process."""
-        with self._daemon(patient=True, **values) as (daemon, stop, wake):
+        with self._daemon(keeps_trying=True, **values) as (daemon, stop, wake):
             thread = threading.Thread(target=daemon.run)
             thread.start()
             try:
@@ -98,7 +98,7 @@ class House:
                 assert not thread.is_alive()
 
     @contextmanager
-    def _daemon(self, *, patient: bool, **values: Any) -> Iterator[Any]:
+    def _daemon(self, *, keeps_trying: bool, **values: Any) -> Iterator[Any]:
         settings = self.settings(**values)
         stop, wake = threading.Event(), threading.Event()
         check_folders(settings)
@@ -110,7 +110,7 @@ class House:
                 stack,
                 stop=stop,
                 wake=wake,
-                patient=patient,
+                keeps_trying=keeps_trying,
             )
             yield daemon, stop, wake
 

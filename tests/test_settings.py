@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from picowatch.errors import SettingsInvalid
-from picowatch.settings import LocalExecutor, RayExecutor, Settings, load_settings
+from picowatch.settings import LocalSettings, RaySettings, Settings, load_settings
 
 
 def executor(text: str) -> object:
@@ -15,16 +15,16 @@ def executor(text: str) -> object:
 
 def test_executors_by_name() -> None:
     """One engine, several, a cluster."""
-    assert executor("local") == executor("local:1") == LocalExecutor() == Settings().executor
-    assert executor("local:4") == LocalExecutor(engines=4)
-    assert executor("ray") == RayExecutor(address=None, gpus_per_engine=1, engines="auto")
+    assert executor("local") == executor("local:1") == LocalSettings() == Settings().executor
+    assert executor("local:4") == LocalSettings(engines=4)
+    assert executor("ray") == RaySettings(address=None, gpus_per_engine=1, engines="auto")
 
 
 def test_a_cluster_in_the_settings_file(tmp_path: Path) -> None:
     """As a mapping; the environment takes the same in YAML's short form."""
     file = tmp_path / "picowatch.yaml"
     file.write_text("executor:\n  ray:\n    address: ray://head:10001\n    engines: 6\n")
-    expected = RayExecutor(address="ray://head:10001", engines=6)
+    expected = RaySettings(address="ray://head:10001", engines=6)
     assert load_settings({}, {}, file).executor == expected
     assert executor("{ray: {address: 'ray://head:10001', engines: 6}}") == expected
 

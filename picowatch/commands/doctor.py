@@ -21,7 +21,7 @@ from picowatch.outbox.log import harmless
 from picowatch.outbox.outbox import Outbox
 from picowatch.outbox.png import read_texts
 from picowatch.outbox.status import Status
-from picowatch.settings import LocalExecutor, RayExecutor, Settings
+from picowatch.settings import LocalSettings, RaySettings, Settings
 
 RECIPE = "prompt: a corgi on a blue background\ncheckpoint: demo\nseed: 1\n"
 PLEASE = "Start `picowatch run --debug`; if that does not tell why, report it with these lines."
@@ -69,7 +69,7 @@ def _findings(load: Callable[[], Settings], make_engine: MakeEngine) -> Iterator
         yield Finding("folders", error.message, error.remedy or "Choose other folders.")
     else:
         yield from folder_findings(settings)
-    engines = settings.executor.engines if isinstance(settings.executor, LocalExecutor) else 1
+    engines = settings.executor.engines if isinstance(settings.executor, LocalSettings) else 1
     examined = examine(settings.device, settings.precision, engines)
     examined += _cluster_findings(settings)
     yield from examined
@@ -79,7 +79,7 @@ def _findings(load: Callable[[], Settings], make_engine: MakeEngine) -> Iterator
 
 def _cluster_findings(settings: Settings) -> list[Finding]:
     """The nodes of the cluster that the settings name."""
-    if not isinstance(settings.executor, RayExecutor) or settings.executor.address is None:
+    if not isinstance(settings.executor, RaySettings) or settings.executor.address is None:
         return []
     from picowatch.engine.cluster.examining import examine_cluster
 
@@ -122,7 +122,7 @@ def _make(settings: Settings, make_engine: MakeEngine) -> str:
             stack,
             stop=threading.Event(),
             wake=threading.Event(),
-            patient=False,
+            keeps_trying=False,
         )
         if daemon.run(once=True):
             return ""

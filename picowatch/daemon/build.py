@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from picowatch.catalog import Catalog
-from picowatch.daemon.intake import Answers
+from picowatch.daemon.intake import Intake
 from picowatch.daemon.loop import Daemon
 from picowatch.daemon.recovery import open_ledger, set_aside
 from picowatch.daemon.reporting import Parts
@@ -20,19 +20,19 @@ from picowatch.engine.options import EngineOptions, cache_folder
 from picowatch.engine.protocol import Engine
 from picowatch.errors import OutboxInUseByMake, SettingsInvalid
 from picowatch.files.atomic import held
-from picowatch.files.retry import Ended, Patience
+from picowatch.files.retry import Ended, Retry
 from picowatch.inbox.inbox import Inbox
 from picowatch.ledger.ledger import Ledger
 from picowatch.observers.console import Console
-from picowatch.observers.observers import Onlookers
+from picowatch.observers.observers import Observers
 from picowatch.outbox.commands import Commands
 from picowatch.outbox.lock import OutboxLock
 from picowatch.outbox.log import close_log, open_log
 from picowatch.outbox.outbox import Outbox
 from picowatch.outbox.start_images import FOLDER, StartImages
-from picowatch.settings import LocalExecutor, RayExecutor, Settings
+from picowatch.settings import LocalSettings, RaySettings, Settings
 from picowatch.systemd import ALIVE, Beat, notify
-from picowatch.work.pool import Worker
+from picowatch.work.pool import WorkerPool
 from picowatch.work.publish import Publisher
 
 log = logging.getLogger("picowatch")
@@ -51,7 +51,7 @@ def build_daemon(
     *,
     stop: threading.Event,
     wake: threading.Event,
-    patient: bool,
+    keeps_trying: bool,
     damaged: str = "",
     hurry: Callable[[], bool] = lambda: True,
     only: Collection[str] | None = None,
@@ -59,16 +59,16 @@ def build_daemon(
 ) -> Daemon:
     """All parts of the daemon, connected; `stack` closes what has to be closed.
 
-    `wake` is to be set after `stop`. `patient`: a full disk is waited for. `damaged` says what
+    `wake` is to be set after `stop`. `keeps_trying`: a full disk is waited for. `damaged` says what
     is wrong with the ledger, if that is known. At the end hooks may go on until `hurry`. `only`
     these recipes are looked at and made, if any are named. Raises OutboxInUse, LedgerUnusable,
     SettingsInvalid, Ended, or what stands in the way of writing the outbox, if that is not
     waited for.
     """
-    patience = Patience(stop, settings.outbox, patient=patient)
-    lock = _lock(settings, patience, stop, by_make=only is not None)
-    patience.left_undone = lock.after_crash
-    stack.callback(lambda: lock.release(left_undone=patience.left_undone))
+    retry = Retry(stop, settings.outbox, keeps_trying=keeps_trying)
+    lock = _lock(settings, retry, stop, by_make=only is not None)
+    retry.left_undone = lock.after_crash
+    stack.callback(lambda: lock.release(left_undone=retry.left_undone))
     stack.enter_context(held(settings.outbox, lock.is_in_place))
     open_log(settings.outbox / "picowatch.log", settings.log_format, console.handler)
     stack.callback(close_log)
@@ -77,18 +77,18 @@ def build_daemon(
     beat = Beat()
 
     def go_on() -> None:
-        patience.go_on()
+        retry.go_on()
         if beat.is_due():
             notify(*ALIVE)
 
-    outbox = patience.until_begun(lambda: Outbox(settings.outbox, settings.file_name, go_on))
+    outbox = retry.until_begun(lambda: Outbox(settings.outbox, settings.file_name, go_on))
     file = _state(settings) / LEDGER
-    ledger = patience.until_begun(
+    ledger = retry.until_begun(
         lambda: open_ledger(file, outbox, check=lock.after_crash, go_on=go_on)
     )
     stack.callback(ledger.close)
     stack.enter_context(outbox.kept())
-    commands = patience.until_begun(lambda: Commands(settings.outbox))
+    commands = retry.until_begun(lambda: Commands(settings.outbox))
     inbox = _inbox(settings, ledger, wake, only)
     finished: deque[str] = deque()
 
@@ -96,31 +96,31 @@ def build_daemon(
         finished.append(recipe)
         wake.set()
 
-    publisher = _publisher(settings, ledger, outbox, patience, on_finished)
-    worker = Worker(
+    publisher = _publisher(settings, ledger, outbox, retry, on_finished)
+    pool = WorkerPool(
         settings,
         ledger,
         outbox.names,
         _executor(settings, make_engine),
         publisher,
         on_finished=on_finished,
-        patience=patience,
+        retry=retry,
         only=only,
     )
-    answers = _answers(settings, inbox, ledger, outbox, now)
-    onlookers = Onlookers(settings, outbox, publisher, worker)
-    answers.on_failed = onlookers.failed
-    stack.callback(onlookers.close, hurry)
+    intake = _intake(settings, inbox, ledger, outbox, now)
+    observers = Observers(settings, outbox, publisher, pool)
+    intake.on_failed = observers.failed
+    stack.callback(observers.close, hurry)
     parts = Parts(
         settings=settings,
         inbox=inbox,
         ledger=ledger,
         outbox=outbox,
-        answers=answers,
-        worker=worker,
+        intake=intake,
+        pool=pool,
         publisher=publisher,
-        console=onlookers.beside(console),
-        patience=patience,
+        console=observers.beside(console),
+        retry=retry,
         commands=commands,
         finished=finished,
         whereabouts=lock.whereabouts,
@@ -129,9 +129,7 @@ def build_daemon(
     return Daemon(parts, after_crash=lock.after_crash, stop=stop, wake=wake, now=now)
 
 
-def _lock(
-    settings: Settings, patience: Patience, stop: threading.Event, *, by_make: bool
-) -> OutboxLock:
+def _lock(settings: Settings, retry: Retry, stop: threading.Event, *, by_make: bool) -> OutboxLock:
     """The outbox's lock; a daemon waits for a `picowatch make` that holds it.
 
     A `make` takes the place of a daemon that crashed, which a service manager starts again. That
@@ -140,9 +138,9 @@ def _lock(
     told = False
     while True:
         try:
-            return patience.until_begun(lambda: OutboxLock(settings.outbox, by_make=by_make))
+            return retry.until_begun(lambda: OutboxLock(settings.outbox, by_make=by_make))
         except OutboxInUseByMake as error:
-            if not patience.patient:
+            if not retry.keeps_trying:
                 raise
             if not told:
                 log.warning("waiting: %s", error.message)
@@ -160,35 +158,35 @@ def _hash_cache(settings: Settings) -> Path:
     return _state(settings) / "hashes.json"
 
 
-def _answers(
+def _intake(
     settings: Settings,
     inbox: Inbox,
     ledger: Ledger,
     outbox: Outbox,
     now: Callable[[], float],
-) -> Answers:
+) -> Intake:
     catalog = Catalog(settings.models, _hash_cache(settings))
     start_images = StartImages(settings.inbox, settings.outbox)
-    return Answers(settings, inbox, ledger, outbox, catalog, start_images, now=now)
+    return Intake(settings, inbox, ledger, outbox, catalog, start_images, now=now)
 
 
 def _publisher(
     settings: Settings,
     ledger: Ledger,
     outbox: Outbox,
-    patience: Patience,
+    retry: Retry,
     on_finished: Callable[[str], None],
 ) -> Publisher:
     catalog = Catalog(settings.models, _hash_cache(settings), keep_hashes=False)
-    return Publisher(ledger, outbox, catalog=catalog, on_finished=on_finished, patience=patience)
+    return Publisher(ledger, outbox, catalog=catalog, on_finished=on_finished, retry=retry)
 
 
 def _executor(settings: Settings, make_engine: MakeEngine) -> Executor:
     options = engine_options(settings)
     match settings.executor:
-        case LocalExecutor(engines=engines):
+        case LocalSettings(engines=engines):
             return LocalEngines(options, engines, make_engine)
-        case RayExecutor():
+        case RaySettings():
             if find_spec("ray") is None:
                 raise SettingsInvalid(
                     "executor: ray needs Ray, which is not installed.",

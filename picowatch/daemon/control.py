@@ -14,7 +14,7 @@ from picowatch.outbox.commands import Answer, Command
 from picowatch.outbox.outbox import Outbox
 from picowatch.outbox.status import images, images_wait
 from picowatch.settings import Settings
-from picowatch.work.pool import Worker
+from picowatch.work.pool import WorkerPool
 
 log = logging.getLogger("picowatch")
 
@@ -22,7 +22,7 @@ NAMED = 10  # recipes in an answer
 MISSING_SECONDS = 30.0  # that a network share may take to show a file another machine wrote
 
 
-class Steering:
+class Control:
     """Does commands; each may come twice if picowatch dies between doing and answering it."""
 
     def __init__(
@@ -30,7 +30,7 @@ class Steering:
         settings: Settings,
         ledger: Ledger,
         outbox: Outbox,
-        worker: Worker,
+        pool: WorkerPool,
         *,
         go_on: Callable[[], None],
         steady: Callable[[], float] = time.monotonic,
@@ -40,15 +40,15 @@ class Steering:
         self._inbox = settings.inbox
         self._ledger = ledger
         self._outbox = outbox
-        self._worker = worker
+        self._pool = pool
         self._go_on = go_on
         self._steady = steady
         self._missed: dict[str, float] = {}  # recipes to be made whose files are not there yet
 
     def recall(self) -> None:
         """A pause goes on after a restart."""
-        self._worker.paused = self._ledger.fact(PAUSED) == "yes"
-        if self._worker.paused:
+        self._pool.paused = self._ledger.fact(PAUSED) == "yes"
+        if self._pool.paused:
             log.info("paused: nothing is made until `picowatch resume`")
 
     def do(self, command: Command) -> Answer | None:
@@ -69,14 +69,14 @@ class Steering:
     # -- pause
 
     def _pause(self) -> Answer:
-        if self._worker.paused:
+        if self._pool.paused:
             return Answer(True, f"It is paused already; {self._waiting()}.")
         self._set_paused(True)
         in_work = " when what is in work is done" if self._ledger.counts().running else ""
         return Answer(True, f"Paused{in_work}; {self._waiting()}.")
 
     def _resume(self) -> Answer:
-        if not self._worker.paused:
+        if not self._pool.paused:
             return Answer(True, f"It was not paused; {self._waiting()}.")
         self._set_paused(False)
         return Answer(True, f"Work goes on; {self._waiting()}.")
@@ -84,9 +84,9 @@ class Steering:
     def _set_paused(self, paused: bool) -> None:
         self._outbox.memos.note_pause(paused)
         self._ledger.remember(PAUSED, "yes" if paused else "")
-        self._worker.paused = paused
+        self._pool.paused = paused
         log.info("%s, as asked", "paused" if paused else "work goes on")
-        self._worker.look()
+        self._pool.look()
 
     def _waiting(self) -> str:
         return images_wait(self._ledger.counts().queued)
@@ -100,7 +100,7 @@ class Steering:
             if self._ledger.is_valid(name):  # else it says what is wrong with the last save
                 self._outbox.remove_error(name)
             log.info("%s: %s tried again, as asked", name, images(retried[name]))
-        self._worker.look()
+        self._pool.look()
         if retried:
             return Answer(True, f"{images(sum(retried.values()))} queued again.")
         if asked is None:
@@ -119,7 +119,7 @@ class Steering:
             {recipe: one.stamp for recipe, one in known.items() if one}
         )
         cancelled = self._ledger.cancel(recipes)
-        stopped = self._worker.cancel(recipes) if self._settings.interrupt else 0
+        stopped = self._pool.cancel(recipes) if self._settings.interrupt else 0
         for recipe in sorted(recipes):
             log.info("%s: what waited is cancelled, as asked", recipe)
             make_due_sheets(recipe, self._ledger, self._outbox, self._go_on)

@@ -50,7 +50,7 @@ class _NotHashed(Exception):
         self.model = kind, name
 
 
-class Answers:
+class Intake:
     """Takes evidence from the inbox to the ledger, and tells the user in the outbox."""
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The daemon's loop: notice saves, answer them, keep the worker going, tell how it stands."""
+"""The daemon's loop: notice saves, answer them, keep the pool going, tell how it stands."""
 
 import logging
 import threading
@@ -10,9 +10,9 @@ from functools import partial
 from typing import TypeVar
 
 from picowatch.daemon.backlog import Backlog
-from picowatch.daemon.control import Steering
+from picowatch.daemon.control import Control
 from picowatch.daemon.intake import SLICE_SECONDS
-from picowatch.daemon.reporting import Parts, Telling
+from picowatch.daemon.reporting import Parts, Reporting
 from picowatch.errors import LedgerCorrupt
 from picowatch.files import retry as waiting
 from picowatch.files.atomic import FolderAway
@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 
 class Daemon:
-    """Connects inbox, ledger, worker and outbox until it is told to stop."""
+    """Connects inbox, ledger, pool and outbox until it is told to stop."""
 
     def __init__(
         self,
@@ -54,21 +54,21 @@ class Daemon:
         self._inbox = parts.inbox
         self._ledger = parts.ledger
         self._outbox = parts.outbox
-        self._answers = parts.answers
-        self._worker = parts.worker
+        self._intake = parts.intake
+        self._pool = parts.pool
         self._publisher = parts.publisher
-        self._patience = parts.patience
+        self._retry = parts.retry
         self._commands = parts.commands
-        self._steering = Steering(
+        self._control = Control(
             parts.settings,
             parts.ledger,
             parts.outbox,
-            parts.worker,
+            parts.pool,
             go_on=self._go_on,
             steady=steady,
         )
-        self._telling = Telling(parts, now=now, steady=steady)
-        parts.answers.go_on = self._go_on
+        self._reporting = Reporting(parts, now=now, steady=steady)
+        parts.intake.go_on = self._go_on
         self._finished = parts.finished
         self._only = parts.only
         self._whereabouts = parts.whereabouts
@@ -97,11 +97,11 @@ class Daemon:
         Gives whether everything that was asked of this run succeeded.
         """
         try:
-            self._patience.until_begun(self._recover)
+            self._retry.until_begun(self._recover)
             self._recovered = True
-            self._patience.until_done("daemon", self._answers.recall)
+            self._retry.until_done("daemon", self._intake.recall)
             if self._after_crash:
-                self._safely(self._answers.answer_again_without_error)
+                self._safely(self._intake.answer_again_without_error)
             self._inbox.start(self._steady())
             self._watches = True
             self._start_worker_at = self._steady() + LONGEST_FIRST_LOOK
@@ -111,7 +111,7 @@ class Daemon:
                 if once and self._is_all_done():
                     self._work_off()  # who asked what becomes of a recipe can be told now
                     if self._is_all_done():
-                        self._telling.tell()
+                        self._reporting.tell()
                         break
                 self._wake.wait(self._rest())
                 self._wake.clear()
@@ -129,27 +129,27 @@ class Daemon:
             log.error("picowatch ends: %s", self.broken)
         if self.kept_waiting:
             log.warning("paused: %s until `picowatch resume`", images_wait(self.kept_waiting))
-        failed = self._worker.failed or self._publisher.failed or self._answers.rejected
+        failed = self._pool.failed or self._publisher.failed or self._intake.rejected
         return not (self.broken or failed or self.kept_waiting)
 
     def _is_broken(self) -> bool:
-        self.broken = self.broken or self._publisher.broken or self._worker.broken
+        self.broken = self.broken or self._publisher.broken or self._pool.broken
         return bool(self.broken)
 
     def _tick(self) -> None:
         self._look_at_the_clock()
         if not self._is_outbox_in_place():
-            self._safely(self._telling.tell)
+            self._safely(self._reporting.tell)
             return
         self._notice()
         if self._steady() >= self._retry_at:
             self._work_off()
-        self._safely(self._worker.tend)
+        self._safely(self._pool.tend)
         if self._inbox.expects_saves():
-            self._worker.expect_work()
-        if not self._worker.is_started():
+            self._pool.expect_work()
+        if not self._pool.is_started():
             self._start_worker()
-        self._safely(self._telling.tell)
+        self._safely(self._reporting.tell)
 
     def _is_outbox_in_place(self) -> bool:
         """It may be moved, unmounted or deleted; meanwhile nothing is written anywhere."""
@@ -162,7 +162,7 @@ class Daemon:
                     self._outbox.root,
                 )
             self._is_away = True
-            self._patience.wait_begins("outbox", FolderAway(self._outbox.root))
+            self._retry.wait_begins("outbox", FolderAway(self._outbox.root))
             return False
         if where is Whereabouts.REPLACED:
             words = f"the outbox {self._outbox.root} was replaced, or its .picowatch deleted"
@@ -172,20 +172,20 @@ class Daemon:
         elif self._is_away:
             self._is_away = False
             log.info("the outbox %s is back", self._outbox.root)
-            self._patience.wait_ends("outbox")
+            self._retry.wait_ends("outbox")
         return not self.displaced
 
     def _notice(self) -> None:
         """While saves are being answered, only what comes before them is taken in."""
         if found := self._inbox.poll(self._steady(), self._unanswered.priority):
             self._unanswered.add(found)
-            self._answers.look_again()
+            self._intake.look_again()
 
     def _start_worker(self) -> None:
         """Once it is known what was saved and deleted meanwhile: obsolete images are not made."""
         settled = self._inbox.is_settled() and not self._unanswered
         if settled or self._steady() >= self._start_worker_at:
-            self._worker.start()
+            self._pool.start()
 
     def _work_off(self) -> None:
         """Answer what there is; what cannot be written now is tried again later.
@@ -194,15 +194,15 @@ class Daemon:
         """
         stuck = [
             *self._try(self._answer),
-            *self._try(partial(self._commands.work_off, self._steering.do)),
+            *self._try(partial(self._commands.work_off, self._control.do)),
             *self._try_each(self._to_tell, lambda tell: tell()),
-            *self._try_each(self._finished, self._answers.finished),
+            *self._try_each(self._finished, self._intake.finished),
         ]
         if stuck:
-            self._patience.wait_begins("daemon", stuck[0])
+            self._retry.wait_begins("daemon", stuck[0])
             self._retry_at = self._steady() + waiting.RETRY_SECONDS
         else:
-            self._patience.wait_ends("daemon")
+            self._retry.wait_ends("daemon")
 
     def _try(self, action: Callable[[], None]) -> list[Exception]:
         """Do it, and give the error that is waited for, if there is one."""
@@ -233,12 +233,12 @@ class Daemon:
         """A slice of what there is: between two of them others use the ledger."""
         if not self._unanswered:
             return
-        tell = self._answers.answer(self._unanswered)
+        tell = self._intake.answer(self._unanswered)
         self._unanswered.drop(len(tell))
         self._to_tell.extend(tell)
         if self._interrupt:
-            self._worker.interrupt_unasked()
-        self._worker.look()
+            self._pool.interrupt_unasked()
+        self._pool.look()
 
     def _look_at_the_clock(self) -> None:
         """A clock that is set says nothing of the inbox; after a sleep it is looked at."""
@@ -257,7 +257,7 @@ class Daemon:
         if not self._inbox.is_settled() or self._unanswered or self._to_tell or self._finished:
             return False
         counts = self._unfinished()
-        self.kept_waiting = counts.queued if self._worker.paused else 0
+        self.kept_waiting = counts.queued if self._pool.paused else 0
         return counts.queued == self.kept_waiting and not counts.running
 
     def _unfinished(self) -> Counts:
@@ -277,7 +277,7 @@ class Daemon:
         to_do = self._unanswered or self._finished or self._to_tell
         if to_do and self._steady() >= self._retry_at:
             return 0.0
-        rest = WORKING_SECONDS if self._worker.progress() else IDLE_SECONDS
+        rest = WORKING_SECONDS if self._pool.progress() else IDLE_SECONDS
         if self._unanswered:  # they have to wait, and what is ready waits for them
             return rest
         ready_in = self._inbox.ready_in(self._steady())
@@ -285,12 +285,12 @@ class Daemon:
 
     def _go_on(self) -> None:
         """Long work must not look like a hang, and ends with picowatch: it may raise Ended."""
-        self._patience.go_on()
+        self._retry.go_on()
         if not self._beat.is_due():
             return
         if self._watches:
             self._inbox.listen(self._steady())
-            self._telling.tell()
+            self._reporting.tell()
         else:
             notify(*ALIVE)
 
@@ -303,7 +303,7 @@ class Daemon:
             self._safely(self._inbox.recover)
             known = self._ledger.known_recipes()
             self._safely(partial(self._outbox.remove_strays, known))
-        self._steering.recall()
+        self._control.recall()
         for image in self._ledger.running():
             self._go_on()
             if self._outbox.holds(image.file, image.digest):
@@ -316,7 +316,7 @@ class Daemon:
             else:
                 log.info("%s: seed %s goes on", image.recipe, image.request.seed)
                 self._ledger.retry_after_daemon_death(image.id)
-        self._safely(self._answers.tidy_up)
+        self._safely(self._intake.tidy_up)
         self._finished.extend(self._ledger.recipes_with_sheets_due())
         if self._after_crash:
             self._finished.extend(self._ledger.accepted_recipes())
@@ -343,14 +343,14 @@ class Daemon:
     def _shut_down(self) -> None:
         notify("STOPPING=1")
         self._stop.set()  # whoever waits for the disk waits no more
-        self._worker.stop()
+        self._pool.stop()
         self._is_broken()
-        self.ledger_corrupt |= self._worker.ledger_corrupt or self._publisher.ledger_corrupt
+        self.ledger_corrupt |= self._pool.ledger_corrupt or self._publisher.ledger_corrupt
         self._inbox.close()
         self._watches = False
         with suppress(Ended, LedgerCorrupt):
-            self._try_each(self._finished, self._answers.finished)
+            self._try_each(self._finished, self._intake.finished)
         lost = self._is_away or self.displaced
         undone = self._finished or self._to_tell or lost or not self._recovered
-        self._patience.left_undone = bool(undone)
-        self._telling.tell_the_end()
+        self._retry.left_undone = bool(undone)
+        self._reporting.tell_the_end()

@@ -8,9 +8,9 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from picowatch.daemon.intake import Answers
+from picowatch.daemon.intake import Intake
 from picowatch.errors import LedgerCorrupt
-from picowatch.files.retry import PASSING, Patience
+from picowatch.files.retry import PASSING, Retry
 from picowatch.inbox.inbox import Inbox
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import Counts, Waiting
@@ -21,9 +21,9 @@ from picowatch.outbox.outbox import Outbox
 from picowatch.outbox.status import EngineStatus, Status
 from picowatch.settings import Settings
 from picowatch.systemd import notify
-from picowatch.work.pool import Worker
+from picowatch.work.pool import WorkerPool
 from picowatch.work.publish import Publisher
-from picowatch.work.worker import Lane, Progress
+from picowatch.work.worker import Progress, Worker
 
 log = logging.getLogger("picowatch")
 
@@ -38,7 +38,7 @@ COUNTING_REST = 20
 class Parts:
     """What the daemon connects.
 
-    `finished` is where worker and publisher put the recipes of ended images. `whereabouts` looks
+    `finished` is where pool and publisher put the recipes of ended images. `whereabouts` looks
     where the outbox is. `only` the images
     of these recipes are the daemon's matter, if any are named.
     """
@@ -47,18 +47,18 @@ class Parts:
     inbox: Inbox
     ledger: Ledger
     outbox: Outbox
-    answers: Answers
-    worker: Worker
+    intake: Intake
+    pool: WorkerPool
     publisher: Publisher
     console: Console
-    patience: Patience
+    retry: Retry
     commands: Commands
     finished: deque[str]
     whereabouts: Callable[[], Whereabouts]
     only: Collection[str] | None = None
 
 
-class Telling:
+class Reporting:
     """Tells people and programs; what cannot be read or written just now is told later."""
 
     def __init__(
@@ -104,7 +104,7 @@ class Telling:
 
     def _status(self) -> Status:
         parts, counts = self._parts, self._known_counts()
-        engines = tuple(map(_engine_status, parts.worker.lanes))
+        engines = tuple(map(_engine_status, parts.pool.workers))
         first = engines[0] if engines else EngineStatus(number=0)
         waiting = self._known_waiting(counts)
         common = Status(
@@ -117,11 +117,11 @@ class Telling:
                 "failed": counts.failed,
                 "cancelled": counts.cancelled,
             },
-            paused=parts.worker.paused,
+            paused=parts.pool.paused,
             waiting=waiting[:NAMED],
             waiting_recipes=len(waiting),
             pictures=tuple(parts.publisher.newest),
-            errors=parts.answers.errors,
+            errors=parts.intake.errors,
             device=first.device,
             precision=first.precision,
             memory_bytes=first.memory_bytes,
@@ -129,10 +129,10 @@ class Telling:
             engines=engines,
             inbox=str(parts.settings.inbox),
             watch="polling" if parts.inbox.polling else "events",
-            trouble=parts.patience.trouble or parts.worker.trouble,
+            trouble=parts.retry.trouble or parts.pool.trouble,
             heard=tuple(parts.inbox.heard),
         )
-        progress = parts.worker.progress()
+        progress = parts.pool.progress()
         return self._with_time_left(self._with_progress(common, progress), progress)
 
     def _known_counts(self) -> Counts:
@@ -183,7 +183,7 @@ class Telling:
 
     def _seconds(self, images: int, progress: Progress | None) -> float | None:
         """How long so many images take, those in work included; None before the first one."""
-        each = self._parts.worker.seconds_per_image
+        each = self._parts.pool.seconds_per_image
         if each is None:
             return None
         share = 0.0
@@ -192,19 +192,19 @@ class Telling:
         return round(each * max(0.0, images - share), 1)
 
 
-def _engine_status(lane: Lane) -> EngineStatus:
-    engine, memory, progress = lane.engine.describe(), lane.engine.memory(), lane.progress
+def _engine_status(worker: Worker) -> EngineStatus:
+    engine, memory, progress = worker.engine.describe(), worker.engine.memory(), worker.progress
     return EngineStatus(
-        number=lane.number,
+        number=worker.number,
         node=engine.get("node", ""),
         device=engine["device"],
         precision=engine["precision"],
-        checkpoint=lane.checkpoint_name,
+        checkpoint=worker.checkpoint_name,
         recipe=progress.image.recipe if progress else "",
-        images=lane.made,
+        images=worker.made,
         batch=progress.batch if progress else 0,
         steps_per_second=round(progress.steps_per_second, 2) if progress else 0.0,
         memory_bytes=memory.now if memory else None,
         memory_peak_bytes=memory.peak if memory else None,
-        trouble=lane.trouble or lane.gave_up,
+        trouble=worker.trouble or worker.gave_up,
     )

@@ -53,7 +53,7 @@ def supervise(
                 stack,
                 stop=stop,
                 wake=wake,
-                patient=not once,
+                keeps_trying=not once,
                 damaged=damaged,
                 hurry=lambda: not once or bool(signals),
                 only=only,

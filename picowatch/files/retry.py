@@ -44,17 +44,17 @@ class Ended(Exception):
     """picowatch ends in the middle of something; the next start does it."""
 
 
-class Patience:
+class Retry:
     """Shared by all threads of the daemon, so that a full disk is said once, and its end once."""
 
-    def __init__(self, stop: threading.Event, folder: Path, *, patient: bool) -> None:
-        """`stop` ends all waiting. Not `patient`: nothing is waited for, as in `run --once`.
+    def __init__(self, stop: threading.Event, folder: Path, *, keeps_trying: bool) -> None:
+        """`stop` ends all waiting. Not `keeps_trying`: nothing is waited for, as in `run --once`.
 
         `folder` is what is written to.
         """
         self._stop = stop
         self._folder = folder
-        self.patient = patient
+        self.keeps_trying = keeps_trying
         self._lock = threading.Lock()
         self._waiting: set[str] = set()
         self._end_at: float | None = None
@@ -105,7 +105,7 @@ class Patience:
 
     def wait_begins(self, who: str, error: Exception) -> None:
         """Something could not be written; raises `error` where nothing is waited for."""
-        if not self.patient:
+        if not self.keeps_trying:
             raise error
         with self._lock:
             self.trouble = f"{error}{self._space()}"

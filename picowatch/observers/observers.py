@@ -15,14 +15,14 @@ from picowatch.observers.preview import Previews
 from picowatch.outbox.outbox import Outbox
 from picowatch.outbox.status import Status
 from picowatch.settings import Settings
-from picowatch.work.pool import Worker
+from picowatch.work.pool import WorkerPool
 from picowatch.work.publish import Publisher, listing_line
 
 if TYPE_CHECKING:
     from picowatch.observers.metrics import Metrics
 
 
-class Onlookers:
+class Observers:
     """Hears what publisher, answers and engine tell, and whatever is shown on the console."""
 
     def __init__(
@@ -30,11 +30,11 @@ class Onlookers:
         settings: Settings,
         outbox: Outbox,
         publisher: Publisher,
-        worker: Worker,
+        pool: WorkerPool,
     ) -> None:
         """Raises SettingsInvalid if the metrics cannot be served."""
         self._outbox = outbox
-        self._metrics = _metrics(settings.metrics_address, lambda: worker.engine_restarts)
+        self._metrics = _metrics(settings.metrics_address, lambda: pool.engine_restarts)
         self._hooks = Hooks(
             settings.hooks,
             inbox=settings.inbox,
@@ -43,7 +43,7 @@ class Onlookers:
         )
         self._previews = Previews(outbox)
         publisher.on_published = self._published
-        worker.preview_with(self._previews.show)
+        pool.preview_with(self._previews.show)
 
     def beside(self, console: Console) -> Console:
         """The console, with these looking at what it shows."""

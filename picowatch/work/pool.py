@@ -1,4 +1,4 @@
-"""Work for every engine: a lane for each, and what waits in the ledger shared out among them."""
+"""Work for every engine: a worker for each, and what waits in the ledger shared out among them."""
 
 import logging
 import sqlite3
@@ -13,7 +13,7 @@ from math import ceil
 from picowatch.engine.executor import Executor
 from picowatch.engine.protocol import Engine, OnPreview, unseen
 from picowatch.errors import LedgerCorrupt
-from picowatch.files.retry import Patience
+from picowatch.files.retry import Retry
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import FileNames, QueuedImage, WaitingCheckpoint
 from picowatch.recipe.request import ImageRequest
@@ -21,14 +21,14 @@ from picowatch.settings import Settings
 from picowatch.work.batch_sizes import LARGEST, BatchSizes
 from picowatch.work.plan import Demand, Seat, Task, Turns, plan
 from picowatch.work.publish import Publisher
-from picowatch.work.worker import Lane, Progress, Shop
+from picowatch.work.worker import Progress, Shop, Worker
 
 log = logging.getLogger("picowatch")
 
 EXPECTED_SECONDS = 10.0  # that a save which is about to come may take
 
 
-class Worker:
+class WorkerPool:
     """Makes what waits in the ledger until it is stopped."""
 
     def __init__(
@@ -40,7 +40,7 @@ class Worker:
         publisher: Publisher,
         *,
         on_finished: Callable[[str], None],
-        patience: Patience,
+        retry: Retry,
         only: Collection[str] | None = None,
         steady: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -63,7 +63,7 @@ class Worker:
             ledger=ledger,
             publisher=publisher,
             batch_sizes=self._batch_sizes,
-            patience=patience,
+            retry=retry,
             claim=self.claim,
             on_finished=on_finished,
             steady=steady,
@@ -76,20 +76,20 @@ class Worker:
         self._paused = False
         self._started = False
         self._on_preview: OnPreview = unseen
-        self._retired: list[Lane] = []  # whose engines are gone, until their threads have ended
-        self._failed_before = 0  # in lanes that are forgotten
+        self._retired: list[Worker] = []  # whose engines are gone, until their threads have ended
+        self._failed_before = 0  # in workers that are forgotten
         self._restarts_before = 0
         self._expected_until = 0.0  # work, before it is there
         self._none_since: float | None = None  # when it was first seen that work has no engine
         self._none_came = ""  # … and why it is not waited for any longer
-        self.lanes: tuple[Lane, ...] = ()
+        self.workers: tuple[Worker, ...] = ()
         self.tend()
 
     def start(self) -> None:
         """Begin to work."""
         self._started = True
-        for lane in self.lanes:
-            lane.start()
+        for worker in self.workers:
+            worker.start()
 
     def is_started(self) -> bool:
         return self._started
@@ -98,19 +98,19 @@ class Worker:
         """Let new engines join and lost ones leave, and say how many would have work."""
         engines = self._executor.engines()
         for engine in engines:
-            if all(lane.engine is not engine for lane in self.lanes):
+            if all(worker.engine is not engine for worker in self.workers):
                 self._join(engine)
-        for lane in self.lanes:
-            if all(engine is not lane.engine for engine in engines):
-                self._leave(lane)
+        for worker in self.workers:
+            if all(engine is not worker.engine for engine in engines):
+                self._leave(worker)
         self._forget_retired()
         waiting = 0 if self._paused else self._waiting()
         self._want(waiting)
         self._give_up_without_engines(waiting)
         if waiting:  # what was left to an engine that is slow, or gone
-            for lane in self.lanes:
-                if lane.idle:
-                    lane.look()
+            for worker in self.workers:
+                if worker.idle:
+                    worker.look()
 
     def _give_up_without_engines(self, waiting: int) -> None:
         """A single run ends once none can come, or none came for long; a daemon never does.
@@ -119,7 +119,7 @@ class Worker:
         thousands of saves may have been answered.
         """
         now = self._shop.steady()
-        if self.lanes or not waiting or self._shop.patience.patient:
+        if self.workers or not waiting or self._shop.retry.keeps_trying:
             self._none_since = None
         elif self._executor.is_final():
             self._none_came = self._executor.trouble()
@@ -130,30 +130,30 @@ class Worker:
 
     def _want(self, waiting: int) -> None:
         """Each batch wants an engine; how large batches are, those in work say."""
-        working = [len(lane.in_work) for lane in self.lanes if lane.in_work]
+        working = [len(worker.in_work) for worker in self.workers if worker.in_work]
         wanted = len(working) + ceil(waiting / max(working, default=1))
         expected = self._shop.steady() < self._expected_until
         self._executor.want(max(wanted, 1 if expected else 0))
 
     def _join(self, engine: Engine) -> None:
         engine.preview_with(self._on_preview)
-        lane = Lane(self._shop, engine, next(self._numbers))
-        lane.paused = self._paused
-        self.lanes = (*self.lanes, lane)
+        worker = Worker(self._shop, engine, next(self._numbers))
+        worker.paused = self._paused
+        self.workers = (*self.workers, worker)
         if self._started:
-            lane.start()
+            worker.start()
 
-    def _leave(self, gone: Lane) -> None:
+    def _leave(self, gone: Worker) -> None:
         gone.leave()
         self._retired.append(gone)
-        self.lanes = tuple(lane for lane in self.lanes if lane is not gone)
+        self.workers = tuple(worker for worker in self.workers if worker is not gone)
 
     def _forget_retired(self) -> None:
         """A cluster's engines come and go for weeks; only what they counted is kept."""
-        for lane in [lane for lane in self._retired if lane.is_over and not lane.broken]:
-            self._retired.remove(lane)
-            self._failed_before += lane.failed
-            self._restarts_before += lane.engine_restarts
+        for worker in [worker for worker in self._retired if worker.is_over and not worker.broken]:
+            self._retired.remove(worker)
+            self._failed_before += worker.failed
+            self._restarts_before += worker.engine_restarts
 
     def _waiting(self) -> int:
         """How many images wait; none, as it were, while the ledger cannot be read."""
@@ -163,31 +163,31 @@ class Worker:
 
     def look(self) -> None:
         """There may be work, or a pause may have begun or ended."""
-        for lane in self.lanes:
-            lane.look()
+        for worker in self.workers:
+            worker.look()
 
     def expect_work(self) -> None:
         """A save is about to come: an engine starts while it settles, unless it did not before."""
         if self.paused or self._stopping.is_set():
             return
         self._expected_until = self._shop.steady() + EXPECTED_SECONDS
-        if self.lanes:
-            self.lanes[0].prepare()
+        if self.workers:
+            self.workers[0].prepare()
 
     def stop(self) -> None:
         """End within 2 seconds; the batches in work go back to the queue."""
         self._stopping.set()
         self.look()
         self._executor.close()
-        for lane in (*self.lanes, *self._retired):
-            lane.join()
+        for worker in (*self.workers, *self._retired):
+            worker.join()
         self._publisher.close()
 
     def preview_with(self, on_preview: OnPreview) -> None:
         """Call this now and then with what is in work; see `Engine.preview_with`."""
         self._on_preview = on_preview
-        for lane in self.lanes:
-            lane.engine.preview_with(on_preview)
+        for worker in self.workers:
+            worker.engine.preview_with(on_preview)
 
     # -- how it stands
 
@@ -199,138 +199,138 @@ class Worker:
     @paused.setter
     def paused(self, paused: bool) -> None:
         self._paused = paused
-        for lane in self.lanes:
-            lane.paused = paused
+        for worker in self.workers:
+            worker.paused = paused
 
     def progress(self) -> Progress | None:
         """What is in work right now, of the first engine that has something."""
-        return next((lane.progress for lane in self.lanes if lane.progress), None)
+        return next((worker.progress for worker in self.workers if worker.progress), None)
 
     @property
     def seconds_per_image(self) -> float | None:
         """With all engines that were at work; None before the first picture."""
-        each = [lane.seconds_per_image for lane in self.lanes if lane.seconds_per_image]
+        each = [worker.seconds_per_image for worker in self.workers if worker.seconds_per_image]
         return 1 / sum(1 / seconds for seconds in each) if each else None
 
     @property
     def failed(self) -> int:
         """Images that failed."""
-        return self._failed_before + sum(lane.failed for lane in self._all())
+        return self._failed_before + sum(worker.failed for worker in self._all())
 
     @property
     def engine_restarts(self) -> int:
         """Engines that ended unasked."""
-        return self._restarts_before + sum(lane.engine_restarts for lane in self._all())
+        return self._restarts_before + sum(worker.engine_restarts for worker in self._all())
 
     @property
     def trouble(self) -> str:
         """Why nothing is made although it could be; "" while one engine can work."""
-        if not self.lanes:
+        if not self.workers:
             return self._executor.trouble()
-        return "" if any(not lane.trouble for lane in self.lanes) else self.lanes[0].trouble
+        return "" if any(not worker.trouble for worker in self.workers) else self.workers[0].trouble
 
     @property
     def broken(self) -> str:
         """Why it cannot go on at all."""
-        for lane in self._all():
-            if lane.broken:
-                return lane.broken
-        if self.lanes and all(lane.gave_up for lane in self.lanes):
-            return self.lanes[0].gave_up
+        for worker in self._all():
+            if worker.broken:
+                return worker.broken
+        if self.workers and all(worker.gave_up for worker in self.workers):
+            return self.workers[0].gave_up
         return self._none_came
 
     @property
     def ledger_corrupt(self) -> bool:
-        return any(lane.ledger_corrupt for lane in self._all())
+        return any(worker.ledger_corrupt for worker in self._all())
 
-    def _all(self) -> tuple[Lane, ...]:
-        return (*self.lanes, *self._retired)
+    def _all(self) -> tuple[Worker, ...]:
+        return (*self.workers, *self._retired)
 
     # -- what is in work
 
     def interrupt_unasked(self) -> None:
         """End the batches in work of which no recipe asks for any image any more."""
-        for lane in self.lanes:
-            batch = lane.in_work
+        for worker in self.workers:
+            batch = worker.in_work
             if batch and not any(self._ledger.is_asked(image.id) for image in batch):
-                lane.interrupt(batch, "nothing asks for it any more")
+                worker.interrupt(batch, "nothing asks for it any more")
 
     def cancel(self, recipes: Collection[str]) -> int:
         """End for good the batches in work that are all of these recipes; gives their images."""
         stopped = 0
-        for lane in self.lanes:
-            batch = lane.in_work
+        for worker in self.workers:
+            batch = worker.in_work
             if batch and all(self._ledger.recipe_of(image) in recipes for image in batch):
-                lane.interrupt(batch, "as asked", cancelled=True)
+                worker.interrupt(batch, "as asked", cancelled=True)
                 stopped += len(batch)
         return stopped
 
     # -- sharing out
 
-    def claim(self, lane: Lane) -> list[QueuedImage]:
-        """The lane's next batch; others that should take one, too, are told."""
+    def claim(self, worker: Worker) -> list[QueuedImage]:
+        """The worker's next batch; others that should take one, too, are told."""
         with self._claiming, self._ledger.transaction():
-            lane.idle = True
+            worker.idle = True
             if self._paused:
                 return []
-            alone = len(self.lanes) == 1
-            batch = self._take(lane, None) if alone else self._take_shared(lane)
+            alone = len(self.workers) == 1
+            batch = self._take(worker, None) if alone else self._take_shared(worker)
             if batch:
-                lane.idle, lane.used = False, next(self._batches)
-                lane.checkpoint = batch[0].request.checkpoint_hash
+                worker.idle, worker.used = False, next(self._batches)
+                worker.checkpoint = batch[0].request.checkpoint_hash
             return batch
 
-    def _take(self, lane: Lane, task: Task | None) -> list[QueuedImage]:
+    def _take(self, worker: Worker, task: Task | None) -> list[QueuedImage]:
         def size(request: ImageRequest) -> int:
-            largest = self._batch_sizes.size(request, lane.device)
+            largest = self._batch_sizes.size(request, worker.device)
             return min(largest, task.images) if task else largest
 
         return self._ledger.claim(self._names, size, self._only, task.checkpoint if task else None)
 
-    def _take_shared(self, lane: Lane) -> list[QueuedImage]:
-        """What this lane should make of what several share."""
+    def _take_shared(self, worker: Worker) -> list[QueuedImage]:
+        """What this worker should make of what several share."""
         oldest = self._ledger.oldest_waiting(self._only)
         if oldest is None:
             return []
-        overdue = self._turns.are_over(oldest, len(self.lanes), self._shop.steady())
+        overdue = self._turns.are_over(oldest, len(self.workers), self._shop.steady())
         batch = []
-        if not overdue and self._is_sole(lane):
-            batch = self._take(lane, Task(lane.checkpoint, LARGEST))
+        if not overdue and self._is_sole(worker):
+            batch = self._take(worker, Task(worker.checkpoint, LARGEST))
         if not batch:
-            batch = self._take_planned(lane, overdue)
+            batch = self._take_planned(worker, overdue)
         if batch and all(image.id != oldest for image in batch):
             self._turns.passed_over(self._shop.steady())
         return batch
 
-    def _is_sole(self, lane: Lane) -> bool:
-        """Whether no other idle lane holds the lane's checkpoint: then it needs no plan."""
-        others = [other for other in self.lanes if other.idle and other is not lane]
-        return bool(lane.checkpoint) and all(o.checkpoint != lane.checkpoint for o in others)
+    def _is_sole(self, worker: Worker) -> bool:
+        """Whether no other idle worker holds the worker's checkpoint: then it needs no plan."""
+        others = [other for other in self.workers if other.idle and other is not worker]
+        return bool(worker.checkpoint) and all(o.checkpoint != worker.checkpoint for o in others)
 
-    def _take_planned(self, lane: Lane, overdue: bool) -> list[QueuedImage]:
-        """What the plan gives this lane; the others in it are woken."""
+    def _take_planned(self, worker: Worker, overdue: bool) -> list[QueuedImage]:
+        """What the plan gives this worker; the others in it are woken."""
         waiting = self._ledger.waiting_checkpoints(self._counted(), self._only)
         tasks = plan(
-            [self._demand(one, lane) for one in waiting],
-            [_seat(other) for other in self.lanes if other.can_work],
+            [self._demand(one, worker) for one in waiting],
+            [_seat(other) for other in self.workers if other.can_work],
             overdue=overdue,
             leave=not self._ledger.lower_priority_waits(),
         )
-        for other in self.lanes:
-            if other is not lane and other.number in tasks:
+        for other in self.workers:
+            if other is not worker and other.number in tasks:
                 other.look()
-        return self._take(lane, tasks[lane.number]) if lane.number in tasks else []
+        return self._take(worker, tasks[worker.number]) if worker.number in tasks else []
 
     def _counted(self) -> int:
         """How many images of a checkpoint matter to the plan: what engines may take at once."""
-        idle = sum(lane.idle for lane in self.lanes)
-        holders = Counter(lane.checkpoint for lane in self.lanes if not lane.idle)
+        idle = sum(worker.idle for worker in self.workers)
+        holders = Counter(worker.checkpoint for worker in self.workers if not worker.idle)
         return LARGEST * (idle + max(holders.values(), default=0) + 1)
 
-    def _demand(self, waiting: WaitingCheckpoint, lane: Lane) -> Demand:
-        size = self._batch_sizes.size(waiting.first.request, lane.device)
+    def _demand(self, waiting: WaitingCheckpoint, worker: Worker) -> Demand:
+        size = self._batch_sizes.size(waiting.first.request, worker.device)
         return Demand(waiting.checkpoint, waiting.waiting, size)
 
 
-def _seat(lane: Lane) -> Seat:
-    return Seat(lane.number, lane.checkpoint, lane.idle, lane.warm, lane.used)
+def _seat(worker: Worker) -> Seat:
+    return Seat(worker.number, worker.checkpoint, worker.idle, worker.warm, worker.used)

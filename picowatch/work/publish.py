@@ -21,7 +21,7 @@ from picowatch import __version__
 from picowatch.catalog import Catalog
 from picowatch.engine.protocol import RenderedImage
 from picowatch.errors import LedgerCorrupt, ModelRefused
-from picowatch.files.retry import Ended, Patience, passes
+from picowatch.files.retry import Ended, Retry, passes
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import QueuedImage
 from picowatch.metadata import (
@@ -55,7 +55,7 @@ class Publisher:
         *,
         catalog: Catalog,
         on_finished: Callable[[str], None],
-        patience: Patience,
+        retry: Retry,
     ) -> None:
         """`on_finished` gets the recipes of published pictures.
 
@@ -65,7 +65,7 @@ class Publisher:
         self._outbox = outbox
         self._catalog = catalog
         self._on_finished = on_finished
-        self._patience = patience
+        self._retry = retry
         self.newest: deque[str] = deque(outbox.newest(NEWEST), maxlen=NEWEST)
         threads = min(MOST_THREADS, os.cpu_count() or 1)
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="publisher")
@@ -97,7 +97,7 @@ class Publisher:
         listed: list[QueuedImage] = []
         for image, picture in zip(batch, pictures, strict=True):
             try:
-                self._patience.go_on()
+                self._retry.go_on()
                 self._write(image, picture)
             except Ended:
                 self._put_back(image)
@@ -130,7 +130,7 @@ class Publisher:
         else:
             log.debug("unexpected", exc_info=error)
             reason = f"Something went wrong that should not: {type(error).__name__}: {error}."
-        self._patience.until_done("publisher", partial(self._ledger.fail, image.id, reason))
+        self._retry.until_done("publisher", partial(self._ledger.fail, image.id, reason))
         with self._lock:
             self.failed += 1
         log.error("%s: %s failed: %s", image.recipe, image.file, reason)
@@ -138,7 +138,7 @@ class Publisher:
 
     def _write(self, image: QueuedImage, picture: RenderedImage) -> None:
         size, texts = (picture.width, picture.height), self._texts(image, picture)
-        go_on = self._patience.go_on
+        go_on = self._retry.go_on
 
         def publish() -> None:
             try:
@@ -149,7 +149,7 @@ class Publisher:
                     raise OSError(f"{error.strerror}. {FOLDER_REMEDY}") from error
                 raise
 
-        self._patience.until_done("publisher", publish)
+        self._retry.until_done("publisher", publish)
 
     def _goes_well(self, step: Callable[[], None], *, vital: bool = False) -> bool:
         """Do what follows a written picture. It is made, whatever comes of this.
@@ -184,7 +184,7 @@ class Publisher:
             partial(self._outbox.enlist, line),
             partial(self._outbox.show_in_gallery, line),
         ):
-            self._patience.until_done("publisher", step)
+            self._retry.until_done("publisher", step)
         seconds = sum(picture.timings.values())
         chunks = f", {picture.chunks} prompt chunks" if picture.chunks > 1 else ""
         self.newest.append(image.file)
@@ -193,12 +193,12 @@ class Publisher:
             log.warning("%s: %s", image.file, warning)
             recipe = self._ledger.recipe_of(image)
             tell = partial(self._outbox.add_warning, recipe, warning)
-            self._patience.until_done("publisher", tell)
+            self._retry.until_done("publisher", tell)
 
     def _note(self, written: list[QueuedImage], listed: list[QueuedImage]) -> None:
         """Let the ledger know, and whoever waits for their recipes."""
         note = partial(self._ledger.finish_all, written, listed=listed)
-        for recipe in self._patience.until_done("publisher", note):
+        for recipe in self._retry.until_done("publisher", note):
             self._on_finished(recipe)
 
     def _texts(self, image: QueuedImage, picture: RenderedImage) -> list[PngText]:

@@ -1,7 +1,7 @@
 """One engine at work: render → publish, one batch after the other, in a thread of its own.
 
-While a batch is compressed and written, the next one denoises already. What a lane is to make,
-the worker says.
+While a batch is compressed and written, the next one denoises already. What a worker is to make,
+the pool says.
 """
 
 import logging
@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from picowatch.engine.protocol import Engine, EngineCannotStart, EngineLost, RenderedImage
 from picowatch.errors import EngineDied, EngineStopped, LedgerCorrupt, RenderFailed
-from picowatch.files.retry import Ended, Patience
+from picowatch.files.retry import Ended, Retry
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import QueuedImage
 from picowatch.settings import Settings
@@ -45,25 +45,25 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Shop:
-    """What all lanes work with.
+    """What all workers work with.
 
-    `claim` gives a lane its next batch, now running, or nothing. `on_finished` is called with
+    `claim` gives a worker its next batch, now running, or nothing. `on_finished` is called with
     the recipe of an image that failed. `steady` gives seconds that never jump. `stopping` is set
-    when all lanes are to end.
+    when all workers are to end.
     """
 
     settings: Settings
     ledger: Ledger
     publisher: Publisher
     batch_sizes: BatchSizes
-    patience: Patience
-    claim: Callable[["Lane"], list[QueuedImage]]
+    retry: Retry
+    claim: Callable[["Worker"], list[QueuedImage]]
     on_finished: Callable[[str], None]
     steady: Callable[[], float]
     stopping: threading.Event
 
 
-class Lane:
+class Worker:
     """An engine and the thread that feeds it."""
 
     def __init__(self, shop: Shop, engine: Engine, number: int) -> None:
@@ -72,7 +72,7 @@ class Lane:
         self.engine = engine
         self._shop = shop
         self._more = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"lane-{number}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"worker-{number}", daemon=True)
         self._publishing: Future[None] | None = None
         self._batch: list[QueuedImage] = []
         self._unwanted: list[QueuedImage] = []  # a batch that is to end, if it is still in work
@@ -87,7 +87,7 @@ class Lane:
         self.warm = False  # the engine is started
         self.checkpoint = ""  # the hash of what the engine used last
         self.checkpoint_name = ""  # … and its name
-        self.used = 0  # the number of its last batch among those of all lanes
+        self.used = 0  # the number of its last batch among those of all workers
         self.device = ""  # with precision; known after the first batch
         self.progress: Progress | None = None
         self.paused = False
@@ -196,7 +196,7 @@ class Lane:
 
     def _patiently(self, action: Callable[[], T]) -> T:
         """What changes the ledger is waited for, so that no outcome of a batch gets lost."""
-        return self._shop.patience.until_done("worker", action)
+        return self._shop.retry.until_done("worker", action)
 
     def _make(self, batch: list[QueuedImage]) -> None:
         """Render a batch and hand it to the publisher, or answer for its failure."""
@@ -337,7 +337,7 @@ class Lane:
         self._engine_ended()
         self._failed_starts += 1
         if self._failed_starts > 1:
-            if not self._shop.patience.patient:
+            if not self._shop.retry.keeps_trying:
                 self.gave_up = str(error)
                 return
             if not self.trouble:

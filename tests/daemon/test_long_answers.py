@@ -72,7 +72,7 @@ def test_a_huge_recipe_is_left_when_picowatch_ends(
     real, computed = Recipe._request, 0
     house.save("huge.yaml", f"{SMALL}count: 1000\n")
     monkeypatch.setattr("picowatch.files.retry.GRACE_SECONDS", 0.0)
-    with house._daemon(patient=True) as (daemon, stop, _):
+    with house._daemon(keeps_trying=True) as (daemon, stop, _):
 
         def request(*arguments: Any) -> Any:
             nonlocal computed
@@ -237,7 +237,7 @@ def begin(house: House, stop: threading.Event) -> None:
             stack,
             stop=stop,
             wake=threading.Event(),
-            patient=True,
+            keeps_trying=True,
         )
         daemon.run()
 

@@ -246,8 +246,8 @@ def test_a_ledger_that_is_locked_once_a_batch_is_claimed_is_waited_for(
     counts, locked = Ledger.counts, threading.Event()
 
     def counts_once_unlocked(ledger: Ledger) -> Counts:
-        in_lane = threading.current_thread().name.startswith("lane")
-        if in_lane and not locked.is_set():
+        in_worker = threading.current_thread().name.startswith("worker")
+        if in_worker and not locked.is_set():
             locked.set()
             raise sqlite3.OperationalError("database is locked")
         return counts(ledger)
@@ -295,7 +295,7 @@ def running_by(house: House, now: Callable[[], float]) -> Iterator[None]:
             stack,
             stop=stop,
             wake=wake,
-            patient=True,
+            keeps_trying=True,
             now=now,
         )
         thread = threading.Thread(target=daemon.run)

@@ -23,15 +23,15 @@ def main(handle: int) -> None:
 
 
 class HoldingEngine:
-    """LocalEngine with the demo model's configs for single files."""
+    """Renderer with the demo model's configs for single files."""
 
     def __init__(self, options: EngineOptions, on_preview: OnPreview) -> None:
-        from picowatch.engine.local import LocalEngine
         from picowatch.engine.models.loading import Checkpoints
+        from picowatch.engine.renderer import Renderer
 
         catalog = Catalog(options.models, options.hash_cache, keep_hashes=False)
         self._go = options.models / GO_FILE
-        self._engine = LocalEngine(options, on_preview)
+        self._engine = Renderer(options, on_preview)
         place = self._engine._place
         self._engine._checkpoints = Checkpoints(catalog, place, configs=catalog.demo.path)
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from picowatch.engine.local import LocalEngine
 from picowatch.engine.options import EngineOptions
+from picowatch.engine.renderer import Renderer
 from picowatch.errors import EngineStopped
 from tests.engine.requests import difference, ignore_steps, request
 
@@ -17,9 +17,7 @@ COMPILE_SECONDS = 600.0
 
 def test_a_compiled_unet_makes_the_same_picture(tmp_path: Path) -> None:
     """Within what float16 rounds."""
-    engine = LocalEngine(
-        EngineOptions(models=tmp_path, device="cuda", compiled=tmp_path / "compiled")
-    )
+    engine = Renderer(EngineOptions(models=tmp_path, device="cuda", compiled=tmp_path / "compiled"))
     [plain] = engine.make([request()], ignore_steps, waiting=10**6)
     assert not plain.compiled
     engine.wait_for_compiling(COMPILE_SECONDS)
@@ -30,7 +28,7 @@ def test_a_compiled_unet_makes_the_same_picture(tmp_path: Path) -> None:
 
 def test_an_interruption_is_heard_in_the_middle(tmp_path: Path) -> None:
     """Steps are reported when they are done, not when they are queued."""
-    engine = LocalEngine(EngineOptions(models=tmp_path, device="cuda"))
+    engine = Renderer(EngineOptions(models=tmp_path, device="cuda"))
     seen: list[int] = []
     with pytest.raises(EngineStopped):
         engine.make([request(steps=20)], lambda done, _: seen.append(done), lambda: len(seen) >= 5)

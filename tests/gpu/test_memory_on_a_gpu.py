@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from picowatch.engine.local import LocalEngine
 from picowatch.engine.options import EngineOptions
+from picowatch.engine.renderer import Renderer
 from tests.engine.requests import difference, ignore_steps, request
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -27,7 +27,7 @@ def test_a_batch_that_does_not_fit_is_made_on_a_lower_rung(
     all_memory_back: None, tmp_path: Path
 ) -> None:
     """The same pictures, within rounding, in 60 % of the memory that they took at full speed."""
-    engine = LocalEngine(EngineOptions(models=tmp_path, device="cuda"))
+    engine = Renderer(EngineOptions(models=tmp_path, device="cuda"))
     batch = [request(seed=seed, steps=4, width=512, height=512) for seed in range(BATCH)]
     plain = engine.make(batch, ignore_steps)
     assert {image.memory_rung for image in plain} == {"full"}
@@ -35,7 +35,7 @@ def test_a_batch_that_does_not_fit_is_made_on_a_lower_rung(
     torch.cuda.empty_cache()
     total = torch.cuda.get_device_properties(0).total_memory
     torch.cuda.set_per_process_memory_fraction(0.6 * needed / total)
-    fresh = LocalEngine(EngineOptions(models=tmp_path, device="cuda"))
+    fresh = Renderer(EngineOptions(models=tmp_path, device="cuda"))
     images = fresh.make(batch, ignore_steps)
     assert all(image.memory_rung != "full" for image in images)
     # Float16 rounds otherwise in another batch size.

@@ -30,7 +30,7 @@ from picowatch.files.retry import Ended
 from picowatch.metadata import PICOWATCH, read_chunk
 from picowatch.outbox.png import SHEET_KEYWORD, read_texts
 from picowatch.recipe.request import ImageRequest
-from picowatch.settings import LocalExecutor, Settings
+from picowatch.settings import LocalSettings, Settings
 from picowatch.testing.digest_engine import DigestEngine
 from picowatch.testing.fault_points import PLACES
 from tests.house import SilentConsole
@@ -191,7 +191,7 @@ class World:
             watch=self.habits.watch,
             interrupt=self.habits.interrupt,
             when_done=self.habits.when_done,
-            executor=LocalExecutor(engines=self.habits.engines),
+            executor=LocalSettings(engines=self.habits.engines),
         )
         self.paused = False
         self.model.in_order = self.habits.engines == 1

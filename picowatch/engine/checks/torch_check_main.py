@@ -72,7 +72,7 @@ def _libraries() -> Finding:
     """All that the engine imports."""
     began = time.perf_counter()
     try:
-        importlib.import_module("picowatch.engine.local")
+        importlib.import_module("picowatch.engine.renderer")
     except Exception as error:  # whatever it raises: that is the finding
         return Finding(
             "libraries",

@@ -18,7 +18,7 @@ import psutil  # type: ignore[import-untyped]
 from picowatch.engine.cluster.wire import Begin, FromDriver, ToDriver
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.process.last_words import LastWords
-from picowatch.settings import RayExecutor
+from picowatch.settings import RaySettings
 
 # As a ChildEngine's: the user's folder is not searched, the package's own parent comes last.
 _BOOT = (
@@ -56,7 +56,7 @@ def from_anywhere(options: EngineOptions) -> EngineOptions:
     )
 
 
-def _of_own_cluster(settings: RayExecutor) -> dict[str, str]:
+def _of_own_cluster(settings: RaySettings) -> dict[str, str]:
     """For a cluster on this machine: its ports are open to the network, so it has a new secret.
 
     Engines get as much of busy cores as with `local`; Ray would have them step back.

@@ -4,14 +4,14 @@ from picowatch.engine.checks.torch_check import Finding
 from picowatch.engine.cluster.driver_process import DriverProcess, from_anywhere
 from picowatch.engine.cluster.wire import Begin, Node, Survey, Surveyed, Trouble
 from picowatch.engine.options import EngineOptions
-from picowatch.settings import RayExecutor
+from picowatch.settings import RaySettings
 
 _PATIENCE_SECONDS = 60.0
 _SAME = "Install there what is installed here; until then nothing is made on it."
 _LOOK = "docs/scale.md tells how a cluster is set up."
 
 
-def examine_cluster(options: EngineOptions, settings: RayExecutor) -> list[Finding]:
+def examine_cluster(options: EngineOptions, settings: RaySettings) -> list[Finding]:
     """A line for each node: what it has, and in which versions it differs from this machine."""
     driver = DriverProcess(Begin(from_anywhere(options), settings, ""))
     try:

@@ -20,7 +20,7 @@ from picowatch.engine.cluster.wire import (
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import Engine, EngineLost
 from picowatch.errors import EngineStopped, PicowatchError
-from picowatch.settings import RayExecutor
+from picowatch.settings import RaySettings
 
 log = logging.getLogger("picowatch")
 
@@ -35,7 +35,7 @@ class RayEngines:
     def __init__(
         self,
         options: EngineOptions,
-        settings: RayExecutor,
+        settings: RaySettings,
         program: str = "picowatch.engine.process.child_main",
     ) -> None:
         """`program` serves in the engines' processes, as of a ChildEngine."""

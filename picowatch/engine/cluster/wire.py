@@ -13,7 +13,7 @@ from picowatch.engine.process.wire import Step
 from picowatch.engine.protocol import MemoryUse, Preview, RenderedImage
 from picowatch.errors import PicowatchError
 from picowatch.recipe.request import ImageRequest
-from picowatch.settings import RayExecutor
+from picowatch.settings import RaySettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Begin:
     """
 
     options: EngineOptions
-    settings: RayExecutor
+    settings: RaySettings
     program: str
     folder: Path | None = None
 

@@ -63,11 +63,11 @@ def _local_engine(options: EngineOptions, on_preview: OnPreview) -> Maker:
     gc.disable()
     try:
         # Here, so that a torch that cannot be imported is an answer, too.
-        from picowatch.engine.local import LocalEngine
+        from picowatch.engine.renderer import Renderer
     finally:
         gc.freeze()
         gc.enable()
-    return LocalEngine(options, on_preview)
+    return Renderer(options, on_preview)
 
 
 def main(handle: int, make_engine: MakeMaker = _local_engine) -> None:

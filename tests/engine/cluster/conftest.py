@@ -12,7 +12,7 @@ import pytest
 from picowatch.engine.cluster.executor import RayEngines
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import Engine
-from picowatch.settings import RayExecutor
+from picowatch.settings import RaySettings
 from tests.engine.cluster.nodes import Nodes
 from tests.house import wait_for
 
@@ -49,7 +49,7 @@ def make_executor(
             models = values.pop("models", tmp_path / "models")
             options = EngineOptions(models=models, start_images=tmp_path / "start-images")
             settings = {"address": nodes.address, "gpus_per_engine": 0} | values
-            executor = RayEngines(options, RayExecutor(**settings), program)
+            executor = RayEngines(options, RaySettings(**settings), program)
             stack.callback(executor.close)
             return executor
 

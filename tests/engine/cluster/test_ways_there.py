@@ -15,7 +15,7 @@ from picowatch.engine.cluster.examining import examine_cluster
 from picowatch.engine.cluster.executor import RayEngines
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import EngineLost
-from picowatch.settings import RayExecutor
+from picowatch.settings import RaySettings
 from tests.engine.cluster.conftest import (
     DIGESTS,
     HEAD,
@@ -40,11 +40,11 @@ from picowatch.engine.cluster.examining import examine_cluster
 from picowatch.engine.cluster.executor import RayEngines
 from picowatch.engine.checks.torch_check import Finding
 from picowatch.engine.options import EngineOptions
-from picowatch.settings import RayExecutor
+from picowatch.settings import RaySettings
 from tests.engine.requests import ignore_steps, request
 executor = RayEngines(
     EngineOptions(models=Path("nowhere")),
-    RayExecutor(address=sys.argv[1], gpus_per_engine=0),
+    RaySettings(address=sys.argv[1], gpus_per_engine=0),
     "tests.engine.cluster.engine",
 )
 executor.want(1)
@@ -68,7 +68,7 @@ def stub(folder: Path, name: str, text: str) -> str:
 def examined(nodes: Nodes) -> list[Finding]:
     """What doctor says of the nodes."""
     options = EngineOptions(models=Path("nowhere"))
-    return examine_cluster(options, RayExecutor(address=nodes.address))
+    return examine_cluster(options, RaySettings(address=nodes.address))
 
 
 def test_ray_client_serves_as_well(
@@ -164,7 +164,7 @@ def test_without_ray_it_is_told_how_to_install_it(
     """The daemon lives on; Ray may come."""
     raising = "raise ModuleNotFoundError('No module named ray', name='ray')"
     monkeypatch.setenv("PYTHONPATH", f"{stub(tmp_path, 'ray', raising)}:{ROOT}")
-    executor = RayEngines(EngineOptions(models=tmp_path), RayExecutor())
+    executor = RayEngines(EngineOptions(models=tmp_path), RaySettings())
     try:
         trouble_of(executor, "pip install '.[ray]'")
     finally:
@@ -180,7 +180,7 @@ def test_without_permission_for_a_folder_it_is_told_at_once(
         raise PermissionError(13, "Permission denied", "/tmp")
 
     monkeypatch.setattr("tempfile.mkdtemp", refuse)
-    executor = RayEngines(EngineOptions(models=tmp_path), RayExecutor())
+    executor = RayEngines(EngineOptions(models=tmp_path), RaySettings())
     try:
         trouble_of(executor, "Ray cannot be started on this machine: [Errno 13] Permission denied")
     finally:
@@ -200,7 +200,7 @@ def test_without_a_free_port_it_is_told_at_once(
         "socket.create_server = refuse\n"
     )
     monkeypatch.setenv("PYTHONPATH", f"{stub(tmp_path, 'sitecustomize', none_free)}:{ROOT}")
-    executor = RayEngines(EngineOptions(models=tmp_path), RayExecutor())
+    executor = RayEngines(EngineOptions(models=tmp_path), RaySettings())
     try:
         trouble_of(executor, "Ray cannot be started on this machine: [Errno 98] Address already")
     finally:
@@ -213,7 +213,7 @@ def test_a_cluster_of_this_machine_is_started_and_ended(
     """On the CPU where Ray sees no GPU; nothing is left of it."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     before = set(Path("/tmp").glob("picowatch-ray-*"))
-    executor = RayEngines(EngineOptions(models=tmp_path), RayExecutor(), DIGESTS)
+    executor = RayEngines(EngineOptions(models=tmp_path), RaySettings(), DIGESTS)
     try:
         [engine] = joined(executor, 1)
         held = Held(engine, tmp_path)

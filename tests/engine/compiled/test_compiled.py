@@ -12,9 +12,9 @@ import pytest
 from picowatch.catalog import Catalog
 from picowatch.engine.compiled import compiled as compiling
 from picowatch.engine.compiled.trials import Note
-from picowatch.engine.local import LocalEngine
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import RenderedImage
+from picowatch.engine.renderer import Renderer
 from picowatch.engine.unet.unets import Shape
 from picowatch.recipe.request import ImageRequest, LoraUse
 from tests.engine.requests import difference, ignore_steps, request
@@ -51,12 +51,12 @@ def copied(folder: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(folder, tmp_path / "compiled"))
 
 
-def engine_with(folder: Path | None, models: Path) -> LocalEngine:
+def engine_with(folder: Path | None, models: Path) -> Renderer:
     """An engine on the CPU with this cache."""
-    return LocalEngine(EngineOptions(models=models, device="cpu", compiled=folder))
+    return Renderer(EngineOptions(models=models, device="cpu", compiled=folder))
 
 
-def make(engine: LocalEngine, *batch: ImageRequest, waiting: int = 0) -> Sequence[RenderedImage]:
+def make(engine: Renderer, *batch: ImageRequest, waiting: int = 0) -> Sequence[RenderedImage]:
     """The batch's pictures."""
     return engine.make(batch, ignore_steps, waiting=waiting)
 

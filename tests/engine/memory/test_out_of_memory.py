@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 
-from picowatch.engine.local import LocalEngine
 from picowatch.engine.memory.ladder import LADDER, MemoryLadder, Way
 from picowatch.engine.memory.residence import settle_in
 from picowatch.engine.models.loaded import Loaded
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import RenderedImage
+from picowatch.engine.renderer import Renderer
 from picowatch.engine.unet.denoise import denoise as real_denoise
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import ImageRequest, LoraUse
@@ -28,15 +28,15 @@ Needs = Callable[[Loaded, int], bool]
 
 
 @pytest.fixture
-def engine(models: Path) -> LocalEngine:
+def engine(models: Path) -> Renderer:
     """With a GPU's ladder on the CPU: all of its rungs work here, too."""
-    engine = LocalEngine(EngineOptions(models=models, device="cpu", threads=1))
+    engine = Renderer(EngineOptions(models=models, device="cpu", threads=1))
     engine._ladder = MemoryLadder("auto", LADDER, None)
     return engine
 
 
 def limit(
-    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch, enough: Needs, draw: bool = True
+    engine: Renderer, monkeypatch: pytest.MonkeyPatch, enough: Needs, draw: bool = True
 ) -> list[str]:
     """An allocator that fails in the UNet unless `enough` of memory is saved; counts its tries.
 
@@ -55,7 +55,7 @@ def limit(
     return tries
 
 
-def make(engine: LocalEngine, *batch: ImageRequest) -> list[RenderedImage]:
+def make(engine: Renderer, *batch: ImageRequest) -> list[RenderedImage]:
     return engine.make(batch, ignore_steps)
 
 
@@ -75,7 +75,7 @@ NEEDS: dict[str, Needs] = {
 
 @pytest.mark.parametrize("rung", NEEDS)
 def test_the_picture_is_the_same_on_every_rung(
-    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch, rung: str
+    engine: Renderer, monkeypatch: pytest.MonkeyPatch, rung: str
 ) -> None:
     """The first rung that is enough is taken and recorded; noise and words are what they were."""
     batch = [request(seed=1, steps=2), request("a corgi", seed=2, steps=2)]
@@ -95,7 +95,7 @@ def test_the_picture_is_the_same_on_every_rung(
 
 
 def test_afterwards_other_sizes_are_made_at_full_speed_again(
-    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
+    engine: Renderer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the very pixels they had before."""
     small = request(width=64, height=64, steps=2)
@@ -110,7 +110,7 @@ def test_afterwards_other_sizes_are_made_at_full_speed_again(
 
 
 def test_loras_and_another_vae_work_on_every_rung(
-    engine: LocalEngine, models: Path, monkeypatch: pytest.MonkeyPatch
+    engine: Renderer, models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """LoRAs may be read while the weights are elsewhere."""
     tensors = kohya_lora(demo().unet, demo().text_encoder, 1)
@@ -119,7 +119,7 @@ def test_loras_and_another_vae_work_on_every_rung(
     asked = request(steps=2, loras=(lora,))
     plain = make(engine, asked)[0]
     for rung in ("model offload", "sequential offload"):
-        fresh = LocalEngine(EngineOptions(models=models, device="cpu", threads=1))
+        fresh = Renderer(EngineOptions(models=models, device="cpu", threads=1))
         fresh._ladder = MemoryLadder("auto", LADDER, None)
         with monkeypatch.context() as patch:
             limit(fresh, patch, NEEDS[rung])
@@ -130,7 +130,7 @@ def test_loras_and_another_vae_work_on_every_rung(
 
 
 def test_when_nothing_helps_the_batch_fails_in_words(
-    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
+    engine: Renderer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each rung was tried once; the next image is made as if nothing had been."""
     before = make(engine, request(steps=2))[0]
@@ -143,7 +143,7 @@ def test_when_nothing_helps_the_batch_fails_in_words(
 
 
 def test_shrink_to_fit_makes_it_smaller_and_says_so(
-    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
+    engine: Renderer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The real size and steps are the picture's; without it the batch fails."""
     values: dict[str, Any] = {"width": 512, "height": 384, "steps": 26}
@@ -158,7 +158,7 @@ def test_shrink_to_fit_makes_it_smaller_and_says_so(
 
 
 def test_a_programming_error_is_no_lack_of_memory(
-    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
+    engine: Renderer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It fails at once, on the first rung."""
 
@@ -171,7 +171,7 @@ def test_a_programming_error_is_no_lack_of_memory(
 
 
 def test_a_move_that_breaks_off_leaves_nothing_behind(
-    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
+    engine: Renderer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Memory may run out while weights go back to the GPU, too."""
     plain = make(engine, request(steps=2))[0]

@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from picowatch.engine.local import LocalEngine
 from picowatch.engine.options import EngineOptions
+from picowatch.engine.renderer import Renderer
 from picowatch.errors import RenderFailed
 from tests.engine.requests import ignore_steps, pixels, request
 from tests.engine.unet.test_start_images import start
@@ -18,14 +18,14 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> LocalEngine:
+def engine(tmp_path: Path) -> Renderer:
     options = EngineOptions(models=Path("nowhere"), device="cpu", threads=1, start_images=tmp_path)
-    engine = LocalEngine(options)
+    engine = Renderer(options)
     engine.make([request(steps=1)], ignore_steps)
     return engine
 
 
-def break_vae(engine: LocalEngine, value: float) -> None:
+def break_vae(engine: Renderer, value: float) -> None:
     """A decoder that gives one value for everything."""
     loaded = engine._checkpoints.held(request())
     assert loaded is not None
@@ -36,7 +36,7 @@ def break_vae(engine: LocalEngine, value: float) -> None:
 
 @pytest.mark.parametrize(("value", "colour"), [(-1.0, "0, 0, 0"), (0.0, "128, 128, 128")])
 def test_a_picture_of_one_colour_fails_with_the_reason(
-    engine: LocalEngine, value: float, colour: str
+    engine: Renderer, value: float, colour: str
 ) -> None:
     """Black or grey: the decoder has lost the picture."""
     break_vae(engine, value)
@@ -44,7 +44,7 @@ def test_a_picture_of_one_colour_fails_with_the_reason(
         engine.make([request(steps=1)], ignore_steps)
 
 
-def test_a_start_image_of_one_colour_may_stay_so(engine: LocalEngine, tmp_path: Path) -> None:
+def test_a_start_image_of_one_colour_may_stay_so(engine: Renderer, tmp_path: Path) -> None:
     """That is what was asked for, not a failure."""
     break_vae(engine, 1.0)
     white = start(tmp_path, 0.0, Image.new("RGB", (128, 128), "white"))
@@ -52,14 +52,14 @@ def test_a_start_image_of_one_colour_may_stay_so(engine: LocalEngine, tmp_path: 
     assert (pixels(image) == 255).all()
 
 
-def test_plain_prompts_are_no_failures(engine: LocalEngine) -> None:
+def test_plain_prompts_are_no_failures(engine: Renderer) -> None:
     """Even the plainest picture has more than one value."""
     for prompt in ("a black background", "a white background"):
         (image,) = engine.make([request(prompt, steps=8)], ignore_steps)
         assert np.ptp(pixels(image)) > 0
 
 
-def test_a_unet_that_overflows_fails_with_the_reason(engine: LocalEngine) -> None:
+def test_a_unet_that_overflows_fails_with_the_reason(engine: Renderer) -> None:
     """No number is a picture."""
     loaded = engine._checkpoints.held(request())
     assert loaded is not None

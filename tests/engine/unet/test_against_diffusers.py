@@ -12,8 +12,8 @@ from diffusers.schedulers.scheduling_lms_discrete import LMSDiscreteScheduler
 from PIL import Image
 
 from picowatch.catalog import Catalog
-from picowatch.engine.local import LocalEngine
 from picowatch.engine.options import EngineOptions
+from picowatch.engine.renderer import Renderer
 from picowatch.engine.unet.samplers import build_sampler
 from picowatch.recipe.request import ImageRequest
 from picowatch.recipe.samplers import SAMPLERS
@@ -87,9 +87,9 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def ours(kept: Path) -> LocalEngine:
+def ours(kept: Path) -> Renderer:
     """In this process and on one thread, as theirs: several spin on a busy machine."""
-    return LocalEngine(
+    return Renderer(
         EngineOptions(models=Path("nowhere"), device="cpu", threads=1, start_images=kept)
     )
 
@@ -117,7 +117,7 @@ def their_scheduler(pipeline: Any, sampler: str, schedule_type: str) -> Any:
     return kind.from_config(pipeline.scheduler.config, **added, **options(sampler, schedule_type))
 
 
-def difference_to(expected: Any, ours: LocalEngine, asked: ImageRequest) -> int:
+def difference_to(expected: Any, ours: Renderer, asked: ImageRequest) -> int:
     (image,) = ours.make([asked], ignore_steps)
     return int(np.abs(pixels(image) - (expected * 255).round()).max())
 
@@ -140,7 +140,7 @@ def test_each_schedule_is_the_one_of_diffusers_class_for_the_folder(
 
 @pytest.mark.parametrize(("sampler", "schedule_type"), DRAWN)
 def test_a_picture_is_the_one_of_diffusers_pipeline(
-    ours: LocalEngine, theirs: Any, sampler: str, schedule_type: str
+    ours: Renderer, theirs: Any, sampler: str, schedule_type: str
 ) -> None:
     """The same words, negative words, seed and sampler; at most rounding differs.
 
@@ -170,7 +170,7 @@ def test_a_picture_is_the_one_of_diffusers_pipeline(
 
 @pytest.mark.parametrize("sampler", ["Euler", "DDIM", "DPM++ 2M", "Euler a"])
 def test_img2img_is_diffusers_given_the_middle_of_what_the_encoder_gives(
-    ours: LocalEngine, theirs: Any, kept: Path, sampler: str
+    ours: Renderer, theirs: Any, kept: Path, sampler: str
 ) -> None:
     """Given a picture it takes a sample instead, from the numbers that the noise is made of."""
     gradient = np.linspace(0, 255, 128 * 128 * 3).reshape(128, 128, 3).astype(np.uint8)

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from picowatch.catalog import Catalog
-from picowatch.engine.local import LocalEngine
 from picowatch.engine.models.loaded import Loaded
 from picowatch.engine.options import EngineOptions
+from picowatch.engine.renderer import Renderer
 from picowatch.engine.unet.embeddings import Embeddings, read_vectors
 from picowatch.engine.unet.prompts import CHUNK_TOKENS, Chunk, PromptEncoder
 from picowatch.errors import RenderFailed
@@ -136,7 +136,7 @@ def test_an_embedding_in_models_makes_its_picture(models: Path) -> None:
     write(models / "embeddings/my/thing.safetensors", {"emb_params": word_vectors("a red circle")})
     catalog = Catalog(models)
     use = EmbeddingUse("my/thing", catalog.sha256(catalog.find("embedding", "my/thing")))
-    engine = LocalEngine(EngineOptions(models=models, device="cpu", threads=1))
+    engine = Renderer(EngineOptions(models=models, device="cpu", threads=1))
     asked = [
         request("thing on blue", embeddings=(use,), steps=2),
         request("a red circle on blue", steps=2),
@@ -150,6 +150,4 @@ def test_an_embedding_in_models_makes_its_picture(models: Path) -> None:
     assert all(difference(*pair) <= 2 for pair in zip(images, together, strict=True))
     lost = request("thing", embeddings=(EmbeddingUse("my/thing", "0" * 64),))
     with pytest.raises(RenderFailed, match="embedding 'my/thing' is another file now"):
-        LocalEngine(EngineOptions(models=models, device="cpu", threads=1)).make(
-            [lost], ignore_steps
-        )
+        Renderer(EngineOptions(models=models, device="cpu", threads=1)).make([lost], ignore_steps)

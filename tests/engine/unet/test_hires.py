@@ -8,9 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from picowatch.engine.local import LocalEngine
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import RenderedImage
+from picowatch.engine.renderer import Renderer
 from picowatch.engine.unet import vae as vaes
 from picowatch.engine.unet.upscale import upscale
 from picowatch.errors import RenderFailed
@@ -25,11 +25,11 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 
 
 @pytest.fixture(scope="module")
-def engine() -> LocalEngine:
-    return LocalEngine(EngineOptions(models=Path("nowhere"), device="cpu", threads=1))
+def engine() -> Renderer:
+    return Renderer(EngineOptions(models=Path("nowhere"), device="cpu", threads=1))
 
 
-def draw(engine: LocalEngine, hires: Hires | None, **values: Any) -> RenderedImage:
+def draw(engine: Renderer, hires: Hires | None, **values: Any) -> RenderedImage:
     asked = request("a corgi with a red hat", seed=4, hires=hires, **values)
     (image,) = engine.make([asked], ignore_steps)
     return image
@@ -48,7 +48,7 @@ def sharpness(picture: Any) -> float:
 
 
 def test_the_picture_is_larger_and_shows_more_than_the_stretched_small_one(
-    engine: LocalEngine,
+    engine: Renderer,
 ) -> None:
     """Its edges are as sharp as the small picture's own, not twice as soft."""
     small = draw(engine, None, steps=12)
@@ -57,7 +57,7 @@ def test_the_picture_is_larger_and_shows_more_than_the_stretched_small_one(
     assert sharpness(pixels(large)) > 1.2 * sharpness(enlarged(small, 256, 256))
 
 
-def test_sides_are_rounded_down_to_eights(engine: LocalEngine) -> None:
+def test_sides_are_rounded_down_to_eights(engine: Renderer) -> None:
     """As recipes announce them."""
     image = draw(engine, Hires(1.3, 1, 0.5, "Latent"), steps=2, width=128, height=64)
     assert (image.width, image.height) == (160, 80)
@@ -73,7 +73,7 @@ def test_sides_are_rounded_down_to_eights(engine: LocalEngine) -> None:
         (Hires(1.5, 4, 1.0, "Latent"), 8 + 4),
     ],
 )
-def test_progress_counts_both_passes(engine: LocalEngine, hires: Hires, total: int) -> None:
+def test_progress_counts_both_passes(engine: Renderer, hires: Hires, total: int) -> None:
     """As one row of steps."""
     steps: list[tuple[int, int]] = []
     asked = request(hires=hires, steps=8)
@@ -105,9 +105,7 @@ def test_every_upscaler_of_recipes_differs_from_the_others() -> None:
 
 
 @pytest.mark.parametrize("upscaler", ["Latent", "Lanczos"])
-def test_a_large_picture_does_not_depend_on_its_neighbours(
-    engine: LocalEngine, upscaler: str
-) -> None:
+def test_a_large_picture_does_not_depend_on_its_neighbours(engine: Renderer, upscaler: str) -> None:
     """Both passes draw from the image's own generator."""
     hires = Hires(1.5, 3, 0.6, upscaler)
     values: dict[str, Any] = {"sampler": "Euler a", "schedule_type": "uniform", "steps": 3}

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 
 from picowatch.catalog import Catalog
-from picowatch.engine.local import LocalEngine
 from picowatch.engine.options import EngineOptions
+from picowatch.engine.renderer import Renderer
 from picowatch.engine.unet.noise import LATENT_FACTOR
 from picowatch.recipe.request import ImageRequest
 from tests.engine.ldm import weights, write_single_file
@@ -38,10 +38,10 @@ def inpainting_demo(models: Path) -> Path:
 
 
 @pytest.fixture
-def engine(models: Path, tmp_path: Path) -> LocalEngine:
+def engine(models: Path, tmp_path: Path) -> Renderer:
     inpainting_demo(models)
     options = EngineOptions(models=models, device="cpu", threads=1, start_images=tmp_path)
-    return LocalEngine(options)
+    return Renderer(options)
 
 
 def asked(models: Path, **values: Any) -> ImageRequest:
@@ -49,7 +49,7 @@ def asked(models: Path, **values: Any) -> ImageRequest:
     return one
 
 
-def seen_by_the_unet(engine: LocalEngine, one: ImageRequest) -> torch.Tensor:
+def seen_by_the_unet(engine: Renderer, one: ImageRequest) -> torch.Tensor:
     """The five channels beside the latents, at the first step."""
     seen: list[torch.Tensor] = []
     unet = engine._checkpoints.load(one).unet
@@ -60,7 +60,7 @@ def seen_by_the_unet(engine: LocalEngine, one: ImageRequest) -> torch.Tensor:
 
 
 def test_text_alone_makes_the_picture_that_the_plain_checkpoint_makes(
-    engine: LocalEngine, models: Path
+    engine: Renderer, models: Path
 ) -> None:
     """All of it is to be redrawn, of nothing but grey."""
     one = asked(models)
@@ -71,7 +71,7 @@ def test_text_alone_makes_the_picture_that_the_plain_checkpoint_makes(
 
 
 def test_the_unet_sees_the_mask_and_what_it_leaves(
-    engine: LocalEngine, models: Path, tmp_path: Path
+    engine: Renderer, models: Path, tmp_path: Path
 ) -> None:
     """The left half of the circle's latents, and grey on the right."""
     one = asked(models, start_image=start(tmp_path, 0.8), mask=right_half(tmp_path))
@@ -84,9 +84,7 @@ def test_the_unet_sees_the_mask_and_what_it_leaves(
     assert float(apart[half + 2 :].mean()) < 0.5 * float(apart[: half - 2].mean())
 
 
-def test_outside_the_mask_nothing_changes(
-    engine: LocalEngine, models: Path, tmp_path: Path
-) -> None:
+def test_outside_the_mask_nothing_changes(engine: Renderer, models: Path, tmp_path: Path) -> None:
     """As with every checkpoint."""
     one = asked(models, start_image=start(tmp_path, 1.0), mask=right_half(tmp_path))
     (image,) = engine.make([one], ignore_steps)

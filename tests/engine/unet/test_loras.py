@@ -11,11 +11,11 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from picowatch.catalog import Catalog, read_config
 from picowatch.catalog.lora_keys import Place, is_sd1_layer, misfits, place_of
-from picowatch.engine.local import LocalEngine
 from picowatch.engine.models import weights
 from picowatch.engine.models.loading import SD15
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import RenderedImage
+from picowatch.engine.renderer import Renderer
 from picowatch.engine.unet.lora_names import modules_by_place
 from picowatch.engine.unet.loras import Loras, read_lora
 from picowatch.errors import RenderFailed
@@ -32,8 +32,8 @@ CONV = "down_blocks.0.resnets.0.conv1"
 
 
 @pytest.fixture
-def engine(models: Path) -> LocalEngine:
-    return LocalEngine(EngineOptions(models=models, device="cpu", threads=1))
+def engine(models: Path) -> Renderer:
+    return Renderer(EngineOptions(models=models, device="cpu", threads=1))
 
 
 def use(models: Path, name: str, weight: float = 1.0) -> LoraUse:
@@ -48,7 +48,7 @@ def style(models: Path, name: str, seed: int) -> None:
     write(models / f"loras/{name}.safetensors", tensors)
 
 
-def draw(engine: LocalEngine, *loras: LoraUse, **values: Any) -> RenderedImage:
+def draw(engine: Renderer, *loras: LoraUse, **values: Any) -> RenderedImage:
     (image,) = engine.make([request(steps=2, loras=loras, **values)], ignore_steps)
     return image
 
@@ -224,7 +224,7 @@ def test_settings_of_peft_that_cannot_be_honoured_are_refused(
         applied(tensors, models, lora_adapter_metadata=settings)
 
 
-def test_weights_and_several_loras_change_the_picture(engine: LocalEngine, models: Path) -> None:
+def test_weights_and_several_loras_change_the_picture(engine: Renderer, models: Path) -> None:
     """Each its own way; negative weights too; the order in the recipe only rounds."""
     style(models, "a", 1)
     style(models, "b", 2)
@@ -238,9 +238,7 @@ def test_weights_and_several_loras_change_the_picture(engine: LocalEngine, model
     assert draw(engine, use(models, "a", 0.0)).pixels == plain.pixels
 
 
-def test_200_switches_leave_the_plain_checkpoint_as_it_was(
-    engine: LocalEngine, models: Path
-) -> None:
+def test_200_switches_leave_the_plain_checkpoint_as_it_was(engine: Renderer, models: Path) -> None:
     """Its weights, its pictures and the memory it takes, bit by bit."""
     names = [f"style{number}" for number in range(10)]
     for number, name in enumerate(names):
@@ -260,7 +258,7 @@ def test_200_switches_leave_the_plain_checkpoint_as_it_was(
 
 
 def test_a_lora_for_a_model_of_another_size_is_refused_in_words(
-    engine: LocalEngine, models: Path
+    engine: Renderer, models: Path
 ) -> None:
     """And the next picture is the plain checkpoint's."""
     flat = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
@@ -276,7 +274,7 @@ def test_a_lora_for_a_model_of_another_size_is_refused_in_words(
 
 
 def test_a_lora_that_is_refused_leaves_nothing_of_those_beside_it_or_before_it(
-    engine: LocalEngine, models: Path
+    engine: Renderer, models: Path
 ) -> None:
     """Neither a warning nor the words as the LoRA before had them encoded."""
     style(models, "a", 1)
@@ -294,13 +292,13 @@ def test_a_lora_that_is_refused_leaves_nothing_of_those_beside_it_or_before_it(
         draw(engine, use(models, "odd"), use(models, "wide"))
     after = draw(engine)
     assert after.warnings == ()
-    fresh = LocalEngine(EngineOptions(models=models, device="cpu", threads=1))
+    fresh = Renderer(EngineOptions(models=models, device="cpu", threads=1))
     assert after.pixels == draw(fresh).pixels
     assert draw(engine, prompt="a blue square").pixels == plain.pixels
 
 
 def test_layers_that_are_not_there_are_a_warning_beside_the_picture(
-    engine: LocalEngine, models: Path
+    engine: Renderer, models: Path
 ) -> None:
     """Named, since they change nothing; a file with no layer that fits is an error."""
     deep = "lora_unet_down_blocks_3_attentions_0_proj_in"
@@ -318,7 +316,7 @@ def test_layers_that_are_not_there_are_a_warning_beside_the_picture(
     assert draw(engine).warnings == ()
 
 
-def test_the_tag_in_the_prompt_is_no_word_of_it(engine: LocalEngine, models: Path) -> None:
+def test_the_tag_in_the_prompt_is_no_word_of_it(engine: Renderer, models: Path) -> None:
     """What it asks for stands in the request."""
     tagged = draw(engine, prompt="a red circle<lora:a:0.5>")
     assert tagged.pixels == draw(engine, prompt="a red circle").pixels

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from picowatch.engine.local import LocalEngine
 from picowatch.engine.options import EngineOptions
+from picowatch.engine.renderer import Renderer
 from picowatch.engine.unet.onednn import suits, take_onednn
 from tests.engine.requests import request
 
@@ -62,7 +62,7 @@ def test_a_row_does_not_depend_on_its_place(rows: int) -> None:
 def test_the_unet_is_computed_so(tmp_path: Path) -> None:
     """In float32; torch takes oneDNN by itself in bfloat16."""
     for precision, expected in (("float32", True), ("bfloat16", False)):
-        engine = LocalEngine(EngineOptions(models=tmp_path, device="cpu", precision=precision))  # type: ignore[arg-type]
+        engine = Renderer(EngineOptions(models=tmp_path, device="cpu", precision=precision))  # type: ignore[arg-type]
         unet = engine._checkpoints.load(request()).unet
         assert (type(unet.conv_in) is not nn.Conv2d) == expected
 

@@ -13,9 +13,9 @@ from diffusers import StableDiffusionImg2ImgPipeline
 from PIL import Image, ImageDraw
 
 from picowatch.catalog import Catalog
-from picowatch.engine.local import LocalEngine
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import RenderedImage
+from picowatch.engine.renderer import Renderer
 from picowatch.engine.unet import vae as vaes
 from picowatch.engine.unet.noise import generators_for
 from picowatch.engine.unet.samplers import build_sampler
@@ -41,10 +41,10 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def engine(kept: Path) -> LocalEngine:
+def engine(kept: Path) -> Renderer:
     """In this process, on one thread."""
     options = EngineOptions(models=Path("nowhere"), device="cpu", threads=1, start_images=kept)
-    return LocalEngine(options)
+    return Renderer(options)
 
 
 def keep(folder: Path, picture: Image.Image) -> str:
@@ -75,7 +75,7 @@ def right_half(kept: Path, **values: Any) -> Mask:
     return Mask("mask.png", keep(kept, mask), **(given | values))
 
 
-def draw(engine: LocalEngine, prompt: str = "a red circle on a blue background", **v: Any) -> Any:
+def draw(engine: Renderer, prompt: str = "a red circle on a blue background", **v: Any) -> Any:
     (image,) = engine.make([request(prompt, **v)], ignore_steps)
     return image
 
@@ -96,7 +96,7 @@ def as_pixels(picture: Image.Image) -> Pixels:
 
 
 def test_a_weak_change_keeps_the_layout_and_a_strong_one_follows_the_prompt(
-    engine: LocalEngine, kept: Path
+    engine: Renderer, kept: Path
 ) -> None:
     """0.3 against 0.9, for a picture the prompt says nothing of."""
     asked = "a green star on a white background"
@@ -110,9 +110,7 @@ def test_a_weak_change_keeps_the_layout_and_a_strong_one_follows_the_prompt(
     assert middle[1] == max(middle)
 
 
-def test_strength_0_gives_the_start_image_as_the_vae_sees_it(
-    engine: LocalEngine, kept: Path
-) -> None:
+def test_strength_0_gives_the_start_image_as_the_vae_sees_it(engine: Renderer, kept: Path) -> None:
     """Whatever the prompt says; not one step is taken."""
     steps: list[int] = []
     asked = request("a corgi", start_image=start(kept, 0.0))
@@ -123,7 +121,7 @@ def test_strength_0_gives_the_start_image_as_the_vae_sees_it(
 
 @pytest.mark.parametrize(("strength", "taken"), [(0.01, 1), (0.3, 3), (0.29, 2), (1.0, 10)])
 def test_the_share_of_steps_is_the_strength(
-    engine: LocalEngine, kept: Path, strength: float, taken: int
+    engine: Renderer, kept: Path, strength: float, taken: int
 ) -> None:
     """As in diffusers and A1111; one step at least."""
     steps: list[tuple[int, int]] = []
@@ -133,7 +131,7 @@ def test_the_share_of_steps_is_the_strength(
 
 
 @pytest.mark.parametrize("sampler", [s.name for s in SAMPLERS if s.name != "LCM"])
-def test_every_sampler_starts_in_the_middle(engine: LocalEngine, kept: Path, sampler: str) -> None:
+def test_every_sampler_starts_in_the_middle(engine: Renderer, kept: Path, sampler: str) -> None:
     """With the noise its own schedule has there: a wrong amount would show as grain or grey."""
     found = next(s for s in SAMPLERS if s.name == sampler)
     image = draw(
@@ -151,7 +149,7 @@ def test_every_sampler_starts_in_the_middle(engine: LocalEngine, kept: Path, sam
     [("DPM++ 2M", "karras"), ("Euler a", "uniform"), ("Heun", "uniform"), ("DDIM", "uniform")],
 )
 def test_img2img_gives_what_diffusers_pipeline_gives(
-    engine: LocalEngine, kept: Path, sampler: str, schedule_type: str
+    engine: Renderer, kept: Path, sampler: str, schedule_type: str
 ) -> None:
     """From the same latents; at most rounding differs."""
     pipeline: Any = StableDiffusionImg2ImgPipeline.from_pretrained(  # type: ignore[no-untyped-call]
@@ -177,7 +175,7 @@ def test_img2img_gives_what_diffusers_pipeline_gives(
     assert np.abs(pixels(image) - (expected * 255).round()).max() <= 1
 
 
-def test_a_mask_changes_only_its_inside(engine: LocalEngine, kept: Path) -> None:
+def test_a_mask_changes_only_its_inside(engine: Renderer, kept: Path) -> None:
     """Byte for byte; and the inside follows the prompt."""
     image = draw(
         engine,
@@ -192,7 +190,7 @@ def test_a_mask_changes_only_its_inside(engine: LocalEngine, kept: Path) -> None
 
 
 @pytest.mark.parametrize("sampler", [s.name for s in SAMPLERS if s.name != "LCM"])
-def test_masks_work_with_every_sampler(engine: LocalEngine, kept: Path, sampler: str) -> None:
+def test_masks_work_with_every_sampler(engine: Renderer, kept: Path, sampler: str) -> None:
     """What is redrawn fits what is kept: a wrong amount of noise would break it."""
     found = next(s for s in SAMPLERS if s.name == sampler)
     image = draw(
@@ -208,7 +206,7 @@ def test_masks_work_with_every_sampler(engine: LocalEngine, kept: Path, sampler:
     assert blue[2] > 150 > blue[0]
 
 
-def test_mask_invert_redraws_the_black_part(engine: LocalEngine, kept: Path) -> None:
+def test_mask_invert_redraws_the_black_part(engine: Renderer, kept: Path) -> None:
     """And keeps the white."""
     mask = right_half(kept, invert=True)
     image = draw(engine, "a green background", start_image=start(kept, 0.9), mask=mask)
@@ -216,7 +214,7 @@ def test_mask_invert_redraws_the_black_part(engine: LocalEngine, kept: Path) -> 
     assert not np.array_equal(pixels(image)[:, :64], as_pixels(circle())[:, :64])
 
 
-def test_mask_blur_blends_around_the_edge(engine: LocalEngine, kept: Path) -> None:
+def test_mask_blur_blends_around_the_edge(engine: Renderer, kept: Path) -> None:
     """Far from it the start image comes back unchanged all the same."""
     values = {"start_image": start(kept, 0.9), "steps": 6}
     hard, soft = (
@@ -228,7 +226,7 @@ def test_mask_blur_blends_around_the_edge(engine: LocalEngine, kept: Path) -> No
     assert np.array_equal(pixels(soft)[:, 88:], pixels(hard)[:, 88:])
 
 
-def test_a_thin_white_line_is_redrawn(engine: LocalEngine, kept: Path) -> None:
+def test_a_thin_white_line_is_redrawn(engine: Renderer, kept: Path) -> None:
     """Although it is thinner than a latent."""
     mask = Image.new("L", (128, 128))
     mask.paste(255, (100, 0, 102, 128))
@@ -239,7 +237,7 @@ def test_a_thin_white_line_is_redrawn(engine: LocalEngine, kept: Path) -> None:
 
 
 def test_images_with_start_images_do_not_depend_on_their_neighbours(
-    engine: LocalEngine, kept: Path
+    engine: Renderer, kept: Path
 ) -> None:
     """Other start images, masks and seeds in one batch."""
     values: dict[str, Any] = {"sampler": "DPM++ 2M SDE", "schedule_type": "karras", "steps": 4}
@@ -254,9 +252,7 @@ def test_images_with_start_images_do_not_depend_on_their_neighbours(
         assert difference(image, engine.make([one], ignore_steps)[0]) <= 2
 
 
-def test_hires_keeps_the_outside_of_a_mask_at_the_larger_size(
-    engine: LocalEngine, kept: Path
-) -> None:
+def test_hires_keeps_the_outside_of_a_mask_at_the_larger_size(engine: Renderer, kept: Path) -> None:
     """Both passes start from the start image, fitted to their own size."""
     sharp = circle(256)
     image = draw(
@@ -271,7 +267,7 @@ def test_hires_keeps_the_outside_of_a_mask_at_the_larger_size(
     assert not np.array_equal(pixels(image)[:, 136:], as_pixels(sharp)[:, 136:])
 
 
-def test_start_images_of_other_sizes_are_fitted(engine: LocalEngine, kept: Path) -> None:
+def test_start_images_of_other_sizes_are_fitted(engine: Renderer, kept: Path) -> None:
     """crop, fit and stretch differ, and each gives the size the request says."""
     wide = Image.new("RGB", (400, 100), BLUE)
     ImageDraw.Draw(wide).rectangle((0, 0, 60, 100), fill=RED)
@@ -286,7 +282,7 @@ def test_start_images_of_other_sizes_are_fitted(engine: LocalEngine, kept: Path)
     assert (drawn["fit"][4, 8][0] > 150) and (drawn["stretch"][4, 17][0] > 150)
 
 
-def test_a_lost_copy_is_explained(engine: LocalEngine, kept: Path) -> None:
+def test_a_lost_copy_is_explained(engine: Renderer, kept: Path) -> None:
     """It was kept when the save was accepted; somebody has taken it away."""
     lost = StartImage("a.png", "0" * 64, 0.5, "crop")
     with pytest.raises(RenderFailed, match=r"copy that was kept of 'a\.png' is gone"):

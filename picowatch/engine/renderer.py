@@ -46,7 +46,7 @@ from picowatch.errors import RenderFailed
 from picowatch.recipe.request import ImageRequest
 
 
-class LocalEngine:
+class Renderer:
     """Renders batches one after the other; the last checkpoint stays in memory."""
 
     def __init__(self, options: EngineOptions, on_preview: OnPreview = unseen) -> None:
