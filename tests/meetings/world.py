@@ -119,6 +119,7 @@ class World:
         self.away: Path | None = None  # where the inbox lies instead
         self.back_at = -math.inf  # when it was there again
         self.ghosts: set[str] = set()  # recipes deleted where nobody could see it
+        self.written_again: set[str] = set()  # … and not answered since
         self.damaged: set[str] = set()  # pictures that are none any more
         self.foreign: set[str] = set()  # … that others put there
         self.locker: sqlite3.Connection | None = None
@@ -381,6 +382,7 @@ class World:
             if other != path and other not in self.files and not unseen:
                 self.findings.append(f"{other} was renamed to {path}, which was made anew")
         self.answered[path] = version
+        self.written_again.discard(path)
         return version
 
     def _heard_forget(self, path: str, *, result: object) -> None:
@@ -548,7 +550,7 @@ class World:
         self.left.add(path)
         # picowatch looks for an inbox that is away once a second.
         seen_again = self.back_at + BACK_SECONDS + 1000 * self.habits.slowness
-        if self.away or self.sim.now < seen_again:
+        if self.away or self.sim.now < seen_again or path in self.written_again:
             self.ghosts.add(path)  # a deletion that nobody saw is none
 
     def _tell(self, *paths: str) -> None:
@@ -560,7 +562,9 @@ class World:
         self.serial += 1
         digest, mtime = hashlib.sha256(content).hexdigest(), (self.there / path).stat().st_mtime_ns
         version = Version(self.serial, text, digest, mtime, source)
-        self.ghosts.discard(path)
+        if path in self.ghosts:
+            self.ghosts.discard(path)
+            self.written_again.add(path)
         known = self.answered.get(path)
         for one in (known, *self.versions.get(path, ())):
             if one is not None and (one.digest, one.mtime) == (digest, mtime):
