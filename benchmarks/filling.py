@@ -13,6 +13,7 @@ from picowatch.outbox.gallery.thumbnails import thumbnail_of
 from picowatch.outbox.outbox import Outbox
 from picowatch.settings import Settings
 from picowatch.work.publish import Publisher
+from picowatch.work.result import RunResult
 from tests.house import House
 from tests.load.live_daemon import live_daemon
 from tests.load.recipes import text_of
@@ -60,6 +61,7 @@ def _finish_all(house: House) -> None:
         catalog=Catalog(house.models),
         on_finished=lambda recipe: None,
         retry=Retry(threading.Event(), house.outbox, keeps_trying=False),
+        result=RunResult(),
     )
     with ledger.transaction():
         while batch := ledger.claim(outbox.names, lambda request: IMAGES_PER_RECIPE):

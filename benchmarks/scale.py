@@ -48,6 +48,7 @@ from picowatch.settings import Settings
 from picowatch.testing.digest_engine import Batch, DigestEngine, digest_picture
 from picowatch.work.pool import WorkerPool
 from picowatch.work.publish import Publisher
+from picowatch.work.result import RunResult
 from picowatch.work.worker import Worker
 from tests.engine.requests import request
 from tests.house import House, wait_for
@@ -221,9 +222,15 @@ def _fill(ledger: Ledger, images: int) -> None:
 def _pool(ledger: Ledger, folder: Path) -> WorkerPool:
     settings = Settings(outbox=folder, batch_size=BATCH)
     retry = Retry(threading.Event(), folder, keeps_trying=False)
+    result = RunResult()
     outbox = Outbox(folder, settings.file_name)
     publisher = Publisher(
-        ledger, outbox, catalog=Catalog(folder), on_finished=lambda _: None, retry=retry
+        ledger,
+        outbox,
+        catalog=Catalog(folder),
+        on_finished=lambda _: None,
+        retry=retry,
+        result=result,
     )
     engines = LocalEngines(EngineOptions(models=folder), ENGINES, lambda options: DigestEngine())
     return WorkerPool(
@@ -234,6 +241,7 @@ def _pool(ledger: Ledger, folder: Path) -> WorkerPool:
         publisher,
         on_finished=lambda _: None,
         retry=retry,
+        result=result,
     )
 
 

@@ -80,7 +80,7 @@ class House:
     def once(self, **values: Any) -> bool:
         """`picowatch run --once` in this process; gives whether all succeeded."""
         with self._daemon(keeps_trying=False, **values) as (daemon, _, _):
-            return bool(daemon.run(once=True))
+            return bool(daemon.run(once=True).succeeded)
 
     @contextmanager
     def running(self, **values: Any) -> Iterator["House"]:

@@ -124,9 +124,10 @@ def _make(settings: Settings, make_engine: MakeEngine) -> str:
             wake=threading.Event(),
             keeps_trying=False,
         )
-        if daemon.run(once=True):
+        result = daemon.run(once=True)
+        if result.succeeded:
             return ""
-        return daemon.broken or Outbox(settings.outbox, settings.file_name).error("doctor.yaml")
+        return result.reason or Outbox(settings.outbox, settings.file_name).error("doctor.yaml")
 
 
 class _Silent:

@@ -151,7 +151,7 @@ def _work(settings: Settings, recipes: set[str], make_engine: MakeEngine) -> str
         for number in ENDING:  # the daemon takes them
             stack.callback(signal.signal, number, signal.getsignal(number))
         try:
-            daemon, _, interrupted = run_daemon(
+            result, interrupted = run_daemon(
                 settings, make_engine, console, once=True, only=recipes
             )
         except OutboxInUse:
@@ -160,9 +160,9 @@ def _work(settings: Settings, recipes: set[str], make_engine: MakeEngine) -> str
             raise KeyboardInterrupt from None
     if interrupted:
         raise KeyboardInterrupt
-    if daemon.kept_waiting:
+    if result.kept_waiting:
         return "picowatch is paused: `picowatch resume` lets it go on."
-    return daemon.broken or "it is no longer in the inbox, or empty."
+    return result.reason or "it is no longer in the inbox, or empty."
 
 
 def _tell(settings: Settings, asked: _Asked, answer: Answer) -> int:

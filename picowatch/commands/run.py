@@ -8,7 +8,6 @@ from contextlib import ExitStack
 from types import FrameType
 
 from picowatch.daemon.build import MakeEngine, check_folders
-from picowatch.daemon.loop import Daemon
 from picowatch.daemon.supervisor import supervise
 from picowatch.engine.process.child import ChildEngine
 from picowatch.errors import PicowatchError
@@ -16,6 +15,7 @@ from picowatch.files.retry import PASSING, Ended
 from picowatch.observers.console import Console, Verbosity, open_console
 from picowatch.settings import Settings
 from picowatch.signals import ALWAYS_ENDING, ENDING, INTERRUPTED
+from picowatch.work.result import RunResult
 
 FAILED = 1
 
@@ -32,14 +32,14 @@ def run(
         console = open_console(verbosity, settings.log_format)
         shown.callback(console.close)
         try:
-            daemon, succeeded, interrupted = run_daemon(settings, make_engine, console, once=once)
+            result, interrupted = run_daemon(settings, make_engine, console, once=once)
         except Ended:
             return INTERRUPTED if once else 0
     if not once:
-        return FAILED if daemon.broken else 0
+        return FAILED if result.reason else 0
     if interrupted:
         return INTERRUPTED
-    return 0 if succeeded else FAILED
+    return 0 if result.succeeded else FAILED
 
 
 def run_daemon(
@@ -49,8 +49,8 @@ def run_daemon(
     *,
     once: bool,
     only: Collection[str] | None = None,
-) -> tuple[Daemon, bool, bool]:
-    """The daemon at its end, whether all it was asked succeeded, and whether a signal ended it.
+) -> tuple[RunResult, bool]:
+    """How it went, and whether a signal ended it.
 
     `only` these recipes are its matter, if any are named. Raises Ended if a signal came while the
     outbox could not be written yet.
@@ -72,9 +72,9 @@ def run_daemon(
         if number in ALWAYS_ENDING or signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, on_signal)
     try:
-        daemon, succeeded = supervise(
+        result = supervise(
             settings, make_engine, console, once, only, stop=stop, wake=wake, signals=signals
         )
     except PASSING as error:
         raise PicowatchError(f"The outbox {settings.outbox} cannot be written: {error}.") from error
-    return daemon, succeeded, bool(signals)
+    return result, bool(signals)

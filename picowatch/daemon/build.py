@@ -34,6 +34,7 @@ from picowatch.settings import LocalSettings, RaySettings, Settings
 from picowatch.systemd import ALIVE, Beat, notify
 from picowatch.work.pool import WorkerPool
 from picowatch.work.publish import Publisher
+from picowatch.work.result import RunResult
 
 log = logging.getLogger("picowatch")
 
@@ -67,8 +68,8 @@ def build_daemon(
     """
     retry = Retry(stop, settings.outbox, keeps_trying=keeps_trying)
     lock = _lock(settings, retry, stop, by_make=only is not None)
-    retry.left_undone = lock.after_crash
-    stack.callback(lambda: lock.release(left_undone=retry.left_undone))
+    result = RunResult(left_undone=lock.after_crash)
+    stack.callback(lambda: lock.release(left_undone=result.left_undone))
     stack.enter_context(held(settings.outbox, lock.is_in_place))
     open_log(settings.outbox / "picowatch.log", settings.log_format, console.handler)
     stack.callback(close_log)
@@ -96,7 +97,7 @@ def build_daemon(
         finished.append(recipe)
         wake.set()
 
-    publisher = _publisher(settings, ledger, outbox, retry, on_finished)
+    publisher = _publisher(settings, ledger, outbox, retry, result, on_finished)
     pool = WorkerPool(
         settings,
         ledger,
@@ -105,10 +106,11 @@ def build_daemon(
         publisher,
         on_finished=on_finished,
         retry=retry,
+        result=result,
         only=only,
     )
-    intake = _intake(settings, inbox, ledger, outbox, now)
-    observers = Observers(settings, outbox, publisher, pool)
+    intake = _intake(settings, inbox, ledger, outbox, result, now)
+    observers = Observers(settings, outbox, publisher, pool, result)
     intake.on_failed = observers.failed
     stack.callback(observers.close, hurry)
     parts = Parts(
@@ -121,6 +123,7 @@ def build_daemon(
         publisher=publisher,
         console=observers.beside(console),
         retry=retry,
+        result=result,
         commands=commands,
         finished=finished,
         whereabouts=lock.whereabouts,
@@ -163,11 +166,12 @@ def _intake(
     inbox: Inbox,
     ledger: Ledger,
     outbox: Outbox,
+    result: RunResult,
     now: Callable[[], float],
 ) -> Intake:
     catalog = Catalog(settings.models, _hash_cache(settings))
     start_images = StartImages(settings.inbox, settings.outbox)
-    return Intake(settings, inbox, ledger, outbox, catalog, start_images, now=now)
+    return Intake(settings, inbox, ledger, outbox, catalog, start_images, result=result, now=now)
 
 
 def _publisher(
@@ -175,10 +179,13 @@ def _publisher(
     ledger: Ledger,
     outbox: Outbox,
     retry: Retry,
+    result: RunResult,
     on_finished: Callable[[str], None],
 ) -> Publisher:
     catalog = Catalog(settings.models, _hash_cache(settings), keep_hashes=False)
-    return Publisher(ledger, outbox, catalog=catalog, on_finished=on_finished, retry=retry)
+    return Publisher(
+        ledger, outbox, catalog=catalog, on_finished=on_finished, retry=retry, result=result
+    )
 
 
 def _executor(settings: Settings, make_engine: MakeEngine) -> Executor:

@@ -29,6 +29,7 @@ from picowatch.recipe.messages.problems import harmless, harmless_lines
 from picowatch.recipe.resolve.start_image import refuse_unusable
 from picowatch.save import Save, Stamp
 from picowatch.settings import Settings
+from picowatch.work.result import RunResult
 
 log = logging.getLogger("picowatch")
 
@@ -62,6 +63,7 @@ class Intake:
         catalog: Catalog,
         start_images: StartImages,
         *,
+        result: RunResult,
         now: Callable[[], float] = time.time,
         steady: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -80,7 +82,7 @@ class Intake:
         self.go_on: Callable[[], None] = lambda: None
         # Called with the recipe when its error file says something new.
         self.on_failed: Callable[[str], None] = lambda recipe: None
-        self.rejected = 0
+        self._result = result
         self._errors: dict[str, str] = {}
 
     @property
@@ -376,7 +378,7 @@ class Intake:
     # -- telling
 
     def _tell_rejected(self, path: str, line: str) -> None:
-        self.rejected += 1
+        self._result.count_failure()
         self._note_error(path, line)
         log.error("%s", line)
         self.on_failed(path)

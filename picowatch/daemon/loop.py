@@ -21,6 +21,7 @@ from picowatch.ledger.rows import Counts
 from picowatch.outbox.lock import Whereabouts
 from picowatch.outbox.status import duration, images_wait
 from picowatch.systemd import ALIVE, Beat, notify
+from picowatch.work.result import RunResult
 
 log = logging.getLogger("picowatch")
 
@@ -58,6 +59,7 @@ class Daemon:
         self._pool = parts.pool
         self._publisher = parts.publisher
         self._retry = parts.retry
+        self._result = parts.result
         self._commands = parts.commands
         self._control = Control(
             parts.settings,
@@ -86,16 +88,10 @@ class Daemon:
         self._retry_at = 0.0
         self._start_worker_at = 0.0
         self._clock_ahead = now() - steady()
-        self.broken = ""  # why it could not go on
-        self.ledger_corrupt = False  # … was this
-        self.displaced = False  # … was that another outbox or ledger is in the place of its own
-        self.kept_waiting = 0  # images, by a pause, at the end of a single run
 
-    def run(self, once: bool = False) -> bool:
-        """Work until `stop`, or `once`: until what is in the inbox now is done.
-
-        Gives whether everything that was asked of this run succeeded.
-        """
+    def run(self, once: bool = False) -> RunResult:
+        """Work until `stop`, or `once`: until what is in the inbox now is done."""
+        result = self._result
         try:
             self._retry.until_begun(self._recover)
             self._recovered = True
@@ -106,7 +102,7 @@ class Daemon:
             self._watches = True
             self._start_worker_at = self._steady() + LONGEST_FIRST_LOOK
             notify("READY=1")
-            while not self._stop.is_set() and not self._is_broken():
+            while not self._stop.is_set() and not result.reason:
                 self._tick()
                 if once and self._is_all_done():
                     self._work_off()  # who asked what becomes of a recipe can be told now
@@ -118,23 +114,18 @@ class Daemon:
         except Ended:
             pass
         except LedgerCorrupt as error:
-            self.ledger_corrupt, self.broken = True, str(error)
+            result.cannot_go_on(str(error), ledger_corrupt=True)
         except PASSING as error:
-            self.broken = f"saves cannot be answered: {error}"
+            result.cannot_go_on(f"saves cannot be answered: {error}")
         finally:
             self._shut_down()
-        if self.displaced:
-            log.warning("%s; picowatch begins anew with what is there", self.broken)
-        elif self.broken:
-            log.error("picowatch ends: %s", self.broken)
-        if self.kept_waiting:
-            log.warning("paused: %s until `picowatch resume`", images_wait(self.kept_waiting))
-        failed = self._pool.failed or self._publisher.failed or self._intake.rejected
-        return not (self.broken or failed or self.kept_waiting)
-
-    def _is_broken(self) -> bool:
-        self.broken = self.broken or self._publisher.broken or self._pool.broken
-        return bool(self.broken)
+        if result.outbox_replaced:
+            log.warning("%s; picowatch begins anew with what is there", result.reason)
+        elif result.reason:
+            log.error("picowatch ends: %s", result.reason)
+        if result.kept_waiting:
+            log.warning("paused: %s until `picowatch resume`", images_wait(result.kept_waiting))
+        return result
 
     def _tick(self) -> None:
         self._look_at_the_clock()
@@ -166,14 +157,15 @@ class Daemon:
             return False
         if where is Whereabouts.REPLACED:
             words = f"the outbox {self._outbox.root} was replaced, or its .picowatch deleted"
-            self.displaced, self.broken = True, words
+            self._result.cannot_go_on(words, outbox_replaced=True)
         elif not self._ledger.is_in_place():
-            self.displaced, self.broken = True, "the ledger was deleted or replaced"
+            words = "the ledger was deleted or replaced"
+            self._result.cannot_go_on(words, outbox_replaced=True)
         elif self._is_away:
             self._is_away = False
             log.info("the outbox %s is back", self._outbox.root)
             self._retry.wait_ends("outbox")
-        return not self.displaced
+        return not self._result.outbox_replaced
 
     def _notice(self) -> None:
         """While saves are being answered, only what comes before them is taken in."""
@@ -257,8 +249,9 @@ class Daemon:
         if not self._inbox.is_settled() or self._unanswered or self._to_tell or self._finished:
             return False
         counts = self._unfinished()
-        self.kept_waiting = counts.queued if self._pool.paused else 0
-        return counts.queued == self.kept_waiting and not counts.running
+        kept_waiting = counts.queued if self._pool.paused else 0
+        self._result.kept_waiting = kept_waiting
+        return counts.queued == kept_waiting and not counts.running
 
     def _unfinished(self) -> Counts:
         """How many images wait and run."""
@@ -344,13 +337,11 @@ class Daemon:
         notify("STOPPING=1")
         self._stop.set()  # whoever waits for the disk waits no more
         self._pool.stop()
-        self._is_broken()
-        self.ledger_corrupt |= self._pool.ledger_corrupt or self._publisher.ledger_corrupt
         self._inbox.close()
         self._watches = False
         with suppress(Ended, LedgerCorrupt):
             self._try_each(self._finished, self._intake.finished)
-        lost = self._is_away or self.displaced
+        lost = self._is_away or self._result.outbox_replaced
         undone = self._finished or self._to_tell or lost or not self._recovered
-        self._retry.left_undone = bool(undone)
+        self._result.left_undone = bool(undone)
         self._reporting.tell_the_end()

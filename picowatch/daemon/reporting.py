@@ -23,6 +23,7 @@ from picowatch.settings import Settings
 from picowatch.systemd import notify
 from picowatch.work.pool import WorkerPool
 from picowatch.work.publish import Publisher
+from picowatch.work.result import RunResult
 from picowatch.work.worker import Progress, Worker
 
 log = logging.getLogger("picowatch")
@@ -52,6 +53,7 @@ class Parts:
     publisher: Publisher
     console: Console
     retry: Retry
+    result: RunResult
     commands: Commands
     finished: deque[str]
     whereabouts: Callable[[], Whereabouts]
@@ -206,5 +208,5 @@ def _engine_status(worker: Worker) -> EngineStatus:
         steps_per_second=round(progress.steps_per_second, 2) if progress else 0.0,
         memory_bytes=memory.now if memory else None,
         memory_peak_bytes=memory.peak if memory else None,
-        trouble=worker.trouble or worker.gave_up,
+        trouble=worker.trouble,
     )

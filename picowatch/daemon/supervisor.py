@@ -9,11 +9,11 @@ from pathlib import Path
 
 from picowatch import __version__
 from picowatch.daemon.build import MakeEngine, build_daemon
-from picowatch.daemon.loop import Daemon
 from picowatch.files.retry import Ended
 from picowatch.observers.console import Console
 from picowatch.settings import Settings
 from picowatch.systemd import ALIVE, notify
+from picowatch.work.result import RunResult
 
 log = logging.getLogger("picowatch")
 
@@ -37,10 +37,10 @@ def supervise(
     stop: threading.Event,
     wake: threading.Event,
     signals: list[int],
-) -> tuple[Daemon, bool]:
+) -> RunResult:
     """One daemon, and another one where its ledger turned out damaged, or its outbox another one.
 
-    Gives the last one, and whether it succeeded.
+    Gives how the last one went.
     """
     damaged = ""
     while True:
@@ -62,12 +62,12 @@ def supervise(
             if settings.when_done != "keep" and not once:
                 log.warning(TAKES_AWAY, settings.when_done)
             folder = _folder_id(settings.outbox)
-            succeeded = daemon.run(once)
+            result = daemon.run(once)
             log.info("picowatch ended")
         hopeless = damaged and time.monotonic() - started < HOPELESS_SECONDS
-        if signals or hopeless or not (daemon.ledger_corrupt or daemon.displaced):
-            return daemon, succeeded
-        damaged = daemon.broken if daemon.ledger_corrupt else ""
+        if signals or hopeless or not result.can_begin_anew:
+            return result
+        damaged = result.reason if result.ledger_corrupt else ""
         stop.clear()
         if signals:  # between the two lines above
             stop.set()

@@ -59,7 +59,6 @@ class Retry:
         self._waiting: set[str] = set()
         self._end_at: float | None = None
         self.trouble = ""  # what is waited for now, in words
-        self.left_undone = False  # at the end; the next start does it, as after a crash
 
     def until_begun(self, action: Callable[[], T]) -> T:
         """As `until_done`, for what must succeed before anything else can begin.

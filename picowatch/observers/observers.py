@@ -17,6 +17,7 @@ from picowatch.outbox.status import Status
 from picowatch.settings import Settings
 from picowatch.work.pool import WorkerPool
 from picowatch.work.publish import Publisher, listing_line
+from picowatch.work.result import RunResult
 
 if TYPE_CHECKING:
     from picowatch.observers.metrics import Metrics
@@ -31,10 +32,11 @@ class Observers:
         outbox: Outbox,
         publisher: Publisher,
         pool: WorkerPool,
+        result: RunResult,
     ) -> None:
         """Raises SettingsInvalid if the metrics cannot be served."""
         self._outbox = outbox
-        self._metrics = _metrics(settings.metrics_address, lambda: pool.engine_restarts)
+        self._metrics = _metrics(settings.metrics_address, lambda: result.engine_restarts)
         self._hooks = Hooks(
             settings.hooks,
             inbox=settings.inbox,

@@ -21,6 +21,7 @@ from picowatch.settings import Settings
 from picowatch.work.batch_sizes import LARGEST, BatchSizes
 from picowatch.work.plan import Demand, Seat, Task, Turns, plan
 from picowatch.work.publish import Publisher
+from picowatch.work.result import RunResult
 from picowatch.work.worker import Progress, Shop, Worker
 
 log = logging.getLogger("picowatch")
@@ -41,6 +42,7 @@ class WorkerPool:
         *,
         on_finished: Callable[[str], None],
         retry: Retry,
+        result: RunResult,
         only: Collection[str] | None = None,
         steady: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -53,6 +55,7 @@ class WorkerPool:
         self._names = names
         self._executor = executor
         self._publisher = publisher
+        self._result = result
         self._only = only
         self._batch_sizes = BatchSizes(
             settings.batch_size, settings.outbox / ".picowatch" / "batches.json"
@@ -64,6 +67,7 @@ class WorkerPool:
             publisher=publisher,
             batch_sizes=self._batch_sizes,
             retry=retry,
+            result=result,
             claim=self.claim,
             on_finished=on_finished,
             steady=steady,
@@ -77,11 +81,8 @@ class WorkerPool:
         self._started = False
         self._on_preview: OnPreview = unseen
         self._retired: list[Worker] = []  # whose engines are gone, until their threads have ended
-        self._failed_before = 0  # in workers that are forgotten
-        self._restarts_before = 0
         self._expected_until = 0.0  # work, before it is there
         self._none_since: float | None = None  # when it was first seen that work has no engine
-        self._none_came = ""  # … and why it is not waited for any longer
         self.workers: tuple[Worker, ...] = ()
         self.tend()
 
@@ -103,30 +104,33 @@ class WorkerPool:
         for worker in self.workers:
             if all(engine is not worker.engine for engine in engines):
                 self._leave(worker)
-        self._forget_retired()
+        # A cluster's engines come and go for weeks.
+        self._retired = [worker for worker in self._retired if not worker.is_over]
         waiting = 0 if self._paused else self._waiting()
         self._want(waiting)
-        self._give_up_without_engines(waiting)
+        self._give_up(waiting)
         if waiting:  # what was left to an engine that is slow, or gone
             for worker in self.workers:
                 if worker.idle:
                     worker.look()
 
-    def _give_up_without_engines(self, waiting: int) -> None:
-        """A single run ends once none can come, or none came for long; a daemon never does.
+    def _give_up(self, waiting: int) -> None:
+        """A single run ends once no engine can start, or none came for long; a daemon never does.
 
         What counts is the time from one look at the executor to another: between two looks
         thousands of saves may have been answered.
         """
         now = self._shop.steady()
+        if self.workers and all(worker.gave_up for worker in self.workers):
+            self._result.cannot_go_on(self.workers[0].trouble)
         if self.workers or not waiting or self._shop.retry.keeps_trying:
             self._none_since = None
         elif self._executor.is_final():
-            self._none_came = self._executor.trouble()
+            self._result.cannot_go_on(self._executor.trouble())
         elif self._none_since is None:
             self._none_since = now
         elif now - self._none_since > self._shop.settings.stall_seconds:
-            self._none_came = self._executor.trouble() or "No engine came."
+            self._result.cannot_go_on(self._executor.trouble() or "No engine came.")
 
     def _want(self, waiting: int) -> None:
         """Each batch wants an engine; how large batches are, those in work say."""
@@ -147,13 +151,6 @@ class WorkerPool:
         gone.leave()
         self._retired.append(gone)
         self.workers = tuple(worker for worker in self.workers if worker is not gone)
-
-    def _forget_retired(self) -> None:
-        """A cluster's engines come and go for weeks; only what they counted is kept."""
-        for worker in [worker for worker in self._retired if worker.is_over and not worker.broken]:
-            self._retired.remove(worker)
-            self._failed_before += worker.failed
-            self._restarts_before += worker.engine_restarts
 
     def _waiting(self) -> int:
         """How many images wait; none, as it were, while the ledger cannot be read."""
@@ -213,38 +210,13 @@ class WorkerPool:
         return 1 / sum(1 / seconds for seconds in each) if each else None
 
     @property
-    def failed(self) -> int:
-        """Images that failed."""
-        return self._failed_before + sum(worker.failed for worker in self._all())
-
-    @property
-    def engine_restarts(self) -> int:
-        """Engines that ended unasked."""
-        return self._restarts_before + sum(worker.engine_restarts for worker in self._all())
-
-    @property
     def trouble(self) -> str:
         """Why nothing is made although it could be; "" while one engine can work."""
         if not self.workers:
             return self._executor.trouble()
-        return "" if any(not worker.trouble for worker in self.workers) else self.workers[0].trouble
-
-    @property
-    def broken(self) -> str:
-        """Why it cannot go on at all."""
-        for worker in self._all():
-            if worker.broken:
-                return worker.broken
-        if self.workers and all(worker.gave_up for worker in self.workers):
-            return self.workers[0].gave_up
-        return self._none_came
-
-    @property
-    def ledger_corrupt(self) -> bool:
-        return any(worker.ledger_corrupt for worker in self._all())
-
-    def _all(self) -> tuple[Worker, ...]:
-        return (*self.workers, *self._retired)
+        if any(worker.gave_up or not worker.trouble for worker in self.workers):
+            return ""
+        return self.workers[0].trouble
 
     # -- what is in work
 

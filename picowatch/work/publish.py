@@ -35,6 +35,7 @@ from picowatch.metadata import (
 from picowatch.outbox.outbox import Outbox
 from picowatch.recipe.request import ImageRequest
 from picowatch.recipe.resolve.hires import final_side
+from picowatch.work.result import RunResult
 
 log = logging.getLogger("picowatch")
 # Pictures have a logger of their own: where they are shown anyway, their lines need not be.
@@ -56,6 +57,7 @@ class Publisher:
         catalog: Catalog,
         on_finished: Callable[[str], None],
         retry: Retry,
+        result: RunResult,
     ) -> None:
         """`on_finished` gets the recipes of published pictures.
 
@@ -66,15 +68,13 @@ class Publisher:
         self._catalog = catalog
         self._on_finished = on_finished
         self._retry = retry
+        self._result = result
         self.newest: deque[str] = deque(outbox.newest(NEWEST), maxlen=NEWEST)
         threads = min(MOST_THREADS, os.cpu_count() or 1)
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="publisher")
-        self._lock = threading.Lock()  # of the catalog and the count
+        self._lock = threading.Lock()  # of the catalog
         # Called with each published picture.
         self.on_published: Callable[[QueuedImage, RenderedImage], None] = lambda *_: None
-        self.failed = 0
-        self.broken = ""  # why it gave up
-        self.ledger_corrupt = False
 
     def submit(self, batch: list[QueuedImage], pictures: list[RenderedImage]) -> Future[None]:
         """Publish a batch; the future is done when all of it is published, or given up."""
@@ -103,7 +103,7 @@ class Publisher:
                 self._put_back(image)
             except Exception as error:  # no single picture may take the publisher down
                 if passes(error):
-                    self.broken = f"cannot write {image.file}: {error}"
+                    self._result.cannot_go_on(f"cannot write {image.file}: {error}")
                     self._put_back(image)
                 else:
                     self._goes_well(partial(self._fail, image, error))
@@ -131,8 +131,7 @@ class Publisher:
             log.debug("unexpected", exc_info=error)
             reason = f"Something went wrong that should not: {type(error).__name__}: {error}."
         self._retry.until_done("publisher", partial(self._ledger.fail, image.id, reason))
-        with self._lock:
-            self.failed += 1
+        self._result.count_failure()
         log.error("%s: %s failed: %s", image.recipe, image.file, reason)
         self._on_finished(self._ledger.recipe_of(image))
 
@@ -161,15 +160,15 @@ class Publisher:
         except Ended:
             pass
         except LedgerCorrupt as error:
-            self.ledger_corrupt, self.broken = True, str(error)
+            self._result.cannot_go_on(str(error), ledger_corrupt=True)
         except Exception as error:
             if passes(error):
-                self.broken = f"cannot write down what was made: {error}"
+                self._result.cannot_go_on(f"cannot write down what was made: {error}")
                 return False
             log.debug("unexpected", exc_info=True)
             words = f"something went wrong that should not: {type(error).__name__}: {error}"
             if vital:
-                self.broken = words
+                self._result.cannot_go_on(words)
             else:
                 log.error("%s", words)
         else:

@@ -21,6 +21,7 @@ from picowatch.ledger.rows import QueuedImage
 from picowatch.settings import Settings
 from picowatch.work.batch_sizes import BatchSizes
 from picowatch.work.publish import Publisher
+from picowatch.work.result import RunResult
 
 log = logging.getLogger("picowatch")
 
@@ -57,6 +58,7 @@ class Shop:
     publisher: Publisher
     batch_sizes: BatchSizes
     retry: Retry
+    result: RunResult
     claim: Callable[["Worker"], list[QueuedImage]]
     on_finished: Callable[[str], None]
     steady: Callable[[], float]
@@ -93,12 +95,8 @@ class Worker:
         self.paused = False
         self.made = 0  # images
         self.seconds_per_image: float | None = None
-        self.failed = 0
-        self.engine_restarts = 0
-        self.trouble = ""  # why it waits
-        self.gave_up = ""  # why it tries no more
-        self.broken = ""  # why nothing can go on at all
-        self.ledger_corrupt = False
+        self.trouble = ""  # why it waits, or tries no more
+        self.gave_up = False
 
     def start(self) -> None:
         """Begin to work."""
@@ -118,7 +116,7 @@ class Worker:
     def can_work(self) -> bool:
         """Whether batches may be left to it."""
         gone = self._leaving or self._lost or self.is_over
-        return not (gone or self.trouble or self.gave_up or self.broken)
+        return not (gone or self.trouble)
 
     def look(self) -> None:
         """There may be work, or a pause may have begun or ended."""
@@ -165,12 +163,13 @@ class Worker:
         except Ended:
             pass  # what is in work goes on at the next start
         except LedgerCorrupt as error:
-            self.ledger_corrupt, self.broken = True, str(error)
+            self._shop.result.cannot_go_on(str(error), ledger_corrupt=True)
         except sqlite3.Error as error:
-            self.broken = f"the ledger cannot be used: {error}"
+            self._shop.result.cannot_go_on(f"the ledger cannot be used: {error}")
         except Exception as error:  # the daemon must hear of it, whatever it is
             log.debug("unexpected", exc_info=True)
-            self.broken = f"something went wrong that should not: {type(error).__name__}: {error}"
+            words = f"something went wrong that should not: {type(error).__name__}: {error}"
+            self._shop.result.cannot_go_on(words)
 
     def _work(self) -> None:
         while not (self._shop.stopping.is_set() or self._leaving or self.gave_up):
@@ -292,7 +291,7 @@ class Worker:
     # -- when it does not work out
 
     def _engine_ended(self) -> None:
-        self.engine_restarts += 1
+        self._shop.result.count_engine_restart()
         self._forget_engine()
 
     def _wait_to_leave(self) -> None:
@@ -338,7 +337,7 @@ class Worker:
         self._failed_starts += 1
         if self._failed_starts > 1:
             if not self._shop.retry.keeps_trying:
-                self.gave_up = str(error)
+                self.trouble, self.gave_up = str(error), True
                 return
             if not self.trouble:
                 log.error("%s picowatch waits, and tries again each minute.", error)
@@ -359,7 +358,7 @@ class Worker:
 
     def _fail(self, image: QueuedImage, reason: str) -> None:
         self._patiently(partial(self._shop.ledger.fail, image.id, reason))
-        self.failed += 1
+        self._shop.result.count_failure()
         recipe = self._patiently(partial(self._shop.ledger.recipe_of, image))
         log.error("%s: seed %s failed: %s", recipe, image.request.seed, reason)
         self._shop.on_finished(recipe)

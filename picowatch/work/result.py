@@ -1,0 +1,48 @@
+"""How a run goes: what failed in it, and why it cannot go on."""
+
+import threading
+
+
+class RunResult:
+    """One for a run of the daemon; all its threads write here."""
+
+    def __init__(self, *, left_undone: bool = False) -> None:
+        """`left_undone`: the last run left something that this one has to do."""
+        self._lock = threading.Lock()
+        self.failed = 0  # images, and saves that were refused
+        self.engine_restarts = 0  # of engines that ended unasked
+        self.kept_waiting = 0  # images, by a pause, at the end of a single run
+        self.left_undone = left_undone  # something that the next start does, as after a crash
+        self.reason = ""  # why it cannot go on
+        self.ledger_corrupt = False  # … was this
+        self.outbox_replaced = False  # … was that another outbox or ledger is in its own's place
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether everything that was asked of this run is done."""
+        return not (self.reason or self.failed or self.kept_waiting)
+
+    @property
+    def can_begin_anew(self) -> bool:
+        """Whether another daemon can go on where this one cannot."""
+        return self.ledger_corrupt or self.outbox_replaced
+
+    def cannot_go_on(
+        self, reason: str, *, ledger_corrupt: bool = False, outbox_replaced: bool = False
+    ) -> None:
+        """The run has to end. The first reason counts, or the first that a new daemon gets over."""
+        with self._lock:
+            if self.can_begin_anew or (self.reason and not (ledger_corrupt or outbox_replaced)):
+                return
+            self.reason = reason
+            self.ledger_corrupt, self.outbox_replaced = ledger_corrupt, outbox_replaced
+
+    def count_failure(self) -> None:
+        """An image failed, or a save was refused."""
+        with self._lock:
+            self.failed += 1
+
+    def count_engine_restart(self) -> None:
+        """An engine ended unasked."""
+        with self._lock:
+            self.engine_restarts += 1
