@@ -160,10 +160,6 @@ class Model:
 
     def _keep(self, entry: Entry, order: tuple[int, int, int], *, anew: bool) -> None:
         for image in list(entry.images):
-            if image.state == "doubtful" and anew:
-                entry.images.remove(image)
-                self.images.remove(image)
-                continue
             if image.state in WAITING:
                 image.order = (order[0], *image.order[1:])
             if anew and image.state in ("done", "cancelled"):
@@ -316,7 +312,11 @@ class Model:
             and (image.recipe, image.prompt, image.steps, image.start) == like
             and (image.seed == one.seed or (image.seed is None and image.position == one.position))
         ]
-        return min(found, key=lambda image: (image.seed is None, image.order), default=None)
+        return min(
+            found,
+            key=lambda image: (image.seed is None, image.state == "doubtful", image.order),
+            default=None,
+        )
 
     def _unexpected(self, one: Started) -> Image:
         """After the loss of a ledger more may be made than was asked since; it is counted."""
