@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from picowatch.cli import commands
+from picowatch.errors import EXIT_CODES
 from picowatch.recipe.recipe_fields import RecipeFields
 from picowatch.recipe.samplers import SAMPLERS
 from picowatch.settings import FOLDERS, PREFIX, Settings
@@ -102,8 +103,15 @@ def _word(name: str, count: object) -> str:
     return f"[{name}{many}]" if count in ("?", "*") else f"{name}{many}"
 
 
+def exit_code_table() -> str:
+    """Every exit code of the tree of errors, and the two others."""
+    rows = [f"| {code} | {means} |" for code, means in EXIT_CODES.items()]
+    return "\n".join(["| exit code | means |", "|---|---|", *rows])
+
+
 TABLES = {
     "commands": command_table,
+    "exit codes": exit_code_table,
     "recipe fields": recipe_table,
     "samplers": sampler_table,
     "settings": settings_table,

@@ -13,10 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from picowatch import __version__
-from picowatch.errors import PicowatchError
+from picowatch.errors import FAILED, INTERRUPTED, PicowatchError
 from picowatch.settings import FOLDERS, Settings, load_settings
-
-INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except PicowatchError as error:
         if options.debug:
             raise
-        _say(f"picowatch: {error}")
+        _say(f"picowatch: {error.with_remedy}")
         return error.exit_code
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -43,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"picowatch: something went wrong that should not: {type(error).__name__}: {error}. "
             "Run it again with --debug and report what it prints."
         )
-        return 1
+        return FAILED
 
 
 def _say(text: str) -> None:

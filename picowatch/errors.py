@@ -1,17 +1,53 @@
-"""Every error a user can see, as one tree. Imports nothing of ours.
+"""Every error of picowatch, as two trees. Imports nothing of ours.
+
+What a person reads. Each class has an exit code, for when it ends a command, and the usual
+remedy, for when the error itself brings none:
 
 PicowatchError
-├── SettingsInvalid            exit 2
-├── OutboxInUse                exit 3
-│   └── OutboxInUseByMake      … by a `picowatch make`, which lets go of it when it is done
-├── LedgerCorrupt              the ledger's file is damaged; a new one is made from the pictures
-├── RecipeInvalid              (recipe/messages/problems.py: one save's problems, with their places)
-├── ModelRefused               a model file that cannot be used, and why
-├── PictureUnreadable          a picture without metadata that we can read
-├── RenderFailed               the engine could not make these images; it lives on
-├── EngineDied                 the engine's process ended in the middle of a batch
-└── EngineStopped              the engine was closed on purpose; the images go back to the queue
+├── CommandFailed            a command cannot do what was requested
+├── SettingsInvalid          a setting, a variable or a flag cannot be used: exit code 2
+├── OutboxInUse              another picowatch is already using the outbox: exit code 3
+│   └── OutboxInUseByMake    … a `picowatch make`, until its recipes are done
+├── LedgerCorrupt            the ledger's file is damaged; a new one is made from the pictures
+├── LedgerUnusable           the ledger is from a newer picowatch (ledger/database.py)
+├── RecipeInvalid            one save's problems, with their positions (recipe/messages/problems.py)
+├── FileUnreadable           a file in the inbox cannot be read (inbox/files.py)
+├── ModelRefused             a model file that cannot be used, and why
+├── PictureUnreadable        a picture without metadata that we can read
+├── RenderFailed             the engine could not render these images; it lives on
+├── EngineDied               the engine's process ended in the middle of a batch
+│   ├── EngineCannotStart    … before it looked at an image (engine/protocol.py)
+│   └── EngineLost           … because its machine is gone (engine/protocol.py)
+├── EngineStopped            the engine was closed on purpose; the images are queued again
+└── ClusterAway              the Ray cluster cannot be reached (engine/cluster/connection.py)
+
+What no person sees, because one part of picowatch raises it for another one to catch:
+
+ControlFlow
+├── Ended                    picowatch ends in the middle of something (files/retry.py)
+├── FolderAway               a folder is gone, or another one is in its place (files/atomic.py)
+├── FileChanged              a file in the inbox is being written (inbox/files.py)
+├── SheetTooLarge            too many pictures for a contact sheet (outbox/sheets.py)
+├── _NotHashed               an answer needs a model's hash first (daemon/intake.py)
+└── ValueInvalid             one value in a recipe: its text becomes a problem of RecipeInvalid
+    ├── NotInstalled         no model of this name (recipe/resolve/installed.py)
+    ├── SamplerUnknown       no sampler of this name (recipe/samplers.py)
+    ├── ScheduleUnknown      no schedule type of this name (recipe/samplers.py)
+    ├── UpscalerUnknown      no upscaler of this name (recipe/resolve/hires.py)
+    ├── PromptFailed         what was drawn cannot be a prompt (recipe/prompts/prompts.py)
+    └── ExpansionFailed      wildcards that cannot be drawn (recipe/prompts/wildcards.py)
 """
+
+SUCCEEDED, FAILED, INVALID, IN_USE, INTERRUPTED = 0, 1, 2, 3, 130
+
+# As docs/commands.md has them.
+EXIT_CODES = {
+    SUCCEEDED: "success",
+    FAILED: "something failed, or picowatch is not running (`status`)",
+    INVALID: "invalid settings or flags",
+    IN_USE: "another picowatch is using this outbox (`run`)",
+    INTERRUPTED: "interrupted by Ctrl-C or SIGTERM before finishing (`run --once`, `make`)",
+}
 
 
 class PicowatchError(Exception):
@@ -21,7 +57,8 @@ class PicowatchError(Exception):
     what to do. Together they read as one text.
     """
 
-    exit_code = 1
+    exit_code = FAILED
+    usual_remedy = ""
 
     def __init__(self, message: str, remedy: str = "") -> None:
         super().__init__(message, remedy)
@@ -31,33 +68,54 @@ class PicowatchError(Exception):
     def __str__(self) -> str:
         return f"{self.message} {self.remedy}".strip()
 
+    @property
+    def with_remedy(self) -> str:
+        """The text, with the usual remedy where it has none of its own."""
+        return f"{self.message} {self.remedy or self.usual_remedy}".strip()
+
+
+class CommandFailed(PicowatchError):
+    """A command cannot do what was requested."""
+
+    usual_remedy = "With --debug it shows where."
+
 
 class SettingsInvalid(PicowatchError):
     """picowatch.yaml, an environment variable or a flag holds something we cannot use."""
 
-    exit_code = 2
+    exit_code = INVALID
+    usual_remedy = "docs/settings.md lists every setting."
 
 
 class OutboxInUse(PicowatchError):
-    """Another picowatch works with this outbox."""
+    """Another picowatch is already using this outbox."""
 
-    exit_code = 3
+    exit_code = IN_USE
+    usual_remedy = "End it first, or give this one another --outbox."
 
 
 class OutboxInUseByMake(OutboxInUse):
-    """A `picowatch make` without a daemon works with this outbox, until its recipes are done."""
+    """A `picowatch make` without a daemon uses this outbox, until its recipes are done."""
+
+    usual_remedy = "Wait for it, or give this one another --outbox."
 
 
 class LedgerCorrupt(PicowatchError):
     """The ledger's file is damaged: not what SQLite wrote, or only a part of it."""
 
+    usual_remedy = "Run `picowatch run`: it makes a new ledger from the pictures in the outbox."
+
 
 class ModelRefused(PicowatchError):
     """A model file that cannot be used; the message says what it is."""
 
+    usual_remedy = "`picowatch models` lists what is installed, and what was refused and why."
+
 
 class PictureUnreadable(PicowatchError):
     """A picture without metadata that we can read."""
+
+    usual_remedy = "Use a picture as picowatch wrote it."
 
 
 class RenderFailed(PicowatchError):
@@ -67,6 +125,8 @@ class RenderFailed(PicowatchError):
     a user unasked.
     """
 
+    usual_remedy = "`picowatch doctor` checks the engine."
+
     def __init__(self, message: str, remedy: str = "", trace: str = "") -> None:
         super().__init__(message, remedy)
         self.trace = trace
@@ -75,6 +135,18 @@ class RenderFailed(PicowatchError):
 class EngineDied(PicowatchError):
     """The engine's process ended in the middle of a batch; the message says how."""
 
+    usual_remedy = "`picowatch doctor` checks the engine."
+
 
 class EngineStopped(PicowatchError):
     """The engine was closed on purpose; what it worked on goes back to the queue."""
+
+    usual_remedy = "Start picowatch again: the images are still queued."
+
+
+class ControlFlow(Exception):
+    """Raised by one part of picowatch for another one to catch; no command ends with it."""
+
+
+class ValueInvalid(ControlFlow, ValueError):
+    """A value in a recipe cannot be used; the text says why, and what would do."""

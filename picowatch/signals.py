@@ -5,7 +5,8 @@ import signal
 from collections.abc import Sequence
 from types import FrameType
 
-INTERRUPTED = 130
+from picowatch.errors import INTERRUPTED
+
 ALWAYS_ENDING = (signal.SIGTERM, signal.SIGINT)
 # Whatever would end a process without asking it, and that somebody may send: the engine is ended
 # with it, and what is in progress goes back into the queue.

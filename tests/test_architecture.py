@@ -10,8 +10,8 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # Imports point down: a part may import from lower lines and, where it is a folder, itself.
 LAYERS: list[set[str]] = [
-    {"errors", "save", "signals", "systemd"},
-    {"files", "settings", "recipe"},
+    {"errors", "save", "systemd"},
+    {"files", "settings", "signals", "recipe"},
     {"inbox", "ledger", "metadata", "catalog"},
     {"engine", "outbox"},
     {"work", "testing"},

@@ -15,7 +15,7 @@ from picowatch.engine.options import EngineOptions, cache_folder
 from picowatch.engine.process.child import ChildEngine
 from picowatch.engine.protocol import Engine, EngineCannotStart, RenderedImage
 from picowatch.engine.versions import versions
-from picowatch.errors import EngineDied, PicowatchError, RenderFailed
+from picowatch.errors import CommandFailed, EngineDied, RenderFailed, SettingsInvalid
 from picowatch.outbox.log import harmless
 from picowatch.recipe import ImageRequest, RecipeInvalid, read_recipes
 from picowatch.settings import Settings
@@ -72,7 +72,7 @@ def bench(
         check_plot(plot)
     for size in asked.batches:
         if not 1 <= size <= MAX_BATCH:
-            raise PicowatchError(f"--batches {size}: a batch holds 1 to {MAX_BATCH} images.")
+            raise SettingsInvalid(f"--batches {size}: a batch holds 1 to {MAX_BATCH} images.")
     batches = list(_batches(settings, asked))
     engine = make_engine(
         EngineOptions(
@@ -95,7 +95,7 @@ def bench(
         if cells:
             _print_json(cells, about) if as_json else _print_table(cells, about)
     if all(cell.failure for cell in cells):
-        raise PicowatchError("No picture could be made.", "`picowatch run` says more in its log.")
+        raise CommandFailed("No picture could be made.", "`picowatch run` says more in its log.")
     if plot:
         draw_plot(plot, [_plain(cell) for cell in cells], _title(about))
         _tell(f"plot: {plot}")
@@ -144,7 +144,9 @@ def _batches(settings: Settings, asked: Asked) -> Iterator[list[ImageRequest]]:
         try:
             (recipe,) = read_recipes("bench.yaml", json.dumps(fields).encode(), known)
         except RecipeInvalid as error:
-            raise PicowatchError("\n".join(p.message for p in error.problems)) from error
+            raise CommandFailed(
+                "\n".join(p.message for p in error.problems), "Change the flag that says so."
+            ) from error
         yield recipe.image_requests(hash_of)
 
 

@@ -6,7 +6,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from picowatch.errors import PicowatchError
+from picowatch.errors import CommandFailed, SettingsInvalid
 
 INCHES = (8, 5)
 PIXELS_PER_INCH = 120
@@ -15,14 +15,14 @@ PIXELS_PER_INCH = 120
 def check_plot(path: Path) -> None:
     """Refuse what cannot be drawn before minutes are spent on measuring."""
     if find_spec("matplotlib") is None:
-        raise PicowatchError(
+        raise CommandFailed(
             "--plot needs matplotlib, which is not installed.",
             "Install it: pip install matplotlib",
         )
     if path.suffix.lower() != ".png":
-        raise PicowatchError(f"--plot {path}: the plot is a PNG.", "Give it a name with .png.")
+        raise SettingsInvalid(f"--plot {path}: the plot is a PNG.", "Give it a name with .png.")
     if not path.parent.is_dir():
-        raise PicowatchError(f"--plot {path}: there is no folder {path.parent}.", "Make it first.")
+        raise SettingsInvalid(f"--plot {path}: there is no folder {path.parent}.", "Make it first.")
 
 
 def draw_plot(path: Path, cells: Sequence[dict[str, Any]], title: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from picowatch.catalog import Catalog
-from picowatch.errors import PictureUnreadable
+from picowatch.errors import FAILED, SUCCEEDED, PictureUnreadable
 from picowatch.files.pictures import check_picture
 from picowatch.inbox.files import MAX_BYTES, FileChanged, FileUnreadable, defaults_for
 from picowatch.outbox.log import harmless
@@ -53,7 +53,7 @@ def check(settings: Settings, files: Sequence[Path], as_json: bool) -> int:
             _print(file, images)
     if as_json:
         print(json.dumps(listed, indent=1))
-    return 1 if failed else 0
+    return FAILED if failed else SUCCEEDED
 
 
 def _read(settings: Settings, file: Path, known: Known) -> list[Recipe]:

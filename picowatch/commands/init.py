@@ -6,7 +6,7 @@ from pathlib import Path
 from picowatch.catalog.models import FOLDERS
 from picowatch.commands.schema import FOLDER as SCHEMAS
 from picowatch.commands.schema import KINDS, schema_text
-from picowatch.errors import PicowatchError
+from picowatch.errors import CommandFailed
 from picowatch.settings import FILE_NAME, settings_text
 
 # Editors look a schema up from the file that names it.
@@ -24,7 +24,7 @@ def init(folder: Path) -> int:
         _make_all(folder)
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
-        raise PicowatchError(
+        raise CommandFailed(
             f"Cannot make picowatch's folders in {folder}{where}: {error.strerror or error}.",
             "Name a folder that you can write: picowatch init DIR.",
         ) from error

@@ -14,7 +14,7 @@ from picowatch.commands.run import run_daemon
 from picowatch.commands.status import look, rows_of
 from picowatch.daemon.build import MakeEngine, check_folders
 from picowatch.engine.process.child import ChildEngine
-from picowatch.errors import OutboxInUse, PicowatchError
+from picowatch.errors import FAILED, INTERRUPTED, CommandFailed, OutboxInUse
 from picowatch.files.retry import Ended
 from picowatch.inbox.names import ENDINGS, is_recipe_name, is_recipe_path
 from picowatch.inbox.putting import put, save_again
@@ -25,9 +25,8 @@ from picowatch.recipe import is_empty
 from picowatch.recipe.messages.problems import harmless_lines
 from picowatch.recipe.recipe_fields import RecipeFields
 from picowatch.settings import Settings
-from picowatch.signals import ENDING, INTERRUPTED
+from picowatch.signals import ENDING
 
-FAILED = 1
 LOOK_SECONDS = 0.25
 STANDARD_INPUT = Path("-")
 
@@ -60,7 +59,7 @@ def make(settings: Settings, files: Sequence[Path], make_engine: MakeEngine = Ch
     except OSError as error:
         # What fails on an open file, as a full disk does, names none.
         words = f"{error.filename or where} cannot be written: {error.strerror or error}."
-        raise PicowatchError(words) from error
+        raise CommandFailed(words, "Make room or give it the permission.") from error
     finally:
         for one in asked:
             take_back(one.command)
@@ -68,18 +67,20 @@ def make(settings: Settings, files: Sequence[Path], make_engine: MakeEngine = Ch
 
 
 def _content(file: Path) -> bytes:
-    """A recipe that can be one; PicowatchError says why it cannot."""
+    """A recipe that can be one; CommandFailed says why it cannot."""
     try:
         content = sys.stdin.buffer.read() if file == STANDARD_INPUT else file.read_bytes()
     except OSError as error:
-        raise PicowatchError(f"Cannot read {file}: {error.strerror}.") from error
+        raise CommandFailed(
+            f"Cannot read {file}: {error.strerror}.", "Give a recipe that you can read."
+        ) from error
     if file != STANDARD_INPUT and not is_recipe_name(file.name):
-        raise PicowatchError(
+        raise CommandFailed(
             f"{file} has no name of a recipe.",
             f"Recipes end in {', '.join(ENDINGS)}, and do not begin with '.', '_', '~' or '#'.",
         )
     if is_empty(content):
-        raise PicowatchError(f"{file} is empty.")
+        raise CommandFailed(f"{file} is empty.", "Write at least a prompt.")
     return content
 
 

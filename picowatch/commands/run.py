@@ -10,14 +10,12 @@ from types import FrameType
 from picowatch.daemon.build import MakeEngine, check_folders
 from picowatch.daemon.supervisor import supervise
 from picowatch.engine.process.child import ChildEngine
-from picowatch.errors import PicowatchError
+from picowatch.errors import FAILED, INTERRUPTED, CommandFailed
 from picowatch.files.retry import PASSING, Ended
 from picowatch.observers.console import Console, Verbosity, open_console
 from picowatch.settings import Settings
-from picowatch.signals import ALWAYS_ENDING, ENDING, INTERRUPTED
+from picowatch.signals import ALWAYS_ENDING, ENDING
 from picowatch.work.result import RunResult
-
-FAILED = 1
 
 
 def run(
@@ -76,5 +74,8 @@ def run_daemon(
             settings, make_engine, console, once, only, stop=stop, wake=wake, signals=signals
         )
     except PASSING as error:
-        raise PicowatchError(f"The outbox {settings.outbox} cannot be written: {error}.") from error
+        raise CommandFailed(
+            f"The outbox {settings.outbox} cannot be written: {error}.",
+            "Make room or give it the permission, and start picowatch again.",
+        ) from error
     return result, bool(signals)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from picowatch.catalog import Catalog
-from picowatch.errors import PicowatchError
+from picowatch.errors import CommandFailed
 from picowatch.files.atomic import write_atomically
 from picowatch.recipe.known import Known
 from picowatch.recipe.schema import DRAFT, defaults_schema, recipe_schema
@@ -26,7 +26,9 @@ def schema(settings: Settings, kind: str, *, installed: bool, output: Path | Non
     try:
         write_atomically(output, text.encode(), durable=False)
     except OSError as error:
-        raise PicowatchError(f"Cannot write {output}: {error.strerror}.") from error
+        raise CommandFailed(
+            f"Cannot write {output}: {error.strerror}.", "Give another file: --output FILE."
+        ) from error
     print(f"made {output}")
     return 0
 

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from picowatch.errors import FAILED
 from picowatch.inbox.names import PROBE_PREFIX
 from picowatch.observers.view import Row, bar, rows
 from picowatch.outbox.lock import is_held
@@ -18,7 +19,6 @@ from picowatch.outbox.presence import seems_to_run
 from picowatch.outbox.status import Status, duration, read_status, status_of
 from picowatch.settings import Settings
 
-NOT_RUNNING = 1
 COUNTED = ("queued", "running", "done", "failed", "cancelled")
 # A daemon writes its status every five seconds; polling a slow share can take as long again.
 CHECK_SECONDS = 20.0
@@ -38,7 +38,7 @@ def status(outbox: Path, as_json: bool) -> int:
     else:
         for row in rows_of(running, found):
             print(_line(row))
-    return 0 if running else NOT_RUNNING
+    return 0 if running else FAILED
 
 
 def watch(outbox: Path) -> int:
@@ -97,7 +97,7 @@ def check(settings: Settings) -> int:
     _remove_old_probes(settings.inbox)
     probe = settings.inbox / f"{PROBE_PREFIX}{secrets.token_hex(8)}"
     # Docker and systemd end a check that takes too long.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(NOT_RUNNING))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(FAILED))
     try:
         probe.touch()
     except OSError as error:
@@ -126,7 +126,7 @@ def _remove_old_probes(inbox: Path) -> None:
 
 def _unhealthy(words: str) -> int:
     print(words, file=sys.stderr)
-    return NOT_RUNNING
+    return FAILED
 
 
 def _within_time(condition: Callable[[], bool]) -> bool:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from picowatch.errors import PicowatchError
+from picowatch.errors import FAILED, SUCCEEDED, CommandFailed
 from picowatch.outbox.commands import Command, answer_to, leave
 from picowatch.outbox.log import harmless
 from picowatch.outbox.presence import seems_to_run
@@ -17,7 +17,10 @@ ANSWER_SECONDS = 15.0
 def steer(settings: Settings, name: str, recipes: Sequence[Path]) -> int:
     """Ask it for each recipe, or once where none is named; exit code 1 if any is not done."""
     if not (settings.outbox / ".picowatch").is_dir():
-        raise PicowatchError(f"No picowatch ever worked with the outbox {settings.outbox}.")
+        raise CommandFailed(
+            f"No picowatch ever worked with the outbox {settings.outbox}.",
+            "Give the outbox of the one that you mean: --outbox DIR.",
+        )
     asked = [Command(name, below_inbox(settings, recipe)) for recipe in recipes]
     return max([_ask(settings, command) for command in asked or [Command(name)]])
 
@@ -26,8 +29,9 @@ def _ask(settings: Settings, command: Command) -> int:
     try:
         path = leave(settings.outbox, command)
     except OSError as error:
-        raise PicowatchError(
-            f"The outbox {settings.outbox} cannot be written: {error.strerror}."
+        raise CommandFailed(
+            f"The outbox {settings.outbox} cannot be written: {error.strerror}.",
+            "Only who may write there can steer picowatch.",
         ) from error
     answer = answer_to(path, ANSWER_SECONDS if seems_to_run(settings.outbox) else 0.0)
     if answer is None:
@@ -35,9 +39,9 @@ def _ask(settings: Settings, command: Command) -> int:
             f"picowatch does not answer; '{command.name}' is done when it is back.",
             file=sys.stderr,
         )
-        return 1
+        return FAILED
     print(harmless(answer.text), file=sys.stdout if answer.done else sys.stderr)
-    return 0 if answer.done else 1
+    return SUCCEEDED if answer.done else FAILED
 
 
 def below_inbox(settings: Settings, recipe: Path) -> str:

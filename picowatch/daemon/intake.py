@@ -13,7 +13,7 @@ from picowatch.catalog import Catalog, Kind
 from picowatch.catalog.hashing import Hashing
 from picowatch.daemon.contact_sheets import make_due_sheets, sheet_of
 from picowatch.engine.batches import batch_key
-from picowatch.errors import LedgerCorrupt, ModelRefused, PictureUnreadable
+from picowatch.errors import ControlFlow, LedgerCorrupt, ModelRefused, PictureUnreadable
 from picowatch.files.retry import Ended, passes
 from picowatch.inbox.files import FileUnreadable
 from picowatch.inbox.inbox import Evidence, Gone, Inbox, Renamed, Saved, Unreadable
@@ -43,7 +43,7 @@ ERRORS_KEPT = 5  # for the status
 FAILURES_SHOWN = 20  # in one error file
 
 
-class _NotHashed(Exception):
+class _NotHashed(ControlFlow):
     """An answer needs the hash of a model, which takes long."""
 
     def __init__(self, kind: Kind, name: str) -> None:

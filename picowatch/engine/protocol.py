@@ -77,6 +77,8 @@ class EngineCannotStart(EngineDied):
 class EngineLost(EngineDied):
     """The engine's machine is gone, or the way to it: no image is at fault."""
 
+    usual_remedy = "The images run on another machine, or when this one is back."
+
 
 class Engine(Protocol):
     """Makes pictures from requests that can run together (see `batches.can_share_batch`)."""

@@ -12,13 +12,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from picowatch.errors import ControlFlow
+
 TEMPORARY_PREFIX = ".picowatch-"
 TEMPORARY_SUFFIX = ".tmp"
 
 _held: dict[Path, Callable[[], bool]] = {}
 
 
-class FolderAway(OSError):
+class FolderAway(ControlFlow, OSError):
     """A folder that is held is gone, or another one is in its place."""
 
     def __init__(self, folder: Path) -> None:

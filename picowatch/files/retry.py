@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from picowatch.errors import ControlFlow
 from picowatch.systemd import ALIVE, notify
 
 log = logging.getLogger("picowatch")
@@ -40,7 +41,7 @@ def passes(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno is not None and error.errno not in _LASTING
 
 
-class Ended(Exception):
+class Ended(ControlFlow):
     """picowatch ends in the middle of something; the next start does it."""
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from picowatch.errors import ControlFlow, PicowatchError
 from picowatch.files.inside import leads_out, open_below
 from picowatch.inbox.names import (
     DEFAULTS_NAME,
@@ -35,11 +36,13 @@ class FoundFile:
     stamp: Stamp
 
 
-class FileUnreadable(Exception):
+class FileUnreadable(PicowatchError):
     """A recipe file that cannot be read; the text says why and what to do."""
 
+    usual_remedy = "Check the file and its permissions, and save it again."
 
-class FileChanged(Exception):
+
+class FileChanged(ControlFlow):
     """The file was written while it was read: it is not whole yet."""
 
 

@@ -37,6 +37,8 @@ _DAMAGE = ("no such table", "Could not decode to UTF-8")
 class LedgerUnusable(PicowatchError):
     """The ledger file is from a newer picowatch."""
 
+    usual_remedy = "Use the newer picowatch that wrote it."
+
 
 class Database:
     """One connection for all threads of the daemon; every statement runs in a transaction.

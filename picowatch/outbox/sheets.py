@@ -11,6 +11,7 @@ from textwrap import wrap
 
 from PIL import Image, ImageDraw, ImageFont
 
+from picowatch.errors import ControlFlow
 from picowatch.files.inside import open_regular
 from picowatch.files.pictures import FORMATS
 from picowatch.recipe.recipe_fields import Axis
@@ -33,7 +34,7 @@ class Cell:
     label: str = ""
 
 
-class SheetTooLarge(ValueError):
+class SheetTooLarge(ControlFlow):
     """More pictures than fit on a sheet at a size at which anything can be seen."""
 
 

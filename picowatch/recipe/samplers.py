@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from functools import cache
 
+from picowatch.errors import ValueInvalid
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import did_you_mean, listed
 
@@ -91,11 +92,11 @@ _MISSING = {
 }
 
 
-class SamplerUnknown(ValueError):
+class SamplerUnknown(ValueInvalid):
     """No sampler of this name, or none that diffusers has; the text says what would do."""
 
 
-class ScheduleUnknown(ValueError):
+class ScheduleUnknown(ValueInvalid):
     """No schedule type of this name, or none that this sampler takes."""
 
 

@@ -180,7 +180,10 @@ def test_make_reads_standard_input(house: House, text: str, name: str | None) ->
             timeout=120,
         )
     if name is None:
-        assert (answer.returncode, answer.stderr) == (1, "picowatch: - is empty.\n")
+        assert (answer.returncode, answer.stderr) == (
+            1,
+            "picowatch: - is empty. Write at least a prompt.\n",
+        )
     else:
         assert answer.stdout == "outbox/stdin/0001-5.png\n", answer.stderr
         assert [file.name for file in house.inbox.iterdir()] == [name]

@@ -30,7 +30,8 @@ def test_a_schema_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     refused = picowatch(tmp_path, "schema", "--output", "folder")
     assert refused.returncode == 1
-    assert refused.stderr == "picowatch: Cannot write folder: Is a directory.\n"
+    said = "Cannot write folder: Is a directory. Give another file: --output FILE."
+    assert refused.stderr == f"picowatch: {said}\n"
 
 
 def test_installed_names_are_completed(tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ _KNOCK_SECONDS = 5.0
 class ClusterAway(PicowatchError):
     """There is no way to the cluster, or no more."""
 
+    usual_remedy = "Start the cluster, or set executor: local."
+
 
 @contextmanager
 def connected(address: str | None, folder: Path | None) -> Iterator[None]:

@@ -32,6 +32,8 @@ class Problem:
 class RecipeInvalid(PicowatchError):
     """A save that cannot be run; `problems` are all its mistakes, in the file's order."""
 
+    usual_remedy = "Fix the file and save it again."
+
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
         super().__init__("; ".join(_briefly(self.problems)))

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
 
+from picowatch.errors import ValueInvalid
 from picowatch.recipe.known import Known
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import did_you_mean, listed
@@ -47,7 +48,7 @@ _BRACKET_SIGNS = tuple("()[]:<")
 PROMPT, NEGATIVE = "prompt", "negative_prompt"
 
 
-class PromptFailed(ValueError):
+class PromptFailed(ValueInvalid):
     """What was drawn for one image cannot be a prompt; `field` says which of the two."""
 
     def __init__(self, field: str, message: str) -> None:

@@ -17,6 +17,7 @@ from functools import lru_cache
 from hashlib import sha256
 from itertools import accumulate, groupby
 
+from picowatch.errors import ValueInvalid
 from picowatch.recipe.messages.problems import shown
 
 MAX_WILDCARDS = 1000
@@ -42,7 +43,7 @@ _COUNT = re.compile(r"\s*(?P<low>\d{0,9})(?P<to>-?)(?P<high>\d{0,9})\$\$(?:(?P<j
 _WEIGHT = re.compile(r"\s*(\d{1,9}(?:\.\d{0,9})?|\.\d{1,9})::")
 
 
-class ExpansionFailed(ValueError):
+class ExpansionFailed(ValueInvalid):
     """Wildcards that cannot be drawn: without end, or to a text without end."""
 
 

@@ -14,7 +14,13 @@ from picowatch.recipe.read.decoding import FORBIDDEN, invisible
 from picowatch.recipe.read.plain import TRUE_OR_FALSE, number
 from picowatch.recipe.recipe import Context, Recipe
 from picowatch.recipe.recipe_fields import MAX_SEED, RANDOM, HiresFields, Loras
-from picowatch.recipe.resolve.hires import MAX_SIDE, PARTS, PREFIX, find_upscaler
+from picowatch.recipe.resolve.hires import (
+    MAX_SIDE,
+    PARTS,
+    PREFIX,
+    UpscalerUnknown,
+    find_upscaler,
+)
 from picowatch.recipe.resolve.installed import BAKED, NotInstalled, find_checkpoint, find_vae
 from picowatch.recipe.resolve.layers import text_of
 from picowatch.recipe.resolve.loras import read_loras
@@ -89,7 +95,7 @@ def _hires(layer: Layer, takes_strength: bool, problems: Problems) -> HiresField
     if upscaler and isinstance(upscaler.value, str):
         try:
             values["upscaler"] = find_upscaler(upscaler.value)
-        except ValueError as error:
+        except UpscalerUnknown as error:
             problems.add(upscaler.place, str(error))
     try:
         return HiresFields.model_validate(values)

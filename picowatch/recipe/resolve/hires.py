@@ -7,6 +7,7 @@ In a settled layer its parts stand under names of their own, `hires.scale` and s
 import re
 from dataclasses import replace
 
+from picowatch.errors import ValueInvalid
 from picowatch.recipe.messages.places import Layer, Written
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import did_you_mean, listed
@@ -64,12 +65,16 @@ def _settle_parts(layer: Layer, written: Written, problems: Problems) -> None:
             layer[f"{PREFIX}{name}"] = part
 
 
+class UpscalerUnknown(ValueInvalid):
+    """No upscaler of this name; the text says which there are."""
+
+
 def find_upscaler(written: str) -> str:
-    """The upscaler somebody means. Raises ValueError with what there is."""
+    """The upscaler somebody means. Raises UpscalerUnknown."""
     for name in UPSCALERS:
         if _squeezed(written) == _squeezed(name):
             return name
-    raise ValueError(
+    raise UpscalerUnknown(
         f"unknown upscaler '{shown(written)}'. {did_you_mean(written, UPSCALERS)}"
         f"There are {listed(UPSCALERS)}."
     )

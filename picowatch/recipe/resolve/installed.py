@@ -4,6 +4,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
+from picowatch.errors import ValueInvalid
 from picowatch.recipe.known import Known, KnownCheckpoint
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import did_you_mean, listed
@@ -17,7 +18,7 @@ _ENDINGS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 _BAKED_WORDS = {"baked", "none", "automatic", "default (model)"}
 
 
-class NotInstalled(ValueError):
+class NotInstalled(ValueInvalid):
     """No installed model of this name, or several; the text says what would do."""
 
 
