@@ -1,6 +1,8 @@
 """Fixtures for all tests."""
 
 import os
+import shutil
+import sys
 from collections.abc import Generator
 from pathlib import Path
 
@@ -13,6 +15,17 @@ from tests.house import House
 # each time, so that a failure is the change's: EXPLORE=1 draws others.
 settings.register_profile("picowatch", deadline=None, derandomize="EXPLORE" not in os.environ)
 settings.load_profile("picowatch")
+
+# Without cached bytecode, each process that a test starts would compile picowatch again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
+# Temporary folders are in memory where there is room: each picture is synced several times, and
+# how long a disk takes for that is not tested. Tests of real editors stay on the disk.
+IN_MEMORY = Path("/dev/shm")
+ROOM = 4 << 30
+if os.access(IN_MEMORY, os.W_OK) and shutil.disk_usage(IN_MEMORY).free > ROOM:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(IN_MEMORY))
 
 
 @pytest.fixture
