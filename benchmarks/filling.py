@@ -59,6 +59,7 @@ def _finish_all(house: House) -> None:
         ledger,
         outbox,
         catalog=Catalog(house.models),
+        on_published=lambda *_: None,
         on_finished=lambda recipe: None,
         retry=Retry(threading.Event(), house.outbox, keeps_trying=False),
         result=RunResult(),

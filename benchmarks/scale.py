@@ -228,6 +228,7 @@ def _pool(ledger: Ledger, folder: Path) -> WorkerPool:
         ledger,
         outbox,
         catalog=Catalog(folder),
+        on_published=lambda *_: None,
         on_finished=lambda _: None,
         retry=retry,
         result=result,
@@ -240,6 +241,7 @@ def _pool(ledger: Ledger, folder: Path) -> WorkerPool:
         engines,
         publisher,
         on_finished=lambda _: None,
+        on_preview=lambda _: None,
         retry=retry,
         result=result,
     )

@@ -1,43 +1,50 @@
-"""Evidence that is to be answered: what is urgent overtakes, but nothing of the same path."""
+"""What the daemon's thread has to do: evidence to be answered, and what follows an answer."""
 
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 
 from picowatch.inbox.inbox import Evidence, Renamed, Saved
 from picowatch.recipe import priority_of
 
 
 class Backlog:
-    """Answered from the front; of equal priority in the order in which it came."""
+    """Evidence is answered from the front, of equal priority in the order in which it came.
+
+    What is urgent overtakes, but nothing of the same path. `to_tell` follows answers. `finished`
+    are recipes of which an image has ended; other threads put them there.
+    """
 
     def __init__(self) -> None:
-        self._waiting: list[tuple[int, Evidence]] = []
+        self.evidence: list[Evidence] = []
+        self._priorities: list[int] = []  # of each
+        self.to_tell: deque[Callable[[], None]] = deque()
+        self.finished: deque[str] = deque()
 
-    def __len__(self) -> int:
-        return len(self._waiting)
-
-    def __iter__(self) -> Iterator[Evidence]:
-        return (seen for _, seen in self._waiting)
+    def __bool__(self) -> bool:
+        return bool(self.evidence or self.to_tell or self.finished)
 
     @property
     def priority(self) -> int | None:
         """Of what is answered next, None if there is nothing."""
-        return self._waiting[0][0] if self._waiting else None
+        return self._priorities[0] if self._priorities else None
 
-    def drop(self, count: int) -> None:
-        """So many from the front are answered."""
-        del self._waiting[:count]
+    def answered(self, to_tell: Sequence[Callable[[], None]]) -> None:
+        """As many from the front are answered; this follows."""
+        del self.evidence[: len(to_tell)], self._priorities[: len(to_tell)]
+        self.to_tell.extend(to_tell)
 
     def add(self, evidence: Iterable[Evidence]) -> None:
         """A save of a higher priority goes before others, unless these are about its file, too."""
-        named = {path for _, seen in self._waiting for path in _paths(seen)}
+        named = {path for seen in self.evidence for path in _paths(seen)}
         for seen in evidence:
             priority = _priority(seen)
-            place = len(self._waiting)
+            place = len(self.evidence)
             if place and not (isinstance(seen, Saved) and seen.path not in named):
-                priority = min(priority, self._waiting[-1][0])  # it stays behind all of them
-            while place and self._waiting[place - 1][0] < priority:
+                priority = min(priority, self._priorities[-1])  # it stays behind all of them
+            while place and self._priorities[place - 1] < priority:
                 place -= 1
-            self._waiting.insert(place, (priority, seen))
+            self.evidence.insert(place, seen)
+            self._priorities.insert(place, priority)
             named |= _paths(seen)
 
 

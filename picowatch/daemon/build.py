@@ -4,17 +4,20 @@ import logging
 import os
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 
 from picowatch.catalog import Catalog
+from picowatch.daemon.attempts import Attempts
+from picowatch.daemon.backlog import Backlog
+from picowatch.daemon.control import Control
 from picowatch.daemon.intake import Intake
 from picowatch.daemon.loop import Daemon
-from picowatch.daemon.recovery import open_ledger, set_aside
-from picowatch.daemon.reporting import Parts
+from picowatch.daemon.recovery import Recovery, open_ledger, set_aside
+from picowatch.daemon.reporting import RecentErrors, Reporting
+from picowatch.daemon.watches import ClockWatch, OutboxWatch
 from picowatch.engine.executor import Executor, LocalEngines
 from picowatch.engine.options import EngineOptions, cache_folder
 from picowatch.engine.protocol import Engine
@@ -75,29 +78,33 @@ def build_daemon(
     stack.callback(close_log)
     if damaged:
         set_aside(_state(settings) / LEDGER, damaged)
-    beat = Beat()
-
-    def go_on() -> None:
-        retry.go_on()
-        if beat.is_due():
-            notify(*ALIVE)
-
-    outbox = retry.until_begun(lambda: Outbox(settings.outbox, settings.file_name, go_on))
+    starts = _go_on(retry, lambda: notify(*ALIVE))
+    outbox = retry.until_begun(lambda: Outbox(settings.outbox, settings.file_name, starts))
     file = _state(settings) / LEDGER
     ledger = retry.until_begun(
-        lambda: open_ledger(file, outbox, check=lock.after_crash, go_on=go_on)
+        lambda: open_ledger(file, outbox, check=lock.after_crash, go_on=starts)
     )
     stack.callback(ledger.close)
     stack.enter_context(outbox.kept())
     commands = retry.until_begun(lambda: Commands(settings.outbox))
+    observers = Observers(settings, outbox, result)
+    stack.callback(observers.close, hurry)
     inbox = _inbox(settings, ledger, wake, only)
-    finished: deque[str] = deque()
+    backlog, errors = Backlog(), RecentErrors()
 
     def on_finished(recipe: str) -> None:
-        finished.append(recipe)
+        backlog.finished.append(recipe)
         wake.set()
 
-    publisher = _publisher(settings, ledger, outbox, retry, result, on_finished)
+    publisher = Publisher(
+        ledger,
+        outbox,
+        catalog=Catalog(settings.models, _hash_cache(settings), keep_hashes=False),
+        on_published=observers.published,
+        on_finished=on_finished,
+        retry=retry,
+        result=result,
+    )
     pool = WorkerPool(
         settings,
         ledger,
@@ -105,31 +112,89 @@ def build_daemon(
         _executor(settings, make_engine),
         publisher,
         on_finished=on_finished,
+        on_preview=observers.preview,
         retry=retry,
         result=result,
         only=only,
     )
-    intake = _intake(settings, inbox, ledger, outbox, result, now)
-    observers = Observers(settings, outbox, publisher, pool, result)
-    intake.on_failed = observers.failed
-    stack.callback(observers.close, hurry)
-    parts = Parts(
-        settings=settings,
+    reporting = Reporting(
+        console,
+        observers,
+        inbox=inbox,
+        inbox_path=settings.inbox,
+        ledger=ledger,
+        outbox=outbox,
+        pool=pool,
+        publisher=publisher,
+        errors=errors,
+        retry=retry,
+        now=now,
+    )
+
+    def show_life() -> None:
+        if inbox.is_watched:
+            inbox.listen(time.monotonic())
+            reporting.report()
+        else:
+            notify(*ALIVE)
+
+    go_on = _go_on(retry, show_life)
+    intake = Intake(
+        settings,
+        inbox,
+        ledger,
+        outbox,
+        Catalog(settings.models, _hash_cache(settings)),
+        StartImages(settings.inbox, settings.outbox),
+        errors=errors,
+        on_failed=observers.failed,
+        go_on=go_on,
+        result=result,
+        now=now,
+    )
+    control = Control(settings, ledger, outbox, pool, commands, go_on=go_on)
+    recovery = Recovery(
         inbox=inbox,
         ledger=ledger,
         outbox=outbox,
-        intake=intake,
-        pool=pool,
         publisher=publisher,
-        console=observers.beside(console),
+        intake=intake,
+        control=control,
+        backlog=backlog,
         retry=retry,
-        result=result,
-        commands=commands,
-        finished=finished,
-        whereabouts=lock.whereabouts,
-        only=only,
+        go_on=go_on,
+        after_crash=lock.after_crash,
     )
-    return Daemon(parts, after_crash=lock.after_crash, stop=stop, wake=wake, now=now)
+    return Daemon(
+        recovery=recovery,
+        inbox=inbox,
+        backlog=backlog,
+        intake=intake,
+        control=control,
+        pool=pool,
+        reporting=reporting,
+        attempts=Attempts(retry, go_on=go_on),
+        outbox_watch=OutboxWatch(lock, outbox, ledger, retry, result),
+        clock_watch=ClockWatch(now, time.monotonic),
+        result=result,
+        stop=stop,
+        wake=wake,
+    )
+
+
+def _go_on(retry: Retry, show_life: Callable[[], None]) -> Callable[[], None]:
+    """What is called in the middle of long work: it must not look like a hang.
+
+    It ends with picowatch: it may raise Ended.
+    """
+    beat = Beat(time.monotonic)
+
+    def go_on() -> None:
+        retry.go_on()
+        if beat.is_due():
+            show_life()
+
+    return go_on
 
 
 def _lock(settings: Settings, retry: Retry, stop: threading.Event, *, by_make: bool) -> OutboxLock:
@@ -159,33 +224,6 @@ def _state(settings: Settings) -> Path:
 
 def _hash_cache(settings: Settings) -> Path:
     return _state(settings) / "hashes.json"
-
-
-def _intake(
-    settings: Settings,
-    inbox: Inbox,
-    ledger: Ledger,
-    outbox: Outbox,
-    result: RunResult,
-    now: Callable[[], float],
-) -> Intake:
-    catalog = Catalog(settings.models, _hash_cache(settings))
-    start_images = StartImages(settings.inbox, settings.outbox)
-    return Intake(settings, inbox, ledger, outbox, catalog, start_images, result=result, now=now)
-
-
-def _publisher(
-    settings: Settings,
-    ledger: Ledger,
-    outbox: Outbox,
-    retry: Retry,
-    result: RunResult,
-    on_finished: Callable[[str], None],
-) -> Publisher:
-    catalog = Catalog(settings.models, _hash_cache(settings), keep_hashes=False)
-    return Publisher(
-        ledger, outbox, catalog=catalog, on_finished=on_finished, retry=retry, result=result
-    )
 
 
 def _executor(settings: Settings, make_engine: MakeEngine) -> Executor:

@@ -10,7 +10,7 @@ from picowatch.inbox.files import stamp_of
 from picowatch.inbox.names import is_recipe_path
 from picowatch.ledger.ledger import PAUSED, Ledger
 from picowatch.ledger.rows import Outcome
-from picowatch.outbox.commands import Answer, Command
+from picowatch.outbox.commands import Answer, Command, Commands
 from picowatch.outbox.outbox import Outbox
 from picowatch.outbox.status import images, images_wait
 from picowatch.settings import Settings
@@ -31,6 +31,7 @@ class Control:
         ledger: Ledger,
         outbox: Outbox,
         pool: WorkerPool,
+        commands: Commands,
         *,
         go_on: Callable[[], None],
         steady: Callable[[], float] = time.monotonic,
@@ -41,15 +42,20 @@ class Control:
         self._ledger = ledger
         self._outbox = outbox
         self._pool = pool
+        self._commands = commands
         self._go_on = go_on
         self._steady = steady
         self._missed: dict[str, float] = {}  # recipes to be made whose files are not there yet
 
     def recall(self) -> None:
         """A pause goes on after a restart."""
-        self._pool.paused = self._ledger.fact(PAUSED) == "yes"
-        if self._pool.paused:
+        if self._ledger.fact(PAUSED) == "yes":
+            self._pool.pause()
             log.info("paused: nothing is made until `picowatch resume`")
+
+    def work_off(self) -> None:
+        """Do what was asked meanwhile."""
+        self._commands.work_off(self.do)
 
     def do(self, command: Command) -> Answer | None:
         """Do it and say what came of it; None as long as that is not known."""
@@ -84,9 +90,11 @@ class Control:
     def _set_paused(self, paused: bool) -> None:
         self._outbox.memos.note_pause(paused)
         self._ledger.remember(PAUSED, "yes" if paused else "")
-        self._pool.paused = paused
         log.info("%s, as asked", "paused" if paused else "work goes on")
-        self._pool.look()
+        if paused:
+            self._pool.pause()
+        else:
+            self._pool.resume()
 
     def _waiting(self) -> str:
         return images_wait(self._ledger.counts().queued)

@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
-from itertools import islice
 from typing import cast
 
 from picowatch.catalog import Catalog, Kind
 from picowatch.catalog.hashing import Hashing
 from picowatch.daemon.contact_sheets import make_due_sheets, sheet_of
+from picowatch.daemon.reporting import RecentErrors
 from picowatch.engine.batches import batch_key
 from picowatch.errors import ControlFlow, LedgerCorrupt, ModelRefused, PictureUnreadable
 from picowatch.files.retry import Ended, passes
@@ -39,7 +39,6 @@ SEEDS = 2**32
 # its next batch, and no other save is looked at.
 SLICE_SECONDS = 0.2
 PICTURES = ("image", "mask")  # kinds of what recipes name that are no models
-ERRORS_KEPT = 5  # for the status
 FAILURES_SHOWN = 20  # in one error file
 
 
@@ -63,10 +62,18 @@ class Intake:
         catalog: Catalog,
         start_images: StartImages,
         *,
+        errors: RecentErrors,
+        on_failed: Callable[[str], None],
+        go_on: Callable[[], None],
         result: RunResult,
         now: Callable[[], float] = time.time,
         steady: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`errors` are told of each recipe that fails.
+
+        `on_failed` is called with the recipe when its error file says something new, `go_on`
+        between the parts of what takes long; it may raise Ended.
+        """
         self._settings = settings
         self._inbox = inbox
         self._ledger = ledger
@@ -78,17 +85,10 @@ class Intake:
         self._known: Known | None = None
         self._hashes: dict[tuple[Kind, str], str | ModelRefused] = {}
         self._to_hash: tuple[Kind, str] | None = None
-        # Called between the parts of what takes long; it may raise Ended.
-        self.go_on: Callable[[], None] = lambda: None
-        # Called with the recipe when its error file says something new.
-        self.on_failed: Callable[[str], None] = lambda recipe: None
+        self._errors = errors
+        self._on_failed = on_failed
+        self._go_on = go_on
         self._result = result
-        self._errors: dict[str, str] = {}
-
-    @property
-    def errors(self) -> tuple[str, ...]:
-        """The last errors that still hold, one of a recipe."""
-        return tuple(islice(self._errors.values(), max(0, len(self._errors) - ERRORS_KEPT), None))
 
     def look_again(self) -> None:
         """There is new evidence: models may have come and gone before it."""
@@ -157,12 +157,12 @@ class Intake:
             # An invalid save's error file stays: the next good save tries these again anyway.
             if self._ledger.is_valid(recipe):
                 if self._outbox.write_error(recipe, _failure_text(recipe, failures)):
-                    self.on_failed(recipe)
-                self._note_error(recipe, f"{recipe}: {failures[-1][1]}")
+                    self._on_failed(recipe)
+                self._errors.note(recipe, f"{recipe}: {failures[-1][1]}")
         elif self._ledger.succeeded(recipe) is not None:
             self._outbox.remove_error(recipe)  # a crash may have kept it
-            self._errors.pop(recipe, None)
-        make_due_sheets(recipe, self._ledger, self._outbox, self.go_on)
+            self._errors.forget(recipe)
+        make_due_sheets(recipe, self._ledger, self._outbox, self._go_on)
         if not failures:
             self._retire(recipe)
 
@@ -178,13 +178,9 @@ class Intake:
             log.debug("unexpected", exc_info=True)
             words = f"Something went wrong that should not: {type(error).__name__}: {error}."
             log.error("%s: %s", recipe, words)
-            self._note_error(recipe, f"{recipe}: {words}")
+            self._errors.note(recipe, f"{recipe}: {words}")
             with suppress(OSError):
                 self._outbox.add_warning(recipe, words)
-
-    def _note_error(self, recipe: str, line: str) -> None:
-        self._errors.pop(recipe, None)  # so that it is the last one
-        self._errors[recipe] = line
 
     # -- evidence
 
@@ -236,7 +232,7 @@ class Intake:
                 batch_key=lambda request: repr(batch_key(request)),
                 draw_seed=partial(secrets.randbelow, SEEDS),
                 picture_exists=self._outbox.exists,
-                go_on=self.go_on,
+                go_on=self._go_on,
             )
         except RecipeInvalid as error:
             tell = self._reject(save, error_text(error), one_line(error))
@@ -266,17 +262,17 @@ class Intake:
             seen.defaults,
             self._settings.max_images_per_save,
             pictures.texts,
-            self.go_on,
+            self._go_on,
         )
 
     def _entry(self, recipe: Recipe, pictures: NamedPictures) -> AskedEntry:
-        self.go_on()
+        self._go_on()
         hash_of = self._hashes_for(pictures)
         return AskedEntry(
             digest=recipe.digest(hash_of),
             priority=recipe.priority,
             random=recipe.wants_random_seed,
-            requests=partial(recipe.image_requests, hash_of, go_on=self.go_on),
+            requests=partial(recipe.image_requests, hash_of, go_on=self._go_on),
             sheet=sheet_of(recipe),
         )
 
@@ -309,7 +305,7 @@ class Intake:
         """The model's hash, or why it has none. Gigabytes are read for it once."""
         try:
             model = self._catalog.find(kind, name)
-            return Hashing(self._catalog, model, self._steady).result(self.go_on)
+            return Hashing(self._catalog, model, self._steady).result(self._go_on)
         except ModelRefused as error:
             return error
 
@@ -328,7 +324,7 @@ class Intake:
         cancelled = self._ledger.forget(seen.path)
         self._outbox.remove_error(seen.path)
         self._outbox.write_warnings(seen.path, ())
-        self._errors.pop(seen.path, None)
+        self._errors.forget(seen.path)
         return partial(log.info, "%s: deleted, %s cancelled", seen.path, images(cancelled))
 
     def _renamed(self, seen: Renamed, known: Known) -> Callable[[], None]:
@@ -340,7 +336,7 @@ class Intake:
         )
         self._outbox.remove_error(seen.old)
         self._outbox.write_warnings(seen.old, ())
-        self._errors.pop(seen.old, None)
+        self._errors.forget(seen.old)
         tell = partial(log.info, "%s: renamed to %s, its queue goes on", seen.old, new)
         if was_valid and is_txt(seen.old) == is_txt(new):
             self._move_in(seen.saved, known)
@@ -370,8 +366,8 @@ class Intake:
         """Failures stand beside the new name now, sheets and the archive are waiting for it."""
         if failures := self._ledger.failures(recipe):
             self._outbox.write_error(recipe, _failure_text(recipe, failures))
-            self._note_error(recipe, f"{recipe}: {failures[-1][1]}")
-        make_due_sheets(recipe, self._ledger, self._outbox, self.go_on)
+            self._errors.note(recipe, f"{recipe}: {failures[-1][1]}")
+        make_due_sheets(recipe, self._ledger, self._outbox, self._go_on)
         if not failures:
             self._retire(recipe)
 
@@ -379,12 +375,12 @@ class Intake:
 
     def _tell_rejected(self, path: str, line: str) -> None:
         self._result.count_failure()
-        self._note_error(path, line)
+        self._errors.note(path, line)
         log.error("%s", line)
-        self.on_failed(path)
+        self._on_failed(path)
 
     def _tell_accepted(self, path: str, result: Acceptance, warnings: Sequence[str]) -> None:
-        self._errors.pop(path, None)
+        self._errors.forget(path)
         for warning in warnings:
             log.warning("%s: %s", path, warning)
         parts = [f"{images(result.queued)} queued"]
@@ -399,7 +395,7 @@ class Intake:
             log.info("%s: saved, nothing new to make; its newest picture is %s", path, newest)
             self._outbox.show_as_latest(newest)
         if not result.queued:
-            make_due_sheets(path, self._ledger, self._outbox, self.go_on)
+            make_due_sheets(path, self._ledger, self._outbox, self._go_on)
             self._retire(path)
 
     # -- when_done

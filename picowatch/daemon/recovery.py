@@ -1,25 +1,39 @@
-"""Opens the ledger; one that is damaged or gone is made anew from the pictures in the outbox."""
+"""What a start finds: a ledger that may be damaged or gone, and what a crash left undone.
+
+A lost ledger is made anew from the pictures in the outbox; see docs/durability.md for the rest.
+"""
 
 import json
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from picowatch.daemon.attempts import safely
+from picowatch.daemon.backlog import Backlog
+from picowatch.daemon.control import Control
+from picowatch.daemon.intake import Intake
 from picowatch.engine.batches import batch_key
 from picowatch.errors import LedgerCorrupt, PictureUnreadable
+from picowatch.files.retry import Retry
+from picowatch.inbox.inbox import Inbox
 from picowatch.ledger.database import quarantine
 from picowatch.ledger.ledger import PAUSED, Ledger
 from picowatch.ledger.restore import MadeBefore
+from picowatch.ledger.rows import QueuedImage
 from picowatch.metadata import PICOWATCH, read_chunk
 from picowatch.outbox.listing import request_of
 from picowatch.outbox.memos import Asked
 from picowatch.outbox.outbox import Outbox
 from picowatch.outbox.png import SHEET_KEYWORD
+from picowatch.work.publish import Publisher
 
 log = logging.getLogger("picowatch")
+
+MAX_DAEMON_DEATHS = 5  # in a row, with the same image in work
 
 
 def open_ledger(
@@ -156,3 +170,89 @@ def _note_sheet(file: str, text: str, sheets: dict[str, dict[str, list[str]]]) -
         sheets.setdefault(str(shown["recipe"]), {})[file] = files
     except (KeyError, TypeError, ValueError):
         return  # not a sheet of ours
+
+
+class Recovery:
+    """Does what the last daemon left undone, before anything else begins."""
+
+    def __init__(
+        self,
+        *,
+        inbox: Inbox,
+        ledger: Ledger,
+        outbox: Outbox,
+        publisher: Publisher,
+        intake: Intake,
+        control: Control,
+        backlog: Backlog,
+        retry: Retry,
+        go_on: Callable[[], None],
+        after_crash: bool,
+    ) -> None:
+        """`after_crash`: the last daemon did not end by itself, or left something undone."""
+        self._inbox = inbox
+        self._ledger = ledger
+        self._outbox = outbox
+        self._publisher = publisher
+        self._intake = intake
+        self._control = control
+        self._backlog = backlog
+        self._retry = retry
+        self._go_on = go_on
+        self._after_crash = after_crash
+        self.is_done = not after_crash
+
+    def run(self) -> None:
+        """Do it all; what cannot be written is waited for."""
+        self._retry.until_begun(self._recover)
+        self.is_done = True
+        self._retry.until_done("daemon", self._intake.recall)
+        if self._after_crash:
+            safely(self._intake.answer_again_without_error)
+
+    def _recover(self) -> None:
+        """May be done again."""
+        if self._after_crash:
+            log.warning("picowatch did not end by itself last time; what it left is mended")
+            self._tidy_up()
+        self._control.recall()
+        for image in self._ledger.running():
+            self._go_on()
+            self._decide(image)
+        safely(self._intake.tidy_up)
+        finished = self._backlog.finished
+        finished.extend(self._ledger.recipes_with_sheets_due())
+        if self._after_crash:
+            finished.extend(self._ledger.accepted_recipes())
+        self._enlist()
+
+    def _tidy_up(self) -> None:
+        """Files that a crash left half-written, or without the answer that they belong to."""
+        safely(partial(self._outbox.remove_leftovers, self._go_on))
+        safely(self._outbox.mend_latest)
+        safely(self._inbox.recover)
+        known = self._ledger.known_recipes()
+        safely(partial(self._outbox.remove_strays, known))
+
+    def _decide(self, image: QueuedImage) -> None:
+        """What becomes of an image that was in work when the last daemon died."""
+        if self._outbox.holds(image.file, image.digest):
+            self._ledger.finish(image.id)
+        elif image.deaths + 1 >= MAX_DAEMON_DEATHS:
+            reason = f"picowatch died {MAX_DAEMON_DEATHS} times in a row with it in work."
+            self._ledger.fail(image.id, reason)
+            log.error("%s: seed %s set aside: %s", image.recipe, image.request.seed, reason)
+            self._backlog.finished.append(image.recipe)
+        else:
+            log.info("%s: seed %s goes on", image.recipe, image.request.seed)
+            self._ledger.retry_after_daemon_death(image.id)
+
+    def _enlist(self) -> None:
+        """Pictures that are published, but stand in no list yet."""
+        enlisted = self._outbox.enlisted()
+        for image in self._ledger.unlisted():
+            self._go_on()
+            if image.file in enlisted:
+                self._ledger.mark_listed(image.id)
+            else:
+                safely(partial(self._publisher.enlist, image))

@@ -3,61 +3,55 @@
 import logging
 import sqlite3
 import time
-from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
 
-from picowatch.daemon.intake import Intake
 from picowatch.errors import LedgerCorrupt
 from picowatch.files.retry import PASSING, Retry
 from picowatch.inbox.inbox import Inbox
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import Counts, Waiting
 from picowatch.observers.console import Console
-from picowatch.outbox.commands import Commands
-from picowatch.outbox.lock import Whereabouts
+from picowatch.observers.observers import Observers
 from picowatch.outbox.outbox import Outbox
 from picowatch.outbox.status import EngineStatus, Status
-from picowatch.settings import Settings
 from picowatch.systemd import notify
 from picowatch.work.pool import WorkerPool
 from picowatch.work.publish import Publisher
-from picowatch.work.result import RunResult
-from picowatch.work.worker import Progress, Worker
+from picowatch.work.rendering import Progress
+from picowatch.work.worker import Worker
 
 log = logging.getLogger("picowatch")
 
 STATUS_SECONDS = 1.0  # between writes of the status while something changes
 HEARTBEAT_SECONDS = 5.0  # … while nothing does
+ERRORS_KEPT = 5  # in the status
 NAMED = 10  # waiting recipes in the status
 # Counting what waits costs more the more there is; it rests this many times as long as it took.
 COUNTING_REST = 20
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
-    """What the daemon connects.
+class RecentErrors:
+    """The last error of each recipe, as long as it holds."""
 
-    `finished` is where pool and publisher put the recipes of ended images. `whereabouts` looks
-    where the outbox is. `only` the images
-    of these recipes are the daemon's matter, if any are named.
-    """
+    def __init__(self) -> None:
+        self._lines: dict[str, str] = {}
 
-    settings: Settings
-    inbox: Inbox
-    ledger: Ledger
-    outbox: Outbox
-    intake: Intake
-    pool: WorkerPool
-    publisher: Publisher
-    console: Console
-    retry: Retry
-    result: RunResult
-    commands: Commands
-    finished: deque[str]
-    whereabouts: Callable[[], Whereabouts]
-    only: Collection[str] | None = None
+    def note(self, recipe: str, line: str) -> None:
+        """The newest error, in a line."""
+        self._lines.pop(recipe, None)  # so that it is the last one
+        self._lines[recipe] = line
+
+    def forget(self, recipe: str) -> None:
+        """It holds no longer."""
+        self._lines.pop(recipe, None)
+
+    def newest(self) -> tuple[str, ...]:
+        """The last ones."""
+        return tuple(islice(self._lines.values(), max(0, len(self._lines) - ERRORS_KEPT), None))
 
 
 class Reporting:
@@ -65,12 +59,31 @@ class Reporting:
 
     def __init__(
         self,
-        parts: Parts,
+        console: Console,
+        observers: Observers,
         *,
+        inbox: Inbox,
+        inbox_path: Path,
+        ledger: Ledger,
+        outbox: Outbox,
+        pool: WorkerPool,
+        publisher: Publisher,
+        errors: RecentErrors,
+        retry: Retry,
         now: Callable[[], float] = time.time,
         steady: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._parts = parts
+        """`inbox_path` is what the settings call it."""
+        self._console = console
+        self._observers = observers
+        self._inbox = inbox
+        self._inbox_path = inbox_path
+        self._ledger = ledger
+        self._outbox = outbox
+        self._pool = pool
+        self._publisher = publisher
+        self._errors = errors
+        self._retry = retry
         self._now = now
         self._steady = steady
         self._started = now()
@@ -82,12 +95,13 @@ class Reporting:
         self._waiting_of = Counts()  # the counts when it was looked up
         self._look_again_at = float("-inf")
 
-    def tell(self) -> None:
+    def report(self) -> None:
         """Show the state of things; files are written rarely, and not while nothing changes."""
         status = self._status()
-        self._parts.console.show(status)
+        self._console.show(status)
+        self._observers.status(status)
         since = self._steady() - self._told_at
-        problems = self._parts.outbox.problems.changes
+        problems = self._outbox.problems.changes
         news = status.line(), status.step, status.pictures, status.errors, problems
         changed = news != self._told
         probed = status.heard != self._told_heard
@@ -95,18 +109,18 @@ class Reporting:
             self._told_at, self._told, self._told_heard = self._steady(), news, status.heard
             notify("WATCHDOG=1", f"STATUS={status.line()}")
             try:
-                self._parts.outbox.tell(status)
+                self._outbox.write_status(status)
             except OSError as error:
                 log.debug("status not written: %s", error)
 
-    def tell_the_end(self) -> None:
+    def report_end(self) -> None:
         """The daemon ends."""
         with suppress(OSError):
-            self._parts.outbox.tell(replace(self._status(), ended=True))
+            self._outbox.write_status(replace(self._status(), ended=True))
 
     def _status(self) -> Status:
-        parts, counts = self._parts, self._known_counts()
-        engines = tuple(map(_engine_status, parts.pool.workers))
+        counts = self._known_counts()
+        engines = tuple(map(_engine_status, self._pool.workers))
         first = engines[0] if engines else EngineStatus(number=0)
         waiting = self._known_waiting(counts)
         common = Status(
@@ -119,28 +133,28 @@ class Reporting:
                 "failed": counts.failed,
                 "cancelled": counts.cancelled,
             },
-            paused=parts.pool.paused,
+            paused=self._pool.paused,
             waiting=waiting[:NAMED],
             waiting_recipes=len(waiting),
-            pictures=tuple(parts.publisher.newest),
-            errors=parts.intake.errors,
+            pictures=tuple(self._publisher.newest),
+            errors=self._errors.newest(),
             device=first.device,
             precision=first.precision,
             memory_bytes=first.memory_bytes,
             memory_peak_bytes=first.memory_peak_bytes,
             engines=engines,
-            inbox=str(parts.settings.inbox),
-            watch="polling" if parts.inbox.polling else "events",
-            trouble=parts.retry.trouble or parts.pool.trouble,
-            heard=tuple(parts.inbox.heard),
+            inbox=str(self._inbox_path),
+            watch="polling" if self._inbox.polling else "events",
+            trouble=self._retry.trouble or self._pool.trouble,
+            heard=tuple(self._inbox.heard),
         )
-        progress = parts.pool.progress()
+        progress = self._pool.progress()
         return self._with_time_left(self._with_progress(common, progress), progress)
 
     def _known_counts(self) -> Counts:
         """How many images are in each state; the last known while the ledger cannot be read."""
         with suppress(sqlite3.OperationalError, LedgerCorrupt):
-            self._counts = self._parts.ledger.counts()
+            self._counts = self._ledger.counts()
         return self._counts
 
     def _known_waiting(self, counts: Counts) -> Waiting:
@@ -152,7 +166,7 @@ class Reporting:
         if self._steady() >= due:
             began = self._steady()
             with suppress(*PASSING, LedgerCorrupt):
-                self._waiting, self._waiting_of = self._parts.ledger.waiting(), counts
+                self._waiting, self._waiting_of = self._ledger.waiting(), counts
             took = self._steady() - began
             self._look_again_at = self._steady() + max(STATUS_SECONDS, COUNTING_REST * took)
         return self._waiting
@@ -161,8 +175,8 @@ class Reporting:
         if progress is None:
             return status
         try:
-            name = self._parts.ledger.recipe_of(progress.image)
-            recipe = self._parts.ledger.recipe_counts(name)
+            name = self._ledger.recipe_of(progress.image)
+            recipe = self._ledger.recipe_counts(name)
         except sqlite3.OperationalError:
             return status
         total = recipe.queued + recipe.running + recipe.done + recipe.failed
@@ -185,7 +199,7 @@ class Reporting:
 
     def _seconds(self, images: int, progress: Progress | None) -> float | None:
         """How long so many images take, those in work included; None before the first one."""
-        each = self._parts.pool.seconds_per_image
+        each = self._pool.seconds_per_image
         if each is None:
             return None
         share = 0.0

@@ -142,6 +142,7 @@ class Inbox:
         # absence means deletion; elsewhere the inbox may just not be mounted.
         self._seen_here: set[str] = set()
         self._known_inode = known_inode
+        self.is_watched = False  # between `start` and `close`
         self.heard: deque[str] = deque(maxlen=PROBES_KEPT)  # names of probes that were noticed
 
     @property
@@ -173,6 +174,7 @@ class Inbox:
         return self._settling.ready_in(now)
 
     def close(self) -> None:
+        self.is_watched = False
         self._folder.close()
 
     def start(self, now: float) -> None:
@@ -184,6 +186,7 @@ class Inbox:
         self._note_found(found, now, by_event=False)
         self._note_missing(found, now)
         self._compared_at, self._next_scan = now, now + self._scan_interval()
+        self.is_watched = True
 
     def poll(self, now: float, above: int | None = None) -> list[Evidence]:
         """What has settled: the highest priority first, else in the order of its first evidence.

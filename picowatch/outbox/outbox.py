@@ -228,7 +228,7 @@ class Outbox:
             if added not in before:
                 self._say_beside(file, before + added)
 
-    def tell(self, status: Status) -> None:
+    def write_status(self, status: Status) -> None:
         """Write how things stand, for people, for programs and for the gallery."""
         self.status.write(status)
         if status.ended:

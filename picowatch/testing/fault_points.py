@@ -26,7 +26,7 @@ PLACES = {
     "before a renaming is noted": "picowatch.ledger.ledger:Ledger.rename",
     "before an image is claimed": "picowatch.ledger.ledger:Ledger.claim",
     "in the middle of a claim": "picowatch.ledger.queue:reserve",
-    "while a batch renders": "picowatch.work.worker:Worker._on_step",
+    "while a batch renders": "picowatch.work.rendering:Rendering._on_step",
     "before a picture is written": _PUBLISH,
     "while a picture is written": f"{_PUBLISH} > picowatch.files.atomic:sync_file",
     "before a picture's rename": f"{_PUBLISH} > picowatch.files.atomic:rename",

@@ -11,18 +11,20 @@ from itertools import count
 from math import ceil
 
 from picowatch.engine.executor import Executor
-from picowatch.engine.protocol import Engine, OnPreview, unseen
+from picowatch.engine.protocol import Engine, OnPreview
 from picowatch.errors import LedgerCorrupt
 from picowatch.files.retry import Retry
 from picowatch.ledger.ledger import Ledger
-from picowatch.ledger.rows import FileNames, QueuedImage, WaitingCheckpoint
+from picowatch.ledger.rows import Counts, FileNames, QueuedImage, WaitingCheckpoint
 from picowatch.recipe.request import ImageRequest
 from picowatch.settings import Settings
 from picowatch.work.batch_sizes import LARGEST, BatchSizes
+from picowatch.work.failures import Failures
 from picowatch.work.plan import Demand, Seat, Task, Turns, plan
 from picowatch.work.publish import Publisher
+from picowatch.work.rendering import Progress, Rendering
 from picowatch.work.result import RunResult
-from picowatch.work.worker import Progress, Shop, Worker
+from picowatch.work.worker import Worker
 
 log = logging.getLogger("picowatch")
 
@@ -41,6 +43,7 @@ class WorkerPool:
         publisher: Publisher,
         *,
         on_finished: Callable[[str], None],
+        on_preview: OnPreview,
         retry: Retry,
         result: RunResult,
         only: Collection[str] | None = None,
@@ -48,8 +51,9 @@ class WorkerPool:
     ) -> None:
         """`on_finished` is called with the recipe of an image that failed.
 
-        `only` these recipes' images are made, if any are named. `steady` gives seconds that
-        never jump.
+        `on_preview` is called now and then with what is in work; see `Engine.preview_with`.
+        `only` these recipes' images are made, if any are named. `steady` gives seconds that never
+        jump.
         """
         self._ledger = ledger
         self._names = names
@@ -60,26 +64,24 @@ class WorkerPool:
         self._batch_sizes = BatchSizes(
             settings.batch_size, settings.outbox / ".picowatch" / "batches.json"
         )
-        self._stopping = threading.Event()
-        self._shop = Shop(
-            settings=settings,
-            ledger=ledger,
-            publisher=publisher,
-            batch_sizes=self._batch_sizes,
+        self._failures = Failures(
+            ledger,
+            max_attempts=settings.max_attempts,
+            on_finished=on_finished,
             retry=retry,
             result=result,
-            claim=self.claim,
-            on_finished=on_finished,
-            steady=steady,
-            stopping=self._stopping,
         )
+        self._settings = settings
+        self._retry = retry
+        self._on_preview = on_preview
+        self._steady = steady
+        self._paused = threading.Event()
+        self._stopping = threading.Event()
         self._claiming = threading.Lock()
         self._turns = Turns()
         self._batches = count(1)
         self._numbers = count(1)
-        self._paused = False
         self._started = False
-        self._on_preview: OnPreview = unseen
         self._retired: list[Worker] = []  # whose engines are gone, until their threads have ended
         self._expected_until = 0.0  # work, before it is there
         self._none_since: float | None = None  # when it was first seen that work has no engine
@@ -95,6 +97,16 @@ class WorkerPool:
     def is_started(self) -> bool:
         return self._started
 
+    def unfinished(self) -> Counts:
+        """How many images wait and run."""
+        if self._only is None:
+            return self._ledger.counts()
+        each = [self._ledger.recipe_counts(recipe) for recipe in self._only]
+        return Counts(
+            queued=sum(counts.queued for counts in each),
+            running=sum(counts.running for counts in each),
+        )
+
     def tend(self) -> None:
         """Let new engines join and lost ones leave, and say how many would have work."""
         engines = self._executor.engines()
@@ -106,7 +118,7 @@ class WorkerPool:
                 self._leave(worker)
         # A cluster's engines come and go for weeks.
         self._retired = [worker for worker in self._retired if not worker.is_over]
-        waiting = 0 if self._paused else self._waiting()
+        waiting = 0 if self.paused else self._waiting()
         self._want(waiting)
         self._give_up(waiting)
         if waiting:  # what was left to an engine that is slow, or gone
@@ -120,29 +132,42 @@ class WorkerPool:
         What counts is the time from one look at the executor to another: between two looks
         thousands of saves may have been answered.
         """
-        now = self._shop.steady()
+        now = self._steady()
         if self.workers and all(worker.gave_up for worker in self.workers):
             self._result.cannot_go_on(self.workers[0].trouble)
-        if self.workers or not waiting or self._shop.retry.keeps_trying:
+        if self.workers or not waiting or self._retry.keeps_trying:
             self._none_since = None
         elif self._executor.is_final():
             self._result.cannot_go_on(self._executor.trouble())
         elif self._none_since is None:
             self._none_since = now
-        elif now - self._none_since > self._shop.settings.stall_seconds:
+        elif now - self._none_since > self._settings.stall_seconds:
             self._result.cannot_go_on(self._executor.trouble() or "No engine came.")
 
     def _want(self, waiting: int) -> None:
         """Each batch wants an engine; how large batches are, those in work say."""
-        working = [len(worker.in_work) for worker in self.workers if worker.in_work]
+        working = [len(one.batch) for one in self._renderings()]
         wanted = len(working) + ceil(waiting / max(working, default=1))
-        expected = self._shop.steady() < self._expected_until
+        expected = self._steady() < self._expected_until
         self._executor.want(max(wanted, 1 if expected else 0))
 
     def _join(self, engine: Engine) -> None:
         engine.preview_with(self._on_preview)
-        worker = Worker(self._shop, engine, next(self._numbers))
-        worker.paused = self._paused
+        worker = Worker(
+            engine,
+            next(self._numbers),
+            claim=self.claim,
+            publisher=self._publisher,
+            failures=self._failures,
+            batch_sizes=self._batch_sizes,
+            ledger=self._ledger,
+            settings=self._settings,
+            retry=self._retry,
+            result=self._result,
+            paused=self._paused,
+            stopping=self._stopping,
+            steady=self._steady,
+        )
         self.workers = (*self.workers, worker)
         if self._started:
             worker.start()
@@ -167,7 +192,7 @@ class WorkerPool:
         """A save is about to come: an engine starts while it settles, unless it did not before."""
         if self.paused or self._stopping.is_set():
             return
-        self._expected_until = self._shop.steady() + EXPECTED_SECONDS
+        self._expected_until = self._steady() + EXPECTED_SECONDS
         if self.workers:
             self.workers[0].prepare()
 
@@ -180,28 +205,26 @@ class WorkerPool:
             worker.join()
         self._publisher.close()
 
-    def preview_with(self, on_preview: OnPreview) -> None:
-        """Call this now and then with what is in work; see `Engine.preview_with`."""
-        self._on_preview = on_preview
-        for worker in self.workers:
-            worker.engine.preview_with(on_preview)
-
     # -- how it stands
 
     @property
     def paused(self) -> bool:
-        """Then the batches in work are the last ones; see `look`."""
-        return self._paused
+        """Whether nothing is claimed until `resume`."""
+        return self._paused.is_set()
 
-    @paused.setter
-    def paused(self, paused: bool) -> None:
-        self._paused = paused
-        for worker in self.workers:
-            worker.paused = paused
+    def pause(self) -> None:
+        """The batches in work are the last ones; idle engines end."""
+        self._paused.set()
+        self.look()
+
+    def resume(self) -> None:
+        """Claim again."""
+        self._paused.clear()
+        self.look()
 
     def progress(self) -> Progress | None:
         """What is in work right now, of the first engine that has something."""
-        return next((worker.progress for worker in self.workers if worker.progress), None)
+        return next((one.progress for one in self._renderings()), None)
 
     @property
     def seconds_per_image(self) -> float | None:
@@ -220,21 +243,28 @@ class WorkerPool:
 
     # -- what is in work
 
-    def interrupt_unasked(self) -> None:
+    def _renderings(self) -> list[Rendering]:
+        return [worker.rendering for worker in self.workers if worker.rendering]
+
+    def saves_were_answered(self) -> None:
+        """There may be work; what is not asked for any more ends under the setting `interrupt`."""
+        if self._settings.interrupt:
+            self._interrupt_unasked()
+        self.look()
+
+    def _interrupt_unasked(self) -> None:
         """End the batches in work of which no recipe asks for any image any more."""
-        for worker in self.workers:
-            batch = worker.in_work
-            if batch and not any(self._ledger.is_asked(image.id) for image in batch):
-                worker.interrupt(batch, "nothing asks for it any more")
+        for rendering in self._renderings():
+            if not any(self._ledger.is_asked(image.id) for image in rendering.batch):
+                rendering.interrupt("nothing asks for it any more")
 
     def cancel(self, recipes: Collection[str]) -> int:
         """End for good the batches in work that are all of these recipes; gives their images."""
         stopped = 0
-        for worker in self.workers:
-            batch = worker.in_work
-            if batch and all(self._ledger.recipe_of(image) in recipes for image in batch):
-                worker.interrupt(batch, "as asked", cancelled=True)
-                stopped += len(batch)
+        for rendering in self._renderings():
+            if all(self._ledger.recipe_of(image) in recipes for image in rendering.batch):
+                rendering.interrupt("as asked", cancelled=True)
+                stopped += len(rendering.batch)
         return stopped
 
     # -- sharing out
@@ -243,7 +273,7 @@ class WorkerPool:
         """The worker's next batch; others that should take one, too, are told."""
         with self._claiming, self._ledger.transaction():
             worker.idle = True
-            if self._paused:
+            if self.paused:
                 return []
             alone = len(self.workers) == 1
             batch = self._take(worker, None) if alone else self._take_shared(worker)
@@ -264,14 +294,14 @@ class WorkerPool:
         oldest = self._ledger.oldest_waiting(self._only)
         if oldest is None:
             return []
-        overdue = self._turns.are_over(oldest, len(self.workers), self._shop.steady())
+        overdue = self._turns.are_over(oldest, len(self.workers), self._steady())
         batch = []
         if not overdue and self._is_sole(worker):
             batch = self._take(worker, Task(worker.checkpoint, LARGEST))
         if not batch:
             batch = self._take_planned(worker, overdue)
         if batch and all(image.id != oldest for image in batch):
-            self._turns.passed_over(self._shop.steady())
+            self._turns.passed_over(self._steady())
         return batch
 
     def _is_sole(self, worker: Worker) -> bool:

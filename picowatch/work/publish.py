@@ -55,17 +55,19 @@ class Publisher:
         outbox: Outbox,
         *,
         catalog: Catalog,
+        on_published: Callable[[QueuedImage, RenderedImage], None],
         on_finished: Callable[[str], None],
         retry: Retry,
         result: RunResult,
     ) -> None:
-        """`on_finished` gets the recipes of published pictures.
+        """`on_published` gets each published picture, `on_finished` its recipe thereafter.
 
         `catalog` is for this publisher alone.
         """
         self._ledger = ledger
         self._outbox = outbox
         self._catalog = catalog
+        self._on_published = on_published
         self._on_finished = on_finished
         self._retry = retry
         self._result = result
@@ -73,8 +75,6 @@ class Publisher:
         threads = min(MOST_THREADS, os.cpu_count() or 1)
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="publisher")
         self._lock = threading.Lock()  # of the catalog
-        # Called with each published picture.
-        self.on_published: Callable[[QueuedImage, RenderedImage], None] = lambda *_: None
 
     def submit(self, batch: list[QueuedImage], pictures: list[RenderedImage]) -> Future[None]:
         """Publish a batch; the future is done when all of it is published, or given up."""
@@ -179,7 +179,7 @@ class Publisher:
         line = listing_line(image)
         for step in (
             # Before the ledger says done: whoever sees nothing wait has heard of every picture.
-            partial(self.on_published, image, picture),
+            partial(self._on_published, image, picture),
             partial(self._outbox.enlist, line),
             partial(self._outbox.show_in_gallery, line),
         ):

@@ -182,7 +182,7 @@ def test_nothing_overtakes_what_concerns_the_same_file(before: Gone | Renamed | 
     backlog = Backlog()
     backlog.add([saved("a"), before])
     backlog.add([urgent, saved("b", "priority: 5")])
-    assert [seen.path for seen in backlog] == ["b", "a", before.path, "x"]
+    assert [seen.path for seen in backlog.evidence] == ["b", "a", before.path, "x"]
 
 
 def test_a_service_manager_hears_of_a_start_that_takes_long(
@@ -202,7 +202,7 @@ def test_a_service_manager_hears_of_a_start_that_takes_long(
         assert manager.recv(1000) == b"WATCHDOG=1\nEXTEND_TIMEOUT_USEC=60000000"
 
 
-@pytest.mark.parametrize("part", ["daemon.build.OutboxLock", "daemon.loop.Daemon._recover"])
+@pytest.mark.parametrize("part", ["daemon.build.OutboxLock", "daemon.recovery.Recovery._recover"])
 def test_a_service_manager_hears_of_a_start_that_is_waiting(
     house: House, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:

@@ -7,14 +7,14 @@ import sys
 from pathlib import Path
 
 from picowatch.commands.run import run
-from picowatch.daemon import loop
+from picowatch.daemon import recovery
 from picowatch.engine.process.child import ChildEngine
 from picowatch.settings import Settings, load_settings
 
 
 def main(folder: Path, *values: str) -> int:
     # Deaths come at random here, so five in a row with one image in work mean nothing.
-    loop.MAX_DAEMON_DEATHS = 10_000
+    recovery.MAX_DAEMON_DEATHS = 10_000
     return run(
         settings_of(folder, *values),
         once=False,

@@ -1,0 +1,85 @@
+"""What becomes of a batch that was not rendered: queued again, cancelled, or failed."""
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
+
+from picowatch.errors import EngineDied, RenderFailed
+from picowatch.files.retry import Retry
+from picowatch.ledger.ledger import Ledger
+from picowatch.ledger.rows import QueuedImage
+from picowatch.work.rendering import Rendering
+from picowatch.work.result import RunResult
+
+log = logging.getLogger("picowatch")
+
+T = TypeVar("T")
+
+
+class Failures:
+    """Notes it in the ledger, which is waited for, so that no outcome of a batch gets lost."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        *,
+        max_attempts: int,
+        on_finished: Callable[[str], None],
+        retry: Retry,
+        result: RunResult,
+    ) -> None:
+        """An image on which the engine died `max_attempts` times fails.
+
+        `on_finished` is called with the recipe of an image that failed.
+        """
+        self._ledger = ledger
+        self._max_attempts = max_attempts
+        self._on_finished = on_finished
+        self._retry = retry
+        self._result = result
+
+    def put_back(self, rendering: Rendering) -> None:
+        """Into the queue through no fault of its own, unless it was cancelled."""
+        self._move(rendering, self._ledger.put_back)
+
+    def engine_died(self, rendering: Rendering, error: EngineDied) -> None:
+        """Each image is tried again alone, until the engine died on it `max_attempts` times.
+
+        Which one of a batch it was is not known, so that none of a batch fails.
+        """
+        batch = rendering.batch
+        for image in batch:
+            if len(batch) == 1 and image.attempts + 1 >= self._max_attempts:
+                self._fail(image, f"{error} That was attempt {image.attempts + 1}.")
+            else:
+                log.warning("%s: %s It is tried again.", image.recipe, error)
+                self._patiently(partial(self._ledger.retry_after_engine_death, image.id))
+
+    def render_failed(self, rendering: Rendering, error: RenderFailed) -> None:
+        """An image that fails alone has failed; of a batch, each is tried alone.
+
+        They go through the queue, so that a pause, a cancellation and a more urgent save hold
+        for each of them.
+        """
+        log.debug("%s", error.trace)
+        if len(rendering.batch) == 1:
+            self._fail(rendering.batch[0], str(error))
+        else:
+            self._move(rendering, self._ledger.retry_alone)
+
+    def _move(self, rendering: Rendering, move: Callable[[int], bool]) -> None:
+        if rendering.is_cancelled:
+            move = self._ledger.cancel_running
+        for image in rendering.batch:
+            self._patiently(partial(move, image.id))
+
+    def _fail(self, image: QueuedImage, reason: str) -> None:
+        self._patiently(partial(self._ledger.fail, image.id, reason))
+        self._result.count_failure()
+        recipe = self._patiently(partial(self._ledger.recipe_of, image))
+        log.error("%s: seed %s failed: %s", recipe, image.request.seed, reason)
+        self._on_finished(recipe)
+
+    def _patiently(self, action: Callable[[], T]) -> T:
+        return self._retry.until_done("worker", action)

@@ -1,0 +1,89 @@
+"""One batch on its engine: its steps are watched, and it can be ended early."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from picowatch.engine.protocol import Engine, RenderedImage
+from picowatch.errors import EngineDied
+from picowatch.ledger.rows import QueuedImage
+
+log = logging.getLogger("picowatch")
+
+CHECK_SECONDS = 0.25  # how often a running batch is looked after
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What is in work: its first image, and how far the batch is."""
+
+    image: QueuedImage
+    batch: int
+    step: int
+    steps: int
+    steps_per_second: float
+
+
+class Rendering:
+    """A batch that an engine is to render, or renders."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        batch: list[QueuedImage],
+        *,
+        stall_seconds: float,
+        steady: Callable[[], float],
+    ) -> None:
+        """An engine that makes no step for `stall_seconds` has hung."""
+        self.batch = batch
+        self.is_cancelled = False  # for good: it is not to come back
+        self.progress = Progress(batch[0], len(batch), 0, batch[0].request.steps, 0.0)
+        self._engine = engine
+        self._stall_seconds = stall_seconds
+        self._steady = steady
+        self._is_unwanted = False
+        self._first_step_at = 0.0
+        self._last_sign = 0.0
+
+    def pictures(self, waiting: int) -> list[RenderedImage]:
+        """Render it; raises what the engine's future raises, and EngineDied if it hangs.
+
+        `waiting` images are to come after it.
+        """
+        self._last_sign = self._steady()
+        requests = [image.request for image in self.batch]
+        future = self._engine.render(requests, self._on_step, waiting)
+        while True:
+            try:
+                return future.result(timeout=CHECK_SECONDS)
+            except TimeoutError:
+                if self._is_unwanted:  # an engine that just starts may not have heard it
+                    self._engine.interrupt()
+                self._end_if_hung()
+
+    def interrupt(self, why: str, *, cancelled: bool = False) -> None:
+        """End it; `cancelled`: for good."""
+        self.is_cancelled |= cancelled
+        if not self._is_unwanted:
+            log.info("%s: stopped in work, %s", self.batch[0].recipe, why)
+            self._is_unwanted = True
+            self._engine.interrupt()
+
+    def _end_if_hung(self) -> None:
+        """Raises EngineDied if the engine has made no step for too long."""
+        if self._steady() - self._last_sign > self._stall_seconds:
+            self._engine.close()
+            raise EngineDied(
+                f"The engine made no step for {self._stall_seconds:.0f} s and was ended as hung. "
+                "If such images take that long, set stall_seconds higher."
+            )
+
+    def _on_step(self, step: int, steps: int) -> None:
+        now = self._steady()
+        self._last_sign = now
+        if step <= 1 or not self._first_step_at:
+            self._first_step_at = now
+        elapsed = now - self._first_step_at
+        rate = (step - 1) / elapsed if elapsed > 0 else 0.0
+        self.progress = Progress(self.batch[0], len(self.batch), step, steps, rate)
