@@ -244,7 +244,7 @@ class WorkerPool:
     # -- what is in work
 
     def _renderings(self) -> list[Rendering]:
-        return [worker.rendering for worker in self.workers if worker.rendering]
+        return [one for worker in self.workers if (one := worker.rendering)]
 
     def saves_were_answered(self) -> None:
         """There may be work; what is not asked for any more ends under the setting `interrupt`."""

@@ -103,8 +103,7 @@ class Worker:
     @property
     def can_work(self) -> bool:
         """Whether batches may be left to it."""
-        gone = self._leaving or self._lost or self.is_over
-        return not (gone or self.trouble)
+        return not (self._leaving or self._lost or self.is_over or self.trouble)
 
     def look(self) -> None:
         """There may be work, or a pause may have begun or ended."""
@@ -131,7 +130,8 @@ class Worker:
     @property
     def progress(self) -> Progress | None:
         """How far the batch in work is."""
-        return self.rendering.progress if self.rendering else None
+        rendering = self.rendering  # others look while the thread goes on
+        return rendering.progress if rendering else None
 
     # -- the thread
 
