@@ -12,7 +12,7 @@
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from picowatch.ledger.restore import (
@@ -24,7 +24,6 @@ from picowatch.ledger.restore import (
     was_cancelled,
 )
 from picowatch.ledger.rows import Acceptance, AskedEntry
-from picowatch.ledger.steer import cancel
 from picowatch.recipe.request import ImageRequest
 from picowatch.save import Save
 
@@ -69,7 +68,7 @@ def accept_save(
         else:
             accepting.add(key, place, entry)
     if remembered and was_cancelled(sql, save):
-        cancel(sql, [save.path])
+        cancel_waiting(sql, [save.path])
         accepting.result.queued = 0
     if restored:
         keep_sheets(sql, save.path)
@@ -106,6 +105,19 @@ def cancel_unasked(sql: sqlite3.Connection, recipe: str) -> int:
            AND NOT EXISTS (SELECT 1 FROM asks WHERE asks.image = images.id)""",
         (recipe,),
     ).rowcount
+
+
+def cancel_waiting(sql: sqlite3.Connection, recipes: Iterable[str]) -> int:
+    """Cancel what waits of the recipes, and give how many images.
+
+    They are still asked for: the recipe's next save queues them again (accept.py).
+    """
+    return sum(
+        sql.execute(
+            "UPDATE images SET state = 'cancelled' WHERE recipe = ? AND state = 'queued'", (recipe,)
+        ).rowcount
+        for recipe in recipes
+    )
 
 
 def _with_occurrences(entries: Sequence[AskedEntry]) -> dict[Key, AskedEntry]:

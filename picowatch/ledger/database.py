@@ -140,6 +140,17 @@ class Database:
         with self._lock:
             return None if self._depth else self._connection.total_changes
 
+    def fact(self, name: str) -> str | None:
+        """A remembered value."""
+        with self.transaction() as sql:
+            row = sql.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+            return row["value"] if row else None
+
+    def remember(self, name: str, value: str) -> None:
+        """Remember a value under a name."""
+        with self.transaction() as sql:
+            sql.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
+
     def is_in_place(self) -> bool:
         """Whether its file is still the one that was opened: SQLite writes to no other."""
         try:

@@ -1,12 +1,10 @@
-"""The queue: which images come next, and taking them out of it.
-
-Each runs inside the caller's transaction.
-"""
+"""The queue: which images come next, and what becomes of those that are taken out of it."""
 
 import sqlite3
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Sequence
 
-from picowatch.ledger.rows import FileNames, QueuedImage, WaitingCheckpoint, folded
+from picowatch.ledger.database import Database
+from picowatch.ledger.rows import FileNames, QueuedImage, WaitingCheckpoint, folded, request_of
 from picowatch.recipe.request import ImageRequest
 
 IN_ORDER = "priority DESC, images.save, place, position"
@@ -14,24 +12,199 @@ SELECT_IMAGE = """SELECT images.*, saves.digest AS save_digest
                   FROM images JOIN saves ON saves.id = images.save"""
 # As the index images_checkpoint has it: SQLite uses it for this very text only.
 CHECKPOINT = "json_extract(request, '$.checkpoint_hash')"
+_TOP_PRIORITY = "SELECT max(priority) FROM images WHERE state = 'queued'"
+# Each checkpoint once, by jumping from one to the next in the index
+# (https://www.sqlite.org/lang_with.html, recursive queries), however many images wait.
+_CHECKPOINTS = f"""
+    WITH RECURSIVE top (priority) AS ({_TOP_PRIORITY}), found (checkpoint) AS (
+        SELECT (SELECT min({CHECKPOINT}) FROM images
+                WHERE state = 'queued' AND priority = (SELECT priority FROM top))
+        UNION ALL
+        SELECT (SELECT min({CHECKPOINT}) FROM images
+                WHERE state = 'queued' AND priority = (SELECT priority FROM top)
+                AND {CHECKPOINT} > found.checkpoint)
+        FROM found WHERE found.checkpoint IS NOT NULL
+    )
+    SELECT checkpoint FROM found WHERE checkpoint IS NOT NULL"""
 
 
-def claim(
-    sql: sqlite3.Connection,
-    names: FileNames,
-    batch_size: Callable[[ImageRequest], int],
-    only: Collection[str] | None,
-    checkpoint: str | None,
-) -> list[QueuedImage]:
-    """See `Ledger.claim`."""
-    first = _first(sql, only, checkpoint)
-    if first is None:
-        return []
-    batch = [QueuedImage.of(first)]
-    room = batch_size(batch[0].request) - 1
-    if room > 0 and not batch[0].alone:
-        batch += _companions(sql, batch[0].id, first["batch_key"], room, only)
-    return [_start(sql, image, names) for image in batch]
+class Queue(Database):
+    """Images on their way from 'queued' to 'done', 'failed' or 'cancelled'."""
+
+    def claim(
+        self,
+        names: FileNames,
+        batch_size: Callable[[ImageRequest], int],
+        only: Collection[str] | None = None,
+        checkpoint: str | None = None,
+    ) -> list[QueuedImage]:
+        """The next batch, now 'running', each image with its file reserved; [] if none waits.
+
+        The first waiting image is always in it, or of the highest waiting priority the first
+        that needs the checkpoint with that hash. Later ones ride along if they can share its
+        batch. An image on which a batch failed, an engine or a daemon died runs alone. `only`
+        leaves all but these recipes waiting.
+        """
+        with self.transaction() as sql:
+            first = _first(sql, only, checkpoint)
+            if first is None:
+                return []
+            batch = [QueuedImage.of(first)]
+            room = batch_size(batch[0].request) - 1
+            if room > 0 and not batch[0].alone:
+                batch += _companions(sql, batch[0].id, first["batch_key"], room, only)
+            return [_start(sql, image, names) for image in batch]
+
+    def finish(self, image: int) -> bool:
+        """The picture is published. False if the image was not running."""
+        return self._move(image, "done", "deaths = 0, alone = 0, reason = NULL")
+
+    def finish_all(
+        self, images: Sequence[QueuedImage], *, listed: Iterable[QueuedImage]
+    ) -> list[str]:
+        """These pictures are published; the `listed` ones stand in images.jsonl and the gallery.
+
+        Gives their recipes, by the names that these have now.
+        """
+        with self.transaction():
+            for image in images:
+                self.finish(image.id)
+            for image in listed:
+                self.mark_listed(image.id)
+            return list(dict.fromkeys(map(self.recipe_of, images)))
+
+    def fail(self, image: int, reason: str) -> bool:
+        """The image is given up. False if it was not running."""
+        return self._move(image, "failed", "reason = :reason", reason)
+
+    def put_back(self, image: int) -> bool:
+        """Back into the queue, at its old place, through no fault of its own."""
+        return self._move(image, "queued", "deaths = 0")
+
+    def retry_alone(self, image: int) -> bool:
+        """Back into the queue, to be made in a batch of its own: a batch with it failed."""
+        return self._move(image, "queued", "alone = 1")
+
+    def retry_after_engine_death(self, image: int) -> bool:
+        """Back into the queue; the death of the engine is counted."""
+        return self._move(image, "queued", "attempts = attempts + 1")
+
+    def retry_after_daemon_death(self, image: int) -> bool:
+        """Back into the queue; the death of the daemon is counted."""
+        return self._move(image, "queued", "deaths = deaths + 1")
+
+    def cancel_running(self, image: int) -> bool:
+        """The image was stopped in work, as asked. False if it was not running."""
+        return self._move(image, "cancelled", "file = NULL")
+
+    def _move(self, image: int, state: str, change: str, reason: str = "") -> bool:
+        """Change a running image's state, and what else the SQL in `change` says."""
+        with self.transaction() as sql:
+            changed = sql.execute(
+                f"UPDATE images SET state = :state, {change} WHERE id = :id AND state = 'running'",
+                {"state": state, "id": image, "reason": reason},
+            ).rowcount
+            if state == "queued":
+                self._cancel_if_unasked(sql, image)
+            return bool(changed)
+
+    def _cancel_if_unasked(self, sql: sqlite3.Connection, image: int) -> None:
+        """What nobody asks for any more is not started a second time."""
+        sql.execute(
+            """UPDATE images SET state = 'cancelled' WHERE id = ? AND state = 'queued'
+               AND NOT EXISTS (SELECT 1 FROM asks WHERE asks.image = images.id)""",
+            (image,),
+        )
+
+    def running(self) -> list[QueuedImage]:
+        """What is in work, or was when the last daemon died."""
+        with self.transaction() as sql:
+            rows = sql.execute(f"{SELECT_IMAGE} WHERE state = 'running' ORDER BY {IN_ORDER}")
+            return [QueuedImage.of(row) for row in rows]
+
+    def recipe_of(self, image: QueuedImage) -> str:
+        """The recipe of an image: it may have been renamed since the image was claimed."""
+        with self.transaction() as sql:
+            row = sql.execute("SELECT recipe FROM images WHERE id = ?", (image.id,)).fetchone()
+            return row["recipe"] if row else image.recipe
+
+    def is_asked(self, image: int) -> bool:
+        """Whether the last good save of some recipe still asks for this image."""
+        with self.transaction() as sql:
+            found = sql.execute("SELECT 1 FROM asks WHERE image = ? LIMIT 1", (image,))
+            return found.fetchone() is not None
+
+    def unlisted(self) -> list[QueuedImage]:
+        """Pictures that are published but stand in no list yet."""
+        with self.transaction() as sql:
+            rows = sql.execute(
+                f"{SELECT_IMAGE} WHERE state = 'done' AND listed = 0 ORDER BY images.id"
+            )
+            return [QueuedImage.of(row) for row in rows]
+
+    def mark_listed(self, image: int) -> None:
+        """The picture stands in images.jsonl and the gallery."""
+        with self.transaction() as sql:
+            sql.execute("UPDATE images SET listed = 1 WHERE id = ?", (image,))
+
+    def start_images_needed(self) -> set[str]:
+        """The hashes of start images and masks that waiting images need."""
+        needed = set()
+        with self.transaction() as sql:
+            rows = sql.execute(
+                """SELECT request FROM images WHERE state IN ('queued', 'running')
+                   AND request LIKE '%"start_image": {%'"""
+            )
+            for row in rows:
+                request = request_of(row)
+                needed |= {part.hash for part in (request.start_image, request.mask) if part}
+        return needed
+
+    # -- several engines
+
+    def oldest_waiting(self, only: Collection[str] | None = None) -> int | None:
+        """The id of the first waiting image."""
+        with self.transaction() as sql:
+            of_these, recipes = _of_these(only)
+            row = sql.execute(
+                f"""SELECT id FROM images WHERE state = 'queued'{of_these}
+                    ORDER BY {IN_ORDER} LIMIT 1""",
+                recipes,
+            ).fetchone()
+            return row["id"] if row else None
+
+    def waiting_checkpoints(
+        self, most: int, only: Collection[str] | None = None
+    ) -> list[WaitingCheckpoint]:
+        """The checkpoints that images of the highest waiting priority need, oldest image first.
+
+        Of each, no more than `most` images are counted.
+        """
+        with self.transaction() as sql:
+            of_these, recipes = _of_these(only)
+            found = []
+            for row in sql.execute(_CHECKPOINTS).fetchall():
+                checkpoint = row["checkpoint"]
+                if (first := _first(sql, only, checkpoint)) is None:
+                    continue
+                waiting = sql.execute(
+                    f"""SELECT count(*) FROM (SELECT 1 FROM images WHERE state = 'queued'{of_these}
+                        AND {CHECKPOINT} = ? AND priority = ({_TOP_PRIORITY}) LIMIT ?)""",
+                    (*recipes, checkpoint, most),
+                ).fetchone()[0]
+                found.append(WaitingCheckpoint(checkpoint, QueuedImage.of(first), waiting))
+            return sorted(
+                found, key=lambda one: (one.first.save, one.first.place, one.first.position)
+            )
+
+    def lower_priority_waits(self) -> bool:
+        """Whether images wait that have a lower priority than others that wait."""
+        with self.transaction() as sql:
+            found = sql.execute(
+                f"""SELECT 1 FROM images WHERE state = 'queued' AND priority < ({_TOP_PRIORITY})
+                    LIMIT 1"""
+            )
+            return found.fetchone() is not None
 
 
 def _first(
@@ -102,65 +275,6 @@ def next_file(
         file = file_for(number)
     sql.execute("INSERT OR REPLACE INTO numbers (folder, last) VALUES (?, ?)", (key, number))
     return file
-
-
-# -- several engines
-
-_TOP_PRIORITY = "SELECT max(priority) FROM images WHERE state = 'queued'"
-# Each checkpoint once, by jumping from one to the next in the index
-# (https://www.sqlite.org/lang_with.html, recursive queries), however many images wait.
-_CHECKPOINTS = f"""
-    WITH RECURSIVE top (priority) AS ({_TOP_PRIORITY}), found (checkpoint) AS (
-        SELECT (SELECT min({CHECKPOINT}) FROM images
-                WHERE state = 'queued' AND priority = (SELECT priority FROM top))
-        UNION ALL
-        SELECT (SELECT min({CHECKPOINT}) FROM images
-                WHERE state = 'queued' AND priority = (SELECT priority FROM top)
-                AND {CHECKPOINT} > found.checkpoint)
-        FROM found WHERE found.checkpoint IS NOT NULL
-    )
-    SELECT checkpoint FROM found WHERE checkpoint IS NOT NULL"""
-
-
-def oldest_waiting(sql: sqlite3.Connection, only: Collection[str] | None) -> int | None:
-    """The id of the first waiting image."""
-    of_these, recipes = _of_these(only)
-    row = sql.execute(
-        f"SELECT id FROM images WHERE state = 'queued'{of_these} ORDER BY {IN_ORDER} LIMIT 1",
-        recipes,
-    ).fetchone()
-    return row["id"] if row else None
-
-
-def waiting_checkpoints(
-    sql: sqlite3.Connection, most: int, only: Collection[str] | None
-) -> list[WaitingCheckpoint]:
-    """The checkpoints that images of the highest waiting priority need, oldest image first.
-
-    Of each, no more than `most` images are counted.
-    """
-    of_these, recipes = _of_these(only)
-    found = []
-    for row in sql.execute(_CHECKPOINTS).fetchall():
-        checkpoint = row["checkpoint"]
-        if (first := _first(sql, only, checkpoint)) is None:
-            continue
-        waiting = sql.execute(
-            f"""SELECT count(*) FROM (SELECT 1 FROM images WHERE state = 'queued'{of_these}
-                AND {CHECKPOINT} = ? AND priority = ({_TOP_PRIORITY}) LIMIT ?)""",
-            (*recipes, checkpoint, most),
-        ).fetchone()[0]
-        found.append(WaitingCheckpoint(checkpoint, QueuedImage.of(first), waiting))
-    return sorted(found, key=lambda one: (one.first.save, one.first.place, one.first.position))
-
-
-def lower_priority_waits(sql: sqlite3.Connection) -> bool:
-    """Whether images wait that have a lower priority than others that wait."""
-    found = sql.execute(
-        f"""SELECT 1 FROM images WHERE state = 'queued' AND priority < ({_TOP_PRIORITY})
-            LIMIT 1"""
-    )
-    return found.fetchone() is not None
 
 
 def _of_these(only: Collection[str] | None) -> tuple[str, tuple[str, ...]]:
