@@ -14,19 +14,19 @@ help:  ## Show this list.
 # torch first and by itself: anything else would pull a build of gigabytes.
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo; \
-		echo "picowatch needs Python 3.11 or newer, and '$(PYTHON)' is none. Install one from"; \
+		echo "picowatch needs Python 3.11 or newer, and '$(PYTHON)' is not. Install one from"; \
 		echo "https://www.python.org or your system, and name it: make $(MAKECMDGOALS) PYTHON=python3.12"; \
 		exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' || { echo; \
-		echo "This Python lacks its module venv. On Debian and Ubuntu: sudo apt install python3-venv"; \
+		echo "This Python has no venv module. On Debian and Ubuntu: sudo apt install python3-venv"; \
 		exit 1; }
-	@echo "Installing into $(VENV): torch first. Once, that is a large download and some minutes."
+	@echo "Installing into $(VENV), torch first. The first time is a large download and takes minutes."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q "$$(grep '^torch==' constraints.txt)"
 	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
 	touch $(READY)
 
-demo: $(READY)  ## Install everything and make the example pictures (again: makes nothing twice).
+demo: $(READY)  ## Install everything and render the example pictures (a second run renders nothing again).
 	@$(BIN)/picowatch init > /dev/null
 	@$(BIN)/picowatch run --once
 	@echo
@@ -34,7 +34,7 @@ demo: $(READY)  ## Install everything and make the example pictures (again: make
 	@echo "newest    $(CURDIR)/outbox/latest.png"
 	@echo "gallery   $(CURDIR)/outbox/index.html"
 	@echo "log       $(CURDIR)/outbox/picowatch.log"
-	@echo "recipes   $(CURDIR)/inbox/ (while 'make run' runs: save one, and its picture appears)"
+	@echo "recipes   $(CURDIR)/inbox/ (while 'make run' is running, save one and its picture appears)"
 	@echo "settings  $(CURDIR)/picowatch.yaml"
 	@echo "commands  $(CURDIR)/$(BIN)/picowatch --help"
 
@@ -55,34 +55,34 @@ format: $(READY)  ## Format the code.
 types: $(READY)  ## Check the types.
 	$(BIN)/mypy
 
-docs: $(READY)  ## Write the tables in docs/ anew from the code.
+docs: $(READY)  ## Rewrite the tables in docs/ from the code.
 	$(BIN)/python -m docs.tables
 
-strips: $(READY)  ## Make the pictures in docs/ anew whose recipes have changed.
+strips: $(READY)  ## Render the pictures in docs/ whose recipes have changed.
 	$(BIN)/python -m docs.strips
 
-storm: $(READY)  ## Kill picowatch two hundred times at random, then count (some minutes).
+storm: $(READY)  ## Kill picowatch 200 times at random, then count the pictures (some minutes).
 	$(BIN)/python -m tests.storm.driver --kills 200
 
-meetings: $(READY)  ## Let features meet: 100,000 random actions beside a model (some minutes).
+meetings: $(READY)  ## Combine features: 100,000 random actions, compared with a model (some minutes).
 	$(BIN)/python -m tests.meetings.run --actions 100000 --jobs 2
 
-fuzz: $(READY)  ## Fuzz everything that reads strangers' bytes for 10 minutes (Linux).
+fuzz: $(READY)  ## Fuzz everything that reads untrusted input for 10 minutes (Linux).
 	$(BIN)/python -m tests.fuzz.run --minutes 10
 
-soak: $(READY)  ## Save a recipe a second for an hour, and look at what grows.
+soak: $(READY)  ## Save a recipe every second for an hour, and report what grows.
 	$(BIN)/python -m benchmarks.soak --minutes 60
 
-bench: $(READY)  ## Measure picowatch against its peers on the CPU (20 minutes), into benchmarks/RESULTS.md.
+bench: $(READY)  ## Compare picowatch with its peers on the CPU (20 minutes), into benchmarks/RESULTS.md.
 	$(BIN)/python -m benchmarks.cpu
 
-bench-gpu: $(READY)  ## Measure picowatch against its peers on a GPU, into benchmarks/RESULTS.md.
+bench-gpu: $(READY)  ## Compare picowatch with its peers on a GPU, into benchmarks/RESULTS.md.
 	$(BIN)/python -m benchmarks.gpu
 
-train: $(READY)  ## Train the demo model from nothing (hours on a CPU, minutes on a GPU).
+train: $(READY)  ## Train the demo model from scratch (hours on a CPU, minutes on a GPU).
 	$(BIN)/python -m training.train
 
-up:  ## Start picowatch in Docker, on the GPU if there is one (after an update: again).
+up:  ## Start picowatch in Docker, on the GPU if there is one. Run it again after an update.
 	@contrib/docker.sh up
 
 down:  ## Stop it.

@@ -38,8 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.debug:
             raise
         _say(
-            f"picowatch: something went wrong that should not: {type(error).__name__}: {error}. "
-            "Run it again with --debug and report what it prints."
+            f"picowatch: unexpected error: {type(error).__name__}: {error}. "
+            "Run it again with --debug and report the output."
         )
         return FAILED
 
@@ -82,44 +82,58 @@ def _parser(found: dict[str, argparse.ArgumentParser] | None = None) -> argparse
             found[name] = added
         return added
 
-    run = add("run", _run, "Watch the inbox and make pictures until Ctrl-C or SIGTERM.")
-    run.add_argument("--once", action="store_true", help="do what is in the inbox now, then end")
+    run = add("run", _run, "Watch the inbox and render recipes until Ctrl-C or SIGTERM.")
+    run.add_argument(
+        "--once", action="store_true", help="render what is in the inbox now, then exit"
+    )
     how_much = run.add_mutually_exclusive_group()
     for name, words in (
-        ("quiet", "show warnings and errors alone"),
+        ("quiet", "show only warnings and errors"),
         ("verbose", "show and log every detail"),
     ):
         how_much.add_argument(
             f"--{name}", dest="verbosity", action="store_const", const=name, help=words
         )
     run.set_defaults(verbosity="normal")
-    run.add_argument("--log-format", choices=("text", "json"), help="lines of log and console")
-    make = add("make", _make, "Put recipes into the inbox, wait, print their pictures' paths.")
-    make.add_argument("files", nargs="+", type=Path, metavar="FILE", help="- is standard input")
-    check = add("check", _check, "Validate recipes and list the images they would make.")
-    check.add_argument("files", nargs="+", type=Path, metavar="FILE")
-    check.add_argument("--json", action="store_true", help="every resolved field, as JSON")
-    show = add("show", _show, "Print the recipe of a picture, ready for the inbox.")
-    show.add_argument("pictures", nargs="+", type=Path, metavar="PICTURE")
-    show.add_argument("--json", action="store_true", help="all that is recorded, as JSON")
-    models = add("models", _models, "List what is installed, and what was refused and why.")
-    models.add_argument("--json", action="store_true", help="as JSON")
-    status = add("status", _status, "Say what runs and what waits.")
-    how = status.add_mutually_exclusive_group()
-    how.add_argument("--json", action="store_true", help="as JSON")
-    how.add_argument("--watch", action="store_true", help="go on showing it until Ctrl-C")
-    how.add_argument(
-        "--check", action="store_true", help="for health checks: prove that it runs and hears"
+    run.add_argument(
+        "--log-format", choices=("text", "json"), help="format of log and console lines"
     )
-    add("pause", _steer, "Make nothing until `resume`; what is in work is finished.")
-    add("resume", _steer, "Go on after `pause`.")
-    retry = add("retry", _steer, "Try failed images again, of some recipes or of all.")
+    make = add(
+        "make", _make, "Put recipes into the inbox, wait, and print the paths of their pictures."
+    )
+    make.add_argument(
+        "files",
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help="recipe files; recipe files; - is standard input",
+    )
+    check = add("check", _check, "Validate recipes and list the images they would render.")
+    check.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    check.add_argument("--json", action="store_true", help="print every resolved field as JSON")
+    show = add("show", _show, "Print a picture's recipe as YAML, ready for the inbox.")
+    show.add_argument("pictures", nargs="+", type=Path, metavar="PICTURE")
+    show.add_argument("--json", action="store_true", help="print all metadata as JSON")
+    models = add("models", _models, "List installed models, and refused files with the reason.")
+    models.add_argument("--json", action="store_true", help="print JSON")
+    status = add("status", _status, "Show what is rendering and what is queued.")
+    how = status.add_mutually_exclusive_group()
+    how.add_argument("--json", action="store_true", help="print JSON")
+    how.add_argument("--watch", action="store_true", help="keep updating until Ctrl-C")
+    how.add_argument(
+        "--check",
+        action="store_true",
+        help="for health checks: test that it is running and notices new files",
+    )
+    add("pause", _steer, "Render nothing until `resume`; images in progress are finished.")
+    add("resume", _steer, "Continue after `pause`.")
+    retry = add("retry", _steer, "Try failed images again, of the given recipes or of all.")
     retry.add_argument("recipes", nargs="*", type=Path, metavar="RECIPE")
-    cancel = add("cancel", _steer, "Cancel what waits of a recipe, a folder or a 'glob*'.")
+    cancel = add("cancel", _steer, "Cancel the queued images of a recipe, a folder or a 'glob*'.")
     cancel.add_argument("recipes", nargs="+", type=Path, metavar="RECIPE")
-    doctor = add("doctor", _doctor, "Check the machine, and make a timed picture: OK or a remedy.")
-    doctor.add_argument("--json", action="store_true", help="as JSON")
-    schema = add("schema", _schema, "Print the JSON Schema that editors check recipes with.")
+    doctor = add("doctor", _doctor, "Check the machine and time a test image: OK or a remedy.")
+    doctor.add_argument("--json", action="store_true", help="print JSON")
+    schema = add("schema", _schema, "Print the JSON Schema that editors use to check recipes.")
     schema.add_argument(
         "kind",
         nargs="?",
@@ -128,10 +142,12 @@ def _parser(found: dict[str, argparse.ArgumentParser] | None = None) -> argparse
         metavar="KIND",
         help="recipe, defaults or settings (recipe)",
     )
-    schema.add_argument("--installed", action="store_true", help="with the names of your models")
-    schema.add_argument("--output", type=Path, metavar="FILE", help="write it to a file")
-    _add_bench_flags(add("bench", _bench, "Measure how fast this machine makes pictures."))
-    init = add("init", _init, "Make the folders, a commented picowatch.yaml and example recipes.")
+    schema.add_argument(
+        "--installed", action="store_true", help="include the names of installed models"
+    )
+    schema.add_argument("--output", type=Path, metavar="FILE", help="write to a file")
+    _add_bench_flags(add("bench", _bench, "Measure how fast this machine renders."))
+    init = add("init", _init, "Create the folders, a commented picowatch.yaml and example recipes.")
     init.add_argument("folder", nargs="?", type=Path, default=Path(), metavar="DIR")
     return parser
 
@@ -144,9 +160,9 @@ def _add_bench_flags(bench: argparse.ArgumentParser) -> None:
     )
     bench.add_argument("--batches", default=[1, 2, 4, 8], help="batch sizes (1 2 4 8)", **numbers)
     bench.add_argument("--checkpoint", metavar="NAME", help="as in a recipe")
-    bench.add_argument("--json", action="store_true", help="as JSON")
+    bench.add_argument("--json", action="store_true", help="print JSON")
     bench.add_argument(
-        "--plot", type=Path, metavar="FILE.png", help="draw it, too (needs matplotlib)"
+        "--plot", type=Path, metavar="FILE.png", help="also draw a plot (needs matplotlib)"
     )
 
 

@@ -164,7 +164,7 @@ def _hooks(value: Any) -> Any:
     hooks = {}
     for event, command in value.items():
         if event not in HOOKS:
-            raise ValueError(f"there is no hook {event!r}; there are {', '.join(HOOKS)}")
+            raise ValueError(f"unknown hook {event!r}; the hooks are {', '.join(HOOKS)}")
         arguments = shlex.split(command) if isinstance(command, str) else command
         is_list = isinstance(arguments, list) and all(isinstance(a, str) for a in arguments)
         if command is not None and not (is_list and arguments):
@@ -188,107 +188,109 @@ class Settings(BaseModel):
     )
     checkpoint: str | None = Field(
         None,
-        description="Used by recipes that name none. Empty: the only one installed, else the "
-        "embedded demo.",
+        description="Used by recipes that name none. Empty: the only one installed, or the "
+        "embedded demo model if there are none.",
     )
     settle_seconds: float = Field(
-        0.5, ge=0.05, le=60, description="A file is read once it has been quiet this long."
+        0.5, ge=0.05, le=60, description="A file is read when it has not changed for this long."
     )
     rescan_seconds: float = Field(
-        60, ge=1, le=86400, description="The inbox is compared with what is known this often."
+        60, ge=1, le=86400, description="How often the whole inbox is compared with what is known."
     )
     watch: Literal["auto", "events", "polling"] = Field(
         "auto",
-        description="How saves are noticed. auto: by events, and by polling where events cannot "
-        "be trusted (network and shared folders).",
+        description="How saves are noticed. auto: by file events, or by polling where events are "
+        "unreliable (network and shared folders).",
     )
     when_done: Literal["keep", "archive", "delete"] = Field(
         "keep",
         description="What happens to a recipe whose images all succeeded. archive: it is moved "
-        "to its folder in the outbox. With archive and delete no other picowatch may watch the "
-        "same inbox: what it has not made yet would be gone.",
+        "to its folder in the outbox. With archive and delete, no other picowatch may watch the "
+        "same inbox: it would lose recipes that it has not rendered yet.",
     )
     interrupt: bool = Field(
         False,
-        description="A newer save, a deleted recipe and `picowatch cancel` stop the image in work "
-        "at its next step, where nothing else asks for it or for what is made together with it.",
+        description="A newer save, a deleted recipe and `picowatch cancel` stop the image in "
+        "progress at its next step, unless it or another image of its batch is still requested.",
     )
     device: Annotated[str, AfterValidator(_device)] = Field(
         "auto", description="auto, cuda, cuda:N, mps or cpu."
     )
     precision: Literal["auto", "float16", "bfloat16", "float32"] = Field(
         "auto",
-        description="Number format of the model. auto: float16 on CUDA; on CPUs that compute it "
-        "bfloat16 for the UNet of a full-size checkpoint; else float32.",
+        description="Number format of the model. auto: float16 on CUDA; on CPUs that support it, "
+        "bfloat16 for the UNet of a full-size checkpoint; otherwise float32.",
     )
     memory: Literal["auto", "full", "low"] = Field(
         "auto",
-        description="How an image starts that may need more memory than there is. auto: with what "
-        "worked last; full: with everything on the device; low: with as little as possible.",
+        description="Memory-saving level to start with. auto: the one that last worked; full: "
+        "none, everything is on the device; low: the one that needs the least memory.",
     )
     batch_size: Annotated[Literal["auto"] | int, BeforeValidator(_batch_size)] = Field(
         "auto",
-        description="Images made together. auto: measured, for each checkpoint and size.",
+        description="Images rendered together. auto: measured for each checkpoint and size.",
     )
     compile: Literal["auto", "never"] = Field(
         "auto",
-        description="auto: where a C++ compiler is installed, the model is compiled in the "
-        "background for sizes that take long, and is faster from then on.",
+        description="auto: if a C++ compiler is installed, the model is compiled in the "
+        "background for sizes that take long, and is faster afterwards.",
     )
     executor: Annotated[Executor, BeforeValidator(_executor), WithJsonSchema(_EXECUTOR_SCHEMA)] = (
         Field(
             LocalSettings(),
-            description="Where engines run: local is one on this machine, local:N are N (one for "
-            "each GPU), ray is a Ray cluster. docs/scale.md explains them.",
+            description="Where engines run. local: one on this machine; local:N: N of them (one "
+            "for each GPU); ray: on a Ray cluster. See docs/scale.md.",
         )
     )
     unload_after_minutes: float = Field(
         15,
         ge=0,
         le=_YEAR_MINUTES,
-        description="After this long without work the engine gives its memory back. "
+        description="The engine frees its memory after this long without work. "
         f"{_YEAR_MINUTES} (a year) is the limit.",
     )
     stall_seconds: float = Field(
         600,
         ge=1,
         le=_WEEK_SECONDS,
-        description="An engine without a step for this long is ended as hung.",
+        description="An engine that finishes no step for this long is ended as hung.",
     )
     max_attempts: int = Field(
-        2, ge=1, le=1000, description="An image is failed when the engine died on it this often."
+        2,
+        ge=1,
+        le=1000,
+        description="An image fails when the engine has died on it this many times.",
     )
     max_images_per_save: int = Field(
-        1000, ge=1, le=1_000_000, description="A save that asks for more is refused."
+        1000, ge=1, le=1_000_000, description="A save that requests more images is refused."
     )
     file_name: str = Field(
         "{number:04}-{seed}",
-        description="Names of pictures, without ending. Knows number, seed, recipe, checkpoint, "
-        "sampler, steps, cfg_scale, width, height. Must hold {number}.",
+        description="Names of pictures, without ending. Placeholders: number, seed, recipe, "
+        "checkpoint, sampler, steps, cfg_scale, width, height. {number} is required.",
     )
     log_format: Literal["text", "json"] = Field(
-        "text", description="Lines of picowatch.log and of the console."
+        "text", description="Format of picowatch.log and of console lines."
     )
     preview_seconds: float = Field(
         1,
         ge=0,
         le=3600,
-        description="outbox/preview.png shows the picture in work, made anew this often at most. "
+        description="How often outbox/preview.png, the picture in progress, is updated at most. "
         "0: never.",
     )
     hooks: Annotated[
         dict[str, list[str]], BeforeValidator(_hooks), WithJsonSchema(_HOOKS_SCHEMA)
     ] = Field(
         {},
-        description="Programs to run: {picture: …, failed: …, idle: …}. docs/hooks.md explains "
-        "them.",
+        description="Programs to run: {picture: …, failed: …, idle: …}. See docs/hooks.md.",
     )
     hook_seconds: float = Field(
         30, gt=0, le=3600, description="A hook's program is ended after this long."
     )
     metrics_address: Annotated[str, AfterValidator(_metrics_address)] | None = Field(
         None,
-        description="Where Prometheus finds the metrics, like 127.0.0.1:9464. Empty: nowhere.",
+        description="Address that serves Prometheus metrics, like 127.0.0.1:9464. Empty: none.",
     )
 
 
@@ -349,7 +351,7 @@ def _from_file(path: Path) -> dict[str, tuple[Any, int]]:
     if values is None:
         return {}
     if not isinstance(values, dict) or not isinstance(node, yaml.MappingNode):
-        raise SettingsInvalid(f"{path} must hold `name: value` lines.")
+        raise SettingsInvalid(f"{path} must contain `name: value` lines.")
     lines = {key.value: key.start_mark.line + 1 for key, _ in node.value}
     found = {}
     for name, value in values.items():
@@ -371,8 +373,8 @@ def _expanded(folder: str, where: str) -> Path:
         return Path(folder).expanduser()
     except RuntimeError as error:
         raise SettingsInvalid(
-            f"{where} {_shown(folder)}: there is no such user's home folder.",
-            "Write the whole path.",
+            f"{where} {_shown(folder)}: this user has no home folder.",
+            "Write the full path.",
         ) from error
 
 
@@ -405,7 +407,9 @@ def _validated(values: dict[str, Any], where: dict[str, str]) -> Settings:
 def _check_folder(folder: Path, where: str) -> None:
     """Refuse a path that no file system takes, or that leaves no room for what lies in it."""
     if "\0" in str(folder):
-        raise SettingsInvalid(f"{where} {_shown(str(folder))} is no path: it holds a null byte.")
+        raise SettingsInvalid(
+            f"{where} {_shown(str(folder))} is not a path: it contains a null byte."
+        )
     longest = max(map(len, map(os.fsencode, folder.parts)), default=0)
     if longest > _MAX_NAME or len(os.fsencode(folder.absolute())) > _MAX_FOLDER_BYTES:
         raise SettingsInvalid(
@@ -419,7 +423,7 @@ def _shown(value: Any) -> str:
     try:
         return reprlib.repr(value)
     except ValueError:  # Python writes out no number of more than 4300 digits
-        return "(a number of thousands of digits)"
+        return "(a number with thousands of digits)"
 
 
 def _check_file_name(template: str, where: str) -> None:
@@ -429,13 +433,14 @@ def _check_file_name(template: str, where: str) -> None:
     one = min(names)
     if len(names) < 2 or "/" in one or "\0" in one or one.startswith("."):
         raise SettingsInvalid(
-            f"{where}: file_name {template!r} must hold {{number}}, no '/', and no '.' in front."
+            f"{where}: file_name {template!r} needs {{number}}, and must not contain '/' or begin "
+            "with '.'."
         )
     pairs = [(1, 11), (11, 1), (1000, 11), (10001, 1)]
     if len({_sample_name(template, where, *pair) for pair in pairs}) < len(pairs):
         raise SettingsInvalid(
-            f"{where}: file_name {template!r} gives two pictures one name.",
-            "Put something between {number} and what stands beside it, as in {number}-{seed}.",
+            f"{where}: file_name {template!r} gives two pictures the same name.",
+            "Put a separator between {number} and what is next to it, as in {number}-{seed}.",
         )
 
 
@@ -476,9 +481,9 @@ def _unusable(template: str, where: str, error: Exception) -> SettingsInvalid:
 def settings_text() -> str:
     """The commented picowatch.yaml that `init` writes: every setting with its default."""
     lines = [
-        "# picowatch's settings. Every line is optional; those with a # show the default.",
+        "# picowatch's settings. Every line is optional. Lines with a # show the default.",
         f"# The same names work as environment variables ({PREFIX}SETTLE_SECONDS=1) and, for the",
-        "# folders, as flags (--inbox). Flags beat environment beats this file.",
+        "# folders, as flags (--inbox). Flags override the environment, which overrides this file.",
     ]
     for name, field in Settings.model_fields.items():
         default = field.default

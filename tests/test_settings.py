@@ -111,10 +111,10 @@ def test_a_huge_settings_file_is_refused_unread(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("folder", "words"),
     [
-        ("~nobody-of-this-name/x", "there is no such user's home folder"),
+        ("~nobody-of-this-name/x", "this user has no home folder"),
         ("x" * 5000, "is too long"),
         ("x/" * 3000, "is too long"),
-        ('"a\\0b"', "holds a null byte"),
+        ('"a\\0b"', "contains a null byte"),
     ],
     ids=["home", "name", "path", "null"],
 )

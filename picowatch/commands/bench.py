@@ -95,7 +95,7 @@ def bench(
         if cells:
             _print_json(cells, about) if as_json else _print_table(cells, about)
     if all(cell.failure for cell in cells):
-        raise CommandFailed("No picture could be made.", "`picowatch run` says more in its log.")
+        raise CommandFailed("No image could be rendered.", "The log of `picowatch run` says more.")
     if plot:
         draw_plot(plot, [_plain(cell) for cell in cells], _title(about))
         _tell(f"plot: {plot}")

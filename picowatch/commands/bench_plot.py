@@ -22,7 +22,9 @@ def check_plot(path: Path) -> None:
     if path.suffix.lower() != ".png":
         raise SettingsInvalid(f"--plot {path}: the plot is a PNG.", "Give it a name with .png.")
     if not path.parent.is_dir():
-        raise SettingsInvalid(f"--plot {path}: there is no folder {path.parent}.", "Make it first.")
+        raise SettingsInvalid(
+            f"--plot {path}: there is no folder {path.parent}.", "Create it first."
+        )
 
 
 def draw_plot(path: Path, cells: Sequence[dict[str, Any]], title: str) -> None:

@@ -24,7 +24,9 @@ from picowatch.outbox.status import Status
 from picowatch.settings import LocalSettings, RaySettings, Settings
 
 RECIPE = "prompt: a corgi on a blue background\ncheckpoint: demo\nseed: 1\n"
-PLEASE = "Start `picowatch run --debug`; if that does not tell why, report it with these lines."
+PLEASE = (
+    "Start `picowatch run --debug`. If that does not show the cause, report it with these lines."
+)
 
 
 def doctor(
@@ -55,7 +57,7 @@ def _findings(load: Callable[[], Settings], make_engine: MakeEngine) -> Iterator
     try:
         settings = load()
     except SettingsInvalid as error:
-        yield Finding("settings", error.message, error.remedy or "Mend that line.")
+        yield Finding("settings", error.message, error.remedy or "Fix that line.")
         settings = Settings()
     else:
         changed = settings.model_dump(exclude_defaults=True, mode="json")
@@ -103,12 +105,13 @@ def _picture(settings: Settings, make_engine: MakeEngine) -> Finding:
         seconds = time.monotonic() - began
         picture = folder / "outbox/doctor/1.png"
         if why or not picture.exists():
-            return Finding("picture", why or "no picture was made", PLEASE)
+            return Finding("picture", why or "no picture was rendered", PLEASE)
         chunk = read_chunk(read_texts(picture)[PICOWATCH])
         each = sum(chunk.rendered["timings"].values())
         size = chunk.rendered["size"]
         return Finding(
-            "picture", f"{size} by the demo model in {each:.1f} s, {seconds:.1f} s with the start"
+            "picture",
+            f"{size} with the demo model in {each:.1f} s, {seconds:.1f} s including the start",
         )
 
 

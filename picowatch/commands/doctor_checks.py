@@ -95,7 +95,8 @@ def _inbox(settings: Settings) -> Finding:
         return Finding(
             "inbox",
             text,
-            f"when_done: {settings.when_done} has to delete recipes: allow it, or set keep.",
+            f"when_done: {settings.when_done} must delete recipes: make the inbox writable, or "
+            "set keep.",
         )
     return Finding("inbox", text)
 
@@ -106,11 +107,9 @@ def _watch(settings: Settings) -> Finding:
     kind = file_system_type(inbox)
     reliable = events_are_reliable(kind)
     if settings.watch == "events" and not reliable:
-        return Finding(
-            "watch", f"by events, which {kind} does not tell reliably", "Set watch: auto."
-        )
+        return Finding("watch", f"by events, which are unreliable on {kind}", "Set watch: auto.")
     if settings.watch == "polling" or not reliable:
-        return Finding("watch", "by polling: the inbox is compared every second")
+        return Finding("watch", "by polling: the inbox is scanned every second")
     folder = InboxFolder(inbox, settings.watch, threading.Event())
     folder.arm()
     polling = folder.polling
@@ -119,7 +118,7 @@ def _watch(settings: Settings) -> Finding:
     if polling:
         return Finding(
             "watch",
-            f"{text}: the system allows no more watches, so picowatch polls",
+            f"{text}: the system's limit of watches is reached, so picowatch polls",
             "sudo sysctl fs.inotify.max_user_watches=524288 fs.inotify.max_user_instances=1024",
         )
     return Finding("watch", text)
@@ -153,9 +152,11 @@ def _outbox(settings: Settings) -> Finding:
     free = shutil.disk_usage(place).free
     text = f"{_where(settings.outbox)}, {free / 1e9:.1f} GB free"
     if seems_to_run(settings.outbox):
-        text += ", a picowatch works with it"
+        text += ", a picowatch is using it"
     if free < LITTLE_ROOM:
-        return Finding("outbox", text, "Make room: picowatch waits while the disk is full.")
+        return Finding(
+            "outbox", text, "Free some space: while the disk is full, picowatch renders nothing."
+        )
     return Finding("outbox", text)
 
 
@@ -179,5 +180,5 @@ def _models(settings: Settings) -> Finding:
 def _where(folder: Path) -> str:
     """The folder and its file system."""
     kind = file_system_type(folder.resolve())
-    there = "" if folder.exists() else ", not made yet"
+    there = "" if folder.exists() else ", not created yet"
     return f"{folder}{f' ({kind})' if kind else ''}{there}"

@@ -13,7 +13,7 @@ from picowatch.settings import FILE_NAME, settings_text
 _NAMES_SCHEMA = "# yaml-language-server: $schema="
 LIVE_DEFAULTS = f"""\
 {_NAMES_SCHEMA}../{SCHEMAS}/{KINDS["defaults"]}
-# Recipes in this folder overtake what waits: save here what you want to see now.
+# Recipes in this folder go to the front of the queue: save here what you want to see now.
 priority: 10
 """
 
@@ -25,8 +25,8 @@ def init(folder: Path) -> int:
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
         raise CommandFailed(
-            f"Cannot make picowatch's folders in {folder}{where}: {error.strerror or error}.",
-            "Name a folder that you can write: picowatch init DIR.",
+            f"Cannot create picowatch's folders in {folder}{where}: {error.strerror or error}.",
+            "Name a folder that you can write to: picowatch init DIR.",
         ) from error
     print("Start `picowatch run`, save a recipe in inbox/, and look into outbox/.")
     return 0
@@ -55,11 +55,11 @@ def _write(path: Path, text: str) -> None:
         print(f"kept {path}")
         return
     path.write_text(text, encoding="utf-8")
-    print(f"made {path}")
+    print(f"created {path}")
 
 
 def _renew(path: Path, text: str) -> None:
     """A schema is this version's, and nobody's handiwork."""
     if not path.exists() or path.read_bytes() != text.encode():
         path.write_text(text, encoding="utf-8")
-        print(f"made {path}")
+        print(f"created {path}")

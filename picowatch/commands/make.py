@@ -54,7 +54,7 @@ def make(settings: Settings, files: Sequence[Path], make_engine: MakeEngine = Ch
             asked.append(_Asked(recipe, leave(settings.outbox, Command("make", recipe, digest))))
         answers = _answers(settings, asked, make_engine)
     except KeyboardInterrupt:
-        _say("The recipes stay in the inbox: picowatch makes them when it runs.")
+        _say("The recipes stay in the inbox and are rendered when picowatch runs.")
         return INTERRUPTED
     except OSError as error:
         # What fails on an open file, as a full disk does, names none.
@@ -76,8 +76,9 @@ def _content(file: Path) -> bytes:
         ) from error
     if file != STANDARD_INPUT and not is_recipe_name(file.name):
         raise CommandFailed(
-            f"{file} has no name of a recipe.",
-            f"Recipes end in {', '.join(ENDINGS)}, and do not begin with '.', '_', '~' or '#'.",
+            f"{file} is not a recipe file name.",
+            f"Recipe names end in {', '.join(ENDINGS)}, and do not begin with '.', '_', '~' or "
+            "'#'.",
         )
     if is_empty(content):
         raise CommandFailed(f"{file} is empty.", "Write at least a prompt.")
@@ -134,7 +135,7 @@ def _wait(settings: Settings, missing: Sequence[_Asked]) -> None:
             if view is not None:
                 view.draw(rows_of(running, status))
             elif status.get("paused") and not told:
-                _say("picowatch is paused; `picowatch resume` lets it go on.")
+                _say("picowatch is paused. Continue with `picowatch resume`.")
                 told = True
             time.sleep(LOOK_SECONDS)
 
@@ -162,8 +163,8 @@ def _work(settings: Settings, recipes: set[str], make_engine: MakeEngine) -> str
     if interrupted:
         raise KeyboardInterrupt
     if result.kept_waiting:
-        return "picowatch is paused: `picowatch resume` lets it go on."
-    return result.reason or "it is no longer in the inbox, or empty."
+        return "picowatch is paused. Continue with `picowatch resume`."
+    return result.reason or "it is no longer in the inbox, or is empty."
 
 
 def _tell(settings: Settings, asked: _Asked, answer: Answer) -> int:

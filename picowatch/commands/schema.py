@@ -29,7 +29,7 @@ def schema(settings: Settings, kind: str, *, installed: bool, output: Path | Non
         raise CommandFailed(
             f"Cannot write {output}: {error.strerror}.", "Give another file: --output FILE."
         ) from error
-    print(f"made {output}")
+    print(f"created {output}")
     return 0
 
 

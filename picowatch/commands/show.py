@@ -13,7 +13,9 @@ def show(pictures: Sequence[Path], as_json: bool) -> int:
     for number, path in enumerate(pictures):
         text = read_texts(path).get(PICOWATCH)
         if text is None:
-            raise PictureUnreadable(f"{path} was not made by picowatch: it has no such text.")
+            raise PictureUnreadable(
+                f"{path} was not made by picowatch, or its metadata were removed."
+            )
         try:
             chunk = read_chunk(text)
         except PictureUnreadable as error:

@@ -31,7 +31,7 @@ NOTHING: dict[str, Any] = {
 
 
 def status(outbox: Path, as_json: bool) -> int:
-    """Print the status; exit code 1 if no picowatch runs on this outbox."""
+    """Print the status; exit code 1 if no picowatch is running on this outbox."""
     running, found = look(outbox)
     if as_json:
         print(json.dumps({"running": running, **found}, indent=1))
@@ -87,13 +87,13 @@ def look(outbox: Path) -> tuple[bool, dict[str, Any]]:
 
 
 def check(settings: Settings) -> int:
-    """Whether a picowatch runs on this outbox and hears of new files in this inbox.
+    """Whether a picowatch is running on this outbox and hears of new files in this inbox.
 
     A probe file proves it: it is put into the inbox, and goes again. Where the inbox cannot be
     written, a fresh status has to do. Exit code 1 if either fails.
     """
     if not is_held(settings.outbox):
-        return _unhealthy("picowatch does not run")
+        return _unhealthy("picowatch is not running")
     _remove_old_probes(settings.inbox)
     probe = settings.inbox / f"{PROBE_PREFIX}{secrets.token_hex(8)}"
     # Docker and systemd end a check that takes too long.
@@ -103,14 +103,19 @@ def check(settings: Settings) -> int:
     except OSError as error:
         before = _updated(settings.outbox)
         if _within_time(lambda: _updated(settings.outbox) != before):
-            print(f"picowatch runs; whether it hears was not tried: {error.strerror} in the inbox")
+            print(
+                f"picowatch is running; noticing new files was not tested: {error.strerror} in "
+                "the inbox"
+            )
             return 0
-        return _unhealthy(f"picowatch said nothing for {CHECK_SECONDS:.0f} s")
+        return _unhealthy(f"picowatch has reported nothing for {CHECK_SECONDS:.0f} s")
     try:
         if _within_time(lambda: probe.name in _heard(settings.outbox)):
-            print("picowatch runs and hears")
+            print("picowatch is running and notices new files")
             return 0
-        return _unhealthy(f"picowatch runs, but heard of no new file for {CHECK_SECONDS:.0f} s")
+        return _unhealthy(
+            f"picowatch is running, but noticed no new file for {CHECK_SECONDS:.0f} s"
+        )
     finally:
         with suppress(OSError):
             probe.unlink()
@@ -151,9 +156,9 @@ def rows_of(running: bool, found: dict[str, Any]) -> list[Row]:
     known = _status(found)
     if not running:
         left = [row for row in rows(known) if row.label not in ("now", "device")]
-        return [Row("", "picowatch does not run", "bad"), *(left if found["host"] else [])]
+        return [Row("", "picowatch is not running", "bad"), *(left if found["host"] else [])]
     since = duration(max(0.0, known.updated - known.started))
-    who = harmless(f"picowatch runs on {known.host}, process {known.pid}, for {since}")
+    who = harmless(f"picowatch is running on {known.host}, process {known.pid}, for {since}")
     return [Row("", who, "quiet"), *rows(known)]
 
 

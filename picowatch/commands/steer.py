@@ -18,7 +18,7 @@ def steer(settings: Settings, name: str, recipes: Sequence[Path]) -> int:
     """Ask it for each recipe, or once where none is named; exit code 1 if any is not done."""
     if not (settings.outbox / ".picowatch").is_dir():
         raise CommandFailed(
-            f"No picowatch ever worked with the outbox {settings.outbox}.",
+            f"No picowatch has ever used the outbox {settings.outbox}.",
             "Give the outbox of the one that you mean: --outbox DIR.",
         )
     asked = [Command(name, below_inbox(settings, recipe)) for recipe in recipes]

@@ -278,7 +278,7 @@ def check_folders(settings: Settings) -> None:
     if not inbox.is_dir():
         raise SettingsInvalid(
             f"There is no inbox folder {settings.inbox}.",
-            "Make it, or let `picowatch init` make all folders.",
+            "Create it, or run `picowatch init` to create all folders.",
         )
     if not os.access(inbox, os.R_OK | os.X_OK):
         raise SettingsInvalid(f"The inbox {settings.inbox} cannot be read.", _CHMOD)
@@ -289,8 +289,8 @@ def check_folders(settings: Settings) -> None:
         if inner.is_relative_to(outer):
             raise SettingsInvalid(
                 f"{words} ({settings.inbox}, {settings.outbox}): pictures would be taken for "
-                "recipes' files, and errors for recipes.",
-                "Give them separate folders.",
+                "start images, and error files for recipes.",
+                "Use separate folders.",
             )
     _check_writable(outbox)
 

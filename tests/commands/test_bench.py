@@ -140,7 +140,7 @@ def test_no_picture_at_all_is_an_error(measure: Callable[..., Any]) -> None:
     def refuse(batch: Sequence[ImageRequest]) -> None:
         raise RenderFailed(NO_MEMORY)
 
-    with pytest.raises(PicowatchError, match="No picture could be made"):
+    with pytest.raises(PicowatchError, match="No image could be rendered"):
         measure(refuse)
 
 

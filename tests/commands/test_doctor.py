@@ -50,7 +50,7 @@ def test_doctor_on_this_machine(tmp_path: Path) -> None:
     for name in ("Python", "system", "settings", "inbox", "watch", "outbox", "models", "torch",
                  "libraries", "device", "precision", "picture"):  # fmt: skip
         assert name in names
-    assert "128x128 by the demo model in " in lines[-1]
+    assert "128x128 with the demo model in " in lines[-1]
     assert list((tmp_path / "outbox").iterdir()) == [], "it leaves nothing behind"
 
 
@@ -123,7 +123,7 @@ def test_bad_settings_are_a_line(
     assert doctor(load, as_json=False, make_engine=house.make_engine) == 1
     shown = capsys.readouterr().out
     assert "NOT OK  settings    picowatch.yaml, line 1: device 'gpu'" in shown
-    assert "-> Mend that line." in shown
+    assert "-> Fix that line." in shown
     assert "OK      picture" in shown
 
 
@@ -148,7 +148,7 @@ def test_what_is_said_of_folders(house: House, capsys: pytest.CaptureFixture[str
     found = checks(house, capsys)
     lock.release()
     assert found["watch"]["text"].startswith("by events, 3 folders (inotify allows ")
-    assert found["outbox"]["text"].endswith("GB free, a picowatch works with it")
+    assert found["outbox"]["text"].endswith("GB free, a picowatch is using it")
     assert "1 refused (see `picowatch models`)" in found["models"]["text"]
 
 
@@ -203,7 +203,7 @@ def test_a_disk_that_is_nearly_full_has_its_remedy(
 ) -> None:
     """Before picowatch has to wait."""
     monkeypatch.setattr("picowatch.commands.doctor_checks.LITTLE_ROOM", 1e18)
-    assert "Make room" in checks(house, capsys)["outbox"]["remedy"]
+    assert "Free some space" in checks(house, capsys)["outbox"]["remedy"]
 
 
 def test_the_findings_reach_a_pipe_as_they_are_found(tmp_path: Path) -> None:

@@ -208,7 +208,7 @@ def test_init_says_where_it_cannot_make_folders(tmp_path: Path, folder: str) -> 
     (tmp_path / "a\udcff").symlink_to("file")
     result = picowatch(tmp_path, "init", folder)
     assert result.returncode == 1
-    assert result.stderr.startswith("picowatch: Cannot make picowatch's folders in ")
+    assert result.stderr.startswith("picowatch: Cannot create picowatch's folders in ")
     assert "should not" not in result.stderr
     assert "picowatch init DIR" in result.stderr
 
@@ -219,20 +219,20 @@ def test_init_says_where_it_cannot_make_folders(tmp_path: Path, folder: str) -> 
         ("settle_secnods: 1\n", "picowatch.yaml, line 1: unknown setting 'settle_secnods'. Did"),
         ("device: gpu\n", "picowatch.yaml, line 1: device 'gpu'"),
         ("# x\nbatch_size: 0\n", "picowatch.yaml, line 2: batch_size 0"),
-        ("hooks: {done: x}\n", "there is no hook 'done'; there are picture, failed, idle"),
+        ("hooks: {done: x}\n", "unknown hook 'done'; the hooks are picture, failed, idle"),
         ("hooks: {idle: []}\n", "idle must be a program, as text or as a list of arguments"),
         ('hooks: {idle: "\'"}\n', "No closing quotation"),
         ("metrics_address: 9464\n", "metrics_address 9464"),
         ("metrics_address: localhost\n", "it must be like 127.0.0.1:9464"),
-        ("file_name: '{seed}'\n", "must hold {number}"),
+        ("file_name: '{seed}'\n", "needs {number}"),
         ("file_name: '{nmber}'\n", "cannot be used"),
-        ("file_name: '{seed}{number}'\n", "gives two pictures one name"),
+        ("file_name: '{seed}{number}'\n", "gives two pictures the same name"),
         ("a: " + "[" * 5000 + "]" * 5000, "nested too deeply"),
         ("a: &a [1]\ndevice: [*a, *a]\n", "unknown setting 'a'"),
         ("<<: {stall_seconds: 0}\n", "line 1"),
         ("device: [" + "[1], " * 5000 + "]\n", "..."),
-        ("file_name: '{number:04}{seed}'\n", "gives two pictures one name"),
-        ("- a\n", "must hold `name: value` lines"),
+        ("file_name: '{number:04}{seed}'\n", "gives two pictures the same name"),
+        ("- a\n", "must contain `name: value` lines"),
         ("a: [\n", "is not valid YAML"),
     ],
 )

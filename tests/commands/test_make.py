@@ -205,7 +205,7 @@ def test_make_refuses_what_is_no_recipe(house: House) -> None:
     """Before anything is put into the inbox."""
     good = elsewhere(house, "a.txt", "one\n")
     for name, text, said in (
-        ("a.md", "one\n", "has no name of a recipe"),
+        ("a.md", "one\n", "is not a recipe file name"),
         ("b.txt", "\n", "is empty"),
     ):
         with pytest.raises(PicowatchError, match=said):
@@ -221,7 +221,7 @@ def test_make_while_paused_says_so(house: House, capsys: Captured) -> None:
     assert house.once()
     leave(house.outbox, Command("pause"))
     assert made_here(house, elsewhere(house, "b.txt", "two\n")) == 1
-    assert "picowatch is paused: `picowatch resume`" in capsys.readouterr().err
+    assert "picowatch is paused. Continue with `picowatch resume`" in capsys.readouterr().err
     assert house.prompts() == ["one"]
 
 
@@ -236,7 +236,7 @@ def test_make_of_a_recipe_that_is_taken_away_ends(
 
     monkeypatch.setattr("picowatch.commands.make.leave", leave_and_take_away)
     assert made_here(house, elsewhere(house, "a.txt", "one\n")) == 1
-    assert capsys.readouterr().err == "a.txt: it is no longer in the inbox, or empty.\n"
+    assert capsys.readouterr().err == "a.txt: it is no longer in the inbox, or is empty.\n"
 
 
 def test_make_takes_over_when_the_daemon_ends(house: House, capsys: Captured) -> None:

@@ -21,7 +21,7 @@ def test_a_schema_is_printed_or_written(tmp_path: Path, kind: str) -> None:
     assert printed.returncode == 0
     Draft7Validator.check_schema(json.loads(printed.stdout))
     written = picowatch(tmp_path, "schema", kind, "--output", "below/it.json")
-    assert (written.returncode, written.stdout) == (0, "made below/it.json\n")
+    assert (written.returncode, written.stdout) == (0, "created below/it.json\n")
     assert (tmp_path / "below/it.json").read_text() == printed.stdout
 
 
@@ -68,7 +68,7 @@ def test_init_renews_the_schemas(tmp_path: Path) -> None:
     schema.write_text("{}")
     recipe.write_text("prompt: mine\n")
     again = picowatch(tmp_path, "init").stdout
-    assert "made inbox/.schema/recipe.json" in again
+    assert "created inbox/.schema/recipe.json" in again
     assert schema.read_text() == current
     assert recipe.read_text() == "prompt: mine\n"
     assert ".schema" not in picowatch(tmp_path, "init").stdout

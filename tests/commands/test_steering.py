@@ -113,7 +113,7 @@ def test_an_outbox_nobody_worked_with_is_refused(house: House) -> None:
     """In words."""
     answer = picowatch(house.folder, "retry")
     assert answer.returncode == 1
-    assert "No picowatch ever worked with the outbox" in answer.stderr
+    assert "No picowatch has ever used the outbox" in answer.stderr
 
 
 @pytest.mark.parametrize("watch", ["events", "polling"])
@@ -121,7 +121,10 @@ def test_a_healthy_daemon_hears_of_new_files(house: House, watch: str) -> None:
     """The probe that proves it is gone afterwards, and is no recipe."""
     with house.running(watch=watch):
         health = picowatch(house.folder, "status", "--check")
-    assert (health.returncode, health.stdout) == (0, "picowatch runs and hears\n"), health.stderr
+    assert (health.returncode, health.stdout) == (
+        0,
+        "picowatch is running and notices new files\n",
+    ), health.stderr
     assert list(house.inbox.iterdir()) == []
     assert house.pictures() == []
 
@@ -129,7 +132,7 @@ def test_a_healthy_daemon_hears_of_new_files(house: House, watch: str) -> None:
 def test_no_daemon_is_not_healthy(house: House) -> None:
     """And says so."""
     health = picowatch(house.folder, "status", "--check")
-    assert (health.returncode, health.stderr) == (1, "picowatch does not run\n")
+    assert (health.returncode, health.stderr) == (1, "picowatch is not running\n")
 
 
 def test_a_deaf_daemon_is_not_healthy(
@@ -140,7 +143,7 @@ def test_a_deaf_daemon_is_not_healthy(
     monkeypatch.setattr(status_command, "CHECK_SECONDS", 1.5)
     with house.running(watch="events"):
         assert status_command.check(house.settings()) == 1
-    assert "picowatch runs, but heard of no new file" in capsys.readouterr().err
+    assert "picowatch is running, but noticed no new file" in capsys.readouterr().err
     assert list(house.inbox.iterdir()) == []
 
 
@@ -155,7 +158,7 @@ def test_a_read_only_inbox_is_not_probed(
     with house.running():
         monkeypatch.setattr(Path, "touch", refuse)
         assert status_command.check(house.settings()) == 0
-    assert "whether it hears was not tried: Read-only file system" in capsys.readouterr().out
+    assert "noticing new files was not tested: Read-only file system" in capsys.readouterr().out
 
 
 def test_a_service_manager_is_told(house: House, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,7 +65,10 @@ def test_a_daemon_that_hashes_is_healthy(tmp_path: Path) -> None:
         (tmp_path / "inbox/a.yaml").write_text("prompt: a corgi\nseed: 1\n")
         wait_for(lambda: holds_open(process.pid, checkpoint), "the hashing")
         health = picowatch(tmp_path, "status", "--check")
-        assert (health.returncode, health.stdout) == (0, "picowatch runs and hears\n")
+        assert (health.returncode, health.stdout) == (
+            0,
+            "picowatch is running and notices new files\n",
+        )
         assert holds_open(process.pid, checkpoint), "it was not in the middle of hashing"
         assert not list((tmp_path / "inbox").glob(f"{PROBE_PREFIX}*"))
         ends_well(process)

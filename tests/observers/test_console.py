@@ -185,7 +185,7 @@ def test_watching_goes_on_while_no_picowatch_runs(tmp_path: Path, seen: Seen) ->
     with in_pty(tmp_path, "status", "--watch") as screen:
         screen.wait_for("nothing runs")
         seen.end()
-        screen.wait_for("picowatch does not run")
+        screen.wait_for("picowatch is not running")
         screen.process.send_signal(signal.SIGINT)
 
 
@@ -218,7 +218,7 @@ def test_status_says_what_runs_what_waits_and_what_failed(tmp_path: Path, seen: 
     answer = picowatch(tmp_path, "status")
     assert answer.returncode == 0
     first, *others = answer.stdout.splitlines()
-    assert re.fullmatch(r"picowatch runs on \S+, process \d+, for 0 s", first)
+    assert re.fullmatch(r"picowatch is running on \S+, process \d+, for 0 s", first)
     assert others == [
         "now     corgi.yaml: 3 of 20, step 12/24, 3.1 it/s, 40 s left",
         "waits   112 images, all done in 12 min: night/a.yaml 60, b.txt 40, c.txt 9 and 1 more",
@@ -249,7 +249,7 @@ def test_a_picowatch_on_another_machine_is_known_by_its_fresh_status(
     """Where locks do not reach, as on some network shares."""
     seen.tell(updated=time.time(), host="elsewhere")
     seen.end()
-    assert picowatch(tmp_path, "status").stdout.startswith("picowatch runs on elsewhere")
+    assert picowatch(tmp_path, "status").stdout.startswith("picowatch is running on elsewhere")
     seen.tell(updated=time.time() - 3600, host="elsewhere")
     assert picowatch(tmp_path, "status").returncode == 1
     seen.tell(updated=time.time(), host="elsewhere", ended=True)
