@@ -5,7 +5,7 @@ from pathlib import Path
 
 from picowatch.cli import commands
 from picowatch.errors import EXIT_CODES
-from picowatch.recipe.recipe_fields import RecipeFields
+from picowatch.recipe.fields import ROWS, RecipeFields, json_schemas
 from picowatch.recipe.samplers import SAMPLERS
 from picowatch.settings import FOLDERS, PREFIX, Settings
 
@@ -15,20 +15,15 @@ DOCS = Path(__file__).parent
 def recipe_table() -> str:
     """Every recipe field: what it takes, its default, its aliases."""
     rows = ["| field | what it does | takes | default | aliases |", "|---|---|---|---|---|"]
-    schema = RecipeFields.model_json_schema()["properties"]
-    for name, field in RecipeFields.model_fields.items():
-        extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
-        default = extra.get("default_text") or (
-            "required" if field.is_required() else field.default
-        )
-        aliases = extra.get("aliases") or []
-        assert isinstance(aliases, list)
+    for name, row in ROWS.items():
+        field = RecipeFields.model_fields[name]
+        default = "required" if field.is_required() else _shown(field.default)
         cells = [
             f"`{name}`",
-            field.description or "",
-            str(extra.get("takes_text") or _takes(schema[name])),
-            _shown(default),
-            ", ".join(f"`{alias}`" for alias in aliases),
+            row.description,
+            row.takes_text or _takes(json_schemas()[name]),
+            row.default_text or default,
+            ", ".join(f"`{alias}`" for alias in row.aliases),
         ]
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(rows)

@@ -22,8 +22,8 @@ from picowatch.observers.console import LiveConsole, LiveView, PlainConsole, can
 from picowatch.outbox.commands import Answer, Command, answer_to, leave, take_back
 from picowatch.outbox.presence import seems_to_run
 from picowatch.recipe import is_empty
+from picowatch.recipe.fields import ROWS
 from picowatch.recipe.messages.problems import harmless_lines
-from picowatch.recipe.recipe_fields import RecipeFields
 from picowatch.settings import Settings
 from picowatch.signals import ENDING
 
@@ -100,7 +100,7 @@ def _ending(content: bytes) -> str:
     """A text that begins with a recipe's field is YAML; anything else is lines of prompts."""
     text = re.sub(rb"\A(?:\s|#.*\n|---\s*\n|- )*", b"", content)
     field = re.match(rb"([a-z_]+)\s*:", text)
-    is_yaml = field is not None and field[1].decode() in RecipeFields.model_fields
+    is_yaml = field is not None and field[1].decode() in ROWS
     return ".yaml" if is_yaml else ".txt"
 
 

@@ -11,7 +11,7 @@ from picowatch.ledger.rows import DueSheet
 from picowatch.outbox.outbox import Outbox
 from picowatch.outbox.sheets import Cell, SheetTooLarge
 from picowatch.recipe import Recipe
-from picowatch.recipe.recipe_fields import Axis
+from picowatch.recipe.fields import Axis
 from picowatch.recipe.request import ImageRequest
 
 log = logging.getLogger("picowatch")

@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from picowatch.recipe.fields import ROWS
 from picowatch.recipe.request import ImageRequest
 
 BatchKey = tuple[object, ...]
@@ -17,30 +18,21 @@ _TWO_LOOKS = {"Heun", "DPM2", "DPM2 a"}
 def batch_key(request: ImageRequest) -> BatchKey:
     """Images with equal keys can be made in one batch.
 
-    Equal are: checkpoint, VAE and LoRAs (by hash), sampler, schedule type, steps, CFG scale,
-    size, clip skip, the denoising strength, whether there is a mask, and what hires does.
-    Prompts, embeddings, seeds, start images and masks may differ. An image with `exact` shares
-    with no other.
+    Equal is every field that changes pixels, unless the table lets it differ within a batch, and
+    the hashes of checkpoint, VAE and LoRAs. Start images and masks may differ, but all images have
+    one or none has. An image with `exact` shares with no other.
     """
     return (
+        *(getattr(request, name) for name in _SAME),
         request.checkpoint_hash,
-        request.checkpoint,
         request.vae_hash,
-        request.vae,
-        request.sampler,
-        request.schedule_type,
-        request.steps,
-        request.cfg_scale,
-        request.width,
-        request.height,
-        request.clip_skip,
-        request.loras,
-        request.start_image.denoising_strength if request.start_image else None,
-        request.mask is not None,
-        request.hires,
-        request.shrink_to_fit,
+        bool(request.image),
+        bool(request.mask),
         request.digest if request.exact else None,
     )
+
+
+_SAME = [name for name, row in ROWS.items() if row.changes_pixels and row.batch == "same"]
 
 
 def can_share_batch(first: ImageRequest, second: ImageRequest) -> bool:
@@ -70,8 +62,9 @@ def evaluations(request: ImageRequest) -> int:
     As build_sampler does: a start image, and the second pass of hires, take their strength's
     share of the steps, one at least.
     """
-    start, hires = request.start_image, request.hires
-    count = _looks(request.sampler, request.steps, start.denoising_strength if start else 1.0)
+    hires = request.hires
+    strength = request.denoising_strength if request.image else 1.0
+    count = _looks(request.sampler, request.steps, strength)
     if hires:
         steps = hires.steps or request.steps
         count += _looks(request.sampler, steps, hires.denoising_strength)

@@ -153,11 +153,10 @@ class Queue(Database):
         with self.transaction() as sql:
             rows = sql.execute(
                 """SELECT request FROM images WHERE state IN ('queued', 'running')
-                   AND request LIKE '%"start_image": {%'"""
+                   AND request LIKE '%"image_hash": "%'"""
             )
             for row in rows:
-                request = request_of(row)
-                needed |= {part.hash for part in (request.start_image, request.mask) if part}
+                needed |= set(request_of(row).pictures.values())
         return needed
 
     # -- several engines

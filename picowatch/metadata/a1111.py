@@ -6,14 +6,19 @@ The inverse is recipe/read/a1111.py, because a TXT recipe may hold this text, to
 import json
 from collections.abc import Mapping, Sequence
 
-from picowatch.metadata.numbers import plain_number
+from picowatch.recipe.fields import HIRES_PARTS, ROWS, Row
+from picowatch.recipe.read.plain import plain_number
 from picowatch.recipe.request import ImageRequest, loras_beside_prompt
-from picowatch.recipe.resolve.installed import BAKED
-from picowatch.recipe.samplers import SCHEDULE_TYPES
 
 # A1111 writes the first 10 hex digits of a file's sha256, and 12 of LoRAs' and embeddings'.
 _HASH_DIGITS = 10
 _SHORT_HASH_DIGITS = 12
+# A1111's; a key that a row of the table names stands here, too.
+_ORDER = (
+    *("Steps", "Sampler", "Schedule type", "CFG scale", "Seed", "Size"),
+    *("Model hash", "Model", "VAE hash", "VAE", "Denoising strength", "Clip skip", "Mask blur"),
+    *("Hires upscale", "Hires steps", "Hires upscaler", "Lora hashes", "TI hashes", "Version"),
+)
 
 
 def parameters_text(
@@ -48,48 +53,33 @@ def _values(
     request: ImageRequest, lora_hashes: Mapping[str, str], version: str
 ) -> list[tuple[str, str]]:
     """The last line's keys in A1111's order; what is as usual is left out."""
-    values = [
-        ("Steps", str(request.steps)),
-        ("Sampler", request.sampler),
-        ("Schedule type", SCHEDULE_TYPES[request.schedule_type]),
-        ("CFG scale", plain_number(request.cfg_scale)),
-        ("Seed", str(request.seed)),
-        ("Size", f"{request.width}x{request.height}"),
-        ("Model hash", request.checkpoint_hash[:_HASH_DIGITS]),
-        ("Model", request.checkpoint),
-    ]
-    if request.vae != BAKED:
-        values += [("VAE hash", request.vae_hash[:_HASH_DIGITS]), ("VAE", request.vae)]
-    # A1111 has one for both; with a start image that one's is told.
-    strength = request.start_image or request.hires
-    if strength:
-        values.append(("Denoising strength", plain_number(strength.denoising_strength)))
-    if request.clip_skip > 1:
-        values.append(("Clip skip", str(request.clip_skip)))
-    if request.mask:
-        values.append(("Mask blur", str(request.mask.blur)))
-    values += _hires(request)
     loras = [(use.name, lora_hashes.get(use.name, "")) for use in request.loras]
-    values += _hashes("Lora hashes", loras)
-    values += _hashes("TI hashes", [(use.name, use.hash) for use in request.embeddings])
-    return [*values, ("Version", f"picowatch {version}")]
+    embeddings = [(use.name, use.hash) for use in request.embeddings]
+    values = _parts(HIRES_PARTS, request.hires) if request.hires else {}
+    # A1111 has one denoising strength for both; with a start image that one's is told.
+    values |= _parts({n: row for n, row in ROWS.items() if not request.is_idle(n)}, request)
+    values |= {
+        "Size": f"{request.width}x{request.height}",
+        "Model hash": request.checkpoint_hash[:_HASH_DIGITS],
+        "VAE hash": request.vae_hash[:_HASH_DIGITS],
+        "Lora hashes": _hashes(loras),
+        "TI hashes": _hashes(embeddings),
+        "Version": f"picowatch {version}",
+    }
+    return [(key, values[key]) for key in _ORDER if values.get(key)]
 
 
-def _hires(request: ImageRequest) -> list[tuple[str, str]]:
-    hires = request.hires
-    if not hires:
-        return []
-    steps = [("Hires steps", str(hires.steps))] if hires.steps else []
-    return [
-        ("Hires upscale", plain_number(hires.scale)),
-        *steps,
-        ("Hires upscaler", hires.upscaler),
-    ]
+def _parts(rows: Mapping[str, Row], holder: object) -> dict[str, str]:
+    return {
+        row.a1111.key: row.a1111.write(getattr(holder, name))
+        for name, row in rows.items()
+        if row.a1111
+    }
 
 
-def _hashes(key: str, named: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+def _hashes(named: Sequence[tuple[str, str]]) -> str:
     known = [f"{_a1111_name(name)}: {hash_[:_SHORT_HASH_DIGITS]}" for name, hash_ in named if hash_]
-    return [(key, ", ".join(known))] if known else []
+    return ", ".join(known)
 
 
 def _quoted(value: str) -> str:

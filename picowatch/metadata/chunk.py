@@ -64,11 +64,10 @@ def picowatch_json(
 
 
 def _hashes(request: ImageRequest) -> dict[str, dict[str, str]]:
-    pictures = [picture for picture in (request.start_image, request.mask) if picture]
     return {
         "loras": {use.name: use.hash for use in request.loras},
         "embeddings": {use.name: use.hash for use in request.embeddings},
-        "start_images": {picture.path: picture.hash for picture in pictures},
+        "start_images": request.pictures,
     }
 
 

@@ -1,10 +1,22 @@
 """A picture's recipe as YAML, ready for the inbox: `picowatch show`."""
 
 import json
-import re
+from collections.abc import Mapping
 
-from picowatch.metadata.numbers import plain_number
-from picowatch.recipe.request import ImageRequest, loras_beside_prompt
+from picowatch.recipe.fields import HIRES_PARTS
+from picowatch.recipe.read.plain import plain_number
+from picowatch.recipe.request import ImageRequest, recipe_values
+from picowatch.recipe.resolve.hires import UPSCALERS
+from picowatch.recipe.samplers import SAMPLERS, SCHEDULE_TYPES
+
+# Words of ours, which need no quotes.
+_OWN_WORDS = {
+    *(sampler.name for sampler in SAMPLERS),
+    *SCHEDULE_TYPES,
+    *UPSCALERS,
+    *HIRES_PARTS,
+    *("baked", "none", "crop", "fit", "stretch"),
+}
 
 
 def recipe_yaml(request: ImageRequest) -> str:
@@ -12,79 +24,45 @@ def recipe_yaml(request: ImageRequest) -> str:
 
     Every field is written, so that no `_defaults.yaml` changes the picture.
     """
-    fields = {
-        "prompt": _text(request.prompt),
-        "negative_prompt": _text(request.negative_prompt),
-        "checkpoint": _text(request.checkpoint),
-        "vae": _text(request.vae),
-        "sampler": _word(request.sampler),
-        "schedule_type": _word(request.schedule_type),
-        "steps": str(request.steps),
-        "cfg_scale": plain_number(request.cfg_scale),
-        "size": f"{request.width}x{request.height}",
-        "seed": str(request.seed),
-        "count": "1",
-        "clip_skip": str(request.clip_skip),
-        "loras": _loras(request),
-        **_pictures(request),
-        "hires": _hires(request),
-        "sweep": "off",
-        "shrink_to_fit": "true" if request.shrink_to_fit else "false",
-        "exact": "true" if request.exact else "false",
-    }
-    return "".join(f"{name}: {value}\n" for name, value in fields.items())
+    fields = {name: _written(value) for name, value in recipe_values(request).items()}
+    fields["width"] = f"{request.width}x{request.height}"
+    del fields["height"]
+    fields |= {"count": "1", "sweep": "off"}
+    return "".join(f"{_NAMES.get(name, name)}: {text}\n" for name, text in fields.items())
 
 
-def _loras(request: ImageRequest) -> str:
-    """Those that the prompt does not name itself."""
-    uses = loras_beside_prompt(request)
-    return (
-        "{" + ", ".join(f"{_in_line(use.name)}: {plain_number(use.weight)}" for use in uses) + "}"
-    )
+_NAMES = {"width": "size"}
 
 
-def _pictures(request: ImageRequest) -> dict[str, str]:
-    start, mask = request.start_image, request.mask
-    if not start:
-        return {"image": "none"}
-    fields = {
-        "image": _text(start.path),
-        "denoising_strength": plain_number(start.denoising_strength),
-        "resize": _word(start.resize),
-        "mask": _text(mask.path) if mask else "none",
-    }
-    if mask:
-        fields |= {"mask_blur": str(mask.blur), "mask_invert": "true" if mask.invert else "false"}
-    return fields
+def _written(value: object) -> str:
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case int():
+            return str(value)
+        case float():
+            return plain_number(value)
+        case Mapping():
+            pairs = (f"{_in_line(key)}: {_in_line(part)}" for key, part in value.items())
+            return "{" + ", ".join(pairs) + "}"
+    return _text(str(value))
 
 
-def _hires(request: ImageRequest) -> str:
-    hires = request.hires
-    if not hires:
-        return "false"
-    strength = plain_number(hires.denoising_strength)
-    return (
-        f"{{scale: {plain_number(hires.scale)}, steps: {hires.steps}, "
-        f"denoising_strength: {strength}, upscaler: {_word(hires.upscaler)}}}"
-    )
-
-
-def _word(text: str) -> str:
-    """One of our own words bare; whatever else a stranger's picture holds in its place, quoted."""
-    return text if re.fullmatch(r"[A-Za-z][\w +()./-]*", text, re.ASCII) else _in_line(text)
-
-
-def _in_line(text: str) -> str:
-    """The text as a key: never a block."""
-    return _text(text) if text.isprintable() else _escaped_text(text)
+def _in_line(value: object) -> str:
+    """A key, or a value within a mapping: never a block."""
+    if isinstance(value, str) and not value.isprintable():
+        return _escaped_text(value)
+    return _written(value)
 
 
 def _text(text: str) -> str:
-    """Text that reads back exactly: a literal block if it can be, else quoted.
+    """Text that reads back exactly: a word of ours, a literal block if it can be one, else quoted.
 
     Single quotes, because backslashes (\\() mean themselves there; double quotes where a line
     break or a character that cannot be seen has to be escaped.
     """
+    if text in _OWN_WORDS:
+        return text
     lines = text.split("\n")
     if text.isprintable():
         return "'" + text.replace("'", "''") + "'"

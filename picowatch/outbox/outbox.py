@@ -27,8 +27,8 @@ from picowatch.outbox.png import SHEET_KEYWORD, encode_enlarged, encode_png, rea
 from picowatch.outbox.problems import Problems
 from picowatch.outbox.sheets import Cell, contact_sheet
 from picowatch.outbox.status import Status, StatusFiles
+from picowatch.recipe.fields import Axis
 from picowatch.recipe.messages.problems import harmless, harmless_lines
-from picowatch.recipe.recipe_fields import Axis
 
 log = logging.getLogger("picowatch")
 

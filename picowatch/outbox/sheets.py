@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from picowatch.errors import ControlFlow
 from picowatch.files.inside import open_regular
 from picowatch.files.pictures import FORMATS
-from picowatch.recipe.recipe_fields import Axis
+from picowatch.recipe.fields import Axis
 
 log = logging.getLogger("picowatch")
 

@@ -1,12 +1,12 @@
 """Recipes: text in, values out. Pure: no clock, no disk, no torch, no randomness."""
 
+from picowatch.recipe.fields import Axis
 from picowatch.recipe.known import Known, KnownCheckpoint
 from picowatch.recipe.messages.problems import Problem, RecipeInvalid, error_text, one_line
 from picowatch.recipe.read.decoding import is_empty
 from picowatch.recipe.read.from_picture import PictureFields
 from picowatch.recipe.reading import DefaultsFile, priority_of, read_recipes
 from picowatch.recipe.recipe import HashOf, Recipe, no_hash
-from picowatch.recipe.recipe_fields import Axis
 from picowatch.recipe.request import ImageRequest
 
 __all__ = [

@@ -1,34 +1,420 @@
-"""The names of a recipe's fields: first names and aliases."""
+"""THE table of a recipe's fields: a row says all there is to say about a field.
 
-from picowatch.recipe.messages.problems import shown
-from picowatch.recipe.messages.suggestions import did_you_mean
-from picowatch.recipe.recipe_fields import RecipeFields
+A row is an annotated attribute: its type and limits, a `Row`, its default. Everything else walks
+the table: parsing, defaults, `sweep`, requests, digests, batch keys, A1111's text, `show`, `from`,
+the schema, the table in the docs and error messages. `ImageFields` are the rows whose values a
+finished image has, too; `RecipeFields` is the whole table.
+"""
 
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Annotated, Any, Literal, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic.config import JsonDict
+from pydantic.dataclasses import dataclass as pydantic_dataclass
+from pydantic.json_schema import WithJsonSchema
+
+from picowatch.recipe.read.plain import plain_number
+from picowatch.recipe.samplers import DEFAULT_SAMPLER, SCHEDULE_TYPES
+
+MAX_SEED = 2**32 - 1
+RANDOM: Literal["random"] = "random"
+BAKED = "baked"
 SIZE = "size"
 FROM = "from"
 
-
-def _aliases(name: str) -> list[str]:
-    extra = RecipeFields.model_fields[name].json_schema_extra
-    aliases = extra.get("aliases", []) if isinstance(extra, dict) else []
-    return [str(alias) for alias in aliases] if isinstance(aliases, list) else []
+_NO_SINGLE_IMAGE = "It changes no single image."
 
 
-# First names in the order of the table in the docs; `size` stands for width and height,
+@dataclass(frozen=True, slots=True)
+class A1111:
+    """A field in A1111's text: its key there, and its value's text; a text of "" is left out.
+
+    `also` are other spellings of the key. They are compared in lower case: A1111 writes
+    "CFG scale", ComfyUI's nodes and Forge "CFG Scale".
+    """
+
+    key: str
+    write: Callable[[Any], str] = str
+    also: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What the table says of a field beside its name, type, limits and default.
+
+    `changes_pixels`: the field is part of an image's identity. `batch`: whether images that differ
+    in it may share a batch. `needs` is the field without which this one changes nothing.
+    `no_sweep` says why no sweep can vary it. `wanted` are the values in the words of an error,
+    `takes_text` and `default_text` in those of the docs, where the type does not say it.
+    """
+
+    description: str
+    aliases: tuple[str, ...] = ()
+    changes_pixels: bool = True
+    batch: Literal["same", "may differ"] = "same"
+    needs: str = ""
+    no_sweep: str = ""
+    a1111: A1111 | None = None
+    wanted: str = ""
+    takes_text: str = ""
+    default_text: str = ""
+
+
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
+Pixels = Annotated[int, Field(ge=64, le=2048, multiple_of=8)]
+Strength = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)]
+ScheduleType = Literal[
+    "automatic", "karras", "exponential", "beta", "uniform", "sgm_uniform", "leading"
+]
+_LORA_WEIGHT: JsonDict = {"type": "number", "minimum": -10, "maximum": 10}
+Loras = Annotated[
+    tuple[tuple[str, float], ...],
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "object", "additionalProperties": _LORA_WEIGHT},
+                {"type": "array"},
+                {"type": "string"},
+            ]
+        }
+    ),
+]
+_DENOISING_STRENGTH = A1111("Denoising strength", plain_number, ("strength",))
+
+
+@pydantic_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class Hires:
+    """The second, larger pass: what the mapping `hires` can say."""
+
+    scale: Annotated[
+        float,
+        Field(ge=1, le=4, allow_inf_nan=False, strict=True),
+        Row("How much larger.", a1111=A1111("Hires upscale", plain_number)),
+    ] = 2.0
+    steps: Annotated[
+        int,
+        Field(ge=0, le=150, strict=True),
+        Row(
+            "Denoising steps; 0: as many as the first pass.",
+            a1111=A1111("Hires steps", lambda steps: str(steps or "")),
+        ),
+    ] = 0
+    denoising_strength: Annotated[
+        Strength, Row("How far to go away from the first pass.", a1111=_DENOISING_STRENGTH)
+    ] = 0.7
+    # One of hires.UPSCALERS.
+    upscaler: Annotated[
+        str, Field(strict=True), Row("How it is enlarged.", a1111=A1111("Hires upscaler"))
+    ] = "Latent"
+
+
+HiresOrNone = Annotated[
+    Hires | None,
+    WithJsonSchema({"anyOf": [TypeAdapter(Hires).json_schema(), {"type": "boolean"}]}),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """One axis of a sweep: what it varies, and its values as short texts, in order."""
+
+    label: str
+    values: tuple[str, ...]
+
+
+Axes = Annotated[
+    tuple[Axis, ...],
+    WithJsonSchema(
+        {
+            "type": "object",
+            "additionalProperties": {"anyOf": [{"type": "array"}, {"type": "string"}]},
+        }
+    ),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageFields:
+    """The fields whose values a finished image has, too."""
+
+    prompt: Annotated[
+        str,
+        Row(
+            "What to draw. A1111 weights `(word:1.2)`, `[word]` and `BREAK`, "
+            "`<lora:name:0.8>`, embeddings by name, wildcards `{a|b}`, `{2$$a|b|c}` and "
+            "`__name__`; up to 20,000 characters.",
+            batch="may differ",
+        ),
+    ]
+    negative_prompt: Annotated[
+        str,
+        Row(
+            "What to keep out of the picture.",
+            aliases=("negative",),
+            batch="may differ",
+            default_text="empty",
+        ),
+    ] = ""
+    checkpoint: Annotated[
+        str,
+        Row(
+            "A name in models/checkpoints (ending optional, a unique beginning is enough); demo is "
+            "the embedded one.",
+            aliases=("model", "ckpt", "sd_model"),
+            a1111=A1111("Model"),
+            default_text="the setting checkpoint; else the only one installed; else, with none "
+            "installed, demo",
+        ),
+    ] = ""
+    vae: Annotated[
+        str,
+        Row(
+            "A name in models/vae, or baked: the checkpoint's own.",
+            a1111=A1111("VAE", lambda vae: "" if vae == BAKED else vae),
+        ),
+    ] = BAKED
+    sampler: Annotated[
+        str,
+        Row(
+            "A1111's or diffusers' name, case and spaces forgiven; a schedule type may stand in it "
+            "(DPM++ 2M Karras).",
+            aliases=("sampler_name",),
+            a1111=A1111("Sampler"),
+        ),
+    ] = DEFAULT_SAMPLER
+    schedule_type: Annotated[
+        ScheduleType,
+        Row(
+            "How the steps are spaced.",
+            a1111=A1111("Schedule type", SCHEDULE_TYPES.__getitem__, ("scheduler",)),
+            default_text="as the sampler says",
+        ),
+    ] = "automatic"
+    steps: Annotated[int, Field(ge=1, le=150), Row("Denoising steps.", a1111=A1111("Steps"))] = 24
+    cfg_scale: Annotated[
+        float,
+        Field(ge=1, le=30, allow_inf_nan=False),
+        Row(
+            "How closely to follow the prompt.",
+            aliases=("guidance_scale", "cfg"),
+            a1111=A1111("CFG scale", plain_number, ("guidance scale",)),
+        ),
+    ] = 7.5
+    width: Annotated[
+        Pixels | None,
+        Row(
+            "Pixels, a multiple of 8; or both at once as size: 512x768.",
+            default_text="the checkpoint's native size",
+        ),
+    ] = None
+    height: Annotated[
+        Pixels | None,
+        Row(
+            "Pixels, a multiple of 8; or both at once as size: 512x768.",
+            default_text="the checkpoint's native size",
+        ),
+    ] = None
+    seed: Annotated[
+        Seed | Literal["random"] | tuple[Seed, ...],
+        Row(
+            "The same seed gives the same picture. random (or -1) draws one; a list makes one "
+            "image each.",
+            batch="may differ",
+            no_sweep="For several seeds write a list outside of the sweep: seed: [1, 2, 3].",
+            a1111=A1111("Seed"),
+            wanted=f"a whole number from 0 to {MAX_SEED}, random, or a list like [1, 2, 3]",
+        ),
+    ] = RANDOM
+    clip_skip: Annotated[
+        int,
+        Field(ge=1, le=4),
+        Row(
+            "A1111's number; 1 skips nothing.",
+            a1111=A1111("Clip skip", lambda number: str(number) if number > 1 else ""),
+        ),
+    ] = 1
+    image: Annotated[
+        str,
+        Row(
+            "Start image (img2img): a path beside the recipe, or under inbox/ or outbox/.",
+            aliases=("init_image",),
+            batch="may differ",
+            default_text="none",
+        ),
+    ] = ""
+    denoising_strength: Annotated[
+        Strength,
+        Row(
+            "How far to go away from the start image; without one, from the first pass of hires.",
+            aliases=("strength",),
+            needs="image",
+            a1111=_DENOISING_STRENGTH,
+        ),
+    ] = 0.75
+    resize: Annotated[
+        Literal["crop", "fit", "stretch"],
+        Row("How the start image is brought to the size.", needs="image", batch="may differ"),
+    ] = "crop"
+    mask: Annotated[
+        str,
+        Row(
+            "What of the start image is redrawn: white is. A path like that of image.",
+            needs="image",
+            batch="may differ",
+            default_text="none",
+        ),
+    ] = ""
+    mask_blur: Annotated[
+        int,
+        Field(ge=0, le=64),
+        Row(
+            "Pixels the mask's edge is soft.",
+            needs="mask",
+            batch="may differ",
+            a1111=A1111("Mask blur"),
+        ),
+    ] = 4
+    mask_invert: Annotated[
+        bool, Row("true: black is redrawn.", needs="mask", batch="may differ")
+    ] = False
+    hires: Annotated[
+        HiresOrNone,
+        Row(
+            "A second, larger pass. scale 1 to 4 (2); steps 0 to 150 (0: as many as the first "
+            "pass); denoising_strength 0 to 1 (0.7); upscaler Latent, Latent (nearest), Latent "
+            "(nearest-exact), Latent (bicubic), Latent (antialiased), Lanczos or Nearest (Latent).",
+            aliases=("hires_fix",),
+            wanted="true, false, or a mapping like {scale: 2, steps: 12}",
+            takes_text="`{scale, steps, denoising_strength, upscaler}`, each optional, or true",
+            default_text="off",
+        ),
+    ] = None
+    shrink_to_fit: Annotated[
+        bool,
+        Row(
+            "true: out of memory may shrink size and steps, which is recorded.",
+            no_sweep=_NO_SINGLE_IMAGE,
+        ),
+    ] = False
+    exact: Annotated[
+        bool,
+        Row(
+            "true: the same pixels always, at the price of speed (batch 1, eager, deterministic "
+            "algorithms).",
+            no_sweep=_NO_SINGLE_IMAGE,
+        ),
+    ] = False
+
+
+class RecipeFields(BaseModel, ImageFields):
+    """What one entry can say."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    # An image has them with their hashes, and with those of its prompt.
+    loras: Annotated[
+        Loras,
+        Row(
+            "LoRAs from models/loras with their weights, beside those in the prompt.",
+            aliases=("lora",),
+            wanted="a mapping like {name: 0.8}, or a list of names",
+            takes_text="`{name: weight}` or a list of names; −10 to 10",
+            default_text="none",
+        ),
+    ] = ()
+    count: Annotated[
+        int,
+        Field(ge=1, le=1000),
+        Row("How many images; image i uses seed+i.", changes_pixels=False),
+    ] = 1
+    sweep: Annotated[
+        Axes,
+        Row(
+            "Every combination of these values, with the same seed, and a contact sheet. Any field "
+            'that changes the image; a piece of the prompt as `"prompt: old": [new, newer]`; also '
+            '`"lora: name"` and `"hires: scale"`.',
+            changes_pixels=False,
+            wanted="a mapping like {steps: [10, 20], cfg_scale: 4..10 step 2}",
+            takes_text="`{field: [values]}` or `{field: from..to step s}`",
+            default_text="off",
+        ),
+    ] = ()
+    grid: Annotated[
+        bool,
+        Row("true: also one contact sheet of the images.", changes_pixels=False),
+    ] = False
+    priority: Annotated[
+        int,
+        Field(ge=-1_000_000, le=1_000_000),
+        Row("Whole number; higher goes first.", changes_pixels=False),
+    ] = 0
+
+
+def _rows(annotated: type) -> Iterator[tuple[str, Row]]:
+    for name, hint in get_type_hints(annotated, include_extras=True).items():
+        for part in getattr(hint, "__metadata__", ()):
+            if isinstance(part, Row):
+                yield name, part
+
+
+# The parts of `hires`, without and with its name before theirs.
+HIRES_PARTS = dict(_rows(Hires))
+HIRES_PREFIX = "hires."
+PARTS = {f"{HIRES_PREFIX}{name}": row for name, row in HIRES_PARTS.items()}
+
+ROWS = dict(_rows(RecipeFields))
+
+# What may stand in a recipe and is gone from a resolved one: `size` stands for width and height,
 # `from` for all that a picture's metadata holds.
-FIRST_NAMES = (*RecipeFields.model_fields, SIZE, FROM)
+SHORTHANDS = {
+    SIZE: Row("Width and height at once: 512x768.", wanted="text like 512x768"),
+    FROM: Row(
+        "A picture whose settings this recipe starts from; other fields override them.",
+        changes_pixels=False,
+        wanted="text",
+    ),
+}
+_ALL = ROWS | SHORTHANDS
 
 # Everything that may stand in a recipe, to its first name.
-FIRST_NAME_OF = {name: name for name in FIRST_NAMES} | {
-    alias: name for name in RecipeFields.model_fields for alias in _aliases(name)
+FIRST_NAME_OF = {name: name for name in _ALL} | {
+    alias: name for name, row in _ALL.items() for alias in row.aliases
 }
-
-# A flag without a value turns these on.
-SWITCHES = {"exact", "grid", "hires", "mask_invert", "shrink_to_fit"}
-
 ALL_NAMES = tuple(FIRST_NAME_OF)
 
+# Why a sweep cannot vary these.
+NO_SWEEP = {
+    name: row.no_sweep or _NO_SINGLE_IMAGE
+    for name, row in _ALL.items()
+    if row.no_sweep or not row.changes_pixels
+}
 
-def why_refused(name: str) -> str:
-    """What to say about a name that is no field."""
-    return f"unknown field '{shown(name)}'. {did_you_mean(name, ALL_NAMES)}".rstrip()
+
+def default_of(name: str) -> Any:
+    """A field's default."""
+    return RecipeFields.model_fields[name].default
+
+
+@cache
+def json_schemas() -> dict[str, dict[str, Any]]:
+    """The JSON Schema of each field's type and limits; `hires.scale` and so on for its parts."""
+    fields: dict[str, dict[str, Any]] = RecipeFields.model_json_schema()["properties"]
+    parts: dict[str, dict[str, Any]] = TypeAdapter(Hires).json_schema()["properties"]
+    return fields | {f"{HIRES_PREFIX}{name}": part for name, part in parts.items()}
+
+
+def _of_type(*types: str) -> frozenset[str]:
+    """The fields of these types, and perhaps null."""
+    found = ((name, schema.get("anyOf", [schema])) for name, schema in json_schemas().items())
+    return frozenset(
+        name
+        for name, options in found
+        if {str(option.get("type")) for option in options} - {"null"} <= {*types}
+    )
+
+
+NUMBERS = _of_type("integer", "number")
+SWITCHES = _of_type("boolean")

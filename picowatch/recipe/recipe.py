@@ -3,30 +3,32 @@
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Self
+from dataclasses import dataclass, fields
+from typing import Any, Self
 
 from pydantic import Field, PrivateAttr
 from pydantic.json_schema import SkipJsonSchema
 
+from picowatch.recipe.fields import (
+    BAKED,
+    MAX_SEED,
+    RANDOM,
+    ROWS,
+    Axis,
+    ImageFields,
+    RecipeFields,
+    default_of,
+)
 from picowatch.recipe.known import Known, KnownCheckpoint
 from picowatch.recipe.messages.places import Layer, Source, Spot
 from picowatch.recipe.messages.problems import Problems, RecipeInvalid
 from picowatch.recipe.prompts.prompts import PromptFailed, Prompts, count_signs
-from picowatch.recipe.recipe_fields import MAX_SEED, RANDOM, Axis, RecipeFields
-from picowatch.recipe.request import EmbeddingUse, Hires, ImageRequest, LoraUse, Mask, StartImage
+from picowatch.recipe.request import EmbeddingUse, ImageRequest, LoraUse
 from picowatch.recipe.resolve.hires import final_side
-from picowatch.recipe.resolve.installed import BAKED
 
 # The sha256 of a file that a recipe names. Kinds: "checkpoint", "vae", "lora", "embedding",
 # "image" and "mask"; whatever it raises goes through to the caller.
 HashOf = Callable[[str, str], str]
-
-# Fields that came after the first ledgers: where they hold their default, digests are as before.
-_LATER = {
-    *("loras", "image", "denoising_strength", "resize", "mask", "mask_blur", "mask_invert"),
-    *("hires", "shrink_to_fit", "grid"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,9 +174,9 @@ class Recipe(RecipeFields):
         return hashlib.sha256(text.encode()).hexdigest()
 
     def _values(self) -> dict[str, object]:
-        """What counts for the identity; later fields only where they say something."""
-        silent = {name for name in _LATER if getattr(self, name) == _default(name)}
-        return self.model_dump(mode="json", exclude={"priority", "sweep"} | silent)
+        """What counts for the identity; what is off does not, so that new fields change none."""
+        off = {name for name in ROWS if not default_of(name) and not getattr(self, name)}
+        return self.model_dump(mode="json", exclude={"priority", "sweep"} | off)
 
     def _named(self) -> list[tuple[str, str]]:
         """Kind and name of the files beside the first variant's checkpoint and VAE."""
@@ -231,46 +233,26 @@ class Recipe(RecipeFields):
             drawn = prompts.drawn(seed)
         except PromptFailed as error:
             raise self.problem_at(error.field, str(error)) from None
+        values: dict[str, Any] = {name: getattr(self, name) for name in _IMAGE_FIELDS}
+        values |= {
+            "prompt": drawn.prompt,
+            "negative_prompt": drawn.negative_prompt,
+            "seed": seed,
+            "loras": tuple(LoraUse(n, hash_of("lora", n), weight) for n, weight in drawn.loras),
+        }
         return ImageRequest(
-            prompt=drawn.prompt,
-            negative_prompt=drawn.negative_prompt,
-            checkpoint=self.checkpoint,
+            **values,
             checkpoint_hash=hash_of("checkpoint", self.checkpoint),
-            vae=self.vae,
             vae_hash=self._vae_hash(hash_of),
-            sampler=self.sampler,
-            schedule_type=self.schedule_type,
-            steps=self.steps,
-            cfg_scale=self.cfg_scale,
-            width=self.width,
-            height=self.height,
-            seed=seed,
-            clip_skip=self.clip_skip,
-            exact=self.exact,
-            loras=tuple(LoraUse(n, hash_of("lora", n), weight) for n, weight in drawn.loras),
             embeddings=tuple(EmbeddingUse(n, hash_of("embedding", n)) for n in drawn.embeddings),
-            start_image=self._start_image(hash_of),
-            mask=self._mask(hash_of),
-            hires=Hires(**self.hires.model_dump()) if self.hires else None,
-            shrink_to_fit=self.shrink_to_fit,
+            image_hash=hash_of("image", self.image) if self.image else "",
+            mask_hash=hash_of("mask", self.mask) if self.mask else "",
             unexpanded_prompt=_unless(drawn.prompt, self.prompt),
             unexpanded_negative_prompt=_unless(drawn.negative_prompt, self.negative_prompt),
         )
 
-    def _start_image(self, hash_of: HashOf) -> StartImage | None:
-        if not self.image:
-            return None
-        hash_ = hash_of("image", self.image)
-        return StartImage(self.image, hash_, self.denoising_strength, self.resize)
 
-    def _mask(self, hash_of: HashOf) -> Mask | None:
-        if not self.mask:
-            return None
-        return Mask(self.mask, hash_of("mask", self.mask), self.mask_blur, self.mask_invert)
-
-
-def _default(name: str) -> object:
-    return Recipe.model_fields[name].default
+_IMAGE_FIELDS = tuple(field.name for field in fields(ImageFields))
 
 
 def _changes(first: dict[str, object], other: dict[str, object]) -> dict[str, object]:

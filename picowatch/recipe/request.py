@@ -2,9 +2,10 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields, is_dataclass
-from typing import Any, Self
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from typing import Any, Self, get_type_hints
 
+from picowatch.recipe.fields import ROWS, Hires, ImageFields
 from picowatch.recipe.prompts.grammar import split_loras
 
 # In metadata, but no part of the identity: they change no pixel.
@@ -28,76 +29,33 @@ class EmbeddingUse:
     hash: str
 
 
-@dataclass(frozen=True, slots=True)
-class StartImage:
-    """Where img2img begins: path as the recipe names it, sha256 of its bytes, how to fit it."""
-
-    path: str
-    hash: str
-    denoising_strength: float
-    resize: str
-
-
-@dataclass(frozen=True, slots=True)
-class Mask:
-    """What is redrawn of the start image: white is, or black if inverted; blur in pixels."""
-
-    path: str
-    hash: str
-    blur: int
-    invert: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Hires:
-    """The second, larger pass. `steps` 0 means as many as the first pass."""
-
-    scale: float
-    steps: int
-    denoising_strength: float
-    upscaler: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImageRequest:
+@dataclass(frozen=True, kw_only=True)
+class ImageRequest(ImageFields):
     """One picture to make. Its digest is its identity.
 
-    Names are as the catalog gives them; hashes are whole sha256 hex digests of the model
-    files, so that another file under the same name is another request. `sampler` is A1111's
-    name without schedule type ("DPM++ 2M"), `schedule_type` one of samplers.SCHEDULE_TYPES
-    with "automatic" already decided. `width` and `height` are pixels, `clip_skip` is A1111's
-    number (1 skips nothing). `loras` are those of the recipe's field, then those that the
-    prompt names with tags, in its order.
+    It has every field of the table that changes pixels, under its name. Names are as the catalog
+    gives them; hashes are whole sha256 hex digests of files, so that another file under the same
+    name is another request. `sampler` is A1111's name without schedule type ("DPM++ 2M"), and
+    "automatic" is decided in `schedule_type`. `loras` are those of the recipe's field, then those
+    that the prompt names with tags, in its order.
     """
 
-    prompt: str
-    negative_prompt: str
-    checkpoint: str
+    width: int = field()
+    height: int = field()
+    seed: int = field()
     checkpoint_hash: str
-    vae: str
-    vae_hash: str
-    sampler: str
-    schedule_type: str
-    steps: int
-    cfg_scale: float
-    width: int
-    height: int
-    seed: int
-    clip_skip: int
-    exact: bool
-    # Fields below came later: where they hold their default, digests are as they were before.
+    vae_hash: str = ""
     loras: tuple[LoraUse, ...] = ()
     embeddings: tuple[EmbeddingUse, ...] = ()
-    start_image: StartImage | None = None
-    mask: Mask | None = None
-    hires: Hires | None = None
-    shrink_to_fit: bool = False
+    image_hash: str = ""
+    mask_hash: str = ""
     unexpanded_prompt: str = ""
     unexpanded_negative_prompt: str = ""
 
     def __post_init__(self) -> None:
         # 7 and 7.0 are the same request, but not the same JSON.
-        object.__setattr__(self, "cfg_scale", float(self.cfg_scale))
+        for name in _FLOATS:
+            object.__setattr__(self, name, float(getattr(self, name)))
 
     @property
     def digest(self) -> str:
@@ -109,21 +67,34 @@ class ImageRequest:
         text = json.dumps(values, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
+    def is_idle(self, name: str) -> bool:
+        """Whether a field changes nothing, because what it needs is not there."""
+        needs = ROWS[name].needs if name in ROWS else ""
+        return bool(needs) and not getattr(self, needs)
+
+    @property
+    def pictures(self) -> dict[str, str]:
+        """The hashes of start image and mask, by their paths as the recipe names them."""
+        named = {self.image: self.image_hash, self.mask: self.mask_hash}
+        return {path: digest for path, digest in named.items() if path}
+
     def as_dict(self) -> dict[str, Any]:
-        """The fields as plain values, ready for JSON; later ones only where they say something."""
-        values = {name: getattr(self, name) for name in _NAMES}
+        """The fields as plain values, ready for JSON, without those that are off or idle."""
         return {
             name: _plain(value)
-            for name, value in values.items()
-            if name not in _LATER or value != _LATER[name]
+            for name, off in _OFF.items()
+            if (value := getattr(self, name)) != off and not self.is_idle(name)
         }
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """The inverse of `as_dict`; unknown keys are an error, they would change the picture."""
-        unknown = set(values) - {field.name for field in fields(cls)}
-        if unknown:
-            raise ValueError(f"unknown fields of an image request: {sorted(unknown)}")
+        unknown = set(values) - set(_OFF)
+        missing = _ALWAYS - set(values)
+        if unknown or missing:
+            raise ValueError(
+                f"fields of an image request: unknown {sorted(unknown)}, missing {sorted(missing)}"
+            )
         parts = {name: _PARTS[name](value) for name, value in values.items() if name in _PARTS}
         return cls(**values | parts)
 
@@ -134,27 +105,42 @@ def loras_beside_prompt(request: ImageRequest) -> tuple[LoraUse, ...]:
     return request.loras[: max(0, len(request.loras) - len(tags))]
 
 
+def recipe_values(request: ImageRequest) -> dict[str, Any]:
+    """The values of a recipe that makes the same request again, by field.
+
+    Start image and mask are "none" where there is none, so that no default comes in their place.
+    """
+    values = {
+        field.name: getattr(request, field.name)
+        for field in fields(ImageFields)
+        if not request.is_idle(field.name)
+    }
+    values |= {name: values[name] or "none" for name in ("image", "mask") if name in values}
+    values["loras"] = {use.name: use.weight for use in loras_beside_prompt(request)}
+    values["hires"] = asdict(request.hires) if request.hires else False
+    return values
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return [asdict(part) for part in value]
-    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+    return asdict(value) if isinstance(value, Hires) else value
 
 
-_NAMES = tuple(field.name for field in fields(ImageRequest))
-_LATER: dict[str, Any] = {
-    "loras": (),
-    "embeddings": (),
-    "start_image": None,
-    "mask": None,
-    "hires": None,
-    "shrink_to_fit": False,
-    "unexpanded_prompt": "",
-    "unexpanded_negative_prompt": "",
+_NOT_OFF = object()
+# Every field, and the default at which it is off; a field that is added so keeps all digests.
+_OFF = {
+    field.name: _NOT_OFF if field.default is MISSING or field.default else field.default
+    for field in fields(ImageRequest)
+}
+_FLOATS = [name for name, kind in get_type_hints(ImageRequest).items() if kind is float]
+_ALWAYS = {
+    name
+    for name, off in _OFF.items()
+    if off is _NOT_OFF and not (name in ROWS and ROWS[name].needs)
 }
 _PARTS: dict[str, Any] = {
     "loras": lambda found: tuple(LoraUse(**lora) for lora in found),
     "embeddings": lambda found: tuple(EmbeddingUse(**embedding) for embedding in found),
-    "start_image": lambda found: StartImage(**found),
-    "mask": lambda found: Mask(**found),
     "hires": lambda found: Hires(**found),
 }

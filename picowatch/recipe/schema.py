@@ -11,15 +11,27 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations
 from typing import Any
 
-from picowatch.recipe.fields import FIRST_NAME_OF, FROM, SIZE
+from picowatch.recipe.fields import (
+    FIRST_NAME_OF,
+    FROM,
+    HIRES_PARTS,
+    HIRES_PREFIX,
+    MAX_SEED,
+    NO_SWEEP,
+    RANDOM,
+    ROWS,
+    SHORTHANDS,
+    SIZE,
+    Row,
+    json_schemas,
+)
 from picowatch.recipe.known import Known
 from picowatch.recipe.prompts.grammar import MAX_LORA_WEIGHT
 from picowatch.recipe.read.plain import TRUE_OR_FALSE
-from picowatch.recipe.recipe_fields import MAX_SEED, RANDOM, HiresFields, RecipeFields
 from picowatch.recipe.resolve.hires import ALIASES as HIRES_ALIASES
 from picowatch.recipe.resolve.hires import UPSCALERS
 from picowatch.recipe.resolve.loras import MAX_LORAS
-from picowatch.recipe.resolve.sweep import MAX_VALUES, NO_AXIS
+from picowatch.recipe.resolve.sweep import MAX_VALUES
 from picowatch.recipe.samplers import (
     AUTOMATIC,
     DEFAULT_SAMPLER,
@@ -55,9 +67,8 @@ _SIZE = {
     "type": "string",
     "pattern": rf"^\s*{_SIDE}\s*[xX×*]\s*{_SIDE}\s*$",
     "patternErrorMessage": "A size is like 512x768: 64 to 2048, multiples of 8.",
-    "description": "Width and height at once: 512x768.",
 }
-_SWEPT = {name: first for name, first in FIRST_NAME_OF.items() if first not in NO_AXIS}
+_SWEPT = {name: first for name, first in FIRST_NAME_OF.items() if first not in NO_SWEEP}
 _SWITCH_TEXT = {"type": "string", "pattern": whole(one_of(TRUE_OR_FALSE))}
 _WEIGHT: Schema = {
     "anyOf": [
@@ -121,17 +132,14 @@ def _is_one(name: str, other: str) -> bool:
 
 def _definitions(known: Known | None) -> dict[str, Schema]:
     """What each field takes, under its first name."""
-    models = RecipeFields.model_json_schema()["properties"]
     fields = {
-        name: {**_forms(name, model, known), **_said(name, model)} for name, model in models.items()
+        name: {**_forms(name, json_schemas()[name], known), **_said(name, row)}
+        for name, row in ROWS.items()
     }
     fields[SIZE] = _SIZE
-    fields[FROM] = {
-        "type": "string",
-        "pattern": _PATH,
-        "description": "A picture whose settings this recipe starts from; other fields override "
-        "them.",
-    }
+    fields[FROM] = {"type": "string", "pattern": _PATH}
+    for name, row in SHORTHANDS.items():
+        fields[name]["description"] = row.description
     fields["sweep"] |= _sweep(fields)
     if known is not None:
         words = _words(known)
@@ -148,15 +156,12 @@ def _words(known: Known) -> str:
     return "".join(f"{words}{names}." for words, names in said.items() if names)
 
 
-def _said(name: str, model: Schema) -> Schema:
+def _said(name: str, row: Row) -> Schema:
     """The description, and the default where it is a value that somebody could write."""
-    said = {"description": model["description"]}
-    in_words = model.get("default_text")
-    if in_words:
-        said["description"] += f" Default: {in_words}."
-    elif "default" in model:
-        said["default"] = model["default"]
-    return said
+    if row.default_text:
+        return {"description": f"{row.description} Default: {row.default_text}."}
+    default = json_schemas()[name].get("default")
+    return {"description": row.description} | ({} if default is None else {"default": default})
 
 
 def _forms(name: str, model: Schema, known: Known | None) -> Schema:
@@ -276,7 +281,7 @@ def _seed() -> Schema:
 
 
 def _hires() -> Schema:
-    models = HiresFields.model_json_schema()["properties"]
+    models = {name: json_schemas()[f"{HIRES_PREFIX}{name}"] for name in HIRES_PARTS}
     parts = {name: {**_plain(model), "default": model["default"]} for name, model in models.items()}
     spelled = [name.replace("(", "").replace(")", "").replace("-", "") for name in UPSCALERS]
     pattern = one_of((name.replace(" ", "") for name in spelled), "[^A-Za-z]*")
@@ -314,7 +319,7 @@ def _sweep(fields: dict[str, Schema]) -> Schema:
     patterns |= {
         rf"^\s*{name}\s*:\s*{part}\s*$": _several(hires[part])
         for name in _names("hires")
-        for part in HiresFields.model_fields
+        for part in HIRES_PARTS
     }
     mapping = {
         "type": "object",

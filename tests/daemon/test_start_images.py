@@ -33,10 +33,9 @@ def test_a_start_image_lies_beside_the_recipe_or_in_the_folders(
     house.save("pets/a.yaml", f"prompt: a corgi\nimage: {written}\n")
     assert house.once()
     (picture,) = house.pictures("pets/a")
-    start = house.chunk(picture).request.start_image
-    assert start is not None
-    assert start.path == written
-    assert len(start.hash) == 64
+    request = house.chunk(picture).request
+    assert request.image == written
+    assert len(request.image_hash) == 64
 
 
 @pytest.mark.parametrize("size", [(1, 1), (7, 900), (3000, 4)])
@@ -80,9 +79,8 @@ def test_what_was_asked_is_made_whatever_becomes_of_the_start_image(house: House
         (house.inbox / "start.png").unlink()
         hold.release()
         wait_for(lambda: len(house.pictures()) == 2)
-    start = house.chunk(house.pictures("a")[0]).request.start_image
-    assert start is not None
-    assert [copy.name for copy in copies] == [start.hash]
+    request = house.chunk(house.pictures("a")[0]).request
+    assert [copy.name for copy in copies] == [request.image_hash]
     house.once()
     assert list((house.outbox / ".picowatch/start-images").iterdir()) == []
 

@@ -1,6 +1,7 @@
 """Which images share a batch, and how many."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -9,7 +10,8 @@ from picowatch.engine.batches import batch_key, batch_size_for, can_share_batch,
 from picowatch.engine.models.loading import SD15
 from picowatch.engine.unet.parallel import equal_parts
 from picowatch.engine.unet.samplers import build_sampler
-from picowatch.recipe.request import EmbeddingUse, Hires, LoraUse, Mask, StartImage
+from picowatch.recipe.fields import ROWS, Hires
+from picowatch.recipe.request import EmbeddingUse, LoraUse
 from picowatch.recipe.samplers import SAMPLERS, Sampler
 from tests.engine.requests import request
 
@@ -45,7 +47,7 @@ def test_prompts_and_seeds_may_differ_in_a_batch() -> None:
         {"clip_skip": 2},
         {"exact": True},
         {"loras": (LoraUse("a", "1", 0.5),)},
-        {"start_image": StartImage("a.png", "1", 0.5, "crop")},
+        {"image": "a.png", "image_hash": "1", "denoising_strength": 0.5, "resize": "crop"},
         {"hires": Hires(2.0, 0, 0.5, "Latent")},
         {"shrink_to_fit": True},
     ],
@@ -58,20 +60,70 @@ def test_everything_else_must_be_equal(other: dict[str, object]) -> None:
     assert batch_key(request()) != batch_key(different)
 
 
+PIXELS = [name for name, row in ROWS.items() if row.changes_pixels]
+OF_OTHER_TYPES: dict[str, Any] = {
+    "hires": Hires(),
+    "loras": (LoraUse("a", "1", 0.5),),
+    "resize": "stretch",
+    "schedule_type": "beta",
+    "width": 64,
+    "height": 64,
+}
+
+
+def _another(name: str, value: Any) -> Any:
+    """Another value of the same type, or the one from the table above."""
+    if name in OF_OTHER_TYPES:
+        return OF_OTHER_TYPES[name]
+    if isinstance(value, bool):
+        return not value
+    return value + " too" if isinstance(value, str) else value + 1
+
+
+@pytest.mark.parametrize("name", PIXELS)
+def test_every_field_that_changes_pixels_is_in_the_digest(name: str) -> None:
+    """Or two different pictures would be taken for one, and the second never be rendered."""
+    first = request(image="a.png", mask="b.png")
+    other = replace(first, **{name: _another(name, getattr(first, name))})
+    assert first.digest != other.digest
+
+
+@pytest.mark.parametrize("name", PIXELS)
+def test_every_field_that_changes_pixels_is_in_the_batch_key_or_may_differ(name: str) -> None:
+    """Or its neighbours in the batch would get the wrong pixels."""
+    first = request(image="a.png", mask="b.png")
+    other = replace(first, **{name: _another(name, getattr(first, name))})
+    assert (batch_key(first) == batch_key(other)) == (ROWS[name].batch == "may differ")
+
+
+def test_the_fields_that_may_differ_within_a_batch_are_each_images_own() -> None:
+    """The engine looks at these for each image, and at all others once for the batch."""
+    assert {name for name in PIXELS if ROWS[name].batch == "may differ"} == {
+        *("prompt", "negative_prompt", "seed"),
+        *("image", "resize", "mask", "mask_blur", "mask_invert"),
+    }
+
+
 def test_embeddings_start_images_and_masks_may_differ() -> None:
     """They are each image's own; only whether there is one, and how strong, must agree."""
     first, second = (
         request(
-            start_image=StartImage(path, path, 0.5, resize),
-            mask=Mask(path, path, blur, False),
+            image=path,
+            image_hash=path,
+            denoising_strength=0.5,
+            resize=resize,
+            mask=path,
+            mask_hash=path,
+            mask_blur=blur,
+            mask_invert=False,
             embeddings=(EmbeddingUse(path, path),),
         )
         for path, resize, blur in (("a", "crop", 0), ("b", "fit", 4))
     )
     assert can_share_batch(first, second)
     for changed in (
-        replace(second, start_image=StartImage("b", "b", 0.6, "crop")),
-        replace(second, mask=None),
+        replace(second, image="b", image_hash="b", denoising_strength=0.6, resize="crop"),
+        replace(second, mask=""),
     ):
         assert not can_share_batch(first, changed)
 
@@ -124,9 +176,12 @@ def test_parts_of_a_batch_are_equal(images: int, cores: int, parts: list[list[in
 def test_evaluations_are_those_that_the_engine_makes(sampler: Sampler, steps: int) -> None:
     """Measurements of the one sampler are compared with those of the other."""
     for strength in (1.0, 0.5, 0.05):
-        image = StartImage("a", "1", strength, "crop") if strength < 1 else None
         asked = request(
-            sampler=sampler.name, schedule_type=sampler.automatic, steps=steps, start_image=image
+            sampler=sampler.name,
+            schedule_type=sampler.automatic,
+            steps=steps,
+            image="a" if strength < 1 else "",
+            denoising_strength=strength,
         )
         made = build_sampler(sampler.name, sampler.automatic, steps, CONFIG, "cpu", strength)
         assert evaluations(asked) == len(made.timesteps)

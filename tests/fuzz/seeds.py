@@ -11,8 +11,8 @@ from pathlib import Path
 from PIL import Image, PngImagePlugin
 
 from picowatch.metadata import parameters_text, picowatch_json
-from picowatch.recipe.fields import FIRST_NAME_OF
-from picowatch.recipe.request import EmbeddingUse, Hires, LoraUse, Mask, StartImage
+from picowatch.recipe.fields import FIRST_NAME_OF, Hires
+from picowatch.recipe.request import EmbeddingUse, LoraUse
 from tests.metadata.requests import CORGI
 
 ROOT = Path(__file__).parents[2]
@@ -23,8 +23,14 @@ EVERYTHING = replace(
     prompt="a corgi <lora:y:0.5>",
     loras=(LoraUse("x", "a" * 64, 0.8), LoraUse("y", "b" * 64, 0.5)),
     embeddings=(EmbeddingUse("a", "c" * 64),),
-    start_image=StartImage("a.png", "1" * 64, 0.5, "crop"),
-    mask=Mask("b.png", "2" * 64, 4, False),
+    image="a.png",
+    image_hash="1" * 64,
+    denoising_strength=0.5,
+    resize="crop",
+    mask="b.png",
+    mask_hash="2" * 64,
+    mask_blur=4,
+    mask_invert=False,
     hires=Hires(2.0, 12, 0.7, "Latent"),
 )
 HEADER = json.dumps(

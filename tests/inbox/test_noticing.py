@@ -414,7 +414,7 @@ def test_an_inbox_that_is_a_link_may_be_turned_to_another_folder(house: House, w
         wait_for(lambda: "is another folder now" in house.log(), "the change")
         house.save("b.yaml", "prompt: b\nseed: 1\nimage: start.png\n")
         wait_for(lambda: house.prompts() == ["a", "b"], "the second folder's")
-    starts = [house.chunk(picture).request.start_image for picture in house.pictures()]
+    starts = [house.chunk(picture).request.image_hash for picture in house.pictures()]
     assert starts[0] != starts[1]
     assert "deleted" not in house.log()
 

@@ -986,9 +986,8 @@ class World:
 
 def _started(image: Any) -> Started:
     request = image.request
-    start = request.start_image.hash if request.start_image else ""
     return Started(
-        image.id, image.recipe, request.prompt, request.steps, start, request.seed,
+        image.id, image.recipe, request.prompt, request.steps, request.image_hash, request.seed,
         image.position, image.file,
     )  # fmt: skip
 

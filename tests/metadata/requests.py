@@ -1,12 +1,15 @@
 """Image requests for the tests of metadata: one by hand, and any that hypothesis thinks of."""
 
+from typing import Any
+
 from hypothesis import strategies as st
 
 from picowatch.recipe import HashOf, ImageRequest, Known, KnownCheckpoint
+from picowatch.recipe.fields import Hires
 from picowatch.recipe.prompts.grammar import unsupported
 from picowatch.recipe.prompts.wildcards import Template
 from picowatch.recipe.read.decoding import FORBIDDEN
-from picowatch.recipe.request import Hires, LoraUse, Mask, StartImage
+from picowatch.recipe.request import LoraUse
 from picowatch.recipe.resolve.hires import UPSCALERS
 from picowatch.recipe.samplers import SAMPLERS
 
@@ -55,10 +58,23 @@ LORAS = st.lists(
     st.builds(LoraUse, st.sampled_from(LORA_NAMES), st.just("a" * 64), WEIGHTS),
     unique_by=lambda use: use.name,
 ).map(tuple)
-START_IMAGES = st.builds(
-    StartImage, PATHS, st.just("1" * 64), STRENGTHS, st.sampled_from(["crop", "fit", "stretch"])
+NO_PICTURES: st.SearchStrategy[dict[str, Any]] = st.just({})
+START_IMAGES = st.fixed_dictionaries(
+    {
+        "image": PATHS,
+        "image_hash": st.just("1" * 64),
+        "denoising_strength": STRENGTHS,
+        "resize": st.sampled_from(["crop", "fit", "stretch"]),
+    }
 )
-MASKS = st.builds(Mask, PATHS, st.just("2" * 64), st.integers(0, 64), st.booleans())
+MASKS = st.fixed_dictionaries(
+    {
+        "mask": PATHS,
+        "mask_hash": st.just("2" * 64),
+        "mask_blur": st.integers(0, 64),
+        "mask_invert": st.booleans(),
+    }
+)
 HIRES = st.builds(
     Hires, st.floats(1, 2), st.integers(0, 150), STRENGTHS, st.sampled_from(UPSCALERS)
 )
@@ -76,7 +92,9 @@ def image_requests(
     """Any request that a recipe can make."""
     sampler = draw(st.sampled_from(SAMPLERS))
     vae = draw(st.sampled_from(["baked", "vae-ft-mse"]))
-    start_image = draw(st.none() | START_IMAGES)
+    pictures: dict[str, Any] = draw(NO_PICTURES | START_IMAGES)
+    if pictures:
+        pictures |= draw(NO_PICTURES | MASKS)
     return ImageRequest(
         prompt=draw(prompts),
         negative_prompt=draw(prompts),
@@ -94,8 +112,7 @@ def image_requests(
         clip_skip=draw(st.integers(1, 4)),
         exact=draw(st.booleans()),
         loras=draw(LORAS),
-        start_image=start_image,
-        mask=draw(st.none() | MASKS) if start_image else None,
+        **pictures,
         hires=draw(st.none() | HIRES),
         shrink_to_fit=draw(st.booleans()),
     )

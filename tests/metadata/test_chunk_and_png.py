@@ -72,7 +72,12 @@ def test_the_chunk_reads_back_as_what_was_written(request: ImageRequest) -> None
             "loras": {use.name: use.hash for use in request.loras},
             "embeddings": {},
             "start_images": {
-                part.path: part.hash for part in (request.start_image, request.mask) if part
+                path: digest
+                for path, digest in (
+                    (request.image, request.image_hash),
+                    (request.mask, request.mask_hash),
+                )
+                if path
             },
         },
         rendered=RENDERED,

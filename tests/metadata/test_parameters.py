@@ -14,8 +14,9 @@ from sd_parsers.parsers import AUTOMATIC1111Parser
 
 from picowatch.metadata import PARAMETERS, PICOWATCH, parameters_text, png_texts
 from picowatch.recipe import ImageRequest, read_recipes
+from picowatch.recipe.fields import Hires
 from picowatch.recipe.read.a1111 import parameters_of
-from picowatch.recipe.request import EmbeddingUse, Hires, LoraUse, Mask, StartImage
+from picowatch.recipe.request import EmbeddingUse, LoraUse
 from picowatch.recipe.samplers import SCHEDULE_TYPES
 from tests.metadata.requests import CORGI, PROMPTS, hashes_of, image_requests, known_for
 
@@ -74,8 +75,14 @@ def test_everything_a_recipe_can_ask_for_is_written_in_a1111s_words() -> None:
     assert [p.value for p in found.prompts] == [request.prompt + " <lora:pixel:1>"]
     with_image = replace(
         CORGI,
-        start_image=StartImage("a.png", "1" * 64, 0.3, "crop"),
-        mask=Mask("b.png", "2" * 64, 8, False),
+        image="a.png",
+        image_hash="1" * 64,
+        denoising_strength=0.3,
+        resize="crop",
+        mask="b.png",
+        mask_hash="2" * 64,
+        mask_blur=8,
+        mask_invert=False,
     )
     assert "Denoising strength: 0.3, Mask blur: 8, Version" in parameters_text(with_image, "0.1.0")
 
@@ -107,6 +114,18 @@ def _keeps_its_form(text: str) -> bool:
     return "Negative prompt:" not in text and not any(line.startswith("Steps:") for line in lines)
 
 
+WITHOUT_PICTURES: dict[str, Any] = {
+    "image": "",
+    "image_hash": "",
+    "denoising_strength": 0.75,
+    "resize": "crop",
+    "mask": "",
+    "mask_hash": "",
+    "mask_blur": 4,
+    "mask_invert": False,
+}
+
+
 @given(image_requests(prompts=PROMPTS.filter(_keeps_its_form)))
 def test_our_own_reader_gets_every_value(request: ImageRequest) -> None:
     """Start image and mask, `exact` and `shrink_to_fit` are all that is not in the text."""
@@ -114,19 +133,18 @@ def test_our_own_reader_gets_every_value(request: ImageRequest) -> None:
     (recipe,) = read_recipes("shown.txt", text.encode(), known_for(request))
     (again,) = recipe.image_requests(hashes_of(request))
     hires = request.hires
-    if hires and request.start_image:
-        hires = replace(hires, denoising_strength=request.start_image.denoising_strength)
+    if hires and request.image:
+        hires = replace(hires, denoising_strength=request.denoising_strength)
     assert again == replace(
         request,
         prompt=_with_tags(request),
         negative_prompt=request.negative_prompt.strip(),
-        start_image=None,
-        mask=None,
+        **WITHOUT_PICTURES,
         hires=hires,
         shrink_to_fit=False,
         exact=False,
     )
-    assert bool(recipe.warnings) == bool((request.start_image and not hires) or request.mask)
+    assert bool(recipe.warnings) == bool((request.image and not hires) or request.mask)
 
 
 def _with_tags(request: ImageRequest) -> str:

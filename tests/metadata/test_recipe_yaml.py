@@ -7,7 +7,8 @@ from hypothesis import given
 
 from picowatch.metadata import picowatch_json, recipe_yaml
 from picowatch.recipe import DefaultsFile, ImageRequest, read_recipes
-from picowatch.recipe.request import Hires, LoraUse, Mask, StartImage
+from picowatch.recipe.fields import Hires
+from picowatch.recipe.request import LoraUse
 from tests.metadata.requests import CORGI, hashes_of, image_requests, known_for
 
 DEFAULTS = DefaultsFile(
@@ -28,21 +29,21 @@ def test_it_reads_like_a_recipe_somebody_wrote() -> None:
         "  blurry,\n"
         "  dim # x\n"
         "checkpoint: 'dreamshaper_8'\n"
-        "vae: 'baked'\n"
+        "vae: baked\n"
         "sampler: DPM++ 2M\n"
         "schedule_type: karras\n"
         "steps: 24\n"
         "cfg_scale: 7.5\n"
         "size: 512x768\n"
         "seed: 42\n"
-        "count: 1\n"
         "clip_skip: 1\n"
-        "loras: {}\n"
         "image: none\n"
         "hires: false\n"
-        "sweep: off\n"
         "shrink_to_fit: false\n"
         "exact: false\n"
+        "loras: {}\n"
+        "count: 1\n"
+        "sweep: off\n"
     )
 
 
@@ -96,13 +97,18 @@ def test_start_images_loras_and_hires_are_restored() -> None:
         CORGI,
         prompt="a <lora:add:0.5> corgi",
         loras=(LoraUse("style/it's", "b" * 64, -1.0), LoraUse("add_detail", "a" * 64, 0.5)),
-        start_image=StartImage("photos/a.png", "1" * 64, 0.3, "fit"),
-        mask=Mask("m.png", "2" * 64, 8, True),
+        image="photos/a.png",
+        image_hash="1" * 64,
+        denoising_strength=0.3,
+        resize="fit",
+        mask="m.png",
+        mask_hash="2" * 64,
+        mask_blur=8,
+        mask_invert=True,
         hires=Hires(1.5, 0, 1e-7, "Latent (nearest-exact)"),
         shrink_to_fit=True,
     )
     assert recipe_yaml(request).partition("clip_skip: 1\n")[2] == (
-        "loras: {'style/it''s': -1}\n"
         "image: 'photos/a.png'\n"
         "denoising_strength: 0.3\n"
         "resize: fit\n"
@@ -111,9 +117,11 @@ def test_start_images_loras_and_hires_are_restored() -> None:
         "mask_invert: true\n"
         "hires: {scale: 1.5, steps: 0, denoising_strength: 1.0e-07, upscaler: Latent "
         "(nearest-exact)}\n"
-        "sweep: off\n"
         "shrink_to_fit: true\n"
         "exact: false\n"
+        "loras: {'style/it''s': -1}\n"
+        "count: 1\n"
+        "sweep: off\n"
     )
 
 

@@ -7,7 +7,7 @@ from PIL import Image
 
 from picowatch.outbox import sheets
 from picowatch.outbox.sheets import Cell, SheetTooLarge, contact_sheet
-from picowatch.recipe.recipe_fields import Axis
+from picowatch.recipe.fields import Axis
 
 COLOURS = [(255, 0, 0), (0, 160, 0), (0, 0, 255), (255, 200, 0), (0, 200, 200), (200, 0, 200)]
 

@@ -168,8 +168,7 @@ class Checker:
 
     def _missing_start_images(self, batch: Batch) -> Iterator[str]:
         for request in batch:
-            if request.start_image is not None:
-                digest = request.start_image.hash
+            if digest := request.image_hash:
                 copy = self._house.outbox / ".picowatch/start-images" / digest
                 content = copy.read_bytes() if copy.exists() else b""
                 if hashlib.sha256(content).hexdigest() != digest:

@@ -3,6 +3,7 @@
 import pytest
 
 from picowatch.recipe import Known, KnownCheckpoint, Recipe
+from picowatch.recipe.fields import ROWS
 from tests.recipe.reading import DEMO, messages, read, read_one
 
 TWO = Known(
@@ -56,22 +57,24 @@ def test_every_field_is_read() -> None:
         "count: 3\nclip_skip: 2\nexact: yes\npriority: -4\n",
         known=TWO,
     )
-    expected = Recipe(
-        prompt="a corgi",
-        negative_prompt="blurry",
-        checkpoint="dreamshaper_8",
-        vae="vae-ft-mse",
-        sampler="Euler",
-        schedule_type="beta",
-        steps=30,
-        cfg_scale=6.0,
-        width=512,
-        height=768,
-        seed=7,
-        count=3,
-        clip_skip=2,
-        exact=True,
-        priority=-4,
+    expected = Recipe.model_validate(
+        {
+            "prompt": "a corgi",
+            "negative_prompt": "blurry",
+            "checkpoint": "dreamshaper_8",
+            "vae": "vae-ft-mse",
+            "sampler": "Euler",
+            "schedule_type": "beta",
+            "steps": 30,
+            "cfg_scale": 6.0,
+            "width": 512,
+            "height": 768,
+            "seed": 7,
+            "count": 3,
+            "clip_skip": 2,
+            "exact": True,
+            "priority": -4,
+        }
     )
     assert recipe.model_dump() == expected.model_dump()
 
@@ -210,10 +213,10 @@ def test_control_characters_written_as_yaml_escapes_are_refused() -> None:
 
 def test_the_schema_says_what_the_table_in_the_docs_says() -> None:
     """Each field has a description, and a default or the words for it."""
-    properties = Recipe.model_json_schema()["properties"]
-    assert list(properties) == list(Recipe.model_fields)[:-2]
-    for name, field in properties.items():
-        assert field["description"], name
-        assert name == "prompt" or "default" in field, name
-    assert Recipe.model_json_schema()["required"] == ["prompt"]
-    assert properties["checkpoint"]["aliases"] == ["model", "ckpt", "sd_model"]
+    schema = Recipe.model_json_schema()
+    assert list(schema["properties"]) == list(Recipe.model_fields)[:-2] == list(ROWS)
+    for name, row in ROWS.items():
+        assert row.description, name
+        assert name == "prompt" or "default" in schema["properties"][name], name
+    assert schema["required"] == ["prompt"]
+    assert ROWS["checkpoint"].aliases == ("model", "ckpt", "sd_model")

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft7Validator
 
 from picowatch.recipe import Known, KnownCheckpoint, RecipeInvalid, read_recipes
-from picowatch.recipe.recipe_fields import RecipeFields
+from picowatch.recipe.fields import ROWS
 from picowatch.recipe.samplers import SAMPLERS, SCHEDULE_TYPES
 from picowatch.recipe.schema import defaults_schema, recipe_schema
 from tests.recipe.reading import DEMO
@@ -211,7 +211,7 @@ VALUES = st.one_of(
 )
 
 
-@given(st.sampled_from([*RecipeFields.model_fields, "size", "from", "cfg", "strength"]), VALUES)
+@given(st.sampled_from([*ROWS, "size", "from", "cfg", "strength"]), VALUES)
 def test_no_value_that_reading_accepts_is_refused(field: str, value: object) -> None:
     """Whatever stands in whichever field."""
     text = json.dumps({"prompt": "a", "image": "b.png", field: value})
@@ -287,9 +287,9 @@ def test_each_field_says_what_the_docs_say() -> None:
     """Description, default and every name, so that hovering and completing help."""
     recipe = recipe_schema()["definitions"]["recipe"]["properties"]
     definitions = recipe_schema()["definitions"]
-    for name, field in RecipeFields.model_fields.items():
+    for name, row in ROWS.items():
         assert recipe[name] == {"$ref": f"#/definitions/{name}"}
-        assert definitions[name]["description"].startswith(field.description or "?")
+        assert definitions[name]["description"].startswith(row.description)
     assert definitions["steps"]["default"] == 24
     assert recipe["cfg"]["doNotSuggest"]
     assert "DPM++ 2M Karras" in definitions["sampler"]["anyOf"][0]["enum"]

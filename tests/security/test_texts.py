@@ -176,15 +176,12 @@ def forged(house: House, name: str, **values: Any) -> Path:
 
 def test_show_prints_a_strangers_picture_without_being_steered(house: House) -> None:
     """The YAML holds what was there, as escapes; and each field is one field."""
-    fields = ("prompt", "negative_prompt", "checkpoint", "vae", "sampler", "schedule_type")
+    fields = ("prompt", "negative_prompt", "checkpoint", "vae", "sampler", "image", "mask")
     requests: list[dict[str, Any]] = [
         dict.fromkeys(fields, f"a{s}b: c\nseed: 9") for s in STEERING.values()
     ]
     for request, steering in zip(requests, STEERING.values(), strict=True):
         request["hires"] = {"scale": 2, "steps": 1, "denoising_strength": 0.5, "upscaler": steering}
-        request["start_image"] = {
-            "path": steering, "hash": "", "denoising_strength": 0.5, "resize": steering
-        }  # fmt: skip
     pictures = [forged(house, str(n), request=request) for n, request in enumerate(requests)]
     shown = picowatch(house.folder, "show", *pictures)
     assert shown.returncode == 0, shown.stderr
@@ -192,12 +189,22 @@ def test_show_prints_a_strangers_picture_without_being_steered(house: House) -> 
     for request, found in zip(requests, yaml.safe_load_all(shown.stdout), strict=True):
         assert {name: request[name] for name in fields}.items() <= found.items()
         assert found["hires"]["upscaler"] == request["hires"]["upscaler"]
-        assert found["resize"] == request["start_image"]["resize"]
         assert found["seed"] == 1
     as_json = picowatch(house.folder, "show", "--json", *pictures)
     assert not steers(as_json.stdout)
     for request, line in zip(requests, as_json.stdout.splitlines(), strict=True):
         assert request.items() <= json.loads(line)["request"].items()
+
+
+@pytest.mark.parametrize("field", ["schedule_type", "resize"])
+def test_show_refuses_a_strangers_word_without_being_steered(house: House, field: str) -> None:
+    """There are few words of ours that may stand there."""
+    for number, steering in enumerate(STEERING.values()):
+        request = {"image": "a.png", field: f"a{steering}b: c\nseed: 9"}
+        shown = picowatch(house.folder, "show", forged(house, str(number), request=request))
+        assert shown.returncode == 1
+        assert not steers(shown.stdout + shown.stderr)
+        assert f"damaged: request.{field}: Input should be" in shown.stderr
 
 
 @pytest.mark.parametrize("part", ["hashes", "format", "request"])

@@ -54,10 +54,10 @@ class Courier:
     def start_images(self, batch: Sequence[ImageRequest]) -> dict[str, bytes]:
         """The start images and masks of a batch by hash; one that is gone the engine misses."""
         wanted = {
-            image.hash
+            digest
             for request in batch
-            for image in (request.start_image, request.mask)
-            if image is not None and self._start_images is not None
+            for digest in request.pictures.values()
+            if self._start_images is not None
         }
         found = {}
         for digest in wanted:

@@ -41,19 +41,18 @@ class Canvas:
 
 def read_canvas(folder: Path | None, request: ImageRequest, width: int, height: int) -> Canvas:
     """The request's start image and mask as kept in `folder`, fitted to width x height."""
-    start, mask = request.start_image, request.mask
-    assert start is not None
     try:
-        picture = decode_picture(_kept(folder, start.hash, start.path))
-        fitted = np.asarray(fit(picture, width, height, start.resize))
-        if mask is None:
+        picture = decode_picture(_kept(folder, request.image_hash, request.image))
+        fitted = np.asarray(fit(picture, width, height, request.resize))
+        if not request.mask:
             return Canvas(fitted, None, None)
-        drawn = decode_mask(_kept(folder, mask.hash, mask.path))
+        drawn = decode_mask(_kept(folder, request.mask_hash, request.mask))
     except PictureUnreadable as unreadable:
         raise RenderFailed(unreadable.message, unreadable.remedy) from unreadable
-    grey = fit(drawn, width, height, start.resize)
-    redrawn = grey.point(lambda value: 255 if (value >= _WHITE) != mask.invert else 0)
-    opacity = redrawn.filter(ImageFilter.GaussianBlur(mask.blur)) if mask.blur else redrawn
+    grey = fit(drawn, width, height, request.resize)
+    redrawn = grey.point(lambda value: 255 if (value >= _WHITE) != request.mask_invert else 0)
+    blur = request.mask_blur
+    opacity = redrawn.filter(ImageFilter.GaussianBlur(blur)) if blur else redrawn
     return Canvas(fitted, np.asarray(redrawn), np.asarray(opacity))
 
 

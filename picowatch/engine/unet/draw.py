@@ -126,8 +126,8 @@ def _passes(setting: Setting, request: ImageRequest) -> list[_Pass]:
             strength,
         )
 
-    start, hires = request.start_image, request.hires
-    strength = start.denoising_strength if start else 1.0
+    hires = request.hires
+    strength = request.denoising_strength if request.image else 1.0
     passes = [_Pass(sampler(request.steps, strength), request.width, request.height)]
     if hires:
         width, height = (final_side(side, hires.scale) for side in (request.width, request.height))
@@ -178,9 +178,7 @@ def _run(
 def _canvases(setting: Setting, group: Group, one: _Pass) -> list[Canvas | None]:
     """Each request's start image and mask at the pass's size."""
     return [
-        read_canvas(setting.start_images, request, one.width, one.height)
-        if request.start_image
-        else None
+        read_canvas(setting.start_images, request, one.width, one.height) if request.image else None
         for request in group.requests
     ]
 

@@ -2,23 +2,16 @@
 
 import re
 from contextlib import suppress
-from functools import cache
-from typing import Any
 
+from picowatch.recipe.fields import ROWS, SHORTHANDS, json_schemas
 from picowatch.recipe.messages.places import Misread, Written
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.read.yaml_errors import quoted
-from picowatch.recipe.recipe_fields import MAX_SEED, HiresFields, RecipeFields
 
 TEXT = "text"
 _MAX_SIDE = 2048
 MAX_WARNINGS = 50  # of one entry
-_IN_WORDS = {
-    "loras": "a mapping like {name: 0.8}, or a list of names",
-    "sweep": "a mapping like {steps: [10, 20], cfg_scale: 4..10 step 2}",
-    "hires": "true, false, or a mapping like {scale: 2, steps: 12}",
-}
 
 
 def wrong_value(field: str, written: Written, wanted: str | None = None) -> str:
@@ -69,16 +62,11 @@ def left_out(what: str) -> str:
 
 
 def wanted_for(field: str) -> str:
-    """What a field takes, in words, from the model's own limits."""
-    if field == "from":
-        return TEXT
-    if field == "size":
-        return "text like 512x768"
-    if field == "seed":
-        return f"a whole number from 0 to {MAX_SEED}, random, or a list like [1, 2, 3]"
-    if field in _IN_WORDS:
-        return _IN_WORDS[field]
-    schema = _properties()[field]
+    """What a field takes, in words, from its row or its limits."""
+    row = (ROWS | SHORTHANDS).get(field)
+    if row and row.wanted:
+        return row.wanted
+    schema = json_schemas()[field]
     schema = schema.get("anyOf", [schema])[0]
     kind = {"integer": "a whole number", "number": "a number", "boolean": "true or false"}
     if "enum" in schema:
@@ -87,13 +75,6 @@ def wanted_for(field: str) -> str:
     if "minimum" in schema and "maximum" in schema:
         words += f" from {schema['minimum']:g} to {schema['maximum']:g}"
     return words
-
-
-@cache
-def _properties() -> dict[str, Any]:
-    properties: dict[str, Any] = RecipeFields.model_json_schema()["properties"]
-    parts: dict[str, Any] = HiresFields.model_json_schema()["properties"]
-    return properties | {f"hires.{name}": part for name, part in parts.items()}
 
 
 def _understood(written: Written, wanted: str) -> str:

@@ -6,6 +6,7 @@ from functools import lru_cache
 from itertools import islice
 
 from picowatch.errors import ValueInvalid
+from picowatch.recipe.fields import Loras
 from picowatch.recipe.known import Known
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import did_you_mean, listed
@@ -36,7 +37,6 @@ from picowatch.recipe.prompts.wildcards import (
     matching_files,
     parse,
 )
-from picowatch.recipe.recipe_fields import Loras
 from picowatch.recipe.resolve.installed import NotInstalled, find_lora
 from picowatch.recipe.resolve.loras import MAX_LORAS, named_twice
 

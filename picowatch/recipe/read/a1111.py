@@ -7,10 +7,11 @@ Also read is what other programs write in this format: Draw Things
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 
+from picowatch.recipe.fields import HIRES_PARTS, MAX_SEED, ROWS, SIZE, Row
 from picowatch.recipe.messages.places import Entry, Layer, Source, Spot, Written
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.wording import MAX_WARNINGS, left_out
@@ -22,31 +23,25 @@ from picowatch.recipe.read.a1111_blocks import (
     blocks,
     negative_in,
 )
-from picowatch.recipe.recipe_fields import MAX_SEED
 from picowatch.recipe.resolve.hires import final_side, find_upscaler
 from picowatch.recipe.resolve.layers import put
 
 _SIDES = re.compile(r"([0-9]{1,5})x([0-9]{1,5})")
 _KEY = re.compile(r"\s*(?P<key>\w[\w \-/.]*):\s*")
 
-# Keys in lower case: A1111 writes "CFG scale", ComfyUI's nodes and Forge "CFG Scale".
-_FIELDS = {
-    "steps": "steps",
-    "sampler": "sampler",
-    "schedule type": "schedule_type",
-    "scheduler": "schedule_type",
-    "cfg scale": "cfg_scale",
-    "guidance scale": "cfg_scale",
-    "seed": "seed",
-    "size": "size",
-    "clip skip": "clip_skip",
-    "model": "checkpoint",
-    "vae": "vae",
-    "denoising strength": "denoising_strength",
-    "strength": "denoising_strength",
-    "mask blur": "mask_blur",
-}
-_HIRES = {"hires upscale": "scale", "hires steps": "steps", "hires upscaler": "upscaler"}
+
+def _by_key(rows: Mapping[str, Row]) -> dict[str, str]:
+    """The fields by their keys, in lower case."""
+    return {
+        key.casefold(): name
+        for name, row in rows.items()
+        if row.a1111
+        for key in (row.a1111.key, *row.a1111.also)
+    }
+
+
+_FIELDS = _by_key(ROWS) | {"size": SIZE}
+_HIRES = {key: name for key, name in _by_key(HIRES_PARTS).items() if key not in _FIELDS}
 _HIRES_SIZE = "hires resize"
 # Draw Things is known by it; its negative prompt is a line of its own that begins with "-".
 _DRAW_THINGS_KEY = "guidance scale"

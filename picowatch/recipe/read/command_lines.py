@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from picowatch.recipe import fields
+from picowatch.recipe.fields import FIRST_NAME_OF
 from picowatch.recipe.messages.problems import shown
 
 _MAX_SHOWN = 300
@@ -131,7 +131,7 @@ def _field(flag: re.Match[str], short: Mapping[str, str]) -> str:
     if flag["long"] in ("H", "W"):
         return {"H": "height", "W": "width"}[flag["long"]]
     name = flag["long"].replace("-", "_")
-    return fields.FIRST_NAME_OF.get(_LONG.get(name, name), "")
+    return FIRST_NAME_OF.get(_LONG.get(name, name), "")
 
 
 def _value(name: str, text: str) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
-from picowatch.recipe import fields
+from picowatch.recipe.fields import ALL_NAMES, FIRST_NAME_OF, SWITCHES
 from picowatch.recipe.messages.places import At, Layer, Spot, Written
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import did_you_mean
@@ -133,11 +133,11 @@ def _put_flag(
         put(layer, "sampler", Written(_SAMPLERS[name], key, "", key), problems)
     elif name in _FACTORS:
         factors.append(written)
-    elif name not in fields.FIRST_NAME_OF:
+    elif name not in FIRST_NAME_OF:
         problems.add(key, _why_refused(flag.name, name, flag.value))
     elif flag.raw:
         put(layer, name, _seed_list(written) if name == "seed" else written, problems)
-    elif name in fields.SWITCHES:
+    elif name in SWITCHES or name == "hires":
         put(layer, name, Written(True, key, "", key), problems)
     else:
         problems.add(key, f"--{flag.name} has no value: write --{flag.name} and what it takes.")
@@ -156,9 +156,7 @@ def _why_refused(written: str, name: str, value: str) -> str:
         return f"--{written}: {_OTHER_TOOLS[name]}"
     if name == "ar":
         return f"--ar: Midjourney's aspect ratio; write --size {_size_of_ratio(value)}"
-    return (
-        f"unknown flag '--{shown(written)}'. {did_you_mean(name, fields.ALL_NAMES, '--')}".rstrip()
-    )
+    return f"unknown flag '--{shown(written)}'. {did_you_mean(name, ALL_NAMES, '--')}".rstrip()
 
 
 def _size_of_ratio(text: str) -> str:
@@ -242,7 +240,7 @@ def _quoted(text: str, start: int, at: At, problems: Problems) -> tuple[str, int
 def _refuse_long_dashes(text: str, start: int, at: At, problems: Problems) -> None:
     for found in _LONG_DASH.finditer(text):
         name = found["name"]
-        if name.replace("-", "_") in fields.FIRST_NAME_OF:
+        if name.replace("-", "_") in FIRST_NAME_OF:
             problems.add(
                 at(start + found.start(), len(found[0])),
                 f"a long dash stands before '{name}'; for the flag write two hyphens: --{name}.",

@@ -16,16 +16,12 @@ from picowatch.recipe.read.a1111 import a1111_picture
 from picowatch.recipe.read.a1111_blocks import MAX_LINES, holds_parameters
 from picowatch.recipe.read.decoding import MAX_BYTES
 from picowatch.recipe.read.fooocus import fooocus_layer, is_fooocus
-from picowatch.recipe.request import ImageRequest, loras_beside_prompt
+from picowatch.recipe.request import ImageRequest, loras_beside_prompt, recipe_values
 
 # A picture's texts by keyword, for the path as the recipe names it. Raises PictureUnreadable.
 PictureFields = Callable[[str], Mapping[str, str]]
 
 _HASH_DIGITS = 10
-_PLAIN = (
-    *("prompt", "negative_prompt", "checkpoint", "vae", "sampler", "schedule_type", "steps"),
-    *("cfg_scale", "width", "height", "seed", "clip_skip", "shrink_to_fit", "exact"),
-)
 _PICODIFFUSION = {
     "prompt": "prompt",
     "negative_prompt": "negative_prompt",
@@ -97,9 +93,7 @@ def _of_picowatch(text: str, spot: Spot) -> Layer:
 
 def _layer_of(request: ImageRequest, spot: Spot) -> Layer:
     """The request's fields as somebody would have written them there."""
-    values: dict[str, object] = {name: getattr(request, name) for name in _PLAIN}
-    layer = {name: Written(value, spot) for name, value in values.items()}
-    layer["loras"] = _mapping({u.name: u.weight for u in loras_beside_prompt(request)}, spot)
+    layer = {name: _written(value, spot) for name, value in recipe_values(request).items()}
     layer["checkpoint"] = Written(request.checkpoint, _hashed(spot, request.checkpoint_hash))
     if request.vae_hash:
         layer["vae"] = Written(request.vae, _hashed(spot, request.vae_hash))
@@ -108,22 +102,13 @@ def _layer_of(request: ImageRequest, spot: Spot) -> Layer:
         if hashes:
             note = f" (in {spot.note[5:-1]}; the hashes of its LoRAs begin: {shown(hashes, 200)})"
             layer[field] = replace(layer[field], spot=replace(spot, note=note))
-    image, mask = request.start_image, request.mask
-    pictures: dict[str, object] = {"image": image.path if image else "none"}
-    if image:
-        pictures |= {"denoising_strength": image.denoising_strength, "resize": image.resize}
-    if mask:
-        pictures |= {"mask": mask.path, "mask_blur": mask.blur, "mask_invert": mask.invert}
-    layer |= {name: Written(value, spot) for name, value in pictures.items()}
-    hires = request.hires
-    parts = {name: getattr(hires, name) for name in hires.__dataclass_fields__} if hires else {}
-    layer["hires"] = _mapping(parts, spot) if hires else Written(False, spot)
     return layer
 
 
-def _mapping(values: Mapping[str, object], spot: Spot) -> Written:
-    pairs = tuple((str(name), Written(value, spot)) for name, value in values.items())
-    return Written(dict(values), spot, pairs=pairs)
+def _written(value: object, spot: Spot) -> Written:
+    """The value as if it stood there; a mapping with its pairs."""
+    pairs = value.items() if isinstance(value, dict) else ()
+    return Written(value, spot, pairs=tuple((str(key), Written(v, spot)) for key, v in pairs))
 
 
 def _hashed(spot: Spot, hash_: str) -> Spot:
@@ -163,5 +148,5 @@ def _of_picodiffusion(texts: Mapping[str, str], spot: Spot) -> Layer:
     layer = {name: Written(value, spot) for name, value in values.items()}
     lora = texts.get("lora", "")
     if lora and lora.casefold() != "none":
-        layer["loras"] = _mapping({lora: texts.get("lora_weight") or "1"}, spot)
+        layer["loras"] = _written({lora: texts.get("lora_weight") or "1"}, spot)
     return layer

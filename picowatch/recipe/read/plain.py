@@ -41,6 +41,16 @@ def number(text: str) -> int | float | None:
     return float(text) if _DECIMAL.fullmatch(text) else None
 
 
+def plain_number(value: float) -> str:
+    """The inverse: 7.0 as "7", 7.5 as "7.5", 1e-07 as "1.0e-07".
+
+    Without a point the last one is text to YAML 1.1.
+    """
+    text = repr(float(value)).removesuffix(".0")
+    mantissa, exponent, power = text.partition("e")
+    return text if not exponent or "." in mantissa else f"{mantissa}.0e{power}"
+
+
 def _tag(text: str) -> str:
     for tag, pattern in _RESOLVERS.get(text[:1], ()):
         if pattern.match(text):

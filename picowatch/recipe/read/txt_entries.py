@@ -4,7 +4,7 @@ import re
 from bisect import bisect_right
 from dataclasses import dataclass
 
-from picowatch.recipe import fields
+from picowatch.recipe.fields import ALL_NAMES, FIRST_NAME_OF
 from picowatch.recipe.messages.places import Entry, Layer, Source, Spot
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import closest
@@ -51,7 +51,7 @@ def _looks_like_yaml(source: Source, problems: Problems) -> bool:
         if _is_skipped(text):
             continue
         field = re.match(r"\s*(?:- +)?(\w+)\s*:(?:\s|$)", text)
-        if not field or field[1] not in fields.FIRST_NAME_OF:
+        if not field or field[1] not in FIRST_NAME_OF:
             return False
         if field[1] != "prompt" and not _PROMPT_FIELD.search(source.text):
             return False
@@ -155,7 +155,7 @@ def _prompt_line(
 
 
 def _refuse_setting(name: str, value: str, spot: Spot, problems: Problems) -> None:
-    meant = name if name in fields.ALL_NAMES else closest(name, fields.ALL_NAMES)
+    meant = name if name in ALL_NAMES else closest(name, ALL_NAMES)
     if meant:
         question = "" if meant == name else f"Did you mean '{meant}'? "
         problems.add(

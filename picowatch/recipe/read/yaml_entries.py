@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
-from picowatch.recipe import fields
+from picowatch.recipe.fields import ALL_NAMES, FIRST_NAME_OF
 from picowatch.recipe.messages.places import Entry, Layer, Source, Spot, Written
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import closest
@@ -70,9 +70,9 @@ def layer_of(mapping: Mapping, problems: Problems) -> Layer:
 def _forgive_missing_prompt(mapping: Mapping, layer: Layer) -> None:
     """A misspelt prompt is told as such; that it is missing, too, needs no second message."""
     for key, value in mapping.pairs[:_MAX_COMPARED]:
-        if not isinstance(key, Scalar) or key.text in fields.FIRST_NAME_OF:
+        if not isinstance(key, Scalar) or key.text in FIRST_NAME_OF:
             continue
-        if closest(key.text, fields.ALL_NAMES) == "prompt":
+        if closest(key.text, ALL_NAMES) == "prompt":
             layer.setdefault("prompt", Written("", value.spot, "''", key.spot))
 
 
@@ -160,7 +160,7 @@ def _tight_fields(node: Node, source: Source) -> Iterator[tuple[Spot, str]]:
     first = node.spot.line
     for number in range(first, first + node.raw.count("\n") + 1):
         field = re.match(r"\s*(?:- +)*(?P<name>\w+):(?P<value>[^\s/].*)", source.line(number))
-        if field and field["name"] in fields.FIRST_NAME_OF:
+        if field and field["name"] in FIRST_NAME_OF:
             spot = Spot(source, number, field.end("name") + 1)
             yield spot, f"{field['name']}: {shown(field['value'].rstrip(), 200)}"
         elif number == first:

@@ -1,10 +1,23 @@
 """A recipe from one layer of written values: everything looked up, checked and decided."""
 
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
+from picowatch.recipe.fields import (
+    BAKED,
+    HIRES_PREFIX,
+    MAX_SEED,
+    NUMBERS,
+    PARTS,
+    RANDOM,
+    ROWS,
+    SWITCHES,
+    Hires,
+    Loras,
+    default_of,
+)
 from picowatch.recipe.known import Known, KnownCheckpoint
 from picowatch.recipe.messages.places import Layer, Spot, Written
 from picowatch.recipe.messages.problems import Problems
@@ -13,15 +26,8 @@ from picowatch.recipe.prompts.prompts import mistakes_in
 from picowatch.recipe.read.decoding import FORBIDDEN, invisible
 from picowatch.recipe.read.plain import TRUE_OR_FALSE, number
 from picowatch.recipe.recipe import Context, Recipe
-from picowatch.recipe.recipe_fields import MAX_SEED, RANDOM, HiresFields, Loras
-from picowatch.recipe.resolve.hires import (
-    MAX_SIDE,
-    PARTS,
-    PREFIX,
-    UpscalerUnknown,
-    find_upscaler,
-)
-from picowatch.recipe.resolve.installed import BAKED, NotInstalled, find_checkpoint, find_vae
+from picowatch.recipe.resolve.hires import MAX_SIDE, UpscalerUnknown, find_upscaler
+from picowatch.recipe.resolve.installed import NotInstalled, find_checkpoint, find_vae
 from picowatch.recipe.resolve.layers import text_of
 from picowatch.recipe.resolve.loras import read_loras
 from picowatch.recipe.resolve.start_image import read_path
@@ -34,12 +40,6 @@ from picowatch.recipe.samplers import (
     sampler_named,
 )
 
-_NUMBERS = (
-    *("steps", "cfg_scale", "width", "height", "count", "clip_skip", "priority"),
-    *("denoising_strength", "mask_blur"),
-    *("hires.scale", "hires.steps", "hires.denoising_strength"),
-)
-_SWITCHES = ("exact", "mask_invert", "grid", "shrink_to_fit")
 _ONE_SEED = f"a whole number from 0 to {MAX_SEED}"
 _RANDOM_WORDS = {"random", "-1", "\N{MINUS SIGN}1"}
 
@@ -81,16 +81,15 @@ def _pictures(layer: Layer, problems: Problems) -> dict[str, object]:
     hires = bool(layer["hires"].value) if "hires" in layer else False
     values: dict[str, object] = {"image": image, "mask": mask if image else ""}
     values["hires"] = _hires(layer, not image, problems) if hires else None
-    idle = [] if image else ["denoising_strength", "resize"]
-    idle += [] if image and mask else ["mask_blur", "mask_invert"]
-    return values | {name: Recipe.model_fields[name].default for name in idle}
+    idle = [name for name, row in ROWS.items() if row.needs and not values[row.needs]]
+    return values | {name: default_of(name) for name in idle}
 
 
-def _hires(layer: Layer, takes_strength: bool, problems: Problems) -> HiresFields:
-    parts = {name.removeprefix(PREFIX): layer[name] for name in PARTS if name in layer}
+def _hires(layer: Layer, takes_strength: bool, problems: Problems) -> Hires:
+    parts = {name.removeprefix(HIRES_PREFIX): layer[name] for name in PARTS if name in layer}
     if takes_strength and "denoising_strength" in layer:
         parts.setdefault("denoising_strength", layer["denoising_strength"])
-    values = {name: written.value for name, written in parts.items()}
+    values: dict[str, Any] = {name: written.value for name, written in parts.items()}
     upscaler = parts.get("upscaler")
     if upscaler and isinstance(upscaler.value, str):
         try:
@@ -98,17 +97,17 @@ def _hires(layer: Layer, takes_strength: bool, problems: Problems) -> HiresField
         except UpscalerUnknown as error:
             problems.add(upscaler.place, str(error))
     try:
-        return HiresFields.model_validate(values)
+        return Hires(**values)
     except ValidationError as error:
-        named = {f"{PREFIX}{name}": written for name, written in parts.items()}
-        _report(error, named, problems, PREFIX)
-        return HiresFields()
+        named = {f"{HIRES_PREFIX}{name}": written for name, written in parts.items()}
+        _report(error, named, problems, HIRES_PREFIX)
+        return Hires()
 
 
 def _check_final_size(recipe: Recipe, layer: Layer, problems: Problems) -> None:
     width, height = recipe.final_size
     if recipe.hires and max(width, height) > MAX_SIDE:
-        written = layer.get(f"{PREFIX}scale", layer["hires"])
+        written = layer.get(f"{HIRES_PREFIX}scale", layer["hires"])
         problems.add(
             written.place,
             f"hires makes {width}x{height} of {recipe.size}; {MAX_SIDE} pixels a side are the "
@@ -187,13 +186,13 @@ def _inside(written: Written, snippet: str, earlier: int) -> Spot:
 
 def _read_numbers(layer: Layer) -> None:
     """Numbers, true and false in quotes or behind flags mean the same as without."""
-    for field in (*_NUMBERS, *_SWITCHES):
+    for field in (*NUMBERS, *SWITCHES):
         written = layer.get(field)
         if written is None or not isinstance(written.value, str):
             continue
         text = written.value.strip()
         value: object = number(text)
-        if field in _SWITCHES:
+        if field in SWITCHES:
             value = TRUE_OR_FALSE.get(text.casefold())
         if value is not None:
             layer[field] = replace(written, value=value)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import prod
 
-from picowatch.recipe import fields
+from picowatch.recipe.fields import FROM
 from picowatch.recipe.known import Known
 from picowatch.recipe.messages.places import Entry, Layer, Spot, Written
 from picowatch.recipe.messages.problems import Problems
@@ -43,11 +43,11 @@ def resolve(
         go_on()
         own = settled(entry.layer, problems)
         layer = merged([*defaults, settings, own])
-        picture = _picture(layer.pop(fields.FROM, None), picture_fields, settings | own, problems)
+        picture = _picture(layer.pop(FROM, None), picture_fields, settings | own, problems)
         if picture is None:
             continue
         layer = merged([*defaults, settled(picture.layer, problems), settings, own])
-        layer.pop(fields.FROM, None)
+        layer.pop(FROM, None)
         sweep = layer.pop("sweep", None)
         axes = read_axes(sweep, layer, own, problems) if sweep else []
         if sweep and _are_too_many(axes, images, max_images, sweep, problems):
@@ -84,7 +84,7 @@ def _picture(
     """The settings of the picture that an entry starts from, if it does; None if they failed."""
     if written is None or names_none(written):
         return FromPicture({})
-    path = read_path(fields.FROM, {fields.FROM: written}, problems)
+    path = read_path(FROM, {FROM: written}, problems)
     return (
         read_from(replace(written, value=path), picture_fields, given, problems) if path else None
     )

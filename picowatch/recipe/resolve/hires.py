@@ -8,15 +8,14 @@ import re
 from dataclasses import replace
 
 from picowatch.errors import ValueInvalid
+from picowatch.recipe.fields import HIRES_PARTS, PARTS
+from picowatch.recipe.fields import HIRES_PREFIX as PREFIX
 from picowatch.recipe.messages.places import Layer, Written
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import did_you_mean, listed
 from picowatch.recipe.messages.wording import wrong_value
 from picowatch.recipe.read.plain import TRUE_OR_FALSE, number
-from picowatch.recipe.recipe_fields import HiresFields
 
-PREFIX = "hires."
-PARTS = tuple(f"{PREFIX}{name}" for name in HiresFields.model_fields)
 MAX_SIDE = 4096
 UPSCALERS = (
     "Latent",
@@ -55,7 +54,7 @@ def _settle_parts(layer: Layer, written: Written, problems: Problems) -> None:
     for name, part in written.pairs:
         name = ALIASES.get(name, name)
         if f"{PREFIX}{name}" not in PARTS:
-            known = list(HiresFields.model_fields)
+            known = list(HIRES_PARTS)
             meant = did_you_mean(name, known)
             message = f"hires has no '{shown(name)}'. {meant}There are {listed(known)}."
             problems.add(part.key or part.spot, message)

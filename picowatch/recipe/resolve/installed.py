@@ -5,11 +5,11 @@ import unicodedata
 from collections.abc import Sequence
 
 from picowatch.errors import ValueInvalid
+from picowatch.recipe.fields import BAKED
 from picowatch.recipe.known import Known, KnownCheckpoint
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import did_you_mean, listed
 
-BAKED = "baked"
 # Its first address, runwayml's, is gone; this one is what remained. One file of it is enough.
 _SD15 = "stable-diffusion-v1-5"
 _SD15_FILE = "v1-5-pruned-emaonly"

@@ -8,12 +8,13 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 
-from picowatch.recipe import fields
+from picowatch.recipe.fields import ALL_NAMES, FIRST_NAME_OF, PARTS, SIZE
 from picowatch.recipe.messages.places import Layer, Written
 from picowatch.recipe.messages.problems import Problems, shown
+from picowatch.recipe.messages.suggestions import did_you_mean
 from picowatch.recipe.messages.wording import wrong_value
 from picowatch.recipe.read.plain import number
-from picowatch.recipe.resolve.hires import PARTS, settle_hires
+from picowatch.recipe.resolve.hires import settle_hires
 from picowatch.recipe.samplers import (
     AUTOMATIC,
     SamplerUnknown,
@@ -30,13 +31,17 @@ def put(layer: Layer, name: str, written: Written, problems: Problems) -> None:
     spot = written.key or written.spot
     if name == "scheduler":
         name = meaning_of_scheduler(written.value)
-    first = fields.FIRST_NAME_OF.get(name)
+    first = FIRST_NAME_OF.get(name)
     if first is None:
-        problems.add(spot, fields.why_refused(name))
+        problems.add(spot, _why_unknown(name))
     elif first in layer:
         problems.add(spot, _twice(name, layer[first]))
     else:
         layer[first] = written
+
+
+def _why_unknown(name: str) -> str:
+    return f"unknown field '{shown(name)}'. {did_you_mean(name, ALL_NAMES)}".rstrip()
 
 
 def meaning_of_scheduler(value: object) -> str:
@@ -102,7 +107,7 @@ def text_of(field: str, layer: Layer, problems: Problems) -> str | None:
 
 
 def _settle_size(layer: Layer, problems: Problems) -> None:
-    written = layer.pop(fields.SIZE, None)
+    written = layer.pop(SIZE, None)
     if written is None:
         return
     if "width" in layer or "height" in layer:
@@ -130,7 +135,7 @@ def _not_a_size(written: Written) -> str:
         return f"size must be like 512x768. Write {value[0]}x{value[1]}."
     if isinstance(written.value, str):
         return f"size must be like 512x768, not '{shown(written.value)}'."
-    return wrong_value(fields.SIZE, written)
+    return wrong_value(SIZE, written)
 
 
 def _settle_sampler(layer: Layer, problems: Problems) -> None:

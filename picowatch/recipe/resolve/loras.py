@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 
+from picowatch.recipe.fields import Loras
 from picowatch.recipe.known import Known
 from picowatch.recipe.messages.places import Layer, Spot, Written
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.wording import wrong_value
 from picowatch.recipe.prompts.grammar import MAX_LORA_WEIGHT
 from picowatch.recipe.read.plain import number
-from picowatch.recipe.recipe_fields import Loras
 from picowatch.recipe.resolve.installed import NotInstalled, find_lora
 
 MAX_LORAS = 100

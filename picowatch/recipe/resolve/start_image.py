@@ -4,24 +4,21 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 
 from picowatch.errors import PictureUnreadable
+from picowatch.recipe.fields import PARTS, ROWS
 from picowatch.recipe.messages.places import Layer, Spot, Written
 from picowatch.recipe.messages.problems import Problem, Problems, RecipeInvalid, shown
 from picowatch.recipe.read.decoding import FORBIDDEN, invisible
 from picowatch.recipe.recipe import Recipe
-from picowatch.recipe.resolve.hires import PARTS
 from picowatch.recipe.resolve.layers import text_of
 
 _NONE = {"", "none"}
 MAX_PATH = 500
 
-# What says nothing without another field.
+# What says nothing without one of some others. Without a start image the denoising strength is
+# that of hires. A sweep may vary the parts of hires alone.
 _NEEDS = {
-    "resize": ("image",),
-    "mask": ("image",),
-    "mask_blur": ("mask",),
-    "mask_invert": ("mask",),
+    **{name: (row.needs,) for name, row in ROWS.items() if row.needs},
     "denoising_strength": ("image", "hires"),
-    # A sweep may vary these alone.
     **dict.fromkeys(PARTS, ("hires",)),
 }
 

@@ -10,14 +10,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
-from picowatch.recipe.fields import FIRST_NAME_OF
+from picowatch.recipe.fields import FIRST_NAME_OF, HIRES_PREFIX, NO_SWEEP, PARTS, Axis
 from picowatch.recipe.messages.places import Layer, Written
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import did_you_mean
 from picowatch.recipe.messages.wording import wrong_value
 from picowatch.recipe.prompts.wildcards import MAX_LENGTH
-from picowatch.recipe.recipe_fields import Axis
-from picowatch.recipe.resolve.hires import PARTS, PREFIX
 from picowatch.recipe.resolve.layers import merged, settled
 from picowatch.recipe.resolve.loras import ONE_LORA
 from picowatch.recipe.samplers import AUTOMATIC
@@ -26,14 +24,6 @@ MAX_VALUES = 1000
 _NUMBER = r"([-+]?(?:\d{1,9}(?:\.\d{0,9})?|\.\d{1,9}))"
 _RANGE = re.compile(rf"\s*{_NUMBER}\s*\.\.\s*{_NUMBER}(?:\s+step\s+{_NUMBER})?\s*")
 _PROMPTS = ("prompt", "negative_prompt")
-# What changes no single image, or has a better way.
-NO_AXIS = {
-    "seed": "For several seeds write a list outside of the sweep: seed: [1, 2, 3].",
-    **dict.fromkeys(
-        ("count", "priority", "grid", "exact", "shrink_to_fit", "sweep", "from"),
-        "It changes no single image.",
-    ),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,19 +116,19 @@ def _axis(key: str, values: Written, layer: Layer, problems: Problems) -> Writte
     field = FIRST_NAME_OF.get(name)
     parts = _values(key, values, problems)
     if field is None:
-        meant = did_you_mean(name, [n for n in FIRST_NAME_OF if n not in NO_AXIS])
+        meant = did_you_mean(name, [n for n in FIRST_NAME_OF if n not in NO_SWEEP])
         message = f"sweep cannot vary '{shown(key)}': there is no such field. {meant}"
         problems.add(place, message.rstrip())
-    elif field in NO_AXIS:
-        problems.add(place, f"sweep cannot vary {field}. {NO_AXIS[field]}")
+    elif field in NO_SWEEP:
+        problems.add(place, f"sweep cannot vary {field}. {NO_SWEEP[field]}")
     elif not detail:
         return _over(field, field, parts, problems)
     elif field in _PROMPTS:
         return _over_prompt(field, key.partition(":")[2].strip(), parts, layer, values, problems)
     elif field == "loras":
         return _over(f"lora: {detail}", f"{ONE_LORA}{detail}", parts, problems)
-    elif field == "hires" and f"{PREFIX}{detail}" in PARTS:
-        return _over(f"hires: {detail}", f"{PREFIX}{detail}", parts, problems)
+    elif field == "hires" and f"{HIRES_PREFIX}{detail}" in PARTS:
+        return _over(f"hires: {detail}", f"{HIRES_PREFIX}{detail}", parts, problems)
     else:
         problems.add(place, f"sweep cannot vary '{shown(key)}'. Write a field's name alone.")
     return None

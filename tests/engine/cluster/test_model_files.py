@@ -11,7 +11,7 @@ from picowatch.engine.options import EngineOptions
 from picowatch.engine.process.child import ChildEngine
 from picowatch.engine.protocol import Engine
 from picowatch.errors import RenderFailed
-from picowatch.recipe.request import ImageRequest, LoraUse, StartImage
+from picowatch.recipe.request import ImageRequest, LoraUse
 from tests.catalog.files import kohya_lora_shapes, write_model
 from tests.engine.cluster.conftest import HEAD, SECOND, MakeExecutor, joined, on
 from tests.engine.cluster.nodes import Nodes
@@ -139,7 +139,7 @@ def test_start_images_travel_with_their_request(
     (tmp_path / "start-images").mkdir()
     (tmp_path / "start-images" / digest).write_bytes(content)
     [engine] = joined(make_executor(), 1)
-    asked = request(start_image=StartImage("a.png", digest, 0.5, "crop"))
+    asked = request(image="a.png", image_hash=digest, denoising_strength=0.5, resize="crop")
     assert seen(engine, asked) == (f"start-images/{digest} {digest}",)
     assert seen(engine, request()) == ()
 

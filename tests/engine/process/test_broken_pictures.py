@@ -48,7 +48,7 @@ def test_a_start_image_of_one_colour_may_stay_so(engine: Renderer, tmp_path: Pat
     """That is what was asked for, not a failure."""
     break_vae(engine, 1.0)
     white = start(tmp_path, 0.0, Image.new("RGB", (128, 128), "white"))
-    (image,) = engine.make([request(start_image=white)], ignore_steps)
+    (image,) = engine.make([request(**white)], ignore_steps)
     assert (pixels(image) == 255).all()
 
 

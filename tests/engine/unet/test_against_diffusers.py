@@ -180,7 +180,7 @@ def test_img2img_is_diffusers_given_the_middle_of_what_the_encoder_gives(
         schedule_type="leading",
         seed=4,
         steps=8,
-        start_image=start(kept, 0.6, Image.fromarray(gradient)),
+        **start(kept, 0.6, Image.fromarray(gradient)),
     )
     theirs.scheduler = their_scheduler(theirs, sampler, "leading")
     img2img: Any = StableDiffusionImg2ImgPipeline

@@ -10,7 +10,6 @@ from PIL import Image
 
 from picowatch.engine.unet.canvas import Canvas, fit, read_canvas
 from picowatch.errors import RenderFailed
-from picowatch.recipe.request import Mask, StartImage
 from tests.engine.requests import request
 
 
@@ -65,10 +64,18 @@ def test_fit_fills_the_rest_with_the_outermost_pixels() -> None:
 def test_a_mask_is_black_or_white_before_it_is_blurred(tmp_path: Path) -> None:
     """Grey counts as white from the middle on; invert swaps them."""
     steps = Image.fromarray(np.tile(np.array([0, 127, 128, 255], np.uint8), (64, 16)))
-    start = StartImage("a.png", keep(tmp_path, gradient(64, 64)), 0.5, "crop")
+    picture = keep(tmp_path, gradient(64, 64))
+    mask = keep(tmp_path, steps)
     for invert in (False, True):
-        mask = Mask("m.png", keep(tmp_path, steps), 0, invert)
-        canvas = read_canvas(tmp_path, request(start_image=start, mask=mask), 64, 64)
+        asked = request(
+            image="a.png",
+            image_hash=picture,
+            mask="m.png",
+            mask_hash=mask,
+            mask_blur=0,
+            mask_invert=invert,
+        )
+        canvas = read_canvas(tmp_path, asked, 64, 64)
         assert canvas.redrawn is not None
         expected = [0, 0, 255, 255] if not invert else [255, 255, 0, 0]
         assert canvas.redrawn[0, :4].tolist() == expected
@@ -99,8 +106,8 @@ def test_a_kept_copy_that_is_damaged_is_not_used(tmp_path: Path) -> None:
     """Its name is its hash."""
     digest = keep(tmp_path, gradient(8, 8))
     (tmp_path / digest).write_bytes(b"something else")
-    start = StartImage("a.png", digest, 0.5, "crop")
+    asked = request(image="a.png", image_hash=digest)
     with pytest.raises(RenderFailed, match="copy that was kept"):
-        read_canvas(tmp_path, request(start_image=start), 64, 64)
+        read_canvas(tmp_path, asked, 64, 64)
     with pytest.raises(RenderFailed, match="copy that was kept"):
-        read_canvas(None, request(start_image=start), 64, 64)
+        read_canvas(None, asked, 64, 64)

@@ -14,7 +14,7 @@ from picowatch.engine.renderer import Renderer
 from picowatch.engine.unet import vae as vaes
 from picowatch.engine.unet.upscale import upscale
 from picowatch.errors import RenderFailed
-from picowatch.recipe.request import Hires
+from picowatch.recipe.fields import Hires
 from picowatch.recipe.resolve.hires import UPSCALERS
 from tests.engine.models.test_loading import CPU, demo
 from tests.engine.requests import difference, ignore_steps, pixels, request

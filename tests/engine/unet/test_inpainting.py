@@ -74,11 +74,11 @@ def test_the_unet_sees_the_mask_and_what_it_leaves(
     engine: Renderer, models: Path, tmp_path: Path
 ) -> None:
     """The left half of the circle's latents, and grey on the right."""
-    one = asked(models, start_image=start(tmp_path, 0.8), mask=right_half(tmp_path))
+    one = asked(models, **start(tmp_path, 0.8), **right_half(tmp_path))
     seen = seen_by_the_unet(engine, one)
     half = 64 // LATENT_FACTOR
     assert (seen[0, 0, :, :half] == 0).all() and (seen[0, 0, :, half:] == 1).all()
-    whole = asked(models, start_image=start(tmp_path, 0.8))
+    whole = asked(models, **start(tmp_path, 0.8))
     grey = seen_by_the_unet(engine, whole)[0, 1:]
     apart = (seen[0, 1:] - grey).abs().mean((0, 1))
     assert float(apart[half + 2 :].mean()) < 0.5 * float(apart[: half - 2].mean())
@@ -86,7 +86,7 @@ def test_the_unet_sees_the_mask_and_what_it_leaves(
 
 def test_outside_the_mask_nothing_changes(engine: Renderer, models: Path, tmp_path: Path) -> None:
     """As with every checkpoint."""
-    one = asked(models, start_image=start(tmp_path, 1.0), mask=right_half(tmp_path))
+    one = asked(models, **start(tmp_path, 1.0), **right_half(tmp_path))
     (image,) = engine.make([one], ignore_steps)
     assert np.array_equal(pixels(image)[:, :64], as_pixels(circle())[:, :64])
 

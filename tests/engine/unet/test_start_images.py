@@ -20,7 +20,7 @@ from picowatch.engine.unet import vae as vaes
 from picowatch.engine.unet.noise import generators_for
 from picowatch.engine.unet.samplers import build_sampler
 from picowatch.errors import RenderFailed
-from picowatch.recipe.request import Hires, Mask, StartImage
+from picowatch.recipe.fields import Hires
 from picowatch.recipe.samplers import SAMPLERS
 from tests.engine.models.test_loading import CPU, demo
 from tests.engine.requests import Pixels, difference, ignore_steps, pixels, request
@@ -63,16 +63,25 @@ def circle(side: int = 128) -> Image.Image:
     return picture
 
 
-def start(kept: Path, strength: float, picture: Image.Image | None = None) -> StartImage:
-    return StartImage("it.png", keep(kept, picture or circle()), strength, "crop")
+def start(kept: Path, strength: float, picture: Image.Image | None = None) -> dict[str, Any]:
+    digest = keep(kept, picture or circle())
+    return {"image": "it.png", "image_hash": digest, "denoising_strength": strength}
 
 
-def right_half(kept: Path, **values: Any) -> Mask:
+def right_half(kept: Path, blur: int = 0, invert: bool = False) -> dict[str, Any]:
     """A mask whose right half is white."""
     mask = Image.new("L", (128, 128))
     mask.paste(255, (64, 0, 128, 128))
-    given: dict[str, Any] = {"blur": 0, "invert": False}
-    return Mask("mask.png", keep(kept, mask), **(given | values))
+    return as_mask(kept, mask, blur, invert)
+
+
+def as_mask(kept: Path, mask: Image.Image, blur: int, invert: bool) -> dict[str, Any]:
+    return {
+        "mask": "mask.png",
+        "mask_hash": keep(kept, mask),
+        "mask_blur": blur,
+        "mask_invert": invert,
+    }
 
 
 def draw(engine: Renderer, prompt: str = "a red circle on a blue background", **v: Any) -> Any:
@@ -101,7 +110,7 @@ def test_a_weak_change_keeps_the_layout_and_a_strong_one_follows_the_prompt(
     """0.3 against 0.9, for a picture the prompt says nothing of."""
     asked = "a green star on a white background"
     weak, strong = (
-        draw(engine, asked, start_image=start(kept, strength), steps=20) for strength in (0.3, 0.9)
+        draw(engine, asked, **start(kept, strength), steps=20) for strength in (0.3, 0.9)
     )
     assert away_from(weak, circle()) < away_from(strong, circle())
     assert shape_left(weak) > 60 > shape_left(strong)
@@ -113,7 +122,7 @@ def test_a_weak_change_keeps_the_layout_and_a_strong_one_follows_the_prompt(
 def test_strength_0_gives_the_start_image_as_the_vae_sees_it(engine: Renderer, kept: Path) -> None:
     """Whatever the prompt says; not one step is taken."""
     steps: list[int] = []
-    asked = request("a corgi", start_image=start(kept, 0.0))
+    asked = request("a corgi", **start(kept, 0.0))
     (image,) = engine.make([asked], lambda done, total: steps.append(total))
     assert away_from(image, circle()) < 6
     assert not steps
@@ -125,7 +134,7 @@ def test_the_share_of_steps_is_the_strength(
 ) -> None:
     """As in diffusers and A1111; one step at least."""
     steps: list[tuple[int, int]] = []
-    asked = request(start_image=start(kept, strength), steps=10)
+    asked = request(**start(kept, strength), steps=10)
     engine.make([asked], lambda done, total: steps.append((done, total)))
     assert steps == [(done, taken) for done in range(1, taken + 1)]
 
@@ -136,7 +145,7 @@ def test_every_sampler_starts_in_the_middle(engine: Renderer, kept: Path, sample
     found = next(s for s in SAMPLERS if s.name == sampler)
     image = draw(
         engine,
-        start_image=start(kept, 0.4),
+        **start(kept, 0.4),
         steps=12,
         sampler=sampler,
         schedule_type=found.automatic,
@@ -157,7 +166,7 @@ def test_img2img_gives_what_diffusers_pipeline_gives(
     )
     pipeline.set_progress_bar_config(disable=True)
     values: dict[str, Any] = {"sampler": sampler, "schedule_type": schedule_type, "steps": 8}
-    image = draw(engine, "a corgi", start_image=start(kept, 0.6), **values)
+    image = draw(engine, "a corgi", **start(kept, 0.6), **values)
     schedule = demo().schedule
     pipeline.scheduler = build_sampler(sampler, schedule_type, 8, schedule, "cpu").scheduler
     with torch.inference_mode():
@@ -180,8 +189,8 @@ def test_a_mask_changes_only_its_inside(engine: Renderer, kept: Path) -> None:
     image = draw(
         engine,
         "a green background",
-        start_image=start(kept, 0.9),
-        mask=right_half(kept),
+        **start(kept, 0.9),
+        **right_half(kept),
         steps=20,
     )
     assert np.array_equal(pixels(image)[:, :64], as_pixels(circle())[:, :64])
@@ -195,8 +204,8 @@ def test_masks_work_with_every_sampler(engine: Renderer, kept: Path, sampler: st
     found = next(s for s in SAMPLERS if s.name == sampler)
     image = draw(
         engine,
-        start_image=start(kept, 0.7),
-        mask=right_half(kept),
+        **start(kept, 0.7),
+        **right_half(kept),
         steps=12,
         sampler=sampler,
         schedule_type=found.automatic,
@@ -209,16 +218,16 @@ def test_masks_work_with_every_sampler(engine: Renderer, kept: Path, sampler: st
 def test_mask_invert_redraws_the_black_part(engine: Renderer, kept: Path) -> None:
     """And keeps the white."""
     mask = right_half(kept, invert=True)
-    image = draw(engine, "a green background", start_image=start(kept, 0.9), mask=mask)
+    image = draw(engine, "a green background", **start(kept, 0.9), **mask)
     assert np.array_equal(pixels(image)[:, 64:], as_pixels(circle())[:, 64:])
     assert not np.array_equal(pixels(image)[:, :64], as_pixels(circle())[:, :64])
 
 
 def test_mask_blur_blends_around_the_edge(engine: Renderer, kept: Path) -> None:
     """Far from it the start image comes back unchanged all the same."""
-    values = {"start_image": start(kept, 0.9), "steps": 6}
+    values = {**start(kept, 0.9), "steps": 6}
     hard, soft = (
-        draw(engine, "a green background", mask=right_half(kept, blur=blur), **values)
+        draw(engine, "a green background", **right_half(kept, blur=blur), **values)
         for blur in (0, 4)
     )
     assert np.array_equal(pixels(soft)[:, :40], as_pixels(circle())[:, :40])
@@ -230,8 +239,8 @@ def test_a_thin_white_line_is_redrawn(engine: Renderer, kept: Path) -> None:
     """Although it is thinner than a latent."""
     mask = Image.new("L", (128, 128))
     mask.paste(255, (100, 0, 102, 128))
-    line = Mask("mask.png", keep(kept, mask), 0, False)
-    image = draw(engine, "a white background", start_image=start(kept, 1.0), mask=line)
+    line = as_mask(kept, mask, 0, False)
+    image = draw(engine, "a white background", **start(kept, 1.0), **line)
     changed = np.abs(pixels(image) - as_pixels(circle())).max((0, 2)) > 0
     assert list(np.flatnonzero(changed)) == [100, 101]
 
@@ -243,8 +252,8 @@ def test_images_with_start_images_do_not_depend_on_their_neighbours(
     values: dict[str, Any] = {"sampler": "DPM++ 2M SDE", "schedule_type": "karras", "steps": 4}
     other = Image.new("RGB", (300, 200), GREEN)
     asked = [
-        request(seed=1, start_image=start(kept, 0.5), mask=right_half(kept), **values),
-        request(seed=2, start_image=start(kept, 0.5, other), mask=right_half(kept, invert=True)),
+        request(seed=1, **start(kept, 0.5), **right_half(kept), **values),
+        request(seed=2, **start(kept, 0.5, other), **right_half(kept, invert=True)),
     ]
     asked[1] = replace(asked[1], **values)
     together = engine.make(asked, ignore_steps)
@@ -257,8 +266,8 @@ def test_hires_keeps_the_outside_of_a_mask_at_the_larger_size(engine: Renderer, 
     sharp = circle(256)
     image = draw(
         engine,
-        start_image=start(kept, 0.8, sharp),
-        mask=right_half(kept),
+        **start(kept, 0.8, sharp),
+        **right_half(kept),
         hires=Hires(2.0, 2, 0.5, "Latent"),
         steps=4,
     )
@@ -273,8 +282,8 @@ def test_start_images_of_other_sizes_are_fitted(engine: Renderer, kept: Path) ->
     ImageDraw.Draw(wide).rectangle((0, 0, 60, 100), fill=RED)
     drawn = {}
     for resize in ("crop", "fit", "stretch"):
-        given = replace(start(kept, 0.0, wide), resize=resize)
-        drawn[resize] = pixels(draw(engine, start_image=given))
+        given = start(kept, 0.0, wide) | {"resize": resize}
+        drawn[resize] = pixels(draw(engine, **given))
     left = {resize: drawn[resize][64, 4] for resize in drawn}
     assert left["crop"][2] > 150 > left["crop"][0]
     assert left["fit"][0] > 150 > left["fit"][2]
@@ -284,6 +293,5 @@ def test_start_images_of_other_sizes_are_fitted(engine: Renderer, kept: Path) ->
 
 def test_a_lost_copy_is_explained(engine: Renderer, kept: Path) -> None:
     """It was kept when the save was accepted; somebody has taken it away."""
-    lost = StartImage("a.png", "0" * 64, 0.5, "crop")
     with pytest.raises(RenderFailed, match=r"copy that was kept of 'a\.png' is gone"):
-        draw(engine, start_image=lost)
+        draw(engine, image="a.png", image_hash="0" * 64, denoising_strength=0.5)

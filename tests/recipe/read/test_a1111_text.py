@@ -1,5 +1,7 @@
 """A1111's generation parameters as recipes."""
 
+from dataclasses import asdict
+
 import pytest
 
 from picowatch.recipe import Known, KnownCheckpoint
@@ -121,7 +123,7 @@ def test_hires_is_read_with_its_strength() -> None:
         "Hires upscaler: Latent (nearest-exact), Version: v1.10.1",
         TXT,
     )
-    assert recipe.hires and recipe.hires.model_dump() == {
+    assert recipe.hires and asdict(recipe.hires) == {
         "scale": 1.5,
         "steps": 9,
         "denoising_strength": 0.4,
@@ -153,8 +155,8 @@ def test_lora_tags_are_loras_and_hashes_only_inform() -> None:
         ),
         (
             "Denoising strength: 0.5, Mask blur: 4",
-            ("mask_blur is left out: it needs mask, and there is none here.",
-             "denoising_strength is left out: it needs image or hires, and there is none here."),
+            ("denoising_strength is left out: it needs image or hires, and there is none here.",
+             "mask_blur is left out: it needs mask, and there is none here."),
         ),
         (
             "Hires upscale: 2, Hires upscaler: R-ESRGAN 4x+",

@@ -14,7 +14,7 @@ from picowatch.recipe import (
     RecipeInvalid,
     read_recipes,
 )
-from picowatch.recipe.request import ImageRequest, LoraUse, StartImage
+from picowatch.recipe.request import ImageRequest, LoraUse
 from tests.recipe.reading import DEMO, hash_of
 
 KNOWN = Known(
@@ -40,7 +40,10 @@ REQUEST = ImageRequest(
     clip_skip=2,
     exact=True,
     loras=(LoraUse("pixel", "b" * 64, -1.0), LoraUse("x", "a" * 64, 0.5)),
-    start_image=StartImage("photo.png", "1" * 64, 0.3, "fit"),
+    image="photo.png",
+    image_hash="1" * 64,
+    denoising_strength=0.3,
+    resize="fit",
     unexpanded_prompt="a <lora:x:0.5> {corgi|cat}",
 )
 CHUNK = {"picowatch": json.dumps({"format": 1, "request": REQUEST.as_dict()})}
@@ -85,6 +88,15 @@ def test_picowatchs_own_pictures_come_back_exactly() -> None:
     assert request.as_dict() == {
         name: value for name, value in REQUEST.as_dict().items() if name != "unexpanded_prompt"
     } | {"loras": [{**lora, "hash": "a" * 64} for lora in REQUEST.as_dict()["loras"]]}
+
+
+def test_a_picture_without_mask_sets_the_folders_mask_aside() -> None:
+    """Its start image was redrawn as a whole."""
+    defaults = "mask: folder.png\nmask_blur: 9\nmask_invert: true\n"
+    recipe = read("from: corgi.png", CHUNK, defaults=defaults)
+    assert (recipe.image, recipe.mask) == ("photo.png", "")
+    own = read("from: corgi.png\nmask: own.png", CHUNK, defaults=defaults)
+    assert (own.mask, own.mask_blur) == ("own.png", 9)
 
 
 HASHES = {

@@ -3,7 +3,6 @@
 import pytest
 
 from picowatch.recipe import RecipeInvalid, error_text
-from picowatch.recipe.request import Mask, StartImage
 from tests.recipe.reading import hash_of, messages, read_one
 
 
@@ -14,8 +13,10 @@ def test_a_request_holds_the_start_image_and_how_to_use_it() -> None:
         "mask: mask.png\nmask_blur: 8\nmask_invert: true\n"
     )
     (request,) = recipe.image_requests(hash_of)
-    assert request.start_image == StartImage("photos/corgi.png", "1" * 64, 0.5, "fit")
-    assert request.mask == Mask("mask.png", "2" * 64, 8, True)
+    assert (request.image, request.image_hash) == ("photos/corgi.png", "1" * 64)
+    assert (request.denoising_strength, request.resize) == (0.5, "fit")
+    assert (request.mask, request.mask_hash) == ("mask.png", "2" * 64)
+    assert (request.mask_blur, request.mask_invert) == (8, True)
 
 
 def test_without_a_start_image_there_is_none() -> None:
@@ -24,8 +25,7 @@ def test_without_a_start_image_there_is_none() -> None:
     (request,) = read_one("prompt: a\nseed: 1\nimage: none", defaults=defaults).image_requests(
         hash_of
     )
-    assert request.start_image is None
-    assert request.mask is None
+    assert request.image == request.image_hash == request.mask == request.mask_hash == ""
     assert request == read_one("prompt: a\nseed: 1").image_requests(hash_of)[0]
 
 

@@ -3,7 +3,8 @@
 import pytest
 
 from picowatch.recipe import Axis, Known, KnownCheckpoint, Recipe, RecipeInvalid
-from picowatch.recipe.request import Hires, ImageRequest
+from picowatch.recipe.fields import Hires
+from picowatch.recipe.request import ImageRequest
 from tests.recipe.reading import DEMO, hash_of, messages, read, read_one, refused
 
 KNOWN = Known(
@@ -110,7 +111,7 @@ def test_weights_of_loras_and_parts_of_hires_can_be_swept() -> None:
         Hires(scale, 3, 0.7, "Latent") for scale in (1.5, 2.0)
     ]
     made = requests("image: [none, a.png]", ABOVE + "strength: 0.3\n")
-    assert [bool(request.start_image) for request in made] == [False, True]
+    assert [bool(request.image) for request in made] == [False, True]
 
 
 def test_prompts_are_searched_and_replaced_one_axis_after_the_other() -> None:
