@@ -151,10 +151,10 @@ def sharing_row(extent: Extent) -> list[Figure]:
     _fill(ledger, extent.queue)
     pool = _pool(ledger, folder)
     for worker in pool.workers:
-        worker.checkpoint, worker.idle = _hash(worker.number), False
+        worker.state.checkpoint, worker.state.idle = _hash(worker.state.number), False
     kept = [_milliseconds(pool, worker, ledger) for worker in pool.workers * 4]
     for worker in pool.workers:
-        worker.checkpoint = "nothing that waits"
+        worker.state.checkpoint = "nothing that waits"
     changed = [_milliseconds(pool, worker, ledger) for worker in pool.workers]
     ledger.close()
     name = f"which batch of {BATCH} is next for one of {ENGINES} engines, {extent.queue:,} images "

@@ -211,16 +211,16 @@ class Reporting:
 def _engine_status(worker: Worker) -> EngineStatus:
     engine, memory, progress = worker.engine.describe(), worker.engine.memory(), worker.progress
     return EngineStatus(
-        number=worker.number,
+        number=worker.state.number,
         node=engine.get("node", ""),
         device=engine["device"],
         precision=engine["precision"],
-        checkpoint=worker.checkpoint_name,
+        checkpoint=worker.state.checkpoint_name,
         recipe=progress.image.recipe if progress else "",
-        images=worker.made,
+        images=worker.state.made,
         batch=progress.batch if progress else 0,
         steps_per_second=round(progress.steps_per_second, 2) if progress else 0.0,
         memory_bytes=memory.now if memory else None,
         memory_peak_bytes=memory.peak if memory else None,
-        trouble=worker.trouble,
+        trouble=worker.state.trouble,
     )

@@ -123,7 +123,7 @@ class WorkerPool:
         self._give_up(waiting)
         if waiting:  # what was left to an engine that is slow, or gone
             for worker in self.workers:
-                if worker.idle:
+                if worker.state.idle:
                     worker.look()
 
     def _give_up(self, waiting: int) -> None:
@@ -134,7 +134,7 @@ class WorkerPool:
         """
         now = self._steady()
         if self.workers and all(worker.gave_up for worker in self.workers):
-            self._result.cannot_go_on(self.workers[0].trouble)
+            self._result.cannot_go_on(self.workers[0].state.trouble)
         if self.workers or not waiting or self._retry.keeps_trying:
             self._none_since = None
         elif self._executor.is_final():
@@ -229,7 +229,8 @@ class WorkerPool:
     @property
     def seconds_per_image(self) -> float | None:
         """With all engines that were at work; None before the first picture."""
-        each = [worker.seconds_per_image for worker in self.workers if worker.seconds_per_image]
+        found = (worker.state.seconds_per_image for worker in self.workers)
+        each = [seconds for seconds in found if seconds]
         return 1 / sum(1 / seconds for seconds in each) if each else None
 
     @property
@@ -237,9 +238,9 @@ class WorkerPool:
         """Why nothing is made although it could be; "" while one engine can work."""
         if not self.workers:
             return self._executor.trouble()
-        if any(worker.gave_up or not worker.trouble for worker in self.workers):
+        if any(worker.gave_up or not worker.state.trouble for worker in self.workers):
             return ""
-        return self.workers[0].trouble
+        return self.workers[0].state.trouble
 
     # -- what is in work
 
@@ -272,19 +273,19 @@ class WorkerPool:
     def claim(self, worker: Worker) -> list[QueuedImage]:
         """The worker's next batch; others that should take one, too, are told."""
         with self._claiming, self._ledger.transaction():
-            worker.idle = True
+            worker.state.idle = True
             if self.paused:
                 return []
             alone = len(self.workers) == 1
             batch = self._take(worker, None) if alone else self._take_shared(worker)
             if batch:
-                worker.idle, worker.used = False, next(self._batches)
-                worker.checkpoint = batch[0].request.checkpoint_hash
+                worker.state.idle, worker.state.used = False, next(self._batches)
+                worker.state.checkpoint = batch[0].request.checkpoint_hash
             return batch
 
     def _take(self, worker: Worker, task: Task | None) -> list[QueuedImage]:
         def size(request: ImageRequest) -> int:
-            largest = self._batch_sizes.size(request, worker.device)
+            largest = self._batch_sizes.size(request, worker.state.device)
             return min(largest, task.images) if task else largest
 
         return self._ledger.claim(self._names, size, self._only, task.checkpoint if task else None)
@@ -297,7 +298,7 @@ class WorkerPool:
         overdue = self._turns.are_over(oldest, len(self.workers), self._steady())
         batch = []
         if not overdue and self._is_sole(worker):
-            batch = self._take(worker, Task(worker.checkpoint, LARGEST))
+            batch = self._take(worker, Task(worker.state.checkpoint, LARGEST))
         if not batch:
             batch = self._take_planned(worker, overdue)
         if batch and all(image.id != oldest for image in batch):
@@ -306,8 +307,9 @@ class WorkerPool:
 
     def _is_sole(self, worker: Worker) -> bool:
         """Whether no other idle worker holds the worker's checkpoint: then it needs no plan."""
-        others = [other for other in self.workers if other.idle and other is not worker]
-        return bool(worker.checkpoint) and all(o.checkpoint != worker.checkpoint for o in others)
+        held = worker.state.checkpoint
+        others = [other.state for other in self.workers if other is not worker]
+        return bool(held) and all(other.checkpoint != held for other in others if other.idle)
 
     def _take_planned(self, worker: Worker, overdue: bool) -> list[QueuedImage]:
         """What the plan gives this worker; the others in it are woken."""
@@ -319,20 +321,23 @@ class WorkerPool:
             leave=not self._ledger.lower_priority_waits(),
         )
         for other in self.workers:
-            if other is not worker and other.number in tasks:
+            if other is not worker and other.state.number in tasks:
                 other.look()
-        return self._take(worker, tasks[worker.number]) if worker.number in tasks else []
+        task = tasks.get(worker.state.number)
+        return self._take(worker, task) if task else []
 
     def _counted(self) -> int:
         """How many images of a checkpoint matter to the plan: what engines may take at once."""
-        idle = sum(worker.idle for worker in self.workers)
-        holders = Counter(worker.checkpoint for worker in self.workers if not worker.idle)
+        engines = [worker.state for worker in self.workers]
+        idle = sum(engine.idle for engine in engines)
+        holders = Counter(engine.checkpoint for engine in engines if not engine.idle)
         return LARGEST * (idle + max(holders.values(), default=0) + 1)
 
     def _demand(self, waiting: WaitingCheckpoint, worker: Worker) -> Demand:
-        size = self._batch_sizes.size(waiting.first.request, worker.device)
+        size = self._batch_sizes.size(waiting.first.request, worker.state.device)
         return Demand(waiting.checkpoint, waiting.waiting, size)
 
 
 def _seat(worker: Worker) -> Seat:
-    return Seat(worker.number, worker.checkpoint, worker.idle, worker.warm, worker.used)
+    engine = worker.state
+    return Seat(engine.number, engine.checkpoint, engine.idle, engine.warm, engine.used)

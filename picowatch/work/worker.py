@@ -17,6 +17,7 @@ from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import QueuedImage
 from picowatch.settings import Settings
 from picowatch.work.batch_sizes import BatchSizes
+from picowatch.work.engine_state import EngineState
 from picowatch.work.failures import Failures
 from picowatch.work.publish import Publisher
 from picowatch.work.rendering import Progress, Rendering
@@ -26,7 +27,6 @@ log = logging.getLogger("picowatch")
 
 RESTART_SECONDS = 1.0  # after the engine could not be started
 START_AGAIN_SECONDS = 60.0  # … twice and more
-AVERAGE_WEIGHT = 0.3  # of the newest batch in the average time of an image
 
 
 class Worker:
@@ -49,13 +49,13 @@ class Worker:
         stopping: threading.Event,
         steady: Callable[[], float],
     ) -> None:
-        """`number` tells it from others.
+        """`number` tells the engine from others.
 
         `claim` gives it its next batch, now running, or nothing. While `paused` is set nothing
         is claimed; once `stopping` is set it ends. `steady` gives seconds that never jump.
         """
-        self.number = number
         self.engine = engine
+        self.state = EngineState(number)
         self._claim = claim
         self._publisher = publisher
         self._failures = failures
@@ -71,20 +71,9 @@ class Worker:
         self._thread = threading.Thread(target=self._run, name=f"worker-{number}", daemon=True)
         self._publishing: Future[None] | None = None
         self._idle_since = 0.0
-        self._failed_starts = 0  # of the engine, in a row
         self._leaving = False  # the engine is gone
         self._lost = False  # … or most likely so
         self.rendering: Rendering | None = None
-        self.idle = False  # it asked for a batch, and there was none for it
-        self.warm = False  # the engine is started
-        self.checkpoint = ""  # the hash of what the engine used last
-        self.checkpoint_name = ""  # … and its name
-        self.used = 0  # the number of its last batch among those of all workers
-        self.device = ""  # with precision; known after the first batch
-        self.made = 0  # images
-        self.seconds_per_image: float | None = None
-        self.trouble = ""  # why it waits, or tries no more
-        self.gave_up = False
 
     def start(self) -> None:
         """Begin to work."""
@@ -101,9 +90,14 @@ class Worker:
         return self.is_started and not self._thread.is_alive()
 
     @property
+    def gave_up(self) -> bool:
+        """Whether it tries to start the engine no more."""
+        return bool(self.state.trouble) and not self._retry.keeps_trying
+
+    @property
     def can_work(self) -> bool:
         """Whether batches may be left to it."""
-        return not (self._leaving or self._lost or self.is_over or self.trouble)
+        return not (self._leaving or self._lost or self.is_over or self.state.trouble)
 
     def look(self) -> None:
         """There may be work, or a pause may have begun or ended."""
@@ -121,9 +115,9 @@ class Worker:
 
     def prepare(self) -> None:
         """Start the engine for work that is about to come, unless it could not start before."""
-        if self.can_work and not self._failed_starts:
+        if self.can_work and not self.state.failed_starts:
             self._idle_since = self._steady()
-            self.warm = True
+            self.state.warm = True
             self.engine.prepare()
             self._more.set()
 
@@ -169,14 +163,13 @@ class Worker:
         if left > 0 and not self._paused.is_set():
             return left
         self.engine.close()
-        self._forget_engine()
+        self.state.has_ended()
         return None
 
     def _make(self, batch: list[QueuedImage]) -> None:
         """Render a batch and hand it to the publisher, or answer for its failure."""
         started = self._steady()
-        self.warm, self.checkpoint = True, batch[0].request.checkpoint_hash
-        self.checkpoint_name = batch[0].request.checkpoint
+        self.state.begins(batch[0].request)
         rendering = self.rendering = Rendering(
             self.engine, batch, stall_seconds=self._settings.stall_seconds, steady=self._steady
         )
@@ -204,8 +197,8 @@ class Worker:
             words = f"Something went wrong that should not: {type(error).__name__}: {error}."
             self._failures.render_failed(rendering, RenderFailed(words))
         else:
-            self._measure(batch, pictures, self._steady() - started)
-            self.trouble, self._failed_starts = "", 0
+            self.state.has_rendered(pictures, self._steady() - started)
+            self._batch_sizes.learn([image.request for image in batch], pictures)
             self._publish(batch, pictures)
         finally:
             self.rendering = None
@@ -225,23 +218,11 @@ class Worker:
         if self._publishing is not None:
             self._publishing.result()
 
-    def _measure(
-        self, batch: list[QueuedImage], pictures: list[RenderedImage], seconds: float
-    ) -> None:
-        """Take in how a batch went."""
-        self.made += len(batch)
-        self.device = f"{pictures[0].device} {pictures[0].precision}"
-        self._batch_sizes.learn([image.request for image in batch], pictures)
-        each = seconds / len(batch)
-        before = self.seconds_per_image
-        weight = AVERAGE_WEIGHT if before is not None else 1.0
-        self.seconds_per_image = weight * each + (1 - weight) * (before or 0.0)
-
     # -- when it does not work out
 
     def _engine_ended(self) -> None:
         self._result.count_engine_restart()
-        self._forget_engine()
+        self.state.has_ended()
 
     def _wait_to_leave(self) -> None:
         """Others take what is left: the executor soon says that this engine is gone."""
@@ -251,9 +232,6 @@ class Worker:
             self._more.wait(RESTART_SECONDS)
         self._lost = False
 
-    def _forget_engine(self) -> None:
-        self.warm, self.checkpoint, self.checkpoint_name = False, "", ""
-
     def _wait_for_engine(self, error: EngineCannotStart) -> None:
         """No image is at fault, so none fails: a new driver or more memory may mend it.
 
@@ -261,12 +239,11 @@ class Worker:
         """
         log.debug("%s", error.trace)
         self._engine_ended()
-        self._failed_starts += 1
-        if self._failed_starts > 1:
-            if not self._retry.keeps_trying:
-                self.trouble, self.gave_up = str(error), True
+        self.state.failed_starts += 1
+        if self.state.failed_starts > 1:
+            is_news, self.state.trouble = not self.state.trouble, str(error)
+            if self.gave_up:
                 return
-            if not self.trouble:
+            if is_news:
                 log.error("%s picowatch waits, and tries again each minute.", error)
-            self.trouble = str(error)
-        self._stopping.wait(START_AGAIN_SECONDS if self.trouble else RESTART_SECONDS)
+        self._stopping.wait(START_AGAIN_SECONDS if self.state.trouble else RESTART_SECONDS)
