@@ -28,7 +28,7 @@ ControlFlow
 ├── FolderAway               a folder is gone, or another one is in its place (files/atomic.py)
 ├── FileChanged              a file in the inbox is being written (inbox/files.py)
 ├── SheetTooLarge            too many pictures for a contact sheet (outbox/sheets.py)
-├── _NotHashed               an answer needs a model's hash first (daemon/intake.py)
+├── NotHashed                an answer needs a model's hash first (daemon/model_hashes.py)
 └── ValueInvalid             one value in a recipe: its text becomes a problem of RecipeInvalid
     ├── NotInstalled         no model of this name (recipe/resolve/installed.py)
     ├── SamplerUnknown       no sampler of this name (recipe/samplers.py)

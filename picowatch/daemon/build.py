@@ -13,6 +13,7 @@ from picowatch.catalog import Catalog
 from picowatch.daemon.attempts import Attempts
 from picowatch.daemon.backlog import Backlog
 from picowatch.daemon.control import Control
+from picowatch.daemon.finishing import Finishing
 from picowatch.daemon.intake import Intake
 from picowatch.daemon.loop import Daemon
 from picowatch.daemon.recovery import Recovery, open_ledger, set_aside
@@ -139,6 +140,15 @@ def build_daemon(
             notify(*ALIVE)
 
     go_on = _go_on(retry, show_life)
+    finishing = Finishing(
+        settings,
+        inbox,
+        ledger,
+        outbox,
+        errors=errors,
+        on_failed=observers.failed,
+        go_on=go_on,
+    )
     intake = Intake(
         settings,
         inbox,
@@ -146,6 +156,7 @@ def build_daemon(
         outbox,
         Catalog(settings.models, _hash_cache(settings)),
         StartImages(settings.inbox, settings.outbox),
+        finishing=finishing,
         errors=errors,
         on_failed=observers.failed,
         go_on=go_on,
@@ -170,6 +181,7 @@ def build_daemon(
         inbox=inbox,
         backlog=backlog,
         intake=intake,
+        finishing=finishing,
         control=control,
         pool=pool,
         reporting=reporting,

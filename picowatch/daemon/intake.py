@@ -6,24 +6,24 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import cast
 
-from picowatch.catalog import Catalog, Kind
-from picowatch.catalog.hashing import Hashing
-from picowatch.daemon.contact_sheets import make_due_sheets, sheet_of
+from picowatch.catalog import Catalog
+from picowatch.daemon.contact_sheets import sheet_of
+from picowatch.daemon.finishing import Finishing
+from picowatch.daemon.model_hashes import ModelHashes, NotHashed
 from picowatch.daemon.reporting import RecentErrors
 from picowatch.engine.batches import batch_key
-from picowatch.errors import ControlFlow, LedgerCorrupt, ModelRefused, PictureUnreadable
+from picowatch.errors import LedgerCorrupt, ModelRefused, PictureUnreadable
 from picowatch.files.retry import Ended, passes
 from picowatch.inbox.files import FileUnreadable
 from picowatch.inbox.inbox import Evidence, Gone, Inbox, Renamed, Saved, Unreadable
 from picowatch.inbox.names import is_txt
 from picowatch.ledger.ledger import Ledger
-from picowatch.ledger.rows import Acceptance, AskedEntry, QueuedImage
+from picowatch.ledger.rows import Acceptance, AskedEntry
 from picowatch.outbox.outbox import Outbox
 from picowatch.outbox.start_images import NamedPictures, StartImages
 from picowatch.outbox.status import images
-from picowatch.recipe import HashOf, Recipe, RecipeInvalid, error_text, one_line, read_recipes
+from picowatch.recipe import Recipe, RecipeInvalid, error_text, one_line, read_recipes
 from picowatch.recipe.known import Known
 from picowatch.recipe.messages.problems import harmless, harmless_lines
 from picowatch.recipe.resolve.start_image import refuse_unusable
@@ -38,16 +38,6 @@ SEEDS = 2**32
 # What a transaction of answers takes at most, but for one long answer: meanwhile no engine gets
 # its next batch, and no other save is looked at.
 SLICE_SECONDS = 0.2
-PICTURES = ("image", "mask")  # kinds of what recipes name that are no models
-FAILURES_SHOWN = 20  # in one error file
-
-
-class _NotHashed(ControlFlow):
-    """An answer needs the hash of a model, which takes long."""
-
-    def __init__(self, kind: Kind, name: str) -> None:
-        super().__init__(kind, name)
-        self.model = kind, name
 
 
 class Intake:
@@ -62,6 +52,7 @@ class Intake:
         catalog: Catalog,
         start_images: StartImages,
         *,
+        finishing: Finishing,
         errors: RecentErrors,
         on_failed: Callable[[str], None],
         go_on: Callable[[], None],
@@ -83,8 +74,9 @@ class Intake:
         self._now = now
         self._steady = steady
         self._known: Known | None = None
-        self._hashes: dict[tuple[Kind, str], str | ModelRefused] = {}
-        self._to_hash: tuple[Kind, str] | None = None
+        self._hashes = ModelHashes(catalog, steady)
+        self._to_hash: NotHashed | None = None
+        self._finishing = finishing
         self._errors = errors
         self._on_failed = on_failed
         self._go_on = go_on
@@ -92,7 +84,7 @@ class Intake:
 
     def look_again(self) -> None:
         """There is new evidence: models may have come and gone before it."""
-        self._hashes.clear()
+        self._hashes.look_again()
         self._known = None
 
     def answer(self, evidence: Iterable[Evidence]) -> list[Callable[[], None]]:
@@ -111,10 +103,10 @@ class Intake:
             for seen in evidence:
                 try:
                     told = self._answer_safely(seen, known)
-                except _NotHashed as needed:
-                    self._to_hash = needed.model
+                except NotHashed as needed:
+                    self._to_hash = needed
                     break
-                tell.append(partial(self._safely, seen.path, told))
+                tell.append(partial(self._finishing.safely, seen.path, told))
                 if self._steady() >= end:
                     break
             if self._inbox.inode is not None:
@@ -123,7 +115,7 @@ class Intake:
 
     def _prepared(self) -> Known:
         if self._to_hash is not None:
-            self._hashes[self._to_hash] = self._hash(*self._to_hash)
+            self._hashes.compute(self._to_hash, self._go_on)
             self._to_hash = None
         if self._known is None:
             self._known = self._catalog.known(self._settings.checkpoint)
@@ -147,48 +139,13 @@ class Intake:
         """Delete what was kept for images that wait no more."""
         self._start_images.forget_all_but(self._ledger.start_images_needed())
 
-    def finished(self, recipe: str) -> None:
-        """An image of this recipe is done or failed: its error file, and `when_done`."""
-        self._safely(recipe, partial(self._finish, recipe))
-
-    def _finish(self, recipe: str) -> None:
-        failures = self._ledger.failures(recipe)
-        if failures:
-            # An invalid save's error file stays: the next good save tries these again anyway.
-            if self._ledger.is_valid(recipe):
-                if self._outbox.write_error(recipe, _failure_text(recipe, failures)):
-                    self._on_failed(recipe)
-                self._errors.note(recipe, f"{recipe}: {failures[-1][1]}")
-        elif self._ledger.succeeded(recipe) is not None:
-            self._outbox.remove_error(recipe)  # a crash may have kept it
-            self._errors.forget(recipe)
-        make_due_sheets(recipe, self._ledger, self._outbox, self._go_on)
-        if not failures:
-            self._retire(recipe)
-
-    def _safely(self, recipe: str, action: Callable[[], None]) -> None:
-        """Do what follows an answer or an image; what fails is said, and not tried again."""
-        try:
-            action()
-        except (Ended, LedgerCorrupt):
-            raise
-        except Exception as error:  # no recipe, picture or hook may end the daemon
-            if passes(error):
-                raise
-            log.debug("unexpected", exc_info=True)
-            words = f"Something went wrong that should not: {type(error).__name__}: {error}."
-            log.error("%s: %s", recipe, words)
-            self._errors.note(recipe, f"{recipe}: {words}")
-            with suppress(OSError):
-                self._outbox.add_warning(recipe, words)
-
     # -- evidence
 
     def _answer_safely(self, seen: Evidence, known: Known) -> Callable[[], None]:
         try:
             with self._ledger.transaction():
                 return self._answer_one(seen, known)
-        except (Ended, LedgerCorrupt, _NotHashed):
+        except (Ended, LedgerCorrupt, NotHashed):
             raise
         except Exception as error:  # no single recipe may take the watcher down
             if passes(error):
@@ -267,7 +224,7 @@ class Intake:
 
     def _entry(self, recipe: Recipe, pictures: NamedPictures) -> AskedEntry:
         self._go_on()
-        hash_of = self._hashes_for(pictures)
+        hash_of = self._hashes.beside(pictures.keep)
         return AskedEntry(
             digest=recipe.digest(hash_of),
             priority=recipe.priority,
@@ -275,39 +232,6 @@ class Intake:
             requests=partial(recipe.image_requests, hash_of, go_on=self._go_on),
             sheet=sheet_of(recipe),
         )
-
-    def _hashes_for(self, pictures: NamedPictures) -> HashOf:
-        """Gives the hash of anything a recipe names; its pictures are copied and kept.
-
-        Each is looked up once: models until there is new evidence, pictures in a save. Raises
-        _NotHashed if a model would have to be read.
-        """
-
-        def hash_of(kind: str, name: str) -> str:
-            if kind in PICTURES:
-                return pictures.keep(name)
-            return self._known_hash(cast(Kind, kind), name)
-
-        return hash_of
-
-    def _known_hash(self, kind: Kind, name: str) -> str:
-        found = self._hashes.get((kind, name))
-        if found is None:
-            model = self._catalog.find(kind, name)
-            if not self._catalog.is_hashed(model):
-                raise _NotHashed(kind, name)
-            found = self._hashes[kind, name] = self._catalog.sha256(model)
-        if isinstance(found, ModelRefused):
-            raise found
-        return found
-
-    def _hash(self, kind: Kind, name: str) -> str | ModelRefused:
-        """The model's hash, or why it has none. Gigabytes are read for it once."""
-        try:
-            model = self._catalog.find(kind, name)
-            return Hashing(self._catalog, model, self._steady).result(self._go_on)
-        except ModelRefused as error:
-            return error
 
     def _reject_words(self, save: Save, words: str) -> Callable[[], None]:
         text = harmless_lines(f"{words}\n\n{CLOSING}\n")
@@ -340,7 +264,7 @@ class Intake:
         tell = partial(log.info, "%s: renamed to %s, its queue goes on", seen.old, new)
         if was_valid and is_txt(seen.old) == is_txt(new):
             self._move_in(seen.saved, known)
-            return _in_turn(tell, partial(self._finish_moved, new))
+            return _in_turn(tell, partial(self._finishing.moved, new))
         return _in_turn(tell, self._saved(seen.saved, known))
 
     def _move_in(self, seen: Saved, known: Known) -> None:
@@ -356,20 +280,11 @@ class Intake:
                 digest = ""
                 if differ:  # otherwise it does not matter which is which, and hashes cost much
                     with suppress(PictureUnreadable, ModelRefused):  # no entry of before, then
-                        digest = recipe.digest(self._hashes_for(pictures))
+                        digest = recipe.digest(self._hashes.beside(pictures.keep))
                 priorities.append((digest, recipe.priority))
         self._ledger.prioritise(seen.path, priorities)
         self._outbox.remove_error(seen.path)
         self._outbox.write_warnings(seen.path, warnings)
-
-    def _finish_moved(self, recipe: str) -> None:
-        """Failures stand beside the new name now, sheets and the archive are waiting for it."""
-        if failures := self._ledger.failures(recipe):
-            self._outbox.write_error(recipe, _failure_text(recipe, failures))
-            self._errors.note(recipe, f"{recipe}: {failures[-1][1]}")
-        make_due_sheets(recipe, self._ledger, self._outbox, self._go_on)
-        if not failures:
-            self._retire(recipe)
 
     # -- telling
 
@@ -395,29 +310,7 @@ class Intake:
             log.info("%s: saved, nothing new to make; its newest picture is %s", path, newest)
             self._outbox.show_as_latest(newest)
         if not result.queued:
-            make_due_sheets(path, self._ledger, self._outbox, self._go_on)
-            self._retire(path)
-
-    # -- when_done
-
-    def _retire(self, path: str) -> None:
-        """Archive or delete a recipe whose images all succeeded and whose bytes are the same."""
-        if self._settings.when_done == "keep":
-            return
-        digest = self._ledger.succeeded(path)
-        content = self._inbox.content(path, digest) if digest else None
-        if digest is None or content is None:
-            return
-        archive = self._settings.when_done == "archive"
-        where = f"moved to {self._outbox.archive(path, content)}" if archive else "deleted"
-        try:
-            removed = self._inbox.remove(path, digest)
-        except OSError as error:
-            log.warning("%s: done, but it stays in the inbox: %s", path, error.strerror)
-            return
-        if removed:
-            log.info("%s: done, %s", path, where)
-            self._ledger.forget(path)
+            self._finishing.conclude(path)
 
 
 def _in_turn(*steps: Callable[[], None]) -> Callable[[], None]:
@@ -426,17 +319,3 @@ def _in_turn(*steps: Callable[[], None]) -> Callable[[], None]:
             step()
 
     return all_of_them
-
-
-def _failure_text(recipe: str, failures: Sequence[tuple[QueuedImage, str]]) -> str:
-    parts = [harmless(f"inbox/{recipe}")]
-    for image, reason in failures[:FAILURES_SHOWN]:
-        where = f"entry {image.place + 1}, image {image.position + 1}"
-        parts.append(f"{where}, seed {image.request.seed}:\n{harmless_lines(reason)}")
-    if len(failures) > FAILURES_SHOWN:
-        parts.append(f"And {len(failures) - FAILURES_SHOWN} more.")
-    parts.append(
-        "The other images of this recipe are not touched by this. Save the recipe again to try "
-        "the failed ones once more."
-    )
-    return "\n\n".join(parts) + "\n"

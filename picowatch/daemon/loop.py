@@ -16,6 +16,7 @@ from functools import partial
 from picowatch.daemon.attempts import Attempts, safely
 from picowatch.daemon.backlog import Backlog
 from picowatch.daemon.control import Control
+from picowatch.daemon.finishing import Finishing
 from picowatch.daemon.intake import SLICE_SECONDS, Intake
 from picowatch.daemon.recovery import Recovery
 from picowatch.daemon.reporting import Reporting
@@ -30,7 +31,6 @@ from picowatch.work.result import RunResult
 
 log = logging.getLogger("picowatch")
 
-LONGEST_FIRST_LOOK = 5.0  # seconds that images which wait are held back at the start
 IDLE_SECONDS = 1.0  # between looks at the inbox's folder
 WORKING_SECONDS = 0.25  # between looks at the batch in work
 
@@ -45,6 +45,7 @@ class Daemon:
         inbox: Inbox,
         backlog: Backlog,
         intake: Intake,
+        finishing: Finishing,
         control: Control,
         pool: WorkerPool,
         reporting: Reporting,
@@ -61,6 +62,7 @@ class Daemon:
         self._inbox = inbox
         self._backlog = backlog
         self._intake = intake
+        self._finishing = finishing
         self._control = control
         self._pool = pool
         self._reporting = reporting
@@ -71,14 +73,12 @@ class Daemon:
         self._stop = stop
         self._wake = wake
         self._steady = steady
-        self._start_pool_at = 0.0
 
     def run(self, once: bool = False) -> RunResult:
         """Work until `stop`, or `once`: until what is in the inbox now is done."""
         try:
             self._recovery.run()
             self._inbox.start(self._steady())
-            self._start_pool_at = self._steady() + LONGEST_FIRST_LOOK
             notify("READY=1")
             while not (self._stop.is_set() or self._result.reason):
                 self._tick()
@@ -123,7 +123,7 @@ class Daemon:
                 self._answer,
                 self._control.work_off,
                 partial(attempts.each, backlog.to_tell, lambda tell: tell(), SLICE_SECONDS),
-                partial(attempts.each, backlog.finished, self._intake.finished, SLICE_SECONDS),
+                partial(attempts.each, backlog.finished, self._finishing.finished, SLICE_SECONDS),
             ]
         )
 
@@ -137,11 +137,7 @@ class Daemon:
         safely(self._pool.tend)
         if self._inbox.expects_saves():
             self._pool.expect_work()
-        if not self._pool.is_started():
-            # Once it is known what was saved and deleted meanwhile: what is obsolete is not made.
-            settled = self._inbox.is_settled() and not self._backlog.evidence
-            if settled or self._steady() >= self._start_pool_at:
-                self._pool.start()
+        self._pool.start_when(self._inbox.is_settled() and not self._backlog.evidence)
 
     def _is_all_done(self) -> bool:
         """Whether nothing is left to do, or nothing but what a pause keeps waiting."""
@@ -169,7 +165,7 @@ class Daemon:
         self._pool.stop()
         self._inbox.close()
         with suppress(Ended, LedgerCorrupt, *PASSING):
-            self._attempts.each(self._backlog.finished, self._intake.finished)
+            self._attempts.each(self._backlog.finished, self._finishing.finished)
         lost = self._outbox_watch.is_away or self._result.outbox_replaced
         undone = self._backlog.finished or self._backlog.to_tell or lost
         self._result.left_undone = bool(undone) or not self._recovery.is_done

@@ -36,7 +36,7 @@ PLACES = {
     "before the ledger says done": "picowatch.ledger.ledger:Ledger.finish",
     "before the lists are remembered": "picowatch.ledger.ledger:Ledger.mark_listed",
     "before a failure is noted": "picowatch.ledger.ledger:Ledger.fail",
-    "before a recipe is finished with": "picowatch.daemon.intake:Intake.finished",
+    "before a recipe is finished with": "picowatch.daemon.finishing:Finishing.finished",
     "before a contact sheet is written": "picowatch.outbox.outbox:Outbox.publish_sheet",
     "before a contact sheet is remembered": "picowatch.ledger.ledger:Ledger.mark_sheet_made",
     "before a recipe is archived": "picowatch.outbox.outbox:Outbox.archive",

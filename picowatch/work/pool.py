@@ -28,6 +28,7 @@ from picowatch.work.worker import Worker
 
 log = logging.getLogger("picowatch")
 
+LONGEST_FIRST_LOOK = 5.0  # seconds that images which wait are held back at the start
 EXPECTED_SECONDS = 10.0  # that a save which is about to come may take
 
 
@@ -82,20 +83,26 @@ class WorkerPool:
         self._batches = count(1)
         self._numbers = count(1)
         self._started = False
+        self._start_at: float | None = None  # at the latest
         self._retired: list[Worker] = []  # whose engines are gone, until their threads have ended
         self._expected_until = 0.0  # work, before it is there
         self._none_since: float | None = None  # when it was first seen that work has no engine
         self.workers: tuple[Worker, ...] = ()
         self.tend()
 
-    def start(self) -> None:
-        """Begin to work."""
-        self._started = True
-        for worker in self.workers:
-            worker.start()
+    def start_when(self, saves_are_known: bool) -> None:
+        """Begin to work, unless it did; without knowing the saves after LONGEST_FIRST_LOOK.
 
-    def is_started(self) -> bool:
-        return self._started
+        What was saved and deleted meanwhile may make obsolete what is queued.
+        """
+        if self._started:
+            return
+        if self._start_at is None:
+            self._start_at = self._steady() + LONGEST_FIRST_LOOK
+        if saves_are_known or self._steady() >= self._start_at:
+            self._started = True
+            for worker in self.workers:
+                worker.start()
 
     def unfinished(self) -> Counts:
         """How many images wait and run."""

@@ -31,7 +31,7 @@ def test_a_rename_over_another_recipe_makes_nothing_anew(house: House) -> None:
         wait_for(lambda: "a.yaml: saved" in house.log())
         renamed(house, "a.yaml", "b.yaml")
         hold.release()
-        wait_for(lambda: house.made().count("a") == 4, "all of a")
+        wait_for(lambda: len(house.pictures("b")) == 5, "all of a")
     assert house.once()
     assert house.made().count("a") == 4
     assert house.made().count("b") == 1
