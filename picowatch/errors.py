@@ -91,13 +91,13 @@ class OutboxInUse(PicowatchError):
     """Another picowatch is already using this outbox."""
 
     exit_code = IN_USE
-    usual_remedy = "End it first, or give this one another --outbox."
+    usual_remedy = "Stop it first, or use another --outbox."
 
 
 class OutboxInUseByMake(OutboxInUse):
     """A `picowatch make` without a daemon uses this outbox, until its recipes are done."""
 
-    usual_remedy = "Wait for it, or give this one another --outbox."
+    usual_remedy = "Wait for it, or use another --outbox."
 
 
 class LedgerCorrupt(PicowatchError):

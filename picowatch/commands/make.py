@@ -59,7 +59,7 @@ def make(settings: Settings, files: Sequence[Path], make_engine: MakeEngine = Ch
     except OSError as error:
         # What fails on an open file, as a full disk does, names none.
         words = f"{error.filename or where} cannot be written: {error.strerror or error}."
-        raise CommandFailed(words, "Make room or give it the permission.") from error
+        raise CommandFailed(words, "Free some space or allow writing.") from error
     finally:
         for one in asked:
             take_back(one.command)

@@ -76,6 +76,6 @@ def run_daemon(
     except PASSING as error:
         raise CommandFailed(
             f"The outbox {settings.outbox} cannot be written: {error}.",
-            "Make room or give it the permission, and start picowatch again.",
+            "Free some space or allow writing, and start picowatch again.",
         ) from error
     return result, bool(signals)

@@ -74,7 +74,7 @@ class _ChangesPrinted:
         self._line = ""
 
     def show(self, shown: list[Row], progress: tuple[int, int] | None) -> None:
-        line = "; ".join(row.text for row in shown if row.label in ("", "now", "waits"))
+        line = "; ".join(row.text for row in shown if row.label in ("", "now", "queued"))
         if line != self._line:
             self._line = line
             print(line, flush=True)

@@ -86,5 +86,5 @@ def safely(action: Callable[[], None]) -> None:
     except Exception as error:
         if passes(error):
             raise
-        log.error("something went wrong that should not: %s: %s", type(error).__name__, error)
+        log.error("unexpected error: %s: %s", type(error).__name__, error)
         log.debug("unexpected", exc_info=True)

@@ -307,7 +307,7 @@ def check_folders(settings: Settings) -> None:
     _check_writable(outbox)
 
 
-_CHMOD = "Give the user that runs picowatch the permission."
+_CHMOD = "Give the user that runs picowatch the necessary permission."
 
 
 def _check_writable(outbox: Path) -> None:

@@ -51,7 +51,7 @@ class Control:
         """A pause goes on after a restart."""
         if self._ledger.fact(PAUSED) == "yes":
             self._pool.pause()
-            log.info("paused: nothing is made until `picowatch resume`")
+            log.info("paused: nothing is rendered until `picowatch resume`")
 
     def work_off(self) -> None:
         """Do what was asked meanwhile."""
@@ -70,27 +70,29 @@ class Control:
                 return self._cancel(recipe)
             case Command("make", str(recipe), str(digest)) if is_recipe_path(recipe):
                 return self._made(recipe, digest)
-        return Answer(False, f"This picowatch knows no command '{command.name}' of this form.")
+        return Answer(False, f"Unknown command '{command.name}', or not of this form.")
 
     # -- pause
 
     def _pause(self) -> Answer:
         if self._pool.paused:
-            return Answer(True, f"It is paused already; {self._waiting()}.")
+            return Answer(True, f"It is already paused; {self._waiting()}.")
         self._set_paused(True)
-        in_work = " when what is in work is done" if self._ledger.counts().running else ""
+        in_work = (
+            " when the images in progress are finished" if self._ledger.counts().running else ""
+        )
         return Answer(True, f"Paused{in_work}; {self._waiting()}.")
 
     def _resume(self) -> Answer:
         if not self._pool.paused:
             return Answer(True, f"It was not paused; {self._waiting()}.")
         self._set_paused(False)
-        return Answer(True, f"Work goes on; {self._waiting()}.")
+        return Answer(True, f"Resumed; {self._waiting()}.")
 
     def _set_paused(self, paused: bool) -> None:
         self._outbox.memos.note_pause(paused)
         self._ledger.remember(PAUSED, "yes" if paused else "")
-        log.info("%s, as asked", "paused" if paused else "work goes on")
+        log.info("%s, as requested", "paused" if paused else "resumed")
         if paused:
             self._pool.pause()
         else:
@@ -107,13 +109,15 @@ class Control:
         for name in retried:
             if self._ledger.is_valid(name):  # else it says what is wrong with the last save
                 self._outbox.remove_error(name)
-            log.info("%s: %s tried again, as asked", name, images(retried[name]))
+            log.info("%s: %s queued again, as requested", name, images(retried[name]))
         self._pool.look()
         if retried:
             return Answer(True, f"{images(sum(retried.values()))} queued again.")
         if asked is None:
             return Answer(True, "No image has failed.")
-        return Answer(False, f"No image of {asked} has failed.{_named('These have', failed)}")
+        return Answer(
+            False, f"No image of {asked} has failed.{_named('There are failed images of', failed)}"
+        )
 
     def _cancel(self, asked: str) -> Answer:
         """What is in work is finished, or stopped under the setting `interrupt`."""
@@ -121,7 +125,9 @@ class Control:
         in_work = set(_matching(asked, self._ledger.recipes_in_work()))
         recipes = {*_matching(asked, waiting), *in_work}
         if not recipes:
-            return Answer(False, f"No image of {asked} waits.{_named('These do', waiting)}")
+            return Answer(
+                False, f"No image of {asked} is queued.{_named('There are images of', waiting)}"
+            )
         known = {recipe: self._ledger.known_recipe(recipe) for recipe in sorted(recipes)}
         self._outbox.memos.note_cancellation(
             {recipe: one.stamp for recipe, one in known.items() if one}
@@ -129,11 +135,15 @@ class Control:
         cancelled = self._ledger.cancel(recipes)
         stopped = self._pool.cancel(recipes) if self._settings.interrupt else 0
         for recipe in sorted(recipes):
-            log.info("%s: what waited is cancelled, as asked", recipe)
+            log.info("%s: queued images cancelled, as requested", recipe)
             make_due_sheets(recipe, self._ledger, self._outbox, self._go_on)
         rest = ""
         if in_work:
-            rest = " What is in work is stopped." if stopped else " What is in work is finished."
+            rest = (
+                " Images in progress are stopped."
+                if stopped
+                else " Images in progress are finished."
+            )
         return Answer(True, f"{images(cancelled)} cancelled.{rest}")
 
     # -- make
@@ -148,7 +158,7 @@ class Control:
             return self._missing(recipe)
         self._missed.pop(recipe, None)
         if outcome is None:
-            return Answer(False, f"{recipe} was saved again meanwhile, with another text.")
+            return Answer(False, f"{recipe} was saved again meanwhile, with different content.")
         return None if outcome.unfinished else self._result(recipe, outcome)
 
     def _missing(self, recipe: str) -> Answer | None:
@@ -156,7 +166,9 @@ class Control:
         if self._steady() - since < MISSING_SECONDS:
             return None
         del self._missed[recipe]
-        return Answer(False, f"There is no {recipe} in {self._inbox}, the inbox that is watched.")
+        return Answer(
+            False, f"{recipe} was not found in {self._inbox}, the inbox that is being watched."
+        )
 
     def _result(self, recipe: str, outcome: Outcome) -> Answer:
         if not outcome.valid:
@@ -169,7 +181,7 @@ class Control:
             )
         if outcome.cancelled:
             return Answer(False, f"{images(outcome.cancelled)} cancelled.", pictures)
-        return Answer(True, f"{images(len(pictures))} made.", pictures)
+        return Answer(True, f"{images(len(pictures))} rendered.", pictures)
 
 
 def _matching(asked: str, recipes: Iterable[str]) -> list[str]:

@@ -74,7 +74,7 @@ class Finishing:
             if passes(error):
                 raise
             log.debug("unexpected", exc_info=True)
-            words = f"Something went wrong that should not: {type(error).__name__}: {error}."
+            words = f"Unexpected error: {type(error).__name__}: {error}."
             log.error("%s: %s", recipe, words)
             self._errors.note(recipe, f"{recipe}: {words}")
             with suppress(OSError):
@@ -121,7 +121,7 @@ def _failure_text(recipe: str, failures: Sequence[tuple[QueuedImage, str]]) -> s
     if len(failures) > FAILURES_SHOWN:
         parts.append(f"And {len(failures) - FAILURES_SHOWN} more.")
     parts.append(
-        "The other images of this recipe are not touched by this. Save the recipe again to try "
-        "the failed ones once more."
+        "The other images of this recipe are not affected. Save the recipe again to retry the "
+        "failed ones."
     )
     return "\n\n".join(parts) + "\n"

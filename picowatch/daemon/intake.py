@@ -33,7 +33,7 @@ from picowatch.work.result import RunResult
 
 log = logging.getLogger("picowatch")
 
-CLOSING = "Nothing of this file was run. Save it again when it is mended."
+CLOSING = "Nothing in this file was run. Fix it and save again."
 SEEDS = 2**32
 # What a transaction of answers takes at most, but for one long answer: meanwhile no engine gets
 # its next batch, and no other save is looked at.
@@ -151,7 +151,7 @@ class Intake:
             if passes(error):
                 raise
             log.debug("unexpected", exc_info=True)
-            words = f"Something went wrong that should not: {type(error).__name__}: {error}."
+            words = f"Unexpected error: {type(error).__name__}: {error}."
             return self._reject_unexpected(seen, words)
 
     def _reject_unexpected(self, seen: Evidence, words: str) -> Callable[[], None]:
@@ -261,7 +261,7 @@ class Intake:
         self._outbox.remove_error(seen.old)
         self._outbox.write_warnings(seen.old, ())
         self._errors.forget(seen.old)
-        tell = partial(log.info, "%s: renamed to %s, its queue goes on", seen.old, new)
+        tell = partial(log.info, "%s: renamed to %s, its queue is kept", seen.old, new)
         if was_valid and is_txt(seen.old) == is_txt(new):
             self._move_in(seen.saved, known)
             return _in_turn(tell, partial(self._finishing.moved, new))
@@ -307,7 +307,7 @@ class Intake:
             log.info("%s: saved, %s", path, ", ".join(parts))
         else:
             newest = result.made_before[-1]
-            log.info("%s: saved, nothing new to make; its newest picture is %s", path, newest)
+            log.info("%s: saved, nothing new to render; its newest picture is %s", path, newest)
             self._outbox.show_as_latest(newest)
         if not result.queued:
             self._finishing.conclude(path)

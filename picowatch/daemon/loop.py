@@ -171,9 +171,9 @@ class Daemon:
         self._result.left_undone = bool(undone) or not self._recovery.is_done
         self._reporting.report_end()
         if self._result.outbox_replaced:
-            log.warning("%s; picowatch begins anew with what is there", self._result.reason)
+            log.warning("%s; picowatch starts over with what is there", self._result.reason)
         elif self._result.reason:
-            log.error("picowatch ends: %s", self._result.reason)
+            log.error("picowatch exits: %s", self._result.reason)
         if self._result.kept_waiting:
             waiting = images_wait(self._result.kept_waiting)
             log.warning("paused: %s until `picowatch resume`", waiting)

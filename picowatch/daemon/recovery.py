@@ -69,7 +69,7 @@ def _sound(path: Path, *, check: bool) -> Ledger:
 def set_aside(path: Path, damage: str) -> None:
     """Keep a damaged ledger under another name, for whoever wants to look into it."""
     kept = quarantine(path, datetime.now().strftime("%Y%m%d-%H%M%S"))
-    log.error("%s It is kept as %s; a new one is made from the pictures.", damage, kept.name)
+    log.error("%s It is kept as %s; a new one is built from the pictures.", damage, kept.name)
 
 
 def _restore(ledger: Ledger, outbox: Outbox, go_on: Callable[[], None]) -> None:
@@ -213,7 +213,10 @@ class Recovery:
     def _recover(self) -> None:
         """May be done again."""
         if self._after_crash:
-            log.warning("picowatch did not end by itself last time; what it left is mended")
+            log.warning(
+                "picowatch did not exit cleanly last time; what it left unfinished is being "
+                "repaired"
+            )
             self._tidy_up()
         self._control.recall()
         for image in self._ledger.running():
@@ -239,12 +242,12 @@ class Recovery:
         if self._outbox.holds(image.file, image.digest):
             self._ledger.finish(image.id)
         elif image.deaths + 1 >= MAX_DAEMON_DEATHS:
-            reason = f"picowatch died {MAX_DAEMON_DEATHS} times in a row with it in work."
+            reason = f"picowatch died {MAX_DAEMON_DEATHS} times in a row while rendering it."
             self._ledger.fail(image.id, reason)
             log.error("%s: seed %s set aside: %s", image.recipe, image.request.seed, reason)
             self._backlog.finished.append(image.recipe)
         else:
-            log.info("%s: seed %s goes on", image.recipe, image.request.seed)
+            log.info("%s: seed %s queued again", image.recipe, image.request.seed)
             self._ledger.retry_after_daemon_death(image.id)
 
     def _enlist(self) -> None:

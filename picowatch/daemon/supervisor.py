@@ -20,8 +20,8 @@ log = logging.getLogger("picowatch")
 LOOK_SECONDS = 0.5  # between looks whether the outbox is there
 # Nobody knows of another outbox's ledger, so nobody can tell what is still waiting there.
 TAKES_AWAY = (
-    "when_done: %s takes done recipes out of the inbox: no other picowatch may watch it, it would "
-    "take them for deleted"
+    "when_done: %s removes finished recipes from the inbox: no other picowatch may watch it, or it "
+    "would treat them as deleted"
 )
 # A new ledger that is damaged so soon is a broken disk, and a third one would be no better.
 HOPELESS_SECONDS = 60.0
@@ -58,7 +58,7 @@ def supervise(
                 hurry=lambda: not once or bool(signals),
                 only=only,
             )
-            log.info("picowatch %s watches %s", __version__, settings.inbox)
+            log.info("picowatch %s is watching %s", __version__, settings.inbox)
             if settings.when_done != "keep" and not once:
                 log.warning(TAKES_AWAY, settings.when_done)
             folder = _folder_id(settings.outbox)

@@ -110,7 +110,7 @@ class Retry:
         with self._lock:
             self.trouble = f"{error}{self._space()}"
             if not self._waiting:
-                log.error("cannot write: %s; picowatch waits", self.trouble)
+                log.error("cannot write: %s; waiting", self.trouble)
             self._waiting.add(who)
 
     def wait_ends(self, who: str) -> None:
@@ -121,7 +121,7 @@ class Retry:
             self._waiting.discard(who)
             if not self._waiting:
                 self.trouble = ""
-                log.info("it can be written again; work goes on")
+                log.info("it can be written again; continuing")
 
     def _space(self) -> str:
         """What SQLite calls "unable to open database file" is most often a full disk."""

@@ -102,7 +102,7 @@ def scan(root: Path, below: str, skipped: dict[str, str]) -> Iterator[FoundFile]
             if not is_looked_into(child.name):
                 continue
             if path.count("/") >= MAX_DEPTH:
-                skipped[path] = f"folders are looked into {MAX_DEPTH} deep"
+                skipped[path] = f"folders are searched {MAX_DEPTH} levels deep"
                 continue
             yield from scan(root, path, skipped)
         elif is_recipe_name(child.name):
@@ -190,9 +190,9 @@ def _read_whole(handle: int) -> tuple[bytes, Stamp]:
 
 def _why(error: OSError) -> str:
     if error.errno in (errno.EACCES, errno.EPERM):
-        return "picowatch may not read it; allow it with `chmod a+r`"
+        return "picowatch has no permission to read it; allow it with `chmod a+r`"
     if error.errno == errno.EXDEV:
-        return "a symbolic link leads from it out of the inbox"
+        return "a symbolic link in its path leads out of the inbox"
     if error.errno == errno.ELOOP:
         return "it is a symbolic link that changed while it was opened"
     return error.strerror or str(error)

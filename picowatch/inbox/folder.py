@@ -63,17 +63,18 @@ class InboxFolder:
         if identity == self._identity:
             if identity is None or self.polling or self._watch.is_alive():
                 return Change.VANISHED if identity is None else Change.NONE
-            log.warning("the watch on the inbox ended by itself; it is set up anew")
+            log.warning("the watch on the inbox ended unexpectedly; setting it up again")
             self.arm()
             return Change.DEAF
         if identity is None:
             log.warning(
-                "the inbox %s has vanished; nothing is cancelled, picowatch waits", self._named
+                "the inbox %s has vanished; nothing is cancelled; waiting for it to return",
+                self._named,
             )
             self._identity = None
             self._watch.stop()
             return Change.VANISHED
-        log.warning("the inbox %s is another folder now; it is watched anew", self._named)
+        log.warning("the inbox %s is another folder now; it is watched again", self._named)
         self.arm()
         return Change.REPLACED
 
@@ -101,7 +102,7 @@ class InboxFolder:
                 return True
         # RecursionError: os.walk, and watchdog with it, cannot follow a thousand nested folders.
         except (OSError, RecursionError) as error:
-            why = error if isinstance(error, OSError) else "its folders are nested too deep"
+            why = error if isinstance(error, OSError) else "its folders are nested too deeplyly"
             log.warning("the inbox cannot be watched by events (%s); polling instead", why)
             self._watch.stop()
             return False

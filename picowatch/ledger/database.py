@@ -80,7 +80,7 @@ class Database:
         self._connection.execute("PRAGMA foreign_keys = ON")
         if version > VERSION:
             raise LedgerUnusable(
-                f"The ledger is of version {version}, this picowatch knows {VERSION}.",
+                f"The ledger has version {version}, but this picowatch supports only {VERSION}.",
                 "Use the newer picowatch that wrote it.",
             )
         if version == 0:

@@ -13,7 +13,7 @@ from picowatch.ledger.saves import Saves
 from picowatch.ledger.sheets import ContactSheets
 from picowatch.recipe.request import ImageRequest
 
-PAUSED = "paused"  # the fact that nothing is made until `picowatch resume`; "yes" or ""
+PAUSED = "paused"  # the fact that nothing is rendered until `picowatch resume`; "yes" or ""
 
 
 class Ledger(Saves, Queue, Recipes, ContactSheets):

@@ -94,7 +94,7 @@ class Queue(Database):
         return self._move(image, "queued", "deaths = deaths + 1")
 
     def cancel_running(self, image: int) -> bool:
-        """The image was stopped in work, as asked. False if it was not running."""
+        """The image was stopped while rendering, as requested. False if it was not running."""
         return self._move(image, "cancelled", "file = NULL")
 
     def _move(self, image: int, state: str, change: str, reason: str = "") -> bool:

@@ -42,7 +42,7 @@ def request_of(row: Row) -> ImageRequest:
     try:
         return ImageRequest.from_dict(json.loads(row["request"]))
     except (KeyError, TypeError, ValueError) as error:
-        raise LedgerCorrupt(f"The ledger is damaged: a request is none: {error}.") from error
+        raise LedgerCorrupt(f"The ledger is damaged: a request is not valid: {error}.") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,4 +100,6 @@ def _known(row: sqlite3.Row) -> KnownRecipe:
     try:
         return KnownRecipe(Stamp.from_text(row["stamp"]), row["digest"])
     except (TypeError, ValueError) as error:
-        raise LedgerCorrupt(f"The ledger is damaged: a recipe's stamp is none: {error}.") from error
+        raise LedgerCorrupt(
+            f"The ledger is damaged: a recipe's stamp is not valid: {error}."
+        ) from error

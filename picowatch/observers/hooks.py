@@ -156,7 +156,9 @@ class _Hook:
         if self._calls.qsize() < MOST_WAITING:
             self._calls.put(call)
         else:
-            self._complain(f"is too slow: {MOST_WAITING} calls wait, and one more is dropped")
+            self._complain(
+                f"is too slow: {MOST_WAITING} calls are queued, and another one was dropped"
+            )
 
     def is_busy(self) -> bool:
         """Whether calls wait or run."""
@@ -198,7 +200,7 @@ class _Hook:
                 return
             outcome = f"failed with exit code {process.returncode}"
             if not in_time:
-                outcome = f"was ended after {self._seconds:g} s (hook_seconds)"
+                outcome = f"was stopped after {self._seconds:g} s (hook_seconds)"
             said.seek(0)
             lines = said.read(_KEPT_BYTES).decode(errors="replace").splitlines()
             words = next((f": {line}" for line in lines if line.strip()), "")

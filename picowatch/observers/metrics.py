@@ -34,7 +34,7 @@ class Metrics:
         PlatformCollector(registry=registry)
         self._seconds = Histogram(
             "picowatch_image_seconds",
-            "Seconds in which an image was made, from its prompt to its pixels.",
+            "Seconds to render an image, from its prompt to its pixels.",
             buckets=SECONDS,
             registry=registry,
         )
@@ -47,7 +47,7 @@ class Metrics:
             )
         except OSError as error:
             raise SettingsInvalid(
-                f"metrics_address {address}: nothing can be served there: {error.strerror}.",
+                f"metrics_address {address}: cannot serve there: {error.strerror}.",
                 "Choose another port, or leave it out.",
             ) from error
         log.info("metrics at http://%s:%s/metrics", host or "0.0.0.0", self.port)
@@ -80,38 +80,48 @@ class _State(Collector):
         self.status: Status | None = None
 
     def collect(self) -> Iterable[Metric]:
-        yield InfoMetricFamily("picowatch", "This picowatch.", value={"version": __version__})
+        yield InfoMetricFamily(
+            "picowatch", "The running picowatch.", value={"version": __version__}
+        )
         yield CounterMetricFamily(
             "picowatch_engine_restarts",
-            "How often the engine died, or could not start, and was started again.",
+            "Restarts of the engine after it died or could not start.",
             value=self._engine_restarts(),
         )
         if (status := self.status) is None:
             return
         images = GaugeMetricFamily(
-            "picowatch_images", "Images in the ledger, by what became of them.", labels=["state"]
+            "picowatch_images", "Images in the ledger, by state.", labels=["state"]
         )
         for state, count in status.images.items():
             images.add_metric([state], count)
         yield images
         yield from _of_engines(status)
-        yield _gauge("picowatch_started_time_seconds", "When it was started.", status.started)
+        yield _gauge(
+            "picowatch_started_time_seconds", "When picowatch was started.", status.started
+        )
         waits = bool(status.trouble)
-        yield _gauge("picowatch_in_trouble", "1 while it waits for a full disk or alike.", waits)
+        yield _gauge(
+            "picowatch_in_trouble",
+            "1 while picowatch is waiting, for example because the disk is full.",
+            waits,
+        )
 
 
 def _of_engines(status: Status) -> Iterable[Metric]:
     """What each engine made, makes and holds."""
     names = ["engine", "node", "device"]
     made = CounterMetricFamily(
-        "picowatch_engine_images", "Images that the engine made.", labels=names
+        "picowatch_engine_images", "Images rendered by the engine.", labels=names
     )
     speed = GaugeMetricFamily(
-        "picowatch_engine_steps_per_second", "Steps of the batch in work.", labels=names
+        "picowatch_engine_steps_per_second",
+        "Steps a second of the batch in progress.",
+        labels=names,
     )
     held = GaugeMetricFamily(
         "picowatch_engine_memory_bytes",
-        "What the engine holds of its device's memory.",
+        "Device memory used by the engine.",
         labels=names,
     )
     for engine in status.engines:

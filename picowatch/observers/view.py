@@ -25,7 +25,7 @@ def rows(status: Status) -> list[Row]:
     """All there is to say, most important first; rows with nothing to say are left out."""
     found = [_now(status)]
     if status.images["queued"]:
-        found.append(Row("waits", _waits(status)))
+        found.append(Row("queued", _waits(status)))
     found.append(Row("so far", _so_far(status), "quiet"))
     if status.pictures:
         found.append(Row("last", "  ".join(reversed(status.pictures[-PICTURES:]))))
@@ -44,9 +44,9 @@ def bar(status: Status) -> tuple[int, int]:
 
 
 def progress_text(status: Status) -> str:
-    """`corgi.yaml: 3 of 20, step 12/24, 3.1 it/s, 40 s left; 112 wait`."""
+    """`corgi.yaml: 3 of 20, step 12/24, 3.1 it/s, 40 s left; 112 queued`."""
     waiting = status.images["queued"]
-    return harmless(_work(status) + (f"; {waiting} wait" if waiting else ""))
+    return harmless(_work(status) + (f"; {waiting} queued" if waiting else ""))
 
 
 def _now(status: Status) -> Row:
@@ -57,7 +57,7 @@ def _now(status: Status) -> Row:
         return Row("now", _work(status) + last, "good")
     if status.paused:
         return Row("now", "paused until `picowatch resume`", "bad")
-    return Row("now", "nothing runs", "quiet")
+    return Row("now", "nothing is running", "quiet")
 
 
 def _work(status: Status) -> str:
@@ -84,7 +84,7 @@ def _waits(status: Status) -> str:
 
 def _so_far(status: Status) -> str:
     counts = status.images
-    ended = [f"{images(counts.get('done', 0))} made"]
+    ended = [f"{images(counts.get('done', 0))} rendered"]
     ended += [f"{counts[state]} {state}" for state in ("failed", "cancelled") if counts.get(state)]
     return ", ".join(ended)
 

@@ -82,7 +82,7 @@ class Commands:
         try:
             command = _read(path)
         except ValueError as error:
-            answer = Answer(False, f"That is no command: {error}.")
+            answer = Answer(False, f"This is not a command: {error}.")
             log.warning("%s: %s", path.name, answer.text)
             return answer
         except FileNotFoundError:
@@ -155,5 +155,5 @@ def _read(path: Path) -> Command:
         raise ValueError("it names no command")
     recipe, digest = found.get("recipe"), found.get("digest")
     if not isinstance(recipe, str | None) or not isinstance(digest, str | None):
-        raise ValueError("its recipe or digest is no text")
+        raise ValueError("its recipe or digest is not text")
     return Command(found["command"], recipe, digest)

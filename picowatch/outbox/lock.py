@@ -135,14 +135,14 @@ def _taken(file: IO[str]) -> bool:
 def _in_use(outbox: Path, holder: str) -> OutboxInUse:
     if holder.endswith(_MAKE):
         return OutboxInUseByMake(
-            f"`picowatch make` (process {holder.removesuffix(_MAKE)}) works with the outbox "
+            f"`picowatch make` (process {holder.removesuffix(_MAKE)}) is using the outbox "
             f"{outbox} until its recipes are done.",
-            "Wait for it, or give this one another --outbox.",
+            "Wait for it, or use another --outbox.",
         )
     return OutboxInUse(
-        f"Another picowatch works with the outbox {outbox}"
+        f"Another picowatch is already using the outbox {outbox}"
         + (f" (process {holder})." if holder else "."),
-        "End it first, or give this one another --outbox.",
+        "Stop it first, or use another --outbox.",
     )
 
 

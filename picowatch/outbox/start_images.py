@@ -65,7 +65,7 @@ class StartImages:
             return _read(handle, path)
         raise PictureUnreadable(
             f"There is no picture '{path}'.",
-            "Give its path beside the recipe, or below inbox/ or outbox/.",
+            "Write its path relative to the recipe, or below inbox/ or outbox/.",
         )
 
     def _candidates(self, recipe: str, path: str) -> list[tuple[Path, str]]:

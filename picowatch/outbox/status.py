@@ -85,7 +85,7 @@ class Status:
         if self.trouble:
             return harmless(f"waiting: {self.trouble}; {waiting}")
         if not self.recipe:
-            return waiting if self.paused else f"nothing runs; {waiting}"
+            return waiting if self.paused else f"nothing is running; {waiting}"
         left = "" if self.seconds_left is None else f", {duration(self.seconds_left)} left"
         return harmless(f"{self.recipe}: {self.image} of {self.of}{left}; {waiting}")
 

@@ -53,7 +53,7 @@ class Failures:
             if len(batch) == 1 and image.attempts + 1 >= self._max_attempts:
                 self._fail(image, f"{error} That was attempt {image.attempts + 1}.")
             else:
-                log.warning("%s: %s It is tried again.", image.recipe, error)
+                log.warning("%s: %s It will be tried again.", image.recipe, error)
                 self._patiently(partial(self._ledger.retry_after_engine_death, image.id))
 
     def render_failed(self, rendering: Rendering, error: RenderFailed) -> None:

@@ -149,7 +149,7 @@ class WorkerPool:
         elif self._none_since is None:
             self._none_since = now
         elif now - self._none_since > self._settings.stall_seconds:
-            self._result.cannot_go_on(self._executor.trouble() or "No engine came.")
+            self._result.cannot_go_on(self._executor.trouble() or "No engine became available.")
 
     def _want(self, waiting: int) -> None:
         """Each batch wants an engine; how large batches are, those in work say."""
@@ -264,14 +264,14 @@ class WorkerPool:
         """End the batches in work of which no recipe asks for any image any more."""
         for rendering in self._renderings():
             if not any(self._ledger.is_asked(image.id) for image in rendering.batch):
-                rendering.interrupt("nothing asks for it any more")
+                rendering.interrupt("it is no longer requested")
 
     def cancel(self, recipes: Collection[str]) -> int:
         """End for good the batches in work that are all of these recipes; gives their images."""
         stopped = 0
         for rendering in self._renderings():
             if all(self._ledger.recipe_of(image) in recipes for image in rendering.batch):
-                rendering.interrupt("as asked", cancelled=True)
+                rendering.interrupt("as requested", cancelled=True)
                 stopped += len(rendering.batch)
         return stopped
 

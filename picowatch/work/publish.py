@@ -43,7 +43,7 @@ log_picture = logging.getLogger("picowatch.pictures")
 
 NEWEST = 5  # pictures in the status
 MOST_THREADS = 8  # compression takes a core each; more engines than that wait for each other
-FOLDER_REMEDY = "Give the user that runs picowatch the permission to write its folder."
+FOLDER_REMEDY = "Give the user that runs picowatch permission to write to its folder."
 
 
 class Publisher:
@@ -129,7 +129,7 @@ class Publisher:
             )
         else:
             log.debug("unexpected", exc_info=error)
-            reason = f"Something went wrong that should not: {type(error).__name__}: {error}."
+            reason = f"Unexpected error: {type(error).__name__}: {error}."
         self._retry.until_done("publisher", partial(self._ledger.fail, image.id, reason))
         self._result.count_failure()
         log.error("%s: %s failed: %s", image.recipe, image.file, reason)
@@ -163,10 +163,10 @@ class Publisher:
             self._result.cannot_go_on(str(error), ledger_corrupt=True)
         except Exception as error:
             if passes(error):
-                self._result.cannot_go_on(f"cannot write down what was made: {error}")
+                self._result.cannot_go_on(f"cannot record what was rendered: {error}")
                 return False
             log.debug("unexpected", exc_info=True)
-            words = f"something went wrong that should not: {type(error).__name__}: {error}"
+            words = f"unexpected error: {type(error).__name__}: {error}"
             if vital:
                 self._result.cannot_go_on(words)
             else:

@@ -66,7 +66,7 @@ class Rendering:
         """End it; `cancelled`: for good."""
         self.is_cancelled |= cancelled
         if not self._is_unwanted:
-            log.info("%s: stopped in work, %s", self.batch[0].recipe, why)
+            log.info("%s: stopped while rendering, %s", self.batch[0].recipe, why)
             self._is_unwanted = True
             self._engine.interrupt()
 

@@ -141,7 +141,7 @@ class Worker:
             self._result.cannot_go_on(f"the ledger cannot be used: {error}")
         except Exception as error:  # the daemon must hear of it, whatever it is
             log.debug("unexpected", exc_info=True)
-            words = f"something went wrong that should not: {type(error).__name__}: {error}"
+            words = f"unexpected error: {type(error).__name__}: {error}"
             self._result.cannot_go_on(words)
 
     def _work(self) -> None:
@@ -181,7 +181,7 @@ class Worker:
             self._failures.put_back(rendering)
             self._wait_for_engine(error)
         except EngineLost as error:
-            log.warning("%s: %s It is made elsewhere.", batch[0].recipe, error)
+            log.warning("%s: %s It is rendered elsewhere.", batch[0].recipe, error)
             self._failures.put_back(rendering)
             self._engine_ended()
             self._wait_to_leave()
@@ -194,7 +194,7 @@ class Worker:
             raise
         except Exception as error:  # no single image may take the worker down
             log.debug("unexpected", exc_info=True)
-            words = f"Something went wrong that should not: {type(error).__name__}: {error}."
+            words = f"Unexpected error: {type(error).__name__}: {error}."
             self._failures.render_failed(rendering, RenderFailed(words))
         else:
             self.state.has_rendered(pictures, self._steady() - started)
@@ -245,5 +245,5 @@ class Worker:
             if self.gave_up:
                 return
             if is_news:
-                log.error("%s picowatch waits, and tries again each minute.", error)
+                log.error("%s Trying again every minute.", error)
         self._stopping.wait(START_AGAIN_SECONDS if self.state.trouble else RESTART_SECONDS)

@@ -407,7 +407,7 @@ def test_errors_and_warnings_stand_on_top_until_they_are_mended(live: House, pag
     link = page.find("#problems a").get_attribute("href") or ""
     assert link.endswith("/outbox/wrong.yaml.error.txt")
     live.save("wrong.yaml", "prompt: a corgi\nsteps: 2\n")
-    wait_for(lambda: not page.all("#problems details"), "it is mended")
+    wait_for(lambda: not page.all("#problems details"), "it is fixed")
 
 
 def test_what_runs_and_what_waits_stands_on_top(house: House, page: Page) -> None:

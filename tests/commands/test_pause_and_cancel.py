@@ -55,7 +55,10 @@ def test_a_pause_finishes_what_is_in_work_and_lasts_until_resume(house: House, g
     with one_running(house):
         house.save("a.txt", "one\ntwo\nthree\n")
         gate.wait_until_reached()
-        assert steer(house, "pause") == "Paused when what is in work is done; 2 images wait.\n"
+        assert (
+            steer(house, "pause")
+            == "Paused when the images in progress are finished; 2 images wait.\n"
+        )
         gate.open()
         wait_for(lambda: house.status()["images"]["done"] == 1, "the image in work")
         house.save("b.yaml", "prompt: four\n")
@@ -64,9 +67,9 @@ def test_a_pause_finishes_what_is_in_work_and_lasts_until_resume(house: House, g
         wait_for(lambda: now.read_text() == "paused, 3 images wait\n", now.read_text())
         assert house.status()["paused"] is True
         assert "paused" in steer(house, "status")
-        assert steer(house, "pause") == "It is paused already; 3 images wait.\n"
+        assert steer(house, "pause") == "It is already paused; 3 images wait.\n"
         assert house.made() == ["one"]
-        assert steer(house, "resume") == "Work goes on; 3 images wait.\n"
+        assert steer(house, "resume") == "Resumed; 3 images wait.\n"
         wait_for(lambda: house.made() == ["one", "two", "three", "four"], "the rest")
         assert steer(house, "resume").startswith("It was not paused; ")
 
@@ -118,7 +121,7 @@ def test_cancel_takes_away_what_waits_and_the_next_save_asks_anew(house: House, 
         house.save("b.txt", "other\n")
         wait_for(lambda: house.status()["images"]["queued"] == 3, "all saves")
         said = steer(house, "cancel", "inbox/a.txt")
-        assert said == "2 images cancelled. What is in work is finished.\n"
+        assert said == "2 images cancelled. Images in progress are finished.\n"
         gate.open()
         wait_for(lambda: sorted(house.made()) == ["one", "other"], "what is left")
         wait_for(lambda: len(house.pictures()) == 2, "the pictures")
@@ -202,14 +205,14 @@ def test_cancel_stops_the_image_in_work_if_the_user_wants_it(house: House, gate:
         path = house.save("a.txt", "one --seed 1\ntwo --seed 2\n")
         gate.wait_until_reached()
         assert steer(house, "cancel", "a.txt") == (
-            "1 image cancelled. What is in work is stopped.\n"
+            "1 image cancelled. Images in progress are stopped.\n"
         )
         wait_for(lambda: house.status()["images"]["cancelled"] == 2, "both cancelled")
         gate.open()
         assert house.pictures() == []
         path.touch()
         wait_for(lambda: len(house.pictures()) == 2, "both made")
-    assert "a.txt: stopped in work, as asked" in house.log()
+    assert "a.txt: stopped while rendering, as requested" in house.log()
 
 
 @pytest.mark.parametrize("command", ["cancel", "pause"])

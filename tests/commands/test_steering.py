@@ -41,7 +41,7 @@ def test_retry_brings_back_what_was_set_aside(house: House) -> None:
         assert (answer.returncode, answer.stdout) == (0, "1 image queued again.\n"), answer.stderr
         wait_for(lambda: house.pictures() == ["a/0003-5.png"], "the picture")
         wait_for(lambda: house.error("a.txt") is None)
-    assert "a.txt: 1 image tried again, as asked" in house.log()
+    assert "a.txt: 1 image queued again, as requested" in house.log()
 
 
 def test_what_was_set_aside_is_not_tried_at_every_start(house: House) -> None:
@@ -173,7 +173,7 @@ def test_a_service_manager_is_told(house: House, monkeypatch: pytest.MonkeyPatch
         while not told[-1].startswith("STOPPING"):
             told.append(manager.recv(1000).decode())
     assert told[0] == "READY=1"
-    assert told[1] == "WATCHDOG=1\nSTATUS=nothing runs; 0 images wait"
+    assert told[1] == "WATCHDOG=1\nSTATUS=nothing is running; 0 images wait"
 
 
 def test_a_check_that_is_ended_leaves_no_probe(house: House) -> None:

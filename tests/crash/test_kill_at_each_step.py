@@ -60,7 +60,7 @@ def assert_all_is_well(house: House) -> None:
     assert "bad" not in house.prompts("failing")
     assert "Bad." in (house.error("failing.txt") or "")
     assert "Did you mean 'prompt'?" in (house.error("wrong.yaml") or "")
-    assert "did not end by itself last time" in house.log()
+    assert "did not exit cleanly last time" in house.log()
 
 
 def assert_listed_once(house: House) -> None:
@@ -223,7 +223,7 @@ def test_what_was_in_work_is_named_in_the_log(house: House) -> None:
     house.save("a.yaml", "prompt: a corgi\nseed: 5\n")
     dies(house, "while a batch renders:1")
     assert run(house) == 0
-    assert "a.yaml: seed 5 goes on" in house.log()
+    assert "a.yaml: seed 5 queued again" in house.log()
 
 
 def test_an_image_in_work_at_five_deaths_in_a_row_is_set_aside(house: House) -> None:

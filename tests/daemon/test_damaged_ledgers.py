@@ -196,7 +196,7 @@ def test_a_locked_ledger_is_waited_for(house: House, monkeypatch: pytest.MonkeyP
         other = sqlite3.connect(ledger(house), isolation_level=None)
         other.execute("BEGIN EXCLUSIVE")
         house.save("b.txt", "two\n")
-        wait_for(lambda: "cannot write: database is locked; picowatch waits" in house.log())
+        wait_for(lambda: "cannot write: database is locked; waiting" in house.log())
         wait_for(lambda: house.status()["trouble"] == "database is locked")
         other.execute("ROLLBACK")
         other.close()
@@ -217,7 +217,7 @@ def test_a_ledger_that_is_locked_at_the_start_is_waited_for(
     house.save("b.txt", "two\n")
 
     def let_go_once_it_is_said() -> None:
-        wait_for(lambda: "picowatch waits" in house.log())
+        wait_for(lambda: "; waiting" in house.log())
         other.close()
 
     holder = threading.Thread(target=let_go_once_it_is_said)

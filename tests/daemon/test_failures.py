@@ -62,7 +62,7 @@ def test_an_image_whose_engine_died_is_tried_once_more(house: House) -> None:
     house.save("a.txt", "one\nunlucky\n")
     assert house.once()
     assert sorted(house.prompts()) == ["one", "unlucky"]
-    assert "It is tried again" in house.log()
+    assert "It will be tried again" in house.log()
 
 
 def test_an_image_that_kills_the_engine_twice_has_failed(house: House) -> None:
@@ -169,7 +169,7 @@ def test_a_full_disk_is_waited_for(house: House, monkeypatch: pytest.MonkeyPatch
     full_disk(monkeypatch, room)
     with house.running():
         house.save("a.txt", "one\n")
-        wait_for(lambda: "No space left on device; picowatch waits" in house.log())
+        wait_for(lambda: "No space left on device; waiting" in house.log())
         room.set()
         wait_for(lambda: house.prompts() == ["one"])
     assert house.log().count("No space left") == 1
@@ -352,7 +352,7 @@ def test_what_could_not_be_told_at_the_end_is_told_by_the_next_start(
     with monkeypatch.context() as patch:
         patch.setattr(Outbox, "write_error", full)
         with house.running():
-            wait_for(lambda: "picowatch waits" in house.log())
+            wait_for(lambda: "; waiting" in house.log())
     assert house.error("a.txt") is None
     house.once()
     assert "Sick." in (house.error("a.txt") or "")

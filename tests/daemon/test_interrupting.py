@@ -66,7 +66,7 @@ def test_a_picture_that_is_still_asked_for_is_finished(house: House) -> None:
         go.set()
         wait_for(lambda: len(house.pictures()) == 2, "the pictures")
     assert house.made() == ["one", "three"]
-    assert "stopped in work" not in house.log()
+    assert "stopped while rendering" not in house.log()
 
 
 @dataclass
@@ -94,4 +94,4 @@ def test_an_engine_that_just_starts_is_told_again(house: House) -> None:
         house.save("a.yaml", "prompt: two\n")
         wait_for(lambda: house.prompts() == ["two"], "the other picture")
         over.set()
-    assert house.log().count("stopped in work") == 1
+    assert house.log().count("stopped while rendering") == 1

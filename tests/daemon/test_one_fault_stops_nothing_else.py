@@ -114,7 +114,7 @@ def test_a_spoiled_picture_leaves_its_place_on_the_sheet(
         wait_for(lambda: (house.outbox / "a/0004-sheet.png").is_file(), "the sheet")
         wait_for(lambda: house.error("wrong.yaml"), "the error file of another recipe")
         still_answers(house)
-        assert "picowatch waits" not in house.log()
+        assert "; waiting" not in house.log()
         if spoil is not _foreign:
             assert "a/0001-1.png" in house.log().split("contact sheet")[0].splitlines()[-1]
 
@@ -172,7 +172,7 @@ def test_an_archive_that_has_to_wait_holds_up_no_other(
     monkeypatch.setattr("picowatch.files.retry.RETRY_SECONDS", 0.1)
     with house.running(when_done="archive"):
         first = house.save("a.yaml", ONE)
-        wait_for(lambda: "picowatch waits" in house.log(), "the full disk")
+        wait_for(lambda: "; waiting" in house.log(), "the full disk")
         second = house.save("b.yaml", ONE)
         wait_for(lambda: not second.exists(), "the other one's archive")
         assert first.exists()

@@ -120,7 +120,7 @@ def test_state_that_is_deleted_in_progress_is_made_anew(house: House, what: str)
         wait_for(lambda: len(house.pictures()) > 5)
         gone = house.outbox / what
         shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
-        wait_for(lambda: lines.say("picowatch begins anew with what is there"))
+        wait_for(lambda: lines.say("picowatch starts over with what is there"))
         wait_for(lambda: lines.count("watches") == 2, "the new beginning")
         house.save("b.yaml", SMALL.replace("seed: 1", "seed: 1001"))
         assert picowatch(house.folder, "run").returncode == 3
@@ -138,6 +138,6 @@ def test_a_second_picowatch_that_took_the_outbox_ends_the_first(house: House) ->
         shutil.rmtree(house.outbox / ".picowatch")
         (house.outbox / ".picowatch").mkdir()
         lock = OutboxLock(house.outbox)
-        wait_for(lambda: lines.say("Another picowatch works with the outbox"))
+        wait_for(lambda: lines.say("Another picowatch is already using the outbox"))
         first.wait(60)
         lock.release()

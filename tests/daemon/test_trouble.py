@@ -97,15 +97,15 @@ def test_a_full_disk_is_waited_for_and_nothing_is_failed(house: House, console: 
         filler = fill(house.outbox)
         house.save("a.yaml", SMALL.replace("seed: 1", "seed: 11"))
         house.save("wrong.yaml", "promt: a typo\n")
-        wait_for(lambda: console.says("(0 MB are free on the outbox's disk); picowatch waits"))
+        wait_for(lambda: console.says("(0 MB are free on the outbox's disk); waiting"))
         wait_for(lambda: house.console.shown[-1].trouble, "the trouble in the status")
         filler.unlink()
         wait_for(lambda: house.seeds() == [1, 2, 3, 4, 5, 11, 12, 13, 14, 15], "the pictures")
         wait_for(lambda: house.error("wrong.yaml"), "the error file")
-        wait_for(lambda: "work goes on" in house.log(), "the log")
+        wait_for(lambda: "; continuing" in house.log(), "the log")
         assert all(is_whole(house, picture) for picture in house.pictures())
         assert sorted(line["file"] for line in house.listed()) == house.pictures()
-        assert house.log().count("picowatch waits") == 1
+        assert house.log().count("; waiting") == 1
         assert house.error("a.yaml") is None
         assert list(house.outbox.rglob(".picowatch-*")) == []
 
@@ -123,7 +123,7 @@ def test_a_disk_that_fills_up_anywhere_is_waited_for(
         with filler.open("rb+") as file:
             file.truncate(max(0, filler.stat().st_size - room))
         house.save("b.yaml", SMALL.replace("count: 5", "count: 40"))
-        wait_for(lambda: console.says("picowatch waits"))
+        wait_for(lambda: console.says("; waiting"))
         filler.unlink()
         wait_for(lambda: len(house.pictures("b")) == 40, "forty pictures")
         wait_for(lambda: len(house.listed()) == 45, "the list")
@@ -140,7 +140,7 @@ def test_a_disk_that_is_full_at_the_start_is_waited_for(house: House) -> None:
         filler = fill(house.outbox)
         with process(house) as picowatch:
             lines = Reader(picowatch)
-            wait_for(lambda: lines.say("picowatch waits"))
+            wait_for(lambda: lines.say("; waiting"))
             filler.unlink()
             wait_for(lambda: len(house.pictures()) == 5, "the pictures")
             assert ends(picowatch) == 0
@@ -155,7 +155,7 @@ def test_a_signal_ends_the_waiting_for_a_disk(house: House) -> None:
             wait_for(lambda: len(house.pictures()) == 5)
             filler = fill(house.outbox)
             house.save("b.yaml", SMALL)
-            wait_for(lambda: lines.say("picowatch waits"))
+            wait_for(lambda: lines.say("; waiting"))
             assert ends(picowatch) == 0
         filler.unlink()
         assert house.once()
@@ -189,13 +189,13 @@ def test_a_read_only_outbox_is_waited_for(house: House) -> None:
         for folder in folders:
             folder.chmod(0o555)
         house.save("b.yaml", SMALL)
-        wait_for(lambda: lines.say("picowatch waits"))
+        wait_for(lambda: lines.say("; waiting"))
         for folder in folders:
             folder.chmod(0o755)
         wait_for(lambda: len(house.pictures("b")) == 5)
-        wait_for(lambda: "work goes on" in house.log())
+        wait_for(lambda: "; continuing" in house.log())
         assert ends(picowatch) == 0
-    assert house.log().count("picowatch waits") == 1
+    assert house.log().count("; waiting") == 1
     assert house.error("b.yaml") is None
 
 
@@ -231,7 +231,7 @@ def test_a_deleted_inbox_may_be_made_again(house: House) -> None:
         house.inbox.mkdir()
         house.save("deep/b.txt", "a star --size 64x64\n")
         wait_for(lambda: house.prompts("deep/b") == ["a star"])
-    assert "is another folder now; it is watched anew" in house.log()
+    assert "is another folder now; it is watched again" in house.log()
     assert "cancelled" not in house.log().replace("nothing is cancelled", "")
 
 

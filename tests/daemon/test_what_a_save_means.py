@@ -64,7 +64,7 @@ def test_the_image_in_work_is_stopped_if_the_user_wants_it(house: House) -> None
         wait_for(lambda: house.prompts() == ["other"], "the other picture alone")
         hold.release()
     assert house.prompts() == ["other"]
-    assert "stopped in work" in house.log()
+    assert "stopped while rendering" in house.log()
 
 
 def test_cron_may_write_the_same_line_every_morning(house: House) -> None:
@@ -95,7 +95,9 @@ def test_fixed_seeds_are_left_alone_when_saved_again(house: House) -> None:
     (house.inbox / other).touch()
     house.once()
     assert len(house.pictures()) == 2
-    assert f"{other}: saved, nothing new to make; its newest picture is {other[0]}/" in house.log()
+    assert (
+        f"{other}: saved, nothing new to render; its newest picture is {other[0]}/" in house.log()
+    )
     assert (house.outbox / "latest.png").read_bytes() != latest
 
 

@@ -94,7 +94,7 @@ def test_touch_makes_nothing_of_a_fixed_seed_and_says_where_its_picture_is(
         desk.expect_run("a.yaml", "a red circle")
         desk.make_another()
         subprocess.run(["touch", path], check=True)
-        line = "a.yaml: saved, nothing new to make; its newest picture is a/0001-7.png"
+        line = "a.yaml: saved, nothing new to render; its newest picture is a/0001-7.png"
         wait_for(lambda: line in house.log(), "the line")
         wait_for(lambda: _latest(house) == (house.outbox / "a/0001-7.png").read_bytes(), "latest")
         desk.make_another()

@@ -242,7 +242,7 @@ def test_a_file_that_is_not_whole_is_refused_with_the_save(
     assert f"'{fault}-{kind}' cannot be used: {fault}-{kind}.safetensors is" in error
     said = {"half": "or its download broke off", "lying": "is damaged: its header's entry"}
     assert said[fault] in error
-    assert "Save it again when it is mended." in error
+    assert "Fix it and save again." in error
     assert not house.pictures(f"{fault}-{kind}")
 
 

@@ -391,7 +391,7 @@ def test_a_dead_watch_is_set_up_anew(house: House) -> None:
         for thread in threading.enumerate():
             if "Emitter" in type(thread).__name__:
                 thread.stop()  # type: ignore[attr-defined]  # watchdog's
-        wait_for(lambda: "set up anew" in house.log())
+        wait_for(lambda: "setting it up again" in house.log())
         house.save("b.txt", "a star\n")
         wait_for(lambda: "a star" in house.prompts())
 

@@ -185,7 +185,7 @@ def test_a_renamed_folder_of_recipes_keeps_its_queue(
     with live_daemon(house, held=True, watch="events") as daemon:
         daemon.wait_until_asked(count)
         move(house)
-        daemon.wait_for(lambda: log_words(house, ", its queue goes on") == count, "the new names")
+        daemon.wait_for(lambda: log_words(house, ", its queue is kept") == count, "the new names")
         daemon.release()
         daemon.wait_until_idle()
         assert daemon.images() == {
@@ -255,7 +255,7 @@ def test_a_checkout_is_a_save_of_what_it_changed(house: House) -> None:
         daemon.wait_until_made(count + changed)
         git("checkout", "-q", "main")
         daemon.wait_for(
-            lambda: log_words(house, "nothing new to make") == changed, "the first bytes again"
+            lambda: log_words(house, "nothing new to render") == changed, "the first bytes again"
         )
     pictures = Pictures(house)
     pictures.assert_consistent()

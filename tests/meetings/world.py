@@ -894,7 +894,7 @@ class World:
         yield from self._look_at_files()
         yield from self._look_at_errors()
         for line in (self.outbox / "picowatch.log").read_text().splitlines():
-            for words in ("Traceback", "should not", "no such savepoint", "picowatch ends:"):
+            for words in ("Traceback", "nexpected error", "no such savepoint", "picowatch exits:"):
                 if words in line:
                     yield f"in the log: {line}"
 

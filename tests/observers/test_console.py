@@ -41,7 +41,7 @@ def test_one_live_view_on_a_terminal(tmp_path: Path) -> None:
     text = ESCAPES.sub("", written)
     assert re.search(r"━+ a\.yaml: \d of 9, step \d+/60, [\d.]+ it/s", text)
     assert re.search(r"[\d.]+ it/s, \d+ s left", text)
-    assert re.search(r"waits   \d images?: a\.yaml \d", text)
+    assert re.search(r"queued  \d images?: a\.yaml \d", text)
     assert re.search(r"last    a/000\d-\d.png", text)
     assert re.search(r"device  cpu, float32, [\d.]+ GB of memory, [\d.]+ GB at most", text)
     assert "a.yaml: saved, 9 images queued" in text
@@ -108,7 +108,7 @@ def test_plain_lines_where_a_view_is_not_wanted(
 def test_no_colours_where_they_are_not_wanted(house: House) -> None:
     """NO_COLOR (https://no-color.org)."""
     with house.running(), in_pty(house.folder, "status", "--watch", NO_COLOR="1") as screen:
-        screen.wait_for("nothing runs")
+        screen.wait_for("nothing is running")
         screen.process.send_signal(signal.SIGINT)
     assert not re.search(r"\x1b\[[0-9;]*3\d", screen.written)
 
@@ -183,7 +183,7 @@ def test_watching_goes_on_while_no_picowatch_runs(tmp_path: Path, seen: Seen) ->
     """It may be started any time."""
     seen.tell()
     with in_pty(tmp_path, "status", "--watch") as screen:
-        screen.wait_for("nothing runs")
+        screen.wait_for("nothing is running")
         seen.end()
         screen.wait_for("picowatch is not running")
         screen.process.send_signal(signal.SIGINT)
@@ -221,8 +221,8 @@ def test_status_says_what_runs_what_waits_and_what_failed(tmp_path: Path, seen: 
     assert re.fullmatch(r"picowatch is running on \S+, process \d+, for 0 s", first)
     assert others == [
         "now     corgi.yaml: 3 of 20, step 12/24, 3.1 it/s, 40 s left",
-        "waits   112 images, all done in 12 min: night/a.yaml 60, b.txt 40, c.txt 9 and 1 more",
-        "so far  2 images made",
+        "queued  112 images, all done in 12 min: night/a.yaml 60, b.txt 40, c.txt 9 and 1 more",
+        "so far  2 images rendered",
         "last    corgi/0002-8.png  corgi/0001-7.png",
         "error   x.yaml: unknown field 'stesp'",
         "device  cuda:0 (A Card), float16, 3.2 GB of memory, 5.1 GB at most",
@@ -240,7 +240,7 @@ def test_status_of_another_version_is_still_read(tmp_path: Path, seen: Seen) -> 
     values = json.loads(path.read_text())
     del values["waiting"], values["device"]
     path.write_text(json.dumps(values | {"later": 1}))
-    assert "nothing runs" in picowatch(tmp_path, "status").stdout
+    assert "nothing is running" in picowatch(tmp_path, "status").stdout
 
 
 def test_a_picowatch_on_another_machine_is_known_by_its_fresh_status(
@@ -262,9 +262,11 @@ def test_progress_in_one_line() -> None:
         recipe="corgi.yaml", image=3, of=20, step=12, steps=24, steps_per_second=3.14,
         seconds_left=40.2,
     )  # fmt: skip
-    assert progress_text(full) == ("corgi.yaml: 3 of 20, step 12/24, 3.1 it/s, 40 s left; 112 wait")
+    assert progress_text(full) == (
+        "corgi.yaml: 3 of 20, step 12/24, 3.1 it/s, 40 s left; 112 queued"
+    )
     assert full.line() == "corgi.yaml: 3 of 20, 40 s left; 112 images wait"
-    assert status().line() == "nothing runs; 112 images wait"
+    assert status().line() == "nothing is running; 112 images wait"
 
 
 def test_plain_progress_comes_now_and_then(caplog: pytest.LogCaptureFixture) -> None:

@@ -128,8 +128,8 @@ def test_run_once_waits_for_its_hooks(tmp_path: Path, notes: Notes) -> None:
         (["/nowhere/to/be/found"], "could not be run: No such file or directory"),
         (["false"], "failed with exit code 1"),
         (["sh", "-c", "echo; echo no bell >&2; exit 3"], "failed with exit code 3: no bell"),
-        (["sh", "-c", "sleep 60"], "was ended after 0.2 s (hook_seconds)"),
-        (["sh", "-c", "yes >&2 & yes >&2"], "was ended after 0.2 s (hook_seconds): y"),
+        (["sh", "-c", "sleep 60"], "was stopped after 0.2 s (hook_seconds)"),
+        (["sh", "-c", "yes >&2 & yes >&2"], "was stopped after 0.2 s (hook_seconds): y"),
         (["sh", "-c", "kill -9 $$"], "failed with exit code -9"),
     ],
 )
@@ -206,7 +206,11 @@ def test_too_many_calls_are_dropped_and_said(
     for _ in range(MOST_WAITING + 3):
         hooks.picture({"file": "a.png"})
     assert time.monotonic() - began < within(1)
-    assert 2 <= caplog.text.count("is too slow: 100 calls wait, and one more is dropped") <= 3
+    assert (
+        2
+        <= caplog.text.count("is too slow: 100 calls are queued, and another one was dropped")
+        <= 3
+    )
     hooks.close(now)
 
 

@@ -98,7 +98,7 @@ def test_an_address_that_is_taken_is_told(tmp_path: Path) -> None:
         refused = picowatch(tmp_path, "run", "--once", PICOWATCH_METRICS_ADDRESS=address)
     assert refused.returncode == 2
     assert refused.stderr == (
-        f"picowatch: metrics_address {address}: nothing can be served there: Address already in "
+        f"picowatch: metrics_address {address}: cannot serve there: Address already in "
         "use. Choose another port, or leave it out.\n"
     )
 

@@ -328,7 +328,7 @@ def test_the_news_tell_what_runs_what_waits_and_what_is_wrong(house: House) -> N
         assert (problem["recipe"], problem["is_error"]) == ("wrong.yaml", True)
         assert "Did you mean 'steps'?" in problem["text"]
         house.save("wrong.yaml", "prompt: a corgi\nsteps: 2\n")
-        wait_for(lambda: not told(house.outbox, "now")["problems"], "it is mended")
+        wait_for(lambda: not told(house.outbox, "now")["problems"], "it is fixed")
 
 
 def test_problems_are_told_newest_first_and_errors_before_warnings(tmp_path: Path) -> None:

@@ -200,7 +200,7 @@ def test_the_status_says_what_runs_and_what_waits(house: House) -> None:
         wait_for(lambda: said.read_text() == "a.yaml: 1 of 3; 2 images wait\n")
         go.set()
         wait_for(lambda: house.status()["images"]["done"] == 3)
-        wait_for(lambda: "nothing runs" in (house.outbox / "now.txt").read_text())
+        wait_for(lambda: "nothing is running" in (house.outbox / "now.txt").read_text())
     assert (house.outbox / "now.txt").read_text() == "picowatch is not running\n"
 
 

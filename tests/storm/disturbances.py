@@ -246,7 +246,7 @@ EXPECTED = (
     "is damaged",
     "unreadable",
     "cannot be read",
-    "picowatch waits",
+    "; waiting",
 )
 
 

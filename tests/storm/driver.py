@@ -265,7 +265,7 @@ def findings(house: House, user: User) -> Iterator[str]:
         yield f"the list names {len(in_list)} pictures, there are {len(pictures)}"
     for left in house.outbox.rglob(".picowatch-*"):
         yield f"left over: {left}"
-    for words in ("Traceback", "should not", "damaged", " failed", "error "):
+    for words in ("Traceback", "nexpected error", "damaged", " failed", "error "):
         for line in (house.log() + (house.folder / "console.txt").read_text()).splitlines():
             if words in line and not any(expected in line for expected in EXPECTED):
                 yield f"in the log: {line}"

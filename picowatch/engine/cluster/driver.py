@@ -205,7 +205,7 @@ class Driver:
 
     def _troubles(self) -> list[str]:
         if self._probe.silent_seconds > _SILENT_SECONDS:
-            return ["The head of the Ray cluster does not answer; picowatch waits for it."]
+            return ["The head of the Ray cluster does not answer; waiting for it."]
         troubles = sorted({why for _, why in self._avoided.values()})
         since = self._waiting_since
         if since is not None and time.monotonic() - since > _ROOM_SECONDS:

@@ -210,5 +210,5 @@ class Workplace:
         elif isinstance(error, PicowatchError):
             self._say(number, Ended(error, None))
         else:
-            words = f"Something went wrong that should not: {type(error).__name__}: {error}."
+            words = f"Unexpected error: {type(error).__name__}: {error}."
             self._say(number, Ended(EngineDied(words), None))

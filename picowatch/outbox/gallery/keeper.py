@@ -38,4 +38,4 @@ class GalleryKeeper:
         try:
             action()
         except OSError as error:  # a full disk is waited for by those who have to write
-            log.debug("the gallery is looked after later: %s", error)
+            log.debug("the gallery will be updated later: %s", error)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from picowatch.errors import PicowatchError
 from picowatch.recipe.messages.places import Spot
 
-CLOSING = "Nothing of this file was run. Save it again when it is mended."
+CLOSING = "Nothing in this file was run. Fix it and save again."
 MAX_SHOWN = 50
 MAX_KEPT = 1000
 MAX_MESSAGE = 600

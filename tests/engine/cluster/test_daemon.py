@@ -106,7 +106,7 @@ def test_an_actor_and_a_node_die_and_a_node_joins_in_the_middle(
         process.send_signal(signal.SIGTERM)
         assert process.wait(within(2)) == 0
     each_was_made_once(house, recipes)
-    assert house.log().count("It is made elsewhere") <= 2  # no lost engine was asked again
+    assert house.log().count("It is rendered elsewhere") <= 2  # no lost engine was asked again
     assert makers(house) == {HEAD, SECOND, THIRD}
     here = ChildEngine(EngineOptions(models=house.models, threads=1))
     try:

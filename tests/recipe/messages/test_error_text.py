@@ -21,7 +21,7 @@ def test_all_problems_of_a_file_come_at_once_in_the_promised_form() -> None:
         "               ^^^\n"
         "width must be a multiple of 8: 496 or 504 would do.\n"
         "\n"
-        "Nothing of this file was run. Save it again when it is mended.\n"
+        "Nothing in this file was run. Fix it and save again.\n"
     )
 
 
