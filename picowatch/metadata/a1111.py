@@ -13,9 +13,9 @@ from picowatch.recipe.request import ImageRequest, loras_beside_prompt
 # A1111 writes the first 10 hex digits of a file's sha256, and 12 of LoRAs' and embeddings'.
 _HASH_DIGITS = 10
 _SHORT_HASH_DIGITS = 12
-# A1111's; a key that a row of the table names stands here, too.
+# A1111's; each key that a row of the table names stands here. "CFG rescale" is SD.Next's.
 _ORDER = (
-    *("Steps", "Sampler", "Schedule type", "CFG scale", "Seed", "Size"),
+    *("Steps", "Sampler", "Schedule type", "CFG scale", "CFG rescale", "Seed", "Size"),
     *("Model hash", "Model", "VAE hash", "VAE", "Denoising strength", "Clip skip", "Mask blur"),
     *("Hires upscale", "Hires steps", "Hires upscaler", "Lora hashes", "TI hashes", "Version"),
 )

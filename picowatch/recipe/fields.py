@@ -65,7 +65,7 @@ class Row:
 
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 Pixels = Annotated[int, Field(ge=64, le=2048, multiple_of=8)]
-Strength = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)]
 ScheduleType = Literal[
     "automatic", "karras", "exponential", "beta", "uniform", "sgm_uniform", "leading"
 ]
@@ -103,7 +103,7 @@ class Hires:
         ),
     ] = 0
     denoising_strength: Annotated[
-        Strength, Row("How far to go away from the first pass.", a1111=_DENOISING_STRENGTH)
+        Share, Row("How far to go away from the first pass.", a1111=_DENOISING_STRENGTH)
     ] = 0.7
     # One of hires.UPSCALERS.
     upscaler: Annotated[
@@ -203,6 +203,14 @@ class ImageFields:
             a1111=A1111("CFG scale", plain_number, ("guidance scale",)),
         ),
     ] = 7.5
+    cfg_rescale: Annotated[
+        Share,
+        Row(
+            "How much of the contrast and colour that a high cfg_scale adds is taken back.",
+            aliases=("guidance_rescale",),
+            a1111=A1111("CFG rescale", lambda share: plain_number(share) if share else ""),
+        ),
+    ] = 0.0
     width: Annotated[
         Pixels | None,
         Row(
@@ -246,7 +254,7 @@ class ImageFields:
         ),
     ] = ""
     denoising_strength: Annotated[
-        Strength,
+        Share,
         Row(
             "How far to go away from the start image; without one, from the first pass of hires.",
             aliases=("strength",),

@@ -106,6 +106,7 @@ def image_requests(
         schedule_type=draw(st.sampled_from(sampler.schedule_types)),
         steps=draw(st.integers(1, 150)),
         cfg_scale=draw(st.floats(1, 30)),
+        cfg_rescale=draw(st.just(0.0) | STRENGTHS),
         width=draw(SIDES),
         height=draw(SIDES),
         seed=draw(st.integers(0, 2**32 - 1)),

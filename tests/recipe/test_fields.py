@@ -27,6 +27,7 @@ def test_everything_but_the_prompt_has_a_default() -> None:
         "schedule_type": "karras",
         "steps": 24,
         "cfg_scale": 7.5,
+        "cfg_rescale": 0.0,
         "width": 128,
         "height": 128,
         "seed": "random",

@@ -10,6 +10,7 @@ from picowatch.engine.unet.previewer import Previewer
 from picowatch.engine.unet.samplers import Sampler
 from picowatch.engine.unet.unets import Unet
 from picowatch.errors import EngineStopped
+from picowatch.recipe.request import ImageRequest
 
 Conditions = tuple[torch.Tensor, torch.Tensor]
 
@@ -34,7 +35,7 @@ def denoise(
     sampler: Sampler,
     latents: torch.Tensor,
     conditions: Conditions,
-    cfg_scale: float,
+    request: ImageRequest,
     generators: Sequence[torch.Generator],
     guide: Guide,
     on_step: OnStep,
@@ -44,7 +45,7 @@ def denoise(
     """Latents without noise, kept in float32 between the steps whatever the UNet works in.
 
     `latents` have the noise of the sampler's first step; `conditions` are the encoded negative
-    prompts and prompts, one row for each image.
+    prompts and prompts, one row for each image; `request` is any of the batch.
     """
     scheduler = sampler.scheduler
     negative, positive = (states.to(unet.dtype) for states in conditions)
@@ -57,7 +58,7 @@ def denoise(
         scaled = scheduler.scale_model_input(latents, timestep)
         if guide.seen is not None:
             scaled = torch.cat([scaled, guide.seen], dim=1)
-        predicted = _guided(unet, scaled, timestep, (negative, positive), cfg_scale)
+        predicted = _guided(unet, scaled, timestep, (negative, positive), request)
         latents = scheduler.step(predicted, timestep, latents, **drawn).prev_sample
         if guide.redrawn is not None and sampler.at_full_step():
             kept = _kept(guide, sampler, done)
@@ -103,7 +104,7 @@ def _guided(
     latents: torch.Tensor,
     timestep: torch.Tensor,
     conditions: Conditions,
-    cfg_scale: float,
+    request: ImageRequest,
 ) -> torch.Tensor:
     """The UNet's prediction, away from the negative prompt by the factor `cfg_scale`.
 
@@ -112,8 +113,19 @@ def _guided(
     """
     negative, positive = conditions
     latents = latents.to(unet.dtype)
-    if cfg_scale == 1:
+    if request.cfg_scale == 1:
         return unet(latents, timestep, positive).float()
     both = unet(torch.cat([latents] * 2), timestep, torch.cat([negative, positive])).float()
     away, towards = both.chunk(2)
-    return away + cfg_scale * (towards - away)
+    guided = away + request.cfg_scale * (towards - away)
+    return rescaled(guided, towards, request.cfg_rescale) if request.cfg_rescale else guided
+
+
+def rescaled(guided: torch.Tensor, towards: torch.Tensor, share: float) -> torch.Tensor:
+    """The guided prediction, its standard deviation brought that far back to the prompt's own.
+
+    Equations 15 and 16 of section 3.4 of "Common Diffusion Noise Schedules and Sample Steps Are
+    Flawed", https://arxiv.org/abs/2305.08891.
+    """
+    own, grown = (each.std(dim=(1, 2, 3), keepdim=True) for each in (towards, guided))
+    return guided * (share * (own / grown) + (1 - share))

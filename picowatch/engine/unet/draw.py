@@ -166,7 +166,7 @@ def _run(
         sampler,
         latents,
         conditions,
-        request.cfg_scale,
+        request,
         generators,
         guide,
         on_step,

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
 from diffusers.schedulers.scheduling_lms_discrete import LMSDiscreteScheduler
 from PIL import Image
 
 from picowatch.catalog import Catalog
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.renderer import Renderer
+from picowatch.engine.unet.denoise import rescaled
 from picowatch.engine.unet.samplers import build_sampler
 from picowatch.recipe.request import ImageRequest
 from picowatch.recipe.samplers import SAMPLERS
@@ -166,6 +168,34 @@ def test_a_picture_is_the_one_of_diffusers_pipeline(
         output_type="np",
     ).images[0]
     assert difference_to(expected, ours, asked) <= 1
+
+
+@pytest.mark.parametrize("cfg_scale", [5.0, 1.0])
+def test_cfg_rescale_is_diffusers_guidance_rescale(
+    ours: Renderer, theirs: Any, cfg_scale: float
+) -> None:
+    """And without guidance there is nothing to rescale."""
+    asked = request("a corgi", cfg_scale=cfg_scale, cfg_rescale=0.7, seed=4, steps=8)
+    theirs.scheduler = their_scheduler(theirs, "DPM++ 2M", "karras")
+    expected = theirs(
+        asked.prompt,
+        generator=torch.Generator("cpu").manual_seed(asked.seed),
+        guidance_scale=asked.cfg_scale,
+        guidance_rescale=asked.cfg_rescale,
+        num_inference_steps=asked.steps,
+        width=asked.width,
+        height=asked.height,
+        output_type="np",
+    ).images[0]
+    assert difference_to(expected, ours, asked) <= 1
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_the_rescaling_is_diffusers_rescale_noise_cfg(share: float) -> None:
+    """Each image of a batch by its own deviation."""
+    guided, towards = torch.randn(2, 3, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    expected = rescale_noise_cfg(guided, towards, share)  # type: ignore[no-untyped-call]
+    torch.testing.assert_close(rescaled(guided, towards, share), expected)
 
 
 @pytest.mark.parametrize("sampler", ["Euler", "DDIM", "DPM++ 2M", "Euler a"])
