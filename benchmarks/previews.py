@@ -36,12 +36,11 @@ def main() -> None:
     ]
     previews: list[list[Preview]] = [[] for _ in engines]
     times: list[list[float]] = [[] for _ in engines]
-    for engine, seen in zip(engines, previews, strict=True):
-        engine.preview_with(seen.append)
     for turn in range(options.rounds + 1):
         # They take turns at going first.
         for place in sorted(range(len(engines)), key=lambda place: (place + turn) % len(engines)):
-            (picture,) = engines[place].render([request], lambda done, total: None, 0).result()
+            keep = previews[place].append
+            (picture,) = engines[place].render([request], lambda *_: None, 0, keep).result()
             if turn:  # the first one warms up
                 times[place].append(picture.timings["denoise"])
     for engine in engines:

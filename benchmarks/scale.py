@@ -37,7 +37,7 @@ from picowatch.engine.batches import batch_key
 from picowatch.engine.executor import LocalEngines
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.process.futures import new_future, settle
-from picowatch.engine.protocol import OnStep, RenderedImage
+from picowatch.engine.protocol import OnPreview, OnStep, RenderedImage, unseen
 from picowatch.files.retry import Retry
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import AskedEntry, QueuedImage
@@ -265,7 +265,11 @@ class InstantEngine(DigestEngine):
         self._pixels = pixels
 
     def render(
-        self, batch: Batch, on_step: OnStep, waiting: int = 0
+        self,
+        batch: Batch,
+        on_step: OnStep,
+        waiting: int = 0,
+        on_preview: OnPreview = unseen,
     ) -> Future[list[RenderedImage]]:
         """See `Engine.render`."""
         future = new_future()

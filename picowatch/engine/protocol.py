@@ -62,6 +62,10 @@ class Preview:
 OnPreview = Callable[[Preview], None]
 
 
+def unseen(preview: Preview) -> None:
+    """Nobody looks at previews."""
+
+
 class EngineCannotStart(EngineDied):
     """The engine ended before it looked at an image, so none of them is at fault.
 
@@ -84,22 +88,20 @@ class Engine(Protocol):
     """Makes pictures from requests that can run together (see `batches.can_share_batch`)."""
 
     def render(
-        self, batch: Sequence[ImageRequest], on_step: OnStep, waiting: int = 0
+        self,
+        batch: Sequence[ImageRequest],
+        on_step: OnStep,
+        waiting: int = 0,
+        on_preview: OnPreview = unseen,
     ) -> Future[list[RenderedImage]]:
         """Start a batch; the future gives its pictures in the order of the requests.
 
         The future raises RenderFailed, EngineDied (EngineCannotStart is one) or EngineStopped.
         Pictures have the size that was asked for, or less with `shrink_to_fit`. One batch at a
         time: a second call before the first future is done is a programming error. `on_step` is
-        called from a thread of the engine's own and must return quickly. `waiting` images are
-        to come after this batch: whether it repays to compile for them.
-        """
-        ...
-
-    def preview_with(self, on_preview: OnPreview) -> None:
-        """Call this now and then with what is in work, from batches that begin after this.
-
-        It is called as `on_step` is, and must return as quickly.
+        called from a thread of the engine's own and must return quickly. So is
+        `on_preview`, now and then, with how the batch looks so far. `waiting` images are to come
+        after this batch: whether it repays to compile for them.
         """
         ...
 
@@ -134,7 +136,3 @@ class Engine(Protocol):
         A later `render` starts it again.
         """
         ...
-
-
-def unseen(preview: Preview) -> None:
-    """Nobody looks at previews."""

@@ -37,14 +37,19 @@ class DigestEngine:
     _started: bool = False
 
     def render(
-        self, batch: Batch, on_step: OnStep, waiting: int = 0
+        self,
+        batch: Batch,
+        on_step: OnStep,
+        waiting: int = 0,
+        on_preview: OnPreview = unseen,
     ) -> Future[list[RenderedImage]]:
-        """See `Engine.render`."""
+        """See `Engine.render`; `on_preview` is kept for tests to call."""
         if self._in_work is not None and not self._in_work.done():
             raise RuntimeError("one batch at a time")
         self.starts += not self._started
         self._started = True
         self.batches.append(tuple(batch))
+        self.on_preview = on_preview
         self._stop = threading.Event()
         self._in_work = new_future()
         threading.Thread(
@@ -53,10 +58,6 @@ class DigestEngine:
             daemon=True,
         ).start()
         return self._in_work
-
-    def preview_with(self, on_preview: OnPreview) -> None:
-        """See `Engine.preview_with`; here it is the tests that call it."""
-        self.on_preview = on_preview
 
     def describe(self) -> dict[str, str]:
         """See `Engine.describe`."""

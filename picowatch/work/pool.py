@@ -52,7 +52,7 @@ class WorkerPool:
     ) -> None:
         """`on_finished` is called with the recipe of an image that failed.
 
-        `on_preview` is called now and then with what is in work; see `Engine.preview_with`.
+        `on_preview` is called now and then with what is in work.
         `only` these recipes' images are made, if any are named. `steady` gives seconds that never
         jump.
         """
@@ -159,7 +159,6 @@ class WorkerPool:
         self._executor.want(max(wanted, 1 if expected else 0))
 
     def _join(self, engine: Engine) -> None:
-        engine.preview_with(self._on_preview)
         worker = Worker(
             engine,
             next(self._numbers),
@@ -169,6 +168,7 @@ class WorkerPool:
             batch_sizes=self._batch_sizes,
             ledger=self._ledger,
             settings=self._settings,
+            on_preview=self._on_preview,
             retry=self._retry,
             result=self._result,
             paused=self._paused,

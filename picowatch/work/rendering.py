@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from picowatch.engine.protocol import Engine, RenderedImage
+from picowatch.engine.protocol import Engine, OnPreview, RenderedImage
 from picowatch.errors import EngineDied
 from picowatch.ledger.rows import QueuedImage
 
@@ -33,6 +33,7 @@ class Rendering:
         batch: list[QueuedImage],
         *,
         stall_seconds: float,
+        on_preview: OnPreview,
         steady: Callable[[], float],
     ) -> None:
         """An engine that makes no step for `stall_seconds` has hung."""
@@ -41,6 +42,7 @@ class Rendering:
         self.progress = Progress(batch[0], len(batch), 0, batch[0].request.steps, 0.0)
         self._engine = engine
         self._stall_seconds = stall_seconds
+        self._on_preview = on_preview
         self._steady = steady
         self._is_unwanted = False
         self._first_step_at = 0.0
@@ -53,7 +55,7 @@ class Rendering:
         """
         self._last_sign = self._steady()
         requests = [image.request for image in self.batch]
-        future = self._engine.render(requests, self._on_step, waiting)
+        future = self._engine.render(requests, self._on_step, waiting, self._on_preview)
         while True:
             try:
                 return future.result(timeout=CHECK_SECONDS)

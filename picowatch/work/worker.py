@@ -10,7 +10,13 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 
-from picowatch.engine.protocol import Engine, EngineCannotStart, EngineLost, RenderedImage
+from picowatch.engine.protocol import (
+    Engine,
+    EngineCannotStart,
+    EngineLost,
+    OnPreview,
+    RenderedImage,
+)
 from picowatch.errors import EngineDied, EngineStopped, LedgerCorrupt, RenderFailed
 from picowatch.files.retry import Ended, Retry
 from picowatch.ledger.ledger import Ledger
@@ -43,6 +49,7 @@ class Worker:
         batch_sizes: BatchSizes,
         ledger: Ledger,
         settings: Settings,
+        on_preview: OnPreview,
         retry: Retry,
         result: RunResult,
         paused: threading.Event,
@@ -62,6 +69,7 @@ class Worker:
         self._batch_sizes = batch_sizes
         self._ledger = ledger
         self._settings = settings
+        self._on_preview = on_preview
         self._retry = retry
         self._result = result
         self._paused = paused
@@ -171,7 +179,11 @@ class Worker:
         started = self._steady()
         self.state.begins(batch[0].request)
         rendering = self.rendering = Rendering(
-            self.engine, batch, stall_seconds=self._settings.stall_seconds, steady=self._steady
+            self.engine,
+            batch,
+            stall_seconds=self._settings.stall_seconds,
+            on_preview=self._on_preview,
+            steady=self._steady,
         )
         try:
             pictures = self._render(rendering)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from picowatch.catalog import Catalog
-from picowatch.engine.protocol import Engine, RenderedImage
+from picowatch.engine.protocol import Engine, OnPreview, RenderedImage, unseen
 from picowatch.recipe.request import ImageRequest
 
 PATIENCE = 120.0  # seconds a batch may take on a busy machine
@@ -43,9 +43,11 @@ def ignore_steps(done: int, total: int) -> None:
     """For tests that do not look at progress."""
 
 
-def make(engine: Engine, *requests: ImageRequest) -> list[RenderedImage]:
+def make(
+    engine: Engine, *requests: ImageRequest, on_preview: OnPreview = unseen
+) -> list[RenderedImage]:
     """The pictures of one batch."""
-    return engine.render(requests, ignore_steps).result(PATIENCE)
+    return engine.render(requests, ignore_steps, 0, on_preview).result(PATIENCE)
 
 
 def pixels(image: RenderedImage) -> Pixels:

@@ -56,7 +56,6 @@ class FarEngine:
         self._joined = joined
         self._send = send
         self._closed = closed
-        self._on_preview: OnPreview = unseen
         self._device = options.device
         self._precision: str = options.precision
         self._memory: MemoryUse | None = None
@@ -65,7 +64,13 @@ class FarEngine:
         self._work: _Work | None = None
         self._gone: PicowatchError | None = None
 
-    def render(self, batch: Sequence[ImageRequest], on_step: OnStep, waiting: int = 0) -> Pictures:
+    def render(
+        self,
+        batch: Sequence[ImageRequest],
+        on_step: OnStep,
+        waiting: int = 0,
+        on_preview: OnPreview = unseen,
+    ) -> Pictures:
         """See `Engine.render`; raises EngineLost besides."""
         future = new_future()
         with self._lock:
@@ -75,13 +80,9 @@ class FarEngine:
             if self._work is not None:
                 raise RuntimeError("one batch at a time")
             self._batches += 1
-            self._work = _Work(self._batches, on_step, self._on_preview, future)
+            self._work = _Work(self._batches, on_step, on_preview, future)
         self._send(Render(self._joined.engine, self._batches, tuple(batch), waiting))
         return future
-
-    def preview_with(self, on_preview: OnPreview) -> None:
-        """See `Engine.preview_with`."""
-        self._on_preview = on_preview
 
     def describe(self) -> dict[str, str]:
         """Device and precision as set, and as found once a picture was made; node, versions."""

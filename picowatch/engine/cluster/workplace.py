@@ -138,9 +138,9 @@ class Workplace:
         lacking = self._lay_out(needs)
         if not lacking:
             self._keep(start_images)
-            self._engine.preview_with(partial(self._say_preview, number))
             on_step = partial(self._say_step, number)
-            future = self._engine.render(batch, on_step, waiting)
+            on_preview = partial(self._say_preview, number)
+            future = self._engine.render(batch, on_step, waiting, on_preview)
             future.add_done_callback(partial(self._say_end, number))
         return lacking
 

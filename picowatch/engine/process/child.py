@@ -111,7 +111,6 @@ class ChildEngine:
         self, options: EngineOptions, program: str = "picowatch.engine.process.child_main"
     ) -> None:
         """`program` is the module whose `main` serves in the process."""
-        self._on_preview: OnPreview = unseen
         self._options = options
         self._program = program
         self._lock = threading.Lock()
@@ -119,7 +118,13 @@ class ChildEngine:
         self._device = options.device
         self._precision: str = options.precision
 
-    def render(self, batch: Sequence[ImageRequest], on_step: OnStep, waiting: int = 0) -> Pictures:
+    def render(
+        self,
+        batch: Sequence[ImageRequest],
+        on_step: OnStep,
+        waiting: int = 0,
+        on_preview: OnPreview = unseen,
+    ) -> Pictures:
         """See `Engine.render`."""
         with self._lock:
             if self._child is not None and not self._child.alive():
@@ -127,7 +132,7 @@ class ChildEngine:
                 self._child = None
             if self._child is None:
                 self._child = _Child(self._options, self._program)
-            work = _Work(tuple(batch), on_step, self._on_preview, waiting, new_future())
+            work = _Work(tuple(batch), on_step, on_preview, waiting, new_future())
             future = self._child.submit(work)
         future.add_done_callback(self._learn)
         return future
@@ -138,10 +143,6 @@ class ChildEngine:
             if self._child is None:
                 self._child = _Child(self._options, self._program)
                 self._child.start()
-
-    def preview_with(self, on_preview: OnPreview) -> None:
-        """See `Engine.preview_with`."""
-        self._on_preview = on_preview
 
     def describe(self) -> dict[str, str]:
         """Device and precision as set, and as found once a picture was made; versions."""

@@ -54,8 +54,8 @@ def test_steps_and_previews_are_passed_on(make_executor: MakeExecutor) -> None:
     [engine] = joined(make_executor(), 1)
     steps: list[tuple[int, int]] = []
     previews: list[Preview] = []
-    engine.preview_with(previews.append)
-    engine.render([request(steps=4)], lambda *step: steps.append(step)).result(PATIENCE)
+    on_step = lambda *step: steps.append(step)  # noqa: E731
+    engine.render([request(steps=4)], on_step, 0, previews.append).result(PATIENCE)
     assert steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert previews == [Preview(8, 8, bytes(192))]
 

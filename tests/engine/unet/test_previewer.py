@@ -38,7 +38,6 @@ class Album:
 def looking(options: EngineOptions) -> Iterator[tuple[ChildEngine, Album]]:
     """An engine that gives a preview after each step."""
     engine, album = ChildEngine(replace(options, preview_seconds=1e-6)), Album()
-    engine.preview_with(album.keep)
     yield engine, album
     engine.close()
 
@@ -59,7 +58,7 @@ def test_previews_move_no_pixel(engine: ChildEngine, looking: tuple[ChildEngine,
     ]
     for batch in batches:
         album.previews.clear()
-        with_looks = make(looker, *batch)
+        with_looks = make(looker, *batch, on_preview=album.keep)
         assert len(album.previews) >= batch[0].steps
         assert {(p.width, p.height) for p in album.previews} == {
             (batch[0].width // 8, batch[0].height // 8)
@@ -74,7 +73,7 @@ def test_the_picture_is_seen_early(looking: tuple[ChildEngine, Album]) -> None:
     pictures, halfway, ends = [], [], []
     for prompt in ("a large red circle on a white background", "a star on a blue background"):
         album.previews.clear()
-        pictures += make(engine, request(prompt, steps=12, cfg_scale=7.5))
+        pictures += make(engine, request(prompt, steps=12, cfg_scale=7.5), on_preview=album.keep)
         halfway.append(album.previews[len(album.previews) // 2])
         ends.append(album.previews[-1])
     for own in (0, 1):
