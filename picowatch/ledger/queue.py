@@ -4,7 +4,7 @@ import sqlite3
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 from picowatch.ledger.database import Database
-from picowatch.ledger.rows import FileNames, QueuedImage, WaitingCheckpoint, folded, request_of
+from picowatch.ledger.rows import FileNames, QueuedImage, folded, request_of
 from picowatch.recipe.request import ImageRequest
 
 IN_ORDER = "priority DESC, images.save, place, position"
@@ -13,19 +13,6 @@ SELECT_IMAGE = """SELECT images.*, saves.digest AS save_digest
 # As the index images_checkpoint has it: SQLite uses it for this very text only.
 CHECKPOINT = "json_extract(request, '$.checkpoint_hash')"
 _TOP_PRIORITY = "SELECT max(priority) FROM images WHERE state = 'queued'"
-# Each checkpoint once, by jumping from one to the next in the index
-# (https://www.sqlite.org/lang_with.html, recursive queries), however many images wait.
-_CHECKPOINTS = f"""
-    WITH RECURSIVE top (priority) AS ({_TOP_PRIORITY}), found (checkpoint) AS (
-        SELECT (SELECT min({CHECKPOINT}) FROM images
-                WHERE state = 'queued' AND priority = (SELECT priority FROM top))
-        UNION ALL
-        SELECT (SELECT min({CHECKPOINT}) FROM images
-                WHERE state = 'queued' AND priority = (SELECT priority FROM top)
-                AND {CHECKPOINT} > found.checkpoint)
-        FROM found WHERE found.checkpoint IS NOT NULL
-    )
-    SELECT checkpoint FROM found WHERE checkpoint IS NOT NULL"""
 
 
 class Queue(Database):
@@ -161,49 +148,22 @@ class Queue(Database):
 
     # -- several engines
 
-    def oldest_waiting(self, only: Collection[str] | None = None) -> int | None:
-        """The id of the first waiting image."""
+    def oldest_queued(self, only: Collection[str] | None = None) -> QueuedImage | None:
+        """The image that comes first."""
+        with self.transaction() as sql:
+            first = _first(sql, only, None)
+            return QueuedImage.of(first) if first is not None else None
+
+    def count_queued(self, checkpoint: str, most: int, only: Collection[str] | None = None) -> int:
+        """How many images of the highest queued priority need this checkpoint, up to `most`."""
         with self.transaction() as sql:
             of_these, recipes = _of_these(only)
             row = sql.execute(
-                f"""SELECT id FROM images WHERE state = 'queued'{of_these}
-                    ORDER BY {IN_ORDER} LIMIT 1""",
-                recipes,
+                f"""SELECT count(*) FROM (SELECT 1 FROM images WHERE state = 'queued'{of_these}
+                    AND {CHECKPOINT} = ? AND priority = ({_TOP_PRIORITY}) LIMIT ?)""",
+                (*recipes, checkpoint, most),
             ).fetchone()
-            return row["id"] if row else None
-
-    def waiting_checkpoints(
-        self, most: int, only: Collection[str] | None = None
-    ) -> list[WaitingCheckpoint]:
-        """The checkpoints that images of the highest waiting priority need, oldest image first.
-
-        Of each, no more than `most` images are counted.
-        """
-        with self.transaction() as sql:
-            of_these, recipes = _of_these(only)
-            found = []
-            for row in sql.execute(_CHECKPOINTS).fetchall():
-                checkpoint = row["checkpoint"]
-                if (first := _first(sql, only, checkpoint)) is None:
-                    continue
-                waiting = sql.execute(
-                    f"""SELECT count(*) FROM (SELECT 1 FROM images WHERE state = 'queued'{of_these}
-                        AND {CHECKPOINT} = ? AND priority = ({_TOP_PRIORITY}) LIMIT ?)""",
-                    (*recipes, checkpoint, most),
-                ).fetchone()[0]
-                found.append(WaitingCheckpoint(checkpoint, QueuedImage.of(first), waiting))
-            return sorted(
-                found, key=lambda one: (one.first.save, one.first.place, one.first.position)
-            )
-
-    def lower_priority_waits(self) -> bool:
-        """Whether images wait that have a lower priority than others that wait."""
-        with self.transaction() as sql:
-            found = sql.execute(
-                f"""SELECT 1 FROM images WHERE state = 'queued' AND priority < ({_TOP_PRIORITY})
-                    LIMIT 1"""
-            )
-            return found.fetchone() is not None
+            return int(row[0])
 
 
 def _first(

@@ -85,15 +85,6 @@ class QueuedImage:
 
 
 @dataclass(frozen=True, slots=True)
-class WaitingCheckpoint:
-    """A checkpoint's hash, the first waiting image that needs it, and how many do."""
-
-    checkpoint: str
-    first: QueuedImage
-    waiting: int
-
-
-@dataclass(frozen=True, slots=True)
 class DueSheet:
     """An entry whose images have all ended, and whose contact sheet is to be made.
 

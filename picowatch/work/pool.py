@@ -4,8 +4,7 @@ import logging
 import sqlite3
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from itertools import count
 from math import ceil
@@ -15,12 +14,12 @@ from picowatch.engine.protocol import Engine, OnPreview
 from picowatch.errors import LedgerCorrupt
 from picowatch.files.retry import Retry
 from picowatch.ledger.ledger import Ledger
-from picowatch.ledger.rows import Counts, FileNames, QueuedImage, WaitingCheckpoint
+from picowatch.ledger.rows import Counts, FileNames, QueuedImage
 from picowatch.recipe.request import ImageRequest
 from picowatch.settings import Settings
 from picowatch.work.batch_sizes import LARGEST, BatchSizes
 from picowatch.work.failures import Failures
-from picowatch.work.plan import Demand, Seat, Task, Turns, plan
+from picowatch.work.plan import Passes, choose
 from picowatch.work.publish import Publisher
 from picowatch.work.rendering import Progress, Rendering
 from picowatch.work.result import RunResult
@@ -79,7 +78,7 @@ class WorkerPool:
         self._paused = threading.Event()
         self._stopping = threading.Event()
         self._claiming = threading.Lock()
-        self._turns = Turns()
+        self._passes = Passes()
         self._batches = count(1)
         self._numbers = count(1)
         self._started = False
@@ -278,73 +277,64 @@ class WorkerPool:
     # -- sharing out
 
     def claim(self, worker: Worker) -> list[QueuedImage]:
-        """The worker's next batch; others that should take one, too, are told."""
+        """The worker's next batch; another that should take one, too, is told."""
         with self._claiming, self._ledger.transaction():
             worker.state.idle = True
             if self.paused:
                 return []
             alone = len(self.workers) == 1
-            batch = self._take(worker, None) if alone else self._take_shared(worker)
+            batch = self._take(worker) if alone else self._take_shared(worker)
             if batch:
                 worker.state.idle, worker.state.used = False, next(self._batches)
                 worker.state.checkpoint = batch[0].request.checkpoint_hash
             return batch
 
-    def _take(self, worker: Worker, task: Task | None) -> list[QueuedImage]:
+    def _take(
+        self, worker: Worker, most: int = LARGEST, needs: str | None = None
+    ) -> list[QueuedImage]:
         def size(request: ImageRequest) -> int:
-            largest = self._batch_sizes.size(request, worker.state.device)
-            return min(largest, task.images) if task else largest
+            return min(most, self._batch_sizes.size(request, worker.state.device))
 
-        return self._ledger.claim(self._names, size, self._only, task.checkpoint if task else None)
+        return self._ledger.claim(self._names, size, self._only, needs)
 
     def _take_shared(self, worker: Worker) -> list[QueuedImage]:
-        """What this worker should make of what several share."""
-        oldest = self._ledger.oldest_waiting(self._only)
+        """The worker's batch, or none if another idle one should take the oldest image."""
+        oldest = self._ledger.oldest_queued(self._only)
         if oldest is None:
             return []
-        overdue = self._turns.are_over(oldest, len(self.workers), self._steady())
-        batch = []
-        if not overdue and self._is_sole(worker):
-            batch = self._take(worker, Task(worker.state.checkpoint, LARGEST))
-        if not batch:
-            batch = self._take_planned(worker, overdue)
-        if batch and all(image.id != oldest for image in batch):
-            self._turns.passed_over(self._steady())
+        idle = [one for one in self.workers if one is worker or (one.state.idle and one.can_work)]
+        chosen, checkpoint = self._choose(worker, idle, oldest)
+        if chosen is not worker:
+            chosen.look()
+            return []
+        batch = self._take(worker, self._share(idle, checkpoint), checkpoint)
+        if all(image.id != oldest.id for image in batch):
+            self._passes.add()
+        self._wake_next([one for one in idle if one is not worker])
         return batch
 
-    def _is_sole(self, worker: Worker) -> bool:
-        """Whether no other idle worker holds the worker's checkpoint: then it needs no plan."""
-        held = worker.state.checkpoint
-        others = [other.state for other in self.workers if other is not worker]
-        return bool(held) and all(other.checkpoint != held for other in others if other.idle)
-
-    def _take_planned(self, worker: Worker, overdue: bool) -> list[QueuedImage]:
-        """What the plan gives this worker; the others in it are woken."""
-        waiting = self._ledger.waiting_checkpoints(self._counted(), self._only)
-        tasks = plan(
-            [self._demand(one, worker) for one in waiting],
-            [_seat(other) for other in self.workers if other.can_work],
-            overdue=overdue,
-            leave=not self._ledger.lower_priority_waits(),
+    def _choose(
+        self, worker: Worker, idle: Sequence[Worker], oldest: QueuedImage
+    ) -> tuple[Worker, str]:
+        """See `plan.choose`."""
+        engine, checkpoint = choose(
+            worker.state,
+            [one.state for one in idle],
+            oldest.request.checkpoint_hash,
+            overdue=self._passes.are_over(oldest.id, len(self.workers)),
+            is_queued=lambda needed: self._ledger.count_queued(needed, 1, self._only) > 0,
         )
-        for other in self.workers:
-            if other is not worker and other.state.number in tasks:
-                other.look()
-        task = tasks.get(worker.state.number)
-        return self._take(worker, task) if task else []
+        return next(one for one in idle if one.state is engine), checkpoint
 
-    def _counted(self) -> int:
-        """How many images of a checkpoint matter to the plan: what engines may take at once."""
-        engines = [worker.state for worker in self.workers]
-        idle = sum(engine.idle for engine in engines)
-        holders = Counter(engine.checkpoint for engine in engines if not engine.idle)
-        return LARGEST * (idle + max(holders.values(), default=0) + 1)
+    def _share(self, idle: Sequence[Worker], checkpoint: str) -> int:
+        """Idle engines that hold the same checkpoint share a short queue."""
+        holders = sum(one.state.checkpoint == checkpoint for one in idle)
+        if holders < 2:
+            return LARGEST
+        return ceil(self._ledger.count_queued(checkpoint, LARGEST * holders, self._only) / holders)
 
-    def _demand(self, waiting: WaitingCheckpoint, worker: Worker) -> Demand:
-        size = self._batch_sizes.size(waiting.first.request, worker.state.device)
-        return Demand(waiting.checkpoint, waiting.waiting, size)
-
-
-def _seat(worker: Worker) -> Seat:
-    engine = worker.state
-    return Seat(engine.number, engine.checkpoint, engine.idle, engine.warm, engine.used)
+    def _wake_next(self, idle: Sequence[Worker]) -> None:
+        """Tell the idle worker that should take the oldest image; it tells the next one."""
+        oldest = self._ledger.oldest_queued(self._only) if idle else None
+        if oldest is not None:
+            self._choose(idle[0], idle, oldest)[0].look()

@@ -1,0 +1,126 @@
+"""The ledger's images are shared out among the workers that are idle."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from picowatch.catalog import Catalog
+from picowatch.engine.batches import batch_key
+from picowatch.engine.executor import LocalEngines
+from picowatch.engine.options import EngineOptions
+from picowatch.files.retry import Retry
+from picowatch.ledger.ledger import Ledger
+from picowatch.ledger.rows import AskedEntry
+from picowatch.outbox.names import OutboxNames
+from picowatch.outbox.outbox import Outbox
+from picowatch.save import Save, Stamp
+from picowatch.settings import Settings
+from picowatch.testing.digest_engine import DigestEngine
+from picowatch.work.pool import WorkerPool
+from picowatch.work.publish import Publisher
+from picowatch.work.result import RunResult
+from tests.engine.requests import request
+
+BATCH = 8
+A, B = f"{1:064x}", f"{2:064x}"
+
+
+class Shared:
+    """Three workers without threads; each is idle, and images wait for them."""
+
+    def __init__(self, folder: Path) -> None:
+        settings = Settings(outbox=folder, batch_size=BATCH)
+        retry, result = Retry(threading.Event(), folder, keeps_trying=False), RunResult()
+        self.ledger = Ledger(folder / "ledger.sqlite")
+        publisher = Publisher(
+            self.ledger,
+            Outbox(folder, settings.file_name),
+            catalog=Catalog(folder),
+            on_published=lambda *_: None,
+            on_finished=lambda _: None,
+            retry=retry,
+            result=result,
+        )
+        self.pool = WorkerPool(
+            settings,
+            self.ledger,
+            OutboxNames(folder, settings.file_name),
+            LocalEngines(EngineOptions(models=folder), 3, lambda options: DigestEngine()),
+            publisher,
+            on_finished=lambda _: None,
+            on_preview=lambda _: None,
+            retry=retry,
+            result=result,
+        )
+        self.looked: list[int] = []
+        for number, worker in enumerate(self.pool.workers):
+            worker.state.idle = worker.state.warm = True
+            worker.look = lambda number=number: self.looked.append(number)  # type: ignore[method-assign,misc]
+
+    def hold(self, *checkpoints: str) -> None:
+        """What each engine holds."""
+        for worker, checkpoint in zip(self.pool.workers, checkpoints, strict=True):
+            worker.state.checkpoint = checkpoint
+
+    def save(self, name: str, checkpoint: str, images: int, priority: int = 0) -> None:
+        """So many images of one checkpoint."""
+        asked = [request(seed=seed, checkpoint_hash=checkpoint) for seed in range(images)]
+        self.ledger.accept(
+            Save(name, name, Stamp(1, 1, 1), saved_at=0.0),
+            [AskedEntry("entry", priority, False, lambda _: asked)],
+            batch_key=lambda one: repr(batch_key(one)),
+            draw_seed=lambda: 1,
+            picture_exists=lambda file: False,
+        )
+
+    def claim(self, number: int) -> list[str]:
+        """The checkpoints of the images in a worker's next batch."""
+        batch = self.pool.claim(self.pool.workers[number])
+        return [image.request.checkpoint_hash for image in batch]
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Iterator[Shared]:
+    shared = Shared(tmp_path)
+    yield shared
+    shared.ledger.close()
+
+
+def test_engines_that_hold_the_checkpoint_share_a_short_queue(shared: Shared) -> None:
+    """Two that would rest otherwise take half each."""
+    shared.hold(A, A, B)
+    shared.save("a.yaml", A, 8)
+    assert shared.claim(0) == [A] * 4
+    assert shared.looked == [1]
+    assert shared.claim(1) == [A] * 4
+    assert shared.looked == [1]
+
+
+def test_the_engine_that_holds_the_oldest_images_checkpoint_is_told(shared: Shared) -> None:
+    """The one that asked takes nothing."""
+    shared.hold(A, A, B)
+    shared.save("b.yaml", B, 1)
+    assert shared.claim(0) == []
+    assert shared.looked == [2]
+    assert shared.claim(2) == [B]
+
+
+def test_an_idle_engine_takes_what_a_busy_one_could(shared: Shared) -> None:
+    """A second GPU does not stand still while two pictures are to be made."""
+    shared.hold(A, "", B)
+    shared.save("a.yaml", A, 2 * BATCH)
+    assert shared.claim(0) == [A] * BATCH
+    assert shared.looked == [1]
+    assert shared.claim(1) == [A] * BATCH
+
+
+def test_a_higher_priority_comes_before_the_checkpoint_that_is_held(shared: Shared) -> None:
+    """On every engine."""
+    shared.hold(A, A, A)
+    shared.save("a.yaml", A, 1)
+    shared.save("b.yaml", B, 1, priority=1)
+    assert shared.claim(0) == [B]
+    assert shared.looked == [1]
+    assert shared.claim(1) == [A]
