@@ -79,11 +79,11 @@ def build_daemon(
     stack.callback(close_log)
     if damaged:
         set_aside(_state(settings) / LEDGER, damaged)
-    starts = _go_on(retry, lambda: notify(*ALIVE))
-    outbox = retry.until_begun(lambda: Outbox(settings.outbox, settings.file_name, starts))
+    go_on_at_start = _go_on(retry, lambda: notify(*ALIVE))
+    outbox = retry.until_begun(lambda: Outbox(settings.outbox, settings.file_name, go_on_at_start))
     file = _state(settings) / LEDGER
     ledger = retry.until_begun(
-        lambda: open_ledger(file, outbox, check=lock.after_crash, go_on=starts)
+        lambda: open_ledger(file, outbox, check=lock.after_crash, go_on=go_on_at_start)
     )
     stack.callback(ledger.close)
     stack.enter_context(outbox.kept())
