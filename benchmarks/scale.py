@@ -36,8 +36,7 @@ from picowatch.catalog import Catalog
 from picowatch.engine.batches import batch_key
 from picowatch.engine.executor import LocalEngines
 from picowatch.engine.options import EngineOptions
-from picowatch.engine.process.futures import new_future, settle
-from picowatch.engine.protocol import OnPreview, OnStep, RenderedImage, unseen
+from picowatch.engine.protocol import OnPreview, OnStep, RenderedImage, new_future, resolve, unseen
 from picowatch.files.retry import Retry
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import AskedEntry, QueuedImage
@@ -274,7 +273,7 @@ class InstantEngine(DigestEngine):
         """See `Engine.render`."""
         future = new_future()
         made = [replace(digest_picture(one, len(batch)), pixels=self._pixels) for one in batch[:1]]
-        settle(future, made * len(batch))
+        resolve(future, made * len(batch))
         return future
 
 

@@ -2,24 +2,33 @@
 
 import json
 import logging
+import os
+import platform
+import shutil
+import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
 
-from picowatch.commands.doctor_checks import folder_findings, machine_findings
+from picowatch import __version__
+from picowatch.catalog import Catalog
 from picowatch.daemon.build import MakeEngine, build_daemon, check_folders, engine_options
-from picowatch.engine.checks.torch_check import Finding, examine
 from picowatch.engine.process.child import ChildEngine
-from picowatch.errors import PicowatchError, SettingsInvalid
+from picowatch.engine.torch_check import Check, check_torch
+from picowatch.errors import FAILED, SUCCEEDED, ModelRefused, PicowatchError, SettingsInvalid
+from picowatch.inbox.folder import InboxFolder
+from picowatch.inbox.mounts import events_are_reliable, file_system_type
+from picowatch.inbox.names import is_looked_into
 from picowatch.metadata import PICOWATCH, read_chunk
 from picowatch.outbox.log import harmless
 from picowatch.outbox.outbox import Outbox
 from picowatch.outbox.png import read_texts
+from picowatch.outbox.presence import seems_to_run
 from picowatch.outbox.status import Status
 from picowatch.settings import LocalSettings, RaySettings, Settings
 
@@ -27,59 +36,66 @@ RECIPE = "prompt: a corgi on a blue background\ncheckpoint: demo\nseed: 1\n"
 PLEASE = (
     "Start `picowatch run --debug`. If that does not show the cause, report it with these lines."
 )
+OLDEST_PYTHON = (3, 11)
+LITTLE_MEMORY = 1.5e9
+NVIDIA = Path("/proc/driver/nvidia/version")
+MEMORY = Path("/proc/meminfo")
+CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
+LITTLE_ROOM = 1e9
+INOTIFY = Path("/proc/sys/fs/inotify")
 
 
 def doctor(
     load: Callable[[], Settings], as_json: bool, make_engine: MakeEngine = ChildEngine
 ) -> int:
-    """Print each finding as it is found; exit code 1 if any is not OK."""
-    findings = []
-    for finding in _findings(load, make_engine):
-        findings.append(finding)
+    """Print each check as it is found; exit code 1 if any is not OK."""
+    checks: list[Check] = []
+    for check in _checks(load, make_engine):
+        checks.append(check)
         if not as_json:
-            _print(finding)
-    ok = all(finding.ok for finding in findings)
+            _print(check)
+    ok = all(check.ok for check in checks)
     if as_json:
-        checks = [{**asdict(finding), "ok": finding.ok} for finding in findings]
-        print(json.dumps({"ok": ok, "checks": checks}, indent=1))
-    return 0 if ok else 1
+        shown = [{**asdict(check), "ok": check.ok} for check in checks]
+        print(json.dumps({"ok": ok, "checks": shown}, indent=1))
+    return SUCCEEDED if ok else FAILED
 
 
-def _print(finding: Finding) -> None:
-    print(harmless(f"{'OK' if finding.ok else 'NOT OK':7} {finding.name:11} {finding.text}"))
-    if finding.remedy:
-        print(harmless(f"{'':19} -> {finding.remedy}"))
+def _print(check: Check) -> None:
+    print(harmless(f"{'OK' if check.ok else 'NOT OK':7} {check.name:11} {check.text}"))
+    if check.remedy:
+        print(harmless(f"{'':19} -> {check.remedy}"))
     sys.stdout.flush()
 
 
-def _findings(load: Callable[[], Settings], make_engine: MakeEngine) -> Iterator[Finding]:
-    yield from machine_findings()
+def _checks(load: Callable[[], Settings], make_engine: MakeEngine) -> Iterator[Check]:
+    yield from _machine_checks()
     try:
         settings = load()
     except SettingsInvalid as error:
-        yield Finding("settings", error.message, error.remedy or "Fix that line.")
+        yield Check("settings", error.message, error.remedy or "Fix that line.")
         settings = Settings()
     else:
         changed = settings.model_dump(exclude_defaults=True, mode="json")
         if "executor" in changed:
             changed["executor"] = str(settings.executor)
         shown = ", ".join(f"{name}: {value}" for name, value in changed.items())
-        yield Finding("settings", shown or "the defaults")
+        yield Check("settings", shown or "the defaults")
     try:
         check_folders(settings)
     except SettingsInvalid as error:
-        yield Finding("folders", error.message, error.remedy or "Choose other folders.")
+        yield Check("folders", error.message, error.remedy or "Choose other folders.")
     else:
-        yield from folder_findings(settings)
+        yield from _folder_checks(settings)
     engines = settings.executor.engines if isinstance(settings.executor, LocalSettings) else 1
-    examined = examine(settings.device, settings.precision, engines)
-    examined += _cluster_findings(settings)
-    yield from examined
-    if all(finding.ok for finding in examined):
+    engine_checks = check_torch(settings.device, settings.precision, engines)
+    engine_checks += _cluster_checks(settings)
+    yield from engine_checks
+    if all(check.ok for check in engine_checks):
         yield _picture(settings, make_engine)
 
 
-def _cluster_findings(settings: Settings) -> list[Finding]:
+def _cluster_checks(settings: Settings) -> list[Check]:
     """The nodes of the cluster that the settings name."""
     if not isinstance(settings.executor, RaySettings) or settings.executor.address is None:
         return []
@@ -88,14 +104,14 @@ def _cluster_findings(settings: Settings) -> list[Finding]:
     return examine_cluster(engine_options(settings), settings.executor)
 
 
-def _picture(settings: Settings, make_engine: MakeEngine) -> Finding:
+def _picture(settings: Settings, make_engine: MakeEngine) -> Check:
     """The whole way from a save to a picture, in folders that are gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="picowatch-doctor-") as name:
         folder = Path(name)
         (folder / "inbox").mkdir()
         (folder / "inbox/doctor.yaml").write_text(RECIPE)
-        places = {name: folder / name for name in ("inbox", "outbox", "models")}
-        changes = {**places, "checkpoint": None, "when_done": "keep", "file_name": "{number}"}
+        folders = {name: folder / name for name in ("inbox", "outbox", "models")}
+        changes = {**folders, "checkpoint": None, "when_done": "keep", "file_name": "{number}"}
         changes["compile"] = "never"
         began = time.monotonic()
         try:
@@ -105,11 +121,11 @@ def _picture(settings: Settings, make_engine: MakeEngine) -> Finding:
         seconds = time.monotonic() - began
         picture = folder / "outbox/doctor/1.png"
         if why or not picture.exists():
-            return Finding("picture", why or "no picture was rendered", PLEASE)
+            return Check("picture", why or "no picture was rendered", PLEASE)
         chunk = read_chunk(read_texts(picture)[PICOWATCH])
         each = sum(chunk.rendered["timings"].values())
         size = chunk.rendered["size"]
-        return Finding(
+        return Check(
             "picture",
             f"{size} with the demo model in {each:.1f} s, {seconds:.1f} s including the start",
         )
@@ -143,3 +159,156 @@ class _Silent:
 
     def close(self) -> None:
         """Nothing is held."""
+
+
+def _machine_checks() -> Iterator[Check]:
+    """In the order of a bug report."""
+    yield Check("picowatch", f"{__version__}, in {Path(__file__).parents[1]}")
+    yield _python()
+    yield Check("system", f"{platform.platform()}, {os.cpu_count()} cores")
+    if memory := _memory():
+        yield memory
+    if driver := _driver():
+        yield Check("driver", f"NVIDIA {driver}")
+
+
+def _python() -> Check:
+    text = f"{platform.python_version()}, {sys.executable}"
+    if sys.version_info < OLDEST_PYTHON:
+        return Check("Python", text, "Install Python 3.11 or newer.")
+    return Check("Python", text)
+
+
+def _memory() -> Check | None:
+    """None where the system does not tell."""
+    try:
+        lines = MEMORY.read_text().splitlines()
+        amounts = {name: int(rest.split()[0]) * 1024 for name, _, rest in
+                   (line.partition(":") for line in lines)}  # fmt: skip
+        total, free = amounts["MemTotal"], amounts["MemAvailable"]
+    except (OSError, KeyError, ValueError, IndexError):
+        return None
+    text = f"{free / 1e9:.1f} of {total / 1e9:.1f} GB are free"
+    with suppress(OSError, ValueError):  # "max" where there is no limit
+        limit = int(CONTAINER_LIMIT.read_text())
+        text += f", this container may use {limit / 1e9:.1f} GB"
+        free = min(free, limit)
+    if free < LITTLE_MEMORY:
+        return Check("memory", text, "Close other programs, or give the container more.")
+    return Check("memory", text)
+
+
+def _driver() -> str:
+    """The NVIDIA driver's version, "" if there is none."""
+    with suppress(OSError, StopIteration):
+        words = NVIDIA.read_text().splitlines()[0].split()
+        return next(word for word in words if word[0].isdigit() and "." in word)
+    with suppress(OSError, subprocess.SubprocessError):
+        query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+        said = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True)
+        return said.stdout.split("\n")[0].strip()
+    return ""
+
+
+def _folder_checks(settings: Settings) -> Iterator[Check]:
+    """Only for an inbox that is there and an outbox that can be written."""
+    yield _inbox(settings)
+    yield _watch(settings)
+    yield _outbox(settings)
+    yield _models(settings)
+
+
+def _inbox(settings: Settings) -> Check:
+    writable = os.access(settings.inbox, os.W_OK)
+    text = _where(settings.inbox) + ("" if writable else ", read-only")
+    if not writable and settings.when_done != "keep":
+        return Check(
+            "inbox",
+            text,
+            f"when_done: {settings.when_done} must delete recipes: make the inbox writable, or "
+            "set keep.",
+        )
+    return Check("inbox", text)
+
+
+def _watch(settings: Settings) -> Check:
+    """As the daemon does it."""
+    inbox = settings.inbox.resolve()
+    kind = file_system_type(inbox)
+    reliable = events_are_reliable(kind)
+    if settings.watch == "events" and not reliable:
+        return Check("watch", f"by events, which are unreliable on {kind}", "Set watch: auto.")
+    if settings.watch == "polling" or not reliable:
+        return Check("watch", "by polling: the inbox is scanned every second")
+    folder = InboxFolder(inbox, settings.watch, threading.Event())
+    folder.arm()
+    polling = folder.polling
+    folder.close()
+    text = f"by events, {_count_folders(inbox)} folders{_limits()}"
+    if polling:
+        return Check(
+            "watch",
+            f"{text}: the system's limit of watches is reached, so picowatch polls",
+            "sudo sysctl fs.inotify.max_user_watches=524288 fs.inotify.max_user_instances=1024",
+        )
+    return Check("watch", text)
+
+
+def _count_folders(inbox: Path) -> int:
+    count = 0
+    for _, folders, _ in os.walk(inbox):
+        folders[:] = filter(is_looked_into, folders)
+        count += 1
+    return count
+
+
+def _limits() -> str:
+    if not sys.platform.startswith("linux"):
+        return ""
+    try:
+        watches, instances = (
+            (INOTIFY / name).read_text().strip()
+            for name in ("max_user_watches", "max_user_instances")
+        )
+    except OSError:
+        return ""
+    return f" (inotify allows {watches} watches, {instances} instances)"
+
+
+def _outbox(settings: Settings) -> Check:
+    existing = settings.outbox
+    while not existing.exists():
+        existing = existing.resolve().parent
+    free = shutil.disk_usage(existing).free
+    text = f"{_where(settings.outbox)}, {free / 1e9:.1f} GB free"
+    if seems_to_run(settings.outbox):
+        text += ", a picowatch is using it"
+    if free < LITTLE_ROOM:
+        return Check(
+            "outbox", text, "Free some space: while the disk is full, picowatch renders nothing."
+        )
+    return Check("outbox", text)
+
+
+def _models(settings: Settings) -> Check:
+    catalog = Catalog(settings.models)
+    inventory = catalog.scan()
+    counts = {
+        kind: len(inventory.of_kind(kind)) for kind in ("checkpoint", "vae", "lora", "embedding")
+    }
+    text = f"{_where(settings.models)}: " + ", ".join(f"{n} {kind}" for kind, n in counts.items())
+    if inventory.refused:
+        text += f"; {len(inventory.refused)} refused (see `picowatch models`)"
+    if settings.checkpoint is not None:
+        try:
+            catalog.find("checkpoint", settings.checkpoint)
+        except ModelRefused as error:
+            return Check("models", f"{text}. {error}", "Change the setting checkpoint.")
+    return Check("models", text)
+
+
+def _where(folder: Path) -> str:
+    """The folder and its file system."""
+    kind = file_system_type(folder.resolve())
+    there = "" if folder.exists() else ", not created yet"
+    return f"{folder}{f' ({kind})' if kind else ''}{there}"

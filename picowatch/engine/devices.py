@@ -12,7 +12,7 @@ LARGE_NATIVE_SIZE = 512
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Target:
     """A device, the type its models compute in, and the device's name for people.
 
     `large_unet_dtype` is the type for the UNet of a full-size checkpoint.
@@ -29,13 +29,13 @@ class Place:
         narrow = self.dtype != torch.float32 and self.device.type in ("cpu", "cuda")
         return torch.channels_last if narrow else torch.contiguous_format
 
-    def for_unet(self, native_size: int) -> "Place":
-        """The same place with the type for a UNet of this native size."""
+    def for_unet(self, native_size: int) -> "Target":
+        """The same target with the type for a UNet of this native size."""
         large = native_size >= LARGE_NATIVE_SIZE
         return replace(self, dtype=self.large_unet_dtype) if large else self
 
 
-def choose_place(device: str, precision: Precision, ordinal: int = 0) -> Place:
+def choose_target(device: str, precision: Precision, ordinal: int = 0) -> Target:
     """The device the settings mean. "auto" takes CUDA, else MPS, else the CPU.
 
     Where the settings name no CUDA device by its number, the engine number `ordinal` of this
@@ -57,7 +57,7 @@ def choose_place(device: str, precision: Precision, ordinal: int = 0) -> Place:
     else:
         dtype = torch.float32
         large = torch.bfloat16 if chosen.type == "cpu" and _computes_bfloat16() else dtype
-    return Place(chosen, dtype, large, _name(chosen))
+    return Target(chosen, dtype, large, _name(chosen))
 
 
 def precision_name(dtype: torch.dtype) -> str:

@@ -1,7 +1,8 @@
 """The seam between the worker and whatever makes pictures. Imports no torch."""
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -136,3 +137,21 @@ class Engine(Protocol):
         A later `render` starts it again.
         """
         ...
+
+
+def new_future() -> Future[list[RenderedImage]]:
+    """A future that is already running: `cancel` on it does nothing, `interrupt` is the way."""
+    future: Future[list[RenderedImage]] = Future()
+    future.set_running_or_notify_cancel()
+    return future
+
+
+def resolve(
+    future: Future[list[RenderedImage]], result: list[RenderedImage] | BaseException
+) -> None:
+    """Resolve the future with pictures or a failure; the first to do so wins."""
+    with suppress(InvalidStateError):
+        if isinstance(result, BaseException):
+            future.set_exception(result)
+        else:
+            future.set_result(result)

@@ -9,8 +9,8 @@ from picowatch.catalog import Catalog
 from picowatch.engine.compiled.compiled import CompiledUnets
 from picowatch.engine.devices import (
     LARGE_NATIVE_SIZE,
-    Place,
-    choose_place,
+    Target,
+    choose_target,
     gpu_bytes,
     precision_name,
 )
@@ -18,16 +18,15 @@ from picowatch.engine.memory.ladder import (
     CPU_LADDER,
     LADDER,
     MemoryLadder,
-    Way,
+    Rung,
     shrink_warning,
     shrunken,
 )
-from picowatch.engine.memory.peak import forget_peak, peak_bytes
-from picowatch.engine.memory.residence import settle_in
-from picowatch.engine.models.loaded import Loaded
+from picowatch.engine.memory.usage import forget_peak, peak_bytes
+from picowatch.engine.models.loaded import Loaded, arrange
 from picowatch.engine.models.loading import Checkpoints
 from picowatch.engine.options import EngineOptions
-from picowatch.engine.process.mishaps import SMALLER, out_of_memory
+from picowatch.engine.process.failures import SMALLER, out_of_memory
 from picowatch.engine.protocol import OnPreview, OnStep, RenderedImage, unseen
 from picowatch.engine.unet.draw import (
     Drawn,
@@ -51,15 +50,15 @@ class Renderer:
 
     def __init__(self, options: EngineOptions, on_preview: OnPreview = unseen) -> None:
         torch.set_num_threads(options.threads or max(1, torch.get_num_threads() // options.engines))
-        self._place = choose_place(options.device, options.precision, options.ordinal)
+        self._target = choose_target(options.device, options.precision, options.ordinal)
         self._start_images = options.start_images
         catalog = Catalog(options.models, options.hash_cache, keep_hashes=False)
-        self._checkpoints = Checkpoints(catalog, self._place)
+        self._checkpoints = Checkpoints(catalog, self._target)
         self._previewer = Previewer(on_preview, options.preview_seconds)
         self._unets = CompiledUnets(options.compiled)
-        on_cpu = self._place.device.type == "cpu"
+        on_cpu = self._target.device.type == "cpu"
         self._ladder = MemoryLadder(
-            options.memory, CPU_LADDER if on_cpu else LADDER, gpu_bytes(self._place.device)
+            options.memory, CPU_LADDER if on_cpu else LADDER, gpu_bytes(self._target.device)
         )
 
     @torch.inference_mode()
@@ -76,16 +75,16 @@ class Renderer:
         a prompt to its neighbour's length would change its picture.
         """
         failure = ""
-        for way in self._ways(batch):
+        for rung in self._rungs(batch):
             try:
-                images = self._make(batch, way, on_step, interrupted, waiting)
+                images = self._make(batch, rung, on_step, interrupted, waiting)
             # Which classes say so differs by device and version of torch.
             except Exception as error:
                 failure = out_of_memory(error)
                 if not failure:
                     raise
             else:
-                self._ladder.worked(batch, way)
+                self._ladder.worked(batch, rung)
                 return images
         raise RenderFailed(f"{failure} Nothing that saves memory was enough.", _remedy(batch[0]))
 
@@ -93,41 +92,41 @@ class Renderer:
         """Until nothing is compiled in the background any more; raises TimeoutError."""
         self._unets.wait(timeout_seconds)
 
-    def _ways(self, batch: Sequence[ImageRequest]) -> Iterator[Way]:
-        """The ladder's ways, each once more where other checkpoints made room for it.
+    def _rungs(self, batch: Sequence[ImageRequest]) -> Iterator[Rung]:
+        """The ladder's rungs, each once more where other checkpoints made room for it.
 
         Memory is given back here, not where it ran out: the traceback holds what filled it.
         """
-        for way in self._ladder.ways(batch):
-            yield way
+        for rung in self._ladder.rungs(batch):
+            yield rung
             if self._checkpoints.forget_others(batch[0]):
                 self._checkpoints.give_memory_back()
-                yield way
+                yield rung
             self._checkpoints.give_memory_back()
 
     def _make(
         self,
         asked: Sequence[ImageRequest],
-        way: Way,
+        rung: Rung,
         on_step: OnStep,
         interrupted: Interrupted,
         waiting: int,
     ) -> list[RenderedImage]:
-        """The batch, made in one way from the first step to the last."""
-        batch = [shrunken(request, way.shrunk) for request in asked]
+        """The batch, made on one rung from the first step to the last."""
+        batch = [shrunken(request, rung.shrunk) for request in asked]
         timings: dict[str, float] = {}
-        forget_peak(self._place.device)
-        loaded = self._loaded(batch[0], way, timings)
+        forget_peak(self._target.device)
+        loaded = self._loaded(batch[0], rung, timings)
         self._previewer.follow(loaded.vae)
-        groups = _groups(batch, loaded, alone=way.alone or batch[0].exact)
-        chosen = self._unets.chosen(loaded, eager=batch[0].exact or way.sliced)
+        groups = _groups(batch, loaded, alone=rung.alone or batch[0].exact)
+        chosen = self._unets.chosen(loaded, eager=batch[0].exact or rung.sliced)
         drawn: list[list[Drawn]] = []
         with _algorithms(exact=batch[0].exact):
             for number, group in enumerate(groups):
                 report = _shifted(on_step, number, len(groups))
                 setting = Setting(
                     loaded,
-                    self._place.device,
+                    self._target.device,
                     self._start_images,
                     chosen,
                     report,
@@ -139,21 +138,21 @@ class Renderer:
         chosen.consider(timings["denoise"], waiting / len(batch))
         share = {phase: seconds / len(batch) for phase, seconds in timings.items()}
         images = {
-            place: _rendered(
+            index: _rendered(
                 one,
-                asked[place],
-                batch[place],
+                asked[index],
+                batch[index],
                 group,
                 loaded,
-                self._place,
-                way,
+                self._target,
+                rung,
                 share,
                 compiled=chosen.all_compiled,
             )
             for group, pictures in zip(groups, drawn, strict=True)
-            for place, one in zip(group.places, pictures, strict=True)
+            for index, one in zip(group.indexes, pictures, strict=True)
         }
-        return [images[place] for place in range(len(batch))]
+        return [images[index] for index in range(len(batch))]
 
     def _draw(self, setting: Setting, group: Group) -> list[Drawn]:
         """The group's pictures, in parts where that is faster."""
@@ -167,16 +166,16 @@ class Renderer:
     def _cores(self, loaded: Loaded) -> int:
         """How many parts of a batch to make at a time."""
         small = loaded.native_size < LARGE_NATIVE_SIZE and loaded.unet.dtype == torch.float32
-        return torch.get_num_threads() if small and self._place.device.type == "cpu" else 1
+        return torch.get_num_threads() if small and self._target.device.type == "cpu" else 1
 
-    def _loaded(self, request: ImageRequest, way: Way, timings: dict[str, float]) -> Loaded:
+    def _loaded(self, request: ImageRequest, rung: Rung, timings: dict[str, float]) -> Loaded:
         """The checkpoint and VAE of this image, with its LoRAs and no others."""
         loaded = self._checkpoints.held(request)
         if loaded is None:
-            home = torch.device("cpu") if way.offload else None
+            home = torch.device("cpu") if rung.offload else None
             with timed(timings, "load"):
                 loaded = self._checkpoints.load(request, home)
-        settle_in(loaded, way, self._place.device)
+        arrange(loaded, rung, self._target.device)
         if loaded.loras.apply(request.loras):
             loaded.prompts.forget()
         return loaded
@@ -185,12 +184,12 @@ class Renderer:
 def _groups(batch: Sequence[ImageRequest], loaded: Loaded, *, alone: bool) -> list[Group]:
     """The batch by number of chunks; `alone`, each image by itself."""
     groups: dict[tuple[int, int], Group] = {}
-    for place, request in enumerate(batch):
+    for index, request in enumerate(batch):
         texts = (request.prompt, request.negative_prompt)
         chunks = max(len(chunks_of(loaded, request, text)) for text in texts)
-        key = (chunks, place if alone else 0)
+        key = (chunks, index if alone else 0)
         group = groups.setdefault(key, Group(chunks, [], []))
-        group.places.append(place)
+        group.indexes.append(index)
         group.requests.append(request)
     return list(groups.values())
 
@@ -201,8 +200,8 @@ def _rendered(
     made: ImageRequest,
     group: Group,
     loaded: Loaded,
-    place: Place,
-    way: Way,
+    target: Target,
+    rung: Rung,
     timings: dict[str, float],
     *,
     compiled: bool,
@@ -211,17 +210,17 @@ def _rendered(
         width=drawn.width,
         height=drawn.height,
         pixels=drawn.pixels,
-        device=place.name,
+        device=target.name,
         precision=precision_name(loaded.unet.dtype),
         batch_size=len(group.requests),
         compiled=compiled,
-        memory_rung=way.name,
+        memory_rung=rung.name,
         chunks=group.chunks,
         timings=dict(timings),
         versions=versions(),
         warnings=loaded.loras.warnings + shrink_warning(asked, made),
         steps=made.steps if made.steps != asked.steps else None,
-        peak_bytes=peak_bytes(place.device),
+        peak_bytes=peak_bytes(target.device),
     )
 
 

@@ -6,8 +6,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from hashlib import shake_256
 
-from picowatch.engine.process.futures import new_future, settle
-from picowatch.engine.protocol import OnPreview, OnStep, RenderedImage, unseen
+from picowatch.engine.protocol import OnPreview, OnStep, RenderedImage, new_future, resolve, unseen
 from picowatch.errors import EngineStopped
 from picowatch.recipe.request import ImageRequest
 
@@ -82,7 +81,7 @@ class DigestEngine:
     def _end(self, how: str) -> None:
         self._stop.set()
         if self._in_work is not None:
-            settle(self._in_work, EngineStopped(f"The engine was {how}."))
+            resolve(self._in_work, EngineStopped(f"The engine was {how}."))
 
     def _draw(
         self,
@@ -101,9 +100,9 @@ class DigestEngine:
             images = [digest_picture(request, len(batch)) for request in batch]
         # What a test's hook raises is what this batch fails with.
         except BaseException as failure:
-            settle(future, failure)
+            resolve(future, failure)
         else:
-            settle(future, images)
+            resolve(future, images)
 
 
 def digest_pixels(request: ImageRequest) -> bytes:

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from picowatch.commands.doctor import doctor
-from picowatch.engine.checks import torch_check
-from picowatch.engine.checks.torch_check import Finding
+from picowatch.engine import torch_check
+from picowatch.engine.torch_check import Check
 from picowatch.errors import EngineDied, SettingsInvalid
 from picowatch.outbox.lock import OutboxLock
 from picowatch.recipe.request import ImageRequest
@@ -21,13 +21,13 @@ from picowatch.settings import Settings
 from tests.commands.picowatch import PROJECT, picowatch
 from tests.house import House
 
-GOOD = [Finding("torch", "2.9"), Finding("device", "cpu")]
+GOOD = [Check("torch", "2.9"), Check("device", "cpu")]
 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Torch is well, and is not looked at."""
-    monkeypatch.setattr("picowatch.commands.doctor.examine", lambda *_: GOOD)
+    monkeypatch.setattr("picowatch.commands.doctor.check_torch", lambda *_: GOOD)
 
 
 def checks(house: House, capsys: pytest.CaptureFixture[str], **values: Any) -> dict[str, Any]:
@@ -91,8 +91,8 @@ def test_a_torch_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyP
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setattr(torch_check, "TOO_LONG_SECONDS", 2.0)
-    found = torch_check.examine("auto", "auto", program="hangs")
-    assert found[0] == Finding("torch", "2.9")
+    found = torch_check.check_torch("auto", "auto", program="hangs")
+    assert found[0] == Check("torch", "2.9")
     assert "did not answer within 2 s" in found[1].text
     assert found[1].remedy
 
@@ -178,7 +178,7 @@ def test_a_share_is_polled(
     house: House, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And who insists on events is told that they do not come."""
-    monkeypatch.setattr("picowatch.commands.doctor_checks.file_system_type", lambda folder: "cifs")
+    monkeypatch.setattr("picowatch.commands.doctor.file_system_type", lambda folder: "cifs")
     assert "by polling" in checks(house, capsys)["watch"]["text"]
     watch = checks(house, capsys, watch="events")["watch"]
     assert watch["remedy"] == "Set watch: auto."
@@ -202,7 +202,7 @@ def test_a_disk_that_is_nearly_full_has_its_remedy(
     house: House, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before picowatch has to wait."""
-    monkeypatch.setattr("picowatch.commands.doctor_checks.LITTLE_ROOM", 1e18)
+    monkeypatch.setattr("picowatch.commands.doctor.LITTLE_ROOM", 1e18)
     assert "Free some space" in checks(house, capsys)["outbox"]["remedy"]
 
 

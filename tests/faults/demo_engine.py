@@ -32,7 +32,7 @@ class HoldingEngine:
         catalog = Catalog(options.models, options.hash_cache, keep_hashes=False)
         self._go = options.models / GO_FILE
         self._engine = Renderer(options, on_preview)
-        place = self._engine._place
+        place = self._engine._target
         self._engine._checkpoints = Checkpoints(catalog, place, configs=catalog.demo.path)
 
     def make(

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from picowatch.catalog import Catalog, Kind, Model
 from picowatch.catalog.hashes import OnBlock, unheard
-from picowatch.engine.devices import choose_place
+from picowatch.engine.devices import choose_target
 from picowatch.engine.models.loading import Checkpoints
 from picowatch.engine.models.model_files import unchanged
 from picowatch.engine.process.child import ChildEngine
@@ -351,7 +351,7 @@ def test_a_file_that_is_replaced_while_it_is_read_makes_no_picture(
         write_model(each, tmp_path / FOLDERS[each] / "it.safetensors")
     wanted = asked(tmp_path)
     catalog = ChangingCatalog(tmp_path, kind, another)
-    checkpoints = Checkpoints(catalog, choose_place("cpu", "float32"), configs=DEMO)
+    checkpoints = Checkpoints(catalog, choose_target("cpu", "float32"), configs=DEMO)
     for _ in range(2):
         with pytest.raises(RenderFailed, match=f"The {word(kind)} 'it' is another file now"):
             loaded = checkpoints.held(wanted) or checkpoints.load(wanted)

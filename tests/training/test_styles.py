@@ -16,7 +16,7 @@ from safetensors import safe_open
 from picowatch.catalog.headers import read_header
 from picowatch.catalog.lora_keys import place_of
 from picowatch.catalog.recognise import recognise
-from picowatch.engine.unet.lora_names import modules_by_place
+from picowatch.engine.unet.loras import modules_by_place
 from training.drawing import draw
 from training.pictures import as_batch
 from training.scenes import CorgiScene, ShapeScene

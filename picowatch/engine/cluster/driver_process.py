@@ -17,7 +17,7 @@ import psutil  # type: ignore[import-untyped]
 
 from picowatch.engine.cluster.wire import Begin, FromDriver, ToDriver
 from picowatch.engine.options import EngineOptions
-from picowatch.engine.process.last_words import LastWords
+from picowatch.engine.process.failures import LastWords
 from picowatch.settings import RaySettings
 
 # As a ChildEngine's: the user's folder is not searched, the package's own parent comes last.

@@ -1,9 +1,9 @@
 """What a check of a cluster finds, for `picowatch doctor`. Imports no Ray."""
 
-from picowatch.engine.checks.torch_check import Finding
 from picowatch.engine.cluster.driver_process import DriverProcess, from_anywhere
 from picowatch.engine.cluster.wire import Begin, Node, Survey, Surveyed, Trouble
 from picowatch.engine.options import EngineOptions
+from picowatch.engine.torch_check import Check
 from picowatch.settings import RaySettings
 
 _PATIENCE_SECONDS = 60.0
@@ -11,7 +11,7 @@ _SAME = "Install there what is installed here; until then nothing is made on it.
 _LOOK = "docs/scale.md tells how a cluster is set up."
 
 
-def examine_cluster(options: EngineOptions, settings: RaySettings) -> list[Finding]:
+def examine_cluster(options: EngineOptions, settings: RaySettings) -> list[Check]:
     """A line for each node: what it has, and in which versions it differs from this machine."""
     driver = DriverProcess(Begin(from_anywhere(options), settings, ""))
     try:
@@ -21,16 +21,16 @@ def examine_cluster(options: EngineOptions, settings: RaySettings) -> list[Findi
                 case Surveyed(nodes):
                     return [_finding(node) for node in nodes]
                 case Trouble(text) if text:
-                    return [Finding("cluster", text, _LOOK)]
+                    return [Check("cluster", text, _LOOK)]
     except (EOFError, OSError):  # TimeoutError, too
-        return [Finding("cluster", "Ray's driver ended, or said nothing", _LOOK)]
+        return [Check("cluster", "Ray's driver ended, or said nothing", _LOOK)]
     finally:
         driver.end(1.0)
         driver.close()
 
 
-def _finding(node: Node) -> Finding:
+def _finding(node: Node) -> Check:
     has = f"{node.name}: {node.gpus:g} GPU, {node.cpus:g} CPU"
     if node.unfit:
-        return Finding("node", f"{has}; {node.unfit}", _SAME)
-    return Finding("node", f"{has}; versions as here")
+        return Check("node", f"{has}; {node.unfit}", _SAME)
+    return Check("node", f"{has}; versions as here")

@@ -16,7 +16,6 @@ from picowatch.engine.cluster.wire import (
     ToDriver,
 )
 from picowatch.engine.options import EngineOptions
-from picowatch.engine.process.futures import new_future, settle
 from picowatch.engine.process.wire import Step
 from picowatch.engine.protocol import (
     EngineLost,
@@ -25,6 +24,8 @@ from picowatch.engine.protocol import (
     OnStep,
     Preview,
     RenderedImage,
+    new_future,
+    resolve,
     unseen,
 )
 from picowatch.errors import EngineStopped, PicowatchError
@@ -75,7 +76,7 @@ class FarEngine:
         future = new_future()
         with self._lock:
             if self._gone is not None:
-                settle(future, EngineLost("The engine is not there any more."))
+                resolve(future, EngineLost("The engine is not there any more."))
                 return future
             if self._work is not None:
                 raise RuntimeError("one batch at a time")
@@ -122,7 +123,7 @@ class FarEngine:
                 self._memory = memory
                 self._learn(outcome)
                 self._work = None
-                settle(work.future, outcome)
+                resolve(work.future, outcome)
 
     def end(self, why: PicowatchError) -> None:
         """It is no more; a batch in work ends with this."""
@@ -130,7 +131,7 @@ class FarEngine:
             self._gone = self._gone or why
             work, self._work = self._work, None
         if work is not None:
-            settle(work.future, why)
+            resolve(work.future, why)
 
     def _learn(self, outcome: list[RenderedImage] | PicowatchError) -> None:
         if isinstance(outcome, list) and outcome:

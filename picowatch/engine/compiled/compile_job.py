@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from diffusers import UNet2DConditionModel
 
+from picowatch.engine.unet.denoise import Shape
 from picowatch.engine.unet.onednn import suits, take_onednn
-from picowatch.engine.unet.unets import Shape
 from picowatch.engine.versions import versions
 
 

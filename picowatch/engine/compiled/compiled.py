@@ -26,7 +26,7 @@ from picowatch.engine.compiled.compile_job import (
 )
 from picowatch.engine.compiled.trials import Note
 from picowatch.engine.models.loaded import Loaded
-from picowatch.engine.unet.unets import EagerUnet, Shape, Unet
+from picowatch.engine.unet.denoise import EagerUnet, Shape, Unet
 
 # Compiling takes half a minute to two, and gives back a third of the time of what follows: a
 # shape that took, or is going to take, this long is worth it.

@@ -1,6 +1,6 @@
-"""The ladder of ways to make a batch in less and less memory. Imports no torch.
+"""The memory ladder: each rung renders a batch in less memory than the last. Imports no torch.
 
-A way is chosen as a whole before a batch and never changed within it: when memory runs out, the
+A rung is chosen as a whole before a batch and never changed within it: when memory runs out, the
 batch is made anew, from its first step, on the next rung. So a picture says exactly how it was
 made, and the noise of its seed is the same on every rung.
 """
@@ -21,7 +21,7 @@ Offload = Literal["", "model", "sequential"]
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class Rung:
     """How a batch is made; each rung keeps what the rungs before it save.
 
     `alone`: images go through the UNet one by one. `tiled`: the VAE works in tiles. `sliced`:
@@ -37,8 +37,8 @@ class Way:
     shrunk: int = 0
 
 
-_FULL = Way()
-_ALONE = Way("smaller batch", alone=True)
+_FULL = Rung()
+_ALONE = Rung("smaller batch", alone=True)
 _TILED = replace(_ALONE, name="VAE tiling", tiled=True)
 _SLICED = replace(_TILED, name="attention slicing", sliced=True)
 _MODEL = replace(_SLICED, name="model offload", offload="model")
@@ -59,7 +59,7 @@ class MemoryLadder:
     the top too, but with the VAE's tiling on GPUs of less than 6 GB.
     """
 
-    def __init__(self, setting: Memory, ladder: Sequence[Way], gpu_bytes: int | None) -> None:
+    def __init__(self, setting: Memory, ladder: Sequence[Rung], gpu_bytes: int | None) -> None:
         self._ladder = ladder
         if setting == "low":
             self._first = min(ladder.index(_SLICED) + 1, len(ladder) - 1)
@@ -67,20 +67,20 @@ class MemoryLadder:
             self._first = ladder.index(_TILED)
         else:
             self._first = 0
-        self._worked: dict[_Key, tuple[Way, int]] = {}
+        self._worked: dict[_Key, tuple[Rung, int]] = {}
 
-    def ways(self, batch: Sequence[ImageRequest]) -> Iterator[Way]:
-        """The ways to try in turn, each once. Smaller pictures only if the batch says so."""
+    def rungs(self, batch: Sequence[ImageRequest]) -> Iterator[Rung]:
+        """The rungs to try in turn, each once. Smaller pictures only if the batch says so."""
         first = batch[0]
-        way, images = self._worked.get(_key(first), (self._ladder[self._first], len(batch)))
-        if way == _ALONE and 1 < len(batch) < images:
-            way = self._ladder[0]  # so many may fit
-        begin = next((i for i, one in enumerate(self._ladder) if one == way), len(self._ladder))
+        start, images = self._worked.get(_key(first), (self._ladder[self._first], len(batch)))
+        if start == _ALONE and 1 < len(batch) < images:
+            start = self._ladder[0]  # so many may fit
+        begin = next((i for i, one in enumerate(self._ladder) if one == start), len(self._ladder))
         for rung in self._ladder[begin:]:
-            if len(batch) > 1 or rung != _ALONE or rung == way:
+            if len(batch) > 1 or rung != _ALONE or rung == start:
                 yield rung
-        shrunk = replace(way if way.shrunk else self._ladder[-1], name="smaller picture")
-        if way.shrunk:
+        shrunk = replace(start if start.shrunk else self._ladder[-1], name="smaller picture")
+        if start.shrunk:
             yield shrunk
         while first.shrink_to_fit:
             smaller = replace(shrunk, shrunk=shrunk.shrunk + 1)
@@ -89,9 +89,9 @@ class MemoryLadder:
             yield smaller
             shrunk = smaller
 
-    def worked(self, batch: Sequence[ImageRequest], way: Way) -> None:
-        """Remember this way for images of this checkpoint and size."""
-        self._worked[_key(batch[0])] = way, len(batch)
+    def worked(self, batch: Sequence[ImageRequest], rung: Rung) -> None:
+        """Remember this rung for images of this checkpoint and size."""
+        self._worked[_key(batch[0])] = rung, len(batch)
 
 
 def _key(request: ImageRequest) -> _Key:

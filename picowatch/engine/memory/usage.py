@@ -1,11 +1,20 @@
-"""How much memory an engine holds: on a GPU as torch says, else as the system does."""
+"""How much memory there is, and how much of it an engine holds. Imports no torch by itself."""
 
+import resource
 import sys
+from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil  # type: ignore[import-untyped]
 
 from picowatch.engine.protocol import MemoryUse
 
+if TYPE_CHECKING:
+    import torch
+
 _STATUS = "/proc/{process}/status"
+_CGROUP = Path("/sys/fs/cgroup")
 
 
 def gpu_memory() -> MemoryUse | None:
@@ -32,3 +41,54 @@ def process_memory(process: int) -> MemoryUse | None:
         return None
     now, peak = (int(kilobytes[name]) * 1024 for name in ("VmRSS", "VmHWM"))
     return MemoryUse(now, max(now, peak))  # the kernel notes the peak a little later
+
+
+def free_bytes(device: "torch.device") -> int:
+    """What is free on the device; on one that shares the computer's memory, there.
+
+    A container's own limit counts (cgroup v2): the kernel kills what goes beyond it.
+    """
+    import torch
+
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(free + cached)
+    return min(int(psutil.virtual_memory().available), _left_to_container())
+
+
+def _left_to_container(cgroup: Path = _CGROUP) -> int:
+    """Bytes below the container's limit, files in its page cache not counted."""
+    with suppress(OSError, ValueError):
+        limit = (cgroup / "memory.max").read_text().strip()
+        if limit != "max":
+            used = int((cgroup / "memory.current").read_text())
+            lines = (cgroup / "memory.stat").read_text().splitlines()
+            files = sum(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
+            return max(0, int(limit) - used + files)
+    return 2**63
+
+
+def forget_peak(device: "torch.device") -> None:
+    """Count anew from here on, where the system can."""
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    # proc(5), /proc/pid/clear_refs: 5 resets the peak of the resident set.
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_bytes(device: "torch.device") -> int:
+    """The GPU's memory that torch held at most, elsewhere this process' main memory."""
+    import torch
+
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

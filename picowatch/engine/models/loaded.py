@@ -1,12 +1,19 @@
-"""A checkpoint in memory."""
+"""A checkpoint in memory: its parts, and where their weights are while it works."""
 
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+from accelerate import cpu_offload, cpu_offload_with_hook  # type: ignore[import-untyped]
+from accelerate.hooks import remove_hook_from_module  # type: ignore[import-untyped]
+from diffusers.models.attention_processor import AttnProcessor2_0
+from torch.nn import functional
+
+from picowatch.engine.memory.ladder import Offload, Rung
+from picowatch.engine.unet.denoise import Shape
 from picowatch.engine.unet.embeddings import Embeddings
 from picowatch.engine.unet.loras import Loras
 from picowatch.engine.unet.prompts import PromptEncoder
-from picowatch.engine.unet.unets import Shape
 
 # Latents, mask, and the latents of what the mask leaves.
 INPAINTING_CHANNELS = 9
@@ -17,7 +24,7 @@ class Loaded:
     """A checkpoint's parts, ready to compute; `schedule` is its scheduler's config.
 
     LoRAs and embeddings live and go with the checkpoint they act on. `residence` is how it
-    works at present (see residence.py), None if nothing was arranged yet. `compiled` are the
+    works at present (see `arrange`), None if nothing was arranged yet. `compiled` are the
     compiled UNets that compute with its weights.
     """
 
@@ -36,3 +43,91 @@ class Loaded:
     def inpaints(self) -> bool:
         """True for an inpainting checkpoint: its UNet looks at mask and start image, too."""
         return bool(self.unet.config.in_channels == INPAINTING_CHANNELS)
+
+
+# Queries that attend at a time.
+_ROWS = 1024
+_CPU = torch.device("cpu")
+
+
+class SlicedAttention:
+    """diffusers' AttnProcessor2_0 for Stable Diffusion 1.x, a slice of the queries at a time.
+
+    diffusers' own SlicedAttnProcessor computes whole score matrices, which takes more memory
+    than torch's attention does where that has a kernel that needs none.
+    """
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        **_: Any,
+    ) -> torch.Tensor:
+        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+
+        def heads(states: torch.Tensor) -> torch.Tensor:
+            rows, length, width = states.shape
+            return states.view(rows, length, attn.heads, width // attn.heads).transpose(1, 2)
+
+        query, key, value = heads(attn.to_q(hidden_states)), attn.to_k(context), attn.to_v(context)
+        key, value = heads(key), heads(value)
+        slices = [
+            functional.scaled_dot_product_attention(query[:, :, begin : begin + _ROWS], key, value)
+            for begin in range(0, query.shape[2], _ROWS)
+        ]
+        attended = torch.cat(slices, dim=2).transpose(1, 2).flatten(2)
+        result: torch.Tensor = attn.to_out[1](attn.to_out[0](attended.to(query.dtype)))
+        return result
+
+
+def arrange(loaded: Loaded, rung: Rung, device: torch.device) -> None:
+    """Make the checkpoint work as this rung says; costs nothing if it does already."""
+    wanted = (rung.tiled, rung.sliced, rung.offload)
+    if loaded.residence == wanted:
+        return
+    move_out(loaded)
+    if rung.tiled:
+        loaded.vae.enable_tiling()
+    if rung.sliced:
+        loaded.unet.set_attn_processor(SlicedAttention())
+    _move_weights(loaded, rung.offload, device)
+    loaded.residence = wanted
+
+
+def move_out(loaded: Loaded) -> None:
+    """Take hooks and savings away; the weights are then wherever they were last.
+
+    Also after a move that memory ran out in: then `residence` is None and some are there.
+    """
+    for model in (loaded.text_encoder, loaded.unet, loaded.vae):
+        if model is not None:
+            remove_hook_from_module(model, recurse=True)
+    if loaded.vae is not None:
+        loaded.vae.disable_tiling()
+    loaded.unet.set_attn_processor(AttnProcessor2_0())  # type: ignore[no-untyped-call]
+    loaded.compiled.clear()  # they hold on to weights where those were
+    loaded.residence = None
+
+
+def _move_weights(loaded: Loaded, offload: Offload, device: torch.device) -> None:
+    """Everything on the device, or in the computer's memory until it is needed.
+
+    The VAE is never taken apart: it is small, and may have to change its type (see vae.py).
+    """
+    text, unet, vae = loaded.text_encoder, loaded.unet, loaded.vae
+    if not offload:
+        for model in (text, unet, vae):
+            model.to(device)
+        return
+    for model in (text, unet, vae):
+        model.to(_CPU)
+    if offload == "model":
+        _, text_hook = cpu_offload_with_hook(text, device)
+        _, unet_hook = cpu_offload_with_hook(unet, device, prev_module_hook=text_hook)
+        cpu_offload_with_hook(vae, device, prev_module_hook=unet_hook)
+    else:
+        cpu_offload(text, device)
+        cpu_offload(unet, device)
+        cpu_offload_with_hook(vae, device)

@@ -13,11 +13,10 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from picowatch.catalog import Catalog, Kind, Model, read_config, weight_files
-from picowatch.engine.devices import Place
-from picowatch.engine.memory.free_memory import free_bytes
-from picowatch.engine.memory.residence import move_out
+from picowatch.engine.devices import Target
+from picowatch.engine.memory.usage import free_bytes
 from picowatch.engine.models import weights
-from picowatch.engine.models.loaded import Loaded
+from picowatch.engine.models.loaded import Loaded, move_out
 from picowatch.engine.models.model_files import WORDS, find_model, unchanged
 from picowatch.engine.unet.embeddings import Embeddings
 from picowatch.engine.unet.loras import Loras
@@ -47,11 +46,11 @@ class Checkpoints:
     `configs` is the folder that describes single files.
     """
 
-    def __init__(self, catalog: Catalog, place: Place, configs: Path = SD15) -> None:
+    def __init__(self, catalog: Catalog, target: Target, configs: Path = SD15) -> None:
         self._catalog = catalog
-        self._place = place
+        self._target = target
         self._configs = configs
-        self._home = place
+        self._home = target
         self._kept: OrderedDict[str, _Kept] = OrderedDict()  # the last used last
 
     def held(self, request: ImageRequest) -> Loaded | None:
@@ -65,10 +64,10 @@ class Checkpoints:
     def load(self, request: ImageRequest, home: torch.device | None = None) -> Loaded:
         """The parts this image needs; what does not fit beside them goes before anything comes.
 
-        Weights are read to `home`, the place's device if not told otherwise: then memory is
+        Weights are read to `home`, the target's device if not told otherwise: then memory is
         short, and nothing else is kept.
         """
-        self._home = replace(self._place, device=home or self._place.device)
+        self._home = replace(self._target, device=home or self._target.device)
         kept = self._kept.pop(request.checkpoint_hash, None)
         if home is not None:
             self.forget()
@@ -98,14 +97,14 @@ class Checkpoints:
         """Let the checkpoints that were used longest ago go until another one fits."""
         model = self._find("checkpoint", request.checkpoint, request.checkpoint_hash)
         needed = _WEIGHTS_GROW * model.bytes + _WORKING_BYTES
-        while self._kept and free_bytes(self._place.device) < needed:
+        while self._kept and free_bytes(self._target.device) < needed:
             self._kept.popitem(last=False)
             self.give_memory_back()
 
     def give_memory_back(self) -> None:
         """Before more is taken."""
         gc.collect()
-        if self._place.device.type == "cuda":
+        if self._target.device.type == "cuda":
             torch.cuda.empty_cache()
 
     def _load_checkpoint(self, request: ImageRequest) -> Loaded:
@@ -120,7 +119,7 @@ class Checkpoints:
         embeddings = Embeddings(
             encoder, lambda use: self._find("embedding", use.name, use.hash).path
         )
-        device = self._place.device
+        device = self._target.device
         return Loaded(
             prompts=PromptEncoder(tokenizer, encoder, embeddings, device),
             text_encoder=encoder,
@@ -156,17 +155,17 @@ class Checkpoints:
         return weights.fill(vae, tensors, f"VAE of {model.name!r}", self._home)
 
     def _unet(self, model: Model, configs: Path) -> Any:
-        place = self._home.for_unet(model.native_size)
+        target = self._home.for_unet(model.native_size)
         config = read_config(configs / "unet" / "config.json")
         config["in_channels"] = model.in_channels
         if model.layout == "file":
-            tensors = weights.read_unet(model.path, config, place)
+            tensors = weights.read_unet(model.path, config, target)
         else:
-            tensors = weights.read_tensors(weight_files(model.path / "unet"), place)
+            tensors = weights.read_tensors(weight_files(model.path / "unet"), target)
         unet = weights.empty(UNet2DConditionModel, config)
-        unet = weights.fill(unet, tensors, f"UNet of {model.name!r}", place)
+        unet = weights.fill(unet, tensors, f"UNet of {model.name!r}", target)
         # Where it computes, not where it waits until the memory ladder takes it there.
-        if suits(self._place.device, place.dtype):
+        if suits(self._target.device, target.dtype):
             take_onednn(unet)
         return unet
 

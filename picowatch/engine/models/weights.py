@@ -19,7 +19,7 @@ from diffusers.loaders.single_file_utils import (
 )
 from safetensors import safe_open
 
-from picowatch.engine.devices import Place
+from picowatch.engine.devices import Target
 from picowatch.errors import RenderFailed
 
 Tensors = dict[str, torch.Tensor]
@@ -33,42 +33,42 @@ _OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": 
 
 
 def read_tensors(
-    files: Iterable[Path], place: Place, wanted: Callable[[str], bool] = lambda name: True
+    files: Iterable[Path], target: Target, wanted: Callable[[str], bool] = lambda name: True
 ) -> Tensors:
-    """Copies of the wanted tensors on the place's device; numbers in the place's type."""
+    """Copies of the wanted tensors on the target's device; numbers in the target's type."""
     tensors: Tensors = {}
     for path in files:
         # Copying and converting takes a processor longer than the disk's cache gives it: all cores.
         with safe_open(path, framework="pt") as file, ThreadPoolExecutor() as pool:
             names = list(filter(wanted, file.keys()))
             found = [file.get_tensor(name) for name in names]
-            tensors |= zip(names, pool.map(partial(_copied, place=place), found), strict=True)
+            tensors |= zip(names, pool.map(partial(_copied, target=target), found), strict=True)
     return tensors
 
 
-def _copied(tensor: torch.Tensor, place: Place) -> torch.Tensor:
-    """A copy where and as the place wants it."""
-    dtype = place.dtype if tensor.is_floating_point() else tensor.dtype
-    form = place.memory_format if tensor.ndim == 4 else torch.contiguous_format
-    return tensor.to(place.device, dtype, copy=True, memory_format=form)
+def _copied(tensor: torch.Tensor, target: Target) -> torch.Tensor:
+    """A copy where and as the target wants it."""
+    dtype = target.dtype if tensor.is_floating_point() else tensor.dtype
+    form = target.memory_format if tensor.ndim == 4 else torch.contiguous_format
+    return tensor.to(target.device, dtype, copy=True, memory_format=form)
 
 
-def read_unet(file: Path, config: dict[str, Any], place: Place) -> Tensors:
+def read_unet(file: Path, config: dict[str, Any], target: Target) -> Tensors:
     """The UNet of a single file; its EMA copy (`model_ema.`) is left where it is."""
-    tensors = read_tensors([file], place, lambda name: name.startswith(_UNET))
+    tensors = read_tensors([file], target, lambda name: name.startswith(_UNET))
     converted: Tensors = convert_ldm_unet_checkpoint(tensors, config)  # type: ignore[no-untyped-call]
     return converted
 
 
-def read_text_encoder(file: Path, place: Place) -> Tensors:
+def read_text_encoder(file: Path, target: Target) -> Tensors:
     """The text encoder of a single file."""
-    tensors = read_tensors([file], place, lambda name: name.startswith(_TEXT))
+    tensors = read_tensors([file], target, lambda name: name.startswith(_TEXT))
     return {name.removeprefix(_TEXT): tensor for name, tensor in tensors.items()}
 
 
-def read_vae(file: Path, config: dict[str, Any], place: Place) -> Tensors:
+def read_vae(file: Path, config: dict[str, Any], target: Target) -> Tensors:
     """The VAE in a checkpoint, or a VAE file in the original's or in diffusers' names."""
-    tensors = read_tensors([file], place, lambda name: name.startswith((_VAE, *_VAE_PARTS)))
+    tensors = read_tensors([file], target, lambda name: name.startswith((_VAE, *_VAE_PARTS)))
     tensors = {name.removeprefix(_VAE): tensor for name, tensor in tensors.items()}
     if "decoder.up_blocks.0.resnets.0.conv1.weight" in tensors:
         return modern_vae_names(tensors)
@@ -103,7 +103,7 @@ def empty(model: Any, config: Any) -> Any:
         return model.from_config(config) if isinstance(config, dict) else model(config)
 
 
-def fill(model: Any, tensors: Tensors, what: str, place: Place) -> Any:
+def fill(model: Any, tensors: Tensors, what: str, target: Target) -> Any:
     """Put the tensors into an empty model; each of its weights must be there, in its shape."""
     try:
         missing = model.load_state_dict(tensors, strict=False, assign=True).missing_keys
@@ -117,5 +117,5 @@ def fill(model: Any, tensors: Tensors, what: str, place: Place) -> Any:
             f"The {what} is not whole: {len(missing)} weights are missing, {missing[0]} first.",
             "Get the file again, or another one.",
         )
-    model = model.to(place.device).eval().requires_grad_(False)
-    return model.to(memory_format=place.memory_format)
+    model = model.to(target.device).eval().requires_grad_(False)
+    return model.to(memory_format=target.memory_format)

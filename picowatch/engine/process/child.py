@@ -21,10 +21,7 @@ from typing import NamedTuple
 
 from picowatch.engine.memory.usage import process_memory
 from picowatch.engine.options import EngineOptions
-from picowatch.engine.process.deaths import how_it_died
-from picowatch.engine.process.futures import new_future, settle
-from picowatch.engine.process.inspection import flaw
-from picowatch.engine.process.last_words import LastWords
+from picowatch.engine.process.failures import LastWords, how_it_died
 from picowatch.engine.process.wire import (
     Broken,
     Done,
@@ -38,6 +35,7 @@ from picowatch.engine.process.wire import (
     Start,
     Step,
     ToEngine,
+    flaw,
 )
 from picowatch.engine.protocol import (
     EngineCannotStart,
@@ -46,6 +44,8 @@ from picowatch.engine.protocol import (
     OnStep,
     Preview,
     RenderedImage,
+    new_future,
+    resolve,
     unseen,
 )
 from picowatch.engine.versions import versions
@@ -70,7 +70,7 @@ _ENVIRONMENT = {
     # https://docs.nvidia.com/cuda/cublas/#results-reproducibility
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
     # MKL then gives the rows of a matrix the same bits wherever they stand (oneMKL Developer
-    # Guide, "Specifying Code Branches"). Without, a picture depends on its place in a batch
+    # Guide, "Specifying Code Branches"). Without, a picture depends on its position in a batch
     # of 3. No cost could be measured.
     "MKL_CBWR": "AUTO,STRICT",
 }
@@ -243,7 +243,7 @@ class _Child:
         if self._thread.is_alive() and threading.current_thread() is not self._thread:
             self._thread.join(_END_SECONDS)
         if self._current is not None:
-            settle(self._current, EngineStopped("The engine was closed."))
+            resolve(self._current, EngineStopped("The engine was closed."))
 
     def _run(self) -> None:
         """The thread: serve until told to end or until the process dies; then tidy up."""
@@ -258,7 +258,7 @@ class _Child:
         finally:
             self._tidy_up()
             if self._current is not None:
-                settle(self._current, failure)
+                resolve(self._current, failure)
 
     def _serve(self) -> None:
         """Start the process and pass it one batch after the other."""
@@ -269,7 +269,7 @@ class _Child:
             if work is None:
                 return
             self._send(connection, Render(number, work.batch, work.waiting))
-            settle(work.future, self._outcome(connection, number, work))
+            resolve(work.future, self._outcome(connection, number, work))
 
     def _outcome(
         self, connection: Connection, number: int, work: _Work

@@ -161,6 +161,6 @@ def _serve(
 
 def _explained(error: Exception) -> Failed | Broken:
     """An unforeseen exception in words."""
-    from picowatch.engine.process.mishaps import explain
+    from picowatch.engine.process.failures import explain
 
     return explain(error, traceback.format_exc())

@@ -13,15 +13,13 @@ from torch.nn import functional
 
 from picowatch.engine.models.loaded import Loaded
 from picowatch.engine.protocol import OnStep
-from picowatch.engine.unet import vae as vaes
+from picowatch.engine.unet import latents as vaes
 from picowatch.engine.unet.canvas import Bytes, Canvas, read_canvas
-from picowatch.engine.unet.denoise import Conditions, Guide, denoise
-from picowatch.engine.unet.noise import LATENT_FACTOR, generators_for, initial_noise
+from picowatch.engine.unet.denoise import Conditions, Guide, Shape, Unet, denoise
+from picowatch.engine.unet.latents import LATENT_FACTOR, generators_for, initial_noise, upscale
 from picowatch.engine.unet.previewer import Previewer
 from picowatch.engine.unet.prompts import Chunk
 from picowatch.engine.unet.samplers import Sampler, build_sampler
-from picowatch.engine.unet.unets import Shape, Unet
-from picowatch.engine.unet.upscale import upscale
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import ImageRequest
 from picowatch.recipe.resolve.hires import final_side
@@ -33,7 +31,7 @@ class Group(NamedTuple):
     """Images that go through the UNet together, and where in the batch they stand."""
 
     chunks: int
-    places: list[int]
+    indexes: list[int]
     requests: list[ImageRequest]
 
 
@@ -248,7 +246,7 @@ class _StepCounter:
     def __init__(self, on_step: OnStep, lengths: Sequence[int]) -> None:
         self._on_step = on_step
         self._total = sum(lengths)
-        self._starts = iter([sum(lengths[:place]) for place in range(len(lengths))])
+        self._starts = iter([sum(lengths[:index]) for index in range(len(lengths))])
 
     def next_pass(self) -> OnStep:
         """Counts the steps of the next pass."""

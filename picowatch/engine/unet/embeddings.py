@@ -46,15 +46,15 @@ class Embeddings:
 
         Gives the tokens with those replaced by 0, which the table knows.
         """
-        places = {place: -token - 1 for place, token in enumerate(tokens) if token < 0}
+        positions = {position: -token - 1 for position, token in enumerate(tokens) if token < 0}
 
         def hook(module: Any, inputs: Any, output: torch.Tensor) -> torch.Tensor:
             output = output.clone()
-            for place, number in places.items():
-                output[0, place] = self._vectors[number].to(output)
+            for position, number in positions.items():
+                output[0, position] = self._vectors[number].to(output)
             return output
 
-        handle = self._table.register_forward_hook(hook) if places else None
+        handle = self._table.register_forward_hook(hook) if positions else None
         try:
             yield [max(token, 0) for token in tokens]
         finally:

@@ -22,7 +22,6 @@ from torch.utils.hooks import RemovableHandle
 
 from picowatch.catalog.lora_keys import Part, Place, Role, place_of
 from picowatch.engine.models.model_files import unchanged
-from picowatch.engine.unet.lora_names import modules_by_place
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import LoraUse
 
@@ -345,3 +344,14 @@ def _unexpected(name: str, keys: tuple[str, ...]) -> str:
     named = ", ".join(key[:80] for key in keys[:_NAMED_KEYS])
     more = f" and {len(keys) - _NAMED_KEYS} more" if len(keys) > _NAMED_KEYS else ""
     return f"The LoRA {name!r} has parts that this checkpoint has no layer for: {named}{more}."
+
+
+def modules_by_place(unet: Any, text_encoder: Any) -> dict[Place, nn.Module]:
+    """The layers a LoRA may add to: linear ones and convolutions."""
+    parts: tuple[tuple[Part, Any], ...] = (("unet", unet), ("text_encoder", text_encoder))
+    return {
+        Place(part, name.replace(".", "_").removeprefix("text_model_")): module
+        for part, model in parts
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear | nn.Conv2d)
+    }

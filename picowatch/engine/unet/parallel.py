@@ -12,10 +12,9 @@ from dataclasses import replace
 import torch
 
 from picowatch.engine.protocol import unseen
-from picowatch.engine.unet.denoise import Conditions
+from picowatch.engine.unet.denoise import Conditions, EagerUnet
 from picowatch.engine.unet.draw import Drawn, Group, Setting, draw
 from picowatch.engine.unet.previewer import Previewer
-from picowatch.engine.unet.unets import EagerUnet
 
 # Five made as six take as long in two parts as in one, fifteen as sixteen little more than half of
 # that; three made as four take longer (benchmarks/RESULTS.md).
@@ -23,18 +22,18 @@ _MOST_IN_VAIN = 1.25
 
 
 def equal_parts(images: int, cores: int) -> list[list[int]]:
-    """The images' places in as many parts of equal size as there are cores, or fewer.
+    """The images' indexes in as many parts of equal size as there are cores, or fewer.
 
     Equal, for a picture's last bit may depend on how many are made with it, and must not depend
-    on its place among them. So where images are missing in the last part, the last one stands
+    on its position among them. So where images are missing in the last part, the last one stands
     there again; only where that would be too much in vain they are all in one part.
     """
     size = -(-images // cores)
     filled = -(-images // size) * size
     if filled > _MOST_IN_VAIN * images:
         size = filled = images
-    places = [min(place, images - 1) for place in range(filled)]
-    return [places[begin : begin + size] for begin in range(0, filled, size)]
+    indexes = [min(index, images - 1) for index in range(filled)]
+    return [indexes[begin : begin + size] for begin in range(0, filled, size)]
 
 
 def draw_parts(
@@ -64,8 +63,8 @@ def draw_parts(
 
 
 def _part(group: Group, part: Sequence[int]) -> Group:
-    places, requests = group.places, group.requests
-    return Group(group.chunks, [places[one] for one in part], [requests[one] for one in part])
+    indexes, requests = group.indexes, group.requests
+    return Group(group.chunks, [indexes[one] for one in part], [requests[one] for one in part])
 
 
 @torch.inference_mode()

@@ -106,9 +106,9 @@ class PromptEncoder:
 
     def _good_break(self, chunk: list[tuple[int, float]]) -> int:
         """Where to cut a full chunk: behind its last comma, if that is near the end."""
-        for place in range(CHUNK_TOKENS - 1, CHUNK_TOKENS - _COMMA_REACH - 1, -1):
-            if [chunk[place][0]] == self._comma:
-                return place + 1
+        for position in range(CHUNK_TOKENS - 1, CHUNK_TOKENS - _COMMA_REACH - 1, -1):
+            if [chunk[position][0]] == self._comma:
+                return position + 1
         return CHUNK_TOKENS
 
     def _framed(self, chunk: list[tuple[int, float]]) -> Chunk:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from picowatch.engine.checks.torch_check_main import range_of, remedy_for, runs_on
+from picowatch.engine.torch_check import range_of, remedy_for, runs_on
 
 # torch.cuda.get_arch_list() of torch 2.9's builds.
 CU126 = ["sm_50", "sm_60", "sm_70", "sm_75", "sm_80", "sm_86", "sm_90"]

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from picowatch.engine.checks import torch_check_main
-from picowatch.engine.checks.torch_check import Finding
+from picowatch.engine import torch_check
+from picowatch.engine.torch_check import Check
 
 
 def torch(
@@ -33,20 +33,20 @@ def with_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine with NVIDIA's driver."""
     driver = tmp_path / "version"
     driver.write_text("NVRM version")
-    monkeypatch.setattr(torch_check_main, "NVIDIA", driver)
+    monkeypatch.setattr(torch_check, "NVIDIA", driver)
 
 
 @pytest.fixture
 def without_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine without."""
-    monkeypatch.setattr(torch_check_main, "NVIDIA", tmp_path / "none")
-    monkeypatch.setattr(torch_check_main, "WSL", tmp_path / "none")
+    monkeypatch.setattr(torch_check, "NVIDIA", tmp_path / "none")
+    monkeypatch.setattr(torch_check, "WSL", tmp_path / "none")
 
 
 @pytest.mark.usefixtures("with_card")
 def test_a_card_and_a_torch_for_the_cpu() -> None:
     """The most frequent mistake."""
-    found = torch_check_main._torch(torch("2.9.0+cpu", cuda=None))
+    found = torch_check._torch(torch("2.9.0+cpu", cuda=None))
     assert found.text == "2.9.0+cpu, built for the CPU, though there is an NVIDIA card"
     assert "pytorch.org" in found.remedy
 
@@ -54,10 +54,10 @@ def test_a_card_and_a_torch_for_the_cpu() -> None:
 @pytest.mark.usefixtures("with_card")
 def test_a_driver_that_is_too_old_for_the_build() -> None:
     """Torch then sees no card at all."""
-    found = torch_check_main._torch(torch(usable=False))
+    found = torch_check._torch(torch(usable=False))
     assert "cannot use the NVIDIA card" in found.text
     assert found.remedy.startswith("Update the driver")
-    assert torch_check_main._torch(torch()).ok
+    assert torch_check._torch(torch()).ok
 
 
 @pytest.mark.usefixtures("without_card")
@@ -66,43 +66,41 @@ def test_a_driver_that_is_too_old_for_the_build() -> None:
 )
 def test_a_torch_that_fits(build: dict[str, Any], said: str) -> None:
     """Without a card of NVIDIA's any build will do."""
-    assert torch_check_main._torch(torch(**build)) == Finding("torch", f"2.9.0, built for {said}")
+    assert torch_check._torch(torch(**build)) == Check("torch", f"2.9.0, built for {said}")
 
 
 def test_a_pascal_card_on_a_new_build() -> None:
     """Its remedy is the last build for it."""
-    found = torch_check_main._architecture(
-        torch(capability=(6, 1), built_for=["sm_75", "sm_90"]), None
-    )
+    found = torch_check._architecture(torch(capability=(6, 1), built_for=["sm_75", "sm_90"]), None)
     assert found.text == (
         "the card's compute capability is 6.1, and this build of torch is for 7.5 to 9.0"
     )
     assert "cu126" in found.remedy
-    assert torch_check_main._architecture(torch(), None).ok
+    assert torch_check._architecture(torch(), None).ok
 
 
 def test_a_card_that_is_in_use() -> None:
     """Little free memory has its remedy."""
-    assert torch_check_main._gpu_memory(torch(), None) == Finding(
+    assert torch_check._gpu_memory(torch(), None) == Check(
         "card memory", "20.0 of 24.0 GB of the card's memory are free"
     )
-    assert "nvidia-smi" in torch_check_main._gpu_memory(torch(memory=(1e9, 24e9)), None).remedy
+    assert "nvidia-smi" in torch_check._gpu_memory(torch(memory=(1e9, 24e9)), None).remedy
 
 
 def test_the_device_and_its_precision_are_those_of_the_settings() -> None:
     """A device that is not there is said with its remedy."""
     import torch as real
 
-    device, precision = torch_check_main._devices(real, "cpu", "float32", 1)
+    device, precision = torch_check._devices(real, "cpu", "float32", 1)
     assert device.text.startswith("cpu, ")
     assert precision.text == "float32 (precision: float32)"
     if not real.backends.mps.is_available():
-        (found,) = torch_check_main._devices(real, "mps", "auto", 1)
+        (found,) = torch_check._devices(real, "mps", "auto", 1)
         assert found.remedy == "Set device: auto."
 
 
 def places(*names: str) -> Any:
-    """`choose_place` on a machine with these devices."""
+    """`choose_target` on a machine with these devices."""
 
     def choose(device: str, precision: str, ordinal: int = 0) -> Any:
         name = names[ordinal % len(names)]
@@ -135,11 +133,11 @@ def test_several_engines_and_what_there_is_for_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Each device is named, and how they are shared."""
-    monkeypatch.setattr("picowatch.engine.devices.choose_place", places(*devices))
+    monkeypatch.setattr("picowatch.engine.devices.choose_target", places(*devices))
     monkeypatch.setattr("picowatch.engine.devices.precision_name", lambda dtype: "float16")
     stand_in = torch()
     stand_in.get_num_threads = lambda: 8
-    found = list(torch_check_main._devices(stand_in, "auto", "auto", engines))
+    found = list(torch_check._devices(stand_in, "auto", "auto", engines))
     assert [one.text.split()[0].strip(",") for one in found if one.name == "device"] == [*devices]
     (shared,) = (one for one in found if one.name == "engines")
     assert shared.text.startswith(text)

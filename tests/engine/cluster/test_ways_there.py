@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from picowatch import __version__
-from picowatch.engine.checks.torch_check import Finding
 from picowatch.engine.cluster.examining import examine_cluster
 from picowatch.engine.cluster.executor import RayEngines
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import EngineLost
+from picowatch.engine.torch_check import Check
 from picowatch.settings import RaySettings
 from tests.engine.cluster.conftest import (
     DIGESTS,
@@ -38,7 +38,7 @@ import sys, threading
 from pathlib import Path
 from picowatch.engine.cluster.examining import examine_cluster
 from picowatch.engine.cluster.executor import RayEngines
-from picowatch.engine.checks.torch_check import Finding
+from picowatch.engine.torch_check import Check
 from picowatch.engine.options import EngineOptions
 from picowatch.settings import RaySettings
 from tests.engine.requests import ignore_steps, request
@@ -65,7 +65,7 @@ def stub(folder: Path, name: str, text: str) -> str:
     return str(folder / "stub")
 
 
-def examined(nodes: Nodes) -> list[Finding]:
+def examined(nodes: Nodes) -> list[Check]:
     """What doctor says of the nodes."""
     options = EngineOptions(models=Path("nowhere"))
     return examine_cluster(options, RaySettings(address=nodes.address))

@@ -15,7 +15,7 @@ from picowatch.engine.compiled.trials import Note
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import RenderedImage
 from picowatch.engine.renderer import Renderer
-from picowatch.engine.unet.unets import Shape
+from picowatch.engine.unet.denoise import Shape
 from picowatch.recipe.request import ImageRequest, LoraUse
 from tests.engine.requests import difference, ignore_steps, request
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from picowatch.engine.memory import free_memory
+from picowatch.engine.memory import usage
 
 CPU = torch.device("cpu")
 
@@ -23,10 +23,10 @@ def cgroup(folder: Path, limit: str) -> Path:
 )
 def test_a_containers_limit_counts(tmp_path: Path, limit: str, left: int) -> None:
     """What is used is taken off it, pages of files are not."""
-    assert free_memory._left_to_container(cgroup(tmp_path, limit)) == left
+    assert usage._left_to_container(cgroup(tmp_path, limit)) == left
 
 
 def test_without_a_container_the_computers_memory_counts(tmp_path: Path) -> None:
     """There is some."""
-    assert free_memory._left_to_container(tmp_path) == 2**63
-    assert 0 < free_memory.free_bytes(CPU) < 2**60
+    assert usage._left_to_container(tmp_path) == 2**63
+    assert 0 < usage.free_bytes(CPU) < 2**60

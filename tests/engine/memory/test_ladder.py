@@ -8,7 +8,7 @@ from picowatch.engine.memory.ladder import (
     CPU_LADDER,
     LADDER,
     MemoryLadder,
-    Way,
+    Rung,
     shrink_warning,
     shrunken,
 )
@@ -26,7 +26,7 @@ NAMES = [
 
 
 def names(ladder: MemoryLadder, *batch: ImageRequest) -> list[str]:
-    return [way.name for way in ladder.ways(batch)]
+    return [rung.name for rung in ladder.rungs(batch)]
 
 
 def test_the_rungs_come_in_order_and_each_once() -> None:
@@ -41,7 +41,7 @@ def test_each_rung_keeps_what_the_ones_before_it_save() -> None:
     for before, after in pairwise(LADDER):
         for saving in ("alone", "tiled", "sliced"):
             assert getattr(after, saving) >= getattr(before, saving)
-    assert [way.offload for way in LADDER] == ["", "", "", "", "model", "sequential"]
+    assert [rung.offload for rung in LADDER] == ["", "", "", "", "model", "sequential"]
 
 
 @pytest.mark.parametrize(
@@ -81,21 +81,21 @@ def test_smaller_pictures_come_last_and_only_on_request() -> None:
     """Down to 384 pixels and 25 steps, and no further."""
     ladder = MemoryLadder("auto", LADDER, None)
     large = request(width=1024, height=768, steps=50, shrink_to_fit=True)
-    ways = list(ladder.ways([large]))
-    made = [shrunken(large, way.shrunk) for way in ways if way.shrunk]
+    rungs = list(ladder.rungs([large]))
+    made = [shrunken(large, rung.shrunk) for rung in rungs if rung.shrunk]
     sizes = [(one.width, one.height, one.steps) for one in made]
     assert sizes == [(768, 576, 37), (576, 432, 28), (512, 384, 25)]
-    assert [way.name for way in ways][-3:] == ["smaller picture"] * 3
-    assert all(way.offload == "sequential" for way in ways[-3:])
+    assert [rung.name for rung in rungs][-3:] == ["smaller picture"] * 3
+    assert all(rung.offload == "sequential" for rung in rungs[-3:])
 
 
 def test_a_shrink_that_worked_is_remembered() -> None:
     """And goes on from there."""
     ladder = MemoryLadder("auto", LADDER, None)
     large = request(width=1024, height=768, steps=50, shrink_to_fit=True)
-    ways = list(ladder.ways([large]))
-    ladder.worked([large], ways[-2])
-    assert list(ladder.ways([large])) == ways[-2:]
+    rungs = list(ladder.rungs([large]))
+    ladder.worked([large], rungs[-2])
+    assert list(ladder.rungs([large])) == rungs[-2:]
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_a_shrink_that_worked_is_remembered() -> None:
 def test_what_is_small_already_stays(width: int, height: int, steps: int) -> None:
     """The demo's 128 pixels would not be pictures any more."""
     small = request(width=width, height=height, steps=steps, shrink_to_fit=True)
-    assert [way for way in MemoryLadder("auto", LADDER, None).ways([small]) if way.shrunk] == []
+    assert [rung for rung in MemoryLadder("auto", LADDER, None).rungs([small]) if rung.shrunk] == []
 
 
 def test_what_was_shrunk_is_said_in_a_sentence() -> None:
@@ -117,5 +117,5 @@ def test_what_was_shrunk_is_said_in_a_sentence() -> None:
 
 def test_ways_are_values() -> None:
     """One is chosen for a whole batch."""
-    assert Way() == LADDER[0]
+    assert Rung() == LADDER[0]
     assert len(set(LADDER)) == len(LADDER)

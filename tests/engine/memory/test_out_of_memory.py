@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from picowatch.engine.memory.ladder import LADDER, MemoryLadder, Way
-from picowatch.engine.memory.residence import settle_in
-from picowatch.engine.models.loaded import Loaded
+from picowatch.engine.memory.ladder import LADDER, MemoryLadder, Rung
+from picowatch.engine.models.loaded import Loaded, arrange
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import RenderedImage
 from picowatch.engine.renderer import Renderer
@@ -182,9 +181,9 @@ def test_a_move_that_breaks_off_leaves_nothing_behind(
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
     with monkeypatch.context() as patch:
-        patch.setattr("picowatch.engine.memory.residence._place", full)
+        patch.setattr("picowatch.engine.models.loaded._move_weights", full)
         with pytest.raises(torch.OutOfMemoryError):
-            settle_in(loaded, LADDER[3], CPU.device)
+            arrange(loaded, LADDER[3], CPU.device)
     assert loaded.vae.use_tiling
     assert make(engine, request(steps=2))[0].pixels == plain.pixels
     assert not loaded.vae.use_tiling
@@ -193,8 +192,8 @@ def test_a_move_that_breaks_off_leaves_nothing_behind(
 def test_moving_in_and_out_leaves_the_weights_as_they_were() -> None:
     """Back from every way of offloading."""
     before = {name: tensor.clone() for name, tensor in demo().unet.state_dict().items()}
-    for way in (*LADDER, *reversed(LADDER), Way()):
-        settle_in(demo(), way, CPU.device)
+    for rung in (*LADDER, *reversed(LADDER), Rung()):
+        arrange(demo(), rung, CPU.device)
     after = demo().unet.state_dict()
     assert all(torch.equal(before[name], tensor) for name, tensor in after.items())
     assert not any(hasattr(module, "_hf_hook") for module in demo().unet.modules())

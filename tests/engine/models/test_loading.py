@@ -17,7 +17,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from benchmarks.make_sd15 import checkpoint_shapes
 from picowatch.catalog import Catalog, read_config
-from picowatch.engine.devices import Place, choose_place, precision_name
+from picowatch.engine.devices import Target, choose_target, precision_name
 from picowatch.engine.models import weights as weights_module
 from picowatch.engine.models.loaded import Loaded
 from picowatch.engine.models.loading import SD15, Checkpoints
@@ -26,7 +26,7 @@ from tests.engine.ldm import ldm_vae, weights, write_single_file
 from tests.engine.requests import request
 
 DEMO = Catalog(Path("nowhere")).demo.path
-CPU = choose_place("cpu", "float32")
+CPU = choose_target("cpu", "float32")
 
 
 def checkpoints(models: Path) -> Checkpoints:
@@ -258,7 +258,7 @@ def test_the_full_size_script_writes_all_of_stable_diffusion_15(
     """Its key names and shapes fill the models that the shipped configs describe."""
     shapes = checkpoint_shapes()
 
-    def holes(files: list[Path], place: Place, wanted: Any = lambda name: True) -> Any:
+    def holes(files: list[Path], place: Target, wanted: Any = lambda name: True) -> Any:
         return {
             name: torch.empty(shape, device="meta")
             for name, shape in shapes.items()
@@ -284,13 +284,13 @@ def test_the_full_size_script_writes_all_of_stable_diffusion_15(
 @pytest.mark.parametrize("precision", ["float16", "bfloat16", "float32"])
 def test_a_set_precision_is_used_for_everything(precision: Any) -> None:
     """Only "auto" chooses by device and size."""
-    place = choose_place("cpu", precision)
+    place = choose_target("cpu", precision)
     assert precision_name(place.dtype) == precision_name(place.for_unet(512).dtype) == precision
 
 
 def test_auto_takes_float32_for_the_demo_on_the_cpu() -> None:
     """And what the CPU is best at for full-size UNets."""
-    place = choose_place("cpu", "auto")
+    place = choose_target("cpu", "auto")
     assert place.dtype == place.for_unet(128).dtype == torch.float32
     assert place.for_unet(512).dtype in (torch.float32, torch.bfloat16)
 
@@ -299,7 +299,7 @@ def test_auto_takes_float32_for_the_demo_on_the_cpu() -> None:
 def test_a_gpu_that_is_not_there_is_explained() -> None:
     """With the way out."""
     with pytest.raises(RenderFailed, match=r"There is no CUDA device here .* Set device: auto"):
-        choose_place("cuda", "auto")
+        choose_target("cuda", "auto")
 
 
 def test_configs_are_plain_json() -> None:

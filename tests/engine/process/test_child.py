@@ -14,7 +14,7 @@ import pytest
 
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.process.child import ChildEngine
-from picowatch.engine.process.deaths import how_it_died
+from picowatch.engine.process.failures import how_it_died
 from picowatch.errors import EngineDied, EngineStopped
 from tests.engine.requests import PATIENCE, ignore_steps, make, request
 from tests.house import within

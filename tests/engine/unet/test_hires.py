@@ -11,8 +11,8 @@ from PIL import Image
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import RenderedImage
 from picowatch.engine.renderer import Renderer
-from picowatch.engine.unet import vae as vaes
-from picowatch.engine.unet.upscale import upscale
+from picowatch.engine.unet import latents as vaes
+from picowatch.engine.unet.latents import upscale
 from picowatch.errors import RenderFailed
 from picowatch.recipe.fields import Hires
 from picowatch.recipe.resolve.hires import UPSCALERS

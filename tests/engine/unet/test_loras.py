@@ -16,8 +16,7 @@ from picowatch.engine.models.loading import SD15
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import RenderedImage
 from picowatch.engine.renderer import Renderer
-from picowatch.engine.unet.lora_names import modules_by_place
-from picowatch.engine.unet.loras import Loras, read_lora
+from picowatch.engine.unet.loras import Loras, modules_by_place, read_lora
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import LoraUse
 from tests.engine.adapters import RANK, adapted_layers, kohya_lora, random_layer, write

@@ -16,8 +16,8 @@ from picowatch.catalog import Catalog
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import RenderedImage
 from picowatch.engine.renderer import Renderer
-from picowatch.engine.unet import vae as vaes
-from picowatch.engine.unet.noise import generators_for
+from picowatch.engine.unet import latents as vaes
+from picowatch.engine.unet.latents import generators_for
 from picowatch.engine.unet.samplers import build_sampler
 from picowatch.errors import RenderFailed
 from picowatch.recipe.fields import Hires

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from picowatch.engine.unet.vae import decode
+from picowatch.engine.unet.latents import decode
 from picowatch.errors import RenderFailed
 
 

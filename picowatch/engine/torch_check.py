@@ -1,22 +1,31 @@
-"""Looks at torch, the device and its memory, in a process of its own (see torch_check.py).
+"""The engine's side of `picowatch doctor`: torch, its devices and their memory.
 
-Each finding is a line of JSON on standard output as soon as it is known: a library that crashes
-takes none of those before it along.
+`check_torch` looks at them in another process, so that a torch that is broken, hangs or crashes
+is a line with its remedy. That process runs `main`: it prints each line as JSON as soon as it is
+known, and a library that crashes takes none of those before it along. Imports no torch by itself.
 """
 
 import importlib
 import json
+import os
 import re
+import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import redirect_stdout
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from picowatch.engine.checks.torch_check import Finding
+from picowatch.engine.process.failures import how_it_died
+
+TOO_LONG_SECONDS = 300.0  # to import everything from a slow disk
+_BOOT = (
+    "import sys; sys.path.append({root!r}); "
+    "from {program} import main; main({device!r}, {precision!r}, {engines!r})"
+)
 
 NVIDIA = Path("/proc/driver/nvidia/version")
 WSL = Path("/dev/dxg")  # the graphics card of Windows
@@ -24,19 +33,72 @@ _INSTALL = "choose a build at https://pytorch.org/get-started/locally/"
 LITTLE_GPU_MEMORY = 1.5e9
 
 
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line of `picowatch doctor`: what is there, and where it is not well what to do."""
+
+    name: str
+    text: str
+    remedy: str = ""
+
+    @property
+    def ok(self) -> bool:
+        return not self.remedy
+
+
+def check_torch(
+    device: str,
+    precision: str,
+    engines: int = 1,
+    program: str = "picowatch.engine.torch_check",
+) -> list[Check]:
+    """What is found of torch, and of the devices of so many engines, under these settings."""
+    root = str(Path(__file__).parents[2])
+    boot = _BOOT.format(
+        root=root, program=program, device=device, precision=precision, engines=engines
+    )
+    try:
+        result = subprocess.run(
+            [sys.executable, "-P", "-c", boot],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            env=os.environ | {"PYTHONWARNINGS": "ignore", "HF_HUB_OFFLINE": "1"},
+            timeout=TOO_LONG_SECONDS,
+        )
+    except subprocess.TimeoutExpired as late:
+        return [*_found(late.stdout or b""), _no_answer()]
+    checks = _found(result.stdout)
+    if result.returncode:
+        said = result.stderr.decode(errors="replace").splitlines()
+        checks.append(Check("engine", *how_it_died(result.returncode, said)))
+    return checks
+
+
+def _found(lines: bytes) -> list[Check]:
+    return [Check(**json.loads(line)) for line in lines.splitlines() if line.endswith(b"}")]
+
+
+def _no_answer() -> Check:
+    return Check(
+        "engine",
+        f"did not answer within {TOO_LONG_SECONDS:.0f} s",
+        "Restart the computer: most often a driver hangs.",
+    )
+
+
 def main(device: str, precision: str, engines: int = 1) -> None:
     """Print what is found for so many engines on this machine."""
     out = sys.stdout
     with redirect_stdout(sys.stderr):  # libraries may greet
-        for finding in _findings(device, precision, engines):
-            print(json.dumps(asdict(finding)), file=out, flush=True)
+        for check in _checks(device, precision, engines):
+            print(json.dumps(asdict(check)), file=out, flush=True)
 
 
-def _findings(device: str, precision: str, engines: int) -> Iterator[Finding]:
+def _checks(device: str, precision: str, engines: int) -> Iterator[Check]:
     try:
         torch = importlib.import_module("torch")
     except Exception as error:  # whatever it raises: that is the finding
-        yield Finding(
+        yield Check(
             "torch",
             f"cannot be imported: {type(error).__name__}: {error}",
             f"Install it again: {_INSTALL}.",
@@ -47,7 +109,7 @@ def _findings(device: str, precision: str, engines: int) -> Iterator[Finding]:
     yield from _devices(torch, device, precision, engines)
 
 
-def _torch(torch: Any) -> Finding:
+def _torch(torch: Any) -> Check:
     """The build fits what the machine has."""
     built = f"CUDA {torch.version.cuda}" if torch.version.cuda else "the CPU"
     if torch.version.hip:
@@ -55,106 +117,106 @@ def _torch(torch: Any) -> Finding:
     text = f"{torch.__version__}, built for {built}"
     has_card = NVIDIA.exists() or WSL.exists()
     if has_card and built == "the CPU":
-        return Finding(
+        return Check(
             "torch", f"{text}, though there is an NVIDIA card", f"For the card, {_INSTALL}."
         )
     if has_card and torch.version.cuda and not torch.cuda.is_available():
-        return Finding(
+        return Check(
             "torch",
             f"{text}, which cannot use the NVIDIA card here",
             "Update the driver, or install a build for an older CUDA: "
             "https://pytorch.org/get-started/previous-versions/.",
         )
-    return Finding("torch", text)
+    return Check("torch", text)
 
 
-def _libraries() -> Finding:
+def _libraries() -> Check:
     """All that the engine imports."""
     began = time.perf_counter()
     try:
         importlib.import_module("picowatch.engine.renderer")
     except Exception as error:  # whatever it raises: that is the finding
-        return Finding(
+        return Check(
             "libraries",
             f"cannot be imported: {type(error).__name__}: {error}",
             "Install picowatch again, in an environment of its own.",
         )
     named = ", ".join(f"{name} {version(name)}" for name in ("diffusers", "transformers"))
-    return Finding("libraries", f"{named}, loaded in {time.perf_counter() - began:.1f} s")
+    return Check("libraries", f"{named}, loaded in {time.perf_counter() - began:.1f} s")
 
 
-def _devices(torch: Any, device: str, precision: str, engines: int) -> Iterator[Finding]:
+def _devices(torch: Any, device: str, precision: str, engines: int) -> Iterator[Check]:
     """The devices that the settings mean, their memory, and the number format on them."""
-    from picowatch.engine.devices import choose_place, precision_name
+    from picowatch.engine.devices import choose_target, precision_name
     from picowatch.errors import RenderFailed
 
-    places = {}
+    targets = {}
     for ordinal in range(engines):
         try:
-            place = choose_place(device, precision, ordinal)  # type: ignore[arg-type]
+            target = choose_target(device, precision, ordinal)  # type: ignore[arg-type]
         except RenderFailed as error:
-            yield Finding("device", error.message, error.remedy or "Set device: auto.")
+            yield Check("device", error.message, error.remedy or "Set device: auto.")
             return
-        places[place.name] = place
-    for place in places.values():
-        yield Finding("device", f"{place.name}{_threads(torch, place)} (device: {device})")
-        if place.device.type == "cuda":
-            yield _architecture(torch, place.device)
-            yield _gpu_memory(torch, place.device)
+        targets[target.name] = target
+    for target in targets.values():
+        yield Check("device", f"{target.name}{_threads(torch, target)} (device: {device})")
+        if target.device.type == "cuda":
+            yield _architecture(torch, target.device)
+            yield _gpu_memory(torch, target.device)
     if engines > 1:
-        yield _engines(torch, place, engines, len(places))
-    large, small = precision_name(place.large_unet_dtype), precision_name(place.dtype)
+        yield _engines(torch, target, engines, len(targets))
+    large, small = precision_name(target.large_unet_dtype), precision_name(target.dtype)
     used = (
         large if large == small else f"{large} for the UNet of full-size checkpoints, else {small}"
     )
-    yield Finding("precision", f"{used} (precision: {precision})")
+    yield Check("precision", f"{used} (precision: {precision})")
 
 
-def _engines(torch: Any, place: Any, engines: int, devices: int) -> Finding:
+def _engines(torch: Any, target: Any, engines: int, devices: int) -> Check:
     """How they share what there is; each holds a checkpoint of its own in memory."""
-    if place.device.type == "cpu":
+    if target.device.type == "cpu":
         threads = torch.get_num_threads()
         if engines > threads:
-            return Finding(
+            return Check(
                 "engines",
                 f"{engines} engines for {threads} threads: they get in each other's way",
                 f"Set executor: local:{threads}, or fewer.",
             )
         each = threads // engines
-        return Finding("engines", f"{engines}, {each} thread{'s' if each > 1 else ''} each")
+        return Check("engines", f"{engines}, {each} thread{'s' if each > 1 else ''} each")
     if engines > devices:
-        return Finding(
+        return Check(
             "engines",
             f"{engines} engines share {devices} device{'s' if devices > 1 else ''}, and each "
             "holds its own checkpoint there",
             f"Set executor: local:{devices}, unless you mean it.",
         )
-    return Finding("engines", f"{engines}, a device each")
+    return Check("engines", f"{engines}, a device each")
 
 
-def _threads(torch: Any, place: Any) -> str:
-    return f", {torch.get_num_threads()} threads" if place.device.type == "cpu" else ""
+def _threads(torch: Any, target: Any) -> str:
+    return f", {torch.get_num_threads()} threads" if target.device.type == "cpu" else ""
 
 
-def _architecture(torch: Any, device: Any) -> Finding:
+def _architecture(torch: Any, device: Any) -> Check:
     capability = torch.cuda.get_device_capability(device)
     architectures = torch.cuda.get_arch_list()
     text = f"the card's compute capability is {capability[0]}.{capability[1]}"
     if torch.version.hip or runs_on(capability, architectures):
-        return Finding("card", f"{text}, which this build of torch supports")
-    return Finding(
+        return Check("card", f"{text}, which this build of torch supports")
+    return Check(
         "card",
         f"{text}, and this build of torch is for {range_of(architectures)}",
         remedy_for(capability),
     )
 
 
-def _gpu_memory(torch: Any, device: Any) -> Finding:
+def _gpu_memory(torch: Any, device: Any) -> Check:
     free, total = torch.cuda.mem_get_info(device)
     text = f"{free / 1e9:.1f} of {total / 1e9:.1f} GB of the card's memory are free"
     if free < LITTLE_GPU_MEMORY:
-        return Finding("card memory", text, "End other programs that use the card (nvidia-smi).")
-    return Finding("card memory", text)
+        return Check("card memory", text, "End other programs that use the card (nvidia-smi).")
+    return Check("card memory", text)
 
 
 _ARCHITECTURE = re.compile(r"(sm|compute)_(\d+)(\d)[af]?")

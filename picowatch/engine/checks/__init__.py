@@ -1,1 +1,0 @@
-"""What `picowatch doctor` asks of torch."""

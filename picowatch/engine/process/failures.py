@@ -1,0 +1,120 @@
+"""Puts into words how an engine failed. Imports no torch: names and texts suffice."""
+
+import os
+import signal
+import threading
+from collections.abc import Sequence
+from typing import IO
+
+from picowatch.engine.process.wire import Broken, Failed
+
+SMALLER = "Try a smaller size or batch_size: 1."
+_KILLED = (
+    "The engine was killed (SIGKILL); most often the system ran out of memory.",
+    "Try a smaller size or batch_size: 1, or close other programs.",
+)
+_CRASHED = "Most often a driver or a library of torch is at fault: update or install them again."
+_TORN = (
+    "The engine crashed (SIGBUS); most often a file was cut short while it was read.",
+    "If a model file is being copied, wait until it is whole, then save the recipe again.",
+)
+_LONGEST = 300
+_KEPT_BYTES = 16_384
+_CHUNK_BYTES = 65_536
+
+
+class LastWords:
+    """What a process writes to its standard error: all is read, the end is kept.
+
+    It reads to the end, so that the process never blocks on a full pipe.
+
+    The end comes when everyone who holds the pipe is gone: a process that the engine started
+    may outlive it, so whoever waits here waits for a limited time.
+    """
+
+    def __init__(self, stderr: IO[bytes]) -> None:
+        self._stderr = stderr
+        self._tail = b""
+        self._thread = threading.Thread(target=self._read, name="engine's errors", daemon=True)
+        self._thread.start()
+
+    def wait(self, seconds: float) -> None:
+        """Until all is read, if that comes so soon."""
+        self._thread.join(seconds)
+
+    def lines(self) -> list[str]:
+        """The last lines so far."""
+        return self._tail.decode(errors="replace").splitlines()
+
+    def _read(self) -> None:
+        with self._stderr:
+            while chunk := os.read(self._stderr.fileno(), _CHUNK_BYTES):
+                self._tail = (self._tail + chunk)[-_KEPT_BYTES:]
+
+
+def how_it_died(status: int, stderr: Sequence[str]) -> tuple[str, str]:
+    """Message and remedy for a process' exit status, as subprocess gives it (negative: signal).
+
+    `stderr` are the last lines the process wrote; a Python error's last line says what it was.
+    """
+    if status == -signal.SIGKILL:
+        return _KILLED
+    if status == -signal.SIGBUS:
+        return _TORN
+    if status < 0:
+        return f"The engine crashed ({_signal_name(-status)}).", _CRASHED
+    last = next((said for line in reversed(stderr) if (said := _printable(line))), "")
+    said = f" It said: {last}." if last else ""
+    return f"The engine ended by itself (exit status {status}).{said}", _CRASHED
+
+
+def _printable(line: str) -> str:
+    """The line without what steers a terminal, and not longer than a sentence may be."""
+    return "".join(filter(str.isprintable, line)).strip()[:_LONGEST].rstrip(".")
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def explain(error: Exception, trace: str) -> Failed | Broken:
+    """What happened and what to do; Broken if the GPU cannot be used any more in this process."""
+    text = str(error)
+    short_of_memory = out_of_memory(error)
+    if short_of_memory:
+        return Failed(short_of_memory, SMALLER, trace)
+    # A CUDA error other than that leaves the process' context unusable for good:
+    # https://docs.nvidia.com/cuda/cuda-runtime-api/group__CUDART__TYPES.html
+    if type(error).__name__ == "AcceleratorError" or "CUDA error" in text:
+        return Broken(
+            f"The GPU reported an error and the engine was ended: {_first_line(text)}.",
+            "If it happens again, restart the computer, and update the GPU's driver and torch.",
+        )
+    if isinstance(error, ImportError):
+        return Failed(
+            f"The engine's libraries cannot be imported: {_first_line(text)}.",
+            "Install picowatch again.",
+            trace,
+        )
+    return Failed(
+        f"The engine failed: {type(error).__name__}: {_first_line(text)}.",
+        "`picowatch run --debug` writes into the log where.",
+        trace,
+    )
+
+
+def out_of_memory(error: Exception) -> str:
+    """Whose memory ran out, in a sentence; "" for every other error."""
+    text = str(error)
+    if isinstance(error, MemoryError) or "not enough memory" in text:
+        return "The computer has not enough memory for this image."
+    if type(error).__name__ == "OutOfMemoryError" or "MPS backend out of memory" in text:
+        return "The GPU has not enough memory for this image."
+    return ""
+
+
+def _first_line(text: str) -> str:
+    return next(iter(text.strip().splitlines()), "no reason given")[:300].rstrip(".")

@@ -1,0 +1,113 @@
+"""Latents: from a seed's noise, from pixels and to pixels, and to larger ones."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch.nn import functional
+
+from picowatch.engine.unet.canvas import Bytes
+from picowatch.errors import RenderFailed
+
+_REMEDY = "Set precision: float32, or precision: bfloat16 on a newer GPU."
+
+
+def decode(vae: Any, latents: torch.Tensor) -> Bytes:
+    """One image's RGB pixels, height x width x 3; RenderFailed rather than a black picture."""
+    if not bool(torch.isfinite(latents).all()):
+        raise RenderFailed(
+            "The picture came out as no numbers (NaN): the checkpoint overflowed.", _REMEDY
+        )
+    scaled = latents / vae.config.scaling_factor
+    decoded = _finite(vae, lambda: vae.decode(scaled.to(vae.dtype)).sample)
+    pixels = ((decoded + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    array: Bytes = pixels[0].permute(1, 2, 0).contiguous().cpu().numpy()
+    return array
+
+
+def encode(vae: Any, pixels: NDArray[Any], device: torch.device) -> torch.Tensor:
+    """One image's latents, 1 x 4 x height/8 x width/8, in float32.
+
+    They are the middle of what the encoder gives: drawn ones would take numbers from the seed.
+    """
+    image = torch.from_numpy(np.array(pixels)).to(device)
+    image = (image.permute(2, 0, 1)[None].float() / 127.5) - 1
+    latents = _finite(vae, lambda: vae.encode(image.to(vae.dtype)).latent_dist.mode())
+    return latents * float(vae.config.scaling_factor)
+
+
+def _finite(vae: Any, compute: Callable[[], torch.Tensor]) -> torch.Tensor:
+    """What the VAE computes, in float32.
+
+    Some VAEs overflow in float16. Such an image is computed once more in float32, and the VAE
+    goes back to what it was: the next picture must not depend on this one.
+    """
+    result = compute().float()
+    if not bool(torch.isfinite(result).all()) and vae.dtype != torch.float32:
+        narrow = vae.dtype
+        try:
+            vae.to(torch.float32)
+            result = compute().float()
+        finally:
+            vae.to(narrow)
+    if not bool(torch.isfinite(result).all()):
+        raise RenderFailed("The picture came out as no numbers (NaN): the VAE overflowed.", _REMEDY)
+    return result
+
+
+LATENT_CHANNELS = 4
+LATENT_FACTOR = 8
+
+
+def generators_for(seeds: Sequence[int]) -> list[torch.Generator]:
+    """One generator for each image."""
+    return [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+
+
+def initial_noise(generators: Sequence[torch.Generator], width: int, height: int) -> torch.Tensor:
+    """What each image starts from: each generator's first numbers."""
+    shape = (1, LATENT_CHANNELS, height // LATENT_FACTOR, width // LATENT_FACTOR)
+    return torch.cat([torch.randn(shape, generator=generator) for generator in generators])
+
+
+# As A1111 names them (modules/shared_items.py, latent_upscale_modes).
+_LATENT: dict[str, dict[str, Any]] = {
+    "Latent": {"mode": "bilinear"},
+    "Latent (nearest)": {"mode": "nearest"},
+    "Latent (nearest-exact)": {"mode": "nearest-exact"},
+    "Latent (bicubic)": {"mode": "bicubic"},
+    "Latent (antialiased)": {"mode": "bilinear", "antialias": True},
+}
+_PIXELS = {"Lanczos": Image.Resampling.LANCZOS, "Nearest": Image.Resampling.NEAREST}
+
+
+def upscale(
+    vae: Any, latents: torch.Tensor, upscaler: str, width: int, height: int
+) -> torch.Tensor:
+    """The images' latents for width x height pixels.
+
+    Latent upscalers stretch the latents themselves: quick, and blurred or blocky until the
+    second pass redraws them. The others decode, stretch the pixels, and encode again.
+    """
+    if upscaler in _LATENT:
+        size = (height // LATENT_FACTOR, width // LATENT_FACTOR)
+        return functional.interpolate(latents, size=size, **_LATENT[upscaler])
+    if upscaler not in _PIXELS:
+        raise RenderFailed(f"The engine has no upscaler {upscaler!r}.")
+    resample = _PIXELS[upscaler]
+    return _each(
+        latents,
+        lambda latent: encode(
+            vae,
+            np.asarray(Image.fromarray(decode(vae, latent)).resize((width, height), resample)),
+            latents.device,
+        ),
+    )
+
+
+def _each(latents: torch.Tensor, change: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    """One by one: it saves memory, and a picture does not depend on its neighbours."""
+    return torch.cat([change(latent[None]) for latent in latents])
