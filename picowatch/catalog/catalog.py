@@ -1,7 +1,7 @@
 """What lies in models/: kinds, names, sizes and hashes, told from headers. Reads no weight."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
 
@@ -15,8 +15,8 @@ from picowatch.catalog.folders import (
 )
 from picowatch.catalog.hashes import HashCache, OnBlock, unheard
 from picowatch.catalog.headers import read_header
-from picowatch.catalog.models import FOLDERS, Inventory, Kind, Model, Refused
-from picowatch.catalog.recognise import Recognised, expect_kind, recognise
+from picowatch.catalog.models import FOLDERS, Inventory, Kind, Model, Recognised, Refused
+from picowatch.catalog.recognise import expect_kind, recognise
 from picowatch.catalog.wildcards import WildcardFiles
 from picowatch.errors import ModelRefused
 from picowatch.recipe.known import Known, KnownCheckpoint
@@ -297,17 +297,10 @@ def _model(name: str, path: Path, found: Recognised) -> Model:
     sizes = [file.path.stat().st_size for file in folder_files(path)] if folder else []
     return Model(
         name=name,
-        kind=found.kind,
-        family=found.family,
         layout="folder" if folder else "file",
         path=path,
         bytes=sum(sizes) if folder else path.stat().st_size,
-        native_size=found.native_size,
-        in_channels=found.in_channels,
-        text_layers=found.text_layers,
-        base_model=found.base_model,
-        trigger_words=found.trigger_words,
-        note=found.note,
+        **asdict(found),
     )
 
 

@@ -8,7 +8,8 @@ from typing import TypeGuard
 from picowatch.catalog.configs import read_config, read_json
 from picowatch.catalog.files import check_is_regular, is_file, is_folder
 from picowatch.catalog.headers import read_header
-from picowatch.catalog.recognise import SD1_TEXT_LAYERS, USABLE_INPUTS, Recognised
+from picowatch.catalog.models import Recognised
+from picowatch.catalog.recognise import SD1_TEXT_LAYERS, USABLE_INPUTS
 from picowatch.errors import ModelRefused
 from picowatch.recipe.messages.problems import shown
 

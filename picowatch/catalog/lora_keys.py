@@ -13,7 +13,7 @@ Part = Literal["unet", "text_encoder"]
 Role = Literal["down", "up", "mid", "alpha"]
 
 
-class Place(NamedTuple):
+class LayerId(NamedTuple):
     """A part of the checkpoint, and a module in it by its flat name."""
 
     part: Part
@@ -41,15 +41,15 @@ _PARTS: tuple[tuple[str, Part], ...] = (
 )
 
 
-def place_of(key: str) -> tuple[Place, Role] | None:
-    """The place and role of a tensor; None for a name that is no LoRA's."""
+def layer_of(key: str) -> tuple[LayerId, Role] | None:
+    """The layer and role of a tensor; None for a name that is no LoRA's."""
     for pattern, role in _ROLES:
         if pattern.search(key):
-            return _place(pattern.sub("", key)), role
+            return _layer_id(pattern.sub("", key)), role
     return None
 
 
-def _place(name: str) -> Place:
+def _layer_id(name: str) -> LayerId:
     """Names without a part are the UNet's, as diffusers first wrote them."""
     part: Part = "unet"
     for prefix, found in _PARTS:
@@ -57,7 +57,7 @@ def _place(name: str) -> Place:
             name, part = name.removeprefix(prefix), found
             break
     flat = name.replace(".", "_").replace("_processor_", "_")
-    return Place(part, re.sub(r"_to_out$", "_to_out_0", flat.removeprefix("text_model_")))
+    return LayerId(part, re.sub(r"_to_out$", "_to_out_0", flat.removeprefix("text_model_")))
 
 
 _ATTENTION = (
@@ -75,17 +75,17 @@ _SD1_LAYERS: dict[Part, re.Pattern[str]] = {
 }
 
 
-def is_sd1_layer(place: Place) -> bool:
+def is_sd1_layer(layer_id: LayerId) -> bool:
     """Whether Stable Diffusion 1.x has such a layer."""
-    return _SD1_LAYERS[place.part].fullmatch(place.module) is not None
+    return _SD1_LAYERS[layer_id.part].fullmatch(layer_id.module) is not None
 
 
 def misfits(keys: Iterable[str]) -> str:
-    """What of a LoRA does nothing, in a sentence; "" if all of its layers have a place."""
-    fitting: set[Place] = set()
+    """What of a LoRA does nothing, in a sentence; "" if the model has all of its layers."""
+    fitting: set[LayerId] = set()
     strange: dict[str, str] = {}  # layers, each with the first key it was seen in
     for key in keys:
-        known = place_of(key)
+        known = layer_of(key)
         if known is not None and is_sd1_layer(known[0]):
             fitting.add(known[0])
         else:

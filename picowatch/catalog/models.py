@@ -15,31 +15,39 @@ FOLDERS: dict[Kind, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Model:
-    """A model file or folder that can be used.
+@dataclass(frozen=True, slots=True)
+class Recognised:
+    """What a file or folder is, told from headers and configs.
 
-    `name` is what recipes say: the path below its kind's folder, with "/" and without ending.
     `family` is what it belongs to ("sd1"; "" where the header does not tell). `native_size` is
     the side of the square a checkpoint was trained for, 0 for other kinds; `in_channels` are
     the inputs of a checkpoint's UNet, `text_layers` the layers of its text encoder, 0 for other
-    kinds. `bytes` counts the files that are read.
-    `base_model` and `trigger_words` are what a LoRA's trainer wrote into it, if anything; `note`
-    says what of a LoRA does nothing, and why.
+    kinds. `base_model` and `trigger_words` are what a LoRA's trainer wrote into it, if anything;
+    `note` says what of a LoRA does nothing, and why.
     """
 
-    name: str
     kind: Kind
     family: str
-    layout: Layout
-    path: Path
-    bytes: int
     native_size: int = 0
     in_channels: int = 0
     text_layers: int = 0
     base_model: str = ""
     trigger_words: tuple[str, ...] = ()
     note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model(Recognised):
+    """A model file or folder that can be used.
+
+    `name` is what recipes say: the path below its kind's folder, with "/" and without ending.
+    `bytes` counts the files that are read.
+    """
+
+    name: str
+    layout: Layout
+    path: Path
+    bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

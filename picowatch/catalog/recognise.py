@@ -5,12 +5,10 @@ Key names: CompVis' latent-diffusion layout (`model.diffusion_model.`, `first_st
 parts. LoRAs and embeddings are told in adapters.py.
 """
 
-from dataclasses import dataclass
-
 from picowatch.catalog import adapters
 from picowatch.catalog.headers import Header
 from picowatch.catalog.lora_keys import misfits
-from picowatch.catalog.models import Kind
+from picowatch.catalog.models import FOLDERS, Kind, Recognised
 from picowatch.errors import ModelRefused
 
 UNET = "model.diffusion_model."
@@ -29,25 +27,7 @@ _ARTICLES = {
     "lora": "a LoRA",
     "embedding": "an embedding",
 }
-_FOLDERS = {"checkpoint": "checkpoints", "vae": "vae", "lora": "loras", "embedding": "embeddings"}
 _ONLY_SD1 = "picowatch knows Stable Diffusion 1.x so far."
-
-
-@dataclass(frozen=True, slots=True)
-class Recognised:
-    """What a file is.
-
-    `native_size`, `in_channels` and `text_layers` are a checkpoint's, the rest a LoRA's.
-    """
-
-    kind: Kind
-    family: str
-    native_size: int = 0
-    in_channels: int = 0
-    text_layers: int = 0
-    base_model: str = ""
-    trigger_words: tuple[str, ...] = ()
-    note: str = ""
 
 
 def recognise(header: Header) -> Recognised:
@@ -74,7 +54,7 @@ def expect_kind(found: Recognised, kind: Kind) -> None:
     if found.kind != kind:
         raise ModelRefused(
             f"is {_ARTICLES[found.kind]}, not {_ARTICLES[kind]}: "
-            f"move it to models/{_FOLDERS[found.kind]}/."
+            f"move it to models/{FOLDERS[found.kind]}/."
         )
 
 

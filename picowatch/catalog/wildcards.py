@@ -1,19 +1,27 @@
-"""Wildcard files below models/wildcards: .txt, one choice a line, and YAML with many of them."""
+"""Wildcard files below models/wildcards: .txt, one choice a line, and YAML with many of them.
+
+The YAML is that of dynamicprompts and A1111's extensions, which call such a file a pack. Source:
+https://github.com/adieyal/dynamicprompts, docs/SYNTAX.md and wildcards/collection/structured.py.
+A list of texts is a wildcard; its name are the keys that lead to it, joined by "/", whatever the
+file is called. A file that is nothing but a list has the file's name.
+"""
 
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from picowatch.catalog.wildcard_packs import Pack, read_pack
+from picowatch.recipe.messages.places import Source
+from picowatch.recipe.messages.problems import Problems, RecipeInvalid, shown
 from picowatch.recipe.prompts.wildcards import PACK_ENDINGS
 from picowatch.recipe.read.decoding import FORBIDDEN, NEVER_IN_NAMES, invisible
+from picowatch.recipe.read.nodes import Mapping, Node, Scalar, Sequence, compose
+from picowatch.recipe.read.plain import number
 
 FOLDER = "wildcards"
 MAX_FILE_BYTES = 5_000_000
 MAX_BYTES = 20_000_000
 MAX_FILES = 10_000
 MAX_LINES = 300_000  # of all files together: each takes some 70 bytes beside its text
-
 MAX_PACK_BYTES = 1_000_000  # of YAML, which takes longer to read
 
 
@@ -29,6 +37,14 @@ class FoundWildcards:
 
     lines: dict[str, tuple[str, ...]] = field(default_factory=dict)
     packs: dict[str, str] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """The wildcards of a file with their lines, and what stands at names that are none."""
+
+    lines: dict[str, tuple[str, ...]] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
 
 
@@ -48,9 +64,7 @@ class WildcardFiles:
         total = lines = 0
         for path in self._files():
             file = path.relative_to(self._root).as_posix()
-            name = (
-                file if _is_pack(path) else path.relative_to(self._root).with_suffix("").as_posix()
-            )
+            name = file if _is_pack(path) else self._name(path)
             try:
                 status = path.stat()
                 total += status.st_size
@@ -132,3 +146,58 @@ def _refuse_invisible(text: str) -> None:
     if found:
         line = text.count("\n", 0, found.start()) + 1
         raise ValueError(f"holds {invisible(found[0])} in line {line}: delete it.")
+
+
+def read_pack(file: str, name: str, text: str) -> Pack:
+    """The wildcards of a file. ValueError says, after the file's name, why it cannot be used."""
+    problems = Problems()
+    try:
+        documents = compose(Source(file, text), problems)
+        problems.raise_if_any()
+    except RecipeInvalid as invalid:
+        first = invalid.problems[0]
+        raise ValueError(f"cannot be used: line {first.line}: {first.message}") from None
+    pack = Pack()
+    for document in documents:
+        _take(document, name, (), pack, file)
+    return pack
+
+
+def _take(node: Node, name: str, keys: tuple[str, ...], pack: Pack, file: str) -> None:
+    name = "/".join(keys) or name
+    if isinstance(node, Mapping):
+        for key, value in node.pairs:
+            if isinstance(key, Scalar) and key.text and not NEVER_IN_NAMES.search(key.text):
+                _take(value, name, (*keys, key.text), pack, file)
+        return
+    elements = node.elements if isinstance(node, Sequence) else ()
+    lines = [_line(element) for element in elements]
+    if isinstance(node, Sequence) and None not in lines:
+        pack.lines.setdefault(name, tuple(line for line in lines if line))
+        return
+    wrong = next((e for e, line in zip(elements, lines, strict=True) if line is None), node)
+    pack.refused.setdefault(
+        name, f"{shown(file)}, line {wrong.spot.line}: a wildcard is a list of texts."
+    )
+
+
+def _line(element: Node) -> str | None:
+    """One choice in a line; None for what is none."""
+    if isinstance(element, Scalar):
+        return _joined(element.text)
+    if not isinstance(element, Mapping):
+        return None
+    values = {
+        key.text: value.text
+        for key, value in element.pairs
+        if isinstance(key, Scalar) and isinstance(value, Scalar)
+    }
+    text = values.get("text") or values.get("content")
+    weight = values.get("weight", "1")
+    return f"{weight}::{_joined(text)}" if text and number(weight) is not None else None
+
+
+def _joined(text: str) -> str:
+    """Several lines as one, without their comments."""
+    lines = (line.strip() for line in text.split("\n"))
+    return " ".join(line for line in lines if line and not line.startswith("#"))

@@ -16,8 +16,8 @@ from picowatch.engine.process.child import ChildEngine
 from picowatch.engine.protocol import Engine, EngineCannotStart, RenderedImage
 from picowatch.engine.versions import versions
 from picowatch.errors import CommandFailed, EngineDied, RenderFailed, SettingsInvalid
-from picowatch.outbox.log import harmless
 from picowatch.recipe import ImageRequest, RecipeInvalid, read_recipes
+from picowatch.recipe.messages.problems import harmless
 from picowatch.settings import Settings
 
 PROMPT = "a corgi wearing a red hat on a blue background"

@@ -11,11 +11,11 @@ from picowatch.catalog import Catalog
 from picowatch.errors import FAILED, SUCCEEDED, PictureUnreadable
 from picowatch.files.pictures import check_picture
 from picowatch.inbox.files import MAX_BYTES, FileChanged, FileUnreadable, defaults_for
-from picowatch.outbox.log import harmless
 from picowatch.outbox.png import texts_of
 from picowatch.outbox.start_images import StartImages
 from picowatch.recipe import Recipe, RecipeInvalid, error_text, no_hash, read_recipes
 from picowatch.recipe.known import Known
+from picowatch.recipe.messages.problems import harmless
 from picowatch.recipe.resolve.start_image import refuse_unusable
 from picowatch.settings import Settings
 

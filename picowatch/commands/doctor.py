@@ -22,14 +22,13 @@ from picowatch.engine.process.child import ChildEngine
 from picowatch.engine.torch_check import Check, check_torch
 from picowatch.errors import FAILED, SUCCEEDED, ModelRefused, PicowatchError, SettingsInvalid
 from picowatch.inbox.folder import InboxFolder
-from picowatch.inbox.mounts import events_are_reliable, file_system_type
 from picowatch.inbox.names import is_looked_into
+from picowatch.inbox.watching import events_are_reliable, file_system_type
 from picowatch.metadata import PICOWATCH, read_chunk
-from picowatch.outbox.log import harmless
 from picowatch.outbox.outbox import Outbox
 from picowatch.outbox.png import read_texts
-from picowatch.outbox.presence import seems_to_run
-from picowatch.outbox.status import Status
+from picowatch.outbox.status import Status, seems_to_run
+from picowatch.recipe.messages.problems import harmless
 from picowatch.settings import LocalSettings, RaySettings, Settings
 
 RECIPE = "prompt: a corgi on a blue background\ncheckpoint: demo\nseed: 1\n"

@@ -20,7 +20,7 @@ from picowatch.inbox.names import ENDINGS, is_recipe_name, is_recipe_path
 from picowatch.inbox.putting import put, save_again
 from picowatch.observers.console import LiveConsole, LiveView, PlainConsole, can_draw
 from picowatch.outbox.commands import Answer, Command, answer_to, leave, take_back
-from picowatch.outbox.presence import seems_to_run
+from picowatch.outbox.status import seems_to_run
 from picowatch.recipe import is_empty
 from picowatch.recipe.fields import ROWS
 from picowatch.recipe.messages.problems import harmless_lines

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from picowatch.catalog import Catalog, Model, Refused
-from picowatch.outbox.log import harmless
+from picowatch.recipe.messages.problems import harmless
 from picowatch.settings import Settings
 
 ADAPTERS = ("lora", "embedding")  # of use with some checkpoints only

@@ -14,9 +14,8 @@ from picowatch.errors import FAILED
 from picowatch.inbox.names import PROBE_PREFIX
 from picowatch.observers.view import Row, bar, rows
 from picowatch.outbox.lock import is_held
-from picowatch.outbox.log import harmless
-from picowatch.outbox.presence import seems_to_run
-from picowatch.outbox.status import Status, duration, read_status, status_of
+from picowatch.outbox.status import Status, duration, read_status, seems_to_run, status_of
+from picowatch.recipe.messages.problems import harmless
 from picowatch.settings import Settings
 
 COUNTED = ("queued", "running", "done", "failed", "cancelled")

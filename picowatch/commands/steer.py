@@ -7,8 +7,8 @@ from pathlib import Path
 
 from picowatch.errors import FAILED, SUCCEEDED, CommandFailed
 from picowatch.outbox.commands import Command, answer_to, leave
-from picowatch.outbox.log import harmless
-from picowatch.outbox.presence import seems_to_run
+from picowatch.outbox.status import seems_to_run
+from picowatch.recipe.messages.problems import harmless
 from picowatch.settings import Settings
 
 ANSWER_SECONDS = 15.0

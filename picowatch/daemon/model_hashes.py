@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import cast
 
 from picowatch.catalog import Catalog, Kind
-from picowatch.catalog.hashing import Hashing
+from picowatch.catalog.hashes import Hashing
 from picowatch.errors import ControlFlow, ModelRefused
 from picowatch.recipe import HashOf
 

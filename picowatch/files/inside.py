@@ -39,12 +39,7 @@ def open_below(root: Path, path: str) -> int:
         handle = os.open(real.name, _FILE, dir_fd=folder)
     finally:
         os.close(folder)
-    try:
-        _check_regular(os.fstat(handle))
-    except OSError:
-        os.close(handle)
-        raise
-    return handle
+    return _checked(handle)
 
 
 def open_regular(path: Path) -> int:
@@ -53,13 +48,7 @@ def open_regular(path: Path) -> int:
     Raises OSError, EINVAL for what is no regular file.
     """
     _check_regular(path.stat())
-    handle = os.open(path, _FILE & ~os.O_NOFOLLOW)
-    try:
-        _check_regular(os.fstat(handle))
-    except OSError:
-        os.close(handle)
-        raise
-    return handle
+    return _checked(os.open(path, _FILE & ~os.O_NOFOLLOW))
 
 
 def unlink_below(root: Path, path: str, is_meant: Callable[[bytes], bool]) -> bool:
@@ -69,9 +58,9 @@ def unlink_below(root: Path, path: str, is_meant: Callable[[bytes], bool]) -> bo
     another file by then, or is open for writing, is moved back. A link in its place stays. Raises
     OSError as `open_below`.
     """
-    place = root / path
-    name, aside = place.name, _aside(place.name)
-    within = _enter(_real(root), _real(place.parent, strict=True))
+    target = root / path
+    name, aside = target.name, _aside(target.name)
+    within = _enter(_real(root), _real(target.parent, strict=True))
     try:
         if not _is_meant(within, name, is_meant):
             return False
@@ -194,6 +183,16 @@ def _enter(root: Path, folder: Path) -> int:
 def _real(path: Path, *, strict: bool = False) -> Path:
     """The path without links. `Path.resolve` raises RuntimeError where links run in a circle."""
     return Path(os.path.realpath(path, strict=strict))
+
+
+def _checked(handle: int) -> int:
+    """The handle of a regular file; any other is closed, and OSError raised."""
+    try:
+        _check_regular(os.fstat(handle))
+    except OSError:
+        os.close(handle)
+        raise
+    return handle
 
 
 def _check_regular(status: os.stat_result) -> None:

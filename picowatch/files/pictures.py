@@ -155,8 +155,8 @@ def _refuse_long_tiff(content: bytes) -> None:
         (entries,) = struct.unpack_from(f"{order}H", content, start)
         if entries > MAX_TIFF_ENTRIES:
             raise PictureUnreadable("It is damaged: its directory makes no sense.")
-        for place in range(start + 2, start + 2 + 12 * entries, 12):
-            _, kind, count = struct.unpack_from(f"{order}HHI", content, place)
+        for offset in range(start + 2, start + 2 + 12 * entries, 12):
+            _, kind, count = struct.unpack_from(f"{order}HHI", content, offset)
             if count > MAX_TIFF_NUMBERS and kind not in _SHORT_TIFF_TYPES:
                 raise PictureUnreadable("It is damaged: its directory makes no sense.")
     except struct.error:

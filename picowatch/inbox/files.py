@@ -147,7 +147,7 @@ def defaults_for(root: Path, path: str) -> list[DefaultsFile]:
     Raises FileUnreadable: pictures made without them would be other pictures.
     """
     found = []
-    for end in [0, *(place + 1 for place, sign in enumerate(path) if sign == "/")]:
+    for end in [0, *(index + 1 for index, sign in enumerate(path) if sign == "/")]:
         name = path[:end] + DEFAULTS_NAME
         if _is_absent(f"{root}/{name}"):
             continue

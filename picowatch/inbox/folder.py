@@ -6,8 +6,7 @@ import threading
 from enum import Enum, auto
 from pathlib import Path
 
-from picowatch.inbox.mounts import events_are_reliable, file_system_type
-from picowatch.inbox.watching import Watch
+from picowatch.inbox.watching import Watch, events_are_reliable, file_system_type
 
 log = logging.getLogger("picowatch")
 
@@ -102,7 +101,7 @@ class InboxFolder:
                 return True
         # RecursionError: os.walk, and watchdog with it, cannot follow a thousand nested folders.
         except (OSError, RecursionError) as error:
-            why = error if isinstance(error, OSError) else "its folders are nested too deeplyly"
+            why = error if isinstance(error, OSError) else "its folders are nested too deeply"
             log.warning("the inbox cannot be watched by events (%s); polling instead", why)
             self._watch.stop()
             return False

@@ -27,9 +27,8 @@ from picowatch.inbox.files import (
 )
 from picowatch.inbox.folder import Change, InboxFolder
 from picowatch.inbox.names import PROBE_PREFIX, is_looked_into, is_recipe_path, why_path_skipped
-from picowatch.inbox.settling import HELD_OPEN_LIMIT, Settled, Settling
+from picowatch.inbox.settling import HELD_OPEN_LIMIT, Settled, Settling, held_open_for_writing
 from picowatch.inbox.watching import RESCAN
-from picowatch.inbox.writers import held_open_for_writing
 from picowatch.recipe import DefaultsFile, is_empty, priority_of
 from picowatch.save import KnownRecipe, Stamp
 

@@ -1,8 +1,9 @@
-"""The texts of a PNG: which go into which kind of chunk, and how they are found in a file.
+"""The texts of a PNG: which go into which kind of chunk, and how they are found and decoded.
 
 Format: https://www.w3.org/TR/png-3/#5Chunk-layout, #11textinfo. Writing PNGs is the outbox's.
 """
 
+import codecs
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
@@ -22,6 +23,17 @@ MAX_CHUNKS = 100_000
 
 # Readers take a key of this name for ComfyUI's or Easy Diffusion's.
 _NEVER = "prompt"
+
+_UNICODE = b"UNICODE\0"
+_PREFIXES = (_UNICODE, b"ASCII\0\0\0", b"JIS\0\0\0\0\0", b"\0" * 8)
+_BOMS = {
+    codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF16_LE: "utf-16-le",
+    codecs.BOM_UTF16_BE: "utf-16-be",
+}
+# Settings are named in ASCII, whatever the prompt is written in.
+_SURE_SIGNS = ("Steps: ", '": ', '":')
+_UTF16 = ("utf-16-le", "utf-16-be")
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,3 +145,33 @@ def _short(text: bytes) -> bytes:
     if len(text) > MAX_TEXT_BYTES:
         raise PictureUnreadable(_TOO_LONG)
     return text
+
+
+def decoded_comment(comment: bytes) -> str:
+    """The text of an EXIF user comment. What cannot be decoded becomes the replacement character.
+
+    EXIF 2.32, 4.6.5: eight bytes name the encoding of what follows. Writers disagree on what
+    "UNICODE" means: UTF-16 in either byte order, with or without a byte order mark, or UTF-8; and
+    Fooocus writes no such bytes at all (https://github.com/lllyasviel/Fooocus,
+    modules/meta_parser.py).
+    """
+    prefix = next((p for p in _PREFIXES if comment.startswith(p)), b"")
+    return _decoded(comment[len(prefix) :], prefix == _UNICODE).rstrip("\0")
+
+
+def _decoded(text: bytes, may_be_utf16: bool) -> str:
+    for bom, encoding in _BOMS.items():
+        if text.startswith(bom):
+            return text[len(bom) :].decode(encoding, "replace")
+    if b"\0" in text.rstrip(b"\0"):
+        return max((text.decode(order, "replace") for order in _UTF16), key=_certainty)
+    try:
+        return text.decode()
+    except UnicodeDecodeError:
+        # UTF-16 without a single ASCII letter, or damaged text.
+        return text.decode("utf-16-le" if may_be_utf16 else "utf-8", "replace")
+
+
+def _certainty(text: str) -> tuple[bool, int]:
+    """How likely this is the right byte order: in the wrong one, ASCII is Chinese."""
+    return any(sign in text for sign in _SURE_SIGNS), sum(letter.isascii() for letter in text)

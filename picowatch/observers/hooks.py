@@ -20,8 +20,8 @@ from pathlib import Path
 from queue import Queue
 from typing import Any, NamedTuple
 
-from picowatch.outbox.log import harmless
 from picowatch.outbox.status import Status
+from picowatch.recipe.messages.problems import harmless
 
 log = logging.getLogger("picowatch")
 

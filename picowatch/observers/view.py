@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from picowatch.outbox.log import harmless
 from picowatch.outbox.status import EngineStatus, Status, duration, images
+from picowatch.recipe.messages.problems import harmless
 
 BAR = 20
 PICTURES = 3

@@ -42,7 +42,7 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Whether it was done, a sentence for who asked, and pictures by their place in the outbox."""
+    """Whether it was done, a sentence for who asked, and pictures by path below the outbox."""
 
     done: bool
     text: str

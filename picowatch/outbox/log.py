@@ -11,17 +11,10 @@ from pathlib import Path
 from typing import TextIO
 
 from picowatch.files.atomic import check_in_place
+from picowatch.recipe.messages.problems import harmless
 
 LOG_BYTES = 10 * 1024 * 1024
 LOG_FILES = 5
-
-
-def harmless(text: str) -> str:
-    """The text in one line without control characters: nothing in it steers a terminal."""
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode()
-        for char in text
-    )
 
 
 class LineFormatter(logging.Formatter):

@@ -46,7 +46,7 @@ class Asked:
 
     def _rename(self, old: str, new: str, saves: set[str]) -> None:
         self._renamed |= {
-            place: new for place, name in self._renamed.items() if name == old and place[1] in saves
+            key: new for key, name in self._renamed.items() if name == old and key[1] in saves
         }
         self._renamed |= {(old, save): new for save in saves}
         self._names |= {name: new for name, last in self._names.items() if last == old}

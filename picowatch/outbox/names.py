@@ -83,11 +83,11 @@ class OutboxNames:
         )
 
     def error_file(self, recipe: str) -> str:
-        """The place of a recipe's error file."""
+        """The path of a recipe's error file."""
         return self._beside(recipe, ERROR_ENDING)
 
     def warning_file(self, recipe: str) -> str:
-        """The place of the file that says what of a recipe could not be honoured."""
+        """The path of the file that says what of a recipe could not be honoured."""
         return self._beside(recipe, WARNING_ENDING)
 
     def _beside(self, recipe: str, ending: str) -> str:
@@ -154,7 +154,7 @@ class OutboxNames:
         return self._free(f"{self.folder(recipe)}/{number:04}-sheet.png")
 
     def archived(self, recipe: str, number: int) -> str:
-        """A place for a recipe's bytes in its folder; another one for each number, from 1 on."""
+        """A path for a recipe's bytes in its folder; another one for each number, from 1 on."""
         path = PurePosixPath(recipe)
         ending = (f"-{number}" if number > 1 else "") + _portable(path.suffix)
         return f"{self.folder(recipe)}/{self._fitting(_portable(path.stem), len(ending))}{ending}"

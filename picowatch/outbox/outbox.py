@@ -67,7 +67,7 @@ class Outbox:
         texts: Sequence[PngText],
         go_on: Callable[[], None] = lambda: None,
     ) -> None:
-        """Write a picture to its place, whole or not at all; durable when this returns.
+        """Write a picture to its path, whole or not at all; durable when this returns.
 
         `go_on` is called while it is compressed; what it raises leaves the picture unwritten.
         """
@@ -85,7 +85,7 @@ class Outbox:
         text: str,
         go_on: Callable[[], None] = lambda: None,
     ) -> None:
-        """Draw a contact sheet and write it to its place; `text` says what it shows, as JSON.
+        """Draw a contact sheet and write it to its path; `text` says what it shows, as JSON.
 
         Raises SheetTooLarge.
         """
@@ -247,7 +247,7 @@ class Outbox:
         self.problems.remove_all_but({file(recipe) for recipe in recipes for file in beside})
 
     def archive(self, recipe: str, content: bytes) -> str:
-        """Keep a recipe's bytes in its folder; gives their place below the outbox.
+        """Keep a recipe's bytes in its folder; gives their path below the outbox.
 
         Another file of that name is not overwritten, the recipe's gets a number; one that holds
         these very bytes is theirs already, from before a crash.

@@ -13,8 +13,7 @@ from picowatch.errors import PictureUnreadable
 from picowatch.files.inside import open_regular
 from picowatch.files.pictures import MAX_BYTES, FewReads
 from picowatch.metadata import PARAMETERS, PngText, found_in_png
-from picowatch.metadata.comments import decoded_comment
-from picowatch.metadata.png import SIGNATURE
+from picowatch.metadata.png import SIGNATURE, decoded_comment
 
 SHEET_KEYWORD = "picowatch-sheet"  # of the text in which a contact sheet says what it shows
 # zlib's level: 6, Pillow's own, takes 2.2 to 2.6 times as long for 2 to 6 % less

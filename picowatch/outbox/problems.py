@@ -73,9 +73,9 @@ class Problems:
             files = list(reversed(self._files))
         files.sort(key=lambda file: not file.endswith(ERROR_ENDING))
         problems: list[Problem] = []
-        for place, file in enumerate(files):
+        for index, file in enumerate(files):
             if len(problems) == MOST_SHOWN:
-                return problems, len(files) - place
+                return problems, len(files) - index
             if (text := self.text(file)) is not None:
                 ending = ERROR_ENDING if file.endswith(ERROR_ENDING) else WARNING_ENDING
                 recipe = file.removesuffix(ending)

@@ -28,7 +28,7 @@ PAPER, INK, MISSING = (255, 255, 255), (32, 32, 36), (224, 224, 228)
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A picture's place on the sheet; None if it could not be made."""
+    """A picture's cell on the sheet; None if it could not be made."""
 
     picture: Path | None
     label: str = ""
@@ -87,9 +87,9 @@ def _titles(axes: Sequence[Axis], blocks: int) -> list[str]:
     combinations = prod(len(axis.values) for axis in axes)
     titles = []
     for block in range(blocks):
-        place, parts = block % combinations, []
+        index, parts = block % combinations, []
         for axis in reversed(axes):
-            place, value = divmod(place, len(axis.values))
+            index, value = divmod(index, len(axis.values))
             parts.append(f"{axis.label}: {axis.values[value]}")
         titles.append(", ".join(reversed(parts)))
     return titles
@@ -156,14 +156,14 @@ class _Drawing:
         under = top + self._head(block)
         for column, value in enumerate(block.columns.values):
             if value:
-                place = left + column * self._step
-                self._text(draw, place, under - self._label, self._named(block.columns, value))
+                x = left + column * self._step
+                self._text(draw, x, under - self._label, self._named(block.columns, value))
         for row, value in enumerate(block.rows.values):
-            place = under + row * self._row(block)
+            y = under + row * self._row(block)
             if value:
-                self._text(draw, GAP, place, self._named(block.rows, value))
+                self._text(draw, GAP, y, self._named(block.rows, value))
             for column, cell in enumerate(block.cells[row * columns : (row + 1) * columns]):
-                self._draw_cell(page, draw, cell, left + column * self._step, place)
+                self._draw_cell(page, draw, cell, left + column * self._step, y)
 
     def _named(self, axis: Axis, value: str) -> str:
         """A value with its axis; where both are too long, the axis is what is shortened."""

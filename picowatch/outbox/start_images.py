@@ -50,14 +50,14 @@ class StartImages:
         return NamedPictures(self, recipe)
 
     def stamps(self, recipe: str, path: str) -> list[list[int] | None]:
-        """What lies in each place of a picture: size and time tell one version from the next."""
-        return [_stamp(root / place) for root, place in self._candidates(recipe, path)]
+        """What lies at each path of a picture: size and time tell one version from the next."""
+        return [_stamp(root / below) for root, below in self._candidates(recipe, path)]
 
     def read(self, recipe: str, path: str) -> bytes:
         """The bytes of a picture that `recipe` calls `path`; raises PictureUnreadable."""
-        for root, place in self._candidates(recipe, path):
+        for root, below in self._candidates(recipe, path):
             try:
-                handle = open_below(root, place)
+                handle = open_below(root, below)
             except OSError as error:
                 if error.errno in NOT_THERE:
                     continue
@@ -72,11 +72,11 @@ class StartImages:
         """Where the picture may lie: folder and path below it, in the order of looking."""
         inbox, outbox = self._roots
         beside = str(PurePosixPath(recipe).parent / path)
-        places = [(inbox, beside), (inbox, path), (outbox, path)]
+        found = [(inbox, beside), (inbox, path), (outbox, path)]
         for name, root in (("inbox", inbox), ("outbox", outbox)):
             if path.startswith(f"{name}/"):
-                places.append((root, path.removeprefix(f"{name}/")))
-        return places
+                found.append((root, path.removeprefix(f"{name}/")))
+        return found
 
     def forget_all_but(self, digests: Collection[str]) -> None:
         """Delete copies that no waiting image needs, and what a crash left."""
@@ -112,7 +112,7 @@ class NamedPictures:
 
     @property
     def refused(self) -> str:
-        """The pictures that could not be used, and what lay in their places; "" if all could."""
+        """The pictures that could not be used, and what lay at their paths; "" if all could."""
         return json.dumps(self._refused) if self._refused else ""
 
     def look_again(self, refused: str) -> str:
@@ -131,9 +131,9 @@ class NamedPictures:
             raise
 
 
-def _stamp(place: Path) -> list[int] | None:
+def _stamp(path: Path) -> list[int] | None:
     try:
-        status = place.stat()
+        status = path.stat()
     except (OSError, ValueError):
         return None
     return [status.st_size, status.st_mtime_ns]

@@ -3,15 +3,20 @@
 import json
 import os
 import socket
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from picowatch.files.atomic import write_atomically
-from picowatch.outbox.log import harmless
+from picowatch.outbox.lock import is_held
+from picowatch.recipe.messages.problems import harmless
 
 T = TypeVar("T")
+# A status is written every five seconds; a share's cache and two clocks may differ by as much
+# again.
+FRESH_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,3 +156,17 @@ def read_status(outbox: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return status
+
+
+def seems_to_run(outbox: Path) -> bool:
+    """The lock says it on one machine, and over most network file systems.
+
+    Where locks do not reach, the status of another machine is fresh or not.
+    """
+    return is_held(outbox) or _is_fresh_elsewhere(read_status(outbox) or {})
+
+
+def _is_fresh_elsewhere(status: Mapping[str, Any]) -> bool:
+    if status.get("ended") or status.get("host", socket.gethostname()) == socket.gethostname():
+        return False
+    return abs(time.time() - float(status.get("updated", 0.0))) < FRESH_SECONDS

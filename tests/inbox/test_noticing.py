@@ -14,11 +14,9 @@ import pytest
 from PIL import Image
 
 from picowatch.inbox import inbox as inbox_module
-from picowatch.inbox.mounts import events_are_reliable, file_system_type
 from picowatch.inbox.names import is_recipe_path
-from picowatch.inbox.settling import Settling
-from picowatch.inbox.watching import OVERFLOW_LOGGER
-from picowatch.inbox.writers import held_open_for_writing
+from picowatch.inbox.settling import Settling, held_open_for_writing
+from picowatch.inbox.watching import OVERFLOW_LOGGER, events_are_reliable, file_system_type
 from picowatch.save import Stamp
 from tests.daemon.test_what_a_save_means import HeldEngine
 from tests.house import House, wait_for

@@ -15,9 +15,10 @@ from picowatch.errors import OutboxInUse
 from picowatch.files.atomic import write_atomically
 from picowatch.outbox.listing import Listing
 from picowatch.outbox.lock import OutboxLock, is_held
-from picowatch.outbox.log import LOG_FILES, close_log, harmless, open_log
+from picowatch.outbox.log import LOG_FILES, close_log, open_log
 from picowatch.outbox.names import OutboxNames
 from picowatch.outbox.status import duration
+from picowatch.recipe.messages.problems import harmless
 from tests.house import PATIENCE, House, wait_for
 
 

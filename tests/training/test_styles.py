@@ -14,9 +14,9 @@ from PIL import Image
 from safetensors import safe_open
 
 from picowatch.catalog.headers import read_header
-from picowatch.catalog.lora_keys import place_of
+from picowatch.catalog.lora_keys import layer_of
 from picowatch.catalog.recognise import recognise
-from picowatch.engine.unet.loras import modules_by_place
+from picowatch.engine.unet.loras import modules_by_layer
 from training.drawing import draw
 from training.pictures import as_batch
 from training.scenes import CorgiScene, ShapeScene
@@ -65,11 +65,11 @@ def tensors_of(path: Path) -> dict[str, torch.Tensor]:
 def test_every_layer_of_the_lora_fits_the_demo_model(lora: Path) -> None:
     """Kohya's names, none left over; the UNet's alone."""
     model = frozen(DEMO)
-    known = [place_of(key) for key in tensors_of(lora)]
-    places = {place for place, _ in filter(None, known)}
+    known = [layer_of(key) for key in tensors_of(lora)]
+    layers = {layer for layer, _ in filter(None, known)}
     assert None not in known
-    assert places <= set(modules_by_place(model.unet, model.text_encoder))
-    assert {place.part for place in places} == {"unet"}
+    assert layers <= set(modules_by_layer(model.unet, model.text_encoder))
+    assert {layer.part for layer in layers} == {"unet"}
 
 
 def test_the_lora_is_half_precision_and_small(lora: Path) -> None:
@@ -120,8 +120,8 @@ def test_vectors_take_their_places_in_turn() -> None:
     """In every row, the others untouched."""
     output = torch.zeros(2, 4, 3)
     vectors = torch.tensor([[1.0] * 3, [2.0] * 3])
-    places = torch.tensor([[False, True, True, False], [True, True, False, False]])
-    assert with_vectors(output, places, vectors)[..., 0].tolist() == [[0, 1, 2, 0], [1, 2, 0, 0]]
+    layers = torch.tensor([[False, True, True, False], [True, True, False, False]])
+    assert with_vectors(output, layers, vectors)[..., 0].tolist() == [[0, 1, 2, 0], [1, 2, 0, 0]]
 
 
 def test_the_mascots_captions_never_say_what_it_wears() -> None:

@@ -20,7 +20,7 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
-from picowatch.catalog.lora_keys import Part, Place, Role, place_of
+from picowatch.catalog.lora_keys import LayerId, Part, Role, layer_of
 from picowatch.engine.models.model_files import unchanged
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import LoraUse
@@ -98,9 +98,9 @@ class _PeftSettings:
 
 @dataclass(frozen=True, slots=True)
 class LoraFile:
-    """A file's layers by place, and the keys that fit no layer of the checkpoint."""
+    """A file's layers, and the keys that fit no layer of the checkpoint."""
 
-    layers: dict[Place, Layer]
+    layers: dict[LayerId, Layer]
     unexpected: tuple[str, ...]
 
 
@@ -112,12 +112,12 @@ class Loras:
 
     def __init__(self, unet: Any, text_encoder: Any, find: FindLora, device: torch.device) -> None:
         self._unet = unet
-        self._modules = modules_by_place(unet, text_encoder)
+        self._modules = modules_by_layer(unet, text_encoder)
         self._find = find
         self._device = device
         self._files: OrderedDict[str, LoraFile] = OrderedDict()
         self.applied: tuple[LoraUse, ...] = ()
-        self._acting: dict[Place, list[tuple[Layer, float]]] = {}
+        self._acting: dict[LayerId, list[tuple[Layer, float]]] = {}
         self._handles: list[RemovableHandle] = []
         self.warnings: tuple[str, ...] = ()
 
@@ -130,19 +130,19 @@ class Loras:
         wanted = tuple(uses)
         if wanted == self.applied:
             return False
-        acting: dict[Place, list[tuple[Layer, float]]] = {}
+        acting: dict[LayerId, list[tuple[Layer, float]]] = {}
         warnings: list[str] = []
         for use in wanted:
             file = self._file(use)
             if file.unexpected:
                 warnings.append(_unexpected(use.name, file.unexpected))
-            for place, layer in file.layers.items():
-                acting.setdefault(place, []).append((layer, use.weight * layer.scale))
+            for layer_id, layer in file.layers.items():
+                acting.setdefault(layer_id, []).append((layer, use.weight * layer.scale))
         self._take_away()
-        for place, layers in acting.items():
-            self._acting[place] = [(layer, weight) for layer, weight in layers if weight]
-            hook = _adding(self._acting[place])
-            self._handles.append(self._modules[place].register_forward_hook(hook))
+        for layer_id, layers in acting.items():
+            self._acting[layer_id] = [(layer, weight) for layer, weight in layers if weight]
+            hook = _adding(self._acting[layer_id])
+            self._handles.append(self._modules[layer_id].register_forward_hook(hook))
         self.applied, self.warnings = wanted, tuple(warnings)
         return True
 
@@ -150,9 +150,9 @@ class Loras:
         """The UNet's weights, by name, with what acts on them added: for a compiled UNet."""
         names = {module: name for name, module in self._unet.named_modules()}
         return {
-            f"{names[self._modules[place]]}.weight": _merged(self._modules[place], layers)
-            for place, layers in self._acting.items()
-            if place.part == "unet" and layers
+            f"{names[self._modules[layer_id]]}.weight": _merged(self._modules[layer_id], layers)
+            for layer_id, layers in self._acting.items()
+            if layer_id.part == "unet" and layers
         }
 
     def _take_away(self) -> None:
@@ -194,17 +194,17 @@ def _merged(module: Any, layers: list[tuple[Layer, float]]) -> torch.Tensor:
 
 
 def read_lora(
-    path: Path, name: str, modules: dict[Place, nn.Module], device: torch.device
+    path: Path, name: str, modules: dict[LayerId, nn.Module], device: torch.device
 ) -> LoraFile:
     """A file's layers on the device, in the type of the modules they belong to."""
     with safe_open(path, framework="pt") as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         settings = _peft_settings(file.metadata() or {}, name)
-    found: dict[Place, dict[Role, torch.Tensor]] = {}
-    written: dict[Place, str] = {}  # the layers' names as the file has them
+    found: dict[LayerId, dict[Role, torch.Tensor]] = {}
+    written: dict[LayerId, str] = {}  # the layers' names as the file has them
     unexpected = []
     for key, tensor in tensors.items():
-        known = place_of(key)
+        known = layer_of(key)
         if known is None or known[0] not in modules:
             unexpected.append(key)
         else:
@@ -218,37 +218,37 @@ def read_lora(
             "Use a LoRA for Stable Diffusion 1.x.",
         )
     layers = {
-        place: _layer(
+        layer_id: _layer(
             name,
-            place,
+            layer_id,
             roles,
-            modules[place],
-            settings.get(place.part, _PeftSettings()),
-            written.get(place, ""),
+            modules[layer_id],
+            settings.get(layer_id.part, _PeftSettings()),
+            written.get(layer_id, ""),
             device,
         )
-        for place, roles in found.items()
+        for layer_id, roles in found.items()
     }
     return LoraFile(layers, tuple(sorted(unexpected)))
 
 
 def _layer(
     name: str,
-    place: Place,
+    layer_id: LayerId,
     roles: dict[Role, torch.Tensor],
     module: nn.Module,
     settings: _PeftSettings,
     written: str,
     device: torch.device,
 ) -> Layer:
-    """The tensors of one place, if they fit its module."""
+    """The tensors of one layer, if they fit its module."""
     if "down" not in roles or "up" not in roles:
-        raise RenderFailed(f"The LoRA {name!r} is not whole: {place.module} has only one half.")
+        raise RenderFailed(f"The LoRA {name!r} is not whole: {layer_id.module} has only one half.")
     weight: Any = module.weight
     convolution = isinstance(module, nn.Conv2d)
     down, up, mid = (_shaped(roles.get(role), convolution) for role in ("down", "up", "mid"))
     assert down is not None and up is not None
-    _check_shapes(name, place, weight, down, up, mid)
+    _check_shapes(name, layer_id, weight, down, up, mid)
     rank = down.shape[0]
     alpha = float(roles["alpha"]) if "alpha" in roles else settings.alpha_of(written, rank)
     scale = alpha / (math.sqrt(rank) if settings.rank_stabilised else rank)
@@ -275,7 +275,7 @@ def _shaped(tensor: torch.Tensor | None, convolution: bool) -> torch.Tensor | No
 
 def _check_shapes(
     name: str,
-    place: Place,
+    layer_id: LayerId,
     weight: torch.Tensor,
     down: torch.Tensor,
     up: torch.Tensor,
@@ -286,13 +286,13 @@ def _check_shapes(
     kernel = (down if mid is None else mid).shape[2:]
     if (down.shape[1], up.shape[0]) != (inputs, outputs) or kernel != weight.shape[2:]:
         raise RenderFailed(
-            f"The LoRA {name!r} is for a model of another size: its {place.module} leads from "
+            f"The LoRA {name!r} is for a model of another size: its {layer_id.module} leads from "
             f"{down.shape[1]} to {up.shape[0]} values, this checkpoint's from {inputs} to "
             f"{outputs}.",
             "Use it with a checkpoint of the kind it was trained for, or take it out.",
         )
     if up.shape[1] != down.shape[0]:
-        raise RenderFailed(f"The LoRA {name!r} is damaged: {place.module} has two ranks.")
+        raise RenderFailed(f"The LoRA {name!r} is damaged: {layer_id.module} has two ranks.")
 
 
 def _peft_settings(metadata: dict[str, str], name: str) -> dict[Part, _PeftSettings]:
@@ -346,11 +346,11 @@ def _unexpected(name: str, keys: tuple[str, ...]) -> str:
     return f"The LoRA {name!r} has parts that this checkpoint has no layer for: {named}{more}."
 
 
-def modules_by_place(unet: Any, text_encoder: Any) -> dict[Place, nn.Module]:
+def modules_by_layer(unet: Any, text_encoder: Any) -> dict[LayerId, nn.Module]:
     """The layers a LoRA may add to: linear ones and convolutions."""
     parts: tuple[tuple[Part, Any], ...] = (("unet", unet), ("text_encoder", text_encoder))
     return {
-        Place(part, name.replace(".", "_").removeprefix("text_model_")): module
+        LayerId(part, name.replace(".", "_").removeprefix("text_model_")): module
         for part, model in parts
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear | nn.Conv2d)

@@ -4,10 +4,14 @@ Damage, or a gallery of another version, is no matter: all of it is made anew fr
 and the pictures.
 """
 
+import json
+import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import asdict
 from importlib import resources
 from itertools import count
 from pathlib import Path
@@ -21,11 +25,20 @@ from picowatch.outbox.gallery.entries import entry_from_png, picture_entry, shee
 from picowatch.outbox.gallery.pages import Pages
 from picowatch.outbox.gallery.thumbnails import Thumbnails
 from picowatch.outbox.listing import Listing
+from picowatch.outbox.problems import Problems
+from picowatch.outbox.status import Status
+
+log = logging.getLogger("picowatch")
 
 PAGE = "index.html"
 
 LOOKED_AT_ONCE = 250  # files
 LOOKING_REST = 9.0  # times as long as looking takes
+LOOK_SECONDS = 60.0  # between looks for pictures that the user deleted
+SHOWN = (
+    "updated", "recipe", "image", "of", "step", "steps", "seconds_left", "trouble", "images",
+    "paused", "waiting",
+)  # fmt: skip
 
 
 class Gallery:
@@ -174,7 +187,7 @@ class Gallery:
             entry = picture_entry(self._root, line) if line else entry_from_png(self._root, file)
             if entry is not None:
                 entries.append(entry)
-        order = {file: place for place, file in enumerate(lines)}
+        order = {file: index for index, file in enumerate(lines)}
         entries.sort(key=lambda entry: (entry["made_at"], order.get(entry["file"], len(order))))
         return entries
 
@@ -192,3 +205,58 @@ class Gallery:
             content = source.read_bytes()
             if not target.is_file() or target.read_bytes() != content:
                 write_atomically(target, content)
+
+
+class GalleryKeeper:
+    """Finds old problems, makes thumbnails that are missing, shows no more what was deleted."""
+
+    def __init__(self, gallery: Gallery, problems: Problems) -> None:
+        self._gallery = gallery
+        self._problems = problems
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="gallery", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        self._try(self._problems.find)
+        # It idles as long as each thumbnail took, so that the work keeps the processor.
+        self._try(lambda: self._gallery.make_missing_thumbnails(rest=self._stop.wait))
+        while not self._stop.is_set():
+            self._try(self._gallery.drop_deleted)
+            self._stop.wait(LOOK_SECONDS)
+
+    def _try(self, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except OSError as error:  # a full disk is waited for by those who have to write
+            log.debug("the gallery will be updated later: %s", error)
+
+
+class NowFile:
+    """now.js: what runs, what waits and what went wrong, for the gallery while it is open.
+
+    Never written durably, for it is written again within seconds.
+    """
+
+    def __init__(self, root: Path, problems: Problems) -> None:
+        self._root = root
+        self._path = root / ".picowatch" / "gallery" / "now.js"
+        self._problems = problems
+
+    def write(self, status: Status) -> None:
+        """Replace it by what there is to say now."""
+        values = asdict(status)
+        problems, more = self._problems.shown()
+        told = {name: values[name] for name in SHOWN} | {
+            "runs": not status.ended,
+            "line": status.line(),
+            "preview": (self._root / "preview.png").is_file(),
+            "problems": [asdict(problem) for problem in problems],
+            "more_problems": more,
+        }
+        text = f"now({json.dumps(told, ensure_ascii=True)});\n"
+        write_atomically(self._path, text.encode(), durable=False)

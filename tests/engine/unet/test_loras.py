@@ -10,13 +10,13 @@ from diffusers import UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from picowatch.catalog import Catalog, read_config
-from picowatch.catalog.lora_keys import Place, is_sd1_layer, misfits, place_of
+from picowatch.catalog.lora_keys import LayerId, is_sd1_layer, layer_of, misfits
 from picowatch.engine.models import weights
 from picowatch.engine.models.loading import SD15
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import RenderedImage
 from picowatch.engine.renderer import Renderer
-from picowatch.engine.unet.loras import Loras, modules_by_place, read_lora
+from picowatch.engine.unet.loras import Loras, modules_by_layer, read_lora
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import LoraUse
 from tests.engine.adapters import RANK, adapted_layers, kohya_lora, random_layer, write
@@ -71,7 +71,7 @@ def test_all_of_stable_diffusion_15s_kohya_names_have_a_layer(models: Path) -> N
     assert "lora_te_text_model_encoder_layers_11_mlp_fc2.lora_up.weight" in tensors
     lora = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_ff_net_0_proj.alpha"
     assert lora in tensors
-    read = read_lora(path, "full", modules_by_place(unet, text_encoder), CPU.device)
+    read = read_lora(path, "full", modules_by_layer(unet, text_encoder), CPU.device)
     assert len(read.layers) == 192 + 72
     assert read.unexpected == ()
 
@@ -94,23 +94,23 @@ def test_every_naming_means_the_same_layer(down: str, up: str, layer: str) -> No
     name = TO_Q.replace("to_q", layer)
     old = name.replace(layer, f"processor.{layer.removesuffix('.0')}")
     names = {"name": name, "flat": name.replace(".", "_"), "old": old}
-    place = Place("unet", name.replace(".", "_"))
-    assert place_of(down.format(**names)) == (place, "down")
-    assert place_of(up.format(**names)) == (place, "up")
+    layer_id = LayerId("unet", name.replace(".", "_"))
+    assert layer_of(down.format(**names)) == (layer_id, "down")
+    assert layer_of(up.format(**names)) == (layer_id, "up")
 
 
 def test_the_text_encoders_names_fit_every_transformers() -> None:
     """With `text_model` in them and without."""
-    place = Place("text_encoder", "encoder_layers_0_self_attn_q_proj")
+    layer_id = LayerId("text_encoder", "encoder_layers_0_self_attn_q_proj")
     for key in (
         "lora_te_text_model_encoder_layers_0_self_attn_q_proj.lora_down.weight",
         "lora_te1_text_model_encoder_layers_0_self_attn_q_proj.lora_down.weight",
         "text_encoder.text_model.encoder.layers.0.self_attn.q_proj.lora_A.weight",
         "text_encoder.encoder.layers.0.self_attn.q_proj.lora_linear_layer.down.weight",
     ):
-        assert place_of(key) == (place, "down")
-    assert place_of("lora_unet_x.alpha") == (Place("unet", "x"), "alpha")
-    assert place_of("lora_unet_x.dora_scale") is None
+        assert layer_of(key) == (layer_id, "down")
+    assert layer_of("lora_unet_x.alpha") == (LayerId("unet", "x"), "alpha")
+    assert layer_of("lora_unet_x.dora_scale") is None
 
 
 def applied(tensors: dict[str, torch.Tensor], models: Path, **metadata: str) -> Loras:
@@ -231,8 +231,8 @@ def test_weights_and_several_loras_change_the_picture(engine: Renderer, models: 
     plain = draw(engine)
     sets = [(a,), (b,), (a, b), (use(models, "a", -0.6),), (use(models, "a", 0.3),)]
     drawn = [draw(engine, *loras) for loras in sets]
-    for place, one in enumerate(drawn):
-        assert all(difference(one, other) > 3 for other in [plain, *drawn[:place]])
+    for index, one in enumerate(drawn):
+        assert all(difference(one, other) > 3 for other in [plain, *drawn[:index]])
     assert difference(drawn[2], draw(engine, b, a)) <= 2
     assert draw(engine, use(models, "a", 0.0)).pixels == plain.pixels
 
@@ -324,18 +324,18 @@ def test_the_tag_in_the_prompt_is_no_word_of_it(engine: Renderer, models: Path) 
 def test_the_layers_of_stable_diffusion_1_are_known_without_loading_it() -> None:
     """`models` says of a file which of its layers do nothing: none of a LoRA for all of them."""
     unet, text_encoder = meta_sd15()
-    places = modules_by_place(unet, text_encoder)
-    assert [place for place in places if not is_sd1_layer(place)] == []
-    every = kohya_lora_keys(places)
+    layers = modules_by_layer(unet, text_encoder)
+    assert [layer for layer in layers if not is_sd1_layer(layer)] == []
+    every = kohya_lora_keys(layers)
     assert misfits(every) == ""
     assert misfits([*every, "lora_unet_up_blocks_9_conv1.lora_down.weight"]).startswith("1 of its ")
 
 
-def kohya_lora_keys(places: Iterable[Place]) -> list[str]:
+def kohya_lora_keys(layers: Iterable[LayerId]) -> list[str]:
     """A LoRA of every layer there is."""
     parts = {"unet": "lora_unet_", "text_encoder": "lora_te_text_model_"}
     return [
-        f"{parts[place.part]}{place.module}.lora_{half}.weight"
-        for place in places
+        f"{parts[layer.part]}{layer.module}.lora_{half}.weight"
+        for layer in layers
         for half in ("down", "up")
     ]
