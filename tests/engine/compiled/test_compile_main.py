@@ -11,7 +11,7 @@ from tests.house import wait_for
 
 _INSTEAD_OF_COMPILING = """
 import sys
-from picowatch.engine import compile_job, compile_main
+from picowatch.engine.compiled import compile_job, compile_main
 compile_job.CompileJob.from_json = staticmethod(lambda text: text)
 def compile(job, package, target):
     assert not list(package.parent.iterdir()), "something was left"
