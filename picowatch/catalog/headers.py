@@ -104,7 +104,7 @@ def _header_length(start: bytes, size: int) -> int:
     if length > _MAX_HEADER_BYTES:
         raise ModelRefused(
             f"is no safetensors file that can be used: its header claims {length:,} bytes, and "
-            f"{_MAX_HEADER_BYTES:,} are the limit."
+            f"the limit is {_MAX_HEADER_BYTES:,}."
         )
     if length > size - 8:
         raise ModelRefused(
@@ -122,7 +122,7 @@ def _parsed(raw: bytes) -> dict[str, Any]:
     if not isinstance(entries, dict):
         raise ModelRefused("is damaged: its header is not a table of tensors.")
     if len(entries) > _MAX_TENSORS:
-        raise ModelRefused(f"has {len(entries):,} tensors; {_MAX_TENSORS:,} are the limit.")
+        raise ModelRefused(f"has {len(entries):,} tensors; the limit is {_MAX_TENSORS:,}.")
     return entries
 
 

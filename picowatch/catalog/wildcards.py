@@ -108,7 +108,7 @@ class WildcardFiles:
             return pack
         limit = MAX_PACK_BYTES if _is_pack(path) else MAX_FILE_BYTES
         if stamp[0] > limit:
-            raise ValueError(f"has {stamp[0]:,} bytes; {limit:,} are the limit.")
+            raise ValueError(f"has {stamp[0]:,} bytes; the limit is {limit:,}.")
         try:
             text = path.read_text(encoding="utf-8-sig")  # line breaks become "\n" alone
         except UnicodeDecodeError as error:

@@ -103,7 +103,7 @@ def _opened(content: bytes) -> Image.Image:
     """The picture's header, if its kind and size are within the limits; no pixel is decoded."""
     if len(content) > MAX_BYTES:
         raise PictureUnreadable(
-            f"It has {len(content) / 1e6:.0f} MB; {MAX_BYTES / 1e6:.0f} MB are the limit.",
+            f"It has {len(content) / 1e6:.0f} MB; the limit is {MAX_BYTES / 1e6:.0f} MB.",
             "Make it smaller.",
         )
     _refuse_long_tiff(content)

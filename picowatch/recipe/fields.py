@@ -25,7 +25,7 @@ BAKED = "baked"
 SIZE = "size"
 FROM = "from"
 
-_NO_SINGLE_IMAGE = "It changes no single image."
+_NO_SINGLE_IMAGE = "It does not change individual images."
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +231,7 @@ class ImageFields:
             "The same seed gives the same picture. random (or -1) draws one; a list makes one "
             "image each.",
             batch="may differ",
-            no_sweep="For several seeds write a list outside of the sweep: seed: [1, 2, 3].",
+            no_sweep="For several seeds write a list outside the sweep: seed: [1, 2, 3].",
             a1111=A1111("Seed"),
             wanted=f"a whole number from 0 to {MAX_SEED}, random, or a list like [1, 2, 3]",
         ),
@@ -256,7 +256,7 @@ class ImageFields:
     denoising_strength: Annotated[
         Share,
         Row(
-            "How far to go away from the start image; without one, from the first pass of hires.",
+            "How far to move away from the start image; without one, from the first pass of hires.",
             aliases=("strength",),
             needs="image",
             a1111=_DENOISING_STRENGTH,
@@ -264,12 +264,12 @@ class ImageFields:
     ] = 0.75
     resize: Annotated[
         Literal["crop", "fit", "stretch"],
-        Row("How the start image is brought to the size.", needs="image", batch="may differ"),
+        Row("How the start image is fitted to the size.", needs="image", batch="may differ"),
     ] = "crop"
     mask: Annotated[
         str,
         Row(
-            "What of the start image is redrawn: white is. A path like that of image.",
+            "The part of the start image to redraw: white areas. A path like that of image.",
             needs="image",
             batch="may differ",
             default_text="none",
@@ -279,7 +279,7 @@ class ImageFields:
         int,
         Field(ge=0, le=64),
         Row(
-            "Pixels the mask's edge is soft.",
+            "Width of the mask's soft edge, in pixels.",
             needs="mask",
             batch="may differ",
             a1111=A1111("Mask blur"),
@@ -303,15 +303,14 @@ class ImageFields:
     shrink_to_fit: Annotated[
         bool,
         Row(
-            "true: out of memory may shrink size and steps, which is recorded.",
+            "true: if memory runs out, size and steps may be reduced, which is recorded.",
             no_sweep=_NO_SINGLE_IMAGE,
         ),
     ] = False
     exact: Annotated[
         bool,
         Row(
-            "true: the same pixels always, at the price of speed (batch 1, eager, deterministic "
-            "algorithms).",
+            "true: always the same pixels, but slower (batch 1, eager, deterministic algorithms).",
             no_sweep=_NO_SINGLE_IMAGE,
         ),
     ] = False
@@ -336,7 +335,7 @@ class RecipeFields(BaseModel, ImageFields):
     count: Annotated[
         int,
         Field(ge=1, le=1000),
-        Row("How many images; image i uses seed+i.", changes_pixels=False),
+        Row("Number of images; image i uses seed+i.", changes_pixels=False),
     ] = 1
     sweep: Annotated[
         Axes,

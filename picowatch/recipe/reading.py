@@ -108,7 +108,7 @@ def _refuse_too_many(
         return
     problems.add(
         _place_of_number(entries[0]),
-        f"this file asks for {images:,} images; one save may ask for {max_images:,} "
+        f"this file requests {images:,} images; one save may request {max_images:,} "
         "(the setting max_images_per_save).",
     )
     problems.raise_if_any()
@@ -117,9 +117,9 @@ def _refuse_too_many(
 def _refuse_too_long(recipes: list[Recipe], entries: list[Entry], problems: Problems) -> None:
     """Long prompts and many wildcards are fine for few images, short ones for many."""
     about = recipes, entries, problems
-    _refuse_sum("letters of prompts", MAX_LETTERS, [r.letters for r in recipes], *about)
+    _refuse_sum("characters of prompts", MAX_LETTERS, [r.letters for r in recipes], *about)
     _refuse_sum(
-        "signs of wildcards and brackets", MAX_SIGNS_OF_ALL, [r.signs for r in recipes], *about
+        "characters of wildcards and brackets", MAX_SIGNS_OF_ALL, [r.signs for r in recipes], *about
     )
 
 
@@ -135,8 +135,8 @@ def _refuse_sum(
         entry = entries[recipes[sums.index(max(sums))].place]
         problems.add(
             _place_of_number(entry),
-            f"all images of this file come to {sum(sums):,} {what}; {most:,} are the most. "
-            "Ask for fewer images, or shorten the prompt.",
+            f"all images of this file together have {sum(sums):,} {what}; the limit is {most:,}. "
+            "Request fewer images, or shorten the prompt.",
         )
         problems.raise_if_any()
 

@@ -125,7 +125,7 @@ def find_schedule_type(written: str) -> str:
     names = [AUTOMATIC, *SCHEDULE_TYPES]
     raise ScheduleUnknown(
         f"unknown schedule type '{shown(written)}'. {did_you_mean(written, names)}"
-        f"There are {listed(names)}."
+        f"The schedule types are {listed(names)}."
     )
 
 
@@ -179,12 +179,13 @@ def _why_unknown(written: str) -> str:
             if squeezed.removesuffix(ending) in map(_squeezed, (name, *aliases)):
                 return (
                     f"the sampler {name} is not in diffusers, which picowatch draws with; "
-                    f"{closest} comes closest. There are {_names()}."
+                    f"{closest} comes closest. The samplers are {_names()}."
                 )
     known = [s.name for s in SAMPLERS] + [alias for s in SAMPLERS for alias in s.aliases]
     known += [f"{s.name} {SCHEDULE_TYPES[kind]}" for s in SAMPLERS for kind in s.schedule_types]
     return (
-        f"unknown sampler '{shown(written)}'. {did_you_mean(written, known)}There are {_names()}."
+        f"unknown sampler '{shown(written)}'. {did_you_mean(written, known)}"
+        f"The samplers are {_names()}."
     )
 
 

@@ -47,7 +47,7 @@ def test_a_file_that_is_not_utf8_or_too_large_is_refused_by_name(
     found = known(tmp_path)
     assert found.wildcards == {}
     assert found.refused["latin"] == "latin.txt is not UTF-8: save it as UTF-8."
-    assert found.refused["large"] == "large.txt has 1,001 bytes; 1,000 are the limit."
+    assert found.refused["large"] == "large.txt has 1,001 bytes; the limit is 1,000."
 
 
 def test_all_files_together_have_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,7 +120,7 @@ def test_what_a_pack_lacks_or_holds_is_told_with_its_file(tmp_path: Path) -> Non
         in (messages("prompt: __list__", known=found)[0])
     )
     assert messages("prompt: __empty__", known=found) == [
-        "the wildcard file models/wildcards/a.yaml has no line."
+        "the wildcard file models/wildcards/a.yaml has no lines."
     ]
     (message,) = messages("prompt: __caps__", known=found)
     assert " A pack of wildcards is missing: b.yaml cannot be used: line 2: " in message

@@ -316,7 +316,10 @@ def test_an_embedding_that_cannot_be_used_is_not_passed_over_in_silence(house: H
     house.save("b.txt", "a corgi\n")
     assert house.once()
     warning = (house.outbox / "a.txt.warning.txt").read_text()
-    assert "The prompt's 'cute' is taken as words: the embedding of that name cannot" in warning
+    assert (
+        "The prompt's 'cute' is used as plain words, because the embedding of that name cannot"
+        in warning
+    )
     assert not (house.outbox / "b.txt.warning.txt").exists()
 
 

@@ -147,7 +147,7 @@ def test_a_huge_picture_is_refused_from_its_header(side: int) -> None:
 def test_a_huge_file_is_refused_before_it_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
     """With the limit."""
     monkeypatch.setattr(pictures, "MAX_BYTES", 2_000_000)
-    with pytest.raises(PictureUnreadable, match=r"It has 3 MB; 2 MB are the limit\."):
+    with pytest.raises(PictureUnreadable, match=r"It has 3 MB; the limit is 2 MB\."):
         decode_picture(bytes(3_000_000))
 
 

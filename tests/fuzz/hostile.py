@@ -268,7 +268,7 @@ START_IMAGES: dict[str, tuple[Callable[[], bytes], str | None]] = {
         "no picture",
     ),
     "64 MB of zeros": (lambda: bytes(64 * 1024 * 1024), "no picture"),
-    "65 MB": (lambda: bytes(65 * 1024 * 1024 + 1), "MB are the limit"),
+    "65 MB": (lambda: bytes(65 * 1024 * 1024 + 1), "the limit is"),
 }
 
 

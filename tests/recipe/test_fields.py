@@ -152,7 +152,7 @@ def test_the_native_size_is_the_checkpoints() -> None:
         (
             "seed: [1, 2]\ncount: 2",
             "count and a list of seeds together: the list makes one image for each seed. "
-            "Take count out.",
+            "Remove count.",
         ),
         (
             "size: 512x512\nwidth: 512",
@@ -168,7 +168,8 @@ def test_the_native_size_is_the_checkpoints() -> None:
         ("colour: red", "unknown field 'colour'."),
         (
             "schedule_type: karas",
-            "unknown schedule type 'karas'. Did you mean 'karras'? There are automatic, karras, "
+            "unknown schedule type 'karas'. Did you mean 'karras'? The schedule types are "
+            "automatic, karras, "
             "exponential, beta, uniform, sgm_uniform and leading.",
         ),
         (
@@ -177,7 +178,7 @@ def test_the_native_size_is_the_checkpoints() -> None:
         ),
         (
             "vae: mse",
-            "no VAE 'mse' in models/vae. There is only baked.",
+            "no VAE 'mse' in models/vae. Only baked is available.",
         ),
     ],
 )
@@ -199,7 +200,7 @@ def test_a_recipe_without_a_prompt_is_told_so() -> None:
 def test_more_images_than_a_save_may_ask_for_are_refused() -> None:
     """Before anything is made, with the name of the setting."""
     assert messages("- {prompt: a, count: 600}\n- {prompt: b, count: 600}\n") == [
-        "this file asks for 1,200 images; one save may ask for 1,000 "
+        "this file requests 1,200 images; one save may request 1,000 "
         "(the setting max_images_per_save)."
     ]
     assert sum(r.image_count for r in read("- {prompt: a, count: 1000}")) == 1000
@@ -208,7 +209,7 @@ def test_more_images_than_a_save_may_ask_for_are_refused() -> None:
 def test_control_characters_written_as_yaml_escapes_are_refused() -> None:
     """The file holds none, but the prompt would."""
     assert messages('prompt: "a\\x1b[31m"') == [
-        "prompt holds the invisible character U+001B. Take it out."
+        "prompt contains the invisible character U+001B. Remove it."
     ]
 
 

@@ -163,7 +163,7 @@ def test_defaults_may_be_empty_and_hold_a_prompt() -> None:
 def test_defaults_hold_one_mapping() -> None:
     """A list or a second document would be silently lost."""
     for text, message in (
-        ("- steps: 3", "settings are lines like 'steps: 30', one a line."),
+        ("- steps: 3", "settings are lines like 'steps: 30', one per line."),
         ("steps: 3\n---\nsteps: 4", "settings are one mapping; this is a second document."),
     ):
         assert _messages_with_defaults(text) == [message]
@@ -177,7 +177,7 @@ def test_a_thousand_recipes_are_read_in_a_moment() -> None:
     """A file may hold as many as a save may ask for."""
     recipes = read("a corgi --seed 1\n" * 1000, "many.txt")
     assert len(recipes) == 1000
-    assert messages("a corgi\n" * 1001, "many.txt")[0].startswith("this file asks for 1,001 images")
+    assert messages("a corgi\n" * 1001, "many.txt")[0].startswith("this file requests 1,001 images")
 
 
 def test_names_of_checkpoints_do_not_depend_on_their_order() -> None:

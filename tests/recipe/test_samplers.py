@@ -66,17 +66,17 @@ ALL = (
     [
         (
             "sampler: Eulr",
-            f"unknown sampler 'Eulr'. Did you mean 'Euler'? There are {ALL}.",
+            f"unknown sampler 'Eulr'. Did you mean 'Euler'? The samplers are {ALL}.",
         ),
         (
             "sampler: DPM++ 2S a Karras",
             "the sampler DPM++ 2S a is not in diffusers, which picowatch draws with; DPM++ SDE "
-            f"comes closest. There are {ALL}.",
+            f"comes closest. The samplers are {ALL}.",
         ),
         (
             "sampler: k_dpmpp_3m_sde",
             "the sampler DPM++ 3M SDE is not in diffusers, which picowatch draws with; DPM++ 2M "
-            f"SDE comes closest. There are {ALL}.",
+            f"SDE comes closest. The samplers are {ALL}.",
         ),
         (
             "sampler: Euler a\nschedule_type: karras",

@@ -54,16 +54,16 @@ BEYOND_A_SCHEMA = [
     # What YAML 1.1 makes of a value, or loses; editors read YAML 1.2.
     r"YAML reads",
     r"is given twice: already",
-    r"is twice in the sweep",
+    r"appears twice in the",
     r"prompt is empty: the lines",
     # One field against another, the settings, or what lies on the disk.
     r"does not take the schedule type",
     r"the sampler's name says",
-    r"changes nothing without",
-    r"one save may ask for",
+    r"has no effect without",
+    r"one save may request",
     r"hires makes",
     r"pictures cannot be read here",
-    r"is named twice",
+    r"is listed twice",
     r"could be .* Write more of the name",
 ]
 # What only the schema with the installed names can see.

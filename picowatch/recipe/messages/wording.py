@@ -58,7 +58,7 @@ def not_multiple_of_8(field: str, value: int) -> str:
 
 def left_out(what: str) -> str:
     """The warning for what another program wrote and a recipe has no field for."""
-    return f"'{shown(what)}' is nothing that a recipe can say; the picture is made without it."
+    return f"Recipes have no '{shown(what)}' setting; it was ignored."
 
 
 def wanted_for(field: str) -> str:

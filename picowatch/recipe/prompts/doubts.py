@@ -18,20 +18,20 @@ def doubts(text: str) -> Iterator[str]:
         for found in _COMMA_WEIGHT.finditer(text):
             instead = f"({found['text']}:{found['whole']}.{found['rest']})"
             yield (
-                f"'{shown(found[0])}' is drawn as these characters, because a weight has a point. "
-                f"For the weight write {shown(instead)}."
+                f"'{shown(found[0])}' is used as literal text, because a weight has a decimal "
+                f"point. For the weight, write {shown(instead)}."
             )
     if "(" in text and (opened := _never_closed(text)) is not None:
         yield (
-            f"the bracket of '{shown(text[opened:], 30)}' is never closed, so all that follows "
-            "weighs more. Close it, or write \\( for the character."
+            f"the bracket of '{shown(text[opened:], 30)}' is never closed, so everything after it "
+            "gets more weight. Close it, or write \\( for the character."
         )
     stripped = text.strip()
     quotes = stripped[:1] + stripped[-1:]
     if quotes in _CURLY and not any(quote in stripped[1:-1] for quote in quotes):
         yield (
-            f"the quotes {stripped[0]} and {stripped[-1]} around the prompt belong to its text. "
-            "Take them out, or write straight ones."
+            f"the quotes {stripped[0]} and {stripped[-1]} around the prompt are part of its text. "
+            "Remove them, or use straight quotes."
         )
 
 

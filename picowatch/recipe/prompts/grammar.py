@@ -209,7 +209,7 @@ def _lora_tags(text: str) -> Iterator[Unsupported]:
     for tag in _LORA_TAG.finditer(text):
         lora = _lora(tag)
         if lora is None:
-            why = "is no LoRA with a weight"
+            why = "is not a LoRA with a weight"
         elif not abs(lora[1]) <= MAX_LORA_WEIGHT:
             why = f"has a weight beyond {MAX_LORA_WEIGHT:.0f}"
         else:
@@ -222,7 +222,7 @@ def _weights(text: str) -> Iterator[Unsupported]:
     for found in re.finditer(r":\s*([+-]?[.\d]+)\s*\)", text):
         number = _number(found[1])
         if number is None or abs(number) > MAX_WEIGHT:
-            why = "is no number" if number is None else f"is beyond {MAX_WEIGHT:.0f}"
+            why = "is not a number" if number is None else f"is beyond {MAX_WEIGHT:.0f}"
             message = f"the weight '{_cut(found[1])}' {why}. Write one like (word:1.2)."
             yield Unsupported(found.start(1), len(found[1]), message)
 

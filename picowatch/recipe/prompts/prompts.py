@@ -113,8 +113,8 @@ class Prompts:
             for *_, name in embedding_words(template.text, names)
         }
         return [
-            f"The prompt's '{name}' is taken as words: the embedding of that name cannot be "
-            f"used. {refused[name]}"
+            f"The prompt's '{name}' is used as plain words, because the embedding of that name "
+            f"cannot be used. {refused[name]}"
             for name in sorted(found)
         ]
 
@@ -176,7 +176,7 @@ def mistakes_in(field: str, text: str, loras: Loras, known: Known) -> list[Unsup
         return [Unsupported(0, 1, message)]
     for signs, most in ((_WILDCARD_SIGNS, MAX_SIGNS), (_BRACKET_SIGNS, MAX_BRACKETS)):
         if sum(map(text.count, signs)) > most:
-            message = f"more than {most:,} of the signs {' '.join(signs)} in one prompt."
+            message = f"more than {most:,} of the characters {' '.join(signs)} in one prompt."
             return [Unsupported(0, 1, message)]
     nodes = parse(text, known.wildcards)
     found = [*unsupported(text), *_wildcard_mistakes(field, text, nodes, known)]
@@ -194,7 +194,7 @@ def _lora_mistakes(field: str, text: str, known: Known) -> Iterator[Unsupported]
         if field == NEGATIVE:
             message = (
                 "a LoRA acts on the whole picture and cannot stand in negative_prompt. Put it "
-                "into prompt, with a negative weight if it is to act the other way round."
+                "into prompt, with a negative weight if it should have the opposite effect."
             )
             yield replace(tag, message=message)
             continue
@@ -240,7 +240,7 @@ def _choice_mistakes(node: Choice) -> Iterator[Unsupported]:
     if not 0 <= node.low <= node.high <= MAX_CHOSEN:
         message = (
             f"{{{node.low}-{node.high}$$…}} cannot be drawn: the first number must not be above "
-            f"the second, and {MAX_CHOSEN} are the most."
+            f"the second, and the limit is {MAX_CHOSEN}."
         )
         yield Unsupported(node.offset, node.length, message)
 
@@ -255,13 +255,13 @@ def _file_mistakes(field: str, node: FromFile, known: Known) -> Iterator[str]:
         if not files:
             yield _no_wildcard(name, known) + within
         elif not lines_of(name, wildcards).nodes:
-            yield f"the wildcard file {_path(files[0], known)} has no line.{within}"
+            yield f"the wildcard file {_path(files[0], known)} has no lines.{within}"
         for file in files:
             within = f" (in {_path(file, known)})"
             yield from _line_mistakes(field, file, known, within)
             for inner in sorted(_files_named_in(wildcards[file])):
                 if _reaches(inner, file, wildcards):
-                    yield f"the wildcard __{shown(inner)}__ never ends: it names itself.{within}"
+                    yield f"the wildcard __{shown(inner)}__ never ends: it contains itself.{within}"
                 elif inner not in seen:
                     seen.add(inner)
                     waiting.append((inner, within))
@@ -323,7 +323,7 @@ def _no_wildcard(name: str, known: Known) -> str:
         return f"the wildcard file '{shown(name)}' cannot be used: {known.refused[name]}"
     names: Sequence[str] = sorted(known.wildcards)
     there = (
-        f"There are {listed(names)}." if names else "Write that file, with a choice in each line."
+        f"Available: {listed(names)}." if names else "Write that file, with a choice in each line."
     )
     broken = [
         f" A pack of wildcards is missing: {why}"

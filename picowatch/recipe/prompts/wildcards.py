@@ -164,7 +164,8 @@ def _from_file(token: str, offset: int) -> FromFile | Foreign:
         return Foreign(
             token,
             offset,
-            f"{shown(token)} passes values to a wildcard, and picowatch has no variables. "
+            f"{shown(token)} passes values to a wildcard, but picowatch does not support "
+            "variables. "
             f"Write __{shown(plain)}__, and the values themselves into its lines.",
         )
     return FromFile(token, offset)
@@ -172,7 +173,7 @@ def _from_file(token: str, offset: int) -> FromFile | Foreign:
 
 def _in_turn(written: str, instead: str) -> str:
     return (
-        f"{shown(written)} would be drawn in turn, and picowatch draws at random. "
+        f"{shown(written)} would be used in turn, but picowatch draws at random. "
         f"Write {shown(instead)}, or sweep the choices."
     )
 
@@ -182,7 +183,7 @@ def _variable(token: str, offset: int) -> Foreign:
     return Foreign(
         token,
         offset,
-        f"${{{shown(name)}}} is a variable of Dynamic Prompts, and picowatch has none. "
+        f"${{{shown(name)}}} is a variable of Dynamic Prompts, which picowatch does not support. "
         "Write its value where it is used.",
     )
 
@@ -341,7 +342,9 @@ class _Draws:
     def _grow(self, letters: int) -> None:
         self._length += letters
         if self._length > MAX_LENGTH:
-            raise ExpansionFailed(f"its wildcards make a text of more than {MAX_LENGTH:,} letters")
+            raise ExpansionFailed(
+                f"its wildcards give a text of more than {MAX_LENGTH:,} characters"
+            )
 
     def _line(self, node: FromFile) -> str:
         lines = lines_of(node.name, self._wildcards)

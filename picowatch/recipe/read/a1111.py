@@ -254,7 +254,9 @@ class _Values:
 
     def _put(self, field: str, written: Written) -> None:
         if field == "vae" and str(written.value).casefold() == _TAESD:
-            self._warn("the VAE TAESD is not in picowatch; the checkpoint's own is used instead.")
+            self._warn(
+                "the VAE TAESD is not part of picowatch; the checkpoint's own is used instead."
+            )
             return
         if field == "seed":
             seed, warning = seed_of_32_bits(str(written.value))
@@ -281,7 +283,7 @@ class _Values:
             return replace(written, value=find_upscaler(str(written.value)))
         except ValueError:
             self._warn(
-                f"the upscaler '{shown(str(written.value))}' is not in picowatch; "
+                f"the upscaler '{shown(str(written.value))}' is not part of picowatch; "
                 f"{_CLOSEST_UPSCALER} is used instead."
             )
             return replace(written, value=_CLOSEST_UPSCALER)
@@ -316,8 +318,8 @@ def seed_of_32_bits(text: str) -> tuple[str, str]:
         return text, ""
     seed = int(text) % (MAX_SEED + 1)
     return str(seed), (
-        f"the seed {text} has more than 32 bits; {seed} is used instead, from which a CPU draws "
-        "the same noise."
+        f"the seed {text} has more than 32 bits; {seed} is used instead, which gives the same "
+        "noise on a CPU."
     )
 
 

@@ -72,7 +72,7 @@ def _refuse_byte(name: str, body: bytes, encoding: str, error: UnicodeDecodeErro
     if encoding == "utf-8":
         what = f"the byte {body[error.start]:#04x} is not UTF-8. Save it as UTF-8"
     else:
-        what = "this is not whole UTF-16, although the file begins as such. Save it as UTF-8"
+        what = "this is incomplete UTF-16, although the file begins like it. Save it as UTF-8"
     _refuse(
         Spot(Source(name, whole), line, column, 4 if encoding == "utf-8" else 1),
         f"{what} (most editors: Save As, Encoding).",
@@ -87,7 +87,7 @@ def _refuse_invisible(source: Source) -> None:
             break
         if found:
             spot = Spot(source, number, found.start() + 1)
-            problems.add(spot, f"{invisible(found[0])} cannot stand in a recipe. Delete it.")
+            problems.add(spot, f"{invisible(found[0])} is not allowed in a recipe. Delete it.")
     problems.raise_if_any()
 
 

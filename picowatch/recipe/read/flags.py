@@ -60,9 +60,9 @@ _OTHER_TOOLS = {
     "scheduler": "stable-diffusion.cpp's schedule type; write --schedule_type",
     "schedule": "stable-diffusion.cpp's schedule type; write --schedule_type",
     "sampler_index": "A1111's older name; write --sampler",
-    "p": "write the prompt first, without a flag, or behind --prompt",
+    "p": "write the prompt first, without a flag, or after --prompt",
     "scale": "CompVis' cfg_scale; write --cfg_scale",
-    "from_file": "write the prompts of that file here, one a line",
+    "from_file": "write the prompts of that file here, one per line",
     "v": "Midjourney's version; choose a model with --checkpoint",
     "niji": "Midjourney's version; choose a model with --checkpoint",
     "no": "Midjourney's negative prompt; write --negative_prompt",
@@ -231,7 +231,7 @@ def _quoted(text: str, start: int, at: At, problems: Problems) -> tuple[str, int
         place = text.index(behind, found.end())
         problems.add(
             at(place, len(behind)),
-            "the text goes on behind its closing quote. Put the quotes around all of it; "
+            "there is more text after the closing quote. Put the quotes around all of it; "
             'write \\" for a quote inside.',
         )
     return re.sub(r'\\(["\\])', r"\1", found[1]), end

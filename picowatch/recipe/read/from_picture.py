@@ -76,7 +76,7 @@ def _fields(path: str, texts: Mapping[str, str], spot: Spot, names_checkpoint: b
         return FromPicture(_of_picodiffusion(texts, spot))
     raise PictureUnreadable(
         "it holds no settings that picowatch can read.",
-        "Pictures of picowatch, A1111, Fooocus and picoDiffusion do, as they were saved.",
+        "Unedited pictures by picowatch, A1111, Fooocus and picoDiffusion do.",
     )
 
 
@@ -85,7 +85,9 @@ def _of_picowatch(text: str, spot: Spot) -> Layer:
     try:
         values = json.loads(text)
         if values["format"] != 1:
-            raise PictureUnreadable("a newer picowatch made it.", "Read it with that one.")
+            raise PictureUnreadable(
+                "it was made by a newer picowatch.", "Read it with that version."
+            )
         return _layer_of(ImageRequest.from_dict(values["request"]), spot)
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError):
         raise damaged from None

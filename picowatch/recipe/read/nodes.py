@@ -177,7 +177,7 @@ def _about_tag(raw: str) -> str:
 
 def _about_alias(name: str, inside_itself: bool) -> str:
     if inside_itself:
-        return f"*{shown(name)} stands inside of what it refers to; that would never end."
+        return f"*{shown(name)} is inside what it refers to, which would never end."
     return (
         f"YAML reads *{shown(name)} as a reference to something named &{shown(name)}, and there "
         "is nothing of that name. If it is text, put it in quotes."

@@ -89,7 +89,7 @@ def _settings(source: Source, problems: Problems) -> tuple[int, Layer]:
     layer = yaml_layer(Source(source.name, above), problems)
     if "prompt" in layer:
         place = layer["prompt"].key or layer["prompt"].spot
-        problems.add(place, "prompts stand below the settings, one a line.")
+        problems.add(place, "write the prompts below the settings, one per line.")
     return end + 1, layer
 
 
@@ -117,7 +117,9 @@ def _prompt_lines(source: Source, first: int, problems: Problems) -> list[Entry]
         text, pieces, number = _whole_line(source, number, problems)
         if _RULE.fullmatch(text):
             spot = Spot(source, start + 1, 1, len(text))
-            problems.add(spot, "settings between --- lines stand once, above all prompts.")
+            problems.add(
+                spot, "settings between --- lines may appear only once, above all prompts."
+            )
             continue
         if len(entries) == MAX_PROMPTS:
             message = f"more than {MAX_PROMPTS:,} prompts in one file. Split it."
@@ -146,7 +148,7 @@ def _prompt_line(
         problems.add(
             at(negative.start(), len("Negative prompt:")),
             "'Negative prompt:' within a prompt would be drawn. Write --negative_prompt "
-            f"{shown(negative['text'])} behind the prompt.",
+            f"{shown(negative['text'])} after the prompt.",
         )
     setting = _SETTING.fullmatch(text)
     if setting:
@@ -161,7 +163,7 @@ def _refuse_setting(name: str, value: str, spot: Spot, problems: Problems) -> No
         problems.add(
             spot,
             "each line of a .txt is a prompt, and this one reads like a setting. "
-            f"{question}Write --{meant} {value} behind a prompt, or {meant}: {value} between two "
+            f"{question}Write --{meant} {value} after a prompt, or {meant}: {value} between two "
             "lines --- above the prompts.",
         )
 
@@ -184,7 +186,8 @@ def _whole_line(source: Source, number: int, problems: Problems) -> tuple[str, l
         if number == len(source.lines):
             problems.add(
                 Spot(source, number, len(line.rstrip())),
-                "a backslash at the end of a line goes on in the next line, and there is none.",
+                "a backslash at the end of a line continues it on the next line, but there is no "
+                "next line.",
             )
             return "".join(parts), pieces, number
 

@@ -43,7 +43,7 @@ def yaml_layer(source: Source, problems: Problems) -> Layer:
         return {}
     if isinstance(documents[0], Mapping):
         return layer_of(documents[0], problems)
-    problems.add(documents[0].spot, "settings are lines like 'steps: 30', one a line.")
+    problems.add(documents[0].spot, "settings are lines like 'steps: 30', one per line.")
     return {}
 
 
@@ -169,12 +169,12 @@ def _tight_fields(node: Node, source: Source) -> Iterator[tuple[Spot, str]]:
 
 def _no_recipe(node: Node, source: Source, in_list: bool) -> str:
     if isinstance(node, Sequence):
-        return "a list in a list is no recipe. Begin each recipe with '- prompt: …'."
+        return "a list in a list is not a recipe. Begin each recipe with '- prompt: …'."
     text = shown(node.raw.strip().partition("\n")[0])
     if in_list and not text:
         return "this element of the list is empty. Write '- prompt: …', or delete it."
     if in_list:
-        return f"'{text}' is no recipe. Begin each recipe with '- prompt: …'."
+        return f"'{text}' is not a recipe. Begin each recipe with '- prompt: …'."
     name = source.name.rpartition("/")[2].rpartition(".")[0]
     return (
         f"this is text, not a recipe. Write 'prompt: {text}', or rename the file to "

@@ -72,7 +72,7 @@ def _tab(source: Source, line: int) -> _Explained:
     if not found:
         return None
     spot = Spot(source, line, found.start(1) + 1, len(found[1]))
-    return spot, "this line is indented with a tab. YAML wants spaces."
+    return spot, "this line is indented with a tab. YAML requires spaces."
 
 
 def _quote_mistake(source: Source, start: yaml.Mark, line: int, column: int) -> _Explained:
@@ -89,7 +89,7 @@ def _quote_mistake(source: Source, start: yaml.Mark, line: int, column: int) -> 
     value = (field["value"] or "").rstrip() if field else ""
     if field and value.startswith(("'", '"')):
         return Spot(source, line, column), (
-            f"the text goes on behind its closing quote. Put the quotes around all of it: "
+            f"there is more text after the closing quote. Put the quotes around all of it: "
             f"{_key(field)}: {shown(quoted(_without_quotes(value)), 200)}"
         )
     return None
@@ -126,12 +126,12 @@ def _missing_colon(source: Source, line: int) -> _Explained:
         tight = re.match(r"^\s*(?:- +)*([a-z_]+):(?=[^\s/])", text)
         if tight:
             spot = Spot(source, number, tight.end(1) + 1)
-            return spot, f"a space is missing behind the colon: write '{tight[1]}: …'."
+            return spot, f"a space is missing after the colon: write '{tight[1]}: …'."
         if number < line and not _FIELD.match(text) and re.match(r"[^\s\"'\[{#.-]", text):
             end = len(text.rstrip())
             return Spot(source, number, 1, end), (
                 "this line has no 'name: value'. Write 'prompt: …', or for a file with one "
-                "prompt a line use the ending .txt."
+                "prompt per line use the ending .txt."
             )
     return None
 
@@ -182,7 +182,7 @@ def _outside_of_list(source: Source, line: int) -> _Explained:
     earlier = any(other.lstrip().startswith("- ") for other in source.lines[: line - 1])
     if _FIELD.match(text) and not dash and earlier:
         return Spot(source, line, 1), (
-            "this line stands outside of the list above. Indent it like the fields of its "
+            "this line is outside the list above. Indent it like the fields of its "
             "element, or begin it with '- ' to start the next recipe."
         )
     if dash:
@@ -196,6 +196,6 @@ def _outside_of_list(source: Source, line: int) -> _Explained:
 def _general(error: yaml.YAMLError) -> str:
     problem = getattr(error, "problem", None) or str(error)
     return (
-        f"YAML cannot read on here ({shown(str(problem), 100)}). A recipe has lines like "
+        f"YAML cannot parse this ({shown(str(problem), 100)}). A recipe has lines like "
         "'steps: 30'; put text with special characters in quotes."
     )

@@ -110,8 +110,8 @@ def _check_final_size(recipe: Recipe, layer: Layer, problems: Problems) -> None:
         written = layer.get(f"{HIRES_PREFIX}scale", layer["hires"])
         problems.add(
             written.place,
-            f"hires makes {width}x{height} of {recipe.size}; {MAX_SIDE} pixels a side are the "
-            "most. Take a smaller scale or size.",
+            f"hires makes {width}x{height} of {recipe.size}; the limit is {MAX_SIDE} pixels a "
+            "side. Use a smaller scale or size.",
         )
 
 
@@ -122,8 +122,8 @@ def _check_clip_skip(
         problems.add(
             layer["clip_skip"].place,
             f"clip_skip {recipe.clip_skip} is too much for the checkpoint '{checkpoint.name}': its "
-            f"text encoder has {checkpoint.text_layers} layers. {checkpoint.text_layers} is the "
-            "most.",
+            f"text encoder has {checkpoint.text_layers} layers. The limit is "
+            "{checkpoint.text_layers}.",
         )
 
 
@@ -154,7 +154,7 @@ def _check_prompts(
             continue
         checked.add((field, text, loras, written.spot))
         for found in FORBIDDEN.finditer(text.replace("\n", " ")):
-            problems.add(written.spot, f"{field} holds {invisible(found[0])}. Take it out.")
+            problems.add(written.spot, f"{field} contains {invisible(found[0])}. Remove it.")
         for construct in mistakes_in(field, text, loras, known):
             snippet = text[construct.offset : construct.offset + construct.length]
             earlier = text.count(snippet, 0, construct.offset)
@@ -225,7 +225,7 @@ def _read_seed_list(layer: Layer, written: Written, problems: Problems) -> None:
         problems.add(
             count.key or count.spot,
             "count and a list of seeds together: the list makes one image for each seed. "
-            "Take count out.",
+            "Remove count.",
         )
     del layer["seed"]
     if seeds and all(isinstance(seed, int) for _, seed in seeds):

@@ -99,7 +99,7 @@ def _are_too_many(
     sizes = " x ".join(f"{len(axis.values):,}" for axis in axes)
     problems.add(
         sweep.key or sweep.spot,
-        f"this sweep makes {sizes} = {images:,} images; one save may ask for {max_images:,} "
+        f"this sweep makes {sizes} = {images:,} images; one save may request {max_images:,} "
         "(the setting max_images_per_save).",
     )
     return True
@@ -120,8 +120,8 @@ def _are_too_long(
         if each * images > most:
             problems.add(
                 sweep.key or sweep.spot,
-                f"this sweep of a prompt comes to {each * images:,} signs ({what}); {most:,} are "
-                "the most. Shorten the prompt, or sweep fewer values.",
+                f"this sweep of a prompt has {each * images:,} special characters ({what}); the "
+                "limit is {most:,}. Shorten the prompt, or sweep fewer values.",
             )
             return True
     return False
@@ -149,13 +149,13 @@ def _variants(
 
 def _refuse_idle(own: Layer, found: Sequence[Recipe], problems: Problems) -> None:
     for spot, field, needs in idle_fields(own, _there(found)):
-        message = f"{field} changes nothing without {needs}. Add it, or take {field} out."
+        message = f"{field} has no effect without {needs}. Add it, or remove {field}."
         problems.add(spot, message)
 
 
 def _idle(own: Layer, found: Sequence[Recipe]) -> list[str]:
     return [
-        f"{field} is left out: it needs {needs}, and there is none here."
+        f"{field} was ignored: it needs {needs}, which is missing here."
         for _, field, needs in idle_fields(own, _there(found))
     ]
 

@@ -56,7 +56,7 @@ def _settle_parts(layer: Layer, written: Written, problems: Problems) -> None:
         if f"{PREFIX}{name}" not in PARTS:
             known = list(HIRES_PARTS)
             meant = did_you_mean(name, known)
-            message = f"hires has no '{shown(name)}'. {meant}There are {listed(known)}."
+            message = f"hires has no '{shown(name)}'. {meant}Its fields are {listed(known)}."
             problems.add(part.key or part.spot, message)
         elif f"{PREFIX}{name}" in layer:
             problems.add(part.key or part.spot, f"'{shown(name)}' is given twice. Keep one.")
@@ -75,7 +75,7 @@ def find_upscaler(written: str) -> str:
             return name
     raise UpscalerUnknown(
         f"unknown upscaler '{shown(written)}'. {did_you_mean(written, UPSCALERS)}"
-        f"There are {listed(UPSCALERS)}."
+        f"The upscalers are {listed(UPSCALERS)}."
     )
 
 

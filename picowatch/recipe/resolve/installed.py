@@ -117,8 +117,8 @@ def _one(kind: str, written: str, names: Sequence[str], known: Known) -> str | N
 
 def _instead(written: str, names: Sequence[str]) -> str:
     if not names:
-        return "There is none."
-    there = f"There are {listed(names)}." if len(names) > 1 else f"There is only {names[0]}."
+        return "None is installed."
+    there = f"Available: {listed(names)}." if len(names) > 1 else f"Only {names[0]} is available."
     return did_you_mean(_stem(written), names) + there
 
 

@@ -56,7 +56,7 @@ def _read_field(written: Written, known: Known, problems: Problems) -> dict[str,
 
 def named_twice(name: str) -> str:
     """What to do about a LoRA that stands in two places: whether weights add up is not guessed."""
-    return f"the LoRA '{shown(name)}' is named twice, here and before. Keep one, with its weight."
+    return f"the LoRA '{shown(name)}' is listed twice. Keep one, with its weight."
 
 
 def read_weight(written: Written) -> float | None:

@@ -58,18 +58,19 @@ def why_no_path(path: str) -> str | None:
     """Why a recipe may not name a picture so."""
     hidden = FORBIDDEN.search(path) or re.search(r"[\t\n]", path)
     if hidden:
-        return f"holds {invisible(hidden[0])}. Take it out."
+        return f"contains {invisible(hidden[0])}. Remove it."
     if re.match(r"(?i)[a-z][a-z0-9+.-]+://", path):
         return "is an address, and picowatch never downloads. Save the picture beside the recipe."
     if "\\" in path:
-        return "holds a backslash. Write folders with /, like photos/corgi.png."
+        return "contains a backslash. Write folders with /, like photos/corgi.png."
     if path.startswith(("/", "~")) or re.match("[A-Za-z]:", path) or ".." in path.split("/"):
         return (
-            f"must stay within the folders, and '{shown(path)}' leads out of them. Put the picture "
+            f"must stay within inbox/ or outbox/, but '{shown(path)}' leads out of them. Put the "
+            "picture "
             "beside the recipe, or name one under inbox/ or outbox/."
         )
     if len(path) > MAX_PATH:
-        return f"is longer than {MAX_PATH} letters."
+        return f"is longer than {MAX_PATH} characters."
     return None
 
 

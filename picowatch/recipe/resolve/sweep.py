@@ -155,7 +155,7 @@ def _over_prompt(
         problems.add(place, f"'{shown(old)}' does not occur in {field}: there is nothing to vary.")
         return None
     if len(text) > MAX_LENGTH:
-        problems.add(place, f"a {field} that is swept may have {MAX_LENGTH:,} letters.")
+        problems.add(place, f"a {field} in a sweep may have at most {MAX_LENGTH:,} characters.")
         return None
     for _, part in parts:
         if not isinstance(part.value, str):
@@ -175,10 +175,12 @@ def _values(key: str, written: Written, problems: Problems) -> list[tuple[str, W
     for part in parts[:MAX_VALUES]:
         text = part.value if isinstance(part.value, str) else part.raw
         if text in values:
-            problems.add(part.spot, f"'{shown(text)}' is twice in the sweep of '{shown(key)}'.")
+            problems.add(part.spot, f"'{shown(text)}' appears twice in the '{shown(key)}' sweep.")
         values[text] = replace(part, key=written.key)
     if len(parts) > MAX_VALUES or (not parts and isinstance(written.value, tuple)):
-        message = f"the sweep of '{shown(key)}' has {len(parts):,} values; 1 to {MAX_VALUES:,} go."
+        message = (
+            f"the '{shown(key)}' sweep has {len(parts):,} values; it must have 1 to {MAX_VALUES:,}."
+        )
         problems.add(written.place, message)
     return list(values.items())
 
@@ -189,8 +191,7 @@ def _range(key: str, written: Written, problems: Problems) -> list[Written]:
     if not found:
         problems.add(
             written.place,
-            f"the sweep of '{shown(key)}' must be a list like [1, 2], or a range like "
-            "4..10 step 2.",
+            f"the '{shown(key)}' sweep must be a list like [1, 2], or a range like 4..10 step 2.",
         )
         return []
     first, last = Decimal(found[1]), Decimal(found[2])

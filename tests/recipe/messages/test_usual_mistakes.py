@@ -20,7 +20,7 @@ from tests.recipe.reading import messages, read_one
         (
             'prompt: "a corgi saying "hello" to me"',
             [
-                "the text goes on behind its closing quote. Put the quotes around all of it: "
+                "there is more text after the closing quote. Put the quotes around all of it: "
                 "prompt: 'a corgi saying \"hello\" to me'"
             ],
         ),
@@ -68,18 +68,18 @@ def test_a_scheduler_is_a_schedule_type_or_a_sampler(written: str, field: str, v
     [
         (
             "a (corgi:1,2)",
-            "'(corgi:1,2)' is drawn as these characters, because a weight has a point. For the "
-            "weight write (corgi:1.2).",
+            "'(corgi:1,2)' is used as literal text, because a weight has a decimal point. For the "
+            "weight, write (corgi:1.2).",
         ),
         (
             "a (corgi:1.2 wearing a hat",
-            "the bracket of '(corgi:1.2 wearing a hat' is never closed, so all that follows weighs "
-            "more. Close it, or write \\( for the character.",
+            "the bracket of '(corgi:1.2 wearing a hat' is never closed, so everything after it "
+            "gets more weight. Close it, or write \\( for the character.",
         ),
         (
             "“a corgi”",
-            "the quotes “ and ” around the prompt belong to its text. Take them out, or write "
-            "straight ones.",
+            "the quotes “ and ” around the prompt are part of its text. Remove them, or use "
+            "straight quotes.",
         ),
     ],
 )

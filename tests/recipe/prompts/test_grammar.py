@@ -67,17 +67,18 @@ def test_any_text_can_be_weighed(text: str) -> None:
         (
             "a <lora:add_detail:strong> corgi",
             "<lora:add_detail:strong>",
-            "<lora:add_detail:strong> is no LoRA with a weight. Write one like <lora:name:0.8>.",
+            "<lora:add_detail:strong> is not a LoRA with a weight. Write one like <lora:name:0.8>.",
         ),
         (
             "a <lora::1> corgi",
             "<lora::1>",
-            "<lora::1> is no LoRA with a weight. Write one like <lora:name:0.8>.",
+            "<lora::1> is not a LoRA with a weight. Write one like <lora:name:0.8>.",
         ),
         (
             "a <lora:add_detail:0.8:0.5> corgi",
             "<lora:add_detail:0.8:0.5>",
-            "<lora:add_detail:0.8:0.5> is no LoRA with a weight. Write one like <lora:name:0.8>.",
+            "<lora:add_detail:0.8:0.5> is not a LoRA with a weight. Write one like "
+            "<lora:name:0.8>.",
         ),
         (
             "a <hypernet:x:1> corgi",
@@ -98,8 +99,8 @@ def test_any_text_can_be_weighed(text: str) -> None:
         (
             "a {3-2$$x|y} hat",
             "{3-2$$x|y}",
-            "{3-2$$…} cannot be drawn: the first number must not be above the second, and 100 "
-            "are the most.",
+            "{3-2$$…} cannot be drawn: the first number must not be above the second, and the "
+            "limit is 100.",
         ),
         (
             "a [cat:dog:0.5]",
@@ -127,7 +128,7 @@ def test_any_text_can_be_weighed(text: str) -> None:
         (
             "a (cat:1.2.3)",
             "1.2.3",
-            "the weight '1.2.3' is no number. Write one like (word:1.2).",
+            "the weight '1.2.3' is not a number. Write one like (word:1.2).",
         ),
         ("a (cat:1000)", "1000", "the weight '1000' is beyond 100. Write one like (word:1.2)."),
     ],

@@ -89,9 +89,10 @@ def test_any_text_can_be_drawn_and_then_holds_no_wildcard(text: str, seed: int) 
         assert not Template(drawn, {}).is_drawn
 
 
-IN_TURN = "would be drawn in turn, and picowatch draws at random. Write"
+IN_TURN = "would be used in turn, but picowatch draws at random. Write"
 VARIABLE = (
-    "is a variable of Dynamic Prompts, and picowatch has none. Write its value where it is used."
+    "is a variable of Dynamic Prompts, which picowatch does not support. Write its value where it "
+    "is used."
 )
 
 
@@ -105,12 +106,12 @@ VARIABLE = (
         ("a {@red|blue} hat", f"{{@…}} {IN_TURN} {{…}}, or sweep the choices."),
         (
             "__colour(season=winter)__",
-            "__colour(season=winter)__ passes values to a wildcard, and picowatch has no "
-            "variables. Write __colour__, and the values themselves into its lines.",
+            "__colour(season=winter)__ passes values to a wildcard, but picowatch does not "
+            "support variables. Write __colour__, and the values themselves into its lines.",
         ),
         (
             "__with space__",
-            "no wildcard file 'with space.txt' in models/wildcards. There are animals/cats, "
+            "no wildcard file 'with space.txt' in models/wildcards. Available: animals/cats, "
             "animals/dogs, colour and my hats.",
         ),
     ],
@@ -120,7 +121,7 @@ def test_what_dynamicprompts_alone_knows_is_refused_by_name(prompt: str, message
     assert messages(f"prompt: '{prompt}'", known=KNOWN)[0] == message
     within = Known(demo=DEMO, wildcards={**WILDCARDS, "outer": ("a", f"x {prompt}")})
     found = messages("prompt: __outer__", known=within)[0]
-    assert found.startswith(message.partition(" There are ")[0])
+    assert found.startswith(message.partition(" Available: ")[0])
     assert found.endswith("(in models/wildcards/outer.txt)")
 
 
@@ -153,24 +154,24 @@ def test_changing_a_wildcard_file_changes_no_entry() -> None:
         (
             "__color__",
             {"colour": ("red",)},
-            "no wildcard file 'color.txt' in models/wildcards. Did you mean 'colour'? There are "
+            "no wildcard file 'color.txt' in models/wildcards. Did you mean 'colour'? Available: "
             "colour.",
         ),
         (
             "{a|__b__}",
             {"b": ("__c__",)},
-            "no wildcard file 'c.txt' in models/wildcards. There are b. (in "
+            "no wildcard file 'c.txt' in models/wildcards. Available: b. (in "
             "models/wildcards/b.txt)",
         ),
         (
             "__a__",
             {"a": ("__b__",), "b": ("x", "__a__")},
-            "the wildcard __b__ never ends: it names itself. (in models/wildcards/a.txt)",
+            "the wildcard __b__ never ends: it contains itself. (in models/wildcards/a.txt)",
         ),
         (
             "__a__",
             {"a": ("# nothing", "")},
-            "the wildcard file models/wildcards/a.txt has no line.",
+            "the wildcard file models/wildcards/a.txt has no lines.",
         ),
         (
             "__a__",
@@ -181,7 +182,7 @@ def test_changing_a_wildcard_file_changes_no_entry() -> None:
         (
             "__a__",
             {"a": ("<lora:y:1>",)},
-            "no LoRA 'y' in models/loras. There is only x. (in models/wildcards/a.txt)",
+            "no LoRA 'y' in models/loras. Only x is available. (in models/wildcards/a.txt)",
         ),
     ],
 )
@@ -212,5 +213,5 @@ def test_a_text_without_end_is_stopped() -> None:
     """Each line a hundred times the one before."""
     lines = {f"w{n}": (" ".join([f"__w{n + 1}__"] * 100),) for n in range(9)} | {"w9": ("x",)}
     recipe = read_one("prompt: __w0__\nseed: 1", known=Known(demo=DEMO, wildcards=lines))
-    with pytest.raises(RecipeInvalid, match="a text of more than 20,000 letters"):
+    with pytest.raises(RecipeInvalid, match="a text of more than 20,000 characters"):
         recipe.image_requests(hash_of)

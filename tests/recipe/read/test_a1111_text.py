@@ -102,7 +102,7 @@ def test_what_only_informs_is_ignored() -> None:
         ),
         (
             "Model: dreamshaper_8",
-            "no checkpoint 'dreamshaper_8' in models/checkpoints. There is only demo.",
+            "no checkpoint 'dreamshaper_8' in models/checkpoints. Only demo is available.",
         ),
         (
             "Sampler: Euler a",
@@ -145,22 +145,22 @@ def test_lora_tags_are_loras_and_hashes_only_inform() -> None:
     [
         (
             "Face restoration: CodeFormer",
-            ("'Face restoration: CodeFormer' is nothing that a recipe can say; the picture is "
-             "made without it.",),
+            ("Recipes have no 'Face restoration: CodeFormer' setting; it was "
+             "ignored.",),
         ),
         (
             "Frobnication: high",
-            ("'Frobnication: high' is nothing that a recipe can say; the picture is made without "
-             "it.",),
+            ("Recipes have no 'Frobnication: high' setting; it was "
+             "ignored.",),
         ),
         (
             "Denoising strength: 0.5, Mask blur: 4",
-            ("denoising_strength is left out: it needs image or hires, and there is none here.",
-             "mask_blur is left out: it needs mask, and there is none here."),
+            ("denoising_strength was ignored: it needs image or hires, which is missing here.",
+             "mask_blur was ignored: it needs mask, which is missing here."),
         ),
         (
             "Hires upscale: 2, Hires upscaler: R-ESRGAN 4x+",
-            ("the upscaler 'R-ESRGAN 4x+' is not in picowatch; Lanczos is used instead.",),
+            ("the upscaler 'R-ESRGAN 4x+' is not part of picowatch; Lanczos is used instead.",),
         ),
     ],
 )  # fmt: skip

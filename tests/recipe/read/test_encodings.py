@@ -43,7 +43,7 @@ def test_any_other_encoding_is_told_with_the_first_bad_bytes_place(ending: str) 
 def test_half_a_utf16_character_is_told() -> None:
     """A file cut off in its middle."""
     assert messages(codecs.BOM_UTF16_LE + "prompt: a".encode("utf-16-le") + b"\xd8") == [
-        "this is not whole UTF-16, although the file begins as such. Save it as UTF-8 (most "
+        "this is incomplete UTF-16, although the file begins like it. Save it as UTF-8 (most "
         "editors: Save As, Encoding)."
     ]
 
@@ -63,7 +63,7 @@ def test_characters_that_nobody_sees_are_refused(character: str, called: str, na
     """With their place; a tab is no such character."""
     (problem,) = refused(f"# \t\n# a{character}b\n", name).problems
     assert (problem.line, problem.column) == (2, 4)
-    assert problem.message == f"{called} cannot stand in a recipe. Delete it."
+    assert problem.message == f"{called} is not allowed in a recipe. Delete it."
 
 
 def test_a_file_over_a_mebibyte_is_refused_before_it_is_read() -> None:

@@ -115,9 +115,8 @@ def test_a1111s_text_is_read_with_warnings_for_what_a_recipe_cannot_say() -> Non
         "dreamshaper_8", "DPM++ 2M", "512x768",
     )  # fmt: skip
     assert recipe.warnings == (
-        "'Face restoration: CodeFormer' is nothing that a recipe can say; the picture is made "
-        "without it.",
-        "denoising_strength is left out: it needs image or hires, and there is none here.",
+        "Recipes have no 'Face restoration: CodeFormer' setting; it was ignored.",
+        "denoising_strength was ignored: it needs image or hires, which is missing here.",
     )
     with_image = read("from: corgi.png\nimage: b.png", A1111)
     assert (with_image.image, with_image.denoising_strength) == ("b.png", 0.3)
@@ -182,13 +181,14 @@ def test_missing_models_are_named_with_their_hashes() -> None:
     """And what would do; unless the recipe names another."""
     bare = Known(demo=DEMO, vaes=("mse",), loras=("x", "pixel"))
     assert problem("from: a.png", CHUNK, bare) == (
-        "no checkpoint 'dreamshaper_8' in models/checkpoints. There is only demo. (in a.png, made "
+        "no checkpoint 'dreamshaper_8' in models/checkpoints. Only demo is available. (in a.png, "
+        "made "
         "with the file whose hash begins 879db523c3)"
     )
     assert read("from: a.png\nmodel: demo", CHUNK, bare).checkpoint == "demo"
     without_x = Known(demo=DEMO, checkpoints=KNOWN.checkpoints, vaes=("mse",), loras=("pixel",))
     assert problem("from: a.png", CHUNK, without_x) == (
-        "no LoRA 'x' in models/loras. There is only pixel. (in a.png; the hashes of its LoRAs "
+        "no LoRA 'x' in models/loras. Only pixel is available. (in a.png; the hashes of its LoRAs "
         "begin: pixel bbbbbbbbbb, x aaaaaaaaaa)"
     )
 
@@ -196,11 +196,11 @@ def test_missing_models_are_named_with_their_hashes() -> None:
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
-        ({}, "a.png: it holds no settings that picowatch can read. Pictures of picowatch, A1111, "
-         "Fooocus and picoDiffusion do, as they were saved."),
+        ({}, "a.png: it holds no settings that picowatch can read. Unedited pictures by picowatch, "
+         "A1111, Fooocus and picoDiffusion do."),
         ({"picowatch": "{"}, "a.png: its 'picowatch' text is damaged."),
-        ({"picowatch": '{"format": 2}'}, "a.png: a newer picowatch made it. Read it with that "
-         "one."),
+        ({"picowatch": '{"format": 2}'}, "a.png: it was made by a newer picowatch. Read it with "
+         "that version."),
         ({"parameters": "a corgi"}, "a.png: its 'parameters' text has no line 'Steps: …, Sampler: "
          "…'."),
         ({"parameters": "a\nSteps: 3, Sampler: Euler, Model hash: 0123456789"}, "a.png: the model "
@@ -222,5 +222,5 @@ def test_a_picture_that_cannot_be_read_is_reported_at_its_place() -> None:
 
     with pytest.raises(RecipeInvalid, match=r"line 2, column 7: gone\.png: there is no"):
         read_recipes("a.yaml", b"prompt: a\nfrom: gone.png", KNOWN, picture_fields=picture_fields)
-    with pytest.raises(RecipeInvalid, match="from must stay within the folders"):
+    with pytest.raises(RecipeInvalid, match="from must stay within inbox/ or outbox/"):
         read_recipes("a.yaml", b"prompt: a\nfrom: ../a.png", KNOWN, picture_fields=picture_fields)

@@ -32,9 +32,7 @@ def test_the_flags_of_compvis_are_understood() -> None:
     )
     assert (recipe.prompt, recipe.sampler, recipe.size) == ("a cat", "PNDM", "768x512")
     assert (recipe.count, recipe.steps, recipe.seed) == (6, 50, 7)
-    assert recipe.warnings == (
-        "'--fixed_code' is nothing that a recipe can say; the picture is made without it.",
-    )
+    assert recipe.warnings == ("Recipes have no '--fixed_code' setting; it was ignored.",)
     assert messages("a --scale 7", TXT) == ["--scale: CompVis' cfg_scale; write --cfg_scale"]
 
 

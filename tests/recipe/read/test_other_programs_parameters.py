@@ -13,10 +13,7 @@ KNOWN = Known(demo=DEMO, checkpoints=(KnownCheckpoint("sd_v1.4_f16", 512),), vae
 
 
 def left_out(*pieces: str) -> tuple[str, ...]:
-    return tuple(
-        f"'{piece}' is nothing that a recipe can say; the picture is made without it."
-        for piece in pieces
-    )
+    return tuple(f"Recipes have no '{piece}' setting; it was ignored." for piece in pieces)
 
 
 def prompts(recipes: list[Recipe]) -> list[tuple[str, str, int]]:
@@ -122,8 +119,8 @@ def test_a_negative_prompt_within_a_line_is_refused() -> None:
     """Its words would be drawn."""
     (message,) = messages("a dog\na cat. Negative prompt: dim\n", TXT)
     assert message == (
-        "'Negative prompt:' within a prompt would be drawn. Write --negative_prompt dim behind "
-        "the prompt."
+        "'Negative prompt:' within a prompt would be drawn. Write --negative_prompt dim after the "
+        "prompt."
     )
 
 
@@ -176,16 +173,16 @@ def test_a_seed_beyond_32_bits_is_that_of_the_same_noise() -> None:
     recipe = read_one("a\nSteps: 3, Sampler: Euler, Seed: 71415104642", TXT)
     assert recipe.seed == 71415104642 % 2**32
     assert recipe.warnings == (
-        "the seed 71415104642 has more than 32 bits; 2695627906 is used instead, from which a "
-        "CPU draws the same noise.",
+        "the seed 71415104642 has more than 32 bits; 2695627906 is used instead, which gives the "
+        "same noise on a CPU.",
     )
 
 
 @pytest.mark.parametrize(
     ("values", "vae", "warnings"),
     [
-        ("VAE: TAESD", "baked", ("the VAE TAESD is not in picowatch; the checkpoint's own is used "
-                                 "instead.",)),
+        ("VAE: TAESD", "baked", ("the VAE TAESD is not part of picowatch; the checkpoint's own is "
+                                 "used instead.",)),
         ("VAE: Automatic", "baked", ()),
         ("VAE: Default (model)", "baked", ()),
         ("Module 1: mse", "mse", ()),

@@ -94,7 +94,7 @@ def test_what_a1111_alone_can_do_is_left_out_with_a_warning() -> None:
     )
     assert (recipe.prompt, recipe.steps) == ("a corgi", 20)
     assert recipe.warnings == tuple(
-        f"'{flag}' is nothing that a recipe can say; the picture is made without it."
+        f"Recipes have no '{flag}' setting; it was ignored."
         for flag in ("--restore_faces true", "--subseed 5", "--styles ink")
     )
 
@@ -142,7 +142,7 @@ def test_two_hyphens_that_begin_no_word_are_part_of_the_prompt() -> None:
         (
             'a --negative "dim" dark',
             20,
-            "the text goes on behind its closing quote. Put the quotes around all of it; write "
+            "there is more text after the closing quote. Put the quotes around all of it; write "
             '\\" for a quote inside.',
         ),
         (
@@ -154,7 +154,8 @@ def test_two_hyphens_that_begin_no_word_are_part_of_the_prompt() -> None:
         (
             "a corgi \\",
             9,
-            "a backslash at the end of a line goes on in the next line, and there is none.",
+            "a backslash at the end of a line continues it on the next line, but there is no next "
+            "line.",
         ),
         ("prompt: a", 1, "this looks like YAML; rename it to corgi.yaml"),
         ("# c\n\n- prompt: a", 3, "this looks like YAML; rename it to corgi.yaml"),
@@ -163,24 +164,24 @@ def test_two_hyphens_that_begin_no_word_are_part_of_the_prompt() -> None:
         (
             "a\n---\nb",
             1,
-            "settings between --- lines stand once, above all prompts.",
+            "settings between --- lines may appear only once, above all prompts.",
         ),
         ("---\nprompt: a\n", 1, "this looks like YAML; rename it to corgi.yaml"),
         (
             "a corgi\nstesp: 10",
             1,
             "each line of a .txt is a prompt, and this one reads like a setting. Did you mean "
-            "'steps'? Write --steps 10 behind a prompt, or steps: 10 between two lines --- above "
+            "'steps'? Write --steps 10 after a prompt, or steps: 10 between two lines --- above "
             "the prompts.",
         ),
         (
             "size: 512x768",
             1,
             "each line of a .txt is a prompt, and this one reads like a setting. Write --size "
-            "512x768 behind a prompt, or size: 512x768 between two lines --- above the prompts.",
+            "512x768 after a prompt, or size: 512x768 between two lines --- above the prompts.",
         ),
-        ("---\nprompt: a\n---\nb", 1, "prompts stand below the settings, one a line."),
-        ("---\na dog\n---\nb", 1, "settings are lines like 'steps: 30', one a line."),
+        ("---\nprompt: a\n---\nb", 1, "write the prompts below the settings, one per line."),
+        ("---\na dog\n---\nb", 1, "settings are lines like 'steps: 30', one per line."),
     ],
 )  # fmt: skip
 def test_mistakes_in_lines_and_flags_are_told(text: str, column: int, message: str) -> None:

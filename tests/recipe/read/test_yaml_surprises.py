@@ -204,7 +204,7 @@ SURPRISES = [
     (
         'prompt: "a" dog',
         (1, 13),
-        "the text goes on behind its closing quote. Put the quotes around all of it: "
+        "there is more text after the closing quote. Put the quotes around all of it: "
         "prompt: '\"a\" dog'",
     ),
     (
@@ -216,7 +216,7 @@ SURPRISES = [
     (
         "prompt: dog\n\tsteps: 3",
         (2, 1),
-        "this line is indented with a tab. YAML wants spaces.",
+        "this line is indented with a tab. YAML requires spaces.",
     ),
     (
         "prompt: dog\n  steps: 3",
@@ -227,23 +227,23 @@ SURPRISES = [
     (
         "prompt: dog\nsteps:3",
         (2, 6),
-        "a space is missing behind the colon: write 'steps: …'.",
+        "a space is missing after the colon: write 'steps: …'.",
     ),
     (
         "prompt:dog\nsteps: 3",
         (1, 7),
-        "a space is missing behind the colon: write 'prompt: …'.",
+        "a space is missing after the colon: write 'prompt: …'.",
     ),
     (
         "prompt dog\nsteps: 3",
         (1, 1),
-        "this line has no 'name: value'. Write 'prompt: …', or for a file with one prompt a line "
+        "this line has no 'name: value'. Write 'prompt: …', or for a file with one prompt per line "
         "use the ending .txt.",
     ),
     (
         "- prompt: dog\nsteps: 3",
         (2, 1),
-        "this line stands outside of the list above. Indent it like the fields of its element, "
+        "this line is outside the list above. Indent it like the fields of its element, "
         "or begin it with '- ' to start the next recipe.",
     ),
     (
@@ -261,7 +261,7 @@ SURPRISES = [
     (
         "- a dog",
         (1, 3),
-        "'a dog' is no recipe. Begin each recipe with '- prompt: …'.",
+        "'a dog' is not a recipe. Begin each recipe with '- prompt: …'.",
     ),
     (
         "- prompt: a\n-",
@@ -271,7 +271,7 @@ SURPRISES = [
     (
         "- [a]",
         (1, 3),
-        "a list in a list is no recipe. Begin each recipe with '- prompt: …'.",
+        "a list in a list is not a recipe. Begin each recipe with '- prompt: …'.",
     ),
     (
         "prompt: a\nsteps: [20, 30]",
@@ -293,7 +293,7 @@ SURPRISES = [
     (
         "prompt: a\n}",
         (2, 1),
-        "YAML cannot read on here (did not find expected key). A recipe has lines like "
+        "YAML cannot parse this (did not find expected key). A recipe has lines like "
         "'steps: 30'; put text with special characters in quotes.",
     ),
     ("prompt: a\n<<: 3", (2, 5), "<< takes a mapping, like <<: *name."),
@@ -371,7 +371,7 @@ def test_anchors_and_merges_are_expanded() -> None:
 def test_an_anchor_inside_of_itself_is_refused() -> None:
     """It would never end."""
     problem = refused("prompt: &a [*a]").problems[-1]
-    assert problem.message == "*a stands inside of what it refers to; that would never end."
+    assert problem.message == "*a is inside what it refers to, which would never end."
 
 
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(

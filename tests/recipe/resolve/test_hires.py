@@ -55,16 +55,16 @@ def test_the_nearest_hires_is_the_whole_of_it() -> None:
     [
         ("hires: {scale: 5}", "hires scale must be a number from 1 to 4, not 5."),
         ("hires: {steps: 200}", "hires steps must be a whole number from 0 to 150, not 200."),
-        ("hires: {steps: 3, upscal: x}", "hires has no 'upscal'. Did you mean 'upscaler'? There "
-         "are scale, steps, denoising_strength and upscaler."),
+        ("hires: {steps: 3, upscal: x}", "hires has no 'upscal'. Did you mean 'upscaler'? Its "
+         "fields are scale, steps, denoising_strength and upscaler."),
         ("hires: {scale: 2, upscale: 3}", "'scale' is given twice. Keep one."),
-        ("hires: {upscaler: Lancsoz}", "unknown upscaler 'Lancsoz'. Did you mean 'Lanczos'? There "
-         "are Latent, Latent (nearest), Latent (nearest-exact), Latent (bicubic), Latent "
+        ("hires: {upscaler: Lancsoz}", "unknown upscaler 'Lancsoz'. Did you mean 'Lanczos'? The "
+         "upscalers are Latent, Latent (nearest), Latent (nearest-exact), Latent (bicubic), Latent "
          "(antialiased), Lanczos and Nearest."),
         ("hires: much", "hires must be true, false, or a mapping like {scale: 2, steps: 12}, not "
          "'much'."),
-        ("hires: 4\nsize: 2048x64", "hires makes 8192x256 of 2048x64; 4096 pixels a side are the "
-         "most. Take a smaller scale or size."),
+        ("hires: 4\nsize: 2048x64", "hires makes 8192x256 of 2048x64; the limit is 4096 pixels a "
+                                    "side. Use a smaller scale or size."),
     ],
 )  # fmt: skip
 def test_what_hires_cannot_do_is_told(written: str, message: str) -> None:

@@ -57,13 +57,13 @@ def test_the_only_installed_checkpoint_needs_no_naming() -> None:
     [
         (
             "checkpoint: sdxl",
-            "no checkpoint 'sdxl' in models/checkpoints. There are dreamshaper_8, "
+            "no checkpoint 'sdxl' in models/checkpoints. Available: dreamshaper_8, "
             "sd15/RealisticVision, dream, realm and demo.",
         ),
         (
             "checkpoint: dreamshapr_8",
             "no checkpoint 'dreamshapr_8' in models/checkpoints. Did you mean 'dreamshaper_8'? "
-            "There are dreamshaper_8, sd15/RealisticVision, dream, realm and demo.",
+            "Available: dreamshaper_8, sd15/RealisticVision, dream, realm and demo.",
         ),
         (
             "checkpoint: d",
@@ -98,7 +98,7 @@ def test_the_only_installed_checkpoint_needs_no_naming() -> None:
         ),
         (
             "vae: vae-ft-msi",
-            "no VAE 'vae-ft-msi' in models/vae. Did you mean 'vae-ft-mse'? There are vae-ft-mse, "
+            "no VAE 'vae-ft-msi' in models/vae. Did you mean 'vae-ft-mse'? Available: vae-ft-mse, "
             "vae-ft-ema and baked.",
         ),
         ("vae: vae", "the vae 'vae' could be vae-ft-mse or vae-ft-ema. Write more of the name."),
@@ -131,5 +131,6 @@ def test_a_setting_that_names_nothing_is_told_as_the_settings_mistake() -> None:
     """The recipe is not to blame."""
     known = Known(demo=DEMO, default_checkpoint="gone")
     assert messages("prompt: a", known=known) == [
-        "the setting checkpoint: no checkpoint 'gone' in models/checkpoints. There is only demo."
+        "the setting checkpoint: no checkpoint 'gone' in models/checkpoints. Only demo is "
+        "available."
     ]

@@ -52,7 +52,7 @@ WANTED = "loras must be a mapping like {name: 0.8}, or a list of names"
     [
         (
             "loras: {ad_detail: 1}",
-            "no LoRA 'ad_detail' in models/loras. Did you mean 'add_detail'? There are "
+            "no LoRA 'ad_detail' in models/loras. Did you mean 'add_detail'? Available: "
             "add_detail, style/pixel art and styles.",
         ),
         (
@@ -73,7 +73,7 @@ WANTED = "loras must be a mapping like {name: 0.8}, or a list of names"
         ),
         (
             "loras: [add, add_detail]",
-            "the LoRA 'add_detail' is named twice, here and before. Keep one, with its weight.",
+            "the LoRA 'add_detail' is listed twice. Keep one, with its weight.",
         ),
         ("loras: 3", f"{WANTED}, not 3."),
         (
@@ -104,7 +104,7 @@ def test_a_wrong_weight_is_pointed_at() -> None:
 def test_a_lora_named_twice_is_an_error_that_names_it(text: str) -> None:
     """Whether the weights add up is not guessed."""
     assert messages(text, known=KNOWN) == [
-        "the LoRA 'add_detail' is named twice, here and before. Keep one, with its weight."
+        "the LoRA 'add_detail' is listed twice. Keep one, with its weight."
     ]
 
 

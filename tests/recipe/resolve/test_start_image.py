@@ -50,7 +50,7 @@ def test_another_picture_is_another_entry() -> None:
 
 
 OUT = (
-    "must stay within the folders, and '{}' leads out of them. Put the picture beside the "
+    "must stay within inbox/ or outbox/, but '{}' leads out of them. Put the picture beside the "
     "recipe, or name one under inbox/ or outbox/."
 )
 
@@ -63,13 +63,13 @@ OUT = (
         ("photos/../../a.png", OUT.format("photos/../../a.png")),
         ("~/a.png", OUT.format("~/a.png")),
         ("C:/a.png", OUT.format("C:/a.png")),
-        (r"photos\a.png", "holds a backslash. Write folders with /, like photos/corgi.png."),
+        (r"photos\a.png", "contains a backslash. Write folders with /, like photos/corgi.png."),
         (
             "https://example.com/a.png",
             "is an address, and picowatch never downloads. Save the picture beside the recipe.",
         ),
-        ('"a\\tb.png"', "holds the invisible character U+0009. Take it out."),
-        ("a" * 501 + ".png", "is longer than 500 letters."),
+        ('"a\\tb.png"', "contains the invisible character U+0009. Remove it."),
+        ("a" * 501 + ".png", "is longer than 500 characters."),
     ],
 )
 @pytest.mark.parametrize("field", ["image", "mask"])
@@ -84,13 +84,13 @@ def test_paths_that_lead_elsewhere_are_refused(field: str, path: str, message: s
     [
         (
             "strength: 0.5",
-            "denoising_strength changes nothing without image or hires. Add it, or take "
-            "denoising_strength out.",
+            "denoising_strength has no effect without image or hires. Add it, or remove "
+            "denoising_strength.",
         ),
-        ("mask: a.png", "mask changes nothing without image. Add it, or take mask out."),
+        ("mask: a.png", "mask has no effect without image. Add it, or remove mask."),
         (
             "image: a.png\nmask_blur: 3",
-            "mask_blur changes nothing without mask. Add it, or take mask_blur out.",
+            "mask_blur has no effect without mask. Add it, or remove mask_blur.",
         ),
         (
             "image: a.png\nstrength: 1.5",

@@ -131,16 +131,16 @@ def test_a_checkpoint_that_only_the_sweep_names_is_enough() -> None:
     ("written", "message"),
     [
         ("steps: [10, 200]", "steps must be a whole number from 1 to 150, not 200."),
-        ("steps: 10", "the sweep of 'steps' must be a list like [1, 2], or a range like "
+        ("steps: 10", "the 'steps' sweep must be a list like [1, 2], or a range like "
          "4..10 step 2."),
-        ("steps: []", "the sweep of 'steps' has 0 values; 1 to 1,000 go."),
-        ("steps: [10, 10]", "'10' is twice in the sweep of 'steps'."),
+        ("steps: []", "the 'steps' sweep has 0 values; it must have 1 to 1,000."),
+        ("steps: [10, 10]", "'10' appears twice in the 'steps' sweep."),
         ("steps: [10], steps: [20]", "'steps' is swept twice. Keep one."),
         ("steps: 1..9 step 0", "a range's step must not be 0."),
         ("cfg_scale: 1..30 step 0.001", "the range 1..30 step 0.001 has more than 1,000 values."),
         ("stesp: [1]", "sweep cannot vary 'stesp': there is no such field. Did you mean 'steps'?"),
-        ("count: [1, 2]", "sweep cannot vary count. It changes no single image."),
-        ("seed: [1, 2]", "sweep cannot vary seed. For several seeds write a list outside of the "
+        ("count: [1, 2]", "sweep cannot vary count. It does not change individual images."),
+        ("seed: [1, 2]", "sweep cannot vary seed. For several seeds write a list outside the "
          "sweep: seed: [1, 2, 3]."),
         ("'steps: 3': [1]", "sweep cannot vary 'steps: 3'. Write a field's name alone."),
         ("'prompt: green': [blue]", "'green' does not occur in prompt: there is nothing to vary."),
@@ -152,10 +152,10 @@ def test_a_checkpoint_that_only_the_sweep_names_is_enough() -> None:
         ("'lora: detial': [1]", "no LoRA 'detial' in models/loras. Did you mean 'detail'? There "
          "are detail and pixel."),
         ("'lora: pixel': [20]", "the weight of 'pixel' must be a number from -10 to 10, not 20."),
-        ("denoising_strength: [0.5]", "denoising_strength changes nothing without image or hires. "
-         "Add it, or take denoising_strength out."),
+        ("denoising_strength: [0.5]", "denoising_strength has no effect without image or hires. "
+                                      "Add it, or remove denoising_strength."),
         ("steps: 1..150, cfg_scale: 1..30", "this sweep makes 150 x 30 = 4,500 images; one save "
-         "may ask for 1,000 (the setting max_images_per_save)."),
+         "may request 1,000 (the setting max_images_per_save)."),
     ],
 )  # fmt: skip
 def test_what_cannot_be_swept_is_told(written: str, message: str | None) -> None:
