@@ -1,19 +1,28 @@
-"""`picowatch run --once` on the digest engine, in a process that may be killed.
+"""`picowatch run --once` on the digest engine, in processes that may be killed.
 
-    python -m tests.crash.dying_daemon FOLDER [SETTING=VALUE…]
+    python -m tests.crash.dying_daemon
 
-PICOWATCH_FAULT says where it dies. A prompt of "bad" fails.
+Each line of its input is JSON: a folder, where the run dies (PICOWATCH_FAULT, or nothing), and
+settings. For each it prints how the process of that run ended. Such a process is forked: importing
+picowatch takes longer than a run. A prompt of "bad" fails.
 """
 
+import json
+import os
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import PIL.PngImagePlugin  # noqa: F401 - a run would import it
 
 from picowatch.commands.run import run
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import ImageRequest
 from picowatch.settings import load_settings
 from picowatch.testing.digest_engine import DigestEngine
+from picowatch.testing.fault_points import VARIABLE
 
 
 def fail_on_bad(batch: Sequence[ImageRequest]) -> None:
@@ -21,7 +30,32 @@ def fail_on_bad(batch: Sequence[ImageRequest]) -> None:
         raise RenderFailed("Bad.")
 
 
-def main(folder: Path, *values: str) -> int:
+def main() -> None:
+    """Fork a run for each line until there are no more."""
+    for line in sys.stdin:
+        folder, fault, settings = json.loads(line)
+        child = os.fork()
+        if not child:
+            _run_and_end(Path(folder), fault, settings)
+        _, status = os.waitpid(child, 0)
+        sys.stdout.write(f"{os.waitstatus_to_exitcode(status)}\n")
+        sys.stdout.flush()
+
+
+def _run_and_end(folder: Path, fault: str, settings: dict[str, Any]) -> None:
+    os.dup2(os.open(os.devnull, os.O_RDWR), sys.stdin.fileno())
+    os.dup2(sys.stdin.fileno(), sys.stdout.fileno())
+    if fault:
+        os.environ[VARIABLE] = fault
+    try:
+        os._exit(_run(folder, settings))
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(1)
+
+
+def _run(folder: Path, values: dict[str, Any]) -> int:
     engine = DigestEngine(before_batch=fail_on_bad)
     settings = load_settings(
         {
@@ -30,7 +64,7 @@ def main(folder: Path, *values: str) -> int:
             "models": folder / "models",
             "settle_seconds": 0.05,
             "batch_size": 3,
-            **dict(value.split("=") for value in values),
+            **values,
         },
         {},
     )
@@ -38,4 +72,4 @@ def main(folder: Path, *values: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), *sys.argv[2:]))
+    main()

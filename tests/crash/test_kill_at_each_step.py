@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -29,17 +30,49 @@ MADE = {"fixed": 5, "random": 2, "pets/sweep": 3, "start": 1, "failing": 1}
 DURABILITY = Path(__file__).parents[2] / "docs/durability.md"
 
 
-def run(house: House, fault: str = "", *settings: str) -> int:
+class Daemons:
+    """The process that forks a daemon for each run (tests/crash/dying_daemon.py)."""
+
+    def __init__(self) -> None:
+        environment = {name: value for name, value in os.environ.items() if name != VARIABLE}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.crash.dying_daemon"],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, folder: Path, fault: str, settings: dict[str, str]) -> int:
+        """How a run ended: its exit code, or minus the signal that killed it."""
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.write(json.dumps([str(folder), fault, settings]) + "\n")
+        self._process.stdin.flush()
+        return int(self._process.stdout.readline())
+
+    def close(self) -> None:
+        self._process.communicate(timeout=60)
+
+
+@cache
+def daemons() -> Daemons:
+    return Daemons()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def daemons_end() -> Iterator[None]:
+    """With the last test."""
+    yield
+    daemons().close()
+
+
+def run(house: House, fault: str = "", **settings: str) -> int:
     """picowatch run --once in a process of its own."""
-    environment = {**os.environ, **({VARIABLE: fault} if fault else {})}
-    command = [sys.executable, "-m", "tests.crash.dying_daemon", str(house.folder), *settings]
-    return subprocess.run(
-        command, env=environment, timeout=120, stdout=subprocess.DEVNULL
-    ).returncode
+    return daemons().run(house.folder, fault, settings)
 
 
-def dies(house: House, fault: str, *settings: str) -> None:
-    assert run(house, fault, *settings) == -signal.SIGKILL, f"it never came to {fault}"
+def dies(house: House, fault: str, **settings: str) -> None:
+    assert run(house, fault, **settings) == -signal.SIGKILL, f"it never came to {fault}"
 
 
 def save_all(house: House) -> None:
@@ -172,8 +205,8 @@ def test_a_death_before_a_renaming_is_noted(house: House, place: str, new: str) 
 def test_a_death_around_the_archive(house: House, place: str) -> None:
     """The recipe is there once, in the archive; its pictures are made once."""
     save_all(house)
-    dies(house, f"{place}:1", "when_done=archive")
-    run(house, "", "when_done=archive")
+    dies(house, f"{place}:1", when_done="archive")
+    run(house, when_done="archive")
     assert_all_is_well(house)
     for name in ("fixed.yaml", "random.txt", "start.yaml"):
         assert not (house.inbox / name).exists()
@@ -194,7 +227,7 @@ def test_a_death_around_a_command(house: House, place: str) -> None:
     run(house)
     assert_all_is_well(house)
     assert not command.exists()
-    assert house.log().count("failing.txt: 1 image tried again") == 1
+    assert house.log().count("failing.txt: 1 image queued again, as requested") == 1
 
 
 def test_a_death_while_a_ledger_is_made_anew(house: House) -> None:
