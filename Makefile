@@ -5,8 +5,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test lint format types docs strips storm meetings fuzz soak bench bench-gpu train up \
-	down image-check clean
+.PHONY: help demo run test tests lint format types docs strips storm meetings fuzz soak bench bench-gpu \
+	train up down image-check clean
 
 help:  ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,8 +41,11 @@ demo: $(READY)  ## Install everything and render the example pictures (a second 
 run: $(READY)  ## Start the daemon: save recipes in inbox/, find pictures in outbox/.
 	@$(BIN)/picowatch run
 
-test: lint types $(READY)  ## Lint, format check, types and all tests.
-	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder  # what takes long begins early
+test: lint  ## Lint, format check, types and all tests.
+	@$(MAKE) --no-print-directory -j 2 tests types  # mypy needs one core, and a minute of it
+
+tests: $(READY)
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder  # in the order of tests/conftest.py
 
 lint: $(READY)  ## Lint and check the format.
 	$(BIN)/ruff check .

@@ -28,6 +28,15 @@ if os.access(IN_MEMORY, os.W_OK) and shutil.disk_usage(IN_MEMORY).free > ROOM:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(IN_MEMORY))
 
 
+# Workers take whole files: one that takes long and begins last would keep the others waiting.
+LONG = ("tests/test_package.py", "tests/storm/", "tests/load/")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes long begins first."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONG))
+
+
 @pytest.fixture
 def house(tmp_path: Path) -> House:
     """A user's empty folders."""

@@ -11,6 +11,7 @@ import pytest
 from tests.commands.picowatch import clean_environment, command, picowatch
 from tests.security.attacks import plain_picture
 
+USUAL = 0o022
 NOBODY = 65534
 GROUP = 54321
 
@@ -37,6 +38,14 @@ def run_with(umask: int, folder: Path) -> None:
     assert len(list((folder / "outbox").rglob("*.png"))) == 6
 
 
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder after a run under the usual umask."""
+    folder = tmp_path_factory.mktemp("usual")
+    run_with(USUAL, folder)
+    return folder
+
+
 def modes(outbox: Path) -> dict[str, int]:
     """The permissions of everything below, by its path; folders end with a slash."""
     return {
@@ -45,13 +54,15 @@ def modes(outbox: Path) -> dict[str, int]:
     }
 
 
-@pytest.mark.parametrize("umask", [0o022, 0o002, 0o077])
+@pytest.mark.parametrize("umask", [USUAL, 0o002, 0o077])
 def test_files_get_what_umask_leaves_of_0666_and_folders_of_0777(
-    tmp_path: Path, umask: int
+    tmp_path: Path, usual: Path, umask: int
 ) -> None:
     """Temporary files are made open as others are, so that no picture ends up private."""
-    run_with(umask, tmp_path)
-    found = modes(tmp_path / "outbox")
+    folder = usual if umask == USUAL else tmp_path
+    if umask != USUAL:
+        run_with(umask, folder)
+    found = modes(folder / "outbox")
     assert {"pets/a/0001-1.png", "warned.txt.warning.txt", ".picowatch/status.json"} <= set(found)
     assert {"picowatch.log", ".picowatch/hashes.json", ".picowatch/ledger.sqlite"} <= set(found)
     for path, mode in found.items():
@@ -74,15 +85,14 @@ def test_a_folder_with_the_setgid_bit_hands_its_group_on(tmp_path: Path) -> None
             assert path.stat().st_mode & stat.S_ISGID, path
 
 
-def test_another_user_can_look_at_pictures_and_status(tmp_path: Path) -> None:
+def test_another_user_can_look_at_pictures_and_status(usual: Path) -> None:
     """As a web server does, under the usual umask 022."""
     if os.geteuid() or not shutil.which("setpriv"):
         pytest.skip("needs root and setpriv(1) to become another user")
-    run_with(0o022, tmp_path)
-    outbox = tmp_path / "outbox"
+    outbox = usual / "outbox"
     # pytest makes its folders private; the parents of a shared outbox are open.
-    opened = [folder for folder in tmp_path.parents if not folder.stat().st_mode & 0o001]
-    for folder in (tmp_path, *opened):
+    opened = [folder for folder in usual.parents if not folder.stat().st_mode & 0o001]
+    for folder in (usual, *opened):
         folder.chmod(folder.stat().st_mode | 0o011)
     try:
         files = [path for path in outbox.rglob("*") if path.is_file()]
