@@ -5,6 +5,7 @@ import struct
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from io import BytesIO
 
 import numpy as np
@@ -131,6 +132,7 @@ def png(*chunks: bytes, width: int = 1, height: int = 1, depth: int = 8, colours
     return b"\x89PNG\r\n\x1a\n" + b"".join(whole)
 
 
+@cache
 def deflated(size: int) -> bytes:
     """Many zeros, packed as far as zlib can."""
     packer = zlib.compressobj(9)
