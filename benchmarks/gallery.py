@@ -96,7 +96,7 @@ def line(number: int) -> dict[str, Any]:
         **request.as_dict(),
         "digest": request.digest,
         "save_digest": "b" * 64,
-        "place": 0,
+        "entry_index": 0,
         "image_index": number % 20,
     }
 

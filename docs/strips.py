@@ -117,7 +117,7 @@ def _pictures(strip: Strip, outbox: Path) -> list[Image.Image]:
         if path.stem.endswith("-sheet"):
             continue
         chunk = read_chunk(read_texts(path)[PICOWATCH])
-        found.append((chunk.place, chunk.image_index, path))
+        found.append((chunk.entry_index, chunk.image_index, path))
     return [_opened(path) for *_, path in sorted(found)]
 
 

@@ -38,7 +38,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class Measurement:
     """One combination and what came out: seconds of the batch, or why there is no picture."""
 
     steps: int
@@ -84,7 +84,7 @@ def bench(
             compiled=cache_folder() if settings.compile == "auto" else None,
         )
     )
-    cells: list[Cell] = []
+    cells: list[Measurement] = []
     try:
         for number, batch in enumerate(batches, start=1):
             _tell(f"{number} of {len(batches)}: {_words(batch)}")
@@ -102,10 +102,10 @@ def bench(
     return 0
 
 
-def measure(engine: Engine, batch: Sequence[ImageRequest]) -> Cell:
+def measure(engine: Engine, batch: Sequence[ImageRequest]) -> Measurement:
     """Time one batch, after one of few steps that loads and prepares whatever it needs."""
     first = batch[0]
-    cell = Cell(first.steps, f"{first.width}x{first.height}", len(batch))
+    cell = Measurement(first.steps, f"{first.width}x{first.height}", len(batch))
     try:
         _render(engine, [replace(one, steps=min(WARM_UP_STEPS, one.steps)) for one in batch])
         began = time.perf_counter()
@@ -171,16 +171,16 @@ def _title(about: dict[str, str]) -> str:
     return f"{about['checkpoint']} on {about['device']}, {about['precision']}"
 
 
-def _plain(cell: Cell) -> dict[str, Any]:
+def _plain(cell: Measurement) -> dict[str, Any]:
     each, rate = cell.seconds_per_image, cell.images_per_second
     return {**asdict(cell), "images_per_second": rate, "seconds_per_image": each}
 
 
-def _print_json(cells: Sequence[Cell], about: dict[str, str]) -> None:
+def _print_json(cells: Sequence[Measurement], about: dict[str, str]) -> None:
     print(json.dumps({**versions(), **about, "cells": [_plain(cell) for cell in cells]}, indent=1))
 
 
-def _print_table(cells: Sequence[Cell], about: dict[str, str]) -> None:
+def _print_table(cells: Sequence[Measurement], about: dict[str, str]) -> None:
     # rich costs a tenth of a second to import; `--help` does without it.
     from rich.console import Console
     from rich.table import Table
@@ -198,7 +198,7 @@ def _print_table(cells: Sequence[Cell], about: dict[str, str]) -> None:
             print(harmless(f"{cell.steps} steps, {cell.size}, {cell.batch}: {cell.failure}"))
 
 
-def _results(cell: Cell) -> tuple[str, str, str, str]:
+def _results(cell: Measurement) -> tuple[str, str, str, str]:
     rate, each = cell.images_per_second, cell.seconds_per_image
     if rate is None or each is None:
         return "out of memory" if "memory" in cell.failure else "failed", "", "", ""

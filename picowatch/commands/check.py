@@ -100,7 +100,7 @@ def _folder(settings: Settings, file: Path) -> str:
 
 def _images(file: Path, recipe: Recipe) -> list[dict[str, Any]]:
     """One object an image, every field resolved but what hangs on a seed that is drawn later."""
-    common = {"recipe": str(file), "place": recipe.place, "priority": recipe.priority}
+    common = {"recipe": str(file), "entry_index": recipe.entry_index, "priority": recipe.priority}
     drawn_later: dict[str, Any] = {}
     if recipe.wants_random_seed:
         drawn_later = {"seed": "random"}

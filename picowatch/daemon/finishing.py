@@ -116,7 +116,7 @@ class Finishing:
 def _failure_text(recipe: str, failures: Sequence[tuple[QueuedImage, str]]) -> str:
     parts = [harmless(f"inbox/{recipe}")]
     for image, reason in failures[:FAILURES_SHOWN]:
-        where = f"entry {image.place + 1}, image {image.position + 1}"
+        where = f"entry {image.entry_index + 1}, image {image.image_index + 1}"
         parts.append(f"{where}, seed {image.request.seed}:\n{harmless_lines(reason)}")
     if len(failures) > FAILURES_SHOWN:
         parts.append(f"And {len(failures) - FAILURES_SHOWN} more.")

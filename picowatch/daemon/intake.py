@@ -24,6 +24,7 @@ from picowatch.outbox.outbox import Outbox
 from picowatch.outbox.start_images import NamedPictures, StartImages
 from picowatch.outbox.status import images
 from picowatch.recipe import Recipe, RecipeInvalid, error_text, one_line, read_recipes
+from picowatch.recipe.fields import SEEDS
 from picowatch.recipe.known import Known
 from picowatch.recipe.messages.problems import harmless, harmless_lines
 from picowatch.recipe.resolve.start_image import refuse_unusable
@@ -34,7 +35,6 @@ from picowatch.work.result import RunResult
 log = logging.getLogger("picowatch")
 
 CLOSING = "Nothing in this file was run. Fix it and save again."
-SEEDS = 2**32
 # What a transaction of answers takes at most, but for one long answer: meanwhile no engine gets
 # its next batch, and no other save is looked at.
 SLICE_SECONDS = 0.2

@@ -139,8 +139,8 @@ def _picture(file: str, made_at: float, text: str, *, listed: bool) -> Iterator[
         recipe=chunk.recipe_path,
         request=chunk.request,
         save_digest=chunk.save_digest,
-        place=chunk.place,
-        position=chunk.image_index,
+        entry_index=chunk.entry_index,
+        image_index=chunk.image_index,
         made_at=made_at,
         listed=listed,
     )
@@ -154,8 +154,8 @@ def _deleted(file: str, line: dict[str, Any]) -> Iterator[MadeBefore]:
             recipe=line["recipe"],
             request=request_of(line),
             save_digest=line["save_digest"],
-            place=line["place"],
-            position=line["image_index"],
+            entry_index=line["entry_index"],
+            image_index=line["image_index"],
             made_at=0.0,
             listed=True,
         )

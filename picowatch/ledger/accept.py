@@ -62,11 +62,11 @@ def accept_save(
         # Nobody asked again: what the user deleted of it stays deleted.
         accepting.picture_exists = lambda file: True
         accepting.earlier = EarlierDraws(sql, save.path)
-    for place, (key, entry) in enumerate(asked.items()):
+    for entry_index, (key, entry) in enumerate(asked.items()):
         if key in before:
-            accepting.keep(before[key][0], place, entry, anew=unchanged and entry.random)
+            accepting.keep(before[key][0], entry_index, entry, anew=unchanged and entry.random)
         else:
-            accepting.add(key, place, entry)
+            accepting.add(key, entry_index, entry)
     if remembered and was_cancelled(sql, save):
         cancel_waiting(sql, [save.path])
         accepting.result.queued = 0
@@ -151,7 +151,7 @@ class _Accepting:
     earlier: EarlierDraws | None = None
     result: Acceptance = field(default_factory=Acceptance)
 
-    def add(self, key: Key, place: int, entry: AskedEntry) -> None:
+    def add(self, key: Key, entry_index: int, entry: AskedEntry) -> None:
         """A new entry, with its images."""
         entry_id = self.sql.execute(
             """INSERT INTO entries (recipe, digest, occurrence, priority, sheet)
@@ -159,18 +159,18 @@ class _Accepting:
             (self.save.path, *key, entry.priority, entry.sheet),
         ).lastrowid
         assert entry_id is not None
-        self._ask(entry_id, place, entry)
+        self._ask(entry_id, entry_index, entry)
 
-    def keep(self, entry_id: int, place: int, entry: AskedEntry, anew: bool) -> None:
+    def keep(self, entry_id: int, entry_index: int, entry: AskedEntry, anew: bool) -> None:
         """An entry that is asked for again; `anew` draws its random seed once more."""
         self.sql.execute("UPDATE entries SET priority = ? WHERE id = ?", (entry.priority, entry_id))
         for image in self._images_of(entry_id):
             self.go_on()
             if not (anew and image["state"] == "cancelled"):  # the new draw stands for it
-                self._keep_image(entry_id, image, place, entry)
+                self._keep_image(entry_id, image, entry_index, entry)
         if anew:
             self._forget_ended(entry_id)
-            self._ask(entry_id, place, entry)
+            self._ask(entry_id, entry_index, entry)
             self.result.drawn_anew = True
 
     def _images_of(self, entry_id: int) -> list[sqlite3.Row]:
@@ -180,7 +180,9 @@ class _Accepting:
             (entry_id,),
         ).fetchall()
 
-    def _keep_image(self, entry_id: int, image: sqlite3.Row, place: int, entry: AskedEntry) -> None:
+    def _keep_image(
+        self, entry_id: int, image: sqlite3.Row, entry_index: int, entry: AskedEntry
+    ) -> None:
         state = image["state"]
         if state == "queued" and image["priority"] != entry.priority:
             self.sql.execute(
@@ -190,7 +192,7 @@ class _Accepting:
             state == "done" and not entry.random and not self.picture_exists(image["file"])
         )
         if again:
-            self._queue_again(image["id"], place, image["position"], entry.priority)
+            self._queue_again(image["id"], entry_index, image["image_index"], entry.priority)
             self._want_sheet_again(entry_id)
         else:
             self._count_kept(image)
@@ -209,23 +211,23 @@ class _Accepting:
             "UPDATE entries SET sheet_file = NULL, sheet_made = 0 WHERE id = ?", (entry_id,)
         )
 
-    def _ask(self, entry_id: int, place: int, entry: AskedEntry) -> None:
+    def _ask(self, entry_id: int, entry_index: int, entry: AskedEntry) -> None:
         first = self.sql.execute(
             "SELECT coalesce(max(position) + 1, 0) FROM asks WHERE entry = ?", (entry_id,)
         ).fetchone()[0]
-        for position, (digest, request) in enumerate(self._drawn(entry, place)):
+        for image_index, (digest, request) in enumerate(self._drawn(entry, entry_index)):
             self.go_on()
-            image_id = self._image_for(digest, request, place, position, entry.priority)
+            image_id = self._image_for(digest, request, entry_index, image_index, entry.priority)
             self.sql.execute(
                 "INSERT INTO asks (entry, position, image) VALUES (?, ?, ?)",
-                (entry_id, first + position, image_id),
+                (entry_id, first + image_index, image_id),
             )
 
-    def _drawn(self, entry: AskedEntry, place: int) -> Drawn:
+    def _drawn(self, entry: AskedEntry, entry_index: int) -> Drawn:
         """The entry's requests; a random draw that this recipe already has is drawn again."""
         if not entry.random:
             return self._with_digests(entry.requests(None))
-        if self.earlier and (requests := self.earlier.requests(entry, place)):
+        if self.earlier and (requests := self.earlier.requests(entry, entry_index)):
             return self._with_digests(requests)
         while True:
             drawn = self._with_digests(entry.requests(self.draw_seed()))
@@ -241,23 +243,23 @@ class _Accepting:
 
     def _find(self, digest: str) -> sqlite3.Row | None:
         row: sqlite3.Row | None = self.sql.execute(
-            "SELECT id, state, file, position FROM images WHERE recipe = ? AND digest = ?",
+            "SELECT id, state, file, image_index FROM images WHERE recipe = ? AND digest = ?",
             (self.save.path, digest),
         ).fetchone()
         return row
 
     def _image_for(
-        self, digest: str, request: ImageRequest, place: int, position: int, priority: int
+        self, digest: str, request: ImageRequest, entry_index: int, image_index: int, priority: int
     ) -> int:
         """The id of this recipe's image for the request, queued unless it is there already."""
         image = self._find(digest)
         if image is None:
-            return self._queue(digest, request, place, position, priority)
+            return self._queue(digest, request, entry_index, image_index, priority)
         made = image["state"] == "done" and self.picture_exists(image["file"])
         if made or image["state"] in ("queued", "running"):
             self._count_kept(image)
         else:
-            self._queue_again(image["id"], place, position, priority)
+            self._queue_again(image["id"], entry_index, image_index, priority)
         image_id: int = image["id"]
         return image_id
 
@@ -267,11 +269,11 @@ class _Accepting:
             self.result.made_before += (image["file"],)
 
     def _queue(
-        self, digest: str, request: ImageRequest, place: int, position: int, priority: int
+        self, digest: str, request: ImageRequest, entry_index: int, image_index: int, priority: int
     ) -> int:
         image_id = self.sql.execute(
             """INSERT INTO images
-               (recipe, digest, request, batch_key, state, priority, save, place, position)
+               (recipe, digest, request, batch_key, state, priority, save, entry_index, image_index)
                VALUES (?, ?, ?, ?, 'queued', ?, ?, ?, ?)""",
             (
                 self.save.path,
@@ -280,20 +282,22 @@ class _Accepting:
                 self.batch_key(request),
                 priority,
                 self.save_id,
-                place,
-                position,
+                entry_index,
+                image_index,
             ),
         ).lastrowid
         assert image_id is not None
         self.result.queued += 1
         return image_id
 
-    def _queue_again(self, image_id: int, place: int, position: int, priority: int) -> None:
+    def _queue_again(
+        self, image_id: int, entry_index: int, image_index: int, priority: int
+    ) -> None:
         self.sql.execute(
-            """UPDATE images SET state = 'queued', priority = ?, save = ?, place = ?,
-               position = ?, file = NULL, attempts = 0, deaths = 0, alone = 0, reason = NULL,
+            """UPDATE images SET state = 'queued', priority = ?, save = ?, entry_index = ?,
+               image_index = ?, file = NULL, attempts = 0, deaths = 0, alone = 0, reason = NULL,
                listed = 0
                WHERE id = ? AND state IN ('done', 'failed', 'cancelled')""",
-            (priority, self.save_id, place, position, image_id),
+            (priority, self.save_id, entry_index, image_index, image_id),
         )
         self.result.queued += 1

@@ -9,19 +9,7 @@ from pathlib import Path
 
 from picowatch.errors import LedgerCorrupt, PicowatchError
 
-VERSION = 3
-# What makes a ledger of the version before one of this version.
-MIGRATIONS = {
-    2: """CREATE INDEX images_checkpoint ON images
-          (priority, json_extract(request, '$.checkpoint_hash'), save, place, position)
-          WHERE state = 'queued';""",
-    3: """ALTER TABLE images ADD COLUMN alone INTEGER NOT NULL DEFAULT 0;
-          ALTER TABLE recipes ADD COLUMN stamp TEXT NOT NULL DEFAULT '';
-          UPDATE recipes SET stamp = size || ' ' || mtime_ns || ' ' || inode;
-          ALTER TABLE recipes DROP COLUMN size;
-          ALTER TABLE recipes DROP COLUMN mtime_ns;
-          ALTER TABLE recipes DROP COLUMN inode;""",
-}
+VERSION = 1
 # SQLite itself waits this long for a lock; who asks waits on (retry.py). Short, because
 # SIGTERM has to end picowatch within two seconds.
 LOCK_SECONDS = 0.3
@@ -87,10 +75,6 @@ class Database:
             schema = resources.files(__package__).joinpath("schema.sql").read_text("utf-8")
             self._connection.executescript(
                 f"BEGIN IMMEDIATE; {schema} PRAGMA user_version = {VERSION}; COMMIT;"
-            )
-        for newer in range(version + 1, VERSION + 1) if version else ():
-            self._connection.executescript(
-                f"BEGIN IMMEDIATE; {MIGRATIONS[newer]} PRAGMA user_version = {newer}; COMMIT;"
             )
 
     def _check_owner(self) -> None:

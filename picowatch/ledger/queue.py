@@ -7,7 +7,7 @@ from picowatch.ledger.database import Database
 from picowatch.ledger.rows import FileNames, QueuedImage, folded, request_of
 from picowatch.recipe.request import ImageRequest
 
-IN_ORDER = "priority DESC, images.save, place, position"
+IN_ORDER = "priority DESC, images.save, entry_index, image_index"
 SELECT_IMAGE = """SELECT images.*, saves.digest AS save_digest
                   FROM images JOIN saves ON saves.id = images.save"""
 # As the index images_checkpoint has it: SQLite uses it for this very text only.

@@ -96,7 +96,7 @@ class Recipes(Database):
                    LEFT JOIN entries ON entries.id = asks.entry
                    WHERE images.recipe = :recipe
                    AND (entries.recipe = :recipe OR images.save = :save)
-                   ORDER BY place, images.position""",
+                   ORDER BY entry_index, image_index""",
                 {"recipe": recipe, "save": saved["id"]},
             ).fetchall()
             states = Counter(row["state"] for row in rows)
@@ -136,7 +136,8 @@ class Recipes(Database):
         """The failed images that the recipe's last good save asks for, with their reasons."""
         with self.transaction() as sql:
             rows = sql.execute(
-                f"{SELECT_IMAGE} WHERE images.recipe = ? AND {FAILED} ORDER BY place, position",
+                f"""{SELECT_IMAGE} WHERE images.recipe = ? AND {FAILED}
+                    ORDER BY entry_index, image_index""",
                 (recipe,),
             )
             return [(QueuedImage.of(row), row["reason"]) for row in rows]

@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from picowatch.ledger.rows import AskedEntry, folded
+from picowatch.recipe.fields import SEEDS
 from picowatch.recipe.request import ImageRequest
 from picowatch.save import Save, Stamp
 
-SEEDS = 2**32
 NUMBER = re.compile(r"\d{1,18}")  # in front of a picture's name, within SQLite's integers
 DUE = "restore"  # the fact that a new ledger begins with
 _RECIPE = "restored recipe: "
@@ -32,8 +32,8 @@ class MadeBefore:
     recipe: str
     request: ImageRequest
     save_digest: str
-    place: int
-    position: int
+    entry_index: int
+    image_index: int
     made_at: float
     listed: bool
 
@@ -93,8 +93,8 @@ def _image(sql: sqlite3.Connection, picture: MadeBefore, save: int, batch_key: s
     """Of several copies of one picture the first counts."""
     return sql.execute(
         """INSERT OR IGNORE INTO images
-           (recipe, digest, request, batch_key, state, priority, save, place, position, file,
-            listed)
+           (recipe, digest, request, batch_key, state, priority, save, entry_index, image_index,
+            file, listed)
            VALUES (?, ?, ?, ?, 'done', 0, ?, ?, ?, ?, ?)""",
         (
             picture.recipe,
@@ -102,8 +102,8 @@ def _image(sql: sqlite3.Connection, picture: MadeBefore, save: int, batch_key: s
             json.dumps(picture.request.as_dict(), sort_keys=True),
             batch_key,
             save,
-            picture.place,
-            picture.position,
+            picture.entry_index,
+            picture.image_index,
             picture.file,
             int(picture.listed),
         ),
@@ -114,8 +114,8 @@ def _image(sql: sqlite3.Connection, picture: MadeBefore, save: int, batch_key: s
 class _Draw:
     digest: str
     seed: int
-    place: int
-    position: int
+    entry_index: int
+    image_index: int
 
 
 class EarlierDraws:
@@ -123,21 +123,27 @@ class EarlierDraws:
 
     def __init__(self, sql: sqlite3.Connection, recipe: str) -> None:
         rows = sql.execute(
-            "SELECT digest, request, place, position FROM images WHERE recipe = ? ORDER BY id DESC",
+            """SELECT digest, request, entry_index, image_index FROM images
+               WHERE recipe = ? ORDER BY id DESC""",
             (recipe,),
         )
         self._draws = [
-            _Draw(row["digest"], json.loads(row["request"])["seed"], row["place"], row["position"])
+            _Draw(
+                row["digest"],
+                json.loads(row["request"])["seed"],
+                row["entry_index"],
+                row["image_index"],
+            )
             for row in rows
         ]
 
-    def requests(self, entry: AskedEntry, place: int) -> Sequence[ImageRequest] | None:
+    def requests(self, entry: AskedEntry, entry_index: int) -> Sequence[ImageRequest] | None:
         """The entry's images as they were drawn, if one of them was made; else None.
 
         Image i has seed+i, but a sweep's images all have the first seed, so both are tried.
         """
-        for draw in sorted(self._draws, key=lambda draw: draw.place != place):
-            for seed in dict.fromkeys(((draw.seed - draw.position) % SEEDS, draw.seed)):
+        for draw in sorted(self._draws, key=lambda draw: draw.entry_index != entry_index):
+            for seed in dict.fromkeys(((draw.seed - draw.image_index) % SEEDS, draw.seed)):
                 requests = entry.requests(seed)
                 digests = {request.digest for request in requests}
                 if draw.digest in digests:

@@ -58,8 +58,8 @@ class QueuedImage:
     request: ImageRequest
     save: int
     save_digest: str
-    place: int
-    position: int
+    entry_index: int
+    image_index: int
     file: str
     attempts: int
     deaths: int
@@ -75,8 +75,8 @@ class QueuedImage:
             request=request_of(row),
             save=row["save"],
             save_digest=row["save_digest"],
-            place=row["place"],
-            position=row["position"],
+            entry_index=row["entry_index"],
+            image_index=row["image_index"],
             file=row["file"] or "",
             attempts=row["attempts"],
             deaths=row["deaths"],

@@ -1,4 +1,4 @@
--- The ledger, version 3. Times are Unix seconds; paths are relative, with forward slashes.
+-- The ledger, version 1. Times are Unix seconds; paths are relative, with forward slashes.
 
 CREATE TABLE recipes (              -- each recipe file whose last save was answered
     path      TEXT PRIMARY KEY,     -- below the inbox
@@ -36,8 +36,8 @@ CREATE TABLE images (
     state     TEXT NOT NULL CHECK (state IN ('queued', 'running', 'done', 'failed', 'cancelled')),
     priority  INTEGER NOT NULL,
     save      INTEGER NOT NULL REFERENCES saves (id),
-    place     INTEGER NOT NULL,     -- of the entry in its file
-    position  INTEGER NOT NULL,     -- of the image in its entry
+    entry_index INTEGER NOT NULL,   -- of the entry in its file, from 0
+    image_index INTEGER NOT NULL,   -- of the image in its entry, from 0
     file      TEXT,                 -- below the outbox; reserved when the image starts
     attempts  INTEGER NOT NULL DEFAULT 0,  -- deaths of the engine with this image in work
     deaths    INTEGER NOT NULL DEFAULT 0,  -- deaths in a row of the daemon with this image in work
@@ -47,13 +47,13 @@ CREATE TABLE images (
     UNIQUE (recipe, digest)         -- a picture is made once
 ) STRICT;
 
-CREATE INDEX images_queue ON images (priority DESC, save, place, position)
+CREATE INDEX images_queue ON images (priority DESC, save, entry_index, image_index)
     WHERE state = 'queued';
-CREATE INDEX images_alike ON images (batch_key, priority DESC, save, place, position)
+CREATE INDEX images_alike ON images (batch_key, priority DESC, save, entry_index, image_index)
     WHERE state = 'queued';
--- Since version 2: which checkpoints wait, for several engines.
+-- Which checkpoints wait, for several engines.
 CREATE INDEX images_checkpoint ON images
-    (priority, json_extract(request, '$.checkpoint_hash'), save, place, position)
+    (priority, json_extract(request, '$.checkpoint_hash'), save, entry_index, image_index)
     WHERE state = 'queued';
 CREATE INDEX images_running ON images (id) WHERE state = 'running';
 CREATE INDEX images_unlisted ON images (id) WHERE state = 'done' AND listed = 0;

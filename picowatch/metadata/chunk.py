@@ -18,8 +18,8 @@ FORMAT = 1
 class Chunk:
     """What a picture's chunk says.
 
-    `place` is the entry's in its file and `image_index` the image's in its entry, both from 0.
-    `rendered` holds how it was made: device, precision, batch size, compile state, rung of the
+    `entry_index` is the entry's in its file and `image_index` the image's in its entry, both from
+    0. `rendered` holds how it was made: device, precision, batch size, compile state, rung of the
     memory ladder, timings, versions. `unexpanded_prompt` is the prompt before wildcards.
     `hashes` are those of everything that went in beside checkpoint and VAE, which the request
     holds: of LoRAs and embeddings by name, and of start images.
@@ -28,7 +28,7 @@ class Chunk:
     request: ImageRequest
     recipe_path: str
     save_digest: str
-    place: int
+    entry_index: int
     image_index: int
     unexpanded_prompt: str
     hashes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
@@ -43,7 +43,7 @@ def picowatch_json(
     *,
     recipe_path: str,
     save_digest: str,
-    place: int,
+    entry_index: int,
     image_index: int,
     rendered: Mapping[str, Any],
 ) -> str:
@@ -54,7 +54,7 @@ def picowatch_json(
         "request_digest": request.digest,
         "recipe_path": recipe_path,
         "save_digest": save_digest,
-        "place": place,
+        "entry_index": entry_index,
         "image_index": image_index,
         "unexpanded_prompt": request.unexpanded_prompt or request.prompt,
         "hashes": _hashes(request),

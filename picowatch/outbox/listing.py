@@ -12,7 +12,7 @@ from picowatch.recipe.request import ImageRequest
 
 TAIL_BYTES = 1 << 20
 # What a line says beside the request.
-OWN = {"file", "recipe", "digest", "save_digest", "place", "image_index"}
+OWN = {"file", "recipe", "digest", "save_digest", "entry_index", "image_index"}
 
 
 class Listing:

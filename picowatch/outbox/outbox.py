@@ -24,7 +24,7 @@ from picowatch.outbox.listing import Listing
 from picowatch.outbox.memos import Memos
 from picowatch.outbox.names import OutboxNames
 from picowatch.outbox.png import SHEET_KEYWORD, encode_enlarged, encode_png, read_texts
-from picowatch.outbox.problems import Problems
+from picowatch.outbox.problems import ProblemFiles
 from picowatch.outbox.sheets import Cell, contact_sheet
 from picowatch.outbox.status import Status, StatusFiles
 from picowatch.recipe.fields import Axis
@@ -53,7 +53,7 @@ class Outbox:
         self.memos = Memos(root / ".picowatch" / "memos.jsonl")
         self._listing = Listing(root / "images.jsonl")
         self._gallery = Gallery(root, self._listing, go_on)
-        self.problems = Problems(root)
+        self.problems = ProblemFiles(root)
         self._now = NowFile(root, self.problems)
         self._said_latest = False
         self._adding_warning = threading.Lock()  # publishers have several threads

@@ -25,7 +25,7 @@ class Problem:
     text: str
 
 
-class Problems:
+class ProblemFiles:
     """Safe to use from several threads."""
 
     def __init__(self, root: Path) -> None:

@@ -19,7 +19,8 @@ from pydantic.json_schema import WithJsonSchema
 from picowatch.recipe.read.plain import plain_number
 from picowatch.recipe.samplers import DEFAULT_SAMPLER, SCHEDULE_TYPES
 
-MAX_SEED = 2**32 - 1
+SEEDS = 2**32
+MAX_SEED = SEEDS - 1
 RANDOM: Literal["random"] = "random"
 BAKED = "baked"
 SIZE = "size"

@@ -107,7 +107,7 @@ def _refuse_too_many(
     if images <= max_images:
         return
     problems.add(
-        _place_of_number(entries[0]),
+        _position_of_count(entries[0]),
         f"this file requests {images:,} images; one save may request {max_images:,} "
         "(the setting max_images_per_save).",
     )
@@ -132,14 +132,14 @@ def _refuse_sum(
     problems: Problems,
 ) -> None:
     if sum(sums) > most:
-        entry = entries[recipes[sums.index(max(sums))].place]
+        entry = entries[recipes[sums.index(max(sums))].entry_index]
         problems.add(
-            _place_of_number(entry),
+            _position_of_count(entry),
             f"all images of this file together have {sum(sums):,} {what}; the limit is {most:,}. "
             "Request fewer images, or shorten the prompt.",
         )
         problems.raise_if_any()
 
 
-def _place_of_number(entry: Entry) -> Spot:
+def _position_of_count(entry: Entry) -> Spot:
     return entry.layer["count"].spot if "count" in entry.layer else entry.spot

@@ -11,9 +11,9 @@ from pydantic.json_schema import SkipJsonSchema
 
 from picowatch.recipe.fields import (
     BAKED,
-    MAX_SEED,
     RANDOM,
     ROWS,
+    SEEDS,
     Axis,
     ImageFields,
     RecipeFields,
@@ -52,7 +52,7 @@ class Recipe(RecipeFields):
     """
 
     # Where it stands in its file: the entry's number from 0, and its line from 1.
-    place: SkipJsonSchema[int] = Field(default=0, exclude=True, repr=False)
+    entry_index: SkipJsonSchema[int] = Field(default=0, exclude=True, repr=False)
     line: SkipJsonSchema[int] = Field(default=1, exclude=True, repr=False)
 
     # A factory: pydantic copies a default deeply, for each recipe.
@@ -149,7 +149,7 @@ class Recipe(RecipeFields):
         """An error about a field's value that only the caller can find, with its place."""
         written = self._context.layer.get(field)
         problems = Problems()
-        problems.add(written.place if written else self._context.spot, message)
+        problems.add(written.position if written else self._context.spot, message)
         return RecipeInvalid(problems.found)
 
     def digest(self, hash_of: HashOf) -> str:
@@ -157,7 +157,7 @@ class Recipe(RecipeFields):
 
         sha256 over all resolved values, count and seed as written ("random" stays "random"),
         and the hashes of the files they name: of LoRAs and embeddings those that stand in the
-        prompts as written. Priority, the place in the file and what stands in wildcard files
+        prompts as written. Priority, the position in the file and what stands in wildcard files
         do not count.
         """
         first, *others = [variant._values() for variant in self.variants]
@@ -224,7 +224,7 @@ class Recipe(RecipeFields):
         first = self.seed if isinstance(self.seed, int) else drawn_seed
         if first is None:
             raise ValueError("a recipe with a random seed needs the seed that was drawn")
-        return [(first + image) % (MAX_SEED + 1) for image in range(self.count)]
+        return [(first + image) % SEEDS for image in range(self.count)]
 
     def _request(self, seed: int, prompts: Prompts, hash_of: HashOf) -> ImageRequest:
         if self.width is None or self.height is None:

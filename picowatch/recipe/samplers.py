@@ -32,7 +32,7 @@ _STEPS_ONLY = ("uniform", "sgm_uniform", "leading")
 
 
 @dataclass(frozen=True, slots=True)
-class Sampler:
+class KnownSampler:
     """A sampler: A1111's name, the schedule types it takes, the one "automatic" means.
 
     `aliases` are diffusers' class names (without "Scheduler") and k-diffusion's names; they
@@ -46,38 +46,40 @@ class Sampler:
 
 
 SAMPLERS = (
-    Sampler(
+    KnownSampler(
         "DPM++ 2M", _SIGMAS, "karras", ("DPMSolverMultistep", "dpmpp_2m", "k_dpmpp_2m", "dpm2m")
     ),
-    Sampler("DPM++ 2M SDE", _SIGMAS, "exponential", ("dpmpp_2m_sde", "k_dpmpp_2m_sde", "dpm2msde")),
-    Sampler("Euler", _SIGMAS, "uniform", ("EulerDiscrete", "k_euler")),
-    Sampler(
+    KnownSampler(
+        "DPM++ 2M SDE", _SIGMAS, "exponential", ("dpmpp_2m_sde", "k_dpmpp_2m_sde", "dpm2msde")
+    ),
+    KnownSampler("Euler", _SIGMAS, "uniform", ("EulerDiscrete", "k_euler")),
+    KnownSampler(
         "Euler a",
         _STEPS_ONLY,
         "uniform",
         ("EulerAncestralDiscrete", "euler_a", "k_euler_a", "euler_ancestral", "k_euler_ancestral"),
     ),
-    Sampler("Heun", _SIGMAS, "uniform", ("HeunDiscrete", "k_heun")),
-    Sampler("LMS", _SIGMAS, "uniform", ("LMSDiscrete", "k_lms")),
-    Sampler("DPM2", _SIGMAS, "karras", ("KDPM2Discrete", "k_dpm_2", "dpm_2")),
-    Sampler(
+    KnownSampler("Heun", _SIGMAS, "uniform", ("HeunDiscrete", "k_heun")),
+    KnownSampler("LMS", _SIGMAS, "uniform", ("LMSDiscrete", "k_lms")),
+    KnownSampler("DPM2", _SIGMAS, "karras", ("KDPM2Discrete", "k_dpm_2", "dpm_2")),
+    KnownSampler(
         "DPM2 a",
         _SIGMAS,
         "karras",
         ("KDPM2AncestralDiscrete", "k_dpm_2_a", "k_dpm_2_ancestral", "dpm_2_ancestral"),
     ),
-    Sampler(
+    KnownSampler(
         "DPM++ SDE",
         _SINGLESTEP,
         "karras",
         ("DPMSolverSDE", "DPMSolverSinglestep", "dpmpp_sde", "k_dpmpp_sde"),
     ),
-    Sampler("DDIM", _STEPS_ONLY, "uniform"),
-    Sampler("DDPM", _STEPS_ONLY, "uniform"),
-    Sampler("DEIS", _SIGMAS, "uniform", ("DEISMultistep",)),
-    Sampler("UniPC", _SIGMAS, "uniform", ("UniPCMultistep", "uni_pc")),
-    Sampler("PNDM", _STEPS_ONLY, "uniform", ("PLMS",)),
-    Sampler("LCM", _STEPS_ONLY, "uniform"),
+    KnownSampler("DDIM", _STEPS_ONLY, "uniform"),
+    KnownSampler("DDPM", _STEPS_ONLY, "uniform"),
+    KnownSampler("DEIS", _SIGMAS, "uniform", ("DEISMultistep",)),
+    KnownSampler("UniPC", _SIGMAS, "uniform", ("UniPCMultistep", "uni_pc")),
+    KnownSampler("PNDM", _STEPS_ONLY, "uniform", ("PLMS",)),
+    KnownSampler("LCM", _STEPS_ONLY, "uniform"),
 )
 DEFAULT_SAMPLER = "DPM++ 2M Karras"
 
@@ -100,7 +102,7 @@ class ScheduleUnknown(ValueInvalid):
     """No schedule type of this name, or none that this sampler takes."""
 
 
-def find_sampler(written: str) -> tuple[Sampler, str | None]:
+def find_sampler(written: str) -> tuple[KnownSampler, str | None]:
     """The sampler somebody means, and the schedule type if the name holds one.
 
     "DPM++ 2M Karras", "dpmpp_2m_karras" and "DPMSolverMultistepScheduler" all mean DPM++ 2M;
@@ -129,7 +131,7 @@ def find_schedule_type(written: str) -> str:
     )
 
 
-def decide_schedule_type(sampler: Sampler, schedule_type: str) -> str:
+def decide_schedule_type(sampler: KnownSampler, schedule_type: str) -> str:
     """What "automatic" means for this sampler; any other type it takes as it is.
 
     Raises ScheduleUnknown for a type the sampler does not take.
@@ -153,7 +155,7 @@ def accepted_names() -> tuple[list[str], list[str]]:
     return list(_BY_NAME), schedule_types
 
 
-def sampler_named(name: str) -> Sampler:
+def sampler_named(name: str) -> KnownSampler:
     """The sampler with exactly A1111's name, as an ImageRequest holds it."""
     return next(sampler for sampler in SAMPLERS if sampler.name == name)
 

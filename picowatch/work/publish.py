@@ -205,8 +205,8 @@ class Publisher:
             image.request,
             recipe_path=image.recipe,
             save_digest=image.save_digest,
-            place=image.place,
-            image_index=image.position,
+            entry_index=image.entry_index,
+            image_index=image.image_index,
             rendered={
                 **({"node": picture.node} if picture.node else {}),
                 "device": picture.device,
@@ -256,6 +256,6 @@ def listing_line(image: QueuedImage) -> dict[str, Any]:
         **image.request.as_dict(),
         "digest": image.digest,
         "save_digest": image.save_digest,
-        "place": image.place,
-        "image_index": image.position,
+        "entry_index": image.entry_index,
+        "image_index": image.image_index,
     }

@@ -58,7 +58,7 @@ def test_check_lists_the_images_a_recipe_would_make(tmp_path: Path) -> None:
     assert [image["seed"] for image in images] == [4294967295, 0]
     assert images[0] == {
         "recipe": str(recipe),
-        "place": 0,
+        "entry_index": 0,
         "prompt": "a corgi",
         "negative_prompt": "",
         "checkpoint": "demo",

@@ -12,7 +12,7 @@ from picowatch.engine.unet.parallel import equal_parts
 from picowatch.engine.unet.samplers import build_sampler
 from picowatch.recipe.fields import ROWS, Hires
 from picowatch.recipe.request import EmbeddingUse, LoraUse
-from picowatch.recipe.samplers import SAMPLERS, Sampler
+from picowatch.recipe.samplers import SAMPLERS, KnownSampler
 from tests.engine.requests import request
 
 # diffusers' and torch's own, with this numpy.
@@ -173,7 +173,7 @@ def test_parts_of_a_batch_are_equal(images: int, cores: int, parts: list[list[in
 
 @pytest.mark.parametrize("steps", [1, 2, 9])
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda sampler: sampler.name)
-def test_evaluations_are_those_that_the_engine_makes(sampler: Sampler, steps: int) -> None:
+def test_evaluations_are_those_that_the_engine_makes(sampler: KnownSampler, steps: int) -> None:
     """Measurements of the one sampler are compared with those of the other."""
     for strength in (1.0, 0.5, 0.05):
         asked = request(

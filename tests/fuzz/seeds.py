@@ -51,7 +51,7 @@ CHUNK = picowatch_json(
     EVERYTHING,
     recipe_path="a.yaml",
     save_digest="0" * 64,
-    place=0,
+    entry_index=0,
     image_index=0,
     rendered={"device": "cpu"},
 )

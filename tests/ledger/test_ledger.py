@@ -167,30 +167,6 @@ def test_a_newer_ledger_is_refused_in_words(tmp_path: Path) -> None:
         Ledger(path)
 
 
-def test_a_ledger_of_version_1_is_brought_up_to_date(tmp_path: Path) -> None:
-    """With all that is in it; version 1 knew nothing of checkpoints that wait."""
-    desk = Desk(tmp_path)
-    desk.save("a.txt", entry("one", 1), entry("two", 2))
-    desk.ledger.close()
-    with sqlite3.connect(tmp_path / "ledger.sqlite") as connection:
-        connection.execute("DROP INDEX images_checkpoint")
-        connection.execute("ALTER TABLE images DROP COLUMN alone")
-        for column in ("size", "mtime_ns", "inode"):
-            connection.execute(f"ALTER TABLE recipes ADD COLUMN {column} INTEGER")
-        connection.execute("UPDATE recipes SET size = 10, mtime_ns = 20, inode = 30")
-        connection.execute("ALTER TABLE recipes DROP COLUMN stamp")
-        connection.execute("PRAGMA user_version = 1")
-    connection.close()
-    again = Desk(tmp_path)
-    assert again.ledger.count_queued("00", most=10) == 2
-    assert again.ledger.known_recipes()["a.txt"].stamp == Stamp(10, 20, 30)
-    assert len(again.ledger.claim(again.names, lambda request: 2, checkpoint="00")) == 2
-    again.ledger.close()
-    with sqlite3.connect(tmp_path / "ledger.sqlite") as connection:
-        assert connection.execute("PRAGMA user_version").fetchone() == (3,)
-    connection.close()
-
-
 def test_stamps_of_any_size_are_kept(tmp_path: Path) -> None:
     """Inodes of FUSE and mergerfs use all 64 bits, and more than SQLite's integers hold."""
     desk = Desk(tmp_path)

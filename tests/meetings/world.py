@@ -988,7 +988,7 @@ def _started(image: Any) -> Started:
     request = image.request
     return Started(
         image.id, image.recipe, request.prompt, request.steps, request.image_hash, request.seed,
-        image.position, image.file,
+        image.image_index, image.file,
     )  # fmt: skip
 
 

@@ -131,7 +131,12 @@ def test_a_picture_of_ours_is_a_recipe_again(request: ImageRequest) -> None:
     """`from:` gives the same request as the YAML that `picowatch show` prints."""
     texts = {
         "picowatch": picowatch_json(
-            request, recipe_path="a.yaml", save_digest="5", place=0, image_index=0, rendered={}
+            request,
+            recipe_path="a.yaml",
+            save_digest="5",
+            entry_index=0,
+            image_index=0,
+            rendered={},
         )
     }
     (recipe,) = read_recipes(

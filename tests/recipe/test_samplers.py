@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from picowatch.recipe.samplers import SAMPLERS, Sampler, find_sampler
+from picowatch.recipe.samplers import SAMPLERS, KnownSampler, find_sampler
 from tests.recipe.reading import messages, read_one
 
 
@@ -116,7 +116,7 @@ FILES = {
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda sampler: sampler.name)
-def test_the_table_agrees_with_diffusers(sampler: Sampler) -> None:
+def test_the_table_agrees_with_diffusers(sampler: KnownSampler) -> None:
     """A schedule type is in the table exactly if diffusers' class has the parameter for it."""
     found = find_spec("diffusers")
     assert found and found.origin

@@ -97,7 +97,7 @@ const shape = entry => Math.min(2.8, Math.max(0.45, (entry.width || 1) / (entry.
 const clock = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
 const timeOf = entry => entry.made_at ? clock.format(entry.made_at * 1000) : "";
 
-const HASHES = new Set(["checkpoint_hash", "vae_hash", "image_hash", "mask_hash", "digest", "save_digest", "place", "image_index"]);
+const HASHES = new Set(["checkpoint_hash", "vae_hash", "image_hash", "mask_hash", "digest", "save_digest", "entry_index", "image_index"]);
 const HIDDEN = new Set(["thumb", "yaml", "made_at", "sheet", "cells", "width", "height", ...HASHES]);
 
 // Every setting as [name, text], in the order in which recipes are written.

@@ -52,7 +52,7 @@ def entry_from_png(root: Path, file: str) -> dict[str, Any] | None:
         **chunk.request.as_dict(),
         "digest": chunk.request.digest,
         "save_digest": chunk.save_digest,
-        "place": chunk.place,
+        "entry_index": chunk.entry_index,
         "image_index": chunk.image_index,
     }
     return picture_entry(root, own)

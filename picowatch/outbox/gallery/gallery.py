@@ -25,7 +25,7 @@ from picowatch.outbox.gallery.entries import entry_from_png, picture_entry, shee
 from picowatch.outbox.gallery.pages import Pages
 from picowatch.outbox.gallery.thumbnails import Thumbnails
 from picowatch.outbox.listing import Listing
-from picowatch.outbox.problems import Problems
+from picowatch.outbox.problems import ProblemFiles
 from picowatch.outbox.status import Status
 
 log = logging.getLogger("picowatch")
@@ -210,7 +210,7 @@ class Gallery:
 class GalleryKeeper:
     """Finds old problems, makes thumbnails that are missing, shows no more what was deleted."""
 
-    def __init__(self, gallery: Gallery, problems: Problems) -> None:
+    def __init__(self, gallery: Gallery, problems: ProblemFiles) -> None:
         self._gallery = gallery
         self._problems = problems
         self._stop = threading.Event()
@@ -242,7 +242,7 @@ class NowFile:
     Never written durably, for it is written again within seconds.
     """
 
-    def __init__(self, root: Path, problems: Problems) -> None:
+    def __init__(self, root: Path, problems: ProblemFiles) -> None:
         self._root = root
         self._path = root / ".picowatch" / "gallery" / "now.js"
         self._problems = problems

@@ -74,7 +74,7 @@ class Written:
     at: "At | None" = field(default=None, compare=False, repr=False)
 
     @property
-    def place(self) -> Spot:
+    def position(self) -> Spot:
         """Where to point: at the value, or at the field's name when there is nothing to see."""
         return self.key if self.key and not self.raw else self.spot
 

@@ -131,11 +131,11 @@ def harmless_lines(message: str) -> str:
 
 
 def _paragraph(problem: Problem, inbox: str) -> str:
-    place = f"{inbox}/{problem.file}, line {problem.line}, column {problem.column}"
+    position = f"{inbox}/{problem.file}, line {problem.line}, column {problem.column}"
     gutter = f"    {problem.line} | "
     text, carets = _excerpt(problem)
     return (
-        f"{harmless(place)}\n\n{gutter}{text}".rstrip() + "\n"
+        f"{harmless(position)}\n\n{gutter}{text}".rstrip() + "\n"
         f"{' ' * len(gutter)}{carets}\n"
         f"{harmless_lines(problem.message)}\n"
     )

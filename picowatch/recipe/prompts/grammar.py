@@ -78,8 +78,8 @@ def _weigh(pieces: list[tuple[str, float]], start: int, factor: float) -> None:
 
 
 def _broken(text: str) -> Iterator[tuple[str, float]]:
-    for place, part in enumerate(_BREAK.split(text)):
-        if place:
+    for index, part in enumerate(_BREAK.split(text)):
+        if index:
             yield BREAK, -1.0
         yield part, 1.0
 

@@ -228,8 +228,8 @@ class _Values:
     def layer(self) -> Layer:
         """The fields that they are."""
         sizes = []
-        for place, (name, written) in enumerate(self._pairs):
-            if place == MAX_PARAMETERS:
+        for index, (name, written) in enumerate(self._pairs):
+            if index == MAX_PARAMETERS:
                 key = written.key or written.spot
                 self._problems.add(key, f"more than {MAX_PARAMETERS:,} values in this line.")
                 break

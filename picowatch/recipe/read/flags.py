@@ -99,8 +99,8 @@ def prompt_and_flags(text: str, at: At, problems: Problems, warnings: list[str])
         _refuse_long_dashes(prompt, start, at, problems)
     factors: list[Written] = []
     flags = _flags(text, first.start() if first else len(text), at, problems)
-    for place, flag in enumerate(flags):
-        if place == MAX_FLAGS:
+    for index, flag in enumerate(flags):
+        if index == MAX_FLAGS:
             problems.add(at(flag.offset, flag.width), f"more than {MAX_FLAGS} flags in one line.")
             break
         if flag.name in _THEIR_FILES:
@@ -183,7 +183,7 @@ def _put_count(layer: Layer, factors: list[Written], problems: Problems) -> None
     for factor in factors:
         value = number(str(factor.value))
         if not isinstance(value, int) or not 1 <= value <= 1000:
-            problems.add(factor.place, wrong_value("count", factor))
+            problems.add(factor.position, wrong_value("count", factor))
             return
         product *= value
     if factors:
@@ -228,9 +228,9 @@ def _quoted(text: str, start: int, at: At, problems: Problems) -> tuple[str, int
     end = following.start() if following else len(text)
     behind = text[found.end() : end].strip()
     if behind:
-        place = text.index(behind, found.end())
+        start = text.index(behind, found.end())
         problems.add(
-            at(place, len(behind)),
+            at(start, len(behind)),
             "there is more text after the closing quote. Put the quotes around all of it; "
             'write \\" for a quote inside.',
         )

@@ -58,7 +58,7 @@ def read_from(
     try:
         found = _fields(path, picture_fields(path), spot, "checkpoint" in given)
     except PictureUnreadable as error:
-        problems.add(written.place, f"{shown(path)}: {error}")
+        problems.add(written.position, f"{shown(path)}: {error}")
         return None
     return FromPicture({n: w for n, w in found.layer.items() if n not in given}, found.warnings)
 

@@ -88,8 +88,8 @@ def _settings(source: Source, problems: Problems) -> tuple[int, Layer]:
     above = "\n" * (top + 1) + "\n".join(lines[top + 1 : end])
     layer = yaml_layer(Source(source.name, above), problems)
     if "prompt" in layer:
-        place = layer["prompt"].key or layer["prompt"].spot
-        problems.add(place, "write the prompts below the settings, one per line.")
+        position = layer["prompt"].key or layer["prompt"].spot
+        problems.add(position, "write the prompts below the settings, one per line.")
     return end + 1, layer
 
 

@@ -49,7 +49,7 @@ Checked = set[tuple[str, str, Loras, Spot]]
 
 
 def build_recipe(
-    layer: Layer, spot: Spot, place: int, known: Known, checked: Checked, problems: Problems
+    layer: Layer, spot: Spot, entry_index: int, known: Known, checked: Checked, problems: Problems
 ) -> Recipe | None:
     """The recipe of a settled and merged layer without its sweep; the layer is used up."""
     loras = read_loras(layer, known, problems)
@@ -64,7 +64,7 @@ def build_recipe(
     values["loras"] = loras
     values |= _pictures(layer, problems)
     values |= {"checkpoint": checkpoint.name, "vae": _vae(layer, known, problems)}
-    values |= {"place": place, "line": spot.line}
+    values |= {"entry_index": entry_index, "line": spot.line}
     try:
         recipe = Recipe.model_validate(values).read_in(Context(known, layer, spot))
     except ValidationError as error:
@@ -95,7 +95,7 @@ def _hires(layer: Layer, takes_strength: bool, problems: Problems) -> Hires:
         try:
             values["upscaler"] = find_upscaler(upscaler.value)
         except UpscalerUnknown as error:
-            problems.add(upscaler.place, str(error))
+            problems.add(upscaler.position, str(error))
     try:
         return Hires(**values)
     except ValidationError as error:
@@ -109,7 +109,7 @@ def _check_final_size(recipe: Recipe, layer: Layer, problems: Problems) -> None:
     if recipe.hires and max(width, height) > MAX_SIDE:
         written = layer.get(f"{HIRES_PREFIX}scale", layer["hires"])
         problems.add(
-            written.place,
+            written.position,
             f"hires makes {width}x{height} of {recipe.size}; the limit is {MAX_SIDE} pixels a "
             "side. Use a smaller scale or size.",
         )
@@ -120,10 +120,10 @@ def _check_clip_skip(
 ) -> None:
     if recipe.clip_skip > checkpoint.text_layers:
         problems.add(
-            layer["clip_skip"].place,
+            layer["clip_skip"].position,
             f"clip_skip {recipe.clip_skip} is too much for the checkpoint '{checkpoint.name}': its "
             f"text encoder has {checkpoint.text_layers} layers. The limit is "
-            "{checkpoint.text_layers}.",
+            f"{checkpoint.text_layers}.",
         )
 
 
@@ -134,7 +134,7 @@ def _report(error: ValidationError, layer: Layer, problems: Problems, prefix: st
         message = wrong_value(field, written)
         if mistake["type"] == "multiple_of" and isinstance(written.value, int):
             message = not_multiple_of_8(field, written.value)
-        problems.add(written.place, message)
+        problems.add(written.position, message)
 
 
 def _check_prompts(
@@ -207,7 +207,7 @@ def _read_seed(layer: Layer, problems: Problems) -> None:
         return
     seed = _seed(written)
     if seed is None:
-        problems.add(written.place, wrong_value("seed", written))
+        problems.add(written.position, wrong_value("seed", written))
         del layer["seed"]
     else:
         layer["seed"] = replace(written, value=seed)

@@ -39,7 +39,7 @@ def resolve(
     recipes: list[Recipe] = []
     images = 0
     checked: Checked = set()
-    for place, entry in enumerate(entries):
+    for entry_index, entry in enumerate(entries):
         go_on()
         own = settled(entry.layer, problems)
         layer = merged([*defaults, settings, own])
@@ -54,7 +54,7 @@ def resolve(
             continue
         if sweep and _are_too_long(axes, layer, sweep, problems):
             continue
-        found = _variants(axes, layer, entry.spot, place, known, checked, problems, go_on)
+        found = _variants(axes, layer, entry.spot, entry_index, known, checked, problems, go_on)
         if not found:
             continue
         warnings = [*entry.warnings, *picture.warnings]
@@ -131,7 +131,7 @@ def _variants(
     axes: Sequence[WrittenAxis],
     layer: Layer,
     spot: Spot,
-    place: int,
+    entry_index: int,
     known: Known,
     checked: Checked,
     problems: Problems,
@@ -141,7 +141,7 @@ def _variants(
     recipes = []
     for combination in combinations(axes, layer):
         go_on()
-        recipe = build_recipe(dict(combination), spot, place, known, checked, problems)
+        recipe = build_recipe(dict(combination), spot, entry_index, known, checked, problems)
         if recipe:
             recipes.append(recipe)
     return recipes

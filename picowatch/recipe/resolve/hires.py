@@ -46,7 +46,7 @@ def settle_hires(layer: Layer, problems: Problems) -> None:
     if isinstance(value, bool):
         layer["hires"] = replace(written, value=value)
     else:
-        problems.add(written.place, wrong_value("hires", written))
+        problems.add(written.position, wrong_value("hires", written))
         del layer["hires"]
 
 

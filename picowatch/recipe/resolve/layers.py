@@ -101,7 +101,7 @@ def text_of(field: str, layer: Layer, problems: Problems) -> str | None:
     written = layer.get(field)
     if written is None or isinstance(written.value, str):
         return None if written is None else str(written.value)
-    problems.add(written.place, wrong_value(field, written))
+    problems.add(written.position, wrong_value(field, written))
     del layer[field]
     return None
 
@@ -111,11 +111,11 @@ def _settle_size(layer: Layer, problems: Problems) -> None:
     if written is None:
         return
     if "width" in layer or "height" in layer:
-        problems.add(written.place, "size together with width or height: keep one of them.")
+        problems.add(written.position, "size together with width or height: keep one of them.")
         return
     sides = _SIDES.fullmatch(str(written.value).strip())
     if not sides or not isinstance(written.value, str):
-        problems.add(written.place, _not_a_size(written))
+        problems.add(written.position, _not_a_size(written))
         return
     for name in ("width", "height"):
         # The sides' places within the text, which may be quoted in the file.

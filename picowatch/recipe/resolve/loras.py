@@ -39,8 +39,8 @@ def _read_field(written: Written, known: Known, problems: Problems) -> dict[str,
     `name, name:weight`.
     """
     loras: dict[str, float] = {}
-    for place, (name, weight, spot) in enumerate(_uses(written, problems)):
-        if place == MAX_LORAS:
+    for index, (name, weight, spot) in enumerate(_uses(written, problems)):
+        if index == MAX_LORAS:
             problems.add(spot, f"more than {MAX_LORAS} LoRAs here.")
             break
         try:
@@ -70,7 +70,7 @@ def read_weight(written: Written) -> float | None:
 
 def _uses(written: Written, problems: Problems) -> Iterator[tuple[str, float, Spot]]:
     if isinstance(written.value, str):
-        yield from _in_text(written.value, written.place)
+        yield from _in_text(written.value, written.position)
     elif isinstance(written.value, tuple):
         for part in written.parts:
             if isinstance(part.value, str):
@@ -93,7 +93,7 @@ def _in_text(text: str, spot: Spot) -> Iterator[tuple[str, float, Spot]]:
 
 def _in_mapping(written: Written, problems: Problems) -> Iterator[tuple[str, float, Spot]]:
     if not isinstance(written.value, dict):
-        problems.add(written.place, wrong_value("loras", written))
+        problems.add(written.position, wrong_value("loras", written))
         return
     pairs = dict(written.pairs)
     name = pairs.get("name")
@@ -111,4 +111,4 @@ def _weighed(
     if value is not None:
         yield name, value, spot
     elif weight is not None:
-        problems.add(weight.place, wrong_value(f"the weight of '{shown(name)}'", weight, _LIMIT))
+        problems.add(weight.position, wrong_value(f"the weight of '{shown(name)}'", weight, _LIMIT))

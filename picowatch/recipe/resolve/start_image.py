@@ -36,7 +36,7 @@ def read_path(field: str, layer: Layer, problems: Problems) -> str:
     path = text.strip().removeprefix("./")
     why = why_no_path(path)
     if why:
-        problems.add(layer[field].place, f"{field} {why}")
+        problems.add(layer[field].position, f"{field} {why}")
         return ""
     return path
 

@@ -67,14 +67,14 @@ def read_axes(written: Written, layer: Layer, own: Layer, problems: Problems) ->
     if written.value is False or written.value in ("off", "none"):
         return []
     if not isinstance(written.value, dict):
-        problems.add(written.place, wrong_value("sweep", written))
+        problems.add(written.position, wrong_value("sweep", written))
         return []
     axes: dict[str, WrittenAxis] = {}
     for key, values in written.pairs:
         found = _axis(key, values, layer, problems)
         if found and found.label in axes:
-            place = values.key or values.spot
-            problems.add(place, f"'{shown(key)}' is swept twice. Keep one.")
+            position = values.key or values.spot
+            problems.add(position, f"'{shown(key)}' is swept twice. Keep one.")
         elif found:
             axes[found.label] = found
     if "sampler" in axes and ("schedule_type" in axes or _says_schedule_type(own)):
@@ -111,16 +111,16 @@ def combinations(axes: Sequence[WrittenAxis], layer: Layer) -> Iterator[Layer]:
 
 
 def _axis(key: str, values: Written, layer: Layer, problems: Problems) -> WrittenAxis | None:
-    place = values.key or values.spot
+    position = values.key or values.spot
     name, _, detail = (part.strip() for part in key.partition(":"))
     field = FIRST_NAME_OF.get(name)
     parts = _values(key, values, problems)
     if field is None:
         meant = did_you_mean(name, [n for n in FIRST_NAME_OF if n not in NO_SWEEP])
         message = f"sweep cannot vary '{shown(key)}': there is no such field. {meant}"
-        problems.add(place, message.rstrip())
+        problems.add(position, message.rstrip())
     elif field in NO_SWEEP:
-        problems.add(place, f"sweep cannot vary {field}. {NO_SWEEP[field]}")
+        problems.add(position, f"sweep cannot vary {field}. {NO_SWEEP[field]}")
     elif not detail:
         return _over(field, field, parts, problems)
     elif field in _PROMPTS:
@@ -130,7 +130,7 @@ def _axis(key: str, values: Written, layer: Layer, problems: Problems) -> Writte
     elif field == "hires" and f"{HIRES_PREFIX}{detail}" in PARTS:
         return _over(f"hires: {detail}", f"{HIRES_PREFIX}{detail}", parts, problems)
     else:
-        problems.add(place, f"sweep cannot vary '{shown(key)}'. Write a field's name alone.")
+        problems.add(position, f"sweep cannot vary '{shown(key)}'. Write a field's name alone.")
     return None
 
 
@@ -150,16 +150,18 @@ def _over_prompt(
     problems: Problems,
 ) -> WrittenAxis | None:
     text = layer[field].value if field in layer else ""
-    place = written.key or written.spot
+    position = written.key or written.spot
     if not isinstance(text, str) or old not in text:
-        problems.add(place, f"'{shown(old)}' does not occur in {field}: there is nothing to vary.")
+        problems.add(
+            position, f"'{shown(old)}' does not occur in {field}: there is nothing to vary."
+        )
         return None
     if len(text) > MAX_LENGTH:
-        problems.add(place, f"a {field} in a sweep may have at most {MAX_LENGTH:,} characters.")
+        problems.add(position, f"a {field} in a sweep may have at most {MAX_LENGTH:,} characters.")
         return None
     for _, part in parts:
         if not isinstance(part.value, str):
-            problems.add(part.place, wrong_value(field, part))
+            problems.add(part.position, wrong_value(field, part))
             return None
     values = tuple(Value(text, {field: part}, old) for text, part in parts)
     return WrittenAxis(f"{field}: {old}", values) if values else None
@@ -181,7 +183,7 @@ def _values(key: str, written: Written, problems: Problems) -> list[tuple[str, W
         message = (
             f"the '{shown(key)}' sweep has {len(parts):,} values; it must have 1 to {MAX_VALUES:,}."
         )
-        problems.add(written.place, message)
+        problems.add(written.position, message)
     return list(values.items())
 
 
@@ -190,7 +192,7 @@ def _range(key: str, written: Written, problems: Problems) -> list[Written]:
     found = _RANGE.fullmatch(written.value) if isinstance(written.value, str) else None
     if not found:
         problems.add(
-            written.place,
+            written.position,
             f"the '{shown(key)}' sweep must be a list like [1, 2], or a range like 4..10 step 2.",
         )
         return []
@@ -198,7 +200,7 @@ def _range(key: str, written: Written, problems: Problems) -> list[Written]:
     step = abs(Decimal(found[3] or 1))
     if not step or abs(last - first) / step >= MAX_VALUES:
         message = f"the range {shown(found[0].strip())} has more than {MAX_VALUES:,} values."
-        problems.add(written.place, message if step else "a range's step must not be 0.")
+        problems.add(written.position, message if step else "a range's step must not be 0.")
         return []
     signed = step if last >= first else -step
     numbers = (first + index * signed for index in range(int(abs(last - first) / step) + 1))

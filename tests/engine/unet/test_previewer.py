@@ -16,7 +16,7 @@ from picowatch.engine.process.child import ChildEngine
 from picowatch.engine.protocol import Preview, RenderedImage
 from picowatch.engine.unet.previewer import SD1_COLOURS, Previewer
 from picowatch.engine.unet.samplers import build_sampler
-from picowatch.recipe.samplers import SAMPLERS, Sampler
+from picowatch.recipe.samplers import SAMPLERS, KnownSampler
 from tests.engine.requests import make, request
 
 CONFIG = read_config(SD15 / "scheduler" / "scheduler_config.json")
@@ -101,7 +101,7 @@ def test_there_is_a_look_now_and_then_at_most() -> None:
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda sampler: sampler.name)
-def test_the_picture_without_its_noise_is_found(sampler: Sampler, prediction: str) -> None:
+def test_the_picture_without_its_noise_is_found(sampler: KnownSampler, prediction: str) -> None:
     """From what a UNet sees and would say of it, in the middle of every sampler's way."""
     config = {**CONFIG, "prediction_type": prediction}
     scheduler = build_sampler(sampler.name, sampler.automatic, 10, config, "cpu").scheduler
