@@ -105,7 +105,7 @@ def _images(file: Path, recipe: Recipe) -> list[dict[str, Any]]:
     if recipe.wants_random_seed:
         drawn_later = {"seed": "random"}
     return [
-        {**common, **_without_hashes(request.as_dict()), **drawn_later}
+        {**common, **_without_hashes(request.as_dict(with_off=True)), **drawn_later}
         for request in recipe.image_requests(no_hash, 0)
     ]
 

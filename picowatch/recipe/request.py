@@ -78,12 +78,12 @@ class ImageRequest(ImageFields):
         named = {self.image: self.image_hash, self.mask: self.mask_hash}
         return {path: digest for path, digest in named.items() if path}
 
-    def as_dict(self) -> dict[str, Any]:
-        """The fields as plain values, ready for JSON, without those that are off or idle."""
+    def as_dict(self, *, with_off: bool = False) -> dict[str, Any]:
+        """The fields as plain values, ready for JSON, without those that are idle or off."""
         return {
             name: _plain(value)
             for name, off in _OFF.items()
-            if (value := getattr(self, name)) != off and not self.is_idle(name)
+            if ((value := getattr(self, name)) != off or with_off) and not self.is_idle(name)
         }
 
     @classmethod
