@@ -96,7 +96,7 @@ def test_a_damaged_ledger_is_made_anew_from_the_pictures(house: House, damage: s
     ]
     kept = list(ledger(house).parent.glob("ledger.sqlite.damaged-????????-??????"))
     assert len(kept) == (damage not in ("empty", "gone"))
-    assert ("a new one is made from the pictures" in house.log()) == bool(kept)
+    assert ("a new one is built from the pictures" in house.log()) == bool(kept)
     assert house.once()
     assert house.pictures() == pictures
 
