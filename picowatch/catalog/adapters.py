@@ -29,7 +29,7 @@ _OTHER_FORMATS = {
     ".diff": "a set of whole weight differences (LyCORIS full)",
 }
 _CLONEOFSIMO = re.compile(r"^(?:unet|text_encoder):\d+:")
-_ONLY_SD1 = "picowatch knows Stable Diffusion 1.x so far."
+_ONLY_SD1 = "picowatch only supports Stable Diffusion 1.x."
 _MOST_WORDS = 5
 _MOST_LETTERS = 100
 _MOST_COUNTED = 1_000_000
@@ -56,7 +56,7 @@ def lora_family(header: Header) -> str:
             )
         for mark, what in _OTHER_FORMATS.items():
             if mark in name:
-                raise ModelRefused(f"is {what}: picowatch knows plain LoRAs so far.")
+                raise ModelRefused(f"is {what}: picowatch only supports plain LoRAs.")
     family = _family(header)
     if family in _NAMES:
         raise ModelRefused(f"is a LoRA for {_NAMES[family]}: {_ONLY_SD1}")

@@ -151,7 +151,7 @@ class Catalog:
             if isinstance(entry, Model):
                 if entry.name in taken:
                     own = _printable(entry.path.name)
-                    reason = f"{own} has the name of {taken[entry.name]}: rename it."
+                    reason = f"{own} has the same name as {taken[entry.name]}: rename it."
                     entry = _refused(candidate, reason)
                 else:
                     taken[entry.name] = entry.path.name

@@ -80,11 +80,11 @@ def read_json(path: Path) -> dict[str, Any]:
             )
         values = small_json(content)
     except FileNotFoundError as error:
-        raise ModelRefused(f"is not whole: {name} is missing.") from error
+        raise ModelRefused(f"is incomplete: {name} is missing.") from error
     except (OSError, ValueError, RecursionError) as error:
         raise ModelRefused(f"is damaged: {name} cannot be read ({error}).") from error
     if not isinstance(values, dict):
-        raise ModelRefused(f"is damaged: {name} holds no JSON object.")
+        raise ModelRefused(f"is damaged: {name} does not contain a JSON object.")
     return values
 
 
@@ -99,6 +99,6 @@ def _check(where: str, value: Any, most: int, entries: int | None = None) -> Non
         for entry in value:
             _check(where, entry, most)
     elif isinstance(value, dict) or (isinstance(value, str) and len(value) > _MOST_LETTERS):
-        raise ModelRefused(f"cannot be used: {where} with something that is no short value.")
+        raise ModelRefused(f"cannot be used: {where} with something that is not a short value.")
     elif isinstance(value, int | float) and not -most <= value <= most:
         raise ModelRefused(f"cannot be used: {where}: {shown(str(value))}; the limit is {most:,}.")

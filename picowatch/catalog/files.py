@@ -38,4 +38,4 @@ def _without_waiting(path: str, flags: int) -> int:
 def check_is_regular(path: Path, name: str) -> None:
     """Refuse a FIFO or a link to a device, which have no end."""
     if not is_file(path):
-        raise ModelRefused(f"cannot be used: {name} is not a regular file. Take it out.")
+        raise ModelRefused(f"cannot be used: {name} is not a regular file. Remove it.")

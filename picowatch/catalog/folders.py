@@ -83,18 +83,18 @@ def recognise_checkpoint_folder(folder: Path) -> Recognised:
     if pipeline not in ("StableDiffusionPipeline", "StableDiffusionInpaintPipeline"):
         name = _FAMILIES.get(pipeline, f"a {shown(pipeline)}")
         raise ModelRefused(
-            f"is a diffusers folder of {name}: picowatch knows Stable Diffusion 1.x so far."
+            f"is a diffusers folder of {name}: picowatch only supports Stable Diffusion 1.x."
         )
     _check_files(folder)
     unet = read_config(folder / "unet" / "config.json")
     if unet.get("cross_attention_dim") == 1024:
         raise ModelRefused(
             "is a diffusers folder of Stable Diffusion 2.x: "
-            "picowatch knows Stable Diffusion 1.x so far."
+            "picowatch only supports Stable Diffusion 1.x."
         )
     in_channels, sample_size = unet.get("in_channels"), unet.get("sample_size")
     if in_channels not in USABLE_INPUTS or not _is_sample_size(sample_size):
-        raise ModelRefused("is a diffusers folder with a UNet that picowatch does not know.")
+        raise ModelRefused("is a diffusers folder with a UNet that picowatch does not support.")
     for part in _PARTS:
         if not is_folder(folder / part):
             raise ModelRefused(f"is a diffusers folder without {part}/: copy the whole folder.")
@@ -132,7 +132,7 @@ def recognise_vae_folder(folder: Path) -> Recognised:
     if config.get("latent_channels", 4) != 4:
         raise ModelRefused(
             f"is a VAE with {shown(str(config['latent_channels']))} latent channels: "
-            "picowatch knows Stable Diffusion 1.x so far, which has 4."
+            "picowatch only supports Stable Diffusion 1.x, which has 4."
         )
     _check_weights(folder)
     return Recognised("vae", "sd1")

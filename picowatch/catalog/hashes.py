@@ -71,7 +71,8 @@ class HashCache:
             raise ModelRefused(f"{path.name} cannot be read: {error.strerror}.") from error
         if _stat(path) != before:
             raise ModelRefused(
-                f"{path.name} changed while it was read.", "Save the recipe again when it is whole."
+                f"{path.name} changed while it was read.",
+                "Save the recipe again when the file is complete.",
             )
         self._known[name] = (*before, digest)
         if self._keep:
@@ -189,7 +190,7 @@ class Hashing:
 
     def _tell(self) -> None:
         log.info(
-            "%s: new here, it is read for its hash: %.1f of %.1f GB",
+            "%s: new, reading it for its hash: %.1f of %.1f GB",
             self._model.name,
             self._read / 1e9,
             self._catalog.size(self._model) / 1e9,

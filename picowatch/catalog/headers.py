@@ -77,7 +77,7 @@ def small_json(raw: str | bytes) -> Any:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def _header_length(start: bytes, size: int) -> int:
@@ -90,7 +90,7 @@ def _header_length(start: bytes, size: int) -> int:
             "run `git lfs pull` where it was cloned, or download the file itself."
         )
     if start.lstrip().lower().startswith((b"<!doctype", b"<html")):
-        raise ModelRefused("is a web page, not a model: the download went wrong, do it again.")
+        raise ModelRefused("is a web page, not a model: download the file again.")
     if start.startswith((b"PK\x03\x04", b"\x80\x02")):
         raise ModelRefused(
             "is a pickle file (.ckpt) under the name .safetensors, and a pickle can run code: "
@@ -100,16 +100,16 @@ def _header_length(start: bytes, size: int) -> int:
         raise ModelRefused("is a GGUF file under the name .safetensors: not supported.")
     length = struct.unpack("<Q", start[:8])[0] if len(start) >= 8 else 0
     if length < 2 or start[8:9] != b"{":
-        raise ModelRefused("is no safetensors file: it does not begin with a header.")
+        raise ModelRefused("is not a safetensors file: it does not begin with a header.")
     if length > _MAX_HEADER_BYTES:
         raise ModelRefused(
-            f"is no safetensors file that can be used: its header claims {length:,} bytes, and "
+            f"is not a usable safetensors file: its header claims {length:,} bytes, but "
             f"the limit is {_MAX_HEADER_BYTES:,}."
         )
     if length > size - 8:
         raise ModelRefused(
             f"is cut off inside its header ({size:,} bytes): it is still being copied, "
-            "or its download broke off."
+            "or its download was interrupted."
         )
     return int(length)
 
@@ -118,7 +118,7 @@ def _parsed(raw: bytes) -> dict[str, Any]:
     try:
         entries = small_json(raw)
     except (ValueError, RecursionError) as error:
-        raise ModelRefused("is damaged: its header is no JSON.") from error
+        raise ModelRefused("is damaged: its header is not JSON.") from error
     if not isinstance(entries, dict):
         raise ModelRefused("is damaged: its header is not a table of tensors.")
     if len(entries) > _MAX_TENSORS:
@@ -144,7 +144,7 @@ def _shape(name: str, entry: Any) -> tuple[int, ...]:
             return shape
     except (TypeError, KeyError, ValueError):
         pass
-    raise ModelRefused(f"is damaged: its header's entry {name[:80]!r} makes no sense.")
+    raise ModelRefused(f"is damaged: its header's entry {name[:80]!r} is invalid.")
 
 
 def _number(value: Any) -> int:
@@ -159,7 +159,7 @@ def _check_size(entries: dict[str, Any], held: int) -> None:
     if promised > held:
         raise ModelRefused(
             f"is cut off: {held:,} of {promised:,} bytes of weights are there; "
-            "it is still being copied, or its download broke off."
+            "it is still being copied, or its download was interrupted."
         )
     if promised < held:
         raise ModelRefused(

@@ -27,7 +27,7 @@ _ARTICLES = {
     "lora": "a LoRA",
     "embedding": "an embedding",
 }
-_ONLY_SD1 = "picowatch knows Stable Diffusion 1.x so far."
+_ONLY_SD1 = "picowatch only supports Stable Diffusion 1.x."
 
 
 def recognise(header: Header) -> Recognised:
@@ -70,10 +70,11 @@ def _checkpoint(header: Header) -> Recognised:
         raise ModelRefused(f"is a checkpoint of an unknown kind: {_ONLY_SD1}")
     if not header.has("cond_stage_model.transformer."):
         raise ModelRefused(
-            "is only the UNet of a checkpoint, without text encoder: a whole checkpoint is needed."
+            "is only the UNet of a checkpoint, without text encoder: a complete checkpoint is "
+            "needed."
         )
     if not header.has("first_stage_model.decoder."):
-        raise ModelRefused("is a checkpoint without its VAE: a whole checkpoint is needed.")
+        raise ModelRefused("is a checkpoint without its VAE: a complete checkpoint is needed.")
     return Recognised("checkpoint", "sd1", _SD1_NATIVE, in_channels, SD1_TEXT_LAYERS)
 
 
@@ -127,7 +128,9 @@ def _something_else(header: Header) -> str:
             "only the UNet of a diffusers folder: copy the whole folder with its model_index.json"
         )
     if _TAESD & set(header.shapes):
-        return "a TAESD, a tiny VAE for previews: a whole VAE is needed"
+        return "a TAESD, a tiny VAE for previews: a complete VAE is needed"
     if header.has("text_model.") or header.has("encoder.block."):
-        return "only a text encoder: a whole checkpoint is needed"
-    return f"no model that picowatch knows; its first tensor is {next(iter(header.shapes))[:80]!r}"
+        return "only a text encoder: a complete checkpoint is needed"
+    return (
+        f"not a model that picowatch knows; its first tensor is {next(iter(header.shapes))[:80]!r}"
+    )

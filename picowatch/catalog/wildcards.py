@@ -69,12 +69,16 @@ class WildcardFiles:
                 status = path.stat()
                 total += status.st_size
                 if total > MAX_BYTES:
-                    found.refused[name] = f"{path.name} is beyond {MAX_BYTES:,} bytes of wildcards."
+                    found.refused[name] = (
+                        f"{path.name} exceeds the limit of {MAX_BYTES:,} bytes of wildcards."
+                    )
                     continue
                 pack = self._pack(path, (status.st_size, status.st_mtime_ns))
                 lines += sum(map(len, pack.lines.values()))
                 if lines > MAX_LINES:
-                    found.refused[name] = f"{path.name} is beyond {MAX_LINES:,} lines of wildcards."
+                    found.refused[name] = (
+                        f"{path.name} exceeds the limit of {MAX_LINES:,} lines of wildcards."
+                    )
                     continue
                 _add(found, pack, file if _is_pack(path) else "")
             except OSError as error:
@@ -145,7 +149,7 @@ def _refuse_invisible(text: str) -> None:
     found = FORBIDDEN.search(text.replace("\n", " "))
     if found:
         line = text.count("\n", 0, found.start()) + 1
-        raise ValueError(f"holds {invisible(found[0])} in line {line}: delete it.")
+        raise ValueError(f"contains {invisible(found[0])} in line {line}: delete it.")
 
 
 def read_pack(file: str, name: str, text: str) -> Pack:

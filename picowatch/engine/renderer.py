@@ -86,7 +86,7 @@ class Renderer:
             else:
                 self._ladder.worked(batch, rung)
                 return images
-        raise RenderFailed(f"{failure} Nothing that saves memory was enough.", _remedy(batch[0]))
+        raise RenderFailed(f"{failure} No memory-saving level was enough.", _remedy(batch[0]))
 
     def wait_for_compiling(self, timeout_seconds: float) -> None:
         """Until nothing is compiled in the background any more; raises TimeoutError."""

@@ -179,7 +179,7 @@ def _engines(torch: Any, target: Any, engines: int, devices: int) -> Check:
         if engines > threads:
             return Check(
                 "engines",
-                f"{engines} engines for {threads} threads: they get in each other's way",
+                f"{engines} engines for {threads} threads: they slow each other down",
                 f"Set executor: local:{threads}, or fewer.",
             )
         each = threads // engines
@@ -189,7 +189,7 @@ def _engines(torch: Any, target: Any, engines: int, devices: int) -> Check:
             "engines",
             f"{engines} engines share {devices} device{'s' if devices > 1 else ''}, and each "
             "holds its own checkpoint there",
-            f"Set executor: local:{devices}, unless you mean it.",
+            f"Set executor: local:{devices}, unless this is intended.",
         )
     return Check("engines", f"{engines}, a device each")
 
@@ -215,7 +215,7 @@ def _gpu_memory(torch: Any, device: Any) -> Check:
     free, total = torch.cuda.mem_get_info(device)
     text = f"{free / 1e9:.1f} of {total / 1e9:.1f} GB of the card's memory are free"
     if free < LITTLE_GPU_MEMORY:
-        return Check("card memory", text, "End other programs that use the card (nvidia-smi).")
+        return Check("card memory", text, "Close other programs that use the card (nvidia-smi).")
     return Check("card memory", text)
 
 

@@ -113,14 +113,14 @@ def _opened(content: bytes) -> Image.Image:
         raise _too_large(max(MAX_PIXELS.values()), "a picture") from error
     except Exception as error:
         raise PictureUnreadable(
-            "It is no picture that can be read.", f"These can: {', '.join(FORMATS)}."
+            "It is not a picture that can be read.", f"Readable formats: {', '.join(FORMATS)}."
         ) from error
     limit, kind = _most_pixels(image)
     if image.width * image.height > limit:
         raise _too_large(limit, kind)
     if _has_several_frames(image):
         raise PictureUnreadable(
-            "It is animated or has several pages.", "Save the one frame you mean as a picture."
+            "It is animated or has several pages.", "Save the frame you want as a picture."
         )
     return image
 
@@ -154,11 +154,11 @@ def _refuse_long_tiff(content: bytes) -> None:
         (start,) = struct.unpack_from(f"{order}I", content, 4)
         (entries,) = struct.unpack_from(f"{order}H", content, start)
         if entries > MAX_TIFF_ENTRIES:
-            raise PictureUnreadable("It is damaged: its directory makes no sense.")
+            raise PictureUnreadable("It is damaged: its directory is invalid.")
         for offset in range(start + 2, start + 2 + 12 * entries, 12):
             _, kind, count = struct.unpack_from(f"{order}HHI", content, offset)
             if count > MAX_TIFF_NUMBERS and kind not in _SHORT_TIFF_TYPES:
-                raise PictureUnreadable("It is damaged: its directory makes no sense.")
+                raise PictureUnreadable("It is damaged: its directory is invalid.")
     except struct.error:
         return  # Pillow says what is wrong with it
 

@@ -423,12 +423,12 @@ def test_what_runs_and_what_waits_stands_on_top(house: House, page: Page) -> Non
             assert page.find("#bar").is_displayed()
             assert page.driver.title == "(1/4) picowatch"
             page.find("#waiting summary").click()
-            assert page.find("#waiting summary").text == "5 images wait"
+            assert page.find("#waiting summary").text == "5 images queued"
             waiting = [row.text for row in page.all("#waiting li")]
             assert waiting == ["a.yaml 3", "z.txt 2"]
         finally:
             go.set()
-        wait_for(lambda: page.text("#line") == "picowatch runs; nothing to do", "the end")
+        wait_for(lambda: page.text("#line") == "picowatch is running; nothing to do", "the end")
         assert page.driver.title == "picowatch"
         assert len(page.shown()) == 6
     wait_for(lambda: page.text("#line") == "picowatch is not running", "it was ended")

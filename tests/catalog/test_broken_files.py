@@ -31,7 +31,7 @@ def test_a_truncated_file_says_how_much_is_there(tmp_path: Path) -> None:
     assert said.startswith(
         "it.safetensors is cut off: 2,132,469,614 of 2,132,470,614 bytes of weights are there"
     )
-    assert "still being copied, or its download broke off" in said
+    assert "still being copied, or its download was interrupted" in said
 
 
 def test_a_file_that_grew_whole_is_a_model_at_the_next_scan(tmp_path: Path) -> None:
@@ -52,17 +52,17 @@ TENSOR = {"dtype": "F16", "shape": [1], "data_offsets": [0, 2]}
 
 BROKEN = {
     "empty": (b"", "is empty"),
-    "short": (b"abc", "is no safetensors file"),
-    "text": (b"hello, this is a text file", "is no safetensors file"),
+    "short": (b"abc", "is not a safetensors file"),
+    "text": (b"hello, this is a text file", "is not a safetensors file"),
     "git lfs": (LFS, "is a Git LFS pointer"),
     "web page": (b"<!DOCTYPE html><html>login</html>", "is a web page, not a model"),
     "zip pickle": (b"PK\x03\x04" + bytes(60), "is a pickle file (.ckpt) under the name"),
     "bare pickle": (b"\x80\x02}q\x00" + bytes(60), "is a pickle file (.ckpt) under the name"),
     "gguf": (b"GGUF\x03\x00\x00\x00" + bytes(60), "is a GGUF file"),
     "length beyond the file": (header_of(b"{}", 5000), "is cut off inside its header"),
-    "absurd length": (header_of(b"{}", 1 << 62), "is no safetensors file"),
-    "no JSON": (header_of(b"{ not json }"), "is damaged: its header is no JSON"),
-    "deep JSON": (header_of(b'{"a":' + b"[" * 100_000), "is damaged: its header is no JSON"),
+    "absurd length": (header_of(b"{}", 1 << 62), "is not a usable safetensors file"),
+    "no JSON": (header_of(b"{ not json }"), "is damaged: its header is not JSON"),
+    "deep JSON": (header_of(b'{"a":' + b"[" * 100_000), "is damaged: its header is not JSON"),
     "entry is a number": (header_of(b'{"a": 1}'), "is damaged: its header's entry 'a'"),
     "entry without shape": (
         header_of(b'{"a": {"data_offsets": [0, 2]}}'),

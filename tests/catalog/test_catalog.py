@@ -96,7 +96,7 @@ def test_a_folder_of_stable_diffusion_2_is_refused_and_inpainting_is_not(tmp_pat
     (model,) = Catalog(tmp_path).scan().models
     assert model.in_channels == 9
     changed_json(folder / "unet/config.json", in_channels=8)
-    assert "a UNet that picowatch does not know" in folder_refusal(tmp_path)
+    assert "a UNet that picowatch does not support" in folder_refusal(tmp_path)
 
 
 def test_a_folder_that_is_not_whole_says_what_is_missing(tmp_path: Path) -> None:
@@ -132,8 +132,8 @@ def test_the_second_model_of_one_name_is_refused(tmp_path: Path) -> None:
     inventory = Catalog(tmp_path).scan()
     assert [(model.name, model.layout) for model in inventory.models] == [("same", "file")]
     assert [refused.reason for refused in inventory.refused] == [
-        "demo.safetensors has the name of the embedded demo model: rename it.",
-        "same has the name of same.safetensors: rename it.",
+        "demo.safetensors has the same name as the embedded demo model: rename it.",
+        "same has the same name as same.safetensors: rename it.",
     ]
 
 

@@ -127,7 +127,10 @@ OTHERS: dict[str, tuple[Shapes, str]] = {
     ),
     "nothing": ({}, "is an empty safetensors file"),
     "TAESD": ({"decoder.layers.0.weight": (64, 4, 3, 3)}, "is a TAESD, a tiny VAE for previews"),
-    "something else": ({"model.layers.0.mlp.weight": (8, 8)}, "is no model that picowatch knows"),
+    "something else": (
+        {"model.layers.0.mlp.weight": (8, 8)},
+        "is not a model that picowatch knows",
+    ),
 }
 
 
@@ -236,7 +239,7 @@ KOHYA = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
 REFUSED_LORAS: dict[str, tuple[Shapes, str]] = {
     "SDXL's two text encoders": (
         {"lora_te2_text_model_encoder.lora_down.weight": (8, 768)},
-        "is a LoRA for Stable Diffusion XL: picowatch knows Stable Diffusion 1.x so far.",
+        "is a LoRA for Stable Diffusion XL: picowatch only supports Stable Diffusion 1.x.",
     ),
     "SDXL": (peft_lora(2048), "is a LoRA for Stable Diffusion XL: "),
     "Stable Diffusion 2": (peft_lora(1024), "is a LoRA for Stable Diffusion 2.x: "),
@@ -244,12 +247,15 @@ REFUSED_LORAS: dict[str, tuple[Shapes, str]] = {
         {"lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight": (8, 3072)},
         "is a LoRA for Flux: ",
     ),
-    "LoHa": ({f"{KOHYA}.hada_w1_a": (8, 8)}, "is a LoHa (LyCORIS): picowatch knows plain LoRAs"),
+    "LoHa": (
+        {f"{KOHYA}.hada_w1_a": (8, 8)},
+        "is a LoHa (LyCORIS): picowatch only supports plain LoRAs",
+    ),
     "LoKr": ({f"{KOHYA}.lokr_w1": (8, 8)}, "is a LoKr (LyCORIS): "),
     "LoKr of peft": ({"unet.x.lokr_w1_a": (8, 8)}, "is a LoKr (LyCORIS): "),
     "DoRA of peft": (
         peft_lora(768) | {"unet.x.lora_magnitude_vector": (320,)},
-        "is a DoRA: picowatch knows plain LoRAs",
+        "is a DoRA: picowatch only supports plain LoRAs",
     ),
     "LoRA with biases": (peft_lora(768) | {"unet.x.lora_B.bias": (320,)}, "is a LoRA with biases"),
     "OFT": ({"base_model.model.unet.x.oft_r": (4, 8, 8)}, "is an OFT adapter: "),

@@ -57,7 +57,7 @@ def test_all_files_together_have_a_limit(tmp_path: Path, monkeypatch: pytest.Mon
     write(tmp_path, "b.txt", b"12345678")
     found = known(tmp_path)
     assert list(found.wildcards) == ["a"]
-    assert "beyond 10 bytes of wildcards" in found.refused["b"]
+    assert "exceeds the limit of 10 bytes of wildcards" in found.refused["b"]
 
 
 def test_a_changed_file_is_read_again_and_others_are_not(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from picowatch.settings import Settings
 from picowatch.testing.digest_engine import DigestEngine
 from tests.commands.picowatch import PROJECT, picowatch
 
-NO_MEMORY = "The GPU has not enough memory for this image. Nothing that saves memory was enough."
+NO_MEMORY = "The GPU does not have enough memory for this image. No memory-saving level was enough."
 
 
 def test_every_combination_is_measured(tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ def test_check_refuses_what_a_run_would_refuse(tmp_path: Path) -> None:
     assert "line 1, column 22\n" in checked.stderr
     assert "There is no picture 'no.png'." in checked.stderr
     assert "line 1, column 36\n" in checked.stderr
-    assert "no picture that can be read" in checked.stderr
+    assert "not a picture that can be read" in checked.stderr
 
 
 def test_check_takes_pictures_beside_a_file_outside_of_the_inbox(tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def test_what_was_asked_is_made_whatever_becomes_of_the_start_image(house: House
     ("written", "said"),
     [
         ("missing.png", "There is no picture 'missing.png'"),
-        ("text.png", "no picture that can be read"),
+        ("text.png", "not a picture that can be read"),
         ("link.png", "There is no picture 'link.png'"),
     ],
 )

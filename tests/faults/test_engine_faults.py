@@ -21,14 +21,17 @@ from tests.house import wait_for, within
 MEMORY = "Try a smaller size or batch_size: 1"
 LIBRARIES = "Most often a driver or a library of torch is at fault: update or install them again."
 DRIVER = "If it happens again, restart the computer, and update the GPU's driver and torch."
-REPORT = "That is a fault of picowatch or of its libraries: please report it."
-DEBUG = "`picowatch run --debug` writes into the log where."
+REPORT = "This is a bug in picowatch or in its libraries: please report it."
+DEBUG = "`picowatch run --debug` logs where."
 
 # What happened, and what to do about it.
 SAID = {
     "is killed": ("was killed (SIGKILL); most often the system ran out of memory.", MEMORY),
     "segfaults": ("The engine crashed (SIGSEGV).", LIBRARIES),
-    "bus error": ("(SIGBUS); most often a file was cut short", "wait until it is whole, then save"),
+    "bus error": (
+        "(SIGBUS); most often a file was cut short",
+        "wait until it is complete, then save",
+    ),
     "aborts": ("The engine crashed (SIGABRT).", LIBRARIES),
     "exits": ("The engine ended by itself (exit status 3).", LIBRARIES),
     "exits with success": ("The engine ended by itself (exit status 0).", LIBRARIES),
@@ -38,22 +41,22 @@ SAID = {
     "CUDA error": ("CUDA error: an illegal memory access was encountered.", DRIVER),
     "accelerator error": ("The GPU reported an error and the engine was ended", DRIVER),
     "raises": ("The engine failed: KeyError: 3.", DEBUG),
-    "no memory": ("The computer has not enough memory for this image.", MEMORY),
-    "sends garbage": ("The engine sent something that is no message.", REPORT),
+    "no memory": ("The computer does not have enough memory for this image.", MEMORY),
+    "sends garbage": ("The engine sent something that is not a message.", REPORT),
     "closes its socket": ("The engine ", "update or install them again."),
     "leaves a process": ("was killed (SIGKILL)", MEMORY),
     "leaves a stray": ("was killed (SIGKILL)", MEMORY),
-    "too few": ("The engine gave 0 pictures where 1 were asked for.", REPORT),
-    "too many": ("The engine gave 2 pictures where 1 were asked for.", REPORT),
-    "nothing": ("The engine gave something else than pictures.", REPORT),
-    "words": ("The engine gave something else than pictures.", REPORT),
+    "too few": ("The engine returned 0 pictures, but 1 were requested.", REPORT),
+    "too many": ("The engine returned 2 pictures, but 1 were requested.", REPORT),
+    "nothing": ("The engine returned something other than pictures.", REPORT),
+    "words": ("The engine returned something other than pictures.", REPORT),
     "cannot be sent": ("It said: AttributeError: Can't pickle local object", LIBRARIES),
-    "too wide": ("a picture of 136x192 pixels where 128x192 were asked for.", REPORT),
-    "too small": ("a picture of 64x64 pixels where 128x192 were asked for.", REPORT),
-    "lies on its side": ("a picture of 192x128 pixels where 128x192 were asked for.", REPORT),
+    "too wide": ("a picture of 136x192 pixels, but 128x192 were requested.", REPORT),
+    "too small": ("a picture of 64x64 pixels, but 128x192 were requested.", REPORT),
+    "lies on its side": ("a picture of 192x128 pixels, but 128x192 were requested.", REPORT),
     "a pixel short": ("a picture of 73,725 bytes instead of 73,728.", REPORT),
     "no pixels": ("a picture of 0 bytes instead of 73,728.", REPORT),
-    "no numbers": ("The engine gave a picture without pixels.", REPORT),
+    "no numbers": ("The engine returned a picture without pixels.", REPORT),
 }
 HARMLESS = {"floods", "miscounts"}
 IN_OTHER_TESTS = {"hangs", "hangs with the lock", "waits", "speaks twice"}

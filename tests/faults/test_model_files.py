@@ -112,9 +112,12 @@ CHANGES: dict[str, Callable[[Path], None]] = {
 AGAIN = "ave the recipe again"
 SAID = {
     "deleted": ("There is no {kind} '{name}' in models/{folder}/.", AGAIN),
-    "replaced": ("The {word} '{name}' is another file now than when this image was asked", AGAIN),
+    "replaced": (
+        "The {word} '{name}' is a different file now than when this image was requested",
+        AGAIN,
+    ),
     "cut": ("{name}.safetensors is cut off: ", AGAIN),
-    "overwritten": ("{name}.safetensors is no safetensors file", AGAIN),
+    "overwritten": ("{name}.safetensors is not a safetensors file", AGAIN),
     "strange": ("The {word} '{name}' is damaged: SafetensorError", "Get the file again"),
 }
 REFUSED: list[tuple[Kind, str]] = [
@@ -240,7 +243,7 @@ def test_a_file_that_is_not_whole_is_refused_with_the_save(
     """A download that broke off, a header that lies about its size: nothing is queued."""
     error = house.error(f"{fault}-{kind}.yaml") or ""
     assert f"'{fault}-{kind}' cannot be used: {fault}-{kind}.safetensors is" in error
-    said = {"half": "or its download broke off", "lying": "is damaged: its header's entry"}
+    said = {"half": "or its download was interrupted", "lying": "is damaged: its header's entry"}
     assert said[fault] in error
     assert "Fix it and save again." in error
     assert not house.pictures(f"{fault}-{kind}")
@@ -252,8 +255,8 @@ def test_a_kept_start_image_that_is_not_whole_makes_no_picture(
 ) -> None:
     """Its bytes are held against their hash each time."""
     error = house.error(f"start-{change}.yaml") or ""
-    assert f"The copy that was kept of '{change}.png' is gone or damaged." in error
-    assert "Save the recipe again to keep it anew." in error
+    assert f"The copy of '{change}.png' is missing or damaged." in error
+    assert "Save the recipe again to make a new copy." in error
     assert not house.pictures(f"start-{change}")
 
 
@@ -353,7 +356,7 @@ def test_a_file_that_is_replaced_while_it_is_read_makes_no_picture(
     catalog = ChangingCatalog(tmp_path, kind, another)
     checkpoints = Checkpoints(catalog, choose_target("cpu", "float32"), configs=DEMO)
     for _ in range(2):
-        with pytest.raises(RenderFailed, match=f"The {word(kind)} 'it' is another file now"):
+        with pytest.raises(RenderFailed, match=f"The {word(kind)} 'it' is a different file now"):
             loaded = checkpoints.held(wanted) or checkpoints.load(wanted)
             loaded.loras.apply(wanted.loras)
             loaded.embeddings.tokens(wanted.embeddings)

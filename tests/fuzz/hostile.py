@@ -208,11 +208,11 @@ START_IMAGES: dict[str, tuple[Callable[[], bytes], str | None]] = {
     "PNG of a million chunks": (lambda: png(chunk(b"IDAT", b"") * MEGABYTE), "damaged"),
     "PNG with a packed colour profile": (
         lambda: png(chunk(b"iCCP", b"a\0\0" + deflated(500 * MEGABYTE))),
-        "no picture",
+        "not a picture",
     ),
     "PNG with packed texts": (
         lambda: png(chunk(b"zTXt", b"a\0\0" + deflated(500 * MEGABYTE))),
-        "no picture",
+        "not a picture",
     ),
     "PNG with a lying length": (
         lambda: png()[:33] + b"\x7f\xff\xff\xffIDAT" + bytes(99),
@@ -267,9 +267,9 @@ START_IMAGES: dict[str, tuple[Callable[[], bytes], str | None]] = {
     ),
     "JPEG of millions of markers": (
         lambda: b"\xff\xd8" + b"\xff\xe5\0\2" * 15 * MEGABYTE,
-        "no picture",
+        "not a picture",
     ),
-    "64 MB of zeros": (lambda: bytes(64 * 1024 * 1024), "no picture"),
+    "64 MB of zeros": (lambda: bytes(64 * 1024 * 1024), "not a picture"),
     "65 MB": (lambda: bytes(65 * 1024 * 1024 + 1), "the limit is"),
 }
 
@@ -370,9 +370,9 @@ MODELS: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: safetensors(
             b'{"a":{"dtype":"F16","shape":[1],"data_offsets":[0,' + b"9" * 4000 + b"]}}"
         ),
-        "makes no sense",
+        "is invalid",
     ),
-    "a long name": (lambda: safetensors(b'{"' + b"a" * 15_000_000 + b'":{}}'), "makes no sense"),
+    "a long name": (lambda: safetensors(b'{"' + b"a" * 15_000_000 + b'":{}}'), "is invalid"),
     "wide letters": (lambda: safetensors(b'{"' + "🐶".encode() + b"a" * 15_000_000 + b'":1}'), ""),
     "many tensors": (
         lambda: safetensors(
@@ -394,7 +394,7 @@ MODELS: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "negative shape": (
         lambda: safetensors(tensors(emb_params=_tensor([-1, -768], [0, 1536])), weights=1536),
-        "makes no sense",
+        "is invalid",
     ),
     "shape that is not a number": (
         lambda: safetensors(tensors(a=_tensor([float("nan")], [0, 2])), weights=2),
@@ -402,11 +402,11 @@ MODELS: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "endless offsets": (
         lambda: safetensors(b'{"a":{"dtype":"F16","shape":[1],"data_offsets":[0,1e999]}}'),
-        "makes no sense",
+        "is invalid",
     ),
     "shape that is not its bytes": (
         lambda: safetensors(tensors(a=_tensor([3], [0, 2])), weights=2),
-        "makes no sense",
+        "is invalid",
     ),
     "numbers as metadata": (
         lambda: _lora(__metadata__={"ss_base_model_version": 5}),

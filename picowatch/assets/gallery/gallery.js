@@ -34,7 +34,7 @@ function showCount() {
   if (all) document.getElementById("icon").href = thumbnail(Pictures.all[0]);
   const empty = document.getElementById("empty");
   empty.hidden = some > 0 || !Pictures.loaded;
-  empty.textContent = all ? "No picture is like that." : "No pictures yet. Save a recipe in the inbox; its pictures appear here.";
+  empty.textContent = all ? "No picture matches." : "No pictures yet. Save a recipe in the inbox; its pictures appear here.";
 }
 
 Pictures.onchange = () => {
@@ -54,7 +54,7 @@ Pictures.onchange = () => {
 };
 
 Pictures.onother = () => {
-  document.getElementById("line").textContent = "This page belongs to another version of picowatch: load it again.";
+  document.getElementById("line").textContent = "This page belongs to another version of picowatch. Reload it.";
 };
 
 function tellFresh(added) {

@@ -36,7 +36,7 @@ const News = (() => {
 
   function lineOf(news) {
     if (news.trouble || (news.paused && !news.recipe)) return news.line;
-    if (!news.recipe) return "picowatch runs; nothing to do";
+    if (!news.recipe) return "picowatch is running; nothing to do";
     const step = news.step ? ` · step ${news.step} of ${news.steps}` : "";
     const left = news.seconds_left === null ? "" : ` · ${duration(news.seconds_left)} left`;
     return `${news.recipe}: picture ${news.image} of ${news.of}${step}${left}`;
@@ -54,7 +54,7 @@ const News = (() => {
     shownWaiting = told;
     const count = images.queued, box = part("waiting");
     box.hidden = !count;
-    box.querySelector("summary").textContent = `${count.toLocaleString()} ${count === 1 ? "image waits" : "images wait"}`;
+    box.querySelector("summary").textContent = `${count.toLocaleString()} ${count === 1 ? "image queued" : "images queued"}`;
     const rows = waiting.map(([recipe, number]) => {
       const row = element("li", recipe);
       row.append(element("small", ` ${number}`));

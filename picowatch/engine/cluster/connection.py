@@ -73,8 +73,8 @@ def _why(address: str | None, error: Exception) -> str:
             f"{said}."
         )
     return (
-        f"There is no way to the Ray cluster at {address}: {said}. Is it running, does its port "
-        "answer from here, and is Ray's token the same on both sides (RAY_AUTH_TOKEN)?"
+        f"Cannot connect to the Ray cluster at {address}: {said}. Is it running, is its port "
+        "reachable from here, and is Ray's token the same on both sides (RAY_AUTH_TOKEN)?"
     )
 
 

@@ -106,7 +106,7 @@ class Courier:
         if not _answer(ask("finish")):
             raise RenderFailed(
                 f"The {need.kind} {need.name!r} changed while it was sent to a node.",
-                "When it is there and whole, save the recipe again.",
+                "When the file is there and complete, save the recipe again.",
             )
 
     def _send(self, path: Path, ask: Ask) -> None:

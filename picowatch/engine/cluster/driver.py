@@ -88,7 +88,7 @@ class Driver:
             except Empty:
                 pass
             if self._probe.silent_seconds > _AWAY_SECONDS:
-                raise ClusterAway("The head of the Ray cluster does not answer any more.")
+                raise ClusterAway("The head of the Ray cluster no longer answers.")
             self._adjust()
             self._report()
 
@@ -216,12 +216,12 @@ class Driver:
         gpus, cpus = self._office.gpus, self._begin.settings.cpus_per_engine
         if gpus and not self._probe.resources.get("GPU"):
             return (
-                "The Ray cluster has no GPU now. picowatch has asked for one and waits; if none is "
-                "to come, set gpus_per_engine: 0 for engines on the CPU."
+                "The Ray cluster has no GPU now. picowatch has requested one and is waiting. If "
+                "none will come, set gpus_per_engine: 0 for engines on the CPU."
             )
         return (
             f"The Ray cluster has no room for an engine now ({gpus:g} GPU, {cpus:g} CPU). "
-            "picowatch has asked for it and waits."
+            "picowatch has requested it and is waiting."
         )
 
 

@@ -12,7 +12,7 @@ from picowatch.engine.cluster.wire import Begin, FromDriver, Trouble
 
 _END_SECONDS = 10.0
 _SLOW_SECONDS = 15.0
-_SLOW = "picowatch is on its way to the Ray cluster, which has not answered yet."
+_SLOW = "picowatch is connecting to the Ray cluster, which has not answered yet."
 _NO_RAY = (
     "executor: ray needs Ray, which is not installed. Install it in picowatch's "
     "checkout: pip install '.[ray]'"

@@ -7,8 +7,8 @@ from picowatch.engine.torch_check import Check
 from picowatch.settings import RaySettings
 
 _PATIENCE_SECONDS = 60.0
-_SAME = "Install there what is installed here; until then nothing is made on it."
-_LOOK = "docs/scale.md tells how a cluster is set up."
+_SAME = "Install the same versions there as here. Until then, nothing is rendered on it."
+_LOOK = "docs/scale.md explains how to set up a cluster."
 
 
 def examine_cluster(options: EngineOptions, settings: RaySettings) -> list[Check]:
@@ -33,4 +33,4 @@ def _finding(node: Node) -> Check:
     has = f"{node.name}: {node.gpus:g} GPU, {node.cpus:g} CPU"
     if node.unfit:
         return Check("node", f"{has}; {node.unfit}", _SAME)
-    return Check("node", f"{has}; versions as here")
+    return Check("node", f"{has}; same versions as here")

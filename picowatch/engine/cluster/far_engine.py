@@ -76,7 +76,7 @@ class FarEngine:
         future = new_future()
         with self._lock:
             if self._gone is not None:
-                resolve(future, EngineLost("The engine is not there any more."))
+                resolve(future, EngineLost("The engine is gone."))
                 return future
             if self._work is not None:
                 raise RuntimeError("one batch at a time")

@@ -162,7 +162,7 @@ class Posting:
                 for need in lacking:
                     self._office.say(Note(f"{need.kind} {need.name} is sent to {self._node}"))
                     courier.bring(need, self._ask)
-            raise EngineLost(f"{self._node} loses the model files that it is sent.")
+            raise EngineLost(f"{self._node} does not keep the model files that are sent to it.")
         except RenderFailed as failed:
             self._office.say(Said(self.number, order.number, Ended(failed, None)))
 
@@ -184,4 +184,4 @@ class Posting:
         if isinstance(error, RayTaskError):
             said = " ".join(str(error.cause).split())[:200].rstrip(".")
             return EngineLost(f"The engine on {self._node} answered with an error: {said}.")
-        return EngineLost(f"The engine on {self._node} ended, or the way to it.")
+        return EngineLost(f"The engine on {self._node} ended, or the connection to it was lost.")

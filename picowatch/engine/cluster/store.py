@@ -70,7 +70,7 @@ class NodeStore:
             os.close(lock)
             return Unfit(
                 f"no room for a model file of {part.bytes:,} bytes: {self._files} has {free:,} "
-                "left. Free some; what lies there may be deleted while no engine runs"
+                "left. Free some space; the files there may be deleted while no engine is running"
             )
         temporary = self._files / f"{part.sha256}.part"
         file = os.open(temporary, os.O_CREAT | os.O_RDWR | os.O_TRUNC, 0o644)

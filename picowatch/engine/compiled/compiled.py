@@ -186,7 +186,7 @@ class CompiledUnets:
             except Exception as error:
                 note.write(f"{type(error).__name__}: {error}")
                 return None
-            note.write("" if agrees else "computes something else")
+            note.write("" if agrees else "gives different results")
             return compiled if agrees else None
         return None  # another engine tries it, or the disk is full
 

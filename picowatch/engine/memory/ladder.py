@@ -125,6 +125,6 @@ def shrink_warning(asked: ImageRequest, made: ImageRequest) -> tuple[str, ...]:
     if made == asked:
         return ()
     return (
-        f"Memory ran out, so this picture was made at {made.width}x{made.height} with "
+        f"Memory ran out, so this picture was rendered at {made.width}x{made.height} with "
         f"{made.steps} steps instead of {asked.width}x{asked.height} with {asked.steps}.",
     )

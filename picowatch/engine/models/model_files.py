@@ -17,7 +17,7 @@ from picowatch.errors import ModelRefused, RenderFailed
 Found = TypeVar("Found")
 
 WORDS: dict[Kind, str] = {"lora": "LoRA", "vae": "VAE"}
-_WHEN_WHOLE = "When it is there and whole, save the recipe again."
+_WHEN_WHOLE = "When the file is there and complete, save the recipe again."
 
 # What readers stumble over in files whose headers were in order: offsets that lie, weights with
 # other names than their kind has, configs that are no JSON. What torch raises is not among them:
@@ -42,8 +42,8 @@ def find_model(catalog: Catalog, kind: Kind, name: str, expected_hash: str) -> M
         raise RenderFailed(refused.message, refused.remedy or _WHEN_WHOLE) from refused
     if found_hash != expected_hash:
         raise RenderFailed(
-            f"The {WORDS.get(kind, kind)} {name!r} is another file now than when this image "
-            "was asked for.",
+            f"The {WORDS.get(kind, kind)} {name!r} is a different file now than when this image "
+            "was requested.",
             "Save the recipe again to use it as it is now.",
         )
     return model

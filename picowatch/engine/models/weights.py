@@ -114,7 +114,8 @@ def fill(model: Any, tensors: Tensors, what: str, target: Target) -> Any:
         ) from error
     if missing:
         raise RenderFailed(
-            f"The {what} is not whole: {len(missing)} weights are missing, {missing[0]} first.",
+            f"The {what} is incomplete: {len(missing)} weights are missing, starting with "
+            f"{missing[0]}.",
             "Get the file again, or another one.",
         )
     model = model.to(target.device).eval().requires_grad_(False)

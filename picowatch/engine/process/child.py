@@ -89,7 +89,7 @@ _DEFAULTS = {
 }
 _END_SECONDS = 1.5
 _LOOK_SECONDS = 0.5  # between looks whether a silent process is still there
-_TELL_US = "That is a fault of picowatch or of its libraries: please report it."
+_TELL_US = "This is a bug in picowatch or in its libraries: please report it."
 
 Pictures = Future[list[RenderedImage]]
 
@@ -312,9 +312,11 @@ class _Child:
             raise
         # Unpickling what is no message raises anything.
         except Exception as error:
-            raise EngineDied("The engine sent something that is no message.", _TELL_US) from error
+            raise EngineDied(
+                "The engine sent something that is not a message.", _TELL_US
+            ) from error
         if not isinstance(reply, Reply) or reply.number != number:
-            raise EngineDied("The engine answered what it was not asked.", _TELL_US)
+            raise EngineDied("The engine answered a request that was not made.", _TELL_US)
         return reply.message
 
     def _start_process(self) -> Connection:

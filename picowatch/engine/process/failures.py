@@ -16,7 +16,7 @@ _KILLED = (
 _CRASHED = "Most often a driver or a library of torch is at fault: update or install them again."
 _TORN = (
     "The engine crashed (SIGBUS); most often a file was cut short while it was read.",
-    "If a model file is being copied, wait until it is whole, then save the recipe again.",
+    "If a model file is being copied, wait until it is complete, then save the recipe again.",
 )
 _LONGEST = 300
 _KEPT_BYTES = 16_384
@@ -101,7 +101,7 @@ def explain(error: Exception, trace: str) -> Failed | Broken:
         )
     return Failed(
         f"The engine failed: {type(error).__name__}: {_first_line(text)}.",
-        "`picowatch run --debug` writes into the log where.",
+        "`picowatch run --debug` logs where.",
         trace,
     )
 
@@ -110,9 +110,9 @@ def out_of_memory(error: Exception) -> str:
     """Whose memory ran out, in a sentence; "" for every other error."""
     text = str(error)
     if isinstance(error, MemoryError) or "not enough memory" in text:
-        return "The computer has not enough memory for this image."
+        return "The computer does not have enough memory for this image."
     if type(error).__name__ == "OutOfMemoryError" or "MPS backend out of memory" in text:
-        return "The GPU has not enough memory for this image."
+        return "The GPU does not have enough memory for this image."
     return ""
 
 

@@ -87,7 +87,7 @@ def _kept(folder: Path | None, digest: str, path: str) -> bytes:
         content = b""
     if sha256(content).hexdigest() != digest:
         raise RenderFailed(
-            f"The copy that was kept of '{path}' is gone or damaged.",
-            "Save the recipe again to keep it anew.",
+            f"The copy of '{path}' is missing or damaged.",
+            "Save the recipe again to make a new copy.",
         )
     return content

@@ -225,7 +225,7 @@ def _decoded(setting: Setting, latent: torch.Tensor, canvas: Canvas | None) -> D
     if empty and not (canvas and _of_one_colour(canvas.picture)):
         raise RenderFailed(
             f"The picture came out as one single colour ({', '.join(map(str, array[0, 0]))}), "
-            "which is what a checkpoint or VAE gives that overflowed or is damaged.",
+            "which means that the checkpoint or VAE overflowed or is damaged.",
             "Set precision: float32; if that does not help, get the checkpoint or VAE again.",
         )
     pixels = canvas.paste(array.tobytes()) if canvas else array.tobytes()

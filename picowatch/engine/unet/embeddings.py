@@ -69,11 +69,11 @@ class Embeddings:
             raise RenderFailed(
                 f"The embedding {use.name!r} is for another kind of model: its vectors have "
                 f"{width} numbers, this checkpoint's {self._table.embedding_dim}.",
-                "Take its name out of the prompt, or use it with the checkpoint it is for.",
+                "Remove its name from the prompt, or use it with a checkpoint that it is made for.",
             )
         if not 0 < count <= MAX_VECTORS:
             raise RenderFailed(
-                f"The embedding {use.name!r} has {count} vectors; 1 to {MAX_VECTORS} can be used."
+                f"The embedding {use.name!r} has {count} vectors; it must have 1 to {MAX_VECTORS}."
             )
         first = len(self._vectors)
         self._vectors.extend(vectors)

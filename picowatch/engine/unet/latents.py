@@ -19,7 +19,7 @@ def decode(vae: Any, latents: torch.Tensor) -> Bytes:
     """One image's RGB pixels, height x width x 3; RenderFailed rather than a black picture."""
     if not bool(torch.isfinite(latents).all()):
         raise RenderFailed(
-            "The picture came out as no numbers (NaN): the checkpoint overflowed.", _REMEDY
+            "The picture came out as invalid numbers (NaN): the checkpoint overflowed.", _REMEDY
         )
     scaled = latents / vae.config.scaling_factor
     decoded = _finite(vae, lambda: vae.decode(scaled.to(vae.dtype)).sample)
@@ -54,7 +54,9 @@ def _finite(vae: Any, compute: Callable[[], torch.Tensor]) -> torch.Tensor:
         finally:
             vae.to(narrow)
     if not bool(torch.isfinite(result).all()):
-        raise RenderFailed("The picture came out as no numbers (NaN): the VAE overflowed.", _REMEDY)
+        raise RenderFailed(
+            "The picture came out as invalid numbers (NaN): the VAE overflowed.", _REMEDY
+        )
     return result
 
 

@@ -214,7 +214,7 @@ def read_lora(
     if not found:
         raise RenderFailed(
             f"The LoRA {name!r} is for another kind of model: no layer of this checkpoint has a "
-            f"name as {unexpected[0][:80]!r}.",
+            f"name like {unexpected[0][:80]!r}.",
             "Use a LoRA for Stable Diffusion 1.x.",
         )
     layers = {
@@ -289,7 +289,7 @@ def _check_shapes(
             f"The LoRA {name!r} is for a model of another size: its {layer_id.module} leads from "
             f"{down.shape[1]} to {up.shape[0]} values, this checkpoint's from {inputs} to "
             f"{outputs}.",
-            "Use it with a checkpoint of the kind it was trained for, or take it out.",
+            "Use it with a checkpoint of the kind it was trained for, or remove it.",
         )
     if up.shape[1] != down.shape[0]:
         raise RenderFailed(f"The LoRA {name!r} is damaged: {layer_id.module} has two ranks.")
@@ -318,7 +318,7 @@ def _settings_of(part: Part, stored: dict[str, Any], name: str) -> _PeftSettings
     for key, what in (("use_dora", "a DoRA"), ("lora_bias", "a LoRA with biases (lora_bias)")):
         if stored.get(f"{part}.{key}"):
             raise RenderFailed(
-                f"The LoRA {name!r} is {what}: picowatch knows plain LoRAs so far.",
+                f"The LoRA {name!r} is {what}: picowatch only supports plain LoRAs.",
                 "Train or export it as a plain LoRA.",
             )
     alpha = stored.get(f"{part}.lora_alpha")
@@ -329,7 +329,7 @@ def _settings_of(part: Part, stored: dict[str, Any], name: str) -> _PeftSettings
         if not _PLAIN_PATTERN.fullmatch(plain):
             raise RenderFailed(
                 f"The LoRA {name!r} names layers by a regular expression in its alpha_pattern: "
-                f"{layer[:80]!r}. picowatch knows plain names.",
+                f"{layer[:80]!r}. picowatch only supports plain names.",
                 "Write the layers' names instead.",
             )
         alphas[plain] = float(own)

@@ -114,7 +114,7 @@ def places(*names: str) -> Any:
     ("devices", "engines", "text", "ok"),
     [
         (("cpu",), 2, "2, 4 threads each", True),
-        (("cpu",), 9, "9 engines for 8 threads: they get in each other's way", False),
+        (("cpu",), 9, "9 engines for 8 threads: they slow each other down", False),
         (("cuda:0", "cuda:1"), 2, "2, a device each", True),
         (
             ("cuda:0",),

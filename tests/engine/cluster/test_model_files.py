@@ -123,7 +123,7 @@ def test_a_file_that_was_replaced_fails_its_image_in_words(
     write_lora(tmp_path / "models", "gone", b"f")
     executor = make_executor(models=far(tmp_path / "models"))
     [engine] = joined(executor, 1)
-    with pytest.raises(RenderFailed, match="'gone' is another file now"):
+    with pytest.raises(RenderFailed, match="'gone' is a different file now"):
         make(engine, with_lora("gone", digest))
     with pytest.raises(RenderFailed, match="There is no lora 'never'"):
         make(engine, with_lora("never", digest))

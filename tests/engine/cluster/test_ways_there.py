@@ -131,7 +131,7 @@ def test_a_node_with_other_versions_is_named_and_not_used(
         wait_for(lambda: said in executor.trouble(), "the node is named")
         assert len(executor.engines()) == 2
         lines = {one.text: one.ok for one in examined(nodes)}
-        assert lines[f"{HEAD}: 0 GPU, 1 CPU; versions as here"]
+        assert lines[f"{HEAD}: 0 GPU, 1 CPU; same versions as here"]
         assert not next(ok for text, ok in lines.items() if text.startswith(f"{ODD}: "))
     finally:
         nodes.kill(ODD)
@@ -155,7 +155,7 @@ def test_a_cluster_without_room_says_so(make_executor: MakeExecutor) -> None:
 
 def test_a_head_that_is_not_there_is_told_and_waited_for(make_executor: MakeExecutor) -> None:
     """Whatever Ray says of it."""
-    trouble_of(make_executor(address="127.0.0.1:1"), "There is no way to the Ray cluster at 127.")
+    trouble_of(make_executor(address="127.0.0.1:1"), "Cannot connect to the Ray cluster at 127.")
 
 
 def test_without_ray_it_is_told_how_to_install_it(

@@ -74,6 +74,6 @@ def test_one_engine_tries_at_a_time(tmp_path: Path) -> None:
 def test_a_reason_stays(tmp_path: Path) -> None:
     """However old it is."""
     path = tmp_path / "a.unusable"
-    path.write_text("computes something else")
+    path.write_text("gives different results")
     later(path)
     assert not may_be_tried(path)

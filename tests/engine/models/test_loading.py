@@ -227,7 +227,7 @@ def test_a_checkpoint_with_a_missing_weight_is_refused(models: Path) -> None:
     del tensors["model.diffusion_model.input_blocks.1.0.in_layers.2.weight"]
     save_file(tensors, path)
     with pytest.raises(
-        RenderFailed, match=r"The UNet of 'one' is not whole: 1 weights are missing"
+        RenderFailed, match=r"The UNet of 'one' is incomplete: 1 weights are missing"
     ):
         load(models, checkpoint="one")
 

@@ -21,15 +21,18 @@ class AcceleratorError(RuntimeError):
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (MemoryError(), "The computer has not enough memory for this image."),
+        (MemoryError(), "The computer does not have enough memory for this image."),
         (
             RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes"),
-            "The computer has not enough memory for this image.",
+            "The computer does not have enough memory for this image.",
         ),
-        (OutOfMemoryError("CUDA out of memory."), "The GPU has not enough memory for this image."),
+        (
+            OutOfMemoryError("CUDA out of memory."),
+            "The GPU does not have enough memory for this image.",
+        ),
         (
             RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"),
-            "The GPU has not enough memory for this image.",
+            "The GPU does not have enough memory for this image.",
         ),
         (ImportError("No module named 'torch'"), "cannot be imported: No module named 'torch'."),
         (KeyError("x"), "The engine failed: KeyError: 'x'"),

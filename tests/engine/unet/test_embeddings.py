@@ -127,7 +127,7 @@ def test_vectors_of_another_width_are_refused_in_words(models: Path) -> None:
     """Stable Diffusion 1.x's do not fit the demo."""
     with pytest.raises(RenderFailed, match=r"'wide' is for another kind .* 768 numbers, .* 64\."):
         encoder(models, wide=torch.ones(2, 768))
-    with pytest.raises(RenderFailed, match="'long' has 76 vectors; 1 to 75"):
+    with pytest.raises(RenderFailed, match="'long' has 76 vectors; it must have 1 to 75"):
         encoder(models, long=torch.ones(76, WIDTH))
 
 
@@ -149,5 +149,5 @@ def test_an_embedding_in_models_makes_its_picture(models: Path) -> None:
     together = engine.make(asked, ignore_steps)
     assert all(difference(*pair) <= 2 for pair in zip(images, together, strict=True))
     lost = request("thing", embeddings=(EmbeddingUse("my/thing", "0" * 64),))
-    with pytest.raises(RenderFailed, match="embedding 'my/thing' is another file now"):
+    with pytest.raises(RenderFailed, match="embedding 'my/thing' is a different file now"):
         Renderer(EngineOptions(models=models, device="cpu", threads=1)).make([lost], ignore_steps)

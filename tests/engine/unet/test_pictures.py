@@ -155,7 +155,9 @@ def test_more_clip_skip_than_layers_is_explained(engine: ChildEngine) -> None:
 
 def test_a_changed_checkpoint_is_noticed(engine: ChildEngine) -> None:
     """Another file under the same name would be another picture."""
-    with pytest.raises(RenderFailed, match="is another file now than when this image was asked"):
+    with pytest.raises(
+        RenderFailed, match="is a different file now than when this image was requested"
+    ):
         make(engine, request(checkpoint_hash="0" * 64))
 
 

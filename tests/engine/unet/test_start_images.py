@@ -293,5 +293,5 @@ def test_start_images_of_other_sizes_are_fitted(engine: Renderer, kept: Path) ->
 
 def test_a_lost_copy_is_explained(engine: Renderer, kept: Path) -> None:
     """It was kept when the save was accepted; somebody has taken it away."""
-    with pytest.raises(RenderFailed, match=r"copy that was kept of 'a\.png' is gone"):
+    with pytest.raises(RenderFailed, match=r"copy of 'a\.png' is missing"):
         draw(engine, image="a.png", image_hash="0" * 64, denoising_strength=0.5)

@@ -149,8 +149,8 @@ def test_a_checkpoint_that_only_the_sweep_names_is_enough() -> None:
         ("'prompt: red': [1]", "prompt must be text, but YAML reads 1 as a number. For text, put "
          "it in quotes: prompt: '1'"),
         ("sampler: [Eulr]", None),
-        ("'lora: detial': [1]", "no LoRA 'detial' in models/loras. Did you mean 'detail'? There "
-         "are detail and pixel."),
+        ("'lora: detial': [1]", "no LoRA 'detial' in models/loras. Did you mean 'detail'? "
+         "Available: detail and pixel."),
         ("'lora: pixel': [20]", "the weight of 'pixel' must be a number from -10 to 10, not 20."),
         ("denoising_strength: [0.5]", "denoising_strength has no effect without image or hires. "
                                       "Add it, or remove denoising_strength."),
