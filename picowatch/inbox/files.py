@@ -1,4 +1,4 @@
-"""Recipe files on disk: finding them, telling their versions apart, reading them once.
+"""Recipe files on disk: finding them, distinguishing their versions, reading them once.
 
 Only regular files are ever opened. A symlink is followed only if it ends inside the inbox.
 """
@@ -24,7 +24,7 @@ from picowatch.recipe import DefaultsFile
 from picowatch.save import Stamp
 
 MAX_BYTES = 1024 * 1024
-# What says that nothing is at a path; other errors say that it cannot be seen.
+# Errors that mean that a path does not exist; others mean that it cannot be read.
 NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
 
 
@@ -43,7 +43,7 @@ class FileUnreadable(PicowatchError):
 
 
 class FileChanged(ControlFlow):
-    """The file was written while it was read: it is not whole yet."""
+    """The file was written while it was read: it is not complete yet."""
 
 
 def stamp_of(root: Path, path: str) -> Stamp | None:
@@ -56,7 +56,7 @@ def stamp_of(root: Path, path: str) -> Stamp | None:
 
 
 def is_gone(root: Path, path: str) -> bool:
-    """Whether there is no such recipe file (any more). What cannot be looked at may be there."""
+    """Whether the recipe file does not exist (any more). One that cannot be read may exist."""
     try:
         status = _look_at(root, path)
     except OSError as error:
@@ -168,7 +168,7 @@ def _is_absent(path: str) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return True
     except OSError:
-        pass  # whoever opens it learns why
+        pass  # opening it reports why
     return False
 
 

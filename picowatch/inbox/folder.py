@@ -1,4 +1,4 @@
-"""The inbox's own folder: is it there, is it still the same, and how are changes noticed."""
+"""The inbox's own folder: whether it exists and is still the same, and how changes are noticed."""
 
 import logging
 import os
@@ -12,12 +12,12 @@ log = logging.getLogger("picowatch")
 
 
 class Change(Enum):
-    """What became of the folder since the last look."""
+    """What happened to the folder since the last look."""
 
     NONE = auto()
     VANISHED = auto()  # and still is
-    REPLACED = auto()  # another folder is in its place, or it is back
-    DEAF = auto()  # the same folder, but its watch had to be set up anew
+    REPLACED = auto()  # another folder has its path, or it is back
+    DEAF = auto()  # the same folder, but its watch had to be set up again
 
 
 class InboxFolder:
@@ -40,11 +40,11 @@ class InboxFolder:
 
     @property
     def inode(self) -> int | None:
-        """The folder's inode at the last look, None while there is none."""
+        """The folder's inode at the last look, None while it is missing."""
         return self._identity[1] if self._identity else None
 
     def arm(self) -> None:
-        """Watch the folder that is there now."""
+        """Watch the folder that exists now."""
         self._watch.stop()
         self._identity = self._look()
         if self._identity is not None and self._identity[2] != self._root:
@@ -57,7 +57,7 @@ class InboxFolder:
             self.polling = not self._start_watch()
 
     def check(self) -> Change:
-        """Look again: inotify tells neither of an unmount nor of a root that was replaced."""
+        """Look again: inotify reports neither an unmount nor a root that was replaced."""
         identity = self._look()
         if identity == self._identity:
             if identity is None or self.polling or self._watch.is_alive():
@@ -85,7 +85,7 @@ class InboxFolder:
         self._watch.stop()
 
     def _look(self) -> tuple[int, int, Path] | None:
-        """Device, inode and path of the folder that is named, if it is there and can be read."""
+        """Device, inode and path of the named folder, if it exists and can be read."""
         try:
             root = Path(os.path.realpath(self._named, strict=True))
             status = root.stat()

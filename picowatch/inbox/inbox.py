@@ -1,4 +1,4 @@
-"""The inbox as the daemon sees it: evidence of saves, deletions and renames, each given once.
+"""The inbox as the daemon sees it: saves, deletions and renames, each reported once.
 
 Events are hints; the truth is scan + quiet + content (watching.md). Nothing here writes.
 """
@@ -36,7 +36,7 @@ log = logging.getLogger("picowatch")
 
 PROBES_KEPT = 8
 POLLING_SECONDS = 1.0
-# Polling rests this many times as long as a scan takes, so that slow shares are not worn out.
+# Polling pauses this many times as long as a scan takes, to spare slow shares.
 POLLING_REST = 10
 
 
@@ -58,7 +58,7 @@ class Saved:
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """A recipe is there but cannot be read; `why` is a sentence for people."""
+    """A recipe exists but cannot be read; `why` is a sentence for people."""
 
     path: str
     stamp: Stamp
@@ -74,7 +74,7 @@ class Gone:
 
 @dataclass(frozen=True, slots=True)
 class Renamed:
-    """A recipe's file is at another path now, with the same bytes; `saved` is what lies there."""
+    """A recipe's file is at another path now, with the same bytes; `saved` is what it holds."""
 
     old: str
     saved: Saved
@@ -104,7 +104,7 @@ class _Awaited:
 
 
 class Inbox:
-    """Watches the inbox; `poll` gives what has settled since the last call."""
+    """Watches the inbox; `poll` returns what has settled since the last call."""
 
     def __init__(
         self,
@@ -120,7 +120,7 @@ class Inbox:
     ) -> None:
         """`known` is what the ledger answered before, `known_inode` the inbox's inode then.
 
-        `only` these recipes are looked at, if any are named: by polling, without a watch.
+        `only` these recipes are checked, if any are named: by polling, without a watch.
         """
         self._only = only
         if only is not None:
@@ -135,7 +135,7 @@ class Inbox:
         self._scan_took = 0.0
         self._skipped: dict[str, str] = {}
         self._awaited: dict[str, _Awaited] = {}
-        self._next_look = 0.0  # at what is awaited
+        self._next_look = 0.0  # at what refused recipes are waiting for
         self._to_answer_again: set[str] = set()
         # Known recipes that were seen in the very folder that is the inbox now. Only their
         # absence means deletion; elsewhere the inbox may just not be mounted.
@@ -151,7 +151,7 @@ class Inbox:
 
     @property
     def inode(self) -> int | None:
-        """The inode of the folder that is watched, None while there is none."""
+        """The inode of the watched folder, None while it is missing."""
         return self._folder.inode
 
     @property
@@ -160,16 +160,16 @@ class Inbox:
         return self._folder.polling
 
     def is_settled(self) -> bool:
-        """Whether nothing waits for its quiet time."""
+        """Whether no file is waiting for its quiet time."""
         changing = any(awaited.seen != awaited.before for awaited in self._awaited.values())
         return not len(self._settling) and not changing
 
     def expects_saves(self) -> bool:
-        """Whether something waits for its quiet time that is not as it was last taken in."""
+        """Whether a pending file differs from its last answered version."""
         return any(stamp and self._differs(path, stamp) for path, stamp in self._settling.stamps())
 
     def ready_in(self, now: float) -> float | None:
-        """Seconds until `poll` may find something settled; None if nothing waits for that."""
+        """Seconds until `poll` may find something settled; None if nothing is pending."""
         return self._settling.ready_in(now)
 
     def close(self) -> None:
@@ -177,7 +177,7 @@ class Inbox:
         self._folder.close()
 
     def start(self, now: float) -> None:
-        """Begin: every file that is there is looked at, with its content."""
+        """Begin: every existing file is checked, with its content."""
         self._folder.arm()
         if self._known_inode is not None and self._known_inode == self.inode:
             self._seen_here = set(self._known)
@@ -210,7 +210,7 @@ class Inbox:
             self.rescan(now)
 
     def listen(self, now: float) -> None:
-        """Note what is heard without judging it, while something else takes long."""
+        """Note events without judging them, while something else takes long."""
         self._take_hints(now)
 
     def content(self, path: str, digest: str) -> bytes | None:
@@ -222,9 +222,9 @@ class Inbox:
         return content if hashlib.sha256(content).hexdigest() == digest else None
 
     def remove(self, path: str, digest: str) -> bool:
-        """Delete a recipe whose bytes are (still) those with this sha256; its absence is no news.
+        """Delete a recipe whose bytes are (still) those with this sha256; its absence is not news.
 
-        Gives whether they were. Raises OSError if it cannot be deleted, or is a link.
+        Returns whether they were. Raises OSError if it cannot be deleted, or is a link.
         """
         removed = unlink_below(
             self._root, path, lambda content: hashlib.sha256(content).hexdigest() == digest
@@ -234,17 +234,17 @@ class Inbox:
         return removed
 
     def recover(self) -> None:
-        """Put back what a crash left in the middle of `remove`."""
+        """Restore what a crash left in the middle of `remove`."""
         bring_back(self._root)
 
     def forget(self, path: str) -> None:
-        """The recipe was taken out of the inbox on purpose; its absence is no news."""
+        """The recipe was taken out of the inbox on purpose; its absence is not news."""
         self._known.pop(path, None)
         self._seen_here.discard(path)
         self._awaited.pop(path, None)
 
     def answer_again_after(self, path: str, before: str, look: Callable[[], str]) -> None:
-        """Take the recipe for saved once `look` gives something else than `before` and is quiet.
+        """Treat the recipe as saved once `look` returns something else than `before` and is quiet.
 
         That ends with its next save.
         """
@@ -268,7 +268,7 @@ class Inbox:
         return max(POLLING_SECONDS, POLLING_REST * self._scan_took)
 
     def _scan(self, below: str = "") -> dict[str, Stamp]:
-        """All recipes there are."""
+        """All existing recipes."""
         started = time.perf_counter()
         skipped: dict[str, str] = {}
         if self._only is None:
@@ -287,7 +287,7 @@ class Inbox:
         self._skipped |= skipped
 
     def rescan(self, now: float) -> None:
-        """Compare all that is there with what is known."""
+        """Compare all existing files with what is known."""
         found = self._scan()
         if self.polling:
             self._look_for_probes()
@@ -296,7 +296,7 @@ class Inbox:
         self._compared_at, self._next_scan = now, now + self._scan_interval()
 
     def _note_found(self, found: Mapping[str, Stamp], now: float, *, by_event: bool) -> None:
-        """What lay there before anybody looked is answered in the order of its times."""
+        """Files that existed before the first look are answered in the order of their times."""
         for path, stamp in sorted(found.items(), key=lambda file: (file[1].mtime_ns, file[0])):
             self._settling.note(path, stamp, now, by_event=by_event)
 
@@ -315,7 +315,7 @@ class Inbox:
         hints = self._folder.hints()
         if RESCAN in hints:
             log.warning("file events were lost; the whole inbox is compared")
-            # The lost ones may have told of new folders: compare after all are watched again.
+            # Lost events may have been of new folders: compare after all are watched again.
             self._folder.arm()
             self.rescan(now)
         root = f"{self._root}/"
@@ -330,7 +330,7 @@ class Inbox:
                 self._tell_skipped({path: reason})
 
     def _look_at_awaited(self, now: float) -> None:
-        """What lies outside of the inbox, or is no recipe, has no events here: it is looked at."""
+        """Files outside the inbox, and those that are not recipes, have no events: compare them."""
         began = time.perf_counter()
         for path, awaited in list(self._awaited.items()):
             seen = awaited.look()
@@ -344,7 +344,7 @@ class Inbox:
         self._next_look = now + max(self._settle_seconds, POLLING_REST * took)
 
     def _look_for_probes(self) -> None:
-        """Polling hears of a probe as of a recipe: by looking."""
+        """Polling notices a probe as it notices a recipe: by scanning."""
         with suppress(OSError):
             for child in self._root.iterdir():
                 if child.name.startswith(PROBE_PREFIX):
@@ -355,7 +355,7 @@ class Inbox:
             self.heard.append(probe)
 
     def _take_folder_hints(self, folders: Collection[str], now: float) -> None:
-        """A folder that came may be full of recipes without an event each; one that went, too."""
+        """A folder that appeared or vanished may hold recipes that had no event of their own."""
         if not folders:
             return
         found: dict[str, Stamp] = {}
@@ -390,7 +390,7 @@ class Inbox:
     def _maybe_renamed(self, missing: list[Settled]) -> dict[str, deque[str]]:
         """Known recipes that are missing, not settled, or not seen in this folder, by their bytes.
 
-        Which of them are missing is looked up when another file with these bytes comes.
+        Which of them are missing is looked up when another file with these bytes appears.
         """
         paths: dict[str, deque[str]] = {}
         noted = chain((file.path for file in missing), self._settling.paths())
@@ -401,7 +401,7 @@ class Inbox:
         return paths
 
     def _missing(self, paths: deque[str], stamp: Stamp) -> str | None:
-        """The first of them whose file is not there now; each is looked at once.
+        """The first of them whose file does not exist now; each is checked once.
 
         One that was not seen in the folder that is the inbox now was renamed while the inbox was
         away, if the file that came has its time, too: a rename keeps it.
@@ -469,7 +469,7 @@ class Inbox:
 
     @staticmethod
     def _is_new(known: KnownRecipe, stamp: Stamp, digest: str, by_event: bool) -> bool:
-        """Whether this is evidence of a write that was not answered yet.
+        """Whether this shows a write that was not answered yet.
 
         Inodes count only beside an event: they are not stable across mounts everywhere.
         """

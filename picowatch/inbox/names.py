@@ -4,18 +4,18 @@ import re
 
 ENDINGS = (".yaml", ".yml", ".txt")
 DEFAULTS_NAME = "_defaults.yaml"
-# What people put beside recipes, or take for one.
+# What people put beside recipes, or mistake for one.
 OTHER_ENDINGS = {
     ".json": "recipes are .yaml, .yml and .txt; a recipe in JSON is YAML, too: rename it to .yaml",
     ".py": "recipes are .yaml, .yml and .txt",
 }
 # Made and deleted by `status --check`: whether the daemon hears of new files.
 PROBE_PREFIX = ".picowatch-probe-"
-# Deeper ones are no one's work; following them without end would end picowatch.
+# Nobody makes deeper ones on purpose; endless recursion would crash picowatch.
 MAX_DEPTH = 64
 SKIPPED_FOLDERS = {"__macosx", "@eadir", "$recycle.bin", "lost+found", "node_modules"}
 # macOS's safe save on a share: "(A Document Being Saved By TextEdit)" holds the new text, under
-# the document's own name, until it takes the document's place.
+# the document's own name, until it replaces the document.
 SAVING_FOLDER = "(a document being saved by "
 # Syncthing's, and Dropbox's and Nextcloud's, names for the loser of two edits.
 CONFLICT_COPY = re.compile(r"\.sync-conflict-|conflicted copy", re.IGNORECASE)
@@ -52,7 +52,7 @@ def why_skipped(name: str) -> str | None:
 
 
 def why_not_looked_into(folder: str) -> str | None:
-    """Why a folder is passed by that nobody would expect to be; None for all others."""
+    """Why a folder is skipped, if that would surprise a user; None for all others."""
     if _is_passed_by(folder) or _is_utf8(folder):
         return None
     return "the folder's name is not valid UTF-8; rename it"

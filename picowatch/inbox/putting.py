@@ -1,4 +1,4 @@
-"""Putting recipes into the inbox, for those who ask a command to: whole at once, over nothing."""
+"""Putting recipes into the inbox, for commands: atomically, and overwriting nothing."""
 
 import os
 import secrets
@@ -13,12 +13,12 @@ _SETTLED_NS = 2_000_000_000  # the coarsest file systems count in two seconds
 
 
 def put(inbox: Path, name: str, content: bytes) -> str:
-    """Save a recipe under this name, or with a number behind it; gives its name below the inbox.
+    """Save a recipe under this name, or with a number after it; returns its path below the inbox.
 
-    Where the very bytes lie there already, that recipe is saved again instead. Raises OSError.
+    If a recipe with the same bytes already exists there, it is saved again instead. Raises OSError.
     """
     assert is_recipe_name(name)
-    # No name that begins with "." is a recipe: nobody reads a part of it.
+    # No name that begins with "." is a recipe: nobody reads it half-written.
     temporary = inbox / f".picowatch-{secrets.token_hex(8)}.tmp"
     try:
         with temporary.open("xb") as file:
@@ -39,7 +39,7 @@ def put(inbox: Path, name: str, content: bytes) -> str:
 
 
 def save_again(recipe: Path) -> None:
-    """As an editor that saves without a change; two saves always differ in their times."""
+    """Like an editor that saves without a change; two saves always differ in their times."""
     before = recipe.stat().st_mtime_ns
     os.utime(recipe)
     if recipe.stat().st_mtime_ns == before:
@@ -62,18 +62,18 @@ def _holds(file: Path, content: bytes) -> bool:
 
 
 def _name_it(temporary: Path, target: Path, content: bytes) -> bool:
-    """Give the file its name, whole at once, unless something has that name already."""
+    """Give the file its name atomically, unless that name is already taken."""
     try:
         target.hardlink_to(temporary)
     except FileExistsError:
         return False
-    except OSError:  # the file system knows no hard links
+    except OSError:  # the file system has no hard links
         return _write(target, content)
     return True
 
 
 def _write(target: Path, content: bytes) -> bool:
-    """In place, over nothing: the quiet time keeps others from reading a part."""
+    """Write in place, overwriting nothing: the quiet time keeps others from reading a part."""
     try:
         with target.open("xb") as file:
             file.write(content)

@@ -1,4 +1,4 @@
-"""When is a file whole? When it has been quiet, and nobody holds it open for writing.
+"""When is a file complete? When it has been quiet, and nobody has it open for writing.
 
 `Settling` is pure bookkeeping: time is passed in, in seconds of any steady clock.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 from picowatch.save import Stamp
 
 HELD_OPEN_LIMIT = 30.0
-# What one round of answers reads at most, so that nothing else waits long and little is held.
+# Limit of what one round of answers reads, so that other work is not delayed and memory is small.
 FILES_AT_ONCE = 200
 BYTES_AT_ONCE = 4 * 1024 * 1024
 
@@ -29,7 +29,7 @@ class _Pending:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """A path that has been quiet. `stamp` None: no file is there. `by_event`: not a scan alone."""
+    """A path that has been quiet. `stamp` None: no such file. `by_event`: not by a scan alone."""
 
     path: str
     stamp: Stamp | None
@@ -41,7 +41,7 @@ class Settling:
     """Paths with evidence of a write, until they are quiet.
 
     A path is settled when, for `settle_seconds`, no evidence came and its stamp stayed the
-    same. Who takes it decides whether it is whole, and may `postpone` it.
+    same. The caller decides whether it is complete, and may `postpone` it.
     """
 
     def __init__(self, settle_seconds: float) -> None:
@@ -55,19 +55,19 @@ class Settling:
         return path in self._pending
 
     def paths(self) -> Iterator[str]:
-        """What waits, in the order of its first evidence."""
+        """The pending paths, in the order of their first evidence."""
         return iter(self._pending)
 
     def stamps(self) -> Iterator[tuple[str, Stamp | None]]:
-        """What waits, and how it looked when it was last noted; None if it was missing."""
+        """The pending paths with their stamps when last noted; None if the file was missing."""
         return ((path, pending.stamp) for path, pending in self._pending.items())
 
     def sizes(self) -> set[int]:
-        """The sizes of the files that wait, when they were last noted."""
+        """The sizes of the pending files when last noted."""
         return {pending.stamp.size for pending in self._pending.values() if pending.stamp}
 
     def ready_in(self, now: float) -> float | None:
-        """Seconds until something may be settled, 0 if it is due; None if nothing waits."""
+        """Seconds until something may be settled, 0 if it is due; None if nothing is pending."""
         if not self._pending:
             return None
         first = min(pending.quiet_since for pending in self._pending.values())
@@ -90,9 +90,9 @@ class Settling:
         priority_in: Callable[[str], int] = lambda folder: 0,
         above: int | None = None,
     ) -> list[Settled]:
-        """Take out what has been quiet, a part of it if it is much.
+        """Take out what has been quiet, only a part if it is much.
 
-        The highest priority first, of one priority the oldest evidence. `priority_in` gives that
+        The highest priority first, then the oldest evidence. `priority_in` returns the priority
         of a folder; files of at most the priority `above` stay, and so do those that are missing.
         """
         ready: list[Settled] = []
@@ -115,7 +115,7 @@ class Settling:
     def _in_order(
         self, priority_in: Callable[[str], int], above: int | None
     ) -> list[tuple[str, _Pending]]:
-        """What waits; nothing is put in order where no folder has another priority."""
+        """The pending paths; they are not sorted where all folders have the same priority."""
         folders = {path.rpartition("/")[0] for path in self._pending}
         priorities = {folder: priority_in(folder) for folder in folders}
         if above is not None and max(priorities.values(), default=above) <= above:
@@ -132,7 +132,7 @@ class Settling:
         return waiting
 
     def postpone(self, settled: Settled, now: float) -> None:
-        """Not yet: wait for another quiet time, remembering how long it waited already."""
+        """Not yet: wait for another quiet time, counting the time that it has already waited."""
         self._pending[settled.path] = _Pending(
             settled.stamp, now, now - settled.waited, settled.by_event
         )
@@ -145,7 +145,7 @@ def _folder_of(path: str) -> str:
 def held_open_for_writing(files: Collection[FileId]) -> set[FileId]:
     """Those of `files` that another process has open for writing, as far as can be seen.
 
-    Linux tells by /proc/PID/fd, for processes of the same user (of all, for root). Elsewhere,
+    Linux shows them in /proc/PID/fd, for processes of the same user (of all, for root). Elsewhere,
     and for writers outside a container, nothing is seen and only the quiet time protects.
     """
     if not files or not sys.platform.startswith("linux"):

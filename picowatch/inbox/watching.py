@@ -1,7 +1,7 @@
 """File events as hints: watchdog's observer, reduced to "look at this path".
 
 The handler never raises (an exception in it would end watchdog's dispatch for good) and does no
-work; lost events ask for a rescan. `events_are_reliable` says on which file systems there are any.
+work; lost events request a rescan. `events_are_reliable` says on which file systems there are any.
 """
 
 import logging
@@ -38,7 +38,7 @@ TELLING: list[type[FileSystemEvent]] = [
     FileCreatedEvent, FileDeletedEvent, FileModifiedEvent, FileMovedEvent,
 ]  # fmt: skip
 
-# What watchdog says of lost events on the way is said in picowatch's own words.
+# picowatch reports lost events in its own words, not in watchdog's.
 logging.getLogger("watchdog").addHandler(logging.NullHandler())
 # Events of other machines never arrive on these (watching.md): network file systems, and the
 # shared folders of virtual machines and of Docker Desktop.
@@ -51,7 +51,7 @@ LOCAL_FUSE = {"fuse.ext4", "fuse.ntfs", "fuse.ntfs-3g", "fuse.exfat", "fuse.gocr
 
 
 class Watch:
-    """A watch on a folder and all below it; `hints` gives the paths to look at."""
+    """A watch on a folder and all below it; `hints` returns the paths to look at."""
 
     def __init__(self, root: Path, wake: threading.Event) -> None:
         """`root` must be resolved: a watch on a symlink gives no events and no error."""
@@ -84,7 +84,7 @@ class Watch:
         self._observer = None
 
     def is_alive(self) -> bool:
-        """Whether all of its threads live: the observer survives the death of its emitters."""
+        """Whether all of its threads are alive: the observer outlives its emitters."""
         threads = [self._observer, *self._emitters]
         return all(thread is not None and thread.is_alive() for thread in threads)
 
@@ -97,7 +97,7 @@ class Watch:
         return not sys.platform.startswith("linux") or _inotify_watches() >= folders
 
     def hints(self) -> list[str]:
-        """Absolute paths to look at since the last call, folders with a slash behind.
+        """Absolute paths to look at since the last call, folders end with a slash.
 
         RESCAN among them: look everywhere.
         """
@@ -147,7 +147,7 @@ def _inotify_watches() -> int:
 
 
 def file_system_type(folder: Path, mounts: Path = Path("/proc/self/mounts")) -> str:
-    """The type of the file system that holds `folder`, or "" where the system does not tell."""
+    """The type of the file system that holds `folder`, or "" where the system does not say."""
     try:
         lines = mounts.read_text(errors="surrogateescape").splitlines()
     except OSError:
@@ -158,14 +158,14 @@ def file_system_type(folder: Path, mounts: Path = Path("/proc/self/mounts")) -> 
         if len(fields) < 3:
             continue
         point = Path(fields[1].replace("\\040", " ").replace("\\011", "\t"))
-        # Of several mounts on one point the last is the one that is seen.
+        # Of several mounts on one point, the last one is visible.
         if folder.is_relative_to(point) and len(point.parts) >= len(best.parts):
             best, kind = point, fields[2]
     return kind
 
 
 def events_are_reliable(kind: str) -> bool:
-    """Whether inotify tells of every change on a file system of this type."""
+    """Whether inotify reports every change on a file system of this type."""
     if kind.startswith("fuse.") or kind == "fuse":
         return kind in LOCAL_FUSE
     return kind not in WITHOUT_EVENTS
