@@ -1,12 +1,12 @@
 """What a save means for entries and images (interface.md, "What a save means").
 
-1. An entry that stood in the last good save, too, keeps its seeds, pictures and places; what
-   failed or was cancelled of it is tried again, and with fixed seeds a picture that the user
+1. An entry that was already in the last valid save keeps its seeds, pictures and files; what
+   failed or was cancelled is tried again, and with fixed seeds a picture that the user
    deleted is made again.
 2. A new entry's images are queued, except those that this recipe already has.
-3. If nothing changed at all, entries with a random seed are drawn anew, in place of what was
+3. If nothing changed at all, entries with a random seed are drawn again, replacing what was
    cancelled of them.
-4. Waiting images that no entry asks for any more are cancelled.
+4. Queued images that no entry requests any more are cancelled.
 """
 
 import json
@@ -30,7 +30,7 @@ from picowatch.save import Save
 AWAITED = "awaited pictures: "  # facts, each with a recipe
 
 Key = tuple[str, int]  # an entry's digest, and its occurrence among equal ones
-Drawn = list[tuple[str, ImageRequest]]  # requests with their digests, which cost much
+Drawn = list[tuple[str, ImageRequest]]  # requests with their digests, which are slow to compute
 
 
 def accept_save(
@@ -59,7 +59,7 @@ def accept_save(
     remembered = is_remembered(sql, save.path)
     restored = remembered and is_restored(sql, save.path)
     if restored:
-        # Nobody asked again: what the user deleted of it stays deleted.
+        # Not requested again: what the user deleted stays deleted.
         accepting.picture_exists = lambda file: True
         accepting.earlier = EarlierDraws(sql, save.path)
     for entry_index, (key, entry) in enumerate(asked.items()):
@@ -79,7 +79,7 @@ def accept_save(
 
 
 def record_save(sql: sqlite3.Connection, save: Save, outcome: str) -> int:
-    """Write down that this version of a recipe was answered; gives the save's id."""
+    """Record that this version of a recipe was answered; returns the save's id."""
     save_id = sql.execute(
         "INSERT INTO saves (recipe, digest, saved_at, outcome) VALUES (?, ?, ?, ?)",
         (save.path, save.digest, save.saved_at, outcome),
@@ -94,12 +94,12 @@ def record_save(sql: sqlite3.Connection, save: Save, outcome: str) -> int:
 
 
 def forget_awaited(sql: sqlite3.Connection, recipe: str) -> None:
-    """The recipe is answered anew, or is gone."""
+    """The recipe was answered again, or is gone."""
     sql.execute("DELETE FROM facts WHERE name = ?", (AWAITED + recipe,))
 
 
 def cancel_unasked(sql: sqlite3.Connection, recipe: str) -> int:
-    """Cancel the recipe's waiting images that no entry asks for; gives how many."""
+    """Cancel the recipe's queued images that no entry requests; returns how many."""
     return sql.execute(
         """UPDATE images SET state = 'cancelled' WHERE recipe = ? AND state = 'queued'
            AND NOT EXISTS (SELECT 1 FROM asks WHERE asks.image = images.id)""",
@@ -108,9 +108,9 @@ def cancel_unasked(sql: sqlite3.Connection, recipe: str) -> int:
 
 
 def cancel_waiting(sql: sqlite3.Connection, recipes: Iterable[str]) -> int:
-    """Cancel what waits of the recipes, and give how many images.
+    """Cancel the recipes' queued images; returns how many.
 
-    They are still asked for: the recipe's next save queues them again (accept.py).
+    They are still requested: the recipe's next save queues them again (accept.py).
     """
     return sum(
         sql.execute(
@@ -130,7 +130,7 @@ def _with_occurrences(entries: Sequence[AskedEntry]) -> dict[Key, AskedEntry]:
 
 
 def entries_before(sql: sqlite3.Connection, recipe: str) -> dict[Key, tuple[int, int]]:
-    """The ids and priorities of what the recipe's last good save asked for."""
+    """The ids and priorities of the entries of the recipe's last valid save."""
     rows = sql.execute(
         "SELECT id, digest, occurrence, priority FROM entries WHERE recipe = ?", (recipe,)
     )
@@ -139,7 +139,7 @@ def entries_before(sql: sqlite3.Connection, recipe: str) -> dict[Key, tuple[int,
 
 @dataclass
 class _Accepting:
-    """One save on its way into the ledger."""
+    """One save that is being written into the ledger."""
 
     sql: sqlite3.Connection
     save: Save
@@ -162,11 +162,11 @@ class _Accepting:
         self._ask(entry_id, entry_index, entry)
 
     def keep(self, entry_id: int, entry_index: int, entry: AskedEntry, anew: bool) -> None:
-        """An entry that is asked for again; `anew` draws its random seed once more."""
+        """An entry that is requested again; `anew` draws its random seed again."""
         self.sql.execute("UPDATE entries SET priority = ? WHERE id = ?", (entry.priority, entry_id))
         for image in self._images_of(entry_id):
             self.go_on()
-            if not (anew and image["state"] == "cancelled"):  # the new draw stands for it
+            if not (anew and image["state"] == "cancelled"):  # the new draw replaces it
                 self._keep_image(entry_id, image, entry_index, entry)
         if anew:
             self._forget_ended(entry_id)
@@ -198,7 +198,7 @@ class _Accepting:
             self._count_kept(image)
 
     def _forget_ended(self, entry_id: int) -> None:
-        """Earlier draws that are made or cancelled are history; what waits keeps its place."""
+        """Forget earlier draws that are done or cancelled; queued ones keep their position."""
         self.sql.execute(
             """DELETE FROM asks WHERE entry = ?
                AND image IN (SELECT id FROM images WHERE state IN ('done', 'cancelled'))""",

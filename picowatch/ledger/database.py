@@ -10,15 +10,15 @@ from pathlib import Path
 from picowatch.errors import LedgerCorrupt, PicowatchError
 
 VERSION = 1
-# SQLite itself waits this long for a lock; who asks waits on (retry.py). Short, because
+# SQLite itself waits this long for a lock; the caller keeps waiting (retry.py). Short, because
 # SIGTERM has to end picowatch within two seconds.
 LOCK_SECONDS = 0.3
-# What tells a ledger, of any version, from the databases of other programs.
+# Distinguishes a ledger, of any version, from the databases of other programs.
 OWN_TABLES = {"recipes", "saves", "images", "facts"}
 # https://www.sqlite.org/rescode.html
 CORRUPT_CODES = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
-# A file that was emptied is to SQLite a database without tables. What stands in the cells of a
-# page it does not check.
+# SQLite takes an empty file for a database without tables. It does not check the contents of
+# a page's cells.
 _DAMAGE = ("no such table", "Could not decode to UTF-8")
 
 
@@ -101,7 +101,7 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """All or nothing. An error inside a nested one undoes that one, and goes on its way.
+        """All or nothing. An error inside a nested one undoes that one and is raised again.
 
         Raises LedgerCorrupt if the file turns out to be damaged.
         """
@@ -125,13 +125,13 @@ class Database:
             return None if self._depth else self._connection.total_changes
 
     def fact(self, name: str) -> str | None:
-        """A remembered value."""
+        """A stored value."""
         with self.transaction() as sql:
             row = sql.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
             return row["value"] if row else None
 
     def remember(self, name: str, value: str) -> None:
-        """Remember a value under a name."""
+        """Store a value under a name."""
         with self.transaction() as sql:
             sql.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
 
@@ -143,7 +143,7 @@ class Database:
             return False
 
     def _undo(self, depth: int) -> None:
-        if not self._connection.in_transaction:  # SQLite itself undid all, as on a full disk
+        if not self._connection.in_transaction:  # SQLite rolled back by itself, as on a full disk
             return
         if depth:
             self._connection.execute(f"ROLLBACK TO nested{depth}")
@@ -169,9 +169,9 @@ def _id(path: Path) -> tuple[int, int]:
 
 
 def quarantine(path: Path, stamp: str) -> Path:
-    """Rename a damaged ledger and its journal, which must not be played into the next one.
+    """Rename a damaged ledger and its journal, which must not be replayed into the next one.
 
-    Gives the ledger's new place.
+    Returns the ledger's new path.
     """
     kept = path.with_name(f"{path.name}.damaged-{stamp}")
     for part in ("-journal", ""):

@@ -1,4 +1,4 @@
-"""What was asked, what waits, what is made: the daemon's memory across crashes.
+"""What was requested, what is queued, what is done: the daemon's memory across crashes.
 
 Each change of state is guarded by the old state, so that a step that runs twice does nothing
 the second time. `accept.py` holds what a save means.
@@ -20,13 +20,13 @@ class Ledger(Saves, Queue, Recipes, ContactSheets):
     """All SQL that the daemon runs, on one file. Safe to use from several threads."""
 
     def read_first_tables(self) -> None:
-        """Read what a start needs, whole; raises LedgerCorrupt."""
+        """Read all that a start needs; raises LedgerCorrupt."""
         self.known_recipes()
         with self.transaction() as sql:
             sql.execute("SELECT * FROM facts").fetchall()
 
     def wants_restoring(self) -> bool:
-        """Whether it is new, and was not told yet of the pictures that exist."""
+        """Whether it is new, and the existing pictures are not restored into it yet."""
         return self.fact(DUE) is not None
 
     def restore(

@@ -1,4 +1,4 @@
-"""The queue: which images come next, and what becomes of those that are taken out of it."""
+"""The queue: which images come next, and how those that were claimed end."""
 
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -10,13 +10,13 @@ from picowatch.recipe.request import ImageRequest
 IN_ORDER = "priority DESC, images.save, entry_index, image_index"
 SELECT_IMAGE = """SELECT images.*, saves.digest AS save_digest
                   FROM images JOIN saves ON saves.id = images.save"""
-# As the index images_checkpoint has it: SQLite uses it for this very text only.
+# Exactly as in the index images_checkpoint: SQLite uses the index for this text only.
 CHECKPOINT = "json_extract(request, '$.checkpoint_hash')"
 _TOP_PRIORITY = "SELECT max(priority) FROM images WHERE state = 'queued'"
 
 
 class Queue(Database):
-    """Images on their way from 'queued' to 'done', 'failed' or 'cancelled'."""
+    """Changes of an image's state, from 'queued' to 'done', 'failed' or 'cancelled'."""
 
     def claim(
         self,
@@ -25,12 +25,12 @@ class Queue(Database):
         only: Collection[str] | None = None,
         checkpoint: str | None = None,
     ) -> list[QueuedImage]:
-        """The next batch, now 'running', each image with its file reserved; [] if none waits.
+        """The next batch, now 'running', each image with its file reserved; [] if none is queued.
 
-        The first waiting image is always in it, or of the highest waiting priority the first
-        that needs the checkpoint with that hash. Later ones ride along if they can share its
-        batch. An image on which a batch failed, an engine or a daemon died runs alone. `only`
-        leaves all but these recipes waiting.
+        It always holds the first queued image, or the first of the highest queued priority
+        that needs the checkpoint with that hash. Later ones join it if they can share its
+        batch. An image runs alone if a batch failed or an engine or daemon died with it. `only`
+        claims images of these recipes alone.
         """
         with self.transaction() as sql:
             first = _first(sql, only, checkpoint)
@@ -49,9 +49,9 @@ class Queue(Database):
     def finish_all(
         self, images: Sequence[QueuedImage], *, listed: Iterable[QueuedImage]
     ) -> list[str]:
-        """These pictures are published; the `listed` ones stand in images.jsonl and the gallery.
+        """These pictures are published; the `listed` ones are in images.jsonl and the gallery.
 
-        Gives their recipes, by the names that these have now.
+        Returns their recipes, by their present names.
         """
         with self.transaction():
             for image in images:
@@ -61,15 +61,15 @@ class Queue(Database):
             return list(dict.fromkeys(map(self.recipe_of, images)))
 
     def fail(self, image: int, reason: str) -> bool:
-        """The image is given up. False if it was not running."""
+        """The image failed for good. False if it was not running."""
         return self._move(image, "failed", "reason = :reason", reason)
 
     def put_back(self, image: int) -> bool:
-        """Back into the queue, at its old place, through no fault of its own."""
+        """Back into the queue, at its old position; not counted as a failure."""
         return self._move(image, "queued", "deaths = 0")
 
     def retry_alone(self, image: int) -> bool:
-        """Back into the queue, to be made in a batch of its own: a batch with it failed."""
+        """Back into the queue, to be rendered in a batch of its own: a batch with it failed."""
         return self._move(image, "queued", "alone = 1")
 
     def retry_after_engine_death(self, image: int) -> bool:
@@ -96,7 +96,7 @@ class Queue(Database):
             return bool(changed)
 
     def _cancel_if_unasked(self, sql: sqlite3.Connection, image: int) -> None:
-        """What nobody asks for any more is not started a second time."""
+        """Images that are no longer requested are not started a second time."""
         sql.execute(
             """UPDATE images SET state = 'cancelled' WHERE id = ? AND state = 'queued'
                AND NOT EXISTS (SELECT 1 FROM asks WHERE asks.image = images.id)""",
@@ -104,7 +104,7 @@ class Queue(Database):
         )
 
     def running(self) -> list[QueuedImage]:
-        """What is in work, or was when the last daemon died."""
+        """The running images, or those that were running when the last daemon died."""
         with self.transaction() as sql:
             rows = sql.execute(f"{SELECT_IMAGE} WHERE state = 'running' ORDER BY {IN_ORDER}")
             return [QueuedImage.of(row) for row in rows]
@@ -116,13 +116,13 @@ class Queue(Database):
             return row["recipe"] if row else image.recipe
 
     def is_asked(self, image: int) -> bool:
-        """Whether the last good save of some recipe still asks for this image."""
+        """Whether the last valid save of some recipe still requests this image."""
         with self.transaction() as sql:
             found = sql.execute("SELECT 1 FROM asks WHERE image = ? LIMIT 1", (image,))
             return found.fetchone() is not None
 
     def unlisted(self) -> list[QueuedImage]:
-        """Pictures that are published but stand in no list yet."""
+        """Pictures that are published but not listed yet."""
         with self.transaction() as sql:
             rows = sql.execute(
                 f"{SELECT_IMAGE} WHERE state = 'done' AND listed = 0 ORDER BY images.id"
@@ -130,12 +130,12 @@ class Queue(Database):
             return [QueuedImage.of(row) for row in rows]
 
     def mark_listed(self, image: int) -> None:
-        """The picture stands in images.jsonl and the gallery."""
+        """The picture is in images.jsonl and the gallery."""
         with self.transaction() as sql:
             sql.execute("UPDATE images SET listed = 1 WHERE id = ?", (image,))
 
     def start_images_needed(self) -> set[str]:
-        """The hashes of start images and masks that waiting images need."""
+        """The hashes of start images and masks that queued images need."""
         needed = set()
         with self.transaction() as sql:
             rows = sql.execute(
@@ -169,7 +169,7 @@ class Queue(Database):
 def _first(
     sql: sqlite3.Connection, only: Collection[str] | None, checkpoint: str | None
 ) -> sqlite3.Row | None:
-    """The first waiting image; of the highest priority that waits, if a checkpoint is named."""
+    """The first queued image; of the highest queued priority, if a checkpoint is named."""
     of_these, recipes = _of_these(only)
     if checkpoint is not None:
         of_these += f" AND {CHECKPOINT} = ? AND priority = ({_TOP_PRIORITY})"
@@ -208,7 +208,7 @@ def _start(sql: sqlite3.Connection, image: QueuedImage, names: FileNames) -> Que
 
 
 def reserve(sql: sqlite3.Connection, image: QueuedImage, names: FileNames) -> str:
-    """The place of the image's picture."""
+    """The path of the image's picture."""
     return next_file(
         sql,
         names,
@@ -223,7 +223,7 @@ def next_file(
     recipe: str,
     file_for: Callable[[int], str | None],
 ) -> str:
-    """The next free file of a recipe's folder; its number is never given again."""
+    """The next free file of a recipe's folder; its number is never used again."""
     folder = names.folder(recipe)
     key = folded(folder)
     row = sql.execute("SELECT last FROM numbers WHERE folder = ?", (key,)).fetchone()

@@ -1,4 +1,4 @@
-"""How recipes stand, and what people ask for besides saves: cancel, and try again."""
+"""The state of each recipe, and what users request besides saves: cancel and retry."""
 
 from collections import Counter
 from collections.abc import Collection, Iterable
@@ -13,15 +13,15 @@ FAILED = """state = 'failed' AND EXISTS (SELECT 1 FROM asks WHERE asks.image = i
 
 
 class Recipes(Database):
-    """What is asked for, recipe by recipe."""
+    """What is requested, recipe by recipe."""
 
     def __init__(self, path: Path, *, check: bool = False) -> None:
         """See `Database`."""
         super().__init__(path, check=check)
-        self._counts: tuple[int, Counts] | None = None  # and the ledger's version that it is of
+        self._counts: tuple[int, Counts] | None = None  # with the version of the ledger
 
     def retry(self, recipes: Iterable[str]) -> dict[str, int]:
-        """Queue the recipes' failed images that are still asked for again; how many of which."""
+        """Queue again the failed images that are still requested; returns counts by recipe."""
         with self.transaction() as sql:
             retried: Counter[str] = Counter()
             for recipe in recipes:
@@ -39,22 +39,22 @@ class Recipes(Database):
             return dict(+retried)
 
     def recipes_with_failures(self) -> list[str]:
-        """Recipes whose last good save asks for images that failed."""
+        """Recipes whose last valid save requests images that failed."""
         with self.transaction() as sql:
             rows = sql.execute(f"SELECT DISTINCT recipe FROM images WHERE {FAILED} ORDER BY recipe")
             return [row["recipe"] for row in rows]
 
     def cancel(self, recipes: Iterable[str]) -> int:
-        """Cancel what waits of the recipes, and give how many images."""
+        """Cancel the recipes' queued images; returns how many."""
         with self.transaction() as sql:
             return cancel_waiting(sql, recipes)
 
     def waiting(self) -> Waiting:
-        """The recipes with waiting images in the order of their first ones, and how many.
+        """The recipes with queued images in the order of their first ones, and how many.
 
-        Priorities and saves decide that order; places in one file do not matter here. The index
-        of the queue holds all but the recipe, which one image of each save tells: what was made
-        long ago is not looked at.
+        Priorities and saves decide that order, not the order within a file. The index
+        of the queue holds all but the recipe, which is read from one image a save: images done
+        long ago are not read.
         """
         with self.transaction() as sql:
             rows = sql.execute(
@@ -78,9 +78,9 @@ class Recipes(Database):
             return {row["recipe"] for row in rows}
 
     def outcome(self, recipe: str, digest: str) -> Outcome | None:
-        """What became of the save with these bytes; None if there was none.
+        """The outcome of the save with these bytes; None if there was no such save.
 
-        That is what it asks for, or what was made for it if the recipe was retired since.
+        That is what it requests, or what was rendered for it if the recipe was retired since.
         """
         with self.transaction() as sql:
             saved = sql.execute(
@@ -109,7 +109,7 @@ class Recipes(Database):
             )
 
     def counts(self) -> Counts:
-        """Images by state, of all time; looked up again only after a change."""
+        """Counts of all images by state; read again only after a change."""
         version = self.version
         known = self._counts
         if version is not None and known is not None and known[0] == version:
@@ -122,7 +122,7 @@ class Recipes(Database):
         return counts
 
     def recipe_counts(self, recipe: str) -> Counts:
-        """Images by state that the recipe's last good save asks for."""
+        """Counts by state of the images that the recipe's last valid save requests."""
         with self.transaction() as sql:
             rows = sql.execute(
                 """SELECT state, count(DISTINCT images.id) AS images FROM images
@@ -133,7 +133,7 @@ class Recipes(Database):
             return Counts(**{row["state"]: row["images"] for row in rows})
 
     def failures(self, recipe: str) -> list[tuple[QueuedImage, str]]:
-        """The failed images that the recipe's last good save asks for, with their reasons."""
+        """The failed images that the recipe's last valid save requests, with their reasons."""
         with self.transaction() as sql:
             rows = sql.execute(
                 f"""{SELECT_IMAGE} WHERE images.recipe = ? AND {FAILED}
@@ -155,7 +155,7 @@ class Recipes(Database):
         return row["digest"] if row and counts.done and not waiting else None
 
     def is_valid(self, recipe: str) -> bool:
-        """Whether the recipe's last save was good."""
+        """Whether the recipe's last save was valid."""
         with self.transaction() as sql:
             found = sql.execute(
                 """SELECT 1 FROM recipes JOIN saves ON saves.id = recipes.save
@@ -165,11 +165,11 @@ class Recipes(Database):
             return found.fetchone() is not None
 
     def accepted_recipes(self) -> list[str]:
-        """The recipes whose last save was good."""
+        """The recipes whose last save was valid."""
         return self._recipes_by_outcome("accepted")
 
     def rejected_recipes(self) -> list[str]:
-        """The recipes whose last save was refused."""
+        """The recipes whose last save was invalid."""
         return self._recipes_by_outcome("invalid")
 
     def _recipes_by_outcome(self, outcome: str) -> list[str]:

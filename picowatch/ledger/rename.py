@@ -1,6 +1,6 @@
-"""What a rename means: the queue, the pictures and the memory of a recipe go to its new name.
+"""What a rename means: a recipe's queue, pictures and history move to its new name.
 
-Nothing is made anew. Each runs inside the caller's transaction.
+Nothing is rendered again. Each function runs inside the caller's transaction.
 """
 
 import sqlite3
@@ -19,9 +19,9 @@ def rename(
     stamp: Stamp,
     picture_exists: Callable[[str], bool],
 ) -> bool:
-    """Move the recipe; gives whether its last save was valid.
+    """Move the recipe; returns whether its last save was valid.
 
-    What the recipe that had the new name asked for is cancelled: its file is gone.
+    What the recipe that had the new name requested is cancelled: its file is gone.
     """
     sql.execute("DELETE FROM entries WHERE recipe = ?", (new,))
     sql.execute("DELETE FROM recipes WHERE path = ?", (new,))
@@ -46,7 +46,7 @@ def rename(
 def _merge_images(
     sql: sqlite3.Connection, old: str, new: str, picture_exists: Callable[[str], bool]
 ) -> None:
-    """A picture that both names asked for stays once.
+    """Keep a picture that both names requested once.
 
     The renamed recipe's image counts, unless the other one's is made or in progress and it is not.
     """
@@ -67,7 +67,7 @@ def _merge_images(
 
 
 def prioritise(sql: sqlite3.Connection, recipe: str, priorities: Sequence[tuple[str, int]]) -> None:
-    """Give what the recipe asks for the priorities that its entries have where it is now.
+    """Give the recipe's images the priorities that its entries have in its new folder.
 
     `priorities` are its entries' digests and priorities. An entry of another digest, because other
     defaults hold here, gets the priority that all of them have, if it is one.

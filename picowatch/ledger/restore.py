@@ -1,8 +1,8 @@
-"""A new ledger learns of the pictures that are there already.
+"""Restores the pictures that already exist into a new ledger.
 
-Pictures carry what they were made from. What the ledger knew besides (what waited, what failed)
-is asked for again by the inbox: the first time that such a recipe is taken in, its entries keep
-the seeds that were drawn before, as far as one of their pictures tells them.
+Pictures contain what they were made from. What else the ledger knew (what was queued or failed)
+is requested again by the inbox: the first time that such a recipe is accepted, its entries keep
+the seeds that were drawn before, if one of their pictures records them.
 """
 
 import json
@@ -26,7 +26,7 @@ _CANCELLED = "restored cancellation: "
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MadeBefore:
-    """A picture that an earlier ledger knew. `listed`: it stands in images.jsonl."""
+    """A picture that an earlier ledger knew. `listed`: it is in images.jsonl."""
 
     file: str
     recipe: str
@@ -45,11 +45,11 @@ def restore_pictures(
     cancelled: dict[str, str],
     batch_key: Callable[[ImageRequest], str],
 ) -> int:
-    """Write pictures into a new ledger as done; gives how many.
+    """Write pictures into a new ledger as done; returns how many.
 
     `sheets` gives each recipe's contact sheets (file, and the pictures on it), once all pictures
-    were looked at. `cancelled` are the recipes whose rest was cancelled, with the stamps that
-    their files had.
+    were read. `cancelled` are the recipes whose queued images were cancelled, with the stamps
+    of their files.
     """
     saves: dict[tuple[str, str], int] = {}
     numbers: Counter[str] = Counter()
@@ -74,7 +74,7 @@ def restore_pictures(
 
 
 def _note_number(file: str, numbers: Counter[str]) -> None:
-    """Folders that only differ in case share their numbers, deleted pictures keep theirs."""
+    """Folders that differ only in case share numbers; those of deleted pictures stay used."""
     folder, _, name = file.rpartition("/")
     if number := NUMBER.match(name):
         numbers[folded(folder)] = max(numbers[folded(folder)], int(number[0]))
@@ -90,7 +90,7 @@ def _save(sql: sqlite3.Connection, picture: MadeBefore) -> int:
 
 
 def _image(sql: sqlite3.Connection, picture: MadeBefore, save: int, batch_key: str) -> int:
-    """Of several copies of one picture the first counts."""
+    """Of several copies of one picture, the first is used."""
     return sql.execute(
         """INSERT OR IGNORE INTO images
            (recipe, digest, request, batch_key, state, priority, save, entry_index, image_index,
@@ -138,7 +138,7 @@ class EarlierDraws:
         ]
 
     def requests(self, entry: AskedEntry, entry_index: int) -> Sequence[ImageRequest] | None:
-        """The entry's images as they were drawn, if one of them was made; else None.
+        """The entry's images as they were drawn, if one of them was rendered; else None.
 
         Image i has seed+i, but a sweep's images all have the first seed, so both are tried.
         """
@@ -153,13 +153,13 @@ class EarlierDraws:
 
 
 def is_remembered(sql: sqlite3.Connection, recipe: str) -> bool:
-    """Whether anything of the recipe is known from an earlier ledger, and it was not taken in."""
+    """Whether an earlier ledger knew the recipe, and it was not accepted since."""
     found = sql.execute("SELECT 1 FROM facts WHERE name IN (?, ?, ?)", _names(recipe))
     return found.fetchone() is not None
 
 
 def is_restored(sql: sqlite3.Connection, recipe: str) -> bool:
-    """Whether the recipe has pictures from an earlier ledger and was not taken in since."""
+    """Whether the recipe has pictures from an earlier ledger and was not accepted since."""
     found = sql.execute("SELECT 1 FROM facts WHERE name = ?", (_RECIPE + recipe,))
     return found.fetchone() is not None
 
@@ -172,17 +172,17 @@ def was_cancelled(sql: sqlite3.Connection, save: Save) -> bool:
         return False
     try:
         return not save.stamp.written_since(Stamp.from_text(row["value"]))
-    except (TypeError, ValueError):  # somebody wrote into the memos
+    except (TypeError, ValueError):  # the memos were edited by hand
         return False
 
 
 def forget_restored(sql: sqlite3.Connection, recipe: str) -> None:
-    """The recipe was taken in, or is gone."""
+    """The recipe was accepted, or is gone."""
     sql.execute("DELETE FROM facts WHERE name IN (?, ?, ?)", _names(recipe))
 
 
 def keep_sheets(sql: sqlite3.Connection, recipe: str) -> None:
-    """Contact sheets of a restored recipe that show what its entries ask for are made already."""
+    """Mark a restored recipe's contact sheets as made if they show what its entries request."""
     found = sql.execute("SELECT value FROM facts WHERE name = ?", (_SHEETS + recipe,)).fetchone()
     if found is None:
         return

@@ -15,8 +15,8 @@ from picowatch.recipe.request import ImageRequest
 class AskedEntry:
     """One entry of a save, as the ledger needs it.
 
-    `requests` gives the entry's images, given a seed if it wants one drawn. `sheet` is JSON of
-    what its contact sheet shows, if it wants one; the ledger only keeps it.
+    `requests` returns the entry's images; it takes a seed if one is to be drawn. `sheet` is JSON of
+    what its contact sheet shows, if it requests one; the ledger only stores it.
     """
 
     digest: str
@@ -47,9 +47,9 @@ def request_of(row: Row) -> ImageRequest:
 
 @dataclass(frozen=True, slots=True)
 class QueuedImage:
-    """An image as the worker sees it. `file` is its place below the outbox, once reserved.
+    """An image as the worker sees it. `file` is its path below the outbox, once reserved.
 
-    `alone`: it is made in a batch of its own, since something happened to an earlier batch with it.
+    `alone`: it is rendered in a batch of its own, because an earlier batch with it failed.
     """
 
     id: int
@@ -89,7 +89,7 @@ class DueSheet:
     """An entry whose images have all ended, and whose contact sheet is to be made.
 
     `images` are in the entry's order, each with the file of its picture, or None if it failed.
-    `file` is the sheet's place, if one was reserved before a crash.
+    `file` is the sheet's path, if one was reserved before a crash.
     """
 
     entry: int
@@ -109,12 +109,12 @@ class Counts:
     cancelled: int = 0
 
 
-Waiting = tuple[tuple[str, int], ...]  # recipes with their numbers of waiting images
+Waiting = tuple[tuple[str, int], ...]  # recipes with their numbers of queued images
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a save: its pictures in the order of the file, and the rest by number."""
+    """The outcome of a save: its pictures in the order of the file, the other images as counts."""
 
     valid: bool
     pictures: tuple[str, ...]
@@ -124,26 +124,26 @@ class Outcome:
 
 
 class FileNames(Protocol):
-    """Gives pictures their places; what already lies in the outbox is never used again."""
+    """Gives pictures their paths; one that already exists in the outbox is never used again."""
 
     def folder(self, recipe: str) -> str:
         """The recipe's folder below the outbox."""
         ...
 
     def highest_number(self, folder: str) -> int:
-        """The highest number among the pictures that lie there, 0 if none."""
+        """The highest number among the pictures in the folder, 0 if there are none."""
         ...
 
     def file(self, recipe: str, number: int, request: ImageRequest) -> str | None:
-        """The picture's path below the outbox, or None if something lies there."""
+        """The picture's path below the outbox, or None if it already exists."""
         ...
 
     def sheet(self, recipe: str, number: int) -> str | None:
-        """A contact sheet's path below the outbox, or None if something lies there."""
+        """A contact sheet's path below the outbox, or None if it already exists."""
         ...
 
 
 def folded(folder: str) -> str:
-    """The folder as file systems compare it that are blind to case and to accents' forms."""
+    """The folder as file systems compare it that ignore case and Unicode normalisation."""
     decomposed = unicodedata.normalize("NFD", folder)
     return unicodedata.normalize("NFD", decomposed.casefold())

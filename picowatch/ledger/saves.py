@@ -1,4 +1,4 @@
-"""Saves as they are answered, and the recipes that are known by them."""
+"""Saves as they are answered, and the recipes that the ledger knows."""
 
 import sqlite3
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ from picowatch.save import KnownRecipe, Save, Stamp
 
 
 class Saves(Database):
-    """What was saved last, and what that means; `accept.py` and `rename.py` say it."""
+    """The last saves; `accept.py` and `rename.py` define what they mean."""
 
     def accept(
         self,
@@ -32,12 +32,12 @@ class Saves(Database):
         picture_exists: Callable[[str], bool],
         go_on: Callable[[], None] = lambda: None,
     ) -> Acceptance:
-        """Take a valid save in, with all its images, or not at all; see `accept_save`."""
+        """Accept a valid save with all its images, or not at all; see `accept_save`."""
         with self.transaction() as sql:
             return accept_save(sql, save, entries, batch_key, draw_seed, picture_exists, go_on)
 
     def reject(self, save: Save) -> None:
-        """Remember an invalid save, so that the same version is answered once only."""
+        """Record an invalid save, so that the same version is answered only once."""
         with self.transaction() as sql:
             record_save(sql, save, "invalid")
 
@@ -59,13 +59,13 @@ class Saves(Database):
             return {row["path"]: _known(row) for row in rows}
 
     def known_recipe(self, recipe: str) -> KnownRecipe | None:
-        """The recipe as its last save was answered, None if none was."""
+        """The recipe as its last save was answered, or None."""
         with self.transaction() as sql:
             row = sql.execute("SELECT * FROM recipes WHERE path = ?", (recipe,)).fetchone()
             return _known(row) if row else None
 
     def forget(self, recipe: str) -> int:
-        """The recipe is gone: cancel what waits and forget what it asked; gives how many."""
+        """The recipe is gone: cancel its queued images and forget its entries; returns how many."""
         with self.transaction() as sql:
             sql.execute("DELETE FROM entries WHERE recipe = ?", (recipe,))
             sql.execute("DELETE FROM recipes WHERE path = ?", (recipe,))
@@ -81,7 +81,7 @@ class Saves(Database):
             return rename(sql, old, new, stamp, picture_exists)
 
     def saves_of_images(self, recipe: str) -> list[str]:
-        """The digests of the saves that asked for the recipe's images."""
+        """The digests of the saves that requested the recipe's images."""
         with self.transaction() as sql:
             rows = sql.execute(
                 """SELECT DISTINCT saves.digest FROM images JOIN saves ON saves.id = images.save

@@ -15,13 +15,13 @@ CREATE TABLE saves (
     outcome   TEXT NOT NULL CHECK (outcome IN ('accepted', 'invalid'))
 ) STRICT;
 
-CREATE TABLE entries (              -- what the last good save of a recipe asks for
+CREATE TABLE entries (              -- what the last valid save of a recipe requests
     id         INTEGER PRIMARY KEY,
     recipe     TEXT NOT NULL,
     digest     TEXT NOT NULL,       -- of the resolved entry, without priority
     occurrence INTEGER NOT NULL,    -- 0 for the first of equal entries in a file, 1 for the next
     priority   INTEGER NOT NULL,
-    sheet      TEXT,                -- JSON of what its contact sheet shows, if it wants one
+    sheet      TEXT,                -- JSON of what its contact sheet shows, if it requests one
     sheet_file TEXT,                -- below the outbox; reserved before the sheet is written
     sheet_made INTEGER NOT NULL DEFAULT 0,
     UNIQUE (recipe, digest, occurrence)
@@ -32,19 +32,19 @@ CREATE TABLE images (
     recipe    TEXT NOT NULL,
     digest    TEXT NOT NULL,        -- of the request
     request   TEXT NOT NULL,        -- JSON
-    batch_key TEXT NOT NULL,        -- images with equal keys can be made together
+    batch_key TEXT NOT NULL,        -- images with equal keys can be rendered together
     state     TEXT NOT NULL CHECK (state IN ('queued', 'running', 'done', 'failed', 'cancelled')),
     priority  INTEGER NOT NULL,
     save      INTEGER NOT NULL REFERENCES saves (id),
     entry_index INTEGER NOT NULL,   -- of the entry in its file, from 0
     image_index INTEGER NOT NULL,   -- of the image in its entry, from 0
     file      TEXT,                 -- below the outbox; reserved when the image starts
-    attempts  INTEGER NOT NULL DEFAULT 0,  -- deaths of the engine with this image in work
-    deaths    INTEGER NOT NULL DEFAULT 0,  -- deaths in a row of the daemon with this image in work
-    alone     INTEGER NOT NULL DEFAULT 0,  -- 1: a batch with it failed, so it is made by itself
+    attempts  INTEGER NOT NULL DEFAULT 0,  -- engine crashes while it rendered this image
+    deaths    INTEGER NOT NULL DEFAULT 0,  -- daemon crashes in a row during this image
+    alone     INTEGER NOT NULL DEFAULT 0,  -- 1: a batch with it failed, so it is rendered by itself
     reason    TEXT,                 -- why it failed
-    listed    INTEGER NOT NULL DEFAULT 0,  -- 1 once it stands in images.jsonl and the gallery
-    UNIQUE (recipe, digest)         -- a picture is made once
+    listed    INTEGER NOT NULL DEFAULT 0,  -- 1 once it is in images.jsonl and the gallery
+    UNIQUE (recipe, digest)         -- a picture is rendered once
 ) STRICT;
 
 CREATE INDEX images_queue ON images (priority DESC, save, entry_index, image_index)
@@ -58,7 +58,7 @@ CREATE INDEX images_checkpoint ON images
 CREATE INDEX images_running ON images (id) WHERE state = 'running';
 CREATE INDEX images_unlisted ON images (id) WHERE state = 'done' AND listed = 0;
 
-CREATE TABLE asks (                 -- which entry asks for which image; two may ask for one
+CREATE TABLE asks (                 -- which entry requests which image; two may request the same
     entry    INTEGER NOT NULL REFERENCES entries (id) ON DELETE CASCADE,
     position INTEGER NOT NULL,      -- among the entry's images, over all draws of its seed
     image    INTEGER NOT NULL REFERENCES images (id) ON DELETE CASCADE,
@@ -68,12 +68,12 @@ CREATE TABLE asks (                 -- which entry asks for which image; two may
 CREATE INDEX asks_image ON asks (image);
 CREATE INDEX sheets_due ON entries (recipe) WHERE sheet IS NOT NULL AND sheet_made = 0;
 
-CREATE TABLE numbers (              -- the last picture number given in each folder
-    folder TEXT PRIMARY KEY,        -- without case and accents' forms, below the outbox
+CREATE TABLE numbers (              -- the last picture number used in each folder
+    folder TEXT PRIMARY KEY,        -- case-folded and normalised, below the outbox
     last   INTEGER NOT NULL
 ) STRICT;
 
--- How many images are in each state, kept by triggers: asking costs the same at any size.
+-- How many images are in each state, kept by triggers: a count costs the same at any size.
 CREATE TABLE tallies (
     state  TEXT PRIMARY KEY,
     images INTEGER NOT NULL
@@ -100,4 +100,4 @@ CREATE TABLE facts (                -- single values, such as the inbox's inode
     value TEXT NOT NULL
 ) STRICT;
 
-INSERT INTO facts VALUES ('restore', '');  -- a new ledger has yet to learn of pictures that exist
+INSERT INTO facts VALUES ('restore', '');  -- existing pictures are not restored yet

@@ -9,10 +9,10 @@ from picowatch.ledger.rows import DueSheet, FileNames, request_of
 
 
 class ContactSheets(Database):
-    """The sheets that entries want, made or due."""
+    """The sheets that entries request, made or due."""
 
     def recipes_with_sheets_due(self) -> list[str]:
-        """Recipes of which a crash may have left a contact sheet unmade."""
+        """Recipes with a contact sheet that a crash may have prevented."""
         with self.transaction() as sql:
             rows = sql.execute(
                 "SELECT DISTINCT recipe FROM entries WHERE sheet IS NOT NULL AND sheet_made = 0"
@@ -20,7 +20,7 @@ class ContactSheets(Database):
             return [row["recipe"] for row in rows]
 
     def sheets_due(self, recipe: str) -> list[DueSheet]:
-        """The recipe's entries whose images have all ended, some well, and that want a sheet."""
+        """Entries that request a sheet and whose images have all ended, at least one done."""
         with self.transaction() as sql:
             entries = sql.execute(
                 """SELECT * FROM entries WHERE recipe = ? AND sheet IS NOT NULL
@@ -41,7 +41,7 @@ class ContactSheets(Database):
             return due
 
     def reserve_sheet(self, sheet: DueSheet, recipe: str, names: FileNames) -> str:
-        """The place of a contact sheet; the same again if a crash came between."""
+        """The path of a contact sheet; the same one again after a crash."""
         if sheet.file is not None:
             return sheet.file
         with self.transaction() as sql:
@@ -50,7 +50,7 @@ class ContactSheets(Database):
             return file
 
     def mark_sheet_made(self, sheet: DueSheet) -> None:
-        """The contact sheet is in its place."""
+        """The contact sheet is written."""
         with self.transaction() as sql:
             sql.execute("UPDATE entries SET sheet_made = 1 WHERE id = ?", (sheet.entry,))
 
