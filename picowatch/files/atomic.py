@@ -1,7 +1,7 @@
 """How files get written: whole, by temporary → fsync → rename → fsync of the folder; or appended.
 
 Nothing else in picowatch writes files that have to last. Nothing is written below a folder that
-is `held` while another one is in its place: under the mount point of a disk that is away, say.
+is `held` while another one is at its path, such as the mount point of an unmounted disk.
 """
 
 import errno
@@ -21,7 +21,7 @@ _held: dict[Path, Callable[[], bool]] = {}
 
 
 class FolderAway(ControlFlow, OSError):
-    """A folder that is held is gone, or another one is in its place."""
+    """A folder that is held is gone, or another one is at its path."""
 
     def __init__(self, folder: Path) -> None:
         words = "the folder is not there, or another one is in its place"
@@ -96,12 +96,12 @@ def sync_file(file: IO[bytes]) -> None:
 
 
 def rename(temporary: Path, target: Path) -> None:
-    """Let a file take its place, in one step for whoever looks."""
+    """Replace the target in one step, so that readers see either file."""
     temporary.replace(target)
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the folder's entries durable: a rename is only then."""
+    """Make the folder's entries durable: only then is a rename durable."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)

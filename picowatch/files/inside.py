@@ -1,8 +1,8 @@
-"""Opens and deletes what a path names below a folder, whatever is put in its way meanwhile.
+"""Opens and deletes files below a folder, safe against links that are swapped in meanwhile.
 
 A symbolic link is followed if it ends inside the folder. The path is resolved first and then
 walked from the folder, each part opened in the one before and none of them followed: a link that
-is swapped in after the look makes the opening fail, it never leads anywhere.
+is swapped in after the check makes the opening fail, and is never followed.
 """
 
 import errno
@@ -16,10 +16,10 @@ from pathlib import Path
 
 # A folder that may be entered but not listed can be walked through where the system knows O_PATH.
 _FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-# NONBLOCK: a FIFO that takes the file's place must not stop the daemon.
+# NONBLOCK: a FIFO that replaces the file must not block the daemon.
 _FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW | os.O_CLOEXEC
 
-ASIDE = ".picowatch-done-"  # stands before the name of a file that is about to be deleted
+ASIDE = ".picowatch-done-"  # prefix of a file that is about to be deleted
 MAX_NAME_BYTES = 255
 
 
@@ -52,7 +52,7 @@ def open_regular(path: Path) -> int:
 
 
 def unlink_below(root: Path, path: str, is_meant: Callable[[bytes], bool]) -> bool:
-    """Delete the regular file `path` below `root` if its bytes are meant; gives whether they were.
+    """Delete the regular file `path` below `root` if `is_meant`; returns whether it was.
 
     It is moved aside first: what is saved under its name from then on stays. What turns out to be
     another file by then, or is open for writing, is moved back. A link in its place stays. Raises
@@ -86,13 +86,13 @@ def bring_back(root: Path) -> None:
 
 
 def _aside(name: str) -> str:
-    """Of a name that is too long the end: it is still a recipe's."""
+    """A name that is too long loses its beginning: its end still marks a recipe."""
     end = os.fsencode(name)[len(ASIDE) - MAX_NAME_BYTES :]
     return ASIDE + end.decode("utf-8", "ignore")
 
 
 def _unlink_aside(within: int, aside: str, is_meant: Callable[[bytes], bool]) -> bool:
-    """Nobody opens it by that name, so what is found here stays so."""
+    """Nobody opens it by that name, so what is found here stays true."""
     meant = _is_meant(within, aside, is_meant, unwritten=True)
     if meant:
         os.unlink(aside, dir_fd=within)
@@ -112,10 +112,10 @@ def _is_meant(
 def _is_open_for_writing(handle: int) -> bool:
     """A read lease is refused where somebody has the file open for writing: fcntl(2).
 
-    Some file systems know none, nor do other systems than Linux: nothing is seen there.
+    Some file systems have none, nor do systems other than Linux: nothing is detected there.
     """
     try:
-        # Who opens it meanwhile makes the kernel send a signal: one that does nothing.
+        # Opening it meanwhile makes the kernel send a signal: use one that does nothing.
         fcntl.fcntl(handle, fcntl.F_SETSIG, signal.SIGURG)
         fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_RDLCK)
         fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_UNLCK)
@@ -127,9 +127,9 @@ def _is_open_for_writing(handle: int) -> bool:
 
 
 def _move_back(within: int, aside: str, name: str) -> None:
-    """Unless a newer file has its name: then that one counts.
+    """Move it back, unless a newer file has its name: then that one is kept.
 
-    inotify tells nothing of what is written to it through a handle of before: the next scan does.
+    inotify does not report writes through an older handle: the next scan finds them.
     """
     try:
         os.link(aside, name, src_dir_fd=within, dst_dir_fd=within, follow_symlinks=False)

@@ -1,6 +1,6 @@
-"""Pictures that users bring: start images and masks, decoded with limits, everywhere alike.
+"""Pictures that users provide: start images and masks, decoded with limits.
 
-The daemon checks one when it takes a save in, the engine reads it when it makes the image.
+The daemon checks one when it accepts a save, the engine reads it when it renders the image.
 """
 
 import struct
@@ -53,7 +53,7 @@ class FewReads(BytesIO):
 def check_picture(content: bytes) -> None:
     """Make sure that a picture can be decoded whole, as a picture and as a mask.
 
-    Takes less than decoding it does. Raises as `decode_picture`.
+    Takes less than decoding it does. Raises the errors of `decode_picture`.
     """
     _upright(content, checks_only=True)
 
@@ -72,7 +72,7 @@ def decode_picture(content: bytes) -> Image.Image:
 
 
 def decode_mask(content: bytes) -> Image.Image:
-    """A mask as 8-bit grey, upright; transparent counts as black. Raises as `decode_picture`."""
+    """A mask as 8-bit grey, upright; transparent counts as black. Raises like `decode_picture`."""
     mask = _upright(content).convert("RGBA")
     black = Image.new("RGBA", mask.size, (0, 0, 0, 255))
     return Image.alpha_composite(black, mask).convert("L")

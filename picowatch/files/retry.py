@@ -1,4 +1,4 @@
-"""Waiting out a disk that is full or gone and a ledger that another program has locked."""
+"""Waits until a full disk has room, a share is back, or a locked ledger is free."""
 
 import errno
 import logging
@@ -17,8 +17,8 @@ log = logging.getLogger("picowatch")
 
 RETRY_SECONDS = 2.0  # between tries
 GRACE_SECONDS = 0.5  # in which what was begun may be finished when picowatch ends
-LITTLE = 100_000_000  # bytes of room that are worth a word
-# What may pass when there is room again, or when who holds the ledger lets go of it: see `passes`.
+LITTLE = 100_000_000  # bytes of free space that are worth a message
+# Errors that may pass when there is room again or the ledger is unlocked: see `passes`.
 PASSING = (OSError, sqlite3.OperationalError)
 # What a file system says of one name, or of what lies there; waiting changes nothing about it.
 _LASTING = {
@@ -42,11 +42,11 @@ def passes(error: BaseException) -> bool:
 
 
 class Ended(ControlFlow):
-    """picowatch ends in the middle of something; the next start does it."""
+    """picowatch ends in the middle of something; the next start finishes it."""
 
 
 class Retry:
-    """Shared by all threads of the daemon, so that a full disk is said once, and its end once."""
+    """Shared by all threads of the daemon, so that a full disk and its end are reported once."""
 
     def __init__(self, stop: threading.Event, folder: Path, *, keeps_trying: bool) -> None:
         """`stop` ends all waiting. Not `keeps_trying`: nothing is waited for, as in `run --once`.
@@ -59,7 +59,7 @@ class Retry:
         self._lock = threading.Lock()
         self._waiting: set[str] = set()
         self._end_at: float | None = None
-        self.trouble = ""  # what is waited for now, in words
+        self.trouble = ""  # what it is waiting for, in words
 
     def until_begun(self, action: Callable[[], T]) -> T:
         """As `until_done`, for what must succeed before anything else can begin.
@@ -72,7 +72,7 @@ class Retry:
     def until_done(
         self, who: str, action: Callable[[], T], on_wait: Callable[[], None] = lambda: None
     ) -> T:
-        """Do it, again and again until it works; `who` names the one that waits.
+        """Retry the action until it works; `who` names the caller that is waiting.
 
         `on_wait` is called before each wait. Raises Ended once `stop` is set, and the error itself
         where nothing is waited for, or where waiting would change nothing.
@@ -92,9 +92,9 @@ class Retry:
                 return result
 
     def go_on(self) -> None:
-        """Whatever takes long calls this between two of its units.
+        """Long operations call this between two steps.
 
-        Raises Ended once `stop` is set, a moment later: short work is finished.
+        Raises Ended once `stop` is set, after GRACE_SECONDS: short operations finish.
         """
         if not self._stop.is_set():
             return

@@ -3,8 +3,8 @@ mounted.
 
 A command is `NAME.json`: {"command": "retry", "recipe": "corgi.yaml"}. The daemon answers with
 `NAME.answer`: {"done": true, "text": "…", "pictures": []}, and then deletes the command; a crash in
-between repeats it. Who asked deletes the answer; answers that nobody read go at the daemon's next
-start. A command may wait for its answer; who waits no longer deletes it.
+between repeats it. The sender deletes the answer; unread answers are deleted at the daemon's next
+start. A sender may wait for the answer; one that stops waiting deletes the command.
 """
 
 import json
@@ -30,7 +30,7 @@ POLL_SECONDS = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What somebody asks of the daemon; no `recipe` means all of them.
+    """A request to the daemon; no `recipe` means all of them.
 
     `digest` is the sha256 of the recipe's bytes, where a certain save is meant.
     """
@@ -42,7 +42,7 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Whether it was done, a sentence for who asked, and pictures by path below the outbox."""
+    """Whether it was done, a sentence for the user, and pictures by path below the outbox."""
 
     done: bool
     text: str
@@ -61,7 +61,7 @@ class Commands:
                 answer.unlink()
 
     def work_off(self, do: Callable[[Command], Answer | None]) -> None:
-        """Do what is asked, oldest first.
+        """Do what is requested, oldest first.
 
         A command stays where it is while `do` gives None, for it has no answer yet, or raises
         what passes. Whatever else `do` raises is its answer.
@@ -71,7 +71,7 @@ class Commands:
                 continue
             try:
                 answer = self._answer(path, do)
-            except FileNotFoundError:  # taken back
+            except FileNotFoundError:  # withdrawn
                 continue
             if answer is not None:
                 text = json.dumps(asdict(answer))
@@ -105,7 +105,7 @@ class Commands:
 
 
 def leave(outbox: Path, command: Command) -> Path:
-    """Ask the daemon of an outbox for something, now or at its next start; gives the file.
+    """Send the daemon of an outbox a command, for now or its next start; returns the file.
 
     Raises OSError if the outbox cannot be written.
     """
@@ -117,7 +117,7 @@ def leave(outbox: Path, command: Command) -> Path:
 
 
 def answer_to(path: Path, seconds: float) -> Answer | None:
-    """The daemon's answer to a command, waited for; None if there is none in that time."""
+    """Wait for the daemon's answer to a command; None if there is none in that time."""
     answer = path.with_suffix(".answer")
     deadline = time.monotonic() + seconds
     while not answer.exists():
@@ -131,7 +131,7 @@ def answer_to(path: Path, seconds: float) -> Answer | None:
 
 
 def take_back(path: Path) -> None:
-    """Ask no longer, and leave nothing behind."""
+    """Withdraw the command, and leave no file."""
     for file in (path, path.with_suffix(".answer")):
         with suppress(OSError):
             file.unlink()
@@ -142,7 +142,7 @@ def _folder(outbox: Path) -> Path:
 
 
 def _read(path: Path) -> Command:
-    """Raises ValueError in words; whoever may write to the outbox may write anything there."""
+    """Raises ValueError with a message; anything may be in a file that others write."""
     with os.fdopen(open_regular(path), "rb") as file:
         content = file.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:

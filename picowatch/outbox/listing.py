@@ -11,7 +11,7 @@ from picowatch.files.atomic import append_durably
 from picowatch.recipe.request import ImageRequest
 
 TAIL_BYTES = 1 << 20
-# What a line says beside the request.
+# What a line contains besides the request.
 OWN = {"file", "recipe", "digest", "save_digest", "entry_index", "image_index"}
 
 
@@ -47,7 +47,7 @@ class Listing:
                 yield from _lines(file)
 
     def _mend(self) -> None:
-        """Cut off a last line that a crash left without its end, or a power cut with a hole."""
+        """Cut off a last line that a crash left incomplete, or a power cut damaged."""
         if not self._path.exists():
             return
         with self._path.open("rb+") as file:
@@ -69,7 +69,7 @@ def _tail(file: IO[bytes]) -> tuple[int, bytes]:
 
 
 def without_torn_line(content: bytes, parse: Callable[[bytes], object | None]) -> bytes:
-    """The lines without a last one that has no end, or that `parse` makes nothing of.
+    """The lines, without a last one that is incomplete or that `parse` rejects.
 
     Each line is durable before the next is written, so only the last one can be torn.
     """
@@ -79,7 +79,7 @@ def without_torn_line(content: bytes, parse: Callable[[bytes], object | None]) -
 
 
 def picture_of(text: bytes) -> dict[str, Any] | None:
-    """A line's picture, None if it is none."""
+    """A line's picture, None if the line is not valid."""
     try:
         line = json.loads(text)
     except (ValueError, RecursionError):
@@ -93,7 +93,7 @@ def request_of(line: dict[str, Any]) -> ImageRequest:
 
 
 def _lines(file: Iterable[bytes]) -> Iterator[dict[str, Any]]:
-    """Those that are whole: the first one may be cut, and what a user did to the file is theirs."""
+    """The complete ones: the first may be cut off, and a user may have edited the file."""
     for text in file:
         if (line := picture_of(text)) is not None:
             yield line

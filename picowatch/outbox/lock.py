@@ -1,4 +1,4 @@
-"""One picowatch an outbox: an advisory lock that the system drops when its holder dies."""
+"""One picowatch per outbox: an advisory lock that the system releases when its holder dies."""
 
 import fcntl
 import os
@@ -14,18 +14,18 @@ from picowatch.files.atomic import make_folder, sync_file, sync_folder
 
 # Folders below the outbox with files that, as in the outbox itself, are written again within
 # seconds, or made again when they are missing.
-_MAKE = " make"  # stands after the process number of a holder that is a `picowatch make`
+_MAKE = " make"  # follows the process number of a holder that is a `picowatch make`
 _LOOK_SECONDS = 0.001
 _HASTILY_WRITTEN = (".picowatch", ".picowatch/commands", ".picowatch/gallery",
                     ".picowatch/gallery/thumbs", ".picowatch/gallery/thumbs/*")  # fmt: skip
 
 
 class Whereabouts(Enum):
-    """Where the outbox is that a lock was taken in."""
+    """Where the locked outbox is now."""
 
     IN_PLACE = auto()
-    AWAY = auto()  # moved or unmounted: nothing is there, or a folder that is no outbox
-    REPLACED = auto()  # another outbox is in its place, or its lock was deleted
+    AWAY = auto()  # moved or unmounted: nothing is at its path, or a folder that is not an outbox
+    REPLACED = auto()  # another outbox is at its path, or its lock was deleted
 
 
 class OutboxLock:
@@ -50,12 +50,12 @@ class OutboxLock:
             self._file.close()
             raise _in_use(outbox, holder)
         self._file.seek(0)
-        # Who ends by itself leaves the file empty.
+        # A picowatch that ends normally leaves the file empty.
         self.after_crash = bool(self._file.read())
         self._lock_id = _id(os.fstat(self._file.fileno()))
         self._outbox_id = _id(outbox.stat())
         try:
-            # Over what stands there: on a full disk, an empty file would tell of a good end.
+            # Overwrites the content: on a full disk, an empty file would look like a normal end.
             self._file.seek(0)
             self._file.write(f"{os.getpid()}{_MAKE if by_make else ''}")
             self._file.truncate()
@@ -71,7 +71,7 @@ class OutboxLock:
         return self.whereabouts() is Whereabouts.IN_PLACE
 
     def whereabouts(self) -> Whereabouts:
-        """Look: no event tells of an outbox that was moved, unmounted or deleted."""
+        """Check: no event reports an outbox that was moved, unmounted or deleted."""
         try:
             found = _id(_path(self._outbox).stat())
         except (FileNotFoundError, NotADirectoryError):
@@ -89,7 +89,7 @@ class OutboxLock:
         return Whereabouts.REPLACED if same else Whereabouts.AWAY
 
     def release(self, *, left_undone: bool = False) -> None:
-        """Let go of the outbox; what was `left_undone` is mended as after a crash."""
+        """Release the outbox; `left_undone`: the next start repairs it as after a crash."""
         if not left_undone:
             self._sync_hastily_written()
             with suppress(OSError):
@@ -99,8 +99,8 @@ class OutboxLock:
     def _sync_hastily_written(self) -> None:
         """Make durable what was renamed without waiting for the disk, contents before names.
 
-        Else a power cut may leave a temporary or a damaged latest.png behind an end that looks
-        like a good one, and after such an end none is looked for.
+        Otherwise a power cut may leave a temporary or a damaged latest.png after an end that looks
+        normal, and after a normal end nothing is repaired.
         """
         with suppress(OSError), (self._outbox / "latest.png").open("rb") as latest:
             sync_file(latest)

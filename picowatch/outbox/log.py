@@ -1,4 +1,4 @@
-"""picowatch.log and the console: one plain line an event, whatever a prompt may contain."""
+"""picowatch.log and the console: one plain line per event, whatever a prompt contains."""
 
 import json
 import logging
@@ -26,7 +26,7 @@ class LineFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time, level, message."""
+    """One JSON object per line: time, level, message."""
 
     def format(self, record: logging.LogRecord) -> str:
         time = self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z")
@@ -39,9 +39,9 @@ def _message(record: logging.LogRecord) -> str:
 
 
 class _Lasting(logging.Handler):
-    """A handler whose target may be full or gone for a while; that is no matter for a traceback.
+    """A handler whose target may be full or gone for a while; that logs no traceback.
 
-    What could not be written stays in the stream's buffer, and follows when there is room.
+    What could not be written stays in the stream's buffer, and is written when there is room.
     """
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
@@ -54,7 +54,7 @@ class _Lasting(logging.Handler):
 
 
 class _LogFile(_Lasting, RotatingFileHandler):
-    """Goes on in a new file when somebody deletes the log, or rotates it away."""
+    """Continues in a new file when somebody deletes or rotates the log."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

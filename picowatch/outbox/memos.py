@@ -1,7 +1,7 @@
-"""What people asked that no picture tells, kept beside the ledger: a line of JSON for each.
+"""User requests that no picture records, kept beside the ledger: a line of JSON for each.
 
-Only a ledger that is made anew reads it: pictures name their recipes as these were called when
-they were made, and nothing else tells of a pause or of what was cancelled.
+Only a rebuilt ledger reads them: pictures name their recipes as these were called when
+they were made, and nothing else records a pause or what was cancelled.
 """
 
 import json
@@ -16,7 +16,7 @@ from picowatch.save import Stamp
 
 @dataclass
 class Asked:
-    """What the memos come to.
+    """The combined result of the memos.
 
     `cancelled` are recipes with the stamps, as text, of the saves whose rest was cancelled.
     """
@@ -58,23 +58,23 @@ class Asked:
 
 
 class Memos:
-    """Takes down what is asked, and tells it a ledger that is made anew."""
+    """Records requests, and reads them back for a rebuilt ledger."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def note_pause(self, paused: bool) -> None:
-        """Nothing is made from now on, or something is again."""
+        """Rendering is paused, or was resumed."""
         self._note({"paused": paused})
 
     def note_cancellation(self, stamps: Mapping[str, Stamp]) -> None:
-        """What these recipes' last saves asked for and is not made yet is not wanted any more."""
+        """The queued images of these recipes' last saves were cancelled."""
         self._note(
             *({"cancelled": name, "stamp": stamp.as_text()} for name, stamp in stamps.items())
         )
 
     def note_rename(self, old: str, new: str, saves: Sequence[str]) -> None:
-        """The pictures of these saves belong to the recipe's new name. May be said again."""
+        """The pictures of these saves belong to the recipe's new name. May be repeated."""
         if saves:
             self._note({"renamed": old, "to": new, "saves": list(saves)}, durable=False)
 
@@ -86,7 +86,7 @@ class Memos:
         return asked
 
     def _note(self, *memos: dict[str, Any], durable: bool = True) -> None:
-        """Not `durable`: it is of use only if the ledger, too, is lost in the same power cut."""
+        """Not `durable`: it matters only if the ledger is lost in the same power cut."""
         # The line's end goes first: what a crash left of a line ends there.
         content = "".join(f"\n{json.dumps(memo)}" for memo in memos).encode()
         if durable:

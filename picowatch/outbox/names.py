@@ -1,4 +1,4 @@
-"""Where things lie in the outbox: it mirrors the inbox, one folder a recipe.
+"""Where files are in the outbox: it mirrors the inbox, with one folder per recipe.
 
 `inbox/pets/corgi.yaml` answers in `outbox/pets/corgi/`, its errors stand in
 `outbox/pets/corgi.yaml.error.txt`. No name leaves the outbox or takes the place of one of
@@ -34,7 +34,7 @@ LEAST_NAME_BYTES = 100  # who says fewer does not know: with so few hardly any p
 UNSAFE = re.compile(r'[/\\:*?"<>|]+')
 # What moves a cursor or turns text around where names are listed.
 UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]+")
-# Windows takes these for devices, whatever stands behind a dot
+# Windows takes these for devices, whatever follows after a dot
 # (https://learn.microsoft.com/windows/win32/fileio/naming-a-file).
 DEVICES = {"con", "prn", "aux", "nul", "conin$", "conout$", "clock$"} | {
     port + number for port in ("com", "lpt") for number in "0123456789¹²³"
@@ -133,7 +133,7 @@ class OutboxNames:
         return max((int(number[1]) for number in numbers if number), default=0)
 
     def file(self, recipe: str, number: int, request: ImageRequest) -> str | None:
-        """A picture's path, or None if anything lies there already."""
+        """A picture's path, or None if anything exists there already."""
         fields = {
             "number": number,
             "recipe": PurePosixPath(recipe).stem,
@@ -150,7 +150,7 @@ class OutboxNames:
         return self._free(f"{self.folder(recipe)}/{name}")
 
     def sheet(self, recipe: str, number: int) -> str | None:
-        """A contact sheet's path, or None if anything lies there already."""
+        """A contact sheet's path, or None if anything exists there already."""
         return self._free(f"{self.folder(recipe)}/{number:04}-sheet.png")
 
     def archived(self, recipe: str, number: int) -> str:
@@ -166,7 +166,7 @@ class OutboxNames:
         return self._tagged(name, name, room)
 
     def _tagged(self, name: str, whole: str, room: int = 0) -> str:
-        """The name with a hash of `whole` behind it, shortened to what the file system takes."""
+        """The name with a hash of `whole` after it, shortened to what the file system takes."""
         digest = hashlib.sha256(os.fsencode(whole)).hexdigest()[:8]
         most = self._max_name_bytes - room - 9
         return f"{os.fsencode(_portable(name))[:most].decode('utf-8', 'ignore')}-{digest}"

@@ -105,7 +105,7 @@ class Outbox:
         self._write_latest(content)
 
     def _write_latest(self, content: bytes) -> None:
-        """Whatever else somebody put in its place, no picture fails for it."""
+        """No picture fails because something else is at that path."""
         try:
             write_atomically(self.root / LATEST, content, durable=False)
         except OSError as error:
@@ -116,12 +116,12 @@ class Outbox:
             self._said_latest = True
 
     def write_preview(self, width: int, height: int, pixels: bytes) -> None:
-        """Show a picture that is still in work; raises ValueError for too few pixels."""
+        """Show a picture that is still being rendered; raises ValueError for too few pixels."""
         content = encode_enlarged(width, height, pixels, PREVIEW_SCALE)
         write_atomically(self.root / PREVIEW, content, durable=False)
 
     def remove_preview(self) -> None:
-        """Nothing is in work any more."""
+        """Nothing is being rendered any more."""
         with suppress(OSError):
             (self.root / PREVIEW).unlink(missing_ok=True)
 
@@ -184,7 +184,7 @@ class Outbox:
             return False
 
     def write_error(self, recipe: str, text: str) -> bool:
-        """Answer a recipe with an error file; gives whether it says something new."""
+        """Answer a recipe with an error file; returns whether it says something new."""
         is_new = self.error(recipe) != text.encode("utf-8", "backslashreplace").decode()
         return self._say_beside(self.names.error_file(recipe), text) and is_new
 
@@ -200,18 +200,18 @@ class Outbox:
         return True
 
     def error(self, recipe: str) -> str:
-        """The recipe's error file, "" if there is none."""
+        """The recipe's error file, "" if it does not exist."""
         try:
             return (self.root / self.names.error_file(recipe)).read_text(errors="replace")
         except OSError:
             return ""
 
     def remove_error(self, recipe: str) -> None:
-        """The recipe is good now, or gone."""
+        """The recipe is valid now, or gone."""
         self.problems.remove(self.names.error_file(recipe))
 
     def write_warnings(self, recipe: str, warnings: Sequence[str]) -> None:
-        """Say beside the result what of a recipe could not be honoured; nothing takes it back."""
+        """Write a warning file with what in a recipe was ignored; it is never withdrawn."""
         file = self.names.warning_file(recipe)
         if warnings:
             shown = [harmless(f"inbox/{recipe}"), *map(harmless_lines, warnings)]
@@ -220,7 +220,7 @@ class Outbox:
             self.problems.remove(file)
 
     def add_warning(self, recipe: str, warning: str) -> None:
-        """Say beside the result, once, what went wrong after the save was answered."""
+        """Add, once, to the warning file what went wrong after the save was answered."""
         file = self.names.warning_file(recipe)
         with self._adding_warning:
             before = self.problems.text(file) or harmless(f"inbox/{recipe}") + "\n"
@@ -229,7 +229,7 @@ class Outbox:
                 self._say_beside(file, before + added)
 
     def write_status(self, status: Status) -> None:
-        """Write how things stand, for people, for programs and for the gallery."""
+        """Write the status, for people, for programs and for the gallery."""
         self.status.write(status)
         if status.ended:
             self.status.clear()
@@ -247,7 +247,7 @@ class Outbox:
         self.problems.remove_all_but({file(recipe) for recipe in recipes for file in beside})
 
     def archive(self, recipe: str, content: bytes) -> str:
-        """Keep a recipe's bytes in its folder; gives their path below the outbox.
+        """Keep a recipe's bytes in its folder; returns their path below the outbox.
 
         Another file of that name is not overwritten, the recipe's gets a number; one that holds
         these very bytes is theirs already, from before a crash.

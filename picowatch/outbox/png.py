@@ -42,9 +42,9 @@ def encode_png(
     texts: Sequence[PngText],
     go_on: Callable[[], None] = lambda: None,
 ) -> bytes:
-    """A PNG file's bytes; `pixels` are RGB triples, the texts stand before the image data.
+    """A PNG file's bytes; `pixels` are RGB triples, the texts precede the image data.
 
-    `go_on` is called again and again meanwhile; what it raises ends it.
+    `go_on` is called repeatedly meanwhile; what it raises ends the writing.
     """
     image = Image.frombytes("RGB", (width, height), pixels)
     chunks = PngImagePlugin.PngInfo()
@@ -115,7 +115,7 @@ def _exif_of(content: bytes) -> bytes:
 def _user_comment(exif: bytes) -> str | None:
     """The text of an EXIF user comment; damaged EXIF is as if there were none.
 
-    Its place is the Exif IFD. Fooocus writes it beside that, as text.
+    It belongs in the Exif IFD. Fooocus writes it beside that, as text.
     """
     if not exif or len(exif) > MAX_EXIF_BYTES:
         return None

@@ -40,7 +40,7 @@ class ProblemFiles:
         self._note(file)
 
     def remove(self, file: str) -> None:
-        """The problem is no more; what somebody else put in the file's place stays."""
+        """The problem is gone; a file that somebody else put there stays."""
         with suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
             (self._root / file).unlink()
         with self._lock:
@@ -67,7 +67,7 @@ class ProblemFiles:
     def shown(self) -> tuple[list[Problem], int]:
         """The newest problems, errors first, and how many more there are.
 
-        A file that the user deleted is no problem any more.
+        A file that the user deleted no longer counts.
         """
         with self._lock:
             files = list(reversed(self._files))
@@ -95,7 +95,7 @@ class ProblemFiles:
             self.changes += 1
 
     def text(self, file: str) -> str | None:
-        """The beginning of a file, None if there is none that can be read."""
+        """The beginning of a file, None if it cannot be read."""
         try:
             handle = open_regular(self._root / file)
             with os.fdopen(handle, encoding="utf-8", errors="replace") as stream:
@@ -112,4 +112,4 @@ def _changed_at(path: Path) -> float:
     try:
         return path.stat().st_mtime
     except OSError:
-        return 0.0  # it was mended in between
+        return 0.0  # it was fixed in between

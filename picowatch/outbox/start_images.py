@@ -1,7 +1,7 @@
 """Start images and masks: found where a recipe may name them, checked, kept until they are used.
 
 A copy is kept under its sha256 when the save is accepted, so that editing, moving or deleting
-the picture afterwards changes nothing of what was asked.
+the picture afterwards does not change what was requested.
 """
 
 import errno
@@ -19,7 +19,7 @@ from picowatch.files.pictures import MAX_BYTES, check_picture
 from picowatch.outbox.png import texts_of
 
 FOLDER = "start-images"
-# What means that a picture of this name does not lie there, or that it is none to be opened.
+# Errors that mean that no such picture exists there, or that it is not a regular file.
 NOT_THERE = {
     errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EXDEV, errno.EINVAL,
 }  # fmt: skip
@@ -33,7 +33,7 @@ class StartImages:
         self._folder = outbox / ".picowatch" / FOLDER
 
     def keep(self, recipe: str, path: str) -> str:
-        """Keep a copy of the picture that `recipe` calls `path`; gives its sha256.
+        """Keep a copy of the picture that `recipe` calls `path`; returns its sha256.
 
         Raises PictureUnreadable if it is not there, lies elsewhere, or cannot be a start image.
         """
@@ -50,7 +50,7 @@ class StartImages:
         return NamedPictures(self, recipe)
 
     def stamps(self, recipe: str, path: str) -> list[list[int] | None]:
-        """What lies at each path of a picture: size and time tell one version from the next."""
+        """What is at each path of a picture: size and time distinguish its versions."""
         return [_stamp(root / below) for root, below in self._candidates(recipe, path)]
 
     def read(self, recipe: str, path: str) -> bytes:
@@ -69,7 +69,7 @@ class StartImages:
         )
 
     def _candidates(self, recipe: str, path: str) -> list[tuple[Path, str]]:
-        """Where the picture may lie: folder and path below it, in the order of looking."""
+        """Where the picture may be: folder and path below it, in the order of looking."""
         inbox, outbox = self._roots
         beside = str(PurePosixPath(recipe).parent / path)
         found = [(inbox, beside), (inbox, path), (outbox, path)]
@@ -79,13 +79,13 @@ class StartImages:
         return found
 
     def forget_all_but(self, digests: Collection[str]) -> None:
-        """Delete copies that no waiting image needs, and what a crash left."""
+        """Delete copies that no queued image needs, and what a crash left."""
         if not self._folder.is_dir():
             return
         remove_leftovers(self._folder)
         for copy in self._folder.iterdir():
             if copy.name not in digests:
-                with suppress(OSError):  # a folder somebody made: no copy, and no matter
+                with suppress(OSError):  # a folder that a user made: not a copy, ignored
                     copy.unlink()
 
 
@@ -112,11 +112,11 @@ class NamedPictures:
 
     @property
     def refused(self) -> str:
-        """The pictures that could not be used, and what lay at their paths; "" if all could."""
+        """The pictures that could not be used, and what was at their paths; "" if all could."""
         return json.dumps(self._refused) if self._refused else ""
 
     def look_again(self, refused: str) -> str:
-        """What lies there now, in the same form."""
+        """What is there now, in the same form."""
         return json.dumps(
             {path: self._pictures.stamps(self._recipe, path) for path in json.loads(refused)}
         )

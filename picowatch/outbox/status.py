@@ -1,4 +1,4 @@
-"""status.json and now.txt: what runs and what waits, for programs and for people."""
+"""status.json and now.txt: what is running and what is queued, for programs and for people."""
 
 import json
 import os
@@ -24,7 +24,7 @@ class EngineStatus:
     """One engine. `node` is "" on the daemon's own machine.
 
     `checkpoint` is the name of what it used last, "" if it holds none; `images` are those it
-    made, `trouble` says why it makes none. Memory is bytes on its device.
+    made, `trouble` says why it renders none. Memory is bytes on its device.
     """
 
     number: int
@@ -45,7 +45,7 @@ class EngineStatus:
 class Status:
     """One look at the daemon. Times are Unix seconds, durations seconds.
 
-    `recipe` to `seconds_left` are of what is in work; `seconds_left` is for its recipe,
+    `recipe` to `seconds_left` are of what is being rendered; `seconds_left` is for its recipe,
     `all_seconds_left` for all that waits, too. `waiting` names the recipes that come next, each
     with its number of images, of `waiting_recipes` in all. `pictures` and `errors` are the
     last ones, the newest at the end. `device` to `memory_peak_bytes` are of the first engine,
@@ -101,7 +101,7 @@ def images(count: int) -> str:
 
 
 def images_wait(count: int) -> str:
-    """That so many images wait, in words."""
+    """That so many images are queued, in words."""
     return f"{images(count)} wait{'s' if count == 1 else ''}"
 
 
@@ -139,7 +139,7 @@ class StatusFiles:
 
 
 def status_of(values: Mapping[str, Any]) -> Status:
-    """What `read_status` gave, as far as this version knows it; TypeError for what is no status."""
+    """A status from `read_status`, as far as this version knows it; raises TypeError."""
     engines = tuple(_of(EngineStatus, one) for one in values.get("engines", ()))
     return replace(_of(Status, values), engines=engines)
 

@@ -22,7 +22,7 @@ def picture_entry(root: Path, line: dict[str, Any]) -> dict[str, Any]:
 
 
 def sheet_entry(root: Path, file: str, width: int, height: int, text: str) -> dict[str, Any] | None:
-    """The entry of a contact sheet; `text` is what it says of itself. None if it is none of ours.
+    """The entry of a contact sheet; `text` is its description. None if it is not one of ours.
 
     `cells` are the files of its pictures, None for each that was not made.
     """
@@ -38,7 +38,7 @@ def sheet_entry(root: Path, file: str, width: int, height: int, text: str) -> di
 
 
 def entry_from_png(root: Path, file: str) -> dict[str, Any] | None:
-    """The entry of a picture that stands in no list, from its own texts; None if it has none."""
+    """The entry of a picture that is not listed, from its own texts; None if it has none."""
     try:
         texts = read_texts(root / file)
         if SHEET_KEYWORD in texts:

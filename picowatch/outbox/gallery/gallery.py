@@ -1,6 +1,6 @@
-"""Keeps the gallery of one outbox: adds what is made, takes away what the user deleted.
+"""Keeps the gallery of one outbox: adds new pictures, removes those that the user deleted.
 
-Damage, or a gallery of another version, is no matter: all of it is made anew from images.jsonl
+A damaged gallery, or one of another version, is rebuilt from images.jsonl
 and the pictures.
 """
 
@@ -114,7 +114,7 @@ class Gallery:
                     return
 
     def drop_deleted(self) -> None:
-        """Show no more what the user has deleted.
+        """Remove what the user has deleted.
 
         A folder is only listed if its time has changed. Without the gallery's own folder the
         whole outbox is away, which deletes nothing.
@@ -153,18 +153,18 @@ class Gallery:
         except (FileNotFoundError, NotADirectoryError):
             changed_at, there = 0, set()
         except OSError:
-            return  # nobody knows
+            return  # unknown
         yield from (file for file in files if file.rpartition("/")[2] not in there)
         self._folder_times[folder] = changed_at
 
-    # -- making it anew
+    # -- rebuilding
 
     def _make_anew(self) -> None:
         self._write_page()
         self._pages.write_anew(self._all_entries())
 
     def _catch_up(self) -> None:
-        """Add what stands in the list, but was not shown yet when picowatch last ended.
+        """Add what is in the list, but was not shown yet when picowatch last ended.
 
         Several publishers at work may have shown a later one already.
         """
@@ -208,7 +208,7 @@ class Gallery:
 
 
 class GalleryKeeper:
-    """Finds old problems, makes thumbnails that are missing, shows no more what was deleted."""
+    """Finds old problems, makes thumbnails that are missing, removes what was deleted."""
 
     def __init__(self, gallery: Gallery, problems: ProblemFiles) -> None:
         self._gallery = gallery
@@ -237,7 +237,7 @@ class GalleryKeeper:
 
 
 class NowFile:
-    """now.js: what runs, what waits and what went wrong, for the gallery while it is open.
+    """now.js: what is running, queued and wrong, for the gallery while it is open.
 
     Never written durably, for it is written again within seconds.
     """

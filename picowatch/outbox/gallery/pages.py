@@ -1,4 +1,4 @@
-"""The pages of the gallery: scripts of one call a line, which are only appended to.
+"""The pages of the gallery: scripts of one call per line, which are only appended to.
 
 Adding a picture costs the same however many there are: a line at the end of the newest page.
 """
@@ -14,7 +14,7 @@ from picowatch.files.atomic import append_durably, make_folder, sync_folder, wri
 from picowatch.outbox.listing import picture_of, without_torn_line
 
 PICTURES_PER_PAGE = 250
-FORMAT = 1  # of the entries; another one than the page's script knows is made anew
+FORMAT = 1  # of the entries; pages in another format are rebuilt
 NOTHING_HOLDS = -1  # a size that no page has
 CALL = re.compile(rb'picture\(\{"file": ("(?:[^"\\]|\\.)*")(?:, .*)?\}\);')
 
@@ -78,7 +78,7 @@ class Pages:
         self._tell(durable=True)
 
     def remove(self, gone: Collection[str], page: int) -> None:
-        """Show these files no more on one page, the first is 1; `tell_changes` has to follow."""
+        """Remove these files from one page, the first is 1; `tell_changes` has to follow."""
         left = [file for file in self._files[page - 1] if file not in gone]
         if len(left) < len(self._files[page - 1]):
             lines = self._path(page).read_bytes().splitlines(keepends=True)
@@ -88,7 +88,7 @@ class Pages:
             self._newest_bytes = self._measured()
 
     def tell_changes(self) -> None:
-        """Let whoever looks load all pages again."""
+        """Make open galleries load all pages again."""
         self._edition = secrets.token_hex(4)
         self._tell()
 
@@ -108,7 +108,7 @@ class Pages:
         write_atomically(self._told, f"pages({json.dumps(told)});\n".encode(), durable=durable)
 
     def _measured(self) -> int | None:
-        """The size of the newest page, None if there is none."""
+        """The size of the newest page, None if there are no pages."""
         try:
             return self._path(len(self._files)).stat().st_size
         except FileNotFoundError:
@@ -118,7 +118,7 @@ class Pages:
         return self._folder / f"page-{page:05}.js"
 
     def _read(self) -> bool:
-        """Take in what is there; False if something of it is missing or damaged."""
+        """Read the existing pages; False if any is missing or damaged."""
         if not self._is_of_this_format():
             return False
         paths = sorted(self._folder.glob("page-*.js"))
@@ -154,7 +154,7 @@ def _call(entry: Mapping[str, Any]) -> bytes:
 
 
 def _file(line: bytes) -> str | None:
-    """The file that a line of a page shows, None if it is no such line."""
+    """The file that a line of a page shows, None if the line is not valid."""
     found = CALL.fullmatch(line)
     if found is None or b"\0" in line:
         return None

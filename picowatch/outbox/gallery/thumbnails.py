@@ -17,7 +17,7 @@ MOST_PIXELS = 20_000_000  # decoded for a thumbnail later on; larger ones are sh
 
 
 class Thumbnails:
-    """The thumbnails of one gallery. One that is missing is no harm: the page shows the picture."""
+    """The thumbnails of one gallery. A missing one does no harm: the page shows the picture."""
 
     def __init__(self, root: Path, folder: Path) -> None:
         """`root` is where pictures lie, `folder` where the gallery's own files do."""
