@@ -28,7 +28,7 @@ def notify(*lines: str) -> None:
             sender.connect(address)
             sender.sendall("\n".join(lines).encode("utf-8", "backslashreplace"))
     except OSError as error:
-        log.debug("the service manager was not told: %s", error)
+        log.debug("cannot notify the service manager: %s", error)
 
 
 class Beat:

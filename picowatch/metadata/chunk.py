@@ -78,7 +78,7 @@ def read_chunk(text: str) -> Chunk:
     except (ValueError, RecursionError):
         raise PictureUnreadable("the picture's 'picowatch' text is not JSON.") from None
     if not isinstance(values, dict) or not isinstance(values.get("request"), dict):
-        raise PictureUnreadable("the picture's 'picowatch' text holds no request.")
+        raise PictureUnreadable("the picture's 'picowatch' text contains no request.")
     if values.get("format") != FORMAT:
         raise PictureUnreadable(
             f"the picture's 'picowatch' text has format {shown(repr(values.get('format')))}; "

@@ -180,8 +180,8 @@ class ImageFields:
     sampler: Annotated[
         str,
         Row(
-            "A1111's or diffusers' name, case and spaces forgiven; a schedule type may stand in it "
-            "(DPM++ 2M Karras).",
+            "A1111's or diffusers' name, case and spaces do not matter; it may include a schedule "
+            "type (DPM++ 2M Karras).",
             aliases=("sampler_name",),
             a1111=A1111("Sampler"),
         ),

@@ -44,7 +44,7 @@ PLACES = {
     "after a recipe is archived": "picowatch.inbox.inbox:Inbox.forget",
     "before a command is done": "picowatch.daemon.control:Control.do",
     "before a command is answered": "picowatch.outbox.commands:write_atomically",
-    "in the middle of making a ledger anew": "picowatch.ledger.restore:_image",
+    "in the middle of building a new ledger": "picowatch.ledger.restore:_image",
 }
 
 

@@ -119,7 +119,7 @@ SPECIAL = {
     "after a recipe is archived",
     "before a command is done",
     "before a command is answered",
-    "in the middle of making a ledger anew",
+    "in the middle of building a new ledger",
 }
 
 
@@ -236,7 +236,7 @@ def test_a_death_while_a_ledger_is_made_anew(house: House) -> None:
     run(house)
     made = house.pictures()
     (house.outbox / ".picowatch/ledger.sqlite").unlink()
-    dies(house, "in the middle of making a ledger anew:4")
+    dies(house, "in the middle of building a new ledger:4")
     run(house)
     assert house.pictures() == made
     assert_all_is_well(house)

@@ -96,8 +96,8 @@ def _changed(**changes: object) -> str:
     [
         ("{", "is not JSON"),
         ("[" * 100_000, "is not JSON"),
-        ("[]", "holds no request"),
-        ('{"request": 3}', "holds no request"),
+        ("[]", "contains no request"),
+        ('{"request": 3}', "contains no request"),
         (_changed(format=2), "has format 2; this version reads format 1. A newer picowatch"),
         (_changed(steps="many"), "is damaged: request.steps: "),
         (_changed(entry_index=None), "is damaged: entry_index: "),

@@ -243,7 +243,7 @@ def _layer(
 ) -> Layer:
     """The tensors of one layer, if they fit its module."""
     if "down" not in roles or "up" not in roles:
-        raise RenderFailed(f"The LoRA {name!r} is not whole: {layer_id.module} has only one half.")
+        raise RenderFailed(f"The LoRA {name!r} is incomplete: {layer_id.module} has only one half.")
     weight: Any = module.weight
     convolution = isinstance(module, nn.Conv2d)
     down, up, mid = (_shaped(roles.get(role), convolution) for role in ("down", "up", "mid"))

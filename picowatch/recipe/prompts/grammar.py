@@ -193,7 +193,7 @@ _CONSTRUCTS = (
     ),
     (
         re.compile(r"\bAND\b"),
-        "AND (composing prompts) is not supported yet. Write 'and' in small letters, a comma, "
+        "AND (composing prompts) is not supported yet. Write 'and' in lower case, a comma, "
         "or one recipe for each prompt.",
     ),
 )

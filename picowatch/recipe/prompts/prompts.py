@@ -193,7 +193,7 @@ def _lora_mistakes(field: str, text: str, known: Known) -> Iterator[Unsupported]
     for tag, name in lora_tags(text):
         if field == NEGATIVE:
             message = (
-                "a LoRA acts on the whole picture and cannot stand in negative_prompt. Put it "
+                "a LoRA acts on the whole picture and cannot be used in negative_prompt. Put it "
                 "into prompt, with a negative weight if it should have the opposite effect."
             )
             yield replace(tag, message=message)

@@ -307,7 +307,7 @@ class Template:
                 return text
             text = draws.drawn_whole(nodes)
             nodes = parse(text, self._wildcards)
-        raise ExpansionFailed(f"its wildcards still hold wildcards after {MAX_ROUNDS} draws")
+        raise ExpansionFailed(f"its wildcards still contain wildcards after {MAX_ROUNDS} draws")
 
 
 class _Draws:

@@ -81,7 +81,7 @@ def why_no_page(text: str, yaml_name: str) -> str | None:
     try:
         values = json.loads(text)
     except (ValueError, RecursionError):
-        return "this looks like JSON, but is not whole. A .txt holds a prompt in each line."
+        return "this looks like JSON, but is incomplete. Each line of a .txt is a prompt."
     parts: list[Any] = values if isinstance(values, list) else [values]
     if any(_is_comfyui(part) for part in parts):
         return (
@@ -90,7 +90,7 @@ def why_no_page(text: str, yaml_name: str) -> str | None:
         )
     if all(isinstance(part, dict) and "prompt" in part for part in parts):
         return f"this is JSON, which can be read as YAML; rename it to {yaml_name}"
-    return "this is JSON, not prompts. A .txt holds a prompt in each line."
+    return "this is JSON, not prompts. Each line of a .txt is a prompt."
 
 
 def _is_comfyui(part: object) -> bool:

@@ -243,5 +243,5 @@ def _refuse_long_dashes(text: str, start: int, at: At, problems: Problems) -> No
         if name.replace("-", "_") in FIRST_NAME_OF:
             problems.add(
                 at(start + found.start(), len(found[0])),
-                f"a long dash stands before '{name}'; for the flag write two hyphens: --{name}.",
+                f"there is a long dash before '{name}'; for a flag, write two hyphens: --{name}.",
             )

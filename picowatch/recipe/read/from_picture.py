@@ -75,7 +75,7 @@ def _fields(path: str, texts: Mapping[str, str], spot: Spot, names_checkpoint: b
     if texts.get("generator", "").casefold() == "picodiffusion":
         return FromPicture(_of_picodiffusion(texts, spot))
     raise PictureUnreadable(
-        "it holds no settings that picowatch can read.",
+        "it contains no settings that picowatch can read.",
         "Unedited pictures by picowatch, A1111, Fooocus and picoDiffusion do.",
     )
 

@@ -81,7 +81,7 @@ def _settings(source: Source, problems: Problems) -> tuple[int, Layer]:
     if end is None:
         spot = Spot(source, top + 1, 1, len(lines[top].rstrip()))
         is_yaml = _PROMPT_FIELD.search(source.text)
-        message = "settings begin here; a second line --- must end them."
+        message = "settings begin here and must end with a second line ---."
         problems.add(spot, rename_to(source, "yaml", "YAML") if is_yaml else message)
         return len(lines), {}
     # Blank lines above keep the line numbers of the file.

@@ -109,7 +109,7 @@ def _unknown_escape(source: Source, line: int, column: int) -> _Explained:
     for at in (column - 1, column - 2):
         if text[max(0, at) :].startswith("\\"):
             return Spot(source, line, at + 1, 2), (
-                f"in double quotes a backslash begins an escape, and YAML knows no "
+                f"in double quotes a backslash begins an escape, and YAML has no "
                 f"{shown(text[at : at + 2])}. Use single quotes, or write the backslash twice."
             )
     return None

@@ -122,7 +122,7 @@ def test_any_text_can_be_weighed(text: str) -> None:
         (
             "a cat AND a dog",
             "AND",
-            "AND (composing prompts) is not supported yet. Write 'and' in small letters, a "
+            "AND (composing prompts) is not supported yet. Write 'and' in lower case, a "
             "comma, or one recipe for each prompt.",
         ),
         (

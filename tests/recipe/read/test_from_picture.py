@@ -196,7 +196,8 @@ def test_missing_models_are_named_with_their_hashes() -> None:
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
-        ({}, "a.png: it holds no settings that picowatch can read. Unedited pictures by picowatch, "
+        ({}, "a.png: it contains no settings that picowatch can read. Unedited pictures by "
+             "picowatch, "
          "A1111, Fooocus and picoDiffusion do."),
         ({"picowatch": "{"}, "a.png: its 'picowatch' text is damaged."),
         ({"picowatch": '{"format": 2}'}, "a.png: it was made by a newer picowatch. Read it with "

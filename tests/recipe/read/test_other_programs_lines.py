@@ -110,7 +110,7 @@ COMFYUI = {
             "this is JSON, which can be read as YAML; rename it to corgi.yaml",
         ),
         ([{"prompt": "a"}, {"prompt": "b"}], "this is JSON, which can be read as YAML"),
-        ({"text": "a cat"}, "this is JSON, not prompts. A .txt holds a prompt in each line."),
+        ({"text": "a cat"}, "this is JSON, not prompts. Each line of a .txt is a prompt."),
     ],
 )
 @pytest.mark.parametrize("indent", [None, 2])
@@ -123,7 +123,7 @@ def test_json_is_one_error(value: object, message: str, indent: int | None) -> N
 def test_json_that_is_not_whole_is_told() -> None:
     """A comma too many."""
     (found,) = messages('{\n  "prompt": "a cat",\n}', TXT)
-    assert found.startswith("this looks like JSON, but is not whole.")
+    assert found.startswith("this looks like JSON, but is incomplete.")
 
 
 def test_json_under_a_yaml_name_is_a_recipe() -> None:

@@ -148,7 +148,7 @@ def test_two_hyphens_that_begin_no_word_are_part_of_the_prompt() -> None:
         (
             "a —steps 30",
             3,
-            "a long dash stands before 'steps'; for the flag write two hyphens: --steps.",
+            "there is a long dash before 'steps'; for a flag, write two hyphens: --steps.",
         ),
         ("--steps 3", 1, "a prompt is missing. Write it before the flags."),
         (
@@ -160,7 +160,7 @@ def test_two_hyphens_that_begin_no_word_are_part_of_the_prompt() -> None:
         ("prompt: a", 1, "this looks like YAML; rename it to corgi.yaml"),
         ("# c\n\n- prompt: a", 3, "this looks like YAML; rename it to corgi.yaml"),
         ("steps: 3\nprompt: a", 1, "this looks like YAML; rename it to corgi.yaml"),
-        ("---\nsteps: 3\n", 1, "settings begin here; a second line --- must end them."),
+        ("---\nsteps: 3\n", 1, "settings begin here and must end with a second line ---."),
         (
             "a\n---\nb",
             1,

@@ -210,7 +210,7 @@ SURPRISES = [
     (
         'prompt: "a \\(dog\\)"',
         (1, 12),
-        "in double quotes a backslash begins an escape, and YAML knows no \\(. Use single "
+        "in double quotes a backslash begins an escape, and YAML has no \\(. Use single "
         "quotes, or write the backslash twice.",
     ),
     (

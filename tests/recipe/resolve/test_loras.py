@@ -111,7 +111,7 @@ def test_a_lora_named_twice_is_an_error_that_names_it(text: str) -> None:
 def test_a_lora_in_the_negative_prompt_is_refused() -> None:
     """A LoRA changes the model, not a prompt."""
     (message,) = messages("prompt: a\nnegative: <lora:add:1>", known=KNOWN)
-    assert message.startswith("a LoRA acts on the whole picture and cannot stand in negative_pro")
+    assert message.startswith("a LoRA acts on the whole picture and cannot be used in negative_pro")
 
 
 def test_a_request_holds_loras_and_embeddings_with_their_hashes() -> None:
