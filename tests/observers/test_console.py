@@ -26,10 +26,11 @@ def status(**values: Any) -> Status:
     return Status(**{"updated": 0.0, "started": 0.0, "images": common, **values})
 
 
-def shown_by_a_run(folder: Path, *flags: str, **environment: str) -> str:
+def shown_by_a_run(folder: Path, steps: int, *flags: str, **environment: str) -> str:
     """All that `run --once` writes to a terminal of 120 columns."""
     (folder / "inbox").mkdir()
-    (folder / "inbox/a.yaml").write_text("prompt: a corgi\nseed: 1\nsteps: 60\ncount: 9\n")
+    recipe = f"prompt: a corgi\nseed: 1\nsteps: {steps}\ncount: 9\n"
+    (folder / "inbox/a.yaml").write_text(recipe)
     with in_pty(folder, "run", "--once", *flags, size=(40, 120), **environment) as screen:
         assert screen.process.wait(timeout=120) == 0
     return screen.written
@@ -37,7 +38,7 @@ def shown_by_a_run(folder: Path, *flags: str, **environment: str) -> str:
 
 def test_one_live_view_on_a_terminal(tmp_path: Path) -> None:
     """Step, speed, time left, what waits, the last pictures; only other lines stay above it."""
-    written = shown_by_a_run(tmp_path)
+    written = shown_by_a_run(tmp_path, 60)
     text = ESCAPES.sub("", written)
     assert re.search(r"━+ a\.yaml: \d of 9, step \d+/60, [\d.]+ it/s", text)
     assert re.search(r"[\d.]+ it/s, \d+ s left", text)
@@ -95,7 +96,7 @@ def test_plain_lines_where_a_view_is_not_wanted(
     tmp_path: Path, flags: tuple[str, ...], environment: dict[str, str]
 ) -> None:
     """On a dumb terminal, as JSON for programs, and nothing where nothing is wrong."""
-    written = shown_by_a_run(tmp_path, *flags, **environment)
+    written = shown_by_a_run(tmp_path, 4, *flags, **environment)
     assert "\x1b" not in written
     if flags == ("--quiet",):
         assert written == ""
