@@ -121,7 +121,7 @@ def test_state_that_is_deleted_in_progress_is_made_anew(house: House, what: str)
         gone = house.outbox / what
         shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
         wait_for(lambda: lines.say("picowatch starts over with what is there"))
-        wait_for(lambda: lines.count("watches") == 2, "the new beginning")
+        wait_for(lambda: lines.count("is watching") == 2, "the new beginning")
         house.save("b.yaml", SMALL.replace("seed: 1", "seed: 1001"))
         assert picowatch(house.folder, "run").returncode == 3
         wait_for(lambda: stands_for_all(house, 65), "the pictures")
@@ -133,7 +133,7 @@ def test_a_second_picowatch_that_took_the_outbox_ends_the_first(house: House) ->
     """Where somebody deleted the first one's lock: it says so."""
     with process(house) as first:
         lines = Reader(first)
-        wait_for(lambda: lines.say("watches"))
+        wait_for(lambda: lines.say("is watching"))
         wait_for(lambda: house.status()["images"] is not None)
         shutil.rmtree(house.outbox / ".picowatch")
         (house.outbox / ".picowatch").mkdir()
