@@ -38,7 +38,7 @@ class HashCache:
     """Hashes files at most once for each path, size and mtime.
 
     With a file, hashes outlive the process: it is read at the start and, if `keep` is set,
-    written anew after each new hash. A file that cannot be read or written costs time only.
+    written again after each new hash. A file that cannot be read or written costs time only.
     """
 
     def __init__(self, file: Path | None = None, *, keep: bool = True) -> None:

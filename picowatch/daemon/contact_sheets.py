@@ -57,7 +57,7 @@ def make_due_sheets(recipe: str, ledger: Ledger, outbox: Outbox, go_on: Callable
 def _publish(
     recipe: str, due: DueSheet, file: str, outbox: Outbox, go_on: Callable[[], None]
 ) -> None:
-    """Of an entry that was drawn anew in progress, the images of earlier draws are not shown."""
+    """Of an entry that was drawn again meanwhile, the images of earlier draws are not shown."""
     shown: dict[str, Any] = json.loads(due.sheet)
     axes = [Axis(axis["label"], tuple(axis["values"])) for axis in shown["axes"]]
     images = due.images[-shown.pop("images", 0) :]

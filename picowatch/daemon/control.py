@@ -120,7 +120,7 @@ class Control:
         )
 
     def _cancel(self, asked: str) -> Answer:
-        """What is in work is finished, or stopped under the setting `interrupt`."""
+        """What is in progress is finished, or stopped under the setting `interrupt`."""
         waiting = [recipe for recipe, _ in self._ledger.waiting()]
         in_work = set(_matching(asked, self._ledger.recipes_in_work()))
         recipes = {*_matching(asked, waiting), *in_work}

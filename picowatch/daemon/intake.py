@@ -203,7 +203,7 @@ class Intake:
         return partial(self._tell_accepted, seen.path, result, warnings)
 
     def _await(self, recipe: str, refused: str) -> None:
-        """Answer it anew once a picture that it could not use is another one."""
+        """Answer it again once a picture that it could not use is another one."""
         if refused:
             look = partial(self._start_images.named_by(recipe).look_again, refused)
             self._inbox.answer_again_after(recipe, refused, look)
@@ -252,7 +252,7 @@ class Intake:
         return partial(log.info, "%s: deleted, %s cancelled", seen.path, images(cancelled))
 
     def _renamed(self, seen: Renamed, known: Known) -> Callable[[], None]:
-        """What was valid is kept; what was not, or reads differently now, is answered anew."""
+        """What was valid is kept; what was not, or reads differently now, is answered again."""
         new = seen.path
         self._outbox.memos.note_rename(seen.old, new, self._ledger.saves_of_images(seen.old))
         was_valid = self._ledger.rename(

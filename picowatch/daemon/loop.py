@@ -32,7 +32,7 @@ from picowatch.work.result import RunResult
 log = logging.getLogger("picowatch")
 
 IDLE_SECONDS = 1.0  # between looks at the inbox's folder
-WORKING_SECONDS = 0.25  # between looks at the batch in work
+WORKING_SECONDS = 0.25  # between looks at the batch in progress
 
 
 class Daemon:

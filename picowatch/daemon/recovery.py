@@ -1,6 +1,6 @@
 """What a start finds: a ledger that may be damaged or gone, and what a crash left undone.
 
-A lost ledger is made anew from the pictures in the outbox; see docs/durability.md for the rest.
+A lost ledger is rebuilt from the pictures in the outbox; see docs/durability.md for the rest.
 """
 
 import json
@@ -33,7 +33,7 @@ from picowatch.work.publish import Publisher
 
 log = logging.getLogger("picowatch")
 
-MAX_DAEMON_DEATHS = 5  # in a row, with the same image in work
+MAX_DAEMON_DEATHS = 5  # in a row, with the same image in progress
 
 
 def open_ledger(
@@ -41,7 +41,7 @@ def open_ledger(
 ) -> Ledger:
     """The ledger, ready for use; `check`: read it whole first, as after a crash.
 
-    `go_on` is called between two pictures that it is made anew from; what it raises ends that.
+    `go_on` is called between two pictures that it is rebuilt from; what it raises ends that.
 
     Raises LedgerUnusable, or sqlite3.OperationalError while it is locked or the disk is full.
     """
@@ -238,7 +238,7 @@ class Recovery:
         safely(partial(self._outbox.remove_strays, known))
 
     def _decide(self, image: QueuedImage) -> None:
-        """What becomes of an image that was in work when the last daemon died."""
+        """What becomes of an image that was in progress when the last daemon died."""
         if self._outbox.holds(image.file, image.digest):
             self._ledger.finish(image.id)
         elif image.deaths + 1 >= MAX_DAEMON_DEATHS:

@@ -198,7 +198,7 @@ class Reporting:
         return replace(status, all_seconds_left=seconds)
 
     def _seconds(self, images: int, progress: Progress | None) -> float | None:
-        """How long so many images take, those in work included; None before the first one."""
+        """How long so many images take, those in progress included; None before the first one."""
         each = self._pool.seconds_per_image
         if each is None:
             return None

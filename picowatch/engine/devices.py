@@ -39,7 +39,7 @@ def choose_target(device: str, precision: Precision, ordinal: int = 0) -> Target
     """The device the settings mean. "auto" takes CUDA, else MPS, else the CPU.
 
     Where the settings name no CUDA device by its number, the engine number `ordinal` of this
-    machine takes that one, and they are shared out anew when there are more engines than devices.
+    machine takes that one, and they are shared out again when there are more engines than devices.
 
     Precision "auto" is float16 on CUDA. Elsewhere it is float32 (float16 makes black pictures
     with some checkpoints on MPS), but for the UNet of a full-size checkpoint on a CPU that

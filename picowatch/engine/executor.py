@@ -16,7 +16,7 @@ class Executor(Protocol):
     def engines(self) -> Sequence[Engine]:
         """The engines that take batches now; the same objects as long as they live.
 
-        New ones may join and lost ones leave. One that left with a batch in work ends it with
+        New ones may join and lost ones leave. One that left with a batch in progress ends it with
         EngineLost.
         """
         ...

@@ -9,7 +9,7 @@ from typing import Protocol
 from picowatch.errors import EngineDied
 from picowatch.recipe.request import ImageRequest
 
-# Called after each denoising step with (steps done, steps in all) of the batch in work.
+# Called after each denoising step with (steps done, steps in all) of the batch in progress.
 OnStep = Callable[[int, int], None]
 
 
@@ -53,7 +53,7 @@ class MemoryUse:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """Roughly how a picture in work will look; `pixels` as of a RenderedImage."""
+    """Roughly how a picture in progress will look; `pixels` as of a RenderedImage."""
 
     width: int
     height: int
@@ -125,14 +125,14 @@ class Engine(Protocol):
         ...
 
     def interrupt(self) -> None:
-        """End the batch in work at its next step with EngineStopped; the engine lives on.
+        """End the batch in progress at its next step with EngineStopped; the engine lives on.
 
-        Does nothing when no batch is in work.
+        Does nothing when no batch is in progress.
         """
         ...
 
     def close(self) -> None:
-        """End it within 2 seconds and give all memory back; a batch in work raises EngineStopped.
+        """End it within 2 s and free all memory; a batch in progress raises EngineStopped.
 
         A later `render` starts it again.
         """

@@ -108,7 +108,7 @@ class Hooks:
         path, error = str(self._inbox / recipe), self._outbox / error_file
         try:
             text = error.read_text(encoding="utf-8", errors="replace")
-        except OSError:  # mended again, meanwhile
+        except OSError:  # fixed, meanwhile
             text = ""
         self._call("failed", path, str(error), told={"recipe": recipe, "error": text})
 

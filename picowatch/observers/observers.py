@@ -46,7 +46,7 @@ class Observers:
         self._hooks.failed(recipe, self._outbox.names.error_file(recipe))
 
     def preview(self, preview: Preview) -> None:
-        """Roughly how a picture in work will look."""
+        """Roughly how a picture in progress will look."""
         self._previews.show(preview)
 
     def status(self, status: Status) -> None:

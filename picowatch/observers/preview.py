@@ -1,4 +1,4 @@
-"""outbox/preview.png: the picture in work, so that a hopeless one is seen early."""
+"""outbox/preview.png: the picture in progress, so that a hopeless one is seen early."""
 
 import logging
 import threading

@@ -100,7 +100,7 @@ class BatchSizes:
 
     It begins with the rule in `engine.batches`, doubles as long as an evaluation of the UNet then
     takes at most 95 % of the time, and halves where memory ran out. What was decided is kept in a
-    file, by device, checkpoint and size; after two weeks it is measured anew, from half of it on.
+    file, by device, checkpoint and size; after two weeks it is measured again, from half of it on.
     A number in the settings is taken as it is. Safe to use from several threads.
     """
 

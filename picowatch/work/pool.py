@@ -51,7 +51,7 @@ class WorkerPool:
     ) -> None:
         """`on_finished` is called with the recipe of an image that failed.
 
-        `on_preview` is called now and then with what is in work.
+        `on_preview` is called now and then with what is in progress.
         `only` these recipes' images are made, if any are named. `steady` gives seconds that never
         jump.
         """
@@ -151,7 +151,7 @@ class WorkerPool:
             self._result.cannot_go_on(self._executor.trouble() or "No engine became available.")
 
     def _want(self, waiting: int) -> None:
-        """Each batch wants an engine; how large batches are, those in work say."""
+        """Each batch wants an engine; how large batches are, those in progress say."""
         working = [len(one.batch) for one in self._renderings()]
         wanted = len(working) + ceil(waiting / max(working, default=1))
         expected = self._steady() < self._expected_until
@@ -203,7 +203,7 @@ class WorkerPool:
             self.workers[0].prepare()
 
     def stop(self) -> None:
-        """End within 2 seconds; the batches in work go back to the queue."""
+        """End within 2 seconds; the batches in progress go back to the queue."""
         self._stopping.set()
         self.look()
         self._executor.close()
@@ -219,7 +219,7 @@ class WorkerPool:
         return self._paused.is_set()
 
     def pause(self) -> None:
-        """The batches in work are the last ones; idle engines end."""
+        """The batches in progress are the last ones; idle engines end."""
         self._paused.set()
         self.look()
 
@@ -229,7 +229,7 @@ class WorkerPool:
         self.look()
 
     def progress(self) -> Progress | None:
-        """What is in work right now, of the first engine that has something."""
+        """What is in progress right now, of the first engine that has something."""
         return next((one.progress for one in self._renderings()), None)
 
     @property
@@ -248,7 +248,7 @@ class WorkerPool:
             return ""
         return self.workers[0].state.trouble
 
-    # -- what is in work
+    # -- what is in progress
 
     def _renderings(self) -> list[Rendering]:
         return [one for worker in self.workers if (one := worker.rendering)]
@@ -260,13 +260,13 @@ class WorkerPool:
         self.look()
 
     def _interrupt_unasked(self) -> None:
-        """End the batches in work of which no recipe asks for any image any more."""
+        """End the batches in progress of which no recipe asks for any image any more."""
         for rendering in self._renderings():
             if not any(self._ledger.is_asked(image.id) for image in rendering.batch):
                 rendering.interrupt("it is no longer requested")
 
     def cancel(self, recipes: Collection[str]) -> int:
-        """End for good the batches in work that are all of these recipes; gives their images."""
+        """End the batches in progress that are all of these recipes; gives their images."""
         stopped = 0
         for rendering in self._renderings():
             if all(self._ledger.recipe_of(image) in recipes for image in rendering.batch):

@@ -15,7 +15,7 @@ CHECK_SECONDS = 0.25  # how often a running batch is looked after
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What is in work: its first image, and how far the batch is."""
+    """What is in progress: its first image, and how far the batch is."""
 
     image: QueuedImage
     batch: int

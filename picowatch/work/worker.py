@@ -131,7 +131,7 @@ class Worker:
 
     @property
     def progress(self) -> Progress | None:
-        """How far the batch in work is."""
+        """How far the batch in progress is."""
         rendering = self.rendering  # others look while the thread goes on
         return rendering.progress if rendering else None
 
@@ -142,7 +142,7 @@ class Worker:
             self._work()
             self._wait_for_publisher()
         except Ended:
-            pass  # what is in work goes on at the next start
+            pass  # what is in progress goes on at the next start
         except LedgerCorrupt as error:
             self._result.cannot_go_on(str(error), ledger_corrupt=True)
         except sqlite3.Error as error:
@@ -245,7 +245,7 @@ class Worker:
         self._lost = False
 
     def _wait_for_engine(self, error: EngineCannotStart) -> None:
-        """No image is at fault, so none fails: a new driver or more memory may mend it.
+        """No image is at fault, so none fails: a new driver or more memory may fix it.
 
         Once is no news: whoever killed it, it is started again. After that it is said, once.
         """

@@ -126,7 +126,7 @@ class FarEngine:
                 resolve(work.future, outcome)
 
     def end(self, why: PicowatchError) -> None:
-        """It is no more; a batch in work ends with this."""
+        """It is no more; a batch in progress ends with this."""
         with self._lock:
             self._gone = self._gone or why
             work, self._work = self._work, None

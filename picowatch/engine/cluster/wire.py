@@ -56,7 +56,7 @@ class Prepare:
 
 @dataclass(frozen=True, slots=True)
 class Interrupt:
-    """To the driver and on to the host: end the batch in work at its next step."""
+    """To the driver and on to the host: end the batch in progress at its next step."""
 
     engine: int
 

@@ -123,7 +123,7 @@ class Workplace:
         self._engine.prepare()
 
     def interrupt(self) -> None:
-        """End the batch in work at its next step."""
+        """End the batch in progress at its next step."""
         self._engine.interrupt()
 
     def render(

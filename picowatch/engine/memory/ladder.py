@@ -1,7 +1,7 @@
 """The memory ladder: each rung renders a batch in less memory than the last. Imports no torch.
 
 A rung is chosen as a whole before a batch and never changed within it: when memory runs out, the
-batch is made anew, from its first step, on the next rung. So a picture says exactly how it was
+batch is made again, from its first step, on the next rung. So a picture says exactly how it was
 made, and the noise of its seed is the same on every rung.
 """
 

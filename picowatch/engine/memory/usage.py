@@ -70,7 +70,7 @@ def _left_to_container(cgroup: Path = _CGROUP) -> int:
 
 
 def forget_peak(device: "torch.device") -> None:
-    """Count anew from here on, where the system can."""
+    """Count again from here on, where the system can."""
     import torch
 
     if device.type == "cuda":

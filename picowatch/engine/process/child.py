@@ -80,7 +80,7 @@ _ENVIRONMENT = {
 # was done in 20 s; without spinning 1.3 s and 0.9 s (benchmarks/RESULTS.md).
 _DEFAULTS = {
     "GOMP_SPINCOUNT": "1000",
-    # glibc gives what is larger than a threshold back to the system at once, and takes pages anew
+    # glibc gives what is larger than a threshold back to the system at once, and takes pages again
     # for the next layer's result: 7,000 page faults a step and a fifth of its time for a part of a
     # batch of the demo model. What is larger than 64 MB, as few weights are, still goes back. It
     # takes both (mallopt(3), M_MMAP_THRESHOLD and M_TRIM_THRESHOLD).
@@ -227,14 +227,14 @@ class _Child:
             self._thread.start()
 
     def interrupt(self) -> None:
-        """Tell the process to end the batch in work, if there is one."""
+        """Tell the process to end the batch in progress, if there is one."""
         current, connection = self._current, self._connection
         if current is not None and not current.done() and connection is not None:
             with suppress(OSError):
                 self._send(connection, Interrupt())
 
     def end(self) -> None:
-        """Kill the process and wait for the thread; a batch in work ends with EngineStopped."""
+        """Kill the process and wait for the thread; a batch in progress ends with EngineStopped."""
         with self._lock:
             self._ended = True
             self._kill()

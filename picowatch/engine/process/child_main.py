@@ -108,7 +108,7 @@ def _listen(
 
 
 class _Voice:
-    """What the engine says to the daemon, of the batch in work."""
+    """What the engine says to the daemon, of the batch in progress."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection

@@ -33,7 +33,7 @@ class Render:
 
 @dataclass(frozen=True, slots=True)
 class Interrupt:
-    """To the engine: end the batch in work at its next step. Meaningless when none is."""
+    """To the engine: end the batch in progress at its next step. Meaningless when none is."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,7 +117,7 @@ def denoise(
 
 
 class _StepQueue:
-    """Keeps CUDA's queue short: what is reported as done is, but for the step in work.
+    """Keeps CUDA's queue short: what is reported as done is, but for the step in progress.
 
     CUDA takes work faster than it does it. One step waits at any time, so that it never idles,
     and no more, so that progress is true and an interruption is heard.

@@ -1,4 +1,4 @@
-"""A rough look at a picture in work: latents to colours by one small matrix."""
+"""A rough look at a picture in progress: latents to colours by one small matrix."""
 
 from collections.abc import Callable
 from math import sqrt

@@ -74,7 +74,7 @@ class PromptEncoder:
         return [self._framed(chunk) for chunk in full]
 
     def forget(self) -> None:
-        """Encode everything anew: the text encoder does not compute what it did before."""
+        """Encode everything again: the text encoder does not compute what it did before."""
         self._encoded.clear()
 
     def encode(self, chunks: list[Chunk], length: int, clip_skip: int) -> torch.Tensor:
