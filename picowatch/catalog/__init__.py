@@ -1,4 +1,4 @@
-"""What lies in models/: told from names and headers alone, without torch."""
+"""What is in models/, recognised from names and headers alone, without torch."""
 
 from picowatch.catalog.catalog import DEMO, Catalog
 from picowatch.catalog.configs import read_config

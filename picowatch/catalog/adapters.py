@@ -1,4 +1,4 @@
-"""Tells LoRAs and embeddings apart: which of them can be used, and what the others are.
+"""Recognises LoRAs and embeddings: which can be used, and what the others are.
 
 Formats: kohya's sd-scripts, diffusers and peft for LoRAs; others, as LyCORIS' and cloneofsimo's,
 are named and refused, since nothing installed can read them. Embeddings: A1111's and diffusers'.
@@ -15,7 +15,7 @@ LORA_MARKS = (
     *("_lora.down.", "_lora.up.", ".lora_linear_layer."),
 )
 _LORA_INPUTS = (".lora_down.", ".lora_A.", ".lora.down.", "_lora.down.")
-# What stands in the names of formats that are not plain LoRAs.
+# Parts of tensor names in formats that are not plain LoRAs.
 _OTHER_FORMATS = {
     ".hada_": "a LoHa (LyCORIS)",
     ".lokr_": "a LoKr (LyCORIS)",
@@ -48,7 +48,7 @@ def is_lora(header: Header) -> bool:
 
 
 def lora_family(header: Header) -> str:
-    """The family of a LoRA that can be used, "" where the header does not tell; or ModelRefused."""
+    """The family of a LoRA that can be used, "" where the header does not say; or ModelRefused."""
     for name in header.shapes:
         if _CLONEOFSIMO.match(name):
             raise ModelRefused(

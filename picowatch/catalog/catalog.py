@@ -1,4 +1,4 @@
-"""What lies in models/: kinds, names, sizes and hashes, told from headers. Reads no weight."""
+"""What is in models/: kinds, names, sizes and hashes, from the headers. Reads no weights."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -59,7 +59,7 @@ class Catalog:
         self._wildcards = WildcardFiles(models)
 
     def scan(self) -> Inventory:
-        """Everything that lies in models/ now. Missing folders hold nothing."""
+        """Everything that is in models/ now. A missing folder counts as empty."""
         found = [entry for kind in FOLDERS for entry in self._scan_kind(kind)]
         return Inventory(
             models=tuple(entry for entry in found if isinstance(entry, Model)),
@@ -96,7 +96,7 @@ class Catalog:
         )
 
     def find(self, kind: Kind, name: str) -> Model:
-        """The model of that name, ending optional; ModelRefused says why there is none."""
+        """The model of that name, ending optional; ModelRefused says why it cannot be used."""
         if kind == "checkpoint" and name == DEMO:
             return self.demo
         entries = self._scan_kind(kind)
@@ -139,7 +139,7 @@ class Catalog:
         return lines.hexdigest()
 
     def weights_hash(self, model: Model) -> str:
-        """What A1111 knows a LoRA by: sha256 of the bytes behind the safetensors header."""
+        """How A1111 identifies a LoRA: sha256 of the bytes after the safetensors header."""
         return self._hashes.sha256(model.path, weights_only=True)
 
     def _scan_kind(self, kind: Kind) -> list[Model | Refused]:
@@ -263,7 +263,7 @@ def _recognise_folder(candidate: _Candidate) -> Recognised:
 
 
 def _check_name(candidate: _Candidate) -> None:
-    """Refuse what its name alone gives away, before anything is opened."""
+    """Refuse what can be refused by name alone, before anything is opened."""
     ending = candidate.path.suffix.lower()
     if not candidate.stamp:
         raise ModelRefused("cannot be read: its link leads nowhere, or access is denied.")
@@ -305,7 +305,7 @@ def _model(name: str, path: Path, found: Recognised) -> Model:
 
 
 def _refused(candidate: _Candidate, reason: str) -> Refused:
-    """A refused file keeps its ending: "old.ckpt" may lie beside a usable "old.safetensors"."""
+    """A refused file keeps its ending: "old.ckpt" may be beside a usable "old.safetensors"."""
     name = candidate.name
     if not is_folder(candidate.path) and not name.endswith(candidate.path.suffix):
         name += candidate.path.suffix

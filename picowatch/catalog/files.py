@@ -9,7 +9,7 @@ from picowatch.errors import ModelRefused
 
 
 def is_folder(path: Path) -> bool:
-    """Whether a folder lies there, or a link to one; False for what cannot be looked at.
+    """Whether it is a folder, or a link to one; False if it cannot be examined.
 
     Unlike pathlib's, for a folder without permission or a link with an overlong target, too.
     """
@@ -17,7 +17,7 @@ def is_folder(path: Path) -> bool:
 
 
 def is_file(path: Path) -> bool:
-    """Whether a regular file lies there, or a link to one; False for what cannot be looked at."""
+    """Whether it is a regular file, or a link to one; False if it cannot be examined."""
     return os.path.isfile(path)  # noqa: PTH113
 
 

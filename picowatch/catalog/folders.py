@@ -40,14 +40,14 @@ _FAMILIES = {
 
 @dataclass(frozen=True, slots=True)
 class FolderFile:
-    """One file of a folder that takes part in its hash: relative path, and where it lies."""
+    """One file of a folder that takes part in its hash: relative path, and where it is."""
 
     relative: str
     path: Path
 
 
 def weight_files(part: Path) -> list[Path]:
-    """The safetensors files that hold a part's weights; [] if there are none.
+    """The safetensors files that hold a part's weights; [] if not found.
 
     The plain file first, then the plain shards, then a float16 file alone; other variants
     ("non_ema") are for training.

@@ -31,7 +31,7 @@ OnBlock = Callable[[int], None]
 
 
 def unheard(size: int) -> None:
-    """An OnBlock where nobody listens."""
+    """An OnBlock that does nothing."""
 
 
 class HashCache:
@@ -54,7 +54,7 @@ class HashCache:
     def sha256(self, path: Path, *, weights_only: bool = False, on_block: OnBlock = unheard) -> str:
         """The hex digest of the file's bytes; ModelRefused if it changes meanwhile.
 
-        `weights_only`: of the bytes behind a safetensors header, as A1111 hashes LoRAs.
+        `weights_only`: of the bytes after a safetensors header, as A1111 hashes LoRAs.
         """
         path = path.resolve()
         before = _stat(path)
@@ -93,7 +93,7 @@ class HashCache:
         return None
 
     def _write(self) -> None:
-        """Replace the cache file at once: temporary file, then rename."""
+        """Replace the cache file atomically: temporary file, then rename."""
         assert self._file is not None
         text = json.dumps({"version": _VERSION, "files": self._known}, indent=0)
         try:
@@ -179,7 +179,7 @@ class Hashing:
         except ModelRefused as error:
             self._failed = error
         except Ended:
-            pass  # nobody wants it any more
+            pass  # it is not needed any more
         except OSError as error:
             self._failed = ModelRefused(f"{self._model.name} cannot be read: {error.strerror}.")
 

@@ -66,7 +66,7 @@ def read_header(path: Path) -> Header:
 
 
 def small_json(raw: str | bytes) -> Any:
-    """A stranger's JSON, if it holds no more values than a machine takes in at once.
+    """Untrusted JSON, unless it holds too many values to parse at once.
 
     Raises ValueError or RecursionError for anything else.
     """
@@ -154,7 +154,7 @@ def _number(value: Any) -> int:
 
 
 def _check_size(entries: dict[str, Any], held: int) -> None:
-    """The bytes behind the header are exactly those the header promises."""
+    """The bytes after the header are exactly those the header promises."""
     promised = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
     if promised > held:
         raise ModelRefused(
@@ -169,7 +169,7 @@ def _check_size(entries: dict[str, Any], held: int) -> None:
 
 
 def _check_order(entries: dict[str, Any]) -> None:
-    """Each tensor begins where the one before it ends: none lies over another."""
+    """Each tensor begins where the one before it ends: none overlaps another."""
     at = 0
     for begin, end in sorted(tuple(entry["data_offsets"]) for entry in entries.values()):
         if begin != at:

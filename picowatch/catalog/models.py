@@ -19,7 +19,7 @@ FOLDERS: dict[Kind, str] = {
 class Recognised:
     """What a file or folder is, told from headers and configs.
 
-    `family` is what it belongs to ("sd1"; "" where the header does not tell). `native_size` is
+    `family` is what it belongs to ("sd1"; "" where the header does not say). `native_size` is
     the side of the square a checkpoint was trained for, 0 for other kinds; `in_channels` are
     the inputs of a checkpoint's UNet, `text_layers` the layers of its text encoder, 0 for other
     kinds. `base_model` and `trigger_words` are what a LoRA's trainer wrote into it, if anything;
@@ -54,7 +54,7 @@ class Model(Recognised):
 class Refused:
     """A file in models/ that cannot be used; `reason` is one sentence that says what it is.
 
-    `name` keeps the file's ending: "old.ckpt" may lie beside a usable "old.safetensors".
+    `name` keeps the file's ending: "old.ckpt" may be beside a usable "old.safetensors".
     """
 
     name: str

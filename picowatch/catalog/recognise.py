@@ -1,4 +1,4 @@
-"""Tells from a header alone what a single safetensors file is.
+"""Recognises from its header alone what a single safetensors file is.
 
 Key names: CompVis' latent-diffusion layout (`model.diffusion_model.`, `first_stage_model.`,
 `cond_stage_model.`), Stability's for SDXL (`conditioner.embedders.`), diffusers' for single
@@ -50,7 +50,7 @@ def recognise(header: Header) -> Recognised:
 
 
 def expect_kind(found: Recognised, kind: Kind) -> None:
-    """A file lies in the folder of its kind."""
+    """A file belongs in the folder of its kind."""
     if found.kind != kind:
         raise ModelRefused(
             f"is {_ARTICLES[found.kind]}, not {_ARTICLES[kind]}: "
@@ -103,7 +103,7 @@ def _is_vae(header: Header) -> bool:
 
 
 def _vae(header: Header) -> Recognised:
-    """A VAE with 4 latent channels. SDXL's has the same shapes, no header tells it apart."""
+    """A VAE with 4 latent channels. SDXL's has the same shapes; headers do not distinguish them."""
     prefix = "first_stage_model." if header.has("first_stage_model.") else ""
     channels = header.inputs(f"{prefix}decoder.conv_in.weight")
     if channels == 16:

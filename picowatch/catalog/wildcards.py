@@ -42,14 +42,14 @@ class FoundWildcards:
 
 @dataclass(frozen=True, slots=True)
 class Pack:
-    """The wildcards of a file with their lines, and what stands at names that are none."""
+    """The wildcards of a file with their lines, and the entries that are not wildcards."""
 
     lines: dict[str, tuple[str, ...]] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
 
 
 class WildcardFiles:
-    """What lies in models/wildcards; a file is read again only when its size or time changed."""
+    """What is in models/wildcards; a file is read again only when its size or time changed."""
 
     def __init__(self, models: Path) -> None:
         self._root = models / FOLDER
@@ -106,7 +106,7 @@ class WildcardFiles:
         return not NEVER_IN_NAMES.search(path.relative_to(self._root).as_posix())
 
     def _pack(self, path: Path, stamp: tuple[int, int]) -> Pack:
-        """ValueError says, behind the file's name, why it cannot be used."""
+        """ValueError says, after the file's name, why it cannot be used."""
         seen, pack = self._read.get(path, ((-1, -1), Pack()))
         if seen == stamp:
             return pack
@@ -186,7 +186,7 @@ def _take(node: Node, name: str, keys: tuple[str, ...], pack: Pack, file: str) -
 
 
 def _line(element: Node) -> str | None:
-    """One choice in a line; None for what is none."""
+    """One choice in a line; None if it is not a choice."""
     if isinstance(element, Scalar):
         return _joined(element.text)
     if not isinstance(element, Mapping):

@@ -25,7 +25,7 @@ class Target:
 
     @property
     def memory_format(self) -> torch.memory_format:
-        """How convolutions' weights lie in memory: the narrow types compute channels last."""
+        """The memory layout of convolutions' weights: the narrow types compute channels last."""
         narrow = self.dtype != torch.float32 and self.device.type in ("cpu", "cuda")
         return torch.channels_last if narrow else torch.contiguous_format
 

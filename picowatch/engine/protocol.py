@@ -21,7 +21,7 @@ class RenderedImage:
     `chunks` counts the prompt's chunks of 75 tokens. `timings` are seconds by phase
     ("encode", "denoise", "decode", and "load" in the batch that had to load something),
     each phase's time divided by the batch size. `memory_rung` names the rung of the memory
-    ladder. `steps` are those of the first pass, if memory allowed fewer than were asked for.
+    ladder. `steps` are those of the first pass, if memory allowed fewer than requested.
     `peak_bytes` is the most memory that its batch took, where that is known. `node` names the
     machine, where it is another one than the daemon's.
     """
@@ -98,7 +98,7 @@ class Engine(Protocol):
         """Start a batch; the future gives its pictures in the order of the requests.
 
         The future raises RenderFailed, EngineDied (EngineCannotStart is one) or EngineStopped.
-        Pictures have the size that was asked for, or less with `shrink_to_fit`. One batch at a
+        Pictures have the requested size, or less with `shrink_to_fit`. One batch at a
         time: a second call before the first future is done is a programming error. `on_step` is
         called from a thread of the engine's own and must return quickly. So is
         `on_preview`, now and then, with how the batch looks so far. `waiting` images are to come
@@ -132,7 +132,7 @@ class Engine(Protocol):
         ...
 
     def close(self) -> None:
-        """End it within 2 s and free all memory; a batch in progress raises EngineStopped.
+        """End it within 2 s and free all memory; a running batch raises EngineStopped.
 
         A later `render` starts it again.
         """

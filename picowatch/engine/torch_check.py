@@ -260,6 +260,6 @@ def range_of(architectures: Iterable[str]) -> str:
 
 
 def _parsed(architectures: Iterable[str]) -> list[tuple[str, int, int]]:
-    """Kind, major and minor; AMD's names (`gfx90a`) are none of these."""
+    """Kind, major and minor; AMD's names (`gfx90a`) do not match."""
     matches = filter(None, map(_ARCHITECTURE.fullmatch, architectures))
     return [(match[1], int(match[2]), int(match[3])) for match in matches]

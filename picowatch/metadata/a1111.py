@@ -13,7 +13,7 @@ from picowatch.recipe.request import ImageRequest, loras_beside_prompt
 # A1111 writes the first 10 hex digits of a file's sha256, and 12 of LoRAs' and embeddings'.
 _HASH_DIGITS = 10
 _SHORT_HASH_DIGITS = 12
-# A1111's; each key that a row of the table names stands here. "CFG rescale" is SD.Next's.
+# A1111's; each key that a row of the table names is here. "CFG rescale" is SD.Next's.
 _ORDER = (
     *("Steps", "Sampler", "Schedule type", "CFG scale", "CFG rescale", "Seed", "Size"),
     *("Model hash", "Model", "VAE hash", "VAE", "Denoising strength", "Clip skip", "Mask blur"),
@@ -27,8 +27,8 @@ def parameters_text(
     """The prompt, a `Negative prompt:` line if there is one, and the line of values.
 
     An empty prompt keeps its empty line: sd-prompt-reader looks for a line above `Steps:`.
-    LoRAs that the prompt does not name itself stand behind it, as A1111 needs them. `version`
-    is picowatch's. `lora_hashes` are A1111's own, by name: of the bytes behind the safetensors
+    LoRAs that the prompt does not name are added after it, as A1111 needs them. `version`
+    is picowatch's. `lora_hashes` are A1111's own, by name: of the bytes after the safetensors
     header; without them no LoRA's hash is written.
     """
     lines = [" ".join(filter(None, [request.prompt, *_tags(request)]))]
@@ -45,7 +45,7 @@ def _tags(request: ImageRequest) -> list[str]:
 
 
 def _a1111_name(name: str) -> str:
-    """A1111 knows LoRAs and embeddings by their files' names, whatever folder they lie in."""
+    """A1111 knows LoRAs and embeddings by their files' names, whatever folder they are in."""
     return name.rpartition("/")[2]
 
 

@@ -77,7 +77,7 @@ class FoundInPng:
 def found_in_png(content: bytes) -> FoundInPng:
     """What a PNG says of itself; no pixel is decoded, and no more unpacked than its limits.
 
-    Of a file that breaks off it is what stands before that. Raises PictureUnreadable.
+    From a truncated file, it returns what precedes the end. Raises PictureUnreadable.
     """
     texts: dict[str, str] = {}
     exif = b""

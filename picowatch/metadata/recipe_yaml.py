@@ -20,7 +20,7 @@ _OWN_WORDS = {
 
 
 def recipe_yaml(request: ImageRequest) -> str:
-    """A recipe that gives the same request again, wherever it is put.
+    """A recipe that gives the same request again, in whatever folder it is saved.
 
     Every field is written, so that no `_defaults.yaml` changes the picture.
     """

@@ -121,7 +121,7 @@ def _share(length: int, part: int) -> int:
 
 
 def digest_picture(request: ImageRequest, batch_size: int) -> RenderedImage:
-    """The request's picture, as an engine gives it."""
+    """The request's picture, as an engine returns it."""
     return RenderedImage(
         width=request.width,
         height=request.height,

@@ -1,6 +1,6 @@
 """Deaths on purpose, to prove docs/durability.md: PICOWATCH_FAULT="before a picture's rename:3".
 
-picowatch then ends by SIGKILL just before it comes to that place for the third time. The places
+picowatch then ends by SIGKILL just before it reaches that point for the third time. The points
 are wrapped from outside; unless the variable is set, this module is not even imported.
 """
 
@@ -49,7 +49,7 @@ PLACES = {
 
 
 def arm(fault: str) -> None:
-    """Let the process die as `fault` says: a place, a colon, and which time."""
+    """Kill the process as `fault` says: a point, a colon, and which time."""
     place, _, count = fault.rpartition(":")
     within, _, target = PLACES[place].rpartition(" > ")
     inside = threading.Event()

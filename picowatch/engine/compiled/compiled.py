@@ -1,4 +1,4 @@
-"""Compiled UNets: when to make them, where they lie, when to trust them.
+"""Compiled UNets: when to make them, where to keep them, when to trust them.
 
 They are made beside the pictures, by a process of the lowest priority, and used from the first
 batch after that; no picture ever waits for one. They are kept in the user's own cache folder:
@@ -115,7 +115,7 @@ class ChosenUnets:
 
 
 class CompiledUnets:
-    """The compiled UNets of this device. Without a folder there are none."""
+    """The compiled UNets of this device. Without a folder, nothing is compiled."""
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder if folder and _is_ours_alone(folder) else None
@@ -143,7 +143,7 @@ class CompiledUnets:
     def consider(self, loaded: Loaded, shape: Shape, seconds: float, expected: float) -> None:
         """Compile for a shape that took `seconds` just now, if that is worth it.
 
-        `expected` are the seconds of what waits. One is compiled at a time.
+        `expected` are the seconds of what is queued. One is compiled at a time.
         """
         if self._folder is None or (self._process and self._process.poll() is None):
             return

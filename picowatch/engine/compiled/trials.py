@@ -43,7 +43,7 @@ class Note:
         return True
 
     def write(self, text: str) -> None:
-        """Put this in place of what was there."""
+        """Replace the stored value with this."""
         self._file.truncate(0)
         self._file.write(text)
         self._file.flush()

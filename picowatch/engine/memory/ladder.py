@@ -121,7 +121,7 @@ def shrunken(request: ImageRequest, times: int) -> ImageRequest:
 
 
 def shrink_warning(asked: ImageRequest, made: ImageRequest) -> tuple[str, ...]:
-    """What is smaller than it was asked for, in a sentence; () if nothing is."""
+    """What is smaller than requested, in a sentence; () if nothing is."""
     if made == asked:
         return ()
     return (

@@ -20,7 +20,7 @@ _CGROUP = Path("/sys/fs/cgroup")
 def gpu_memory() -> MemoryUse | None:
     """What torch holds of the GPU in this process; None where it uses none.
 
-    The counters are torch's own, so asking waits for no kernel. Imports nothing: an engine that
+    The counters are torch's own, so reading waits for no kernel. Imports nothing: an engine that
     computes on a GPU has imported torch.
     """
     torch = sys.modules.get("torch")
@@ -30,7 +30,7 @@ def gpu_memory() -> MemoryUse | None:
 
 
 def process_memory(process: int) -> MemoryUse | None:
-    """What a process holds of the computer's memory, where the system tells (Linux)."""
+    """What a process holds of the computer's memory, where the system reports it (Linux)."""
     try:
         lines = Path(_STATUS.format(process=process)).read_text().splitlines()
     except OSError:

@@ -99,7 +99,7 @@ def arrange(loaded: Loaded, rung: Rung, device: torch.device) -> None:
 def move_out(loaded: Loaded) -> None:
     """Take hooks and savings away; the weights are then wherever they were last.
 
-    Also after a move that memory ran out in: then `residence` is None and some are there.
+    Also after a move that ran out of memory: then `residence` is None and some are there.
     """
     for model in (loaded.text_encoder, loaded.unet, loaded.vae):
         if model is not None:

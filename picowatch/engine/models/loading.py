@@ -1,4 +1,4 @@
-"""Keeps checkpoints in memory, and loads others when they are asked for."""
+"""Keeps checkpoints in memory, and loads others when they are requested."""
 
 import gc
 from collections import OrderedDict
@@ -134,7 +134,7 @@ class Checkpoints:
         )
 
     def _load_vae(self, request: ImageRequest) -> Any:
-        """The VAE of the checkpoint, or the one the image asks for."""
+        """The VAE of the checkpoint, or the one the image requests."""
         if request.vae == BAKED:
             proved = self._proved("checkpoint", request.checkpoint, request.checkpoint_hash)
         else:
@@ -164,7 +164,7 @@ class Checkpoints:
             tensors = weights.read_tensors(weight_files(model.path / "unet"), target)
         unet = weights.empty(UNet2DConditionModel, config)
         unet = weights.fill(unet, tensors, f"UNet of {model.name!r}", target)
-        # Where it computes, not where it waits until the memory ladder takes it there.
+        # The device it computes on, not the one that holds it until the memory ladder moves it.
         if suits(self._target.device, target.dtype):
             take_onednn(unet)
         return unet
@@ -185,7 +185,7 @@ class Checkpoints:
         return unchanged(lambda: self._find(kind, name, expected_hash), what)
 
     def _find(self, kind: Kind, name: str, expected_hash: str) -> Model:
-        """The model file that the image was asked with: found by name, proved by hash."""
+        """The model file that the image requests: found by name, verified by hash."""
         return find_model(self._catalog, kind, name, expected_hash)
 
 

@@ -19,7 +19,7 @@ Found = TypeVar("Found")
 WORDS: dict[Kind, str] = {"lora": "LoRA", "vae": "VAE"}
 _WHEN_WHOLE = "When the file is there and complete, save the recipe again."
 
-# What readers stumble over in files whose headers were in order: offsets that lie, weights with
+# What readers fail on in files whose headers were valid: wrong offsets, weights with
 # other names than their kind has, configs that are no JSON. What torch raises is not among them:
 # memory or the GPU may be at fault.
 _STUMBLES = (
@@ -34,7 +34,7 @@ _STUMBLES = (
 
 
 def find_model(catalog: Catalog, kind: Kind, name: str, expected_hash: str) -> Model:
-    """The model file that an image was asked with: found by name, proved by hash."""
+    """The model file that an image requests: found by name, verified by hash."""
     try:
         model = catalog.find(kind, name)
         found_hash = catalog.sha256(model)

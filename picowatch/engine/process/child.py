@@ -181,7 +181,7 @@ class ChildEngine:
 
 
 class _Child:
-    """One process and the thread that starts it, speaks with it and cleans up behind it.
+    """One process and the thread that starts it, talks to it and cleans up after it.
 
     The thread lives as long as the process: Linux ends a child with PR_SET_PDEATHSIG when the
     thread that forked it ends, not when the process does (man 2 prctl).
@@ -372,7 +372,7 @@ class _Child:
         return EngineDied(message, remedy) if self._ready else EngineCannotStart(message, remedy)
 
     def _tidy_up(self) -> None:
-        """Leave no process, pipe or thread behind."""
+        """Clean up the process, pipes and thread."""
         with self._lock:
             self._kill()
         if self._process is not None:

@@ -29,7 +29,7 @@ class LastWords:
     It reads to the end, so that the process never blocks on a full pipe.
 
     The end comes when everyone who holds the pipe is gone: a process that the engine started
-    may outlive it, so whoever waits here waits for a limited time.
+    may outlive it, so each wait here has a time limit.
     """
 
     def __init__(self, stderr: IO[bytes]) -> None:

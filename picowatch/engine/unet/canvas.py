@@ -22,7 +22,7 @@ class Canvas:
     """What one image starts from, at the size it is made in.
 
     `redrawn` is 255 where the mask says so and 0 elsewhere, `opacity` the same blurred: how
-    much of the new picture lies over the start image. Both are None without a mask.
+    much of the new picture covers the start image. Both are None without a mask.
     """
 
     picture: Bytes

@@ -29,7 +29,7 @@ class Shape(NamedTuple):
 
 
 class Unet(Protocol):
-    """A UNet that can be asked; `dtype` is the type it takes and gives."""
+    """A UNet that can be called; `dtype` is the type of its input and output."""
 
     @property
     def dtype(self) -> torch.dtype: ...
@@ -119,7 +119,7 @@ def denoise(
 class _StepQueue:
     """Keeps CUDA's queue short: what is reported as done is, but for the step in progress.
 
-    CUDA takes work faster than it does it. One step waits at any time, so that it never idles,
+    CUDA accepts work faster than it does it. One step is always queued, so that it never idles,
     and no more, so that progress is true and an interruption is heard.
     """
 

@@ -39,7 +39,7 @@ class Previewer:
         seconds: float,
         steady: Callable[[], float] = monotonic,
     ) -> None:
-        """`seconds` lie between two looks at least; 0 means none."""
+        """`seconds` is the least time between two previews; 0 means none."""
         self._on_preview = on_preview
         self._seconds = seconds
         self._steady = steady
@@ -52,7 +52,7 @@ class Previewer:
         self._colours = torch.tensor(SD1_COLOURS if is_sd1 else DEMO_COLOURS)
 
     def is_due(self) -> bool:
-        """Whether it is time for a look. Costs next to nothing, for it is asked at each step."""
+        """Whether it is time for a preview. Cheap, because it is called at each step."""
         return self._seconds > 0 and self._steady() - self._looked_at >= self._seconds
 
     def look(

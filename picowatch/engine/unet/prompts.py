@@ -105,7 +105,7 @@ class PromptEncoder:
         return kept if CHUNK_TOKENS - kept + len(following) <= CHUNK_TOKENS else len(chunk)
 
     def _good_break(self, chunk: list[tuple[int, float]]) -> int:
-        """Where to cut a full chunk: behind its last comma, if that is near the end."""
+        """Where to cut a full chunk: after its last comma, if that is near the end."""
         for position in range(CHUNK_TOKENS - 1, CHUNK_TOKENS - _COMMA_REACH - 1, -1):
             if [chunk[position][0]] == self._comma:
                 return position + 1
