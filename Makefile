@@ -45,7 +45,7 @@ test: lint  ## Lint, format check, types and all tests.
 	@$(MAKE) --no-print-directory -j 2 tests types  # mypy needs one core, and a minute of it
 
 tests: $(READY)
-	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder  # in the order of tests/conftest.py
+	MAKEFLAGS= $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder  # tests call make, too
 
 lint: $(READY)  ## Lint and check the format.
 	$(BIN)/ruff check .
