@@ -210,7 +210,7 @@ def write_demo_lora(path: Path) -> None:
 def test_a_usable_model_beside_a_refused_file_can_be_named(
     tmp_path: Path, beside: str, written: str
 ) -> None:
-    """Who converts a pickle keeps both for a while; a download begins anew beside the model."""
+    """Who converts a pickle keeps both for a while; a download starts again beside the model."""
     house = House(tmp_path)
     write_demo_lora(house.models / "loras/style.safetensors")
     (house.models / "loras" / beside).write_bytes(b"x")

@@ -113,7 +113,7 @@ def test_a_reader_of_the_hash_file_never_writes_it(tmp_path: Path) -> None:
     "content", [b"", b"[]", b"{", b'{"version": 9, "files": {}}', b'{"version": 1, "files": [1]}']
 )
 def test_a_damaged_hash_file_costs_time_only(tmp_path: Path, content: bytes) -> None:
-    """It is written anew."""
+    """It is written again."""
     path, cache_file = tmp_path / "a", tmp_path / "hashes.json"
     path.write_bytes(b"one")
     cache_file.write_bytes(content)

@@ -113,7 +113,7 @@ def test_a_pause_left_for_a_daemon_holds_before_its_first_image(house: House) ->
 
 
 def test_cancel_takes_away_what_waits_and_the_next_save_asks_anew(house: House, gate: Gate) -> None:
-    """The image in work is finished; other recipes are not touched; fixed seeds stay."""
+    """The image in progress is finished; other recipes are not touched; fixed seeds stay."""
     recipe = "one --seed 1\ntwo --seed 2\nthree --seed 3\n"
     with one_running(house):
         path = house.save("a.txt", recipe)
@@ -200,7 +200,7 @@ def test_several_recipes_are_answered_one_by_one(house: House, gate: Gate) -> No
 
 
 def test_cancel_stops_the_image_in_work_if_the_user_wants_it(house: House, gate: Gate) -> None:
-    """`interrupt: true`; the next save asks for it anew."""
+    """`interrupt: true`; the next save requests it again."""
     with one_running(house, interrupt=True):
         path = house.save("a.txt", "one --seed 1\ntwo --seed 2\n")
         gate.wait_until_reached()

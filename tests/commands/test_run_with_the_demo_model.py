@@ -185,7 +185,7 @@ def readme_loop() -> list[str]:
 
 
 def test_the_edit_save_look_loop(daemon: tuple[Path, "subprocess.Popen[str]"]) -> None:
-    """Save, look; edit, look; a mistake, an error file; mended; killed; exactly twenty."""
+    """Save, look; edit, look; a mistake, an error file; fixed; killed; exactly twenty."""
     folder, process = daemon
     outbox = folder / "outbox"
     circle, other_circle, mistake, mended = readme_loop()
@@ -249,7 +249,7 @@ def is_accepted(status: Path, images: int) -> bool:
 def test_a_signal_ends_it_within_two_seconds(
     daemon: tuple[Path, "subprocess.Popen[str]"], number: signal.Signals, phase: str
 ) -> None:
-    """In every phase, the engine with it; the image in work goes back to the queue."""
+    """In every phase, the engine with it; the image in progress goes back to the queue."""
     folder, process = daemon
     status = folder / "outbox/.picowatch/status.json"
     if phase != "idle":
@@ -271,7 +271,7 @@ def test_a_signal_ends_it_within_two_seconds(
 
 
 def test_saving_again_stops_the_picture_in_work(tmp_path: Path) -> None:
-    """`interrupt: true`, with the real engine: at the next step, without starting it anew."""
+    """`interrupt: true`, with the real engine: at the next step, without restarting it."""
     (tmp_path / "inbox").mkdir()
     (tmp_path / "picowatch.yaml").write_text("interrupt: true\n")
     recipe, outbox = tmp_path / "inbox/a.yaml", tmp_path / "outbox"

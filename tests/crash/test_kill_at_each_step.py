@@ -182,7 +182,7 @@ def test_a_death_before_a_deletion_is_noted(house: House) -> None:
 )
 @pytest.mark.parametrize("new", ["renamed.txt", "failing.txt"])
 def test_a_death_before_a_renaming_is_noted(house: House, place: str, new: str) -> None:
-    """The queue goes on under the new name, also over another recipe's; nothing is made anew."""
+    """The queue continues under the new name, also over another recipe's; nothing is made twice."""
     save_all(house)
     dies(house, "in the middle of a claim:1")
     (house.inbox / "random.txt").replace(house.inbox / new)

@@ -139,7 +139,7 @@ def test_a_picture_that_the_user_deleted_is_not_made_again(house: House) -> None
 
 
 def test_a_new_save_after_the_damage_means_what_it_always_means(house: House) -> None:
-    """`touch` draws random seeds anew, changes are made."""
+    """`touch` draws random seeds again, changes are made."""
     path = house.save("a.txt", "a star\n")
     house.save("b.txt", "a cat --seed 5\n")
     assert house.once()
@@ -154,7 +154,7 @@ def test_a_new_save_after_the_damage_means_what_it_always_means(house: House) ->
 
 @pytest.mark.parametrize("damage", ["no database", "empty"])
 def test_a_ledger_that_turns_out_damaged_in_the_middle_of_work(house: House, damage: str) -> None:
-    """picowatch sets it aside, starts anew by itself and makes the rest."""
+    """picowatch moves it aside, starts with a new one and renders the rest."""
     house.save("a.yaml", "prompt: a corgi\ncount: 4\n")
     hurt = False
 

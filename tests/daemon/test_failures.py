@@ -203,7 +203,7 @@ def test_a_picture_that_is_there_and_cannot_be_listed_is_not_made_again(
 def test_a_ledger_that_cannot_be_told_ends_a_single_run(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever the reason, and instead of waiting for an image that is done; then it is mended."""
+    """Whatever the reason, and instead of waiting for an image that is done; then it is fixed."""
 
     def fail(*_: Any, **named: Any) -> None:
         raise ValueError("no reason that anybody thought of")

@@ -1,4 +1,4 @@
-"""`interrupt: true`: saving again in the middle stops the picture in work."""
+"""`interrupt: true`: saving again in the middle stops the picture in progress."""
 
 import threading
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Renaming a recipe keeps its queue: nothing is made anew, and what follows has its new name."""
+"""Renaming a recipe keeps its queue: nothing is rendered twice, later images have the new name."""
 
 import os
 import threading

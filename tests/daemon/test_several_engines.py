@@ -116,7 +116,7 @@ def test_what_is_urgent_goes_first_on_every_engine(house: House, engines: Engine
 
 
 def test_a_newer_save_replaces_what_waits(house: House, engines: Engines) -> None:
-    """And with `interrupt` what is in work, on each engine."""
+    """And with `interrupt` what is rendering, on each engine."""
     with engines.held() as gate, house.running(executor="local:2", batch_size=1, interrupt=True):
         house.save("a.yaml", "prompt: old\nseed: 1\ncount: 4\n")
         wait_for(lambda: engines.in_work() == 2, "both at work")
@@ -129,7 +129,7 @@ def test_a_newer_save_replaces_what_waits(house: House, engines: Engines) -> Non
 
 
 def test_a_pause_lets_every_engine_go(house: House, engines: Engines) -> None:
-    """After the batches in work; `resume` starts them again."""
+    """After the batches in progress; `resume` starts them again."""
     with engines.held() as gate, house.running(executor="local:2", batch_size=1):
         house.save("a.yaml", "prompt: one\nseed: 1\ncount: 6\n")
         wait_for(lambda: engines.in_work() == 2, "both at work")
@@ -261,7 +261,7 @@ def test_engines_join_and_leave_in_the_middle(
 
 
 def no_patience(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Any time at all is longer than `stall_seconds`; an engine ended for it begins anew."""
+    """Any time at all is longer than `stall_seconds`; an engine ended for it is started again."""
     really = house.settings
     shorter = {"stall_seconds": 0.001, "max_attempts": 1000}
     monkeypatch.setattr(

@@ -29,7 +29,7 @@ def test_entries_that_did_not_change_keep_their_pictures(house: House) -> None:
 
 
 def test_an_entry_that_waits_keeps_its_seed_and_its_place(house: House) -> None:
-    """Lines added in front of a waiting entry do not push it back or draw it anew."""
+    """Lines added in front of a waiting entry do not push it back or draw it again."""
     hold = HeldEngine(house)
     with house.running(batch_size=1):
         house.save("a.txt", "first\nsecond\nthird\n")
@@ -68,7 +68,7 @@ def test_the_image_in_work_is_stopped_if_the_user_wants_it(house: House) -> None
 
 
 def test_cron_may_write_the_same_line_every_morning(house: House) -> None:
-    """The same bytes saved again draw random seeds anew."""
+    """The same bytes saved again draw random seeds again."""
     for morning in range(3):
         house.save("daily.txt", "a corgi at sunrise\n")
         house.once()
@@ -216,7 +216,7 @@ def test_an_empty_file_is_not_ready_yet(house: House) -> None:
 
 
 def test_deleting_a_recipe_cancels_what_waits(house: House) -> None:
-    """The image in work is finished."""
+    """The image in progress is finished."""
     hold = HeldEngine(house)
     with house.running(batch_size=1):
         path = house.save("a.txt", "first\nsecond\n")
@@ -273,7 +273,7 @@ def test_an_inbox_that_is_unmounted_at_start_cancels_nothing(house: House) -> No
 
 
 def test_renaming_a_recipe_keeps_its_queue(house: House) -> None:
-    """What waits is made under the new name, nothing is made anew."""
+    """Queued images are rendered under the new name, nothing is rendered again."""
     hold = HeldEngine(house)
     with house.running(batch_size=1):
         path = house.save("a.txt", "first\nsecond\n")

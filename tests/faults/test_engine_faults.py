@@ -266,7 +266,7 @@ CANNOT_START = {
 def test_an_engine_that_cannot_start_says_that_no_image_is_at_fault(
     faulty: FaultyHouse, fault: str
 ) -> None:
-    """Once mended the next batch starts it anew: what failed to import is imported again."""
+    """Once fixed, the next batch starts it again: what failed to import is imported again."""
     engine = ChildEngine(EngineOptions(models=faulty.models), program=PROGRAM)
     faulty.fail_at_start(fault)
     try:

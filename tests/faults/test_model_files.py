@@ -162,7 +162,7 @@ class ModelHouse(House):
             return picture.tobytes()
 
     def wait_until_idle(self) -> None:
-        """Nothing waits and nothing is in work."""
+        """Nothing is queued or in progress."""
         wait_for(lambda: self._waiting() == 0, "the end of the queue")
 
     def failures(self, recipe: str) -> int:

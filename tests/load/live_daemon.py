@@ -63,7 +63,7 @@ class LiveDaemon:
         return images
 
     def wait_until_asked(self, images: int) -> None:
-        """Until so many images wait or are in work."""
+        """Until so many images are queued or in progress."""
         self.wait_for(
             lambda: self.images()["queued"] + self.images()["running"] == images,
             f"{images} images that wait",

@@ -177,7 +177,7 @@ def _move_one_by_one(house: House) -> None:
 def test_a_renamed_folder_of_recipes_keeps_its_queue(
     house: House, move: Callable[[House], None]
 ) -> None:
-    """Nothing is cancelled, drawn anew or made anew: as when a single recipe is renamed."""
+    """Nothing is cancelled, drawn or rendered again: as when a single recipe is renamed."""
     count = FOLDER
     (house.inbox / "a").mkdir()
     for number in range(count):

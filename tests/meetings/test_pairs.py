@@ -102,7 +102,7 @@ def test_a_save_while_the_outbox_is_away_does_not_keep_the_daemon_busy() -> None
 
 
 def test_a_ledger_and_an_outbox_lost_at_once_leave_nothing_where_the_outbox_was() -> None:
-    """Lost ledger x outbox away: it begins anew once the outbox is back."""
+    """Lost ledger x outbox away: it starts with a new one once the outbox is back."""
     assert not found(
         ("wait", 9.5),
         ("ledger", "lost"),

@@ -66,7 +66,7 @@ class Screen:
         self._continued[self._row] = continued
 
     def resize(self, columns: int) -> None:
-        """Wrap anew, as most terminals do; the cursor stays where it is in its line."""
+        """Wrap again, as most terminals do; the cursor stays where it is in its line."""
         whole: list[str] = []
         cursor = (0, 0)  # line, and place in it
         for number, row in enumerate(self._rows):

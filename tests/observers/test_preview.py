@@ -1,4 +1,4 @@
-"""outbox/preview.png: what is in work, and no more than a look at it."""
+"""outbox/preview.png: a rough preview of what is being rendered."""
 
 from io import BytesIO
 

@@ -1,4 +1,4 @@
-"""The gallery's data on disk: kept current at a constant price, made anew when damaged."""
+"""The gallery's data on disk: kept current at a constant cost, rebuilt when damaged."""
 
 import json
 import os
@@ -162,7 +162,7 @@ def test_a_new_page_that_a_power_cut_emptied_is_told_again(tmp_path: Path) -> No
 def test_a_crash_while_it_is_made_anew_is_seen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The next start makes it anew again."""
+    """The next start rebuilds it."""
     monkeypatch.setattr(pages, "PICTURES_PER_PAGE", 1)
     listing = Listing(tmp_path / "images.jsonl")
     for number in range(3):

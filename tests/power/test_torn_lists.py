@@ -62,7 +62,7 @@ def test_a_call_with_a_hole_is_cut_off_and_made_again(root: Path) -> None:
 def test_a_page_that_was_begun_and_lost_shows_nothing_twice(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An empty last page is no reason to show all pictures anew."""
+    """An empty last page is no reason to rebuild all pages."""
     monkeypatch.setattr(pages, "PICTURES_PER_PAGE", 2)
     outbox = Outbox(root, "{number}")
     for file in ("a.png", "b.png", "c.png"):

@@ -91,7 +91,7 @@ def _hash_in(pair: dict[str, str], kind: str, _name: str) -> str:
 
 
 def test_the_digest_stays_what_it_is() -> None:
-    """Ledgers hold digests: a change here draws every random recipe anew."""
+    """Ledgers hold digests: a change here draws every random recipe again."""
     assert digest("prompt: a corgi") == (
         "232ba23680b1c0422d4bddd44a2059a26e4283aa8e4d5f219cff369121e2df77"
     )

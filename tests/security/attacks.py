@@ -58,7 +58,7 @@ def plain_picture(path: Path) -> Path:
 
 
 def leaked(house: House, secret: Path) -> list[str]:
-    """Every file in the outbox, and every prompt in work, that holds something of the secret."""
+    """Every file in the outbox, and every prompt in progress, that holds part of the secret."""
     content = secret.read_bytes()
     found = [
         str(file)

@@ -303,7 +303,7 @@ class BlindToCase:
 def test_error_files_of_recipes_that_the_outbox_takes_for_one_are_both_kept(
     house: House, monkeypatch: pytest.MonkeyPatch, one: str, other: str
 ) -> None:
-    """The second gets a hash; when it is mended, its own goes and not the first one's."""
+    """The second gets a hash; when it is fixed, its own goes and not the first one's."""
     if is_blind_to_case(house.folder):
         pytest.skip("the inbox must tell the two apart, and this file system does not")
     blind = BlindToCase()

@@ -13,7 +13,7 @@ from picowatch.settings import Settings, load_settings
 
 
 def main(folder: Path, *values: str) -> int:
-    # Deaths come at random here, so five in a row with one image in work mean nothing.
+    # Deaths come at random here, so five in a row with one image in progress mean nothing.
     recovery.MAX_DAEMON_DEATHS = 10_000
     return run(
         settings_of(folder, *values),

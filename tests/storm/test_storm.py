@@ -17,7 +17,7 @@ def test_a_short_storm_loses_nothing_and_makes_nothing_twice(tmp_path: Path) -> 
 
 @pytest.mark.timeout(600)
 def test_a_storm_over_three_engines_loses_nothing_either(tmp_path: Path) -> None:
-    """Images are in work on several engines when the daemon dies."""
+    """Images are in progress on several engines when the daemon dies."""
     assert storm(tmp_path, 8, random.Random(5), engines=3) == []
 
 

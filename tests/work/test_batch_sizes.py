@@ -65,7 +65,7 @@ def test_batches_halve_where_memory_ran_out(tmp_path: Path) -> None:
 
 
 def test_a_batch_never_takes_long(tmp_path: Path) -> None:
-    """What is urgent waits for the batch in work."""
+    """An urgent image waits for the batch in progress."""
     sizes = BatchSizes("auto", tmp_path / "batches.json")
     assert set(make(sizes, LARGE, {1: 11.0})) == {1}
 

@@ -153,7 +153,7 @@ def test_a_fixed_number_is_all_there_at_once(make_executor: MakeExecutor) -> Non
 
 
 def test_a_driver_that_dies_is_started_again(make_executor: MakeExecutor, tmp_path: Path) -> None:
-    """The cluster's connection was lost: what was in work is, too, and its engines end."""
+    """The cluster's connection was lost: so is what was in progress, and its engines end."""
     executor = make_executor()
     [engine] = joined(executor, 1)
     held = Held(engine, tmp_path)

@@ -109,7 +109,7 @@ def test_a_short_queue_compiles_nothing(tmp_path: Path) -> None:
 
 
 def test_loras_act_in_the_compiled_unet(folder: Path, models: Path) -> None:
-    """They are added to its copy of the weights, and taken away without compiling anew."""
+    """They are added to its copy of the weights, and taken away without compiling again."""
     (models / "loras").mkdir(parents=True)
     shutil.copy(STYLES / "pixel-art.safetensors", models / "loras")
     catalog = Catalog(models)

@@ -102,7 +102,7 @@ def test_beta_sigmas_are_the_quantiles_of_the_beta_distribution() -> None:
 
 @pytest.mark.parametrize(("name", "schedule_type"), COMBINATIONS)
 def test_every_number_of_steps_makes_numbers(name: str, schedule_type: str) -> None:
-    """1 to 150 steps, with everything recipes accept: as many steps as asked, and no NaN."""
+    """1 to 150 steps, with everything recipes accept: as many steps as requested, and no NaN."""
     for steps in (1, 2, 3, 24, 150 if schedule_type in ("karras", "uniform") else 37):
         scheduler = build(name, schedule_type, steps)
         extra = 1 if name == "PNDM" and steps > 1 else 0

@@ -99,7 +99,7 @@ def test_problems_of_defaults_name_their_own_file_once() -> None:
 
 
 def test_defaults_that_are_no_yaml_do_not_hide_the_recipes_problems() -> None:
-    """Both files are mended in one go."""
+    """Both files are fixed at once."""
     invalid = refused("stesp: 3", defaults={"_defaults.yaml": "a: b: c"})
     assert [problem.file for problem in invalid.problems] == [
         "_defaults.yaml",
