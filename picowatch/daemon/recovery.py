@@ -232,7 +232,7 @@ class Recovery:
     def _tidy_up(self) -> None:
         """Files that a crash left half-written, or without the answer that they belong to."""
         safely(partial(self._outbox.remove_leftovers, self._go_on))
-        safely(self._outbox.mend_latest)
+        safely(self._outbox.repair_latest)
         safely(self._inbox.recover)
         known = self._ledger.known_recipes()
         safely(partial(self._outbox.remove_strays, known))

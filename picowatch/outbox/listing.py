@@ -21,7 +21,7 @@ class Listing:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = Lock()
-        self._mend()
+        self._repair()
 
     def append(self, line: dict[str, Any]) -> None:
         """Add a picture, durably; an error leaves the list as it was."""
@@ -46,7 +46,7 @@ class Listing:
             with self._path.open("rb") as file:
                 yield from _lines(file)
 
-    def _mend(self) -> None:
+    def _repair(self) -> None:
         """Cut off a last line that a crash left incomplete, or a power cut damaged."""
         if not self._path.exists():
             return

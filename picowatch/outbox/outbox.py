@@ -125,7 +125,7 @@ class Outbox:
         with suppress(OSError):
             (self.root / PREVIEW).unlink(missing_ok=True)
 
-    def mend_latest(self) -> None:
+    def repair_latest(self) -> None:
         """A power cut may have emptied latest.png, whose writing does not wait for the disk."""
         for newest in self.newest(1):
             self.show_as_latest(newest)

@@ -60,7 +60,7 @@ class Gallery:
         self._pages = Pages(self._folder)
         self._thumbnails = Thumbnails(root, self._folder)
         if self._pages.damaged:
-            self._make_anew()
+            self._rebuild()
         else:
             self._write_page()
             self._catch_up()
@@ -87,7 +87,7 @@ class Gallery:
     def _add(self, entry: dict[str, Any]) -> None:
         with self._lock:
             if not self._pages.is_intact():
-                self._make_anew()
+                self._rebuild()
             if entry["file"] not in self._pages.recent():
                 self._pages.append(entry)
 
@@ -159,7 +159,7 @@ class Gallery:
 
     # -- rebuilding
 
-    def _make_anew(self) -> None:
+    def _rebuild(self) -> None:
         self._write_page()
         self._pages.write_anew(self._all_entries())
 
