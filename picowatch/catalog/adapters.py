@@ -29,7 +29,7 @@ _OTHER_FORMATS = {
     ".diff": "a set of whole weight differences (LyCORIS full)",
 }
 _CLONEOFSIMO = re.compile(r"^(?:unet|text_encoder):\d+:")
-_ONLY_SD1 = "picowatch only supports Stable Diffusion 1.x."
+ONLY_SD1 = "picowatch only supports Stable Diffusion 1.x."
 _MOST_WORDS = 5
 _MOST_LETTERS = 100
 _MOST_COUNTED = 1_000_000
@@ -59,7 +59,7 @@ def lora_family(header: Header) -> str:
                 raise ModelRefused(f"is {what}: picowatch only supports plain LoRAs.")
     family = _family(header)
     if family in _NAMES:
-        raise ModelRefused(f"is a LoRA for {_NAMES[family]}: {_ONLY_SD1}")
+        raise ModelRefused(f"is a LoRA for {_NAMES[family]}: {ONLY_SD1}")
     return family
 
 
@@ -123,7 +123,7 @@ def is_embedding(header: Header) -> bool:
 def embedding_family(header: Header) -> str:
     """The family of an embedding that can be used; ModelRefused names the others'."""
     if "clip_g" in header.shapes:
-        raise ModelRefused(f"is an embedding for Stable Diffusion XL: {_ONLY_SD1}")
+        raise ModelRefused(f"is an embedding for Stable Diffusion XL: {ONLY_SD1}")
     name = next((one for one in ("emb_params", "clip_l") if one in header.shapes), None)
     shape = header.shapes[name] if name else next(iter(header.shapes.values()))
     if len(shape) not in (1, 2) or 0 in shape:
@@ -131,7 +131,7 @@ def embedding_family(header: Header) -> str:
     family = _WIDTHS.get(shape[-1], "")
     if family in _NAMES:
         raise ModelRefused(
-            f"is an embedding for {_NAMES[family]} ({shape[-1]} numbers a vector): {_ONLY_SD1}"
+            f"is an embedding for {_NAMES[family]} ({shape[-1]} numbers a vector): {ONLY_SD1}"
         )
     if not family:
         raise ModelRefused(

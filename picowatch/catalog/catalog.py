@@ -8,6 +8,7 @@ from pathlib import Path
 from picowatch.catalog.files import is_file, is_folder
 from picowatch.catalog.folders import (
     INDEX,
+    PICKLE_ENDINGS,
     folder_files,
     is_vae_folder,
     recognise_checkpoint_folder,
@@ -27,7 +28,6 @@ DEMO = "demo"
 _DEMO_FOLDER = Path(__file__).parent.parent / "assets" / "demo"
 
 _UNFINISHED = {".part", ".partial", ".crdownload", ".download", ".aria2", ".incomplete", ".tmp"}
-_PICKLES = {".ckpt", ".pt", ".pth", ".bin"}
 _Stamp = tuple[tuple[str, int, int], ...]
 
 
@@ -200,7 +200,7 @@ def _candidates(root: Path, kind: Kind) -> Iterator[_Candidate]:
             if is_folder(path) and not _is_model_folder(path, kind):
                 waiting.append(path)
             elif is_folder(path) or path.suffix.lower() in {".safetensors", ".gguf"} | (
-                _UNFINISHED | _PICKLES
+                _UNFINISHED | PICKLE_ENDINGS
             ):
                 yield _Candidate(_name(root, path), kind, path, _stamp(path))
 
@@ -220,7 +220,7 @@ def _name(root: Path, path: Path) -> str:
 def _without_ending(name: str) -> str:
     """A refused file's name as a recipe may have it: without .ckpt, .safetensors.part and such."""
     path = Path(name)
-    while path.suffix.lower() in {".safetensors", ".gguf"} | _UNFINISHED | _PICKLES:
+    while path.suffix.lower() in {".safetensors", ".gguf"} | _UNFINISHED | PICKLE_ENDINGS:
         path = path.with_suffix("")
     return path.as_posix()
 
@@ -276,7 +276,7 @@ def _check_name(candidate: _Candidate) -> None:
         raise ModelRefused("is an unfinished download.")
     if ending == ".gguf":
         raise ModelRefused("is a GGUF file, a format for quantised models: not supported.")
-    if ending in _PICKLES:
+    if ending in PICKLE_ENDINGS:
         raise ModelRefused(
             "is a pickle file, which can run code when it is opened: get it as .safetensors, or "
             "convert it with the program in docs/troubleshooting.md."

@@ -21,7 +21,7 @@ _WEIGHT_NAMES = (
     re.compile(r"(diffusion_pytorch_)?model-\d{5}-of-\d{5}\.safetensors"),
     re.compile(r"(diffusion_pytorch_)?model\.fp16\.safetensors"),
 )
-_PICKLE_ENDINGS = {".bin", ".ckpt", ".pt", ".pth"}
+PICKLE_ENDINGS = {".bin", ".ckpt", ".pt", ".pth"}
 _CONFIGS = (
     "scheduler/scheduler_config.json",
     "text_encoder/config.json",
@@ -155,7 +155,7 @@ def _check_weights(part: Path) -> None:
             ) from refused
     if weights:
         return
-    if any(path.suffix in _PICKLE_ENDINGS for path in part.iterdir()):
+    if any(path.suffix in PICKLE_ENDINGS for path in part.iterdir()):
         raise ModelRefused(
             f"has its weights in {part.name}/ only as pickle files (.bin), which can run code: "
             "get the folder's .safetensors files instead."

@@ -27,7 +27,6 @@ _ARTICLES = {
     "lora": "a LoRA",
     "embedding": "an embedding",
 }
-_ONLY_SD1 = "picowatch only supports Stable Diffusion 1.x."
 
 
 def recognise(header: Header) -> Recognised:
@@ -62,12 +61,12 @@ def _checkpoint(header: Header) -> Recognised:
     """A whole checkpoint in the original layout: UNet, text encoder and VAE."""
     other = _other_family(header)
     if other:
-        raise ModelRefused(f"is a checkpoint of {other}: {_ONLY_SD1}")
+        raise ModelRefused(f"is a checkpoint of {other}: {adapters.ONLY_SD1}")
     in_channels = header.inputs(_UNET_INPUT)
     if in_channels == 8:
         raise ModelRefused("is an image-editing checkpoint (InstructPix2Pix): not supported.")
     if in_channels not in USABLE_INPUTS:
-        raise ModelRefused(f"is a checkpoint of an unknown kind: {_ONLY_SD1}")
+        raise ModelRefused(f"is a checkpoint of an unknown kind: {adapters.ONLY_SD1}")
     if not header.has("cond_stage_model.transformer."):
         raise ModelRefused(
             "is only the UNet of a checkpoint, without text encoder: a complete checkpoint is "
@@ -108,10 +107,10 @@ def _vae(header: Header) -> Recognised:
     channels = header.inputs(f"{prefix}decoder.conv_in.weight")
     if channels == 16:
         raise ModelRefused(
-            f"is a VAE of Flux or Stable Diffusion 3 (16 latent channels): {_ONLY_SD1}"
+            f"is a VAE of Flux or Stable Diffusion 3 (16 latent channels): {adapters.ONLY_SD1}"
         )
     if channels != 4 or not header.has(f"{prefix}post_quant_conv."):
-        raise ModelRefused(f"is a VAE of an unknown kind: {_ONLY_SD1}")
+        raise ModelRefused(f"is a VAE of an unknown kind: {adapters.ONLY_SD1}")
     return Recognised("vae", "sd1")
 
 
@@ -122,7 +121,7 @@ def _something_else(header: Header) -> str:
     if header.has("control_model.") or header.has("controlnet_cond_embedding."):
         return "a ControlNet: not supported"
     if header.has("double_blocks.") or header.has("joint_blocks."):
-        return f"a model of {_other_family(header)}: {_ONLY_SD1.rstrip('.')}"
+        return f"a model of {_other_family(header)}: {adapters.ONLY_SD1.rstrip('.')}"
     if header.has("down_blocks.") and header.has("conv_in."):
         return (
             "only the UNet of a diffusers folder: copy the whole folder with its model_index.json"

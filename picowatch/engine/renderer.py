@@ -29,13 +29,12 @@ from picowatch.engine.options import EngineOptions
 from picowatch.engine.process.failures import SMALLER, out_of_memory
 from picowatch.engine.protocol import OnPreview, OnStep, RenderedImage, unseen
 from picowatch.engine.unet.draw import (
-    Drawn,
+    Drawing,
     Group,
     Interrupted,
-    Setting,
+    Picture,
     chunks_of,
     conditions_for,
-    draw,
     timed,
 )
 from picowatch.engine.unet.parallel import draw_parts, equal_parts
@@ -120,11 +119,11 @@ class Renderer:
         self._previewer.follow(loaded.vae)
         groups = _groups(batch, loaded, alone=rung.alone or batch[0].exact)
         chosen = self._unets.chosen(loaded, eager=batch[0].exact or rung.sliced)
-        drawn: list[list[Drawn]] = []
+        drawn: list[list[Picture]] = []
         with _algorithms(exact=batch[0].exact):
             for number, group in enumerate(groups):
                 report = _shifted(on_step, number, len(groups))
-                setting = Setting(
+                drawing = Drawing(
                     loaded,
                     self._target.device,
                     self._start_images,
@@ -134,7 +133,7 @@ class Renderer:
                     timings,
                     self._previewer,
                 )
-                drawn.append(self._draw(setting, group))
+                drawn.append(self._draw(drawing, group))
         chosen.consider(timings["denoise"], waiting / len(batch))
         share = {phase: seconds / len(batch) for phase, seconds in timings.items()}
         images = {
@@ -154,14 +153,14 @@ class Renderer:
         }
         return [images[index] for index in range(len(batch))]
 
-    def _draw(self, setting: Setting, group: Group) -> list[Drawn]:
+    def _draw(self, drawing: Drawing, group: Group) -> list[Picture]:
         """The group's pictures, in parts where that is faster."""
-        with timed(setting.timings, "encode"):
-            conditions = conditions_for(setting.loaded, group)
-        parts = equal_parts(len(group.requests), self._cores(setting.loaded))
+        with timed(drawing.timings, "encode"):
+            conditions = conditions_for(drawing.loaded, group)
+        parts = equal_parts(len(group.requests), self._cores(drawing.loaded))
         if len(parts) > 1:
-            return draw_parts(setting, group, conditions, parts)
-        return draw(setting, group, conditions)
+            return draw_parts(drawing, group, conditions, parts)
+        return drawing.draw(group, conditions)
 
     def _cores(self, loaded: Loaded) -> int:
         """How many parts of a batch to make at a time."""
@@ -195,7 +194,7 @@ def _groups(batch: Sequence[ImageRequest], loaded: Loaded, *, alone: bool) -> li
 
 
 def _rendered(
-    drawn: Drawn,
+    drawn: Picture,
     asked: ImageRequest,
     made: ImageRequest,
     group: Group,

@@ -22,9 +22,9 @@ from picowatch.engine.unet.embeddings import Embeddings
 from picowatch.engine.unet.loras import Loras
 from picowatch.engine.unet.onednn import suits, take_onednn
 from picowatch.engine.unet.prompts import PromptEncoder
+from picowatch.recipe.fields import BAKED
 from picowatch.recipe.request import ImageRequest
 
-BAKED = "baked"
 # Files hold float16 as a rule, which float32 doubles.
 _WEIGHTS_GROW = 2
 # What a batch takes besides the weights.

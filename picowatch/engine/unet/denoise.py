@@ -8,7 +8,7 @@ import torch
 
 from picowatch.engine.protocol import OnStep
 from picowatch.engine.unet.previewer import Previewer
-from picowatch.engine.unet.samplers import Sampler
+from picowatch.engine.unet.samplers import PreparedSampler
 from picowatch.errors import EngineStopped
 from picowatch.recipe.request import ImageRequest
 
@@ -78,7 +78,7 @@ class Guide:
 
 def denoise(
     unet: Unet,
-    sampler: Sampler,
+    sampler: PreparedSampler,
     latents: torch.Tensor,
     conditions: Conditions,
     request: ImageRequest,
@@ -138,7 +138,7 @@ class _StepQueue:
         self._last = event
 
 
-def _kept(guide: Guide, sampler: Sampler, done: int) -> torch.Tensor:
+def _kept(guide: Guide, sampler: PreparedSampler, done: int) -> torch.Tensor:
     """The start latents, as noisy as the latents are after `done` steps."""
     assert guide.start is not None and guide.noise is not None
     following = sampler.timesteps[done : done + 1]

@@ -19,7 +19,7 @@ from picowatch.engine.unet.denoise import Conditions, Guide, Shape, Unet, denois
 from picowatch.engine.unet.latents import LATENT_FACTOR, generators_for, initial_noise, upscale
 from picowatch.engine.unet.previewer import Previewer
 from picowatch.engine.unet.prompts import Chunk
-from picowatch.engine.unet.samplers import Sampler, build_sampler
+from picowatch.engine.unet.samplers import PreparedSampler, build_sampler
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import ImageRequest
 from picowatch.recipe.resolve.hires import final_side
@@ -35,7 +35,7 @@ class Group(NamedTuple):
     requests: list[ImageRequest]
 
 
-class Drawn(NamedTuple):
+class Picture(NamedTuple):
     """One picture's pixels and their size."""
 
     width: int
@@ -43,9 +43,17 @@ class Drawn(NamedTuple):
     pixels: bytes
 
 
+class _Pass(NamedTuple):
+    """One run from noise to latents, at one size."""
+
+    sampler: PreparedSampler
+    width: int
+    height: int
+
+
 @dataclass(frozen=True, slots=True)
-class Setting:
-    """What all groups of a batch share; `unet` gives the UNet for a shape."""
+class Drawing:
+    """Draws the groups of one batch, from noise to pixels; `unet` gives the UNet for a shape."""
 
     loaded: Loaded
     device: torch.device
@@ -56,41 +64,150 @@ class Setting:
     timings: dict[str, float]
     previewer: Previewer
 
-
-class _Pass(NamedTuple):
-    """One way from noise to latents, at one size."""
-
-    sampler: Sampler
-    width: int
-    height: int
-
-
-def draw(setting: Setting, group: Group, conditions: Conditions) -> list[Drawn]:
-    """The pictures of one group, in its order; `conditions` are those that belong to it."""
-    first = group.requests[0]
-    with timed(setting.timings, "denoise"):
-        generators = generators_for([request.seed for request in group.requests])
-        passes = _passes(setting, first)
-        steps = _StepCounter(setting.on_step, [len(one.sampler.timesteps) for one in passes])
-        latents: torch.Tensor | None = None
-        for one in passes:
-            canvases = _canvases(setting, group, one)
-            if latents is not None:
-                assert first.hires is not None
-                latents = upscale(
-                    setting.loaded.vae, latents, first.hires.upscaler, one.width, one.height
+    def draw(self, group: Group, conditions: Conditions) -> list[Picture]:
+        """The pictures of one group, in its order; `conditions` are those that belong to it."""
+        first = group.requests[0]
+        with timed(self.timings, "denoise"):
+            generators = generators_for([request.seed for request in group.requests])
+            passes = self._passes(first)
+            steps = _StepCounter(self.on_step, [len(one.sampler.timesteps) for one in passes])
+            latents: torch.Tensor | None = None
+            for one in passes:
+                canvases = self._canvases(group, one)
+                if latents is not None:
+                    assert first.hires is not None
+                    latents = upscale(
+                        self.loaded.vae, latents, first.hires.upscaler, one.width, one.height
+                    )
+                latents = self._run(
+                    one, first, canvases, latents, conditions, generators, steps.next_pass()
                 )
-            latents = _run(
-                setting, one, first, canvases, latents, conditions, generators, steps.next_pass()
+            assert latents is not None
+            # CUDA works asynchronously; without this the decoder would be billed for the UNet.
+            latents = latents.cpu().to(self.device)
+        with timed(self.timings, "decode"):
+            return [
+                self._decoded(latent, canvas)
+                for latent, canvas in zip(latents, canvases, strict=True)
+            ]
+
+    def _passes(self, request: ImageRequest) -> list[_Pass]:
+        """The first pass and, with hires, the second: img2img at the larger size."""
+
+        def sampler(steps: int, strength: float) -> PreparedSampler:
+            return build_sampler(
+                request.sampler,
+                request.schedule_type,
+                steps,
+                self.loaded.schedule,
+                self.device,
+                strength,
             )
-        assert latents is not None
-        # CUDA works asynchronously; without this the decoder would be billed for the UNet.
-        latents = latents.cpu().to(setting.device)
-    with timed(setting.timings, "decode"):
+
+        hires = request.hires
+        strength = request.denoising_strength if request.image else 1.0
+        passes = [_Pass(sampler(request.steps, strength), request.width, request.height)]
+        if hires:
+            width, height = (
+                final_side(side, hires.scale) for side in (request.width, request.height)
+            )
+            second = sampler(hires.steps or request.steps, hires.denoising_strength)
+            passes.append(_Pass(second, width, height))
+        return passes
+
+    def _run(
+        self,
+        one: _Pass,
+        request: ImageRequest,
+        canvases: Sequence[Canvas | None],
+        before: torch.Tensor | None,
+        conditions: Conditions,
+        generators: Sequence[torch.Generator],
+        on_step: OnStep,
+    ) -> torch.Tensor:
+        """One pass from pure noise, from the start images or from the latents of the last pass."""
+        sampler = one.sampler
+        noise = initial_noise(generators, one.width, one.height).to(self.device)
+        start = self._start_latents(canvases)
+        guide = self._guide(canvases, start, noise)
+        begin = before if before is not None else start
+        if begin is None:
+            latents: torch.Tensor = noise * sampler.scheduler.init_noise_sigma
+        elif len(sampler.timesteps):
+            latents = sampler.noised(begin, noise, sampler.timesteps[:1])
+        else:
+            return begin
+        rows = len(generators) * (1 if request.cfg_scale == 1 else 2)
+        height, width = latents.shape[2:]
+        shape = Shape(rows, height, width, tokens=conditions[0].shape[1])
+        return denoise(
+            self.unet(shape),
+            sampler,
+            latents,
+            conditions,
+            request,
+            generators,
+            guide,
+            on_step,
+            self.interrupted,
+            self.previewer,
+        )
+
+    def _canvases(self, group: Group, one: _Pass) -> list[Canvas | None]:
+        """Each request's start image and mask at the pass's size."""
         return [
-            _decoded(setting, latent, canvas)
-            for latent, canvas in zip(latents, canvases, strict=True)
+            read_canvas(self.start_images, request, one.width, one.height)
+            if request.image
+            else None
+            for request in group.requests
         ]
+
+    def _start_latents(self, canvases: Sequence[Canvas | None]) -> torch.Tensor | None:
+        """The start images' latents; images of one batch all have one or none has."""
+        encoded = [
+            vaes.encode(self.loaded.vae, one.picture, self.device) for one in canvases if one
+        ]
+        return torch.cat(encoded) if encoded else None
+
+    def _guide(
+        self,
+        canvases: Sequence[Canvas | None],
+        start: torch.Tensor | None,
+        noise: torch.Tensor,
+    ) -> Guide:
+        """What the steps keep of the start images, or show an inpainting UNet."""
+        masks = [one.redrawn for one in canvases if one and one.redrawn is not None]
+        redrawn = None
+        if masks:
+            # A latent with one white pixel below it is redrawn; the pixels decide in the end.
+            grey = torch.from_numpy(np.stack(masks)).to(self.device).float()[:, None] / 255
+            redrawn = functional.max_pool2d(grey, LATENT_FACTOR)
+        if not self.loaded.inpaints:
+            return Guide(start, noise, redrawn)
+        everything = torch.ones_like(noise[:, :1])
+        kept = torch.cat([self._kept_latents(one, noise) for one in canvases])
+        return Guide(seen=torch.cat([everything if redrawn is None else redrawn, kept], dim=1))
+
+    def _kept_latents(self, canvas: Canvas | None, noise: torch.Tensor) -> torch.Tensor:
+        """What an inpainting UNet sees of a start image: all but the mask, that in mid-grey."""
+        height, width = (side * LATENT_FACTOR for side in noise.shape[2:])
+        seen = np.full((height, width, 3), 127.5, np.float32)
+        if canvas and canvas.redrawn is not None:
+            seen = np.where(canvas.redrawn[:, :, None] > 0, seen, canvas.picture)
+        return vaes.encode(self.loaded.vae, seen, self.device)
+
+    def _decoded(self, latent: torch.Tensor, canvas: Canvas | None) -> Picture:
+        """One picture. One by one it saves memory, and none depends on its neighbours."""
+        array = vaes.decode(self.loaded.vae, latent[None])
+        empty = bool((latent == latent[:, :1, :1]).all()) or _of_one_colour(array)
+        if empty and not (canvas and _of_one_colour(canvas.picture)):
+            raise RenderFailed(
+                f"The picture came out as one single colour ({', '.join(map(str, array[0, 0]))}), "
+                "which means that the checkpoint or VAE overflowed or is damaged.",
+                "Set precision: float32; if that does not help, get the checkpoint or VAE again.",
+            )
+        pixels = canvas.paste(array.tobytes()) if canvas else array.tobytes()
+        return Picture(array.shape[1], array.shape[0], pixels)
 
 
 def chunks_of(loaded: Loaded, request: ImageRequest, text: str) -> list[Chunk]:
@@ -109,127 +226,6 @@ def conditions_for(loaded: Loaded, group: Group) -> Conditions:
         torch.cat([encoded(request, request.negative_prompt) for request in group.requests]),
         torch.cat([encoded(request, request.prompt) for request in group.requests]),
     )
-
-
-def _passes(setting: Setting, request: ImageRequest) -> list[_Pass]:
-    """The first pass and, with hires, the second: img2img at the larger size."""
-
-    def sampler(steps: int, strength: float) -> Sampler:
-        return build_sampler(
-            request.sampler,
-            request.schedule_type,
-            steps,
-            setting.loaded.schedule,
-            setting.device,
-            strength,
-        )
-
-    hires = request.hires
-    strength = request.denoising_strength if request.image else 1.0
-    passes = [_Pass(sampler(request.steps, strength), request.width, request.height)]
-    if hires:
-        width, height = (final_side(side, hires.scale) for side in (request.width, request.height))
-        second = sampler(hires.steps or request.steps, hires.denoising_strength)
-        passes.append(_Pass(second, width, height))
-    return passes
-
-
-def _run(
-    setting: Setting,
-    one: _Pass,
-    request: ImageRequest,
-    canvases: Sequence[Canvas | None],
-    before: torch.Tensor | None,
-    conditions: Conditions,
-    generators: Sequence[torch.Generator],
-    on_step: OnStep,
-) -> torch.Tensor:
-    """One pass from pure noise, from the start images or from the latents of the pass before."""
-    sampler = one.sampler
-    noise = initial_noise(generators, one.width, one.height).to(setting.device)
-    start = _start_latents(setting, canvases)
-    guide = _guide(setting, canvases, start, noise)
-    begin = before if before is not None else start
-    if begin is None:
-        latents: torch.Tensor = noise * sampler.scheduler.init_noise_sigma
-    elif len(sampler.timesteps):
-        latents = sampler.noised(begin, noise, sampler.timesteps[:1])
-    else:
-        return begin
-    rows = len(generators) * (1 if request.cfg_scale == 1 else 2)
-    height, width = latents.shape[2:]
-    shape = Shape(rows, height, width, tokens=conditions[0].shape[1])
-    return denoise(
-        setting.unet(shape),
-        sampler,
-        latents,
-        conditions,
-        request,
-        generators,
-        guide,
-        on_step,
-        setting.interrupted,
-        setting.previewer,
-    )
-
-
-def _canvases(setting: Setting, group: Group, one: _Pass) -> list[Canvas | None]:
-    """Each request's start image and mask at the pass's size."""
-    return [
-        read_canvas(setting.start_images, request, one.width, one.height) if request.image else None
-        for request in group.requests
-    ]
-
-
-def _start_latents(setting: Setting, canvases: Sequence[Canvas | None]) -> torch.Tensor | None:
-    """The start images' latents; images of one batch all have one or none has."""
-    encoded = [
-        vaes.encode(setting.loaded.vae, one.picture, setting.device) for one in canvases if one
-    ]
-    return torch.cat(encoded) if encoded else None
-
-
-def _guide(
-    setting: Setting,
-    canvases: Sequence[Canvas | None],
-    start: torch.Tensor | None,
-    noise: torch.Tensor,
-) -> Guide:
-    """What the steps keep of the start images, or show an inpainting UNet."""
-    masks = [one.redrawn for one in canvases if one and one.redrawn is not None]
-    redrawn = None
-    if masks:
-        # A latent with one white pixel below it is redrawn; the pixels decide in the end.
-        grey = torch.from_numpy(np.stack(masks)).to(setting.device).float()[:, None] / 255
-        redrawn = functional.max_pool2d(grey, LATENT_FACTOR)
-    if not setting.loaded.inpaints:
-        return Guide(start, noise, redrawn)
-    everything = torch.ones_like(noise[:, :1])
-    kept = torch.cat([_kept_latents(setting, one, noise) for one in canvases])
-    return Guide(seen=torch.cat([everything if redrawn is None else redrawn, kept], dim=1))
-
-
-def _kept_latents(setting: Setting, canvas: Canvas | None, noise: torch.Tensor) -> torch.Tensor:
-    """What an inpainting UNet sees of a start image: all but the mask, that in mid-grey."""
-    height, width = (side * LATENT_FACTOR for side in noise.shape[2:])
-    seen = np.full((height, width, 3), 127.5, np.float32)
-    if canvas and canvas.redrawn is not None:
-        seen = np.where(canvas.redrawn[:, :, None] > 0, seen, canvas.picture)
-    return vaes.encode(setting.loaded.vae, seen, setting.device)
-
-
-def _decoded(setting: Setting, latent: torch.Tensor, canvas: Canvas | None) -> Drawn:
-    """One picture. One by one it saves memory, and none depends on its neighbours."""
-    array = vaes.decode(setting.loaded.vae, latent[None])
-    empty = bool((latent == latent[:, :1, :1]).all()) or _of_one_colour(array)
-    if empty and not (canvas and _of_one_colour(canvas.picture)):
-        raise RenderFailed(
-            f"The picture came out as one single colour ({', '.join(map(str, array[0, 0]))}), "
-            "which means that the checkpoint or VAE overflowed or is damaged.",
-            "Set precision: float32; if that does not help, get the checkpoint or VAE again.",
-        )
-    pixels = canvas.paste(array.tobytes()) if canvas else array.tobytes()
-    return Drawn(array.shape[1], array.shape[0], pixels)
 
 
 def _of_one_colour(picture: Bytes) -> bool:

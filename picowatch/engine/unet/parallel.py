@@ -13,7 +13,7 @@ import torch
 
 from picowatch.engine.protocol import unseen
 from picowatch.engine.unet.denoise import Conditions, EagerUnet
-from picowatch.engine.unet.draw import Drawn, Group, Setting, draw
+from picowatch.engine.unet.draw import Drawing, Group, Picture
 from picowatch.engine.unet.previewer import Previewer
 
 # Five made as six take as long in two parts as in one, fifteen as sixteen little more than half of
@@ -37,28 +37,28 @@ def equal_parts(images: int, cores: int) -> list[list[int]]:
 
 
 def draw_parts(
-    setting: Setting, group: Group, conditions: Conditions, parts: Sequence[Sequence[int]]
-) -> list[Drawn]:
+    drawing: Drawing, group: Group, conditions: Conditions, parts: Sequence[Sequence[int]]
+) -> list[Picture]:
     """The group's pictures, in its order: all parts at once, each in one thread.
 
     Steps and previews are told by the first part alone; times are the longest of all. Compiled
     code is not used: torch runs it with Python's lock held, so that parts would take turns.
     """
-    eager = EagerUnet(setting.loaded.unet)
-    setting = replace(setting, unet=lambda shape: eager)
-    silent = replace(setting, on_step=lambda *_: None, previewer=Previewer(unseen, 0))
-    settings = [replace(setting if part is parts[0] else silent, timings={}) for part in parts]
+    eager = EagerUnet(drawing.loaded.unet)
+    drawing = replace(drawing, unet=lambda shape: eager)
+    silent = replace(drawing, on_step=lambda *_: None, previewer=Previewer(unseen, 0))
+    drawings = [replace(drawing if part is parts[0] else silent, timings={}) for part in parts]
     negative, positive = conditions
     threads = torch.get_num_threads()
     with ThreadPoolExecutor(len(parts), initializer=torch.set_num_threads, initargs=(1,)) as pool:
         drawn = [
             pool.submit(_draw, own, _part(group, part), (negative[part], positive[part]))
-            for own, part in zip(settings, parts, strict=True)
+            for own, part in zip(drawings, parts, strict=True)
         ]
     torch.set_num_threads(threads)  # MKL has one number for all threads
     for phase in ("denoise", "decode"):
-        longest = max(own.timings.get(phase, 0.0) for own in settings)
-        setting.timings[phase] = setting.timings.get(phase, 0.0) + longest
+        longest = max(own.timings.get(phase, 0.0) for own in drawings)
+        drawing.timings[phase] = drawing.timings.get(phase, 0.0) + longest
     return [picture for future in drawn for picture in future.result()][: len(group.requests)]
 
 
@@ -68,6 +68,6 @@ def _part(group: Group, part: Sequence[int]) -> Group:
 
 
 @torch.inference_mode()
-def _draw(setting: Setting, part: Group, conditions: Conditions) -> list[Drawn]:
+def _draw(drawing: Drawing, part: Group, conditions: Conditions) -> list[Picture]:
     """In a thread of its own, which knows nothing of the caller's inference mode."""
-    return draw(setting, part, conditions)
+    return drawing.draw(part, conditions)

@@ -129,7 +129,7 @@ _KINDS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Sampler:
+class PreparedSampler:
     """A scheduler, the timesteps to take with it, and whether its steps draw noise."""
 
     scheduler: Any
@@ -155,7 +155,7 @@ def build_sampler(
     config: dict[str, Any],
     device: Any,
     strength: float = 1.0,
-) -> Sampler:
+) -> PreparedSampler:
     """A fresh scheduler, ready for its first step; schedulers keep state between steps.
 
     `config` is the checkpoint's own: betas, prediction type, steps offset. With a `strength`
@@ -177,7 +177,7 @@ def build_sampler(
     if kind.scheduler is LMSDiscreteScheduler:
         integrate_lms_without_scipy(scheduler)
     scheduler.set_timesteps(steps, device=device)
-    return Sampler(scheduler, _last_timesteps(scheduler, steps, strength), kind.draws_noise)
+    return PreparedSampler(scheduler, _last_timesteps(scheduler, steps, strength), kind.draws_noise)
 
 
 def _last_timesteps(scheduler: Any, steps: int, strength: float) -> torch.Tensor:
