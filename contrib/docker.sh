@@ -25,7 +25,7 @@ up() {
     found PGID "${SUDO_GID:-$(id -g)}"
     docker compose --profile cpu --profile gpu rm --stop --force "$other"
     docker compose --profile "$used" up --build --detach
-    echo "picowatch runs, on the $used. What it does: docker logs --follow picowatch"
+    echo "picowatch is running on the $used. To follow its log: docker logs --follow picowatch"
 }
 
 down() {

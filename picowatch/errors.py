@@ -8,7 +8,7 @@ PicowatchError
 ├── SettingsInvalid          a setting, a variable or a flag cannot be used: exit code 2
 ├── OutboxInUse              another picowatch is already using the outbox: exit code 3
 │   └── OutboxInUseByMake    … a `picowatch make`, until its recipes are done
-├── LedgerCorrupt            the ledger's file is damaged; a new one is made from the pictures
+├── LedgerCorrupt            the ledger's file is damaged; a new one is built from the pictures
 ├── LedgerUnusable           the ledger is from a newer picowatch (ledger/database.py)
 ├── RecipeInvalid            one save's problems, with their positions (recipe/messages/problems.py)
 ├── FileUnreadable           a file in the inbox cannot be read (inbox/files.py)
@@ -103,7 +103,7 @@ class OutboxInUseByMake(OutboxInUse):
 class LedgerCorrupt(PicowatchError):
     """The ledger's file is damaged: not what SQLite wrote, or only a part of it."""
 
-    usual_remedy = "Run `picowatch run`: it makes a new ledger from the pictures in the outbox."
+    usual_remedy = "Run `picowatch run`: it builds a new ledger from the pictures in the outbox."
 
 
 class ModelRefused(PicowatchError):

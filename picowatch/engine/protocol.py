@@ -82,7 +82,7 @@ class EngineCannotStart(EngineDied):
 class EngineLost(EngineDied):
     """The engine's machine is gone, or the way to it: no image is at fault."""
 
-    usual_remedy = "The images run on another machine, or when this one is back."
+    usual_remedy = "The images are rendered on another machine, or when this one is back."
 
 
 class Engine(Protocol):
