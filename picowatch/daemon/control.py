@@ -116,7 +116,7 @@ class Control:
         if asked is None:
             return Answer(True, "No image has failed.")
         return Answer(
-            False, f"No image of {asked} has failed.{_named('There are failed images of', failed)}"
+            False, f"No image of {asked} has failed.{_named('Recipes with failed images', failed)}"
         )
 
     def _cancel(self, asked: str) -> Answer:
@@ -126,7 +126,8 @@ class Control:
         recipes = {*_matching(asked, waiting), *in_work}
         if not recipes:
             return Answer(
-                False, f"No image of {asked} is queued.{_named('There are images of', waiting)}"
+                False,
+                f"No image of {asked} is queued.{_named('Recipes with queued images', waiting)}",
             )
         known = {recipe: self._ledger.known_recipe(recipe) for recipe in sorted(recipes)}
         self._outbox.memos.note_cancellation(

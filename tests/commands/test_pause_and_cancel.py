@@ -180,7 +180,7 @@ def test_cancel_takes_folders_and_globs(house: House, gate: Gate) -> None:
         assert steer(house, "cancel", "inbox/night/") == "2 images cancelled.\n"
         assert steer(house, "cancel", "day*") == "2 images cancelled.\n"
         said = steer(house, "cancel", "day*", code=1)
-        assert said == "No image of day* waits. These do: keep.txt.\n"
+        assert said == "No image of day* is queued. Recipes with queued images: keep.txt.\n"
         gate.open()
         wait_for(lambda: len(house.pictures()) == 2, "what is left")
     assert {picture.split("/")[0] for picture in house.pictures()} == {"first", "keep"}
@@ -196,7 +196,7 @@ def test_several_recipes_are_answered_one_by_one(house: House, gate: Gate) -> No
         answer = picowatch(house.folder, "cancel", "a.txt", "b.txt")
     assert answer.returncode == 1
     assert answer.stdout == "1 image cancelled.\n"
-    assert answer.stderr == "No image of b.txt waits.\n"
+    assert answer.stderr == "No image of b.txt is queued.\n"
 
 
 def test_cancel_stops_the_image_in_work_if_the_user_wants_it(house: House, gate: Gate) -> None:

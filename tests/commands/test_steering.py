@@ -77,7 +77,7 @@ def test_retry_of_the_wrong_recipe_names_the_right_ones(house: House) -> None:
         wait_for(lambda: house.error("a.txt"))
         answer = picowatch(house.folder, "retry", "b.txt")
     assert answer.returncode == 1
-    assert answer.stderr == "No image of b.txt has failed. There are failed images of: a.txt.\n"
+    assert answer.stderr == "No image of b.txt has failed. Recipes with failed images: a.txt.\n"
 
 
 def test_a_command_waits_for_the_daemon(house: House) -> None:
