@@ -287,7 +287,7 @@ def test_a_single_run_ends_when_no_engine_comes(
         without.setattr(LocalEngines, "trouble", lambda self: "There is no cluster.")
         house.save("a.txt", "one\n")
         assert not house.once()
-    assert "picowatch ends: There is no cluster." in house.log()
+    assert "picowatch exits: There is no cluster." in house.log()
     assert house.once()
     assert house.prompts() == ["one"]
 
@@ -304,5 +304,5 @@ def test_a_single_run_ends_at_once_where_no_engine_can_come(
     monkeypatch.setattr("picowatch.engine.cluster.driver_process.tempfile.mkdtemp", refuse)
     house.save("a.yaml", "prompt: a\nseed: 1\nsize: 64x64\n")
     assert not house.once(executor="ray", stall_seconds=3600)
-    assert "picowatch ends: Ray cannot be started on this machine" in house.log()
+    assert "picowatch exits: Ray cannot be started on this machine" in house.log()
     assert house.status()["images"]["queued"] == 1
