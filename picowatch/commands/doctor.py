@@ -98,9 +98,9 @@ def _cluster_checks(settings: Settings) -> list[Check]:
     """The nodes of the cluster that the settings name."""
     if not isinstance(settings.executor, RaySettings) or settings.executor.address is None:
         return []
-    from picowatch.engine.cluster.examining import examine_cluster
+    from picowatch.engine.cluster.check import check_cluster
 
-    return examine_cluster(engine_options(settings), settings.executor)
+    return check_cluster(engine_options(settings), settings.executor)
 
 
 def _picture(settings: Settings, make_engine: MakeEngine) -> Check:

@@ -1,10 +1,10 @@
 """Engines on a Ray cluster. Imported only where the settings say `executor: ray`. No torch.
 
-    daemon ── executor.py, far_engine.py: an Executor and its Engines; import no Ray
-      │ socket, wire.py
-    driver ── driver_main.py, driver.py, posting.py, courier.py: a process that alone imports Ray
-      │ Ray
-    host ──── host.py, workplace.py, store.py: an actor on a node, thin, with its model files
+    daemon ── executor.py, remote_engine.py: an Executor and its Engines; import no Ray
+      │ socket, messages.py
+    driver ── driver_main.py, driver.py, engine_actor.py, model_transfer.py, nodes.py: a process
+      │ Ray   of its own, which alone imports Ray
+    agent ─── bootstrap.py, node_agent.py, model_files.py: an actor on a node, with model files
       │ socket
     engine ── a ChildEngine's process, as on one machine
 

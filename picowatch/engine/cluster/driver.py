@@ -9,27 +9,24 @@ from typing import Any
 
 import ray
 
-from picowatch.engine.cluster import host
+from picowatch.engine.cluster import bootstrap
 from picowatch.engine.cluster.connection import ClusterAway, Probe
-from picowatch.engine.cluster.courier import Courier
-from picowatch.engine.cluster.posting import Office, Posting
-from picowatch.engine.cluster.surveying import given_name, survey
-from picowatch.engine.cluster.wire import (
+from picowatch.engine.cluster.engine_actor import EngineActor
+from picowatch.engine.cluster.messages import (
     Begin,
     FromDriver,
-    Interrupt,
     Left,
+    ListNodes,
+    Nodes,
     Note,
-    Prepare,
-    Release,
     Render,
-    Survey,
-    Surveyed,
+    Tell,
     ToDriver,
     Trouble,
     Want,
 )
-from picowatch.errors import PicowatchError
+from picowatch.engine.cluster.model_transfer import ModelTransfer
+from picowatch.engine.cluster.nodes import list_nodes
 
 _TICK_SECONDS = 1.0
 _END_SECONDS = 0.8
@@ -39,13 +36,13 @@ _AWAY_SECONDS = 30.0  # … before it is given up
 _ROOM_SECONDS = 5.0  # that an engine may wait for room before it is said
 _LONGEST_PAUSE = 60.0
 _NODE_ID = "ray.io/node-id"  # a label that Ray gives each node
-_THREADS = 8  # of a host: one listens, the others answer at once
+_THREADS = 8  # of an actor: one listens, the others answer at once
 
 Order = ToDriver | Callable[[], None]
 
 
 class Driver:
-    """The postings, and what is wanted of them. All but `report` runs in one thread."""
+    """Asks Ray for as many engines as are wanted. All of it runs in one thread."""
 
     def __init__(
         self, begin: Begin, say: Callable[[FromDriver], None], orders: SimpleQueue[Order]
@@ -57,24 +54,16 @@ class Driver:
         self._probe = Probe()
         self._wanted = 0
         self._numbers = count(1)
-        self._postings: list[Posting] = []
+        self._engines: list[EngineActor] = []
         self._avoided: dict[str, tuple[float, str]] = {}  # nodes: until when, and why
-        self._failures = 0  # of postings that were never placed, in a row
+        self._failures = 0  # of engines that were never placed, in a row
         self._not_before = 0.0
         self._waiting_since: float | None = None  # for the first engine
         self._trouble: str | None = None  # what was said last
-        ray.cloudpickle.register_pickle_by_value(host)
-        self._actor = ray.remote(host.Host)
-        self._office = Office(
-            begin=begin,
-            gpus=self._gpus(),
-            courier=Courier(begin.options),
-            say=say,
-            node_name=_node_name,
-            arrived=lambda: orders.put(self._arrived),
-            resigned=lambda posting, why: orders.put(partial(self._resigned, posting, why)),
-            unfit=lambda node, why: orders.put(partial(self._avoid, node, why)),
-        )
+        ray.cloudpickle.register_pickle_by_value(bootstrap)
+        self._actor = ray.remote(bootstrap.AgentActor)
+        self._gpus = self._gpus_of_engines()
+        self._transfer = ModelTransfer(begin.options)
 
     def run(self) -> None:
         """Until the daemon is gone; raises ClusterAway."""
@@ -94,13 +83,13 @@ class Driver:
 
     def _end(self) -> None:
         """Give all back; the actors are gone then, or soon."""
-        for posting in self._postings:
-            posting.release()
+        for engine in self._engines:
+            engine.release()
         deadline = time.monotonic() + _END_SECONDS
-        for posting in self._postings:
-            posting.join(max(0.0, deadline - time.monotonic()))
+        for engine in self._engines:
+            engine.join(max(0.0, deadline - time.monotonic()))
 
-    def _gpus(self) -> float:
+    def _gpus_of_engines(self) -> float:
         """GPUs for an engine: 0 where engines are to use the CPU, or can use nothing else."""
         asked = self._begin.settings.gpus_per_engine
         if self._begin.options.device in ("cpu", "mps"):
@@ -116,42 +105,40 @@ class Driver:
             case Want(engines):
                 self._wanted = engines
             case Render():
-                self._with(order.engine, lambda posting: posting.render(order))
-            case Prepare(engine):
-                self._with(engine, lambda posting: posting.tell("prepare"))
-            case Interrupt(engine):
-                self._with(engine, lambda posting: posting.tell("interrupt"))
-            case Release(engine):
-                self._with(engine, Posting.release)
-            case Survey():
-                self._say(Surveyed(survey()))
+                self._with(order.engine, lambda engine: engine.render(order))
+            case Tell(engine, "release"):
+                self._with(engine, EngineActor.release)
+            case Tell(engine, what):
+                self._with(engine, lambda found: found.tell(what))
+            case ListNodes():
+                self._say(Nodes(list_nodes()))
             case None:
                 pass
             case _:
                 order()
 
-    def _with(self, engine: int, action: Callable[[Posting], None]) -> None:
+    def _with(self, number: int, action: Callable[[EngineActor], None]) -> None:
         """An engine that left meanwhile has told the daemon so."""
-        for posting in self._postings:
-            if posting.number == engine:
-                action(posting)
+        for engine in self._engines:
+            if engine.number == number:
+                action(engine)
 
-    # -- what postings tell
-
-    def _arrived(self) -> None:
-        self._failures, self._not_before = 0, 0.0
-
-    def _resigned(self, posting: Posting, why: PicowatchError | None) -> None:
-        self._postings.remove(posting)
-        if posting.placed:
-            self._say(Left(posting.number, why))
-        elif why is not None:
+    def _changed(self, engine: EngineActor) -> None:
+        """It was placed, or is over."""
+        if engine not in self._engines:
+            return
+        if not engine.over:
+            self._failures, self._not_before = 0, 0.0
+            return
+        self._engines.remove(engine)
+        if engine.unfit and engine.why:
+            self._avoided[engine.unfit] = (time.monotonic() + _UNFIT_SECONDS, engine.why.message)
+        if engine.placed:
+            self._say(Left(engine.number, engine.why))
+        elif engine.why is not None:
             self._failures += 1
             self._not_before = time.monotonic() + min(2.0**self._failures, _LONGEST_PAUSE)
-            self._say(Note(str(why)))
-
-    def _avoid(self, node: str, why: str) -> None:
-        self._avoided[node] = (time.monotonic() + _UNFIT_SECONDS, why)
+            self._say(Note(str(engine.why)))
 
     # -- as many as are wanted
 
@@ -163,14 +150,14 @@ class Driver:
         """
         now = time.monotonic()
         self._avoided = {node: one for node, one in self._avoided.items() if one[0] > now}
-        placed = [posting for posting in self._postings if posting.placed]
-        pending = [posting for posting in self._postings if not posting.placed]
+        placed = [engine for engine in self._engines if engine.placed]
+        pending = [engine for engine in self._engines if not engine.placed]
         lacking = max(0, self._target() - len(placed))
-        for posting in pending[min(lacking, len(placed) + 1) :]:
-            posting.release()
+        for engine in pending[min(lacking, len(placed) + 1) :]:
+            engine.release()
         if now >= self._not_before:
             for _ in range(min(lacking, len(placed) + 1) - len(pending)):
-                self._postings.append(self._post())
+                self._engines.append(self._ask_for_one())
         if placed or not lacking:
             self._waiting_since = None
         elif self._waiting_since is None:
@@ -182,17 +169,25 @@ class Driver:
             return self._wanted
         return engines if self._wanted else 0
 
-    def _post(self) -> Posting:
+    def _ask_for_one(self) -> EngineActor:
         options: dict[str, Any] = {
             "num_cpus": self._begin.settings.cpus_per_engine,
-            "num_gpus": self._office.gpus,
+            "num_gpus": self._gpus,
             "max_restarts": 0,
             "max_concurrency": _THREADS,
             "scheduling_strategy": "SPREAD",
         }
         if self._avoided:
             options["label_selector"] = {_NODE_ID: f"!in({','.join(self._avoided)})"}
-        return Posting(next(self._numbers), self._actor.options(**options).remote(), self._office)
+        return EngineActor(
+            next(self._numbers),
+            self._actor.options(**options).remote(),
+            self._begin,
+            self._gpus,
+            self._transfer,
+            self._say,
+            lambda engine: self._orders.put(partial(self._changed, engine)),
+        )
 
     # -- what there is to say
 
@@ -213,7 +208,7 @@ class Driver:
         return troubles
 
     def _no_room(self) -> str:
-        gpus, cpus = self._office.gpus, self._begin.settings.cpus_per_engine
+        gpus, cpus = self._gpus, self._begin.settings.cpus_per_engine
         if gpus and not self._probe.resources.get("GPU"):
             return (
                 "The Ray cluster has no GPU now. picowatch has requested one and is waiting. If "
@@ -223,8 +218,3 @@ class Driver:
             f"The Ray cluster has no room for an engine now ({gpus:g} GPU, {cpus:g} CPU). "
             "picowatch has requested it and is waiting."
         )
-
-
-def _node_name(node: str) -> str:
-    """A node's given name by its id."""
-    return next((given_name(found) for found in ray.nodes() if found["NodeID"] == node), "")

@@ -8,7 +8,7 @@ from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Any
 
-from picowatch.engine.cluster.wire import Begin, FromDriver, Trouble
+from picowatch.engine.cluster.messages import Begin, FromDriver, Trouble
 
 _END_SECONDS = 10.0
 _SLOW_SECONDS = 15.0
@@ -49,7 +49,7 @@ def main(handle: int) -> None:
         slow.cancel()
         voice.say(Trouble(str(away), final=not reached))
     finally:
-        os._exit(0)  # threads of Ray's and of postings may wait for what never comes
+        os._exit(0)  # threads of Ray's and of engines may wait for what never comes
 
 
 def _leave_signals_to_the_daemon() -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 
-from picowatch.engine.cluster.wire import Begin, FromDriver, ToDriver
+from picowatch.engine.cluster.messages import Begin, FromDriver, ToDriver
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.process.failures import LastWords
 from picowatch.settings import RaySettings

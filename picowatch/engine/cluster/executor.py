@@ -5,8 +5,7 @@ import threading
 from collections.abc import Sequence
 
 from picowatch.engine.cluster.driver_process import DriverProcess, from_anywhere
-from picowatch.engine.cluster.far_engine import FarEngine
-from picowatch.engine.cluster.wire import (
+from picowatch.engine.cluster.messages import (
     Begin,
     FromDriver,
     Joined,
@@ -17,6 +16,7 @@ from picowatch.engine.cluster.wire import (
     Trouble,
     Want,
 )
+from picowatch.engine.cluster.remote_engine import RemoteEngine
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import Engine, EngineLost
 from picowatch.errors import EngineStopped, PicowatchError
@@ -41,7 +41,7 @@ class RayEngines:
         """`program` serves in the engines' processes, as of a ChildEngine."""
         self._begin = Begin(from_anywhere(options), settings, program)
         self._lock = threading.Lock()
-        self._engines: dict[int, FarEngine] = {}
+        self._engines: dict[int, RemoteEngine] = {}
         self._wanted = 0
         self._trouble = ""
         self._final = False
@@ -127,7 +127,7 @@ class RayEngines:
         match message:
             case Joined(number, node):
                 log.info("an engine joined on %s", node)
-                engine = FarEngine(message, self._begin.options, self._send, self._forget)
+                engine = RemoteEngine(message, self._begin.options, self._send, self._forget)
                 with self._lock:
                     self._engines[number] = engine
             case Left(number, why):
@@ -150,7 +150,7 @@ class RayEngines:
             log.info("%s", why)
             engine.end(why)
 
-    def _forget(self, closed: FarEngine) -> None:
+    def _forget(self, closed: RemoteEngine) -> None:
         with self._lock:
             self._engines = {
                 number: engine for number, engine in self._engines.items() if engine is not closed

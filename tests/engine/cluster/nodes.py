@@ -68,7 +68,7 @@ class Nodes:
         for process in psutil.Process(self._program.pid).children(recursive=True):
             with suppress(psutil.Error):
                 on_it = process.environ().get("XDG_CACHE_HOME") == cache
-                if on_it and process.cmdline()[0].startswith("ray::Host"):
+                if on_it and process.cmdline()[0].startswith("ray::AgentActor"):
                     found.append(process.pid)
         return found
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from picowatch import __version__
-from picowatch.engine.cluster.examining import examine_cluster
+from picowatch.engine.cluster.check import check_cluster
 from picowatch.engine.cluster.executor import RayEngines
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import EngineLost
@@ -36,7 +36,7 @@ ODD = "odd"
 DAEMON = """
 import sys, threading
 from pathlib import Path
-from picowatch.engine.cluster.examining import examine_cluster
+from picowatch.engine.cluster.check import check_cluster
 from picowatch.engine.cluster.executor import RayEngines
 from picowatch.engine.torch_check import Check
 from picowatch.engine.options import EngineOptions
@@ -68,7 +68,7 @@ def stub(folder: Path, name: str, text: str) -> str:
 def examined(nodes: Nodes) -> list[Check]:
     """What doctor says of the nodes."""
     options = EngineOptions(models=Path("nowhere"))
-    return examine_cluster(options, RaySettings(address=nodes.address))
+    return check_cluster(options, RaySettings(address=nodes.address))
 
 
 def test_ray_client_serves_as_well(

@@ -1,7 +1,7 @@
 """What a check of a cluster finds, for `picowatch doctor`. Imports no Ray."""
 
 from picowatch.engine.cluster.driver_process import DriverProcess, from_anywhere
-from picowatch.engine.cluster.wire import Begin, Node, Survey, Surveyed, Trouble
+from picowatch.engine.cluster.messages import Begin, ListNodes, Node, Nodes, Trouble
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.torch_check import Check
 from picowatch.settings import RaySettings
@@ -11,14 +11,14 @@ _SAME = "Install the same versions there as here. Until then, nothing is rendere
 _LOOK = "docs/scale.md explains how to set up a cluster."
 
 
-def examine_cluster(options: EngineOptions, settings: RaySettings) -> list[Check]:
+def check_cluster(options: EngineOptions, settings: RaySettings) -> list[Check]:
     """A line for each node: what it has, and in which versions it differs from this machine."""
     driver = DriverProcess(Begin(from_anywhere(options), settings, ""))
     try:
-        driver.send(Survey())
+        driver.send(ListNodes())
         while True:
             match driver.hear(_PATIENCE_SECONDS):
-                case Surveyed(nodes):
+                case Nodes(nodes):
                     return [_finding(node) for node in nodes]
                 case Trouble(text) if text:
                     return [Check("cluster", text, _LOOK)]

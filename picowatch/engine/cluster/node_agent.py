@@ -10,12 +10,13 @@ from dataclasses import replace
 from fcntl import LOCK_EX, LOCK_NB, flock
 from functools import partial
 from hashlib import sha256
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from picowatch.catalog.models import FOLDERS
-from picowatch.engine.cluster.store import Claim, NodeStore
-from picowatch.engine.cluster.wire import Ended, FromHost, Need, Part, Unfit
+from picowatch.engine.cluster.messages import Ended, FromEngine, Need, Unfit
+from picowatch.engine.cluster.model_files import NodeModels
 from picowatch.engine.options import EngineOptions, cache_folder
 from picowatch.engine.process.child import ChildEngine, Pictures
 from picowatch.engine.process.wire import Step
@@ -28,19 +29,19 @@ _GATHER_SECONDS = 0.25
 _START_IMAGES = "start-images"
 _LOCK = "lock"
 
-Answer = list[Need] | Claim | Unfit | bool | None
+Answer = tuple[tuple[int, FromEngine], ...] | list[Need] | Unfit | bool | None
 
 
-def settle(
+def start_agent(
     options: EngineOptions, program: str, node: str, gpus: float, cpus: float
-) -> tuple[Unfit | None, "Workplace | None"]:
-    """A workplace on this node for an engine with so many GPUs and cores, or why there is none."""
+) -> tuple[Unfit | None, "NodeAgent | None"]:
+    """An agent on this node for an engine with so many GPUs and cores, or why there is none."""
     compiled = cache_folder()
     if compiled is None:
         return Unfit("its user has no home folder. Set XDG_CACHE_HOME there"), None
     root = compiled.parent / "models"
     try:
-        store, view = NodeStore(root), _new_view(root / "views")
+        models, view = NodeModels(root), _new_view(root / "views")
     except OSError as error:
         return Unfit(f"{root} cannot be used: {error.strerror}"), None
     if os.environ.get("OMP_NUM_THREADS") == str(max(1, int(cpus))):  # Ray's doing
@@ -48,13 +49,13 @@ def settle(
     there = replace(
         options,
         models=view,
-        hash_cache=store.hash_file,
+        hash_cache=models.hash_file,
         start_images=view / _START_IMAGES,
         compiled=compiled if options.compiled else None,
         device=_device(options.device, gpus),
         threads=None if gpus else max(1, int(cpus)),
     )
-    return None, Workplace(ChildEngine(there, program), node, store, view, options.models)
+    return None, NodeAgent(ChildEngine(there, program), node, models, view, options.models)
 
 
 def _device(asked: str, gpus: float) -> str:
@@ -80,31 +81,31 @@ def _new_view(folder: Path) -> Path:
     return view
 
 
-class Workplace:
-    """What an engine's host does for the driver."""
+class NodeAgent:
+    """Runs an engine on a node, as the driver asks."""
 
     def __init__(
-        self, engine: ChildEngine, node: str, store: NodeStore, view: Path, shared: Path
+        self, engine: ChildEngine, node: str, models: NodeModels, view: Path, shared: Path
     ) -> None:
         """`view` is the engine's models folder, `shared` the daemon's, which may be here, too."""
         self._engine = engine
         self._node = node
-        self._store = store
+        self.models = models
         self._view = view
         self._shared = shared
         self._laid_out: dict[Need, Path] = {}
-        self._said: list[tuple[int, FromHost]] = []
+        self._said: list[tuple[int, FromEngine]] = []
         self._something = threading.Condition()
 
-    def ask(self, what: str, *words: Any) -> Answer:
-        """Call a method; what the node's disk says is an answer, too."""
+    def ask(self, what: str, *arguments: Any) -> Answer:
+        """Call a method, or one of `models.`; what the node's disk says is an answer, too."""
         try:
-            answer: Answer = getattr(self, what)(*words)
+            answer: Answer = attrgetter(what)(self)(*arguments)
         except OSError as error:
             return Unfit(f"{error.strerror or error} ({error.filename or 'model files'})")
         return answer
 
-    def listen(self) -> tuple[tuple[int, FromHost], ...]:
+    def listen(self) -> tuple[tuple[int, FromEngine], ...]:
         """What was said since the last time, by number of batch; () after a while of silence.
 
         Steps are gathered: each answer wakes four processes, on cores that the engine may need.
@@ -144,29 +145,9 @@ class Workplace:
             future.add_done_callback(partial(self._say_end, number))
         return lacking
 
-    def claim(self, part: Part) -> Claim | Unfit:
-        """See `NodeStore.claim`."""
-        return self._store.claim(part)
-
-    def write(self, offset: int, piece: bytes) -> None:
-        """See `NodeStore.write`."""
-        self._store.write(offset, piece)
-
-    def finish(self) -> bool:
-        """See `NodeStore.finish`."""
-        return self._store.finish()
-
-    def give_up(self) -> None:
-        """See `NodeStore.give_up`."""
-        self._store.give_up()
-
-    def keep_folder(self, need: Need, parts: list[Part]) -> None:
-        """See `NodeStore.keep_folder`."""
-        self._store.keep_folder(need, parts)
-
     def _lay_out(self, needs: Sequence[Need]) -> list[Need]:
         """Link the models where the engine looks for them, under their names."""
-        found = {need: self._store.find(need, self._shared) for need in needs}
+        found = {need: self.models.find(need, self._shared) for need in needs}
         there = {need: path for need, path in found.items() if path is not None}
         if len(there) == len(found) and there != self._laid_out:
             self._laid_out = {}
@@ -191,7 +172,7 @@ class Workplace:
             if sha256(content).hexdigest() == digest:  # the engine says that one is gone
                 (folder / digest).write_bytes(content)
 
-    def _say(self, number: int, message: FromHost) -> None:
+    def _say(self, number: int, message: FromEngine) -> None:
         with self._something:
             self._said.append((number, message))
             self._something.notify()

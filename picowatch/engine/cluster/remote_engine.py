@@ -5,14 +5,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import NamedTuple
 
-from picowatch.engine.cluster.wire import (
+from picowatch.engine.cluster.messages import (
     Ended,
-    FromHost,
-    Interrupt,
+    FromEngine,
     Joined,
-    Prepare,
-    Release,
     Render,
+    Tell,
     ToDriver,
 )
 from picowatch.engine.options import EngineOptions
@@ -43,7 +41,7 @@ class _Work(NamedTuple):
     future: Pictures
 
 
-class FarEngine:
+class RemoteEngine:
     """An Engine on a node of the cluster. Once it was closed or lost, it is that for ever."""
 
     def __init__(
@@ -51,7 +49,7 @@ class FarEngine:
         joined: Joined,
         options: EngineOptions,
         send: Callable[[ToDriver], None],
-        closed: Callable[["FarEngine"], None],
+        closed: Callable[["RemoteEngine"], None],
     ) -> None:
         """`send` reaches the driver, or does nothing; `closed` is called when this one is."""
         self._joined = joined
@@ -96,21 +94,21 @@ class FarEngine:
 
     def prepare(self) -> None:
         """See `Engine.prepare`."""
-        self._send(Prepare(self._joined.engine))
+        self._send(Tell(self._joined.engine, "prepare"))
 
     def interrupt(self) -> None:
         """See `Engine.interrupt`."""
         if self._work is not None:
-            self._send(Interrupt(self._joined.engine))
+            self._send(Tell(self._joined.engine, "interrupt"))
 
     def close(self) -> None:
         """Give its place back to the cluster; another engine joins when one is wanted."""
-        self._send(Release(self._joined.engine))
+        self._send(Tell(self._joined.engine, "release"))
         self._closed(self)
         self.end(EngineStopped("The engine was closed."))
 
-    def hear(self, number: int, message: FromHost) -> None:
-        """What its host says of the batch with that number; called by one thread."""
+    def hear(self, number: int, message: FromEngine) -> None:
+        """What its agent says of the batch with that number; called by one thread."""
         work = self._work
         if work is None or work.number != number:
             return

@@ -4,67 +4,69 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any
 
 import ray
 from ray.exceptions import NodeDiedError, OutOfMemoryError, RayError, RayTaskError
 
-from picowatch.engine.cluster.courier import Courier, needs_of
-from picowatch.engine.cluster.versions import differences
-from picowatch.engine.cluster.wire import (
+from picowatch.engine.cluster.messages import (
     Begin,
     Ended,
     FromDriver,
-    FromHost,
+    FromEngine,
     Joined,
     Note,
     Render,
     Said,
     Unfit,
 )
+from picowatch.engine.cluster.model_transfer import ModelTransfer, needs_of
+from picowatch.engine.cluster.nodes import differences, name_of
 from picowatch.engine.protocol import EngineLost
 from picowatch.engine.versions import versions
 from picowatch.errors import EngineDied, PicowatchError, RenderFailed
 
 _TRIES = 3  # files that were sent may be deleted before they are used
 
-Heard = Future[tuple[tuple[int, FromHost], ...]]
+Heard = Future[tuple[tuple[int, FromEngine], ...]]
 
 
-@dataclass(frozen=True, slots=True)
-class Office:
-    """What all postings work with.
+class EngineActor:
+    """An actor on the cluster, and the thread that passes on what is said to it and by it.
 
-    `node_name` names a node by its id. `arrived` is called once a posting takes batches,
-    `resigned` with one that is no more and with why, `unfit` with a node's id and why it is not
-    to be used for now; all from the posting's own thread.
+    `placed`: it takes batches. `over`: it is no more, and `why`, if nobody released it. `unfit` is
+    the id of a node that is not to be used for now, for the reason that `why` gives.
     """
 
-    begin: Begin
-    gpus: float
-    courier: Courier
-    say: Callable[[FromDriver], None]
-    node_name: Callable[[str], str]
-    arrived: Callable[[], None]
-    resigned: Callable[["Posting", PicowatchError | None], None]
-    unfit: Callable[[str, str], None]
+    def __init__(
+        self,
+        number: int,
+        actor: Any,
+        begin: Begin,
+        gpus: float,
+        transfer: ModelTransfer,
+        say: Callable[[FromDriver], None],
+        on_change: Callable[["EngineActor"], None],
+    ) -> None:
+        """`number` is what the daemon knows the engine by.
 
-
-class Posting:
-    """A host's actor, and the thread that passes on what is said to it and by it."""
-
-    def __init__(self, number: int, actor: Any, office: Office) -> None:
-        """`number` is what the daemon knows the engine by."""
+        `on_change` is called once it is placed, and once it is over, from its own thread.
+        """
         self.number = number
-        self.placed = False
+        self.placed = self.over = False
+        self.why: PicowatchError | None = None
+        self.unfit = ""
         self._actor = actor
-        self._office = office
-        self._node = "its node"
+        self._begin = begin
+        self._gpus = gpus
+        self._transfer = transfer
+        self._say = say
+        self._on_change = on_change
+        self._node_id, self._node = "", "its node"
         self._released = False
         self._inbox: SimpleQueue[Render | Heard] = SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name=f"posting-{number}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"engine-{number}", daemon=True)
         self._thread.start()
 
     def render(self, order: Render) -> None:
@@ -77,12 +79,12 @@ class Posting:
             self._actor.ask.remote(what)
 
     def release(self) -> None:
-        """End it; its thread resigns then."""
+        """End it; its thread ends then."""
         self._released = True
         self._end()
 
     def join(self, seconds: float) -> None:
-        """Wait until it has resigned, if that comes so soon."""
+        """Wait until it is over, if that comes so soon."""
         self._thread.join(seconds)
 
     def _end(self) -> None:
@@ -90,67 +92,57 @@ class Posting:
             ray.kill(self._actor)
 
     def _run(self) -> None:
-        why: PicowatchError | None = None
         try:
             self._arrive()
             self._listen()
             while True:
                 self._take_up(self._inbox.get())
         except EngineLost as lost:
-            why = lost
+            self.why = lost
         # An actor and its node end in many ways; what pickles not is one of them.
         except Exception as error:
-            why = self._how_lost(error)
+            self.why = self._how_lost(error)
         finally:
             self._end()
-            self._office.resigned(self, None if self._released else why)
+            if self._released:
+                self.why = None
+            self.over = True
+            self._on_change(self)
 
     def _arrive(self) -> None:
-        """Wait until it is placed; look whether the node has what it takes, and move in."""
+        """Wait until it is placed; look whether the node has what it takes, and start an engine."""
         there = ray.get(self._actor.introduce.remote())
-        node = there.pop("node")
-        self._node = self._office.node_name(node) or there["host"]
-        differing = differences(there)
-        if differing:
-            raise self._unfit(node, differing)
-        begin, settings = self._office.begin, self._office.begin.settings
-        answer = ray.get(
-            self._actor.settle.remote(
-                begin.options,
-                begin.program,
-                self._node,
-                self._office.gpus,
-                settings.cpus_per_engine,
-            )
-        )
-        if isinstance(answer, Unfit):
-            raise self._unfit(node, answer.why)
+        self._node_id = there.pop("node")
+        self._node = name_of(self._node_id) or there["host"]
+        unfit = differences(there)
+        if not unfit:
+            cpus = self._begin.settings.cpus_per_engine
+            start = (self._begin.options, self._begin.program, self._node, self._gpus, cpus)
+            answer: Unfit | None = ray.get(self._actor.start.remote(*start))
+            unfit = answer.why if answer else ""
+        if unfit:
+            self.unfit = self._node_id
+            raise EngineLost(f"{self._node} is not used: {unfit}.")
         self.placed = True
         known = {name: version for name, version in there.items() if name in versions()}
-        self._office.say(Joined(self.number, self._node, known))
-        self._office.arrived()
-
-    def _unfit(self, node: str, why: str) -> EngineLost:
-        lost = EngineLost(f"{self._node} is not used: {why}.")
-        self._office.unfit(node, lost.message)
-        return lost
+        self._say(Joined(self.number, self._node, known))
+        self._on_change(self)
 
     def _listen(self) -> None:
-        self._actor.listen.remote().future().add_done_callback(self._inbox.put)
+        self._actor.ask.remote("listen").future().add_done_callback(self._inbox.put)
 
     def _take_up(self, what: Render | Heard) -> None:
         if isinstance(what, Render):
             self._render(what)
             return
         for number, message in what.result():
-            self._office.say(Said(self.number, number, message))
+            self._say(Said(self.number, number, message))
         self._listen()
 
     def _render(self, order: Render) -> None:
         """Start a batch on the node, with what it needs."""
-        courier = self._office.courier
         needs = needs_of(order.batch)
-        start_images = courier.start_images(order.batch)
+        start_images = self._transfer.start_images(order.batch)
         particulars = (order.number, order.batch, order.waiting, needs, start_images)
         try:
             for _ in range(_TRIES):
@@ -160,15 +152,15 @@ class Posting:
                 if not lacking:
                     return
                 for need in lacking:
-                    self._office.say(Note(f"{need.kind} {need.name} is sent to {self._node}"))
-                    courier.bring(need, self._ask)
+                    self._say(Note(f"{need.kind} {need.name} is sent to {self._node}"))
+                self._transfer.bring(lacking, self._node_id, self._ask)
             raise EngineLost(f"{self._node} does not keep the model files that are sent to it.")
         except RenderFailed as failed:
-            self._office.say(Said(self.number, order.number, Ended(failed, None)))
+            self._say(Said(self.number, order.number, Ended(failed, None)))
 
-    def _ask(self, what: str, *words: Any) -> Callable[[], Any]:
-        """Call the workplace; bytes go through the object store."""
-        sent = [ray.put(word) if isinstance(word, bytes) else word for word in words]
+    def _ask(self, what: str, *arguments: Any) -> Callable[[], Any]:
+        """Call the agent; bytes go through the object store."""
+        sent = [ray.put(one) if isinstance(one, bytes) else one for one in arguments]
         answer = self._actor.ask.remote(what, *sent)
         return lambda: ray.get(answer)
 

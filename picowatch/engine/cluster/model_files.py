@@ -1,49 +1,41 @@
 """Model files on a node, kept by their sha256 for every engine and every daemon that uses it.
 
 A file is used only if its hash is known to be its name: `HashCache` reads it once for each path,
-size and time of change. It is received by one engine of the node at a time, which holds a lock
-that ends with its process, and gets its name when it is whole.
+size and time of change. While it arrives it has another name, which is the receiver's own.
 """
 
-import fcntl
 import os
+import secrets
 import shutil
+import time
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from picowatch.catalog import Catalog
 from picowatch.catalog.hashes import HashCache
-from picowatch.engine.cluster.wire import Need, Part, Unfit
+from picowatch.engine.cluster.messages import Need, Part, Unfit
 from picowatch.errors import ModelRefused
 
-Claim = Literal["there", "busy", "yours"]
-
 _KEPT_FREE_BYTES = 2**30
+_ABANDONED_SECONDS = 24 * 3600.0  # without a new piece
 
 
-@dataclass(slots=True)
-class _Incoming:
-    """A file that this process receives, its lock, and the hash it is to have."""
-
-    sha256: str
-    file: int
-    lock: int
-
-
-class NodeStore:
+class NodeModels:
     """The files below `root`: files/<sha256>, and folders/<hash>/ of links to them."""
 
     def __init__(self, root: Path) -> None:
         self._files = root / "files"
         self._folders = root / "folders"
+        self._arriving = f"{secrets.token_hex(4)}.part"
         self.hash_file = root / "hashes.json"
         self._hashes = HashCache(self.hash_file)
-        self._incoming: _Incoming | None = None
         self._catalogs: dict[Path, Catalog] = {}
         for folder in (self._files, self._folders):
             folder.mkdir(parents=True, exist_ok=True)
+        for part in self._files.glob("*.part"):
+            with suppress(OSError):
+                if time.time() - part.stat().st_mtime > _ABANDONED_SECONDS:
+                    part.unlink()
 
     def find(self, need: Need, models: Path) -> Path | None:
         """The model's file or folder: one that was sent, or the same one in `models` here."""
@@ -54,59 +46,42 @@ class NodeStore:
             return folder
         return self._shared(need, models)
 
-    def claim(self, part: Part) -> Claim | Unfit:
-        """Whether this file is there, or comes to another engine here, or is to be sent."""
-        lock = os.open(self._files / f"{part.sha256}.lock", os.O_CREAT | os.O_RDWR, 0o644)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)
-            return "busy"
+    def lacks(self, part: Part) -> bool | Unfit:
+        """Whether this file is to be sent."""
         if self._has(part.sha256):
-            os.close(lock)
-            return "there"
+            return False
+        self._incoming(part).unlink(missing_ok=True)
         free = shutil.disk_usage(self._files).free
         if free < part.bytes + _KEPT_FREE_BYTES:
-            os.close(lock)
             return Unfit(
                 f"no room for a model file of {part.bytes:,} bytes: {self._files} has {free:,} "
                 "left. Free some space; the files there may be deleted while no engine is running"
             )
-        temporary = self._files / f"{part.sha256}.part"
-        file = os.open(temporary, os.O_CREAT | os.O_RDWR | os.O_TRUNC, 0o644)
-        self._incoming = _Incoming(part.sha256, file, lock)
-        return "yours"
+        return True
 
-    def write(self, offset: int, piece: bytes) -> None:
-        """A piece of the file that was claimed."""
-        assert self._incoming is not None
-        rest = memoryview(piece)
-        while rest:
-            written = os.pwrite(self._incoming.file, rest, offset)
-            rest, offset = rest[written:], offset + written
+    def write(self, part: Part, offset: int, piece: bytes) -> None:
+        """A piece of the file; pieces arrive in any order."""
+        file = os.open(self._incoming(part), os.O_CREAT | os.O_WRONLY, 0o644)
+        try:
+            rest = memoryview(piece)
+            while rest:
+                written = os.pwrite(file, rest, offset)
+                rest, offset = rest[written:], offset + written
+        finally:
+            os.close(file)
 
-    def finish(self) -> bool:
-        """All pieces are here; whether they are the file that was claimed."""
-        assert self._incoming is not None
-        digest = self._incoming.sha256
-        os.fsync(self._incoming.file)
-        (self._files / f"{digest}.part").replace(self._files / digest)
-        whole = self._has(digest)
-        self.give_up()
-        return whole
-
-    def give_up(self) -> None:
-        """Let others receive the file that was claimed."""
-        incoming, self._incoming = self._incoming, None
-        if incoming is not None:
-            (self._files / f"{incoming.sha256}.part").unlink(missing_ok=True)
-            os.close(incoming.file)
-            os.close(incoming.lock)
+    def finish(self, part: Part) -> bool:
+        """All pieces are here; whether they are the file that was announced."""
+        incoming = self._incoming(part)
+        with incoming.open("ab") as file:
+            os.fsync(file)
+        incoming.replace(self._files / part.sha256)
+        return self._has(part.sha256)
 
     def keep_folder(self, need: Need, parts: list[Part]) -> None:
         """Make a model's folder of files that are there."""
         folder = self._folders / need.hash
-        temporary = self._folders / f"{need.hash}.{os.getpid()}.part"
+        temporary = self._folders / f"{need.hash}.{self._arriving}"
         for part in parts:
             link = temporary / part.relative
             link.parent.mkdir(parents=True, exist_ok=True)
@@ -116,6 +91,9 @@ class NodeStore:
         with suppress(OSError):  # another engine was quicker
             temporary.rename(folder)
         shutil.rmtree(temporary, ignore_errors=True)
+
+    def _incoming(self, part: Part) -> Path:
+        return self._files / f"{part.sha256}.{self._arriving}"
 
     def _has(self, digest: str) -> bool:
         """Whether the file is there and is what its name says; if it is not, it goes."""

@@ -1,11 +1,12 @@
-"""What the daemon and the driver, and the driver and the hosts, say to each other.
+"""What the daemon and the driver, and the driver and the agents, say to each other.
 
-The messages are pickled; between driver and hosts by Ray. Hosts are asked for their versions
+The messages are pickled; between driver and agents by Ray. Nodes are asked for their versions
 before anything of ours is sent to them.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from picowatch.catalog import Kind
 from picowatch.engine.options import EngineOptions
@@ -39,7 +40,7 @@ class Want:
 
 @dataclass(frozen=True, slots=True)
 class Render:
-    """To the driver and on to the host: make these; `waiting` more wait."""
+    """To the driver and on to the agent: render these; `waiting` more are queued."""
 
     engine: int
     number: int
@@ -48,40 +49,27 @@ class Render:
 
 
 @dataclass(frozen=True, slots=True)
-class Prepare:
-    """To the driver and on to the host: start the engine's process."""
+class Tell:
+    """To the driver: start the engine's process, end its batch at the next step, or end it all."""
 
     engine: int
+    what: Literal["prepare", "interrupt", "release"]
 
 
 @dataclass(frozen=True, slots=True)
-class Interrupt:
-    """To the driver and on to the host: end the batch in progress at its next step."""
-
-    engine: int
-
-
-@dataclass(frozen=True, slots=True)
-class Release:
-    """To the driver: end this engine, and give back what it holds."""
-
-    engine: int
-
-
-@dataclass(frozen=True, slots=True)
-class Survey:
+class ListNodes:
     """To the driver: what are the nodes?"""
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """From the host, the last of a batch: its pictures, or why there are none."""
+    """From the agent, the last of a batch: its pictures, or why there are none."""
 
     outcome: list[RenderedImage] | PicowatchError
     memory: MemoryUse | None
 
 
-FromHost = Step | Preview | Ended
+FromEngine = Step | Preview | Ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +83,11 @@ class Joined:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """From the driver: what a host says of the batch with that number."""
+    """From the driver: what an agent says of the batch with that number."""
 
     engine: int
     number: int
-    message: FromHost
+    message: FromEngine
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +111,7 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A node: what it has, and why it is not used ("" if it is; see `versions.differences`)."""
+    """A node: what it has, and why it is not used ("" if it is; see `nodes.differences`)."""
 
     name: str
     gpus: float
@@ -132,7 +120,7 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
-class Surveyed:
+class Nodes:
     """From the driver: all nodes that are alive."""
 
     nodes: tuple[Node, ...]
@@ -146,8 +134,8 @@ class Note:
 
 
 # None: end, and give back what is held.
-ToDriver = Want | Render | Prepare | Interrupt | Release | Survey | None
-FromDriver = Joined | Said | Left | Trouble | Note | Surveyed
+ToDriver = Want | Render | Tell | ListNodes | None
+FromDriver = Joined | Said | Left | Trouble | Note | Nodes
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +158,6 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Unfit:
-    """From a host: why its node cannot be used as it is."""
+    """From an agent: why its node cannot be used as it is."""
 
     why: str
