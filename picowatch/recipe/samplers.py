@@ -52,6 +52,12 @@ SAMPLERS = (
     KnownSampler(
         "DPM++ 2M SDE", _SIGMAS, "exponential", ("dpmpp_2m_sde", "k_dpmpp_2m_sde", "dpm2msde")
     ),
+    KnownSampler(
+        "DPM++ 2M SDE Heun",
+        _SIGMAS,
+        "exponential",
+        ("dpmpp_2m_sde_heun", "k_dpmpp_2m_sde_heun"),
+    ),
     KnownSampler("Euler", _SIGMAS, "uniform", ("EulerDiscrete", "k_euler")),
     KnownSampler(
         "Euler a",
@@ -87,7 +93,6 @@ DEFAULT_SAMPLER = "DPM++ 2M Karras"
 _MISSING = {
     "DPM++ 2S a": ("DPM++ SDE", ("dpmpp_2s_a", "k_dpmpp_2s_a", "dpmpp_2s_ancestral")),
     "DPM++ 3M SDE": ("DPM++ 2M SDE", ("dpmpp_3m_sde", "k_dpmpp_3m_sde")),
-    "DPM++ 2M SDE Heun": ("DPM++ 2M SDE", ("dpmpp_2m_sde_heun", "k_dpmpp_2m_sde_heun")),
     "DPM fast": ("DPM++ 2M", ("dpm_fast", "k_dpm_fast")),
     "DPM adaptive": ("DPM++ 2M", ("dpm_adaptive", "k_dpm_ad", "dpm_ad")),
     "Restart": ("Heun", ()),

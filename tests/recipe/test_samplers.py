@@ -20,6 +20,9 @@ from tests.recipe.reading import messages, read_one
         ("DPM++ 2M SDE", "DPM++ 2M SDE", "exponential"),
         ("DPM++ 2M SDE Karras", "DPM++ 2M SDE", "karras"),
         ("dpmpp_2m_sde_karras", "DPM++ 2M SDE", "karras"),
+        ("DPM++ 2M SDE Heun", "DPM++ 2M SDE Heun", "exponential"),
+        ("DPM++ 2M SDE Heun Karras", "DPM++ 2M SDE Heun", "karras"),
+        ("k_dpmpp_2m_sde_heun", "DPM++ 2M SDE Heun", "exponential"),
         ("DPM++ 2M SGM Uniform", "DPM++ 2M", "sgm_uniform"),
         ("DPM++ 2M Simple", "DPM++ 2M", "sgm_uniform"),
         ("Euler", "Euler", "uniform"),
@@ -56,8 +59,8 @@ def test_a_schedule_type_alone_goes_with_the_default_sampler() -> None:
 
 
 ALL = (
-    "DPM++ 2M, DPM++ 2M SDE, Euler, Euler a, Heun, LMS, DPM2, DPM2 a, DPM++ SDE, DDIM, DDPM, "
-    "DEIS, UniPC, PNDM and LCM"
+    "DPM++ 2M, DPM++ 2M SDE, DPM++ 2M SDE Heun, Euler, Euler a, Heun, LMS, DPM2, DPM2 a, "
+    "DPM++ SDE, DDIM, DDPM, DEIS, UniPC, PNDM and LCM"
 )
 
 
@@ -99,6 +102,7 @@ def test_samplers_that_do_not_go_are_explained(written: str, message: str) -> No
 FILES = {
     "DPM++ 2M": "dpmsolver_multistep",
     "DPM++ 2M SDE": "dpmsolver_multistep",
+    "DPM++ 2M SDE Heun": "dpmsolver_multistep",
     "Euler": "euler_discrete",
     "Euler a": "euler_ancestral_discrete",
     "Heun": "heun_discrete",

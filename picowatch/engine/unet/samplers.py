@@ -72,6 +72,18 @@ _KINDS = {
         takes_sigmas=True,
         draws_noise=True,
     ),
+    "DPM++ 2M SDE Heun": _Kind(
+        DPMSolverMultistepScheduler,
+        {
+            "algorithm_type": "sde-dpmsolver++",
+            "solver_type": "heun",
+            "solver_order": 2,
+            "final_sigmas_type": "zero",
+        },
+        "linspace",
+        takes_sigmas=True,
+        draws_noise=True,
+    ),
     "Euler": _Kind(
         EulerDiscreteScheduler, {"final_sigmas_type": "zero"}, "linspace", takes_sigmas=True
     ),

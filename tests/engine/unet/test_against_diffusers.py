@@ -37,6 +37,10 @@ CLASSES: dict[str, tuple[Any, dict[str, Any]]] = {
         diffusers.DPMSolverMultistepScheduler,
         {"algorithm_type": "sde-dpmsolver++"},
     ),
+    "DPM++ 2M SDE Heun": (
+        diffusers.DPMSolverMultistepScheduler,
+        {"algorithm_type": "sde-dpmsolver++", "solver_type": "heun"},
+    ),
     "DPM++ SDE": (diffusers.DPMSolverSinglestepScheduler, {"algorithm_type": "sde-dpmsolver++"}),
     "Euler": (diffusers.EulerDiscreteScheduler, {}),
     "Euler a": (diffusers.EulerAncestralDiscreteScheduler, {}),
@@ -79,6 +83,7 @@ DRAWN = [
     *((sampler, "leading") for sampler in LEADING_DRAWN),
     *(("Euler", kind) for kind in ("uniform", "karras")),
     *(("DPM++ 2M", "karras"), ("Euler a", "uniform"), ("DPM++ SDE", "karras")),
+    ("DPM++ 2M SDE Heun", "exponential"),
 ]
 
 

@@ -34,6 +34,7 @@ def test_a_fresh_process_draws_the_same_pixels(
     [
         ("DPM++ 2M", "karras"),
         ("DPM++ 2M SDE", "exponential"),
+        ("DPM++ 2M SDE Heun", "exponential"),
         ("Euler a", "uniform"),
         ("DDIM", "uniform"),
         ("DPM2 a", "karras"),

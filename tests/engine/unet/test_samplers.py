@@ -21,7 +21,7 @@ pytestmark = [
 ]
 
 CONFIG = read_config(SD15 / "scheduler" / "scheduler_config.json")
-NOISY = ("Euler a", "DPM2 a", "DPM++ 2M SDE", "DPM++ SDE", "DDPM", "LCM")
+NOISY = ("Euler a", "DPM2 a", "DPM++ 2M SDE", "DPM++ 2M SDE Heun", "DPM++ SDE", "DDPM", "LCM")
 COMBINATIONS = [(s.name, schedule_type) for s in SAMPLERS for schedule_type in s.schedule_types]
 
 
@@ -41,6 +41,11 @@ def build(name: str, schedule_type: str, steps: int = 24) -> Any:
             "DPM++ 2M SDE",
             diffusers.DPMSolverMultistepScheduler,
             {"algorithm_type": "sde-dpmsolver++", "solver_order": 2, "final_sigmas_type": "zero"},
+        ),
+        (
+            "DPM++ 2M SDE Heun",
+            diffusers.DPMSolverMultistepScheduler,
+            {"algorithm_type": "sde-dpmsolver++", "solver_type": "heun", "solver_order": 2},
         ),
         ("Euler", diffusers.EulerDiscreteScheduler, {"final_sigmas_type": "zero"}),
         ("Euler a", diffusers.EulerAncestralDiscreteScheduler, {}),
