@@ -14,7 +14,7 @@ from picowatch.daemon.model_hashes import ModelHashes, NotHashed
 from picowatch.daemon.reporting import RecentErrors
 from picowatch.engine.batches import batch_key
 from picowatch.errors import LedgerCorrupt, ModelRefused, PictureUnreadable
-from picowatch.files.retry import Ended, passes
+from picowatch.files.retry import PASSING, Ended, passes
 from picowatch.inbox.files import FileUnreadable
 from picowatch.inbox.inbox import Evidence, Gone, Inbox, Renamed, Saved, Unreadable
 from picowatch.inbox.names import is_txt
@@ -97,20 +97,28 @@ class Intake:
         ends: a crash in between repeats both.
         """
         known = self._prepared()
+        try:
+            with self._ledger.transaction():
+                tell = self._answer_slice(evidence, known)
+                if self._inbox.inode is not None:
+                    self._ledger.remember("inbox inode", str(self._inbox.inode))
+        except PASSING:
+            self.look_again()  # models may be installed until it is tried again
+            raise
+        return tell
+
+    def _answer_slice(self, evidence: Iterable[Evidence], known: Known) -> list[Callable[[], None]]:
         end = self._steady() + SLICE_SECONDS
         tell: list[Callable[[], None]] = []
-        with self._ledger.transaction():
-            for seen in evidence:
-                try:
-                    told = self._answer_safely(seen, known)
-                except NotHashed as needed:
-                    self._to_hash = needed
-                    break
-                tell.append(partial(self._finishing.safely, seen.path, told))
-                if self._steady() >= end:
-                    break
-            if self._inbox.inode is not None:
-                self._ledger.remember("inbox inode", str(self._inbox.inode))
+        for seen in evidence:
+            try:
+                told = self._answer_safely(seen, known)
+            except NotHashed as needed:
+                self._to_hash = needed
+                break
+            tell.append(partial(self._finishing.safely, seen.path, told))
+            if self._steady() >= end:
+                break
         return tell
 
     def _prepared(self) -> Known:

@@ -90,6 +90,7 @@ class Writer:
             (4, self._delete),
             (2, self._defaults),
             (2, self._picture),
+            (1, lambda: ("lora", self.dice.random() < 0.7)),
             (2, lambda: ("lose_picture", self.dice.randrange(50))),
             (5, self._command),
             (3, lambda: ("kill",)),
@@ -144,6 +145,7 @@ class Writer:
             priority=dice.choice((None, None, None, 1, 5)),
             grid=dice.random() < 0.1,
             image=dice.choice((None,) * 6 + PICTURES),
+            lora=dice.random() < 0.1,
         )
         self.old.append(entry)
         return entry

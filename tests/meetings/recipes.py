@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import yaml
 
+LORA = "extra"
 SIZE = "64x64"  # of every picture, as small as can be
 Seed = None | int | tuple[int, ...]
 
@@ -20,6 +21,7 @@ class Entry:
     priority: int | None = None
     grid: bool = False
     image: str | None = None
+    lora: bool = False  # the one that comes and goes
 
     @property
     def random(self) -> bool:
@@ -43,6 +45,8 @@ class Entry:
             found["grid"] = True
         if self.image is not None:
             found["image"] = self.image
+        if self.lora:
+            found["loras"] = {LORA: 1}
         return found
 
 
@@ -94,7 +98,7 @@ def for_txt(entry: Entry) -> Entry:
     """The same without what only YAML can say."""
     steps = entry.steps[:1] if entry.steps else None
     seed = entry.seed[0] if isinstance(entry.seed, tuple) else entry.seed
-    return replace(entry, steps=steps, seed=seed, grid=False)
+    return replace(entry, steps=steps, seed=seed, grid=False, lora=False)
 
 
 @dataclass(frozen=True)

@@ -125,6 +125,18 @@ def test_a_recipe_that_is_renamed_back_after_a_crash_has_its_error_file() -> Non
     )
 
 
+def test_a_model_that_comes_while_the_ledger_is_locked_is_found() -> None:
+    """Locked ledger x model: the save that is tried again looks at the models again."""
+    assert not found(
+        ("wait", 0.6),
+        ("lock_ledger", True),
+        ("save", "a.yaml", Text((Entry("a", seed=1, steps=(1,), lora=True),), 1), "in place"),
+        ("wait", 1.5),
+        ("lora", True),
+        ("wait", 3.0),
+    )
+
+
 def test_a_deletion_at_the_moment_the_inbox_is_back_is_one_that_nobody_saw() -> None:
     """Before picowatch has looked at it again: as while the inbox was away."""
     assert not found(

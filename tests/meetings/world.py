@@ -33,9 +33,10 @@ from picowatch.recipe.request import ImageRequest
 from picowatch.settings import LocalSettings, Settings
 from picowatch.testing.digest_engine import DigestEngine
 from picowatch.testing.fault_points import PLACES
+from tests.catalog.files import kohya_lora_shapes, write_model
 from tests.house import SilentConsole
 from tests.meetings.model import Model, Started
-from tests.meetings.recipes import Asked, Defaults, Entry, Text, asked
+from tests.meetings.recipes import LORA, Asked, Defaults, Entry, Text, asked
 from tests.meetings.simulation import (
     Event,
     EventWatch,
@@ -114,6 +115,9 @@ class World:
         self.defaults_read: dict[tuple[str, int], dict[str, Defaults]] = {}
         self.pictures: dict[str, str] = {}  # start images' sha256
         self.pictures_changed_at = 0.0
+        self.lora_is_there = False
+        self.lora_changed_at = 0.0
+        self.lacks_lora: set[str] = set()  # recipes that were refused without it
         self.commands: list[Path] = []
         self.outbox_away: Path | None = None
         self.away: Path | None = None  # where the inbox lies instead
@@ -343,7 +347,8 @@ class World:
         if moved and self.model.ledgers_lost:
             self.model.unsure.add(save.path)  # the memo of a rename may outlive the ledger
         found = self._meaning(save.path, version.text, version.mtime)
-        if found is None:
+        lacks_lora = self._uses_lora(version) and not self.lora_is_there
+        if found is None or (lacks_lora and not self._lora_just_changed()):
             self.findings.append(f"{save.path} was accepted although it is wrong")
         else:
             self.model.saved(save.path, save.digest, found)
@@ -352,10 +357,21 @@ class World:
         version = self._answer(save.path, save.digest, save.stamp.mtime_ns)
         if version is None:
             return
+        if self._uses_lora(version) and (not self.lora_is_there or self._lora_just_changed()):
+            self.lacks_lora.add(save.path)
+            self.model.rejected(save.path, save.digest)
+            return
+        self.lacks_lora.discard(save.path)
         right = self._meaning(save.path, version.text, version.mtime) is not None
         if right and not self.away and not self._pictures_just_changed():
             self.findings.append(f"{save.path} was rejected although nothing is wrong with it")
         self.model.rejected(save.path, save.digest)
+
+    def _uses_lora(self, version: Version) -> bool:
+        return any(entry.lora for entry in version.text.entries)
+
+    def _lora_just_changed(self) -> bool:
+        return self.sim.now - self.lora_changed_at < 3.0
 
     def _pictures_just_changed(self) -> bool:
         return self.sim.now - self.pictures_changed_at < 3.0
@@ -642,6 +658,16 @@ class World:
             self.pictures[name] = hashlib.sha256(content).hexdigest()
         self._tell(name)
 
+    def do_lora(self, there: bool) -> None:
+        """A model that recipes name is installed, or removed."""
+        path = self.home / f"models/loras/{LORA}.safetensors"
+        if there != self.lora_is_there:
+            self.lora_changed_at, self.lora_is_there = self.sim.now, there
+        if there:
+            write_model(path, kohya_lora_shapes())
+        else:
+            path.unlink(missing_ok=True)
+
     def do_lose_picture(self, place: int) -> None:
         """The user deletes a picture from the outbox."""
         left = [file for file in self.model.made() if file not in self.model.deleted]
@@ -865,6 +891,8 @@ class World:
         for path, recipe in self.model.recipes.items():
             version = self.answered.get(path)
             if not version or self.files.get(path) is not version or recipe.valid:
+                continue
+            if path in self.lacks_lora:  # a model that appears is no reason to try again
                 continue
             if self._meaning(path, version.text, version.mtime) is not None:
                 yield f"{path} is refused although what it lacked is there"
