@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
 from picowatch.files.inside import bring_back, unlink_below
@@ -375,7 +374,7 @@ class Inbox:
         evidence: list[Evidence] = []
         held = self._held_open(settled)
         missing = [file for file in settled if file.stamp is None]
-        renamed = self._maybe_renamed(missing)
+        renamed = self._known_by_digest()
         for file in settled:
             if file.path in held and file.waited < HELD_OPEN_LIMIT:
                 self._settling.postpone(file, now)
@@ -387,17 +386,14 @@ class Inbox:
                 evidence.append(gone)
         return evidence
 
-    def _maybe_renamed(self, missing: list[Settled]) -> dict[str, deque[str]]:
-        """Known recipes that are missing, not settled, or not seen in this folder, by their bytes.
+    def _known_by_digest(self) -> dict[str, deque[str]]:
+        """Known recipes by their bytes: which of them are missing is looked up when needed.
 
-        Which of them are missing is looked up when another file with these bytes appears.
+        The event of the name that is gone may come later than the file of the new name does.
         """
         paths: dict[str, deque[str]] = {}
-        noted = chain((file.path for file in missing), self._settling.paths())
-        unseen = self._known.keys() - self._seen_here
-        for path in chain((path for path in noted if path in self._seen_here), sorted(unseen)):
-            if known := self._known.get(path):
-                paths.setdefault(known.digest, deque()).append(path)
+        for path, known in self._known.items():
+            paths.setdefault(known.digest, deque()).append(path)
         return paths
 
     def _missing(self, paths: deque[str], stamp: Stamp) -> str | None:

@@ -54,10 +54,6 @@ class Settling:
     def __contains__(self, path: str) -> bool:
         return path in self._pending
 
-    def paths(self) -> Iterator[str]:
-        """The pending paths, in the order of their first evidence."""
-        return iter(self._pending)
-
     def stamps(self) -> Iterator[tuple[str, Stamp | None]]:
         """The pending paths with their stamps when last noted; None if the file was missing."""
         return ((path, pending.stamp) for path, pending in self._pending.items())

@@ -303,11 +303,11 @@ SETTINGS_OF_PICTURES: dict[str, tuple[Callable[[], bytes], str]] = {
     "a million chunks": (lambda: png(chunk(b"IDAT", b"") * MEGABYTE), "chunks"),
     "a chunk of 2 GB": (
         lambda: png()[:33] + b"\x7f\xff\xff\xfftEXtparameters\0" + bytes(99),
-        "holds no settings",
+        "contains no settings",
     ),
     "400 million pixels": (
         lambda: png(chunk(b"IDAT", deflated(400 * MEGABYTE)), width=20_000, height=20_000),
-        "holds no settings",
+        "contains no settings",
     ),
     "EXIF of 60 MB": (
         lambda: png(chunk(b"eXIf", _exif(b"UNICODE\0" + "🐶a".encode("utf-16-le") * 10**7))),
@@ -469,10 +469,10 @@ HOSTILE: dict[str, Hostile] = {
     "wildcards: of themselves": _wildcards(lambda: b"{a|__x__}\n" * 20_000),
     "wildcards: tags": _wildcards(lambda: b"<lora:y:1>\n" * 20_000),
     "a thousand wildcards in a thousand images": _recipe(
-        "prompt: '" + "{a|b}" * 1000 + "'\nseed: 1\ncount: 1000", "signs of wildcards"
+        "prompt: '" + "{a|b}" * 1000 + "'\nseed: 1\ncount: 1000", "characters of wildcards"
     ),
     "a few wildcards in a thousand long prompts": _recipe(
-        "prompt: '" + "(a:1.2)" * 2700 + "{a|b}'\nseed: 1\ncount: 1000", "signs of wildcards"
+        "prompt: '" + "(a:1.2)" * 2700 + "{a|b}'\nseed: 1\ncount: 1000", "characters of wildcards"
     ),
     "a thousand pieces of a long prompt": _recipe(
         "prompt: '"

@@ -9,6 +9,7 @@ import sys
 import threading
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -136,6 +137,27 @@ def test_a_backup_rename_as_vim_does_it_is_no_deletion(house: House) -> None:
         backup.unlink()
         wait_for(lambda: len(house.pictures()) == 2)
     assert "deleted" not in house.log()
+
+
+def test_a_rename_is_one_though_the_old_name_is_noticed_late(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Into a new folder, which is scanned before the event of the old name comes."""
+    note = Settling.note
+
+    def late(settling: Settling, path: str, stamp: Stamp | None, *given: Any, **named: Any) -> None:
+        if path != "a.yaml" or stamp is not None:
+            note(settling, path, stamp, *given, **named)
+
+    monkeypatch.setattr(Settling, "note", late)
+    with house.running():
+        path = house.save("a.yaml", "prompt: a corgi\n")
+        wait_for(lambda: len(house.pictures()) == 1)
+        (house.inbox / "live").mkdir()
+        path.rename(house.inbox / "live/b.yaml")
+        wait_for(lambda: "live/b.yaml: " in house.log() or "renamed" in house.log(), "an answer")
+    assert "a.yaml: renamed to live/b.yaml" in house.log()
+    assert len(house.pictures()) == 1
 
 
 def test_a_folder_full_of_recipes_may_be_moved_in(house: House) -> None:

@@ -247,6 +247,7 @@ EXPECTED = (
     "unreadable",
     "cannot be read",
     "; waiting",
+    "Trying again every minute",
 )
 
 

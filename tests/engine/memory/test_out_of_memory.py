@@ -135,7 +135,9 @@ def test_when_nothing_helps_the_batch_fails_in_words(
     before = make(engine, request(steps=2))[0]
     with monkeypatch.context() as patch:
         tries = limit(engine, patch, lambda loaded, size: False)
-        with pytest.raises(RenderFailed, match=r"not enough memory .* or shrink_to_fit: true\."):
+        with pytest.raises(
+            RenderFailed, match=r"not have enough memory .* or shrink_to_fit: true\."
+        ):
             make(engine, request(steps=2, width=64))
         assert len(tries) == 5
     assert make(engine, request(steps=2))[0].pixels == before.pixels
