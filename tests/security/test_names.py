@@ -142,7 +142,7 @@ def test_paths_that_fit_the_inbox_alone_are_shortened(tmp_path: Path) -> None:
     """The outbox may lie deeper than the inbox: the longest path of the system is kept."""
     deep = tmp_path / "deep"
     for _ in range(2):
-        deep /= "o" * 200
+        deep /= "o" * 190
     house = House(tmp_path)
     house.outbox = deep
     folder = "/".join(["y" * 60] * 57)
