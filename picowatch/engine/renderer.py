@@ -136,6 +136,7 @@ class Renderer:
                 drawn.append(self._draw(drawing, group))
         chosen.consider(timings["denoise"], waiting / len(batch))
         share = {phase: seconds / len(batch) for phase, seconds in timings.items()}
+        peak = peak_bytes(self._target.device)  # of the whole batch, in each of its pictures
         images = {
             index: _rendered(
                 one,
@@ -146,6 +147,7 @@ class Renderer:
                 self._target,
                 rung,
                 share,
+                peak,
                 compiled=chosen.all_compiled,
             )
             for group, pictures in zip(groups, drawn, strict=True)
@@ -202,6 +204,7 @@ def _rendered(
     target: Target,
     rung: Rung,
     timings: dict[str, float],
+    peak: int,
     *,
     compiled: bool,
 ) -> RenderedImage:
@@ -219,7 +222,7 @@ def _rendered(
         versions=versions(),
         warnings=loaded.loras.warnings + shrink_warning(asked, made),
         steps=made.steps if made.steps != asked.steps else None,
-        peak_bytes=peak_bytes(target.device),
+        peak_bytes=peak,
     )
 
 
