@@ -125,6 +125,9 @@ class Inbox:
         if only is not None:
             watch, known = "polling", {path: known[path] for path in only if path in known}
         self._known = dict(known)
+        self._by_digest: dict[str, set[str]] = {}  # the paths of `_known`
+        for path, one in known.items():
+            self._by_digest.setdefault(one.digest, set()).add(path)
         self._settling = Settling(settle_seconds)
         self._settle_seconds = settle_seconds
         self._rescan_seconds = rescan_seconds
@@ -238,7 +241,7 @@ class Inbox:
 
     def forget(self, path: str) -> None:
         """The recipe was taken out of the inbox on purpose; its absence is not news."""
-        self._known.pop(path, None)
+        self._forget_known(path)
         self._seen_here.discard(path)
         self._awaited.pop(path, None)
 
@@ -374,7 +377,7 @@ class Inbox:
         evidence: list[Evidence] = []
         held = self._held_open(settled)
         missing = [file for file in settled if file.stamp is None]
-        renamed = self._known_by_digest()
+        renamed: dict[str, deque[str]] = {}  # by digest: known recipes still to be checked
         for file in settled:
             if file.path in held and file.waited < HELD_OPEN_LIMIT:
                 self._settling.postpone(file, now)
@@ -386,15 +389,13 @@ class Inbox:
                 evidence.append(gone)
         return evidence
 
-    def _known_by_digest(self) -> dict[str, deque[str]]:
-        """Known recipes by their bytes: which of them are missing is looked up when needed.
-
-        The event of the name that is gone may come later than the file of the new name does.
-        """
-        paths: dict[str, deque[str]] = {}
-        for path, known in self._known.items():
-            paths.setdefault(known.digest, deque()).append(path)
-        return paths
+    def _forget_known(self, path: str) -> None:
+        known = self._known.pop(path, None)
+        if known is not None:
+            paths = self._by_digest[known.digest]
+            paths.discard(path)
+            if not paths:
+                del self._by_digest[known.digest]
 
     def _missing(self, paths: deque[str], stamp: Stamp) -> str | None:
         """The first of them whose file does not exist now; each is checked once.
@@ -421,9 +422,7 @@ class Inbox:
             ids[status.st_dev, status.st_ino] = file.path
         return {ids[held] for held in held_open_for_writing(ids)}
 
-    def _read(
-        self, file: Settled, renamed: Mapping[str, deque[str]], now: float
-    ) -> Evidence | None:
+    def _read(self, file: Settled, renamed: dict[str, deque[str]], now: float) -> Evidence | None:
         try:
             content, stamp = read_file(self._root, file.path)
             if is_empty(content):
@@ -439,7 +438,11 @@ class Inbox:
             return None
         except FileUnreadable as error:
             return self._unreadable(file, str(error))
-        old = self._missing(renamed.get(digest, deque()), stamp)
+        if digest not in renamed:
+            # All that have these bytes: the event of the name that is gone may come later than
+            # the file of the new name does.
+            renamed[digest] = deque(sorted(self._by_digest.get(digest, ())))
+        old = self._missing(renamed[digest], stamp)
         self._remember(file.path, stamp, digest)
         if old is not None:
             self.forget(old)
@@ -493,7 +496,9 @@ class Inbox:
         return Gone(file.path)
 
     def _remember(self, path: str, stamp: Stamp, digest: str) -> None:
+        self._forget_known(path)
         self._known[path] = KnownRecipe(stamp, digest)
+        self._by_digest.setdefault(digest, set()).add(path)
         self._seen_here.add(path)
         self._awaited.pop(path, None)
         self._to_answer_again.discard(path)
