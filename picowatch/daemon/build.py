@@ -14,7 +14,7 @@ from picowatch.daemon.attempts import Attempts
 from picowatch.daemon.backlog import Backlog
 from picowatch.daemon.control import Control
 from picowatch.daemon.finishing import Finishing
-from picowatch.daemon.intake import Intake
+from picowatch.daemon.intake import INBOX_LAST_SEEN, Intake
 from picowatch.daemon.loop import Daemon
 from picowatch.daemon.recovery import Recovery, open_ledger, set_aside
 from picowatch.daemon.reporting import RecentErrors, Reporting
@@ -271,7 +271,6 @@ def engine_options(settings: Settings) -> EngineOptions:
 def _inbox(
     settings: Settings, ledger: Ledger, wake: threading.Event, only: Collection[str] | None
 ) -> Inbox:
-    known_inode = ledger.fact("inbox inode")
     return Inbox(
         settings.inbox,
         ledger.known_recipes(),
@@ -279,7 +278,7 @@ def _inbox(
         settle_seconds=settings.settle_seconds,
         rescan_seconds=settings.rescan_seconds,
         watch=settings.watch,
-        known_inode=int(known_inode) if known_inode and known_inode.isdecimal() else None,
+        last_seen=ledger.fact(INBOX_LAST_SEEN),
         only=only,
     )
 

@@ -38,6 +38,7 @@ CLOSING = "Nothing in this file was run. Fix it and save again."
 # What a transaction of answers takes at most, but for one long answer: meanwhile no engine gets
 # its next batch, and no other save is looked at.
 SLICE_SECONDS = 0.2
+INBOX_LAST_SEEN = "inbox last seen"  # the ledger's fact
 
 
 class Intake:
@@ -100,8 +101,8 @@ class Intake:
         try:
             with self._ledger.transaction():
                 tell = self._answer_slice(evidence, known)
-                if self._inbox.inode is not None:
-                    self._ledger.remember("inbox inode", str(self._inbox.inode))
+                if (last_seen := self._inbox.last_seen) is not None:
+                    self._ledger.remember(INBOX_LAST_SEEN, last_seen)
         except PASSING:
             self.look_again()  # models may be installed until it is tried again
             raise

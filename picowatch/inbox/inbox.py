@@ -4,6 +4,7 @@ Events are hints; the truth is scan + quiet + content (watching.md). Nothing her
 """
 
 import hashlib
+import json
 import logging
 import os
 import threading
@@ -114,10 +115,10 @@ class Inbox:
         settle_seconds: float,
         rescan_seconds: float,
         watch: str = "auto",
-        known_inode: int | None = None,
+        last_seen: str | None = None,
         only: Collection[str] | None = None,
     ) -> None:
-        """`known` is what the ledger answered before, `known_inode` the inbox's inode then.
+        """`known` is what the ledger answered before, `last_seen` what `last_seen` was then.
 
         `only` these recipes are checked, if any are named: by polling, without a watch.
         """
@@ -142,7 +143,7 @@ class Inbox:
         # Known recipes that were seen in the very folder that is the inbox now. Only their
         # absence means deletion; elsewhere the inbox may just not be mounted.
         self._seen_here: set[str] = set()
-        self._known_inode = known_inode
+        self._last_seen = last_seen
         self.is_watched = False  # between `start` and `close`
         self.heard: deque[str] = deque(maxlen=PROBES_KEPT)  # names of probes that were noticed
 
@@ -155,6 +156,18 @@ class Inbox:
     def inode(self) -> int | None:
         """The inode of the watched folder, None while it is missing."""
         return self._folder.inode
+
+    @property
+    def last_seen(self) -> str | None:
+        """For the next start: JSON of the folder's inode and the known recipes not seen in it.
+
+        None while the folder is missing, or where only some of the recipes are checked.
+        """
+        if self.inode is None or self._only is not None:
+            return None
+        all_here = len(self._seen_here) == len(self._known)
+        elsewhere = () if all_here else sorted(self._known.keys() - self._seen_here)
+        return json.dumps([self.inode, elsewhere])
 
     @property
     def polling(self) -> bool:
@@ -181,8 +194,10 @@ class Inbox:
     def start(self, now: float) -> None:
         """Begin: every existing file is checked, with its content."""
         self._folder.arm()
-        if self._known_inode is not None and self._known_inode == self.inode:
-            self._seen_here = set(self._known)
+        if self._last_seen is not None:
+            inode, elsewhere = json.loads(self._last_seen)
+            if inode == self.inode:
+                self._seen_here = self._known.keys() - elsewhere
         found = self._scan()
         self._note_found(found, now, by_event=False)
         self._note_missing(found, now)

@@ -272,6 +272,25 @@ def test_an_inbox_that_is_unmounted_at_start_cancels_nothing(house: House) -> No
     assert len(house.pictures()) == 2
 
 
+def test_what_was_saved_in_another_inbox_is_not_deleted_at_the_next_start(house: House) -> None:
+    """The other folder's recipes were never in the one that is there now, and may come back."""
+    hold = HeldEngine(house)
+    with house.running(batch_size=1):
+        house.save("a.txt", "first\nsecond\n")
+        hold.wait_until_held()
+        house.inbox.rename(house.folder / "unmounted")
+        house.inbox.mkdir()
+        wait_for(lambda: "is another folder now" in house.log(), "the new folder")
+        house.save("c.txt", "fourth\n")
+        wait_for(lambda: "c.txt: saved" in house.log(), "a save in the new folder")
+    hold.release()
+    (house.inbox / "c.txt").unlink()
+    assert house.once()
+    assert house.prompts() == ["first", "second"]
+    assert "c.txt: deleted, 1 image cancelled" in house.log()
+    assert "a.txt: deleted" not in house.log()
+
+
 def test_renaming_a_recipe_keeps_its_queue(house: House) -> None:
     """Queued images are rendered under the new name, nothing is rendered again."""
     hold = HeldEngine(house)
