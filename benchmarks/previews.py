@@ -59,7 +59,7 @@ def _request(options: argparse.Namespace) -> ImageRequest:
         f"prompt: a corgi\nseed: 1\ncheckpoint: {options.checkpoint}\nsteps: {options.steps}\n"
         f"size: {options.size}x{options.size}\n"
     )
-    (recipe,) = read_recipes("a.yaml", text.encode(), catalog.known())
+    (recipe,) = read_recipes("a.yaml", text.encode(), catalog.inventory())
     checkpoint = catalog.sha256(catalog.find("checkpoint", recipe.checkpoint))
     (request,) = recipe.image_requests(lambda kind, name: checkpoint)
     return request

@@ -10,13 +10,13 @@ import pytest
 
 from docs.tables import pages, written
 from picowatch.cli import commands
-from picowatch.recipe import Known, KnownCheckpoint, RecipeInvalid, error_text, read_recipes
+from picowatch.recipe import Checkpoint, Inventory, RecipeInvalid, error_text, read_recipes
 from tests.commands.picowatch import clean_environment
 
 PROJECT = Path(__file__).parents[1]
-KNOWN = Known(
-    demo=KnownCheckpoint("demo", 128),
-    checkpoints=(KnownCheckpoint("dreamshaper_8", 512),),
+INVENTORY = Inventory(
+    demo=Checkpoint("demo", 128),
+    checkpoints=(Checkpoint("dreamshaper_8", 512),),
     loras=("pixel-art",),
     default_checkpoint="demo",
 )
@@ -90,22 +90,22 @@ def test_the_shown_pipe_into_make_prints_a_picture(tmp_path: Path) -> None:
 def test_every_shown_recipe_is_valid(page: Path) -> None:
     """As somebody who copies it expects."""
     for text in blocks(page, "yaml"):
-        assert read_recipes("a.yaml", text.encode(), KNOWN)
+        assert read_recipes("a.yaml", text.encode(), INVENTORY)
 
 
 def test_the_shown_prompt_lines_are_valid() -> None:
     """The pages of prompts in docs/txt.md, and the pasted parameters."""
     ours, a1111s, pasted = blocks(PROJECT / "docs/txt.md", "")
-    recipes = read_recipes("a.txt", ours.encode(), KNOWN)
+    recipes = read_recipes("a.txt", ours.encode(), INVENTORY)
     assert [recipe.prompt for recipe in recipes] == [
         "a corgi at the beach",
         "a star on a white background",
     ]
     assert recipes[0].negative_prompt == "blurry, dim"
     assert recipes[1].steps == 30
-    counts = [recipe.count for recipe in read_recipes("a.txt", a1111s.encode(), KNOWN)]
+    counts = [recipe.count for recipe in read_recipes("a.txt", a1111s.encode(), INVENTORY)]
     assert counts == [1, 4, 1]
-    recipes = read_recipes("a.txt", pasted.encode(), KNOWN)
+    recipes = read_recipes("a.txt", pasted.encode(), INVENTORY)
     assert [recipe.cfg_scale for recipe in recipes] == [7, 6]
 
 
@@ -114,7 +114,7 @@ def test_the_shown_error_is_what_a_user_gets() -> None:
     (shown,) = (text for text in blocks(PROJECT / "README.md", "") if "stesp" in text)
     recipe = b"prompt: a corgi\nseed: 1\nstesp: 300\n"
     with pytest.raises(RecipeInvalid) as refused:
-        read_recipes("corgi.yaml", recipe, KNOWN)
+        read_recipes("corgi.yaml", recipe, INVENTORY)
     assert error_text(refused.value).strip() == shown.strip()
 
 

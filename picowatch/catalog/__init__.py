@@ -3,12 +3,12 @@
 from picowatch.catalog.catalog import DEMO, Catalog
 from picowatch.catalog.configs import read_config
 from picowatch.catalog.folders import weight_files
-from picowatch.catalog.models import Inventory, Kind, Layout, Model, Refused
+from picowatch.catalog.models import FoundModels, Kind, Layout, Model, Refused
 
 __all__ = [
     "DEMO",
     "Catalog",
-    "Inventory",
+    "FoundModels",
     "Kind",
     "Layout",
     "Model",

@@ -16,11 +16,11 @@ from picowatch.catalog.folders import (
 )
 from picowatch.catalog.hashes import HashCache, OnBlock, unheard
 from picowatch.catalog.headers import read_header
-from picowatch.catalog.models import FOLDERS, Inventory, Kind, Model, Recognised, Refused
+from picowatch.catalog.models import FOLDERS, FoundModels, Kind, Model, Recognised, Refused
 from picowatch.catalog.recognise import expect_kind, recognise
 from picowatch.catalog.wildcards import WildcardFiles
 from picowatch.errors import ModelRefused
-from picowatch.recipe.known import Known, KnownCheckpoint
+from picowatch.recipe.inventory import Checkpoint, Inventory
 from picowatch.recipe.messages.problems import harmless
 from picowatch.recipe.read.decoding import NEVER_IN_NAMES, invisible
 
@@ -58,38 +58,37 @@ class Catalog:
         self._demo: Model | None = None
         self._wildcards = WildcardFiles(models)
 
-    def scan(self) -> Inventory:
+    def scan(self) -> FoundModels:
         """Everything that is in models/ now. A missing folder counts as empty."""
         found = [entry for kind in FOLDERS for entry in self._scan_kind(kind)]
-        return Inventory(
+        return FoundModels(
             models=tuple(entry for entry in found if isinstance(entry, Model)),
             refused=tuple(entry for entry in found if isinstance(entry, Refused)),
         )
 
-    def known(self, default_checkpoint: str | None = None) -> Known:
+    def inventory(self, default_checkpoint: str | None = None) -> Inventory:
         """What recipes may name, and why they may not name the rest.
 
         A refused file is found by its name with ending, and without, where no model has it.
         """
-        inventory = self.scan()
+        found = self.scan()
         wildcards = self._wildcards.scan()
         refused = dict(wildcards.refused)
-        for entry in inventory.refused:
+        for entry in found.refused:
             refused[entry.name] = entry.reason
             refused.setdefault(_without_ending(entry.name), entry.reason)
-        demo = self.demo
-        return Known(
-            demo=_known(demo),
-            checkpoints=tuple(_known(model) for model in inventory.of_kind("checkpoint")),
-            vaes=tuple(model.name for model in inventory.of_kind("vae")),
-            loras=tuple(model.name for model in inventory.of_kind("lora")),
-            embeddings=tuple(model.name for model in inventory.of_kind("embedding")),
+        return Inventory(
+            demo=_checkpoint(self.demo),
+            checkpoints=tuple(_checkpoint(model) for model in found.of_kind("checkpoint")),
+            vaes=tuple(model.name for model in found.of_kind("vae")),
+            loras=tuple(model.name for model in found.of_kind("lora")),
+            embeddings=tuple(model.name for model in found.of_kind("embedding")),
             wildcards=wildcards.lines,
             wildcard_packs=wildcards.packs,
             refused=refused,
             refused_embeddings={
                 _without_ending(entry.name): entry.reason
-                for entry in inventory.refused
+                for entry in found.refused
                 if entry.kind == "embedding"
             },
             default_checkpoint=default_checkpoint,
@@ -288,8 +287,8 @@ def _printable(name: str) -> str:
     return harmless(name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"))
 
 
-def _known(checkpoint: Model) -> KnownCheckpoint:
-    return KnownCheckpoint(checkpoint.name, checkpoint.native_size, checkpoint.text_layers)
+def _checkpoint(model: Model) -> Checkpoint:
+    return Checkpoint(model.name, model.native_size, model.text_layers)
 
 
 def _model(name: str, path: Path, found: Recognised) -> Model:

@@ -64,8 +64,8 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
-class Inventory:
-    """Everything a scan found, sorted by kind and name; the embedded demo model is not in it."""
+class FoundModels:
+    """What a scan found, sorted by kind and name; the embedded demo model is not in it."""
 
     models: tuple[Model, ...] = ()
     refused: tuple[Refused, ...] = ()

@@ -132,7 +132,7 @@ def _render(engine: Engine, batch: Sequence[ImageRequest]) -> list[RenderedImage
 def _batches(settings: Settings, asked: Asked) -> Iterator[list[ImageRequest]]:
     """The images of each combination: those of a recipe that asks for it."""
     catalog = Catalog(settings.models, _hash_cache(settings), keep_hashes=False)
-    known = catalog.known(settings.checkpoint)
+    inventory = catalog.inventory(settings.checkpoint)
 
     def hash_of(kind: Any, name: str) -> str:
         return catalog.sha256(catalog.find(kind, name))
@@ -142,7 +142,7 @@ def _batches(settings: Settings, asked: Asked) -> Iterator[list[ImageRequest]]:
         fields |= {"size": size} if size else {}
         fields |= {"checkpoint": asked.checkpoint} if asked.checkpoint else {}
         try:
-            (recipe,) = read_recipes("bench.yaml", json.dumps(fields).encode(), known)
+            (recipe,) = read_recipes("bench.yaml", json.dumps(fields).encode(), inventory)
         except RecipeInvalid as error:
             raise CommandFailed(
                 "\n".join(p.message for p in error.problems), "Change the flag that says so."

@@ -14,7 +14,7 @@ from picowatch.inbox.files import MAX_BYTES, FileChanged, FileUnreadable, defaul
 from picowatch.outbox.png import texts_of
 from picowatch.outbox.start_images import StartImages
 from picowatch.recipe import Recipe, RecipeInvalid, error_text, no_hash, read_recipes
-from picowatch.recipe.known import Known
+from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import harmless
 from picowatch.recipe.resolve.start_image import refuse_unusable
 from picowatch.settings import Settings
@@ -22,12 +22,12 @@ from picowatch.settings import Settings
 
 def check(settings: Settings, files: Sequence[Path], as_json: bool) -> int:
     """Print each file's images; exit code 1 if any file has a problem."""
-    known = Catalog(settings.models).known(settings.checkpoint)
+    inventory = Catalog(settings.models).inventory(settings.checkpoint)
     listed: list[dict[str, Any]] = []
     failed = False
     for file in files:
         try:
-            recipes = _read(settings, file, known)
+            recipes = _read(settings, file, inventory)
         except RecipeInvalid as error:
             failed = True
             print(error_text(error, _folder(settings, file)), file=sys.stderr)
@@ -56,7 +56,7 @@ def check(settings: Settings, files: Sequence[Path], as_json: bool) -> int:
     return FAILED if failed else SUCCEEDED
 
 
-def _read(settings: Settings, file: Path, known: Known) -> list[Recipe]:
+def _read(settings: Settings, file: Path, inventory: Inventory) -> list[Recipe]:
     """Read a recipe; inside the inbox its folders' defaults hold."""
     with file.open("rb") as opened:
         content = opened.read(MAX_BYTES + 1)
@@ -69,7 +69,7 @@ def _read(settings: Settings, file: Path, known: Known) -> list[Recipe]:
     recipes = read_recipes(
         name,
         content,
-        known,
+        inventory,
         defaults,
         settings.max_images_per_save,
         lambda picture: texts_of(pictures(picture)),

@@ -291,13 +291,11 @@ def _outbox(settings: Settings) -> Check:
 
 def _models(settings: Settings) -> Check:
     catalog = Catalog(settings.models)
-    inventory = catalog.scan()
-    counts = {
-        kind: len(inventory.of_kind(kind)) for kind in ("checkpoint", "vae", "lora", "embedding")
-    }
+    found = catalog.scan()
+    counts = {kind: len(found.of_kind(kind)) for kind in ("checkpoint", "vae", "lora", "embedding")}
     text = f"{_where(settings.models)}: " + ", ".join(f"{n} {kind}" for kind, n in counts.items())
-    if inventory.refused:
-        text += f"; {len(inventory.refused)} refused (see `picowatch models`)"
+    if found.refused:
+        text += f"; {len(found.refused)} refused (see `picowatch models`)"
     if settings.checkpoint is not None:
         try:
             catalog.find("checkpoint", settings.checkpoint)

@@ -16,9 +16,9 @@ def models(settings: Settings, as_json: bool) -> int:
     """Print the inventory. Hashes come from the daemon's cache where it has them."""
     cache = settings.outbox / ".picowatch" / "hashes.json"
     catalog = Catalog(settings.models, cache, keep_hashes=False)
-    inventory = catalog.scan()
-    rows = [_row(catalog, model) for model in (catalog.demo, *inventory.models)]
-    rows += [_refused_row(refused) for refused in inventory.refused]
+    found = catalog.scan()
+    rows = [_row(catalog, model) for model in (catalog.demo, *found.models)]
+    rows += [_refused_row(refused) for refused in found.refused]
     if as_json:
         print(json.dumps(rows, indent=1))
         return 0

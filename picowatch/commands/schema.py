@@ -7,7 +7,7 @@ from typing import Any
 from picowatch.catalog import Catalog
 from picowatch.errors import CommandFailed
 from picowatch.files.atomic import write_atomically
-from picowatch.recipe.known import Known
+from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.schema import DRAFT, defaults_schema, recipe_schema
 from picowatch.settings import Settings
 
@@ -18,8 +18,8 @@ FOLDER = ".schema"  # the inbox looks into no folder of such a name
 
 def schema(settings: Settings, kind: str, *, installed: bool, output: Path | None) -> int:
     """Print a schema, or write it to a file; `installed` adds the names of the models there are."""
-    known = Catalog(settings.models).known(settings.checkpoint) if installed else None
-    text = schema_text(kind, known)
+    inventory = Catalog(settings.models).inventory(settings.checkpoint) if installed else None
+    text = schema_text(kind, inventory)
     if output is None:
         print(text, end="")
         return 0
@@ -33,13 +33,13 @@ def schema(settings: Settings, kind: str, *, installed: bool, output: Path | Non
     return 0
 
 
-def schema_text(kind: str, known: Known | None = None) -> str:
+def schema_text(kind: str, inventory: Inventory | None = None) -> str:
     """One of `KINDS`, as text. ASCII only, so that no editor has to guess."""
     made: dict[str, Any]
     if kind == "settings":
         made = _settings_schema()
     else:
-        made = recipe_schema(known) if kind == "recipe" else defaults_schema(known)
+        made = recipe_schema(inventory) if kind == "recipe" else defaults_schema(inventory)
     return json.dumps(made, indent=1) + "\n"
 
 

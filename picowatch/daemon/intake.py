@@ -25,7 +25,7 @@ from picowatch.outbox.start_images import NamedPictures, StartImages
 from picowatch.outbox.status import images
 from picowatch.recipe import Recipe, RecipeInvalid, error_text, one_line, read_recipes
 from picowatch.recipe.fields import SEEDS
-from picowatch.recipe.known import Known
+from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import harmless, harmless_lines
 from picowatch.recipe.resolve.start_image import refuse_unusable
 from picowatch.save import Save, Stamp
@@ -74,7 +74,7 @@ class Intake:
         self._start_images = start_images
         self._now = now
         self._steady = steady
-        self._known: Known | None = None
+        self._inventory: Inventory | None = None
         self._hashes = ModelHashes(catalog, steady)
         self._to_hash: NotHashed | None = None
         self._finishing = finishing
@@ -86,7 +86,7 @@ class Intake:
     def look_again(self) -> None:
         """There is new evidence: models may have come and gone before it."""
         self._hashes.look_again()
-        self._known = None
+        self._inventory = None
 
     def answer(self, evidence: Iterable[Evidence]) -> list[Callable[[], None]]:
         """Write what was noticed into the ledger: as much as SLICE_SECONDS allow, at once.
@@ -97,10 +97,10 @@ class Intake:
         Ended, nothing has happened. Error files are written and removed before the transaction
         ends: a crash in between repeats both.
         """
-        known = self._prepared()
+        inventory = self._prepared()
         try:
             with self._ledger.transaction():
-                tell = self._answer_slice(evidence, known)
+                tell = self._answer_slice(evidence, inventory)
                 if (last_seen := self._inbox.last_seen) is not None:
                     self._ledger.remember(INBOX_LAST_SEEN, last_seen)
         except PASSING:
@@ -108,12 +108,14 @@ class Intake:
             raise
         return tell
 
-    def _answer_slice(self, evidence: Iterable[Evidence], known: Known) -> list[Callable[[], None]]:
+    def _answer_slice(
+        self, evidence: Iterable[Evidence], inventory: Inventory
+    ) -> list[Callable[[], None]]:
         end = self._steady() + SLICE_SECONDS
         tell: list[Callable[[], None]] = []
         for seen in evidence:
             try:
-                told = self._answer_safely(seen, known)
+                told = self._answer_safely(seen, inventory)
             except NotHashed as needed:
                 self._to_hash = needed
                 break
@@ -122,13 +124,13 @@ class Intake:
                 break
         return tell
 
-    def _prepared(self) -> Known:
+    def _prepared(self) -> Inventory:
         if self._to_hash is not None:
             self._hashes.compute(self._to_hash, self._go_on)
             self._to_hash = None
-        if self._known is None:
-            self._known = self._catalog.known(self._settings.checkpoint)
-        return self._known
+        if self._inventory is None:
+            self._inventory = self._catalog.inventory(self._settings.checkpoint)
+        return self._inventory
 
     def recall(self) -> None:
         """What refused recipes are waiting for is looked at from now on."""
@@ -150,10 +152,10 @@ class Intake:
 
     # -- evidence
 
-    def _answer_safely(self, seen: Evidence, known: Known) -> Callable[[], None]:
+    def _answer_safely(self, seen: Evidence, inventory: Inventory) -> Callable[[], None]:
         try:
             with self._ledger.transaction():
-                return self._answer_one(seen, known)
+                return self._answer_one(seen, inventory)
         except (Ended, LedgerCorrupt, NotHashed):
             raise
         except Exception as error:  # no single recipe may take the watcher down
@@ -175,21 +177,21 @@ class Intake:
                 raise
             return partial(self._tell_rejected, path, f"{path}: {words}")
 
-    def _answer_one(self, seen: Evidence, known: Known) -> Callable[[], None]:
+    def _answer_one(self, seen: Evidence, inventory: Inventory) -> Callable[[], None]:
         if isinstance(seen, Saved):
-            return self._saved(seen, known)
+            return self._saved(seen, inventory)
         if isinstance(seen, Unreadable):
             save = Save(seen.path, "", seen.stamp, self._now())
             return self._reject_words(save, f"This recipe cannot be read: {seen.why}.")
         if isinstance(seen, Gone):
             return self._gone(seen)
-        return self._renamed(seen, known)
+        return self._renamed(seen, inventory)
 
-    def _saved(self, seen: Saved, known: Known) -> Callable[[], None]:
+    def _saved(self, seen: Saved, inventory: Inventory) -> Callable[[], None]:
         save = Save(seen.path, seen.digest, seen.stamp, self._now())
         pictures = self._start_images.named_by(seen.path)
         try:
-            recipes = self._recipes(seen, known, pictures)
+            recipes = self._recipes(seen, inventory, pictures)
             refuse_unusable(recipes, pictures.keep)
             entries = [self._entry(recipe, pictures) for recipe in recipes]
             result = self._ledger.accept(
@@ -217,14 +219,14 @@ class Intake:
             look = partial(self._start_images.named_by(recipe).look_again, refused)
             self._inbox.answer_again_after(recipe, refused, look)
 
-    def _recipes(self, seen: Saved, known: Known, pictures: NamedPictures) -> list[Recipe]:
+    def _recipes(self, seen: Saved, inventory: Inventory, pictures: NamedPictures) -> list[Recipe]:
         """What it says. Raises RecipeInvalid or FileUnreadable."""
         if seen.defaults_unreadable:
             raise FileUnreadable(seen.defaults_unreadable)
         return read_recipes(
             seen.path,
             seen.content,
-            known,
+            inventory,
             seen.defaults,
             self._settings.max_images_per_save,
             pictures.texts,
@@ -260,7 +262,7 @@ class Intake:
         self._errors.forget(seen.path)
         return partial(log.info, "%s: deleted, %s cancelled", seen.path, images(cancelled))
 
-    def _renamed(self, seen: Renamed, known: Known) -> Callable[[], None]:
+    def _renamed(self, seen: Renamed, inventory: Inventory) -> Callable[[], None]:
         """What was valid is kept; what was not, or reads differently now, is answered again."""
         new = seen.path
         self._outbox.memos.note_rename(seen.old, new, self._ledger.saves_of_images(seen.old))
@@ -272,17 +274,17 @@ class Intake:
         self._errors.forget(seen.old)
         tell = partial(log.info, "%s: renamed to %s, its queue is kept", seen.old, new)
         if was_valid and is_txt(seen.old) == is_txt(new):
-            self._move_in(seen.saved, known)
+            self._move_in(seen.saved, inventory)
             return _in_turn(tell, partial(self._finishing.moved, new))
-        return _in_turn(tell, self._saved(seen.saved, known))
+        return _in_turn(tell, self._saved(seen.saved, inventory))
 
-    def _move_in(self, seen: Saved, known: Known) -> None:
+    def _move_in(self, seen: Saved, inventory: Inventory) -> None:
         """A folder's defaults may say another priority; all else holds from the next save on."""
         pictures = self._start_images.named_by(seen.path)
         warnings: list[str] = []
         priorities: list[tuple[str, int]] = []
         with suppress(RecipeInvalid, FileUnreadable):
-            recipes = self._recipes(seen, known, pictures)
+            recipes = self._recipes(seen, inventory, pictures)
             warnings = list(dict.fromkeys(w for recipe in recipes for w in recipe.warnings))
             differ = len({recipe.priority for recipe in recipes}) > 1
             for recipe in recipes:

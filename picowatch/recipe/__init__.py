@@ -1,7 +1,7 @@
 """Recipes: text in, values out. Pure: no clock, no disk, no torch, no randomness."""
 
 from picowatch.recipe.fields import Axis
-from picowatch.recipe.known import Known, KnownCheckpoint
+from picowatch.recipe.inventory import Checkpoint, Inventory
 from picowatch.recipe.messages.problems import Problem, RecipeInvalid, error_text, one_line
 from picowatch.recipe.read.decoding import is_empty
 from picowatch.recipe.read.from_picture import PictureFields
@@ -11,11 +11,11 @@ from picowatch.recipe.request import ImageRequest
 
 __all__ = [
     "Axis",
+    "Checkpoint",
     "DefaultsFile",
     "HashOf",
     "ImageRequest",
-    "Known",
-    "KnownCheckpoint",
+    "Inventory",
     "PictureFields",
     "Problem",
     "Recipe",

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 
 from picowatch.errors import PictureUnreadable
-from picowatch.recipe.known import Known
+from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.places import Entry, Layer, Source, Spot
 from picowatch.recipe.messages.problems import Problems, RecipeInvalid
 from picowatch.recipe.prompts.prompts import MAX_SIGNS_OF_ALL
@@ -37,7 +37,7 @@ def no_pictures(path: str) -> Mapping[str, str]:
 def read_recipes(
     name: str,
     content: bytes,
-    known: Known,
+    inventory: Inventory,
     defaults: Sequence[DefaultsFile] = (),
     max_images: int = 1000,
     picture_fields: PictureFields = no_pictures,
@@ -56,7 +56,9 @@ def read_recipes(
     source, entries, settings = _entries(name, content, problems)
     layers.append(settings)
     _refuse_too_many(len(entries), source, entries, max_images, problems)
-    recipes = resolve(entries, layers, known, max_images, cache(picture_fields), problems, go_on)
+    recipes = resolve(
+        entries, layers, inventory, max_images, cache(picture_fields), problems, go_on
+    )
     problems.raise_if_any()
     _refuse_too_many(sum(r.image_count for r in recipes), source, entries, max_images, problems)
     _refuse_too_long(recipes, entries, problems)

@@ -19,7 +19,7 @@ from picowatch.recipe.fields import (
     RecipeFields,
     default_of,
 )
-from picowatch.recipe.known import Known, KnownCheckpoint
+from picowatch.recipe.inventory import Checkpoint, Inventory
 from picowatch.recipe.messages.places import Layer, Source, Spot
 from picowatch.recipe.messages.problems import Problems, RecipeInvalid
 from picowatch.recipe.prompts.prompts import PromptFailed, Prompts, count_signs
@@ -35,12 +35,12 @@ HashOf = Callable[[str, str], str]
 class Context:
     """Where an entry was read: what was installed, and its fields as written, with places."""
 
-    known: Known
+    inventory: Inventory
     layer: Layer
     spot: Spot
 
 
-_NOWHERE = Context(Known(KnownCheckpoint("", 0)), {}, Spot(Source("", ""), 1, 1))
+_NOWHERE = Context(Inventory(Checkpoint("", 0)), {}, Spot(Source("", ""), 1, 1))
 
 
 class Recipe(RecipeFields):
@@ -208,12 +208,12 @@ class Recipe(RecipeFields):
 
     def refused_embeddings(self) -> list[str]:
         """Sentences about embeddings that the prompts seem to name, but that cannot be used."""
-        if not self._context.known.refused_embeddings:
+        if not self._context.inventory.refused_embeddings:
             return []
         return self._prompts().refused_embeddings()
 
     def _prompts(self) -> Prompts:
-        return Prompts(self.prompt, self.negative_prompt, self.loras, self._context.known)
+        return Prompts(self.prompt, self.negative_prompt, self.loras, self._context.inventory)
 
     def _vae_hash(self, hash_of: HashOf) -> str:
         return "" if self.vae == BAKED else hash_of("vae", self.vae)

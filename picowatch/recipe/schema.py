@@ -25,7 +25,7 @@ from picowatch.recipe.fields import (
     Row,
     json_schemas,
 )
-from picowatch.recipe.known import Known
+from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.prompts.grammar import MAX_LORA_WEIGHT
 from picowatch.recipe.read.plain import TRUE_OR_FALSE
 from picowatch.recipe.resolve.hires import ALIASES as HIRES_ALIASES
@@ -78,9 +78,9 @@ _WEIGHT: Schema = {
 }
 
 
-def recipe_schema(known: Known | None = None) -> Schema:
-    """A recipe file: one recipe, or a list of them. `known` adds the names that are installed."""
-    recipe = _fields_schema(known) | {"anyOf": [{"required": ["prompt"]}, {"required": [FROM]}]}
+def recipe_schema(inventory: Inventory | None = None) -> Schema:
+    """A recipe file: one recipe or a list of them. `inventory` adds the installed names."""
+    recipe = _fields_schema(inventory) | {"anyOf": [{"required": ["prompt"]}, {"required": [FROM]}]}
     return {
         "$schema": DRAFT,
         "title": "picowatch recipe",
@@ -89,21 +89,21 @@ def recipe_schema(known: Known | None = None) -> Schema:
             {"type": "array", "items": _ref("recipe")},
             {"type": "null"},
         ],
-        "definitions": {**_definitions(known), "recipe": recipe},
+        "definitions": {**_definitions(inventory), "recipe": recipe},
     }
 
 
-def defaults_schema(known: Known | None = None) -> Schema:
+def defaults_schema(inventory: Inventory | None = None) -> Schema:
     """A `_defaults.yaml`: any fields."""
     return {
         "$schema": DRAFT,
         "title": "picowatch defaults",
         "anyOf": [_ref("defaults"), {"type": "null"}],
-        "definitions": {**_definitions(known), "defaults": _fields_schema(known)},
+        "definitions": {**_definitions(inventory), "defaults": _fields_schema(inventory)},
     }
 
 
-def _fields_schema(known: Known | None) -> Schema:
+def _fields_schema(inventory: Inventory | None) -> Schema:
     """Every field under every name; each once, and size not beside width or height."""
     properties = {
         name: _ref(name)
@@ -130,10 +130,10 @@ def _is_one(name: str, other: str) -> bool:
     return FIRST_NAME_OF[name] == FIRST_NAME_OF[other]
 
 
-def _definitions(known: Known | None) -> dict[str, Schema]:
+def _definitions(inventory: Inventory | None) -> dict[str, Schema]:
     """What each field takes, under its first name."""
     fields = {
-        name: {**_forms(name, json_schemas()[name], known), **_said(name, row)}
+        name: {**_forms(name, json_schemas()[name], inventory), **_said(name, row)}
         for name, row in ROWS.items()
     }
     fields[SIZE] = _SIZE
@@ -141,17 +141,17 @@ def _definitions(known: Known | None) -> dict[str, Schema]:
     for name, row in SHORTHANDS.items():
         fields[name]["description"] = row.description
     fields["sweep"] |= _sweep(fields)
-    if known is not None:
-        words = _words(known)
+    if inventory is not None:
+        words = _words(inventory)
         fields["prompt"]["description"] += words
         fields["negative_prompt"]["description"] += words
-    return fields | _lora_forms(known) | _axes()
+    return fields | _lora_forms(inventory) | _axes()
 
 
-def _words(known: Known) -> str:
+def _words(inventory: Inventory) -> str:
     """What a prompt may name of what is installed; nothing completes words inside of a text."""
-    embeddings = ", ".join(known.embeddings)
-    wildcards = ", ".join(f"__{name}__" for name in known.wildcards)
+    embeddings = ", ".join(inventory.embeddings)
+    wildcards = ", ".join(f"__{name}__" for name in inventory.wildcards)
     said = {" Embeddings here: ": embeddings, " Wildcards here: ": wildcards}
     return "".join(f"{words}{names}." for words, names in said.items() if names)
 
@@ -164,7 +164,7 @@ def _said(name: str, row: Row) -> Schema:
     return {"description": row.description} | ({} if default is None else {"default": default})
 
 
-def _forms(name: str, model: Schema, known: Known | None) -> Schema:
+def _forms(name: str, model: Schema, inventory: Inventory | None) -> Schema:
     """Every way to write a field's value."""
     samplers, schedule_types = accepted_names()
     endings = _one_of([kind for kind in schedule_types if kind != AUTOMATIC])
@@ -175,7 +175,7 @@ def _forms(name: str, model: Schema, known: Known | None) -> Schema:
         case "schedule_type":
             return _named([AUTOMATIC, *SCHEDULE_TYPES], _one_of(schedule_types))
         case "checkpoint" | "vae":
-            return _installed(name, known)
+            return _installed(name, inventory)
         case "loras":
             return _loras()
         case "seed":
@@ -220,11 +220,11 @@ def _one_of(squeezed: Iterable[str]) -> str:
     return one_of(spelled, _NO_LETTER)
 
 
-def _installed(field: str, known: Known | None) -> Schema:
-    if known is None:
+def _installed(field: str, inventory: Inventory | None) -> Schema:
+    if inventory is None:
         return {"type": "string"}
-    checkpoints = [checkpoint.name for checkpoint in (*known.checkpoints, known.demo)]
-    names = checkpoints if field == "checkpoint" else ["baked", *known.vaes]
+    checkpoints = [checkpoint.name for checkpoint in (*inventory.checkpoints, inventory.demo)]
+    names = checkpoints if field == "checkpoint" else ["baked", *inventory.vaes]
     words = [] if field == "checkpoint" else ["none", "automatic"]
     return {"type": "string", "anyOf": [{"enum": names}, {"pattern": _meant([*names, *words])}]}
 
@@ -237,13 +237,13 @@ def _meant(names: Sequence[str]) -> str:
     return whole(f"{_FOLDER}{beginning_of(dict.fromkeys([*names, *last_parts]))}{_ENDINGS}")
 
 
-def _lora_forms(known: Known | None) -> dict[str, Schema]:
+def _lora_forms(inventory: Inventory | None) -> dict[str, Schema]:
     """What `loras` and its list consist of."""
     name: Schema = {"type": "string"}
     weights: Schema = {"type": "object", "additionalProperties": _ref("weight")}
-    if known is not None:
-        name["pattern"] = _meant(known.loras)
-        weights["properties"] = dict.fromkeys(known.loras, _ref("weight"))
+    if inventory is not None:
+        name["pattern"] = _meant(inventory.loras)
+        weights["properties"] = dict.fromkeys(inventory.loras, _ref("weight"))
         weights["propertyNames"] = _ref("lora_name")
     use = {
         "type": "object",

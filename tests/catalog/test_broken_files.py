@@ -18,9 +18,9 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 21326256
 
 def refusal(models: Path) -> str:
     """The reason why the one file in checkpoints/ is refused."""
-    inventory = Catalog(models).scan()
-    assert not inventory.models
-    (refused,) = inventory.refused
+    found = Catalog(models).scan()
+    assert not found.models
+    (refused,) = found.refused
     return refused.reason
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from picowatch.catalog import Catalog, Inventory
+from picowatch.catalog import Catalog, FoundModels
 from picowatch.catalog.headers import Header, read_header
 from picowatch.errors import ModelRefused
 from tests.catalog.files import kohya_lora_shapes, sd15_shapes, vae_file_shapes, write_model
@@ -19,13 +19,13 @@ def checkpoint(models: Path, name: str) -> Path:
     return write_model(models / f"checkpoints/{name}.safetensors", sd15_shapes())
 
 
-def names(inventory: Inventory) -> list[str]:
-    return [model.name for model in inventory.models]
+def names(found: FoundModels) -> list[str]:
+    return [model.name for model in found.models]
 
 
 def test_missing_folders_hold_nothing(tmp_path: Path) -> None:
     """The demo model needs no models/ at all."""
-    assert Catalog(tmp_path / "models").scan() == Inventory()
+    assert Catalog(tmp_path / "models").scan() == FoundModels()
 
 
 def test_models_are_named_by_their_path_below_their_folder(tmp_path: Path) -> None:
@@ -40,7 +40,7 @@ def test_previews_notes_and_hidden_files_are_no_models(tmp_path: Path) -> None:
     checkpoint(tmp_path, ".hidden")
     for name in ("a.png", "a.civitai.info", "a.yaml", "a.json", "put models here.txt"):
         (tmp_path / "checkpoints" / name).write_text("x")
-    assert Catalog(tmp_path).scan() == Inventory()
+    assert Catalog(tmp_path).scan() == FoundModels()
 
 
 def test_linked_files_and_folders_are_followed(tmp_path: Path) -> None:
@@ -63,9 +63,9 @@ def test_a_diffusers_folder_is_a_checkpoint_with_its_own_native_size(tmp_path: P
 
 
 def folder_refusal(models: Path) -> str:
-    inventory = Catalog(models).scan()
-    assert not inventory.models
-    (refused,) = inventory.refused
+    found = Catalog(models).scan()
+    assert not found.models
+    (refused,) = found.refused
     return refused.reason
 
 
@@ -129,9 +129,9 @@ def test_the_second_model_of_one_name_is_refused(tmp_path: Path) -> None:
     checkpoint(tmp_path, "same")
     checkpoint(tmp_path, "demo")
     shutil.copytree(DEMO, tmp_path / "checkpoints/same")
-    inventory = Catalog(tmp_path).scan()
-    assert [(model.name, model.layout) for model in inventory.models] == [("same", "file")]
-    assert [refused.reason for refused in inventory.refused] == [
+    found = Catalog(tmp_path).scan()
+    assert [(model.name, model.layout) for model in found.models] == [("same", "file")]
+    assert [refused.reason for refused in found.refused] == [
         "demo.safetensors has the same name as the embedded demo model: rename it.",
         "same has the same name as same.safetensors: rename it.",
     ]
@@ -169,15 +169,15 @@ def test_recipes_know_the_installed_the_demo_and_the_refused(tmp_path: Path) -> 
     write_model(tmp_path / "embeddings/bad-hands.safetensors", {"emb_params": (4, 768)})
     for name in ("a.ckpt", "old.ckpt", "new.safetensors.part"):
         (tmp_path / "checkpoints" / name).write_bytes(b"x")
-    known = Catalog(tmp_path).known("a")
-    assert (known.demo.name, known.demo.native_size) == ("demo", 128)
-    assert [(one.name, one.native_size) for one in known.checkpoints] == [("a", 512)]
-    assert known.vaes == ("soft",)
-    assert known.loras == ("styles/pixel",)
-    assert known.embeddings == ("bad-hands",)
-    assert known.default_checkpoint == "a"
-    assert {"old", "old.ckpt", "a.ckpt", "new", "new.safetensors.part"} <= set(known.refused)
-    assert known.refused["old"].startswith("old.ckpt is a pickle file")
+    inventory = Catalog(tmp_path).inventory("a")
+    assert (inventory.demo.name, inventory.demo.native_size) == ("demo", 128)
+    assert [(one.name, one.native_size) for one in inventory.checkpoints] == [("a", 512)]
+    assert inventory.vaes == ("soft",)
+    assert inventory.loras == ("styles/pixel",)
+    assert inventory.embeddings == ("bad-hands",)
+    assert inventory.default_checkpoint == "a"
+    assert {"old", "old.ckpt", "a.ckpt", "new", "new.safetensors.part"} <= set(inventory.refused)
+    assert inventory.refused["old"].startswith("old.ckpt is a pickle file")
 
 
 def test_a_model_is_found_by_name_with_or_without_ending(tmp_path: Path) -> None:

@@ -25,8 +25,8 @@ from tests.catalog.files import (
 def look_at(tmp_path: Path, shapes: Shapes, kind: Kind = "checkpoint") -> Model | Refused:
     """What the catalog says of one file in the folder of a kind."""
     write_model(tmp_path / FOLDERS[kind] / "it.safetensors", shapes)
-    inventory = Catalog(tmp_path).scan()
-    found: list[Model | Refused] = [*inventory.models, *inventory.refused]
+    found = Catalog(tmp_path).scan()
+    found: list[Model | Refused] = [*found.models, *found.refused]
     assert len(found) == 1
     return found[0]
 

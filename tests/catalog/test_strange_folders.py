@@ -41,9 +41,9 @@ def test_what_has_no_end_is_refused_unread(
     """A FIFO is waited for, a device gives bytes for ever."""
     make(folder / name)
     catalog = Catalog(folder.parents[1])
-    inventory = _in_time(catalog.scan)
-    assert not inventory.models
-    (refused,) = inventory.refused
+    found = _in_time(catalog.scan)
+    assert not found.models
+    (refused,) = found.refused
     assert "not a regular file" in refused.reason
     assert name in refused.reason
     with pytest.raises(ModelRefused, match="not a regular file"):
@@ -88,9 +88,9 @@ def test_links_that_cannot_be_followed_refuse_themselves_alone(folder: Path) -> 
     (folder.parent / "deep").symlink_to("y" * 300)
     (folder.parent / "loop.safetensors").symlink_to("loop.safetensors")
     (folder.parents[1] / "vae").symlink_to("vae")
-    inventory = Catalog(folder.parents[1]).scan()
-    assert [model.name for model in inventory.models] == ["it"]
-    assert {refused.name for refused in inventory.refused} == {
+    found = Catalog(folder.parents[1]).scan()
+    assert [model.name for model in found.models] == ["it"]
+    assert {refused.name for refused in found.refused} == {
         "long.safetensors",
         "loop.safetensors",
     }
@@ -120,9 +120,9 @@ def test_numbers_beyond_measure_are_refused_before_anything_is_made(
     name, values = BEYOND_MEASURE[case]
     config = json.loads((folder / name).read_text())
     (folder / name).write_text(json.dumps(config | values))
-    inventory = Catalog(folder.parents[1]).scan()
-    assert not inventory.models
-    (refused,) = inventory.refused
+    found = Catalog(folder.parents[1]).scan()
+    assert not found.models
+    (refused,) = found.refused
     assert name in refused.reason
     assert case == "infinity" or case == "a table" or "the limit is" in refused.reason
 

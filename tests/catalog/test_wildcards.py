@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from picowatch.catalog import Catalog, wildcards
-from picowatch.recipe.known import Known
+from picowatch.recipe.inventory import Inventory
 from tests.recipe.reading import hash_of, messages, read_one
 
 
@@ -16,8 +16,8 @@ def write(models: Path, name: str, content: bytes) -> Path:
     return path
 
 
-def known(models: Path) -> Known:
-    return Catalog(models).known()
+def inventory(models: Path) -> Inventory:
+    return Catalog(models).inventory()
 
 
 def test_recipes_know_each_file_by_its_path_without_ending(tmp_path: Path) -> None:
@@ -26,7 +26,7 @@ def test_recipes_know_each_file_by_its_path_without_ending(tmp_path: Path) -> No
     write(tmp_path, "places/v1.5 city.TXT", "Zürich\n".encode())
     write(tmp_path, "places/notes.md", b"no")
     write(tmp_path, ".hidden.txt", b"no")
-    assert known(tmp_path).wildcards == {
+    assert inventory(tmp_path).wildcards == {
         "animal": ("corgi", "cat", "shiba inu"),
         "places/v1.5 city": ("Zürich",),
     }
@@ -34,7 +34,7 @@ def test_recipes_know_each_file_by_its_path_without_ending(tmp_path: Path) -> No
 
 def test_no_folder_means_no_wildcards(tmp_path: Path) -> None:
     """The demo needs none."""
-    assert known(tmp_path / "nowhere").wildcards == {}
+    assert inventory(tmp_path / "nowhere").wildcards == {}
 
 
 def test_a_file_that_is_not_utf8_or_too_large_is_refused_by_name(
@@ -44,7 +44,7 @@ def test_a_file_that_is_not_utf8_or_too_large_is_refused_by_name(
     monkeypatch.setattr(wildcards, "MAX_FILE_BYTES", 1000)
     write(tmp_path, "latin.txt", "Zürich".encode("latin-1"))
     write(tmp_path, "large.txt", b"x" * 1001)
-    found = known(tmp_path)
+    found = inventory(tmp_path)
     assert found.wildcards == {}
     assert found.refused["latin"] == "latin.txt is not UTF-8: save it as UTF-8."
     assert found.refused["large"] == "large.txt has 1,001 bytes; the limit is 1,000."
@@ -55,7 +55,7 @@ def test_all_files_together_have_a_limit(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(wildcards, "MAX_BYTES", 10)
     write(tmp_path, "a.txt", b"12345678")
     write(tmp_path, "b.txt", b"12345678")
-    found = known(tmp_path)
+    found = inventory(tmp_path)
     assert list(found.wildcards) == ["a"]
     assert "exceeds the limit of 10 bytes of wildcards" in found.refused["b"]
 
@@ -64,10 +64,10 @@ def test_a_changed_file_is_read_again_and_others_are_not(tmp_path: Path) -> None
     """Large lists cost nothing at the next save."""
     path = write(tmp_path, "a.txt", b"one")
     catalog = Catalog(tmp_path)
-    first = catalog.known().wildcards["a"]
-    assert catalog.known().wildcards["a"] is first
+    first = catalog.inventory().wildcards["a"]
+    assert catalog.inventory().wildcards["a"] is first
     path.write_bytes(b"three")
-    assert catalog.known().wildcards["a"] == ("three",)
+    assert catalog.inventory().wildcards["a"] == ("three",)
 
 
 PACK = b"""
@@ -94,7 +94,7 @@ def test_a_yaml_pack_holds_a_wildcard_for_each_list(tmp_path: Path) -> None:
     write(tmp_path, "packs/any.yaml", PACK)
     write(tmp_path, "hats.yml", b"- cap\n- fez\n")
     write(tmp_path, "artists/finnish.txt", b"Helene Schjerfbeck")
-    found = known(tmp_path)
+    found = inventory(tmp_path)
     assert found.wildcards == {
         "clothing": ("T-shirt", "2::Pants", "no", "long, red socks", "1.5::Shoes"),
         "artists/finnish": ("Helene Schjerfbeck",),
@@ -104,7 +104,7 @@ def test_a_yaml_pack_holds_a_wildcard_for_each_list(tmp_path: Path) -> None:
     assert found.refused["artists/1234"] == (
         "packs/any.yaml, line 16: a wildcard is a list of texts."
     )
-    recipe = read_one("prompt: a __artists/new dutch__\nseed: 0", known=found)
+    recipe = read_one("prompt: a __artists/new dutch__\nseed: 0", inventory=found)
     (request,) = recipe.image_requests(hash_of)
     assert request.prompt in ("a Piet Mondrian", "a Pit Mondrian")
 
@@ -113,16 +113,16 @@ def test_what_a_pack_lacks_or_holds_is_told_with_its_file(tmp_path: Path) -> Non
     """The name of a wildcard does not tell it."""
     write(tmp_path, "a.yaml", b"hats:\n  - a [b:c:0.5]\nlist:\n  - [a]\nempty: []\n")
     write(tmp_path, "b.yaml", b"caps:\n - {a|b} c\n")
-    found = known(tmp_path)
-    assert "(in models/wildcards/a.yaml)" in messages("prompt: __hats__", known=found)[0]
+    found = inventory(tmp_path)
+    assert "(in models/wildcards/a.yaml)" in messages("prompt: __hats__", inventory=found)[0]
     assert (
         "a.yaml, line 4: a wildcard is a list of texts."
-        in (messages("prompt: __list__", known=found)[0])
+        in (messages("prompt: __list__", inventory=found)[0])
     )
-    assert messages("prompt: __empty__", known=found) == [
+    assert messages("prompt: __empty__", inventory=found) == [
         "the wildcard file models/wildcards/a.yaml has no lines."
     ]
-    (message,) = messages("prompt: __caps__", known=found)
+    (message,) = messages("prompt: __caps__", inventory=found)
     assert " A pack of wildcards is missing: b.yaml cannot be used: line 2: " in message
 
 
@@ -145,6 +145,6 @@ def test_a_hostile_pack_is_refused_by_name(tmp_path: Path, content: bytes) -> No
     """Nothing of it is taken, and all else is."""
     write(tmp_path, "evil.yaml", content)
     write(tmp_path, "good.txt", b"a")
-    found = known(tmp_path)
+    found = inventory(tmp_path)
     assert found.wildcards == {"good": ("a",)}
     assert found.refused["evil.yaml"].startswith("evil.yaml ")

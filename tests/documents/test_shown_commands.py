@@ -13,7 +13,7 @@ from PIL import Image
 
 from picowatch.metadata import PICOWATCH
 from picowatch.outbox.png import read_texts
-from picowatch.recipe import Known, KnownCheckpoint, RecipeInvalid, read_recipes
+from picowatch.recipe import Checkpoint, Inventory, RecipeInvalid, read_recipes
 from tests.commands.picowatch import clean_environment
 from tests.house import House, wait_for
 from tests.test_docs import PROJECT, README, blocks
@@ -122,7 +122,7 @@ def test_a_pictures_recipe_is_found_again_and_taken_out(house: House) -> None:
 def test_the_download_that_the_readme_shows_is_the_one_that_the_error_names() -> None:
     """And its flag is one of `hf`'s."""
     (shown,) = (text for text in blocks(PROJECT / "README.md", "sh") if "hf download" in text)
-    known = Known(demo=KnownCheckpoint("demo", 128))
+    known = Inventory(demo=Checkpoint("demo", 128))
     with pytest.raises(RecipeInvalid) as refused:
         read_recipes("a.yaml", b"prompt: a\ncheckpoint: runwayml/stable-diffusion-v1-5", known)
     assert shown.strip().removeprefix(".venv/bin/") in refused.value.problems[0].message

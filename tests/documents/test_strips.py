@@ -8,10 +8,10 @@ from PIL import Image
 
 from docs.strips import IMAGES, Strip, pasted, strips
 from docs.tables import pages
-from picowatch.recipe import Known, KnownCheckpoint, read_recipes
+from picowatch.recipe import Checkpoint, Inventory, read_recipes
 from tests.test_docs import PROJECT
 
-KNOWN = Known(demo=KnownCheckpoint("demo", 128), loras=("pixel-art",), embeddings=("mascot",))
+INVENTORY = Inventory(demo=Checkpoint("demo", 128), loras=("pixel-art",), embeddings=("mascot",))
 MOST_BYTES, MOST_BYTES_OF_ALL = 150_000, 2_500_000
 
 
@@ -19,7 +19,7 @@ MOST_BYTES, MOST_BYTES_OF_ALL = 150_000, 2_500_000
 def test_each_strip_is_made_from_its_recipe_as_it_stands(strip: Strip) -> None:
     """`make strips` makes it; its labels are as many as its pictures."""
     assert strip.current, "run `make strips`"
-    recipes = read_recipes(strip.recipe.name, strip.recipe.read_bytes(), KNOWN)
+    recipes = read_recipes(strip.recipe.name, strip.recipe.read_bytes(), INVENTORY)
     images = sum(len(recipe.image_requests(lambda kind, name: "0" * 64, 0)) for recipe in recipes)
     assert strip.is_sheet or not strip.labels or len(strip.labels) == images
 

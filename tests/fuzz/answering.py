@@ -13,7 +13,7 @@ import threading
 import traceback
 from pathlib import Path
 
-from picowatch.recipe import Known, KnownCheckpoint, read_recipes
+from picowatch.recipe import Checkpoint, Inventory, read_recipes
 from tests.house import House, wait_for
 
 SECONDS = 60
@@ -23,7 +23,7 @@ _RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 def main() -> None:
     """Answer until there is nothing more to read."""
-    read_recipes("a.yaml", b"prompt: a", Known(KnownCheckpoint("demo", 128)))
+    read_recipes("a.yaml", b"prompt: a", Inventory(Checkpoint("demo", 128)))
     for line in sys.stdin:
         sys.stdout.write(_in_a_child(Path(line.rstrip("\n"))) + "\n")
         sys.stdout.flush()

@@ -18,9 +18,9 @@ from picowatch.files.pictures import check_picture, decode_mask, decode_picture
 from picowatch.metadata import read_chunk, recipe_yaml
 from picowatch.outbox.png import texts_of
 from picowatch.recipe import (
+    Checkpoint,
     DefaultsFile,
-    Known,
-    KnownCheckpoint,
+    Inventory,
     PictureFields,
     RecipeInvalid,
     error_text,
@@ -33,8 +33,8 @@ from picowatch.recipe.reading import no_pictures
 Target = Callable[[bytes], None]
 
 WILDCARDS = {"x": ("a", "{b|__y__}"), "y": ("c",)}
-KNOWN = Known(
-    demo=KnownCheckpoint("demo", 128), loras=("x",), embeddings=("a",), wildcards=WILDCARDS
+INVENTORY = Inventory(
+    demo=Checkpoint("demo", 128), loras=("x",), embeddings=("a",), wildcards=WILDCARDS
 )
 RECIPE_OF_PICTURE = b"from: a.png"
 
@@ -43,12 +43,12 @@ def check_recipe(
     name: str,
     content: bytes,
     picture_fields: PictureFields = no_pictures,
-    known: Known = KNOWN,
+    inventory: Inventory = INVENTORY,
     defaults: tuple[DefaultsFile, ...] = (),
 ) -> None:
     """Nothing but recipes, or RecipeInvalid with texts that can be shown and name each place."""
     try:
-        recipes = read_recipes(name, content, known, defaults, picture_fields=picture_fields)
+        recipes = read_recipes(name, content, inventory, defaults, picture_fields=picture_fields)
     except RecipeInvalid as invalid:
         check_invalid(invalid)
         return
@@ -189,23 +189,23 @@ _NAMING_ALL = b"prompt: it\ncheckpoint: it\n---\nprompt: it\nvae: it\nloras: it\
 
 def _check_catalog(models: Path) -> None:
     catalog = Catalog(models)
-    inventory = catalog.scan()
-    for refused in inventory.refused:
+    found = catalog.scan()
+    for refused in found.refused:
         assert_shown(refused.reason)
         assert_shown(refused.name)
-    for model in inventory.models:
+    for model in found.models:
         assert_shown(" ".join((model.name, model.base_model, *model.trigger_words)))
-    check_recipe("a.yaml", _NAMING_ALL, known=catalog.known())
+    check_recipe("a.yaml", _NAMING_ALL, inventory=catalog.inventory())
 
 
 def wildcard_file(data: bytes) -> None:
     """A file in models/wildcards, and a prompt that draws from it."""
     with _models() as models:
         (models / "wildcards" / "x.txt").write_bytes(data)
-        known = Catalog(models).known()
-        for reason in known.refused.values():
+        inventory = Catalog(models).inventory()
+        for reason in inventory.refused.values():
             assert_shown(reason)
-        check_recipe("a.yaml", b"prompt: 'a __x__ {2$$__x__}'\ncount: 3", known=known)
+        check_recipe("a.yaml", b"prompt: 'a __x__ {2$$__x__}'\ncount: 3", inventory=inventory)
 
 
 def hash_cache(data: bytes) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from picowatch.recipe import HashOf, ImageRequest, Known, KnownCheckpoint
+from picowatch.recipe import Checkpoint, HashOf, ImageRequest, Inventory
 from picowatch.recipe.fields import Hires
 from picowatch.recipe.prompts.grammar import unsupported
 from picowatch.recipe.prompts.wildcards import Template
@@ -119,11 +119,11 @@ def image_requests(
     )
 
 
-def known_for(request: ImageRequest) -> Known:
+def inventory_for(request: ImageRequest) -> Inventory:
     """What has to be installed for the request's recipe."""
-    return Known(
-        demo=KnownCheckpoint("demo", 128),
-        checkpoints=(KnownCheckpoint(request.checkpoint, 512),),
+    return Inventory(
+        demo=Checkpoint("demo", 128),
+        checkpoints=(Checkpoint(request.checkpoint, 512),),
         vaes=("vae-ft-mse",),
         loras=LORA_NAMES,
     )

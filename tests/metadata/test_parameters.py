@@ -19,7 +19,7 @@ from picowatch.recipe.prompts.doubts import doubts
 from picowatch.recipe.read.a1111 import parameters_of
 from picowatch.recipe.request import EmbeddingUse, LoraUse
 from picowatch.recipe.samplers import SCHEDULE_TYPES
-from tests.metadata.requests import CORGI, PROMPTS, hashes_of, image_requests, known_for
+from tests.metadata.requests import CORGI, PROMPTS, hashes_of, image_requests, inventory_for
 
 
 def test_the_text_is_a1111s() -> None:
@@ -131,7 +131,7 @@ WITHOUT_PICTURES: dict[str, Any] = {
 def test_our_own_reader_gets_every_value(request: ImageRequest) -> None:
     """Start image and mask, `exact` and `shrink_to_fit` are all that is not in the text."""
     text = parameters_text(request, "0.1.0")
-    (recipe,) = read_recipes("shown.txt", text.encode(), known_for(request))
+    (recipe,) = read_recipes("shown.txt", text.encode(), inventory_for(request))
     (again,) = recipe.image_requests(hashes_of(request))
     hires = request.hires
     if hires and request.image:

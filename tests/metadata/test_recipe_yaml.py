@@ -9,7 +9,7 @@ from picowatch.metadata import picowatch_json, recipe_yaml
 from picowatch.recipe import DefaultsFile, ImageRequest, read_recipes
 from picowatch.recipe.fields import Hires
 from picowatch.recipe.request import LoraUse
-from tests.metadata.requests import CORGI, hashes_of, image_requests, known_for
+from tests.metadata.requests import CORGI, hashes_of, image_requests, inventory_for
 
 DEFAULTS = DefaultsFile(
     "_defaults.yaml",
@@ -50,7 +50,7 @@ def test_it_reads_like_a_recipe_somebody_wrote() -> None:
 
 def _again(request: ImageRequest) -> ImageRequest:
     content = recipe_yaml(request).encode()
-    (recipe,) = read_recipes("shown.yaml", content, known_for(request), [DEFAULTS])
+    (recipe,) = read_recipes("shown.yaml", content, inventory_for(request), [DEFAULTS])
     (again,) = recipe.image_requests(hashes_of(request))
     return again
 
@@ -140,7 +140,7 @@ def test_a_picture_of_ours_is_a_recipe_again(request: ImageRequest) -> None:
         )
     }
     (recipe,) = read_recipes(
-        "again.yaml", b"from: a.png", known_for(request), [], picture_fields=lambda _: texts
+        "again.yaml", b"from: a.png", inventory_for(request), [], picture_fields=lambda _: texts
     )
     (again,) = recipe.image_requests(hashes_of(request))
     assert again.digest == request.digest

@@ -2,13 +2,13 @@
 
 import pytest
 
-from picowatch.recipe import Known, KnownCheckpoint, Recipe
+from picowatch.recipe import Checkpoint, Inventory, Recipe
 from picowatch.recipe.fields import ROWS
 from tests.recipe.reading import DEMO, messages, read, read_one
 
-TWO = Known(
+TWO = Inventory(
     demo=DEMO,
-    checkpoints=(KnownCheckpoint("dreamshaper_8", 512), KnownCheckpoint("sd15/Realistic", 768)),
+    checkpoints=(Checkpoint("dreamshaper_8", 512), Checkpoint("sd15/Realistic", 768)),
     vaes=("vae-ft-mse",),
     refused={"old.ckpt": "a .ckpt can run code; convert it to .safetensors."},
 )
@@ -56,7 +56,7 @@ def test_every_field_is_read() -> None:
         "prompt: a corgi\nnegative_prompt: blurry\ncheckpoint: dream\nvae: vae-ft-mse.safetensors\n"
         "sampler: Euler\nschedule_type: Beta\nsteps: 30\ncfg_scale: 6\nsize: 512 x 768\nseed: 7\n"
         "count: 3\nclip_skip: 2\nexact: yes\npriority: -4\n",
-        known=TWO,
+        inventory=TWO,
     )
     expected = Recipe.model_validate(
         {
@@ -111,7 +111,7 @@ def test_aliases_and_forgiven_spellings(written: str, field: str, value: object)
 
 def test_the_native_size_is_the_checkpoints() -> None:
     """Without a size, the side of the checkpoint's native square."""
-    assert read_one("prompt: a\nmodel: realistic", known=TWO).size == "768x768"
+    assert read_one("prompt: a\nmodel: realistic", inventory=TWO).size == "768x768"
 
 
 @pytest.mark.parametrize(

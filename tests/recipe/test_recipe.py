@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 
-from picowatch.recipe import Known, KnownCheckpoint, Recipe
+from picowatch.recipe import Checkpoint, Inventory, Recipe
 from tests.recipe.reading import DEMO, hash_of, messages, read, read_one, refused
 
 
@@ -80,7 +80,7 @@ def test_another_value_is_another_entry(change: str) -> None:
 
 def test_another_model_file_is_another_entry() -> None:
     """The name alone is not what was asked for."""
-    recipe = read_one("prompt: a\nvae: mse", known=Known(demo=DEMO, vaes=("mse",)))
+    recipe = read_one("prompt: a\nvae: mse", inventory=Inventory(demo=DEMO, vaes=("mse",)))
     pairs = [{"checkpoint": c, "vae": v} for c in "ab" for v in "ab"]
     digests = {recipe.digest(partial(_hash_in, pair)) for pair in pairs}
     assert len(digests) == 4
@@ -182,7 +182,7 @@ def test_a_thousand_recipes_are_read_in_a_moment() -> None:
 
 def test_names_of_checkpoints_do_not_depend_on_their_order() -> None:
     """Two names of which one begins the other."""
-    pair = (KnownCheckpoint("ab", 64), KnownCheckpoint("a", 128))
+    pair = (Checkpoint("ab", 64), Checkpoint("a", 128))
     for checkpoints in (pair, pair[::-1]):
-        recipe: Recipe = read_one("prompt: x\nmodel: a", known=Known(DEMO, checkpoints))
+        recipe: Recipe = read_one("prompt: x\nmodel: a", inventory=Inventory(DEMO, checkpoints))
         assert recipe.checkpoint == "a"

@@ -17,16 +17,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft7Validator
 
-from picowatch.recipe import Known, KnownCheckpoint, RecipeInvalid, read_recipes
+from picowatch.recipe import Checkpoint, Inventory, RecipeInvalid, read_recipes
 from picowatch.recipe.fields import ROWS
 from picowatch.recipe.samplers import SAMPLERS, SCHEDULE_TYPES
 from picowatch.recipe.schema import defaults_schema, recipe_schema
 from tests.recipe.reading import DEMO
 
 PROJECT = Path(__file__).parents[2]
-KNOWN = Known(
+INVENTORY = Inventory(
     demo=DEMO,
-    checkpoints=(KnownCheckpoint("dreamshaper_8", 512), KnownCheckpoint("sd15/Realistic", 768)),
+    checkpoints=(Checkpoint("dreamshaper_8", 512), Checkpoint("sd15/Realistic", 768)),
     vaes=("vae-ft-mse",),
     loras=("detail", "styles/pixel-art", "ink"),
     embeddings=("bad-hands", "calm"),
@@ -137,7 +137,7 @@ def as_an_editor_sees(text: str) -> list[Any] | None:
 def reasons(text: str) -> list[str]:
     """Why a recipe is refused; nothing if it is good."""
     try:
-        read_recipes("a.yaml", text.encode("utf-8", "backslashreplace"), KNOWN)
+        read_recipes("a.yaml", text.encode("utf-8", "backslashreplace"), INVENTORY)
     except RecipeInvalid as invalid:
         return [problem.message for problem in invalid.problems]
     return []
@@ -158,7 +158,7 @@ def complaints(schema: dict[str, Any], text: str) -> list[str]:
     return [error.message for document in documents for error in validator.iter_errors(document)]
 
 
-SCHEMAS = {"any names": recipe_schema(), "installed names": recipe_schema(KNOWN)}
+SCHEMAS = {"any names": recipe_schema(), "installed names": recipe_schema(INVENTORY)}
 
 
 @pytest.fixture(params=SCHEMAS)
@@ -276,7 +276,7 @@ def test_words_that_a_prompt_may_name_are_listed() -> None:
 def test_many_models_with_long_names_are_no_trouble() -> None:
     """Names as people download them."""
     names = [f"Style {n} " + "very long indeed " * 14 for n in range(1000)]
-    schema = recipe_schema(Known(demo=DEMO, loras=tuple(names)))
+    schema = recipe_schema(Inventory(demo=DEMO, loras=tuple(names)))
     assert len(json.dumps(schema)) < 1_000_000
     for name, is_one in ((names[7], True), (names[7][:80].upper(), True), ("Styles", False)):
         text = json.dumps({"prompt": "a", "loras": {name: 1}})
@@ -297,7 +297,7 @@ def test_each_field_says_what_the_docs_say() -> None:
 
 def test_the_schemas_are_schemas() -> None:
     """Of draft 7, which is what editors know."""
-    for schema in (*SCHEMAS.values(), defaults_schema(), defaults_schema(KNOWN)):
+    for schema in (*SCHEMAS.values(), defaults_schema(), defaults_schema(INVENTORY)):
         Draft7Validator.check_schema(schema)
         assert schema["$schema"] == "http://json-schema.org/draft-07/schema#"
 

@@ -7,7 +7,7 @@ from itertools import islice
 
 from picowatch.errors import ValueInvalid
 from picowatch.recipe.fields import Loras
-from picowatch.recipe.known import Known
+from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import did_you_mean, listed
 from picowatch.recipe.prompts.grammar import (
@@ -81,32 +81,37 @@ class Drawn:
 class Prompts:
     """The prompts of an entry and its field `loras`, ready to be drawn for every seed."""
 
-    def __init__(self, prompt: str, negative_prompt: str, loras: Loras, known: Known) -> None:
+    def __init__(
+        self, prompt: str, negative_prompt: str, loras: Loras, inventory: Inventory
+    ) -> None:
         self._templates = {
-            PROMPT: Template(prompt, known.wildcards),
-            NEGATIVE: Template(negative_prompt, known.wildcards),
+            PROMPT: Template(prompt, inventory.wildcards),
+            NEGATIVE: Template(negative_prompt, inventory.wildcards),
         }
         self._loras = loras
-        self._known = known
+        self._inventory = inventory
         # Prompts without wildcards are the same for every seed.
         self._undrawn: Drawn | None = None
 
     def named(self) -> list[tuple[str, str]]:
         """Kind and name of every LoRA and embedding named anywhere, drawn or not; sorted."""
         loras = {name for name, _ in self._loras} | {
-            find_lora(name, self._known) for name, _ in split_loras(self._templates[PROMPT].text)[1]
+            find_lora(name, self._inventory)
+            for name, _ in split_loras(self._templates[PROMPT].text)[1]
         }
         embeddings = {
             name
             for template in self._templates.values()
-            for *_, name in embedding_words(split_loras(template.text)[0], self._known.embeddings)
+            for *_, name in embedding_words(
+                split_loras(template.text)[0], self._inventory.embeddings
+            )
         }
         return sorted([("lora", n) for n in loras] + [("embedding", n) for n in embeddings])
 
     def refused_embeddings(self) -> list[str]:
         """Sentences about embeddings that the prompts seem to name, but that cannot be used."""
-        refused = self._known.refused_embeddings
-        names = tuple(name for name in refused if name not in self._known.embeddings)
+        refused = self._inventory.refused_embeddings
+        names = tuple(name for name in refused if name not in self._inventory.embeddings)
         found = {
             name
             for template in self._templates.values()
@@ -132,7 +137,7 @@ class Prompts:
         embeddings = {
             name
             for text in (prompt, negative)
-            for name in embeddings_in(text, self._known.embeddings)
+            for name in embeddings_in(text, self._inventory.embeddings)
         }
         return Drawn(prompt, negative, self._all_loras(prompt), tuple(sorted(embeddings)))
 
@@ -144,7 +149,7 @@ class Prompts:
             text = template.expand(seed, field)
         except ExpansionFailed as error:
             raise PromptFailed(field, f"this cannot be drawn: {error}.") from None
-        for problem in _plain_problems(field, text, self._known):
+        for problem in _plain_problems(field, text, self._inventory):
             raise PromptFailed(
                 field, f"with seed {seed} this becomes: {shown(text, 200)}\n{problem}"
             )
@@ -154,19 +159,19 @@ class Prompts:
         """Those of the field first, then those of the prompt in their order."""
         loras = dict(self._loras)
         for name, weight in split_loras(prompt)[1]:
-            found = find_lora(name, self._known)
+            found = find_lora(name, self._inventory)
             if found in loras:
                 raise PromptFailed(PROMPT, named_twice(found))
             loras[found] = weight
         return tuple(loras.items())
 
 
-def _plain_problems(field: str, text: str, known: Known) -> Iterator[str]:
-    for mistake in (*unsupported(text), *_lora_mistakes(field, text, known)):
+def _plain_problems(field: str, text: str, inventory: Inventory) -> Iterator[str]:
+    for mistake in (*unsupported(text), *_lora_mistakes(field, text, inventory)):
         yield mistake.message
 
 
-def mistakes_in(field: str, text: str, loras: Loras, known: Known) -> list[Unsupported]:
+def mistakes_in(field: str, text: str, loras: Loras, inventory: Inventory) -> list[Unsupported]:
     """What is wrong with a prompt as written, whatever is drawn: the first few, in order.
 
     The text itself with all its alternatives, the wildcard files that it reaches, and LoRAs.
@@ -178,18 +183,18 @@ def mistakes_in(field: str, text: str, loras: Loras, known: Known) -> list[Unsup
         if sum(map(text.count, signs)) > most:
             message = f"more than {most:,} of the characters {' '.join(signs)} in one prompt."
             return [Unsupported(0, 1, message)]
-    nodes = parse(text, known.wildcards)
-    found = [*unsupported(text), *_wildcard_mistakes(field, text, nodes, known)]
+    nodes = parse(text, inventory.wildcards)
+    found = [*unsupported(text), *_wildcard_mistakes(field, text, nodes, inventory)]
     tags = lora_tags(text)
     if len(tags) > MAX_LORAS:
         found.append(replace(tags[MAX_LORAS][0], message=f"more than {MAX_LORAS} LoRAs here."))
     else:
-        found += _lora_mistakes(field, text, known)
-        found += _repeated_loras(text, nodes, loras, known) if field == PROMPT else ()
+        found += _lora_mistakes(field, text, inventory)
+        found += _repeated_loras(text, nodes, loras, inventory) if field == PROMPT else ()
     return sorted(found, key=lambda mistake: mistake.offset)[:MAX_FOUND]
 
 
-def _lora_mistakes(field: str, text: str, known: Known) -> Iterator[Unsupported]:
+def _lora_mistakes(field: str, text: str, inventory: Inventory) -> Iterator[Unsupported]:
     for tag, name in lora_tags(text):
         if field == NEGATIVE:
             message = (
@@ -199,12 +204,14 @@ def _lora_mistakes(field: str, text: str, known: Known) -> Iterator[Unsupported]
             yield replace(tag, message=message)
             continue
         try:
-            find_lora(name, known)
+            find_lora(name, inventory)
         except NotInstalled as error:
             yield replace(tag, message=str(error))
 
 
-def _repeated_loras(text: str, nodes: Nodes, loras: Loras, known: Known) -> Iterator[Unsupported]:
+def _repeated_loras(
+    text: str, nodes: Nodes, loras: Loras, inventory: Inventory
+) -> Iterator[Unsupported]:
     """LoRAs named twice, where that is certain: a wildcard may choose one of its tags."""
     seen = {name for name, _ in loras}
     choices = [node for node in nodes if isinstance(node, Choice)][:MAX_WILDCARDS]
@@ -212,7 +219,7 @@ def _repeated_loras(text: str, nodes: Nodes, loras: Loras, known: Known) -> Iter
         if any(c.offset <= tag.offset < c.offset + c.length for c in choices):
             continue
         try:
-            found = find_lora(name, known)
+            found = find_lora(name, inventory)
         except NotInstalled:
             continue
         if found in seen:
@@ -220,7 +227,9 @@ def _repeated_loras(text: str, nodes: Nodes, loras: Loras, known: Known) -> Iter
         seen.add(found)
 
 
-def _wildcard_mistakes(field: str, text: str, parsed: Nodes, known: Known) -> Iterator[Unsupported]:
+def _wildcard_mistakes(
+    field: str, text: str, parsed: Nodes, inventory: Inventory
+) -> Iterator[Unsupported]:
     nodes = list(found_in(parsed))
     if len(nodes) > MAX_WILDCARDS:
         last = nodes[MAX_WILDCARDS]
@@ -232,7 +241,7 @@ def _wildcard_mistakes(field: str, text: str, parsed: Nodes, known: Known) -> It
         elif isinstance(node, Foreign):
             yield Unsupported(node.offset, len(node.written), node.why)
         else:
-            for message in islice(_file_mistakes(field, node, known), MAX_FOUND):
+            for message in islice(_file_mistakes(field, node, inventory), MAX_FOUND):
                 yield Unsupported(node.offset, len(node.written), message)
 
 
@@ -245,20 +254,20 @@ def _choice_mistakes(node: Choice) -> Iterator[Unsupported]:
         yield Unsupported(node.offset, node.length, message)
 
 
-def _file_mistakes(field: str, node: FromFile, known: Known) -> Iterator[str]:
+def _file_mistakes(field: str, node: FromFile, inventory: Inventory) -> Iterator[str]:
     """What is wrong with a wildcard file, or with those that its lines name."""
-    wildcards = known.wildcards
+    wildcards = inventory.wildcards
     waiting, seen = [(node.name, "")], {node.name}
     while waiting:
         name, within = waiting.pop()
         files = matching_files(name, wildcards)
         if not files:
-            yield _no_wildcard(name, known) + within
+            yield _no_wildcard(name, inventory) + within
         elif not lines_of(name, wildcards).nodes:
-            yield f"the wildcard file {_path(files[0], known)} has no lines.{within}"
+            yield f"the wildcard file {_path(files[0], inventory)} has no lines.{within}"
         for file in files:
-            within = f" (in {_path(file, known)})"
-            yield from _line_mistakes(field, file, known, within)
+            within = f" (in {_path(file, inventory)})"
+            yield from _line_mistakes(field, file, inventory, within)
             for inner in sorted(_files_named_in(wildcards[file])):
                 if _reaches(inner, file, wildcards):
                     yield f"the wildcard __{shown(inner)}__ never ends: it contains itself.{within}"
@@ -267,9 +276,9 @@ def _file_mistakes(field: str, node: FromFile, known: Known) -> Iterator[str]:
                     waiting.append((inner, within))
 
 
-def _path(wildcard: str, known: Known) -> str:
+def _path(wildcard: str, inventory: Inventory) -> str:
     """The file that a wildcard's lines stand in."""
-    file = known.wildcard_packs.get(wildcard, f"{wildcard}.txt")
+    file = inventory.wildcard_packs.get(wildcard, f"{wildcard}.txt")
     return f"models/wildcards/{shown(file)}"
 
 
@@ -292,12 +301,12 @@ def _files_named_in(lines: tuple[str, ...]) -> frozenset[str]:
     return frozenset(node.name for node in nodes if isinstance(node, FromFile))
 
 
-def _line_mistakes(field: str, file: str, known: Known, within: str) -> Iterator[str]:
-    for message in _mistakes_in_lines(known.wildcards[file]):
+def _line_mistakes(field: str, file: str, inventory: Inventory, within: str) -> Iterator[str]:
+    for message in _mistakes_in_lines(inventory.wildcards[file]):
         yield message + within
-    lines = (line for line in known.wildcards[file] if "<" in line)
+    lines = (line for line in inventory.wildcards[file] if "<" in line)
     for tag in dict.fromkeys(tag for line in lines for tag in _tags_in(line)):
-        for mistake in _lora_mistakes(field, tag, known):
+        for mistake in _lora_mistakes(field, tag, inventory):
             yield mistake.message + within
 
 
@@ -318,16 +327,16 @@ def _mistakes_in_lines(lines: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _no_wildcard(name: str, known: Known) -> str:
-    if name in known.refused:
-        return f"the wildcard file '{shown(name)}' cannot be used: {known.refused[name]}"
-    names: Sequence[str] = sorted(known.wildcards)
+def _no_wildcard(name: str, inventory: Inventory) -> str:
+    if name in inventory.refused:
+        return f"the wildcard file '{shown(name)}' cannot be used: {inventory.refused[name]}"
+    names: Sequence[str] = sorted(inventory.wildcards)
     there = (
         f"Available: {listed(names)}." if names else "Write that file, with a choice in each line."
     )
     broken = [
         f" A pack of wildcards is missing: {why}"
-        for file, why in known.refused.items()
+        for file, why in inventory.refused.items()
         if file.endswith(PACK_ENDINGS)
     ]
     return (

@@ -18,7 +18,7 @@ from picowatch.recipe.fields import (
     Loras,
     default_of,
 )
-from picowatch.recipe.known import Known, KnownCheckpoint
+from picowatch.recipe.inventory import Checkpoint, Inventory
 from picowatch.recipe.messages.places import Layer, Spot, Written
 from picowatch.recipe.messages.problems import Problems
 from picowatch.recipe.messages.wording import not_multiple_of_8, wrong_value
@@ -49,24 +49,29 @@ Checked = set[tuple[str, str, Loras, Spot]]
 
 
 def build_recipe(
-    layer: Layer, spot: Spot, entry_index: int, known: Known, checked: Checked, problems: Problems
+    layer: Layer,
+    spot: Spot,
+    entry_index: int,
+    inventory: Inventory,
+    checked: Checked,
+    problems: Problems,
 ) -> Recipe | None:
     """The recipe of a settled and merged layer without its sweep; the layer is used up."""
-    loras = read_loras(layer, known, problems)
-    _check_prompts(layer, spot, loras, known, checked, problems)
+    loras = read_loras(layer, inventory, problems)
+    _check_prompts(layer, spot, loras, inventory, checked, problems)
     _read_numbers(layer)
     _read_seed(layer, problems)
-    checkpoint = _checkpoint(layer, spot, known, problems)
+    checkpoint = _checkpoint(layer, spot, inventory, problems)
     native = checkpoint.native_size
     values: dict[str, object] = {"prompt": "", "width": native, "height": native}
     values |= {name: w.value for name, w in layer.items() if name in Recipe.model_fields}
     values |= _sampling(layer, problems)
     values["loras"] = loras
     values |= _pictures(layer, problems)
-    values |= {"checkpoint": checkpoint.name, "vae": _vae(layer, known, problems)}
+    values |= {"checkpoint": checkpoint.name, "vae": _vae(layer, inventory, problems)}
     values |= {"entry_index": entry_index, "line": spot.line}
     try:
-        recipe = Recipe.model_validate(values).read_in(Context(known, layer, spot))
+        recipe = Recipe.model_validate(values).read_in(Context(inventory, layer, spot))
     except ValidationError as error:
         _report(error, layer, problems)
         return None
@@ -116,7 +121,7 @@ def _check_final_size(recipe: Recipe, layer: Layer, problems: Problems) -> None:
 
 
 def _check_clip_skip(
-    recipe: Recipe, checkpoint: KnownCheckpoint, layer: Layer, problems: Problems
+    recipe: Recipe, checkpoint: Checkpoint, layer: Layer, problems: Problems
 ) -> None:
     if recipe.clip_skip > checkpoint.text_layers:
         problems.add(
@@ -141,7 +146,7 @@ def _check_prompts(
     layer: Layer,
     spot: Spot,
     loras: Loras,
-    known: Known,
+    inventory: Inventory,
     checked: Checked,
     problems: Problems,
 ) -> None:
@@ -155,7 +160,7 @@ def _check_prompts(
         checked.add((field, text, loras, written.spot))
         for found in FORBIDDEN.finditer(text.replace("\n", " ")):
             problems.add(written.spot, f"{field} contains {invisible(found[0])}. Remove it.")
-        for construct in mistakes_in(field, text, loras, known):
+        for construct in mistakes_in(field, text, loras, inventory):
             snippet = text[construct.offset : construct.offset + construct.length]
             earlier = text.count(snippet, 0, construct.offset)
             problems.add(_inside(written, snippet, earlier), construct.message)
@@ -260,19 +265,19 @@ def _sampling(layer: Layer, problems: Problems) -> dict[str, object]:
     return {"sampler": sampler.name, "schedule_type": decided}
 
 
-def _checkpoint(layer: Layer, spot: Spot, known: Known, problems: Problems) -> KnownCheckpoint:
+def _checkpoint(layer: Layer, spot: Spot, inventory: Inventory, problems: Problems) -> Checkpoint:
     name = text_of("checkpoint", layer, problems)
     try:
-        return find_checkpoint(name, known)
+        return find_checkpoint(name, inventory)
     except NotInstalled as error:
         problems.add(spot if name is None else layer["checkpoint"].spot, str(error))
-        return known.demo
+        return inventory.demo
 
 
-def _vae(layer: Layer, known: Known, problems: Problems) -> str:
+def _vae(layer: Layer, inventory: Inventory, problems: Problems) -> str:
     name = text_of("vae", layer, problems)
     try:
-        return BAKED if name is None else find_vae(name, known)
+        return BAKED if name is None else find_vae(name, inventory)
     except NotInstalled as error:
         problems.add(layer["vae"].spot, str(error))
         return BAKED

@@ -5,7 +5,7 @@ from dataclasses import replace
 from math import prod
 
 from picowatch.recipe.fields import FROM
-from picowatch.recipe.known import Known
+from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.places import Entry, Layer, Spot, Written
 from picowatch.recipe.messages.problems import Problems
 from picowatch.recipe.messages.wording import MAX_WARNINGS
@@ -24,7 +24,7 @@ MAX_SWEPT_LETTERS = 2_000_000
 def resolve(
     entries: Sequence[Entry],
     layers: Sequence[Layer],
-    known: Known,
+    inventory: Inventory,
     max_images: int,
     picture_fields: PictureFields,
     problems: Problems,
@@ -54,7 +54,7 @@ def resolve(
             continue
         if sweep and _are_too_long(axes, layer, sweep, problems):
             continue
-        found = _variants(axes, layer, entry.spot, entry_index, known, checked, problems, go_on)
+        found = _variants(axes, layer, entry.spot, entry_index, inventory, checked, problems, go_on)
         if not found:
             continue
         warnings = [*entry.warnings, *picture.warnings]
@@ -132,7 +132,7 @@ def _variants(
     layer: Layer,
     spot: Spot,
     entry_index: int,
-    known: Known,
+    inventory: Inventory,
     checked: Checked,
     problems: Problems,
     go_on: Callable[[], None],
@@ -141,7 +141,7 @@ def _variants(
     recipes = []
     for combination in combinations(axes, layer):
         go_on()
-        recipe = build_recipe(dict(combination), spot, entry_index, known, checked, problems)
+        recipe = build_recipe(dict(combination), spot, entry_index, inventory, checked, problems)
         if recipe:
             recipes.append(recipe)
     return recipes

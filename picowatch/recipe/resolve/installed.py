@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from picowatch.errors import ValueInvalid
 from picowatch.recipe.fields import BAKED
-from picowatch.recipe.known import Known, KnownCheckpoint
+from picowatch.recipe.inventory import Checkpoint, Inventory
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import did_you_mean, listed
 
@@ -22,7 +22,7 @@ class NotInstalled(ValueInvalid):
     """No installed model of this name, or several; the text says what would do."""
 
 
-def find_checkpoint(written: str | None, known: Known) -> KnownCheckpoint:
+def find_checkpoint(written: str | None, inventory: Inventory) -> Checkpoint:
     """The checkpoint a recipe means.
 
     Written: the name with or without ending, in any case if that is unambiguous, or a unique
@@ -30,40 +30,40 @@ def find_checkpoint(written: str | None, known: Known) -> KnownCheckpoint:
     with none installed, demo. Raises NotInstalled.
     """
     if written is not None:
-        return _checkpoint(written, known)
-    if known.default_checkpoint is not None:
+        return _checkpoint(written, inventory)
+    if inventory.default_checkpoint is not None:
         try:
-            return _checkpoint(known.default_checkpoint, known)
+            return _checkpoint(inventory.default_checkpoint, inventory)
         except NotInstalled as error:
             raise NotInstalled(f"the setting checkpoint: {error}") from None
-    if len(known.checkpoints) > 1:
-        names = listed([checkpoint.name for checkpoint in known.checkpoints])
+    if len(inventory.checkpoints) > 1:
+        names = listed([checkpoint.name for checkpoint in inventory.checkpoints])
         raise NotInstalled(
             f"no checkpoint is named, and several are installed: {names}. Write 'checkpoint: …' "
             "here, or name one in the settings (picowatch.yaml)."
         )
-    return known.checkpoints[0] if known.checkpoints else known.demo
+    return inventory.checkpoints[0] if inventory.checkpoints else inventory.demo
 
 
-def find_vae(written: str, known: Known) -> str:
+def find_vae(written: str, inventory: Inventory) -> str:
     """The VAE a recipe means, or "baked". Raises NotInstalled."""
     if written.strip().casefold() in _BAKED_WORDS:
         return BAKED
-    found = _one("vae", written, known.vaes, known)
+    found = _one("vae", written, inventory.vaes, inventory)
     if found is not None:
         return found
     raise NotInstalled(
-        f"no VAE '{shown(written)}' in models/vae. {_instead(written, [*known.vaes, BAKED])}"
+        f"no VAE '{shown(written)}' in models/vae. {_instead(written, [*inventory.vaes, BAKED])}"
     )
 
 
-def find_lora(written: str, known: Known) -> str:
+def find_lora(written: str, inventory: Inventory) -> str:
     """The LoRA a recipe means. Raises NotInstalled."""
-    found = _one("LoRA", written, known.loras, known)
+    found = _one("LoRA", written, inventory.loras, inventory)
     if found is not None:
         return found
     raise NotInstalled(
-        f"no LoRA '{shown(written)}' in models/loras. {_instead(written, known.loras)}"
+        f"no LoRA '{shown(written)}' in models/loras. {_instead(written, inventory.loras)}"
     )
 
 
@@ -88,9 +88,9 @@ def matching(written: str, names: Sequence[str]) -> list[str]:
     return next((found for found in rules if found), [])
 
 
-def _checkpoint(written: str, known: Known) -> KnownCheckpoint:
-    checkpoints = {c.name: c for c in (*known.checkpoints, known.demo)}
-    found = _one("checkpoint", written, list(checkpoints), known)
+def _checkpoint(written: str, inventory: Inventory) -> Checkpoint:
+    checkpoints = {c.name: c for c in (*inventory.checkpoints, inventory.demo)}
+    found = _one("checkpoint", written, list(checkpoints), inventory)
     if found is not None:
         return checkpoints[found]
     _refuse_download(written)
@@ -100,10 +100,10 @@ def _checkpoint(written: str, known: Known) -> KnownCheckpoint:
     )
 
 
-def _one(kind: str, written: str, names: Sequence[str], known: Known) -> str | None:
+def _one(kind: str, written: str, names: Sequence[str], inventory: Inventory) -> str | None:
     """The one name that is meant, if there is any; a file that cannot be used says why."""
     # A refused file beside a usable one may have the same name without its ending.
-    found = matching(written, [*dict.fromkeys([*names, *known.refused])])
+    found = matching(written, [*dict.fromkeys([*names, *inventory.refused])])
     usable = [name for name in found if name in names]
     if len(usable) > 1:
         choice = listed(usable, "or")
@@ -111,7 +111,7 @@ def _one(kind: str, written: str, names: Sequence[str], known: Known) -> str | N
             f"the {kind} '{shown(written)}' could be {choice}. Write more of the name."
         )
     if found and not usable:
-        raise NotInstalled(f"the {kind} '{found[0]}' cannot be used: {known.refused[found[0]]}")
+        raise NotInstalled(f"the {kind} '{found[0]}' cannot be used: {inventory.refused[found[0]]}")
     return usable[0] if usable else None
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from picowatch.recipe.fields import Loras
-from picowatch.recipe.known import Known
+from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.places import Layer, Spot, Written
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.wording import wrong_value
@@ -18,21 +18,21 @@ _NONE = {"", "none"}
 _LIMIT = f"a number from {-MAX_LORA_WEIGHT:g} to {MAX_LORA_WEIGHT:g}"
 
 
-def read_loras(layer: Layer, known: Known, problems: Problems) -> Loras:
+def read_loras(layer: Layer, inventory: Inventory, problems: Problems) -> Loras:
     """The LoRAs an entry names beside its prompts, with the weights a sweep gives them."""
-    loras = _read_field(layer["loras"], known, problems) if "loras" in layer else {}
+    loras = _read_field(layer["loras"], inventory, problems) if "loras" in layer else {}
     for name in [name for name in layer if name.startswith(ONE_LORA)]:
         weight = layer[name]
         swept = _weighed(name.removeprefix(ONE_LORA), weight, weight.key or weight.spot, problems)
         for written_name, value, spot in swept:
             try:
-                loras[find_lora(written_name, known)] = value
+                loras[find_lora(written_name, inventory)] = value
             except NotInstalled as error:
                 problems.add(spot, str(error))
     return tuple(loras.items())
 
 
-def _read_field(written: Written, known: Known, problems: Problems) -> dict[str, float]:
+def _read_field(written: Written, inventory: Inventory, problems: Problems) -> dict[str, float]:
     """The LoRAs somebody means, each with its weight; what is wrong goes to `problems`.
 
     `{name: weight}`, `[name, {name: weight}, {name: …, weight: …}]`, or text with commas:
@@ -44,7 +44,7 @@ def _read_field(written: Written, known: Known, problems: Problems) -> dict[str,
             problems.add(spot, f"more than {MAX_LORAS} LoRAs here.")
             break
         try:
-            found = find_lora(name, known)
+            found = find_lora(name, inventory)
         except NotInstalled as error:
             problems.add(spot, str(error))
             continue

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from picowatch.recipe import Known, RecipeInvalid
+from picowatch.recipe import Inventory, RecipeInvalid
 from picowatch.recipe.prompts.wildcards import ExpansionFailed, Template
 from tests.recipe.reading import DEMO, hash_of, messages, read_one
 
@@ -16,7 +16,7 @@ WILDCARDS = {
     "animals/cats": ("0::lynx", "tabby"),
     "my hats": ("cap", "fez"),
 }
-KNOWN = Known(demo=DEMO, loras=("x",), wildcards=WILDCARDS)
+INVENTORY = Inventory(demo=DEMO, loras=("x",), wildcards=WILDCARDS)
 
 
 def results(text: str) -> set[str]:
@@ -118,9 +118,9 @@ VARIABLE = (
 )
 def test_what_dynamicprompts_alone_knows_is_refused_by_name(prompt: str, message: str) -> None:
     """In a prompt, and in the line of a wildcard; never drawn as words."""
-    assert messages(f"prompt: '{prompt}'", known=KNOWN)[0] == message
-    within = Known(demo=DEMO, wildcards={**WILDCARDS, "outer": ("a", f"x {prompt}")})
-    found = messages("prompt: __outer__", known=within)[0]
+    assert messages(f"prompt: '{prompt}'", inventory=INVENTORY)[0] == message
+    within = Inventory(demo=DEMO, wildcards={**WILDCARDS, "outer": ("a", f"x {prompt}")})
+    found = messages("prompt: __outer__", inventory=within)[0]
     assert found.startswith(message.partition(" Available: ")[0])
     assert found.endswith("(in models/wildcards/outer.txt)")
 
@@ -133,7 +133,9 @@ def test_a_wildcard_whose_file_is_not_there_is_refused() -> None:
 
 def test_each_image_draws_from_its_own_seed_and_keeps_what_was_written() -> None:
     """The expanded prompt makes the picture; the unexpanded one is told."""
-    recipe = read_one("prompt: a {red|blue} hat\nnegative: dim\nseed: 0\ncount: 20", known=KNOWN)
+    recipe = read_one(
+        "prompt: a {red|blue} hat\nnegative: dim\nseed: 0\ncount: 20", inventory=INVENTORY
+    )
     requests = recipe.image_requests(hash_of)
     assert {request.prompt for request in requests} == {"a red hat", "a blue hat"}
     assert {request.unexpanded_prompt for request in requests} == {"a {red|blue} hat"}
@@ -143,8 +145,10 @@ def test_each_image_draws_from_its_own_seed_and_keeps_what_was_written() -> None
 
 def test_changing_a_wildcard_file_changes_no_entry() -> None:
     """It applies at the next save."""
-    other = Known(demo=DEMO, wildcards={"colour": ("pink",)})
-    one, changed = (read_one("prompt: __colour__", known=known) for known in (KNOWN, other))
+    other = Inventory(demo=DEMO, wildcards={"colour": ("pink",)})
+    one, changed = (
+        read_one("prompt: __colour__", inventory=inventory) for inventory in (INVENTORY, other)
+    )
     assert one.digest(hash_of) == changed.digest(hash_of)
 
 
@@ -190,14 +194,14 @@ def test_what_cannot_be_drawn_is_refused_before_anything_is(
     prompt: str, wildcards: dict[str, tuple[str, ...]], message: str
 ) -> None:
     """In wildcard files that a prompt reaches, too."""
-    known = Known(demo=DEMO, loras=("x",), wildcards=wildcards)
-    assert message in messages(f"prompt: '{prompt}'", known=known)
+    inventory = Inventory(demo=DEMO, loras=("x",), wildcards=wildcards)
+    assert message in messages(f"prompt: '{prompt}'", inventory=inventory)
 
 
 def test_a_wildcard_file_that_cannot_be_used_says_why() -> None:
     """As with models."""
-    known = Known(demo=DEMO, refused={"c": "c.txt is not UTF-8."})
-    assert messages("prompt: __c__", known=known) == [
+    inventory = Inventory(demo=DEMO, refused={"c": "c.txt is not UTF-8."})
+    assert messages("prompt: __c__", inventory=inventory) == [
         "the wildcard file 'c' cannot be used: c.txt is not UTF-8."
     ]
 
@@ -212,6 +216,6 @@ def test_what_only_a_draw_can_tell_is_an_error_with_its_place() -> None:
 def test_a_text_without_end_is_stopped() -> None:
     """Each line a hundred times the one before."""
     lines = {f"w{n}": (" ".join([f"__w{n + 1}__"] * 100),) for n in range(9)} | {"w9": ("x",)}
-    recipe = read_one("prompt: __w0__\nseed: 1", known=Known(demo=DEMO, wildcards=lines))
+    recipe = read_one("prompt: __w0__\nseed: 1", inventory=Inventory(demo=DEMO, wildcards=lines))
     with pytest.raises(RecipeInvalid, match="a text of more than 20,000 characters"):
         recipe.image_requests(hash_of)

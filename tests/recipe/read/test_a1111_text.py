@@ -4,13 +4,13 @@ from dataclasses import asdict
 
 import pytest
 
-from picowatch.recipe import Known, KnownCheckpoint
+from picowatch.recipe import Checkpoint, Inventory
 from tests.recipe.reading import DEMO, hash_of, messages, read, read_one, refused
 
 TXT = "corgi.txt"
-KNOWN = Known(
+INVENTORY = Inventory(
     demo=DEMO,
-    checkpoints=(KnownCheckpoint("dreamshaper_8", 512), KnownCheckpoint("a, b: c", 512)),
+    checkpoints=(Checkpoint("dreamshaper_8", 512), Checkpoint("a, b: c", 512)),
     vaes=("vae-ft-mse",),
 )
 BLOCK = """a corgi,
@@ -25,7 +25,7 @@ VAE: vae-ft-mse.safetensors, Clip skip: 2, Version: v1.10.1
 
 def test_a_block_is_a_recipe_with_its_settings() -> None:
     """Line breaks in the prompts are kept, and # is no comment here."""
-    recipe = read_one(BLOCK, TXT, KNOWN)
+    recipe = read_one(BLOCK, TXT, INVENTORY)
     assert recipe.prompt == "a corgi,\n# at the beach"
     assert recipe.negative_prompt == "blurry,\ndim"
     assert recipe.model_dump(exclude={"prompt", "negative_prompt"}, exclude_defaults=True) == {
@@ -45,7 +45,7 @@ def test_a_block_is_a_recipe_with_its_settings() -> None:
 def test_several_blocks_are_several_recipes() -> None:
     """A Steps line ends a block; the first and last may have none."""
     text = f"a cat\nNegative prompt: dim\n\n{BLOCK}\n\na fox\n\nwith a hat\nSteps: 3, Sampler: DDIM"
-    recipes = read(text + ", Model: dream\n\nan owl\n", TXT, KNOWN_ONE)
+    recipes = read(text + ", Model: dream\n\nan owl\n", TXT, ONE_CHECKPOINT)
     assert [(r.prompt, r.negative_prompt, r.steps) for r in recipes] == [
         ("a cat", "dim", 24),
         ("a corgi,\n# at the beach", "blurry,\ndim", 30),
@@ -54,8 +54,8 @@ def test_several_blocks_are_several_recipes() -> None:
     ]
 
 
-KNOWN_ONE = Known(
-    demo=DEMO, checkpoints=(KnownCheckpoint("dreamshaper_8", 512),), vaes=("vae-ft-mse",)
+ONE_CHECKPOINT = Inventory(
+    demo=DEMO, checkpoints=(Checkpoint("dreamshaper_8", 512),), vaes=("vae-ft-mse",)
 )
 
 
@@ -73,7 +73,7 @@ def test_an_older_single_sampler_name_holds_the_schedule_type() -> None:
 
 def test_quoted_values_are_json() -> None:
     """Commas, colons and letters of all languages."""
-    recipe = read_one('a\nSteps: 3, Sampler: Euler, Model: "a, b: c", Seed: 5', TXT, KNOWN)
+    recipe = read_one('a\nSteps: 3, Sampler: Euler, Model: "a, b: c", Seed: 5', TXT, INVENTORY)
     assert (recipe.checkpoint, recipe.seed) == ("a, b: c", 5)
 
 
@@ -134,7 +134,7 @@ def test_hires_is_read_with_its_strength() -> None:
 
 def test_lora_tags_are_loras_and_hashes_only_inform() -> None:
     """They tell which file was meant."""
-    known = Known(demo=DEMO, loras=("add_detail",))
+    known = Inventory(demo=DEMO, loras=("add_detail",))
     text = 'a <lora:add_detail:0.5>\nSteps: 3, Sampler: Euler, Lora hashes: "add_detail: 0123"'
     (request,) = read_one(f"{text}, Seed: 1", TXT, known).image_requests(hash_of)
     assert [(lora.name, lora.weight) for lora in request.loras] == [("add_detail", 0.5)]

@@ -7,9 +7,9 @@ import pytest
 
 from picowatch.errors import PictureUnreadable
 from picowatch.recipe import (
+    Checkpoint,
     DefaultsFile,
-    Known,
-    KnownCheckpoint,
+    Inventory,
     Recipe,
     RecipeInvalid,
     read_recipes,
@@ -17,9 +17,9 @@ from picowatch.recipe import (
 from picowatch.recipe.request import ImageRequest, LoraUse
 from tests.recipe.reading import DEMO, hash_of
 
-KNOWN = Known(
+INVENTORY = Inventory(
     demo=DEMO,
-    checkpoints=(KnownCheckpoint("dreamshaper_8", 512),),
+    checkpoints=(Checkpoint("dreamshaper_8", 512),),
     vaes=("mse",),
     loras=("x", "pixel"),
 )
@@ -72,12 +72,12 @@ PICODIFFUSION = {
 def read(
     text: str,
     texts: Mapping[str, str],
-    known: Known = KNOWN,
+    inventory: Inventory = INVENTORY,
     name: str = "a.yaml",
     defaults: str = "",
 ) -> Recipe:
     files = [DefaultsFile("_defaults.yaml", defaults.encode())]
-    recipes = read_recipes(name, text.encode(), known, files, picture_fields=lambda path: texts)
+    recipes = read_recipes(name, text.encode(), inventory, files, picture_fields=lambda path: texts)
     return recipes[0]
 
 
@@ -169,9 +169,9 @@ def test_what_a_picture_gives_can_be_swept() -> None:
     ]
 
 
-def problem(text: str, texts: Mapping[str, str], known: Known = KNOWN) -> str:
+def problem(text: str, texts: Mapping[str, str], inventory: Inventory = INVENTORY) -> str:
     with pytest.raises(RecipeInvalid) as caught:
-        read(text, texts, known)
+        read(text, texts, inventory)
     (found,) = caught.value.problems
     assert (found.line, found.column) == (1, 7)
     return found.message
@@ -179,14 +179,16 @@ def problem(text: str, texts: Mapping[str, str], known: Known = KNOWN) -> str:
 
 def test_missing_models_are_named_with_their_hashes() -> None:
     """And what would do; unless the recipe names another."""
-    bare = Known(demo=DEMO, vaes=("mse",), loras=("x", "pixel"))
+    bare = Inventory(demo=DEMO, vaes=("mse",), loras=("x", "pixel"))
     assert problem("from: a.png", CHUNK, bare) == (
         "no checkpoint 'dreamshaper_8' in models/checkpoints. Only demo is available. (in a.png, "
         "made "
         "with the file whose hash begins 879db523c3)"
     )
     assert read("from: a.png\nmodel: demo", CHUNK, bare).checkpoint == "demo"
-    without_x = Known(demo=DEMO, checkpoints=KNOWN.checkpoints, vaes=("mse",), loras=("pixel",))
+    without_x = Inventory(
+        demo=DEMO, checkpoints=INVENTORY.checkpoints, vaes=("mse",), loras=("pixel",)
+    )
     assert problem("from: a.png", CHUNK, without_x) == (
         "no LoRA 'x' in models/loras. Only pixel is available. (in a.png; the hashes of its LoRAs "
         "begin: pixel bbbbbbbbbb, x aaaaaaaaaa)"
@@ -222,6 +224,10 @@ def test_a_picture_that_cannot_be_read_is_reported_at_its_place() -> None:
         raise PictureUnreadable(f"there is no {path}.")
 
     with pytest.raises(RecipeInvalid, match=r"line 2, column 7: gone\.png: there is no"):
-        read_recipes("a.yaml", b"prompt: a\nfrom: gone.png", KNOWN, picture_fields=picture_fields)
+        read_recipes(
+            "a.yaml", b"prompt: a\nfrom: gone.png", INVENTORY, picture_fields=picture_fields
+        )
     with pytest.raises(RecipeInvalid, match="from must stay within inbox/ or outbox/"):
-        read_recipes("a.yaml", b"prompt: a\nfrom: ../a.png", KNOWN, picture_fields=picture_fields)
+        read_recipes(
+            "a.yaml", b"prompt: a\nfrom: ../a.png", INVENTORY, picture_fields=picture_fields
+        )

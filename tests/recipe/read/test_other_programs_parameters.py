@@ -5,11 +5,11 @@ Samples follow what is found in public repositories; where, is said beside them.
 
 import pytest
 
-from picowatch.recipe import Known, KnownCheckpoint, Recipe
+from picowatch.recipe import Checkpoint, Inventory, Recipe
 from tests.recipe.reading import DEMO, messages, read, read_one
 
 TXT = "corgi.txt"
-KNOWN = Known(demo=DEMO, checkpoints=(KnownCheckpoint("sd_v1.4_f16", 512),), vaes=("mse",))
+INVENTORY = Inventory(demo=DEMO, checkpoints=(Checkpoint("sd_v1.4_f16", 512),), vaes=("mse",))
 
 
 def left_out(*pieces: str) -> tuple[str, ...]:
@@ -131,7 +131,7 @@ def test_draw_things_text_is_read_with_its_negative_line() -> None:
         "Guidance Scale: 10.0, Seed: 1177739245, Size: 1152x768, Model: sd_v1.4_f16.ckpt, "
         "Strength: 1.0, Hires Fix: true, First Stage Size: 768x512, Second Stage Strength: 0.7",
         TXT,
-        KNOWN,
+        INVENTORY,
     )
     assert (recipe.prompt, recipe.negative_prompt) == (
         "a picture of a guitar (floating on a lake)", "ocean, (sunny)",
@@ -192,7 +192,7 @@ def test_a_seed_beyond_32_bits_is_that_of_the_same_noise() -> None:
 )  # fmt: skip
 def test_what_names_a_vae(values: str, vae: str, warnings: tuple[str, ...]) -> None:
     """Forge calls its further files modules; one alone is the VAE."""
-    recipe = read_one(f"a\nSteps: 3, Sampler: Euler, {values}", TXT, KNOWN)
+    recipe = read_one(f"a\nSteps: 3, Sampler: Euler, {values}", TXT, INVENTORY)
     assert (recipe.vae, recipe.warnings) == (vae, warnings)
 
 
@@ -204,7 +204,7 @@ def test_fooocus_text_is_read() -> None:
         "Model: sd_v1.4_f16, Model hash: 0123456789, Performance: Speed, Scheduler: karras, "
         "VAE: Default (model), Raw prompt: a cat, Raw negative prompt: , Version: Fooocus v2.5.5",
         TXT,
-        KNOWN,
+        INVENTORY,
     )
     assert (recipe.sampler, recipe.schedule_type) == ("DPM++ 2M SDE", "karras")
     assert (recipe.seed, recipe.cfg_scale, recipe.vae) == (7, 4.0, "baked")

@@ -2,14 +2,14 @@
 
 import pytest
 
-from picowatch.recipe import Known, KnownCheckpoint
+from picowatch.recipe import Checkpoint, Inventory
 from tests.recipe.reading import DEMO, messages, read_one
 
-DREAM = KnownCheckpoint("dreamshaper_8", 512)
-REAL = KnownCheckpoint("sd15/RealisticVision", 768)
-KNOWN = Known(
+DREAM = Checkpoint("dreamshaper_8", 512)
+REAL = Checkpoint("sd15/RealisticVision", 768)
+INVENTORY = Inventory(
     demo=DEMO,
-    checkpoints=(DREAM, REAL, KnownCheckpoint("dream", 512), KnownCheckpoint("realm", 512)),
+    checkpoints=(DREAM, REAL, Checkpoint("dream", 512), Checkpoint("realm", 512)),
     vaes=("vae-ft-mse", "vae-ft-ema"),
     refused={"old.ckpt": "a .ckpt can run code; convert it to .safetensors."},
     default_checkpoint="realm",
@@ -33,23 +33,26 @@ KNOWN = Known(
 )
 def test_names_of_checkpoints_are_forgiving(written: str, meant: str) -> None:
     """Ending optional, any case, a unique beginning; a whole name beats a beginning."""
-    assert read_one(f"prompt: a\ncheckpoint: {written}", known=KNOWN).checkpoint == meant
+    assert read_one(f"prompt: a\ncheckpoint: {written}", inventory=INVENTORY).checkpoint == meant
 
 
 def test_accents_are_the_same_however_a_file_system_writes_them() -> None:
     """macOS keeps them apart from their letters; editors do not."""
-    known = Known(demo=DEMO, checkpoints=(KnownCheckpoint("cafe\u0301", 512),))
-    assert read_one("prompt: a\nmodel: caf\u00e9", known=known).checkpoint == "cafe\u0301"
+    inventory = Inventory(demo=DEMO, checkpoints=(Checkpoint("cafe\u0301", 512),))
+    assert read_one("prompt: a\nmodel: caf\u00e9", inventory=inventory).checkpoint == "cafe\u0301"
 
 
 def test_the_setting_decides_where_a_recipe_is_silent() -> None:
     """The setting `checkpoint` may be as short as in a recipe."""
-    assert read_one("prompt: a", known=KNOWN).checkpoint == "realm"
+    assert read_one("prompt: a", inventory=INVENTORY).checkpoint == "realm"
 
 
 def test_the_only_installed_checkpoint_needs_no_naming() -> None:
     """One installed: that one, before the demo."""
-    assert read_one("prompt: a", known=Known(demo=DEMO, checkpoints=(DREAM,))).size == "512x512"
+    assert (
+        read_one("prompt: a", inventory=Inventory(demo=DEMO, checkpoints=(DREAM,))).size
+        == "512x512"
+    )
 
 
 @pytest.mark.parametrize(
@@ -106,13 +109,13 @@ def test_the_only_installed_checkpoint_needs_no_naming() -> None:
 )
 def test_names_that_mean_nothing_are_explained(written: str, message: str) -> None:
     """What is there, what is close, why a file cannot be used, and that nothing is fetched."""
-    assert messages(f"prompt: a\n{written}", known=KNOWN) == [message]
+    assert messages(f"prompt: a\n{written}", inventory=INVENTORY) == [message]
 
 
 def test_several_checkpoints_and_no_setting_is_an_error_that_lists_them() -> None:
     """Which one is meant is never guessed."""
-    known = Known(demo=DEMO, checkpoints=(DREAM, REAL))
-    assert messages("prompt: a", known=known) == [
+    inventory = Inventory(demo=DEMO, checkpoints=(DREAM, REAL))
+    assert messages("prompt: a", inventory=inventory) == [
         "no checkpoint is named, and several are installed: dreamshaper_8 and "
         "sd15/RealisticVision. Write 'checkpoint: …' here, or name one in the settings "
         "(picowatch.yaml)."
@@ -121,16 +124,16 @@ def test_several_checkpoints_and_no_setting_is_an_error_that_lists_them() -> Non
 
 def test_a_refused_file_is_not_taken_for_the_beginning_of_another_name() -> None:
     """Who writes `old` and has an old.ckpt did not mean old_style."""
-    known = Known(
-        demo=DEMO, checkpoints=(KnownCheckpoint("old_style", 512),), refused=KNOWN.refused
+    inventory = Inventory(
+        demo=DEMO, checkpoints=(Checkpoint("old_style", 512),), refused=INVENTORY.refused
     )
-    assert "cannot be used" in messages("prompt: a\nmodel: old", known=known)[0]
+    assert "cannot be used" in messages("prompt: a\nmodel: old", inventory=inventory)[0]
 
 
 def test_a_setting_that_names_nothing_is_told_as_the_settings_mistake() -> None:
     """The recipe is not to blame."""
-    known = Known(demo=DEMO, default_checkpoint="gone")
-    assert messages("prompt: a", known=known) == [
+    inventory = Inventory(demo=DEMO, default_checkpoint="gone")
+    assert messages("prompt: a", inventory=inventory) == [
         "the setting checkpoint: no checkpoint 'gone' in models/checkpoints. Only demo is "
         "available."
     ]

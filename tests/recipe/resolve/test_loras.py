@@ -2,11 +2,11 @@
 
 import pytest
 
-from picowatch.recipe import Known
+from picowatch.recipe import Inventory
 from picowatch.recipe.request import EmbeddingUse, LoraUse
 from tests.recipe.reading import DEMO, hash_of, messages, read_one, refused
 
-KNOWN = Known(
+INVENTORY = Inventory(
     demo=DEMO,
     loras=("add_detail", "style/pixel art", "styles"),
     embeddings=("EasyNegative", "hands"),
@@ -35,12 +35,12 @@ def test_loras_are_a_mapping_a_list_or_text(
     written: str, loras: tuple[tuple[str, float], ...]
 ) -> None:
     """Names are as forgiving as those of checkpoints; without a weight it is 1."""
-    assert read_one(f"prompt: a\n{written}", known=KNOWN).loras == loras
+    assert read_one(f"prompt: a\n{written}", inventory=INVENTORY).loras == loras
 
 
 def test_a_flag_can_name_loras() -> None:
     """As text."""
-    recipe = read_one("a corgi --lora add:0.5, pixel --steps 3", "a.txt", KNOWN)
+    recipe = read_one("a corgi --lora add:0.5, pixel --steps 3", "a.txt", INVENTORY)
     assert recipe.loras == (("add_detail", 0.5), ("style/pixel art", 1.0))
 
 
@@ -85,12 +85,12 @@ WANTED = "loras must be a mapping like {name: 0.8}, or a list of names"
 )
 def test_loras_that_mean_nothing_are_explained(written: str, message: str) -> None:
     """What is there, and what would do."""
-    assert messages(f"prompt: a\n{written}\n", known=KNOWN) == [message]
+    assert messages(f"prompt: a\n{written}\n", inventory=INVENTORY) == [message]
 
 
 def test_a_wrong_weight_is_pointed_at() -> None:
     """Within the mapping."""
-    (problem,) = refused("prompt: a\nloras:\n  add: x\n", known=KNOWN).problems
+    (problem,) = refused("prompt: a\nloras:\n  add: x\n", inventory=INVENTORY).problems
     assert (problem.line, problem.column, problem.width) == (3, 8, 1)
 
 
@@ -103,14 +103,14 @@ def test_a_wrong_weight_is_pointed_at() -> None:
 )
 def test_a_lora_named_twice_is_an_error_that_names_it(text: str) -> None:
     """Whether the weights add up is not guessed."""
-    assert messages(text, known=KNOWN) == [
+    assert messages(text, inventory=INVENTORY) == [
         "the LoRA 'add_detail' is listed twice. Keep one, with its weight."
     ]
 
 
 def test_a_lora_in_the_negative_prompt_is_refused() -> None:
     """A LoRA changes the model, not a prompt."""
-    (message,) = messages("prompt: a\nnegative: <lora:add:1>", known=KNOWN)
+    (message,) = messages("prompt: a\nnegative: <lora:add:1>", inventory=INVENTORY)
     assert message.startswith("a LoRA acts on the whole picture and cannot be used in negative_pro")
 
 
@@ -119,7 +119,7 @@ def test_a_request_holds_loras_and_embeddings_with_their_hashes() -> None:
     recipe = read_one(
         "prompt: a <lora:add:0.8> corgi, easynegative\nnegative: (hands)\nloras: {pixel: 0.5}\n"
         "seed: 1",
-        known=KNOWN,
+        inventory=INVENTORY,
     )
     (request,) = recipe.image_requests(hash_of)
     assert request.prompt == "a <lora:add:0.8> corgi, easynegative"
@@ -142,7 +142,7 @@ def test_a_recipe_asks_for_the_hash_of_all_that_its_prompts_name_as_written() ->
         return ""
 
     text = "prompt: a {<lora:add>|hands} __style__\nseed: 1\ncount: 20"
-    recipe = read_one(text, known=KNOWN)
+    recipe = read_one(text, inventory=INVENTORY)
     recipe.digest(noted)
     assert asked == [("checkpoint", "demo"), ("embedding", "hands"), ("lora", "add_detail")]
     requests = recipe.image_requests(hash_of)
@@ -152,7 +152,7 @@ def test_a_recipe_asks_for_the_hash_of_all_that_its_prompts_name_as_written() ->
 
 def test_another_lora_file_is_another_entry_and_another_picture() -> None:
     """The name alone is not what was asked for."""
-    recipe = read_one("prompt: a <lora:add>\nseed: 1", known=KNOWN)
+    recipe = read_one("prompt: a <lora:add>\nseed: 1", inventory=INVENTORY)
     for one, other in ((hash_of, lambda kind, name: hash_of(kind, name)[::-1] + "0"),):
         assert recipe.digest(one) != recipe.digest(other)
         assert recipe.image_requests(one)[0].digest != recipe.image_requests(other)[0].digest

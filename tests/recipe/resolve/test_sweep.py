@@ -2,14 +2,14 @@
 
 import pytest
 
-from picowatch.recipe import Axis, Known, KnownCheckpoint, Recipe, RecipeInvalid
+from picowatch.recipe import Axis, Checkpoint, Inventory, Recipe, RecipeInvalid
 from picowatch.recipe.fields import Hires
 from picowatch.recipe.request import ImageRequest
 from tests.recipe.reading import DEMO, hash_of, messages, read, read_one, refused
 
-KNOWN = Known(
+INVENTORY = Inventory(
     demo=DEMO,
-    checkpoints=(KnownCheckpoint("dream", 512), KnownCheckpoint("real", 768)),
+    checkpoints=(Checkpoint("dream", 512), Checkpoint("real", 768)),
     vaes=("mse",),
     loras=("detail", "pixel"),
 )
@@ -20,7 +20,7 @@ ABOVE = "prompt: a red hat\nmodel: demo\nseed: 1\n"
 
 def sweep(written: str, above: str = ABOVE) -> Recipe:
     """The recipe with this sweep, written in one line."""
-    return read_one(f"{above}sweep: {{{written}}}\n", known=KNOWN)
+    return read_one(f"{above}sweep: {{{written}}}\n", inventory=INVENTORY)
 
 
 def requests(
@@ -161,7 +161,7 @@ def test_a_checkpoint_that_only_the_sweep_names_is_enough() -> None:
 def test_what_cannot_be_swept_is_told(written: str, message: str | None) -> None:
     """One message for one mistake, however many combinations have it."""
     text = f"prompt: a red hat\nmodel: demo\nsweep: {{{written}}}\n"
-    (told,) = messages(text, known=KNOWN)
+    (told,) = messages(text, inventory=INVENTORY)
     assert told == message or (message is None and told.startswith("unknown sampler 'Eulr'."))
 
 

@@ -1,11 +1,11 @@
-"""What a recipe may name, as plain values: recipes never look into models/ themselves."""
+"""What is installed, as plain values: recipes never look into models/ themselves."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
-class KnownCheckpoint:
+class Checkpoint:
     """A checkpoint that is installed: its name and the side of its native square, in pixels.
 
     `text_layers` are those of its text encoder: clip_skip cannot leave out more.
@@ -17,19 +17,19 @@ class KnownCheckpoint:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """The installed models, and the setting `checkpoint`.
+class Inventory:
+    """What a recipe may name: the installed models, wildcards, and the setting `checkpoint`.
 
-    `checkpoints` holds what lies in models/checkpoints; the embedded "demo" is always known
-    and stands in `demo`. `refused` maps the names of files that cannot be used to the reason,
+    `checkpoints` are those of models/checkpoints; the embedded "demo" is always there,
+    in `demo`. `refused` maps the names of files that cannot be used to the reason,
     so that a recipe which names one is told why; `refused_embeddings` has those among them whose
     names are looked for in prompts. `wildcards` maps a wildcard file's name
     (below models/wildcards, without ending) to its lines; `wildcard_packs` has the file of those
     that stand in a YAML file with others.
     """
 
-    demo: KnownCheckpoint
-    checkpoints: tuple[KnownCheckpoint, ...] = ()
+    demo: Checkpoint
+    checkpoints: tuple[Checkpoint, ...] = ()
     vaes: tuple[str, ...] = ()
     loras: tuple[str, ...] = ()
     embeddings: tuple[str, ...] = ()
