@@ -14,7 +14,7 @@ from picowatch.catalog.folders import (
     recognise_checkpoint_folder,
     recognise_vae_folder,
 )
-from picowatch.catalog.hashes import HashCache, OnBlock, unheard
+from picowatch.catalog.hashes import HashCache, OnBlock, ignore_block
 from picowatch.catalog.headers import read_header
 from picowatch.catalog.models import FOLDERS, FoundModels, Kind, Model, Recognised, Refused
 from picowatch.catalog.recognise import expect_kind, recognise
@@ -123,8 +123,8 @@ class Catalog:
         """How many bytes `sha256` reads, if it has to."""
         return sum(path.stat().st_size for path in _files(model))
 
-    def sha256(self, model: Model, on_block: OnBlock = unheard) -> str:
-        """The model's hash: of a file its sha256. `on_block` hears of each block that is read.
+    def sha256(self, model: Model, on_block: OnBlock = ignore_block) -> str:
+        """The model's hash: of a file its sha256. `on_block` is called for each block that is read.
 
         Of a folder it is the sha256 of the text made of one line "<sha256>  <relative path>"
         for each config, vocabulary and weight file, sorted by path (what `sha256sum` prints).

@@ -21,7 +21,7 @@ _FEW_LAYERS = 16
 _WORDS_OF_A_VOCABULARY = 100_000
 
 # diffusers' UNet2DConditionModel and AutoencoderKL, transformers' CLIPTextConfig, and what
-# diffusers' schedulers know of the model they were made for.
+# diffusers' schedulers know of the model they are for.
 _KNOWN = """
     sample_size in_channels out_channels center_input_sample flip_sin_to_cos freq_shift
     down_block_types mid_block_type up_block_types only_cross_attention block_out_channels

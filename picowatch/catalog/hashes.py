@@ -30,7 +30,7 @@ _BLOCK_BYTES = 1 << 20
 OnBlock = Callable[[int], None]
 
 
-def unheard(size: int) -> None:
+def ignore_block(size: int) -> None:
     """An OnBlock that does nothing."""
 
 
@@ -51,7 +51,9 @@ class HashCache:
         path = path.resolve()
         return self._remembered(str(path), _stat(path))
 
-    def sha256(self, path: Path, *, weights_only: bool = False, on_block: OnBlock = unheard) -> str:
+    def sha256(
+        self, path: Path, *, weights_only: bool = False, on_block: OnBlock = ignore_block
+    ) -> str:
         """The hex digest of the file's bytes; ModelRefused if it changes meanwhile.
 
         `weights_only`: of the bytes after a safetensors header, as A1111 hashes LoRAs.
@@ -104,7 +106,7 @@ class HashCache:
                 file.write(text)
             temporary.replace(self._file)
         except OSError:
-            # Only time is lost: the hashes are in memory, and made again after a restart.
+            # Only time is lost: the hashes are in memory, and computed again after a restart.
             self._keep = False
 
 
@@ -159,14 +161,14 @@ class Hashing:
         """The hash; raises ModelRefused. What `go_on` raises meanwhile ends the reading."""
         reader = threading.Thread(target=self._run, name="hash", daemon=True)
         reader.start()
-        told = self._steady()
+        logged = self._steady()
         try:
             while reader.is_alive():
                 reader.join(LOOK_SECONDS)
                 go_on()
-                if self._steady() - told >= PROGRESS_SECONDS:
-                    told = self._steady()
-                    self._tell()
+                if self._steady() - logged >= PROGRESS_SECONDS:
+                    logged = self._steady()
+                    self._log_progress()
         finally:
             self._abandoned = True
         if self._failed is not None:
@@ -188,7 +190,7 @@ class Hashing:
         if self._abandoned:
             raise Ended
 
-    def _tell(self) -> None:
+    def _log_progress(self) -> None:
         log.info(
             "%s: new, reading it for its hash: %.1f of %.1f GB",
             self._model.name,

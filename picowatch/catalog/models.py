@@ -17,7 +17,7 @@ FOLDERS: dict[Kind, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Recognised:
-    """What a file or folder is, told from headers and configs.
+    """What a file or folder is, recognised from headers and configs.
 
     `family` is what it belongs to ("sd1"; "" where the header does not say). `native_size` is
     the side of the square a checkpoint was trained for, 0 for other kinds; `in_channels` are

@@ -2,7 +2,7 @@
 
 Key names: CompVis' latent-diffusion layout (`model.diffusion_model.`, `first_stage_model.`,
 `cond_stage_model.`), Stability's for SDXL (`conditioner.embedders.`), diffusers' for single
-parts. LoRAs and embeddings are told in adapters.py.
+parts. LoRAs and embeddings are recognised in adapters.py.
 """
 
 from picowatch.catalog import adapters

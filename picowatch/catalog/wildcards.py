@@ -10,12 +10,12 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from picowatch.recipe.messages.places import Source
 from picowatch.recipe.messages.problems import Problems, RecipeInvalid, shown
 from picowatch.recipe.prompts.wildcards import PACK_ENDINGS
 from picowatch.recipe.read.decoding import FORBIDDEN, NEVER_IN_NAMES, invisible
 from picowatch.recipe.read.nodes import Mapping, Node, Scalar, Sequence, compose
 from picowatch.recipe.read.plain import number
+from picowatch.recipe.written import Source
 
 FOLDER = "wildcards"
 MAX_FILE_BYTES = 5_000_000
@@ -181,7 +181,7 @@ def _take(node: Node, name: str, keys: tuple[str, ...], pack: Pack, file: str) -
         return
     wrong = next((e for e, line in zip(elements, lines, strict=True) if line is None), node)
     pack.refused.setdefault(
-        name, f"{shown(file)}, line {wrong.spot.line}: a wildcard is a list of texts."
+        name, f"{shown(file)}, line {wrong.position.line}: a wildcard is a list of texts."
     )
 
 

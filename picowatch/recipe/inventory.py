@@ -22,7 +22,7 @@ class Inventory:
 
     `checkpoints` are those of models/checkpoints; the embedded "demo" is always there,
     in `demo`. `refused` maps the names of files that cannot be used to the reason,
-    so that a recipe which names one is told why; `refused_embeddings` has those among them whose
+    so that an error can give it; `refused_embeddings` has those among them whose
     names are looked for in prompts. `wildcards` maps a wildcard file's name
     (below models/wildcards, without ending) to its lines; `wildcard_packs` has the file of those
     that stand in a YAML file with others.

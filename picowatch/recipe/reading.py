@@ -6,7 +6,6 @@ from functools import cache, lru_cache
 
 from picowatch.errors import PictureUnreadable
 from picowatch.recipe.inventory import Inventory
-from picowatch.recipe.messages.places import Entry, Layer, Source, Spot
 from picowatch.recipe.messages.problems import Problems, RecipeInvalid
 from picowatch.recipe.prompts.prompts import MAX_SIGNS_OF_ALL
 from picowatch.recipe.read.a1111_blocks import begins_parameters
@@ -16,6 +15,7 @@ from picowatch.recipe.read.txt_entries import rename_to, txt_entries
 from picowatch.recipe.read.yaml_entries import yaml_entries, yaml_layer
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve.entries import resolve
+from picowatch.recipe.written import Entry, Layer, Position, Source
 
 # What all images of a save ask for together: each image's prompt is hashed and kept.
 MAX_LETTERS = 20_000_000
@@ -91,7 +91,7 @@ def _entries(name: str, content: bytes, problems: Problems) -> tuple[Source, lis
         if name.lower().endswith(".txt"):
             return source, *txt_entries(source, problems)
         if begins_parameters(source.text):
-            first_line = Spot(source, 1, 1, max(1, len(source.line(1))))
+            first_line = Position(source, 1, 1, max(1, len(source.line(1))))
             what = "A1111's generation parameters"
             problems.add(first_line, rename_to(source, "txt", what))
             return source, [], {}
@@ -143,5 +143,5 @@ def _refuse_sum(
         problems.raise_if_any()
 
 
-def _position_of_count(entry: Entry) -> Spot:
-    return entry.layer["count"].spot if "count" in entry.layer else entry.spot
+def _position_of_count(entry: Entry) -> Position:
+    return entry.layer["count"].position if "count" in entry.layer else entry.position

@@ -20,11 +20,11 @@ from picowatch.recipe.fields import (
     default_of,
 )
 from picowatch.recipe.inventory import Checkpoint, Inventory
-from picowatch.recipe.messages.places import Layer, Source, Spot
 from picowatch.recipe.messages.problems import Problems, RecipeInvalid
 from picowatch.recipe.prompts.prompts import PromptFailed, Prompts, count_signs
 from picowatch.recipe.request import EmbeddingUse, ImageRequest, LoraUse
 from picowatch.recipe.resolve.hires import final_side
+from picowatch.recipe.written import Layer, Position, Source
 
 # The sha256 of a file that a recipe names. Kinds: "checkpoint", "vae", "lora", "embedding",
 # "image" and "mask"; whatever it raises goes through to the caller.
@@ -33,18 +33,18 @@ HashOf = Callable[[str, str], str]
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Where an entry was read: what was installed, and its fields as written, with places."""
+    """Where an entry was read: what was installed, and its fields as written, with positions."""
 
     inventory: Inventory
     layer: Layer
-    spot: Spot
+    position: Position
 
 
-_NOWHERE = Context(Inventory(Checkpoint("", 0)), {}, Spot(Source("", ""), 1, 1))
+_NOWHERE = Context(Inventory(Checkpoint("", 0)), {}, Position(Source("", ""), 1, 1))
 
 
 class Recipe(RecipeFields):
-    """One entry: what it asks for, and where it stands in its file.
+    """One entry: what it requests, and where it stands in its file.
 
     As `read_recipes` gives it everything is resolved: `checkpoint` and `vae` are names that are
     installed, `sampler` has no schedule type in its name, `schedule_type` is decided, `width`
@@ -89,12 +89,12 @@ class Recipe(RecipeFields):
 
     @property
     def wants_random_seed(self) -> bool:
-        """Whether a seed has to be drawn before its images can be made."""
+        """Whether a seed has to be drawn before its images can be rendered."""
         return self.seed == RANDOM
 
     @property
     def image_count(self) -> int:
-        """How many images the entry asks for."""
+        """How many images the entry requests."""
         seeds = len(self.seed) if isinstance(self.seed, tuple) else self.count
         return seeds * len(self.variants)
 
@@ -121,7 +121,7 @@ class Recipe(RecipeFields):
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What was asked for but cannot be honoured, in sentences; never silence."""
+        """What was requested but cannot be honoured, in sentences; never silence."""
         return self._warnings
 
     @property
@@ -146,10 +146,10 @@ class Recipe(RecipeFields):
         return list(dict.fromkeys(named))
 
     def problem_at(self, field: str, message: str) -> RecipeInvalid:
-        """An error about a field's value that only the caller can find, with its place."""
+        """An error about a field's value that only the caller can find, with its position."""
         written = self._context.layer.get(field)
         problems = Problems()
-        problems.add(written.position if written else self._context.spot, message)
+        problems.add(written.error_position if written else self._context.position, message)
         return RecipeInvalid(problems.found)
 
     def digest(self, hash_of: HashOf) -> str:

@@ -108,7 +108,7 @@ def loras_beside_prompt(request: ImageRequest) -> tuple[LoraUse, ...]:
 def recipe_values(request: ImageRequest) -> dict[str, Any]:
     """The values of a recipe that makes the same request again, by field.
 
-    Start image and mask are "none" where there is none, so that no default comes in their place.
+    Start image and mask are "none" where the request has none, so that no default replaces it.
     """
     values = {
         field.name: getattr(request, field.name)

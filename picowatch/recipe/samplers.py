@@ -152,7 +152,7 @@ def decide_schedule_type(sampler: KnownSampler, schedule_type: str) -> str:
 
 
 def accepted_names() -> tuple[list[str], list[str]]:
-    """What means a sampler, and what means a schedule type, alone or behind a sampler's name.
+    """What means a sampler, and what means a schedule type, alone or after a sampler's name.
 
     In lower case, and without what does not count.
     """

@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from picowatch.catalog import Catalog, Kind, Model
-from picowatch.catalog.hashes import OnBlock, unheard
+from picowatch.catalog.hashes import OnBlock, ignore_block
 from picowatch.engine.devices import choose_target
 from picowatch.engine.models.loading import Checkpoints
 from picowatch.engine.models.model_files import unchanged
@@ -323,7 +323,7 @@ class ChangingCatalog(Catalog):
         self._kind = kind
         self._changes = [change]
 
-    def sha256(self, model: Model, on_block: OnBlock = unheard) -> str:
+    def sha256(self, model: Model, on_block: OnBlock = ignore_block) -> str:
         digest = super().sha256(model, on_block)
         if model.kind == self._kind and self._changes:
             self._changes.pop()(model.path)

@@ -1,11 +1,11 @@
-"""What is wrong with a save, with its places, and how people are told."""
+"""What is wrong with a save, at which positions, and how users read of it."""
 
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from picowatch.errors import PicowatchError
-from picowatch.recipe.messages.places import Spot
+from picowatch.recipe.written import Position
 
 CLOSING = "Nothing in this file was run. Fix it and save again."
 MAX_SHOWN = 50
@@ -40,7 +40,7 @@ class RecipeInvalid(PicowatchError):
 
 
 class Problems:
-    """Collects the mistakes of one save, each place and message once."""
+    """Collects the mistakes of one save, each position and message once."""
 
     def __init__(self) -> None:
         self._found: dict[Problem, None] = {}
@@ -53,13 +53,15 @@ class Problems:
         """Whether no more are kept: then there is no need to look for words for them."""
         return len(self._found) >= MAX_KEPT
 
-    def add(self, spot: Spot, message: str) -> None:
-        """Note a mistake at this place; a hostile file's thousands are not all kept."""
+    def add(self, position: Position, message: str) -> None:
+        """Note a mistake at this position; a hostile file's thousands are not all kept."""
         if not self.is_full:
-            line = spot.source.line(spot.line)
+            line = position.source.line(position.line)
             message = message if len(message) < MAX_MESSAGE else message[:MAX_MESSAGE] + "…"
-            message += spot.note
-            problem = Problem(spot.source.name, spot.line, spot.column, line, spot.width, message)
+            message += position.note
+            problem = Problem(
+                position.source.name, position.line, position.column, line, position.width, message
+            )
             self._found[problem] = None
 
     def take(self, invalid: RecipeInvalid) -> None:
@@ -78,7 +80,7 @@ class Problems:
 
 
 def error_text(invalid: RecipeInvalid, inbox: str = "inbox") -> str:
-    """The whole text of an error file: every problem with its place, then what happens now."""
+    """The whole text of an error file: every problem with its position, then what happens now."""
     shown = [_paragraph(problem, inbox) for problem in invalid.problems[:MAX_SHOWN]]
     left = len(invalid.problems) - len(shown)
     if left:

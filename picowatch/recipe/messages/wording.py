@@ -1,13 +1,13 @@
-"""How a wrong value is told: field, value, limit, remedy, and what YAML made of it."""
+"""How a wrong value is described: field, value, limit, remedy, and what YAML made of it."""
 
 import re
 from contextlib import suppress
 
 from picowatch.recipe.fields import ROWS, SHORTHANDS, json_schemas
-from picowatch.recipe.messages.places import Misread, Written
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.read.yaml_errors import quoted
+from picowatch.recipe.written import Misread, Written
 
 TEXT = "text"
 _MAX_SIDE = 2048

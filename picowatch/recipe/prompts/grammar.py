@@ -97,7 +97,7 @@ def _joined(pieces: list[tuple[str, float]]) -> list[tuple[str, float]]:
 def split_loras(text: str) -> tuple[str, list[tuple[str, float]]]:
     """The prompt without its LoRA tags, and their names and weights in order.
 
-    `<lora:name>` weighs 1. A tag that is none (see `unsupported`) stays text.
+    `<lora:name>` weighs 1. An invalid tag (see `unsupported`) stays text.
     """
     loras: list[tuple[str, float]] = []
 
@@ -111,7 +111,7 @@ def split_loras(text: str) -> tuple[str, list[tuple[str, float]]]:
 
 
 def lora_tags(text: str) -> list[tuple[Unsupported, str]]:
-    """Every LoRA tag of a text: its place, with no message yet, and the name it holds."""
+    """Every LoRA tag of a text: its offset, with no message yet, and the name it holds."""
     tags = [(tag, _lora(tag)) for tag in _LORA_TAG.finditer(text)]
     return [(Unsupported(tag.start(), len(tag[0]), ""), lora[0]) for tag, lora in tags if lora]
 

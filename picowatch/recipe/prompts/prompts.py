@@ -70,7 +70,7 @@ def count_all_signs(text: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """What one image is asked for: both prompts without wildcards, and what they name."""
+    """What one image is rendered from: both prompts without wildcards, and what they name."""
 
     prompt: str
     negative_prompt: str
@@ -124,7 +124,7 @@ class Prompts:
         ]
 
     def drawn(self, seed: int) -> Drawn:
-        """What the image with this seed is asked for. Raises PromptFailed."""
+        """What the image with this seed is rendered from. Raises PromptFailed."""
         if self._undrawn is None:
             drawn = self._drawn(seed)
             if any(template.is_drawn for template in self._templates.values()):

@@ -5,7 +5,7 @@ The grammar is dynamicprompts' (https://github.com/adieyal/dynamicprompts, docs/
 " and ", `{0.5::a|b}` weighs a less, `__name__` is a line of models/wildcards/name.txt. Options and
 lines may hold wildcards again. Braces without `|` or `$$` are text, and so is what a backslash
 escapes. `{~a|b}` and `__~name__` say that they are drawn at random, as all are here. Its
-variables, its draws in turn (`@`) and its parameters are not known here: they are Foreign.
+variables, its draws in turn (`@`) and its parameters are not supported: they are Foreign.
 """
 
 import re
@@ -189,8 +189,8 @@ def _variable(token: str, offset: int) -> Foreign:
 
 
 def _as_text(options: list[list[_Node]]) -> Iterator[_Node]:
-    for place, option in enumerate(options):
-        if place:
+    for index, option in enumerate(options):
+        if index:
             yield "|"
         yield from _joined(option)
 
@@ -240,13 +240,13 @@ class Options:
         # Most lists have no weights, and thousands of lines that are drawn from a thousand times.
         self._weights = weights if any(weight != 1 for weight in weights) else None
 
-    def place(self, fraction: float, taken: Sequence[int]) -> int:
-        """Which one a fraction from 0 to 1 means when those at the sorted places are gone."""
+    def index(self, fraction: float, taken: Sequence[int]) -> int:
+        """Which one a fraction from 0 to 1 means when those at the sorted indexes are gone."""
         if self._weights is None:
-            place = int(fraction * (len(self.nodes) - len(taken)))
+            index = int(fraction * (len(self.nodes) - len(taken)))
             for gone in taken:
-                place += gone <= place
-            return place
+                index += gone <= index
+            return index
         left = [i for i in range(len(self.nodes)) if i not in taken]
         weights = [self._weights[i] for i in left]
         sums = list(accumulate(weights if any(weights) else [1.0] * len(weights)))
@@ -255,7 +255,7 @@ class Options:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class _SameLines:
-    """Files' lines as a key: equal only if they are the same objects, which is told at once."""
+    """Files' lines as a key: equal only if they are the same objects, which is quick to see."""
 
     files: tuple[tuple[str, ...], ...]
 
@@ -350,7 +350,7 @@ class _Draws:
         lines = lines_of(node.name, self._wildcards)
         if not lines.nodes:
             raise ExpansionFailed(f"there is no line for the wildcard {node.written}")
-        (text,) = lines.nodes[self._place(lines)]
+        (text,) = lines.nodes[self._index(lines)]
         return str(text)
 
     def _chosen(self, choice: Choice) -> str:
@@ -361,9 +361,9 @@ class _Draws:
         chosen = []
         taken: list[int] = []
         for _ in range(how_many):
-            place = self._place(options, taken)
-            insort(taken, place)
-            chosen.append(self._drawn(options.nodes[place]))
+            index = self._index(options, taken)
+            insort(taken, index)
+            chosen.append(self._drawn(options.nodes[index]))
         if how_many == 1:
             return chosen[0]
         self._grow(len(choice.join) * how_many)
@@ -377,8 +377,8 @@ class _Draws:
                 return lines_of(meant[0].name, self._wildcards)
         return Options([_weighed_nodes(option) for option in choice.options])
 
-    def _place(self, options: Options, taken: Sequence[int] = ()) -> int:
-        return options.place(self._fraction(), taken)
+    def _index(self, options: Options, taken: Sequence[int] = ()) -> int:
+        return options.index(self._fraction(), taken)
 
     def _fraction(self) -> float:
         """The next number from 0 to 1."""

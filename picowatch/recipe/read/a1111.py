@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from math import ceil
 
 from picowatch.recipe.fields import HIRES_PARTS, MAX_SEED, ROWS, SIZE, Row
-from picowatch.recipe.messages.places import Entry, Layer, Source, Spot, Written
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.wording import MAX_WARNINGS, left_out
 from picowatch.recipe.read.a1111_blocks import (
@@ -25,6 +24,7 @@ from picowatch.recipe.read.a1111_blocks import (
 )
 from picowatch.recipe.resolve.hires import final_side, find_upscaler
 from picowatch.recipe.resolve.layers import put
+from picowatch.recipe.written import Entry, Layer, Position, Source, Written
 
 _SIDES = re.compile(r"([0-9]{1,5})x([0-9]{1,5})")
 _KEY = re.compile(r"\s*(?P<key>\w[\w \-/.]*):\s*")
@@ -55,7 +55,7 @@ _TAESD = "taesd"
 _SEED_BITS = 64
 MAX_PARAMETERS = 1000
 MAX_BLOCKS = 10_000
-# The hashes of LoRAs and embeddings tell which files were meant; the prompt has their names.
+# The hashes of LoRAs and embeddings say which files were meant; the prompt has their names.
 _INFORMATION = {
     "version",
     "model hash",
@@ -83,7 +83,7 @@ _KNOWN_KEYS = frozenset({*_FIELDS, *_HIRES, _HIRES_SIZE, *_INFORMATION})
 class Parameter:
     """One `key: value` of a line of values; offsets within that line.
 
-    The key is empty for a piece that is none.
+    The key is empty for a piece that is no pair.
     """
 
     key: str
@@ -131,18 +131,18 @@ def a1111_entries(source: Source, problems: Problems) -> list[Entry]:
     entries: list[Entry] = []
     if len(source.lines) > MAX_LINES:
         message = f"more than {MAX_LINES:,} lines in one file. Split it."
-        problems.add(Spot(source, MAX_LINES + 1, 1), message)
+        problems.add(Position(source, MAX_LINES + 1, 1), message)
         return []
     for block in blocks(source, _KNOWN_KEYS):
         if len(entries) == MAX_BLOCKS:
             number = (block.text or block.values)[0].number
             message = f"more than {MAX_BLOCKS:,} prompts in one file. Split it."
-            problems.add(Spot(source, number, 1, max(1, len(source.line(number)))), message)
+            problems.add(Position(source, number, 1, max(1, len(source.line(number)))), message)
             break
         entries.append(_entry(source, block, problems))
         model_hash = _hash_alone(source, block)
         if model_hash:
-            problems.add(model_hash.spot, _unknown_hash(str(model_hash.value)))
+            problems.add(model_hash.position, _unknown_hash(str(model_hash.value)))
     return entries
 
 
@@ -172,7 +172,7 @@ def _entry(source: Source, block: Block, problems: Problems) -> Entry:
     layer["prompt"] = _text(source, prompt or [first._replace(text="")])
     if negative:
         layer["negative_prompt"] = _text(source, negative)
-    return Entry(layer, layer["prompt"].spot, tuple(warnings), forgives_idle=True)
+    return Entry(layer, layer["prompt"].position, tuple(warnings), forgives_idle=True)
 
 
 def _prompts(lines: Sequence[Line], block: Block) -> tuple[Sequence[Line], Sequence[Line]]:
@@ -200,16 +200,16 @@ def _text(source: Source, lines: Sequence[Line]) -> Written:
     column = first.column + len(before) - before.rfind("\n") - 1
     text = text.strip()
     width = max(1, len(text.partition("\n")[0]))
-    return Written(text, Spot(source, first.number, column, width), text)
+    return Written(text, Position(source, first.number, column, width), text)
 
 
 def _pairs(source: Source, line: Line) -> Iterator[tuple[str, Written]]:
     for parameter in parameters_of(line.text):
         key_column = line.column + parameter.key_offset
-        key = Spot(source, line.number, key_column, max(1, len(parameter.key)))
+        key = Position(source, line.number, key_column, max(1, len(parameter.key)))
         column = line.column + parameter.value_offset
-        spot = Spot(source, line.number, column, max(1, len(parameter.raw)))
-        yield parameter.key, Written(parameter.value, spot, parameter.raw, key)
+        position = Position(source, line.number, column, max(1, len(parameter.raw)))
+        yield parameter.key, Written(parameter.value, position, parameter.raw, key)
 
 
 class _Values:
@@ -230,7 +230,7 @@ class _Values:
         sizes = []
         for index, (name, written) in enumerate(self._pairs):
             if index == MAX_PARAMETERS:
-                key = written.key or written.spot
+                key = written.name_position
                 self._problems.add(key, f"more than {MAX_PARAMETERS:,} values in this line.")
                 break
             if name.casefold() == _HIRES_SIZE:
@@ -324,7 +324,7 @@ def seed_of_32_bits(text: str) -> tuple[str, str]:
 
 
 def _scale(resized: Written, size: Written | None) -> float | None:
-    """The scale that leads from a size to another; None if there is none.
+    """The scale that leads from a size to another; None if no scale does.
 
     A1111 writes a side of 0 that follows from the other one.
     """

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
-from picowatch.recipe.messages.places import Source
+from picowatch.recipe.written import Source
 
 # Ten thousand prompts of twenty lines.
 MAX_LINES = 200_000
@@ -85,7 +85,7 @@ def negative_in(line: Line) -> Line | None:
 def blocks(source: Source, known_keys: frozenset[str]) -> Iterator[Block]:
     """The blocks of a file. A `Steps:` line, and what belongs below it, ends one.
 
-    Without such lines between them, `Negative prompt:` lines are told apart by blank lines.
+    Without such lines between them, `Negative prompt:` lines are separated by blank lines.
     `known_keys` are those of values, in lower case.
     """
     lines = _lines(source)
@@ -159,7 +159,7 @@ def _part(line: Line, start: int, end: int | None = None) -> Line:
 def _values(
     lines: Sequence[Line], number: int, known_keys: frozenset[str]
 ) -> tuple[int, tuple[Line, ...]]:
-    """The index behind a `Steps:` line with all that belongs below it, and the lines of values."""
+    """The index after a `Steps:` line with all that belongs below it, and the lines of values."""
     values = [lines[number]]
     number += 1
     while number < len(lines):
@@ -177,7 +177,7 @@ def _values(
 
 
 def _end_of_remark(lines: Sequence[Line], number: int) -> int:
-    """The index behind it. A template has as many lines as its prompt had, other remarks one.
+    """The index after it. A template has as many lines as its prompt had, other remarks one.
 
     A template goes on to the next one, to a blank line or to the end. If the next block's
     `Steps:` line comes before all of these, one line of it is all that is certain.

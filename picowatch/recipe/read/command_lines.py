@@ -56,7 +56,7 @@ _JSON = re.compile(r'\s*(?:\[\s*)?\{\s*"[^"\n]{1,200}"\s*:')
 def why_no_prompt(line: str) -> str | None:
     """What to say of a line that is another program's command line; None for a prompt."""
     if found := _PYTHON.fullmatch(line):
-        # Flags behind it are understood, or told one by one.
+        # Flags after it are understood, or refused one by one.
         return _message("Python", found["rest"].strip() if " --prompt" in found["rest"] else "")
     if found := _CPP.fullmatch(line):
         return _message("stable-diffusion.cpp", _translated(found["rest"], _CPP_SHORT))
@@ -105,7 +105,7 @@ def _is_comfyui(part: object) -> bool:
 
 
 def _translated(rest: str, short: Mapping[str, str]) -> str:
-    """The line for a TXT, with what has a field here; empty if it cannot be told."""
+    """The line for a TXT, with what has a field here; empty if it is unclear."""
     try:
         words = shlex.split(rest) if len(rest) <= _MAX_LENGTH else []
     except ValueError:

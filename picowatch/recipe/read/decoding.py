@@ -4,8 +4,8 @@ import codecs
 import re
 import unicodedata
 
-from picowatch.recipe.messages.places import Source, Spot
 from picowatch.recipe.messages.problems import Problems
+from picowatch.recipe.written import Position, Source
 
 MAX_BYTES = 1024 * 1024
 
@@ -59,7 +59,7 @@ def _encoding(content: bytes) -> tuple[bytes, str]:
 def _refuse_too_long(name: str, content: bytes) -> None:
     if len(content) > MAX_BYTES:
         _refuse(
-            Spot(Source(name, ""), 1, 1),
+            Position(Source(name, ""), 1, 1),
             f"the file is too long: a recipe may have up to {MAX_BYTES:,} bytes. Split it into "
             "several files.",
         )
@@ -74,7 +74,7 @@ def _refuse_byte(name: str, body: bytes, encoding: str, error: UnicodeDecodeErro
     else:
         what = "this is incomplete UTF-16, although the file begins like it. Save it as UTF-8"
     _refuse(
-        Spot(Source(name, whole), line, column, 4 if encoding == "utf-8" else 1),
+        Position(Source(name, whole), line, column, 4 if encoding == "utf-8" else 1),
         f"{what} (most editors: Save As, Encoding).",
     )
 
@@ -86,8 +86,8 @@ def _refuse_invisible(source: Source) -> None:
         if problems.is_full:
             break
         if found:
-            spot = Spot(source, number, found.start() + 1)
-            problems.add(spot, f"{invisible(found[0])} is not allowed in a recipe. Delete it.")
+            position = Position(source, number, found.start() + 1)
+            problems.add(position, f"{invisible(found[0])} is not allowed in a recipe. Delete it.")
     problems.raise_if_any()
 
 
@@ -100,7 +100,7 @@ def invisible(character: str) -> str:
     return f"the invisible character {code}" + (f" ({name.lower()})" if name else "")
 
 
-def _refuse(spot: Spot, message: str) -> None:
+def _refuse(position: Position, message: str) -> None:
     problems = Problems()
-    problems.add(spot, message)
+    problems.add(position, message)
     problems.raise_if_any()

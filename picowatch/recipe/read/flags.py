@@ -1,4 +1,4 @@
-"""Flags behind a prompt in a TXT: `a corgi --steps 30 --negative_prompt "blurry, dim"`."""
+"""Flags after a prompt in a TXT: `a corgi --steps 30 --negative_prompt "blurry, dim"`."""
 
 import re
 from collections.abc import Iterator
@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from picowatch.recipe.fields import ALL_NAMES, FIRST_NAME_OF, SWITCHES
-from picowatch.recipe.messages.places import At, Layer, Spot, Written
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import did_you_mean
 from picowatch.recipe.messages.wording import MAX_WARNINGS, left_out, wrong_value
 from picowatch.recipe.read.plain import number
 from picowatch.recipe.resolve.layers import meaning_of_scheduler, put
+from picowatch.recipe.written import At, Layer, Position, Written
 
 _FLAG = re.compile(r"(?:(?<=\s)|^)--(?P<name>[A-Za-z][\w-]*)")
 # What word processors and phones make of two hyphens.
@@ -85,7 +85,7 @@ def prompt_and_flags(text: str, at: At, problems: Problems, warnings: list[str])
     """The fields of one prompt line.
 
     A flag's value, after a space or =, runs to the next ` --`, or, if it opens with a double
-    quote, to the closing one. `at` gives the place of an offset and width in the text. What
+    quote, to the closing one. `at` gives the position of an offset and width in the text. What
     other programs alone can do goes to `warnings`.
     """
     layer: Layer = {}
@@ -108,16 +108,16 @@ def prompt_and_flags(text: str, at: At, problems: Problems, warnings: list[str])
         if flag.name in _THEIRS_ALONE:
             _leave_out(flag, warnings)
             continue
-        spot = at(flag.value_offset, max(1, len(flag.raw)))
+        position = at(flag.value_offset, max(1, len(flag.raw)))
         key = at(flag.offset, flag.width)
         inside = partial(_from, at, flag.value_offset)
-        written = Written(flag.value, spot, flag.raw, key, at=inside)
+        written = Written(flag.value, position, flag.raw, key, at=inside)
         _put_flag(layer, flag, written, factors, problems)
     _put_count(layer, factors, problems)
     return layer
 
 
-def _from(at: At, start: int, offset: int, width: int) -> Spot:
+def _from(at: At, start: int, offset: int, width: int) -> Position:
     return at(start + offset, width)
 
 
@@ -128,7 +128,7 @@ def _put_flag(
     name = _ALIASES.get(name, name)
     if name in ("scheduler", "schedule"):
         name = meaning_of_scheduler(flag.value)
-    key = written.key or written.spot
+    key = written.name_position
     if name in _SAMPLERS and not flag.raw:
         put(layer, "sampler", Written(_SAMPLERS[name], key, "", key), problems)
     elif name in _FACTORS:
@@ -173,7 +173,7 @@ def _seed_list(written: Written) -> Written:
     if "," not in str(written.value):
         return written
     texts = [text.strip() for text in str(written.value).strip("[] ").split(",")]
-    parts = tuple(Written(text, written.spot, text) for text in texts)
+    parts = tuple(Written(text, written.position, text) for text in texts)
     return replace(written, value=tuple(texts), parts=parts)
 
 
@@ -183,7 +183,7 @@ def _put_count(layer: Layer, factors: list[Written], problems: Problems) -> None
     for factor in factors:
         value = number(str(factor.value))
         if not isinstance(value, int) or not 1 <= value <= 1000:
-            problems.add(factor.position, wrong_value("count", factor))
+            problems.add(factor.error_position, wrong_value("count", factor))
             return
         product *= value
     if factors:
@@ -226,11 +226,11 @@ def _quoted(text: str, start: int, at: At, problems: Problems) -> tuple[str, int
         return text[start + 1 :], len(text)
     following = _FLAG.search(text, found.end())
     end = following.start() if following else len(text)
-    behind = text[found.end() : end].strip()
-    if behind:
-        start = text.index(behind, found.end())
+    after = text[found.end() : end].strip()
+    if after:
+        start = text.index(after, found.end())
         problems.add(
-            at(start, len(behind)),
+            at(start, len(after)),
             "there is more text after the closing quote. Put the quotes around all of it; "
             'write \\" for a quote inside.',
         )

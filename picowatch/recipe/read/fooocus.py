@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from picowatch.errors import PictureUnreadable
-from picowatch.recipe.messages.places import Layer, Spot, Written
 from picowatch.recipe.messages.wording import MAX_WARNINGS, left_out
 from picowatch.recipe.read.a1111 import seed_of_32_bits
+from picowatch.recipe.written import Layer, Position, Written
 
 _FIELDS = {
     "steps": "steps",
@@ -22,7 +22,7 @@ _FIELDS = {
     "scheduler": "schedule_type",
     "seed": "seed",
 }
-# Styles stand in the full prompt; hashes and versions tell which files were meant.
+# Styles stand in the full prompt; hashes and versions say which files were meant.
 _INFORMATION = {
     *("prompt", "negative_prompt", "full_prompt", "full_negative_prompt", "styles"),
     *("resolution", "loras", "base_model_hash", "refiner_model_hash", "version", "created_by"),
@@ -37,16 +37,16 @@ def is_fooocus(text: str) -> bool:
     return text.lstrip().startswith("{") and '"full_prompt"' in text and '"base_model"' in text
 
 
-def fooocus_layer(text: str, spot: Spot) -> tuple[Layer, tuple[str, ...]]:
+def fooocus_layer(text: str, position: Position) -> tuple[Layer, tuple[str, ...]]:
     """The fields, and warnings for what a recipe cannot say. Raises PictureUnreadable."""
     try:
         values = json.loads(text)
-        return _layer(values, spot), _warnings(values)
+        return _layer(values, position), _warnings(values)
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError):
         raise PictureUnreadable("its text from Fooocus is damaged.") from None
 
 
-def _layer(values: Mapping[str, Any], spot: Spot) -> Layer:
+def _layer(values: Mapping[str, Any], position: Position) -> Layer:
     found: dict[str, Any] = {
         field: _plain(values[key]) for key, field in _FIELDS.items() if key in values
     }
@@ -59,11 +59,11 @@ def _layer(values: Mapping[str, Any], spot: Spot) -> Layer:
     sides = _SIDES.fullmatch(str(values.get("resolution", "")))
     if sides:
         found["size"] = f"{sides[1]}x{sides[2]}"
-    layer = {field: Written(value, spot) for field, value in found.items()}
+    layer = {field: Written(value, position) for field, value in found.items()}
     loras = {str(name): _plain(weight) for name, weight, *_ in values.get("loras", [])}
     if loras:
-        pairs = tuple((name, Written(weight, spot)) for name, weight in loras.items())
-        layer["loras"] = Written(loras, spot, pairs=pairs)
+        pairs = tuple((name, Written(weight, position)) for name, weight in loras.items())
+        layer["loras"] = Written(loras, position, pairs=pairs)
     return layer
 
 

@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from picowatch.errors import PictureUnreadable
-from picowatch.recipe.messages.places import Layer, Source, Spot, Written
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.read.a1111 import a1111_picture
 from picowatch.recipe.read.a1111_blocks import MAX_LINES, holds_parameters
 from picowatch.recipe.read.decoding import MAX_BYTES
 from picowatch.recipe.read.fooocus import fooocus_layer, is_fooocus
 from picowatch.recipe.request import ImageRequest, loras_beside_prompt, recipe_values
+from picowatch.recipe.written import Layer, Position, Source, Written
 
 # A picture's texts by keyword, for the path as the recipe names it. Raises PictureUnreadable.
 PictureFields = Callable[[str], Mapping[str, str]]
@@ -40,7 +40,7 @@ _PICODIFFUSION_CLIP_SKIP = 3
 
 @dataclass(frozen=True, slots=True)
 class FromPicture:
-    """The fields of a picture, all of them at the place where the recipe names it."""
+    """The fields of a picture, all of them at the position where the recipe names it."""
 
     layer: Layer
     warnings: tuple[str, ...] = ()
@@ -51,36 +51,38 @@ def read_from(
 ) -> FromPicture | None:
     """The settings of the picture that a recipe starts from; `given` are fields that it overrides.
 
-    None if there are none: why goes to `problems`.
+    None if not found: why goes to `problems`.
     """
     path = str(written.value)
-    spot = replace(written.spot, note=f" (in {shown(path)})")
+    position = replace(written.position, note=f" (in {shown(path)})")
     try:
-        found = _fields(path, picture_fields(path), spot, "checkpoint" in given)
+        found = _fields(path, picture_fields(path), position, "checkpoint" in given)
     except PictureUnreadable as error:
-        problems.add(written.position, f"{shown(path)}: {error}")
+        problems.add(written.error_position, f"{shown(path)}: {error}")
         return None
     return FromPicture({n: w for n, w in found.layer.items() if n not in given}, found.warnings)
 
 
-def _fields(path: str, texts: Mapping[str, str], spot: Spot, names_checkpoint: bool) -> FromPicture:
+def _fields(
+    path: str, texts: Mapping[str, str], position: Position, names_checkpoint: bool
+) -> FromPicture:
     if any(len(text) > MAX_BYTES or text.count("\n") > MAX_LINES for text in texts.values()):
         raise PictureUnreadable("its texts are too long to be settings.")
     if "picowatch" in texts:
-        return FromPicture(_of_picowatch(texts["picowatch"], spot))
+        return FromPicture(_of_picowatch(texts["picowatch"], position))
     if is_fooocus(texts.get("parameters", "")):
-        return FromPicture(*fooocus_layer(texts["parameters"], spot))
+        return FromPicture(*fooocus_layer(texts["parameters"], position))
     if "parameters" in texts:
-        return _of_a1111(path, texts["parameters"], spot, names_checkpoint)
+        return _of_a1111(path, texts["parameters"], position, names_checkpoint)
     if texts.get("generator", "").casefold() == "picodiffusion":
-        return FromPicture(_of_picodiffusion(texts, spot))
+        return FromPicture(_of_picodiffusion(texts, position))
     raise PictureUnreadable(
         "it contains no settings that picowatch can read.",
         "Unedited pictures by picowatch, A1111, Fooocus and picoDiffusion do.",
     )
 
 
-def _of_picowatch(text: str, spot: Spot) -> Layer:
+def _of_picowatch(text: str, position: Position) -> Layer:
     damaged = PictureUnreadable("its 'picowatch' text is damaged.")
     try:
         values = json.loads(text)
@@ -88,37 +90,43 @@ def _of_picowatch(text: str, spot: Spot) -> Layer:
             raise PictureUnreadable(
                 "it was made by a newer picowatch.", "Read it with that version."
             )
-        return _layer_of(ImageRequest.from_dict(values["request"]), spot)
+        return _layer_of(ImageRequest.from_dict(values["request"]), position)
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError):
         raise damaged from None
 
 
-def _layer_of(request: ImageRequest, spot: Spot) -> Layer:
+def _layer_of(request: ImageRequest, position: Position) -> Layer:
     """The request's fields as somebody would have written them there."""
-    layer = {name: _written(value, spot) for name, value in recipe_values(request).items()}
-    layer["checkpoint"] = Written(request.checkpoint, _hashed(spot, request.checkpoint_hash))
+    layer = {name: _written(value, position) for name, value in recipe_values(request).items()}
+    layer["checkpoint"] = Written(request.checkpoint, _hashed(position, request.checkpoint_hash))
     if request.vae_hash:
-        layer["vae"] = Written(request.vae, _hashed(spot, request.vae_hash))
+        layer["vae"] = Written(request.vae, _hashed(position, request.vae_hash))
     for field, uses in (("prompt", request.loras), ("loras", loras_beside_prompt(request))):
         hashes = ", ".join(f"{u.name} {u.hash[:_HASH_DIGITS]}" for u in uses)
         if hashes:
-            note = f" (in {spot.note[5:-1]}; the hashes of its LoRAs begin: {shown(hashes, 200)})"
-            layer[field] = replace(layer[field], spot=replace(spot, note=note))
+            note = (
+                f" (in {position.note[5:-1]}; the hashes of its LoRAs begin: {shown(hashes, 200)})"
+            )
+            layer[field] = replace(layer[field], position=replace(position, note=note))
     return layer
 
 
-def _written(value: object, spot: Spot) -> Written:
+def _written(value: object, position: Position) -> Written:
     """The value as if it stood there; a mapping with its pairs."""
     pairs = value.items() if isinstance(value, dict) else ()
-    return Written(value, spot, pairs=tuple((str(key), Written(v, spot)) for key, v in pairs))
+    return Written(
+        value, position, pairs=tuple((str(key), Written(v, position)) for key, v in pairs)
+    )
 
 
-def _hashed(spot: Spot, hash_: str) -> Spot:
-    note = f" (in {spot.note[5:-1]}, made with the file whose hash begins {hash_[:_HASH_DIGITS]})"
-    return replace(spot, note=note)
+def _hashed(position: Position, hash_: str) -> Position:
+    note = (
+        f" (in {position.note[5:-1]}, made with the file whose hash begins {hash_[:_HASH_DIGITS]})"
+    )
+    return replace(position, note=note)
 
 
-def _of_a1111(path: str, text: str, spot: Spot, names_checkpoint: bool) -> FromPicture:
+def _of_a1111(path: str, text: str, position: Position, names_checkpoint: bool) -> FromPicture:
     text = text.replace("\r\n", "\n").replace("\r", "\n").rstrip("\n")
     if not holds_parameters(text):
         raise PictureUnreadable("its 'parameters' text has no line 'Steps: …, Sampler: …'.")
@@ -132,23 +140,23 @@ def _of_a1111(path: str, text: str, spot: Spot, names_checkpoint: bool) -> FromP
             f"the model with the hash {shown(model_hash)} is not known by name.",
             "Write 'checkpoint: …' here.",
         )
-    layer = {name: _at(written, spot) for name, written in entry.layer.items()}
+    layer = {name: _at(written, position) for name, written in entry.layer.items()}
     return FromPicture(layer, entry.warnings)
 
 
-def _at(written: Written, spot: Spot) -> Written:
+def _at(written: Written, position: Position) -> Written:
     """The value as if it stood in the recipe, where the picture is named."""
-    pairs = tuple((name, _at(pair, spot)) for name, pair in written.pairs)
-    return Written(written.value, spot, pairs=pairs)
+    pairs = tuple((name, _at(pair, position)) for name, pair in written.pairs)
+    return Written(written.value, position, pairs=pairs)
 
 
-def _of_picodiffusion(texts: Mapping[str, str], spot: Spot) -> Layer:
+def _of_picodiffusion(texts: Mapping[str, str], position: Position) -> Layer:
     values: dict[str, Any] = {
         field: texts[key] for key, field in _PICODIFFUSION.items() if texts.get(key)
     }
     values = {"prompt": "", **values, "clip_skip": _PICODIFFUSION_CLIP_SKIP}
-    layer = {name: Written(value, spot) for name, value in values.items()}
+    layer = {name: Written(value, position) for name, value in values.items()}
     lora = texts.get("lora", "")
     if lora and lora.casefold() != "none":
-        layer["loras"] = _written({lora: texts.get("lora_weight") or "1"}, spot)
+        layer["loras"] = _written({lora: texts.get("lora_weight") or "1"}, position)
     return layer

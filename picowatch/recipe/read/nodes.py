@@ -1,4 +1,4 @@
-"""YAML text to nodes that know their places, within limits.
+"""YAML text to nodes that know their positions, within limits.
 
 Built from the parser's events instead of its composer, so that a hostile file is stopped while
 it is read: deep nesting, thousands of aliases and anchors that multiply (YAML bombs) never
@@ -11,14 +11,14 @@ from typing import Any, NoReturn
 
 import yaml
 
-from picowatch.recipe.messages.places import Source, Spot
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.read.yaml_errors import explain_syntax
+from picowatch.recipe.written import Position, Source
 
 MAX_DEPTH = 20
 MAX_ALIASES = 200
 MAX_NODES = 50_000
-MAX_BEHIND = 300
+MAX_AFTER = 300
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -30,7 +30,7 @@ class Node:
     `size` counts it and everything below it, aliases expanded.
     """
 
-    spot: Spot
+    position: Position
     raw: str
     size: int = 1
 
@@ -39,12 +39,12 @@ class Node:
 class Scalar(Node):
     """Text. `style` is YAML's: empty for plain, a quote, or | or > for a block.
 
-    `behind` is what follows it on its last line: a comment, perhaps.
+    `after` is what follows it on its last line: a comment, perhaps.
     """
 
     text: str = ""
     style: str = ""
-    behind: str = ""
+    after: str = ""
 
 
 @dataclass(slots=True, eq=False)
@@ -62,7 +62,7 @@ class Mapping(Node):
 
 
 def compose(source: Source, problems: Problems) -> list[Node]:
-    """The documents of a YAML file; tags, and names that nothing bears, go to `problems`.
+    """The documents of a YAML file; tags, and undefined aliases, go to `problems`.
 
     Raises RecipeInvalid when it is no YAML or beyond the limits: then nothing else is known.
     """
@@ -78,7 +78,7 @@ class _Composer:
         self.problems = problems
         self.events: Iterator[Any] = yaml.parse(_without_blank_tabs(source), _LOADER)
         self.anchors: dict[str, Node | None] = {}
-        self.unused: dict[str, Spot] = {}
+        self.unused: dict[str, Position] = {}
         self.aliases = 0
         self.nodes = 0
 
@@ -91,25 +91,25 @@ class _Composer:
                 self.refuse_unused_anchors()
 
     def node(self, event: Any, depth: int) -> Node:
-        spot = self.spot(event)
+        position = self.position(event)
         if isinstance(event, yaml.AliasEvent):
-            return self.alias(str(event.anchor), spot)
-        self.count(1, spot)
+            return self.alias(str(event.anchor), position)
+        self.count(1, position)
         if event.tag is not None:
-            self.problems.add(spot, _about_tag(self.raw(event)))
+            self.problems.add(position, _about_tag(self.raw(event)))
         if depth > MAX_DEPTH:
-            _refuse(spot, f"this is nested more than {MAX_DEPTH} deep. A recipe needs three.")
+            _refuse(position, f"this is nested more than {MAX_DEPTH} deep. A recipe needs three.")
         if event.anchor is not None:
             self.anchors[event.anchor] = None
-            self.unused[event.anchor] = spot
-        made = self.made(event, spot, depth)
+            self.unused[event.anchor] = position
+        node = self.built(event, position, depth)
         if event.anchor is not None:
-            self.anchors[event.anchor] = made
-        return made
+            self.anchors[event.anchor] = node
+        return node
 
-    def made(self, event: Any, spot: Spot, depth: int) -> Node:
+    def built(self, event: Any, position: Position, depth: int) -> Node:
         if isinstance(event, yaml.ScalarEvent):
-            return self.scalar(event, spot)
+            return self.scalar(event, position)
         children = []
         for child in self.events:
             if isinstance(child, yaml.SequenceEndEvent | yaml.MappingEndEvent):
@@ -118,37 +118,37 @@ class _Composer:
         size = 1 + sum(child.size for child in children)
         raw = self.source.text[event.start_mark.index : child.end_mark.index]
         if isinstance(event, yaml.SequenceStartEvent):
-            return Sequence(spot, raw, size, tuple(children))
-        return Mapping(spot, raw, size, tuple(zip(children[::2], children[1::2], strict=True)))
+            return Sequence(position, raw, size, tuple(children))
+        return Mapping(position, raw, size, tuple(zip(children[::2], children[1::2], strict=True)))
 
-    def scalar(self, event: Any, spot: Spot) -> Scalar:
+    def scalar(self, event: Any, position: Position) -> Scalar:
         end = event.end_mark.index
         # A piece is enough for an error, and a line may be a megabyte with thousands of scalars.
-        behind = self.source.text[end : end + MAX_BEHIND].partition("\n")[0]
-        return Scalar(spot, self.raw(event), 1, event.value, event.style or "", behind)
+        after = self.source.text[end : end + MAX_AFTER].partition("\n")[0]
+        return Scalar(position, self.raw(event), 1, event.value, event.style or "", after)
 
-    def alias(self, name: str, spot: Spot) -> Node:
+    def alias(self, name: str, position: Position) -> Node:
         self.aliases += 1
         if self.aliases > MAX_ALIASES:
-            _refuse(spot, f"more than {MAX_ALIASES} aliases (*name) in one file.")
+            _refuse(position, f"more than {MAX_ALIASES} aliases (*name) in one file.")
         self.unused.pop(name, None)
         node = self.anchors.get(name)
         if node is None:
-            self.problems.add(spot, _about_alias(name, name in self.anchors))
-            return Scalar(spot, f"*{name}", style="'")
-        self.count(node.size, spot)
+            self.problems.add(position, _about_alias(name, name in self.anchors))
+            return Scalar(position, f"*{name}", style="'")
+        self.count(node.size, position)
         return node
 
-    def count(self, size: int, spot: Spot) -> None:
+    def count(self, size: int, position: Position) -> None:
         """Count what is added: an alias adds all that its anchor holds."""
         self.nodes += size
         if self.nodes > MAX_NODES:
-            _refuse(spot, f"the file holds more than {MAX_NODES:,} values.")
+            _refuse(position, f"the file holds more than {MAX_NODES:,} values.")
 
     def refuse_unused_anchors(self) -> None:
-        for name, spot in self.unused.items():
+        for name, position in self.unused.items():
             self.problems.add(
-                spot,
+                position,
                 f"YAML reads &{shown(name)} as the name of what follows, not as text, and nothing "
                 "in the file refers to that name. Put the text in quotes.",
             )
@@ -156,10 +156,10 @@ class _Composer:
     def raw(self, event: Any) -> str:
         return self.source.text[event.start_mark.index : event.end_mark.index]
 
-    def spot(self, event: Any) -> Spot:
+    def position(self, event: Any) -> Position:
         first_line = self.raw(event).partition("\n")[0].rstrip()
         mark = event.start_mark
-        return Spot(self.source, mark.line + 1, mark.column + 1, max(1, len(first_line)))
+        return Position(self.source, mark.line + 1, mark.column + 1, max(1, len(first_line)))
 
 
 def _without_blank_tabs(source: Source) -> str:
@@ -184,8 +184,8 @@ def _about_alias(name: str, inside_itself: bool) -> str:
     )
 
 
-def _refuse(spot: Spot, message: str) -> NoReturn:
+def _refuse(position: Position, message: str) -> NoReturn:
     problems = Problems()
-    problems.add(spot, message)
+    problems.add(position, message)
     problems.raise_if_any()
     raise AssertionError("unreachable")

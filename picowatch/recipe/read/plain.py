@@ -4,13 +4,13 @@ import re
 
 import yaml
 
-from picowatch.recipe.messages.places import Misread
+from picowatch.recipe.written import Misread
 
 _WHOLE = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 _DECIMAL = re.compile(r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+)([eE][-+][0-9]+)?")
 _MAX_DIGITS = 30
 _TRUE = {"true", "yes", "on"}
-# In quotes, or behind a flag, the words mean the same.
+# In quotes, or after a flag, the words mean the same.
 TRUE_OR_FALSE = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 

@@ -5,7 +5,6 @@ from bisect import bisect_right
 from dataclasses import dataclass
 
 from picowatch.recipe.fields import ALL_NAMES, FIRST_NAME_OF
-from picowatch.recipe.messages.places import Entry, Layer, Source, Spot
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import closest
 from picowatch.recipe.read.a1111 import a1111_entries
@@ -13,6 +12,7 @@ from picowatch.recipe.read.a1111_blocks import holds_parameters
 from picowatch.recipe.read.command_lines import why_no_page, why_no_prompt
 from picowatch.recipe.read.flags import prompt_and_flags
 from picowatch.recipe.read.yaml_entries import yaml_layer
+from picowatch.recipe.written import Entry, Layer, Position, Source
 
 _RULE = re.compile(r"-{3,}\s*")
 _PROMPT_FIELD = re.compile(r"(?m)^[ \t]*(?:- +)?prompt:")
@@ -30,14 +30,14 @@ def txt_entries(source: Source, problems: Problems) -> tuple[list[Entry], Layer]
     1. Text with A1111's generation parameters is recipes with those settings.
     2. Otherwise each line is a prompt, with comments, settings and flags.
     3. A first line like `prompt: …` is YAML under a wrong name.
-    4. JSON and other programs' command lines are neither, and are told what to write.
+    4. JSON and other programs' command lines are neither; the error says what to write.
     """
     if _looks_like_yaml(source, problems):
         return [], {}
     no_page = why_no_page(source.text, _renamed(source, "yaml"))
     if no_page:
         first = next(i for i, line in enumerate(source.lines, 1) if line.strip())
-        problems.add(Spot(source, first, 1, max(1, len(source.line(first)))), no_page)
+        problems.add(Position(source, first, 1, max(1, len(source.line(first)))), no_page)
         return [], {}
     if holds_parameters(source.text):
         return a1111_entries(source, problems), {}
@@ -55,8 +55,8 @@ def _looks_like_yaml(source: Source, problems: Problems) -> bool:
             return False
         if field[1] != "prompt" and not _PROMPT_FIELD.search(source.text):
             return False
-        spot = Spot(source, number, field.start(1) + 1, len(field[1]))
-        problems.add(spot, rename_to(source, "yaml", "YAML"))
+        position = Position(source, number, field.start(1) + 1, len(field[1]))
+        problems.add(position, rename_to(source, "yaml", "YAML"))
         return True
     return False
 
@@ -79,16 +79,16 @@ def _settings(source: Source, problems: Problems) -> tuple[int, Layer]:
         return 0, {}
     end = next((i for i in range(top + 1, len(lines)) if _RULE.fullmatch(lines[i])), None)
     if end is None:
-        spot = Spot(source, top + 1, 1, len(lines[top].rstrip()))
+        position = Position(source, top + 1, 1, len(lines[top].rstrip()))
         is_yaml = _PROMPT_FIELD.search(source.text)
         message = "settings begin here and must end with a second line ---."
-        problems.add(spot, rename_to(source, "yaml", "YAML") if is_yaml else message)
+        problems.add(position, rename_to(source, "yaml", "YAML") if is_yaml else message)
         return len(lines), {}
     # Blank lines above keep the line numbers of the file.
     above = "\n" * (top + 1) + "\n".join(lines[top + 1 : end])
     layer = yaml_layer(Source(source.name, above), problems)
     if "prompt" in layer:
-        position = layer["prompt"].key or layer["prompt"].spot
+        position = layer["prompt"].name_position
         problems.add(position, "write the prompts below the settings, one per line.")
     return end + 1, layer
 
@@ -116,14 +116,14 @@ def _prompt_lines(source: Source, first: int, problems: Problems) -> list[Entry]
         start = number
         text, pieces, number = _whole_line(source, number, problems)
         if _RULE.fullmatch(text):
-            spot = Spot(source, start + 1, 1, len(text))
+            position = Position(source, start + 1, 1, len(text))
             problems.add(
-                spot, "settings between --- lines may appear only once, above all prompts."
+                position, "settings between --- lines may appear only once, above all prompts."
             )
             continue
         if len(entries) == MAX_PROMPTS:
             message = f"more than {MAX_PROMPTS:,} prompts in one file. Split it."
-            problems.add(Spot(source, start + 1, 1, len(source.lines[start])), message)
+            problems.add(Position(source, start + 1, 1, len(source.lines[start])), message)
             break
         entry = _prompt_line(source, text, pieces, problems)
         entries += [entry] if entry else []
@@ -133,9 +133,9 @@ def _prompt_lines(source: Source, first: int, problems: Problems) -> list[Entry]
 def _prompt_line(
     source: Source, text: str, pieces: list[_Piece], problems: Problems
 ) -> Entry | None:
-    def at(offset: int, width: int) -> Spot:
+    def at(offset: int, width: int) -> Position:
         piece = pieces[bisect_right(pieces, offset, key=lambda piece: piece.offset) - 1]
-        return Spot(source, piece.line, piece.column + offset - piece.offset, width)
+        return Position(source, piece.line, piece.column + offset - piece.offset, width)
 
     no_prompt = why_no_prompt(text)
     if no_prompt:
@@ -156,12 +156,12 @@ def _prompt_line(
     return Entry(layer, at(0, len(text)), tuple(warnings))
 
 
-def _refuse_setting(name: str, value: str, spot: Spot, problems: Problems) -> None:
+def _refuse_setting(name: str, value: str, position: Position, problems: Problems) -> None:
     meant = name if name in ALL_NAMES else closest(name, ALL_NAMES)
     if meant:
         question = "" if meant == name else f"Did you mean '{meant}'? "
         problems.add(
-            spot,
+            position,
             "each line of a .txt is a prompt, and this one reads like a setting. "
             f"{question}Write --{meant} {value} after a prompt, or {meant}: {value} between two "
             "lines --- above the prompts.",
@@ -169,7 +169,7 @@ def _refuse_setting(name: str, value: str, spot: Spot, problems: Problems) -> No
 
 
 def _whole_line(source: Source, number: int, problems: Problems) -> tuple[str, list[_Piece], int]:
-    """A line with all that backslashes at its end go on with, and the index behind it."""
+    """A line with all that backslashes at its end go on with, and the index after it."""
     parts: list[str] = []
     pieces: list[_Piece] = []
     length = 0
@@ -185,7 +185,7 @@ def _whole_line(source: Source, number: int, problems: Problems) -> tuple[str, l
             return "".join(parts), pieces, number
         if number == len(source.lines):
             problems.add(
-                Spot(source, number, len(line.rstrip())),
+                Position(source, number, len(line.rstrip())),
                 "a backslash at the end of a line continues it on the next line, but there is no "
                 "next line.",
             )

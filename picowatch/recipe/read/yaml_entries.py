@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from picowatch.recipe.fields import ALL_NAMES, FIRST_NAME_OF
-from picowatch.recipe.messages.places import Entry, Layer, Source, Spot, Written
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import closest
 from picowatch.recipe.read.nodes import Mapping, Node, Scalar, Sequence, compose
 from picowatch.recipe.read.plain import plain_value
 from picowatch.recipe.read.yaml_errors import quoted
 from picowatch.recipe.resolve.layers import put
+from picowatch.recipe.written import Entry, Layer, Position, Source, Written
 
 # A recipe has fewer fields, and to compare each of a hostile file's takes long.
 _MAX_COMPARED = 100
@@ -27,40 +27,42 @@ def yaml_entries(source: Source, problems: Problems) -> list[Entry]:
             if isinstance(element, Mapping):
                 entries.append(Entry(layer_of(element, problems), _start(element)))
             elif tight := list(_tight_fields(element, source)):
-                for spot, instead in tight:
-                    problems.add(spot, f"a space is missing after the colon: write '{instead}'.")
+                for position, instead in tight:
+                    problems.add(
+                        position, f"a space is missing after the colon: write '{instead}'."
+                    )
             elif not _is_nothing(document):
-                problems.add(element.spot, _no_recipe(element, source, element is not document))
+                problems.add(element.position, _no_recipe(element, source, element is not document))
     return entries
 
 
 def yaml_layer(source: Source, problems: Problems) -> Layer:
-    """The one mapping of a `_defaults.yaml` or of a TXT's settings; empty if there is none."""
+    """The one mapping of a `_defaults.yaml` or of a TXT's settings; empty if not found."""
     documents = [node for node in compose(source, problems) if not _is_nothing(node)]
     for node in documents[1:]:
-        problems.add(node.spot, "settings are one mapping; this is a second document.")
+        problems.add(node.position, "settings are one mapping; this is a second document.")
     if not documents:
         return {}
     if isinstance(documents[0], Mapping):
         return layer_of(documents[0], problems)
-    problems.add(documents[0].spot, "settings are lines like 'steps: 30', one per line.")
+    problems.add(documents[0].position, "settings are lines like 'steps: 30', one per line.")
     return {}
 
 
 def layer_of(mapping: Mapping, problems: Problems) -> Layer:
-    """The fields of a mapping. What `<<` merges in stands behind the mapping's own fields."""
+    """The fields of a mapping. What `<<` merges in comes after the mapping's own fields."""
     layer: Layer = {}
     merged: list[Mapping] = []
     for key, value in mapping.pairs:
         if not isinstance(key, Scalar):
-            problems.add(key.spot, "a field's name must be a word, not a list or a mapping.")
+            problems.add(key.position, "a field's name must be a word, not a list or a mapping.")
         elif key.text == "<<" and not key.style:
             merged += _merged_mappings(value, problems)
         elif key.text in _PROMPTS and _is_lost(key, value, problems):
-            # Empty text in its place: that it is missing, too, needs no second message.
-            put(layer, key.text, Written("", value.spot, "''", key.spot), problems)
+            # Empty text instead: that it is missing, too, needs no second message.
+            put(layer, key.text, Written("", value.position, "''", key.position), problems)
         else:
-            put(layer, key.text, written(value, key.spot), problems)
+            put(layer, key.text, written(value, key.position), problems)
     _forgive_missing_prompt(mapping, layer)
     for other in merged:
         layer = layer_of(other, problems) | layer
@@ -68,40 +70,40 @@ def layer_of(mapping: Mapping, problems: Problems) -> Layer:
 
 
 def _forgive_missing_prompt(mapping: Mapping, layer: Layer) -> None:
-    """A misspelt prompt is told as such; that it is missing, too, needs no second message."""
+    """A misspelt prompt is reported as such; that it is missing, too, needs no second message."""
     for key, value in mapping.pairs[:_MAX_COMPARED]:
         if not isinstance(key, Scalar) or key.text in FIRST_NAME_OF:
             continue
         if closest(key.text, ALL_NAMES) == "prompt":
-            layer.setdefault("prompt", Written("", value.spot, "''", key.spot))
+            layer.setdefault("prompt", Written("", value.position, "''", key.position))
 
 
-def written(node: Node, key: Spot | None = None) -> Written:
-    """The value of a node, with its place."""
+def written(node: Node, key: Position | None = None) -> Written:
+    """The value of a node, with its position."""
     if isinstance(node, Sequence):
         parts = tuple(written(element) for element in node.elements)
         value: object = tuple(part.value for part in parts)
-        return Written(value, node.spot, node.raw.strip(), key, parts, yaml_plain=True)
+        return Written(value, node.position, node.raw.strip(), key, parts, yaml_plain=True)
     if isinstance(node, Mapping):
-        pairs = tuple((_name(name), written(value, name.spot)) for name, value in node.pairs)
+        pairs = tuple((_name(name), written(value, name.position)) for name, value in node.pairs)
         values = {name: pair.value for name, pair in pairs}
-        return Written(values, node.spot, node.raw.strip(), key, pairs=pairs, yaml_plain=True)
+        return Written(values, node.position, node.raw.strip(), key, pairs=pairs, yaml_plain=True)
     if not isinstance(node, Scalar):
-        return Written({}, node.spot, node.raw.strip(), key, yaml_plain=True)
+        return Written({}, node.position, node.raw.strip(), key, yaml_plain=True)
     if not node.style:
-        return Written(plain_value(node.text), node.spot, node.raw, key, yaml_plain=True)
+        return Written(plain_value(node.text), node.position, node.raw, key, yaml_plain=True)
     # A block's last line break is how blocks are written, not part of what is meant.
     text = node.text.removesuffix("\n") if node.style in "|>" else node.text
-    return Written(text, node.spot, node.raw, key)
+    return Written(text, node.position, node.raw, key)
 
 
 def _name(key: Node) -> str:
     return key.text if isinstance(key, Scalar) else key.raw.strip()
 
 
-def _start(mapping: Mapping) -> Spot:
+def _start(mapping: Mapping) -> Position:
     """The first field, as wide as its name: where to point for what is missing."""
-    return mapping.pairs[0][0].spot if mapping.pairs else mapping.spot
+    return mapping.pairs[0][0].position if mapping.pairs else mapping.position
 
 
 def _is_nothing(node: Node) -> bool:
@@ -114,55 +116,55 @@ def _merged_mappings(value: Node, problems: Problems) -> Iterator[Mapping]:
         if isinstance(element, Mapping):
             yield element
         else:
-            problems.add(element.spot, "<< takes a mapping, like <<: *name.")
+            problems.add(element.position, "<< takes a mapping, like <<: *name.")
 
 
 def _is_lost(key: Scalar, value: Node, problems: Problems) -> bool:
     """Whether YAML lost a part of a prompt that is written there; nobody would see it.
 
-    What stands behind ` #` is a comment to YAML, and a block of text that is not indented is
+    What follows ` #` is a comment to YAML, and a block of text that is not indented is
     an empty one.
     """
     if not isinstance(value, Scalar):
         return False
     if value.style in ("|", ">") and not value.text.strip():
         problems.add(
-            value.spot,
+            value.position,
             f"{key.text} is empty: the lines of the text below {value.style} must be indented.",
         )
         return True
-    if value.style or not value.behind.lstrip().startswith("#"):
+    if value.style or not value.after.lstrip().startswith("#"):
         return False
     _refuse_cut_off(key, value, problems)
     return True
 
 
 def _refuse_cut_off(key: Scalar, value: Scalar, problems: Problems) -> None:
-    comment = value.behind.strip()
+    comment = value.after.strip()
     last_line = value.raw.rpartition("\n")[2]
-    line = value.spot.line + value.raw.count("\n")
-    ends = len(last_line) + (value.spot.column if line == value.spot.line else 1)
-    at = ends + len(value.behind) - len(value.behind.lstrip())
-    whole = " ".join(f"{value.text}{value.behind}".split())
+    line = value.position.line + value.raw.count("\n")
+    ends = len(last_line) + (value.position.column if line == value.position.line else 1)
+    at = ends + len(value.after) - len(value.after.lstrip())
+    whole = " ".join(f"{value.text}{value.after}".split())
     understood = f"'{shown(value.text)}'" if value.text else "empty"
     problems.add(
-        replace(value.spot, line=line, column=at, width=len(comment)),
+        replace(value.position, line=line, column=at, width=len(comment)),
         f"YAML reads everything from this # on as a comment: {key.text} would be {understood}. "
         f"If it belongs to the text, write {key.text}: {shown(quoted(whole), 200)}; "
         "if it is a comment, give it a line of its own.",
     )
 
 
-def _tight_fields(node: Node, source: Source) -> Iterator[tuple[Spot, str]]:
+def _tight_fields(node: Node, source: Source) -> Iterator[tuple[Position, str]]:
     """Lines like `prompt:a corgi`, if text begins with one: YAML takes them for one text."""
     if not isinstance(node, Scalar) or node.style:
         return
-    first = node.spot.line
+    first = node.position.line
     for number in range(first, first + node.raw.count("\n") + 1):
         field = re.match(r"\s*(?:- +)*(?P<name>\w+):(?P<value>[^\s/].*)", source.line(number))
         if field and field["name"] in FIRST_NAME_OF:
-            spot = Spot(source, number, field.end("name") + 1)
-            yield spot, f"{field['name']}: {shown(field['value'].rstrip(), 200)}"
+            position = Position(source, number, field.end("name") + 1)
+            yield position, f"{field['name']}: {shown(field['value'].rstrip(), 200)}"
         elif number == first:
             return
 

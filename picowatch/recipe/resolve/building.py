@@ -19,7 +19,6 @@ from picowatch.recipe.fields import (
     default_of,
 )
 from picowatch.recipe.inventory import Checkpoint, Inventory
-from picowatch.recipe.messages.places import Layer, Spot, Written
 from picowatch.recipe.messages.problems import Problems
 from picowatch.recipe.messages.wording import not_multiple_of_8, wrong_value
 from picowatch.recipe.prompts.prompts import mistakes_in
@@ -39,18 +38,19 @@ from picowatch.recipe.samplers import (
     find_sampler,
     sampler_named,
 )
+from picowatch.recipe.written import Layer, Position, Written
 
 _ONE_SEED = f"a whole number from 0 to {MAX_SEED}"
 _RANDOM_WORDS = {"random", "-1", "\N{MINUS SIGN}1"}
 
 
-# Field, text, LoRAs and place of prompts that were looked through: sweeps and defaults repeat them.
-Checked = set[tuple[str, str, Loras, Spot]]
+# Field, text, LoRAs and position of checked prompts: sweeps and defaults repeat them.
+Checked = set[tuple[str, str, Loras, Position]]
 
 
 def build_recipe(
     layer: Layer,
-    spot: Spot,
+    position: Position,
     entry_index: int,
     inventory: Inventory,
     checked: Checked,
@@ -58,10 +58,10 @@ def build_recipe(
 ) -> Recipe | None:
     """The recipe of a settled and merged layer without its sweep; the layer is used up."""
     loras = read_loras(layer, inventory, problems)
-    _check_prompts(layer, spot, loras, inventory, checked, problems)
+    _check_prompts(layer, position, loras, inventory, checked, problems)
     _read_numbers(layer)
     _read_seed(layer, problems)
-    checkpoint = _checkpoint(layer, spot, inventory, problems)
+    checkpoint = _checkpoint(layer, position, inventory, problems)
     native = checkpoint.native_size
     values: dict[str, object] = {"prompt": "", "width": native, "height": native}
     values |= {name: w.value for name, w in layer.items() if name in Recipe.model_fields}
@@ -69,9 +69,9 @@ def build_recipe(
     values["loras"] = loras
     values |= _pictures(layer, problems)
     values |= {"checkpoint": checkpoint.name, "vae": _vae(layer, inventory, problems)}
-    values |= {"entry_index": entry_index, "line": spot.line}
+    values |= {"entry_index": entry_index, "line": position.line}
     try:
-        recipe = Recipe.model_validate(values).read_in(Context(inventory, layer, spot))
+        recipe = Recipe.model_validate(values).read_in(Context(inventory, layer, position))
     except ValidationError as error:
         _report(error, layer, problems)
         return None
@@ -100,7 +100,7 @@ def _hires(layer: Layer, takes_strength: bool, problems: Problems) -> Hires:
         try:
             values["upscaler"] = find_upscaler(upscaler.value)
         except UpscalerUnknown as error:
-            problems.add(upscaler.position, str(error))
+            problems.add(upscaler.error_position, str(error))
     try:
         return Hires(**values)
     except ValidationError as error:
@@ -114,7 +114,7 @@ def _check_final_size(recipe: Recipe, layer: Layer, problems: Problems) -> None:
     if recipe.hires and max(width, height) > MAX_SIDE:
         written = layer.get(f"{HIRES_PREFIX}scale", layer["hires"])
         problems.add(
-            written.position,
+            written.error_position,
             f"hires makes {width}x{height} of {recipe.size}; the limit is {MAX_SIDE} pixels a "
             "side. Use a smaller scale or size.",
         )
@@ -125,7 +125,7 @@ def _check_clip_skip(
 ) -> None:
     if recipe.clip_skip > checkpoint.text_layers:
         problems.add(
-            layer["clip_skip"].position,
+            layer["clip_skip"].error_position,
             f"clip_skip {recipe.clip_skip} is too much for the checkpoint '{checkpoint.name}': its "
             f"text encoder has {checkpoint.text_layers} layers. The limit is "
             f"{checkpoint.text_layers}.",
@@ -139,58 +139,58 @@ def _report(error: ValidationError, layer: Layer, problems: Problems, prefix: st
         message = wrong_value(field, written)
         if mistake["type"] == "multiple_of" and isinstance(written.value, int):
             message = not_multiple_of_8(field, written.value)
-        problems.add(written.position, message)
+        problems.add(written.error_position, message)
 
 
 def _check_prompts(
     layer: Layer,
-    spot: Spot,
+    position: Position,
     loras: Loras,
     inventory: Inventory,
     checked: Checked,
     problems: Problems,
 ) -> None:
     if "prompt" not in layer:
-        problems.add(spot, _no_prompt(spot))
+        problems.add(position, _no_prompt(position))
     for field in ("prompt", "negative_prompt"):
         text = text_of(field, layer, problems)
         written = layer.get(field)
-        if text is None or written is None or (field, text, loras, written.spot) in checked:
+        if text is None or written is None or (field, text, loras, written.position) in checked:
             continue
-        checked.add((field, text, loras, written.spot))
+        checked.add((field, text, loras, written.position))
         for found in FORBIDDEN.finditer(text.replace("\n", " ")):
-            problems.add(written.spot, f"{field} contains {invisible(found[0])}. Remove it.")
+            problems.add(written.position, f"{field} contains {invisible(found[0])}. Remove it.")
         for construct in mistakes_in(field, text, loras, inventory):
             snippet = text[construct.offset : construct.offset + construct.length]
             earlier = text.count(snippet, 0, construct.offset)
             problems.add(_inside(written, snippet, earlier), construct.message)
 
 
-def _no_prompt(spot: Spot) -> str:
-    if spot.source.name.lower().endswith(".txt"):
+def _no_prompt(position: Position) -> str:
+    if position.source.name.lower().endswith(".txt"):
         return "a prompt is missing. Write it before the flags."
     return "a prompt is missing. Write 'prompt: …'."
 
 
-def _inside(written: Written, snippet: str, earlier: int) -> Spot:
+def _inside(written: Written, snippet: str, earlier: int) -> Position:
     """Where a piece of a text stands in the file, if it stands there as it is."""
     at = -1
     for _ in range(earlier + 1):
         at = written.raw.find(snippet, at + 1)
         if at < 0:
-            return written.spot
+            return written.position
     before = written.raw[:at]
     width = len(snippet.partition("\n")[0])
     if written.at:
         return written.at(at, width)
-    line = written.spot.line + before.count("\n")
-    if line == written.spot.line:
-        return written.spot.shifted(at, width)
-    return Spot(written.spot.source, line, at - before.rfind("\n"), width)
+    line = written.position.line + before.count("\n")
+    if line == written.position.line:
+        return written.position.shifted(at, width)
+    return Position(written.position.source, line, at - before.rfind("\n"), width)
 
 
 def _read_numbers(layer: Layer) -> None:
-    """Numbers, true and false in quotes or behind flags mean the same as without."""
+    """Numbers, true and false in quotes or after flags mean the same as without."""
     for field in (*NUMBERS, *SWITCHES):
         written = layer.get(field)
         if written is None or not isinstance(written.value, str):
@@ -212,7 +212,7 @@ def _read_seed(layer: Layer, problems: Problems) -> None:
         return
     seed = _seed(written)
     if seed is None:
-        problems.add(written.position, wrong_value("seed", written))
+        problems.add(written.error_position, wrong_value("seed", written))
         del layer["seed"]
     else:
         layer["seed"] = replace(written, value=seed)
@@ -222,13 +222,13 @@ def _read_seed_list(layer: Layer, written: Written, problems: Problems) -> None:
     seeds = [(part, _seed(part)) for part in written.parts]
     for part, seed in seeds:
         if not isinstance(seed, int):
-            problems.add(part.spot, wrong_value("seed", part, _ONE_SEED))
+            problems.add(part.position, wrong_value("seed", part, _ONE_SEED))
     if not seeds:
-        problems.add(written.spot, "the list of seeds is empty. Write 'seed: random' or seeds.")
+        problems.add(written.position, "the list of seeds is empty. Write 'seed: random' or seeds.")
     if "count" in layer:
         count = layer["count"]
         problems.add(
-            count.key or count.spot,
+            count.name_position,
             "count and a list of seeds together: the list makes one image for each seed. "
             "Remove count.",
         )
@@ -255,22 +255,24 @@ def _sampling(layer: Layer, problems: Problems) -> dict[str, object]:
     default, default_schedule_type = find_sampler(DEFAULT_SAMPLER)
     sampler = sampler_named(str(layer["sampler"].value)) if "sampler" in layer else default
     written = layer.get("schedule_type")
-    asked = str(written.value) if written else default_schedule_type or AUTOMATIC
+    requested = str(written.value) if written else default_schedule_type or AUTOMATIC
     try:
-        decided = decide_schedule_type(sampler, asked)
+        decided = decide_schedule_type(sampler, requested)
     except ScheduleUnknown as error:
         decided = sampler.automatic
         if written:
-            problems.add(written.spot, str(error))
+            problems.add(written.position, str(error))
     return {"sampler": sampler.name, "schedule_type": decided}
 
 
-def _checkpoint(layer: Layer, spot: Spot, inventory: Inventory, problems: Problems) -> Checkpoint:
+def _checkpoint(
+    layer: Layer, position: Position, inventory: Inventory, problems: Problems
+) -> Checkpoint:
     name = text_of("checkpoint", layer, problems)
     try:
         return find_checkpoint(name, inventory)
     except NotInstalled as error:
-        problems.add(spot if name is None else layer["checkpoint"].spot, str(error))
+        problems.add(position if name is None else layer["checkpoint"].position, str(error))
         return inventory.demo
 
 
@@ -279,5 +281,5 @@ def _vae(layer: Layer, inventory: Inventory, problems: Problems) -> str:
     try:
         return BAKED if name is None else find_vae(name, inventory)
     except NotInstalled as error:
-        problems.add(layer["vae"].spot, str(error))
+        problems.add(layer["vae"].position, str(error))
         return BAKED

@@ -6,7 +6,6 @@ from math import prod
 
 from picowatch.recipe.fields import FROM
 from picowatch.recipe.inventory import Inventory
-from picowatch.recipe.messages.places import Entry, Layer, Spot, Written
 from picowatch.recipe.messages.problems import Problems
 from picowatch.recipe.messages.wording import MAX_WARNINGS
 from picowatch.recipe.prompts.doubts import doubts
@@ -17,6 +16,7 @@ from picowatch.recipe.resolve.building import Checked, build_recipe
 from picowatch.recipe.resolve.layers import merged, settled
 from picowatch.recipe.resolve.start_image import idle_fields, names_none, read_path
 from picowatch.recipe.resolve.sweep import WrittenAxis, combinations, read_axes
+from picowatch.recipe.written import Entry, Layer, Position, Written
 
 MAX_SWEPT_LETTERS = 2_000_000
 
@@ -54,7 +54,9 @@ def resolve(
             continue
         if sweep and _are_too_long(axes, layer, sweep, problems):
             continue
-        found = _variants(axes, layer, entry.spot, entry_index, inventory, checked, problems, go_on)
+        found = _variants(
+            axes, layer, entry.position, entry_index, inventory, checked, problems, go_on
+        )
         if not found:
             continue
         warnings = [*entry.warnings, *picture.warnings]
@@ -98,7 +100,7 @@ def _are_too_many(
         return False
     sizes = " x ".join(f"{len(axis.values):,}" for axis in axes)
     problems.add(
-        sweep.key or sweep.spot,
+        sweep.name_position,
         f"this sweep makes {sizes} = {images:,} images; one save may request {max_images:,} "
         "(the setting max_images_per_save).",
     )
@@ -119,7 +121,7 @@ def _are_too_long(
     ):
         if each * images > most:
             problems.add(
-                sweep.key or sweep.spot,
+                sweep.name_position,
                 f"this sweep of a prompt has {each * images:,} special characters ({what}); the "
                 "limit is {most:,}. Shorten the prompt, or sweep fewer values.",
             )
@@ -130,7 +132,7 @@ def _are_too_long(
 def _variants(
     axes: Sequence[WrittenAxis],
     layer: Layer,
-    spot: Spot,
+    position: Position,
     entry_index: int,
     inventory: Inventory,
     checked: Checked,
@@ -141,16 +143,18 @@ def _variants(
     recipes = []
     for combination in combinations(axes, layer):
         go_on()
-        recipe = build_recipe(dict(combination), spot, entry_index, inventory, checked, problems)
+        recipe = build_recipe(
+            dict(combination), position, entry_index, inventory, checked, problems
+        )
         if recipe:
             recipes.append(recipe)
     return recipes
 
 
 def _refuse_idle(own: Layer, found: Sequence[Recipe], problems: Problems) -> None:
-    for spot, field, needs in idle_fields(own, _there(found)):
+    for position, field, needs in idle_fields(own, _there(found)):
         message = f"{field} has no effect without {needs}. Add it, or remove {field}."
-        problems.add(spot, message)
+        problems.add(position, message)
 
 
 def _idle(own: Layer, found: Sequence[Recipe]) -> list[str]:

@@ -10,11 +10,11 @@ from dataclasses import replace
 from picowatch.errors import ValueInvalid
 from picowatch.recipe.fields import HIRES_PARTS, PARTS
 from picowatch.recipe.fields import HIRES_PREFIX as PREFIX
-from picowatch.recipe.messages.places import Layer, Written
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import did_you_mean, listed
 from picowatch.recipe.messages.wording import wrong_value
 from picowatch.recipe.read.plain import TRUE_OR_FALSE, number
+from picowatch.recipe.written import Layer, Written
 
 MAX_SIDE = 4096
 UPSCALERS = (
@@ -30,7 +30,7 @@ ALIASES = {"strength": "denoising_strength", "upscale": "scale"}
 
 
 def settle_hires(layer: Layer, problems: Problems) -> None:
-    """Take the field apart, in place."""
+    """Split the field into its parts, within the layer."""
     written = layer.get("hires")
     if written is None:
         return
@@ -46,7 +46,7 @@ def settle_hires(layer: Layer, problems: Problems) -> None:
     if isinstance(value, bool):
         layer["hires"] = replace(written, value=value)
     else:
-        problems.add(written.position, wrong_value("hires", written))
+        problems.add(written.error_position, wrong_value("hires", written))
         del layer["hires"]
 
 
@@ -57,9 +57,9 @@ def _settle_parts(layer: Layer, written: Written, problems: Problems) -> None:
             known = list(HIRES_PARTS)
             meant = did_you_mean(name, known)
             message = f"hires has no '{shown(name)}'. {meant}Its fields are {listed(known)}."
-            problems.add(part.key or part.spot, message)
+            problems.add(part.name_position, message)
         elif f"{PREFIX}{name}" in layer:
-            problems.add(part.key or part.spot, f"'{shown(name)}' is given twice. Keep one.")
+            problems.add(part.name_position, f"'{shown(name)}' is given twice. Keep one.")
         else:
             layer[f"{PREFIX}{name}"] = part
 

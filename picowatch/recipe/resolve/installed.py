@@ -70,7 +70,7 @@ def find_lora(written: str, inventory: Inventory) -> str:
 def matching(written: str, names: Sequence[str]) -> list[str]:
     """The names that are meant, by the first rule that matches any.
 
-    The whole name; in any case; its last part behind a slash; its beginning; the beginning of
+    The whole name; in any case; its last part after a slash; its beginning; the beginning of
     its last part.
     """
     stem = _stem(written)

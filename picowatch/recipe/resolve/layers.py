@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from picowatch.recipe.fields import ALL_NAMES, FIRST_NAME_OF, PARTS, SIZE
-from picowatch.recipe.messages.places import Layer, Written
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import did_you_mean
 from picowatch.recipe.messages.wording import wrong_value
@@ -22,20 +21,21 @@ from picowatch.recipe.samplers import (
     find_sampler,
     find_schedule_type,
 )
+from picowatch.recipe.written import Layer, Written
 
 
 def put(layer: Layer, name: str, written: Written, problems: Problems) -> None:
     """Add a field under its first name; unknown ones and repetitions are problems."""
     if problems.is_full:
         return
-    spot = written.key or written.spot
+    position = written.name_position
     if name == "scheduler":
         name = meaning_of_scheduler(written.value)
     first = FIRST_NAME_OF.get(name)
     if first is None:
-        problems.add(spot, _why_unknown(name))
+        problems.add(position, _why_unknown(name))
     elif first in layer:
-        problems.add(spot, _twice(name, layer[first]))
+        problems.add(position, _twice(name, layer[first]))
     else:
         layer[first] = written
 
@@ -62,7 +62,7 @@ def _is_sampler(text: str) -> bool:
 
 
 def _twice(name: str, before: Written) -> str:
-    earlier = before.key or before.spot
+    earlier = before.name_position
     start = earlier.column - 1
     other = earlier.source.line(earlier.line)[start : start + earlier.width]
     same = before.key is None or other.lstrip("-") == name
@@ -101,7 +101,7 @@ def text_of(field: str, layer: Layer, problems: Problems) -> str | None:
     written = layer.get(field)
     if written is None or isinstance(written.value, str):
         return None if written is None else str(written.value)
-    problems.add(written.position, wrong_value(field, written))
+    problems.add(written.error_position, wrong_value(field, written))
     del layer[field]
     return None
 
@@ -111,17 +111,19 @@ def _settle_size(layer: Layer, problems: Problems) -> None:
     if written is None:
         return
     if "width" in layer or "height" in layer:
-        problems.add(written.position, "size together with width or height: keep one of them.")
+        problems.add(
+            written.error_position, "size together with width or height: keep one of them."
+        )
         return
     sides = _SIDES.fullmatch(str(written.value).strip())
     if not sides or not isinstance(written.value, str):
-        problems.add(written.position, _not_a_size(written))
+        problems.add(written.error_position, _not_a_size(written))
         return
     for name in ("width", "height"):
-        # The sides' places within the text, which may be quoted in the file.
+        # The sides' offsets in the text, which may be quoted in the file.
         offset = max(0, written.raw.find(written.value)) + sides.start(name)
-        spot = written.spot.shifted(offset, len(sides[name]))
-        layer[name] = Written(int(sides[name]), spot, sides[name], written.key)
+        position = written.position.shifted(offset, len(sides[name]))
+        layer[name] = Written(int(sides[name]), position, sides[name], written.key)
 
 
 _SIDES = re.compile(r"(?P<width>\d{1,9})\s*[x×*]\s*(?P<height>\d{1,9})", re.IGNORECASE | re.ASCII)
@@ -147,13 +149,13 @@ def _settle_sampler(layer: Layer, problems: Problems) -> None:
     try:
         sampler, in_name = find_sampler(text)
     except SamplerUnknown as error:
-        problems.add(written.spot, str(error))
+        problems.add(written.position, str(error))
         del layer["sampler"]
         return
     layer["sampler"] = replace(written, value=sampler.name)
     if in_name and schedule_type not in (None, AUTOMATIC, in_name):
         problems.add(
-            layer["schedule_type"].spot,
+            layer["schedule_type"].position,
             f"the sampler's name says {in_name}, schedule_type says {schedule_type}. Keep one.",
         )
     if in_name or schedule_type is None:
@@ -168,7 +170,7 @@ def _schedule_type(layer: Layer, problems: Problems) -> str | None:
     try:
         layer["schedule_type"] = replace(written, value=find_schedule_type(text))
     except ScheduleUnknown as error:
-        problems.add(written.spot, str(error))
+        problems.add(written.position, str(error))
         del layer["schedule_type"]
         return None
     return str(layer["schedule_type"].value)

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 
 from picowatch.recipe.fields import Loras
 from picowatch.recipe.inventory import Inventory
-from picowatch.recipe.messages.places import Layer, Spot, Written
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.wording import wrong_value
 from picowatch.recipe.prompts.grammar import MAX_LORA_WEIGHT
 from picowatch.recipe.read.plain import number
 from picowatch.recipe.resolve.installed import NotInstalled, find_lora
+from picowatch.recipe.written import Layer, Position, Written
 
 MAX_LORAS = 100
 # How a sweep's settled layer names the weight of one LoRA.
@@ -23,12 +23,12 @@ def read_loras(layer: Layer, inventory: Inventory, problems: Problems) -> Loras:
     loras = _read_field(layer["loras"], inventory, problems) if "loras" in layer else {}
     for name in [name for name in layer if name.startswith(ONE_LORA)]:
         weight = layer[name]
-        swept = _weighed(name.removeprefix(ONE_LORA), weight, weight.key or weight.spot, problems)
-        for written_name, value, spot in swept:
+        swept = _weighed(name.removeprefix(ONE_LORA), weight, weight.name_position, problems)
+        for written_name, value, position in swept:
             try:
                 loras[find_lora(written_name, inventory)] = value
             except NotInstalled as error:
-                problems.add(spot, str(error))
+                problems.add(position, str(error))
     return tuple(loras.items())
 
 
@@ -39,23 +39,23 @@ def _read_field(written: Written, inventory: Inventory, problems: Problems) -> d
     `name, name:weight`.
     """
     loras: dict[str, float] = {}
-    for index, (name, weight, spot) in enumerate(_uses(written, problems)):
+    for index, (name, weight, position) in enumerate(_uses(written, problems)):
         if index == MAX_LORAS:
-            problems.add(spot, f"more than {MAX_LORAS} LoRAs here.")
+            problems.add(position, f"more than {MAX_LORAS} LoRAs here.")
             break
         try:
             found = find_lora(name, inventory)
         except NotInstalled as error:
-            problems.add(spot, str(error))
+            problems.add(position, str(error))
             continue
         if found in loras:
-            problems.add(spot, named_twice(found))
+            problems.add(position, named_twice(found))
         loras[found] = weight
     return loras
 
 
 def named_twice(name: str) -> str:
-    """What to do about a LoRA that stands in two places: whether weights add up is not guessed."""
+    """What to do about a LoRA that is named twice: whether weights add up is not guessed."""
     return f"the LoRA '{shown(name)}' is listed twice. Keep one, with its weight."
 
 
@@ -68,47 +68,53 @@ def read_weight(written: Written) -> float | None:
     return float(value) + 0.0 if abs(value) <= MAX_LORA_WEIGHT else None
 
 
-def _uses(written: Written, problems: Problems) -> Iterator[tuple[str, float, Spot]]:
+def _uses(written: Written, problems: Problems) -> Iterator[tuple[str, float, Position]]:
     if isinstance(written.value, str):
-        yield from _in_text(written.value, written.position)
+        yield from _in_text(written.value, written.error_position)
     elif isinstance(written.value, tuple):
         for part in written.parts:
             if isinstance(part.value, str):
-                yield from _in_text(part.value, part.spot)
+                yield from _in_text(part.value, part.position)
             else:
                 yield from _in_mapping(part, problems)
     else:
         yield from _in_mapping(written, problems)
 
 
-def _in_text(text: str, spot: Spot) -> Iterator[tuple[str, float, Spot]]:
+def _in_text(text: str, position: Position) -> Iterator[tuple[str, float, Position]]:
     if text.strip().casefold() in _NONE:
         return
     for part in text.split(","):
         name, _, weight = part.rpartition(":")
-        value = read_weight(Written(weight, spot))
+        value = read_weight(Written(weight, position))
         whole = not name.strip() or value is None
-        yield (part.strip(), 1.0, spot) if whole or value is None else (name.strip(), value, spot)
+        yield (
+            (part.strip(), 1.0, position)
+            if whole or value is None
+            else (name.strip(), value, position)
+        )
 
 
-def _in_mapping(written: Written, problems: Problems) -> Iterator[tuple[str, float, Spot]]:
+def _in_mapping(written: Written, problems: Problems) -> Iterator[tuple[str, float, Position]]:
     if not isinstance(written.value, dict):
-        problems.add(written.position, wrong_value("loras", written))
+        problems.add(written.error_position, wrong_value("loras", written))
         return
     pairs = dict(written.pairs)
     name = pairs.get("name")
     if name and set(pairs) <= {"name", "weight"} and isinstance(name.value, str):
-        yield from _weighed(name.value, pairs.get("weight"), name.spot, problems)
+        yield from _weighed(name.value, pairs.get("weight"), name.position, problems)
         return
     for text, weight in written.pairs:
-        yield from _weighed(text, weight, weight.key or weight.spot, problems)
+        yield from _weighed(text, weight, weight.name_position, problems)
 
 
 def _weighed(
-    name: str, weight: Written | None, spot: Spot, problems: Problems
-) -> Iterator[tuple[str, float, Spot]]:
+    name: str, weight: Written | None, position: Position, problems: Problems
+) -> Iterator[tuple[str, float, Position]]:
     value = 1.0 if weight is None else read_weight(weight)
     if value is not None:
-        yield name, value, spot
+        yield name, value, position
     elif weight is not None:
-        problems.add(weight.position, wrong_value(f"the weight of '{shown(name)}'", weight, _LIMIT))
+        problems.add(
+            weight.error_position, wrong_value(f"the weight of '{shown(name)}'", weight, _LIMIT)
+        )

@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator, Sequence
 
 from picowatch.errors import PictureUnreadable
 from picowatch.recipe.fields import PARTS, ROWS
-from picowatch.recipe.messages.places import Layer, Spot, Written
 from picowatch.recipe.messages.problems import Problem, Problems, RecipeInvalid, shown
 from picowatch.recipe.read.decoding import FORBIDDEN, invisible
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve.layers import text_of
+from picowatch.recipe.written import Layer, Position, Written
 
 _NONE = {"", "none"}
 MAX_PATH = 500
@@ -36,7 +36,7 @@ def read_path(field: str, layer: Layer, problems: Problems) -> str:
     path = text.strip().removeprefix("./")
     why = why_no_path(path)
     if why:
-        problems.add(layer[field].position, f"{field} {why}")
+        problems.add(layer[field].error_position, f"{field} {why}")
         return ""
     return path
 
@@ -74,11 +74,11 @@ def why_no_path(path: str) -> str | None:
     return None
 
 
-def idle_fields(own: Layer, there: dict[str, bool]) -> Iterator[tuple[Spot, str, str]]:
+def idle_fields(own: Layer, there: dict[str, bool]) -> Iterator[tuple[Position, str, str]]:
     """Fields that an entry itself gives although what they need is not `there`.
 
-    Place, field, and the names of what it needs. In a `_defaults.yaml` they may wait for
-    recipes that use them.
+    Position, field, and the names of what it needs. In a `_defaults.yaml` they are allowed: some
+    recipes use them.
     """
     for field, needs in _NEEDS.items():
         written = own.get(field)
@@ -86,4 +86,4 @@ def idle_fields(own: Layer, there: dict[str, bool]) -> Iterator[tuple[Spot, str,
             continue
         if names_none(written):
             continue
-        yield written.key or written.spot, field, " or ".join(needs)
+        yield written.name_position, field, " or ".join(needs)

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from picowatch.recipe.fields import FIRST_NAME_OF, HIRES_PREFIX, NO_SWEEP, PARTS, Axis
-from picowatch.recipe.messages.places import Layer, Written
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import did_you_mean
 from picowatch.recipe.messages.wording import wrong_value
@@ -19,6 +18,7 @@ from picowatch.recipe.prompts.wildcards import MAX_LENGTH
 from picowatch.recipe.resolve.layers import merged, settled
 from picowatch.recipe.resolve.loras import ONE_LORA
 from picowatch.recipe.samplers import AUTOMATIC
+from picowatch.recipe.written import Layer, Written
 
 MAX_VALUES = 1000
 _NUMBER = r"([-+]?(?:\d{1,9}(?:\.\d{0,9})?|\.\d{1,9}))"
@@ -67,13 +67,13 @@ def read_axes(written: Written, layer: Layer, own: Layer, problems: Problems) ->
     if written.value is False or written.value in ("off", "none"):
         return []
     if not isinstance(written.value, dict):
-        problems.add(written.position, wrong_value("sweep", written))
+        problems.add(written.error_position, wrong_value("sweep", written))
         return []
     axes: dict[str, WrittenAxis] = {}
     for key, values in written.pairs:
         found = _axis(key, values, layer, problems)
         if found and found.label in axes:
-            position = values.key or values.spot
+            position = values.name_position
             problems.add(position, f"'{shown(key)}' is swept twice. Keep one.")
         elif found:
             axes[found.label] = found
@@ -85,7 +85,9 @@ def read_axes(written: Written, layer: Layer, own: Layer, problems: Problems) ->
 def _says_schedule_type(own: Layer) -> bool:
     """Whether the entry gives a schedule type itself, not only in its sampler's name."""
     sampler, schedule_type = own.get("sampler"), own.get("schedule_type")
-    return schedule_type is not None and (sampler is None or sampler.spot != schedule_type.spot)
+    return schedule_type is not None and (
+        sampler is None or sampler.position != schedule_type.position
+    )
 
 
 def _without_automatic(axis: WrittenAxis) -> WrittenAxis:
@@ -111,7 +113,7 @@ def combinations(axes: Sequence[WrittenAxis], layer: Layer) -> Iterator[Layer]:
 
 
 def _axis(key: str, values: Written, layer: Layer, problems: Problems) -> WrittenAxis | None:
-    position = values.key or values.spot
+    position = values.name_position
     name, _, detail = (part.strip() for part in key.partition(":"))
     field = FIRST_NAME_OF.get(name)
     parts = _values(key, values, problems)
@@ -150,7 +152,7 @@ def _over_prompt(
     problems: Problems,
 ) -> WrittenAxis | None:
     text = layer[field].value if field in layer else ""
-    position = written.key or written.spot
+    position = written.name_position
     if not isinstance(text, str) or old not in text:
         problems.add(
             position, f"'{shown(old)}' does not occur in {field}: there is nothing to vary."
@@ -161,7 +163,7 @@ def _over_prompt(
         return None
     for _, part in parts:
         if not isinstance(part.value, str):
-            problems.add(part.position, wrong_value(field, part))
+            problems.add(part.error_position, wrong_value(field, part))
             return None
     values = tuple(Value(text, {field: part}, old) for text, part in parts)
     return WrittenAxis(f"{field}: {old}", values) if values else None
@@ -177,13 +179,15 @@ def _values(key: str, written: Written, problems: Problems) -> list[tuple[str, W
     for part in parts[:MAX_VALUES]:
         text = part.value if isinstance(part.value, str) else part.raw
         if text in values:
-            problems.add(part.spot, f"'{shown(text)}' appears twice in the '{shown(key)}' sweep.")
+            problems.add(
+                part.position, f"'{shown(text)}' appears twice in the '{shown(key)}' sweep."
+            )
         values[text] = replace(part, key=written.key)
     if len(parts) > MAX_VALUES or (not parts and isinstance(written.value, tuple)):
         message = (
             f"the '{shown(key)}' sweep has {len(parts):,} values; it must have 1 to {MAX_VALUES:,}."
         )
-        problems.add(written.position, message)
+        problems.add(written.error_position, message)
     return list(values.items())
 
 
@@ -192,7 +196,7 @@ def _range(key: str, written: Written, problems: Problems) -> list[Written]:
     found = _RANGE.fullmatch(written.value) if isinstance(written.value, str) else None
     if not found:
         problems.add(
-            written.position,
+            written.error_position,
             f"the '{shown(key)}' sweep must be a list like [1, 2], or a range like 4..10 step 2.",
         )
         return []
@@ -200,7 +204,7 @@ def _range(key: str, written: Written, problems: Problems) -> list[Written]:
     step = abs(Decimal(found[3] or 1))
     if not step or abs(last - first) / step >= MAX_VALUES:
         message = f"the range {shown(found[0].strip())} has more than {MAX_VALUES:,} values."
-        problems.add(written.position, message if step else "a range's step must not be 0.")
+        problems.add(written.error_position, message if step else "a range's step must not be 0.")
         return []
     signed = step if last >= first else -step
     numbers = (first + index * signed for index in range(int(abs(last - first) / step) + 1))

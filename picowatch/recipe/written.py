@@ -1,4 +1,4 @@
-"""Where a value stands: its file, line, column and width, so that an error can point at it."""
+"""What somebody wrote, and where it stands, so that an error can point at it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,12 +16,12 @@ class Source:
         object.__setattr__(self, "lines", tuple(self.text.split("\n")))
 
     def line(self, number: int) -> str:
-        """The text of a 1-based line; empty behind the end of the file."""
+        """The text of a 1-based line; empty after the end of the file."""
         return self.lines[number - 1] if 0 < number <= len(self.lines) else ""
 
 
 @dataclass(frozen=True, slots=True)
-class Spot:
+class Position:
     """A stretch of one line: 1-based line and column, counted in characters.
 
     `note` ends every message about it: where a value comes from that does not stand there.
@@ -33,12 +33,12 @@ class Spot:
     width: int = 1
     note: str = ""
 
-    def shifted(self, offset: int, width: int) -> "Spot":
+    def shifted(self, offset: int, width: int) -> "Position":
         """Another stretch of the same line, `offset` characters further right."""
-        return Spot(self.source, self.line, self.column + offset, width, self.note)
+        return Position(self.source, self.line, self.column + offset, width, self.note)
 
 
-At = Callable[[int, int], Spot]
+At = Callable[[int, int], Position]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,29 +54,34 @@ class Misread:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A value somebody wrote, and where.
+    """A value somebody wrote, and its position.
 
     `value` is what was understood: text, a number, true or false, None, a Misread, a tuple of
     values for a list, or a dict for a mapping. `raw` is the text as it stands in the file.
-    `key` is where the field's name stands. `parts` are the elements of a list, `pairs` the keys
+    `key` is the position of the field's name. `parts` are the elements of a list, `pairs` the keys
     and values of a mapping. `yaml_plain` says that YAML's rules for values without quotes
-    applied. `at` gives the place of an offset and width in `raw`, where that is not simply
+    applied. `at` gives the position of an offset and width in `raw`, where that is not simply
     further right or below: in a TXT a backslash joins lines.
     """
 
     value: object
-    spot: Spot
+    position: Position
     raw: str = ""
-    key: Spot | None = None
+    key: Position | None = None
     parts: tuple["Written", ...] = ()
     pairs: tuple[tuple[str, "Written"], ...] = ()
     yaml_plain: bool = False
     at: "At | None" = field(default=None, compare=False, repr=False)
 
     @property
-    def position(self) -> Spot:
+    def error_position(self) -> Position:
         """Where to point: at the value, or at the field's name when there is nothing to see."""
-        return self.key if self.key and not self.raw else self.spot
+        return self.key if self.key and not self.raw else self.position
+
+    @property
+    def name_position(self) -> Position:
+        """The field's name, if it has one here."""
+        return self.key or self.position
 
 
 # One layer of settings: a _defaults.yaml, a TXT's settings, or what an entry itself says.
@@ -92,6 +97,6 @@ class Entry:
     """
 
     layer: Layer
-    spot: Spot
+    position: Position
     warnings: tuple[str, ...] = ()
     forgives_idle: bool = False
