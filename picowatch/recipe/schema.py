@@ -1,17 +1,20 @@
 """JSON Schema of recipes, for editors that complete and check while somebody types.
 
-Made from the fields' models, and as forgiving as the reading is: numbers in quotes, names in any
-case, aliases. It refuses what a schema can express; what needs to look at several fields, at a
-prompt's inside or at files is left to `picowatch check`. It is draft 7: the YAML language server
-of VS Code and Neovim knows no later one (https://github.com/redhat-developer/yaml-language-server,
-"Supports JSON Schema 7 and below").
+Descriptions, defaults, types and limits come from the table of fields; here is only what reading
+forgives beside them: numbers in quotes, names in any case, aliases, and the fields that can be
+written in several ways. It refuses what a schema can express; what needs to look at several
+fields, at a prompt's inside or at files is left to `picowatch check`. It is draft 7: the YAML
+language server of VS Code and Neovim knows no later one
+(https://github.com/redhat-developer/yaml-language-server, "Supports JSON Schema 7 and below").
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Iterable, Sequence
 from itertools import combinations
 from typing import Any
 
 from picowatch.recipe.fields import (
+    BAKED,
     FIRST_NAME_OF,
     FROM,
     HIRES_PARTS,
@@ -27,11 +30,11 @@ from picowatch.recipe.fields import (
 )
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.prompts.grammar import MAX_LORA_WEIGHT
-from picowatch.recipe.read.plain import TRUE_OR_FALSE
+from picowatch.recipe.read.plain import DECIMAL, TRUE_OR_FALSE, WHOLE
 from picowatch.recipe.resolve.hires import ALIASES as HIRES_ALIASES
 from picowatch.recipe.resolve.hires import UPSCALERS
 from picowatch.recipe.resolve.loras import MAX_LORAS
-from picowatch.recipe.resolve.sweep import MAX_VALUES
+from picowatch.recipe.resolve.sweep import MAX_VALUES, RANGE
 from picowatch.recipe.samplers import (
     AUTOMATIC,
     DEFAULT_SAMPLER,
@@ -45,65 +48,51 @@ Schema = dict[str, Any]
 
 DRAFT = "http://json-schema.org/draft-07/schema#"
 
-_WHOLE_NUMBER = r"[-+]?(?:0|[1-9][0-9]*)"
-_NUMBER = rf"{_WHOLE_NUMBER}|[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+][0-9]+)?"
+_NUMBER = f"{WHOLE.pattern}|{DECIMAL.pattern}"
 _SEED = r"\+?(?:0|[1-9][0-9]*)|-0"
 _NO_LETTER = "[^A-Za-z0-9+]*"
 _ENDINGS = rf"(?:\.{one_of(['safetensors', 'ckpt', 'pt', 'pth', 'bin'])})?"
-_SCHEDULER = one_of(["scheduler"], _NO_LETTER)
 _FOLDER = r"(?:\.\/)?(?:models\/)?(?:(?:checkpoints|vae|loras)\/)?"
 # A path that leads nowhere else: no address, no absolute one, no `..` in it.
-_PATH = (
-    r"^(?!\s*(?:\.\/)?(?:[\/~]|[A-Za-z]:|[A-Za-z][A-Za-z0-9+.-]+:\/\/))"
-    r"(?!\s*(?:[^\/]*\/)*\.\.\s*(?:\/|$))[^\\]*$"
-)
-_RANGE = (
-    r"^\s*[-+]?(?:[0-9]{1,9}(?:\.[0-9]{0,9})?|\.[0-9]{1,9})\s*\.\.\s*"
-    r"[-+]?(?:[0-9]{1,9}(?:\.[0-9]{0,9})?|\.[0-9]{1,9})"
-    r"(?:\s+step\s+[-+]?(?:[0-9]{1,9}(?:\.[0-9]{0,9})?|\.[0-9]{1,9}))?\s*$"
-)
+_PATH: Schema = {
+    "type": "string",
+    "pattern": (
+        r"^(?!\s*(?:\.\/)?(?:[\/~]|[A-Za-z]:|[A-Za-z][A-Za-z0-9+.-]+:\/\/))"
+        r"(?!\s*(?:[^\/]*\/)*\.\.\s*(?:\/|$))[^\\]*$"
+    ),
+}
 _SIDE = rf"0*{one_of(map(str, range(64, 2049, 8)))}"
-_SIZE = {
+_SIZE: Schema = {
     "type": "string",
     "pattern": rf"^\s*{_SIDE}\s*[xX×*]\s*{_SIDE}\s*$",
     "patternErrorMessage": "A size is like 512x768: 64 to 2048, multiples of 8.",
 }
 _SWEPT = {name: first for name, first in FIRST_NAME_OF.items() if first not in NO_SWEEP}
-_SWITCH_TEXT = {"type": "string", "pattern": whole(one_of(TRUE_OR_FALSE))}
-_WEIGHT: Schema = {
-    "anyOf": [
-        {"type": "number", "minimum": -MAX_LORA_WEIGHT, "maximum": MAX_LORA_WEIGHT},
-        {"type": "string", "pattern": whole(_NUMBER)},
-    ]
-}
 
 
 def recipe_schema(inventory: Inventory | None = None) -> Schema:
     """A recipe file: one recipe or a list of them. `inventory` adds the installed names."""
-    recipe = _fields_schema(inventory) | {"anyOf": [{"required": ["prompt"]}, {"required": [FROM]}]}
-    return {
-        "$schema": DRAFT,
-        "title": "picowatch recipe",
-        "anyOf": [
-            _ref("recipe"),
-            {"type": "array", "items": _ref("recipe")},
-            {"type": "null"},
-        ],
-        "definitions": {**_definitions(inventory), "recipe": recipe},
-    }
+    recipe = _mapping() | {"anyOf": [{"required": ["prompt"]}, {"required": [FROM]}]}
+    forms = [_ref("recipe"), {"type": "array", "items": _ref("recipe")}]
+    return _document("recipe", forms, _definitions(inventory) | {"recipe": recipe})
 
 
 def defaults_schema(inventory: Inventory | None = None) -> Schema:
     """A `_defaults.yaml`: any fields."""
+    definitions = _definitions(inventory) | {"defaults": _mapping()}
+    return _document("defaults", [_ref("defaults")], definitions)
+
+
+def _document(name: str, forms: Sequence[Schema], definitions: dict[str, Schema]) -> Schema:
     return {
         "$schema": DRAFT,
-        "title": "picowatch defaults",
-        "anyOf": [_ref("defaults"), {"type": "null"}],
-        "definitions": {**_definitions(inventory), "defaults": _fields_schema(inventory)},
+        "title": f"picowatch {name}",
+        "anyOf": [*forms, {"type": "null"}],
+        "definitions": definitions,
     }
 
 
-def _fields_schema(inventory: Inventory | None) -> Schema:
+def _mapping() -> Schema:
     """Every field under every name; each once, and size not beside width or height."""
     properties = {
         name: _ref(name)
@@ -115,37 +104,28 @@ def _fields_schema(inventory: Inventory | None) -> Schema:
         }
         for name, first in FIRST_NAME_OF.items()
     }
-    twice = [list(pair) for pair in combinations(FIRST_NAME_OF, 2) if _is_one(*pair)]
-    together = [*twice, [SIZE, "width"], [SIZE, "height"]]
+    pairs = combinations(FIRST_NAME_OF, 2)
+    twice = [pair for pair in pairs if FIRST_NAME_OF[pair[0]] == FIRST_NAME_OF[pair[1]]]
+    together = [*twice, (SIZE, "width"), (SIZE, "height")]
     seeds = {"required": ["seed", "count"], "properties": {"seed": {"type": "array"}}}
     return {
         "type": "object",
         "properties": properties,
         "additionalProperties": False,
-        "not": {"anyOf": [*({"required": pair} for pair in together), seeds]},
+        "not": {"anyOf": [*({"required": list(pair)} for pair in together), seeds]},
     }
-
-
-def _is_one(name: str, other: str) -> bool:
-    return FIRST_NAME_OF[name] == FIRST_NAME_OF[other]
 
 
 def _definitions(inventory: Inventory | None) -> dict[str, Schema]:
-    """What each field takes, under its first name."""
-    fields = {
-        name: {**_forms(name, json_schemas()[name], inventory), **_said(name, row)}
-        for name, row in ROWS.items()
-    }
-    fields[SIZE] = _SIZE
-    fields[FROM] = {"type": "string", "pattern": _PATH}
-    for name, row in SHORTHANDS.items():
-        fields[name]["description"] = row.description
-    fields["sweep"] |= _sweep(fields)
+    """What each field takes, under its first name, and what these consist of."""
+    forms = {name: _plain(json_schemas()[name]) for name in ROWS} | _forms(inventory)
+    rows = ROWS | SHORTHANDS
+    fields = {name: {**form, **_said(name, rows[name])} for name, form in forms.items()}
     if inventory is not None:
-        words = _words(inventory)
-        fields["prompt"]["description"] += words
-        fields["negative_prompt"]["description"] += words
-    return fields | _lora_forms(inventory) | _axes()
+        for field in ("prompt", "negative_prompt"):
+            fields[field]["description"] += _words(inventory)
+    axes = {_axis(name): _several(_ref(name)) for name in [*_SWEPT.values(), "weight"]}
+    return fields | _lora_forms(inventory) | axes
 
 
 def _words(inventory: Inventory) -> str:
@@ -160,48 +140,44 @@ def _said(name: str, row: Row) -> Schema:
     """The description, and the default where it is a value that somebody could write."""
     if row.default_text:
         return {"description": f"{row.description} Default: {row.default_text}."}
-    default = json_schemas()[name].get("default")
+    default = json_schemas().get(name, {}).get("default")
     return {"description": row.description} | ({} if default is None else {"default": default})
 
 
-def _forms(name: str, model: Schema, inventory: Inventory | None) -> Schema:
-    """Every way to write a field's value."""
-    samplers, schedule_types = accepted_names()
-    endings = _one_of([kind for kind in schedule_types if kind != AUTOMATIC])
-    match name:
-        case "sampler":
-            names = [DEFAULT_SAMPLER, *(sampler.name for sampler in SAMPLERS)]
-            return _named(names, rf"{_one_of(samplers)}(?:{_NO_LETTER}{endings})?")
-        case "schedule_type":
-            return _named([AUTOMATIC, *SCHEDULE_TYPES], _one_of(schedule_types))
-        case "checkpoint" | "vae":
-            return _installed(name, inventory)
-        case "loras":
-            return _loras()
-        case "seed":
-            return _seed()
-        case "image" | "mask":
-            return {"type": "string", "pattern": _PATH}
-        case "hires":
-            return _hires()
-        case "sweep":
-            return {}
-    return _plain(model)
+def _forms(inventory: Inventory | None) -> dict[str, Schema]:
+    """The fields that can be written in more ways than their types say."""
+    samplers, schedule_types = map(_one_of, accepted_names())
+    endings = _one_of([name for name in accepted_names()[1] if name != AUTOMATIC])
+    sampler_names = [DEFAULT_SAMPLER, *(sampler.name for sampler in SAMPLERS)]
+    checkpoints, vaes = None, None
+    if inventory is not None:
+        checkpoints = [checkpoint.name for checkpoint in (*inventory.checkpoints, inventory.demo)]
+        vaes = [BAKED, *inventory.vaes]
+    return {
+        "sampler": _named(sampler_names, rf"{samplers}(?:{_NO_LETTER}{endings})?"),
+        "schedule_type": _named([AUTOMATIC, *SCHEDULE_TYPES], schedule_types),
+        "checkpoint": _installed(checkpoints),
+        "vae": _installed(vaes, "none", "automatic"),
+        "loras": _loras(),
+        "seed": _seed(),
+        "image": _PATH,
+        "mask": _PATH,
+        "hires": _hires(),
+        "sweep": _sweep(),
+        SIZE: _SIZE,
+        FROM: _PATH,
+    }
 
 
 def _plain(model: Schema) -> Schema:
     """Text, a word out of few, a number or a switch; the last two in quotes, too."""
     if {"type": "null"} in model.get("anyOf", []):
         return {"anyOf": [*_plain(model["anyOf"][0])["anyOf"], {"type": "null"}]}
-    limits = {key: model[key] for key in ("minimum", "maximum", "multipleOf") if key in model}
-    match model.get("type"):
-        case "boolean":
-            return {"anyOf": [{"type": "boolean"}, _SWITCH_TEXT]}
-        case "integer":
-            return {"anyOf": [{"type": "integer", **limits}, _text(_WHOLE_NUMBER)]}
-        case "number":
-            return {"anyOf": [{"type": "number", **limits}, _text(_NUMBER)]}
-    return {key: model[key] for key in ("type", "enum") if key in model}
+    quoted = {"boolean": one_of(TRUE_OR_FALSE), "integer": WHOLE.pattern, "number": _NUMBER}
+    kept = ("type", "enum", "minimum", "maximum", "multipleOf")
+    plain = {key: model[key] for key in kept if key in model}
+    expression = quoted.get(model.get("type", ""))
+    return {"anyOf": [plain, _text(expression)]} if expression else plain
 
 
 def _text(expression: str) -> Schema:
@@ -210,7 +186,8 @@ def _text(expression: str) -> Schema:
 
 def _named(names: Sequence[str], accepted: str) -> Schema:
     """Names to complete with, and whatever else means one of them."""
-    pattern = f"^{_NO_LETTER}{accepted}(?:{_NO_LETTER}{_SCHEDULER})?{_NO_LETTER}$"
+    scheduler = one_of(["scheduler"], _NO_LETTER)
+    pattern = f"^{_NO_LETTER}{accepted}(?:{_NO_LETTER}{scheduler})?{_NO_LETTER}$"
     return {"type": "string", "anyOf": [{"enum": list(names)}, {"pattern": pattern}]}
 
 
@@ -220,13 +197,11 @@ def _one_of(squeezed: Iterable[str]) -> str:
     return one_of(spelled, _NO_LETTER)
 
 
-def _installed(field: str, inventory: Inventory | None) -> Schema:
-    if inventory is None:
+def _installed(names: Sequence[str] | None, *words: str) -> Schema:
+    if names is None:
         return {"type": "string"}
-    checkpoints = [checkpoint.name for checkpoint in (*inventory.checkpoints, inventory.demo)]
-    names = checkpoints if field == "checkpoint" else ["baked", *inventory.vaes]
-    words = [] if field == "checkpoint" else ["none", "automatic"]
-    return {"type": "string", "anyOf": [{"enum": names}, {"pattern": _meant([*names, *words])}]}
+    pattern = _meant([*names, *words])
+    return {"type": "string", "anyOf": [{"enum": list(names)}, {"pattern": pattern}]}
 
 
 def _meant(names: Sequence[str]) -> str:
@@ -234,28 +209,28 @@ def _meant(names: Sequence[str]) -> str:
     if not names:
         return "^(?!)"  # matches nothing
     last_parts = [name.rpartition("/")[2] for name in names]
-    return whole(f"{_FOLDER}{beginning_of(dict.fromkeys([*names, *last_parts]))}{_ENDINGS}")
+    return whole(f"{_FOLDER}{beginning_of([*names, *last_parts])}{_ENDINGS}")
 
 
 def _lora_forms(inventory: Inventory | None) -> dict[str, Schema]:
     """What `loras` and its list consist of."""
+    limits = {"minimum": -MAX_LORA_WEIGHT, "maximum": MAX_LORA_WEIGHT}
     name: Schema = {"type": "string"}
     weights: Schema = {"type": "object", "additionalProperties": _ref("weight")}
     if inventory is not None:
         name["pattern"] = _meant(inventory.loras)
         weights["properties"] = dict.fromkeys(inventory.loras, _ref("weight"))
         weights["propertyNames"] = _ref("lora_name")
-    use = {
-        "type": "object",
-        "properties": {"name": _ref("lora_name"), "weight": _ref("weight")},
-        "required": ["name"],
-        "additionalProperties": False,
-    }
     return {
-        "weight": _WEIGHT,
+        "weight": _plain({"type": "number", **limits}),
         "lora_name": name,
         "lora_weights": weights | {"maxProperties": MAX_LORAS},
-        "lora_use": use,
+        "lora_use": {
+            "type": "object",
+            "properties": {"name": _ref("lora_name"), "weight": _ref("weight")},
+            "required": ["name"],
+            "additionalProperties": False,
+        },
     }
 
 
@@ -266,30 +241,13 @@ def _loras() -> Schema:
 
 def _seed() -> Schema:
     one = {"type": "integer", "minimum": 0, "maximum": MAX_SEED}
-    return {
-        "anyOf": [
-            {"const": RANDOM},
-            {**one, "minimum": -1},
-            _text(rf"{one_of([RANDOM])}|[-−]1|{_SEED}"),
-            {
-                "type": "array",
-                "items": {"anyOf": [one, _text(_SEED)]},
-                "minItems": 1,
-            },
-        ]
-    }
+    several = {"type": "array", "items": {"anyOf": [one, _text(_SEED)]}, "minItems": 1}
+    random = _text(rf"{one_of([RANDOM])}|[-−]1|{_SEED}")
+    return {"anyOf": [{"const": RANDOM}, {**one, "minimum": -1}, random, several]}
 
 
 def _hires() -> Schema:
-    models = {name: json_schemas()[f"{HIRES_PREFIX}{name}"] for name in HIRES_PARTS}
-    parts = {name: {**_plain(model), "default": model["default"]} for name, model in models.items()}
-    spelled = [name.replace("(", "").replace(")", "").replace("-", "") for name in UPSCALERS]
-    pattern = one_of((name.replace(" ", "") for name in spelled), "[^A-Za-z]*")
-    parts["upscaler"] = {
-        "type": "string",
-        "anyOf": [{"enum": list(UPSCALERS)}, {"pattern": f"^[^A-Za-z]*{pattern}[^A-Za-z]*$"}],
-        "default": models["upscaler"]["default"],
-    }
+    parts = _hires_parts()
     twice = [{"required": [alias, name]} for alias, name in HIRES_ALIASES.items()]
     named = {alias: {**parts[name], "doNotSuggest": True} for alias, name in HIRES_ALIASES.items()}
     mapping = {
@@ -298,42 +256,37 @@ def _hires() -> Schema:
         "additionalProperties": False,
         "not": {"anyOf": twice},
     }
-    scale = models["scale"]
-    return {
-        "anyOf": [
-            {"type": "boolean"},
-            mapping,
-            {"type": "number", "minimum": scale["minimum"], "maximum": scale["maximum"]},
-            _SWITCH_TEXT,
-            _text(_NUMBER),
-        ]
-    }
+    switch, scale = _plain({"type": "boolean"}), json_schemas()[f"{HIRES_PREFIX}scale"]
+    return {"anyOf": [mapping, *switch["anyOf"], *_plain(scale)["anyOf"]]}
 
 
-def _sweep(fields: dict[str, Schema]) -> Schema:
+def _hires_parts() -> dict[str, Schema]:
+    models = {name: json_schemas()[f"{HIRES_PREFIX}{name}"] for name in HIRES_PARTS}
+    letters = [re.sub("[^A-Za-z]", "", name) for name in UPSCALERS]
+    pattern = f"^[^A-Za-z]*{one_of(letters, '[^A-Za-z]*')}[^A-Za-z]*$"
+    upscaler = {"type": "string", "anyOf": [{"enum": list(UPSCALERS)}, {"pattern": pattern}]}
+    forms = {name: _plain(model) for name, model in models.items()} | {"upscaler": upscaler}
+    return {name: {**form, "default": models[name]["default"]} for name, form in forms.items()}
+
+
+def _sweep() -> Schema:
     """A mapping of axes, each a list of values or a range of numbers."""
-    patterns = {rf"^\s*{name}\s*:?\s*$": _ref(_axis(first)) for name, first in _SWEPT.items()}
-    patterns |= {rf"^\s*{name}\s*:\s*\S": _ref(_axis("prompt")) for name in _names("prompt")}
-    patterns |= {rf"^\s*{name}\s*:\s*\S": _ref(_axis("weight")) for name in _names("loras")}
-    hires = fields["hires"]["anyOf"][1]["properties"]
-    patterns |= {
-        rf"^\s*{name}\s*:\s*{part}\s*$": _several(hires[part])
-        for name in _names("hires")
-        for part in HIRES_PARTS
-    }
+    axes = {name: _ref(_axis(first)) for name, first in _SWEPT.items()}
+    patterns = {rf"^\s*{name}\s*:?\s*$": axis for name, axis in axes.items()}
+    details = {"prompt": "prompt", "negative_prompt": "prompt", "loras": "weight"}
+    for name, first in _SWEPT.items():
+        if first in details:
+            patterns[rf"^\s*{name}\s*:\s*\S"] = _ref(_axis(details[first]))
+        elif first == "hires":
+            for part, values in _hires_parts().items():
+                patterns[rf"^\s*{name}\s*:\s*{part}\s*$"] = _several(values)
     mapping = {
         "type": "object",
-        "properties": {name: _ref(_axis(name)) for name in _SWEPT.values()},
+        "properties": {name: axes[name] for name in _SWEPT.values()},
         "patternProperties": patterns,
         "additionalProperties": False,
     }
     return {"anyOf": [mapping, {"enum": [False, "off", "none"]}]}
-
-
-def _axes() -> dict[str, Schema]:
-    """What each axis of a sweep takes."""
-    axes = {_axis(name): _several(_ref(name)) for name in dict.fromkeys(_SWEPT.values())}
-    return axes | {_axis("weight"): _several(_ref("weight"))}
 
 
 def _axis(name: str) -> str:
@@ -342,14 +295,8 @@ def _axis(name: str) -> str:
 
 def _several(values: Schema) -> Schema:
     listed = {"type": "array", "items": values, "minItems": 1, "maxItems": MAX_VALUES}
-    return {"anyOf": [listed, {"type": "string", "pattern": _RANGE}]}
+    return {"anyOf": [listed, {"type": "string", "pattern": f"^{RANGE.pattern}$"}]}
 
 
 def _ref(name: str) -> Schema:
     return {"$ref": f"#/definitions/{name}"}
-
-
-def _names(field: str) -> Iterator[str]:
-    """Every name of a field; of the prompt, of both of them."""
-    wanted = {field, "negative_prompt"} if field == "prompt" else {field}
-    return (name for name, first in FIRST_NAME_OF.items() if first in wanted)

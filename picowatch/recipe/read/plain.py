@@ -6,8 +6,8 @@ import yaml
 
 from picowatch.recipe.written import Misread
 
-_WHOLE = re.compile(r"[-+]?(0|[1-9][0-9]*)")
-_DECIMAL = re.compile(r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+)([eE][-+][0-9]+)?")
+WHOLE = re.compile(r"[-+]?(0|[1-9][0-9]*)")
+DECIMAL = re.compile(r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+)([eE][-+][0-9]+)?")
 _MAX_DIGITS = 30
 _TRUE = {"true", "yes", "on"}
 # In quotes, or after a flag, the words mean the same.
@@ -36,9 +36,9 @@ def number(text: str) -> int | float | None:
     """The number a text is, written plainly: 42, -1, 7.5; None for anything else."""
     if len(text) > _MAX_DIGITS:
         return None
-    if _WHOLE.fullmatch(text):
+    if WHOLE.fullmatch(text):
         return int(text)
-    return float(text) if _DECIMAL.fullmatch(text) else None
+    return float(text) if DECIMAL.fullmatch(text) else None
 
 
 def plain_number(value: float) -> str:

@@ -22,7 +22,7 @@ from picowatch.recipe.written import Layer, Written
 
 MAX_VALUES = 1000
 _NUMBER = r"([-+]?(?:\d{1,9}(?:\.\d{0,9})?|\.\d{1,9}))"
-_RANGE = re.compile(rf"\s*{_NUMBER}\s*\.\.\s*{_NUMBER}(?:\s+step\s+{_NUMBER})?\s*")
+RANGE = re.compile(rf"\s*{_NUMBER}\s*\.\.\s*{_NUMBER}(?:\s+step\s+{_NUMBER})?\s*")
 _PROMPTS = ("prompt", "negative_prompt")
 
 
@@ -193,7 +193,7 @@ def _values(key: str, written: Written, problems: Problems) -> list[tuple[str, W
 
 def _range(key: str, written: Written, problems: Problems) -> list[Written]:
     """`4..10 step 2`: both ends included, downwards too; decimals without binary dust."""
-    found = _RANGE.fullmatch(written.value) if isinstance(written.value, str) else None
+    found = RANGE.fullmatch(written.value) if isinstance(written.value, str) else None
     if not found:
         problems.add(
             written.error_position,
