@@ -118,29 +118,18 @@ def _refuse_too_many(
 
 def _refuse_too_long(recipes: list[Recipe], entries: list[Entry], problems: Problems) -> None:
     """Long prompts and many wildcards are fine for few images, short ones for many."""
-    about = recipes, entries, problems
-    _refuse_sum("characters of prompts", MAX_LETTERS, [r.letters for r in recipes], *about)
-    _refuse_sum(
-        "characters of wildcards and brackets", MAX_SIGNS_OF_ALL, [r.signs for r in recipes], *about
-    )
-
-
-def _refuse_sum(
-    what: str,
-    most: int,
-    sums: list[int],
-    recipes: list[Recipe],
-    entries: list[Entry],
-    problems: Problems,
-) -> None:
-    if sum(sums) > most:
-        entry = entries[recipes[sums.index(max(sums))].entry_index]
-        problems.add(
-            _position_of_count(entry),
-            f"all images of this file together have {sum(sums):,} {what}; the limit is {most:,}. "
-            "Request fewer images, or shorten the prompt.",
-        )
-        problems.raise_if_any()
+    for what, most, sums in (
+        ("characters of prompts", MAX_LETTERS, [r.letters for r in recipes]),
+        ("characters of wildcards and brackets", MAX_SIGNS_OF_ALL, [r.signs for r in recipes]),
+    ):
+        if sum(sums) > most:
+            longest = recipes[sums.index(max(sums))]
+            problems.add(
+                _position_of_count(entries[longest.entry_index]),
+                f"all images of this file together have {sum(sums):,} {what}; the limit is "
+                f"{most:,}. Request fewer images, or shorten the prompt.",
+            )
+            problems.raise_if_any()
 
 
 def _position_of_count(entry: Entry) -> Position:

@@ -26,9 +26,9 @@ def look_at(tmp_path: Path, shapes: Shapes, kind: Kind = "checkpoint") -> Model 
     """What the catalog says of one file in the folder of a kind."""
     write_model(tmp_path / FOLDERS[kind] / "it.safetensors", shapes)
     found = Catalog(tmp_path).scan()
-    found: list[Model | Refused] = [*found.models, *found.refused]
-    assert len(found) == 1
-    return found[0]
+    entries: list[Model | Refused] = [*found.models, *found.refused]
+    assert len(entries) == 1
+    return entries[0]
 
 
 def reason(found: Model | Refused) -> str:

@@ -15,7 +15,7 @@ from sd_parsers.parsers import AUTOMATIC1111Parser
 from picowatch.metadata import PARAMETERS, PICOWATCH, parameters_text, png_texts
 from picowatch.recipe import ImageRequest, read_recipes
 from picowatch.recipe.fields import Hires
-from picowatch.recipe.prompts.doubts import doubts
+from picowatch.recipe.prompts.grammar import doubts
 from picowatch.recipe.read.a1111 import parameters_of
 from picowatch.recipe.request import EmbeddingUse, LoraUse
 from picowatch.recipe.samplers import SCHEDULE_TYPES

@@ -2,9 +2,11 @@
 
 import unicodedata
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NoReturn
 
-from picowatch.errors import PicowatchError
+from picowatch.errors import PicowatchError, ValueInvalid
 from picowatch.recipe.written import Position
 
 CLOSING = "Nothing in this file was run. Fix it and save again."
@@ -64,6 +66,14 @@ class Problems:
             )
             self._found[problem] = None
 
+    @contextmanager
+    def caught(self, position: Position) -> Iterator[None]:
+        """What a look-up raises about a value becomes a mistake at its position."""
+        try:
+            yield
+        except ValueInvalid as error:
+            self.add(position, str(error))
+
     def take(self, invalid: RecipeInvalid) -> None:
         """Note what is wrong with another file that this one depends on."""
         self._found.update(dict.fromkeys(invalid.problems))
@@ -77,6 +87,13 @@ class Problems:
         """Raise RecipeInvalid with everything found so far."""
         if self._found:
             raise RecipeInvalid(self.found)
+
+
+def refuse(position: Position, message: str) -> NoReturn:
+    """Raise RecipeInvalid with a mistake after which nothing else can be looked at."""
+    problems = Problems()
+    problems.add(position, message)
+    raise RecipeInvalid(problems.found)
 
 
 def error_text(invalid: RecipeInvalid, inbox: str = "inbox") -> str:

@@ -1,4 +1,5 @@
-"""A1111's prompt grammar: attention weights, LoRA tags, embeddings, and what is refused.
+"""A1111's prompt grammar: attention weights, LoRA tags, embeddings, what is refused, and what is
+probably a mistake.
 
 A backslash makes a bracket or brace literal, and a `|`, `<` or `_` that would mean something.
 `parse_attention` follows A1111's parser (modules/prompt_parser.py, parse_prompt_attention).
@@ -8,6 +9,8 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+
+from picowatch.recipe.messages.problems import shown
 
 # A chunk break comes as ("BREAK", -1.0), the -1 multiplied by the weights around it.
 BREAK = "BREAK"
@@ -25,6 +28,13 @@ _LORA_TAG = re.compile(
 )
 # As A1111's \s*\bBREAK\b\s*, but linear on long stretches of white space.
 _BREAK = re.compile(r"(?:(?<!\s)\s+)?\bBREAK\b\s*")
+
+
+_COMMA_WEIGHT = re.compile(
+    r"\((?P<text>[^()\[\]:]{1,200}):\s*(?P<whole>\d{1,2}),(?P<rest>\d{1,3})\s*\)"
+)
+_BRACKET = re.compile(r"\\.|[()]", re.DOTALL)
+_CURLY = ("“”", "„“", "‘’", "«»")
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,3 +279,37 @@ def _is_number(text: str) -> bool:
 
 def _cut(text: str) -> str:
     return text if len(text) <= 40 else text[:39] + "…"
+
+
+def doubts(text: str) -> Iterator[str]:
+    """Warnings about a prompt as written: what is drawn, but was hardly meant to be."""
+    if "," in text and "(" in text:
+        for found in _COMMA_WEIGHT.finditer(text):
+            instead = f"({found['text']}:{found['whole']}.{found['rest']})"
+            yield (
+                f"'{shown(found[0])}' is used as literal text, because a weight has a decimal "
+                f"point. For the weight, write {shown(instead)}."
+            )
+    if "(" in text and (opened := _never_closed(text)) is not None:
+        yield (
+            f"the bracket of '{shown(text[opened:], 30)}' is never closed, so everything after it "
+            "gets more weight. Close it, or write \\( for the character."
+        )
+    stripped = text.strip()
+    quotes = stripped[:1] + stripped[-1:]
+    if quotes in _CURLY and not any(quote in stripped[1:-1] for quote in quotes):
+        yield (
+            f"the quotes {stripped[0]} and {stripped[-1]} around the prompt are part of its text. "
+            "Remove them, or use straight quotes."
+        )
+
+
+def _never_closed(text: str) -> int | None:
+    """Where the first of the round brackets stands that are open at the end."""
+    opened: list[int] = []
+    for found in _BRACKET.finditer(text):
+        if found[0] == "(":
+            opened.append(found.start())
+        elif found[0] == ")" and opened:
+            opened.pop()
+    return opened[0] if opened else None

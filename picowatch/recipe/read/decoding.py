@@ -2,15 +2,14 @@
 
 import codecs
 import re
+import string
 import unicodedata
+from typing import NoReturn
 
-from picowatch.recipe.messages.problems import Problems
+from picowatch.recipe.messages.problems import Problems, refuse
 from picowatch.recipe.written import Position, Source
 
 MAX_BYTES = 1024 * 1024
-
-_UTF16_BOMS = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
-_UTF32_BOMS = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
 
 # Controls other than tab and line break, what YAML and Unicode count as further line breaks
 # (lines would be counted differently than an editor counts them), and non-characters.
@@ -21,10 +20,7 @@ NEVER_IN_NAMES = re.compile(f"[\t\n{_HIDDEN}]")
 
 def is_empty(content: bytes) -> bool:
     """Whether a file holds nothing but a byte order mark and white space: not ready yet."""
-    for bom, encoding in (*_UTF16_BOMS.items(), (codecs.BOM_UTF8, "utf-8")):
-        if content.startswith(bom):
-            return not content[len(bom) :].decode(encoding, "replace").strip()
-    return not content.strip()
+    return not content.decode(_encoding(content), "replace").strip(string.whitespace)
 
 
 def decode(name: str, content: bytes) -> Source:
@@ -33,50 +29,41 @@ def decode(name: str, content: bytes) -> Source:
     Raises RecipeInvalid for a file over 1 MiB, for any other encoding (with the first bad
     byte's line and column), and for characters that nobody can see.
     """
-    _refuse_too_long(name, content)
-    bom, encoding = _encoding(content)
-    body = content[len(bom) :]
-    try:
-        text = body.decode(encoding)
-    except UnicodeDecodeError as error:
-        _refuse_byte(name, body, encoding, error)
-        raise AssertionError("unreachable") from error
-    source = Source(name, text.replace("\r\n", "\n").replace("\r", "\n"))
-    _refuse_invisible(source)
-    return source
-
-
-def _encoding(content: bytes) -> tuple[bytes, str]:
-    if content.startswith(codecs.BOM_UTF8):
-        return codecs.BOM_UTF8, "utf-8"
-    if not content.startswith(_UTF32_BOMS):
-        for bom, encoding in _UTF16_BOMS.items():
-            if content.startswith(bom):
-                return bom, encoding
-    return b"", "utf-8"
-
-
-def _refuse_too_long(name: str, content: bytes) -> None:
     if len(content) > MAX_BYTES:
-        _refuse(
+        refuse(
             Position(Source(name, ""), 1, 1),
             f"the file is too long: a recipe may have up to {MAX_BYTES:,} bytes. Split it into "
             "several files.",
         )
+    encoding = _encoding(content)
+    try:
+        source = Source(name, unix_line_ends(content.decode(encoding)))
+    except UnicodeDecodeError as error:
+        whole = unix_line_ends(content.decode(encoding, "backslashreplace"))
+        _refuse_byte(Source(name, whole), encoding, error)
+    _refuse_invisible(source)
+    return source
 
 
-def _refuse_byte(name: str, body: bytes, encoding: str, error: UnicodeDecodeError) -> None:
-    before = body[: error.start].decode(encoding).replace("\r\n", "\n").replace("\r", "\n")
+def unix_line_ends(text: str) -> str:
+    """The text with "\\n" for every line break."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _encoding(content: bytes) -> str:
+    """UTF-16 is known by its byte order mark, which is also how UTF-32 begins."""
+    is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return "utf-16" if is_utf16 and not content.startswith(codecs.BOM_UTF32_LE) else "utf-8-sig"
+
+
+def _refuse_byte(source: Source, encoding: str, error: UnicodeDecodeError) -> NoReturn:
+    before = unix_line_ends(error.object[: error.start].decode(encoding))
     line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
-    whole = body.decode(encoding, "backslashreplace").replace("\r\n", "\n").replace("\r", "\n")
-    if encoding == "utf-8":
-        what = f"the byte {body[error.start]:#04x} is not UTF-8. Save it as UTF-8"
-    else:
-        what = "this is incomplete UTF-16, although the file begins like it. Save it as UTF-8"
-    _refuse(
-        Position(Source(name, whole), line, column, 4 if encoding == "utf-8" else 1),
-        f"{what} (most editors: Save As, Encoding).",
-    )
+    what, width = "this is incomplete UTF-16, although the file begins like it", 1
+    if encoding == "utf-8-sig":
+        what, width = f"the byte {error.object[error.start]:#04x} is not UTF-8", 4
+    message = f"{what}. Save it as UTF-8 (most editors: Save As, Encoding)."
+    refuse(Position(source, line, column, width), message)
 
 
 def _refuse_invisible(source: Source) -> None:
@@ -98,9 +85,3 @@ def invisible(character: str) -> str:
         return f"the NUL character ({code})"
     name = unicodedata.name(character, "")
     return f"the invisible character {code}" + (f" ({name.lower()})" if name else "")
-
-
-def _refuse(position: Position, message: str) -> None:
-    problems = Problems()
-    problems.add(position, message)
-    problems.raise_if_any()

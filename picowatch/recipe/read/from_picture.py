@@ -13,7 +13,7 @@ from picowatch.errors import PictureUnreadable
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.read.a1111 import a1111_picture
 from picowatch.recipe.read.a1111_blocks import MAX_LINES, holds_parameters
-from picowatch.recipe.read.decoding import MAX_BYTES
+from picowatch.recipe.read.decoding import MAX_BYTES, unix_line_ends
 from picowatch.recipe.read.fooocus import fooocus_layer, is_fooocus
 from picowatch.recipe.request import ImageRequest, loras_beside_prompt, recipe_values
 from picowatch.recipe.written import Layer, Position, Source, Written
@@ -127,7 +127,7 @@ def _hashed(position: Position, hash_: str) -> Position:
 
 
 def _of_a1111(path: str, text: str, position: Position, names_checkpoint: bool) -> FromPicture:
-    text = text.replace("\r\n", "\n").replace("\r", "\n").rstrip("\n")
+    text = unix_line_ends(text).rstrip("\n")
     if not holds_parameters(text):
         raise PictureUnreadable("its 'parameters' text has no line 'Steps: …, Sampler: …'.")
     source = Source(path, text)

@@ -7,11 +7,11 @@ take more than a moment. Nothing is ever constructed but text, lists and mapping
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 import yaml
 
-from picowatch.recipe.messages.problems import Problems, shown
+from picowatch.recipe.messages.problems import Problems, refuse, shown
 from picowatch.recipe.read.yaml_errors import explain_syntax
 from picowatch.recipe.written import Position, Source
 
@@ -69,7 +69,7 @@ def compose(source: Source, problems: Problems) -> list[Node]:
     try:
         return list(_Composer(source, problems).documents())
     except yaml.YAMLError as error:
-        _refuse(*explain_syntax(source, error))
+        refuse(*explain_syntax(source, error))
 
 
 class _Composer:
@@ -98,7 +98,7 @@ class _Composer:
         if event.tag is not None:
             self.problems.add(position, _about_tag(self.raw(event)))
         if depth > MAX_DEPTH:
-            _refuse(position, f"this is nested more than {MAX_DEPTH} deep. A recipe needs three.")
+            refuse(position, f"this is nested more than {MAX_DEPTH} deep. A recipe needs three.")
         if event.anchor is not None:
             self.anchors[event.anchor] = None
             self.unused[event.anchor] = position
@@ -130,7 +130,7 @@ class _Composer:
     def alias(self, name: str, position: Position) -> Node:
         self.aliases += 1
         if self.aliases > MAX_ALIASES:
-            _refuse(position, f"more than {MAX_ALIASES} aliases (*name) in one file.")
+            refuse(position, f"more than {MAX_ALIASES} aliases (*name) in one file.")
         self.unused.pop(name, None)
         node = self.anchors.get(name)
         if node is None:
@@ -143,7 +143,7 @@ class _Composer:
         """Count what is added: an alias adds all that its anchor holds."""
         self.nodes += size
         if self.nodes > MAX_NODES:
-            _refuse(position, f"the file holds more than {MAX_NODES:,} values.")
+            refuse(position, f"the file holds more than {MAX_NODES:,} values.")
 
     def refuse_unused_anchors(self) -> None:
         for name, position in self.unused.items():
@@ -182,10 +182,3 @@ def _about_alias(name: str, inside_itself: bool) -> str:
         f"YAML reads *{shown(name)} as a reference to something named &{shown(name)}, and there "
         "is nothing of that name. If it is text, put it in quotes."
     )
-
-
-def _refuse(position: Position, message: str) -> NoReturn:
-    problems = Problems()
-    problems.add(position, message)
-    problems.raise_if_any()
-    raise AssertionError("unreachable")

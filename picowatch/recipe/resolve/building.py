@@ -25,15 +25,13 @@ from picowatch.recipe.prompts.prompts import mistakes_in
 from picowatch.recipe.read.decoding import FORBIDDEN, invisible
 from picowatch.recipe.read.plain import TRUE_OR_FALSE, number
 from picowatch.recipe.recipe import Context, Recipe
-from picowatch.recipe.resolve.hires import MAX_SIDE, UpscalerUnknown, find_upscaler
-from picowatch.recipe.resolve.installed import NotInstalled, find_checkpoint, find_vae
+from picowatch.recipe.resolve.hires import MAX_SIDE, find_upscaler
+from picowatch.recipe.resolve.installed import find_checkpoint, find_vae
 from picowatch.recipe.resolve.layers import text_of
 from picowatch.recipe.resolve.loras import read_loras
 from picowatch.recipe.resolve.start_image import read_path
 from picowatch.recipe.samplers import (
-    AUTOMATIC,
     DEFAULT_SAMPLER,
-    ScheduleUnknown,
     decide_schedule_type,
     find_sampler,
     sampler_named,
@@ -44,126 +42,170 @@ _ONE_SEED = f"a whole number from 0 to {MAX_SEED}"
 _RANDOM_WORDS = {"random", "-1", "\N{MINUS SIGN}1"}
 
 
-# Field, text, LoRAs and position of checked prompts: sweeps and defaults repeat them.
-Checked = set[tuple[str, str, Loras, Position]]
+class RecipeBuilder:
+    """Builds the recipes of one file from their layers; what is wrong goes to `problems`."""
 
+    def __init__(self, inventory: Inventory, problems: Problems) -> None:
+        self._inventory = inventory
+        self._problems = problems
+        # Field, text, LoRAs and position: sweeps and defaults repeat prompts.
+        self._checked: set[tuple[str, str, Loras, Position]] = set()
 
-def build_recipe(
-    layer: Layer,
-    position: Position,
-    entry_index: int,
-    inventory: Inventory,
-    checked: Checked,
-    problems: Problems,
-) -> Recipe | None:
-    """The recipe of a settled and merged layer without its sweep; the layer is used up."""
-    loras = read_loras(layer, inventory, problems)
-    _check_prompts(layer, position, loras, inventory, checked, problems)
-    _read_numbers(layer)
-    _read_seed(layer, problems)
-    checkpoint = _checkpoint(layer, position, inventory, problems)
-    native = checkpoint.native_size
-    values: dict[str, object] = {"prompt": "", "width": native, "height": native}
-    values |= {name: w.value for name, w in layer.items() if name in Recipe.model_fields}
-    values |= _sampling(layer, problems)
-    values["loras"] = loras
-    values |= _pictures(layer, problems)
-    values |= {"checkpoint": checkpoint.name, "vae": _vae(layer, inventory, problems)}
-    values |= {"entry_index": entry_index, "line": position.line}
-    try:
-        recipe = Recipe.model_validate(values).read_in(Context(inventory, layer, position))
-    except ValidationError as error:
-        _report(error, layer, problems)
-        return None
-    _check_final_size(recipe, layer, problems)
-    _check_clip_skip(recipe, checkpoint, layer, problems)
-    return recipe
-
-
-def _pictures(layer: Layer, problems: Problems) -> dict[str, object]:
-    """Start image, mask and hires. What says nothing without them gets its default."""
-    image, mask = (read_path(field, layer, problems) for field in ("image", "mask"))
-    hires = bool(layer["hires"].value) if "hires" in layer else False
-    values: dict[str, object] = {"image": image, "mask": mask if image else ""}
-    values["hires"] = _hires(layer, not image, problems) if hires else None
-    idle = [name for name, row in ROWS.items() if row.needs and not values[row.needs]]
-    return values | {name: default_of(name) for name in idle}
-
-
-def _hires(layer: Layer, takes_strength: bool, problems: Problems) -> Hires:
-    parts = {name.removeprefix(HIRES_PREFIX): layer[name] for name in PARTS if name in layer}
-    if takes_strength and "denoising_strength" in layer:
-        parts.setdefault("denoising_strength", layer["denoising_strength"])
-    values: dict[str, Any] = {name: written.value for name, written in parts.items()}
-    upscaler = parts.get("upscaler")
-    if upscaler and isinstance(upscaler.value, str):
+    def build(self, layer: Layer, position: Position, entry_index: int) -> Recipe | None:
+        """The recipe of a settled and merged layer without its sweep; the layer is used up."""
+        loras = read_loras(layer, self._inventory, self._problems)
+        self._check_prompts(layer, position, loras)
+        _read_numbers(layer)
+        self._read_seed(layer)
+        checkpoint = self._checkpoint(layer, position)
+        native = checkpoint.native_size
+        values: dict[str, object] = {"prompt": "", "width": native, "height": native}
+        values |= {name: w.value for name, w in layer.items() if name in Recipe.model_fields}
+        values |= self._sampling(layer)
+        values["loras"] = loras
+        values |= self._pictures(layer)
+        values |= {"checkpoint": checkpoint.name, "vae": self._vae(layer)}
+        values |= {"entry_index": entry_index, "line": position.line}
         try:
-            values["upscaler"] = find_upscaler(upscaler.value)
-        except UpscalerUnknown as error:
-            problems.add(upscaler.error_position, str(error))
-    try:
-        return Hires(**values)
-    except ValidationError as error:
-        named = {f"{HIRES_PREFIX}{name}": written for name, written in parts.items()}
-        _report(error, named, problems, HIRES_PREFIX)
-        return Hires()
+            recipe = Recipe.model_validate(values)
+        except ValidationError as error:
+            self._report(error, layer)
+            return None
+        recipe.read_in(Context(self._inventory, layer, position))
+        self._check_final_size(recipe, layer)
+        self._check_clip_skip(recipe, checkpoint, layer)
+        return recipe
 
+    def _check_prompts(self, layer: Layer, position: Position, loras: Loras) -> None:
+        if "prompt" not in layer:
+            self._problems.add(position, _no_prompt(position))
+        for field in ("prompt", "negative_prompt"):
+            text = text_of(field, layer, self._problems)
+            written = layer.get(field)
+            if text is None or written is None:
+                continue
+            key = (field, text, loras, written.position)
+            if key not in self._checked:
+                self._checked.add(key)
+                self._check_prompt(field, text, loras, written)
 
-def _check_final_size(recipe: Recipe, layer: Layer, problems: Problems) -> None:
-    width, height = recipe.final_size
-    if recipe.hires and max(width, height) > MAX_SIDE:
-        written = layer.get(f"{HIRES_PREFIX}scale", layer["hires"])
-        problems.add(
-            written.error_position,
-            f"hires makes {width}x{height} of {recipe.size}; the limit is {MAX_SIDE} pixels a "
-            "side. Use a smaller scale or size.",
-        )
-
-
-def _check_clip_skip(
-    recipe: Recipe, checkpoint: Checkpoint, layer: Layer, problems: Problems
-) -> None:
-    if recipe.clip_skip > checkpoint.text_layers:
-        problems.add(
-            layer["clip_skip"].error_position,
-            f"clip_skip {recipe.clip_skip} is too much for the checkpoint '{checkpoint.name}': its "
-            f"text encoder has {checkpoint.text_layers} layers. The limit is "
-            f"{checkpoint.text_layers}.",
-        )
-
-
-def _report(error: ValidationError, layer: Layer, problems: Problems, prefix: str = "") -> None:
-    for mistake in error.errors(include_url=False, include_context=False):
-        field = f"{prefix}{mistake['loc'][0]}"
-        written = layer[field]
-        message = wrong_value(field, written)
-        if mistake["type"] == "multiple_of" and isinstance(written.value, int):
-            message = not_multiple_of_8(field, written.value)
-        problems.add(written.error_position, message)
-
-
-def _check_prompts(
-    layer: Layer,
-    position: Position,
-    loras: Loras,
-    inventory: Inventory,
-    checked: Checked,
-    problems: Problems,
-) -> None:
-    if "prompt" not in layer:
-        problems.add(position, _no_prompt(position))
-    for field in ("prompt", "negative_prompt"):
-        text = text_of(field, layer, problems)
-        written = layer.get(field)
-        if text is None or written is None or (field, text, loras, written.position) in checked:
-            continue
-        checked.add((field, text, loras, written.position))
+    def _check_prompt(self, field: str, text: str, loras: Loras, written: Written) -> None:
         for found in FORBIDDEN.finditer(text.replace("\n", " ")):
-            problems.add(written.position, f"{field} contains {invisible(found[0])}. Remove it.")
-        for construct in mistakes_in(field, text, loras, inventory):
+            message = f"{field} contains {invisible(found[0])}. Remove it."
+            self._problems.add(written.position, message)
+        for construct in mistakes_in(field, text, loras, self._inventory):
             snippet = text[construct.offset : construct.offset + construct.length]
             earlier = text.count(snippet, 0, construct.offset)
-            problems.add(_inside(written, snippet, earlier), construct.message)
+            self._problems.add(_inside(written, snippet, earlier), construct.message)
+
+    def _read_seed(self, layer: Layer) -> None:
+        written = layer.pop("seed", None)
+        if written is None:
+            return
+        seed: object
+        if isinstance(written.value, tuple):
+            seed = self._seed_list(written)
+            if "count" in layer:
+                self._problems.add(
+                    layer["count"].name_position,
+                    "count and a list of seeds together: the list makes one image for each seed. "
+                    "Remove count.",
+                )
+        else:
+            seed = _seed(written)
+            if seed is None:
+                self._problems.add(written.error_position, wrong_value("seed", written))
+        if seed is not None:
+            layer["seed"] = replace(written, value=seed)
+
+    def _seed_list(self, written: Written) -> tuple[object, ...] | None:
+        seeds = tuple(map(_seed, written.parts))
+        for part, seed in zip(written.parts, seeds, strict=True):
+            if not isinstance(seed, int):
+                self._problems.add(part.position, wrong_value("seed", part, _ONE_SEED))
+        if not seeds:
+            message = "the list of seeds is empty. Write 'seed: random' or seeds."
+            self._problems.add(written.position, message)
+        return seeds if seeds and all(isinstance(seed, int) for seed in seeds) else None
+
+    def _sampling(self, layer: Layer) -> dict[str, object]:
+        """The sampler and its schedule type, "automatic" decided; karras if nothing is written."""
+        default, default_schedule_type = find_sampler(DEFAULT_SAMPLER)
+        sampler = sampler_named(str(layer["sampler"].value)) if "sampler" in layer else default
+        written = layer.get("schedule_type")
+        decided = sampler.automatic
+        if written:
+            with self._problems.caught(written.position):
+                decided = decide_schedule_type(sampler, str(written.value))
+        elif default_schedule_type in sampler.schedule_types:
+            decided = default_schedule_type
+        return {"sampler": sampler.name, "schedule_type": decided}
+
+    def _checkpoint(self, layer: Layer, position: Position) -> Checkpoint:
+        name = text_of("checkpoint", layer, self._problems)
+        with self._problems.caught(position if name is None else layer["checkpoint"].position):
+            return find_checkpoint(name, self._inventory)
+        return self._inventory.demo
+
+    def _vae(self, layer: Layer) -> str:
+        name = text_of("vae", layer, self._problems)
+        if name is not None:
+            with self._problems.caught(layer["vae"].position):
+                return find_vae(name, self._inventory)
+        return BAKED
+
+    def _pictures(self, layer: Layer) -> dict[str, object]:
+        """Start image, mask and hires. What says nothing without them gets its default."""
+        image, mask = (read_path(field, layer, self._problems) for field in ("image", "mask"))
+        hires = bool(layer["hires"].value) if "hires" in layer else False
+        values: dict[str, object] = {"image": image, "mask": mask if image else ""}
+        values["hires"] = self._hires(layer, not image) if hires else None
+        idle = [name for name, row in ROWS.items() if row.needs and not values[row.needs]]
+        return values | {name: default_of(name) for name in idle}
+
+    def _hires(self, layer: Layer, takes_strength: bool) -> Hires:
+        parts = {name.removeprefix(HIRES_PREFIX): layer[name] for name in PARTS if name in layer}
+        if takes_strength and "denoising_strength" in layer:
+            parts.setdefault("denoising_strength", layer["denoising_strength"])
+        values: dict[str, Any] = {name: written.value for name, written in parts.items()}
+        upscaler = parts.get("upscaler")
+        if upscaler and isinstance(upscaler.value, str):
+            with self._problems.caught(upscaler.error_position):
+                values["upscaler"] = find_upscaler(upscaler.value)
+        try:
+            return Hires(**values)
+        except ValidationError as error:
+            named = {f"{HIRES_PREFIX}{name}": written for name, written in parts.items()}
+            self._report(error, named, HIRES_PREFIX)
+            return Hires()
+
+    def _check_final_size(self, recipe: Recipe, layer: Layer) -> None:
+        width, height = recipe.final_size
+        if recipe.hires and max(width, height) > MAX_SIDE:
+            written = layer.get(f"{HIRES_PREFIX}scale", layer["hires"])
+            self._problems.add(
+                written.error_position,
+                f"hires makes {width}x{height} of {recipe.size}; the limit is {MAX_SIDE} pixels a "
+                "side. Use a smaller scale or size.",
+            )
+
+    def _check_clip_skip(self, recipe: Recipe, checkpoint: Checkpoint, layer: Layer) -> None:
+        most = checkpoint.text_layers
+        if recipe.clip_skip > most:
+            self._problems.add(
+                layer["clip_skip"].error_position,
+                f"clip_skip {recipe.clip_skip} is too much for the checkpoint "
+                f"'{checkpoint.name}': its text encoder has {most} layers. The limit is {most}.",
+            )
+
+    def _report(self, error: ValidationError, layer: Layer, prefix: str = "") -> None:
+        for mistake in error.errors(include_url=False, include_context=False):
+            field = f"{prefix}{mistake['loc'][0]}"
+            written = layer[field]
+            message = wrong_value(field, written)
+            if mistake["type"] == "multiple_of" and isinstance(written.value, int):
+                message = not_multiple_of_8(field, written.value)
+            self._problems.add(written.error_position, message)
 
 
 def _no_prompt(position: Position) -> str:
@@ -203,40 +245,6 @@ def _read_numbers(layer: Layer) -> None:
             layer[field] = replace(written, value=value)
 
 
-def _read_seed(layer: Layer, problems: Problems) -> None:
-    written = layer.get("seed")
-    if written is None:
-        return
-    if isinstance(written.value, tuple):
-        _read_seed_list(layer, written, problems)
-        return
-    seed = _seed(written)
-    if seed is None:
-        problems.add(written.error_position, wrong_value("seed", written))
-        del layer["seed"]
-    else:
-        layer["seed"] = replace(written, value=seed)
-
-
-def _read_seed_list(layer: Layer, written: Written, problems: Problems) -> None:
-    seeds = [(part, _seed(part)) for part in written.parts]
-    for part, seed in seeds:
-        if not isinstance(seed, int):
-            problems.add(part.position, wrong_value("seed", part, _ONE_SEED))
-    if not seeds:
-        problems.add(written.position, "the list of seeds is empty. Write 'seed: random' or seeds.")
-    if "count" in layer:
-        count = layer["count"]
-        problems.add(
-            count.name_position,
-            "count and a list of seeds together: the list makes one image for each seed. "
-            "Remove count.",
-        )
-    del layer["seed"]
-    if seeds and all(isinstance(seed, int) for _, seed in seeds):
-        layer["seed"] = replace(written, value=tuple(seed for _, seed in seeds))
-
-
 def _seed(written: Written) -> int | Literal["random"] | None:
     value = written.value
     if isinstance(value, str):
@@ -248,38 +256,3 @@ def _seed(written: Written) -> int | Literal["random"] | None:
     if value == -1:
         return RANDOM
     return value if 0 <= value <= MAX_SEED else None
-
-
-def _sampling(layer: Layer, problems: Problems) -> dict[str, object]:
-    """The sampler and its schedule type, "automatic" decided; karras if nothing is written."""
-    default, default_schedule_type = find_sampler(DEFAULT_SAMPLER)
-    sampler = sampler_named(str(layer["sampler"].value)) if "sampler" in layer else default
-    written = layer.get("schedule_type")
-    requested = str(written.value) if written else default_schedule_type or AUTOMATIC
-    try:
-        decided = decide_schedule_type(sampler, requested)
-    except ScheduleUnknown as error:
-        decided = sampler.automatic
-        if written:
-            problems.add(written.position, str(error))
-    return {"sampler": sampler.name, "schedule_type": decided}
-
-
-def _checkpoint(
-    layer: Layer, position: Position, inventory: Inventory, problems: Problems
-) -> Checkpoint:
-    name = text_of("checkpoint", layer, problems)
-    try:
-        return find_checkpoint(name, inventory)
-    except NotInstalled as error:
-        problems.add(position if name is None else layer["checkpoint"].position, str(error))
-        return inventory.demo
-
-
-def _vae(layer: Layer, inventory: Inventory, problems: Problems) -> str:
-    name = text_of("vae", layer, problems)
-    try:
-        return BAKED if name is None else find_vae(name, inventory)
-    except NotInstalled as error:
-        problems.add(layer["vae"].position, str(error))
-        return BAKED

@@ -8,15 +8,15 @@ from picowatch.recipe.fields import FROM
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import Problems
 from picowatch.recipe.messages.wording import MAX_WARNINGS
-from picowatch.recipe.prompts.doubts import doubts
+from picowatch.recipe.prompts.grammar import doubts
 from picowatch.recipe.prompts.prompts import MAX_SIGNS_OF_ALL, count_all_signs
 from picowatch.recipe.read.from_picture import FromPicture, PictureFields, read_from
 from picowatch.recipe.recipe import Recipe
-from picowatch.recipe.resolve.building import Checked, build_recipe
+from picowatch.recipe.resolve.building import RecipeBuilder
 from picowatch.recipe.resolve.layers import merged, settled
 from picowatch.recipe.resolve.start_image import idle_fields, names_none, read_path
 from picowatch.recipe.resolve.sweep import WrittenAxis, combinations, read_axes
-from picowatch.recipe.written import Entry, Layer, Position, Written
+from picowatch.recipe.written import Entry, Layer, Written
 
 MAX_SWEPT_LETTERS = 2_000_000
 
@@ -38,7 +38,7 @@ def resolve(
     *defaults, settings = [settled(layer, problems) for layer in layers]
     recipes: list[Recipe] = []
     images = 0
-    checked: Checked = set()
+    builder = RecipeBuilder(inventory, problems)
     for entry_index, entry in enumerate(entries):
         go_on()
         own = settled(entry.layer, problems)
@@ -50,13 +50,16 @@ def resolve(
         layer.pop(FROM, None)
         sweep = layer.pop("sweep", None)
         axes = read_axes(sweep, layer, own, problems) if sweep else []
-        if sweep and _are_too_many(axes, images, max_images, sweep, problems):
+        if sweep and (
+            _are_too_many(axes, images, max_images, sweep, problems)
+            or _are_too_long(axes, layer, sweep, problems)
+        ):
             continue
-        if sweep and _are_too_long(axes, layer, sweep, problems):
-            continue
-        found = _variants(
-            axes, layer, entry.position, entry_index, inventory, checked, problems, go_on
-        )
+        found = []
+        for combination in combinations(axes, layer):
+            go_on()
+            recipe = builder.build(dict(combination), entry.position, entry_index)
+            found += [recipe] if recipe else []
         if not found:
             continue
         warnings = [*entry.warnings, *picture.warnings]
@@ -116,39 +119,21 @@ def _are_too_long(
     texts = [str(layer[field].value) for field in ("prompt", "negative_prompt") if field in layer]
     images = prod(len(axis.values) for axis in axes)
     for what, most, each in (
-        ("letters", MAX_SWEPT_LETTERS, sum(map(len, texts))),
-        ("wildcards and brackets", MAX_SIGNS_OF_ALL, sum(map(count_all_signs, texts))),
+        ("characters", MAX_SWEPT_LETTERS, sum(map(len, texts))),
+        (
+            "characters of wildcards and brackets",
+            MAX_SIGNS_OF_ALL,
+            sum(map(count_all_signs, texts)),
+        ),
     ):
         if each * images > most:
             problems.add(
                 sweep.name_position,
-                f"this sweep of a prompt has {each * images:,} special characters ({what}); the "
-                "limit is {most:,}. Shorten the prompt, or sweep fewer values.",
+                f"this sweep of a prompt has {each * images:,} {what}; the limit is {most:,}. "
+                "Shorten the prompt, or sweep fewer values.",
             )
             return True
     return False
-
-
-def _variants(
-    axes: Sequence[WrittenAxis],
-    layer: Layer,
-    position: Position,
-    entry_index: int,
-    inventory: Inventory,
-    checked: Checked,
-    problems: Problems,
-    go_on: Callable[[], None],
-) -> list[Recipe]:
-    """The recipes of an entry's combinations: one, if it does not sweep."""
-    recipes = []
-    for combination in combinations(axes, layer):
-        go_on()
-        recipe = build_recipe(
-            dict(combination), position, entry_index, inventory, checked, problems
-        )
-        if recipe:
-            recipes.append(recipe)
-    return recipes
 
 
 def _refuse_idle(own: Layer, found: Sequence[Recipe], problems: Problems) -> None:
@@ -166,8 +151,4 @@ def _idle(own: Layer, found: Sequence[Recipe]) -> list[str]:
 
 def _there(found: Sequence[Recipe]) -> dict[str, bool]:
     """Which of the fields that others need any combination has."""
-    return {
-        "image": any(recipe.image for recipe in found),
-        "mask": any(recipe.mask for recipe in found),
-        "hires": any(recipe.hires for recipe in found),
-    }
+    return {n: any(getattr(recipe, n) for recipe in found) for n in ("image", "mask", "hires")}

@@ -143,34 +143,28 @@ def _not_a_size(written: Written) -> str:
 def _settle_sampler(layer: Layer, problems: Problems) -> None:
     schedule_type = _schedule_type(layer, problems)
     text = text_of("sampler", layer, problems)
-    written = layer.get("sampler")
-    if text is None or written is None:
+    if text is None:
         return
-    try:
+    written = layer.pop("sampler")
+    with problems.caught(written.position):
         sampler, in_name = find_sampler(text)
-    except SamplerUnknown as error:
-        problems.add(written.position, str(error))
-        del layer["sampler"]
-        return
-    layer["sampler"] = replace(written, value=sampler.name)
-    if in_name and schedule_type not in (None, AUTOMATIC, in_name):
-        problems.add(
-            layer["schedule_type"].position,
-            f"the sampler's name says {in_name}, schedule_type says {schedule_type}. Keep one.",
-        )
-    if in_name or schedule_type is None:
-        layer["schedule_type"] = replace(written, value=in_name or AUTOMATIC)
+        layer["sampler"] = replace(written, value=sampler.name)
+        if in_name and schedule_type not in (None, AUTOMATIC, in_name):
+            problems.add(
+                layer["schedule_type"].position,
+                f"the sampler's name says {in_name}, schedule_type says {schedule_type}. Keep one.",
+            )
+        if in_name or schedule_type is None:
+            layer["schedule_type"] = replace(written, value=in_name or AUTOMATIC)
 
 
 def _schedule_type(layer: Layer, problems: Problems) -> str | None:
     text = text_of("schedule_type", layer, problems)
     if text is None:
         return None
-    written = layer["schedule_type"]
-    try:
-        layer["schedule_type"] = replace(written, value=find_schedule_type(text))
-    except ScheduleUnknown as error:
-        problems.add(written.position, str(error))
-        del layer["schedule_type"]
-        return None
-    return str(layer["schedule_type"].value)
+    written = layer.pop("schedule_type")
+    with problems.caught(written.position):
+        found = find_schedule_type(text)
+        layer["schedule_type"] = replace(written, value=found)
+        return found
+    return None

@@ -8,7 +8,7 @@ from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.wording import wrong_value
 from picowatch.recipe.prompts.grammar import MAX_LORA_WEIGHT
 from picowatch.recipe.read.plain import number
-from picowatch.recipe.resolve.installed import NotInstalled, find_lora
+from picowatch.recipe.resolve.installed import find_lora
 from picowatch.recipe.written import Layer, Position, Written
 
 MAX_LORAS = 100
@@ -25,10 +25,8 @@ def read_loras(layer: Layer, inventory: Inventory, problems: Problems) -> Loras:
         weight = layer[name]
         swept = _weighed(name.removeprefix(ONE_LORA), weight, weight.name_position, problems)
         for written_name, value, position in swept:
-            try:
+            with problems.caught(position):
                 loras[find_lora(written_name, inventory)] = value
-            except NotInstalled as error:
-                problems.add(position, str(error))
     return tuple(loras.items())
 
 
@@ -43,14 +41,11 @@ def _read_field(written: Written, inventory: Inventory, problems: Problems) -> d
         if index == MAX_LORAS:
             problems.add(position, f"more than {MAX_LORAS} LoRAs here.")
             break
-        try:
+        with problems.caught(position):
             found = find_lora(name, inventory)
-        except NotInstalled as error:
-            problems.add(position, str(error))
-            continue
-        if found in loras:
-            problems.add(position, named_twice(found))
-        loras[found] = weight
+            if found in loras:
+                problems.add(position, named_twice(found))
+            loras[found] = weight
     return loras
 
 

@@ -204,3 +204,22 @@ def test_a_draw_that_fails_in_a_combination_has_its_place() -> None:
     text = "prompt: a\nseed: 1\nsweep:\n  prompt: [b, 'c [x{:0.5|:0.6}]']\n"
     with pytest.raises(RecipeInvalid, match="line 4, column 15"):
         read_one(text).image_requests(hash_of)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "count", "message"),
+    [
+        ("hat" * 800, 1000, "2,400,000 characters; the limit is 2,000,000"),
+        (
+            "hat" + "()" * 200,
+            700,
+            "280,000 characters of wildcards and brackets; the limit is 250,000",
+        ),
+    ],
+)
+def test_a_long_prompt_is_swept_over_few_values_only(prompt: str, count: int, message: str) -> None:
+    """Each combination is checked as a prompt of its own."""
+    values = ", ".join(f"h{number}" for number in range(count))
+    assert messages(f"prompt: {prompt}\nsweep: {{'prompt: hat': [{values}]}}") == [
+        f"this sweep of a prompt has {message}. Shorten the prompt, or sweep fewer values."
+    ]
