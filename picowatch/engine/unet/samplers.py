@@ -3,7 +3,7 @@
 Options: metadata.md's table. Karras, exponential and beta spread the sigmas over the model's
 whole range; "uniform" spaces the steps evenly over the training steps, as A1111's "Automatic"
 does for the samplers it has from k-diffusion, and as DDIM and PNDM were published ("leading").
-"leading" is that spacing for every sampler: what diffusers takes for any scheduler that is made
+"leading" is that spacing for every sampler: what diffusers uses for any scheduler that is created
 from the configuration in a folder of Stable Diffusion 1.x.
 """
 
@@ -46,97 +46,60 @@ _LCM_STEPS = 50
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """A scheduler class, its fixed options, how "uniform" spaces steps, if it draws noise.
+    """A scheduler class, its fixed options, how "uniform" spaces steps, whether it draws noise.
 
     A class without a choice of spacings has "".
     """
 
     scheduler: Any
     options: dict[str, Any]
-    uniform_spacing: str
-    takes_sigmas: bool
+    uniform_spacing: str = "linspace"
+    takes_sigmas: bool = True
     draws_noise: bool = False
 
 
+_TO_ZERO = {"final_sigmas_type": "zero"}
+_SECOND_ORDER = {"solver_order": 2, **_TO_ZERO}
+_SDE = {"algorithm_type": "sde-dpmsolver++", **_SECOND_ORDER}
+# Otherwise latents are cut to -1..1, which is DDIM's default.
+_UNCUT = {"clip_sample": False}
+
 _KINDS = {
     "DPM++ 2M": _Kind(
-        DPMSolverMultistepScheduler,
-        {"algorithm_type": "dpmsolver++", "solver_order": 2, "final_sigmas_type": "zero"},
-        "linspace",
-        takes_sigmas=True,
+        DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++", **_SECOND_ORDER}
     ),
-    "DPM++ 2M SDE": _Kind(
-        DPMSolverMultistepScheduler,
-        {"algorithm_type": "sde-dpmsolver++", "solver_order": 2, "final_sigmas_type": "zero"},
-        "linspace",
-        takes_sigmas=True,
-        draws_noise=True,
-    ),
+    "DPM++ 2M SDE": _Kind(DPMSolverMultistepScheduler, _SDE, draws_noise=True),
     "DPM++ 2M SDE Heun": _Kind(
-        DPMSolverMultistepScheduler,
-        {
-            "algorithm_type": "sde-dpmsolver++",
-            "solver_type": "heun",
-            "solver_order": 2,
-            "final_sigmas_type": "zero",
-        },
-        "linspace",
-        takes_sigmas=True,
-        draws_noise=True,
+        DPMSolverMultistepScheduler, {"solver_type": "heun", **_SDE}, draws_noise=True
     ),
-    "Euler": _Kind(
-        EulerDiscreteScheduler, {"final_sigmas_type": "zero"}, "linspace", takes_sigmas=True
-    ),
-    "Euler a": _Kind(
-        EulerAncestralDiscreteScheduler, {}, "linspace", takes_sigmas=False, draws_noise=True
-    ),
-    # Without clip_sample=False, DDIM's default, latents are cut to -1..1.
-    "DDIM": _Kind(DDIMScheduler, {"clip_sample": False}, "leading", takes_sigmas=False),
-    "UniPC": _Kind(
-        UniPCMultistepScheduler,
-        {"solver_order": 2, "final_sigmas_type": "zero"},
-        "linspace",
-        takes_sigmas=True,
-    ),
+    "Euler": _Kind(EulerDiscreteScheduler, _TO_ZERO),
+    "Euler a": _Kind(EulerAncestralDiscreteScheduler, {}, takes_sigmas=False, draws_noise=True),
+    "DDIM": _Kind(DDIMScheduler, _UNCUT, "leading", takes_sigmas=False),
+    "UniPC": _Kind(UniPCMultistepScheduler, _SECOND_ORDER),
     "PNDM": _Kind(PNDMScheduler, {"skip_prk_steps": True}, "leading", takes_sigmas=False),
-    "Heun": _Kind(HeunDiscreteScheduler, {"clip_sample": False}, "linspace", takes_sigmas=True),
-    "LMS": _Kind(LMSDiscreteScheduler, {}, "linspace", takes_sigmas=True),
-    "DPM2": _Kind(KDPM2DiscreteScheduler, {}, "linspace", takes_sigmas=True),
-    "DPM2 a": _Kind(
-        KDPM2AncestralDiscreteScheduler, {}, "linspace", takes_sigmas=True, draws_noise=True
-    ),
+    "Heun": _Kind(HeunDiscreteScheduler, _UNCUT),
+    "LMS": _Kind(LMSDiscreteScheduler, {}),
+    "DPM2": _Kind(KDPM2DiscreteScheduler, {}),
+    "DPM2 a": _Kind(KDPM2AncestralDiscreteScheduler, {}, draws_noise=True),
     # diffusers' DPMSolverSDEScheduler is nearer to k-diffusion's, but needs torchsde and draws
-    # its noise from trees of its own, which no per-image generator can serve. This one asks the
-    # UNet once a step, A1111's twice: 40 steps here are about 20 there.
+    # its noise from trees of its own, which no per-image generator can serve. This one evaluates
+    # the UNet once a step, A1111's twice: 40 steps here are about 20 there.
     "DPM++ SDE": _Kind(
-        DPMSolverSinglestepScheduler,
-        {
-            "algorithm_type": "sde-dpmsolver++",
-            "solver_order": 2,
-            "lower_order_final": True,
-            "final_sigmas_type": "zero",
-        },
-        "",
-        takes_sigmas=True,
-        draws_noise=True,
+        DPMSolverSinglestepScheduler, {"lower_order_final": True, **_SDE}, "", draws_noise=True
     ),
     "DEIS": _Kind(
         DEISMultistepScheduler,
         {"algorithm_type": "deis", "solver_type": "logrho", "solver_order": 2},
-        "linspace",
-        takes_sigmas=True,
     ),
     "DDPM": _Kind(
         DDPMScheduler,
-        {"clip_sample": False, "variance_type": "fixed_small"},
+        {"variance_type": "fixed_small", **_UNCUT},
         "leading",
         takes_sigmas=False,
         draws_noise=True,
     ),
     # Steps are spread over the distillation's 50, whatever the spacing.
-    "LCM": _Kind(
-        LCMScheduler, {"clip_sample": False}, "leading", takes_sigmas=False, draws_noise=True
-    ),
+    "LCM": _Kind(LCMScheduler, _UNCUT, "leading", takes_sigmas=False, draws_noise=True),
 }
 
 
@@ -156,7 +119,7 @@ class PreparedSampler:
         return result
 
     def at_full_step(self) -> bool:
-        """False between the two looks that samplers of second order take at one step."""
+        """False between the two evaluations that samplers of second order make in one step."""
         return bool(getattr(self.scheduler, "state_in_first_order", True))
 
 
@@ -168,10 +131,10 @@ def build_sampler(
     device: Any,
     strength: float = 1.0,
 ) -> PreparedSampler:
-    """A fresh scheduler, ready for its first step; schedulers keep state between steps.
+    """A new scheduler, ready for its first step; schedulers keep state between steps.
 
     `config` is the checkpoint's own: betas, prediction type, steps offset. With a `strength`
-    below 1 only that share of the steps is taken, the last ones; one at least, none for 0.
+    below 1 only that share of the steps is taken, the last ones; at least one, none for 0.
     """
     kind = _KINDS.get(name)
     if kind is None:
