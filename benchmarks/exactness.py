@@ -104,7 +104,7 @@ def _make(
 ) -> list[RenderedImage]:
     images: list[RenderedImage] = []
     for begin in range(0, len(requests), batch):
-        images += engine.make(requests[begin : begin + batch], lambda *_: None, waiting=waiting)
+        images += engine.render(requests[begin : begin + batch], lambda *_: None, waiting=waiting)
     return images
 
 
@@ -127,7 +127,7 @@ def _compiled(
 ) -> list[RenderedImage]:
     """Made with a UNet that is compiled here and now."""
     engine = _engine(models, device, compiled=folder)
-    engine.make(requests[:1], lambda *_: None, waiting=10**6)
+    engine.render(requests[:1], lambda *_: None, waiting=10**6)
     engine.wait_for_compiling(COMPILE_SECONDS)
     images = _make(engine, requests, 1)
     assert all(image.compiled for image in images)

@@ -1,5 +1,5 @@
-"""Makes pictures from image requests. Only what the child process runs imports torch.
+"""Renders pictures from image requests. Only what the engine's process runs imports torch.
 
-The daemon's side: protocol, options, batches, child (the child process) and digest (the tests'
-engine). The child's side, never imported by the daemon: child_main and what it imports.
+The daemon's side: protocol, executor, options, batches, process/child and cluster/. The engine
+process' side, never imported by the daemon: process/child_main, and the renderer that it imports.
 """

@@ -38,13 +38,13 @@ class Target:
 def choose_target(device: str, precision: Precision, ordinal: int = 0) -> Target:
     """The device the settings mean. "auto" takes CUDA, else MPS, else the CPU.
 
-    Where the settings name no CUDA device by its number, the engine number `ordinal` of this
-    machine takes that one, and they are shared out again when there are more engines than devices.
+    If the settings name no CUDA device by its number, the engine number `ordinal` of this machine
+    takes that one; more engines than devices share them.
 
-    Precision "auto" is float16 on CUDA. Elsewhere it is float32 (float16 makes black pictures
-    with some checkpoints on MPS), but for the UNet of a full-size checkpoint on a CPU that
-    computes bfloat16: a step of Stable Diffusion 1.5 at 256x256 took 3 seconds instead of 7
-    on two such cores, and the UNet half the memory. The demo model gains nothing from it.
+    Precision "auto" is float16 on CUDA. Elsewhere it is float32 (with some checkpoints float16
+    gives black pictures on MPS), except for the UNet of a full-size checkpoint on a CPU that
+    computes bfloat16: a step of Stable Diffusion 1.5 at 256x256 took 3 seconds instead of 7 on two
+    such cores, and the UNet took half the memory. The demo model gains nothing from it.
     """
     chosen = torch.device(_best() if device == "auto" else device)
     if chosen.type == "cuda" and chosen.index is None:
@@ -73,7 +73,7 @@ def gpu_bytes(device: torch.device) -> int | None:
 
 
 def _computes_bfloat16() -> bool:
-    """True if the CPU has instructions for it; without them it is slower than float32."""
+    """True if the CPU has instructions for it; otherwise it is slower than float32."""
     probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     return probe is not None and bool(probe())
 
@@ -85,7 +85,7 @@ def _best() -> str:
 
 
 def _check(device: torch.device) -> None:
-    """The device exists; the message says what there is instead."""
+    """Raise RenderFailed unless the device exists."""
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise RenderFailed("There is no MPS device here (Apple's GPU).", "Set device: auto.")
     if device.type != "cuda":

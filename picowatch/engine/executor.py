@@ -1,4 +1,4 @@
-"""Where engines come from: one, several on this machine, or those of a cluster. No torch."""
+"""Where engines come from: this machine, or a cluster. Imports no torch."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,33 +11,33 @@ from picowatch.engine.protocol import Engine
 
 
 class Executor(Protocol):
-    """Gives the worker its engines. Every call returns at once."""
+    """Gives the worker pool its engines. Every call returns at once."""
 
     def engines(self) -> Sequence[Engine]:
-        """The engines that take batches now; the same objects as long as they live.
+        """The engines that take batches now; the same objects for as long as they exist.
 
-        New ones may join and lost ones leave. One that left with a batch in progress ends it with
-        EngineLost.
+        New ones may join and lost ones leave. One that leaves with a batch in progress ends it
+        with EngineLost.
         """
         ...
 
     def want(self, engines: int) -> None:
-        """So many engines would have work just now, those that work included; 0 if none would.
+        """The number of engines that would have work now, including those that are working.
 
-        A hint: a cluster may grow for it, and take back what idles.
+        A hint: a cluster may grow for it, and release idle engines.
         """
         ...
 
     def trouble(self) -> str:
-        """Why there are no engines, or fewer than there should be; "" if all is well."""
+        """Why there are no engines, or too few; "" if there are enough."""
         ...
 
     def is_final(self) -> bool:
-        """Whether none will come unless somebody does something about `trouble`."""
+        """Whether no engine will join until somebody fixes `trouble`."""
         ...
 
     def close(self) -> None:
-        """End all engines, and give back what they hold; within 2 seconds."""
+        """End all engines and free what they hold, within 2 seconds."""
         ...
 
 
@@ -60,10 +60,10 @@ class LocalEngines:
         return self._engines
 
     def want(self, engines: int) -> None:
-        """See `Executor.want`; they start with their first batch."""
+        """See `Executor.want`; here engines start with their first batch."""
 
     def trouble(self) -> str:
-        """See `Executor.trouble`; what an engine lacks, its batches say."""
+        """See `Executor.trouble`; here the batches of an engine that cannot start fail."""
         return ""
 
     def is_final(self) -> bool:

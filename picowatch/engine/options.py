@@ -1,4 +1,4 @@
-"""What an engine is told once, when it is built. Imports no torch."""
+"""The options of an engine. Imports no torch."""
 
 import os
 from dataclasses import dataclass
@@ -16,11 +16,11 @@ class EngineOptions:
     `models` is the folder with checkpoints/, vae/, loras/ and embeddings/. `device` is "auto",
     "cuda", "cuda:N", "mps" or "cpu". `hash_cache` is the daemon's file of model hashes; the
     engine reads it and never writes it. `threads` bounds the CPU threads of one batch; None
-    means this engine's share of the cores. `start_images` is the folder that keeps start images
-    and masks, each named by its sha256. `memory` says where the ladder begins when memory runs
-    out. `compiled` is the folder of compiled UNets; None compiles nothing. `preview_seconds` lie
-    between two previews at least; 0 means none. It is the engine number `ordinal` of the
-    machine's `engines`, which share its GPUs or its cores.
+    means this engine's share of the cores. `start_images` is the folder of start images and
+    masks, each named by its sha256. `memory` says where the memory ladder begins. `compiled` is
+    the folder of compiled UNets; with None nothing is compiled. `preview_seconds` is the least
+    time between two previews; 0 means none. It is the engine number `ordinal` of the machine's
+    `engines`, which share its GPUs or its cores.
     """
 
     models: Path
@@ -37,9 +37,9 @@ class EngineOptions:
 
 
 def cache_folder() -> Path | None:
-    """Where compiled UNets are kept: below XDG_CACHE_HOME, or ~/.cache; None without a home."""
+    """Where compiled UNets are kept: in XDG_CACHE_HOME, or ~/.cache; None without a home."""
     try:
         root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    except RuntimeError:  # a user id that no user has, as in containers
+    except RuntimeError:  # a user id without a user, as in containers
         return None
     return Path(root) / "picowatch" / "compiled"

@@ -1,4 +1,4 @@
-"""The seam between the worker and whatever makes pictures. Imports no torch."""
+"""What the daemon knows of an engine. Imports no torch."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
@@ -15,15 +15,15 @@ OnStep = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RenderedImage:
-    """One finished picture and how it was made.
+    """One finished picture and how it was rendered.
 
     `pixels` are width x height RGB triples, 8 bits a channel, row by row from the top.
     `chunks` counts the prompt's chunks of 75 tokens. `timings` are seconds by phase
     ("encode", "denoise", "decode", and "load" in the batch that had to load something),
     each phase's time divided by the batch size. `memory_rung` names the rung of the memory
     ladder. `steps` are those of the first pass, if memory allowed fewer than requested.
-    `peak_bytes` is the most memory that its batch took, where that is known. `node` names the
-    machine, where it is another one than the daemon's.
+    `peak_bytes` is the most memory that its batch took, if that is known. `node` names the
+    machine, if it is not the daemon's.
     """
 
     width: int
@@ -45,7 +45,7 @@ class RenderedImage:
 
 @dataclass(frozen=True, slots=True)
 class MemoryUse:
-    """Bytes that an engine holds on its device now, and held at most."""
+    """The bytes that an engine holds on its device now, and the most it held."""
 
     now: int
     peak: int
@@ -53,7 +53,7 @@ class MemoryUse:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """Roughly how a picture in progress will look; `pixels` as of a RenderedImage."""
+    """Roughly how a picture in progress will look; `pixels` as in a RenderedImage."""
 
     width: int
     height: int
@@ -64,14 +64,14 @@ OnPreview = Callable[[Preview], None]
 
 
 def unseen(preview: Preview) -> None:
-    """Nobody looks at previews."""
+    """Ignore a preview."""
 
 
 class EngineCannotStart(EngineDied):
-    """The engine ended before it looked at an image, so none of them is at fault.
+    """The engine ended before it looked at an image, so no image is at fault.
 
-    Its libraries cannot be imported, the device is not there, memory ran out: every image would
-    end like this one. `trace` as of RenderFailed.
+    Its libraries cannot be imported, the device was not found, memory ran out: every image would
+    fail like this one. `trace` as in RenderFailed.
     """
 
     def __init__(self, message: str, remedy: str = "", trace: str = "") -> None:
@@ -80,13 +80,13 @@ class EngineCannotStart(EngineDied):
 
 
 class EngineLost(EngineDied):
-    """The engine's machine is gone, or the way to it: no image is at fault."""
+    """The engine's machine or the connection to it is gone: no image is at fault."""
 
     usual_remedy = "The images are rendered on another machine, or when this one is back."
 
 
 class Engine(Protocol):
-    """Makes pictures from requests that can run together (see `batches.can_share_batch`)."""
+    """Renders requests that can share a batch (see `batches.can_share_batch`)."""
 
     def render(
         self,
@@ -101,34 +101,31 @@ class Engine(Protocol):
         Pictures have the requested size, or less with `shrink_to_fit`. One batch at a
         time: a second call before the first future is done is a programming error. `on_step` is
         called from a thread of the engine's own and must return quickly. So is
-        `on_preview`, now and then, with how the batch looks so far. `waiting` images are to come
-        after this batch: whether it repays to compile for them.
+        `on_preview`, now and then, with how the batch looks so far. `waiting` images are
+        queued after this batch, which decides whether compiling for them is worth it.
         """
         ...
 
     def describe(self) -> dict[str, str]:
         """Device, precision and versions, as far as known without starting anything.
 
-        "node" names the machine, where it is another one than the daemon's.
+        "node" names the machine, if it is not the daemon's.
         """
         ...
 
     def memory(self) -> MemoryUse | None:
-        """What it holds, as far as it can be told without asking it; None if nothing is known."""
+        """What it holds, as far as known without communicating with it; None if unknown."""
         ...
 
     def prepare(self) -> None:
-        """Start what a first batch needs, if nothing was started yet; returns at once.
+        """Start what the first batch needs, if nothing was started yet; returns at once.
 
-        What goes wrong is said by the next `render`.
+        What goes wrong is reported by the next `render`.
         """
         ...
 
     def interrupt(self) -> None:
-        """End the batch in progress at its next step with EngineStopped; the engine lives on.
-
-        Does nothing when no batch is in progress.
-        """
+        """End the batch in progress, if there is one, at its next step with EngineStopped."""
         ...
 
     def close(self) -> None:
@@ -140,7 +137,7 @@ class Engine(Protocol):
 
 
 def new_future() -> Future[list[RenderedImage]]:
-    """A future that is already running: `cancel` on it does nothing, `interrupt` is the way."""
+    """A future that is already running: `cancel` does nothing, `Engine.interrupt` does."""
     future: Future[list[RenderedImage]] = Future()
     future.set_running_or_notify_cancel()
     return future

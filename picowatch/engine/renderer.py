@@ -1,19 +1,15 @@
-"""Makes pictures in this process: the story of a batch, from requests to pixels."""
+"""Renders pictures in this process: the story of a batch, from requests to pixels."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import count
 
 import torch
 
 from picowatch.catalog import Catalog
+from picowatch.engine.batches import evaluations
 from picowatch.engine.compiled.compiled import CompiledUnets
-from picowatch.engine.devices import (
-    LARGE_NATIVE_SIZE,
-    Target,
-    choose_target,
-    gpu_bytes,
-    precision_name,
-)
+from picowatch.engine.devices import LARGE_NATIVE_SIZE, choose_target, gpu_bytes, precision_name
 from picowatch.engine.memory.ladder import (
     CPU_LADDER,
     LADDER,
@@ -23,20 +19,12 @@ from picowatch.engine.memory.ladder import (
     shrunken,
 )
 from picowatch.engine.memory.usage import forget_peak, peak_bytes
-from picowatch.engine.models.loaded import Loaded, arrange
-from picowatch.engine.models.loading import Checkpoints
+from picowatch.engine.models.checkpoints import Checkpoints
+from picowatch.engine.models.loaded import Loaded, apply_rung
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.process.failures import SMALLER, out_of_memory
 from picowatch.engine.protocol import OnPreview, OnStep, RenderedImage, unseen
-from picowatch.engine.unet.draw import (
-    Drawing,
-    Group,
-    Interrupted,
-    Picture,
-    chunks_of,
-    conditions_for,
-    timed,
-)
+from picowatch.engine.unet.draw import Drawing, Interrupted, Picture, timed
 from picowatch.engine.unet.parallel import draw_parts, equal_parts
 from picowatch.engine.unet.previewer import Previewer
 from picowatch.engine.versions import versions
@@ -54,14 +42,14 @@ class Renderer:
         catalog = Catalog(options.models, options.hash_cache, keep_hashes=False)
         self._checkpoints = Checkpoints(catalog, self._target)
         self._previewer = Previewer(on_preview, options.preview_seconds)
-        self._unets = CompiledUnets(options.compiled)
+        self._compiled = CompiledUnets(options.compiled)
         on_cpu = self._target.device.type == "cpu"
         self._ladder = MemoryLadder(
             options.memory, CPU_LADDER if on_cpu else LADDER, gpu_bytes(self._target.device)
         )
 
     @torch.inference_mode()
-    def make(
+    def render(
         self,
         batch: Sequence[ImageRequest],
         on_step: OnStep,
@@ -70,14 +58,14 @@ class Renderer:
     ) -> list[RenderedImage]:
         """The pictures of a batch, in its order. Its images agree in their `batch_key`.
 
-        Images whose prompts differ in their number of chunks are made group after group: to pad
-        a prompt to its neighbour's length would change its picture.
+        Images whose prompts differ in their number of chunks are rendered group after group: to
+        pad a prompt to its neighbour's length would change its picture.
         """
         failure = ""
         for rung in self._rungs(batch):
             try:
-                images = self._make(batch, rung, on_step, interrupted, waiting)
-            # Which classes say so differs by device and version of torch.
+                images = self._render_on(rung, batch, on_step, interrupted, waiting)
+            # Which classes mean that memory ran out differs by device and version of torch.
             except Exception as error:
                 failure = out_of_memory(error)
                 if not failure:
@@ -85,14 +73,15 @@ class Renderer:
             else:
                 self._ladder.worked(batch, rung)
                 return images
-        raise RenderFailed(f"{failure} No memory-saving level was enough.", _remedy(batch[0]))
+        remedy = SMALLER if batch[0].shrink_to_fit else f"{SMALLER[:-1]}, or shrink_to_fit: true."
+        raise RenderFailed(f"{failure} No memory-saving level was enough.", remedy)
 
     def wait_for_compiling(self, timeout_seconds: float) -> None:
-        """Until nothing is compiled in the background any more; raises TimeoutError."""
-        self._unets.wait(timeout_seconds)
+        """Until nothing is being compiled in the background; raises TimeoutError."""
+        self._compiled.wait(timeout_seconds)
 
     def _rungs(self, batch: Sequence[ImageRequest]) -> Iterator[Rung]:
-        """The ladder's rungs, each once more where other checkpoints made room for it.
+        """The ladder's rungs, each once more where releasing other checkpoints made room for it.
 
         Memory is given back here, not where it ran out: the traceback holds what filled it.
         """
@@ -103,69 +92,74 @@ class Renderer:
                 yield rung
             self._checkpoints.give_memory_back()
 
-    def _make(
+    def _render_on(
         self,
-        asked: Sequence[ImageRequest],
         rung: Rung,
+        requested: Sequence[ImageRequest],
         on_step: OnStep,
         interrupted: Interrupted,
         waiting: int,
     ) -> list[RenderedImage]:
-        """The batch, made on one rung from the first step to the last."""
-        batch = [shrunken(request, rung.shrunk) for request in asked]
+        """The batch, rendered on one rung from the first step to the last."""
+        batch = [shrunken(request, rung.shrunk) for request in requested]
+        first, device = batch[0], self._target.device
         timings: dict[str, float] = {}
-        forget_peak(self._target.device)
-        loaded = self._loaded(batch[0], rung, timings)
+        forget_peak(device)
+        loaded = self._loaded(first, rung, timings)
         self._previewer.follow(loaded.vae)
-        groups = _groups(batch, loaded, alone=rung.alone or batch[0].exact)
-        chosen = self._unets.chosen(loaded, eager=batch[0].exact or rung.sliced)
-        drawn: list[list[Picture]] = []
-        with _algorithms(exact=batch[0].exact):
-            for number, group in enumerate(groups):
-                report = _shifted(on_step, number, len(groups))
-                drawing = Drawing(
-                    loaded,
-                    self._target.device,
-                    self._start_images,
-                    chosen,
-                    report,
-                    interrupted,
-                    timings,
-                    self._previewer,
-                )
-                drawn.append(self._draw(drawing, group))
-        chosen.consider(timings["denoise"], waiting / len(batch))
-        share = {phase: seconds / len(batch) for phase, seconds in timings.items()}
-        peak = peak_bytes(self._target.device)  # of the whole batch, in each of its pictures
-        images = {
-            index: _rendered(
-                one,
-                asked[index],
-                batch[index],
-                group,
-                loaded,
-                self._target,
-                rung,
-                share,
-                peak,
-                compiled=chosen.all_compiled,
+        groups = _groups(batch, loaded, alone=rung.alone or first.exact)
+        unets = self._compiled.for_batch(loaded, eager=first.exact or rung.sliced)
+        drawing = Drawing(
+            loaded,
+            device,
+            self._start_images,
+            unets,
+            _counted(on_step, len(groups) * evaluations(first)),
+            interrupted,
+            timings,
+            self._previewer,
+        )
+        finished: dict[int, tuple[Picture, int, int]] = {}
+        with _algorithms(exact=first.exact):
+            for (chunks, _), indexes in groups.items():
+                pictures = self._draw(drawing, [batch[index] for index in indexes], chunks)
+                for index, picture in zip(indexes, pictures, strict=True):
+                    finished[index] = picture, chunks, len(indexes)
+        unets.consider(timings["denoise"], waiting / len(batch))
+        peak = peak_bytes(device)  # of the whole batch, in each of its pictures
+        return [
+            RenderedImage(
+                width=picture.width,
+                height=picture.height,
+                pixels=picture.pixels,
+                device=self._target.name,
+                precision=precision_name(loaded.unet.dtype),
+                batch_size=size,
+                compiled=unets.all_compiled,
+                memory_rung=rung.name,
+                chunks=chunks,
+                timings={phase: seconds / len(batch) for phase, seconds in timings.items()},
+                versions=versions(),
+                warnings=loaded.loras.warnings + shrink_warning(requested[index], batch[index]),
+                steps=first.steps if first.steps != requested[0].steps else None,
+                peak_bytes=peak,
             )
-            for group, pictures in zip(groups, drawn, strict=True)
-            for index, one in zip(group.indexes, pictures, strict=True)
-        }
-        return [images[index] for index in range(len(batch))]
+            for index, (picture, chunks, size) in sorted(finished.items())
+        ]
 
-    def _draw(self, drawing: Drawing, group: Group) -> list[Picture]:
-        """The group's pictures, in parts where that is faster."""
+    def _draw(
+        self, drawing: Drawing, requests: Sequence[ImageRequest], chunks: int
+    ) -> list[Picture]:
+        """The pictures of one group, in parts where that is faster."""
         with timed(drawing.timings, "encode"):
-            conditions = conditions_for(drawing.loaded, group)
-        parts = equal_parts(len(group.requests), self._cores(drawing.loaded))
+            conditions = drawing.loaded.prompts.conditions(requests, chunks)
+        parts = equal_parts(len(requests), self._cores(drawing.loaded))
         if len(parts) > 1:
-            return draw_parts(drawing, group, conditions, parts)
-        return drawing.draw(group, conditions)
+            return draw_parts(drawing, requests, conditions, parts)
+        return drawing.draw(requests, conditions)
 
     def _cores(self, loaded: Loaded) -> int:
-        """How many parts of a batch to make at a time."""
+        """How many parts of a batch to render at a time."""
         small = loaded.native_size < LARGE_NATIVE_SIZE and loaded.unet.dtype == torch.float32
         return torch.get_num_threads() if small and self._target.device.type == "cpu" else 1
 
@@ -173,73 +167,36 @@ class Renderer:
         """The checkpoint and VAE of this image, with its LoRAs and no others."""
         loaded = self._checkpoints.held(request)
         if loaded is None:
-            home = torch.device("cpu") if rung.offload else None
             with timed(timings, "load"):
-                loaded = self._checkpoints.load(request, home)
-        arrange(loaded, rung, self._target.device)
+                loaded = self._checkpoints.load(
+                    request, torch.device("cpu") if rung.offload else None
+                )
+        apply_rung(loaded, rung, self._target.device)
         if loaded.loras.apply(request.loras):
             loaded.prompts.forget()
         return loaded
 
 
-def _groups(batch: Sequence[ImageRequest], loaded: Loaded, *, alone: bool) -> list[Group]:
-    """The batch by number of chunks; `alone`, each image by itself."""
-    groups: dict[tuple[int, int], Group] = {}
+def _groups(
+    batch: Sequence[ImageRequest], loaded: Loaded, *, alone: bool
+) -> dict[tuple[int, int], list[int]]:
+    """The indexes of images by their number of chunks; `alone`, each image by itself."""
+    groups: dict[tuple[int, int], list[int]] = {}
     for index, request in enumerate(batch):
-        texts = (request.prompt, request.negative_prompt)
-        chunks = max(len(chunks_of(loaded, request, text)) for text in texts)
-        key = (chunks, index if alone else 0)
-        group = groups.setdefault(key, Group(chunks, [], []))
-        group.indexes.append(index)
-        group.requests.append(request)
-    return list(groups.values())
+        key = (loaded.prompts.chunk_count(request), index if alone else 0)
+        groups.setdefault(key, []).append(index)
+    return groups
 
 
-def _rendered(
-    drawn: Picture,
-    asked: ImageRequest,
-    made: ImageRequest,
-    group: Group,
-    loaded: Loaded,
-    target: Target,
-    rung: Rung,
-    timings: dict[str, float],
-    peak: int,
-    *,
-    compiled: bool,
-) -> RenderedImage:
-    return RenderedImage(
-        width=drawn.width,
-        height=drawn.height,
-        pixels=drawn.pixels,
-        device=target.name,
-        precision=precision_name(loaded.unet.dtype),
-        batch_size=len(group.requests),
-        compiled=compiled,
-        memory_rung=rung.name,
-        chunks=group.chunks,
-        timings=dict(timings),
-        versions=versions(),
-        warnings=loaded.loras.warnings + shrink_warning(asked, made),
-        steps=made.steps if made.steps != asked.steps else None,
-        peak_bytes=peak,
-    )
-
-
-def _remedy(request: ImageRequest) -> str:
-    if request.shrink_to_fit:
-        return SMALLER
-    return f"{SMALLER[:-1]}, or shrink_to_fit: true."
-
-
-def _shifted(on_step: OnStep, group: int, groups: int) -> OnStep:
-    """Counts the steps of one group as part of all groups' steps."""
-    return lambda done, total: on_step(group * total + done, groups * total)
+def _counted(on_step: OnStep, total: int) -> Callable[[], None]:
+    """Counts the steps of all groups and passes together."""
+    numbers = count(1)
+    return lambda: on_step(next(numbers), total)
 
 
 @contextmanager
 def _algorithms(*, exact: bool) -> Iterator[None]:
-    """Deterministic algorithms while an exact image is made."""
+    """Deterministic algorithms while an exact image is rendered."""
     torch.use_deterministic_algorithms(exact)
     try:
         yield

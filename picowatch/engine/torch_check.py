@@ -1,8 +1,8 @@
 """The engine's side of `picowatch doctor`: torch, its devices and their memory.
 
-`check_torch` looks at them in another process, so that a torch that is broken, hangs or crashes
-is a line with its remedy. That process runs `main`: it prints each line as JSON as soon as it is
-known, and a library that crashes takes none of those before it along. Imports no torch by itself.
+`check_torch` checks them in another process, so that a torch that is broken, hangs or crashes is a
+line with its remedy. That process runs `main`, which prints each line as JSON as soon as it is
+known: a library that crashes loses none of those before it. Imports no torch by itself.
 """
 
 import importlib
@@ -19,13 +19,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from picowatch.engine.process.failures import how_it_died
+from picowatch.engine.process.command import python_command
+from picowatch.engine.process.failures import explain_exit
 
 TOO_LONG_SECONDS = 300.0  # to import everything from a slow disk
-_BOOT = (
-    "import sys; sys.path.append({root!r}); "
-    "from {program} import main; main({device!r}, {precision!r}, {engines!r})"
-)
 
 NVIDIA = Path("/proc/driver/nvidia/version")
 WSL = Path("/dev/dxg")  # the graphics card of Windows
@@ -35,7 +32,7 @@ LITTLE_GPU_MEMORY = 1.5e9
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One line of `picowatch doctor`: what is there, and where it is not well what to do."""
+    """One line of `picowatch doctor`: what was found, and the remedy if it is not OK."""
 
     name: str
     text: str
@@ -53,24 +50,22 @@ def check_torch(
     program: str = "picowatch.engine.torch_check",
 ) -> list[Check]:
     """What is found of torch, and of the devices of so many engines, under these settings."""
-    root = str(Path(__file__).parents[2])
-    boot = _BOOT.format(
-        root=root, program=program, device=device, precision=precision, engines=engines
-    )
     try:
         result = subprocess.run(
-            [sys.executable, "-P", "-c", boot],
+            python_command(program, device, precision, engines),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             env=os.environ | {"PYTHONWARNINGS": "ignore", "HF_HUB_OFFLINE": "1"},
             timeout=TOO_LONG_SECONDS,
         )
     except subprocess.TimeoutExpired as late:
-        return [*_found(late.stdout or b""), _no_answer()]
+        text = f"did not answer within {TOO_LONG_SECONDS:.0f} s"
+        remedy = "Restart the computer: most often a driver hangs."
+        return [*_found(late.stdout or b""), Check("engine", text, remedy)]
     checks = _found(result.stdout)
     if result.returncode:
-        said = result.stderr.decode(errors="replace").splitlines()
-        checks.append(Check("engine", *how_it_died(result.returncode, said)))
+        stderr = result.stderr.decode(errors="replace").splitlines()
+        checks.append(Check("engine", *explain_exit(result.returncode, stderr)))
     return checks
 
 
@@ -78,18 +73,10 @@ def _found(lines: bytes) -> list[Check]:
     return [Check(**json.loads(line)) for line in lines.splitlines() if line.endswith(b"}")]
 
 
-def _no_answer() -> Check:
-    return Check(
-        "engine",
-        f"did not answer within {TOO_LONG_SECONDS:.0f} s",
-        "Restart the computer: most often a driver hangs.",
-    )
-
-
 def main(device: str, precision: str, engines: int = 1) -> None:
     """Print what is found for so many engines on this machine."""
     out = sys.stdout
-    with redirect_stdout(sys.stderr):  # libraries may greet
+    with redirect_stdout(sys.stderr):  # libraries may print
         for check in _checks(device, precision, engines):
             print(json.dumps(asdict(check)), file=out, flush=True)
 
@@ -97,16 +84,16 @@ def main(device: str, precision: str, engines: int = 1) -> None:
 def _checks(device: str, precision: str, engines: int) -> Iterator[Check]:
     try:
         torch = importlib.import_module("torch")
-    except Exception as error:  # whatever it raises: that is the finding
-        yield Check(
-            "torch",
-            f"cannot be imported: {type(error).__name__}: {error}",
-            f"Install it again: {_INSTALL}.",
-        )
+    except Exception as error:  # whatever it raises is the result
+        yield _not_imported("torch", error, f"Install it again: {_INSTALL}.")
         return
     yield _torch(torch)
     yield _libraries()
     yield from _devices(torch, device, precision, engines)
+
+
+def _not_imported(name: str, error: Exception, remedy: str) -> Check:
+    return Check(name, f"cannot be imported: {type(error).__name__}: {error}", remedy)
 
 
 def _torch(torch: Any) -> Check:
@@ -135,12 +122,9 @@ def _libraries() -> Check:
     began = time.perf_counter()
     try:
         importlib.import_module("picowatch.engine.renderer")
-    except Exception as error:  # whatever it raises: that is the finding
-        return Check(
-            "libraries",
-            f"cannot be imported: {type(error).__name__}: {error}",
-            "Install picowatch again, in an environment of its own.",
-        )
+    except Exception as error:  # whatever it raises is the result
+        remedy = "Install picowatch again, in an environment of its own."
+        return _not_imported("libraries", error, remedy)
     named = ", ".join(f"{name} {version(name)}" for name in ("diffusers", "transformers"))
     return Check("libraries", f"{named}, loaded in {time.perf_counter() - began:.1f} s")
 
@@ -251,7 +235,7 @@ def remedy_for(capability: Capability) -> str:
 
 
 def range_of(architectures: Iterable[str]) -> str:
-    """`7.5 to 12.0`: the compute capabilities a build was made for."""
+    """The compute capabilities that a build is for, as in `7.5 to 12.0`."""
     found = sorted((major, minor) for _, major, minor in _parsed(architectures))
     if not found:
         return "no card"

@@ -1,4 +1,4 @@
-"""The versions that decide pixels, told without importing the libraries."""
+"""The versions that pixels depend on, without importing the libraries."""
 
 from contextlib import suppress
 from functools import cache

@@ -7,7 +7,7 @@ import pytest
 
 from picowatch.catalog import read_config
 from picowatch.engine.batches import batch_key, batch_size_for, can_share_batch, evaluations
-from picowatch.engine.models.loading import SD15
+from picowatch.engine.models.sd1 import SD15
 from picowatch.engine.unet.parallel import equal_parts
 from picowatch.engine.unet.samplers import build_sampler
 from picowatch.recipe.fields import ROWS, Hires

@@ -26,7 +26,7 @@ class HoldingEngine:
     """Renderer with the demo model's configs for single files."""
 
     def __init__(self, options: EngineOptions, on_preview: OnPreview) -> None:
-        from picowatch.engine.models.loading import Checkpoints
+        from picowatch.engine.models.checkpoints import Checkpoints
         from picowatch.engine.renderer import Renderer
 
         catalog = Catalog(options.models, options.hash_cache, keep_hashes=False)
@@ -35,7 +35,7 @@ class HoldingEngine:
         place = self._engine._target
         self._engine._checkpoints = Checkpoints(catalog, place, configs=catalog.demo.path)
 
-    def make(
+    def render(
         self,
         batch: Sequence[ImageRequest],
         on_step: OnStep,
@@ -43,7 +43,7 @@ class HoldingEngine:
         waiting: int,
     ) -> list[RenderedImage]:
         """The pictures, as soon as they may be given."""
-        pictures = self._engine.make(batch, on_step, interrupted, waiting)
+        pictures = self._engine.render(batch, on_step, interrupted, waiting)
         while batch[0].prompt.startswith(HOLD) and not self._go.exists():
             threading.Event().wait(0.01)
         return pictures

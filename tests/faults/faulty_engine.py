@@ -47,13 +47,13 @@ def main(handle: int) -> None:
     """Serve the daemon."""
     global _socket
     _socket = handle
-    child_main.main(handle, FaultyMaker)
+    child_main.main(handle, FaultyRenderer)
 
 
 _socket = -1
 
 
-class FaultyMaker:
+class FaultyRenderer:
     """Goes wrong as it starts, in the middle of a picture or with what it gives back."""
 
     def __init__(self, options: EngineOptions, on_preview: OnPreview) -> None:
@@ -64,7 +64,7 @@ class FaultyMaker:
         if at_start.exists():
             AT_START[at_start.read_text()]()
 
-    def make(
+    def render(
         self,
         batch: Sequence[ImageRequest],
         on_step: OnStep,
@@ -180,15 +180,15 @@ def _miscount(on_step: OnStep) -> None:
         on_step(done, total)
 
 
-def _leave_a_process(maker: FaultyMaker, *, new_session: bool) -> None:
-    maker.start_process(new_session=new_session)
+def _leave_a_process(renderer: FaultyRenderer, *, new_session: bool) -> None:
+    renderer.start_process(new_session=new_session)
     _kill(signal.SIGKILL)
 
 
-IN_THE_MIDDLE: dict[str, Callable[[FaultyMaker, OnStep], None]] = {
+IN_THE_MIDDLE: dict[str, Callable[[FaultyRenderer, OnStep], None]] = {
     "is killed": lambda *_: _kill(signal.SIGKILL),
     "segfaults": lambda *_: _read_address_zero(),
-    "bus error": lambda maker, _: maker.read_what_is_cut_off(),
+    "bus error": lambda renderer, _: renderer.read_what_is_cut_off(),
     "aborts": lambda *_: os.abort(),
     "exits": lambda *_: os._exit(3),
     "exits with success": lambda *_: os._exit(0),
@@ -198,7 +198,7 @@ IN_THE_MIDDLE: dict[str, Callable[[FaultyMaker, OnStep], None]] = {
     "floods and exits": lambda *_: _flood_and_exit(),
     "hangs": lambda *_: _hang(),
     "hangs with the lock": lambda *_: _hang_with_the_interpreters_lock(),
-    "waits": lambda maker, _: maker.wait_to_go(),
+    "waits": lambda renderer, _: renderer.wait_to_go(),
     "CUDA error": lambda *_: _fail(
         RuntimeError("CUDA error: an illegal memory access was encountered\nand more lines")
     ),
@@ -209,8 +209,8 @@ IN_THE_MIDDLE: dict[str, Callable[[FaultyMaker, OnStep], None]] = {
     "speaks twice": lambda *_: _speak_twice(),
     "closes its socket": lambda *_: os.close(_socket),
     "miscounts": lambda _, on_step: _miscount(on_step),
-    "leaves a process": lambda maker, _: _leave_a_process(maker, new_session=False),
-    "leaves a stray": lambda maker, _: _leave_a_process(maker, new_session=True),
+    "leaves a process": lambda renderer, _: _leave_a_process(renderer, new_session=False),
+    "leaves a stray": lambda renderer, _: _leave_a_process(renderer, new_session=True),
 }
 
 PICTURES: dict[str, Callable[[Pictures], Any]] = {

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from picowatch.catalog import Catalog, Kind, Model
 from picowatch.catalog.hashes import OnBlock, ignore_block
 from picowatch.engine.devices import choose_target
-from picowatch.engine.models.loading import Checkpoints
+from picowatch.engine.models.checkpoints import Checkpoints
 from picowatch.engine.models.model_files import unchanged
 from picowatch.engine.process.child import ChildEngine
 from picowatch.errors import RenderFailed
@@ -359,7 +359,7 @@ def test_a_file_that_is_replaced_while_it_is_read_makes_no_picture(
         with pytest.raises(RenderFailed, match=f"The {word(kind)} 'it' is a different file now"):
             loaded = checkpoints.held(wanted) or checkpoints.load(wanted)
             loaded.loras.apply(wanted.loras)
-            loaded.embeddings.tokens(wanted.embeddings)
+            loaded.prompts.chunk_count(wanted)
 
 
 def test_a_file_that_vanishes_while_it_is_read_is_told_as_gone() -> None:

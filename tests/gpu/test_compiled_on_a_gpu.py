@@ -18,10 +18,10 @@ COMPILE_SECONDS = 600.0
 def test_a_compiled_unet_makes_the_same_picture(tmp_path: Path) -> None:
     """Within what float16 rounds."""
     engine = Renderer(EngineOptions(models=tmp_path, device="cuda", compiled=tmp_path / "compiled"))
-    [plain] = engine.make([request()], ignore_steps, waiting=10**6)
+    [plain] = engine.render([request()], ignore_steps, waiting=10**6)
     assert not plain.compiled
     engine.wait_for_compiling(COMPILE_SECONDS)
-    [image] = engine.make([request()], ignore_steps)
+    [image] = engine.render([request()], ignore_steps)
     assert image.compiled
     assert difference(image, plain) <= 16
 
@@ -31,5 +31,7 @@ def test_an_interruption_is_heard_in_the_middle(tmp_path: Path) -> None:
     engine = Renderer(EngineOptions(models=tmp_path, device="cuda"))
     seen: list[int] = []
     with pytest.raises(EngineStopped):
-        engine.make([request(steps=20)], lambda done, _: seen.append(done), lambda: len(seen) >= 5)
+        engine.render(
+            [request(steps=20)], lambda done, _: seen.append(done), lambda: len(seen) >= 5
+        )
     assert len(seen) == 5

@@ -13,13 +13,13 @@ from picowatch.testing.digest_engine import digest_picture
 STEP_SECONDS = 0.01  # so that there is a middle of a picture to be killed in
 
 
-class DigestMaker:
-    """What the engine process makes its pictures with."""
+class DigestRenderer:
+    """What renders the pictures in the engine process."""
 
     def __init__(self, options: EngineOptions, on_preview: OnPreview) -> None:
         self._pause = threading.Event()
 
-    def make(
+    def render(
         self,
         batch: Sequence[ImageRequest],
         on_step: OnStep,
@@ -37,4 +37,4 @@ class DigestMaker:
 
 def main(handle: int) -> None:
     """Serve the daemon at the other end of the socket."""
-    child_main.main(handle, DigestMaker)
+    child_main.main(handle, DigestRenderer)

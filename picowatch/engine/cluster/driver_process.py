@@ -17,7 +17,7 @@ import psutil  # type: ignore[import-untyped]
 
 from picowatch.engine.cluster.messages import Begin, FromDriver, ToDriver
 from picowatch.engine.options import EngineOptions
-from picowatch.engine.process.failures import LastWords
+from picowatch.engine.process.failures import StderrTail
 from picowatch.settings import RaySettings
 
 # As a ChildEngine's: the user's folder is not searched, the package's own parent comes last.
@@ -89,7 +89,7 @@ class DriverProcess:
                 start_new_session=True,
             )
         assert self.process.stderr is not None
-        self._last_words = LastWords(self.process.stderr)
+        self._last_words = StderrTail(self.process.stderr)
         self.send(begin)
 
     def send(self, message: ToDriver | Begin) -> None:

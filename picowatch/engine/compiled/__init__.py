@@ -1,1 +1,1 @@
-"""Compiled UNets: made beside the pictures, tried, trusted."""
+"""Compiled UNets."""

@@ -1,7 +1,7 @@
 """What is compiled: a UNet for one shape on one kind of device.
 
 A job is also the name of its result, so that nothing compiled for another version, processor or
-shape is ever taken.
+shape is ever used.
 """
 
 import json
@@ -15,7 +15,7 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from picowatch.engine.unet.denoise import Shape
-from picowatch.engine.unet.onednn import suits, take_onednn
+from picowatch.engine.unet.onednn import onednn_is_faster, use_onednn
 from picowatch.engine.versions import versions
 
 
@@ -23,7 +23,7 @@ from picowatch.engine.versions import versions
 class CompileJob:
     """One UNet for one shape; `config` is diffusers' own, `threads` counts those of a CPU.
 
-    `onednn`: it computes linear layers and convolutions (onednn.py).
+    `onednn`: whether that computes linear layers and convolutions (onednn.py).
     """
 
     config: dict[str, Any]
@@ -41,7 +41,7 @@ class CompileJob:
         return sha256(json.dumps(known, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
     def as_json(self) -> str:
-        """For the process that does it."""
+        """For the process that compiles it."""
         return json.dumps(asdict(self))
 
     @classmethod
@@ -62,12 +62,12 @@ def job_for(unet: Any, shape: Shape) -> CompileJob:
         channels_last=not weight.is_contiguous(),
         device=str(weight.device),
         threads=torch.get_num_threads(),
-        onednn=suits(weight.device, unet.dtype),
+        onednn=onednn_is_faster(weight.device, unet.dtype),
     )
 
 
 def processor(device: torch.device) -> str:
-    """Names the kind of processor that code was compiled for: its instructions, or the GPU's."""
+    """The kind of processor that code is compiled for: the CPU's instructions, or the GPU."""
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)} {torch.cuda.get_device_capability(device)}"
     try:
@@ -123,5 +123,5 @@ def unet_to_compile(job: CompileJob) -> Any:
     for weight in unet.requires_grad_(False).parameters():
         weight.normal_()
     if job.onednn:
-        take_onednn(unet)
+        use_onednn(unet)
     return unet.to(memory_format=form)

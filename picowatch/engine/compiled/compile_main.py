@@ -1,6 +1,6 @@
 """The process that compiles a UNet, beside the engine and with what that leaves it.
 
-What comes out is a package of AOTInductor: code without weights, which the engine loads in
+The result is a package of AOTInductor: code without weights, which the engine loads in
 milliseconds and gives a copy of its own weights.
 https://docs.pytorch.org/docs/stable/torch.compiler_aot_inductor.html
 """
@@ -8,17 +8,26 @@ https://docs.pytorch.org/docs/stable/torch.compiler_aot_inductor.html
 import os
 import shutil
 import signal
-import sys
 import threading
 from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from picowatch.engine.compiled.compile_job import CompileJob
 
 _NICE = 19
 # Without the second, short vectors (the last bias) are compiled in.
-_WEIGHTS_COME_LATER = {
+_WITHOUT_WEIGHTS = {
     "aot_inductor.package_constants_in_so": False,
     "always_keep_tensor_constants": True,
 }
+
+
+def main(job: str, target: str) -> None:
+    """Compile a job (JSON) to a file, as long as the engine lives."""
+    end_with_the_engine()
+    compile_once(job, Path(target))
 
 
 def end_with_the_engine() -> None:
@@ -38,42 +47,36 @@ def end_with_the_engine() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def main(arguments: list[str]) -> int:
-    """Compile a job (JSON) to a file, which appears when it is whole.
+def compile_once(job: str, target: Path) -> None:
+    """Compile a job to a file, which appears when it is complete.
 
-    Several engines may want the same: one process compiles it, the others end at once.
+    Several engines may want the same: one process compiles it, the others end at once. Temporary
+    files are in a folder that is deleted afterwards; a killed process may have left one.
     """
-    job_text, target = arguments[0], Path(arguments[1])
     os.nice(_NICE)
     with target.with_suffix(".lock").open("a") as lock:
         try:
             flock(lock, LOCK_EX | LOCK_NB)
         except OSError:
-            return 0
-        if not target.exists():
-            _compile_in(target.with_suffix(".work"), job_text, target)
-    return 0
-
-
-def _compile_in(folder: Path, job_text: str, target: Path) -> None:
-    """With everything that comes in between in a folder, which is gone afterwards.
-
-    One may be left of a process that was killed.
-    """
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
-    os.environ["TRITON_CACHE_DIR"] = f"{folder}/triton"
-    # Here, so that torch reads the environment above.
-    from picowatch.engine.compiled.compile_job import CompileJob
-
-    try:
-        _compile(CompileJob.from_json(job_text), folder / "unet.pt2", target)
-    finally:
+            return
+        if target.exists():
+            return
+        folder = target.with_suffix(".work")
         shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
+        os.environ["TRITON_CACHE_DIR"] = f"{folder}/triton"
+        # Here, so that torch reads the environment above.
+        from picowatch.engine.compiled.compile_job import CompileJob
+
+        try:
+            _compile(CompileJob.from_json(job), folder / "unet.pt2")
+            (folder / "unet.pt2").rename(target)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
-def _compile(job: "CompileJob", package: Path, target: Path) -> None:  # type: ignore[name-defined]  # noqa: F821
+def _compile(job: "CompileJob", package: Path) -> None:
     import torch
     from torch._inductor import aoti_compile_and_package
 
@@ -84,12 +87,5 @@ def _compile(job: "CompileJob", package: Path, target: Path) -> None:  # type: i
         unet = PlainUnet(unet_to_compile(job))
         program = torch.export.export(unet, example_inputs(job))
         aoti_compile_and_package(
-            program,
-            package_path=str(package),
-            inductor_configs=_WEIGHTS_COME_LATER,
+            program, package_path=str(package), inductor_configs=_WITHOUT_WEIGHTS
         )
-    package.rename(target)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -1,15 +1,14 @@
-"""Compiled UNets: when to make them, where to keep them, when to trust them.
+"""Compiled UNets: when to compile them, where they are kept, when to trust them.
 
-They are made beside the pictures, by a process of the lowest priority, and used from the first
-batch after that; no picture ever waits for one. They are kept in the user's own cache folder:
-what is in them is run, so that nobody else may write it.
+They are compiled beside the pictures, by a process of the lowest priority, and used from the
+first batch after that; no picture is ever delayed by one. They are kept in the user's own cache
+folder: what is in them is run, so nobody else may write it.
 """
 
 import os
 import shutil
 import stat
 import subprocess
-import sys
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -24,8 +23,9 @@ from picowatch.engine.compiled.compile_job import (
     example_inputs,
     job_for,
 )
-from picowatch.engine.compiled.trials import Note
+from picowatch.engine.compiled.trials import begin_trial
 from picowatch.engine.models.loaded import Loaded
+from picowatch.engine.process.command import python_command
 from picowatch.engine.unet.denoise import EagerUnet, Shape, Unet
 
 # Compiling takes half a minute to two, and gives back a third of the time of what follows: a
@@ -57,9 +57,9 @@ class CompiledUnet:
         self._run.load_constants(weights, check_full_update=True)
         self._applied: object = ()
         self._merged: set[str] = set()
-        self.take_loras(loaded)
+        self.apply_loras(loaded)
 
-    def take_loras(self, loaded: Loaded) -> None:
+    def apply_loras(self, loaded: Loaded) -> None:
         """Compute with the LoRAs that act on the loaded UNet now, and no others.
 
         Only layers that LoRAs act on, or acted on before, are copied again.
@@ -86,32 +86,32 @@ def _weights_of(loaded: Loaded) -> dict[str, torch.Tensor]:
     return {**dict(plain.named_parameters()), **dict(plain.named_buffers())}
 
 
-class ChosenUnets:
+class BatchUnets:
     """Gives a batch its UNets, one for each shape, and remembers which."""
 
-    def __init__(self, unets: "CompiledUnets", loaded: Loaded, *, eager: bool) -> None:
-        self._unets = unets
+    def __init__(self, compiled: "CompiledUnets", loaded: Loaded, *, eager: bool) -> None:
+        self._compiled = compiled
         self._loaded = loaded
         self._eager = eager
         self._chosen: dict[Shape, Unet] = {}
 
     def __call__(self, shape: Shape) -> Unet:
-        """The UNet for this shape: compiled, if there is such a one."""
+        """The UNet for this shape: a compiled one, if there is one."""
         if shape not in self._chosen:
-            compiled = None if self._eager else self._unets.find(self._loaded, shape)
+            compiled = None if self._eager else self._compiled.find(self._loaded, shape)
             self._chosen[shape] = compiled or EagerUnet(self._loaded.unet)
         return self._chosen[shape]
 
     @property
     def all_compiled(self) -> bool:
-        """Whether no step of the batch was made by an eager UNet."""
+        """Whether every step of the batch was computed by a compiled UNet."""
         return bool(self._chosen) and all(unet.compiled for unet in self._chosen.values())
 
     def consider(self, seconds: float, batches: float) -> None:
-        """Perhaps compile what was eager; `seconds` went into the batch, `batches` wait."""
+        """Perhaps compile what was eager: it took `seconds`, and `batches` like it are queued."""
         for shape, unet in self._chosen.items():
             if not self._eager and not unet.compiled:
-                self._unets.consider(self._loaded, shape, seconds, seconds * batches)
+                self._compiled.consider(self._loaded, shape, seconds, seconds * batches)
 
 
 class CompiledUnets:
@@ -120,12 +120,12 @@ class CompiledUnets:
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder if folder and _is_ours_alone(folder) else None
         self._spent: dict[str, float] = {}
-        self._asked: set[str] = set()
+        self._requested: set[str] = set()
         self._process: subprocess.Popen[bytes] | None = None
 
-    def chosen(self, loaded: Loaded, *, eager: bool) -> "ChosenUnets":
-        """The UNets for one batch; only eager ones if that is said."""
-        return ChosenUnets(self, loaded, eager=eager)
+    def for_batch(self, loaded: Loaded, *, eager: bool) -> BatchUnets:
+        """The UNets for one batch; with `eager` no compiled ones."""
+        return BatchUnets(self, loaded, eager=eager)
 
     def find(self, loaded: Loaded, shape: Shape) -> CompiledUnet | None:
         """The compiled UNet for this shape, if there is one that can be trusted."""
@@ -134,7 +134,7 @@ class CompiledUnets:
         compiled: CompiledUnet | None = loaded.compiled.pop(shape, None)
         compiled = compiled or self._load(loaded, shape)
         if compiled is not None:
-            compiled.take_loras(loaded)
+            compiled.apply_loras(loaded)
             loaded.compiled[shape] = compiled  # the last used last
             while len(loaded.compiled) > _KEPT_PACKAGES:
                 del loaded.compiled[next(iter(loaded.compiled))]
@@ -150,17 +150,18 @@ class CompiledUnets:
         job = job_for(loaded.unet, shape)
         self._spent[job.name] = self._spent.get(job.name, 0.0) + seconds
         worth = self._spent[job.name] + expected >= WORTH_SECONDS
-        if not worth or job.name in self._asked or not any(map(shutil.which, _COMPILERS)):
+        if not worth or job.name in self._requested or not any(map(shutil.which, _COMPILERS)):
             return
-        self._asked.add(job.name)
-        if self._package(job).exists():
-            return
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", _BOOT, job.as_json(), str(self._package(job))],
-            stdin=_lifeline(),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        self._requested.add(job.name)
+        package = self._package(job)
+        if not package.exists():
+            program = "picowatch.engine.compiled.compile_main"
+            self._process = subprocess.Popen(
+                python_command(program, job.as_json(), str(package)),
+                stdin=_pipe_until_we_end(),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
 
     def wait(self, timeout_seconds: float) -> None:
         """Until the process that compiles has ended; raises TimeoutError."""
@@ -174,21 +175,18 @@ class CompiledUnets:
         """The compiled UNet from its file, tried on one prediction."""
         job = job_for(loaded.unet, shape)
         package = self._package(job)
-        if not package.exists():
+        trials = package.with_suffix(".trials")
+        if not package.exists() or not begin_trial(trials):
             return None
-        with suppress(OSError), Note.held(package.with_suffix(".unusable")) as note:
-            if not note.begin_trial():
-                return None
-            try:
-                compiled = CompiledUnet(package, job, loaded)
-                agrees = _agree(compiled, EagerUnet(loaded.unet), job)
-            # Whatever a package that does not work raises: there is the eager way.
-            except Exception as error:
-                note.write(f"{type(error).__name__}: {error}")
-                return None
-            note.write("" if agrees else "gives different results")
-            return compiled if agrees else None
-        return None  # another engine tries it, or the disk is full
+        try:
+            compiled = CompiledUnet(package, job, loaded)
+            failure = "" if _agree(compiled, loaded, job) else "gives different results"
+        # Whatever a package that does not work raises, the eager UNet does.
+        except Exception as error:
+            failure = f"{type(error).__name__}: {error}"
+        with suppress(OSError):
+            trials.write_text(failure)
+        return None if failure else compiled
 
     def _package(self, job: CompileJob) -> Path:
         assert self._folder is not None
@@ -196,14 +194,14 @@ class CompiledUnets:
 
 
 @cache
-def _lifeline() -> int:
+def _pipe_until_we_end() -> int:
     """A pipe's end that can be read once this process is gone: nobody else holds the other end."""
     reader, _ = os.pipe()
     return reader
 
 
 def _is_ours_alone(folder: Path) -> bool:
-    """Whether the folder can be written, by this user and nobody else; makes it."""
+    """Whether this user, and nobody else, can write to the folder; creates it."""
     with suppress(OSError):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = folder.stat()
@@ -212,17 +210,9 @@ def _is_ours_alone(folder: Path) -> bool:
     return False
 
 
-def _agree(compiled: Unet, eager: Unet, job: CompileJob) -> bool:
+def _agree(compiled: Unet, loaded: Loaded, job: CompileJob) -> bool:
+    """Whether both predict the same for one input, within rounding."""
     inputs = example_inputs(job)
-    expected, found = eager(*inputs).float(), compiled(*inputs).float()
-    largest = float(expected.abs().max())
-    tolerance = _TOLERANCE.get(eager.dtype, 0.0) * largest
+    expected, found = EagerUnet(loaded.unet)(*inputs).float(), compiled(*inputs).float()
+    tolerance = _TOLERANCE.get(compiled.dtype, 0.0) * float(expected.abs().max())
     return float((expected - found).abs().max()) <= tolerance  # False for NaN
-
-
-_ROOT: Any = str(Path(__file__).parents[3])
-_BOOT = (
-    f"import sys; sys.path.append({_ROOT!r}); "
-    "from picowatch.engine.compiled.compile_main import end_with_the_engine, main; "
-    "end_with_the_engine(); sys.exit(main(sys.argv[1:]))"
-)

@@ -1,49 +1,29 @@
-"""The note beside a compiled package: whether it may be tried, by one engine at a time.
+"""The file of trials beside a compiled package: whether the package may be tried.
 
-A package may end the process that tries it, and so may anything else meanwhile: a pause, a kill,
-a lack of memory. So a trial is noted before it begins. One that did not end is begun again, but
-not at once, so that the image which the engine died on is made without the package; and not often.
+A package may end the process that tries it, and so may anything else meanwhile: a pause, a kill, a
+lack of memory. So each trial appends a dot before it begins. The dot of one that did not end keeps
+others away for an hour, so that the image which the engine died on is rendered without the package.
+After three dots the package is no longer tried, nor after a trial that ended with a reason, which
+is longer. Success empties the file.
 """
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from fcntl import LOCK_EX, LOCK_NB, flock
+from contextlib import suppress
+from fcntl import LOCK_EX, flock
 from pathlib import Path
-from typing import TextIO
 
 MOST_TRIALS = 3
 PAUSE_SECONDS = 3600.0
 
 
-class Note:
-    """Empty: the package works. A number: so many trials did not end. Else why it is not used."""
-
-    def __init__(self, path: Path, file: TextIO) -> None:
-        self._path = path
-        self._file = file
-
-    @classmethod
-    @contextmanager
-    def held(cls, path: Path) -> Iterator["Note"]:
-        """The note, for this process alone; OSError if another one has it, or on a full disk."""
-        with path.open("a+", encoding="utf-8") as file:
-            flock(file, LOCK_EX | LOCK_NB)
-            yield cls(path, file)
-
-    def begin_trial(self) -> bool:
-        """Note that a trial begins; False if none may."""
-        self._file.seek(0)
-        said = self._file.read(100)
-        begun = int(said) if said.isdecimal() else 0
-        age = abs(time.time() - self._path.stat().st_mtime)
-        if (said and not begun) or begun >= MOST_TRIALS or (begun and age < PAUSE_SECONDS):
+def begin_trial(trials: Path) -> bool:
+    """Note that a trial begins; False if the package may not be tried now, or the disk is full."""
+    with suppress(OSError), trials.open("a") as file:
+        flock(file, LOCK_EX)  # one engine looks at a time
+        found = trials.stat()
+        is_recent = abs(time.time() - found.st_mtime) < PAUSE_SECONDS
+        if found.st_size >= MOST_TRIALS or (found.st_size and is_recent):
             return False
-        self.write(str(begun + 1))
+        file.write(".")
         return True
-
-    def write(self, text: str) -> None:
-        """Replace the stored value with this."""
-        self._file.truncate(0)
-        self._file.write(text)
-        self._file.flush()
+    return False

@@ -1,8 +1,8 @@
 """The memory ladder: each rung renders a batch in less memory than the last. Imports no torch.
 
 A rung is chosen as a whole before a batch and never changed within it: when memory runs out, the
-batch is made again, from its first step, on the next rung. So a picture says exactly how it was
-made, and the noise of its seed is the same on every rung.
+batch is rendered again, from its first step, on the next rung. So a picture says exactly how it was
+rendered, and the noise of its seed is the same on every rung.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,11 +22,12 @@ Offload = Literal["", "model", "sequential"]
 
 @dataclass(frozen=True, slots=True)
 class Rung:
-    """How a batch is made; each rung keeps what the rungs before it save.
+    """How a batch is rendered; each rung keeps what the rungs before it save.
 
     `alone`: images go through the UNet one by one. `tiled`: the VAE works in tiles. `sliced`:
-    attention works on a part of the picture at a time. `offload`: weights wait in the
-    computer's memory, whole models or single layers. `shrunk` counts steps to smaller pictures.
+    attention works on a part of the picture at a time. `offload`: weights stay in the
+    computer's memory until they are needed, by model or by layer. `shrunk` counts reductions of
+    the size.
     """
 
     name: str = "full"
@@ -44,7 +45,7 @@ _SLICED = replace(_TILED, name="attention slicing", sliced=True)
 _MODEL = replace(_SLICED, name="model offload", offload="model")
 _SEQUENTIAL = replace(_MODEL, name="sequential offload", offload="sequential")
 LADDER = (_FULL, _ALONE, _TILED, _SLICED, _MODEL, _SEQUENTIAL)
-# On a CPU weights have nowhere else to go.
+# On a CPU there is nowhere to offload weights to.
 CPU_LADDER = LADDER[:4]
 
 _Key = tuple[object, ...]
@@ -53,10 +54,10 @@ _Key = tuple[object, ...]
 class MemoryLadder:
     """Which rungs a batch may try, and which one worked for others like it.
 
-    It begins with the rung that worked last for the checkpoint and size; but where images had to
-    be made alone, fewer of them are tried together. Else it begins where the setting says:
-    "full" at the top, "low" with the models' offload (on a CPU with sliced attention), "auto" at
-    the top too, but with the VAE's tiling on GPUs of less than 6 GB.
+    It begins with the rung that worked last for the checkpoint and size; but if images had to be
+    rendered alone, fewer of them are tried together. Otherwise the setting decides: "full" begins
+    at the top, "low" with model offload (on a CPU with sliced attention), "auto" at the top, too,
+    but with the VAE's tiling on GPUs of less than 6 GB.
     """
 
     def __init__(self, setting: Memory, ladder: Sequence[Rung], gpu_bytes: int | None) -> None:
@@ -70,11 +71,11 @@ class MemoryLadder:
         self._worked: dict[_Key, tuple[Rung, int]] = {}
 
     def rungs(self, batch: Sequence[ImageRequest]) -> Iterator[Rung]:
-        """The rungs to try in turn, each once. Smaller pictures only if the batch says so."""
+        """The rungs to try in turn, each once. Smaller pictures only with `shrink_to_fit`."""
         first = batch[0]
         start, images = self._worked.get(_key(first), (self._ladder[self._first], len(batch)))
         if start == _ALONE and 1 < len(batch) < images:
-            start = self._ladder[0]  # so many may fit
+            start = self._ladder[0]  # fewer may fit together
         begin = next((i for i, one in enumerate(self._ladder) if one == start), len(self._ladder))
         for rung in self._ladder[begin:]:
             if len(batch) > 1 or rung != _ALONE or rung == start:
@@ -103,7 +104,7 @@ def _key(request: ImageRequest) -> _Key:
 def shrunken(request: ImageRequest, times: int) -> ImageRequest:
     """The request with smaller sides and fewer steps: a quarter less each time.
 
-    No side gets below 384 and the steps not below 25; what is below already stays.
+    No side becomes less than 384, and the steps not less than 25; what is less already stays.
     """
     if not times:
         return request
@@ -120,11 +121,12 @@ def shrunken(request: ImageRequest, times: int) -> ImageRequest:
     )
 
 
-def shrink_warning(asked: ImageRequest, made: ImageRequest) -> tuple[str, ...]:
+def shrink_warning(requested: ImageRequest, rendered: ImageRequest) -> tuple[str, ...]:
     """What is smaller than requested, in a sentence; () if nothing is."""
-    if made == asked:
+    if rendered == requested:
         return ()
     return (
-        f"Memory ran out, so this picture was rendered at {made.width}x{made.height} with "
-        f"{made.steps} steps instead of {asked.width}x{asked.height} with {asked.steps}.",
+        f"Memory ran out, so this picture was rendered at {rendered.width}x{rendered.height} with "
+        f"{rendered.steps} steps instead of {requested.width}x{requested.height} with "
+        f"{requested.steps}.",
     )

@@ -1,5 +1,6 @@
 """How much memory there is, and how much of it an engine holds. Imports no torch by itself."""
 
+import os
 import resource
 import sys
 from contextlib import suppress
@@ -18,10 +19,10 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def gpu_memory() -> MemoryUse | None:
-    """What torch holds of the GPU in this process; None where it uses none.
+    """What torch holds of the GPU in this process; None if it uses none.
 
-    The counters are torch's own, so reading waits for no kernel. Imports nothing: an engine that
-    computes on a GPU has imported torch.
+    The counters are torch's own, so reading them does not wait for kernels. Imports nothing: an
+    engine that computes on a GPU has imported torch.
     """
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_initialized():
@@ -40,13 +41,13 @@ def process_memory(process: int) -> MemoryUse | None:
     if len(kilobytes) < 2:  # a process that is ending
         return None
     now, peak = (int(kilobytes[name]) * 1024 for name in ("VmRSS", "VmHWM"))
-    return MemoryUse(now, max(now, peak))  # the kernel notes the peak a little later
+    return MemoryUse(now, max(now, peak))  # the kernel updates the peak a little later
 
 
 def free_bytes(device: "torch.device") -> int:
     """What is free on the device; on one that shares the computer's memory, there.
 
-    A container's own limit counts (cgroup v2): the kernel kills what goes beyond it.
+    A container's limit counts (cgroup v2), because the kernel kills what exceeds it.
     """
     import torch
 
@@ -70,7 +71,7 @@ def _left_to_container(cgroup: Path = _CGROUP) -> int:
 
 
 def forget_peak(device: "torch.device") -> None:
-    """Count again from here on, where the system can."""
+    """Count the peak from here on, where the system can."""
     import torch
 
     if device.type == "cuda":
@@ -81,14 +82,12 @@ def forget_peak(device: "torch.device") -> None:
 
 
 def peak_bytes(device: "torch.device") -> int:
-    """The GPU's memory that torch held at most, elsewhere this process' main memory."""
+    """The most that torch held of the GPU, or else this process of the main memory."""
     import torch
 
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
-    with suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
+    if held := process_memory(os.getpid()):
+        return held.peak
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

@@ -1,6 +1,7 @@
-"""A checkpoint in memory: its parts, and where their weights are while it works."""
+"""A checkpoint in memory: its parts, and where their weights are while it computes."""
 
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -11,7 +12,6 @@ from torch.nn import functional
 
 from picowatch.engine.memory.ladder import Offload, Rung
 from picowatch.engine.unet.denoise import Shape
-from picowatch.engine.unet.embeddings import Embeddings
 from picowatch.engine.unet.loras import Loras
 from picowatch.engine.unet.prompts import PromptEncoder
 
@@ -23,9 +23,9 @@ INPAINTING_CHANNELS = 9
 class Loaded:
     """A checkpoint's parts, ready to compute; `schedule` is its scheduler's config.
 
-    LoRAs and embeddings live and go with the checkpoint they act on. `residence` is how it
-    works at present (see `arrange`), None if nothing was arranged yet. `compiled` are the
-    compiled UNets that compute with its weights.
+    LoRAs and embeddings belong to the checkpoint that they act on. `rung` is the one of the memory
+    ladder that it computes on, None before the first. `compiled` are the compiled UNets that
+    compute with its weights.
     """
 
     prompts: PromptEncoder
@@ -34,19 +34,18 @@ class Loaded:
     vae: Any
     schedule: dict[str, Any]
     loras: Loras
-    embeddings: Embeddings
     native_size: int
-    residence: tuple[bool, bool, str] | None = None
+    rung: Rung | None = None
     compiled: dict[Shape, Any] = field(default_factory=dict)
 
     @property
     def inpaints(self) -> bool:
-        """True for an inpainting checkpoint: its UNet looks at mask and start image, too."""
+        """True for an inpainting checkpoint: its UNet also looks at mask and start image."""
         return bool(self.unet.config.in_channels == INPAINTING_CHANNELS)
 
 
-# Queries that attend at a time.
-_ROWS = 1024
+# Queries that are computed at a time.
+_SLICE = 1024
 _CPU = torch.device("cpu")
 
 
@@ -74,32 +73,35 @@ class SlicedAttention:
         query, key, value = heads(attn.to_q(hidden_states)), attn.to_k(context), attn.to_v(context)
         key, value = heads(key), heads(value)
         slices = [
-            functional.scaled_dot_product_attention(query[:, :, begin : begin + _ROWS], key, value)
-            for begin in range(0, query.shape[2], _ROWS)
+            functional.scaled_dot_product_attention(query[:, :, begin : begin + _SLICE], key, value)
+            for begin in range(0, query.shape[2], _SLICE)
         ]
         attended = torch.cat(slices, dim=2).transpose(1, 2).flatten(2)
         result: torch.Tensor = attn.to_out[1](attn.to_out[0](attended.to(query.dtype)))
         return result
 
 
-def arrange(loaded: Loaded, rung: Rung, device: torch.device) -> None:
-    """Make the checkpoint work as this rung says; costs nothing if it does already."""
-    wanted = (rung.tiled, rung.sliced, rung.offload)
-    if loaded.residence == wanted:
+def apply_rung(loaded: Loaded, rung: Rung, device: torch.device) -> None:
+    """Let the checkpoint compute as this rung says; costs nothing if it does already."""
+    if loaded.rung is not None and _settings(loaded.rung) == _settings(rung):
         return
-    move_out(loaded)
+    undo_rung(loaded)
     if rung.tiled:
         loaded.vae.enable_tiling()
     if rung.sliced:
         loaded.unet.set_attn_processor(SlicedAttention())
     _move_weights(loaded, rung.offload, device)
-    loaded.residence = wanted
+    loaded.rung = rung
 
 
-def move_out(loaded: Loaded) -> None:
-    """Take hooks and savings away; the weights are then wherever they were last.
+# What of a rung concerns the checkpoint.
+_settings = attrgetter("tiled", "sliced", "offload")
 
-    Also after a move that ran out of memory: then `residence` is None and some are there.
+
+def undo_rung(loaded: Loaded) -> None:
+    """Remove hooks and memory savings; the weights stay on the device where they were last.
+
+    Also after a move that ran out of memory: then `rung` is None and some are there.
     """
     for model in (loaded.text_encoder, loaded.unet, loaded.vae):
         if model is not None:
@@ -107,27 +109,23 @@ def move_out(loaded: Loaded) -> None:
     if loaded.vae is not None:
         loaded.vae.disable_tiling()
     loaded.unet.set_attn_processor(AttnProcessor2_0())  # type: ignore[no-untyped-call]
-    loaded.compiled.clear()  # they hold on to weights where those were
-    loaded.residence = None
+    loaded.compiled.clear()  # they refer to weights where those were
+    loaded.rung = None
 
 
 def _move_weights(loaded: Loaded, offload: Offload, device: torch.device) -> None:
     """Everything on the device, or in the computer's memory until it is needed.
 
-    The VAE is never taken apart: it is small, and may have to change its type (see vae.py).
+    The VAE is never taken apart: it is small, and may have to change its type (see latents.py).
     """
     text, unet, vae = loaded.text_encoder, loaded.unet, loaded.vae
-    if not offload:
-        for model in (text, unet, vae):
-            model.to(device)
-        return
     for model in (text, unet, vae):
-        model.to(_CPU)
+        model.to(_CPU if offload else device)
     if offload == "model":
         _, text_hook = cpu_offload_with_hook(text, device)
         _, unet_hook = cpu_offload_with_hook(unet, device, prev_module_hook=text_hook)
         cpu_offload_with_hook(vae, device, prev_module_hook=unet_hook)
-    else:
+    elif offload == "sequential":
         cpu_offload(text, device)
         cpu_offload(unet, device)
         cpu_offload_with_hook(vae, device)

@@ -1,7 +1,7 @@
-"""Model files that change, vanish or are damaged while they are read: never used, told in words.
+"""Model files that change, vanish or are damaged while they are read: refused with the reason.
 
-A file is proved by its hash before it is read. Since that takes a moment, or the reading does, it
-is proved once more afterwards: weights of another file must not make the picture.
+A file is verified by its hash before it is read. Since that or the reading takes a moment, it is
+verified again afterwards: weights of another file must not render the picture.
 """
 
 import traceback
@@ -16,13 +16,13 @@ from picowatch.errors import ModelRefused, RenderFailed
 
 Found = TypeVar("Found")
 
-WORDS: dict[Kind, str] = {"lora": "LoRA", "vae": "VAE"}
-_WHEN_WHOLE = "When the file is there and complete, save the recipe again."
+KIND_NAMES: dict[Kind, str] = {"lora": "LoRA", "vae": "VAE"}
+_WHEN_COMPLETE = "When the file is there and complete, save the recipe again."
 
-# What readers fail on in files whose headers were valid: wrong offsets, weights with
-# other names than their kind has, configs that are no JSON. What torch raises is not among them:
-# memory or the GPU may be at fault.
-_STUMBLES = (
+# What readers raise for files whose headers were valid: wrong offsets, weights with other names
+# than their kind has, configs that are not JSON. What torch raises is not among them: memory or
+# the GPU may be at fault.
+_READ_ERRORS = (
     OSError,
     SafetensorError,
     LookupError,
@@ -39,11 +39,11 @@ def find_model(catalog: Catalog, kind: Kind, name: str, expected_hash: str) -> M
         model = catalog.find(kind, name)
         found_hash = catalog.sha256(model)
     except ModelRefused as refused:
-        raise RenderFailed(refused.message, refused.remedy or _WHEN_WHOLE) from refused
+        raise RenderFailed(refused.message, refused.remedy or _WHEN_COMPLETE) from refused
     if found_hash != expected_hash:
         raise RenderFailed(
-            f"The {WORDS.get(kind, kind)} {name!r} is a different file now than when this image "
-            "was requested.",
+            f"The {KIND_NAMES.get(kind, kind)} {name!r} is a different file now than when this "
+            "image was requested.",
             "Save the recipe again to use it as it is now.",
         )
     return model
@@ -51,15 +51,15 @@ def find_model(catalog: Catalog, kind: Kind, name: str, expected_hash: str) -> M
 
 @contextmanager
 def unchanged(find: Callable[[], Found], what: str) -> Iterator[Found]:
-    """Gives what `find` finds and proves; after the reading inside `find` must say the same.
+    """Gives what `find` finds and verifies; after the reading inside, `find` verifies it again.
 
-    `find` raises RenderFailed for a file that is gone, not whole or another one. `what` names
-    the file for people.
+    `find` raises RenderFailed for a file that is missing, incomplete or another one. `what` names
+    the file in messages.
     """
     found = find()
     try:
         yield found
-    except (*_STUMBLES, ModelRefused, RenderFailed) as error:
+    except (*_READ_ERRORS, ModelRefused, RenderFailed) as error:
         find()
         if isinstance(error, RenderFailed):
             raise
@@ -72,6 +72,6 @@ def unchanged(find: Callable[[], Found], what: str) -> Iterator[Found]:
 
 
 def _reason(error: Exception) -> str:
-    """What the reader said, in one short line."""
-    words = " ".join(f"{type(error).__name__}: {error}".split())
-    return words[:200].rstrip(".")
+    """The reader's message, in one short line."""
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return text[:200].rstrip(".")

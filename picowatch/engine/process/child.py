@@ -1,34 +1,30 @@
 """The daemon's side of the engine process. Imports no torch.
 
-A native crash, a poisoned CUDA context or the kernel's OOM killer takes the child, never the
-daemon, and ending the child gives all memory back. Nothing in the child is worth saving, so
-it is ended by SIGKILL: at once, and in every phase, be it an import or a load.
+A native crash, a poisoned CUDA context or the kernel's OOM killer ends the child, never the
+daemon, and ending the child frees all its memory. Nothing in the child is worth saving, so it is
+ended by SIGKILL: at once, and in every phase, even during an import or a load.
 """
 
 import os
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from itertools import count
 from multiprocessing.connection import Connection, Pipe
-from pathlib import Path
 from queue import SimpleQueue
 from typing import NamedTuple
 
 from picowatch.engine.memory.usage import process_memory
 from picowatch.engine.options import EngineOptions
-from picowatch.engine.process.failures import LastWords, how_it_died
+from picowatch.engine.process.command import python_command
+from picowatch.engine.process.failures import StderrTail, explain_exit
 from picowatch.engine.process.wire import (
-    Broken,
-    Done,
-    Failed,
+    Ended,
     FromEngine,
     Interrupt,
-    Interrupted,
     Ready,
     Render,
     Reply,
@@ -49,12 +45,9 @@ from picowatch.engine.protocol import (
     unseen,
 )
 from picowatch.engine.versions import versions
-from picowatch.errors import EngineDied, EngineStopped, PicowatchError, RenderFailed
+from picowatch.errors import EngineDied, EngineStopped, PicowatchError
 from picowatch.recipe.request import ImageRequest
 
-# -P keeps the user's folder off the path: a torch.py in it would be imported instead of torch.
-# The package's own parent comes last: an installed package is found without it.
-_BOOT = "import sys; sys.path.append({root!r}); from {program} import main; main({handle})"
 _ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
@@ -88,8 +81,8 @@ _DEFAULTS = {
     "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20),
 }
 _END_SECONDS = 1.5
-_LOOK_SECONDS = 0.5  # between looks whether a silent process is still there
-_TELL_US = "This is a bug in picowatch or in its libraries: please report it."
+_CHECK_SECONDS = 0.5  # between checks whether a silent process is still there
+_REPORT_IT = "This is a bug in picowatch or in its libraries: please report it."
 
 Pictures = Future[list[RenderedImage]]
 
@@ -134,7 +127,7 @@ class ChildEngine:
                 self._child = _Child(self._options, self._program)
             work = _Work(tuple(batch), on_step, on_preview, waiting, new_future())
             future = self._child.submit(work)
-        future.add_done_callback(self._learn)
+        future.add_done_callback(self._keep_description)
         return future
 
     def prepare(self) -> None:
@@ -145,7 +138,7 @@ class ChildEngine:
                 self._child.start()
 
     def describe(self) -> dict[str, str]:
-        """Device and precision as set, and as found once a picture was made; versions."""
+        """Device and precision as set, or as found once a picture was rendered; versions."""
         return {"device": self._device, "precision": self._precision} | versions()
 
     def memory(self) -> MemoryUse | None:
@@ -174,14 +167,14 @@ class ChildEngine:
         child = self._child
         return child.process_id if child is not None else None
 
-    def _learn(self, future: Pictures) -> None:
+    def _keep_description(self, future: Pictures) -> None:
         if future.exception() is None:
             self._device = future.result()[0].device
             self._precision = future.result()[0].precision
 
 
 class _Child:
-    """One process and the thread that starts it, talks to it and cleans up after it.
+    """One process, and the thread that starts it, communicates with it and cleans up after it.
 
     The thread lives as long as the process: Linux ends a child with PR_SET_PDEATHSIG when the
     thread that forked it ends, not when the process does (man 2 prctl).
@@ -198,7 +191,7 @@ class _Child:
         self._connection: Connection | None = None
         self._ended = False
         self._ready = False
-        self._last_words: LastWords | None = None
+        self._stderr: StderrTail | None = None
         self.gpu_memory: MemoryUse | None = None  # after its last batch
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
@@ -246,17 +239,17 @@ class _Child:
             resolve(self._current, EngineStopped("The engine was closed."))
 
     def _run(self) -> None:
-        """The thread: serve until told to end or until the process dies; then tidy up."""
+        """The thread: serve until `end` is called or the process dies; then clean up."""
         failure: Exception = EngineStopped("The engine was closed.")
         try:
             self._serve()
         except (EOFError, OSError) as error:
-            failure = self._death(error)
-        # Whatever else goes wrong, the worker must not wait for its future for ever.
+            failure = self._why_it_ended(error)
+        # Whatever else goes wrong, the worker must not wait for its future forever.
         except Exception as error:
             failure = error
         finally:
-            self._tidy_up()
+            self._clean_up()
             if self._current is not None:
                 resolve(self._current, failure)
 
@@ -274,7 +267,7 @@ class _Child:
     def _outcome(
         self, connection: Connection, number: int, work: _Work
     ) -> list[RenderedImage] | PicowatchError:
-        """What the process makes of the batch it was given; raises what ends the process."""
+        """What the process replies to a batch; raises what ends the process."""
         while True:
             match self._message(connection, number):
                 case Ready():
@@ -283,19 +276,15 @@ class _Child:
                     work.on_step(done, total)
                 case Preview() as preview:
                     work.on_preview(preview)
-                case Done(images, memory):
+                case Ended(outcome, memory):
                     self.gpu_memory = memory
-                    if wrong := flaw(images, work.batch):
-                        raise EngineDied(wrong, _TELL_US)
-                    return images
-                case Failed(text, remedy, trace):
-                    if not self._ready:
-                        raise EngineCannotStart(text, remedy, trace)
-                    return RenderFailed(text, remedy, trace)
-                case Interrupted():
-                    return EngineStopped("The batch was interrupted.")
-                case Broken(text, remedy):
-                    raise self._died(text, remedy)
+                    if isinstance(outcome, EngineDied):
+                        raise outcome
+                    if isinstance(outcome, PicowatchError):
+                        return outcome
+                    if wrong := flaw(outcome, work.batch):
+                        raise EngineDied(wrong, _REPORT_IT)
+                    return outcome
 
     def _message(self, connection: Connection, number: int) -> FromEngine:
         """The next message about this batch; EOFError once the process is gone.
@@ -303,7 +292,7 @@ class _Child:
         The socket need not say so: a process that the engine started may still hold it.
         """
         assert self._process is not None
-        while not connection.poll(_LOOK_SECONDS):
+        while not connection.poll(_CHECK_SECONDS):
             if self._process.poll() is not None and not connection.poll(0):
                 raise EOFError
         try:
@@ -313,23 +302,21 @@ class _Child:
         # Unpickling what is no message raises anything.
         except Exception as error:
             raise EngineDied(
-                "The engine sent something that is not a message.", _TELL_US
+                "The engine sent something that is not a message.", _REPORT_IT
             ) from error
         if not isinstance(reply, Reply) or reply.number != number:
-            raise EngineDied("The engine answered a request that was not made.", _TELL_US)
+            raise EngineDied("The engine answered a request that was not sent.", _REPORT_IT)
         return reply.message
 
     def _start_process(self) -> Connection:
         """The process, in a session of its own: Ctrl-C on the terminal is the daemon's matter."""
         ours, theirs = Pipe()
-        root = str(Path(__file__).parents[3])
-        boot = _BOOT.format(root=root, program=self._program, handle=theirs.fileno())
         with self._lock, theirs:
             self._connection = ours
             if self._ended:
                 raise EOFError
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-c", boot],
+                python_command(self._program, theirs.fileno()),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
@@ -338,7 +325,7 @@ class _Child:
                 start_new_session=True,
             )
         assert self._process.stderr is not None
-        self._last_words = LastWords(self._process.stderr)
+        self._stderr = StderrTail(self._process.stderr)
         return ours
 
     def _send(self, connection: Connection, message: ToEngine) -> None:
@@ -354,31 +341,31 @@ class _Child:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)
 
-    def _death(self, error: Exception) -> Exception:
-        """Why there is no process any more."""
+    def _why_it_ended(self, error: Exception) -> Exception:
+        """Why the process no longer exists."""
         if self._ended:
             return EngineStopped("The engine was closed.")
-        if self._process is None or self._last_words is None:
+        if self._process is None or self._stderr is None:
             return EngineCannotStart(f"The engine could not be started: {error}.")
         try:
             status = self._process.wait(_END_SECONDS)
         except subprocess.TimeoutExpired:
             return self._died("The engine stopped answering and was ended.")
         self._kill()
-        self._last_words.wait(_END_SECONDS)
-        return self._died(*how_it_died(status, self._last_words.lines()))
+        self._stderr.wait(_END_SECONDS)
+        return self._died(*explain_exit(status, self._stderr.lines()))
 
     def _died(self, message: str, remedy: str = "") -> EngineDied:
         return EngineDied(message, remedy) if self._ready else EngineCannotStart(message, remedy)
 
-    def _tidy_up(self) -> None:
+    def _clean_up(self) -> None:
         """Clean up the process, pipes and thread."""
         with self._lock:
             self._kill()
         if self._process is not None:
             self._process.wait()
-        if self._last_words is not None:
-            self._last_words.wait(_END_SECONDS)
+        if self._stderr is not None:
+            self._stderr.wait(_END_SECONDS)
         if self._connection is not None:
             with self._send_lock:
                 self._connection.close()

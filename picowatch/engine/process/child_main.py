@@ -1,4 +1,4 @@
-"""The engine process: takes batches from the daemon, answers with pictures.
+"""The engine process: takes batches from the daemon, replies with pictures.
 
 It ends when the daemon does, however that ends: the socket reports its end, and on Linux the
 kernel kills it besides, which works even while native code holds Python's lock.
@@ -19,31 +19,35 @@ from typing import Protocol
 
 from picowatch.engine.memory.usage import gpu_memory
 from picowatch.engine.options import EngineOptions
+from picowatch.engine.process.failures import explain_error
 from picowatch.engine.process.wire import (
-    Broken,
-    Done,
-    Failed,
+    Ended,
     FromEngine,
     Interrupt,
-    Interrupted,
     Ready,
     Render,
     Reply,
     Start,
     Step,
 )
-from picowatch.engine.protocol import OnPreview, OnStep, Preview, RenderedImage
-from picowatch.errors import EngineStopped, RenderFailed
+from picowatch.engine.protocol import (
+    EngineCannotStart,
+    OnPreview,
+    OnStep,
+    Preview,
+    RenderedImage,
+)
+from picowatch.errors import EngineDied, EngineStopped, PicowatchError, RenderFailed
 from picowatch.recipe.request import ImageRequest
 from picowatch.signals import ENDING
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
-class Maker(Protocol):
-    """What makes the pictures in this process."""
+class BatchRenderer(Protocol):
+    """What renders the batches in this process."""
 
-    def make(
+    def render(
         self,
         batch: Sequence[ImageRequest],
         on_step: OnStep,
@@ -54,12 +58,12 @@ class Maker(Protocol):
         ...
 
 
-MakeMaker = Callable[[EngineOptions, OnPreview], Maker]
+MakeRenderer = Callable[[EngineOptions, OnPreview], BatchRenderer]
 
 
-def _local_engine(options: EngineOptions, on_preview: OnPreview) -> Maker:
-    # Nearly all that an import makes stays for ever: to look through it for garbage again and
-    # again takes a quarter of the import, and a quarter of a second each time later on.
+def _renderer(options: EngineOptions, on_preview: OnPreview) -> BatchRenderer:
+    # Nearly all that an import creates stays: to search it for garbage again and again takes a
+    # quarter of the import, and a quarter of a second each time later on.
     gc.disable()
     try:
         # Here, so that a torch that cannot be imported is an answer, too.
@@ -70,20 +74,22 @@ def _local_engine(options: EngineOptions, on_preview: OnPreview) -> Maker:
     return Renderer(options, on_preview)
 
 
-def main(handle: int, make_engine: MakeMaker = _local_engine) -> None:
+def main(handle: int, make_renderer: MakeRenderer = _renderer) -> None:
     """Serve the daemon at the other end of the socket until it closes it."""
-    _outlive_signals_but_not_the_daemon()
+    _ignore_signals_but_end_with_the_daemon()
     connection = Connection(handle)
     start = connection.recv()
     assert isinstance(start, Start)
     batches: SimpleQueue[Render] = SimpleQueue()
     interrupted = threading.Event()
-    threading.Thread(target=_listen, args=(connection, batches, interrupted), daemon=True).start()
-    voice = _Voice(connection)
-    _serve(voice, lambda: make_engine(start.options, voice.preview), batches, interrupted)
+    threading.Thread(target=_receive, args=(connection, batches, interrupted), daemon=True).start()
+    replies = _Replies(connection)
+    _serve(
+        replies, lambda: make_renderer(start.options, replies.preview), batches, interrupted.is_set
+    )
 
 
-def _outlive_signals_but_not_the_daemon() -> None:
+def _ignore_signals_but_end_with_the_daemon() -> None:
     """Ctrl-C, a service manager's SIGTERM and others reach all processes; the daemon decides."""
     for number in ENDING:
         signal.signal(number, signal.SIG_IGN)
@@ -91,10 +97,10 @@ def _outlive_signals_but_not_the_daemon() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _listen(
+def _receive(
     connection: Connection, batches: SimpleQueue[Render], interrupted: threading.Event
 ) -> None:
-    """Pass on what the daemon says; end the process when the daemon is gone."""
+    """Pass on the daemon's messages; end the process when the daemon is gone."""
     try:
         while True:
             message = connection.recv()
@@ -107,60 +113,54 @@ def _listen(
         os._exit(0)
 
 
-class _Voice:
-    """What the engine says to the daemon, of the batch in progress."""
+class _Replies:
+    """Sends the daemon messages about the batch in progress."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self.number = 0
 
-    def say(self, message: FromEngine) -> None:
+    def send(self, message: FromEngine) -> None:
         self._connection.send(Reply(self.number, message))
 
     def step(self, done: int, total: int) -> None:
-        self.say(Step(done, total))
+        self.send(Step(done, total))
 
     def preview(self, preview: Preview) -> None:
-        self.say(preview)
+        self.send(preview)
 
 
 def _serve(
-    voice: _Voice,
-    make_engine: Callable[[], Maker],
+    replies: _Replies,
+    make_renderer: Callable[[], BatchRenderer],
     batches: SimpleQueue[Render],
-    interrupted: threading.Event,
+    interrupted: Callable[[], bool],
 ) -> None:
-    """Make one batch after the other; an exception is an answer, never the end."""
-    engine: Maker | None = None
-    is_ready = False
+    """Render one batch after the other; an exception is an answer and does not end the process."""
+    renderer: BatchRenderer | None = None
     with suppress(Exception):  # the first batch tries again, and says what is wrong
-        engine = make_engine()
+        renderer = make_renderer()
+    is_ready = False
     while True:
         work = batches.get()
-        voice.number = work.number
-        answer: FromEngine
+        replies.number = work.number
+        outcome: list[RenderedImage] | PicowatchError
         try:
-            if engine is None:
-                engine = make_engine()
+            renderer = renderer or make_renderer()
             if not is_ready:
                 is_ready = True
-                voice.say(Ready())
-            images = engine.make(work.batch, voice.step, interrupted.is_set, work.waiting)
-            answer = Done(images, gpu_memory())
-        except EngineStopped:
-            answer = Interrupted()
+                replies.send(Ready())
+            outcome = renderer.render(work.batch, replies.step, interrupted, work.waiting)
+        except EngineStopped as stopped:
+            outcome = stopped
         except RenderFailed as failed:
-            answer = Failed(failed.message, failed.remedy, traceback.format_exc())
+            outcome = RenderFailed(failed.message, failed.remedy, traceback.format_exc())
         # No single batch may take the engine down.
         except Exception as error:
-            answer = _explained(error)
-        voice.say(answer)
-        if isinstance(answer, Broken):
+            outcome = explain_error(error, traceback.format_exc())
+        if not is_ready and isinstance(outcome, RenderFailed | EngineDied):
+            trace = getattr(outcome, "trace", "")
+            outcome = EngineCannotStart(outcome.message, outcome.remedy, trace)
+        replies.send(Ended(outcome, gpu_memory()))
+        if isinstance(outcome, EngineDied):
             sys.exit(1)
-
-
-def _explained(error: Exception) -> Failed | Broken:
-    """An unforeseen exception in words."""
-    from picowatch.engine.process.failures import explain
-
-    return explain(error, traceback.format_exc())

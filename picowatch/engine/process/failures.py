@@ -1,4 +1,4 @@
-"""Puts into words how an engine failed. Imports no torch: names and texts suffice."""
+"""Messages for how an engine failed. Imports no torch: names and texts suffice."""
 
 import os
 import signal
@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 from typing import IO
 
-from picowatch.engine.process.wire import Broken, Failed
+from picowatch.errors import EngineDied, RenderFailed
 
 SMALLER = "Try a smaller size or batch_size: 1."
 _KILLED = (
@@ -14,7 +14,7 @@ _KILLED = (
     "Try a smaller size or batch_size: 1, or close other programs.",
 )
 _CRASHED = "Most often a driver or a library of torch is at fault: update or install them again."
-_TORN = (
+_FILE_CUT_SHORT = (
     "The engine crashed (SIGBUS); most often a file was cut short while it was read.",
     "If a model file is being copied, wait until it is complete, then save the recipe again.",
 )
@@ -23,23 +23,22 @@ _KEPT_BYTES = 16_384
 _CHUNK_BYTES = 65_536
 
 
-class LastWords:
-    """What a process writes to its standard error: all is read, the end is kept.
+class StderrTail:
+    """The end of what a process writes to its standard error.
 
-    It reads to the end, so that the process never blocks on a full pipe.
-
-    The end comes when everyone who holds the pipe is gone: a process that the engine started
-    may outlive it, so each wait here has a time limit.
+    All of it is read, so that the process never blocks on a full pipe. Reading ends when everyone
+    who holds the pipe is gone. A process that the engine started may outlive it, so each wait here
+    has a time limit.
     """
 
     def __init__(self, stderr: IO[bytes]) -> None:
         self._stderr = stderr
         self._tail = b""
-        self._thread = threading.Thread(target=self._read, name="engine's errors", daemon=True)
+        self._thread = threading.Thread(target=self._read, name="engine-stderr", daemon=True)
         self._thread.start()
 
     def wait(self, seconds: float) -> None:
-        """Until all is read, if that comes so soon."""
+        """Until all is read, or the time is over."""
         self._thread.join(seconds)
 
     def lines(self) -> list[str]:
@@ -52,7 +51,7 @@ class LastWords:
                 self._tail = (self._tail + chunk)[-_KEPT_BYTES:]
 
 
-def how_it_died(status: int, stderr: Sequence[str]) -> tuple[str, str]:
+def explain_exit(status: int, stderr: Sequence[str]) -> tuple[str, str]:
     """Message and remedy for a process' exit status, as subprocess gives it (negative: signal).
 
     `stderr` are the last lines the process wrote; a Python error's last line says what it was.
@@ -60,16 +59,16 @@ def how_it_died(status: int, stderr: Sequence[str]) -> tuple[str, str]:
     if status == -signal.SIGKILL:
         return _KILLED
     if status == -signal.SIGBUS:
-        return _TORN
+        return _FILE_CUT_SHORT
     if status < 0:
         return f"The engine crashed ({_signal_name(-status)}).", _CRASHED
-    last = next((said for line in reversed(stderr) if (said := _printable(line))), "")
-    said = f" It said: {last}." if last else ""
-    return f"The engine ended by itself (exit status {status}).{said}", _CRASHED
+    last = next((text for line in reversed(stderr) if (text := _printable(line))), "")
+    reason = f" It said: {last}." if last else ""
+    return f"The engine ended by itself (exit status {status}).{reason}", _CRASHED
 
 
 def _printable(line: str) -> str:
-    """The line without what steers a terminal, and not longer than a sentence may be."""
+    """The line without control characters, and not longer than a sentence may be."""
     return "".join(filter(str.isprintable, line)).strip()[:_LONGEST].rstrip(".")
 
 
@@ -80,26 +79,25 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def explain(error: Exception, trace: str) -> Failed | Broken:
-    """What happened and what to do; Broken if the GPU cannot be used any more in this process."""
+def explain_error(error: Exception, trace: str) -> RenderFailed | EngineDied:
+    """What happened and what to do; EngineDied if this process can no longer use the GPU."""
     text = str(error)
-    short_of_memory = out_of_memory(error)
-    if short_of_memory:
-        return Failed(short_of_memory, SMALLER, trace)
-    # A CUDA error other than that leaves the process' context unusable for good:
+    if short_of_memory := out_of_memory(error):
+        return RenderFailed(short_of_memory, SMALLER, trace)
+    # A CUDA error other than that leaves the process' context unusable:
     # https://docs.nvidia.com/cuda/cuda-runtime-api/group__CUDART__TYPES.html
     if type(error).__name__ == "AcceleratorError" or "CUDA error" in text:
-        return Broken(
+        return EngineDied(
             f"The GPU reported an error and the engine was ended: {_first_line(text)}.",
             "If it happens again, restart the computer, and update the GPU's driver and torch.",
         )
     if isinstance(error, ImportError):
-        return Failed(
+        return RenderFailed(
             f"The engine's libraries cannot be imported: {_first_line(text)}.",
             "Install picowatch again.",
             trace,
         )
-    return Failed(
+    return RenderFailed(
         f"The engine failed: {type(error).__name__}: {_first_line(text)}.",
         "`picowatch run --debug` logs where.",
         trace,

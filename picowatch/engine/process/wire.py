@@ -1,6 +1,6 @@
-"""What the daemon and its engine process say to each other. Imports no torch.
+"""The messages between the daemon and its engine process. Imports no torch.
 
-The messages are pickled over a socket pair that only these two hold.
+They are pickled over a socket pair that only these two hold.
 """
 
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import MemoryUse, Preview, RenderedImage
+from picowatch.errors import PicowatchError
 from picowatch.recipe.request import ImageRequest
 from picowatch.recipe.resolve.hires import final_side
 
@@ -21,9 +22,9 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Render:
-    """To the engine: make these; `waiting` more wait.
+    """To the engine: render these; `waiting` more are queued.
 
-    It replies with Steps, then one of the messages below.
+    It replies with Steps and Previews, then Ended.
     """
 
     number: int
@@ -33,68 +34,52 @@ class Render:
 
 @dataclass(frozen=True, slots=True)
 class Interrupt:
-    """To the engine: end the batch in progress at its next step. Meaningless when none is."""
+    """To the engine: end the batch in progress at its next step, if there is one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """From the engine, before anything else: it has started. It has looked at no image yet."""
+    """From the engine, before anything else: it has started. It has not looked at an image yet."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """From the engine: one more denoising step is done."""
+    """From the engine: another denoising step is done."""
 
     done: int
     total: int
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
-    """From the engine: the batch's pictures, and the memory it holds on a GPU, if it has one."""
+class Ended:
+    """From the engine, the last of a batch: its pictures, or why there are none.
 
-    images: list[RenderedImage]
+    After EngineDied it ends itself. `memory` is what it holds on a GPU, if it has one.
+    """
+
+    outcome: list[RenderedImage] | PicowatchError
     memory: MemoryUse | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Interrupted:
-    """From the engine: the batch was ended by Interrupt."""
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """From the engine: the batch failed, the engine can go on."""
-
-    message: str
-    remedy: str
-    trace: str
-
-
-@dataclass(frozen=True, slots=True)
-class Broken:
-    """From the engine, its last words: it cannot go on (the GPU's driver gave up)."""
-
-    message: str
-    remedy: str
-
-
 ToEngine = Start | Render | Interrupt
-FromEngine = Ready | Step | Preview | Done | Interrupted | Failed | Broken
+FromEngine = Ready | Step | Preview | Ended
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What the engine says of the batch with that number: no picture goes to another batch."""
+    """A message about the batch with that number: no picture goes to another batch."""
 
     number: int
     message: FromEngine
 
 
+_NO_PICTURES = "The engine returned something other than pictures."
+
+
 def flaw(images: object, batch: Sequence[ImageRequest]) -> str:
     """What is wrong with the batch's pictures, in a sentence; "" if nothing is."""
     if not isinstance(images, list):
-        return "The engine returned something other than pictures."
+        return _NO_PICTURES
     if len(images) != len(batch):
         return f"The engine returned {len(images)} pictures, but {len(batch)} were requested."
     flaws = (_flaw_of(image, request) for image, request in zip(images, batch, strict=True))
@@ -103,7 +88,7 @@ def flaw(images: object, batch: Sequence[ImageRequest]) -> str:
 
 def _flaw_of(image: object, request: ImageRequest) -> str:
     if not isinstance(image, RenderedImage):
-        return "The engine returned something other than pictures."
+        return _NO_PICTURES
     scale = request.hires.scale if request.hires else 1
     width, height = final_side(request.width, scale), final_side(request.height, scale)
     smaller = request.shrink_to_fit and 0 < image.width <= width and 0 < image.height <= height

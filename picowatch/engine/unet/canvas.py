@@ -1,4 +1,4 @@
-"""A user's start image and mask, fitted to the picture that is made of them. Imports no torch."""
+"""A start image and mask, fitted to the picture that is rendered from them. Imports no torch."""
 
 from dataclasses import dataclass
 from hashlib import sha256
@@ -19,7 +19,7 @@ _WHITE = 128  # a mask's grey from here on counts as white
 
 @dataclass(frozen=True, slots=True)
 class Canvas:
-    """What one image starts from, at the size it is made in.
+    """What one image starts from, at the size of its pass.
 
     `redrawn` is 255 where the mask says so and 0 elsewhere, `opacity` the same blurred: how
     much of the new picture covers the start image. Both are None without a mask.
@@ -30,7 +30,7 @@ class Canvas:
     opacity: Bytes | None
 
     def paste(self, pixels: bytes) -> bytes:
-        """The new picture over the start image: outside the mask its bytes come back unchanged."""
+        """The new picture over the start image, whose bytes outside the mask stay unchanged."""
         if self.opacity is None:
             return pixels
         drawn = np.frombuffer(pixels, np.uint8).reshape(self.picture.shape).astype(np.uint32)
@@ -59,9 +59,9 @@ def read_canvas(folder: Path | None, request: ImageRequest, width: int, height: 
 def fit(picture: Image.Image, width: int, height: int, resize: str) -> Image.Image:
     """The picture in another size.
 
-    "crop" fills the size and cuts what stands over on two sides, "stretch" changes the
-    proportions. "fit" shows the whole picture and fills the rest with its outermost pixels, as
-    A1111's "Resize and fill" does. A picture that has the size stays as it is.
+    "crop" fills the size and cuts off the excess on two sides, "stretch" changes the proportions.
+    "fit" shows the whole picture and fills the rest with its outermost pixels, as A1111's "Resize
+    and fill" does. A picture of the right size stays as it is.
     """
     size = (width, height)
     if picture.size == size:

@@ -6,17 +6,15 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 
-from picowatch.engine.protocol import OnStep
 from picowatch.engine.unet.previewer import Previewer
+from picowatch.engine.unet.prompts import Conditions
 from picowatch.engine.unet.samplers import PreparedSampler
 from picowatch.errors import EngineStopped
 from picowatch.recipe.request import ImageRequest
 
-Conditions = tuple[torch.Tensor, torch.Tensor]
-
 
 class Shape(NamedTuple):
-    """What a compiled UNet is made for.
+    """What a UNet is compiled for.
 
     `rows` go through it at a time: two an image with guidance, one without. `height` and
     `width` are the latents', `tokens` the length of the encoded prompt.
@@ -67,7 +65,7 @@ class Guide:
 
     Where `redrawn` is 0, `start` comes back after each step with the noise that step leaves
     (as diffusers' inpainting pipeline does with ordinary checkpoints). `seen` are the channels
-    an inpainting UNet looks at besides the latents: mask and what the mask leaves.
+    that an inpainting UNet gets besides the latents: mask and what the mask leaves.
     """
 
     start: torch.Tensor | None = None
@@ -84,19 +82,17 @@ def denoise(
     request: ImageRequest,
     generators: Sequence[torch.Generator],
     guide: Guide,
-    on_step: OnStep,
+    on_step: Callable[[], None],
     interrupted: Callable[[], bool],
     previewer: Previewer,
 ) -> torch.Tensor:
     """Latents without noise, kept in float32 between the steps whatever the UNet works in.
 
-    `latents` have the noise of the sampler's first step; `conditions` are the encoded negative
-    prompts and prompts, one row for each image; `request` is any of the batch.
+    `latents` have the noise of the sampler's first step; `request` is any of the batch.
     """
     scheduler = sampler.scheduler
-    negative, positive = (states.to(unet.dtype) for states in conditions)
+    conditions = Conditions(*(states.to(unet.dtype) for states in conditions))
     drawn = {"generator": list(generators)} if sampler.draws_noise else {}
-    total = len(sampler.timesteps)
     queue = _StepQueue(latents.device)
     for done, timestep in enumerate(sampler.timesteps, start=1):
         if interrupted():
@@ -104,15 +100,15 @@ def denoise(
         scaled = scheduler.scale_model_input(latents, timestep)
         if guide.seen is not None:
             scaled = torch.cat([scaled, guide.seen], dim=1)
-        predicted = _guided(unet, scaled, timestep, (negative, positive), request)
+        predicted = _guided(unet, scaled, timestep, conditions, request)
         latents = scheduler.step(predicted, timestep, latents, **drawn).prev_sample
         if guide.redrawn is not None and sampler.at_full_step():
             kept = _kept(guide, sampler, done)
             latents = guide.redrawn * latents + (1 - guide.redrawn) * kept
         queue.add()
-        on_step(done, total)
+        on_step()
         if previewer.is_due():
-            previewer.look(scheduler, scaled, predicted, timestep)
+            previewer.show(scheduler, scaled, predicted, timestep)
     return latents
 
 
@@ -120,7 +116,7 @@ class _StepQueue:
     """Keeps CUDA's queue short: what is reported as done is, but for the step in progress.
 
     CUDA accepts work faster than it does it. One step is always queued, so that it never idles,
-    and no more, so that progress is true and an interruption is heard.
+    and no more, so that progress is true and an interruption takes effect.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -157,11 +153,11 @@ def _guided(
     Equation 6 of "Classifier-Free Diffusion Guidance", https://arxiv.org/abs/2207.12598, in
     Stable Diffusion's form. At 1 the negative prompt cancels out and is not computed.
     """
-    negative, positive = conditions
     latents = latents.to(unet.dtype)
     if request.cfg_scale == 1:
-        return unet(latents, timestep, positive).float()
-    both = unet(torch.cat([latents] * 2), timestep, torch.cat([negative, positive])).float()
+        return unet(latents, timestep, conditions.positive).float()
+    states = torch.cat([conditions.negative, conditions.positive])
+    both = unet(torch.cat([latents] * 2), timestep, states).float()
     away, towards = both.chunk(2)
     guided = away + request.cfg_scale * (towards - away)
     return rescaled(guided, towards, request.cfg_rescale) if request.cfg_rescale else guided

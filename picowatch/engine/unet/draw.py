@@ -12,27 +12,18 @@ import torch
 from torch.nn import functional
 
 from picowatch.engine.models.loaded import Loaded
-from picowatch.engine.protocol import OnStep
 from picowatch.engine.unet import latents as vaes
 from picowatch.engine.unet.canvas import Bytes, Canvas, read_canvas
-from picowatch.engine.unet.denoise import Conditions, Guide, Shape, Unet, denoise
+from picowatch.engine.unet.denoise import Guide, Shape, Unet, denoise
 from picowatch.engine.unet.latents import LATENT_FACTOR, generators_for, initial_noise, upscale
 from picowatch.engine.unet.previewer import Previewer
-from picowatch.engine.unet.prompts import Chunk
+from picowatch.engine.unet.prompts import Conditions
 from picowatch.engine.unet.samplers import PreparedSampler, build_sampler
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import ImageRequest
 from picowatch.recipe.resolve.hires import final_side
 
 Interrupted = Callable[[], bool]
-
-
-class Group(NamedTuple):
-    """Images that go through the UNet together, and where in the batch they stand."""
-
-    chunks: int
-    indexes: list[int]
-    requests: list[ImageRequest]
 
 
 class Picture(NamedTuple):
@@ -53,37 +44,33 @@ class _Pass(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """Draws the groups of one batch, from noise to pixels; `unet` gives the UNet for a shape."""
+    """Draws pictures from noise to pixels; `unet` gives the UNet for a shape."""
 
     loaded: Loaded
     device: torch.device
     start_images: Path | None
     unet: Callable[[Shape], Unet]
-    on_step: OnStep
+    on_step: Callable[[], None]
     interrupted: Interrupted
     timings: dict[str, float]
     previewer: Previewer
 
-    def draw(self, group: Group, conditions: Conditions) -> list[Picture]:
-        """The pictures of one group, in its order; `conditions` are those that belong to it."""
-        first = group.requests[0]
+    def draw(self, requests: Sequence[ImageRequest], conditions: Conditions) -> list[Picture]:
+        """The pictures of images that go through the UNet together."""
+        first = requests[0]
         with timed(self.timings, "denoise"):
-            generators = generators_for([request.seed for request in group.requests])
-            passes = self._passes(first)
-            steps = _StepCounter(self.on_step, [len(one.sampler.timesteps) for one in passes])
+            generators = generators_for([request.seed for request in requests])
             latents: torch.Tensor | None = None
-            for one in passes:
-                canvases = self._canvases(group, one)
+            for one in self._passes(first):
+                canvases = self._canvases(requests, one)
                 if latents is not None:
                     assert first.hires is not None
                     latents = upscale(
                         self.loaded.vae, latents, first.hires.upscaler, one.width, one.height
                     )
-                latents = self._run(
-                    one, first, canvases, latents, conditions, generators, steps.next_pass()
-                )
+                latents = self._run(one, first, canvases, latents, conditions, generators)
             assert latents is not None
-            # CUDA works asynchronously; without this the decoder would be billed for the UNet.
+            # CUDA works asynchronously; without this the UNet's time would count as the decoder's.
             latents = latents.cpu().to(self.device)
         with timed(self.timings, "decode"):
             return [
@@ -123,7 +110,6 @@ class Drawing:
         before: torch.Tensor | None,
         conditions: Conditions,
         generators: Sequence[torch.Generator],
-        on_step: OnStep,
     ) -> torch.Tensor:
         """One pass from pure noise, from the start images or from the latents of the last pass."""
         sampler = one.sampler
@@ -139,7 +125,7 @@ class Drawing:
             return begin
         rows = len(generators) * (1 if request.cfg_scale == 1 else 2)
         height, width = latents.shape[2:]
-        shape = Shape(rows, height, width, tokens=conditions[0].shape[1])
+        shape = Shape(rows, height, width, tokens=conditions.positive.shape[1])
         return denoise(
             self.unet(shape),
             sampler,
@@ -148,18 +134,18 @@ class Drawing:
             request,
             generators,
             guide,
-            on_step,
+            self.on_step,
             self.interrupted,
             self.previewer,
         )
 
-    def _canvases(self, group: Group, one: _Pass) -> list[Canvas | None]:
+    def _canvases(self, requests: Sequence[ImageRequest], one: _Pass) -> list[Canvas | None]:
         """Each request's start image and mask at the pass's size."""
         return [
             read_canvas(self.start_images, request, one.width, one.height)
             if request.image
             else None
-            for request in group.requests
+            for request in requests
         ]
 
     def _start_latents(self, canvases: Sequence[Canvas | None]) -> torch.Tensor | None:
@@ -189,7 +175,7 @@ class Drawing:
         return Guide(seen=torch.cat([everything if redrawn is None else redrawn, kept], dim=1))
 
     def _kept_latents(self, canvas: Canvas | None, noise: torch.Tensor) -> torch.Tensor:
-        """What an inpainting UNet sees of a start image: all but the mask, that in mid-grey."""
+        """What an inpainting UNet gets of a start image: all but the mask, which is mid-grey."""
         height, width = (side * LATENT_FACTOR for side in noise.shape[2:])
         seen = np.full((height, width, 3), 127.5, np.float32)
         if canvas and canvas.redrawn is not None:
@@ -197,7 +183,7 @@ class Drawing:
         return vaes.encode(self.loaded.vae, seen, self.device)
 
     def _decoded(self, latent: torch.Tensor, canvas: Canvas | None) -> Picture:
-        """One picture. One by one it saves memory, and none depends on its neighbours."""
+        """One picture. One at a time saves memory, and none depends on its neighbours."""
         array = vaes.decode(self.loaded.vae, latent[None])
         empty = bool((latent == latent[:, :1, :1]).all()) or _of_one_colour(array)
         if empty and not (canvas and _of_one_colour(canvas.picture)):
@@ -210,44 +196,12 @@ class Drawing:
         return Picture(array.shape[1], array.shape[0], pixels)
 
 
-def chunks_of(loaded: Loaded, request: ImageRequest, text: str) -> list[Chunk]:
-    """A text in chunks, with the request's embeddings for the words that name them."""
-    return loaded.prompts.chunks(text, loaded.embeddings.tokens(request.embeddings))
-
-
-def conditions_for(loaded: Loaded, group: Group) -> Conditions:
-    """Negative prompts and prompts: one row of hidden states each, as long as the longest."""
-
-    def encoded(request: ImageRequest, text: str) -> torch.Tensor:
-        chunks = chunks_of(loaded, request, text)
-        return loaded.prompts.encode(chunks, group.chunks, request.clip_skip)
-
-    return (
-        torch.cat([encoded(request, request.negative_prompt) for request in group.requests]),
-        torch.cat([encoded(request, request.prompt) for request in group.requests]),
-    )
-
-
 def _of_one_colour(picture: Bytes) -> bool:
     """Every pixel equals the first, in all channels.
 
-    No working VAE gives that, however plain the picture is meant to be; a start image may be so.
+    No working VAE gives that, however plain the prompt; a start image may be so.
     """
     return bool((picture == picture[0, 0]).all())
-
-
-class _StepCounter:
-    """Counts the steps of several passes as one row."""
-
-    def __init__(self, on_step: OnStep, lengths: Sequence[int]) -> None:
-        self._on_step = on_step
-        self._total = sum(lengths)
-        self._starts = iter([sum(lengths[:index]) for index in range(len(lengths))])
-
-    def next_pass(self) -> OnStep:
-        """Counts the steps of the next pass."""
-        start, on_step, total = next(self._starts), self._on_step, self._total
-        return lambda done, _: on_step(start + done, total)
 
 
 @contextmanager

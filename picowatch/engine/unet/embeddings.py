@@ -1,7 +1,7 @@
 """Textual inversion: words whose vectors come from a file instead of the text encoder's table.
 
 "An Image is Worth One Word", https://arxiv.org/abs/2208.01618. The table itself is never
-changed: a hook puts the vectors in while one chunk is encoded, so nothing leaks to other images.
+changed: a hook inserts the vectors while one chunk is encoded, so no other image gets them.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +23,7 @@ MAX_VECTORS = 75
 
 
 class Embeddings:
-    """The embeddings of one loaded checkpoint; each vector has a negative number as its token."""
+    """The embeddings of one loaded checkpoint; each vector's token is a negative number."""
 
     def __init__(self, text_encoder: Any, find: FindEmbedding) -> None:
         # CLIPTextModel has been flat since transformers 5.6; before, its parts lay one deeper.
@@ -34,7 +34,7 @@ class Embeddings:
         self._tokens: dict[str, tuple[int, ...]] = {}
 
     def tokens(self, uses: Sequence[EmbeddingUse]) -> dict[str, tuple[int, ...]]:
-        """The tokens of each embedding by name, its file read if it was not yet."""
+        """The tokens of each embedding by name; reads files that were not read yet."""
         for use in uses:
             if use.hash not in self._tokens:
                 self._tokens[use.hash] = self._read(use)
@@ -42,9 +42,9 @@ class Embeddings:
 
     @contextmanager
     def inserted(self, tokens: Sequence[int]) -> Iterator[list[int]]:
-        """While inside, the text encoder sees vectors where negative tokens stand.
+        """While inside, the text encoder uses the vectors for negative tokens.
 
-        Gives the tokens with those replaced by 0, which the table knows.
+        Gives the tokens with those replaced by 0, which the table contains.
         """
         positions = {position: -token - 1 for position, token in enumerate(tokens) if token < 0}
 
@@ -81,7 +81,7 @@ class Embeddings:
 
 
 def read_vectors(path: Path) -> torch.Tensor:
-    """The vectors, one a row: A1111's `emb_params`, `clip_l`, or diffusers' one nameless tensor."""
+    """The vectors as rows: A1111's `emb_params`, `clip_l`, or diffusers' one nameless tensor."""
     with safe_open(path, framework="pt") as file:
         names = list(file.keys())
         name = next((one for one in ("emb_params", "clip_l") if one in names), names[0])

@@ -1,4 +1,4 @@
-"""Latents: from a seed's noise, from pixels and to pixels, and to larger ones."""
+"""Latents: from a seed's noise, from and to pixels, and enlarged."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -31,7 +31,7 @@ def decode(vae: Any, latents: torch.Tensor) -> Bytes:
 def encode(vae: Any, pixels: NDArray[Any], device: torch.device) -> torch.Tensor:
     """One image's latents, 1 x 4 x height/8 x width/8, in float32.
 
-    They are the middle of what the encoder gives: drawn ones would take numbers from the seed.
+    The mode of the encoder's distribution: a sample would take numbers from the seed.
     """
     image = torch.from_numpy(np.array(pixels)).to(device)
     image = (image.permute(2, 0, 1)[None].float() / 127.5) - 1
@@ -42,8 +42,8 @@ def encode(vae: Any, pixels: NDArray[Any], device: torch.device) -> torch.Tensor
 def _finite(vae: Any, compute: Callable[[], torch.Tensor]) -> torch.Tensor:
     """What the VAE computes, in float32.
 
-    Some VAEs overflow in float16. Such an image is computed once more in float32, and the VAE
-    goes back to what it was: the next picture must not depend on this one.
+    Some VAEs overflow in float16. Such an image is computed again in float32, and the VAE is
+    changed back: the next picture must not depend on this one.
     """
     result = compute().float()
     if not bool(torch.isfinite(result).all()) and vae.dtype != torch.float32:
@@ -70,12 +70,12 @@ def generators_for(seeds: Sequence[int]) -> list[torch.Generator]:
 
 
 def initial_noise(generators: Sequence[torch.Generator], width: int, height: int) -> torch.Tensor:
-    """What each image starts from: each generator's first numbers."""
+    """What each image starts from: the first numbers of its generator."""
     shape = (1, LATENT_CHANNELS, height // LATENT_FACTOR, width // LATENT_FACTOR)
     return torch.cat([torch.randn(shape, generator=generator) for generator in generators])
 
 
-# As A1111 names them (modules/shared_items.py, latent_upscale_modes).
+# A1111's names (modules/shared_items.py, latent_upscale_modes).
 _LATENT: dict[str, dict[str, Any]] = {
     "Latent": {"mode": "bilinear"},
     "Latent (nearest)": {"mode": "nearest"},
@@ -91,8 +91,8 @@ def upscale(
 ) -> torch.Tensor:
     """The images' latents for width x height pixels.
 
-    Latent upscalers stretch the latents themselves: quick, and blurred or blocky until the
-    second pass redraws them. The others decode, stretch the pixels, and encode again.
+    Latent upscalers resize the latents themselves: fast, and blurred or blocky until the second
+    pass redraws them. The others decode, resize the pixels, and encode again.
     """
     if upscaler in _LATENT:
         size = (height // LATENT_FACTOR, width // LATENT_FACTOR)
@@ -111,5 +111,5 @@ def upscale(
 
 
 def _each(latents: torch.Tensor, change: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-    """One by one: it saves memory, and a picture does not depend on its neighbours."""
+    """One at a time saves memory, and a picture does not depend on its neighbours."""
     return torch.cat([change(latent[None]) for latent in latents])

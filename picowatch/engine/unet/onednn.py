@@ -1,15 +1,15 @@
-"""Layers that oneDNN computes where torch would ask MKL.
+"""Layers that oneDNN computes where torch would call MKL.
 
-On AMD's processors with AVX-512 oneDNN is twice as fast (benchmarks/RESULTS.md), and torch takes it
-for float32 by itself for most convolutions only.
+On AMD's processors with AVX-512 oneDNN is twice as fast (benchmarks/RESULTS.md), and torch uses
+it for float32 by itself only for most convolutions.
 """
 
 import torch
 from torch import nn
 
 
-def suits(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether it is there, and torch would take MKL; in bfloat16 torch takes oneDNN anyway."""
+def onednn_is_faster(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether it is installed, and torch would use MKL; in bfloat16 torch uses oneDNN anyway."""
     return (
         device.type == "cpu"
         and dtype == torch.float32
@@ -18,8 +18,8 @@ def suits(device: torch.device, dtype: torch.dtype) -> bool:
     )
 
 
-def take_onednn(module: nn.Module) -> None:
-    """Let it compute the linear layers and convolutions inside; weights and names stay."""
+def use_onednn(module: nn.Module) -> None:
+    """Let it compute the module's linear layers and convolutions; weights and names stay."""
     for layer in module.modules():
         if type(layer) is nn.Linear:
             layer.__class__ = _Linear

@@ -1,7 +1,7 @@
 """Small pictures on a CPU: a part of the batch on each core.
 
 A small picture's layers are too short to share out: with two threads on each, both wait for each
-other some thousand times a second, and for whatever else the computer does. So every core makes
+other some thousand times a second, and for whatever else the computer does. So every core renders
 some of the pictures by itself (benchmarks/RESULTS.md).
 """
 
@@ -12,62 +12,63 @@ from dataclasses import replace
 import torch
 
 from picowatch.engine.protocol import unseen
-from picowatch.engine.unet.denoise import Conditions, EagerUnet
-from picowatch.engine.unet.draw import Drawing, Group, Picture
+from picowatch.engine.unet.denoise import EagerUnet
+from picowatch.engine.unet.draw import Drawing, Picture
 from picowatch.engine.unet.previewer import Previewer
+from picowatch.engine.unet.prompts import Conditions
+from picowatch.recipe.request import ImageRequest
 
-# Five made as six take as long in two parts as in one, fifteen as sixteen little more than half of
-# that; three made as four take longer (benchmarks/RESULTS.md).
-_MOST_IN_VAIN = 1.25
+# Five rendered as six take as long in two parts as in one, fifteen as sixteen little more than half
+# of that; three rendered as four take longer (benchmarks/RESULTS.md).
+_MOST_FILLED_UP = 1.25
 
 
 def equal_parts(images: int, cores: int) -> list[list[int]]:
     """The images' indexes in as many parts of equal size as there are cores, or fewer.
 
-    Equal, for a picture's last bit may depend on how many are made with it, and must not depend
-    on its position among them. So where images are missing in the last part, the last one stands
-    there again; only where that would be too much in vain they are all in one part.
+    Equal, because a picture's last bit may depend on how many are rendered with it, and must not
+    depend on its position among them. So if images are missing in the last part, the last one is
+    repeated there; only if that would be too many, they are all in one part.
     """
     size = -(-images // cores)
     filled = -(-images // size) * size
-    if filled > _MOST_IN_VAIN * images:
+    if filled > _MOST_FILLED_UP * images:
         size = filled = images
     indexes = [min(index, images - 1) for index in range(filled)]
     return [indexes[begin : begin + size] for begin in range(0, filled, size)]
 
 
 def draw_parts(
-    drawing: Drawing, group: Group, conditions: Conditions, parts: Sequence[Sequence[int]]
+    drawing: Drawing,
+    requests: Sequence[ImageRequest],
+    conditions: Conditions,
+    parts: Sequence[Sequence[int]],
 ) -> list[Picture]:
-    """The group's pictures, in its order: all parts at once, each in one thread.
+    """The requests' pictures: all parts at once, each in one thread.
 
-    Steps and previews are told by the first part alone; times are the longest of all. Compiled
+    Steps and previews are those of the first part alone; times are the longest of all. Compiled
     code is not used: torch runs it with Python's lock held, so that parts would take turns.
     """
     eager = EagerUnet(drawing.loaded.unet)
     drawing = replace(drawing, unet=lambda shape: eager)
-    silent = replace(drawing, on_step=lambda *_: None, previewer=Previewer(unseen, 0))
+    silent = replace(drawing, on_step=lambda: None, previewer=Previewer(unseen, 0))
     drawings = [replace(drawing if part is parts[0] else silent, timings={}) for part in parts]
-    negative, positive = conditions
     threads = torch.get_num_threads()
     with ThreadPoolExecutor(len(parts), initializer=torch.set_num_threads, initargs=(1,)) as pool:
         drawn = [
-            pool.submit(_draw, own, _part(group, part), (negative[part], positive[part]))
+            pool.submit(_draw, own, [requests[one] for one in part], conditions.rows(part))
             for own, part in zip(drawings, parts, strict=True)
         ]
     torch.set_num_threads(threads)  # MKL has one number for all threads
     for phase in ("denoise", "decode"):
         longest = max(own.timings.get(phase, 0.0) for own in drawings)
         drawing.timings[phase] = drawing.timings.get(phase, 0.0) + longest
-    return [picture for future in drawn for picture in future.result()][: len(group.requests)]
-
-
-def _part(group: Group, part: Sequence[int]) -> Group:
-    indexes, requests = group.indexes, group.requests
-    return Group(group.chunks, [indexes[one] for one in part], [requests[one] for one in part])
+    return [picture for future in drawn for picture in future.result()][: len(requests)]
 
 
 @torch.inference_mode()
-def _draw(drawing: Drawing, part: Group, conditions: Conditions) -> list[Picture]:
-    """In a thread of its own, which knows nothing of the caller's inference mode."""
-    return drawing.draw(part, conditions)
+def _draw(
+    drawing: Drawing, requests: Sequence[ImageRequest], conditions: Conditions
+) -> list[Picture]:
+    """In a thread of its own, which the caller's inference mode does not reach."""
+    return drawing.draw(requests, conditions)

@@ -1,4 +1,4 @@
-"""A rough look at a picture in progress: latents to colours by one small matrix."""
+"""Previews of a picture in progress: latents to colours by one small matrix."""
 
 from collections.abc import Callable
 from math import sqrt
@@ -9,8 +9,9 @@ import torch
 
 from picowatch.engine.protocol import OnPreview, Preview
 
-# What each latent channel adds to red, green and blue, from -1 to 1; in the last row, what is there
-# without. Stable Diffusion 1.x: ComfyUI, comfy/latent_formats.py, class SD15, `latent_rgb_factors`.
+# What each latent channel adds to red, green and blue, from -1 to 1; the last row is the
+# constant. Stable Diffusion 1.x: ComfyUI, comfy/latent_formats.py, class SD15,
+# `latent_rgb_factors`.
 SD1_COLOURS = (
     (0.3512, 0.2297, 0.3227),
     (0.3250, 0.4974, 0.2350),
@@ -31,40 +32,40 @@ _SD1_VAE_CHANNELS = 128  # in its first block; the demo's has fewer
 
 
 class Previewer:
-    """Shows a batch's first picture now and then; it only reads, so it moves no pixel."""
+    """Shows a batch's first picture now and then; it only reads, so it changes no pixel."""
 
     def __init__(
         self,
         on_preview: OnPreview,
         seconds: float,
-        steady: Callable[[], float] = monotonic,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         """`seconds` is the least time between two previews; 0 means none."""
         self._on_preview = on_preview
         self._seconds = seconds
-        self._steady = steady
-        self._looked_at = steady()
+        self._clock = clock
+        self._shown_at = clock()
         self._colours = torch.tensor(SD1_COLOURS)
 
     def follow(self, vae: Any) -> None:
-        """The next pictures are this VAE's."""
+        """The next pictures are decoded by this VAE."""
         is_sd1 = vae.config.block_out_channels[0] == _SD1_VAE_CHANNELS
         self._colours = torch.tensor(SD1_COLOURS if is_sd1 else DEMO_COLOURS)
 
     def is_due(self) -> bool:
         """Whether it is time for a preview. Cheap, because it is called at each step."""
-        return self._seconds > 0 and self._steady() - self._looked_at >= self._seconds
+        return self._seconds > 0 and self._clock() - self._shown_at >= self._seconds
 
-    def look(
+    def show(
         self, scheduler: Any, scaled: torch.Tensor, predicted: torch.Tensor, timestep: torch.Tensor
     ) -> None:
         """Show what the UNet's prediction means for its first image: the picture without noise."""
-        self._looked_at = self._steady()
+        self._shown_at = self._clock()
         latents = _without_noise(scheduler, scaled[0, :4], predicted[0], timestep)
         colours = self._colours.to(latents.device)
         picture = torch.einsum("chw,cr->hwr", latents, colours[:-1]) + colours[-1]
-        shown = ((picture + 1) * 127.5).nan_to_num().clamp(0, 255)
-        pixels = shown.to(torch.uint8).cpu().numpy()
+        scaled_up = ((picture + 1) * 127.5).nan_to_num().clamp(0, 255)
+        pixels = scaled_up.to(torch.uint8).cpu().numpy()
         self._on_preview(Preview(pixels.shape[1], pixels.shape[0], pixels.tobytes()))
 
 
@@ -73,11 +74,11 @@ def _without_noise(
 ) -> torch.Tensor:
     """Equation 15 of "Denoising Diffusion Probabilistic Models", https://arxiv.org/abs/2006.11239.
 
-    Every scheduler scales what the UNet sees to signal and noise of that equation.
+    Every scheduler scales the UNet's input to signal and noise of that equation.
     """
     kept = float(scheduler.alphas_cumprod[int(timestep)])
     signal, noise = sqrt(kept), sqrt(1 - kept)
-    seen, told = scaled.float(), predicted.float()
+    noisy, predicted = scaled.float(), predicted.float()
     if scheduler.config.prediction_type == "v_prediction":
-        return signal * seen - noise * told
-    return (seen - noise * told) / signal
+        return signal * noisy - noise * predicted
+    return (noisy - noise * predicted) / signal

@@ -1,21 +1,21 @@
-"""From prompt texts to what the UNet looks at, with A1111's arithmetic.
+"""From prompt texts to what guides the UNet, with A1111's arithmetic.
 
-A text is cut into chunks of 75 tokens, each with its begin and end token, each encoded by
-itself; weights multiply the hidden states, then the chunk's mean is restored. A comma within
+A text is cut into chunks of 75 tokens, each with its begin and end token, each encoded
+separately; weights multiply the hidden states, then the chunk's mean is restored. A comma within
 the last 20 tokens of a full chunk is where the rest moves to the next chunk; BREAK ends a chunk.
 After A1111's modules/sd_hijack_clip.py (tokenize_line, process_tokens) and sd_emphasis.py.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from picowatch.engine.unet.embeddings import Embeddings
 from picowatch.errors import RenderFailed
 from picowatch.recipe.prompts.grammar import embedding_words, parse_attention, plain_prompt
+from picowatch.recipe.request import ImageRequest
 
 CHUNK_TOKENS = 75
 _COMMA_REACH = 20
@@ -30,23 +30,54 @@ class Chunk:
     weights: tuple[float, ...]
 
 
+class Conditions(NamedTuple):
+    """What guides the UNet besides latents and timestep: a row for each image.
+
+    Encoded negative prompts and prompts. A family whose UNet is shown more (SDXL: pooled prompts
+    and time ids) gets further fields here, which `EagerUnet` passes on.
+    """
+
+    negative: torch.Tensor
+    positive: torch.Tensor
+
+    def rows(self, indexes: Sequence[int]) -> "Conditions":
+        """Those of some of the images."""
+        return Conditions(*(each[indexes] for each in self))
+
+
 class PromptEncoder:
-    """A checkpoint's tokenizer and text encoder. Remembers the chunks it encoded last."""
+    """A checkpoint's tokenizer and text encoder. Keeps the chunks it encoded last."""
 
     def __init__(
-        self,
-        tokenizer: Any,
-        text_encoder: Any,
-        embeddings: Embeddings | None = None,
-        device: torch.device | None = None,
+        self, tokenizer: Any, text_encoder: Any, embeddings: Embeddings, device: torch.device
     ) -> None:
+        """`device` is where it computes; its weights may be elsewhere until then."""
         self._tokenizer = tokenizer
         self._text_encoder = text_encoder
         self._embeddings = embeddings
-        # Where it computes; its weights may wait elsewhere.
-        self._device = device or text_encoder.device
+        self._device = device
         self._comma = self._tokens(",")
         self._encoded: dict[tuple[Chunk, int], torch.Tensor] = {}
+
+    def chunk_count(self, request: ImageRequest) -> int:
+        """The chunks of its longer prompt: both are encoded at that length."""
+        texts = (request.prompt, request.negative_prompt)
+        return max(len(self._chunks_of(request, text)) for text in texts)
+
+    def conditions(self, requests: Sequence[ImageRequest], length: int) -> Conditions:
+        """The requests' prompts, encoded at a length of that many chunks."""
+
+        def encoded(request: ImageRequest, text: str) -> torch.Tensor:
+            return self.encode(self._chunks_of(request, text), length, request.clip_skip)
+
+        return Conditions(
+            torch.cat([encoded(request, request.negative_prompt) for request in requests]),
+            torch.cat([encoded(request, request.prompt) for request in requests]),
+        )
+
+    def _chunks_of(self, request: ImageRequest, text: str) -> list[Chunk]:
+        """A text of the request, with its embeddings for the words that name them."""
+        return self.chunks(text, self._embeddings.tokens(request.embeddings))
 
     def chunks(
         self, text: str, embeddings: Mapping[str, tuple[int, ...]] | None = None
@@ -74,7 +105,7 @@ class PromptEncoder:
         return [self._framed(chunk) for chunk in full]
 
     def forget(self) -> None:
-        """Encode everything again: the text encoder does not compute what it did before."""
+        """Encode everything again: the text encoder no longer computes what it did."""
         self._encoded.clear()
 
     def encode(self, chunks: list[Chunk], length: int, clip_skip: int) -> torch.Tensor:
@@ -98,7 +129,7 @@ class PromptEncoder:
         yield from ((token,) for token in self._tokens(text[end:]))
 
     def _kept(self, chunk: list[tuple[int, float]], following: tuple[int, ...]) -> int:
-        """How much of a chunk stays in it when `following` does not fit any more."""
+        """How much of a chunk stays in it when `following` no longer fits."""
         if len(chunk) < CHUNK_TOKENS or list(following) == self._comma:
             return len(chunk)
         kept = self._good_break(chunk)
@@ -123,7 +154,7 @@ class PromptEncoder:
     def _hidden(self, chunk: Chunk, clip_skip: int) -> torch.Tensor:
         """One chunk's weighted hidden states, 1 x 77 x width.
 
-        One chunk a call, so that its numbers do not depend on what else is in the batch.
+        One chunk per call, so that its numbers do not depend on what else is in the batch.
         """
         key = (chunk, clip_skip)
         if key not in self._encoded:
@@ -144,10 +175,7 @@ class PromptEncoder:
                 f"{layers} layers.",
                 f"Set clip_skip to {layers} or less.",
             )
-        embeddings = self._embeddings
-        with (
-            embeddings.inserted(chunk.tokens) if embeddings else nullcontext(chunk.tokens) as known
-        ):
+        with self._embeddings.inserted(chunk.tokens) as known:
             tokens = torch.tensor([known], device=self._device)
             output = encoder(input_ids=tokens, output_hidden_states=True)
         if clip_skip == 1:
@@ -160,8 +188,8 @@ def weighted(hidden: torch.Tensor, weights: tuple[float, ...]) -> torch.Tensor:
     if all(weight == 1.0 for weight in weights):
         return hidden
     before = hidden.float()
-    weighed = before * torch.tensor(weights, device=hidden.device)[None, :, None]
-    scale = before.mean() / weighed.mean()
+    multiplied = before * torch.tensor(weights, device=hidden.device)[None, :, None]
+    scale = before.mean() / multiplied.mean()
     if not bool(torch.isfinite(scale)):
-        return weighed.to(hidden.dtype)
-    return (weighed * scale).to(hidden.dtype)
+        return multiplied.to(hidden.dtype)
+    return (multiplied * scale).to(hidden.dtype)

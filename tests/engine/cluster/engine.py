@@ -30,7 +30,7 @@ class Maker:
         self._options = options
         self._on_preview = on_preview
 
-    def make(
+    def render(
         self,
         batch: Sequence[ImageRequest],
         on_step: OnStep,

@@ -10,15 +10,14 @@ from pathlib import Path
 from tests.house import wait_for
 
 _INSTEAD_OF_COMPILING = """
-import sys
+import pathlib, sys
 from picowatch.engine.compiled import compile_job, compile_main
 compile_job.CompileJob.from_json = staticmethod(lambda text: text)
-def compile(job, package, target):
+def compile(job, package):
     assert not list(package.parent.iterdir()), "something was left"
     package.write_text(job)
-    package.rename(target)
 compile_main._compile = compile
-sys.exit(compile_main.main(sys.argv[1:]))
+compile_main.compile_once(sys.argv[1], pathlib.Path(sys.argv[2]))
 """
 
 
@@ -53,8 +52,8 @@ def test_what_a_killed_process_left_goes_with_the_next(tmp_path: Path) -> None:
 
 _ENGINE = """
 import subprocess, sys
-from picowatch.engine.compiled.compiled import _lifeline
-subprocess.run([sys.executable, "-c", sys.argv[1], sys.argv[2]], stdin=_lifeline())
+from picowatch.engine.compiled.compiled import _pipe_until_we_end
+subprocess.run([sys.executable, "-c", sys.argv[1], sys.argv[2]], stdin=_pipe_until_we_end())
 """
 _COMPILING = """
 import os, pathlib, subprocess, sys

@@ -11,7 +11,7 @@ import pytest
 
 from picowatch.catalog import Catalog
 from picowatch.engine.compiled import compiled as compiling
-from picowatch.engine.compiled.trials import Note
+from picowatch.engine.compiled.trials import begin_trial
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import RenderedImage
 from picowatch.engine.renderer import Renderer
@@ -58,7 +58,7 @@ def engine_with(folder: Path | None, models: Path) -> Renderer:
 
 def make(engine: Renderer, *batch: ImageRequest, waiting: int = 0) -> Sequence[RenderedImage]:
     """The batch's pictures."""
-    return engine.make(batch, ignore_steps, waiting=waiting)
+    return engine.render(batch, ignore_steps, waiting=waiting)
 
 
 def test_the_compiled_unet_makes_the_same_picture(folder: Path, tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_few_packages_are_kept_open(
     gone = weakref.ref(next(iter(kept.loaded.compiled.values())))
     monkeypatch.setattr(compiling.CompiledUnets, "_load", lambda *_: Mock())
     for tokens in (154, 231):
-        engine._unets.find(kept.loaded, Shape(2, 16, 16, tokens))
+        engine._compiled.find(kept.loaded, Shape(2, 16, 16, tokens))
     assert gone() is None and len(kept.loaded.compiled) == 2
 
 
@@ -130,7 +130,7 @@ def test_a_damaged_package_is_left_alone(copied: Path, tmp_path: Path, content: 
     package.write_bytes(content)
     engine = engine_with(copied, tmp_path)
     assert not make(engine, request())[0].compiled
-    assert package.with_suffix(".unusable").read_text()
+    assert package.with_suffix(".trials").read_text()
     assert not make(engine_with(copied, tmp_path), request())[0].compiled
 
 
@@ -139,11 +139,11 @@ def test_a_package_that_ended_the_process_is_tried_again_later(
 ) -> None:
     """The note from before it was tried tells; the process may have been killed."""
     [package] = copied.glob("*.pt2")
-    note = package.with_suffix(".unusable")
-    note.write_text("1")
+    trials = package.with_suffix(".trials")
+    begin_trial(trials)
     engine = engine_with(copied, tmp_path)
     assert not make(engine, request())[0].compiled
-    os.utime(note, (1, 1))
+    os.utime(trials, (1, 1))
     assert make(engine, request())[0].compiled
 
 
@@ -153,8 +153,10 @@ def test_two_engines_that_try_a_package_at_once_both_make_their_pictures(
     """One of them the eager way, until the other has tried it."""
     [package] = copied.glob("*.pt2")
     engine = engine_with(copied, tmp_path)
-    with Note.held(package.with_suffix(".unusable")):
-        assert not make(engine, request())[0].compiled
+    trials = package.with_suffix(".trials")
+    assert begin_trial(trials)
+    assert not make(engine, request())[0].compiled
+    trials.write_text("")
     assert make(engine, request())[0].compiled
 
 

@@ -1,4 +1,4 @@
-"""The note beside a compiled package: trials that did not end, and engines that try at once."""
+"""The file of trials beside a compiled package: trials that did not end, engines that share it."""
 
 import os
 import signal
@@ -7,17 +7,14 @@ import sys
 import time
 from pathlib import Path
 
-import pytest
-
-from picowatch.engine.compiled.trials import MOST_TRIALS, PAUSE_SECONDS, Note
+from picowatch.engine.compiled.trials import MOST_TRIALS, PAUSE_SECONDS, begin_trial
 
 _DYING = """
 import os, signal, sys
 from pathlib import Path
-from picowatch.engine.compiled.trials import Note
-with Note.held(Path(sys.argv[1])) as note:
-    assert note.begin_trial()
-    os.kill(os.getpid(), signal.SIGKILL)
+from picowatch.engine.compiled.trials import begin_trial
+assert begin_trial(Path(sys.argv[1]))
+os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
@@ -28,11 +25,10 @@ def die_in_a_trial(path: Path) -> None:
 
 
 def may_be_tried(path: Path) -> bool:
-    with Note.held(path) as note:
-        allowed = note.begin_trial()
-        if allowed:
-            note.write("")
-        return allowed
+    allowed = begin_trial(path)
+    if allowed:
+        path.write_text("")
+    return allowed
 
 
 def later(path: Path) -> None:
@@ -42,8 +38,8 @@ def later(path: Path) -> None:
 
 
 def test_a_kill_while_loading_loses_no_package(tmp_path: Path) -> None:
-    """It is not tried again at once, in case that the package was to blame, but later."""
-    path = tmp_path / "a.unusable"
+    """It is not tried again at once, in case the package was the cause, but later."""
+    path = tmp_path / "a.trials"
     die_in_a_trial(path)
     assert not may_be_tried(path)
     later(path)
@@ -53,7 +49,7 @@ def test_a_kill_while_loading_loses_no_package(tmp_path: Path) -> None:
 
 def test_a_package_that_ends_each_process_is_given_up(tmp_path: Path) -> None:
     """After the third."""
-    path = tmp_path / "a.unusable"
+    path = tmp_path / "a.trials"
     for _ in range(MOST_TRIALS):
         die_in_a_trial(path)
         later(path)
@@ -61,19 +57,17 @@ def test_a_package_that_ends_each_process_is_given_up(tmp_path: Path) -> None:
 
 
 def test_one_engine_tries_at_a_time(tmp_path: Path) -> None:
-    """The other one draws without the package meanwhile; neither takes the other's note away."""
-    path = tmp_path / "a.unusable"
-    with Note.held(path) as note:
-        assert note.begin_trial()
-        with pytest.raises(BlockingIOError), Note.held(path):
-            pass
-        note.write("")
+    """The other one renders without the package meanwhile, and neither spoils the other's trial."""
+    path = tmp_path / "a.trials"
+    assert begin_trial(path)
+    assert not begin_trial(path)
+    path.write_text("")
     assert may_be_tried(path)
 
 
 def test_a_reason_stays(tmp_path: Path) -> None:
     """However old it is."""
-    path = tmp_path / "a.unusable"
+    path = tmp_path / "a.trials"
     path.write_text("gives different results")
     later(path)
     assert not may_be_tried(path)

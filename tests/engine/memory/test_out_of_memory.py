@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from picowatch.engine.memory.ladder import LADDER, MemoryLadder, Rung
-from picowatch.engine.models.loaded import Loaded, arrange
+from picowatch.engine.models.loaded import Loaded, apply_rung
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import RenderedImage
 from picowatch.engine.renderer import Renderer
@@ -16,7 +16,7 @@ from picowatch.engine.unet.denoise import denoise as real_denoise
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import ImageRequest, LoraUse
 from tests.engine.adapters import kohya_lora, write
-from tests.engine.models.test_loading import CPU, demo
+from tests.engine.models.test_checkpoints import CPU, demo
 from tests.engine.requests import difference, ignore_steps, request
 from tests.engine.unet.test_loras import use
 
@@ -55,18 +55,18 @@ def limit(
 
 
 def make(engine: Renderer, *batch: ImageRequest) -> list[RenderedImage]:
-    return engine.make(batch, ignore_steps)
+    return engine.render(batch, ignore_steps)
 
 
 def offloaded(loaded: Loaded, how: str) -> bool:
-    return loaded.residence is not None and loaded.residence[2] == how
+    return loaded.rung is not None and loaded.rung.offload == how
 
 
 NEEDS: dict[str, Needs] = {
     "full": lambda loaded, size: True,
     "smaller batch": lambda loaded, size: size <= 4 * 16 * 16,
     "VAE tiling": lambda loaded, size: bool(loaded.vae.use_tiling),
-    "attention slicing": lambda loaded, size: bool(loaded.residence and loaded.residence[1]),
+    "attention slicing": lambda loaded, size: bool(loaded.rung and loaded.rung.sliced),
     "model offload": lambda loaded, size: offloaded(loaded, "model"),
     "sequential offload": lambda loaded, size: offloaded(loaded, "sequential"),
 }
@@ -185,7 +185,7 @@ def test_a_move_that_breaks_off_leaves_nothing_behind(
     with monkeypatch.context() as patch:
         patch.setattr("picowatch.engine.models.loaded._move_weights", full)
         with pytest.raises(torch.OutOfMemoryError):
-            arrange(loaded, LADDER[3], CPU.device)
+            apply_rung(loaded, LADDER[3], CPU.device)
     assert loaded.vae.use_tiling
     assert make(engine, request(steps=2))[0].pixels == plain.pixels
     assert not loaded.vae.use_tiling
@@ -195,7 +195,7 @@ def test_moving_in_and_out_leaves_the_weights_as_they_were() -> None:
     """Back from every way of offloading."""
     before = {name: tensor.clone() for name, tensor in demo().unet.state_dict().items()}
     for rung in (*LADDER, *reversed(LADDER), Rung()):
-        arrange(demo(), rung, CPU.device)
+        apply_rung(demo(), rung, CPU.device)
     after = demo().unet.state_dict()
     assert all(torch.equal(before[name], tensor) for name, tensor in after.items())
     assert not any(hasattr(module, "_hf_hook") for module in demo().unet.modules())

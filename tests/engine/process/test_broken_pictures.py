@@ -21,7 +21,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 def engine(tmp_path: Path) -> Renderer:
     options = EngineOptions(models=Path("nowhere"), device="cpu", threads=1, start_images=tmp_path)
     engine = Renderer(options)
-    engine.make([request(steps=1)], ignore_steps)
+    engine.render([request(steps=1)], ignore_steps)
     return engine
 
 
@@ -41,21 +41,21 @@ def test_a_picture_of_one_colour_fails_with_the_reason(
     """Black or grey: the decoder has lost the picture."""
     break_vae(engine, value)
     with pytest.raises(RenderFailed, match=rf"one single colour \({colour}\).* precision: float32"):
-        engine.make([request(steps=1)], ignore_steps)
+        engine.render([request(steps=1)], ignore_steps)
 
 
 def test_a_start_image_of_one_colour_may_stay_so(engine: Renderer, tmp_path: Path) -> None:
     """That is what was asked for, not a failure."""
     break_vae(engine, 1.0)
     white = start(tmp_path, 0.0, Image.new("RGB", (128, 128), "white"))
-    (image,) = engine.make([request(**white)], ignore_steps)
+    (image,) = engine.render([request(**white)], ignore_steps)
     assert (pixels(image) == 255).all()
 
 
 def test_plain_prompts_are_no_failures(engine: Renderer) -> None:
     """Even the plainest picture has more than one value."""
     for prompt in ("a black background", "a white background"):
-        (image,) = engine.make([request(prompt, steps=8)], ignore_steps)
+        (image,) = engine.render([request(prompt, steps=8)], ignore_steps)
         assert np.ptp(pixels(image)) > 0
 
 
@@ -65,5 +65,5 @@ def test_a_unet_that_overflows_fails_with_the_reason(engine: Renderer) -> None:
     assert loaded is not None
     handle = loaded.unet.conv_out.register_forward_hook(lambda *_: _[-1] * float("nan"))
     with pytest.raises(RenderFailed, match="the checkpoint overflowed"):
-        engine.make([request(steps=1)], ignore_steps)
+        engine.render([request(steps=1)], ignore_steps)
     handle.remove()

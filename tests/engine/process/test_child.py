@@ -14,7 +14,7 @@ import pytest
 
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.process.child import ChildEngine
-from picowatch.engine.process.failures import how_it_died
+from picowatch.engine.process.failures import explain_exit
 from picowatch.errors import EngineDied, EngineStopped
 from tests.engine.requests import PATIENCE, ignore_steps, make, request
 from tests.house import within
@@ -234,7 +234,7 @@ def test_libraries_in_the_users_folder_are_not_imported(
 )
 def test_deaths_are_told_in_words(status: int, stderr: list[str], said: str) -> None:
     """Signals by their names, errors by their last line."""
-    assert said in how_it_died(status, stderr)[0]
+    assert said in explain_exit(status, stderr)[0]
 
 
 def test_a_prepared_engine_starts_before_its_first_batch(own_engine: ChildEngine) -> None:

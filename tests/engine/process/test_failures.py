@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from picowatch.engine.process.failures import LastWords, explain
-from picowatch.engine.process.wire import Broken, Failed
+from picowatch.engine.process.failures import StderrTail, explain_error
+from picowatch.errors import EngineDied, RenderFailed
 from tests.engine.requests import PATIENCE
 
 
@@ -40,11 +40,11 @@ class AcceleratorError(RuntimeError):
 )
 def test_a_failed_batch_says_what_happened(error: Exception, said: str) -> None:
     """And what to do about it."""
-    answer = explain(error, "trace")
-    assert isinstance(answer, Failed)
-    assert said in answer.message
-    assert answer.remedy
-    assert answer.trace == "trace"
+    failure = explain_error(error, "trace")
+    assert isinstance(failure, RenderFailed)
+    assert said in failure.message
+    assert failure.remedy
+    assert failure.trace == "trace"
 
 
 @pytest.mark.parametrize(
@@ -56,10 +56,10 @@ def test_a_failed_batch_says_what_happened(error: Exception, said: str) -> None:
 )
 def test_a_poisoned_gpu_ends_the_engine(error: Exception) -> None:
     """Nothing works in its process any more."""
-    answer = explain(error, "trace")
-    assert isinstance(answer, Broken)
-    assert "CUDA error" in answer.message
-    assert "\n" not in answer.message
+    failure = explain_error(error, "trace")
+    assert isinstance(failure, EngineDied)
+    assert "CUDA error" in failure.message
+    assert "\n" not in failure.message
 
 
 SPEECH = "import sys; sys.stderr.write('first words ' + 'no line ends ' * 500_000 + 'last words')"
@@ -69,9 +69,9 @@ def test_the_end_is_kept_of_megabytes_without_a_line_end() -> None:
     """Progress bars write like this for months; the daemon's memory stays small."""
     with subprocess.Popen([sys.executable, "-c", SPEECH], stderr=subprocess.PIPE) as process:
         assert process.stderr is not None
-        words = LastWords(process.stderr)
-        words.wait(PATIENCE)
-    (line,) = words.lines()
+        tail = StderrTail(process.stderr)
+        tail.wait(PATIENCE)
+    (line,) = tail.lines()
     assert line.endswith("last words")
     assert len(line) < 20_000
 
@@ -81,9 +81,9 @@ def test_waiting_ends_though_somebody_holds_the_pipe() -> None:
     command = [sys.executable, "-c", "import sys; print('here', file=sys.stderr); sys.stdin.read()"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stderr is not None and process.stdin is not None
-        words = LastWords(process.stderr)
-        words.wait(0.01)
+        tail = StderrTail(process.stderr)
+        tail.wait(0.01)
         assert process.poll() is None
         process.stdin.close()
-        words.wait(PATIENCE)
-    assert words.lines() == ["here"]
+        tail.wait(PATIENCE)
+    assert tail.lines() == ["here"]

@@ -125,7 +125,7 @@ def their_scheduler(pipeline: Any, sampler: str, schedule_type: str) -> Any:
 
 
 def difference_to(expected: Any, ours: Renderer, asked: ImageRequest) -> int:
-    (image,) = ours.make([asked], ignore_steps)
+    (image,) = ours.render([asked], ignore_steps)
     return int(np.abs(pixels(image) - (expected * 255).round()).max())
 
 

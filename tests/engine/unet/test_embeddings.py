@@ -15,7 +15,7 @@ from picowatch.engine.unet.prompts import CHUNK_TOKENS, Chunk, PromptEncoder
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import EmbeddingUse
 from tests.engine.adapters import write
-from tests.engine.models.test_loading import demo
+from tests.engine.models.test_checkpoints import CPU, demo
 from tests.engine.requests import difference, ignore_steps, request
 
 # numpy 2.4 and torch 2.13 inside diffusers 0.42; in the engine process warnings are off.
@@ -44,7 +44,7 @@ def encoder(models: Path, **vectors: torch.Tensor) -> tuple[PromptEncoder, dict[
         uses.append(EmbeddingUse(name, f"hash of {name}"))
     prompts = demo().prompts
     embeddings = Embeddings(prompts._text_encoder, lambda use: models / f"{use.name}.safetensors")
-    fresh = PromptEncoder(prompts._tokenizer, prompts._text_encoder, embeddings)
+    fresh = PromptEncoder(prompts._tokenizer, prompts._text_encoder, embeddings, CPU.device)
     return fresh, embeddings.tokens(uses)
 
 
@@ -143,11 +143,11 @@ def test_an_embedding_in_models_makes_its_picture(models: Path) -> None:
         request("a star", negative_prompt="thing", embeddings=(use,), steps=2),
         request("a star", negative_prompt="a red circle", steps=2),
     ]
-    images = [engine.make([one], ignore_steps)[0] for one in asked]
+    images = [engine.render([one], ignore_steps)[0] for one in asked]
     assert difference(images[0], images[1]) == 0
     assert difference(images[2], images[3]) == 0
-    together = engine.make(asked, ignore_steps)
+    together = engine.render(asked, ignore_steps)
     assert all(difference(*pair) <= 2 for pair in zip(images, together, strict=True))
     lost = request("thing", embeddings=(EmbeddingUse("my/thing", "0" * 64),))
     with pytest.raises(RenderFailed, match="embedding 'my/thing' is a different file now"):
-        Renderer(EngineOptions(models=models, device="cpu", threads=1)).make([lost], ignore_steps)
+        Renderer(EngineOptions(models=models, device="cpu", threads=1)).render([lost], ignore_steps)

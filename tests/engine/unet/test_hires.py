@@ -16,7 +16,7 @@ from picowatch.engine.unet.latents import upscale
 from picowatch.errors import RenderFailed
 from picowatch.recipe.fields import Hires
 from picowatch.recipe.resolve.hires import UPSCALERS
-from tests.engine.models.test_loading import CPU, demo
+from tests.engine.models.test_checkpoints import CPU, demo
 from tests.engine.requests import difference, ignore_steps, pixels, request
 from tests.engine.unet.test_start_images import circle
 
@@ -31,7 +31,7 @@ def engine() -> Renderer:
 
 def draw(engine: Renderer, hires: Hires | None, **values: Any) -> RenderedImage:
     asked = request("a corgi with a red hat", seed=4, hires=hires, **values)
-    (image,) = engine.make([asked], ignore_steps)
+    (image,) = engine.render([asked], ignore_steps)
     return image
 
 
@@ -77,7 +77,7 @@ def test_progress_counts_both_passes(engine: Renderer, hires: Hires, total: int)
     """As one row of steps."""
     steps: list[tuple[int, int]] = []
     asked = request(hires=hires, steps=8)
-    engine.make([asked], lambda done, total: steps.append((done, total)))
+    engine.render([asked], lambda done, total: steps.append((done, total)))
     assert steps == [(done, total) for done in range(1, total + 1)]
 
 
@@ -110,6 +110,6 @@ def test_a_large_picture_does_not_depend_on_its_neighbours(engine: Renderer, ups
     hires = Hires(1.5, 3, 0.6, upscaler)
     values: dict[str, Any] = {"sampler": "Euler a", "schedule_type": "uniform", "steps": 3}
     asked = [request(prompt, hires=hires, **values) for prompt in ("a red circle", "a corgi")]
-    together = engine.make(asked, ignore_steps)
+    together = engine.render(asked, ignore_steps)
     for image, one in zip(together, asked, strict=True):
-        assert difference(image, engine.make([one], ignore_steps)[0]) <= 2
+        assert difference(image, engine.render([one], ignore_steps)[0]) <= 2

@@ -16,7 +16,7 @@ from picowatch.engine.renderer import Renderer
 from picowatch.engine.unet.latents import LATENT_FACTOR
 from picowatch.recipe.request import ImageRequest
 from tests.engine.ldm import weights, write_single_file
-from tests.engine.models.test_loading import DEMO, checkpoints, named
+from tests.engine.models.test_checkpoints import DEMO, checkpoints, named
 from tests.engine.requests import difference, ignore_steps, pixels, request
 from tests.engine.unet.test_start_images import as_pixels, circle, right_half, start
 
@@ -54,7 +54,7 @@ def seen_by_the_unet(engine: Renderer, one: ImageRequest) -> torch.Tensor:
     seen: list[torch.Tensor] = []
     unet = engine._checkpoints.load(one).unet
     handle = unet.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][:1, 4:]))
-    engine.make([one], ignore_steps)
+    engine.render([one], ignore_steps)
     handle.remove()
     return seen[0]
 
@@ -64,8 +64,8 @@ def test_text_alone_makes_the_picture_that_the_plain_checkpoint_makes(
 ) -> None:
     """All of it is to be redrawn, of nothing but grey."""
     one = asked(models)
-    plain = engine.make([request()], ignore_steps)[0]
-    assert difference(engine.make([one], ignore_steps)[0], plain) <= 2
+    plain = engine.render([request()], ignore_steps)[0]
+    assert difference(engine.render([one], ignore_steps)[0], plain) <= 2
     seen = seen_by_the_unet(engine, one)
     assert (seen[0, 0] == 1).all()
 
@@ -87,7 +87,7 @@ def test_the_unet_sees_the_mask_and_what_it_leaves(
 def test_outside_the_mask_nothing_changes(engine: Renderer, models: Path, tmp_path: Path) -> None:
     """As with every checkpoint."""
     one = asked(models, **start(tmp_path, 1.0), **right_half(tmp_path))
-    (image,) = engine.make([one], ignore_steps)
+    (image,) = engine.render([one], ignore_steps)
     assert np.array_equal(pixels(image)[:, :64], as_pixels(circle())[:, :64])
 
 

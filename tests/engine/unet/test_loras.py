@@ -12,7 +12,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from picowatch.catalog import Catalog, read_config
 from picowatch.catalog.lora_keys import LayerId, is_sd1_layer, layer_of, misfits
 from picowatch.engine.models import weights
-from picowatch.engine.models.loading import SD15
+from picowatch.engine.models.sd1 import SD15
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import RenderedImage
 from picowatch.engine.renderer import Renderer
@@ -20,7 +20,7 @@ from picowatch.engine.unet.loras import Loras, modules_by_layer, read_lora
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import LoraUse
 from tests.engine.adapters import RANK, adapted_layers, kohya_lora, random_layer, write
-from tests.engine.models.test_loading import CPU, demo
+from tests.engine.models.test_checkpoints import CPU, demo
 from tests.engine.requests import difference, ignore_steps, request
 
 # numpy 2.4 and torch 2.13 inside diffusers 0.42; in the engine process warnings are off.
@@ -48,7 +48,7 @@ def style(models: Path, name: str, seed: int) -> None:
 
 
 def draw(engine: Renderer, *loras: LoraUse, **values: Any) -> RenderedImage:
-    (image,) = engine.make([request(steps=2, loras=loras, **values)], ignore_steps)
+    (image,) = engine.render([request(steps=2, loras=loras, **values)], ignore_steps)
     return image
 
 

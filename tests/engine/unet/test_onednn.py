@@ -8,12 +8,12 @@ from torch import nn
 
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.renderer import Renderer
-from picowatch.engine.unet.onednn import suits, take_onednn
+from picowatch.engine.unet.onednn import onednn_is_faster, use_onednn
 from tests.engine.requests import request
 
 CPU = torch.device("cpu")
 WITH_ONEDNN = pytest.mark.skipif(
-    not suits(CPU, torch.float32), reason="torch was built without oneDNN or MKL"
+    not onednn_is_faster(CPU, torch.float32), reason="torch was built without oneDNN or MKL"
 )
 # What both round differently, many sums long.
 ROUNDING = 1e-5
@@ -37,7 +37,7 @@ def test_the_layers_give_what_torch_gives() -> None:
     """Within rounding, under the same names and with the same weights."""
     plain, taken = layers(), layers()
     taken.load_state_dict(plain.state_dict())
-    take_onednn(taken)
+    use_onednn(taken)
     for one, other in zip(plain, taken, strict=True):
         x = torch.randn(3, 7, 64) if isinstance(one, nn.Linear) else torch.randn(3, 64, 9, 9)
         assert type(other) is not type(one)
@@ -49,7 +49,7 @@ def test_the_layers_give_what_torch_gives() -> None:
 def test_a_row_does_not_depend_on_its_place(rows: int) -> None:
     """To the bit: a picture must not depend on its place in a batch."""
     taken = layers()
-    take_onednn(taken)
+    use_onednn(taken)
     for layer in taken:
         shape = (77, 64) if isinstance(layer, nn.Linear) else (64, 9, 9)
         x = torch.randn(rows, *shape)
@@ -69,4 +69,4 @@ def test_the_unet_is_computed_so(tmp_path: Path) -> None:
 
 def test_a_gpu_is_left_alone() -> None:
     """oneDNN computes on processors."""
-    assert not suits(torch.device("cuda"), torch.float32)
+    assert not onednn_is_faster(torch.device("cuda"), torch.float32)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from picowatch.catalog import read_config
-from picowatch.engine.models.loading import SD15
+from picowatch.engine.models.sd1 import SD15
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.process.child import ChildEngine
 from picowatch.engine.protocol import Preview, RenderedImage
@@ -93,7 +93,7 @@ def test_there_is_a_look_now_and_then_at_most() -> None:
     for _ in range(10):
         now[0] += 0.5
         if previewer.is_due():
-            previewer.look(scheduler, latents, latents, torch.tensor(500))
+            previewer.show(scheduler, latents, latents, torch.tensor(500))
             looks.append(now[0])
     assert looks == [102.0, 104.0]
     assert not Previewer(lambda preview: None, 0, lambda: now[0]).is_due()
@@ -112,7 +112,7 @@ def test_the_picture_without_its_noise_is_found(sampler: KnownSampler, predictio
     seen = kept.sqrt() * clean + (1 - kept).sqrt() * noise
     velocity = kept.sqrt() * noise - (1 - kept).sqrt() * clean
     album = Album()
-    Previewer(album.keep, 1).look(
+    Previewer(album.keep, 1).show(
         scheduler, seen, noise if prediction == "epsilon" else velocity, timestep
     )
     (preview,) = album.previews
@@ -127,5 +127,5 @@ def test_latents_that_are_no_numbers_are_shown_all_the_same() -> None:
     album = Album()
     scheduler = build_sampler("DDIM", "uniform", 4, CONFIG, "cpu").scheduler
     latents = torch.full((1, 4, 2, 2), float("nan"))
-    Previewer(album.keep, 1).look(scheduler, latents, latents, torch.tensor(500))
+    Previewer(album.keep, 1).show(scheduler, latents, latents, torch.tensor(500))
     assert len(album.previews[0].pixels) == 12

@@ -24,7 +24,7 @@ def engine() -> Renderer:
 def drawn(engine: Renderer, prompt: str, **values: Any) -> Any:
     """Four pictures of one prompt, as one array."""
     batch = [request(prompt, seed=seed, steps=12, **values) for seed in SEEDS]
-    return np.stack([pixels(image) for image in engine.make(batch, ignore_steps)])
+    return np.stack([pixels(image) for image in engine.render(batch, ignore_steps)])
 
 
 def red_share(pictures: Any) -> float:

@@ -1,13 +1,16 @@
 """Prompts in chunks, weights, clip skip: A1111's arithmetic."""
 
 from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from picowatch.engine.models.loading import SD15
+from picowatch.engine.models.sd1 import SD15
+from picowatch.engine.unet.embeddings import Embeddings
 from picowatch.engine.unet.prompts import CHUNK_TOKENS, Chunk, PromptEncoder, weighted
+from picowatch.recipe.request import EmbeddingUse
 
 BEGIN, END, COMMA, CAT = 49406, 49407, 267, 2368
 
@@ -30,7 +33,11 @@ def encoder() -> PromptEncoder:
     model.train(False)
     # A trained norm's biases give the states a mean; new ones do not.
     torch.nn.init.uniform_(getattr(model, "text_model", model).final_layer_norm.bias)
-    return PromptEncoder(tokenizer, model)
+    return PromptEncoder(tokenizer, model, Embeddings(model, no_file), torch.device("cpu"))
+
+
+def no_file(use: EmbeddingUse) -> Path:
+    raise AssertionError(use)
 
 
 def encode(text: str, clip_skip: int = 1, length: int | None = None) -> torch.Tensor:

@@ -9,7 +9,7 @@ import torch
 from diffusers.schedulers.scheduling_lms_discrete import LMSDiscreteScheduler
 
 from picowatch.catalog import read_config
-from picowatch.engine.models.loading import SD15
+from picowatch.engine.models.sd1 import SD15
 from picowatch.engine.unet.samplers import build_sampler
 from picowatch.errors import RenderFailed
 from picowatch.recipe.samplers import SAMPLERS

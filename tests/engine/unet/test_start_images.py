@@ -22,7 +22,7 @@ from picowatch.engine.unet.samplers import build_sampler
 from picowatch.errors import RenderFailed
 from picowatch.recipe.fields import Hires
 from picowatch.recipe.samplers import SAMPLERS
-from tests.engine.models.test_loading import CPU, demo
+from tests.engine.models.test_checkpoints import CPU, demo
 from tests.engine.requests import Pixels, difference, ignore_steps, pixels, request
 
 # numpy 2.4 and torch 2.13 inside diffusers 0.42; in the engine process warnings are off.
@@ -85,7 +85,7 @@ def as_mask(kept: Path, mask: Image.Image, blur: int, invert: bool) -> dict[str,
 
 
 def draw(engine: Renderer, prompt: str = "a red circle on a blue background", **v: Any) -> Any:
-    (image,) = engine.make([request(prompt, **v)], ignore_steps)
+    (image,) = engine.render([request(prompt, **v)], ignore_steps)
     return image
 
 
@@ -123,7 +123,7 @@ def test_strength_0_gives_the_start_image_as_the_vae_sees_it(engine: Renderer, k
     """Whatever the prompt says; not one step is taken."""
     steps: list[int] = []
     asked = request("a corgi", **start(kept, 0.0))
-    (image,) = engine.make([asked], lambda done, total: steps.append(total))
+    (image,) = engine.render([asked], lambda done, total: steps.append(total))
     assert away_from(image, circle()) < 6
     assert not steps
 
@@ -135,7 +135,7 @@ def test_the_share_of_steps_is_the_strength(
     """As in diffusers and A1111; one step at least."""
     steps: list[tuple[int, int]] = []
     asked = request(**start(kept, strength), steps=10)
-    engine.make([asked], lambda done, total: steps.append((done, total)))
+    engine.render([asked], lambda done, total: steps.append((done, total)))
     assert steps == [(done, taken) for done in range(1, taken + 1)]
 
 
@@ -256,9 +256,9 @@ def test_images_with_start_images_do_not_depend_on_their_neighbours(
         request(seed=2, **start(kept, 0.5, other), **right_half(kept, invert=True)),
     ]
     asked[1] = replace(asked[1], **values)
-    together = engine.make(asked, ignore_steps)
+    together = engine.render(asked, ignore_steps)
     for image, one in zip(together, asked, strict=True):
-        assert difference(image, engine.make([one], ignore_steps)[0]) <= 2
+        assert difference(image, engine.render([one], ignore_steps)[0]) <= 2
 
 
 def test_hires_keeps_the_outside_of_a_mask_at_the_larger_size(engine: Renderer, kept: Path) -> None:

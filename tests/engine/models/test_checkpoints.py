@@ -18,9 +18,11 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from benchmarks.make_sd15 import checkpoint_shapes
 from picowatch.catalog import Catalog, read_config
 from picowatch.engine.devices import Target, choose_target, precision_name
-from picowatch.engine.models import weights as weights_module
+from picowatch.engine.models import sd1
+from picowatch.engine.models.checkpoints import Checkpoints
 from picowatch.engine.models.loaded import Loaded
-from picowatch.engine.models.loading import SD15, Checkpoints
+from picowatch.engine.models.sd1 import SD15
+from picowatch.engine.models.weights import empty
 from picowatch.errors import RenderFailed
 from tests.engine.ldm import ldm_vae, weights, write_single_file
 from tests.engine.requests import request
@@ -190,7 +192,7 @@ def test_a_checkpoint_goes_where_another_would_not_fit(
     models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its memory is free before the next one is read."""
-    monkeypatch.setattr("picowatch.engine.models.loading.free_bytes", lambda device: 0)
+    monkeypatch.setattr("picowatch.engine.models.checkpoints.free_bytes", lambda device: 0)
     shutil.copytree(DEMO, models / "checkpoints/mine")
     (models / "checkpoints/mine/scheduler/note.json").write_text("{}")  # another hash
     loading = checkpoints(models)
@@ -199,8 +201,13 @@ def test_a_checkpoint_goes_where_another_would_not_fit(
     unet = weakref.ref(first.unet)
     del first
     seen: list[bool] = []
-    real = loading._load_checkpoint
-    loading._load_checkpoint = lambda asked: [seen.append(unet() is None), real(asked)][1]  # type: ignore
+    real = sd1.load
+
+    def load(*given: Any) -> Loaded:
+        seen.append(unet() is None)
+        return real(*given)
+
+    monkeypatch.setattr(sd1, "load", load)
     other = named(models, checkpoint="mine")
     loading.load(other)
     gc.collect()
@@ -258,24 +265,24 @@ def test_the_full_size_script_writes_all_of_stable_diffusion_15(
     """Its key names and shapes fill the models that the shipped configs describe."""
     shapes = checkpoint_shapes()
 
-    def holes(files: list[Path], place: Target, wanted: Any = lambda name: True) -> Any:
+    def holes(files: list[Path], target: Target, wanted: Any = lambda name: True) -> Any:
         return {
             name: torch.empty(shape, device="meta")
             for name, shape in shapes.items()
             if wanted(name)
         }
 
-    monkeypatch.setattr(weights_module, "read_tensors", holes)
+    monkeypatch.setattr(sd1, "read_tensors", holes)
     unet_config, vae_config = (read_config(SD15 / part / "config.json") for part in ("unet", "vae"))
     text_config = CLIPTextConfig(**read_config(SD15 / "text_encoder" / "config.json"))
-    unet = weights_module.empty(UNet2DConditionModel, unet_config)
-    vae = weights_module.empty(AutoencoderKL, vae_config)
-    text = weights_module.empty(CLIPTextModel, text_config)
-    read_text = weights_module.read_text_encoder(Path(), CPU)
+    unet = empty(UNet2DConditionModel, unet_config)
+    vae = empty(AutoencoderKL, vae_config)
+    text = empty(CLIPTextModel, text_config)
+    read_text = sd1.read_single_text_encoder(Path(), CPU)
     for model, tensors in (
-        (unet, weights_module.read_unet(Path(), unet_config, CPU)),
-        (vae, weights_module.read_vae(Path(), vae_config, CPU)),
-        (text, weights_module.text_encoder_names(text, read_text)),
+        (unet, sd1.read_single_unet(Path(), unet_config, CPU)),
+        (vae, sd1.read_single_vae(Path(), vae_config, CPU)),
+        (text, sd1.text_encoder_names(text, read_text)),
     ):
         expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
         assert {name: tensor.shape for name, tensor in tensors.items()} == expected
@@ -284,15 +291,15 @@ def test_the_full_size_script_writes_all_of_stable_diffusion_15(
 @pytest.mark.parametrize("precision", ["float16", "bfloat16", "float32"])
 def test_a_set_precision_is_used_for_everything(precision: Any) -> None:
     """Only "auto" chooses by device and size."""
-    place = choose_target("cpu", precision)
-    assert precision_name(place.dtype) == precision_name(place.for_unet(512).dtype) == precision
+    target = choose_target("cpu", precision)
+    assert precision_name(target.dtype) == precision_name(target.for_unet(512).dtype) == precision
 
 
 def test_auto_takes_float32_for_the_demo_on_the_cpu() -> None:
     """And what the CPU is best at for full-size UNets."""
-    place = choose_target("cpu", "auto")
-    assert place.dtype == place.for_unet(128).dtype == torch.float32
-    assert place.for_unet(512).dtype in (torch.float32, torch.bfloat16)
+    target = choose_target("cpu", "auto")
+    assert target.dtype == target.for_unet(128).dtype == torch.float32
+    assert target.for_unet(512).dtype in (torch.float32, torch.bfloat16)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")

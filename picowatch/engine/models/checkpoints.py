@@ -1,0 +1,109 @@
+"""Keeps checkpoints in memory, and loads others when they are requested."""
+
+import gc
+from collections import OrderedDict
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from picowatch.catalog import Catalog, Kind, Model
+from picowatch.engine.devices import Target
+from picowatch.engine.memory.usage import free_bytes
+from picowatch.engine.models import sd1
+from picowatch.engine.models.loaded import Loaded, undo_rung
+from picowatch.engine.models.model_files import KIND_NAMES, find_model, unchanged
+from picowatch.recipe.fields import BAKED
+from picowatch.recipe.request import ImageRequest
+
+# Files usually hold float16, which float32 doubles.
+_WEIGHTS_GROW = 2
+# What a batch takes besides the weights.
+_WORKING_BYTES = 3 * 2**30
+
+
+class _Kept(NamedTuple):
+    """A checkpoint in memory, and the name and hash of the VAE in it."""
+
+    loaded: Loaded
+    vae: tuple[str, str]
+
+
+class Checkpoints:
+    """The checkpoints in memory by their hashes: the last one, more while they fit.
+
+    `configs` is the folder that describes single files.
+    """
+
+    def __init__(self, catalog: Catalog, target: Target, configs: Path = sd1.SD15) -> None:
+        self._catalog = catalog
+        self._target = target
+        self._configs = configs
+        self._kept: OrderedDict[str, _Kept] = OrderedDict()  # the last used last
+
+    def held(self, request: ImageRequest) -> Loaded | None:
+        """The parts this image needs, if they are in memory."""
+        kept = self._kept.get(request.checkpoint_hash)
+        if kept is None or kept.vae != (request.vae, request.vae_hash):
+            return None
+        self._kept.move_to_end(request.checkpoint_hash)
+        return kept.loaded
+
+    def load(self, request: ImageRequest, device: torch.device | None = None) -> Loaded:
+        """The parts this image needs; what does not fit beside them is released first.
+
+        Weights are read to `device`, by default the target's. If it is given, memory is short,
+        and nothing else is kept.
+        """
+        kept = self._kept.pop(request.checkpoint_hash, None)
+        if device is not None:
+            self._kept.clear()
+            self.give_memory_back()
+        read_to = replace(self._target, device=device or self._target.device)
+        loaded = kept.loaded if kept else self._load_checkpoint(request, read_to)
+        undo_rung(loaded)
+        loaded.vae = None
+        if request.vae == BAKED:
+            verified = self._verified("checkpoint", request.checkpoint, request.checkpoint_hash)
+        else:
+            verified = self._verified("vae", request.vae, request.vae_hash)
+        with verified as model:
+            loaded.vae = sd1.load_vae(model, self._configs, read_to)
+        self._kept[request.checkpoint_hash] = _Kept(loaded, (request.vae, request.vae_hash))
+        return loaded
+
+    def forget_others(self, request: ImageRequest) -> bool:
+        """Hold this image's checkpoint alone; False if nothing else was there."""
+        others = [name for name in self._kept if name != request.checkpoint_hash]
+        for name in others:
+            del self._kept[name]
+        return bool(others)
+
+    def give_memory_back(self) -> None:
+        """Before more is taken."""
+        gc.collect()
+        if self._target.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _load_checkpoint(self, request: ImageRequest, read_to: Target) -> Loaded:
+        """All of a checkpoint but its VAE; those that were used longest ago make room for it."""
+        name, expected_hash = request.checkpoint, request.checkpoint_hash
+        needed = self._find("checkpoint", name, expected_hash).bytes * _WEIGHTS_GROW
+        while self._kept and free_bytes(self._target.device) < needed + _WORKING_BYTES:
+            self._kept.popitem(last=False)
+            self.give_memory_back()
+        with self._verified("checkpoint", name, expected_hash) as model:
+            return sd1.load(
+                model, self._configs, self._target, read_to, lambda *use: self._find(*use).path
+            )
+
+    def _verified(self, kind: Kind, name: str, expected_hash: str) -> AbstractContextManager[Model]:
+        """The model file for reading: it is the requested one before and after that."""
+        what = f"{KIND_NAMES.get(kind, kind)} {name!r}"
+        return unchanged(lambda: self._find(kind, name, expected_hash), what)
+
+    def _find(self, kind: Kind, name: str, expected_hash: str) -> Model:
+        """The model file that the image requests: found by name, verified by hash."""
+        return find_model(self._catalog, kind, name, expected_hash)
