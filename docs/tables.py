@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from picowatch.cli import commands
+from picowatch.cli import parsers
 from picowatch.errors import EXIT_CODES
 from picowatch.recipe.fields import ROWS, RecipeFields, json_schemas
 from picowatch.recipe.samplers import SAMPLERS
@@ -74,7 +74,7 @@ def settings_table() -> str:
 def command_table() -> str:
     """Every command with its own flags."""
     rows = ["| command | does | flags |", "|---|---|---|"]
-    for name, command in commands().items():
+    for name, command in parsers()[1].items():
         shared = {"--help", "--debug", *(f"--{folder}" for folder in (*FOLDERS, "settings"))}
         flags = [
             f"`{action.option_strings[-1]}` {action.help}"

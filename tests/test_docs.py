@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from docs.tables import pages, written
-from picowatch.cli import commands
+from picowatch.cli import parsers
 from picowatch.recipe import Checkpoint, Inventory, RecipeInvalid, error_text, read_recipes
 from tests.commands.picowatch import clean_environment
 
@@ -43,7 +43,7 @@ def test_every_shown_command_exists(page: Path) -> None:
     for line in "\n".join(blocks(page, "sh")).splitlines():
         for call in re.findall(r"(?:^|\| |\.venv/bin/)picowatch ([a-z][^#|>]*)", line):
             name, *arguments = shlex.split(call)
-            commands()[name].parse_args(arguments)
+            parsers()[1][name].parse_args(arguments)
 
 
 TEXTS = [

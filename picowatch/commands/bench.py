@@ -1,16 +1,17 @@
-"""`picowatch bench`: how fast this machine is, for each number of steps, size and batch."""
+"""`picowatch bench`: how fast this machine renders, for each number of steps, size and batch."""
 
 import json
 import sys
 import time
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import product
+from importlib.util import find_spec
+from itertools import groupby, product
 from pathlib import Path
 from typing import Any
 
 from picowatch.catalog import Catalog
-from picowatch.commands.bench_plot import check_plot, draw_plot
 from picowatch.engine.options import EngineOptions, cache_folder
 from picowatch.engine.process.child import ChildEngine
 from picowatch.engine.protocol import Engine, EngineCannotStart, RenderedImage
@@ -25,10 +26,35 @@ WARM_UP_STEPS = 2
 FULL = "full"
 MAX_BATCH = 256  # as the setting batch_size
 MEBI = 1 << 20
+INCHES = (8, 5)  # of the plot
+PIXELS_PER_INCH = 120
+NUMBERS: dict[str, Any] = {"nargs": "+", "type": int, "metavar": "N"}
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--steps", default=[24], help="numbers of steps (24)", **NUMBERS)
+    parser.add_argument(
+        "--sizes", nargs="+", default=[], metavar="WxH", help="sizes (the checkpoint's own)"
+    )
+    parser.add_argument("--batches", default=[1, 2, 4, 8], help="batch sizes (1 2 4 8)", **NUMBERS)
+    parser.add_argument("--checkpoint", metavar="NAME", help="as in a recipe")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--plot", type=Path, metavar="FILE.png", help="also draw a plot (needs matplotlib)"
+    )
+
+
+def main(options: Namespace, load: Callable[[], Settings]) -> int:
+    return bench(
+        load(),
+        Combinations(options.steps, options.sizes, options.batches, options.checkpoint),
+        as_json=options.json,
+        plot=options.plot,
+    )
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Combinations:
     """What is to be measured: every combination. `sizes` () means the checkpoint's own."""
 
     steps: Sequence[int]
@@ -61,7 +87,7 @@ class Measurement:
 
 def bench(
     settings: Settings,
-    asked: Asked,
+    wanted: Combinations,
     *,
     as_json: bool,
     plot: Path | None,
@@ -69,11 +95,11 @@ def bench(
 ) -> int:
     """Measure and print; also what was measured when it is interrupted or the engine is lost."""
     if plot:
-        check_plot(plot)
-    for size in asked.batches:
+        _check_plot(plot)
+    for size in wanted.batches:
         if not 1 <= size <= MAX_BATCH:
             raise SettingsInvalid(f"--batches {size}: a batch holds 1 to {MAX_BATCH} images.")
-    batches = list(_batches(settings, asked))
+    batches = list(_batches(settings, wanted))
     engine = make_engine(
         EngineOptions(
             models=settings.models,
@@ -97,7 +123,7 @@ def bench(
     if all(cell.failure for cell in cells):
         raise CommandFailed("No image could be rendered.", "The log of `picowatch run` says more.")
     if plot:
-        draw_plot(plot, [_plain(cell) for cell in cells], _title(about))
+        _draw_plot(plot, cells, _title(about))
         _tell(f"plot: {plot}")
     return 0
 
@@ -129,7 +155,7 @@ def _render(engine: Engine, batch: Sequence[ImageRequest]) -> list[RenderedImage
     return engine.render(batch, lambda done, total: None).result()
 
 
-def _batches(settings: Settings, asked: Asked) -> Iterator[list[ImageRequest]]:
+def _batches(settings: Settings, wanted: Combinations) -> Iterator[list[ImageRequest]]:
     """The images of each combination: those of a recipe that asks for it."""
     catalog = Catalog(settings.models, _hash_cache(settings), keep_hashes=False)
     inventory = catalog.inventory(settings.checkpoint)
@@ -137,10 +163,10 @@ def _batches(settings: Settings, asked: Asked) -> Iterator[list[ImageRequest]]:
     def hash_of(kind: Any, name: str) -> str:
         return catalog.sha256(catalog.find(kind, name))
 
-    for steps, size, batch in product(asked.steps, asked.sizes or [""], asked.batches):
+    for steps, size, batch in product(wanted.steps, wanted.sizes or [""], wanted.batches):
         fields = {"prompt": PROMPT, "steps": steps, "count": batch, "seed": 1}
         fields |= {"size": size} if size else {}
-        fields |= {"checkpoint": asked.checkpoint} if asked.checkpoint else {}
+        fields |= {"checkpoint": wanted.checkpoint} if wanted.checkpoint else {}
         try:
             (recipe,) = read_recipes("bench.yaml", json.dumps(fields).encode(), inventory)
         except RecipeInvalid as error:
@@ -190,8 +216,8 @@ def _print_table(cells: Sequence[Measurement], about: dict[str, str]) -> None:
     for name in ("steps", "size", "batch", "images/s", "s/image", "peak memory", "compiled"):
         table.add_column(name, justify="right")
     for cell in cells:
-        asked = (str(cell.steps), cell.size, str(cell.batch))
-        table.add_row(*asked, *map(Text, _results(cell)))
+        shown = (str(cell.steps), cell.size, str(cell.batch))
+        table.add_row(*shown, *map(Text, _results(cell)))
     Console().print(table)
     for cell in cells:
         if cell.failure:
@@ -205,3 +231,43 @@ def _results(cell: Measurement) -> tuple[str, str, str, str]:
     memory = f"{cell.peak_bytes / MEBI:,.0f} MiB" if cell.peak_bytes else ""
     rung = "" if cell.memory_rung == FULL else f" ({cell.memory_rung})"
     return f"{rate:.3g}", f"{each:.3g}", memory + rung, "yes" if cell.compiled else "no"
+
+
+def _check_plot(path: Path) -> None:
+    """Refuse what cannot be drawn before minutes are spent on measuring."""
+    if find_spec("matplotlib") is None:
+        raise CommandFailed(
+            "--plot needs matplotlib, which is not installed.",
+            "Install it: pip install matplotlib",
+        )
+    if path.suffix.lower() != ".png":
+        raise SettingsInvalid(f"--plot {path}: the plot is a PNG.", "Give it a name with .png.")
+    if not path.parent.is_dir():
+        raise SettingsInvalid(
+            f"--plot {path}: there is no folder {path.parent}.", "Create it first."
+        )
+
+
+def _draw_plot(path: Path, cells: Sequence[Measurement], title: str) -> None:
+    """Images per second over the batch size, a line for steps and size; failures are left out."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=INCHES, layout="constrained")
+    axes = figure.subplots()
+    for (steps, size), line in groupby(cells, key=lambda cell: (cell.steps, cell.size)):
+        measured = [cell for cell in line if cell.images_per_second]
+        axes.plot(
+            [cell.batch for cell in measured],
+            [cell.images_per_second for cell in measured],
+            marker="o",
+            label=f"{steps} steps, {size}",
+        )
+    axes.set_title(title)
+    axes.set_xlabel("batch size")
+    axes.set_ylabel("images per second")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=PIXELS_PER_INCH)

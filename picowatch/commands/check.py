@@ -2,6 +2,7 @@
 
 import json
 import sys
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +19,15 @@ from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import harmless
 from picowatch.recipe.resolve.start_image import refuse_unusable
 from picowatch.settings import Settings
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    parser.add_argument("--json", action="store_true", help="print every resolved field as JSON")
+
+
+def main(options: Namespace, load: Callable[[], Settings]) -> int:
+    return check(load(), options.files, as_json=options.json)
 
 
 def check(settings: Settings, files: Sequence[Path], as_json: bool) -> int:

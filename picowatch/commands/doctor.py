@@ -1,7 +1,6 @@
 """`picowatch doctor`: everything a bug report needs, each line OK or with its remedy."""
 
 import json
-import logging
 import os
 import platform
 import shutil
@@ -10,9 +9,11 @@ import sys
 import tempfile
 import threading
 import time
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import asdict
+from io import StringIO
 from pathlib import Path
 
 from picowatch import __version__
@@ -25,9 +26,10 @@ from picowatch.inbox.folder import InboxFolder
 from picowatch.inbox.names import is_looked_into
 from picowatch.inbox.watching import events_are_reliable, file_system_type
 from picowatch.metadata import PICOWATCH, read_chunk
+from picowatch.observers.console import PlainConsole
 from picowatch.outbox.outbox import Outbox
 from picowatch.outbox.png import read_texts
-from picowatch.outbox.status import Status, seems_to_run
+from picowatch.outbox.status import is_running
 from picowatch.recipe.messages.problems import harmless
 from picowatch.settings import LocalSettings, RaySettings, Settings
 
@@ -42,6 +44,14 @@ MEMORY = Path("/proc/meminfo")
 CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
 LITTLE_ROOM = 1e9
 INOTIFY = Path("/proc/sys/fs/inotify")
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def main(options: Namespace, load: Callable[[], Settings]) -> int:
+    return doctor(load, as_json=options.json)
 
 
 def doctor(
@@ -136,7 +146,7 @@ def _make(settings: Settings, make_engine: MakeEngine) -> str:
         daemon = build_daemon(
             settings,
             make_engine,
-            _Silent(),
+            PlainConsole(StringIO()),  # the check says what matters
             stack,
             stop=threading.Event(),
             wake=threading.Event(),
@@ -146,18 +156,6 @@ def _make(settings: Settings, make_engine: MakeEngine) -> str:
         if result.succeeded:
             return ""
         return result.reason or Outbox(settings.outbox, settings.file_name).error("doctor.yaml")
-
-
-class _Silent:
-    """A console that shows nothing."""
-
-    handler: logging.Handler = logging.NullHandler()
-
-    def show(self, status: Status) -> None:
-        """Nobody looks."""
-
-    def close(self) -> None:
-        """Nothing is held."""
 
 
 def _machine_checks() -> Iterator[Check]:
@@ -280,7 +278,7 @@ def _outbox(settings: Settings) -> Check:
         existing = existing.resolve().parent
     free = shutil.disk_usage(existing).free
     text = f"{_where(settings.outbox)}, {free / 1e9:.1f} GB free"
-    if seems_to_run(settings.outbox):
+    if is_running(settings.outbox):
         text += ", a picowatch is using it"
     if free < LITTLE_ROOM:
         return Check(

@@ -1,5 +1,7 @@
 """`picowatch init`: folders, a commented picowatch.yaml, example recipes, schemas for editors."""
 
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 
@@ -7,7 +9,7 @@ from picowatch.catalog.models import FOLDERS
 from picowatch.commands.schema import FOLDER as SCHEMAS
 from picowatch.commands.schema import KINDS, schema_text
 from picowatch.errors import CommandFailed
-from picowatch.settings import FILE_NAME, settings_text
+from picowatch.settings import FILE_NAME, Settings, settings_text
 
 # Editors look a schema up from the file that names it.
 _NAMES_SCHEMA = "# yaml-language-server: $schema="
@@ -16,6 +18,14 @@ LIVE_DEFAULTS = f"""\
 # Recipes in this folder go to the front of the queue: save here what you want to see now.
 priority: 10
 """
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("folder", nargs="?", type=Path, default=Path(), metavar="DIR")
+
+
+def main(options: Namespace, load: Callable[[], Settings]) -> int:
+    return init(options.folder)
 
 
 def init(folder: Path) -> int:

@@ -5,7 +5,8 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from picowatch.inbox.names import ENDINGS, is_recipe_name, is_recipe_path
 from picowatch.inbox.putting import put, save_again
 from picowatch.observers.console import LiveConsole, LiveView, PlainConsole, can_draw
 from picowatch.outbox.commands import Answer, Command, answer_to, leave, take_back
-from picowatch.outbox.status import seems_to_run
+from picowatch.outbox.status import is_running
 from picowatch.recipe import is_empty
 from picowatch.recipe.fields import ROWS
 from picowatch.recipe.messages.problems import harmless_lines
@@ -29,6 +30,16 @@ from picowatch.signals import ENDING
 
 LOOK_SECONDS = 0.25
 STANDARD_INPUT = Path("-")
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "files", nargs="+", type=Path, metavar="FILE", help="recipe files; - is standard input"
+    )
+
+
+def main(options: Namespace, load: Callable[[], Settings]) -> int:
+    return make(load(), options.files)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +125,7 @@ def _answers(settings: Settings, asked: Sequence[_Asked], make_engine: MakeEngin
         missing = [one for one in asked if one.command not in found]
         if not missing:
             return [found[one.command] for one in asked]
-        if seems_to_run(settings.outbox):
+        if is_running(settings.outbox):
             _wait(settings, missing)
         elif (reason := _work(settings, {one.recipe for one in missing}, make_engine)) is not None:
             rest = Answer(False, reason)
@@ -128,13 +139,13 @@ def _wait(settings: Settings, missing: Sequence[_Asked]) -> None:
         if view is not None:
             stack.callback(view.close)
         told = False
-        while seems_to_run(settings.outbox):
+        while is_running(settings.outbox):
             if any(one.command.with_suffix(".answer").exists() for one in missing):
                 return
             running, status = look(settings.outbox)
             if view is not None:
                 view.draw(rows_of(running, status))
-            elif status.get("paused") and not told:
+            elif status.paused and not told:
                 _say("picowatch is paused. Continue with `picowatch resume`.")
                 told = True
             time.sleep(LOOK_SECONDS)

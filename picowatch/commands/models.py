@@ -1,7 +1,8 @@
 """`picowatch models`: what is installed, and what was refused and why."""
 
 import json
-from collections.abc import Iterator
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from picowatch.catalog import Catalog, Model, Refused
@@ -12,13 +13,21 @@ ADAPTERS = ("lora", "embedding")  # of use with some checkpoints only
 FAMILIES = {"sd1": "for Stable Diffusion 1.x", "demo": "for the demo model"}
 
 
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def main(options: Namespace, load: Callable[[], Settings]) -> int:
+    return models(load(), as_json=options.json)
+
+
 def models(settings: Settings, as_json: bool) -> int:
     """Print the inventory. Hashes come from the daemon's cache where it has them."""
     cache = settings.outbox / ".picowatch" / "hashes.json"
     catalog = Catalog(settings.models, cache, keep_hashes=False)
-    found = catalog.scan()
-    rows = [_row(catalog, model) for model in (catalog.demo, *found.models)]
-    rows += [_refused_row(refused) for refused in found.refused]
+    inventory = catalog.scan()
+    found = (catalog.demo, *inventory.models, *inventory.refused)
+    rows = [_row(catalog, model) for model in found]
     if as_json:
         print(json.dumps(rows, indent=1))
         return 0
@@ -46,11 +55,24 @@ def _lines(row: dict[str, Any]) -> Iterator[str]:
             yield f"{'':12}{label}: {text}"
 
 
-def _row(catalog: Catalog, model: Model) -> dict[str, Any]:
-    return {
+def _row(catalog: Catalog, model: Model | Refused) -> dict[str, Any]:
+    """A model as JSON; a refused file has the reason, and nothing that is read from inside it."""
+    row: dict[str, Any] = {
         "name": model.name,
         "kind": model.kind,
         "path": str(model.path),
+        "bytes": model.path.lstat().st_size if model.path.is_file() else None,
+        "hash": None,
+        "native_size": None,
+        "base_model": "",
+        "trigger_words": [],
+        "family": "",
+        "note": "",
+        "refused": None,
+    }
+    if isinstance(model, Refused):
+        return row | {"refused": model.reason}
+    return row | {
         "bytes": model.bytes,
         "hash": catalog.sha256(model),
         "native_size": model.native_size or None,
@@ -58,21 +80,4 @@ def _row(catalog: Catalog, model: Model) -> dict[str, Any]:
         "trigger_words": list(model.trigger_words),
         "family": model.family,
         "note": model.note,
-        "refused": None,
-    }
-
-
-def _refused_row(refused: Refused) -> dict[str, Any]:
-    return {
-        "name": refused.name,
-        "kind": refused.kind,
-        "path": str(refused.path),
-        "bytes": refused.path.lstat().st_size if refused.path.is_file() else None,
-        "hash": None,
-        "native_size": None,
-        "base_model": "",
-        "trigger_words": [],
-        "family": "",
-        "note": "",
-        "refused": refused.reason,
     }

@@ -1,9 +1,11 @@
 """`picowatch run`: start watching, end at a signal, and say with which exit code."""
 
+import logging
 import os
 import signal
 import threading
-from collections.abc import Collection
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from types import FrameType
 
@@ -16,6 +18,27 @@ from picowatch.observers.console import Console, Verbosity, open_console
 from picowatch.settings import Settings
 from picowatch.signals import ALWAYS_ENDING, ENDING
 from picowatch.work.result import RunResult
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--once", action="store_true", help="render what is in the inbox now, then exit"
+    )
+    how_much = parser.add_mutually_exclusive_group()
+    how_much.add_argument("--quiet", action="store_true", help="show only warnings and errors")
+    how_much.add_argument("--verbose", action="store_true", help="show and log every detail")
+    parser.add_argument(
+        "--log-format", choices=("text", "json"), help="format of log and console lines"
+    )
+
+
+def main(options: Namespace, load: Callable[[], Settings]) -> int:
+    if options.debug or options.verbose:
+        logging.getLogger("picowatch").setLevel(logging.DEBUG)
+    verbosity: Verbosity = "normal"
+    if options.quiet or options.verbose:
+        verbosity = "quiet" if options.quiet else "verbose"
+    return run(load(), once=options.once, verbosity=verbosity)
 
 
 def run(

@@ -1,11 +1,22 @@
 """`picowatch show`: the recipe of a picture, ready for the inbox."""
 
-from collections.abc import Sequence
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from picowatch.errors import PictureUnreadable
 from picowatch.metadata import PICOWATCH, escaped_json, read_chunk, recipe_yaml
 from picowatch.outbox.png import read_texts
+from picowatch.settings import Settings
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("pictures", nargs="+", type=Path, metavar="PICTURE")
+    parser.add_argument("--json", action="store_true", help="print all metadata as JSON")
+
+
+def main(options: Namespace, load: Callable[[], Settings]) -> int:
+    return show(options.pictures, as_json=options.json)
 
 
 def show(pictures: Sequence[Path], as_json: bool) -> int:

@@ -1,20 +1,21 @@
-"""`picowatch status`: what runs and what waits, from status.json alone; `--check`: its health."""
+"""`picowatch status`: what is running and queued, from status.json alone; `--check`: its health."""
 
 import json
 import secrets
 import signal
 import sys
 import time
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from picowatch.errors import FAILED
 from picowatch.inbox.names import PROBE_PREFIX
 from picowatch.observers.view import Row, bar, rows
 from picowatch.outbox.lock import is_held
-from picowatch.outbox.status import Status, duration, read_status, seems_to_run, status_of
+from picowatch.outbox.status import Status, duration, is_running, read_status
 from picowatch.recipe.messages.problems import harmless
 from picowatch.settings import Settings
 
@@ -24,16 +25,33 @@ CHECK_SECONDS = 20.0
 POLL_SECONDS = 0.05
 OLD_PROBE_SECONDS = 120.0  # longer than a check takes, and than two clocks may differ
 WATCH_SECONDS = 0.5  # between looks
-NOTHING: dict[str, Any] = {
-    "updated": 0.0, "started": 0.0, "images": dict.fromkeys(COUNTED, 0), "pid": 0, "host": "",
-}  # fmt: skip
+NO_STATUS = Status(updated=0.0, started=0.0, images=dict.fromkeys(COUNTED, 0), pid=0, host="")
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--json", action="store_true", help="print JSON")
+    how.add_argument("--watch", action="store_true", help="keep updating until Ctrl-C")
+    how.add_argument(
+        "--check",
+        action="store_true",
+        help="for health checks: test that it is running and notices new files",
+    )
+
+
+def main(options: Namespace, load: Callable[[], Settings]) -> int:
+    if options.check:
+        return check(load())
+    if options.watch:
+        return watch(load().outbox)
+    return status(load().outbox, as_json=options.json)
 
 
 def status(outbox: Path, as_json: bool) -> int:
     """Print the status; exit code 1 if no picowatch is running on this outbox."""
     running, found = look(outbox)
     if as_json:
-        print(json.dumps({"running": running, **found}, indent=1))
+        print(json.dumps({"running": running, **asdict(found)}, indent=1))
     else:
         for row in rows_of(running, found):
             print(_line(row))
@@ -62,7 +80,7 @@ def watch(outbox: Path) -> int:
 def _each_look(outbox: Path, show: Callable[[list[Row], tuple[int, int] | None], None]) -> None:
     while True:
         running, found = look(outbox)
-        show(rows_of(running, found), bar(_status(found)) if running and found["recipe"] else None)
+        show(rows_of(running, found), bar(found) if running and found.recipe else None)
         time.sleep(WATCH_SECONDS)
 
 
@@ -79,10 +97,9 @@ class _ChangesPrinted:
             print(line, flush=True)
 
 
-def look(outbox: Path) -> tuple[bool, dict[str, Any]]:
-    """Whether a picowatch runs, and its status or the last one there was."""
-    running = seems_to_run(outbox)
-    return running, {**NOTHING, "recipe": "", **(read_status(outbox) or {})}
+def look(outbox: Path) -> tuple[bool, Status]:
+    """Whether a picowatch is running, and its status or the last one there was."""
+    return is_running(outbox), read_status(outbox) or NO_STATUS
 
 
 def check(settings: Settings) -> int:
@@ -100,8 +117,8 @@ def check(settings: Settings) -> int:
     try:
         probe.touch()
     except OSError as error:
-        before = _updated(settings.outbox)
-        if _within_time(lambda: _updated(settings.outbox) != before):
+        before = look(settings.outbox)[1].updated
+        if _within_time(lambda: look(settings.outbox)[1].updated != before):
             print(
                 f"picowatch is running; noticing new files was not tested: {error.strerror} in "
                 "the inbox"
@@ -109,7 +126,7 @@ def check(settings: Settings) -> int:
             return 0
         return _unhealthy(f"picowatch has reported nothing for {CHECK_SECONDS:.0f} s")
     try:
-        if _within_time(lambda: probe.name in _heard(settings.outbox)):
+        if _within_time(lambda: probe.name in look(settings.outbox)[1].heard):
             print("picowatch is running and notices new files")
             return 0
         return _unhealthy(
@@ -142,31 +159,14 @@ def _within_time(condition: Callable[[], bool]) -> bool:
     return True
 
 
-def _heard(outbox: Path) -> list[str]:
-    return list((read_status(outbox) or {}).get("heard", ()))
-
-
-def _updated(outbox: Path) -> float | None:
-    return (read_status(outbox) or {}).get("updated")
-
-
-def rows_of(running: bool, found: dict[str, Any]) -> list[Row]:
-    """Without a picowatch, what ran is no news; what waits and what failed is."""
-    known = _status(found)
+def rows_of(running: bool, status: Status) -> list[Row]:
+    """Without a picowatch, what was rendering is no news; what is queued and what failed is."""
     if not running:
-        left = [row for row in rows(known) if row.label not in ("now", "device")]
-        return [Row("", "picowatch is not running", "bad"), *(left if found["host"] else [])]
-    since = duration(max(0.0, known.updated - known.started))
-    who = harmless(f"picowatch is running on {known.host}, process {known.pid}, for {since}")
-    return [Row("", who, "quiet"), *rows(known)]
-
-
-def _status(found: dict[str, Any]) -> Status:
-    """The status of whichever version wrote it."""
-    try:
-        return status_of(found)
-    except (TypeError, ValueError):
-        return status_of(NOTHING)
+        left = [row for row in rows(status) if row.label not in ("now", "device")]
+        return [Row("", "picowatch is not running", "bad"), *(left if status.host else [])]
+    since = duration(max(0.0, status.updated - status.started))
+    who = harmless(f"picowatch is running on {status.host}, process {status.pid}, for {since}")
+    return [Row("", who, "quiet"), *rows(status)]
 
 
 def _line(row: Row) -> str:

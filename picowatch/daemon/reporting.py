@@ -109,14 +109,14 @@ class Reporting:
             self._told_at, self._told, self._told_heard = self._steady(), news, status.heard
             notify("WATCHDOG=1", f"STATUS={status.line()}")
             try:
-                self._outbox.write_status(status)
+                self._outbox.status.write(status)
             except OSError as error:
                 log.debug("status not written: %s", error)
 
     def report_end(self) -> None:
         """The daemon ends."""
         with suppress(OSError):
-            self._outbox.write_status(replace(self._status(), ended=True))
+            self._outbox.status.write(replace(self._status(), ended=True))
 
     def _status(self) -> Status:
         counts = self._known_counts()

@@ -19,14 +19,14 @@ from picowatch.files.atomic import (
 from picowatch.files.inside import open_regular
 from picowatch.files.retry import passes
 from picowatch.metadata import PICOWATCH, PngText, png_texts, read_chunk
-from picowatch.outbox.gallery import Gallery, GalleryKeeper, NowFile
+from picowatch.outbox.gallery import Gallery, GalleryKeeper
 from picowatch.outbox.listing import Listing
 from picowatch.outbox.memos import Memos
 from picowatch.outbox.names import OutboxNames
 from picowatch.outbox.png import SHEET_KEYWORD, encode_enlarged, encode_png, read_texts
 from picowatch.outbox.problems import ProblemFiles
 from picowatch.outbox.sheets import Cell, contact_sheet
-from picowatch.outbox.status import Status, StatusFiles
+from picowatch.outbox.status import StatusFiles
 from picowatch.recipe.fields import Axis
 from picowatch.recipe.messages.problems import harmless, harmless_lines
 
@@ -49,12 +49,11 @@ class Outbox:
         """
         self.root = root
         self.names = OutboxNames(root, file_name)
-        self.status = StatusFiles(root)
         self.memos = Memos(root / ".picowatch" / "memos.jsonl")
         self._listing = Listing(root / "images.jsonl")
         self._gallery = Gallery(root, self._listing, go_on)
         self.problems = ProblemFiles(root)
-        self._now = NowFile(root, self.problems)
+        self.status = StatusFiles(root, self.problems)
         self._said_latest = False
         self._adding_warning = threading.Lock()  # publishers have several threads
 
@@ -227,13 +226,6 @@ class Outbox:
             added = f"\n{harmless_lines(warning)}\n"
             if added not in before:
                 self._say_beside(file, before + added)
-
-    def write_status(self, status: Status) -> None:
-        """Write the status, for people, for programs and for the gallery."""
-        self.status.write(status)
-        if status.ended:
-            self.status.clear()
-        self._now.write(status)
 
     def remove_leftovers(self, go_on: Callable[[], None] = lambda: None) -> None:
         """Delete what a crash left half-written anywhere in the outbox."""

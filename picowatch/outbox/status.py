@@ -1,22 +1,28 @@
-"""status.json and now.txt: what is running and what is queued, for programs and for people."""
+"""What is running and what is queued: status.json for programs, now.txt for people, now.js for
+the gallery."""
 
 import json
 import os
 import socket
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+
+from pydantic import TypeAdapter
 
 from picowatch.files.atomic import write_atomically
 from picowatch.outbox.lock import is_held
+from picowatch.outbox.problems import ProblemFiles
 from picowatch.recipe.messages.problems import harmless
 
-T = TypeVar("T")
 # A status is written every five seconds; a share's cache and two clocks may differ by as much
 # again.
 FRESH_SECONDS = 30.0
+# Fields that the gallery shows.
+IN_GALLERY = (
+    "updated", "recipe", "image", "of", "step", "steps", "seconds_left", "trouble", "images",
+    "paused", "waiting",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +30,7 @@ class EngineStatus:
     """One engine. `node` is "" on the daemon's own machine.
 
     `checkpoint` is the name of what it used last, "" if it holds none; `images` are those it
-    made, `trouble` says why it renders none. Memory is bytes on its device.
+    rendered, `trouble` says why it renders none. Memory is bytes on its device.
     """
 
     number: int
@@ -45,11 +51,11 @@ class EngineStatus:
 class Status:
     """One look at the daemon. Times are Unix seconds, durations seconds.
 
-    `recipe` to `seconds_left` are of what is being rendered; `seconds_left` is for its recipe,
-    `all_seconds_left` for all that waits, too. `waiting` names the recipes that come next, each
+    `recipe` to `seconds_left` describe what is being rendered; `seconds_left` is for its recipe,
+    `all_seconds_left` for everything queued, too. `waiting` names the recipes that come next, each
     with its number of images, of `waiting_recipes` in all. `pictures` and `errors` are the
-    last ones, the newest at the end. `device` to `memory_peak_bytes` are of the first engine,
-    `engines` holds them all.
+    last ones, the newest at the end. `device` to `memory_peak_bytes` describe the first engine,
+    `engines` all of them.
     """
 
     updated: float
@@ -106,7 +112,7 @@ def images_wait(count: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: `40 s`, `12 min`, `3 h 20 min`."""
+    """Seconds for people: `40 s`, `12 min`, `3 h 20 min`."""
     whole = max(0, round(seconds))
     if whole < 100:
         return f"{whole} s"
@@ -117,56 +123,60 @@ def duration(seconds: float) -> str:
 
 
 class StatusFiles:
-    """Writes the two files, each only when it has something else to say."""
+    """Writes the status for programs, for people, and for the gallery while it is open.
 
-    def __init__(self, outbox: Path) -> None:
-        self._json = outbox / ".picowatch" / "status.json"
-        self._now = outbox / "now.txt"
+    Not durable on purpose: they are written again within seconds.
+    """
+
+    def __init__(self, outbox: Path, problems: ProblemFiles) -> None:
+        self._outbox = outbox
+        self._problems = problems
         self._line = ""
 
     def write(self, status: Status) -> None:
-        """Replace the files. Not durable on purpose: they are written again within seconds."""
+        """Replace the files; now.txt only if its line has changed."""
         text = json.dumps(asdict(status), ensure_ascii=True, indent=1) + "\n"
-        write_atomically(self._json, text.encode(), durable=False)
-        if status.line() != self._line:
-            self._line = status.line()
-            encoded = f"{self._line}\n".encode("utf-8", "backslashreplace")
-            write_atomically(self._now, encoded, durable=False)
+        write_atomically(_path(self._outbox), text.encode(), durable=False)
+        line = "picowatch is not running" if status.ended else status.line()
+        if line != self._line:
+            encoded = f"{line}\n".encode("utf-8", "backslashreplace")
+            write_atomically(self._outbox / "now.txt", encoded, durable=False)
+            self._line = line
+        self._write_for_gallery(status)
 
-    def clear(self) -> None:
-        """The daemon ends."""
-        write_atomically(self._now, b"picowatch is not running\n", durable=False)
+    def _write_for_gallery(self, status: Status) -> None:
+        problems, more = self._problems.shown()
+        values = {name: getattr(status, name) for name in IN_GALLERY} | {
+            "runs": not status.ended,
+            "line": status.line(),
+            "preview": (self._outbox / "preview.png").is_file(),
+            "problems": [asdict(problem) for problem in problems],
+            "more_problems": more,
+        }
+        script = f"now({json.dumps(values, ensure_ascii=True)});\n".encode()
+        write_atomically(self._outbox / ".picowatch/gallery/now.js", script, durable=False)
 
 
-def status_of(values: Mapping[str, Any]) -> Status:
-    """A status from `read_status`, as far as this version knows it; raises TypeError."""
-    engines = tuple(_of(EngineStatus, one) for one in values.get("engines", ()))
-    return replace(_of(Status, values), engines=engines)
-
-
-def _of(kind: type[T], values: Mapping[str, Any]) -> T:
-    known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
-    return kind(**{name: value for name, value in values.items() if name in known})
-
-
-def read_status(outbox: Path) -> dict[str, Any] | None:
-    """The last status of a daemon, or None if there never was one."""
+def read_status(outbox: Path) -> Status | None:
+    """The last status of a daemon, whatever its version; None if there never was one."""
     try:
-        status: dict[str, Any] = json.loads((outbox / ".picowatch" / "status.json").read_text())
+        return TypeAdapter(Status).validate_json(_path(outbox).read_bytes())
     except (OSError, ValueError):
         return None
-    return status
 
 
-def seems_to_run(outbox: Path) -> bool:
-    """The lock says it on one machine, and over most network file systems.
+def _path(outbox: Path) -> Path:
+    return outbox / ".picowatch" / "status.json"
+
+
+def is_running(outbox: Path) -> bool:
+    """Whether a picowatch runs: the lock tells on one machine and over most network file systems.
 
     Where locks do not reach, the status of another machine is fresh or not.
     """
-    return is_held(outbox) or _is_fresh_elsewhere(read_status(outbox) or {})
-
-
-def _is_fresh_elsewhere(status: Mapping[str, Any]) -> bool:
-    if status.get("ended") or status.get("host", socket.gethostname()) == socket.gethostname():
+    if is_held(outbox):
+        return True
+    status = read_status(outbox)
+    if status is None or status.ended or status.host == socket.gethostname():
         return False
-    return abs(time.time() - float(status.get("updated", 0.0))) < FRESH_SECONDS
+    return abs(time.time() - status.updated) < FRESH_SECONDS

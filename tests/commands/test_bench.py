@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from picowatch.cli import _parser
-from picowatch.commands.bench import Asked, bench
+from picowatch.cli import parsers
+from picowatch.commands.bench import Combinations, bench
 from picowatch.engine.options import EngineOptions
 from picowatch.errors import EngineDied, PicowatchError, RenderFailed
 from picowatch.recipe.request import ImageRequest
@@ -23,9 +23,9 @@ NO_MEMORY = "The GPU does not have enough memory for this image. No memory-savin
 
 def test_every_combination_is_measured(tmp_path: Path) -> None:
     """With the real engine: JSON on standard output, what runs beside it, and the plot."""
-    asked = ("--steps", "1", "2", "--sizes", "64x64", "--batches", "1", "2")
+    flags = ("--steps", "1", "2", "--sizes", "64x64", "--batches", "1", "2")
     result = picowatch(
-        tmp_path, "bench", *asked, "--json", "--plot", "speed.png", PICOWATCH_DEVICE="cpu"
+        tmp_path, "bench", *flags, "--json", "--plot", "speed.png", PICOWATCH_DEVICE="cpu"
     )
     assert result.returncode == 0, result.stderr
     told = json.loads(result.stdout)
@@ -53,7 +53,7 @@ def test_the_shown_commands_are_understood() -> None:
     assert len(lines) > 3
     for line in lines:
         words = shlex.split(line.partition(" > ")[0], comments=True)
-        options = _parser().parse_args(words[1:])
+        options = parsers()[0].parse_args(words[1:])
         assert options.steps and options.batches
 
 
@@ -68,20 +68,20 @@ def measure(tmp_path: Path) -> Callable[..., tuple[DigestEngine, int]]:
     ) -> tuple[DigestEngine, int]:
         engine = DigestEngine()
         engine.before_batch = before_batch
-        asked: dict[str, Any] = {
+        wanted: dict[str, Any] = {
             "steps": [3],
             "sizes": ["64x64"],
             "batches": batches,
             "checkpoint": None,
         }
-        asked |= {name: values.pop(name) for name in list(values) if name in asked}
+        wanted |= {name: values.pop(name) for name in list(values) if name in wanted}
         settings = Settings(models=tmp_path / "models", outbox=tmp_path / "outbox")
 
         def make(options: EngineOptions) -> DigestEngine:
             return engine
 
         given = {"as_json": False, "plot": None} | values
-        return engine, bench(settings, Asked(**asked), make_engine=make, **given)
+        return engine, bench(settings, Combinations(**wanted), make_engine=make, **given)
 
     return measure
 
@@ -162,7 +162,7 @@ def test_a_plot_without_matplotlib_is_refused_at_once(
     measure: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """With the command that installs it."""
-    monkeypatch.setattr("picowatch.commands.bench_plot.find_spec", lambda name: None)
+    monkeypatch.setattr("picowatch.commands.bench.find_spec", lambda name: None)
     with pytest.raises(PicowatchError, match=r"pip install matplotlib"):
         measure(plot=tmp_path / "speed.png")
 

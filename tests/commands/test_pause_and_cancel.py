@@ -38,7 +38,7 @@ def gate(house: House) -> Iterator[Gate]:
     gate.open()
 
 
-def steer(house: House, *words: str, code: int = 0) -> str:
+def control(house: House, *words: str, code: int = 0) -> str:
     """The answer to a command that ends with this exit code."""
     answer = picowatch(house.folder, *words)
     assert answer.returncode == code, answer
@@ -56,7 +56,7 @@ def test_a_pause_finishes_what_is_in_work_and_lasts_until_resume(house: House, g
         house.save("a.txt", "one\ntwo\nthree\n")
         gate.wait_until_reached()
         assert (
-            steer(house, "pause")
+            control(house, "pause")
             == "Paused when the images in progress are finished; 2 images wait.\n"
         )
         gate.open()
@@ -66,12 +66,12 @@ def test_a_pause_finishes_what_is_in_work_and_lasts_until_resume(house: House, g
         now = house.outbox / "now.txt"
         wait_for(lambda: now.read_text() == "paused, 3 images wait\n", now.read_text())
         assert house.status()["paused"] is True
-        assert "paused" in steer(house, "status")
-        assert steer(house, "pause") == "It is already paused; 3 images wait.\n"
+        assert "paused" in control(house, "status")
+        assert control(house, "pause") == "It is already paused; 3 images wait.\n"
         assert house.made() == ["one"]
-        assert steer(house, "resume") == "Resumed; 3 images wait.\n"
+        assert control(house, "resume") == "Resumed; 3 images wait.\n"
         wait_for(lambda: house.made() == ["one", "two", "three", "four"], "the rest")
-        assert steer(house, "resume").startswith("It was not paused; ")
+        assert control(house, "resume").startswith("It was not paused; ")
 
 
 def test_a_pause_gives_the_engine_s_memory_back(house: House) -> None:
@@ -80,8 +80,8 @@ def test_a_pause_gives_the_engine_s_memory_back(house: House) -> None:
         house.save("a.txt", "one\n")
         wait_for(lambda: house.status()["images"]["done"] == 1, "a picture")
         assert house.engine.starts == 1
-        steer(house, "pause")
-        steer(house, "resume")
+        control(house, "pause")
+        control(house, "resume")
         house.save("b.txt", "two\n")
         wait_for(lambda: len(house.pictures()) == 2, "another")
     assert house.engine.starts == 2
@@ -90,14 +90,14 @@ def test_a_pause_gives_the_engine_s_memory_back(house: House) -> None:
 def test_a_pause_outlives_the_daemon(house: House) -> None:
     """And a single run that finds it says why it made nothing."""
     with one_running(house):
-        steer(house, "pause")
+        control(house, "pause")
     house.save("a.txt", "one\n")
     assert not house.once()
     assert "paused: 1 image waits until `picowatch resume`" in house.log()
     with one_running(house):
         wait_for(lambda: house.status()["paused"], "the status")
         assert house.pictures() == []
-        steer(house, "resume")
+        control(house, "resume")
         wait_for(lambda: house.prompts() == ["one"], "the picture")
     assert not house.status()["paused"]
 
@@ -106,7 +106,7 @@ def test_a_pause_left_for_a_daemon_holds_before_its_first_image(house: House) ->
     """What waits in the inbox is not begun."""
     house.save("a.txt", "one\n")
     assert house.once()
-    assert "'pause' is done when it is back" in steer(house, "pause", code=1)
+    assert "'pause' is done when it is back" in control(house, "pause", code=1)
     house.save("a.txt", "two\n")
     assert not house.once()
     assert house.prompts() == ["one"]
@@ -120,7 +120,7 @@ def test_cancel_takes_away_what_waits_and_the_next_save_asks_anew(house: House, 
         gate.wait_until_reached()
         house.save("b.txt", "other\n")
         wait_for(lambda: house.status()["images"]["queued"] == 3, "all saves")
-        said = steer(house, "cancel", "inbox/a.txt")
+        said = control(house, "cancel", "inbox/a.txt")
         assert said == "2 images cancelled. Images in progress are finished.\n"
         gate.open()
         wait_for(lambda: sorted(house.made()) == ["one", "other"], "what is left")
@@ -135,7 +135,7 @@ def test_what_was_cancelled_stays_so_at_every_start(house: House, gate: Gate) ->
     with one_running(house):
         house.save("a.txt", "one\ntwo\n")
         gate.wait_until_reached()
-        steer(house, "cancel", "a.txt")
+        control(house, "cancel", "a.txt")
         gate.open()
         wait_for(lambda: house.status()["images"]["done"] == 1, "the first")
     assert house.once()
@@ -149,7 +149,7 @@ def test_a_random_recipe_that_was_cancelled_is_drawn_once_when_it_is_saved_again
     with one_running(house):
         path = house.save("a.yaml", "prompt: one\ncount: 5\n")
         gate.wait_until_reached()
-        assert steer(house, "cancel", "a.yaml").startswith("4 images cancelled.")
+        assert control(house, "cancel", "a.yaml").startswith("4 images cancelled.")
         gate.open()
         wait_for(lambda: house.status()["images"]["done"] == 1, "the first")
         path.touch()
@@ -163,7 +163,7 @@ def test_a_cancelled_recipe_is_not_archived(house: House, gate: Gate) -> None:
     with one_running(house, when_done="archive"):
         path = house.save("a.txt", "one\ntwo\n")
         gate.wait_until_reached()
-        steer(house, "cancel", "a.txt")
+        control(house, "cancel", "a.txt")
         gate.open()
         wait_for(lambda: house.status()["images"]["done"] == 1, "the first")
     assert path.exists()
@@ -177,9 +177,9 @@ def test_cancel_takes_folders_and_globs(house: House, gate: Gate) -> None:
         for name in ("night/a.txt", "night/deep/b.txt", "day1.txt", "day2.txt", "keep.txt"):
             house.save(name, "one\n")
         wait_for(lambda: house.status()["images"]["queued"] == 5, "all saves")
-        assert steer(house, "cancel", "inbox/night/") == "2 images cancelled.\n"
-        assert steer(house, "cancel", "day*") == "2 images cancelled.\n"
-        said = steer(house, "cancel", "day*", code=1)
+        assert control(house, "cancel", "inbox/night/") == "2 images cancelled.\n"
+        assert control(house, "cancel", "day*") == "2 images cancelled.\n"
+        said = control(house, "cancel", "day*", code=1)
         assert said == "No image of day* is queued. Recipes with queued images: keep.txt.\n"
         gate.open()
         wait_for(lambda: len(house.pictures()) == 2, "what is left")
@@ -204,7 +204,7 @@ def test_cancel_stops_the_image_in_work_if_the_user_wants_it(house: House, gate:
     with one_running(house, interrupt=True):
         path = house.save("a.txt", "one --seed 1\ntwo --seed 2\n")
         gate.wait_until_reached()
-        assert steer(house, "cancel", "a.txt") == (
+        assert control(house, "cancel", "a.txt") == (
             "1 image cancelled. Images in progress are stopped.\n"
         )
         wait_for(lambda: house.status()["images"]["cancelled"] == 2, "both cancelled")
@@ -230,7 +230,7 @@ def test_a_command_holds_for_the_rest_of_a_batch_that_failed(house: House, comma
     with house.running(interrupt=True, batch_size=4):
         house.save("a.txt", "one\ntwo\nthree\nfour\n")
         assert reached.wait(PATIENCE)
-        steer(house, command, *(["a.txt"] if command == "cancel" else []))
+        control(house, command, *(["a.txt"] if command == "cancel" else []))
         go_on.set()
         left = {"cancel": {"cancelled": 4}, "pause": {"done": 1, "queued": 3}}[command]
         wait_for(lambda: images_now(house) == left, "the end of the first one")
@@ -246,7 +246,7 @@ def test_a_cancelled_sweep_shows_what_there_is_of_it(house: House, gate: Gate) -
     with one_running(house):
         house.save("a.yaml", "prompt: one\nseed: 1\nsweep:\n  steps: [1, 2, 3]\n")
         gate.wait_until_reached()
-        steer(house, "cancel", "a.yaml")
+        control(house, "cancel", "a.yaml")
         gate.open()
         wait_for(lambda: "contact sheet" in house.log(), "the sheet")
     assert house.made() == ["one"]

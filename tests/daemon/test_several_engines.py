@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from picowatch.commands.steer import steer
+from picowatch.commands.control import control
 from picowatch.engine.executor import LocalEngines
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import EngineCannotStart, EngineLost
@@ -133,13 +133,13 @@ def test_a_pause_lets_every_engine_go(house: House, engines: Engines) -> None:
     with engines.held() as gate, house.running(executor="local:2", batch_size=1):
         house.save("a.yaml", "prompt: one\nseed: 1\ncount: 6\n")
         wait_for(lambda: engines.in_work() == 2, "both at work")
-        assert steer(house.settings(), "pause", []) == 0
+        assert control(house.settings(), "pause", []) == 0
         for _ in range(6):
             gate.release()
         wait_for(lambda: house.status()["images"]["done"] == 2, "what was in work")
         wait_for(lambda: house.status()["paused"], "the pause")
         assert house.status()["images"]["queued"] == 4
-        assert steer(house.settings(), "resume", []) == 0
+        assert control(house.settings(), "resume", []) == 0
         wait_for(lambda: house.status()["images"]["done"] == 6, "the rest")
     assert engines.seeds() == [1, 2, 3, 4, 5, 6]
 

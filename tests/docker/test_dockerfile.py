@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from picowatch.cli import commands
+from picowatch.cli import parsers
 from picowatch.commands.status import CHECK_SECONDS
 from picowatch.engine.options import cache_folder
 from picowatch.settings import FOLDERS, PREFIX, Settings
@@ -75,7 +75,7 @@ def test_the_commands_exist(name: str) -> None:
     """With all their flags."""
     program, command, *flags = the(name).command
     assert program in PYPROJECT["scripts"]
-    commands()[command].parse_args(flags)
+    parsers()[1][command].parse_args(flags)
 
 
 def test_a_health_check_is_given_the_time_that_it_takes() -> None:

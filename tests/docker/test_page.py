@@ -2,7 +2,7 @@
 
 import re
 
-from picowatch.cli import commands
+from picowatch.cli import parsers
 from tests.docker.files import COMPOSE, PAGE, PROJECT, pairs, services
 
 TEXT = PAGE.read_text()
@@ -31,7 +31,7 @@ def test_its_commands_exist() -> None:
     assert set(re.findall(r"--profile (\w+)", TEXT)) == set(services())
     name = services()["cpu"]["container_name"]
     run = set(re.findall(rf"docker exec {name} picowatch (\w+)", TEXT))
-    assert {"status", "doctor"} <= run <= set(commands())
+    assert {"status", "doctor"} <= run <= set(parsers()[1])
     assert set(re.findall(r"docker (?:logs|restart)[\w -]* (\w+)", TEXT)) == {name}
 
 

@@ -13,7 +13,8 @@ import pytest
 from picowatch.observers.console import PlainConsole
 from picowatch.observers.view import progress_text, rows
 from picowatch.outbox.lock import OutboxLock
-from picowatch.outbox.status import EngineStatus, Status, StatusFiles, status_of
+from picowatch.outbox.problems import ProblemFiles
+from picowatch.outbox.status import EngineStatus, Status, StatusFiles, read_status
 from tests.commands.picowatch import picowatch, start
 from tests.house import PATIENCE, House, wait_for
 from tests.observers.screen import Screen, in_pty
@@ -78,14 +79,18 @@ def test_each_of_several_engines_has_a_row() -> None:
     assert (bad.text, bad.mood) == ("11: 0 images, There is no cuda:1.", "bad")
 
 
-def test_a_status_of_before_there_were_several_engines_is_understood() -> None:
-    """And one that a newer picowatch wrote."""
-    images = {"queued": 0, "running": 0}
-    old = status_of({"updated": 1.0, "started": 0.0, "images": images})
-    assert old.engines == ()
-    newer = {"number": 1, "colour": "red"}
-    new = status_of({"updated": 1.0, "started": 0.0, "images": images, "engines": [newer]})
-    assert new.engines == (EngineStatus(number=1),)
+@pytest.mark.parametrize("engines", [None, [{"number": 1, "colour": "red"}]])
+def test_a_status_of_an_older_or_newer_picowatch_is_understood(
+    tmp_path: Path, engines: list[dict[str, object]] | None
+) -> None:
+    """Without the engines, or with fields of engines that this version does not know."""
+    values: dict[str, Any] = {"updated": 1.0, "started": 0.0, "images": {"queued": 0}}
+    values |= {"engines": engines} if engines else {}
+    (tmp_path / ".picowatch").mkdir()
+    (tmp_path / ".picowatch/status.json").write_text(json.dumps(values))
+    found = read_status(tmp_path)
+    assert found is not None
+    assert found.engines == ((EngineStatus(number=1),) if engines else ())
 
 
 @pytest.mark.parametrize(
@@ -120,7 +125,7 @@ class Seen:
     def __init__(self, folder: Path) -> None:
         self.outbox = folder / "outbox"
         self.lock: OutboxLock | None = OutboxLock(self.outbox)
-        self._files = StatusFiles(self.outbox)
+        self._files = StatusFiles(self.outbox, ProblemFiles(self.outbox))
 
     def tell(self, **values: Any) -> None:
         self._files.write(status(**values))

@@ -4,10 +4,10 @@ A page opened from disk may not fetch files, but it may load scripts, so the dat
 
     page-00001.js …   250 pictures each, one call a line, only appended to   (pages.py)
     pages.js          how many there are                                     (pages.py)
-    now.js            what runs, what waits, what went wrong                 (gallery.py)
+    now.js            what is running, what is queued, what went wrong  (../status.py)
     thumbs/           a small WebP of each picture                           (thumbnails.py)
 """
 
-from picowatch.outbox.gallery.gallery import Gallery, GalleryKeeper, NowFile
+from picowatch.outbox.gallery.gallery import Gallery, GalleryKeeper
 
-__all__ = ["Gallery", "GalleryKeeper", "NowFile"]
+__all__ = ["Gallery", "GalleryKeeper"]

@@ -4,14 +4,12 @@ A damaged gallery, or one of another version, is rebuilt from images.jsonl
 and the pictures.
 """
 
-import json
 import logging
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import asdict
 from importlib import resources
 from itertools import count
 from pathlib import Path
@@ -26,7 +24,6 @@ from picowatch.outbox.gallery.pages import Pages
 from picowatch.outbox.gallery.thumbnails import Thumbnails
 from picowatch.outbox.listing import Listing
 from picowatch.outbox.problems import ProblemFiles
-from picowatch.outbox.status import Status
 
 log = logging.getLogger("picowatch")
 
@@ -35,10 +32,6 @@ PAGE = "index.html"
 LOOKED_AT_ONCE = 250  # files
 LOOKING_REST = 9.0  # times as long as looking takes
 LOOK_SECONDS = 60.0  # between looks for pictures that the user deleted
-SHOWN = (
-    "updated", "recipe", "image", "of", "step", "steps", "seconds_left", "trouble", "images",
-    "paused", "waiting",
-)  # fmt: skip
 
 
 class Gallery:
@@ -234,29 +227,3 @@ class GalleryKeeper:
             action()
         except OSError as error:  # a full disk is waited for by those who have to write
             log.debug("the gallery will be updated later: %s", error)
-
-
-class NowFile:
-    """now.js: what is running, queued and wrong, for the gallery while it is open.
-
-    Never written durably, for it is written again within seconds.
-    """
-
-    def __init__(self, root: Path, problems: ProblemFiles) -> None:
-        self._root = root
-        self._path = root / ".picowatch" / "gallery" / "now.js"
-        self._problems = problems
-
-    def write(self, status: Status) -> None:
-        """Replace it by what there is to say now."""
-        values = asdict(status)
-        problems, more = self._problems.shown()
-        told = {name: values[name] for name in SHOWN} | {
-            "runs": not status.ended,
-            "line": status.line(),
-            "preview": (self._root / "preview.png").is_file(),
-            "problems": [asdict(problem) for problem in problems],
-            "more_problems": more,
-        }
-        text = f"now({json.dumps(told, ensure_ascii=True)});\n"
-        write_atomically(self._path, text.encode(), durable=False)
