@@ -256,10 +256,10 @@ def _draw_plot(path: Path, cells: Sequence[Measurement], title: str) -> None:
     figure = Figure(figsize=INCHES, layout="constrained")
     axes = figure.subplots()
     for (steps, size), line in groupby(cells, key=lambda cell: (cell.steps, cell.size)):
-        measured = [cell for cell in line if cell.images_per_second]
+        points = [(cell.batch, rate) for cell in line if (rate := cell.images_per_second)]
         axes.plot(
-            [cell.batch for cell in measured],
-            [cell.images_per_second for cell in measured],
+            [batch for batch, _ in points],
+            [rate for _, rate in points],
             marker="o",
             label=f"{steps} steps, {size}",
         )

@@ -27,7 +27,6 @@ from picowatch.inbox.names import is_looked_into
 from picowatch.inbox.watching import events_are_reliable, file_system_type
 from picowatch.metadata import PICOWATCH, read_chunk
 from picowatch.observers.console import PlainConsole
-from picowatch.outbox.outbox import Outbox
 from picowatch.outbox.png import read_texts
 from picowatch.outbox.status import is_running
 from picowatch.recipe.messages.problems import harmless
@@ -155,7 +154,7 @@ def _make(settings: Settings, make_engine: MakeEngine) -> str:
         result = daemon.run(once=True)
         if result.succeeded:
             return ""
-        return result.reason or Outbox(settings.outbox, settings.file_name).error("doctor.yaml")
+        return result.reason or (settings.outbox / "doctor.yaml.error.txt").read_text()
 
 
 def _machine_checks() -> Iterator[Check]:

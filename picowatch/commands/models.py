@@ -26,7 +26,7 @@ def models(settings: Settings, as_json: bool) -> int:
     cache = settings.outbox / ".picowatch" / "hashes.json"
     catalog = Catalog(settings.models, cache, keep_hashes=False)
     inventory = catalog.scan()
-    found = (catalog.demo, *inventory.models, *inventory.refused)
+    found: list[Model | Refused] = [catalog.demo, *inventory.models, *inventory.refused]
     rows = [_row(catalog, model) for model in found]
     if as_json:
         print(json.dumps(rows, indent=1))

@@ -30,6 +30,7 @@ from picowatch.ledger.ledger import Ledger
 from picowatch.observers.console import Console
 from picowatch.observers.observers import Observers
 from picowatch.outbox.commands import Commands
+from picowatch.outbox.gallery import GalleryKeeper
 from picowatch.outbox.lock import OutboxLock
 from picowatch.outbox.log import close_log, open_log
 from picowatch.outbox.outbox import Outbox
@@ -86,7 +87,7 @@ def build_daemon(
         lambda: open_ledger(file, outbox, check=lock.after_crash, go_on=go_on_at_start)
     )
     stack.callback(ledger.close)
-    stack.enter_context(outbox.kept())
+    stack.callback(GalleryKeeper(outbox.gallery, outbox.problems).close)
     commands = retry.until_begun(lambda: Commands(settings.outbox))
     observers = Observers(settings, outbox, result)
     stack.callback(observers.close, hurry)

@@ -48,7 +48,7 @@ def make_due_sheets(recipe: str, ledger: Ledger, outbox: Outbox, go_on: Callable
             log.debug("unexpected", exc_info=True)
             words = f"The contact sheet could not be made: {type(error).__name__}: {error}."
             log.error("%s: %s", recipe, words)
-            outbox.add_warning(recipe, words)
+            outbox.problems.add_warning(recipe, words)
         else:
             log.info("%s: contact sheet %s", recipe, file)
         ledger.mark_sheet_made(due)

@@ -108,7 +108,7 @@ class Control:
         retried = self._ledger.retry(failed if asked is None else _matching(asked, failed))
         for name in retried:
             if self._ledger.is_valid(name):  # else it says what is wrong with the last save
-                self._outbox.remove_error(name)
+                self._outbox.problems.remove_error(name)
             log.info("%s: %s queued again, as requested", name, images(retried[name]))
         self._pool.look()
         if retried:
@@ -173,7 +173,7 @@ class Control:
 
     def _result(self, recipe: str, outcome: Outcome) -> Answer:
         if not outcome.valid:
-            return Answer(False, self._outbox.error(recipe))
+            return Answer(False, self._outbox.problems.error(recipe))
         pictures = outcome.pictures
         if outcome.failed:
             place = self._outbox.names.error_file(recipe)

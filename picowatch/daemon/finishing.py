@@ -55,7 +55,7 @@ class Finishing:
     def moved(self, recipe: str) -> None:
         """Failures stand beside the new name now, sheets and the archive are waiting for it."""
         if failures := self._ledger.failures(recipe):
-            self._outbox.write_error(recipe, _failure_text(recipe, failures))
+            self._outbox.problems.write_error(recipe, _failure_text(recipe, failures))
             self._errors.note(recipe, f"{recipe}: {failures[-1][1]}")
         self.conclude(recipe)
 
@@ -78,18 +78,18 @@ class Finishing:
             log.error("%s: %s", recipe, words)
             self._errors.note(recipe, f"{recipe}: {words}")
             with suppress(OSError):
-                self._outbox.add_warning(recipe, words)
+                self._outbox.problems.add_warning(recipe, words)
 
     def _finish(self, recipe: str) -> None:
         failures = self._ledger.failures(recipe)
         if failures:
             # An invalid save's error file stays: the next good save tries these again anyway.
             if self._ledger.is_valid(recipe):
-                if self._outbox.write_error(recipe, _failure_text(recipe, failures)):
+                if self._outbox.problems.write_error(recipe, _failure_text(recipe, failures)):
                     self._on_failed(recipe)
                 self._errors.note(recipe, f"{recipe}: {failures[-1][1]}")
         elif self._ledger.succeeded(recipe) is not None:
-            self._outbox.remove_error(recipe)  # a crash may have kept it
+            self._outbox.problems.remove_error(recipe)  # a crash may have kept it
             self._errors.forget(recipe)
         self.conclude(recipe)
 

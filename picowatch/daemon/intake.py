@@ -143,7 +143,7 @@ class Intake:
         It was removed for a rename or a deletion that the ledger did not keep.
         """
         for recipe in self._ledger.rejected_recipes():
-            if not self._outbox.error(recipe):
+            if not self._outbox.problems.error(recipe):
                 self._inbox.answer_again_after(recipe, "no error file", lambda: "refused")
 
     def tidy_up(self) -> None:
@@ -209,8 +209,8 @@ class Intake:
         except (ModelRefused, FileUnreadable) as error:
             return self._reject_words(save, str(error))
         warnings = list(dict.fromkeys(w for recipe in recipes for w in recipe.warnings))
-        self._outbox.remove_error(seen.path)
-        self._outbox.write_warnings(seen.path, warnings)
+        self._outbox.problems.remove_error(seen.path)
+        self._outbox.problems.write_warnings(seen.path, warnings)
         return partial(self._tell_accepted, seen.path, result, warnings)
 
     def _await(self, recipe: str, refused: str) -> None:
@@ -251,14 +251,14 @@ class Intake:
         )
 
     def _reject(self, save: Save, text: str, line: str) -> Callable[[], None]:
-        self._outbox.write_error(save.path, text)
+        self._outbox.problems.write_error(save.path, text)
         self._ledger.reject(save)
         return partial(self._tell_rejected, save.path, line)
 
     def _gone(self, seen: Gone) -> Callable[[], None]:
         cancelled = self._ledger.forget(seen.path)
-        self._outbox.remove_error(seen.path)
-        self._outbox.write_warnings(seen.path, ())
+        self._outbox.problems.remove_error(seen.path)
+        self._outbox.problems.write_warnings(seen.path, ())
         self._errors.forget(seen.path)
         return partial(log.info, "%s: deleted, %s cancelled", seen.path, images(cancelled))
 
@@ -269,8 +269,8 @@ class Intake:
         was_valid = self._ledger.rename(
             seen.old, new, seen.stamp, picture_exists=self._outbox.exists
         )
-        self._outbox.remove_error(seen.old)
-        self._outbox.write_warnings(seen.old, ())
+        self._outbox.problems.remove_error(seen.old)
+        self._outbox.problems.write_warnings(seen.old, ())
         self._errors.forget(seen.old)
         tell = partial(log.info, "%s: renamed to %s, its queue is kept", seen.old, new)
         if was_valid and is_txt(seen.old) == is_txt(new):
@@ -294,8 +294,8 @@ class Intake:
                         digest = recipe.digest(self._hashes.beside(pictures.keep))
                 priorities.append((digest, recipe.priority))
         self._ledger.prioritise(seen.path, priorities)
-        self._outbox.remove_error(seen.path)
-        self._outbox.write_warnings(seen.path, warnings)
+        self._outbox.problems.remove_error(seen.path)
+        self._outbox.problems.write_warnings(seen.path, warnings)
 
     # -- telling
 

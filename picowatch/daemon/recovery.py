@@ -73,9 +73,9 @@ def set_aside(path: Path, damage: str) -> None:
 
 
 def _restore(ledger: Ledger, outbox: Outbox, go_on: Callable[[], None]) -> None:
-    outbox.remove_strays(())  # what is still wrong is said again
+    outbox.problems.remove_all_but(())  # what is still wrong is said again
     listed = {}
-    for line in outbox.all_enlisted():
+    for line in outbox.listing.all():
         go_on()
         listed[line["file"]] = line
     sheets: dict[str, dict[str, list[str]]] = {}
@@ -235,7 +235,7 @@ class Recovery:
         safely(self._outbox.repair_latest)
         safely(self._inbox.recover)
         known = self._ledger.known_recipes()
-        safely(partial(self._outbox.remove_strays, known))
+        safely(partial(self._outbox.problems.remove_all_but, known))
 
     def _decide(self, image: QueuedImage) -> None:
         """What becomes of an image that was in progress when the last daemon died."""
@@ -252,7 +252,7 @@ class Recovery:
 
     def _enlist(self) -> None:
         """Pictures that are published, but stand in no list yet."""
-        enlisted = self._outbox.enlisted()
+        enlisted = self._outbox.listing.recent_files()
         for image in self._ledger.unlisted():
             self._go_on()
             if image.file in enlisted:

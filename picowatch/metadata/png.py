@@ -1,12 +1,12 @@
-"""The texts of a PNG: which go into which kind of chunk, and how they are found and decoded.
+"""The texts of a PNG, whoever wrote it: how they are found and decoded.
 
-Format: https://www.w3.org/TR/png-3/#5Chunk-layout, #11textinfo. Writing PNGs is the outbox's.
+Format: https://www.w3.org/TR/png-3/#5Chunk-layout, #11textinfo. Pillow writes PNGs: outbox/png.py.
 """
 
 import codecs
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from picowatch.errors import PictureUnreadable
@@ -21,9 +21,6 @@ MAX_ALL_BYTES = 4 * MAX_TEXT_BYTES
 MAX_TEXTS = 100
 MAX_CHUNKS = 100_000
 
-# Readers take a key of this name for ComfyUI's or Easy Diffusion's.
-_NEVER = "prompt"
-
 _UNICODE = b"UNICODE\0"
 _PREFIXES = (_UNICODE, b"ASCII\0\0\0", b"JIS\0\0\0\0\0", b"\0" * 8)
 _BOMS = {
@@ -34,36 +31,6 @@ _BOMS = {
 # Settings are named in ASCII, whatever the prompt is written in.
 _SURE_SIGNS = ("Steps: ", '": ', '":')
 _UTF16 = ("utf-16-le", "utf-16-be")
-
-
-@dataclass(frozen=True, slots=True)
-class PngText:
-    """A text for a PNG: Latin-1 goes into a tEXt chunk, everything else into iTXt (UTF-8)."""
-
-    keyword: str
-    text: str
-    is_latin1: bool
-
-
-def png_texts(texts: Mapping[str, str]) -> list[PngText]:
-    """The chunks for these keywords and texts, in their order; write them before the pixels."""
-    return [_png_text(keyword, text) for keyword, text in texts.items()]
-
-
-def _png_text(keyword: str, text: str) -> PngText:
-    if keyword.casefold() == _NEVER:
-        raise ValueError(f"a PNG key called '{keyword}' is taken for another program's")
-    if not 1 <= len(keyword) <= 79 or not keyword.isascii() or keyword != keyword.strip():
-        raise ValueError(f"not a PNG keyword: {keyword!r}")
-    return PngText(keyword, text, _is_latin1(text))
-
-
-def _is_latin1(text: str) -> bool:
-    try:
-        text.encode("latin-1")
-    except UnicodeEncodeError:
-        return False
-    return "\0" not in text
 
 
 @dataclass(frozen=True, slots=True)

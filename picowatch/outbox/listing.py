@@ -33,6 +33,10 @@ class Listing:
         """The files in the last lines: enough to tell what a crash left unlisted."""
         return {line["file"] for line in self.recent()}
 
+    def newest(self, count: int) -> list[str]:
+        """The files of the last pictures, the newest at the end."""
+        return [line["file"] for line in self.recent()[-count:]]
+
     def recent(self) -> list[dict[str, Any]]:
         """The last lines, some hundreds, oldest first."""
         if not self._path.exists():

@@ -2,12 +2,10 @@
 
 import logging
 import os
-import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from os.path import lexists
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
@@ -18,8 +16,8 @@ from picowatch.files.atomic import (
 )
 from picowatch.files.inside import open_regular
 from picowatch.files.retry import passes
-from picowatch.metadata import PICOWATCH, PngText, png_texts, read_chunk
-from picowatch.outbox.gallery import Gallery, GalleryKeeper
+from picowatch.metadata import PICOWATCH, read_chunk
+from picowatch.outbox.gallery import Gallery
 from picowatch.outbox.listing import Listing
 from picowatch.outbox.memos import Memos
 from picowatch.outbox.names import OutboxNames
@@ -28,7 +26,6 @@ from picowatch.outbox.problems import ProblemFiles
 from picowatch.outbox.sheets import Cell, contact_sheet
 from picowatch.outbox.status import StatusFiles
 from picowatch.recipe.fields import Axis
-from picowatch.recipe.messages.problems import harmless, harmless_lines
 
 log = logging.getLogger("picowatch")
 
@@ -50,12 +47,11 @@ class Outbox:
         self.root = root
         self.names = OutboxNames(root, file_name)
         self.memos = Memos(root / ".picowatch" / "memos.jsonl")
-        self._listing = Listing(root / "images.jsonl")
-        self._gallery = Gallery(root, self._listing, go_on)
-        self.problems = ProblemFiles(root)
+        self.listing = Listing(root / "images.jsonl")
+        self.gallery = Gallery(root, self.listing, go_on)
+        self.problems = ProblemFiles(root, self.names)
         self.status = StatusFiles(root, self.problems)
         self._said_latest = False
-        self._adding_warning = threading.Lock()  # publishers have several threads
 
     def publish(
         self,
@@ -63,7 +59,7 @@ class Outbox:
         width: int,
         height: int,
         pixels: bytes,
-        texts: Sequence[PngText],
+        texts: Mapping[str, str],
         go_on: Callable[[], None] = lambda: None,
     ) -> None:
         """Write a picture to its path, whole or not at all; durable when this returns.
@@ -73,7 +69,7 @@ class Outbox:
         content = encode_png(width, height, pixels, texts, go_on)
         write_atomically(self.root / file, content)
         self._write_latest(content)
-        self._gallery.keep_thumbnail(file, Image.frombytes("RGB", (width, height), pixels))
+        self.gallery.keep_thumbnail(file, Image.frombytes("RGB", (width, height), pixels))
 
     def publish_sheet(
         self,
@@ -89,10 +85,10 @@ class Outbox:
         Raises SheetTooLarge.
         """
         page = contact_sheet(cells, axes, side, go_on)
-        texts = png_texts({SHEET_KEYWORD: text})
+        texts = {SHEET_KEYWORD: text}
         content = encode_png(page.width, page.height, page.tobytes(), texts, go_on)
         write_atomically(self.root / file, content)
-        self._gallery.add_sheet(file, page, text)
+        self.gallery.add_sheet(file, page, text)
 
     def show_as_latest(self, file: str) -> None:
         """Let latest.png be this picture, if it still exists."""
@@ -126,28 +122,8 @@ class Outbox:
 
     def repair_latest(self) -> None:
         """A power cut may have emptied latest.png, whose writing does not wait for the disk."""
-        for newest in self.newest(1):
+        for newest in self.listing.newest(1):
             self.show_as_latest(newest)
-
-    def enlist(self, line: dict[str, Any]) -> None:
-        """Add a published picture to images.jsonl."""
-        self._listing.append(line)
-
-    def show_in_gallery(self, line: dict[str, Any]) -> None:
-        """Add an enlisted picture to the gallery."""
-        self._gallery.add(line)
-
-    def newest(self, count: int) -> list[str]:
-        """The files of the last pictures, the newest at the end."""
-        return [line["file"] for line in self._listing.recent()[-count:]]
-
-    def enlisted(self) -> set[str]:
-        """The files that were enlisted last."""
-        return self._listing.recent_files()
-
-    def all_enlisted(self) -> Iterator[dict[str, Any]]:
-        """Every line of images.jsonl."""
-        return self._listing.all()
 
     def pictures(self) -> Iterator[tuple[str, float, dict[str, str]]]:
         """File, time and texts of every picture in the recipes' folders, oldest first."""
@@ -162,15 +138,6 @@ class Outbox:
             except PictureUnreadable:
                 continue
 
-    @contextmanager
-    def kept(self) -> Iterator[None]:
-        """Meanwhile the gallery is looked after, in a thread of its own."""
-        keeper = GalleryKeeper(self._gallery, self.problems)
-        try:
-            yield
-        finally:
-            keeper.close()
-
     def exists(self, file: str) -> bool:
         return (self.root / file).is_file()
 
@@ -182,61 +149,11 @@ class Outbox:
         except (PictureUnreadable, KeyError):
             return False
 
-    def write_error(self, recipe: str, text: str) -> bool:
-        """Answer a recipe with an error file; returns whether it says something new."""
-        is_new = self.error(recipe) != text.encode("utf-8", "backslashreplace").decode()
-        return self._say_beside(self.names.error_file(recipe), text) and is_new
-
-    def _say_beside(self, file: str, text: str) -> bool:
-        """Write an error or warning file; no, if somebody put something else in its place."""
-        try:
-            self.problems.write(file, text)
-        except OSError as error:
-            if passes(error):
-                raise
-            log.error("%s cannot be written: %s", file, error.strerror)
-            return False
-        return True
-
-    def error(self, recipe: str) -> str:
-        """The recipe's error file, "" if it does not exist."""
-        try:
-            return (self.root / self.names.error_file(recipe)).read_text(errors="replace")
-        except OSError:
-            return ""
-
-    def remove_error(self, recipe: str) -> None:
-        """The recipe is valid now, or gone."""
-        self.problems.remove(self.names.error_file(recipe))
-
-    def write_warnings(self, recipe: str, warnings: Sequence[str]) -> None:
-        """Write a warning file with what in a recipe was ignored; it is never withdrawn."""
-        file = self.names.warning_file(recipe)
-        if warnings:
-            shown = [harmless(f"inbox/{recipe}"), *map(harmless_lines, warnings)]
-            self._say_beside(file, "\n\n".join(shown) + "\n")
-        else:
-            self.problems.remove(file)
-
-    def add_warning(self, recipe: str, warning: str) -> None:
-        """Add, once, to the warning file what went wrong after the save was answered."""
-        file = self.names.warning_file(recipe)
-        with self._adding_warning:
-            before = self.problems.text(file) or harmless(f"inbox/{recipe}") + "\n"
-            added = f"\n{harmless_lines(warning)}\n"
-            if added not in before:
-                self._say_beside(file, before + added)
-
     def remove_leftovers(self, go_on: Callable[[], None] = lambda: None) -> None:
         """Delete what a crash left half-written anywhere in the outbox."""
         for folder, _, _ in os.walk(self.root):
             go_on()
             remove_leftovers(Path(folder))
-
-    def remove_strays(self, recipes: Collection[str]) -> None:
-        """Delete error and warning files of all but these recipes: a crash undid their answers."""
-        beside = (self.names.error_file, self.names.warning_file)
-        self.problems.remove_all_but({file(recipe) for recipe in recipes for file in beside})
 
     def archive(self, recipe: str, content: bytes) -> str:
         """Keep a recipe's bytes in its folder; returns their path below the outbox.

@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from PIL import ExifTags, Image, PngImagePlugin
 from picowatch.errors import PictureUnreadable
 from picowatch.files.inside import open_regular
 from picowatch.files.pictures import MAX_BYTES, FewReads
-from picowatch.metadata import PARAMETERS, PngText, found_in_png
+from picowatch.metadata import PARAMETERS, found_in_png
 from picowatch.metadata.png import SIGNATURE, decoded_comment
 
 SHEET_KEYWORD = "picowatch-sheet"  # of the text in which a contact sheet says what it shows
@@ -39,23 +39,30 @@ def encode_png(
     width: int,
     height: int,
     pixels: bytes,
-    texts: Sequence[PngText],
+    texts: Mapping[str, str],
     go_on: Callable[[], None] = lambda: None,
 ) -> bytes:
-    """A PNG file's bytes; `pixels` are RGB triples, the texts precede the image data.
+    """A PNG file's bytes; `pixels` are RGB triples, the texts by keyword precede the image data.
 
-    `go_on` is called repeatedly meanwhile; what it raises ends the writing.
+    Latin-1 goes into tEXt chunks, everything else into iTXt (UTF-8). `go_on` is called repeatedly
+    meanwhile; what it raises ends the writing.
     """
     image = Image.frombytes("RGB", (width, height), pixels)
     chunks = PngImagePlugin.PngInfo()
-    for text in texts:
-        if text.is_latin1:
-            chunks.add_text(text.keyword, text.text)
-        else:
-            chunks.add_itxt(text.keyword, text.text)
+    for keyword, text in texts.items():
+        _check_keyword(keyword)
+        # Pillow would put a NUL into a tEXt chunk, where it is not allowed.
+        (chunks.add_itxt if "\0" in text else chunks.add_text)(keyword, text)
     file = _Parts(go_on)
     image.save(file, "PNG", pnginfo=chunks, compress_level=_COMPRESSION)
     return file.getvalue()
+
+
+def _check_keyword(keyword: str) -> None:
+    """Readers take `prompt` for ComfyUI's or Easy Diffusion's."""
+    is_plain = keyword.isascii() and keyword == keyword.strip()
+    if keyword.casefold() == "prompt" or not is_plain or not 1 <= len(keyword) <= 79:
+        raise ValueError(f"not a PNG keyword of ours: {keyword!r}")
 
 
 def encode_enlarged(width: int, height: int, pixels: bytes, scale: int) -> bytes:

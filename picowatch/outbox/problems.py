@@ -1,15 +1,20 @@
-"""The error and warning files of one outbox: written, taken back, and known for the gallery."""
+"""The error and warning files of one outbox: written, deleted, and listed for the gallery."""
 
+import logging
 import os
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from picowatch.files.atomic import write_atomically
 from picowatch.files.inside import open_regular
-from picowatch.outbox.names import ERROR_ENDING, WARNING_ENDING
+from picowatch.files.retry import passes
+from picowatch.outbox.names import ERROR_ENDING, WARNING_ENDING, OutboxNames
+from picowatch.recipe.messages.problems import harmless, harmless_lines
+
+log = logging.getLogger("picowatch")
 
 MOST_SHOWN = 20
 MOST_CHARACTERS = 2000  # of one file
@@ -28,19 +33,77 @@ class Problem:
 class ProblemFiles:
     """Safe to use from several threads."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, names: OutboxNames) -> None:
         self._root = root
+        self._names = names
         self._lock = threading.Lock()
+        self._adding = threading.Lock()  # publishers have several threads
         self._files: dict[str, None] = {}  # newest last
         self.changes = 0
 
-    def write(self, file: str, text: str) -> None:
-        """Tell the user of a problem; `file` ends as error or warning files do."""
-        write_atomically(self._root / file, text.encode("utf-8", "backslashreplace"))
-        self._note(file)
+    def write_error(self, recipe: str, text: str) -> bool:
+        """Answer a recipe with an error file; returns whether it says something new."""
+        is_new = self.error(recipe) != text.encode("utf-8", "backslashreplace").decode()
+        return self._write(self._names.error_file(recipe), text) and is_new
 
-    def remove(self, file: str) -> None:
-        """The problem is gone; a file that somebody else put there stays."""
+    def error(self, recipe: str) -> str:
+        """The recipe's error file, "" if it does not exist."""
+        try:
+            return (self._root / self._names.error_file(recipe)).read_text(errors="replace")
+        except OSError:
+            return ""
+
+    def remove_error(self, recipe: str) -> None:
+        """The recipe is valid now, or gone."""
+        self._remove(self._names.error_file(recipe))
+
+    def write_warnings(self, recipe: str, warnings: Sequence[str]) -> None:
+        """Write a warning file with what in a recipe was ignored, or delete it if there is none."""
+        file = self._names.warning_file(recipe)
+        if warnings:
+            shown = [harmless(f"inbox/{recipe}"), *map(harmless_lines, warnings)]
+            self._write(file, "\n\n".join(shown) + "\n")
+        else:
+            self._remove(file)
+
+    def add_warning(self, recipe: str, warning: str) -> None:
+        """Add, once, to the warning file what went wrong after the save was answered."""
+        file = self._names.warning_file(recipe)
+        with self._adding:
+            before = self._text(file) or harmless(f"inbox/{recipe}") + "\n"
+            added = f"\n{harmless_lines(warning)}\n"
+            if added not in before:
+                self._write(file, before + added)
+
+    def remove_all_but(self, recipes: Collection[str]) -> None:
+        """Delete the files of all other recipes: a crash undid their answers.
+
+        A recipe that was archived may have such a name, too: it stays.
+        """
+        beside = (self._names.error_file, self._names.warning_file)
+        kept = {file(recipe) for recipe in recipes for file in beside}
+        for path in self._paths():
+            file = path.relative_to(self._root).as_posix()
+            if file not in kept and (self._text(file) or "").startswith("inbox/"):
+                self._remove(file)
+
+    def _write(self, file: str, text: str) -> bool:
+        """Returns whether it was written: somebody may have put something else in its place."""
+        try:
+            write_atomically(self._root / file, text.encode("utf-8", "backslashreplace"))
+        except OSError as error:
+            if passes(error):
+                raise
+            log.error("%s cannot be written: %s", file, error.strerror)
+            return False
+        with self._lock:
+            self._files.pop(file, None)
+            self._files[file] = None
+            self.changes += 1
+        return True
+
+    def _remove(self, file: str) -> None:
+        """Something else that somebody put there stays."""
         with suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
             (self._root / file).unlink()
         with self._lock:
@@ -48,15 +111,8 @@ class ProblemFiles:
                 del self._files[file]
                 self.changes += 1
 
-    def remove_all_but(self, files: Collection[str]) -> None:
-        """Delete all others; a recipe that was archived may have such a name, too."""
-        for path in self._paths():
-            file = path.relative_to(self._root).as_posix()
-            if file not in files and (self.text(file) or "").startswith("inbox/"):
-                self.remove(file)
-
     def find(self) -> None:
-        """Take in the files that earlier runs left."""
+        """List the files that earlier runs left."""
         found = [
             (_changed_at(path), path.relative_to(self._root).as_posix()) for path in self._paths()
         ]
@@ -76,7 +132,7 @@ class ProblemFiles:
         for index, file in enumerate(files):
             if len(problems) == MOST_SHOWN:
                 return problems, len(files) - index
-            if (text := self.text(file)) is not None:
+            if (text := self._text(file)) is not None:
                 ending = ERROR_ENDING if file.endswith(ERROR_ENDING) else WARNING_ENDING
                 recipe = file.removesuffix(ending)
                 problems.append(Problem(file, recipe, ending == ERROR_ENDING, text))
@@ -88,13 +144,7 @@ class ProblemFiles:
                 if name.endswith((ERROR_ENDING, WARNING_ENDING)):
                     yield Path(folder, name)
 
-    def _note(self, file: str) -> None:
-        with self._lock:
-            self._files.pop(file, None)
-            self._files[file] = None
-            self.changes += 1
-
-    def text(self, file: str) -> str | None:
+    def _text(self, file: str) -> str | None:
         """The beginning of a file, None if it cannot be read."""
         try:
             handle = open_regular(self._root / file)

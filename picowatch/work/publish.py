@@ -27,10 +27,8 @@ from picowatch.ledger.rows import QueuedImage
 from picowatch.metadata import (
     PARAMETERS,
     PICOWATCH,
-    PngText,
     parameters_text,
     picowatch_json,
-    png_texts,
 )
 from picowatch.outbox.outbox import Outbox
 from picowatch.recipe.request import ImageRequest
@@ -71,7 +69,7 @@ class Publisher:
         self._on_finished = on_finished
         self._retry = retry
         self._result = result
-        self.newest: deque[str] = deque(outbox.newest(NEWEST), maxlen=NEWEST)
+        self.newest: deque[str] = deque(outbox.listing.newest(NEWEST), maxlen=NEWEST)
         threads = min(MOST_THREADS, os.cpu_count() or 1)
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="publisher")
         self._lock = threading.Lock()  # of the catalog
@@ -87,8 +85,8 @@ class Publisher:
     def enlist(self, image: QueuedImage) -> None:
         """Add a published picture to the lists, and remember that it stands there."""
         line = listing_line(image)
-        self._outbox.enlist(line)
-        self._outbox.show_in_gallery(line)
+        self._outbox.listing.append(line)
+        self._outbox.gallery.add(line)
         self._ledger.mark_listed(image.id)
 
     def _publish(self, batch: list[QueuedImage], pictures: list[RenderedImage]) -> None:
@@ -180,8 +178,8 @@ class Publisher:
         for step in (
             # Before the ledger says done: whoever sees nothing wait has heard of every picture.
             partial(self._on_published, image, picture),
-            partial(self._outbox.enlist, line),
-            partial(self._outbox.show_in_gallery, line),
+            partial(self._outbox.listing.append, line),
+            partial(self._outbox.gallery.add, line),
         ):
             self._retry.until_done("publisher", step)
         seconds = sum(picture.timings.values())
@@ -191,7 +189,7 @@ class Publisher:
         for warning in picture.warnings:
             log.warning("%s: %s", image.file, warning)
             recipe = self._ledger.recipe_of(image)
-            tell = partial(self._outbox.add_warning, recipe, warning)
+            tell = partial(self._outbox.problems.add_warning, recipe, warning)
             self._retry.until_done("publisher", tell)
 
     def _note(self, written: list[QueuedImage], listed: list[QueuedImage]) -> None:
@@ -200,7 +198,7 @@ class Publisher:
         for recipe in self._retry.until_done("publisher", note):
             self._on_finished(recipe)
 
-    def _texts(self, image: QueuedImage, picture: RenderedImage) -> list[PngText]:
+    def _texts(self, image: QueuedImage, picture: RenderedImage) -> dict[str, str]:
         chunk = picowatch_json(
             image.request,
             recipe_path=image.recipe,
@@ -224,7 +222,7 @@ class Publisher:
         with self._lock:
             hashes = self._lora_hashes(image.request)
         parameters = parameters_text(_as_made(image.request, picture), __version__, hashes)
-        return png_texts({PARAMETERS: parameters, PICOWATCH: chunk})
+        return {PARAMETERS: parameters, PICOWATCH: chunk}
 
     def _lora_hashes(self, request: ImageRequest) -> dict[str, str]:
         """A1111's hashes of the image's LoRAs; one that is gone or another one by now has none."""

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 
 from picowatch.errors import PictureUnreadable
-from picowatch.metadata import Chunk, PngText, picowatch_json, png_texts, read_chunk
+from picowatch.metadata import Chunk, picowatch_json, read_chunk
+from picowatch.outbox.png import encode_png, texts_of
 from picowatch.recipe import ImageRequest
 from tests.metadata.requests import CORGI, image_requests
 
@@ -125,16 +126,18 @@ def test_what_is_no_chunk_of_ours_is_an_error_that_says_so(text: str, message: s
     assert "argument" not in str(refused.value)
 
 
-def test_latin1_goes_into_text_chunks_and_the_rest_into_international_ones() -> None:
-    """tEXt is defined as Latin-1; iTXt is UTF-8."""
-    assert png_texts({"parameters": "für\n", "picowatch": "猫"}) == [
-        PngText("parameters", "für\n", True),
-        PngText("picowatch", "猫", False),
-    ]
+@pytest.mark.parametrize(("text", "kind"), [("für\n", b"tEXt"), ("猫", b"iTXt"), ("a\0b", b"iTXt")])
+def test_latin1_goes_into_text_chunks_and_the_rest_into_international_ones(
+    text: str, kind: bytes
+) -> None:
+    """tEXt is defined as Latin-1 without NUL; iTXt is UTF-8."""
+    content = encode_png(1, 1, b"rgb", {"parameters": text})
+    assert kind + b"parameters" in content
+    assert texts_of(content) == {"parameters": text}
 
 
 @pytest.mark.parametrize("keyword", ["prompt", "Prompt", "", " a", "a" * 80, "ä"])
 def test_a_key_that_readers_misunderstand_is_a_programming_error(keyword: str) -> None:
     """`prompt` is ComfyUI's and Easy Diffusion's."""
     with pytest.raises(ValueError, match="PNG key"):
-        png_texts({keyword: "a corgi"})
+        encode_png(1, 1, b"rgb", {keyword: "a corgi"})

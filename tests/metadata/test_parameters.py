@@ -7,12 +7,11 @@ from typing import Any
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 from sd_parsers import ParserManager
 from sd_parsers.parsers import AUTOMATIC1111Parser
 
-from picowatch.metadata import PARAMETERS, PICOWATCH, parameters_text, png_texts
+from picowatch.metadata import PARAMETERS, PICOWATCH, parameters_text
+from picowatch.outbox.png import encode_png
 from picowatch.recipe import ImageRequest, read_recipes
 from picowatch.recipe.fields import Hires
 from picowatch.recipe.prompts.grammar import doubts
@@ -200,11 +199,7 @@ def test_a_whole_picture_is_read_by_sd_parsers(prompt: str) -> None:
     """With both chunks, in Latin-1 and in UTF-8."""
     request = replace(CORGI, prompt=prompt)
     texts = {PARAMETERS: parameters_text(request, "0.1.0"), PICOWATCH: '{"a": "🐶"}'}
-    chunks = PngInfo()
-    for chunk in png_texts(texts):
-        (chunks.add_text if chunk.is_latin1 else chunks.add_itxt)(chunk.keyword, chunk.text)
-    picture = BytesIO()
-    Image.new("RGB", (8, 8)).save(picture, "PNG", pnginfo=chunks)
+    picture = BytesIO(encode_png(8, 8, bytes(8 * 8 * 3), texts))
     parsers: Any = ParserManager()
     found = parsers.parse(picture)
     assert found.generator.value == "AUTOMATIC1111"

@@ -13,6 +13,7 @@ import pytest
 from picowatch.observers.console import PlainConsole
 from picowatch.observers.view import progress_text, rows
 from picowatch.outbox.lock import OutboxLock
+from picowatch.outbox.names import OutboxNames
 from picowatch.outbox.problems import ProblemFiles
 from picowatch.outbox.status import EngineStatus, Status, StatusFiles, read_status
 from tests.commands.picowatch import picowatch, start
@@ -125,7 +126,8 @@ class Seen:
     def __init__(self, folder: Path) -> None:
         self.outbox = folder / "outbox"
         self.lock: OutboxLock | None = OutboxLock(self.outbox)
-        self._files = StatusFiles(self.outbox, ProblemFiles(self.outbox))
+        problems = ProblemFiles(self.outbox, OutboxNames(self.outbox, "{number}"))
+        self._files = StatusFiles(self.outbox, problems)
 
     def tell(self, **values: Any) -> None:
         self._files.write(status(**values))

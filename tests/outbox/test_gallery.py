@@ -16,6 +16,7 @@ from picowatch.outbox.gallery import pages
 from picowatch.outbox.gallery.gallery import Gallery
 from picowatch.outbox.gallery.thumbnails import SIDE, Thumbnails
 from picowatch.outbox.listing import Listing
+from picowatch.outbox.names import OutboxNames
 from picowatch.outbox.problems import MOST_SHOWN, ProblemFiles
 from tests.house import House, wait_for
 
@@ -333,10 +334,10 @@ def test_the_news_tell_what_runs_what_waits_and_what_is_wrong(house: House) -> N
 
 def test_problems_are_told_newest_first_and_errors_before_warnings(tmp_path: Path) -> None:
     """At most so many, and how many more there are; what the user deleted is none."""
-    problems = ProblemFiles(tmp_path)
-    problems.write("w.yaml.warning.txt", "not quite")
+    problems = ProblemFiles(tmp_path, OutboxNames(tmp_path, "{number}"))
+    problems.write_warnings("w.yaml", ["not quite"])
     for number in range(MOST_SHOWN + 2):
-        problems.write(f"{number}.yaml.error.txt", "wrong")
+        problems.write_error(f"{number}.yaml", "wrong")
     shown, more = problems.shown()
     assert (shown[0].recipe, len(shown), more) == (f"{MOST_SHOWN + 1}.yaml", MOST_SHOWN, 3)
     for number in range(MOST_SHOWN):

@@ -19,8 +19,8 @@ def root(tmp_path: Path) -> Path:
 
 def _publish(outbox: Outbox, file: str) -> None:
     (outbox.root / file).touch()
-    outbox.enlist({"file": file})
-    outbox.show_in_gallery({"file": file})
+    outbox.listing.append({"file": file})
+    outbox.gallery.add({"file": file})
 
 
 def _tear_last_line(path: Path) -> None:
@@ -45,7 +45,7 @@ def test_a_listed_line_with_a_hole_is_cut_off(root: Path) -> None:
     for file in ("a.png", "b.png"):
         _publish(outbox, file)
     _tear_last_line(root / "images.jsonl")
-    assert Outbox(root, "{number}").enlisted() == {"a.png"}
+    assert Outbox(root, "{number}").listing.recent_files() == {"a.png"}
     assert _listed(root) == ["a.png"]
 
 
