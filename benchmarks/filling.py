@@ -68,6 +68,6 @@ def _finish_all(house: House) -> None:
         while batch := ledger.claim(outbox.names, lambda request: IMAGES_PER_RECIPE):
             for image in batch:
                 ledger.finish(image.id)
-                publisher.enlist(image)
+                publisher.add_to_lists(image)
     publisher.close()
     ledger.close()

@@ -33,13 +33,12 @@ from benchmarks.measuring import RESULTS, Figure, Goal, Section, compared, measu
 from benchmarks.ours import Daemon, Folders, running
 from benchmarks.plan import in_turns, own_command
 from picowatch.catalog import Catalog
-from picowatch.engine.batches import batch_key
 from picowatch.engine.executor import LocalEngines
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import OnPreview, OnStep, RenderedImage, new_future, resolve, unseen
 from picowatch.files.retry import Retry
 from picowatch.ledger.ledger import Ledger
-from picowatch.ledger.rows import AskedEntry, QueuedImage
+from picowatch.ledger.rows import QueuedImage, RequestedEntry
 from picowatch.outbox.names import OutboxNames
 from picowatch.outbox.outbox import Outbox
 from picowatch.save import Save, Stamp
@@ -204,15 +203,14 @@ def _fill(ledger: Ledger, images: int) -> None:
     """So many images, of the checkpoints by turns."""
     with ledger.transaction():
         for save in range(images // 100):
-            asked = [
+            requests = [
                 replace(request(seed=image), checkpoint_hash=_hash(7 * save + image))
                 for image in range(100)
             ]
-            entry = AskedEntry("entry", 0, False, lambda _, asked=asked: asked)  # type: ignore[misc]
+            entry = RequestedEntry("entry", 0, False, lambda _, requests=requests: requests)  # type: ignore[misc]
             ledger.accept(
                 Save(f"{save}.yaml", str(save), Stamp(1, 1, save), saved_at=0.0),
                 [entry],
-                batch_key=lambda one: repr(batch_key(one)),
                 draw_seed=lambda: 1,
                 picture_exists=lambda file: False,
             )

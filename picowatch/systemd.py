@@ -7,7 +7,6 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable
 
 log = logging.getLogger("picowatch")
 
@@ -34,13 +33,12 @@ def notify(*lines: str) -> None:
 class Beat:
     """Says when the next sign of life is due, in the middle of something that takes long."""
 
-    def __init__(self, steady: Callable[[], float] = time.monotonic) -> None:
-        self._steady = steady
-        self._last = steady()
+    def __init__(self) -> None:
+        self._last = time.monotonic()
 
     def is_due(self) -> bool:
         """Whether it is time for one; it counts as given."""
-        if self._steady() - self._last < BEAT_SECONDS:
+        if time.monotonic() - self._last < BEAT_SECONDS:
             return False
-        self._last = self._steady()
+        self._last = time.monotonic()
         return True

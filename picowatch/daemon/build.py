@@ -188,7 +188,7 @@ def build_daemon(
         reporting=reporting,
         attempts=Attempts(retry, go_on=go_on),
         outbox_watch=OutboxWatch(lock, outbox, ledger, retry, result),
-        clock_watch=ClockWatch(now, time.monotonic),
+        clock_watch=ClockWatch(now),
         result=result,
         stop=stop,
         wake=wake,
@@ -200,7 +200,7 @@ def _go_on(retry: Retry, show_life: Callable[[], None]) -> Callable[[], None]:
 
     It ends with picowatch: it may raise Ended.
     """
-    beat = Beat(time.monotonic)
+    beat = Beat()
 
     def go_on() -> None:
         retry.go_on()

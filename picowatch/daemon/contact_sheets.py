@@ -1,11 +1,11 @@
-"""Contact sheets of sweeps and grids: made once all images of an entry have ended."""
+"""Contact sheets of sweeps and grids: drawn once all images of an entry have ended."""
 
 import json
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from picowatch.files.retry import Ended, passes
+from picowatch.files.retry import unexpected
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import DueSheet
 from picowatch.outbox.outbox import Outbox
@@ -20,7 +20,7 @@ LARGEST_PICTURE = 512  # pixels; full-size pictures stand beside the sheet
 
 
 def sheet_of(recipe: Recipe) -> str | None:
-    """What the entry's contact sheet shows, as JSON for the ledger; None if it wants none."""
+    """What the entry's contact sheet shows, as JSON for the ledger; None if it has none."""
     if not recipe.wants_sheet:
         return None
     axes = [{"label": axis.label, "values": list(axis.values)} for axis in recipe.axes]
@@ -28,11 +28,11 @@ def sheet_of(recipe: Recipe) -> str | None:
 
 
 def make_due_sheets(recipe: str, ledger: Ledger, outbox: Outbox, go_on: Callable[[], None]) -> None:
-    """Make the contact sheets of a recipe's entries whose images have all ended.
+    """Draw the contact sheets of a recipe's entries whose images have all ended.
 
     `go_on` is called between the pictures and the parts of a sheet; Ended leaves it undone.
 
-    One that cannot be made is given up: the log and the recipe's warning file say why.
+    One that cannot be drawn is given up: the log and the recipe's warning file say why.
     """
     for due in ledger.sheets_due(recipe):
         file = ledger.reserve_sheet(due, recipe, outbox.names)
@@ -40,18 +40,13 @@ def make_due_sheets(recipe: str, ledger: Ledger, outbox: Outbox, go_on: Callable
             _publish(recipe, due, file, outbox, go_on)
         except SheetTooLarge as error:
             log.warning("%s: no contact sheet: %s are too many for one page", recipe, error)
-        except Ended:
-            raise
         except Exception as error:  # no sheet may stop the daemon, at this start or the next
-            if passes(error):
-                raise
-            log.debug("unexpected", exc_info=True)
-            words = f"The contact sheet could not be made: {type(error).__name__}: {error}."
+            words = f"No contact sheet: {unexpected(error)}"
             log.error("%s: %s", recipe, words)
             outbox.problems.add_warning(recipe, words)
         else:
             log.info("%s: contact sheet %s", recipe, file)
-        ledger.mark_sheet_made(due)
+        ledger.mark_sheet_done(due)
 
 
 def _publish(

@@ -1,4 +1,4 @@
-"""What the commands of other processes do to the daemon's work."""
+"""Commands of other processes: pause, resume, retry, cancel, make."""
 
 import logging
 import time
@@ -23,7 +23,7 @@ MISSING_SECONDS = 30.0  # that a network share may take to show a file another m
 
 
 class Control:
-    """Does commands; each may come twice if picowatch dies between doing and answering it."""
+    """Runs commands; each may come twice if picowatch dies between running and answering it."""
 
     def __init__(
         self,
@@ -34,7 +34,6 @@ class Control:
         commands: Commands,
         *,
         go_on: Callable[[], None],
-        steady: Callable[[], float] = time.monotonic,
     ) -> None:
         """`go_on` is called while a command takes long."""
         self._settings = settings
@@ -44,21 +43,22 @@ class Control:
         self._pool = pool
         self._commands = commands
         self._go_on = go_on
-        self._steady = steady
-        self._missed: dict[str, float] = {}  # recipes to be made whose files are not there yet
+        self._missing_since: dict[
+            str, float
+        ] = {}  # recipes of `make` whose files are not there yet
 
-    def recall(self) -> None:
-        """A pause goes on after a restart."""
+    def restore_pause(self) -> None:
+        """A pause continues after a restart."""
         if self._ledger.fact(PAUSED) == "yes":
             self._pool.pause()
             log.info("paused: nothing is rendered until `picowatch resume`")
 
-    def work_off(self) -> None:
-        """Do what was asked meanwhile."""
+    def run_commands(self) -> None:
+        """Do what was requested meanwhile."""
         self._commands.work_off(self.do)
 
     def do(self, command: Command) -> Answer | None:
-        """Do it and say what came of it; None as long as that is not known."""
+        """Run it and return the answer; None as long as there is no answer yet."""
         match command:
             case Command("pause"):
                 return self._pause()
@@ -69,25 +69,25 @@ class Control:
             case Command("cancel", str(recipe)):
                 return self._cancel(recipe)
             case Command("make", str(recipe), str(digest)) if is_recipe_path(recipe):
-                return self._made(recipe, digest)
+                return self._make(recipe, digest)
         return Answer(False, f"Unknown command '{command.name}', or not of this form.")
 
     # -- pause
 
     def _pause(self) -> Answer:
         if self._pool.paused:
-            return Answer(True, f"It is already paused; {self._waiting()}.")
+            return Answer(True, f"It is already paused; {self._queued()}.")
         self._set_paused(True)
-        in_work = (
+        running = (
             " when the images in progress are finished" if self._ledger.counts().running else ""
         )
-        return Answer(True, f"Paused{in_work}; {self._waiting()}.")
+        return Answer(True, f"Paused{running}; {self._queued()}.")
 
     def _resume(self) -> Answer:
         if not self._pool.paused:
-            return Answer(True, f"It was not paused; {self._waiting()}.")
+            return Answer(True, f"It was not paused; {self._queued()}.")
         self._set_paused(False)
-        return Answer(True, f"Resumed; {self._waiting()}.")
+        return Answer(True, f"Resumed; {self._queued()}.")
 
     def _set_paused(self, paused: bool) -> None:
         self._outbox.memos.note_pause(paused)
@@ -98,36 +98,37 @@ class Control:
         else:
             self._pool.resume()
 
-    def _waiting(self) -> str:
+    def _queued(self) -> str:
         return images_wait(self._ledger.counts().queued)
 
     # -- retry and cancel
 
-    def _retry(self, asked: str | None) -> Answer:
+    def _retry(self, pattern: str | None) -> Answer:
         failed = self._ledger.recipes_with_failures()
-        retried = self._ledger.retry(failed if asked is None else _matching(asked, failed))
-        for name in retried:
-            if self._ledger.is_valid(name):  # else it says what is wrong with the last save
-                self._outbox.problems.remove_error(name)
-            log.info("%s: %s queued again, as requested", name, images(retried[name]))
-        self._pool.look()
+        retried = self._ledger.retry(failed if pattern is None else _matching(pattern, failed))
+        for recipe in retried:
+            if self._ledger.is_valid(recipe):  # else it says what is wrong with the last save
+                self._outbox.problems.remove_error(recipe)
+            log.info("%s: %s queued again, as requested", recipe, images(retried[recipe]))
+        self._pool.wake()
         if retried:
             return Answer(True, f"{images(sum(retried.values()))} queued again.")
-        if asked is None:
+        if pattern is None:
             return Answer(True, "No image has failed.")
         return Answer(
-            False, f"No image of {asked} has failed.{_named('Recipes with failed images', failed)}"
+            False,
+            f"No image of {pattern} has failed.{_named('Recipes with failed images', failed)}",
         )
 
-    def _cancel(self, asked: str) -> Answer:
+    def _cancel(self, pattern: str) -> Answer:
         """What is in progress is finished, or stopped under the setting `interrupt`."""
-        waiting = [recipe for recipe, _ in self._ledger.waiting()]
-        in_work = set(_matching(asked, self._ledger.recipes_in_work()))
-        recipes = {*_matching(asked, waiting), *in_work}
+        queued = [recipe for recipe, _ in self._ledger.queued_recipes()]
+        running = set(_matching(pattern, self._ledger.recipes_in_progress()))
+        recipes = {*_matching(pattern, queued), *running}
         if not recipes:
             return Answer(
                 False,
-                f"No image of {asked} is queued.{_named('Recipes with queued images', waiting)}",
+                f"No image of {pattern} is queued.{_named('Recipes with queued images', queued)}",
             )
         known = {recipe: self._ledger.known_recipe(recipe) for recipe in sorted(recipes)}
         self._outbox.memos.note_cancellation(
@@ -139,7 +140,7 @@ class Control:
             log.info("%s: queued images cancelled, as requested", recipe)
             make_due_sheets(recipe, self._ledger, self._outbox, self._go_on)
         rest = ""
-        if in_work:
+        if running:
             rest = (
                 " Images in progress are stopped."
                 if stopped
@@ -149,7 +150,7 @@ class Control:
 
     # -- make
 
-    def _made(self, recipe: str, digest: str) -> Answer | None:
+    def _make(self, recipe: str, digest: str) -> Answer | None:
         """The pictures of a save, once it was answered and all of them have ended."""
         stamp, known = stamp_of(self._inbox, recipe), self._ledger.known_recipe(recipe)
         if stamp is not None and (known is None or stamp.written_since(known.stamp)):
@@ -157,16 +158,16 @@ class Control:
         outcome = self._ledger.outcome(recipe, digest)
         if outcome is None and stamp is None and known is None:
             return self._missing(recipe)
-        self._missed.pop(recipe, None)
+        self._missing_since.pop(recipe, None)
         if outcome is None:
             return Answer(False, f"{recipe} was saved again meanwhile, with different content.")
         return None if outcome.unfinished else self._result(recipe, outcome)
 
     def _missing(self, recipe: str) -> Answer | None:
-        since = self._missed.setdefault(recipe, self._steady())
-        if self._steady() - since < MISSING_SECONDS:
+        since = self._missing_since.setdefault(recipe, time.monotonic())
+        if time.monotonic() - since < MISSING_SECONDS:
             return None
-        del self._missed[recipe]
+        del self._missing_since[recipe]
         return Answer(
             False, f"{recipe} was not found in {self._inbox}, the inbox that is being watched."
         )
@@ -176,24 +177,24 @@ class Control:
             return Answer(False, self._outbox.problems.error(recipe))
         pictures = outcome.pictures
         if outcome.failed:
-            place = self._outbox.names.error_file(recipe)
+            file = self._outbox.names.error_file(recipe)
             return Answer(
-                False, f"{images(outcome.failed)} failed: see {place} in the outbox.", pictures
+                False, f"{images(outcome.failed)} failed: see {file} in the outbox.", pictures
             )
         if outcome.cancelled:
             return Answer(False, f"{images(outcome.cancelled)} cancelled.", pictures)
         return Answer(True, f"{images(len(pictures))} rendered.", pictures)
 
 
-def _matching(asked: str, recipes: Iterable[str]) -> list[str]:
+def _matching(pattern: str, recipes: Iterable[str]) -> list[str]:
     """The recipe of that name; else those in the folder of that name; else those a glob fits."""
     every = list(recipes)
-    folder = asked.rstrip("/")
-    if asked in every:
-        return [asked]
+    folder = pattern.rstrip("/")
+    if pattern in every:
+        return [pattern]
     if inside := [one for one in every if folder == "." or one.startswith(f"{folder}/")]:
         return inside
-    return [one for one in every if fnmatchcase(one, asked)]
+    return [one for one in every if fnmatchcase(one, pattern)]
 
 
 def _named(words: str, recipes: list[str]) -> str:

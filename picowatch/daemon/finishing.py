@@ -7,8 +7,7 @@ from functools import partial
 
 from picowatch.daemon.contact_sheets import make_due_sheets
 from picowatch.daemon.reporting import RecentErrors
-from picowatch.errors import LedgerCorrupt
-from picowatch.files.retry import Ended, passes
+from picowatch.files.retry import unexpected
 from picowatch.inbox.inbox import Inbox
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import QueuedImage
@@ -22,7 +21,7 @@ FAILURES_SHOWN = 20  # in one error file
 
 
 class Finishing:
-    """Tells what failed, and finishes with a recipe once nothing of it is left to do."""
+    """Reports what failed, and finishes with a recipe once nothing of it is left to do."""
 
     def __init__(
         self,
@@ -53,28 +52,23 @@ class Finishing:
         self.safely(recipe, partial(self._finish, recipe))
 
     def moved(self, recipe: str) -> None:
-        """Failures stand beside the new name now, sheets and the archive are waiting for it."""
+        """The recipe was renamed: its failures, contact sheets and archive follow it."""
         if failures := self._ledger.failures(recipe):
             self._outbox.problems.write_error(recipe, _failure_text(recipe, failures))
             self._errors.note(recipe, f"{recipe}: {failures[-1][1]}")
         self.conclude(recipe)
 
     def conclude(self, recipe: str) -> None:
-        """Make the contact sheets that are due; archive or delete a recipe that is done."""
+        """Draw the contact sheets that are due; archive or delete a recipe that is done."""
         make_due_sheets(recipe, self._ledger, self._outbox, self._go_on)
         self._retire(recipe)
 
     def safely(self, recipe: str, action: Callable[[], None]) -> None:
-        """Do what follows an answer or an image; what fails is said, and not tried again."""
+        """Do what follows an answer or an image; what fails is reported, and not tried again."""
         try:
             action()
-        except (Ended, LedgerCorrupt):
-            raise
         except Exception as error:  # no recipe, picture or hook may end the daemon
-            if passes(error):
-                raise
-            log.debug("unexpected", exc_info=True)
-            words = f"Unexpected error: {type(error).__name__}: {error}."
+            words = unexpected(error)
             log.error("%s: %s", recipe, words)
             self._errors.note(recipe, f"{recipe}: {words}")
             with suppress(OSError):

@@ -1,4 +1,4 @@
-"""Every save is answered: with images in the queue, or with one readable error file."""
+"""Answers every save: with images in the queue, or with one readable error file."""
 
 import logging
 import secrets
@@ -12,14 +12,13 @@ from picowatch.daemon.contact_sheets import sheet_of
 from picowatch.daemon.finishing import Finishing
 from picowatch.daemon.model_hashes import ModelHashes, NotHashed
 from picowatch.daemon.reporting import RecentErrors
-from picowatch.engine.batches import batch_key
-from picowatch.errors import LedgerCorrupt, ModelRefused, PictureUnreadable
-from picowatch.files.retry import PASSING, Ended, passes
+from picowatch.errors import ModelRefused, PictureUnreadable
+from picowatch.files.retry import PASSING, unexpected
 from picowatch.inbox.files import FileUnreadable
 from picowatch.inbox.inbox import Evidence, Gone, Inbox, Renamed, Saved, Unreadable
 from picowatch.inbox.names import is_txt
 from picowatch.ledger.ledger import Ledger
-from picowatch.ledger.rows import Acceptance, AskedEntry
+from picowatch.ledger.rows import Acceptance, RequestedEntry
 from picowatch.outbox.outbox import Outbox
 from picowatch.outbox.start_images import NamedPictures, StartImages
 from picowatch.outbox.status import images
@@ -42,7 +41,7 @@ INBOX_LAST_SEEN = "inbox last seen"  # the ledger's fact
 
 
 class Intake:
-    """Takes evidence from the inbox to the ledger, and tells the user in the outbox."""
+    """Takes evidence from the inbox to the ledger, and answers the user in the outbox."""
 
     def __init__(
         self,
@@ -59,7 +58,6 @@ class Intake:
         go_on: Callable[[], None],
         result: RunResult,
         now: Callable[[], float] = time.time,
-        steady: Callable[[], float] = time.monotonic,
     ) -> None:
         """`errors` are told of each recipe that fails.
 
@@ -73,9 +71,8 @@ class Intake:
         self._catalog = catalog
         self._start_images = start_images
         self._now = now
-        self._steady = steady
         self._inventory: Inventory | None = None
-        self._hashes = ModelHashes(catalog, steady)
+        self._hashes = ModelHashes(catalog)
         self._to_hash: NotHashed | None = None
         self._finishing = finishing
         self._errors = errors
@@ -91,8 +88,8 @@ class Intake:
     def answer(self, evidence: Iterable[Evidence]) -> list[Callable[[], None]]:
         """Write what was noticed into the ledger: as much as SLICE_SECONDS allow, at once.
 
-        Gives for each that is answered what is to be done once that is kept: it tells the log,
-        shows and tidies, and may be done again. Nothing is answered where a model has to be
+        Returns for each that is answered what is to be done once that is committed: it logs,
+        shows and tidies, and may be repeated. Nothing is answered where a model has to be
         hashed first: the next call does that, outside of the transaction. If `go_on` raises
         Ended, nothing has happened. Error files are written and removed before the transaction
         ends: a crash in between repeats both.
@@ -100,29 +97,29 @@ class Intake:
         inventory = self._prepared()
         try:
             with self._ledger.transaction():
-                tell = self._answer_slice(evidence, inventory)
+                follow_ups = self._answer_slice(evidence, inventory)
                 if (last_seen := self._inbox.last_seen) is not None:
                     self._ledger.remember(INBOX_LAST_SEEN, last_seen)
         except PASSING:
             self.look_again()  # models may be installed until it is tried again
             raise
-        return tell
+        return follow_ups
 
     def _answer_slice(
         self, evidence: Iterable[Evidence], inventory: Inventory
     ) -> list[Callable[[], None]]:
-        end = self._steady() + SLICE_SECONDS
-        tell: list[Callable[[], None]] = []
+        end = time.monotonic() + SLICE_SECONDS
+        follow_ups: list[Callable[[], None]] = []
         for seen in evidence:
             try:
-                told = self._answer_safely(seen, inventory)
+                follow_up = self._answer_safely(seen, inventory)
             except NotHashed as needed:
                 self._to_hash = needed
                 break
-            tell.append(partial(self._finishing.safely, seen.path, told))
-            if self._steady() >= end:
+            follow_ups.append(partial(self._finishing.safely, seen.path, follow_up))
+            if time.monotonic() >= end:
                 break
-        return tell
+        return follow_ups
 
     def _prepared(self) -> Inventory:
         if self._to_hash is not None:
@@ -132,10 +129,10 @@ class Intake:
             self._inventory = self._catalog.inventory(self._settings.checkpoint)
         return self._inventory
 
-    def recall(self) -> None:
-        """What refused recipes are waiting for is looked at from now on."""
+    def watch_awaited_pictures(self) -> None:
+        """Answer refused recipes again when the pictures that they are waiting for change."""
         for recipe, refused in self._ledger.awaited().items():
-            self._await(recipe, refused)
+            self._watch_pictures(recipe, refused)
 
     def answer_again_without_error(self) -> None:
         """After a crash: an error file may be gone although its recipe is refused as before.
@@ -147,7 +144,7 @@ class Intake:
                 self._inbox.answer_again_after(recipe, "no error file", lambda: "refused")
 
     def tidy_up(self) -> None:
-        """Delete what was kept for images that wait no more."""
+        """Delete start images that no queued image needs any more."""
         self._start_images.forget_all_but(self._ledger.start_images_needed())
 
     # -- evidence
@@ -156,33 +153,26 @@ class Intake:
         try:
             with self._ledger.transaction():
                 return self._answer_one(seen, inventory)
-        except (Ended, LedgerCorrupt, NotHashed):
+        except NotHashed:
             raise
         except Exception as error:  # no single recipe may take the watcher down
-            if passes(error):
-                raise
-            log.debug("unexpected", exc_info=True)
-            words = f"Unexpected error: {type(error).__name__}: {error}."
-            return self._reject_unexpected(seen, words)
+            return self._reject_unexpected(seen, unexpected(error))
 
     def _reject_unexpected(self, seen: Evidence, words: str) -> Callable[[], None]:
         path, stamp = seen.path, Stamp(0, 0, 0) if isinstance(seen, Gone) else seen.stamp
         try:
             with self._ledger.transaction():
-                return self._reject_words(Save(path, "", stamp, self._now()), words)
-        except (Ended, LedgerCorrupt):
-            raise
-        except Exception as error:  # then the log alone says it
-            if passes(error):
-                raise
-            return partial(self._tell_rejected, path, f"{path}: {words}")
+                return self._reject_text(Save(path, "", stamp, self._now()), words)
+        except Exception as error:
+            unexpected(error)  # then the log alone says it
+            return partial(self._report_rejected, path, f"{path}: {words}")
 
     def _answer_one(self, seen: Evidence, inventory: Inventory) -> Callable[[], None]:
         if isinstance(seen, Saved):
             return self._saved(seen, inventory)
         if isinstance(seen, Unreadable):
             save = Save(seen.path, "", seen.stamp, self._now())
-            return self._reject_words(save, f"This recipe cannot be read: {seen.why}.")
+            return self._reject_text(save, f"This recipe cannot be read: {seen.why}.")
         if isinstance(seen, Gone):
             return self._gone(seen)
         return self._renamed(seen, inventory)
@@ -197,23 +187,22 @@ class Intake:
             result = self._ledger.accept(
                 save,
                 entries,
-                batch_key=lambda request: repr(batch_key(request)),
                 draw_seed=partial(secrets.randbelow, SEEDS),
                 picture_exists=self._outbox.exists,
                 go_on=self._go_on,
             )
         except RecipeInvalid as error:
-            tell = self._reject(save, error_text(error), one_line(error))
+            follow_up = self._reject(save, error_text(error), one_line(error))
             self._ledger.await_pictures(seen.path, pictures.refused)
-            return _in_turn(tell, partial(self._await, seen.path, pictures.refused))
+            return _in_turn(follow_up, partial(self._watch_pictures, seen.path, pictures.refused))
         except (ModelRefused, FileUnreadable) as error:
-            return self._reject_words(save, str(error))
+            return self._reject_text(save, str(error))
         warnings = list(dict.fromkeys(w for recipe in recipes for w in recipe.warnings))
         self._outbox.problems.remove_error(seen.path)
         self._outbox.problems.write_warnings(seen.path, warnings)
-        return partial(self._tell_accepted, seen.path, result, warnings)
+        return partial(self._report_accepted, seen.path, result, warnings)
 
-    def _await(self, recipe: str, refused: str) -> None:
+    def _watch_pictures(self, recipe: str, refused: str) -> None:
         """Answer it again once a picture that it could not use is another one."""
         if refused:
             look = partial(self._start_images.named_by(recipe).look_again, refused)
@@ -233,10 +222,10 @@ class Intake:
             self._go_on,
         )
 
-    def _entry(self, recipe: Recipe, pictures: NamedPictures) -> AskedEntry:
+    def _entry(self, recipe: Recipe, pictures: NamedPictures) -> RequestedEntry:
         self._go_on()
         hash_of = self._hashes.beside(pictures.keep)
-        return AskedEntry(
+        return RequestedEntry(
             digest=recipe.digest(hash_of),
             priority=recipe.priority,
             random=recipe.wants_random_seed,
@@ -244,7 +233,7 @@ class Intake:
             sheet=sheet_of(recipe),
         )
 
-    def _reject_words(self, save: Save, words: str) -> Callable[[], None]:
+    def _reject_text(self, save: Save, words: str) -> Callable[[], None]:
         text = harmless_lines(f"{words}\n\n{CLOSING}\n")
         return self._reject(
             save, f"{harmless(f'inbox/{save.path}')}\n\n{text}", f"{save.path}: {words}"
@@ -253,7 +242,7 @@ class Intake:
     def _reject(self, save: Save, text: str, line: str) -> Callable[[], None]:
         self._outbox.problems.write_error(save.path, text)
         self._ledger.reject(save)
-        return partial(self._tell_rejected, save.path, line)
+        return partial(self._report_rejected, save.path, line)
 
     def _gone(self, seen: Gone) -> Callable[[], None]:
         cancelled = self._ledger.forget(seen.path)
@@ -266,19 +255,17 @@ class Intake:
         """What was valid is kept; what was not, or reads differently now, is answered again."""
         new = seen.path
         self._outbox.memos.note_rename(seen.old, new, self._ledger.saves_of_images(seen.old))
-        was_valid = self._ledger.rename(
-            seen.old, new, seen.stamp, picture_exists=self._outbox.exists
-        )
+        self._ledger.rename(seen.old, new, seen.stamp, picture_exists=self._outbox.exists)
         self._outbox.problems.remove_error(seen.old)
         self._outbox.problems.write_warnings(seen.old, ())
         self._errors.forget(seen.old)
-        tell = partial(log.info, "%s: renamed to %s, its queue is kept", seen.old, new)
-        if was_valid and is_txt(seen.old) == is_txt(new):
-            self._move_in(seen.saved, inventory)
-            return _in_turn(tell, partial(self._finishing.moved, new))
-        return _in_turn(tell, self._saved(seen.saved, inventory))
+        follow_up = partial(log.info, "%s: renamed to %s, its queue is kept", seen.old, new)
+        if self._ledger.is_valid(new) and is_txt(seen.old) == is_txt(new):
+            self._apply_new_folder(seen.saved, inventory)
+            return _in_turn(follow_up, partial(self._finishing.moved, new))
+        return _in_turn(follow_up, self._saved(seen.saved, inventory))
 
-    def _move_in(self, seen: Saved, inventory: Inventory) -> None:
+    def _apply_new_folder(self, seen: Saved, inventory: Inventory) -> None:
         """A folder's defaults may say another priority; all else holds from the next save on."""
         pictures = self._start_images.named_by(seen.path)
         warnings: list[str] = []
@@ -297,15 +284,15 @@ class Intake:
         self._outbox.problems.remove_error(seen.path)
         self._outbox.problems.write_warnings(seen.path, warnings)
 
-    # -- telling
+    # -- reporting
 
-    def _tell_rejected(self, path: str, line: str) -> None:
+    def _report_rejected(self, path: str, line: str) -> None:
         self._result.count_failure()
         self._errors.note(path, line)
         log.error("%s", line)
         self._on_failed(path)
 
-    def _tell_accepted(self, path: str, result: Acceptance, warnings: Sequence[str]) -> None:
+    def _report_accepted(self, path: str, result: Acceptance, warnings: Sequence[str]) -> None:
         self._errors.forget(path)
         for warning in warnings:
             log.warning("%s: %s", path, warning)
@@ -314,10 +301,10 @@ class Intake:
             parts.append(f"{result.cancelled} cancelled")
         if result.kept:
             parts.append(f"{result.kept} kept")
-        if result.queued or result.cancelled or not result.made_before:
+        if result.queued or result.cancelled or not result.existing:
             log.info("%s: saved, %s", path, ", ".join(parts))
         else:
-            newest = result.made_before[-1]
+            newest = result.existing[-1]
             log.info("%s: saved, nothing new to render; its newest picture is %s", path, newest)
             self._outbox.show_as_latest(newest)
         if not result.queued:

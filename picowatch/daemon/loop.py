@@ -1,15 +1,13 @@
 """The daemon's loop, which is the whole story: a save becomes pictures.
 
-`_tick` takes what the inbox noticed, and `_answer` gives it to the intake: what a save means is
-accepted by the ledger (`Ledger.accept`), with all its images queued. The pool has a worker for
-each engine, whose thread claims a batch, renders it and has it published
-(`Worker._make`: claim → render → publish).
+`_tick` takes what the inbox noticed, and `_answer` gives it to the intake: the ledger accepts a
+save (`Ledger.accept`) and queues all its images. The pool has a worker for each engine, whose
+thread claims a batch, renders it and has it published (`Worker._work`).
 """
 
 import logging
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 
@@ -55,7 +53,6 @@ class Daemon:
         result: RunResult,
         stop: threading.Event,
         wake: threading.Event,
-        steady: Callable[[], float] = time.monotonic,
     ) -> None:
         """`wake` ends a rest early: set it after setting `stop`."""
         self._recovery = recovery
@@ -72,18 +69,17 @@ class Daemon:
         self._result = result
         self._stop = stop
         self._wake = wake
-        self._steady = steady
 
     def run(self, once: bool = False) -> RunResult:
-        """Work until `stop`, or `once`: until what is in the inbox now is done."""
+        """Run until `stop`, or `once`: until what is in the inbox now is done."""
         try:
             self._recovery.run()
-            self._inbox.start(self._steady())
+            self._inbox.start(time.monotonic())
             notify("READY=1")
             while not (self._stop.is_set() or self._result.reason):
                 self._tick()
                 if once and self._is_all_done():
-                    self._work_off()  # who asked what becomes of a recipe can be told now
+                    self._catch_up()  # `make` can get its answer now
                     if self._is_all_done():
                         self._reporting.report()
                         break
@@ -100,47 +96,47 @@ class Daemon:
         return self._result
 
     def _tick(self) -> None:
-        if self._clock_watch.has_jumped():  # a clock that is set says nothing of the inbox
-            self._inbox.rescan(self._steady())
+        if self._clock_watch.has_jumped():  # file times may mislead now
+            self._inbox.rescan(time.monotonic())
         if self._outbox_watch.is_in_place():
             self._notice()
             if self._attempts.are_due():
-                self._work_off()
-            self._tend_pool()
+                self._catch_up()
+            self._update_pool()
         safely(self._reporting.report)
 
     def _notice(self) -> None:
         """While saves are being answered, only what comes before them is taken in."""
-        if found := self._inbox.poll(self._steady(), self._backlog.priority):
+        if found := self._inbox.poll(time.monotonic(), self._backlog.priority):
             self._backlog.add(found)
             self._intake.look_again()
 
-    def _work_off(self) -> None:
-        """Answer what there is; what cannot be written now is tried again later."""
+    def _catch_up(self) -> None:
+        """Do what is in the backlog; what cannot be written now is tried again later."""
         backlog, attempts = self._backlog, self._attempts
         attempts.all_of(
             [
                 self._answer,
-                self._control.work_off,
-                partial(attempts.each, backlog.to_tell, lambda tell: tell(), SLICE_SECONDS),
+                self._control.run_commands,
+                partial(attempts.each, backlog.follow_ups, lambda action: action(), SLICE_SECONDS),
                 partial(attempts.each, backlog.finished, self._finishing.finished, SLICE_SECONDS),
             ]
         )
 
     def _answer(self) -> None:
-        """A slice of what there is: between two of them others use the ledger."""
+        """Answer a slice of the evidence: between two slices others use the ledger."""
         if self._backlog.evidence:
             self._backlog.answered(self._intake.answer(self._backlog.evidence))
             self._pool.saves_were_answered()
 
-    def _tend_pool(self) -> None:
-        safely(self._pool.tend)
+    def _update_pool(self) -> None:
+        safely(self._pool.update)
         if self._inbox.expects_saves():
-            self._pool.expect_work()
+            self._pool.expect_save()
         self._pool.start_when(self._inbox.is_settled() and not self._backlog.evidence)
 
     def _is_all_done(self) -> bool:
-        """Whether nothing is left to do, or nothing but what a pause keeps waiting."""
+        """Whether nothing is left to do, or only what a pause keeps in the queue."""
         if not self._inbox.is_settled() or self._backlog:
             return False
         counts = self._pool.unfinished()
@@ -154,20 +150,20 @@ class Daemon:
         if self._backlog and self._attempts.are_due():
             return 0.0
         rest = WORKING_SECONDS if self._pool.progress() else IDLE_SECONDS
-        if self._backlog.evidence:  # it has to wait, and what is ready waits for it
+        if self._backlog.evidence:  # a passing error: what is ready is answered after it
             return rest
-        ready_in = self._inbox.ready_in(self._steady())
+        ready_in = self._inbox.ready_in(time.monotonic())
         return rest if ready_in is None else min(rest, ready_in)
 
     def _shut_down(self) -> None:
         notify("STOPPING=1")
-        self._stop.set()  # whoever waits for the disk waits no more
+        self._stop.set()  # ends all waiting for the disk
         self._pool.stop()
         self._inbox.close()
         with suppress(Ended, LedgerCorrupt, *PASSING):
             self._attempts.each(self._backlog.finished, self._finishing.finished)
         lost = self._outbox_watch.is_away or self._result.outbox_replaced
-        undone = self._backlog.finished or self._backlog.to_tell or lost
+        undone = self._backlog.finished or self._backlog.follow_ups or lost
         self._result.left_undone = bool(undone) or not self._recovery.is_done
         self._reporting.report_end()
         if self._result.outbox_replaced:

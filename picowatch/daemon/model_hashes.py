@@ -1,6 +1,5 @@
 """Hashes of the models that recipes name: gigabytes are read for each once."""
 
-import time
 from collections.abc import Callable
 from typing import cast
 
@@ -24,9 +23,8 @@ class NotHashed(ControlFlow):
 class ModelHashes:
     """Looks each up once, until `look_again`."""
 
-    def __init__(self, catalog: Catalog, steady: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
-        self._steady = steady
         self._found: dict[tuple[Kind, str], str | ModelRefused] = {}
 
     def look_again(self) -> None:
@@ -51,7 +49,7 @@ class ModelHashes:
         found: str | ModelRefused
         try:
             model = self._catalog.find(needed.kind, needed.name)
-            found = Hashing(self._catalog, model, self._steady).result(go_on)
+            found = Hashing(self._catalog, model).result(go_on)
         except ModelRefused as error:
             found = error
         self._found[needed.kind, needed.name] = found

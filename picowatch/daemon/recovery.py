@@ -6,7 +6,7 @@ A lost ledger is rebuilt from the pictures in the outbox; see docs/durability.md
 import json
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -16,13 +16,12 @@ from picowatch.daemon.attempts import safely
 from picowatch.daemon.backlog import Backlog
 from picowatch.daemon.control import Control
 from picowatch.daemon.intake import Intake
-from picowatch.engine.batches import batch_key
 from picowatch.errors import LedgerCorrupt, PictureUnreadable
 from picowatch.files.retry import Retry
 from picowatch.inbox.inbox import Inbox
 from picowatch.ledger.database import quarantine
 from picowatch.ledger.ledger import PAUSED, Ledger
-from picowatch.ledger.restore import MadeBefore
+from picowatch.ledger.restore import ExistingPicture, ExistingSheet
 from picowatch.ledger.rows import QueuedImage
 from picowatch.metadata import PICOWATCH, read_chunk
 from picowatch.outbox.listing import request_of
@@ -56,7 +55,7 @@ def open_ledger(
 
 
 def _sound(path: Path, *, check: bool) -> Ledger:
-    """The ledger as it is; raises LedgerCorrupt, also for what is read before the work begins."""
+    """The ledger as it is; raises LedgerCorrupt, also for what a start reads."""
     ledger = Ledger(path, check=check)
     try:
         ledger.read_first_tables()
@@ -73,107 +72,89 @@ def set_aside(path: Path, damage: str) -> None:
 
 
 def _restore(ledger: Ledger, outbox: Outbox, go_on: Callable[[], None]) -> None:
-    outbox.problems.remove_all_but(())  # what is still wrong is said again
-    listed = {}
-    for line in outbox.listing.all():
-        go_on()
-        listed[line["file"]] = line
-    sheets: dict[str, dict[str, list[str]]] = {}
-    asked = outbox.memos.recall()
-    pictures = (
-        replace(picture, recipe=asked.name_now(picture.recipe, picture.save_digest))
-        for picture in _pictures(outbox, listed, sheets, go_on)
-    )
+    outbox.problems.remove_all_but(())  # what is still wrong is reported again
+    memos = outbox.memos.recall()
     with ledger.transaction():
-        if asked.paused:
+        if memos.paused:
             ledger.remember(PAUSED, "yes")
-        restored = ledger.restore(
-            pictures,
-            lambda: _by_all_names(sheets, asked),
-            asked.cancelled,
-            lambda request: repr(batch_key(request)),
-        )
+        restored = ledger.restore(_existing(outbox, memos, go_on), memos.cancelled)
     if restored:
         log.warning("%s pictures of the outbox are in the new ledger", restored)
 
 
-def _by_all_names(
-    sheets: dict[str, dict[str, list[str]]], asked: Asked
-) -> dict[str, dict[str, list[str]]]:
-    """Contact sheets by what their recipes are called now, or were: their pictures say the rest."""
-    named: dict[str, dict[str, list[str]]] = {}
-    for recipe, found in sheets.items():
-        for name in {recipe, asked.newest_name(recipe)}:
-            named.setdefault(name, {}).update(found)
-    return named
+def _existing(
+    outbox: Outbox, memos: Asked, go_on: Callable[[], None]
+) -> Iterator[ExistingPicture | ExistingSheet]:
+    """Every picture and sheet that is there, newest last, then the pictures that users deleted.
 
-
-def _pictures(
-    outbox: Outbox,
-    listed: dict[str, dict[str, Any]],
-    sheets: dict[str, dict[str, list[str]]],
-    go_on: Callable[[], None],
-) -> Iterator[MadeBefore]:
-    """Every picture that is there, newest last, then those that the user deleted meanwhile."""
-    gone = dict(listed)
-    for file, made_at, texts in outbox.pictures():
+    The list is read twice, because its lines need far more memory than their numbers.
+    """
+    unseen: dict[str, int] = {}  # listed files that were not found yet, with their last lines
+    for number, line in enumerate(outbox.listing.all()):
         go_on()
-        gone.pop(file, None)
+        unseen[line["file"]] = number
+    for file, written_at, texts in outbox.pictures():
+        go_on()
+        listed = unseen.pop(file, None) is not None
         if SHEET_KEYWORD in texts:
-            _note_sheet(file, texts[SHEET_KEYWORD], sheets)
+            yield from _sheets(file, texts[SHEET_KEYWORD], memos)
         elif PICOWATCH in texts:
-            yield from _picture(file, made_at, texts[PICOWATCH], listed=file in listed)
-    for file, line in gone.items():
+            yield from _picture(file, written_at, texts[PICOWATCH], memos, listed=listed)
+    for number, line in enumerate(outbox.listing.all()):
         go_on()
-        yield from _deleted(file, line)
+        if unseen.get(line["file"]) == number:
+            yield from _deleted(line, memos)
 
 
-def _picture(file: str, made_at: float, text: str, *, listed: bool) -> Iterator[MadeBefore]:
+def _picture(
+    file: str, written_at: float, text: str, memos: Asked, *, listed: bool
+) -> Iterator[ExistingPicture]:
     try:
         chunk = read_chunk(text)
     except PictureUnreadable as error:
         log.warning("%s is not in the new ledger: %s", file, error)
         return
-    yield MadeBefore(
+    yield ExistingPicture(
         file=file,
-        recipe=chunk.recipe_path,
+        recipe=memos.name_now(chunk.recipe_path, chunk.save_digest),
         request=chunk.request,
         save_digest=chunk.save_digest,
         entry_index=chunk.entry_index,
         image_index=chunk.image_index,
-        made_at=made_at,
+        written_at=written_at,
         listed=listed,
     )
 
 
-def _deleted(file: str, line: dict[str, Any]) -> Iterator[MadeBefore]:
-    """A picture of the list that is gone: it was made, and is not to be made again."""
-    try:
-        yield MadeBefore(
-            file=file,
-            recipe=line["recipe"],
+def _deleted(line: dict[str, Any], memos: Asked) -> Iterator[ExistingPicture]:
+    """A picture of the list that is gone: it was rendered, and is not to be rendered again."""
+    with suppress(KeyError, TypeError, ValueError):  # not a line of ours
+        yield ExistingPicture(
+            file=line["file"],
+            recipe=memos.name_now(line["recipe"], line["save_digest"]),
             request=request_of(line),
             save_digest=line["save_digest"],
             entry_index=line["entry_index"],
             image_index=line["image_index"],
-            made_at=0.0,
+            written_at=0.0,
             listed=True,
         )
-    except (KeyError, TypeError, ValueError):
-        return  # not a line of ours
 
 
-def _note_sheet(file: str, text: str, sheets: dict[str, dict[str, list[str]]]) -> None:
+def _sheets(file: str, text: str, memos: Asked) -> Iterator[ExistingSheet]:
+    """A contact sheet, for each name that its recipe had: its pictures decide whose it is."""
     try:
         shown = json.loads(text)
-        files = [picture for picture in shown["files"] if picture]
-        sheets.setdefault(str(shown["recipe"]), {})[file] = files
+        recipe = str(shown["recipe"])
+        pictures = tuple(picture for picture in shown["files"] if picture)
     except (KeyError, TypeError, ValueError):
         return  # not a sheet of ours
+    for name in {recipe, memos.newest_name(recipe)}:
+        yield ExistingSheet(file, name, pictures)
 
 
 class Recovery:
-    """Does what the last daemon left undone, before anything else begins."""
+    """Finishes what the last daemon left undone, before anything else begins."""
 
     def __init__(
         self,
@@ -206,7 +187,7 @@ class Recovery:
         """Do it all; what cannot be written is waited for."""
         self._retry.until_begun(self._recover)
         self.is_done = True
-        self._retry.until_done("daemon", self._intake.recall)
+        self._retry.until_done("daemon", self._intake.watch_awaited_pictures)
         if self._after_crash:
             safely(self._intake.answer_again_without_error)
 
@@ -218,7 +199,7 @@ class Recovery:
                 "repaired"
             )
             self._tidy_up()
-        self._control.recall()
+        self._control.restore_pause()
         for image in self._ledger.running():
             self._go_on()
             self._decide(image)
@@ -227,7 +208,7 @@ class Recovery:
         finished.extend(self._ledger.recipes_with_sheets_due())
         if self._after_crash:
             finished.extend(self._ledger.accepted_recipes())
-        self._enlist()
+        self._list_published()
 
     def _tidy_up(self) -> None:
         """Files that a crash left half-written, or without the answer that they belong to."""
@@ -250,12 +231,12 @@ class Recovery:
             log.info("%s: seed %s queued again", image.recipe, image.request.seed)
             self._ledger.retry_after_daemon_death(image.id)
 
-    def _enlist(self) -> None:
-        """Pictures that are published, but stand in no list yet."""
+    def _list_published(self) -> None:
+        """Pictures that are published, but in no list yet."""
         enlisted = self._outbox.listing.recent_files()
         for image in self._ledger.unlisted():
             self._go_on()
             if image.file in enlisted:
                 self._ledger.mark_listed(image.id)
             else:
-                safely(partial(self._publisher.enlist, image))
+                safely(partial(self._publisher.add_to_lists, image))

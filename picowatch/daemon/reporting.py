@@ -13,7 +13,7 @@ from picowatch.errors import LedgerCorrupt
 from picowatch.files.retry import PASSING, Retry
 from picowatch.inbox.inbox import Inbox
 from picowatch.ledger.ledger import Ledger
-from picowatch.ledger.rows import Counts, Waiting
+from picowatch.ledger.rows import Counts, QueuedRecipes
 from picowatch.observers.console import Console
 from picowatch.observers.observers import Observers
 from picowatch.outbox.outbox import Outbox
@@ -29,8 +29,8 @@ log = logging.getLogger("picowatch")
 STATUS_SECONDS = 1.0  # between writes of the status while something changes
 HEARTBEAT_SECONDS = 5.0  # … while nothing does
 ERRORS_KEPT = 5  # in the status
-NAMED = 10  # waiting recipes in the status
-# Counting what waits costs more the more there is; it rests this many times as long as it took.
+NAMED = 10  # queued recipes in the status
+# Counting queued recipes costs more the more there are; it rests this many times as long.
 COUNTING_REST = 20
 
 
@@ -55,7 +55,7 @@ class RecentErrors:
 
 
 class Reporting:
-    """Tells people and programs; what cannot be read or written just now is told later."""
+    """Shows the state to people and programs; what cannot be read or written now comes later."""
 
     def __init__(
         self,
@@ -71,7 +71,6 @@ class Reporting:
         errors: RecentErrors,
         retry: Retry,
         now: Callable[[], float] = time.time,
-        steady: Callable[[], float] = time.monotonic,
     ) -> None:
         """`inbox_path` is what the settings call it."""
         self._console = console
@@ -85,14 +84,13 @@ class Reporting:
         self._errors = errors
         self._retry = retry
         self._now = now
-        self._steady = steady
         self._started = now()
-        self._told_at = float("-inf")
-        self._told: tuple[object, ...] = ()
-        self._told_heard: tuple[str, ...] = ()
+        self._written_at = float("-inf")
+        self._written: tuple[object, ...] = ()
+        self._written_heard: tuple[str, ...] = ()
         self._counts = Counts()
-        self._waiting: Waiting = ()
-        self._waiting_of = Counts()  # the counts when it was looked up
+        self._queued_recipes: QueuedRecipes = ()
+        self._queued_at_counts = Counts()  # when they were looked up
         self._look_again_at = float("-inf")
 
     def report(self) -> None:
@@ -100,13 +98,14 @@ class Reporting:
         status = self._status()
         self._console.show(status)
         self._observers.status(status)
-        since = self._steady() - self._told_at
+        since = time.monotonic() - self._written_at
         problems = self._outbox.problems.changes
         news = status.line(), status.step, status.pictures, status.errors, problems
-        changed = news != self._told
-        probed = status.heard != self._told_heard
+        changed = news != self._written
+        probed = status.heard != self._written_heard
         if since >= HEARTBEAT_SECONDS or (changed and since >= STATUS_SECONDS) or probed:
-            self._told_at, self._told, self._told_heard = self._steady(), news, status.heard
+            self._written_at = time.monotonic()
+            self._written, self._written_heard = news, status.heard
             notify("WATCHDOG=1", f"STATUS={status.line()}")
             try:
                 self._outbox.status.write(status)
@@ -122,7 +121,7 @@ class Reporting:
         counts = self._known_counts()
         engines = tuple(map(_engine_status, self._pool.workers))
         first = engines[0] if engines else EngineStatus(number=0)
-        waiting = self._known_waiting(counts)
+        waiting = self._known_queued_recipes(counts)
         common = Status(
             updated=self._now(),
             started=self._started,
@@ -157,19 +156,19 @@ class Reporting:
             self._counts = self._ledger.counts()
         return self._counts
 
-    def _known_waiting(self, counts: Counts) -> Waiting:
-        """What waits; looked up when there is news, but not too often.
+    def _known_queued_recipes(self, counts: Counts) -> QueuedRecipes:
+        """The queued recipes; looked up when something changed, but not too often.
 
         That recipes were renamed changes no count, so now and then it is looked up anyway.
         """
-        due = self._look_again_at + (HEARTBEAT_SECONDS if counts == self._waiting_of else 0.0)
-        if self._steady() >= due:
-            began = self._steady()
+        due = self._look_again_at + (HEARTBEAT_SECONDS if counts == self._queued_at_counts else 0.0)
+        if time.monotonic() >= due:
+            began = time.monotonic()
             with suppress(*PASSING, LedgerCorrupt):
-                self._waiting, self._waiting_of = self._ledger.waiting(), counts
-            took = self._steady() - began
-            self._look_again_at = self._steady() + max(STATUS_SECONDS, COUNTING_REST * took)
-        return self._waiting
+                self._queued_recipes, self._queued_at_counts = self._ledger.queued_recipes(), counts
+            took = time.monotonic() - began
+            self._look_again_at = time.monotonic() + max(STATUS_SECONDS, COUNTING_REST * took)
+        return self._queued_recipes
 
     def _with_progress(self, status: Status, progress: Progress | None) -> Status:
         if progress is None:
@@ -217,7 +216,7 @@ def _engine_status(worker: Worker) -> EngineStatus:
         precision=engine["precision"],
         checkpoint=worker.state.checkpoint_name,
         recipe=progress.image.recipe if progress else "",
-        images=worker.state.made,
+        images=worker.state.rendered,
         batch=progress.batch if progress else 0,
         steps_per_second=round(progress.steps_per_second, 2) if progress else 0.0,
         memory_bytes=memory.now if memory else None,

@@ -65,7 +65,7 @@ def supervise(
             result = daemon.run(once)
             log.info("picowatch ended")
         hopeless = damaged and time.monotonic() - started < HOPELESS_SECONDS
-        if signals or hopeless or not result.can_begin_anew:
+        if signals or hopeless or not result.can_restart:
             return result
         damaged = result.reason if result.ledger_corrupt else ""
         stop.clear()

@@ -1,6 +1,7 @@
 """What changes around a running daemon: the clock is set, the outbox is moved or unmounted."""
 
 import logging
+import time
 from collections.abc import Callable
 
 from picowatch.files.atomic import FolderAway
@@ -13,21 +14,20 @@ from picowatch.work.result import RunResult
 
 log = logging.getLogger("picowatch")
 
-CLOCK_JUMP_SECONDS = 60.0  # of the wall clock against one that only runs; less is no news
+CLOCK_JUMP_SECONDS = 60.0  # of the wall clock against the monotonic one; less is not reported
 
 
 class ClockWatch:
     """Notices that the clock was set, or that the machine slept."""
 
-    def __init__(self, now: Callable[[], float], steady: Callable[[], float]) -> None:
-        """`steady` gives seconds that never jump."""
+    def __init__(self, now: Callable[[], float]) -> None:
+        """`now` is the wall clock."""
         self._now = now
-        self._steady = steady
-        self._ahead = now() - steady()
+        self._ahead = now() - time.monotonic()
 
     def has_jumped(self) -> bool:
         """Whether it has since the last look."""
-        ahead = self._now() - self._steady()
+        ahead = self._now() - time.monotonic()
         jump, self._ahead = ahead - self._ahead, ahead
         if abs(jump) < CLOCK_JUMP_SECONDS:
             return False

@@ -1,11 +1,8 @@
-"""Which images can share a batch, and how many. Imports no torch."""
+"""How many images go into a batch at most, and what one costs. Imports no torch."""
 
 from typing import Literal
 
-from picowatch.recipe.fields import ROWS
 from picowatch.recipe.request import ImageRequest
-
-BatchKey = tuple[object, ...]
 
 # Bounds of `batch_size: auto`: one picture of Stable Diffusion's native size fills a CPU, and
 # small pictures gain little beyond eight (demo model, 2 cores: 0.37 s alone, 0.19 s in eights).
@@ -13,31 +10,6 @@ _AUTO_PIXELS = 8 * 128 * 128
 _AUTO_LIMIT = 8
 # Samplers of second order evaluate the UNet twice in each step but the last.
 _SECOND_ORDER = {"Heun", "DPM2", "DPM2 a"}
-
-
-def batch_key(request: ImageRequest) -> BatchKey:
-    """Images with equal keys can be rendered in one batch.
-
-    Every field that changes pixels is equal, unless the table lets it differ within a batch, and
-    so are the hashes of checkpoint, VAE and LoRAs. Start images and masks may differ, but all
-    images have one or none has. An image with `exact` shares with no other.
-    """
-    return (
-        *(getattr(request, name) for name in _SAME),
-        request.checkpoint_hash,
-        request.vae_hash,
-        bool(request.image),
-        bool(request.mask),
-        request.digest if request.exact else None,
-    )
-
-
-_SAME = [name for name, row in ROWS.items() if row.changes_pixels and row.batch == "same"]
-
-
-def can_share_batch(first: ImageRequest, second: ImageRequest) -> bool:
-    """True if one batch may contain both."""
-    return not first.exact and not second.exact and batch_key(first) == batch_key(second)
 
 
 def batch_size_for(request: ImageRequest, setting: int | Literal["auto"]) -> int:

@@ -86,7 +86,7 @@ class EngineLost(EngineDied):
 
 
 class Engine(Protocol):
-    """Renders requests that can share a batch (see `batches.can_share_batch`)."""
+    """Renders requests that can share a batch (see `ImageRequest.batch_key`)."""
 
     def render(
         self,

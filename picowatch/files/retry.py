@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from picowatch.errors import ControlFlow
+from picowatch.errors import ControlFlow, LedgerCorrupt
 from picowatch.systemd import ALIVE, notify
 
 log = logging.getLogger("picowatch")
@@ -43,6 +43,17 @@ def passes(error: BaseException) -> bool:
 
 class Ended(ControlFlow):
     """picowatch ends in the middle of something; the next start finishes it."""
+
+
+def unexpected(error: Exception) -> str:
+    """A sentence on an error that nobody foresaw; with --debug the log has its traceback.
+
+    What others handle is raised again: an end, a damaged ledger, and what is worth waiting for.
+    """
+    if isinstance(error, Ended | LedgerCorrupt) or passes(error):
+        raise error
+    log.debug("unexpected", exc_info=error)
+    return f"Unexpected error: {type(error).__name__}: {error}."
 
 
 class Retry:

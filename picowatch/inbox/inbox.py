@@ -292,12 +292,12 @@ class Inbox:
             found = {file.path: file.stamp for file in scan(self._root, below, skipped)}
         else:
             found = {path: stamp for path in self._only if (stamp := self._stamp(path))}
-        self._tell_skipped(skipped)
+        self._warn_of_skipped(skipped)
         self._seen_here.update(found.keys() & self._known.keys())
         self._scan_took = time.perf_counter() - started
         return found
 
-    def _tell_skipped(self, skipped: Mapping[str, str]) -> None:
+    def _warn_of_skipped(self, skipped: Mapping[str, str]) -> None:
         """Once, as long as picowatch runs."""
         for path in skipped.keys() - self._skipped.keys():
             log.warning("%s is not run: %s", path, skipped[path])
@@ -344,7 +344,7 @@ class Inbox:
             elif is_recipe_path(path):
                 self._settling.note(path, self._stamp(path), now, by_event=True)
             elif (reason := why_path_skipped(path)) and self._stamp(path):
-                self._tell_skipped({path: reason})
+                self._warn_of_skipped({path: reason})
 
     def _look_at_awaited(self, now: float) -> None:
         """Files outside the inbox, and those that are not recipes, have no events: compare them."""

@@ -2,7 +2,7 @@
 
 1. An entry that was already in the last valid save keeps its seeds, pictures and files; what
    failed or was cancelled is tried again, and with fixed seeds a picture that the user
-   deleted is made again.
+   deleted is rendered again.
 2. A new entry's images are queued, except those that this recipe already has.
 3. If nothing changed at all, entries with a random seed are drawn again, replacing what was
    cancelled of them.
@@ -15,15 +15,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from picowatch.ledger.restore import (
-    EarlierDraws,
-    forget_restored,
-    is_remembered,
-    is_restored,
-    keep_sheets,
-    was_cancelled,
-)
-from picowatch.ledger.rows import Acceptance, AskedEntry
+from picowatch.ledger.database import Database
+from picowatch.ledger.restore import EarlierDraws, forget_restored, keep_sheets, restored_facts
+from picowatch.ledger.rows import Acceptance, RequestedEntry
 from picowatch.recipe.request import ImageRequest
 from picowatch.save import Save
 
@@ -33,49 +27,51 @@ Key = tuple[str, int]  # an entry's digest, and its occurrence among equal ones
 Drawn = list[tuple[str, ImageRequest]]  # requests with their digests, which are slow to compute
 
 
-def accept_save(
-    sql: sqlite3.Connection,
-    save: Save,
-    entries: Sequence[AskedEntry],
-    batch_key: Callable[[ImageRequest], str],
-    draw_seed: Callable[[], int],
-    picture_exists: Callable[[str], bool],
-    go_on: Callable[[], None],
-) -> Acceptance:
-    """Write a valid save into the ledger; runs inside the caller's transaction.
+class Accepting(Database):
+    """Valid saves; their entries become images."""
 
-    `go_on` is called between two images; what it raises undoes all of it.
-    """
-    asked = _with_occurrences(entries)
-    before = entries_before(sql, save.path)
-    unchanged = {key: entry.priority for key, entry in asked.items()} == {
-        key: priority for key, (_, priority) in before.items()
-    }
-    for key in before.keys() - asked.keys():
-        sql.execute("DELETE FROM entries WHERE id = ?", (before[key][0],))
-    accepting = _Accepting(
-        sql, save, record_save(sql, save, "accepted"), batch_key, draw_seed, picture_exists, go_on
-    )
-    remembered = is_remembered(sql, save.path)
-    restored = remembered and is_restored(sql, save.path)
-    if restored:
-        # Not requested again: what the user deleted stays deleted.
-        accepting.picture_exists = lambda file: True
-        accepting.earlier = EarlierDraws(sql, save.path)
-    for entry_index, (key, entry) in enumerate(asked.items()):
-        if key in before:
-            accepting.keep(before[key][0], entry_index, entry, anew=unchanged and entry.random)
-        else:
-            accepting.add(key, entry_index, entry)
-    if remembered and was_cancelled(sql, save):
-        cancel_waiting(sql, [save.path])
-        accepting.result.queued = 0
-    if restored:
-        keep_sheets(sql, save.path)
-    if remembered:
-        forget_restored(sql, save.path)
-    accepting.result.cancelled = cancel_unasked(sql, save.path)
-    return accepting.result
+    def accept(
+        self,
+        save: Save,
+        entries: Sequence[RequestedEntry],
+        *,
+        draw_seed: Callable[[], int],
+        picture_exists: Callable[[str], bool],
+        go_on: Callable[[], None] = lambda: None,
+    ) -> Acceptance:
+        """Accept a valid save with all its images, or not at all.
+
+        `go_on` is called between two images; what it raises undoes all of it.
+        """
+        requested = dict(zip(keys_of(entry.digest for entry in entries), entries, strict=True))
+        with self.transaction() as sql:
+            before = entries_before(sql, save.path)
+            unchanged = {key: entry.priority for key, entry in requested.items()} == {
+                key: priority for key, (_, priority) in before.items()
+            }
+            for key in before.keys() - requested.keys():
+                sql.execute("DELETE FROM entries WHERE id = ?", (before[key][0],))
+            save_id = record_save(sql, save, "accepted")
+            writer = _SaveWriter(sql, save, save_id, draw_seed, picture_exists, go_on)
+            restored = restored_facts(sql, save.path)
+            if restored and restored.has_pictures:
+                # Not requested again: what the user deleted stays deleted.
+                writer.picture_exists = lambda file: True
+                writer.earlier = EarlierDraws(sql, save.path)
+            for entry_index, (key, entry) in enumerate(requested.items()):
+                if key in before:
+                    redraw = unchanged and entry.random
+                    writer.keep(before[key][0], entry_index, entry, redraw=redraw)
+                else:
+                    writer.add(key, entry_index, entry)
+            if restored:
+                if restored.cancelled_all_of(save):
+                    cancel_queued(sql, [save.path])
+                    writer.result.queued = 0
+                keep_sheets(sql, save.path, restored.sheets)
+                forget_restored(sql, save.path)
+            writer.result.cancelled = cancel_unrequested(sql, save.path)
+            return writer.result
 
 
 def record_save(sql: sqlite3.Connection, save: Save, outcome: str) -> int:
@@ -98,16 +94,16 @@ def forget_awaited(sql: sqlite3.Connection, recipe: str) -> None:
     sql.execute("DELETE FROM facts WHERE name = ?", (AWAITED + recipe,))
 
 
-def cancel_unasked(sql: sqlite3.Connection, recipe: str) -> int:
+def cancel_unrequested(sql: sqlite3.Connection, recipe: str) -> int:
     """Cancel the recipe's queued images that no entry requests; returns how many."""
     return sql.execute(
         """UPDATE images SET state = 'cancelled' WHERE recipe = ? AND state = 'queued'
-           AND NOT EXISTS (SELECT 1 FROM asks WHERE asks.image = images.id)""",
+           AND NOT EXISTS (SELECT 1 FROM entry_images WHERE entry_images.image = images.id)""",
         (recipe,),
     ).rowcount
 
 
-def cancel_waiting(sql: sqlite3.Connection, recipes: Iterable[str]) -> int:
+def cancel_queued(sql: sqlite3.Connection, recipes: Iterable[str]) -> int:
     """Cancel the recipes' queued images; returns how many.
 
     They are still requested: the recipe's next save queues them again (accept.py).
@@ -120,13 +116,14 @@ def cancel_waiting(sql: sqlite3.Connection, recipes: Iterable[str]) -> int:
     )
 
 
-def _with_occurrences(entries: Sequence[AskedEntry]) -> dict[Key, AskedEntry]:
+def keys_of(digests: Iterable[str]) -> list[Key]:
+    """The keys of a file's entries, from their digests in the order of the file."""
     seen: Counter[str] = Counter()
-    asked = {}
-    for entry in entries:
-        asked[entry.digest, seen[entry.digest]] = entry
-        seen[entry.digest] += 1
-    return asked
+    keys = []
+    for digest in digests:
+        keys.append((digest, seen[digest]))
+        seen[digest] += 1
+    return keys
 
 
 def entries_before(sql: sqlite3.Connection, recipe: str) -> dict[Key, tuple[int, int]]:
@@ -138,20 +135,19 @@ def entries_before(sql: sqlite3.Connection, recipe: str) -> dict[Key, tuple[int,
 
 
 @dataclass
-class _Accepting:
-    """One save that is being written into the ledger."""
+class _SaveWriter:
+    """Writes the entries of one save into the ledger."""
 
     sql: sqlite3.Connection
     save: Save
     save_id: int
-    batch_key: Callable[[ImageRequest], str]
     draw_seed: Callable[[], int]
     picture_exists: Callable[[str], bool]
     go_on: Callable[[], None]
     earlier: EarlierDraws | None = None
     result: Acceptance = field(default_factory=Acceptance)
 
-    def add(self, key: Key, entry_index: int, entry: AskedEntry) -> None:
+    def add(self, key: Key, entry_index: int, entry: RequestedEntry) -> None:
         """A new entry, with its images."""
         entry_id = self.sql.execute(
             """INSERT INTO entries (recipe, digest, occurrence, priority, sheet)
@@ -159,29 +155,28 @@ class _Accepting:
             (self.save.path, *key, entry.priority, entry.sheet),
         ).lastrowid
         assert entry_id is not None
-        self._ask(entry_id, entry_index, entry)
+        self._request_images(entry_id, entry_index, entry)
 
-    def keep(self, entry_id: int, entry_index: int, entry: AskedEntry, anew: bool) -> None:
-        """An entry that is requested again; `anew` draws its random seed again."""
+    def keep(self, entry_id: int, entry_index: int, entry: RequestedEntry, *, redraw: bool) -> None:
+        """An entry that is requested again; `redraw` draws its random seed again."""
         self.sql.execute("UPDATE entries SET priority = ? WHERE id = ?", (entry.priority, entry_id))
         for image in self._images_of(entry_id):
             self.go_on()
-            if not (anew and image["state"] == "cancelled"):  # the new draw replaces it
+            if not (redraw and image["state"] == "cancelled"):  # the new draw replaces it
                 self._keep_image(entry_id, image, entry_index, entry)
-        if anew:
+        if redraw:
             self._forget_ended(entry_id)
-            self._ask(entry_id, entry_index, entry)
-            self.result.drawn_anew = True
+            self._request_images(entry_id, entry_index, entry)
 
     def _images_of(self, entry_id: int) -> list[sqlite3.Row]:
         return self.sql.execute(
-            """SELECT images.* FROM images JOIN asks ON asks.image = images.id
-               WHERE asks.entry = ? ORDER BY asks.position""",
+            """SELECT images.* FROM images JOIN entry_images ON entry_images.image = images.id
+               WHERE entry_images.entry = ? ORDER BY entry_images.position""",
             (entry_id,),
         ).fetchall()
 
     def _keep_image(
-        self, entry_id: int, image: sqlite3.Row, entry_index: int, entry: AskedEntry
+        self, entry_id: int, image: sqlite3.Row, entry_index: int, entry: RequestedEntry
     ) -> None:
         state = image["state"]
         if state == "queued" and image["priority"] != entry.priority:
@@ -193,37 +188,37 @@ class _Accepting:
         )
         if again:
             self._queue_again(image["id"], entry_index, image["image_index"], entry.priority)
-            self._want_sheet_again(entry_id)
+            self._request_sheet_again(entry_id)
         else:
             self._count_kept(image)
 
     def _forget_ended(self, entry_id: int) -> None:
         """Forget earlier draws that are done or cancelled; queued ones keep their position."""
         self.sql.execute(
-            """DELETE FROM asks WHERE entry = ?
+            """DELETE FROM entry_images WHERE entry = ?
                AND image IN (SELECT id FROM images WHERE state IN ('done', 'cancelled'))""",
             (entry_id,),
         )
-        self._want_sheet_again(entry_id)
+        self._request_sheet_again(entry_id)
 
-    def _want_sheet_again(self, entry_id: int) -> None:
+    def _request_sheet_again(self, entry_id: int) -> None:
         self.sql.execute(
-            "UPDATE entries SET sheet_file = NULL, sheet_made = 0 WHERE id = ?", (entry_id,)
+            "UPDATE entries SET sheet_file = NULL, sheet_done = 0 WHERE id = ?", (entry_id,)
         )
 
-    def _ask(self, entry_id: int, entry_index: int, entry: AskedEntry) -> None:
+    def _request_images(self, entry_id: int, entry_index: int, entry: RequestedEntry) -> None:
         first = self.sql.execute(
-            "SELECT coalesce(max(position) + 1, 0) FROM asks WHERE entry = ?", (entry_id,)
+            "SELECT coalesce(max(position) + 1, 0) FROM entry_images WHERE entry = ?", (entry_id,)
         ).fetchone()[0]
         for image_index, (digest, request) in enumerate(self._drawn(entry, entry_index)):
             self.go_on()
             image_id = self._image_for(digest, request, entry_index, image_index, entry.priority)
             self.sql.execute(
-                "INSERT INTO asks (entry, position, image) VALUES (?, ?, ?)",
+                "INSERT INTO entry_images (entry, position, image) VALUES (?, ?, ?)",
                 (entry_id, first + image_index, image_id),
             )
 
-    def _drawn(self, entry: AskedEntry, entry_index: int) -> Drawn:
+    def _drawn(self, entry: RequestedEntry, entry_index: int) -> Drawn:
         """The entry's requests; a random draw that this recipe already has is drawn again."""
         if not entry.random:
             return self._with_digests(entry.requests(None))
@@ -255,8 +250,8 @@ class _Accepting:
         image = self._find(digest)
         if image is None:
             return self._queue(digest, request, entry_index, image_index, priority)
-        made = image["state"] == "done" and self.picture_exists(image["file"])
-        if made or image["state"] in ("queued", "running"):
+        rendered = image["state"] == "done" and self.picture_exists(image["file"])
+        if rendered or image["state"] in ("queued", "running"):
             self._count_kept(image)
         else:
             self._queue_again(image["id"], entry_index, image_index, priority)
@@ -266,7 +261,7 @@ class _Accepting:
     def _count_kept(self, image: sqlite3.Row) -> None:
         self.result.kept += 1
         if image["state"] == "done":
-            self.result.made_before += (image["file"],)
+            self.result.existing += (image["file"],)
 
     def _queue(
         self, digest: str, request: ImageRequest, entry_index: int, image_index: int, priority: int
@@ -279,7 +274,7 @@ class _Accepting:
                 self.save.path,
                 digest,
                 json.dumps(request.as_dict(), sort_keys=True),
-                self.batch_key(request),
+                request.batch_key,
                 priority,
                 self.save_id,
                 entry_index,

@@ -2,7 +2,7 @@
 
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib import resources
 from pathlib import Path
@@ -124,11 +124,17 @@ class Database:
         with self._lock:
             return None if self._depth else self._connection.total_changes
 
+    def select(
+        self, query: str, values: Sequence[object] | Mapping[str, object] = ()
+    ) -> list[sqlite3.Row]:
+        """All rows of a query."""
+        with self.transaction() as sql:
+            return sql.execute(query, values).fetchall()
+
     def fact(self, name: str) -> str | None:
         """A stored value."""
-        with self.transaction() as sql:
-            row = sql.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
-            return row["value"] if row else None
+        rows = self.select("SELECT value FROM facts WHERE name = ?", (name,))
+        return rows[0]["value"] if rows else None
 
     def remember(self, name: str, value: str) -> None:
         """Store a value under a name."""

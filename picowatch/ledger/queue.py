@@ -29,8 +29,8 @@ class Queue(Database):
 
         It always holds the first queued image, or the first of the highest queued priority
         that needs the checkpoint with that hash. Later ones join it if they can share its
-        batch. An image runs alone if a batch failed or an engine or daemon died with it. `only`
-        claims images of these recipes alone.
+        batch. An image runs alone if a batch failed or the engine or the daemon died with it.
+        `only` claims images of these recipes alone.
         """
         with self.transaction() as sql:
             first = _first(sql, only, checkpoint)
@@ -91,43 +91,32 @@ class Queue(Database):
                 f"UPDATE images SET state = :state, {change} WHERE id = :id AND state = 'running'",
                 {"state": state, "id": image, "reason": reason},
             ).rowcount
-            if state == "queued":
-                self._cancel_if_unasked(sql, image)
+            if state == "queued" and not self.is_requested(image):
+                # It is not started a second time.
+                sql.execute(
+                    "UPDATE images SET state = 'cancelled' WHERE id = ? AND state = 'queued'",
+                    (image,),
+                )
             return bool(changed)
-
-    def _cancel_if_unasked(self, sql: sqlite3.Connection, image: int) -> None:
-        """Images that are no longer requested are not started a second time."""
-        sql.execute(
-            """UPDATE images SET state = 'cancelled' WHERE id = ? AND state = 'queued'
-               AND NOT EXISTS (SELECT 1 FROM asks WHERE asks.image = images.id)""",
-            (image,),
-        )
 
     def running(self) -> list[QueuedImage]:
         """The running images, or those that were running when the last daemon died."""
-        with self.transaction() as sql:
-            rows = sql.execute(f"{SELECT_IMAGE} WHERE state = 'running' ORDER BY {IN_ORDER}")
-            return [QueuedImage.of(row) for row in rows]
+        rows = self.select(f"{SELECT_IMAGE} WHERE state = 'running' ORDER BY {IN_ORDER}")
+        return [QueuedImage.of(row) for row in rows]
 
     def recipe_of(self, image: QueuedImage) -> str:
         """The recipe of an image: it may have been renamed since the image was claimed."""
-        with self.transaction() as sql:
-            row = sql.execute("SELECT recipe FROM images WHERE id = ?", (image.id,)).fetchone()
-            return row["recipe"] if row else image.recipe
+        rows = self.select("SELECT recipe FROM images WHERE id = ?", (image.id,))
+        return rows[0]["recipe"] if rows else image.recipe
 
-    def is_asked(self, image: int) -> bool:
+    def is_requested(self, image: int) -> bool:
         """Whether the last valid save of some recipe still requests this image."""
-        with self.transaction() as sql:
-            found = sql.execute("SELECT 1 FROM asks WHERE image = ? LIMIT 1", (image,))
-            return found.fetchone() is not None
+        return bool(self.select("SELECT 1 FROM entry_images WHERE image = ? LIMIT 1", (image,)))
 
     def unlisted(self) -> list[QueuedImage]:
         """Pictures that are published but not listed yet."""
-        with self.transaction() as sql:
-            rows = sql.execute(
-                f"{SELECT_IMAGE} WHERE state = 'done' AND listed = 0 ORDER BY images.id"
-            )
-            return [QueuedImage.of(row) for row in rows]
+        rows = self.select(f"{SELECT_IMAGE} WHERE state = 'done' AND listed = 0 ORDER BY images.id")
+        return [QueuedImage.of(row) for row in rows]
 
     def mark_listed(self, image: int) -> None:
         """The picture is in images.jsonl and the gallery."""
@@ -152,18 +141,17 @@ class Queue(Database):
         """The image that comes first."""
         with self.transaction() as sql:
             first = _first(sql, only, None)
-            return QueuedImage.of(first) if first is not None else None
+            return QueuedImage.of(first) if first else None
 
     def count_queued(self, checkpoint: str, most: int, only: Collection[str] | None = None) -> int:
         """How many images of the highest queued priority need this checkpoint, up to `most`."""
-        with self.transaction() as sql:
-            of_these, recipes = _of_these(only)
-            row = sql.execute(
-                f"""SELECT count(*) FROM (SELECT 1 FROM images WHERE state = 'queued'{of_these}
-                    AND {CHECKPOINT} = ? AND priority = ({_TOP_PRIORITY}) LIMIT ?)""",
-                (*recipes, checkpoint, most),
-            ).fetchone()
-            return int(row[0])
+        of_these, recipes = _of_these(only)
+        rows = self.select(
+            f"""SELECT count(*) FROM (SELECT 1 FROM images WHERE state = 'queued'{of_these}
+                AND {CHECKPOINT} = ? AND priority = ({_TOP_PRIORITY}) LIMIT ?)""",
+            (*recipes, checkpoint, most),
+        )
+        return int(rows[0][0])
 
 
 def _first(

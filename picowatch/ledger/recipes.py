@@ -1,15 +1,16 @@
 """The state of each recipe, and what users request besides saves: cancel and retry."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
-from picowatch.ledger.accept import cancel_waiting
+from picowatch.ledger.accept import cancel_queued
 from picowatch.ledger.database import Database
 from picowatch.ledger.queue import SELECT_IMAGE
-from picowatch.ledger.rows import Counts, Outcome, QueuedImage, Waiting
+from picowatch.ledger.rows import Counts, Outcome, QueuedImage, QueuedRecipes
 
-FAILED = """state = 'failed' AND EXISTS (SELECT 1 FROM asks WHERE asks.image = images.id)"""
+FAILED = """state = 'failed'
+            AND EXISTS (SELECT 1 FROM entry_images WHERE entry_images.image = images.id)"""
 
 
 class Recipes(Database):
@@ -31,8 +32,8 @@ class Recipes(Database):
                     (recipe,),
                 ).fetchall()
                 sql.executemany(
-                    """UPDATE entries SET sheet_file = NULL, sheet_made = 0 WHERE sheet IS NOT NULL
-                       AND id IN (SELECT entry FROM asks WHERE image = ?)""",
+                    """UPDATE entries SET sheet_file = NULL, sheet_done = 0 WHERE sheet IS NOT NULL
+                       AND id IN (SELECT entry FROM entry_images WHERE image = ?)""",
                     [(row["id"],) for row in rows],
                 )
                 retried[recipe] += len(rows)
@@ -40,73 +41,69 @@ class Recipes(Database):
 
     def recipes_with_failures(self) -> list[str]:
         """Recipes whose last valid save requests images that failed."""
-        with self.transaction() as sql:
-            rows = sql.execute(f"SELECT DISTINCT recipe FROM images WHERE {FAILED} ORDER BY recipe")
-            return [row["recipe"] for row in rows]
+        rows = self.select(f"SELECT DISTINCT recipe FROM images WHERE {FAILED} ORDER BY recipe")
+        return [row["recipe"] for row in rows]
 
     def cancel(self, recipes: Iterable[str]) -> int:
         """Cancel the recipes' queued images; returns how many."""
         with self.transaction() as sql:
-            return cancel_waiting(sql, recipes)
+            return cancel_queued(sql, recipes)
 
-    def waiting(self) -> Waiting:
+    def queued_recipes(self) -> QueuedRecipes:
         """The recipes with queued images in the order of their first ones, and how many.
 
         Priorities and saves decide that order, not the order within a file. The index
         of the queue holds all but the recipe, which is read from one image a save: images done
         long ago are not read.
         """
-        with self.transaction() as sql:
-            rows = sql.execute(
-                """WITH queued AS (
-                       SELECT save, count(*) AS waiting, max(priority) AS highest, min(id) AS first
-                       FROM images INDEXED BY images_queue WHERE state = 'queued' GROUP BY save
-                   )
-                   SELECT recipe, sum(waiting) AS waiting
-                   FROM queued JOIN images ON images.id = first
-                   GROUP BY recipe ORDER BY max(highest) DESC, min(queued.save)"""
-            )
-            return tuple((row["recipe"], row["waiting"]) for row in rows)
+        rows = self.select(
+            """WITH queued AS (
+                   SELECT save, count(*) AS images, max(priority) AS highest, min(id) AS first
+                   FROM images INDEXED BY images_queue WHERE state = 'queued' GROUP BY save
+               )
+               SELECT recipe, sum(queued.images) AS images
+               FROM queued JOIN images ON images.id = first
+               GROUP BY recipe ORDER BY max(highest) DESC, min(queued.save)"""
+        )
+        return tuple((row["recipe"], row["images"]) for row in rows)
 
-    def recipes_in_work(self) -> Collection[str]:
+    def recipes_in_progress(self) -> list[str]:
         """The recipes of running images."""
-        with self.transaction() as sql:
-            rows = sql.execute(
-                """SELECT DISTINCT recipe FROM images INDEXED BY images_running
-                   WHERE state = 'running'"""
-            )
-            return {row["recipe"] for row in rows}
+        rows = self.select(
+            "SELECT DISTINCT recipe FROM images INDEXED BY images_running WHERE state = 'running'"
+        )
+        return [row["recipe"] for row in rows]
 
     def outcome(self, recipe: str, digest: str) -> Outcome | None:
         """The outcome of the save with these bytes; None if there was no such save.
 
         That is what it requests, or what was rendered for it if the recipe was retired since.
         """
-        with self.transaction() as sql:
-            saved = sql.execute(
+        with self.transaction():
+            saves = self.select(
                 """SELECT id, outcome FROM saves WHERE recipe = ? AND digest = ?
                    ORDER BY id DESC LIMIT 1""",
                 (recipe, digest),
-            ).fetchone()
-            if saved is None:
+            )
+            if not saves:
                 return None
-            rows = sql.execute(
+            images = self.select(
                 """SELECT DISTINCT images.id, state, file FROM images
-                   LEFT JOIN asks ON asks.image = images.id
-                   LEFT JOIN entries ON entries.id = asks.entry
+                   LEFT JOIN entry_images ON entry_images.image = images.id
+                   LEFT JOIN entries ON entries.id = entry_images.entry
                    WHERE images.recipe = :recipe
                    AND (entries.recipe = :recipe OR images.save = :save)
                    ORDER BY entry_index, image_index""",
-                {"recipe": recipe, "save": saved["id"]},
-            ).fetchall()
-            states = Counter(row["state"] for row in rows)
-            return Outcome(
-                valid=saved["outcome"] == "accepted",
-                pictures=tuple(row["file"] for row in rows if row["state"] == "done"),
-                unfinished=states["queued"] + states["running"],
-                failed=states["failed"],
-                cancelled=states["cancelled"],
+                {"recipe": recipe, "save": saves[0]["id"]},
             )
+        states = Counter(image["state"] for image in images)
+        return Outcome(
+            valid=saves[0]["outcome"] == "accepted",
+            pictures=tuple(image["file"] for image in images if image["state"] == "done"),
+            unfinished=states["queued"] + states["running"],
+            failed=states["failed"],
+            cancelled=states["cancelled"],
+        )
 
     def counts(self) -> Counts:
         """Counts of all images by state; read again only after a change."""
@@ -114,55 +111,50 @@ class Recipes(Database):
         known = self._counts
         if version is not None and known is not None and known[0] == version:
             return known[1]
-        with self.transaction() as sql:
-            rows = sql.execute("SELECT state, images FROM tallies")
-            counts = Counts(**{row["state"]: row["images"] for row in rows})
+        rows = self.select("SELECT state, images FROM tallies")
+        counts = Counts(**{row["state"]: row["images"] for row in rows})
         if version is not None:
             self._counts = version, counts
         return counts
 
     def recipe_counts(self, recipe: str) -> Counts:
         """Counts by state of the images that the recipe's last valid save requests."""
-        with self.transaction() as sql:
-            rows = sql.execute(
-                """SELECT state, count(DISTINCT images.id) AS images FROM images
-                   JOIN asks ON asks.image = images.id JOIN entries ON entries.id = asks.entry
-                   WHERE entries.recipe = ? GROUP BY state""",
-                (recipe,),
-            )
-            return Counts(**{row["state"]: row["images"] for row in rows})
+        rows = self.select(
+            """SELECT state, count(DISTINCT images.id) AS images FROM images
+               JOIN entry_images ON entry_images.image = images.id
+               JOIN entries ON entries.id = entry_images.entry
+               WHERE entries.recipe = ? GROUP BY state""",
+            (recipe,),
+        )
+        return Counts(**{row["state"]: row["images"] for row in rows})
 
     def failures(self, recipe: str) -> list[tuple[QueuedImage, str]]:
         """The failed images that the recipe's last valid save requests, with their reasons."""
-        with self.transaction() as sql:
-            rows = sql.execute(
-                f"""{SELECT_IMAGE} WHERE images.recipe = ? AND {FAILED}
-                    ORDER BY entry_index, image_index""",
-                (recipe,),
-            )
-            return [(QueuedImage.of(row), row["reason"]) for row in rows]
+        rows = self.select(
+            f"""{SELECT_IMAGE} WHERE images.recipe = ? AND {FAILED}
+                ORDER BY entry_index, image_index""",
+            (recipe,),
+        )
+        return [(QueuedImage.of(row), row["reason"]) for row in rows]
 
     def succeeded(self, recipe: str) -> str | None:
         """The digest of the accepted bytes, if the recipe's images are all done; else None."""
-        with self.transaction() as sql:
-            row = sql.execute(
-                """SELECT recipes.digest FROM recipes JOIN saves ON saves.id = recipes.save
-                   WHERE path = ? AND outcome = 'accepted'""",
-                (recipe,),
-            ).fetchone()
         counts = self.recipe_counts(recipe)
-        waiting = counts.queued + counts.running + counts.failed + counts.cancelled
-        return row["digest"] if row and counts.done and not waiting else None
+        unfinished = counts.queued + counts.running + counts.failed + counts.cancelled
+        return self._accepted(recipe) if counts.done and not unfinished else None
 
     def is_valid(self, recipe: str) -> bool:
         """Whether the recipe's last save was valid."""
-        with self.transaction() as sql:
-            found = sql.execute(
-                """SELECT 1 FROM recipes JOIN saves ON saves.id = recipes.save
-                   WHERE path = ? AND outcome = 'accepted'""",
-                (recipe,),
-            )
-            return found.fetchone() is not None
+        return self._accepted(recipe) is not None
+
+    def _accepted(self, recipe: str) -> str | None:
+        """The digest of the recipe's last save, if it was valid."""
+        rows = self.select(
+            """SELECT recipes.digest FROM recipes JOIN saves ON saves.id = recipes.save
+               WHERE path = ? AND outcome = 'accepted'""",
+            (recipe,),
+        )
+        return rows[0]["digest"] if rows else None
 
     def accepted_recipes(self) -> list[str]:
         """The recipes whose last save was valid."""
@@ -173,10 +165,8 @@ class Recipes(Database):
         return self._recipes_by_outcome("invalid")
 
     def _recipes_by_outcome(self, outcome: str) -> list[str]:
-        with self.transaction() as sql:
-            rows = sql.execute(
-                """SELECT path FROM recipes JOIN saves ON saves.id = recipes.save
-                   WHERE outcome = ?""",
-                (outcome,),
-            )
-            return [row["path"] for row in rows]
+        rows = self.select(
+            "SELECT path FROM recipes JOIN saves ON saves.id = recipes.save WHERE outcome = ?",
+            (outcome,),
+        )
+        return [row["path"] for row in rows]

@@ -1,46 +1,64 @@
 """What a rename means: a recipe's queue, pictures and history move to its new name.
 
-Nothing is rendered again. Each function runs inside the caller's transaction.
+Nothing is rendered again.
 """
 
 import sqlite3
-from collections import Counter
 from collections.abc import Callable, Sequence
 
-from picowatch.ledger.accept import cancel_unasked, entries_before, forget_awaited
+from picowatch.ledger.accept import cancel_unrequested, entries_before, forget_awaited, keys_of
+from picowatch.ledger.database import Database
 from picowatch.ledger.restore import forget_restored
 from picowatch.save import Stamp
 
 
-def rename(
-    sql: sqlite3.Connection,
-    old: str,
-    new: str,
-    stamp: Stamp,
-    picture_exists: Callable[[str], bool],
-) -> bool:
-    """Move the recipe; returns whether its last save was valid.
+class Renaming(Database):
+    """Recipes at another path."""
 
-    What the recipe that had the new name requested is cancelled: its file is gone.
-    """
-    sql.execute("DELETE FROM entries WHERE recipe = ?", (new,))
-    sql.execute("DELETE FROM recipes WHERE path = ?", (new,))
-    forget_restored(sql, new)
-    for name in (old, new):
-        forget_awaited(sql, name)
-    cancel_unasked(sql, new)
-    sql.execute(
-        "UPDATE recipes SET path = ?, stamp = ? WHERE path = ?",
-        (new, stamp.as_text(), old),
-    )
-    sql.execute("UPDATE entries SET recipe = ? WHERE recipe = ?", (new, old))
-    sql.execute("UPDATE saves SET recipe = ? WHERE recipe = ?", (new, old))
-    _merge_images(sql, old, new, picture_exists)
-    sql.execute("UPDATE OR IGNORE images SET recipe = ? WHERE recipe = ?", (new, old))
-    row = sql.execute(
-        "SELECT outcome FROM recipes JOIN saves ON saves.id = recipes.save WHERE path = ?", (new,)
-    ).fetchone()
-    return row is not None and row["outcome"] == "accepted"
+    def rename(
+        self, old: str, new: str, stamp: Stamp, *, picture_exists: Callable[[str], bool]
+    ) -> None:
+        """Move the recipe.
+
+        What the recipe that had the new name requested is cancelled: its file is gone.
+        """
+        with self.transaction() as sql:
+            sql.execute("DELETE FROM entries WHERE recipe = ?", (new,))
+            sql.execute("DELETE FROM recipes WHERE path = ?", (new,))
+            forget_restored(sql, new)
+            for name in (old, new):
+                forget_awaited(sql, name)
+            cancel_unrequested(sql, new)
+            sql.execute(
+                "UPDATE recipes SET path = ?, stamp = ? WHERE path = ?",
+                (new, stamp.as_text(), old),
+            )
+            sql.execute("UPDATE entries SET recipe = ? WHERE recipe = ?", (new, old))
+            sql.execute("UPDATE saves SET recipe = ? WHERE recipe = ?", (new, old))
+            _merge_images(sql, old, new, picture_exists)
+            sql.execute("UPDATE OR IGNORE images SET recipe = ? WHERE recipe = ?", (new, old))
+
+    def prioritise(self, recipe: str, priorities: Sequence[tuple[str, int]]) -> None:
+        """Give the recipe's images the priorities that its entries have in its new folder.
+
+        `priorities` are its entries' digests and priorities. An entry of another digest, because
+        other defaults hold here, gets the priority that all of them have, if it is one.
+        """
+        keys = keys_of(digest for digest, _ in priorities)
+        by_key = dict(zip(keys, (priority for _, priority in priorities), strict=True))
+        of_all = set(by_key.values())
+        common = of_all.pop() if len(of_all) == 1 else None
+        with self.transaction() as sql:
+            for key, (entry, before) in entries_before(sql, recipe).items():
+                now = by_key.get(key, common)
+                if now is None or now == before:
+                    continue
+                sql.execute("UPDATE entries SET priority = ? WHERE id = ?", (now, entry))
+                sql.execute(
+                    """UPDATE images SET priority = ? WHERE state IN ('queued', 'running')
+                       AND id IN (SELECT image FROM entry_images WHERE entry = ?)""",
+                    (now, entry),
+                )
 
 
 def _merge_images(
@@ -48,7 +66,7 @@ def _merge_images(
 ) -> None:
     """Keep a picture that both names requested once.
 
-    The renamed recipe's image counts, unless the other one's is made or in progress and it is not.
+    The renamed recipe's image counts, unless only the other one's is rendered or in progress.
     """
     both = sql.execute(
         """SELECT mine.id AS mine, mine.state AS state, other.id AS other,
@@ -58,34 +76,13 @@ def _merge_images(
         (old, new),
     ).fetchall()
     for row in both:
-        made = row["other_state"] == "done" and picture_exists(row["other_file"])
-        if row["other_state"] == "running" or (made and row["state"] not in ("done", "running")):
-            sql.execute("UPDATE asks SET image = ? WHERE image = ?", (row["other"], row["mine"]))
+        rendered = row["other_state"] == "done" and picture_exists(row["other_file"])
+        if row["other_state"] == "running" or (
+            rendered and row["state"] not in ("done", "running")
+        ):
+            sql.execute(
+                "UPDATE entry_images SET image = ? WHERE image = ?", (row["other"], row["mine"])
+            )
             sql.execute("DELETE FROM images WHERE id = ? AND state != 'running'", (row["mine"],))
         else:
             sql.execute("DELETE FROM images WHERE id = ?", (row["other"],))
-
-
-def prioritise(sql: sqlite3.Connection, recipe: str, priorities: Sequence[tuple[str, int]]) -> None:
-    """Give the recipe's images the priorities that its entries have in its new folder.
-
-    `priorities` are its entries' digests and priorities. An entry of another digest, because other
-    defaults hold here, gets the priority that all of them have, if it is one.
-    """
-    seen: Counter[str] = Counter()
-    by_key = {}
-    for digest, priority in priorities:
-        by_key[digest, seen[digest]] = priority
-        seen[digest] += 1
-    of_all = set(by_key.values())
-    common = of_all.pop() if len(of_all) == 1 else None
-    for key, (entry, before) in entries_before(sql, recipe).items():
-        now = by_key.get(key, common)
-        if now is None or now == before:
-            continue
-        sql.execute("UPDATE entries SET priority = ? WHERE id = ?", (now, entry))
-        sql.execute(
-            """UPDATE images SET priority = ? WHERE state IN ('queued', 'running')
-               AND id IN (SELECT image FROM asks WHERE entry = ?)""",
-            (now, entry),
-        )

@@ -8,24 +8,23 @@ the seeds that were drawn before, if one of their pictures records them.
 import json
 import re
 import sqlite3
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 
-from picowatch.ledger.rows import AskedEntry, folded
+from picowatch.ledger.database import Database
+from picowatch.ledger.rows import RequestedEntry, folded
 from picowatch.recipe.fields import SEEDS
 from picowatch.recipe.request import ImageRequest
 from picowatch.save import Save, Stamp
 
 NUMBER = re.compile(r"\d{1,18}")  # in front of a picture's name, within SQLite's integers
 DUE = "restore"  # the fact that a new ledger begins with
-_RECIPE = "restored recipe: "
-_SHEETS = "restored sheets: "
-_CANCELLED = "restored cancellation: "
+_RESTORED = "restored: "  # facts, each with a recipe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MadeBefore:
+class ExistingPicture:
     """A picture that an earlier ledger knew. `listed`: it is in images.jsonl."""
 
     file: str
@@ -34,43 +33,80 @@ class MadeBefore:
     save_digest: str
     entry_index: int
     image_index: int
-    made_at: float
+    written_at: float
     listed: bool
 
 
-def restore_pictures(
-    sql: sqlite3.Connection,
-    pictures: Iterable[MadeBefore],
-    sheets: Callable[[], dict[str, dict[str, list[str]]]],
-    cancelled: dict[str, str],
-    batch_key: Callable[[ImageRequest], str],
-) -> int:
-    """Write pictures into a new ledger as done; returns how many.
+@dataclass(frozen=True, slots=True)
+class ExistingSheet:
+    """A contact sheet that an earlier ledger knew, with the pictures on it."""
 
-    `sheets` gives each recipe's contact sheets (file, and the pictures on it), once all pictures
-    were read. `cancelled` are the recipes whose queued images were cancelled, with the stamps
-    of their files.
+    file: str
+    recipe: str
+    pictures: tuple[str, ...]
+
+
+@dataclass
+class RestoredFacts:
+    """What an earlier ledger knew of a recipe that was not accepted since.
+
+    `sheets` are its contact sheets with their pictures. `cancelled` is the stamp, as text, of the
+    save whose queued images were cancelled.
     """
-    saves: dict[tuple[str, str], int] = {}
-    numbers: Counter[str] = Counter()
-    restored = 0
-    for picture in pictures:
-        _note_number(picture.file, numbers)
-        key = picture.recipe, picture.save_digest
-        if key not in saves:
-            saves[key] = _save(sql, picture)
-        restored += _image(sql, picture, saves[key], batch_key(picture.request))
-    for recipe in {recipe for recipe, _ in saves}:
-        sql.execute("INSERT INTO facts VALUES (?, '')", (_RECIPE + recipe,))
-    for recipe, found in sheets().items():
-        for file in found:
-            _note_number(file, numbers)
-        sql.execute("INSERT INTO facts VALUES (?, ?)", (_SHEETS + recipe, json.dumps(found)))
-    for recipe, stamp in cancelled.items():
-        sql.execute("INSERT INTO facts VALUES (?, ?)", (_CANCELLED + recipe, stamp))
-    sql.executemany("INSERT INTO numbers (folder, last) VALUES (?, ?)", numbers.items())
-    sql.execute("DELETE FROM facts WHERE name = ?", (DUE,))
-    return restored
+
+    has_pictures: bool = False
+    sheets: dict[str, Sequence[str]] = field(default_factory=dict)
+    cancelled: str | None = None
+
+    def cancelled_all_of(self, save: Save) -> bool:
+        """Whether this very save's images were cancelled before the earlier ledger was lost."""
+        if self.cancelled is None:
+            return False
+        try:
+            return not save.stamp.written_since(Stamp.from_text(self.cancelled))
+        except (TypeError, ValueError):  # the memos were edited by hand
+            return False
+
+
+class Restoring(Database):
+    """A new ledger, built from the pictures."""
+
+    def wants_restoring(self) -> bool:
+        """Whether it is new, and the existing pictures are not restored into it yet."""
+        return self.fact(DUE) is not None
+
+    def restore(
+        self, existing: Iterable[ExistingPicture | ExistingSheet], cancelled: Mapping[str, str]
+    ) -> int:
+        """Write pictures into a new ledger as done; returns how many.
+
+        `cancelled` are the recipes whose queued images were cancelled, with the stamps of their
+        files.
+        """
+        saves: dict[tuple[str, str], int] = {}
+        numbers: Counter[str] = Counter()
+        facts: defaultdict[str, RestoredFacts] = defaultdict(RestoredFacts)
+        restored = 0
+        with self.transaction() as sql:
+            for one in existing:
+                _note_number(one.file, numbers)
+                if isinstance(one, ExistingSheet):
+                    facts[one.recipe].sheets[one.file] = one.pictures
+                    continue
+                facts[one.recipe].has_pictures = True
+                key = one.recipe, one.save_digest
+                if key not in saves:
+                    saves[key] = _save(sql, one)
+                restored += _image(sql, one, saves[key])
+            for recipe, stamp in cancelled.items():
+                facts[recipe].cancelled = stamp
+            sql.executemany(
+                "INSERT INTO facts VALUES (?, ?)",
+                ((_RESTORED + recipe, json.dumps(asdict(one))) for recipe, one in facts.items()),
+            )
+            sql.executemany("INSERT INTO numbers (folder, last) VALUES (?, ?)", numbers.items())
+            sql.execute("DELETE FROM facts WHERE name = ?", (DUE,))
+        return restored
 
 
 def _note_number(file: str, numbers: Counter[str]) -> None:
@@ -80,16 +116,16 @@ def _note_number(file: str, numbers: Counter[str]) -> None:
         numbers[folded(folder)] = max(numbers[folded(folder)], int(number[0]))
 
 
-def _save(sql: sqlite3.Connection, picture: MadeBefore) -> int:
+def _save(sql: sqlite3.Connection, picture: ExistingPicture) -> int:
     save = sql.execute(
         "INSERT INTO saves (recipe, digest, saved_at, outcome) VALUES (?, ?, ?, 'accepted')",
-        (picture.recipe, picture.save_digest, picture.made_at),
+        (picture.recipe, picture.save_digest, picture.written_at),
     ).lastrowid
     assert save is not None
     return save
 
 
-def _image(sql: sqlite3.Connection, picture: MadeBefore, save: int, batch_key: str) -> int:
+def _image(sql: sqlite3.Connection, picture: ExistingPicture, save: int) -> int:
     """Of several copies of one picture, the first is used."""
     return sql.execute(
         """INSERT OR IGNORE INTO images
@@ -100,7 +136,7 @@ def _image(sql: sqlite3.Connection, picture: MadeBefore, save: int, batch_key: s
             picture.recipe,
             picture.request.digest,
             json.dumps(picture.request.as_dict(), sort_keys=True),
-            batch_key,
+            picture.request.batch_key,
             save,
             picture.entry_index,
             picture.image_index,
@@ -137,7 +173,7 @@ class EarlierDraws:
             for row in rows
         ]
 
-    def requests(self, entry: AskedEntry, entry_index: int) -> Sequence[ImageRequest] | None:
+    def requests(self, entry: RequestedEntry, entry_index: int) -> Sequence[ImageRequest] | None:
         """The entry's images as they were drawn, if one of them was rendered; else None.
 
         Image i has seed+i, but a sweep's images all have the first seed, so both are tried.
@@ -152,55 +188,33 @@ class EarlierDraws:
         return None
 
 
-def is_remembered(sql: sqlite3.Connection, recipe: str) -> bool:
-    """Whether an earlier ledger knew the recipe, and it was not accepted since."""
-    found = sql.execute("SELECT 1 FROM facts WHERE name IN (?, ?, ?)", _names(recipe))
-    return found.fetchone() is not None
-
-
-def is_restored(sql: sqlite3.Connection, recipe: str) -> bool:
-    """Whether the recipe has pictures from an earlier ledger and was not accepted since."""
-    found = sql.execute("SELECT 1 FROM facts WHERE name = ?", (_RECIPE + recipe,))
-    return found.fetchone() is not None
-
-
-def was_cancelled(sql: sqlite3.Connection, save: Save) -> bool:
-    """Whether this very save's images were cancelled before the earlier ledger was lost."""
-    found = sql.execute("SELECT value FROM facts WHERE name = ?", (_CANCELLED + save.path,))
-    row = found.fetchone()
-    if row is None:
-        return False
-    try:
-        return not save.stamp.written_since(Stamp.from_text(row["value"]))
-    except (TypeError, ValueError):  # the memos were edited by hand
-        return False
+def restored_facts(sql: sqlite3.Connection, recipe: str) -> RestoredFacts | None:
+    """What an earlier ledger knew of the recipe; None if nothing, or it was accepted since."""
+    row = sql.execute("SELECT value FROM facts WHERE name = ?", (_RESTORED + recipe,)).fetchone()
+    return RestoredFacts(**json.loads(row["value"])) if row else None
 
 
 def forget_restored(sql: sqlite3.Connection, recipe: str) -> None:
     """The recipe was accepted, or is gone."""
-    sql.execute("DELETE FROM facts WHERE name IN (?, ?, ?)", _names(recipe))
+    sql.execute("DELETE FROM facts WHERE name = ?", (_RESTORED + recipe,))
 
 
-def keep_sheets(sql: sqlite3.Connection, recipe: str) -> None:
-    """Mark a restored recipe's contact sheets as made if they show what its entries request."""
-    found = sql.execute("SELECT value FROM facts WHERE name = ?", (_SHEETS + recipe,)).fetchone()
-    if found is None:
+def keep_sheets(sql: sqlite3.Connection, recipe: str, sheets: Mapping[str, Sequence[str]]) -> None:
+    """Mark a restored recipe's contact sheets as done if they show what its entries request."""
+    if not sheets:
         return
-    sheets = {frozenset(files): sheet for sheet, files in json.loads(found["value"]).items()}
+    by_pictures = {frozenset(pictures): sheet for sheet, pictures in sheets.items()}
     entries = sql.execute(
         "SELECT id FROM entries WHERE recipe = ? AND sheet IS NOT NULL", (recipe,)
     ).fetchall()
     for entry in entries:
         files = sql.execute(
-            "SELECT file FROM images JOIN asks ON asks.image = images.id WHERE asks.entry = ?",
+            """SELECT file FROM images JOIN entry_images ON entry_images.image = images.id
+               WHERE entry_images.entry = ?""",
             (entry["id"],),
         )
-        if sheet := sheets.get(frozenset(row["file"] for row in files)):
+        if sheet := by_pictures.get(frozenset(row["file"] for row in files)):
             sql.execute(
-                "UPDATE entries SET sheet_file = ?, sheet_made = 1 WHERE id = ?",
+                "UPDATE entries SET sheet_file = ?, sheet_done = 1 WHERE id = ?",
                 (sheet, entry["id"]),
             )
-
-
-def _names(recipe: str) -> tuple[str, str, str]:
-    return _RECIPE + recipe, _SHEETS + recipe, _CANCELLED + recipe

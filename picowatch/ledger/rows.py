@@ -12,7 +12,7 @@ from picowatch.recipe.request import ImageRequest
 
 
 @dataclass(frozen=True, slots=True)
-class AskedEntry:
+class RequestedEntry:
     """One entry of a save, as the ledger needs it.
 
     `requests` returns the entry's images; it takes a seed if one is to be drawn. `sheet` is JSON of
@@ -28,13 +28,12 @@ class AskedEntry:
 
 @dataclass(slots=True)
 class Acceptance:
-    """What accepting a save changed: counts of images, and the pictures that were there."""
+    """What accepting a save changed: counts of images, and the pictures that existed."""
 
     queued: int = 0
     cancelled: int = 0
     kept: int = 0
-    drawn_anew: bool = False
-    made_before: tuple[str, ...] = ()
+    existing: tuple[str, ...] = ()
 
 
 def request_of(row: Row) -> ImageRequest:
@@ -86,7 +85,7 @@ class QueuedImage:
 
 @dataclass(frozen=True, slots=True)
 class DueSheet:
-    """An entry whose images have all ended, and whose contact sheet is to be made.
+    """An entry whose images have all ended, and whose contact sheet is to be drawn.
 
     `images` are in the entry's order, each with the file of its picture, or None if it failed.
     `file` is the sheet's path, if one was reserved before a crash.
@@ -109,7 +108,7 @@ class Counts:
     cancelled: int = 0
 
 
-Waiting = tuple[tuple[str, int], ...]  # recipes with their numbers of queued images
+QueuedRecipes = tuple[tuple[str, int], ...]  # with their numbers of queued images
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ CREATE TABLE entries (              -- what the last valid save of a recipe requ
     priority   INTEGER NOT NULL,
     sheet      TEXT,                -- JSON of what its contact sheet shows, if it requests one
     sheet_file TEXT,                -- below the outbox; reserved before the sheet is written
-    sheet_made INTEGER NOT NULL DEFAULT 0,
+    sheet_done INTEGER NOT NULL DEFAULT 0,  -- 1: written, or given up
     UNIQUE (recipe, digest, occurrence)
 ) STRICT;
 
@@ -51,22 +51,22 @@ CREATE INDEX images_queue ON images (priority DESC, save, entry_index, image_ind
     WHERE state = 'queued';
 CREATE INDEX images_alike ON images (batch_key, priority DESC, save, entry_index, image_index)
     WHERE state = 'queued';
--- Which checkpoints wait, for several engines.
+-- Which checkpoints queued images need, for several engines.
 CREATE INDEX images_checkpoint ON images
     (priority, json_extract(request, '$.checkpoint_hash'), save, entry_index, image_index)
     WHERE state = 'queued';
 CREATE INDEX images_running ON images (id) WHERE state = 'running';
 CREATE INDEX images_unlisted ON images (id) WHERE state = 'done' AND listed = 0;
 
-CREATE TABLE asks (                 -- which entry requests which image; two may request the same
+CREATE TABLE entry_images (         -- which entry requests which image; two may request the same
     entry    INTEGER NOT NULL REFERENCES entries (id) ON DELETE CASCADE,
     position INTEGER NOT NULL,      -- among the entry's images, over all draws of its seed
     image    INTEGER NOT NULL REFERENCES images (id) ON DELETE CASCADE,
     PRIMARY KEY (entry, position)
 ) STRICT, WITHOUT ROWID;
 
-CREATE INDEX asks_image ON asks (image);
-CREATE INDEX sheets_due ON entries (recipe) WHERE sheet IS NOT NULL AND sheet_made = 0;
+CREATE INDEX entries_of_image ON entry_images (image);
+CREATE INDEX sheets_due ON entries (recipe) WHERE sheet IS NOT NULL AND sheet_done = 0;
 
 CREATE TABLE numbers (              -- the last picture number used in each folder
     folder TEXT PRIMARY KEY,        -- case-folded and normalised, below the outbox

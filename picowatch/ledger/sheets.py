@@ -1,4 +1,4 @@
-"""Which contact sheets can be made: those of entries whose images have all ended."""
+"""Which contact sheets can be drawn: those of entries whose images have all ended."""
 
 import sqlite3
 from collections.abc import Sequence
@@ -9,36 +9,34 @@ from picowatch.ledger.rows import DueSheet, FileNames, request_of
 
 
 class ContactSheets(Database):
-    """The sheets that entries request, made or due."""
+    """The sheets that entries request, done or due."""
 
     def recipes_with_sheets_due(self) -> list[str]:
         """Recipes with a contact sheet that a crash may have prevented."""
-        with self.transaction() as sql:
-            rows = sql.execute(
-                "SELECT DISTINCT recipe FROM entries WHERE sheet IS NOT NULL AND sheet_made = 0"
-            )
-            return [row["recipe"] for row in rows]
+        rows = self.select(
+            "SELECT DISTINCT recipe FROM entries WHERE sheet IS NOT NULL AND sheet_done = 0"
+        )
+        return [row["recipe"] for row in rows]
 
     def sheets_due(self, recipe: str) -> list[DueSheet]:
         """Entries that request a sheet and whose images have all ended, at least one done."""
-        with self.transaction() as sql:
-            entries = sql.execute(
+        due = []
+        with self.transaction():
+            for entry in self.select(
                 """SELECT * FROM entries WHERE recipe = ? AND sheet IS NOT NULL
-                   AND sheet_made = 0 ORDER BY id""",
+                   AND sheet_done = 0 ORDER BY id""",
                 (recipe,),
-            ).fetchall()
-            due = []
-            for entry in entries:
-                images = sql.execute(
+            ):
+                images = self.select(
                     """SELECT request, state, file FROM images
-                       JOIN asks ON asks.image = images.id
-                       WHERE asks.entry = ? ORDER BY asks.position""",
+                       JOIN entry_images ON entry_images.image = images.id
+                       WHERE entry_images.entry = ? ORDER BY entry_images.position""",
                     (entry["id"],),
-                ).fetchall()
+                )
                 states = {image["state"] for image in images}
                 if "done" in states and not states & {"queued", "running"}:
                     due.append(_due_sheet(entry, images))
-            return due
+        return due
 
     def reserve_sheet(self, sheet: DueSheet, recipe: str, names: FileNames) -> str:
         """The path of a contact sheet; the same one again after a crash."""
@@ -49,18 +47,14 @@ class ContactSheets(Database):
             sql.execute("UPDATE entries SET sheet_file = ? WHERE id = ?", (file, sheet.entry))
             return file
 
-    def mark_sheet_made(self, sheet: DueSheet) -> None:
-        """The contact sheet is written."""
+    def mark_sheet_done(self, sheet: DueSheet) -> None:
+        """The contact sheet is written, or was given up."""
         with self.transaction() as sql:
-            sql.execute("UPDATE entries SET sheet_made = 1 WHERE id = ?", (sheet.entry,))
+            sql.execute("UPDATE entries SET sheet_done = 1 WHERE id = ?", (sheet.entry,))
 
 
 def _due_sheet(entry: sqlite3.Row, images: Sequence[sqlite3.Row]) -> DueSheet:
     cells = tuple(
-        (
-            request_of(image),
-            image["file"] if image["state"] == "done" else None,
-        )
-        for image in images
+        (request_of(image), image["file"] if image["state"] == "done" else None) for image in images
     )
     return DueSheet(entry["id"], entry["sheet"], cells, entry["sheet_file"])

@@ -67,6 +67,25 @@ class ImageRequest(ImageFields):
         text = json.dumps(values, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
+    @property
+    def batch_key(self) -> str:
+        """Images with equal keys can be rendered in one batch.
+
+        Equal is every field that changes pixels, unless the table lets it differ within a batch,
+        and the hashes of checkpoint, VAE and LoRAs. Start images and masks may differ, but all
+        images have one or none has. An image with `exact` shares with no other.
+        """
+        return repr(
+            (
+                *(getattr(self, name) for name in _SAME_IN_BATCH),
+                self.checkpoint_hash,
+                self.vae_hash,
+                bool(self.image),
+                bool(self.mask),
+                self.digest if self.exact else None,
+            )
+        )
+
     def is_idle(self, name: str) -> bool:
         """Whether a field changes nothing, because what it needs is not there."""
         needs = ROWS[name].needs if name in ROWS else ""
@@ -134,6 +153,7 @@ _OFF = {
     for field in fields(ImageRequest)
 }
 _FLOATS = [name for name, kind in get_type_hints(ImageRequest).items() if kind is float]
+_SAME_IN_BATCH = [name for name, row in ROWS.items() if row.changes_pixels and row.batch == "same"]
 _ALWAYS = {
     name
     for name, off in _OFF.items()

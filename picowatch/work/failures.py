@@ -1,4 +1,4 @@
-"""What becomes of a batch that was not rendered: queued again, cancelled, or failed."""
+"""What happens to a batch that was not rendered: queued again, cancelled, or failed."""
 
 import logging
 from collections.abc import Callable
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class Failures:
-    """Notes it in the ledger, which is waited for, so that no outcome of a batch gets lost."""
+    """Records it in the ledger, and waits for that, so that no outcome of a batch gets lost."""
 
     def __init__(
         self,

@@ -15,7 +15,7 @@ PASSES = 4
 
 
 def choose(
-    asking: EngineState,
+    claimant: EngineState,
     idle: Sequence[EngineState],
     oldest_needs: str,
     *,
@@ -24,13 +24,13 @@ def choose(
 ) -> tuple[EngineState, str]:
     """The engine that should take the next batch, and the hash of the batch's checkpoint.
 
-    `idle` are the engines without a batch; the one that is asking is among them. `is_queued` says
+    `idle` are the engines without a batch; the claimant is one of them. `is_queued` says
     whether an image of the highest priority needs a checkpoint. `overdue`: the oldest image was
     passed over often enough.
     """
-    held = asking.checkpoint
+    held = claimant.checkpoint
     if held and not overdue and is_queued(held):
-        return asking, held
+        return claimant, held
     return min(idle, key=lambda engine: _loss(engine, oldest_needs)), oldest_needs
 
 

@@ -1,4 +1,4 @@
-"""Work for every engine: a worker for each, and what waits in the ledger shared out among them."""
+"""A worker for each engine; the ledger's queue is shared among them."""
 
 import logging
 import sqlite3
@@ -27,12 +27,12 @@ from picowatch.work.worker import Worker
 
 log = logging.getLogger("picowatch")
 
-LONGEST_FIRST_LOOK = 5.0  # seconds that images which wait are held back at the start
-EXPECTED_SECONDS = 10.0  # that a save which is about to come may take
+LONGEST_FIRST_LOOK = 5.0  # seconds that queued images are held back at the start
+EXPECTED_SECONDS = 10.0  # within which an expected save comes
 
 
 class WorkerPool:
-    """Makes what waits in the ledger until it is stopped."""
+    """Renders the ledger's queue until it is stopped."""
 
     def __init__(
         self,
@@ -47,13 +47,11 @@ class WorkerPool:
         retry: Retry,
         result: RunResult,
         only: Collection[str] | None = None,
-        steady: Callable[[], float] = time.monotonic,
     ) -> None:
         """`on_finished` is called with the recipe of an image that failed.
 
-        `on_preview` is called now and then with what is in progress.
-        `only` these recipes' images are made, if any are named. `steady` gives seconds that never
-        jump.
+        `on_preview` is called now and then with what is in progress. `only` these recipes' images
+        are rendered, if any are named.
         """
         self._ledger = ledger
         self._names = names
@@ -74,7 +72,6 @@ class WorkerPool:
         self._settings = settings
         self._retry = retry
         self._on_preview = on_preview
-        self._steady = steady
         self._paused = threading.Event()
         self._stopping = threading.Event()
         self._claiming = threading.Lock()
@@ -84,27 +81,27 @@ class WorkerPool:
         self._started = False
         self._start_at: float | None = None  # at the latest
         self._retired: list[Worker] = []  # whose engines are gone, until their threads have ended
-        self._expected_until = 0.0  # work, before it is there
-        self._none_since: float | None = None  # when it was first seen that work has no engine
+        self._expected_until = 0.0  # a save
+        self._no_engine_since: float | None = None  # while images are queued
         self.workers: tuple[Worker, ...] = ()
-        self.tend()
+        self.update()
 
     def start_when(self, saves_are_known: bool) -> None:
-        """Begin to work, unless it did; without knowing the saves after LONGEST_FIRST_LOOK.
+        """Start the workers, after LONGEST_FIRST_LOOK also without knowing the saves.
 
-        What was saved and deleted meanwhile may make obsolete what is queued.
+        Saves and deletions since the last run may make queued images obsolete.
         """
         if self._started:
             return
         if self._start_at is None:
-            self._start_at = self._steady() + LONGEST_FIRST_LOOK
-        if saves_are_known or self._steady() >= self._start_at:
+            self._start_at = time.monotonic() + LONGEST_FIRST_LOOK
+        if saves_are_known or time.monotonic() >= self._start_at:
             self._started = True
             for worker in self.workers:
                 worker.start()
 
     def unfinished(self) -> Counts:
-        """How many images wait and run."""
+        """How many images are queued and running."""
         if self._only is None:
             return self._ledger.counts()
         each = [self._ledger.recipe_counts(recipe) for recipe in self._only]
@@ -113,8 +110,8 @@ class WorkerPool:
             running=sum(counts.running for counts in each),
         )
 
-    def tend(self) -> None:
-        """Let new engines join and lost ones leave, and say how many would have work."""
+    def update(self) -> None:
+        """Let new engines join and lost ones leave, and request as many as have work."""
         engines = self._executor.engines()
         for engine in engines:
             if all(worker.engine is not engine for worker in self.workers):
@@ -123,38 +120,38 @@ class WorkerPool:
             if all(engine is not worker.engine for engine in engines):
                 self._leave(worker)
         # A cluster's engines come and go for weeks.
-        self._retired = [worker for worker in self._retired if not worker.is_over]
-        waiting = 0 if self.paused else self._waiting()
-        self._want(waiting)
-        self._give_up(waiting)
-        if waiting:  # what was left to an engine that is slow, or gone
+        self._retired = [worker for worker in self._retired if not worker.has_ended]
+        queued = 0 if self.paused else self._queued()
+        self._request_engines(queued)
+        self._give_up(queued)
+        if queued:  # what was left to an engine that is slow, or gone
             for worker in self.workers:
                 if worker.state.idle:
-                    worker.look()
+                    worker.wake()
 
-    def _give_up(self, waiting: int) -> None:
+    def _give_up(self, queued: int) -> None:
         """A single run ends once no engine can start, or none came for long; a daemon never does.
 
         What counts is the time from one look at the executor to another: between two looks
         thousands of saves may have been answered.
         """
-        now = self._steady()
+        now = time.monotonic()
         if self.workers and all(worker.gave_up for worker in self.workers):
             self._result.cannot_go_on(self.workers[0].state.trouble)
-        if self.workers or not waiting or self._retry.keeps_trying:
-            self._none_since = None
+        if self.workers or not queued or self._retry.keeps_trying:
+            self._no_engine_since = None
         elif self._executor.is_final():
             self._result.cannot_go_on(self._executor.trouble())
-        elif self._none_since is None:
-            self._none_since = now
-        elif now - self._none_since > self._settings.stall_seconds:
+        elif self._no_engine_since is None:
+            self._no_engine_since = now
+        elif now - self._no_engine_since > self._settings.stall_seconds:
             self._result.cannot_go_on(self._executor.trouble() or "No engine became available.")
 
-    def _want(self, waiting: int) -> None:
-        """Each batch wants an engine; how large batches are, those in progress say."""
+    def _request_engines(self, queued: int) -> None:
+        """One for each batch, if batches are as large as those in progress."""
         working = [len(one.batch) for one in self._renderings()]
-        wanted = len(working) + ceil(waiting / max(working, default=1))
-        expected = self._steady() < self._expected_until
+        wanted = len(working) + ceil(queued / max(working, default=1))
+        expected = time.monotonic() < self._expected_until
         self._executor.want(max(wanted, 1 if expected else 0))
 
     def _join(self, engine: Engine) -> None:
@@ -172,7 +169,6 @@ class WorkerPool:
             result=self._result,
             paused=self._paused,
             stopping=self._stopping,
-            steady=self._steady,
         )
         self.workers = (*self.workers, worker)
         if self._started:
@@ -183,90 +179,90 @@ class WorkerPool:
         self._retired.append(gone)
         self.workers = tuple(worker for worker in self.workers if worker is not gone)
 
-    def _waiting(self) -> int:
-        """How many images wait; none, as it were, while the ledger cannot be read."""
+    def _queued(self) -> int:
+        """How many images are queued; 0 while the ledger cannot be read."""
         with suppress(sqlite3.OperationalError, LedgerCorrupt):
             return self._ledger.counts().queued
         return 0
 
-    def look(self) -> None:
-        """There may be work, or a pause may have begun or ended."""
+    def wake(self) -> None:
+        """Images may be queued, or a pause may have begun or ended."""
         for worker in self.workers:
-            worker.look()
+            worker.wake()
 
-    def expect_work(self) -> None:
-        """A save is about to come: an engine starts while it settles, unless it did not before."""
+    def expect_save(self) -> None:
+        """A save is settling: start an engine meanwhile, unless its last start failed."""
         if self.paused or self._stopping.is_set():
             return
-        self._expected_until = self._steady() + EXPECTED_SECONDS
+        self._expected_until = time.monotonic() + EXPECTED_SECONDS
         if self.workers:
             self.workers[0].prepare()
 
     def stop(self) -> None:
         """End within 2 seconds; the batches in progress go back to the queue."""
         self._stopping.set()
-        self.look()
+        self.wake()
         self._executor.close()
         for worker in (*self.workers, *self._retired):
             worker.join()
         self._publisher.close()
 
-    # -- how it stands
+    # -- state
 
     @property
     def paused(self) -> bool:
-        """Whether nothing is claimed until `resume`."""
+        """Whether no batch is claimed until `resume`."""
         return self._paused.is_set()
 
     def pause(self) -> None:
         """The batches in progress are the last ones; idle engines end."""
         self._paused.set()
-        self.look()
+        self.wake()
 
     def resume(self) -> None:
         """Claim again."""
         self._paused.clear()
-        self.look()
+        self.wake()
 
     def progress(self) -> Progress | None:
-        """What is in progress right now, of the first engine that has something."""
+        """The progress of the first engine that has a batch."""
         return next((one.progress for one in self._renderings()), None)
 
     @property
     def seconds_per_image(self) -> float | None:
-        """With all engines that were at work; None before the first picture."""
+        """With all engines that have rendered; None before the first picture."""
         found = (worker.state.seconds_per_image for worker in self.workers)
         each = [seconds for seconds in found if seconds]
         return 1 / sum(1 / seconds for seconds in each) if each else None
 
     @property
     def trouble(self) -> str:
-        """Why nothing is made although it could be; "" while one engine can work."""
+        """Why nothing is rendered; "" while one engine can work."""
         if not self.workers:
             return self._executor.trouble()
         if any(worker.gave_up or not worker.state.trouble for worker in self.workers):
             return ""
         return self.workers[0].state.trouble
 
-    # -- what is in progress
+    # -- batches in progress
 
     def _renderings(self) -> list[Rendering]:
         return [one for worker in self.workers if (one := worker.rendering)]
 
     def saves_were_answered(self) -> None:
-        """There may be work; what is not asked for any more ends under the setting `interrupt`."""
+        """Images may be queued; with the setting `interrupt`, stop those no longer requested."""
         if self._settings.interrupt:
-            self._interrupt_unasked()
-        self.look()
+            self._interrupt_unrequested()
+        self.wake()
 
-    def _interrupt_unasked(self) -> None:
-        """End the batches in progress of which no recipe asks for any image any more."""
+    def _interrupt_unrequested(self) -> None:
+        """Stop the batches in progress of which no recipe requests any image any more."""
         for rendering in self._renderings():
-            if not any(self._ledger.is_asked(image.id) for image in rendering.batch):
+            if not any(self._ledger.is_requested(image.id) for image in rendering.batch):
                 rendering.interrupt("it is no longer requested")
 
     def cancel(self, recipes: Collection[str]) -> int:
-        """End the batches in progress that are all of these recipes; gives their images."""
+        """Stop the batches in progress that are all of these recipes; returns their images."""
         stopped = 0
         for rendering in self._renderings():
             if all(self._ledger.recipe_of(image) in recipes for image in rendering.batch):
@@ -274,10 +270,10 @@ class WorkerPool:
                 stopped += len(rendering.batch)
         return stopped
 
-    # -- sharing out
+    # -- claiming
 
     def claim(self, worker: Worker) -> list[QueuedImage]:
-        """The worker's next batch; another that should take one, too, is told."""
+        """The worker's next batch; another that should claim one, too, is woken."""
         with self._claiming, self._ledger.transaction():
             worker.state.idle = True
             if self.paused:
@@ -305,7 +301,7 @@ class WorkerPool:
         idle = [one for one in self.workers if one is worker or (one.state.idle and one.can_work)]
         chosen, checkpoint = self._choose(worker, idle, oldest)
         if chosen is not worker:
-            chosen.look()
+            chosen.wake()
             return []
         batch = self._take(worker, self._share(idle, checkpoint), checkpoint)
         if all(image.id != oldest.id for image in batch):
@@ -334,7 +330,7 @@ class WorkerPool:
         return ceil(self._ledger.count_queued(checkpoint, LARGEST * holders, self._only) / holders)
 
     def _wake_next(self, idle: Sequence[Worker]) -> None:
-        """Tell the idle worker that should take the oldest image; it tells the next one."""
+        """Wake the idle worker that should take the oldest image; it wakes the next one."""
         oldest = self._ledger.oldest_queued(self._only) if idle else None
         if oldest is not None:
-            self._choose(idle[0], idle, oldest)[0].look()
+            self._choose(idle[0], idle, oldest)[0].wake()

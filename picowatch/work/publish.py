@@ -21,7 +21,7 @@ from picowatch import __version__
 from picowatch.catalog import Catalog
 from picowatch.engine.protocol import RenderedImage
 from picowatch.errors import LedgerCorrupt, ModelRefused
-from picowatch.files.retry import Ended, Retry, passes
+from picowatch.files.retry import Ended, Retry, passes, unexpected
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import QueuedImage
 from picowatch.metadata import (
@@ -36,7 +36,7 @@ from picowatch.recipe.resolve.hires import final_side
 from picowatch.work.result import RunResult
 
 log = logging.getLogger("picowatch")
-# Pictures have a logger of their own: where they are shown anyway, their lines need not be.
+# Pictures have a logger of their own: where they are shown, their lines are not needed.
 log_picture = logging.getLogger("picowatch.pictures")
 
 NEWEST = 5  # pictures in the status
@@ -82,15 +82,15 @@ class Publisher:
         """Finish what was submitted, then end."""
         self._executor.shutdown(wait=True)
 
-    def enlist(self, image: QueuedImage) -> None:
-        """Add a published picture to the lists, and remember that it stands there."""
+    def add_to_lists(self, image: QueuedImage) -> None:
+        """Add a published picture to the lists, and remember that."""
         line = listing_line(image)
         self._outbox.listing.append(line)
         self._outbox.gallery.add(line)
         self._ledger.mark_listed(image.id)
 
     def _publish(self, batch: list[QueuedImage], pictures: list[RenderedImage]) -> None:
-        """The pictures one by one; the ledger hears of all at once, a commit costs four syncs."""
+        """The pictures one by one; the ledger records all at once, a commit costs four syncs."""
         written: list[QueuedImage] = []
         listed: list[QueuedImage] = []
         for image, picture in zip(batch, pictures, strict=True):
@@ -104,21 +104,21 @@ class Publisher:
                     self._result.cannot_go_on(f"cannot write {image.file}: {error}")
                     self._put_back(image)
                 else:
-                    self._goes_well(partial(self._fail, image, error))
+                    self._succeeds(partial(self._fail, image, error))
             else:
                 written.append(image)
-                if self._goes_well(partial(self._show, image, picture)):
+                if self._succeeds(partial(self._show, image, picture)):
                     listed.append(image)
-        self._goes_well(partial(self._note, written, listed), vital=True)
+        self._succeeds(partial(self._record, written, listed), vital=True)
 
     def _put_back(self, image: QueuedImage) -> None:
         """Into the queue, unless only what follows the picture could not be written.
 
         If the ledger cannot be written either, the next start does it.
         """
-        is_made = self._outbox.holds(image.file, image.digest)
+        is_published = self._outbox.holds(image.file, image.digest)
         with suppress(sqlite3.OperationalError):
-            (self._ledger.finish if is_made else self._ledger.put_back)(image.id)
+            (self._ledger.finish if is_published else self._ledger.put_back)(image.id)
 
     def _fail(self, image: QueuedImage, error: Exception) -> None:
         if isinstance(error, OSError):
@@ -126,8 +126,7 @@ class Publisher:
                 f"{image.file} cannot be written: {(error.strerror or str(error)).rstrip('.')}."
             )
         else:
-            log.debug("unexpected", exc_info=error)
-            reason = f"Unexpected error: {type(error).__name__}: {error}."
+            reason = unexpected(error)
         self._retry.until_done("publisher", partial(self._ledger.fail, image.id, reason))
         self._result.count_failure()
         log.error("%s: %s failed: %s", image.recipe, image.file, reason)
@@ -148,10 +147,10 @@ class Publisher:
 
         self._retry.until_done("publisher", publish)
 
-    def _goes_well(self, step: Callable[[], None], *, vital: bool = False) -> bool:
-        """Do what follows a written picture. It is made, whatever comes of this.
+    def _succeeds(self, step: Callable[[], None], *, vital: bool = False) -> bool:
+        """Do what follows a written picture, which exists even if this fails.
 
-        What is not done, the next start does. Without a `vital` step no work can go on.
+        What is not done, the next start does. Without a `vital` step no work can continue.
         """
         try:
             step()
@@ -163,8 +162,7 @@ class Publisher:
             if passes(error):
                 self._result.cannot_go_on(f"cannot record what was rendered: {error}")
                 return False
-            log.debug("unexpected", exc_info=True)
-            words = f"unexpected error: {type(error).__name__}: {error}"
+            words = unexpected(error)
             if vital:
                 self._result.cannot_go_on(words)
             else:
@@ -176,7 +174,7 @@ class Publisher:
     def _show(self, image: QueuedImage, picture: RenderedImage) -> None:
         line = listing_line(image)
         for step in (
-            # Before the ledger says done: whoever sees nothing wait has heard of every picture.
+            # Before the ledger says done: an empty queue means that every picture was shown.
             partial(self._on_published, image, picture),
             partial(self._outbox.listing.append, line),
             partial(self._outbox.gallery.add, line),
@@ -189,13 +187,13 @@ class Publisher:
         for warning in picture.warnings:
             log.warning("%s: %s", image.file, warning)
             recipe = self._ledger.recipe_of(image)
-            tell = partial(self._outbox.problems.add_warning, recipe, warning)
-            self._retry.until_done("publisher", tell)
+            warn = partial(self._outbox.problems.add_warning, recipe, warning)
+            self._retry.until_done("publisher", warn)
 
-    def _note(self, written: list[QueuedImage], listed: list[QueuedImage]) -> None:
-        """Let the ledger know, and whoever waits for their recipes."""
-        note = partial(self._ledger.finish_all, written, listed=listed)
-        for recipe in self._retry.until_done("publisher", note):
+    def _record(self, written: list[QueuedImage], listed: list[QueuedImage]) -> None:
+        """In the ledger; then their recipes may be finished."""
+        finish = partial(self._ledger.finish_all, written, listed=listed)
+        for recipe in self._retry.until_done("publisher", finish):
             self._on_finished(recipe)
 
     def _texts(self, image: QueuedImage, picture: RenderedImage) -> dict[str, str]:
@@ -221,7 +219,7 @@ class Publisher:
         )
         with self._lock:
             hashes = self._lora_hashes(image.request)
-        parameters = parameters_text(_as_made(image.request, picture), __version__, hashes)
+        parameters = parameters_text(_as_rendered(image.request, picture), __version__, hashes)
         return {PARAMETERS: parameters, PICOWATCH: chunk}
 
     def _lora_hashes(self, request: ImageRequest) -> dict[str, str]:
@@ -235,12 +233,12 @@ class Publisher:
         return hashes
 
 
-def _as_made(request: ImageRequest, picture: RenderedImage) -> ImageRequest:
-    """The request as other tools are to read it: with the size and steps memory allowed."""
+def _as_rendered(request: ImageRequest, picture: RenderedImage) -> ImageRequest:
+    """The request for other programs to read: with the size and steps that memory allowed."""
     scale = request.hires.scale if request.hires else 1
     steps = request.steps if picture.steps is None else picture.steps
-    asked = final_side(request.width, scale), final_side(request.height, scale)
-    if asked == (picture.width, picture.height):
+    requested = final_side(request.width, scale), final_side(request.height, scale)
+    if requested == (picture.width, picture.height):
         return replace(request, steps=steps)
     width, height = round(picture.width / scale), round(picture.height / scale)
     return replace(request, width=width, height=height, steps=steps)

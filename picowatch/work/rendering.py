@@ -1,7 +1,7 @@
-"""One batch on its engine: its steps are watched, and it can be ended early."""
+"""One batch on its engine: its steps are monitored, and it can be interrupted."""
 
 import logging
-from collections.abc import Callable
+import time
 from dataclasses import dataclass
 
 from picowatch.engine.protocol import Engine, OnPreview, RenderedImage
@@ -10,7 +10,7 @@ from picowatch.ledger.rows import QueuedImage
 
 log = logging.getLogger("picowatch")
 
-CHECK_SECONDS = 0.25  # how often a running batch is looked after
+CHECK_SECONDS = 0.25  # between checks of a running batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Progress:
 
 
 class Rendering:
-    """A batch that an engine is to render, or renders."""
+    """A batch that an engine renders."""
 
     def __init__(
         self,
@@ -34,47 +34,45 @@ class Rendering:
         *,
         stall_seconds: float,
         on_preview: OnPreview,
-        steady: Callable[[], float],
     ) -> None:
         """An engine that makes no step for `stall_seconds` has hung."""
         self.batch = batch
-        self.is_cancelled = False  # for good: it is not to come back
+        self.is_cancelled = False  # for good: it is not queued again
         self.progress = Progress(batch[0], len(batch), 0, batch[0].request.steps, 0.0)
         self._engine = engine
         self._stall_seconds = stall_seconds
         self._on_preview = on_preview
-        self._steady = steady
-        self._is_unwanted = False
+        self._is_interrupted = False
         self._first_step_at = 0.0
         self._last_sign = 0.0
 
     def pictures(self, waiting: int) -> list[RenderedImage]:
         """Render it; raises what the engine's future raises, and EngineDied if it hangs.
 
-        `waiting` images are to come after it.
+        `waiting` images are queued after it.
         """
-        self._last_sign = self._steady()
+        self._last_sign = time.monotonic()
         requests = [image.request for image in self.batch]
         future = self._engine.render(requests, self._on_step, waiting, self._on_preview)
         while True:
             try:
                 return future.result(timeout=CHECK_SECONDS)
             except TimeoutError:
-                if self._is_unwanted:  # an engine that just starts may not have heard it
+                if self._is_interrupted:  # an engine that just starts may have missed it
                     self._engine.interrupt()
                 self._end_if_hung()
 
     def interrupt(self, why: str, *, cancelled: bool = False) -> None:
-        """End it; `cancelled`: for good."""
+        """Stop it; `cancelled`: for good."""
         self.is_cancelled |= cancelled
-        if not self._is_unwanted:
+        if not self._is_interrupted:
             log.info("%s: stopped while rendering, %s", self.batch[0].recipe, why)
-            self._is_unwanted = True
+            self._is_interrupted = True
             self._engine.interrupt()
 
     def _end_if_hung(self) -> None:
         """Raises EngineDied if the engine has made no step for too long."""
-        if self._steady() - self._last_sign > self._stall_seconds:
+        if time.monotonic() - self._last_sign > self._stall_seconds:
             self._engine.close()
             raise EngineDied(
                 f"The engine made no step for {self._stall_seconds:.0f} s and was ended as hung. "
@@ -82,7 +80,7 @@ class Rendering:
             )
 
     def _on_step(self, step: int, steps: int) -> None:
-        now = self._steady()
+        now = time.monotonic()
         self._last_sign = now
         if step <= 1 or not self._first_step_at:
             self._first_step_at = now

@@ -1,4 +1,4 @@
-"""How a run goes: what failed in it, and why it cannot go on."""
+"""How a run goes: what failed in it, and why it cannot continue."""
 
 import threading
 
@@ -10,29 +10,29 @@ class RunResult:
         """`left_undone`: the last run left something that this one has to do."""
         self._lock = threading.Lock()
         self.failed = 0  # images, and saves that were refused
-        self.engine_restarts = 0  # of engines that ended unasked
+        self.engine_restarts = 0  # of engines that died
         self.kept_waiting = 0  # images, by a pause, at the end of a single run
         self.left_undone = left_undone  # something that the next start does, as after a crash
-        self.reason = ""  # why it cannot go on
+        self.reason = ""  # why it cannot continue
         self.ledger_corrupt = False  # … was this
         self.outbox_replaced = False  # … was that another outbox or ledger is in its own's place
 
     @property
     def succeeded(self) -> bool:
-        """Whether everything that was asked of this run is done."""
+        """Whether everything that this run had to do is done."""
         return not (self.reason or self.failed or self.kept_waiting)
 
     @property
-    def can_begin_anew(self) -> bool:
-        """Whether another daemon can go on where this one cannot."""
+    def can_restart(self) -> bool:
+        """Whether another daemon can continue where this one cannot."""
         return self.ledger_corrupt or self.outbox_replaced
 
     def cannot_go_on(
         self, reason: str, *, ledger_corrupt: bool = False, outbox_replaced: bool = False
     ) -> None:
-        """The run has to end. The first reason counts, or the first that a new daemon gets over."""
+        """The run has to end. The first reason counts, or the first that a restart solves."""
         with self._lock:
-            if self.can_begin_anew or (self.reason and not (ledger_corrupt or outbox_replaced)):
+            if self.can_restart or (self.reason and not (ledger_corrupt or outbox_replaced)):
                 return
             self.reason = reason
             self.ledger_corrupt, self.outbox_replaced = ledger_corrupt, outbox_replaced
@@ -43,6 +43,6 @@ class RunResult:
             self.failed += 1
 
     def count_engine_restart(self) -> None:
-        """An engine ended unasked."""
+        """An engine died."""
         with self._lock:
             self.engine_restarts += 1

@@ -1,12 +1,13 @@
-"""One engine at work: claim → render → publish, one batch after the other, in its own thread.
+"""One engine: claim → render → publish, one batch after the other, in its own thread.
 
-While a batch is compressed and written, the next one denoises already. What a worker is to make,
-the pool says.
+While a batch is compressed and written, the next one is denoised already. The pool decides which
+worker gets which batch.
 """
 
 import logging
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 
@@ -54,12 +55,11 @@ class Worker:
         result: RunResult,
         paused: threading.Event,
         stopping: threading.Event,
-        steady: Callable[[], float],
     ) -> None:
-        """`number` tells the engine from others.
+        """`number` identifies the engine.
 
-        `claim` gives it its next batch, now running, or nothing. While `paused` is set nothing
-        is claimed; once `stopping` is set it ends. `steady` gives seconds that never jump.
+        `claim` returns its next batch, now running, or nothing. While `paused` is set nothing
+        is claimed; once `stopping` is set it ends.
         """
         self.engine = engine
         self.state = EngineState(number)
@@ -74,18 +74,17 @@ class Worker:
         self._result = result
         self._paused = paused
         self._stopping = stopping
-        self._steady = steady
-        self._more = threading.Event()
+        self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"worker-{number}", daemon=True)
         self._publishing: Future[None] | None = None
         self._idle_since = 0.0
         self._leaving = False  # the engine is gone
-        self._lost = False  # … or most likely so
+        self._lost = False  # … or most likely
         self.rendering: Rendering | None = None
 
     def start(self) -> None:
-        """Begin to work."""
-        self._idle_since = self._steady()
+        """Start the thread."""
+        self._idle_since = time.monotonic()
         self._thread.start()
 
     @property
@@ -93,28 +92,28 @@ class Worker:
         return self._thread.ident is not None
 
     @property
-    def is_over(self) -> bool:
-        """Whether it has worked, and will not any more."""
+    def has_ended(self) -> bool:
+        """Whether its thread ran and has ended."""
         return self.is_started and not self._thread.is_alive()
 
     @property
     def gave_up(self) -> bool:
-        """Whether it tries to start the engine no more."""
+        """Whether it no longer tries to start the engine."""
         return bool(self.state.trouble) and not self._retry.keeps_trying
 
     @property
     def can_work(self) -> bool:
-        """Whether batches may be left to it."""
-        return not (self._leaving or self._lost or self.is_over or self.state.trouble)
+        """Whether others may leave batches to it."""
+        return not (self._leaving or self._lost or self.has_ended or self.state.trouble)
 
-    def look(self) -> None:
-        """There may be work, or a pause may have begun or ended."""
-        self._more.set()
+    def wake(self) -> None:
+        """Images may be queued, or a pause may have begun or ended."""
+        self._wake.set()
 
     def leave(self) -> None:
-        """The engine is gone: end once its batch is answered for."""
+        """The engine is gone: end once its batch is recorded."""
         self._leaving = True
-        self._more.set()
+        self._wake.set()
 
     def join(self) -> None:
         """Wait until the thread has ended."""
@@ -122,17 +121,17 @@ class Worker:
             self._thread.join()
 
     def prepare(self) -> None:
-        """Start the engine for work that is about to come, unless it could not start before."""
+        """Start the engine for an expected save, unless its last start failed."""
         if self.can_work and not self.state.failed_starts:
-            self._idle_since = self._steady()
+            self._idle_since = time.monotonic()
             self.state.warm = True
             self.engine.prepare()
-            self._more.set()
+            self._wake.set()
 
     @property
     def progress(self) -> Progress | None:
         """How far the batch in progress is."""
-        rendering = self.rendering  # others look while the thread goes on
+        rendering = self.rendering  # other threads read it while this one goes on
         return rendering.progress if rendering else None
 
     # -- the thread
@@ -142,48 +141,47 @@ class Worker:
             self._work()
             self._wait_for_publisher()
         except Ended:
-            pass  # what is in progress goes on at the next start
+            pass  # what is in progress continues at the next start
         except LedgerCorrupt as error:
             self._result.cannot_go_on(str(error), ledger_corrupt=True)
         except sqlite3.Error as error:
             self._result.cannot_go_on(f"the ledger cannot be used: {error}")
-        except Exception as error:  # the daemon must hear of it, whatever it is
+        except Exception as error:  # it must end the daemon, whatever it is
             log.debug("unexpected", exc_info=True)
             words = f"unexpected error: {type(error).__name__}: {error}"
             self._result.cannot_go_on(words)
 
     def _work(self) -> None:
         while not (self._stopping.is_set() or self._leaving or self.gave_up):
-            self._more.clear()
+            self._wake.clear()
             if batch := self._retry.until_done("worker", lambda: self._claim(self)):
-                self._make(batch)
-                self._idle_since = self._steady()
+                self._render_and_publish(batch)
+                self._idle_since = time.monotonic()
             else:
-                self._more.wait(self._rest())
+                self._wake.wait(self._rest())
 
     def _rest(self) -> float | None:
-        """How long to wait for work; ends an engine that idled long enough, or is not wanted.
+        """How long to wait for images; closes an engine that was idle for long, or paused.
 
         Who pauses needs the machine for something else, its memory above all.
         """
         unload_at = self._idle_since + self._settings.unload_after_minutes * 60
-        left = unload_at - self._steady()
+        left = unload_at - time.monotonic()
         if left > 0 and not self._paused.is_set():
             return left
         self.engine.close()
         self.state.has_ended()
         return None
 
-    def _make(self, batch: list[QueuedImage]) -> None:
-        """Render a batch and hand it to the publisher, or answer for its failure."""
-        started = self._steady()
+    def _render_and_publish(self, batch: list[QueuedImage]) -> None:
+        """Render a batch and hand it to the publisher, or record its failure."""
+        started = time.monotonic()
         self.state.begins(batch[0].request)
         rendering = self.rendering = Rendering(
             self.engine,
             batch,
             stall_seconds=self._settings.stall_seconds,
             on_preview=self._on_preview,
-            steady=self._steady,
         )
         try:
             pictures = self._render(rendering)
@@ -195,10 +193,10 @@ class Worker:
         except EngineLost as error:
             log.warning("%s: %s It is rendered elsewhere.", batch[0].recipe, error)
             self._failures.put_back(rendering)
-            self._engine_ended()
+            self._note_engine_death()
             self._wait_to_leave()
         except EngineDied as error:
-            self._engine_ended()
+            self._note_engine_death()
             self._failures.engine_died(rendering, error)
         except RenderFailed as error:
             self._failures.render_failed(rendering, error)
@@ -209,7 +207,7 @@ class Worker:
             words = f"Unexpected error: {type(error).__name__}: {error}."
             self._failures.render_failed(rendering, RenderFailed(words))
         else:
-            self.state.has_rendered(pictures, self._steady() - started)
+            self.state.has_rendered(pictures, time.monotonic() - started)
             self._batch_sizes.learn([image.request for image in batch], pictures)
             self._publish(batch, pictures)
         finally:
@@ -230,27 +228,27 @@ class Worker:
         if self._publishing is not None:
             self._publishing.result()
 
-    # -- when it does not work out
+    # -- failures
 
-    def _engine_ended(self) -> None:
+    def _note_engine_death(self) -> None:
         self._result.count_engine_restart()
         self.state.has_ended()
 
     def _wait_to_leave(self) -> None:
-        """Others take what is left: the executor soon says that this engine is gone."""
+        """Others render the rest: the executor soon says that this engine is gone."""
         self._lost = True
-        self._more.clear()
+        self._wake.clear()
         if not self._leaving:
-            self._more.wait(RESTART_SECONDS)
+            self._wake.wait(RESTART_SECONDS)
         self._lost = False
 
     def _wait_for_engine(self, error: EngineCannotStart) -> None:
         """No image is at fault, so none fails: a new driver or more memory may fix it.
 
-        Once is no news: whoever killed it, it is started again. After that it is said, once.
+        The first time it is just started again. After that the log says it, once.
         """
         log.debug("%s", error.trace)
-        self._engine_ended()
+        self._note_engine_death()
         self.state.failed_starts += 1
         if self.state.failed_starts > 1:
             is_news, self.state.trouble = not self.state.trouble, str(error)

@@ -133,7 +133,7 @@ def test_a_sheet_that_cannot_be_made_is_said_once_and_not_tried_at_each_start(
         warning = house.outbox / "a.yaml.warning.txt"
         wait_for(warning.exists, "the note beside the recipe")
         still_answers(house)
-    assert "The contact sheet could not be made: ValueError: no such page." in warning.read_text()
+    assert "No contact sheet: Unexpected error: ValueError: no such page." in warning.read_text()
     assert house.once()
     assert house.log().count("no such page") == 1
 

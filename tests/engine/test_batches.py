@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from picowatch.catalog import read_config
-from picowatch.engine.batches import batch_key, batch_size_for, can_share_batch, evaluations
+from picowatch.engine.batches import batch_size_for, evaluations
 from picowatch.engine.models.sd1 import SD15
 from picowatch.engine.unet.parallel import equal_parts
 from picowatch.engine.unet.samplers import build_sampler
@@ -27,8 +27,7 @@ CONFIG = read_config(SD15 / "scheduler" / "scheduler_config.json")
 def test_prompts_and_seeds_may_differ_in_a_batch() -> None:
     """Each image has its own text and noise."""
     other = request("a corgi", negative_prompt="blurry", seed=2)
-    assert can_share_batch(request(), other)
-    assert batch_key(request()) == batch_key(other)
+    assert request().batch_key == other.batch_key
 
 
 @pytest.mark.parametrize(
@@ -56,8 +55,7 @@ def test_prompts_and_seeds_may_differ_in_a_batch() -> None:
 def test_everything_else_must_be_equal(other: dict[str, object]) -> None:
     """They go through the UNet together."""
     different = request(**other)  # type: ignore[arg-type]
-    assert not can_share_batch(request(), different)
-    assert batch_key(request()) != batch_key(different)
+    assert request().batch_key != different.batch_key
 
 
 PIXELS = [name for name, row in ROWS.items() if row.changes_pixels]
@@ -93,7 +91,7 @@ def test_every_field_that_changes_pixels_is_in_the_batch_key_or_may_differ(name:
     """Or its neighbours in the batch would get the wrong pixels."""
     first = request(image="a.png", mask="b.png")
     other = replace(first, **{name: _another(name, getattr(first, name))})
-    assert (batch_key(first) == batch_key(other)) == (ROWS[name].batch == "may differ")
+    assert (first.batch_key == other.batch_key) == (ROWS[name].batch == "may differ")
 
 
 def test_the_fields_that_may_differ_within_a_batch_are_each_images_own() -> None:
@@ -120,17 +118,17 @@ def test_embeddings_start_images_and_masks_may_differ() -> None:
         )
         for path, resize, blur in (("a", "crop", 0), ("b", "fit", 4))
     )
-    assert can_share_batch(first, second)
+    assert first.batch_key == second.batch_key
     for changed in (
         replace(second, image="b", image_hash="b", denoising_strength=0.6, resize="crop"),
         replace(second, mask=""),
     ):
-        assert not can_share_batch(first, changed)
+        assert first.batch_key != changed.batch_key
 
 
 def test_exact_images_share_with_none() -> None:
     """Not even with each other."""
-    assert not can_share_batch(request(exact=True), request(exact=True, seed=2))
+    assert request(exact=True).batch_key != request(exact=True, seed=2).batch_key
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from picowatch.errors import LedgerCorrupt
 from picowatch.ledger.database import LedgerUnusable
 from picowatch.ledger.ledger import Ledger
-from picowatch.ledger.rows import Acceptance, AskedEntry, Counts
+from picowatch.ledger.rows import Acceptance, Counts, RequestedEntry
 from picowatch.outbox.names import OutboxNames
 from picowatch.recipe.request import ImageRequest
 from picowatch.save import Save, Stamp
@@ -37,9 +37,9 @@ def request(prompt: str, seed: int) -> ImageRequest:
     )
 
 
-def entry(prompt: str, seed: int | None = None) -> AskedEntry:
+def entry(prompt: str, seed: int | None = None) -> RequestedEntry:
     """An entry with one image; without a seed it wants one drawn."""
-    return AskedEntry(
+    return RequestedEntry(
         digest=f"{prompt} {seed}",
         priority=0,
         random=seed is None,
@@ -57,12 +57,11 @@ class Desk:
         self.drawn = 0
         self.saves = 0
 
-    def save(self, path: str, *entries: AskedEntry) -> Acceptance:
+    def save(self, path: str, *entries: RequestedEntry) -> Acceptance:
         self.saves += 1
         return self.ledger.accept(
             Save(path, str(self.saves), Stamp(self.saves, self.saves, 1), float(self.saves)),
             entries,
-            batch_key=lambda request: "",
             draw_seed=self._draw,
             picture_exists=self.there.__contains__,
         )
@@ -103,7 +102,7 @@ def test_a_failed_transaction_leaves_nothing(desk: Desk) -> None:
 
     with pytest.raises(ZeroDivisionError), desk.ledger.transaction():
         desk.save("a.txt", entry("one", 1))
-        desk.save("b.txt", entry("two", 2), AskedEntry("x", 0, False, broken))
+        desk.save("b.txt", entry("two", 2), RequestedEntry("x", 0, False, broken))
     assert desk.ledger.counts() == Counts()
     assert desk.ledger.known_recipes() == {}
 
@@ -119,7 +118,7 @@ def test_an_image_is_finished_once(desk: Desk) -> None:
     assert desk.ledger.counts() == Counts(done=1)
 
 
-def test_an_image_that_came_back_unasked_is_cancelled(desk: Desk) -> None:
+def test_an_image_put_back_but_no_longer_requested_is_cancelled(desk: Desk) -> None:
     """It is not started a second time."""
     desk.save("a.txt", entry("one", 1))
     (image,) = desk.ledger.claim(desk.names, lambda request: 5)
@@ -194,7 +193,7 @@ def test_nothing_is_lost_and_nothing_is_made_twice(
     """Whatever is saved, deleted and made in whatever order, with fixed seeds.
 
     In the end each line of the last save is a picture, each picture was made once, and each
-    was asked for by some save.
+    was requested by some save.
     """
     with tempfile.TemporaryDirectory() as folder:
         desk = Desk(Path(folder))
@@ -211,9 +210,9 @@ def test_nothing_is_lost_and_nothing_is_made_twice(
             made.append(prompt)
         desk.ledger.close()
     last = (saves[-1] or []) if saves else []
-    asked = {line for lines in saves for line in lines or []}
+    requested = {line for lines in saves for line in lines or []}
     assert len(made) == len(set(made))
-    assert set(last) <= set(made) <= asked
+    assert set(last) <= set(made) <= requested
 
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.booleans()), max_size=12))

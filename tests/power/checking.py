@@ -262,7 +262,7 @@ class _Outcome:
     def _of_sheets(self, sql: sqlite3.Connection) -> Iterator[str]:
         wanted = []
         for row in sql.execute("SELECT * FROM entries WHERE sheet IS NOT NULL"):
-            if not row["sheet_made"]:
+            if not row["sheet_done"]:
                 yield f"{row['recipe']}'s contact sheet is not made"
             elif not _is_whole(self.house.outbox / row["sheet_file"]):
                 yield f"the contact sheet {row['sheet_file']} is missing or damaged"

@@ -7,12 +7,11 @@ from pathlib import Path
 import pytest
 
 from picowatch.catalog import Catalog
-from picowatch.engine.batches import batch_key
 from picowatch.engine.executor import LocalEngines
 from picowatch.engine.options import EngineOptions
 from picowatch.files.retry import Retry
 from picowatch.ledger.ledger import Ledger
-from picowatch.ledger.rows import AskedEntry
+from picowatch.ledger.rows import RequestedEntry
 from picowatch.outbox.names import OutboxNames
 from picowatch.outbox.outbox import Outbox
 from picowatch.save import Save, Stamp
@@ -54,10 +53,10 @@ class Shared:
             retry=retry,
             result=result,
         )
-        self.looked: list[int] = []
+        self.woken: list[int] = []
         for number, worker in enumerate(self.pool.workers):
             worker.state.idle = worker.state.warm = True
-            worker.look = lambda number=number: self.looked.append(number)  # type: ignore[method-assign,misc]
+            worker.wake = lambda number=number: self.woken.append(number)  # type: ignore[method-assign,misc]
 
     def hold(self, *checkpoints: str) -> None:
         """What each engine holds."""
@@ -66,11 +65,10 @@ class Shared:
 
     def save(self, name: str, checkpoint: str, images: int, priority: int = 0) -> None:
         """So many images of one checkpoint."""
-        asked = [request(seed=seed, checkpoint_hash=checkpoint) for seed in range(images)]
+        requests = [request(seed=seed, checkpoint_hash=checkpoint) for seed in range(images)]
         self.ledger.accept(
             Save(name, name, Stamp(1, 1, 1), saved_at=0.0),
-            [AskedEntry("entry", priority, False, lambda _: asked)],
-            batch_key=lambda one: repr(batch_key(one)),
+            [RequestedEntry("entry", priority, False, lambda _: requests)],
             draw_seed=lambda: 1,
             picture_exists=lambda file: False,
         )
@@ -93,17 +91,17 @@ def test_engines_that_hold_the_checkpoint_share_a_short_queue(shared: Shared) ->
     shared.hold(A, A, B)
     shared.save("a.yaml", A, 8)
     assert shared.claim(0) == [A] * 4
-    assert shared.looked == [1]
+    assert shared.woken == [1]
     assert shared.claim(1) == [A] * 4
-    assert shared.looked == [1]
+    assert shared.woken == [1]
 
 
 def test_the_engine_that_holds_the_oldest_images_checkpoint_is_told(shared: Shared) -> None:
-    """The one that asked takes nothing."""
+    """The one that claims takes nothing."""
     shared.hold(A, A, B)
     shared.save("b.yaml", B, 1)
     assert shared.claim(0) == []
-    assert shared.looked == [2]
+    assert shared.woken == [2]
     assert shared.claim(2) == [B]
 
 
@@ -112,7 +110,7 @@ def test_an_idle_engine_takes_what_a_busy_one_could(shared: Shared) -> None:
     shared.hold(A, "", B)
     shared.save("a.yaml", A, 2 * BATCH)
     assert shared.claim(0) == [A] * BATCH
-    assert shared.looked == [1]
+    assert shared.woken == [1]
     assert shared.claim(1) == [A] * BATCH
 
 
@@ -122,5 +120,5 @@ def test_a_higher_priority_comes_before_the_checkpoint_that_is_held(shared: Shar
     shared.save("a.yaml", A, 1)
     shared.save("b.yaml", B, 1, priority=1)
     assert shared.claim(0) == [B]
-    assert shared.looked == [1]
+    assert shared.woken == [1]
     assert shared.claim(1) == [A]

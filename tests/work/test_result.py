@@ -10,7 +10,7 @@ def test_the_first_reason_counts() -> None:
     result.cannot_go_on("the engine cannot start")
     assert result.reason == "the disk is full"
     assert not result.succeeded
-    assert not result.can_begin_anew
+    assert not result.can_restart
 
 
 def test_a_reason_that_another_daemon_gets_over_counts_more() -> None:
