@@ -4,7 +4,6 @@ import hashlib
 import json
 import logging
 import re
-import secrets
 import threading
 import time
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from typing import IO, TYPE_CHECKING
 from picowatch.catalog.files import open_regular
 from picowatch.catalog.models import Model
 from picowatch.errors import ModelRefused
+from picowatch.files.atomic import write_atomically
 from picowatch.files.retry import Ended
 
 if TYPE_CHECKING:
@@ -95,16 +95,10 @@ class HashCache:
         return None
 
     def _write(self) -> None:
-        """Replace the cache file atomically: temporary file, then rename."""
         assert self._file is not None
         text = json.dumps({"version": _VERSION, "files": self._known}, indent=0)
         try:
-            # Not by tempfile: `picowatch models` of other users reads the file, as umask allows.
-            # Named as the outbox's temporaries are: what a crash leaves is deleted with them.
-            temporary = self._file.with_name(f".picowatch-{secrets.token_hex(8)}.tmp")
-            with temporary.open("x") as file:
-                file.write(text)
-            temporary.replace(self._file)
+            write_atomically(self._file, text.encode(), durable=False)
         except OSError:
             # Only time is lost: the hashes are in memory, and computed again after a restart.
             self._keep = False

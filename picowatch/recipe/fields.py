@@ -12,9 +12,7 @@ from functools import cache
 from typing import Annotated, Any, Literal, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
-from pydantic.config import JsonDict
 from pydantic.dataclasses import dataclass as pydantic_dataclass
-from pydantic.json_schema import WithJsonSchema
 
 from picowatch.recipe.read.plain import plain_number
 from picowatch.recipe.samplers import DEFAULT_SAMPLER, SCHEDULE_TYPES
@@ -70,19 +68,7 @@ Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)]
 ScheduleType = Literal[
     "automatic", "karras", "exponential", "beta", "uniform", "sgm_uniform", "leading"
 ]
-_LORA_WEIGHT: JsonDict = {"type": "number", "minimum": -10, "maximum": 10}
-Loras = Annotated[
-    tuple[tuple[str, float], ...],
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "object", "additionalProperties": _LORA_WEIGHT},
-                {"type": "array"},
-                {"type": "string"},
-            ]
-        }
-    ),
-]
+Loras = tuple[tuple[str, float], ...]
 _DENOISING_STRENGTH = A1111("Denoising strength", plain_number, ("strength",))
 
 
@@ -112,29 +98,12 @@ class Hires:
     ] = "Latent"
 
 
-HiresOrNone = Annotated[
-    Hires | None,
-    WithJsonSchema({"anyOf": [TypeAdapter(Hires).json_schema(), {"type": "boolean"}]}),
-]
-
-
 @dataclass(frozen=True, slots=True)
 class Axis:
     """One axis of a sweep: what it varies, and its values as short texts, in order."""
 
     label: str
     values: tuple[str, ...]
-
-
-Axes = Annotated[
-    tuple[Axis, ...],
-    WithJsonSchema(
-        {
-            "type": "object",
-            "additionalProperties": {"anyOf": [{"type": "array"}, {"type": "string"}]},
-        }
-    ),
-]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -290,7 +259,7 @@ class ImageFields:
         bool, Row("true: black is redrawn.", needs="mask", batch="may differ")
     ] = False
     hires: Annotated[
-        HiresOrNone,
+        Hires | None,
         Row(
             "A second, larger pass. scale 1 to 4 (2); steps 0 to 150 (0: as many as the first "
             "pass); denoising_strength 0 to 1 (0.7); upscaler Latent, Latent (nearest), Latent "
@@ -339,7 +308,7 @@ class RecipeFields(BaseModel, ImageFields):
         Row("Number of images; image i uses seed+i.", changes_pixels=False),
     ] = 1
     sweep: Annotated[
-        Axes,
+        tuple[Axis, ...],
         Row(
             "Every combination of these values, with the same seed, and a contact sheet. Any field "
             'that changes the image; a piece of the prompt as `"prompt: old": [new, newer]`; also '

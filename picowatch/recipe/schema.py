@@ -118,7 +118,8 @@ def _mapping() -> Schema:
 
 def _definitions(inventory: Inventory | None) -> dict[str, Schema]:
     """What each field takes, under its first name, and what these consist of."""
-    forms = {name: _plain(json_schemas()[name]) for name in ROWS} | _forms(inventory)
+    forms = _forms(inventory)
+    forms |= {name: _plain(json_schemas()[name]) for name in ROWS if name not in forms}
     rows = ROWS | SHORTHANDS
     fields = {name: {**form, **_said(name, rows[name])} for name, form in forms.items()}
     if inventory is not None:
