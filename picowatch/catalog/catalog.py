@@ -1,6 +1,6 @@
 """What is in models/: kinds, names, sizes and hashes, from the headers. Reads no weights."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -28,6 +28,7 @@ DEMO = "demo"
 _DEMO_FOLDER = Path(__file__).parent.parent / "assets" / "demo"
 
 _UNFINISHED = {".part", ".partial", ".crdownload", ".download", ".aria2", ".incomplete", ".tmp"}
+_ENDINGS = {".safetensors", ".gguf"} | _UNFINISHED | PICKLE_ENDINGS
 _Stamp = tuple[tuple[str, int, int], ...]
 
 
@@ -198,9 +199,7 @@ def _candidates(root: Path, kind: Kind) -> Iterator[_Candidate]:
         for path in children:
             if is_folder(path) and not _is_model_folder(path, kind):
                 waiting.append(path)
-            elif is_folder(path) or path.suffix.lower() in {".safetensors", ".gguf"} | (
-                _UNFINISHED | PICKLE_ENDINGS
-            ):
+            elif is_folder(path) or path.suffix.lower() in _ENDINGS:
                 yield _Candidate(_name(root, path), kind, path, _stamp(path))
 
 
@@ -219,7 +218,7 @@ def _name(root: Path, path: Path) -> str:
 def _without_ending(name: str) -> str:
     """A refused file's name as a recipe may have it: without .ckpt, .safetensors.part and such."""
     path = Path(name)
-    while path.suffix.lower() in {".safetensors", ".gguf"} | _UNFINISHED | PICKLE_ENDINGS:
+    while path.suffix.lower() in _ENDINGS:
         path = path.with_suffix("")
     return path.as_posix()
 
@@ -240,8 +239,10 @@ def _look_at(candidate: _Candidate) -> Model | Refused:
     """Recognise a candidate: a model of the kind its folder is for, or the reason why not."""
     try:
         _check_name(candidate)
-        if is_folder(candidate.path):
-            found = _recognise_folder(candidate)
+        if is_vae_folder(candidate.path):
+            found = recognise_vae_folder(candidate.path)
+        elif is_folder(candidate.path):
+            found = recognise_checkpoint_folder(candidate.path)
         else:
             found = recognise(read_header(candidate.path))
         expect_kind(found, candidate.kind)
@@ -251,14 +252,6 @@ def _look_at(candidate: _Candidate) -> Model | Refused:
     except OSError as error:  # whatever was there a moment ago
         reason = f"cannot be read: {error.strerror or error}."
     return _refused(candidate, f"{_printable(candidate.path.name)} {reason}")
-
-
-def _recognise_folder(candidate: _Candidate) -> Recognised:
-    recognisers: tuple[Callable[[Path], Recognised], ...] = (
-        recognise_checkpoint_folder,
-        recognise_vae_folder,
-    )
-    return recognisers[is_vae_folder(candidate.path)](candidate.path)
 
 
 def _check_name(candidate: _Candidate) -> None:

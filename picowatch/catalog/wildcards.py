@@ -27,7 +27,7 @@ MAX_PACK_BYTES = 1_000_000  # of YAML, which takes longer to read
 
 @dataclass(frozen=True, slots=True)
 class FoundWildcards:
-    """What recipes may draw from.
+    """What recipes may draw from, of one file or of all.
 
     `lines` maps the wildcards' names to their lines, `packs` those of them that stand in a YAML
     file to that file, and `refused` the names of wildcards and files that cannot be used to the
@@ -40,20 +40,12 @@ class FoundWildcards:
     refused: dict[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Pack:
-    """The wildcards of a file with their lines, and the entries that are not wildcards."""
-
-    lines: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    refused: dict[str, str] = field(default_factory=dict)
-
-
 class WildcardFiles:
     """What is in models/wildcards; a file is read again only when its size or time changed."""
 
     def __init__(self, models: Path) -> None:
         self._root = models / FOLDER
-        self._read: dict[Path, tuple[tuple[int, int], Pack]] = {}
+        self._read: dict[Path, tuple[tuple[int, int], FoundWildcards]] = {}
 
     def scan(self) -> FoundWildcards:
         """All there are. Of two with one name the .txt file's is taken, else the first file's.
@@ -63,24 +55,17 @@ class WildcardFiles:
         found = FoundWildcards()
         total = lines = 0
         for path in self._files():
-            file = path.relative_to(self._root).as_posix()
-            name = file if _is_pack(path) else self._name(path)
+            name = self._relative(path) if _is_pack(path) else self._name(path)
             try:
                 status = path.stat()
                 total += status.st_size
                 if total > MAX_BYTES:
-                    found.refused[name] = (
-                        f"{path.name} exceeds the limit of {MAX_BYTES:,} bytes of wildcards."
-                    )
-                    continue
-                pack = self._pack(path, (status.st_size, status.st_mtime_ns))
+                    raise ValueError(f"exceeds the limit of {MAX_BYTES:,} bytes of wildcards.")
+                pack = self._found_in(path, (status.st_size, status.st_mtime_ns))
                 lines += sum(map(len, pack.lines.values()))
                 if lines > MAX_LINES:
-                    found.refused[name] = (
-                        f"{path.name} exceeds the limit of {MAX_LINES:,} lines of wildcards."
-                    )
-                    continue
-                _add(found, pack, file if _is_pack(path) else "")
+                    raise ValueError(f"exceeds the limit of {MAX_LINES:,} lines of wildcards.")
+                _add(found, pack)
             except OSError as error:
                 found.refused[name] = f"{path.name} cannot be read: {error.strerror}."
             except ValueError as error:
@@ -98,16 +83,19 @@ class WildcardFiles:
         found = [path for path in found if path.is_file() and self._can_be_named(path)]
         return sorted(found, key=lambda path: (_is_pack(path), path))[:MAX_FILES]
 
+    def _relative(self, path: Path) -> str:
+        return path.relative_to(self._root).as_posix()
+
     def _name(self, path: Path) -> str:
-        return path.relative_to(self._root).with_suffix("").as_posix()
+        return self._relative(path.with_suffix(""))
 
     def _can_be_named(self, path: Path) -> bool:
         """A name that no recipe could spell is no wildcard's."""
-        return not NEVER_IN_NAMES.search(path.relative_to(self._root).as_posix())
+        return not NEVER_IN_NAMES.search(self._relative(path))
 
-    def _pack(self, path: Path, stamp: tuple[int, int]) -> Pack:
+    def _found_in(self, path: Path, stamp: tuple[int, int]) -> FoundWildcards:
         """ValueError says, after the file's name, why it cannot be used."""
-        seen, pack = self._read.get(path, ((-1, -1), Pack()))
+        seen, pack = self._read.get(path, ((-1, -1), FoundWildcards()))
         if seen == stamp:
             return pack
         limit = MAX_PACK_BYTES if _is_pack(path) else MAX_FILE_BYTES
@@ -121,11 +109,11 @@ class WildcardFiles:
             raise ValueError(f"has more than {MAX_LINES:,} lines.")
         _refuse_invisible(text)
         if _is_pack(path):
-            pack = read_pack(path.relative_to(self._root).as_posix(), self._name(path), text)
+            pack = read_pack(self._relative(path), self._name(path), text)
         else:
             stripped = (line.strip() for line in text.split("\n"))
             lines = tuple(line for line in stripped if line and not line.startswith("#"))
-            pack = Pack({self._name(path): lines})
+            pack = FoundWildcards({self._name(path): lines})
         self._read[path] = (stamp, pack)
         return pack
 
@@ -134,12 +122,12 @@ def _is_pack(path: Path) -> bool:
     return path.name.lower().endswith(PACK_ENDINGS)
 
 
-def _add(found: FoundWildcards, pack: Pack, file: str) -> None:
+def _add(found: FoundWildcards, pack: FoundWildcards) -> None:
     for name, lines in pack.lines.items():
         if name not in found.lines:
             found.lines[name] = lines
-            if file:
-                found.packs[name] = file
+            if name in pack.packs:
+                found.packs[name] = pack.packs[name]
     for name, reason in pack.refused.items():
         found.refused.setdefault(name, reason)
 
@@ -152,7 +140,7 @@ def _refuse_invisible(text: str) -> None:
         raise ValueError(f"contains {invisible(found[0])} in line {line}: delete it.")
 
 
-def read_pack(file: str, name: str, text: str) -> Pack:
+def read_pack(file: str, name: str, text: str) -> FoundWildcards:
     """The wildcards of a file. ValueError says, after the file's name, why it cannot be used."""
     problems = Problems()
     try:
@@ -161,13 +149,13 @@ def read_pack(file: str, name: str, text: str) -> Pack:
     except RecipeInvalid as invalid:
         first = invalid.problems[0]
         raise ValueError(f"cannot be used: line {first.line}: {first.message}") from None
-    pack = Pack()
+    pack = FoundWildcards()
     for document in documents:
         _take(document, name, (), pack, file)
     return pack
 
 
-def _take(node: Node, name: str, keys: tuple[str, ...], pack: Pack, file: str) -> None:
+def _take(node: Node, name: str, keys: tuple[str, ...], pack: FoundWildcards, file: str) -> None:
     name = "/".join(keys) or name
     if isinstance(node, Mapping):
         for key, value in node.pairs:
@@ -178,6 +166,7 @@ def _take(node: Node, name: str, keys: tuple[str, ...], pack: Pack, file: str) -
     lines = [_line(element) for element in elements]
     if isinstance(node, Sequence) and None not in lines:
         pack.lines.setdefault(name, tuple(line for line in lines if line))
+        pack.packs[name] = file
         return
     wrong = next((e for e, line in zip(elements, lines, strict=True) if line is None), node)
     pack.refused.setdefault(

@@ -23,7 +23,7 @@ def sheet_of(recipe: Recipe) -> str | None:
     """What the entry's contact sheet shows, as JSON for the ledger; None if it has none."""
     if not recipe.wants_sheet:
         return None
-    axes = [{"label": axis.label, "values": list(axis.values)} for axis in recipe.axes]
+    axes = [{"label": axis.label, "values": list(axis.values)} for axis in recipe.sweep]
     return json.dumps({"prompt": recipe.prompt, "axes": axes, "images": recipe.image_count})
 
 

@@ -23,6 +23,7 @@ RANDOM: Literal["random"] = "random"
 BAKED = "baked"
 SIZE = "size"
 FROM = "from"
+PROMPTS = ("prompt", "negative_prompt")
 
 _NO_SINGLE_IMAGE = "It does not change individual images."
 

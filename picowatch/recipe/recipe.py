@@ -125,11 +125,6 @@ class Recipe(RecipeFields):
         return self._warnings
 
     @property
-    def axes(self) -> tuple[Axis, ...]:
-        """What a sweep varies, in the order in which its combinations come."""
-        return self.sweep
-
-    @property
     def wants_sheet(self) -> bool:
         """Whether there is to be a contact sheet of its images."""
         return self.grid or bool(self.sweep)

@@ -21,6 +21,7 @@ from picowatch.recipe.fields import (
     HIRES_PREFIX,
     MAX_SEED,
     NO_SWEEP,
+    PROMPTS,
     RANDOM,
     ROWS,
     SHORTHANDS,
@@ -123,7 +124,7 @@ def _definitions(inventory: Inventory | None) -> dict[str, Schema]:
     rows = ROWS | SHORTHANDS
     fields = {name: {**form, **_said(name, rows[name])} for name, form in forms.items()}
     if inventory is not None:
-        for field in ("prompt", "negative_prompt"):
+        for field in PROMPTS:
             fields[field]["description"] += _words(inventory)
     axes = {_axis(name): _several(_ref(name)) for name in [*_SWEPT.values(), "weight"]}
     return fields | _lora_forms(inventory) | axes

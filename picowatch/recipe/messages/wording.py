@@ -3,7 +3,7 @@
 import re
 from contextlib import suppress
 
-from picowatch.recipe.fields import ROWS, SHORTHANDS, json_schemas
+from picowatch.recipe.fields import PROMPTS, ROWS, SHORTHANDS, json_schemas
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.read.yaml_errors import quoted
@@ -43,7 +43,7 @@ def _hint(field: str, value: object) -> str:
 def _no_value(field: str, written: Written, wanted: str) -> str:
     reads = f"{shown(written.raw)} as null" if written.raw else "an empty value as null"
     remedy = f"Write {wanted}, or delete the line."
-    if field in ("prompt", "negative_prompt"):
+    if field in PROMPTS:
         remedy = f"Write {field}: '' for empty text, or delete the line."
     elif wanted == TEXT:
         remedy = "Write a name, or delete the line."

@@ -9,8 +9,7 @@ from picowatch.recipe.written import Misread
 WHOLE = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 DECIMAL = re.compile(r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+)([eE][-+][0-9]+)?")
 _MAX_DIGITS = 30
-_TRUE = {"true", "yes", "on"}
-# In quotes, or after a flag, the words mean the same.
+# With and without quotes, and after a flag.
 TRUE_OR_FALSE = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
@@ -24,7 +23,7 @@ def plain_value(text: str) -> object:
     if tag == "null":
         return None
     if tag == "bool":
-        return text.lower() in _TRUE
+        return TRUE_OR_FALSE[text.lower()]
     if tag in ("int", "float"):
         return _number(text)
     if tag == "timestamp":

@@ -11,6 +11,7 @@ from picowatch.recipe.fields import (
     MAX_SEED,
     NUMBERS,
     PARTS,
+    PROMPTS,
     RANDOM,
     ROWS,
     SWITCHES,
@@ -79,7 +80,7 @@ class RecipeBuilder:
     def _check_prompts(self, layer: Layer, position: Position, loras: Loras) -> None:
         if "prompt" not in layer:
             self._problems.add(position, _no_prompt(position))
-        for field in ("prompt", "negative_prompt"):
+        for field in PROMPTS:
             text = text_of(field, layer, self._problems)
             written = layer.get(field)
             if text is None or written is None:

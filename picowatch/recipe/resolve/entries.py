@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import prod
 
-from picowatch.recipe.fields import FROM
+from picowatch.recipe.fields import FROM, PROMPTS
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import Problems
 from picowatch.recipe.messages.wording import MAX_WARNINGS
@@ -13,8 +13,8 @@ from picowatch.recipe.prompts.prompts import MAX_SIGNS_OF_ALL, count_all_signs
 from picowatch.recipe.read.from_picture import FromPicture, PictureFields, read_from
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve.building import RecipeBuilder
-from picowatch.recipe.resolve.layers import merged, settled
-from picowatch.recipe.resolve.start_image import idle_fields, names_none, read_path
+from picowatch.recipe.resolve.layers import merged, names_none, settled
+from picowatch.recipe.resolve.start_image import idle_fields, read_path
 from picowatch.recipe.resolve.sweep import WrittenAxis, combinations, read_axes
 from picowatch.recipe.written import Entry, Layer, Written
 
@@ -78,7 +78,7 @@ def resolve(
 
 
 def _doubts(written: Layer) -> list[str]:
-    texts = [written[field].value for field in ("prompt", "negative_prompt") if field in written]
+    texts = [written[field].value for field in PROMPTS if field in written]
     found = [doubt for text in texts if isinstance(text, str) for doubt in doubts(text)]
     return found[:MAX_WARNINGS]
 
@@ -116,7 +116,7 @@ def _are_too_long(
     """Whether sweeping a piece of a prompt makes more text than can be looked through."""
     if not any(value.replaces for axis in axes for value in axis.values):
         return False
-    texts = [str(layer[field].value) for field in ("prompt", "negative_prompt") if field in layer]
+    texts = [str(layer[field].value) for field in PROMPTS if field in layer]
     images = prod(len(axis.values) for axis in axes)
     for what, most, each in (
         ("characters", MAX_SWEPT_LETTERS, sum(map(len, texts))),

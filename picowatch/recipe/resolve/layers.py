@@ -106,6 +106,12 @@ def text_of(field: str, layer: Layer, problems: Problems) -> str | None:
     return None
 
 
+def names_none(written: Written) -> bool:
+    """Whether nothing is meant, so that a folder's default is set aside."""
+    value = written.value
+    return isinstance(value, str) and value.strip().casefold() in ("", "none")
+
+
 def _settle_size(layer: Layer, problems: Problems) -> None:
     written = layer.pop(SIZE, None)
     if written is None:

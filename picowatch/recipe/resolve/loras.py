@@ -9,12 +9,12 @@ from picowatch.recipe.messages.wording import wrong_value
 from picowatch.recipe.prompts.grammar import MAX_LORA_WEIGHT
 from picowatch.recipe.read.plain import number
 from picowatch.recipe.resolve.installed import find_lora
+from picowatch.recipe.resolve.layers import names_none
 from picowatch.recipe.written import Layer, Position, Written
 
 MAX_LORAS = 100
 # How a sweep's settled layer names the weight of one LoRA.
 ONE_LORA = "lora: "
-_NONE = {"", "none"}
 _LIMIT = f"a number from {-MAX_LORA_WEIGHT:g} to {MAX_LORA_WEIGHT:g}"
 
 
@@ -77,7 +77,7 @@ def _uses(written: Written, problems: Problems) -> Iterator[tuple[str, float, Po
 
 
 def _in_text(text: str, position: Position) -> Iterator[tuple[str, float, Position]]:
-    if text.strip().casefold() in _NONE:
+    if names_none(Written(text, position)):
         return
     for part in text.split(","):
         name, _, weight = part.rpartition(":")

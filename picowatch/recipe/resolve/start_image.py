@@ -8,10 +8,9 @@ from picowatch.recipe.fields import PARTS, ROWS
 from picowatch.recipe.messages.problems import Problem, Problems, RecipeInvalid, shown
 from picowatch.recipe.read.decoding import FORBIDDEN, invisible
 from picowatch.recipe.recipe import Recipe
-from picowatch.recipe.resolve.layers import text_of
-from picowatch.recipe.written import Layer, Position, Written
+from picowatch.recipe.resolve.layers import names_none, text_of
+from picowatch.recipe.written import Layer, Position
 
-_NONE = {"", "none"}
 MAX_PATH = 500
 
 # What says nothing without one of some others. Without a start image the denoising strength is
@@ -21,11 +20,6 @@ _NEEDS = {
     "denoising_strength": ("image", "hires"),
     **dict.fromkeys(PARTS, ("hires",)),
 }
-
-
-def names_none(written: Written) -> bool:
-    """Whether no picture is meant, so that a folder's default is set aside."""
-    return isinstance(written.value, str) and written.value.strip().casefold() in _NONE
 
 
 def read_path(field: str, layer: Layer, problems: Problems) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
-from picowatch.recipe.fields import FIRST_NAME_OF, HIRES_PREFIX, NO_SWEEP, PARTS, Axis
+from picowatch.recipe.fields import FIRST_NAME_OF, HIRES_PREFIX, NO_SWEEP, PARTS, PROMPTS, Axis
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import did_you_mean
 from picowatch.recipe.messages.wording import wrong_value
@@ -23,7 +23,6 @@ from picowatch.recipe.written import Layer, Written
 MAX_VALUES = 1000
 _NUMBER = r"([-+]?(?:\d{1,9}(?:\.\d{0,9})?|\.\d{1,9}))"
 RANGE = re.compile(rf"\s*{_NUMBER}\s*\.\.\s*{_NUMBER}(?:\s+step\s+{_NUMBER})?\s*")
-_PROMPTS = ("prompt", "negative_prompt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +124,7 @@ def _axis(key: str, values: Written, layer: Layer, problems: Problems) -> Writte
         problems.add(position, f"sweep cannot vary {field}. {NO_SWEEP[field]}")
     elif not detail:
         return _over(field, field, parts, problems)
-    elif field in _PROMPTS:
+    elif field in PROMPTS:
         return _over_prompt(field, key.partition(":")[2].strip(), parts, layer, values, problems)
     elif field == "loras":
         return _over(f"lora: {detail}", f"{ONE_LORA}{detail}", parts, problems)

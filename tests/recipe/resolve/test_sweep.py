@@ -50,7 +50,7 @@ def test_seeds_and_count_multiply_in_front() -> None:
 def test_the_contact_sheet_is_told_what_varies() -> None:
     """Labels as people write them."""
     recipe = sweep("cfg: 4..5 step 0.5, 'prompt: red': [red, blue], lora: [detail, none]")
-    assert recipe.axes == (
+    assert recipe.sweep == (
         Axis("cfg_scale", ("4", "4.5", "5")),
         Axis("prompt: red", ("red", "blue")),
         Axis("loras", ("detail", "none")),
