@@ -84,6 +84,14 @@ class Written:
         return self.key or self.position
 
 
+def written_at(position: Position, value: object) -> Written:
+    """A value that another file holds, as if it stood there; a mapping with its pairs."""
+    pairs = value.items() if isinstance(value, dict) else ()
+    return Written(
+        value, position, pairs=tuple((str(name), written_at(position, v)) for name, v in pairs)
+    )
+
+
 # One layer of settings: a _defaults.yaml, a TXT's settings, or what an entry itself says.
 Layer = dict[str, Written]
 

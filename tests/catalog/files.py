@@ -13,7 +13,7 @@ TEXT = "cond_stage_model.transformer.text_model.embeddings.token_embedding.weigh
 
 
 def write_model(path: Path, shapes: Shapes, missing_bytes: int = 0) -> Path:
-    """A safetensors file of the right size whose weights are a hole; cut off if asked."""
+    """A safetensors file of the right size whose weights are a hole; `missing_bytes` cut it off."""
     head = header(shapes)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:

@@ -84,7 +84,7 @@ def test_folders_of_other_families_are_named_and_refused(tmp_path: Path) -> None
 
 
 def test_a_folder_of_stable_diffusion_2_is_refused_and_inpainting_is_not(tmp_path: Path) -> None:
-    """The UNet's config tells, whatever the pipeline is called."""
+    """The UNet's config says it, whatever the pipeline is called."""
     folder = tmp_path / "checkpoints/it"
     shutil.copytree(DEMO, folder)
     changed_json(folder / "unet/config.json", cross_attention_dim=1024)

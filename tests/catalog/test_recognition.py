@@ -1,4 +1,4 @@
-"""What a file is, told from its header, in one clear sentence."""
+"""What a file is, recognised from its header, in one clear sentence."""
 
 import json
 from pathlib import Path
@@ -211,7 +211,7 @@ def described(tmp_path: Path, **metadata: str) -> Model:
     return found
 
 
-def test_a_lora_tells_its_base_model_and_trigger_words(tmp_path: Path) -> None:
+def test_a_lora_names_its_base_model_and_trigger_words(tmp_path: Path) -> None:
     """kohya's notes: the checkpoint's file, and how often each tag was trained."""
     tags = {"10_pixel": {"pixel art": 40, "a dog": 3}, "5_more": {"pixel art": 9, "sprite\n": 20}}
     found = described(
@@ -229,7 +229,7 @@ def test_odd_notes_in_a_lora_do_no_harm(tmp_path: Path, tags: str) -> None:
 
 
 def test_a_trigger_phrase_comes_before_tags(tmp_path: Path) -> None:
-    """Stability's ModelSpec has a place for it."""
+    """Stability's ModelSpec has a field for it."""
     notes = {"modelspec.trigger_phrase": "pxl style", "modelspec.architecture": "sd-v1/lora"}
     found = described(tmp_path, **notes)
     assert (found.base_model, found.trigger_words) == ("sd-v1/lora", ("pxl style",))
@@ -269,7 +269,7 @@ REFUSED_LORAS: dict[str, tuple[Shapes, str]] = {
 
 @pytest.mark.parametrize("name", REFUSED_LORAS)
 def test_a_lora_that_cannot_be_used_is_named_and_refused(tmp_path: Path, name: str) -> None:
-    """Before a recipe asks for it."""
+    """Before a recipe names it."""
     shapes, sentence = REFUSED_LORAS[name]
     assert reason(look_at(tmp_path, shapes, "lora")).startswith(f"it.safetensors {sentence}")
 

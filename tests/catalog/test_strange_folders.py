@@ -113,7 +113,7 @@ BEYOND_MEASURE: dict[str, tuple[str, dict[str, object]]] = {
 
 
 @pytest.mark.parametrize("case", BEYOND_MEASURE)
-def test_numbers_beyond_measure_are_refused_before_anything_is_made(
+def test_numbers_beyond_measure_are_refused_before_anything_is_built(
     folder: Path, case: str
 ) -> None:
     """They are gigabytes, or minutes, whatever the weights are."""

@@ -40,7 +40,7 @@ def test_no_folder_means_no_wildcards(tmp_path: Path) -> None:
 def test_a_file_that_is_not_utf8_or_too_large_is_refused_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A recipe that names it is told why."""
+    """The error of a recipe that names it says why."""
     monkeypatch.setattr(wildcards, "MAX_FILE_BYTES", 1000)
     write(tmp_path, "latin.txt", "Zürich".encode("latin-1"))
     write(tmp_path, "large.txt", b"x" * 1001)
@@ -109,8 +109,8 @@ def test_a_yaml_pack_holds_a_wildcard_for_each_list(tmp_path: Path) -> None:
     assert request.prompt in ("a Piet Mondrian", "a Pit Mondrian")
 
 
-def test_what_a_pack_lacks_or_holds_is_told_with_its_file(tmp_path: Path) -> None:
-    """The name of a wildcard does not tell it."""
+def test_what_a_pack_lacks_or_holds_is_reported_with_its_file(tmp_path: Path) -> None:
+    """The name of a wildcard does not say it."""
     write(tmp_path, "a.yaml", b"hats:\n  - a [b:c:0.5]\nlist:\n  - [a]\nempty: []\n")
     write(tmp_path, "b.yaml", b"caps:\n - {a|b} c\n")
     found = inventory(tmp_path)

@@ -18,7 +18,7 @@ from picowatch.recipe.read import nodes
 from tests.fuzz.targets import check_recipe
 from tests.metadata.requests import CORGI
 
-# Pieces that recipes, and mistakes in them, are made of.
+# Pieces of recipes, and of mistakes in them.
 PIECES = [
     *FIRST_NAME_OF,
     *(": ", ":", "- ", "\n", "\n  ", "\t", "---\n", " # ", "'", '"', "[", "]", "{", "}", "|", ">"),
@@ -106,7 +106,7 @@ def test_any_bytes_are_recipes_or_an_error_for_people(name: str, content: bytes)
 @example("d.txt", 'a\nSteps: 3, Sampler: Euler, Model: "\\ud800"')
 @example("a.yaml", "prompt: a\nsteps: 0b_")
 def test_any_text_is_recipes_or_an_error_for_people(name: str, text: str) -> None:
-    """Made of what recipes are made of."""
+    """Random files out of these pieces."""
     check_recipe(name, text.encode())
 
 

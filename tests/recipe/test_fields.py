@@ -182,7 +182,7 @@ def test_the_native_size_is_the_checkpoints() -> None:
         ),
     ],
 )
-def test_wrong_values_are_told_with_limit_and_remedy(written: str, message: str | None) -> None:
+def test_wrong_values_are_refused_with_limit_and_remedy(written: str, message: str | None) -> None:
     """Field, value, limit and what would do, one message for one mistake."""
     value = written.partition(": ")[2]
     expected = message or (
@@ -192,13 +192,13 @@ def test_wrong_values_are_told_with_limit_and_remedy(written: str, message: str 
     assert messages(f"prompt: a\n{written}\n") == [expected]
 
 
-def test_a_recipe_without_a_prompt_is_told_so() -> None:
-    """The place is the recipe's first field."""
+def test_a_recipe_without_a_prompt_is_refused() -> None:
+    """The position is the recipe's first field."""
     assert messages("- prompt: a\n- steps: 3\n") == ["a prompt is missing. Write 'prompt: …'."]
 
 
 def test_more_images_than_a_save_may_ask_for_are_refused() -> None:
-    """Before anything is made, with the name of the setting."""
+    """Before anything is looked up, with the name of the setting."""
     assert messages("- {prompt: a, count: 600}\n- {prompt: b, count: 600}\n") == [
         "this file requests 1,200 images; one save may request 1,000 "
         "(the setting max_images_per_save)."

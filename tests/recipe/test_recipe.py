@@ -68,7 +68,7 @@ def test_a_request_holds_every_resolved_value() -> None:
     ],
 )
 def test_the_same_entry_written_otherwise_is_the_same(one: str, other: str) -> None:
-    """Spelling, comments, place and priority are not what an entry asks for."""
+    """Spelling, comments, position and priority are not what an entry requests."""
     assert digest(one) == digest(other)
 
 
@@ -79,7 +79,7 @@ def test_another_value_is_another_entry(change: str) -> None:
 
 
 def test_another_model_file_is_another_entry() -> None:
-    """The name alone is not what was asked for."""
+    """The name alone is not what was requested."""
     recipe = read_one("prompt: a\nvae: mse", inventory=Inventory(demo=DEMO, vaes=("mse",)))
     pairs = [{"checkpoint": c, "vae": v} for c in "ab" for v in "ab"]
     digests = {recipe.digest(partial(_hash_in, pair)) for pair in pairs}

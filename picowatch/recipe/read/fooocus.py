@@ -11,7 +11,7 @@ from typing import Any
 from picowatch.errors import PictureUnreadable
 from picowatch.recipe.messages.wording import MAX_WARNINGS, left_out
 from picowatch.recipe.read.a1111 import seed_of_32_bits
-from picowatch.recipe.written import Layer, Position, Written
+from picowatch.recipe.written import Layer, Position, written_at
 
 _FIELDS = {
     "steps": "steps",
@@ -59,12 +59,10 @@ def _layer(values: Mapping[str, Any], position: Position) -> Layer:
     sides = _SIDES.fullmatch(str(values.get("resolution", "")))
     if sides:
         found["size"] = f"{sides[1]}x{sides[2]}"
-    layer = {field: Written(value, position) for field, value in found.items()}
     loras = {str(name): _plain(weight) for name, weight, *_ in values.get("loras", [])}
     if loras:
-        pairs = tuple((name, Written(weight, position)) for name, weight in loras.items())
-        layer["loras"] = Written(loras, position, pairs=pairs)
-    return layer
+        found["loras"] = loras
+    return {field: written_at(position, value) for field, value in found.items()}
 
 
 def _plain(value: object) -> str | int | float:

@@ -16,7 +16,7 @@ from picowatch.recipe.read.a1111_blocks import MAX_LINES, holds_parameters
 from picowatch.recipe.read.decoding import MAX_BYTES, unix_line_ends
 from picowatch.recipe.read.fooocus import fooocus_layer, is_fooocus
 from picowatch.recipe.request import ImageRequest, loras_beside_prompt, recipe_values
-from picowatch.recipe.written import Layer, Position, Source, Written
+from picowatch.recipe.written import Layer, Position, Source, Written, written_at
 
 # A picture's texts by keyword, for the path as the recipe names it. Raises PictureUnreadable.
 PictureFields = Callable[[str], Mapping[str, str]]
@@ -97,33 +97,25 @@ def _of_picowatch(text: str, position: Position) -> Layer:
 
 def _layer_of(request: ImageRequest, position: Position) -> Layer:
     """The request's fields as somebody would have written them there."""
-    layer = {name: _written(value, position) for name, value in recipe_values(request).items()}
+    layer = {name: written_at(position, value) for name, value in recipe_values(request).items()}
     layer["checkpoint"] = Written(request.checkpoint, _hashed(position, request.checkpoint_hash))
     if request.vae_hash:
         layer["vae"] = Written(request.vae, _hashed(position, request.vae_hash))
     for field, uses in (("prompt", request.loras), ("loras", loras_beside_prompt(request))):
         hashes = ", ".join(f"{u.name} {u.hash[:_HASH_DIGITS]}" for u in uses)
         if hashes:
-            note = (
-                f" (in {position.note[5:-1]}; the hashes of its LoRAs begin: {shown(hashes, 200)})"
-            )
-            layer[field] = replace(layer[field], position=replace(position, note=note))
+            noted = _noted(position, f"; the hashes of its LoRAs begin: {shown(hashes, 200)}")
+            layer[field] = replace(layer[field], position=noted)
     return layer
 
 
-def _written(value: object, position: Position) -> Written:
-    """The value as if it stood there; a mapping with its pairs."""
-    pairs = value.items() if isinstance(value, dict) else ()
-    return Written(
-        value, position, pairs=tuple((str(key), Written(v, position)) for key, v in pairs)
-    )
-
-
 def _hashed(position: Position, hash_: str) -> Position:
-    note = (
-        f" (in {position.note[5:-1]}, made with the file whose hash begins {hash_[:_HASH_DIGITS]})"
-    )
-    return replace(position, note=note)
+    return _noted(position, f", made with the file whose hash begins {hash_[:_HASH_DIGITS]}")
+
+
+def _noted(position: Position, more: str) -> Position:
+    """The position with more in the brackets of its note."""
+    return replace(position, note=f"{position.note.removesuffix(')')}{more})")
 
 
 def _of_a1111(path: str, text: str, position: Position, names_checkpoint: bool) -> FromPicture:
@@ -151,12 +143,9 @@ def _at(written: Written, position: Position) -> Written:
 
 
 def _of_picodiffusion(texts: Mapping[str, str], position: Position) -> Layer:
-    values: dict[str, Any] = {
-        field: texts[key] for key, field in _PICODIFFUSION.items() if texts.get(key)
-    }
-    values = {"prompt": "", **values, "clip_skip": _PICODIFFUSION_CLIP_SKIP}
-    layer = {name: Written(value, position) for name, value in values.items()}
+    values: dict[str, Any] = {"prompt": "", "clip_skip": _PICODIFFUSION_CLIP_SKIP}
+    values |= {field: texts[key] for key, field in _PICODIFFUSION.items() if texts.get(key)}
     lora = texts.get("lora", "")
     if lora and lora.casefold() != "none":
-        layer["loras"] = _written({lora: texts.get("lora_weight") or "1"}, position)
-    return layer
+        values["loras"] = {lora: texts.get("lora_weight") or "1"}
+    return {name: written_at(position, value) for name, value in values.items()}

@@ -49,22 +49,12 @@ def find_vae(written: str, inventory: Inventory) -> str:
     """The VAE a recipe means, or "baked". Raises NotInstalled."""
     if written.strip().casefold() in _BAKED_WORDS:
         return BAKED
-    found = _one("vae", written, inventory.vaes, inventory)
-    if found is not None:
-        return found
-    raise NotInstalled(
-        f"no VAE '{shown(written)}' in models/vae. {_instead(written, [*inventory.vaes, BAKED])}"
-    )
+    return _find("VAE", "vae", written, inventory.vaes, inventory, BAKED)
 
 
 def find_lora(written: str, inventory: Inventory) -> str:
     """The LoRA a recipe means. Raises NotInstalled."""
-    found = _one("LoRA", written, inventory.loras, inventory)
-    if found is not None:
-        return found
-    raise NotInstalled(
-        f"no LoRA '{shown(written)}' in models/loras. {_instead(written, inventory.loras)}"
-    )
+    return _find("LoRA", "loras", written, inventory.loras, inventory)
 
 
 def matching(written: str, names: Sequence[str]) -> list[str]:
@@ -90,29 +80,36 @@ def matching(written: str, names: Sequence[str]) -> list[str]:
 
 def _checkpoint(written: str, inventory: Inventory) -> Checkpoint:
     checkpoints = {c.name: c for c in (*inventory.checkpoints, inventory.demo)}
-    found = _one("checkpoint", written, list(checkpoints), inventory)
-    if found is not None:
-        return checkpoints[found]
-    _refuse_download(written)
-    raise NotInstalled(
-        f"no checkpoint '{shown(written)}' in models/checkpoints. "
-        f"{_instead(written, list(checkpoints))}"
-    )
+    names = list(checkpoints)
+    if not _named(written, names, inventory):
+        _refuse_download(written)
+    return checkpoints[_find("checkpoint", "checkpoints", written, names, inventory)]
 
 
-def _one(kind: str, written: str, names: Sequence[str], inventory: Inventory) -> str | None:
-    """The one name that is meant, if there is any; a file that cannot be used says why."""
-    # A refused file beside a usable one may have the same name without its ending.
-    found = matching(written, [*dict.fromkeys([*names, *inventory.refused])])
+def _find(
+    kind: str, folder: str, written: str, names: Sequence[str], inventory: Inventory, *also: str
+) -> str:
+    """The one name that is meant; NotInstalled says what would do, or why a file is refused."""
+    found = _named(written, names, inventory)
     usable = [name for name in found if name in names]
     if len(usable) > 1:
         choice = listed(usable, "or")
         raise NotInstalled(
             f"the {kind} '{shown(written)}' could be {choice}. Write more of the name."
         )
-    if found and not usable:
-        raise NotInstalled(f"the {kind} '{found[0]}' cannot be used: {inventory.refused[found[0]]}")
-    return usable[0] if usable else None
+    if usable:
+        return usable[0]
+    if found:
+        reason = inventory.refused[found[0]]
+        raise NotInstalled(f"the {kind} '{found[0]}' cannot be used: {reason}")
+    raise NotInstalled(
+        f"no {kind} '{shown(written)}' in models/{folder}. {_instead(written, [*names, *also])}"
+    )
+
+
+def _named(written: str, names: Sequence[str], inventory: Inventory) -> list[str]:
+    # A refused file beside a usable one may have the same name without its ending.
+    return matching(written, [*dict.fromkeys([*names, *inventory.refused])])
 
 
 def _instead(written: str, names: Sequence[str]) -> str:

@@ -26,7 +26,7 @@ def test_all_problems_of_a_file_come_at_once_in_the_promised_form() -> None:
 
 
 def test_the_log_gets_the_same_in_one_line() -> None:
-    """The file once, each problem with its place."""
+    """The file once, each problem with its position."""
     invalid = refused("prompt: a\nstesp: 300\nwidth: 500\n")
     assert one_line(invalid, "in") == (
         "in/corgi.yaml, line 2, column 1: unknown field 'stesp'. Did you mean 'steps'?; "
@@ -89,8 +89,8 @@ def test_problems_of_defaults_name_their_own_file_once() -> None:
         name="pets/corgi.yaml",
         defaults={"_defaults.yaml": "steps: 24\n", "pets/_defaults.yaml": "steps: 0\ncfgs: 3\n"},
     )
-    places = [(problem.file, problem.line, problem.column) for problem in invalid.problems]
-    assert places == [
+    positions = [(problem.file, problem.line, problem.column) for problem in invalid.problems]
+    assert positions == [
         ("pets/_defaults.yaml", 1, 8),
         ("pets/_defaults.yaml", 2, 1),
         ("pets/corgi.yaml", 1, 15),

@@ -1,4 +1,4 @@
-"""Mistakes that people make often: told in one message, with the remedy that is right."""
+"""Mistakes that people make often: one message each, with the remedy that is right."""
 
 import pytest
 

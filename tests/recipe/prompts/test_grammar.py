@@ -133,7 +133,7 @@ def test_any_text_can_be_weighed(text: str) -> None:
         ("a (cat:1000)", "1000", "the weight '1000' is beyond 100. Write one like (word:1.2)."),
     ],
 )
-def test_what_is_not_supported_is_refused_by_name_and_place(
+def test_what_is_not_supported_is_refused_by_name_and_position(
     prompt: str, construct: str, message: str
 ) -> None:
     """Never passed through as plain words."""
@@ -164,7 +164,7 @@ def test_what_only_looks_like_it_is_left_alone(prompt: str) -> None:
     assert read_one(f"prompt: '{quoted}'").prompt == prompt
 
 
-def test_the_place_is_found_in_a_block_of_lines() -> None:
+def test_the_position_is_found_in_a_block_of_lines() -> None:
     """Line and column are those of the file, not of the prompt."""
     (problem,) = refused("prompt: |\n  a dog,\n  a [cat|cow], a [cat|cow]!\n").problems[1:]
     assert (problem.line, problem.column, problem.width) == (3, 18, 9)
@@ -227,6 +227,6 @@ def test_embeddings_are_called_by_their_names_as_whole_words(text: str, words: l
 
 
 def test_embedding_words_give_the_installed_names() -> None:
-    """With the folder that the file lies in; without any installed there is none."""
+    """With the folder that the file belongs in, whatever is installed."""
     assert embedding_words("a EasyNegative", EMBEDDINGS) == [(2, 14, "neg/EasyNegative")]
     assert embedding_words("a EasyNegative", ()) == []

@@ -80,7 +80,7 @@ def test_the_same_seed_draws_the_same_for_ever() -> None:
 
 @given(st.text("{}|$2-:_a~@()=\\ "), st.integers(0, 2**32 - 1))
 def test_any_text_can_be_drawn_and_then_holds_no_wildcard(text: str, seed: int) -> None:
-    """What was drawn means itself when it is read again; `__2__` names a file, of which is none."""
+    """What was drawn means itself when it is read again; no file `2` exists for `__2__`."""
     try:
         drawn = Template(text, {}).expand(seed, "prompt")
     except ExpansionFailed:
@@ -132,7 +132,7 @@ def test_a_wildcard_whose_file_is_not_there_is_refused() -> None:
 
 
 def test_each_image_draws_from_its_own_seed_and_keeps_what_was_written() -> None:
-    """The expanded prompt makes the picture; the unexpanded one is told."""
+    """The expanded prompt makes the picture; the unexpanded one is recorded."""
     recipe = read_one(
         "prompt: a {red|blue} hat\nnegative: dim\nseed: 0\ncount: 20", inventory=INVENTORY
     )
@@ -206,7 +206,7 @@ def test_a_wildcard_file_that_cannot_be_used_says_why() -> None:
     ]
 
 
-def test_what_only_a_draw_can_tell_is_an_error_with_its_place() -> None:
+def test_what_only_a_draw_can_show_is_an_error_with_its_position() -> None:
     """Pieces that become prompt editing together."""
     recipe = read_one("prompt: 'a [x{:0.5|:0.6}]'\nseed: 1")
     with pytest.raises(RecipeInvalid, match=r"column 9: with seed 1 this becomes: a \[x:0\.\d\]"):

@@ -59,7 +59,7 @@ ONE_CHECKPOINT = Inventory(
 )
 
 
-def test_blocks_without_steps_are_told_apart_by_blank_lines() -> None:
+def test_blocks_without_steps_are_separated_by_blank_lines() -> None:
     """A Negative prompt line alone makes it A1111's text."""
     recipes = read("a\nNegative prompt: b\n\nc\nNegative prompt: d\n", TXT)
     assert [(r.prompt, r.negative_prompt) for r in recipes] == [("a", "b"), ("c", "d")]
@@ -133,7 +133,7 @@ def test_hires_is_read_with_its_strength() -> None:
 
 
 def test_lora_tags_are_loras_and_hashes_only_inform() -> None:
-    """They tell which file was meant."""
+    """They say which file was meant."""
     known = Inventory(demo=DEMO, loras=("add_detail",))
     text = 'a <lora:add_detail:0.5>\nSteps: 3, Sampler: Euler, Lora hashes: "add_detail: 0123"'
     (request,) = read_one(f"{text}, Seed: 1", TXT, known).image_requests(hash_of)
@@ -165,7 +165,7 @@ def test_lora_tags_are_loras_and_hashes_only_inform() -> None:
     ],
 )  # fmt: skip
 def test_what_a_recipe_cannot_say_is_a_warning(line: str, warnings: tuple[str, ...]) -> None:
-    """The picture is made without it, and not in silence."""
+    """The picture is rendered without it, and a warning says so."""
     recipe = read_one(f"a\nSteps: 3, Sampler: Euler, {line}, Seed: 1\n", TXT)
     assert recipe.warnings == warnings
 
@@ -190,7 +190,7 @@ def test_a_steps_line_that_says_no_number_is_still_one() -> None:
     ]
 
 
-def test_constructs_in_the_prompts_are_refused_with_their_places() -> None:
+def test_constructs_in_the_prompts_are_refused_with_their_positions() -> None:
     """As in any other recipe."""
     text = "a\n<lora:x:1>\nNegative prompt: b,\n __c__\nSteps: 3, Sampler: Euler\n"
     assert [(p.line, p.column, p.width) for p in refused(text, TXT).problems] == [

@@ -29,7 +29,7 @@ def test_what_editors_write_is_read(content: bytes) -> None:
 
 
 @pytest.mark.parametrize("ending", ["\n", "\r\n", "\r"])
-def test_any_other_encoding_is_told_with_the_first_bad_bytes_place(ending: str) -> None:
+def test_any_other_encoding_is_refused_with_the_first_bad_bytes_position(ending: str) -> None:
     """Lines are counted as the editor counts them."""
     invalid = refused(f"prompt: a{ending}# für".encode("latin-1"))
     (problem,) = invalid.problems
@@ -40,7 +40,7 @@ def test_any_other_encoding_is_told_with_the_first_bad_bytes_place(ending: str) 
     assert problem.source_line == "# f\\xfcr"
 
 
-def test_half_a_utf16_character_is_told() -> None:
+def test_half_a_utf16_character_is_refused() -> None:
     """A file cut off in its middle."""
     assert messages(codecs.BOM_UTF16_LE + "prompt: a".encode("utf-16-le") + b"\xd8") == [
         "this is incomplete UTF-16, although the file begins like it. Save it as UTF-8 (most "
@@ -60,14 +60,14 @@ def test_half_a_utf16_character_is_told() -> None:
 )
 @pytest.mark.parametrize("name", ["corgi.yaml", "corgi.txt"])
 def test_characters_that_nobody_sees_are_refused(character: str, called: str, name: str) -> None:
-    """With their place; a tab is no such character."""
+    """With their position; a tab is no such character."""
     (problem,) = refused(f"# \t\n# a{character}b\n", name).problems
     assert (problem.line, problem.column) == (2, 4)
     assert problem.message == f"{called} is not allowed in a recipe. Delete it."
 
 
 def test_a_file_over_a_mebibyte_is_refused_before_it_is_read() -> None:
-    """The limit is told."""
+    """The message names the limit."""
     assert messages(b"#" * (1024 * 1024 + 1)) == [
         "the file is too long: a recipe may have up to 1,048,576 bytes. Split it into several "
         "files."

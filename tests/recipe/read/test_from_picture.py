@@ -213,11 +213,11 @@ def test_missing_models_are_named_with_their_hashes() -> None:
     ],
 )  # fmt: skip
 def test_pictures_that_give_no_recipe_are_explained(texts: dict[str, str], message: str) -> None:
-    """At the place where the recipe names them."""
+    """At the position where the recipe names them."""
     assert problem("from: a.png", texts) == message
 
 
-def test_a_picture_that_cannot_be_read_is_reported_at_its_place() -> None:
+def test_a_picture_that_cannot_be_read_is_reported_at_its_position() -> None:
     """The reader says why."""
 
     def picture_fields(path: str) -> Mapping[str, str]:

@@ -1,4 +1,4 @@
-"""Command lines and JSON of other programs in a TXT: understood, or told what to write."""
+"""Command lines and JSON of other programs in a TXT: understood, or answered with what to write."""
 
 import json
 
@@ -64,7 +64,9 @@ def test_the_flags_of_compvis_are_understood() -> None:
         ),
     ],
 )  # fmt: skip
-def test_a_command_line_is_told_what_to_write(line: str, program: str, instead: str) -> None:
+def test_a_command_line_is_answered_with_what_to_write(
+    line: str, program: str, instead: str
+) -> None:
     """In one error; and what it says is a line that is understood."""
     assert messages(line, TXT) == [
         f"this is a command line of {program}, not a prompt. Write: {instead}"
@@ -120,7 +122,7 @@ def test_json_is_one_error(value: object, message: str, indent: int | None) -> N
     assert found.startswith(message)
 
 
-def test_json_that_is_not_whole_is_told() -> None:
+def test_json_that_is_not_whole_is_refused() -> None:
     """A comma too many."""
     (found,) = messages('{\n  "prompt": "a cat",\n}', TXT)
     assert found.startswith("this looks like JSON, but is incomplete.")

@@ -23,7 +23,7 @@ def prompts(recipes: list[Recipe]) -> list[tuple[str, str, int]]:
 @pytest.mark.parametrize(
     ("values", "warnings"),
     [
-        # ComfyUI's nodes that save A1111's text put the scheduler behind the sampler.
+        # ComfyUI's nodes that save A1111's text put the scheduler after the sampler.
         ("Sampler: euler_ancestral, normal, CFG Scale: 4", ("normal",)),
         ("Sampler: Euler a, txt2img, CFG scale: 4", ("txt2img",)),
         ("Sampler: Euler a, Styles: foo, bar, CFG scale: 4", ("Styles: foo", "bar")),
@@ -33,7 +33,7 @@ def prompts(recipes: list[Recipe]) -> list[tuple[str, str, int]]:
 def test_a_piece_that_is_no_value_ends_at_the_next_comma(
     values: str, warnings: tuple[str, ...]
 ) -> None:
-    """What stands behind it counts, and the piece is named."""
+    """What stands after it counts, and the piece is named."""
     recipe = read_one(f"a\nSteps: 9, {values}, Seed: 7, Size: 256x192", TXT)
     assert (recipe.steps, recipe.sampler, recipe.cfg_scale) == (9, "Euler a", 4.0)
     assert (recipe.seed, recipe.size) == (7, "256x192")
@@ -54,7 +54,7 @@ A: 3.21 GB, R: 3.59 GB, Sys: 4.2/8 GB (52.1%)
 
 
 def test_remarks_below_the_values_are_no_prompts() -> None:
-    """A template has as many lines as its prompt had; the next block begins behind them."""
+    """A template has as many lines as its prompt had; the next block begins after them."""
     text = f"a cat\nSteps: 3, Sampler: Euler{REMARKS}\na fox\nSteps: 4, Sampler: Euler{REMARKS}"
     assert prompts(read(text, TXT)) == [("a cat", "", 3), ("a fox", "", 4)]
     text = "a\nSteps: 3, Sampler: DDIM\nTemplate: __a__\nb\nSteps: 4, Sampler: DDIM"

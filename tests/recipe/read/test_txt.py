@@ -33,7 +33,7 @@ def test_settings_above_the_prompts_hold_for_all_of_them() -> None:
     ]
 
 
-def test_flags_stand_behind_the_prompt() -> None:
+def test_flags_stand_after_the_prompt() -> None:
     """The example of the documentation."""
     recipe = read_one(
         "a corgi at the beach --steps 30 --seed 7 --size 512x768 --negative_prompt blurry, dim",
@@ -52,7 +52,7 @@ def test_a_quoted_value_runs_to_its_closing_quote() -> None:
 
 
 @pytest.mark.parametrize("written", ["1, 2,3", "[1, 2, 3]", '"1,2,3"'])
-def test_a_list_of_seeds_fits_behind_a_flag(written: str) -> None:
+def test_a_list_of_seeds_fits_after_a_flag(written: str) -> None:
     """With or without its brackets."""
     assert read_one(f"a corgi --seed {written} --steps 3", TXT).seed == (1, 2, 3)
 
@@ -184,13 +184,13 @@ def test_two_hyphens_that_begin_no_word_are_part_of_the_prompt() -> None:
         ("---\na dog\n---\nb", 1, "settings are lines like 'steps: 30', one per line."),
     ],
 )  # fmt: skip
-def test_mistakes_in_lines_and_flags_are_told(text: str, column: int, message: str) -> None:
-    """With the place of the flag or value."""
+def test_mistakes_in_lines_and_flags_are_reported(text: str, column: int, message: str) -> None:
+    """With the position of the flag or value."""
     (problem,) = refused(text, TXT).problems
     assert (problem.column, problem.message) == (column, message)
 
 
-def test_places_are_those_of_the_file_in_continued_lines_and_settings() -> None:
+def test_positions_are_those_of_the_file_in_continued_lines_and_settings() -> None:
     """Not those of the joined text."""
     text = "---\n\nsteps: 0\n---\na corgi \\\n    --stesp 3 \\\n  at --cfg 0\n"
     assert [(p.line, p.column, p.width) for p in refused(text, TXT).problems] == [

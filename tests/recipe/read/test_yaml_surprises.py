@@ -1,4 +1,4 @@
-"""What YAML makes of what people write, and what they are told."""
+"""What YAML makes of what people write, and how errors explain it."""
 
 import pytest
 
@@ -300,13 +300,13 @@ SURPRISES = [
 ]
 
 
-@pytest.mark.parametrize(("text", "place", "message"), SURPRISES)
+@pytest.mark.parametrize(("text", "position", "message"), SURPRISES)
 def test_a_message_says_what_yaml_understood(
-    text: str, place: tuple[int, int], message: str
+    text: str, position: tuple[int, int], message: str
 ) -> None:
-    """One problem, at its place, with the way out."""
+    """One problem, at its position, with the way out."""
     (problem,) = refused(text).problems
-    assert (problem.line, problem.column) == place
+    assert (problem.line, problem.column) == position
     assert problem.message == message
 
 
@@ -341,7 +341,7 @@ def test_comments_are_fine_where_nothing_can_be_lost() -> None:
 
 
 def test_a_mapping_a_list_and_documents_are_recipes_in_order() -> None:
-    """Their places count through the file; empty documents are none."""
+    """Their positions count through the file; empty documents do not count."""
     recipes = read("prompt: a\n---\n- prompt: b\n- prompt: c\n---\n---\n# end\n")
     assert [(r.prompt, r.entry_index, r.line) for r in recipes] == [
         ("a", 0, 1),

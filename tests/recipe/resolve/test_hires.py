@@ -67,7 +67,7 @@ def test_the_nearest_hires_is_the_whole_of_it() -> None:
                                     "side. Use a smaller scale or size."),
     ],
 )  # fmt: skip
-def test_what_hires_cannot_do_is_told(written: str, message: str) -> None:
+def test_what_hires_cannot_do_is_refused(written: str, message: str) -> None:
     """With limit and remedy."""
     assert messages(f"prompt: a\n{written}") == [message]
 

@@ -104,7 +104,7 @@ def test_the_only_installed_checkpoint_needs_no_naming() -> None:
             "no VAE 'vae-ft-msi' in models/vae. Did you mean 'vae-ft-mse'? Available: vae-ft-mse, "
             "vae-ft-ema and baked.",
         ),
-        ("vae: vae", "the vae 'vae' could be vae-ft-mse or vae-ft-ema. Write more of the name."),
+        ("vae: vae", "the VAE 'vae' could be vae-ft-mse or vae-ft-ema. Write more of the name."),
     ],
 )
 def test_names_that_mean_nothing_are_explained(written: str, message: str) -> None:
@@ -130,7 +130,7 @@ def test_a_refused_file_is_not_taken_for_the_beginning_of_another_name() -> None
     assert "cannot be used" in messages("prompt: a\nmodel: old", inventory=inventory)[0]
 
 
-def test_a_setting_that_names_nothing_is_told_as_the_settings_mistake() -> None:
+def test_a_setting_that_names_nothing_is_reported_as_the_settings_mistake() -> None:
     """The recipe is not to blame."""
     inventory = Inventory(demo=DEMO, default_checkpoint="gone")
     assert messages("prompt: a", inventory=inventory) == [

@@ -133,25 +133,25 @@ def test_a_request_holds_loras_and_embeddings_with_their_hashes() -> None:
     )
 
 
-def test_a_recipe_asks_for_the_hash_of_all_that_its_prompts_name_as_written() -> None:
+def test_a_recipe_needs_the_hash_of_all_that_its_prompts_name_as_written() -> None:
     """Both alternatives, but not what stands in a wildcard file: changing that is no request."""
-    asked: list[tuple[str, str]] = []
+    hashed: list[tuple[str, str]] = []
 
     def noted(kind: str, name: str) -> str:
-        asked.append((kind, name))
+        hashed.append((kind, name))
         return ""
 
     text = "prompt: a {<lora:add>|hands} __style__\nseed: 1\ncount: 20"
     recipe = read_one(text, inventory=INVENTORY)
     recipe.digest(noted)
-    assert asked == [("checkpoint", "demo"), ("embedding", "hands"), ("lora", "add_detail")]
+    assert hashed == [("checkpoint", "demo"), ("embedding", "hands"), ("lora", "add_detail")]
     requests = recipe.image_requests(hash_of)
     named = {lora.name for request in requests for lora in request.loras}
     assert named == {"add_detail", "style/pixel art"}
 
 
 def test_another_lora_file_is_another_entry_and_another_picture() -> None:
-    """The name alone is not what was asked for."""
+    """The name alone is not what was requested."""
     recipe = read_one("prompt: a <lora:add>\nseed: 1", inventory=INVENTORY)
     for one, other in ((hash_of, lambda kind, name: hash_of(kind, name)[::-1] + "0"),):
         assert recipe.digest(one) != recipe.digest(other)

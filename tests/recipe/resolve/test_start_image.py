@@ -19,7 +19,7 @@ def test_a_request_holds_the_start_image_and_how_to_use_it() -> None:
     assert (request.mask_blur, request.mask_invert) == (8, True)
 
 
-def test_without_a_start_image_there_is_none() -> None:
+def test_without_a_start_image_a_request_has_none() -> None:
     """An entry that says `none` sets a folder's start image aside."""
     defaults = {"_defaults.yaml": "image: a.png\nmask: b.png\nstrength: 0.3\nresize: fit\n"}
     (request,) = read_one("prompt: a\nseed: 1\nimage: none", defaults=defaults).image_requests(
@@ -37,7 +37,7 @@ def test_flags_name_pictures_too() -> None:
 
 
 def test_another_picture_is_another_entry() -> None:
-    """Its hash is part of what was asked for, and so is its path."""
+    """Its hash is part of what was requested, and so is its path."""
     recipe = read_one("prompt: a\nimage: a.png\nmask: b.png")
     digests = {
         recipe.digest(hash_of),
@@ -105,7 +105,7 @@ def test_paths_that_lead_elsewhere_are_refused(field: str, path: str, message: s
          "quotes: image: '3'"),
     ],
 )  # fmt: skip
-def test_what_does_not_go_together_is_told(written: str, message: str) -> None:
+def test_what_does_not_go_together_is_refused(written: str, message: str) -> None:
     """What changes nothing is a mistake, not a silent wish."""
     assert messages(f"prompt: a\n{written}") == [message]
 

@@ -23,31 +23,29 @@ def sweep(written: str, above: str = ABOVE) -> Recipe:
     return read_one(f"{above}sweep: {{{written}}}\n", inventory=INVENTORY)
 
 
-def requests(
-    written: str, above: str = "prompt: a red hat\nmodel: demo\nseed: 1\n"
-) -> list[ImageRequest]:
+def requests(written: str, above: str = ABOVE) -> list[ImageRequest]:
     return sweep(written, above).image_requests(hash_of)
 
 
 def test_a_sweep_makes_every_combination_with_the_last_axis_fastest() -> None:
     """All with the same seed."""
-    made = requests("steps: [10, 20], cfg_scale: 4..8 step 2")
-    assert [(r.steps, r.cfg_scale) for r in made] == [
+    swept = requests("steps: [10, 20], cfg_scale: 4..8 step 2")
+    assert [(r.steps, r.cfg_scale) for r in swept] == [
         (10, 4), (10, 6), (10, 8), (20, 4), (20, 6), (20, 8),
     ]  # fmt: skip
-    assert {request.seed for request in made} == {1}
+    assert {request.seed for request in swept} == {1}
 
 
 def test_seeds_and_count_multiply_in_front() -> None:
     """All combinations with one seed, then with the next; a random one is drawn once."""
-    made = requests("steps: [10, 20]", "prompt: a\nmodel: demo\nseed: [7, 3]\n")
-    assert [(r.seed, r.steps) for r in made] == [(7, 10), (7, 20), (3, 10), (3, 20)]
+    swept = requests("steps: [10, 20]", "prompt: a\nmodel: demo\nseed: [7, 3]\n")
+    assert [(r.seed, r.steps) for r in swept] == [(7, 10), (7, 20), (3, 10), (3, 20)]
     recipe = sweep("steps: [10, 20]", "prompt: a\nmodel: demo\ncount: 2\n")
     assert recipe.image_count == 4
     assert [r.seed for r in recipe.image_requests(hash_of, 5)] == [5, 5, 6, 6]
 
 
-def test_the_contact_sheet_is_told_what_varies() -> None:
+def test_the_recipe_says_what_its_contact_sheet_varies() -> None:
     """Labels as people write them."""
     recipe = sweep("cfg: 4..5 step 0.5, 'prompt: red': [red, blue], lora: [detail, none]")
     assert recipe.sweep == (
@@ -96,28 +94,28 @@ def test_swept_samplers_keep_the_schedule_type_that_the_recipe_gives(
     above: str, written: str, schedule_types: list[str]
 ) -> None:
     """Their own names come first, and without any it is theirs."""
-    made = requests(written, f"{ABOVE}{above}\n")
-    assert [request.schedule_type for request in made] == schedule_types
+    swept = requests(written, f"{ABOVE}{above}\n")
+    assert [request.schedule_type for request in swept] == schedule_types
 
 
 def test_weights_of_loras_and_parts_of_hires_can_be_swept() -> None:
     """Also of a LoRA that is not named otherwise."""
-    made = requests("'lora: detail': 0..1 step 0.5", ABOVE + "lora: pixel\n")
-    assert [[(u.name, u.weight) for u in request.loras] for request in made] == [
+    swept = requests("'lora: detail': 0..1 step 0.5", ABOVE + "lora: pixel\n")
+    assert [[(u.name, u.weight) for u in request.loras] for request in swept] == [
         [("pixel", 1.0), ("detail", weight)] for weight in (0, 0.5, 1)
     ]
-    made = requests("'hires: scale': [1.5, 2]", ABOVE + "hires: {steps: 3}\n")
-    assert [request.hires for request in made] == [
+    swept = requests("'hires: scale': [1.5, 2]", ABOVE + "hires: {steps: 3}\n")
+    assert [request.hires for request in swept] == [
         Hires(scale, 3, 0.7, "Latent") for scale in (1.5, 2.0)
     ]
-    made = requests("image: [none, a.png]", ABOVE + "strength: 0.3\n")
-    assert [bool(request.image) for request in made] == [False, True]
+    swept = requests("image: [none, a.png]", ABOVE + "strength: 0.3\n")
+    assert [bool(request.image) for request in swept] == [False, True]
 
 
 def test_prompts_are_searched_and_replaced_one_axis_after_the_other() -> None:
     """As in A1111's X/Y/Z plot, but what is searched stands by itself."""
-    made = requests("'prompt: red': [green, blue], 'prompt: hat': [hat, cap]")
-    assert [request.prompt for request in made] == [
+    swept = requests("'prompt: red': [green, blue], 'prompt: hat': [hat, cap]")
+    assert [request.prompt for request in swept] == [
         "a green hat", "a green cap", "a blue hat", "a blue cap",
     ]  # fmt: skip
 
@@ -158,14 +156,14 @@ def test_a_checkpoint_that_only_the_sweep_names_is_enough() -> None:
          "may request 1,000 (the setting max_images_per_save)."),
     ],
 )  # fmt: skip
-def test_what_cannot_be_swept_is_told(written: str, message: str | None) -> None:
+def test_what_cannot_be_swept_is_refused(written: str, message: str | None) -> None:
     """One message for one mistake, however many combinations have it."""
     text = f"prompt: a red hat\nmodel: demo\nsweep: {{{written}}}\n"
-    (told,) = messages(text, inventory=INVENTORY)
-    assert told == message or (message is None and told.startswith("unknown sampler 'Eulr'."))
+    (found,) = messages(text, inventory=INVENTORY)
+    assert found == message or (message is None and found.startswith("unknown sampler 'Eulr'."))
 
 
-def test_each_value_is_checked_at_its_own_place() -> None:
+def test_each_value_is_checked_at_its_own_position() -> None:
     """Every wrong one, once."""
     text = "prompt: a\nsweep:\n  steps: [0, 3, 151]\n  cfg_scale: [7, 40]\n"
     assert [(p.line, p.column, p.width) for p in refused(text).problems] == [
@@ -173,7 +171,7 @@ def test_each_value_is_checked_at_its_own_place() -> None:
     ]  # fmt: skip
 
 
-def test_a_sweep_of_another_kind_is_told() -> None:
+def test_a_sweep_of_another_kind_is_refused() -> None:
     """Or turned off, where a folder's defaults have one."""
     assert messages("prompt: a\nsweep: steps") == [
         "sweep must be a mapping like {steps: [10, 20], cfg_scale: 4..10 step 2}, not 'steps'."
@@ -199,7 +197,7 @@ def test_many_recipes_with_sweeps_are_stopped_by_the_limit() -> None:
     assert len(messages(one * 1000)) == 999
 
 
-def test_a_draw_that_fails_in_a_combination_has_its_place() -> None:
+def test_a_draw_that_fails_in_a_combination_has_its_position() -> None:
     """At the value that the sweep put in."""
     text = "prompt: a\nseed: 1\nsweep:\n  prompt: [b, 'c [x{:0.5|:0.6}]']\n"
     with pytest.raises(RecipeInvalid, match="line 4, column 15"):
