@@ -217,8 +217,8 @@ class _Outcome:
             states = Counter(
                 state
                 for (state,) in sql.execute(
-                    """SELECT images.state FROM entries JOIN asks ON asks.entry = entries.id
-                       JOIN images ON images.id = asks.image WHERE entries.recipe = ?""",
+                    """SELECT images.state FROM entries JOIN entry_images ON entry = entries.id
+                       JOIN images ON images.id = entry_images.image WHERE entries.recipe = ?""",
                     (recipe,),
                 )
             )
