@@ -107,6 +107,15 @@ class Axis:
     values: tuple[str, ...]
 
 
+_Side = Annotated[
+    Pixels | None,
+    Row(
+        "Pixels, a multiple of 8; or both at once as size: 512x768.",
+        default_text="the checkpoint's native size",
+    ),
+]
+
+
 @dataclass(frozen=True, kw_only=True)
 class ImageFields:
     """The fields whose values a finished image has, too."""
@@ -182,20 +191,8 @@ class ImageFields:
             a1111=A1111("CFG rescale", lambda share: plain_number(share) if share else ""),
         ),
     ] = 0.0
-    width: Annotated[
-        Pixels | None,
-        Row(
-            "Pixels, a multiple of 8; or both at once as size: 512x768.",
-            default_text="the checkpoint's native size",
-        ),
-    ] = None
-    height: Annotated[
-        Pixels | None,
-        Row(
-            "Pixels, a multiple of 8; or both at once as size: 512x768.",
-            default_text="the checkpoint's native size",
-        ),
-    ] = None
+    width: _Side = None
+    height: _Side = None
     seed: Annotated[
         Seed | Literal["random"] | tuple[Seed, ...],
         Row(
@@ -341,7 +338,7 @@ def _rows(annotated: type) -> Iterator[tuple[str, Row]]:
 # The parts of `hires`, without and with its name before theirs.
 HIRES_PARTS = dict(_rows(Hires))
 HIRES_PREFIX = "hires."
-PARTS = {f"{HIRES_PREFIX}{name}": row for name, row in HIRES_PARTS.items()}
+HIRES_FIELDS = {f"{HIRES_PREFIX}{name}": row for name, row in HIRES_PARTS.items()}
 
 ROWS = dict(_rows(RecipeFields))
 

@@ -18,7 +18,7 @@ from picowatch.recipe.resolve.entries import resolve
 from picowatch.recipe.written import Entry, Layer, Position, Source
 
 # What all images of a save ask for together: each image's prompt is hashed and kept.
-MAX_LETTERS = 20_000_000
+MAX_CHARACTERS = 20_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ def _refuse_too_many(
 def _refuse_too_long(recipes: list[Recipe], entries: list[Entry], problems: Problems) -> None:
     """Long prompts and many wildcards are fine for few images, short ones for many."""
     for what, most, sums in (
-        ("characters of prompts", MAX_LETTERS, [r.letters for r in recipes]),
+        ("characters of prompts", MAX_CHARACTERS, [r.characters for r in recipes]),
         ("characters of wildcards and brackets", MAX_SIGNS_OF_ALL, [r.signs for r in recipes]),
     ):
         if sum(sums) > most:

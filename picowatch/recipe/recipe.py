@@ -99,7 +99,7 @@ class Recipe(RecipeFields):
         return seeds * len(self.variants)
 
     @property
-    def letters(self) -> int:
+    def characters(self) -> int:
         """How long the prompts of all its images are together, as written."""
         return self._summed(len)
 

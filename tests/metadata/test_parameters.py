@@ -14,7 +14,7 @@ from picowatch.metadata import PARAMETERS, PICOWATCH, parameters_text
 from picowatch.outbox.png import encode_png
 from picowatch.recipe import ImageRequest, read_recipes
 from picowatch.recipe.fields import Hires
-from picowatch.recipe.prompts.grammar import doubts
+from picowatch.recipe.prompts.grammar import probable_mistakes
 from picowatch.recipe.read.a1111 import parameters_of
 from picowatch.recipe.request import EmbeddingUse, LoraUse
 from picowatch.recipe.samplers import SCHEDULE_TYPES
@@ -144,7 +144,7 @@ def test_our_own_reader_gets_every_value(request: ImageRequest) -> None:
         shrink_to_fit=False,
         exact=False,
     )
-    about_prompts = [*doubts(recipe.prompt), *doubts(recipe.negative_prompt)]
+    about_prompts = [*probable_mistakes(recipe.prompt), *probable_mistakes(recipe.negative_prompt)]
     left_out = [warning for warning in recipe.warnings if warning not in about_prompts]
     assert bool(left_out) == bool((request.image and not hires) or request.mask)
 

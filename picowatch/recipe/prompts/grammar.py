@@ -281,7 +281,7 @@ def _cut(text: str) -> str:
     return text if len(text) <= 40 else text[:39] + "…"
 
 
-def doubts(text: str) -> Iterator[str]:
+def probable_mistakes(text: str) -> Iterator[str]:
     """Warnings about a prompt as written: what is drawn, but was hardly meant to be."""
     if "," in text and "(" in text:
         for found in _COMMA_WEIGHT.finditer(text):

@@ -13,6 +13,7 @@ from typing import Any
 
 from picowatch.recipe.fields import FIRST_NAME_OF
 from picowatch.recipe.messages.problems import shown
+from picowatch.recipe.read.flags import ALIASES
 
 _MAX_SHOWN = 300
 # A command line that was worked out; longer ones are known, but not translated.
@@ -41,7 +42,7 @@ _CPP_SHORT = {
     "i": "image",
 }
 # Other programs' long names that are not ours with hyphens.
-_LONG = {"sampling_method": "sampler", "batch_count": "count", "init_img": "image"}
+_LONG = ALIASES | {"init_img": "image"}
 # The program is named first.
 _INVOKE = re.compile(r"(?:\([^)]*\) *)?(?:invoke|dream)>(?P<rest>.*)")
 _CPP = re.compile(r"(?:\$ )?(?:[^\s\"]*[/\\])?sd(?:-cli)?(?:\.exe)? +(?P<rest>-.*)")
@@ -128,8 +129,6 @@ def _translated(rest: str, short: Mapping[str, str]) -> str:
 def _field(flag: re.Match[str], short: Mapping[str, str]) -> str:
     if flag["short"]:
         return short.get(flag["short"], "")
-    if flag["long"] in ("H", "W"):
-        return {"H": "height", "W": "width"}[flag["long"]]
     name = flag["long"].replace("-", "_")
     return FIRST_NAME_OF.get(_LONG.get(name, name), "")
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 from picowatch.recipe.fields import ALL_NAMES, FIRST_NAME_OF, SWITCHES
@@ -21,7 +21,7 @@ _LONG_DASH = re.compile(r"(?:(?<=\s)|^)[\N{EN DASH}\N{EM DASH}](?P<name>[A-Za-z]
 _SINGLE_QUOTED = re.compile(r"'(?P<text>[^']*)'(?=\s+--[A-Za-z]|\s*$)")
 
 # stable-diffusion.cpp's names that are not ours with hyphens, and CompVis'.
-_ALIASES = {
+ALIASES = {
     "sampling_method": "sampler",
     "batch_count": "count",
     "H": "height",
@@ -71,16 +71,6 @@ _OTHER_TOOLS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _Flag:
-    name: str
-    offset: int
-    width: int
-    value: str
-    value_offset: int
-    raw: str
-
-
 def prompt_and_flags(text: str, at: At, problems: Problems, warnings: list[str]) -> Layer:
     """The fields of one prompt line.
 
@@ -99,20 +89,15 @@ def prompt_and_flags(text: str, at: At, problems: Problems, warnings: list[str])
         _refuse_long_dashes(prompt, start, at, problems)
     factors: list[Written] = []
     flags = _flags(text, first.start() if first else len(text), at, problems)
-    for index, flag in enumerate(flags):
+    for index, (name, written) in enumerate(flags):
         if index == MAX_FLAGS:
-            problems.add(at(flag.offset, flag.width), f"more than {MAX_FLAGS} flags in one line.")
+            message = f"more than {MAX_FLAGS} flags in one line."
+            problems.add(written.name_position, message)
             break
-        if flag.name in _THEIR_FILES:
-            continue
-        if flag.name in _THEIRS_ALONE:
-            _leave_out(flag, warnings)
-            continue
-        position = at(flag.value_offset, max(1, len(flag.raw)))
-        key = at(flag.offset, flag.width)
-        inside = partial(_from, at, flag.value_offset)
-        written = Written(flag.value, position, flag.raw, key, at=inside)
-        _put_flag(layer, flag, written, factors, problems)
+        if name in _THEIRS_ALONE:
+            _leave_out(name, written, warnings)
+        elif name not in _THEIR_FILES:
+            _put_flag(layer, name, written, factors, problems)
     _put_count(layer, factors, problems)
     return layer
 
@@ -122,30 +107,32 @@ def _from(at: At, start: int, offset: int, width: int) -> Position:
 
 
 def _put_flag(
-    layer: Layer, flag: _Flag, written: Written, factors: list[Written], problems: Problems
+    layer: Layer, written_name: str, written: Written, factors: list[Written], problems: Problems
 ) -> None:
-    name = flag.name.replace("-", "_")
-    name = _ALIASES.get(name, name)
+    name = written_name.replace("-", "_")
+    name = ALIASES.get(name, name)
     if name in ("scheduler", "schedule"):
-        name = meaning_of_scheduler(flag.value)
+        name = meaning_of_scheduler(written.value)
     key = written.name_position
-    if name in _SAMPLERS and not flag.raw:
+    if name in _SAMPLERS and not written.raw:
         put(layer, "sampler", Written(_SAMPLERS[name], key, "", key), problems)
     elif name in _FACTORS:
         factors.append(written)
     elif name not in FIRST_NAME_OF:
-        problems.add(key, _why_refused(flag.name, name, flag.value))
-    elif flag.raw:
+        problems.add(key, _why_refused(written_name, name, str(written.value)))
+    elif written.raw:
         put(layer, name, _seed_list(written) if name == "seed" else written, problems)
     elif name in SWITCHES or name == "hires":
         put(layer, name, Written(True, key, "", key), problems)
     else:
-        problems.add(key, f"--{flag.name} has no value: write --{flag.name} and what it takes.")
+        message = f"--{written_name} has no value: write --{written_name} and what it takes."
+        problems.add(key, message)
 
 
-def _leave_out(flag: _Flag, warnings: list[str]) -> None:
-    if flag.value.lower() not in _OFF and len(warnings) < MAX_WARNINGS:
-        warnings.append(left_out(f"--{flag.name} {flag.value}".rstrip()))
+def _leave_out(name: str, written: Written, warnings: list[str]) -> None:
+    value = str(written.value)
+    if value.lower() not in _OFF and len(warnings) < MAX_WARNINGS:
+        warnings.append(left_out(f"--{name} {value}".rstrip()))
 
 
 def _why_refused(written: str, name: str, value: str) -> str:
@@ -190,7 +177,8 @@ def _put_count(layer: Layer, factors: list[Written], problems: Problems) -> None
         put(layer, "count", replace(factors[0], value=product), problems)
 
 
-def _flags(text: str, start: int, at: At, problems: Problems) -> Iterator[_Flag]:
+def _flags(text: str, start: int, at: At, problems: Problems) -> Iterator[tuple[str, Written]]:
+    """The names as written, and the values."""
     position = start
     while found := _FLAG.search(text, position):
         value_start = _skip_spaces(text, found.end())
@@ -208,7 +196,10 @@ def _flags(text: str, start: int, at: At, problems: Problems) -> Iterator[_Flag]
             _refuse_long_dashes(value, value_start, at, problems)
         raw = text[value_start:end].strip()
         name = found["name"]
-        yield _Flag(name, found.start(), len(name) + 2, value, value_start, raw)
+        key = at(found.start(), len(name) + 2)
+        value_position = at(value_start, max(1, len(raw)))
+        inside = partial(_from, at, value_start)
+        yield name, Written(value, value_position, raw, key, at=inside)
         position = end
 
 

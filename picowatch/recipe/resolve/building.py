@@ -7,10 +7,10 @@ from pydantic import ValidationError
 
 from picowatch.recipe.fields import (
     BAKED,
+    HIRES_FIELDS,
     HIRES_PREFIX,
     MAX_SEED,
     NUMBERS,
-    PARTS,
     PROMPTS,
     RANDOM,
     ROWS,
@@ -53,7 +53,7 @@ class RecipeBuilder:
         self._checked: set[tuple[str, str, Loras, Position]] = set()
 
     def build(self, layer: Layer, position: Position, entry_index: int) -> Recipe | None:
-        """The recipe of a settled and merged layer without its sweep; the layer is used up."""
+        """The recipe of a normalised and merged layer without its sweep; the layer is used up."""
         loras = read_loras(layer, self._inventory, self._problems)
         self._check_prompts(layer, position, loras)
         _read_numbers(layer)
@@ -165,7 +165,9 @@ class RecipeBuilder:
         return values | {name: default_of(name) for name in idle}
 
     def _hires(self, layer: Layer, takes_strength: bool) -> Hires:
-        parts = {name.removeprefix(HIRES_PREFIX): layer[name] for name in PARTS if name in layer}
+        parts = {
+            name.removeprefix(HIRES_PREFIX): layer[name] for name in HIRES_FIELDS if name in layer
+        }
         if takes_strength and "denoising_strength" in layer:
             parts.setdefault("denoising_strength", layer["denoising_strength"])
         values: dict[str, Any] = {name: written.value for name, written in parts.items()}

@@ -8,17 +8,17 @@ from picowatch.recipe.fields import FROM, PROMPTS
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import Problems
 from picowatch.recipe.messages.wording import MAX_WARNINGS
-from picowatch.recipe.prompts.grammar import doubts
+from picowatch.recipe.prompts.grammar import probable_mistakes
 from picowatch.recipe.prompts.prompts import MAX_SIGNS_OF_ALL, count_all_signs
 from picowatch.recipe.read.from_picture import FromPicture, PictureFields, read_from
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve.building import RecipeBuilder
-from picowatch.recipe.resolve.layers import merged, names_none, settled
+from picowatch.recipe.resolve.layers import merged, names_none, normalised
 from picowatch.recipe.resolve.start_image import idle_fields, read_path
 from picowatch.recipe.resolve.sweep import WrittenAxis, combinations, read_axes
 from picowatch.recipe.written import Entry, Layer, Written
 
-MAX_SWEPT_LETTERS = 2_000_000
+MAX_SWEPT_CHARACTERS = 2_000_000
 
 
 def resolve(
@@ -35,18 +35,18 @@ def resolve(
     `layers` hold what all of them start from, farthest first; the last one are the file's own
     settings. Sweeps beyond `max_images` are refused before any combination is worked out.
     """
-    *defaults, settings = [settled(layer, problems) for layer in layers]
+    *defaults, settings = [normalised(layer, problems) for layer in layers]
     recipes: list[Recipe] = []
     images = 0
     builder = RecipeBuilder(inventory, problems)
     for entry_index, entry in enumerate(entries):
         go_on()
-        own = settled(entry.layer, problems)
+        own = normalised(entry.layer, problems)
         layer = merged([*defaults, settings, own])
         picture = _picture(layer.pop(FROM, None), picture_fields, settings | own, problems)
         if picture is None:
             continue
-        layer = merged([*defaults, settled(picture.layer, problems), settings, own])
+        layer = merged([*defaults, normalised(picture.layer, problems), settings, own])
         layer.pop(FROM, None)
         sweep = layer.pop("sweep", None)
         axes = read_axes(sweep, layer, own, problems) if sweep else []
@@ -66,7 +66,7 @@ def resolve(
         swept = {name: w for axis in axes for name, w in axis.values[0].overlay.items()}
         warnings += _idle(picture.layer, found)
         warnings += found[0].refused_embeddings()
-        warnings += _doubts(settings | own)
+        warnings += _probable_mistakes(settings | own)
         if entry.forgives_idle:
             warnings += _idle(own, found)
         else:
@@ -77,9 +77,9 @@ def resolve(
     return recipes
 
 
-def _doubts(written: Layer) -> list[str]:
+def _probable_mistakes(written: Layer) -> list[str]:
     texts = [written[field].value for field in PROMPTS if field in written]
-    found = [doubt for text in texts if isinstance(text, str) for doubt in doubts(text)]
+    found = [doubt for text in texts if isinstance(text, str) for doubt in probable_mistakes(text)]
     return found[:MAX_WARNINGS]
 
 
@@ -119,7 +119,7 @@ def _are_too_long(
     texts = [str(layer[field].value) for field in PROMPTS if field in layer]
     images = prod(len(axis.values) for axis in axes)
     for what, most, each in (
-        ("characters", MAX_SWEPT_LETTERS, sum(map(len, texts))),
+        ("characters", MAX_SWEPT_CHARACTERS, sum(map(len, texts))),
         (
             "characters of wildcards and brackets",
             MAX_SIGNS_OF_ALL,
@@ -137,7 +137,7 @@ def _are_too_long(
 
 
 def _refuse_idle(own: Layer, found: Sequence[Recipe], problems: Problems) -> None:
-    for position, field, needs in idle_fields(own, _there(found)):
+    for position, field, needs in idle_fields(own, _present(found)):
         message = f"{field} has no effect without {needs}. Add it, or remove {field}."
         problems.add(position, message)
 
@@ -145,10 +145,10 @@ def _refuse_idle(own: Layer, found: Sequence[Recipe], problems: Problems) -> Non
 def _idle(own: Layer, found: Sequence[Recipe]) -> list[str]:
     return [
         f"{field} was ignored: it needs {needs}, which is missing here."
-        for _, field, needs in idle_fields(own, _there(found))
+        for _, field, needs in idle_fields(own, _present(found))
     ]
 
 
-def _there(found: Sequence[Recipe]) -> dict[str, bool]:
+def _present(found: Sequence[Recipe]) -> dict[str, bool]:
     """Which of the fields that others need any combination has."""
     return {n: any(getattr(recipe, n) for recipe in found) for n in ("image", "mask", "hires")}

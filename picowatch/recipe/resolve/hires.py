@@ -1,6 +1,6 @@
 """The field `hires`: off, on, a scale, or a mapping.
 
-In a settled layer its parts stand under names of their own, `hires.scale` and so on, and
+In a normalised layer its parts stand under names of their own, `hires.scale` and so on, and
 `hires` itself is true or false.
 """
 
@@ -8,7 +8,7 @@ import re
 from dataclasses import replace
 
 from picowatch.errors import ValueInvalid
-from picowatch.recipe.fields import HIRES_PARTS, PARTS
+from picowatch.recipe.fields import HIRES_FIELDS, HIRES_PARTS
 from picowatch.recipe.fields import HIRES_PREFIX as PREFIX
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import did_you_mean, listed
@@ -29,7 +29,7 @@ UPSCALERS = (
 ALIASES = {"strength": "denoising_strength", "upscale": "scale"}
 
 
-def settle_hires(layer: Layer, problems: Problems) -> None:
+def split_hires(layer: Layer, problems: Problems) -> None:
     """Split the field into its parts, within the layer."""
     written = layer.get("hires")
     if written is None:
@@ -38,7 +38,7 @@ def settle_hires(layer: Layer, problems: Problems) -> None:
     if isinstance(value, str):
         value = TRUE_OR_FALSE.get(value.strip().casefold(), number(value.strip()))
     if isinstance(value, dict):
-        _settle_parts(layer, written, problems)
+        _split_parts(layer, written, problems)
         value = True
     elif isinstance(value, int | float) and not isinstance(value, bool):
         layer[f"{PREFIX}scale"] = replace(written, value=value)
@@ -50,10 +50,10 @@ def settle_hires(layer: Layer, problems: Problems) -> None:
         del layer["hires"]
 
 
-def _settle_parts(layer: Layer, written: Written, problems: Problems) -> None:
+def _split_parts(layer: Layer, written: Written, problems: Problems) -> None:
     for name, part in written.pairs:
         name = ALIASES.get(name, name)
-        if f"{PREFIX}{name}" not in PARTS:
+        if f"{PREFIX}{name}" not in HIRES_FIELDS:
             known = list(HIRES_PARTS)
             meant = did_you_mean(name, known)
             message = f"hires has no '{shown(name)}'. {meant}Its fields are {listed(known)}."

@@ -8,12 +8,12 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 
-from picowatch.recipe.fields import ALL_NAMES, FIRST_NAME_OF, PARTS, SIZE
+from picowatch.recipe.fields import ALL_NAMES, FIRST_NAME_OF, HIRES_FIELDS, SIZE
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import did_you_mean
 from picowatch.recipe.messages.wording import wrong_value
 from picowatch.recipe.read.plain import number
-from picowatch.recipe.resolve.hires import settle_hires
+from picowatch.recipe.resolve.hires import split_hires
 from picowatch.recipe.samplers import (
     AUTOMATIC,
     SamplerUnknown,
@@ -70,7 +70,7 @@ def _twice(name: str, before: Written) -> str:
     return f"'{name}' is given twice: already on line {earlier.line}{called}. Keep one."
 
 
-def settled(layer: Layer, problems: Problems) -> Layer:
+def normalised(layer: Layer, problems: Problems) -> Layer:
     """The layer with `size` split into width and height, sampler's name and hires taken apart.
 
     A sampler without schedule type takes "automatic" with it, so that a nearer layer's
@@ -78,9 +78,9 @@ def settled(layer: Layer, problems: Problems) -> Layer:
     out, and are problems.
     """
     result = dict(layer)
-    _settle_size(result, problems)
-    _settle_sampler(result, problems)
-    settle_hires(result, problems)
+    _split_size(result, problems)
+    _normalise_sampler(result, problems)
+    split_hires(result, problems)
     return result
 
 
@@ -91,7 +91,7 @@ def merged(layers: Iterable[Layer]) -> Layer:
         if isinstance(layer["seed"].value if "seed" in layer else None, tuple):
             result.pop("count", None)
         if "hires" in layer:
-            result = {name: written for name, written in result.items() if name not in PARTS}
+            result = {name: written for name, written in result.items() if name not in HIRES_FIELDS}
         result.update(layer)
     return result
 
@@ -112,7 +112,7 @@ def names_none(written: Written) -> bool:
     return isinstance(value, str) and value.strip().casefold() in ("", "none")
 
 
-def _settle_size(layer: Layer, problems: Problems) -> None:
+def _split_size(layer: Layer, problems: Problems) -> None:
     written = layer.pop(SIZE, None)
     if written is None:
         return
@@ -146,7 +146,7 @@ def _not_a_size(written: Written) -> str:
     return wrong_value(SIZE, written)
 
 
-def _settle_sampler(layer: Layer, problems: Problems) -> None:
+def _normalise_sampler(layer: Layer, problems: Problems) -> None:
     schedule_type = _schedule_type(layer, problems)
     text = text_of("sampler", layer, problems)
     if text is None:

@@ -13,7 +13,7 @@ from picowatch.recipe.resolve.layers import names_none
 from picowatch.recipe.written import Layer, Position, Written
 
 MAX_LORAS = 100
-# How a sweep's settled layer names the weight of one LoRA.
+# How a sweep's normalised layer names the weight of one LoRA.
 ONE_LORA = "lora: "
 _LIMIT = f"a number from {-MAX_LORA_WEIGHT:g} to {MAX_LORA_WEIGHT:g}"
 

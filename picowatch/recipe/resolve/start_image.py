@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 
 from picowatch.errors import PictureUnreadable
-from picowatch.recipe.fields import PARTS, ROWS
+from picowatch.recipe.fields import HIRES_FIELDS, ROWS
 from picowatch.recipe.messages.problems import Problem, Problems, RecipeInvalid, shown
 from picowatch.recipe.read.decoding import FORBIDDEN, invisible
 from picowatch.recipe.recipe import Recipe
@@ -18,7 +18,7 @@ MAX_PATH = 500
 _NEEDS = {
     **{name: (row.needs,) for name, row in ROWS.items() if row.needs},
     "denoising_strength": ("image", "hires"),
-    **dict.fromkeys(PARTS, ("hires",)),
+    **dict.fromkeys(HIRES_FIELDS, ("hires",)),
 }
 
 
@@ -68,15 +68,15 @@ def why_no_path(path: str) -> str | None:
     return None
 
 
-def idle_fields(own: Layer, there: dict[str, bool]) -> Iterator[tuple[Position, str, str]]:
-    """Fields that an entry itself gives although what they need is not `there`.
+def idle_fields(own: Layer, present: dict[str, bool]) -> Iterator[tuple[Position, str, str]]:
+    """Fields that an entry itself gives although what they need is not `present`.
 
     Position, field, and the names of what it needs. In a `_defaults.yaml` they are allowed: some
     recipes use them.
     """
     for field, needs in _NEEDS.items():
         written = own.get(field)
-        if written is None or any(there[need] for need in needs):
+        if written is None or any(present[need] for need in needs):
             continue
         if names_none(written):
             continue

@@ -10,12 +10,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
-from picowatch.recipe.fields import FIRST_NAME_OF, HIRES_PREFIX, NO_SWEEP, PARTS, PROMPTS, Axis
+from picowatch.recipe.fields import (
+    FIRST_NAME_OF,
+    HIRES_FIELDS,
+    HIRES_PREFIX,
+    NO_SWEEP,
+    PROMPTS,
+    Axis,
+)
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import did_you_mean
 from picowatch.recipe.messages.wording import wrong_value
 from picowatch.recipe.prompts.wildcards import MAX_LENGTH
-from picowatch.recipe.resolve.layers import merged, settled
+from picowatch.recipe.resolve.layers import merged, normalised
 from picowatch.recipe.resolve.loras import ONE_LORA
 from picowatch.recipe.samplers import AUTOMATIC
 from picowatch.recipe.written import Layer, Written
@@ -128,7 +135,7 @@ def _axis(key: str, values: Written, layer: Layer, problems: Problems) -> Writte
         return _over_prompt(field, key.partition(":")[2].strip(), parts, layer, values, problems)
     elif field == "loras":
         return _over(f"lora: {detail}", f"{ONE_LORA}{detail}", parts, problems)
-    elif field == "hires" and f"{HIRES_PREFIX}{detail}" in PARTS:
+    elif field == "hires" and f"{HIRES_PREFIX}{detail}" in HIRES_FIELDS:
         return _over(f"hires: {detail}", f"{HIRES_PREFIX}{detail}", parts, problems)
     else:
         problems.add(position, f"sweep cannot vary '{shown(key)}'. Write a field's name alone.")
@@ -138,7 +145,7 @@ def _axis(key: str, values: Written, layer: Layer, problems: Problems) -> Writte
 def _over(
     label: str, field: str, parts: list[tuple[str, Written]], problems: Problems
 ) -> WrittenAxis | None:
-    values = tuple(Value(text, settled({field: part}, problems)) for text, part in parts)
+    values = tuple(Value(text, normalised({field: part}, problems)) for text, part in parts)
     return WrittenAxis(label, values) if values else None
 
 
