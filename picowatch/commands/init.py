@@ -9,6 +9,7 @@ from picowatch.catalog.models import FOLDERS
 from picowatch.commands.schema import FOLDER as SCHEMAS
 from picowatch.commands.schema import KINDS, schema_text
 from picowatch.errors import CommandFailed
+from picowatch.files.atomic import make_folder, write_atomically
 from picowatch.settings import FILE_NAME, Settings, settings_text
 
 # Editors look a schema up from the file that names it.
@@ -44,9 +45,9 @@ def init(folder: Path) -> int:
 
 def _make_all(folder: Path) -> None:
     for name in ("inbox", "inbox/live", f"inbox/{SCHEMAS}", "outbox", "models"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
+        make_folder(folder / name)
     for kind in (*FOLDERS.values(), "wildcards"):
-        (folder / "models" / kind).mkdir(exist_ok=True)
+        make_folder(folder / "models" / kind)
     schema = f"{_NAMES_SCHEMA}inbox/{SCHEMAS}/{KINDS['settings']}\n"
     _write(folder / FILE_NAME, schema + settings_text())
     _write(folder / "inbox/live/_defaults.yaml", LIVE_DEFAULTS)
@@ -64,12 +65,12 @@ def _write(path: Path, text: str) -> None:
     if path.exists():
         print(f"kept {path}")
         return
-    path.write_text(text, encoding="utf-8")
+    write_atomically(path, text.encode())
     print(f"created {path}")
 
 
 def _renew(path: Path, text: str) -> None:
     """A schema is this version's, and nobody's handiwork."""
     if not path.exists() or path.read_bytes() != text.encode():
-        path.write_text(text, encoding="utf-8")
+        write_atomically(path, text.encode())
         print(f"created {path}")

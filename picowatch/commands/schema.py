@@ -45,7 +45,7 @@ def schema(settings: Settings, kind: str, *, installed: bool, output: Path | Non
         print(text, end="")
         return 0
     try:
-        write_atomically(output, text.encode(), durable=False)
+        write_atomically(output, text.encode())
     except OSError as error:
         raise CommandFailed(
             f"Cannot write {output}: {error.strerror}.", "Give another file: --output FILE."

@@ -25,7 +25,7 @@ from picowatch.ledger.restore import ExistingPicture, ExistingSheet
 from picowatch.ledger.rows import QueuedImage
 from picowatch.metadata import PICOWATCH, read_chunk
 from picowatch.outbox.listing import request_of
-from picowatch.outbox.memos import Asked
+from picowatch.outbox.memos import Recalled
 from picowatch.outbox.outbox import Outbox
 from picowatch.outbox.png import SHEET_KEYWORD
 from picowatch.work.publish import Publisher
@@ -83,7 +83,7 @@ def _restore(ledger: Ledger, outbox: Outbox, go_on: Callable[[], None]) -> None:
 
 
 def _existing(
-    outbox: Outbox, memos: Asked, go_on: Callable[[], None]
+    outbox: Outbox, memos: Recalled, go_on: Callable[[], None]
 ) -> Iterator[ExistingPicture | ExistingSheet]:
     """Every picture and sheet that is there, newest last, then the pictures that users deleted.
 
@@ -107,7 +107,7 @@ def _existing(
 
 
 def _picture(
-    file: str, written_at: float, text: str, memos: Asked, *, listed: bool
+    file: str, written_at: float, text: str, memos: Recalled, *, listed: bool
 ) -> Iterator[ExistingPicture]:
     try:
         chunk = read_chunk(text)
@@ -126,7 +126,7 @@ def _picture(
     )
 
 
-def _deleted(line: dict[str, Any], memos: Asked) -> Iterator[ExistingPicture]:
+def _deleted(line: dict[str, Any], memos: Recalled) -> Iterator[ExistingPicture]:
     """A picture of the list that is gone: it was rendered, and is not to be rendered again."""
     with suppress(KeyError, TypeError, ValueError):  # not a line of ours
         yield ExistingPicture(
@@ -141,7 +141,7 @@ def _deleted(line: dict[str, Any], memos: Asked) -> Iterator[ExistingPicture]:
         )
 
 
-def _sheets(file: str, text: str, memos: Asked) -> Iterator[ExistingSheet]:
+def _sheets(file: str, text: str, memos: Recalled) -> Iterator[ExistingSheet]:
     """A contact sheet, for each name that its recipe had: its pictures decide whose it is."""
     try:
         shown = json.loads(text)

@@ -70,8 +70,11 @@ def write_atomically(target: Path, content: bytes, *, durable: bool = True) -> N
         sync_folder(target.parent)
 
 
-def append_durably(target: Path, content: bytes) -> None:
-    """Add bytes to the end of a file, made if it is missing; an error leaves it as it was."""
+def append(target: Path, content: bytes, *, durable: bool = True) -> None:
+    """Add bytes to the end of a file, made if it is missing; an error leaves it as it was.
+
+    `durable`: after this returns, a power cut does not undo it.
+    """
     check_in_place(target)
     with target.open("ab", buffering=0) as file:
         check_in_place(target)
@@ -80,12 +83,13 @@ def append_durably(target: Path, content: bytes) -> None:
             left = memoryview(content)
             while left:
                 left = left[file.write(left) :]
-            sync_file(file)
+            if durable:
+                sync_file(file)
         except BaseException:
             with suppress(OSError):
                 file.truncate(before)
             raise
-    if not before:
+    if durable and not before:
         sync_folder(target.parent)
 
 

@@ -1,4 +1,4 @@
-"""images.jsonl: one JSON line per published picture, appended and never rewritten."""
+"""Files of JSON objects, one a line, appended and never rewritten: images.jsonl and memos.jsonl."""
 
 import json
 import os
@@ -7,27 +7,59 @@ from pathlib import Path
 from threading import Lock
 from typing import IO, Any
 
-from picowatch.files.atomic import append_durably
+from picowatch.files.atomic import append
 from picowatch.recipe.request import ImageRequest
 
 TAIL_BYTES = 1 << 20
-# What a line contains besides the request.
+# What a line of images.jsonl contains besides the request.
 OWN = {"file", "recipe", "digest", "save_digest", "entry_index", "image_index"}
 
 
-class Listing:
-    """The list of published pictures. Pictures may be added from several threads."""
+class JsonLines:
+    """One such file, written by several threads."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = Lock()
         self._repair()
 
-    def append(self, line: dict[str, Any]) -> None:
-        """Add a picture, durably; an error leaves the list as it was."""
-        text = json.dumps(line, ensure_ascii=True) + "\n"
+    def append(self, *lines: dict[str, Any], durable: bool = True) -> None:
+        """Add lines; an error leaves the file as it was."""
+        text = "".join(json.dumps(line, ensure_ascii=True) + "\n" for line in lines)
         with self._lock:
-            append_durably(self._path, text.encode())
+            append(self._path, text.encode(), durable=durable)
+
+    def recent(self) -> list[dict[str, Any]]:
+        """The last lines, some hundreds, oldest first."""
+        if not self._path.exists():
+            return []
+        with self._path.open("rb") as file:
+            return list(_objects(_tail(file)[1].splitlines(keepends=True)))
+
+    def all(self) -> Iterator[dict[str, Any]]:
+        """Every line, oldest first."""
+        if self._path.exists():
+            with self._path.open("rb") as file:
+                yield from _objects(file)
+
+    def _repair(self) -> None:
+        """Cut off a last line that a crash left incomplete, or a power cut damaged."""
+        if not self._path.exists():
+            return
+        with self._path.open("rb+") as file:
+            start, tail = _tail(file)
+            if (whole := len(without_torn_line(tail, json_object))) < len(tail):
+                file.truncate(start + whole)
+
+
+class Listing(JsonLines):
+    """images.jsonl: the published pictures, each with at least its `file`."""
+
+    def recent(self) -> list[dict[str, Any]]:
+        return list(filter(_is_picture, super().recent()))
+
+    def all(self) -> Iterator[dict[str, Any]]:
+        return filter(_is_picture, super().all())
 
     def recent_files(self) -> set[str]:
         """The files in the last lines: enough to tell what a crash left unlisted."""
@@ -36,28 +68,6 @@ class Listing:
     def newest(self, count: int) -> list[str]:
         """The files of the last pictures, the newest at the end."""
         return [line["file"] for line in self.recent()[-count:]]
-
-    def recent(self) -> list[dict[str, Any]]:
-        """The last lines, some hundreds, oldest first."""
-        if not self._path.exists():
-            return []
-        with self._path.open("rb") as file:
-            return list(_lines(_tail(file)[1].splitlines(keepends=True)))
-
-    def all(self) -> Iterator[dict[str, Any]]:
-        """Every line, oldest first."""
-        if self._path.exists():
-            with self._path.open("rb") as file:
-                yield from _lines(file)
-
-    def _repair(self) -> None:
-        """Cut off a last line that a crash left incomplete, or a power cut damaged."""
-        if not self._path.exists():
-            return
-        with self._path.open("rb+") as file:
-            start, tail = _tail(file)
-            if (whole := len(without_torn_line(tail, picture_of))) < len(tail):
-                file.truncate(start + whole)
 
 
 def _tail(file: IO[bytes]) -> tuple[int, bytes]:
@@ -82,22 +92,26 @@ def without_torn_line(content: bytes, parse: Callable[[bytes], object | None]) -
     return whole if parse(last) is not None else whole[: len(whole) - len(last)]
 
 
-def picture_of(text: bytes) -> dict[str, Any] | None:
-    """A line's picture, None if the line is not valid."""
+def json_object(text: bytes) -> dict[str, Any] | None:
+    """A line's object, None if the line is not valid."""
     try:
         line = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    return line if isinstance(line, dict) and isinstance(line.get("file"), str) else None
+    return line if isinstance(line, dict) else None
+
+
+def _is_picture(line: dict[str, Any]) -> bool:
+    return isinstance(line.get("file"), str)
 
 
 def request_of(line: dict[str, Any]) -> ImageRequest:
-    """What the picture of a line was made from; raises KeyError, TypeError or ValueError."""
+    """The request of a line's picture; raises KeyError, TypeError or ValueError."""
     return ImageRequest.from_dict({name: line[name] for name in line.keys() - OWN})
 
 
-def _lines(file: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+def _objects(file: Iterable[bytes]) -> Iterator[dict[str, Any]]:
     """The complete ones: the first may be cut off, and a user may have edited the file."""
     for text in file:
-        if (line := picture_of(text)) is not None:
+        if (line := json_object(text)) is not None:
             yield line

@@ -1,21 +1,20 @@
 """User requests that no picture records, kept beside the ledger: a line of JSON for each.
 
-Only a rebuilt ledger reads them: pictures name their recipes as these were called when
-they were made, and nothing else records a pause or what was cancelled.
+Only a rebuilt ledger reads them: pictures name their recipes as these were called when the
+pictures were rendered, and nothing else records a pause or what was cancelled.
 """
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from picowatch.files.atomic import append_durably
+from picowatch.outbox.listing import JsonLines
 from picowatch.save import Stamp
 
 
 @dataclass
-class Asked:
+class Recalled:
     """The combined result of the memos.
 
     `cancelled` are recipes with the stamps, as text, of the saves whose rest was cancelled.
@@ -34,8 +33,8 @@ class Asked:
         """What a recipe of that name was called last."""
         return self._names.get(recipe, recipe)
 
-    def take_in(self, memo: dict[str, Any]) -> None:
-        """The next memo."""
+    def apply(self, memo: dict[str, Any]) -> None:
+        """Take the next memo into account."""
         match memo:
             case {"paused": bool(paused)}:
                 self.paused = paused
@@ -61,49 +60,30 @@ class Memos:
     """Records requests, and reads them back for a rebuilt ledger."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._lines = JsonLines(path)
 
     def note_pause(self, paused: bool) -> None:
         """Rendering is paused, or was resumed."""
-        self._note({"paused": paused})
+        self._lines.append({"paused": paused})
 
     def note_cancellation(self, stamps: Mapping[str, Stamp]) -> None:
         """The queued images of these recipes' last saves were cancelled."""
-        self._note(
-            *({"cancelled": name, "stamp": stamp.as_text()} for name, stamp in stamps.items())
-        )
+        cancelled = [
+            {"cancelled": name, "stamp": stamp.as_text()} for name, stamp in stamps.items()
+        ]
+        self._lines.append(*cancelled)
 
     def note_rename(self, old: str, new: str, saves: Sequence[str]) -> None:
-        """The pictures of these saves belong to the recipe's new name. May be repeated."""
+        """The pictures of these saves belong to the recipe's new name. May be repeated.
+
+        Not durable: it matters only if the ledger is lost in the same power cut.
+        """
         if saves:
-            self._note({"renamed": old, "to": new, "saves": list(saves)}, durable=False)
+            self._lines.append({"renamed": old, "to": new, "saves": list(saves)}, durable=False)
 
-    def recall(self) -> Asked:
-        """All of it together."""
-        asked = Asked()
-        for memo in self._memos():
-            asked.take_in(memo)
-        return asked
-
-    def _note(self, *memos: dict[str, Any], durable: bool = True) -> None:
-        """Not `durable`: it matters only if the ledger is lost in the same power cut."""
-        # The line's end goes first: what a crash left of a line ends there.
-        content = "".join(f"\n{json.dumps(memo)}" for memo in memos).encode()
-        if durable:
-            append_durably(self._path, content)
-        else:
-            with self._path.open("ab", buffering=0) as file:
-                file.write(content)
-
-    def _memos(self) -> Iterator[dict[str, Any]]:
-        try:
-            lines = self._path.read_bytes().splitlines()
-        except FileNotFoundError:
-            return
-        for line in lines:
-            try:
-                memo = json.loads(line)
-            except (ValueError, RecursionError):
-                continue  # empty, or torn by a crash
-            if isinstance(memo, dict):
-                yield memo
+    def recall(self) -> Recalled:
+        """All of them together."""
+        recalled = Recalled()
+        for memo in self._lines.all():
+            recalled.apply(memo)
+        return recalled

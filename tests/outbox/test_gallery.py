@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from picowatch.files.atomic import append_durably, write_atomically
+from picowatch.files.atomic import append, write_atomically
 from picowatch.outbox.gallery import gallery as gallery_module
 from picowatch.outbox.gallery import pages
 from picowatch.outbox.gallery.gallery import Gallery
@@ -84,7 +84,7 @@ def test_a_crash_between_list_and_gallery_is_made_good_behind_a_later_picture(
     gallery = gallery_of(tmp_path)
     slower, faster = picture(tmp_path, "a/1.png"), picture(tmp_path, "a/2.png")
     for line in (slower, faster):
-        append_durably(tmp_path / "images.jsonl", json.dumps(line).encode() + b"\n")
+        append(tmp_path / "images.jsonl", json.dumps(line).encode() + b"\n")
     gallery.add(faster)
     gallery_of(tmp_path)
     assert sorted(files(tmp_path)) == ["a/1.png", "a/2.png"]
@@ -248,17 +248,17 @@ def test_a_full_disk_does_not_make_the_gallery_anew(
     monkeypatch.setattr(pages, "PICTURES_PER_PAGE", 1)
     gallery = gallery_of(tmp_path)
     gallery.add({"file": "a/1.png"})
-    really = append_durably
+    really = append
 
     def full(target: Path, content: bytes) -> None:
         target.touch()
         raise OSError("no space")
 
-    monkeypatch.setattr(pages, "append_durably", full)
+    monkeypatch.setattr(pages, "append", full)
     for _ in range(2):
         with pytest.raises(OSError, match="no space"):
             gallery.add({"file": "a/2.png"})
-    monkeypatch.setattr(pages, "append_durably", really)
+    monkeypatch.setattr(pages, "append", really)
     gallery.add({"file": "a/2.png"})
     assert files(tmp_path) == ["a/1.png", "a/2.png"], "none of them lies there to be found anew"
 

@@ -10,8 +10,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from picowatch.files.atomic import append_durably, make_folder, sync_folder, write_atomically
-from picowatch.outbox.listing import picture_of, without_torn_line
+from picowatch.files.atomic import append, make_folder, sync_folder, write_atomically
+from picowatch.outbox.listing import json_object, without_torn_line
 
 PICTURES_PER_PAGE = 250
 FORMAT = 1  # of the entries; pages in another format are rebuilt
@@ -52,7 +52,7 @@ class Pages:
     def append(self, entry: Mapping[str, Any]) -> None:
         """Show one more picture, durably; an error leaves the pages as they were."""
         is_full = not self._files or len(self._files[-1]) >= PICTURES_PER_PAGE
-        append_durably(self._path(len(self._files) + is_full), _call(entry))
+        append(self._path(len(self._files) + is_full), _call(entry))
         if is_full:
             self._files.append([])
         self._files[-1].append(entry["file"])
@@ -163,4 +163,4 @@ def _file(line: bytes) -> str | None:
 
 
 def _whole_entry(line: bytes) -> object | None:
-    return picture_of(line.strip().removeprefix(b"picture(").removesuffix(b");"))
+    return json_object(line.strip().removeprefix(b"picture(").removesuffix(b");"))
