@@ -13,12 +13,13 @@ from picowatch.recipe.request import ImageRequest, loras_beside_prompt
 # A1111 writes the first 10 hex digits of a file's sha256, and 12 of LoRAs' and embeddings'.
 _HASH_DIGITS = 10
 _SHORT_HASH_DIGITS = 12
-# A1111's; each key that a row of the table names is here. "CFG rescale" is SD.Next's.
-_ORDER = (
+# A1111's order; other keys of the table come between these. "CFG rescale" is SD.Next's.
+_FIRST = (
     *("Steps", "Sampler", "Schedule type", "CFG scale", "CFG rescale", "Seed", "Size"),
     *("Model hash", "Model", "VAE hash", "VAE", "Denoising strength", "Clip skip", "Mask blur"),
-    *("Hires upscale", "Hires steps", "Hires upscaler", "Lora hashes", "TI hashes", "Version"),
+    *("Hires upscale", "Hires steps", "Hires upscaler"),
 )
+_LAST = ("Lora hashes", "TI hashes", "Version")
 
 
 def parameters_text(
@@ -66,7 +67,8 @@ def _values(
         "TI hashes": _hashes(embeddings),
         "Version": f"picowatch {version}",
     }
-    return [(key, values[key]) for key in _ORDER if values.get(key)]
+    between = (key for key in values if key not in (*_FIRST, *_LAST))
+    return [(key, values[key]) for key in (*_FIRST, *between, *_LAST) if values.get(key)]
 
 
 def _parts(rows: Mapping[str, Row], holder: object) -> dict[str, str]:

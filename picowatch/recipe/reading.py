@@ -91,9 +91,8 @@ def _entries(name: str, content: bytes, problems: Problems) -> tuple[Source, lis
         if name.lower().endswith(".txt"):
             return source, *txt_entries(source, problems)
         if begins_parameters(source.text):
-            first_line = Position(source, 1, 1, max(1, len(source.line(1))))
-            what = "A1111's generation parameters"
-            problems.add(first_line, rename_to(source, "txt", what))
+            what = rename_to(source, "txt", "A1111's generation parameters")
+            problems.add(source.whole_line(1), what)
             return source, [], {}
         return source, yaml_entries(source, problems), {}
     except RecipeInvalid as invalid:

@@ -19,6 +19,10 @@ class Source:
         """The text of a 1-based line; empty after the end of the file."""
         return self.lines[number - 1] if 0 < number <= len(self.lines) else ""
 
+    def whole_line(self, number: int) -> "Position":
+        """Where a line stands, from its beginning to its end."""
+        return Position(self, number, 1, max(1, len(self.line(number).rstrip())))
+
 
 @dataclass(frozen=True, slots=True)
 class Position:

@@ -13,7 +13,7 @@ from sd_parsers.parsers import AUTOMATIC1111Parser
 from picowatch.metadata import PARAMETERS, PICOWATCH, parameters_text
 from picowatch.outbox.png import encode_png
 from picowatch.recipe import ImageRequest, read_recipes
-from picowatch.recipe.fields import Hires
+from picowatch.recipe.fields import A1111, ROWS, Hires
 from picowatch.recipe.prompts.grammar import probable_mistakes
 from picowatch.recipe.read.a1111 import parameters_of
 from picowatch.recipe.request import EmbeddingUse, LoraUse
@@ -48,6 +48,17 @@ def test_what_is_as_usual_is_left_out_and_what_is_not_is_written() -> None:
         "Steps: 24, Sampler: Euler a, Schedule type: SGM Uniform, CFG scale: 7, Seed: 42, "
         "Size: 512x768, Model hash: 879db523c3, Model: dreamshaper_8, VAE hash: 735e4c3a44, "
         "VAE: vae-ft-mse, Clip skip: 2, Version: picowatch 0.1.0"
+    )
+
+
+def test_a_key_that_is_new_in_the_table_is_written_before_the_hashes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A new field is one row."""
+    monkeypatch.setitem(ROWS, "exact", replace(ROWS["exact"], a1111=A1111("Exact")))
+    request = replace(CORGI, clip_skip=2, embeddings=(EmbeddingUse("badhands", "e" * 64),))
+    assert parameters_text(request, "0.1.0").endswith(
+        'Clip skip: 2, Exact: False, TI hashes: "badhands: eeeeeeeeeeee", Version: picowatch 0.1.0'
     )
 
 

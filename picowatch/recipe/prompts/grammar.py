@@ -38,8 +38,8 @@ _CURLY = ("“”", "„“", "‘’", "«»")
 
 
 @dataclass(frozen=True, slots=True)
-class Unsupported:
-    """A construct in a prompt that is not supported: where, how long, and what to do."""
+class Mistake:
+    """Something wrong in a prompt: its offset and length there, and what to do."""
 
     offset: int
     length: int
@@ -120,10 +120,10 @@ def split_loras(text: str) -> tuple[str, list[tuple[str, float]]]:
     return _LORA_TAG.sub(take, text), loras
 
 
-def lora_tags(text: str) -> list[tuple[Unsupported, str]]:
+def lora_tags(text: str) -> list[tuple[Mistake, str]]:
     """Every LoRA tag of a text: its offset, with no message yet, and the name it holds."""
     tags = [(tag, _lora(tag)) for tag in _LORA_TAG.finditer(text)]
-    return [(Unsupported(tag.start(), len(tag[0]), ""), lora[0]) for tag, lora in tags if lora]
+    return [(Mistake(tag.start(), len(tag[0]), ""), lora[0]) for tag, lora in tags if lora]
 
 
 def _lora(tag: re.Match[str]) -> tuple[str, float] | None:
@@ -176,7 +176,7 @@ def _words_pattern(words: tuple[str, ...]) -> re.Pattern[str]:
     return re.compile(rf"(?<![\w-])(?:embedding:)?(?P<word>{choice})(?![\w-])", re.IGNORECASE)
 
 
-def unsupported(text: str) -> list[Unsupported]:
+def unsupported(text: str) -> list[Mistake]:
     """What in a prompt picowatch cannot do yet, in the order of the text: the first 20.
 
     A backslash before a bracket or brace makes it plain text, which is never refused.
@@ -209,13 +209,13 @@ _CONSTRUCTS = (
 )
 
 
-def _constructs(text: str) -> Iterator[Unsupported]:
+def _constructs(text: str) -> Iterator[Mistake]:
     for pattern, message in _CONSTRUCTS:
         for found in pattern.finditer(text):
-            yield Unsupported(found.start(), len(found[0]), message.format(_cut(found[0])))
+            yield Mistake(found.start(), len(found[0]), message.format(_cut(found[0])))
 
 
-def _lora_tags(text: str) -> Iterator[Unsupported]:
+def _lora_tags(text: str) -> Iterator[Mistake]:
     for tag in _LORA_TAG.finditer(text):
         lora = _lora(tag)
         if lora is None:
@@ -225,19 +225,19 @@ def _lora_tags(text: str) -> Iterator[Unsupported]:
         else:
             continue
         message = f"{_cut(tag[0])} {why}. Write one like <lora:name:0.8>."
-        yield Unsupported(tag.start(), len(tag[0]), message)
+        yield Mistake(tag.start(), len(tag[0]), message)
 
 
-def _weights(text: str) -> Iterator[Unsupported]:
+def _weights(text: str) -> Iterator[Mistake]:
     for found in re.finditer(r":\s*([+-]?[.\d]+)\s*\)", text):
         number = _number(found[1])
         if number is None or abs(number) > MAX_WEIGHT:
             why = "is not a number" if number is None else f"is beyond {MAX_WEIGHT:.0f}"
             message = f"the weight '{_cut(found[1])}' {why}. Write one like (word:1.2)."
-            yield Unsupported(found.start(1), len(found[1]), message)
+            yield Mistake(found.start(1), len(found[1]), message)
 
 
-def _brackets(text: str) -> Iterator[Unsupported]:
+def _brackets(text: str) -> Iterator[Mistake]:
     """Prompt editing `[a:b:0.5]`, alternation `[a|b]`, wildcards `{a|b}`, and too deep nesting.
 
     Only separators of a bracket's own level count: `[(a:1.2)]` is a weight.
@@ -254,9 +254,9 @@ def _brackets(text: str) -> Iterator[Unsupported]:
             start, separators = open_brackets.pop()
             message = _why_not(character, text, start, offset + 1, separators)
             if message:
-                yield Unsupported(start, offset + 1 - start, message)
+                yield Mistake(start, offset + 1 - start, message)
         if len(open_brackets) > MAX_NESTING:
-            yield Unsupported(offset, 1, f"more than {MAX_NESTING} brackets are open here.")
+            yield Mistake(offset, 1, f"more than {MAX_NESTING} brackets are open here.")
             return
 
 

@@ -12,7 +12,7 @@ from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import did_you_mean, listed
 from picowatch.recipe.prompts.grammar import (
     MAX_FOUND,
-    Unsupported,
+    Mistake,
     embedding_words,
     embeddings_in,
     lora_tags,
@@ -27,7 +27,6 @@ from picowatch.recipe.prompts.wildcards import (
     PACK_ENDINGS,
     Choice,
     ExpansionFailed,
-    Foreign,
     FromFile,
     Nodes,
     Template,
@@ -171,18 +170,18 @@ def _plain_problems(field: str, text: str, inventory: Inventory) -> Iterator[str
         yield mistake.message
 
 
-def mistakes_in(field: str, text: str, loras: Loras, inventory: Inventory) -> list[Unsupported]:
+def mistakes_in(field: str, text: str, loras: Loras, inventory: Inventory) -> list[Mistake]:
     """What is wrong with a prompt as written, whatever is drawn: the first few, in order.
 
     The text itself with all its alternatives, the wildcard files that it reaches, and LoRAs.
     """
     if len(text) > MAX_LENGTH:
         message = f"a prompt of {len(text):,} characters; the limit is {MAX_LENGTH:,}."
-        return [Unsupported(0, 1, message)]
+        return [Mistake(0, 1, message)]
     for signs, most in ((_WILDCARD_SIGNS, MAX_SIGNS), (_BRACKET_SIGNS, MAX_BRACKETS)):
         if sum(map(text.count, signs)) > most:
             message = f"more than {most:,} of the characters {' '.join(signs)} in one prompt."
-            return [Unsupported(0, 1, message)]
+            return [Mistake(0, 1, message)]
     nodes = parse(text, inventory.wildcards)
     found = [*unsupported(text), *_wildcard_mistakes(field, text, nodes, inventory)]
     tags = lora_tags(text)
@@ -194,7 +193,7 @@ def mistakes_in(field: str, text: str, loras: Loras, inventory: Inventory) -> li
     return sorted(found, key=lambda mistake: mistake.offset)[:MAX_FOUND]
 
 
-def _lora_mistakes(field: str, text: str, inventory: Inventory) -> Iterator[Unsupported]:
+def _lora_mistakes(field: str, text: str, inventory: Inventory) -> Iterator[Mistake]:
     for tag, name in lora_tags(text):
         if field == NEGATIVE:
             message = (
@@ -211,7 +210,7 @@ def _lora_mistakes(field: str, text: str, inventory: Inventory) -> Iterator[Unsu
 
 def _repeated_loras(
     text: str, nodes: Nodes, loras: Loras, inventory: Inventory
-) -> Iterator[Unsupported]:
+) -> Iterator[Mistake]:
     """LoRAs named twice, where that is certain: a wildcard may choose one of its tags."""
     seen = {name for name, _ in loras}
     choices = [node for node in nodes if isinstance(node, Choice)][:MAX_WILDCARDS]
@@ -229,29 +228,29 @@ def _repeated_loras(
 
 def _wildcard_mistakes(
     field: str, text: str, parsed: Nodes, inventory: Inventory
-) -> Iterator[Unsupported]:
+) -> Iterator[Mistake]:
     nodes = list(found_in(parsed))
     if len(nodes) > MAX_WILDCARDS:
         last = nodes[MAX_WILDCARDS]
-        yield Unsupported(last.offset, 1, f"more than {MAX_WILDCARDS:,} wildcards in one prompt.")
+        yield Mistake(last.offset, 1, f"more than {MAX_WILDCARDS:,} wildcards in one prompt.")
         return
     for node in nodes:
         if isinstance(node, Choice):
             yield from _choice_mistakes(node)
-        elif isinstance(node, Foreign):
-            yield Unsupported(node.offset, len(node.written), node.why)
+        elif isinstance(node, Mistake):
+            yield node
         else:
             for message in islice(_file_mistakes(field, node, inventory), MAX_FOUND):
-                yield Unsupported(node.offset, len(node.written), message)
+                yield Mistake(node.offset, len(node.written), message)
 
 
-def _choice_mistakes(node: Choice) -> Iterator[Unsupported]:
+def _choice_mistakes(node: Choice) -> Iterator[Mistake]:
     if not 0 <= node.low <= node.high <= MAX_CHOSEN:
         message = (
             f"{{{node.low}-{node.high}$$…}} cannot be drawn: the first number must not be above "
             f"the second, and the limit is {MAX_CHOSEN}."
         )
-        yield Unsupported(node.offset, node.length, message)
+        yield Mistake(node.offset, node.length, message)
 
 
 def _file_mistakes(field: str, node: FromFile, inventory: Inventory) -> Iterator[str]:
@@ -322,8 +321,8 @@ def _mistakes_in_lines(lines: tuple[str, ...]) -> tuple[str, ...]:
         if any(sign in line for sign in ("[", "(", "<", "AND")) and len(found) < MAX_FOUND:
             found += [mistake.message for mistake in unsupported(line)]
         if any(sign in line for sign in ("${", "__", "{@")) and len(found) < MAX_FOUND:
-            foreign = (node for node in found_in(parse(line, {})) if isinstance(node, Foreign))
-            found += [node.why for node in foreign]
+            nodes = found_in(parse(line, {}))
+            found += [node.message for node in nodes if isinstance(node, Mistake)]
     return tuple(dict.fromkeys(found))
 
 

@@ -5,7 +5,7 @@ The grammar is dynamicprompts' (https://github.com/adieyal/dynamicprompts, docs/
 " and ", `{0.5::a|b}` weighs a less, `__name__` is a line of models/wildcards/name.txt. Options and
 lines may hold wildcards again. Braces without `|` or `$$` are text, and so is what a backslash
 escapes. `{~a|b}` and `__~name__` say that they are drawn at random, as all are here. Its
-variables, its draws in turn (`@`) and its parameters are not supported: they are Foreign.
+variables, its draws in turn (`@`) and its parameters are not supported: each is a Mistake.
 """
 
 import re
@@ -19,6 +19,7 @@ from itertools import accumulate, groupby
 
 from picowatch.errors import ValueInvalid
 from picowatch.recipe.messages.problems import shown
+from picowatch.recipe.prompts.grammar import Mistake
 
 MAX_WILDCARDS = 1000
 MAX_SIGNS = 20_000
@@ -61,15 +62,6 @@ class FromFile:
 
 
 @dataclass(frozen=True, slots=True)
-class Foreign:
-    """What dynamicprompts knows and picowatch does not; `why` says what to write instead."""
-
-    written: str
-    offset: int
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
 class Choice:
     """`{a|b}`: `low` to `high` of the options, joined; where it stands and how long it is."""
 
@@ -81,10 +73,8 @@ class Choice:
     length: int
 
 
-Nodes = tuple[str | FromFile | Choice | Foreign, ...]
-
-
-_Node = str | FromFile | Choice | Foreign
+_Node = str | FromFile | Choice | Mistake
+Nodes = tuple[_Node, ...]
 
 
 def parse(text: str, wildcards: Wildcards) -> Nodes:
@@ -144,7 +134,7 @@ class _Parser:
             self.add("{", *_as_text(options), "}")
             return
         if first.startswith("@"):
-            self.add(Foreign("{@", start, _in_turn("{@…}", "{…}")))
+            self.add(Mistake(start, len("{@"), _in_turn("{@…}", "{…}")))
         low, high, join = 1, 1, ", "
         if count:
             options[0][0] = first[count.end() :]
@@ -155,18 +145,17 @@ class _Parser:
         self.levels[-1][1][-1].extend(nodes)
 
 
-def _from_file(token: str, offset: int) -> FromFile | Foreign:
+def _from_file(token: str, offset: int) -> FromFile | Mistake:
     name = token[2:-2].removeprefix("~")
     if name.startswith("@"):
-        return Foreign(token, offset, _in_turn(token, f"__{name[1:]}__"))
+        return Mistake(offset, len(token), _in_turn(token, f"__{name[1:]}__"))
     if name.endswith(")"):
         plain = name.partition("(")[0]
-        return Foreign(
-            token,
+        return Mistake(
             offset,
+            len(token),
             f"{shown(token)} passes values to a wildcard, but picowatch does not support "
-            "variables. "
-            f"Write __{shown(plain)}__, and the values themselves into its lines.",
+            f"variables. Write __{shown(plain)}__, and the values themselves into its lines.",
         )
     return FromFile(token, offset)
 
@@ -178,11 +167,11 @@ def _in_turn(written: str, instead: str) -> str:
     )
 
 
-def _variable(token: str, offset: int) -> Foreign:
+def _variable(token: str, offset: int) -> Mistake:
     name = re.sub(r"[${}=?:\s]", "", token)
-    return Foreign(
-        token,
+    return Mistake(
         offset,
+        len(token),
         f"${{{shown(name)}}} is a variable of Dynamic Prompts, which picowatch does not support. "
         "Write its value where it is used.",
     )
@@ -210,7 +199,7 @@ def _bounds(count: re.Match[str], options: int) -> tuple[int, int, str]:
     return low, high, ", " if count["join"] is None else count["join"]
 
 
-def found_in(nodes: Nodes) -> Iterator[FromFile | Choice | Foreign]:
+def found_in(nodes: Nodes) -> Iterator[FromFile | Choice | Mistake]:
     """Every wildcard in a text, those inside of others too."""
     waiting: list[_Node] = list(reversed(nodes))
     while waiting:
@@ -333,8 +322,8 @@ class _Draws:
     def _text(self, node: _Node) -> str:
         if isinstance(node, Choice):
             return self._chosen(node)
-        if isinstance(node, Foreign):
-            raise ExpansionFailed(node.why.removesuffix("."))
+        if isinstance(node, Mistake):
+            raise ExpansionFailed(node.message.removesuffix("."))
         text = node if isinstance(node, str) else self._line(node)
         self._grow(len(text))
         return text

@@ -137,7 +137,7 @@ def a1111_entries(source: Source, problems: Problems) -> list[Entry]:
         if len(entries) == MAX_BLOCKS:
             number = (block.text or block.values)[0].number
             message = f"more than {MAX_BLOCKS:,} prompts in one file. Split it."
-            problems.add(Position(source, number, 1, max(1, len(source.line(number)))), message)
+            problems.add(source.whole_line(number), message)
             break
         entries.append(_entry(source, block, problems))
         model_hash = _hash_alone(source, block)

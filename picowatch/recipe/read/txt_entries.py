@@ -37,7 +37,7 @@ def txt_entries(source: Source, problems: Problems) -> tuple[list[Entry], Layer]
     no_page = why_no_page(source.text, _renamed(source, "yaml"))
     if no_page:
         first = next(i for i, line in enumerate(source.lines, 1) if line.strip())
-        problems.add(Position(source, first, 1, max(1, len(source.line(first)))), no_page)
+        problems.add(source.whole_line(first), no_page)
         return [], {}
     if holds_parameters(source.text):
         return a1111_entries(source, problems), {}
@@ -79,7 +79,7 @@ def _settings(source: Source, problems: Problems) -> tuple[int, Layer]:
         return 0, {}
     end = next((i for i in range(top + 1, len(lines)) if _RULE.fullmatch(lines[i])), None)
     if end is None:
-        position = Position(source, top + 1, 1, len(lines[top].rstrip()))
+        position = source.whole_line(top + 1)
         is_yaml = _PROMPT_FIELD.search(source.text)
         message = "settings begin here and must end with a second line ---."
         problems.add(position, rename_to(source, "yaml", "YAML") if is_yaml else message)
@@ -123,7 +123,7 @@ def _prompt_lines(source: Source, first: int, problems: Problems) -> list[Entry]
             continue
         if len(entries) == MAX_PROMPTS:
             message = f"more than {MAX_PROMPTS:,} prompts in one file. Split it."
-            problems.add(Position(source, start + 1, 1, len(source.lines[start])), message)
+            problems.add(source.whole_line(start + 1), message)
             break
         entry = _prompt_line(source, text, pieces, problems)
         entries += [entry] if entry else []
