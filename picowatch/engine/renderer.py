@@ -8,7 +8,7 @@ import torch
 
 from picowatch.catalog import Catalog
 from picowatch.engine.batches import evaluations
-from picowatch.engine.compiled.compiled import CompiledUnets
+from picowatch.engine.compiled.compiled import BatchUnets, CompiledUnets
 from picowatch.engine.devices import LARGE_NATIVE_SIZE, choose_target, gpu_bytes, precision_name
 from picowatch.engine.memory.ladder import (
     CPU_LADDER,
@@ -108,7 +108,7 @@ class Renderer:
         loaded = self._loaded(first, rung, timings)
         self._previewer.follow(loaded.vae)
         groups = _groups(batch, loaded, alone=rung.alone or first.exact)
-        unets = self._compiled.for_batch(loaded, eager=first.exact or rung.sliced)
+        unets = BatchUnets(self._compiled, loaded, eager=first.exact or rung.sliced)
         drawing = Drawing(
             loaded,
             device,

@@ -89,31 +89,31 @@ def ldm_vae(part: Path) -> Tensors:
 
 
 def _unet(part: Path) -> Tensors:
-    places = _UNET_ENDS | _unet_blocks(json.loads((part / "config.json").read_text()))
+    locations = _UNET_ENDS | _unet_blocks(json.loads((part / "config.json").read_text()))
     renamed = {}
     for name, tensor in weights(part).items():
-        modern = next(place for place in places if name.startswith(f"{place}."))
+        modern = next(location for location in locations if name.startswith(f"{location}."))
         rest = name.removeprefix(modern)
         for old, new in _UNET_RESIDUAL.items():
             if "resnets" in modern:
                 rest = re.sub(rf"^\.{old}\.", f".{new}.", rest)
-        renamed[places[modern] + rest] = tensor
+        renamed[locations[modern] + rest] = tensor
     return renamed
 
 
 def _unet_blocks(config: dict[str, Any]) -> dict[str, str]:
     """Where each block of the UNet stands in the original's flat lists."""
-    layers, places = config["layers_per_block"], {}
+    layers, locations = config["layers_per_block"], {}
     for level, kind in enumerate(config["up_block_types"]):
         down, up = f"down_blocks.{level}", f"up_blocks.{level}"
         for layer in range(layers + 1):
             flat = level * (layers + 1) + layer
-            places[f"{down}.resnets.{layer}"] = f"input_blocks.{flat + 1}.0"
-            places[f"{down}.attentions.{layer}"] = f"input_blocks.{flat + 1}.1"
-            places[f"{up}.resnets.{layer}"] = f"output_blocks.{flat}.0"
-            places[f"{up}.attentions.{layer}"] = f"output_blocks.{flat}.1"
+            locations[f"{down}.resnets.{layer}"] = f"input_blocks.{flat + 1}.0"
+            locations[f"{down}.attentions.{layer}"] = f"input_blocks.{flat + 1}.1"
+            locations[f"{up}.resnets.{layer}"] = f"output_blocks.{flat}.0"
+            locations[f"{up}.attentions.{layer}"] = f"output_blocks.{flat}.1"
         last = (level + 1) * (layers + 1)
-        places[f"{down}.downsamplers.0.conv"] = f"input_blocks.{last}.0.op"
+        locations[f"{down}.downsamplers.0.conv"] = f"input_blocks.{last}.0.op"
         behind = 2 if "CrossAttn" in kind else 1
-        places[f"{up}.upsamplers.0"] = f"output_blocks.{last - 1}.{behind}"
-    return places
+        locations[f"{up}.upsamplers.0"] = f"output_blocks.{last - 1}.{behind}"
+    return locations

@@ -1,4 +1,4 @@
-"""Image requests for the demo model, and how to look at pictures."""
+"""Image requests for the demo model, and how to compare pictures."""
 
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ def request(prompt: str = "a red circle on a blue background", **values: Any) ->
 
 
 def ignore_steps(done: int, total: int) -> None:
-    """For tests that do not look at progress."""
+    """For tests that ignore progress."""
 
 
 def make(

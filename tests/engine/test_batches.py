@@ -95,7 +95,7 @@ def test_every_field_that_changes_pixels_is_in_the_batch_key_or_may_differ(name:
 
 
 def test_the_fields_that_may_differ_within_a_batch_are_each_images_own() -> None:
-    """The engine looks at these for each image, and at all others once for the batch."""
+    """The engine reads these for each image, and all others once for the batch."""
     assert {name for name in PIXELS if ROWS[name].batch == "may differ"} == {
         *("prompt", "negative_prompt", "seed"),
         *("image", "resize", "mask", "mask_blur", "mask_invert"),
@@ -165,24 +165,24 @@ def test_a_set_batch_size_is_taken_and_exact_is_one() -> None:
     ],
 )
 def test_parts_of_a_batch_are_equal(images: int, cores: int, parts: list[list[int]]) -> None:
-    """So that a picture does not depend on its place; the last one fills the last part up."""
+    """So that a picture does not depend on its position; the last one fills up the last part."""
     assert equal_parts(images, cores) == parts
 
 
 @pytest.mark.parametrize("steps", [1, 2, 9])
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda sampler: sampler.name)
-def test_evaluations_are_those_that_the_engine_makes(sampler: KnownSampler, steps: int) -> None:
+def test_evaluations_are_those_of_the_engine(sampler: KnownSampler, steps: int) -> None:
     """Measurements of the one sampler are compared with those of the other."""
     for strength in (1.0, 0.5, 0.05):
-        asked = request(
+        requested = request(
             sampler=sampler.name,
             schedule_type=sampler.automatic,
             steps=steps,
             image="a" if strength < 1 else "",
             denoising_strength=strength,
         )
-        made = build_sampler(sampler.name, sampler.automatic, steps, CONFIG, "cpu", strength)
-        assert evaluations(asked) == len(made.timesteps)
+        built = build_sampler(sampler.name, sampler.automatic, steps, CONFIG, "cpu", strength)
+        assert evaluations(requested) == len(built.timesteps)
 
 
 def test_the_second_pass_of_hires_counts() -> None:

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a C
 COMPILE_SECONDS = 600.0
 
 
-def test_a_compiled_unet_makes_the_same_picture(tmp_path: Path) -> None:
+def test_a_compiled_unet_renders_the_same_picture(tmp_path: Path) -> None:
     """Within what float16 rounds."""
     engine = Renderer(EngineOptions(models=tmp_path, device="cuda", compiled=tmp_path / "compiled"))
     [plain] = engine.render([request()], ignore_steps, waiting=10**6)

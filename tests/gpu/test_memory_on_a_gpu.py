@@ -23,7 +23,7 @@ def all_memory_back() -> Iterator[None]:
     torch.cuda.empty_cache()
 
 
-def test_a_batch_that_does_not_fit_is_made_on_a_lower_rung(
+def test_a_batch_that_does_not_fit_is_rendered_on_a_lower_rung(
     all_memory_back: None, tmp_path: Path
 ) -> None:
     """The same pictures, within rounding, in 60 % of the memory that they took at full speed."""

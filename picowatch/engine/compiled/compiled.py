@@ -87,7 +87,7 @@ def _weights_of(loaded: Loaded) -> dict[str, torch.Tensor]:
 
 
 class BatchUnets:
-    """Gives a batch its UNets, one for each shape, and remembers which."""
+    """Gives a batch its UNets, one for each shape, and remembers which; with `eager` only eager."""
 
     def __init__(self, compiled: "CompiledUnets", loaded: Loaded, *, eager: bool) -> None:
         self._compiled = compiled
@@ -122,10 +122,6 @@ class CompiledUnets:
         self._spent: dict[str, float] = {}
         self._requested: set[str] = set()
         self._process: subprocess.Popen[bytes] | None = None
-
-    def for_batch(self, loaded: Loaded, *, eager: bool) -> BatchUnets:
-        """The UNets for one batch; with `eager` no compiled ones."""
-        return BatchUnets(self, loaded, eager=eager)
 
     def find(self, loaded: Loaded, shape: Shape) -> CompiledUnet | None:
         """The compiled UNet for this shape, if there is one that can be trusted."""

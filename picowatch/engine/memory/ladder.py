@@ -7,6 +7,7 @@ rendered, and the noise of its seed is the same on every rung.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Literal
 
 from picowatch.engine.options import Memory
@@ -72,27 +73,28 @@ class MemoryLadder:
 
     def rungs(self, batch: Sequence[ImageRequest]) -> Iterator[Rung]:
         """The rungs to try in turn, each once. Smaller pictures only with `shrink_to_fit`."""
-        first = batch[0]
-        start, images = self._worked.get(_key(first), (self._ladder[self._first], len(batch)))
+        rungs = [*self._ladder, *_shrinking(batch[0], self._ladder[-1])]
+        start, images = self._worked.get(_key(batch[0]), (self._ladder[self._first], len(batch)))
         if start == _ALONE and 1 < len(batch) < images:
             start = self._ladder[0]  # fewer may fit together
-        begin = next((i for i, one in enumerate(self._ladder) if one == start), len(self._ladder))
-        for rung in self._ladder[begin:]:
+        # With fewer steps a picture may have fewer sizes than the one that was remembered.
+        begin = rungs.index(start) if start in rungs else len(rungs) - 1
+        for rung in rungs[begin:]:
             if len(batch) > 1 or rung != _ALONE or rung == start:
                 yield rung
-        shrunk = replace(start if start.shrunk else self._ladder[-1], name="smaller picture")
-        if start.shrunk:
-            yield shrunk
-        while first.shrink_to_fit:
-            smaller = replace(shrunk, shrunk=shrunk.shrunk + 1)
-            if shrunken(first, smaller.shrunk) == shrunken(first, shrunk.shrunk):
-                return
-            yield smaller
-            shrunk = smaller
 
     def worked(self, batch: Sequence[ImageRequest], rung: Rung) -> None:
         """Remember this rung for images of this checkpoint and size."""
         self._worked[_key(batch[0])] = rung, len(batch)
+
+
+def _shrinking(request: ImageRequest, last: Rung) -> Iterator[Rung]:
+    """The rungs of smaller pictures, as long as each makes it smaller, if the image allows any."""
+    for times in count(1):
+        smaller = shrunken(request, times) != shrunken(request, times - 1)
+        if not request.shrink_to_fit or not smaller:
+            return
+        yield replace(last, name="smaller picture", shrunk=times)
 
 
 def _key(request: ImageRequest) -> _Key:

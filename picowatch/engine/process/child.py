@@ -67,8 +67,8 @@ _ENVIRONMENT = {
     # of 3. No cost could be measured.
     "MKL_CBWR": "AUTO,STRICT",
 }
-# These a user may set otherwise. How long threads spin before they sleep, in libgomp's rounds:
-# a compromise. A demo picture on 2 cores took 0.9 s on idle ones and 1.5 s beside another program
+# Users may set these differently. How long threads spin before they sleep, in libgomp's rounds: a
+# compromise. A demo picture on 2 cores took 0.9 s on idle ones and 1.5 s beside another program
 # whose threads spin. With 10,000 rounds it was 0.6 s on idle ones, and beside that program none
 # was done in 20 s; without spinning 1.3 s and 0.9 s (benchmarks/RESULTS.md).
 _DEFAULTS = {
@@ -88,7 +88,7 @@ Pictures = Future[list[RenderedImage]]
 
 
 class _Work(NamedTuple):
-    """One batch on its way through the child."""
+    """One batch, and where its results go."""
 
     batch: tuple[ImageRequest, ...]
     on_step: OnStep
@@ -119,23 +119,19 @@ class ChildEngine:
         on_preview: OnPreview = unseen,
     ) -> Pictures:
         """See `Engine.render`."""
+        work = _Work(tuple(batch), on_step, on_preview, waiting, new_future())
         with self._lock:
             if self._child is not None and not self._child.alive():
                 self._child.end()
                 self._child = None
-            if self._child is None:
-                self._child = _Child(self._options, self._program)
-            work = _Work(tuple(batch), on_step, on_preview, waiting, new_future())
-            future = self._child.submit(work)
+            future = self._started().submit(work)
         future.add_done_callback(self._keep_description)
         return future
 
     def prepare(self) -> None:
         """See `Engine.prepare`."""
         with self._lock:
-            if self._child is None:
-                self._child = _Child(self._options, self._program)
-                self._child.start()
+            self._started().start()
 
     def describe(self) -> dict[str, str]:
         """Device and precision as set, or as found once a picture was rendered; versions."""
@@ -163,9 +159,14 @@ class ChildEngine:
 
     @property
     def process_id(self) -> int | None:
-        """The child's process id while there is one."""
+        """The child's process id while it exists."""
         child = self._child
         return child.process_id if child is not None else None
+
+    def _started(self) -> "_Child":
+        if self._child is None:
+            self._child = _Child(self._options, self._program)
+        return self._child
 
     def _keep_description(self, future: Pictures) -> None:
         if future.exception() is None:
@@ -220,7 +221,7 @@ class _Child:
             self._thread.start()
 
     def interrupt(self) -> None:
-        """Tell the process to end the batch in progress, if there is one."""
+        """Send the process a request to end the batch in progress, if there is one."""
         current, connection = self._current, self._connection
         if current is not None and not current.done() and connection is not None:
             with suppress(OSError):
@@ -309,7 +310,7 @@ class _Child:
         return reply.message
 
     def _start_process(self) -> Connection:
-        """The process, in a session of its own: Ctrl-C on the terminal is the daemon's matter."""
+        """Start it in a session of its own: Ctrl-C on the terminal is for the daemon alone."""
         ours, theirs = Pipe()
         with self._lock, theirs:
             self._connection = ours

@@ -1,8 +1,8 @@
-"""LoRAs: small matrices that are added to what a layer gives, never to its weights.
+"""LoRAs: small matrices whose product is added to a layer's output, never to its weights.
 
 "LoRA: Low-Rank Adaptation of Large Language Models", https://arxiv.org/abs/2106.09685: a layer's
-output h becomes h + weight * alpha / rank * up(down(x)). Since no weight is touched, taking a
-LoRA away gives the plain checkpoint back, bit by bit.
+output h becomes h + weight * alpha / rank * up(down(x)). Since no weight changes, removing a
+LoRA restores the plain checkpoint, bit by bit.
 """
 
 import json
@@ -28,7 +28,7 @@ from picowatch.recipe.request import LoraUse
 # Files kept in memory; a LoRA of Stable Diffusion 1.x has 2 to 200 MB.
 _KEPT_FILES = 8
 _NAMED_KEYS = 3
-# In peft's names: what follows a layer's, what stands before it, and a pattern without wildcards.
+# In peft's names: what follows a layer's, what precedes it, and a pattern without wildcards.
 _LORA_A = re.compile(r"\.lora_A(?:\.\w+)?\.weight$")
 _PART = re.compile(r"^(?:base_model\.model\.)?(?:(?:unet|text_encoder)\.)?")
 _PLAIN_PATTERN = re.compile(r"\^?[\w.]+")
@@ -48,8 +48,8 @@ class Layer:
     def added(self, module: nn.Module, x: torch.Tensor) -> torch.Tensor:
         """scale * up(down(x)) for a linear layer or a convolution.
 
-        A convolution's strides and padding belong to its kernel: that is `down`'s, or `mid`'s
-        where a LyCORIS file splits the kernel off.
+        A convolution's strides and padding belong to its kernel, which is `down`'s, or `mid`'s if a
+        LyCORIS file has it separately.
         """
         if isinstance(module, nn.Conv2d):
             spatial: Any = {
@@ -75,7 +75,7 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class _PeftSettings:
-    """What peft's LoraConfig says of one part of the checkpoint, beyond the tensors' shapes.
+    """peft's LoraConfig for one part of the checkpoint, beyond the tensors' shapes.
 
     `alphas` is its `alpha_pattern`: the alpha of single layers. `rank_stabilised` is its
     `use_rslora`: the scale is alpha / sqrt(rank), https://arxiv.org/abs/2312.03732.
@@ -87,7 +87,7 @@ class _PeftSettings:
     rank_stabilised: bool = False
 
     def alpha_of(self, layer: str, rank: int) -> float:
-        """peft takes the first pattern that is the layer's name, or its end after a dot."""
+        """peft uses the first pattern that is the layer's name, or its end after a dot."""
         for pattern, alpha in self.alphas.items():
             ending = "." + pattern.removeprefix("^")
             whole = "." + _PART.sub("", layer)
@@ -98,16 +98,16 @@ class _PeftSettings:
 
 @dataclass(frozen=True, slots=True)
 class LoraFile:
-    """A file's layers, and the keys that fit no layer of the checkpoint."""
+    """A file's layers, and the keys that match no layer of the checkpoint."""
 
     layers: dict[LayerId, Layer]
     unexpected: tuple[str, ...]
 
 
 class Loras:
-    """The LoRAs of one loaded checkpoint: read once, applied by hooks, taken away again.
+    """The LoRAs of one loaded checkpoint: read once, applied by hooks, removed again.
 
-    `applied` are those that act, `warnings` says what of their files could not be used.
+    `applied` are those that act, `warnings` say what of their files could not be used.
     """
 
     def __init__(self, unet: Any, text_encoder: Any, find: FindLora, device: torch.device) -> None:
@@ -122,10 +122,10 @@ class Loras:
         self.warnings: tuple[str, ...] = ()
 
     def apply(self, uses: Sequence[LoraUse]) -> bool:
-        """Make exactly these LoRAs act; False if they did already.
+        """Apply exactly these LoRAs; False if they are applied already.
 
-        If one of them cannot be used RenderFailed says why, and those before go on acting: what
-        was encoded with them stays true.
+        If one of them cannot be used, RenderFailed says why, and those that were applied stay:
+        what was encoded with them remains valid.
         """
         wanted = tuple(uses)
         if wanted == self.applied:
@@ -138,16 +138,16 @@ class Loras:
                 warnings.append(_unexpected(use.name, file.unexpected))
             for layer_id, layer in file.layers.items():
                 acting.setdefault(layer_id, []).append((layer, use.weight * layer.scale))
-        self._take_away()
+        self._remove()
         for layer_id, layers in acting.items():
             self._acting[layer_id] = [(layer, weight) for layer, weight in layers if weight]
-            hook = _adding(self._acting[layer_id])
+            hook = _hook_of(self._acting[layer_id])
             self._handles.append(self._modules[layer_id].register_forward_hook(hook))
         self.applied, self.warnings = wanted, tuple(warnings)
         return True
 
     def merged(self) -> dict[str, torch.Tensor]:
-        """The UNet's weights, by name, with what acts on them added: for a compiled UNet."""
+        """The UNet's weights by name, with the applied LoRAs added: for a compiled UNet."""
         names = {module: name for name, module in self._unet.named_modules()}
         return {
             f"{names[self._modules[layer_id]]}.weight": _merged(self._modules[layer_id], layers)
@@ -155,14 +155,14 @@ class Loras:
             if layer_id.part == "unet" and layers
         }
 
-    def _take_away(self) -> None:
+    def _remove(self) -> None:
         for handle in self._handles:
             handle.remove()
         self._handles, self.applied, self.warnings = [], (), ()
         self._acting = {}
 
     def _file(self, use: LoraUse) -> LoraFile:
-        """The file's layers, from memory if they are there."""
+        """The file's layers, from memory if they were read before."""
         if use.hash not in self._files:
             with unchanged(lambda: self._find(use), f"LoRA {use.name!r}") as path:
                 while len(self._files) >= _KEPT_FILES:
@@ -173,8 +173,8 @@ class Loras:
         return self._files[use.hash]
 
 
-def _adding(layers: list[tuple[Layer, float]]) -> Callable[[nn.Module, Any, Any], torch.Tensor]:
-    """A forward hook that adds the layers, the first one first."""
+def _hook_of(layers: list[tuple[Layer, float]]) -> Callable[[nn.Module, Any, Any], torch.Tensor]:
+    """A forward hook that adds the layers in their order."""
 
     def hook(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: Any) -> torch.Tensor:
         total: torch.Tensor = output
@@ -241,7 +241,7 @@ def _layer(
     written: str,
     device: torch.device,
 ) -> Layer:
-    """The tensors of one layer, if they fit its module."""
+    """The tensors of one layer, after checking that they fit its module."""
     if "down" not in roles or "up" not in roles:
         raise RenderFailed(f"The LoRA {name!r} is incomplete: {layer_id.module} has only one half.")
     weight: Any = module.weight
@@ -253,16 +253,16 @@ def _layer(
     alpha = float(roles["alpha"]) if "alpha" in roles else settings.alpha_of(written, rank)
     scale = alpha / (math.sqrt(rank) if settings.rank_stabilised else rank)
 
-    def here(tensor: torch.Tensor) -> torch.Tensor:
+    def prepared(tensor: torch.Tensor) -> torch.Tensor:
         return tensor.to(device, weight.dtype, copy=True)
 
-    return Layer(here(down), here(up), None if mid is None else here(mid), scale)
+    return Layer(prepared(down), prepared(up), None if mid is None else prepared(mid), scale)
 
 
 def _shaped(tensor: torch.Tensor | None, convolution: bool) -> torch.Tensor | None:
-    """A matrix as a 1x1 convolution, or the reverse, as the module is one or the other.
+    """A matrix as a 1x1 convolution, or the reverse, whichever the module is.
 
-    Stable Diffusion 1.x's `proj_in` is a convolution; some files hold it as a matrix.
+    Stable Diffusion 1.x's `proj_in` is a convolution; some files contain it as a matrix.
     """
     if tensor is None:
         return None
@@ -296,7 +296,7 @@ def _check_shapes(
 
 
 def _peft_settings(metadata: dict[str, str], name: str) -> dict[Part, _PeftSettings]:
-    """peft's settings by part, which diffusers writes beside peft's names since 0.34.
+    """peft's settings by part, which diffusers writes with peft's names since 0.34.
 
     https://github.com/huggingface/diffusers/pull/11324
     """
@@ -314,7 +314,7 @@ def _peft_settings(metadata: dict[str, str], name: str) -> dict[Part, _PeftSetti
 
 
 def _settings_of(part: Part, stored: dict[str, Any], name: str) -> _PeftSettings:
-    """One part's; RenderFailed for what would make another picture if it were ignored."""
+    """Those of one part; RenderFailed for what would change the picture if it were ignored."""
     for key, what in (("use_dora", "a DoRA"), ("lora_bias", "a LoRA with biases (lora_bias)")):
         if stored.get(f"{part}.{key}"):
             raise RenderFailed(

@@ -1,4 +1,4 @@
-"""What is said of torch, cards and drivers: on machines that are not here, played by a stand-in."""
+"""What `doctor` says about torch, cards and drivers, on machines that a stand-in simulates."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -88,7 +88,7 @@ def test_a_card_that_is_in_use() -> None:
 
 
 def test_the_device_and_its_precision_are_those_of_the_settings() -> None:
-    """A device that is not there is said with its remedy."""
+    """A device that is not found comes with its remedy."""
     import torch as real
 
     device, precision = torch_check._devices(real, "cpu", "float32", 1)

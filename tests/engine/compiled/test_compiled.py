@@ -1,4 +1,4 @@
-"""Compiled UNets: made beside the pictures, used when they are there, never trusted blindly."""
+"""Compiled UNets: compiled in the background, used when they are ready, never trusted blindly."""
 
 import os
 import shutil
@@ -61,8 +61,8 @@ def make(engine: Renderer, *batch: ImageRequest, waiting: int = 0) -> Sequence[R
     return engine.render(batch, ignore_steps, waiting=waiting)
 
 
-def test_the_compiled_unet_makes_the_same_picture(folder: Path, tmp_path: Path) -> None:
-    """Within rounding; and the picture says that it was made so."""
+def test_the_compiled_unet_renders_the_same_picture(folder: Path, tmp_path: Path) -> None:
+    """Within rounding; and the picture says that it was compiled."""
     [plain] = make(engine_with(None, tmp_path), request())
     [image] = make(engine_with(folder, tmp_path), request())
     assert image.compiled and not plain.compiled
@@ -125,7 +125,7 @@ def test_loras_act_in_the_compiled_unet(folder: Path, models: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"not a package"])
 def test_a_damaged_package_is_left_alone(copied: Path, tmp_path: Path, content: bytes) -> None:
-    """The picture is made the eager way, and the package not tried again."""
+    """The picture is rendered by the eager UNet, and the package is not tried again."""
     [package] = copied.glob("*.pt2")
     package.write_bytes(content)
     engine = engine_with(copied, tmp_path)
@@ -137,7 +137,7 @@ def test_a_damaged_package_is_left_alone(copied: Path, tmp_path: Path, content: 
 def test_a_package_that_ended_the_process_is_tried_again_later(
     copied: Path, tmp_path: Path
 ) -> None:
-    """The note from before it was tried tells; the process may have been killed."""
+    """Something else may have killed the process."""
     [package] = copied.glob("*.pt2")
     trials = package.with_suffix(".trials")
     begin_trial(trials)
@@ -147,10 +147,10 @@ def test_a_package_that_ended_the_process_is_tried_again_later(
     assert make(engine, request())[0].compiled
 
 
-def test_two_engines_that_try_a_package_at_once_both_make_their_pictures(
+def test_two_engines_that_try_a_package_at_once_both_render_their_pictures(
     copied: Path, tmp_path: Path
 ) -> None:
-    """One of them the eager way, until the other has tried it."""
+    """One of them with the eager UNet, until the other has tried it."""
     [package] = copied.glob("*.pt2")
     engine = engine_with(copied, tmp_path)
     trials = package.with_suffix(".trials")
@@ -163,12 +163,12 @@ def test_two_engines_that_try_a_package_at_once_both_make_their_pictures(
 def test_a_package_that_computes_something_else_is_not_used(
     copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is compared with the eager UNet before a picture is made with it."""
+    """It is compared with the eager UNet before it renders a picture."""
     monkeypatch.setattr(compiling.CompiledUnet, "__call__", lambda self, latents, *_: latents * 2)
     assert not make(engine_with(copied, tmp_path), request())[0].compiled
 
 
 def test_a_folder_that_others_may_write_is_not_used(copied: Path, tmp_path: Path) -> None:
-    """What lies there is run."""
+    """What is in it is run."""
     copied.chmod(0o777)
     assert not make(engine_with(copied, tmp_path), request())[0].compiled

@@ -1,4 +1,4 @@
-"""The ladder of ways to make a batch in less memory: which rungs, in which order, remembered."""
+"""The memory ladder: which rungs, in which order, and what is remembered."""
 
 from itertools import pairwise
 
@@ -37,7 +37,7 @@ def test_the_rungs_come_in_order_and_each_once() -> None:
 
 
 def test_each_rung_keeps_what_the_ones_before_it_save() -> None:
-    """Else a rung could need more memory than the one above it."""
+    """Otherwise a rung could need more memory than the one above it."""
     for before, after in pairwise(LADDER):
         for saving in ("alone", "tiled", "sliced"):
             assert getattr(after, saving) >= getattr(before, saving)
@@ -54,13 +54,15 @@ def test_each_rung_keeps_what_the_ones_before_it_save() -> None:
         ("low", 24 * 2**30, "model offload"),
     ],
 )
-def test_the_setting_says_where_it_begins(setting: str, gpu_bytes: int | None, first: str) -> None:
+def test_the_setting_decides_where_it_begins(
+    setting: str, gpu_bytes: int | None, first: str
+) -> None:
     """And small GPUs begin lower by themselves."""
     ladder = MemoryLadder(setting, LADDER, gpu_bytes)  # type: ignore[arg-type]
     assert names(ladder, request())[0] == first
 
 
-def test_a_cpu_has_nowhere_to_offload_to() -> None:
+def test_a_cpu_has_no_other_memory_to_offload_to() -> None:
     """Its weights are in the computer's memory already."""
     assert names(MemoryLadder("auto", CPU_LADDER, None), request())[-1] == "attention slicing"
     assert names(MemoryLadder("low", CPU_LADDER, None), request()) == ["attention slicing"]
@@ -102,12 +104,12 @@ def test_a_shrink_that_worked_is_remembered() -> None:
     ("width", "height", "steps"), [(384, 512, 25), (128, 128, 6), (384, 384, 10)]
 )
 def test_what_is_small_already_stays(width: int, height: int, steps: int) -> None:
-    """The demo's 128 pixels would not be pictures any more."""
+    """The demo's 128 pixels would become useless."""
     small = request(width=width, height=height, steps=steps, shrink_to_fit=True)
     assert [rung for rung in MemoryLadder("auto", LADDER, None).rungs([small]) if rung.shrunk] == []
 
 
-def test_what_was_shrunk_is_said_in_a_sentence() -> None:
+def test_a_warning_says_what_was_shrunk() -> None:
     """With both sizes and steps."""
     large = request(width=1024, height=768, steps=50)
     assert shrink_warning(large, large) == ()
@@ -115,7 +117,7 @@ def test_what_was_shrunk_is_said_in_a_sentence() -> None:
     assert "at 768x576 with 37 steps instead of 1024x768 with 50" in warning
 
 
-def test_ways_are_values() -> None:
+def test_rungs_are_values() -> None:
     """One is chosen for a whole batch."""
     assert Rung() == LADDER[0]
     assert len(set(LADDER)) == len(LADDER)

@@ -1,4 +1,4 @@
-"""Memory runs out while a batch is made: the engine goes down the ladder, the picture stays."""
+"""Memory runs out in a batch: the engine goes down the ladder, and the picture stays the same."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -93,7 +93,7 @@ def test_the_picture_is_the_same_on_every_rung(
     assert len(tries) == 1
 
 
-def test_afterwards_other_sizes_are_made_at_full_speed_again(
+def test_afterwards_other_sizes_are_rendered_at_full_speed_again(
     engine: Renderer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the very pixels they had before."""
@@ -115,23 +115,23 @@ def test_loras_and_another_vae_work_on_every_rung(
     tensors = kohya_lora(demo().unet, demo().text_encoder, 1)
     write(models / "loras/a.safetensors", tensors)
     lora: LoraUse = use(models, "a", 0.5)
-    asked = request(steps=2, loras=(lora,))
-    plain = make(engine, asked)[0]
+    requested = request(steps=2, loras=(lora,))
+    plain = make(engine, requested)[0]
     for rung in ("model offload", "sequential offload"):
         fresh = Renderer(EngineOptions(models=models, device="cpu", threads=1))
         fresh._ladder = MemoryLadder("auto", LADDER, None)
         with monkeypatch.context() as patch:
             limit(fresh, patch, NEEDS[rung])
             assert make(fresh, request(steps=2))[0].memory_rung == rung
-            image = make(fresh, asked)[0]
+            image = make(fresh, requested)[0]
         assert image.memory_rung == rung
         assert difference(image, plain) <= 2
 
 
-def test_when_nothing_helps_the_batch_fails_in_words(
+def test_when_nothing_helps_the_batch_fails_with_the_reason(
     engine: Renderer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each rung was tried once; the next image is made as if nothing had been."""
+    """Each rung was tried once; the next image is rendered as usual."""
     before = make(engine, request(steps=2))[0]
     with monkeypatch.context() as patch:
         tries = limit(engine, patch, lambda loaded, size: False)
@@ -143,7 +143,7 @@ def test_when_nothing_helps_the_batch_fails_in_words(
     assert make(engine, request(steps=2))[0].pixels == before.pixels
 
 
-def test_shrink_to_fit_makes_it_smaller_and_says_so(
+def test_shrink_to_fit_renders_it_smaller_and_says_so(
     engine: Renderer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The real size and steps are the picture's; without it the batch fails."""
@@ -192,7 +192,7 @@ def test_a_move_that_breaks_off_leaves_nothing_behind(
 
 
 def test_moving_in_and_out_leaves_the_weights_as_they_were() -> None:
-    """Back from every way of offloading."""
+    """After every way of offloading."""
     before = {name: tensor.clone() for name, tensor in demo().unet.state_dict().items()}
     for rung in (*LADDER, *reversed(LADDER), Rung()):
         apply_rung(demo(), rung, CPU.device)

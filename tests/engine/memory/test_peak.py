@@ -1,11 +1,11 @@
-"""What a batch took at most."""
+"""The most memory that a batch took."""
 
 from picowatch.engine.process.child import ChildEngine
 from tests.engine.requests import make, request
 
 
 def test_a_larger_batch_takes_more_memory(engine: ChildEngine) -> None:
-    """Each batch is looked at by itself, and its pictures say it."""
+    """It is measured for each batch, and its pictures say it."""
     small = make(engine, request(width=64, height=64, steps=1))
     four = (request(width=256, height=256, steps=1, seed=seed) for seed in range(1, 5))
     large = make(engine, *four)

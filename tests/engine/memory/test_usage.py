@@ -1,4 +1,4 @@
-"""How much memory an engine holds, told without asking it."""
+"""How much memory an engine holds, without communicating with it."""
 
 import platform
 import subprocess
@@ -16,7 +16,7 @@ from picowatch.engine.protocol import MemoryUse
 from tests.engine.requests import make, request
 from tests.house import House
 
-# Does its next step for each line it is told. A process of its own: in this one other threads and
+# Does its next step for each line it reads. A process of its own: in this one other threads and
 # allocators take and give back memory at any time.
 HOLDER = """
 import mmap, sys
@@ -32,17 +32,17 @@ for step in "before", "during", "after":
 """
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux tells it in /proc")
-def test_a_process_on_the_cpu_is_told_by_the_system() -> None:
-    """What it holds, and the most it held; nothing of one that is gone."""
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux reports it in /proc")
+def test_the_system_reports_a_process_on_the_cpu() -> None:
+    """What it holds, and the most it held; nothing for one that has ended."""
     found = {}
     command = [sys.executable, "-c", HOLDER]
     with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, text=True) as holder:
         assert holder.stdin and holder.stdout
         for step in holder.stdout:
-            told = process_memory(holder.pid)
-            assert told
-            found[step.strip()] = told
+            held = process_memory(holder.pid)
+            assert held
+            found[step.strip()] = held
             holder.stdin.write("go on\n")
             holder.stdin.flush()
     before, during, after = (found[step] for step in ("before", "during", "after"))
@@ -53,7 +53,7 @@ def test_a_process_on_the_cpu_is_told_by_the_system() -> None:
     assert process_memory(holder.pid) is None
 
 
-def test_a_gpu_is_told_by_torch_s_counters(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torch_s_counters_report_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only where torch computes on one."""
     cuda = SimpleNamespace(
         is_initialized=lambda: True, memory_reserved=lambda: 3, max_memory_reserved=lambda: 5
@@ -67,7 +67,7 @@ def test_a_gpu_is_told_by_torch_s_counters(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_an_engine_that_is_not_started_holds_none(house: House) -> None:
-    """And needs no starting to say so."""
+    """And is not started for that."""
     engine = ChildEngine(EngineOptions(models=house.models))
     assert engine.memory() is None
     assert engine.process_id is None
@@ -75,7 +75,7 @@ def test_an_engine_that_is_not_started_holds_none(house: House) -> None:
 
 @pytest.mark.skipif("glibc" not in platform.libc_ver(), reason="other libraries manage memory")
 def test_steps_take_no_memory_from_the_system(own_engine: ChildEngine) -> None:
-    """What one step gave back, the next one has: new pages are zeroed, a fifth of a step."""
+    """The next step reuses what one step freed: new pages are zeroed, a fifth of a step."""
     few, many = ([request(seed=seed, steps=steps) for seed in range(8)] for steps in (2, 12))
     make(own_engine, *few)
     before = page_faults(own_engine)
@@ -87,6 +87,6 @@ def test_steps_take_no_memory_from_the_system(own_engine: ChildEngine) -> None:
 
 
 def page_faults(engine: ChildEngine) -> int:
-    """Of the engine's process; the tenth field, counted behind the name in brackets."""
+    """Of the engine's process: the tenth field, counted after the name in brackets."""
     fields = Path(f"/proc/{engine.process_id}/stat").read_text().rpartition(")")[2].split()
     return int(fields[7])

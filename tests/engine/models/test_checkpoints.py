@@ -94,7 +94,7 @@ def changed_demo(models: Path, config: str, **values: object) -> None:
 
 
 def test_what_a_stranger_adds_to_a_config_is_not_read(models: Path) -> None:
-    """Such a key asked to install a package, or changed how the libraries work."""
+    """Such a key once caused the advice to install a package, or changed how the libraries work."""
     changed_demo(
         models,
         "text_encoder/config.json",
@@ -162,7 +162,7 @@ def original_file(prefix: str) -> Callable[[Path], None]:
 def test_a_vae_in_any_form_takes_the_place_of_the_checkpoints(
     models: Path, write: Callable[[Path], None]
 ) -> None:
-    """And the checkpoint's own comes back when it is asked for."""
+    """And the checkpoint's own comes back when it is requested."""
     (models / "vae").mkdir(parents=True)
     write(models / "vae/bright")
     loading = checkpoints(models)
@@ -303,7 +303,7 @@ def test_auto_takes_float32_for_the_demo_on_the_cpu() -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")
-def test_a_gpu_that_is_not_there_is_explained() -> None:
+def test_a_missing_gpu_is_explained() -> None:
     """With the way out."""
     with pytest.raises(RenderFailed, match=r"There is no CUDA device here .* Set device: auto"):
         choose_target("cuda", "auto")

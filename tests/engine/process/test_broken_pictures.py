@@ -1,4 +1,4 @@
-"""What is no picture is never published as one."""
+"""An invalid picture is never published."""
 
 from pathlib import Path
 
@@ -45,7 +45,7 @@ def test_a_picture_of_one_colour_fails_with_the_reason(
 
 
 def test_a_start_image_of_one_colour_may_stay_so(engine: Renderer, tmp_path: Path) -> None:
-    """That is what was asked for, not a failure."""
+    """That is what was requested, not a failure."""
     break_vae(engine, 1.0)
     white = start(tmp_path, 0.0, Image.new("RGB", (128, 128), "white"))
     (image,) = engine.render([request(**white)], ignore_steps)
@@ -60,7 +60,7 @@ def test_plain_prompts_are_no_failures(engine: Renderer) -> None:
 
 
 def test_a_unet_that_overflows_fails_with_the_reason(engine: Renderer) -> None:
-    """No number is a picture."""
+    """NaN is not a picture."""
     loaded = engine._checkpoints.held(request())
     assert loaded is not None
     handle = loaded.unet.conv_out.register_forward_hook(lambda *_: _[-1] * float("nan"))

@@ -134,7 +134,7 @@ def test_closing_at_once_takes_less_than_2_seconds(own_engine: ChildEngine) -> N
 def test_closing_while_torch_is_imported_takes_less_than_2_seconds(
     own_engine: ChildEngine,
 ) -> None:
-    """Native code holds Python's lock then; SIGKILL does not ask for it."""
+    """Native code holds Python's lock then; SIGKILL does not need it."""
     future = own_engine.render([request()], ignore_steps)
     wait_until(lambda: maps_torch(own_engine.process_id))
     assert not future.done()
@@ -179,7 +179,7 @@ sys.stdin.read()
 
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="waits for a process by pidfd")
 def test_the_engine_ends_with_a_killed_daemon() -> None:
-    """`kill -9` of the daemon leaves no process with gigabytes behind."""
+    """`kill -9` of the daemon leaves no process with gigabytes of memory."""
     daemon = subprocess.Popen(
         [sys.executable, "-c", DAEMON],
         cwd=ROOT,
@@ -232,7 +232,7 @@ def test_libraries_in_the_users_folder_are_not_imported(
         (0, [], "The engine ended by itself (exit status 0)."),
     ],
 )
-def test_deaths_are_told_in_words(status: int, stderr: list[str], said: str) -> None:
+def test_the_end_of_a_process_is_explained(status: int, stderr: list[str], said: str) -> None:
     """Signals by their names, errors by their last line."""
     assert said in explain_exit(status, stderr)[0]
 

@@ -1,4 +1,4 @@
-"""What torch raises, in words for people."""
+"""What torch raises, as messages."""
 
 import subprocess
 import sys

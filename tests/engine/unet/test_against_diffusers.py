@@ -124,8 +124,8 @@ def their_scheduler(pipeline: Any, sampler: str, schedule_type: str) -> Any:
     return kind.from_config(pipeline.scheduler.config, **added, **options(sampler, schedule_type))
 
 
-def difference_to(expected: Any, ours: Renderer, asked: ImageRequest) -> int:
-    (image,) = ours.render([asked], ignore_steps)
+def difference_to(expected: Any, ours: Renderer, requested: ImageRequest) -> int:
+    (image,) = ours.render([requested], ignore_steps)
     return int(np.abs(pixels(image) - (expected * 255).round()).max())
 
 
@@ -149,11 +149,11 @@ def test_each_schedule_is_the_one_of_diffusers_class_for_the_folder(
 def test_a_picture_is_the_one_of_diffusers_pipeline(
     ours: Renderer, theirs: Any, sampler: str, schedule_type: str
 ) -> None:
-    """The same words, negative words, seed and sampler; at most rounding differs.
+    """The same prompt, negative prompt, seed and sampler; at most rounding differs.
 
     clip_skip is left out: diffusers 0.42's pipeline cannot do it with transformers 5.6 or later.
     """
-    asked = request(
+    requested = request(
         "a corgi with a red hat",
         negative_prompt="blurry",
         sampler=sampler,
@@ -163,16 +163,16 @@ def test_a_picture_is_the_one_of_diffusers_pipeline(
     )
     theirs.scheduler = their_scheduler(theirs, sampler, schedule_type)
     expected = theirs(
-        asked.prompt,
-        negative_prompt=asked.negative_prompt,
-        generator=torch.Generator("cpu").manual_seed(asked.seed),
-        guidance_scale=asked.cfg_scale,
-        num_inference_steps=asked.steps,
-        width=asked.width,
-        height=asked.height,
+        requested.prompt,
+        negative_prompt=requested.negative_prompt,
+        generator=torch.Generator("cpu").manual_seed(requested.seed),
+        guidance_scale=requested.cfg_scale,
+        num_inference_steps=requested.steps,
+        width=requested.width,
+        height=requested.height,
         output_type="np",
     ).images[0]
-    assert difference_to(expected, ours, asked) <= 1
+    assert difference_to(expected, ours, requested) <= 1
 
 
 @pytest.mark.parametrize("cfg_scale", [5.0, 1.0])
@@ -180,19 +180,19 @@ def test_cfg_rescale_is_diffusers_guidance_rescale(
     ours: Renderer, theirs: Any, cfg_scale: float
 ) -> None:
     """And without guidance there is nothing to rescale."""
-    asked = request("a corgi", cfg_scale=cfg_scale, cfg_rescale=0.7, seed=4, steps=8)
+    requested = request("a corgi", cfg_scale=cfg_scale, cfg_rescale=0.7, seed=4, steps=8)
     theirs.scheduler = their_scheduler(theirs, "DPM++ 2M", "karras")
     expected = theirs(
-        asked.prompt,
-        generator=torch.Generator("cpu").manual_seed(asked.seed),
-        guidance_scale=asked.cfg_scale,
-        guidance_rescale=asked.cfg_rescale,
-        num_inference_steps=asked.steps,
-        width=asked.width,
-        height=asked.height,
+        requested.prompt,
+        generator=torch.Generator("cpu").manual_seed(requested.seed),
+        guidance_scale=requested.cfg_scale,
+        guidance_rescale=requested.cfg_rescale,
+        num_inference_steps=requested.steps,
+        width=requested.width,
+        height=requested.height,
         output_type="np",
     ).images[0]
-    assert difference_to(expected, ours, asked) <= 1
+    assert difference_to(expected, ours, requested) <= 1
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
@@ -207,9 +207,9 @@ def test_the_rescaling_is_diffusers_rescale_noise_cfg(share: float) -> None:
 def test_img2img_is_diffusers_given_the_middle_of_what_the_encoder_gives(
     ours: Renderer, theirs: Any, kept: Path, sampler: str
 ) -> None:
-    """Given a picture it takes a sample instead, from the numbers that the noise is made of."""
+    """Given a picture it takes a sample instead, from the numbers that the noise needs."""
     gradient = np.linspace(0, 255, 128 * 128 * 3).reshape(128, 128, 3).astype(np.uint8)
-    asked = request(
+    requested = request(
         "a corgi with a red hat",
         sampler=sampler,
         schedule_type="leading",
@@ -225,12 +225,12 @@ def test_img2img_is_diffusers_given_the_middle_of_what_the_encoder_gives(
     with torch.no_grad():
         latents = pipeline.vae.encode(picture).latent_dist.mode()
     expected = pipeline(
-        asked.prompt,
+        requested.prompt,
         image=latents * pipeline.vae.config.scaling_factor,
         strength=0.6,
-        generator=torch.Generator("cpu").manual_seed(asked.seed),
-        guidance_scale=asked.cfg_scale,
-        num_inference_steps=asked.steps,
+        generator=torch.Generator("cpu").manual_seed(requested.seed),
+        guidance_scale=requested.cfg_scale,
+        num_inference_steps=requested.steps,
         output_type="np",
     ).images[0]
-    assert difference_to(expected, ours, asked) <= 1
+    assert difference_to(expected, ours, requested) <= 1

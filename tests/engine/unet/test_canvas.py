@@ -67,7 +67,7 @@ def test_a_mask_is_black_or_white_before_it_is_blurred(tmp_path: Path) -> None:
     picture = keep(tmp_path, gradient(64, 64))
     mask = keep(tmp_path, steps)
     for invert in (False, True):
-        asked = request(
+        requested = request(
             image="a.png",
             image_hash=picture,
             mask="m.png",
@@ -75,7 +75,7 @@ def test_a_mask_is_black_or_white_before_it_is_blurred(tmp_path: Path) -> None:
             mask_blur=0,
             mask_invert=invert,
         )
-        canvas = read_canvas(tmp_path, asked, 64, 64)
+        canvas = read_canvas(tmp_path, requested, 64, 64)
         assert canvas.redrawn is not None
         expected = [0, 0, 255, 255] if not invert else [255, 255, 0, 0]
         assert canvas.redrawn[0, :4].tolist() == expected
@@ -83,7 +83,7 @@ def test_a_mask_is_black_or_white_before_it_is_blurred(tmp_path: Path) -> None:
 
 
 def test_pasting_keeps_the_outside_byte_for_byte() -> None:
-    """And takes the inside as it was drawn; between them they are mixed by opacity."""
+    """And the rendered picture inside; between them both are mixed by opacity."""
     rng = np.random.default_rng(1)
     picture = rng.integers(0, 256, (4, 3, 3), np.uint8)
     drawn = rng.integers(0, 256, (4, 3, 3), np.uint8)
@@ -106,8 +106,8 @@ def test_a_kept_copy_that_is_damaged_is_not_used(tmp_path: Path) -> None:
     """Its name is its hash."""
     digest = keep(tmp_path, gradient(8, 8))
     (tmp_path / digest).write_bytes(b"something else")
-    asked = request(image="a.png", image_hash=digest)
+    requested = request(image="a.png", image_hash=digest)
     with pytest.raises(RenderFailed, match="is missing or damaged"):
-        read_canvas(tmp_path, asked, 64, 64)
+        read_canvas(tmp_path, requested, 64, 64)
     with pytest.raises(RenderFailed, match="is missing or damaged"):
-        read_canvas(None, asked, 64, 64)
+        read_canvas(None, requested, 64, 64)

@@ -123,7 +123,7 @@ def test_one_vector_may_come_without_its_row(models: Path) -> None:
     assert read_vectors(path).shape == (1, WIDTH)
 
 
-def test_vectors_of_another_width_are_refused_in_words(models: Path) -> None:
+def test_vectors_of_another_width_are_refused_with_the_reason(models: Path) -> None:
     """Stable Diffusion 1.x's do not fit the demo."""
     with pytest.raises(RenderFailed, match=r"'wide' is for another kind .* 768 numbers, .* 64\."):
         encoder(models, wide=torch.ones(2, 768))
@@ -131,22 +131,22 @@ def test_vectors_of_another_width_are_refused_in_words(models: Path) -> None:
         encoder(models, long=torch.ones(76, WIDTH))
 
 
-def test_an_embedding_in_models_makes_its_picture(models: Path) -> None:
-    """Found by name, proved by hash, counted in the chunks; also in negative prompts."""
+def test_an_embedding_in_models_is_used(models: Path) -> None:
+    """Found by name, verified by hash, counted in the chunks; also in negative prompts."""
     write(models / "embeddings/my/thing.safetensors", {"emb_params": word_vectors("a red circle")})
     catalog = Catalog(models)
     use = EmbeddingUse("my/thing", catalog.sha256(catalog.find("embedding", "my/thing")))
     engine = Renderer(EngineOptions(models=models, device="cpu", threads=1))
-    asked = [
+    requested = [
         request("thing on blue", embeddings=(use,), steps=2),
         request("a red circle on blue", steps=2),
         request("a star", negative_prompt="thing", embeddings=(use,), steps=2),
         request("a star", negative_prompt="a red circle", steps=2),
     ]
-    images = [engine.render([one], ignore_steps)[0] for one in asked]
+    images = [engine.render([one], ignore_steps)[0] for one in requested]
     assert difference(images[0], images[1]) == 0
     assert difference(images[2], images[3]) == 0
-    together = engine.render(asked, ignore_steps)
+    together = engine.render(requested, ignore_steps)
     assert all(difference(*pair) <= 2 for pair in zip(images, together, strict=True))
     lost = request("thing", embeddings=(EmbeddingUse("my/thing", "0" * 64),))
     with pytest.raises(RenderFailed, match="embedding 'my/thing' is a different file now"):

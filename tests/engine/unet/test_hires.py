@@ -30,8 +30,8 @@ def engine() -> Renderer:
 
 
 def draw(engine: Renderer, hires: Hires | None, **values: Any) -> RenderedImage:
-    asked = request("a corgi with a red hat", seed=4, hires=hires, **values)
-    (image,) = engine.render([asked], ignore_steps)
+    requested = request("a corgi with a red hat", seed=4, hires=hires, **values)
+    (image,) = engine.render([requested], ignore_steps)
     return image
 
 
@@ -76,8 +76,8 @@ def test_sides_are_rounded_down_to_eights(engine: Renderer) -> None:
 def test_progress_counts_both_passes(engine: Renderer, hires: Hires, total: int) -> None:
     """As one row of steps."""
     steps: list[tuple[int, int]] = []
-    asked = request(hires=hires, steps=8)
-    engine.render([asked], lambda done, total: steps.append((done, total)))
+    requested = request(hires=hires, steps=8)
+    engine.render([requested], lambda done, total: steps.append((done, total)))
     assert steps == [(done, total) for done in range(1, total + 1)]
 
 
@@ -98,8 +98,8 @@ def test_every_upscaler_of_recipes_differs_from_the_others() -> None:
     with torch.inference_mode():
         latents = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(3))
         large = [upscale(demo().vae, latents, one, 88, 88) for one in UPSCALERS]
-        for place, one in enumerate(large):
-            assert all(not torch.equal(one, other) for other in large[:place])
+        for index, one in enumerate(large):
+            assert all(not torch.equal(one, other) for other in large[:index])
         with pytest.raises(RenderFailed, match="no upscaler 'ESRGAN'"):
             upscale(demo().vae, latents, "ESRGAN", 88, 88)
 
@@ -109,7 +109,7 @@ def test_a_large_picture_does_not_depend_on_its_neighbours(engine: Renderer, ups
     """Both passes draw from the image's own generator."""
     hires = Hires(1.5, 3, 0.6, upscaler)
     values: dict[str, Any] = {"sampler": "Euler a", "schedule_type": "uniform", "steps": 3}
-    asked = [request(prompt, hires=hires, **values) for prompt in ("a red circle", "a corgi")]
-    together = engine.render(asked, ignore_steps)
-    for image, one in zip(together, asked, strict=True):
+    requested = [request(prompt, hires=hires, **values) for prompt in ("a red circle", "a corgi")]
+    together = engine.render(requested, ignore_steps)
+    for image, one in zip(together, requested, strict=True):
         assert difference(image, engine.render([one], ignore_steps)[0]) <= 2

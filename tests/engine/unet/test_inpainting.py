@@ -44,7 +44,7 @@ def engine(models: Path, tmp_path: Path) -> Renderer:
     return Renderer(options)
 
 
-def asked(models: Path, **values: Any) -> ImageRequest:
+def requested(models: Path, **values: Any) -> ImageRequest:
     one: ImageRequest = named(models, checkpoint="inpaint", **values)
     return one
 
@@ -63,7 +63,7 @@ def test_text_alone_makes_the_picture_that_the_plain_checkpoint_makes(
     engine: Renderer, models: Path
 ) -> None:
     """All of it is to be redrawn, of nothing but grey."""
-    one = asked(models)
+    one = requested(models)
     plain = engine.render([request()], ignore_steps)[0]
     assert difference(engine.render([one], ignore_steps)[0], plain) <= 2
     seen = seen_by_the_unet(engine, one)
@@ -74,11 +74,11 @@ def test_the_unet_sees_the_mask_and_what_it_leaves(
     engine: Renderer, models: Path, tmp_path: Path
 ) -> None:
     """The left half of the circle's latents, and grey on the right."""
-    one = asked(models, **start(tmp_path, 0.8), **right_half(tmp_path))
+    one = requested(models, **start(tmp_path, 0.8), **right_half(tmp_path))
     seen = seen_by_the_unet(engine, one)
     half = 64 // LATENT_FACTOR
     assert (seen[0, 0, :, :half] == 0).all() and (seen[0, 0, :, half:] == 1).all()
-    whole = asked(models, **start(tmp_path, 0.8))
+    whole = requested(models, **start(tmp_path, 0.8))
     grey = seen_by_the_unet(engine, whole)[0, 1:]
     apart = (seen[0, 1:] - grey).abs().mean((0, 1))
     assert float(apart[half + 2 :].mean()) < 0.5 * float(apart[: half - 2].mean())
@@ -86,7 +86,7 @@ def test_the_unet_sees_the_mask_and_what_it_leaves(
 
 def test_outside_the_mask_nothing_changes(engine: Renderer, models: Path, tmp_path: Path) -> None:
     """As with every checkpoint."""
-    one = asked(models, **start(tmp_path, 1.0), **right_half(tmp_path))
+    one = requested(models, **start(tmp_path, 1.0), **right_half(tmp_path))
     (image,) = engine.render([one], ignore_steps)
     assert np.array_equal(pixels(image)[:, :64], as_pixels(circle())[:, :64])
 

@@ -256,7 +256,7 @@ def test_200_switches_leave_the_plain_checkpoint_as_it_was(engine: Renderer, mod
     assert not any(module._forward_hooks for module in loaded.unet.modules())
 
 
-def test_a_lora_for_a_model_of_another_size_is_refused_in_words(
+def test_a_lora_for_a_model_of_another_size_is_refused_with_the_reason(
     engine: Renderer, models: Path
 ) -> None:
     """And the next picture is the plain checkpoint's."""
@@ -296,9 +296,7 @@ def test_a_lora_that_is_refused_leaves_nothing_of_those_beside_it_or_before_it(
     assert draw(engine, prompt="a blue square").pixels == plain.pixels
 
 
-def test_layers_that_are_not_there_are_a_warning_beside_the_picture(
-    engine: Renderer, models: Path
-) -> None:
+def test_layers_that_the_model_does_not_have_are_a_warning(engine: Renderer, models: Path) -> None:
     """Named, since they change nothing; a file with no layer that fits is an error."""
     deep = "lora_unet_down_blocks_3_attentions_0_proj_in"
     halves = {
@@ -317,8 +315,8 @@ def test_layers_that_are_not_there_are_a_warning_beside_the_picture(
     assert draw(engine).warnings == ()
 
 
-def test_the_tag_in_the_prompt_is_no_word_of_it(engine: Renderer, models: Path) -> None:
-    """What it asks for stands in the request."""
+def test_a_tag_in_the_prompt_is_not_encoded(engine: Renderer, models: Path) -> None:
+    """Its LoRA is in the request."""
     tagged = draw(engine, prompt="a red circle<lora:a:0.5>")
     assert tagged.pixels == draw(engine, prompt="a red circle").pixels
 

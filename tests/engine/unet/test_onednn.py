@@ -46,8 +46,8 @@ def test_the_layers_give_what_torch_gives() -> None:
 
 @WITH_ONEDNN
 @pytest.mark.parametrize("rows", [2, 3, 5, 8])
-def test_a_row_does_not_depend_on_its_place(rows: int) -> None:
-    """To the bit: a picture must not depend on its place in a batch."""
+def test_a_row_does_not_depend_on_its_position(rows: int) -> None:
+    """To the bit: a picture must not depend on its position in a batch."""
     taken = layers()
     use_onednn(taken)
     for layer in taken:

@@ -12,7 +12,7 @@ ROUNDING = 2
 
 
 def test_a_red_circle_on_blue_is_red_in_the_middle_and_blue_around(engine: ChildEngine) -> None:
-    """The whole way from words to pixels."""
+    """The whole way from prompt to pixels."""
     (image,) = make(engine, request("a large red circle on a blue background", steps=24, seed=3))
     picture = pixels(image)
     red, blue = picture[56:72, 56:72].mean((0, 1)), picture[:8, :8].mean((0, 1))
@@ -24,8 +24,8 @@ def test_a_fresh_process_draws_the_same_pixels(
     engine: ChildEngine, own_engine: ChildEngine
 ) -> None:
     """Today, tomorrow and after a restart; also for a sampler that draws noise."""
-    asked = (request(seed=5, sampler="Euler a", schedule_type="uniform"), request(seed=6))
-    for one in asked:
+    requested = (request(seed=5, sampler="Euler a", schedule_type="uniform"), request(seed=6))
+    for one in requested:
         assert make(engine, one)[0].pixels == make(own_engine, one)[0].pixels
 
 
@@ -50,21 +50,21 @@ def test_a_picture_does_not_depend_on_its_neighbours(
     engine: ChildEngine, sampler: str, schedule_type: str
 ) -> None:
     """Each image has its own noise, at the start and at the steps of samplers that draw some."""
-    asked = [
+    requested = [
         request("a red circle", seed=1, sampler=sampler, schedule_type=schedule_type),
         request("a green star", seed=2, sampler=sampler, schedule_type=schedule_type),
         request("a corgi", seed=3, sampler=sampler, schedule_type=schedule_type),
     ]
-    together = make(engine, *asked)
-    assert difference(together[2], make(engine, asked[2])[0]) <= ROUNDING
+    together = make(engine, *requested)
+    assert difference(together[2], make(engine, requested[2])[0]) <= ROUNDING
     assert difference(together[0], together[1]) > 50
 
 
-def test_the_place_in_a_batch_changes_no_pixel(engine: ChildEngine) -> None:
+def test_the_position_in_a_batch_changes_no_pixel(engine: ChildEngine) -> None:
     """Same batch size, same pixels, whoever the neighbours are."""
-    asked = [request(prompt, seed=7) for prompt in ("a red circle", "a green star", "a corgi")]
-    forward = make(engine, *asked)
-    backward = make(engine, *reversed(asked))
+    requested = [request(prompt, seed=7) for prompt in ("a red circle", "a green star", "a corgi")]
+    forward = make(engine, *requested)
+    backward = make(engine, *reversed(requested))
     assert [image.pixels for image in forward] == [image.pixels for image in backward][::-1]
 
 
@@ -78,7 +78,7 @@ def test_longer_neighbours_change_no_pixel(engine: ChildEngine) -> None:
     assert together[1].pixels == make(engine, long)[0].pixels
 
 
-def test_exact_images_are_made_one_by_one(engine: ChildEngine) -> None:
+def test_exact_images_are_rendered_one_by_one(engine: ChildEngine) -> None:
     """Even if somebody puts two into one batch."""
     first, second = request(seed=1, exact=True), request(seed=2, exact=True)
     together = make(engine, first, second)
@@ -127,8 +127,8 @@ def test_other_sizes_come_out_in_their_size(engine: ChildEngine) -> None:
     assert (image.width, image.height, len(image.pixels)) == (192, 64, 192 * 64 * 3)
 
 
-def test_a_picture_says_how_it_was_made(engine: ChildEngine) -> None:
-    """Everything the metadata wants to know."""
+def test_a_picture_says_how_it_was_rendered(engine: ChildEngine) -> None:
+    """Everything that the metadata records."""
     images = make(engine, request(steps=2), request(steps=2, seed=2))
     for image in images:
         assert (image.device, image.precision, image.batch_size) == ("cpu", "float32", 2)

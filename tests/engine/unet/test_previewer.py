@@ -1,4 +1,4 @@
-"""Previews: a look at the latents that shows the picture early and changes nothing of it."""
+"""Previews show the picture early and do not change it."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -48,8 +48,8 @@ def colours(preview: Preview | RenderedImage) -> NDArray[np.float64]:
     return np.asarray(image.resize((16, 16), Image.Resampling.BOX), np.float64)
 
 
-def test_previews_move_no_pixel(engine: ChildEngine, looking: tuple[ChildEngine, Album]) -> None:
-    """With a look after each step, and with none: alone, in a batch, and where noise is drawn."""
+def test_previews_change_no_pixel(engine: ChildEngine, looking: tuple[ChildEngine, Album]) -> None:
+    """With one after each step, and with none: alone, in a batch, and where noise is drawn."""
     looker, album = looking
     batches = [
         [request()],
@@ -67,7 +67,7 @@ def test_previews_move_no_pixel(engine: ChildEngine, looking: tuple[ChildEngine,
         assert [one.pixels for one in with_looks] == [one.pixels for one in without]
 
 
-def test_the_picture_is_seen_early(looking: tuple[ChildEngine, Album]) -> None:
+def test_previews_show_the_picture_early(looking: tuple[ChildEngine, Album]) -> None:
     """Half the way, it is nearer to its own picture than to others, by far."""
     engine, album = looking
     pictures, halfway, ends = [], [], []
@@ -83,26 +83,26 @@ def test_the_picture_is_seen_early(looking: tuple[ChildEngine, Album]) -> None:
             assert far[own] < far[1 - own] * 0.75, far
 
 
-def test_there_is_a_look_now_and_then_at_most() -> None:
-    """By a clock that only runs; and with 0 never."""
+def test_previews_have_a_least_time_between_them() -> None:
+    """By a monotonic clock; with 0 there are none."""
     now = [100.0]
     previewer = Previewer(lambda preview: None, 2, lambda: now[0])
     scheduler = build_sampler("DDIM", "uniform", 4, CONFIG, "cpu").scheduler
     latents = torch.zeros(1, 4, 2, 2)
-    looks = []
+    shown_at = []
     for _ in range(10):
         now[0] += 0.5
         if previewer.is_due():
             previewer.show(scheduler, latents, latents, torch.tensor(500))
-            looks.append(now[0])
-    assert looks == [102.0, 104.0]
+            shown_at.append(now[0])
+    assert shown_at == [102.0, 104.0]
     assert not Previewer(lambda preview: None, 0, lambda: now[0]).is_due()
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda sampler: sampler.name)
 def test_the_picture_without_its_noise_is_found(sampler: KnownSampler, prediction: str) -> None:
-    """From what a UNet sees and would say of it, in the middle of every sampler's way."""
+    """From the UNet's input and a prediction for it, in the middle of every sampler's steps."""
     config = {**CONFIG, "prediction_type": prediction}
     scheduler = build_sampler(sampler.name, sampler.automatic, 10, config, "cpu").scheduler
     generator = torch.Generator().manual_seed(1)
@@ -123,7 +123,7 @@ def test_the_picture_without_its_noise_is_found(sampler: KnownSampler, predictio
 
 
 def test_latents_that_are_no_numbers_are_shown_all_the_same() -> None:
-    """The picture's own error says it better."""
+    """The picture's own error explains it better."""
     album = Album()
     scheduler = build_sampler("DDIM", "uniform", 4, CONFIG, "cpu").scheduler
     latents = torch.full((1, 4, 2, 2), float("nan"))

@@ -1,4 +1,4 @@
-"""What words do to pictures of the demo model, measured in pixels."""
+"""What prompts do to pictures of the demo model, measured in pixels."""
 
 from pathlib import Path
 from typing import Any

@@ -89,7 +89,7 @@ def test_a_comma_far_from_the_end_does_not_matter() -> None:
 
 
 def test_a_comma_as_token_76_begins_the_next_chunk() -> None:
-    """A1111 does not look back for it."""
+    """A1111 does not search backwards for it."""
     first, second = encoder().chunks("cat " * 70 + ", " + "cat " * 4 + ", cat")
     assert words(first) == [CAT] * 70 + [COMMA] + [CAT] * 4
     assert words(second) == [COMMA, CAT]

@@ -111,9 +111,9 @@ def test_every_number_of_steps_makes_numbers(name: str, schedule_type: str) -> N
     for steps in (1, 2, 3, 24, 150 if schedule_type in ("karras", "uniform") else 37):
         scheduler = build(name, schedule_type, steps)
         extra = 1 if name == "PNDM" and steps > 1 else 0
-        # Samplers of second order look twice at each step but the last.
-        looks = 2 * steps - 1 if name in ("Heun", "DPM2", "DPM2 a") else steps + extra
-        assert len(scheduler.timesteps) == looks
+        # Samplers of second order evaluate the UNet twice in each step but the last.
+        evaluations = 2 * steps - 1 if name in ("Heun", "DPM2", "DPM2 a") else steps + extra
+        assert len(scheduler.timesteps) == evaluations
         drawn = {"generator": [torch.Generator().manual_seed(1)]} if name in NOISY else {}
         latents = torch.randn(1, 4, 2, 2, generator=torch.Generator().manual_seed(2))
         latents = latents * scheduler.init_noise_sigma
@@ -142,8 +142,8 @@ def test_lms_integrates_as_scipy_would() -> None:
     """Lagrange polynomials through the last sigmas, against a fine midpoint sum."""
     scheduler = build("LMS", "karras", 10)
     sigmas = scheduler.sigmas.double().numpy()
-    places = np.linspace(sigmas[5], sigmas[6], 20001)
-    middles = (places[1:] + places[:-1]) / 2
+    points = np.linspace(sigmas[5], sigmas[6], 20001)
+    middles = (points[1:] + points[:-1]) / 2
     for j in range(4):
         others = [k for k in range(4) if k != j]
         values = np.prod(
@@ -154,5 +154,5 @@ def test_lms_integrates_as_scipy_would() -> None:
 
 
 def test_lcm_takes_more_steps_than_it_was_distilled_for() -> None:
-    """Recipes may ask for 150; diffusers would refuse more than 50."""
+    """Recipes may have 150; diffusers would refuse more than 50."""
     assert build("LCM", "uniform", 150).config.original_inference_steps == 150

@@ -107,10 +107,10 @@ def as_pixels(picture: Image.Image) -> Pixels:
 def test_a_weak_change_keeps_the_layout_and_a_strong_one_follows_the_prompt(
     engine: Renderer, kept: Path
 ) -> None:
-    """0.3 against 0.9, for a picture the prompt says nothing of."""
-    asked = "a green star on a white background"
+    """0.3 against 0.9, for a picture that the prompt does not describe."""
+    requested = "a green star on a white background"
     weak, strong = (
-        draw(engine, asked, **start(kept, strength), steps=20) for strength in (0.3, 0.9)
+        draw(engine, requested, **start(kept, strength), steps=20) for strength in (0.3, 0.9)
     )
     assert away_from(weak, circle()) < away_from(strong, circle())
     assert shape_left(weak) > 60 > shape_left(strong)
@@ -122,8 +122,8 @@ def test_a_weak_change_keeps_the_layout_and_a_strong_one_follows_the_prompt(
 def test_strength_0_gives_the_start_image_as_the_vae_sees_it(engine: Renderer, kept: Path) -> None:
     """Whatever the prompt says; not one step is taken."""
     steps: list[int] = []
-    asked = request("a corgi", **start(kept, 0.0))
-    (image,) = engine.render([asked], lambda done, total: steps.append(total))
+    requested = request("a corgi", **start(kept, 0.0))
+    (image,) = engine.render([requested], lambda done, total: steps.append(total))
     assert away_from(image, circle()) < 6
     assert not steps
 
@@ -134,8 +134,8 @@ def test_the_share_of_steps_is_the_strength(
 ) -> None:
     """As in diffusers and A1111; one step at least."""
     steps: list[tuple[int, int]] = []
-    asked = request(**start(kept, strength), steps=10)
-    engine.render([asked], lambda done, total: steps.append((done, total)))
+    requested = request(**start(kept, strength), steps=10)
+    engine.render([requested], lambda done, total: steps.append((done, total)))
     assert steps == [(done, taken) for done in range(1, taken + 1)]
 
 
@@ -251,13 +251,13 @@ def test_images_with_start_images_do_not_depend_on_their_neighbours(
     """Other start images, masks and seeds in one batch."""
     values: dict[str, Any] = {"sampler": "DPM++ 2M SDE", "schedule_type": "karras", "steps": 4}
     other = Image.new("RGB", (300, 200), GREEN)
-    asked = [
+    requested = [
         request(seed=1, **start(kept, 0.5), **right_half(kept), **values),
         request(seed=2, **start(kept, 0.5, other), **right_half(kept, invert=True)),
     ]
-    asked[1] = replace(asked[1], **values)
-    together = engine.render(asked, ignore_steps)
-    for image, one in zip(together, asked, strict=True):
+    requested[1] = replace(requested[1], **values)
+    together = engine.render(requested, ignore_steps)
+    for image, one in zip(together, requested, strict=True):
         assert difference(image, engine.render([one], ignore_steps)[0]) <= 2
 
 
@@ -277,7 +277,7 @@ def test_hires_keeps_the_outside_of_a_mask_at_the_larger_size(engine: Renderer, 
 
 
 def test_start_images_of_other_sizes_are_fitted(engine: Renderer, kept: Path) -> None:
-    """crop, fit and stretch differ, and each gives the size the request says."""
+    """crop, fit and stretch differ, and each gives the requested size."""
     wide = Image.new("RGB", (400, 100), BLUE)
     ImageDraw.Draw(wide).rectangle((0, 0, 60, 100), fill=RED)
     drawn = {}

@@ -11,7 +11,7 @@ from picowatch.errors import RenderFailed
 
 
 class Vae:
-    """Decodes latents to a flat colour; overflows in float16 if told to."""
+    """Decodes latents to a flat colour; overflows in the given types."""
 
     def __init__(self, value: float = 0.0, overflows_in: tuple[torch.dtype, ...] = ()) -> None:
         self.config = SimpleNamespace(scaling_factor=0.5)
@@ -61,7 +61,7 @@ def test_a_vae_that_overflows_anyway_fails() -> None:
 
 
 def test_latents_that_are_no_numbers_fail_at_once() -> None:
-    """No VAE mends them."""
+    """No VAE can fix them."""
     vae = Vae()
     with pytest.raises(RenderFailed, match="the checkpoint overflowed"):
         decode(vae, LATENTS * float("nan"))
