@@ -6,12 +6,10 @@ import tempfile
 import threading
 from pathlib import Path
 
-from picowatch.catalog import Catalog
 from picowatch.daemon.recovery import open_ledger
 from picowatch.files.retry import Retry
 from picowatch.outbox.gallery.thumbnails import thumbnail_of
 from picowatch.outbox.outbox import Outbox
-from picowatch.settings import Settings
 from picowatch.work.publish import Publisher
 from picowatch.work.result import RunResult
 from tests.house import House
@@ -53,12 +51,13 @@ def fill(house: House, pictures: int) -> None:
 
 def _finish_all(house: House) -> None:
     """Claim, finish and enlist whatever waits, as worker and publisher do."""
-    outbox = Outbox(house.outbox, Settings().file_name)
+    settings = house.settings()
+    outbox = Outbox(house.outbox, settings.file_name)
     ledger = open_ledger(house.outbox / ".picowatch/ledger.sqlite", outbox, check=False)
     publisher = Publisher(
+        settings,
         ledger,
         outbox,
-        catalog=Catalog(house.models),
         on_published=lambda *_: None,
         on_finished=lambda recipe: None,
         retry=Retry(threading.Event(), house.outbox, keeps_trying=False),

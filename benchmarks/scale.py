@@ -32,20 +32,17 @@ from benchmarks.jobs import DEMO, Job, pictures
 from benchmarks.measuring import RESULTS, Figure, Goal, Section, compared, measured, percentile
 from benchmarks.ours import Daemon, Folders, running
 from benchmarks.plan import in_turns, own_command
-from picowatch.catalog import Catalog
 from picowatch.engine.executor import LocalEngines
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import OnPreview, OnStep, RenderedImage, new_future, resolve, unseen
 from picowatch.files.retry import Retry
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import QueuedImage, RequestedEntry
-from picowatch.outbox.names import OutboxNames
 from picowatch.outbox.outbox import Outbox
 from picowatch.save import Save, Stamp
 from picowatch.settings import Settings
 from picowatch.testing.digest_engine import Batch, DigestEngine, digest_picture
 from picowatch.work.pool import WorkerPool
-from picowatch.work.publish import Publisher
 from picowatch.work.result import RunResult
 from picowatch.work.worker import Worker
 from tests.engine.requests import request
@@ -221,22 +218,13 @@ def _pool(ledger: Ledger, folder: Path) -> WorkerPool:
     retry = Retry(threading.Event(), folder, keeps_trying=False)
     result = RunResult()
     outbox = Outbox(folder, settings.file_name)
-    publisher = Publisher(
-        ledger,
-        outbox,
-        catalog=Catalog(folder),
-        on_published=lambda *_: None,
-        on_finished=lambda _: None,
-        retry=retry,
-        result=result,
-    )
     engines = LocalEngines(EngineOptions(models=folder), ENGINES, lambda options: DigestEngine())
     return WorkerPool(
         settings,
         ledger,
-        OutboxNames(folder, settings.file_name),
+        outbox,
         engines,
-        publisher,
+        on_published=lambda *_: None,
         on_finished=lambda _: None,
         on_preview=lambda _: None,
         retry=retry,

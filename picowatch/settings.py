@@ -293,6 +293,16 @@ class Settings(BaseModel):
         description="Address that serves Prometheus metrics, like 127.0.0.1:9464. Empty: none.",
     )
 
+    @property
+    def state_folder(self) -> Path:
+        """picowatch's own files: ledger, lock, caches."""
+        return self.outbox / ".picowatch"
+
+    @property
+    def hash_cache(self) -> Path:
+        """The hashes of model files, so that each is read once."""
+        return self.state_folder / "hashes.json"
+
 
 def load_settings(
     flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | None = None

@@ -1,4 +1,4 @@
-"""All parts of a daemon, built in the order of what they need, and what has to be true first."""
+"""Builds a daemon from its parts, each after those that it needs; checks the folders first."""
 
 import logging
 import os
@@ -9,7 +9,6 @@ from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 
-from picowatch.catalog import Catalog
 from picowatch.daemon.attempts import Attempts
 from picowatch.daemon.backlog import Backlog
 from picowatch.daemon.control import Control
@@ -34,11 +33,10 @@ from picowatch.outbox.gallery import GalleryKeeper
 from picowatch.outbox.lock import OutboxLock
 from picowatch.outbox.log import close_log, open_log
 from picowatch.outbox.outbox import Outbox
-from picowatch.outbox.start_images import FOLDER, StartImages
+from picowatch.outbox.start_images import FOLDER
 from picowatch.settings import LocalSettings, RaySettings, Settings
 from picowatch.systemd import ALIVE, Beat, notify
 from picowatch.work.pool import WorkerPool
-from picowatch.work.publish import Publisher
 from picowatch.work.result import RunResult
 
 log = logging.getLogger("picowatch")
@@ -67,9 +65,8 @@ def build_daemon(
 
     `wake` is to be set after `stop`. `keeps_trying`: a full disk is waited for. `damaged` says what
     is wrong with the ledger, if that is known. At the end hooks may go on until `hurry`. `only`
-    these recipes are looked at and made, if any are named. Raises OutboxInUse, LedgerUnusable,
-    SettingsInvalid, Ended, or what stands in the way of writing the outbox, if that is not
-    waited for.
+    these recipes are answered and rendered, if any are named. Raises OutboxInUse, LedgerUnusable,
+    SettingsInvalid, Ended, or what prevents writing to the outbox, if that is not waited for.
     """
     retry = Retry(stop, settings.outbox, keeps_trying=keeps_trying)
     lock = _lock(settings, retry, stop, by_make=only is not None)
@@ -78,59 +75,33 @@ def build_daemon(
     stack.enter_context(held(settings.outbox, lock.is_in_place))
     open_log(settings.outbox / "picowatch.log", settings.log_format, console.handler)
     stack.callback(close_log)
-    if damaged:
-        set_aside(_state(settings) / LEDGER, damaged)
-    go_on_at_start = _go_on(retry, lambda: notify(*ALIVE))
-    outbox = retry.until_begun(lambda: Outbox(settings.outbox, settings.file_name, go_on_at_start))
-    file = _state(settings) / LEDGER
-    ledger = retry.until_begun(
-        lambda: open_ledger(file, outbox, check=lock.after_crash, go_on=go_on_at_start)
-    )
+    outbox, ledger = _open_storage(settings, retry, damaged, check=lock.after_crash)
     stack.callback(ledger.close)
     stack.callback(GalleryKeeper(outbox.gallery, outbox.problems).close)
-    commands = retry.until_begun(lambda: Commands(settings.outbox))
     observers = Observers(settings, outbox, result)
     stack.callback(observers.close, hurry)
     inbox = _inbox(settings, ledger, wake, only)
-    backlog, errors = Backlog(), RecentErrors()
+    backlog = Backlog()
 
     def on_finished(recipe: str) -> None:
         backlog.finished.append(recipe)
         wake.set()
 
-    publisher = Publisher(
-        ledger,
-        outbox,
-        catalog=Catalog(settings.models, _hash_cache(settings), keep_hashes=False),
-        on_published=observers.published,
-        on_finished=on_finished,
-        retry=retry,
-        result=result,
-    )
     pool = WorkerPool(
         settings,
         ledger,
-        outbox.names,
+        outbox,
         _executor(settings, make_engine),
-        publisher,
+        on_published=observers.published,
         on_finished=on_finished,
         on_preview=observers.preview,
         retry=retry,
         result=result,
         only=only,
     )
+    errors = RecentErrors(observers.failed)
     reporting = Reporting(
-        console,
-        observers,
-        inbox=inbox,
-        inbox_path=settings.inbox,
-        ledger=ledger,
-        outbox=outbox,
-        pool=pool,
-        publisher=publisher,
-        errors=errors,
-        retry=retry,
-        now=now,
+        console, observers, inbox, ledger, outbox, pool, errors=errors, retry=retry, now=now
     )
 
     def show_life() -> None:
@@ -141,44 +112,33 @@ def build_daemon(
             notify(*ALIVE)
 
     go_on = _go_on(retry, show_life)
-    finishing = Finishing(
-        settings,
-        inbox,
-        ledger,
-        outbox,
-        errors=errors,
-        on_failed=observers.failed,
-        go_on=go_on,
-    )
+    finishing = Finishing(settings, inbox, ledger, outbox, errors=errors, go_on=go_on)
     intake = Intake(
         settings,
         inbox,
         ledger,
         outbox,
-        Catalog(settings.models, _hash_cache(settings)),
-        StartImages(settings.inbox, settings.outbox),
         finishing=finishing,
         errors=errors,
-        on_failed=observers.failed,
         go_on=go_on,
         result=result,
         now=now,
     )
+    commands = retry.until_begun(lambda: Commands(settings.outbox))
     control = Control(settings, ledger, outbox, pool, commands, go_on=go_on)
-    recovery = Recovery(
-        inbox=inbox,
-        ledger=ledger,
-        outbox=outbox,
-        publisher=publisher,
-        intake=intake,
-        control=control,
-        backlog=backlog,
-        retry=retry,
-        go_on=go_on,
-        after_crash=lock.after_crash,
-    )
     return Daemon(
-        recovery=recovery,
+        recovery=Recovery(
+            inbox=inbox,
+            ledger=ledger,
+            outbox=outbox,
+            publisher=pool.publisher,
+            intake=intake,
+            control=control,
+            backlog=backlog,
+            retry=retry,
+            go_on=go_on,
+            after_crash=lock.after_crash,
+        ),
         inbox=inbox,
         backlog=backlog,
         intake=intake,
@@ -195,10 +155,22 @@ def build_daemon(
     )
 
 
+def _open_storage(
+    settings: Settings, retry: Retry, damaged: str, *, check: bool
+) -> tuple[Outbox, Ledger]:
+    """The outbox and the ledger, which is rebuilt if it is lost or `damaged`."""
+    file = settings.state_folder / LEDGER
+    if damaged:
+        set_aside(file, damaged)
+    go_on = _go_on(retry, lambda: notify(*ALIVE))
+    outbox = retry.until_begun(lambda: Outbox(settings.outbox, settings.file_name, go_on))
+    return outbox, retry.until_begun(lambda: open_ledger(file, outbox, check=check, go_on=go_on))
+
+
 def _go_on(retry: Retry, show_life: Callable[[], None]) -> Callable[[], None]:
     """What is called in the middle of long work: it must not look like a hang.
 
-    It ends with picowatch: it may raise Ended.
+    It raises Ended once picowatch ends.
     """
     beat = Beat()
 
@@ -213,30 +185,22 @@ def _go_on(retry: Retry, show_life: Callable[[], None]) -> Callable[[], None]:
 def _lock(settings: Settings, retry: Retry, stop: threading.Event, *, by_make: bool) -> OutboxLock:
     """The outbox's lock; a daemon waits for a `picowatch make` that holds it.
 
-    A `make` takes the place of a daemon that crashed, which a service manager starts again. That
+    A `make` may replace a daemon that crashed, which a service manager starts again. The manager
     is told that all is well: it would give up on a start that takes long.
     """
-    told = False
+    warned = False
     while True:
         try:
             return retry.until_begun(lambda: OutboxLock(settings.outbox, by_make=by_make))
         except OutboxInUseByMake as error:
             if not retry.keeps_trying:
                 raise
-            if not told:
+            if not warned:
                 log.warning("waiting: %s", error.message)
-            told = True
+            warned = True
             notify("READY=1", "WATCHDOG=1", f"STATUS=waiting: {error.message}")
             if stop.wait(LOCK_SECONDS):
                 raise Ended from error
-
-
-def _state(settings: Settings) -> Path:
-    return settings.outbox / ".picowatch"
-
-
-def _hash_cache(settings: Settings) -> Path:
-    return _state(settings) / "hashes.json"
 
 
 def _executor(settings: Settings, make_engine: MakeEngine) -> Executor:
@@ -256,14 +220,14 @@ def _executor(settings: Settings, make_engine: MakeEngine) -> Executor:
 
 
 def engine_options(settings: Settings) -> EngineOptions:
-    """What engines are told of the settings."""
+    """What engines need of the settings."""
     return EngineOptions(
         models=settings.models,
         device=settings.device,
         precision=settings.precision,
         memory=settings.memory,
-        hash_cache=_hash_cache(settings),
-        start_images=_state(settings) / FOLDER,
+        hash_cache=settings.hash_cache,
+        start_images=settings.state_folder / FOLDER,
         preview_seconds=settings.preview_seconds,
         compiled=cache_folder() if settings.compile == "auto" else None,
     )

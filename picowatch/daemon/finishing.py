@@ -31,20 +31,14 @@ class Finishing:
         outbox: Outbox,
         *,
         errors: RecentErrors,
-        on_failed: Callable[[str], None],
         go_on: Callable[[], None],
     ) -> None:
-        """`errors` are told of each recipe that fails.
-
-        `on_failed` is called with the recipe when its error file says something new, `go_on`
-        between the parts of what takes long; it may raise Ended.
-        """
+        """`go_on` is called between the parts of what takes long; it may raise Ended."""
         self._when_done = settings.when_done
         self._inbox = inbox
         self._ledger = ledger
         self._outbox = outbox
         self._errors = errors
-        self._on_failed = on_failed
         self._go_on = go_on
 
     def finished(self, recipe: str) -> None:
@@ -80,7 +74,7 @@ class Finishing:
             # An invalid save's error file stays: the next good save tries these again anyway.
             if self._ledger.is_valid(recipe):
                 if self._outbox.problems.write_error(recipe, _failure_text(recipe, failures)):
-                    self._on_failed(recipe)
+                    self._errors.on_failed(recipe)
                 self._errors.note(recipe, f"{recipe}: {failures[-1][1]}")
         elif self._ledger.succeeded(recipe) is not None:
             self._outbox.problems.remove_error(recipe)  # a crash may have kept it

@@ -49,34 +49,26 @@ class Intake:
         inbox: Inbox,
         ledger: Ledger,
         outbox: Outbox,
-        catalog: Catalog,
-        start_images: StartImages,
         *,
         finishing: Finishing,
         errors: RecentErrors,
-        on_failed: Callable[[str], None],
         go_on: Callable[[], None],
         result: RunResult,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """`errors` are told of each recipe that fails.
-
-        `on_failed` is called with the recipe when its error file says something new, `go_on`
-        between the parts of what takes long; it may raise Ended.
-        """
+        """`go_on` is called between the parts of what takes long; it may raise Ended."""
         self._settings = settings
         self._inbox = inbox
         self._ledger = ledger
         self._outbox = outbox
-        self._catalog = catalog
-        self._start_images = start_images
+        self._catalog = Catalog(settings.models, settings.hash_cache)
+        self._start_images = StartImages(settings.inbox, settings.outbox)
         self._now = now
         self._inventory: Inventory | None = None
-        self._hashes = ModelHashes(catalog)
+        self._hashes = ModelHashes(self._catalog)
         self._to_hash: NotHashed | None = None
         self._finishing = finishing
         self._errors = errors
-        self._on_failed = on_failed
         self._go_on = go_on
         self._result = result
 
@@ -290,7 +282,7 @@ class Intake:
         self._result.count_failure()
         self._errors.note(path, line)
         log.error("%s", line)
-        self._on_failed(path)
+        self._errors.on_failed(path)
 
     def _report_accepted(self, path: str, result: Acceptance, warnings: Sequence[str]) -> None:
         self._errors.forget(path)

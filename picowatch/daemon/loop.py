@@ -9,6 +9,7 @@ import logging
 import threading
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 
 from picowatch.daemon.attempts import Attempts, safely
@@ -33,143 +34,128 @@ IDLE_SECONDS = 1.0  # between looks at the inbox's folder
 WORKING_SECONDS = 0.25  # between looks at the batch in progress
 
 
+@dataclass(kw_only=True, eq=False)
 class Daemon:
-    """Takes saves from the inbox to the pool, until it is told to stop."""
+    """Takes saves from the inbox to the pool, until `stop`.
 
-    def __init__(
-        self,
-        *,
-        recovery: Recovery,
-        inbox: Inbox,
-        backlog: Backlog,
-        intake: Intake,
-        finishing: Finishing,
-        control: Control,
-        pool: WorkerPool,
-        reporting: Reporting,
-        attempts: Attempts,
-        outbox_watch: OutboxWatch,
-        clock_watch: ClockWatch,
-        result: RunResult,
-        stop: threading.Event,
-        wake: threading.Event,
-    ) -> None:
-        """`wake` ends a rest early: set it after setting `stop`."""
-        self._recovery = recovery
-        self._inbox = inbox
-        self._backlog = backlog
-        self._intake = intake
-        self._finishing = finishing
-        self._control = control
-        self._pool = pool
-        self._reporting = reporting
-        self._attempts = attempts
-        self._outbox_watch = outbox_watch
-        self._clock_watch = clock_watch
-        self._result = result
-        self._stop = stop
-        self._wake = wake
+    `wake` ends a rest early: set it after setting `stop`.
+    """
+
+    recovery: Recovery
+    inbox: Inbox
+    backlog: Backlog
+    intake: Intake
+    finishing: Finishing
+    control: Control
+    pool: WorkerPool
+    reporting: Reporting
+    attempts: Attempts
+    outbox_watch: OutboxWatch
+    clock_watch: ClockWatch
+    result: RunResult
+    stop: threading.Event
+    wake: threading.Event
 
     def run(self, once: bool = False) -> RunResult:
         """Run until `stop`, or `once`: until what is in the inbox now is done."""
         try:
-            self._recovery.run()
-            self._inbox.start(time.monotonic())
+            self.recovery.run()
+            self.inbox.start(time.monotonic())
             notify("READY=1")
-            while not (self._stop.is_set() or self._result.reason):
+            while not (self.stop.is_set() or self.result.reason):
                 self._tick()
                 if once and self._is_all_done():
                     self._catch_up()  # `make` can get its answer now
                     if self._is_all_done():
-                        self._reporting.report()
+                        self.reporting.report()
                         break
-                self._wake.wait(self._rest())
-                self._wake.clear()
+                self.wake.wait(self._rest())
+                self.wake.clear()
         except Ended:
             pass
         except LedgerCorrupt as error:
-            self._result.cannot_go_on(str(error), ledger_corrupt=True)
+            self.result.cannot_go_on(str(error), ledger_corrupt=True)
         except PASSING as error:
-            self._result.cannot_go_on(f"saves cannot be answered: {error}")
+            self.result.cannot_go_on(f"saves cannot be answered: {error}")
         finally:
             self._shut_down()
-        return self._result
+        return self.result
 
     def _tick(self) -> None:
-        if self._clock_watch.has_jumped():  # file times may mislead now
-            self._inbox.rescan(time.monotonic())
-        if self._outbox_watch.is_in_place():
+        if self.clock_watch.has_jumped():  # file times may mislead now
+            self.inbox.rescan(time.monotonic())
+        if self.outbox_watch.is_in_place():
             self._notice()
-            if self._attempts.are_due():
+            if self.attempts.are_due():
                 self._catch_up()
             self._update_pool()
-        safely(self._reporting.report)
+        safely(self.reporting.report)
 
     def _notice(self) -> None:
         """While saves are being answered, only what comes before them is taken in."""
-        if found := self._inbox.poll(time.monotonic(), self._backlog.priority):
-            self._backlog.add(found)
-            self._intake.look_again()
+        if found := self.inbox.poll(time.monotonic(), self.backlog.priority):
+            self.backlog.add(found)
+            self.intake.look_again()
 
     def _catch_up(self) -> None:
         """Do what is in the backlog; what cannot be written now is tried again later."""
-        backlog, attempts = self._backlog, self._attempts
+        backlog, attempts = self.backlog, self.attempts
         attempts.all_of(
             [
                 self._answer,
-                self._control.run_commands,
+                self.control.run_commands,
                 partial(attempts.each, backlog.follow_ups, lambda action: action(), SLICE_SECONDS),
-                partial(attempts.each, backlog.finished, self._finishing.finished, SLICE_SECONDS),
+                partial(attempts.each, backlog.finished, self.finishing.finished, SLICE_SECONDS),
             ]
         )
 
     def _answer(self) -> None:
         """Answer a slice of the evidence: between two slices others use the ledger."""
-        if self._backlog.evidence:
-            self._backlog.answered(self._intake.answer(self._backlog.evidence))
-            self._pool.saves_were_answered()
+        if self.backlog.evidence:
+            self.backlog.answered(self.intake.answer(self.backlog.evidence))
+            self.pool.saves_were_answered()
 
     def _update_pool(self) -> None:
-        safely(self._pool.update)
-        if self._inbox.expects_saves():
-            self._pool.expect_save()
-        self._pool.start_when(self._inbox.is_settled() and not self._backlog.evidence)
+        safely(self.pool.update)
+        if self.inbox.expects_saves():
+            self.pool.expect_save()
+        self.pool.start_when(self.inbox.is_settled() and not self.backlog.evidence)
 
     def _is_all_done(self) -> bool:
         """Whether nothing is left to do, or only what a pause keeps in the queue."""
-        if not self._inbox.is_settled() or self._backlog:
+        if not self.inbox.is_settled() or self.backlog:
             return False
-        counts = self._pool.unfinished()
-        self._result.kept_waiting = counts.queued if self._pool.paused else 0
-        return counts.queued == self._result.kept_waiting and not counts.running
+        counts = self.pool.unfinished()
+        self.result.kept_waiting = counts.queued if self.pool.paused else 0
+        return counts.queued == self.result.kept_waiting and not counts.running
 
     def _rest(self) -> float:
         """Seconds until there may be something to do."""
-        if self._outbox_watch.is_away:
+        if self.outbox_watch.is_away:
             return IDLE_SECONDS
-        if self._backlog and self._attempts.are_due():
+        if self.backlog and self.attempts.are_due():
             return 0.0
-        rest = WORKING_SECONDS if self._pool.progress() else IDLE_SECONDS
-        if self._backlog.evidence:  # a passing error: what is ready is answered after it
+        rest = WORKING_SECONDS if self.pool.progress() else IDLE_SECONDS
+        if self.backlog.evidence:  # a passing error: what is ready is answered after it
             return rest
-        ready_in = self._inbox.ready_in(time.monotonic())
+        ready_in = self.inbox.ready_in(time.monotonic())
         return rest if ready_in is None else min(rest, ready_in)
 
     def _shut_down(self) -> None:
         notify("STOPPING=1")
-        self._stop.set()  # ends all waiting for the disk
-        self._pool.stop()
-        self._inbox.close()
+        self.stop.set()  # ends all waiting for the disk
+        self.pool.stop()
+        self.inbox.close()
         with suppress(Ended, LedgerCorrupt, *PASSING):
-            self._attempts.each(self._backlog.finished, self._finishing.finished)
-        lost = self._outbox_watch.is_away or self._result.outbox_replaced
-        undone = self._backlog.finished or self._backlog.follow_ups or lost
-        self._result.left_undone = bool(undone) or not self._recovery.is_done
-        self._reporting.report_end()
-        if self._result.outbox_replaced:
-            log.warning("%s; picowatch starts over with what is there", self._result.reason)
-        elif self._result.reason:
-            log.error("picowatch exits: %s", self._result.reason)
-        if self._result.kept_waiting:
-            waiting = images_wait(self._result.kept_waiting)
+            self.attempts.each(self.backlog.finished, self.finishing.finished)
+        lost = self.outbox_watch.is_away or self.result.outbox_replaced
+        undone = self.backlog.finished or self.backlog.follow_ups or lost
+        self.result.left_undone = bool(undone) or not self.recovery.is_done
+        self.reporting.report_end()
+        if self.result.outbox_replaced:
+            log.warning("%s; picowatch starts over with what is there", self.result.reason)
+        elif self.result.reason:
+            log.error("picowatch exits: %s", self.result.reason)
+        if self.result.kept_waiting:
+            waiting = images_wait(self.result.kept_waiting)
             log.warning("paused: %s until `picowatch resume`", waiting)

@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -153,90 +154,81 @@ def _sheets(file: str, text: str, memos: Recalled) -> Iterator[ExistingSheet]:
         yield ExistingSheet(file, name, pictures)
 
 
+@dataclass(kw_only=True, eq=False)
 class Recovery:
-    """Finishes what the last daemon left undone, before anything else begins."""
+    """Finishes what the last daemon left undone, before anything else begins.
 
-    def __init__(
-        self,
-        *,
-        inbox: Inbox,
-        ledger: Ledger,
-        outbox: Outbox,
-        publisher: Publisher,
-        intake: Intake,
-        control: Control,
-        backlog: Backlog,
-        retry: Retry,
-        go_on: Callable[[], None],
-        after_crash: bool,
-    ) -> None:
-        """`after_crash`: the last daemon did not end by itself, or left something undone."""
-        self._inbox = inbox
-        self._ledger = ledger
-        self._outbox = outbox
-        self._publisher = publisher
-        self._intake = intake
-        self._control = control
-        self._backlog = backlog
-        self._retry = retry
-        self._go_on = go_on
-        self._after_crash = after_crash
-        self.is_done = not after_crash
+    `after_crash`: the last daemon was killed, or left something undone.
+    """
+
+    inbox: Inbox
+    ledger: Ledger
+    outbox: Outbox
+    publisher: Publisher
+    intake: Intake
+    control: Control
+    backlog: Backlog
+    retry: Retry
+    go_on: Callable[[], None]
+    after_crash: bool
+
+    def __post_init__(self) -> None:
+        self.is_done = not self.after_crash
 
     def run(self) -> None:
         """Do it all; what cannot be written is waited for."""
-        self._retry.until_begun(self._recover)
+        self.retry.until_begun(self._recover)
         self.is_done = True
-        self._retry.until_done("daemon", self._intake.watch_awaited_pictures)
-        if self._after_crash:
-            safely(self._intake.answer_again_without_error)
+        self.retry.until_done("daemon", self.intake.watch_awaited_pictures)
+        if self.after_crash:
+            safely(self.intake.answer_again_without_error)
 
     def _recover(self) -> None:
         """May be done again."""
-        if self._after_crash:
+        if self.after_crash:
             log.warning(
                 "picowatch did not exit cleanly last time; what it left unfinished is being "
                 "repaired"
             )
             self._tidy_up()
-        self._control.restore_pause()
-        for image in self._ledger.running():
-            self._go_on()
+        self.control.restore_pause()
+        for image in self.ledger.running():
+            self.go_on()
             self._decide(image)
-        safely(self._intake.tidy_up)
-        finished = self._backlog.finished
-        finished.extend(self._ledger.recipes_with_sheets_due())
-        if self._after_crash:
-            finished.extend(self._ledger.accepted_recipes())
+        safely(self.intake.tidy_up)
+        finished = self.backlog.finished
+        finished.extend(self.ledger.recipes_with_sheets_due())
+        if self.after_crash:
+            finished.extend(self.ledger.accepted_recipes())
         self._list_published()
 
     def _tidy_up(self) -> None:
         """Files that a crash left half-written, or without the answer that they belong to."""
-        safely(partial(self._outbox.remove_leftovers, self._go_on))
-        safely(self._outbox.repair_latest)
-        safely(self._inbox.recover)
-        known = self._ledger.known_recipes()
-        safely(partial(self._outbox.problems.remove_all_but, known))
+        safely(partial(self.outbox.remove_leftovers, self.go_on))
+        safely(self.outbox.repair_latest)
+        safely(self.inbox.recover)
+        known = self.ledger.known_recipes()
+        safely(partial(self.outbox.problems.remove_all_but, known))
 
     def _decide(self, image: QueuedImage) -> None:
         """What becomes of an image that was in progress when the last daemon died."""
-        if self._outbox.holds(image.file, image.digest):
-            self._ledger.finish(image.id)
+        if self.outbox.holds(image.file, image.digest):
+            self.ledger.finish(image.id)
         elif image.deaths + 1 >= MAX_DAEMON_DEATHS:
             reason = f"picowatch died {MAX_DAEMON_DEATHS} times in a row while rendering it."
-            self._ledger.fail(image.id, reason)
+            self.ledger.fail(image.id, reason)
             log.error("%s: seed %s set aside: %s", image.recipe, image.request.seed, reason)
-            self._backlog.finished.append(image.recipe)
+            self.backlog.finished.append(image.recipe)
         else:
             log.info("%s: seed %s queued again", image.recipe, image.request.seed)
-            self._ledger.retry_after_daemon_death(image.id)
+            self.ledger.retry_after_daemon_death(image.id)
 
     def _list_published(self) -> None:
         """Pictures that are published, but in no list yet."""
-        enlisted = self._outbox.listing.recent_files()
-        for image in self._ledger.unlisted():
-            self._go_on()
+        enlisted = self.outbox.listing.recent_files()
+        for image in self.ledger.unlisted():
+            self.go_on()
             if image.file in enlisted:
-                self._ledger.mark_listed(image.id)
+                self.ledger.mark_listed(image.id)
             else:
-                safely(partial(self._publisher.add_to_lists, image))
+                safely(partial(self.publisher.add_to_lists, image))

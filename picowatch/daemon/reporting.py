@@ -7,7 +7,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 
 from picowatch.errors import LedgerCorrupt
 from picowatch.files.retry import PASSING, Retry
@@ -20,7 +19,6 @@ from picowatch.outbox.outbox import Outbox
 from picowatch.outbox.status import EngineStatus, Status
 from picowatch.systemd import notify
 from picowatch.work.pool import WorkerPool
-from picowatch.work.publish import Publisher
 from picowatch.work.rendering import Progress
 from picowatch.work.worker import Worker
 
@@ -35,9 +33,11 @@ COUNTING_REST = 20
 
 
 class RecentErrors:
-    """The last error of each recipe, as long as it holds."""
+    """The last error of each recipe, until it is fixed."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_failed: Callable[[str], None]) -> None:
+        """`on_failed` is called with the recipe when its error file says something new."""
+        self.on_failed = on_failed
         self._lines: dict[str, str] = {}
 
     def note(self, recipe: str, line: str) -> None:
@@ -46,7 +46,7 @@ class RecentErrors:
         self._lines[recipe] = line
 
     def forget(self, recipe: str) -> None:
-        """It holds no longer."""
+        """It is fixed, or its recipe is gone."""
         self._lines.pop(recipe, None)
 
     def newest(self) -> tuple[str, ...]:
@@ -61,26 +61,22 @@ class Reporting:
         self,
         console: Console,
         observers: Observers,
-        *,
         inbox: Inbox,
-        inbox_path: Path,
         ledger: Ledger,
         outbox: Outbox,
         pool: WorkerPool,
-        publisher: Publisher,
+        *,
         errors: RecentErrors,
         retry: Retry,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """`inbox_path` is what the settings call it."""
+        """`now` is the wall clock."""
         self._console = console
         self._observers = observers
         self._inbox = inbox
-        self._inbox_path = inbox_path
         self._ledger = ledger
         self._outbox = outbox
         self._pool = pool
-        self._publisher = publisher
         self._errors = errors
         self._retry = retry
         self._now = now
@@ -135,14 +131,14 @@ class Reporting:
             paused=self._pool.paused,
             waiting=waiting[:NAMED],
             waiting_recipes=len(waiting),
-            pictures=tuple(self._publisher.newest),
+            pictures=tuple(self._pool.publisher.newest),
             errors=self._errors.newest(),
             device=first.device,
             precision=first.precision,
             memory_bytes=first.memory_bytes,
             memory_peak_bytes=first.memory_peak_bytes,
             engines=engines,
-            inbox=str(self._inbox_path),
+            inbox=str(self._inbox.path),
             watch="polling" if self._inbox.polling else "events",
             trouble=self._retry.trouble or self._pool.trouble,
             heard=tuple(self._inbox.heard),

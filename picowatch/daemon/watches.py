@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from picowatch.files.atomic import FolderAway
 from picowatch.files.retry import Retry
@@ -39,42 +40,40 @@ class ClockWatch:
         return True
 
 
+@dataclass(eq=False)
 class OutboxWatch:
     """Notices that the outbox is away; meanwhile nothing is written anywhere."""
 
-    def __init__(
-        self, lock: OutboxLock, outbox: Outbox, ledger: Ledger, retry: Retry, result: RunResult
-    ) -> None:
-        self._lock = lock
-        self._outbox = outbox
-        self._ledger = ledger
-        self._retry = retry
-        self._result = result
-        self.is_away = False
+    lock: OutboxLock
+    outbox: Outbox
+    ledger: Ledger
+    retry: Retry
+    result: RunResult
+    is_away: bool = False
 
     def is_in_place(self) -> bool:
         """Look. Another outbox or ledger in the place of the daemon's own ends the run."""
-        where = self._lock.whereabouts()
+        where = self.lock.whereabouts()
         if where is Whereabouts.AWAY:
             if not self.is_away:
                 log.warning(
                     "the outbox %s is not there, or another folder is in its place; nothing is "
                     "written until it is back",
-                    self._outbox.root,
+                    self.outbox.root,
                 )
             self.is_away = True
-            self._retry.wait_begins("outbox", FolderAway(self._outbox.root))
+            self.retry.wait_begins("outbox", FolderAway(self.outbox.root))
             return False
         if where is Whereabouts.REPLACED:
-            words = f"the outbox {self._outbox.root} was replaced, or its .picowatch deleted"
-            self._result.cannot_go_on(words, outbox_replaced=True)
+            words = f"the outbox {self.outbox.root} was replaced, or its .picowatch deleted"
+            self.result.cannot_go_on(words, outbox_replaced=True)
             return False
-        if not self._ledger.is_in_place():
+        if not self.ledger.is_in_place():
             words = "the ledger was deleted or replaced"
-            self._result.cannot_go_on(words, outbox_replaced=True)
+            self.result.cannot_go_on(words, outbox_replaced=True)
             return False
         if self.is_away:
             self.is_away = False
-            log.info("the outbox %s is back", self._outbox.root)
-            self._retry.wait_ends("outbox")
+            log.info("the outbox %s is back", self.outbox.root)
+            self.retry.wait_ends("outbox")
         return True

@@ -122,6 +122,7 @@ class Inbox:
 
         `only` these recipes are checked, if any are named: by polling, without a watch.
         """
+        self.path = root  # as the settings name it
         self._only = only
         if only is not None:
             watch, known = "polling", {path: known[path] for path in only if path in known}

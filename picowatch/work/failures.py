@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
@@ -17,31 +18,23 @@ log = logging.getLogger("picowatch")
 T = TypeVar("T")
 
 
+@dataclass(kw_only=True, eq=False)
 class Failures:
-    """Records it in the ledger, and waits for that, so that no outcome of a batch gets lost."""
+    """Records it in the ledger, and waits for that, so that no outcome of a batch gets lost.
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        *,
-        max_attempts: int,
-        on_finished: Callable[[str], None],
-        retry: Retry,
-        result: RunResult,
-    ) -> None:
-        """An image on which the engine died `max_attempts` times fails.
+    An image on which the engine died `max_attempts` times fails. `on_finished` is called with the
+    recipe of an image that failed.
+    """
 
-        `on_finished` is called with the recipe of an image that failed.
-        """
-        self._ledger = ledger
-        self._max_attempts = max_attempts
-        self._on_finished = on_finished
-        self._retry = retry
-        self._result = result
+    ledger: Ledger
+    max_attempts: int
+    on_finished: Callable[[str], None]
+    retry: Retry
+    result: RunResult
 
     def put_back(self, rendering: Rendering) -> None:
         """Into the queue through no fault of its own, unless it was cancelled."""
-        self._move(rendering, self._ledger.put_back)
+        self._move(rendering, self.ledger.put_back)
 
     def engine_died(self, rendering: Rendering, error: EngineDied) -> None:
         """Each image is tried again alone, until the engine died on it `max_attempts` times.
@@ -50,11 +43,11 @@ class Failures:
         """
         batch = rendering.batch
         for image in batch:
-            if len(batch) == 1 and image.attempts + 1 >= self._max_attempts:
+            if len(batch) == 1 and image.attempts + 1 >= self.max_attempts:
                 self._fail(image, f"{error} That was attempt {image.attempts + 1}.")
             else:
                 log.warning("%s: %s It will be tried again.", image.recipe, error)
-                self._patiently(partial(self._ledger.retry_after_engine_death, image.id))
+                self._patiently(partial(self.ledger.retry_after_engine_death, image.id))
 
     def render_failed(self, rendering: Rendering, error: RenderFailed) -> None:
         """An image that fails alone has failed; of a batch, each is tried alone.
@@ -66,20 +59,20 @@ class Failures:
         if len(rendering.batch) == 1:
             self._fail(rendering.batch[0], str(error))
         else:
-            self._move(rendering, self._ledger.retry_alone)
+            self._move(rendering, self.ledger.retry_alone)
 
     def _move(self, rendering: Rendering, move: Callable[[int], bool]) -> None:
         if rendering.is_cancelled:
-            move = self._ledger.cancel_running
+            move = self.ledger.cancel_running
         for image in rendering.batch:
             self._patiently(partial(move, image.id))
 
     def _fail(self, image: QueuedImage, reason: str) -> None:
-        self._patiently(partial(self._ledger.fail, image.id, reason))
-        self._result.count_failure()
-        recipe = self._patiently(partial(self._ledger.recipe_of, image))
+        self._patiently(partial(self.ledger.fail, image.id, reason))
+        self.result.count_failure()
+        recipe = self._patiently(partial(self.ledger.recipe_of, image))
         log.error("%s: seed %s failed: %s", recipe, image.request.seed, reason)
-        self._on_finished(recipe)
+        self.on_finished(recipe)
 
     def _patiently(self, action: Callable[[], T]) -> T:
-        return self._retry.until_done("worker", action)
+        return self.retry.until_done("worker", action)

@@ -10,11 +10,12 @@ from itertools import count
 from math import ceil
 
 from picowatch.engine.executor import Executor
-from picowatch.engine.protocol import Engine, OnPreview
+from picowatch.engine.protocol import Engine, OnPreview, RenderedImage
 from picowatch.errors import LedgerCorrupt
 from picowatch.files.retry import Retry
 from picowatch.ledger.ledger import Ledger
-from picowatch.ledger.rows import Counts, FileNames, QueuedImage
+from picowatch.ledger.rows import Counts, QueuedImage
+from picowatch.outbox.outbox import Outbox
 from picowatch.recipe.request import ImageRequest
 from picowatch.settings import Settings
 from picowatch.work.batch_sizes import LARGEST, BatchSizes
@@ -38,32 +39,38 @@ class WorkerPool:
         self,
         settings: Settings,
         ledger: Ledger,
-        names: FileNames,
+        outbox: Outbox,
         executor: Executor,
-        publisher: Publisher,
         *,
+        on_published: Callable[[QueuedImage, RenderedImage], None],
         on_finished: Callable[[str], None],
         on_preview: OnPreview,
         retry: Retry,
         result: RunResult,
         only: Collection[str] | None = None,
     ) -> None:
-        """`on_finished` is called with the recipe of an image that failed.
+        """`on_published` gets each published picture, `on_finished` its recipe, also if it failed.
 
         `on_preview` is called now and then with what is in progress. `only` these recipes' images
         are rendered, if any are named.
         """
         self._ledger = ledger
-        self._names = names
+        self._names = outbox.names
         self._executor = executor
-        self._publisher = publisher
         self._result = result
         self._only = only
-        self._batch_sizes = BatchSizes(
-            settings.batch_size, settings.outbox / ".picowatch" / "batches.json"
+        self._batch_sizes = BatchSizes(settings.batch_size, settings.state_folder / "batches.json")
+        self.publisher = Publisher(
+            settings,
+            ledger,
+            outbox,
+            on_published=on_published,
+            on_finished=on_finished,
+            retry=retry,
+            result=result,
         )
         self._failures = Failures(
-            ledger,
+            ledger=ledger,
             max_attempts=settings.max_attempts,
             on_finished=on_finished,
             retry=retry,
@@ -159,7 +166,7 @@ class WorkerPool:
             engine,
             next(self._numbers),
             claim=self.claim,
-            publisher=self._publisher,
+            publisher=self.publisher,
             failures=self._failures,
             batch_sizes=self._batch_sizes,
             ledger=self._ledger,
@@ -205,7 +212,7 @@ class WorkerPool:
         self._executor.close()
         for worker in (*self.workers, *self._retired):
             worker.join()
-        self._publisher.close()
+        self.publisher.close()
 
     # -- state
 

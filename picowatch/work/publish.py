@@ -33,6 +33,7 @@ from picowatch.metadata import (
 from picowatch.outbox.outbox import Outbox
 from picowatch.recipe.request import ImageRequest
 from picowatch.recipe.resolve.hires import final_side
+from picowatch.settings import Settings
 from picowatch.work.result import RunResult
 
 log = logging.getLogger("picowatch")
@@ -49,22 +50,19 @@ class Publisher:
 
     def __init__(
         self,
+        settings: Settings,
         ledger: Ledger,
         outbox: Outbox,
         *,
-        catalog: Catalog,
         on_published: Callable[[QueuedImage, RenderedImage], None],
         on_finished: Callable[[str], None],
         retry: Retry,
         result: RunResult,
     ) -> None:
-        """`on_published` gets each published picture, `on_finished` its recipe thereafter.
-
-        `catalog` is for this publisher alone.
-        """
+        """`on_published` gets each published picture, `on_finished` its recipe thereafter."""
         self._ledger = ledger
         self._outbox = outbox
-        self._catalog = catalog
+        self._catalog = Catalog(settings.models, settings.hash_cache, keep_hashes=False)
         self._on_published = on_published
         self._on_finished = on_finished
         self._retry = retry

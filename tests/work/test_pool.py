@@ -6,19 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from picowatch.catalog import Catalog
 from picowatch.engine.executor import LocalEngines
 from picowatch.engine.options import EngineOptions
 from picowatch.files.retry import Retry
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import RequestedEntry
-from picowatch.outbox.names import OutboxNames
 from picowatch.outbox.outbox import Outbox
 from picowatch.save import Save, Stamp
 from picowatch.settings import Settings
 from picowatch.testing.digest_engine import DigestEngine
 from picowatch.work.pool import WorkerPool
-from picowatch.work.publish import Publisher
 from picowatch.work.result import RunResult
 from tests.engine.requests import request
 
@@ -33,21 +30,12 @@ class Shared:
         settings = Settings(outbox=folder, batch_size=BATCH)
         retry, result = Retry(threading.Event(), folder, keeps_trying=False), RunResult()
         self.ledger = Ledger(folder / "ledger.sqlite")
-        publisher = Publisher(
-            self.ledger,
-            Outbox(folder, settings.file_name),
-            catalog=Catalog(folder),
-            on_published=lambda *_: None,
-            on_finished=lambda _: None,
-            retry=retry,
-            result=result,
-        )
         self.pool = WorkerPool(
             settings,
             self.ledger,
-            OutboxNames(folder, settings.file_name),
+            Outbox(folder, settings.file_name),
             LocalEngines(EngineOptions(models=folder), 3, lambda options: DigestEngine()),
-            publisher,
+            on_published=lambda *_: None,
             on_finished=lambda _: None,
             on_preview=lambda _: None,
             retry=retry,
