@@ -15,7 +15,10 @@ from picowatch.files.atomic import write_atomically
 from picowatch.inbox.files import read_file
 from picowatch.inbox.inbox import Inbox, Saved
 from picowatch.ledger.ledger import Ledger
+from picowatch.outbox.gallery.gallery import Gallery
+from picowatch.outbox.listing import Listing
 from picowatch.outbox.outbox import Outbox
+from picowatch.outbox.problems import ProblemFiles
 from picowatch.recipe.request import ImageRequest
 from picowatch.testing.digest_engine import digest_picture
 from tests.house import PATIENCE, House, wait_for
@@ -176,10 +179,10 @@ def test_a_full_disk_is_waited_for(house: House, monkeypatch: pytest.MonkeyPatch
     assert house.error("a.txt") is None
 
 
-@pytest.mark.parametrize("step", ["enlist", "show_in_gallery"])
+@pytest.mark.parametrize("step", [(Listing, "append"), (Gallery, "add")])
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), ValueError()])
 def test_a_picture_that_is_there_and_cannot_be_listed_is_not_made_again(
-    house: House, monkeypatch: pytest.MonkeyPatch, step: str, error: Exception
+    house: House, monkeypatch: pytest.MonkeyPatch, step: tuple[type, str], error: Exception
 ) -> None:
     """It is made, whatever happens after that; the next start lists it."""
 
@@ -188,7 +191,7 @@ def test_a_picture_that_is_there_and_cannot_be_listed_is_not_made_again(
 
     house.save("a.yaml", "prompt: a corgi\nseed: 1\ncount: 3\n")
     with monkeypatch.context() as patch:
-        patch.setattr(Outbox, step, fail)
+        patch.setattr(*step, fail)
         with house.running(batch_size=3):
             wait_for(lambda: house.pictures(), "the first picture")
             wait_for(lambda: "cannot write" in house.log() or "ValueError" in house.log())
@@ -353,7 +356,7 @@ def test_what_could_not_be_told_at_the_end_is_told_by_the_next_start(
 
     house.save("a.txt", "bad --seed 5\n")
     with monkeypatch.context() as patch:
-        patch.setattr(Outbox, "write_error", full)
+        patch.setattr(ProblemFiles, "write_error", full)
         with house.running():
             wait_for(lambda: "; waiting" in house.log())
     assert house.error("a.txt") is None
