@@ -96,8 +96,8 @@ _EXECUTOR_SCHEMA: dict[str, Any] = {
 
 def _executor(value: Any) -> Any:
     """`local`, `local:2`, `ray`, or a mapping `{ray: {address: …}}`; as text from flags, too."""
-    if isinstance(value, str):
-        value = _mapping_in(value)
+    if isinstance(value, str) and value.startswith("{"):
+        value = _yaml(value)
     if value == "local":
         return LocalSettings()
     if isinstance(value, str) and (found := re.fullmatch(r"local:(\d{1,5})", value)):
@@ -111,10 +111,8 @@ def _executor(value: Any) -> Any:
     raise ValueError("it must be local, local:N (N engines), ray, or {ray: {address: …}}")
 
 
-def _mapping_in(text: str) -> Any:
-    """The mapping that a text of the environment or of a flag holds; else the text."""
-    if not text.startswith("{"):
-        return text
+def _yaml(text: str) -> Any:
+    """What a text of the environment or of a flag says."""
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -155,10 +153,7 @@ def _metrics_address(value: str) -> str:
 def _hooks(value: Any) -> Any:
     """Programs by event, each an argument list; a text is split as a shell would."""
     if isinstance(value, str):  # of the environment
-        try:
-            value = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ValueError(f"it is not valid YAML: {_one_line(error)}") from error
+        value = _yaml(value)
     if not isinstance(value, dict):
         raise ValueError("it must be a mapping like {picture: notify-send}")
     hooks = {}

@@ -23,7 +23,7 @@ from picowatch.engine.process.child import ChildEngine
 from picowatch.engine.torch_check import Check, check_torch
 from picowatch.errors import FAILED, SUCCEEDED, ModelRefused, PicowatchError, SettingsInvalid
 from picowatch.inbox.folder import InboxFolder
-from picowatch.inbox.names import is_looked_into
+from picowatch.inbox.names import is_searched
 from picowatch.inbox.watching import events_are_reliable, file_system_type
 from picowatch.metadata import PICOWATCH, read_chunk
 from picowatch.observers.console import PlainConsole
@@ -237,7 +237,7 @@ def _watch(settings: Settings) -> Check:
     if settings.watch == "polling" or not reliable:
         return Check("watch", "by polling: the inbox is scanned every second")
     folder = InboxFolder(inbox, settings.watch, threading.Event())
-    folder.arm()
+    folder.watch()
     polling = folder.polling
     folder.close()
     text = f"by events, {_count_folders(inbox)} folders{_limits()}"
@@ -253,7 +253,7 @@ def _watch(settings: Settings) -> Check:
 def _count_folders(inbox: Path) -> int:
     count = 0
     for _, folders, _ in os.walk(inbox):
-        folders[:] = filter(is_looked_into, folders)
+        folders[:] = filter(is_searched, folders)
         count += 1
     return count
 

@@ -126,7 +126,7 @@ def check(settings: Settings) -> int:
             return 0
         return _unhealthy(f"picowatch has reported nothing for {CHECK_SECONDS:.0f} s")
     try:
-        if _within_time(lambda: probe.name in look(settings.outbox)[1].heard):
+        if _within_time(lambda: probe.name in look(settings.outbox)[1].probes):
             print("picowatch is running and notices new files")
             return 0
         return _unhealthy(

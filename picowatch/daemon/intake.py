@@ -15,7 +15,7 @@ from picowatch.daemon.reporting import RecentErrors
 from picowatch.errors import ModelRefused, PictureUnreadable
 from picowatch.files.retry import PASSING, unexpected
 from picowatch.inbox.files import FileUnreadable
-from picowatch.inbox.inbox import Evidence, Gone, Inbox, Renamed, Saved, Unreadable
+from picowatch.inbox.inbox import Deleted, Evidence, Inbox, Renamed, Saved, Unreadable
 from picowatch.inbox.names import is_txt
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import Acceptance, RequestedEntry
@@ -151,7 +151,7 @@ class Intake:
             return self._reject_unexpected(seen, unexpected(error))
 
     def _reject_unexpected(self, seen: Evidence, words: str) -> Callable[[], None]:
-        path, stamp = seen.path, Stamp(0, 0, 0) if isinstance(seen, Gone) else seen.stamp
+        path, stamp = seen.path, Stamp(0, 0, 0) if isinstance(seen, Deleted) else seen.stamp
         try:
             with self._ledger.transaction():
                 return self._reject_text(Save(path, "", stamp, self._now()), words)
@@ -165,8 +165,8 @@ class Intake:
         if isinstance(seen, Unreadable):
             save = Save(seen.path, "", seen.stamp, self._now())
             return self._reject_text(save, f"This recipe cannot be read: {seen.why}.")
-        if isinstance(seen, Gone):
-            return self._gone(seen)
+        if isinstance(seen, Deleted):
+            return self._deleted(seen)
         return self._renamed(seen, inventory)
 
     def _saved(self, seen: Saved, inventory: Inventory) -> Callable[[], None]:
@@ -236,7 +236,7 @@ class Intake:
         self._ledger.reject(save)
         return partial(self._report_rejected, save.path, line)
 
-    def _gone(self, seen: Gone) -> Callable[[], None]:
+    def _deleted(self, seen: Deleted) -> Callable[[], None]:
         cancelled = self._ledger.forget(seen.path)
         self._outbox.problems.remove_error(seen.path)
         self._outbox.problems.write_warnings(seen.path, ())

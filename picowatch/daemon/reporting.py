@@ -83,7 +83,7 @@ class Reporting:
         self._started = now()
         self._written_at = float("-inf")
         self._written: tuple[object, ...] = ()
-        self._written_heard: tuple[str, ...] = ()
+        self._written_probes: tuple[str, ...] = ()
         self._counts = Counts()
         self._queued_recipes: QueuedRecipes = ()
         self._queued_at_counts = Counts()  # when they were looked up
@@ -98,10 +98,10 @@ class Reporting:
         problems = self._outbox.problems.changes
         news = status.line(), status.step, status.pictures, status.errors, problems
         changed = news != self._written
-        probed = status.heard != self._written_heard
+        probed = status.probes != self._written_probes
         if since >= HEARTBEAT_SECONDS or (changed and since >= STATUS_SECONDS) or probed:
             self._written_at = time.monotonic()
-            self._written, self._written_heard = news, status.heard
+            self._written, self._written_probes = news, status.probes
             notify("WATCHDOG=1", f"STATUS={status.line()}")
             try:
                 self._outbox.status.write(status)
@@ -141,7 +141,7 @@ class Reporting:
             inbox=str(self._inbox.path),
             watch="polling" if self._inbox.polling else "events",
             trouble=self._retry.trouble or self._pool.trouble,
-            heard=tuple(self._inbox.heard),
+            probes=tuple(self._inbox.probes),
         )
         progress = self._pool.progress()
         return self._with_time_left(self._with_progress(common, progress), progress)

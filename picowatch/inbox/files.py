@@ -15,17 +15,17 @@ from picowatch.files.inside import leads_out, open_below
 from picowatch.inbox.names import (
     DEFAULTS_NAME,
     MAX_DEPTH,
-    is_looked_into,
     is_recipe_name,
-    why_not_looked_into,
+    is_searched,
+    why_not_searched,
     why_skipped,
 )
 from picowatch.recipe import DefaultsFile
 from picowatch.save import Stamp
 
 MAX_BYTES = 1024 * 1024
-# Errors that mean that a path does not exist; others mean that it cannot be read.
-NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
+# Errors that say that a path does not exist; others say that it cannot be read.
+MISSING = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class FileChanged(ControlFlow):
 def stamp_of(root: Path, path: str) -> Stamp | None:
     """The file's stamp, or None if no such recipe file can be seen."""
     try:
-        status = _look_at(root, path)
+        status = _stat(root, path)
     except (OSError, ValueError):
         return None
     return _stamp(status) if status and stat.S_ISREG(status.st_mode) else None
@@ -58,15 +58,15 @@ def stamp_of(root: Path, path: str) -> Stamp | None:
 def is_gone(root: Path, path: str) -> bool:
     """Whether the recipe file does not exist (any more). One that cannot be read may exist."""
     try:
-        status = _look_at(root, path)
+        status = _stat(root, path)
     except OSError as error:
-        return error.errno in NOT_THERE
+        return error.errno in MISSING
     except ValueError:
         return True
     return not (status and stat.S_ISREG(status.st_mode))
 
 
-def _look_at(root: Path, path: str) -> os.stat_result | None:
+def _stat(root: Path, path: str) -> os.stat_result | None:
     """What is at the path, a link followed; None for a link that leads out of the inbox."""
     target = f"{root}/{path}"
     status = os.lstat(target)
@@ -91,15 +91,15 @@ def scan(root: Path, below: str, skipped: dict[str, str]) -> Iterator[FoundFile]
         with os.scandir(root / below) as found:
             children = list(found)
     except OSError as error:
-        if below and error.errno not in NOT_THERE:
+        if below and error.errno not in MISSING:
             skipped[below] = f"the folder cannot be read ({error.strerror}); nothing is cancelled"
         return
     for child in children:
         path = f"{below}/{child.name}" if below else child.name
         if child.is_dir(follow_symlinks=False):
-            if reason := why_not_looked_into(child.name):
+            if reason := why_not_searched(child.name):
                 skipped[path] = reason
-            if not is_looked_into(child.name):
+            if not is_searched(child.name):
                 continue
             if path.count("/") >= MAX_DEPTH:
                 skipped[path] = f"folders are searched {MAX_DEPTH} levels deep"

@@ -15,9 +15,9 @@ class Change(Enum):
     """What happened to the folder since the last look."""
 
     NONE = auto()
-    VANISHED = auto()  # and still is
+    MISSING = auto()
     REPLACED = auto()  # another folder has its path, or it is back
-    DEAF = auto()  # the same folder, but its watch had to be set up again
+    WATCH_LOST = auto()  # the same folder, but its watch had to be set up again
 
 
 class InboxFolder:
@@ -43,7 +43,7 @@ class InboxFolder:
         """The folder's inode at the last look, None while it is missing."""
         return self._identity[1] if self._identity else None
 
-    def arm(self) -> None:
+    def watch(self) -> None:
         """Watch the folder that exists now."""
         self._watch.stop()
         self._identity = self._look()
@@ -61,10 +61,10 @@ class InboxFolder:
         identity = self._look()
         if identity == self._identity:
             if identity is None or self.polling or self._watch.is_alive():
-                return Change.VANISHED if identity is None else Change.NONE
+                return Change.MISSING if identity is None else Change.NONE
             log.warning("the watch on the inbox ended unexpectedly; setting it up again")
-            self.arm()
-            return Change.DEAF
+            self.watch()
+            return Change.WATCH_LOST
         if identity is None:
             log.warning(
                 "the inbox %s has vanished; nothing is cancelled; waiting for it to return",
@@ -72,9 +72,9 @@ class InboxFolder:
             )
             self._identity = None
             self._watch.stop()
-            return Change.VANISHED
+            return Change.MISSING
         log.warning("the inbox %s is another folder now; it is watched again", self._named)
-        self.arm()
+        self.watch()
         return Change.REPLACED
 
     def hints(self) -> list[str]:

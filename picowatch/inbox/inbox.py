@@ -26,7 +26,7 @@ from picowatch.inbox.files import (
     stamp_of,
 )
 from picowatch.inbox.folder import Change, InboxFolder
-from picowatch.inbox.names import PROBE_PREFIX, is_looked_into, is_recipe_path, why_path_skipped
+from picowatch.inbox.names import PROBE_PREFIX, is_recipe_path, is_searched, why_path_skipped
 from picowatch.inbox.settling import HELD_OPEN_LIMIT, Settled, Settling, held_open_for_writing
 from picowatch.inbox.watching import RESCAN
 from picowatch.recipe import DefaultsFile, is_empty, priority_of
@@ -66,7 +66,7 @@ class Unreadable:
 
 
 @dataclass(frozen=True, slots=True)
-class Gone:
+class Deleted:
     """A recipe was deleted."""
 
     path: str
@@ -90,7 +90,7 @@ class Renamed:
         return self.saved.stamp
 
 
-Evidence = Saved | Unreadable | Gone | Renamed
+Evidence = Saved | Unreadable | Deleted | Renamed
 
 
 @dataclass(slots=True)
@@ -146,7 +146,7 @@ class Inbox:
         self._seen_here: set[str] = set()
         self._last_seen = last_seen
         self.is_watched = False  # between `start` and `close`
-        self.heard: deque[str] = deque(maxlen=PROBES_KEPT)  # names of probes that were noticed
+        self.probes: deque[str] = deque(maxlen=PROBES_KEPT)  # names of those that were noticed
 
     @property
     def _root(self) -> Path:
@@ -194,7 +194,7 @@ class Inbox:
 
     def start(self, now: float) -> None:
         """Begin: every existing file is checked, with its content."""
-        self._folder.arm()
+        self._folder.watch()
         if self._last_seen is not None:
             inode, elsewhere = json.loads(self._last_seen)
             if inode == self.inode:
@@ -215,20 +215,20 @@ class Inbox:
         if now >= self._next_scan:
             self.rescan(now)
         if now >= self._next_look:
-            self._look_at_awaited(now)
+            self._check_awaited(now)
         settled = self._settling.settled(now, self._stamp, self._priority_in, above)
         if self.polling and any(file.stamp is None for file in settled):
-            self._look_where_they_went(settled, now)
-        return self._judge(settled, now)
+            self._rescan_for_moved(settled, now)
+        return self._evidence(settled, now)
 
-    def _look_where_they_went(self, settled: Sequence[Settled], now: float) -> None:
-        """A file that is missing may have been moved twice since the last comparison."""
+    def _rescan_for_moved(self, settled: Sequence[Settled], now: float) -> None:
+        """A missing file may have been moved twice since the last comparison."""
         first_missed = [now - file.waited for file in settled if file.stamp is None]
         if max(first_missed) >= self._compared_at:
             self.rescan(now)
 
     def listen(self, now: float) -> None:
-        """Note events without judging them, while something else takes long."""
+        """Note events without acting on them, while something else takes long."""
         self._take_hints(now)
 
     def content(self, path: str, digest: str) -> bytes | None:
@@ -240,7 +240,7 @@ class Inbox:
         return content if hashlib.sha256(content).hexdigest() == digest else None
 
     def remove(self, path: str, digest: str) -> bool:
-        """Delete a recipe whose bytes are (still) those with this sha256; its absence is not news.
+        """Delete a recipe if its bytes have this sha256; its absence is no evidence then.
 
         Returns whether they were. Raises OSError if it cannot be deleted, or is a link.
         """
@@ -256,7 +256,7 @@ class Inbox:
         bring_back(self._root)
 
     def forget(self, path: str) -> None:
-        """The recipe was taken out of the inbox on purpose; its absence is not news."""
+        """The recipe was removed from the inbox on purpose; its absence is no evidence."""
         self._forget_known(path)
         self._seen_here.discard(path)
         self._awaited.pop(path, None)
@@ -270,9 +270,9 @@ class Inbox:
 
     def _check_folder(self, now: float) -> None:
         change = self._folder.check()
-        if change in (Change.VANISHED, Change.REPLACED):
+        if change in (Change.MISSING, Change.REPLACED):
             self._seen_here.clear()
-        if change in (Change.REPLACED, Change.DEAF):
+        if change in (Change.REPLACED, Change.WATCH_LOST):
             self.rescan(now)
 
     # -- noticing
@@ -334,20 +334,20 @@ class Inbox:
         if RESCAN in hints:
             log.warning("file events were lost; the whole inbox is compared")
             # Lost events may have been of new folders: compare after all are watched again.
-            self._folder.arm()
+            self._folder.watch()
             self.rescan(now)
         root = f"{self._root}/"
         paths = [hint.removeprefix(root) for hint in hints if hint.startswith(root)]
         self._take_folder_hints({path[:-1] for path in paths if path.endswith("/")}, now)
         for path in paths:
             if path.startswith(PROBE_PREFIX):
-                self._hear(path)
+                self._note_probe(path)
             elif is_recipe_path(path):
                 self._settling.note(path, self._stamp(path), now, by_event=True)
             elif (reason := why_path_skipped(path)) and self._stamp(path):
                 self._warn_of_skipped({path: reason})
 
-    def _look_at_awaited(self, now: float) -> None:
+    def _check_awaited(self, now: float) -> None:
         """Files outside the inbox, and those that are not recipes, have no events: compare them."""
         began = time.perf_counter()
         for path, awaited in list(self._awaited.items()):
@@ -366,11 +366,11 @@ class Inbox:
         with suppress(OSError):
             for child in self._root.iterdir():
                 if child.name.startswith(PROBE_PREFIX):
-                    self._hear(child.name)
+                    self._note_probe(child.name)
 
-    def _hear(self, probe: str) -> None:
-        if probe not in self.heard:
-            self.heard.append(probe)
+    def _note_probe(self, probe: str) -> None:
+        if probe not in self.probes:
+            self.probes.append(probe)
 
     def _take_folder_hints(self, folders: Collection[str], now: float) -> None:
         """A folder that appeared or vanished may hold recipes that had no event of their own."""
@@ -378,16 +378,16 @@ class Inbox:
             return
         found: dict[str, Stamp] = {}
         for folder in sorted(folders):
-            if all(map(is_looked_into, folder.split("/"))) and not _lies_below(folder, folders):
+            if all(map(is_searched, folder.split("/"))) and not _lies_below(folder, folders):
                 found |= self._scan(folder)
         self._note_found(self._different(found), now, by_event=True)
         for path in self._known.keys() - found.keys():
             if _lies_below(path, folders) and self._stamp(path) is None:
                 self._settling.note(path, None, now, by_event=True)
 
-    # -- judging
+    # -- evidence
 
-    def _judge(self, settled: list[Settled], now: float) -> list[Evidence]:
+    def _evidence(self, settled: list[Settled], now: float) -> list[Evidence]:
         if not settled:
             return []
         evidence: list[Evidence] = []
@@ -401,8 +401,8 @@ class Inbox:
                 evidence.append(found)
         unsettled_sizes = self._settling.sizes() if missing else set()
         for file in missing:
-            if gone := self._judge_missing(file, unsettled_sizes, now):
-                evidence.append(gone)
+            if deleted := self._deletion(file, unsettled_sizes, now):
+                evidence.append(deleted)
         return evidence
 
     def _forget_known(self, path: str) -> None:
@@ -499,7 +499,7 @@ class Inbox:
         self._remember(file.path, stamp, "")
         return Unreadable(file.path, stamp, why)
 
-    def _judge_missing(self, file: Settled, unsettled_sizes: set[int], now: float) -> Gone | None:
+    def _deletion(self, file: Settled, unsettled_sizes: set[int], now: float) -> Deleted | None:
         known = self._known.get(file.path)
         if known is None or file.path not in self._seen_here or self.inode is None:
             return None
@@ -509,7 +509,7 @@ class Inbox:
             self._settling.postpone(file, now)
             return None
         self.forget(file.path)
-        return Gone(file.path)
+        return Deleted(file.path)
 
     def _remember(self, path: str, stamp: Stamp, digest: str) -> None:
         self._forget_known(path)

@@ -1,4 +1,4 @@
-"""Which names in the inbox are recipes, which are defaults, and which are never looked at."""
+"""Which names in the inbox are recipes, which are defaults, and which are ignored."""
 
 import re
 
@@ -51,19 +51,19 @@ def why_skipped(name: str) -> str | None:
     return None
 
 
-def why_not_looked_into(folder: str) -> str | None:
+def why_not_searched(folder: str) -> str | None:
     """Why a folder is skipped, if that would surprise a user; None for all others."""
-    if _is_passed_by(folder) or _is_utf8(folder):
+    if _is_ignored(folder) or _is_utf8(folder):
         return None
     return "the folder's name is not valid UTF-8; rename it"
 
 
-def is_looked_into(folder: str) -> bool:
+def is_searched(folder: str) -> bool:
     """Whether a folder of this name (without its parents) may hold recipes."""
-    return not _is_passed_by(folder) and _is_utf8(folder)
+    return not _is_ignored(folder) and _is_utf8(folder)
 
 
-def _is_passed_by(folder: str) -> bool:
+def _is_ignored(folder: str) -> bool:
     name = folder.lower()
     return name.startswith((".", SAVING_FOLDER)) or name in SKIPPED_FOLDERS
 
@@ -89,4 +89,4 @@ def why_path_skipped(path: str) -> str | None:
 
 def _is_reached(path: str) -> bool:
     folders = path.split("/")[:-1]
-    return len(folders) <= MAX_DEPTH and all(is_looked_into(folder) for folder in folders)
+    return len(folders) <= MAX_DEPTH and all(is_searched(folder) for folder in folders)

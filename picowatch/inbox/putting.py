@@ -27,7 +27,7 @@ def put(inbox: Path, name: str, content: bytes) -> str:
             os.fsync(file.fileno())
         for own in _names(name):
             target = inbox / own
-            if _name_it(temporary, target, content):
+            if _link(temporary, target, content):
                 return own
             if _holds(target, content):
                 save_again(target)
@@ -61,7 +61,7 @@ def _holds(file: Path, content: bytes) -> bool:
         return False
 
 
-def _name_it(temporary: Path, target: Path, content: bytes) -> bool:
+def _link(temporary: Path, target: Path, content: bytes) -> bool:
     """Give the file its name atomically, unless that name is already taken."""
     try:
         target.hardlink_to(temporary)

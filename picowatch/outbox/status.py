@@ -82,7 +82,7 @@ class Status:
     inbox: str = ""
     watch: str = ""
     trouble: str = ""
-    heard: tuple[str, ...] = ()
+    probes: tuple[str, ...] = ()
     ended: bool = False
     pid: int = field(default_factory=os.getpid)
     host: str = field(default_factory=socket.gethostname)

@@ -8,7 +8,9 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from threading import Lock
-from typing import Any, Literal
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter
 
 from picowatch.engine.batches import batch_size_for, evaluations
 from picowatch.engine.protocol import RenderedImage
@@ -18,14 +20,14 @@ from picowatch.recipe.request import ImageRequest
 log = logging.getLogger("picowatch")
 
 LARGEST = 32
-# A batch twice as large is kept if it makes an image in this part of the time.
+# A batch twice as large is kept if it renders an image in this part of the time.
 WORTH = 0.95
 MEASUREMENTS = 2  # of a size, the better one counts
-LONGEST_SECONDS = 20.0  # a batch may take, so that what is urgent and what is cancelled waits less
+LONGEST_SECONDS = 20.0  # a batch may take, so that urgent and cancelled images wait less
 SHORTEST_SECONDS = 0.05  # shorter ones measure the clock
-# In fewer evaluations of the UNet, what comes once for each image weighs as much as they do.
+# With fewer evaluations of the UNet, what is done once for each image takes as long as they do.
 FEW_EVALUATIONS = 8
-# Drivers, libraries and what else the machine does change.
+# Drivers, libraries and the load of the machine change.
 FRESH_SECONDS = 14 * 24 * 60 * 60
 
 
@@ -33,8 +35,8 @@ FRESH_SECONDS = 14 * 24 * 60 * 60
 class _Found:
     """The best size, the seconds of an evaluation then, and when that was decided."""
 
-    size: int
-    seconds: float
+    size: Annotated[int, Field(ge=1, le=LARGEST)]
+    seconds: Annotated[float, Field(ge=0, le=3600)]
     at: float
 
 
@@ -191,14 +193,6 @@ def _key(request: ImageRequest, device: str) -> str:
 def _read(file: Path) -> dict[str, _Found]:
     """What was kept; nothing if the file is missing or damaged."""
     try:
-        kept = json.loads(file.read_bytes())
-        return {key: _found(**values) for key, values in kept.items()}
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+        return TypeAdapter(dict[str, _Found]).validate_json(file.read_bytes(), strict=True)
+    except (OSError, ValueError):
         return {}
-
-
-def _found(size: Any, seconds: Any, at: Any) -> _Found:
-    numbers = type(size) is int and isinstance(seconds, int | float) and isinstance(at, int | float)
-    if numbers and 1 <= size <= LARGEST and 0 <= seconds <= 3600:
-        return _Found(size, seconds, at)
-    raise ValueError("not what was written")

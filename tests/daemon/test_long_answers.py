@@ -17,7 +17,7 @@ from picowatch.daemon import intake
 from picowatch.daemon.backlog import Backlog
 from picowatch.daemon.build import build_daemon
 from picowatch.files.retry import Ended
-from picowatch.inbox.inbox import Gone, Renamed, Saved
+from picowatch.inbox.inbox import Deleted, Renamed, Saved
 from picowatch.observers.view import rows
 from picowatch.outbox import sheets
 from picowatch.outbox.outbox import Outbox
@@ -175,8 +175,8 @@ def saved(path: str, defaults: str = "") -> Saved:
     return Saved(path, b"", "", Stamp(0, 0, 0), layers)
 
 
-@pytest.mark.parametrize("before", [Gone("x"), Renamed("x", saved("y")), saved("x")])
-def test_nothing_overtakes_what_concerns_the_same_file(before: Gone | Renamed | Saved) -> None:
+@pytest.mark.parametrize("before", [Deleted("x"), Renamed("x", saved("y")), saved("x")])
+def test_nothing_overtakes_what_concerns_the_same_file(before: Deleted | Renamed | Saved) -> None:
     """Its folder got its priority in between."""
     urgent = saved("x", "priority: 5")
     backlog = Backlog()
