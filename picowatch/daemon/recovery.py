@@ -117,7 +117,7 @@ def _picture(
         return
     yield ExistingPicture(
         file=file,
-        recipe=memos.name_now(chunk.recipe_path, chunk.save_digest),
+        recipe=memos.name_now(chunk.recipe, chunk.save_digest),
         request=chunk.request,
         save_digest=chunk.save_digest,
         entry_index=chunk.entry_index,

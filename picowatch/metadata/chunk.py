@@ -26,7 +26,7 @@ class Chunk:
     """
 
     request: ImageRequest
-    recipe_path: str
+    recipe: str
     save_digest: str
     entry_index: int
     image_index: int
@@ -41,7 +41,7 @@ _CHUNK = TypeAdapter(Chunk)
 def picowatch_json(
     request: ImageRequest,
     *,
-    recipe_path: str,
+    recipe: str,
     save_digest: str,
     entry_index: int,
     image_index: int,
@@ -51,8 +51,8 @@ def picowatch_json(
     values = {
         "format": FORMAT,
         "request": request.as_dict(),
-        "request_digest": request.digest,
-        "recipe_path": recipe_path,
+        "digest": request.digest,
+        "recipe": recipe,
         "save_digest": save_digest,
         "entry_index": entry_index,
         "image_index": image_index,

@@ -197,7 +197,7 @@ class Publisher:
     def _texts(self, image: QueuedImage, picture: RenderedImage) -> dict[str, str]:
         chunk = picowatch_json(
             image.request,
-            recipe_path=image.recipe,
+            recipe=image.recipe,
             save_digest=image.save_digest,
             entry_index=image.entry_index,
             image_index=image.image_index,

@@ -144,8 +144,8 @@ def test_show_gives_the_whole_chunk_as_json(finished: Finished) -> None:
     result = picowatch(finished.folder, "show", "--json", finished.picture("rich/0001-3.png"))
     chunk = json.loads(result.stdout)
     assert chunk["request"]["clip_skip"] == 2
-    assert chunk["recipe_path"] == "rich.yaml"
-    assert len(chunk["save_digest"]) == len(chunk["request_digest"]) == 64
+    assert chunk["recipe"] == "rich.yaml"
+    assert len(chunk["save_digest"]) == len(chunk["digest"]) == 64
     rendered = chunk["rendered"]
     assert rendered["batch_size"] == 1
     assert rendered["device"]

@@ -49,7 +49,7 @@ HEADER = json.dumps(
 ).encode()
 CHUNK = picowatch_json(
     EVERYTHING,
-    recipe_path="a.yaml",
+    recipe="a.yaml",
     save_digest="0" * 64,
     entry_index=0,
     image_index=0,

@@ -27,7 +27,7 @@ RENDERED = {
 def chunk_text(request: ImageRequest = CORGI) -> str:
     return picowatch_json(
         request,
-        recipe_path="pets/corgi.yaml",
+        recipe="pets/corgi.yaml",
         save_digest="5" * 64,
         entry_index=1,
         image_index=2,
@@ -41,8 +41,8 @@ def test_the_chunk_holds_everything_the_picture_was_made_from() -> None:
     assert values == {
         "format": 1,
         "request": CORGI.as_dict(),
-        "request_digest": CORGI.digest,
-        "recipe_path": "pets/corgi.yaml",
+        "digest": CORGI.digest,
+        "recipe": "pets/corgi.yaml",
         "save_digest": "5" * 64,
         "entry_index": 1,
         "image_index": 2,
@@ -64,7 +64,7 @@ def test_the_chunk_reads_back_as_what_was_written(request: ImageRequest) -> None
     """Request, place in the inbox, and how it was made."""
     assert read_chunk(chunk_text(request)) == Chunk(
         request=request,
-        recipe_path="pets/corgi.yaml",
+        recipe="pets/corgi.yaml",
         save_digest="5" * 64,
         entry_index=1,
         image_index=2,

@@ -132,7 +132,7 @@ def test_a_picture_of_ours_is_a_recipe_again(request: ImageRequest) -> None:
     texts = {
         "picowatch": picowatch_json(
             request,
-            recipe_path="a.yaml",
+            recipe="a.yaml",
             save_digest="5",
             entry_index=0,
             image_index=0,

@@ -249,7 +249,7 @@ def findings(house: House, user: User) -> Iterator[str]:
     for picture in pictures:
         chunk = house.chunk(picture)
         seeds[chunk.request.prompt].append(chunk.request.seed)
-        recipes[chunk.request.prompt] = chunk.recipe_path
+        recipes[chunk.request.prompt] = chunk.recipe
     for prompt, found in seeds.items():
         yield from wrong_seeds(user.asked[prompt], found)
     for name, entries in user.recipes.items():

@@ -48,7 +48,7 @@ def entry_from_png(root: Path, file: str) -> dict[str, Any] | None:
         return None
     own = {
         "file": file,
-        "recipe": chunk.recipe_path,
+        "recipe": chunk.recipe,
         **chunk.request.as_dict(),
         "digest": chunk.request.digest,
         "save_digest": chunk.save_digest,
