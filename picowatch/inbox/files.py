@@ -7,7 +7,6 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from picowatch.errors import ControlFlow, PicowatchError
@@ -26,14 +25,6 @@ from picowatch.save import Stamp
 MAX_BYTES = 1024 * 1024
 # Errors that say that a path does not exist; others say that it cannot be read.
 MISSING = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
-
-
-@dataclass(frozen=True, slots=True)
-class FoundFile:
-    """A recipe file seen by a scan: its path below the inbox, and its stamp."""
-
-    path: str
-    stamp: Stamp
 
 
 class FileUnreadable(PicowatchError):
@@ -81,8 +72,8 @@ def _stamp(status: os.stat_result) -> Stamp:
     return Stamp(status.st_size, status.st_mtime_ns, status.st_ino)
 
 
-def scan(root: Path, below: str, skipped: dict[str, str]) -> Iterator[FoundFile]:
-    """Every recipe file below `root`/`below`, in any order.
+def scan(root: Path, below: str, skipped: dict[str, str]) -> Iterator[tuple[str, Stamp]]:
+    """Every recipe file below `root`/`below` with its stamp, in any order.
 
     Folders that cannot be read, and files that look like recipes but are never run, go into
     `skipped`, with the reason.
@@ -108,7 +99,7 @@ def scan(root: Path, below: str, skipped: dict[str, str]) -> Iterator[FoundFile]
         elif is_recipe_name(child.name):
             stamp = _stamp_of_child(child, root, path)
             if stamp is not None:
-                yield FoundFile(path, stamp)
+                yield path, stamp
         elif reason := why_skipped(child.name):
             skipped[path] = reason
 

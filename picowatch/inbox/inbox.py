@@ -27,7 +27,7 @@ from picowatch.inbox.files import (
 )
 from picowatch.inbox.folder import Change, InboxFolder
 from picowatch.inbox.names import PROBE_PREFIX, is_recipe_path, is_searched, why_path_skipped
-from picowatch.inbox.settling import HELD_OPEN_LIMIT, Settled, Settling, held_open_for_writing
+from picowatch.inbox.settling import HELD_OPEN_LIMIT, Pending, Settling, held_open_for_writing
 from picowatch.inbox.watching import RESCAN
 from picowatch.recipe import DefaultsFile, is_empty, priority_of
 from picowatch.save import KnownRecipe, Stamp
@@ -182,7 +182,7 @@ class Inbox:
 
     def expects_saves(self) -> bool:
         """Whether a pending file differs from its last answered version."""
-        return any(stamp and self._differs(path, stamp) for path, stamp in self._settling.stamps())
+        return any(one.stamp and self._differs(one.path, one.stamp) for one in self._settling)
 
     def ready_in(self, now: float) -> float | None:
         """Seconds until `poll` may find something settled; None if nothing is pending."""
@@ -221,9 +221,9 @@ class Inbox:
             self._rescan_for_moved(settled, now)
         return self._evidence(settled, now)
 
-    def _rescan_for_moved(self, settled: Sequence[Settled], now: float) -> None:
+    def _rescan_for_moved(self, settled: Sequence[Pending], now: float) -> None:
         """A missing file may have been moved twice since the last comparison."""
-        first_missed = [now - file.waited for file in settled if file.stamp is None]
+        first_missed = [file.first_noted for file in settled if file.stamp is None]
         if max(first_missed) >= self._compared_at:
             self.rescan(now)
 
@@ -290,7 +290,7 @@ class Inbox:
         started = time.perf_counter()
         skipped: dict[str, str] = {}
         if self._only is None:
-            found = {file.path: file.stamp for file in scan(self._root, below, skipped)}
+            found = dict(scan(self._root, below, skipped))
         else:
             found = {path: stamp for path in self._only if (stamp := self._stamp(path))}
         self._warn_of_skipped(skipped)
@@ -387,7 +387,7 @@ class Inbox:
 
     # -- evidence
 
-    def _evidence(self, settled: list[Settled], now: float) -> list[Evidence]:
+    def _evidence(self, settled: list[Pending], now: float) -> list[Evidence]:
         if not settled:
             return []
         evidence: list[Evidence] = []
@@ -395,11 +395,12 @@ class Inbox:
         missing = [file for file in settled if file.stamp is None]
         renamed: dict[str, deque[str]] = {}  # by digest: known recipes still to be checked
         for file in settled:
-            if file.path in held and file.waited < HELD_OPEN_LIMIT:
+            if file.path in held and now - file.first_noted < HELD_OPEN_LIMIT:
                 self._settling.postpone(file, now)
             elif file.stamp and (found := self._read(file, renamed, now)):
                 evidence.append(found)
-        unsettled_sizes = self._settling.sizes() if missing else set()
+        unsettled = self._settling if missing else ()
+        unsettled_sizes = {one.stamp.size for one in unsettled if one.stamp}
         for file in missing:
             if deleted := self._deletion(file, unsettled_sizes, now):
                 evidence.append(deleted)
@@ -428,7 +429,7 @@ class Inbox:
                 return path
         return None
 
-    def _held_open(self, settled: list[Settled]) -> set[str]:
+    def _held_open(self, settled: list[Pending]) -> set[str]:
         ids = {}
         for file in settled:
             try:
@@ -438,7 +439,7 @@ class Inbox:
             ids[status.st_dev, status.st_ino] = file.path
         return {ids[held] for held in held_open_for_writing(ids)}
 
-    def _read(self, file: Settled, renamed: dict[str, deque[str]], now: float) -> Evidence | None:
+    def _read(self, file: Pending, renamed: dict[str, deque[str]], now: float) -> Evidence | None:
         try:
             content, stamp = read_file(self._root, file.path)
             if is_empty(content):
@@ -491,7 +492,7 @@ class Inbox:
         replaced = by_event and stamp.inode != known.stamp.inode
         return digest != known.digest or stamp.written_since(known.stamp) or replaced
 
-    def _unreadable(self, file: Settled, why: str) -> Unreadable | None:
+    def _unreadable(self, file: Pending, why: str) -> Unreadable | None:
         stamp = file.stamp
         known = self._known.get(file.path)
         if stamp is None or (known is not None and known == KnownRecipe(stamp, "")):
@@ -499,7 +500,7 @@ class Inbox:
         self._remember(file.path, stamp, "")
         return Unreadable(file.path, stamp, why)
 
-    def _deletion(self, file: Settled, unsettled_sizes: set[int], now: float) -> Deleted | None:
+    def _deletion(self, file: Pending, unsettled_sizes: set[int], now: float) -> Deleted | None:
         known = self._known.get(file.path)
         if known is None or file.path not in self._seen_here or self.inode is None:
             return None

@@ -20,21 +20,14 @@ FileId = tuple[int, int]  # device, inode
 
 
 @dataclass(slots=True)
-class _Pending:
-    stamp: Stamp | None
-    quiet_since: float
-    first_noted: float
-    by_event: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Settled:
-    """A path that has been quiet. `stamp` None: no such file. `by_event`: not by a scan alone."""
+class Pending:
+    """A path with evidence of a write. `stamp` None: no such file. `by_event`: not only a scan."""
 
     path: str
     stamp: Stamp | None
+    first_noted: float
+    quiet_since: float
     by_event: bool
-    waited: float
 
 
 class Settling:
@@ -46,21 +39,13 @@ class Settling:
 
     def __init__(self, settle_seconds: float) -> None:
         self._settle_seconds = settle_seconds
-        self._pending: dict[str, _Pending] = {}
+        self._pending: dict[str, Pending] = {}
 
     def __len__(self) -> int:
         return len(self._pending)
 
-    def __contains__(self, path: str) -> bool:
-        return path in self._pending
-
-    def stamps(self) -> Iterator[tuple[str, Stamp | None]]:
-        """The pending paths with their stamps when last noted; None if the file was missing."""
-        return ((path, pending.stamp) for path, pending in self._pending.items())
-
-    def sizes(self) -> set[int]:
-        """The sizes of the pending files when last noted."""
-        return {pending.stamp.size for pending in self._pending.values() if pending.stamp}
+    def __iter__(self) -> Iterator[Pending]:
+        return iter(self._pending.values())
 
     def ready_in(self, now: float) -> float | None:
         """Seconds until something may be settled, 0 if it is due; None if nothing is pending."""
@@ -73,7 +58,7 @@ class Settling:
         """Evidence: the quiet time of the path starts (again)."""
         pending = self._pending.get(path)
         if pending is None:
-            self._pending[path] = _Pending(stamp, now, now, by_event)
+            self._pending[path] = Pending(path, stamp, now, now, by_event)
             return
         pending.by_event |= by_event
         if by_event or pending.stamp != stamp:
@@ -85,53 +70,48 @@ class Settling:
         stamp_of: Callable[[str], Stamp | None],
         priority_in: Callable[[str], int] = lambda folder: 0,
         above: int | None = None,
-    ) -> list[Settled]:
-        """Take out what has been quiet, only a part if it is much.
+    ) -> list[Pending]:
+        """Take out the paths that have been quiet, only a part if these are many.
 
         The highest priority first, then the oldest evidence. `priority_in` returns the priority
         of a folder; files of at most the priority `above` stay, and so do those that are missing.
         """
-        ready: list[Settled] = []
+        ready: list[Pending] = []
         size = 0
-        for path, pending in self._in_order(priority_in, above):
+        for pending in self._in_order(priority_in, above):
             if len(ready) == FILES_AT_ONCE or size >= BYTES_AT_ONCE:
                 break
             if now - pending.quiet_since < self._settle_seconds:
                 continue
-            stamp = stamp_of(path)
+            stamp = stamp_of(pending.path)
             if stamp != pending.stamp:
                 pending.stamp, pending.quiet_since = stamp, now
                 continue
             size += stamp.size if stamp else 0
-            ready.append(Settled(path, stamp, pending.by_event, now - pending.first_noted))
+            ready.append(pending)
         for file in ready:
             del self._pending[file.path]
         return ready
 
-    def _in_order(
-        self, priority_in: Callable[[str], int], above: int | None
-    ) -> list[tuple[str, _Pending]]:
+    def _in_order(self, priority_in: Callable[[str], int], above: int | None) -> list[Pending]:
         """The pending paths; they are not sorted where all folders have the same priority."""
-        folders = {path.rpartition("/")[0] for path in self._pending}
+        folders = set(map(_folder_of, self._pending))
         priorities = {folder: priority_in(folder) for folder in folders}
         if above is not None and max(priorities.values(), default=above) <= above:
             return []
-        waiting = list(self._pending.items())
+        pending = list(self)
         if above is not None:
-            waiting = [
-                (path, pending)
-                for path, pending in waiting
-                if pending.stamp and priorities[_folder_of(path)] > above
+            pending = [
+                one for one in pending if one.stamp and priorities[_folder_of(one.path)] > above
             ]
         if len(set(priorities.values())) > 1:
-            waiting.sort(key=lambda item: -priorities[_folder_of(item[0])])
-        return waiting
+            pending.sort(key=lambda one: -priorities[_folder_of(one.path)])
+        return pending
 
-    def postpone(self, settled: Settled, now: float) -> None:
-        """Not yet: wait for another quiet time, counting the time that it has already waited."""
-        self._pending[settled.path] = _Pending(
-            settled.stamp, now, now - settled.waited, settled.by_event
-        )
+    def postpone(self, settled: Pending, now: float) -> None:
+        """Not yet: wait for another quiet time."""
+        settled.quiet_since = now
+        self._pending[settled.path] = settled
 
 
 def _folder_of(path: str) -> str:

@@ -9,13 +9,12 @@ from picowatch.ledger.queue import Queue
 from picowatch.ledger.recipes import Recipes
 from picowatch.ledger.rename import Renaming
 from picowatch.ledger.restore import Restoring
-from picowatch.ledger.saves import Saves
 from picowatch.ledger.sheets import ContactSheets
 
 PAUSED = "paused"  # the fact that nothing is rendered until `picowatch resume`; "yes" or ""
 
 
-class Ledger(Accepting, Saves, Renaming, Queue, Recipes, ContactSheets, Restoring):
+class Ledger(Accepting, Renaming, Queue, Recipes, ContactSheets, Restoring):
     """All SQL that the daemon runs, on one file. Safe to use from several threads."""
 
     def read_first_tables(self) -> None:

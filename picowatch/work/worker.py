@@ -24,8 +24,8 @@ from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import QueuedImage
 from picowatch.settings import Settings
 from picowatch.work.batch_sizes import BatchSizes
-from picowatch.work.engine_state import EngineState
 from picowatch.work.failures import Failures
+from picowatch.work.plan import EngineState
 from picowatch.work.publish import Publisher
 from picowatch.work.rendering import Progress, Rendering
 from picowatch.work.result import RunResult

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from picowatch.work.engine_state import EngineState
-from picowatch.work.plan import PASSES, Passes, choose
+from picowatch.work.plan import PASSES, EngineState, Passes, choose
 
 BATCH = 8
 IMAGE_SECONDS = 0.1
