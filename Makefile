@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test tests lint format types docs strips storm meetings fuzz soak bench bench-gpu \
+.PHONY: help demo run test tests test-heavy lint format types docs strips storm meetings fuzz soak bench bench-gpu \
 	train up down image-check clean
 
 help:  ## Show this list.
@@ -41,11 +41,14 @@ demo: $(READY)  ## Install everything and render the example pictures (a second 
 run: $(READY)  ## Start the daemon: save recipes in inbox/, find pictures in outbox/.
 	@$(BIN)/picowatch run
 
-test: lint  ## Lint, format check, types and all tests.
+test: lint  ## Lint, format check, types and all tests but the heavy ones.
 	@$(MAKE) --no-print-directory -j 2 tests types  # mypy needs one core, and a minute of it
 
 tests: $(READY)
-	MAKEFLAGS= $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder  # tests call make, too
+	MAKEFLAGS= $(BIN)/pytest -m "not heavy" -n 4 --dist loadfile --no-loadscope-reorder  # tests call make, too
+
+test-heavy: $(READY)  ## The tests that take minutes each: the benchmarks' scripts, the wheel in a new environment.
+	MAKEFLAGS= $(BIN)/pytest -m heavy
 
 lint: $(READY)  ## Lint and check the format.
 	$(BIN)/ruff check .

@@ -39,6 +39,7 @@ def test_the_wheel_holds_every_asset(wheel: Path) -> None:
         assert set(listed.stdout.splitlines()) <= set(archive.namelist())
 
 
+@pytest.mark.heavy
 def test_the_wheel_makes_a_picture_in_a_clean_environment(wheel: Path, tmp_path: Path) -> None:
     """Installed with what it declares to need, and nothing of this checkout."""
     venv.create(tmp_path / "clean", with_pip=True)

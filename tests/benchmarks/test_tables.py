@@ -34,6 +34,7 @@ def measured(results: Path, result: "subprocess.CompletedProcess[str]") -> list[
     return [line.split(" | ")[0].removeprefix("| ") for line in text.splitlines() if "|" in line]
 
 
+@pytest.mark.heavy
 @pytest.mark.timeout(SECONDS)
 def test_the_gpu_table_is_measured_on_a_cpu(tmp_path: Path) -> None:
     """Every row; and nothing of it gets into RESULTS.md."""
@@ -57,6 +58,7 @@ def test_the_gpu_table_is_measured_on_a_cpu(tmp_path: Path) -> None:
     assert RESULTS.read_bytes() == before
 
 
+@pytest.mark.heavy
 @pytest.mark.timeout(SECONDS)
 def test_the_cpu_table_is_measured(tmp_path: Path) -> None:
     """Every row that the GPU's table does not have, too."""
@@ -73,6 +75,7 @@ def test_the_cpu_table_is_measured(tmp_path: Path) -> None:
     assert likeness and float(likeness[1]) < 1
 
 
+@pytest.mark.heavy
 @pytest.mark.timeout(SECONDS)
 def test_several_engines_are_measured(tmp_path: Path) -> None:
     """All but Ray's row, which takes as long as a cluster's start."""

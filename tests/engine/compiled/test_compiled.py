@@ -4,7 +4,9 @@ import os
 import shutil
 import weakref
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
+from time import monotonic
 from unittest.mock import Mock
 
 import pytest
@@ -41,8 +43,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     engine = engine_with(folder, tmp_path_factory.mktemp("models"))
     [image] = make(engine, request(), waiting=LONG_QUEUE)
     assert not image.compiled
-    engine.wait_for_compiling(COMPILE_SECONDS)
+    wait_for_compiling(engine)
     yield folder
+
+
+def wait_for_compiling(engine: Renderer) -> None:
+    """Beside other tests it would wait for idle cores: it hurries where that is allowed (root)."""
+    process = engine._compiled._process
+    assert process is not None
+    end = monotonic() + COMPILE_SECONDS
+    while True:
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, process.pid, 0)
+        try:
+            return engine.wait_for_compiling(1)
+        except TimeoutError:
+            assert monotonic() < end
 
 
 @pytest.fixture
