@@ -28,7 +28,6 @@ from picowatch.engine.process.wire import (
     Ready,
     Render,
     Reply,
-    Start,
     Step,
     ToEngine,
     flaw,
@@ -257,7 +256,7 @@ class _Child:
     def _serve(self) -> None:
         """Start the process and pass it one batch after the other."""
         connection = self._start_process()
-        self._send(connection, Start(self._options))
+        self._send(connection, self._options)
         for number in count():
             work = self._work.get()
             if work is None:

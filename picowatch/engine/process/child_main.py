@@ -20,23 +20,8 @@ from typing import Protocol
 from picowatch.engine.memory.usage import gpu_memory
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.process.failures import explain_error
-from picowatch.engine.process.wire import (
-    Ended,
-    FromEngine,
-    Interrupt,
-    Ready,
-    Render,
-    Reply,
-    Start,
-    Step,
-)
-from picowatch.engine.protocol import (
-    EngineCannotStart,
-    OnPreview,
-    OnStep,
-    Preview,
-    RenderedImage,
-)
+from picowatch.engine.process.wire import Ended, FromEngine, Interrupt, Ready, Render, Reply, Step
+from picowatch.engine.protocol import EngineCannotStart, OnPreview, OnStep, Preview, RenderedImage
 from picowatch.errors import EngineDied, EngineStopped, PicowatchError, RenderFailed
 from picowatch.recipe.request import ImageRequest
 from picowatch.signals import ENDING
@@ -78,15 +63,13 @@ def main(handle: int, make_renderer: MakeRenderer = _renderer) -> None:
     """Serve the daemon at the other end of the socket until it closes it."""
     _ignore_signals_but_end_with_the_daemon()
     connection = Connection(handle)
-    start = connection.recv()
-    assert isinstance(start, Start)
+    options = connection.recv()
+    assert isinstance(options, EngineOptions)
     batches: SimpleQueue[Render] = SimpleQueue()
     interrupted = threading.Event()
     threading.Thread(target=_receive, args=(connection, batches, interrupted), daemon=True).start()
     replies = _Replies(connection)
-    _serve(
-        replies, lambda: make_renderer(start.options, replies.preview), batches, interrupted.is_set
-    )
+    _serve(replies, lambda: make_renderer(options, replies.preview), batches, interrupted.is_set)
 
 
 def _ignore_signals_but_end_with_the_daemon() -> None:

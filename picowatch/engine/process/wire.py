@@ -14,13 +14,6 @@ from picowatch.recipe.resolve.hires import final_side
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
-    """To the engine, once and first."""
-
-    options: EngineOptions
-
-
-@dataclass(frozen=True, slots=True)
 class Render:
     """To the engine: render these; `waiting` more are queued.
 
@@ -61,7 +54,8 @@ class Ended:
     memory: MemoryUse | None = None
 
 
-ToEngine = Start | Render | Interrupt
+# Its options come first, once.
+ToEngine = EngineOptions | Render | Interrupt
 FromEngine = Ready | Step | Preview | Ended
 
 

@@ -1,4 +1,4 @@
-"""How much memory an engine holds, without communicating with it."""
+"""How much memory an engine holds, and how much is free."""
 
 import platform
 import subprocess
@@ -8,7 +8,9 @@ from subprocess import PIPE
 from types import SimpleNamespace
 
 import pytest
+import torch
 
+from picowatch.engine.memory import usage
 from picowatch.engine.memory.usage import gpu_memory, process_memory
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.process.child import ChildEngine
@@ -90,3 +92,35 @@ def page_faults(engine: ChildEngine) -> int:
     """Of the engine's process: the tenth field, counted after the name in brackets."""
     fields = Path(f"/proc/{engine.process_id}/stat").read_text().rpartition(")")[2].split()
     return int(fields[7])
+
+
+def test_a_larger_batch_takes_more_memory(engine: ChildEngine) -> None:
+    """It is measured for each batch, and its pictures say it."""
+    small = make(engine, request(width=64, height=64, steps=1))
+    four = (request(width=256, height=256, steps=1, seed=seed) for seed in range(1, 5))
+    large = make(engine, *four)
+    peaks = [image.peak_bytes or 0 for image in (*small, *large)]
+    assert 50 << 20 < peaks[0] < peaks[1] < 64 << 30
+    assert len(set(peaks[1:])) == 1
+
+
+def cgroup(folder: Path, limit: str) -> Path:
+    """A container's files: 1 GiB used, a quarter of it pages of files."""
+    (folder / "memory.max").write_text(limit + "\n")
+    (folder / "memory.current").write_text(f"{2**30}\n")
+    (folder / "memory.stat").write_text(f"anon 5\ninactive_file {2**28}\nactive_file 7\n")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("limit", "left"), [(str(3 * 2**30), 2 * 2**30 + 2**28), ("max", 2**63), ("junk", 2**63)]
+)
+def test_a_containers_limit_counts(tmp_path: Path, limit: str, left: int) -> None:
+    """What is used is taken off it, pages of files are not."""
+    assert usage._left_to_container(cgroup(tmp_path, limit)) == left
+
+
+def test_without_a_container_the_computers_memory_counts(tmp_path: Path) -> None:
+    """There is some."""
+    assert usage._left_to_container(tmp_path) == 2**63
+    assert 0 < usage.free_bytes(torch.device("cpu")) < 2**60
