@@ -18,7 +18,7 @@ from pathlib import Path
 
 from picowatch import __version__
 from picowatch.catalog import Catalog
-from picowatch.daemon.build import MakeEngine, build_daemon, check_folders, engine_options
+from picowatch.daemon.build import MakeEngine, build_daemon, check_folders
 from picowatch.engine.process.child import ChildEngine
 from picowatch.engine.torch_check import Check, check_torch
 from picowatch.errors import FAILED, SUCCEEDED, ModelRefused, PicowatchError, SettingsInvalid
@@ -109,7 +109,7 @@ def _cluster_checks(settings: Settings) -> list[Check]:
         return []
     from picowatch.engine.cluster.check import check_cluster
 
-    return check_cluster(engine_options(settings), settings.executor)
+    return check_cluster(settings.executor)
 
 
 def _picture(settings: Settings, make_engine: MakeEngine) -> Check:

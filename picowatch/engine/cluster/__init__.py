@@ -1,10 +1,11 @@
 """Engines on a Ray cluster. Imported only where the settings say `executor: ray`. No torch.
 
-    daemon ── executor.py, remote_engine.py: an Executor and its Engines; import no Ray
-      │ socket, messages.py
-    driver ── driver_main.py, driver.py, engine_actor.py, model_transfer.py, nodes.py: a process
-      │ Ray   of its own, which alone imports Ray
-    agent ─── bootstrap.py, node_agent.py, model_files.py: an actor on a node, with model files
+    daemon ── executor.py, placement.py, remote_engine.py, model_transfer.py: an Executor and its
+      │       Engines, in driver.py the way to the driver; import no Ray
+      │ socket: calls by name, and their answers
+    driver ── driver_main.py, ray_calls.py: a process of its own, which alone imports Ray
+      │ Ray
+    agent ─── bootstrap.py, node_agent.py, node_models.py: an actor on a node, with model files
       │ socket
     engine ── a ChildEngine's process, as on one machine
 

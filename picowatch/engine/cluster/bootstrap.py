@@ -4,21 +4,9 @@ This module is sent to the nodes as it stands (cloudpickle, by value). A node wi
 with another version, can so answer for itself. It imports nothing of ours but in methods.
 """
 
-from __future__ import annotations
-
 import platform
 import socket
 from typing import Any
-
-
-def introduce() -> dict[str, str]:
-    """The machine's name, and the versions of what decides pixels there."""
-    introduction = {"host": socket.gethostname(), "python": platform.python_version()}
-    try:
-        from picowatch.engine.versions import versions
-    except ImportError:
-        return introduction
-    return introduction | versions()
 
 
 class AgentActor:
@@ -27,18 +15,29 @@ class AgentActor:
     _agent: Any = None
 
     def introduce(self) -> dict[str, str]:
-        """See `introduce`; "node" is the node's id in the cluster."""
+        """The node's id and name, and the versions of what decides pixels there.
+
+        The name is what the cluster's owner gave it. If nobody did, Ray has the address there.
+        """
         import ray
 
-        return introduce() | {"node": ray.get_runtime_context().get_node_id()}
+        node_id = ray.get_runtime_context().get_node_id()
+        [node] = [node for node in ray.nodes() if node["NodeID"] == node_id]
+        is_named = node["NodeName"] != node["NodeManagerAddress"]
+        name = node["NodeName"] if is_named else socket.gethostname()
+        introduction = {"id": node_id, "node": name, "python": platform.python_version()}
+        try:
+            from picowatch.engine.versions import versions
+        except ImportError:
+            return introduction
+        return introduction | versions()
 
-    def start(self, *particulars: Any) -> Any:
-        """Make ready for batches; see `start_agent`. Gives why the node cannot be used, or None."""
+    def start(self, *arguments: Any) -> None:
+        """Get ready for batches; see `start_agent`."""
         from picowatch.engine.cluster.node_agent import start_agent
 
-        unfit, self._agent = start_agent(*particulars)
-        return unfit
+        self._agent = start_agent(*arguments)
 
-    def ask(self, what: str, *arguments: Any) -> Any:
+    def ask(self, method: str, *arguments: Any) -> Any:
         """See `NodeAgent.ask`."""
-        return self._agent.ask(what, *arguments)
+        return self._agent.ask(method, *arguments)

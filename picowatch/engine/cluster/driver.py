@@ -1,220 +1,196 @@
-"""Keeps engines on the cluster as they are wanted. Runs in a process of its own, with Ray."""
+"""The driver's process, as the daemon sees it: calls and their answers. Imports no Ray."""
 
-import time
-from collections.abc import Callable
-from functools import partial
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+from concurrent.futures import Future
+from contextlib import suppress
 from itertools import count
-from queue import Empty, SimpleQueue
-from typing import Any
+from multiprocessing.connection import Pipe
+from pathlib import Path
+from typing import Any, NamedTuple
 
-import ray
+import psutil  # type: ignore[import-untyped]
 
-from picowatch.engine.cluster import bootstrap
-from picowatch.engine.cluster.connection import ClusterAway, Probe
-from picowatch.engine.cluster.engine_actor import EngineActor
-from picowatch.engine.cluster.messages import (
-    Begin,
-    FromDriver,
-    Left,
-    ListNodes,
-    Nodes,
-    Note,
-    Render,
-    Tell,
-    ToDriver,
-    Trouble,
-    Want,
-)
-from picowatch.engine.cluster.model_transfer import ModelTransfer
-from picowatch.engine.cluster.nodes import list_nodes
+from picowatch.engine.process.command import python_command
+from picowatch.engine.process.failures import StderrTail
+from picowatch.engine.protocol import EngineLost
+from picowatch.errors import PicowatchError
 
-_TICK_SECONDS = 1.0
-_END_SECONDS = 0.8
-_UNFIT_SECONDS = 60.0  # until a node that was not fit is tried again
-_SILENT_SECONDS = 10.0  # of the head, before it is said
-_AWAY_SECONDS = 30.0  # … before it is given up
-_ROOM_SECONDS = 5.0  # that an engine may wait for room before it is said
-_LONGEST_PAUSE = 60.0
-_NODE_ID = "ray.io/node-id"  # a label that Ray gives each node
-_THREADS = 8  # of an actor: one listens, the others answer at once
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "PYTHONWARNINGS": "ignore",
+}
+_CONNECT_SECONDS = 5.0
+_FOLDER = "picowatch-ray-"
+_TRIES = 3
+LOST = "The connection to the Ray cluster was lost."
 
-Order = ToDriver | Callable[[], None]
+
+class ClusterAway(PicowatchError):
+    """The Ray cluster cannot be reached."""
+
+    usual_remedy = "Start the cluster, or set executor: local."
+
+
+class Call(NamedTuple):
+    """To the driver: call this method of `RayCalls`. `node` is for messages: whom it reaches."""
+
+    number: int
+    node: str
+    method: str
+    arguments: tuple[Any, ...]
+
+
+class Answer(NamedTuple):
+    """From the driver: what the call with that number returned or raised."""
+
+    number: int
+    result: object  # a PicowatchError is raised
+
+
+def start_driver(address: str | None) -> "Driver":
+    """A driver for the cluster at this address, or for a new one; raises ClusterAway."""
+    try:
+        if address is None:
+            _check_for_free_port()
+        else:
+            _check_for_listener(address)
+        return Driver(address)
+    # Nobody listens; no room or no permission for the driver's folder; no more processes.
+    except OSError as error:
+        raise away(address, str(error)) from error
 
 
 class Driver:
-    """Asks Ray for as many engines as are wanted. All of it runs in one thread."""
+    """The driver's process, and the socket to it."""
 
-    def __init__(
-        self, begin: Begin, say: Callable[[FromDriver], None], orders: SimpleQueue[Order]
-    ) -> None:
-        """Ray is connected. `orders` ends with None."""
-        self._begin = begin
-        self._say = say
-        self._orders = orders
-        self._probe = Probe()
-        self._wanted = 0
-        self._numbers = count(1)
-        self._engines: list[EngineActor] = []
-        self._avoided: dict[str, tuple[float, str]] = {}  # nodes: until when, and why
-        self._failures = 0  # of engines that were never placed, in a row
-        self._not_before = 0.0
-        self._waiting_since: float | None = None  # for the first engine
-        self._trouble: str | None = None  # what was said last
-        ray.cloudpickle.register_pickle_by_value(bootstrap)
-        self._actor = ray.remote(bootstrap.AgentActor)
-        self._gpus = self._gpus_of_engines()
-        self._transfer = ModelTransfer(begin.options)
-
-    def run(self) -> None:
-        """Until the daemon is gone; raises ClusterAway."""
-        while True:
-            try:
-                order = self._orders.get(timeout=_TICK_SECONDS)
-                if order is None:
-                    self._end()
-                    return
-                self._take_up(order)
-            except Empty:
-                pass
-            if self._probe.silent_seconds > _AWAY_SECONDS:
-                raise ClusterAway("The head of the Ray cluster no longer answers.")
-            self._adjust()
-            self._report()
-
-    def _end(self) -> None:
-        """Give all back; the actors are gone then, or soon."""
-        for engine in self._engines:
-            engine.release()
-        deadline = time.monotonic() + _END_SECONDS
-        for engine in self._engines:
-            engine.join(max(0.0, deadline - time.monotonic()))
-
-    def _gpus_of_engines(self) -> float:
-        """GPUs for an engine: 0 where engines are to use the CPU, or can use nothing else."""
-        asked = self._begin.settings.gpus_per_engine
-        if self._begin.options.device in ("cpu", "mps"):
-            return 0
-        if self._begin.settings.address is None and not self._probe.resources.get("GPU"):
-            if asked:
-                self._say(Note("Ray sees no GPU on this machine: engines use the CPU"))
-            return 0
-        return asked
-
-    def _take_up(self, order: Order) -> None:
-        match order:
-            case Want(engines):
-                self._wanted = engines
-            case Render():
-                self._with(order.engine, lambda engine: engine.render(order))
-            case Tell(engine, "release"):
-                self._with(engine, EngineActor.release)
-            case Tell(engine, what):
-                self._with(engine, lambda found: found.tell(what))
-            case ListNodes():
-                self._say(Nodes(list_nodes()))
-            case None:
-                pass
-            case _:
-                order()
-
-    def _with(self, number: int, action: Callable[[EngineActor], None]) -> None:
-        """An engine that left meanwhile has told the daemon so."""
-        for engine in self._engines:
-            if engine.number == number:
-                action(engine)
-
-    def _changed(self, engine: EngineActor) -> None:
-        """It was placed, or is over."""
-        if engine not in self._engines:
-            return
-        if not engine.over:
-            self._failures, self._not_before = 0, 0.0
-            return
-        self._engines.remove(engine)
-        if engine.unfit and engine.why:
-            self._avoided[engine.unfit] = (time.monotonic() + _UNFIT_SECONDS, engine.why.message)
-        if engine.placed:
-            self._say(Left(engine.number, engine.why))
-        elif engine.why is not None:
-            self._failures += 1
-            self._not_before = time.monotonic() + min(2.0**self._failures, _LONGEST_PAUSE)
-            self._say(Note(str(engine.why)))
-
-    # -- as many as are wanted
-
-    def _adjust(self) -> None:
-        """Ask for engines that are lacking, and no more for those that are not wanted.
-
-        An actor that waits for room is what Ray's autoscaler sees. At most one more wait than are
-        there: the cluster grows by doubling, and no thousand actors wait where there is no room.
-        """
-        now = time.monotonic()
-        self._avoided = {node: one for node, one in self._avoided.items() if one[0] > now}
-        placed = [engine for engine in self._engines if engine.placed]
-        pending = [engine for engine in self._engines if not engine.placed]
-        lacking = max(0, self._target() - len(placed))
-        for engine in pending[min(lacking, len(placed) + 1) :]:
-            engine.release()
-        if now >= self._not_before:
-            for _ in range(min(lacking, len(placed) + 1) - len(pending)):
-                self._engines.append(self._ask_for_one())
-        if placed or not lacking:
-            self._waiting_since = None
-        elif self._waiting_since is None:
-            self._waiting_since = now
-
-    def _target(self) -> int:
-        engines = self._begin.settings.engines
-        if engines == "auto":
-            return self._wanted
-        return engines if self._wanted else 0
-
-    def _ask_for_one(self) -> EngineActor:
-        options: dict[str, Any] = {
-            "num_cpus": self._begin.settings.cpus_per_engine,
-            "num_gpus": self._gpus,
-            "max_restarts": 0,
-            "max_concurrency": _THREADS,
-            "scheduling_strategy": "SPREAD",
-        }
-        if self._avoided:
-            options["label_selector"] = {_NODE_ID: f"!in({','.join(self._avoided)})"}
-        return EngineActor(
-            next(self._numbers),
-            self._actor.options(**options).remote(),
-            self._begin,
-            self._gpus,
-            self._transfer,
-            self._say,
-            lambda engine: self._orders.put(partial(self._changed, engine)),
-        )
-
-    # -- what there is to say
-
-    def _report(self) -> None:
-        """Say why there are fewer engines than there should be, once it is something else."""
-        text = " ".join(self._troubles())
-        if text != self._trouble:
-            self._trouble = text
-            self._say(Trouble(text))
-
-    def _troubles(self) -> list[str]:
-        if self._probe.silent_seconds > _SILENT_SECONDS:
-            return ["The head of the Ray cluster does not answer; waiting for it."]
-        troubles = sorted({why for _, why in self._avoided.values()})
-        since = self._waiting_since
-        if since is not None and time.monotonic() - since > _ROOM_SECONDS:
-            troubles.append(self._no_room())
-        return troubles
-
-    def _no_room(self) -> str:
-        gpus, cpus = self._gpus, self._begin.settings.cpus_per_engine
-        if gpus and not self._probe.resources.get("GPU"):
-            return (
-                "The Ray cluster has no GPU now. picowatch has requested one and is waiting. If "
-                "none will come, set gpus_per_engine: 0 for engines on the CPU."
+    def __init__(self, address: str | None) -> None:
+        """Start the process; raises OSError. Without an address it is for a new cluster."""
+        self._address = address
+        self._connection, theirs = Pipe()
+        self._lock = threading.Lock()
+        self._numbers = count()
+        self._calls: dict[int, Future[Any]] = {}
+        self._ended = False
+        self._folder = _new_folder() if address is None else None
+        with theirs:
+            self._process = subprocess.Popen(
+                python_command("picowatch.engine.cluster.driver_main", theirs.fileno()),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                env=os.environ | _ENVIRONMENT | ({} if address else _own_cluster()),
+                pass_fds=(theirs.fileno(),),
+                cwd="/",  # Ray has all nodes search the folder that its driver is in
+                start_new_session=True,
             )
-        return (
-            f"The Ray cluster has no room for an engine now ({gpus:g} GPU, {cpus:g} CPU). "
-            "picowatch has requested it and is waiting."
+        assert self._process.stderr is not None
+        self._stderr = StderrTail(self._process.stderr)
+        threading.Thread(target=self._receive, name="driver", daemon=True).start()
+
+    def connect(self) -> Future[None]:
+        """Connect Ray, before anything else; the future raises ClusterAway."""
+        return self.call("connect", self._address, self._folder)
+
+    def call(self, method: str, *arguments: Any, node: str = "the cluster") -> Future[Any]:
+        """Call a method of `RayCalls`; the future raises EngineLost when the process ends."""
+        future: Future[Any] = Future()
+        with self._lock:
+            number = next(self._numbers)
+            if not self._ended:
+                self._calls[number] = future
+                with suppress(OSError):  # it ended; so the receiver will say
+                    self._connection.send(Call(number, node, method, arguments))
+                return future
+        future.set_exception(EngineLost(LOST))
+        return future
+
+    def stderr(self) -> str:
+        """What the process wrote to its standard error last."""
+        return "\n".join(self._stderr.lines())
+
+    def end(self, patience_seconds: float = 0.0) -> None:
+        """Let it give back what it holds, then kill it with all that it started."""
+        if patience_seconds:
+            with self._lock, suppress(OSError):
+                self._connection.send(None)
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(patience_seconds)
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        for _ in range(_TRIES):  # Ray's workers may just be ending
+            if self._folder is not None and self._folder.exists():
+                shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _receive(self) -> None:
+        """The thread: pass on the answers until the process ends."""
+        with suppress(EOFError, OSError):
+            while True:
+                answer: Answer = self._connection.recv()
+                with self._lock:
+                    future = self._calls.pop(answer.number)
+                if isinstance(answer.result, PicowatchError):
+                    future.set_exception(answer.result)
+                else:
+                    future.set_result(answer.result)
+        with self._lock:
+            self._ended = True
+            self._connection.close()
+        for future in self._calls.values():
+            future.set_exception(EngineLost(LOST))
+
+
+def _new_folder() -> Path:
+    """Where a cluster on this machine keeps what it needs; those that were left behind go.
+
+    Sockets lie in it, whose paths may have 107 bytes: Ray, too, takes /tmp.
+    """
+    for old in Path("/tmp").glob(f"{_FOLDER}*"):
+        daemon = old.name.removeprefix(_FOLDER).partition("-")[0]
+        if daemon.isdecimal() and not psutil.pid_exists(int(daemon)):
+            shutil.rmtree(old, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"{_FOLDER}{os.getpid()}-", dir="/tmp"))
+
+
+def _own_cluster() -> dict[str, str]:
+    """For a cluster on this machine: its ports are open to the network, so it has a new secret.
+
+    Engines get as much of busy cores as with `local`; Ray would have them step back.
+    """
+    secret = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    return secret | {"RAY_worker_niceness": "0"}
+
+
+def _check_for_free_port() -> None:
+    """Raises OSError where no port is free or allowed: Ray looks for one for half a minute."""
+    socket.create_server(("127.0.0.1", 0)).close()
+
+
+def _check_for_listener(address: str) -> None:
+    """Raises OSError where nobody listens: Ray takes a minute to say so."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS).close()
+
+
+def away(address: str | None, reason: str) -> ClusterAway:
+    """Why there is no connection to the cluster at this address, or to a new one."""
+    if address is None:
+        return ClusterAway(f"Ray cannot be started on this machine: {reason}.")
+    if "ersion mismatch" in reason:
+        return ClusterAway(
+            f"The Ray cluster at {address} has other versions of Ray or Python than this machine: "
+            f"{reason}."
         )
+    return ClusterAway(
+        f"Cannot connect to the Ray cluster at {address}: {reason}. Is it running, is its port "
+        "reachable from here, and is Ray's token the same on both sides (RAY_AUTH_TOKEN)?"
+    )

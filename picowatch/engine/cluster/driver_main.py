@@ -2,54 +2,42 @@
 
 import os
 import signal
-import sys
 import threading
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Any
 
-from picowatch.engine.cluster.messages import Begin, FromDriver, Trouble
+from picowatch.engine.cluster.driver import Answer, Call, ClusterAway
 
 _END_SECONDS = 10.0
-_SLOW_SECONDS = 15.0
-_SLOW = "picowatch is connecting to the Ray cluster, which has not answered yet."
-_NO_RAY = (
-    "executor: ray needs Ray, which is not installed. Install it in picowatch's "
-    "checkout: pip install '.[ray]'"
-)
 
 
 def main(handle: int) -> None:
     """Serve the daemon at the other end of the socket until it closes it."""
     _leave_signals_to_the_daemon()
     connection = Connection(handle)
-    voice = _Voice(connection)
-    begin = connection.recv()
-    assert isinstance(begin, Begin)
+    sending = threading.Lock()
+    calls: SimpleQueue[Call | None] = SimpleQueue()
+    threading.Thread(target=_receive, args=(connection, calls), daemon=True).start()
+
+    def answer(number: int, result: Any) -> None:
+        with sending, suppress(OSError):  # the daemon is gone: the receiver ends this process
+            connection.send(Answer(number, result))
+
     try:
-        from picowatch.engine.cluster.connection import ClusterAway, connected
-        from picowatch.engine.cluster.driver import Driver, Order
+        from picowatch.engine.cluster.ray_calls import RayCalls
     except ImportError as error:
-        text = _NO_RAY if error.name == "ray" else f"Ray cannot be used: {error}."
-        voice.say(Trouble(text, final=True))
-        sys.exit(1)
-    orders: SimpleQueue[Order] = SimpleQueue()
-    threading.Thread(target=_listen, args=(connection, orders), daemon=True).start()
-    slow = threading.Timer(_SLOW_SECONDS, voice.say, [Trouble(_SLOW)])
-    slow.daemon = True
-    slow.start()
-    reached = False
+        answer(0, ClusterAway(_cannot_import(error)))
+        os._exit(1)
+    ray = RayCalls(answer)
     try:
-        with connected(begin.settings.address, begin.folder):
-            slow.cancel()
-            reached = True
-            _leave_signals_to_the_daemon()  # Ray took them
-            Driver(begin, voice.say, orders).run()
-    except ClusterAway as away:
-        slow.cancel()
-        voice.say(Trouble(str(away), final=not reached))
+        while (call := calls.get()) is not None:
+            ray.carry_out(call)
+            _leave_signals_to_the_daemon()  # Ray takes them when it connects
+        ray.disconnect()
     finally:
-        os._exit(0)  # threads of Ray's and of engines may wait for what never comes
+        os._exit(0)  # threads of Ray's may wait for what never comes
 
 
 def _leave_signals_to_the_daemon() -> None:
@@ -61,27 +49,21 @@ def _leave_signals_to_the_daemon() -> None:
         signal.signal(number, lambda *_: None)
 
 
-def _listen(connection: Connection, orders: SimpleQueue[Any]) -> None:
-    """Pass on what the daemon says; see to it that this process ends when the daemon is gone."""
+def _cannot_import(error: ImportError) -> str:
+    if error.name != "ray":
+        return f"Ray cannot be used: {error}."
+    return (
+        "executor: ray needs Ray, which is not installed. Install it in picowatch's "
+        "checkout: pip install '.[ray]'"
+    )
+
+
+def _receive(connection: Connection, calls: SimpleQueue[Any]) -> None:
+    """Pass on the daemon's calls; see to it that this process ends when the daemon is gone."""
     try:
         while True:
-            orders.put(connection.recv())
+            calls.put(connection.recv())
     except (EOFError, OSError):
-        orders.put(None)
+        calls.put(None)
         threading.Event().wait(_END_SECONDS)
         os._exit(1)
-
-
-class _Voice:
-    """Says something to the daemon; from several threads."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._lock = threading.Lock()
-
-    def say(self, message: FromDriver) -> None:
-        with self._lock:
-            try:
-                self._connection.send(message)
-            except OSError:  # the daemon is gone; the listener hears of it
-                return

@@ -1,20 +1,18 @@
-"""The daemon's side of one engine on the cluster. Imports no Ray and no torch."""
+"""One engine on the cluster: requested, placed, at work, gone. Imports no Ray and no torch."""
 
+import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from picowatch.engine.cluster.messages import (
-    Ended,
-    FromEngine,
-    Joined,
-    Render,
-    Tell,
-    ToDriver,
-)
+from picowatch.engine.cluster.check import differences
+from picowatch.engine.cluster.driver import Driver
+from picowatch.engine.cluster.model_transfer import ModelTransfer, needs_of
+from picowatch.engine.cluster.node_agent import NodeUnfit
 from picowatch.engine.options import EngineOptions
-from picowatch.engine.process.wire import Step
+from picowatch.engine.process.child import Batch, Pictures
+from picowatch.engine.process.wire import Ended, Reply, Step
 from picowatch.engine.protocol import (
     EngineLost,
     MemoryUse,
@@ -26,42 +24,47 @@ from picowatch.engine.protocol import (
     resolve,
     unseen,
 )
-from picowatch.errors import EngineStopped, PicowatchError
+from picowatch.engine.versions import versions
+from picowatch.errors import EngineStopped, PicowatchError, RenderFailed
 from picowatch.recipe.request import ImageRequest
 
-Pictures = Future[list[RenderedImage]]
+log = logging.getLogger("picowatch")
+
+_TRIES = 3  # files that were sent may be deleted before they are used
+_CLOSED = "The engine was closed."
 
 
-class _Work(NamedTuple):
-    """The batch on its way through the cluster."""
+class Start(NamedTuple):
+    """What an engine is started with; see `start_agent`."""
 
-    number: int
-    on_step: OnStep
-    on_preview: OnPreview
-    future: Pictures
+    options: EngineOptions
+    program: str
+    gpus: float
+    cpus: float
 
 
 class RemoteEngine:
-    """An Engine on a node of the cluster. Once it was closed or lost, it is that for ever."""
+    """An Engine on a node of the cluster.
 
-    def __init__(
-        self,
-        joined: Joined,
-        options: EngineOptions,
-        send: Callable[[ToDriver], None],
-        closed: Callable[["RemoteEngine"], None],
-    ) -> None:
-        """`send` reaches the driver, or does nothing; `closed` is called when this one is."""
-        self._joined = joined
-        self._send = send
-        self._closed = closed
-        self._device = options.device
-        self._precision: str = options.precision
+    `is_placed`: it takes batches. `gone` is why it is no more, and that for ever.
+    """
+
+    def __init__(self, driver: Driver, number: int, start: Start, transfer: ModelTransfer) -> None:
+        """The driver was told to place the actor with that number."""
+        self.is_placed = False
+        self.gone: PicowatchError | None = None
+        self.node_id = ""
+        self._driver = driver
+        self._number = number
+        self._start = start
+        self._transfer = transfer
+        self._node = "its node"
+        self._known = {"device": start.options.device, "precision": start.options.precision}
         self._memory: MemoryUse | None = None
         self._lock = threading.Lock()
         self._batches = 0
-        self._work: _Work | None = None
-        self._gone: PicowatchError | None = None
+        self._batch: Batch | None = None
+        threading.Thread(target=self._run, name=f"engine-{number}", daemon=True).start()
 
     def render(
         self,
@@ -73,20 +76,20 @@ class RemoteEngine:
         """See `Engine.render`; raises EngineLost besides."""
         future = new_future()
         with self._lock:
-            if self._gone is not None:
+            if self.gone is not None:
                 resolve(future, EngineLost("The engine is gone."))
                 return future
-            if self._work is not None:
+            if self._batch is not None:
                 raise RuntimeError("one batch at a time")
             self._batches += 1
-            self._work = _Work(self._batches, on_step, on_preview, future)
-        self._send(Render(self._joined.engine, self._batches, tuple(batch), waiting))
+            given = Batch(tuple(batch), on_step, on_preview, waiting, future)
+            self._batch = given
+        threading.Thread(target=self._send, args=(given,), name="batch", daemon=True).start()
         return future
 
     def describe(self) -> dict[str, str]:
-        """Device and precision as set, and as found once a picture was made; node, versions."""
-        known = {"device": self._device, "precision": self._precision, "node": self._joined.node}
-        return known | self._joined.versions
+        """Device and precision as set, and as found once a picture was rendered; node, versions."""
+        return self._known
 
     def memory(self) -> MemoryUse | None:
         """As of its last batch."""
@@ -94,43 +97,94 @@ class RemoteEngine:
 
     def prepare(self) -> None:
         """See `Engine.prepare`."""
-        self._send(Tell(self._joined.engine, "prepare"))
+        self._ask("engine.prepare")
 
     def interrupt(self) -> None:
         """See `Engine.interrupt`."""
-        if self._work is not None:
-            self._send(Tell(self._joined.engine, "interrupt"))
+        if self._batch is not None:
+            self._ask("engine.interrupt")
 
     def close(self) -> None:
         """Give its place back to the cluster; another engine joins when one is wanted."""
-        self._send(Tell(self._joined.engine, "release"))
-        self._closed(self)
-        self.end(EngineStopped("The engine was closed."))
-
-    def hear(self, number: int, message: FromEngine) -> None:
-        """What its agent says of the batch with that number; called by one thread."""
-        work = self._work
-        if work is None or work.number != number:
-            return
-        match message:
-            case Step(done, total):
-                work.on_step(done, total)
-            case Preview():
-                work.on_preview(message)
-            case Ended(outcome, memory):
-                self._memory = memory
-                self._learn(outcome)
-                self._work = None
-                resolve(work.future, outcome)
+        self.end(EngineStopped(_CLOSED))
 
     def end(self, why: PicowatchError) -> None:
         """It is no more; a batch in progress ends with this."""
         with self._lock:
-            self._gone = self._gone or why
-            work, self._work = self._work, None
-        if work is not None:
-            resolve(work.future, why)
+            if self.gone is not None:
+                return
+            self.gone = why
+            batch, self._batch = self._batch, None
+        self._driver.call("kill", self._number)
+        if batch is not None:
+            resolve(batch.future, why)
 
-    def _learn(self, outcome: list[RenderedImage] | PicowatchError) -> None:
-        if isinstance(outcome, list) and outcome:
-            self._device, self._precision = outcome[0].device, outcome[0].precision
+    # -- its thread
+
+    def _run(self) -> None:
+        try:
+            self._arrive()
+            while True:
+                for reply in self._ask("listen").result():
+                    self._receive(reply)
+        except PicowatchError as error:
+            self.end(error)
+
+    def _arrive(self) -> None:
+        """Wait until it is placed; check the node's versions, and start an engine there."""
+        there: dict[str, str] = self._call("introduce").result()
+        self.node_id, self._node = there.pop("id"), there["node"]
+        if unfit := differences(there):
+            raise NodeUnfit(f"{self._node} is not used: {unfit}.")
+        self._call("start", self._node, *self._start).result()
+        self._known |= {name: there[name] for name in ("node", *versions())}
+        self.is_placed = True
+        log.info("an engine joined on %s", self._node)
+
+    def _receive(self, reply: Reply) -> None:
+        batch = self._batch
+        if batch is None or reply.number != self._batches:
+            return
+        match reply.message:
+            case Step(done, total):
+                batch.on_step(done, total)
+            case Preview() as preview:
+                batch.on_preview(preview)
+            case Ended(outcome, memory):
+                self._memory = memory
+                if isinstance(outcome, list):
+                    found = {"device": outcome[0].device, "precision": outcome[0].precision}
+                    self._known = self._known | found
+                self._finish(batch, outcome)
+
+    def _finish(self, batch: Batch, outcome: list[RenderedImage] | PicowatchError) -> None:
+        self._batch = None
+        resolve(batch.future, outcome)
+
+    # -- a thread for each batch
+
+    def _send(self, batch: Batch) -> None:
+        """Start a batch on the node, with what it needs."""
+        needs = needs_of(batch.images)
+        start_images = self._transfer.start_images(batch.images)
+        order = (self._batches, batch.images, batch.waiting, needs, start_images)
+        try:
+            for _ in range(_TRIES):
+                lacking = self._ask("render", *order).result()
+                if not lacking:
+                    return
+                for need in lacking:
+                    log.info("%s %s is sent to %s", need.kind, need.name, self._node)
+                self._transfer.bring(lacking, self.node_id, self._ask)
+            self.end(EngineLost(f"{self._node} does not keep the model files that are sent to it."))
+        except RenderFailed as failed:
+            self._finish(batch, failed)
+        except PicowatchError as error:
+            self.end(error)
+
+    def _ask(self, method: str, *arguments: Any) -> Future[Any]:
+        """Call a method of its agent."""
+        return self._call("ask", method, *arguments)
+
+    def _call(self, method: str, *arguments: Any) -> Future[Any]:
+        return self._driver.call("ask", self._number, method, *arguments, node=self._node)

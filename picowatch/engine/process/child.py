@@ -86,10 +86,10 @@ _REPORT_IT = "This is a bug in picowatch or in its libraries: please report it."
 Pictures = Future[list[RenderedImage]]
 
 
-class _Work(NamedTuple):
+class Batch(NamedTuple):
     """One batch, and where its results go."""
 
-    batch: tuple[ImageRequest, ...]
+    images: tuple[ImageRequest, ...]
     on_step: OnStep
     on_preview: OnPreview
     waiting: int
@@ -118,7 +118,7 @@ class ChildEngine:
         on_preview: OnPreview = unseen,
     ) -> Pictures:
         """See `Engine.render`."""
-        work = _Work(tuple(batch), on_step, on_preview, waiting, new_future())
+        work = Batch(tuple(batch), on_step, on_preview, waiting, new_future())
         with self._lock:
             if self._child is not None and not self._child.alive():
                 self._child.end()
@@ -185,7 +185,7 @@ class _Child:
         self._program = program
         self._lock = threading.Lock()
         self._send_lock = threading.Lock()
-        self._work: SimpleQueue[_Work | None] = SimpleQueue()
+        self._work: SimpleQueue[Batch | None] = SimpleQueue()
         self._current: Future[list[RenderedImage]] | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
@@ -205,7 +205,7 @@ class _Child:
         process = self._process
         return self._thread.is_alive() and (process is None or process.poll() is None)
 
-    def submit(self, work: _Work) -> Pictures:
+    def submit(self, work: Batch) -> Pictures:
         """Queue a batch; the first one starts the process."""
         if self._current is not None and not self._current.done():
             raise RuntimeError("one batch at a time")
@@ -261,11 +261,11 @@ class _Child:
             work = self._work.get()
             if work is None:
                 return
-            self._send(connection, Render(number, work.batch, work.waiting))
+            self._send(connection, Render(number, work.images, work.waiting))
             resolve(work.future, self._outcome(connection, number, work))
 
     def _outcome(
-        self, connection: Connection, number: int, work: _Work
+        self, connection: Connection, number: int, work: Batch
     ) -> list[RenderedImage] | PicowatchError:
         """What the process replies to a batch; raises what ends the process."""
         while True:
@@ -282,7 +282,7 @@ class _Child:
                         raise outcome
                     if isinstance(outcome, PicowatchError):
                         return outcome
-                    if wrong := flaw(outcome, work.batch):
+                    if wrong := flaw(outcome, work.images):
                         raise EngineDied(wrong, _REPORT_IT)
                     return outcome
 

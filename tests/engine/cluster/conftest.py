@@ -36,6 +36,12 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
         nodes.close()
 
 
+@pytest.fixture(autouse=True)
+def working_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The daemon's is the root; that of the nodes is not."""
+    monkeypatch.chdir("/")
+
+
 @pytest.fixture
 def make_executor(
     nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

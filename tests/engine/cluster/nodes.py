@@ -61,6 +61,18 @@ class Nodes:
         """End all of a node's processes at once, as a power cut does."""
         self._say("kill", name)
 
+    def suspend_head(self) -> None:
+        """The head answers nobody until it is resumed."""
+        self._head().suspend()
+
+    def resume_head(self) -> None:
+        """The head goes on as if nothing had happened."""
+        self._head().resume()
+
+    def _head(self) -> psutil.Process:
+        processes = psutil.Process(self._program.pid).children(recursive=True)
+        return next(process for process in processes if process.name() == "gcs_server")
+
     def hosts(self, name: str) -> list[int]:
         """The process ids of the engines' hosts on a node."""
         cache = str(self._folder / name)

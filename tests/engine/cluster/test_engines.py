@@ -6,6 +6,7 @@ import sys
 import threading
 from pathlib import Path
 
+import psutil  # type: ignore[import-untyped]
 import pytest
 
 from picowatch.engine.cluster.executor import RayEngines
@@ -34,6 +35,16 @@ class Held:
 
     def let_go(self) -> None:
         self._path.touch()
+
+
+def driver_of_this_process() -> int:
+    """The process id of the executor's driver."""
+    [driver] = (
+        process
+        for process in psutil.Process().children()
+        if "driver_main" in " ".join(process.cmdline())
+    )
+    return int(driver.pid)
 
 
 def test_pictures_come_from_every_node(make_executor: MakeExecutor) -> None:
@@ -157,15 +168,36 @@ def test_a_driver_that_dies_is_started_again(make_executor: MakeExecutor, tmp_pa
     executor = make_executor()
     [engine] = joined(executor, 1)
     held = Held(engine, tmp_path)
-    assert executor.process_id
-    os.kill(executor.process_id, signal.SIGKILL)
+    os.kill(driver_of_this_process(), signal.SIGKILL)
     assert isinstance(held.future.exception(PATIENCE), EngineLost)
     assert engine not in executor.engines()
-    assert "connection" in executor.trouble()
+    wait_for(lambda: "connection" in executor.trouble(), "it is reported")
     wait_for(lambda: not is_running(held.process), "no engine works for nobody")
     [again] = joined(executor, 1)
     make(again, request())
     wait_for(lambda: not executor.trouble(), "all is well again")
+
+
+def test_a_head_that_does_not_answer_is_reported_and_given_up(
+    make_executor: MakeExecutor, nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its engines are lost then, and there are others once it answers again."""
+    monkeypatch.setattr("picowatch.engine.cluster.executor._SILENT_SECONDS", 1.0)
+    monkeypatch.setattr("picowatch.engine.cluster.executor._AWAY_SECONDS", 4.0)
+    executor = make_executor()
+    [engine] = joined(executor, 1)
+    held = Held(engine, tmp_path)
+    nodes.suspend_head()
+    try:
+        wait_for(lambda: "does not answer" in executor.trouble(), "it is reported")
+        assert executor.engines() == (engine,)
+        assert isinstance(held.future.exception(PATIENCE), EngineLost)
+        wait_for(lambda: "no longer answers" in executor.trouble(), "it is given up")
+    finally:
+        nodes.resume_head()
+    wait_for(lambda: not is_running(held.process), "no engine works for nobody")
+    [again] = joined(executor, 1)
+    make(again, request())
 
 
 def test_closing_ends_everything_at_once(make_executor: MakeExecutor, tmp_path: Path) -> None:

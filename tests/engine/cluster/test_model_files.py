@@ -23,10 +23,7 @@ PIECES = 20_000_000  # bytes; a file of several pieces
 
 
 def far(folder: Path) -> Path:
-    """A path that leads to the folder in the driver alone.
-
-    Its working folder is the root, that of the nodes is not.
-    """
+    """A path that leads to the folder in the daemon alone."""
     if not Path("/proc/self/cwd").exists():
         pytest.skip("needs /proc")
     return Path(f"/proc/self/cwd{folder}")
@@ -65,13 +62,14 @@ def test_a_file_is_sent_to_each_node_and_kept_there(
         [picture] = future.result(PATIENCE)
         assert picture.warnings == (f"loras/style/one.safetensors {digest}",)
     for node in (HEAD, SECOND):
-        files = nodes.cache(node) / "models/files"
-        assert (files / digest).stat().st_size > PIECES
-        assert not list(files.glob("*.part"))
-    before = (nodes.cache(HEAD) / "models/files" / digest).stat()
+        folder = nodes.cache(node) / "models"
+        [kept] = [path for path in folder.rglob("*") if path.is_file() and digest in path.name]
+        assert kept == folder / "loras" / f"{digest}.safetensors"
+        assert kept.stat().st_size > PIECES
+    before = (nodes.cache(HEAD) / "models/loras" / f"{digest}.safetensors").stat()
     shutil.rmtree(tmp_path / "models")
     assert seen(on(executor, HEAD), asked)
-    assert (nodes.cache(HEAD) / "models/files" / digest).stat() == before
+    assert (nodes.cache(HEAD) / "models/loras" / f"{digest}.safetensors").stat() == before
 
 
 def test_two_daemons_files_of_one_name_are_not_mixed_up(
@@ -98,7 +96,7 @@ def test_a_damaged_file_on_a_node_is_sent_anew(
     [engine] = joined(executor, 1)
     asked = with_lora("whole", digest)
     node = make(engine, asked)[0].node
-    kept = nodes.cache(node) / "models/files" / digest
+    kept = nodes.cache(node) / "models/loras" / f"{digest}.safetensors"
     kept.write_bytes(kept.read_bytes()[:-1] + b"?")
     assert seen(engine, asked) == (f"loras/whole.safetensors {digest}",)
 
@@ -112,7 +110,7 @@ def test_a_file_that_all_see_is_not_copied(
     [engine] = joined(executor, 1)
     assert seen(engine, with_lora("shared", digest)) == (f"loras/shared.safetensors {digest}",)
     for node in (HEAD, SECOND):
-        assert not (nodes.cache(node) / "models/files" / digest).exists()
+        assert not (nodes.cache(node) / "models/loras" / f"{digest}.safetensors").exists()
 
 
 def test_a_file_that_was_replaced_fails_its_image_in_words(

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -36,9 +35,7 @@ ODD = "odd"
 DAEMON = """
 import sys, threading
 from pathlib import Path
-from picowatch.engine.cluster.check import check_cluster
 from picowatch.engine.cluster.executor import RayEngines
-from picowatch.engine.torch_check import Check
 from picowatch.engine.options import EngineOptions
 from picowatch.settings import RaySettings
 from tests.engine.requests import ignore_steps, request
@@ -67,8 +64,7 @@ def stub(folder: Path, name: str, text: str) -> str:
 
 def examined(nodes: Nodes) -> list[Check]:
     """What doctor says of the nodes."""
-    options = EngineOptions(models=Path("nowhere"))
-    return check_cluster(options, RaySettings(address=nodes.address))
+    return check_cluster(RaySettings(address=nodes.address))
 
 
 def test_ray_client_serves_as_well(
@@ -191,15 +187,11 @@ def test_without_a_free_port_it_is_told_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ray would look for one for half a minute."""
-    if find_spec("ray") is None:
-        pytest.skip("Ray is not installed (pip install '.[ray]')")
-    none_free = (
-        "import socket\n"
-        "def refuse(*_, **__):\n"
-        "    raise OSError(98, 'Address already in use')\n"
-        "socket.create_server = refuse\n"
-    )
-    monkeypatch.setenv("PYTHONPATH", f"{stub(tmp_path, 'sitecustomize', none_free)}:{ROOT}")
+
+    def refuse(*_: object) -> None:
+        raise OSError(98, "Address already in use")
+
+    monkeypatch.setattr("socket.create_server", refuse)
     executor = RayEngines(EngineOptions(models=tmp_path), RaySettings())
     try:
         trouble_of(executor, "Ray cannot be started on this machine: [Errno 98] Address already")

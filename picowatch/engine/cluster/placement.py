@@ -1,0 +1,107 @@
+"""Requests as many engines from Ray as are wanted. Imports no Ray."""
+
+import logging
+import time
+from itertools import count
+from typing import Any
+
+from picowatch.engine.cluster.check import NODE_ID
+from picowatch.engine.cluster.driver import Driver
+from picowatch.engine.cluster.model_transfer import ModelTransfer
+from picowatch.engine.cluster.node_agent import NodeUnfit
+from picowatch.engine.cluster.remote_engine import RemoteEngine, Start
+from picowatch.errors import EngineStopped, PicowatchError
+
+log = logging.getLogger("picowatch")
+
+_UNFIT_SECONDS = 60.0  # until a node that was not fit is tried again
+_PAUSE_SECONDS = 5.0  # after an engine that was never placed
+_ROOM_SECONDS = 5.0  # that the first engine is pending before it is reported
+_THREADS = 8  # of an actor: one listens, the others answer at once
+
+
+class Placement:
+    """The engines of one connection to a cluster. All but `engines` and `end` is for one thread."""
+
+    def __init__(self, driver: Driver, start: Start, transfer: ModelTransfer) -> None:
+        """The driver is connected."""
+        self.engines: tuple[RemoteEngine, ...] = ()
+        self._driver = driver
+        self._start = start
+        self._transfer = transfer
+        self._numbers = count()
+        self._avoided: dict[str, tuple[float, str]] = {}  # nodes: until when, and why
+        self._not_before = 0.0
+        self._pending_since: float | None = None  # the first engine
+
+    def adjust(self, wanted: int) -> None:
+        """Request engines that are lacking, and no more of those that are not wanted.
+
+        A pending actor is what Ray's autoscaler sees. At most one more is pending than are placed:
+        the cluster grows by doubling, and no thousand actors are pending where there is no room.
+        """
+        now = time.monotonic()
+        self._forget_gone(now)
+        placed = [engine for engine in self.engines if engine.is_placed]
+        pending = [engine for engine in self.engines if not engine.is_placed]
+        lacking = max(0, wanted - len(placed))
+        for engine in pending[min(lacking, len(placed) + 1) :]:
+            engine.close()
+        if now >= self._not_before:
+            missing = range(min(lacking, len(placed) + 1) - len(pending))
+            self.engines += tuple(self._request_one() for _ in missing)
+        if placed or not lacking:
+            self._pending_since = None
+        elif self._pending_since is None:
+            self._pending_since = now
+
+    def trouble(self, resources: dict[str, float]) -> str:
+        """Why there are fewer engines than there should be; "" if all is well."""
+        troubles = sorted({why for _, why in self._avoided.values()})
+        since = self._pending_since
+        if since is not None and time.monotonic() - since > _ROOM_SECONDS:
+            troubles.append(self._no_room(resources))
+        return " ".join(troubles)
+
+    def end(self, why: PicowatchError) -> None:
+        """End all engines."""
+        for engine in self.engines:
+            engine.end(why)
+
+    def _forget_gone(self, now: float) -> None:
+        self._avoided = {node: one for node, one in self._avoided.items() if one[0] > now}
+        for engine in self.engines:
+            if engine.gone is None or isinstance(engine.gone, EngineStopped):
+                continue
+            log.info("%s", engine.gone)
+            if isinstance(engine.gone, NodeUnfit):
+                self._avoided[engine.node_id] = (now + _UNFIT_SECONDS, engine.gone.message)
+            elif not engine.is_placed:
+                self._not_before = now + _PAUSE_SECONDS
+        self.engines = tuple(engine for engine in self.engines if engine.gone is None)
+
+    def _request_one(self) -> RemoteEngine:
+        number = next(self._numbers)
+        options: dict[str, Any] = {
+            "num_cpus": self._start.cpus,
+            "num_gpus": self._start.gpus,
+            "max_restarts": 0,
+            "max_concurrency": _THREADS,
+            "scheduling_strategy": "SPREAD",
+        }
+        if self._avoided:
+            options["label_selector"] = {NODE_ID: f"!in({','.join(self._avoided)})"}
+        self._driver.call("place", number, options)
+        return RemoteEngine(self._driver, number, self._start, self._transfer)
+
+    def _no_room(self, resources: dict[str, float]) -> str:
+        gpus, cpus = self._start.gpus, self._start.cpus
+        if gpus and not resources.get("GPU"):
+            return (
+                "The Ray cluster has no GPU now. picowatch has requested one and is waiting. If "
+                "none will come, set gpus_per_engine: 0 for engines on the CPU."
+            )
+        return (
+            f"The Ray cluster has no room for an engine now ({gpus:g} GPU, {cpus:g} CPU). "
+            "picowatch has requested it and is waiting."
+        )
