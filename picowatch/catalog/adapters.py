@@ -7,6 +7,7 @@ are named and refused, since nothing installed can read them. Embeddings: A1111'
 import re
 from collections import Counter
 
+from picowatch.catalog.families import FAMILY_OF_WIDTH
 from picowatch.catalog.headers import Header, small_json
 from picowatch.errors import ModelRefused
 
@@ -29,12 +30,9 @@ _OTHER_FORMATS = {
     ".diff": "a set of whole weight differences (LyCORIS full)",
 }
 _CLONEOFSIMO = re.compile(r"^(?:unet|text_encoder):\d+:")
-ONLY_SD1 = "picowatch only supports Stable Diffusion 1.x."
 _MOST_WORDS = 5
 _MOST_LETTERS = 100
 _MOST_COUNTED = 1_000_000
-_NAMES = {"sd2": "Stable Diffusion 2.x", "sdxl": "Stable Diffusion XL", "flux": "Flux"}
-_WIDTHS = {64: "demo", 768: "sd1", 1024: "sd2", 2048: "sdxl"}
 
 
 def is_lora(header: Header) -> bool:
@@ -48,7 +46,7 @@ def is_lora(header: Header) -> bool:
 
 
 def lora_family(header: Header) -> str:
-    """The family of a LoRA that can be used, "" where the header does not say; or ModelRefused."""
+    """The family of a plain LoRA, "" where the header does not say; or ModelRefused."""
     for name in header.shapes:
         if _CLONEOFSIMO.match(name):
             raise ModelRefused(
@@ -57,10 +55,7 @@ def lora_family(header: Header) -> str:
         for mark, what in _OTHER_FORMATS.items():
             if mark in name:
                 raise ModelRefused(f"is {what}: picowatch only supports plain LoRAs.")
-    family = _family(header)
-    if family in _NAMES:
-        raise ModelRefused(f"is a LoRA for {_NAMES[family]}: {ONLY_SD1}")
-    return family
+    return _family(header)
 
 
 def _family(header: Header) -> str:
@@ -72,7 +67,7 @@ def _family(header: Header) -> str:
         return "sdxl"
     for name, shape in header.shapes.items():
         if "attn2" in name and "to_k" in name and any(mark in name for mark in _LORA_INPUTS):
-            return _WIDTHS.get(shape[1] if len(shape) > 1 else 0, "")
+            return FAMILY_OF_WIDTH.get(shape[1] if len(shape) > 1 else 0, "")
     if header.has("lora_unet_double_blocks_") or header.has("transformer."):
         return "flux"
     base = header.metadata.get("ss_base_model_version", "").lower()
@@ -121,20 +116,29 @@ def is_embedding(header: Header) -> bool:
 
 
 def embedding_family(header: Header) -> str:
-    """The family of an embedding that can be used; ModelRefused names the others'."""
+    """The family of an embedding; ModelRefused for one of an unknown form.
+
+    Stable Diffusion XL's holds two tensors, the vectors of each of its text encoders.
+    """
     if "clip_g" in header.shapes:
-        raise ModelRefused(f"is an embedding for Stable Diffusion XL: {ONLY_SD1}")
+        return _embedding_pair(header)
     name = next((one for one in ("emb_params", "clip_l") if one in header.shapes), None)
     shape = header.shapes[name] if name else next(iter(header.shapes.values()))
     if len(shape) not in (1, 2) or 0 in shape:
         raise ModelRefused("is an embedding of an unknown form.")
-    family = _WIDTHS.get(shape[-1], "")
-    if family in _NAMES:
-        raise ModelRefused(
-            f"is an embedding for {_NAMES[family]} ({shape[-1]} numbers a vector): {ONLY_SD1}"
-        )
+    family = FAMILY_OF_WIDTH.get(shape[-1], "")
     if not family:
         raise ModelRefused(
             f"is an embedding with {shape[-1]} numbers a vector; Stable Diffusion 1.x has 768."
         )
     return family
+
+
+def _embedding_pair(header: Header) -> str:
+    one, two = header.shapes.get("clip_l", ()), header.shapes["clip_g"]
+    if len(one) != 2 or len(two) != 2 or one[0] != two[0] or 0 in (*one, *two):
+        raise ModelRefused(
+            "is an embedding of an unknown form: Stable Diffusion XL's has clip_l and clip_g, "
+            "with as many vectors each."
+        )
+    return "sdxl"

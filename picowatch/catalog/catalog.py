@@ -17,7 +17,7 @@ from picowatch.catalog.folders import (
 from picowatch.catalog.hashes import HashCache, OnBlock, ignore_block
 from picowatch.catalog.headers import read_header
 from picowatch.catalog.models import FOLDERS, FoundModels, Kind, Model, Recognised, Refused
-from picowatch.catalog.recognise import expect_kind, recognise
+from picowatch.catalog.recognise import expect_usable, recognise
 from picowatch.catalog.wildcards import WildcardFiles
 from picowatch.errors import ModelRefused
 from picowatch.recipe.inventory import Checkpoint, Inventory
@@ -245,7 +245,7 @@ def _look_at(candidate: _Candidate) -> Model | Refused:
             found = recognise_checkpoint_folder(candidate.path)
         else:
             found = recognise(read_header(candidate.path))
-        expect_kind(found, candidate.kind)
+        expect_usable(found, candidate.kind)
         return _model(candidate.name, candidate.path, found)
     except ModelRefused as refused:
         reason = refused.message

@@ -9,7 +9,7 @@ from picowatch.catalog.configs import read_config, read_json
 from picowatch.catalog.files import check_is_regular, is_file, is_folder
 from picowatch.catalog.headers import read_header
 from picowatch.catalog.models import Recognised
-from picowatch.catalog.recognise import SD1_TEXT_LAYERS, USABLE_INPUTS
+from picowatch.catalog.recognise import TEXT_LAYERS, USABLE_INPUTS
 from picowatch.errors import ModelRefused
 from picowatch.recipe.messages.problems import shown
 
@@ -104,7 +104,7 @@ def recognise_checkpoint_folder(folder: Path) -> Recognised:
         read_config(folder / config)
     text_layers = read_config(folder / "text_encoder" / "config.json").get("num_hidden_layers")
     if not isinstance(text_layers, int):  # what transformers takes then
-        text_layers = SD1_TEXT_LAYERS
+        text_layers = TEXT_LAYERS["sd1"]
     return Recognised("checkpoint", "sd1", sample_size * _VAE_FACTOR, in_channels, text_layers)
 
 
@@ -135,7 +135,7 @@ def recognise_vae_folder(folder: Path) -> Recognised:
             "picowatch only supports Stable Diffusion 1.x, which has 4."
         )
     _check_weights(folder)
-    return Recognised("vae", "sd1")
+    return Recognised("vae", "")
 
 
 def is_vae_folder(folder: Path) -> bool:

@@ -91,7 +91,9 @@ def _header_length(start: bytes, size: int) -> int:
         )
     if start.lstrip().lower().startswith((b"<!doctype", b"<html")):
         raise ModelRefused("is a web page, not a model: download the file again.")
-    if start.startswith((b"PK\x03\x04", b"\x80\x02")):
+    # A header of 640 bytes, or of 65,536 more, begins as a pickle does: in its length.
+    pickled = start.startswith(b"\x80\x02") and start[8:9] != b"{"
+    if pickled or start.startswith(b"PK\x03\x04"):
         raise ModelRefused(
             "is a pickle file (.ckpt) under the name .safetensors, and a pickle can run code: "
             "get it as .safetensors, or convert it with the program in docs/troubleshooting.md."

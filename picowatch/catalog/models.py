@@ -21,9 +21,12 @@ class Recognised:
 
     `family` is what it belongs to ("sd1"; "" where the header does not say). `native_size` is
     the side of the square a checkpoint was trained for, 0 for other kinds; `in_channels` are
-    the inputs of a checkpoint's UNet, `text_layers` the layers of its text encoder, 0 for other
-    kinds. `base_model` and `trigger_words` are what a LoRA's trainer wrote into it, if anything;
-    `note` says what of a LoRA does nothing, and why.
+    the inputs of a checkpoint's UNet, `text_layers` how many layers of its text encoder clip_skip
+    can choose from, 0 for other kinds. `prediction` is what its UNet predicts ("v_prediction",
+    "epsilon"; "" where the header does not say), `zero_snr` whether it was trained down to noise
+    without any signal. `variant` tells checkpoints of one family apart ("dev", "schnell").
+    `base_model` and `trigger_words` are what a LoRA's trainer wrote into it, if anything; `note`
+    says what of a LoRA does nothing, and why.
     """
 
     kind: Kind
@@ -31,6 +34,9 @@ class Recognised:
     native_size: int = 0
     in_channels: int = 0
     text_layers: int = 0
+    prediction: str = ""
+    zero_snr: bool = False
+    variant: str = ""
     base_model: str = ""
     trigger_words: tuple[str, ...] = ()
     note: str = ""

@@ -5,22 +5,45 @@ Key names: CompVis' latent-diffusion layout (`model.diffusion_model.`, `first_st
 parts. LoRAs and embeddings are recognised in adapters.py.
 """
 
+import re
+
 from picowatch.catalog import adapters
+from picowatch.catalog.families import FAMILY_OF_WIDTH, NAMES, ONLY, RENDERED, UNET, transformer
 from picowatch.catalog.headers import Header
 from picowatch.catalog.lora_keys import misfits
 from picowatch.catalog.models import FOLDERS, Kind, Recognised
 from picowatch.errors import ModelRefused
 
-UNET = "model.diffusion_model."
-_UNET_INPUT = f"{UNET}input_blocks.0.0.weight"
-_UNET_CROSS = f"{UNET}input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
-_SD1_NATIVE = 512
-SD1_TEXT_LAYERS = 12
+# Layers of the text encoder that clip_skip chooses from: of CLIP L, SDXL's smaller one too; of
+# OpenCLIP H but the last, which Stable Diffusion 2.x was trained without.
+TEXT_LAYERS = {"sd1": 12, "sd2": 23, "sdxl": 12}
 # diffusers' AutoencoderTiny, and its author's own names.
 _TAESD = {"decoder.layers.0.weight", "1.conv.0.weight", "3.conv.0.weight"}
 _TAESD |= {f"taesd_{part}.{name}" for part in ("encoder", "decoder") for name in _TAESD}
 USABLE_INPUTS = (4, 9)  # 9 are an inpainting checkpoint's
+# What UNets with other inputs are for.
+OTHER_INPUTS = {
+    5: "is a depth-to-image checkpoint, which also needs a depth map: not supported.",
+    7: "is an upscaling checkpoint: not supported.",
+    8: "is an image-editing checkpoint (InstructPix2Pix): not supported.",
+}
+# How many transformer blocks each attention of the UNet's first half has: of SDXL, and of models
+# that were distilled from it.
+_SDXL_DEPTHS = (2, 2, 10, 10)
+_DISTILLED_DEPTHS = {
+    (2, 2, 4, 4): "SSD-1B",
+    (1, 1, 2, 2): "Segmind Vega",
+    (2, 5): "KOALA-700M",
+    (2, 6): "KOALA-1B",
+}
+_TRANSFORMER_BLOCK = re.compile(
+    r"(?:model\.diffusion_model\.)?input_blocks\.(\d+)\.1\.transformer_blocks\.(\d+)\."
+)
+_SDXL_TEXT = ("conditioner.embedders.0.transformer.", "conditioner.embedders.1.model.")
+_SD2_TEXT = ("cond_stage_model.model.", "conditioner.embedders.0.model.")
+_TEXT = {"sd1": ("cond_stage_model.transformer.",), "sdxl": _SDXL_TEXT}
 
+_OF_A_FOLDER = "of a diffusers folder: copy the whole folder with its model_index.json"
 _ARTICLES = {
     "checkpoint": "a checkpoint",
     "vae": "a VAE",
@@ -30,9 +53,9 @@ _ARTICLES = {
 
 
 def recognise(header: Header) -> Recognised:
-    """What the file is, if picowatch can use it anywhere; else ModelRefused says what it is."""
-    if header.has(UNET):
-        return _checkpoint(header)
+    """What the file is, whichever family it belongs to; ModelRefused for what nothing can use."""
+    if f"{UNET}input_blocks.0.0.weight" in header.shapes:
+        return _unet(header, UNET)
     if adapters.is_lora(header):
         return Recognised(
             "lora",
@@ -41,6 +64,14 @@ def recognise(header: Header) -> Recognised:
             trigger_words=adapters.trigger_words(header),
             note=misfits(header.shapes),
         )
+    if "input_blocks.0.0.weight" in header.shapes:
+        return _unet(header, "")
+    found = transformer(header)
+    if found:
+        family, variant = found
+        return Recognised("checkpoint", family, variant=variant)
+    if header.has(UNET):
+        raise ModelRefused(f"is a checkpoint of an unknown kind: {ONLY}")
     if _is_vae(header):
         return _vae(header)
     if adapters.is_embedding(header):
@@ -48,8 +79,10 @@ def recognise(header: Header) -> Recognised:
     raise ModelRefused(f"is {_something_else(header)}.")
 
 
-def expect_kind(found: Recognised, kind: Kind) -> None:
-    """A file belongs in the folder of its kind."""
+def expect_usable(found: Recognised, kind: Kind) -> None:
+    """A file belongs in the folder of its kind, and to a family that can be rendered."""
+    if found.family and found.family not in RENDERED:
+        raise ModelRefused(f"{_with_family(found)}: {ONLY}")
     if found.kind != kind:
         raise ModelRefused(
             f"is {_ARTICLES[found.kind]}, not {_ARTICLES[kind]}: "
@@ -57,40 +90,138 @@ def expect_kind(found: Recognised, kind: Kind) -> None:
         )
 
 
-def _checkpoint(header: Header) -> Recognised:
-    """A whole checkpoint in the original layout: UNet, text encoder and VAE."""
-    other = _other_family(header)
-    if other:
-        raise ModelRefused(f"is a checkpoint of {other}: {adapters.ONLY_SD1}")
-    in_channels = header.inputs(_UNET_INPUT)
-    if in_channels == 8:
-        raise ModelRefused("is an image-editing checkpoint (InstructPix2Pix): not supported.")
-    if in_channels not in USABLE_INPUTS:
-        raise ModelRefused(f"is a checkpoint of an unknown kind: {adapters.ONLY_SD1}")
-    if not header.has("cond_stage_model.transformer."):
+def _with_family(found: Recognised) -> str:
+    name = NAMES[found.family] + (f" ({found.variant})" if found.variant else "")
+    if found.kind == "lora":
+        return f"is a LoRA for {name}"
+    if found.kind == "embedding":
+        return f"is an embedding for {name}"
+    return f"is a checkpoint of {name}"
+
+
+def _unet(header: Header, prefix: str) -> Recognised:
+    """A checkpoint in the original layout: a UNet, and with it text encoders and VAE."""
+    _refuse_variants(header, prefix)
+    family = _unet_family(header, prefix)
+    in_channels = header.inputs(f"{prefix}input_blocks.0.0.weight")
+    if family in RENDERED:
+        _check_complete(header, family)
+    prediction = _prediction(header)
+    return Recognised(
+        "checkpoint",
+        family,
+        _native_size(family, prediction, in_channels),
+        in_channels,
+        TEXT_LAYERS[family],
+        prediction,
+        "ztsnr" in header.shapes,
+    )
+
+
+def _refuse_variants(header: Header, prefix: str) -> None:
+    """UNets that need what picowatch has not: another noise schedule, more inputs, other layers."""
+    shapes = header.shapes
+    if "edm_mean" in shapes or "edm_std" in shapes:
+        raise ModelRefused("is Playground 2.5, which has a noise schedule of its own (EDM): "
+                           "not supported.")  # fmt: skip
+    if "edm_vpred.sigma_max" in shapes:
+        raise ModelRefused(
+            "is an EDM v-prediction checkpoint (CosXL), with a noise schedule of its own: "
+            "not supported."
+        )
+    if any(".time_stack." in name for name in shapes):
+        raise ModelRefused("is a video checkpoint (Stable Video Diffusion): not supported.")
+    inputs = header.inputs(f"{prefix}input_blocks.0.0.weight")
+    if inputs not in USABLE_INPUTS:
+        unknown = f"is a checkpoint of an unknown kind: {ONLY}"
+        raise ModelRefused(OTHER_INPUTS.get(inputs, unknown))
+    width = cross_width(header, prefix)
+    pooled = header.inputs(f"{prefix}label_emb.0.0.weight")
+    if width == 1280 or pooled == 2560:
+        raise ModelRefused(
+            "is the refiner of Stable Diffusion XL, which only finishes pictures of the base "
+            "model: not supported. Use the base checkpoint without it."
+        )
+    if width == 1024 and pooled:
+        raise ModelRefused(
+            "is an unCLIP checkpoint of Stable Diffusion 2.x, for variations of a picture: "
+            "not supported."
+        )
+    depths = _depths(header)
+    if width == 2048 and depths != _SDXL_DEPTHS:
+        raise ModelRefused(distilled(_DISTILLED_DEPTHS.get(depths)))
+
+
+def distilled(name: str | None) -> str:
+    """The sentence that refuses a model with fewer layers than SDXL."""
+    if name is None:
+        return "is a checkpoint of Stable Diffusion XL with other layers: not supported."
+    return f"is {name}, a Stable Diffusion XL with fewer layers: not supported."
+
+
+def cross_width(header: Header, prefix: str) -> int:
+    """The width of the text that the UNet's cross-attention looks at; 0 without cross-attention."""
+    for name, shape in header.shapes.items():
+        if name.startswith(prefix) and name.endswith(".attn2.to_k.weight"):
+            return (*shape, 0, 0)[1]
+    return 0
+
+
+def _depths(header: Header) -> tuple[int, ...]:
+    blocks: dict[int, set[str]] = {}
+    for name in header.shapes:
+        match = _TRANSFORMER_BLOCK.match(name)
+        if match:
+            blocks.setdefault(int(match[1]), set()).add(match[2])
+    return tuple(len(blocks[index]) for index in sorted(blocks))
+
+
+def _unet_family(header: Header, prefix: str) -> str:
+    """By its text encoders; a UNet alone by the width of the text it looks at."""
+    if any(map(header.has, _SDXL_TEXT)):
+        return "sdxl"
+    if any(map(header.has, _SD2_TEXT)):
+        return "sd2"
+    family = FAMILY_OF_WIDTH.get(cross_width(header, prefix), "")
+    if family == "sdxl" or header.has(f"{prefix}label_emb."):
+        return "sdxl"
+    return "sd2" if family == "sd2" else "sd1"
+
+
+def _check_complete(header: Header, family: str) -> None:
+    found = [prefix for prefix in _TEXT[family] if header.has(prefix)]
+    if not found:
         raise ModelRefused(
             "is only the UNet of a checkpoint, without text encoder: a complete checkpoint is "
             "needed."
         )
+    if len(found) < len(_TEXT[family]):
+        raise ModelRefused(
+            f"is a checkpoint of {NAMES[family]} with only one of its two text encoders: "
+            "a complete checkpoint is needed."
+        )
     if not header.has("first_stage_model.decoder."):
         raise ModelRefused("is a checkpoint without its VAE: a complete checkpoint is needed.")
-    return Recognised("checkpoint", "sd1", _SD1_NATIVE, in_channels, SD1_TEXT_LAYERS)
 
 
-def _other_family(header: Header) -> str:
-    """The family of a checkpoint that is not Stable Diffusion 1.x; "" for those that are."""
-    cross = header.inputs(_UNET_CROSS)
-    if header.has(f"{UNET}double_blocks.") or header.has("double_blocks."):
-        return "Flux"
-    if header.has(f"{UNET}joint_blocks.") or header.has("joint_blocks."):
-        return "Stable Diffusion 3"
-    if header.has("conditioner.embedders.") or header.has(f"{UNET}label_emb."):
-        return "Stable Diffusion XL"
-    if header.has("cond_stage_model.model.") or cross == 1024:
-        return "Stable Diffusion 2.x"
-    if cross == 2048:
-        return "Stable Diffusion XL"
+def _prediction(header: Header) -> str:
+    """As NoobAI's v-prediction marks it by a tensor, or kohya and ComfyUI by metadata."""
+    if "v_pred" in header.shapes:
+        return "v_prediction"
+    for key in ("modelspec.prediction_type", "modelspec.predict_key"):
+        said = header.metadata.get(key, "")
+        if said in ("v", "epsilon"):
+            return "v_prediction" if said == "v" else said
     return ""
+
+
+def _native_size(family: str, prediction: str, in_channels: int) -> int:
+    """Stable Diffusion 2.x has 768 pixels where it predicts v; its inpainting predicts epsilon."""
+    if family == "sdxl":
+        return 1024
+    if family == "sd2" and prediction != "epsilon" and in_channels == 4:
+        return 768
+    return 512
 
 
 def _is_vae(header: Header) -> bool:
@@ -102,16 +233,18 @@ def _is_vae(header: Header) -> bool:
 
 
 def _vae(header: Header) -> Recognised:
-    """A VAE with 4 latent channels. SDXL's has the same shapes; headers do not distinguish them."""
+    """A VAE with 4 latent channels. Those of SD 1.x, 2.x and XL have equal names and shapes."""
     prefix = "first_stage_model." if header.has("first_stage_model.") else ""
     channels = header.inputs(f"{prefix}decoder.conv_in.weight")
     if channels == 16:
         raise ModelRefused(
-            f"is a VAE of Flux or Stable Diffusion 3 (16 latent channels): {adapters.ONLY_SD1}"
+            f"is a VAE of FLUX.1, Z-Image or Stable Diffusion 3.x (16 latent channels): {ONLY}"
         )
+    if channels == 32:
+        raise ModelRefused(f"is a VAE of FLUX.2 (32 latent channels): {ONLY}")
     if channels != 4 or not header.has(f"{prefix}post_quant_conv."):
-        raise ModelRefused(f"is a VAE of an unknown kind: {adapters.ONLY_SD1}")
-    return Recognised("vae", "sd1")
+        raise ModelRefused(f"is a VAE of an unknown kind: {ONLY}")
+    return Recognised("vae", "")
 
 
 def _something_else(header: Header) -> str:
@@ -120,12 +253,10 @@ def _something_else(header: Header) -> str:
         return "an empty safetensors file, without one tensor"
     if header.has("control_model.") or header.has("controlnet_cond_embedding."):
         return "a ControlNet: not supported"
-    if header.has("double_blocks.") or header.has("joint_blocks."):
-        return f"a model of {_other_family(header)}: {adapters.ONLY_SD1.rstrip('.')}"
     if header.has("down_blocks.") and header.has("conv_in."):
-        return (
-            "only the UNet of a diffusers folder: copy the whole folder with its model_index.json"
-        )
+        return f"only the UNet {_OF_A_FOLDER}"
+    if header.has("transformer_blocks.0."):
+        return f"only the transformer {_OF_A_FOLDER}"
     if _TAESD & set(header.shapes):
         return "a TAESD, a tiny VAE for previews: a complete VAE is needed"
     if header.has("text_model.") or header.has("encoder.block."):

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from picowatch.catalog import Catalog, Model, Refused
+from picowatch.catalog.families import NAMES
 from picowatch.recipe.messages.problems import harmless
 from picowatch.settings import Settings
 
 ADAPTERS = ("lora", "embedding")  # of use with some checkpoints only
-FAMILIES = {"sd1": "for Stable Diffusion 1.x", "demo": "for the demo model"}
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -43,7 +43,7 @@ def _lines(row: dict[str, Any]) -> Iterator[str]:
         yield f"{row['kind']:10}  {row['name']}  refused: {row['refused']}"
         return
     size = f"{row['native_size']}x{row['native_size']}" if row["native_size"] else ""
-    family = FAMILIES.get(row["family"], "") if row["kind"] in ADAPTERS else ""
+    family = f"for {NAMES[row['family']]}" if row["kind"] in ADAPTERS and row["family"] else ""
     columns = (f"{row['kind']:10}", f"{row['name']:24}", f"{row['bytes'] / 1e6:>8.1f} MB")
     yield "  ".join(filter(None, (*columns, row["hash"][:10], size, family)))
     for label, text in (

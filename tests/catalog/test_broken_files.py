@@ -88,6 +88,13 @@ def test_a_broken_file_is_refused_in_words(tmp_path: Path, name: str) -> None:
     assert refusal(tmp_path).startswith(f"it.safetensors {sentence}")
 
 
+def test_a_header_whose_length_begins_like_a_pickle_is_read(tmp_path: Path) -> None:
+    """640 bytes are 80 02 in a file; padded with spaces, as safetensors pads."""
+    path = tmp_path / "it.safetensors"
+    path.write_bytes(header_of(json.dumps({"a": TENSOR}).encode().ljust(0x280)) + bytes(2))
+    assert read_header(path).shapes == {"a": (1,)}
+
+
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(content=st.binary(max_size=200) | st.binary(max_size=200).map(header_of))
 def test_no_bytes_raise_anything_but_a_refusal(tmp_path: Path, content: bytes) -> None:

@@ -76,24 +76,15 @@ OTHERS: dict[str, tuple[Shapes, str]] = {
         sd15_shapes() | {UNET_CROSS: (320, 1024)},
         "is a checkpoint of Stable Diffusion 2.x",
     ),
-    "Stable Diffusion XL": (
-        {
-            UNET_INPUT: (320, 4, 3, 3),
-            f"{UNET}label_emb.0.0.weight": (1280, 2816),
-            "conditioner.embedders.0.transformer.text_model.final_layer_norm.bias": (768,),
-            "conditioner.embedders.1.model.ln_final.bias": (1280,),
-        },
-        "is a checkpoint of Stable Diffusion XL",
-    ),
     "Stable Diffusion 3": (
         {f"{UNET}joint_blocks.0.x_block.attn.qkv.weight": (64, 64)},
         "is a checkpoint of Stable Diffusion 3",
     ),
     "Flux with text encoders": (
         {f"{UNET}double_blocks.0.img_attn.qkv.weight": (64, 64)},
-        "is a checkpoint of Flux",
+        "is a checkpoint of FLUX.1",
     ),
-    "Flux alone": ({"double_blocks.0.img_attn.qkv.weight": (64, 64)}, "is a model of Flux"),
+    "Flux alone": ({"double_blocks.0.img_attn.qkv.weight": (64, 64)}, "is a checkpoint of FLUX.1"),
     "InstructPix2Pix": (
         sd15_shapes() | {UNET_INPUT: (320, 8, 3, 3)},
         "is an image-editing checkpoint (InstructPix2Pix)",
@@ -164,7 +155,7 @@ def test_a_diffusers_vae_file_is_a_vae(tmp_path: Path) -> None:
 def test_a_vae_with_16_latent_channels_is_refused(tmp_path: Path) -> None:
     """It would fail in the middle of a batch."""
     said = reason(look_at(tmp_path, {"decoder.conv_in.weight": (512, 16, 3, 3)}, "vae"))
-    assert "VAE of Flux or Stable Diffusion 3 (16 latent channels)" in said
+    assert "VAE of FLUX.1, Z-Image or Stable Diffusion 3.x (16 latent channels)" in said
 
 
 def test_a_checkpoint_in_the_vae_folder_is_refused(tmp_path: Path) -> None:
@@ -188,6 +179,8 @@ def peft_lora(width: int) -> Shapes:
         (kohya_lora_shapes(), "sd1"),
         (peft_lora(768), "sd1"),
         (peft_lora(64), "demo"),
+        (peft_lora(2048), "sdxl"),
+        ({"lora_te2_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": (8, 1280)}, "sdxl"),
         ({"lora_unet_x.lora_down.weight": (8, 320)}, ""),
         ({"lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": (8, 768)}, ""),
         # diffusers' convert_state_dict_to_kohya names the only text encoder te1.
@@ -237,15 +230,10 @@ def test_a_trigger_phrase_comes_before_tags(tmp_path: Path) -> None:
 
 KOHYA = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
 REFUSED_LORAS: dict[str, tuple[Shapes, str]] = {
-    "SDXL's two text encoders": (
-        {"lora_te2_text_model_encoder.lora_down.weight": (8, 768)},
-        "is a LoRA for Stable Diffusion XL: picowatch only supports Stable Diffusion 1.x.",
-    ),
-    "SDXL": (peft_lora(2048), "is a LoRA for Stable Diffusion XL: "),
     "Stable Diffusion 2": (peft_lora(1024), "is a LoRA for Stable Diffusion 2.x: "),
     "Flux": (
         {"lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight": (8, 3072)},
-        "is a LoRA for Flux: ",
+        "is a LoRA for FLUX.1: ",
     ),
     "LoHa": (
         {f"{KOHYA}.hada_w1_a": (8, 8)},
@@ -282,6 +270,7 @@ def test_a_lora_that_cannot_be_used_is_named_and_refused(tmp_path: Path, name: s
         ({"clip_l": (4, 768)}, "sd1"),
         ({"<corgi>": (1, 768)}, "sd1"),
         ({"emb_params": (2, 64)}, "demo"),
+        ({"clip_l": (4, 768), "clip_g": (4, 1280)}, "sdxl"),
     ],
 )
 def test_an_embedding_says_its_family(tmp_path: Path, shapes: Shapes, family: str) -> None:
@@ -294,8 +283,9 @@ def test_an_embedding_says_its_family(tmp_path: Path, shapes: Shapes, family: st
 @pytest.mark.parametrize(
     ("shapes", "sentence"),
     [
-        ({"<corgi>": (1, 1024)}, "is an embedding for Stable Diffusion 2.x (1024 numbers a"),
-        ({"clip_l": (4, 768), "clip_g": (4, 1280)}, "is an embedding for Stable Diffusion XL: "),
+        ({"<corgi>": (1, 1024)}, "is an embedding for Stable Diffusion 2.x: picowatch only"),
+        ({"clip_l": (4, 768), "clip_g": (3, 1280)}, "is an embedding of an unknown form: "),
+        ({"clip_g": (4, 1280)}, "is an embedding of an unknown form: "),
         ({"emb_params": (4, 500)}, "is an embedding with 500 numbers a vector; "),
         ({"emb_params": (2, 4, 768)}, "is an embedding of an unknown form"),
         ({"emb_params": (0, 768)}, "is an embedding of an unknown form"),

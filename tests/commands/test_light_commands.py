@@ -174,14 +174,14 @@ def test_models_says_what_a_lora_is_for_and_why_one_does_nothing(tmp_path: Path)
     foreign = "lora_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_k.lora_down.weight"
     save_file({foreign: strange}, folder / "foreign.safetensors")
     save_file(good | {"lora_unet_x.lora_down.weight": strange}, folder / "partly.safetensors")
-    wide = np.zeros((8, 2048), np.float16)
-    xl = "lora_unet_input_blocks_4_1_transformer_blocks_0_attn2_to_k.lora_down.weight"
-    save_file({xl: wide}, folder / "xl.safetensors")
+    wide = np.zeros((8, 1024), np.float16)
+    second = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k.lora_down.weight"
+    save_file({second: wide}, folder / "sd2.safetensors")
     shown = picowatch(tmp_path, "models").stdout
     assert "  for Stable Diffusion 1.x\n            trained on: v1-5.safetensors\n" in shown
     assert "            trigger words: pxl style\n" in shown
     assert "note: does nothing: Stable Diffusion 1.x has none of its layers, such as" in shown
-    assert "xl.safetensors  refused: xl.safetensors is a LoRA for Stable Diffusion XL" in shown
+    assert "sd2.safetensors  refused: sd2.safetensors is a LoRA for Stable Diffusion 2.x" in shown
     rows = {row["name"]: row for row in json.loads(picowatch(tmp_path, "models", "--json").stdout)}
     assert rows["good"]["note"] == ""
     assert rows["good"]["family"] == "sd1"

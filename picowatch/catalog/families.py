@@ -1,0 +1,103 @@
+"""The families of models: their names, which can be rendered, and how headers tell them apart.
+
+Key names after diffusers (CHECKPOINT_KEY_NAMES in loaders/single_file_utils.py), ComfyUI
+(comfy/model_detection.py, comfy/supported_models.py) and InvokeAI (model_manager/configs).
+"""
+
+from picowatch.catalog.headers import Header
+
+NAMES = {
+    "demo": "the demo model",
+    "sd1": "Stable Diffusion 1.x",
+    "sd2": "Stable Diffusion 2.x",
+    "sdxl": "Stable Diffusion XL",
+    "sd3": "Stable Diffusion 3.x",
+    "flux": "FLUX.1",
+    "flux2": "FLUX.2",
+    "flux3": "FLUX.3",
+    "chroma": "Chroma",
+    "z_image": "Z-Image",
+    "lumina2": "Lumina 2",
+    "newbie": "NewBie",
+    "qwen_image": "Qwen-Image",
+    "krea2": "Krea 2",
+    "aura_flow": "AuraFlow",
+    "sana": "Sana",
+    "pixart": "PixArt",
+    "hunyuan_dit": "HunyuanDiT",
+    "hunyuan_video": "HunyuanVideo",
+    "hidream": "HiDream",
+    "ovis": "Ovis-Image",
+    "anima": "Anima",
+    "wan": "Wan",
+}
+RENDERED = ("demo", "sd1", "sdxl")
+# The end of every sentence that refuses another family.
+ONLY = "picowatch only supports " + " and ".join(NAMES[one] for one in RENDERED[1:]) + "."
+
+# The width of the text that a UNet's cross-attention looks at.
+FAMILY_OF_WIDTH = {64: "demo", 768: "sd1", 1024: "sd2", 2048: "sdxl"}
+
+UNET = "model.diffusion_model."
+# What stands before the names below: that of whole checkpoints, of NVIDIA's Cosmos, or nothing.
+_PREFIXES = (UNET, f"{UNET}net.", "net.", "")
+# The beginning of a tensor's name that tells a transformer. The order matters: Chroma, Ovis-Image
+# and HunyuanVideo have layers of FLUX.1, Z-Image and NewBie of Lumina 2, Sana of PixArt.
+_TRANSFORMERS = {
+    "joint_blocks.": "sd3",
+    "distilled_guidance_layer.": "chroma",
+    "early_stream_modulations.": "flux3",
+    "single_stream_modulation.": "flux2",
+    "double_blocks.0.img_mlp.gate_proj.": "ovis",
+    "txt_in.individual_token_refiner.": "hunyuan_video",
+    "double_blocks.0.img_attn.": "flux",
+    "clip_text_pooled_proj.": "newbie",
+    "layers.0.adaLN_modulation.0.": "z_image",
+    "cap_pad_token": "z_image",
+    "cap_embedder.": "lumina2",
+    "txt_norm.": "qwen_image",
+    "txt_in.text_norm.": "qwen_image",
+    "txtfusion.": "krea2",
+    "text_fusion.": "krea2",
+    "double_layers.": "aura_flow",
+    "attention_y_norm.": "sana",
+    "t_block.": "pixart",
+    "mlp_t5.": "hunyuan_dit",
+    "caption_projection.0.linear.": "hidream",
+    "llm_adapter.": "anima",
+    "head.modulation": "wan",
+}
+# What the width of one tensor's inputs tells of a family: of the image, or of the text encoder.
+_FLUX_INPUTS = {64: "dev", 128: "Depth or Canny", 384: "Fill"}
+_FLUX2_TEXT = {7680: "klein 4B", 12288: "klein 9B", 15360: "dev"}
+
+
+def transformer(header: Header) -> tuple[str, str] | None:
+    """The family and variant of a transformer, alone or in a checkpoint; None for anything else.
+
+    The variant is "" where the header does not say. FLUX.1's Krea and Kontext look like its dev;
+    Turbo and base differ in their files' names alone.
+    """
+    for prefix in _PREFIXES:
+        names = [name.removeprefix(prefix) for name in header.shapes if name.startswith(prefix)]
+        for beginning, family in _TRANSFORMERS.items():
+            if any(name.startswith(beginning) for name in names):
+                return family, _variant(header, prefix, family)
+    return None
+
+
+def _variant(header: Header, prefix: str, family: str) -> str:
+    if family == "sd3":
+        if header.has(f"{prefix}joint_blocks.37."):
+            return "3.5 Large"
+        positions = header.inputs(f"{prefix}pos_embed")
+        return {36864: "3 Medium", 147456: "3.5 Medium"}.get(positions, "")
+    if family == "flux":
+        if not header.has(f"{prefix}guidance_in."):
+            return "schnell"
+        return _FLUX_INPUTS.get(header.inputs(f"{prefix}img_in.weight"), "")
+    if family == "flux2":
+        return _FLUX2_TEXT.get(header.inputs(f"{prefix}txt_in.weight"), "")
+    if family == "qwen_image" and header.has(f"{prefix}txt_in.text_norm."):
+        return "2.1"
+    return ""
