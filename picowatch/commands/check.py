@@ -1,4 +1,4 @@
-"""`picowatch check`: what recipes would make, without loading a model."""
+"""`picowatch check`: what recipes would render, without loading a model."""
 
 import json
 import sys
@@ -13,7 +13,7 @@ from picowatch.errors import FAILED, SUCCEEDED, PictureUnreadable
 from picowatch.files.pictures import check_picture
 from picowatch.inbox.files import MAX_BYTES, FileChanged, FileUnreadable, defaults_for
 from picowatch.outbox.png import texts_of
-from picowatch.outbox.start_images import StartImages
+from picowatch.outbox.start_images import NamedPictures
 from picowatch.recipe import Recipe, RecipeInvalid, error_text, no_hash, read_recipes
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import harmless
@@ -39,28 +39,23 @@ def check(settings: Settings, files: Sequence[Path], as_json: bool) -> int:
         try:
             recipes = _read(settings, file, inventory)
         except RecipeInvalid as error:
-            failed = True
-            print(error_text(error, _folder(settings, file)), file=sys.stderr)
-            continue
+            problem = error_text(error, _folder(settings, file))
         except (OSError, FileUnreadable) as error:
-            failed = True
-            print(harmless(f"picowatch: cannot read {file}: {error}."), file=sys.stderr)
-            continue
+            problem = harmless(f"picowatch: cannot read {file}: {error}.")
         except FileChanged:
-            failed = True
-            print(
-                harmless(
-                    f"picowatch: a _defaults.yaml above {file} is being written. Check again."
-                ),
-                file=sys.stderr,
+            problem = harmless(
+                f"picowatch: a _defaults.yaml above {file} is being written. Check again."
             )
+        else:
+            for warning in dict.fromkeys(w for recipe in recipes for w in recipe.warnings):
+                print(harmless(f"{file}: warning: {warning}"), file=sys.stderr)
+            images = [image for recipe in recipes for image in _images(file, recipe)]
+            listed += images
+            if not as_json:
+                _print(file, images)
             continue
-        for warning in dict.fromkeys(w for recipe in recipes for w in recipe.warnings):
-            print(harmless(f"{file}: warning: {warning}"), file=sys.stderr)
-        images = [image for recipe in recipes for image in _images(file, recipe)]
-        listed += images
-        if not as_json:
-            _print(file, images)
+        failed = True
+        print(problem, file=sys.stderr)
     if as_json:
         print(json.dumps(listed, indent=1))
     return FAILED if failed else SUCCEEDED
@@ -90,14 +85,14 @@ def _read(settings: Settings, file: Path, inventory: Inventory) -> list[Recipe]:
 
 def _pictures(settings: Settings, file: Path, name: str) -> Callable[[str], bytes]:
     """Reads a picture that the recipe names; outside of the inbox one beside the file will do."""
-    own = StartImages(settings.inbox, settings.outbox)
-    beside = StartImages(file.parent, settings.outbox)
+    own = NamedPictures(settings.inbox, settings.outbox, name)
+    beside = NamedPictures(file.parent, settings.outbox, name)
 
     def read(picture: str) -> bytes:
         if name == file.name:
             with suppress(PictureUnreadable):
-                return beside.read(name, picture)
-        return own.read(name, picture)
+                return beside.read(picture)
+        return own.read(picture)
 
     return read
 

@@ -36,7 +36,6 @@ RECIPE = "prompt: a corgi on a blue background\ncheckpoint: demo\nseed: 1\n"
 PLEASE = (
     "Start `picowatch run --debug`. If that does not show the cause, report it with these lines."
 )
-OLDEST_PYTHON = (3, 11)
 LITTLE_MEMORY = 1.5e9
 NVIDIA = Path("/proc/driver/nvidia/version")
 MEMORY = Path("/proc/meminfo")
@@ -160,19 +159,12 @@ def _make(settings: Settings, make_engine: MakeEngine) -> str:
 def _machine_checks() -> Iterator[Check]:
     """In the order of a bug report."""
     yield Check("picowatch", f"{__version__}, in {Path(__file__).parents[1]}")
-    yield _python()
+    yield Check("Python", f"{platform.python_version()}, {sys.executable}")
     yield Check("system", f"{platform.platform()}, {os.cpu_count()} cores")
     if memory := _memory():
         yield memory
     if driver := _driver():
         yield Check("driver", f"NVIDIA {driver}")
-
-
-def _python() -> Check:
-    text = f"{platform.python_version()}, {sys.executable}"
-    if sys.version_info < OLDEST_PYTHON:
-        return Check("Python", text, "Install Python 3.11 or newer.")
-    return Check("Python", text)
 
 
 def _memory() -> Check | None:

@@ -137,7 +137,7 @@ class Intake:
 
     def tidy_up(self) -> None:
         """Delete start images that no queued image needs any more."""
-        self._start_images.forget_all_but(self._ledger.start_images_needed())
+        self._start_images.remove_all_but(self._ledger.start_images_needed())
 
     # -- evidence
 

@@ -1,14 +1,13 @@
-"""Where files are in the outbox: it mirrors the inbox, with one folder per recipe.
+"""The names of files in the outbox: it mirrors the inbox, with one folder per recipe.
 
-`inbox/pets/corgi.yaml` answers in `outbox/pets/corgi/`, its errors stand in
-`outbox/pets/corgi.yaml.error.txt`. No name leaves the outbox or takes the place of one of
-picowatch's own.
+The pictures of `inbox/pets/corgi.yaml` are in `outbox/pets/corgi/`, its errors in
+`outbox/pets/corgi.yaml.error.txt`. No name leaves the outbox or replaces one of picowatch's own.
 """
 
 import hashlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from os.path import lexists
 from pathlib import Path, PurePosixPath
@@ -24,16 +23,16 @@ ERROR_ENDING = ".error.txt"
 WARNING_ENDING = ".warning.txt"
 # What files in a recipe's folder end with: pictures, and recipes that were archived.
 FILE_ENDINGS = (".png", ".yaml", ".yml", ".txt")
-# In front of a picture's name; longer ones, which SQLite could not keep, are no numbers of ours.
+# At the start of a picture's name; longer ones, which SQLite could not keep, are not ours.
 NUMBER = re.compile(r"^(\d{1,15})(?!\d)")
 # Most file systems take 255 bytes a name, those of encrypted folders fewer (eCryptfs 143); the
 # temporary of an atomic write is shorter.
 MAX_NAME_BYTES = 255
-LEAST_NAME_BYTES = 100  # who says fewer does not know: with so few hardly any program works
-# What Windows, exFAT or NTFS refuse in a name, or take for more than a character of it.
+LEAST_NAME_BYTES = 100  # a lower limit is wrong: hardly any program would work with it
+# What Windows, exFAT or NTFS refuse in a name, or give a meaning.
 UNSAFE = re.compile(r'[/\\:*?"<>|]+')
 # What moves a cursor or turns text around where names are listed.
-UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]+")
+INVISIBLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]+")
 # Windows takes these for devices, whatever follows after a dot
 # (https://learn.microsoft.com/windows/win32/fileio/naming-a-file).
 DEVICES = {"con", "prn", "aux", "nul", "conin$", "conout$", "clock$"} | {
@@ -51,28 +50,29 @@ class OutboxNames:
         # Of the longest path, what is left for folders when the file in them has its longest name.
         longest = os.pathconf(outbox, "PC_PATH_MAX") - 1
         self._max_folder_bytes = longest - len(os.fsencode(outbox.resolve())) - MAX_NAME_BYTES - 2
-        self._max_name_bytes = _most_name_bytes(outbox)
+        self._max_name_bytes = _max_name_bytes(outbox)
 
     def folder(self, recipe: str) -> str:
         """The folder of a recipe's pictures: its path without ending.
 
         A first part that is one of picowatch's own names (compared case-folded), a part that
-        ends as files in these folders do, one at which a file lies already, and one that Windows
-        cannot open, gets `_` after it. What Windows has no characters for becomes `-`.
+        ends as files in these folders do, one at which a file exists, and one that Windows
+        cannot open, gets `_` after it. Characters that Windows refuses become `-`.
         """
         path = PurePosixPath(recipe)
-        return "/".join(self._placed([*path.parent.parts, path.stem]))
+        return "/".join(self._folders([*path.parent.parts, path.stem]))
 
-    def _placed(self, parts: Sequence[str]) -> list[str]:
-        placed: list[str] = []
+    def _folders(self, parts: Sequence[str]) -> list[str]:
+        """The folders of the outbox for these of the inbox; one if their path is too long."""
+        folders: list[str] = []
         for part in map(_portable, parts):
             marks = ""
-            while self._is_taken([*placed, name := self._fitting(part, len(marks)) + marks]):
+            while self._is_taken([*folders, name := self._fitting(part, len(marks)) + marks]):
                 marks += "_"
-            placed.append(name)
-        if len(os.fsencode("/".join(placed))) <= self._max_folder_bytes:
-            return placed
-        return [self._tagged(placed[-1], "/".join(parts))]
+            folders.append(name)
+        if len(os.fsencode("/".join(folders))) <= self._max_folder_bytes:
+            return folders
+        return [self._tagged(folders[-1], "/".join(parts))]
 
     def _is_taken(self, parts: Sequence[str]) -> bool:
         name = parts[-1].casefold()
@@ -87,25 +87,25 @@ class OutboxNames:
         return self._beside(recipe, ERROR_ENDING)
 
     def warning_file(self, recipe: str) -> str:
-        """The path of the file that says what of a recipe could not be honoured."""
+        """The path of a recipe's warning file, which says what in it was ignored."""
         return self._beside(recipe, WARNING_ENDING)
 
     def _beside(self, recipe: str, ending: str) -> str:
         """The recipe's path with an ending; with a hash too if that could be another recipe's."""
-        *folders, name = PurePosixPath(recipe).parts
-        placed = self._placed(folders)
-        own = "/".join([*placed, self._tagged(name, recipe, len(ending)) + ending])
-        if [*placed, _portable(name)] != [*folders, name]:
+        *parts, name = PurePosixPath(recipe).parts
+        folders = self._folders(parts)
+        own = "/".join([*folders, self._tagged(name, recipe, len(ending)) + ending])
+        if [*folders, _portable(name)] != [*parts, name]:
             return own
-        plain = "/".join([*placed, self._fitting(name, len(ending)) + ending])
-        if self._is_blind_to_case and (
+        plain = "/".join([*folders, self._fitting(name, len(ending)) + ending])
+        if self._ignores_case and (
             lexists(self._outbox / own) or self._is_spelled_otherwise(plain)
         ):
             return own
         return plain
 
     @cached_property
-    def _is_blind_to_case(self) -> bool:
+    def _ignores_case(self) -> bool:
         """Whether the outbox's file system (macOS, SMB) takes Corgi and corgi for one name."""
         try:
             return (self._outbox / ".picowatch").samefile(self._outbox / ".PICOWATCH")
@@ -113,7 +113,7 @@ class OutboxNames:
             return False
 
     def _is_spelled_otherwise(self, path: str) -> bool:
-        """Whether something lies there under a name that only differs in case or accents' form."""
+        """Whether something is there under a name that only differs in case or in its accents' form."""
         folder = self._outbox
         for part in PurePosixPath(path).parts:
             if not lexists(folder / part):
@@ -124,7 +124,7 @@ class OutboxNames:
         return False
 
     def highest_number(self, folder: str) -> int:
-        """The highest number in front of a picture's name there, 0 if there is none."""
+        """The highest number at the start of a picture's name there, 0 if there are no pictures."""
         try:
             names = [child.name for child in (self._outbox / folder).iterdir()]
         except OSError:
@@ -175,15 +175,25 @@ class OutboxNames:
         return None if lexists(self._outbox / path) else path
 
 
-def _most_name_bytes(folder: Path) -> int:
-    """What its file system takes, as far as it knows: some shares say nothing, or 0."""
-    told = os.pathconf(folder, "PC_NAME_MAX")
-    return told if LEAST_NAME_BYTES <= told <= MAX_NAME_BYTES else MAX_NAME_BYTES
+def picture_files(outbox: Path) -> Iterator[str]:
+    """The PNGs in the recipes' folders, as paths below the outbox."""
+    for folder, folders, names in os.walk(outbox):
+        if folder == str(outbox):  # here all files are picowatch's own
+            folders[:] = (name for name in folders if not name.startswith("."))
+        else:
+            below = Path(folder).relative_to(outbox).as_posix()
+            yield from (f"{below}/{name}" for name in names if name.endswith(".png"))
+
+
+def _max_name_bytes(folder: Path) -> int:
+    """The limit of its file system, as far as it knows: some shares say nothing, or 0."""
+    limit = os.pathconf(folder, "PC_NAME_MAX")
+    return limit if LEAST_NAME_BYTES <= limit <= MAX_NAME_BYTES else MAX_NAME_BYTES
 
 
 def _portable(name: str) -> str:
     """The name as every system can open it and every terminal can list it."""
-    name = UNSAFE.sub("-", UNSEEN.sub("-", name))
+    name = UNSAFE.sub("-", INVISIBLE.sub("-", name))
     device, dot, rest = name.partition(".")
     if device.rstrip(" ").casefold() in DEVICES:
         name = f"{device}_{dot}{rest}"

@@ -20,7 +20,7 @@ from picowatch.metadata import PICOWATCH, read_chunk
 from picowatch.outbox.gallery import Gallery
 from picowatch.outbox.listing import Listing
 from picowatch.outbox.memos import Memos
-from picowatch.outbox.names import OutboxNames
+from picowatch.outbox.names import OutboxNames, picture_files
 from picowatch.outbox.png import SHEET_KEYWORD, encode_enlarged, encode_png, read_texts
 from picowatch.outbox.problems import ProblemFiles
 from picowatch.outbox.sheets import Cell, contact_sheet
@@ -35,14 +35,14 @@ PREVIEW_SCALE = 8  # previews have a pixel for each of the latents', which stand
 
 
 class Outbox:
-    """Pictures, error files, lists and status of one outbox folder."""
+    """One outbox folder: its pictures and archived recipes, and the parts that keep the rest."""
 
     def __init__(
         self, root: Path, file_name: str, go_on: Callable[[], None] = lambda: None
     ) -> None:
         """`root` exists and is locked; `file_name` is the setting of that name.
 
-        `go_on` is called between the parts of what takes long; what it raises ends that.
+        `go_on` is called between the parts of what takes long; what it raises ends it.
         """
         self.root = root
         self.names = OutboxNames(root, file_name)
@@ -51,7 +51,7 @@ class Outbox:
         self.gallery = Gallery(root, self.listing, go_on)
         self.problems = ProblemFiles(root, self.names)
         self.status = StatusFiles(root, self.problems)
-        self._said_latest = False
+        self._latest_warned = False
 
     def publish(
         self,
@@ -106,9 +106,9 @@ class Outbox:
         except OSError as error:
             if passes(error):
                 raise
-            if not self._said_latest:
+            if not self._latest_warned:
                 log.warning("%s cannot be written: %s", LATEST, error.strerror)
-            self._said_latest = True
+            self._latest_warned = True
 
     def write_preview(self, width: int, height: int, pixels: bytes) -> None:
         """Show a picture that is still being rendered; raises ValueError for too few pixels."""
@@ -127,11 +127,8 @@ class Outbox:
 
     def pictures(self) -> Iterator[tuple[str, float, dict[str, str]]]:
         """File, time and texts of every picture in the recipes' folders, oldest first."""
-        found = []
-        for path in self.root.rglob("*.png"):
-            file = path.relative_to(self.root).as_posix()
-            if "/" in file and not file.startswith(".") and path.is_file():
-                found.append((path.stat().st_mtime, file))
+        paths = [(self.root / file, file) for file in picture_files(self.root)]
+        found = [(path.stat().st_mtime, file) for path, file in paths if path.is_file()]
         for made_at, file in sorted(found):
             try:
                 yield file, made_at, read_texts(self.root / file)

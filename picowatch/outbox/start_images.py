@@ -29,86 +29,60 @@ class StartImages:
     """The pictures that recipes of one inbox and outbox may start from."""
 
     def __init__(self, inbox: Path, outbox: Path) -> None:
-        self._roots = (inbox, outbox)  # resolved at each look: the inbox may be a link
-        self._folder = outbox / ".picowatch" / FOLDER
-
-    def keep(self, recipe: str, path: str) -> str:
-        """Keep a copy of the picture that `recipe` calls `path`; returns its sha256.
-
-        Raises PictureUnreadable if it is not there, lies elsewhere, or cannot be a start image.
-        """
-        content = self.read(recipe, path)
-        digest = hashlib.sha256(content).hexdigest()
-        target = self._folder / digest
-        if not _holds(target, content):
-            check_picture(content)
-            write_atomically(target, content)
-        return digest
+        self._inbox = inbox
+        self._outbox = outbox
 
     def named_by(self, recipe: str) -> "NamedPictures":
         """The pictures that a recipe names."""
-        return NamedPictures(self, recipe)
+        return NamedPictures(self._inbox, self._outbox, recipe)
 
-    def stamps(self, recipe: str, path: str) -> list[list[int] | None]:
-        """What is at each path of a picture: size and time distinguish its versions."""
-        return [_stamp(root / below) for root, below in self._candidates(recipe, path)]
-
-    def read(self, recipe: str, path: str) -> bytes:
-        """The bytes of a picture that `recipe` calls `path`; raises PictureUnreadable."""
-        for root, below in self._candidates(recipe, path):
-            try:
-                handle = open_below(root, below)
-            except OSError as error:
-                if error.errno in NOT_THERE:
-                    continue
-                raise PictureUnreadable(f"'{path}' cannot be read: {error.strerror}.") from error
-            return _read(handle, path)
-        raise PictureUnreadable(
-            f"There is no picture '{path}'.",
-            "Write its path relative to the recipe, or below inbox/ or outbox/.",
-        )
-
-    def _candidates(self, recipe: str, path: str) -> list[tuple[Path, str]]:
-        """Where the picture may be: folder and path below it, in the order of looking."""
-        inbox, outbox = self._roots
-        beside = str(PurePosixPath(recipe).parent / path)
-        found = [(inbox, beside), (inbox, path), (outbox, path)]
-        for name, root in (("inbox", inbox), ("outbox", outbox)):
-            if path.startswith(f"{name}/"):
-                found.append((root, path.removeprefix(f"{name}/")))
-        return found
-
-    def forget_all_but(self, digests: Collection[str]) -> None:
+    def remove_all_but(self, digests: Collection[str]) -> None:
         """Delete copies that no queued image needs, and what a crash left."""
-        if not self._folder.is_dir():
+        folder = _folder(self._outbox)
+        if not folder.is_dir():
             return
-        remove_leftovers(self._folder)
-        for copy in self._folder.iterdir():
+        remove_leftovers(folder)
+        for copy in folder.iterdir():
             if copy.name not in digests:
                 with suppress(OSError):  # a folder that a user made: not a copy, ignored
                     copy.unlink()
 
 
 class NamedPictures:
-    """The pictures that one recipe names, while it is answered."""
+    """The pictures that one recipe names, while it is answered.
 
-    def __init__(self, pictures: StartImages, recipe: str) -> None:
-        self._pictures = pictures
+    What reads them raises PictureUnreadable if a picture is not there, lies elsewhere, or cannot
+    be used.
+    """
+
+    def __init__(self, inbox: Path, outbox: Path, recipe: str) -> None:
+        self._roots = (inbox, outbox)  # resolved at each look: the inbox may be a link
         self._recipe = recipe
         self._refused: dict[str, list[list[int] | None]] = {}
         self._kept: dict[str, str] = {}
 
     def keep(self, path: str) -> str:
-        """See `StartImages.keep`; each is looked at once."""
+        """Keep a copy of the picture; returns its sha256. Each is read once."""
         if path not in self._kept:
-            with self._noting(path):
-                self._kept[path] = self._pictures.keep(self._recipe, path)
+            with self._recording(path):
+                content = self._read(path)
+                digest = hashlib.sha256(content).hexdigest()
+                target = _folder(self._roots[1]) / digest
+                if not _holds(target, content):
+                    check_picture(content)
+                    write_atomically(target, content)
+            self._kept[path] = digest
         return self._kept[path]
 
+    def read(self, path: str) -> bytes:
+        """The bytes of the picture."""
+        with self._recording(path):
+            return self._read(path)
+
     def texts(self, path: str) -> dict[str, str]:
-        """The texts in the picture's metadata; raises PictureUnreadable."""
-        with self._noting(path):
-            return texts_of(self._pictures.read(self._recipe, path))
+        """The texts in the picture's metadata."""
+        with self._recording(path):
+            return texts_of(self._read(path))
 
     @property
     def refused(self) -> str:
@@ -117,18 +91,49 @@ class NamedPictures:
 
     def look_again(self, refused: str) -> str:
         """What is there now, in the same form."""
-        return json.dumps(
-            {path: self._pictures.stamps(self._recipe, path) for path in json.loads(refused)}
-        )
+        return json.dumps({path: self._stamps(path) for path in json.loads(refused)})
 
     @contextmanager
-    def _noting(self, path: str) -> Iterator[None]:
-        before = self._pictures.stamps(self._recipe, path)
+    def _recording(self, path: str) -> Iterator[None]:
+        """If the picture is refused, remember what was at its paths before."""
+        before = self._stamps(path)
         try:
             yield
         except PictureUnreadable:
             self._refused[path] = before
             raise
+
+    def _stamps(self, path: str) -> list[list[int] | None]:
+        """What is at each path of the picture: size and time distinguish its versions."""
+        return [_stamp(root / below) for root, below in self._candidates(path)]
+
+    def _candidates(self, path: str) -> list[tuple[Path, str]]:
+        """Where the picture may be: folder and path below it, in the order of looking."""
+        inbox, outbox = self._roots
+        beside = str(PurePosixPath(self._recipe).parent / path)
+        found = [(inbox, beside), (inbox, path), (outbox, path)]
+        for name, root in (("inbox", inbox), ("outbox", outbox)):
+            if path.startswith(f"{name}/"):
+                found.append((root, path.removeprefix(f"{name}/")))
+        return found
+
+    def _read(self, path: str) -> bytes:
+        for root, below in self._candidates(path):
+            try:
+                with os.fdopen(open_below(root, below), "rb") as file:
+                    return file.read(MAX_BYTES + 1)
+            except OSError as error:
+                if error.errno in NOT_THERE:
+                    continue
+                raise PictureUnreadable(f"'{path}' cannot be read: {error.strerror}.") from error
+        raise PictureUnreadable(
+            f"There is no picture '{path}'.",
+            "Write its path relative to the recipe, or below inbox/ or outbox/.",
+        )
+
+
+def _folder(outbox: Path) -> Path:
+    return outbox / ".picowatch" / FOLDER
 
 
 def _stamp(path: Path) -> list[int] | None:
@@ -137,14 +142,6 @@ def _stamp(path: Path) -> list[int] | None:
     except (OSError, ValueError):
         return None
     return [status.st_size, status.st_mtime_ns]
-
-
-def _read(handle: int, path: str) -> bytes:
-    try:
-        with os.fdopen(handle, "rb") as file:
-            return file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise PictureUnreadable(f"'{path}' cannot be read: {error.strerror}.") from error
 
 
 def _holds(copy: Path, content: bytes) -> bool:

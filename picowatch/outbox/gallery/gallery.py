@@ -23,6 +23,7 @@ from picowatch.outbox.gallery.entries import entry_from_png, picture_entry, shee
 from picowatch.outbox.gallery.pages import Pages
 from picowatch.outbox.gallery.thumbnails import Thumbnails
 from picowatch.outbox.listing import Listing
+from picowatch.outbox.names import picture_files
 from picowatch.outbox.problems import ProblemFiles
 
 log = logging.getLogger("picowatch")
@@ -174,7 +175,7 @@ class Gallery:
             self._go_on()
             lines[listed["file"]] = listed
         entries = []
-        for file in self._pictures():
+        for file in picture_files(self._root):
             self._go_on()
             line = lines.get(file)
             entry = picture_entry(self._root, line) if line else entry_from_png(self._root, file)
@@ -183,13 +184,6 @@ class Gallery:
         order = {file: index for index, file in enumerate(lines)}
         entries.sort(key=lambda entry: (entry["made_at"], order.get(entry["file"], len(order))))
         return entries
-
-    def _pictures(self) -> Iterator[str]:
-        """The PNGs in the recipes' folders."""
-        for folder, _, names in os.walk(self._root):
-            below = Path(folder).relative_to(self._root).as_posix()
-            if below != "." and not below.startswith("."):
-                yield from (f"{below}/{name}" for name in names if name.endswith(".png"))
 
     def _write_page(self) -> None:
         """index.html and beside the data what it loads, as this version has them."""
