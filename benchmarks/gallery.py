@@ -127,7 +127,7 @@ class Outbox:
         self.gallery = Gallery(root, Listing(root / "images.jsonl"))
         self.made_anew = time.perf_counter() - began
         for number in range(min(pictures, KINDS)):
-            self.gallery.keep_thumbnail(line(number)["file"], drawn(number))
+            self.gallery.add_thumbnail(line(number)["file"], drawn(number))
         self._copy_thumbnails(pictures)
         self._number = pictures
 
@@ -156,7 +156,7 @@ class Outbox:
         self._place(self._number)
         self._number += 1
         began = time.perf_counter()
-        self.gallery.keep_thumbnail(added["file"], picture)
+        self.gallery.add_thumbnail(added["file"], picture)
         self.gallery.add(added)
         return time.perf_counter() - began
 

@@ -53,7 +53,7 @@ def _run(options: argparse.Namespace) -> int:
     except PicowatchError as error:
         if options.debug:
             raise
-        _say(f"picowatch: {error.with_remedy}")
+        _print_error(f"picowatch: {error.with_remedy}")
         return error.exit_code
     except BrokenPipeError:
         # The reader of our output (`| head`) has seen enough.
@@ -62,15 +62,15 @@ def _run(options: argparse.Namespace) -> int:
     except Exception as error:  # a bug of ours: still a text for people, the rest with --debug
         if options.debug:
             raise
-        _say(
+        _print_error(
             f"picowatch: unexpected error: {type(error).__name__}: {error}. "
             "Run it again with --debug and report the output."
         )
         return FAILED
 
 
-def _say(text: str) -> None:
-    """An error on the terminal, in which nothing of a stranger's file steers it."""
+def _print_error(text: str) -> None:
+    """Nothing from a stranger's file may control the terminal."""
     from picowatch.recipe.messages.problems import harmless_lines
 
     print(harmless_lines(text), file=sys.stderr)

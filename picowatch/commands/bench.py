@@ -113,7 +113,7 @@ def bench(
     cells: list[Measurement] = []
     try:
         for number, batch in enumerate(batches, start=1):
-            _tell(f"{number} of {len(batches)}: {_words(batch)}")
+            _print_progress(f"{number} of {len(batches)}: {_words(batch)}")
             cells.append(measure(engine, batch))
     finally:
         about = engine.describe() | {"checkpoint": batches[0][0].checkpoint}
@@ -124,7 +124,7 @@ def bench(
         raise CommandFailed("No image could be rendered.", "The log of `picowatch run` says more.")
     if plot:
         _draw_plot(plot, cells, _title(about))
-        _tell(f"plot: {plot}")
+        _print_progress(f"plot: {plot}")
     return 0
 
 
@@ -156,7 +156,7 @@ def _render(engine: Engine, batch: Sequence[ImageRequest]) -> list[RenderedImage
 
 
 def _batches(settings: Settings, wanted: Combinations) -> Iterator[list[ImageRequest]]:
-    """The images of each combination: those of a recipe that asks for it."""
+    """The images of each combination, from a recipe that requests it."""
     catalog = Catalog(settings.models, _hash_cache(settings), keep_hashes=False)
     inventory = catalog.inventory(settings.checkpoint)
 
@@ -180,11 +180,11 @@ def _hash_cache(settings: Settings) -> Path:
     return settings.outbox / ".picowatch" / "hashes.json"
 
 
-# -- telling
+# -- output
 
 
-def _tell(text: str) -> None:
-    """Beside the result, so that a pipe gets that alone."""
+def _print_progress(text: str) -> None:
+    """Not on standard output, so that a pipe gets the result alone."""
     print(harmless(text), file=sys.stderr, flush=True)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from picowatch.errors import FAILED, SUCCEEDED, CommandFailed
-from picowatch.outbox.commands import Command, answer_to, leave
+from picowatch.outbox.commands import Command, send, wait_for_answer
 from picowatch.outbox.status import is_running
 from picowatch.recipe.messages.problems import harmless
 from picowatch.settings import Settings
@@ -40,13 +40,13 @@ def control(settings: Settings, name: str, recipes: Sequence[Path]) -> int:
 
 def _send(settings: Settings, command: Command) -> int:
     try:
-        path = leave(settings.outbox, command)
+        path = send(settings.outbox, command)
     except OSError as error:
         raise CommandFailed(
             f"The outbox {settings.outbox} cannot be written: {error.strerror}.",
             "Only users who may write there can control picowatch.",
         ) from error
-    answer = answer_to(path, ANSWER_SECONDS if is_running(settings.outbox) else 0.0)
+    answer = wait_for_answer(path, ANSWER_SECONDS if is_running(settings.outbox) else 0.0)
     if answer is None:
         print(
             f"picowatch does not answer; '{command.name}' is done when it is back.",

@@ -33,14 +33,14 @@ from picowatch.recipe.messages.problems import harmless
 from picowatch.settings import LocalSettings, RaySettings, Settings
 
 RECIPE = "prompt: a corgi on a blue background\ncheckpoint: demo\nseed: 1\n"
-PLEASE = (
+REPORT_IT = (
     "Start `picowatch run --debug`. If that does not show the cause, report it with these lines."
 )
 LITTLE_MEMORY = 1.5e9
 NVIDIA = Path("/proc/driver/nvidia/version")
 MEMORY = Path("/proc/meminfo")
 CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
-LITTLE_ROOM = 1e9
+LITTLE_SPACE = 1e9
 INOTIFY = Path("/proc/sys/fs/inotify")
 
 
@@ -112,7 +112,7 @@ def _cluster_checks(settings: Settings) -> list[Check]:
 
 
 def _picture(settings: Settings, make_engine: MakeEngine) -> Check:
-    """The whole way from a save to a picture, in folders that are gone afterwards."""
+    """The whole way from a save to a picture, in temporary folders."""
     with tempfile.TemporaryDirectory(prefix="picowatch-doctor-") as name:
         folder = Path(name)
         (folder / "inbox").mkdir()
@@ -122,13 +122,13 @@ def _picture(settings: Settings, make_engine: MakeEngine) -> Check:
         changes["compile"] = "never"
         began = time.monotonic()
         try:
-            why = _make(settings.model_copy(update=changes), make_engine)
+            why = _render(settings.model_copy(update=changes), make_engine)
         except (PicowatchError, OSError) as error:
             why = str(error)
         seconds = time.monotonic() - began
         picture = folder / "outbox/doctor/1.png"
         if why or not picture.exists():
-            return Check("picture", why or "no picture was rendered", PLEASE)
+            return Check("picture", why or "no picture was rendered", REPORT_IT)
         chunk = read_chunk(read_texts(picture)[PICOWATCH])
         each = sum(chunk.rendered["timings"].values())
         size = chunk.rendered["size"]
@@ -138,8 +138,8 @@ def _picture(settings: Settings, make_engine: MakeEngine) -> Check:
         )
 
 
-def _make(settings: Settings, make_engine: MakeEngine) -> str:
-    """Run the daemon once; gives why it failed, "" if it did not."""
+def _render(settings: Settings, make_engine: MakeEngine) -> str:
+    """Run the daemon once; returns why it failed, "" if it did not."""
     with ExitStack() as stack:
         daemon = build_daemon(
             settings,
@@ -168,7 +168,7 @@ def _machine_checks() -> Iterator[Check]:
 
 
 def _memory() -> Check | None:
-    """None where the system does not tell."""
+    """None if the system does not report it."""
     try:
         lines = MEMORY.read_text().splitlines()
         amounts = {name: int(rest.split()[0]) * 1024 for name, _, rest in
@@ -187,19 +187,19 @@ def _memory() -> Check | None:
 
 
 def _driver() -> str:
-    """The NVIDIA driver's version, "" if there is none."""
+    """The NVIDIA driver's version, "" if none is installed."""
     with suppress(OSError, StopIteration):
         words = NVIDIA.read_text().splitlines()[0].split()
         return next(word for word in words if word[0].isdigit() and "." in word)
     with suppress(OSError, subprocess.SubprocessError):
         query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-        said = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True)
-        return said.stdout.split("\n")[0].strip()
+        result = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True)
+        return result.stdout.split("\n")[0].strip()
     return ""
 
 
 def _folder_checks(settings: Settings) -> Iterator[Check]:
-    """Only for an inbox that is there and an outbox that can be written."""
+    """Only for an inbox that exists and an outbox that can be written."""
     yield _inbox(settings)
     yield _watch(settings)
     yield _outbox(settings)
@@ -208,7 +208,7 @@ def _folder_checks(settings: Settings) -> Iterator[Check]:
 
 def _inbox(settings: Settings) -> Check:
     writable = os.access(settings.inbox, os.W_OK)
-    text = _where(settings.inbox) + ("" if writable else ", read-only")
+    text = _described(settings.inbox) + ("" if writable else ", read-only")
     if not writable and settings.when_done != "keep":
         return Check(
             "inbox",
@@ -220,7 +220,7 @@ def _inbox(settings: Settings) -> Check:
 
 
 def _watch(settings: Settings) -> Check:
-    """As the daemon does it."""
+    """How the daemon watches the inbox."""
     inbox = settings.inbox.resolve()
     kind = file_system_type(inbox)
     reliable = events_are_reliable(kind)
@@ -268,10 +268,10 @@ def _outbox(settings: Settings) -> Check:
     while not existing.exists():
         existing = existing.resolve().parent
     free = shutil.disk_usage(existing).free
-    text = f"{_where(settings.outbox)}, {free / 1e9:.1f} GB free"
+    text = f"{_described(settings.outbox)}, {free / 1e9:.1f} GB free"
     if is_running(settings.outbox):
         text += ", a picowatch is using it"
-    if free < LITTLE_ROOM:
+    if free < LITTLE_SPACE:
         return Check(
             "outbox", text, "Free some space: while the disk is full, picowatch renders nothing."
         )
@@ -282,7 +282,9 @@ def _models(settings: Settings) -> Check:
     catalog = Catalog(settings.models)
     found = catalog.scan()
     counts = {kind: len(found.of_kind(kind)) for kind in ("checkpoint", "vae", "lora", "embedding")}
-    text = f"{_where(settings.models)}: " + ", ".join(f"{n} {kind}" for kind, n in counts.items())
+    text = f"{_described(settings.models)}: " + ", ".join(
+        f"{n} {kind}" for kind, n in counts.items()
+    )
     if found.refused:
         text += f"; {len(found.refused)} refused (see `picowatch models`)"
     if settings.checkpoint is not None:
@@ -293,7 +295,7 @@ def _models(settings: Settings) -> Check:
     return Check("models", text)
 
 
-def _where(folder: Path) -> str:
+def _described(folder: Path) -> str:
     """The folder and its file system."""
     kind = file_system_type(folder.resolve())
     there = "" if folder.exists() else ", not created yet"

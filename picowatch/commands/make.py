@@ -20,7 +20,7 @@ from picowatch.files.retry import Ended
 from picowatch.inbox.names import ENDINGS, is_recipe_name, is_recipe_path
 from picowatch.inbox.putting import put, save_again
 from picowatch.observers.console import LiveConsole, LiveView, PlainConsole, can_draw
-from picowatch.outbox.commands import Answer, Command, answer_to, leave, take_back
+from picowatch.outbox.commands import Answer, Command, send, wait_for_answer, withdraw
 from picowatch.outbox.status import is_running
 from picowatch.recipe import is_empty
 from picowatch.recipe.fields import ROWS
@@ -28,7 +28,7 @@ from picowatch.recipe.messages.problems import harmless_lines
 from picowatch.settings import Settings
 from picowatch.signals import ENDING
 
-LOOK_SECONDS = 0.25
+POLL_SECONDS = 0.25
 STANDARD_INPUT = Path("-")
 
 
@@ -43,7 +43,7 @@ def main(options: Namespace, load: Callable[[], Settings]) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class _Sent:
     """A recipe in the inbox, and the command whose answer says what became of it."""
 
     recipe: str
@@ -51,30 +51,30 @@ class _Asked:
 
 
 def make(settings: Settings, files: Sequence[Path], make_engine: MakeEngine = ChildEngine) -> int:
-    """Print the pictures of all recipes; exit code 1 if any of them was not made."""
+    """Print the pictures of all recipes; exit code 1 if any of them was not rendered."""
     check_folders(settings)
     read = [(file, _content(file)) for file in files]
-    asked: list[_Asked] = []
+    sent: list[_Sent] = []
     where = settings.inbox
     try:
         for file, content in read:
             where = settings.inbox
-            recipe = _place(settings, file, content)
+            recipe = _put(settings, file, content)
             where = settings.outbox
             digest = hashlib.sha256(content).hexdigest()
-            asked.append(_Asked(recipe, leave(settings.outbox, Command("make", recipe, digest))))
-        answers = _answers(settings, asked, make_engine)
+            sent.append(_Sent(recipe, send(settings.outbox, Command("make", recipe, digest))))
+        answers = _answers(settings, sent, make_engine)
     except KeyboardInterrupt:
-        _say("The recipes stay in the inbox and are rendered when picowatch runs.")
+        _print_error("The recipes stay in the inbox and are rendered when picowatch runs.")
         return INTERRUPTED
     except OSError as error:
         # What fails on an open file, as a full disk does, names none.
         words = f"{error.filename or where} cannot be written: {error.strerror or error}."
         raise CommandFailed(words, "Free some space or allow writing.") from error
     finally:
-        for one in asked:
-            take_back(one.command)
-    return max([_tell(settings, one, answer) for one, answer in zip(asked, answers, strict=True)])
+        for one in sent:
+            withdraw(one.command)
+    return max([_report(settings, one, answer) for one, answer in zip(sent, answers, strict=True)])
 
 
 def _content(file: Path) -> bytes:
@@ -96,8 +96,8 @@ def _content(file: Path) -> bytes:
     return content
 
 
-def _place(settings: Settings, file: Path, content: bytes) -> str:
-    """The recipe's path below the inbox; one that lies there is saved again."""
+def _put(settings: Settings, file: Path, content: bytes) -> str:
+    """Put the recipe into the inbox, or save it there again; returns its path below the inbox."""
     if file == STANDARD_INPUT:
         return put(settings.inbox, f"stdin{_ending(content)}", content)
     inbox, path = settings.inbox.resolve(), file.resolve()
@@ -115,50 +115,51 @@ def _ending(content: bytes) -> str:
     return ".yaml" if is_yaml else ".txt"
 
 
-def _answers(settings: Settings, asked: Sequence[_Asked], make_engine: MakeEngine) -> list[Answer]:
-    """What became of each recipe, as a daemon says, or this process in its place."""
-    found: dict[Path, Answer] = {}
+def _answers(settings: Settings, sent: Sequence[_Sent], make_engine: MakeEngine) -> list[Answer]:
+    """What became of each recipe, answered by a daemon, or by this process if there is none."""
+    answers: dict[Path, Answer] = {}
+    reason: str | None = None
     while True:
-        for one in asked:
-            if one.command not in found and (answer := answer_to(one.command, 0.0)):
-                found[one.command] = answer
-        missing = [one for one in asked if one.command not in found]
-        if not missing:
-            return [found[one.command] for one in asked]
+        for one in sent:
+            if one.command not in answers and (answer := wait_for_answer(one.command, 0.0)):
+                answers[one.command] = answer
+        missing = [one for one in sent if one.command not in answers]
+        if not missing or reason is not None:
+            rest = Answer(False, reason or "")
+            return [answers.get(one.command, rest) for one in sent]
         if is_running(settings.outbox):
             _wait(settings, missing)
-        elif (reason := _work(settings, {one.recipe for one in missing}, make_engine)) is not None:
-            rest = Answer(False, reason)
-            return [found.get(one.command) or answer_to(one.command, 0.0) or rest for one in asked]
+        else:
+            reason = _render_here(settings, {one.recipe for one in missing}, make_engine)
 
 
-def _wait(settings: Settings, missing: Sequence[_Asked]) -> None:
-    """Until one of them is answered, or no picowatch runs any more; shown on a terminal."""
+def _wait(settings: Settings, missing: Sequence[_Sent]) -> None:
+    """Until one of them is answered, or no picowatch is running any more; shown on a terminal."""
     with ExitStack() as stack:
         view = LiveView(sys.stderr) if can_draw(sys.stderr) else None
         if view is not None:
             stack.callback(view.close)
-        told = False
+        pause_reported = False
         while is_running(settings.outbox):
             if any(one.command.with_suffix(".answer").exists() for one in missing):
                 return
             running, status = look(settings.outbox)
             if view is not None:
                 view.draw(rows_of(running, status))
-            elif status.paused and not told:
-                _say("picowatch is paused. Continue with `picowatch resume`.")
-                told = True
-            time.sleep(LOOK_SECONDS)
+            elif status.paused and not pause_reported:
+                _print_error("picowatch is paused. Continue with `picowatch resume`.")
+                pause_reported = True
+            time.sleep(POLL_SECONDS)
 
 
-def _work(settings: Settings, recipes: set[str], make_engine: MakeEngine) -> str | None:
-    """Make these recipes in this process; gives why any of them has no answer then.
+def _render_here(settings: Settings, recipes: set[str], make_engine: MakeEngine) -> str | None:
+    """Render these recipes in this process; returns why any of them has no answer then.
 
     None if another picowatch was quicker, and will answer.
     """
     drawn = can_draw(sys.stderr)
     console = LiveConsole(sys.stderr) if drawn else PlainConsole(sys.stderr)
-    console.handler.addFilter(lambda record: False)  # what is worth saying is in the answers
+    console.handler.addFilter(lambda record: False)  # the answers say what matters
     with ExitStack() as stack:
         stack.callback(console.close)
         for number in ENDING:  # the daemon takes them
@@ -178,15 +179,15 @@ def _work(settings: Settings, recipes: set[str], make_engine: MakeEngine) -> str
     return result.reason or "it is no longer in the inbox, or is empty."
 
 
-def _tell(settings: Settings, asked: _Asked, answer: Answer) -> int:
+def _report(settings: Settings, sent: _Sent, answer: Answer) -> int:
     for picture in answer.pictures:
         print(settings.outbox / picture)
     if answer.done:
         return 0
     text = answer.text.strip()
-    _say(text if text.startswith(f"inbox/{asked.recipe}") else f"{asked.recipe}: {text}")
+    _print_error(text if text.startswith(f"inbox/{sent.recipe}") else f"{sent.recipe}: {text}")
     return FAILED
 
 
-def _say(text: str) -> None:
+def _print_error(text: str) -> None:
     print(harmless_lines(text), file=sys.stderr)

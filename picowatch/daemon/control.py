@@ -55,7 +55,7 @@ class Control:
 
     def run_commands(self) -> None:
         """Do what was requested meanwhile."""
-        self._commands.work_off(self.do)
+        self._commands.answer_all(self.do)
 
     def do(self, command: Command) -> Answer | None:
         """Run it and return the answer; None as long as there is no answer yet."""

@@ -1,4 +1,4 @@
-"""What `run` shows: log lines, and on a terminal one calm live view below them."""
+"""What `run` shows: log lines, and on a terminal a live view below them."""
 
 import logging
 import os
@@ -24,7 +24,7 @@ WIDE = 60  # with fewer columns there is no room for a bar
 
 
 class Console(Protocol):
-    """Shows the log and how things stand."""
+    """Shows the log and the status."""
 
     @property
     def handler(self) -> logging.Handler:
@@ -32,7 +32,7 @@ class Console(Protocol):
         ...
 
     def show(self, status: Status) -> None:
-        """The state of things, a few times a second."""
+        """The current status, a few times a second."""
         ...
 
     def close(self) -> None: ...
@@ -41,9 +41,9 @@ class Console(Protocol):
 def open_console(
     verbosity: Verbosity = "normal", log_format: str = "text", stream: TextIO | None = None
 ) -> Console:
-    """A live view on a terminal, plain lines elsewhere, and where JSON or quiet is wanted."""
+    """A live view on a terminal; plain lines elsewhere, with JSON, and with quiet."""
     stream = stream or sys.stdout
-    if hasattr(stream, "reconfigure"):  # a name that the terminal has no letters for ends nothing
+    if hasattr(stream, "reconfigure"):  # a name that the terminal cannot encode is no error
         stream.reconfigure(errors="backslashreplace")
     if can_draw(stream) and log_format == "text" and verbosity != "quiet":
         return LiveConsole(stream, pictures_too=verbosity == "verbose")
@@ -56,9 +56,9 @@ def can_draw(stream: TextIO) -> bool:
 
 
 class PlainConsole:
-    """Log lines, and now and then a line of progress while a batch takes long.
+    """Log lines, and sometimes a line of progress while a batch takes long.
 
-    `quiet`: warnings and errors alone.
+    `quiet`: only warnings and errors.
     """
 
     SECONDS_BETWEEN = 10.0
@@ -79,11 +79,11 @@ class PlainConsole:
             logging.getLogger("picowatch.progress").info("%s", progress_text(status))
 
     def close(self) -> None:
-        """Nothing is held."""
+        """There is nothing to close."""
 
 
 class LiveView:
-    """Lines at the end of a terminal that are drawn over and over; others may go above them."""
+    """Lines at the end of a terminal that are redrawn; others may be printed above them."""
 
     def __init__(self, stream: TextIO) -> None:
         # rich costs a tenth of a second to import; pipes and services do without it.
@@ -104,27 +104,27 @@ class LiveView:
         self._live.start()
 
     def draw(self, shown: Sequence[Row], progress: tuple[int, int] | None = None) -> None:
-        """Show these rows, below a progress bar where there is one; does nothing if they stand."""
+        """Show these rows, with a progress bar if given; does nothing if they are shown already."""
         from rich.console import Group
 
         lines = [self._line(row, progress if row.label == "now" else None) for row in shown]
         with self._lock:
             if lines == self._lines and self._console.width == self._width:
                 return
-            self._mend_after_resize()
+            self._fix_after_resize()
             self._lines = lines
             self._live.update(Group(*lines), refresh=True)
 
     def print_above(self, text: str, style: str) -> None:
-        """A line that stays."""
+        """Print a line that stays."""
         with self._lock:
-            self._mend_after_resize()
+            self._fix_after_resize()
             self._console.print(text, style=style, markup=False)
 
     def close(self) -> None:
-        """Take the rows away."""
+        """Remove the rows."""
         with self._lock:
-            self._mend_after_resize()
+            self._fix_after_resize()
             self._live.stop()
 
     def _line(self, row: Row, progress: tuple[int, int] | None) -> "Text":
@@ -133,7 +133,7 @@ class LiveView:
         line = Text(no_wrap=True, overflow="ellipsis")
         if progress is None or self._console.width < WIDE:
             line.append(f"{row.label:{LABEL}}" if row.label else "", "bold")
-            line.append(row.text, STYLES[row.mood])
+            line.append(row.text, STYLES[row.style])
         else:
             mark = "━" if self._console.encoding.startswith("utf") else "="
             line.append(mark * progress[0], "green")
@@ -141,11 +141,11 @@ class LiveView:
             line.append(f" {row.text}")
         return line
 
-    def _mend_after_resize(self) -> None:
-        """A terminal that got narrower has wrapped what stands there; rich counts a row each.
+    def _fix_after_resize(self) -> None:
+        """A narrowed terminal has wrapped the lines; rich counts one row for each.
 
-        The cursor is at the end of the last line: from there the rows that came by wrapping are
-        taken away, the others rich takes away itself.
+        The cursor is at the end of the last line: from there, the rows added by wrapping are
+        removed. Rich removes the others itself.
         """
         from rich.control import Control
         from rich.segment import ControlType
@@ -159,7 +159,7 @@ class LiveView:
 
 
 class LiveConsole:
-    """The view of what runs and waits, below the log lines; it shows the pictures itself."""
+    """A view of the status below the log lines; it shows new pictures itself."""
 
     def __init__(self, stream: TextIO | None = None, *, pictures_too: bool = False) -> None:
         self._view = LiveView(stream or sys.stdout)

@@ -1,8 +1,8 @@
-"""Programs of the user's that hear of the work, and have no part in it.
+"""The user's own programs, called for pictures, failures and an empty queue.
 
-A hook never blocks the work and never fails it: each has a thread of its own that runs one
-program at a time, a bounded queue, and a time limit at which the program is killed with all that
-it started. What goes wrong is one line in the log.
+A hook never blocks rendering and never makes it fail: each has its own thread that runs one
+program at a time, a bounded queue, and a time limit after which the program is killed with all that
+it started. Each failure is one line in the log.
 """
 
 import json
@@ -25,21 +25,21 @@ from picowatch.recipe.messages.problems import harmless
 
 log = logging.getLogger("picowatch")
 
-MOST_WAITING = 100
-LOOK_SECONDS = 0.1  # between looks whether a program has ended, or picowatch has
+MAX_QUEUED = 100
+POLL_SECONDS = 0.1  # between checks whether a program or picowatch has ended
 _KEPT_BYTES = 1000  # of what a program writes to its standard error
 
 
 class _Call(NamedTuple):
-    """What a program gets: arguments behind its own, and JSON on its standard input."""
+    """What a program gets: arguments after its own, and JSON on its standard input."""
 
     arguments: tuple[str, ...]
-    told: Mapping[str, Any]
+    values: Mapping[str, Any]
 
 
-# A process that kills the hooks' groups once picowatch is gone, however that ended: its standard
+# A process that kills the hooks' groups once picowatch is gone, however it ended: its standard
 # input ends then. A line with a group's number says that it began, the next one that it ended.
-_KEEPER = """
+_KILLER = """
 import os, signal, sys
 running = set()
 for line in sys.stdin:
@@ -52,12 +52,12 @@ for group in running:
 """
 
 
-class _Keeper:
-    """Sees to it that no hook outlives picowatch."""
+class _GroupKiller:
+    """Makes sure that no hook outlives picowatch."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _KEEPER],
+            [sys.executable, "-I", "-S", "-c", _KILLER],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -78,71 +78,73 @@ class _Keeper:
 
 
 class Hooks:
-    """The settings `hooks`: what runs for a picture, for a failure, and when nothing waits."""
+    """The setting `hooks`: what runs for a picture, for a failure, and when the queue is empty."""
 
     def __init__(
         self, commands: Mapping[str, Sequence[str]], *, inbox: Path, outbox: Path, seconds: float
     ) -> None:
         self._inbox = inbox.resolve()
         self._outbox = outbox.resolve()
-        self._keeper = _Keeper() if commands else None
+        self._killer = _GroupKiller() if commands else None
         self._hooks = {
-            name: _Hook(name, command, seconds, self._keeper)
+            name: _Hook(name, command, seconds, self._killer)
             for name, command in commands.items()
-            if self._keeper is not None
+            if self._killer is not None
         }
         self._lock = threading.Lock()  # publishers and the daemon's thread count
-        self._worked = False
-        self._pictures = 0  # since nothing waited
+        self._has_worked = False
+        self._pictures = 0  # since the queue was last empty
 
     def picture(self, line: Mapping[str, Any]) -> None:
         """A picture was published; `line` is its line of images.jsonl."""
         with self._lock:
-            self._worked = True
+            self._has_worked = True
             self._pictures += 1
         path = str(self._outbox / line["file"])
-        self._call("picture", path, told={**line, "path": path})
+        self._call("picture", path, values={**line, "path": path})
 
     def failed(self, recipe: str, error_file: str) -> None:
-        """A save was refused, or an image of this recipe failed: why stands in the file."""
+        """A save was refused, or an image of this recipe failed; the error file says why."""
         path, error = str(self._inbox / recipe), self._outbox / error_file
         try:
             text = error.read_text(encoding="utf-8", errors="replace")
         except OSError:  # fixed, meanwhile
             text = ""
-        self._call("failed", path, str(error), told={"recipe": recipe, "error": text})
+        self._call("failed", path, str(error), values={"recipe": recipe, "error": text})
 
     def status(self, status: Status) -> None:
-        """The state of things, some times a second: when nothing waits after work, that is told."""
+        """The current status, a few times a second: `idle` is called when the queue gets empty."""
         with self._lock:
             if status.images["queued"] or status.images["running"]:
-                self._worked |= status.images["running"] > 0
+                self._has_worked |= status.images["running"] > 0
                 return
-            worked, pictures = self._worked, self._pictures
-            self._worked, self._pictures = False, 0
-        if worked:
-            self._call("idle", told={"pictures": pictures})
+            has_worked, pictures = self._has_worked, self._pictures
+            self._has_worked, self._pictures = False, 0
+        if has_worked:
+            self._call("idle", values={"pictures": pictures})
 
     def close(self, hurry: Callable[[], bool]) -> None:
-        """Let what was called end by itself, until `hurry`; end the rest, and forget what waits."""
+        """Let running hooks end by themselves until `hurry`; kill the others, drop queued calls."""
         pause = threading.Event()
         while any(hook.is_busy() for hook in self._hooks.values()) and not hurry():
-            pause.wait(LOOK_SECONDS)
+            pause.wait(POLL_SECONDS)
         for hook in self._hooks.values():
             hook.close()
-        if self._keeper is not None:
-            self._keeper.close()
+        if self._killer is not None:
+            self._killer.close()
 
-    def _call(self, name: str, *arguments: str, told: Mapping[str, Any]) -> None:
+    def _call(self, name: str, *arguments: str, values: Mapping[str, Any]) -> None:
         if hook := self._hooks.get(name):
-            hook.call(_Call(arguments, {"event": name, **told}))
+            hook.call(_Call(arguments, {"event": name, **values}))
 
 
 class _Hook:
-    """One program, and the calls that wait for it."""
+    """One program, and its queued calls."""
 
-    def __init__(self, name: str, command: Sequence[str], seconds: float, keeper: _Keeper) -> None:
-        self._keeper = keeper
+    def __init__(
+        self, name: str, command: Sequence[str], seconds: float, killer: _GroupKiller
+    ) -> None:
+        self._killer = killer
         self._name = name
         self._command = [os.path.expanduser(command[0]), *command[1:]]  # noqa: PTH111
         self._seconds = seconds
@@ -152,16 +154,14 @@ class _Hook:
         self._thread.start()
 
     def call(self, call: _Call) -> None:
-        """Run the program soon; with too many calls waiting, this one is dropped."""
-        if self._calls.qsize() < MOST_WAITING:
+        """Run the program soon; if too many calls are queued, this one is dropped."""
+        if self._calls.qsize() < MAX_QUEUED:
             self._calls.put(call)
         else:
-            self._complain(
-                f"is too slow: {MOST_WAITING} calls are queued, and another one was dropped"
-            )
+            self._warn(f"is too slow: {MAX_QUEUED} calls are queued, and another one was dropped")
 
     def is_busy(self) -> bool:
-        """Whether calls wait or run."""
+        """Whether calls are queued or running."""
         return self._calls.unfinished_tasks > 0
 
     def close(self) -> None:
@@ -173,54 +173,54 @@ class _Hook:
         while (call := self._calls.get()) and not self._closed.is_set():
             try:
                 self._run(call)
-            except Exception as error:  # a hook may fail in any way; the work goes on
+            except Exception as error:  # a hook may fail in any way; rendering continues
                 reason = error.strerror if isinstance(error, OSError) else str(error)
-                self._complain(f"could not be run: {reason or type(error).__name__}")
+                self._warn(f"could not be run: {reason or type(error).__name__}")
             finally:
                 self._calls.task_done()
 
     def _run(self, call: _Call) -> None:
-        with tempfile.TemporaryFile() as told, tempfile.TemporaryFile() as said:
-            told.write(json.dumps(call.told).encode())
-            told.seek(0)
+        with tempfile.TemporaryFile() as stdin, tempfile.TemporaryFile() as stderr:
+            stdin.write(json.dumps(call.values).encode())
+            stdin.seek(0)
             process = subprocess.Popen(
                 [*self._command, *call.arguments],
-                stdin=told,
+                stdin=stdin,
                 stdout=subprocess.DEVNULL,
-                stderr=said,
+                stderr=stderr,
                 start_new_session=True,
             )
-            self._keeper.note(process.pid)
+            self._killer.note(process.pid)
             try:
                 in_time = self._wait(process)
             finally:
-                _end(process)
-                self._keeper.note(process.pid)
+                _kill(process)
+                self._killer.note(process.pid)
             if process.returncode == 0 or self._closed.is_set():
                 return
             outcome = f"failed with exit code {process.returncode}"
             if not in_time:
                 outcome = f"was stopped after {self._seconds:g} s (hook_seconds)"
-            said.seek(0)
-            lines = said.read(_KEPT_BYTES).decode(errors="replace").splitlines()
+            stderr.seek(0)
+            lines = stderr.read(_KEPT_BYTES).decode(errors="replace").splitlines()
             words = next((f": {line}" for line in lines if line.strip()), "")
-            self._complain(outcome + words)
+            self._warn(outcome + words)
 
     def _wait(self, process: "subprocess.Popen[bytes]") -> bool:
-        """Until it has ended, its time is up, or picowatch ends; gives whether it has."""
+        """Until it ends, its time is up, or picowatch ends; returns whether it has ended."""
         deadline = time.monotonic() + self._seconds
         while not self._closed.is_set() and (left := deadline - time.monotonic()) > 0:
             with suppress(subprocess.TimeoutExpired):
-                process.wait(min(LOOK_SECONDS, left))
+                process.wait(min(POLL_SECONDS, left))
                 return True
         return False
 
-    def _complain(self, words: str) -> None:
+    def _warn(self, words: str) -> None:
         log.warning("%s", harmless(f"hook {self._name} ({self._command[0]}) {words}"))
 
 
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    """A program that runs on is killed, with all that it started."""
+def _kill(process: "subprocess.Popen[bytes]") -> None:
+    """Kill the program if it is still running, with all that it started."""
     if process.poll() is None:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)

@@ -25,10 +25,10 @@ SECONDS = (0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120, 300, 600, 1800)
 
 
 class Metrics:
-    """Serves what it is told, in threads of its own."""
+    """Serves the metrics, in its own threads."""
 
     def __init__(self, address: str, engine_restarts: Callable[[], int]) -> None:
-        """`address` is host:port. Raises SettingsInvalid if nothing can be served there."""
+        """`address` is host:port. Raises SettingsInvalid if it cannot be served."""
         registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
@@ -58,15 +58,15 @@ class Metrics:
         return int(self._server.server_port)
 
     def picture(self, seconds: float) -> None:
-        """A picture was published, made in so many seconds."""
+        """A picture was published, rendered in so many seconds."""
         self._seconds.observe(seconds)
 
     def status(self, status: Status) -> None:
-        """The state of things, some times a second."""
+        """The current status, a few times a second."""
         self._state.status = status
 
     def close(self) -> None:
-        """Serve no more."""
+        """Stop serving."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -100,18 +100,18 @@ class _State(Collector):
         yield _gauge(
             "picowatch_started_time_seconds", "When picowatch was started.", status.started
         )
-        waits = bool(status.trouble)
+        is_waiting = bool(status.trouble)
         yield _gauge(
             "picowatch_in_trouble",
             "1 while picowatch is waiting, for example because the disk is full.",
-            waits,
+            is_waiting,
         )
 
 
 def _of_engines(status: Status) -> Iterable[Metric]:
-    """What each engine made, makes and holds."""
+    """Images, speed and memory of each engine."""
     names = ["engine", "node", "device"]
-    made = CounterMetricFamily(
+    rendered = CounterMetricFamily(
         "picowatch_engine_images", "Images rendered by the engine.", labels=names
     )
     speed = GaugeMetricFamily(
@@ -126,11 +126,11 @@ def _of_engines(status: Status) -> Iterable[Metric]:
     )
     for engine in status.engines:
         labels = [str(engine.number), engine.node, engine.device]
-        made.add_metric(labels, engine.images)
+        rendered.add_metric(labels, engine.images)
         speed.add_metric(labels, engine.steps_per_second)
         if engine.memory_bytes is not None:
             held.add_metric(labels, engine.memory_bytes)
-    yield from (made, speed, held)
+    yield from (rendered, speed, held)
 
 
 def _gauge(name: str, words: str, value: float) -> Metric:

@@ -1,4 +1,4 @@
-"""Who is told of the work and has no part in it: hooks, metrics, the preview."""
+"""Those who watch the work and have no part in it: hooks, metrics, the preview."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Observers:
-    """Hears of each picture, failure, preview and state of things; never fails the work."""
+    """Gets each picture, failure, preview and status; never makes the work fail."""
 
     def __init__(self, settings: Settings, outbox: Outbox, result: RunResult) -> None:
         """Raises SettingsInvalid if the metrics cannot be served."""
@@ -50,13 +50,13 @@ class Observers:
         self._previews.show(preview)
 
     def status(self, status: Status) -> None:
-        """The state of things, some times a second."""
+        """The current status, a few times a second."""
         self._hooks.status(status)
         if self._metrics:
             self._metrics.status(status)
 
     def close(self, hurry: Callable[[], bool]) -> None:
-        """Let hooks that were called end by themselves, until `hurry`; then end them all."""
+        """Let running hooks end by themselves until `hurry`; then kill them all."""
         self._hooks.close(hurry)
         self._previews.close()
         if self._metrics:

@@ -1,4 +1,4 @@
-"""outbox/preview.png: the picture in progress, so that a hopeless one is seen early."""
+"""outbox/preview.png: the picture in progress, so that a bad one can be cancelled early."""
 
 import logging
 import threading
@@ -10,15 +10,15 @@ log = logging.getLogger("picowatch")
 
 
 class Previews:
-    """Writes the newest preview in a thread of its own; one that comes too soon takes its place.
+    """Writes the newest preview in its own thread; one that comes too soon replaces it.
 
     The file stays when its picture is done, until the next one's: viewers lose a file that
-    vanishes. It is taken away when picowatch ends.
+    vanishes. It is deleted when picowatch ends.
     """
 
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
-        self._outbox.remove_preview()  # a crash left it
+        self._outbox.remove_preview()  # from before a crash
         self._newest: Preview | None = None
         self._more = threading.Event()
         self._closed = False
@@ -31,7 +31,7 @@ class Previews:
         self._more.set()
 
     def close(self) -> None:
-        """Write no more, and leave none."""
+        """Stop writing, and delete the file."""
         self._closed = True
         self._more.set()
         self._thread.join()
@@ -45,5 +45,5 @@ class Previews:
                 continue
             try:
                 self._outbox.write_preview(preview.width, preview.height, preview.pixels)
-            except (OSError, ValueError) as error:  # a preview is worth no trouble
+            except (OSError, ValueError) as error:  # a preview is not worth an error
                 log.debug("no preview: %s", error)

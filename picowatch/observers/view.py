@@ -1,4 +1,4 @@
-"""What people are shown of a status: the same rows on `run`'s terminal and by `status`."""
+"""A status in rows for people, the same on `run`'s terminal and in `picowatch status`."""
 
 from dataclasses import dataclass
 
@@ -14,18 +14,18 @@ ENGINES = 8
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line: what it is about, its text, and how it is meant ("", "good", "bad", "quiet")."""
+    """One line: its label, its text, and its style ("", "good", "bad" or "quiet")."""
 
     label: str
     text: str
-    mood: str = ""
+    style: str = ""
 
 
 def rows(status: Status) -> list[Row]:
-    """All there is to say, most important first; rows with nothing to say are left out."""
+    """The rows, most important first; empty ones are left out."""
     found = [_now(status)]
     if status.images["queued"]:
-        found.append(Row("queued", _waits(status)))
+        found.append(Row("queued", _queued(status)))
     found.append(Row("so far", _so_far(status), "quiet"))
     if status.pictures:
         found.append(Row("last", "  ".join(reversed(status.pictures[-PICTURES:]))))
@@ -34,7 +34,7 @@ def rows(status: Status) -> list[Row]:
         found += _engines(status)
     elif device := _device(status):
         found.append(Row("device", device, "quiet"))
-    return [Row(row.label, harmless(row.text), row.mood) for row in found]
+    return [Row(row.label, harmless(row.text), row.style) for row in found]
 
 
 def bar(status: Status) -> tuple[int, int]:
@@ -71,7 +71,7 @@ def _work(status: Status) -> str:
     return ", ".join(parts)
 
 
-def _waits(status: Status) -> str:
+def _queued(status: Status) -> str:
     text = images(status.images["queued"])
     if status.all_seconds_left is not None and not status.paused:
         text += f", all done in {duration(status.all_seconds_left)}"
@@ -113,7 +113,7 @@ def _engines(status: Status) -> list[Row]:
 
 
 def _engine(engine: EngineStatus) -> tuple[str, str]:
-    """`2: lab-3, cuda:0 (NVIDIA H200), dreamshaper, 112 images, 54.1 it/s`, and its mood."""
+    """`2: lab-3, cuda:0 (NVIDIA H200), dreamshaper, 112 images, 54.1 it/s`, and its style."""
     parts = [engine.node, "" if engine.device == "auto" else engine.device, engine.checkpoint]
     parts.append(images(engine.images))
     if engine.batch:

@@ -30,7 +30,7 @@ POLL_SECONDS = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A request to the daemon; no `recipe` means all of them.
+    """A request to the daemon; without `recipe` it concerns all recipes.
 
     `digest` is the sha256 of the recipe's bytes, where a certain save is meant.
     """
@@ -60,11 +60,11 @@ class Commands:
             with suppress(OSError):
                 answer.unlink()
 
-    def work_off(self, do: Callable[[Command], Answer | None]) -> None:
-        """Do what is requested, oldest first.
+    def answer_all(self, do: Callable[[Command], Answer | None]) -> None:
+        """Carry out the commands, oldest first.
 
-        A command stays where it is while `do` gives None, for it has no answer yet, or raises
-        what passes. Whatever else `do` raises is its answer.
+        A command stays where it is while `do` returns None, because it has no answer yet, or raises
+        an error that passes. Any other error is its answer.
         """
         for path in sorted(self._folder.glob("*.json")):
             if path.name.startswith(TEMPORARY_PREFIX):
@@ -104,20 +104,20 @@ class Commands:
             return Answer(False, words)
 
 
-def leave(outbox: Path, command: Command) -> Path:
-    """Send the daemon of an outbox a command, for now or its next start; returns the file.
+def send(outbox: Path, command: Command) -> Path:
+    """Send a command to the daemon of an outbox, or to its next start; returns the file.
 
     Raises OSError if the outbox cannot be written.
     """
     path = _folder(outbox) / f"{time.time_ns()}-{secrets.token_hex(4)}.json"
-    found = {"command": command.name, "recipe": command.recipe, "digest": command.digest}
-    text = json.dumps({name: value for name, value in found.items() if value is not None})
+    values = {"command": command.name, "recipe": command.recipe, "digest": command.digest}
+    text = json.dumps({name: value for name, value in values.items() if value is not None})
     write_atomically(path, text.encode())
     return path
 
 
-def answer_to(path: Path, seconds: float) -> Answer | None:
-    """Wait for the daemon's answer to a command; None if there is none in that time."""
+def wait_for_answer(path: Path, seconds: float) -> Answer | None:
+    """Wait for the daemon's answer to a command; None if it does not come in time."""
     answer = path.with_suffix(".answer")
     deadline = time.monotonic() + seconds
     while not answer.exists():
@@ -130,8 +130,8 @@ def answer_to(path: Path, seconds: float) -> Answer | None:
     return Answer(found["done"], found["text"], tuple(found.get("pictures", ())))
 
 
-def take_back(path: Path) -> None:
-    """Withdraw the command, and leave no file."""
+def withdraw(path: Path) -> None:
+    """Delete the command, and its answer."""
     for file in (path, path.with_suffix(".answer")):
         with suppress(OSError):
             file.unlink()

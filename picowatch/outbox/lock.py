@@ -12,12 +12,14 @@ from typing import IO
 from picowatch.errors import OutboxInUse, OutboxInUseByMake
 from picowatch.files.atomic import make_folder, sync_file, sync_folder
 
-# Folders below the outbox with files that, as in the outbox itself, are written again within
-# seconds, or made again when they are missing.
 _MAKE = " make"  # follows the process number of a holder that is a `picowatch make`
-_LOOK_SECONDS = 0.001
-_HASTILY_WRITTEN = (".picowatch", ".picowatch/commands", ".picowatch/gallery",
-                    ".picowatch/gallery/thumbs", ".picowatch/gallery/thumbs/*")  # fmt: skip
+_RETRY_SECONDS = 0.001
+# Folders below the outbox with files that, as in the outbox itself, are written without fsync:
+# they are written again within seconds, or when they are missing.
+_WRITTEN_UNSYNCED = (
+    ".picowatch", ".picowatch/commands", ".picowatch/gallery", ".picowatch/gallery/thumbs",
+    ".picowatch/gallery/thumbs/*",
+)  # fmt: skip
 
 
 class Whereabouts(Enum):
@@ -44,7 +46,7 @@ class OutboxLock:
         make_folder(path.parent)
         path.open("a").close()
         self._file: IO[str] = path.open("r+")
-        if not _taken(self._file):
+        if not _try_lock(self._file):
             self._file.seek(0)
             holder = self._file.read().strip()
             self._file.close()
@@ -91,12 +93,12 @@ class OutboxLock:
     def release(self, *, left_undone: bool = False) -> None:
         """Release the outbox; `left_undone`: the next start repairs it as after a crash."""
         if not left_undone:
-            self._sync_hastily_written()
+            self._sync_rest()
             with suppress(OSError):
                 self._file.truncate(0)
         self._file.close()
 
-    def _sync_hastily_written(self) -> None:
+    def _sync_rest(self) -> None:
         """Make durable what was renamed without waiting for the disk, contents before names.
 
         Otherwise a power cut may leave a temporary or a damaged latest.png after an end that looks
@@ -104,7 +106,7 @@ class OutboxLock:
         """
         with suppress(OSError), (self._outbox / "latest.png").open("rb") as latest:
             sync_file(latest)
-        below = (self._outbox.glob(pattern) for pattern in _HASTILY_WRITTEN)
+        below = (self._outbox.glob(pattern) for pattern in _WRITTEN_UNSYNCED)
         for folder in (self._outbox, *chain.from_iterable(below)):
             with suppress(OSError):
                 sync_folder(folder)
@@ -114,8 +116,8 @@ def _id(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _taken(file: IO[str]) -> bool:
-    """Take the lock, if no picowatch holds it.
+def _try_lock(file: IO[str]) -> bool:
+    """Take the lock, unless a picowatch holds it.
 
     `is_held` shares the lock for a moment, which is no reason to give up: a lock that others
     share can be shared, one that a picowatch holds cannot.
@@ -129,7 +131,7 @@ def _taken(file: IO[str]) -> bool:
         except OSError:
             return False
         fcntl.flock(file, fcntl.LOCK_UN)
-        time.sleep(_LOOK_SECONDS)
+        time.sleep(_RETRY_SECONDS)
 
 
 def _in_use(outbox: Path, holder: str) -> OutboxInUse:

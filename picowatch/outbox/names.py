@@ -113,7 +113,7 @@ class OutboxNames:
             return False
 
     def _is_spelled_otherwise(self, path: str) -> bool:
-        """Whether something is there under a name that only differs in case or in its accents' form."""
+        """Whether something has this name, but for case or the form of accents."""
         folder = self._outbox
         for part in PurePosixPath(path).parts:
             if not lexists(folder / part):

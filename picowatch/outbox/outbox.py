@@ -69,7 +69,7 @@ class Outbox:
         content = encode_png(width, height, pixels, texts, go_on)
         write_atomically(self.root / file, content)
         self._write_latest(content)
-        self.gallery.keep_thumbnail(file, Image.frombytes("RGB", (width, height), pixels))
+        self.gallery.add_thumbnail(file, Image.frombytes("RGB", (width, height), pixels))
 
     def publish_sheet(
         self,

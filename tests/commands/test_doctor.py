@@ -202,7 +202,7 @@ def test_a_disk_that_is_nearly_full_has_its_remedy(
     house: House, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before picowatch has to wait."""
-    monkeypatch.setattr("picowatch.commands.doctor.LITTLE_ROOM", 1e18)
+    monkeypatch.setattr("picowatch.commands.doctor.LITTLE_SPACE", 1e18)
     assert "Free some space" in checks(house, capsys)["outbox"]["remedy"]
 
 

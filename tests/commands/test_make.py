@@ -13,7 +13,7 @@ import pytest
 
 from picowatch.commands.make import make
 from picowatch.errors import PicowatchError
-from picowatch.outbox.commands import Command, leave
+from picowatch.outbox.commands import Command, send
 from picowatch.outbox.lock import OutboxLock
 from picowatch.recipe.request import ImageRequest
 from tests.commands.picowatch import clean_environment, command, picowatch, start
@@ -81,7 +81,7 @@ def test_make_leaves_what_waits_in_the_queue_alone(house: House) -> None:
         picowatch(house.folder, "pause")
         house.save("b.txt", "waits\n")
         wait_for(lambda: house.status()["images"]["queued"] == 1, "the second")
-    leave(house.outbox, Command("resume"))
+    send(house.outbox, Command("resume"))
     assert made_here(house, elsewhere(house, "c.txt", "mine\n")) == 0
     assert house.made() == ["one", "mine"]
     assert house.once()
@@ -219,7 +219,7 @@ def test_make_while_paused_says_so(house: House, capsys: Captured) -> None:
     """Without a daemon it does not wait for ever."""
     house.save("a.txt", "one\n")
     assert house.once()
-    leave(house.outbox, Command("pause"))
+    send(house.outbox, Command("pause"))
     assert made_here(house, elsewhere(house, "b.txt", "two\n")) == 1
     assert "picowatch is paused. Continue with `picowatch resume`" in capsys.readouterr().err
     assert house.prompts() == ["one"]
@@ -230,11 +230,11 @@ def test_make_of_a_recipe_that_is_taken_away_ends(
 ) -> None:
     """It waits for nothing that cannot come."""
 
-    def leave_and_take_away(outbox: Path, command: Command) -> Path:
+    def send_and_delete(outbox: Path, command: Command) -> Path:
         (house.inbox / "a.txt").unlink()
-        return leave(outbox, command)
+        return send(outbox, command)
 
-    monkeypatch.setattr("picowatch.commands.make.leave", leave_and_take_away)
+    monkeypatch.setattr("picowatch.commands.make.send", send_and_delete)
     assert made_here(house, elsewhere(house, "a.txt", "one\n")) == 1
     assert capsys.readouterr().err == "a.txt: it is no longer in the inbox, or is empty.\n"
 
@@ -322,7 +322,7 @@ def test_a_command_whose_asker_was_killed_keeps_no_single_run_from_its_end(house
     """It waits for a recipe that is never read."""
     house.save("empty.txt", "\n")
     house.save("a.txt", "one\n")
-    leave(house.outbox, Command("make", "empty.txt", "0" * 64))
+    send(house.outbox, Command("make", "empty.txt", "0" * 64))
     assert house.once()
     assert house.prompts() == ["one"]
 
@@ -330,7 +330,7 @@ def test_a_command_whose_asker_was_killed_keeps_no_single_run_from_its_end(house
 def test_a_command_out_of_the_inbox_is_refused(house: House) -> None:
     """Whoever may write to the outbox may write anything there."""
     house.save("a.txt", "one\n")
-    path = leave(house.outbox, Command("make", "../secret.txt", "0" * 64))
+    path = send(house.outbox, Command("make", "../secret.txt", "0" * 64))
     assert house.once()
     assert '"done": false' in path.with_suffix(".answer").read_text()
 
@@ -376,7 +376,7 @@ def test_make_overwrites_no_recipe_that_is_saved_in_the_same_moment(
     assert found == {"a.txt": "the user's\n", "a-2.txt": "made\n"}
 
 
-@pytest.mark.parametrize("call", ["put", "leave"])
+@pytest.mark.parametrize("call", ["put", "send"])
 def test_make_on_a_full_disk_says_what_cannot_be_written(
     house: House, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from picowatch.outbox.commands import Command, leave
+from picowatch.outbox.commands import Command, send
 from picowatch.testing.fault_points import PLACES, VARIABLE
 from tests.crash.dying_daemon import fail_on_bad
 from tests.house import House
@@ -222,7 +222,7 @@ def test_a_death_around_a_command(house: House, place: str) -> None:
     """It is done by the next start, once."""
     save_all(house)
     run(house)
-    command = leave(house.outbox, Command("retry", "failing.txt"))
+    command = send(house.outbox, Command("retry", "failing.txt"))
     dies(house, f"{place}:1")
     run(house)
     assert_all_is_well(house)
@@ -268,7 +268,7 @@ def test_an_image_in_work_at_five_deaths_in_a_row_is_set_aside(house: House) -> 
     run(house)
     assert house.pictures() == ["b/0001-2.png"]
     assert "died 5 times in a row" in (house.error("a.yaml") or "")
-    leave(house.outbox, Command("retry", None))
+    send(house.outbox, Command("retry", None))
     assert run(house) == 0
     assert sorted(house.seeds()) == [1, 2]
     assert house.error("a.yaml") is None

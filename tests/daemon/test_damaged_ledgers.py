@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from picowatch.commands.run import run
-from picowatch.outbox.commands import Command, answer_to, leave
+from picowatch.outbox.commands import Command, send, wait_for_answer
 from picowatch.recipe.request import ImageRequest
 from tests.house import House, wait_for
 
@@ -290,8 +290,8 @@ def says(house: House, words: str) -> bool:
 
 
 def tell(house: House, command: Command) -> None:
-    place = leave(house.outbox, command)
-    wait_for(lambda: (answer := answer_to(place, 0.0)) and answer.done)
+    place = send(house.outbox, command)
+    wait_for(lambda: (answer := wait_for_answer(place, 0.0)) and answer.done)
 
 
 def test_a_lost_ledger_leaves_a_pause_and_what_was_cancelled(house: House) -> None:

@@ -77,7 +77,7 @@ def test_each_of_several_engines_has_a_row() -> None:
     assert found[1].text == "2: 0 images"
     assert found[-1].text == "… and 2 more"
     bad = rows(status(engines=(first, sick)))[-1]
-    assert (bad.text, bad.mood) == ("11: 0 images, There is no cuda:1.", "bad")
+    assert (bad.text, bad.style) == ("11: 0 images, There is no cuda:1.", "bad")
 
 
 @pytest.mark.parametrize("engines", [None, [{"number": 1, "colour": "red"}]])

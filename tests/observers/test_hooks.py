@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from picowatch.observers.hooks import MOST_WAITING, Hooks
+from picowatch.observers.hooks import MAX_QUEUED, Hooks
 from picowatch.outbox.status import Status
 from tests.commands.picowatch import picowatch, start
 from tests.house import House, wait_for, within
@@ -203,7 +203,7 @@ def test_too_many_calls_are_dropped_and_said(
     go = tmp_path / "go"
     hooks = hooks_of(["sh", "-c", f"until [ -e {go} ]; do sleep 0.05; done"], tmp_path)
     began = time.monotonic()
-    for _ in range(MOST_WAITING + 3):
+    for _ in range(MAX_QUEUED + 3):
         hooks.picture({"file": "a.png"})
     assert time.monotonic() - began < within(1)
     assert (

@@ -197,18 +197,18 @@ def test_a_deleted_picture_is_shown_no_more(
         gallery.add(picture(tmp_path, f"a/{number}.png"))
     gallery.make_missing_thumbnails(rest=lambda seconds: False)
     edition = told(tmp_path, "pages")["edition"]
-    gallery.drop_deleted()
+    gallery.remove_deleted()
     assert told(tmp_path, "pages")["edition"] == edition, "nothing was deleted"
     (tmp_path / "a/1.png").unlink()
     (tmp_path / "a/4.png").unlink()
-    gallery.drop_deleted()
+    gallery.remove_deleted()
     assert files(tmp_path) == ["a/0.png", "a/2.png", "a/3.png"]
     assert told(tmp_path, "pages")["pictures"] == 3
     assert told(tmp_path, "pages")["edition"] != edition
     assert len(list((tmp_path / DATA / "thumbs").rglob("*.webp"))) == 3
     gallery.add(picture(tmp_path, "a/5.png"))
     shutil.rmtree(tmp_path / "a")
-    gallery.drop_deleted()
+    gallery.remove_deleted()
     assert files(tmp_path) == []
 
 
@@ -218,9 +218,9 @@ def test_an_outbox_that_is_away_deletes_nothing(tmp_path: Path) -> None:
     gallery = gallery_of(outbox)
     gallery.add(picture(outbox, "a/1.png"))
     outbox.rename(tmp_path / "away")
-    gallery.drop_deleted()
+    gallery.remove_deleted()
     (tmp_path / "away").rename(outbox)
-    gallery.drop_deleted()
+    gallery.remove_deleted()
     assert files(outbox) == ["a/1.png"]
 
 
@@ -277,8 +277,8 @@ def test_a_deletion_that_could_not_be_shown_is_shown_later(
     with monkeypatch.context() as patch:
         patch.setattr(pages, "write_atomically", full)
         with pytest.raises(OSError, match="no space"):
-            gallery.drop_deleted()
-    gallery.drop_deleted()
+            gallery.remove_deleted()
+    gallery.remove_deleted()
     assert files(tmp_path) == []
 
 

@@ -22,7 +22,7 @@ from typing import Protocol
 
 from PIL import Image
 
-from picowatch.outbox.commands import Command, leave
+from picowatch.outbox.commands import Command, send
 from tests.storm.user import User, listed
 
 MAKE_SECONDS = 120.0
@@ -138,7 +138,7 @@ def cancel(storm: Storm) -> None:
     name = storm.user.cancel()
     if name is not None:
         with suppress(OSError):
-            leave(storm.outbox, Command("cancel", name))
+            send(storm.outbox, Command("cancel", name))
 
 
 def pause_and_resume(storm: Storm) -> None:
@@ -156,7 +156,7 @@ def retry(storm: Storm) -> None:
 def command(storm: Storm, name: str) -> None:
     """A command that nobody waits for."""
     with suppress(OSError):
-        leave(storm.outbox, Command(name))
+        send(storm.outbox, Command(name))
 
 
 def status_in_a_loop(storm: Storm) -> None:

@@ -30,11 +30,11 @@ def sheet_entry(root: Path, file: str, width: int, height: int, text: str) -> di
         shown = json.loads(text)
         axes = [[str(axis["label"]), list(map(str, axis["values"]))] for axis in shown["axes"]]
         cells = [str(cell) if cell else None for cell in shown["files"]]
-        told = {"recipe": str(shown["recipe"]), "prompt": str(shown["prompt"])}
+        named = {"recipe": str(shown["recipe"]), "prompt": str(shown["prompt"])}
     except (KeyError, TypeError, ValueError, RecursionError):
         return None
     size = {"width": width, "height": height}
-    return _entry(root, file) | told | size | {"sheet": axes, "cells": cells}
+    return _entry(root, file) | named | size | {"sheet": axes, "cells": cells}
 
 
 def entry_from_png(root: Path, file: str) -> dict[str, Any] | None:

@@ -30,9 +30,9 @@ log = logging.getLogger("picowatch")
 
 PAGE = "index.html"
 
-LOOKED_AT_ONCE = 250  # files
-LOOKING_REST = 9.0  # times as long as looking takes
-LOOK_SECONDS = 60.0  # between looks for pictures that the user deleted
+CHECKED_AT_ONCE = 250  # files
+CHECK_REST = 9.0  # times as long as looking takes
+CHECK_SECONDS = 60.0  # between looks for pictures that the user deleted
 
 
 class Gallery:
@@ -41,7 +41,7 @@ class Gallery:
     def __init__(
         self, root: Path, listing: Listing, go_on: Callable[[], None] = lambda: None
     ) -> None:
-        """`listing` is what must be shown: what a crash left out is added.
+        """`listing` holds what must be shown: what a crash left out is added.
 
         `go_on` is called between two of its pictures; what it raises ends that.
         """
@@ -64,19 +64,19 @@ class Gallery:
         self._add(picture_entry(self._root, line))
 
     def add_sheet(self, file: str, page: Image.Image, text: str) -> None:
-        """Show a contact sheet, which may have been drawn again; `text` is what it says."""
+        """Show a contact sheet, which may have been drawn again; `text` is its description."""
         entry = sheet_entry(self._root, file, page.width, page.height, text)
-        self.keep_thumbnail(file, page)
+        self.add_thumbnail(file, page)
         if entry is not None:
             self._add(entry)
 
-    def keep_thumbnail(self, file: str, picture: Image.Image) -> None:
-        """Make a picture's thumbnail from its pixels, which are changed by it.
+    def add_thumbnail(self, file: str, picture: Image.Image) -> None:
+        """Write a picture's thumbnail from its pixels, which are changed by it.
 
-        It never holds up a picture: one that cannot be written now, the next start makes.
+        It never holds up a picture: if it cannot be written now, the next start writes it.
         """
         with suppress(OSError):
-            self._thumbnails.keep(file, picture)
+            self._thumbnails.write(file, picture)
 
     def _add(self, entry: dict[str, Any]) -> None:
         with self._lock:
@@ -88,18 +88,18 @@ class Gallery:
     # -- keeping
 
     def make_missing_thumbnails(self, rest: Callable[[float], bool]) -> None:
-        """Newest first. `rest` waits for so many seconds; once it is true, this ends.
+        """Newest first. `rest` waits for so many seconds; once it returns true, this ends.
 
         It waits as long as each thumbnail took, and most of the time while it only looks: with a
         hundred thousand pictures that takes a second of processor time.
         """
         with self._lock:
             files = list(self._pages.files())
-        for end in range(len(files), 0, -LOOKED_AT_ONCE):
+        for end in range(len(files), 0, -CHECKED_AT_ONCE):
             began = time.monotonic()
-            some = files[max(0, end - LOOKED_AT_ONCE) : end]
+            some = files[max(0, end - CHECKED_AT_ONCE) : end]
             missing = [file for file in reversed(some) if not self._thumbnails.has(file)]
-            if rest(LOOKING_REST * (time.monotonic() - began)):
+            if rest(CHECK_REST * (time.monotonic() - began)):
                 return
             for file in missing:
                 began = time.monotonic()
@@ -107,7 +107,7 @@ class Gallery:
                 if rest(time.monotonic() - began):
                     return
 
-    def drop_deleted(self) -> None:
+    def remove_deleted(self) -> None:
         """Remove what the user has deleted.
 
         A folder is only listed if its time has changed. Without the gallery's own folder the
@@ -126,17 +126,17 @@ class Gallery:
                 self._folder_times.clear()  # so that the next look finds them again
                 raise
             for file in gone:
-                self._thumbnails.forget(file)
+                self._thumbnails.remove(file)
 
     def _remove(self, gone: set[str]) -> None:
-        """Page by page, so that no new picture waits for all of them."""
+        """Page by page, so that no new picture has to wait for all of them."""
         for page in count(1):
             with self._lock:
                 if page > self._pages.count():
                     break
                 self._pages.remove(gone, page)
         with self._lock:
-            self._pages.tell_changes()
+            self._pages.announce_changes()
 
     def _gone(self, folder: str, files: list[str]) -> Iterator[str]:
         try:
@@ -155,7 +155,7 @@ class Gallery:
 
     def _rebuild(self) -> None:
         self._write_page()
-        self._pages.write_anew(self._all_entries())
+        self._pages.rewrite(self._all_entries())
 
     def _catch_up(self) -> None:
         """Add what is in the list, but was not shown yet when picowatch last ended.
@@ -195,7 +195,7 @@ class Gallery:
 
 
 class GalleryKeeper:
-    """Finds old problems, makes thumbnails that are missing, removes what was deleted."""
+    """Lists old problems, writes missing thumbnails, removes deleted pictures: in one thread."""
 
     def __init__(self, gallery: Gallery, problems: ProblemFiles) -> None:
         self._gallery = gallery
@@ -213,11 +213,11 @@ class GalleryKeeper:
         # It idles as long as each thumbnail took, so that the work keeps the processor.
         self._try(lambda: self._gallery.make_missing_thumbnails(rest=self._stop.wait))
         while not self._stop.is_set():
-            self._try(self._gallery.drop_deleted)
-            self._stop.wait(LOOK_SECONDS)
+            self._try(self._gallery.remove_deleted)
+            self._stop.wait(CHECK_SECONDS)
 
     def _try(self, action: Callable[[], None]) -> None:
         try:
             action()
-        except OSError as error:  # a full disk is waited for by those who have to write
+        except OSError as error:  # those who must write wait for a full disk
             log.debug("the gallery will be updated later: %s", error)

@@ -15,7 +15,7 @@ from picowatch.outbox.listing import json_object, without_torn_line
 
 PICTURES_PER_PAGE = 250
 FORMAT = 1  # of the entries; pages in another format are rebuilt
-NOTHING_HOLDS = -1  # a size that no page has
+NO_SIZE = -1  # a size that no page has
 CALL = re.compile(rb'picture\(\{"file": ("(?:[^"\\]|\\.)*")(?:, .*)?\}\);')
 
 
@@ -30,7 +30,7 @@ class Pages:
         self._edition = secrets.token_hex(4)
         self.damaged = not self._read()
         if not self.damaged:
-            self._tell()
+            self._write_index()
 
     def files(self) -> Iterator[str]:
         """Every file that is shown, oldest first."""
@@ -42,7 +42,7 @@ class Pages:
         return len(self._files)
 
     def recent(self) -> set[str]:
-        """The files of the last two pages: enough to tell what a crash left out."""
+        """The files of the last two pages: enough to find what a crash left out."""
         return {file for page in self._files[-2:] for file in page}
 
     def is_intact(self) -> bool:
@@ -56,16 +56,16 @@ class Pages:
         if is_full:
             self._files.append([])
         self._files[-1].append(entry["file"])
-        self._tell()
+        self._write_index()
 
-    def write_anew(self, entries: Sequence[Mapping[str, Any]]) -> None:
+    def rewrite(self, entries: Sequence[Mapping[str, Any]]) -> None:
         """Replace all pages by these entries, oldest first.
 
-        The file that tells of them goes first and comes last: a crash in between is seen.
+        The index is deleted first and written last: so a crash in between is noticed.
         """
-        self._newest_bytes = NOTHING_HOLDS
+        self._newest_bytes = NO_SIZE
         make_folder(self._folder)
-        self._told.unlink(missing_ok=True)
+        self._index.unlink(missing_ok=True)
         sync_folder(self._folder)
         for path in self._folder.glob("page-*.js"):
             path.unlink()
@@ -75,10 +75,10 @@ class Pages:
             self._files.append([entry["file"] for entry in page])
             write_atomically(self._path(len(self._files)), b"".join(map(_call, page)))
         self._edition = secrets.token_hex(4)
-        self._tell(durable=True)
+        self._write_index(durable=True)
 
     def remove(self, gone: Collection[str], page: int) -> None:
-        """Remove these files from one page, the first is 1; `tell_changes` has to follow."""
+        """Remove these files from one page, the first is 1; call `announce_changes` afterwards."""
         left = [file for file in self._files[page - 1] if file not in gone]
         if len(left) < len(self._files[page - 1]):
             lines = self._path(page).read_bytes().splitlines(keepends=True)
@@ -87,25 +87,25 @@ class Pages:
             self._files[page - 1] = left
             self._newest_bytes = self._measured()
 
-    def tell_changes(self) -> None:
+    def announce_changes(self) -> None:
         """Make open galleries load all pages again."""
         self._edition = secrets.token_hex(4)
-        self._tell()
+        self._write_index()
 
     @property
-    def _told(self) -> Path:
+    def _index(self) -> Path:
         return self._folder / "pages.js"
 
-    def _tell(self, *, durable: bool = False) -> None:
-        """Say how many pages and pictures there are; each start says it again."""
+    def _write_index(self, *, durable: bool = False) -> None:
+        """Write how many pages and pictures there are; each start does it again."""
         self._newest_bytes = self._measured()
-        told = {
+        index = {
             "format": FORMAT,
             "edition": self._edition,
             "pages": len(self._files),
             "pictures": sum(map(len, self._files)),
         }
-        write_atomically(self._told, f"pages({json.dumps(told)});\n".encode(), durable=durable)
+        write_atomically(self._index, f"pages({json.dumps(index)});\n".encode(), durable=durable)
 
     def _measured(self) -> int | None:
         """The size of the newest page, None if there are no pages."""
@@ -134,12 +134,12 @@ class Pages:
         return True
 
     def _is_of_this_format(self) -> bool:
-        """A power cut may have taken pages.js, which is not durable: the pages then speak."""
+        """A power cut may have emptied pages.js, which is not durable: then the pages decide."""
         try:
-            told = self._told.read_text("ascii", "replace")
+            index = self._index.read_text("ascii", "replace")
         except FileNotFoundError:
             return False
-        return not told.strip("\0") or f'"format": {FORMAT},' in told
+        return not index.strip("\0") or f'"format": {FORMAT},' in index
 
     def _cut_torn_line(self, path: Path) -> None:
         content = path.read_bytes()

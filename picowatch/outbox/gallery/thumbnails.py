@@ -1,4 +1,4 @@
-"""Small pictures for the gallery's grid: a WebP each, made once."""
+"""Small pictures for the gallery's grid: a WebP each, written once."""
 
 import hashlib
 import os
@@ -24,33 +24,33 @@ class Thumbnails:
         self._root = root
         self._folder = folder / "thumbs"
 
-    def keep(self, file: str, picture: Image.Image) -> None:
-        """Make the thumbnail of `file` from its pixels, which are changed by it."""
+    def write(self, file: str, picture: Image.Image) -> None:
+        """Write the thumbnail of `file` from its pixels, which are changed by it."""
         picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
         small = BytesIO()
         picture.save(small, "WEBP", quality=QUALITY, method=METHOD)
         write_atomically(self._path(file), small.getvalue(), durable=False)
 
-    def forget(self, file: str) -> None:
-        """The picture is gone."""
+    def remove(self, file: str) -> None:
+        """The picture was deleted."""
         self._path(file).unlink(missing_ok=True)
 
     def has(self, file: str) -> bool:
-        """Whether there is one; a power cut may have left an empty file in its place."""
+        """Whether it exists; a power cut may have left an empty file in its place."""
         try:
             return self._path(file).stat().st_size > 0
         except OSError:
             return False
 
     def make(self, file: str) -> None:
-        """Make the thumbnail of a picture that has none; one that cannot be read stays without."""
+        """Write the thumbnail of an existing picture; one that cannot be read gets none."""
         try:
             with (
                 os.fdopen(open_regular(self._root / file), "rb") as opened,
                 Image.open(opened, formats=("PNG",)) as picture,
             ):
                 if picture.width * picture.height <= MOST_PIXELS:
-                    self.keep(file, picture.convert("RGB"))
+                    self.write(file, picture.convert("RGB"))
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
             return
 
