@@ -144,7 +144,7 @@ def test_no_picture_at_all_is_an_error(measure: Callable[..., Any]) -> None:
         measure(refuse)
 
 
-def test_what_was_measured_is_told_when_it_is_interrupted(
+def test_what_was_measured_is_printed_when_it_is_interrupted(
     measure: Callable[..., Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A user who has seen enough keeps it."""

@@ -98,7 +98,7 @@ def test_a_command_waits_for_the_daemon(house: House) -> None:
     "content", [b"", b"[", b"[" * 90_000, b"{}", b'{"command": 3}', b"x" * 200_000, b"\xff",
                 b'{"command": "retry", "recipe": 3}', b'{"command": "explode"}'],
 )  # fmt: skip
-def test_what_is_no_command_is_answered_and_goes(house: House, content: bytes) -> None:
+def test_what_is_no_command_is_answered_and_deleted(house: House, content: bytes) -> None:
     """Whoever may write to the outbox may write anything there."""
     house.save("a.txt", "one\n")
     assert house.once()
@@ -117,7 +117,7 @@ def test_an_outbox_nobody_worked_with_is_refused(house: House) -> None:
 
 
 @pytest.mark.parametrize("watch", ["events", "polling"])
-def test_a_healthy_daemon_hears_of_new_files(house: House, watch: str) -> None:
+def test_a_healthy_daemon_notices_new_files(house: House, watch: str) -> None:
     """The probe that proves it is gone afterwards, and is no recipe."""
     with house.running(watch=watch):
         health = picowatch(house.folder, "status", "--check")
@@ -161,7 +161,7 @@ def test_a_read_only_inbox_is_not_probed(
     assert "noticing new files was not tested: Read-only file system" in capsys.readouterr().out
 
 
-def test_a_service_manager_is_told(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_service_manager_is_notified(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """systemd's protocol: ready, alive, stopping."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         address = os.fspath(house.folder / "notify")

@@ -139,7 +139,7 @@ def test_folders_that_cannot_work_are_a_line(
 
 
 @pytest.mark.usefixtures("quick")
-def test_what_is_said_of_folders(house: House, capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_folder_is_described(house: House, capsys: pytest.CaptureFixture[str]) -> None:
     """File system, way of watching, room, who works there, what is installed and refused."""
     (house.inbox / "pets/cats").mkdir(parents=True)
     (house.models / "checkpoints").mkdir(parents=True)
@@ -160,7 +160,7 @@ def test_what_is_said_of_folders(house: House, capsys: pytest.CaptureFixture[str
         ("settings", {"stall_seconds": 900.0}, "stall_seconds: 900.0"),
     ],
 )
-def test_settings_are_told_and_tried(
+def test_settings_are_shown_and_tried(
     house: House,
     capsys: pytest.CaptureFixture[str],
     name: str,

@@ -47,7 +47,7 @@ def test_every_light_command_answers_without_torch(tmp_path: Path, without_torch
         assert time.monotonic() - started < within(SECONDS), arguments
 
 
-def test_check_lists_the_images_a_recipe_would_make(tmp_path: Path) -> None:
+def test_check_lists_the_images_a_recipe_would_render(tmp_path: Path) -> None:
     """As lines for people, and as JSON with every resolved field."""
     recipe = tmp_path / "a.yaml"
     recipe.write_text("prompt: a corgi\nsampler: euler_a\ncount: 2\nseed: 4294967295\n")
@@ -282,7 +282,7 @@ def test_an_inbox_inside_the_outbox_or_the_reverse_is_refused(
     assert "separate folders" in result.stderr
 
 
-def test_a_missing_inbox_is_said(tmp_path: Path) -> None:
+def test_a_missing_inbox_is_reported(tmp_path: Path) -> None:
     """It may just not be mounted, so it is not made."""
     result = picowatch(tmp_path, "run", "--once")
     assert result.returncode == 2

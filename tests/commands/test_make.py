@@ -58,7 +58,7 @@ def test_make_with_a_daemon_prints_the_pictures(house: House) -> None:
     assert (house.inbox / "b.yaml").read_bytes() == b.read_bytes()
 
 
-def test_make_without_a_daemon_makes_these_recipes_alone(house: House, capsys: Captured) -> None:
+def test_make_without_a_daemon_renders_only_these_recipes(house: House, capsys: Captured) -> None:
     """What else waits and what else lies in the inbox is left to the next run."""
     house.save("mine.txt", "not now\n")
     a = elsewhere(house, "a.txt", "one --seed 5\ntwo --seed 6\n")
@@ -73,7 +73,7 @@ def test_make_without_a_daemon_makes_these_recipes_alone(house: House, capsys: C
     assert sorted(house.prompts()) == ["not now", "one", "two"]
 
 
-def test_make_leaves_what_waits_in_the_queue_alone(house: House) -> None:
+def test_make_leaves_other_queued_images_alone(house: House) -> None:
     """Images of other recipes are neither made nor cancelled."""
     house.save("a.txt", "one\n")
     with house.running():
@@ -88,7 +88,7 @@ def test_make_leaves_what_waits_in_the_queue_alone(house: House) -> None:
     assert house.made() == ["one", "mine", "waits"]
 
 
-def test_make_twice_with_a_fixed_seed_makes_one_picture(house: House, capsys: Captured) -> None:
+def test_make_twice_with_a_fixed_seed_renders_one_picture(house: House, capsys: Captured) -> None:
     """The same bytes are the same recipe, saved again: its picture is there."""
     a = elsewhere(house, "a.yaml", "prompt: one\nseed: 5\n")
     assert made_here(house, a) == 0
@@ -98,7 +98,7 @@ def test_make_twice_with_a_fixed_seed_makes_one_picture(house: House, capsys: Ca
     assert len(house.pictures()) == 1
 
 
-def test_make_twice_with_a_random_seed_makes_two_and_prints_the_new_one(
+def test_make_twice_with_a_random_seed_renders_two_and_prints_the_new_one(
     house: House, capsys: Captured
 ) -> None:
     """As saving the recipe again does."""
@@ -142,7 +142,7 @@ def test_make_of_an_invalid_recipe_prints_its_error(house: House, capsys: Captur
     assert shown.err.count("stesp") == 2, "the line and the message, once"
 
 
-def test_make_tells_of_images_that_failed(house: House, capsys: Captured) -> None:
+def test_make_reports_images_that_failed(house: House, capsys: Captured) -> None:
     """And prints those that were made."""
 
     def fail(batch: Sequence[ImageRequest]) -> None:
@@ -318,7 +318,9 @@ def test_ctrl_c_leaves_the_recipe_and_no_command(house: House) -> None:
         wait_for(lambda: house.pictures() == ["a/0001-5.png"], "the picture")
 
 
-def test_a_command_whose_asker_was_killed_keeps_no_single_run_from_its_end(house: House) -> None:
+def test_a_command_whose_sender_was_killed_does_not_keep_a_single_run_from_ending(
+    house: House,
+) -> None:
     """It waits for a recipe that is never read."""
     house.save("empty.txt", "\n")
     house.save("a.txt", "one\n")

@@ -50,7 +50,9 @@ def one_running(house: House, **values: Any) -> Any:
     return house.running(batch_size=1, **values)
 
 
-def test_a_pause_finishes_what_is_in_work_and_lasts_until_resume(house: House, gate: Gate) -> None:
+def test_a_pause_finishes_what_is_in_progress_and_lasts_until_resume(
+    house: House, gate: Gate
+) -> None:
     """Status and now.txt say so; saves are still answered."""
     with one_running(house):
         house.save("a.txt", "one\ntwo\nthree\n")
@@ -112,7 +114,9 @@ def test_a_pause_left_for_a_daemon_holds_before_its_first_image(house: House) ->
     assert house.prompts() == ["one"]
 
 
-def test_cancel_takes_away_what_waits_and_the_next_save_asks_anew(house: House, gate: Gate) -> None:
+def test_cancel_removes_queued_images_and_the_next_save_requests_them_again(
+    house: House, gate: Gate
+) -> None:
     """The image in progress is finished; other recipes are not touched; fixed seeds stay."""
     recipe = "one --seed 1\ntwo --seed 2\nthree --seed 3\n"
     with one_running(house):
@@ -130,7 +134,7 @@ def test_cancel_takes_away_what_waits_and_the_next_save_asks_anew(house: House, 
     assert house.made() == ["one", "other", "two", "three"]
 
 
-def test_what_was_cancelled_stays_so_at_every_start(house: House, gate: Gate) -> None:
+def test_cancelled_images_stay_cancelled_at_every_start(house: House, gate: Gate) -> None:
     """Without a save it is not asked for."""
     with one_running(house):
         house.save("a.txt", "one\ntwo\n")
@@ -199,7 +203,7 @@ def test_several_recipes_are_answered_one_by_one(house: House, gate: Gate) -> No
     assert answer.stderr == "No image of b.txt is queued.\n"
 
 
-def test_cancel_stops_the_image_in_work_if_the_user_wants_it(house: House, gate: Gate) -> None:
+def test_cancel_stops_the_image_in_progress_if_the_user_wants_it(house: House, gate: Gate) -> None:
     """`interrupt: true`; the next save requests it again."""
     with one_running(house, interrupt=True):
         path = house.save("a.txt", "one --seed 1\ntwo --seed 2\n")
@@ -241,7 +245,7 @@ def images_now(house: House) -> dict[str, int]:
     return {state: count for state, count in house.status()["images"].items() if count}
 
 
-def test_a_cancelled_sweep_shows_what_there_is_of_it(house: House, gate: Gate) -> None:
+def test_a_cancelled_sweep_shows_the_finished_pictures(house: House, gate: Gate) -> None:
     """Its sheet is made from the pictures that were."""
     with one_running(house):
         house.save("a.yaml", "prompt: one\nseed: 1\nsweep:\n  steps: [1, 2, 3]\n")

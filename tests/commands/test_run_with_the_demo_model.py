@@ -62,7 +62,7 @@ def test_the_picture_shows_what_the_recipe_says(finished: Finished) -> None:
     assert background_of(finished.picture("pets/corgi/0001-7.png")) == "blue"
 
 
-def test_a_failed_recipe_gives_exit_code_1_and_the_rest_is_made(finished: Finished) -> None:
+def test_a_failed_recipe_gives_exit_code_1_and_the_rest_is_rendered(finished: Finished) -> None:
     """With a readable error file."""
     assert finished.result.returncode == 1
     error = (finished.folder / "outbox/bad.yaml.error.txt").read_text()
@@ -78,7 +78,7 @@ def test_plain_lines_tell_the_story(finished: Finished) -> None:
     assert finished.result.stderr == ""
 
 
-def test_a_second_run_makes_nothing_again(finished: Finished) -> None:
+def test_a_second_run_renders_nothing_again(finished: Finished) -> None:
     """And is quick: no engine is started."""
     before = {path: path.stat().st_mtime_ns for path in finished.folder.rglob("0*.png")}
     result = picowatch(finished.folder, "run", "--once")
@@ -116,7 +116,7 @@ def test_the_texts_stand_before_the_image_data(finished: Finished) -> None:
         assert 0 < content.index(keyword) < content.index(b"IDAT")
 
 
-def test_show_prints_a_recipe_that_makes_the_same_pixels(finished: Finished) -> None:
+def test_show_prints_a_recipe_that_gives_the_same_pixels(finished: Finished) -> None:
     """Dropped into an inbox it gives the picture again."""
     names = ("rich/0001-3.png", "circle/0001-2.png")
     result = picowatch(finished.folder, "show", *(finished.picture(name) for name in names))
@@ -270,7 +270,7 @@ def test_a_signal_ends_it_within_two_seconds(
     assert images["queued"] == (0 if phase == "idle" else 4)
 
 
-def test_saving_again_stops_the_picture_in_work(tmp_path: Path) -> None:
+def test_saving_again_stops_the_picture_in_progress(tmp_path: Path) -> None:
     """`interrupt: true`, with the real engine: at the next step, without restarting it."""
     (tmp_path / "inbox").mkdir()
     (tmp_path / "picowatch.yaml").write_text("interrupt: true\n")
@@ -301,7 +301,7 @@ def test_ctrl_c_in_a_single_run_gives_130(tmp_path: Path) -> None:
     assert process.returncode == 130
 
 
-def test_a_second_daemon_is_told_of_the_first(
+def test_a_second_daemon_names_the_first(
     daemon: tuple[Path, "subprocess.Popen[str]"],
 ) -> None:
     """Exit code 3, and the first one goes on."""
@@ -312,7 +312,7 @@ def test_a_second_daemon_is_told_of_the_first(
     assert process.poll() is None
 
 
-def test_status_tells_what_runs(daemon: tuple[Path, "subprocess.Popen[str]"]) -> None:
+def test_status_shows_what_is_running(daemon: tuple[Path, "subprocess.Popen[str]"]) -> None:
     """From status.json and the lock alone."""
     folder, _ = daemon
     assert picowatch(folder, "status").returncode == 0
@@ -333,7 +333,7 @@ def test_the_daemon_is_up_at_once_and_small(
     assert "torch" not in Path(f"/proc/{process.pid}/maps").read_text()
 
 
-def test_two_engines_make_the_same_pictures(tmp_path: Path) -> None:
+def test_two_engines_render_the_same_pictures(tmp_path: Path) -> None:
     """Bit for bit, whichever engine made which; both of them worked."""
     for name in ("a", "b"):
         path = tmp_path / f"inbox/{name}.yaml"

@@ -25,7 +25,7 @@ def test_a_schema_is_printed_or_written(tmp_path: Path, kind: str) -> None:
     assert (tmp_path / "below/it.json").read_text() == printed.stdout
 
 
-def test_a_schema_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+def test_a_schema_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     """With the file and the reason."""
     (tmp_path / "folder").mkdir()
     refused = picowatch(tmp_path, "schema", "--output", "folder")

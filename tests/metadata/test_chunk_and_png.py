@@ -35,7 +35,7 @@ def chunk_text(request: ImageRequest = CORGI) -> str:
     )
 
 
-def test_the_chunk_holds_everything_the_picture_was_made_from() -> None:
+def test_the_chunk_holds_everything_that_made_the_picture() -> None:
     """As the documentation lists it."""
     values = json.loads(chunk_text())
     assert values == {
@@ -52,7 +52,7 @@ def test_the_chunk_holds_everything_the_picture_was_made_from() -> None:
     }
 
 
-def test_the_prompt_before_wildcards_is_told() -> None:
+def test_the_prompt_before_wildcards_is_kept() -> None:
     """Beside the one that made the picture."""
     request = replace(CORGI, prompt="a cat", unexpanded_prompt="a {cat|dog}")
     chunk = read_chunk(chunk_text(request))

@@ -31,7 +31,7 @@ def test_the_text_is_a1111s() -> None:
     )
 
 
-def test_what_is_as_usual_is_left_out_and_what_is_not_is_written() -> None:
+def test_defaults_are_left_out_and_other_values_are_written() -> None:
     """No negative prompt, no line; VAE and clip skip only where they matter."""
     request = replace(
         CORGI,
@@ -62,7 +62,7 @@ def test_a_key_that_is_new_in_the_table_is_written_before_the_hashes(
     )
 
 
-def test_everything_a_recipe_can_ask_for_is_written_in_a1111s_words() -> None:
+def test_everything_a_recipe_can_request_is_written_in_a1111s_words() -> None:
     """LoRAs that the prompt does not name stand behind it; their hashes are A1111's own."""
     request = replace(
         CORGI,

@@ -24,7 +24,7 @@ def test_texts_that_another_program_wrote_are_read(text: str, packed: bool) -> N
     assert texts_of(file.getvalue()) == {"parameters": text, "picowatch": text}
 
 
-def test_texts_behind_the_pixels_are_read() -> None:
+def test_texts_after_the_pixels_are_read() -> None:
     """Some programs write them there."""
     content = png(chunk(b"IDAT", zlib.compress(bytes(4))), chunk(b"tEXt", b"parameters\0a"))
     assert texts_of(content) == {"parameters": "a"}

@@ -187,7 +187,7 @@ def test_a_terminal_that_gets_narrower_keeps_one_view(tmp_path: Path, seen: Seen
         screen.process.send_signal(signal.SIGINT)
 
 
-def test_watching_goes_on_while_no_picowatch_runs(tmp_path: Path, seen: Seen) -> None:
+def test_watching_continues_while_no_picowatch_is_running(tmp_path: Path, seen: Seen) -> None:
     """It may be started any time."""
     seen.tell()
     with in_pty(tmp_path, "status", "--watch") as screen:
@@ -210,7 +210,7 @@ def test_watching_in_a_pipe_gives_a_line_at_each_change(tmp_path: Path, seen: Se
     process.stdout.close()
 
 
-def test_status_says_what_runs_what_waits_and_what_failed(tmp_path: Path, seen: Seen) -> None:
+def test_status_shows_what_is_running_queued_and_failed(tmp_path: Path, seen: Seen) -> None:
     """In rows for people; the same as JSON for programs."""
     seen.tell(
         **work(12, steps_per_second=3.14, seconds_left=40.2, all_seconds_left=700.0),

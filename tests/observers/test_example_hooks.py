@@ -40,7 +40,7 @@ def test_shellcheck_finds_nothing() -> None:
         (["idle"], "picowatch|All pictures are done.|"),
     ],
 )
-def test_the_desktop_is_told(tmp_path: Path, arguments: list[str], shown: str) -> None:
+def test_the_desktop_is_notified(tmp_path: Path, arguments: list[str], shown: str) -> None:
     """By notify-send, which here writes down what it would show."""
     program = tmp_path / "notify-send"
     program.write_text('#!/bin/sh\nprintf \'%s|\' "$@" > "${0%/*}/shown"\n')
@@ -54,7 +54,7 @@ def test_the_desktop_is_told(tmp_path: Path, arguments: list[str], shown: str) -
     assert (tmp_path / "shown").read_text() == shown.format(tmp_path)
 
 
-def test_an_address_is_told(tmp_path: Path) -> None:
+def test_an_address_is_called(tmp_path: Path) -> None:
     """By curl, with the JSON as it came; an address that refuses is a failure."""
     if not shutil.which("curl"):
         pytest.skip("curl is not installed")

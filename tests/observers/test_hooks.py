@@ -60,7 +60,7 @@ def none_alive(pids: Sequence[int]) -> bool:
     return not any(map(alive, pids))
 
 
-def test_pictures_are_told_one_by_one_and_rest_once(house: House, notes: Notes) -> None:
+def test_hooks_get_each_picture_and_an_empty_queue_once(house: House, notes: Notes) -> None:
     """Each with its path and its line of images.jsonl; then that nothing waits."""
     hooks = {"picture": notes.program, "idle": notes.program}
     with house.running(hooks=hooks):
@@ -78,7 +78,7 @@ def test_pictures_are_told_one_by_one_and_rest_once(house: House, notes: Notes) 
     assert notes.of("idle")[0]["arguments"] == []
 
 
-def test_refused_saves_and_failed_images_are_told(house: House, notes: Notes) -> None:
+def test_hooks_get_refused_saves_and_failed_images(house: House, notes: Notes) -> None:
     """With the recipe, its error file and its text; each time, but an image's failure once."""
 
     def fail(batch: Any) -> None:
@@ -196,7 +196,7 @@ def test_sigterm_ends_hooks_too(tmp_path: Path) -> None:
         process.communicate()
 
 
-def test_too_many_calls_are_dropped_and_said(
+def test_too_many_calls_are_dropped_and_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The work is never held up, however slow the program is."""
@@ -275,7 +275,7 @@ def test_a_hook_ends_with_a_killed_daemon(tmp_path: Path) -> None:
     wait_for(lambda: none_alive([*of_hook, *started]), "their end")
 
 
-def test_pictures_told_by_two_threads_at_once_are_all_counted(tmp_path: Path, notes: Notes) -> None:
+def test_pictures_of_two_threads_at_once_are_all_counted(tmp_path: Path, notes: Notes) -> None:
     """Both read the count before either has written it, unless they take turns."""
     both = threading.Barrier(2)
 

@@ -36,7 +36,7 @@ def scraped(address: str) -> dict[str, float]:
     }
 
 
-def test_what_is_made_and_what_waits_is_counted(house: House, address: str) -> None:
+def test_rendered_and_queued_images_are_counted(house: House, address: str) -> None:
     """Images by what became of them, seconds of each, restarts of the engine, and the version."""
 
     def fail(batch: object) -> None:
@@ -70,7 +70,7 @@ class Holding(DigestEngine):
         return MemoryUse(5_000_000, 7_000_000)
 
 
-def test_the_engines_memory_is_told(house: House, address: str) -> None:
+def test_the_engines_memory_is_a_metric(house: House, address: str) -> None:
     """With the device it is of."""
     house.engine = Holding()
     name = "picowatch_engine_memory_bytes device=digest engine=1 node="
@@ -90,7 +90,7 @@ def test_every_engine_has_figures_of_its_own(house: House, address: str) -> None
         assert "picowatch_engine_steps_per_second device=digest engine=2 node=" in scraped(address)
 
 
-def test_an_address_that_is_taken_is_told(tmp_path: Path) -> None:
+def test_an_address_in_use_is_an_error(tmp_path: Path) -> None:
     """Before anything is made, with the setting and the remedy."""
     (tmp_path / "inbox").mkdir()
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -103,7 +103,9 @@ def test_an_address_that_is_taken_is_told(tmp_path: Path) -> None:
     )
 
 
-def test_without_prometheus_client_the_command_to_install_it_is_told(tmp_path: Path) -> None:
+def test_without_prometheus_client_the_error_names_the_command_to_install_it(
+    tmp_path: Path,
+) -> None:
     """And nothing needs it where metrics are off."""
     (tmp_path / "inbox").mkdir()
     absent = tmp_path / "absent"

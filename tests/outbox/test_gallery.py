@@ -77,7 +77,7 @@ def test_a_picture_is_shown_once_however_often_it_is_added(tmp_path: Path) -> No
     assert files(tmp_path) == ["a/1.png"]
 
 
-def test_a_crash_between_list_and_gallery_is_made_good_behind_a_later_picture(
+def test_a_crash_between_list_and_gallery_is_repaired_after_a_later_picture(
     tmp_path: Path,
 ) -> None:
     """Of two publishers the slower one died; the faster one's picture is shown already."""
@@ -100,7 +100,7 @@ def test_an_entry_holds_the_settings_and_the_recipe(house: House) -> None:
     assert entry["made_at"] == int((house.outbox / entry["file"]).stat().st_mtime)
 
 
-def test_each_picture_gets_a_small_thumbnail_when_it_is_made(house: House) -> None:
+def test_each_picture_gets_a_small_thumbnail_when_it_is_written(house: House) -> None:
     """A WebP, contact sheets included."""
     house.save("a.yaml", "prompt: a corgi\nsize: 1024x512\nsweep: {steps: [1, 2]}\n")
     house.once()
@@ -122,7 +122,7 @@ def test_a_sweep_is_shown_by_its_contact_sheet(house: House) -> None:
 
 
 @pytest.mark.parametrize("damage", ["all", "a page", "a hole", "another version", "both lists"])
-def test_a_damaged_gallery_is_made_anew(
+def test_a_damaged_gallery_is_rebuilt(
     house: House, monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
     """From images.jsonl, and from the pictures themselves if that is gone, too."""
@@ -151,7 +151,7 @@ def test_a_damaged_gallery_is_made_anew(
     assert told(house.outbox, "pages")["pictures"] == 6
 
 
-def test_a_new_page_that_a_power_cut_emptied_is_told_again(tmp_path: Path) -> None:
+def test_an_index_that_a_power_cut_emptied_is_written_again(tmp_path: Path) -> None:
     """pages.js is not durable; the pages are."""
     gallery_of(tmp_path).add({"file": "a/1.png"})
     (tmp_path / DATA / "pages.js").write_bytes(b"")
@@ -160,7 +160,7 @@ def test_a_new_page_that_a_power_cut_emptied_is_told_again(tmp_path: Path) -> No
     assert files(tmp_path) == ["a/1.png"]
 
 
-def test_a_crash_while_it_is_made_anew_is_seen(
+def test_a_crash_while_it_is_rebuilt_is_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The next start rebuilds it."""
@@ -187,7 +187,7 @@ def test_a_crash_while_it_is_made_anew_is_seen(
     assert files(tmp_path) == ["a/0.png", "a/1.png", "a/2.png"]
 
 
-def test_a_deleted_picture_is_shown_no_more(
+def test_a_deleted_picture_is_no_longer_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nor does its thumbnail stay; who looks is told to load the pages again."""
@@ -224,7 +224,7 @@ def test_an_outbox_that_is_away_deletes_nothing(tmp_path: Path) -> None:
     assert files(outbox) == ["a/1.png"]
 
 
-def test_the_running_daemon_makes_missing_thumbnails_and_drops_deleted_pictures(
+def test_the_running_daemon_writes_missing_thumbnails_and_removes_deleted_pictures(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In the background, newest first; an empty one that a power cut left is a missing one."""
@@ -241,7 +241,7 @@ def test_the_running_daemon_makes_missing_thumbnails_and_drops_deleted_pictures(
         wait_for(lambda: all(map(made.has, files(house.outbox))), "the thumbnails")
 
 
-def test_a_full_disk_does_not_make_the_gallery_anew(
+def test_a_full_disk_does_not_rebuild_the_gallery(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A line that could not be written is written later, also as the first one of a page."""
@@ -282,7 +282,7 @@ def test_a_deletion_that_could_not_be_shown_is_shown_later(
     assert files(tmp_path) == []
 
 
-def test_a_picture_that_cannot_be_read_stays_without_a_thumbnail(tmp_path: Path) -> None:
+def test_a_picture_that_cannot_be_read_gets_no_thumbnail(tmp_path: Path) -> None:
     """The page then shows the picture itself."""
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n nonsense")
     thumbnails = Thumbnails(tmp_path, tmp_path)
@@ -314,7 +314,7 @@ def test_hostile_prompts_stay_data(tmp_path: Path) -> None:
     assert "\\u2028" in page
 
 
-def test_the_news_tell_what_runs_what_waits_and_what_is_wrong(house: House) -> None:
+def test_now_js_has_what_is_running_queued_and_wrong(house: House) -> None:
     """For the page's top; problems that earlier runs left are told as well."""
     house.save("wrong.yaml", "prompt: a corgi\nstesp: 2\n")
     house.once()
@@ -332,7 +332,7 @@ def test_the_news_tell_what_runs_what_waits_and_what_is_wrong(house: House) -> N
         wait_for(lambda: not told(house.outbox, "now")["problems"], "it is fixed")
 
 
-def test_problems_are_told_newest_first_and_errors_before_warnings(tmp_path: Path) -> None:
+def test_problems_are_listed_newest_first_and_errors_before_warnings(tmp_path: Path) -> None:
     """At most so many, and how many more there are; what the user deleted is none."""
     problems = ProblemFiles(tmp_path, OutboxNames(tmp_path, "{number}"))
     problems.write_warnings("w.yaml", ["not quite"])
@@ -349,7 +349,7 @@ def test_problems_are_told_newest_first_and_errors_before_warnings(tmp_path: Pat
     assert not shown[-1].is_error
 
 
-def test_what_waits_is_told_in_the_order_of_the_work(house: House) -> None:
+def test_queued_recipes_are_listed_in_the_order_of_the_work(house: House) -> None:
     """Recipes with their number of images."""
     go = threading.Event()
     house.engine.before_batch = lambda batch: go.wait()  # type: ignore[assignment]

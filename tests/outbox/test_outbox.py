@@ -87,7 +87,7 @@ def test_a_number_in_the_lock_that_some_other_process_has_by_now_is_no_lock(
     lock.release()
 
 
-def test_a_look_at_the_lock_keeps_nobody_out(tmp_path: Path) -> None:
+def test_a_check_of_the_lock_keeps_nobody_out(tmp_path: Path) -> None:
     """`picowatch status` beside a start, whose lock it shares for a moment."""
     OutboxLock(tmp_path).release()
     taken: list[OutboxLock] = []
@@ -138,7 +138,7 @@ def test_the_log_is_rotated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("how", ["deleted", "renamed", "made anew"])
-def test_a_log_that_is_taken_away_goes_on_in_a_new_file(house: House, how: str) -> None:
+def test_a_log_that_is_moved_or_deleted_continues_in_a_new_file(house: House, how: str) -> None:
     """As logrotate does it, and people."""
     log = house.outbox / "picowatch.log"
     with house.running():
@@ -186,7 +186,7 @@ def test_a_line_that_a_crash_cut_is_removed_from_the_list(tmp_path: Path) -> Non
     assert listing.recent_files() == {"a.png", "c.png"}
 
 
-def test_the_status_says_what_runs_and_what_waits(house: House) -> None:
+def test_the_status_has_what_is_running_and_queued(house: House) -> None:
     """status.json for programs, now.txt for people."""
     go = threading.Event()
     house.engine.after_step = lambda done: assert_waits(go)
@@ -213,7 +213,7 @@ def assert_waits(event: threading.Event) -> None:
     ("seconds", "text"),
     [(0.2, "0 s"), (40, "40 s"), (720, "12 min"), (12000, "3 h 20 min")],
 )
-def test_durations_are_said_as_people_say_them(seconds: float, text: str) -> None:
+def test_durations_have_two_numbers_at_most(seconds: float, text: str) -> None:
     """Two numbers at most."""
     assert duration(seconds) == text
 

@@ -57,7 +57,7 @@ def test_without_axes_pictures_stand_in_a_square(tmp_path: Path) -> None:
     assert colours_in_order(sheet) == COLOURS[:4]
 
 
-def test_a_picture_that_was_not_made_leaves_its_place(tmp_path: Path) -> None:
+def test_a_picture_that_was_not_rendered_leaves_its_cell(tmp_path: Path) -> None:
     """So that the others stay under their labels."""
     made = cells(tmp_path, 3)
     made[1] = Cell(None)
