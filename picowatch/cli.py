@@ -37,7 +37,7 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; gives its exit code (interface.md, "Commands")."""
+    """Run one command; returns its exit code (interface.md, "Commands")."""
     words = sys.argv[1:] if arguments is None else arguments
     try:
         return _run(parsers(words)[0].parse_args(words))

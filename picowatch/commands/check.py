@@ -98,7 +98,7 @@ def _pictures(settings: Settings, file: Path, name: str) -> Callable[[str], byte
 
 
 def _folder(settings: Settings, file: Path) -> str:
-    """What stands before a file's name in its errors: where it is, in the inbox or elsewhere."""
+    """The folder before a file's name in its errors: the inbox, or where the file is."""
     inside = file.resolve().is_relative_to(settings.inbox.resolve())
     return "inbox" if inside else file.parent.as_posix()
 

@@ -47,7 +47,7 @@ def run(
     make_engine: MakeEngine = ChildEngine,
     verbosity: Verbosity = "normal",
 ) -> int:
-    """Watch until SIGTERM or Ctrl-C, or `once`; gives the exit code."""
+    """Watch until SIGTERM or Ctrl-C, or render once; returns the exit code."""
     check_folders(settings)
     with ExitStack() as shown:
         console = open_console(verbosity, settings.log_format)

@@ -56,19 +56,19 @@ def schema(settings: Settings, kind: str, *, installed: bool, output: Path | Non
 
 def schema_text(kind: str, inventory: Inventory | None = None) -> str:
     """One of `KINDS`, as text. ASCII only, so that no editor has to guess."""
-    made: dict[str, Any]
+    found: dict[str, Any]
     if kind == "settings":
-        made = _settings_schema()
+        found = _settings_schema()
     else:
-        made = recipe_schema(inventory) if kind == "recipe" else defaults_schema(inventory)
-    return json.dumps(made, indent=1) + "\n"
+        found = recipe_schema(inventory) if kind == "recipe" else defaults_schema(inventory)
+    return json.dumps(found, indent=1) + "\n"
 
 
 def _settings_schema() -> dict[str, Any]:
     """Of picowatch.yaml; an empty value there means the default."""
-    made = Settings.model_json_schema()
-    for name, field in made["properties"].items():
+    found = Settings.model_json_schema()
+    for name, field in found["properties"].items():
         described = {key: field.pop(key) for key in ("description", "default") if key in field}
         field.pop("title", None)
-        made["properties"][name] = {"anyOf": [field, {"type": "null"}], **described}
-    return {"$schema": DRAFT, **made, "title": "picowatch settings", "type": ["object", "null"]}
+        found["properties"][name] = {"anyOf": [field, {"type": "null"}], **described}
+    return {"$schema": DRAFT, **found, "title": "picowatch settings", "type": ["object", "null"]}

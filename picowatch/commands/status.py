@@ -85,7 +85,7 @@ def _each_look(outbox: Path, show: Callable[[list[Row], tuple[int, int] | None],
 
 
 class _ChangesPrinted:
-    """For pipes and dumb terminals: what runs and what waits, each time that changes."""
+    """For pipes and dumb terminals: what is running and queued, each time that changes."""
 
     def __init__(self) -> None:
         self._line = ""
@@ -103,7 +103,7 @@ def look(outbox: Path) -> tuple[bool, Status]:
 
 
 def check(settings: Settings) -> int:
-    """Whether a picowatch is running on this outbox and hears of new files in this inbox.
+    """Whether a picowatch is running on this outbox and notices new files in this inbox.
 
     A probe file proves it: it is put into the inbox, and goes again. Where the inbox cannot be
     written, a fresh status has to do. Exit code 1 if either fails.

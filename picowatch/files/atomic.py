@@ -49,7 +49,7 @@ def write_atomically(target: Path, content: bytes, *, durable: bool = True) -> N
     """Replace `target` by `content`: readers see the old bytes or the new ones, never a part.
 
     `durable`: after this returns, a power cut does not undo it. Without it (for files that
-    are written again within seconds) only atomicity is promised. Missing folders are made.
+    are written again within seconds) only atomicity is promised. Missing folders are created.
     Target and temporary are in one folder: if that was in its place when the temporary was made,
     so is the target, or the rename fails.
     """
@@ -71,7 +71,7 @@ def write_atomically(target: Path, content: bytes, *, durable: bool = True) -> N
 
 
 def append(target: Path, content: bytes, *, durable: bool = True) -> None:
-    """Add bytes to the end of a file, made if it is missing; an error leaves it as it was.
+    """Add bytes to the end of a file, created if it is missing; an error leaves it as it was.
 
     `durable`: after this returns, a power cut does not undo it.
     """

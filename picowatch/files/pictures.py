@@ -61,7 +61,7 @@ def check_picture(content: bytes) -> None:
 def decode_picture(content: bytes) -> Image.Image:
     """An RGB picture, upright (EXIF), transparency on white, 16 bits brought to 8.
 
-    Raises PictureUnreadable with a sentence for people: no picture, too large (told from the
+    Raises PictureUnreadable with a sentence for people: no picture, too large (known from the
     header, before anything is decoded), animated, damaged.
     """
     picture = _upright(content)

@@ -57,7 +57,7 @@ def _values(
     loras = [(use.name, lora_hashes.get(use.name, "")) for use in request.loras]
     embeddings = [(use.name, use.hash) for use in request.embeddings]
     values = _parts(HIRES_PARTS, request.hires) if request.hires else {}
-    # A1111 has one denoising strength for both; with a start image that one's is told.
+    # A1111 has one denoising strength for both; with a start image, it is the start image's.
     values |= _parts({n: row for n, row in ROWS.items() if not request.is_idle(n)}, request)
     values |= {
         "Size": f"{request.width}x{request.height}",

@@ -1,4 +1,4 @@
-"""The `picowatch` chunk: JSON of everything a picture was made from, and its reading."""
+"""The `picowatch` chunk: JSON of everything that made a picture."""
 
 import json
 from collections.abc import Mapping
@@ -19,8 +19,8 @@ class Chunk:
     """What a picture's chunk says.
 
     `entry_index` is the entry's in its file and `image_index` the image's in its entry, both from
-    0. `rendered` holds how it was made: device, precision, batch size, compile state, rung of the
-    memory ladder, timings, versions. `unexpanded_prompt` is the prompt before wildcards.
+    0. `rendered` says how: device, precision, batch size, compile state, rung of the memory ladder,
+    timings, versions. `unexpanded_prompt` is the prompt before wildcards.
     `hashes` are those of everything that went in beside checkpoint and VAE, which the request
     holds: of LoRAs and embeddings by name, and of start images.
     """

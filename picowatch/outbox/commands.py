@@ -4,7 +4,7 @@ mounted.
 A command is `NAME.json`: {"command": "retry", "recipe": "corgi.yaml"}. The daemon answers with
 `NAME.answer`: {"done": true, "text": "…", "pictures": []}, and then deletes the command; a crash in
 between repeats it. The sender deletes the answer; unread answers are deleted at the daemon's next
-start. A sender may wait for the answer; one that stops waiting deletes the command.
+start. A sender that no longer waits for its answer deletes the command.
 """
 
 import json

@@ -62,7 +62,7 @@ class Listing(JsonLines):
         return filter(_is_picture, super().all())
 
     def recent_files(self) -> set[str]:
-        """The files in the last lines: enough to tell what a crash left unlisted."""
+        """The files in the last lines: enough to find what a crash left unlisted."""
         return {line["file"] for line in self.recent()}
 
     def newest(self, count: int) -> list[str]:

@@ -90,7 +90,7 @@ def read_texts(path: Path) -> dict[str, str]:
 def texts_of(content: bytes) -> dict[str, str]:
     """The texts in a picture's bytes by keyword; no pixel is decoded.
 
-    An EXIF user comment, where A1111 puts its text in JPEGs and WebPs, stands under
+    An EXIF user comment, where A1111 puts its text in JPEGs and WebPs, is under
     "parameters". Raises PictureUnreadable.
     """
     if len(content) > MAX_BYTES:

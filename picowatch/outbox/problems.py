@@ -58,7 +58,7 @@ class ProblemFiles:
         self._remove(self._names.error_file(recipe))
 
     def write_warnings(self, recipe: str, warnings: Sequence[str]) -> None:
-        """Write a warning file with what in a recipe was ignored, or delete it if there is none."""
+        """Write a warning file with what in a recipe was ignored, or delete it if nothing was."""
         file = self._names.warning_file(recipe)
         if warnings:
             shown = [harmless(f"inbox/{recipe}"), *map(harmless_lines, warnings)]

@@ -18,7 +18,7 @@ from picowatch.recipe.fields import Axis
 
 log = logging.getLogger("picowatch")
 
-MAX_SIDE = 8192  # pixels of a sheet; pictures are made smaller until they fit
+MAX_SIDE = 8192  # pixels of a sheet; pictures shrink until they fit
 SMALLEST_PICTURE = 48
 GAP = 8
 LINES = 3  # of a label
@@ -28,7 +28,7 @@ PAPER, INK, MISSING = (255, 255, 255), (32, 32, 36), (224, 224, 228)
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A picture's cell on the sheet; None if it could not be made."""
+    """A picture's cell on the sheet; None if it could not be rendered."""
 
     picture: Path | None
     label: str = ""
@@ -47,7 +47,7 @@ def contact_sheet(
     """A sheet of `cells` in the order of the axes, the last one fastest.
 
     The last axis gives the columns, the one before it the rows; further ones, and what has no
-    axis at all, are laid out block below block. Without axes the cells stand in a square, each
+    axis at all, are laid out block below block. Without axes the cells form a square, each
     with its own label. `side` is the longer side of a picture in pixels; pictures shrink until
     the sheet has at most MAX_SIDE each way. `go_on` is called before each picture; what it raises
     ends the drawing. Raises SheetTooLarge.
@@ -176,7 +176,7 @@ class _Drawing:
         self, page: Image.Image, draw: ImageDraw.ImageDraw, cell: Cell, left: int, top: int
     ) -> None:
         self._go_on()
-        shown: Image.Image | str = "not made"
+        shown: Image.Image | str = "not rendered"
         if cell.picture is not None and cell.picture.exists():
             shown = _shown(cell.picture, self._side)
         if isinstance(shown, str):

@@ -170,7 +170,7 @@ def _path(outbox: Path) -> Path:
 
 
 def is_running(outbox: Path) -> bool:
-    """Whether a picowatch runs: the lock tells on one machine and over most network file systems.
+    """Whether a picowatch runs, by its lock: on one machine and over most network file systems.
 
     Where locks do not reach, the status of another machine is fresh or not.
     """

@@ -177,7 +177,7 @@ def test_settings_are_shown_and_tried(
 def test_a_share_is_polled(
     house: House, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And who insists on events is told that they do not come."""
+    """With `watch: events`, the line says that they are unreliable."""
     monkeypatch.setattr("picowatch.commands.doctor.file_system_type", lambda folder: "cifs")
     assert "by polling" in checks(house, capsys)["watch"]["text"]
     watch = checks(house, capsys, watch="events")["watch"]
@@ -207,7 +207,7 @@ def test_a_disk_that_is_nearly_full_has_its_remedy(
 
 
 def test_the_findings_reach_a_pipe_as_they_are_found(tmp_path: Path) -> None:
-    """Somebody who waits sees something."""
+    """Users see progress."""
     (tmp_path / "inbox").mkdir()
     answer = subprocess.run(
         ["sh", "-c", f"cd {tmp_path} && python -m picowatch doctor | head -1"],

@@ -59,7 +59,7 @@ def test_make_with_a_daemon_prints_the_pictures(house: House) -> None:
 
 
 def test_make_without_a_daemon_renders_only_these_recipes(house: House, capsys: Captured) -> None:
-    """What else waits and what else lies in the inbox is left to the next run."""
+    """Other queued images and recipes are left to the next run."""
     house.save("mine.txt", "not now\n")
     a = elsewhere(house, "a.txt", "one --seed 5\ntwo --seed 6\n")
     assert made_here(house, a) == 0
@@ -228,7 +228,7 @@ def test_make_while_paused_says_so(house: House, capsys: Captured) -> None:
 def test_make_of_a_recipe_that_is_taken_away_ends(
     house: House, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It waits for nothing that cannot come."""
+    """It does not wait for what cannot come."""
 
     def send_and_delete(outbox: Path, command: Command) -> Path:
         (house.inbox / "a.txt").unlink()
@@ -295,7 +295,7 @@ sys.exit(make(settings, [Path("a.txt")], lambda options: DigestEngine()))
 
 
 def test_ctrl_c_leaves_the_recipe_and_no_command(house: House) -> None:
-    """Exit code 130; the daemon goes on with it."""
+    """Exit code 130; the daemon continues with it."""
     go = threading.Event()
     house.engine.before_batch = lambda batch: wait_for(go.is_set)
     a = elsewhere(house, "a.txt", "one --seed 5\n")
@@ -308,7 +308,7 @@ def test_ctrl_c_leaves_the_recipe_and_no_command(house: House) -> None:
             stderr=subprocess.PIPE,
             text=True,
         )
-        wait_for(lambda: house.status()["images"]["running"], "the image in work")
+        wait_for(lambda: house.status()["images"]["running"], "the image in progress")
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=PATIENCE)
         assert process.returncode == 130

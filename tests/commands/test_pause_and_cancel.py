@@ -62,7 +62,7 @@ def test_a_pause_finishes_what_is_in_progress_and_lasts_until_resume(
             == "Paused when the images in progress are finished; 2 images wait.\n"
         )
         gate.open()
-        wait_for(lambda: house.status()["images"]["done"] == 1, "the image in work")
+        wait_for(lambda: house.status()["images"]["done"] == 1, "the image in progress")
         house.save("b.yaml", "prompt: four\n")
         wait_for(lambda: house.status()["images"]["queued"] == 3, "the save")
         now = house.outbox / "now.txt"
@@ -105,7 +105,7 @@ def test_a_pause_outlives_the_daemon(house: House) -> None:
 
 
 def test_a_pause_left_for_a_daemon_holds_before_its_first_image(house: House) -> None:
-    """What waits in the inbox is not begun."""
+    """Recipes in the inbox are not begun."""
     house.save("a.txt", "one\n")
     assert house.once()
     assert "'pause' is done when it is back" in control(house, "pause", code=1)
@@ -135,7 +135,7 @@ def test_cancel_removes_queued_images_and_the_next_save_requests_them_again(
 
 
 def test_cancelled_images_stay_cancelled_at_every_start(house: House, gate: Gate) -> None:
-    """Without a save it is not asked for."""
+    """Nothing requests them until the next save."""
     with one_running(house):
         house.save("a.txt", "one\ntwo\n")
         gate.wait_until_reached()

@@ -177,7 +177,7 @@ def daemon(tmp_path: Path) -> Iterator[tuple[Path, "subprocess.Popen[str]"]]:
 
 
 def readme_loop() -> list[str]:
-    """The README's lines behind `make run`."""
+    """The README's lines after `make run`."""
     text = (PROJECT / "README.md").read_text()
     block = re.search(r"^```sh\nmake run .*\n((?:.*\n)*?)```$", text, re.MULTILINE)
     assert block
@@ -188,7 +188,7 @@ def test_the_edit_save_look_loop(daemon: tuple[Path, "subprocess.Popen[str]"]) -
     """Save, look; edit, look; a mistake, an error file; fixed; killed; exactly twenty."""
     folder, process = daemon
     outbox = folder / "outbox"
-    circle, other_circle, mistake, mended = readme_loop()
+    circle, other_circle, mistake, fixed = readme_loop()
 
     subprocess.run(circle, shell=True, cwd=folder, check=True)
     wait_for(lambda: len(list(outbox.glob("hello/*.png"))) == 1, "the first picture")
@@ -203,7 +203,7 @@ def test_the_edit_save_look_loop(daemon: tuple[Path, "subprocess.Popen[str]"]) -
     subprocess.run(mistake, shell=True, cwd=folder, check=True)
     wait_for(error.exists, "the error file")
     assert "Did you mean 'steps'?" in error.read_text()
-    subprocess.run(mended, shell=True, cwd=folder, check=True)
+    subprocess.run(fixed, shell=True, cwd=folder, check=True)
     wait_for(lambda: not error.exists(), "the error file's end")
 
     (folder / "inbox/many.yaml").write_text("prompt: a corgi\nsteps: 10\ncount: 20\n")
@@ -304,7 +304,7 @@ def test_ctrl_c_in_a_single_run_gives_130(tmp_path: Path) -> None:
 def test_a_second_daemon_names_the_first(
     daemon: tuple[Path, "subprocess.Popen[str]"],
 ) -> None:
-    """Exit code 3, and the first one goes on."""
+    """Exit code 3, and the first one continues."""
     folder, process = daemon
     result = picowatch(folder, "run")
     assert result.returncode == 3

@@ -63,7 +63,7 @@ def test_a_key_that_is_new_in_the_table_is_written_before_the_hashes(
 
 
 def test_everything_a_recipe_can_request_is_written_in_a1111s_words() -> None:
-    """LoRAs that the prompt does not name stand behind it; their hashes are A1111's own."""
+    """LoRAs that the prompt does not name are written after it; their hashes are A1111's own."""
     request = replace(
         CORGI,
         prompt="a <lora:x:0.5> corgi, badhands",
@@ -161,7 +161,7 @@ def test_our_own_reader_gets_every_value(request: ImageRequest) -> None:
 
 
 def _with_tags(request: ImageRequest) -> str:
-    """The prompt as the text has it: LoRAs that it does not name stand behind it."""
+    """The prompt as the text has it: LoRAs that it does not name come after it."""
     text = parameters_text(replace(request, negative_prompt=""), "0.1.0")
     return text.rpartition("\nSteps:")[0].strip()
 

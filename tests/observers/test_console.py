@@ -39,7 +39,7 @@ def shown_by_a_run(folder: Path, steps: int, *flags: str, **environment: str) ->
 
 
 def test_one_live_view_on_a_terminal(tmp_path: Path) -> None:
-    """Step, speed, time left, what waits, the last pictures; only other lines stay above it."""
+    """Step, speed, time left, what is queued, the last pictures; only other lines stay above it."""
     written = shown_by_a_run(tmp_path, 60)
     text = ESCAPES.sub("", written)
     assert re.search(r"━+ a\.yaml: \d of 9, step \d+/60, [\d.]+ it/s", text)
@@ -129,7 +129,7 @@ class Seen:
         problems = ProblemFiles(self.outbox, OutboxNames(self.outbox, "{number}"))
         self._files = StatusFiles(self.outbox, problems)
 
-    def tell(self, **values: Any) -> None:
+    def write(self, **values: Any) -> None:
         self._files.write(status(**values))
 
     def end(self) -> None:
@@ -152,10 +152,10 @@ def work(step: int, **values: Any) -> dict[str, Any]:
 
 def test_watching_draws_one_view_over_and_over(tmp_path: Path, seen: Seen) -> None:
     """Nothing of what was drawn before is left, and Ctrl-C ends it well."""
-    seen.tell(**work(6, errors=("x.yaml: unknown field",), pictures=("a/1.png", "a/2.png")))
+    seen.write(**work(6, errors=("x.yaml: unknown field",), pictures=("a/1.png", "a/2.png")))
     with in_pty(tmp_path, "status", "--watch") as screen:
         screen.wait_for("step 6/24")
-        seen.tell(**work(12))
+        seen.write(**work(12))
         screen.wait_for("step 12/24")
         assert [line for line in screen.now.lines if "step" in line] == [
             "━━━━━━━━━━━━━━━━━━━━ corgi.yaml: 3 of 20, step 12/24"
@@ -167,21 +167,21 @@ def test_watching_draws_one_view_over_and_over(tmp_path: Path, seen: Seen) -> No
 
 
 def test_a_terminal_that_gets_narrower_keeps_one_view(tmp_path: Path, seen: Seen) -> None:
-    """Lines that the terminal has wrapped are taken away whole, and what stood above stays."""
+    """Wrapped lines are removed completely, and the lines above stay."""
     long = {"pictures": tuple(f"{'a-long-folder' * 2}/{number}.png" for number in range(3))}
-    seen.tell(**work(6, **long))
-    with in_pty(tmp_path, "status", "--watch", size=(24, 100), above="what stood above") as screen:
+    seen.write(**work(6, **long))
+    with in_pty(tmp_path, "status", "--watch", size=(24, 100), above="a line above") as screen:
         screen.wait_for("step 6/24")
         screen.resize(24, 40)
-        seen.tell(**work(12, **long))
+        seen.write(**work(12, **long))
         screen.wait_for("step 12")
         lines = screen.now.lines
-        assert lines[0] == "what stood above"
+        assert lines[0] == "a line above"
         assert len([line for line in lines if "corgi" in line]) == 1
         assert len([line for line in lines if "a-long" in line]) == 1
         assert max(map(len, lines)) <= 40
         screen.resize(24, 90)
-        seen.tell(**work(18, **long))
+        seen.write(**work(18, **long))
         screen.wait_for("step 18/24")
         assert len([line for line in screen.now.lines if "corgi" in line]) == 1
         screen.process.send_signal(signal.SIGINT)
@@ -189,7 +189,7 @@ def test_a_terminal_that_gets_narrower_keeps_one_view(tmp_path: Path, seen: Seen
 
 def test_watching_continues_while_no_picowatch_is_running(tmp_path: Path, seen: Seen) -> None:
     """It may be started any time."""
-    seen.tell()
+    seen.write()
     with in_pty(tmp_path, "status", "--watch") as screen:
         screen.wait_for("nothing is running")
         seen.end()
@@ -199,11 +199,11 @@ def test_watching_continues_while_no_picowatch_is_running(tmp_path: Path, seen: 
 
 def test_watching_in_a_pipe_gives_a_line_at_each_change(tmp_path: Path, seen: Seen) -> None:
     """For scripts."""
-    seen.tell(**work(6))
+    seen.write(**work(6))
     process = start(tmp_path, "status", "--watch")
     assert process.stdout is not None
     assert "corgi.yaml: 3 of 20, step 6/24; 112 images" in process.stdout.readline()
-    seen.tell(**work(7))
+    seen.write(**work(7))
     assert "step 7/24" in process.stdout.readline()
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=20) == 0
@@ -212,7 +212,7 @@ def test_watching_in_a_pipe_gives_a_line_at_each_change(tmp_path: Path, seen: Se
 
 def test_status_shows_what_is_running_queued_and_failed(tmp_path: Path, seen: Seen) -> None:
     """In rows for people; the same as JSON for programs."""
-    seen.tell(
+    seen.write(
         **work(12, steps_per_second=3.14, seconds_left=40.2, all_seconds_left=700.0),
         waiting=(("night/a.yaml", 60), ("b.txt", 40), ("c.txt", 9), ("d.txt", 3)),
         waiting_recipes=4,
@@ -243,7 +243,7 @@ def test_status_shows_what_is_running_queued_and_failed(tmp_path: Path, seen: Se
 
 def test_status_of_another_version_is_still_read(tmp_path: Path, seen: Seen) -> None:
     """Fields that are missing or unknown are no matter."""
-    seen.tell()
+    seen.write()
     path = seen.outbox / ".picowatch/status.json"
     values = json.loads(path.read_text())
     del values["waiting"], values["device"]
@@ -255,12 +255,12 @@ def test_a_picowatch_on_another_machine_is_known_by_its_fresh_status(
     tmp_path: Path, seen: Seen
 ) -> None:
     """Where locks do not reach, as on some network shares."""
-    seen.tell(updated=time.time(), host="elsewhere")
+    seen.write(updated=time.time(), host="elsewhere")
     seen.end()
     assert picowatch(tmp_path, "status").stdout.startswith("picowatch is running on elsewhere")
-    seen.tell(updated=time.time() - 3600, host="elsewhere")
+    seen.write(updated=time.time() - 3600, host="elsewhere")
     assert picowatch(tmp_path, "status").returncode == 1
-    seen.tell(updated=time.time(), host="elsewhere", ended=True)
+    seen.write(updated=time.time(), host="elsewhere", ended=True)
     assert picowatch(tmp_path, "status").returncode == 1
 
 

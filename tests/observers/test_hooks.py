@@ -19,7 +19,7 @@ from tests.commands.picowatch import picowatch, start
 from tests.house import House, wait_for, within
 from tests.storm.driver import children
 
-# Appends what it was told to the file that stands in front of its arguments.
+# Appends what it gets to the file that its first argument names.
 NOTE = (
     "import json, sys; "
     "line = json.dumps({'arguments': sys.argv[2:], **json.load(sys.stdin)}); "
@@ -28,7 +28,7 @@ NOTE = (
 
 
 class Notes:
-    """A program that writes down what it is told, and what it wrote."""
+    """A program that writes down what it gets, and its notes."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "notes"
@@ -61,7 +61,7 @@ def none_alive(pids: Sequence[int]) -> bool:
 
 
 def test_hooks_get_each_picture_and_an_empty_queue_once(house: House, notes: Notes) -> None:
-    """Each with its path and its line of images.jsonl; then that nothing waits."""
+    """Each with its path and its line of images.jsonl; then that the queue is empty."""
     hooks = {"picture": notes.program, "idle": notes.program}
     with house.running(hooks=hooks):
         house.save("pets/corgi.yaml", "prompt: a corgi\nseed: 7\ncount: 2\n")
@@ -106,7 +106,7 @@ def test_hooks_get_refused_saves_and_failed_images(house: House, notes: Notes) -
 
 
 def test_run_once_waits_for_its_hooks(tmp_path: Path, notes: Notes) -> None:
-    """A cron job ends when everything has been told; texts are split as a shell would."""
+    """A cron job ends when all hooks have ended; texts are split as a shell would."""
     (tmp_path / "inbox").mkdir()
     (tmp_path / "inbox/a.yaml").write_text("prompt: a corgi\nsteps: 2\nsize: 64x64\nseed: 1\n")
     script = tmp_path / "a script"
@@ -136,7 +136,7 @@ def test_run_once_waits_for_its_hooks(tmp_path: Path, notes: Notes) -> None:
 def test_a_hook_that_fails_is_one_line_in_the_log(
     house: House, command: list[str], said: str
 ) -> None:
-    """And the pictures are made as if it were not there."""
+    """And the pictures are rendered as without it."""
     with house.running(hooks={"picture": command}, hook_seconds=0.2):
         house.save("a.yaml", "prompt: a\nseed: 1\n")
         wait_for(lambda: "hook picture" in house.log(), "the line")
@@ -199,7 +199,7 @@ def test_sigterm_ends_hooks_too(tmp_path: Path) -> None:
 def test_too_many_calls_are_dropped_and_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The work is never held up, however slow the program is."""
+    """Rendering is never held up, however slow the program is."""
     go = tmp_path / "go"
     hooks = hooks_of(["sh", "-c", f"until [ -e {go} ]; do sleep 0.05; done"], tmp_path)
     began = time.monotonic()
@@ -231,14 +231,14 @@ class Published(dict[str, int]):
 def test_a_picture_that_comes_while_the_status_is_looked_at_is_counted(
     tmp_path: Path, notes: Notes
 ) -> None:
-    """Publishers tell of pictures in threads of their own."""
+    """Publishers report pictures in several threads."""
     hooks = Hooks({"idle": notes.program}, inbox=tmp_path, outbox=tmp_path, seconds=60)
     images = Published(hooks, queued=1, running=0)
     hooks.status(Status(updated=0.0, started=0.0, images=images))
     images.publishing.join()
     rest = {"queued": 0, "running": 0}
     hooks.status(Status(updated=0.0, started=0.0, images=rest))
-    wait_for(notes.all, "that nothing waits")
+    wait_for(notes.all, "that the queue is empty")
     assert notes.of("idle")[0]["pictures"] == 1
     hooks.close(now)
 

@@ -45,8 +45,8 @@ def files(root: Path) -> list[str]:
     return [entry["file"] for entry in shown(root)]
 
 
-def told(root: Path, name: str) -> dict[str, Any]:
-    """What pages.js or now.js tells."""
+def script(root: Path, name: str) -> dict[str, Any]:
+    """The values in pages.js or now.js."""
     text = (root / DATA / f"{name}.js").read_text()
     values: dict[str, Any] = json.loads(text.removeprefix(f"{name}(").removesuffix(");\n"))
     return values
@@ -61,7 +61,7 @@ def test_a_full_page_is_never_touched_again(tmp_path: Path) -> None:
     assert first.read_text().count("\n") == pages.PICTURES_PER_PAGE
     assert second.read_text().count("\n") == 1
     before = first.stat().st_mtime_ns
-    assert told(tmp_path, "pages")["pictures"] == pages.PICTURES_PER_PAGE + 1
+    assert script(tmp_path, "pages")["pictures"] == pages.PICTURES_PER_PAGE + 1
     with second.open("a") as file:
         file.write("picture({")
     gallery_of(tmp_path).add({"file": "a/last.png"})
@@ -148,7 +148,7 @@ def test_a_damaged_gallery_is_rebuilt(
         (data / "page-00001.js").write_text('picture({"file": "old.png"});\n')
     house.once()
     assert {entry["file"]: entry for entry in shown(house.outbox)} == before
-    assert told(house.outbox, "pages")["pictures"] == 6
+    assert script(house.outbox, "pages")["pictures"] == 6
 
 
 def test_an_index_that_a_power_cut_emptied_is_written_again(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_an_index_that_a_power_cut_emptied_is_written_again(tmp_path: Path) -> N
     gallery_of(tmp_path).add({"file": "a/1.png"})
     (tmp_path / DATA / "pages.js").write_bytes(b"")
     gallery_of(tmp_path)
-    assert told(tmp_path, "pages")["pictures"] == 1
+    assert script(tmp_path, "pages")["pictures"] == 1
     assert files(tmp_path) == ["a/1.png"]
 
 
@@ -190,21 +190,21 @@ def test_a_crash_while_it_is_rebuilt_is_noticed(
 def test_a_deleted_picture_is_no_longer_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nor does its thumbnail stay; who looks is told to load the pages again."""
+    """Nor does its thumbnail stay; open galleries load the pages again."""
     monkeypatch.setattr(pages, "PICTURES_PER_PAGE", 2)
     gallery = gallery_of(tmp_path)
     for number in range(5):
         gallery.add(picture(tmp_path, f"a/{number}.png"))
     gallery.make_missing_thumbnails(rest=lambda seconds: False)
-    edition = told(tmp_path, "pages")["edition"]
+    edition = script(tmp_path, "pages")["edition"]
     gallery.remove_deleted()
-    assert told(tmp_path, "pages")["edition"] == edition, "nothing was deleted"
+    assert script(tmp_path, "pages")["edition"] == edition, "nothing was deleted"
     (tmp_path / "a/1.png").unlink()
     (tmp_path / "a/4.png").unlink()
     gallery.remove_deleted()
     assert files(tmp_path) == ["a/0.png", "a/2.png", "a/3.png"]
-    assert told(tmp_path, "pages")["pictures"] == 3
-    assert told(tmp_path, "pages")["edition"] != edition
+    assert script(tmp_path, "pages")["pictures"] == 3
+    assert script(tmp_path, "pages")["edition"] != edition
     assert len(list((tmp_path / DATA / "thumbs").rglob("*.webp"))) == 3
     gallery.add(picture(tmp_path, "a/5.png"))
     shutil.rmtree(tmp_path / "a")
@@ -315,25 +315,25 @@ def test_hostile_prompts_stay_data(tmp_path: Path) -> None:
 
 
 def test_now_js_has_what_is_running_queued_and_wrong(house: House) -> None:
-    """For the page's top; problems that earlier runs left are told as well."""
+    """For the page's top; problems that earlier runs left are listed, too."""
     house.save("wrong.yaml", "prompt: a corgi\nstesp: 2\n")
     house.once()
-    assert told(house.outbox, "now")["runs"] is False
+    assert script(house.outbox, "now")["runs"] is False
     house.save("b.txt", "a star\na circle\na ring\n")
     with house.running():
-        wait_for(lambda: told(house.outbox, "now")["images"]["done"] == 3, "all pictures")
-        wait_for(lambda: told(house.outbox, "now")["problems"], "the problem")
-        news = told(house.outbox, "now")
+        wait_for(lambda: script(house.outbox, "now")["images"]["done"] == 3, "all pictures")
+        wait_for(lambda: script(house.outbox, "now")["problems"], "the problem")
+        news = script(house.outbox, "now")
         assert news["runs"] is True
         (problem,) = news["problems"]
         assert (problem["recipe"], problem["is_error"]) == ("wrong.yaml", True)
         assert "Did you mean 'steps'?" in problem["text"]
         house.save("wrong.yaml", "prompt: a corgi\nsteps: 2\n")
-        wait_for(lambda: not told(house.outbox, "now")["problems"], "it is fixed")
+        wait_for(lambda: not script(house.outbox, "now")["problems"], "it is fixed")
 
 
 def test_problems_are_listed_newest_first_and_errors_before_warnings(tmp_path: Path) -> None:
-    """At most so many, and how many more there are; what the user deleted is none."""
+    """At most so many, and how many more there are; deleted files do not count."""
     problems = ProblemFiles(tmp_path, OutboxNames(tmp_path, "{number}"))
     problems.write_warnings("w.yaml", ["not quite"])
     for number in range(MOST_SHOWN + 2):
@@ -356,12 +356,14 @@ def test_queued_recipes_are_listed_in_the_order_of_the_work(house: House) -> Non
     house.save("a.txt", "first\n")
     with house.running(batch_size=1):
         try:
-            wait_for(lambda: house.made() == ["first"], "the first is in work")
+            wait_for(lambda: house.made() == ["first"], "the first is in progress")
             house.save("b.yaml", "prompt: b\ncount: 3\n")
             house.save("urgent.yaml", "prompt: c\ncount: 250\npriority: 5\n")
-            wait_for(lambda: told(house.outbox, "now")["images"]["queued"] == 253, "both wait")
-            assert told(house.outbox, "now")["waiting"] == [["urgent.yaml", 250], ["b.yaml", 3]]
+            wait_for(
+                lambda: script(house.outbox, "now")["images"]["queued"] == 253, "both are queued"
+            )
+            assert script(house.outbox, "now")["waiting"] == [["urgent.yaml", 250], ["b.yaml", 3]]
         finally:
             go.set()
             house.save("urgent.yaml", "prompt: c\nseed: 1\n")
-            wait_for(lambda: told(house.outbox, "now")["images"]["queued"] == 0, "the end")
+            wait_for(lambda: script(house.outbox, "now")["images"]["queued"] == 0, "the end")

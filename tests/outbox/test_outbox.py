@@ -137,7 +137,7 @@ def test_the_log_is_rotated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert json.loads(newest)["message"] == "picture 499"
 
 
-@pytest.mark.parametrize("how", ["deleted", "renamed", "made anew"])
+@pytest.mark.parametrize("how", ["deleted", "renamed", "created again"])
 def test_a_log_that_is_moved_or_deleted_continues_in_a_new_file(house: House, how: str) -> None:
     """As logrotate does it, and people."""
     log = house.outbox / "picowatch.log"
@@ -145,7 +145,7 @@ def test_a_log_that_is_moved_or_deleted_continues_in_a_new_file(house: House, ho
         house.save("a.txt", "one --seed 1\n")
         wait_for(lambda: "a.txt: saved" in house.log() and "a/0001-1.png" in house.log())
         log.unlink() if how == "deleted" else log.rename(house.outbox / "old.log")
-        if how == "made anew":
+        if how == "created again":
             log.touch()
         house.save("b.txt", "two --seed 2\n")
         wait_for(lambda: log.exists() and "b.txt: saved" in house.log())

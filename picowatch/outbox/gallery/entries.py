@@ -24,7 +24,7 @@ def picture_entry(root: Path, line: dict[str, Any]) -> dict[str, Any]:
 def sheet_entry(root: Path, file: str, width: int, height: int, text: str) -> dict[str, Any] | None:
     """The entry of a contact sheet; `text` is its description. None if it is not one of ours.
 
-    `cells` are the files of its pictures, None for each that was not made.
+    `cells` are the files of its pictures, None for each that was not rendered.
     """
     try:
         shown = json.loads(text)
