@@ -203,6 +203,8 @@ def _gpu_memory(torch: Any, device: Any) -> Check:
     return Check("card memory", text)
 
 
+Capability = tuple[int, int]
+
 _ARCHITECTURE = re.compile(r"(sm|compute)_(\d+)(\d)[af]?")
 # Builds with CUDA 12.8 and later have no code for Maxwell and Pascal, those with 12.6 are the last.
 _OLDEST_OF_NEW_BUILDS = (7, 0)
@@ -214,19 +216,16 @@ _NEWER = (
     "Install a newer build of torch, for a newer CUDA: https://pytorch.org/get-started/locally/."
 )
 
-Capability = tuple[int, int]
-
 
 def runs_on(capability: Capability, architectures: Iterable[str]) -> bool:
-    """Whether a build for these architectures has code that a card can run."""
-    major, minor = capability
-    for kind, *numbers in _parsed(architectures):
-        built_major, built_minor = numbers
-        if kind == "compute" and (built_major, built_minor) <= capability:
-            return True
-        if kind == "sm" and built_major == major and built_minor <= minor:
-            return True
-    return False
+    """Whether a build for these architectures has code that a card can run.
+
+    Compiled code runs on later cards of its generation, PTX ("compute") on all later ones.
+    """
+    return any(
+        built <= capability and (kind == "compute" or built[0] == capability[0])
+        for kind, built in _parsed(architectures)
+    )
 
 
 def remedy_for(capability: Capability) -> str:
@@ -236,14 +235,14 @@ def remedy_for(capability: Capability) -> str:
 
 def range_of(architectures: Iterable[str]) -> str:
     """The compute capabilities that a build is for, as in `7.5 to 12.0`."""
-    found = sorted((major, minor) for _, major, minor in _parsed(architectures))
+    found = sorted(built for _, built in _parsed(architectures))
     if not found:
         return "no card"
-    (first, last) = (f"{major}.{minor}" for major, minor in (found[0], found[-1]))
+    first, last = (f"{major}.{minor}" for major, minor in (found[0], found[-1]))
     return first if first == last else f"{first} to {last}"
 
 
-def _parsed(architectures: Iterable[str]) -> list[tuple[str, int, int]]:
-    """Kind, major and minor; AMD's names (`gfx90a`) do not match."""
+def _parsed(architectures: Iterable[str]) -> list[tuple[str, Capability]]:
+    """Kind and capability; AMD's names (`gfx90a`) do not match."""
     matches = filter(None, map(_ARCHITECTURE.fullmatch, architectures))
-    return [(match[1], int(match[2]), int(match[3])) for match in matches]
+    return [(match[1], (int(match[2]), int(match[3]))) for match in matches]

@@ -221,10 +221,9 @@ class _Child:
 
     def interrupt(self) -> None:
         """Send the process a request to end the batch in progress, if there is one."""
-        current, connection = self._current, self._connection
-        if current is not None and not current.done() and connection is not None:
+        if self._connection and self._current is not None and not self._current.done():
             with suppress(OSError):
-                self._send(connection, Interrupt())
+                self._send(self._connection, Interrupt())
 
     def end(self) -> None:
         """Kill the process and wait for the thread; a batch in progress ends with EngineStopped."""
@@ -277,7 +276,7 @@ class _Child:
                 case Preview() as preview:
                     work.on_preview(preview)
                 case Ended(outcome, memory):
-                    self.gpu_memory = memory
+                    self.gpu_memory = memory or self.gpu_memory
                     if isinstance(outcome, EngineDied):
                         raise outcome
                     if isinstance(outcome, PicowatchError):

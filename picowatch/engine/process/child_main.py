@@ -128,12 +128,14 @@ def _serve(
         work = batches.get()
         replies.number = work.number
         outcome: list[RenderedImage] | PicowatchError
+        memory = None
         try:
             renderer = renderer or make_renderer()
             if not is_ready:
                 is_ready = True
                 replies.send(Ready())
             outcome = renderer.render(work.batch, replies.step, interrupted, work.waiting)
+            memory = gpu_memory()  # not after a failure: a GPU that gave up raises here
         except EngineStopped as stopped:
             outcome = stopped
         except RenderFailed as failed:
@@ -144,6 +146,6 @@ def _serve(
         if not is_ready and isinstance(outcome, RenderFailed | EngineDied):
             trace = getattr(outcome, "trace", "")
             outcome = EngineCannotStart(outcome.message, outcome.remedy, trace)
-        replies.send(Ended(outcome, gpu_memory()))
+        replies.send(Ended(outcome, memory))
         if isinstance(outcome, EngineDied):
             sys.exit(1)

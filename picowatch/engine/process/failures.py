@@ -61,7 +61,8 @@ def explain_exit(status: int, stderr: Sequence[str]) -> tuple[str, str]:
     if status == -signal.SIGBUS:
         return _FILE_CUT_SHORT
     if status < 0:
-        return f"The engine crashed ({_signal_name(-status)}).", _CRASHED
+        name = next((one.name for one in signal.Signals if one == -status), f"signal {-status}")
+        return f"The engine crashed ({name}).", _CRASHED
     last = next((text for line in reversed(stderr) if (text := _printable(line))), "")
     reason = f" It said: {last}." if last else ""
     return f"The engine ended by itself (exit status {status}).{reason}", _CRASHED
@@ -70,13 +71,6 @@ def explain_exit(status: int, stderr: Sequence[str]) -> tuple[str, str]:
 def _printable(line: str) -> str:
     """The line without control characters, and not longer than a sentence may be."""
     return "".join(filter(str.isprintable, line)).strip()[:_LONGEST].rstrip(".")
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 def explain_error(error: Exception, trace: str) -> RenderFailed | EngineDied:

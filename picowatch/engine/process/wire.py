@@ -47,7 +47,7 @@ class Step:
 class Ended:
     """From the engine, the last of a batch: its pictures, or why there are none.
 
-    After EngineDied it ends itself. `memory` is what it holds on a GPU, if it has one.
+    After EngineDied it ends itself. `memory` comes with pictures: what it holds on a GPU, if any.
     """
 
     outcome: list[RenderedImage] | PicowatchError

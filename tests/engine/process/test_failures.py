@@ -2,10 +2,14 @@
 
 import subprocess
 import sys
+from queue import SimpleQueue
+from unittest.mock import Mock
 
 import pytest
 
+from picowatch.engine.process import child_main
 from picowatch.engine.process.failures import StderrTail, explain_error
+from picowatch.engine.process.wire import Render
 from picowatch.errors import EngineDied, RenderFailed
 from tests.engine.requests import PATIENCE
 
@@ -60,6 +64,21 @@ def test_a_poisoned_gpu_ends_the_engine(error: Exception) -> None:
     assert isinstance(failure, EngineDied)
     assert "CUDA error" in failure.message
     assert "\n" not in failure.message
+
+
+def test_after_an_error_of_the_gpu_its_memory_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That raises, too, and the reason would be lost."""
+    error = RuntimeError("CUDA error: an illegal memory access was encountered")
+    failing = Mock(side_effect=error)
+    monkeypatch.setattr(child_main, "gpu_memory", failing)
+    batches: SimpleQueue[Render] = SimpleQueue()
+    batches.put(Render(0, (), 0))
+    replies = Mock()
+    with pytest.raises(SystemExit):
+        child_main._serve(replies, lambda: Mock(render=failing), batches, lambda: False)
+    (ended,) = replies.send.call_args.args
+    assert isinstance(ended.outcome, EngineDied)
+    assert "illegal memory access" in ended.outcome.message
 
 
 SPEECH = "import sys; sys.stderr.write('first words ' + 'no line ends ' * 500_000 + 'last words')"
