@@ -185,7 +185,7 @@ def _why_unknown(written: str) -> str:
         for name, (closest, aliases) in _MISSING.items():
             if squeezed.removesuffix(ending) in map(_squeezed, (name, *aliases)):
                 return (
-                    f"the sampler {name} is not in diffusers, which picowatch draws with; "
+                    f"the sampler {name} is not in diffusers, which picowatch renders with; "
                     f"{closest} comes closest. The samplers are {_names()}."
                 )
     known = [s.name for s in SAMPLERS] + [alias for s in SAMPLERS for alias in s.aliases]

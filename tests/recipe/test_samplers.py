@@ -73,12 +73,12 @@ ALL = (
         ),
         (
             "sampler: DPM++ 2S a Karras",
-            "the sampler DPM++ 2S a is not in diffusers, which picowatch draws with; DPM++ SDE "
+            "the sampler DPM++ 2S a is not in diffusers, which picowatch renders with; DPM++ SDE "
             f"comes closest. The samplers are {ALL}.",
         ),
         (
             "sampler: k_dpmpp_3m_sde",
-            "the sampler DPM++ 3M SDE is not in diffusers, which picowatch draws with; DPM++ 2M "
+            "the sampler DPM++ 3M SDE is not in diffusers, which picowatch renders with; DPM++ 2M "
             f"SDE comes closest. The samplers are {ALL}.",
         ),
         (

@@ -88,7 +88,7 @@ def _of_picowatch(text: str, position: Position) -> Layer:
         values = json.loads(text)
         if values["format"] != 1:
             raise PictureUnreadable(
-                "it was made by a newer picowatch.", "Read it with that version."
+                "it was rendered by a newer picowatch.", "Read it with that version."
             )
         return _layer_of(ImageRequest.from_dict(values["request"]), position)
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError):
@@ -110,7 +110,7 @@ def _layer_of(request: ImageRequest, position: Position) -> Layer:
 
 
 def _hashed(position: Position, hash_: str) -> Position:
-    return _noted(position, f", made with the file whose hash begins {hash_[:_HASH_DIGITS]}")
+    return _noted(position, f", rendered with the file whose hash begins {hash_[:_HASH_DIGITS]}")
 
 
 def _noted(position: Position, more: str) -> Position:

@@ -147,7 +147,7 @@ def _prompt_line(
     if negative:
         problems.add(
             at(negative.start(), len("Negative prompt:")),
-            "'Negative prompt:' within a prompt would be drawn. Write --negative_prompt "
+            "'Negative prompt:' within a prompt would be part of its text. Write --negative_prompt "
             f"{shown(negative['text'])} after the prompt.",
         )
     setting = _SETTING.fullmatch(text)

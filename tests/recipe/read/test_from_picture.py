@@ -182,8 +182,7 @@ def test_missing_models_are_named_with_their_hashes() -> None:
     bare = Inventory(demo=DEMO, vaes=("mse",), loras=("x", "pixel"))
     assert problem("from: a.png", CHUNK, bare) == (
         "no checkpoint 'dreamshaper_8' in models/checkpoints. Only demo is available. (in a.png, "
-        "made "
-        "with the file whose hash begins 879db523c3)"
+        "rendered with the file whose hash begins 879db523c3)"
     )
     assert read("from: a.png\nmodel: demo", CHUNK, bare).checkpoint == "demo"
     without_x = Inventory(
@@ -202,7 +201,8 @@ def test_missing_models_are_named_with_their_hashes() -> None:
              "picowatch, "
          "A1111, Fooocus and picoDiffusion do."),
         ({"picowatch": "{"}, "a.png: its 'picowatch' text is damaged."),
-        ({"picowatch": '{"format": 2}'}, "a.png: it was made by a newer picowatch. Read it with "
+        ({"picowatch": '{"format": 2}'}, "a.png: it was rendered by a newer picowatch. Read it "
+         "with "
          "that version."),
         ({"parameters": "a corgi"}, "a.png: its 'parameters' text has no line 'Steps: …, Sampler: "
          "…'."),

@@ -116,10 +116,11 @@ def test_problems_point_into_a_line_that_holds_all() -> None:
 
 
 def test_a_negative_prompt_within_a_line_is_refused() -> None:
-    """Its words would be drawn."""
+    """Its words would be part of the picture."""
     (message,) = messages("a dog\na cat. Negative prompt: dim\n", TXT)
     assert message == (
-        "'Negative prompt:' within a prompt would be drawn. Write --negative_prompt dim after the "
+        "'Negative prompt:' within a prompt would be part of its text. Write --negative_prompt "
+        "dim after the "
         "prompt."
     )
 
