@@ -358,7 +358,6 @@ _ALL = ROWS | SHORTHANDS
 FIRST_NAME_OF = {name: name for name in _ALL} | {
     alias: name for name, row in _ALL.items() for alias in row.aliases
 }
-ALL_NAMES = tuple(FIRST_NAME_OF)
 
 # Why a sweep cannot vary these.
 NO_SWEEP = {

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
-from picowatch.recipe.fields import ALL_NAMES, FIRST_NAME_OF, SWITCHES
+from picowatch.recipe.fields import FIRST_NAME_OF, SWITCHES
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import did_you_mean
 from picowatch.recipe.messages.wording import MAX_WARNINGS, left_out, wrong_value
@@ -143,7 +143,7 @@ def _why_refused(written: str, name: str, value: str) -> str:
         return f"--{written}: {_OTHER_TOOLS[name]}"
     if name == "ar":
         return f"--ar: Midjourney's aspect ratio; write --size {_size_of_ratio(value)}"
-    return f"unknown flag '--{shown(written)}'. {did_you_mean(name, ALL_NAMES, '--')}".rstrip()
+    return f"unknown flag '--{shown(written)}'. {did_you_mean(name, FIRST_NAME_OF, '--')}".rstrip()
 
 
 def _size_of_ratio(text: str) -> str:

@@ -4,7 +4,7 @@ import re
 from bisect import bisect_right
 from dataclasses import dataclass
 
-from picowatch.recipe.fields import ALL_NAMES, FIRST_NAME_OF
+from picowatch.recipe.fields import FIRST_NAME_OF
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import closest
 from picowatch.recipe.read.a1111 import a1111_entries
@@ -157,7 +157,7 @@ def _prompt_line(
 
 
 def _refuse_setting(name: str, value: str, position: Position, problems: Problems) -> None:
-    meant = name if name in ALL_NAMES else closest(name, ALL_NAMES)
+    meant = name if name in FIRST_NAME_OF else closest(name, FIRST_NAME_OF)
     if meant:
         question = "" if meant == name else f"Did you mean '{meant}'? "
         problems.add(

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
-from picowatch.recipe.fields import ALL_NAMES, FIRST_NAME_OF
+from picowatch.recipe.fields import FIRST_NAME_OF
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import closest
 from picowatch.recipe.read.nodes import Mapping, Node, Scalar, Sequence, compose
@@ -74,7 +74,7 @@ def _forgive_missing_prompt(mapping: Mapping, layer: Layer) -> None:
     for key, value in mapping.pairs[:_MAX_COMPARED]:
         if not isinstance(key, Scalar) or key.text in FIRST_NAME_OF:
             continue
-        if closest(key.text, ALL_NAMES) == "prompt":
+        if closest(key.text, FIRST_NAME_OF) == "prompt":
             layer.setdefault("prompt", Written("", value.position, "''", key.position))
 
 

@@ -49,12 +49,14 @@ def find_vae(written: str, inventory: Inventory) -> str:
     """The VAE a recipe means, or "baked". Raises NotInstalled."""
     if written.strip().casefold() in _BAKED_WORDS:
         return BAKED
-    return _find("VAE", "vae", written, inventory.vaes, inventory, BAKED)
+    missing = f"no VAE '{shown(written)}' in models/vae."
+    return _find("VAE", missing, written, inventory.vaes, inventory, BAKED)
 
 
 def find_lora(written: str, inventory: Inventory) -> str:
     """The LoRA a recipe means. Raises NotInstalled."""
-    return _find("LoRA", "loras", written, inventory.loras, inventory)
+    missing = f"no LoRA '{shown(written)}' in models/loras."
+    return _find("LoRA", missing, written, inventory.loras, inventory)
 
 
 def matching(written: str, names: Sequence[str]) -> list[str]:
@@ -83,11 +85,12 @@ def _checkpoint(written: str, inventory: Inventory) -> Checkpoint:
     names = list(checkpoints)
     if not _named(written, names, inventory):
         _refuse_download(written)
-    return checkpoints[_find("checkpoint", "checkpoints", written, names, inventory)]
+    missing = f"no checkpoint '{shown(written)}' in models/checkpoints."
+    return checkpoints[_find("checkpoint", missing, written, names, inventory)]
 
 
 def _find(
-    kind: str, folder: str, written: str, names: Sequence[str], inventory: Inventory, *also: str
+    kind: str, missing: str, written: str, names: Sequence[str], inventory: Inventory, *also: str
 ) -> str:
     """The one name that is meant; NotInstalled says what would do, or why a file is refused."""
     found = _named(written, names, inventory)
@@ -102,9 +105,7 @@ def _find(
     if found:
         reason = inventory.refused[found[0]]
         raise NotInstalled(f"the {kind} '{found[0]}' cannot be used: {reason}")
-    raise NotInstalled(
-        f"no {kind} '{shown(written)}' in models/{folder}. {_instead(written, [*names, *also])}"
-    )
+    raise NotInstalled(f"{missing} {_instead(written, [*names, *also])}")
 
 
 def _named(written: str, names: Sequence[str], inventory: Inventory) -> list[str]:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 
-from picowatch.recipe.fields import ALL_NAMES, FIRST_NAME_OF, HIRES_FIELDS, SIZE
+from picowatch.recipe.fields import FIRST_NAME_OF, HIRES_FIELDS, SIZE
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import did_you_mean
 from picowatch.recipe.messages.wording import wrong_value
@@ -41,7 +41,7 @@ def put(layer: Layer, name: str, written: Written, problems: Problems) -> None:
 
 
 def _why_unknown(name: str) -> str:
-    return f"unknown field '{shown(name)}'. {did_you_mean(name, ALL_NAMES)}".rstrip()
+    return f"unknown field '{shown(name)}'. {did_you_mean(name, FIRST_NAME_OF)}".rstrip()
 
 
 def meaning_of_scheduler(value: object) -> str:
