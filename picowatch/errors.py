@@ -120,10 +120,10 @@ class PictureUnreadable(PicowatchError):
 
 
 class RenderFailed(PicowatchError):
-    """The engine could not make these images; the engine itself lives on.
+    """The engine could not render these images; the engine itself lives on.
 
-    `trace` holds the engine's traceback for `--debug` and the log file; it is never shown to
-    a user unasked.
+    `trace` holds the engine's traceback for `--debug` and the log file; it is shown nowhere
+    else.
     """
 
     usual_remedy = "`picowatch doctor` checks the engine."
@@ -140,7 +140,7 @@ class EngineDied(PicowatchError):
 
 
 class EngineStopped(PicowatchError):
-    """The engine was closed on purpose; what it worked on goes back to the queue."""
+    """The engine was closed on purpose; its images are queued again."""
 
     usual_remedy = "Start picowatch again: the images are still queued."
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """What tells one version of a file from the next without reading it.
+    """Identifies one version of a file without reading it.
 
     Compared for inequality only: clocks jump.
     """

@@ -330,7 +330,7 @@ def load_settings(
 
 
 def _is_misspelt(variable: str) -> bool:
-    """Whether a variable that is no setting looks as if it should be one."""
+    """Whether a variable that is not a setting looks like one."""
     ours = variable.startswith(PREFIX) and variable not in _OTHER_VARIABLES
     return ours and not _SET_BY_OTHERS.fullmatch(variable)
 
@@ -468,7 +468,7 @@ def _check_placeholders(template: str, where: str) -> None:
 
 
 def _sample_name(template: str, where: str, number: int, other: int) -> str:
-    """What the template makes of a picture with this number, and this value for all the rest."""
+    """The template's name for a picture with this number, and this value for all the rest."""
     sample: dict[str, Any] = dict.fromkeys(("checkpoint", "sampler"), str(other))
     sample["recipe"] = "x"  # a folder's pictures are of one recipe
     sample |= dict.fromkeys(("seed", "steps", "width", "height"), other)

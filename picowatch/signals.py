@@ -8,8 +8,8 @@ from types import FrameType
 from picowatch.errors import INTERRUPTED
 
 ALWAYS_ENDING = (signal.SIGTERM, signal.SIGINT)
-# Whatever would end a process without asking it, and that somebody may send: the engine is ended
-# with it, and what is in progress goes back into the queue.
+# Every signal that ends a process by default and that somebody may send: picowatch then ends the
+# engine, and queues again what is in progress.
 ENDING = (
     *ALWAYS_ENDING,
     signal.SIGHUP,
@@ -21,7 +21,7 @@ ENDING = (
 
 
 def heed_early_signals(arguments: Sequence[str]) -> None:
-    """End `picowatch run` well while its parts are still imported: nothing has begun yet."""
+    """End `picowatch run` cleanly while its modules are still imported: nothing has begun yet."""
     if arguments[:1] != ["run"]:
         return
 

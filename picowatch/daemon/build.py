@@ -42,7 +42,7 @@ from picowatch.work.result import RunResult
 log = logging.getLogger("picowatch")
 
 LEDGER = "ledger.sqlite"
-LOCK_SECONDS = 0.5  # between looks whether a `picowatch make` has let go of the outbox
+LOCK_SECONDS = 0.5  # between attempts while a `picowatch make` holds the outbox
 
 MakeEngine = Callable[[EngineOptions], Engine]
 
@@ -112,12 +112,14 @@ def build_daemon(
             notify(*ALIVE)
 
     go_on = _go_on(retry, show_life)
-    finishing = Finishing(settings, inbox, ledger, outbox, errors=errors, go_on=go_on)
+    finishing = Finishing(
+        settings=settings, inbox=inbox, ledger=ledger, outbox=outbox, errors=errors, go_on=go_on
+    )
     intake = Intake(
-        settings,
-        inbox,
-        ledger,
-        outbox,
+        settings=settings,
+        inbox=inbox,
+        ledger=ledger,
+        outbox=outbox,
         finishing=finishing,
         errors=errors,
         go_on=go_on,
@@ -125,7 +127,9 @@ def build_daemon(
         now=now,
     )
     commands = retry.until_begun(lambda: Commands(settings.outbox))
-    control = Control(settings, ledger, outbox, pool, commands, go_on=go_on)
+    control = Control(
+        settings=settings, ledger=ledger, outbox=outbox, pool=pool, commands=commands, go_on=go_on
+    )
     return Daemon(
         recovery=Recovery(
             inbox=inbox,

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from picowatch.files.retry import unexpected
@@ -12,7 +12,6 @@ from picowatch.outbox.outbox import Outbox
 from picowatch.outbox.sheets import Cell, SheetTooLarge
 from picowatch.recipe import Recipe
 from picowatch.recipe.fields import Axis
-from picowatch.recipe.request import ImageRequest
 
 log = logging.getLogger("picowatch")
 
@@ -59,18 +58,8 @@ def _publish(
     files = [picture for _, picture in images]
     text = json.dumps({"recipe": recipe, **shown, "files": files}, ensure_ascii=False)
     side = max(max(request.width, request.height) for request, _ in images)
-    cells = _cells(images, axes, outbox)
-    outbox.publish_sheet(file, cells, axes, min(side, LARGEST_PICTURE), text, go_on)
-
-
-def _cells(
-    images: Sequence[tuple[ImageRequest, str | None]], axes: Sequence[Axis], outbox: Outbox
-) -> list[Cell]:
-    """The pictures; without axes each says its seed."""
-    return [
-        Cell(
-            outbox.root / picture if picture else None,
-            "" if axes else f"seed {request.seed}",
-        )
+    cells = [
+        Cell(outbox.root / picture if picture else None, "" if axes else f"seed {request.seed}")
         for request, picture in images
     ]
+    outbox.publish_sheet(file, cells, axes, min(side, LARGEST_PICTURE), text, go_on)

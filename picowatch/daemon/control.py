@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from picowatch.daemon.contact_sheets import make_due_sheets
@@ -22,40 +23,32 @@ NAMED = 10  # recipes in an answer
 MISSING_SECONDS = 30.0  # that a network share may take to show a file another machine wrote
 
 
+@dataclass(kw_only=True, eq=False)
 class Control:
-    """Runs commands; each may come twice if picowatch dies between running and answering it."""
+    """Runs commands; each may come twice if picowatch dies between running and answering it.
 
-    def __init__(
-        self,
-        settings: Settings,
-        ledger: Ledger,
-        outbox: Outbox,
-        pool: WorkerPool,
-        commands: Commands,
-        *,
-        go_on: Callable[[], None],
-    ) -> None:
-        """`go_on` is called while a command takes long."""
-        self._settings = settings
-        self._inbox = settings.inbox
-        self._ledger = ledger
-        self._outbox = outbox
-        self._pool = pool
-        self._commands = commands
-        self._go_on = go_on
-        self._missing_since: dict[
-            str, float
-        ] = {}  # recipes of `make` whose files are not there yet
+    `go_on` is called while a command takes long.
+    """
+
+    settings: Settings
+    ledger: Ledger
+    outbox: Outbox
+    pool: WorkerPool
+    commands: Commands
+    go_on: Callable[[], None]
+
+    def __post_init__(self) -> None:
+        self._missing_since: dict[str, float] = {}  # recipes of `make`
 
     def restore_pause(self) -> None:
         """A pause continues after a restart."""
-        if self._ledger.fact(PAUSED) == "yes":
-            self._pool.pause()
+        if self.ledger.fact(PAUSED) == "yes":
+            self.pool.pause()
             log.info("paused: nothing is rendered until `picowatch resume`")
 
     def run_commands(self) -> None:
         """Do what was requested meanwhile."""
-        self._commands.answer_all(self.do)
+        self.commands.answer_all(self.do)
 
     def do(self, command: Command) -> Answer | None:
         """Run it and return the answer; None as long as there is no answer yet."""
@@ -75,42 +68,42 @@ class Control:
     # -- pause
 
     def _pause(self) -> Answer:
-        if self._pool.paused:
+        if self.pool.paused:
             return Answer(True, f"It is already paused; {self._queued()}.")
         self._set_paused(True)
         running = (
-            " when the images in progress are finished" if self._ledger.counts().running else ""
+            " when the images in progress are finished" if self.ledger.counts().running else ""
         )
         return Answer(True, f"Paused{running}; {self._queued()}.")
 
     def _resume(self) -> Answer:
-        if not self._pool.paused:
+        if not self.pool.paused:
             return Answer(True, f"It was not paused; {self._queued()}.")
         self._set_paused(False)
         return Answer(True, f"Resumed; {self._queued()}.")
 
     def _set_paused(self, paused: bool) -> None:
-        self._outbox.memos.note_pause(paused)
-        self._ledger.remember(PAUSED, "yes" if paused else "")
+        self.outbox.memos.note_pause(paused)
+        self.ledger.remember(PAUSED, "yes" if paused else "")
         log.info("%s, as requested", "paused" if paused else "resumed")
         if paused:
-            self._pool.pause()
+            self.pool.pause()
         else:
-            self._pool.resume()
+            self.pool.resume()
 
     def _queued(self) -> str:
-        return images_wait(self._ledger.counts().queued)
+        return images_wait(self.ledger.counts().queued)
 
     # -- retry and cancel
 
     def _retry(self, pattern: str | None) -> Answer:
-        failed = self._ledger.recipes_with_failures()
-        retried = self._ledger.retry(failed if pattern is None else _matching(pattern, failed))
+        failed = self.ledger.recipes_with_failures()
+        retried = self.ledger.retry(failed if pattern is None else _matching(pattern, failed))
         for recipe in retried:
-            if self._ledger.is_valid(recipe):  # else it says what is wrong with the last save
-                self._outbox.problems.remove_error(recipe)
+            if self.ledger.is_valid(recipe):  # else it says what is wrong with the last save
+                self.outbox.problems.remove_error(recipe)
             log.info("%s: %s queued again, as requested", recipe, images(retried[recipe]))
-        self._pool.wake()
+        self.pool.wake()
         if retried:
             return Answer(True, f"{images(sum(retried.values()))} queued again.")
         if pattern is None:
@@ -122,23 +115,23 @@ class Control:
 
     def _cancel(self, pattern: str) -> Answer:
         """What is in progress is finished, or stopped under the setting `interrupt`."""
-        queued = [recipe for recipe, _ in self._ledger.queued_recipes()]
-        running = set(_matching(pattern, self._ledger.recipes_in_progress()))
+        queued = [recipe for recipe, _ in self.ledger.queued_recipes()]
+        running = set(_matching(pattern, self.ledger.recipes_in_progress()))
         recipes = {*_matching(pattern, queued), *running}
         if not recipes:
             return Answer(
                 False,
                 f"No image of {pattern} is queued.{_named('Recipes with queued images', queued)}",
             )
-        known = {recipe: self._ledger.known_recipe(recipe) for recipe in sorted(recipes)}
-        self._outbox.memos.note_cancellation(
+        known = {recipe: self.ledger.known_recipe(recipe) for recipe in sorted(recipes)}
+        self.outbox.memos.note_cancellation(
             {recipe: one.stamp for recipe, one in known.items() if one}
         )
-        cancelled = self._ledger.cancel(recipes)
-        stopped = self._pool.cancel(recipes) if self._settings.interrupt else 0
+        cancelled = self.ledger.cancel(recipes)
+        stopped = self.pool.cancel(recipes) if self.settings.interrupt else 0
         for recipe in sorted(recipes):
             log.info("%s: queued images cancelled, as requested", recipe)
-            make_due_sheets(recipe, self._ledger, self._outbox, self._go_on)
+            make_due_sheets(recipe, self.ledger, self.outbox, self.go_on)
         rest = ""
         if running:
             rest = (
@@ -152,10 +145,10 @@ class Control:
 
     def _make(self, recipe: str, digest: str) -> Answer | None:
         """The pictures of a save, once it was answered and all of them have ended."""
-        stamp, known = stamp_of(self._inbox, recipe), self._ledger.known_recipe(recipe)
+        stamp, known = stamp_of(self.settings.inbox, recipe), self.ledger.known_recipe(recipe)
         if stamp is not None and (known is None or stamp.written_since(known.stamp)):
             return None
-        outcome = self._ledger.outcome(recipe, digest)
+        outcome = self.ledger.outcome(recipe, digest)
         if outcome is None and stamp is None and known is None:
             return self._missing(recipe)
         self._missing_since.pop(recipe, None)
@@ -169,15 +162,16 @@ class Control:
             return None
         del self._missing_since[recipe]
         return Answer(
-            False, f"{recipe} was not found in {self._inbox}, the inbox that is being watched."
+            False,
+            f"{recipe} was not found in {self.settings.inbox}, the inbox that is being watched.",
         )
 
     def _result(self, recipe: str, outcome: Outcome) -> Answer:
         if not outcome.valid:
-            return Answer(False, self._outbox.problems.error(recipe))
+            return Answer(False, self.outbox.problems.error(recipe))
         pictures = outcome.pictures
         if outcome.failed:
-            file = self._outbox.names.error_file(recipe)
+            file = self.outbox.names.error_file(recipe)
             return Answer(
                 False, f"{images(outcome.failed)} failed: see {file} in the outbox.", pictures
             )

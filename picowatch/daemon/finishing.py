@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 
 from picowatch.daemon.contact_sheets import make_due_sheets
@@ -20,26 +21,19 @@ log = logging.getLogger("picowatch")
 FAILURES_SHOWN = 20  # in one error file
 
 
+@dataclass(kw_only=True, eq=False)
 class Finishing:
-    """Reports what failed, and finishes with a recipe once nothing of it is left to do."""
+    """Reports what failed, and finishes with a recipe once nothing of it is left to do.
 
-    def __init__(
-        self,
-        settings: Settings,
-        inbox: Inbox,
-        ledger: Ledger,
-        outbox: Outbox,
-        *,
-        errors: RecentErrors,
-        go_on: Callable[[], None],
-    ) -> None:
-        """`go_on` is called between the parts of what takes long; it may raise Ended."""
-        self._when_done = settings.when_done
-        self._inbox = inbox
-        self._ledger = ledger
-        self._outbox = outbox
-        self._errors = errors
-        self._go_on = go_on
+    `go_on` is called between the parts of what takes long; it may raise Ended.
+    """
+
+    settings: Settings
+    inbox: Inbox
+    ledger: Ledger
+    outbox: Outbox
+    errors: RecentErrors
+    go_on: Callable[[], None]
 
     def finished(self, recipe: str) -> None:
         """An image of this recipe is done or failed."""
@@ -47,14 +41,14 @@ class Finishing:
 
     def moved(self, recipe: str) -> None:
         """The recipe was renamed: its failures, contact sheets and archive follow it."""
-        if failures := self._ledger.failures(recipe):
-            self._outbox.problems.write_error(recipe, _failure_text(recipe, failures))
-            self._errors.note(recipe, f"{recipe}: {failures[-1][1]}")
+        if failures := self.ledger.failures(recipe):
+            self.outbox.problems.write_error(recipe, _failure_text(recipe, failures))
+            self.errors.note(recipe, f"{recipe}: {failures[-1][1]}")
         self.conclude(recipe)
 
     def conclude(self, recipe: str) -> None:
         """Draw the contact sheets that are due; archive or delete a recipe that is done."""
-        make_due_sheets(recipe, self._ledger, self._outbox, self._go_on)
+        make_due_sheets(recipe, self.ledger, self.outbox, self.go_on)
         self._retire(recipe)
 
     def safely(self, recipe: str, action: Callable[[], None]) -> None:
@@ -64,41 +58,41 @@ class Finishing:
         except Exception as error:  # no recipe, picture or hook may end the daemon
             words = unexpected(error)
             log.error("%s: %s", recipe, words)
-            self._errors.note(recipe, f"{recipe}: {words}")
+            self.errors.note(recipe, f"{recipe}: {words}")
             with suppress(OSError):
-                self._outbox.problems.add_warning(recipe, words)
+                self.outbox.problems.add_warning(recipe, words)
 
     def _finish(self, recipe: str) -> None:
-        failures = self._ledger.failures(recipe)
+        failures = self.ledger.failures(recipe)
         if failures:
             # An invalid save's error file stays: the next good save tries these again anyway.
-            if self._ledger.is_valid(recipe):
-                if self._outbox.problems.write_error(recipe, _failure_text(recipe, failures)):
-                    self._errors.on_failed(recipe)
-                self._errors.note(recipe, f"{recipe}: {failures[-1][1]}")
-        elif self._ledger.succeeded(recipe) is not None:
-            self._outbox.problems.remove_error(recipe)  # a crash may have kept it
-            self._errors.forget(recipe)
+            if self.ledger.is_valid(recipe):
+                if self.outbox.problems.write_error(recipe, _failure_text(recipe, failures)):
+                    self.errors.on_failed(recipe)
+                self.errors.note(recipe, f"{recipe}: {failures[-1][1]}")
+        elif self.ledger.succeeded(recipe) is not None:
+            self.outbox.problems.remove_error(recipe)  # a crash may have kept it
+            self.errors.forget(recipe)
         self.conclude(recipe)
 
     def _retire(self, path: str) -> None:
         """Archive or delete a recipe whose images all succeeded and whose bytes are the same."""
-        if self._when_done == "keep":
+        if self.settings.when_done == "keep":
             return
-        digest = self._ledger.succeeded(path)
-        content = self._inbox.content(path, digest) if digest else None
+        digest = self.ledger.succeeded(path)
+        content = self.inbox.content(path, digest) if digest else None
         if digest is None or content is None:
             return
-        archive = self._when_done == "archive"
-        where = f"moved to {self._outbox.archive(path, content)}" if archive else "deleted"
+        archive = self.settings.when_done == "archive"
+        where = f"moved to {self.outbox.archive(path, content)}" if archive else "deleted"
         try:
-            removed = self._inbox.remove(path, digest)
+            removed = self.inbox.remove(path, digest)
         except OSError as error:
             log.warning("%s: done, but it stays in the inbox: %s", path, error.strerror)
             return
         if removed:
             log.info("%s: done, %s", path, where)
-            self._ledger.forget(path)
+            self.ledger.forget(path)
 
 
 def _failure_text(recipe: str, failures: Sequence[tuple[QueuedImage, str]]) -> str:

@@ -5,6 +5,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 
 from picowatch.catalog import Catalog
@@ -40,37 +41,29 @@ SLICE_SECONDS = 0.2
 INBOX_LAST_SEEN = "inbox last seen"  # the ledger's fact
 
 
+@dataclass(kw_only=True, eq=False)
 class Intake:
-    """Takes evidence from the inbox to the ledger, and answers the user in the outbox."""
+    """Takes evidence from the inbox to the ledger, and answers the user in the outbox.
 
-    def __init__(
-        self,
-        settings: Settings,
-        inbox: Inbox,
-        ledger: Ledger,
-        outbox: Outbox,
-        *,
-        finishing: Finishing,
-        errors: RecentErrors,
-        go_on: Callable[[], None],
-        result: RunResult,
-        now: Callable[[], float] = time.time,
-    ) -> None:
-        """`go_on` is called between the parts of what takes long; it may raise Ended."""
-        self._settings = settings
-        self._inbox = inbox
-        self._ledger = ledger
-        self._outbox = outbox
-        self._catalog = Catalog(settings.models, settings.hash_cache)
-        self._start_images = StartImages(settings.inbox, settings.outbox)
-        self._now = now
-        self._inventory: Inventory | None = None
+    `go_on` is called between the parts of what takes long; it may raise Ended.
+    """
+
+    settings: Settings
+    inbox: Inbox
+    ledger: Ledger
+    outbox: Outbox
+    finishing: Finishing
+    errors: RecentErrors
+    go_on: Callable[[], None]
+    result: RunResult
+    now: Callable[[], float]
+
+    def __post_init__(self) -> None:
+        self._catalog = Catalog(self.settings.models, self.settings.hash_cache)
+        self._start_images = StartImages(self.settings.inbox, self.settings.outbox)
         self._hashes = ModelHashes(self._catalog)
+        self._inventory: Inventory | None = None
         self._to_hash: NotHashed | None = None
-        self._finishing = finishing
-        self._errors = errors
-        self._go_on = go_on
-        self._result = result
 
     def look_again(self) -> None:
         """There is new evidence: models may have come and gone before it."""
@@ -88,10 +81,10 @@ class Intake:
         """
         inventory = self._prepared()
         try:
-            with self._ledger.transaction():
+            with self.ledger.transaction():
                 follow_ups = self._answer_slice(evidence, inventory)
-                if (last_seen := self._inbox.last_seen) is not None:
-                    self._ledger.remember(INBOX_LAST_SEEN, last_seen)
+                if (last_seen := self.inbox.last_seen) is not None:
+                    self.ledger.remember(INBOX_LAST_SEEN, last_seen)
         except PASSING:
             self.look_again()  # models may be installed until it is tried again
             raise
@@ -108,22 +101,22 @@ class Intake:
             except NotHashed as needed:
                 self._to_hash = needed
                 break
-            follow_ups.append(partial(self._finishing.safely, seen.path, follow_up))
+            follow_ups.append(partial(self.finishing.safely, seen.path, follow_up))
             if time.monotonic() >= end:
                 break
         return follow_ups
 
     def _prepared(self) -> Inventory:
         if self._to_hash is not None:
-            self._hashes.compute(self._to_hash, self._go_on)
+            self._hashes.compute(self._to_hash, self.go_on)
             self._to_hash = None
         if self._inventory is None:
-            self._inventory = self._catalog.inventory(self._settings.checkpoint)
+            self._inventory = self._catalog.inventory(self.settings.checkpoint)
         return self._inventory
 
     def watch_awaited_pictures(self) -> None:
         """Answer refused recipes again when the pictures that they are waiting for change."""
-        for recipe, refused in self._ledger.awaited().items():
+        for recipe, refused in self.ledger.awaited().items():
             self._watch_pictures(recipe, refused)
 
     def answer_again_without_error(self) -> None:
@@ -131,19 +124,19 @@ class Intake:
 
         It was removed for a rename or a deletion that the ledger did not keep.
         """
-        for recipe in self._ledger.rejected_recipes():
-            if not self._outbox.problems.error(recipe):
-                self._inbox.answer_again_after(recipe, "no error file", lambda: "refused")
+        for recipe in self.ledger.rejected_recipes():
+            if not self.outbox.problems.error(recipe):
+                self.inbox.answer_again_after(recipe, "no error file", lambda: "refused")
 
     def tidy_up(self) -> None:
         """Delete start images that no queued image needs any more."""
-        self._start_images.remove_all_but(self._ledger.start_images_needed())
+        self._start_images.remove_all_but(self.ledger.start_images_needed())
 
     # -- evidence
 
     def _answer_safely(self, seen: Evidence, inventory: Inventory) -> Callable[[], None]:
         try:
-            with self._ledger.transaction():
+            with self.ledger.transaction():
                 return self._answer_one(seen, inventory)
         except NotHashed:
             raise
@@ -153,8 +146,8 @@ class Intake:
     def _reject_unexpected(self, seen: Evidence, words: str) -> Callable[[], None]:
         path, stamp = seen.path, Stamp(0, 0, 0) if isinstance(seen, Deleted) else seen.stamp
         try:
-            with self._ledger.transaction():
-                return self._reject_text(Save(path, "", stamp, self._now()), words)
+            with self.ledger.transaction():
+                return self._reject_text(Save(path, "", stamp, self.now()), words)
         except Exception as error:
             unexpected(error)  # then the log alone says it
             return partial(self._report_rejected, path, f"{path}: {words}")
@@ -163,42 +156,42 @@ class Intake:
         if isinstance(seen, Saved):
             return self._saved(seen, inventory)
         if isinstance(seen, Unreadable):
-            save = Save(seen.path, "", seen.stamp, self._now())
+            save = Save(seen.path, "", seen.stamp, self.now())
             return self._reject_text(save, f"This recipe cannot be read: {seen.why}.")
         if isinstance(seen, Deleted):
             return self._deleted(seen)
         return self._renamed(seen, inventory)
 
     def _saved(self, seen: Saved, inventory: Inventory) -> Callable[[], None]:
-        save = Save(seen.path, seen.digest, seen.stamp, self._now())
+        save = Save(seen.path, seen.digest, seen.stamp, self.now())
         pictures = self._start_images.named_by(seen.path)
         try:
             recipes = self._recipes(seen, inventory, pictures)
             refuse_unusable(recipes, pictures.keep)
             entries = [self._entry(recipe, pictures) for recipe in recipes]
-            result = self._ledger.accept(
+            result = self.ledger.accept(
                 save,
                 entries,
                 draw_seed=partial(secrets.randbelow, SEEDS),
-                picture_exists=self._outbox.exists,
-                go_on=self._go_on,
+                picture_exists=self.outbox.exists,
+                go_on=self.go_on,
             )
         except RecipeInvalid as error:
             follow_up = self._reject(save, error_text(error), one_line(error))
-            self._ledger.await_pictures(seen.path, pictures.refused)
+            self.ledger.await_pictures(seen.path, pictures.refused)
             return _in_turn(follow_up, partial(self._watch_pictures, seen.path, pictures.refused))
         except (ModelRefused, FileUnreadable) as error:
             return self._reject_text(save, str(error))
         warnings = list(dict.fromkeys(w for recipe in recipes for w in recipe.warnings))
-        self._outbox.problems.remove_error(seen.path)
-        self._outbox.problems.write_warnings(seen.path, warnings)
+        self.outbox.problems.remove_error(seen.path)
+        self.outbox.problems.write_warnings(seen.path, warnings)
         return partial(self._report_accepted, seen.path, result, warnings)
 
     def _watch_pictures(self, recipe: str, refused: str) -> None:
         """Answer it again once a picture that it could not use is another one."""
         if refused:
             look = partial(self._start_images.named_by(recipe).look_again, refused)
-            self._inbox.answer_again_after(recipe, refused, look)
+            self.inbox.answer_again_after(recipe, refused, look)
 
     def _recipes(self, seen: Saved, inventory: Inventory, pictures: NamedPictures) -> list[Recipe]:
         """What it says. Raises RecipeInvalid or FileUnreadable."""
@@ -209,19 +202,19 @@ class Intake:
             seen.content,
             inventory,
             seen.defaults,
-            self._settings.max_images_per_save,
+            self.settings.max_images_per_save,
             pictures.texts,
-            self._go_on,
+            self.go_on,
         )
 
     def _entry(self, recipe: Recipe, pictures: NamedPictures) -> RequestedEntry:
-        self._go_on()
+        self.go_on()
         hash_of = self._hashes.beside(pictures.keep)
         return RequestedEntry(
             digest=recipe.digest(hash_of),
             priority=recipe.priority,
             random=recipe.wants_random_seed,
-            requests=partial(recipe.image_requests, hash_of, go_on=self._go_on),
+            requests=partial(recipe.image_requests, hash_of, go_on=self.go_on),
             sheet=sheet_of(recipe),
         )
 
@@ -232,29 +225,29 @@ class Intake:
         )
 
     def _reject(self, save: Save, text: str, line: str) -> Callable[[], None]:
-        self._outbox.problems.write_error(save.path, text)
-        self._ledger.reject(save)
+        self.outbox.problems.write_error(save.path, text)
+        self.ledger.reject(save)
         return partial(self._report_rejected, save.path, line)
 
     def _deleted(self, seen: Deleted) -> Callable[[], None]:
-        cancelled = self._ledger.forget(seen.path)
-        self._outbox.problems.remove_error(seen.path)
-        self._outbox.problems.write_warnings(seen.path, ())
-        self._errors.forget(seen.path)
+        cancelled = self.ledger.forget(seen.path)
+        self.outbox.problems.remove_error(seen.path)
+        self.outbox.problems.write_warnings(seen.path, ())
+        self.errors.forget(seen.path)
         return partial(log.info, "%s: deleted, %s cancelled", seen.path, images(cancelled))
 
     def _renamed(self, seen: Renamed, inventory: Inventory) -> Callable[[], None]:
         """What was valid is kept; what was not, or reads differently now, is answered again."""
         new = seen.path
-        self._outbox.memos.note_rename(seen.old, new, self._ledger.saves_of_images(seen.old))
-        self._ledger.rename(seen.old, new, seen.stamp, picture_exists=self._outbox.exists)
-        self._outbox.problems.remove_error(seen.old)
-        self._outbox.problems.write_warnings(seen.old, ())
-        self._errors.forget(seen.old)
+        self.outbox.memos.note_rename(seen.old, new, self.ledger.saves_of_images(seen.old))
+        self.ledger.rename(seen.old, new, seen.stamp, picture_exists=self.outbox.exists)
+        self.outbox.problems.remove_error(seen.old)
+        self.outbox.problems.write_warnings(seen.old, ())
+        self.errors.forget(seen.old)
         follow_up = partial(log.info, "%s: renamed to %s, its queue is kept", seen.old, new)
-        if self._ledger.is_valid(new) and is_txt(seen.old) == is_txt(new):
+        if self.ledger.is_valid(new) and is_txt(seen.old) == is_txt(new):
             self._apply_new_folder(seen.saved, inventory)
-            return _in_turn(follow_up, partial(self._finishing.moved, new))
+            return _in_turn(follow_up, partial(self.finishing.moved, new))
         return _in_turn(follow_up, self._saved(seen.saved, inventory))
 
     def _apply_new_folder(self, seen: Saved, inventory: Inventory) -> None:
@@ -272,20 +265,20 @@ class Intake:
                     with suppress(PictureUnreadable, ModelRefused):  # no entry of before, then
                         digest = recipe.digest(self._hashes.beside(pictures.keep))
                 priorities.append((digest, recipe.priority))
-        self._ledger.prioritise(seen.path, priorities)
-        self._outbox.problems.remove_error(seen.path)
-        self._outbox.problems.write_warnings(seen.path, warnings)
+        self.ledger.prioritise(seen.path, priorities)
+        self.outbox.problems.remove_error(seen.path)
+        self.outbox.problems.write_warnings(seen.path, warnings)
 
     # -- reporting
 
     def _report_rejected(self, path: str, line: str) -> None:
-        self._result.count_failure()
-        self._errors.note(path, line)
+        self.result.count_failure()
+        self.errors.note(path, line)
         log.error("%s", line)
-        self._errors.on_failed(path)
+        self.errors.on_failed(path)
 
     def _report_accepted(self, path: str, result: Acceptance, warnings: Sequence[str]) -> None:
-        self._errors.forget(path)
+        self.errors.forget(path)
         for warning in warnings:
             log.warning("%s: %s", path, warning)
         parts = [f"{images(result.queued)} queued"]
@@ -298,9 +291,9 @@ class Intake:
         else:
             newest = result.existing[-1]
             log.info("%s: saved, nothing new to render; its newest picture is %s", path, newest)
-            self._outbox.show_as_latest(newest)
+            self.outbox.show_as_latest(newest)
         if not result.queued:
-            self._finishing.conclude(path)
+            self.finishing.conclude(path)
 
 
 def _in_turn(*steps: Callable[[], None]) -> Callable[[], None]:

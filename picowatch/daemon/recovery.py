@@ -67,7 +67,7 @@ def _sound(path: Path, *, check: bool) -> Ledger:
 
 
 def set_aside(path: Path, damage: str) -> None:
-    """Keep a damaged ledger under another name, for whoever wants to look into it."""
+    """Keep a damaged ledger under another name, so that it can be examined."""
     kept = quarantine(path, datetime.now().strftime("%Y%m%d-%H%M%S"))
     log.error("%s It is kept as %s; a new one is built from the pictures.", damage, kept.name)
 

@@ -1,4 +1,4 @@
-"""One daemon after the other: a new one where the ledger was damaged or the outbox replaced."""
+"""Starts the daemon, and another one when the ledger was damaged or the outbox replaced."""
 
 import logging
 import threading
@@ -17,13 +17,13 @@ from picowatch.work.result import RunResult
 
 log = logging.getLogger("picowatch")
 
-LOOK_SECONDS = 0.5  # between looks whether the outbox is there
-# Nobody knows of another outbox's ledger, so nobody can tell what is still waiting there.
+CHECK_SECONDS = 0.5  # between checks whether the outbox is there
+# What is still queued there is in another outbox's ledger, which this one does not know.
 TAKES_AWAY = (
     "when_done: %s removes finished recipes from the inbox: no other picowatch may watch it, or it "
     "would treat them as deleted"
 )
-# A new ledger that is damaged so soon is a broken disk, and a third one would be no better.
+# A new ledger that is damaged so soon means a broken disk: a third one would not help.
 HOPELESS_SECONDS = 60.0
 
 
@@ -38,9 +38,9 @@ def supervise(
     wake: threading.Event,
     signals: list[int],
 ) -> RunResult:
-    """One daemon, and another one where its ledger turned out damaged, or its outbox another one.
+    """Run a daemon, and another one when its ledger was damaged or its outbox replaced.
 
-    Gives how the last one went.
+    Returns the result of the last one.
     """
     damaged = ""
     while True:
@@ -85,13 +85,13 @@ def _folder_id(folder: Path) -> tuple[int, int] | None:
 
 
 def _wait_for_outbox(outbox: Path, before: tuple[int, int] | None, stop: threading.Event) -> None:
-    """Nothing is made where an outbox only may be mounted again: see `OutboxLock.whereabouts`.
+    """Create nothing where an outbox may be mounted again: see `OutboxLock.whereabouts`.
 
-    There is one if the folder is the one of before, or holds what picowatch makes in each.
+    The outbox is there if the folder is the same as before, or has picowatch's own folder.
     """
     while (found := _folder_id(outbox)) is None or found != before:
         if _folder_id(outbox / ".picowatch"):
             return
         notify(*ALIVE)
-        if stop.wait(LOOK_SECONDS):
+        if stop.wait(CHECK_SECONDS):
             raise Ended

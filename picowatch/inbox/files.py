@@ -135,7 +135,7 @@ def read_file(root: Path, path: str) -> tuple[bytes, Stamp]:
 def defaults_for(root: Path, path: str) -> list[DefaultsFile]:
     """The `_defaults.yaml` that hold for a recipe, from the inbox down to its own folder.
 
-    Raises FileUnreadable: pictures made without them would be other pictures.
+    Raises FileUnreadable: without them, other pictures would be rendered.
     """
     found = []
     for end in [0, *(index + 1 for index, sign in enumerate(path) if sign == "/")]:

@@ -9,9 +9,9 @@ OTHER_ENDINGS = {
     ".json": "recipes are .yaml, .yml and .txt; a recipe in JSON is YAML, too: rename it to .yaml",
     ".py": "recipes are .yaml, .yml and .txt",
 }
-# Made and deleted by `status --check`: whether the daemon hears of new files.
+# Created and deleted by `status --check`, to see whether the daemon notices new files.
 PROBE_PREFIX = ".picowatch-probe-"
-# Nobody makes deeper ones on purpose; endless recursion would crash picowatch.
+# Deeper folders are no user's intention; endless recursion would crash picowatch.
 MAX_DEPTH = 64
 SKIPPED_FOLDERS = {"__macosx", "@eadir", "$recycle.bin", "lost+found", "node_modules"}
 # macOS's safe save on a share: "(A Document Being Saved By TextEdit)" holds the new text, under

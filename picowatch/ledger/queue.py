@@ -186,23 +186,15 @@ def _companions(
 
 
 def _start(sql: sqlite3.Connection, image: QueuedImage, names: FileNames) -> QueuedImage:
-    file = reserve(sql, image, names)
+    file = next_file(
+        sql, names, image.recipe, lambda number: names.file(image.recipe, number, image.request)
+    )
     row = sql.execute(
         """UPDATE images SET state = 'running', file = ? WHERE id = ? AND state = 'queued'
            RETURNING *, (SELECT digest FROM saves WHERE id = images.save) AS save_digest""",
         (file, image.id),
     ).fetchone()
     return QueuedImage.of(row)
-
-
-def reserve(sql: sqlite3.Connection, image: QueuedImage, names: FileNames) -> str:
-    """The path of the image's picture."""
-    return next_file(
-        sql,
-        names,
-        image.recipe,
-        lambda number: names.file(image.recipe, number, image.request),
-    )
 
 
 def next_file(

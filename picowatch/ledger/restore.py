@@ -1,6 +1,6 @@
 """Restores the pictures that already exist into a new ledger.
 
-Pictures contain what they were made from. What else the ledger knew (what was queued or failed)
+Pictures contain their requests. What else the ledger knew (what was queued or failed)
 is requested again by the inbox: the first time that such a recipe is accepted, its entries keep
 the seeds that were drawn before, if one of their pictures records them.
 """
@@ -146,44 +146,28 @@ def _image(sql: sqlite3.Connection, picture: ExistingPicture, save: int) -> int:
     ).rowcount
 
 
-@dataclass(frozen=True, slots=True)
-class _Draw:
-    digest: str
-    seed: int
-    entry_index: int
-    image_index: int
-
-
 class EarlierDraws:
     """The seeds that a restored recipe's entries drew before, each given once, newest first."""
 
     def __init__(self, sql: sqlite3.Connection, recipe: str) -> None:
-        rows = sql.execute(
-            """SELECT digest, request, entry_index, image_index FROM images
-               WHERE recipe = ? ORDER BY id DESC""",
+        self._draws = sql.execute(
+            """SELECT digest, json_extract(request, '$.seed') AS seed, entry_index, image_index
+               FROM images WHERE recipe = ? ORDER BY id DESC""",
             (recipe,),
-        )
-        self._draws = [
-            _Draw(
-                row["digest"],
-                json.loads(row["request"])["seed"],
-                row["entry_index"],
-                row["image_index"],
-            )
-            for row in rows
-        ]
+        ).fetchall()
 
     def requests(self, entry: RequestedEntry, entry_index: int) -> Sequence[ImageRequest] | None:
         """The entry's images as they were drawn, if one of them was rendered; else None.
 
         Image i has seed+i, but a sweep's images all have the first seed, so both are tried.
         """
-        for draw in sorted(self._draws, key=lambda draw: draw.entry_index != entry_index):
-            for seed in dict.fromkeys(((draw.seed - draw.image_index) % SEEDS, draw.seed)):
+        for draw in sorted(self._draws, key=lambda draw: draw["entry_index"] != entry_index):
+            first = (draw["seed"] - draw["image_index"]) % SEEDS
+            for seed in dict.fromkeys((first, draw["seed"])):
                 requests = entry.requests(seed)
                 digests = {request.digest for request in requests}
-                if draw.digest in digests:
-                    self._draws = [other for other in self._draws if other.digest not in digests]
+                if draw["digest"] in digests:
+                    self._draws = [one for one in self._draws if one["digest"] not in digests]
                     return requests
         return None
 

@@ -25,7 +25,7 @@ PLACES = {
     "before a deletion is noted": "picowatch.ledger.ledger:Ledger.forget",
     "before a renaming is noted": "picowatch.ledger.ledger:Ledger.rename",
     "before an image is claimed": "picowatch.ledger.ledger:Ledger.claim",
-    "in the middle of a claim": "picowatch.ledger.queue:reserve",
+    "in the middle of a claim": "picowatch.ledger.queue:next_file",
     "while a batch renders": "picowatch.work.rendering:Rendering._on_step",
     "before a picture is written": _PUBLISH,
     "while a picture is written": f"{_PUBLISH} > picowatch.files.atomic:sync_file",

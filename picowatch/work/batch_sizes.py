@@ -98,7 +98,7 @@ class _Measured:
 
 
 class BatchSizes:
-    """The size of the next batch, which grows while that makes images faster.
+    """The size of the next batch, which grows while that renders images faster.
 
     It begins with the rule in `engine.batches`, doubles as long as an evaluation of the UNet then
     takes at most 95 % of the time, and halves where memory ran out. What was decided is kept in a

@@ -163,8 +163,8 @@ class WorkerPool:
 
     def _join(self, engine: Engine) -> None:
         worker = Worker(
-            engine,
-            next(self._numbers),
+            engine=engine,
+            number=next(self._numbers),
             claim=self.claim,
             publisher=self.publisher,
             failures=self._failures,

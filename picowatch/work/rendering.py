@@ -24,24 +24,22 @@ class Progress:
     steps_per_second: float
 
 
+@dataclass(kw_only=True, eq=False)
 class Rendering:
-    """A batch that an engine renders."""
+    """A batch that an engine renders.
 
-    def __init__(
-        self,
-        engine: Engine,
-        batch: list[QueuedImage],
-        *,
-        stall_seconds: float,
-        on_preview: OnPreview,
-    ) -> None:
-        """An engine that makes no step for `stall_seconds` has hung."""
-        self.batch = batch
+    An engine that finishes no step for `stall_seconds` has hung.
+    """
+
+    engine: Engine
+    batch: list[QueuedImage]
+    stall_seconds: float
+    on_preview: OnPreview
+
+    def __post_init__(self) -> None:
+        first = self.batch[0]
         self.is_cancelled = False  # for good: it is not queued again
-        self.progress = Progress(batch[0], len(batch), 0, batch[0].request.steps, 0.0)
-        self._engine = engine
-        self._stall_seconds = stall_seconds
-        self._on_preview = on_preview
+        self.progress = Progress(first, len(self.batch), 0, first.request.steps, 0.0)
         self._is_interrupted = False
         self._first_step_at = 0.0
         self._last_sign = 0.0
@@ -53,13 +51,13 @@ class Rendering:
         """
         self._last_sign = time.monotonic()
         requests = [image.request for image in self.batch]
-        future = self._engine.render(requests, self._on_step, waiting, self._on_preview)
+        future = self.engine.render(requests, self._on_step, waiting, self.on_preview)
         while True:
             try:
                 return future.result(timeout=CHECK_SECONDS)
             except TimeoutError:
                 if self._is_interrupted:  # an engine that just starts may have missed it
-                    self._engine.interrupt()
+                    self.engine.interrupt()
                 self._end_if_hung()
 
     def interrupt(self, why: str, *, cancelled: bool = False) -> None:
@@ -68,14 +66,14 @@ class Rendering:
         if not self._is_interrupted:
             log.info("%s: stopped while rendering, %s", self.batch[0].recipe, why)
             self._is_interrupted = True
-            self._engine.interrupt()
+            self.engine.interrupt()
 
     def _end_if_hung(self) -> None:
         """Raises EngineDied if the engine has made no step for too long."""
-        if time.monotonic() - self._last_sign > self._stall_seconds:
-            self._engine.close()
+        if time.monotonic() - self._last_sign > self.stall_seconds:
+            self.engine.close()
             raise EngineDied(
-                f"The engine made no step for {self._stall_seconds:.0f} s and was ended as hung. "
+                f"The engine made no step for {self.stall_seconds:.0f} s and was ended as hung. "
                 "If such images take that long, set stall_seconds higher."
             )
 

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import dataclass
 
 from picowatch.engine.protocol import (
     Engine,
@@ -36,51 +37,37 @@ RESTART_SECONDS = 1.0  # after the engine could not be started
 START_AGAIN_SECONDS = 60.0  # … twice and more
 
 
+@dataclass(kw_only=True, eq=False)
 class Worker:
-    """An engine and the thread that feeds it."""
+    """An engine and the thread that feeds it.
 
-    def __init__(
-        self,
-        engine: Engine,
-        number: int,
-        *,
-        claim: Callable[["Worker"], list[QueuedImage]],
-        publisher: Publisher,
-        failures: Failures,
-        batch_sizes: BatchSizes,
-        ledger: Ledger,
-        settings: Settings,
-        on_preview: OnPreview,
-        retry: Retry,
-        result: RunResult,
-        paused: threading.Event,
-        stopping: threading.Event,
-    ) -> None:
-        """`number` identifies the engine.
+    `number` identifies the engine. `claim` returns its next batch, now running, or nothing. While
+    `paused` is set nothing is claimed; once `stopping` is set it ends.
+    """
 
-        `claim` returns its next batch, now running, or nothing. While `paused` is set nothing
-        is claimed; once `stopping` is set it ends.
-        """
-        self.engine = engine
-        self.state = EngineState(number)
-        self._claim = claim
-        self._publisher = publisher
-        self._failures = failures
-        self._batch_sizes = batch_sizes
-        self._ledger = ledger
-        self._settings = settings
-        self._on_preview = on_preview
-        self._retry = retry
-        self._result = result
-        self._paused = paused
-        self._stopping = stopping
+    engine: Engine
+    number: int
+    claim: Callable[["Worker"], list[QueuedImage]]
+    publisher: Publisher
+    failures: Failures
+    batch_sizes: BatchSizes
+    ledger: Ledger
+    settings: Settings
+    on_preview: OnPreview
+    retry: Retry
+    result: RunResult
+    paused: threading.Event
+    stopping: threading.Event
+
+    def __post_init__(self) -> None:
+        self.state = EngineState(self.number)
+        self.rendering: Rendering | None = None
         self._wake = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"worker-{number}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"worker-{self.number}", daemon=True)
         self._publishing: Future[None] | None = None
         self._idle_since = 0.0
         self._leaving = False  # the engine is gone
         self._lost = False  # … or most likely
-        self.rendering: Rendering | None = None
 
     def start(self) -> None:
         """Start the thread."""
@@ -99,7 +86,7 @@ class Worker:
     @property
     def gave_up(self) -> bool:
         """Whether it no longer tries to start the engine."""
-        return bool(self.state.trouble) and not self._retry.keeps_trying
+        return bool(self.state.trouble) and not self.retry.keeps_trying
 
     @property
     def can_work(self) -> bool:
@@ -143,18 +130,18 @@ class Worker:
         except Ended:
             pass  # what is in progress continues at the next start
         except LedgerCorrupt as error:
-            self._result.cannot_go_on(str(error), ledger_corrupt=True)
+            self.result.cannot_go_on(str(error), ledger_corrupt=True)
         except sqlite3.Error as error:
-            self._result.cannot_go_on(f"the ledger cannot be used: {error}")
+            self.result.cannot_go_on(f"the ledger cannot be used: {error}")
         except Exception as error:  # it must end the daemon, whatever it is
             log.debug("unexpected", exc_info=True)
             words = f"unexpected error: {type(error).__name__}: {error}"
-            self._result.cannot_go_on(words)
+            self.result.cannot_go_on(words)
 
     def _work(self) -> None:
-        while not (self._stopping.is_set() or self._leaving or self.gave_up):
+        while not (self.stopping.is_set() or self._leaving or self.gave_up):
             self._wake.clear()
-            if batch := self._retry.until_done("worker", lambda: self._claim(self)):
+            if batch := self.retry.until_done("worker", lambda: self.claim(self)):
                 self._render_and_publish(batch)
                 self._idle_since = time.monotonic()
             else:
@@ -165,9 +152,9 @@ class Worker:
 
         Who pauses needs the machine for something else, its memory above all.
         """
-        unload_at = self._idle_since + self._settings.unload_after_minutes * 60
+        unload_at = self._idle_since + self.settings.unload_after_minutes * 60
         left = unload_at - time.monotonic()
-        if left > 0 and not self._paused.is_set():
+        if left > 0 and not self.paused.is_set():
             return left
         self.engine.close()
         self.state.has_ended()
@@ -178,51 +165,51 @@ class Worker:
         started = time.monotonic()
         self.state.begins(batch[0].request)
         rendering = self.rendering = Rendering(
-            self.engine,
-            batch,
-            stall_seconds=self._settings.stall_seconds,
-            on_preview=self._on_preview,
+            engine=self.engine,
+            batch=batch,
+            stall_seconds=self.settings.stall_seconds,
+            on_preview=self.on_preview,
         )
         try:
             pictures = self._render(rendering)
         except EngineStopped:
-            self._failures.put_back(rendering)
+            self.failures.put_back(rendering)
         except EngineCannotStart as error:
-            self._failures.put_back(rendering)
+            self.failures.put_back(rendering)
             self._wait_for_engine(error)
         except EngineLost as error:
             log.warning("%s: %s It is rendered elsewhere.", batch[0].recipe, error)
-            self._failures.put_back(rendering)
+            self.failures.put_back(rendering)
             self._note_engine_death()
             self._wait_to_leave()
         except EngineDied as error:
             self._note_engine_death()
-            self._failures.engine_died(rendering, error)
+            self.failures.engine_died(rendering, error)
         except RenderFailed as error:
-            self._failures.render_failed(rendering, error)
+            self.failures.render_failed(rendering, error)
         except (LedgerCorrupt, Ended):
             raise
         except Exception as error:  # no single image may take the worker down
             log.debug("unexpected", exc_info=True)
             words = f"Unexpected error: {type(error).__name__}: {error}."
-            self._failures.render_failed(rendering, RenderFailed(words))
+            self.failures.render_failed(rendering, RenderFailed(words))
         else:
             self.state.has_rendered(pictures, time.monotonic() - started)
-            self._batch_sizes.learn([image.request for image in batch], pictures)
+            self.batch_sizes.learn([image.request for image in batch], pictures)
             self._publish(batch, pictures)
         finally:
             self.rendering = None
 
     def _render(self, rendering: Rendering) -> list[RenderedImage]:
-        if self._stopping.is_set():
+        if self.stopping.is_set():
             raise EngineStopped("picowatch ends")
-        waiting = self._retry.until_done("worker", self._ledger.counts).queued
+        waiting = self.retry.until_done("worker", self.ledger.counts).queued
         return rendering.pictures(waiting)
 
     def _publish(self, batch: list[QueuedImage], pictures: list[RenderedImage]) -> None:
         """Hand it to the publisher, once the batch before is published."""
         self._wait_for_publisher()
-        self._publishing = self._publisher.submit(batch, pictures)
+        self._publishing = self.publisher.submit(batch, pictures)
 
     def _wait_for_publisher(self) -> None:
         if self._publishing is not None:
@@ -231,7 +218,7 @@ class Worker:
     # -- failures
 
     def _note_engine_death(self) -> None:
-        self._result.count_engine_restart()
+        self.result.count_engine_restart()
         self.state.has_ended()
 
     def _wait_to_leave(self) -> None:
@@ -256,4 +243,4 @@ class Worker:
                 return
             if is_news:
                 log.error("%s Trying again every minute.", error)
-        self._stopping.wait(START_AGAIN_SECONDS if self.state.trouble else RESTART_SECONDS)
+        self.stopping.wait(START_AGAIN_SECONDS if self.state.trouble else RESTART_SECONDS)
