@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from picowatch.daemon.build import MakeEngine, build_daemon, check_folders
-from picowatch.metadata import PICOWATCH, Chunk, read_chunk
-from picowatch.outbox.png import read_texts
+from picowatch.metadata import PICOWATCH, Chunk, read_chunk, read_texts
 from picowatch.outbox.status import Status
 from picowatch.settings import Settings
 from picowatch.testing.digest_engine import DigestEngine

@@ -12,7 +12,7 @@ from picowatch.catalog import Catalog
 from picowatch.errors import FAILED, SUCCEEDED, PictureUnreadable
 from picowatch.files.pictures import check_picture
 from picowatch.inbox.files import MAX_BYTES, FileChanged, FileUnreadable, defaults_for
-from picowatch.outbox.png import texts_of
+from picowatch.metadata import texts_of
 from picowatch.outbox.start_images import NamedPictures
 from picowatch.recipe import Recipe, RecipeInvalid, error_text, no_hash, read_recipes
 from picowatch.recipe.inventory import Inventory

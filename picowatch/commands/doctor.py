@@ -25,9 +25,8 @@ from picowatch.errors import FAILED, SUCCEEDED, ModelRefused, PicowatchError, Se
 from picowatch.inbox.folder import InboxFolder
 from picowatch.inbox.names import is_searched
 from picowatch.inbox.watching import events_are_reliable, file_system_type
-from picowatch.metadata import PICOWATCH, read_chunk
+from picowatch.metadata import PICOWATCH, read_chunk, read_texts
 from picowatch.observers.console import PlainConsole
-from picowatch.outbox.png import read_texts
 from picowatch.outbox.status import is_running
 from picowatch.recipe.messages.problems import harmless
 from picowatch.settings import LocalSettings, RaySettings, Settings

@@ -5,8 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from picowatch.errors import PictureUnreadable
-from picowatch.metadata import PICOWATCH, escaped_json, read_chunk, recipe_yaml
-from picowatch.outbox.png import read_texts
+from picowatch.metadata import PICOWATCH, escaped_json, read_chunk, read_texts, recipe_yaml
 from picowatch.settings import Settings
 
 

@@ -2,17 +2,18 @@
 
 from picowatch.metadata.a1111 import parameters_text
 from picowatch.metadata.chunk import Chunk, escaped_json, picowatch_json, read_chunk
-from picowatch.metadata.png import PARAMETERS, PICOWATCH, found_in_png
 from picowatch.metadata.recipe_yaml import recipe_yaml
+from picowatch.metadata.texts import PARAMETERS, PICOWATCH, read_texts, texts_of
 
 __all__ = [
     "PARAMETERS",
     "PICOWATCH",
     "Chunk",
     "escaped_json",
-    "found_in_png",
     "parameters_text",
     "picowatch_json",
     "read_chunk",
+    "read_texts",
     "recipe_yaml",
+    "texts_of",
 ]

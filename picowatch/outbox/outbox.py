@@ -16,12 +16,12 @@ from picowatch.files.atomic import (
 )
 from picowatch.files.inside import open_regular
 from picowatch.files.retry import passes
-from picowatch.metadata import PICOWATCH, read_chunk
+from picowatch.metadata import PICOWATCH, read_chunk, read_texts
 from picowatch.outbox.gallery import Gallery
 from picowatch.outbox.listing import Listing
 from picowatch.outbox.memos import Memos
 from picowatch.outbox.names import OutboxNames, picture_files
-from picowatch.outbox.png import SHEET_KEYWORD, encode_enlarged, encode_png, read_texts
+from picowatch.outbox.png import SHEET_KEYWORD, encode_enlarged, encode_png
 from picowatch.outbox.problems import ProblemFiles
 from picowatch.outbox.sheets import Cell, contact_sheet
 from picowatch.outbox.status import StatusFiles

@@ -16,7 +16,7 @@ from picowatch.errors import PictureUnreadable
 from picowatch.files.atomic import remove_leftovers, write_atomically
 from picowatch.files.inside import open_below
 from picowatch.files.pictures import MAX_BYTES, check_picture
-from picowatch.outbox.png import texts_of
+from picowatch.metadata import texts_of
 
 FOLDER = "start-images"
 # Errors that mean that no such picture exists there, or that it is not a regular file.

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from picowatch.metadata import PICOWATCH
-from picowatch.outbox.png import read_texts
+from picowatch.metadata import PICOWATCH, read_texts
 from picowatch.recipe import Checkpoint, Inventory, RecipeInvalid, read_recipes
 from tests.commands.picowatch import clean_environment
 from tests.house import House, wait_for

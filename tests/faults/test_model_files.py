@@ -24,8 +24,7 @@ from picowatch.engine.models.checkpoints import Checkpoints
 from picowatch.engine.models.model_files import unchanged
 from picowatch.engine.process.child import ChildEngine
 from picowatch.errors import RenderFailed
-from picowatch.metadata import PARAMETERS
-from picowatch.outbox.png import read_texts
+from picowatch.metadata import PARAMETERS, read_texts
 from picowatch.recipe.request import EmbeddingUse, ImageRequest, LoraUse
 from tests.engine.ldm import write_single_file
 from tests.engine.requests import request

@@ -15,8 +15,7 @@ from picowatch.catalog import Catalog
 from picowatch.catalog.hashes import HashCache
 from picowatch.errors import PictureUnreadable
 from picowatch.files.pictures import check_picture, decode_mask, decode_picture
-from picowatch.metadata import read_chunk, recipe_yaml
-from picowatch.outbox.png import texts_of
+from picowatch.metadata import read_chunk, recipe_yaml, texts_of
 from picowatch.recipe import (
     Checkpoint,
     DefaultsFile,

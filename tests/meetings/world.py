@@ -27,8 +27,8 @@ import picowatch.ledger.database
 from picowatch.daemon.supervisor import supervise
 from picowatch.errors import EngineDied, RenderFailed
 from picowatch.files.retry import Ended
-from picowatch.metadata import PICOWATCH, read_chunk
-from picowatch.outbox.png import SHEET_KEYWORD, read_texts
+from picowatch.metadata import PICOWATCH, read_chunk, read_texts
+from picowatch.outbox.png import SHEET_KEYWORD
 from picowatch.recipe.request import ImageRequest
 from picowatch.settings import LocalSettings, Settings
 from picowatch.testing.digest_engine import DigestEngine

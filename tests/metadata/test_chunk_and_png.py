@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 
 from picowatch.errors import PictureUnreadable
-from picowatch.metadata import Chunk, picowatch_json, read_chunk
-from picowatch.outbox.png import encode_png, texts_of
+from picowatch.metadata import Chunk, picowatch_json, read_chunk, texts_of
+from picowatch.outbox.png import encode_png
 from picowatch.recipe import ImageRequest
 from tests.metadata.requests import CORGI, image_requests
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from picowatch.errors import PictureUnreadable
-from picowatch.outbox.png import texts_of
+from picowatch.metadata import texts_of
 from tests.fuzz.hostile import chunk, png
 
 

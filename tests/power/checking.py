@@ -16,8 +16,7 @@ from pathlib import Path
 from PIL import Image
 
 from picowatch.errors import PictureUnreadable
-from picowatch.metadata import PICOWATCH, read_chunk
-from picowatch.outbox.png import texts_of
+from picowatch.metadata import PICOWATCH, read_chunk, texts_of
 from picowatch.testing.digest_engine import Batch, DigestEngine, digest_pixels
 from tests.house import House
 from tests.power.disk import LOG, Disk

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from picowatch.errors import PictureUnreadable
-from picowatch.metadata import PICOWATCH, read_chunk, recipe_yaml
+from picowatch.metadata import PICOWATCH, read_chunk, read_texts, recipe_yaml
 from picowatch.outbox.gallery.thumbnails import thumbnail_of
 from picowatch.outbox.listing import request_of
-from picowatch.outbox.png import SHEET_KEYWORD, read_texts
+from picowatch.outbox.png import SHEET_KEYWORD
 
 
 def picture_entry(root: Path, line: dict[str, Any]) -> dict[str, Any]:

@@ -1,15 +1,21 @@
-"""The texts of a PNG, whoever wrote it: how they are found and decoded.
+"""The texts in pictures, whoever wrote them: found without decoding a pixel.
 
-Format: https://www.w3.org/TR/png-3/#5Chunk-layout, #11textinfo. Pillow writes PNGs: outbox/png.py.
+Format of PNG: https://www.w3.org/TR/png-3/#5Chunk-layout, #11textinfo.
 """
 
 import codecs
+import os
 import struct
+import warnings
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import ExifTags, Image
 
 from picowatch.errors import PictureUnreadable
+from picowatch.files.inside import open_regular
+from picowatch.files.pictures import MAX_BYTES, FewReads
 
 PARAMETERS = "parameters"
 PICOWATCH = "picowatch"
@@ -20,6 +26,8 @@ MAX_TEXT_BYTES = 1024 * 1024
 MAX_ALL_BYTES = 4 * MAX_TEXT_BYTES
 MAX_TEXTS = 100
 MAX_CHUNKS = 100_000
+# A megabyte of text in UTF-16, and what else cameras write.
+MAX_EXIF_BYTES = 3 * 1024 * 1024
 
 _UNICODE = b"UNICODE\0"
 _PREFIXES = (_UNICODE, b"ASCII\0\0\0", b"JIS\0\0\0\0\0", b"\0" * 8)
@@ -33,18 +41,76 @@ _SURE_SIGNS = ("Steps: ", '": ', '":')
 _UTF16 = ("utf-16-le", "utf-16-be")
 
 
-@dataclass(frozen=True, slots=True)
-class FoundInPng:
-    """The texts of a PNG by keyword, and its EXIF data, empty if it has none."""
+def read_texts(path: Path) -> dict[str, str]:
+    """The texts of a picture by keyword; raises PictureUnreadable."""
+    try:
+        with os.fdopen(open_regular(path), "rb") as file:
+            return texts_of(file.read(MAX_BYTES + 1))
+    except FileNotFoundError as error:
+        raise PictureUnreadable(f"There is no file {path}.") from error
+    except OSError as error:
+        raise PictureUnreadable(f"{path} cannot be read: {error.strerror}.") from error
+    except PictureUnreadable as error:
+        raise PictureUnreadable(f"{path}: {error.message}", error.remedy) from error
 
-    texts: dict[str, str]
-    exif: bytes
+
+def texts_of(content: bytes) -> dict[str, str]:
+    """The texts in a picture's bytes by keyword; no pixel is decoded.
+
+    An EXIF user comment, where A1111 puts its text in JPEGs and WebPs, is under
+    "parameters". Raises PictureUnreadable.
+    """
+    if len(content) > MAX_BYTES:
+        raise PictureUnreadable(f"it has more than {MAX_BYTES / 1e6:.0f} MB.")
+    if content.startswith(SIGNATURE):
+        texts, exif = _png_texts(content)
+    else:
+        texts, exif = {}, _exif_of(content)
+    comment = _user_comment(exif)
+    return texts if comment is None else {PARAMETERS: comment, **texts}
 
 
-def found_in_png(content: bytes) -> FoundInPng:
-    """What a PNG says of itself; no pixel is decoded, and no more unpacked than its limits.
+def _exif_of(content: bytes) -> bytes:
+    """A JPEG's or WebP's EXIF data; empty if it has none."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the number of pixels does not matter here
+        try:
+            with Image.open(FewReads(content), formats=("JPEG", "WEBP")) as image:
+                exif = image.info.get("exif", b"")
+        # Pillow's readers raise whatever they stumble over: struct.error, IndexError, TypeError…
+        except Exception as error:
+            raise PictureUnreadable(
+                "it is not a picture that can be read.", "PNG, JPEG and WebP can."
+            ) from error
+    return exif if isinstance(exif, bytes) else b""
 
-    From a truncated file, it returns what precedes the end. Raises PictureUnreadable.
+
+def _user_comment(exif: bytes) -> str | None:
+    """The text of an EXIF user comment; damaged EXIF is as if there were none.
+
+    It belongs in the Exif IFD. Fooocus writes it beside that, as text.
+    """
+    if not exif or len(exif) > MAX_EXIF_BYTES:
+        return None
+    tags = Image.Exif()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            tags.load(exif)
+            comment = tags.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment)
+            if not comment:
+                comment = tags.get(ExifTags.Base.UserComment)
+        except Exception:  # Pillow's readers raise whatever they stumble over
+            return None
+    if isinstance(comment, str):
+        comment = comment.encode("latin-1", "replace")  # as Pillow decodes it
+    return _decoded_comment(comment) if isinstance(comment, bytes) else None
+
+
+def _png_texts(content: bytes) -> tuple[dict[str, str], bytes]:
+    """The texts of a PNG by keyword, and its EXIF data; no more is unpacked than the limits allow.
+
+    From a truncated file, it returns what precedes the end.
     """
     texts: dict[str, str] = {}
     exif = b""
@@ -62,7 +128,7 @@ def found_in_png(content: bytes) -> FoundInPng:
                 raise PictureUnreadable(f"its text {name!r} is damaged.") from None
             if sum(map(len, texts.values())) > MAX_ALL_BYTES:
                 raise PictureUnreadable(_TOO_LONG)
-    return FoundInPng(texts, exif)
+    return texts, exif
 
 
 def _chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -114,7 +180,7 @@ def _short(text: bytes) -> bytes:
     return text
 
 
-def decoded_comment(comment: bytes) -> str:
+def _decoded_comment(comment: bytes) -> str:
     """The text of an EXIF user comment. What cannot be decoded becomes the replacement character.
 
     EXIF 2.32, 4.6.5: eight bytes name the encoding of what follows. Writers disagree on what
