@@ -1,1 +1,1 @@
-"""One module a command; each imports only what it needs. They build and connect the parts."""
+"""One module per command, or for several alike; each imports only what it needs."""

@@ -106,7 +106,7 @@ def bench(
             device=settings.device,
             precision=settings.precision,
             memory=settings.memory,
-            hash_cache=_hash_cache(settings),
+            hash_cache=settings.hash_cache,
             compiled=cache_folder() if settings.compile == "auto" else None,
         )
     )
@@ -157,7 +157,7 @@ def _render(engine: Engine, batch: Sequence[ImageRequest]) -> list[RenderedImage
 
 def _batches(settings: Settings, wanted: Combinations) -> Iterator[list[ImageRequest]]:
     """The images of each combination, from a recipe that requests it."""
-    catalog = Catalog(settings.models, _hash_cache(settings), keep_hashes=False)
+    catalog = Catalog(settings.models, settings.hash_cache, keep_hashes=False)
     inventory = catalog.inventory(settings.checkpoint)
 
     def hash_of(kind: Any, name: str) -> str:
@@ -174,10 +174,6 @@ def _batches(settings: Settings, wanted: Combinations) -> Iterator[list[ImageReq
                 "\n".join(p.message for p in error.problems), "Change the flag that says so."
             ) from error
         yield recipe.image_requests(hash_of)
-
-
-def _hash_cache(settings: Settings) -> Path:
-    return settings.outbox / ".picowatch" / "hashes.json"
 
 
 # -- output

@@ -29,7 +29,7 @@ def main(options: Namespace, load: Callable[[], Settings]) -> int:
 
 def control(settings: Settings, name: str, recipes: Sequence[Path]) -> int:
     """Send it for each recipe, or once where none is named; exit code 1 if any is not done."""
-    if not (settings.outbox / ".picowatch").is_dir():
+    if not settings.state_folder.is_dir():
         raise CommandFailed(
             f"No picowatch has ever used the outbox {settings.outbox}.",
             "Give the outbox of the one that you mean: --outbox DIR.",

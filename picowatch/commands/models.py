@@ -23,8 +23,7 @@ def main(options: Namespace, load: Callable[[], Settings]) -> int:
 
 def models(settings: Settings, as_json: bool) -> int:
     """Print the inventory. Hashes come from the daemon's cache where it has them."""
-    cache = settings.outbox / ".picowatch" / "hashes.json"
-    catalog = Catalog(settings.models, cache, keep_hashes=False)
+    catalog = Catalog(settings.models, settings.hash_cache, keep_hashes=False)
     inventory = catalog.scan()
     found: list[Model | Refused] = [catalog.demo, *inventory.models, *inventory.refused]
     rows = [_row(catalog, model) for model in found]

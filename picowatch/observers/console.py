@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, Protocol, TextIO
 
 from picowatch.observers.view import Row, bar, progress_text, rows
-from picowatch.outbox.log import plain_console
+from picowatch.outbox.log import PlainHandler
 from picowatch.outbox.status import Status
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class PlainConsole:
     SECONDS_BETWEEN = 10.0
 
     def __init__(self, stream: TextIO | None = None, *, quiet: bool = False) -> None:
-        self.handler = plain_console(stream or sys.stdout)
+        self.handler = PlainHandler(stream or sys.stdout)
         if quiet:
             self.handler.setLevel(logging.WARNING)
         self._shown_at = 0.0

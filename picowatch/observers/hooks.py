@@ -21,7 +21,6 @@ from queue import Queue
 from typing import Any, NamedTuple
 
 from picowatch.outbox.status import Status
-from picowatch.recipe.messages.problems import harmless
 
 log = logging.getLogger("picowatch")
 
@@ -216,7 +215,7 @@ class _Hook:
         return False
 
     def _warn(self, words: str) -> None:
-        log.warning("%s", harmless(f"hook {self._name} ({self._command[0]}) {words}"))
+        log.warning("hook %s (%s) %s", self._name, self._command[0], words)
 
 
 def _kill(process: "subprocess.Popen[bytes]") -> None:

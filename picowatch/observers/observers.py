@@ -33,7 +33,7 @@ class Observers:
             outbox=settings.outbox,
             seconds=settings.hook_seconds,
         )
-        self._previews = Previews(outbox)
+        self._previews = Previews(outbox.root)
 
     def published(self, image: QueuedImage, picture: RenderedImage) -> None:
         """A picture was published."""

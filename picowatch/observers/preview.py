@@ -2,11 +2,18 @@
 
 import logging
 import threading
+from contextlib import suppress
+from io import BytesIO
+from pathlib import Path
+
+from PIL import Image
 
 from picowatch.engine.protocol import Preview
-from picowatch.outbox.outbox import Outbox
+from picowatch.files.atomic import write_atomically
 
 log = logging.getLogger("picowatch")
+
+SCALE = 8  # a preview has a pixel for each of the latents', which are 8x8 pixels of the picture
 
 
 class Previews:
@@ -16,13 +23,13 @@ class Previews:
     vanishes. It is deleted when picowatch ends.
     """
 
-    def __init__(self, outbox: Outbox) -> None:
-        self._outbox = outbox
-        self._outbox.remove_preview()  # from before a crash
+    def __init__(self, outbox: Path) -> None:
+        self._file = outbox / "preview.png"
+        self._remove()  # from before a crash
         self._newest: Preview | None = None
         self._more = threading.Event()
         self._closed = False
-        self._thread = threading.Thread(target=self._write, name="preview", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="preview", daemon=True)
         self._thread.start()
 
     def show(self, preview: Preview) -> None:
@@ -35,15 +42,28 @@ class Previews:
         self._closed = True
         self._more.set()
         self._thread.join()
-        self._outbox.remove_preview()
+        self._remove()
 
-    def _write(self) -> None:
+    def _run(self) -> None:
         while self._more.wait() and not self._closed:
             self._more.clear()
             preview, self._newest = self._newest, None
             if preview is None:
                 continue
             try:
-                self._outbox.write_preview(preview.width, preview.height, preview.pixels)
+                self._write(preview)
             except (OSError, ValueError) as error:  # a preview is not worth an error
                 log.debug("no preview: %s", error)
+
+    def _write(self, preview: Preview) -> None:
+        """Raises ValueError for too few pixels."""
+        width, height = preview.width, preview.height
+        image = Image.frombytes("RGB", (width, height), preview.pixels)
+        image = image.resize((width * SCALE, height * SCALE), Image.Resampling.BICUBIC)
+        content = BytesIO()
+        image.save(content, "PNG", compress_level=1)
+        write_atomically(self._file, content.getvalue(), durable=False)
+
+    def _remove(self) -> None:
+        with suppress(OSError):
+            self._file.unlink(missing_ok=True)

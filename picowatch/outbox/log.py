@@ -81,8 +81,8 @@ class _LogFile(_Lasting, RotatingFileHandler):
         self.stream = new
 
 
-class _Console(_Lasting, logging.StreamHandler[TextIO]):
-    pass
+class PlainHandler(_Lasting, logging.StreamHandler[TextIO]):
+    """Log lines on standard output, or another stream."""
 
 
 def open_log(path: Path, log_format: str, console: logging.Handler | None) -> None:
@@ -105,8 +105,3 @@ def close_log() -> None:
     for handler in list(logger.handlers):
         logger.removeHandler(handler)
         handler.close()
-
-
-def plain_console(stream: TextIO) -> logging.Handler:
-    """Log lines on standard output, or wherever a console is."""
-    return _Console(stream)

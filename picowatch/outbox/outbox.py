@@ -3,17 +3,13 @@
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from os.path import lexists
 from pathlib import Path
 
 from PIL import Image
 
 from picowatch.errors import PictureUnreadable
-from picowatch.files.atomic import (
-    remove_leftovers,
-    write_atomically,
-)
+from picowatch.files.atomic import remove_leftovers, write_atomically
 from picowatch.files.inside import open_regular
 from picowatch.files.retry import passes
 from picowatch.metadata import PICOWATCH, read_chunk, read_texts
@@ -21,7 +17,7 @@ from picowatch.outbox.gallery import Gallery
 from picowatch.outbox.listing import Listing
 from picowatch.outbox.memos import Memos
 from picowatch.outbox.names import OutboxNames, picture_files
-from picowatch.outbox.png import SHEET_KEYWORD, encode_enlarged, encode_png
+from picowatch.outbox.png import SHEET_KEYWORD, encode_png
 from picowatch.outbox.problems import ProblemFiles
 from picowatch.outbox.sheets import Cell, contact_sheet
 from picowatch.outbox.status import StatusFiles
@@ -30,8 +26,6 @@ from picowatch.recipe.fields import Axis
 log = logging.getLogger("picowatch")
 
 LATEST = "latest.png"
-PREVIEW = "preview.png"
-PREVIEW_SCALE = 8  # previews have a pixel for each of the latents', which stand for 8x8
 
 
 class Outbox:
@@ -109,16 +103,6 @@ class Outbox:
             if not self._latest_warned:
                 log.warning("%s cannot be written: %s", LATEST, error.strerror)
             self._latest_warned = True
-
-    def write_preview(self, width: int, height: int, pixels: bytes) -> None:
-        """Show a picture that is still being rendered; raises ValueError for too few pixels."""
-        content = encode_enlarged(width, height, pixels, PREVIEW_SCALE)
-        write_atomically(self.root / PREVIEW, content, durable=False)
-
-    def remove_preview(self) -> None:
-        """Nothing is being rendered any more."""
-        with suppress(OSError):
-            (self.root / PREVIEW).unlink(missing_ok=True)
 
     def repair_latest(self) -> None:
         """A power cut may have emptied latest.png, whose writing does not wait for the disk."""

@@ -52,12 +52,3 @@ def _check_keyword(keyword: str) -> None:
     is_plain = keyword.isascii() and keyword == keyword.strip()
     if keyword.casefold() == "prompt" or not is_plain or not 1 <= len(keyword) <= 79:
         raise ValueError(f"not a PNG keyword of ours: {keyword!r}")
-
-
-def encode_enlarged(width: int, height: int, pixels: bytes, scale: int) -> bytes:
-    """A PNG file's bytes of the pixels, each so many times as wide and as high, smoothly."""
-    image = Image.frombytes("RGB", (width, height), pixels)
-    image = image.resize((width * scale, height * scale), Image.Resampling.BICUBIC)
-    file = BytesIO()
-    image.save(file, "PNG", compress_level=1)
-    return file.getvalue()

@@ -3,9 +3,10 @@
 import logging
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from math import ceil, prod, sqrt
+from itertools import cycle, product
+from math import ceil, sqrt
 from pathlib import Path
 from textwrap import wrap
 
@@ -57,11 +58,10 @@ def contact_sheet(
     columns = axes[-1]
     rows = axes[-2] if len(axes) > 1 else Axis("", ("",))
     size = len(columns.values) * len(rows.values)
-    outer = list(axes[:-2])
-    titles = _titles(outer, len(cells) // size)
+    titles = cycle(_titles(axes[:-2]))  # repeated for more images of a combination
     blocks = [
-        _Block(title, rows, columns, cells[start : start + size])
-        for title, start in zip(titles, range(0, len(cells), size), strict=True)
+        _Block(next(titles), rows, columns, cells[start : start + size])
+        for start in range(0, len(cells), size)
     ]
     return _page(blocks, side, go_on)
 
@@ -82,17 +82,10 @@ def _square(cells: Sequence[Cell]) -> _Block:
     return _Block("", Axis("", ("",) * rows), Axis("", ("",) * width), cells)
 
 
-def _titles(axes: Sequence[Axis], blocks: int) -> list[str]:
-    """One title a block: every combination of the outer axes, repeated for more images."""
-    combinations = prod(len(axis.values) for axis in axes)
-    titles = []
-    for block in range(blocks):
-        index, parts = block % combinations, []
-        for axis in reversed(axes):
-            index, value = divmod(index, len(axis.values))
-            parts.append(f"{axis.label}: {axis.values[value]}")
-        titles.append(", ".join(reversed(parts)))
-    return titles
+def _titles(axes: Sequence[Axis]) -> Iterator[str]:
+    """A title for every combination of these axes, the last one fastest."""
+    for values in product(*(axis.values for axis in axes)):
+        yield ", ".join(f"{axis.label}: {v}" for axis, v in zip(axes, values, strict=True))
 
 
 def _page(blocks: Sequence[_Block], side: int, go_on: Callable[[], None]) -> Image.Image:
