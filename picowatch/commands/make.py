@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from picowatch.commands.run import run_daemon
-from picowatch.commands.status import look, rows_of
+from picowatch.commands.status import current_status, rows_of
 from picowatch.daemon.build import MakeEngine, check_folders
 from picowatch.engine.process.child import ChildEngine
 from picowatch.errors import FAILED, INTERRUPTED, CommandFailed, OutboxInUse
@@ -143,7 +143,7 @@ def _wait(settings: Settings, missing: Sequence[_Sent]) -> None:
         while is_running(settings.outbox):
             if any(one.command.with_suffix(".answer").exists() for one in missing):
                 return
-            running, status = look(settings.outbox)
+            running, status = current_status(settings.outbox)
             if view is not None:
                 view.draw(rows_of(running, status))
             elif status.paused and not pause_reported:

@@ -49,7 +49,7 @@ def main(options: Namespace, load: Callable[[], Settings]) -> int:
 
 def status(outbox: Path, as_json: bool) -> int:
     """Print the status; exit code 1 if no picowatch is running on this outbox."""
-    running, found = look(outbox)
+    running, found = current_status(outbox)
     if as_json:
         print(json.dumps({"running": running, **asdict(found)}, indent=1))
     else:
@@ -69,17 +69,19 @@ def watch(outbox: Path) -> int:
         if can_draw(sys.stdout):
             view = LiveView(sys.stdout)
             try:
-                _each_look(outbox, view.draw)
+                _show_each_status(outbox, view.draw)
             finally:
                 view.close()
         else:
-            _each_look(outbox, _ChangesPrinted().show)
+            _show_each_status(outbox, _ChangesPrinted().show)
     return 0
 
 
-def _each_look(outbox: Path, show: Callable[[list[Row], tuple[int, int] | None], None]) -> None:
+def _show_each_status(
+    outbox: Path, show: Callable[[list[Row], tuple[int, int] | None], None]
+) -> None:
     while True:
-        running, found = look(outbox)
+        running, found = current_status(outbox)
         show(rows_of(running, found), bar(found) if running and found.recipe else None)
         time.sleep(WATCH_SECONDS)
 
@@ -97,7 +99,7 @@ class _ChangesPrinted:
             print(line, flush=True)
 
 
-def look(outbox: Path) -> tuple[bool, Status]:
+def current_status(outbox: Path) -> tuple[bool, Status]:
     """Whether a picowatch is running, and its status or the last one there was."""
     return is_running(outbox), read_status(outbox) or NO_STATUS
 
@@ -117,8 +119,8 @@ def check(settings: Settings) -> int:
     try:
         probe.touch()
     except OSError as error:
-        before = look(settings.outbox)[1].updated
-        if _within_time(lambda: look(settings.outbox)[1].updated != before):
+        before = current_status(settings.outbox)[1].updated
+        if _within_time(lambda: current_status(settings.outbox)[1].updated != before):
             print(
                 f"picowatch is running; noticing new files was not tested: {error.strerror} in "
                 "the inbox"
@@ -126,7 +128,7 @@ def check(settings: Settings) -> int:
             return 0
         return _unhealthy(f"picowatch has reported nothing for {CHECK_SECONDS:.0f} s")
     try:
-        if _within_time(lambda: probe.name in look(settings.outbox)[1].probes):
+        if _within_time(lambda: probe.name in current_status(settings.outbox)[1].probes):
             print("picowatch is running and notices new files")
             return 0
         return _unhealthy(

@@ -29,7 +29,7 @@ from picowatch.ledger.ledger import Ledger
 from picowatch.observers.console import Console
 from picowatch.observers.observers import Observers
 from picowatch.outbox.commands import Commands
-from picowatch.outbox.gallery import GalleryKeeper
+from picowatch.outbox.gallery import GalleryMaintenance
 from picowatch.outbox.lock import OutboxLock
 from picowatch.outbox.log import close_log, open_log
 from picowatch.outbox.outbox import Outbox
@@ -77,7 +77,7 @@ def build_daemon(
     stack.callback(close_log)
     outbox, ledger = _open_storage(settings, retry, damaged, check=lock.after_crash)
     stack.callback(ledger.close)
-    stack.callback(GalleryKeeper(outbox.gallery, outbox.problems).close)
+    stack.callback(GalleryMaintenance(outbox.gallery, outbox.problems).close)
     observers = Observers(settings, outbox, result)
     stack.callback(observers.close, hurry)
     inbox = _inbox(settings, ledger, wake, only)

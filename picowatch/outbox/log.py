@@ -38,7 +38,7 @@ def _message(record: logging.LogRecord) -> str:
     return harmless(record.getMessage())
 
 
-class _Lasting(logging.Handler):
+class _TolerantHandler(logging.Handler):
     """A handler whose target may be full or gone for a while; that logs no traceback.
 
     What could not be written stays in the stream's buffer, and is written when there is room.
@@ -53,7 +53,7 @@ class _Lasting(logging.Handler):
             super().close()
 
 
-class _LogFile(_Lasting, RotatingFileHandler):
+class _LogFile(_TolerantHandler, RotatingFileHandler):
     """Continues in a new file when somebody deletes or rotates the log."""
 
     def __init__(self, path: Path) -> None:
@@ -81,7 +81,7 @@ class _LogFile(_Lasting, RotatingFileHandler):
         self.stream = new
 
 
-class PlainHandler(_Lasting, logging.StreamHandler[TextIO]):
+class PlainHandler(_TolerantHandler, logging.StreamHandler[TextIO]):
     """Log lines on standard output, or another stream."""
 
 

@@ -171,7 +171,7 @@ class _Drawing:
         self._go_on()
         shown: Image.Image | str = "not rendered"
         if cell.picture is not None and cell.picture.exists():
-            shown = _shown(cell.picture, self._side)
+            shown = _small_picture(cell.picture, self._side)
         if isinstance(shown, str):
             draw.rectangle((left, top, left + self._side, top + self._side), MISSING)
             self._text(draw, left + GAP, top + GAP, shown)
@@ -188,7 +188,7 @@ class _Drawing:
         draw.multiline_text((left, top), "\n".join(lines), INK, self._font, spacing=2)
 
 
-def _shown(path: Path, side: int) -> Image.Image | str:
+def _small_picture(path: Path, side: int) -> Image.Image | str:
     """A picture at its size on the sheet, or words for one that somebody damaged or replaced."""
     try:
         with warnings.catch_warnings(), os.fdopen(open_regular(path), "rb") as file:

@@ -8,6 +8,6 @@ A page opened from disk may not fetch files, but it may load scripts, so the dat
     thumbs/           a small WebP of each picture                           (thumbnails.py)
 """
 
-from picowatch.outbox.gallery.gallery import Gallery, GalleryKeeper
+from picowatch.outbox.gallery.gallery import Gallery, GalleryMaintenance
 
-__all__ = ["Gallery", "GalleryKeeper"]
+__all__ = ["Gallery", "GalleryMaintenance"]

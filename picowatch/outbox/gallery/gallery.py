@@ -194,7 +194,7 @@ class Gallery:
                 write_atomically(target, content)
 
 
-class GalleryKeeper:
+class GalleryMaintenance:
     """Lists old problems, writes missing thumbnails, removes deleted pictures: in one thread."""
 
     def __init__(self, gallery: Gallery, problems: ProblemFiles) -> None:
