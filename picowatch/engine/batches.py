@@ -31,8 +31,7 @@ def batch_size_for(request: ImageRequest, setting: int | Literal["auto"]) -> int
 def evaluations(request: ImageRequest) -> int:
     """How often the UNet is evaluated for an image; with guidance each evaluation is double.
 
-    As in build_sampler: a start image, and the second pass of hires, take their strength's share
-    of the steps, at least one.
+    A start image, and the second pass of hires, take their strength's share of the steps.
     """
     hires = request.hires
     strength = request.denoising_strength if request.image else 1.0
@@ -45,9 +44,13 @@ def evaluations(request: ImageRequest) -> int:
 
 def _evaluations(sampler: str, steps: int, strength: float) -> int:
     """Those of one pass."""
-    taken = min(int(steps * strength + 1e-9), steps)
-    if strength > 0:
-        taken = max(taken, 1)
+    taken = steps_taken(steps, strength)
     if sampler in _SECOND_ORDER:
         return max(0, 2 * taken - 1)
     return taken + 1 if sampler == "PNDM" and taken > 1 else taken
+
+
+def steps_taken(steps: int, strength: float) -> int:
+    """The share `strength` of the steps; at least one, but none for 0."""
+    taken = min(int(steps * strength + 1e-9), steps)  # 0.29 * 100 is 28.999…
+    return max(taken, 1) if strength > 0 else taken

@@ -1,4 +1,4 @@
-"""The process that compiles a UNet, beside the engine and with what that leaves it.
+"""The process that compiles a UNet while the engine renders, with what that leaves of the CPU.
 
 The result is a package of AOTInductor: code without weights, which the engine loads in
 milliseconds and gives a copy of its own weights.
@@ -25,7 +25,7 @@ _WITHOUT_WEIGHTS = {
 
 
 def main(job: str, target: str) -> None:
-    """Compile a job (JSON) to a file, as long as the engine lives."""
+    """Compile a job (JSON) to a file, as long as the engine runs."""
     end_with_the_engine()
     compile_once(job, Path(target))
 

@@ -33,6 +33,7 @@ from diffusers import (
 # diffusers hides this name where scipy is not installed.
 from diffusers.schedulers.scheduling_lms_discrete import LMSDiscreteScheduler
 
+from picowatch.engine.batches import steps_taken
 from picowatch.errors import RenderFailed
 
 _SIGMA_OPTIONS = {
@@ -157,16 +158,12 @@ def build_sampler(
 
 def _last_timesteps(scheduler: Any, steps: int, strength: float) -> torch.Tensor:
     """The timesteps of the last `strength` of the steps; the scheduler begins with the first."""
-    # 0.29 * 100 is 28.999…
-    taken = min(int(steps * strength + 1e-9), steps)
-    if strength > 0:
-        taken = max(taken, 1)
-    skipped = steps - taken
+    skipped = steps - steps_taken(steps, strength)
     timesteps: torch.Tensor = scheduler.timesteps
     if isinstance(scheduler, PNDMScheduler):
         return _pndm_timesteps(timesteps, skipped)
     if hasattr(scheduler, "set_begin_index"):
-        # Else the first step is looked up by its timestep, which rounding can make ambiguous.
+        # Otherwise the first step is looked up by its timestep, which rounding can make ambiguous.
         scheduler.set_begin_index(skipped * scheduler.order)
     return timesteps[skipped * scheduler.order :]
 
