@@ -24,8 +24,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
-from picowatch.metadata import PICOWATCH, read_chunk
-from picowatch.outbox.png import read_texts
+from picowatch.metadata import PICOWATCH, read_chunk, read_texts
 
 DOCS = Path(__file__).parent
 STRIPS = DOCS / "strips"
