@@ -9,13 +9,13 @@ from collections import Counter
 
 from picowatch.catalog.families import FAMILY_OF_WIDTH
 from picowatch.catalog.headers import Header, small_json
+from picowatch.catalog.lora_families import family_of_lora
 from picowatch.errors import ModelRefused
 
 LORA_MARKS = (
     *(".lora_down.", ".lora_up.", ".lora_A.", ".lora_B.", ".lora.down.", ".lora.up."),
-    *("_lora.down.", "_lora.up.", ".lora_linear_layer."),
+    *("_lora.down.", "_lora.up.", ".lora_linear_layer.", "_lora1.", "_lora2."),
 )
-_LORA_INPUTS = (".lora_down.", ".lora_A.", ".lora.down.", "_lora.down.")
 # Parts of tensor names in formats that are not plain LoRAs.
 _OTHER_FORMATS = {
     ".hada_": "a LoHa (LyCORIS)",
@@ -55,24 +55,7 @@ def lora_family(header: Header) -> str:
         for mark, what in _OTHER_FORMATS.items():
             if mark in name:
                 raise ModelRefused(f"is {what}: picowatch only supports plain LoRAs.")
-    return _family(header)
-
-
-def _family(header: Header) -> str:
-    """By the width of the text that attention looks at, by key names, or by kohya's metadata.
-
-    `lora_te1_` says nothing: diffusers' export to kohya's names has it for every family.
-    """
-    if header.has("lora_te2_") or header.has("text_encoder_2."):
-        return "sdxl"
-    for name, shape in header.shapes.items():
-        if "attn2" in name and "to_k" in name and any(mark in name for mark in _LORA_INPUTS):
-            return FAMILY_OF_WIDTH.get(shape[1] if len(shape) > 1 else 0, "")
-    if header.has("lora_unet_double_blocks_") or header.has("transformer."):
-        return "flux"
-    base = header.metadata.get("ss_base_model_version", "").lower()
-    marks = (("sdxl", "sdxl"), ("sd_v1", "sd1"), ("sd_v2", "sd2"), ("flux", "flux"))
-    return next((family for mark, family in marks if mark in base), "")
+    return family_of_lora(header)
 
 
 def base_model(header: Header) -> str:

@@ -1,15 +1,18 @@
 """Which layer of the model each tensor of a LoRA file belongs to, whoever wrote the file.
 
 Kohya's names are the modules' names joined with "_" (`lora_unet_down_blocks_0_…_to_q`), those
-of diffusers and peft have dots. Both are compared as one flat text, so they fit every model
-whose modules are named as Stable Diffusion 1.x's are.
+of diffusers and peft have dots. Both are compared as one flat text. For Stable Diffusion XL, kohya
+names the UNet's modules as Stability's generative-models (SGM) does, `input_blocks_4_1_…`: these
+become diffusers' names, as in its `_maybe_map_sgm_blocks_to_diffusers`.
 """
 
 import re
 from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
-Part = Literal["unet", "text_encoder"]
+from picowatch.catalog.families import NAMES
+
+Part = Literal["unet", "text_encoder", "text_encoder_2"]
 Role = Literal["down", "up", "mid", "alpha"]
 
 
@@ -33,11 +36,15 @@ _PARTS: tuple[tuple[str, Part], ...] = (
     ("lora_unet_", "unet"),
     ("lora_te_", "text_encoder"),
     ("lora_te1_", "text_encoder"),
+    ("lora_te2_", "text_encoder_2"),
     ("base_model.model.unet.", "unet"),
     ("base_model.model.text_encoder.", "text_encoder"),
+    ("base_model.model.text_encoder_2.", "text_encoder_2"),
     ("base_model.model.", "unet"),
     ("unet.", "unet"),
+    ("diffusion_model.", "unet"),
     ("text_encoder.", "text_encoder"),
+    ("text_encoder_2.", "text_encoder_2"),
 )
 
 
@@ -57,43 +64,115 @@ def _layer_id(name: str) -> LayerId:
             name, part = name.removeprefix(prefix), found
             break
     flat = name.replace(".", "_").replace("_processor_", "_")
-    return LayerId(part, re.sub(r"_to_out$", "_to_out_0", flat.removeprefix("text_model_")))
+    flat = re.sub(r"_to_out$", "_to_out_0", flat.removeprefix("text_model_"))
+    return LayerId(part, _from_sgm(flat) if part == "unet" else flat)
 
 
-_ATTENTION = (
-    r"attentions_\d_(proj_in|proj_out|transformer_blocks_0_"
-    r"(attn[12]_to_(q|k|v|out_0)|ff_net_0_proj|ff_net_2))"
-)
-_RESIDUAL = r"resnets_\d_(conv1|conv2|conv_shortcut|time_emb_proj)"
-# The linear layers and convolutions of Stable Diffusion 1.x, as diffusers names its modules.
-_SD1_LAYERS: dict[Part, re.Pattern[str]] = {
-    "unet": re.compile(
-        rf"(mid_block|(down|up)_blocks_[0-3])_({_ATTENTION}|{_RESIDUAL}|(down|up)samplers_0_conv)"
-        r"|conv_in|conv_out|time_embedding_linear_[12]"
-    ),
-    "text_encoder": re.compile(r"encoder_layers_\d+_(self_attn_(q|k|v|out)_proj|mlp_fc[12])"),
+_SGM_BLOCK = re.compile(r"(input_blocks|middle_block|output_blocks)_(\d+)_(?:(\d+)_)?(.+)")
+_SGM_OUTSIDE = {
+    "input_blocks_0_0": "conv_in",
+    "out_2": "conv_out",
+    "time_embed_0": "time_embedding_linear_1",
+    "time_embed_2": "time_embedding_linear_2",
+    "label_emb_0_0": "add_embedding_linear_1",
+    "label_emb_0_2": "add_embedding_linear_2",
 }
+_SGM_RESIDUAL = {
+    "in_layers_2": "conv1",
+    "emb_layers_1": "time_emb_proj",
+    "out_layers_3": "conv2",
+    "skip_connection": "conv_shortcut",
+}
+# The blocks of one level: two of residual and attention, and one that halves the size; in the
+# second half of the UNet three, of which the last also doubles the size.
+_SGM_LEVEL = 3
 
 
-def is_sd1_layer(layer_id: LayerId) -> bool:
-    """Whether Stable Diffusion 1.x has such a layer."""
-    return _SD1_LAYERS[layer_id.part].fullmatch(layer_id.module) is not None
+def _from_sgm(module: str) -> str:
+    """A UNet's module by diffusers' name, in flat text; other names stay as they are."""
+    match = _SGM_BLOCK.fullmatch(module)
+    if match is None or module in _SGM_OUTSIDE:
+        return _SGM_OUTSIDE.get(module, module)
+    half, block, rest = match[1], int(match[2]), _SGM_RESIDUAL.get(match[4], match[4])
+    if half == "middle_block":
+        inner = "attentions_0" if block == 1 else f"resnets_{block // 2}"
+        return f"mid_block_{inner}_{rest}"
+    inner = "attentions" if match[3] == "1" else "resnets"
+    if half == "input_blocks":
+        level, index = divmod(block - 1, _SGM_LEVEL)
+        if rest == "op":
+            return f"down_blocks_{level}_downsamplers_0_conv"
+        return f"down_blocks_{level}_{inner}_{index}_{rest}"
+    level, index = divmod(block, _SGM_LEVEL)
+    if rest == "conv":
+        return f"up_blocks_{level}_upsamplers_0_conv"
+    return f"up_blocks_{level}_{inner}_{index}_{rest}"
 
 
-def misfits(keys: Iterable[str]) -> str:
-    """What of a LoRA does nothing, in a sentence; "" if the model has all of its layers."""
+def _attention(depth: int) -> str:
+    """The layers of a stack of up to ten transformer blocks."""
+    return (
+        rf"(proj_in|proj_out|transformer_blocks_[0-{depth - 1}]_"
+        r"(attn[12]_to_(q|k|v|out_0)|ff_net_0_proj|ff_net_2))"
+    )
+
+
+def _text_encoder(layers: str) -> re.Pattern[str]:
+    return re.compile(rf"encoder_layers_{layers}_(self_attn_(q|k|v|out)_proj|mlp_fc[12])")
+
+
+_RESIDUAL = r"resnets_\d_(conv1|conv2|conv_shortcut|time_emb_proj)"
+_OUTSIDE = r"conv_in|conv_out|time_embedding_linear_[12]"
+_SD1_UNET = re.compile(
+    rf"(mid_block|(down|up)_blocks_[0-3])_(attentions_\d_{_attention(1)}|{_RESIDUAL}"
+    rf"|(down|up)samplers_0_conv)|{_OUTSIDE}"
+)
+_SDXL_UNET = re.compile(
+    rf"(down_blocks_1_attentions_[01]|up_blocks_1_attentions_[0-2])_{_attention(2)}"
+    rf"|(down_blocks_2_attentions_[01]|mid_block_attentions_0|up_blocks_0_attentions_[0-2])_"
+    rf"{_attention(10)}"
+    rf"|(mid_block|(down|up)_blocks_[0-2])_{_RESIDUAL}"
+    rf"|(down_blocks_[01]_down|up_blocks_[01]_up)samplers_0_conv"
+    rf"|add_embedding_linear_[12]|{_OUTSIDE}"
+)
+# The linear layers and convolutions of each family, as diffusers names its modules.
+_LAYERS: dict[str, dict[Part, re.Pattern[str]]] = {
+    "sd1": {"unet": _SD1_UNET, "text_encoder": _text_encoder(r"\d+")},
+    "sdxl": {
+        "unet": _SDXL_UNET,
+        "text_encoder": _text_encoder(r"(\d|1[01])"),
+        "text_encoder_2": _text_encoder(r"([12]?\d|3[01])"),
+    },
+}
+_LAYERS["demo"] = _LAYERS["sd1"]
+
+
+def has_layer(family: str, layer_id: LayerId) -> bool:
+    """Whether models of this family have such a layer; of "", whether any family's have."""
+    tables = [_LAYERS[family]] if family else list(_LAYERS.values())
+    patterns = [table[layer_id.part] for table in tables if layer_id.part in table]
+    return any(pattern.fullmatch(layer_id.module) for pattern in patterns)
+
+
+def misfits(keys: Iterable[str], family: str) -> str:
+    """What of a LoRA does nothing, in a sentence; "" if its family has all of its layers.
+
+    `family` is the LoRA's, "" where nothing tells it.
+    """
     fitting: set[LayerId] = set()
     strange: dict[str, str] = {}  # layers, each with the first key it was seen in
     for key in keys:
         known = layer_of(key)
-        if known is not None and is_sd1_layer(known[0]):
+        if known is not None and has_layer(family, known[0]):
             fitting.add(known[0])
         else:
             strange.setdefault(str(known[0]) if known else key, key)
     if not strange:
         return ""
     example = f"such as {next(iter(strange.values()))[:80]}"
+    if not fitting and not family:
+        return f"does nothing: no model that picowatch supports has any of its layers, {example}"
     if not fitting:
-        return f"does nothing: Stable Diffusion 1.x has none of its layers, {example}"
+        return f"does nothing: {NAMES[family]} has none of its layers, {example}"
     every = len(fitting) + len(strange)
     return f"{len(strange)} of its {every} layers do nothing: the model has none {example}"

@@ -57,13 +57,7 @@ def recognise(header: Header) -> Recognised:
     if f"{UNET}input_blocks.0.0.weight" in header.shapes:
         return _unet(header, UNET)
     if adapters.is_lora(header):
-        return Recognised(
-            "lora",
-            adapters.lora_family(header),
-            base_model=adapters.base_model(header),
-            trigger_words=adapters.trigger_words(header),
-            note=misfits(header.shapes),
-        )
+        return _lora(header)
     if "input_blocks.0.0.weight" in header.shapes:
         return _unet(header, "")
     found = transformer(header)
@@ -77,6 +71,17 @@ def recognise(header: Header) -> Recognised:
     if adapters.is_embedding(header):
         return Recognised("embedding", adapters.embedding_family(header))
     raise ModelRefused(f"is {_something_else(header)}.")
+
+
+def _lora(header: Header) -> Recognised:
+    family = adapters.lora_family(header)
+    return Recognised(
+        "lora",
+        family,
+        base_model=adapters.base_model(header),
+        trigger_words=adapters.trigger_words(header),
+        note=misfits(header.shapes, family) if family in ("", *RENDERED) else "",
+    )
 
 
 def expect_usable(found: Recognised, kind: Kind) -> None:

@@ -171,13 +171,18 @@ def test_models_says_what_a_lora_is_for_and_why_one_does_nothing(tmp_path: Path)
     notes = {"ss_sd_model_name": "v1-5.safetensors", "modelspec.trigger_phrase": "pxl style"}
     save_file(good, folder / "good.safetensors", notes)
     strange = np.zeros((8, 320), np.float16)
-    foreign = "lora_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_k.lora_down.weight"
-    save_file({foreign: strange}, folder / "foreign.safetensors")
+    foreign = (
+        "lora_unet_down_blocks_9_attentions_0_transformer_blocks_0_attn2_to_k.lora_down.weight"
+    )
+    save_file({foreign: np.zeros((8, 768), np.float16)}, folder / "foreign.safetensors")
     save_file(good | {"lora_unet_x.lora_down.weight": strange}, folder / "partly.safetensors")
     wide = np.zeros((8, 1024), np.float16)
     second = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k.lora_down.weight"
     save_file({second: wide}, folder / "sd2.safetensors")
+    sgm = "lora_unet_input_blocks_4_1_transformer_blocks_0_attn2_to_k.lora_down.weight"
+    save_file({sgm: np.zeros((8, 2048), np.float16)}, folder / "xl.safetensors")
     shown = picowatch(tmp_path, "models").stdout
+    assert "  for Stable Diffusion XL\n" in shown
     assert "  for Stable Diffusion 1.x\n            trained on: v1-5.safetensors\n" in shown
     assert "            trigger words: pxl style\n" in shown
     assert "note: does nothing: Stable Diffusion 1.x has none of its layers, such as" in shown

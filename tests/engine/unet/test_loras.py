@@ -10,7 +10,7 @@ from diffusers import UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from picowatch.catalog import Catalog, read_config
-from picowatch.catalog.lora_keys import LayerId, is_sd1_layer, layer_of, misfits
+from picowatch.catalog.lora_keys import LayerId, has_layer, layer_of, misfits
 from picowatch.engine.models import weights
 from picowatch.engine.models.sd1 import SD15
 from picowatch.engine.options import EngineOptions
@@ -325,10 +325,11 @@ def test_the_layers_of_stable_diffusion_1_are_known_without_loading_it() -> None
     """`models` says of a file which of its layers do nothing: none of a LoRA for all of them."""
     unet, text_encoder = meta_sd15()
     layers = modules_by_layer(unet, text_encoder)
-    assert [layer for layer in layers if not is_sd1_layer(layer)] == []
+    assert [layer for layer in layers if not has_layer("sd1", layer)] == []
     every = kohya_lora_keys(layers)
-    assert misfits(every) == ""
-    assert misfits([*every, "lora_unet_up_blocks_9_conv1.lora_down.weight"]).startswith("1 of its ")
+    assert misfits(every, "sd1") == ""
+    odd = [*every, "lora_unet_up_blocks_9_conv1.lora_down.weight"]
+    assert misfits(odd, "sd1").startswith("1 of its ")
 
 
 def kohya_lora_keys(layers: Iterable[LayerId]) -> list[str]:

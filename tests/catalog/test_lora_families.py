@@ -1,0 +1,221 @@
+"""Which family a LoRA is for: by its layers' names and widths, then by what its trainer wrote."""
+
+import pytest
+
+from picowatch.catalog.headers import Header
+from picowatch.catalog.models import Recognised
+from picowatch.catalog.recognise import expect_usable, recognise
+from picowatch.errors import ModelRefused
+from tests.catalog.files import Shapes
+
+ONLY = "picowatch only supports Stable Diffusion 1.x and Stable Diffusion XL."
+
+
+def kohya(layer: str, inputs: int, outputs: int) -> Shapes:
+    return {f"{layer}.lora_down.weight": (8, inputs), f"{layer}.lora_up.weight": (outputs, 8)}
+
+
+def peft(layer: str, inputs: int, outputs: int) -> Shapes:
+    return {f"{layer}.lora_A.weight": (8, inputs), f"{layer}.lora_B.weight": (outputs, 8)}
+
+
+BLOCK = "transformer_blocks_0_attn1_to_q"
+USABLE: dict[str, tuple[Shapes, dict[str, str], str]] = {
+    "kohya's, in SGM's names": (
+        kohya(f"lora_unet_input_blocks_4_1_{BLOCK}", 640, 640),
+        {},
+        "sdxl",
+    ),
+    "kohya's middle block": (kohya(f"lora_unet_middle_block_1_{BLOCK}", 1280, 1280), {}, "sdxl"),
+    "ComfyUI's": (
+        peft("diffusion_model.input_blocks.7.1.transformer_blocks.0.attn1.to_q", 1280, 1280),
+        {},
+        "sdxl",
+    ),
+    "kohya's second text encoder": (
+        kohya("lora_te2_text_model_encoder_layers_31_mlp_fc1", 1280, 5120),
+        {},
+        "sdxl",
+    ),
+    "diffusers' second text encoder": (
+        peft("text_encoder_2.text_model.encoder.layers.0.self_attn.q_proj", 1280, 1280),
+        {},
+        "sdxl",
+    ),
+    "diffusers' by width": (
+        peft("unet.down_blocks.2.attentions.0.transformer_blocks.0.attn2.to_k", 2048, 1280),
+        {},
+        "sdxl",
+    ),
+    "peft's by depth": (
+        peft(
+            "base_model.model.unet.down_blocks.2.attentions.0.transformer_blocks.9.attn1.to_q",
+            1280,
+            1280,
+        ),
+        {},
+        "sdxl",
+    ),
+    "by kohya's word": (
+        kohya("lora_te1_text_model_encoder_layers_0_mlp_fc1", 768, 3072),
+        {"ss_base_model_version": "sdxl_base_v1-0"},
+        "sdxl",
+    ),
+    "by ModelSpec's word": (
+        kohya("lora_te1_text_model_encoder_layers_0_mlp_fc1", 768, 3072),
+        {"modelspec.architecture": "stable-diffusion-xl-v1-base/lora"},
+        "sdxl",
+    ),
+    "width before word": (
+        kohya(
+            f"lora_unet_down_blocks_0_attentions_0_{BLOCK}".replace("1_to_q", "2_to_k"), 768, 320
+        ),
+        {"ss_base_model_version": "sdxl_base_v1-0"},
+        "sd1",
+    ),
+    "one text encoder": (kohya("lora_te1_text_model_encoder_layers_0_mlp_fc1", 768, 3072), {}, ""),
+}
+
+
+@pytest.mark.parametrize("name", USABLE)
+def test_a_lora_that_can_be_used_says_its_family(name: str) -> None:
+    """And all of its layers are found in it."""
+    shapes, metadata, family = USABLE[name]
+    found = recognise(Header(shapes, metadata))
+    assert (found.kind, found.family, found.note) == ("lora", family, "")
+    expect_usable(found, "lora")
+
+
+OTHERS: dict[str, tuple[Shapes, dict[str, str], str]] = {
+    "SD 2": (
+        peft("unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k", 1024, 320),
+        {},
+        "Stable Diffusion 2.x",
+    ),
+    "SD 3, kohya": (
+        kohya("lora_unet_joint_blocks_0_context_block_attn_qkv", 1536, 4608)
+        | kohya("lora_te2_text_model_encoder_layers_0_mlp_fc1", 1280, 5120),
+        {},
+        "Stable Diffusion 3.x",
+    ),
+    "SD 3, diffusers": (
+        peft("transformer.transformer_blocks.0.attn.to_q", 1536, 1536),
+        {},
+        "Stable Diffusion 3.x",
+    ),
+    "SD 3.5 Large, diffusers": (
+        peft("transformer.transformer_blocks.0.attn.to_q", 2432, 2432),
+        {},
+        "Stable Diffusion 3.x",
+    ),
+    "FLUX.1, kohya": (kohya("lora_unet_double_blocks_0_img_attn_qkv", 3072, 9216), {}, "FLUX.1"),
+    "FLUX.1, authors": (
+        peft("diffusion_model.single_blocks.0.linear1", 3072, 21504),
+        {},
+        "FLUX.1",
+    ),
+    "FLUX.1, diffusers": (
+        peft("transformer.single_transformer_blocks.0.attn.to_q", 3072, 3072)
+        | peft("transformer.transformer_blocks.0.attn.to_q", 3072, 3072),
+        {},
+        "FLUX.1",
+    ),
+    "FLUX.1, xlabs": (
+        {"double_blocks.0.processor.qkv_lora1.down.weight": (16, 3072)},
+        {},
+        "FLUX.1",
+    ),
+    "Chroma by its trainer's word": (
+        kohya("lora_unet_double_blocks_0_img_attn_qkv", 3072, 9216),
+        {"modelspec.architecture": "chroma/lora"},
+        "Chroma",
+    ),
+    "Chroma": (
+        kohya("lora_unet_distilled_guidance_layer_in_proj", 64, 5120)
+        | kohya("lora_unet_double_blocks_0_img_attn_qkv", 3072, 9216),
+        {},
+        "Chroma",
+    ),
+    "FLUX.2 dev": (peft("diffusion_model.double_blocks.0.img_attn.qkv", 6144, 18432), {}, "FLUX.2"),
+    "FLUX.2 klein": (peft("diffusion_model.single_blocks.0.linear1", 3072, 27648), {}, "FLUX.2"),
+    "FLUX.2, diffusers": (
+        peft("transformer.single_transformer_blocks.0.attn.to_qkv_mlp_proj", 3072, 27648),
+        {},
+        "FLUX.2",
+    ),
+    "Z-Image, authors": (
+        peft("diffusion_model.layers.0.attention.qkv", 3840, 11520),
+        {},
+        "Z-Image",
+    ),
+    "Z-Image, diffusers": (peft("transformer.layers.0.attention.to_q", 3840, 3840), {}, "Z-Image"),
+    "Lumina 2": (kohya("lora_unet_layers_0_attention_qkv", 2304, 3840), {}, "Lumina 2"),
+    "Qwen-Image": (
+        peft("transformer.transformer_blocks.0.img_mlp.net.0.proj", 3072, 12288),
+        {},
+        "Qwen-Image",
+    ),
+    "Qwen-Image, attention alone": (
+        peft("transformer_blocks.0.attn.to_q", 3072, 3072),
+        {},
+        "Qwen-Image",
+    ),
+    "Krea 2": (peft("diffusion_model.blocks.0.attn.wq", 3072, 3072), {}, "Krea 2"),
+    "Anima": (peft("diffusion_model.blocks.0.self_attn.q_proj", 2048, 2048), {}, "Anima"),
+    "Wan": (peft("diffusion_model.blocks.0.self_attn.q", 1536, 1536), {}, "Wan"),
+    "AuraFlow": (kohya("lora_unet_double_layers_0_attn_w1q", 3072, 3072), {}, "AuraFlow"),
+    "HiDream": (
+        peft("diffusion_model.double_stream_blocks.0.block.attn1.to_q", 2560, 2560),
+        {},
+        "HiDream",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_lora_for_another_family_is_refused_by_name(name: str) -> None:
+    """In kohya's, diffusers' and the authors' names."""
+    shapes, metadata, family = OTHERS[name]
+    with pytest.raises(ModelRefused) as refused:
+        expect_usable(recognise(Header(shapes, metadata)), "lora")
+    assert refused.value.message == f"is a LoRA for {family}: {ONLY}"
+
+
+def test_a_lora_for_an_unknown_transformer_is_refused() -> None:
+    """LTX-Video's text is as wide as that of Stable Diffusion XL."""
+    shapes = peft("transformer.transformer_blocks.0.attn2.to_k", 2048, 2048)
+    with pytest.raises(ModelRefused) as refused:
+        recognise(Header(shapes, {}))
+    assert refused.value.message == f"is a LoRA for a transformer of an unknown family: {ONLY}"
+
+
+@pytest.mark.parametrize(
+    ("family_layer", "other_layer", "note"),
+    [
+        (
+            kohya("lora_unet_input_blocks_4_1_transformer_blocks_0_attn2_to_k", 2048, 640),
+            kohya("lora_unet_input_blocks_1_1_transformer_blocks_0_attn2_to_k", 2048, 320),
+            "1 of its 2 layers do nothing: the model has none such as "
+            "lora_unet_input_blocks_1_1_transformer_blocks_0_attn2_to_k.lora_down.weight",
+        ),
+        (
+            {},
+            kohya("lora_unet_input_blocks_1_1_transformer_blocks_0_attn2_to_k", 2048, 320),
+            "does nothing: Stable Diffusion XL has none of its layers, such as "
+            "lora_unet_input_blocks_1_1_transformer_blocks_0_attn2_to_k.lora_down.weight",
+        ),
+        (
+            {},
+            kohya("lora_unet_nothing", 8, 8),
+            "does nothing: no model that picowatch supports has any of its layers, such as "
+            "lora_unet_nothing.lora_down.weight",
+        ),
+    ],
+)
+def test_layers_that_do_nothing_are_named(
+    family_layer: Shapes, other_layer: Shapes, note: str
+) -> None:
+    """By the layers of the family that the LoRA is for."""
+    found = recognise(Header(family_layer | other_layer, {}))
+    assert isinstance(found, Recognised)
+    assert found.note == note
