@@ -5,11 +5,12 @@ from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from picowatch.catalog.files import is_file, is_folder
 from picowatch.catalog.folders import (
     INDEX,
     PICKLE_ENDINGS,
     folder_files,
+    is_file,
+    is_folder,
     is_vae_folder,
     recognise_checkpoint_folder,
     recognise_vae_folder,

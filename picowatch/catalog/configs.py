@@ -5,12 +5,13 @@ They are strangers' files. What libraries would make of any other key is theirs 
 gigabytes or minutes before the first weight is read.
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
-from picowatch.catalog.files import open_regular
 from picowatch.catalog.headers import small_json
 from picowatch.errors import ModelRefused
+from picowatch.files.inside import open_regular
 from picowatch.recipe.messages.problems import shown
 
 _MAX_BYTES = 1_000_000
@@ -72,7 +73,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON object in a small file."""
     name = f"{path.parent.name}/{path.name}"
     try:
-        with open_regular(path) as file:
+        with os.fdopen(open_regular(path), "rb") as file:
             content = file.read(_MAX_BYTES + 1)
         if len(content) > _MAX_BYTES:
             raise ModelRefused(

@@ -1,12 +1,12 @@
 """Recognises diffusers folders: a model_index.json and a folder for each part."""
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeGuard
 
 from picowatch.catalog.configs import read_config, read_json
-from picowatch.catalog.files import check_is_regular, is_file, is_folder
 from picowatch.catalog.headers import read_header
 from picowatch.catalog.models import Recognised
 from picowatch.catalog.recognise import TEXT_LAYERS, USABLE_INPUTS
@@ -44,6 +44,19 @@ class FolderFile:
 
     relative: str
     path: Path
+
+
+def is_folder(path: Path) -> bool:
+    """Whether it is a folder, or a link to one; False if it cannot be examined.
+
+    Unlike pathlib's, for a folder without permission or a link with an overlong target, too.
+    """
+    return os.path.isdir(path)  # noqa: PTH112
+
+
+def is_file(path: Path) -> bool:
+    """Whether it is a regular file, or a link to one; False if it cannot be examined."""
+    return os.path.isfile(path)  # noqa: PTH113
 
 
 def weight_files(part: Path) -> list[Path]:
@@ -111,7 +124,8 @@ def recognise_checkpoint_folder(folder: Path) -> Recognised:
 def _check_files(folder: Path) -> None:
     """Whatever takes part in its hash, or is read with its tokenizer, can be read to its end."""
     for file in folder_files(folder):
-        check_is_regular(file.path, file.relative)
+        if not is_file(file.path):  # a FIFO or a link to a device, which have no end
+            raise ModelRefused(f"cannot be used: {file.relative} is not a regular file. Remove it.")
         if file.path.suffix in _TEXTS and file.path.stat().st_size > _MAX_TEXT_BYTES:
             raise ModelRefused(
                 f"cannot be used: {file.relative} is too large; the limit is "

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import os
 import re
 import threading
 import time
@@ -10,10 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from picowatch.catalog.files import open_regular
 from picowatch.catalog.models import Model
 from picowatch.errors import ModelRefused
 from picowatch.files.atomic import write_atomically
+from picowatch.files.inside import open_regular
 from picowatch.files.retry import Ended
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class HashCache:
         if known:
             return known
         try:
-            with open_regular(path) as file:
+            with os.fdopen(open_regular(path), "rb") as file:
                 if weights_only:
                     file.seek(8 + int.from_bytes(file.read(8), "little"))
                 digest = _digest(file, on_block)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from picowatch.catalog.files import open_regular
 from picowatch.errors import ModelRefused
+from picowatch.files.inside import open_regular
 
 # Real headers have up to some thousand tensors and a megabyte or two; safetensors itself would
 # take 100 MB, which make gigabytes of Python objects.
@@ -48,7 +48,7 @@ class Header:
 def read_header(path: Path) -> Header:
     """The header of a whole safetensors file; ModelRefused says what else the file is."""
     try:
-        with open_regular(path) as file:
+        with os.fdopen(open_regular(path), "rb") as file:
             status = os.fstat(file.fileno())
             length = _header_length(file.read(64), status.st_size)
             file.seek(8)

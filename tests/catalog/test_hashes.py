@@ -11,6 +11,7 @@ import pytest
 from picowatch.catalog import Catalog, hashes
 from picowatch.catalog.hashes import HashCache
 from picowatch.errors import ModelRefused
+from picowatch.files import inside
 from tests.catalog.files import sd15_shapes, write_model
 
 DEMO = Catalog(Path("nowhere")).demo.path
@@ -20,13 +21,13 @@ DEMO = Catalog(Path("nowhere")).demo.path
 def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the files whose bytes were read for a hash."""
     names: list[str] = []
-    real = hashes._digest
+    real = inside.open_regular
 
-    def digest(file, on_block):  # type: ignore[no-untyped-def]
-        names.append(Path(file.name).name)
-        return real(file, on_block)
+    def opened(path: Path) -> int:
+        names.append(path.name)
+        return real(path)
 
-    monkeypatch.setattr(hashes, "_digest", digest)
+    monkeypatch.setattr(hashes, "open_regular", opened)
     return names
 
 
