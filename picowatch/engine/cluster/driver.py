@@ -40,7 +40,7 @@ class ClusterAway(PicowatchError):
 
 
 class Call(NamedTuple):
-    """To the driver: call this method of `RayCalls`. `node` is for messages: whom it reaches."""
+    """To the driver: call this method of `RayCalls`. `node` is for messages: where its actor is."""
 
     number: int
     node: str
@@ -99,7 +99,7 @@ class Driver:
         """Connect Ray, before anything else; the future raises ClusterAway."""
         return self.call("connect", self._address, self._folder)
 
-    def call(self, method: str, *arguments: Any, node: str = "the cluster") -> Future[Any]:
+    def call(self, method: str, *arguments: Any, node: str = "") -> Future[Any]:
         """Call a method of `RayCalls`; the future raises EngineLost when the process ends."""
         future: Future[Any] = Future()
         with self._lock:
@@ -132,7 +132,7 @@ class Driver:
 
     def _receive(self) -> None:
         """The thread: pass on the answers until the process ends."""
-        with suppress(EOFError, OSError):
+        try:
             while True:
                 answer: Answer = self._connection.recv()
                 with self._lock:
@@ -141,11 +141,14 @@ class Driver:
                     future.set_exception(answer.result)
                 else:
                     future.set_result(answer.result)
-        with self._lock:
-            self._ended = True
-            self._connection.close()
-        for future in self._calls.values():
-            future.set_exception(EngineLost(LOST))
+        except (EOFError, OSError):
+            pass
+        finally:
+            with self._lock:
+                self._ended = True
+                self._connection.close()
+            for future in self._calls.values():
+                future.set_exception(EngineLost(LOST))
 
 
 def _new_folder() -> Path:

@@ -125,7 +125,7 @@ class RayEngines:
         """End the driver, if there is one, and what is left of its engines."""
         driver, placement, self._driver, self._placement = self._driver, self._placement, None, None
         if driver is not None:
-            driver.end()
+            driver.end(_CLOSE_SECONDS if self._closing.is_set() else 0.0)
             log.debug("Ray's driver ended: %s", driver.stderr())
         if placement is not None:
             placement.end(EngineLost(LOST))

@@ -12,7 +12,7 @@ import ray
 from ray.exceptions import NodeDiedError, OutOfMemoryError, RayTaskError
 
 from picowatch.engine.cluster import bootstrap
-from picowatch.engine.cluster.driver import Call, away
+from picowatch.engine.cluster.driver import Call, ClusterAway, away
 from picowatch.engine.protocol import EngineLost
 from picowatch.errors import EngineDied, PicowatchError
 
@@ -99,6 +99,8 @@ def _in_words(error: BaseException, node: str) -> PicowatchError:
     cause = error.cause if isinstance(error, RayTaskError) else error
     if isinstance(cause, PicowatchError):
         return cause
+    if not node:
+        return ClusterAway(f"The Ray cluster cannot be used: {_in_one_line(error)}.")
     if isinstance(error, OutOfMemoryError):  # the batch may be at fault
         return EngineDied(
             f"Ray ended the engine on {node}, because memory ran low there.",

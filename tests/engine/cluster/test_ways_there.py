@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,7 @@ from tests.engine.requests import PATIENCE, make
 from tests.house import wait_for
 
 ODD = "odd"
+GRACE_SECONDS = 30.0  # that Ray Client leaves to a process that ended without a word
 DAEMON = """
 import sys, threading
 from pathlib import Path
@@ -81,8 +83,10 @@ def test_ray_client_serves_as_well(
     assert isinstance(held.future.exception(PATIENCE), EngineLost)
     joined(executor, 2, {HEAD, SECOND})
     executor.close()
+    closed = time.monotonic()
     other = make_executor()
     joined(other, 2)  # all was given back
+    assert time.monotonic() - closed < GRACE_SECONDS
 
 
 @pytest.mark.parametrize("address", ["address", "client_address"])
