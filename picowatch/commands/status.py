@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -69,34 +69,26 @@ def watch(outbox: Path) -> int:
         if can_draw(sys.stdout):
             view = LiveView(sys.stdout)
             try:
-                _show_each_status(outbox, view.draw)
+                for shown, progress in _each_status(outbox):
+                    view.draw(shown, progress)
             finally:
                 view.close()
         else:
-            _show_each_status(outbox, _ChangesPrinted().show)
+            last = ""
+            for shown, _ in _each_status(outbox):
+                line = "; ".join(row.text for row in shown if row.label in ("", "now", "queued"))
+                if line != last:
+                    print(line, flush=True)
+                last = line
     return 0
 
 
-def _show_each_status(
-    outbox: Path, show: Callable[[list[Row], tuple[int, int] | None], None]
-) -> None:
+def _each_status(outbox: Path) -> Iterator[tuple[list[Row], tuple[int, int] | None]]:
+    """The rows and the progress bar, read again and again."""
     while True:
         running, found = current_status(outbox)
-        show(rows_of(running, found), bar(found) if running and found.recipe else None)
+        yield rows_of(running, found), bar(found) if running and found.recipe else None
         time.sleep(WATCH_SECONDS)
-
-
-class _ChangesPrinted:
-    """For pipes and dumb terminals: what is running and queued, each time that changes."""
-
-    def __init__(self) -> None:
-        self._line = ""
-
-    def show(self, shown: list[Row], progress: tuple[int, int] | None) -> None:
-        line = "; ".join(row.text for row in shown if row.label in ("", "now", "queued"))
-        if line != self._line:
-            self._line = line
-            print(line, flush=True)
 
 
 def current_status(outbox: Path) -> tuple[bool, Status]:

@@ -6,6 +6,7 @@ import os
 import socket
 import time
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -160,9 +161,14 @@ class StatusFiles:
 def read_status(outbox: Path) -> Status | None:
     """The last status of a daemon, whatever its version; None if there never was one."""
     try:
-        return TypeAdapter(Status).validate_json(_path(outbox).read_bytes())
+        return _validator().validate_json(_path(outbox).read_bytes())
     except (OSError, ValueError):
         return None
+
+
+@cache
+def _validator() -> TypeAdapter[Status]:
+    return TypeAdapter(Status)
 
 
 def _path(outbox: Path) -> Path:
