@@ -5,6 +5,7 @@ Key names after diffusers (CHECKPOINT_KEY_NAMES in loaders/single_file_utils.py)
 """
 
 from picowatch.catalog.headers import Header
+from picowatch.recipe.messages.suggestions import listed
 
 NAMES = {
     "demo": "the demo model",
@@ -33,7 +34,7 @@ NAMES = {
 }
 RENDERED = ("demo", "sd1", "sdxl")
 # The end of every sentence that refuses another family.
-ONLY = "picowatch only supports " + " and ".join(NAMES[one] for one in RENDERED[1:]) + "."
+ONLY = f"picowatch only supports {listed([NAMES[one] for one in RENDERED[1:]])}."
 
 # The width of the text that a UNet's cross-attention looks at.
 FAMILY_OF_WIDTH = {64: "demo", 768: "sd1", 1024: "sd2", 2048: "sdxl"}

@@ -144,7 +144,7 @@ _LAYERS: dict[str, dict[Part, re.Pattern[str]]] = {
         "text_encoder_2": _text_encoder(r"([12]?\d|3[01])"),
     },
 }
-_LAYERS["demo"] = _LAYERS["sd1"]
+_LAYERS["demo"] = _LAYERS["sd2"] = _LAYERS["sd1"]
 
 
 def has_layer(family: str, layer_id: LayerId) -> bool:

@@ -27,6 +27,10 @@ OTHER_INPUTS = {
     7: "is an upscaling checkpoint: not supported.",
     8: "is an image-editing checkpoint (InstructPix2Pix): not supported.",
 }
+REFINER = (
+    "is the refiner of Stable Diffusion XL, which only finishes pictures of the base model: "
+    "not supported. Use the base checkpoint without it."
+)
 # How many transformer blocks each attention of the UNet's first half has: of SDXL, and of models
 # that were distilled from it.
 _SDXL_DEPTHS = (2, 2, 10, 10)
@@ -41,7 +45,7 @@ _TRANSFORMER_BLOCK = re.compile(
 )
 _SDXL_TEXT = ("conditioner.embedders.0.transformer.", "conditioner.embedders.1.model.")
 _SD2_TEXT = ("cond_stage_model.model.", "conditioner.embedders.0.model.")
-_TEXT = {"sd1": ("cond_stage_model.transformer.",), "sdxl": _SDXL_TEXT}
+_TEXT = {"sd1": ("cond_stage_model.transformer.",), "sd2": _SD2_TEXT, "sdxl": _SDXL_TEXT}
 
 _OF_A_FOLDER = "of a diffusers folder: copy the whole folder with its model_index.json"
 _ARTICLES = {
@@ -143,10 +147,7 @@ def _refuse_variants(header: Header, prefix: str) -> None:
     width = cross_width(header, prefix)
     pooled = header.inputs(f"{prefix}label_emb.0.0.weight")
     if width == 1280 or pooled == 2560:
-        raise ModelRefused(
-            "is the refiner of Stable Diffusion XL, which only finishes pictures of the base "
-            "model: not supported. Use the base checkpoint without it."
-        )
+        raise ModelRefused(REFINER)
     if width == 1024 and pooled:
         raise ModelRefused(
             "is an unCLIP checkpoint of Stable Diffusion 2.x, for variations of a picture: "
@@ -200,7 +201,7 @@ def _check_complete(header: Header, family: str) -> None:
             "is only the UNet of a checkpoint, without text encoder: a complete checkpoint is "
             "needed."
         )
-    if len(found) < len(_TEXT[family]):
+    if family == "sdxl" and len(found) < len(_SDXL_TEXT):
         raise ModelRefused(
             f"is a checkpoint of {NAMES[family]} with only one of its two text encoders: "
             "a complete checkpoint is needed."

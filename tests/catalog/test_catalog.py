@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from picowatch.catalog import Catalog, FoundModels
+from picowatch.catalog.families import ONLY
 from picowatch.catalog.headers import Header, read_header
 from picowatch.errors import ModelRefused
 from tests.catalog.files import kohya_lora_shapes, sd15_shapes, vae_file_shapes, write_model
@@ -77,10 +78,18 @@ def test_folders_of_other_families_are_named_and_refused(tmp_path: Path) -> None
     """By the pipeline in their index."""
     folder = tmp_path / "checkpoints/xl"
     shutil.copytree(DEMO, folder)
-    changed_json(folder / "model_index.json", _class_name="StableDiffusionXLPipeline")
-    assert folder_refusal(tmp_path).startswith("xl is a diffusers folder of Stable Diffusion XL")
-    changed_json(folder / "model_index.json", _class_name="WanPipeline")
-    assert folder_refusal(tmp_path).startswith("xl is a diffusers folder of a WanPipeline")
+    for pipeline, name in (
+        ("StableDiffusion3Pipeline", "Stable Diffusion 3.x"),
+        ("FluxPipeline", "FLUX.1"),
+        ("FluxKontextPipeline", "FLUX.1"),
+        ("Flux2KleinPipeline", "FLUX.2"),
+        ("ZImagePipeline", "Z-Image"),
+        ("QwenImageEditPipeline", "Qwen-Image"),
+        ("WanPipeline", "Wan"),
+        ("CogVideoXPipeline", "a CogVideoXPipeline"),
+    ):
+        changed_json(folder / "model_index.json", _class_name=pipeline)
+        assert folder_refusal(tmp_path) == f"xl is a diffusers folder of {name}: {ONLY}"
 
 
 def test_a_folder_of_stable_diffusion_2_is_refused_and_inpainting_is_not(tmp_path: Path) -> None:
@@ -96,6 +105,8 @@ def test_a_folder_of_stable_diffusion_2_is_refused_and_inpainting_is_not(tmp_pat
     (model,) = Catalog(tmp_path).scan().models
     assert model.in_channels == 9
     changed_json(folder / "unet/config.json", in_channels=8)
+    assert "an image-editing checkpoint (InstructPix2Pix)" in folder_refusal(tmp_path)
+    changed_json(folder / "unet/config.json", in_channels=6)
     assert "a UNet that picowatch does not support" in folder_refusal(tmp_path)
 
 

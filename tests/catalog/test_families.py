@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from picowatch.catalog import Catalog, Model, Refused
-from picowatch.catalog.families import NAMES, RENDERED
+from picowatch.catalog.families import NAMES, ONLY, RENDERED
 from picowatch.catalog.headers import Header
 from picowatch.catalog.models import Recognised
 from picowatch.catalog.recognise import recognise
@@ -28,7 +28,6 @@ from tests.catalog.unets import (
     unet_shapes,
 )
 
-ONLY = "picowatch only supports Stable Diffusion 1.x and Stable Diffusion XL."
 SCALAR: tuple[int, ...] = ()
 
 
@@ -418,3 +417,4 @@ def test_a_small_random_sdxl_is_one_whatever_its_widths(tmp_path: Path) -> None:
 def test_every_rendered_family_has_a_name() -> None:
     """Refusals are made of the names."""
     assert set(RENDERED) <= set(NAMES)
+    assert ONLY == "picowatch only supports Stable Diffusion 1.x and Stable Diffusion XL."

@@ -2,13 +2,12 @@
 
 import pytest
 
+from picowatch.catalog.families import ONLY
 from picowatch.catalog.headers import Header
 from picowatch.catalog.models import Recognised
 from picowatch.catalog.recognise import expect_usable, recognise
 from picowatch.errors import ModelRefused
 from tests.catalog.files import Shapes
-
-ONLY = "picowatch only supports Stable Diffusion 1.x and Stable Diffusion XL."
 
 
 def kohya(layer: str, inputs: int, outputs: int) -> Shapes:
