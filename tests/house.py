@@ -142,7 +142,7 @@ class House:
         """The seeds of all pictures below a folder, in the pictures' order."""
         return [self.chunk(picture).request.seed for picture in self.pictures(folder)]
 
-    def made(self) -> list[str]:
+    def started(self) -> list[str]:
         """Prompts in the order in which the engine started them."""
         return [request.prompt for batch in self.engine.batches for request in batch]
 

@@ -83,9 +83,9 @@ def test_make_leaves_other_queued_images_alone(house: House) -> None:
         wait_for(lambda: house.status()["images"]["queued"] == 1, "the second")
     send(house.outbox, Command("resume"))
     assert made_here(house, elsewhere(house, "c.txt", "mine\n")) == 0
-    assert house.made() == ["one", "mine"]
+    assert house.started() == ["one", "mine"]
     assert house.once()
-    assert house.made() == ["one", "mine", "waits"]
+    assert house.started() == ["one", "mine", "waits"]
 
 
 def test_make_twice_with_a_fixed_seed_renders_one_picture(house: House, capsys: Captured) -> None:

@@ -70,9 +70,9 @@ def test_a_pause_finishes_what_is_in_progress_and_lasts_until_resume(
         assert house.status()["paused"] is True
         assert "paused" in control(house, "status")
         assert control(house, "pause") == "It is already paused; 3 images wait.\n"
-        assert house.made() == ["one"]
+        assert house.started() == ["one"]
         assert control(house, "resume") == "Resumed; 3 images wait.\n"
-        wait_for(lambda: house.made() == ["one", "two", "three", "four"], "the rest")
+        wait_for(lambda: house.started() == ["one", "two", "three", "four"], "the rest")
         assert control(house, "resume").startswith("It was not paused; ")
 
 
@@ -127,11 +127,11 @@ def test_cancel_removes_queued_images_and_the_next_save_requests_them_again(
         said = control(house, "cancel", "inbox/a.txt")
         assert said == "2 images cancelled. Images in progress are finished.\n"
         gate.open()
-        wait_for(lambda: sorted(house.made()) == ["one", "other"], "what is left")
+        wait_for(lambda: sorted(house.started()) == ["one", "other"], "what is left")
         wait_for(lambda: len(house.pictures()) == 2, "the pictures")
         path.touch()
         wait_for(lambda: len(house.pictures("a")) == 3, "the cancelled ones")
-    assert house.made() == ["one", "other", "two", "three"]
+    assert house.started() == ["one", "other", "two", "three"]
 
 
 def test_cancelled_images_stay_cancelled_at_every_start(house: House, gate: Gate) -> None:
@@ -143,7 +143,7 @@ def test_cancelled_images_stay_cancelled_at_every_start(house: House, gate: Gate
         gate.open()
         wait_for(lambda: house.status()["images"]["done"] == 1, "the first")
     assert house.once()
-    assert house.made() == ["one"]
+    assert house.started() == ["one"]
 
 
 def test_a_random_recipe_that_was_cancelled_is_drawn_once_when_it_is_saved_again(
@@ -253,4 +253,4 @@ def test_a_cancelled_sweep_shows_the_finished_pictures(house: House, gate: Gate)
         control(house, "cancel", "a.yaml")
         gate.open()
         wait_for(lambda: "contact sheet" in house.log(), "the sheet")
-    assert house.made() == ["one"]
+    assert house.started() == ["one"]

@@ -1,4 +1,4 @@
-"""The process dies by SIGKILL at each step from save to picture; the next start mends it."""
+"""The process dies by SIGKILL at each step from save to picture; the next start repairs it."""
 
 import json
 import os
@@ -125,7 +125,7 @@ SPECIAL = {
 
 @pytest.mark.parametrize("place", [place for place in PLACES if place not in SPECIAL])
 def test_every_image_is_there_exactly_once(house: House, place: str) -> None:
-    """Wherever it dies; also if it dies there again, in the middle of mending."""
+    """Wherever it dies; also if it dies there again, in the middle of repairing."""
     save_all(house)
     dies(house, f"{place}:1")
     run(house, f"{place}:1")
@@ -166,7 +166,7 @@ def starts_well(house: House) -> None:
 
 
 def test_a_death_before_a_deletion_is_noted(house: House) -> None:
-    """What waited is cancelled by the next start, and never made."""
+    """What was queued is cancelled by the next start, and never rendered."""
     save_all(house)
     dies(house, "in the middle of a claim:1")
     (house.inbox / "fixed.yaml").unlink()
@@ -182,7 +182,7 @@ def test_a_death_before_a_deletion_is_noted(house: House) -> None:
 )
 @pytest.mark.parametrize("new", ["renamed.txt", "failing.txt"])
 def test_a_death_before_a_renaming_is_noted(house: House, place: str, new: str) -> None:
-    """The queue continues under the new name, also over another recipe's; nothing is made twice."""
+    """The queue continues under the new name, also over another recipe's; nothing twice."""
     save_all(house)
     dies(house, "in the middle of a claim:1")
     (house.inbox / "random.txt").replace(house.inbox / new)
@@ -203,7 +203,7 @@ def test_a_death_before_a_renaming_is_noted(house: House, place: str, new: str) 
     ],
 )
 def test_a_death_around_the_archive(house: House, place: str) -> None:
-    """The recipe is there once, in the archive; its pictures are made once."""
+    """The recipe is there once, in the archive; its pictures are rendered once."""
     save_all(house)
     dies(house, f"{place}:1", when_done="archive")
     run(house, when_done="archive")
@@ -230,7 +230,7 @@ def test_a_death_around_a_command(house: House, place: str) -> None:
     assert house.log().count("failing.txt: 1 image queued again, as requested") == 1
 
 
-def test_a_death_while_a_ledger_is_made_anew(house: House) -> None:
+def test_a_death_while_a_ledger_is_rebuilt(house: House) -> None:
     """What was half filled is filled from the start."""
     save_all(house)
     run(house)
@@ -251,16 +251,16 @@ def test_seeds_stay_as_drawn_across_a_crash(house: House) -> None:
     assert sorted(house.seeds()) == list(range(first, first + 6))
 
 
-def test_what_was_in_work_is_named_in_the_log(house: House) -> None:
-    """The log tells the story: what went on after the crash, and with which seed."""
+def test_what_was_in_progress_is_named_in_the_log(house: House) -> None:
+    """The log tells the story: what continued after the crash, and with which seed."""
     house.save("a.yaml", "prompt: a corgi\nseed: 5\n")
     dies(house, "while a batch renders:1")
     assert run(house) == 0
     assert "a.yaml: seed 5 queued again" in house.log()
 
 
-def test_an_image_in_work_at_five_deaths_in_a_row_is_set_aside(house: House) -> None:
-    """It is not tried at every start for ever, the rest of the queue is made, retry tries it."""
+def test_an_image_in_progress_at_five_deaths_in_a_row_is_set_aside(house: House) -> None:
+    """It is not tried at every start for ever, the rest of the queue is; retry tries it."""
     house.save("a.yaml", "prompt: deadly\nseed: 1\n")
     house.save("b.yaml", "prompt: a star\nseed: 2\nsteps: 9\n")
     for _ in range(5):

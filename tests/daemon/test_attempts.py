@@ -56,6 +56,6 @@ def test_what_is_hindered_stays_in_its_queue(tmp_path: Path) -> None:
 
 
 def test_a_single_run_waits_for_nothing(tmp_path: Path) -> None:
-    """Whoever started it is told."""
+    """Whoever started it sees it."""
     with pytest.raises(OSError, match="No space"):
         attempts(tmp_path, Clock(), keeps_trying=False).all_of([full])

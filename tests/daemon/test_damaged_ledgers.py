@@ -1,4 +1,4 @@
-"""A ledger that is damaged, gone or locked: nothing is lost and nothing is made twice."""
+"""A ledger that is damaged, gone or locked: nothing is lost and nothing is rendered twice."""
 
 import json
 import sqlite3
@@ -80,8 +80,8 @@ def as_after_a_crash(house: House) -> None:
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_ledger_is_made_anew_from_the_pictures(house: House, damage: str) -> None:
-    """What is made stays made, random seeds included; the damaged file is kept."""
+def test_a_damaged_ledger_is_rebuilt_from_the_pictures(house: House, damage: str) -> None:
+    """What is rendered stays, random seeds included; the damaged file is kept."""
     for name, text in RECIPES.items():
         house.save(name, text)
     assert house.once()
@@ -101,8 +101,8 @@ def test_a_damaged_ledger_is_made_anew_from_the_pictures(house: House, damage: s
     assert house.pictures() == pictures
 
 
-def test_what_waited_in_a_damaged_ledger_is_made_with_the_seeds_it_had(house: House) -> None:
-    """One picture of a recipe tells the seeds of all."""
+def test_what_was_queued_in_a_damaged_ledger_is_rendered_with_the_same_seeds(house: House) -> None:
+    """The seeds of all follow from one picture of a recipe."""
     house.save("a.yaml", "prompt: a corgi\ncount: 6\n")
     stop_after(house, 2)
     made = house.seeds()
@@ -128,8 +128,8 @@ def stop_after(house: House, pictures: int) -> None:
     house.engine.before_batch = lambda batch: None
 
 
-def test_a_picture_that_the_user_deleted_is_not_made_again(house: House) -> None:
-    """The list still tells of it."""
+def test_a_picture_that_the_user_deleted_is_not_rendered_again(house: House) -> None:
+    """It is still in the list."""
     house.save("a.yaml", "prompt: a corgi\nseed: 1\ncount: 3\n")
     assert house.once()
     (house.outbox / "a/0002-2.png").unlink()
@@ -139,7 +139,7 @@ def test_a_picture_that_the_user_deleted_is_not_made_again(house: House) -> None
 
 
 def test_a_new_save_after_the_damage_means_what_it_always_means(house: House) -> None:
-    """`touch` draws random seeds again, changes are made."""
+    """`touch` draws random seeds again, changes are rendered."""
     path = house.save("a.txt", "a star\n")
     house.save("b.txt", "a cat --seed 5\n")
     assert house.once()
@@ -228,7 +228,7 @@ def test_a_ledger_that_is_locked_at_the_start_is_waited_for(
 
 
 @pytest.mark.parametrize("damage", AT_REST)
-def test_a_ledger_that_was_damaged_at_rest_is_made_anew(house: House, damage: str) -> None:
+def test_a_ledger_that_was_damaged_at_rest_is_rebuilt(house: House, damage: str) -> None:
     """After a good end it is not read whole; what its first use shows is enough."""
     house.save("a.txt", "a star\n")
     settings = house.settings()
@@ -273,7 +273,7 @@ def test_a_lost_ledger_leaves_a_renamed_recipe_its_contact_sheet(house: House) -
 
 
 def test_a_lost_ledger_passes_by_what_others_wrote_into_the_memos(house: House) -> None:
-    """Recipes are made as if it were not there."""
+    """Recipes are rendered as if it were not there."""
     assert house.once()
     memos = [{"cancelled": "a.txt", "stamp": "yesterday"}, {"cancelled": "b.txt", "stamp": "1"}]
     path = house.outbox / ".picowatch/memos.jsonl"
@@ -295,7 +295,7 @@ def tell(house: House, command: Command) -> None:
 
 
 def test_a_lost_ledger_leaves_a_pause_and_what_was_cancelled(house: House) -> None:
-    """What was saved again since is made, once the work goes on."""
+    """What was saved again since is rendered, once the work continues."""
     with house.running():
         tell(house, Command("pause"))
         for name in ("a.txt", "b.txt", "c.txt"):

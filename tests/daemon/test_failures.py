@@ -1,4 +1,4 @@
-"""What goes wrong while rendering is answered, and the queue goes on."""
+"""What goes wrong while rendering is answered, and the queue continues."""
 
 import errno
 import threading
@@ -37,7 +37,7 @@ def fail_on(prompt: str, error: Exception, times: int = 1000) -> Any:
     return hook
 
 
-def test_a_failed_image_is_answered_and_the_rest_is_made(house: House) -> None:
+def test_a_failed_image_is_answered_and_the_rest_is_rendered(house: House) -> None:
     """Its batch mates are not failed with it; the error file names seed and reason."""
     house.engine.before_batch = fail_on("bad", RenderFailed("The model is sick.", "Heal it."))
     house.save("a.txt", "one\nbad --seed 5\nthree\n")
@@ -69,7 +69,7 @@ def test_an_image_whose_engine_died_is_tried_once_more(house: House) -> None:
 
 
 def test_an_image_that_kills_the_engine_twice_has_failed(house: House) -> None:
-    """With the reason, and the queue goes on; its batch mates are made."""
+    """With the reason, and the queue continues; its batch mates are rendered."""
     house.engine.before_batch = fail_on("deadly", EngineDied("It was killed (SIGSEGV)."))
     house.save("a.txt", "one\ndeadly\nthree\n")
     assert not house.once()
@@ -167,7 +167,7 @@ def full_disk(monkeypatch: pytest.MonkeyPatch, room: threading.Event) -> None:
 
 
 def test_a_full_disk_is_waited_for(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is said once, nothing is failed, and work goes on when there is room."""
+    """It is logged once, nothing is failed, and work continues when there is room."""
     room = threading.Event()
     full_disk(monkeypatch, room)
     with house.running():
@@ -181,10 +181,10 @@ def test_a_full_disk_is_waited_for(house: House, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("step", [(Listing, "append"), (Gallery, "add")])
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), ValueError()])
-def test_a_picture_that_is_there_and_cannot_be_listed_is_not_made_again(
+def test_a_picture_that_exists_and_cannot_be_listed_is_not_rendered_again(
     house: House, monkeypatch: pytest.MonkeyPatch, step: tuple[type, str], error: Exception
 ) -> None:
-    """It is made, whatever happens after that; the next start lists it."""
+    """It is rendered, whatever happens after that; the next start lists it."""
 
     def fail(*_: Any) -> None:
         raise error
@@ -203,7 +203,7 @@ def test_a_picture_that_is_there_and_cannot_be_listed_is_not_made_again(
     assert [gallery.count(picture) > 0 for picture in house.pictures()] == [True] * 3
 
 
-def test_a_ledger_that_cannot_be_told_ends_a_single_run(
+def test_a_ledger_that_cannot_be_written_ends_a_single_run(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever the reason, and instead of waiting for an image that is done; then it is fixed."""
@@ -220,7 +220,7 @@ def test_a_ledger_that_cannot_be_told_ends_a_single_run(
     assert [line["file"] for line in house.listed()] == house.pictures() == ["a/0001-1.png"]
 
 
-def test_a_picture_that_is_there_is_not_made_again_for_want_of_latest_png(
+def test_a_picture_that_exists_is_not_rendered_again_because_latest_png_is_missing(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """There was room for the picture, and for nothing after it."""
@@ -241,7 +241,7 @@ def test_a_picture_that_is_there_is_not_made_again_for_want_of_latest_png(
 
 
 def test_a_full_disk_ends_a_single_run(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With exit code 1; the next run makes what is missing."""
+    """With exit code 1; the next run renders what is missing."""
     room = threading.Event()
     full_disk(monkeypatch, room)
     house.save("a.txt", "one\n")
@@ -345,7 +345,7 @@ def test_what_an_engine_warns_of_stands_beside_the_pictures_once(
     assert not warning.exists()
 
 
-def test_what_could_not_be_told_at_the_end_is_told_by_the_next_start(
+def test_an_error_that_could_not_be_written_at_the_end_is_written_by_the_next_start(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The disk was full when picowatch ended; the failed image has its error file all the same."""

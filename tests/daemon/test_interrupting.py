@@ -27,7 +27,7 @@ def first_batch(house: House) -> Iterator[threading.Event]:
 
 
 def test_editing_the_recipe_stops_its_picture(house: House, first_batch: threading.Event) -> None:
-    """A fixed seed with other steps is another picture; the first leaves nothing behind."""
+    """A fixed seed with other steps is another picture; the first leaves nothing."""
     with house.running(interrupt=True):
         house.save("a.yaml", "prompt: one\nseed: 1\nsteps: 20\n")
         assert first_batch.wait(PATIENCE)
@@ -40,7 +40,7 @@ def test_editing_the_recipe_stops_its_picture(house: House, first_batch: threadi
 
 
 def test_deleting_the_recipe_stops_its_picture(house: House, first_batch: threading.Event) -> None:
-    """Nobody asks for it any more."""
+    """Nobody requests it any more."""
     with house.running(interrupt=True):
         path = house.save("a.yaml", "prompt: one\n")
         assert first_batch.wait(PATIENCE)
@@ -49,7 +49,7 @@ def test_deleting_the_recipe_stops_its_picture(house: House, first_batch: thread
     assert house.pictures() == []
 
 
-def test_a_picture_that_is_still_asked_for_is_finished(house: House) -> None:
+def test_a_picture_that_is_still_requested_is_finished(house: House) -> None:
     """Another line may be edited meanwhile."""
     reached, go = threading.Event(), threading.Event()
 
@@ -65,7 +65,7 @@ def test_a_picture_that_is_still_asked_for_is_finished(house: House) -> None:
         wait_for(lambda: "1 image queued, 1 cancelled, 1 kept" in house.log(), "the save")
         go.set()
         wait_for(lambda: len(house.pictures()) == 2, "the pictures")
-    assert house.made() == ["one", "three"]
+    assert house.started() == ["one", "three"]
     assert "stopped while rendering" not in house.log()
 
 
@@ -81,8 +81,8 @@ class Deaf(DigestEngine):
             super().interrupt()
 
 
-def test_an_engine_that_just_starts_is_told_again(house: House) -> None:
-    """What was said before it could hear is not lost."""
+def test_an_engine_that_just_starts_is_interrupted_again(house: House) -> None:
+    """An interruption before it listens is not lost."""
     house.engine = Deaf()
     over = threading.Event()
     house.engine.before_batch = lambda batch: (

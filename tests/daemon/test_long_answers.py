@@ -36,7 +36,7 @@ def pause(seconds: float) -> None:
     threading.Event().wait(seconds)
 
 
-def test_pictures_are_made_while_a_checkpoint_is_hashed(
+def test_pictures_are_rendered_while_a_checkpoint_is_hashed(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The ledger is free meanwhile: lanes claim, publishers note what they published."""
@@ -115,7 +115,7 @@ def test_a_contact_sheet_is_left_when_picowatch_ends_and_drawn_by_the_next_start
 def test_a_batch_that_is_published_slowly_is_put_back_when_picowatch_ends(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is written stays, the rest is made by the next start: each picture once."""
+    """What is written stays, the rest is rendered by the next start: each picture once."""
     publishing = threading.Event()
     real = Outbox.publish
 
@@ -185,10 +185,10 @@ def test_nothing_overtakes_what_concerns_the_same_file(before: Deleted | Renamed
     assert [seen.path for seen in backlog.evidence] == ["b", "a", before.path, "x"]
 
 
-def test_a_service_manager_hears_of_a_start_that_takes_long(
+def test_a_service_manager_is_notified_of_a_start_that_takes_long(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Here a new ledger is made from the pictures."""
+    """Here a new ledger is built from the pictures."""
     house.save("a.yaml", SMALL)
     assert house.once()
     (house.outbox / ".picowatch/ledger.sqlite").unlink()
@@ -203,7 +203,7 @@ def test_a_service_manager_hears_of_a_start_that_takes_long(
 
 
 @pytest.mark.parametrize("part", ["daemon.build.OutboxLock", "daemon.recovery.Recovery._recover"])
-def test_a_service_manager_hears_of_a_start_that_is_waiting(
+def test_a_service_manager_is_notified_of_a_start_that_is_waiting(
     house: House, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
     """It would end a start without a sign of life, and the next one as well."""

@@ -1,4 +1,4 @@
-"""A sheet, a picture, an archive or a command that cannot be done: it is said, the rest goes on."""
+"""A sheet, a picture, an archive or a command that fails: it is logged, the rest continues."""
 
 import errno
 import json
@@ -47,7 +47,7 @@ def files_on(house: House, sheet: str) -> list[str]:
 
 
 def still_answers(house: House) -> None:
-    """The daemon takes another save in and makes its picture."""
+    """The daemon takes another save in and renders its picture."""
     house.save("still.yaml", ONE)
     wait_for(lambda: house.pictures("still"), "another recipe's picture")
 
@@ -103,7 +103,7 @@ def _folder(path: Path) -> None:
 def test_a_spoiled_picture_leaves_its_place_on_the_sheet(
     house: House, spoil: Callable[[Path], None]
 ) -> None:
-    """Nothing is waited for: the sheet is made, and so is everything after it."""
+    """Nothing is waited for: the sheet is drawn, and so is everything after it."""
     go = held_after(house, 2)
     house.save("a.yaml", GRID)
     with house.running(batch_size=1):
@@ -119,7 +119,7 @@ def test_a_spoiled_picture_leaves_its_place_on_the_sheet(
             assert "a/0001-1.png" in house.log().split("contact sheet")[0].splitlines()[-1]
 
 
-def test_a_sheet_that_cannot_be_made_is_said_once_and_not_tried_at_each_start(
+def test_a_sheet_that_cannot_be_drawn_is_reported_once_and_not_tried_at_each_start(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In the log and beside the recipe; the daemon and other recipes go on."""
@@ -255,7 +255,7 @@ def test_whatever_lies_among_the_commands_is_passed_by(house: House) -> None:
 def test_a_command_that_fails_is_answered_and_not_repeated(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever asked hears of it."""
+    """The command's answer says so."""
 
     def fail(*_: object) -> None:
         raise RuntimeError("no idea")

@@ -30,7 +30,7 @@ def stands_for_all(house: House, count: int) -> bool:
 
 
 def test_an_outbox_that_is_moved_and_comes_back_misses_nothing(house: House) -> None:
-    """Nothing is written anywhere meanwhile, and no folder is made in its place."""
+    """Nothing is written anywhere meanwhile, and no folder is created in its place."""
     go = held_after(house, 2)
     away = house.folder / "away"
     with house.running(batch_size=1):
@@ -112,8 +112,8 @@ def test_an_outbox_that_is_unmounted_and_mounted_again_gets_every_picture(house:
 
 
 @pytest.mark.parametrize("what", [".picowatch", ".picowatch/ledger.sqlite", ".picowatch/lock"])
-def test_state_that_is_deleted_in_progress_is_made_anew(house: House, what: str) -> None:
-    """From the pictures; none is made twice, and a second picowatch is still refused."""
+def test_state_that_is_deleted_while_running_is_rebuilt(house: House, what: str) -> None:
+    """From the pictures; none is rendered twice, and a second picowatch is still refused."""
     with process(house) as daemon:
         lines = Reader(daemon)
         house.save("a.yaml", MANY)

@@ -21,8 +21,8 @@ def renamed(house: House, old: str, new: str) -> None:
     wait_for(lambda: f"{old}: renamed to {new}" in house.log(), "the renaming")
 
 
-def test_a_rename_over_another_recipe_makes_nothing_anew(house: House) -> None:
-    """What waits goes on under the new name; the recipe that was there is gone, and its queue."""
+def test_a_rename_over_another_recipe_renders_nothing_again(house: House) -> None:
+    """The queue continues under the new name; the recipe that was there is gone, and its queue."""
     hold = HeldEngine(house)
     with house.running(batch_size=1):
         house.save("b.yaml", "prompt: b\nseed: 1\ncount: 3\n")
@@ -33,13 +33,13 @@ def test_a_rename_over_another_recipe_makes_nothing_anew(house: House) -> None:
         hold.release()
         wait_for(lambda: len(house.pictures("b")) == 5, "all of a")
     assert house.once()
-    assert house.made().count("a") == 4
-    assert house.made().count("b") == 1
+    assert house.started().count("a") == 4
+    assert house.started().count("b") == 1
     assert house.status()["images"]["cancelled"] == 2
 
 
-def test_a_rename_over_a_recipe_that_asked_for_the_same_makes_it_once(house: House) -> None:
-    """Pictures that the recipe of the new name has are not made again."""
+def test_a_rename_over_a_recipe_that_requested_the_same_renders_it_once(house: House) -> None:
+    """Pictures that the recipe of the new name has are not rendered again."""
     house.save("b.yaml", "prompt: a\nseed: 1\ncount: 2\n")
     assert house.once()
     hold = HeldEngine(house, after=1)
@@ -56,7 +56,7 @@ def test_a_rename_over_a_recipe_that_asked_for_the_same_makes_it_once(house: Hou
     assert house.pictures("a") == []
 
 
-def test_a_rename_while_the_inbox_is_away_makes_nothing_anew(house: House) -> None:
+def test_a_rename_while_the_inbox_is_away_renders_nothing_again(house: House) -> None:
     """It is seen when the inbox is back; other recipes are not cancelled meanwhile."""
     hold = HeldEngine(house)
     away = house.folder / "away"
@@ -71,7 +71,7 @@ def test_a_rename_while_the_inbox_is_away_makes_nothing_anew(house: House) -> No
         hold.release()
         wait_for(lambda: len(house.pictures()) == 3, "all")
     assert house.once()
-    assert house.made() == ["one", "two", "three"]
+    assert house.started() == ["one", "two", "three"]
 
 
 def test_a_renamed_invalid_recipe_keeps_its_error(house: House) -> None:
@@ -85,7 +85,7 @@ def test_a_renamed_invalid_recipe_keeps_its_error(house: House) -> None:
 
 
 def test_a_recipe_may_be_renamed_as_its_error_advises(house: House) -> None:
-    """YAML in a TXT is made once it is called YAML."""
+    """YAML in a TXT is rendered once it is called YAML."""
     path = house.save("a.txt", "prompt: a corgi\nseed: 1\n")
     assert not house.once()
     assert "rename it to a.yaml" in (house.error("a.txt") or "")
@@ -98,7 +98,7 @@ def test_a_recipe_may_be_renamed_as_its_error_advises(house: House) -> None:
 def test_a_valid_recipe_that_reads_differently_by_its_new_name_is_answered_anew(
     house: House,
 ) -> None:
-    """What waits of it is not cancelled by an invalid answer."""
+    """What is queued of it is not cancelled by an invalid answer."""
     hold = HeldEngine(house)
     with house.running(batch_size=1):
         house.save("a.txt", "one\ntwo\n")
@@ -107,10 +107,10 @@ def test_a_valid_recipe_that_reads_differently_by_its_new_name_is_answered_anew(
         wait_for(lambda: house.error("a.yaml"), "the error file")
         hold.release()
         wait_for(lambda: len(house.pictures()) == 2, "both pictures")
-    assert house.made() == ["one", "two"]
+    assert house.started() == ["one", "two"]
 
 
-def test_a_recipe_moved_to_a_folder_of_other_settings_keeps_what_it_asked_for(house: House) -> None:
+def test_a_recipe_moved_to_a_folder_of_other_settings_keeps_what_it_requested(house: House) -> None:
     """Other defaults and start images hold from its next save on."""
     Image.new("RGB", (64, 64), "red").save(house.inbox / "start.png")
     house.save("other/_defaults.yaml", "steps: 5\n")
@@ -122,7 +122,7 @@ def test_a_recipe_moved_to_a_folder_of_other_settings_keeps_what_it_asked_for(ho
         hold.release()
         wait_for(lambda: len(house.pictures()) == 2, "both pictures")
     assert house.error("other/a.yaml") is None
-    assert house.made() == ["a", "b"]
+    assert house.started() == ["a", "b"]
     assert [house.chunk(picture).request.steps for picture in house.pictures()] == [24, 24]
     (house.inbox / "other/a.yaml").touch()
     assert house.once()
@@ -144,7 +144,7 @@ def test_a_recipe_moved_into_live_overtakes_the_others(house: House, defaults: s
         renamed(house, "b.txt", "live/b.txt")
         hold.release()
         wait_for(lambda: len(house.pictures()) == 3, "all")
-    assert house.made() == ["in progress", "b", "a"]
+    assert house.started() == ["in progress", "b", "a"]
 
 
 def test_entries_with_a_priority_of_their_own_keep_it_where_they_are_moved(house: House) -> None:
@@ -161,7 +161,7 @@ def test_entries_with_a_priority_of_their_own_keep_it_where_they_are_moved(house
         renamed(house, "b.yaml", "live/b.yaml")
         hold.release()
         wait_for(lambda: len(house.pictures()) == 4, "all")
-    assert house.made() == ["in progress", "high", "a", "low"]
+    assert house.started() == ["in progress", "high", "a", "low"]
 
 
 def test_what_follows_an_image_goes_to_the_name_that_its_recipe_has_then(house: House) -> None:
@@ -177,8 +177,8 @@ def test_what_follows_an_image_goes_to_the_name_that_its_recipe_has_then(house: 
     assert not (house.inbox / "b.yaml").exists()
 
 
-def test_a_failure_is_told_beside_the_name_that_its_recipe_has(house: House) -> None:
-    """Both that of an image in progress and one that was told before."""
+def test_a_failure_is_reported_beside_the_present_name_of_its_recipe(house: House) -> None:
+    """Both that of an image in progress and one that was reported before."""
     go, started = threading.Event(), threading.Event()
 
     def fail(batch: object) -> None:

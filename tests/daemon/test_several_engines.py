@@ -1,4 +1,4 @@
-"""`executor: local:N`: several engines make what one daemon was asked for."""
+"""`executor: local:N`: several engines render one daemon's queue."""
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -64,7 +64,7 @@ def engines(house: House) -> Engines:
 
 
 def test_two_engines_work_at_once(house: House, engines: Engines) -> None:
-    """Neither waits for the other, each image is made once, and the status names both."""
+    """Neither waits for the other, each image is rendered once, and the status names both."""
     with engines.held() as gate, house.running(executor="local:2", batch_size=1):
         house.save("a.yaml", "prompt: one\nseed: 1\ncount: 6\n")
         wait_for(lambda: engines.in_work() == 2, "both at work")
@@ -115,7 +115,7 @@ def test_what_is_urgent_goes_first_on_every_engine(house: House, engines: Engine
     assert urgent in ([1, 1], [1, 2])  # one engine may be quick enough to take both
 
 
-def test_a_newer_save_replaces_what_waits(house: House, engines: Engines) -> None:
+def test_a_newer_save_replaces_what_is_queued(house: House, engines: Engines) -> None:
     """And with `interrupt` what is rendering, on each engine."""
     with engines.held() as gate, house.running(executor="local:2", batch_size=1, interrupt=True):
         house.save("a.yaml", "prompt: old\nseed: 1\ncount: 4\n")
@@ -145,10 +145,10 @@ def test_a_pause_lets_every_engine_go(house: House, engines: Engines) -> None:
 
 
 @pytest.mark.parametrize("death", [EngineDied("It was killed."), EngineLost("Its node is gone.")])
-def test_what_an_engine_leaves_undone_is_made_once(
+def test_what_an_engine_leaves_undone_is_rendered_once(
     house: House, engines: Engines, death: Exception
 ) -> None:
-    """The second engine goes on meanwhile."""
+    """The second engine continues meanwhile."""
     left = [death]
 
     def die(engine: DigestEngine, batch: Batch) -> None:
@@ -228,7 +228,7 @@ def test_one_engine_keeps_to_the_order_of_saving(house: House) -> None:
     """What the interface promises: the first waiting image is always in the next batch."""
     house.save("a.txt", "one --steps 1\ntwo --steps 2\nthree --steps 1\n")
     assert house.once(executor="local", batch_size=1)
-    assert house.made() == ["one", "two", "three"]
+    assert house.started() == ["one", "two", "three"]
 
 
 def test_engines_join_and_leave_in_the_middle(

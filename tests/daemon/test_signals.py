@@ -55,7 +55,7 @@ def test_a_signal_while_a_checkpoint_is_hashed(tmp_path: Path, checkpoint: Path)
 
 
 def test_a_daemon_that_hashes_is_healthy(tmp_path: Path) -> None:
-    """It hears of new files meanwhile: a health check must not restart it in the middle."""
+    """It notices new files meanwhile: a health check must not restart it in the middle."""
     (tmp_path / "inbox").mkdir()
     shapes = {**sd15_shapes(), "more": (20_000_000_000,)}  # minutes of reading
     checkpoint = write_model(tmp_path / "models/checkpoints/large.safetensors", shapes)
@@ -93,7 +93,7 @@ def test_a_signal_while_a_checkpoint_is_loaded(tmp_path: Path, checkpoint: Path)
 def test_any_signal_that_ends_programs_ends_picowatch_well(
     tmp_path: Path, number: signal.Signals
 ) -> None:
-    """A closed terminal and a stray signal as SIGTERM: nothing is left behind."""
+    """A closed terminal and a stray signal as SIGTERM: nothing is left over."""
     (tmp_path / "inbox").mkdir()
     process = start(tmp_path, "run")
     wait_for((tmp_path / "outbox/.picowatch/status.json").exists, "the start")

@@ -66,7 +66,7 @@ def test_a_changed_start_image_is_a_changed_request_at_the_next_save(house: Hous
     assert len(house.pictures()) == 2
 
 
-def test_what_was_asked_is_made_whatever_becomes_of_the_start_image(house: House) -> None:
+def test_what_was_requested_is_rendered_whatever_happens_to_the_start_image(house: House) -> None:
     """A copy is kept from the moment the save is accepted, and deleted when it is not needed."""
     draw(house.inbox / "start.png", "red")
     hold = HeldEngine(house)
@@ -130,7 +130,7 @@ def test_a_recipe_is_answered_anew_when_its_missing_pictures_appear(house: House
 
 
 def test_a_picture_that_is_still_being_copied_is_waited_for(house: House) -> None:
-    """Half of it is refused, and the recipe is made once the rest is there."""
+    """Half of it is refused, and the recipe is rendered once the rest is there."""
     draw(house.folder / "whole.png", "red")
     whole = (house.folder / "whole.png").read_bytes()
     (house.inbox / "start.png").write_bytes(whole[:60])
@@ -142,7 +142,7 @@ def test_a_picture_that_is_still_being_copied_is_waited_for(house: House) -> Non
     assert house.error("a.yaml") is None
 
 
-def test_a_recipe_that_was_deleted_is_not_made_when_its_picture_appears(house: House) -> None:
+def test_a_recipe_that_was_deleted_is_not_rendered_when_its_picture_appears(house: House) -> None:
     """Nor one that was saved again without it."""
     gone = house.save("gone.yaml", RECIPE)
     house.save("other.yaml", RECIPE)

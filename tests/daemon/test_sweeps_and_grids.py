@@ -16,7 +16,7 @@ def sheets(house: House) -> list[str]:
     return [picture for picture in house.pictures() if picture.endswith("-sheet.png")]
 
 
-def test_a_sweep_makes_every_combination_and_one_sheet(house: House) -> None:
+def test_a_sweep_renders_every_combination_and_one_sheet(house: House) -> None:
     """With the same seed; the sheet's text names the sweep and its pictures."""
     house.save("a.yaml", SWEEP)
     assert house.once()
@@ -42,8 +42,8 @@ def test_a_random_seed_is_the_same_for_all_combinations(house: House) -> None:
     assert len({house.chunk(file).request.seed for file in house.pictures("a")[:6]}) == 1
 
 
-def test_a_sheet_is_made_once(house: House) -> None:
-    """Starting again makes none; a new draw makes a new one."""
+def test_a_sheet_is_drawn_once(house: House) -> None:
+    """Starting again draws none; a new draw of seeds draws a new one."""
     path = house.save("a.yaml", "prompt: a corgi\ncount: 4\ngrid: true\n")
     house.once()
     house.once()
@@ -54,7 +54,7 @@ def test_a_sheet_is_made_once(house: House) -> None:
 
 
 def test_a_sheet_shows_what_failed_as_missing(house: House) -> None:
-    """And is made again when the failed image succeeds."""
+    """And is drawn again when the failed image succeeds."""
     house.engine.before_batch = fail_on("a corgi", RenderFailed("Sick."), times=3)
     path = house.save("a.yaml", "prompt: a corgi\nseed: 1\ncount: 2\ngrid: true\n")
     assert not house.once()
@@ -65,7 +65,7 @@ def test_a_sheet_shows_what_failed_as_missing(house: House) -> None:
 
 
 def test_archiving_waits_for_the_sheet(house: House) -> None:
-    """The recipe goes after everything it asked for is there."""
+    """The recipe goes after everything it requested is there."""
     house.save("a.yaml", SWEEP)
     house.once(when_done="archive")
     assert len(sheets(house)) == 1

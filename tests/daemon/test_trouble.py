@@ -1,5 +1,5 @@
 """Full and read-only disks, an inbox that goes and comes back, a clock that jumps: picowatch waits,
-says so once, and goes on."""
+logs it once, and continues."""
 
 import errno
 import logging
@@ -90,7 +90,7 @@ SMALL = "prompt: a corgi\nseed: 1\nsize: 64x64\ncount: 5\n"
 
 @pytest.mark.usefixtures("impatient")
 def test_a_full_disk_is_waited_for_and_nothing_is_failed(house: House, console: Lines) -> None:
-    """It is said once, also in the log as soon as that can be written; nothing is made twice."""
+    """It is said once, in the log as soon as that can be written; nothing is rendered twice."""
     with disk(house.outbox, ROOM), house.running():
         house.save("a.yaml", SMALL)
         wait_for(lambda: len(house.pictures()) == 5)
@@ -147,7 +147,7 @@ def test_a_disk_that_is_full_at_the_start_is_waited_for(house: House) -> None:
 
 
 def test_a_signal_ends_the_waiting_for_a_disk(house: House) -> None:
-    """Within two seconds, with exit code 0; the next start makes the pictures."""
+    """Within two seconds, with exit code 0; the next start renders the pictures."""
     with disk(house.outbox, ROOM):
         with process(house) as picowatch:
             lines = Reader(picowatch)
@@ -200,7 +200,7 @@ def test_a_read_only_outbox_is_waited_for(house: House) -> None:
 
 
 def test_an_unmounted_inbox_cancels_nothing(house: House) -> None:
-    """Its queue goes on; the recipes that come back with it are the same ones."""
+    """Its queue continues; the recipes that come back with it are the same ones."""
     with disk(house.folder / "stick", ROOM), ExitStack() as mounts:
         stick = house.folder / "stick"
         (stick / "a.yaml").write_text(SMALL)
@@ -217,8 +217,8 @@ def test_an_unmounted_inbox_cancels_nothing(house: House) -> None:
     assert "deleted" not in house.log()
 
 
-def test_a_deleted_inbox_may_be_made_again(house: House) -> None:
-    """Nothing is cancelled, and what is saved in the new one is made."""
+def test_a_deleted_inbox_may_be_created_again(house: House) -> None:
+    """Nothing is cancelled, and what is saved in the new one is rendered."""
     hold = threading.Event()
     house.engine.before_batch = lambda batch: assert_set(hold)
     with house.running(batch_size=1):
@@ -262,7 +262,7 @@ def test_a_ledger_that_is_locked_once_a_batch_is_claimed_is_waited_for(
 
 @pytest.mark.parametrize(("jump", "words"), [(86_400.0, "ahead"), (-86_400.0, "back")])
 def test_a_clock_that_jumps_a_day_changes_nothing(house: House, jump: float, words: str) -> None:
-    """It is said, saves of before and after it are made once each."""
+    """It is logged, saves of before and after it are rendered once each."""
     ahead = 0.0
     with running_by(house, lambda: time.time() + ahead):
         house.save("a.txt", "one --size 64x64\n")

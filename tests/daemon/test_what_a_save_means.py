@@ -18,7 +18,7 @@ def test_a_saved_recipe_becomes_its_pictures(house: House) -> None:
 
 
 def test_entries_that_did_not_change_keep_their_pictures(house: House) -> None:
-    """Editing one line of a file makes that line's picture, and only that."""
+    """Editing one line of a file renders that line's picture, and only that."""
     house.save("a.txt", "a red circle\na blue star\n")
     house.once()
     before = house.pictures()
@@ -28,7 +28,7 @@ def test_entries_that_did_not_change_keep_their_pictures(house: House) -> None:
     assert house.prompts() == ["a red circle", "a blue star", "a green star"]
 
 
-def test_an_entry_that_waits_keeps_its_seed_and_its_place(house: House) -> None:
+def test_a_queued_entry_keeps_its_seed_and_its_position(house: House) -> None:
     """Lines added in front of a waiting entry do not push it back or draw it again."""
     hold = HeldEngine(house)
     with house.running(batch_size=1):
@@ -38,10 +38,10 @@ def test_an_entry_that_waits_keeps_its_seed_and_its_place(house: House) -> None:
         wait_for(lambda: "1 image queued, 3 kept" in house.log(), "the second save")
         hold.release()
         wait_for(lambda: len(house.pictures()) == 4, "four pictures")
-    assert house.made() == ["first", "second", "third", "new"]
+    assert house.started() == ["first", "second", "third", "new"]
 
 
-def test_a_newer_save_replaces_what_still_waits(house: House) -> None:
+def test_a_newer_save_replaces_what_is_still_queued(house: House) -> None:
     """Entries that are gone from the file are cancelled if they still wait."""
     hold = HeldEngine(house)
     with house.running(batch_size=1):
@@ -51,11 +51,11 @@ def test_a_newer_save_replaces_what_still_waits(house: House) -> None:
         wait_for(lambda: "1 image queued, 2 cancelled" in house.log(), "the second save")
         hold.release()
         wait_for(lambda: len(house.pictures()) == 2, "two pictures")
-    assert house.made() == ["first", "other"], "the image in work is finished"
+    assert house.started() == ["first", "other"], "the image in work is finished"
 
 
-def test_the_image_in_work_is_stopped_if_the_user_wants_it(house: House) -> None:
-    """`interrupt: true` ends the image that the newer save no longer asks for."""
+def test_the_image_in_progress_is_stopped_under_the_setting_interrupt(house: House) -> None:
+    """`interrupt: true` ends the image that the newer save no longer requests."""
     hold = HeldEngine(house)
     with house.running(batch_size=1, interrupt=True):
         house.save("a.txt", "first\n")
@@ -101,8 +101,8 @@ def test_fixed_seeds_are_left_alone_when_saved_again(house: House) -> None:
     assert (house.outbox / "latest.png").read_bytes() != latest
 
 
-def test_nothing_is_made_again_without_a_save(house: House) -> None:
-    """Starting picowatch again, or reading a recipe, makes nothing."""
+def test_nothing_is_rendered_again_without_a_save(house: House) -> None:
+    """Starting picowatch again, or reading a recipe, renders nothing."""
     path = house.save("a.txt", "a corgi\n")
     house.once()
     path.read_text()
@@ -110,8 +110,8 @@ def test_nothing_is_made_again_without_a_save(house: House) -> None:
     assert len(house.pictures()) == 1
 
 
-def test_a_b_a_makes_nothing_the_third_time(house: House) -> None:
-    """With fixed seeds a picture is made once per recipe, whatever stood there between."""
+def test_a_b_a_renders_nothing_the_third_time(house: House) -> None:
+    """With fixed seeds a picture is rendered once per recipe, whatever stood there between."""
     for prompt in ("a corgi", "a star", "a corgi"):
         house.save("a.yaml", f"prompt: {prompt}\nseed: 1\n")
         house.once()
@@ -127,7 +127,7 @@ def test_two_recipes_may_ask_for_the_same_picture(house: House) -> None:
 
 
 def test_two_entries_that_overlap_share_their_pictures(house: House) -> None:
-    """Nothing is made twice inside a file, and dropping one entry keeps the other's."""
+    """Nothing is rendered twice inside a file, and dropping one entry keeps the other's."""
     house.save("a.yaml", "- {prompt: x, seed: 1, count: 3}\n- {prompt: x, seed: 2}\n")
     house.once()
     assert house.seeds() == [1, 2, 3]
@@ -147,7 +147,7 @@ def test_equal_lines_are_entries_of_their_own(house: House) -> None:
 
 
 def test_a_deleted_picture_comes_back_only_with_a_save(house: House) -> None:
-    """The user may clean up; a new save of a fixed seed asks for the picture again."""
+    """The user may clean up; a new save of a fixed seed requests the picture again."""
     path = house.save("a.yaml", "prompt: a corgi\nseed: 1\n")
     house.once()
     (house.outbox / "a/0001-1.png").unlink()
@@ -168,8 +168,8 @@ def test_deleted_pictures_of_random_seeds_do_not_come_back(house: House) -> None
     assert house.prompts() == ["a star"]
 
 
-def test_an_invalid_save_makes_and_cancels_nothing(house: House) -> None:
-    """Valid entries of an invalid file are not run, what waits goes on."""
+def test_an_invalid_save_renders_and_cancels_nothing(house: House) -> None:
+    """Valid entries of an invalid file are not run, what is queued continues."""
     hold = HeldEngine(house)
     with house.running(batch_size=1):
         house.save("a.txt", "first\nsecond\n")
@@ -178,7 +178,7 @@ def test_an_invalid_save_makes_and_cancels_nothing(house: House) -> None:
         wait_for(lambda: house.error("a.txt"), "the error file")
         hold.release()
         wait_for(lambda: len(house.pictures()) == 2, "two pictures")
-    assert house.made() == ["first", "second"]
+    assert house.started() == ["first", "second"]
 
 
 def test_the_error_file_is_gone_after_the_next_good_save(house: House) -> None:
@@ -203,7 +203,7 @@ def test_an_invalid_file_is_answered_once(house: House) -> None:
 
 
 def test_an_empty_file_is_not_ready_yet(house: House) -> None:
-    """Neither error nor picture, and what the file asked for before goes on."""
+    """Neither error nor picture, and what the file requested before continues."""
     house.save("a.txt", "a corgi\n")
     house.once()
     house.save("a.txt", "")
@@ -215,7 +215,7 @@ def test_an_empty_file_is_not_ready_yet(house: House) -> None:
     assert len(house.pictures()) == 1
 
 
-def test_deleting_a_recipe_cancels_what_waits(house: House) -> None:
+def test_deleting_a_recipe_cancels_what_is_queued(house: House) -> None:
     """The image in progress is finished."""
     hold = HeldEngine(house)
     with house.running(batch_size=1):
@@ -239,7 +239,7 @@ def test_a_deleted_recipe_takes_its_error_file_along(house: House) -> None:
 
 
 def test_a_vanished_inbox_cancels_nothing(house: House) -> None:
-    """An inbox that is unmounted or replaced is no deletion; what waits is made."""
+    """An inbox that is unmounted or replaced is no deletion; what is queued is rendered."""
     hold = HeldEngine(house)
     with house.running(batch_size=1):
         house.save("a.txt", "first\nsecond\n")
@@ -301,11 +301,11 @@ def test_renaming_a_recipe_keeps_its_queue(house: House) -> None:
         wait_for(lambda: "a.txt: renamed to b.txt" in house.log(), "the renaming")
         hold.release()
         wait_for(lambda: len(house.pictures()) == 2, "two pictures")
-    assert house.made() == ["first", "second"]
+    assert house.started() == ["first", "second"]
     assert [path.split("/")[0] for path in house.pictures()] == ["a", "b"]
 
 
-def test_a_recipe_renamed_while_picowatch_was_off_is_not_made_anew(house: House) -> None:
+def test_a_recipe_renamed_while_picowatch_was_off_is_not_rendered_again(house: House) -> None:
     """The same bytes at a new path, the old one gone: no save."""
     path = house.save("a.txt", "a corgi\n")
     house.once()
@@ -349,10 +349,10 @@ def test_higher_priority_goes_first(house: House) -> None:
         wait_for(lambda: "soon.yaml: saved" in house.log())
         hold.release()
         wait_for(lambda: len(house.pictures()) == 5)
-    assert house.made() == ["in work", "now", "soon", "night 1", "night 2"]
+    assert house.started() == ["in work", "now", "soon", "night 1", "night 2"]
 
 
-def test_a_new_priority_moves_what_waits_and_draws_nothing_anew(house: House) -> None:
+def test_a_new_priority_moves_what_is_queued_and_draws_nothing_again(house: House) -> None:
     """Priority is no part of a picture."""
     hold = HeldEngine(house)
     with house.running(batch_size=1):
@@ -366,7 +366,7 @@ def test_a_new_priority_moves_what_waits_and_draws_nothing_anew(house: House) ->
         wait_for(lambda: house.log().count("c.yaml: saved") == 2)
         hold.release()
         wait_for(lambda: len(house.pictures()) == 3)
-    assert house.made() == ["in work", "c", "b"]
+    assert house.started() == ["in work", "c", "b"]
 
 
 def test_compatible_images_of_other_recipes_ride_along(house: House) -> None:
@@ -385,7 +385,7 @@ def test_compatible_images_of_other_recipes_ride_along(house: House) -> None:
 
 
 def test_seeds_are_drawn_when_the_save_is_accepted(house: House) -> None:
-    """A restart makes what was asked, with the seeds that were drawn."""
+    """A restart renders what was requested, with the seeds that were drawn."""
     hold = HeldEngine(house)
     with house.running(batch_size=1):
         house.save("a.txt", "a corgi\n")
@@ -396,8 +396,8 @@ def test_seeds_are_drawn_when_the_save_is_accepted(house: House) -> None:
     assert house.seeds() == [asked.seed]
 
 
-def test_a_restart_goes_on_where_it_stopped(house: House) -> None:
-    """Exactly what was asked is there in the end."""
+def test_a_restart_continues_where_it_stopped(house: House) -> None:
+    """Exactly what was requested is there in the end."""
     hold = HeldEngine(house, after=3)
     with house.running(batch_size=1):
         house.save("a.yaml", "prompt: a corgi\nseed: 1\ncount: 20\n")
@@ -421,7 +421,7 @@ def test_numbers_never_overwrite(house: House) -> None:
     assert house.pictures() == ["a/0001-1.png", "a/0002-1.png", "a/0003-1.png"]
 
 
-def test_done_recipes_are_archived_if_the_user_wants_it(house: House) -> None:
+def test_done_recipes_are_archived_if_set(house: House) -> None:
     """`when_done: archive` moves a recipe to its pictures; a failed or invalid one stays."""
     house.save("pets/a.txt", "a corgi\n")
     bad = house.save("bad.txt", "a corgi --stesp 1\n")
@@ -441,7 +441,7 @@ def test_done_recipes_are_archived_if_the_user_wants_it(house: House) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.yaml", f"{'ä' * 125}.yaml"])
-def test_done_recipes_are_deleted_if_the_user_wants_it(house: House, name: str) -> None:
+def test_done_recipes_are_deleted_if_set(house: House, name: str) -> None:
     """`when_done: delete`, also when there was nothing new to make; the longest name, too."""
     for _ in range(2):
         path = house.save(name, "prompt: a corgi\nseed: 1\n")

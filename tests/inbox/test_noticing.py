@@ -57,7 +57,7 @@ def test_a_file_settles_once_it_was_quiet() -> None:
 
 
 def test_a_file_that_still_changes_does_not_settle() -> None:
-    """Also when no event tells of it."""
+    """Also without an event."""
     settling = Settling(0.5)
     settling.note("a", ONE, 0.0, by_event=False)
     assert settling.settled(0.6, lambda path: OTHER) == []
@@ -247,7 +247,7 @@ def test_network_folders_are_polled(house: House, monkeypatch: pytest.MonkeyPatc
         assert house.status()["watch"] == "polling"
 
 
-def test_lost_events_are_made_good_by_a_scan(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scan_replaces_lost_events(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """watchdog's warning of an overflow is the only sign of it."""
     monkeypatch.setattr(inbox_module.Inbox, "_take_folder_hints", lambda *_: None)
     with house.running():
@@ -333,7 +333,7 @@ def test_a_folder_whose_name_is_not_utf8_is_said_once(house: House) -> None:
     (folder / "a.txt").write_text("a corgi\n")
     house.save("b.txt", "a star\n")
     assert house.once()
-    assert house.made() == ["a star"]
+    assert house.started() == ["a star"]
     words = "caf\\udce9 is not run: the folder's name is not valid UTF-8; rename it"
     assert house.log().count(words) == 1
 
@@ -352,7 +352,7 @@ def test_recipes_that_are_there_at_start_go_by_their_times(house: House) -> None
     for number, name in enumerate(("c", "a", "b")):
         os.utime(house.save(f"{name}.txt", f"{name}\n"), (number, number))
     house.once(batch_size=1)
-    assert house.made() == ["c", "a", "b"]
+    assert house.started() == ["c", "a", "b"]
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def request(prompt: str, seed: int) -> ImageRequest:
 
 
 def entry(prompt: str, seed: int | None = None) -> RequestedEntry:
-    """An entry with one image; without a seed it wants one drawn."""
+    """An entry with one image; without a seed one is drawn."""
     return RequestedEntry(
         digest=f"{prompt} {seed}",
         priority=0,
@@ -176,7 +176,7 @@ def test_stamps_of_any_size_are_kept(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_no_ledger_is_refused_in_words(tmp_path: Path) -> None:
-    """picowatch then makes a new one (tests/daemon/test_damaged_ledgers.py)."""
+    """picowatch then builds a new one (tests/daemon/test_damaged_ledgers.py)."""
     path = tmp_path / "ledger.sqlite"
     path.write_text("this is not a database, " * 100)
     with pytest.raises(LedgerCorrupt, match="file is not a database"):
@@ -187,12 +187,12 @@ LINES = st.lists(st.sampled_from("abc"), max_size=4)
 
 
 @given(st.lists(st.one_of(LINES, st.none()), max_size=8), st.lists(st.booleans(), max_size=20))
-def test_nothing_is_lost_and_nothing_is_made_twice(
+def test_nothing_is_lost_and_nothing_is_rendered_twice(
     saves: list[list[str] | None], makes: list[bool]
 ) -> None:
-    """Whatever is saved, deleted and made in whatever order, with fixed seeds.
+    """Whatever is saved, deleted and rendered in whatever order, with fixed seeds.
 
-    In the end each line of the last save is a picture, each picture was made once, and each
+    In the end each line of the last save is a picture, each picture was rendered once, and each
     was requested by some save.
     """
     with tempfile.TemporaryDirectory() as folder:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
-from tests.meetings.recipes import Asked
+from tests.meetings.recipes import Requested
 
 SEEDS = 2**32
 LIVE = ("queued", "running")
@@ -26,7 +26,7 @@ class Draw:
 
 @dataclass(eq=False)
 class Image:
-    """One picture that was asked for."""
+    """One picture that was requested."""
 
     recipe: str
     prompt: str
@@ -46,7 +46,7 @@ class Image:
 
     @property
     def request(self) -> tuple[object, ...]:
-        """What it is made from; random seeds that nobody saw yet differ from all others."""
+        """What it is rendered from; random seeds that nobody saw yet differ from all others."""
         seed = self.draw if self.seed is None else 0
         return self.prompt, self.steps, self.start, self.seed, seed, self.seed is None and self.plus
 
@@ -56,15 +56,15 @@ class Image:
 
 @dataclass(eq=False)
 class Entry:
-    """An entry of a recipe's last good save, with all images it asks for."""
+    """An entry of a recipe's last good save, with all images it requests."""
 
-    asked: Asked
+    requested: Requested
     images: list[Image]
 
     def last_draw(self) -> list[Image]:
-        seeds = self.asked.entry.seed
-        count = len(seeds) if isinstance(seeds, tuple) else self.asked.entry.count
-        return self.images[-count * len(self.asked.steps) :]
+        seeds = self.requested.entry.seed
+        count = len(seeds) if isinstance(seeds, tuple) else self.requested.entry.count
+        return self.images[-count * len(self.requested.steps) :]
 
 
 @dataclass(eq=False)
@@ -108,13 +108,13 @@ class Model:
 
     # -- evidence
 
-    def saved(self, path: str, digest: str, entries: list[Asked]) -> None:
+    def saved(self, path: str, digest: str, entries: list[Requested]) -> None:
         """A good save."""
         self.saves += 1
         is_unsure = path in self.unsure
         self.unsure.discard(path)
         before = self.recipes.get(path, Recipe("", True)).entries
-        left = _numbered(entry.asked for entry in before)
+        left = _numbered(entry.requested for entry in before)
         now = _numbered(entries)
         unchanged = {key: one.priority for key, one in left.items()} == {
             key: one.priority for key, one in now.items()
@@ -126,7 +126,7 @@ class Model:
             order = (-one.priority, self.saves, place)
             if key in kept:
                 entry = kept[key]
-                entry.asked = one
+                entry.requested = one
                 recipe.entries.append(entry)
                 self._keep(entry, order, anew=unchanged and one.entry.random)
             else:
@@ -134,7 +134,7 @@ class Model:
                 recipe.entries.append(entry)
             if key not in kept or (unchanged and one.entry.random):
                 self._ask(path, entry, order, is_unsure)
-        self._cancel_unasked(path)
+        self._cancel_unrequested(path)
         # Nobody can tell which of two equal entries the pictures of before belong to.
         is_ambiguous = self.ledgers_lost and len({one.identity for one in entries}) < len(entries)
         if is_unsure or is_ambiguous:
@@ -170,7 +170,7 @@ class Model:
                 self._queue(image, order)
 
     def _ask(self, path: str, entry: Entry, order: tuple[int, int, int], is_unsure: bool) -> None:
-        one = entry.asked
+        one = entry.requested
         seeds = one.entry.seed
         if isinstance(seeds, tuple):
             draws = [(Draw(seed, False), steps, 0) for seed in seeds for steps in one.steps]
@@ -200,7 +200,7 @@ class Model:
         return next(found, None)
 
     def rejected(self, path: str, digest: str) -> None:
-        """A bad save: what the last good one asked for goes on."""
+        """A bad save: what the last good one requested continues."""
         self.saves += 1
         before = self.recipes.get(path)
         self.recipes[path] = Recipe(digest, False, before.entries if before else [])
@@ -208,7 +208,7 @@ class Model:
     def deleted_recipe(self, path: str) -> None:
         self.recipes.pop(path, None)
         self.unsure.discard(path)
-        self._cancel_unasked(path)
+        self._cancel_unrequested(path)
 
     def renamed(self, old: str, new: str) -> None:
         """The queue, the pictures and the memory go with the file."""
@@ -224,7 +224,7 @@ class Model:
                 self._merge(mine, other)
 
     def _merge(self, mine: Image, other: Image) -> None:
-        """Both names asked for one picture: the renamed recipe's counts, if it is no less made."""
+        """Both requested one picture: the renamed one's counts, unless only the other is done."""
         made = other.state == "done" and other.file not in self.deleted
         if other.state == "running" or (made and mine.state not in ("done", "running")):
             for recipe in self.recipes.values():
@@ -235,30 +235,30 @@ class Model:
             self.images.remove(other)
             self.replaced.append(other)
 
-    def prioritised(self, path: str, entries: list[Asked]) -> None:
+    def prioritised(self, path: str, entries: list[Requested]) -> None:
         """A recipe was moved, and these are its entries now; only their priorities count."""
         now = _numbered(entries)
         of_all = {one.priority for one in entries}
         common = of_all.pop() if len(of_all) == 1 else None
         before = self.recipes[path].entries
-        keys = _numbered(entry.asked for entry in before)
+        keys = _numbered(entry.requested for entry in before)
         for entry, key in zip(before, keys, strict=True):
             priority = now[key].priority if key in now else common
-            if priority is None or priority == entry.asked.priority:
+            if priority is None or priority == entry.requested.priority:
                 continue
-            entry.asked = replace(entry.asked, priority=priority)
+            entry.requested = replace(entry.requested, priority=priority)
             for image in entry.images:
                 if image.state in LIVE:
                     image.order = (-priority, *image.order[1:])
 
-    def _cancel_unasked(self, path: str) -> None:
+    def _cancel_unrequested(self, path: str) -> None:
         wanted = self.wanted()
         for image in self.images:
             if image.recipe == path and image.state in WAITING and image not in wanted:
                 image.state = "cancelled"
 
     def wanted(self) -> set[Image]:
-        """What the last good save of some recipe asks for."""
+        """What the last good save of some recipe requests."""
         return {
             image
             for recipe in self.recipes.values()
@@ -319,7 +319,7 @@ class Model:
         )
 
     def _unexpected(self, one: Started) -> Image:
-        """After the loss of a ledger more may be made than was asked since; it is counted."""
+        """After the loss of a ledger more may be made than was requested since; it is counted."""
         draw = Draw(one.seed, False)
         image = Image(one.recipe, one.prompt, one.steps, one.start, draw, 0, one.position)
         self.images.append(image)
@@ -344,14 +344,14 @@ class Model:
     # -- questions
 
     def of(self, recipe: str) -> Iterator[Image]:
-        """What the recipe's last good save asks for."""
+        """What the recipe's last good save requests."""
         for entry in self.recipes[recipe].entries:
             yield from entry.images
 
     def failed(self, recipe: str) -> bool:
         return any(image.state == "failed" for image in self.of(recipe))
 
-    def made(self) -> dict[str, Image]:
+    def rendered(self) -> dict[str, Image]:
         """Every picture that was made, by its file."""
         return {i.file: i for i in (*self.replaced, *self.images) if i.state == "done"}
 
@@ -359,7 +359,7 @@ class Model:
         return Counter(image.state for image in self.images)
 
 
-def _numbered(entries: Iterable[Asked]) -> dict[tuple[object, int], Asked]:
+def _numbered(entries: Iterable[Requested]) -> dict[tuple[object, int], Requested]:
     """Equal entries of a file are told apart by their number."""
     seen: Counter[object] = Counter()
     found = {}

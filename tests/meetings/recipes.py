@@ -102,8 +102,8 @@ def for_txt(entry: Entry) -> Entry:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """An entry with everything looked up: what a save asks for.
+class Requested:
+    """An entry with everything looked up: what a save requests.
 
     `start` is the sha256 of the start image. Two are the same entry if `identity` is.
     """
@@ -129,10 +129,10 @@ class Asked:
         return self.entry.grid or len(self.steps) > 1
 
 
-def asked(entry: Entry, defaults: list[Defaults], start: str) -> Asked:
+def requested(entry: Entry, defaults: list[Defaults], start: str) -> Requested:
     """`defaults` from the inbox down to the recipe's folder."""
     steps, priority = entry.steps, entry.priority
     for one in reversed(defaults):
         steps = steps or (None if one.steps is None else (one.steps,))
         priority = one.priority if priority is None else priority
-    return Asked(entry, steps or (24,), priority or 0, start)
+    return Requested(entry, steps or (24,), priority or 0, start)

@@ -1,4 +1,4 @@
-"""Plays many random scripts; a failure is made shorter and printed.
+"""Plays many random scripts; a failure is shortened and printed.
 
     python -m tests.meetings.run --actions 1000000 --seed 0 [--jobs 2] [--length 60]
 

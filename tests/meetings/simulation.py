@@ -1,6 +1,6 @@
 """One thread at a time, on a clock that is passed in: picowatch runs whole, but step by step.
 
-`simulated` replaces what waits (threads, locks, events, futures, clocks) in all of picowatch's
+`simulated` replaces what can wait (threads, locks, events, futures, clocks) in all of picowatch's
 modules. Each wait is a place where another thread may go on; which one, dice decide. While all
 threads are waiting, the clock jumps to the next moment at which one of them wakes up. So an hour
 of waiting takes no time, and the same dice give the same run again.
@@ -35,7 +35,7 @@ class Killed(BaseException):
 
 
 class NeverRests(AssertionError):
-    """A thread goes on and on without waiting for anything."""
+    """A thread never stops to wait for anything."""
 
 
 class Simulation:

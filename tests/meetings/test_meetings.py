@@ -11,7 +11,7 @@ LENGTH = 60
 
 
 @pytest.mark.parametrize("first", range(0, 10 * SCRIPTS, SCRIPTS))
-def test_whatever_meets_each_image_is_made_once_or_answered_for(first: int) -> None:
+def test_whatever_meets_each_image_is_rendered_once_or_answered_for(first: int) -> None:
     """The same scripts each time; a failure's seed goes to `python -m tests.meetings.run`."""
     counts: Counter[str] = Counter()
     found = {seed: play(script_of(seed, LENGTH), counts) for seed in range(first, first + SCRIPTS)}

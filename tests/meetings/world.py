@@ -36,7 +36,7 @@ from picowatch.testing.fault_points import PLACES
 from tests.catalog.files import kohya_lora_shapes, write_model
 from tests.house import SilentConsole
 from tests.meetings.model import Model, Started
-from tests.meetings.recipes import LORA, Asked, Defaults, Entry, Text, asked
+from tests.meetings.recipes import LORA, Defaults, Entry, Requested, Text, requested
 from tests.meetings.simulation import (
     Event,
     EventWatch,
@@ -129,7 +129,7 @@ class World:
         self.locker: sqlite3.Connection | None = None
         self.answered_again: set[str] = set()  # by a new ledger
         self.began: dict[tuple[str, int], float] = {}  # batches that are held
-        self.unasked_since: dict[int, float] = {}
+        self.unrequested_since: dict[int, float] = {}
         # The computer's side.
         self.trouble: OSError | None = None
         self.trouble_ended_at = 0.0
@@ -500,14 +500,14 @@ class World:
         if name == "paused":
             self.paused = value == "yes"
 
-    def _meaning(self, path: str, text: Text, mtime: int) -> list[Asked] | None:
-        """What this text asks for now, None if something is wrong with it."""
+    def _meaning(self, path: str, text: Text, mtime: int) -> list[Requested] | None:
+        """What this text requests now, None if something is wrong with it."""
         if text.broken or text.is_empty:
             return None
         found = self._looked_up(path, text, mtime)
         return None if any(one.entry.image and not one.start for one in found) else found
 
-    def _looked_up(self, path: str, text: Text, mtime: int) -> list[Asked]:
+    def _looked_up(self, path: str, text: Text, mtime: int) -> list[Requested]:
         """Its entries with the defaults that were read with it, and the start images of now."""
         folders = [""]
         for part in Path(path).parent.parts:
@@ -515,7 +515,9 @@ class World:
         there = self.defaults_read.get((path, mtime), self.defaults)
         defaults = [there[folder] for folder in folders if folder in there]
         starts = [self.pictures.get(entry.image or "", "") for entry in text.entries]
-        return [asked(e, defaults, start) for e, start in zip(text.entries, starts, strict=True)]
+        return [
+            requested(e, defaults, start) for e, start in zip(text.entries, starts, strict=True)
+        ]
 
     # -- the user's hands
 
@@ -670,7 +672,7 @@ class World:
 
     def do_lose_picture(self, place: int) -> None:
         """The user deletes a picture from the outbox."""
-        left = [file for file in self.model.made() if file not in self.model.deleted]
+        left = [file for file in self.model.rendered() if file not in self.model.deleted]
         if left:
             file = left[place % len(left)]
             (self.outbox / file).unlink(missing_ok=True)
@@ -703,7 +705,7 @@ class World:
 
     def do_damage(self, place: int) -> None:
         """A picture in the outbox is overwritten."""
-        left = [file for file in self.model.made() if (self.outbox / file).is_file()]
+        left = [file for file in self.model.rendered() if (self.outbox / file).is_file()]
         if left:
             file = left[place % len(left)]
             (self.outbox / file).write_bytes(b"no picture")
@@ -793,7 +795,7 @@ class World:
             self._look_at_the_work()
 
     def _look_at_the_work(self) -> None:
-        """With `interrupt`, what nobody asks for any more is not finished."""
+        """With `interrupt`, what nobody requests any more is not finished."""
         running = [image for image in self.model.images if image.state == "running"]
         if running and self.habits.interrupt and not self.model.ledgers_lost:
             wanted = self.model.wanted()
@@ -838,7 +840,7 @@ class World:
     # -- what has to hold
 
     def finish(self) -> None:
-        """Everything that stands in the way goes away, all that is asked gets made; then look."""
+        """What stands in the way goes away, all that is requested is rendered; then look."""
         self.do_trouble(None)
         self.do_lock_ledger(False)
         self.do_inbox(True, False)
@@ -927,7 +929,7 @@ class World:
                     yield f"in the log: {line}"
 
     def _look_at_files(self) -> Iterator[str]:
-        made = self.model.made()
+        made = self.model.rendered()
         pictures = {file for file in made if file not in self.model.deleted}
         sheets = set()
         for path in sorted(self.outbox.rglob("*")):
@@ -948,7 +950,7 @@ class World:
             elif file.endswith("-sheet.png") and SHEET_KEYWORD in read_texts(path):
                 sheets.add(file)
             elif not file.endswith((".error.txt", ".warning.txt")) and not self._is_archived(file):
-                yield f"nobody asked for {file}"
+                yield f"nobody requested for {file}"
         yield from (f"{file} is missing: {made[file]}" for file in sorted(pictures))
         yield from self._look_at_lists(set(made), sheets)
         if not self.model.ledgers_lost:
@@ -964,7 +966,7 @@ class World:
             for entry in recipe.entries:
                 done = {i.file for i in entry.last_draw() if i.state == "done"}
                 touched = done & (self.damaged | self.model.deleted | self.foreign)
-                if done and entry.asked.wants_sheet and not touched and done not in shown:
+                if done and entry.requested.wants_sheet and not touched and done not in shown:
                     yield f"{path} lacks the contact sheet of {sorted(done)}"
 
     def _is_archived(self, file: str) -> bool:

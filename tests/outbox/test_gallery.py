@@ -356,7 +356,7 @@ def test_queued_recipes_are_listed_in_the_order_of_the_work(house: House) -> Non
     house.save("a.txt", "first\n")
     with house.running(batch_size=1):
         try:
-            wait_for(lambda: house.made() == ["first"], "the first is in progress")
+            wait_for(lambda: house.started() == ["first"], "the first is in progress")
             house.save("b.yaml", "prompt: b\ncount: 3\n")
             house.save("urgent.yaml", "prompt: c\ncount: 250\npriority: 5\n")
             wait_for(

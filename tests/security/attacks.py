@@ -67,7 +67,7 @@ def leaked(house: House, secret: Path) -> list[str]:
         and not file.is_symlink()
         and (SECRET.encode() in (held := file.read_bytes()) or held == content)
     ]
-    return found + [prompt for prompt in house.made() if SECRET in prompt]
+    return found + [prompt for prompt in house.started() if SECRET in prompt]
 
 
 def before_opening(

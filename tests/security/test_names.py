@@ -171,7 +171,7 @@ def test_a_thousand_nested_folders_stop_nothing(house: House) -> None:
             wait_for(lambda: len(house.pictures()) == 2)
     finally:  # pytest could not: shutil.rmtree of Python 3.11 calls itself for each folder
         subprocess.run(["rm", "-rf", house.inbox / "c"], check=True)
-    assert sorted(house.made()) == ["a corgi", "a star"]
+    assert sorted(house.started()) == ["a corgi", "a star"]
     assert "folders are searched 64 levels deep" in house.log()
     assert "polling instead" in house.log()
 

@@ -201,7 +201,7 @@ def test_a_recipe_that_is_a_link_out_is_never_opened(house: House, target: str) 
     (house.inbox / "_defaults.yaml").symlink_to(target)
     house.save("b.txt", "a corgi\n")
     assert not house.once()
-    assert house.made() == []
+    assert house.started() == []
     assert "in its path leads out of the inbox" in (house.error("b.txt") or "")
     assert house.error("a.txt") is None
 
@@ -246,7 +246,7 @@ def test_no_name_of_a_model_or_wildcard_leads_out(house: House, recipe: str, wri
     (house.models / "wildcards/one.txt").write_text("one\n")
     house.save("a.yaml", recipe.format(written.format(house.folder)))
     house.once()
-    assert all(SECRET not in prompt for prompt in house.made())
+    assert all(SECRET not in prompt for prompt in house.started())
     for batch in house.engine.batches:
         for request in batch:
             assert request.checkpoint == "demo"

@@ -32,7 +32,7 @@ def make(sizes: BatchSizes, of: ImageRequest, seconds_by_size: dict[int, float])
     return taken
 
 
-def test_batches_grow_while_that_makes_images_faster(tmp_path: Path) -> None:
+def test_batches_grow_while_that_renders_images_faster(tmp_path: Path) -> None:
     """Each size is measured twice; the last that brought something stays."""
     sizes = BatchSizes("auto", tmp_path / "batches.json")
     taken = make(sizes, LARGE, {1: 1.0, 2: 0.6, 4: 0.4, 8: 0.39})
@@ -71,7 +71,7 @@ def test_a_batch_never_takes_long(tmp_path: Path) -> None:
 
 
 def test_moments_teach_nothing(tmp_path: Path) -> None:
-    """Times too short to be told from noise."""
+    """Times too short to be distinguished from noise."""
     sizes = BatchSizes("auto", tmp_path / "batches.json")
     assert set(make(sizes, LARGE, {1: 0.001})) == {1}
 

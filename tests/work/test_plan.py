@@ -1,4 +1,4 @@
-"""Batches go where their checkpoint is, and nothing waits for ever: simulated engines."""
+"""Batches go where their checkpoint is, and nothing is queued for ever: simulated engines."""
 
 import heapq
 import random
@@ -46,7 +46,7 @@ class Farm:
                 image += 1
 
     def work(self) -> None:
-        """Until nothing waits."""
+        """Until nothing is queued."""
         self._take()
         while self.busy:
             self.now, number = heapq.heappop(self.busy)
@@ -114,10 +114,10 @@ def test_two_engines_and_two_checkpoints_by_turns() -> None:
     at_once=st.integers(1, 30),
     seed=st.integers(0, 1000),
 )
-def test_everything_is_made_and_nothing_waits_for_ever(
+def test_everything_is_rendered_and_nothing_is_queued_for_ever(
     engines: int, checkpoints: int, images: int, at_once: int, seed: int
 ) -> None:
-    """Whatever waits, and however many engines there are."""
+    """Whatever is queued, and however many engines there are."""
     farm = Farm(engines, checkpoints, seed)
     farm.save(images, at_once)
     farm.work()
@@ -129,7 +129,7 @@ def engine(number: int, checkpoint: str = "", *, warm: bool = True) -> EngineSta
 
 
 def chosen(engines: list[EngineState], queued: str, *, overdue: bool = False) -> tuple[int, str]:
-    """The first engine asks; images that need these checkpoints are queued, the oldest first."""
+    """The first engine claims; images that need these checkpoints are queued, the oldest first."""
     found, checkpoint = choose(
         engines[0], engines, queued[0], overdue=overdue, is_queued=lambda name: name in queued
     )
@@ -137,7 +137,7 @@ def chosen(engines: list[EngineState], queued: str, *, overdue: bool = False) ->
 
 
 def test_an_idle_engine_that_holds_the_checkpoint_is_preferred() -> None:
-    """Even if another one asks first."""
+    """Even if another one claims first."""
     assert chosen([engine(1, "b"), engine(2, "a")], "a") == (2, "a")
 
 
@@ -150,7 +150,7 @@ def test_a_started_engine_is_preferred_to_one_that_has_to_start() -> None:
 
 
 def test_the_checkpoint_not_used_for_longest_is_given_up() -> None:
-    """Whoever asks."""
+    """Whichever claims."""
     assert chosen([engine(3, "d"), engine(1, "b"), engine(2, "c")], "a") == (1, "a")
 
 

@@ -84,7 +84,7 @@ def test_engines_that_hold_the_checkpoint_share_a_short_queue(shared: Shared) ->
     assert shared.woken == [1]
 
 
-def test_the_engine_that_holds_the_oldest_images_checkpoint_is_told(shared: Shared) -> None:
+def test_the_engine_that_holds_the_oldest_images_checkpoint_is_woken(shared: Shared) -> None:
     """The one that claims takes nothing."""
     shared.hold(A, A, B)
     shared.save("b.yaml", B, 1)
@@ -94,7 +94,7 @@ def test_the_engine_that_holds_the_oldest_images_checkpoint_is_told(shared: Shar
 
 
 def test_an_idle_engine_takes_what_a_busy_one_could(shared: Shared) -> None:
-    """A second GPU does not stand still while two pictures are to be made."""
+    """A second GPU does not stand still while two pictures are to be rendered."""
     shared.hold(A, "", B)
     shared.save("a.yaml", A, 2 * BATCH)
     assert shared.claim(0) == [A] * BATCH
