@@ -46,6 +46,19 @@ class Mistake:
     message: str
 
 
+@dataclass(frozen=True, slots=True)
+class LoraTag:
+    """`<lora:name:0.8>`: the name it holds, and where it stands."""
+
+    name: str
+    offset: int
+    written: str
+
+    def mistake(self, message: str) -> Mistake:
+        """Something wrong with this tag."""
+        return Mistake(self.offset, len(self.written), message)
+
+
 def parse_attention(text: str) -> list[tuple[str, float]]:
     """The prompt as pieces of text with their weights, neighbours of equal weight joined.
 
@@ -120,10 +133,10 @@ def split_loras(text: str) -> tuple[str, list[tuple[str, float]]]:
     return _LORA_TAG.sub(take, text), loras
 
 
-def lora_tags(text: str) -> list[tuple[Mistake, str]]:
-    """Every LoRA tag of a text: its offset, with no message yet, and the name it holds."""
+def lora_tags(text: str) -> list[LoraTag]:
+    """Every LoRA tag of a text, in order."""
     tags = [(tag, _lora(tag)) for tag in _LORA_TAG.finditer(text)]
-    return [(Mistake(tag.start(), len(tag[0]), ""), lora[0]) for tag, lora in tags if lora]
+    return [LoraTag(lora[0], tag.start(), tag[0]) for tag, lora in tags if lora]
 
 
 def _lora(tag: re.Match[str]) -> tuple[str, float] | None:

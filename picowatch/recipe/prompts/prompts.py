@@ -1,7 +1,7 @@
 """An entry's two prompts: what they may hold, what they name, and what each image draws."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 
@@ -186,7 +186,7 @@ def mistakes_in(field: str, text: str, loras: Loras, inventory: Inventory) -> li
     found = [*unsupported(text), *_wildcard_mistakes(field, text, nodes, inventory)]
     tags = lora_tags(text)
     if len(tags) > MAX_LORAS:
-        found.append(replace(tags[MAX_LORAS][0], message=f"more than {MAX_LORAS} LoRAs here."))
+        found.append(tags[MAX_LORAS].mistake(f"more than {MAX_LORAS} LoRAs here."))
     else:
         found += _lora_mistakes(field, text, inventory)
         found += _repeated_loras(text, nodes, loras, inventory) if field == PROMPT else ()
@@ -194,18 +194,18 @@ def mistakes_in(field: str, text: str, loras: Loras, inventory: Inventory) -> li
 
 
 def _lora_mistakes(field: str, text: str, inventory: Inventory) -> Iterator[Mistake]:
-    for tag, name in lora_tags(text):
+    for tag in lora_tags(text):
         if field == NEGATIVE:
             message = (
                 "a LoRA acts on the whole picture and cannot be used in negative_prompt. Put it "
                 "into prompt, with a negative weight if it should have the opposite effect."
             )
-            yield replace(tag, message=message)
+            yield tag.mistake(message)
             continue
         try:
-            find_lora(name, inventory)
+            find_lora(tag.name, inventory)
         except NotInstalled as error:
-            yield replace(tag, message=str(error))
+            yield tag.mistake(str(error))
 
 
 def _repeated_loras(
@@ -214,15 +214,15 @@ def _repeated_loras(
     """LoRAs named twice, where that is certain: a wildcard may choose one of its tags."""
     seen = {name for name, _ in loras}
     choices = [node for node in nodes if isinstance(node, Choice)][:MAX_WILDCARDS]
-    for tag, name in lora_tags(text):
+    for tag in lora_tags(text):
         if any(c.offset <= tag.offset < c.offset + c.length for c in choices):
             continue
         try:
-            found = find_lora(name, inventory)
+            found = find_lora(tag.name, inventory)
         except NotInstalled:
             continue
         if found in seen:
-            yield replace(tag, message=named_twice(found))
+            yield tag.mistake(named_twice(found))
         seen.add(found)
 
 
@@ -304,13 +304,9 @@ def _line_mistakes(field: str, file: str, inventory: Inventory, within: str) -> 
     for message in _mistakes_in_lines(inventory.wildcards[file]):
         yield message + within
     lines = (line for line in inventory.wildcards[file] if "<" in line)
-    for tag in dict.fromkeys(tag for line in lines for tag in _tags_in(line)):
+    for tag in dict.fromkeys(tag.written for line in lines for tag in lora_tags(line)):
         for mistake in _lora_mistakes(field, tag, inventory):
             yield mistake.message + within
-
-
-def _tags_in(line: str) -> list[str]:
-    return [line[tag.offset : tag.offset + tag.length] for tag, _ in lora_tags(line)]
 
 
 @lru_cache(maxsize=256)
