@@ -1,6 +1,8 @@
 """Commands that answer at once, on a machine without torch."""
 
+import errno
 import json
+import os
 import time
 from pathlib import Path
 
@@ -9,6 +11,8 @@ import pytest
 from PIL import Image
 from safetensors.numpy import save_file
 
+from picowatch.commands.init import init
+from picowatch.errors import CommandFailed
 from tests.catalog.files import kohya_lora_shapes
 from tests.commands.picowatch import PROJECT, picowatch
 from tests.house import within
@@ -211,6 +215,19 @@ def test_init_makes_the_folders_and_overwrites_nothing(tmp_path: Path) -> None:
     recipes = sorted(path for path in (tmp_path / "new/inbox").iterdir() if path.is_file())
     assert len(recipes) >= 3
     assert picowatch(tmp_path / "new", "check", *recipes).returncode == 0
+
+
+def test_init_leaves_no_half_written_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each file is synced under a temporary name first, so a power cut leaves none empty."""
+
+    def sync(handle: int) -> None:
+        if Path(f"/proc/self/fd/{handle}").is_file():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", sync)
+    with pytest.raises(CommandFailed, match="No space left on device"):
+        init(tmp_path)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 @pytest.mark.parametrize("folder", ["file", "file/below", "x" * 300, "a\udcff/\x1b[2J", "locked"])
