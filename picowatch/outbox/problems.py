@@ -111,7 +111,7 @@ class ProblemFiles:
                 del self._files[file]
                 self.changes += 1
 
-    def find(self) -> None:
+    def list_existing(self) -> None:
         """List the files that earlier runs left."""
         found = [
             (_changed_at(path), path.relative_to(self._root).as_posix()) for path in self._paths()

@@ -26,7 +26,7 @@ def dies_on(house: House, prompt: str) -> None:
     house.engine.before_batch = hook
 
 
-def healed(house: House) -> None:
+def works_again(house: House) -> None:
     house.engine.before_batch = lambda batch: None
 
 
@@ -36,7 +36,7 @@ def test_retry_brings_back_what_was_set_aside(house: House) -> None:
     dies_on(house, "deadly")
     with house.running():
         wait_for(lambda: house.error("a.txt"))
-        healed(house)
+        works_again(house)
         answer = picowatch(house.folder, "retry", "inbox/a.txt")
         assert (answer.returncode, answer.stdout) == (0, "1 image queued again.\n"), answer.stderr
         wait_for(lambda: house.pictures() == ["a/0003-5.png"], "the picture")
@@ -63,7 +63,7 @@ def test_retry_without_a_recipe_means_all(house: House) -> None:
     with house.running():
         wait_for(lambda: house.error("a.txt") and house.error("pets/b.yaml"))
         wait_for(lambda: house.prompts() == ["one"])
-        healed(house)
+        works_again(house)
         assert picowatch(house.folder, "retry").stdout == "2 images queued again.\n"
         wait_for(lambda: sorted(house.prompts()) == ["deadly", "deadly", "one"])
         assert picowatch(house.folder, "retry").stdout == "No image has failed.\n"
@@ -88,7 +88,7 @@ def test_a_command_waits_for_the_daemon(house: House) -> None:
     answer = picowatch(house.folder, "retry")
     assert answer.returncode == 1
     assert "'retry' is done when it is back" in answer.stderr
-    healed(house)
+    works_again(house)
     assert house.once()
     assert house.seeds() == [5]
     assert list((house.outbox / ".picowatch/commands").glob("*.json")) == []

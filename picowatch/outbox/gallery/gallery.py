@@ -1,4 +1,4 @@
-"""Keeps the gallery of one outbox: adds new pictures, removes those that the user deleted.
+"""The gallery of one outbox: adds new pictures, removes those that the user deleted.
 
 A damaged gallery, or one of another version, is rebuilt from images.jsonl
 and the pictures.
@@ -31,8 +31,8 @@ log = logging.getLogger("picowatch")
 PAGE = "index.html"
 
 CHECKED_AT_ONCE = 250  # files
-CHECK_REST = 9.0  # times as long as looking takes
-CHECK_SECONDS = 60.0  # between looks for pictures that the user deleted
+CHECK_REST = 9.0  # times as long as a check takes
+CHECK_SECONDS = 60.0  # between checks for pictures that the user deleted
 
 
 class Gallery:
@@ -85,12 +85,12 @@ class Gallery:
             if entry["file"] not in self._pages.recent():
                 self._pages.append(entry)
 
-    # -- keeping
+    # -- maintenance
 
     def make_missing_thumbnails(self, rest: Callable[[float], bool]) -> None:
         """Newest first. `rest` waits for so many seconds; once it returns true, this ends.
 
-        It waits as long as each thumbnail took, and most of the time while it only looks: with a
+        It waits as long as each thumbnail took, and most of the time while it only checks: with a
         hundred thousand pictures that takes a second of processor time.
         """
         with self._lock:
@@ -209,7 +209,7 @@ class GalleryMaintenance:
         self._thread.join()
 
     def _run(self) -> None:
-        self._try(self._problems.find)
+        self._try(self._problems.list_existing)
         # It idles as long as each thumbnail took, so that the work keeps the processor.
         self._try(lambda: self._gallery.make_missing_thumbnails(rest=self._stop.wait))
         while not self._stop.is_set():
