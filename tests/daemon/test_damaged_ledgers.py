@@ -3,6 +3,7 @@
 import json
 import sqlite3
 import threading
+import tracemalloc
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
@@ -11,10 +12,14 @@ from pathlib import Path
 import pytest
 
 from picowatch.commands.run import run
+from picowatch.daemon.recovery import open_ledger
+from picowatch.ledger.rows import Counts
 from picowatch.outbox.commands import Command, send, wait_for_answer
+from picowatch.outbox.outbox import Outbox
 from picowatch.recipe.request import ImageRequest
 from tests.house import House, wait_for
 
+LISTED = 3000  # pictures
 RECIPES = {
     "fixed.yaml": "prompt: a corgi\nseed: 1\ncount: 4\n",
     "random.txt": "a star\na star\na {red|blue} circle\n",
@@ -136,6 +141,27 @@ def test_a_picture_that_the_user_deleted_is_not_rendered_again(house: House) -> 
     ledger(house).unlink()
     assert house.once()
     assert house.seeds() == [1, 3]
+
+
+def test_a_list_of_many_deleted_pictures_is_read_in_little_memory(house: House) -> None:
+    """Its lines hold whole requests, of which a rebuild needs one at a time."""
+    house.save("a.yaml", f"prompt: {'a corgi, ' * 100}\nseed: 1\n")
+    assert house.once()
+    (line,) = house.listed()
+    (house.outbox / line["file"]).unlink()
+    ledger(house).unlink()
+    with (house.outbox / "images.jsonl").open("a") as listing:
+        for seed in range(2, LISTED + 1):
+            file = f"a/{seed:04}-{seed}.png"
+            listing.write(json.dumps({**line, "file": file, "seed": seed}) + "\n")
+    outbox = Outbox(house.outbox, house.settings().file_name)
+    tracemalloc.start()
+    restored = open_ledger(ledger(house), outbox, check=False)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert restored.counts() == Counts(done=LISTED)
+    restored.close()
+    assert peak < LISTED * 1000
 
 
 def test_a_new_save_after_the_damage_means_what_it_always_means(house: House) -> None:
