@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
-from pydantic import Field, PrivateAttr
-from pydantic.json_schema import SkipJsonSchema
+from pydantic import PrivateAttr
 
 from picowatch.recipe.fields import (
     BAKED,
@@ -38,6 +37,7 @@ class Context:
     inventory: Inventory
     layer: Layer
     position: Position
+    entry_index: int = 0
 
 
 _NOWHERE = Context(Inventory(Checkpoint("", 0)), {}, Position(Source("", ""), 1, 1))
@@ -50,10 +50,6 @@ class Recipe(RecipeFields):
     installed, `sampler` has no schedule type in its name, `schedule_type` is decided, `width`
     and `height` are set. Only a random seed is still to be drawn.
     """
-
-    # Where it stands in its file: the entry's number from 0, and its line from 1.
-    entry_index: SkipJsonSchema[int] = Field(default=0, exclude=True, repr=False)
-    line: SkipJsonSchema[int] = Field(default=1, exclude=True, repr=False)
 
     # A factory: pydantic copies a default deeply, for each recipe.
     _context: Context = PrivateAttr(default_factory=lambda: _NOWHERE)
@@ -75,6 +71,16 @@ class Recipe(RecipeFields):
         recipe = self.model_copy(update={"sweep": axes})
         recipe._variants = tuple(variants)
         return recipe
+
+    @property
+    def entry_index(self) -> int:
+        """Which entry of its file it is, from 0."""
+        return self._context.entry_index
+
+    @property
+    def line(self) -> int:
+        """The line of its file where it begins, from 1."""
+        return self._context.position.line
 
     @property
     def size(self) -> str:

@@ -66,13 +66,12 @@ class RecipeBuilder:
         values["loras"] = loras
         values |= self._pictures(layer)
         values |= {"checkpoint": checkpoint.name, "vae": self._vae(layer)}
-        values |= {"entry_index": entry_index, "line": position.line}
         try:
             recipe = Recipe.model_validate(values)
         except ValidationError as error:
             self._report(error, layer)
             return None
-        recipe.read_in(Context(self._inventory, layer, position))
+        recipe.read_in(Context(self._inventory, layer, position, entry_index))
         self._check_final_size(recipe, layer)
         self._check_clip_skip(recipe, checkpoint, layer)
         return recipe
