@@ -106,7 +106,7 @@ class Driver:
             number = next(self._numbers)
             if not self._ended:
                 self._calls[number] = future
-                with suppress(OSError):  # it ended; so the receiver will say
+                with suppress(OSError):  # it ended: `_receive` fails the call
                     self._connection.send(Call(number, node, method, arguments))
                 return future
         future.set_exception(EngineLost(LOST))
@@ -178,7 +178,7 @@ def _check_for_free_port() -> None:
 
 
 def _check_for_listener(address: str) -> None:
-    """Raises OSError where nobody listens: Ray takes a minute to say so."""
+    """Raises OSError where nobody listens: Ray notices it after a minute."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if colon and port.isdecimal():
         socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS).close()

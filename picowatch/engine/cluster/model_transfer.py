@@ -48,7 +48,7 @@ class ModelTransfer:
         self._sending: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
     def start_images(self, batch: Sequence[ImageRequest]) -> dict[str, bytes]:
-        """The start images and masks of a batch by hash; one that is gone the engine misses."""
+        """The start images and masks of a batch by hash; the engine reports what is missing."""
         found: dict[str, bytes] = {}
         if self._start_images is not None:
             for digest in {digest for request in batch for digest in request.pictures.values()}:

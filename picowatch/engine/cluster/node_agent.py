@@ -64,7 +64,7 @@ def start_agent(
 
 @contextmanager
 def _fit(node: str) -> Iterator[None]:
-    """A disk that is full, or not to be written, makes the node unfit."""
+    """A full or unwritable disk makes the node unfit."""
     try:
         yield
     except OSError as error:
@@ -73,7 +73,7 @@ def _fit(node: str) -> Iterator[None]:
 
 
 def _new_view(folder: Path) -> Path:
-    """A models folder for one engine; those of engines that are no more are deleted."""
+    """A models folder for one engine; those of engines that ended are deleted."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / _LOCK).open("a") as one_at_a_time:
         flock(one_at_a_time, LOCK_EX)

@@ -114,7 +114,7 @@ def _in_words(error: BaseException, node: str) -> PicowatchError:
 
 
 def _in_one_line(error: BaseException) -> str:
-    """The text without a traceback, of which only the last line says something."""
+    """The text without a traceback, of which only the last line is kept."""
     before, traceback, after = str(error).partition("Traceback")
     last = after.strip().splitlines()[-1:] if traceback else []
     return " ".join(" ".join([before, *last]).split())[:300].rstrip(".: ")

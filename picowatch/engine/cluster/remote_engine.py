@@ -31,7 +31,6 @@ from picowatch.recipe.request import ImageRequest
 log = logging.getLogger("picowatch")
 
 _TRIES = 3  # files that were sent may be deleted before they are used
-_CLOSED = "The engine was closed."
 
 
 class Start(NamedTuple):
@@ -46,11 +45,11 @@ class Start(NamedTuple):
 class RemoteEngine:
     """An Engine on a node of the cluster.
 
-    `is_placed`: it takes batches. `gone` is why it is no more, and that for ever.
+    `is_placed`: it takes batches. `gone` is why it ended; it never comes back.
     """
 
     def __init__(self, driver: Driver, number: int, start: Start, transfer: ModelTransfer) -> None:
-        """The driver was told to place the actor with that number."""
+        """An actor with that number was requested from the driver."""
         self.is_placed = False
         self.gone: PicowatchError | None = None
         self.node_id = ""
@@ -106,10 +105,10 @@ class RemoteEngine:
 
     def close(self) -> None:
         """Give its place back to the cluster; another engine joins when one is wanted."""
-        self.end(EngineStopped(_CLOSED))
+        self.end(EngineStopped("The engine was closed."))
 
     def end(self, why: PicowatchError) -> None:
-        """It is no more; a batch in progress ends with this."""
+        """End the engine for good; a batch in progress ends with this error."""
         with self._lock:
             if self.gone is not None:
                 return

@@ -80,7 +80,7 @@ def on(executor: RayEngines, node: str) -> Engine:
 
 
 def is_running(process_id: int) -> bool:
-    """Whether a process of this machine lives."""
+    """Whether a process of this machine is running."""
     try:
         os.kill(process_id, 0)
     except ProcessLookupError:

@@ -20,11 +20,11 @@ from picowatch.errors import EngineStopped
 from picowatch.recipe.request import ImageRequest
 from picowatch.testing.digest_engine import digest_picture
 
-WAITS = "wait for "
+WAIT_FOR = "wait for "
 
 
 class Maker:
-    """What the engine process makes its pictures with."""
+    """What renders the pictures in the engine process."""
 
     def __init__(self, options: EngineOptions, on_preview: OnPreview) -> None:
         self._options = options
@@ -44,8 +44,8 @@ class Maker:
         for request in batch:
             if request.prompt == "crash":
                 ctypes.string_at(0)
-            if request.prompt.startswith(WAITS):
-                _wait(Path(request.prompt.removeprefix(WAITS)), interrupted)
+            if request.prompt.startswith(WAIT_FOR):
+                _wait(Path(request.prompt.removeprefix(WAIT_FOR)), interrupted)
         warnings = tuple(self._seen())
         return [replace(digest_picture(one, len(batch)), warnings=warnings) for one in batch]
 

@@ -1,6 +1,6 @@
 """A Ray cluster on this machine, a process for each part of each node. Not run by pytest itself.
 
-As a program it makes the nodes that its standard input asks for, and ends with it: `add NAME
+As a program it starts the nodes that its standard input asks for, and ends with it: `add NAME
 CPUS ENVIRONMENT`, `kill NAME`; it answers each line with the cluster's address.
 """
 

@@ -1,4 +1,4 @@
-"""`picowatch run` on a cluster: whatever dies, each picture is made, and none twice."""
+"""`picowatch run` on a cluster: whatever dies, each picture is rendered, and none twice."""
 
 import json
 import os
@@ -32,7 +32,7 @@ def save_recipes(house: House, count: int, first: int = 0) -> None:
 
 @contextmanager
 def daemon(house: House, nodes: Nodes) -> Iterator[subprocess.Popen[bytes]]:
-    """`picowatch run` in a process of its own; ended at the end, if it lives."""
+    """`picowatch run` in a process of its own; ended at the end, if it is running."""
     executor = {"ray": {"address": nodes.address, "gpus_per_engine": 0}}
     settings = {
         "INBOX": house.inbox,
@@ -61,53 +61,53 @@ def daemon(house: House, nodes: Nodes) -> Iterator[subprocess.Popen[bytes]]:
         process.wait(10)
 
 
-def made(house: House) -> int:
+def published(house: House) -> int:
     """How many pictures were published."""
     listing = house.outbox / "images.jsonl"
     return listing.read_bytes().count(b"\n") if listing.exists() else 0
 
 
-def makers(house: House) -> set[str]:
-    """The nodes that made the pictures so far."""
+def renderers(house: House) -> set[str]:
+    """The nodes that rendered the pictures so far."""
     return {house.chunk(picture).rendered["node"] for picture in house.pictures()}
 
 
-def each_was_made_once(house: House, count: int) -> None:
+def each_was_rendered_once(house: House, count: int) -> None:
     """No recipe without its picture, none with two, nothing failed."""
     once = Counter(f"{number:02}" for number in range(count))
     assert Counter(Path(picture).parent.name for picture in house.pictures()) == once
-    assert made(house) == count
+    assert published(house) == count
     assert not list(house.outbox.glob("*.error.txt"))
 
 
 def test_an_actor_and_a_node_die_and_a_node_joins_in_the_middle(
     nodes: Nodes, house: House, tmp_path: Path
 ) -> None:
-    """All recipes, forty at least, have their picture, with the pixels that this machine makes."""
+    """All recipes, forty at least, have their picture, with the pixels of this machine."""
     save_recipes(house, RECIPES)
     with daemon(house, nodes) as process:
-        wait_for(lambda: makers(house) == {HEAD, SECOND}, "both nodes have made one")
+        wait_for(lambda: renderers(house) == {HEAD, SECOND}, "both nodes have rendered one")
         [host] = nodes.hosts(HEAD)
         os.kill(host, signal.SIGKILL)
-        so_far = made(house)
-        wait_for(lambda: made(house) >= so_far + 4 and nodes.hosts(HEAD), "it goes on")
-        assert made(house) < RECIPES
+        so_far = published(house)
+        wait_for(lambda: published(house) >= so_far + 4 and nodes.hosts(HEAD), "it goes on")
+        assert published(house) < RECIPES
         nodes.kill(SECOND)
         nodes.add(THIRD)
         recipes = RECIPES
-        while THIRD not in makers(house):  # more, if it was too late for all of those
-            wait_for(lambda: THIRD in makers(house) or made(house) == recipes, "it goes on")  # noqa: B023
-            if THIRD not in makers(house):
+        while THIRD not in renderers(house):  # more, if it was too late for all of those
+            wait_for(lambda: THIRD in renderers(house) or published(house) == recipes, "it goes on")  # noqa: B023
+            if THIRD not in renderers(house):
                 save_recipes(house, 4, first=recipes)
                 recipes += 4
             assert recipes < MOST
-        wait_for(lambda: made(house) == recipes, "all are made")
-        wait_for(lambda: house.status()["images"]["running"] == 0, "nothing is in work")
+        wait_for(lambda: published(house) == recipes, "all are published")
+        wait_for(lambda: house.status()["images"]["running"] == 0, "nothing is in progress")
         process.send_signal(signal.SIGTERM)
         assert process.wait(within(2)) == 0
-    each_was_made_once(house, recipes)
-    assert house.log().count("It is rendered elsewhere") <= 2  # no lost engine was asked again
-    assert makers(house) == {HEAD, SECOND, THIRD}
+    each_was_rendered_once(house, recipes)
+    assert house.log().count("It is rendered elsewhere") <= 2  # no lost engine got a batch again
+    assert renderers(house) == {HEAD, SECOND, THIRD}
     here = ChildEngine(EngineOptions(models=house.models, threads=1))
     try:
         for node in (HEAD, SECOND, THIRD):
@@ -129,10 +129,10 @@ def test_a_daemon_that_is_killed_and_started_again_loses_and_doubles_nothing(
     count = 12
     save_recipes(house, count)
     with daemon(house, nodes) as process:
-        wait_for(lambda: made(house) >= 2, "it has begun")
+        wait_for(lambda: published(house) >= 2, "it has begun")
         process.kill()
-    assert made(house) < count
+    assert published(house) < count
     with daemon(house, nodes):
-        wait_for(lambda: made(house) == count, "all are made")
-        wait_for(lambda: house.status()["images"]["running"] == 0, "nothing is in work")
-    each_was_made_once(house, count)
+        wait_for(lambda: published(house) == count, "all are published")
+        wait_for(lambda: house.status()["images"]["running"] == 0, "nothing is in progress")
+    each_was_rendered_once(house, count)

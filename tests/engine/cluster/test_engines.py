@@ -14,7 +14,7 @@ from picowatch.engine.protocol import Engine, EngineLost, Preview
 from picowatch.errors import EngineDied, EngineStopped
 from picowatch.testing.digest_engine import digest_pixels
 from tests.engine.cluster.conftest import HEAD, SECOND, MakeExecutor, is_running, joined, on
-from tests.engine.cluster.engine import WAITS
+from tests.engine.cluster.engine import WAIT_FOR
 from tests.engine.cluster.nodes import Nodes
 from tests.engine.requests import PATIENCE, ignore_steps, make, request
 from tests.house import wait_for
@@ -28,7 +28,7 @@ class Held:
     def __init__(self, engine: Engine, folder: Path, name: str = "go") -> None:
         self._path = folder / name
         self._pids = self._path.with_suffix(".pids")
-        self.request = request(f"{WAITS}{self._path}")
+        self.request = request(f"{WAIT_FOR}{self._path}")
         self.future = engine.render([self.request], ignore_steps)
         wait_for(lambda: self._pids.exists() and self._pids.read_text(), "the batch begins")
         self.process, self.host = map(int, self._pids.read_text().split())
@@ -47,15 +47,15 @@ def driver_of_this_process() -> int:
     return int(driver.pid)
 
 
-def test_pictures_come_from_every_node(make_executor: MakeExecutor) -> None:
-    """Each says where it was made, and nothing of Ray is in the daemon."""
+def test_every_node_renders_pictures(make_executor: MakeExecutor) -> None:
+    """Each says where it was rendered, and nothing of Ray is in the daemon."""
     executor = make_executor()
     assert not executor.engines()
     joined(executor, 2, {HEAD, SECOND})
     for node in (HEAD, SECOND):
-        asked = request(node)
-        [picture] = make(on(executor, node), asked)
-        assert (picture.node, picture.pixels) == (node, digest_pixels(asked))
+        requested = request(node)
+        [picture] = make(on(executor, node), requested)
+        assert (picture.node, picture.pixels) == (node, digest_pixels(requested))
     assert not executor.trouble()
     assert "ray" not in sys.modules
 
@@ -71,7 +71,7 @@ def test_steps_and_previews_are_passed_on(make_executor: MakeExecutor) -> None:
     assert previews == [Preview(8, 8, bytes(192))]
 
 
-def test_a_batch_is_interrupted_and_the_engine_lives_on(
+def test_a_batch_is_interrupted_and_the_engine_goes_on(
     make_executor: MakeExecutor, tmp_path: Path
 ) -> None:
     """As on one machine."""
@@ -143,8 +143,8 @@ def test_a_closed_engine_gives_its_place_back(make_executor: MakeExecutor) -> No
     assert isinstance(error, EngineLost)
 
 
-def test_what_is_not_wanted_is_not_waited_for(make_executor: MakeExecutor) -> None:
-    """An actor that waits for room makes a cluster grow."""
+def test_what_is_not_wanted_is_not_requested_any_more(make_executor: MakeExecutor) -> None:
+    """A pending actor makes a cluster grow."""
     executor, other = make_executor(), make_executor()
     joined(executor, 2)
     executor.want(5)

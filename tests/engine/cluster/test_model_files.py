@@ -1,4 +1,4 @@
-"""Model files and start images reach the nodes: proved, once, and not mixed up."""
+"""Model files and start images reach the nodes: verified, once, and not mixed up."""
 
 import shutil
 from hashlib import sha256
@@ -43,9 +43,9 @@ def with_lora(name: str, digest: str, prompt: str = "x") -> ImageRequest:
     return request(prompt, loras=(LoraUse(name, digest, 1.0),))
 
 
-def seen(engine: Engine, asked: ImageRequest) -> tuple[str, ...]:
+def seen(engine: Engine, requested: ImageRequest) -> tuple[str, ...]:
     """The files that the engine's process found for this request, with their hashes."""
-    [picture] = make(engine, asked)
+    [picture] = make(engine, requested)
     return picture.warnings
 
 
@@ -56,8 +56,8 @@ def test_a_file_is_sent_to_each_node_and_kept_there(
     digest = write_lora(tmp_path / "models", "style/one")
     executor = make_executor(models=far(tmp_path / "models"), cpus_per_engine=0.5)
     engines = joined(executor, 4, {HEAD, SECOND})
-    asked = with_lora("style/one", digest)
-    found = [engine.render([asked], ignore_steps) for engine in engines]
+    requested = with_lora("style/one", digest)
+    found = [engine.render([requested], ignore_steps) for engine in engines]
     for future in found:
         [picture] = future.result(PATIENCE)
         assert picture.warnings == (f"loras/style/one.safetensors {digest}",)
@@ -68,7 +68,7 @@ def test_a_file_is_sent_to_each_node_and_kept_there(
         assert kept.stat().st_size > PIECES
     before = (nodes.cache(HEAD) / "models/loras" / f"{digest}.safetensors").stat()
     shutil.rmtree(tmp_path / "models")
-    assert seen(on(executor, HEAD), asked)
+    assert seen(on(executor, HEAD), requested)
     assert (nodes.cache(HEAD) / "models/loras" / f"{digest}.safetensors").stat() == before
 
 
@@ -90,15 +90,15 @@ def test_two_daemons_files_of_one_name_are_not_mixed_up(
 def test_a_damaged_file_on_a_node_is_sent_anew(
     make_executor: MakeExecutor, nodes: Nodes, tmp_path: Path
 ) -> None:
-    """It is proved by its hash before it is used."""
+    """It is verified by its hash before it is used."""
     digest = write_lora(tmp_path / "models", "whole", b"c")
     executor = make_executor(models=far(tmp_path / "models"))
     [engine] = joined(executor, 1)
-    asked = with_lora("whole", digest)
-    node = make(engine, asked)[0].node
+    requested = with_lora("whole", digest)
+    node = make(engine, requested)[0].node
     kept = nodes.cache(node) / "models/loras" / f"{digest}.safetensors"
     kept.write_bytes(kept.read_bytes()[:-1] + b"?")
-    assert seen(engine, asked) == (f"loras/whole.safetensors {digest}",)
+    assert seen(engine, requested) == (f"loras/whole.safetensors {digest}",)
 
 
 def test_a_file_that_all_see_is_not_copied(
@@ -116,7 +116,7 @@ def test_a_file_that_all_see_is_not_copied(
 def test_a_file_that_was_replaced_fails_its_image_in_words(
     make_executor: MakeExecutor, tmp_path: Path
 ) -> None:
-    """As on one machine; and the engine lives on."""
+    """As on one machine; and the engine goes on."""
     digest = write_lora(tmp_path / "models", "gone", b"e")
     write_lora(tmp_path / "models", "gone", b"f")
     executor = make_executor(models=far(tmp_path / "models"))
@@ -137,27 +137,27 @@ def test_start_images_travel_with_their_request(
     (tmp_path / "start-images").mkdir()
     (tmp_path / "start-images" / digest).write_bytes(content)
     [engine] = joined(make_executor(), 1)
-    asked = request(image="a.png", image_hash=digest, denoising_strength=0.5, resize="crop")
-    assert seen(engine, asked) == (f"start-images/{digest} {digest}",)
+    requested = request(image="a.png", image_hash=digest, denoising_strength=0.5, resize="crop")
+    assert seen(engine, requested) == (f"start-images/{digest} {digest}",)
     assert seen(engine, request()) == ()
 
 
-def test_a_model_makes_the_same_picture_on_every_node(
+def test_a_model_renders_the_same_picture_on_every_node(
     make_executor: MakeExecutor, tmp_path: Path
 ) -> None:
     """And on this machine: a checkpoint in a folder, which has to be sent."""
     shutil.copytree(DEMO, tmp_path / "models" / "checkpoints/copy")
     catalog = Catalog(tmp_path / "models")
     digest = catalog.sha256(catalog.find("checkpoint", "copy"))
-    asked = request(checkpoint="copy", checkpoint_hash=digest)
+    requested = request(checkpoint="copy", checkpoint_hash=digest)
     executor = make_executor("picowatch.engine.process.child_main", models=far(tmp_path / "models"))
     joined(executor, 2, {HEAD, SECOND})
     here = ChildEngine(EngineOptions(models=tmp_path / "models", threads=1))
     try:
-        [expected] = make(here, asked)
+        [expected] = make(here, requested)
     finally:
         here.close()
     for node in (HEAD, SECOND):
-        [picture] = make(on(executor, node), asked)
+        [picture] = make(on(executor, node), requested)
         assert (picture.node, picture.device) == (node, "cpu")
         assert picture.pixels == expected.pixels

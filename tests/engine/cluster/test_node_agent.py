@@ -1,4 +1,4 @@
-"""A node's agent, without Ray: what its disk does is told as the reason not to use the node."""
+"""A node's agent, without Ray: what its disk does is reported as the reason not to use the node."""
 
 import shutil
 from pathlib import Path
@@ -33,7 +33,7 @@ def test_a_cache_folder_that_cannot_be_used_is_named(cache: Path) -> None:
         start()
 
 
-def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_user_without_a_home_learns_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in containers."""
 
     def refuse() -> Path:
@@ -67,7 +67,7 @@ def test_a_disk_that_fails_in_the_middle_is_the_nodes_fault(cache: Path) -> None
         agent.ask("models.append", NEED, "", b"piece")
 
 
-def test_views_of_engines_that_are_no_more_are_deleted(cache: Path) -> None:
+def test_views_of_engines_that_ended_are_deleted(cache: Path) -> None:
     """Those of engines that run are not."""
     first = start()
     left = cache / "picowatch/models/views/left"

@@ -25,7 +25,7 @@ from tests.engine.cluster.conftest import (
     joined,
     on,
 )
-from tests.engine.cluster.engine import WAITS
+from tests.engine.cluster.engine import WAIT_FOR
 from tests.engine.cluster.nodes import ROOT, Nodes
 from tests.engine.cluster.test_engines import Held
 from tests.engine.cluster.test_model_files import far, with_lora, write_lora
@@ -64,7 +64,7 @@ def stub(folder: Path, name: str, text: str) -> str:
     return str(folder / "stub")
 
 
-def examined(nodes: Nodes) -> list[Check]:
+def doctor_checks(nodes: Nodes) -> list[Check]:
     """What doctor says of the nodes."""
     return check_cluster(RaySettings(address=nodes.address))
 
@@ -96,7 +96,7 @@ def test_nothing_works_on_for_a_daemon_that_was_killed(
     """Nobody would take its pictures."""
     go = tmp_path / "go"
     daemon = subprocess.Popen(
-        [sys.executable, "-c", DAEMON, getattr(nodes, address), f"{WAITS}{go}"],
+        [sys.executable, "-c", DAEMON, getattr(nodes, address), f"{WAIT_FOR}{go}"],
         env=os.environ | nodes.environment,
         cwd=ROOT,
     )
@@ -109,7 +109,7 @@ def test_nothing_works_on_for_a_daemon_that_was_killed(
 
 
 @pytest.mark.parametrize(
-    ("module", "text", "said"),
+    ("module", "text", "trouble"),
     [
         (
             "picowatch.engine.versions",
@@ -120,7 +120,7 @@ def test_nothing_works_on_for_a_daemon_that_was_killed(
     ],
 )
 def test_a_node_with_other_versions_is_named_and_not_used(
-    make_executor: MakeExecutor, nodes: Nodes, tmp_path: Path, module: str, text: str, said: str
+    make_executor: MakeExecutor, nodes: Nodes, tmp_path: Path, module: str, text: str, trouble: str
 ) -> None:
     """Its pictures would differ, or it would not understand what it is sent."""
     nodes.add(ODD, PYTHONPATH=stub(tmp_path, module, text))
@@ -128,9 +128,9 @@ def test_a_node_with_other_versions_is_named_and_not_used(
         executor = make_executor()
         joined(executor, 2, {HEAD, SECOND})
         executor.want(3)
-        wait_for(lambda: said in executor.trouble(), "the node is named")
+        wait_for(lambda: trouble in executor.trouble(), "the node is named")
         assert len(executor.engines()) == 2
-        lines = {one.text: one.ok for one in examined(nodes)}
+        lines = {one.text: one.ok for one in doctor_checks(nodes)}
         assert lines[f"{HEAD}: 0 GPU, 1 CPU; same versions as here"]
         assert not next(ok for text, ok in lines.items() if text.startswith(f"{ODD}: "))
     finally:
@@ -144,7 +144,7 @@ def trouble_of(executor: RayEngines, words: str) -> None:
 
 
 def test_a_cluster_without_a_gpu_says_what_to_set(make_executor: MakeExecutor) -> None:
-    """It has been asked for one: it may grow."""
+    """One was requested: the cluster may grow."""
     trouble_of(make_executor(gpus_per_engine=1), "set gpus_per_engine: 0")
 
 
@@ -153,15 +153,15 @@ def test_a_cluster_without_room_says_so(make_executor: MakeExecutor) -> None:
     trouble_of(make_executor(cpus_per_engine=64), "no room for an engine now (0 GPU, 64 CPU)")
 
 
-def test_a_head_that_is_not_there_is_told_and_waited_for(make_executor: MakeExecutor) -> None:
+def test_a_head_that_is_not_found_is_reported_and_tried_again(make_executor: MakeExecutor) -> None:
     """Whatever Ray says of it."""
     trouble_of(make_executor(address="127.0.0.1:1"), "Cannot connect to the Ray cluster at 127.")
 
 
-def test_without_ray_it_is_told_how_to_install_it(
+def test_without_ray_the_log_tells_how_to_install_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The daemon lives on; Ray may come."""
+    """The daemon goes on: Ray may be installed later."""
     raising = "raise ModuleNotFoundError('No module named ray', name='ray')"
     monkeypatch.setenv("PYTHONPATH", f"{stub(tmp_path, 'ray', raising)}:{ROOT}")
     executor = RayEngines(EngineOptions(models=tmp_path), RaySettings())
@@ -171,7 +171,7 @@ def test_without_ray_it_is_told_how_to_install_it(
         executor.close()
 
 
-def test_without_permission_for_a_folder_it_is_told_at_once(
+def test_without_permission_for_a_folder_it_is_reported_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is tried again: the permission may come, or room on the disk."""
@@ -187,7 +187,7 @@ def test_without_permission_for_a_folder_it_is_told_at_once(
         executor.close()
 
 
-def test_without_a_free_port_it_is_told_at_once(
+def test_without_a_free_port_it_is_reported_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ray would look for one for half a minute."""
