@@ -106,9 +106,10 @@ class Renderer:
         timings: dict[str, float] = {}
         forget_peak(device)
         loaded = self._loaded(first, rung, timings)
-        self._previewer.follow(loaded.vae)
+        self._previewer.follow(loaded.vae, loaded.family)
         groups = _groups(batch, loaded, alone=rung.alone or first.exact)
-        unets = BatchUnets(self._compiled, loaded, eager=first.exact or rung.sliced)
+        eager = first.exact or rung.sliced or not loaded.can_be_compiled
+        unets = BatchUnets(self._compiled, loaded, eager=eager)
         drawing = Drawing(
             loaded,
             device,

@@ -33,7 +33,9 @@ class HoldingEngine:
         self._go = options.models / GO_FILE
         self._engine = Renderer(options, on_preview)
         place = self._engine._target
-        self._engine._checkpoints = Checkpoints(catalog, place, configs=catalog.demo.path)
+        self._engine._checkpoints = Checkpoints(
+            catalog, place, {"sd1": catalog.demo.path, "demo": catalog.demo.path}
+        )
 
     def render(
         self,

@@ -353,7 +353,9 @@ def test_a_file_that_is_replaced_while_it_is_read_makes_no_picture(
         write_model(each, tmp_path / FOLDERS[each] / "it.safetensors")
     wanted = asked(tmp_path)
     catalog = ChangingCatalog(tmp_path, kind, another)
-    checkpoints = Checkpoints(catalog, choose_target("cpu", "float32"), configs=DEMO)
+    checkpoints = Checkpoints(
+        catalog, choose_target("cpu", "float32"), configs={"sd1": DEMO, "demo": DEMO}
+    )
     for _ in range(2):
         with pytest.raises(RenderFailed, match=f"The {word(kind)} 'it' is a different file now"):
             loaded = checkpoints.held(wanted) or checkpoints.load(wanted)

@@ -27,6 +27,7 @@ from picowatch.engine.compiled.trials import begin_trial
 from picowatch.engine.models.loaded import Loaded
 from picowatch.engine.process.command import python_command
 from picowatch.engine.unet.denoise import EagerUnet, Shape, Unet
+from picowatch.engine.unet.prompts import Encoded
 
 # Compiling takes half a minute to two, and gives back a third of the time of what follows: a
 # shape that took, or is going to take, this long is worth it.
@@ -73,11 +74,11 @@ class CompiledUnet:
         self._merged, self._applied = set(merged), loaded.loras.applied
 
     def __call__(
-        self, latents: torch.Tensor, timestep: torch.Tensor, states: torch.Tensor
+        self, latents: torch.Tensor, timestep: torch.Tensor, prompts: Encoded
     ) -> torch.Tensor:
         """See `Unet`."""
         latents = arranged(latents, self._channels_last)
-        predicted: torch.Tensor = self._run(latents, timestep.float(), states.contiguous())
+        predicted: torch.Tensor = self._run(latents, timestep.float(), prompts.states.contiguous())
         return predicted
 
 
@@ -208,7 +209,8 @@ def _is_ours_alone(folder: Path) -> bool:
 
 def _agree(compiled: Unet, loaded: Loaded, job: CompileJob) -> bool:
     """Whether both predict the same for one input, within rounding."""
-    inputs = example_inputs(job)
+    latents, timestep, states = example_inputs(job)
+    inputs = latents, timestep, Encoded(states)
     expected, found = EagerUnet(loaded.unet)(*inputs).float(), compiled(*inputs).float()
     tolerance = _TOLERANCE.get(compiled.dtype, 0.0) * float(expected.abs().max())
     return float((expected - found).abs().max()) <= tolerance  # False for NaN

@@ -2,6 +2,7 @@
 
 import gc
 from collections import OrderedDict
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +13,10 @@ import torch
 from picowatch.catalog import Catalog, Kind, Model
 from picowatch.engine.devices import Target
 from picowatch.engine.memory.usage import free_bytes
-from picowatch.engine.models import sd1
+from picowatch.engine.models import sd1, sdxl
 from picowatch.engine.models.loaded import Loaded, undo_rung
 from picowatch.engine.models.model_files import KIND_NAMES, find_model, unchanged
+from picowatch.engine.models.parts import load_vae
 from picowatch.recipe.fields import BAKED
 from picowatch.recipe.request import ImageRequest
 
@@ -22,6 +24,11 @@ from picowatch.recipe.request import ImageRequest
 _WEIGHTS_GROW = 2
 # What a batch takes besides the weights.
 _WORKING_BYTES = 3 * 2**30
+
+
+# The module that loads each family, and the folder of configs that describes its single files.
+_FAMILIES = {"sd1": sd1, "demo": sd1, "sdxl": sdxl}
+CONFIGS = {"sd1": sd1.SD15, "demo": sd1.SD15, "sdxl": sdxl.SDXL}
 
 
 class _Kept(NamedTuple):
@@ -34,10 +41,12 @@ class _Kept(NamedTuple):
 class Checkpoints:
     """The checkpoints in memory by their hashes: the last one, more while they fit.
 
-    `configs` is the folder that describes single files.
+    `configs` has the folder that describes single files, for each family.
     """
 
-    def __init__(self, catalog: Catalog, target: Target, configs: Path = sd1.SD15) -> None:
+    def __init__(
+        self, catalog: Catalog, target: Target, configs: Mapping[str, Path] = CONFIGS
+    ) -> None:
         self._catalog = catalog
         self._target = target
         self._configs = configs
@@ -70,7 +79,7 @@ class Checkpoints:
         else:
             verified = self._verified("vae", request.vae, request.vae_hash)
         with verified as model:
-            loaded.vae = sd1.load_vae(model, self._configs, read_to)
+            loaded.vae = load_vae(model, self._configs[loaded.family], read_to)
         self._kept[request.checkpoint_hash] = _Kept(loaded, (request.vae, request.vae_hash))
         return loaded
 
@@ -95,9 +104,14 @@ class Checkpoints:
             self._kept.popitem(last=False)
             self.give_memory_back()
         with self._verified("checkpoint", name, expected_hash) as model:
-            return sd1.load(
-                model, self._configs, self._target, read_to, lambda *use: self._find(*use).path
+            loaded: Loaded = _FAMILIES[model.family].load(
+                model,
+                self._configs[model.family],
+                self._target,
+                read_to,
+                lambda *use: self._find(*use).path,
             )
+        return loaded
 
     def _verified(self, kind: Kind, name: str, expected_hash: str) -> AbstractContextManager[Model]:
         """The model file for reading: it is the requested one before and after that."""

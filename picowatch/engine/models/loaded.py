@@ -28,8 +28,9 @@ class Loaded:
     compute with its weights.
     """
 
+    family: str
     prompts: PromptEncoder
-    text_encoder: Any
+    text_encoders: tuple[Any, ...]
     unet: Any
     vae: Any
     schedule: dict[str, Any]
@@ -37,6 +38,11 @@ class Loaded:
     native_size: int
     rung: Rung | None = None
     compiled: dict[Shape, Any] = field(default_factory=dict)
+
+    @property
+    def can_be_compiled(self) -> bool:
+        """Whether compiled UNets are known to serve this family: not those shown a summary."""
+        return self.unet.config.addition_embed_type is None
 
     @property
     def inpaints(self) -> bool:
@@ -50,7 +56,7 @@ _CPU = torch.device("cpu")
 
 
 class SlicedAttention:
-    """diffusers' AttnProcessor2_0 for Stable Diffusion 1.x, a slice of the queries at a time.
+    """diffusers' AttnProcessor2_0 for UNets of Stable Diffusion, a slice of the queries at a time.
 
     diffusers' own SlicedAttnProcessor computes whole score matrices, which takes more memory
     than torch's attention does where that has a kernel that needs none.
@@ -103,7 +109,7 @@ def undo_rung(loaded: Loaded) -> None:
 
     Also after a move that ran out of memory: then `rung` is None and some are there.
     """
-    for model in (loaded.text_encoder, loaded.unet, loaded.vae):
+    for model in (*loaded.text_encoders, loaded.unet, loaded.vae):
         if model is not None:
             remove_hook_from_module(model, recurse=True)
     if loaded.vae is not None:
@@ -118,14 +124,14 @@ def _move_weights(loaded: Loaded, offload: Offload, device: torch.device) -> Non
 
     The VAE is never taken apart: it is small, and may have to change its type (see latents.py).
     """
-    text, unet, vae = loaded.text_encoder, loaded.unet, loaded.vae
-    for model in (text, unet, vae):
+    models = (*loaded.text_encoders, loaded.unet, loaded.vae)
+    for model in models:
         model.to(_CPU if offload else device)
     if offload == "model":
-        _, text_hook = cpu_offload_with_hook(text, device)
-        _, unet_hook = cpu_offload_with_hook(unet, device, prev_module_hook=text_hook)
-        cpu_offload_with_hook(vae, device, prev_module_hook=unet_hook)
+        hook = None
+        for model in models:
+            _, hook = cpu_offload_with_hook(model, device, prev_module_hook=hook)
     elif offload == "sequential":
-        cpu_offload(text, device)
-        cpu_offload(unet, device)
-        cpu_offload_with_hook(vae, device)
+        for model in models[:-1]:
+            cpu_offload(model, device)
+        cpu_offload_with_hook(loaded.vae, device)

@@ -6,8 +6,9 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 
+from picowatch.engine.unet.latents import LATENT_FACTOR
 from picowatch.engine.unet.previewer import Previewer
-from picowatch.engine.unet.prompts import Conditions
+from picowatch.engine.unet.prompts import Conditions, Encoded
 from picowatch.engine.unet.samplers import PreparedSampler
 from picowatch.errors import EngineStopped
 from picowatch.recipe.request import ImageRequest
@@ -36,7 +37,7 @@ class Unet(Protocol):
     def compiled(self) -> bool: ...
 
     def __call__(
-        self, latents: torch.Tensor, timestep: torch.Tensor, states: torch.Tensor
+        self, latents: torch.Tensor, timestep: torch.Tensor, prompts: Encoded
     ) -> torch.Tensor:
         """The prediction for noisy latents at a timestep, guided by encoded prompts."""
         ...
@@ -52,11 +53,27 @@ class EagerUnet:
         self.dtype: torch.dtype = module.dtype
 
     def __call__(
-        self, latents: torch.Tensor, timestep: torch.Tensor, states: torch.Tensor
+        self, latents: torch.Tensor, timestep: torch.Tensor, prompts: Encoded
     ) -> torch.Tensor:
         """See `Unet`."""
-        predicted: torch.Tensor = self._module(latents, timestep, encoder_hidden_states=states)[0]
+        added = None
+        if prompts.pooled is not None:
+            added = {"text_embeds": prompts.pooled, "time_ids": _time_ids(latents)}
+        predicted: torch.Tensor = self._module(
+            latents, timestep, encoder_hidden_states=prompts.states, added_cond_kwargs=added
+        )[0]
         return predicted
+
+
+def _time_ids(latents: torch.Tensor) -> torch.Tensor:
+    """What SDXL is told of a picture's size, a row for each: height and width, crop, both again.
+
+    Section 2.2 of https://arxiv.org/abs/2307.01952; the original size is the one that is
+    rendered, nothing is cropped, as in A1111.
+    """
+    height, width = (side * LATENT_FACTOR for side in latents.shape[2:])
+    ids = [height, width, 0, 0, height, width]
+    return torch.tensor([ids], dtype=torch.float32, device=latents.device).repeat(len(latents), 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +108,7 @@ def denoise(
     `latents` have the noise of the sampler's first step; `request` is any of the batch.
     """
     scheduler = sampler.scheduler
-    conditions = Conditions(*(states.to(unet.dtype) for states in conditions))
+    conditions = conditions.to(unet.dtype)
     drawn = {"generator": list(generators)} if sampler.draws_noise else {}
     queue = _StepQueue(latents.device)
     for done, timestep in enumerate(sampler.timesteps, start=1):
@@ -156,8 +173,7 @@ def _guided(
     latents = latents.to(unet.dtype)
     if request.cfg_scale == 1:
         return unet(latents, timestep, conditions.positive).float()
-    states = torch.cat([conditions.negative, conditions.positive])
-    both = unet(torch.cat([latents] * 2), timestep, states).float()
+    both = unet(torch.cat([latents] * 2), timestep, Encoded.joined(conditions)).float()
     away, towards = both.chunk(2)
     guided = away + request.cfg_scale * (towards - away)
     return rescaled(guided, towards, request.cfg_rescale) if request.cfg_rescale else guided

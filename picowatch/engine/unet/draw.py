@@ -125,7 +125,7 @@ class Drawing:
             return begin
         rows = len(generators) * (1 if request.cfg_scale == 1 else 2)
         height, width = latents.shape[2:]
-        shape = Shape(rows, height, width, tokens=conditions.positive.shape[1])
+        shape = Shape(rows, height, width, tokens=conditions.positive.states.shape[1])
         return denoise(
             self.unet(shape),
             sampler,

@@ -25,11 +25,13 @@ MAX_VECTORS = 75
 class Embeddings:
     """The embeddings of one loaded checkpoint; each vector's token is a negative number."""
 
-    def __init__(self, text_encoder: Any, find: FindEmbedding) -> None:
+    def __init__(self, text_encoder: Any, find: FindEmbedding, key: str = "clip_l") -> None:
+        """`key` is the tensor with this encoder's vectors in files that have them for several."""
         # CLIPTextModel has been flat since transformers 5.6; before, its parts lay one deeper.
         parts = getattr(text_encoder, "text_model", text_encoder)
         self._table = parts.embeddings.token_embedding
         self._find = find
+        self._key = key
         self._vectors: list[torch.Tensor] = []
         self._tokens: dict[str, tuple[int, ...]] = {}
 
@@ -63,7 +65,7 @@ class Embeddings:
 
     def _read(self, use: EmbeddingUse) -> tuple[int, ...]:
         with unchanged(lambda: self._find(use), f"embedding {use.name!r}") as path:
-            vectors = read_vectors(path)
+            vectors = read_vectors(path, self._key)
         count, width = vectors.shape
         if width != self._table.embedding_dim:
             raise RenderFailed(
@@ -80,10 +82,10 @@ class Embeddings:
         return tuple(-number - 1 for number in range(first, first + count))
 
 
-def read_vectors(path: Path) -> torch.Tensor:
-    """The vectors as rows: A1111's `emb_params`, `clip_l`, or diffusers' one nameless tensor."""
+def read_vectors(path: Path, key: str = "clip_l") -> torch.Tensor:
+    """The vectors as rows: `key`, A1111's `emb_params`, or diffusers' one nameless tensor."""
     with safe_open(path, framework="pt") as file:
         names = list(file.keys())
-        name = next((one for one in ("emb_params", "clip_l") if one in names), names[0])
+        name = next((one for one in (key, "emb_params") if one in names), names[0])
         tensor: torch.Tensor = file.get_tensor(name)
     return tensor.float().reshape(-1, tensor.shape[-1]).clone()

@@ -30,7 +30,7 @@ _KEPT_FILES = 8
 _NAMED_KEYS = 3
 # In peft's names: what follows a layer's, what precedes it, and a pattern without wildcards.
 _LORA_A = re.compile(r"\.lora_A(?:\.\w+)?\.weight$")
-_PART = re.compile(r"^(?:base_model\.model\.)?(?:(?:unet|text_encoder)\.)?")
+_PART = re.compile(r"^(?:base_model\.model\.)?(?:(?:unet|text_encoder(?:_2)?)\.)?")
 _PLAIN_PATTERN = re.compile(r"\^?[\w.]+")
 
 FindLora = Callable[[LoraUse], Path]
@@ -110,9 +110,11 @@ class Loras:
     `applied` are those that act, `warnings` say what of their files could not be used.
     """
 
-    def __init__(self, unet: Any, text_encoder: Any, find: FindLora, device: torch.device) -> None:
+    def __init__(
+        self, unet: Any, text_encoders: Sequence[Any], find: FindLora, device: torch.device
+    ) -> None:
         self._unet = unet
-        self._modules = modules_by_layer(unet, text_encoder)
+        self._modules = modules_by_layer(unet, *text_encoders)
         self._find = find
         self._device = device
         self._files: OrderedDict[str, LoraFile] = OrderedDict()
@@ -215,7 +217,7 @@ def read_lora(
         raise RenderFailed(
             f"The LoRA {name!r} is for another kind of model: no layer of this checkpoint has a "
             f"name like {unexpected[0][:80]!r}.",
-            "Use a LoRA for Stable Diffusion 1.x.",
+            "Use a LoRA for this checkpoint's kind of model.",
         )
     layers = {
         layer_id: _layer(
@@ -300,7 +302,7 @@ def _peft_settings(metadata: dict[str, str], name: str) -> dict[Part, _PeftSetti
 
     https://github.com/huggingface/diffusers/pull/11324
     """
-    parts: tuple[Part, ...] = ("unet", "text_encoder")
+    parts: tuple[Part, ...] = ("unet", "text_encoder", "text_encoder_2")
     try:
         stored = json.loads(metadata["lora_adapter_metadata"])
         return {part: _settings_of(part, stored, name) for part in parts}
@@ -346,9 +348,10 @@ def _unexpected(name: str, keys: tuple[str, ...]) -> str:
     return f"The LoRA {name!r} has parts that this checkpoint has no layer for: {named}{more}."
 
 
-def modules_by_layer(unet: Any, text_encoder: Any) -> dict[LayerId, nn.Module]:
+def modules_by_layer(unet: Any, *text_encoders: Any) -> dict[LayerId, nn.Module]:
     """The layers a LoRA may add to: linear ones and convolutions."""
-    parts: tuple[tuple[Part, Any], ...] = (("unet", unet), ("text_encoder", text_encoder))
+    names: tuple[Part, ...] = ("text_encoder", "text_encoder_2")
+    parts: list[tuple[Part, Any]] = [("unet", unet), *zip(names, text_encoders, strict=False)]
     return {
         LayerId(part, name.replace(".", "_").removeprefix("text_model_")): module
         for part, model in parts

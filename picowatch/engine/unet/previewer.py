@@ -19,6 +19,14 @@ SD1_COLOURS = (
     (-0.2120, -0.2616, -0.7177),
     (0.0, 0.0, 0.0),
 )
+# Stable Diffusion XL: the same file, class SDXL.
+SDXL_COLOURS = (
+    (0.3920, 0.4054, 0.4549),
+    (-0.2634, -0.0196, 0.0653),
+    (0.0568, 0.1687, -0.0755),
+    (-0.3112, -0.2359, -0.2076),
+    (0.0, 0.0, 0.0),
+)
 # The demo model's VAE has latents of its own: fitted by least squares to ten of its pictures, of
 # whose colours (8x8 pixels on average) it explains 77 %; the rows above are no better than grey.
 DEMO_COLOURS = (
@@ -28,7 +36,7 @@ DEMO_COLOURS = (
     (-0.2753, -0.3607, -0.4723),
     (0.2775, -0.0168, 0.0114),
 )
-_SD1_VAE_CHANNELS = 128  # in its first block; the demo's has fewer
+_FULL_VAE_CHANNELS = 128  # in its first block; the demo's has fewer
 
 
 class Previewer:
@@ -47,10 +55,11 @@ class Previewer:
         self._shown_at = clock()
         self._colours = torch.tensor(SD1_COLOURS)
 
-    def follow(self, vae: Any) -> None:
-        """The next pictures are decoded by this VAE."""
-        is_sd1 = vae.config.block_out_channels[0] == _SD1_VAE_CHANNELS
-        self._colours = torch.tensor(SD1_COLOURS if is_sd1 else DEMO_COLOURS)
+    def follow(self, vae: Any, family: str) -> None:
+        """The next pictures are decoded by this VAE, from latents of this family."""
+        is_demo = vae.config.block_out_channels[0] != _FULL_VAE_CHANNELS
+        colours = SDXL_COLOURS if family == "sdxl" else DEMO_COLOURS if is_demo else SD1_COLOURS
+        self._colours = torch.tensor(colours)
 
     def is_due(self) -> bool:
         """Whether it is time for a preview. Cheap, because it is called at each step."""

@@ -30,34 +30,120 @@ class Chunk:
     weights: tuple[float, ...]
 
 
-class Conditions(NamedTuple):
-    """What guides the UNet besides latents and timestep: a row for each image.
+class Encoded(NamedTuple):
+    """Encoded texts, a row for each image: what guides the UNet besides latents and timestep.
 
-    Encoded negative prompts and prompts. A family whose UNet is shown more (SDXL: pooled prompts
-    and time ids) gets further fields here, which `EagerUnet` passes on.
+    `states` are rows x tokens x width. `pooled`, rows x width, is a summary of each text, for
+    families whose UNet is shown one (SDXL).
     """
 
-    negative: torch.Tensor
-    positive: torch.Tensor
+    states: torch.Tensor
+    pooled: torch.Tensor | None = None
+
+    def rows(self, indexes: Sequence[int]) -> "Encoded":
+        """Those of some of the images."""
+        return Encoded(self.states[indexes], None if self.pooled is None else self.pooled[indexes])
+
+    def to(self, dtype: torch.dtype) -> "Encoded":
+        """The same in another type."""
+        return Encoded(
+            self.states.to(dtype), None if self.pooled is None else self.pooled.to(dtype)
+        )
+
+    def zeros(self) -> "Encoded":
+        """Zeros in these shapes."""
+        pooled = None if self.pooled is None else torch.zeros_like(self.pooled)
+        return Encoded(torch.zeros_like(self.states), pooled)
+
+    @staticmethod
+    def joined(parts: Sequence["Encoded"]) -> "Encoded":
+        """The rows of all, in their order."""
+        pooled = [part.pooled for part in parts if part.pooled is not None]
+        return Encoded(
+            torch.cat([part.states for part in parts]), torch.cat(pooled) if pooled else None
+        )
+
+
+class Conditions(NamedTuple):
+    """The encoded negative prompts and prompts of a batch."""
+
+    negative: Encoded
+    positive: Encoded
 
     def rows(self, indexes: Sequence[int]) -> "Conditions":
         """Those of some of the images."""
-        return Conditions(*(each[indexes] for each in self))
+        return Conditions(*(each.rows(indexes) for each in self))
+
+    def to(self, dtype: torch.dtype) -> "Conditions":
+        """The same in another type."""
+        return Conditions(*(each.to(dtype) for each in self))
+
+
+@dataclass(frozen=True, slots=True)
+class TextTower:
+    """One text encoder, its embeddings, and how its family reads it.
+
+    `padding` is the token that fills a chunk after its end token, None for the end token itself.
+    `least_skip` is the least `clip_skip`, where a family is trained on an earlier layer than the
+    last; `normed` says whether the final norm is applied to an earlier one.
+    """
+
+    encoder: Any
+    embeddings: Embeddings
+    padding: int | None = None
+    least_skip: int = 1
+    normed: bool = True
+
+    def encoded(self, chunk: Chunk, end: int, clip_skip: int, device: torch.device) -> Encoded:
+        """One chunk's hidden states, 1 x 77 x width, and its summary, where there is one."""
+        encoder, skip = self.encoder, max(clip_skip, self.least_skip)
+        # CLIPTextModel has been flat since transformers 5.6; before, its parts lay one deeper.
+        parts = getattr(encoder, "text_model", encoder)
+        layers = encoder.config.num_hidden_layers
+        if skip > layers:
+            raise RenderFailed(
+                f"clip_skip {clip_skip} is too much for this checkpoint: its text encoder has "
+                f"{layers} layers.",
+                f"Set clip_skip to {layers} or less.",
+            )
+        with self.embeddings.inserted(self._padded(chunk.tokens, end)) as known:
+            tokens = torch.tensor([known], device=device)
+            output = encoder(input_ids=tokens, output_hidden_states=True)
+        states = output.last_hidden_state if skip == 1 else output.hidden_states[-skip]
+        if skip > 1 and self.normed:
+            states = parts.final_layer_norm(states)
+        return Encoded(states, getattr(output, "text_embeds", None))
+
+    def _padded(self, tokens: tuple[int, ...], end: int) -> tuple[int, ...]:
+        """As A1111's modules/sd_hijack_clip.py: what follows the first end token is padding."""
+        if self.padding is None:
+            return tokens
+        length = tokens.index(end) + 1
+        return (*tokens[:length], *[self.padding] * (len(tokens) - length))
 
 
 class PromptEncoder:
-    """A checkpoint's tokenizer and text encoder. Keeps the chunks it encoded last."""
+    """A checkpoint's tokenizer and text encoders. Keeps the chunks it encoded last."""
 
     def __init__(
-        self, tokenizer: Any, text_encoder: Any, embeddings: Embeddings, device: torch.device
+        self,
+        tokenizer: Any,
+        towers: Sequence[TextTower],
+        device: torch.device,
+        *,
+        zeros_for_empty_negative: bool = False,
     ) -> None:
-        """`device` is where it computes; its weights may be elsewhere until then."""
+        """The towers' hidden states are joined in their width; the last one gives the summary.
+
+        `device` is where they compute; their weights may be elsewhere until then.
+        `zeros_for_empty_negative`: an empty negative prompt is zeros, not the encoded "".
+        """
         self._tokenizer = tokenizer
-        self._text_encoder = text_encoder
-        self._embeddings = embeddings
+        self._towers = tuple(towers)
         self._device = device
+        self._zeros = zeros_for_empty_negative
         self._comma = self._tokens(",")
-        self._encoded: dict[tuple[Chunk, int], torch.Tensor] = {}
+        self._encoded: dict[tuple[Chunk, int], Encoded] = {}
 
     def chunk_count(self, request: ImageRequest) -> int:
         """The chunks of its longer prompt: both are encoded at that length."""
@@ -67,17 +153,27 @@ class PromptEncoder:
     def conditions(self, requests: Sequence[ImageRequest], length: int) -> Conditions:
         """The requests' prompts, encoded at a length of that many chunks."""
 
-        def encoded(request: ImageRequest, text: str) -> torch.Tensor:
+        def encoded(request: ImageRequest, text: str) -> Encoded:
             return self.encode(self._chunks_of(request, text), length, request.clip_skip)
 
+        def negative(request: ImageRequest) -> Encoded:
+            found = encoded(request, request.negative_prompt)
+            if self._zeros and not plain_prompt(request.negative_prompt):
+                return found.zeros()
+            return found
+
         return Conditions(
-            torch.cat([encoded(request, request.negative_prompt) for request in requests]),
-            torch.cat([encoded(request, request.prompt) for request in requests]),
+            Encoded.joined([negative(request) for request in requests]),
+            Encoded.joined([encoded(request, request.prompt) for request in requests]),
         )
 
     def _chunks_of(self, request: ImageRequest, text: str) -> list[Chunk]:
-        """A text of the request, with its embeddings for the words that name them."""
-        return self.chunks(text, self._embeddings.tokens(request.embeddings))
+        """A text of the request, with its embeddings for the words that name them.
+
+        Each tower has its own vectors for an embedding, and the same number of them.
+        """
+        tokens = [tower.embeddings.tokens(request.embeddings) for tower in self._towers]
+        return self.chunks(text, tokens[0])
 
     def chunks(
         self, text: str, embeddings: Mapping[str, tuple[int, ...]] | None = None
@@ -108,10 +204,14 @@ class PromptEncoder:
         """Encode everything again: the text encoder no longer computes what it did."""
         self._encoded.clear()
 
-    def encode(self, chunks: list[Chunk], length: int, clip_skip: int) -> torch.Tensor:
-        """The chunks' hidden states joined, padded with empty chunks to `length` chunks."""
+    def encode(self, chunks: list[Chunk], length: int, clip_skip: int) -> Encoded:
+        """The chunks' hidden states joined, padded with empty chunks to `length` chunks.
+
+        The summary is the first chunk's, as in A1111.
+        """
         padded = chunks + [self._framed([])] * (length - len(chunks))
-        return torch.cat([self._hidden(chunk, clip_skip) for chunk in padded], dim=1)
+        encoded = [self._encoded_chunk(chunk, clip_skip) for chunk in padded]
+        return Encoded(torch.cat([one.states for one in encoded], dim=1), encoded[0].pooled)
 
     def _tokens(self, text: str) -> list[int]:
         tokens: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -151,8 +251,8 @@ class PromptEncoder:
             weights=(1.0, *(weight for _, weight in chunk), *[1.0] * padding),
         )
 
-    def _hidden(self, chunk: Chunk, clip_skip: int) -> torch.Tensor:
-        """One chunk's weighted hidden states, 1 x 77 x width.
+    def _encoded_chunk(self, chunk: Chunk, clip_skip: int) -> Encoded:
+        """One chunk's weighted hidden states, 1 x 77 x width, and its summary.
 
         One chunk per call, so that its numbers do not depend on what else is in the batch.
         """
@@ -160,27 +260,11 @@ class PromptEncoder:
         if key not in self._encoded:
             if len(self._encoded) >= _KEPT_CHUNKS:
                 self._encoded.clear()
-            self._encoded[key] = weighted(self._run(chunk, clip_skip), chunk.weights)
+            end = self._tokenizer.eos_token_id
+            found = [tower.encoded(chunk, end, clip_skip, self._device) for tower in self._towers]
+            states = [weighted(one.states, chunk.weights) for one in found]
+            self._encoded[key] = Encoded(torch.cat(states, dim=-1), found[-1].pooled)
         return self._encoded[key]
-
-    def _run(self, chunk: Chunk, clip_skip: int) -> torch.Tensor:
-        """The text encoder's last hidden state, or with clip_skip an earlier one, normed."""
-        encoder = self._text_encoder
-        # CLIPTextModel has been flat since transformers 5.6; before, its parts lay one deeper.
-        parts = getattr(encoder, "text_model", encoder)
-        layers = encoder.config.num_hidden_layers
-        if clip_skip > layers:
-            raise RenderFailed(
-                f"clip_skip {clip_skip} is too much for this checkpoint: its text encoder has "
-                f"{layers} layers.",
-                f"Set clip_skip to {layers} or less.",
-            )
-        with self._embeddings.inserted(chunk.tokens) as known:
-            tokens = torch.tensor([known], device=self._device)
-            output = encoder(input_ids=tokens, output_hidden_states=True)
-        if clip_skip == 1:
-            return output.last_hidden_state  # type: ignore[no-any-return]
-        return parts.final_layer_norm(output.hidden_states[-clip_skip])  # type: ignore[no-any-return]
 
 
 def weighted(hidden: torch.Tensor, weights: tuple[float, ...]) -> torch.Tensor:

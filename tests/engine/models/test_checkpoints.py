@@ -18,7 +18,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from benchmarks.make_sd15 import checkpoint_shapes
 from picowatch.catalog import Catalog, read_config
 from picowatch.engine.devices import Target, choose_target, precision_name
-from picowatch.engine.models import sd1
+from picowatch.engine.models import parts, sd1
 from picowatch.engine.models.checkpoints import Checkpoints
 from picowatch.engine.models.loaded import Loaded
 from picowatch.engine.models.sd1 import SD15
@@ -33,7 +33,7 @@ CPU = choose_target("cpu", "float32")
 
 def checkpoints(models: Path) -> Checkpoints:
     """Single files are taken for the demo model's architecture, not Stable Diffusion 1.5's."""
-    return Checkpoints(Catalog(models), CPU, configs=DEMO)
+    return Checkpoints(Catalog(models), CPU, configs={"sd1": DEMO, "demo": DEMO})
 
 
 def load(models: Path, **values: Any) -> Loaded:
@@ -75,7 +75,7 @@ def test_a_single_file_holds_the_model_its_folder_holds(models: Path, dtype: tor
             assert_equal(getattr(folder, part), getattr(single, part))
     with torch.inference_mode():
         chunks = folder.prompts.chunks("a corgi")
-        one, other = (loaded.prompts.encode(chunks, 1, 1) for loaded in (folder, single))
+        one, other = (loaded.prompts.encode(chunks, 1, 1).states for loaded in (folder, single))
     assert torch.allclose(one, other, atol=0.1 if dtype == torch.bfloat16 else 0)
 
 
@@ -103,7 +103,7 @@ def test_what_a_stranger_adds_to_a_config_is_not_read(models: Path) -> None:
         quantization_config={"load_in_4bit": True},
         output_hidden_states=True,
     )
-    assert_equal(demo().text_encoder, load(models, checkpoint="mine").text_encoder)
+    assert_equal(demo().text_encoders[0], load(models, checkpoint="mine").text_encoders[0])
 
 
 def test_a_config_that_divides_by_zero_is_called_damaged(models: Path) -> None:
@@ -273,16 +273,17 @@ def test_the_full_size_script_writes_all_of_stable_diffusion_15(
         }
 
     monkeypatch.setattr(sd1, "read_tensors", holes)
+    monkeypatch.setattr(parts, "read_tensors", holes)
     unet_config, vae_config = (read_config(SD15 / part / "config.json") for part in ("unet", "vae"))
     text_config = CLIPTextConfig(**read_config(SD15 / "text_encoder" / "config.json"))
     unet = empty(UNet2DConditionModel, unet_config)
     vae = empty(AutoencoderKL, vae_config)
     text = empty(CLIPTextModel, text_config)
-    read_text = sd1.read_single_text_encoder(Path(), CPU)
+    read_text = sd1.read_single_text_encoder(text, Path(), CPU)
     for model, tensors in (
-        (unet, sd1.read_single_unet(Path(), unet_config, CPU)),
-        (vae, sd1.read_single_vae(Path(), vae_config, CPU)),
-        (text, sd1.text_encoder_names(text, read_text)),
+        (unet, parts.read_single_unet(Path(), unet_config, CPU)),
+        (vae, parts.read_single_vae(Path(), vae_config, CPU)),
+        (text, parts.text_encoder_names(text, read_text)),
     ):
         expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
         assert {name: tensor.shape for name, tensor in tensors.items()} == expected

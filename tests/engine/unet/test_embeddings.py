@@ -11,7 +11,7 @@ from picowatch.engine.models.loaded import Loaded
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.renderer import Renderer
 from picowatch.engine.unet.embeddings import Embeddings, read_vectors
-from picowatch.engine.unet.prompts import CHUNK_TOKENS, Chunk, PromptEncoder
+from picowatch.engine.unet.prompts import CHUNK_TOKENS, Chunk, PromptEncoder, TextTower
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import EmbeddingUse
 from tests.engine.adapters import write
@@ -26,7 +26,7 @@ WIDTH = 64
 
 def table(loaded: Loaded) -> Any:
     """The demo's vectors by token."""
-    return loaded.prompts._text_encoder.embeddings.token_embedding.weight
+    return loaded.text_encoders[0].embeddings.token_embedding.weight
 
 
 def word_vectors(words: str) -> torch.Tensor:
@@ -43,14 +43,16 @@ def encoder(models: Path, **vectors: torch.Tensor) -> tuple[PromptEncoder, dict[
         write(models / f"{name}.safetensors", {"emb_params": rows})
         uses.append(EmbeddingUse(name, f"hash of {name}"))
     prompts = demo().prompts
-    embeddings = Embeddings(prompts._text_encoder, lambda use: models / f"{use.name}.safetensors")
-    fresh = PromptEncoder(prompts._tokenizer, prompts._text_encoder, embeddings, CPU.device)
+    text_encoder = demo().text_encoders[0]
+    embeddings = Embeddings(text_encoder, lambda use: models / f"{use.name}.safetensors")
+    tower = TextTower(text_encoder, embeddings)
+    fresh = PromptEncoder(prompts._tokenizer, [tower], CPU.device)
     return fresh, embeddings.tokens(uses)
 
 
 def encode(prompts: PromptEncoder, chunks: list[Chunk]) -> torch.Tensor:
     with torch.inference_mode():
-        return prompts.encode(chunks, len(chunks), 1)
+        return prompts.encode(chunks, len(chunks), 1).states
 
 
 @pytest.mark.parametrize("text", ["a MyWord circle", "a embedding:myword circle"])

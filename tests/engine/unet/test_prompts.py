@@ -9,7 +9,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from picowatch.engine.models.sd1 import SD15
 from picowatch.engine.unet.embeddings import Embeddings
-from picowatch.engine.unet.prompts import CHUNK_TOKENS, Chunk, PromptEncoder, weighted
+from picowatch.engine.unet.prompts import CHUNK_TOKENS, Chunk, PromptEncoder, TextTower, weighted
 from picowatch.recipe.request import EmbeddingUse
 
 BEGIN, END, COMMA, CAT = 49406, 49407, 267, 2368
@@ -33,7 +33,8 @@ def encoder() -> PromptEncoder:
     model.train(False)
     # A trained norm's biases give the states a mean; new ones do not.
     torch.nn.init.uniform_(getattr(model, "text_model", model).final_layer_norm.bias)
-    return PromptEncoder(tokenizer, model, Embeddings(model, no_file), torch.device("cpu"))
+    tower = TextTower(model, Embeddings(model, no_file))
+    return PromptEncoder(tokenizer, [tower], torch.device("cpu"))
 
 
 def no_file(use: EmbeddingUse) -> Path:
@@ -43,7 +44,7 @@ def no_file(use: EmbeddingUse) -> Path:
 def encode(text: str, clip_skip: int = 1, length: int | None = None) -> torch.Tensor:
     chunks = encoder().chunks(text)
     with torch.inference_mode():
-        return encoder().encode(chunks, length or len(chunks), clip_skip)
+        return encoder().encode(chunks, length or len(chunks), clip_skip).states
 
 
 def words(chunk: Chunk) -> list[int]:
@@ -137,7 +138,7 @@ def test_short_prompts_are_padded_with_empty_chunks() -> None:
 
 def test_clip_skip_takes_an_earlier_layer_through_the_last_norm() -> None:
     """A1111's numbers: 2 skips one layer."""
-    model = encoder()._text_encoder
+    model = encoder()._towers[0].encoder
     (chunk,) = encoder().chunks("a cat")
     with torch.inference_mode():
         output = model(torch.tensor([chunk.tokens]), output_hidden_states=True)

@@ -1,0 +1,163 @@
+"""The parts of a checkpoint with a UNet, from a single file or a diffusers folder.
+
+Each family is a module beside this one with `load`: it says which text encoders there are and how
+they are read. What a UNet is shown besides latents is in `Encoded` (unet/prompts.py); prediction
+type and betas are the scheduler's config, `Loaded.schedule`.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.loaders.single_file_utils import (
+    convert_ldm_unet_checkpoint,
+    convert_ldm_vae_checkpoint,
+)
+from transformers import CLIPTextConfig, CLIPTokenizer
+
+from picowatch.catalog import Kind, Model, read_config, weight_files
+from picowatch.engine.devices import Target
+from picowatch.engine.models.weights import Tensors, empty, fill, read_tensors
+from picowatch.engine.unet.onednn import onednn_is_faster, use_onednn
+
+ASSETS = Path(__file__).parents[2] / "assets"
+# The vocabulary of every CLIP that Stable Diffusion 1.x, 2.x and XL use; single files have none.
+CLIP_TOKENIZER = ASSETS / "sd15" / "tokenizer"
+
+# In single files; the UNet's EMA copy (`model_ema.`) is not read.
+_UNET = "model.diffusion_model."
+_VAE = "first_stage_model."
+_VAE_PARTS = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")
+# diffusers renamed the VAE's attention in 0.15; files from before have the old names.
+_OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+
+FindFile = Callable[[Kind, str, str], Path]
+# Reads one text encoder of a single file, for an empty model of it, in that model's names.
+ReadText = Callable[[Any, Path, Target], Tensors]
+
+
+def load_vae(model: Model, configs: Path, target: Target) -> Any:
+    """The VAE of a checkpoint, or one that is a file or folder of its own.
+
+    `configs` are those of the checkpoint's family: files do not say which one a VAE is for.
+    """
+    folder = model.path / "vae" if model.kind == "checkpoint" else model.path
+    single = model.layout == "file"
+    config = read_config((configs / "vae" if single else folder) / "config.json")
+    target = _without_overflow(config, target)
+    if single:
+        tensors = read_single_vae(model.path, config, target)
+    else:
+        tensors = _modern_vae_names(read_tensors(weight_files(folder), target))
+    return fill(empty(AutoencoderKL, config), tensors, f"VAE of {model.name!r}", target)
+
+
+def _without_overflow(config: dict[str, Any], target: Target) -> Target:
+    """SDXL's VAE overflows in float16, as its config says: such a VAE computes in float32."""
+    if config.get("force_upcast") and target.dtype == torch.float16:
+        return replace(target, dtype=torch.float32)
+    return target
+
+
+def load_unet(model: Model, configs: Path, target: Target, read_to: Target) -> Any:
+    """The UNet, its weights on `read_to`, to compute on `target`."""
+    unet = _unet(model, configs, read_to.for_unet(model.native_size))
+    # The device it computes on, not the one that holds it until the memory ladder moves it.
+    if onednn_is_faster(target.device, unet.dtype):
+        use_onednn(unet)
+    return unet
+
+
+def _unet(model: Model, configs: Path, target: Target) -> Any:
+    config = read_config(configs / "unet" / "config.json")
+    config["in_channels"] = model.in_channels
+    if model.layout == "file":
+        tensors = read_single_unet(model.path, config, target)
+    else:
+        tensors = read_tensors(weight_files(model.path / "unet"), target)
+    return fill(empty(UNet2DConditionModel, config), tensors, f"UNet of {model.name!r}", target)
+
+
+def load_text_encoder(
+    model: Model, configs: Path, target: Target, part: str, kind: Any, read_single: ReadText
+) -> Any:
+    """The text encoder in the folder `part`; `kind` is its class in transformers."""
+    encoder = empty(kind, CLIPTextConfig(**read_config(configs / part / "config.json")))
+    if model.layout == "file":
+        tensors = read_single(encoder, model.path, target)
+    else:
+        tensors = read_tensors(weight_files(model.path / part), target)
+    tensors = text_encoder_names(encoder, tensors)
+    return fill(encoder, tensors, f"text encoder of {model.name!r}", target)
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer in a diffusers folder."""
+    return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+def tokenizer_of_single_files(configs: Path) -> Any:
+    """The one in the folder that describes single files, else CLIP's."""
+    own = configs / "tokenizer"
+    return _kept_tokenizer(own if own.is_dir() else CLIP_TOKENIZER)
+
+
+# Single files all share one, which takes a third of a second to read.
+_kept_tokenizer = cache(load_tokenizer)
+
+
+def schedule_of(model: Model, configs: Path) -> dict[str, Any]:
+    """The scheduler's config, with what the checkpoint's own header says of its training."""
+    config = read_config(configs / "scheduler" / "scheduler_config.json")
+    if model.prediction:
+        config["prediction_type"] = model.prediction
+    if model.zero_snr:
+        config |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+    return config
+
+
+def read_single_unet(file: Path, config: dict[str, Any], target: Target) -> Tensors:
+    """The UNet of a single file."""
+    tensors = read_tensors([file], target, lambda name: name.startswith(_UNET))
+    converted: Tensors = convert_ldm_unet_checkpoint(tensors, config)  # type: ignore[no-untyped-call]
+    return converted
+
+
+def read_single_vae(file: Path, config: dict[str, Any], target: Target) -> Tensors:
+    """The VAE in a checkpoint, or a VAE file in the original's or in diffusers' names."""
+    tensors = read_tensors([file], target, lambda name: name.startswith((_VAE, *_VAE_PARTS)))
+    tensors = {name.removeprefix(_VAE): tensor for name, tensor in tensors.items()}
+    if "decoder.up_blocks.0.resnets.0.conv1.weight" in tensors:
+        return _modern_vae_names(tensors)
+    converted: Tensors = convert_ldm_vae_checkpoint(tensors, config)  # type: ignore[no-untyped-call]
+    return converted
+
+
+def _modern_vae_names(tensors: Tensors) -> Tensors:
+    """diffusers' names of today; attention weights as matrices, not 1x1 convolutions."""
+    renamed = {}
+    for name, tensor in tensors.items():
+        for old, new in _OLD_ATTENTION.items():
+            name = re.sub(rf"(attentions\.\d+)\.{old}\.", rf"\1.{new}.", name)
+        flat = ".attentions." in name and tensor.ndim == 4
+        renamed[name] = tensor[:, :, 0, 0] if flat else tensor
+    return renamed
+
+
+def text_encoder_names(model: Any, tensors: Tensors) -> Tensors:
+    """Names as this transformers has them: a CLIPTextModel is flat since 5.6.
+
+    A CLIPTextModelWithProjection has its CLIPTextModel below `text_model.`, beside its projection.
+    """
+    bare = {name.removeprefix("text_model."): tensor for name, tensor in tensors.items()}
+    prefix = "text_model." if hasattr(model, "text_model") else ""
+    projection = "text_projection."
+    return {
+        name if name.startswith(projection) else f"{prefix}{name}": tensor
+        for name, tensor in bare.items()
+    }

@@ -1,0 +1,106 @@
+"""A diffusers folder of Stable Diffusion XL: real class names and config keys, toy widths."""
+
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+import diffusers
+import torch
+from tokenizers import pre_tokenizers
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+LETTERS = sorted(pre_tokenizers.ByteLevel.alphabet())  # 256 characters, one for each byte
+FIRST, SECOND = 32, 48  # widths of the text encoders
+
+
+@cache
+def tiny_sdxl() -> Path:
+    """The folder, made once; its weights are random, and the same each time."""
+    folder = Path(mkdtemp(prefix="tiny-sdxl-"))
+    write_tiny_sdxl(folder)
+    return folder
+
+
+def write_tiny_sdxl(folder: Path, **unet: Any) -> None:
+    """Save it; `unet` changes the UNet's config."""
+    torch.manual_seed(0)
+    pipeline: Any = diffusers.StableDiffusionXLPipeline
+    pipeline(
+        vae=_vae(),
+        text_encoder=_text_encoder(CLIPTextModel, FIRST, "quick_gelu"),
+        text_encoder_2=_text_encoder(CLIPTextModelWithProjection, SECOND, "gelu"),
+        tokenizer=_tokenizer("<|endoftext|>"),
+        tokenizer_2=_tokenizer("!"),
+        unet=_unet(**unet),
+        scheduler=_scheduler(),
+    ).save_pretrained(folder)
+
+
+def _tokenizer(padding: str) -> Any:
+    """Bytes without merges; the id 0 is "!", as in CLIP's vocabulary."""
+    letters = ["!"] + [one for one in LETTERS if one != "!"]
+    words = letters + [f"{one}</w>" for one in letters] + ["<|startoftext|>", "<|endoftext|>"]
+    vocabulary = {word: number for number, word in enumerate(words)}
+    return CLIPTokenizer(vocab=vocabulary, merges=[], pad_token=padding, model_max_length=77)
+
+
+def _text_encoder(kind: Any, width: int, activation: str) -> Any:
+    config = CLIPTextConfig(
+        vocab_size=2 * len(LETTERS) + 2,
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        projection_dim=width,
+        hidden_act=activation,
+        bos_token_id=2 * len(LETTERS),
+        eos_token_id=2 * len(LETTERS) + 1,
+        pad_token_id=1,
+    )
+    return kind(config)
+
+
+def _unet(**changed: Any) -> Any:
+    config: dict[str, Any] = {
+        "sample_size": 16,
+        "block_out_channels": (32, 64, 64),
+        "layers_per_block": 1,
+        "norm_num_groups": 8,
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        "transformer_layers_per_block": (1, 2, 10),
+        "attention_head_dim": (2, 4, 8),
+        "use_linear_projection": True,
+        "cross_attention_dim": FIRST + SECOND,
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 8,
+        "projection_class_embeddings_input_dim": 6 * 8 + SECOND,
+    }
+    return diffusers.UNet2DConditionModel(**(config | changed))
+
+
+def _vae() -> Any:
+    return diffusers.AutoencoderKL(
+        in_channels=3,
+        out_channels=3,
+        down_block_types=["DownEncoderBlock2D"] * 4,
+        up_block_types=["UpDecoderBlock2D"] * 4,
+        block_out_channels=[8] * 4,
+        layers_per_block=1,
+        norm_num_groups=4,
+        latent_channels=4,
+        sample_size=64,
+        scaling_factor=0.13025,
+        force_upcast=True,
+    )
+
+
+def _scheduler() -> Any:
+    return diffusers.EulerDiscreteScheduler(
+        beta_schedule="scaled_linear",
+        beta_start=0.00085,
+        beta_end=0.012,
+        steps_offset=1,
+        timestep_spacing="leading",
+    )
