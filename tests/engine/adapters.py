@@ -30,10 +30,12 @@ def random_layer(module: Any, seed: int, size: float = 0.3) -> tuple[torch.Tenso
     return down, up
 
 
-def kohya_lora(unet: Any, text_encoder: Any, seed: int = 0, alpha: float = 2.0) -> Tensors:
+def kohya_lora(unet: Any, *text_encoders: Any, seed: int = 0, alpha: float = 2.0) -> Tensors:
     """Every attention and feed-forward layer, as sd-scripts names them."""
     tensors: Tensors = {}
-    for prefix, model in (("lora_unet_", unet), ("lora_te_text_model_", text_encoder)):
+    one = len(text_encoders) == 1
+    texts = ("lora_te_text_model_",) if one else ("lora_te1_text_model_", "lora_te2_text_model_")
+    for prefix, model in (("lora_unet_", unet), *zip(texts, text_encoders, strict=True)):
         for number, (name, module) in enumerate(adapted_layers(model).items()):
             down, up = random_layer(module, seed * 1000 + number)
             flat = prefix + name.removeprefix("text_model.").replace(".", "_")

@@ -21,6 +21,8 @@ _UNET_RESIDUAL = {
 _UNET_ENDS = {
     "time_embedding.linear_1": "time_embed.0",
     "time_embedding.linear_2": "time_embed.2",
+    "add_embedding.linear_1": "label_emb.0.0",
+    "add_embedding.linear_2": "label_emb.0.2",
     "conv_in": "input_blocks.0.0",
     "conv_norm_out": "out.0",
     "conv_out": "out.2",
@@ -40,19 +42,42 @@ _VAE_PARTS = {
     "to_v": "v",
     "to_out.0": "proj_out",
 }
+_OPEN_CLIP = {
+    "encoder.layers": "transformer.resblocks",
+    "self_attn": "attn",
+    "layer_norm1": "ln_1",
+    "layer_norm2": "ln_2",
+    "mlp.fc1": "mlp.c_fc",
+    "mlp.fc2": "mlp.c_proj",
+    "embeddings.token_embedding": "token_embedding",
+    "embeddings.position_embedding.weight": "positional_embedding",
+    "final_layer_norm": "ln_final",
+    "text_projection.weight": "text_projection",
+}
 
 
-def write_single_file(folder: Path, path: Path, dtype: torch.dtype = torch.float16) -> None:
-    """All three parts, with what real checkpoints hold besides."""
+def write_single_file(
+    folder: Path,
+    path: Path,
+    dtype: torch.dtype = torch.float16,
+    marks: Tensors | None = None,
+) -> None:
+    """All parts, with what real checkpoints hold besides, and `marks`."""
     tensors = {f"model.diffusion_model.{name}": t for name, t in _unet(folder / "unet").items()}
     tensors |= {f"first_stage_model.{name}": t for name, t in ldm_vae(folder / "vae").items()}
-    text = "cond_stage_model.transformer.text_model."
+    is_sdxl = (folder / "text_encoder_2").is_dir()
+    place = "conditioner.embedders.0" if is_sdxl else "cond_stage_model"
+    text = f"{place}.transformer.text_model."
     tensors |= {
         text + name.removeprefix("text_model."): tensor
         for name, tensor in weights(folder / "text_encoder").items()
     }
+    if is_sdxl:
+        second = open_clip(weights(folder / "text_encoder_2"))
+        tensors |= {f"conditioner.embedders.1.model.{name}": t for name, t in second.items()}
     tensors = {name: tensor.to(dtype).contiguous() for name, tensor in tensors.items()}
     tensors[f"{text}embeddings.position_ids"] = torch.arange(77)[None]
+    tensors |= marks or {}
     tensors["model_ema.decay"] = torch.tensor(0.999)
     tensors["alphas_cumprod"] = torch.linspace(1, 0, 1000)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -85,6 +110,24 @@ def ldm_vae(part: Path) -> Tensors:
         )
         square = "attn_1" in new and tensor.ndim == 2
         renamed[new] = tensor[:, :, None, None] if square else tensor
+    return renamed
+
+
+def open_clip(tensors: Tensors) -> Tensors:
+    """A CLIPTextModelWithProjection's tensors under OpenCLIP's names; q, k and v are one matrix."""
+    bare = {name.removeprefix("text_model."): tensor for name, tensor in tensors.items()}
+    renamed = {}
+    for name, tensor in bare.items():
+        for old, new in _OPEN_CLIP.items():
+            name = name.replace(old, new)
+        if ".attn.v_proj." in name or ".attn.k_proj." in name:
+            continue
+        if ".attn.q_proj." in name:
+            layer, kind = re.findall(r"resblocks\.(\d+)\..*\.(weight|bias)", name)[0]
+            attention = f"encoder.layers.{layer}.self_attn"
+            tensor = torch.cat([bare[f"{attention}.{one}_proj.{kind}"] for one in "qkv"])
+            name = f"transformer.resblocks.{layer}.attn.in_proj_{kind}"
+        renamed[name] = tensor.T if name == "text_projection" else tensor
     return renamed
 
 

@@ -112,7 +112,7 @@ def test_loras_and_another_vae_work_on_every_rung(
     engine: Renderer, models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """LoRAs may be read while the weights are elsewhere."""
-    tensors = kohya_lora(demo().unet, demo().text_encoders[0], 1)
+    tensors = kohya_lora(demo().unet, demo().text_encoders[0], seed=1)
     write(models / "loras/a.safetensors", tensors)
     lora: LoraUse = use(models, "a", 0.5)
     requested = request(steps=2, loras=(lora,))

@@ -43,7 +43,7 @@ def use(models: Path, name: str, weight: float = 1.0) -> LoraUse:
 
 def style(models: Path, name: str, seed: int) -> None:
     """A LoRA of every layer that is adapted by default."""
-    tensors = kohya_lora(demo().unet, demo().text_encoders[0], seed)
+    tensors = kohya_lora(demo().unet, demo().text_encoders[0], seed=seed)
     write(models / f"loras/{name}.safetensors", tensors)
 
 
@@ -277,7 +277,7 @@ def test_a_lora_that_is_refused_leaves_nothing_of_those_beside_it_or_before_it(
 ) -> None:
     """Neither a warning nor the words as the LoRA before had them encoded."""
     style(models, "a", 1)
-    tensors = kohya_lora(demo().unet, demo().text_encoders[0], 2)
+    tensors = kohya_lora(demo().unet, demo().text_encoders[0], seed=2)
     write(models / "loras/odd.safetensors", tensors | {"lora_unet_x.alpha": torch.tensor(1.0)})
     flat = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
     halves = {
@@ -308,7 +308,7 @@ def test_layers_that_the_model_does_not_have_are_a_warning(engine: Renderer, mod
         RenderFailed, match="no layer of this checkpoint has a name like 'lora_unet"
     ):
         draw(engine, use(models, "other"))
-    tensors = kohya_lora(demo().unet, demo().text_encoders[0], 1) | halves
+    tensors = kohya_lora(demo().unet, demo().text_encoders[0], seed=1) | halves
     write(models / "loras/deep.safetensors", tensors)
     (warning,) = draw(engine, use(models, "deep", 0.5)).warnings
     assert warning.endswith(f"has no layer for: {deep}.lora_down.weight, {deep}.lora_up.weight.")

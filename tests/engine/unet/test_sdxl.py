@@ -7,16 +7,26 @@ import numpy as np
 import pytest
 import torch
 from diffusers import (
+    EulerDiscreteScheduler,
     StableDiffusionXLImg2ImgPipeline,
-    StableDiffusionXLInpaintPipeline,
     StableDiffusionXLPipeline,
 )
+from PIL import Image
+from safetensors.torch import save_file
 
 from picowatch.catalog import Catalog
+from picowatch.engine.devices import choose_target
+from picowatch.engine.models.checkpoints import CONFIGS, Checkpoints
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.renderer import Renderer
+from picowatch.engine.unet import latents as vaes
+from picowatch.recipe.fields import Hires
+from picowatch.recipe.request import EmbeddingUse, LoraUse
+from tests.engine.adapters import kohya_lora, write
+from tests.engine.ldm import write_single_file
 from tests.engine.requests import ignore_steps, pixels, request
-from tests.engine.tiny_sdxl import tiny_sdxl
+from tests.engine.tiny_sdxl import FIRST, SECOND, tiny_sdxl
+from tests.engine.unet.test_start_images import circle, keep
 
 # numpy 2.4 and torch 2.13 inside diffusers 0.42; in the engine process warnings are off.
 pytestmark = [
@@ -36,8 +46,14 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def ours(models: Path) -> Renderer:
-    """In this process and on one thread, as theirs."""
-    return Renderer(EngineOptions(models=models, device="cpu", threads=1))
+    """In this process and on one thread, as theirs; single files are as small as the folder."""
+    options = EngineOptions(models=models, device="cpu", threads=1, start_images=models)
+    renderer = Renderer(options)
+    catalog = Catalog(models, None, keep_hashes=False)
+    target = choose_target("cpu", "float32")
+    configs = {**CONFIGS, "sdxl": tiny_sdxl()}
+    renderer._checkpoints = Checkpoints(catalog, target, configs)
+    return renderer
 
 
 @pytest.fixture(scope="module")
@@ -50,12 +66,15 @@ def theirs() -> Any:
     return pipeline
 
 
-def asked(models: Path, prompt: str = "a corgi", **values: Any) -> Any:
+def hash_of(models: Path, kind: Any, name: str) -> str:
     catalog = Catalog(models)
-    hashed = catalog.sha256(catalog.find("checkpoint", "tiny"))
+    return catalog.sha256(catalog.find(kind, name))
+
+
+def asked(models: Path, prompt: str = "a corgi", checkpoint: str = "tiny", **values: Any) -> Any:
     given = {
-        "checkpoint": "tiny",
-        "checkpoint_hash": hashed,
+        "checkpoint": checkpoint,
+        "checkpoint_hash": hash_of(models, "checkpoint", checkpoint),
         "sampler": "Euler",
         "schedule_type": "leading",
         "steps": 3,
@@ -107,10 +126,179 @@ def test_without_guidance_there_is_no_negative_half(
 
 def test_pictures_of_a_batch_are_those_made_alone(models: Path, ours: Renderer) -> None:
     """Each with its own summary."""
-    wanted = [asked(models, prompt, seed=seed, exact=False)
-              for seed, prompt in enumerate(("a corgi", "a cat", "a red star", "x"))]
+    wanted = [
+        asked(models, prompt, seed=seed, exact=False)
+        for seed, prompt in enumerate(("a corgi", "a cat", "a red star", "x"))
+    ]
     together = rendered(ours, *wanted)
     alone = [rendered(ours, one)[0] for one in wanted]
     for one, other in zip(together, alone, strict=True):
         assert np.abs(one - other).max() <= 1
     assert np.abs(together[0] - together[1]).max() > 5
+
+
+def test_two_chunks_are_encoded_one_after_the_other(
+    models: Path, ours: Renderer, theirs: Any
+) -> None:
+    """The summary is the first one's; an empty negative prompt is zeros of both lengths."""
+    wanted = asked(models, "a corgi BREAK a red star")
+    encoded = [
+        theirs.encode_prompt(text, do_classifier_free_guidance=False)
+        for text in ("a corgi", "a red star")
+    ]
+    states = torch.cat([one[0] for one in encoded], dim=1)
+    pooled = encoded[0][2]
+    picture = theirs(
+        prompt_embeds=states,
+        pooled_prompt_embeds=pooled,
+        negative_prompt_embeds=torch.zeros_like(states),
+        negative_pooled_prompt_embeds=torch.zeros_like(pooled),
+        num_inference_steps=3,
+        guidance_scale=5.0,
+        width=64,
+        height=96,
+        generator=[torch.Generator("cpu").manual_seed(1)],
+        output_type="np",
+    ).images[0]
+    (found,) = rendered(ours, wanted)
+    assert np.abs(found - (picture * 255).round()).max() <= 1
+
+
+def test_clip_skip_one_and_two_are_as_trained(models: Path, ours: Renderer, theirs: Any) -> None:
+    """And 3 is one layer earlier in both text encoders, which diffusers calls 1."""
+    one, two, three = (rendered(ours, asked(models, clip_skip=skip))[0] for skip in (1, 2, 3))
+    assert np.array_equal(one, two)
+    wanted = asked(models, clip_skip=3)
+    assert np.abs(three - expected(theirs, wanted, clip_skip=1)).max() <= 1
+    assert np.abs(three - one).max() > 5
+
+
+def test_a_single_file_gives_the_pictures_of_its_folder(models: Path, ours: Renderer) -> None:
+    """In the original's names: the second text encoder in OpenCLIP's."""
+    write_single_file(tiny_sdxl(), models / "checkpoints/single.safetensors", torch.float32)
+    folder, single = (
+        rendered(ours, asked(models, checkpoint=name))[0] for name in ("tiny", "single")
+    )
+    assert np.array_equal(folder, single)
+
+
+def test_a_start_image_is_diffusers_start_image(models: Path, ours: Renderer, theirs: Any) -> None:
+    """From the mode of the VAE's distribution."""
+    wanted = asked(
+        models,
+        steps=5,
+        image="it.png",
+        image_hash=keep(models, circle(96)),
+        denoising_strength=0.6,
+        width=96,
+    )
+    (picture,) = rendered(ours, wanted)
+    pipeline: Any = StableDiffusionXLImg2ImgPipeline(**theirs.components)
+    pipeline.set_progress_bar_config(disable=True)
+    with torch.inference_mode():
+        latents = vaes.encode(theirs.vae, np.asarray(circle(96)), torch.device("cpu"))
+    found = pipeline(
+        "a corgi",
+        image=latents,
+        strength=0.6,
+        num_inference_steps=5,
+        guidance_scale=5.0,
+        generator=[torch.Generator("cpu").manual_seed(1)],
+        output_type="np",
+    ).images[0]
+    assert np.abs(picture - (found * 255).round()).max() <= 1
+
+
+def test_a_mask_changes_only_its_inside(models: Path, ours: Renderer) -> None:
+    """Byte for byte outside."""
+    mask = Image.new("L", (96, 96))
+    mask.paste(255, (48, 0, 96, 96))
+    wanted = asked(
+        models,
+        image="it.png",
+        image_hash=keep(models, circle(96)),
+        mask="mask.png",
+        mask_hash=keep(models, mask),
+        denoising_strength=0.9,
+        mask_blur=0,
+        width=96,
+    )
+    (picture,) = rendered(ours, wanted)
+    assert np.array_equal(picture[:, :48], np.asarray(circle(96))[:, :48])
+    assert np.abs(picture[:, 48:] - np.asarray(circle(96), np.int16)[:, 48:]).max() > 5
+
+
+def test_hires_tells_the_second_pass_its_own_size(models: Path, ours: Renderer) -> None:
+    """The picture has the larger size, and both passes drew."""
+    hires = Hires(scale=2.0, denoising_strength=0.5, upscaler="Latent")
+    (picture,) = rendered(ours, asked(models, hires=hires))
+    assert picture.shape == (192, 128, 3)
+    assert picture.std() > 5
+
+
+def test_a_lora_acts_on_both_text_encoders_and_the_unet(
+    models: Path, ours: Renderer, theirs: Any
+) -> None:
+    """As if up x down had been added to every weight."""
+    encoders = (theirs.text_encoder, theirs.text_encoder_2)
+    tensors = kohya_lora(theirs.unet, *encoders, seed=3, alpha=4.0)
+    write(models / "loras/style.safetensors", tensors)
+    lora = LoraUse("style", hash_of(models, "lora", "style"), 0.8)
+    wanted = asked(models, loras=(lora,))
+    (picture,) = rendered(ours, wanted)
+    (plain,) = rendered(ours, asked(models))
+    merged = StableDiffusionXLPipeline.from_pretrained(  # type: ignore[no-untyped-call]
+        tiny_sdxl(), dtype=torch.float32, local_files_only=True
+    )
+    merged.set_progress_bar_config(disable=True)
+    parts = {"unet": merged.unet, "te1": merged.text_encoder, "te2": merged.text_encoder_2}
+    for part, model in parts.items():
+        for name, module in model.named_modules():
+            flat = name.removeprefix("text_model.").replace(".", "_")
+            key = f"lora_{part}_{'' if part == 'unet' else 'text_model_'}{flat}"
+            if f"{key}.lora_down.weight" in tensors:
+                up, down = tensors[f"{key}.lora_up.weight"], tensors[f"{key}.lora_down.weight"]
+                module.weight.data += 0.8 * (up.flatten(1) @ down.flatten(1)).view_as(module.weight)
+    assert np.abs(picture - expected(merged, wanted)).max() <= 1
+    assert np.abs(picture - plain).max() > 5
+
+
+def test_an_embedding_has_vectors_for_both_text_encoders(
+    models: Path, ours: Renderer, theirs: Any
+) -> None:
+    """With the vectors of "corgi" the word means a corgi."""
+    tokens = theirs.tokenizer("corgi", add_special_tokens=False)["input_ids"]
+    vectors = {
+        key: encoder.get_input_embeddings().weight[tokens].detach().clone()
+        for key, encoder in (("clip_l", theirs.text_encoder), ("clip_g", theirs.text_encoder_2))
+    }
+    assert [one.shape[1] for one in vectors.values()] == [FIRST, SECOND]
+    (models / "embeddings").mkdir()
+    save_file(vectors, models / "embeddings/dog.safetensors")
+    use = EmbeddingUse("dog", hash_of(models, "embedding", "dog"))
+    (picture,) = rendered(ours, asked(models, "a dog", embeddings=(use,)))
+    (word,) = rendered(ours, asked(models, "a corgi"))
+    assert np.array_equal(picture, word)
+
+
+@pytest.mark.parametrize("zero_snr", [False, True])
+def test_v_prediction_and_zero_snr_are_told_by_the_files_marks(
+    models: Path, ours: Renderer, theirs: Any, zero_snr: bool
+) -> None:
+    """Tensors named `v_pred` and `ztsnr`: NoobAI's and others' convention."""
+    name = f"v{'zero' if zero_snr else ''}"
+    marks = {"v_pred": torch.zeros(1)} | ({"ztsnr": torch.zeros(1)} if zero_snr else {})
+    path = models / f"checkpoints/{name}.safetensors"
+    write_single_file(tiny_sdxl(), path, torch.float32, marks)
+    schedule_type = "sgm_uniform" if zero_snr else "leading"
+    wanted = asked(models, checkpoint=name, schedule_type=schedule_type)
+    (picture,) = rendered(ours, wanted)
+    before = theirs.scheduler
+    changed: dict[str, Any] = {"prediction_type": "v_prediction"}
+    if zero_snr:
+        changed |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+    theirs.scheduler = EulerDiscreteScheduler.from_config(before.config, **changed)
+    try:
+        assert np.abs(picture - expected(theirs, wanted)).max() <= 1
+    finally:
+        theirs.scheduler = before
