@@ -86,6 +86,7 @@ SAMPLERS = (
     KnownSampler("UniPC", _SIGMAS, "uniform", ("UniPCMultistep", "uni_pc")),
     KnownSampler("PNDM", _STEPS_ONLY, "uniform", ("PLMS",)),
     KnownSampler("LCM", _STEPS_ONLY, "uniform"),
+    KnownSampler("TCD", _STEPS_ONLY, "uniform"),
 )
 DEFAULT_SAMPLER = "DPM++ 2M Karras"
 

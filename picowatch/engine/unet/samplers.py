@@ -9,6 +9,7 @@ from the configuration in a folder of Stable Diffusion 1.x.
 
 import math
 from dataclasses import dataclass
+from inspect import signature
 from types import MethodType
 from typing import Any
 
@@ -27,6 +28,7 @@ from diffusers import (
     KDPM2DiscreteScheduler,
     LCMScheduler,
     PNDMScheduler,
+    TCDScheduler,
     UniPCMultistepScheduler,
 )
 
@@ -41,8 +43,9 @@ _SIGMA_OPTIONS = {
     "exponential": "use_exponential_sigmas",
     "beta": "use_beta_sigmas",
 }
-# The schedule LCMs are distilled on; more steps than it has need a finer one.
-_LCM_STEPS = 50
+# Few-step models are distilled on a schedule of 50 steps; more need a finer one.
+_DISTILLED = (LCMScheduler, TCDScheduler)
+_DISTILLED_STEPS = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,11 @@ class _Kind:
     uniform_spacing: str = "linspace"
     takes_sigmas: bool = True
     draws_noise: bool = False
+
+    @property
+    def reaches_zero_snr(self) -> bool:
+        """Whether it can begin with pure noise, as zero terminal SNR needs it."""
+        return "rescale_betas_zero_snr" in signature(self.scheduler.__init__).parameters
 
 
 _TO_ZERO = {"final_sigmas_type": "zero"}
@@ -101,6 +109,7 @@ _KINDS = {
     ),
     # Steps are spread over the distillation's 50, whatever the spacing.
     "LCM": _Kind(LCMScheduler, _UNCUT, "leading", takes_sigmas=False, draws_noise=True),
+    "TCD": _Kind(TCDScheduler, _UNCUT, "leading", takes_sigmas=False, draws_noise=True),
 }
 
 
@@ -142,9 +151,17 @@ def build_sampler(
         raise RenderFailed(f"The engine has no sampler {name!r}.")
     if schedule_type in _SIGMA_OPTIONS and not kind.takes_sigmas:
         raise RenderFailed(f"The sampler {name} does not take the schedule type {schedule_type!r}.")
-    options = kind.options | _spacing(kind, schedule_type, steps)
-    if kind.scheduler is LCMScheduler:
-        options["original_inference_steps"] = max(steps, _LCM_STEPS)
+    zero_snr = bool(config.get("rescale_betas_zero_snr"))
+    if zero_snr and not kind.reaches_zero_snr:
+        names = ", ".join(name for name, other in _KINDS.items() if other.reaches_zero_snr)
+        raise RenderFailed(
+            f"The sampler {name} cannot begin with pure noise, which this checkpoint is trained "
+            "on (zero terminal SNR).",
+            f"Use one of {names}.",
+        )
+    options = kind.options | _spacing(kind, schedule_type, steps, zero_snr=zero_snr)
+    if kind.scheduler in _DISTILLED:
+        options["original_inference_steps"] = max(steps, _DISTILLED_STEPS)
     if schedule_type in ("karras", "exponential"):
         options[_SIGMA_OPTIONS[schedule_type]] = True
     scheduler = kind.scheduler.from_config(config, **options)
@@ -179,12 +196,20 @@ def _pndm_timesteps(timesteps: torch.Tensor, skipped: int) -> torch.Tensor:
     return torch.cat([rest[:2], rest[1:]]) if len(rest) > 1 else rest
 
 
-def _spacing(kind: _Kind, schedule_type: str, steps: int) -> dict[str, str]:
-    """diffusers' timestep_spacing. A single "linspace" step would be the last, without noise."""
+def _spacing(
+    kind: _Kind, schedule_type: str, steps: int, *, zero_snr: bool = False
+) -> dict[str, str]:
+    """diffusers' timestep_spacing. A single "linspace" step would be the last, without noise.
+
+    With zero terminal SNR, section 3.3 of https://arxiv.org/abs/2305.08891, "uniform" is
+    "trailing": its first step is the one of pure noise.
+    """
     if not kind.uniform_spacing:
         return {}
     if schedule_type == "leading":
         return {"timestep_spacing": "leading"}
+    if zero_snr and schedule_type == "uniform":
+        return {"timestep_spacing": "trailing"}
     if schedule_type == "sgm_uniform" or (steps == 1 and kind.uniform_spacing == "linspace"):
         return {"timestep_spacing": "trailing"}
     return {"timestep_spacing": kind.uniform_spacing}
