@@ -39,6 +39,7 @@ from tests.recipe.reading import messages, read_one
         ("KDPM2DiscreteScheduler", "DPM2", "karras"),
         ("DPM++ SDE Exponential", "DPM++ SDE", "exponential"),
         ("LCM", "LCM", "uniform"),
+        ("TCDScheduler", "TCD", "uniform"),
         ("DEIS beta", "DEIS", "beta"),
         ("Euler DDIM", "Euler", "leading"),
         ("euler_leading", "Euler", "leading"),
@@ -60,7 +61,7 @@ def test_a_schedule_type_alone_goes_with_the_default_sampler() -> None:
 
 ALL = (
     "DPM++ 2M, DPM++ 2M SDE, DPM++ 2M SDE Heun, Euler, Euler a, Heun, LMS, DPM2, DPM2 a, "
-    "DPM++ SDE, DDIM, DDPM, DEIS, UniPC, PNDM and LCM"
+    "DPM++ SDE, DDIM, DDPM, DEIS, UniPC, PNDM, LCM and TCD"
 )
 
 
@@ -116,6 +117,7 @@ FILES = {
     "UniPC": "unipc_multistep",
     "PNDM": "pndm",
     "LCM": "lcm",
+    "TCD": "tcd",
 }
 
 

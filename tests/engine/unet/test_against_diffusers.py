@@ -54,9 +54,10 @@ CLASSES: dict[str, tuple[Any, dict[str, Any]]] = {
     "UniPC": (diffusers.UniPCMultistepScheduler, {}),
     "PNDM": (diffusers.PNDMScheduler, {}),
     "LCM": (diffusers.LCMScheduler, {}),
+    "TCD": (diffusers.TCDScheduler, {}),
 }
 # The samplers that were published with "leading": it is their "uniform".
-LEADING = ("DDIM", "DDPM", "PNDM", "LCM")
+LEADING = ("DDIM", "DDPM", "PNDM", "LCM", "TCD")
 
 
 def options(sampler: str, schedule_type: str) -> dict[str, Any]:

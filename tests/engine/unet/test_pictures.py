@@ -41,6 +41,7 @@ def test_a_fresh_process_draws_the_same_pixels(
         ("DPM++ SDE", "karras"),
         ("DDPM", "uniform"),
         ("LCM", "uniform"),
+        ("TCD", "uniform"),
         ("Heun", "uniform"),
         ("LMS", "karras"),
         ("DEIS", "uniform"),

@@ -21,7 +21,7 @@ pytestmark = [
 ]
 
 CONFIG = read_config(SD15 / "scheduler" / "scheduler_config.json")
-NOISY = ("Euler a", "DPM2 a", "DPM++ 2M SDE", "DPM++ 2M SDE Heun", "DPM++ SDE", "DDPM", "LCM")
+NOISY = ("Euler a", "DPM2 a", "DPM++ 2M SDE", "DPM++ 2M SDE Heun", "DPM++ SDE", "DDPM", "LCM", "TCD")
 COMBINATIONS = [(s.name, schedule_type) for s in SAMPLERS for schedule_type in s.schedule_types]
 
 
@@ -64,6 +64,7 @@ def build(name: str, schedule_type: str, steps: int = 24) -> Any:
         ("DEIS", diffusers.DEISMultistepScheduler, {"algorithm_type": "deis", "solver_order": 2}),
         ("DDPM", diffusers.DDPMScheduler, {"clip_sample": False, "variance_type": "fixed_small"}),
         ("LCM", diffusers.LCMScheduler, {"original_inference_steps": 50, "clip_sample": False}),
+        ("TCD", diffusers.TCDScheduler, {"original_inference_steps": 50, "clip_sample": False}),
     ],
 )
 def test_each_sampler_is_its_diffusers_class(
@@ -153,6 +154,24 @@ def test_lms_integrates_as_scipy_would() -> None:
         assert scheduler.get_lms_coefficient(4, 5, j) == pytest.approx(expected, rel=1e-6)
 
 
-def test_lcm_takes_more_steps_than_it_was_distilled_for() -> None:
+@pytest.mark.parametrize("name", ["LCM", "TCD"])
+def test_more_steps_than_it_was_distilled_for(name: str) -> None:
     """Recipes may have 150; diffusers would refuse more than 50."""
-    assert build("LCM", "uniform", 150).config.original_inference_steps == 150
+    assert build(name, "uniform", 150).config.original_inference_steps == 150
+
+
+@pytest.mark.parametrize("name", ["Heun", "LMS", "DPM2", "DPM2 a", "DPM++ SDE", "DEIS", "PNDM"])
+def test_samplers_that_cannot_begin_with_pure_noise_are_refused(name: str) -> None:
+    """A checkpoint of zero terminal SNR would give grey or noisy pictures without a word."""
+    zero_snr = {**CONFIG, "rescale_betas_zero_snr": True}
+    with pytest.raises(RenderFailed, match="zero terminal SNR") as refused:
+        build_sampler(name, "uniform", 8, zero_snr, "cpu")
+    assert "Euler" in refused.value.remedy and name not in refused.value.remedy.split(", ")
+
+
+@pytest.mark.parametrize("name", ["Euler", "Euler a", "DPM++ 2M", "UniPC", "DDIM", "LCM", "TCD"])
+def test_zero_terminal_snr_begins_with_the_last_training_step(name: str) -> None:
+    """Section 3.3 of https://arxiv.org/abs/2305.08891."""
+    zero_snr = {**CONFIG, "rescale_betas_zero_snr": True}
+    sampler = build_sampler(name, "uniform", 8, zero_snr, "cpu")
+    assert int(sampler.timesteps[0]) == 999
