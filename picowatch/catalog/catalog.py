@@ -282,7 +282,7 @@ def _printable(name: str) -> str:
 
 
 def _checkpoint(model: Model) -> Checkpoint:
-    return Checkpoint(model.name, model.native_size, model.text_layers)
+    return Checkpoint(model.name, model.native_size, model.text_layers, model.zero_snr)
 
 
 def _model(name: str, path: Path, found: Recognised) -> Model:

@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 class Checkpoint:
     """A checkpoint that is installed: its name and the side of its native square, in pixels.
 
-    `text_layers` are those of its text encoder: clip_skip cannot leave out more.
+    `text_layers` are those of its text encoder: clip_skip cannot leave out more. `zero_snr` says
+    that it was trained to begin with pure noise.
     """
 
     name: str
     native_size: int
     text_layers: int = 12
+    zero_snr: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,16 @@ class KnownSampler:
     automatic: str
     aliases: tuple[str, ...] = ()
 
+    @property
+    def reaches_zero_snr(self) -> bool:
+        """Whether it can begin with pure noise, as checkpoints of zero terminal SNR need it.
+
+        By diffusers' classes: those that take `rescale_betas_zero_snr`.
+        """
+        return self.name not in _NEVER_PURE_NOISE
+
+
+_NEVER_PURE_NOISE = ("Heun", "LMS", "DPM2", "DPM2 a", "DPM++ SDE", "DEIS", "PNDM")
 
 SAMPLERS = (
     KnownSampler(

@@ -77,11 +77,13 @@ def _unet(**changed: Any) -> Any:
         "addition_time_embed_dim": 8,
         "projection_class_embeddings_input_dim": 6 * 8 + SECOND,
     }
-    return diffusers.UNet2DConditionModel(**(config | changed))
+    kind: Any = diffusers.UNet2DConditionModel
+    return kind(**(config | changed))
 
 
 def _vae() -> Any:
-    return diffusers.AutoencoderKL(
+    kind: Any = diffusers.AutoencoderKL
+    return kind(
         in_channels=3,
         out_channels=3,
         down_block_types=["DownEncoderBlock2D"] * 4,
@@ -97,7 +99,8 @@ def _vae() -> Any:
 
 
 def _scheduler() -> Any:
-    return diffusers.EulerDiscreteScheduler(
+    kind: Any = diffusers.EulerDiscreteScheduler
+    return kind(
         beta_schedule="scaled_linear",
         beta_start=0.00085,
         beta_end=0.012,

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from picowatch.recipe.inventory import Checkpoint, Inventory
 from picowatch.recipe.samplers import SAMPLERS, KnownSampler, find_sampler
-from tests.recipe.reading import messages, read_one
+from tests.recipe.reading import DEMO, messages, read_one
 
 
 @pytest.mark.parametrize(
@@ -145,3 +146,15 @@ def test_every_sampler_finds_itself() -> None:
     """The canonical name is a name of the sampler."""
     for sampler in SAMPLERS:
         assert find_sampler(sampler.name) == (sampler, None)
+
+
+def test_a_checkpoint_of_pure_noise_refuses_samplers_that_cannot_begin_with_it() -> None:
+    """With the names of those that can, before anything is loaded."""
+    noob = Checkpoint("noob", 1024, zero_snr=True)
+    inventory = Inventory(demo=DEMO, checkpoints=(noob,))
+    assert messages("prompt: a\nsampler: Heun", inventory=inventory) == [
+        "the sampler Heun cannot begin with pure noise, which the checkpoint 'noob' is trained on "
+        "(zero terminal SNR). Use DPM++ 2M, DPM++ 2M SDE, DPM++ 2M SDE Heun, Euler, Euler a, "
+        "DDIM, DDPM, UniPC, LCM or TCD."
+    ]
+    assert read_one("prompt: a\nsampler: Euler", inventory=inventory).checkpoint == "noob"

@@ -21,6 +21,7 @@ from picowatch.recipe.fields import (
 )
 from picowatch.recipe.inventory import Checkpoint, Inventory
 from picowatch.recipe.messages.problems import Problems
+from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.messages.wording import not_multiple_of_8, wrong_value
 from picowatch.recipe.prompts.prompts import mistakes_in
 from picowatch.recipe.read.decoding import FORBIDDEN, invisible
@@ -33,6 +34,7 @@ from picowatch.recipe.resolve.loras import read_loras
 from picowatch.recipe.resolve.start_image import read_path
 from picowatch.recipe.samplers import (
     DEFAULT_SAMPLER,
+    SAMPLERS,
     decide_schedule_type,
     find_sampler,
     sampler_named,
@@ -74,6 +76,7 @@ class RecipeBuilder:
         recipe.read_in(Context(self._inventory, layer, position, entry_index))
         self._check_final_size(recipe, layer)
         self._check_clip_skip(recipe, checkpoint, layer)
+        self._check_zero_snr(recipe, checkpoint, layer)
         return recipe
 
     def _check_prompts(self, layer: Layer, position: Position, loras: Loras) -> None:
@@ -198,6 +201,17 @@ class RecipeBuilder:
                 layer["clip_skip"].error_position,
                 f"clip_skip {recipe.clip_skip} is too much for the checkpoint "
                 f"'{checkpoint.name}': its text encoder has {most} layers. The limit is {most}.",
+            )
+
+    def _check_zero_snr(self, recipe: Recipe, checkpoint: Checkpoint, layer: Layer) -> None:
+        if checkpoint.zero_snr and not sampler_named(recipe.sampler).reaches_zero_snr:
+            written = layer.get("sampler", layer["prompt"])
+            names = [one.name for one in SAMPLERS if one.reaches_zero_snr]
+            can = listed(names, "or", most=len(names))
+            self._problems.add(
+                written.error_position,
+                f"the sampler {recipe.sampler} cannot begin with pure noise, which the checkpoint "
+                f"'{checkpoint.name}' is trained on (zero terminal SNR). Use {can}.",
             )
 
     def _report(self, error: ValidationError, layer: Layer, prefix: str = "") -> None:

@@ -10,9 +10,9 @@ from diffusers.schedulers.scheduling_lms_discrete import LMSDiscreteScheduler
 
 from picowatch.catalog import read_config
 from picowatch.engine.models.sd1 import SD15
-from picowatch.engine.unet.samplers import build_sampler
+from picowatch.engine.unet.samplers import _KINDS, build_sampler
 from picowatch.errors import RenderFailed
-from picowatch.recipe.samplers import SAMPLERS
+from picowatch.recipe.samplers import SAMPLERS, KnownSampler
 
 # numpy 2.4 and torch 2.13 inside diffusers 0.42; in the engine process warnings are off.
 pytestmark = [
@@ -21,7 +21,10 @@ pytestmark = [
 ]
 
 CONFIG = read_config(SD15 / "scheduler" / "scheduler_config.json")
-NOISY = ("Euler a", "DPM2 a", "DPM++ 2M SDE", "DPM++ 2M SDE Heun", "DPM++ SDE", "DDPM", "LCM", "TCD")
+NOISY = (
+    *("Euler a", "DPM2 a", "DPM++ 2M SDE", "DPM++ 2M SDE Heun"),
+    *("DPM++ SDE", "DDPM", "LCM", "TCD"),
+)
 COMBINATIONS = [(s.name, schedule_type) for s in SAMPLERS for schedule_type in s.schedule_types]
 
 
@@ -167,6 +170,12 @@ def test_samplers_that_cannot_begin_with_pure_noise_are_refused(name: str) -> No
     with pytest.raises(RenderFailed, match="zero terminal SNR") as refused:
         build_sampler(name, "uniform", 8, zero_snr, "cpu")
     assert "Euler" in refused.value.remedy and name not in refused.value.remedy.split(", ")
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda sampler: sampler.name)
+def test_recipes_know_which_samplers_can_begin_with_pure_noise(sampler: KnownSampler) -> None:
+    """Without importing diffusers, so that a recipe is refused before anything is loaded."""
+    assert sampler.reaches_zero_snr == _KINDS[sampler.name].reaches_zero_snr
 
 
 @pytest.mark.parametrize("name", ["Euler", "Euler a", "DPM++ 2M", "UniPC", "DDIM", "LCM", "TCD"])

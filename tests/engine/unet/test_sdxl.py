@@ -193,7 +193,8 @@ def test_a_start_image_is_diffusers_start_image(models: Path, ours: Renderer, th
         width=96,
     )
     (picture,) = rendered(ours, wanted)
-    pipeline: Any = StableDiffusionXLImg2ImgPipeline(**theirs.components)
+    kind: Any = StableDiffusionXLImg2ImgPipeline
+    pipeline = kind(**theirs.components)
     pipeline.set_progress_bar_config(disable=True)
     with torch.inference_mode():
         latents = vaes.encode(theirs.vae, np.asarray(circle(96)), torch.device("cpu"))
@@ -297,7 +298,8 @@ def test_v_prediction_and_zero_snr_are_told_by_the_files_marks(
     changed: dict[str, Any] = {"prediction_type": "v_prediction"}
     if zero_snr:
         changed |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
-    theirs.scheduler = EulerDiscreteScheduler.from_config(before.config, **changed)
+    kind: Any = EulerDiscreteScheduler
+    theirs.scheduler = kind.from_config(before.config, **changed)
     try:
         assert np.abs(picture - expected(theirs, wanted)).max() <= 1
     finally:
