@@ -13,7 +13,7 @@ import torch
 from picowatch.catalog import Catalog, Kind, Model
 from picowatch.engine.devices import Target
 from picowatch.engine.memory.usage import free_bytes
-from picowatch.engine.models import sd1, sdxl
+from picowatch.engine.models import sd1, sd2, sdxl
 from picowatch.engine.models.loaded import Loaded, undo_rung
 from picowatch.engine.models.model_files import KIND_NAMES, find_model, unchanged
 from picowatch.engine.models.parts import load_vae
@@ -27,8 +27,8 @@ _WORKING_BYTES = 3 * 2**30
 
 
 # The module that loads each family, and the folder of configs that describes its single files.
-_FAMILIES = {"sd1": sd1, "demo": sd1, "sdxl": sdxl}
-CONFIGS = {"sd1": sd1.SD15, "demo": sd1.SD15, "sdxl": sdxl.SDXL}
+_FAMILIES = {"sd1": sd1, "demo": sd1, "sd2": sd2, "sdxl": sdxl}
+CONFIGS = {"sd1": sd1.SD15, "demo": sd1.SD15, "sd2": sd2.SD2, "sdxl": sdxl.SDXL}
 
 
 class _Kept(NamedTuple):

@@ -1,4 +1,4 @@
-"""Stable Diffusion 1.x: one text encoder."""
+"""Stable Diffusion 1.x, and what it shares with other families of one text encoder."""
 
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from picowatch.engine.models.loaded import Loaded
 from picowatch.engine.models.parts import (
     ASSETS,
     FindFile,
+    ReadText,
     load_text_encoder,
     load_tokenizer,
     load_unet,
@@ -36,11 +37,22 @@ def load(
     `configs` is the folder that describes single files. `find_file` gives the file of a LoRA or
     an embedding by kind, name and hash.
     """
+    return load_one_encoder(model, configs, target, read_to, find_file, read_single_text_encoder)
+
+
+def load_one_encoder(
+    model: Model,
+    configs: Path,
+    target: Target,
+    read_to: Target,
+    find_file: FindFile,
+    read_single: ReadText,
+    padding: int | None = None,
+) -> Loaded:
+    """See `load`; `read_single` reads the text encoder of a single file, `padding` is its token."""
     single = model.layout == "file"
     configs = configs if single else model.path
-    encoder = load_text_encoder(
-        model, configs, read_to, "text_encoder", CLIPTextModel, read_single_text_encoder
-    )
+    encoder = load_text_encoder(model, configs, read_to, "text_encoder", CLIPTextModel, read_single)
     unet = load_unet(model, configs, target, read_to)
     embeddings = Embeddings(encoder, lambda use: find_file("embedding", use.name, use.hash))
     tokenizer = (
@@ -48,7 +60,7 @@ def load(
     )
     return Loaded(
         family=model.family,
-        prompts=PromptEncoder(tokenizer, [TextTower(encoder, embeddings)], target.device),
+        prompts=PromptEncoder(tokenizer, [TextTower(encoder, embeddings, padding)], target.device),
         text_encoders=(encoder,),
         unet=unet,
         vae=None,
