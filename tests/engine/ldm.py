@@ -66,17 +66,23 @@ def write_single_file(
     tensors = {f"model.diffusion_model.{name}": t for name, t in _unet(folder / "unet").items()}
     tensors |= {f"first_stage_model.{name}": t for name, t in ldm_vae(folder / "vae").items()}
     is_sdxl = (folder / "text_encoder_2").is_dir()
+    is_sd2 = not is_sdxl and '"gelu"' in (folder / "text_encoder/config.json").read_text()
     place = "conditioner.embedders.0" if is_sdxl else "cond_stage_model"
     text = f"{place}.transformer.text_model."
-    tensors |= {
-        text + name.removeprefix("text_model."): tensor
-        for name, tensor in weights(folder / "text_encoder").items()
-    }
+    if is_sd2:
+        only = open_clip(weights(folder / "text_encoder"))
+        tensors |= {f"cond_stage_model.model.{name}": tensor for name, tensor in only.items()}
+    else:
+        tensors |= {
+            text + name.removeprefix("text_model."): tensor
+            for name, tensor in weights(folder / "text_encoder").items()
+        }
     if is_sdxl:
         second = open_clip(weights(folder / "text_encoder_2"))
         tensors |= {f"conditioner.embedders.1.model.{name}": t for name, t in second.items()}
     tensors = {name: tensor.to(dtype).contiguous() for name, tensor in tensors.items()}
-    tensors[f"{text}embeddings.position_ids"] = torch.arange(77)[None]
+    if not is_sd2:
+        tensors[f"{text}embeddings.position_ids"] = torch.arange(77)[None]
     tensors |= marks or {}
     tensors["model_ema.decay"] = torch.tensor(0.999)
     tensors["alphas_cumprod"] = torch.linspace(1, 0, 1000)

@@ -25,7 +25,7 @@ from picowatch.recipe.request import EmbeddingUse, LoraUse
 from tests.engine.adapters import kohya_lora, write
 from tests.engine.ldm import write_single_file
 from tests.engine.requests import ignore_steps, pixels, request
-from tests.engine.tiny_sdxl import FIRST, SECOND, tiny_sdxl
+from tests.engine.tiny_models import FIRST, SECOND, tiny_sdxl
 from tests.engine.unet.test_start_images import circle, keep
 
 # numpy 2.4 and torch 2.13 inside diffusers 0.42; in the engine process warnings are off.

@@ -1,4 +1,4 @@
-"""A diffusers folder of Stable Diffusion XL: real class names and config keys, toy widths."""
+"""diffusers folders of other families: real class names and config keys, toy widths."""
 
 from functools import cache
 from pathlib import Path
@@ -16,18 +16,12 @@ FIRST, SECOND = 32, 48  # widths of the text encoders
 
 @cache
 def tiny_sdxl() -> Path:
-    """The folder, made once; its weights are random, and the same each time."""
+    """Stable Diffusion XL, made once; its weights are random, and the same each time."""
     folder = Path(mkdtemp(prefix="tiny-sdxl-"))
-    write_tiny_sdxl(folder)
-    return folder
-
-
-def write_tiny_sdxl(folder: Path, **unet: Any) -> None:
-    """Save it; `unet` changes the UNet's config."""
     torch.manual_seed(0)
     pipeline: Any = diffusers.StableDiffusionXLPipeline
     pipeline(
-        vae=_vae(),
+        vae=_vae(scaling_factor=0.13025, force_upcast=True),
         text_encoder=_text_encoder(CLIPTextModel, FIRST, "quick_gelu"),
         text_encoder_2=_text_encoder(CLIPTextModelWithProjection, SECOND, "gelu"),
         tokenizer=_tokenizer("<|endoftext|>"),
@@ -35,6 +29,30 @@ def write_tiny_sdxl(folder: Path, **unet: Any) -> None:
         unet=_unet(**unet),
         scheduler=_scheduler(),
     ).save_pretrained(folder)
+    return folder
+
+
+@cache
+def tiny_sd2() -> Path:
+    """Stable Diffusion 2.x, which predicts v."""
+    folder = Path(mkdtemp(prefix="tiny-sd2-"))
+    torch.manual_seed(0)
+    pipeline: Any = diffusers.StableDiffusionPipeline
+    pipeline(
+        vae=_vae(scaling_factor=0.18215),
+        text_encoder=_text_encoder(CLIPTextModel, FIRST, "gelu"),
+        tokenizer=_tokenizer("!"),
+        unet=_unet(
+            cross_attention_dim=FIRST,
+            addition_embed_type=None,
+            projection_class_embeddings_input_dim=None,
+            transformer_layers_per_block=1,
+        ),
+        scheduler=_scheduler(prediction_type="v_prediction"),
+        safety_checker=None,
+        feature_extractor=None,
+    ).save_pretrained(folder)
+    return folder
 
 
 def _tokenizer(padding: str) -> Any:
@@ -81,7 +99,7 @@ def _unet(**changed: Any) -> Any:
     return kind(**(config | changed))
 
 
-def _vae() -> Any:
+def _vae(**more: Any) -> Any:
     kind: Any = diffusers.AutoencoderKL
     return kind(
         in_channels=3,
@@ -93,12 +111,11 @@ def _vae() -> Any:
         norm_num_groups=4,
         latent_channels=4,
         sample_size=64,
-        scaling_factor=0.13025,
-        force_upcast=True,
+        **more,
     )
 
 
-def _scheduler() -> Any:
+def _scheduler(**more: Any) -> Any:
     kind: Any = diffusers.EulerDiscreteScheduler
     return kind(
         beta_schedule="scaled_linear",
@@ -106,4 +123,5 @@ def _scheduler() -> Any:
         beta_end=0.012,
         steps_offset=1,
         timestep_spacing="leading",
+        **more,
     )

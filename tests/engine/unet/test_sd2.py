@@ -1,0 +1,88 @@
+"""Stable Diffusion 2.x: our own loop gives what diffusers' pipeline gives for the same folder."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+
+from picowatch.catalog import Catalog
+from picowatch.engine.devices import choose_target
+from picowatch.engine.models.checkpoints import CONFIGS, Checkpoints
+from picowatch.engine.options import EngineOptions
+from picowatch.engine.renderer import Renderer
+from tests.engine.ldm import write_single_file
+from tests.engine.requests import ignore_steps, pixels, request
+from tests.engine.tiny_models import tiny_sd2
+
+# numpy 2.4 and torch 2.13 inside diffusers 0.42; in the engine process warnings are off.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:__array_wrap__ must accept:DeprecationWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A models folder with the tiny checkpoint, as a folder and as a single file."""
+    models = tmp_path_factory.mktemp("models")
+    (models / "checkpoints").mkdir()
+    (models / "checkpoints/tiny").symlink_to(tiny_sd2())
+    write_single_file(tiny_sd2(), models / "checkpoints/single.safetensors", torch.float32)
+    return models
+
+
+@pytest.fixture(scope="module")
+def ours(models: Path) -> Renderer:
+    """In this process and on one thread; single files are as small as the folder."""
+    renderer = Renderer(EngineOptions(models=models, device="cpu", threads=1))
+    configs = {**CONFIGS, "sd2": tiny_sd2()}
+    catalog = Catalog(models, None, keep_hashes=False)
+    renderer._checkpoints = Checkpoints(catalog, choose_target("cpu", "float32"), configs)
+    return renderer
+
+
+def rendered(ours: Renderer, models: Path, checkpoint: str, negative: str = "") -> Any:
+    catalog = Catalog(models)
+    wanted = request(
+        "a corgi",
+        negative_prompt=negative,
+        checkpoint=checkpoint,
+        checkpoint_hash=catalog.sha256(catalog.find("checkpoint", checkpoint)),
+        sampler="Euler",
+        schedule_type="leading",
+        steps=3,
+        width=64,
+        height=96,
+        exact=True,
+    )
+    return pixels(ours.render([wanted], ignore_steps)[0])
+
+
+@pytest.mark.parametrize("negative", ["", "a cat"])
+def test_a_picture_is_diffusers_picture(models: Path, ours: Renderer, negative: str) -> None:
+    """Padded with "!", and by v; an empty negative prompt is encoded."""
+    pipeline = StableDiffusionPipeline.from_pretrained(  # type: ignore[no-untyped-call]
+        tiny_sd2(), dtype=torch.float32, local_files_only=True
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    expected = pipeline(
+        "a corgi",
+        negative_prompt=negative,
+        num_inference_steps=3,
+        guidance_scale=5.0,
+        width=64,
+        height=96,
+        generator=[torch.Generator("cpu").manual_seed(1)],
+        output_type="np",
+    ).images[0]
+    picture = rendered(ours, models, "tiny", negative)
+    assert np.abs(picture - (expected * 255).round()).max() <= 1
+    assert picture.std() > 5
+
+
+def test_a_single_file_gives_the_pictures_of_its_folder(models: Path, ours: Renderer) -> None:
+    """In the original's names."""
+    assert np.array_equal(*(rendered(ours, models, name) for name in ("tiny", "single")))
