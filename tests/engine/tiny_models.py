@@ -26,7 +26,7 @@ def tiny_sdxl() -> Path:
         text_encoder_2=_text_encoder(CLIPTextModelWithProjection, SECOND, "gelu"),
         tokenizer=_tokenizer("<|endoftext|>"),
         tokenizer_2=_tokenizer("!"),
-        unet=_unet(**unet),
+        unet=_unet(),
         scheduler=_scheduler(),
     ).save_pretrained(folder)
     return folder
