@@ -56,7 +56,7 @@ def fill(model: Any, tensors: Tensors, what: str, target: Target) -> Any:
         missing = model.load_state_dict(tensors, strict=False, assign=True).missing_keys
     except RuntimeError as error:
         raise RenderFailed(
-            f"The {what} does not fit Stable Diffusion 1.x: some weights have other shapes.",
+            f"The {what} does not fit its kind of model: some weights have other shapes.",
             trace=str(error),
         ) from error
     if missing:
