@@ -1,4 +1,4 @@
-"""Tells a service manager how the daemon stands: systemd's notification protocol.
+"""Reports the daemon's state to a service manager: systemd's notification protocol.
 
 https://www.freedesktop.org/software/systemd/man/latest/sd_notify.html
 """

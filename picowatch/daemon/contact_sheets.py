@@ -15,7 +15,7 @@ from picowatch.recipe.fields import Axis
 
 log = logging.getLogger("picowatch")
 
-LARGEST_PICTURE = 512  # pixels; full-size pictures stand beside the sheet
+LARGEST_PICTURE = 512  # pixels; the full-size pictures are beside the sheet
 
 
 def sheet_of(recipe: Recipe) -> str | None:
@@ -51,7 +51,7 @@ def make_due_sheets(recipe: str, ledger: Ledger, outbox: Outbox, go_on: Callable
 def _publish(
     recipe: str, due: DueSheet, file: str, outbox: Outbox, go_on: Callable[[], None]
 ) -> None:
-    """Of an entry that was drawn again meanwhile, the images of earlier draws are not shown."""
+    """If an entry's seeds were drawn again, images of earlier draws are not shown."""
     shown: dict[str, Any] = json.loads(due.sheet)
     axes = [Axis(axis["label"], tuple(axis["values"])) for axis in shown["axes"]]
     images = due.images[-shown.pop("images", 0) :]

@@ -1,4 +1,4 @@
-"""How things stand: gathered from the daemon's parts, shown on the console, written to files."""
+"""The status: gathered from the daemon's parts, shown on the console, written to files."""
 
 import logging
 import sqlite3

@@ -52,7 +52,7 @@ class OutboxWatch:
     is_away: bool = False
 
     def is_in_place(self) -> bool:
-        """Look. Another outbox or ledger in the place of the daemon's own ends the run."""
+        """Check. Another outbox or ledger at the path of the daemon's own ends the run."""
         where = self.lock.whereabouts()
         if where is Whereabouts.AWAY:
             if not self.is_away:

@@ -15,7 +15,7 @@ VARIABLE = "PICOWATCH_FAULT"
 
 _PUBLISH = "picowatch.outbox.outbox:Outbox.publish"
 # `A > B` is B, while A is being done.
-PLACES = {
+POINTS = {
     "before a save is read": "picowatch.inbox.inbox:read_file",
     "before a start image's copy is in place": "picowatch.outbox.start_images:write_atomically",
     "before an error file is in place": "picowatch.outbox.problems:ProblemFiles.write_error",
@@ -50,8 +50,8 @@ PLACES = {
 
 def arm(fault: str) -> None:
     """Kill the process as `fault` says: a point, a colon, and which time."""
-    place, _, count = fault.rpartition(":")
-    within, _, target = PLACES[place].rpartition(" > ")
+    point, _, count = fault.rpartition(":")
+    within, _, target = POINTS[point].rpartition(" > ")
     inside = threading.Event()
     if within:
         _wrap(within, lambda original: _noting(original, inside))
@@ -60,8 +60,8 @@ def arm(fault: str) -> None:
     _wrap(target, lambda original: _dying(original, inside, int(count)))
 
 
-def _wrap(place: str, wrapper: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
-    module, _, path = place.partition(":")
+def _wrap(point: str, wrapper: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+    module, _, path = point.partition(":")
     owner: Any = import_module(module)
     *owners, name = path.split(".")
     for part in owners:

@@ -15,7 +15,7 @@ class RunResult:
         self.left_undone = left_undone  # something that the next start does, as after a crash
         self.reason = ""  # why it cannot continue
         self.ledger_corrupt = False  # … was this
-        self.outbox_replaced = False  # … was that another outbox or ledger is in its own's place
+        self.outbox_replaced = False  # … was that another outbox or ledger is at its path
 
     @property
     def succeeded(self) -> bool:

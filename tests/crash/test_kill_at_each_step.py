@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from picowatch.outbox.commands import Command, send
-from picowatch.testing.fault_points import PLACES, VARIABLE
+from picowatch.testing.fault_points import POINTS, VARIABLE
 from tests.crash.dying_daemon import fail_on_bad
 from tests.house import House
 
@@ -123,17 +123,17 @@ SPECIAL = {
 }
 
 
-@pytest.mark.parametrize("place", [place for place in PLACES if place not in SPECIAL])
-def test_every_image_is_there_exactly_once(house: House, place: str) -> None:
+@pytest.mark.parametrize("point", [point for point in POINTS if point not in SPECIAL])
+def test_every_image_is_there_exactly_once(house: House, point: str) -> None:
     """Wherever it dies; also if it dies there again, in the middle of repairing."""
     save_all(house)
-    dies(house, f"{place}:1")
-    run(house, f"{place}:1")
+    dies(house, f"{point}:1")
+    run(house, f"{point}:1")
     starts_well(house)
 
 
 @pytest.mark.parametrize(
-    "place",
+    "point",
     [
         "before a save is accepted",
         "before an image is claimed",
@@ -148,10 +148,10 @@ def test_every_image_is_there_exactly_once(house: House, place: str) -> None:
         "before the lists are remembered",
     ],
 )
-def test_it_may_have_come_there_before(house: House, place: str) -> None:
+def test_it_may_have_come_there_before(house: House, point: str) -> None:
     """In the middle of the queue."""
     save_all(house)
-    dies(house, f"{place}:4")
+    dies(house, f"{point}:4")
     starts_well(house)
 
 
@@ -178,15 +178,15 @@ def test_a_death_before_a_deletion_is_noted(house: House) -> None:
 
 
 @pytest.mark.parametrize(
-    "place", ["before a renaming is noted", "before the round of saves is committed"]
+    "point", ["before a renaming is noted", "before the round of saves is committed"]
 )
 @pytest.mark.parametrize("new", ["renamed.txt", "failing.txt"])
-def test_a_death_before_a_renaming_is_noted(house: House, place: str, new: str) -> None:
+def test_a_death_before_a_renaming_is_noted(house: House, point: str, new: str) -> None:
     """The queue continues under the new name, also over another recipe's; nothing twice."""
     save_all(house)
     dies(house, "in the middle of a claim:1")
     (house.inbox / "random.txt").replace(house.inbox / new)
-    dies(house, f"{place}:1")
+    dies(house, f"{point}:1")
     run(house)
     made = house.prompts("random") + house.prompts(new.removesuffix(".txt"))
     assert sorted(made) == ["a circle", "a star"]
@@ -195,17 +195,17 @@ def test_a_death_before_a_renaming_is_noted(house: House, place: str, new: str) 
 
 
 @pytest.mark.parametrize(
-    "place",
+    "point",
     [
         "before a recipe is archived",
         "while a recipe is taken out of the inbox",
         "after a recipe is archived",
     ],
 )
-def test_a_death_around_the_archive(house: House, place: str) -> None:
+def test_a_death_around_the_archive(house: House, point: str) -> None:
     """The recipe is there once, in the archive; its pictures are rendered once."""
     save_all(house)
-    dies(house, f"{place}:1", when_done="archive")
+    dies(house, f"{point}:1", when_done="archive")
     run(house, when_done="archive")
     assert_all_is_well(house)
     for name in ("fixed.yaml", "random.txt", "start.yaml"):
@@ -217,13 +217,13 @@ def test_a_death_around_the_archive(house: House, place: str) -> None:
     assert list(house.inbox.rglob(".picowatch-*")) == []
 
 
-@pytest.mark.parametrize("place", ["before a command is done", "before a command is answered"])
-def test_a_death_around_a_command(house: House, place: str) -> None:
+@pytest.mark.parametrize("point", ["before a command is done", "before a command is answered"])
+def test_a_death_around_a_command(house: House, point: str) -> None:
     """It is done by the next start, once."""
     save_all(house)
     run(house)
     command = send(house.outbox, Command("retry", "failing.txt"))
-    dies(house, f"{place}:1")
+    dies(house, f"{point}:1")
     run(house)
     assert_all_is_well(house)
     assert not command.exists()
@@ -277,7 +277,7 @@ def test_an_image_in_progress_at_five_deaths_in_a_row_is_set_aside(house: House)
 def test_the_table_names_every_place(house: House) -> None:
     """docs/durability.md and the fault points are the same list, in the same order."""
     rows = re.findall(r"^\| ((?:before|after|while|in the).*?) \|", DURABILITY.read_text(), re.M)
-    assert rows == list(PLACES)
+    assert rows == list(POINTS)
 
 
 def test_faults_are_not_even_imported_in_normal_runs() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.meetings.recipes import Defaults, Entry, Text, for_txt
 from tests.meetings.simulation import NeverRests
-from tests.meetings.world import FAULT_PLACES, MISHAPS, Action, Habits, World
+from tests.meetings.world import FAULT_POINTS, MISHAPS, Action, Habits, World
 
 PATHS = ("a.yaml", "b.yaml", "c.txt", "a.txt", "pets/a.yaml", "live/a.yaml", "live/c.txt")
 PICTURES = ("one.png", "two.png")
@@ -225,7 +225,7 @@ class Writer:
         return ("command", name, recipe if name in ("cancel", "retry") else None)
 
     def _die(self) -> Action:
-        return ("die", self.dice.choice(FAULT_PLACES), self.dice.choice((1, 1, 1, 2, 3)))
+        return ("die", self.dice.choice(FAULT_POINTS), self.dice.choice((1, 1, 1, 2, 3)))
 
     def _bad(self) -> Action:
         if self.dice.random() < 0.4 or not self.old:

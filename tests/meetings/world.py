@@ -32,7 +32,7 @@ from picowatch.outbox.png import SHEET_KEYWORD
 from picowatch.recipe.request import ImageRequest
 from picowatch.settings import LocalSettings, Settings
 from picowatch.testing.digest_engine import DigestEngine
-from picowatch.testing.fault_points import PLACES
+from picowatch.testing.fault_points import POINTS
 from tests.catalog.files import kohya_lora_shapes, write_model
 from tests.house import SilentConsole
 from tests.meetings.model import Model, Started
@@ -292,14 +292,14 @@ class World:
 
     # -- what wrappers call
 
-    def at(self, place: str) -> None:
+    def at(self, point: str) -> None:
         """The process comes to a place where it may die."""
         if self.sim.running is None or self.sim.dead:
             return
-        if self.fault and self.fault[0] == place:
-            self.fault = (place, self.fault[1] - 1)
+        if self.fault and self.fault[0] == point:
+            self.fault = (point, self.fault[1] - 1)
             if self.fault[1] <= 0:
-                self.counts[f"died {place}"] += 1
+                self.counts[f"died {point}"] += 1
                 self.sim.die()
         self.sim.switch()
 
@@ -670,11 +670,11 @@ class World:
         else:
             path.unlink(missing_ok=True)
 
-    def do_lose_picture(self, place: int) -> None:
+    def do_lose_picture(self, index: int) -> None:
         """The user deletes a picture from the outbox."""
         left = [file for file in self.model.rendered() if file not in self.model.deleted]
         if left:
-            file = left[place % len(left)]
+            file = left[index % len(left)]
             (self.outbox / file).unlink(missing_ok=True)
             self.model.deleted.add(file)
 
@@ -703,11 +703,11 @@ class World:
             content = (self.there / target).read_bytes()
             self._version(target, version.text, content, self._source(path, version))
 
-    def do_damage(self, place: int) -> None:
+    def do_damage(self, index: int) -> None:
         """A picture in the outbox is overwritten."""
         left = [file for file in self.model.rendered() if (self.outbox / file).is_file()]
         if left:
-            file = left[place % len(left)]
+            file = left[index % len(left)]
             (self.outbox / file).write_bytes(b"no picture")
             self.damaged.add(file)
 
@@ -812,9 +812,9 @@ class World:
     def do_kill(self) -> None:
         self.kill()
 
-    def do_die(self, place: str, count: int) -> None:
-        """Die at a place, when it comes there so often."""
-        self.fault = (place, count)
+    def do_die(self, point: str, count: int) -> None:
+        """Die at a point, when it comes there so often."""
+        self.fault = (point, count)
 
     def do_trouble(self, number: int | None) -> None:
         self.trouble = None if number is None else OSError(number, os.strerror(number))
@@ -1055,12 +1055,12 @@ def _wrapped(world: World) -> Iterator[None]:
         undo.append((owner, name, getattr(owner, name)))
         setattr(owner, name, value)
 
-    for place, target in PLACES.items():
+    for point, target in POINTS.items():
         if " > " not in target:
-            wrap(target, lambda place=place: world.at(place))  # type: ignore[misc]
+            wrap(target, lambda point=point: world.at(point))  # type: ignore[misc]
     for name in ("sync_file", "rename", "sync_folder"):
-        place = f"atomic: {name}"
-        wrap(f"picowatch.files.atomic:{name}", lambda place=place: world.at(place))  # type: ignore[misc]
+        point = f"atomic: {name}"
+        wrap(f"picowatch.files.atomic:{name}", lambda point=point: world.at(point))  # type: ignore[misc]
     for name in ("sync_file", "rename"):
         wrap(f"picowatch.files.atomic:{name}", world.before_write)
     wrap_database(world, replace_name)
@@ -1094,7 +1094,7 @@ def wrap_database(world: World, replace_name: Callable[[Any, str, Any], None]) -
 
 
 MISHAPS = (errno.ENOSPC, errno.EROFS, errno.EIO)
-FAULT_PLACES = (
-    *(place for place, target in PLACES.items() if " > " not in target),
+FAULT_POINTS = (
+    *(point for point, target in POINTS.items() if " > " not in target),
     "atomic: sync_file", "atomic: rename", "atomic: sync_folder",
 )  # fmt: skip
