@@ -5,7 +5,6 @@ Key names after diffusers (CHECKPOINT_KEY_NAMES in loaders/single_file_utils.py)
 """
 
 from picowatch.catalog.headers import Header
-from picowatch.recipe.messages.suggestions import listed
 
 NAMES = {
     "demo": "the demo model",
@@ -32,9 +31,9 @@ NAMES = {
     "anima": "Anima",
     "wan": "Wan",
 }
-RENDERED = ("demo", "sd1", "sdxl")
+RENDERED = ("demo", "sd1", "sd2", "sdxl")
 # The end of every sentence that refuses another family.
-ONLY = f"picowatch only supports {listed([NAMES[one] for one in RENDERED[1:]])}."
+ONLY = "picowatch only supports Stable Diffusion 1.x, 2.x and XL."
 
 # The width of the text that a UNet's cross-attention looks at.
 FAMILY_OF_WIDTH = {64: "demo", 768: "sd1", 1024: "sd2", 2048: "sdxl"}

@@ -92,12 +92,13 @@ def test_folders_of_other_families_are_named_and_refused(tmp_path: Path) -> None
         assert folder_refusal(tmp_path) == f"xl is a diffusers folder of {name}: {ONLY}"
 
 
-def test_a_folder_of_stable_diffusion_2_is_refused_and_inpainting_is_not(tmp_path: Path) -> None:
+def test_a_folder_of_stable_diffusion_2_and_of_inpainting_is_recognised(tmp_path: Path) -> None:
     """The UNet's config says it, whatever the pipeline is called."""
     folder = tmp_path / "checkpoints/it"
     shutil.copytree(DEMO, folder)
     changed_json(folder / "unet/config.json", cross_attention_dim=1024)
-    assert "Stable Diffusion 2.x" in folder_refusal(tmp_path)
+    (model,) = Catalog(tmp_path).scan().models
+    assert model.family == "sd2"
     changed_json(folder / "unet/config.json", cross_attention_dim=768, in_channels=9)
     (model,) = Catalog(tmp_path).scan().models
     assert model.in_channels == 9

@@ -113,7 +113,6 @@ RECOGNISED: dict[str, tuple[Shapes, dict[str, str], Recognised]] = {
         {},
         checkpoint("sd2", 768, 23),
     ),
-    "SD 2.1's UNet alone": (unet_shapes(SD2), {}, checkpoint("sd2", 768, 23)),
 }
 
 
@@ -209,7 +208,6 @@ VAE_AND_TEXT: Shapes = {
 }
 
 OTHER_FAMILIES: dict[str, tuple[Shapes, str]] = {
-    "SD 2.x": (sd2_shapes(), "Stable Diffusion 2.x"),
     "SD 3 Medium": (sd3(36864, 1536, 24), "Stable Diffusion 3.x (3 Medium)"),
     "SD 3.5 Medium": (sd3(147456, 1536, 24), "Stable Diffusion 3.x (3.5 Medium)"),
     "SD 3.5 Large": (sd3(36864, 2432, 38), "Stable Diffusion 3.x (3.5 Large)"),
@@ -356,6 +354,7 @@ UNUSABLE: dict[str, tuple[Shapes, str]] = {
         SDXL_SHAPES | {"edm_mean": (1, 4, 1, 1), "edm_std": (1, 4, 1, 1)},
         "is Playground 2.5, which has a noise schedule of its own (EDM): not supported.",
     ),
+    "SD 2.1's UNet alone": (unet_shapes(SD2), ONLY_UNET),
     "SDXL's UNet alone": (unet_shapes(SDXL), ONLY_UNET),
     "SDXL's UNet alone, without prefix": (unet_shapes(SDXL, ""), ONLY_UNET),
     "SDXL without its second text encoder": (
@@ -417,4 +416,4 @@ def test_a_small_random_sdxl_is_one_whatever_its_widths(tmp_path: Path) -> None:
 def test_every_rendered_family_has_a_name() -> None:
     """Refusals are made of the names."""
     assert set(RENDERED) <= set(NAMES)
-    assert ONLY == "picowatch only supports Stable Diffusion 1.x and Stable Diffusion XL."
+    assert ONLY == "picowatch only supports Stable Diffusion 1.x, 2.x and XL."

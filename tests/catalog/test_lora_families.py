@@ -86,11 +86,6 @@ def test_a_lora_that_can_be_used_says_its_family(name: str) -> None:
 
 
 OTHERS: dict[str, tuple[Shapes, dict[str, str], str]] = {
-    "SD 2": (
-        peft("unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k", 1024, 320),
-        {},
-        "Stable Diffusion 2.x",
-    ),
     "SD 3, kohya": (
         kohya("lora_unet_joint_blocks_0_context_block_attn_qkv", 1536, 4608)
         | kohya("lora_te2_text_model_encoder_layers_0_mlp_fc1", 1280, 5120),

@@ -67,14 +67,9 @@ def without(shapes: Shapes, *prefixes: str) -> Shapes:
 
 
 OTHERS: dict[str, tuple[Shapes, str]] = {
-    "Stable Diffusion 2, OpenCLIP": (
-        without(sd15_shapes(), "cond_stage_model.")
-        | {"cond_stage_model.model.token_embedding.weight": (49408, 1024)},
-        "is a checkpoint of Stable Diffusion 2.x",
-    ),
-    "Stable Diffusion 2, wide cross-attention": (
+    "Stable Diffusion 2 with another text encoder": (
         sd15_shapes() | {UNET_CROSS: (320, 1024)},
-        "is a checkpoint of Stable Diffusion 2.x",
+        "is only the UNet of a checkpoint",
     ),
     "Stable Diffusion 3": (
         {f"{UNET}joint_blocks.0.x_block.attn.qkv.weight": (64, 64)},
@@ -230,7 +225,6 @@ def test_a_trigger_phrase_comes_before_tags(tmp_path: Path) -> None:
 
 KOHYA = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
 REFUSED_LORAS: dict[str, tuple[Shapes, str]] = {
-    "Stable Diffusion 2": (peft_lora(1024), "is a LoRA for Stable Diffusion 2.x: "),
     "Flux": (
         {"lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight": (8, 3072)},
         "is a LoRA for FLUX.1: ",
@@ -283,7 +277,6 @@ def test_an_embedding_says_its_family(tmp_path: Path, shapes: Shapes, family: st
 @pytest.mark.parametrize(
     ("shapes", "sentence"),
     [
-        ({"<corgi>": (1, 1024)}, "is an embedding for Stable Diffusion 2.x: picowatch only"),
         ({"clip_l": (4, 768), "clip_g": (3, 1280)}, "is an embedding of an unknown form: "),
         ({"clip_g": (4, 1280)}, "is an embedding of an unknown form: "),
         ({"emb_params": (4, 500)}, "is an embedding with 500 numbers a vector; "),

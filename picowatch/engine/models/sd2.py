@@ -20,6 +20,10 @@ SD2 = ASSETS / "sd2"
 
 _PREFIXES = ("cond_stage_model.model.", "conditioner.embedders.0.model.")
 _LAST_LAYER = "transformer.resblocks.23."
+_LATENTS = 4
+# In the original's names: output_blocks.11.1.transformer_blocks.0.norm1.bias.
+_TELLING = "up_blocks.3.attentions.2.transformer_blocks.0.norm1.bias"
+_SPREAD_OF_V = 0.09
 # OpenCLIP pads with the token 0, "!".
 _PADDING = 0
 
@@ -28,7 +32,22 @@ def load(
     model: Model, configs: Path, target: Target, read_to: Target, find_file: FindFile
 ) -> Loaded:
     """All of a checkpoint but its VAE; see `sd1.load`."""
-    return load_one_encoder(model, configs, target, read_to, find_file, _read, _PADDING)
+    loaded = load_one_encoder(model, configs, target, read_to, find_file, _read, _PADDING)
+    if model.layout == "file" and not model.prediction:
+        loaded.schedule["prediction_type"] = _prediction(model, loaded.unet)
+    return loaded
+
+
+def _prediction(model: Model, unet: Any) -> str:
+    """What a single file predicts; no header says it, and the wrong one gives noise.
+
+    By the spread of one bias, as ComfyUI does (comfy/supported_models.py, class SD20). Inpainting
+    checkpoints predict noise.
+    """
+    if model.in_channels != _LATENTS:
+        return "epsilon"
+    spread = unet.state_dict()[_TELLING].float().std(correction=0)
+    return "v_prediction" if float(spread) > _SPREAD_OF_V else "epsilon"
 
 
 def _read(encoder: Any, file: Path, target: Target) -> Tensors:

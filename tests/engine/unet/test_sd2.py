@@ -1,6 +1,8 @@
 """Stable Diffusion 2.x: our own loop gives what diffusers' pipeline gives for the same folder."""
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ from diffusers import StableDiffusionPipeline
 from picowatch.catalog import Catalog
 from picowatch.engine.devices import choose_target
 from picowatch.engine.models.checkpoints import CONFIGS, Checkpoints
+from picowatch.engine.models.sd2 import _TELLING, _prediction
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.renderer import Renderer
 from tests.engine.ldm import write_single_file
@@ -30,7 +33,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     models = tmp_path_factory.mktemp("models")
     (models / "checkpoints").mkdir()
     (models / "checkpoints/tiny").symlink_to(tiny_sd2())
-    write_single_file(tiny_sd2(), models / "checkpoints/single.safetensors", torch.float32)
+    marks = {"v_pred": torch.zeros(1)}
+    write_single_file(tiny_sd2(), models / "checkpoints/single.safetensors", torch.float32, marks)
     return models
 
 
@@ -86,3 +90,13 @@ def test_a_picture_is_diffusers_picture(models: Path, ours: Renderer, negative: 
 def test_a_single_file_gives_the_pictures_of_its_folder(models: Path, ours: Renderer) -> None:
     """In the original's names."""
     assert np.array_equal(*(rendered(ours, models, name) for name in ("tiny", "single")))
+
+
+@pytest.mark.parametrize(("spread", "prediction"), [(0.2, "v_prediction"), (0.05, "epsilon")])
+def test_a_single_file_without_marks_is_told_by_its_weights(spread: float, prediction: str) -> None:
+    """As ComfyUI tells 768-v from 512-base, whose headers are equal."""
+    bias = torch.tensor([-spread, spread])
+    unet = SimpleNamespace(state_dict=lambda: {_TELLING: bias})
+    model = Catalog(Path("nowhere")).demo
+    assert _prediction(model, unet) == prediction
+    assert _prediction(replace(model, in_channels=9), unet) == "epsilon"
