@@ -55,9 +55,9 @@ def _finish_all(house: House) -> None:
     outbox = Outbox(house.outbox, settings.file_name)
     ledger = open_ledger(house.outbox / ".picowatch/ledger.sqlite", outbox, check=False)
     publisher = Publisher(
-        settings,
-        ledger,
-        outbox,
+        settings=settings,
+        ledger=ledger,
+        outbox=outbox,
         on_published=lambda *_: None,
         on_finished=lambda recipe: None,
         retry=Retry(threading.Event(), house.outbox, keeps_trying=False),

@@ -220,10 +220,10 @@ def _pool(ledger: Ledger, folder: Path) -> WorkerPool:
     outbox = Outbox(folder, settings.file_name)
     engines = LocalEngines(EngineOptions(models=folder), ENGINES, lambda options: DigestEngine())
     return WorkerPool(
-        settings,
-        ledger,
-        outbox,
-        engines,
+        settings=settings,
+        ledger=ledger,
+        outbox=outbox,
+        executor=engines,
         on_published=lambda *_: None,
         on_finished=lambda _: None,
         on_preview=lambda _: None,

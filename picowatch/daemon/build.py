@@ -88,10 +88,10 @@ def build_daemon(
         wake.set()
 
     pool = WorkerPool(
-        settings,
-        ledger,
-        outbox,
-        _executor(settings, make_engine),
+        settings=settings,
+        ledger=ledger,
+        outbox=outbox,
+        executor=_executor(settings, make_engine),
         on_published=observers.published,
         on_finished=on_finished,
         on_preview=observers.preview,
@@ -101,7 +101,15 @@ def build_daemon(
     )
     errors = RecentErrors(observers.failed)
     reporting = Reporting(
-        console, observers, inbox, ledger, outbox, pool, errors=errors, retry=retry, now=now
+        console=console,
+        observers=observers,
+        inbox=inbox,
+        ledger=ledger,
+        outbox=outbox,
+        pool=pool,
+        errors=errors,
+        retry=retry,
+        now=now,
     )
 
     def show_life() -> None:

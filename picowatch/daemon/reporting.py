@@ -5,7 +5,7 @@ import sqlite3
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from picowatch.errors import LedgerCorrupt
@@ -54,33 +54,25 @@ class RecentErrors:
         return tuple(islice(self._lines.values(), max(0, len(self._lines) - ERRORS_KEPT), None))
 
 
+@dataclass(kw_only=True, eq=False)
 class Reporting:
-    """Shows the state to people and programs; what cannot be read or written now comes later."""
+    """Shows the state to people and programs; what cannot be read or written now comes later.
 
-    def __init__(
-        self,
-        console: Console,
-        observers: Observers,
-        inbox: Inbox,
-        ledger: Ledger,
-        outbox: Outbox,
-        pool: WorkerPool,
-        *,
-        errors: RecentErrors,
-        retry: Retry,
-        now: Callable[[], float] = time.time,
-    ) -> None:
-        """`now` is the wall clock."""
-        self._console = console
-        self._observers = observers
-        self._inbox = inbox
-        self._ledger = ledger
-        self._outbox = outbox
-        self._pool = pool
-        self._errors = errors
-        self._retry = retry
-        self._now = now
-        self._started = now()
+    `now` is the wall clock.
+    """
+
+    console: Console
+    observers: Observers
+    inbox: Inbox
+    ledger: Ledger
+    outbox: Outbox
+    pool: WorkerPool
+    errors: RecentErrors
+    retry: Retry
+    now: Callable[[], float]
+
+    def __post_init__(self) -> None:
+        self._started = self.now()
         self._written_at = float("-inf")
         self._written: tuple[object, ...] = ()
         self._written_probes: tuple[str, ...] = ()
@@ -92,10 +84,10 @@ class Reporting:
     def report(self) -> None:
         """Show the state of things; files are written rarely, and not while nothing changes."""
         status = self._status()
-        self._console.show(status)
-        self._observers.status(status)
+        self.console.show(status)
+        self.observers.status(status)
         since = time.monotonic() - self._written_at
-        problems = self._outbox.problems.changes
+        problems = self.outbox.problems.changes
         news = status.line(), status.step, status.pictures, status.errors, problems
         changed = news != self._written
         probed = status.probes != self._written_probes
@@ -104,22 +96,22 @@ class Reporting:
             self._written, self._written_probes = news, status.probes
             notify("WATCHDOG=1", f"STATUS={status.line()}")
             try:
-                self._outbox.status.write(status)
+                self.outbox.status.write(status)
             except OSError as error:
                 log.debug("status not written: %s", error)
 
     def report_end(self) -> None:
         """The daemon ends."""
         with suppress(OSError):
-            self._outbox.status.write(replace(self._status(), ended=True))
+            self.outbox.status.write(replace(self._status(), ended=True))
 
     def _status(self) -> Status:
         counts = self._known_counts()
-        engines = tuple(map(_engine_status, self._pool.workers))
+        engines = tuple(map(_engine_status, self.pool.workers))
         first = engines[0] if engines else EngineStatus(number=0)
         waiting = self._known_queued_recipes(counts)
         common = Status(
-            updated=self._now(),
+            updated=self.now(),
             started=self._started,
             images={
                 "queued": counts.queued,
@@ -128,28 +120,28 @@ class Reporting:
                 "failed": counts.failed,
                 "cancelled": counts.cancelled,
             },
-            paused=self._pool.paused,
+            paused=self.pool.paused,
             waiting=waiting[:NAMED],
             waiting_recipes=len(waiting),
-            pictures=tuple(self._pool.publisher.newest),
-            errors=self._errors.newest(),
+            pictures=tuple(self.pool.publisher.newest),
+            errors=self.errors.newest(),
             device=first.device,
             precision=first.precision,
             memory_bytes=first.memory_bytes,
             memory_peak_bytes=first.memory_peak_bytes,
             engines=engines,
-            inbox=str(self._inbox.path),
-            watch="polling" if self._inbox.polling else "events",
-            trouble=self._retry.trouble or self._pool.trouble,
-            probes=tuple(self._inbox.probes),
+            inbox=str(self.inbox.path),
+            watch="polling" if self.inbox.polling else "events",
+            trouble=self.retry.trouble or self.pool.trouble,
+            probes=tuple(self.inbox.probes),
         )
-        progress = self._pool.progress()
+        progress = self.pool.progress()
         return self._with_time_left(self._with_progress(common, progress), progress)
 
     def _known_counts(self) -> Counts:
         """How many images are in each state; the last known while the ledger cannot be read."""
         with suppress(sqlite3.OperationalError, LedgerCorrupt):
-            self._counts = self._ledger.counts()
+            self._counts = self.ledger.counts()
         return self._counts
 
     def _known_queued_recipes(self, counts: Counts) -> QueuedRecipes:
@@ -161,7 +153,7 @@ class Reporting:
         if time.monotonic() >= due:
             began = time.monotonic()
             with suppress(*PASSING, LedgerCorrupt):
-                self._queued_recipes, self._queued_at_counts = self._ledger.queued_recipes(), counts
+                self._queued_recipes, self._queued_at_counts = self.ledger.queued_recipes(), counts
             took = time.monotonic() - began
             self._look_again_at = time.monotonic() + max(STATUS_SECONDS, COUNTING_REST * took)
         return self._queued_recipes
@@ -170,8 +162,8 @@ class Reporting:
         if progress is None:
             return status
         try:
-            name = self._ledger.recipe_of(progress.image)
-            recipe = self._ledger.recipe_counts(name)
+            name = self.ledger.recipe_of(progress.image)
+            recipe = self.ledger.recipe_counts(name)
         except sqlite3.OperationalError:
             return status
         total = recipe.queued + recipe.running + recipe.done + recipe.failed
@@ -194,7 +186,7 @@ class Reporting:
 
     def _seconds(self, images: int, progress: Progress | None) -> float | None:
         """How long so many images take, those in progress included; None before the first one."""
-        each = self._pool.seconds_per_image
+        each = self.pool.seconds_per_image
         if each is None:
             return None
         share = 0.0

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import count
 from math import ceil
 
@@ -32,53 +33,46 @@ LONGEST_FIRST_LOOK = 5.0  # seconds that queued images are held back at the star
 EXPECTED_SECONDS = 10.0  # within which an expected save comes
 
 
+@dataclass(kw_only=True, eq=False)
 class WorkerPool:
-    """Renders the ledger's queue until it is stopped."""
+    """Renders the ledger's queue until it is stopped.
 
-    def __init__(
-        self,
-        settings: Settings,
-        ledger: Ledger,
-        outbox: Outbox,
-        executor: Executor,
-        *,
-        on_published: Callable[[QueuedImage, RenderedImage], None],
-        on_finished: Callable[[str], None],
-        on_preview: OnPreview,
-        retry: Retry,
-        result: RunResult,
-        only: Collection[str] | None = None,
-    ) -> None:
-        """`on_published` gets each published picture, `on_finished` its recipe, also if it failed.
+    `on_published` gets each published picture, `on_finished` its recipe, also if it failed.
+    `on_preview` is called now and then with what is in progress. `only` these recipes' images
+    are rendered, if any are named.
+    """
 
-        `on_preview` is called now and then with what is in progress. `only` these recipes' images
-        are rendered, if any are named.
-        """
-        self._ledger = ledger
-        self._names = outbox.names
-        self._executor = executor
-        self._result = result
-        self._only = only
-        self._batch_sizes = BatchSizes(settings.batch_size, settings.state_folder / "batches.json")
+    settings: Settings
+    ledger: Ledger
+    outbox: Outbox
+    executor: Executor
+    on_published: Callable[[QueuedImage, RenderedImage], None]
+    on_finished: Callable[[str], None]
+    on_preview: OnPreview
+    retry: Retry
+    result: RunResult
+    only: Collection[str] | None = None
+
+    def __post_init__(self) -> None:
+        self._batch_sizes = BatchSizes(
+            self.settings.batch_size, self.settings.state_folder / "batches.json"
+        )
         self.publisher = Publisher(
-            settings,
-            ledger,
-            outbox,
-            on_published=on_published,
-            on_finished=on_finished,
-            retry=retry,
-            result=result,
+            settings=self.settings,
+            ledger=self.ledger,
+            outbox=self.outbox,
+            on_published=self.on_published,
+            on_finished=self.on_finished,
+            retry=self.retry,
+            result=self.result,
         )
         self._failures = Failures(
-            ledger=ledger,
-            max_attempts=settings.max_attempts,
-            on_finished=on_finished,
-            retry=retry,
-            result=result,
+            ledger=self.ledger,
+            max_attempts=self.settings.max_attempts,
+            on_finished=self.on_finished,
+            retry=self.retry,
+            result=self.result,
         )
-        self._settings = settings
-        self._retry = retry
-        self._on_preview = on_preview
         self._paused = threading.Event()
         self._stopping = threading.Event()
         self._claiming = threading.Lock()
@@ -109,9 +103,9 @@ class WorkerPool:
 
     def unfinished(self) -> Counts:
         """How many images are queued and running."""
-        if self._only is None:
-            return self._ledger.counts()
-        each = [self._ledger.recipe_counts(recipe) for recipe in self._only]
+        if self.only is None:
+            return self.ledger.counts()
+        each = [self.ledger.recipe_counts(recipe) for recipe in self.only]
         return Counts(
             queued=sum(counts.queued for counts in each),
             running=sum(counts.running for counts in each),
@@ -119,7 +113,7 @@ class WorkerPool:
 
     def update(self) -> None:
         """Let new engines join and lost ones leave, and request as many as have work."""
-        engines = self._executor.engines()
+        engines = self.executor.engines()
         for engine in engines:
             if all(worker.engine is not engine for worker in self.workers):
                 self._join(engine)
@@ -144,22 +138,22 @@ class WorkerPool:
         """
         now = time.monotonic()
         if self.workers and all(worker.gave_up for worker in self.workers):
-            self._result.cannot_go_on(self.workers[0].state.trouble)
-        if self.workers or not queued or self._retry.keeps_trying:
+            self.result.cannot_go_on(self.workers[0].state.trouble)
+        if self.workers or not queued or self.retry.keeps_trying:
             self._no_engine_since = None
-        elif self._executor.is_final():
-            self._result.cannot_go_on(self._executor.trouble())
+        elif self.executor.is_final():
+            self.result.cannot_go_on(self.executor.trouble())
         elif self._no_engine_since is None:
             self._no_engine_since = now
-        elif now - self._no_engine_since > self._settings.stall_seconds:
-            self._result.cannot_go_on(self._executor.trouble() or "No engine became available.")
+        elif now - self._no_engine_since > self.settings.stall_seconds:
+            self.result.cannot_go_on(self.executor.trouble() or "No engine became available.")
 
     def _request_engines(self, queued: int) -> None:
         """One for each batch, if batches are as large as those in progress."""
         working = [len(one.batch) for one in self._renderings()]
         wanted = len(working) + ceil(queued / max(working, default=1))
         expected = time.monotonic() < self._expected_until
-        self._executor.want(max(wanted, 1 if expected else 0))
+        self.executor.want(max(wanted, 1 if expected else 0))
 
     def _join(self, engine: Engine) -> None:
         worker = Worker(
@@ -169,11 +163,11 @@ class WorkerPool:
             publisher=self.publisher,
             failures=self._failures,
             batch_sizes=self._batch_sizes,
-            ledger=self._ledger,
-            settings=self._settings,
-            on_preview=self._on_preview,
-            retry=self._retry,
-            result=self._result,
+            ledger=self.ledger,
+            settings=self.settings,
+            on_preview=self.on_preview,
+            retry=self.retry,
+            result=self.result,
             paused=self._paused,
             stopping=self._stopping,
         )
@@ -189,7 +183,7 @@ class WorkerPool:
     def _queued(self) -> int:
         """How many images are queued; 0 while the ledger cannot be read."""
         with suppress(sqlite3.OperationalError, LedgerCorrupt):
-            return self._ledger.counts().queued
+            return self.ledger.counts().queued
         return 0
 
     def wake(self) -> None:
@@ -209,7 +203,7 @@ class WorkerPool:
         """End within 2 seconds; the batches in progress go back to the queue."""
         self._stopping.set()
         self.wake()
-        self._executor.close()
+        self.executor.close()
         for worker in (*self.workers, *self._retired):
             worker.join()
         self.publisher.close()
@@ -246,7 +240,7 @@ class WorkerPool:
     def trouble(self) -> str:
         """Why nothing is rendered; "" while one engine can work."""
         if not self.workers:
-            return self._executor.trouble()
+            return self.executor.trouble()
         if any(worker.gave_up or not worker.state.trouble for worker in self.workers):
             return ""
         return self.workers[0].state.trouble
@@ -258,21 +252,21 @@ class WorkerPool:
 
     def saves_were_answered(self) -> None:
         """Images may be queued; with the setting `interrupt`, stop those no longer requested."""
-        if self._settings.interrupt:
+        if self.settings.interrupt:
             self._interrupt_unrequested()
         self.wake()
 
     def _interrupt_unrequested(self) -> None:
         """Stop the batches in progress of which no recipe requests any image any more."""
         for rendering in self._renderings():
-            if not any(self._ledger.is_requested(image.id) for image in rendering.batch):
+            if not any(self.ledger.is_requested(image.id) for image in rendering.batch):
                 rendering.interrupt("it is no longer requested")
 
     def cancel(self, recipes: Collection[str]) -> int:
         """Stop the batches in progress that are all of these recipes; returns their images."""
         stopped = 0
         for rendering in self._renderings():
-            if all(self._ledger.recipe_of(image) in recipes for image in rendering.batch):
+            if all(self.ledger.recipe_of(image) in recipes for image in rendering.batch):
                 rendering.interrupt("as requested", cancelled=True)
                 stopped += len(rendering.batch)
         return stopped
@@ -281,7 +275,7 @@ class WorkerPool:
 
     def claim(self, worker: Worker) -> list[QueuedImage]:
         """The worker's next batch; another that should claim one, too, is woken."""
-        with self._claiming, self._ledger.transaction():
+        with self._claiming, self.ledger.transaction():
             worker.state.idle = True
             if self.paused:
                 return []
@@ -298,11 +292,11 @@ class WorkerPool:
         def size(request: ImageRequest) -> int:
             return min(most, self._batch_sizes.size(request, worker.state.device))
 
-        return self._ledger.claim(self._names, size, self._only, needs)
+        return self.ledger.claim(self.outbox.names, size, self.only, needs)
 
     def _take_shared(self, worker: Worker) -> list[QueuedImage]:
         """The worker's batch, or none if another idle one should take the oldest image."""
-        oldest = self._ledger.oldest_queued(self._only)
+        oldest = self.ledger.oldest_queued(self.only)
         if oldest is None:
             return []
         idle = [one for one in self.workers if one is worker or (one.state.idle and one.can_work)]
@@ -325,7 +319,7 @@ class WorkerPool:
             [one.state for one in idle],
             oldest.request.checkpoint_hash,
             overdue=self._passes.are_over(oldest.id, len(self.workers)),
-            is_queued=lambda needed: self._ledger.count_queued(needed, 1, self._only) > 0,
+            is_queued=lambda needed: self.ledger.count_queued(needed, 1, self.only) > 0,
         )
         return next(one for one in idle if one.state is engine), checkpoint
 
@@ -334,10 +328,10 @@ class WorkerPool:
         holders = sum(one.state.checkpoint == checkpoint for one in idle)
         if holders < 2:
             return LARGEST
-        return ceil(self._ledger.count_queued(checkpoint, LARGEST * holders, self._only) / holders)
+        return ceil(self.ledger.count_queued(checkpoint, LARGEST * holders, self.only) / holders)
 
     def _wake_next(self, idle: Sequence[Worker]) -> None:
         """Wake the idle worker that should take the oldest image; it wakes the next one."""
-        oldest = self._ledger.oldest_queued(self._only) if idle else None
+        oldest = self.ledger.oldest_queued(self.only) if idle else None
         if oldest is not None:
             self._choose(idle[0], idle, oldest)[0].wake()

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -45,32 +45,28 @@ MOST_THREADS = 8  # compression takes a core each; more engines than that wait f
 FOLDER_REMEDY = "Give the user that runs picowatch permission to write to its folder."
 
 
+@dataclass(kw_only=True, eq=False)
 class Publisher:
-    """Publishes batches in threads of its own."""
+    """Publishes batches in threads of its own.
 
-    def __init__(
-        self,
-        settings: Settings,
-        ledger: Ledger,
-        outbox: Outbox,
-        *,
-        on_published: Callable[[QueuedImage, RenderedImage], None],
-        on_finished: Callable[[str], None],
-        retry: Retry,
-        result: RunResult,
-    ) -> None:
-        """`on_published` gets each published picture, `on_finished` its recipe thereafter."""
-        self._ledger = ledger
-        self._outbox = outbox
+    `on_published` gets each published picture, `on_finished` its recipe thereafter.
+    """
+
+    settings: Settings
+    ledger: Ledger
+    outbox: Outbox
+    on_published: Callable[[QueuedImage, RenderedImage], None]
+    on_finished: Callable[[str], None]
+    retry: Retry
+    result: RunResult
+
+    def __post_init__(self) -> None:
+        settings = self.settings
         self._catalog = Catalog(settings.models, settings.hash_cache, keep_hashes=False)
-        self._on_published = on_published
-        self._on_finished = on_finished
-        self._retry = retry
-        self._result = result
-        self.newest: deque[str] = deque(outbox.listing.newest(NEWEST), maxlen=NEWEST)
+        self._lock = threading.Lock()  # of the catalog
+        self.newest: deque[str] = deque(self.outbox.listing.newest(NEWEST), maxlen=NEWEST)
         threads = min(MOST_THREADS, os.cpu_count() or 1)
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="publisher")
-        self._lock = threading.Lock()  # of the catalog
 
     def submit(self, batch: list[QueuedImage], pictures: list[RenderedImage]) -> Future[None]:
         """Publish a batch; the future is done when all of it is published, or given up."""
@@ -83,9 +79,9 @@ class Publisher:
     def add_to_lists(self, image: QueuedImage) -> None:
         """Add a published picture to the lists, and remember that."""
         line = listing_line(image)
-        self._outbox.listing.append(line)
-        self._outbox.gallery.add(line)
-        self._ledger.mark_listed(image.id)
+        self.outbox.listing.append(line)
+        self.outbox.gallery.add(line)
+        self.ledger.mark_listed(image.id)
 
     def _publish(self, batch: list[QueuedImage], pictures: list[RenderedImage]) -> None:
         """The pictures one by one; the ledger records all at once, a commit costs four syncs."""
@@ -93,13 +89,13 @@ class Publisher:
         listed: list[QueuedImage] = []
         for image, picture in zip(batch, pictures, strict=True):
             try:
-                self._retry.go_on()
+                self.retry.go_on()
                 self._write(image, picture)
             except Ended:
                 self._put_back(image)
             except Exception as error:  # no single picture may take the publisher down
                 if passes(error):
-                    self._result.cannot_go_on(f"cannot write {image.file}: {error}")
+                    self.result.cannot_go_on(f"cannot write {image.file}: {error}")
                     self._put_back(image)
                 else:
                     self._succeeds(partial(self._fail, image, error))
@@ -114,9 +110,9 @@ class Publisher:
 
         If the ledger cannot be written either, the next start does it.
         """
-        is_published = self._outbox.holds(image.file, image.digest)
+        is_published = self.outbox.holds(image.file, image.digest)
         with suppress(sqlite3.OperationalError):
-            (self._ledger.finish if is_published else self._ledger.put_back)(image.id)
+            (self.ledger.finish if is_published else self.ledger.put_back)(image.id)
 
     def _fail(self, image: QueuedImage, error: Exception) -> None:
         if isinstance(error, OSError):
@@ -125,25 +121,25 @@ class Publisher:
             )
         else:
             reason = unexpected(error)
-        self._retry.until_done("publisher", partial(self._ledger.fail, image.id, reason))
-        self._result.count_failure()
+        self.retry.until_done("publisher", partial(self.ledger.fail, image.id, reason))
+        self.result.count_failure()
         log.error("%s: %s failed: %s", image.recipe, image.file, reason)
-        self._on_finished(self._ledger.recipe_of(image))
+        self.on_finished(self.ledger.recipe_of(image))
 
     def _write(self, image: QueuedImage, picture: RenderedImage) -> None:
         size, texts = (picture.width, picture.height), self._texts(image, picture)
-        go_on = self._retry.go_on
+        go_on = self.retry.go_on
 
         def publish() -> None:
             try:
-                self._outbox.publish(image.file, *size, picture.pixels, texts, go_on)
+                self.outbox.publish(image.file, *size, picture.pixels, texts, go_on)
             except PermissionError as error:
-                if os.access(self._outbox.root, os.W_OK | os.X_OK):
+                if os.access(self.outbox.root, os.W_OK | os.X_OK):
                     # One folder's mistake: it must not hold up the others' pictures.
                     raise OSError(f"{error.strerror}. {FOLDER_REMEDY}") from error
                 raise
 
-        self._retry.until_done("publisher", publish)
+        self.retry.until_done("publisher", publish)
 
     def _succeeds(self, step: Callable[[], None], *, vital: bool = False) -> bool:
         """Do what follows a written picture, which exists even if this fails.
@@ -155,14 +151,14 @@ class Publisher:
         except Ended:
             pass
         except LedgerCorrupt as error:
-            self._result.cannot_go_on(str(error), ledger_corrupt=True)
+            self.result.cannot_go_on(str(error), ledger_corrupt=True)
         except Exception as error:
             if passes(error):
-                self._result.cannot_go_on(f"cannot record what was rendered: {error}")
+                self.result.cannot_go_on(f"cannot record what was rendered: {error}")
                 return False
             words = unexpected(error)
             if vital:
-                self._result.cannot_go_on(words)
+                self.result.cannot_go_on(words)
             else:
                 log.error("%s", words)
         else:
@@ -173,26 +169,26 @@ class Publisher:
         line = listing_line(image)
         for step in (
             # Before the ledger says done: an empty queue means that every picture was shown.
-            partial(self._on_published, image, picture),
-            partial(self._outbox.listing.append, line),
-            partial(self._outbox.gallery.add, line),
+            partial(self.on_published, image, picture),
+            partial(self.outbox.listing.append, line),
+            partial(self.outbox.gallery.add, line),
         ):
-            self._retry.until_done("publisher", step)
+            self.retry.until_done("publisher", step)
         seconds = sum(picture.timings.values())
         chunks = f", {picture.chunks} prompt chunks" if picture.chunks > 1 else ""
         self.newest.append(image.file)
         log_picture.info("%s: %s (%.1f s%s)", image.recipe, image.file, seconds, chunks)
         for warning in picture.warnings:
             log.warning("%s: %s", image.file, warning)
-            recipe = self._ledger.recipe_of(image)
-            warn = partial(self._outbox.problems.add_warning, recipe, warning)
-            self._retry.until_done("publisher", warn)
+            recipe = self.ledger.recipe_of(image)
+            warn = partial(self.outbox.problems.add_warning, recipe, warning)
+            self.retry.until_done("publisher", warn)
 
     def _record(self, written: list[QueuedImage], listed: list[QueuedImage]) -> None:
         """In the ledger; then their recipes may be finished."""
-        finish = partial(self._ledger.finish_all, written, listed=listed)
-        for recipe in self._retry.until_done("publisher", finish):
-            self._on_finished(recipe)
+        finish = partial(self.ledger.finish_all, written, listed=listed)
+        for recipe in self.retry.until_done("publisher", finish):
+            self.on_finished(recipe)
 
     def _texts(self, image: QueuedImage, picture: RenderedImage) -> dict[str, str]:
         chunk = picowatch_json(

@@ -31,10 +31,10 @@ class Shared:
         retry, result = Retry(threading.Event(), folder, keeps_trying=False), RunResult()
         self.ledger = Ledger(folder / "ledger.sqlite")
         self.pool = WorkerPool(
-            settings,
-            self.ledger,
-            Outbox(folder, settings.file_name),
-            LocalEngines(EngineOptions(models=folder), 3, lambda options: DigestEngine()),
+            settings=settings,
+            ledger=self.ledger,
+            outbox=Outbox(folder, settings.file_name),
+            executor=LocalEngines(EngineOptions(models=folder), 3, lambda options: DigestEngine()),
             on_published=lambda *_: None,
             on_finished=lambda _: None,
             on_preview=lambda _: None,
