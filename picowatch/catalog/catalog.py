@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
 
+from picowatch.catalog.families import NAMES
 from picowatch.catalog.folders import (
     INDEX,
     PICKLE_ENDINGS,
@@ -85,6 +86,8 @@ class Catalog:
             vaes=tuple(model.name for model in found.of_kind("vae")),
             loras=tuple(model.name for model in found.of_kind("lora")),
             embeddings=tuple(model.name for model in found.of_kind("embedding")),
+            lora_families=_families(found.of_kind("lora")),
+            embedding_families=_families(found.of_kind("embedding")),
             wildcards=wildcards.lines,
             wildcard_packs=wildcards.packs,
             refused=refused,
@@ -282,7 +285,18 @@ def _printable(name: str) -> str:
 
 
 def _checkpoint(model: Model) -> Checkpoint:
-    return Checkpoint(model.name, model.native_size, model.text_layers, model.zero_snr)
+    return Checkpoint(
+        model.name,
+        model.native_size,
+        model.text_layers,
+        model.zero_snr,
+        NAMES.get(model.family, ""),
+    )
+
+
+def _families(adapters: tuple[Model, ...]) -> dict[str, str]:
+    """The names of their families; the demo model's are Stable Diffusion 1.x of other widths."""
+    return {one.name: NAMES[one.family] for one in adapters if one.family not in ("", DEMO)}
 
 
 def _model(name: str, path: Path, found: Recognised) -> Model:

@@ -9,13 +9,15 @@ class Checkpoint:
     """A checkpoint that is installed: its name and the side of its native square, in pixels.
 
     `text_layers` are those of its text encoder: clip_skip cannot leave out more. `zero_snr` says
-    that it was trained to begin with pure noise.
+    that it was trained to begin with pure noise. `family` is the name of what it belongs to:
+    LoRAs and embeddings of another one cannot be used with it.
     """
 
     name: str
     native_size: int
     text_layers: int = 12
     zero_snr: bool = False
+    family: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +25,8 @@ class Inventory:
     """What a recipe may name: the installed models, wildcards, and the setting `checkpoint`.
 
     `checkpoints` are those of models/checkpoints; the embedded "demo" is always there,
-    in `demo`. `refused` maps the names of files that cannot be used to the reason,
+    in `demo`. `lora_families` and `embedding_families` have the names of the families of those
+    whose files say it. `refused` maps the names of files that cannot be used to the reason,
     so that an error can give it; `refused_embeddings` has those among them whose
     names are looked for in prompts. `wildcards` maps a wildcard file's name
     (below models/wildcards, without ending) to its lines; `wildcard_packs` has the file of those
@@ -35,6 +38,8 @@ class Inventory:
     vaes: tuple[str, ...] = ()
     loras: tuple[str, ...] = ()
     embeddings: tuple[str, ...] = ()
+    lora_families: Mapping[str, str] = field(default_factory=dict)
+    embedding_families: Mapping[str, str] = field(default_factory=dict)
     wildcards: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     wildcard_packs: Mapping[str, str] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)

@@ -92,16 +92,18 @@ def test_folders_of_other_families_are_named_and_refused(tmp_path: Path) -> None
         assert folder_refusal(tmp_path) == f"xl is a diffusers folder of {name}: {ONLY}"
 
 
-def test_a_folder_of_stable_diffusion_2_and_of_inpainting_is_recognised(tmp_path: Path) -> None:
-    """The UNet's config says it, whatever the pipeline is called."""
+def test_the_unets_config_tells_stable_diffusion_2_and_inpainting(tmp_path: Path) -> None:
+    """Whatever the pipeline is called."""
     folder = tmp_path / "checkpoints/it"
     shutil.copytree(DEMO, folder)
-    changed_json(folder / "unet/config.json", cross_attention_dim=1024)
-    (model,) = Catalog(tmp_path).scan().models
-    assert model.family == "sd2"
+    for sign, value in (("cross_attention_dim", 1024), ("use_linear_projection", True)):
+        changed_json(folder / "unet/config.json", **{sign: value})
+        (model,) = Catalog(tmp_path).scan().models
+        assert model.family == "sd2"
+    changed_json(folder / "unet/config.json", use_linear_projection=False)
     changed_json(folder / "unet/config.json", cross_attention_dim=768, in_channels=9)
     (model,) = Catalog(tmp_path).scan().models
-    assert model.in_channels == 9
+    assert (model.family, model.in_channels) == ("sd1", 9)
     changed_json(folder / "model_index.json", _class_name="StableDiffusionInpaintPipeline")
     (model,) = Catalog(tmp_path).scan().models
     assert model.in_channels == 9
@@ -187,6 +189,9 @@ def test_recipes_know_the_installed_the_demo_and_the_refused(tmp_path: Path) -> 
     assert inventory.vaes == ("soft",)
     assert inventory.loras == ("styles/pixel",)
     assert inventory.embeddings == ("bad-hands",)
+    assert inventory.checkpoints[0].family == "Stable Diffusion 1.x"
+    assert inventory.lora_families == {"styles/pixel": "Stable Diffusion 1.x"}
+    assert inventory.embedding_families == {"bad-hands": "Stable Diffusion 1.x"}
     assert inventory.default_checkpoint == "a"
     assert {"old", "old.ckpt", "a.ckpt", "new", "new.safetensors.part"} <= set(inventory.refused)
     assert inventory.refused["old"].startswith("old.ckpt is a pickle file")

@@ -354,8 +354,12 @@ UNUSABLE: dict[str, tuple[Shapes, str]] = {
         SDXL_SHAPES | {"edm_mean": (1, 4, 1, 1), "edm_std": (1, 4, 1, 1)},
         "is Playground 2.5, which has a noise schedule of its own (EDM): not supported.",
     ),
-    "SD 2.1's UNet alone": (unet_shapes(SD2), ONLY_UNET),
     "SDXL's UNet alone": (unet_shapes(SDXL), ONLY_UNET),
+    "SD 2.1's UNet alone": (unet_shapes(SD2), ONLY_UNET),
+    "SD 2.1 without VAE": (
+        without(sd2_shapes(), "first_stage_model."),
+        f"is a checkpoint without its VAE: {NEEDED}",
+    ),
     "SDXL's UNet alone, without prefix": (unet_shapes(SDXL, ""), ONLY_UNET),
     "SDXL without its second text encoder": (
         without(SDXL_SHAPES, OPEN_CLIP_G),

@@ -72,6 +72,11 @@ USABLE: dict[str, tuple[Shapes, dict[str, str], str]] = {
         {"ss_base_model_version": "sdxl_base_v1-0"},
         "sd1",
     ),
+    "SD 2 by width": (
+        peft("unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k", 1024, 320),
+        {},
+        "sd2",
+    ),
     "one text encoder": (kohya("lora_te1_text_model_encoder_layers_0_mlp_fc1", 768, 3072), {}, ""),
 }
 

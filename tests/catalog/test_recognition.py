@@ -67,9 +67,9 @@ def without(shapes: Shapes, *prefixes: str) -> Shapes:
 
 
 OTHERS: dict[str, tuple[Shapes, str]] = {
-    "Stable Diffusion 2 with another text encoder": (
+    "Stable Diffusion 2's UNet with the text encoder of 1": (
         sd15_shapes() | {UNET_CROSS: (320, 1024)},
-        "is only the UNet of a checkpoint",
+        "is only the UNet of a checkpoint, without text encoder",
     ),
     "Stable Diffusion 3": (
         {f"{UNET}joint_blocks.0.x_block.attn.qkv.weight": (64, 64)},
@@ -174,6 +174,7 @@ def peft_lora(width: int) -> Shapes:
         (kohya_lora_shapes(), "sd1"),
         (peft_lora(768), "sd1"),
         (peft_lora(64), "demo"),
+        (peft_lora(1024), "sd2"),
         (peft_lora(2048), "sdxl"),
         ({"lora_te2_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": (8, 1280)}, "sdxl"),
         ({"lora_unet_x.lora_down.weight": (8, 320)}, ""),
@@ -264,6 +265,7 @@ def test_a_lora_that_cannot_be_used_is_named_and_refused(tmp_path: Path, name: s
         ({"clip_l": (4, 768)}, "sd1"),
         ({"<corgi>": (1, 768)}, "sd1"),
         ({"emb_params": (2, 64)}, "demo"),
+        ({"<corgi>": (1, 1024)}, "sd2"),
         ({"clip_l": (4, 768), "clip_g": (4, 1280)}, "sdxl"),
     ],
 )

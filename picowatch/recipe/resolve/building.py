@@ -27,6 +27,7 @@ from picowatch.recipe.prompts.prompts import mistakes_in
 from picowatch.recipe.read.decoding import FORBIDDEN, invisible
 from picowatch.recipe.read.plain import TRUE_OR_FALSE, number
 from picowatch.recipe.recipe import Context, Recipe
+from picowatch.recipe.resolve.families import misfits
 from picowatch.recipe.resolve.hires import MAX_SIDE, find_upscaler
 from picowatch.recipe.resolve.installed import find_checkpoint, find_vae
 from picowatch.recipe.resolve.layers import text_of
@@ -53,6 +54,7 @@ class RecipeBuilder:
         self._problems = problems
         # Field, text, LoRAs and position: sweeps and defaults repeat prompts.
         self._checked: set[tuple[str, str, Loras, Position]] = set()
+        self._fitting: set[tuple[str, str, str, Loras]] = set()
 
     def build(self, layer: Layer, position: Position, entry_index: int) -> Recipe | None:
         """The recipe of a normalised and merged layer without its sweep; the layer is used up."""
@@ -77,6 +79,7 @@ class RecipeBuilder:
         self._check_final_size(recipe, layer)
         self._check_clip_skip(recipe, checkpoint, layer)
         self._check_zero_snr(recipe, checkpoint, layer)
+        self._check_families(recipe, checkpoint, layer)
         return recipe
 
     def _check_prompts(self, layer: Layer, position: Position, loras: Loras) -> None:
@@ -213,6 +216,17 @@ class RecipeBuilder:
                 f"the sampler {recipe.sampler} cannot begin with pure noise, which the checkpoint "
                 f"'{checkpoint.name}' is trained on (zero terminal SNR). Use {can}.",
             )
+
+    def _check_families(self, recipe: Recipe, checkpoint: Checkpoint, layer: Layer) -> None:
+        """LoRAs and embeddings for another family than the checkpoint's."""
+        key = (checkpoint.name, recipe.prompt, recipe.negative_prompt, recipe.loras)
+        if key in self._fitting:
+            return
+        self._fitting.add(key)
+        for misfit in misfits(recipe, checkpoint, self._inventory):
+            written = layer.get(misfit.field, layer["prompt"])
+            found = _inside(written, misfit.words, 0)
+            self._problems.add(found, misfit.message)
 
     def _report(self, error: ValidationError, layer: Layer, prefix: str = "") -> None:
         for mistake in error.errors(include_url=False, include_context=False):

@@ -1,0 +1,72 @@
+"""LoRAs and embeddings for another family than the checkpoint's are refused with both names."""
+
+import pytest
+
+from picowatch.recipe.inventory import Checkpoint, Inventory
+from tests.recipe.reading import DEMO, messages, read_one, refused
+
+SD1, XL = "Stable Diffusion 1.x", "Stable Diffusion XL"
+INVENTORY = Inventory(
+    demo=DEMO,
+    checkpoints=(Checkpoint("dream", 512, family=SD1), Checkpoint("pony", 1024, family=XL)),
+    loras=("pixel", "styles/line", "unsaid"),
+    embeddings=("bad hands", "glow", "unsaid"),
+    lora_families={"pixel": SD1, "styles/line": XL},
+    embedding_families={"bad hands": SD1, "glow": XL},
+)
+ENDING = "Remove the {0}, or use a checkpoint of its family."
+
+
+def test_what_fits_or_does_not_say_is_used() -> None:
+    """A file need not say its family; the engine compares shapes, too."""
+    for checkpoint, lora, embedding in (("dream", "pixel", "bad hands"), ("pony", "line", "glow")):
+        read_one(
+            f"prompt: a {embedding} unsaid <lora:{lora}>\nloras: unsaid\ncheckpoint: {checkpoint}",
+            inventory=INVENTORY,
+        )
+    everything = "prompt: a glow, bad hands <lora:pixel>\nloras: line\ncheckpoint: demo"
+    read_one(everything, inventory=INVENTORY)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        (
+            "prompt: a\nloras: pixel\ncheckpoint: pony",
+            f"the LoRA 'pixel' is for {SD1}, but the checkpoint 'pony' belongs to {XL}. "
+            + ENDING.format("LoRA"),
+        ),
+        (
+            "prompt: a <lora:line:0.5>\ncheckpoint: dream",
+            f"the LoRA 'styles/line' is for {XL}, but the checkpoint 'dream' belongs to {SD1}. "
+            + ENDING.format("LoRA"),
+        ),
+        (
+            "prompt: a (Glow:1.2)\ncheckpoint: dream",
+            f"the embedding 'glow' is for {XL}, but the checkpoint 'dream' belongs to {SD1}. "
+            + ENDING.format("embedding"),
+        ),
+        (
+            "prompt: a\nnegative_prompt: bad hands\ncheckpoint: pony",
+            f"the embedding 'bad hands' is for {SD1}, but the checkpoint 'pony' belongs to {XL}. "
+            + ENDING.format("embedding"),
+        ),
+    ],
+)
+def test_what_is_for_another_family_is_refused(recipe: str, message: str) -> None:
+    """In the field, in a tag, in both prompts."""
+    assert messages(recipe, inventory=INVENTORY) == [message]
+
+
+def test_the_caret_is_below_the_words_that_name_it() -> None:
+    """A tag in the middle of a prompt."""
+    recipe = "prompt: a <lora:line> b\ncheckpoint: dream"
+    (problem,) = refused(recipe, inventory=INVENTORY).problems
+    assert (problem.line, problem.column, problem.width) == (1, 11, len("<lora:line>"))
+
+
+def test_a_sweep_over_checkpoints_says_which_do_not_fit() -> None:
+    """Once for each."""
+    recipe = "prompt: a\nloras: pixel\nsweep:\n  checkpoint: [dream, pony]"
+    (message,) = messages(recipe, inventory=INVENTORY)
+    assert "the checkpoint 'pony' belongs to" in message
