@@ -101,7 +101,7 @@ def test_a_contact_sheet_is_left_when_picowatch_ends_and_drawn_by_the_next_start
         return "unreadable"
 
     with monkeypatch.context() as patched:
-        patched.setattr(sheets, "_shown", slow)
+        patched.setattr(sheets, "_small_picture", slow)
         with house.running():
             house.save("a.yaml", f"{SMALL}count: 60\ngrid: true\n")
             assert drawing.wait(60)
