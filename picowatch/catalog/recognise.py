@@ -43,6 +43,10 @@ _DISTILLED_DEPTHS = {
 _TRANSFORMER_BLOCK = re.compile(
     r"(?:model\.diffusion_model\.)?input_blocks\.(\d+)\.1\.transformer_blocks\.(\d+)\."
 )
+# Without their scales, such weights would give noise: ComfyUI's and bitsandbytes' names.
+_SCALED = re.compile(
+    r"(?:^|\.)scaled_fp8$|\.(?:scale_weight|weight_scale|comfy_quant)$|\.quant_state\."
+)
 _SDXL_TEXT = ("conditioner.embedders.0.transformer.", "conditioner.embedders.1.model.")
 _SD2_TEXT = ("cond_stage_model.model.", "conditioner.embedders.0.model.")
 _TEXT = {"sd1": ("cond_stage_model.transformer.",), "sd2": _SD2_TEXT, "sdxl": _SDXL_TEXT}
@@ -140,6 +144,11 @@ def _refuse_variants(header: Header, prefix: str) -> None:
         )
     if any(".time_stack." in name for name in shapes):
         raise ModelRefused("is a video checkpoint (Stable Video Diffusion): not supported.")
+    if any(_SCALED.search(name) for name in shapes):
+        raise ModelRefused(
+            "is quantised, with scales beside its weights (scaled fp8, NF4): not supported. "
+            "Get it in float16 or bfloat16."
+        )
     inputs = header.inputs(f"{prefix}input_blocks.0.0.weight")
     if inputs not in USABLE_INPUTS:
         unknown = f"is a checkpoint of an unknown kind: {ONLY}"

@@ -354,6 +354,20 @@ UNUSABLE: dict[str, tuple[Shapes, str]] = {
         SDXL_SHAPES | {"edm_mean": (1, 4, 1, 1), "edm_std": (1, 4, 1, 1)},
         "is Playground 2.5, which has a noise schedule of its own (EDM): not supported.",
     ),
+    **{
+        f"SDXL with {name}": (
+            SDXL_SHAPES | {name: (1,)},
+            "is quantised, with scales beside its weights "
+            "(scaled fp8, NF4): not supported. Get it in float16 or bfloat16.",
+        )
+        for name in (
+            f"{UNET}scaled_fp8",
+            f"{UNET}out.2.scale_weight",
+            f"{UNET}out.2.weight_scale",
+            f"{UNET}out.2.comfy_quant",
+            f"{UNET}out.2.weight.quant_state.bitsandbytes__nf4",
+        )
+    },
     "SDXL's UNet alone": (unet_shapes(SDXL), ONLY_UNET),
     "SD 2.1's UNet alone": (unet_shapes(SD2), ONLY_UNET),
     "SD 2.1 without VAE": (

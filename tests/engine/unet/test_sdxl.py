@@ -304,3 +304,12 @@ def test_v_prediction_and_zero_snr_are_told_by_the_files_marks(
         assert np.abs(picture - expected(theirs, wanted)).max() <= 1
     finally:
         theirs.scheduler = before
+
+
+def test_weights_in_plain_fp8_are_used_as_they_are(models: Path, ours: Renderer) -> None:
+    """Without scales they are numbers like others, only coarser."""
+    write_single_file(tiny_sdxl(), models / "checkpoints/eight.safetensors", torch.float8_e4m3fn)
+    folder, coarse = (
+        rendered(ours, asked(models, checkpoint=name))[0] for name in ("tiny", "eight")
+    )
+    assert 0 < np.abs(folder - coarse).mean() < 30
