@@ -10,6 +10,7 @@ from picowatch.catalog.families import NAMES
 from picowatch.recipe.messages.problems import harmless
 from picowatch.settings import Settings
 
+_INPAINTING_INPUTS = 9
 ADAPTERS = ("lora", "embedding")  # of use with some checkpoints only
 
 
@@ -42,9 +43,8 @@ def _lines(row: dict[str, Any]) -> Iterator[str]:
         yield f"{row['kind']:10}  {row['name']}  refused: {row['refused']}"
         return
     size = f"{row['native_size']}x{row['native_size']}" if row["native_size"] else ""
-    family = f"for {NAMES[row['family']]}" if row["kind"] in ADAPTERS and row["family"] else ""
     columns = (f"{row['kind']:10}", f"{row['name']:24}", f"{row['bytes'] / 1e6:>8.1f} MB")
-    yield "  ".join(filter(None, (*columns, row["hash"][:10], size, family)))
+    yield "  ".join(filter(None, (*columns, row["hash"][:10], size, _family(row))))
     for label, text in (
         ("trained on", row["base_model"]),
         ("trigger words", ", ".join(row["trigger_words"])),
@@ -52,6 +52,21 @@ def _lines(row: dict[str, Any]) -> Iterator[str]:
     ):
         if text:
             yield f"{'':12}{label}: {text}"
+
+
+def _family(row: dict[str, Any]) -> str:
+    """What a model belongs to, and what is special about a checkpoint."""
+    if not row["family"]:
+        return ""
+    name = NAMES[row["family"]]
+    if row["kind"] in ADAPTERS:
+        return f"for {name}"
+    special = (
+        "inpainting" if row["inpainting"] else "",
+        "v-prediction" if row["prediction"] == "v_prediction" else "",
+        "zero terminal SNR" if row["zero_snr"] else "",
+    )
+    return ", ".join(filter(None, (name, *special)))
 
 
 def _row(catalog: Catalog, model: Model | Refused) -> dict[str, Any]:
@@ -66,6 +81,9 @@ def _row(catalog: Catalog, model: Model | Refused) -> dict[str, Any]:
         "base_model": "",
         "trigger_words": [],
         "family": "",
+        "prediction": "",
+        "zero_snr": False,
+        "inpainting": False,
         "note": "",
         "refused": None,
     }
@@ -78,5 +96,8 @@ def _row(catalog: Catalog, model: Model | Refused) -> dict[str, Any]:
         "base_model": model.base_model,
         "trigger_words": list(model.trigger_words),
         "family": model.family,
+        "prediction": model.prediction,
+        "zero_snr": model.zero_snr,
+        "inpainting": model.in_channels == _INPAINTING_INPUTS,
         "note": model.note,
     }

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 from safetensors.numpy import save_file
 
+from picowatch.catalog import Catalog
 from picowatch.commands.init import init
 from picowatch.errors import CommandFailed
 from tests.catalog.files import kohya_lora_shapes
@@ -198,6 +200,31 @@ def test_models_says_what_a_lora_is_for_and_why_one_does_nothing(tmp_path: Path)
     assert rows["partly"]["note"] == (
         f"1 of its {layers + 1} layers do nothing: the model has none such as "
         "lora_unet_x.lora_down.weight"
+    )
+
+
+def test_models_says_what_is_special_about_a_checkpoint(tmp_path: Path) -> None:
+    """Its family, inpainting, and what it predicts, from the header or the scheduler's config."""
+    folder = tmp_path / "models/checkpoints"
+    shutil.copytree(Catalog(tmp_path).demo.path, folder / "mine")
+    for name, values in (
+        ("unet/config.json", {"in_channels": 9}),
+        (
+            "scheduler/scheduler_config.json",
+            {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True},
+        ),
+    ):
+        config = json.loads((folder / "mine" / name).read_text())
+        (folder / "mine" / name).write_text(json.dumps(config | values))
+    shown = picowatch(tmp_path, "models").stdout
+    special = "Stable Diffusion 1.x, inpainting, v-prediction, zero terminal SNR"
+    assert f"  128x128  {special}\n" in shown
+    (demo, mine) = json.loads(picowatch(tmp_path, "models", "--json").stdout)
+    assert (demo["prediction"], demo["zero_snr"], demo["inpainting"]) == ("epsilon", False, False)
+    assert (mine["prediction"], mine["zero_snr"], mine["inpainting"]) == (
+        "v_prediction",
+        True,
+        True,
     )
 
 
