@@ -112,7 +112,8 @@ def embedding_family(header: Header) -> str:
     family = FAMILY_OF_WIDTH.get(shape[-1], "")
     if not family:
         raise ModelRefused(
-            f"is an embedding with {shape[-1]} numbers a vector; Stable Diffusion 1.x has 768."
+            f"is an embedding with {shape[-1]} numbers a vector; Stable Diffusion 1.x has 768, "
+            "2.x has 1024."
         )
     return family
 

@@ -51,6 +51,7 @@ _SDXL_TEXT = ("conditioner.embedders.0.transformer.", "conditioner.embedders.1.m
 _SD2_TEXT = ("cond_stage_model.model.", "conditioner.embedders.0.model.")
 _TEXT = {"sd1": ("cond_stage_model.transformer.",), "sd2": _SD2_TEXT, "sdxl": _SDXL_TEXT}
 
+_CONTROLNET = "input_hint_block."
 _OF_A_FOLDER = "of a diffusers folder: copy the whole folder with its model_index.json"
 _ARTICLES = {
     "checkpoint": "a checkpoint",
@@ -66,7 +67,7 @@ def recognise(header: Header) -> Recognised:
         return _unet(header, UNET)
     if adapters.is_lora(header):
         return _lora(header)
-    if "input_blocks.0.0.weight" in header.shapes:
+    if "input_blocks.0.0.weight" in header.shapes and not header.has(_CONTROLNET):
         return _unet(header, "")
     found = transformer(header)
     if found:
@@ -266,7 +267,7 @@ def _something_else(header: Header) -> str:
     """A name for what picowatch cannot use at all."""
     if not header.shapes:
         return "an empty safetensors file, without one tensor"
-    if header.has("control_model.") or header.has("controlnet_cond_embedding."):
+    if any(map(header.has, (_CONTROLNET, "control_model.", "controlnet_cond_embedding."))):
         return "a ControlNet: not supported"
     if header.has("down_blocks.") and header.has("conv_in."):
         return f"only the UNet {_OF_A_FOLDER}"

@@ -400,6 +400,10 @@ UNUSABLE: dict[str, tuple[Shapes, str]] = {
         "is only the transformer of a diffusers folder: copy the whole folder with its "
         "model_index.json.",
     ),
+    "ControlNet without prefix": (
+        {"input_blocks.0.0.weight": (320, 4, 3, 3), "input_hint_block.0.weight": (16, 3, 3, 3)},
+        "is a ControlNet: not supported.",
+    ),
     "VAE of FLUX.2": (
         {"decoder.conv_in.weight": (512, 32, 3, 3)},
         f"is a VAE of FLUX.2 (32 latent channels): {ONLY}",
