@@ -11,7 +11,7 @@ import argparse
 import json
 import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -169,7 +169,7 @@ def checkpoint_shapes() -> dict[str, tuple[int, ...]]:
     return dict([*unet_shapes(), *vae_shapes(), *text_encoder_shapes()])
 
 
-def header(shapes: dict[str, tuple[int, ...]], dtype: Dtype = "fp16") -> bytes:
+def header(shapes: Mapping[str, tuple[int, ...]], dtype: Dtype = "fp16") -> bytes:
     """The safetensors header for these tensors, its length in front."""
     name, kind = _TYPES[dtype]
     entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
@@ -185,7 +185,7 @@ def header(shapes: dict[str, tuple[int, ...]], dtype: Dtype = "fp16") -> bytes:
 
 def _weights(name: str, shape: tuple[int, ...], random: np.random.Generator) -> "np.ndarray":
     """Norms pass on what they get, biases are nothing, the rest is random and small."""
-    if name.endswith(".bias"):
+    if name.endswith("bias"):
         return np.zeros(shape)
     if len(shape) == 1:
         return np.ones(shape)
@@ -193,9 +193,14 @@ def _weights(name: str, shape: tuple[int, ...], random: np.random.Generator) -> 
     return random.standard_normal(shape, dtype=np.float32) * spread
 
 
-def write_checkpoint(path: Path, dtype: Dtype = "fp16", seed: int = 1) -> None:
-    """Write the file; the same seed gives the same bytes."""
-    shapes = checkpoint_shapes()
+def write_checkpoint(
+    path: Path,
+    dtype: Dtype = "fp16",
+    seed: int = 1,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+) -> None:
+    """Write the file; the same seed gives the same bytes. `shapes`: another family's."""
+    shapes = shapes or checkpoint_shapes()
     random = np.random.default_rng(seed)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
