@@ -16,7 +16,12 @@ from tests.commands.picowatch import clean_environment
 PROJECT = Path(__file__).parents[1]
 INVENTORY = Inventory(
     demo=Checkpoint("demo", 128),
-    checkpoints=(Checkpoint("dreamshaper_8", 512),),
+    checkpoints=(
+        Checkpoint("dreamshaper_8", 512),
+        Checkpoint("v1-5-pruned-emaonly", 512),
+        Checkpoint("v2-1_768-ema-pruned", 768),
+        Checkpoint("sd_xl_base_1.0", 1024),
+    ),
     loras=("pixel-art",),
     default_checkpoint="demo",
 )

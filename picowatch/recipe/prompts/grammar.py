@@ -101,6 +101,9 @@ def _weigh(pieces: list[tuple[str, float]], start: int, factor: float) -> None:
 
 
 def _broken(text: str) -> Iterator[tuple[str, float]]:
+    if BREAK not in text:  # the pattern would look at every space
+        yield text, 1.0
+        return
     for index, part in enumerate(_BREAK.split(text)):
         if index:
             yield BREAK, -1.0
@@ -172,6 +175,8 @@ def embedding_words(text: str, names: Sequence[str]) -> list[tuple[int, int, str
 @lru_cache(maxsize=8)
 def embeddings_in(prompt: str, names: tuple[str, ...]) -> frozenset[str]:
     """The installed embeddings that a prompt names, as `embedding_words` finds them."""
+    if not names:
+        return frozenset()
     pieces = parse_attention(plain_prompt(prompt))
     return frozenset(name for text, _ in pieces for *_, name in embedding_words(text, names))
 
