@@ -116,7 +116,7 @@ def _ending(content: bytes) -> str:
 
 
 def _answers(settings: Settings, sent: Sequence[_Sent], make_engine: MakeEngine) -> list[Answer]:
-    """What became of each recipe, answered by a daemon, or by this process if there is none."""
+    """What became of each recipe, answered by a daemon, or by this process if none is running."""
     answers: dict[Path, Answer] = {}
     reason: str | None = None
     while True:

@@ -10,7 +10,7 @@ from picowatch.recipe import priority_of
 class Backlog:
     """Evidence is answered from the front, of equal priority in the order in which it came.
 
-    What is urgent overtakes, but nothing of the same path. `follow_ups` are the actions that
+    Urgent saves overtake others, but not those of the same path. `follow_ups` are the actions that
     follow answers. `finished` are recipes of which an image has ended; other threads add to it.
     """
 

@@ -23,7 +23,7 @@ FAILURES_SHOWN = 20  # in one error file
 
 @dataclass(kw_only=True, eq=False)
 class Finishing:
-    """Reports what failed, and finishes with a recipe once nothing of it is left to do.
+    """Reports failures, and finishes with a recipe once all of its images have an outcome.
 
     `go_on` is called between the parts of what takes long; it may raise Ended.
     """

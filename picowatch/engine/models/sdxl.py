@@ -70,10 +70,13 @@ def _prompts(
     encoders: tuple[Any, Any], configs: Path, single: bool, target: Target, find_file: FindFile
 ) -> PromptEncoder:
     """Empty negative prompts are zeros, as in A1111 and in diffusers without one."""
+    tokens: dict[str, tuple[int, ...]] = {}
     towers = [
         TextTower(
             encoder,
-            Embeddings(encoder, lambda use: find_file("embedding", use.name, use.hash), key),
+            Embeddings(
+                encoder, lambda use: find_file("embedding", use.name, use.hash), key, tokens
+            ),
             padding,
             _LEAST_SKIP,
             normed=False,

@@ -25,21 +25,30 @@ MAX_VECTORS = 75
 class Embeddings:
     """The embeddings of one loaded checkpoint; each vector's token is a negative number."""
 
-    def __init__(self, text_encoder: Any, find: FindEmbedding, key: str = "clip_l") -> None:
-        """`key` is the tensor with this encoder's vectors in files that have them for several."""
+    def __init__(
+        self,
+        text_encoder: Any,
+        find: FindEmbedding,
+        key: str = "clip_l",
+        tokens: dict[str, tuple[int, ...]] | None = None,
+    ) -> None:
+        """`key` is the tensor with this encoder's vectors in files that have them for several.
+
+        `tokens` are those of each embedding by its hash; a checkpoint's text encoders share them.
+        """
         # CLIPTextModel has been flat since transformers 5.6; before, its parts lay one deeper.
         parts = getattr(text_encoder, "text_model", text_encoder)
         self._table = parts.embeddings.token_embedding
         self._find = find
         self._key = key
-        self._vectors: list[torch.Tensor] = []
-        self._tokens: dict[str, tuple[int, ...]] = {}
+        self._vectors: dict[int, torch.Tensor] = {}
+        self._tokens = {} if tokens is None else tokens
 
     def tokens(self, uses: Sequence[EmbeddingUse]) -> dict[str, tuple[int, ...]]:
         """The tokens of each embedding by name; reads files that were not read yet."""
         for use in uses:
-            if use.hash not in self._tokens:
-                self._tokens[use.hash] = self._read(use)
+            if use.hash not in self._tokens or self._tokens[use.hash][0] not in self._vectors:
+                self._read(use)
         return {use.name: self._tokens[use.hash] for use in uses}
 
     @contextmanager
@@ -48,12 +57,12 @@ class Embeddings:
 
         Gives the tokens with those replaced by 0, which the table contains.
         """
-        positions = {position: -token - 1 for position, token in enumerate(tokens) if token < 0}
+        positions = {position: token for position, token in enumerate(tokens) if token < 0}
 
         def hook(module: Any, inputs: Any, output: torch.Tensor) -> torch.Tensor:
             output = output.clone()
-            for position, number in positions.items():
-                output[0, position] = self._vectors[number].to(output)
+            for position, token in positions.items():
+                output[0, position] = self._vectors[token].to(output)
             return output
 
         handle = self._table.register_forward_hook(hook) if positions else None
@@ -63,7 +72,7 @@ class Embeddings:
             if handle is not None:
                 handle.remove()
 
-    def _read(self, use: EmbeddingUse) -> tuple[int, ...]:
+    def _read(self, use: EmbeddingUse) -> None:
         with unchanged(lambda: self._find(use), f"embedding {use.name!r}") as path:
             vectors = read_vectors(path, self._key)
         count, width = vectors.shape
@@ -77,9 +86,16 @@ class Embeddings:
             raise RenderFailed(
                 f"The embedding {use.name!r} has {count} vectors; it must have 1 to {MAX_VECTORS}."
             )
-        first = len(self._vectors)
-        self._vectors.extend(vectors)
-        return tuple(-number - 1 for number in range(first, first + count))
+        if use.hash not in self._tokens:
+            taken = sum(map(len, self._tokens.values()))
+            self._tokens[use.hash] = tuple(range(-taken - 1, -taken - 1 - count, -1))
+        if len(self._tokens[use.hash]) != count:
+            raise RenderFailed(
+                f"The embedding {use.name!r} has different numbers of vectors for the checkpoint's "
+                "text encoders.",
+                "Get the file again, or remove its name from the prompt.",
+            )
+        self._vectors.update(zip(self._tokens[use.hash], vectors, strict=True))
 
 
 def read_vectors(path: Path, key: str = "clip_l") -> torch.Tensor:

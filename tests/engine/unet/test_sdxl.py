@@ -1,5 +1,6 @@
 """Stable Diffusion XL: our own loop gives what diffusers' pipelines give for the same folder."""
 
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ from diffusers import (
     StableDiffusionXLPipeline,
 )
 from PIL import Image
-from safetensors.torch import save_file
 
 from picowatch.catalog import Catalog
 from picowatch.engine.devices import choose_target
@@ -20,10 +20,11 @@ from picowatch.engine.models.checkpoints import CONFIGS, Checkpoints
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.renderer import Renderer
 from picowatch.engine.unet import latents as vaes
+from picowatch.errors import RenderFailed
 from picowatch.recipe.fields import Hires
 from picowatch.recipe.request import EmbeddingUse, LoraUse
-from tests.engine.adapters import kohya_lora, write
-from tests.engine.ldm import write_single_file
+from tests.engine.adapters import Tensors, kohya_lora, write
+from tests.engine.ldm import ldm_vae, write_single_file
 from tests.engine.requests import ignore_steps, pixels, request
 from tests.engine.tiny_models import FIRST, SECOND, tiny_sdxl
 from tests.engine.unet.test_start_images import circle, keep
@@ -64,6 +65,27 @@ def theirs() -> Any:
     )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+@pytest.fixture(scope="module")
+def style(models: Path, theirs: Any) -> tuple[LoraUse, Tensors]:
+    """A LoRA for the UNet and both text encoders, and its tensors."""
+    encoders = (theirs.text_encoder, theirs.text_encoder_2)
+    tensors = kohya_lora(theirs.unet, *encoders, seed=3, alpha=4.0)
+    write(models / "loras/style.safetensors", tensors)
+    return LoraUse("style", hash_of(models, "lora", "style"), 0.8), tensors
+
+
+@pytest.fixture(scope="module")
+def dog(models: Path, theirs: Any) -> Path:
+    """An embedding with the vectors of the word "corgi"."""
+    tokens = theirs.tokenizer("corgi", add_special_tokens=False)["input_ids"]
+    vectors = {
+        key: encoder.get_input_embeddings().weight[tokens].detach().clone()
+        for key, encoder in (("clip_l", theirs.text_encoder), ("clip_g", theirs.text_encoder_2))
+    }
+    assert [one.shape[1] for one in vectors.values()] == [FIRST, SECOND]
+    return write(models / "embeddings/dog.safetensors", vectors)
 
 
 def hash_of(models: Path, kind: Any, name: str) -> str:
@@ -238,13 +260,10 @@ def test_hires_tells_the_second_pass_its_own_size(models: Path, ours: Renderer) 
 
 
 def test_a_lora_acts_on_both_text_encoders_and_the_unet(
-    models: Path, ours: Renderer, theirs: Any
+    models: Path, ours: Renderer, theirs: Any, style: tuple[LoraUse, Tensors]
 ) -> None:
     """As if up x down had been added to every weight."""
-    encoders = (theirs.text_encoder, theirs.text_encoder_2)
-    tensors = kohya_lora(theirs.unet, *encoders, seed=3, alpha=4.0)
-    write(models / "loras/style.safetensors", tensors)
-    lora = LoraUse("style", hash_of(models, "lora", "style"), 0.8)
+    lora, tensors = style
     wanted = asked(models, loras=(lora,))
     (picture,) = rendered(ours, wanted)
     (plain,) = rendered(ours, asked(models))
@@ -265,18 +284,10 @@ def test_a_lora_acts_on_both_text_encoders_and_the_unet(
 
 
 def test_an_embedding_has_vectors_for_both_text_encoders(
-    models: Path, ours: Renderer, theirs: Any
+    models: Path, ours: Renderer, dog: Path
 ) -> None:
     """With the vectors of "corgi" the word means a corgi."""
-    tokens = theirs.tokenizer("corgi", add_special_tokens=False)["input_ids"]
-    vectors = {
-        key: encoder.get_input_embeddings().weight[tokens].detach().clone()
-        for key, encoder in (("clip_l", theirs.text_encoder), ("clip_g", theirs.text_encoder_2))
-    }
-    assert [one.shape[1] for one in vectors.values()] == [FIRST, SECOND]
-    (models / "embeddings").mkdir()
-    save_file(vectors, models / "embeddings/dog.safetensors")
-    use = EmbeddingUse("dog", hash_of(models, "embedding", "dog"))
+    use = EmbeddingUse("dog", hash_of(models, "embedding", dog.stem))
     (picture,) = rendered(ours, asked(models, "a dog", embeddings=(use,)))
     (word,) = rendered(ours, asked(models, "a corgi"))
     assert np.array_equal(picture, word)
@@ -313,3 +324,43 @@ def test_weights_in_plain_fp8_are_used_as_they_are(models: Path, ours: Renderer)
         rendered(ours, asked(models, checkpoint=name))[0] for name in ("tiny", "eight")
     )
     assert 0 < np.abs(folder - coarse).mean() < 30
+
+
+def test_an_embedding_that_fits_one_text_encoder_does_not_shift_the_next(
+    models: Path, ours: Renderer, dog: Path
+) -> None:
+    """A wildcard may name one of another family: it is refused, and the next one means itself."""
+    narrow = write(models / "embeddings/narrow.safetensors", {"emb_params": torch.ones(2, FIRST)})
+    refused = EmbeddingUse("narrow", sha256(narrow.read_bytes()).hexdigest())
+    find = {"narrow": narrow, "puppy": dog}
+    loaded = ours._checkpoints.load(asked(models))
+    for tower in loaded.prompts._towers:
+        tower.embeddings._find = lambda use: find[use.name]
+    with torch.inference_mode():
+        with pytest.raises(RenderFailed, match="its vectors have 32 numbers"):
+            loaded.prompts.conditions([asked(models, "a narrow", embeddings=(refused,))], 1)
+        puppy = EmbeddingUse("puppy", sha256(dog.read_bytes() + b"again").hexdigest())
+        named = loaded.prompts.conditions([asked(models, "a puppy", embeddings=(puppy,))], 1)
+        plain = loaded.prompts.conditions([asked(models, "a corgi")], 1)
+    assert torch.equal(named.positive.states, plain.positive.states)
+
+
+def test_the_memory_saving_levels_of_a_cpu_draw_the_same(
+    models: Path, ours: Renderer, style: tuple[LoraUse, Tensors]
+) -> None:
+    """With a LoRA; "low" begins with sliced attention. One tile of the VAE is the whole picture."""
+    wanted = asked(models, loras=(style[0],), height=64)
+    saving = Renderer(EngineOptions(models=models, device="cpu", threads=1, memory="low"))
+    (image,) = saving.render([wanted], ignore_steps)
+    assert image.memory_rung == "attention slicing"
+    assert np.abs(pixels(image) - rendered(ours, wanted)[0]).max() <= 1
+
+
+def test_a_vae_of_its_own_is_scaled_as_its_checkpoint_s_family(
+    models: Path, ours: Renderer
+) -> None:
+    """A VAE file does not say which family it is for."""
+    write(models / "vae/own.safetensors", ldm_vae(tiny_sdxl() / "vae"))
+    wanted = asked(models, vae="own", vae_hash=hash_of(models, "vae", "own"))
+    own, baked = (rendered(ours, one)[0] for one in (wanted, asked(models)))
+    assert np.array_equal(own, baked)
