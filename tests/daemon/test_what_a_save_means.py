@@ -51,7 +51,7 @@ def test_a_newer_save_replaces_what_is_still_queued(house: House) -> None:
         wait_for(lambda: "1 image queued, 2 cancelled" in house.log(), "the second save")
         hold.release()
         wait_for(lambda: len(house.pictures()) == 2, "two pictures")
-    assert house.started() == ["first", "other"], "the image in work is finished"
+    assert house.started() == ["first", "other"], "the image in progress is finished"
 
 
 def test_the_image_in_progress_is_stopped_under_the_setting_interrupt(house: House) -> None:

@@ -10,8 +10,24 @@ import torch
 from tokenizers import pre_tokenizers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+from picowatch.catalog import Catalog
+from picowatch.engine.devices import choose_target
+from picowatch.engine.models.checkpoints import CONFIGS, Checkpoints
+from picowatch.engine.options import EngineOptions
+from picowatch.engine.renderer import Renderer
+
 LETTERS = sorted(pre_tokenizers.ByteLevel.alphabet())  # 256 characters, one for each byte
 FIRST, SECOND = 32, 48  # widths of the text encoders
+
+
+def tiny_renderer(models: Path, family: str, configs: Path) -> Renderer:
+    """In this process, on one thread; `configs` describes the family's single files."""
+    options = EngineOptions(models=models, device="cpu", threads=1, start_images=models)
+    renderer = Renderer(options)
+    catalog = Catalog(models, None, keep_hashes=False)
+    target = choose_target("cpu", "float32")
+    renderer._checkpoints = Checkpoints(catalog, target, {**CONFIGS, family: configs})
+    return renderer
 
 
 @cache

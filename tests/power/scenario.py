@@ -97,7 +97,7 @@ def second_day(house: House) -> None:
     house.engine.before_batch = wait_for_the_next_save  # type: ignore[assignment]
     save(house, 1)
     with house.running(batch_size=BATCH_SIZE):
-        wait_for(lambda: "a square" in house.started(), "the first new picture in work")
+        wait_for(lambda: "a square" in house.started(), "the first new picture in progress")
         save(house, 2)
         wait_for(lambda: "1 cancelled" in house.log(), "the save that cancels")
         go_on.set()

@@ -11,14 +11,11 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from picowatch.catalog import Catalog
-from picowatch.engine.devices import choose_target
-from picowatch.engine.models.checkpoints import CONFIGS, Checkpoints
 from picowatch.engine.models.sd2 import _TELLING, _prediction
-from picowatch.engine.options import EngineOptions
 from picowatch.engine.renderer import Renderer
 from tests.engine.ldm import write_single_file
 from tests.engine.requests import ignore_steps, pixels, request
-from tests.engine.tiny_models import tiny_sd2
+from tests.engine.tiny_models import tiny_renderer, tiny_sd2
 
 # numpy 2.4 and torch 2.13 inside diffusers 0.42; in the engine process warnings are off.
 pytestmark = [
@@ -40,12 +37,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def ours(models: Path) -> Renderer:
-    """In this process and on one thread; single files are as small as the folder."""
-    renderer = Renderer(EngineOptions(models=models, device="cpu", threads=1))
-    configs = {**CONFIGS, "sd2": tiny_sd2()}
-    catalog = Catalog(models, None, keep_hashes=False)
-    renderer._checkpoints = Checkpoints(catalog, choose_target("cpu", "float32"), configs)
-    return renderer
+    """Single files are as small as the folder."""
+    return tiny_renderer(models, "sd2", tiny_sd2())
 
 
 def rendered(ours: Renderer, models: Path, checkpoint: str, negative: str = "") -> Any:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from picowatch.catalog import Catalog
 from picowatch.engine.devices import choose_target
-from picowatch.engine.models.checkpoints import CONFIGS, Checkpoints
+from picowatch.engine.models.checkpoints import Checkpoints
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.renderer import Renderer
 from picowatch.engine.unet import latents as vaes
@@ -26,7 +26,7 @@ from picowatch.recipe.request import EmbeddingUse, LoraUse
 from tests.engine.adapters import Tensors, kohya_lora, write
 from tests.engine.ldm import ldm_vae, write_single_file
 from tests.engine.requests import ignore_steps, pixels, request
-from tests.engine.tiny_models import FIRST, SECOND, tiny_sdxl
+from tests.engine.tiny_models import FIRST, SECOND, tiny_renderer, tiny_sdxl
 from tests.engine.unet.test_start_images import circle, keep
 
 # numpy 2.4 and torch 2.13 inside diffusers 0.42; in the engine process warnings are off.
@@ -47,14 +47,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def ours(models: Path) -> Renderer:
-    """In this process and on one thread, as theirs; single files are as small as the folder."""
-    options = EngineOptions(models=models, device="cpu", threads=1, start_images=models)
-    renderer = Renderer(options)
-    catalog = Catalog(models, None, keep_hashes=False)
-    target = choose_target("cpu", "float32")
-    configs = {**CONFIGS, "sdxl": tiny_sdxl()}
-    renderer._checkpoints = Checkpoints(catalog, target, configs)
-    return renderer
+    """Single files are as small as the folder."""
+    return tiny_renderer(models, "sdxl", tiny_sdxl())
 
 
 @pytest.fixture(scope="module")
@@ -252,11 +246,19 @@ def test_a_mask_changes_only_its_inside(models: Path, ours: Renderer) -> None:
 
 
 def test_hires_tells_the_second_pass_its_own_size(models: Path, ours: Renderer) -> None:
-    """The picture has the larger size, and both passes drew."""
+    """Height and width, nothing cropped, and both again: as A1111 does."""
+    told: list[tuple[float, ...]] = []
+
+    def listen(module: Any, given: Any, named: dict[str, Any]) -> None:
+        told.extend(map(tuple, named["added_cond_kwargs"]["time_ids"].tolist()))
+
+    unet = ours._checkpoints.load(asked(models)).unet
+    hook = unet.register_forward_pre_hook(listen, with_kwargs=True)
     hires = Hires(scale=2.0, denoising_strength=0.5, upscaler="Latent")
     (picture,) = rendered(ours, asked(models, hires=hires))
+    hook.remove()
+    assert list(dict.fromkeys(told)) == [(96, 64, 0, 0, 96, 64), (192, 128, 0, 0, 192, 128)]
     assert picture.shape == (192, 128, 3)
-    assert picture.std() > 5
 
 
 def test_a_lora_acts_on_both_text_encoders_and_the_unet(
@@ -364,3 +366,10 @@ def test_a_vae_of_its_own_is_scaled_as_its_checkpoint_s_family(
     wanted = asked(models, vae="own", vae_hash=hash_of(models, "vae", "own"))
     own, baked = (rendered(ours, one)[0] for one in (wanted, asked(models)))
     assert np.array_equal(own, baked)
+
+
+def test_the_vae_computes_in_float32_where_the_rest_is_float16(models: Path) -> None:
+    """It says so itself (`force_upcast`): in float16 it overflows."""
+    target = choose_target("cpu", "float16")
+    loaded = Checkpoints(Catalog(models), target).load(asked(models))
+    assert (loaded.unet.dtype, loaded.vae.dtype) == (torch.float16, torch.float32)
