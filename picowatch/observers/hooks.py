@@ -5,9 +5,11 @@ program at a time, a bounded queue, and a time limit after which the program is 
 it started. Each failure is one line in the log.
 """
 
+import errno
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from queue import Queue
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from picowatch.outbox.status import Status
 
@@ -49,6 +51,12 @@ for group in running:
     except OSError:
         pass
 """
+
+
+# Runs a program once a line can be read, which comes when the killer knows of its group; so no
+# moment is left in which picowatch could be killed and the hook would run on. Its own output goes
+# nowhere, so the pipe stands there.
+_ONCE_NOTED = 'read -r line <&1 && exec "$0" "$@" >/dev/null'
 
 
 class _GroupKiller:
@@ -182,14 +190,7 @@ class _Hook:
         with tempfile.TemporaryFile() as stdin, tempfile.TemporaryFile() as stderr:
             stdin.write(json.dumps(call.values).encode())
             stdin.seek(0)
-            process = subprocess.Popen(
-                [*self._command, *call.arguments],
-                stdin=stdin,
-                stdout=subprocess.DEVNULL,
-                stderr=stderr,
-                start_new_session=True,
-            )
-            self._killer.note(process.pid)
+            process = self._start([*self._command, *call.arguments], stdin, stderr)
             try:
                 in_time = self._wait(process)
             finally:
@@ -205,6 +206,27 @@ class _Hook:
             words = next((f": {line}" for line in lines if line.strip()), "")
             self._warn(outcome + words)
 
+    def _start(
+        self, command: Sequence[str], stdin: IO[bytes], stderr: IO[bytes]
+    ) -> "subprocess.Popen[bytes]":
+        """Start the program in a group of its own, of which the killer knows first."""
+        _check_program(command[0])
+        noted, tell = os.pipe()
+        try:
+            process = subprocess.Popen(
+                ["/bin/sh", "-c", _ONCE_NOTED, *command],
+                stdin=stdin,
+                stdout=noted,
+                stderr=stderr,
+                start_new_session=True,
+            )
+            self._killer.note(process.pid)
+            os.write(tell, b"\n")
+        finally:
+            os.close(noted)
+            os.close(tell)
+        return process
+
     def _wait(self, process: "subprocess.Popen[bytes]") -> bool:
         """Until it ends, its time is up, or picowatch ends; returns whether it has ended."""
         deadline = time.monotonic() + self._seconds
@@ -216,6 +238,13 @@ class _Hook:
 
     def _warn(self, words: str) -> None:
         log.warning("hook %s (%s) %s", self._name, self._command[0], words)
+
+
+def _check_program(program: str) -> None:
+    """Raise OSError if there is no such program, as starting it would."""
+    if shutil.which(program) is None:
+        number = errno.EACCES if shutil.which(program, os.F_OK) else errno.ENOENT
+        raise OSError(number, os.strerror(number))
 
 
 def _kill(process: "subprocess.Popen[bytes]") -> None:

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -15,7 +16,7 @@ import pytest
 
 from picowatch.observers.hooks import MAX_QUEUED, Hooks
 from picowatch.outbox.status import Status
-from tests.commands.picowatch import picowatch, start
+from tests.commands.picowatch import clean_environment, picowatch, start
 from tests.house import House, wait_for, within
 from tests.storm.driver import children
 
@@ -126,6 +127,8 @@ def test_run_once_waits_for_its_hooks(tmp_path: Path, notes: Notes) -> None:
     ("command", "said"),
     [
         (["/nowhere/to/be/found"], "could not be run: No such file or directory"),
+        (["nowhere-to-be-found"], "could not be run: No such file or directory"),
+        ([__file__], "could not be run: Permission denied"),
         (["false"], "failed with exit code 1"),
         (["sh", "-c", "echo; echo no bell >&2; exit 3"], "failed with exit code 3: no bell"),
         (["sh", "-c", "sleep 60"], "was stopped after 0.2 s (hook_seconds)"),
@@ -273,6 +276,33 @@ def test_a_hook_ends_with_a_killed_daemon(tmp_path: Path) -> None:
         daemon.kill()
         daemon.communicate()
     wait_for(lambda: none_alive([*of_hook, *started]), "their end")
+
+
+def test_a_hook_does_not_begin_before_its_end_is_sure(tmp_path: Path) -> None:
+    """The daemon is killed after it has started a hook and before what looks after it knows."""
+    daemon = f"""
+import os, signal, threading
+from pathlib import Path
+from picowatch.observers import hooks
+
+def die(killer, group):
+    Path("pid").write_text(str(group))
+    threading.Event().wait(0.5)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+hooks._GroupKiller.note = die
+commands = {{"idle": {["sh", "-c", "touch begun; exec sleep 100"]}}}
+running = hooks.Hooks(commands, inbox=Path("."), outbox=Path("."), seconds=60)
+running._call("idle", values={{}})
+threading.Event().wait(60)
+"""
+    killed = subprocess.run(
+        [sys.executable, "-c", daemon], cwd=tmp_path, env=clean_environment(), timeout=60
+    )
+    assert killed.returncode == -signal.SIGKILL
+    hook = int((tmp_path / "pid").read_text())
+    wait_for(lambda: not alive(hook), "its end")
+    assert not (tmp_path / "begun").exists()
 
 
 def test_pictures_of_two_threads_at_once_are_all_counted(tmp_path: Path, notes: Notes) -> None:
