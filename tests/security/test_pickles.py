@@ -217,6 +217,7 @@ def test_nothing_of_ours_unpickles_but_the_wire() -> None:
     assert users <= {
         "engine/process/child.py",
         "engine/process/child_main.py",
+        "engine/process/command.py",
         "engine/process/wire.py",
         "engine/cluster/driver.py",
         "engine/cluster/driver_main.py",

@@ -3,22 +3,18 @@
 import os
 import secrets
 import shutil
-import signal
 import socket
-import subprocess
 import tempfile
 import threading
 from concurrent.futures import Future
 from contextlib import suppress
 from itertools import count
-from multiprocessing.connection import Pipe
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import psutil  # type: ignore[import-untyped]
 
-from picowatch.engine.process.command import python_command
-from picowatch.engine.process.failures import StderrTail
+from picowatch.engine.process.command import ChildProcess
 from picowatch.engine.protocol import EngineLost
 from picowatch.errors import PicowatchError
 
@@ -74,25 +70,16 @@ class Driver:
     def __init__(self, address: str | None) -> None:
         """Start the process; raises OSError. Without an address it is for a new cluster."""
         self._address = address
-        self._connection, theirs = Pipe()
         self._lock = threading.Lock()
         self._numbers = count()
         self._calls: dict[int, Future[Any]] = {}
         self._ended = False
         self._folder = _new_folder() if address is None else None
-        with theirs:
-            self._process = subprocess.Popen(
-                python_command("picowatch.engine.cluster.driver_main", theirs.fileno()),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                env=os.environ | _ENVIRONMENT | ({} if address else _own_cluster()),
-                pass_fds=(theirs.fileno(),),
-                cwd="/",  # Ray has all nodes search the folder that its driver is in
-                start_new_session=True,
-            )
-        assert self._process.stderr is not None
-        self._stderr = StderrTail(self._process.stderr)
+        self._process = ChildProcess(
+            "picowatch.engine.cluster.driver_main",
+            os.environ | _ENVIRONMENT | ({} if address else _own_cluster()),
+            folder="/",  # Ray has all nodes search the folder that its driver is in
+        )
         threading.Thread(target=self._receive, name="driver", daemon=True).start()
 
     def connect(self) -> Future[None]:
@@ -107,24 +94,22 @@ class Driver:
             if not self._ended:
                 self._calls[number] = future
                 with suppress(OSError):  # it ended: `_receive` fails the call
-                    self._connection.send(Call(number, node, method, arguments))
+                    self._process.connection.send(Call(number, node, method, arguments))
                 return future
         future.set_exception(EngineLost(LOST))
         return future
 
     def stderr(self) -> str:
         """What the process wrote to its standard error last."""
-        return "\n".join(self._stderr.lines())
+        return "\n".join(self._process.stderr.lines())
 
     def end(self, patience_seconds: float = 0.0) -> None:
         """Let it give back what it holds, then kill it with all that it started."""
         if patience_seconds:
             with self._lock, suppress(OSError):
-                self._connection.send(None)
-            with suppress(subprocess.TimeoutExpired):
-                self._process.wait(patience_seconds)
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+                self._process.connection.send(None)
+            self._process.wait(patience_seconds)
+        self._process.kill()
         self._process.wait()
         for _ in range(_TRIES):  # Ray's workers may just be ending
             if self._folder is not None and self._folder.exists():
@@ -134,7 +119,7 @@ class Driver:
         """The thread: pass on the answers until the process ends."""
         try:
             while True:
-                answer: Answer = self._connection.recv()
+                answer: Answer = self._process.connection.recv()
                 with self._lock:
                     future = self._calls.pop(answer.number)
                 if isinstance(answer.result, PicowatchError):
@@ -146,7 +131,7 @@ class Driver:
         finally:
             with self._lock:
                 self._ended = True
-                self._connection.close()
+                self._process.connection.close()
             for future in self._calls.values():
                 future.set_exception(EngineLost(LOST))
 

@@ -6,21 +6,19 @@ ended by SIGKILL: at once, and in every phase, even during an import or a load.
 """
 
 import os
-import signal
-import subprocess
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from itertools import count
-from multiprocessing.connection import Connection, Pipe
+from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import NamedTuple
 
 from picowatch.engine.memory.usage import process_memory
 from picowatch.engine.options import EngineOptions
-from picowatch.engine.process.command import python_command
-from picowatch.engine.process.failures import StderrTail, explain_exit
+from picowatch.engine.process.command import ChildProcess
+from picowatch.engine.process.failures import explain_exit
 from picowatch.engine.process.wire import (
     Ended,
     FromEngine,
@@ -187,23 +185,21 @@ class _Child:
         self._send_lock = threading.Lock()
         self._work: SimpleQueue[Batch | None] = SimpleQueue()
         self._current: Future[list[RenderedImage]] | None = None
-        self._process: subprocess.Popen[bytes] | None = None
-        self._connection: Connection | None = None
+        self._process: ChildProcess | None = None
         self._ended = False
         self._ready = False
-        self._stderr: StderrTail | None = None
         self.gpu_memory: MemoryUse | None = None  # after its last batch
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     @property
     def process_id(self) -> int | None:
         """None until the process was started."""
-        return self._process.pid if self._process is not None else None
+        return self._process.id if self._process is not None else None
 
     def alive(self) -> bool:
         """False once the process has ended, by whatever cause."""
         process = self._process
-        return self._thread.is_alive() and (process is None or process.poll() is None)
+        return self._thread.is_alive() and (process is None or process.status() is None)
 
     def submit(self, work: Batch) -> Pictures:
         """Queue a batch; the first one starts the process."""
@@ -221,9 +217,9 @@ class _Child:
 
     def interrupt(self) -> None:
         """Send the process a request to end the batch in progress, if there is one."""
-        if self._connection and self._current is not None and not self._current.done():
+        if self._process and self._current is not None and not self._current.done():
             with suppress(OSError):
-                self._send(self._connection, Interrupt())
+                self._send(self._process.connection, Interrupt())
 
     def end(self) -> None:
         """Kill the process and wait for the thread; a batch in progress ends with EngineStopped."""
@@ -254,7 +250,7 @@ class _Child:
 
     def _serve(self) -> None:
         """Start the process and pass it one batch after the other."""
-        connection = self._start_process()
+        connection = self._started().connection
         self._send(connection, self._options)
         for number in count():
             work = self._work.get()
@@ -292,7 +288,7 @@ class _Child:
         """
         assert self._process is not None
         while not connection.poll(_CHECK_SECONDS):
-            if self._process.poll() is not None and not connection.poll(0):
+            if self._process.status() is not None and not connection.poll(0):
                 raise EOFError
         try:
             reply = connection.recv()
@@ -307,52 +303,35 @@ class _Child:
             raise EngineDied("The engine answered a request that was not sent.", _REPORT_IT)
         return reply.message
 
-    def _start_process(self) -> Connection:
-        """Start it in a session of its own: Ctrl-C on the terminal is for the daemon alone."""
-        ours, theirs = Pipe()
-        with self._lock, theirs:
-            self._connection = ours
+    def _started(self) -> ChildProcess:
+        """Start the process."""
+        with self._lock:
             if self._ended:
                 raise EOFError
-            self._process = subprocess.Popen(
-                python_command(self._program, theirs.fileno()),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                env=_DEFAULTS | os.environ | _ENVIRONMENT,
-                pass_fds=(theirs.fileno(),),
-                start_new_session=True,
-            )
-        assert self._process.stderr is not None
-        self._stderr = StderrTail(self._process.stderr)
-        return ours
+            environment = _DEFAULTS | os.environ | _ENVIRONMENT
+            self._process = ChildProcess(self._program, environment)
+        return self._process
 
     def _send(self, connection: Connection, message: ToEngine) -> None:
         with self._send_lock:
             connection.send(message)
 
     def _kill(self) -> None:
-        """End the process and whatever it started, even if it ended before them.
-
-        macOS answers with PermissionError where only a dead process is left.
-        """
         if self._process is not None:
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.kill()
 
     def _why_it_ended(self, error: Exception) -> Exception:
         """Why the process no longer exists."""
         if self._ended:
             return EngineStopped("The engine was closed.")
-        if self._process is None or self._stderr is None:
+        if self._process is None:
             return EngineCannotStart(f"The engine could not be started: {error}.")
-        try:
-            status = self._process.wait(_END_SECONDS)
-        except subprocess.TimeoutExpired:
+        status = self._process.wait(_END_SECONDS)
+        if status is None:
             return self._died("The engine stopped answering and was ended.")
         self._kill()
-        self._stderr.wait(_END_SECONDS)
-        return self._died(*explain_exit(status, self._stderr.lines()))
+        self._process.stderr.wait(_END_SECONDS)
+        return self._died(*explain_exit(status, self._process.stderr.lines()))
 
     def _died(self, message: str, remedy: str = "") -> EngineDied:
         return EngineDied(message, remedy) if self._ready else EngineCannotStart(message, remedy)
@@ -360,11 +339,10 @@ class _Child:
     def _clean_up(self) -> None:
         """Clean up the process, pipes and thread."""
         with self._lock:
-            self._kill()
-        if self._process is not None:
-            self._process.wait()
-        if self._stderr is not None:
-            self._stderr.wait(_END_SECONDS)
-        if self._connection is not None:
+            process = self._process
+        if process is not None:
+            process.kill()
+            process.wait()
+            process.stderr.wait(_END_SECONDS)
             with self._send_lock:
-                self._connection.close()
+                process.connection.close()
