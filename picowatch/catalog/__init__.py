@@ -2,7 +2,7 @@
 
 from picowatch.catalog.catalog import DEMO, Catalog
 from picowatch.catalog.configs import read_config
-from picowatch.catalog.folders import weight_files
+from picowatch.catalog.folder_files import weight_files
 from picowatch.catalog.models import FoundModels, Kind, Layout, Model, Refused
 
 __all__ = [

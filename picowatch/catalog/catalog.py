@@ -1,27 +1,30 @@
 """What is in models/: kinds, names, sizes and hashes, from the headers. Reads no weights."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
-from picowatch.catalog.families import NAMES
-from picowatch.catalog.folders import (
+from picowatch.catalog.families import NAMES, variant_by_name
+from picowatch.catalog.folder_files import (
     INDEX,
     PICKLE_ENDINGS,
     folder_files,
     is_file,
     is_folder,
+)
+from picowatch.catalog.folders import (
     is_vae_folder,
     recognise_checkpoint_folder,
     recognise_vae_folder,
 )
 from picowatch.catalog.hashes import HashCache, OnBlock, ignore_block
 from picowatch.catalog.headers import read_header
-from picowatch.catalog.models import FOLDERS, FoundModels, Kind, Model, Recognised, Refused
+from picowatch.catalog.models import FOLDERS, FoundModels, Kind, Layout, Model, Recognised, Refused
 from picowatch.catalog.recognise import expect_usable, recognise
 from picowatch.catalog.wildcards import WildcardFiles
 from picowatch.errors import ModelRefused
+from picowatch.recipe.families import rules_of
 from picowatch.recipe.inventory import Checkpoint, Inventory
 from picowatch.recipe.messages.problems import harmless
 from picowatch.recipe.read.decoding import NEVER_IN_NAMES, invisible
@@ -249,7 +252,8 @@ def _look_at(candidate: _Candidate) -> Model | Refused:
             found = recognise_checkpoint_folder(candidate.path)
         else:
             found = recognise(read_header(candidate.path))
-        expect_usable(found, candidate.kind)
+        layout: Layout = "folder" if is_folder(candidate.path) else "file"
+        expect_usable(found, candidate.kind, layout)
         return _model(candidate.name, candidate.path, found)
     except ModelRefused as refused:
         reason = refused.message
@@ -291,6 +295,7 @@ def _checkpoint(model: Model) -> Checkpoint:
         model.text_layers,
         model.zero_snr,
         NAMES.get(model.family, ""),
+        rules_of(model.family, model.variant),
     )
 
 
@@ -301,6 +306,7 @@ def _families(adapters: tuple[Model, ...]) -> dict[str, str]:
 
 def _model(name: str, path: Path, found: Recognised) -> Model:
     folder = is_folder(path)
+    found = replace(found, variant=found.variant or variant_by_name(found.family, name))
     sizes = [file.path.stat().st_size for file in folder_files(path)] if folder else []
     return Model(
         name=name,

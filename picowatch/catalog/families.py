@@ -31,9 +31,13 @@ NAMES = {
     "anima": "Anima",
     "wan": "Wan",
 }
-RENDERED = ("demo", "sd1", "sd2", "sdxl")
+# Families of UNets, whose single files are whole checkpoints.
+UNETS = ("demo", "sd1", "sd2", "sdxl")
+# Families that diffusers' pipelines render.
+FLOWS = ("z_image", "flux")
+RENDERED = (*UNETS, *FLOWS)
 # The end of every sentence that refuses another family.
-ONLY = "picowatch only supports Stable Diffusion 1.x, 2.x and XL."
+ONLY = "picowatch does not support it; docs/models.md lists what it does."
 
 # The width of the text that a UNet's cross-attention looks at.
 FAMILY_OF_WIDTH = {64: "demo", 768: "sd1", 1024: "sd2", 2048: "sdxl"}
@@ -100,4 +104,11 @@ def _variant(header: Header, prefix: str, family: str) -> str:
         return _FLUX2_TEXT.get(header.inputs(f"{prefix}txt_in.weight"), "")
     if family == "qwen_image" and header.has(f"{prefix}txt_in.text_norm."):
         return "2.1"
+    return ""
+
+
+def variant_by_name(family: str, name: str) -> str:
+    """The variant of a checkpoint whose weights do not say it, by its file's or folder's name."""
+    if family == "z_image":
+        return "Turbo" if "turbo" in name.casefold() else "Base"
     return ""

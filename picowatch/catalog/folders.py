@@ -1,15 +1,13 @@
 """Recognises diffusers folders: a model_index.json and a folder for each part."""
 
-import os
-import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
 from picowatch.catalog.configs import read_config, read_json
 from picowatch.catalog.families import NAMES, ONLY
-from picowatch.catalog.headers import read_header
+from picowatch.catalog.folder_files import INDEX, check_files, check_weights, is_file, is_folder
 from picowatch.catalog.models import Recognised
+from picowatch.catalog.pipelines import PIPELINES, recognise_pipeline
 from picowatch.catalog.recognise import (
     OTHER_INPUTS,
     REFINER,
@@ -20,21 +18,10 @@ from picowatch.catalog.recognise import (
 from picowatch.errors import ModelRefused
 from picowatch.recipe.messages.problems import shown
 
-INDEX = "model_index.json"
 # The parts of a checkpoint; the second ones are Stable Diffusion XL's.
 _PARTS = ("scheduler", "text_encoder", "tokenizer", "unet", "vae")
 _SDXL_PARTS = (*_PARTS, "text_encoder_2", "tokenizer_2")
 _WEIGHED_PARTS = ("text_encoder", "text_encoder_2", "unet", "vae")
-_WEIGHT_NAMES = (
-    re.compile(r"(diffusion_pytorch_)?model\.safetensors"),
-    re.compile(r"(diffusion_pytorch_)?model-\d{5}-of-\d{5}\.safetensors"),
-    re.compile(r"(diffusion_pytorch_)?model\.fp16\.safetensors"),
-)
-PICKLE_ENDINGS = {".bin", ".ckpt", ".pt", ".pth"}
-_TEXTS = (".json", ".txt")
-# Vocabularies and templates with endings of their own.
-_OTHER_TEXTS = ("spiece.model", "tokenizer.model", "chat_template.jinja")
-_MAX_TEXT_BYTES = 32_000_000  # a vocabulary of CLIP has 1 to 4 MB
 _VAE_FACTOR = 8
 _SAMPLE_SIZES = range(8, 257)  # sides of 64 to 2048 pixels
 _SD_PIPELINES = ("StableDiffusionPipeline", "StableDiffusionInpaintPipeline")
@@ -80,68 +67,14 @@ _DISTILLED_DEPTHS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class FolderFile:
-    """One file of a folder that takes part in its hash: relative path, and where it is."""
-
-    relative: str
-    path: Path
-
-
-def is_folder(path: Path) -> bool:
-    """Whether it is a folder, or a link to one; False if it cannot be examined.
-
-    Unlike pathlib's, for a folder without permission or a link with an overlong target, too.
-    """
-    return os.path.isdir(path)  # noqa: PTH112
-
-
-def is_file(path: Path) -> bool:
-    """Whether it is a regular file, or a link to one; False if it cannot be examined."""
-    return os.path.isfile(path)  # noqa: PTH113
-
-
-def weight_files(part: Path) -> list[Path]:
-    """The safetensors files that hold a part's weights; [] if not found.
-
-    The plain file first, then the plain shards, then a float16 file alone; other variants
-    ("non_ema") are for training.
-    """
-    names = sorted(path.name for path in part.iterdir() if path.suffix == ".safetensors")
-    for pattern in _WEIGHT_NAMES:
-        found = [part / name for name in names if pattern.fullmatch(name)]
-        if found:
-            return found
-    return []
-
-
-def folder_files(folder: Path) -> list[FolderFile]:
-    """The configs, vocabularies and weights of a diffusers folder, sorted by relative path.
-
-    Of a checkpoint folder the index and the parts' folders count, of a VAE folder its own
-    files; weights that are not read, previews and safety checkers do not.
-    """
-    parts = [folder]
-    if is_file(folder / INDEX):
-        parts = [folder / part for part in _SDXL_PARTS if is_folder(folder / part)]
-    found = [folder / INDEX] if parts != [folder] else []
-    for part in parts:
-        found += weight_files(part)
-        found += (path for path in part.iterdir() if _is_text(path) and not is_folder(path))
-    files = [FolderFile(path.relative_to(folder).as_posix(), path) for path in found]
-    return sorted(files, key=lambda file: file.relative)
-
-
-def _is_text(path: Path) -> bool:
-    return path.suffix in _TEXTS or path.name in _OTHER_TEXTS
-
-
 def recognise_checkpoint_folder(folder: Path) -> Recognised:
-    """A whole folder of a UNet's family; ModelRefused says what else it is or what is missing."""
+    """A whole diffusers folder; ModelRefused says what is missing or not supported."""
     pipeline = str(read_json(folder / INDEX).get("_class_name"))
+    if pipeline in PIPELINES:
+        return recognise_pipeline(folder, pipeline)
     if pipeline not in (*_SD_PIPELINES, *_SDXL_PIPELINES):
         raise ModelRefused(_other_pipeline(pipeline))
-    _check_files(folder)
+    check_files(folder)
     unet = read_config(folder / "unet" / "config.json")
     family = _unet_family(pipeline, unet)
     in_channels, sample_size = unet.get("in_channels"), unet.get("sample_size")
@@ -155,7 +88,7 @@ def recognise_checkpoint_folder(folder: Path) -> Recognised:
             raise ModelRefused(f"is a diffusers folder without {part}/: copy the whole folder.")
     weighed = [part for part in parts if part in _WEIGHED_PARTS]
     for part in weighed:
-        _check_weights(folder / part)
+        check_weights(folder / part)
     configs = {part: read_config(folder / part / "config.json") for part in weighed}
     schedule = read_config(folder / "scheduler" / "scheduler_config.json")
     if str(schedule.get("_class_name")).startswith("EDM"):
@@ -203,25 +136,13 @@ def _text_layers(config: dict[str, Any]) -> int:
     return layers if isinstance(layers, int) else TEXT_LAYERS["sd1"]  # as transformers has it then
 
 
-def _check_files(folder: Path) -> None:
-    """Whatever takes part in its hash, or is read with its tokenizer, can be read to its end."""
-    for file in folder_files(folder):
-        if not is_file(file.path):  # a FIFO or a link to a device, which have no end
-            raise ModelRefused(f"cannot be used: {file.relative} is not a regular file. Remove it.")
-        if _is_text(file.path) and file.path.stat().st_size > _MAX_TEXT_BYTES:
-            raise ModelRefused(
-                f"cannot be used: {file.relative} is too large; the limit is "
-                f"{_MAX_TEXT_BYTES:,} bytes."
-            )
-
-
 def _is_sample_size(value: object) -> TypeGuard[int]:
     return type(value) is int and value in _SAMPLE_SIZES
 
 
 def recognise_vae_folder(folder: Path) -> Recognised:
     """A diffusers AutoencoderKL with 4 latent channels."""
-    _check_files(folder)
+    check_files(folder)
     config = read_config(folder / "config.json")
     if config.get("_class_name") != "AutoencoderKL":
         raise ModelRefused("is a diffusers folder, but not of a VAE (AutoencoderKL).")
@@ -230,30 +151,10 @@ def recognise_vae_folder(folder: Path) -> Recognised:
             f"is a VAE with {shown(str(config['latent_channels']))} latent channels: "
             "the supported families have 4."
         )
-    _check_weights(folder)
+    check_weights(folder)
     return Recognised("vae", "")
 
 
 def is_vae_folder(folder: Path) -> bool:
     """True for a folder with a config.json of its own and some weights."""
     return is_file(folder / "config.json") and not is_file(folder / INDEX)
-
-
-def _check_weights(part: Path) -> None:
-    """A part has whole safetensors weights."""
-    weights = weight_files(part)
-    for path in weights:
-        try:
-            read_header(path)
-        except ModelRefused as refused:
-            raise ModelRefused(
-                f"cannot be used: its file {part.name}/{path.name} {refused.message}"
-            ) from refused
-    if weights:
-        return
-    if any(path.suffix in PICKLE_ENDINGS for path in part.iterdir()):
-        raise ModelRefused(
-            f"has its weights in {part.name}/ only as pickle files (.bin), which can run code: "
-            "get the folder's .safetensors files instead."
-        )
-    raise ModelRefused(f"is a diffusers folder without weights in {part.name}/.")

@@ -8,10 +8,18 @@ parts. LoRAs and embeddings are recognised in adapters.py.
 import re
 
 from picowatch.catalog import adapters
-from picowatch.catalog.families import FAMILY_OF_WIDTH, NAMES, ONLY, RENDERED, UNET, transformer
+from picowatch.catalog.families import (
+    FAMILY_OF_WIDTH,
+    NAMES,
+    ONLY,
+    RENDERED,
+    UNET,
+    UNETS,
+    transformer,
+)
 from picowatch.catalog.headers import Header
 from picowatch.catalog.lora_keys import misfits
-from picowatch.catalog.models import FOLDERS, Kind, Recognised
+from picowatch.catalog.models import FOLDERS, Kind, Layout, Recognised
 from picowatch.errors import ModelRefused
 
 # Layers of the text encoder that clip_skip chooses from: of CLIP L, SDXL's smaller one too; of
@@ -89,13 +97,14 @@ def _lora(header: Header) -> Recognised:
         family,
         base_model=adapters.base_model(header),
         trigger_words=adapters.trigger_words(header),
-        note=misfits(header.shapes, family) if family in ("", *RENDERED) else "",
+        note=misfits(header.shapes, family) if family in ("", *UNETS) else "",
     )
 
 
-def expect_usable(found: Recognised, kind: Kind) -> None:
+def expect_usable(found: Recognised, kind: Kind, layout: Layout = "file") -> None:
     """A file belongs in the folder of its kind, and to a family that can be rendered."""
-    if found.family and found.family not in RENDERED:
+    usable = RENDERED if layout == "folder" else UNETS
+    if found.family and found.family not in usable:
         raise ModelRefused(f"{_with_family(found)}: {ONLY}")
     if found.kind != kind:
         raise ModelRefused(
@@ -118,7 +127,7 @@ def _unet(header: Header, prefix: str) -> Recognised:
     _refuse_variants(header, prefix)
     family = _unet_family(header, prefix)
     in_channels = header.inputs(f"{prefix}input_blocks.0.0.weight")
-    if family in RENDERED:
+    if family in UNETS:
         _check_complete(header, family)
     prediction = _prediction(header)
     return Recognised(

@@ -15,12 +15,14 @@ LARGE_NATIVE_SIZE = 512
 class Target:
     """A device, the type its models compute in, and the device's name for people.
 
-    `large_unet_dtype` is the type for the UNet of a full-size checkpoint.
+    `large_unet_dtype` is the type for the UNet of a full-size checkpoint, `flow_dtype` for all
+    parts of a flow family.
     """
 
     device: torch.device
     dtype: torch.dtype
     large_unet_dtype: torch.dtype
+    flow_dtype: torch.dtype
     name: str
 
     @property
@@ -44,20 +46,25 @@ def choose_target(device: str, precision: Precision, ordinal: int = 0) -> Target
     Precision "auto" is float16 on CUDA. Elsewhere it is float32 (with some checkpoints float16
     gives black pictures on MPS), except for the UNet of a full-size checkpoint on a CPU that
     computes bfloat16: a step of Stable Diffusion 1.5 at 256x256 took 3 seconds instead of 7 on two
-    such cores, and the UNet took half the memory. The demo model gains nothing from it.
+    such cores, and the UNet took half the memory. The demo model gains nothing from it. Flow
+    families are trained in bfloat16, and many overflow in float16: they compute in it wherever it
+    is there.
     """
     chosen = torch.device(_best() if device == "auto" else device)
     if chosen.type == "cuda" and chosen.index is None:
         chosen = torch.device("cuda", ordinal % max(1, torch.cuda.device_count()))
     _check(chosen)
     if precision != "auto":
-        dtype = large = _DTYPES[precision]
+        dtype = large = flow = _DTYPES[precision]
     elif chosen.type == "cuda":
         dtype = large = torch.float16
+        flow = torch.bfloat16
     else:
         dtype = torch.float32
-        large = torch.bfloat16 if chosen.type == "cpu" and _computes_bfloat16() else dtype
-    return Target(chosen, dtype, large, _name(chosen))
+        narrow = chosen.type == "cpu" and _computes_bfloat16()
+        large = torch.bfloat16 if narrow else dtype
+        flow = torch.bfloat16 if chosen.type == "mps" else large
+    return Target(chosen, dtype, large, flow, _name(chosen))
 
 
 def precision_name(dtype: torch.dtype) -> str:

@@ -1,15 +1,15 @@
 """Renders pictures in this process: the story of a batch, from requests to pixels."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import count
+from typing import Any
 
 import torch
 
 from picowatch.catalog import Catalog
-from picowatch.engine.batches import evaluations
-from picowatch.engine.compiled.compiled import BatchUnets, CompiledUnets
-from picowatch.engine.devices import LARGE_NATIVE_SIZE, choose_target, gpu_bytes, precision_name
+from picowatch.engine.compiled.compiled import CompiledUnets
+from picowatch.engine.devices import choose_target, gpu_bytes, precision_name
+from picowatch.engine.drawn import Interrupted, Job, timed
 from picowatch.engine.memory.ladder import (
     CPU_LADDER,
     LADDER,
@@ -20,12 +20,12 @@ from picowatch.engine.memory.ladder import (
 )
 from picowatch.engine.memory.usage import forget_peak, peak_bytes
 from picowatch.engine.models.checkpoints import Checkpoints
-from picowatch.engine.models.loaded import Loaded, apply_rung
+from picowatch.engine.models.loaded import apply_rung
 from picowatch.engine.options import EngineOptions
+from picowatch.engine.pipelines.loaded import LoadedPipeline
 from picowatch.engine.process.failures import SMALLER, out_of_memory
 from picowatch.engine.protocol import OnPreview, OnStep, RenderedImage, unseen
-from picowatch.engine.unet.draw import Drawing, Interrupted, Picture, timed
-from picowatch.engine.unet.parallel import draw_parts, equal_parts
+from picowatch.engine.unet.batch import draw_batch
 from picowatch.engine.unet.previewer import Previewer
 from picowatch.engine.versions import versions
 from picowatch.errors import RenderFailed
@@ -56,11 +56,7 @@ class Renderer:
         interrupted: Interrupted = lambda: False,
         waiting: int = 0,
     ) -> list[RenderedImage]:
-        """The pictures of a batch, in its order. Its images agree in their `batch_key`.
-
-        Images whose prompts differ in their number of chunks are rendered group after group: to
-        pad a prompt to its neighbour's length would change its picture.
-        """
+        """The pictures of a batch, in its order. Its images agree in their `batch_key`."""
         failure = ""
         for rung in self._rungs(batch):
             try:
@@ -106,65 +102,48 @@ class Renderer:
         timings: dict[str, float] = {}
         forget_peak(device)
         loaded = self._loaded(first, rung, timings)
-        self._previewer.follow(loaded.vae, loaded.family)
-        groups = _groups(batch, loaded, alone=rung.alone or first.exact)
-        eager = first.exact or rung.sliced or not loaded.can_be_compiled
-        unets = BatchUnets(self._compiled, loaded, eager=eager)
-        drawing = Drawing(
-            loaded,
+        job = Job(
             device,
             self._start_images,
-            unets,
-            _counted(on_step, len(groups) * evaluations(first)),
+            on_step,
             interrupted,
             timings,
             self._previewer,
+            alone=rung.alone or first.exact,
+            eager=rung.sliced or first.exact,
+            waiting=waiting,
         )
-        finished: dict[int, tuple[Picture, int, int]] = {}
         with _algorithms(exact=first.exact):
-            for (chunks, _), indexes in groups.items():
-                pictures = self._draw(drawing, [batch[index] for index in indexes], chunks)
-                for index, picture in zip(indexes, pictures, strict=True):
-                    finished[index] = picture, chunks, len(indexes)
-        unets.consider(timings["denoise"], waiting / len(batch))
+            if isinstance(loaded, LoadedPipeline):
+                pictures = loaded.draw_batch(batch, job)
+            else:
+                pictures = draw_batch(loaded, batch, job, self._compiled)
         peak = peak_bytes(device)  # of the whole batch, in each of its pictures
         return [
             RenderedImage(
-                width=picture.width,
-                height=picture.height,
-                pixels=picture.pixels,
+                width=drawn.picture.width,
+                height=drawn.picture.height,
+                pixels=drawn.picture.pixels,
                 device=self._target.name,
-                precision=precision_name(loaded.unet.dtype),
-                batch_size=size,
-                compiled=unets.all_compiled,
+                precision=precision_name(loaded.dtype),
+                batch_size=drawn.batch_size,
+                compiled=drawn.compiled,
                 memory_rung=rung.name,
-                chunks=chunks,
+                chunks=drawn.chunks,
                 timings={phase: seconds / len(batch) for phase, seconds in timings.items()},
                 versions=versions(),
-                warnings=loaded.loras.warnings + shrink_warning(requested[index], batch[index]),
+                warnings=(
+                    *loaded.loras.warnings,
+                    *drawn.warnings,
+                    *shrink_warning(request, smaller),
+                ),
                 steps=first.steps if first.steps != requested[0].steps else None,
                 peak_bytes=peak,
             )
-            for index, (picture, chunks, size) in sorted(finished.items())
+            for drawn, request, smaller in zip(pictures, requested, batch, strict=True)
         ]
 
-    def _draw(
-        self, drawing: Drawing, requests: Sequence[ImageRequest], chunks: int
-    ) -> list[Picture]:
-        """The pictures of one group, in parts where that is faster."""
-        with timed(drawing.timings, "encode"):
-            conditions = drawing.loaded.prompts.conditions(requests, chunks)
-        parts = equal_parts(len(requests), self._cores(drawing.loaded))
-        if len(parts) > 1:
-            return draw_parts(drawing, requests, conditions, parts)
-        return drawing.draw(requests, conditions)
-
-    def _cores(self, loaded: Loaded) -> int:
-        """How many parts of a batch to render at a time."""
-        small = loaded.native_size < LARGE_NATIVE_SIZE and loaded.unet.dtype == torch.float32
-        return torch.get_num_threads() if small and self._target.device.type == "cpu" else 1
-
-    def _loaded(self, request: ImageRequest, rung: Rung, timings: dict[str, float]) -> Loaded:
+    def _loaded(self, request: ImageRequest, rung: Rung, timings: dict[str, float]) -> Any:
         """The checkpoint and VAE of this image, with its LoRAs and no others."""
         loaded = self._checkpoints.held(request)
         if loaded is None:
@@ -174,25 +153,8 @@ class Renderer:
                 )
         apply_rung(loaded, rung, self._target.device)
         if loaded.loras.apply(request.loras):
-            loaded.prompts.forget()
+            loaded.encode_anew()
         return loaded
-
-
-def _groups(
-    batch: Sequence[ImageRequest], loaded: Loaded, *, alone: bool
-) -> dict[tuple[int, int], list[int]]:
-    """The indexes of images by their number of chunks; `alone`, each image by itself."""
-    groups: dict[tuple[int, int], list[int]] = {}
-    for index, request in enumerate(batch):
-        key = (loaded.prompts.chunk_count(request), index if alone else 0)
-        groups.setdefault(key, []).append(index)
-    return groups
-
-
-def _counted(on_step: OnStep, total: int) -> Callable[[], None]:
-    """Counts the steps of all groups and passes together."""
-    numbers = count(1)
-    return lambda: on_step(next(numbers), total)
 
 
 @contextmanager

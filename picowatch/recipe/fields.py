@@ -67,7 +67,7 @@ Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 Pixels = Annotated[int, Field(ge=64, le=2048, multiple_of=8)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)]
 ScheduleType = Literal[
-    "automatic", "karras", "exponential", "beta", "uniform", "sgm_uniform", "leading"
+    "automatic", "karras", "exponential", "beta", "uniform", "sgm_uniform", "leading", "simple"
 ]
 Loras = tuple[tuple[str, float], ...]
 _DENOISING_STRENGTH = A1111("Denoising strength", plain_number, ("strength",))
@@ -173,7 +173,14 @@ class ImageFields:
             default_text="as the sampler says",
         ),
     ] = "automatic"
-    steps: Annotated[int, Field(ge=1, le=150), Row("Denoising steps.", a1111=A1111("Steps"))] = 24
+    steps: Annotated[
+        int,
+        Field(ge=1, le=150),
+        Row(
+            "Denoising steps.",
+            a1111=A1111("Steps"),
+        ),
+    ] = 24
     cfg_scale: Annotated[
         float,
         Field(ge=1, le=30, allow_inf_nan=False),
@@ -189,6 +196,17 @@ class ImageFields:
             "How much of the contrast and colour that a high cfg_scale adds is taken back.",
             aliases=("guidance_rescale",),
             a1111=A1111("CFG rescale", lambda share: plain_number(share) if share else ""),
+        ),
+    ] = 0.0
+    guidance: Annotated[
+        float,
+        Field(ge=0, le=100, allow_inf_nan=False),
+        Row(
+            "How closely FLUX.1 dev follows the prompt, by the number that it was trained with; "
+            "its cfg_scale stays 1.",
+            aliases=("distilled_cfg_scale", "distilled_guidance"),
+            a1111=A1111("Distilled CFG Scale", lambda scale: plain_number(scale) if scale else ""),
+            default_text="the checkpoint's own, where it has one: 3.5, for Fill 30",
         ),
     ] = 0.0
     width: _Side = None

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from picowatch.recipe.families import UNET, Rules
+
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
@@ -10,7 +12,7 @@ class Checkpoint:
 
     `text_layers` are those of its text encoder: clip_skip cannot leave out more. `zero_snr` says
     that it was trained to begin with pure noise. `family` is the name of what it belongs to:
-    LoRAs and embeddings of another one cannot be used with it.
+    LoRAs and embeddings of another one cannot be used with it. `rules` say what else it cannot do.
     """
 
     name: str
@@ -18,6 +20,7 @@ class Checkpoint:
     text_layers: int = 12
     zero_snr: bool = False
     family: str = ""
+    rules: Rules = UNET
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,3 +48,7 @@ class Inventory:
     refused: Mapping[str, str] = field(default_factory=dict)
     refused_embeddings: Mapping[str, str] = field(default_factory=dict)
     default_checkpoint: str | None = None
+
+    def checkpoint(self, name: str) -> Checkpoint:
+        """The checkpoint of exactly this name; KeyError without one."""
+        return {one.name: one for one in (self.demo, *self.checkpoints)}[name]

@@ -13,8 +13,9 @@ from picowatch.recipe.messages.suggestions import did_you_mean, listed
 
 AUTOMATIC = "automatic"
 
-# Our name to what A1111 and its readers show. "Simple" is, like "SGM Uniform", diffusers'
+# Our name to what A1111 and its readers show. "SGM Uniform" is diffusers'
 # timestep_spacing="trailing"; "DDIM" is "leading", which the folders of Stable Diffusion 1.x say.
+# "Simple" is "SGM Uniform" for Stable Diffusion, and the one schedule of families with a flow.
 SCHEDULE_TYPES = {
     "karras": "Karras",
     "exponential": "Exponential",
@@ -22,8 +23,10 @@ SCHEDULE_TYPES = {
     "uniform": "Uniform",
     "sgm_uniform": "SGM Uniform",
     "leading": "DDIM",
+    "simple": "Simple",
 }
-_SCHEDULE_ALIASES = {"simple": "sgm_uniform", "ddim": "leading", "auto": AUTOMATIC}
+SIMPLE = "simple"
+_SCHEDULE_ALIASES = {"ddim": "leading", "auto": AUTOMATIC}
 
 _SIGMAS = ("karras", "exponential", "beta", "uniform", "sgm_uniform", "leading")
 # DPMSolverSinglestep, one of the two classes that can be DPM++ SDE, has no timestep_spacing.
@@ -154,11 +157,23 @@ def decide_schedule_type(sampler: KnownSampler, schedule_type: str) -> str:
     """
     if schedule_type == AUTOMATIC:
         return sampler.automatic
+    if schedule_type == SIMPLE:
+        schedule_type = "sgm_uniform"
     if schedule_type in sampler.schedule_types:
         return schedule_type
     takes = listed([AUTOMATIC, *sampler.schedule_types])
     raise ScheduleUnknown(
         f"{sampler.name} does not take the schedule type '{schedule_type}': it takes {takes}."
+    )
+
+
+def decide_flow_schedule(schedule_type: str, family: str) -> str:
+    """What families with a flow have: their own schedule alone. Raises ScheduleUnknown."""
+    if schedule_type in (AUTOMATIC, SIMPLE):
+        return SIMPLE
+    raise ScheduleUnknown(
+        f"{family} does not take the schedule type '{schedule_type}', which is made for noise: it "
+        f"has a schedule of its own. Remove it, or write {SIMPLE}."
     )
 
 

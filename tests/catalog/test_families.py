@@ -438,4 +438,3 @@ def test_a_small_random_sdxl_is_one_whatever_its_widths(tmp_path: Path) -> None:
 def test_every_rendered_family_has_a_name() -> None:
     """Refusals are made of the names."""
     assert set(RENDERED) <= set(NAMES)
-    assert ONLY == "picowatch only supports Stable Diffusion 1.x, 2.x and XL."

@@ -35,6 +35,7 @@ def test_it_reads_like_a_recipe_somebody_wrote() -> None:
         "steps: 24\n"
         "cfg_scale: 7.5\n"
         "cfg_rescale: 0\n"
+        "guidance: 0\n"
         "size: 512x768\n"
         "seed: 42\n"
         "clip_skip: 1\n"

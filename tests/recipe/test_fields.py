@@ -28,6 +28,7 @@ def test_everything_but_the_prompt_has_a_default() -> None:
         "steps": 24,
         "cfg_scale": 7.5,
         "cfg_rescale": 0.0,
+        "guidance": 0.0,
         "width": 128,
         "height": 128,
         "seed": "random",
@@ -170,7 +171,7 @@ def test_the_native_size_is_the_checkpoints() -> None:
             "schedule_type: karas",
             "unknown schedule type 'karas'. Did you mean 'karras'? The schedule types are "
             "automatic, karras, "
-            "exponential, beta, uniform, sgm_uniform and leading.",
+            "exponential, beta, uniform, sgm_uniform, leading and simple.",
         ),
         (
             "sampler: DPM++ 2M Karras\nschedule_type: beta",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from picowatch.catalog import DEMO, Catalog
-from picowatch.catalog.folders import folder_files
+from picowatch.catalog.folder_files import folder_files
 from picowatch.engine.cluster.node_models import Need
 from picowatch.engine.models.model_files import find_model
 from picowatch.engine.options import EngineOptions

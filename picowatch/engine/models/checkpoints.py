@@ -6,15 +6,17 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from types import ModuleType
+from typing import Any, NamedTuple
 
 import torch
 
 from picowatch.catalog import Catalog, Kind, Model
+from picowatch.catalog.families import FLOWS
 from picowatch.engine.devices import Target
 from picowatch.engine.memory.usage import free_bytes
 from picowatch.engine.models import sd1, sd2, sdxl
-from picowatch.engine.models.loaded import Loaded, undo_rung
+from picowatch.engine.models.loaded import undo_rung
 from picowatch.engine.models.model_files import KIND_NAMES, find_model, unchanged
 from picowatch.engine.models.parts import load_vae
 from picowatch.recipe.fields import BAKED
@@ -34,7 +36,7 @@ CONFIGS = {"sd1": sd1.SD15, "demo": sd1.SD15, "sd2": sd2.SD2, "sdxl": sdxl.SDXL}
 class _Kept(NamedTuple):
     """A checkpoint in memory, and the name and hash of the VAE in it."""
 
-    loaded: Loaded
+    loaded: Any
     vae: tuple[str, str]
 
 
@@ -52,16 +54,18 @@ class Checkpoints:
         self._configs = configs
         self._kept: OrderedDict[str, _Kept] = OrderedDict()  # the last used last
 
-    def held(self, request: ImageRequest) -> Loaded | None:
-        """The parts this image needs, if they are in memory."""
+    def held(self, request: ImageRequest) -> Any:
+        """The parts this image needs, if they are in memory; see `load`."""
         kept = self._kept.get(request.checkpoint_hash)
         if kept is None or kept.vae != (request.vae, request.vae_hash):
             return None
         self._kept.move_to_end(request.checkpoint_hash)
         return kept.loaded
 
-    def load(self, request: ImageRequest, device: torch.device | None = None) -> Loaded:
+    def load(self, request: ImageRequest, device: torch.device | None = None) -> Any:
         """The parts this image needs; what does not fit beside them is released first.
+
+        A Loaded, or a LoadedPipeline where diffusers' pipelines render the family.
 
         Weights are read to `device`, by default the target's. If it is given, memory is short,
         and nothing else is kept.
@@ -79,7 +83,7 @@ class Checkpoints:
         else:
             verified = self._verified("vae", request.vae, request.vae_hash)
         with verified as model:
-            loaded.vae = load_vae(model, self._configs[loaded.family], read_to)
+            loaded.vae = self._load_vae(loaded.family, model, read_to)
         self._kept[request.checkpoint_hash] = _Kept(loaded, (request.vae, request.vae_hash))
         return loaded
 
@@ -96,7 +100,12 @@ class Checkpoints:
         if self._target.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _load_checkpoint(self, request: ImageRequest, read_to: Target) -> Loaded:
+    def _load_vae(self, family: str, model: Model, read_to: Target) -> Any:
+        if family in FLOWS:
+            return _pipelines().load_vae(model, self._target, read_to)
+        return load_vae(model, self._configs[family], read_to)
+
+    def _load_checkpoint(self, request: ImageRequest, read_to: Target) -> Any:
         """All of a checkpoint but its VAE; those that were used longest ago make room for it."""
         name, expected_hash = request.checkpoint, request.checkpoint_hash
         needed = self._find("checkpoint", name, expected_hash).bytes * _WEIGHTS_GROW
@@ -104,14 +113,13 @@ class Checkpoints:
             self._kept.popitem(last=False)
             self.give_memory_back()
         with self._verified("checkpoint", name, expected_hash) as model:
-            loaded: Loaded = _FAMILIES[model.family].load(
-                model,
-                self._configs[model.family],
-                self._target,
-                read_to,
-                lambda *use: self._find(*use).path,
-            )
-        return loaded
+            if model.family in FLOWS:
+                return _pipelines().load(model, self._target, read_to, self._file)
+            configs = self._configs[model.family]
+            return _FAMILIES[model.family].load(model, configs, self._target, read_to, self._file)
+
+    def _file(self, kind: Kind, name: str, expected_hash: str) -> Path:
+        return self._find(kind, name, expected_hash).path
 
     def _verified(self, kind: Kind, name: str, expected_hash: str) -> AbstractContextManager[Model]:
         """The model file for reading: it is the requested one before and after that."""
@@ -121,3 +129,10 @@ class Checkpoints:
     def _find(self, kind: Kind, name: str, expected_hash: str) -> Model:
         """The model file that the image requests: found by name, verified by hash."""
         return find_model(self._catalog, kind, name, expected_hash)
+
+
+def _pipelines() -> ModuleType:
+    """Imported when it is needed: diffusers' pipelines take a second."""
+    from picowatch.engine.pipelines import loading
+
+    return loading

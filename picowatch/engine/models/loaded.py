@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from accelerate import cpu_offload, cpu_offload_with_hook  # type: ignore[import-untyped]
@@ -43,6 +43,30 @@ class Loaded:
     def can_be_compiled(self) -> bool:
         """Whether compiled UNets are known to serve this family: not those shown a summary."""
         return self.unet.config.addition_embed_type is None
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type that its UNet computes in."""
+        dtype: torch.dtype = self.unet.dtype
+        return dtype
+
+    @property
+    def models(self) -> tuple[Any, ...]:
+        """Its parts in the order in which they compute; the VAE is the last."""
+        return (*self.text_encoders, self.unet, self.vae)
+
+    def slice_attention(self, *, on: bool) -> None:
+        """Let attention work on a part of the picture at a time, or on the whole."""
+        processor = SlicedAttention() if on else AttnProcessor2_0()  # type: ignore[no-untyped-call]
+        self.unet.set_attn_processor(processor)
+
+    def forget_compiled(self) -> None:
+        """Drop what refers to its weights where they are now."""
+        self.compiled.clear()
+
+    def encode_anew(self) -> None:
+        """Forget encoded prompts: its text encoders have changed."""
+        self.prompts.forget()
 
     @property
     def inpaints(self) -> bool:
@@ -87,7 +111,21 @@ class SlicedAttention:
         return result
 
 
-def apply_rung(loaded: Loaded, rung: Rung, device: torch.device) -> None:
+class Placed(Protocol):
+    """A checkpoint whose weights a rung of the memory ladder puts somewhere."""
+
+    rung: Rung | None
+    vae: Any
+
+    @property
+    def models(self) -> tuple[Any, ...]: ...
+
+    def slice_attention(self, *, on: bool) -> None: ...
+
+    def forget_compiled(self) -> None: ...
+
+
+def apply_rung(loaded: Placed, rung: Rung, device: torch.device) -> None:
     """Let the checkpoint compute as this rung says; costs nothing if it does already."""
     if loaded.rung is not None and _settings(loaded.rung) == _settings(rung):
         return
@@ -95,7 +133,7 @@ def apply_rung(loaded: Loaded, rung: Rung, device: torch.device) -> None:
     if rung.tiled:
         loaded.vae.enable_tiling()
     if rung.sliced:
-        loaded.unet.set_attn_processor(SlicedAttention())
+        loaded.slice_attention(on=True)
     _move_weights(loaded, rung.offload, device)
     loaded.rung = rung
 
@@ -104,27 +142,27 @@ def apply_rung(loaded: Loaded, rung: Rung, device: torch.device) -> None:
 _settings = attrgetter("tiled", "sliced", "offload")
 
 
-def undo_rung(loaded: Loaded) -> None:
+def undo_rung(loaded: Placed) -> None:
     """Remove hooks and memory savings; the weights stay on the device where they were last.
 
     Also after a move that ran out of memory: then `rung` is None and some are there.
     """
-    for model in (*loaded.text_encoders, loaded.unet, loaded.vae):
+    for model in loaded.models:
         if model is not None:
             remove_hook_from_module(model, recurse=True)
     if loaded.vae is not None:
         loaded.vae.disable_tiling()
-    loaded.unet.set_attn_processor(AttnProcessor2_0())  # type: ignore[no-untyped-call]
-    loaded.compiled.clear()  # they refer to weights where those were
+    loaded.slice_attention(on=False)
+    loaded.forget_compiled()
     loaded.rung = None
 
 
-def _move_weights(loaded: Loaded, offload: Offload, device: torch.device) -> None:
+def _move_weights(loaded: Placed, offload: Offload, device: torch.device) -> None:
     """Everything on the device, or in the computer's memory until it is needed.
 
     The VAE is never taken apart: it is small, and may have to change its type (see latents.py).
     """
-    models = (*loaded.text_encoders, loaded.unet, loaded.vae)
+    models = loaded.models
     for model in models:
         model.to(_CPU if offload else device)
     if offload == "model":

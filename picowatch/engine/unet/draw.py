@@ -1,16 +1,15 @@
 """Draws images that go through the UNet together: encode, denoise in one or two passes, decode."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch.nn import functional
 
+from picowatch.engine.drawn import Interrupted, Picture, timed
 from picowatch.engine.models.loaded import Loaded
 from picowatch.engine.unet import latents as vaes
 from picowatch.engine.unet.canvas import Bytes, Canvas, read_canvas
@@ -22,16 +21,6 @@ from picowatch.engine.unet.samplers import PreparedSampler, build_sampler
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import ImageRequest
 from picowatch.recipe.resolve.hires import final_side
-
-Interrupted = Callable[[], bool]
-
-
-class Picture(NamedTuple):
-    """One picture's pixels and their size."""
-
-    width: int
-    height: int
-    pixels: bytes
 
 
 class _Pass(NamedTuple):
@@ -185,8 +174,8 @@ class Drawing:
     def _decoded(self, latent: torch.Tensor, canvas: Canvas | None) -> Picture:
         """One picture. One at a time saves memory, and none depends on its neighbours."""
         array = vaes.decode(self.loaded.vae, latent[None])
-        empty = bool((latent == latent[:, :1, :1]).all()) or _of_one_colour(array)
-        if empty and not (canvas and _of_one_colour(canvas.picture)):
+        empty = bool((latent == latent[:, :1, :1]).all()) or of_one_colour(array)
+        if empty and not (canvas and of_one_colour(canvas.picture)):
             raise RenderFailed(
                 f"The picture came out as one single colour ({', '.join(map(str, array[0, 0]))}), "
                 "which means that the checkpoint or VAE overflowed or is damaged.",
@@ -196,17 +185,9 @@ class Drawing:
         return Picture(array.shape[1], array.shape[0], pixels)
 
 
-def _of_one_colour(picture: Bytes) -> bool:
+def of_one_colour(picture: Bytes) -> bool:
     """Every pixel equals the first, in all channels.
 
     No working VAE gives that, however plain the prompt; a start image may be so.
     """
     return bool((picture == picture[0, 0]).all())
-
-
-@contextmanager
-def timed(timings: dict[str, float], phase: str) -> Iterator[None]:
-    """Add the seconds spent inside to a phase."""
-    start = perf_counter()
-    yield
-    timings[phase] = timings.get(phase, 0.0) + perf_counter() - start

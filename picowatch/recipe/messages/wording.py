@@ -50,10 +50,10 @@ def _no_value(field: str, written: Written, wanted: str) -> str:
     return f"{field} has no value: YAML reads {reads}. {remedy}"
 
 
-def not_multiple_of_8(field: str, value: int) -> str:
+def not_multiple_of(multiple: int, field: str, value: int) -> str:
     """The nearest values that would do."""
-    below = value - value % 8
-    return f"{field} must be a multiple of 8: {below} or {below + 8} would do."
+    below = value - value % multiple
+    return f"{field} must be a multiple of {multiple}: {below} or {below + multiple} would do."
 
 
 def left_out(what: str) -> str:

@@ -120,6 +120,11 @@ def _joined(pieces: list[tuple[str, float]]) -> list[tuple[str, float]]:
     return [("".join(texts), weight) for texts, weight in runs]
 
 
+def without_weights(text: str) -> str:
+    """The prompt's words alone, for text encoders that take no weights and no chunks."""
+    return "".join(" " if piece == BREAK else piece for piece, _ in parse_attention(text))
+
+
 def split_loras(text: str) -> tuple[str, list[tuple[str, float]]]:
     """The prompt without its LoRA tags, and their names and weights in order.
 

@@ -20,15 +20,15 @@ from picowatch.recipe.fields import (
     default_of,
 )
 from picowatch.recipe.inventory import Checkpoint, Inventory
-from picowatch.recipe.messages.problems import Problems
+from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import listed
-from picowatch.recipe.messages.wording import not_multiple_of_8, wrong_value
+from picowatch.recipe.messages.wording import not_multiple_of, wrong_value
 from picowatch.recipe.prompts.prompts import mistakes_in
 from picowatch.recipe.read.decoding import FORBIDDEN, invisible
 from picowatch.recipe.read.plain import TRUE_OR_FALSE, number
 from picowatch.recipe.recipe import Context, Recipe
 from picowatch.recipe.resolve.families import misfits
-from picowatch.recipe.resolve.hires import MAX_SIDE, find_upscaler
+from picowatch.recipe.resolve.hires import MAX_SIDE, PIXEL_UPSCALERS, find_upscaler
 from picowatch.recipe.resolve.installed import find_checkpoint, find_vae
 from picowatch.recipe.resolve.layers import text_of
 from picowatch.recipe.resolve.loras import read_loras
@@ -36,6 +36,8 @@ from picowatch.recipe.resolve.start_image import read_path
 from picowatch.recipe.samplers import (
     DEFAULT_SAMPLER,
     SAMPLERS,
+    SIMPLE,
+    decide_flow_schedule,
     decide_schedule_type,
     find_sampler,
     sampler_named,
@@ -65,10 +67,11 @@ class RecipeBuilder:
         checkpoint = self._checkpoint(layer, position)
         native = checkpoint.native_size
         values: dict[str, object] = {"prompt": "", "width": native, "height": native}
+        values |= checkpoint.rules.defaults
         values |= {name: w.value for name, w in layer.items() if name in Recipe.model_fields}
-        values |= self._sampling(layer)
+        values |= self._sampling(layer, checkpoint)
         values["loras"] = loras
-        values |= self._pictures(layer)
+        values |= self._pictures(layer, checkpoint)
         values |= {"checkpoint": checkpoint.name, "vae": self._vae(layer)}
         try:
             recipe = Recipe.model_validate(values)
@@ -80,6 +83,7 @@ class RecipeBuilder:
         self._check_clip_skip(recipe, checkpoint, layer)
         self._check_zero_snr(recipe, checkpoint, layer)
         self._check_families(recipe, checkpoint, layer)
+        self._check_rules(recipe, checkpoint, layer)
         return recipe
 
     def _check_prompts(self, layer: Layer, position: Position, loras: Loras) -> None:
@@ -134,8 +138,10 @@ class RecipeBuilder:
             self._problems.add(written.position, message)
         return seeds if seeds and all(isinstance(seed, int) for seed in seeds) else None
 
-    def _sampling(self, layer: Layer) -> dict[str, object]:
+    def _sampling(self, layer: Layer, checkpoint: Checkpoint) -> dict[str, object]:
         """The sampler and its schedule type, "automatic" decided; karras if nothing is written."""
+        if checkpoint.rules.flow:
+            return self._flow_sampling(layer, checkpoint)
         default, default_schedule_type = find_sampler(DEFAULT_SAMPLER)
         sampler = sampler_named(str(layer["sampler"].value)) if "sampler" in layer else default
         written = layer.get("schedule_type")
@@ -146,6 +152,22 @@ class RecipeBuilder:
         elif default_schedule_type in sampler.schedule_types:
             decided = default_schedule_type
         return {"sampler": sampler.name, "schedule_type": decided}
+
+    def _flow_sampling(self, layer: Layer, checkpoint: Checkpoint) -> dict[str, object]:
+        """One of the few samplers that can step along a flow, with the model's own schedule."""
+        samplers = checkpoint.rules.samplers
+        sampler = str(layer["sampler"].value) if "sampler" in layer else samplers[0]
+        if sampler not in samplers:
+            self._problems.add(
+                layer["sampler"].error_position,
+                f"the sampler {sampler} steps along noise, but {checkpoint.family} steps along a "
+                f"flow. Use {listed(samplers, 'or')}, or leave it out.",
+            )
+        written = layer.get("schedule_type")
+        if written:
+            with self._problems.caught(written.position):
+                decide_flow_schedule(str(written.value), checkpoint.family)
+        return {"sampler": sampler, "schedule_type": SIMPLE}
 
     def _checkpoint(self, layer: Layer, position: Position) -> Checkpoint:
         name = text_of("checkpoint", layer, self._problems)
@@ -160,16 +182,16 @@ class RecipeBuilder:
                 return find_vae(name, self._inventory)
         return BAKED
 
-    def _pictures(self, layer: Layer) -> dict[str, object]:
+    def _pictures(self, layer: Layer, checkpoint: Checkpoint) -> dict[str, object]:
         """Start image, mask and hires. What says nothing without them gets its default."""
         image, mask = (read_path(field, layer, self._problems) for field in ("image", "mask"))
         hires = bool(layer["hires"].value) if "hires" in layer else False
         values: dict[str, object] = {"image": image, "mask": mask if image else ""}
-        values["hires"] = self._hires(layer, not image) if hires else None
+        values["hires"] = self._hires(layer, not image, checkpoint) if hires else None
         idle = [name for name, row in ROWS.items() if row.needs and not values[row.needs]]
         return values | {name: default_of(name) for name in idle}
 
-    def _hires(self, layer: Layer, takes_strength: bool) -> Hires:
+    def _hires(self, layer: Layer, takes_strength: bool, checkpoint: Checkpoint) -> Hires:
         parts = {
             name.removeprefix(HIRES_PREFIX): layer[name] for name in HIRES_FIELDS if name in layer
         }
@@ -180,12 +202,27 @@ class RecipeBuilder:
         if upscaler and isinstance(upscaler.value, str):
             with self._problems.caught(upscaler.error_position):
                 values["upscaler"] = find_upscaler(upscaler.value)
+        if checkpoint.rules.flow:
+            self._check_flow_upscaler(values, upscaler, checkpoint)
         try:
             return Hires(**values)
         except ValidationError as error:
             named = {f"{HIRES_PREFIX}{name}": written for name, written in parts.items()}
             self._report(error, named, HIRES_PREFIX)
             return Hires()
+
+    def _check_flow_upscaler(
+        self, values: dict[str, Any], written: Written | None, checkpoint: Checkpoint
+    ) -> None:
+        """Pixels are enlarged, by default too: latents of a flow do not stand enlarging."""
+        if written is None:
+            values["upscaler"] = PIXEL_UPSCALERS[0]
+        elif values["upscaler"] not in PIXEL_UPSCALERS:
+            self._problems.add(
+                written.error_position,
+                f"the upscaler {shown(str(written.value))} is for Stable Diffusion's latents. With "
+                f"{checkpoint.family} use {listed(PIXEL_UPSCALERS, 'or')}.",
+            )
 
     def _check_final_size(self, recipe: Recipe, layer: Layer) -> None:
         width, height = recipe.final_size
@@ -199,7 +236,7 @@ class RecipeBuilder:
 
     def _check_clip_skip(self, recipe: Recipe, checkpoint: Checkpoint, layer: Layer) -> None:
         most = checkpoint.text_layers
-        if recipe.clip_skip > most:
+        if checkpoint.rules.weighs and recipe.clip_skip > most:
             self._problems.add(
                 layer["clip_skip"].error_position,
                 f"clip_skip {recipe.clip_skip} is too much for the checkpoint "
@@ -228,13 +265,34 @@ class RecipeBuilder:
             found = _inside(written, misfit.words, 0)
             self._problems.add(found, misfit.message)
 
+    def _check_rules(self, recipe: Recipe, checkpoint: Checkpoint, layer: Layer) -> None:
+        """What the checkpoint's family cannot do."""
+        rules, family = checkpoint.rules, checkpoint.family
+        for field, why in rules.lacks.items():
+            if getattr(recipe, field) != default_of(field):
+                written = layer.get(field, layer["prompt"])
+                message = f"{family or 'this checkpoint'} has no {field}: {why}. Remove it."
+                self._problems.add(written.error_position, message)
+        for field in ("width", "height"):
+            side = getattr(recipe, field)
+            if side and side % rules.multiple and field in layer:
+                message = not_multiple_of(rules.multiple, field, side)
+                self._problems.add(layer[field].error_position, message)
+        if recipe.hires and any(side % rules.multiple for side in recipe.final_size):
+            width, height = recipe.final_size
+            self._problems.add(
+                layer.get(f"{HIRES_PREFIX}scale", layer["hires"]).error_position,
+                f"hires makes {width}x{height} of {recipe.size}, but {family} has sides that are "
+                f"multiples of {rules.multiple}. Use another scale or size.",
+            )
+
     def _report(self, error: ValidationError, layer: Layer, prefix: str = "") -> None:
         for mistake in error.errors(include_url=False, include_context=False):
             field = f"{prefix}{mistake['loc'][0]}"
             written = layer[field]
             message = wrong_value(field, written)
             if mistake["type"] == "multiple_of" and isinstance(written.value, int):
-                message = not_multiple_of_8(field, written.value)
+                message = not_multiple_of(8, field, written.value)
             self._problems.add(written.error_position, message)
 
 

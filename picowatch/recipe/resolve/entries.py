@@ -13,6 +13,7 @@ from picowatch.recipe.prompts.prompts import MAX_SIGNS_OF_ALL, count_all_signs
 from picowatch.recipe.read.from_picture import FromPicture, PictureFields, read_from
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve.building import RecipeBuilder
+from picowatch.recipe.resolve.families import family_warnings
 from picowatch.recipe.resolve.layers import merged, names_none, normalised
 from picowatch.recipe.resolve.start_image import idle_fields, read_path
 from picowatch.recipe.resolve.sweep import WrittenAxis, combinations, read_axes
@@ -67,6 +68,9 @@ def resolve(
         warnings += _idle(picture.layer, found)
         warnings += found[0].refused_embeddings()
         warnings += _probable_mistakes(settings | own)
+        for recipe in found:
+            checkpoint = inventory.checkpoint(recipe.checkpoint)
+            warnings += family_warnings(recipe, checkpoint) if checkpoint.rules.flow else ()
         if entry.forgives_idle:
             warnings += _idle(own, found)
         else:

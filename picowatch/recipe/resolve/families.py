@@ -1,4 +1,4 @@
-"""LoRAs and embeddings belong to the family of the checkpoint that they are used with."""
+"""What recipes combine with a checkpoint's family, and what it cannot honour."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -6,7 +6,12 @@ from typing import NamedTuple
 from picowatch.recipe.fields import PROMPTS
 from picowatch.recipe.inventory import Checkpoint, Inventory
 from picowatch.recipe.messages.problems import shown
-from picowatch.recipe.prompts.grammar import embedding_words, lora_tags, split_loras
+from picowatch.recipe.prompts.grammar import (
+    embedding_words,
+    lora_tags,
+    parse_attention,
+    split_loras,
+)
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve.installed import NotInstalled, find_lora
 
@@ -47,6 +52,28 @@ def misfits(recipe: Recipe, checkpoint: Checkpoint, inventory: Inventory) -> Ite
                 if name in embeddings:
                     message = _message("embedding", name, embeddings[name], checkpoint)
                     yield Misfit(field, text[start:end], message)
+
+
+def family_warnings(recipe: Recipe, checkpoint: Checkpoint) -> Iterator[str]:
+    """What the checkpoint's family does not honour of a recipe that it can render."""
+    rules = checkpoint.rules
+    if not rules.weighs and any(_weighs(getattr(recipe, field)) for field in PROMPTS):
+        yield (
+            f"{checkpoint.family} reads prompts as plain text: their weights and BREAK were left "
+            "out, the words stayed."
+        )
+    if rules.flow and recipe.cfg_scale == 1 and recipe.negative_prompt:
+        yield "The negative prompt was ignored: it has no effect at cfg_scale 1."
+    if not rules.guided and recipe.cfg_scale > 1:
+        yield (
+            f"The checkpoint '{shown(checkpoint.name)}' was trained for cfg_scale 1: a higher one "
+            "takes longer, and may change nothing or make pictures worse."
+        )
+
+
+def _weighs(prompt: str) -> bool:
+    text, _ = split_loras(prompt)
+    return any(weight != 1 for _, weight in parse_attention(text))
 
 
 def _message(kind: str, name: str, family: str, checkpoint: Checkpoint) -> str:

@@ -26,6 +26,8 @@ UPSCALERS = (
     "Lanczos",
     "Nearest",
 )
+# Those that enlarge pixels, not latents.
+PIXEL_UPSCALERS = ("Lanczos", "Nearest")
 ALIASES = {"strength": "denoising_strength", "upscale": "scale"}
 
 

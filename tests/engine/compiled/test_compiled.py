@@ -17,6 +17,7 @@ from picowatch.engine.compiled.trials import begin_trial
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import RenderedImage
 from picowatch.engine.renderer import Renderer
+from picowatch.engine.unet import batch as unet_batch
 from picowatch.engine.unet.denoise import Shape
 from picowatch.recipe.request import ImageRequest, LoraUse
 from tests.engine.requests import difference, ignore_steps, request
@@ -92,10 +93,10 @@ def test_other_shapes_and_exact_images_stay_eager(folder: Path, tmp_path: Path) 
     assert not any(make(engine, other)[0].compiled for other in others)
 
 
-def test_parts_of_a_batch_stay_eager(tmp_path: Path) -> None:
+def test_parts_of_a_batch_stay_eager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Compiled code would let them take turns, so nothing is compiled for them either."""
     engine = engine_with(tmp_path / "compiled", tmp_path)
-    engine._cores = lambda loaded: 2  # type: ignore[method-assign]  # wherever the test runs
+    monkeypatch.setattr(unet_batch, "_cores", lambda drawing: 2)  # wherever the test runs
     batch = [request(width=64, height=64, seed=seed) for seed in range(4)]
     assert not any(image.compiled for image in make(engine, *batch, waiting=LONG_QUEUE))
     engine.wait_for_compiling(0)

@@ -37,7 +37,8 @@ def checkpoints(models: Path) -> Checkpoints:
 
 
 def load(models: Path, **values: Any) -> Loaded:
-    return checkpoints(models).load(named(models, **values))
+    loaded: Loaded = checkpoints(models).load(named(models, **values))
+    return loaded
 
 
 @cache

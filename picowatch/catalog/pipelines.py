@@ -1,0 +1,133 @@
+"""Recognises diffusers folders of families that step along a flow from noise to picture.
+
+An allowlist: which classes of diffusers and transformers each part may have. The engine loads
+these and no others, whatever else a folder names or brings along.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from picowatch.catalog.configs import read_json
+from picowatch.catalog.folder_files import INDEX, check_files, check_weights, is_file, is_folder
+from picowatch.catalog.models import Recognised
+from picowatch.errors import ModelRefused
+from picowatch.recipe.messages.problems import shown
+
+NATIVE_SIZE = 1024
+_EULER = ("FlowMatchEulerDiscreteScheduler",)
+_CLIP_WORDS = ("CLIPTokenizer", "CLIPTokenizerFast")
+_T5_WORDS = ("T5Tokenizer", "T5TokenizerFast")
+_QWEN_WORDS = ("Qwen2Tokenizer", "Qwen2TokenizerFast")
+_VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model", "tokenizer.model")
+# Of numbers in configs: more would take gigabytes or minutes before the first weight is read.
+_MOST_LAYERS = 200
+_MOST = 100_000_000
+_DEPTHS = ("layers", "blocks", "depth")
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """A pipeline of diffusers: its family, and the classes that its parts may have.
+
+    Of `optional` parts the folder may say null. `variant` is the one that its class tells.
+    """
+
+    family: str
+    parts: Mapping[str, tuple[str, ...]]
+    optional: tuple[str, ...] = ()
+    variant: str = ""
+
+
+_Z_IMAGE = {
+    "scheduler": _EULER,
+    "transformer": ("ZImageTransformer2DModel",),
+    "vae": ("AutoencoderKL",),
+    "text_encoder": ("Qwen3Model", "Qwen3ForCausalLM"),
+    "tokenizer": _QWEN_WORDS,
+}
+_FLUX = {
+    "scheduler": _EULER,
+    "transformer": ("FluxTransformer2DModel",),
+    "vae": ("AutoencoderKL",),
+    "text_encoder": ("CLIPTextModel",),
+    "tokenizer": _CLIP_WORDS,
+    "text_encoder_2": ("T5EncoderModel",),
+    "tokenizer_2": _T5_WORDS,
+}
+PIPELINES = {
+    "ZImagePipeline": Pipeline("z_image", _Z_IMAGE),
+    "FluxPipeline": Pipeline("flux", _FLUX),
+}
+
+
+def recognise_pipeline(folder: Path, name: str) -> Recognised:
+    """A whole folder of this pipeline; ModelRefused says what is missing or not supported."""
+    pipeline = PIPELINES[name]
+    check_files(folder)
+    for part in classes_of(folder):
+        if part.startswith("tokenizer"):
+            _check_vocabulary(folder / part)
+        elif part != "scheduler":
+            check_weights(folder / part)
+            _check_numbers(f"{part}/config.json", read_json(folder / part / "config.json"))
+    transformer = read_json(folder / "transformer" / "config.json")
+    variant = pipeline.variant or _variant(pipeline.family, transformer)
+    return Recognised("checkpoint", pipeline.family, NATIVE_SIZE, variant=variant)
+
+
+def classes_of(folder: Path) -> dict[str, str]:
+    """The class of each part that is loaded; ModelRefused for one that is not in the allowlist."""
+    index = read_json(folder / INDEX)
+    pipeline = PIPELINES[str(index.get("_class_name"))]
+    found = {}
+    for part, allowed in pipeline.parts.items():
+        entry = index.get(part)
+        name = entry[1] if isinstance(entry, list) and len(entry) == 2 else None
+        if name is None and part in pipeline.optional:
+            continue
+        if name not in allowed:
+            raise ModelRefused(
+                f"is a diffusers folder whose {part} is {shown(str(name))}, not {allowed[0]}: "
+                "not supported."
+            )
+        if not is_folder(folder / part):
+            raise ModelRefused(f"is a diffusers folder without {part}/: copy the whole folder.")
+        found[part] = str(name)
+    return found
+
+
+def _variant(family: str, transformer: dict[str, Any]) -> str:
+    """What the transformer's config tells; "" where the name has to."""
+    if family == "flux":
+        return "dev" if transformer.get("guidance_embeds") else "schnell"
+    return ""
+
+
+def _check_vocabulary(folder: Path) -> None:
+    """transformers makes up a vocabulary where it finds none, without a word."""
+    if not any(is_file(folder / name) for name in _VOCABULARIES):
+        raise ModelRefused(
+            f"is a diffusers folder without a vocabulary in {folder.name}/ "
+            "(tokenizer.json, or vocab.json, or spiece.model): copy the whole folder."
+        )
+
+
+def _check_numbers(where: str, value: Any, key: str = "") -> None:
+    """Refuse a config with which making the model takes too much memory or time."""
+    if isinstance(value, dict):
+        for name, part in value.items():
+            _check_numbers(where, part, str(name))
+    elif isinstance(value, list):
+        for part in value:
+            _check_numbers(where, part, key)
+    elif isinstance(value, int | float):
+        most = _MOST_LAYERS if any(word in key for word in _DEPTHS) else _MOST
+        if not -most <= value <= most:
+            raise ModelRefused(
+                f"cannot be used: {where} says {shown(key)}: {shown(str(value))}; the limit is "
+                f"{most:,}."
+            )
+    if key == "quantization_config" and value:
+        raise ModelRefused("is quantised (quantization_config): not supported. Get it in bfloat16.")

@@ -1,0 +1,303 @@
+"""A pipeline of diffusers in memory, and the pictures that it draws."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+
+from picowatch.engine.drawn import Drawn, Interrupted, Job, Picture, timed
+from picowatch.engine.memory.ladder import Rung
+from picowatch.engine.pipelines.family import Encoded, Family
+from picowatch.engine.unet.canvas import Canvas, read_canvas
+from picowatch.engine.unet.draw import of_one_colour
+from picowatch.engine.unet.latents import generators_for
+from picowatch.engine.unet.loras import Loras
+from picowatch.errors import EngineStopped, RenderFailed
+from picowatch.recipe.prompts.grammar import plain_prompt, without_weights
+from picowatch.recipe.request import ImageRequest
+from picowatch.recipe.resolve.hires import final_side
+
+_KEPT_PROMPTS = 64
+_RESAMPLING = {"Lanczos": Image.Resampling.LANCZOS, "Nearest": Image.Resampling.NEAREST}
+
+
+class _Start(NamedTuple):
+    """What a pass starts from: a picture, perhaps with a mask, and how far to move from it."""
+
+    pictures: list[Image.Image]
+    masks: list[Image.Image]
+    strength: float
+
+
+@dataclass(slots=True)
+class LoadedPipeline:
+    """A checkpoint's parts by the pipeline's names, ready to compute; see `Loaded`."""
+
+    family: str
+    rules: Family
+    components: dict[str, Any]
+    loras: Loras
+    native_size: int
+    interruption: "Interruption"
+    rung: Rung | None = None
+    _prompts: OrderedDict[str, Encoded] = field(default_factory=OrderedDict)
+
+    @property
+    def vae(self) -> Any:
+        """The VAE, None while another one is read."""
+        return self.components.get("vae")
+
+    @vae.setter
+    def vae(self, vae: Any) -> None:
+        if vae is not None:
+            vae.enable_slicing()  # a picture does not depend on its neighbours
+        self.components["vae"] = vae
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type that its transformer computes in."""
+        dtype: torch.dtype = self.components["transformer"].dtype
+        return dtype
+
+    @property
+    def models(self) -> tuple[Any, ...]:
+        """Its parts in the order in which they compute; the VAE is the last."""
+        encoders = [self.components[name] for name in _encoder_names(self.components)]
+        return (*encoders, self.components["transformer"], self.vae)
+
+    def slice_attention(self, *, on: bool) -> None:
+        """Nothing to do: torch's attention holds no score matrix for these sizes of heads."""
+
+    def forget_compiled(self) -> None:
+        """Nothing is compiled."""
+
+    def encode_anew(self) -> None:
+        """Forget encoded prompts: its text encoders have changed."""
+        self._prompts.clear()
+
+    def draw_batch(self, batch: Sequence[ImageRequest], job: Job) -> list[Drawn]:
+        """The pictures of a batch, in its order.
+
+        Those whose embeddings differ in their shape are drawn group after group.
+        """
+        self.interruption.interrupted = job.interrupted
+        with timed(job.timings, "encode"):
+            conditions = [self._conditions(request) for request in batch]
+        groups: dict[tuple[object, ...], list[int]] = {}
+        for index, encoded in enumerate(conditions):
+            groups.setdefault((_shapes(encoded), index if job.alone else 0), []).append(index)
+        numbers, total = count(1), len(groups) * sum(_steps(batch[0]))
+        drawn: dict[int, Drawn] = {}
+        for indexes in groups.values():
+            requests = [batch[index] for index in indexes]
+            pictures = self._draw(
+                requests,
+                _joined([conditions[index] for index in indexes]),
+                job,
+                lambda: job.on_step(next(numbers), total),
+            )
+            for index, picture in zip(indexes, pictures, strict=True):
+                drawn[index] = Drawn(
+                    picture, 1, len(indexes), warnings=self._unread(batch[index].prompt)
+                )
+        return [drawn[index] for index in range(len(batch))]
+
+    def _conditions(self, request: ImageRequest) -> Encoded:
+        """The encoded prompt, and with guidance the negative one."""
+        found = dict(self._encoded(request.prompt))
+        if request.cfg_scale > 1:
+            negative = self._encoded(request.negative_prompt)
+            found |= {f"negative_{name}": value for name, value in negative.items()}
+        return found
+
+    def _encoded(self, prompt: str) -> Encoded:
+        """One prompt, from memory if it was encoded before."""
+        words = _words(prompt)
+        if words not in self._prompts:
+            while len(self._prompts) >= _KEPT_PROMPTS:
+                self._prompts.popitem(last=False)
+            self._prompts[words] = self.rules.encode(self._pipeline(self.rules.from_text), words)
+        self._prompts.move_to_end(words)
+        return self._prompts[words]
+
+    def _unread(self, prompt: str) -> tuple[str, ...]:
+        """A warning if the text encoder did not read all of the prompt."""
+        tokens = len(self.components[self.rules.tokenizer](_words(prompt))["input_ids"])
+        if tokens <= self.rules.most_tokens:
+            return ()
+        return (
+            f"The prompt has {tokens} tokens: its end was ignored, because this checkpoint reads "
+            f"{self.rules.most_tokens}.",
+        )
+
+    def _pipeline(self, kind: Any) -> Any:
+        """A pipeline of this class with the parts that are in memory."""
+        pipeline = kind(**self.components)
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline
+
+    def _draw(
+        self,
+        requests: Sequence[ImageRequest],
+        conditions: Encoded,
+        job: Job,
+        on_step: Callable[[], None],
+    ) -> list[Picture]:
+        """The pictures that go through the transformer together, in one or two passes."""
+        first = requests[0]
+        generators = generators_for([request.seed for request in requests])
+        size = (first.width, first.height)
+        canvases = _canvases(requests, job, *size)
+        start = _start_of(canvases, first.denoising_strength) if first.image else None
+        pixels = self._pass(first, size, first.steps, start, conditions, generators, job, on_step)
+        hires = first.hires
+        if hires:
+            size = (final_side(first.width, hires.scale), final_side(first.height, hires.scale))
+            canvases = _canvases(requests, job, *size)
+            enlarged = [
+                Image.fromarray(one).resize(size, _RESAMPLING[hires.upscaler]) for one in pixels
+            ]
+            masks = _start_of(canvases, 1).masks if first.image else []
+            start = _Start(enlarged, masks, hires.denoising_strength)
+            steps = hires.steps or first.steps
+            pixels = self._pass(first, size, steps, start, conditions, generators, job, on_step)
+        return [_picture(one, canvas) for one, canvas in zip(pixels, canvases, strict=True)]
+
+    def _pass(
+        self,
+        request: ImageRequest,
+        size: tuple[int, int],
+        steps: int,
+        start: _Start | None,
+        conditions: Encoded,
+        generators: list[torch.Generator],
+        job: Job,
+        on_step: Callable[[], None],
+    ) -> list[Any]:
+        """One run of a pipeline: an array of height x width x 3 bytes for each picture."""
+        if start and not start.strength:
+            return [np.asarray(picture) for picture in start.pictures]
+        kind, inputs = self.rules.from_text, {}
+        if start:
+            kind = self.rules.from_mask if start.masks else self.rules.from_image
+            inputs = {"image": start.pictures, "strength": start.strength}
+            if start.masks:
+                inputs["mask_image"] = start.masks
+
+        def after_step(*arguments: Any) -> dict[str, Any]:
+            on_step()
+            self.interruption.check()
+            return {}
+
+        phases: dict[str, float] = {}
+        with timed(phases, "all"):
+            images = self._pipeline(kind)(
+                **conditions,
+                **inputs,
+                **self.rules.guidance(request),
+                width=size[0],
+                height=size[1],
+                num_inference_steps=steps,
+                generator=generators,
+                callback_on_step_end=after_step,
+                output_type="np",
+            ).images
+        job.timings["denoise"] = job.timings.get("denoise", 0.0) + phases["all"]
+        if not np.isfinite(images).all():
+            raise RenderFailed(
+                "The picture came out as invalid numbers (NaN): the checkpoint overflowed.",
+                "Set precision: bfloat16, or precision: float32.",
+            )
+        return list((images * 255).round().astype(np.uint8))
+
+
+class Interruption:
+    """Ends a batch within a step: blocks of layers look here before they compute."""
+
+    def __init__(self, *models: Any) -> None:
+        self.interrupted: Interrupted = lambda: False
+        for model in models:
+            for module in model.modules():
+                if isinstance(module, torch.nn.ModuleList):
+                    for block in module:
+                        block.register_forward_pre_hook(self._before_block)
+
+    def check(self) -> None:
+        """Raise EngineStopped if the batch is to end."""
+        if self.interrupted():
+            raise EngineStopped("The batch was interrupted.")
+
+    def _before_block(self, *_: Any) -> None:
+        self.check()
+
+
+def _encoder_names(components: dict[str, Any]) -> list[str]:
+    return sorted(name for name in components if name.startswith("text_encoder"))
+
+
+def _words(prompt: str) -> str:
+    return without_weights(plain_prompt(prompt))
+
+
+def _shapes(encoded: Encoded) -> tuple[object, ...]:
+    """Equal for embeddings that can go through a transformer together."""
+    return tuple(
+        tuple(value.shape) for value in encoded.values() if isinstance(value, torch.Tensor)
+    )
+
+
+def _joined(conditions: Sequence[Encoded]) -> Encoded:
+    """The embeddings of several images, a row or an entry for each."""
+    joined: dict[str, Any] = {}
+    for name, first in conditions[0].items():
+        values: list[Any] = [encoded[name] for encoded in conditions]
+        if isinstance(first, torch.Tensor):
+            joined[name] = torch.cat(values)
+        else:
+            joined[name] = [entry for entries in values for entry in entries]
+    return joined
+
+
+def _steps(request: ImageRequest) -> tuple[int, ...]:
+    """The steps of each pass: diffusers rounds the strength's share up."""
+    first = request.denoising_strength if request.image else 1.0
+    passes = [(request.steps, first)]
+    if request.hires:
+        passes.append((request.hires.steps or request.steps, request.hires.denoising_strength))
+    return tuple(steps - int(steps - steps * strength) for steps, strength in passes)
+
+
+def _canvases(
+    requests: Sequence[ImageRequest], job: Job, width: int, height: int
+) -> list[Canvas | None]:
+    """Each request's start image and mask at the pass's size."""
+    return [
+        read_canvas(job.start_images, request, width, height) if request.image else None
+        for request in requests
+    ]
+
+
+def _start_of(canvases: Sequence[Canvas | None], strength: float) -> _Start:
+    found = [canvas for canvas in canvases if canvas]
+    return _Start(
+        [Image.fromarray(canvas.picture) for canvas in found],
+        [Image.fromarray(canvas.redrawn) for canvas in found if canvas.redrawn is not None],
+        strength,
+    )
+
+
+def _picture(array: Any, canvas: Canvas | None) -> Picture:
+    """One picture, the start image pasted over what its mask keeps."""
+    if of_one_colour(array) and not (canvas and of_one_colour(canvas.picture)):
+        raise RenderFailed(
+            "The picture came out as one single colour, which means that the checkpoint overflowed "
+            "or is damaged.",
+            "Set precision: bfloat16 or float32; if that does not help, get the checkpoint again.",
+        )
+    pixels = canvas.paste(array.tobytes()) if canvas else array.tobytes()
+    return Picture(array.shape[1], array.shape[0], pixels)

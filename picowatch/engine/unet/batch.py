@@ -1,0 +1,80 @@
+"""Draws a batch with a UNet: groups of equal prompts' lengths, in parts where that is faster."""
+
+from collections.abc import Callable, Sequence
+from itertools import count
+
+import torch
+
+from picowatch.engine.batches import evaluations
+from picowatch.engine.compiled.compiled import BatchUnets, CompiledUnets
+from picowatch.engine.devices import LARGE_NATIVE_SIZE
+from picowatch.engine.drawn import Drawn, Job, Picture, timed
+from picowatch.engine.models.loaded import Loaded
+from picowatch.engine.protocol import OnStep
+from picowatch.engine.unet.draw import Drawing
+from picowatch.engine.unet.parallel import draw_parts, equal_parts
+from picowatch.recipe.request import ImageRequest
+
+
+def draw_batch(
+    loaded: Loaded, batch: Sequence[ImageRequest], job: Job, compiled: CompiledUnets
+) -> list[Drawn]:
+    """The pictures of a batch, in its order.
+
+    Images whose prompts differ in their number of chunks are drawn group after group: to pad a
+    prompt to its neighbour's length would change its picture.
+    """
+    job.previewer.follow(loaded.vae, loaded.family)
+    groups = _groups(batch, loaded, alone=job.alone)
+    unets = BatchUnets(compiled, loaded, eager=job.eager or not loaded.can_be_compiled)
+    drawing = Drawing(
+        loaded,
+        job.device,
+        job.start_images,
+        unets,
+        _counted(job.on_step, len(groups) * evaluations(batch[0])),
+        job.interrupted,
+        job.timings,
+        job.previewer,
+    )
+    finished: dict[int, tuple[Picture, int, int]] = {}
+    for (chunks, _), indexes in groups.items():
+        pictures = _draw(drawing, [batch[index] for index in indexes], chunks)
+        for index, picture in zip(indexes, pictures, strict=True):
+            finished[index] = picture, chunks, len(indexes)
+    unets.consider(job.timings["denoise"], job.waiting / len(batch))
+    return [Drawn(*drawn, compiled=unets.all_compiled) for _, drawn in sorted(finished.items())]
+
+
+def _draw(drawing: Drawing, requests: Sequence[ImageRequest], chunks: int) -> list[Picture]:
+    """The pictures of one group, in parts where that is faster."""
+    with timed(drawing.timings, "encode"):
+        conditions = drawing.loaded.prompts.conditions(requests, chunks)
+    parts = equal_parts(len(requests), _cores(drawing))
+    if len(parts) > 1:
+        return draw_parts(drawing, requests, conditions, parts)
+    return drawing.draw(requests, conditions)
+
+
+def _cores(drawing: Drawing) -> int:
+    """How many parts of a batch to draw at a time."""
+    loaded = drawing.loaded
+    small = loaded.native_size < LARGE_NATIVE_SIZE and loaded.unet.dtype == torch.float32
+    return torch.get_num_threads() if small and drawing.device.type == "cpu" else 1
+
+
+def _groups(
+    batch: Sequence[ImageRequest], loaded: Loaded, *, alone: bool
+) -> dict[tuple[int, int], list[int]]:
+    """The indexes of images by their number of chunks; `alone`, each image by itself."""
+    groups: dict[tuple[int, int], list[int]] = {}
+    for index, request in enumerate(batch):
+        key = (loaded.prompts.chunk_count(request), index if alone else 0)
+        groups.setdefault(key, []).append(index)
+    return groups
+
+
+def _counted(on_step: OnStep, total: int) -> Callable[[], None]:
+    """Counts the steps of all groups and passes together."""
+    numbers = count(1)
+    return lambda: on_step(next(numbers), total)

@@ -1,0 +1,83 @@
+"""What recipes can say for each family of checkpoints, and what they mean if they say nothing.
+
+Steps and guidance are those of the models' own cards; the other facts are diffusers'
+(docs/models.md has both). A family that is not in the table is a Stable Diffusion with a UNet,
+which takes every field but `guidance`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+EULER = "Euler"
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """One family's, or one variant's.
+
+    Sides are multiples of `multiple`. `defaults` are the values of fields that a recipe leaves out.
+    `lacks` maps fields that must stay off to the reason. `flow`: it steps along a flow from noise
+    to picture, with the samplers in `samplers` alone. `guided`: it was trained for a cfg_scale
+    above 1. `weighs`: its text encoder takes weights and BREAK; others get the text without.
+    """
+
+    multiple: int = 8
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    lacks: Mapping[str, str] = field(default_factory=dict)
+    flow: bool = False
+    samplers: tuple[str, ...] = ()
+    guided: bool = True
+    weighs: bool = True
+
+
+_NO_GUIDANCE = "guidance is a number that FLUX.1 dev was trained with; use cfg_scale"
+_NO_SECOND_PASS = "it cannot start from a picture"
+_FLOW_LACKS = {
+    "clip_skip": "its text encoders are read where it was trained to",
+    "cfg_rescale": "it is for Stable Diffusion with a high cfg_scale",
+}
+_NO_PICTURES = dict.fromkeys(("image", "mask", "hires"), _NO_SECOND_PASS)
+
+UNET = Rules(lacks={"guidance": _NO_GUIDANCE})
+
+
+def _flow(
+    steps: int,
+    cfg_scale: float = 1,
+    guidance: float = 0,
+    *,
+    multiple: int = 16,
+    guided: bool = True,
+    lacks: Mapping[str, str] | None = None,
+    samplers: tuple[str, ...] = (EULER,),
+) -> Rules:
+    """The rules of a flow family; `guidance` 0 means that it has none."""
+    without = _FLOW_LACKS | dict(lacks or {})
+    return Rules(
+        multiple=multiple,
+        defaults={
+            "sampler": EULER,
+            "steps": steps,
+            "cfg_scale": float(cfg_scale),
+            "guidance": float(guidance),
+        },
+        lacks=without if guidance else {"guidance": _NO_GUIDANCE} | without,
+        flow=True,
+        samplers=samplers,
+        guided=guided,
+        weighs=False,
+    )
+
+
+_RULES = {
+    ("z_image", "Turbo"): _flow(9, guided=False),
+    ("z_image", "Base"): _flow(50, 4),
+    ("flux", "dev"): _flow(28, guidance=3.5),
+    ("flux", "schnell"): _flow(4, guided=False),
+}
+
+
+def rules_of(family: str, variant: str = "") -> Rules:
+    """The rules of a family's variant; of the family, where the variant makes no difference."""
+    return _RULES.get((family, variant)) or _RULES.get((family, "")) or UNET

@@ -1,0 +1,147 @@
+"""Diffusers folders of flow families: recognised by their parts, refused in words."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from picowatch.catalog import Catalog, Model, Refused
+
+FLUX: dict[str, Any] = {
+    "_class_name": "FluxPipeline",
+    "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
+    "transformer": ["diffusers", "FluxTransformer2DModel"],
+    "vae": ["diffusers", "AutoencoderKL"],
+    "text_encoder": ["transformers", "CLIPTextModel"],
+    "tokenizer": ["transformers", "CLIPTokenizer"],
+    "text_encoder_2": ["transformers", "T5EncoderModel"],
+    "tokenizer_2": ["transformers", "T5TokenizerFast"],
+}
+# An empty safetensors file with one number.
+HEADER = b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}  '
+WEIGHTS = len(HEADER).to_bytes(8, "little") + HEADER + bytes(4)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder of FLUX.1 dev, as far as the catalog looks."""
+    folder = tmp_path / "checkpoints/FLUX.1-dev"
+    folder.mkdir(parents=True)
+    (folder / "model_index.json").write_text(json.dumps(FLUX))
+    for part in sorted(FLUX.keys() - {"_class_name"}):
+        (folder / part).mkdir()
+    for part in ("transformer", "vae", "text_encoder", "text_encoder_2"):
+        (folder / part / "config.json").write_text('{"guidance_embeds": true}')
+        (folder / part / "model.safetensors").write_bytes(WEIGHTS)
+    for part in ("tokenizer", "tokenizer_2"):
+        (folder / part / "tokenizer.json").write_text("{}")
+    return folder
+
+
+def found_in(models: Path) -> Model | Refused:
+    found = Catalog(models).scan()
+    every: list[Model | Refused] = [*found.models, *found.refused]
+    return every[0]
+
+
+def test_a_whole_folder_is_recognised(folder: Path, tmp_path: Path) -> None:
+    """With its variant, and its native size."""
+    model = found_in(tmp_path)
+    assert isinstance(model, Model)
+    assert (model.name, model.kind, model.family) == ("FLUX.1-dev", "checkpoint", "flux")
+    assert (model.variant, model.native_size) == ("dev", 1024)
+    (folder / "transformer/config.json").write_text('{"guidance_embeds": false}')
+    assert getattr(found_in(tmp_path), "variant", "") == "schnell"
+
+
+def _without(part: str) -> Callable[[Path], object]:
+    return lambda folder: shutil.rmtree(folder / part)
+
+
+def _index(**changed: Any) -> Callable[[Path], object]:
+    return lambda folder: (folder / "model_index.json").write_text(json.dumps(FLUX | changed))
+
+
+def _config(text: str) -> Callable[[Path], object]:
+    return lambda folder: (folder / "text_encoder_2/config.json").write_text(text)
+
+
+def _no_vocabulary(folder: Path) -> None:
+    (folder / "tokenizer_2/tokenizer.json").unlink()
+
+
+def _one_shard_of_two(folder: Path) -> None:
+    part = folder / "text_encoder_2"
+    (part / "model.safetensors").rename(part / "model-00001-of-00002.safetensors")
+
+
+def _pickles(folder: Path) -> None:
+    part = folder / "transformer"
+    (part / "model.safetensors").rename(part / "model.bin")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (_without("vae"), "is a diffusers folder without vae/: copy the whole folder."),
+        (
+            _index(transformer=["my_code", "MyTransformer"]),
+            "is a diffusers folder whose transformer is MyTransformer, not "
+            "FluxTransformer2DModel: not supported.",
+        ),
+        (
+            _index(text_encoder_2=[None, None]),
+            "is a diffusers folder whose text_encoder_2 is None, not T5EncoderModel: "
+            "not supported.",
+        ),
+        (
+            _config('{"num_layers": 100000}'),
+            "cannot be used: text_encoder_2/config.json says num_layers: 100000; the limit is 200.",
+        ),
+        (
+            _config('{"quantization_config": {"quant_method": "bitsandbytes"}}'),
+            "is quantised (quantization_config): not supported. Get it in bfloat16.",
+        ),
+        (
+            _no_vocabulary,
+            "is a diffusers folder without a vocabulary in tokenizer_2/ (tokenizer.json, or "
+            "vocab.json, or spiece.model): copy the whole folder.",
+        ),
+        (
+            _one_shard_of_two,
+            "is incomplete: text_encoder_2/ has 1 of 2 files of weights. Download the rest.",
+        ),
+        (
+            _pickles,
+            "has its weights in transformer/ only as pickle files (.bin), which can run code: "
+            "get the folder's .safetensors files instead.",
+        ),
+    ],
+)
+def test_what_is_missing_or_not_allowed_is_said(
+    folder: Path, tmp_path: Path, change: Callable[[Path], object], reason: str
+) -> None:
+    """Before anything is loaded."""
+    change(folder)
+    refused = found_in(tmp_path)
+    assert isinstance(refused, Refused)
+    assert refused.reason == f"FLUX.1-dev {reason}"
+
+
+def test_everything_that_is_read_counts_for_the_hash(folder: Path, tmp_path: Path) -> None:
+    """Vocabularies and templates without .json, too."""
+    catalog = Catalog(tmp_path)
+    hashes = {catalog.sha256(catalog.find("checkpoint", "FLUX.1-dev"))}
+    for name in (
+        "tokenizer_2/spiece.model",
+        "tokenizer/chat_template.jinja",
+        "tokenizer/merges.txt",
+        "transformer/config.json",
+        "scheduler/scheduler_config.json",
+    ):
+        (folder / name).write_text('{"changed": true}')
+        hashes.add(catalog.sha256(catalog.find("checkpoint", "FLUX.1-dev")))
+    assert len(hashes) == 6

@@ -1,0 +1,233 @@
+"""Flow families: a recipe's picture is the one that a plain script with diffusers makes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from picowatch.catalog import Catalog
+from picowatch.engine.options import EngineOptions
+from picowatch.engine.protocol import RenderedImage
+from picowatch.engine.renderer import Renderer
+from picowatch.errors import EngineStopped
+from picowatch.recipe.request import ImageRequest
+from tests.engine.pipelines.tiny_flows import MAKERS, tiny_flow
+from tests.engine.requests import ignore_steps, pixels
+from tests.engine.unet.test_start_images import circle, keep
+from tests.recipe.reading import read
+
+# numpy 2.4 and torch 2.13 inside diffusers 0.42; in the engine process warnings are off.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:__array_wrap__ must accept:DeprecationWarning"),
+]
+_D: Any = diffusers
+SIDE = 64
+
+
+@dataclass(frozen=True)
+class Case:
+    """A family: its pipelines in diffusers, and what a script calls them with.
+
+    `guided` is what `cfg_scale: 4` and a negative prompt mean there, `plain` what the family's
+    defaults mean, `both` what belongs to each call.
+    """
+
+    from_text: Any
+    from_image: Any = None
+    from_mask: Any = None
+    plain: dict[str, Any] = field(default_factory=dict)
+    guided: dict[str, Any] | None = None
+    both: dict[str, Any] = field(default_factory=dict)
+
+
+CASES = {
+    "Z-Image-Turbo": Case(
+        _D.ZImagePipeline,
+        _D.ZImageImg2ImgPipeline,
+        _D.ZImageInpaintPipeline,
+        plain={"guidance_scale": 0.0},
+        guided={"guidance_scale": 3.0, "negative_prompt": "blur"},
+    ),
+    "FLUX.1-dev": Case(
+        _D.FluxPipeline,
+        _D.FluxImg2ImgPipeline,
+        _D.FluxInpaintPipeline,
+        plain={"guidance_scale": 3.5},
+        guided={"guidance_scale": 3.5, "true_cfg_scale": 4.0, "negative_prompt": "blur"},
+    ),
+    "FLUX.1-schnell": Case(_D.FluxPipeline, both={"max_sequence_length": 256}),
+}
+NAMES = list(CASES)
+
+
+def those(able: Callable[[Case], Any]) -> list[str]:
+    """The families that can do something."""
+    return [name for name, case in CASES.items() if able(case)]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A models folder with all of them."""
+    models = tmp_path_factory.mktemp("models")
+    (models / "checkpoints").mkdir()
+    for name in MAKERS:
+        (models / "checkpoints" / name).symlink_to(tiny_flow(name))
+    return models
+
+
+@pytest.fixture(scope="module")
+def ours(models: Path) -> Renderer:
+    """In this process, on one thread."""
+    return Renderer(
+        EngineOptions(
+            models=models, device="cpu", precision="float32", threads=1, start_images=models
+        )
+    )
+
+
+def requests_of(models: Path, checkpoint: str, text: str) -> list[ImageRequest]:
+    """What a recipe for this checkpoint requests, small, exact and in two steps."""
+    catalog = Catalog(models)
+    usual = {"steps": "2", "seed": "7", "exact": "true", "size": f"{SIDE}x{SIDE}"}
+    lines = [f"{name}: {value}" for name, value in usual.items() if f"\n{name}:" not in text]
+    recipe = "\n".join([f"checkpoint: {checkpoint}", *lines, text])
+    (found,) = read(recipe, inventory=catalog.inventory())
+    return found.image_requests(lambda kind, name: hash_of(models, kind, name))
+
+
+def hash_of(models: Path, kind: Any, name: str) -> str:
+    if kind in ("image", "mask"):
+        return keep(models, Image.open(models / Path(name).name))
+    catalog = Catalog(models)
+    return catalog.sha256(catalog.find(kind, name))
+
+
+def rendered(ours: Renderer, *requests: ImageRequest) -> list[RenderedImage]:
+    return ours.render(requests, ignore_steps)
+
+
+def expected(kind: Any, checkpoint: str, case: Case, **values: Any) -> Any:
+    """A plain script's picture with seed 7."""
+    pipeline = kind.from_pretrained(
+        tiny_flow(checkpoint), dtype=torch.float32, local_files_only=True
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    given = {
+        "prompt": "a red cube",
+        "num_inference_steps": 2,
+        "width": SIDE,
+        "height": SIDE,
+        "generator": torch.Generator("cpu").manual_seed(7),
+        "output_type": "np",
+    }
+    return (pipeline(**(given | case.both | values)).images[0] * 255).round()
+
+
+def apart(image: RenderedImage, theirs: Any) -> float:
+    """The largest difference of any channel, after seeing that there is a picture at all."""
+    assert theirs.std() > 1
+    return float(np.abs(pixels(image) - theirs).max())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_picture_is_diffusers_picture(models: Path, ours: Renderer, name: str) -> None:
+    """With the family's own guidance."""
+    (image,) = rendered(ours, *requests_of(models, name, "prompt: a red cube"))
+    case = CASES[name]
+    assert apart(image, expected(case.from_text, name, case, **case.plain)) <= 1
+
+
+@pytest.mark.parametrize("name", those(lambda case: case.guided))
+def test_cfg_scale_is_true_guidance(models: Path, ours: Renderer, name: str) -> None:
+    """Whatever a pipeline calls it, and with a negative prompt."""
+    text = "prompt: a red cube\nnegative_prompt: blur\ncfg_scale: 4"
+    (image,) = rendered(ours, *requests_of(models, name, text))
+    case = CASES[name]
+    assert apart(image, expected(case.from_text, name, case, **(case.guided or {}))) <= 1
+
+
+@pytest.mark.parametrize("name", those(lambda case: case.from_image))
+def test_a_start_image(models: Path, ours: Renderer, name: str) -> None:
+    """Half of the steps are left."""
+    circle(SIDE).save(models / "start.png")
+    text = "prompt: a red cube\nimage: start.png\ndenoising_strength: 0.6\nsteps: 4"
+    (image,) = rendered(ours, *requests_of(models, name, text))
+    case = CASES[name]
+    values = {"image": circle(SIDE), "strength": 0.6, "num_inference_steps": 4}
+    assert apart(image, expected(case.from_image, name, case, **case.plain, **values)) <= 1
+
+
+@pytest.mark.parametrize("name", those(lambda case: case.from_mask))
+def test_a_mask(models: Path, ours: Renderer, name: str) -> None:
+    """Inside the mask diffusers' picture; outside, the start image's own bytes."""
+    mask = Image.new("L", (SIDE, SIDE))
+    ImageDraw.Draw(mask).rectangle((16, 16, 47, 47), fill=255)
+    mask.save(models / "mask.png")
+    circle(SIDE).save(models / "start.png")
+    text = (
+        "prompt: a red cube\nimage: start.png\nmask: mask.png\nmask_blur: 0\n"
+        "denoising_strength: 0.6\nsteps: 4"
+    )
+    (image,) = rendered(ours, *requests_of(models, name, text))
+    case = CASES[name]
+    values = {"image": circle(SIDE), "mask_image": mask, "strength": 0.6, "num_inference_steps": 4}
+    theirs = expected(case.from_mask, name, case, **case.plain, **values)
+    inside = np.asarray(mask) > 0
+    theirs[~inside] = np.asarray(circle(SIDE))[~inside]
+    assert apart(image, theirs) <= 1
+    assert (pixels(image)[~inside] == theirs[~inside]).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_pictures_of_a_batch_are_those_made_alone(models: Path, ours: Renderer, name: str) -> None:
+    """Prompts of different lengths, too."""
+    prompts = ("a red cube", "two blue balls on grass", "a red cube")
+    wanted = [
+        one
+        for seed, prompt in enumerate(prompts)
+        for one in requests_of(models, name, f"prompt: {prompt}\nexact: false\nseed: {seed}")
+    ]
+    together = rendered(ours, *wanted)
+    alone = [rendered(ours, one)[0] for one in wanted]
+    for one, other in zip(together, alone, strict=True):
+        assert np.abs(pixels(one) - pixels(other)).max() <= 1
+
+
+@pytest.mark.parametrize("name", those(lambda case: case.from_image))
+def test_hires_draws_again_from_the_enlarged_picture(
+    models: Path, ours: Renderer, name: str
+) -> None:
+    """The second pass is diffusers' img2img, with the generator that made the first."""
+    text = "prompt: a red cube\nhires: {scale: 2, denoising_strength: 0.5}"
+    (image,) = rendered(ours, *requests_of(models, name, text))
+    case = CASES[name]
+    generator = torch.Generator("cpu").manual_seed(7)
+    first = expected(case.from_text, name, case, **case.plain, generator=generator)
+    enlarged = Image.fromarray(first.astype(np.uint8)).resize((128, 128), Image.Resampling.LANCZOS)
+    values = {"image": enlarged, "strength": 0.5, "width": 128, "height": 128}
+    theirs = expected(case.from_image, name, case, **case.plain, **values, generator=generator)
+    assert apart(image, theirs) <= 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_steps_are_reported_and_a_batch_ends_within_one(
+    models: Path, ours: Renderer, name: str
+) -> None:
+    """Before the first step is done, too; the next batch works."""
+    wanted = requests_of(models, name, "prompt: a red cube\nsteps: 3")
+    steps: list[tuple[int, int]] = []
+    ours.render(wanted, lambda done, total: steps.append((done, total)))
+    assert steps == [(1, 3), (2, 3), (3, 3)]
+    looks = iter([False] * 3 + [True] * 1000)
+    steps.clear()
+    with pytest.raises(EngineStopped):
+        ours.render(wanted, lambda done, total: steps.append((done, total)), lambda: next(looks))
+    assert not steps
+    assert rendered(ours, *wanted)

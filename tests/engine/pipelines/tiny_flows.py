@@ -1,0 +1,160 @@
+"""Tiny diffusers folders of flow families: real class names and config keys, toy widths."""
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+from tokenizers import AddedToken
+
+from tests.engine.tiny_models import LETTERS, _text_encoder, _tokenizer
+
+_D: Any = diffusers
+_T: Any = transformers
+_CHAT = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+_MARKS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>")
+_PADS = ("<|vision_pad|>", "<|image_pad|>", "<|video_pad|>")
+FLUX_VAE = {
+    "scaling_factor": 0.3611,
+    "shift_factor": 0.1159,
+    "use_quant_conv": False,
+    "use_post_quant_conv": False,
+}
+
+
+@cache
+def tiny_flow(name: str) -> Path:
+    """One of `MAKERS`, made once; its weights are random, and the same each time."""
+    folder = Path(mkdtemp(prefix=f"tiny-{name}-"))
+    torch.manual_seed(0)
+    MAKERS[name]().save_pretrained(folder)
+    return folder
+
+
+def t5_tokenizer(length: int = 512) -> Any:
+    """A unigram model of printable ASCII, in T5's order: pad 0, end 1, unknown 2."""
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -20.0), ("\u2581", -2.0)]
+    pieces += [(chr(code), -3.0) for code in range(33, 127)]
+    return _T.T5Tokenizer(vocab=pieces, extra_ids=0, model_max_length=length)
+
+
+def t5_encoder(width: int = 32) -> Any:
+    config = _T.T5Config(
+        vocab_size=len(t5_tokenizer()),
+        d_model=width,
+        d_kv=8,
+        d_ff=64,
+        num_heads=4,
+        num_layers=2,
+        feed_forward_proj="gated-gelu",
+    )
+    return _T.T5EncoderModel(config)
+
+
+def qwen_tokenizer() -> Any:
+    """Bytes, with the chat marks of Qwen2 and Qwen3 and a template that takes their options."""
+    vocabulary = {word: number for number, word in enumerate(LETTERS)}
+    made = _T.Qwen2Tokenizer(vocab=vocabulary, merges=[], model_max_length=4096)
+    made.add_special_tokens({"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"})
+    made.add_tokens([AddedToken(word, special=True) for word in (*_MARKS, *_PADS)])
+    made.chat_template = _CHAT
+    return made
+
+
+def qwen3_config(layers: int) -> Any:
+    return _T.Qwen3Config(
+        vocab_size=len(qwen_tokenizer()) + 8,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        head_dim=8,
+        max_position_embeddings=4096,
+    )
+
+
+def kl_vae(channels: int, **more: Any) -> Any:
+    return _D.AutoencoderKL(
+        in_channels=3,
+        out_channels=3,
+        down_block_types=["DownEncoderBlock2D"] * 4,
+        up_block_types=["UpDecoderBlock2D"] * 4,
+        block_out_channels=[8] * 4,
+        layers_per_block=1,
+        norm_num_groups=4,
+        latent_channels=channels,
+        sample_size=64,
+        **more,
+    )
+
+
+def flow_scheduler(**more: Any) -> Any:
+    return _D.FlowMatchEulerDiscreteScheduler(**{"shift": 3.0, **more})
+
+
+def moving_scheduler() -> Any:
+    """Shift by resolution, as FLUX and Qwen-Image have it."""
+    return flow_scheduler(use_dynamic_shifting=True, base_shift=0.5, max_shift=1.15)
+
+
+def _z_image() -> Any:
+    transformer = _D.ZImageTransformer2DModel(
+        in_channels=16,
+        dim=32,
+        n_layers=2,
+        n_refiner_layers=1,
+        n_heads=2,
+        n_kv_heads=2,
+        cap_feat_dim=16,
+        axes_dims=[8, 4, 4],
+        axes_lens=[1536, 128, 128],
+    )
+    with torch.no_grad():  # made with torch.empty: may be anything, NaN as well
+        transformer.x_pad_token.normal_(std=0.02)
+        transformer.cap_pad_token.normal_(std=0.02)
+    return _D.ZImagePipeline(
+        scheduler=flow_scheduler(),
+        vae=kl_vae(16, **FLUX_VAE),
+        text_encoder=_T.Qwen3Model(qwen3_config(layers=3)),
+        tokenizer=qwen_tokenizer(),
+        transformer=transformer,
+    )
+
+
+def _flux(*, guided: bool) -> Any:
+    transformer = _D.FluxTransformer2DModel(
+        in_channels=64,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=32,
+        pooled_projection_dim=32,
+        guidance_embeds=guided,
+        axes_dims_rope=(4, 4, 8),
+    )
+    return _D.FluxPipeline(
+        scheduler=moving_scheduler() if guided else flow_scheduler(shift=1.0),
+        vae=kl_vae(16, **FLUX_VAE),
+        text_encoder=_text_encoder(_T.CLIPTextModel, 32, "quick_gelu"),
+        tokenizer=_tokenizer("<|endoftext|>"),
+        text_encoder_2=t5_encoder(),
+        tokenizer_2=t5_tokenizer(),
+        transformer=transformer,
+    )
+
+
+MAKERS: dict[str, Callable[[], Any]] = {
+    "Z-Image": _z_image,
+    "Z-Image-Turbo": _z_image,
+    "FLUX.1-dev": lambda: _flux(guided=True),
+    "FLUX.1-schnell": lambda: _flux(guided=False),
+}
