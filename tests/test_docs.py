@@ -21,6 +21,7 @@ INVENTORY = Inventory(
         Checkpoint("v1-5-pruned-emaonly", 512),
         Checkpoint("v2-1_768-ema-pruned", 768),
         Checkpoint("sd_xl_base_1.0", 1024),
+        Checkpoint("my-merge-vpred", 1024),
     ),
     loras=("pixel-art",),
     default_checkpoint="demo",

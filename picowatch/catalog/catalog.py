@@ -288,6 +288,11 @@ def _printable(name: str) -> str:
     return harmless(name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"))
 
 
+# Families whose files need not say what they predict: of 2.x the weights do, as engine/models/sd2.py
+# reads them.
+_SILENT = ("sd1", "sdxl")
+
+
 def _checkpoint(model: Model) -> Checkpoint:
     return Checkpoint(
         model.name,
@@ -296,6 +301,7 @@ def _checkpoint(model: Model) -> Checkpoint:
         model.zero_snr,
         NAMES.get(model.family, ""),
         rules_of(model.family, model.variant),
+        bool(model.prediction) or model.family not in _SILENT,
     )
 
 

@@ -7,15 +7,16 @@ from picowatch.recipe.fields import HIRES_PARTS
 from picowatch.recipe.read.plain import plain_number
 from picowatch.recipe.request import ImageRequest, recipe_values
 from picowatch.recipe.resolve.hires import UPSCALERS
-from picowatch.recipe.samplers import SAMPLERS, SCHEDULE_TYPES
+from picowatch.recipe.samplers import AUTOMATIC, PREDICTIONS, SAMPLERS, SCHEDULE_TYPES
 
 # Words of ours, which need no quotes.
 _OWN_WORDS = {
     *(sampler.name for sampler in SAMPLERS),
     *SCHEDULE_TYPES,
+    *PREDICTIONS,
     *UPSCALERS,
     *HIRES_PARTS,
-    *("baked", "none", "crop", "fit", "stretch"),
+    *(AUTOMATIC, "baked", "none", "crop", "fit", "stretch"),
 }
 
 

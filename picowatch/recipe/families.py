@@ -36,6 +36,7 @@ _NO_SECOND_PASS = "it cannot start from a picture"
 _FLOW_LACKS = {
     "clip_skip": "its text encoders are read where it was trained to",
     "cfg_rescale": "it is for Stable Diffusion with a high cfg_scale",
+    "prediction": "it predicts the flow from noise to picture",
 }
 _NO_PICTURES = dict.fromkeys(("image", "mask", "hires"), _NO_SECOND_PASS)
 

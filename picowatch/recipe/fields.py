@@ -69,7 +69,9 @@ Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)]
 ScheduleType = Literal[
     "automatic", "karras", "exponential", "beta", "uniform", "sgm_uniform", "leading", "simple"
 ]
+Prediction = Literal["", "epsilon", "v", "v_zero_snr"]
 Loras = tuple[tuple[str, float], ...]
+ZERO_SNR: Prediction = "v_zero_snr"
 _DENOISING_STRENGTH = A1111("Denoising strength", plain_number, ("strength",))
 
 
@@ -156,6 +158,18 @@ class ImageFields:
             a1111=A1111("VAE", lambda vae: "" if vae == BAKED else vae),
         ),
     ] = BAKED
+    prediction: Annotated[
+        Prediction,
+        Row(
+            "What the checkpoint was trained to predict, for files that do not say it: epsilon "
+            "(noise), v (velocity), or v_zero_snr (velocity, down to pure noise).",
+            aliases=("prediction_type", "parameterization"),
+            a1111=A1111("Noise Schedule", lambda p: "Zero Terminal SNR" if p == ZERO_SNR else ""),
+            wanted="automatic, epsilon, v or v_zero_snr",
+            takes_text="`automatic`, `epsilon`, `v`, `v_zero_snr`",
+            default_text="automatic: as the checkpoint says",
+        ),
+    ] = ""
     sampler: Annotated[
         str,
         Row(

@@ -13,6 +13,7 @@ class Checkpoint:
     `text_layers` are those of its text encoder: clip_skip cannot leave out more. `zero_snr` says
     that it was trained to begin with pure noise. `family` is the name of what it belongs to:
     LoRAs and embeddings of another one cannot be used with it. `rules` say what else it cannot do.
+    `says_prediction` tells whether its file, its weights or its family say what it predicts.
     """
 
     name: str
@@ -21,6 +22,7 @@ class Checkpoint:
     zero_snr: bool = False
     family: str = ""
     rules: Rules = UNET
+    says_prediction: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from typing import Any, Self, get_type_hints
 
 from picowatch.recipe.fields import ROWS, Hires, ImageFields
 from picowatch.recipe.prompts.grammar import split_loras
+from picowatch.recipe.samplers import AUTOMATIC
 
 # In metadata, but no part of the identity: they change no pixel.
 _TOLD_ONLY = ("unexpanded_prompt", "unexpanded_negative_prompt")
@@ -127,7 +128,8 @@ def loras_beside_prompt(request: ImageRequest) -> tuple[LoraUse, ...]:
 def recipe_values(request: ImageRequest) -> dict[str, Any]:
     """The values of a recipe that makes the same request again, by field.
 
-    Start image and mask are "none" where the request has none, so that no default replaces it.
+    Start image and mask are "none" where the request has none, and the prediction is "automatic",
+    so that no default replaces it.
     """
     values = {
         field.name: getattr(request, field.name)
@@ -135,6 +137,7 @@ def recipe_values(request: ImageRequest) -> dict[str, Any]:
         if not request.is_idle(field.name)
     }
     values |= {name: values[name] or "none" for name in ("image", "mask") if name in values}
+    values["prediction"] = request.prediction or AUTOMATIC
     values["loras"] = {use.name: use.weight for use in loras_beside_prompt(request)}
     values["hires"] = asdict(request.hires) if request.hires else False
     return values

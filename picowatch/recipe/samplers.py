@@ -1,4 +1,4 @@
-"""Samplers and schedule types: one table, A1111's names, forgiving look-up.
+"""Samplers, schedule types and predictions: A1111's names, forgiving look-up.
 
 To add a sampler, add its line to `SAMPLERS`; the engine has the classes.
 """
@@ -27,6 +27,18 @@ SCHEDULE_TYPES = {
 }
 SIMPLE = "simple"
 _SCHEDULE_ALIASES = {"ddim": "leading", "auto": AUTOMATIC}
+
+# What a UNet was trained to predict: our name to other programs' words. "Zero Terminal SNR" is
+# A1111's. Epsilon is never trained so: to call pure noise noise teaches nothing.
+PREDICTIONS = {
+    "epsilon": ("eps", "noise"),
+    "v": ("v_prediction", "v_pred", "velocity"),
+    "v_zero_snr": (
+        *("zero_snr", "zsnr", "ztsnr", "zero_terminal_snr"),
+        *("v_zsnr", "v_ztsnr", "v_zero_terminal_snr", "v_prediction_zero_snr", "v_pred_zsnr"),
+    ),
+}
+_PREDICTION_ALIASES = ("auto", "default")  # of automatic
 
 _SIGMAS = ("karras", "exponential", "beta", "uniform", "sgm_uniform", "leading")
 # DPMSolverSinglestep, one of the two classes that can be DPM++ SDE, has no timestep_spacing.
@@ -121,6 +133,10 @@ class ScheduleUnknown(ValueInvalid):
     """No schedule type of this name, or none that this sampler takes."""
 
 
+class PredictionUnknown(ValueInvalid):
+    """Nothing that a UNet predicts has this name."""
+
+
 def find_sampler(written: str) -> tuple[KnownSampler, str | None]:
     """The sampler somebody means, and the schedule type if the name holds one.
 
@@ -177,6 +193,23 @@ def decide_flow_schedule(schedule_type: str, family: str) -> str:
     )
 
 
+def find_prediction(written: str) -> str:
+    """The prediction somebody means, "" for automatic. Raises PredictionUnknown."""
+    found = _BY_PREDICTION.get(_squeezed(written))
+    if found is not None:
+        return found
+    names = [AUTOMATIC, *PREDICTIONS]
+    raise PredictionUnknown(
+        f"unknown prediction '{shown(written)}'. {did_you_mean(written, names)}"
+        f"The predictions are {listed(names)}."
+    )
+
+
+def accepted_predictions() -> list[str]:
+    """What means a prediction, in lower case and without what does not count."""
+    return list(_BY_PREDICTION)
+
+
 def accepted_names() -> tuple[list[str], list[str]]:
     """What means a sampler, and what means a schedule type, alone or after a sampler's name.
 
@@ -227,3 +260,6 @@ def _names() -> str:
 
 
 _BY_NAME = {_squeezed(name): s for s in SAMPLERS for name in (s.name, *s.aliases)}
+_BY_PREDICTION = {_squeezed(one): "" for one in (AUTOMATIC, *_PREDICTION_ALIASES)} | {
+    _squeezed(one): name for name, aliases in PREDICTIONS.items() for one in (name, *aliases)
+}

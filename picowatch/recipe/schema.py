@@ -39,9 +39,11 @@ from picowatch.recipe.resolve.sweep import MAX_VALUES, RANGE
 from picowatch.recipe.samplers import (
     AUTOMATIC,
     DEFAULT_SAMPLER,
+    PREDICTIONS,
     SAMPLERS,
     SCHEDULE_TYPES,
     accepted_names,
+    accepted_predictions,
 )
 from picowatch.recipe.schema_patterns import beginning_of, one_of, whole
 
@@ -158,6 +160,7 @@ def _forms(inventory: Inventory | None) -> dict[str, Schema]:
     return {
         "sampler": _named(sampler_names, rf"{samplers}(?:{_NO_LETTER}{endings})?"),
         "schedule_type": _named([AUTOMATIC, *SCHEDULE_TYPES], schedule_types),
+        "prediction": _named([AUTOMATIC, *PREDICTIONS], _one_of(accepted_predictions())),
         "checkpoint": _installed(checkpoints),
         "vae": _installed(vaes, "none", "automatic"),
         "loras": _loras(),

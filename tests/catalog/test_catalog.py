@@ -186,6 +186,7 @@ def test_recipes_know_the_installed_the_demo_and_the_refused(tmp_path: Path) -> 
     assert inventory.loras == ("styles/pixel",)
     assert inventory.embeddings == ("bad-hands",)
     assert inventory.checkpoints[0].family == "Stable Diffusion 1.x"
+    assert not inventory.checkpoints[0].says_prediction and inventory.demo.says_prediction
     assert inventory.lora_families == {"styles/pixel": "Stable Diffusion 1.x"}
     assert inventory.embedding_families == {"bad-hands": "Stable Diffusion 1.x"}
     assert inventory.default_checkpoint == "a"

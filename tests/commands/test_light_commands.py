@@ -69,6 +69,7 @@ def test_check_lists_the_images_a_recipe_would_render(tmp_path: Path) -> None:
         "negative_prompt": "",
         "checkpoint": "demo",
         "vae": "baked",
+        "prediction": "",
         "sampler": "Euler a",
         "schedule_type": "uniform",
         "steps": 24,

@@ -62,6 +62,7 @@ PIXELS = [name for name, row in ROWS.items() if row.changes_pixels]
 OF_OTHER_TYPES: dict[str, Any] = {
     "hires": Hires(),
     "loras": (LoraUse("a", "1", 0.5),),
+    "prediction": "v",
     "resize": "stretch",
     "schedule_type": "beta",
     "width": 64,

@@ -5,7 +5,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from picowatch.recipe import Checkpoint, HashOf, ImageRequest, Inventory
-from picowatch.recipe.fields import Hires
+from picowatch.recipe.fields import Hires, Prediction
 from picowatch.recipe.prompts.grammar import unsupported
 from picowatch.recipe.prompts.wildcards import Template
 from picowatch.recipe.read.decoding import FORBIDDEN
@@ -50,6 +50,8 @@ PATHS = (
     .map(lambda text: f"a{text}.png")
     .filter(lambda path: ".." not in path and path == path.strip())
 )
+# The last one is not for samplers that cannot begin with pure noise.
+PREDICTIONS: tuple[Prediction, ...] = ("", "epsilon", "v", "v_zero_snr")
 STRENGTHS = st.floats(0, 1)
 LORA_NAMES = ("add_detail", "styles/it's pixel art", "1e3")
 # A weight of -0.0 is read as 0.0.
@@ -102,6 +104,7 @@ def image_requests(
         checkpoint_hash=draw(HASHES),
         vae=vae,
         vae_hash="" if vae == "baked" else draw(HASHES),
+        prediction=draw(st.sampled_from(PREDICTIONS[: 4 if sampler.reaches_zero_snr else 3])),
         sampler=sampler.name,
         schedule_type=draw(st.sampled_from(sampler.schedule_types)),
         steps=draw(st.integers(1, 150)),

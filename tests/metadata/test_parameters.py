@@ -13,7 +13,7 @@ from sd_parsers.parsers import AUTOMATIC1111Parser
 from picowatch.metadata import PARAMETERS, PICOWATCH, parameters_text
 from picowatch.outbox.png import encode_png
 from picowatch.recipe import ImageRequest, read_recipes
-from picowatch.recipe.fields import A1111, ROWS, Hires
+from picowatch.recipe.fields import A1111, ROWS, ZERO_SNR, Hires
 from picowatch.recipe.prompts.grammar import probable_mistakes
 from picowatch.recipe.read.a1111 import parameters_of
 from picowatch.recipe.request import EmbeddingUse, LoraUse
@@ -98,6 +98,16 @@ def test_everything_a_recipe_can_request_is_written_in_a1111s_words() -> None:
     assert "Denoising strength: 0.3, Mask blur: 8, Version" in parameters_text(with_image, "0.1.0")
 
 
+def test_zero_terminal_snr_is_a1111s_noise_schedule() -> None:
+    """A1111 has a word for it, and none for what else a checkpoint may predict."""
+    texts = {
+        prediction: parameters_text(replace(CORGI, prediction=prediction), "0.1.0")
+        for prediction in ("", "epsilon", "v", "v_zero_snr")
+    }
+    assert "Noise Schedule: Zero Terminal SNR, Version" in texts["v_zero_snr"]
+    assert texts["epsilon"] == texts["v"] == texts[""]
+
+
 def test_an_empty_prompt_keeps_its_line() -> None:
     """sd-prompt-reader needs a line above `Steps:`."""
     text = parameters_text(replace(CORGI, prompt="", negative_prompt=""), "0.1.0")
@@ -139,7 +149,9 @@ WITHOUT_PICTURES: dict[str, Any] = {
 
 @given(image_requests(prompts=PROMPTS.filter(_keeps_its_form)))
 def test_our_own_reader_gets_every_value(request: ImageRequest) -> None:
-    """Start image and mask, `exact` and `shrink_to_fit` are all that is not in the text."""
+    """Start image and mask, `exact`, `shrink_to_fit` and other predictions than zero terminal
+    SNR's, which A1111 has no words for, are all that is not in the text.
+    """
     text = parameters_text(request, "0.1.0")
     (recipe,) = read_recipes("shown.txt", text.encode(), inventory_for(request))
     (again,) = recipe.image_requests(hashes_of(request))
@@ -154,6 +166,7 @@ def test_our_own_reader_gets_every_value(request: ImageRequest) -> None:
         hires=hires,
         shrink_to_fit=False,
         exact=False,
+        prediction=request.prediction if request.prediction == ZERO_SNR else "",
     )
     about_prompts = [*probable_mistakes(recipe.prompt), *probable_mistakes(recipe.negative_prompt)]
     left_out = [warning for warning in recipe.warnings if warning not in about_prompts]

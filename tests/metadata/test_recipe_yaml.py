@@ -16,7 +16,7 @@ DEFAULTS = DefaultsFile(
     b"negative_prompt: x\nvae: baked\nclip_skip: 3\ncount: 2\nexact: true\nschedule_type: beta\n"
     b"loras: {add_detail: 1}\nimage: x.png\nstrength: 0.1\nresize: fit\nmask: y.png\nmask_blur: 1\n"
     b"mask_invert: true\nhires: {scale: 3, steps: 9}\nshrink_to_fit: true\n"
-    b"sweep: {steps: [1, 2]}\n",
+    b"prediction: v_zero_snr\nsweep: {steps: [1, 2]}\n",
 )
 
 
@@ -30,6 +30,7 @@ def test_it_reads_like_a_recipe_somebody_wrote() -> None:
         "  dim # x\n"
         "checkpoint: 'dreamshaper_8'\n"
         "vae: baked\n"
+        "prediction: automatic\n"
         "sampler: DPM++ 2M\n"
         "schedule_type: karras\n"
         "steps: 24\n"

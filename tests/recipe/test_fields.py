@@ -22,6 +22,7 @@ def test_everything_but_the_prompt_has_a_default() -> None:
         "negative_prompt": "",
         "checkpoint": "demo",
         "vae": "baked",
+        "prediction": "",
         "loras": (),
         "sampler": "DPM++ 2M",
         "schedule_type": "karras",

@@ -158,3 +158,87 @@ def test_a_checkpoint_of_pure_noise_refuses_samplers_that_cannot_begin_with_it()
         "DDIM, DDPM, UniPC, LCM or TCD."
     ]
     assert read_one("prompt: a\nsampler: Euler", inventory=inventory).checkpoint == "noob"
+
+
+@pytest.mark.parametrize(
+    ("written", "prediction"),
+    [
+        ("automatic", ""),
+        ("Auto", ""),
+        ("epsilon", "epsilon"),
+        ("EPS", "epsilon"),
+        ("v", "v"),
+        ("v-prediction", "v"),
+        ("v_prediction", "v"),
+        ("vpred", "v"),
+        ("v_zero_snr", "v_zero_snr"),
+        ("v zero-snr", "v_zero_snr"),
+        ("ztsnr", "v_zero_snr"),
+        ("Zero Terminal SNR", "v_zero_snr"),
+    ],
+)
+@pytest.mark.parametrize("field", ["prediction", "prediction_type", "parameterization"])
+def test_what_a_checkpoint_predicts_in_other_programs_words(
+    field: str, written: str, prediction: str
+) -> None:
+    """diffusers', ComfyUI's, and those of A1111's `model.yaml`."""
+    assert read_one(f"prompt: a\n{field}: {written}").prediction == prediction
+
+
+def test_an_unknown_prediction_is_refused_with_those_there_are() -> None:
+    """Text or not."""
+    assert messages("prompt: a\nprediction: v_zero_snrr\n") == [
+        "unknown prediction 'v_zero_snrr'. Did you mean 'v_zero_snr'? The predictions are "
+        "automatic, epsilon, v and v_zero_snr."
+    ]
+    assert messages("prompt: a\nprediction: 1\n") == [
+        "prediction must be automatic, epsilon, v or v_zero_snr, not 1."
+    ]
+
+
+def test_a_recipe_can_set_aside_what_its_folder_says_of_the_prediction() -> None:
+    """`_defaults.yaml` is the place for a folder of one checkpoint."""
+    folder = {"_defaults.yaml": "prediction: v_zero_snr\nsampler: Euler\n"}
+    assert read_one("prompt: a", defaults=folder).prediction == "v_zero_snr"
+    assert read_one("prompt: a\nprediction: automatic", defaults=folder).prediction == ""
+
+
+def test_a_recipe_decides_which_samplers_must_begin_with_pure_noise() -> None:
+    """Whatever the file says."""
+    inventory = Inventory(
+        demo=DEMO, checkpoints=(Checkpoint("noob", 1024, zero_snr=True), Checkpoint("plain", 1024))
+    )
+    text = "prompt: a\nsampler: {}\ncheckpoint: {}\nprediction: {}"
+    assert messages(text.format("Heun", "plain", "v_zero_snr"), inventory=inventory) == [
+        "the sampler Heun cannot begin with pure noise, which the checkpoint 'plain' is trained on "
+        "as 'prediction: v_zero_snr' says (zero terminal SNR). Use DPM++ 2M, DPM++ 2M SDE, "
+        "DPM++ 2M SDE Heun, Euler, Euler a, DDIM, DDPM, UniPC, LCM or TCD."
+    ]
+    for sampler, checkpoint, prediction in (
+        ("Euler", "plain", "v_zero_snr"),
+        ("Heun", "noob", "v"),
+        ("Heun", "noob", "epsilon"),
+    ):
+        recipe = read_one(text.format(sampler, checkpoint, prediction), inventory=inventory)
+        assert recipe.prediction == prediction
+
+
+def test_a_name_that_says_v_prediction_is_not_believed_but_not_passed_over() -> None:
+    """Files without marks are the usual cause of pictures of noise."""
+    inventory = Inventory(
+        demo=DEMO,
+        checkpoints=(
+            Checkpoint("cat/noob_V-Pred_05", 1024, says_prediction=False),
+            Checkpoint("marked-vpred", 1024),
+            Checkpoint("plain", 1024, says_prediction=False),
+        ),
+    )
+    text = "prompt: a\ncheckpoint: {}\nprediction: {}"
+    (warning,) = read_one(text.format("noob", "automatic"), inventory=inventory).warnings
+    assert warning == (
+        "the checkpoint 'cat/noob_V-Pred_05' says v-prediction only in its name. If its pictures "
+        "are noise, write 'prediction: v_zero_snr' or 'prediction: v'."
+    )
+    for checkpoint, prediction in (("noob", "epsilon"), ("marked", "auto"), ("plain", "auto")):
+        recipe = read_one(text.format(checkpoint, prediction), inventory=inventory)
+        assert recipe.warnings == ()

@@ -78,6 +78,7 @@ class Drawing:
                 self.loaded.schedule,
                 self.device,
                 strength,
+                request.prediction,
             )
 
         hires = request.hires

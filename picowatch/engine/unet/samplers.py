@@ -43,6 +43,13 @@ _SIGMA_OPTIONS = {
     "exponential": "use_exponential_sigmas",
     "beta": "use_beta_sigmas",
 }
+# What a recipe's `prediction` replaces in the checkpoint's own schedule.
+_PREDICTIONS: dict[str, dict[str, Any]] = {
+    "": {},
+    "epsilon": {"prediction_type": "epsilon", "rescale_betas_zero_snr": False},
+    "v": {"prediction_type": "v_prediction", "rescale_betas_zero_snr": False},
+    "v_zero_snr": {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True},
+}
 # Few-step models are distilled on a schedule of 50 steps; more need a finer one.
 _DISTILLED = (LCMScheduler, TCDScheduler)
 _DISTILLED_STEPS = 50
@@ -140,17 +147,20 @@ def build_sampler(
     config: dict[str, Any],
     device: Any,
     strength: float = 1.0,
+    prediction: str = "",
 ) -> PreparedSampler:
     """A new scheduler, ready for its first step; schedulers keep state between steps.
 
-    `config` is the checkpoint's own: betas, prediction type, steps offset. With a `strength`
-    below 1 only that share of the steps is taken, the last ones; at least one, none for 0.
+    `config` is the checkpoint's own: betas, prediction type, steps offset; a recipe's `prediction`
+    overrides it. With a `strength` below 1 only that share of the steps is taken, the last ones; at
+    least one, none for 0.
     """
     kind = _KINDS.get(name)
     if kind is None:
         raise RenderFailed(f"The engine has no sampler {name!r}.")
     if schedule_type in _SIGMA_OPTIONS and not kind.takes_sigmas:
         raise RenderFailed(f"The sampler {name} does not take the schedule type {schedule_type!r}.")
+    config = config | _PREDICTIONS[prediction]
     zero_snr = bool(config.get("rescale_betas_zero_snr"))
     if zero_snr and not kind.reaches_zero_snr:
         names = ", ".join(name for name, other in _KINDS.items() if other.reaches_zero_snr)

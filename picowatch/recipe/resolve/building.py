@@ -15,6 +15,7 @@ from picowatch.recipe.fields import (
     RANDOM,
     ROWS,
     SWITCHES,
+    ZERO_SNR,
     Hires,
     Loras,
     default_of,
@@ -244,14 +245,17 @@ class RecipeBuilder:
             )
 
     def _check_zero_snr(self, recipe: Recipe, checkpoint: Checkpoint, layer: Layer) -> None:
-        if checkpoint.zero_snr and not sampler_named(recipe.sampler).reaches_zero_snr:
+        """Whether its file or the recipe says so, only some samplers can begin with pure noise."""
+        zero_snr = recipe.prediction == ZERO_SNR if recipe.prediction else checkpoint.zero_snr
+        if zero_snr and not sampler_named(recipe.sampler).reaches_zero_snr:
             written = layer.get("sampler", layer["prompt"])
             names = [one.name for one in SAMPLERS if one.reaches_zero_snr]
             can = listed(names, "or", most=len(names))
+            said = f" as 'prediction: {ZERO_SNR}' says" if recipe.prediction else ""
             self._problems.add(
                 written.error_position,
                 f"the sampler {recipe.sampler} cannot begin with pure noise, which the checkpoint "
-                f"'{checkpoint.name}' is trained on (zero terminal SNR). Use {can}.",
+                f"'{checkpoint.name}' is trained on{said} (zero terminal SNR). Use {can}.",
             )
 
     def _check_families(self, recipe: Recipe, checkpoint: Checkpoint, layer: Layer) -> None:

@@ -1,12 +1,13 @@
 """What entries say, with everything looked up: written values become recipes."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import prod
 
 from picowatch.recipe.fields import FROM, PROMPTS
 from picowatch.recipe.inventory import Inventory
-from picowatch.recipe.messages.problems import Problems
+from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.wording import MAX_WARNINGS
 from picowatch.recipe.prompts.grammar import probable_mistakes
 from picowatch.recipe.prompts.prompts import MAX_SIGNS_OF_ALL, count_all_signs
@@ -19,6 +20,7 @@ from picowatch.recipe.resolve.start_image import idle_fields, read_path
 from picowatch.recipe.resolve.sweep import WrittenAxis, combinations, read_axes
 from picowatch.recipe.written import Entry, Layer, Written
 
+_V_PREDICTION = re.compile(r"(?i)v[-_ ]?pred")
 MAX_SWEPT_CHARACTERS = 2_000_000
 
 
@@ -71,6 +73,7 @@ def resolve(
         for recipe in found:
             checkpoint = inventory.checkpoint(recipe.checkpoint)
             warnings += family_warnings(recipe, checkpoint) if checkpoint.rules.flow else ()
+        warnings += _doubtful_predictions(found, inventory)
         if entry.forgives_idle:
             warnings += _idle(own, found)
         else:
@@ -85,6 +88,18 @@ def _probable_mistakes(written: Layer) -> list[str]:
     texts = [written[field].value for field in PROMPTS if field in written]
     found = [doubt for text in texts if isinstance(text, str) for doubt in probable_mistakes(text)]
     return found[:MAX_WARNINGS]
+
+
+def _doubtful_predictions(found: Sequence[Recipe], inventory: Inventory) -> list[str]:
+    """Checkpoints whose names say v-prediction, but not their files: their pictures are noise."""
+    silent = {one.name for one in inventory.checkpoints if not one.says_prediction}
+    names = {recipe.checkpoint: None for recipe in found if not recipe.prediction}
+    return [
+        f"the checkpoint '{shown(name)}' says v-prediction only in its name. If its pictures are "
+        "noise, write 'prediction: v_zero_snr' or 'prediction: v'."
+        for name in names
+        if name in silent and _V_PREDICTION.search(name)
+    ]
 
 
 def _picture(

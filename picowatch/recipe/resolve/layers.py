@@ -18,6 +18,7 @@ from picowatch.recipe.samplers import (
     AUTOMATIC,
     SamplerUnknown,
     ScheduleUnknown,
+    find_prediction,
     find_sampler,
     find_schedule_type,
 )
@@ -80,6 +81,7 @@ def normalised(layer: Layer, problems: Problems) -> Layer:
     result = dict(layer)
     _split_size(result, problems)
     _normalise_sampler(result, problems)
+    _normalise_prediction(result, problems)
     split_hires(result, problems)
     return result
 
@@ -174,3 +176,12 @@ def _schedule_type(layer: Layer, problems: Problems) -> str | None:
         layer["schedule_type"] = replace(written, value=found)
         return found
     return None
+
+
+def _normalise_prediction(layer: Layer, problems: Problems) -> None:
+    text = text_of("prediction", layer, problems)
+    if text is None:
+        return
+    written = layer.pop("prediction")
+    with problems.caught(written.position):
+        layer["prediction"] = replace(written, value=find_prediction(text))

@@ -184,3 +184,23 @@ def test_zero_terminal_snr_begins_with_the_last_training_step(name: str) -> None
     zero_snr = {**CONFIG, "rescale_betas_zero_snr": True}
     sampler = build_sampler(name, "uniform", 8, zero_snr, "cpu")
     assert int(sampler.timesteps[0]) == 999
+
+
+@pytest.mark.parametrize(
+    ("prediction", "kind", "zero_snr"),
+    [
+        ("epsilon", "epsilon", False),
+        ("v", "v_prediction", False),
+        ("v_zero_snr", "v_prediction", True),
+    ],
+)
+def test_a_recipe_decides_what_the_checkpoint_predicts(
+    prediction: str, kind: str, zero_snr: bool
+) -> None:
+    """Whatever its file says: the other prediction, or zero terminal SNR."""
+    for said in ({}, {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}):
+        built = build_sampler("Euler", "uniform", 8, CONFIG | said, "cpu", prediction=prediction)
+        config = built.scheduler.config
+        assert (config.prediction_type, config.rescale_betas_zero_snr) == (kind, zero_snr)
+    with pytest.raises(RenderFailed, match="zero terminal SNR"):
+        build_sampler("Heun", "uniform", 8, CONFIG, "cpu", prediction="v_zero_snr")

@@ -319,6 +319,35 @@ def test_v_prediction_and_zero_snr_are_told_by_the_files_marks(
         theirs.scheduler = before
 
 
+@pytest.mark.parametrize("prediction", ["v", "v_zero_snr"])
+def test_a_file_without_marks_predicts_what_the_recipe_says(
+    models: Path, ours: Renderer, prediction: str
+) -> None:
+    """The picture of the same file with marks; two passes, because each has a schedule."""
+    marks = {"v": ["v_pred"], "v_zero_snr": ["v_pred", "ztsnr"]}[prediction]
+    for name, tensors in (("marked", marks), ("unmarked", [])):
+        path = models / f"checkpoints/{name}-{prediction}.safetensors"
+        write_single_file(
+            tiny_sdxl(), path, torch.float32, {one: torch.zeros(1) for one in tensors}
+        )
+    given: dict[str, Any] = {
+        "schedule_type": "uniform",
+        "hires": Hires(scale=1.5, denoising_strength=0.5),
+    }
+    marked, unmarked, said, unsaid = (
+        rendered(ours, asked(models, checkpoint=f"{name}-{prediction}", **given, **more))[0]
+        for name, more in (
+            ("marked", {}),
+            ("unmarked", {"prediction": prediction}),
+            ("marked", {"prediction": "epsilon"}),
+            ("unmarked", {}),
+        )
+    )
+    assert np.array_equal(marked, unmarked)
+    assert np.array_equal(said, unsaid)
+    assert np.abs(said - marked).max() > 5
+
+
 def test_weights_in_plain_fp8_are_used_as_they_are(models: Path, ours: Renderer) -> None:
     """Without scales they are numbers like others, only coarser."""
     write_single_file(tiny_sdxl(), models / "checkpoints/eight.safetensors", torch.float8_e4m3fn)

@@ -116,6 +116,14 @@ def test_what_cannot_be_honoured_is_refused(line: str, message: str) -> None:
     assert messages(f"a\nSteps: 3, Sampler: Euler, {line}, Seed: 1\n", TXT) == [message]
 
 
+def test_the_noise_schedule_is_the_prediction() -> None:
+    """Checkpoints of zero terminal SNR predict v; "Default" says nothing."""
+    text = "a\nSteps: 3, Sampler: Euler, Noise Schedule: {}, Model: demo"
+    assert read_one(text.format("Zero Terminal SNR"), TXT).prediction == "v_zero_snr"
+    recipe = read_one(text.format("Default"), TXT)
+    assert (recipe.prediction, recipe.warnings) == ("", ())
+
+
 def test_hires_is_read_with_its_strength() -> None:
     """A1111 has one strength for both passes and pictures."""
     recipe = read_one(

@@ -67,6 +67,7 @@ def test_the_recipe_says_what_its_contact_sheet_varies() -> None:
         ("checkpoint: [dream, real]", "checkpoint", ["dream", "real"]),
         ("checkpoint: [dream, real]", "width", [512, 768]),
         ("vae: [baked, mse]", "vae", ["baked", "mse"]),
+        ("prediction: [automatic, eps, v]", "prediction", ["", "epsilon", "v"]),
         ("size: [64x128, 128x64]", "height", [128, 64]),
         ("clip_skip: 1..4", "clip_skip", [1, 2, 3, 4]),
         ("steps: 30..10 step 10", "steps", [30, 20, 10]),
