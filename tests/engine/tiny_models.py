@@ -18,6 +18,7 @@ from picowatch.engine.renderer import Renderer
 
 LETTERS = sorted(pre_tokenizers.ByteLevel.alphabet())  # 256 characters, one for each byte
 FIRST, SECOND = 32, 48  # widths of the text encoders
+LATENTS, INPAINTING = 4, 9  # inputs of a UNet
 
 
 def tiny_renderer(models: Path, family: str, configs: Path) -> Renderer:
@@ -31,40 +32,50 @@ def tiny_renderer(models: Path, family: str, configs: Path) -> Renderer:
 
 
 @cache
-def tiny_sdxl() -> Path:
-    """Stable Diffusion XL, made once; its weights are random, and the same each time."""
+def tiny_sdxl(*, inpaints: bool = False) -> Path:
+    """Stable Diffusion XL, made once; its weights are random, and the same each time.
+
+    An inpainting UNet also looks at the mask and at what it leaves.
+    """
     folder = Path(mkdtemp(prefix="tiny-sdxl-"))
     torch.manual_seed(0)
-    pipeline: Any = diffusers.StableDiffusionXLPipeline
+    pipeline: Any = (
+        diffusers.StableDiffusionXLInpaintPipeline
+        if inpaints
+        else diffusers.StableDiffusionXLPipeline
+    )
     pipeline(
         vae=_vae(scaling_factor=0.13025, force_upcast=True),
         text_encoder=_text_encoder(CLIPTextModel, FIRST, "quick_gelu"),
         text_encoder_2=_text_encoder(CLIPTextModelWithProjection, SECOND, "gelu"),
         tokenizer=_tokenizer("<|endoftext|>"),
         tokenizer_2=_tokenizer("!"),
-        unet=_unet(),
+        unet=_unet(in_channels=INPAINTING if inpaints else LATENTS),
         scheduler=_scheduler(),
     ).save_pretrained(folder)
     return folder
 
 
 @cache
-def tiny_sd2() -> Path:
-    """Stable Diffusion 2.x, which predicts v."""
+def tiny_sd2(*, inpaints: bool = False) -> Path:
+    """Stable Diffusion 2.x, which predicts v; for inpainting, noise."""
     folder = Path(mkdtemp(prefix="tiny-sd2-"))
     torch.manual_seed(0)
-    pipeline: Any = diffusers.StableDiffusionPipeline
+    pipeline: Any = (
+        diffusers.StableDiffusionInpaintPipeline if inpaints else diffusers.StableDiffusionPipeline
+    )
     pipeline(
         vae=_vae(scaling_factor=0.18215),
         text_encoder=_text_encoder(CLIPTextModel, FIRST, "gelu"),
         tokenizer=_tokenizer("!"),
         unet=_unet(
+            in_channels=INPAINTING if inpaints else LATENTS,
             cross_attention_dim=FIRST,
             addition_embed_type=None,
             projection_class_embeddings_input_dim=None,
             transformer_layers_per_block=1,
         ),
-        scheduler=_scheduler(prediction_type="v_prediction"),
+        scheduler=_scheduler(prediction_type="epsilon" if inpaints else "v_prediction"),
         safety_checker=None,
         feature_extractor=None,
     ).save_pretrained(folder)

@@ -106,7 +106,7 @@ class Drawing:
         noise = initial_noise(generators, one.width, one.height).to(self.device)
         start = self._start_latents(canvases)
         guide = self._guide(canvases, start, noise)
-        begin = before if before is not None else start
+        begin = before if before is not None else _visible(start, request)
         if begin is None:
             latents: torch.Tensor = noise * sampler.scheduler.init_noise_sigma
         elif len(sampler.timesteps):
@@ -184,6 +184,14 @@ class Drawing:
             )
         pixels = canvas.paste(array.tobytes()) if canvas else array.tobytes()
         return Picture(array.shape[1], array.shape[0], pixels)
+
+
+def _visible(start: torch.Tensor | None, request: ImageRequest) -> torch.Tensor | None:
+    """The start images' latents, if anything of them shows through the noise where it is redrawn.
+
+    Not under a mask at full strength, as in diffusers' inpainting pipelines.
+    """
+    return None if request.mask and request.denoising_strength == 1 else start
 
 
 def of_one_colour(picture: Bytes) -> bool:

@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import StableDiffusionInpaintPipeline, StableDiffusionXLInpaintPipeline
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+from PIL import Image
 from safetensors.torch import save_file
 
 from picowatch.catalog import Catalog
@@ -18,10 +21,14 @@ from picowatch.recipe.request import ImageRequest
 from tests.engine.ldm import weights, write_single_file
 from tests.engine.models.test_checkpoints import DEMO, checkpoints, named
 from tests.engine.requests import difference, ignore_steps, pixels, request
+from tests.engine.tiny_models import tiny_sd2, tiny_sdxl
 from tests.engine.unet.test_start_images import as_pixels, circle, right_half, start
 
 # numpy 2.4 and torch 2.13 inside diffusers 0.42; in the engine process warnings are off.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:__array_wrap__ must accept:DeprecationWarning"),
+]
 
 
 def inpainting_demo(models: Path) -> Path:
@@ -99,3 +106,66 @@ def test_a_single_inpainting_file_is_loaded(models: Path) -> None:
     loaded = checkpoints(models).load(named(models, checkpoint="single"))
     assert loaded.inpaints
     assert loaded.unet.conv_in.weight.shape[1] == 9
+
+
+@pytest.mark.parametrize("strength", [0.6, 1.0])
+@pytest.mark.parametrize(
+    ("folder", "pipeline"),
+    [
+        (tiny_sdxl, StableDiffusionXLInpaintPipeline),
+        (tiny_sd2, StableDiffusionInpaintPipeline),
+    ],
+    ids=["sdxl", "sd2"],
+)
+def test_what_is_redrawn_is_diffusers_picture(
+    folder: Any,
+    pipeline: Any,
+    strength: float,
+    models: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """If both encode the start image to the mode of the VAE's distribution."""
+    (models / "checkpoints").mkdir(parents=True)
+    (models / "checkpoints/tiny").symlink_to(folder(inpaints=True))
+    options = EngineOptions(models=models, device="cpu", threads=1, start_images=tmp_path)
+    one: ImageRequest = named(
+        models,
+        prompt="a corgi",
+        negative_prompt="a cat",
+        checkpoint="tiny",
+        sampler="Euler",
+        schedule_type="leading",
+        steps=5,
+        exact=True,
+        **start(tmp_path, strength),
+        **right_half(tmp_path),
+    )
+    (image,) = Renderer(options).render([one], ignore_steps)
+    theirs = pipeline.from_pretrained(
+        folder(inpaints=True), dtype=torch.float32, local_files_only=True
+    )
+    theirs.set_progress_bar_config(disable=True)
+    monkeypatch.setattr(
+        DiagonalGaussianDistribution, "sample", lambda self, generator=None: self.mode()
+    )
+    mask = Image.new("L", (128, 128))
+    mask.paste(255, (64, 0, 128, 128))
+    found = theirs(
+        one.prompt,
+        negative_prompt=one.negative_prompt,
+        image=circle(),
+        mask_image=mask,
+        strength=strength,
+        num_inference_steps=one.steps,
+        guidance_scale=one.cfg_scale,
+        width=128,
+        height=128,
+        generator=[torch.Generator("cpu").manual_seed(one.seed)],
+        output_type="np",
+    ).images[0]
+    expected = (found * 255).round()
+    picture = pixels(image)
+    assert np.abs(picture - expected)[:, 64:].max() <= 1
+    assert np.abs(picture - as_pixels(circle()))[:, 64:].max() > 5
+    assert np.array_equal(picture[:, :64], as_pixels(circle())[:, :64])
