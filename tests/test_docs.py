@@ -21,9 +21,10 @@ INVENTORY = Inventory(
         Checkpoint("v1-5-pruned-emaonly", 512),
         Checkpoint("v2-1_768-ema-pruned", 768),
         Checkpoint("sd_xl_base_1.0", 1024),
+        Checkpoint("sd_xl_turbo_1.0", 512),
         Checkpoint("my-merge-vpred", 1024),
     ),
-    loras=("pixel-art",),
+    loras=("pixel-art", "sdxl_lightning_4step_lora", "lcm-lora-sdv1-5"),
     default_checkpoint="demo",
 )
 PAGES = [PROJECT / "README.md", *pages()]
