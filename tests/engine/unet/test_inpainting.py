@@ -109,6 +109,7 @@ def test_a_single_inpainting_file_is_loaded(models: Path) -> None:
 
 
 @pytest.mark.parametrize("strength", [0.6, 1.0])
+@pytest.mark.parametrize("inpaints", [True, False], ids=["inpainting", "ordinary"])
 @pytest.mark.parametrize(
     ("folder", "pipeline"),
     [
@@ -120,14 +121,18 @@ def test_a_single_inpainting_file_is_loaded(models: Path) -> None:
 def test_what_is_redrawn_is_diffusers_picture(
     folder: Any,
     pipeline: Any,
+    inpaints: bool,
     strength: float,
     models: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """If both encode the start image to the mode of the VAE's distribution."""
+    """If both encode the start image to the mode of the VAE's distribution.
+
+    An ordinary checkpoint gets the rest back after each step.
+    """
     (models / "checkpoints").mkdir(parents=True)
-    (models / "checkpoints/tiny").symlink_to(folder(inpaints=True))
+    (models / "checkpoints/tiny").symlink_to(folder(inpaints=inpaints))
     options = EngineOptions(models=models, device="cpu", threads=1, start_images=tmp_path)
     one: ImageRequest = named(
         models,
@@ -143,7 +148,7 @@ def test_what_is_redrawn_is_diffusers_picture(
     )
     (image,) = Renderer(options).render([one], ignore_steps)
     theirs = pipeline.from_pretrained(
-        folder(inpaints=True), dtype=torch.float32, local_files_only=True
+        folder(inpaints=inpaints), dtype=torch.float32, local_files_only=True
     )
     theirs.set_progress_bar_config(disable=True)
     monkeypatch.setattr(

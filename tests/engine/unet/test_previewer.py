@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,12 @@ from picowatch.engine.models.sd1 import SD15
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.process.child import ChildEngine
 from picowatch.engine.protocol import Preview, RenderedImage
-from picowatch.engine.unet.previewer import SD1_COLOURS, Previewer
+from picowatch.engine.unet.previewer import (
+    DEMO_COLOURS,
+    SD1_COLOURS,
+    SDXL_COLOURS,
+    Previewer,
+)
 from picowatch.engine.unet.samplers import build_sampler
 from picowatch.recipe.samplers import SAMPLERS, KnownSampler
 from tests.engine.requests import make, request
@@ -119,6 +125,34 @@ def test_the_picture_without_its_noise_is_found(sampler: KnownSampler, predictio
     expected = torch.einsum("chw,cr->hwr", clean[0], torch.tensor(SD1_COLOURS[:4]))
     bytes_ = ((expected + 1) * 127.5).clamp(0, 255).numpy().astype(np.int16)
     shown = np.frombuffer(preview.pixels, np.uint8).reshape(3, 5, 3).astype(np.int16)
+    assert np.abs(shown - bytes_).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("family", "channels", "matrix"),
+    [
+        ("sd1", 128, SD1_COLOURS),
+        ("sd2", 128, SD1_COLOURS),
+        ("sdxl", 128, SDXL_COLOURS),
+        ("demo", 32, DEMO_COLOURS),
+    ],
+)
+def test_each_family_has_the_colours_of_its_latents(
+    family: str, channels: int, matrix: tuple[tuple[float, ...], ...]
+) -> None:
+    """2.x has the VAE of 1.x, trained further."""
+    album = Album()
+    previewer = Previewer(album.keep, 1)
+    previewer.follow(SimpleNamespace(config=SimpleNamespace(block_out_channels=[channels])), family)
+    scheduler = build_sampler("DDIM", "uniform", 4, CONFIG, "cpu").scheduler
+    latents = torch.randn(1, 4, 3, 5, generator=torch.Generator().manual_seed(1))
+    previewer.show(scheduler, latents, torch.zeros_like(latents), torch.tensor(0))
+    clean = latents[0] / scheduler.alphas_cumprod[0].sqrt()
+    expected = torch.einsum("chw,cr->hwr", clean, torch.tensor(matrix[:4])) + torch.tensor(
+        matrix[4]
+    )
+    bytes_ = ((expected + 1) * 127.5).clamp(0, 255).numpy().astype(np.int16)
+    shown = np.frombuffer(album.previews[0].pixels, np.uint8).reshape(3, 5, 3).astype(np.int16)
     assert np.abs(shown - bytes_).max() <= 1
 
 

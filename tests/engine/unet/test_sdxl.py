@@ -16,8 +16,8 @@ from PIL import Image
 
 from picowatch.catalog import Catalog
 from picowatch.engine.devices import choose_target
+from picowatch.engine.memory.ladder import LADDER, MemoryLadder, Rung
 from picowatch.engine.models.checkpoints import Checkpoints
-from picowatch.engine.options import EngineOptions
 from picowatch.engine.renderer import Renderer
 from picowatch.engine.unet import latents as vaes
 from picowatch.errors import RenderFailed
@@ -261,6 +261,39 @@ def test_hires_tells_the_second_pass_its_own_size(models: Path, ours: Renderer) 
     assert picture.shape == (192, 128, 3)
 
 
+def test_hires_is_diffusers_two_passes(models: Path, ours: Renderer, theirs: Any) -> None:
+    """The first one's latents, enlarged, as start image; the seed's numbers go on."""
+    hires = Hires(scale=1.5, steps=4, denoising_strength=0.5, upscaler="Latent")
+    (picture,) = rendered(ours, asked(models, width=64, height=64, hires=hires))
+    generator = [torch.Generator("cpu").manual_seed(1)]
+    given: dict[str, Any] = {"prompt": "a corgi", "guidance_scale": 5.0, "generator": generator}
+    first = theirs(**given, width=64, height=64, num_inference_steps=3, output_type="latent").images
+    kind: Any = StableDiffusionXLImg2ImgPipeline
+    pipeline = kind(**theirs.components)
+    pipeline.set_progress_bar_config(disable=True)
+    larger = torch.nn.functional.interpolate(first, size=(12, 12), mode="bilinear")
+    second = pipeline(
+        **given, image=larger, strength=0.5, num_inference_steps=4, output_type="np"
+    ).images[0]
+    assert np.abs(picture - (second * 255).round()).max() <= 1
+
+
+def test_weights_act_in_both_text_encoders(models: Path, ours: Renderer) -> None:
+    """Each one's chunk keeps its own mean, as in A1111; the summary is without weights."""
+    prompts = ours._checkpoints.load(asked(models)).prompts
+    with torch.inference_mode():
+        plain, weighed = (
+            prompts.conditions([asked(models, text)], 1).positive for text in ("b", "(b:1.5)")
+        )
+    assert plain.pooled is not None and weighed.pooled is not None
+    assert torch.equal(plain.pooled, weighed.pooled)
+    for tower in (slice(0, FIRST), slice(FIRST, FIRST + SECOND)):
+        before, after = plain.states[..., tower], weighed.states[..., tower]
+        assert float(after.mean()) == pytest.approx(float(before.mean()), abs=1e-6)
+        ratio = (after / before)[0].mean(dim=1)
+        assert float(ratio[1] / ratio[0]) == pytest.approx(1.5, abs=1e-4)
+
+
 def test_a_lora_acts_on_both_text_encoders_and_the_unet(
     models: Path, ours: Renderer, theirs: Any, style: tuple[LoraUse, Tensors]
 ) -> None:
@@ -376,14 +409,16 @@ def test_an_embedding_that_fits_one_text_encoder_does_not_shift_the_next(
     assert torch.equal(named.positive.states, plain.positive.states)
 
 
-def test_the_memory_saving_levels_of_a_cpu_draw_the_same(
-    models: Path, ours: Renderer, style: tuple[LoraUse, Tensors]
+@pytest.mark.parametrize("rung", LADDER[1:], ids=lambda rung: rung.name)
+def test_every_memory_saving_level_draws_the_same(
+    rung: Rung, models: Path, ours: Renderer, style: tuple[LoraUse, Tensors]
 ) -> None:
-    """With a LoRA; "low" begins with sliced attention. One tile of the VAE is the whole picture."""
+    """With a LoRA; a CPU can do a GPU's, too. One tile of the VAE is the whole picture."""
     wanted = asked(models, loras=(style[0],), height=64)
-    saving = Renderer(EngineOptions(models=models, device="cpu", threads=1, memory="low"))
+    saving = tiny_renderer(models, "sdxl", tiny_sdxl())
+    saving._ladder = MemoryLadder("full", [rung], None)
     (image,) = saving.render([wanted], ignore_steps)
-    assert image.memory_rung == "attention slicing"
+    assert image.memory_rung == rung.name
     assert np.abs(pixels(image) - rendered(ours, wanted)[0]).max() <= 1
 
 
@@ -397,8 +432,16 @@ def test_a_vae_of_its_own_is_scaled_as_its_checkpoint_s_family(
     assert np.array_equal(own, baked)
 
 
-def test_the_vae_computes_in_float32_where_the_rest_is_float16(models: Path) -> None:
-    """It says so itself (`force_upcast`): in float16 it overflows."""
-    target = choose_target("cpu", "float16")
-    loaded = Checkpoints(Catalog(models), target).load(asked(models))
-    assert (loaded.unet.dtype, loaded.vae.dtype) == (torch.float16, torch.float32)
+@pytest.mark.parametrize(
+    ("precision", "expected"),
+    [
+        ("float16", (torch.float16, torch.float32)),
+        ("bfloat16", (torch.bfloat16, torch.bfloat16)),
+    ],
+)
+def test_the_vae_never_computes_in_float16(
+    precision: Any, expected: tuple[torch.dtype, torch.dtype], models: Path
+) -> None:
+    """It says so itself (`force_upcast`): in float16 it overflows, in bfloat16 it does not."""
+    loaded = Checkpoints(Catalog(models), choose_target("cpu", precision)).load(asked(models))
+    assert (loaded.unet.dtype, loaded.vae.dtype) == expected
