@@ -288,8 +288,7 @@ def _printable(name: str) -> str:
     return harmless(name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"))
 
 
-# Families whose files need not say what they predict: of 2.x the weights do, as engine/models/sd2.py
-# reads them.
+# Families whose files need not say what they predict. Of 2.x the weights do (engine/models/sd2.py).
 _SILENT = ("sd1", "sdxl")
 
 

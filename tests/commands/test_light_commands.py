@@ -75,6 +75,7 @@ def test_check_lists_the_images_a_recipe_would_render(tmp_path: Path) -> None:
         "steps": 24,
         "cfg_scale": 7.5,
         "cfg_rescale": 0.0,
+        "guidance": 0.0,
         "width": 128,
         "height": 128,
         "clip_skip": 1,

@@ -2,6 +2,7 @@
 
 import pytest
 
+from picowatch.recipe.families import rules_of
 from picowatch.recipe.inventory import Checkpoint, Inventory
 from tests.recipe.reading import DEMO, messages, read_one, refused
 
@@ -70,3 +71,14 @@ def test_a_sweep_over_checkpoints_says_which_do_not_fit() -> None:
     recipe = "prompt: a\nloras: pixel\nsweep:\n  checkpoint: [dream, pony]"
     (message,) = messages(recipe, inventory=INVENTORY)
     assert "the checkpoint 'pony' belongs to" in message
+
+
+def test_a_flow_always_predicts_the_same() -> None:
+    """Automatic is all that a folder's defaults may be set back to."""
+    flux = Checkpoint("flux", 1024, family="FLUX.1", rules=rules_of("flux", "dev"))
+    inventory = Inventory(demo=DEMO, checkpoints=(flux,))
+    assert messages("prompt: a\ncheckpoint: flux\nprediction: v", inventory=inventory) == [
+        "FLUX.1 has no prediction: it predicts the flow from noise to picture. Remove it."
+    ]
+    recipe = "prompt: a\ncheckpoint: flux\nprediction: automatic"
+    assert read_one(recipe, inventory=inventory).prediction == ""
