@@ -158,14 +158,14 @@ class RecipeBuilder:
         """One of the few samplers that can step along a flow, with the model's own schedule."""
         samplers = checkpoint.rules.samplers
         sampler = str(layer["sampler"].value) if "sampler" in layer else samplers[0]
+        written = layer.get("schedule_type")
         if sampler not in samplers:
             self._problems.add(
                 layer["sampler"].error_position,
                 f"the sampler {sampler} steps along noise, but {checkpoint.family} steps along a "
                 f"flow. Use {listed(samplers, 'or')}, or leave it out.",
             )
-        written = layer.get("schedule_type")
-        if written:
+        elif written:
             with self._problems.caught(written.position):
                 decide_flow_schedule(str(written.value), checkpoint.family)
         return {"sampler": sampler, "schedule_type": SIMPLE}

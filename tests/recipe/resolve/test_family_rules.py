@@ -1,0 +1,138 @@
+"""What the families of checkpoints cannot do is said when a recipe is saved, and what they do."""
+
+import pytest
+
+from picowatch.recipe import Checkpoint, Inventory
+from picowatch.recipe.families import rules_of
+from tests.recipe.reading import DEMO, read_one, refused
+
+INVENTORY = Inventory(
+    demo=DEMO,
+    checkpoints=(
+        Checkpoint("turbo", 1024, family="Z-Image", rules=rules_of("z_image", "Turbo")),
+        Checkpoint("z-base", 1024, family="Z-Image", rules=rules_of("z_image", "Base")),
+        Checkpoint("dev", 1024, family="FLUX.1", rules=rules_of("flux", "dev")),
+        Checkpoint("schnell", 1024, family="FLUX.1", rules=rules_of("flux", "schnell")),
+        Checkpoint("xl", 1024, family="Stable Diffusion XL", rules=rules_of("sdxl")),
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "steps", "cfg_scale", "guidance"),
+    [
+        ("turbo", 9, 1, 0),
+        ("z-base", 50, 4, 0),
+        ("dev", 28, 1, 3.5),
+        ("schnell", 4, 1, 0),
+        ("xl", 24, 7.5, 0),
+    ],
+)
+def test_what_a_recipe_leaves_out_is_the_familys(
+    checkpoint: str, steps: int, cfg_scale: float, guidance: float
+) -> None:
+    """And what it says wins."""
+    recipe = read_one(f"prompt: a\ncheckpoint: {checkpoint}", inventory=INVENTORY)
+    assert (recipe.steps, recipe.cfg_scale, recipe.guidance) == (steps, cfg_scale, guidance)
+    own = read_one(f"prompt: a\ncheckpoint: {checkpoint}\nsteps: 3", inventory=INVENTORY)
+    assert own.steps == 3
+
+
+def test_a_flow_has_its_own_schedule() -> None:
+    """As Forge calls it; Stable Diffusion's is trailing spacing under that name."""
+    for written in ("", "sampler: Euler", "sampler: Euler Simple", "schedule_type: simple"):
+        recipe = read_one(f"prompt: a\ncheckpoint: dev\n{written}", inventory=INVENTORY)
+        assert (recipe.sampler, recipe.schedule_type) == ("Euler", "simple")
+    other = read_one("prompt: a\ncheckpoint: xl\nsampler: Euler Simple", inventory=INVENTORY)
+    assert (other.sampler, other.schedule_type) == ("Euler", "sgm_uniform")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "checkpoint: turbo\nsampler: DPM++ 2M Karras",
+            "the sampler DPM++ 2M steps along noise, but Z-Image steps along a flow. Use Euler, "
+            "or leave it out.",
+        ),
+        (
+            "checkpoint: turbo\nschedule_type: karras",
+            "Z-Image does not take the schedule type 'karras', which is made for noise: it has a "
+            "schedule of its own. Remove it, or write simple.",
+        ),
+        (
+            "checkpoint: turbo\nguidance: 3",
+            "Z-Image has no guidance: guidance is a number that FLUX.1 dev was trained with; use "
+            "cfg_scale. Remove it.",
+        ),
+        (
+            "checkpoint: xl\nguidance: 3",
+            "Stable Diffusion XL has no guidance: guidance is a number that FLUX.1 dev was "
+            "trained with; use cfg_scale. Remove it.",
+        ),
+        (
+            "checkpoint: dev\nclip_skip: 2",
+            "FLUX.1 has no clip_skip: its text encoders are read where it was trained to. "
+            "Remove it.",
+        ),
+        (
+            "checkpoint: dev\ncfg_rescale: 0.5",
+            "FLUX.1 has no cfg_rescale: it is for Stable Diffusion with a high cfg_scale. "
+            "Remove it.",
+        ),
+        ("checkpoint: dev\nwidth: 72", "width must be a multiple of 16: 64 or 80 would do."),
+        (
+            "checkpoint: dev\nsize: 1040x1024\nhires: 1.5",
+            "hires makes 1560x1536 of 1040x1024, but FLUX.1 has sides that are multiples of 16. "
+            "Use another scale or size.",
+        ),
+        (
+            "checkpoint: dev\nhires: {upscaler: Latent (nearest)}",
+            "the upscaler Latent (nearest) is for Stable Diffusion's latents. With FLUX.1 use "
+            "Lanczos or Nearest.",
+        ),
+    ],
+)
+def test_what_a_family_cannot_do_is_refused(text: str, message: str) -> None:
+    """Before anything is loaded; one mistake, one sentence."""
+    problems = refused(f"prompt: a\n{text}", inventory=INVENTORY).problems
+    assert [problem.message for problem in problems] == [message]
+
+
+@pytest.mark.parametrize(
+    ("text", "warning"),
+    [
+        (
+            "prompt: a (red:1.2) cube\ncheckpoint: dev",
+            "FLUX.1 reads prompts as plain text: their weights and BREAK were left out, the words "
+            "stayed.",
+        ),
+        (
+            "prompt: a BREAK b\ncheckpoint: turbo",
+            "Z-Image reads prompts as plain text: their weights and BREAK were left out, the words "
+            "stayed.",
+        ),
+        (
+            "prompt: a\nnegative_prompt: b\ncheckpoint: dev",
+            "The negative prompt was ignored: it has no effect at cfg_scale 1.",
+        ),
+        (
+            "prompt: a\ncheckpoint: turbo\ncfg_scale: 2",
+            "The checkpoint 'turbo' was trained for cfg_scale 1: a higher one takes longer, and "
+            "may change nothing or make pictures worse.",
+        ),
+    ],
+)
+def test_what_a_family_does_not_honour_is_warned_about(text: str, warning: str) -> None:
+    """The picture is rendered; with what the family can do, nothing is said."""
+    assert read_one(text, inventory=INVENTORY).warnings == (warning,)
+
+
+def test_what_a_family_can_do_goes_without_a_word() -> None:
+    """Escaped brackets are plain text; hires enlarges pixels by itself."""
+    recipe = read_one(
+        "prompt: a \\(red\\) cube\nnegative_prompt: b\ncheckpoint: dev\ncfg_scale: 2\nhires: true",
+        inventory=INVENTORY,
+    )
+    assert recipe.warnings == ()
+    assert recipe.hires is not None and recipe.hires.upscaler == "Lanczos"
