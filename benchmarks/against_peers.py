@@ -2,6 +2,7 @@
 
 import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmarks.jobs import DEMO, Job, pictures, pictures_of_steps
+from benchmarks.jobs import DEMO, Checkpoint, Job, pictures, pictures_of_steps
 from benchmarks.measuring import MEBI, Figure, Goal, compared, number
 from benchmarks.ours import Folders, run_once, running
 from benchmarks.peer_runs import PeerRun, build_sd_cpp, run_peer
@@ -88,12 +89,14 @@ def _pixels(file: Path) -> "np.ndarray":
 class _Steps:
     """What a step of the large checkpoint takes: the seconds that more steps take more."""
 
-    def __init__(self, plan: Plan) -> None:
-        few, many = plan.large_steps
+    def __init__(
+        self, plan: Plan, checkpoint: Checkpoint, size: int, steps: tuple[int, int]
+    ) -> None:
+        few, many = steps
         self._plan, self._more = plan, many - few
         asked = pictures_of_steps(few, few, many)  # the first one is the warm-up
-        self.job = Job(plan.large(1), plan.large_size, asked, plan.device)
-        self.what = f"{self.job.checkpoint.words}, {plan.large_size}x{plan.large_size}"
+        self.job = Job(checkpoint, size, asked, plan.device)
+        self.what = f"{checkpoint.words}, {size}x{size}"
         self.peaks: dict[str, list[float]] = {}  # in MiB
         self.how_made: set[str] = set()
 
@@ -115,10 +118,25 @@ class _Steps:
 
 def full_row(plan: Plan) -> list[Figure]:
     """A step of the full-size checkpoint with CFG against peer 2."""
-    steps = _Steps(plan)
+    return _against_diffusers(plan, _large(plan), Goal("at least", 2))
+
+
+def xl_row(plan: Plan) -> list[Figure]:
+    """The same of Stable Diffusion XL."""
+    return _against_diffusers(plan, _xl(plan))
+
+
+def _large(plan: Plan) -> _Steps:
+    return _Steps(plan, plan.large(1), plan.large_size, plan.large_steps)
+
+
+def _xl(plan: Plan) -> _Steps:
+    return _Steps(plan, plan.xl(), plan.xl_size, plan.xl_steps)
+
+
+def _against_diffusers(plan: Plan, steps: _Steps, goal: Goal | None = None) -> list[Figure]:
     found = plan.in_turns(ours=steps.ours, peer=lambda: steps.peer(PEER_2))
-    plan.section.note(f"Full-size pictures of picowatch: {'; '.join(steps.how_made)}.")
-    goal = Goal("at least", 2)
+    plan.section.note(f"{steps.what}, picowatch: {'; '.join(steps.how_made)}.")
     return [
         compared(f"{steps.what}, a step with CFG", found["ours"], found["peer"], PEER_2, goal),
         compared(
@@ -133,19 +151,29 @@ def full_row(plan: Plan) -> list[Figure]:
 
 
 def cpp_row(plan: Plan) -> list[Figure]:
-    """The same against peer 3, in the fastest of its types."""
-    steps = _Steps(plan)
+    """A step of the full-size checkpoint against peer 3, in the fastest of its types."""
+    return _against_cpp(plan, _large(plan), SD_CPP_TYPES, Goal("at least", 4))
+
+
+def xl_cpp_row(plan: Plan) -> list[Figure]:
+    """The same of Stable Diffusion XL, whose 14 GB in float32 are left out."""
+    return _against_cpp(plan, _xl(plan), SD_CPP_TYPES[1:])
+
+
+def _against_cpp(
+    plan: Plan, steps: _Steps, kinds: Sequence[str], goal: Goal | None = None
+) -> list[Figure]:
     if not steps.job.checkpoint.path.is_file():
         plan.section.note(f"{PEER_3} knows full-size checkpoints only, and was left out.")
         return []
     build_sd_cpp()
-    first = {kind: steps.peer(PEER_3, kind) for kind in SD_CPP_TYPES}
+    first = {kind: steps.peer(PEER_3, kind) for kind in kinds}
     fastest = min(first, key=lambda kind: first[kind])
     told = ", ".join(f"{kind} {number(seconds)} s" for kind, seconds in first.items())
     plan.section.note(f"A first look at {PEER_3}: {told}; the fastest is counted.")
     found = plan.in_turns(ours=steps.ours, peer=lambda: steps.peer(PEER_3, fastest))
     what, name = f"{steps.what}, a step with CFG", f"{PEER_3} {fastest}"
-    return [compared(what, found["ours"], found["peer"], name, Goal("at least", 4))]
+    return [compared(what, found["ours"], found["peer"], name, goal)]
 
 
 def first_row(plan: Plan) -> list[Figure]:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from benchmarks import against_peers, alone
-from benchmarks.jobs import DEMO, full_size
+from benchmarks.jobs import DEMO, Checkpoint, full_size, tiny_xl
 from benchmarks.measuring import RESULTS, Section
 from benchmarks.plan import Plan, Row, add_shared_flags, choose, measure_all, own_command, temporary
 
@@ -21,6 +21,8 @@ ROWS = (
     Row("folder", 6, against_peers.folder_row),
     Row("full", 3, against_peers.full_row),
     Row("cpp", 6, against_peers.cpp_row),
+    Row("xl", 20, against_peers.xl_row),
+    Row("xlcpp", 45, against_peers.xl_cpp_row),
     Row("first", 2, against_peers.first_row),
     Row("waiting", 3, alone.waiting_row),
     Row("flat", 2, alone.flat_row),
@@ -77,7 +79,15 @@ def small(make: "partial[Plan]") -> Plan:
         saves=2,
         idle_seconds=0.5,
         published=1500,
+        xl=_tiny_xl,
+        xl_size=64,
     )
+
+
+def _tiny_xl() -> Checkpoint:
+    from tests.engine.tiny_models import tiny_sdxl  # imports torch and diffusers
+
+    return tiny_xl(tiny_sdxl())
 
 
 if __name__ == "__main__":

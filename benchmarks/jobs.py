@@ -2,18 +2,31 @@
 
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import cycle, islice, product
 from pathlib import Path
 
 from benchmarks.make_sd15 import write_checkpoint
+from tests.catalog.unets import sdxl_shapes
 
 ASSETS = Path(__file__).parents[1] / "picowatch" / "assets"
 NEGATIVE_PROMPT = "blurry"
 CFG_SCALE = 7.5
-# Where the full-size checkpoints are kept between runs: 2.1 GB each.
+# Where the full-size checkpoints are kept between runs: 2.1 GB each, that of SDXL 6.9 GB.
 KEPT = Path(tempfile.gettempdir()) / "sd15"
+SD15_WORDS, XL_WORDS = "full-size Stable Diffusion 1.5", "full-size Stable Diffusion XL"
+
+XL_PIPELINE = "StableDiffusionXLPipeline"
+_XL_PARTS = {
+    "scheduler": ["diffusers", "EulerDiscreteScheduler"],
+    "text_encoder": ["transformers", "CLIPTextModel"],
+    "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
+    "tokenizer": ["transformers", "CLIPTokenizer"],
+    "tokenizer_2": ["transformers", "CLIPTokenizer"],
+    "unet": ["diffusers", "UNet2DConditionModel"],
+    "vae": ["diffusers", "AutoencoderKL"],
+}
 
 _COLOURS = ("red", "green", "blue", "yellow", "purple", "orange", "black", "pink")
 _THINGS = ("circle", "square", "triangle", "star", "heart", "ring")
@@ -31,26 +44,26 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A checkpoint: its name in recipes, where it lies, and the configs of a single file."""
+    """A checkpoint: its name in recipes, where it lies, and what it is, for tables.
+
+    `configs` are those of a single file, `pipeline` is its class in diffusers.
+    """
 
     name: str
     path: Path
     configs: Path
-
-    @property
-    def words(self) -> str:
-        """What it is, for tables; with `--small` the demo model stands for the large one, too."""
-        return "full-size Stable Diffusion 1.5" if self.path.is_file() else "the demo model"
+    words: str
+    pipeline: str = "StableDiffusionPipeline"
 
     def install(self, models: Path) -> None:
         """Make it known to a picowatch with this models folder; the demo model always is."""
-        if self.path.is_file():
-            place = models / "checkpoints" / f"{self.name}.safetensors"
+        if self != DEMO:
+            place = models / "checkpoints" / f"{self.name}{self.path.suffix}"
             place.parent.mkdir(parents=True, exist_ok=True)
             place.symlink_to(self.path)
 
 
-DEMO = Checkpoint("demo", ASSETS / "demo", ASSETS / "demo")
+DEMO = Checkpoint("demo", ASSETS / "demo", ASSETS / "demo", "the demo model")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +81,7 @@ class Job:
         asked = {
             "checkpoint": str(self.checkpoint.path),
             "configs": str(self.checkpoint.configs),
+            "pipeline": self.checkpoint.pipeline,
             "device": self.device,
             "size": self.size,
             "cfg_scale": CFG_SCALE,
@@ -112,11 +126,41 @@ def _prompts() -> Iterator[str]:
 
 def full_size(seed: int = 1) -> Checkpoint:
     """Stable Diffusion 1.5 with random weights, written once; each seed is another content."""
-    path = KEPT / f"random{seed}.safetensors"
+    path = _kept(f"random{seed}.safetensors", lambda file: write_checkpoint(file, seed=seed))
+    return Checkpoint(f"random{seed}", path, ASSETS / "sd15", SD15_WORDS)
+
+
+def full_size_xl() -> Checkpoint:
+    """Stable Diffusion XL likewise."""
+    path = _kept("randomxl.safetensors", lambda file: write_checkpoint(file, shapes=sdxl_shapes()))
+    configs = _kept("configs-xl", _xl_configs)
+    return Checkpoint("randomxl", path, configs, XL_WORDS, XL_PIPELINE)
+
+
+def tiny_xl(folder: Path) -> Checkpoint:
+    """A toy with the same parts, to show that a script works."""
+    return Checkpoint("tinyxl", folder, folder, "a tiny Stable Diffusion XL", XL_PIPELINE)
+
+
+def _kept(name: str, write: Callable[[Path], None]) -> Path:
+    """What is written once and kept between runs."""
+    path = KEPT / name
     if not path.exists():
-        print(f"writing {path}, 2.1 GB", flush=True)
+        print(f"writing {path}", flush=True)
         KEPT.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(".part")
-        write_checkpoint(unfinished, seed=seed)
+        write(unfinished)
         unfinished.rename(path)
-    return Checkpoint(f"random{seed}", path, ASSETS / "sd15")
+    return path
+
+
+def _xl_configs(folder: Path) -> None:
+    """What diffusers asks of the folder beside a single file: an index, configs and tokenizers."""
+    folder.mkdir()
+    for part in (ASSETS / "sdxl").iterdir():
+        (folder / part.name).symlink_to(part)
+    tokenizer = ASSETS / "sd15" / "tokenizer"
+    for name in ("tokenizer", "tokenizer_2"):
+        (folder / name).symlink_to(tokenizer)
+    index = {"_class_name": XL_PIPELINE} | _XL_PARTS
+    (folder / "model_index.json").write_text(json.dumps(index))

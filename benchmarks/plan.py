@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 
-from benchmarks.jobs import Checkpoint
+from benchmarks.jobs import Checkpoint, full_size_xl
 from benchmarks.measuring import Figure, Section
 from benchmarks.ours import CACHE
 
@@ -20,8 +20,9 @@ class Plan:
     """What all rows are told. Everything lies below `folder`, which goes in the end.
 
     `steps`, `pictures` and `size` are of the demo model's pictures and of the full queue.
-    `large` gives the checkpoint with a number for the full-size rows; `large_steps` are two
-    numbers of steps whose difference tells what a step takes.
+    `large` gives the checkpoint with a number for the full-size rows, `xl` the one of the rows for
+    Stable Diffusion XL, which the GPU's table has not; `large_steps` and `xl_steps` are two numbers
+    of steps whose difference tells what a step takes.
     """
 
     folder: Path
@@ -38,6 +39,9 @@ class Plan:
     idle_seconds: float
     published: int
     section: Section
+    xl: Callable[[], Checkpoint] = full_size_xl
+    xl_size: int = 512
+    xl_steps: tuple[int, int] = (1, 3)
     _numbers: Iterator[int] = field(default_factory=count)
 
     def new_folder(self) -> Path:

@@ -9,8 +9,9 @@ import sys
 import time
 from pathlib import Path
 
+import diffusers
 import torch
-from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+from diffusers import DPMSolverMultistepScheduler
 
 from benchmarks.peers.asked import asked, resident_peak, seconds_since_start, tell
 
@@ -20,10 +21,11 @@ def main() -> None:
     job = asked()
     on_cuda = job["device"].startswith("cuda")
     dtype = torch.float16 if on_cuda else torch.float32
+    pipeline = getattr(diffusers, job["pipeline"])
     if Path(job["checkpoint"]).is_dir():
-        pipe = StableDiffusionPipeline.from_pretrained(job["checkpoint"], torch_dtype=dtype)
+        pipe = pipeline.from_pretrained(job["checkpoint"], torch_dtype=dtype)
     else:
-        pipe = StableDiffusionPipeline.from_single_file(
+        pipe = pipeline.from_single_file(
             job["checkpoint"], config=job["configs"], torch_dtype=dtype
         )
     pipe.scheduler = DPMSolverMultistepScheduler.from_config(

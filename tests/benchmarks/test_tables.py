@@ -63,11 +63,12 @@ def test_the_gpu_table_is_measured_on_a_cpu(tmp_path: Path) -> None:
 def test_the_cpu_table_is_measured(tmp_path: Path) -> None:
     """Every row that the GPU's table does not have, too."""
     results = tmp_path / "cpu.md"
-    rows = "folder,full,cpp,waiting,flat,idle"
+    rows = "folder,full,cpp,xl,xlcpp,waiting,flat,idle"
     result = benchmark("cpu", "--small", "--rounds", "1", "--rows", rows, "--results", results)
     lines = measured(results, result)
     assert len([line for line in lines if line.startswith("3 demo pictures")]) == 2
     assert len([line for line in lines if line.startswith("a picture's ")]) == 2
+    assert len([line for line in lines if line.startswith("a tiny Stable Diffusion XL")]) == 2
     for start in ("30 recipes accepted", "save to first step while", "idle daemon", "`picowatch"):
         assert any(line.startswith(start) for line in lines), (start, lines)
     likeness = re.search(r"Both made the same pictures: .* the worst by ([\d.e-]+)\.$",
