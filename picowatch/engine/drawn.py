@@ -12,7 +12,7 @@ from picowatch.engine.protocol import OnStep
 if TYPE_CHECKING:
     import torch
 
-    from picowatch.engine.unet.previewer import Previewer
+    from picowatch.engine.previewer import Previewer
 
 Interrupted = Callable[[], bool]
 

@@ -23,10 +23,10 @@ from picowatch.engine.models.checkpoints import Checkpoints
 from picowatch.engine.models.loaded import apply_rung
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.pipelines.loaded import LoadedPipeline
+from picowatch.engine.previewer import Previewer
 from picowatch.engine.process.failures import SMALLER, out_of_memory
 from picowatch.engine.protocol import OnPreview, OnStep, RenderedImage, unseen
 from picowatch.engine.unet.batch import draw_batch
-from picowatch.engine.unet.previewer import Previewer
 from picowatch.engine.versions import versions
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import ImageRequest

@@ -13,6 +13,7 @@ from PIL import Image
 from picowatch.engine.drawn import Drawn, Interrupted, Job, Picture, timed
 from picowatch.engine.memory.ladder import Rung
 from picowatch.engine.pipelines.family import Encoded, Family
+from picowatch.engine.pipelines.preview import FlowPreview
 from picowatch.engine.unet.canvas import Canvas, read_canvas
 from picowatch.engine.unet.draw import of_one_colour
 from picowatch.engine.unet.latents import generators_for
@@ -86,6 +87,7 @@ class LoadedPipeline:
         Those whose embeddings differ in their shape are drawn group after group.
         """
         self.interruption.interrupted = job.interrupted
+        job.previewer.follow(self.vae, self.family)
         with timed(job.timings, "encode"):
             conditions = [self._conditions(request) for request in batch]
         groups: dict[tuple[object, ...], list[int]] = {}
@@ -189,9 +191,12 @@ class LoadedPipeline:
             if start.masks:
                 inputs["mask_image"] = start.masks
 
-        def after_step(*arguments: Any) -> dict[str, Any]:
+        preview = FlowPreview(job.previewer, *size)
+
+        def after_step(pipeline: Any, _: int, __: Any, kept: dict[str, Any]) -> dict[str, Any]:
             on_step()
             self.interruption.check()
+            preview.after_step(pipeline.scheduler, kept["latents"])
             return {}
 
         phases: dict[str, float] = {}

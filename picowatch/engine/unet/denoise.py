@@ -6,8 +6,8 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 
+from picowatch.engine.previewer import Previewer
 from picowatch.engine.unet.latents import LATENT_FACTOR
-from picowatch.engine.unet.previewer import Previewer
 from picowatch.engine.unet.prompts import Conditions, Encoded
 from picowatch.engine.unet.samplers import PreparedSampler
 from picowatch.errors import EngineStopped

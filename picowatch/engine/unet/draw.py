@@ -11,11 +11,11 @@ from torch.nn import functional
 
 from picowatch.engine.drawn import Interrupted, Picture, timed
 from picowatch.engine.models.loaded import Loaded
+from picowatch.engine.previewer import Previewer
 from picowatch.engine.unet import latents as vaes
 from picowatch.engine.unet.canvas import Bytes, Canvas, read_canvas
 from picowatch.engine.unet.denoise import Guide, Shape, Unet, denoise
 from picowatch.engine.unet.latents import LATENT_FACTOR, generators_for, initial_noise, upscale
-from picowatch.engine.unet.previewer import Previewer
 from picowatch.engine.unet.prompts import Conditions
 from picowatch.engine.unet.samplers import PreparedSampler, build_sampler
 from picowatch.errors import RenderFailed

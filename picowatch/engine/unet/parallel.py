@@ -12,10 +12,10 @@ from dataclasses import replace
 import torch
 
 from picowatch.engine.drawn import Picture
+from picowatch.engine.previewer import Previewer
 from picowatch.engine.protocol import unseen
 from picowatch.engine.unet.denoise import EagerUnet
 from picowatch.engine.unet.draw import Drawing
-from picowatch.engine.unet.previewer import Previewer
 from picowatch.engine.unet.prompts import Conditions
 from picowatch.recipe.request import ImageRequest
 

@@ -11,16 +11,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from picowatch.catalog import read_config
+from picowatch.engine.colours import DEMO, SD1, SDXL
 from picowatch.engine.models.sd1 import SD15
 from picowatch.engine.options import EngineOptions
+from picowatch.engine.previewer import Previewer
 from picowatch.engine.process.child import ChildEngine
 from picowatch.engine.protocol import Preview, RenderedImage
-from picowatch.engine.unet.previewer import (
-    DEMO_COLOURS,
-    SD1_COLOURS,
-    SDXL_COLOURS,
-    Previewer,
-)
 from picowatch.engine.unet.samplers import build_sampler
 from picowatch.recipe.samplers import SAMPLERS, KnownSampler
 from tests.engine.requests import make, request
@@ -122,7 +118,7 @@ def test_the_picture_without_its_noise_is_found(sampler: KnownSampler, predictio
         scheduler, seen, noise if prediction == "epsilon" else velocity, timestep
     )
     (preview,) = album.previews
-    expected = torch.einsum("chw,cr->hwr", clean[0], torch.tensor(SD1_COLOURS[:4]))
+    expected = torch.einsum("chw,cr->hwr", clean[0], torch.tensor(SD1[:4]))
     bytes_ = ((expected + 1) * 127.5).clamp(0, 255).numpy().astype(np.int16)
     shown = np.frombuffer(preview.pixels, np.uint8).reshape(3, 5, 3).astype(np.int16)
     assert np.abs(shown - bytes_).max() <= 1
@@ -131,10 +127,10 @@ def test_the_picture_without_its_noise_is_found(sampler: KnownSampler, predictio
 @pytest.mark.parametrize(
     ("family", "channels", "matrix"),
     [
-        ("sd1", 128, SD1_COLOURS),
-        ("sd2", 128, SD1_COLOURS),
-        ("sdxl", 128, SDXL_COLOURS),
-        ("demo", 32, DEMO_COLOURS),
+        ("sd1", 128, SD1),
+        ("sd2", 128, SD1),
+        ("sdxl", 128, SDXL),
+        ("demo", 32, DEMO),
     ],
 )
 def test_each_family_has_the_colours_of_its_latents(
