@@ -16,6 +16,8 @@ from picowatch.recipe.request import ImageRequest
 SMALLEST_SIDE = 384
 FEWEST_STEPS = 25
 _SHRINK = 0.75
+# Sides of smaller pictures are multiples of this, which every family of models takes.
+_SIDE_MULTIPLE = 32
 _SMALL_GPU_BYTES = 6 * 2**30
 
 Offload = Literal["", "model", "sequential"]
@@ -110,17 +112,19 @@ def shrunken(request: ImageRequest, times: int) -> ImageRequest:
     """
     if not times:
         return request
-    scale = _SHRINK**times
     shorter = min(request.width, request.height)
-    if shorter * scale < SMALLEST_SIDE:
-        scale = min(1.0, SMALLEST_SIDE / shorter)
+    scale = max(_SHRINK**times, min(1.0, SMALLEST_SIDE / shorter))
     steps = max(min(request.steps, FEWEST_STEPS), int(request.steps * _SHRINK**times))
     return replace(
         request,
-        width=int(request.width * scale) // 8 * 8,
-        height=int(request.height * scale) // 8 * 8,
+        width=_scaled(request.width, scale),
+        height=_scaled(request.height, scale),
         steps=steps,
     )
+
+
+def _scaled(side: int, scale: float) -> int:
+    return side if scale == 1 else int(side * scale) // _SIDE_MULTIPLE * _SIDE_MULTIPLE
 
 
 def shrink_warning(requested: ImageRequest, rendered: ImageRequest) -> tuple[str, ...]:

@@ -86,7 +86,7 @@ def test_smaller_pictures_come_last_and_only_on_request() -> None:
     rungs = list(ladder.rungs([large]))
     made = [shrunken(large, rung.shrunk) for rung in rungs if rung.shrunk]
     sizes = [(one.width, one.height, one.steps) for one in made]
-    assert sizes == [(768, 576, 37), (576, 432, 28), (512, 384, 25)]
+    assert sizes == [(768, 576, 37), (576, 416, 28), (512, 384, 25)]
     assert [rung.name for rung in rungs][-3:] == ["smaller picture"] * 3
     assert all(rung.offload == "sequential" for rung in rungs[-3:])
 
@@ -98,6 +98,17 @@ def test_a_shrink_that_worked_is_remembered() -> None:
     rungs = list(ladder.rungs([large]))
     ladder.worked([large], rungs[-2])
     assert list(ladder.rungs([large])) == rungs[-2:]
+
+
+def test_smaller_sides_suit_every_family() -> None:
+    """Some take multiples of 16 or 32 only; a size that is not reduced stays as it is."""
+    odd = request(width=1000, height=1336, steps=50)
+    for times in range(1, 6):
+        smaller = shrunken(odd, times)
+        assert not smaller.width % 32 and not smaller.height % 32
+        assert min(smaller.width, smaller.height) >= 384
+    few = shrunken(request(width=328, height=408, steps=50), 1)
+    assert (few.width, few.height, few.steps) == (328, 408, 37)
 
 
 @pytest.mark.parametrize(
