@@ -311,7 +311,7 @@ def _families(adapters: tuple[Model, ...]) -> dict[str, str]:
 
 def _model(name: str, path: Path, found: Recognised) -> Model:
     folder = is_folder(path)
-    found = replace(found, variant=found.variant or variant_by_name(found.family, name))
+    found = replace(found, variant=variant_by_name(found.family, found.variant, name))
     sizes = [file.path.stat().st_size for file in folder_files(path)] if folder else []
     return Model(
         name=name,

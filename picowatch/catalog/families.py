@@ -107,8 +107,14 @@ def _variant(header: Header, prefix: str, family: str) -> str:
     return ""
 
 
-def variant_by_name(family: str, name: str) -> str:
-    """The variant of a checkpoint whose weights do not say it, by its file's or folder's name."""
+def variant_by_name(family: str, variant: str, name: str) -> str:
+    """The variant of a checkpoint, where its file's or folder's name alone tells it.
+
+    `variant` is what its weights and configs say.
+    """
+    name = name.casefold()
     if family == "z_image":
-        return "Turbo" if "turbo" in name.casefold() else "Base"
-    return ""
+        return "Turbo" if "turbo" in name else "Base"
+    if family == "flux" and variant == "dev" and "krea" in name:
+        return "Krea"
+    return variant

@@ -37,6 +37,13 @@ _PIPELINE_INPUTS = {
     "StableDiffusionInstructPix2PixPipeline": 8,
     "StableDiffusionXLInstructPix2PixPipeline": 8,
 }
+# Relatives of what is supported, by what the names of their pipelines begin with.
+_RELATIVES = {
+    "FluxKontext": "FLUX.1 Kontext, which edits pictures",
+    "FluxControlNet": "FLUX.1 with a ControlNet",
+    "FluxControl": "FLUX.1 Depth or Canny, which also needs a depth map or edges",
+    "FluxPriorRedux": "FLUX.1 Redux, which varies pictures",
+}
 # What the names of other families' pipelines begin with; FLUX.2's before FLUX.1's.
 _FAMILIES = {
     "StableDiffusion3": "sd3",
@@ -112,6 +119,9 @@ def _other_pipeline(name: str) -> str:
     """The sentence that refuses a folder of a pipeline that picowatch cannot run."""
     if name in _PIPELINE_INPUTS:
         return OTHER_INPUTS[_PIPELINE_INPUTS[name]]
+    relative = next((_RELATIVES[start] for start in _RELATIVES if name.startswith(start)), "")
+    if relative:
+        return f"is {relative}: not supported."
     family = next((_FAMILIES[start] for start in _FAMILIES if name.startswith(start)), "")
     return f"is a diffusers folder of {NAMES.get(family) or f'a {shown(name)}'}: {ONLY}"
 

@@ -59,6 +59,7 @@ _FLUX = {
 PIPELINES = {
     "ZImagePipeline": Pipeline("z_image", _Z_IMAGE),
     "FluxPipeline": Pipeline("flux", _FLUX),
+    "FluxFillPipeline": Pipeline("flux", _FLUX, variant="Fill"),
 }
 
 

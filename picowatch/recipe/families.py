@@ -20,6 +20,7 @@ class Rules:
     `lacks` maps fields that must stay off to the reason. `flow`: it steps along a flow from noise
     to picture, with the samplers in `samplers` alone. `guided`: it was trained for a cfg_scale
     above 1. `weighs`: its text encoder takes weights and BREAK; others get the text without.
+    `fills`: it only redraws the part of a picture that a mask shows.
     """
 
     multiple: int = 8
@@ -29,6 +30,7 @@ class Rules:
     samplers: tuple[str, ...] = ()
     guided: bool = True
     weighs: bool = True
+    fills: bool = False
 
 
 _NO_GUIDANCE = "guidance is a number that FLUX.1 dev was trained with; use cfg_scale"
@@ -52,9 +54,14 @@ def _flow(
     guided: bool = True,
     lacks: Mapping[str, str] | None = None,
     samplers: tuple[str, ...] = (EULER,),
+    fills: bool = False,
 ) -> Rules:
-    """The rules of a flow family; `guidance` 0 means that it has none."""
+    """The rules of a flow family; `guidance` 0 means that it has none.
+
+    What fills a mask begins with noise there, unless a recipe says otherwise.
+    """
     without = _FLOW_LACKS | dict(lacks or {})
+    strength = {"denoising_strength": 1.0} if fills else {}
     return Rules(
         multiple=multiple,
         defaults={
@@ -62,12 +69,14 @@ def _flow(
             "steps": steps,
             "cfg_scale": float(cfg_scale),
             "guidance": float(guidance),
+            **strength,
         },
         lacks=without if guidance else {"guidance": _NO_GUIDANCE} | without,
         flow=True,
         samplers=samplers,
         guided=guided,
         weighs=False,
+        fills=fills,
     )
 
 
@@ -75,7 +84,14 @@ _RULES = {
     ("z_image", "Turbo"): _flow(9, guided=False),
     ("z_image", "Base"): _flow(50, 4),
     ("flux", "dev"): _flow(28, guidance=3.5),
+    ("flux", "Krea"): _flow(28, guidance=4.5),
     ("flux", "schnell"): _flow(4, guided=False),
+    ("flux", "Fill"): _flow(
+        50,
+        guidance=30,
+        lacks={"cfg_scale": "Fill follows the prompt by guidance alone"},
+        fills=True,
+    ),
 }
 
 

@@ -79,13 +79,20 @@ def test_folders_of_other_families_are_named_and_refused(tmp_path: Path) -> None
     folder = tmp_path / "checkpoints/xl"
     shutil.copytree(DEMO, folder)
     for pipeline, name in (
-        ("FluxKontextPipeline", "FLUX.1"),
         ("QwenImageEditPipeline", "Qwen-Image"),
         ("WanPipeline", "Wan"),
         ("CogVideoXPipeline", "a CogVideoXPipeline"),
     ):
         changed_json(folder / "model_index.json", _class_name=pipeline)
         assert folder_refusal(tmp_path) == f"xl is a diffusers folder of {name}: {ONLY}"
+    for pipeline, name in (
+        ("FluxKontextPipeline", "FLUX.1 Kontext, which edits pictures"),
+        ("FluxControlPipeline", "FLUX.1 Depth or Canny, which also needs a depth map or edges"),
+        ("FluxControlNetPipeline", "FLUX.1 with a ControlNet"),
+        ("FluxPriorReduxPipeline", "FLUX.1 Redux, which varies pictures"),
+    ):
+        changed_json(folder / "model_index.json", _class_name=pipeline)
+        assert folder_refusal(tmp_path) == f"xl is {name}: not supported."
 
 
 def test_the_unets_config_tells_stable_diffusion_2_and_inpainting(tmp_path: Path) -> None:

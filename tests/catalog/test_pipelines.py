@@ -55,6 +55,17 @@ def test_a_whole_folder_is_recognised(folder: Path, tmp_path: Path) -> None:
     assert (model.variant, model.native_size) == ("dev", 1024)
     (folder / "transformer/config.json").write_text('{"guidance_embeds": false}')
     assert getattr(found_in(tmp_path), "variant", "") == "schnell"
+    _index(_class_name="FluxFillPipeline")(folder)
+    assert getattr(found_in(tmp_path), "variant", "") == "Fill"
+
+
+def test_krea_is_told_by_its_name(folder: Path, tmp_path: Path) -> None:
+    """Its weights have the shapes of dev; schnell stays schnell."""
+    folder.rename(folder.with_name("FLUX.1-Krea-dev"))
+    assert getattr(found_in(tmp_path), "variant", "") == "Krea"
+    config = folder.with_name("FLUX.1-Krea-dev") / "transformer/config.json"
+    config.write_text('{"guidance_embeds": false}')
+    assert getattr(found_in(tmp_path), "variant", "") == "schnell"
 
 
 def _without(part: str) -> Callable[[Path], object]:

@@ -2,7 +2,12 @@
 
 from typing import Any
 
-from diffusers import FluxImg2ImgPipeline, FluxInpaintPipeline, FluxPipeline
+from diffusers import (
+    FluxFillPipeline,
+    FluxImg2ImgPipeline,
+    FluxInpaintPipeline,
+    FluxPipeline,
+)
 
 from picowatch.engine.pipelines.family import Encoded, Family
 from picowatch.recipe.request import ImageRequest
@@ -25,5 +30,12 @@ FAMILY = Family(
     from_mask=FluxInpaintPipeline,
     encode=_encode,
     guidance=_guidance,
+    tokenizer="tokenizer_2",
+)
+FILL = Family(
+    from_text=FluxFillPipeline,
+    from_mask=FluxFillPipeline,
+    encode=_encode,
+    guidance=lambda request: {"guidance_scale": request.guidance},
     tokenizer="tokenizer_2",
 )

@@ -12,6 +12,8 @@ from picowatch.engine.pipelines.loaded import Interruption, LoadedPipeline
 from picowatch.engine.unet.loras import Loras
 
 FAMILIES = {"z_image": z_image.FAMILY, "flux": flux.FAMILY}
+# Variants that have pipelines of their own.
+_VARIANTS = {("flux", "Fill"): flux.FILL}
 
 
 def load(model: Model, target: Target, read_to: Target, find_file: FindFile) -> LoadedPipeline:
@@ -21,7 +23,7 @@ def load(model: Model, target: Target, read_to: Target, find_file: FindFile) -> 
     transformer = components["transformer"]
     return LoadedPipeline(
         family=model.family,
-        rules=FAMILIES[model.family],
+        rules=_VARIANTS.get((model.family, model.variant)) or FAMILIES[model.family],
         components=components,
         loras=Loras(
             transformer,

@@ -273,10 +273,17 @@ class RecipeBuilder:
         """What the checkpoint's family cannot do."""
         rules, family = checkpoint.rules, checkpoint.family
         for field, why in rules.lacks.items():
-            if getattr(recipe, field) != default_of(field):
+            if getattr(recipe, field) != rules.defaults.get(field, default_of(field)):
                 written = layer.get(field, layer["prompt"])
                 message = f"{family or 'this checkpoint'} has no {field}: {why}. Remove it."
                 self._problems.add(written.error_position, message)
+        missing = [field for field in ("image", "mask") if not getattr(recipe, field)]
+        if rules.fills and missing:
+            self._problems.add(
+                layer["checkpoint"].position if "checkpoint" in layer else layer["prompt"].position,
+                f"the checkpoint '{checkpoint.name}' redraws the part of a picture that a mask "
+                f"shows. Add {listed(missing, 'and')}.",
+            )
         for field in ("width", "height"):
             side = getattr(recipe, field)
             if side and side % rules.multiple and field in layer:

@@ -36,15 +36,16 @@ class Case:
     """A family: its pipelines in diffusers, and what a script calls them with.
 
     `guided` is what `cfg_scale: 4` and a negative prompt mean there, `plain` what the family's
-    defaults mean, `both` what belongs to each call.
+    defaults mean, `both` what belongs to each call. `recipe` is what each recipe has to say.
     """
 
-    from_text: Any
+    from_text: Any = None
     from_image: Any = None
     from_mask: Any = None
     plain: dict[str, Any] = field(default_factory=dict)
     guided: dict[str, Any] | None = None
     both: dict[str, Any] = field(default_factory=dict)
+    recipe: str = ""
 
 
 CASES = {
@@ -62,7 +63,13 @@ CASES = {
         plain={"guidance_scale": 3.5},
         guided={"guidance_scale": 3.5, "true_cfg_scale": 4.0, "negative_prompt": "blur"},
     ),
+    "FLUX.1-Krea-dev": Case(_D.FluxPipeline, plain={"guidance_scale": 4.5}),
     "FLUX.1-schnell": Case(_D.FluxPipeline, both={"max_sequence_length": 256}),
+    "FLUX.1-Fill-dev": Case(
+        from_mask=_D.FluxFillPipeline,
+        plain={"guidance_scale": 30.0},
+        recipe="image: start.png\nmask: mask.png",
+    ),
 }
 NAMES = list(CASES)
 
@@ -74,12 +81,21 @@ def those(able: Callable[[Case], Any]) -> list[str]:
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A models folder with all of them."""
+    """A models folder with all of them, and a start image with a mask."""
     models = tmp_path_factory.mktemp("models")
     (models / "checkpoints").mkdir()
     for name in MAKERS:
         (models / "checkpoints" / name).symlink_to(tiny_flow(name))
+    circle(SIDE).save(models / "start.png")
+    square().save(models / "mask.png")
     return models
+
+
+def square() -> Image.Image:
+    """A mask with a white square in the middle."""
+    mask = Image.new("L", (SIDE, SIDE))
+    ImageDraw.Draw(mask).rectangle((16, 16, 47, 47), fill=255)
+    return mask
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +113,7 @@ def requests_of(models: Path, checkpoint: str, text: str) -> list[ImageRequest]:
     catalog = Catalog(models)
     usual = {"steps": "2", "seed": "7", "exact": "true", "size": f"{SIDE}x{SIDE}"}
     lines = [f"{name}: {value}" for name, value in usual.items() if f"\n{name}:" not in text]
+    lines += [line for line in CASES[checkpoint].recipe.split("\n") if line not in text]
     recipe = "\n".join([f"checkpoint: {checkpoint}", *lines, text])
     (found,) = read(recipe, inventory=catalog.inventory())
     return found.image_requests(lambda kind, name: hash_of(models, kind, name))
@@ -136,7 +153,7 @@ def apart(image: RenderedImage, theirs: Any) -> float:
     return float(np.abs(pixels(image) - theirs).max())
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", those(lambda case: case.from_text))
 def test_a_picture_is_diffusers_picture(models: Path, ours: Renderer, name: str) -> None:
     """With the family's own guidance."""
     (image,) = rendered(ours, *requests_of(models, name, "prompt: a red cube"))
@@ -156,7 +173,6 @@ def test_cfg_scale_is_true_guidance(models: Path, ours: Renderer, name: str) -> 
 @pytest.mark.parametrize("name", those(lambda case: case.from_image))
 def test_a_start_image(models: Path, ours: Renderer, name: str) -> None:
     """Half of the steps are left."""
-    circle(SIDE).save(models / "start.png")
     text = "prompt: a red cube\nimage: start.png\ndenoising_strength: 0.6\nsteps: 4"
     (image,) = rendered(ours, *requests_of(models, name, text))
     case = CASES[name]
@@ -167,10 +183,7 @@ def test_a_start_image(models: Path, ours: Renderer, name: str) -> None:
 @pytest.mark.parametrize("name", those(lambda case: case.from_mask))
 def test_a_mask(models: Path, ours: Renderer, name: str) -> None:
     """Inside the mask diffusers' picture; outside, the start image's own bytes."""
-    mask = Image.new("L", (SIDE, SIDE))
-    ImageDraw.Draw(mask).rectangle((16, 16, 47, 47), fill=255)
-    mask.save(models / "mask.png")
-    circle(SIDE).save(models / "start.png")
+    mask = square()
     text = (
         "prompt: a red cube\nimage: start.png\nmask: mask.png\nmask_blur: 0\n"
         "denoising_strength: 0.6\nsteps: 4"

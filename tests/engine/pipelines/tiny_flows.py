@@ -129,9 +129,11 @@ def _z_image() -> Any:
     )
 
 
-def _flux(*, guided: bool) -> Any:
+def _flux(*, guided: bool, fills: bool = False) -> Any:
     transformer = _D.FluxTransformer2DModel(
-        in_channels=64,
+        # FLUX.1 Fill also looks at the masked picture and the mask's own pixels.
+        in_channels=64 + 64 + 256 if fills else 64,
+        out_channels=64,
         num_layers=1,
         num_single_layers=1,
         attention_head_dim=16,
@@ -141,7 +143,8 @@ def _flux(*, guided: bool) -> Any:
         guidance_embeds=guided,
         axes_dims_rope=(4, 4, 8),
     )
-    return _D.FluxPipeline(
+    pipeline = _D.FluxFillPipeline if fills else _D.FluxPipeline
+    return pipeline(
         scheduler=moving_scheduler() if guided else flow_scheduler(shift=1.0),
         vae=kl_vae(16, **FLUX_VAE),
         text_encoder=_text_encoder(_T.CLIPTextModel, 32, "quick_gelu"),
@@ -156,5 +159,7 @@ MAKERS: dict[str, Callable[[], Any]] = {
     "Z-Image": _z_image,
     "Z-Image-Turbo": _z_image,
     "FLUX.1-dev": lambda: _flux(guided=True),
+    "FLUX.1-Krea-dev": lambda: _flux(guided=True),
     "FLUX.1-schnell": lambda: _flux(guided=False),
+    "FLUX.1-Fill-dev": lambda: _flux(guided=True, fills=True),
 }

@@ -12,6 +12,8 @@ INVENTORY = Inventory(
         Checkpoint("turbo", 1024, family="Z-Image", rules=rules_of("z_image", "Turbo")),
         Checkpoint("z-base", 1024, family="Z-Image", rules=rules_of("z_image", "Base")),
         Checkpoint("dev", 1024, family="FLUX.1", rules=rules_of("flux", "dev")),
+        Checkpoint("krea", 1024, family="FLUX.1", rules=rules_of("flux", "Krea")),
+        Checkpoint("fill", 1024, family="FLUX.1", rules=rules_of("flux", "Fill")),
         Checkpoint("schnell", 1024, family="FLUX.1", rules=rules_of("flux", "schnell")),
         Checkpoint("xl", 1024, family="Stable Diffusion XL", rules=rules_of("sdxl")),
     ),
@@ -24,6 +26,7 @@ INVENTORY = Inventory(
         ("turbo", 9, 1, 0),
         ("z-base", 50, 4, 0),
         ("dev", 28, 1, 3.5),
+        ("krea", 28, 1, 4.5),
         ("schnell", 4, 1, 0),
         ("xl", 24, 7.5, 0),
     ],
@@ -36,6 +39,14 @@ def test_what_a_recipe_leaves_out_is_the_familys(
     assert (recipe.steps, recipe.cfg_scale, recipe.guidance) == (steps, cfg_scale, guidance)
     own = read_one(f"prompt: a\ncheckpoint: {checkpoint}\nsteps: 3", inventory=INVENTORY)
     assert own.steps == 3
+
+
+def test_what_fills_a_mask_begins_with_noise() -> None:
+    """Unless the recipe says otherwise."""
+    text = "prompt: a\ncheckpoint: fill\nimage: a.png\nmask: b.png"
+    recipe = read_one(text, inventory=INVENTORY)
+    assert (recipe.steps, recipe.guidance, recipe.denoising_strength) == (50, 30, 1)
+    assert read_one(f"{text}\nstrength: 0.8", inventory=INVENTORY).denoising_strength == 0.8
 
 
 def test_a_flow_has_its_own_schedule() -> None:
@@ -79,6 +90,19 @@ def test_a_flow_has_its_own_schedule() -> None:
             "checkpoint: dev\ncfg_rescale: 0.5",
             "FLUX.1 has no cfg_rescale: it is for Stable Diffusion with a high cfg_scale. "
             "Remove it.",
+        ),
+        (
+            "checkpoint: fill",
+            "the checkpoint 'fill' redraws the part of a picture that a mask shows. Add image and "
+            "mask.",
+        ),
+        (
+            "checkpoint: fill\nimage: a.png",
+            "the checkpoint 'fill' redraws the part of a picture that a mask shows. Add mask.",
+        ),
+        (
+            "checkpoint: fill\nimage: a.png\nmask: b.png\ncfg_scale: 2",
+            "FLUX.1 has no cfg_scale: Fill follows the prompt by guidance alone. Remove it.",
         ),
         ("checkpoint: dev\nwidth: 72", "width must be a multiple of 16: 64 or 80 would do."),
         (
