@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands.picowatch import clean_environment, command
+from tests.engine.pipelines.tiny_flows import tiny_flow
 from tests.security.attacks import plain_picture
 
 RECIPES = {
@@ -94,7 +95,14 @@ def test_pictures_are_made_in_a_namespace_without_even_loopback(user: Path) -> N
 
 
 def test_no_process_of_picowatch_calls_anybody(user: Path, tmp_path: Path) -> None:
-    """Seen from within, by an audit hook in the daemon and in the engine."""
+    """Seen from within, by an audit hook in the daemon and in the engine; with a pipeline, too."""
+    flow = user / "models/checkpoints/FLUX.1-schnell"
+    shutil.copytree(tiny_flow(flow.name), flow)
+    (user / "inbox/flow/a.yaml").parent.mkdir()
+    (user / "inbox/_defaults.yaml").write_text("checkpoint: demo\n")
+    (user / "inbox/flow/a.yaml").write_text(
+        f"prompt: a corgi\nseed: 1\nsize: 64x64\ncheckpoint: {flow.name}\n"
+    )
     hooks, hooked = tmp_path / "hooks", tmp_path / "hooked"
     hooks.mkdir()
     hooked.mkdir()
@@ -110,6 +118,7 @@ def test_no_process_of_picowatch_calls_anybody(user: Path, tmp_path: Path) -> No
     before = len(list(hooked.glob("hooked-*")))
     run(user, **environment)
     assert pictures(user) == MADE
+    assert (user / "outbox/flow/a/0001-1.png").exists()
     assert len(list(hooked.glob("hooked-*"))) >= before + 2, "daemon and engine"
     assert [path.read_text() for path in hooked.glob("called-*")] == []
 
