@@ -11,6 +11,7 @@ import pytest
 from docs.tables import pages, written
 from picowatch.cli import parsers
 from picowatch.recipe import Checkpoint, Inventory, RecipeInvalid, error_text, read_recipes
+from picowatch.recipe.families import rules_of
 from tests.commands.picowatch import clean_environment
 
 PROJECT = Path(__file__).parents[1]
@@ -23,6 +24,8 @@ INVENTORY = Inventory(
         Checkpoint("sd_xl_base_1.0", 1024),
         Checkpoint("sd_xl_turbo_1.0", 512),
         Checkpoint("my-merge-vpred", 1024),
+        Checkpoint("FLUX.1-dev", 1024, family="FLUX.1", rules=rules_of("flux", "dev")),
+        Checkpoint("Z-Image-Turbo", 1024, family="Z-Image", rules=rules_of("z_image", "Turbo")),
     ),
     loras=("pixel-art", "sdxl_lightning_4step_lora", "lcm-lora-sdv1-5"),
     default_checkpoint="demo",

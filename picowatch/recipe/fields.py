@@ -177,6 +177,7 @@ class ImageFields:
             "type (DPM++ 2M Karras).",
             aliases=("sampler_name",),
             a1111=A1111("Sampler"),
+            default_text=f"{DEFAULT_SAMPLER}; Euler for flow models",
         ),
     ] = DEFAULT_SAMPLER
     schedule_type: Annotated[
@@ -193,6 +194,7 @@ class ImageFields:
         Row(
             "Denoising steps.",
             a1111=A1111("Steps"),
+            default_text="24; flow models have their own",
         ),
     ] = 24
     cfg_scale: Annotated[
@@ -202,6 +204,7 @@ class ImageFields:
             "How closely to follow the prompt.",
             aliases=("guidance_scale", "cfg"),
             a1111=A1111("CFG scale", plain_number, ("guidance scale",)),
+            default_text="7.5; flow models have their own",
         ),
     ] = 7.5
     cfg_rescale: Annotated[

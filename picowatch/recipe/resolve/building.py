@@ -82,9 +82,10 @@ class RecipeBuilder:
         recipe.read_in(Context(self._inventory, layer, position, entry_index))
         self._check_final_size(recipe, layer)
         self._check_clip_skip(recipe, checkpoint, layer)
-        self._check_zero_snr(recipe, checkpoint, layer)
-        self._check_families(recipe, checkpoint, layer)
-        self._check_rules(recipe, checkpoint, layer)
+        if "prompt" in layer:  # without one the recipe is refused anyway
+            self._check_zero_snr(recipe, checkpoint, layer)
+            self._check_families(recipe, checkpoint, layer)
+            self._check_rules(recipe, checkpoint, layer)
         return recipe
 
     def _check_prompts(self, layer: Layer, position: Position, loras: Loras) -> None:

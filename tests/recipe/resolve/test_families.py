@@ -4,7 +4,7 @@ import pytest
 
 from picowatch.recipe.families import rules_of
 from picowatch.recipe.inventory import Checkpoint, Inventory
-from tests.recipe.reading import DEMO, messages, read_one, refused
+from tests.recipe.reading import DEMO, hash_of, messages, read, read_one, refused
 
 SD1, XL = "Stable Diffusion 1.x", "Stable Diffusion XL"
 INVENTORY = Inventory(
@@ -73,12 +73,74 @@ def test_a_sweep_over_checkpoints_says_which_do_not_fit() -> None:
     assert "the checkpoint 'pony' belongs to" in message
 
 
+FLOWS = Inventory(
+    demo=DEMO,
+    checkpoints=(
+        Checkpoint("flux", 1024, family="FLUX.1", rules=rules_of("flux", "dev")),
+        Checkpoint("z", 1024, family="Z-Image", rules=rules_of("z_image", "Turbo")),
+        Checkpoint("pony", 1024, family=XL),
+    ),
+)
+
+
 def test_a_flow_always_predicts_the_same() -> None:
     """Automatic is all that a folder's defaults may be set back to."""
-    flux = Checkpoint("flux", 1024, family="FLUX.1", rules=rules_of("flux", "dev"))
-    inventory = Inventory(demo=DEMO, checkpoints=(flux,))
-    assert messages("prompt: a\ncheckpoint: flux\nprediction: v", inventory=inventory) == [
+    assert messages("prompt: a\ncheckpoint: flux\nprediction: v", inventory=FLOWS) == [
         "FLUX.1 has no prediction: it predicts the flow from noise to picture. Remove it."
     ]
     recipe = "prompt: a\ncheckpoint: flux\nprediction: automatic"
-    assert read_one(recipe, inventory=inventory).prediction == ""
+    assert read_one(recipe, inventory=FLOWS).prediction == ""
+
+
+@pytest.mark.parametrize(
+    ("recipe", "guidance"),
+    [
+        ("prompt: a\ncheckpoint: flux", 3.5),
+        ("prompt: a\ncheckpoint: flux\nguidance: 2", 2),
+        ("prompt: a\ncheckpoint: flux\ndistilled_cfg_scale: 5", 5),
+        ("prompt: a\ncheckpoint: flux\nguidance: 0", 0),
+        ("prompt: a\ncheckpoint: z", 0),
+        ("prompt: a\ncheckpoint: pony\nguidance: 0", 0),
+    ],
+)
+def test_guidance_is_the_checkpoints_own_unless_a_recipe_says_it(
+    recipe: str, guidance: float
+) -> None:
+    """Off for those that were not trained with it."""
+    assert read_one(recipe, inventory=FLOWS).guidance == guidance
+
+
+def test_guidance_is_a_flag_and_a_folders_default() -> None:
+    """The nearest wins."""
+    txt = "a lighthouse --checkpoint flux --guidance 2.5\na lighthouse --checkpoint flux"
+    defaults = {"_defaults.yaml": "guidance: 4"}
+    recipes = read(txt, "a.txt", FLOWS, defaults)
+    assert [recipe.guidance for recipe in recipes] == [2.5, 4]
+
+
+def test_guidance_can_be_swept() -> None:
+    """Each image has its own, and goes through the transformer in a batch of its own."""
+    recipe = "prompt: a\ncheckpoint: flux\nsweep: {guidance: 2..5 step 1}\nseed: 1"
+    requests = read_one(recipe, inventory=FLOWS).image_requests(hash_of)
+    assert [one.guidance for one in requests] == [2, 3, 4, 5]
+    assert len({one.digest for one in requests}) == len({one.batch_key for one in requests}) == 4
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        (
+            "prompt: a\ncheckpoint: z\nguidance: 3",
+            "Z-Image has no guidance: guidance is a number that FLUX.1 dev was trained with; use "
+            "cfg_scale. Remove it.",
+        ),
+        (
+            "prompt: a\ncheckpoint: flux\nguidance: 101",
+            "guidance must be a number from 0 to 100, not 101.",
+        ),
+        ("checkpoint: z\nguidance: 3", "a prompt is missing. Write 'prompt: …'."),
+    ],
+)
+def test_wrong_guidance_is_refused(recipe: str, message: str) -> None:
+    """Families without such an input, and what is no guidance."""
+    assert messages(recipe, inventory=FLOWS) == [message]
