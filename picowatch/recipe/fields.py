@@ -221,7 +221,7 @@ class ImageFields:
         Row(
             "How closely FLUX.1 dev follows the prompt, by the number that it was trained with; "
             "its cfg_scale stays 1.",
-            aliases=("distilled_cfg_scale", "distilled_guidance"),
+            aliases=("distilled_cfg",),
             a1111=A1111("Distilled CFG Scale", lambda scale: plain_number(scale) if scale else ""),
             default_text="the checkpoint's own, where it has one: 3.5, for Fill 30",
         ),
