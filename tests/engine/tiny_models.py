@@ -32,10 +32,11 @@ def tiny_renderer(models: Path, family: str, configs: Path) -> Renderer:
 
 
 @cache
-def tiny_sdxl(*, inpaints: bool = False) -> Path:
+def tiny_sdxl(*, inpaints: bool = False, embeds_guidance: bool = False) -> Path:
     """Stable Diffusion XL, made once; its weights are random, and the same each time.
 
-    An inpainting UNet also looks at the mask and at what it leaves.
+    An inpainting UNet also looks at the mask and at what it leaves; one that was distilled for few
+    steps (LCM) at the guidance.
     """
     folder = Path(mkdtemp(prefix="tiny-sdxl-"))
     torch.manual_seed(0)
@@ -50,7 +51,10 @@ def tiny_sdxl(*, inpaints: bool = False) -> Path:
         text_encoder_2=_text_encoder(CLIPTextModelWithProjection, SECOND, "gelu"),
         tokenizer=_tokenizer("<|endoftext|>"),
         tokenizer_2=_tokenizer("!"),
-        unet=_unet(in_channels=INPAINTING if inpaints else LATENTS),
+        unet=_unet(
+            in_channels=INPAINTING if inpaints else LATENTS,
+            time_cond_proj_dim=16 if embeds_guidance else None,
+        ),
         scheduler=_scheduler(),
     ).save_pretrained(folder)
     return folder

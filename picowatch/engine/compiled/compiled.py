@@ -44,6 +44,7 @@ class CompiledUnet:
     """A compiled UNet with a copy of a loaded one's weights, and whatever LoRAs act on them."""
 
     compiled = True
+    embeds_guidance = False
 
     def __init__(self, package: Path, job: CompileJob, loaded: Loaded) -> None:
         """Raises what torch raises of a package that it cannot open."""
@@ -74,7 +75,11 @@ class CompiledUnet:
         self._merged, self._applied = set(merged), loaded.loras.applied
 
     def __call__(
-        self, latents: torch.Tensor, timestep: torch.Tensor, prompts: Encoded
+        self,
+        latents: torch.Tensor,
+        timestep: torch.Tensor,
+        prompts: Encoded,
+        cfg_scale: float = 1.0,
     ) -> torch.Tensor:
         """See `Unet`."""
         latents = arranged(latents, self._channels_last)

@@ -41,8 +41,13 @@ class Loaded:
 
     @property
     def can_be_compiled(self) -> bool:
-        """Whether compiled UNets are known to serve this family: not those shown a summary."""
-        return self.unet.config.addition_embed_type is None
+        """Whether compiled UNets serve it: not those shown a summary or the guidance."""
+        return self.unet.config.addition_embed_type is None and not self.embeds_guidance
+
+    @property
+    def embeds_guidance(self) -> bool:
+        """True for a distilled checkpoint (LCM) whose UNet is told the guidance to follow."""
+        return self.unet.config.time_cond_proj_dim is not None
 
     @property
     def dtype(self) -> torch.dtype:

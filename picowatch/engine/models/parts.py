@@ -31,6 +31,8 @@ CLIP_TOKENIZER = ASSETS / "sd15" / "tokenizer"
 
 # In single files; the UNet's EMA copy (`model_ema.`) is not read.
 _UNET = "model.diffusion_model."
+# What embeds the guidance of distilled checkpoints (LCM), in single files and in diffusers' names.
+_SINGLE_GUIDANCE, _GUIDANCE = "time_embed.cond_proj.weight", "time_embedding.cond_proj.weight"
 _VAE = "first_stage_model."
 _VAE_PARTS = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")
 # diffusers renamed the VAE's attention in 0.15; files from before have the old names.
@@ -80,6 +82,8 @@ def _unet(model: Model, configs: Path, target: Target) -> Any:
         tensors = read_single_unet(model.path, config, target)
     else:
         tensors = read_tensors(weight_files(model.path / "unet"), target)
+    if _GUIDANCE in tensors:
+        config["time_cond_proj_dim"] = tensors[_GUIDANCE].shape[1]
     return fill(empty(UNet2DConditionModel, config), tensors, f"UNet of {model.name!r}", target)
 
 
@@ -125,7 +129,8 @@ def read_single_unet(file: Path, config: dict[str, Any], target: Target) -> Tens
     """The UNet of a single file."""
     tensors = read_tensors([file], target, lambda name: name.startswith(_UNET))
     converted: Tensors = convert_ldm_unet_checkpoint(tensors, config)  # type: ignore[no-untyped-call]
-    return converted
+    guidance = tensors.get(f"{_UNET}{_SINGLE_GUIDANCE}")
+    return converted if guidance is None else converted | {_GUIDANCE: guidance}
 
 
 def read_single_vae(file: Path, config: dict[str, Any], target: Target) -> Tensors:

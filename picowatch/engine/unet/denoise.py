@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import log
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -28,16 +29,26 @@ class Shape(NamedTuple):
 
 
 class Unet(Protocol):
-    """A UNet that can be called; `dtype` is the type of its input and output."""
+    """A UNet that can be called; `dtype` is the type of its input and output.
+
+    With `embeds_guidance` it is told the `cfg_scale`, and follows it without a negative half.
+    """
 
     @property
     def dtype(self) -> torch.dtype: ...
 
     @property
+    def embeds_guidance(self) -> bool: ...
+
+    @property
     def compiled(self) -> bool: ...
 
     def __call__(
-        self, latents: torch.Tensor, timestep: torch.Tensor, prompts: Encoded
+        self,
+        latents: torch.Tensor,
+        timestep: torch.Tensor,
+        prompts: Encoded,
+        cfg_scale: float = 1.0,
     ) -> torch.Tensor:
         """The prediction for noisy latents at a timestep, guided by encoded prompts."""
         ...
@@ -51,18 +62,48 @@ class EagerUnet:
     def __init__(self, module: Any) -> None:
         self._module = module
         self.dtype: torch.dtype = module.dtype
+        self._guidance_width: int | None = module.config.time_cond_proj_dim
+
+    @property
+    def embeds_guidance(self) -> bool:
+        """See `Unet`."""
+        return self._guidance_width is not None
 
     def __call__(
-        self, latents: torch.Tensor, timestep: torch.Tensor, prompts: Encoded
+        self,
+        latents: torch.Tensor,
+        timestep: torch.Tensor,
+        prompts: Encoded,
+        cfg_scale: float = 1.0,
     ) -> torch.Tensor:
         """See `Unet`."""
-        added = None
+        added, guidance = None, None
         if prompts.pooled is not None:
             added = {"text_embeds": prompts.pooled, "time_ids": _time_ids(latents)}
+        if self._guidance_width is not None:
+            guidance = (
+                _embedded(cfg_scale, self._guidance_width).to(latents).repeat(len(latents), 1)
+            )
         predicted: torch.Tensor = self._module(
-            latents, timestep, encoder_hidden_states=prompts.states, added_cond_kwargs=added
+            latents,
+            timestep,
+            encoder_hidden_states=prompts.states,
+            timestep_cond=guidance,
+            added_cond_kwargs=added,
         )[0]
         return predicted
+
+
+def _embedded(cfg_scale: float, width: int) -> torch.Tensor:
+    """The guidance as sines and cosines, 1 x width.
+
+    As "Latent Consistency Models", https://arxiv.org/abs/2310.04378, and diffusers have it: 0 at a
+    cfg_scale of 1.
+    """
+    half = width // 2
+    frequencies = torch.exp(torch.arange(half) * (-log(10_000) / (half - 1)))
+    angles = (cfg_scale - 1) * 1000 * frequencies
+    return torch.cat([angles.sin(), angles.cos()])[None]
 
 
 def _time_ids(latents: torch.Tensor) -> torch.Tensor:
@@ -171,8 +212,8 @@ def _guided(
     Stable Diffusion's form. At 1 the negative prompt cancels out and is not computed.
     """
     latents = latents.to(unet.dtype)
-    if request.cfg_scale == 1:
-        return unet(latents, timestep, conditions.positive).float()
+    if request.cfg_scale == 1 or unet.embeds_guidance:
+        return unet(latents, timestep, conditions.positive, request.cfg_scale).float()
     both = unet(torch.cat([latents] * 2), timestep, Encoded.joined(conditions)).float()
     away, towards = both.chunk(2)
     guided = away + request.cfg_scale * (towards - away)

@@ -113,7 +113,8 @@ class Drawing:
             latents = sampler.noised(begin, noise, sampler.timesteps[:1])
         else:
             return begin
-        rows = len(generators) * (1 if request.cfg_scale == 1 else 2)
+        without_negative = request.cfg_scale == 1 or self.loaded.embeds_guidance
+        rows = len(generators) * (1 if without_negative else 2)
         height, width = latents.shape[2:]
         shape = Shape(rows, height, width, tokens=conditions.positive.states.shape[1])
         return denoise(

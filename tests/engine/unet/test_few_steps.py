@@ -20,6 +20,7 @@ from picowatch.catalog import Catalog
 from picowatch.engine.renderer import Renderer
 from picowatch.recipe.request import ImageRequest, LoraUse
 from tests.engine.adapters import Tensors, random_layer, write
+from tests.engine.ldm import write_single_file
 from tests.engine.requests import Pixels, ignore_steps, pixels, request
 from tests.engine.tiny_models import tiny_renderer, tiny_sdxl
 
@@ -57,20 +58,20 @@ def theirs() -> Any:
     return pipeline()
 
 
-def pipeline() -> Any:
+def pipeline(folder: Path | None = None) -> Any:
     """diffusers' for the same folder."""
     found = StableDiffusionXLPipeline.from_pretrained(  # type: ignore[no-untyped-call]
-        tiny_sdxl(), dtype=torch.float32, local_files_only=True
+        folder or tiny_sdxl(), dtype=torch.float32, local_files_only=True
     )
     found.set_progress_bar_config(disable=True)
     return found
 
 
-def asked(models: Path, **values: Any) -> ImageRequest:
+def asked(models: Path, checkpoint: str = "tiny", **values: Any) -> ImageRequest:
     catalog = Catalog(models)
     given = {
-        "checkpoint": "tiny",
-        "checkpoint_hash": catalog.sha256(catalog.find("checkpoint", "tiny")),
+        "checkpoint": checkpoint,
+        "checkpoint_hash": catalog.sha256(catalog.find("checkpoint", checkpoint)),
         "sampler": "Euler",
         "schedule_type": "sgm_uniform",
         "steps": 4,
@@ -210,3 +211,24 @@ def test_an_lcm_lora_acts_on_every_layer_of_the_unet(
     assert np.abs(pixels(image) - expected(changed, wanted)).max() <= 1
     plain: Pixels = pixels(ours.render([wanted], ignore_steps)[0])
     assert np.abs(pixels(image) - plain).max() > 5
+
+
+@pytest.mark.parametrize("cfg_scale", [1.0, 8.0])
+def test_a_distilled_checkpoint_is_told_the_guidance(cfg_scale: float, tmp_path: Path) -> None:
+    """LCM's own checkpoints follow it without a negative half, as a folder and as a file."""
+    folder = tiny_sdxl(embeds_guidance=True)
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints/tiny").symlink_to(folder)
+    write_single_file(folder, tmp_path / "checkpoints/single.safetensors", torch.float32)
+    renderer = tiny_renderer(tmp_path, "sdxl", tiny_sdxl())  # whose configs do not say it
+    theirs: Any = pipeline(folder)
+    scheduler: Any = LCMScheduler
+    theirs.scheduler = scheduler.from_config(theirs.scheduler.config)
+    for name in ("tiny", "single"):
+        wanted = asked(tmp_path, name, sampler="LCM", schedule_type="uniform", cfg_scale=cfg_scale)
+        seen: list[int] = []
+        unet = renderer._checkpoints.load(wanted).unet
+        unet.register_forward_pre_hook(lambda _, inputs, seen=seen: seen.append(len(inputs[0])))
+        (image,) = renderer.render([wanted], ignore_steps)
+        assert np.abs(pixels(image) - expected(theirs, wanted)).max() <= 1
+        assert seen == [1] * 4
