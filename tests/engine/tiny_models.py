@@ -61,8 +61,8 @@ def tiny_sdxl(*, inpaints: bool = False, embeds_guidance: bool = False) -> Path:
 
 
 @cache
-def tiny_sd2(*, inpaints: bool = False) -> Path:
-    """Stable Diffusion 2.x, which predicts v; for inpainting, noise."""
+def tiny_sd2(*, inpaints: bool = False, embeds_guidance: bool = False) -> Path:
+    """Stable Diffusion 2.x, which predicts v; for inpainting, noise. See `tiny_sdxl`."""
     folder = Path(mkdtemp(prefix="tiny-sd2-"))
     torch.manual_seed(0)
     pipeline: Any = (
@@ -74,6 +74,7 @@ def tiny_sd2(*, inpaints: bool = False) -> Path:
         tokenizer=_tokenizer("!"),
         unet=_unet(
             in_channels=INPAINTING if inpaints else LATENTS,
+            time_cond_proj_dim=16 if embeds_guidance else None,
             cross_attention_dim=FIRST,
             addition_embed_type=None,
             projection_class_embeddings_input_dim=None,

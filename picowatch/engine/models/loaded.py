@@ -41,7 +41,10 @@ class Loaded:
 
     @property
     def can_be_compiled(self) -> bool:
-        """Whether compiled UNets serve it: not those shown a summary or the guidance."""
+        """Whether its UNet may be compiled: not SDXL's, whose copies would fill the memory.
+
+        It is known by the summary that it is shown. Nor one told the guidance: it takes few steps.
+        """
         return self.unet.config.addition_embed_type is None and not self.embeds_guidance
 
     @property

@@ -21,6 +21,7 @@ from picowatch.engine.unet import batch as unet_batch
 from picowatch.engine.unet.denoise import Shape
 from picowatch.recipe.request import ImageRequest, LoraUse
 from tests.engine.requests import difference, ignore_steps, request
+from tests.engine.tiny_models import tiny_sd2, tiny_sdxl
 
 COMPILE_SECONDS = 800.0  # bound on a busy machine: compiling lets all others go first
 
@@ -99,6 +100,22 @@ def test_parts_of_a_batch_stay_eager(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(unet_batch, "_cores", lambda drawing: 2)  # wherever the test runs
     batch = [request(width=64, height=64, seed=seed) for seed in range(4)]
     assert not any(image.compiled for image in make(engine, *batch, waiting=LONG_QUEUE))
+    engine.wait_for_compiling(0)
+    assert not list((tmp_path / "compiled").iterdir())
+
+
+@pytest.mark.parametrize("checkpoint", ["sdxl", "lcm"])
+def test_what_is_too_large_or_quick_to_be_compiled_stays_eager(
+    checkpoint: str, tmp_path: Path
+) -> None:
+    """However much of it is queued."""
+    path = tmp_path / f"checkpoints/{checkpoint}"
+    path.parent.mkdir()
+    path.symlink_to(tiny_sdxl() if checkpoint == "sdxl" else tiny_sd2(embeds_guidance=True))
+    engine = engine_with(tmp_path / "compiled", tmp_path)
+    sha256 = Catalog(tmp_path).sha256(Catalog(tmp_path).find("checkpoint", checkpoint))
+    wanted = request(checkpoint=checkpoint, checkpoint_hash=sha256, width=64, height=64)
+    assert not make(engine, wanted, waiting=LONG_QUEUE)[0].compiled
     engine.wait_for_compiling(0)
     assert not list((tmp_path / "compiled").iterdir())
 
