@@ -56,10 +56,19 @@ _FLUX = {
     "text_encoder_2": ("T5EncoderModel",),
     "tokenizer_2": _T5_WORDS,
 }
+_KLEIN = {
+    "scheduler": _EULER,
+    "transformer": ("Flux2Transformer2DModel",),
+    "vae": ("AutoencoderKLFlux2",),
+    "text_encoder": ("Qwen3ForCausalLM",),
+    "tokenizer": _QWEN_WORDS,
+}
+_KLEIN_SIZES = {7680: " 4B", 12288: " 9B"}  # by the width of the text
 PIPELINES = {
     "ZImagePipeline": Pipeline("z_image", _Z_IMAGE),
     "FluxPipeline": Pipeline("flux", _FLUX),
     "FluxFillPipeline": Pipeline("flux", _FLUX, variant="Fill"),
+    "Flux2KleinPipeline": Pipeline("flux2", _KLEIN),
 }
 
 
@@ -74,7 +83,8 @@ def recognise_pipeline(folder: Path, name: str) -> Recognised:
             check_weights(folder / part)
             _check_numbers(f"{part}/config.json", read_json(folder / part / "config.json"))
     transformer = read_json(folder / "transformer" / "config.json")
-    variant = pipeline.variant or _variant(pipeline.family, transformer)
+    index = read_json(folder / INDEX)
+    variant = pipeline.variant or _variant(pipeline.family, index, transformer)
     return Recognised("checkpoint", pipeline.family, NATIVE_SIZE, variant=variant)
 
 
@@ -99,10 +109,13 @@ def classes_of(folder: Path) -> dict[str, str]:
     return found
 
 
-def _variant(family: str, transformer: dict[str, Any]) -> str:
-    """What the transformer's config tells; "" where the name has to."""
+def _variant(family: str, index: dict[str, Any], transformer: dict[str, Any]) -> str:
+    """What the index and the transformer's config tell; "" where the name has to."""
     if family == "flux":
         return "dev" if transformer.get("guidance_embeds") else "schnell"
+    if family == "flux2":
+        base = "" if index.get("is_distilled") else " base"
+        return f"klein{base}{_KLEIN_SIZES.get(transformer.get('joint_attention_dim', 0), '')}"
     return ""
 
 

@@ -20,7 +20,8 @@ class Rules:
     `lacks` maps fields that must stay off to the reason. `flow`: it steps along a flow from noise
     to picture, with the samplers in `samplers` alone. `guided`: it was trained for a cfg_scale
     above 1. `weighs`: its text encoder takes weights and BREAK; others get the text without.
-    `fills`: it only redraws the part of a picture that a mask shows.
+    `fills`: it only redraws the part of a picture that a mask shows. Start images have at most
+    `most_start_pixels`, where a pipeline would make larger ones smaller.
     """
 
     multiple: int = 8
@@ -31,6 +32,7 @@ class Rules:
     guided: bool = True
     weighs: bool = True
     fills: bool = False
+    most_start_pixels: int = 0
 
 
 _NO_GUIDANCE = "guidance is a number that FLUX.1 dev was trained with; use cfg_scale"
@@ -41,6 +43,10 @@ _FLOW_LACKS = {
     "prediction": "it predicts the flow from noise to picture",
 }
 _NO_PICTURES = dict.fromkeys(("image", "mask", "hires"), _NO_SECOND_PASS)
+
+# Without a size: of a width that no published one has.
+_KLEIN = ("klein", "klein 4B", "klein 9B")
+_KLEIN_BASE = ("klein base", "klein base 4B", "klein base 9B")
 
 UNET = Rules(lacks={"guidance": _NO_GUIDANCE})
 
@@ -55,6 +61,7 @@ def _flow(
     lacks: Mapping[str, str] | None = None,
     samplers: tuple[str, ...] = (EULER,),
     fills: bool = False,
+    most_start_pixels: int = 0,
 ) -> Rules:
     """The rules of a flow family; `guidance` 0 means that it has none.
 
@@ -77,6 +84,17 @@ def _flow(
         guided=guided,
         weighs=False,
         fills=fills,
+        most_start_pixels=most_start_pixels,
+    )
+
+
+def _klein(steps: int, cfg_scale: float = 1, *, guided: bool = False) -> Rules:
+    return _flow(
+        steps,
+        cfg_scale,
+        guided=guided,
+        lacks={"hires": "diffusers has no second pass for it"},
+        most_start_pixels=1024 * 1024,
     )
 
 
@@ -92,6 +110,8 @@ _RULES = {
         lacks={"cfg_scale": "Fill follows the prompt by guidance alone"},
         fills=True,
     ),
+    **dict.fromkeys((("flux2", name) for name in _KLEIN), _klein(4)),
+    **dict.fromkeys((("flux2", name) for name in _KLEIN_BASE), _klein(50, 4, guided=True)),
 }
 
 

@@ -90,6 +90,8 @@ def test_folders_of_other_families_are_named_and_refused(tmp_path: Path) -> None
         ("FluxControlPipeline", "FLUX.1 Depth or Canny, which also needs a depth map or edges"),
         ("FluxControlNetPipeline", "FLUX.1 with a ControlNet"),
         ("FluxPriorReduxPipeline", "FLUX.1 Redux, which varies pictures"),
+        ("Flux2Pipeline", "FLUX.2 dev (FLUX.2 klein is supported)"),
+        ("Flux2KleinKVPipeline", "FLUX.2 klein KV, which edits pictures"),
     ):
         changed_json(folder / "model_index.json", _class_name=pipeline)
         assert folder_refusal(tmp_path) == f"xl is {name}: not supported."

@@ -59,6 +59,35 @@ def test_a_whole_folder_is_recognised(folder: Path, tmp_path: Path) -> None:
     assert getattr(found_in(tmp_path), "variant", "") == "Fill"
 
 
+KLEIN: dict[str, Any] = {
+    "_class_name": "Flux2KleinPipeline",
+    "transformer": ["diffusers", "Flux2Transformer2DModel"],
+    "vae": ["diffusers", "AutoencoderKLFlux2"],
+    "text_encoder": ["transformers", "Qwen3ForCausalLM"],
+    "tokenizer": ["transformers", "Qwen2TokenizerFast"],
+}
+
+
+@pytest.mark.parametrize(
+    ("distilled", "width", "variant"),
+    [
+        ({"is_distilled": True}, 7680, "klein 4B"),
+        ({"is_distilled": False}, 12288, "klein base 9B"),
+        ({}, 7680, "klein base 4B"),
+        ({"is_distilled": True}, 48, "klein"),
+    ],
+)
+def test_klein_is_told_by_its_index(
+    folder: Path, tmp_path: Path, distilled: dict[str, bool], width: int, variant: str
+) -> None:
+    """As diffusers reads it: distilled only where it says so. The text's width tells the size."""
+    _index(**KLEIN, **distilled)(folder)
+    (folder / "transformer/config.json").write_text(json.dumps({"joint_attention_dim": width}))
+    model = found_in(tmp_path)
+    assert isinstance(model, Model)
+    assert (model.family, model.variant) == ("flux2", variant)
+
+
 def test_krea_is_told_by_its_name(folder: Path, tmp_path: Path) -> None:
     """Its weights have the shapes of dev; schnell stays schnell."""
     folder.rename(folder.with_name("FLUX.1-Krea-dev"))

@@ -19,10 +19,11 @@ class Family:
     """One family.
 
     The pipelines draw from text, from a start image, and from a start image with a mask; None
-    where diffusers has none. `from_text` encodes prompts, too. `encode` gives one prompt as
-    embeddings, by the names that a pipeline takes them under; those of a negative prompt have
-    "negative_" before them. `guidance` is what a request means for the pipeline. `tokenizer` is the
-    part that counts a prompt's tokens, of which the text encoder reads `most_tokens`.
+    where diffusers has none: then a start image alone gets a white mask. `from_text` encodes
+    prompts, too. `encode` gives one prompt as embeddings, by the names that a pipeline takes them
+    under; those of a negative prompt have "negative_" before them. `guidance` is what a request
+    means for the pipeline. `tokenizer` is the part that counts a prompt's tokens, of which the
+    text encoder reads `most_tokens`.
     """
 
     from_text: Any

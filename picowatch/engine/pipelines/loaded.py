@@ -186,10 +186,13 @@ class LoadedPipeline:
             return [np.asarray(picture) for picture in start.pictures]
         kind, inputs = self.rules.from_text, {}
         if start:
-            kind = self.rules.from_mask if start.masks else self.rules.from_image
+            masks = start.masks
+            if not self.rules.from_image and not masks:
+                masks = [Image.new("L", size, "white")] * len(start.pictures)
+            kind = self.rules.from_mask if masks else self.rules.from_image
             inputs = {"image": start.pictures, "strength": start.strength}
-            if start.masks:
-                inputs["mask_image"] = start.masks
+            if masks:
+                inputs["mask_image"] = masks
 
         preview = FlowPreview(job.previewer, *size)
 

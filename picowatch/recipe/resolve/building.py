@@ -285,6 +285,8 @@ class RecipeBuilder:
                 f"the checkpoint '{checkpoint.name}' redraws the part of a picture that a mask "
                 f"shows. Add {listed(missing, 'and')}.",
             )
+        if recipe.image and rules.most_start_pixels:
+            self._check_start_pixels(recipe, checkpoint, layer)
         for field in ("width", "height"):
             side = getattr(recipe, field)
             if side and side % rules.multiple and field in layer:
@@ -296,6 +298,15 @@ class RecipeBuilder:
                 layer.get(f"{HIRES_PREFIX}scale", layer["hires"]).error_position,
                 f"hires makes {width}x{height} of {recipe.size}, but {family} has sides that are "
                 f"multiples of {rules.multiple}. Use another scale or size.",
+            )
+
+    def _check_start_pixels(self, recipe: Recipe, checkpoint: Checkpoint, layer: Layer) -> None:
+        most = checkpoint.rules.most_start_pixels
+        if (recipe.width or 0) * (recipe.height or 0) > most:
+            self._problems.add(
+                layer.get("width", layer["image"]).error_position,
+                f"{checkpoint.family} takes start images of at most {most:,} pixels (1024x1024), "
+                f"but the size is {recipe.size}. Use a smaller size.",
             )
 
     def _report(self, error: ValidationError, layer: Layer, prefix: str = "") -> None:

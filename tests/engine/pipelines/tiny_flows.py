@@ -155,6 +155,38 @@ def _flux(*, guided: bool, fills: bool = False) -> Any:
     )
 
 
+def _klein(*, distilled: bool) -> Any:
+    transformer = _D.Flux2Transformer2DModel(
+        in_channels=128,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=3 * 16,
+        timestep_guidance_channels=32,
+        axes_dims_rope=(4, 4, 4, 4),
+        guidance_embeds=False,
+    )
+    vae = _D.AutoencoderKLFlux2(
+        down_block_types=["DownEncoderBlock2D"] * 4,
+        up_block_types=["UpDecoderBlock2D"] * 4,
+        block_out_channels=[8] * 4,
+        layers_per_block=1,
+        norm_num_groups=4,
+        latent_channels=32,
+        sample_size=64,
+    )
+    return _D.Flux2KleinPipeline(
+        scheduler=moving_scheduler(),
+        vae=vae,
+        # As deep as the pipeline reads: hidden states 9, 18 and 27.
+        text_encoder=_T.Qwen3ForCausalLM(qwen3_config(layers=28)),
+        tokenizer=qwen_tokenizer(),
+        transformer=transformer,
+        is_distilled=distilled,
+    )
+
+
 MAKERS: dict[str, Callable[[], Any]] = {
     "Z-Image": _z_image,
     "Z-Image-Turbo": _z_image,
@@ -162,4 +194,6 @@ MAKERS: dict[str, Callable[[], Any]] = {
     "FLUX.1-Krea-dev": lambda: _flux(guided=True),
     "FLUX.1-schnell": lambda: _flux(guided=False),
     "FLUX.1-Fill-dev": lambda: _flux(guided=True, fills=True),
+    "FLUX.2-klein": lambda: _klein(distilled=True),
+    "FLUX.2-klein-base": lambda: _klein(distilled=False),
 }

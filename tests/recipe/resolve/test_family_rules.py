@@ -14,6 +14,8 @@ INVENTORY = Inventory(
         Checkpoint("dev", 1024, family="FLUX.1", rules=rules_of("flux", "dev")),
         Checkpoint("krea", 1024, family="FLUX.1", rules=rules_of("flux", "Krea")),
         Checkpoint("fill", 1024, family="FLUX.1", rules=rules_of("flux", "Fill")),
+        Checkpoint("klein", 1024, family="FLUX.2", rules=rules_of("flux2", "klein 4B")),
+        Checkpoint("k-base", 1024, family="FLUX.2", rules=rules_of("flux2", "klein base 4B")),
         Checkpoint("schnell", 1024, family="FLUX.1", rules=rules_of("flux", "schnell")),
         Checkpoint("xl", 1024, family="Stable Diffusion XL", rules=rules_of("sdxl")),
     ),
@@ -28,6 +30,8 @@ INVENTORY = Inventory(
         ("dev", 28, 1, 3.5),
         ("krea", 28, 1, 4.5),
         ("schnell", 4, 1, 0),
+        ("klein", 4, 1, 0),
+        ("k-base", 50, 4, 0),
         ("xl", 24, 7.5, 0),
     ],
 )
@@ -103,6 +107,15 @@ def test_a_flow_has_its_own_schedule() -> None:
         (
             "checkpoint: fill\nimage: a.png\nmask: b.png\ncfg_scale: 2",
             "FLUX.1 has no cfg_scale: Fill follows the prompt by guidance alone. Remove it.",
+        ),
+        (
+            "checkpoint: klein\nimage: a.png\nsize: 1280x1024",
+            "FLUX.2 takes start images of at most 1,048,576 pixels (1024x1024), but the size is "
+            "1280x1024. Use a smaller size.",
+        ),
+        (
+            "checkpoint: klein\nhires: true",
+            "FLUX.2 has no hires: diffusers has no second pass for it. Remove it.",
         ),
         ("checkpoint: dev\nwidth: 72", "width must be a multiple of 16: 64 or 80 would do."),
         (

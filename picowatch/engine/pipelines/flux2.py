@@ -1,0 +1,26 @@
+"""FLUX.2 klein: Qwen3 reads the prompt, and the transformer looks at a start image, too."""
+
+from typing import Any
+
+from diffusers import Flux2KleinInpaintPipeline, Flux2KleinPipeline
+
+from picowatch.engine.pipelines.family import Encoded, Family
+from picowatch.recipe.request import ImageRequest
+
+
+def _encode(pipeline: Any, prompt: str) -> Encoded:
+    embeds, _ = pipeline.encode_prompt(prompt)
+    return {"prompt_embeds": embeds}
+
+
+def _guidance(request: ImageRequest) -> dict[str, Any]:
+    return {"guidance_scale": request.cfg_scale}
+
+
+FAMILY = Family(
+    from_text=Flux2KleinPipeline,
+    from_mask=Flux2KleinInpaintPipeline,
+    encode=_encode,
+    guidance=_guidance,
+    most_tokens=512 - 3,  # the chat template begins with three
+)
