@@ -34,7 +34,7 @@ NAMES = {
 # Families of UNets, whose single files are whole checkpoints.
 UNETS = ("demo", "sd1", "sd2", "sdxl")
 # Families that diffusers' pipelines render.
-FLOWS = ("z_image", "flux", "flux2")
+FLOWS = ("z_image", "flux", "flux2", "qwen_image")
 RENDERED = (*UNETS, *FLOWS)
 # The end of every sentence that refuses another family.
 ONLY = "picowatch does not support it; docs/models.md lists what it does."

@@ -44,6 +44,9 @@ _RELATIVES = {
     "FluxControl": "FLUX.1 Depth or Canny, which also needs a depth map or edges",
     "FluxPriorRedux": "FLUX.1 Redux, which varies pictures",
     "Flux2KleinKV": "FLUX.2 klein KV, which edits pictures",
+    "QwenImageControlNet": "Qwen-Image with a ControlNet",
+    "QwenImageEdit": "Qwen-Image-Edit, which edits pictures",
+    "QwenImageLayered": "Qwen-Image-Layered, which takes pictures apart",
     "Flux2Pipeline": "FLUX.2 dev (FLUX.2 klein is supported)",
 }
 # What the names of other families' pipelines begin with; FLUX.2's before FLUX.1's.

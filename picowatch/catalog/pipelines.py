@@ -31,13 +31,15 @@ _DEPTHS = ("layers", "blocks", "depth")
 class Pipeline:
     """A pipeline of diffusers: its family, and the classes that its parts may have.
 
-    Of `optional` parts the folder may say null. `variant` is the one that its class tells.
+    Of `optional` parts the folder may say null. `variant` is the one that its class tells,
+    `native_size` the side of the square that its card recommends.
     """
 
     family: str
     parts: Mapping[str, tuple[str, ...]]
     optional: tuple[str, ...] = ()
     variant: str = ""
+    native_size: int = NATIVE_SIZE
 
 
 _Z_IMAGE = {
@@ -63,12 +65,20 @@ _KLEIN = {
     "text_encoder": ("Qwen3ForCausalLM",),
     "tokenizer": _QWEN_WORDS,
 }
+_QWEN_IMAGE = {
+    "scheduler": _EULER,
+    "transformer": ("QwenImageTransformer2DModel",),
+    "vae": ("AutoencoderKLQwenImage",),
+    "text_encoder": ("Qwen2_5_VLForConditionalGeneration",),
+    "tokenizer": _QWEN_WORDS,
+}
 _KLEIN_SIZES = {7680: " 4B", 12288: " 9B"}  # by the width of the text
 PIPELINES = {
     "ZImagePipeline": Pipeline("z_image", _Z_IMAGE),
     "FluxPipeline": Pipeline("flux", _FLUX),
     "FluxFillPipeline": Pipeline("flux", _FLUX, variant="Fill"),
     "Flux2KleinPipeline": Pipeline("flux2", _KLEIN),
+    "QwenImagePipeline": Pipeline("qwen_image", _QWEN_IMAGE, native_size=1328),
 }
 
 
@@ -85,7 +95,7 @@ def recognise_pipeline(folder: Path, name: str) -> Recognised:
     transformer = read_json(folder / "transformer" / "config.json")
     index = read_json(folder / INDEX)
     variant = pipeline.variant or _variant(pipeline.family, index, transformer)
-    return Recognised("checkpoint", pipeline.family, NATIVE_SIZE, variant=variant)
+    return Recognised("checkpoint", pipeline.family, pipeline.native_size, variant=variant)
 
 
 def classes_of(folder: Path) -> dict[str, str]:

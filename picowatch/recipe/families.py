@@ -110,6 +110,7 @@ _RULES = {
         lacks={"cfg_scale": "Fill follows the prompt by guidance alone"},
         fills=True,
     ),
+    ("qwen_image", ""): _flow(50, 4),
     **dict.fromkeys((("flux2", name) for name in _KLEIN), _klein(4)),
     **dict.fromkeys((("flux2", name) for name in _KLEIN_BASE), _klein(50, 4, guided=True)),
 }

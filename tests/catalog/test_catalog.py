@@ -79,7 +79,6 @@ def test_folders_of_other_families_are_named_and_refused(tmp_path: Path) -> None
     folder = tmp_path / "checkpoints/xl"
     shutil.copytree(DEMO, folder)
     for pipeline, name in (
-        ("QwenImageEditPipeline", "Qwen-Image"),
         ("WanPipeline", "Wan"),
         ("CogVideoXPipeline", "a CogVideoXPipeline"),
     ):
@@ -90,6 +89,9 @@ def test_folders_of_other_families_are_named_and_refused(tmp_path: Path) -> None
         ("FluxControlPipeline", "FLUX.1 Depth or Canny, which also needs a depth map or edges"),
         ("FluxControlNetPipeline", "FLUX.1 with a ControlNet"),
         ("FluxPriorReduxPipeline", "FLUX.1 Redux, which varies pictures"),
+        ("QwenImageEditPipeline", "Qwen-Image-Edit, which edits pictures"),
+        ("QwenImageLayeredPipeline", "Qwen-Image-Layered, which takes pictures apart"),
+        ("QwenImageControlNetPipeline", "Qwen-Image with a ControlNet"),
         ("Flux2Pipeline", "FLUX.2 dev (FLUX.2 klein is supported)"),
         ("Flux2KleinKVPipeline", "FLUX.2 klein KV, which edits pictures"),
     ):

@@ -88,6 +88,20 @@ def test_klein_is_told_by_its_index(
     assert (model.family, model.variant) == ("flux2", variant)
 
 
+def test_qwen_image_is_larger(folder: Path, tmp_path: Path) -> None:
+    """Its card recommends 1328 x 1328."""
+    _index(
+        _class_name="QwenImagePipeline",
+        transformer=["diffusers", "QwenImageTransformer2DModel"],
+        vae=["diffusers", "AutoencoderKLQwenImage"],
+        text_encoder=["transformers", "Qwen2_5_VLForConditionalGeneration"],
+        tokenizer=["transformers", "Qwen2Tokenizer"],
+    )(folder)
+    model = found_in(tmp_path)
+    assert isinstance(model, Model)
+    assert (model.family, model.variant, model.native_size) == ("qwen_image", "", 1328)
+
+
 def test_krea_is_told_by_its_name(folder: Path, tmp_path: Path) -> None:
     """Its weights have the shapes of dev; schnell stays schnell."""
     folder.rename(folder.with_name("FLUX.1-Krea-dev"))

@@ -70,6 +70,13 @@ CASES = {
         plain={"guidance_scale": 30.0},
         recipe="image: start.png\nmask: mask.png",
     ),
+    "Qwen-Image": Case(
+        _D.QwenImagePipeline,
+        _D.QwenImageImg2ImgPipeline,
+        _D.QwenImageInpaintPipeline,
+        plain={"true_cfg_scale": 4.0, "negative_prompt": " "},
+        guided={"true_cfg_scale": 4.0, "negative_prompt": "blur"},
+    ),
     "FLUX.2-klein": Case(
         _D.Flux2KleinPipeline,
         from_mask=_D.Flux2KleinInpaintPipeline,

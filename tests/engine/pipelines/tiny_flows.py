@@ -187,6 +187,63 @@ def _klein(*, distilled: bool) -> Any:
     )
 
 
+def qwen_vae(width: int = 4) -> Any:
+    return _D.AutoencoderKLQwenImage(
+        base_dim=8,
+        z_dim=width,
+        dim_mult=[1, 1, 1, 1],
+        num_res_blocks=1,
+        temperal_downsample=[False, True, True],
+        latents_mean=[0.1] * width,
+        latents_std=[1.5] * width,
+    )
+
+
+def _qwen_image() -> Any:
+    words = qwen_tokenizer()
+    config = _T.Qwen2_5_VLConfig(
+        text_config={
+            "vocab_size": len(words) + 8,
+            "hidden_size": 16,
+            "intermediate_size": 16,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 2,
+            "rope_parameters": {
+                "rope_type": "default",
+                "mrope_section": [1, 1, 2],
+                "rope_theta": 1e6,
+            },
+        },
+        vision_config={
+            "depth": 1,
+            "hidden_size": 16,
+            "intermediate_size": 16,
+            "num_heads": 2,
+            "out_hidden_size": 16,
+        },
+        image_token_id=words.convert_tokens_to_ids("<|image_pad|>"),
+        video_token_id=words.convert_tokens_to_ids("<|video_pad|>"),
+        vision_start_token_id=words.convert_tokens_to_ids("<|vision_start|>"),
+    )
+    transformer = _D.QwenImageTransformer2DModel(
+        in_channels=16,
+        out_channels=4,
+        num_layers=2,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=16,
+        axes_dims_rope=(8, 4, 4),
+    )
+    return _D.QwenImagePipeline(
+        scheduler=moving_scheduler(),
+        vae=qwen_vae(),
+        text_encoder=_T.Qwen2_5_VLForConditionalGeneration(config),
+        tokenizer=words,
+        transformer=transformer,
+    )
+
+
 MAKERS: dict[str, Callable[[], Any]] = {
     "Z-Image": _z_image,
     "Z-Image-Turbo": _z_image,
@@ -196,4 +253,5 @@ MAKERS: dict[str, Callable[[], Any]] = {
     "FLUX.1-Fill-dev": lambda: _flux(guided=True, fills=True),
     "FLUX.2-klein": lambda: _klein(distilled=True),
     "FLUX.2-klein-base": lambda: _klein(distilled=False),
+    "Qwen-Image": _qwen_image,
 }

@@ -16,6 +16,7 @@ INVENTORY = Inventory(
         Checkpoint("fill", 1024, family="FLUX.1", rules=rules_of("flux", "Fill")),
         Checkpoint("klein", 1024, family="FLUX.2", rules=rules_of("flux2", "klein 4B")),
         Checkpoint("k-base", 1024, family="FLUX.2", rules=rules_of("flux2", "klein base 4B")),
+        Checkpoint("qwen", 1328, family="Qwen-Image", rules=rules_of("qwen_image")),
         Checkpoint("schnell", 1024, family="FLUX.1", rules=rules_of("flux", "schnell")),
         Checkpoint("xl", 1024, family="Stable Diffusion XL", rules=rules_of("sdxl")),
     ),
@@ -32,6 +33,7 @@ INVENTORY = Inventory(
         ("schnell", 4, 1, 0),
         ("klein", 4, 1, 0),
         ("k-base", 50, 4, 0),
+        ("qwen", 50, 4, 0),
         ("xl", 24, 7.5, 0),
     ],
 )
