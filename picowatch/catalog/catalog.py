@@ -5,10 +5,11 @@ from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
-from picowatch.catalog.families import NAMES, variant_by_name
+from picowatch.catalog.families import FLOWS, NAMES, variant_by_name
 from picowatch.catalog.folder_files import (
     INDEX,
     PICKLE_ENDINGS,
+    FolderFile,
     folder_files,
     is_file,
     is_folder,
@@ -21,7 +22,8 @@ from picowatch.catalog.folders import (
 from picowatch.catalog.hashes import HashCache, OnBlock, ignore_block
 from picowatch.catalog.headers import read_header
 from picowatch.catalog.models import FOLDERS, FoundModels, Kind, Layout, Model, Recognised, Refused
-from picowatch.catalog.recognise import expect_usable, recognise
+from picowatch.catalog.recognise import expect_rendered, expect_usable, recognise
+from picowatch.catalog.transformer_files import completed, files_of
 from picowatch.catalog.wildcards import WildcardFiles
 from picowatch.errors import ModelRefused
 from picowatch.recipe.families import rules_of
@@ -83,9 +85,11 @@ class Catalog:
         for entry in found.refused:
             refused[entry.name] = entry.reason
             refused.setdefault(_without_ending(entry.name), entry.reason)
+        checkpoints = found.of_kind("checkpoint")
+        refused |= {model.name: model.missing for model in checkpoints if model.missing}
         return Inventory(
             demo=_checkpoint(self.demo),
-            checkpoints=tuple(_checkpoint(model) for model in found.of_kind("checkpoint")),
+            checkpoints=tuple(_checkpoint(one) for one in checkpoints if not one.missing),
             vaes=tuple(model.name for model in found.of_kind("vae")),
             loras=tuple(model.name for model in found.of_kind("lora")),
             embeddings=tuple(model.name for model in found.of_kind("embedding")),
@@ -109,6 +113,8 @@ class Catalog:
         entries = self._scan_kind(kind)
         for entry in entries:
             if isinstance(entry, Model) and name in (entry.name, f"{entry.name}.safetensors"):
+                if entry.missing:
+                    raise ModelRefused(entry.missing)
                 return entry
         for entry in entries:
             if isinstance(entry, Refused) and name in (entry.name, _without_ending(entry.name)):
@@ -125,22 +131,23 @@ class Catalog:
 
     def is_hashed(self, model: Model) -> bool:
         """Whether `sha256` reads none of the model's files; ModelRefused if they are gone."""
-        return all(self._hashes.known(path) for path in _files(model))
+        return all(self._hashes.known(file.path) for file in _files(model))
 
     def size(self, model: Model) -> int:
-        """How many bytes `sha256` reads, if it has to."""
-        return sum(path.stat().st_size for path in _files(model))
+        """How many bytes `sha256` reads, if it has to: of all files that the model is read from."""
+        return sum(file.path.stat().st_size for file in _files(model))
 
     def sha256(self, model: Model, on_block: OnBlock = ignore_block) -> str:
         """The model's hash: of a file its sha256. `on_block` is called for each block that is read.
 
         Of a folder it is the sha256 of the text made of one line "<sha256>  <relative path>"
         for each config, vocabulary and weight file, sorted by path (what `sha256sum` prints).
+        Of a transformer's file likewise, with a line for each file of the parts that complete it.
         """
-        if model.layout == "file":
+        if model.layout == "file" and not model.parts:
             return self._hashes.sha256(model.path, on_block=on_block)
         lines = sha256()
-        for file in folder_files(model.path):
+        for file in _files(model):
             digest = self._hashes.sha256(file.path, on_block=on_block)
             lines.update(f"{digest}  {file.relative}\n".encode())
         return lines.hexdigest()
@@ -163,7 +170,7 @@ class Catalog:
                 else:
                     taken[entry.name] = entry.path.name
             entries.append(entry)
-        return entries
+        return _completed(entries)
 
     def _entry(self, candidate: _Candidate) -> Model | Refused:
         """What a candidate is, from memory if nothing of it has changed."""
@@ -175,10 +182,26 @@ class Catalog:
         return entry
 
 
-def _files(model: Model) -> list[Path]:
+def _completed(entries: list[Model | Refused]) -> list[Model | Refused]:
+    """The same, with what completes the transformers among them."""
+    models = [entry for entry in entries if isinstance(entry, Model)]
+    return [
+        completed(entry, models) if isinstance(entry, Model) and _is_transformer(entry) else entry
+        for entry in entries
+    ]
+
+
+def _is_transformer(model: Model) -> bool:
+    return model.kind == "checkpoint" and model.layout == "file" and model.family in FLOWS
+
+
+def _files(model: Model) -> list[FolderFile]:
+    """The files that take part in a model's hash."""
+    if model.parts:
+        return files_of(model.parts)
     if model.layout == "file":
-        return [model.path]
-    return [file.path for file in folder_files(model.path)]
+        return [FolderFile("", model.path)]
+    return folder_files(model.path)
 
 
 def _by_name(candidate: _Candidate) -> tuple[str, bool]:
@@ -254,7 +277,9 @@ def _look_at(candidate: _Candidate) -> Model | Refused:
             found = recognise(read_header(candidate.path))
         layout: Layout = "folder" if is_folder(candidate.path) else "file"
         expect_usable(found, candidate.kind, layout)
-        return _model(candidate.name, candidate.path, found)
+        model = _model(candidate.name, candidate.path, found)
+        expect_rendered(model)
+        return model
     except ModelRefused as refused:
         reason = refused.message
     except OSError as error:  # whatever was there a moment ago
@@ -311,13 +336,16 @@ def _families(adapters: tuple[Model, ...]) -> dict[str, str]:
 
 def _model(name: str, path: Path, found: Recognised) -> Model:
     folder = is_folder(path)
-    found = replace(found, variant=variant_by_name(found.family, found.variant, name))
+    variant = variant_by_name(found.family, found.variant, name)
+    by_name = variant != found.variant
+    found = replace(found, variant=variant)
     sizes = [file.path.stat().st_size for file in folder_files(path)] if folder else []
     return Model(
         name=name,
         layout="folder" if folder else "file",
         path=path,
         bytes=sum(sizes) if folder else path.stat().st_size,
+        by_name=by_name,
         **asdict(found),
     )
 

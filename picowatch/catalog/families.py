@@ -4,6 +4,8 @@ Key names after diffusers (CHECKPOINT_KEY_NAMES in loaders/single_file_utils.py)
 (comfy/model_detection.py, comfy/supported_models.py) and InvokeAI (model_manager/configs).
 """
 
+from typing import NamedTuple
+
 from picowatch.catalog.headers import Header
 
 NAMES = {
@@ -34,8 +36,10 @@ NAMES = {
 # Families of UNets, whose single files are whole checkpoints.
 UNETS = ("demo", "sd1", "sd2", "sdxl")
 # Families that diffusers' pipelines render.
-FLOWS = ("z_image", "flux", "flux2", "qwen_image", "sd3")
+FLOWS = ("z_image", "flux", "flux2", "qwen_image")
 RENDERED = (*UNETS, *FLOWS)
+# Those among them whose transformer may be a file of its own.
+TRANSFORMER_FILES = ("z_image", "flux")
 # The end of every sentence that refuses another family.
 ONLY = "picowatch does not support it; docs/models.md lists what it does."
 
@@ -50,15 +54,18 @@ _PREFIXES = (UNET, f"{UNET}net.", "net.", "")
 _TRANSFORMERS = {
     "joint_blocks.": "sd3",
     "distilled_guidance_layer.": "chroma",
+    "context_embedder.token_refiner.": "hunyuan_video",
     "early_stream_modulations.": "flux3",
     "single_stream_modulation.": "flux2",
     "double_blocks.0.img_mlp.gate_proj.": "ovis",
     "txt_in.individual_token_refiner.": "hunyuan_video",
     "double_blocks.0.img_attn.": "flux",
+    "single_transformer_blocks.0.proj_mlp.": "flux",
     "clip_text_pooled_proj.": "newbie",
     "layers.0.adaLN_modulation.0.": "z_image",
     "cap_pad_token": "z_image",
     "cap_embedder.": "lumina2",
+    "time_caption_embed.caption_embedder.": "lumina2",
     "txt_norm.": "qwen_image",
     "txt_in.text_norm.": "qwen_image",
     "txtfusion.": "krea2",
@@ -73,20 +80,29 @@ _TRANSFORMERS = {
 }
 # What the width of one tensor's inputs tells of a family: of the image, or of the text encoder.
 _FLUX_INPUTS = {64: "dev", 128: "Depth or Canny", 384: "Fill"}
+_FLUX_GUIDANCE = ("guidance_in.", "time_text_embed.guidance_embedder.")
 _FLUX2_TEXT = {7680: "klein 4B", 12288: "klein 9B", 15360: "dev"}
 
 
-def transformer(header: Header) -> tuple[str, str] | None:
-    """The family and variant of a transformer, alone or in a checkpoint; None for anything else.
+class Transformer(NamedTuple):
+    """A transformer, alone or in a checkpoint: `prefix` stands before its tensors' names.
 
     The variant is "" where the header does not say. FLUX.1's Krea and Kontext look like its dev;
     Turbo and base differ in their files' names alone.
     """
+
+    family: str
+    variant: str
+    prefix: str
+
+
+def transformer(header: Header) -> Transformer | None:
+    """The transformer in a file, in its original names or diffusers'; None for anything else."""
     for prefix in _PREFIXES:
         names = [name.removeprefix(prefix) for name in header.shapes if name.startswith(prefix)]
         for beginning, family in _TRANSFORMERS.items():
             if any(name.startswith(beginning) for name in names):
-                return family, _variant(header, prefix, family)
+                return Transformer(family, _variant(header, prefix, family), prefix)
     return None
 
 
@@ -97,9 +113,10 @@ def _variant(header: Header, prefix: str, family: str) -> str:
         positions = header.inputs(f"{prefix}pos_embed")
         return {36864: "3 Medium", 147456: "3.5 Medium"}.get(positions, "")
     if family == "flux":
-        if not header.has(f"{prefix}guidance_in."):
+        if not any(header.has(f"{prefix}{name}") for name in _FLUX_GUIDANCE):
             return "schnell"
-        return _FLUX_INPUTS.get(header.inputs(f"{prefix}img_in.weight"), "")
+        inputs = (header.inputs(f"{prefix}{name}.weight") for name in ("img_in", "x_embedder"))
+        return _FLUX_INPUTS.get(max(inputs), "")
     if family == "flux2":
         return _FLUX2_TEXT.get(header.inputs(f"{prefix}txt_in.weight"), "")
     if family == "qwen_image" and header.has(f"{prefix}txt_in.text_norm."):
@@ -117,6 +134,4 @@ def variant_by_name(family: str, variant: str, name: str) -> str:
         return "Turbo" if "turbo" in name else "Base"
     if family == "flux" and variant == "dev" and "krea" in name:
         return "Krea"
-    if (family, variant) == ("sd3", "3.5 Large") and "turbo" in name:
-        return "3.5 Large Turbo"
     return variant

@@ -8,7 +8,8 @@ import json
 import math
 import os
 import struct
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,7 +24,7 @@ _MAX_TENSORS = 20_000
 _MAX_SIDES = 16
 _MAX_NUMBER = 2**53
 # Bits of the types whose names say so little; others are not checked.
-_BITS = {"BOOL": 8, "BF16": 16} | {
+_BITS = {"BOOL": 8, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8} | {
     f"{kind}{bits}": bits for kind in "FIU" for bits in (8, 16, 32, 64)
 }
 _GIT_LFS = b"version https://git-lfs"
@@ -31,10 +32,11 @@ _GIT_LFS = b"version https://git-lfs"
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """The tensors' shapes by name, and the file's free-form metadata."""
+    """The tensors' shapes and types by name, and the file's free-form metadata."""
 
     shapes: dict[str, tuple[int, ...]]
     metadata: dict[str, str]
+    types: Mapping[str, str] = field(default_factory=dict)
 
     def has(self, prefix: str) -> bool:
         """True if a tensor's name starts so."""
@@ -60,6 +62,7 @@ def read_header(path: Path) -> Header:
     header = Header(
         shapes={name: _shape(name, entry) for name, entry in entries.items()},
         metadata=_texts(metadata),
+        types={name: str(entry["dtype"]) for name, entry in entries.items()},
     )
     _check_size(entries, status.st_size - 8 - length)
     return header
@@ -99,7 +102,7 @@ def _header_length(start: bytes, size: int) -> int:
             "get it as .safetensors, or convert it with the program in docs/troubleshooting.md."
         )
     if start.startswith(b"GGUF"):
-        raise ModelRefused("is a GGUF file under the name .safetensors: not supported.")
+        raise ModelRefused("is a GGUF file under the name .safetensors: rename it to .gguf.")
     length = struct.unpack("<Q", start[:8])[0] if len(start) >= 8 else 0
     if length < 2 or start[8:9] != b"{":
         raise ModelRefused("is not a safetensors file: it does not begin with a header.")

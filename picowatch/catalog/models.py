@@ -26,7 +26,8 @@ class Recognised:
     "epsilon"; "" where the header does not say), `zero_snr` whether it was trained down to noise
     without any signal. `variant` tells checkpoints of one family apart ("dev", "schnell").
     `base_model` and `trigger_words` are what a LoRA's trainer wrote into it, if anything; `note`
-    says what of a LoRA does nothing, and why.
+    says what of a LoRA does nothing, and why. `stored` is how a transformer's weights are stored
+    ("fp8", "Q4_K_S").
     """
 
     kind: Kind
@@ -40,6 +41,20 @@ class Recognised:
     base_model: str = ""
     trigger_words: tuple[str, ...] = ()
     note: str = ""
+    stored: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a pipeline: its name and class, and the folder of its config or vocabulary.
+
+    Its weights are in that folder, unless they are in the file `weights`.
+    """
+
+    name: str
+    class_name: str
+    folder: Path
+    weights: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,13 +62,18 @@ class Model(Recognised):
     """A model file or folder that can be used.
 
     `name` is what recipes say: the path below its kind's folder, with "/" and without ending.
-    `bytes` counts the files that are read.
+    `bytes` counts its own files. A transformer in a file of its own is not a checkpoint without
+    other files: `parts` says where each part of the pipeline is, or `missing`, in one sentence,
+    what is not installed. `by_name` is true if only its name says its variant.
     """
 
     name: str
     layout: Layout
     path: Path
     bytes: int
+    by_name: bool = False
+    parts: tuple[Part, ...] = ()
+    missing: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,9 +10,11 @@ import re
 from picowatch.catalog import adapters
 from picowatch.catalog.families import (
     FAMILY_OF_WIDTH,
+    FLOWS,
     NAMES,
     ONLY,
     RENDERED,
+    TRANSFORMER_FILES,
     UNET,
     UNETS,
     transformer,
@@ -20,7 +22,10 @@ from picowatch.catalog.families import (
 from picowatch.catalog.headers import Header
 from picowatch.catalog.lora_keys import misfits
 from picowatch.catalog.models import FOLDERS, Kind, Layout, Recognised
+from picowatch.catalog.pipelines import native_size
+from picowatch.catalog.storage import stored
 from picowatch.errors import ModelRefused
+from picowatch.recipe.families import has_rules
 
 # Layers of the text encoder that clip_skip chooses from: of CLIP L, SDXL's smaller one too; of
 # OpenCLIP H but the last, which Stable Diffusion 2.x was trained without.
@@ -79,8 +84,13 @@ def recognise(header: Header) -> Recognised:
         return _unet(header, "")
     found = transformer(header)
     if found:
-        family, variant = found
-        return Recognised("checkpoint", family, variant=variant)
+        return Recognised(
+            "checkpoint",
+            found.family,
+            native_size(found.family),
+            variant=found.variant,
+            stored=stored(header),
+        )
     if header.has(UNET):
         raise ModelRefused(f"is a checkpoint of an unknown kind: {ONLY}")
     if _is_vae(header):
@@ -103,7 +113,9 @@ def _lora(header: Header) -> Recognised:
 
 def expect_usable(found: Recognised, kind: Kind, layout: Layout = "file") -> None:
     """A file belongs in the folder of its kind, and to a family that can be rendered."""
-    usable = RENDERED if layout == "folder" else UNETS
+    usable: tuple[str, ...] = UNETS
+    if kind == "checkpoint":
+        usable = RENDERED if layout == "folder" else (*UNETS, *TRANSFORMER_FILES)
     if found.family and found.family not in usable:
         raise ModelRefused(f"{_with_family(found)}: {ONLY}")
     if found.kind != kind:
@@ -111,6 +123,13 @@ def expect_usable(found: Recognised, kind: Kind, layout: Layout = "file") -> Non
             f"is {_ARTICLES[found.kind]}, not {_ARTICLES[kind]}: "
             f"move it to models/{FOLDERS[found.kind]}/."
         )
+
+
+def expect_rendered(found: Recognised) -> None:
+    """A checkpoint's variant is one that can be rendered."""
+    flow = found.kind == "checkpoint" and found.family in FLOWS
+    if flow and not has_rules(found.family, found.variant):
+        raise ModelRefused(f"{_with_family(found)}: {ONLY}")
 
 
 def _with_family(found: Recognised) -> str:

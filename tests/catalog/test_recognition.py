@@ -75,11 +75,6 @@ OTHERS: dict[str, tuple[Shapes, str]] = {
         {f"{UNET}joint_blocks.0.x_block.attn.qkv.weight": (64, 64)},
         "is a checkpoint of Stable Diffusion 3",
     ),
-    "Flux with text encoders": (
-        {f"{UNET}double_blocks.0.img_attn.qkv.weight": (64, 64)},
-        "is a checkpoint of FLUX.1",
-    ),
-    "Flux alone": ({"double_blocks.0.img_attn.qkv.weight": (64, 64)}, "is a checkpoint of FLUX.1"),
     "InstructPix2Pix": (
         sd15_shapes() | {UNET_INPUT: (320, 8, 3, 3)},
         "is an image-editing checkpoint (InstructPix2Pix)",

@@ -108,7 +108,8 @@ class Checkpoints:
     def _load_checkpoint(self, request: ImageRequest, read_to: Target) -> Any:
         """All of a checkpoint but its VAE; those that were used longest ago make room for it."""
         name, expected_hash = request.checkpoint, request.checkpoint_hash
-        needed = self._find("checkpoint", name, expected_hash).bytes * _WEIGHTS_GROW
+        found = self._find("checkpoint", name, expected_hash)
+        needed = self._catalog.size(found) * _WEIGHTS_GROW
         while self._kept and free_bytes(self._target.device) < needed + _WORKING_BYTES:
             self._kept.popitem(last=False)
             self.give_memory_back()

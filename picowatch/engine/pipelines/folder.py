@@ -1,6 +1,5 @@
 """Reads a pipeline's parts from a diffusers folder: allowed classes, safetensors, no network."""
 
-from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -8,26 +7,18 @@ import torch
 import transformers
 
 from picowatch.catalog import weight_files
-from picowatch.catalog.pipelines import classes_of
+from picowatch.catalog.models import Part
 from picowatch.errors import RenderFailed
 
 _OFFLINE: dict[str, Any] = {"local_files_only": True}
 
 
-def read_parts(folder: Path, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
-    """All parts by their names but the VAE, the weights on `device` in the type `dtype`."""
-    return {
-        part: read_part(folder / part, name, dtype, device)
-        for part, name in classes_of(folder).items()
-        if part != "vae"
-    }
-
-
-def read_part(folder: Path, name: str, dtype: torch.dtype, device: torch.device) -> Any:
-    """One part; `name` is its class in diffusers or transformers, from the allowlist."""
-    if folder.name.startswith("tokenizer"):
+def read_part(part: Part, dtype: torch.dtype, device: torch.device) -> Any:
+    """One part with the weights in its folder, on `device` in the type `dtype`."""
+    folder, name = part.folder, part.class_name
+    if part.name.startswith("tokenizer"):
         return getattr(transformers, name).from_pretrained(folder, **_OFFLINE)
-    if folder.name == "scheduler":
+    if part.name == "scheduler":
         return getattr(diffusers, name).from_pretrained(folder, **_OFFLINE)
     kind = getattr(transformers, name, None) or getattr(diffusers, name)
     model, info = kind.from_pretrained(

@@ -3,12 +3,13 @@
 from typing import Any
 
 from picowatch.catalog import Model
-from picowatch.catalog.pipelines import classes_of
+from picowatch.catalog.transformer_files import part_of, parts_of
 from picowatch.engine.devices import Target
 from picowatch.engine.models.parts import FindFile
-from picowatch.engine.pipelines import flux, flux2, qwen_image, sd3, z_image
-from picowatch.engine.pipelines.folder import read_part, read_parts
+from picowatch.engine.pipelines import flux, flux2, qwen_image, z_image
+from picowatch.engine.pipelines.folder import read_part
 from picowatch.engine.pipelines.loaded import Interruption, LoadedPipeline
+from picowatch.engine.pipelines.transformer import read_transformer
 from picowatch.engine.unet.loras import Loras
 
 FAMILIES = {
@@ -16,7 +17,6 @@ FAMILIES = {
     "flux": flux.FAMILY,
     "flux2": flux2.FAMILY,
     "qwen_image": qwen_image.FAMILY,
-    "sd3": sd3.FAMILY,
 }
 # Variants that have pipelines of their own.
 _VARIANTS = {("flux", "Fill"): flux.FILL}
@@ -24,9 +24,15 @@ _VARIANTS = {("flux", "Fill"): flux.FILL}
 
 def load(model: Model, target: Target, read_to: Target, find_file: FindFile) -> LoadedPipeline:
     """All of a checkpoint but its VAE; see `sd1.load`."""
-    components = read_parts(model.path, target.flow_dtype, read_to.device)
+    components = {
+        part.name: read_part(part, target.flow_dtype, read_to.device)
+        for part in parts_of(model)
+        if part.name not in ("vae", "transformer")
+    }
+    components["transformer"] = transformer = read_transformer(
+        model, target.flow_dtype, read_to.device
+    )
     encoders = [part for name, part in components.items() if name.startswith("text_encoder")]
-    transformer = components["transformer"]
     return LoadedPipeline(
         family=model.family,
         rules=_VARIANTS.get((model.family, model.variant)) or FAMILIES[model.family],
@@ -43,6 +49,5 @@ def load(model: Model, target: Target, read_to: Target, find_file: FindFile) -> 
 
 
 def load_vae(model: Model, target: Target, read_to: Target) -> Any:
-    """The VAE of a checkpoint's folder."""
-    name = classes_of(model.path)["vae"]
-    return read_part(model.path / "vae", name, target.flow_dtype, read_to.device)
+    """The VAE of a checkpoint."""
+    return read_part(part_of(model, "vae"), target.flow_dtype, read_to.device)

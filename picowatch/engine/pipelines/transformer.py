@@ -1,0 +1,117 @@
+"""Reads transformers: from a diffusers folder, or from a file of their own.
+
+Such a file has the weights in the names of the model's authors or in diffusers' names. diffusers
+converts the names; the config is that of an installed folder, or the package's.
+"""
+
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import diffusers
+import torch
+from safetensors import safe_open
+
+from picowatch.catalog import Model
+from picowatch.catalog.configs import read_json
+from picowatch.catalog.families import transformer
+from picowatch.catalog.headers import Header, read_header
+from picowatch.catalog.storage import FP8, SCALES
+from picowatch.catalog.transformer_files import config_changes, part_of
+from picowatch.engine.models.weights import Tensors, empty
+from picowatch.engine.pipelines.folder import read_part
+from picowatch.errors import RenderFailed
+
+# A file with so many of diffusers' names has none of its authors': those share about half.
+_NEARLY_ALL = 0.9
+_GET_ANOTHER = "Get the file again, or another one."
+# Of quantised layers: scales of weights and of what they multiply, and their descriptions.
+_NOT_WEIGHTS = (*SCALES, ".scale_input", ".input_scale", ".comfy_quant", "scaled_fp8")
+
+
+def read_transformer(model: Model, dtype: torch.dtype, device: torch.device) -> Any:
+    """The transformer of a checkpoint, on `device` in the type `dtype`."""
+    part = part_of(model, "transformer")
+    if part.weights is None:
+        return read_part(part, dtype, device)
+    tensors = _read(part.weights, read_header(part.weights), dtype)
+    config = {
+        **read_json(part.folder / "config.json"),
+        **config_changes(model.family, model.variant),
+    }
+    kind = getattr(diffusers, part.class_name)
+    _check_names(model, tensors, kind, config)
+    loaded = _load(kind, config, tensors, model, dtype, device)
+    return loaded.requires_grad_(False).to(device)
+
+
+def _load(
+    kind: Any,
+    config: dict[str, Any],
+    tensors: Tensors,
+    model: Model,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Any:
+    with TemporaryDirectory() as folder:
+        Path(folder, "config.json").write_text(json.dumps(config))
+        try:
+            return kind.from_single_file(
+                tensors, config=folder, local_files_only=True, torch_dtype=dtype, device=device
+            )
+        except NotImplementedError as error:  # torch's, for tensors without data
+            raise RenderFailed(
+                f"The checkpoint {model.name!r} is incomplete: some of its weights are missing.",
+                _GET_ANOTHER,
+            ) from error
+
+
+def _check_names(model: Model, tensors: Tensors, kind: Any, config: dict[str, Any]) -> None:
+    """With diffusers' names, all are there and no others; it would convert them otherwise."""
+    expected = set(empty(kind, config).state_dict())
+    if len(expected & tensors.keys()) < _NEARLY_ALL * len(expected):
+        return
+    for names, what in (
+        (sorted(expected - tensors.keys()), "are missing"),
+        (sorted(tensors.keys() - expected), "do not belong to its family"),
+    ):
+        if names:
+            raise RenderFailed(
+                f"The checkpoint {model.name!r} cannot be used: {len(names)} weights {what}, "
+                f"starting with {names[0]}.",
+                _GET_ANOTHER,
+            )
+
+
+def _read(file: Path, header: Header, dtype: torch.dtype) -> Tensors:
+    """The transformer's weights, fp8 multiplied out, without the prefix of their names."""
+    found = transformer(header)
+    assert found
+    tensors = {}
+    with safe_open(file, framework="pt") as opened:
+        for name in header.shapes:
+            if name.startswith(found.prefix) and not name.endswith(_NOT_WEIGHTS):
+                scale = _scale(header, name, opened)
+                tensors[name.removeprefix(found.prefix)] = _widened(
+                    opened.get_tensor(name), scale, dtype
+                )
+    return tensors
+
+
+def _scale(header: Header, name: str, opened: Any) -> torch.Tensor | None:
+    """What the fp8 weights of a layer are multiplied by."""
+    if header.types[name] not in FP8:
+        return None
+    layer = name.removesuffix(".weight")
+    found = [layer + ending for ending in SCALES if layer + ending in header.shapes]
+    return opened.get_tensor(found[0]).float() if found else None
+
+
+def _widened(tensor: torch.Tensor, scale: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor:
+    """A copy in the type to compute in; see `read_tensors` in weights.py for why a copy."""
+    if scale is None:
+        return tensor.to(dtype, copy=True) if tensor.is_floating_point() else tensor.clone()
+    if scale.numel() > 1:
+        scale = scale.reshape(-1, *[1] * (tensor.ndim - 1))
+    return (tensor.float() * scale).to(dtype)

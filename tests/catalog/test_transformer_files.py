@@ -1,0 +1,156 @@
+"""Transformers in files of their own: recognised, and completed by a folder that is installed."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from picowatch.catalog import Catalog, Model, Refused
+from picowatch.catalog.families import ONLY
+from picowatch.errors import ModelRefused
+from picowatch.recipe.resolve.installed import NotInstalled, find_checkpoint
+from tests.catalog.files import UNET, Shapes, write_model
+from tests.catalog.test_families import VAE_AND_TEXT, Z_IMAGE, below, flux
+from tests.engine.pipelines.tiny_flows import tiny_flow
+
+DIFFUSERS_FLUX: Shapes = {
+    "x_embedder.weight": (3072, 64),
+    "context_embedder.weight": (3072, 4096),
+    "time_text_embed.guidance_embedder.linear_1.weight": (3072, 256),
+    "transformer_blocks.0.attn.add_q_proj.weight": (3072, 3072),
+    "single_transformer_blocks.0.proj_mlp.weight": (12288, 3072),
+}
+RECOGNISED: dict[str, tuple[Shapes, str, str, bool]] = {
+    "flux1-dev": (flux(), "flux", "dev", False),
+    "flux1-dev-with-encoders": (below(UNET, flux()) | VAE_AND_TEXT, "flux", "dev", False),
+    "flux1-krea-dev": (flux(), "flux", "Krea", True),
+    "flux1-fill-dev": (flux(384), "flux", "Fill", False),
+    "flux1-schnell": (flux(guided=False), "flux", "schnell", False),
+    "flux1-diffusers": (DIFFUSERS_FLUX, "flux", "dev", False),
+    "flux1-prefixed": (below(UNET, DIFFUSERS_FLUX), "flux", "dev", False),
+    "z_image_turbo": (Z_IMAGE, "z_image", "Turbo", True),
+    "z_image": (below(UNET, Z_IMAGE) | VAE_AND_TEXT, "z_image", "Base", True),
+}
+FLUX_LACKS = (
+    "its text encoders, tokenizers and VAE are missing. Put a diffusers folder of FLUX.1 into "
+    "models/checkpoints/, which lends it its own."
+)
+
+
+def look_at(models: Path, name: str, shapes: Shapes) -> Model | Refused:
+    """What the catalog says of one file in models/checkpoints/."""
+    path = write_model(models / f"checkpoints/{name}.safetensors", shapes)
+    found = Catalog(models).scan()
+    everything: list[Model | Refused] = [*found.models, *found.refused]
+    return next(one for one in everything if one.path == path)
+
+
+@pytest.mark.parametrize("name", RECOGNISED)
+def test_family_and_variant_are_recognised(tmp_path: Path, name: str) -> None:
+    """The variant by the header, or by the file's name if that alone says it."""
+    shapes, *expected = RECOGNISED[name]
+    found = look_at(tmp_path, name, shapes)
+    assert isinstance(found, Model)
+    assert [found.family, found.variant, found.by_name] == expected
+    assert found.native_size == 1024
+
+
+def test_what_is_missing_is_said_before_anything_is_loaded(tmp_path: Path) -> None:
+    """The checkpoint is listed; a recipe that names it learns what to do."""
+    found = look_at(tmp_path, "flux1-dev", flux())
+    assert isinstance(found, Model)
+    message = f"flux1-dev.safetensors is only the transformer of FLUX.1 (dev): {FLUX_LACKS}"
+    assert found.missing == message
+    catalog = Catalog(tmp_path)
+    with pytest.raises(NotInstalled) as refused:
+        find_checkpoint("flux1-dev", catalog.inventory())
+    assert str(refused.value) == f"the checkpoint 'flux1-dev' cannot be used: {message}"
+    with pytest.raises(ModelRefused, match="only the transformer"):
+        catalog.find("checkpoint", "flux1-dev")
+
+
+def test_a_folder_of_the_family_completes_it(tmp_path: Path) -> None:
+    """Of its variant, if there is one; of another one, with the file's own noise schedule."""
+    add_folder(tmp_path, "FLUX.1-schnell")
+    found = look_at(tmp_path, "flux1-dev", flux())
+    assert isinstance(found, Model)
+    assert not found.missing
+    parts = {part.name: part.folder for part in found.parts}
+    assert parts["vae"] == tmp_path / "checkpoints/FLUX.1-schnell/vae"
+    assert parts["scheduler"].parts[-4:] == ("assets", "flux", "dev", "scheduler")
+    add_folder(tmp_path, "FLUX.1-dev")
+    found = Catalog(tmp_path).find("checkpoint", "flux1-dev")
+    assert {part.folder.parent.name for part in found.parts} == {"FLUX.1-dev"}
+
+
+def test_a_folder_of_another_family_does_not(tmp_path: Path) -> None:
+    """Its text encoders are others."""
+    add_folder(tmp_path, "Z-Image-Turbo")
+    found = look_at(tmp_path, "flux1-dev", flux())
+    assert isinstance(found, Model)
+    assert found.missing
+
+
+@pytest.mark.parametrize(("inputs", "variant"), [(128, "Depth or Canny"), (100, "")])
+def test_a_variant_that_cannot_be_rendered_is_refused(
+    tmp_path: Path, inputs: int, variant: str
+) -> None:
+    """With its name, if it has one."""
+    found = look_at(tmp_path, "it", flux(inputs))
+    assert isinstance(found, Refused)
+    name = f"FLUX.1 ({variant})" if variant else "FLUX.1"
+    assert found.reason == f"it.safetensors is a checkpoint of {name}: {ONLY}"
+
+
+CHANGES = {
+    "checkpoints/z-turbo.safetensors": True,
+    "checkpoints/Z-Image-Turbo/vae/diffusion_pytorch_model.safetensors": True,
+    "checkpoints/Z-Image-Turbo/text_encoder/model.safetensors": True,
+    "checkpoints/Z-Image-Turbo/tokenizer/tokenizer.json": True,
+    "checkpoints/Z-Image-Turbo/scheduler/scheduler_config.json": True,
+    "checkpoints/Z-Image-Turbo/transformer/config.json": True,
+    "checkpoints/Z-Image-Turbo/transformer/diffusion_pytorch_model.safetensors": False,
+    "checkpoints/Z-Image-Turbo/model_index.json": False,
+}
+
+
+@pytest.mark.parametrize("changed", CHANGES)
+def test_each_file_that_changes_pixels_is_in_the_hash(tmp_path: Path, changed: str) -> None:
+    """And none that does not: the folder's own transformer is not read."""
+    shutil.copytree(tiny_flow("Z-Image-Turbo"), tmp_path / "checkpoints/Z-Image-Turbo")
+    save_file(
+        {name: torch.zeros(shape[:1]) for name, shape in Z_IMAGE.items()},
+        tmp_path / "checkpoints/z-turbo.safetensors",
+    )
+    before = digest(tmp_path)
+    path = tmp_path / changed
+    content = path.read_bytes()
+    if path.suffix == ".json":
+        path.write_bytes(content + b" ")
+    else:
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert (digest(tmp_path) != before) == CHANGES[changed]
+
+
+def test_names_do_not_change_the_hash(tmp_path: Path) -> None:
+    """A renamed file or folder renders the same."""
+    add_folder(tmp_path, "Z-Image-Turbo")
+    path = write_model(tmp_path / "checkpoints/z-turbo.safetensors", Z_IMAGE)
+    before = digest(tmp_path)
+    (tmp_path / "checkpoints/Z-Image-Turbo").rename(tmp_path / "checkpoints/another-turbo")
+    catalog = Catalog(tmp_path)
+    path.rename(path.with_name("my-turbo.safetensors"))
+    assert catalog.sha256(catalog.find("checkpoint", "my-turbo")) == before
+
+
+def digest(models: Path) -> str:
+    catalog = Catalog(models)
+    return catalog.sha256(catalog.find("checkpoint", "z-turbo"))
+
+
+def add_folder(models: Path, name: str) -> None:
+    folder = models / "checkpoints" / name
+    folder.parent.mkdir(exist_ok=True)
+    folder.symlink_to(tiny_flow(name))

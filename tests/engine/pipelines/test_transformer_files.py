@@ -1,0 +1,144 @@
+"""A transformer's file, completed by a folder, renders what the whole folder renders."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from picowatch.catalog import Catalog
+from picowatch.engine.options import EngineOptions
+from picowatch.engine.protocol import RenderedImage
+from picowatch.engine.renderer import Renderer
+from picowatch.errors import RenderFailed
+from tests.engine.pipelines.test_flows import hash_of
+from tests.engine.pipelines.test_flows import pytestmark as pytestmark
+from tests.engine.pipelines.tiny_flows import tiny_flow
+from tests.engine.pipelines.transformer_files import (
+    PREFIX,
+    Tensors,
+    weights_of,
+    write,
+    z_image_names,
+)
+from tests.engine.requests import ignore_steps, pixels
+from tests.recipe.reading import read
+
+PROMPT = "prompt: a red cube"
+Z_IMAGE, FLUX = "Z-Image-Turbo", "FLUX.1-dev"
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    """A models folder with the folders that lend their parts."""
+    for name in (Z_IMAGE, FLUX):
+        link = tmp_path / "checkpoints" / name
+        link.parent.mkdir(exist_ok=True)
+        link.symlink_to(tiny_flow(name))
+    return tmp_path
+
+
+def rendered(models: Path, checkpoint: str, text: str = PROMPT) -> RenderedImage:
+    renderer = Renderer(
+        EngineOptions(
+            models=models, device="cpu", precision="float32", threads=1, start_images=models
+        )
+    )
+    small = "seed: 7\nexact: true\nsize: 64x64"
+    steps = "" if "steps:" in text else "steps: 2"
+    (found,) = read(
+        f"checkpoint: {checkpoint}\n{small}\n{steps}\n{text}",
+        inventory=Catalog(models).inventory(),
+    )
+    requests = found.image_requests(lambda kind, name: hash_of(models, kind, name))
+    (image,) = renderer.render(requests, ignore_steps)
+    return image
+
+
+def same(one: RenderedImage, other: RenderedImage) -> bool:
+    assert pixels(one).std() > 1
+    return bool(np.abs(pixels(one).astype(int) - pixels(other)).max() <= 1)
+
+
+LAYOUTS: dict[str, tuple[str, Callable[[Tensors], Tensors], str]] = {
+    "Z-Image's names": (Z_IMAGE, z_image_names, ""),
+    "Z-Image's names with prefix": (Z_IMAGE, z_image_names, PREFIX),
+    "Z-Image in diffusers' names": (Z_IMAGE, dict, ""),
+    "Z-Image in diffusers' names with prefix": (Z_IMAGE, dict, PREFIX),
+    "FLUX.1 in diffusers' names": (FLUX, dict, ""),
+    "FLUX.1 in diffusers' names with prefix": (FLUX, dict, PREFIX),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_transformers_file_renders_what_its_folder_renders(models: Path, layout: str) -> None:
+    """Whatever its tensors are called."""
+    folder, names, prefix = LAYOUTS[layout]
+    write(models / "checkpoints/mine-turbo.safetensors", names(weights_of(folder)), prefix)
+    assert same(rendered(models, "mine-turbo"), rendered(models, folder))
+
+
+@pytest.mark.parametrize("name", [Z_IMAGE, FLUX])
+def test_another_transformer_renders_another_picture(models: Path, name: str) -> None:
+    """The weights of the file count, not those of the folder that completes it."""
+    changed = {key: tensor * 1.1 for key, tensor in weights_of(name).items()}
+    write(models / "checkpoints/mine-turbo.safetensors", changed)
+    assert not same(rendered(models, "mine-turbo"), rendered(models, name))
+
+
+@pytest.mark.parametrize("folder", ["FLUX.1-schnell", "Z-Image"])
+def test_a_folder_of_another_variant_lends_text_encoders_and_vae(models: Path, folder: str) -> None:
+    """The noise schedule and the guidance are the file's own."""
+    whole = {"FLUX.1-schnell": FLUX, "Z-Image": Z_IMAGE}[folder]
+    expected = rendered(models, whole, f"{PROMPT}\nsteps: 3")
+    (models / "checkpoints" / whole).unlink()
+    (models / "checkpoints" / folder).symlink_to(with_parts_of(models / folder, whole, folder))
+    write(models / "checkpoints/mine-turbo.safetensors", weights_of(whole))
+    assert same(rendered(models, "mine-turbo", f"{PROMPT}\nsteps: 3"), expected)
+
+
+def with_parts_of(made: Path, whole: str, folder: str) -> Path:
+    """The folder of a variant with the encoders and VAE of another, as real ones have them."""
+    made.mkdir()
+    (made / "model_index.json").symlink_to(tiny_flow(folder) / "model_index.json")
+    for part in tiny_flow(folder).iterdir():
+        if part.is_dir():
+            own = part.name in ("scheduler", "transformer")
+            (made / part.name).symlink_to(tiny_flow(folder if own else whole) / part.name)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (dict, r"1 weights are missing, starting with layers\.1\.feed_forward\.w1\.weight\."),
+        (z_image_names, "is incomplete: some of its weights are missing"),
+    ],
+)
+def test_a_file_that_lacks_weights_is_refused(
+    models: Path, names: Callable[[Tensors], Tensors], message: str
+) -> None:
+    """Instead of an error of torch about tensors without data."""
+    tensors = weights_of(Z_IMAGE)
+    del tensors["layers.1.feed_forward.w1.weight"]
+    write(models / "checkpoints/mine.safetensors", names(tensors))
+    with pytest.raises(RenderFailed, match=message):
+        rendered(models, "mine")
+
+
+def test_weights_that_no_such_model_has_are_named(models: Path) -> None:
+    """They would be dropped without a word."""
+    tensors = weights_of(FLUX) | {"controlnet.weight": torch.zeros(8, 8)}
+    write(models / "checkpoints/mine.safetensors", tensors)
+    with pytest.raises(RenderFailed, match=r"do not belong to its family, starting with controln"):
+        rendered(models, "mine")
+
+
+def test_weights_of_another_size_are_named(models: Path) -> None:
+    """A folder of another size does not complete it."""
+    tensors = weights_of(Z_IMAGE)
+    tensors["layers.1.feed_forward.w1.weight"] = torch.zeros(8, 8)
+    write(models / "checkpoints/mine.safetensors", tensors)
+    with pytest.raises(RenderFailed, match="damaged"):
+        rendered(models, "mine")

@@ -1,0 +1,50 @@
+"""Transformers of tiny flow families as files of their own, as people share them."""
+
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from safetensors.torch import save_file
+
+from tests.engine.pipelines.tiny_flows import tiny_flow
+
+_D: Any = diffusers
+PREFIX = "model.diffusion_model."
+Tensors = dict[str, torch.Tensor]
+# diffusers' names of Z-Image's tensors, and its authors'.
+_Z_IMAGE = (
+    (".to_out.0.", ".out."),
+    (".norm_q.", ".q_norm."),
+    (".norm_k.", ".k_norm."),
+    ("all_x_embedder.2-1", "x_embedder"),
+    ("all_final_layer.2-1", "final_layer"),
+)
+
+
+def weights_of(name: str) -> Tensors:
+    """The transformer of a tiny folder, in diffusers' names."""
+    kind = _D.ZImageTransformer2DModel if "Z-Image" in name else _D.FluxTransformer2DModel
+    return dict(kind.from_pretrained(tiny_flow(name), subfolder="transformer").state_dict())
+
+
+def z_image_names(state: Tensors) -> Tensors:
+    """Z-Image in its authors' names: q, k and v are one matrix."""
+    made = {}
+    for name, tensor in state.items():
+        if ".to_k." in name or ".to_v." in name:
+            continue
+        if ".to_q." in name:
+            tensor = torch.cat([state[name.replace("to_q", f"to_{one}")] for one in "qkv"])
+            name = name.replace("to_q", "qkv")
+        for theirs, original in _Z_IMAGE:
+            name = name.replace(theirs, original)
+        made[name] = tensor
+    return made
+
+
+def write(path: Path, tensors: Tensors, prefix: str = "") -> Path:
+    """A safetensors file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({f"{prefix}{name}": one.contiguous() for name, one in tensors.items()}, path)
+    return path
