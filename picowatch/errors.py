@@ -18,7 +18,7 @@ PicowatchError
 ├── EngineDied               the engine's process ended in the middle of a batch
 │   ├── EngineCannotStart    … before it looked at an image (engine/protocol.py)
 │   └── EngineLost           … because its machine is gone (engine/protocol.py)
-│       └── NodeUnfit        … or cannot be used as it is (engine/cluster/node_agent.py)
+│       └── NodeUnfit        … or cannot be used as it is (engine/cluster/driver.py)
 ├── EngineStopped            the engine was closed on purpose; the images are queued again
 └── ClusterAway              the Ray cluster cannot be reached (engine/cluster/driver.py)
 

@@ -36,7 +36,7 @@ NAMES = {
 # Families of UNets, whose single files are whole checkpoints.
 UNETS = ("demo", "sd1", "sd2", "sdxl")
 # Families that diffusers' pipelines render.
-FLOWS = ("z_image", "flux", "flux2", "qwen_image")
+FLOWS = ("z_image", "flux", "flux2", "qwen_image", "sd3")
 RENDERED = (*UNETS, *FLOWS)
 # Those among them whose transformer may be a file of its own.
 TRANSFORMER_FILES = ("z_image", "flux")
@@ -134,4 +134,6 @@ def variant_by_name(family: str, variant: str, name: str) -> str:
         return "Turbo" if "turbo" in name else "Base"
     if family == "flux" and variant == "dev" and "krea" in name:
         return "Krea"
+    if (family, variant) == ("sd3", "3.5 Large") and "turbo" in name:
+        return "3.5 Large Turbo"
     return variant

@@ -17,6 +17,7 @@ from picowatch.recipe.messages.problems import shown
 
 NATIVE_SIZE = 1024
 _EULER = ("FlowMatchEulerDiscreteScheduler",)
+_PROJECTED = ("CLIPTextModelWithProjection",)
 _CLIP_WORDS = ("CLIPTokenizer", "CLIPTokenizerFast")
 _T5_WORDS = ("T5Tokenizer", "T5TokenizerFast")
 _QWEN_WORDS = ("Qwen2Tokenizer", "Qwen2TokenizerFast")
@@ -31,8 +32,9 @@ _DEPTHS = ("layers", "blocks", "depth")
 class Pipeline:
     """A pipeline of diffusers: its family, and the classes that its parts may have.
 
-    Of `optional` parts the folder may say null. `variant` is the one that its class tells,
-    `native_size` the side of the square that its card recommends.
+    A folder may do without the `optional` text encoders: its index says null, and the tokenizer
+    is not read either. `variant` is the one that its class tells, `native_size` the side of the
+    square that its card recommends.
     """
 
     family: str
@@ -73,12 +75,24 @@ _QWEN_IMAGE = {
     "tokenizer": _QWEN_WORDS,
 }
 _KLEIN_SIZES = {7680: " 4B", 12288: " 9B"}  # by the width of the text
+_SD3 = {
+    "scheduler": _EULER,
+    "transformer": ("SD3Transformer2DModel",),
+    "vae": ("AutoencoderKL",),
+    "text_encoder": _PROJECTED,
+    "tokenizer": _CLIP_WORDS,
+    "text_encoder_2": _PROJECTED,
+    "tokenizer_2": _CLIP_WORDS,
+    "text_encoder_3": ("T5EncoderModel",),
+    "tokenizer_3": _T5_WORDS,
+}
 PIPELINES = {
     "ZImagePipeline": Pipeline("z_image", _Z_IMAGE),
     "FluxPipeline": Pipeline("flux", _FLUX),
     "FluxFillPipeline": Pipeline("flux", _FLUX, variant="Fill"),
     "Flux2KleinPipeline": Pipeline("flux2", _KLEIN),
     "QwenImagePipeline": Pipeline("qwen_image", _QWEN_IMAGE, native_size=1328),
+    "StableDiffusion3Pipeline": Pipeline("sd3", _SD3, optional=("text_encoder_3",)),
 }
 
 
@@ -109,19 +123,28 @@ def classes_of(folder: Path) -> dict[str, str]:
     pipeline = PIPELINES[str(index.get("_class_name"))]
     found = {}
     for part, allowed in pipeline.parts.items():
-        entry = index.get(part)
-        name = entry[1] if isinstance(entry, list) and len(entry) == 2 else None
-        if name is None and part in pipeline.optional:
+        encoder = part.replace("tokenizer", "text_encoder")
+        if encoder in pipeline.optional and _class_name(index, encoder) is None:
             continue
+        name = _class_name(index, part)
         if name not in allowed:
             raise ModelRefused(
                 f"is a diffusers folder whose {part} is {shown(str(name))}, not {allowed[0]}: "
                 "not supported."
             )
         if not is_folder(folder / part):
-            raise ModelRefused(f"is a diffusers folder without {part}/: copy the whole folder.")
+            null = f", or write [null, null] for it in {INDEX}" if part in pipeline.optional else ""
+            raise ModelRefused(
+                f"is a diffusers folder without {part}/: copy the whole folder{null}."
+            )
         found[part] = str(name)
     return found
+
+
+def _class_name(index: dict[str, Any], part: str) -> str | None:
+    """What stands in the index: ["library", "class"], or [null, null]."""
+    entry = index.get(part)
+    return entry[1] if isinstance(entry, list) and len(entry) == 2 else None
 
 
 def _variant(family: str, index: dict[str, Any], transformer: dict[str, Any]) -> str:
@@ -131,6 +154,10 @@ def _variant(family: str, index: dict[str, Any], transformer: dict[str, Any]) ->
     if family == "flux2":
         base = "" if index.get("is_distilled") else " base"
         return f"klein{base}{_KLEIN_SIZES.get(transformer.get('joint_attention_dim', 0), '')}"
+    if family == "sd3" and transformer.get("num_layers") == 38:
+        return "3.5 Large"
+    if family == "sd3":
+        return "3.5 Medium" if transformer.get("pos_embed_max_size") == 384 else "3 Medium"
     return ""
 
 

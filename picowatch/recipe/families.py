@@ -10,21 +10,23 @@ from dataclasses import dataclass, field
 from typing import Any
 
 EULER = "Euler"
+MAX_SIDE = 4096  # pixels, after hires
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
     """One family's, or one variant's.
 
-    Sides are multiples of `multiple`. `defaults` are the values of fields that a recipe leaves out.
-    `lacks` maps fields that must stay off to the reason. `flow`: it steps along a flow from noise
-    to picture, with the samplers in `samplers` alone. `guided`: it was trained for a cfg_scale
-    above 1. `weighs`: its text encoder takes weights and BREAK; others get the text without.
-    `fills`: it only redraws the part of a picture that a mask shows. Start images have at most
-    `most_start_pixels`, where a pipeline would make larger ones smaller.
+    Sides are multiples of `multiple`, and `max_side` at most. `defaults` are the values of fields
+    that a recipe leaves out. `lacks` maps fields that must stay off to the reason. `flow`: it
+    steps along a flow from noise to picture, with the samplers in `samplers` alone. `guided`: it
+    was trained for a cfg_scale above 1. `weighs`: its text encoder takes weights and BREAK; others
+    get the text without. `fills`: it only redraws the part of a picture that a mask shows.
+    Start images have at most `most_start_pixels`, where a pipeline would make larger ones smaller.
     """
 
     multiple: int = 8
+    max_side: int = MAX_SIDE
     defaults: Mapping[str, Any] = field(default_factory=dict)
     lacks: Mapping[str, str] = field(default_factory=dict)
     flow: bool = False
@@ -57,6 +59,7 @@ def _flow(
     guidance: float = 0,
     *,
     multiple: int = 16,
+    max_side: int = MAX_SIDE,
     guided: bool = True,
     lacks: Mapping[str, str] | None = None,
     samplers: tuple[str, ...] = (EULER,),
@@ -71,6 +74,7 @@ def _flow(
     strength = {"denoising_strength": 1.0} if fills else {}
     return Rules(
         multiple=multiple,
+        max_side=max_side,
         defaults={
             "sampler": EULER,
             "steps": steps,
@@ -113,6 +117,11 @@ _RULES = {
     ("qwen_image", ""): _flow(50, 4),
     **dict.fromkeys((("flux2", name) for name in _KLEIN), _klein(4)),
     **dict.fromkeys((("flux2", name) for name in _KLEIN_BASE), _klein(50, 4, guided=True)),
+    # Sides of the table of positions: 192 patches of 16 pixels.
+    ("sd3", "3 Medium"): _flow(28, 7, max_side=3072),
+    ("sd3", "3.5 Medium"): _flow(40, 4.5),
+    ("sd3", "3.5 Large"): _flow(28, 3.5, max_side=3072),
+    ("sd3", "3.5 Large Turbo"): _flow(4, guided=False, max_side=3072),
 }
 
 

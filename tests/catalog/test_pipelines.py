@@ -20,6 +20,18 @@ FLUX: dict[str, Any] = {
     "text_encoder_2": ["transformers", "T5EncoderModel"],
     "tokenizer_2": ["transformers", "T5TokenizerFast"],
 }
+SD3 = {
+    "_class_name": "StableDiffusion3Pipeline",
+    "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
+    "transformer": ["diffusers", "SD3Transformer2DModel"],
+    "vae": ["diffusers", "AutoencoderKL"],
+    "text_encoder": ["transformers", "CLIPTextModelWithProjection"],
+    "tokenizer": ["transformers", "CLIPTokenizer"],
+    "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
+    "tokenizer_2": ["transformers", "CLIPTokenizer"],
+    "text_encoder_3": ["transformers", "T5EncoderModel"],
+    "tokenizer_3": ["transformers", "T5TokenizerFast"],
+}
 # An empty safetensors file with one number.
 HEADER = b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}  '
 WEIGHTS = len(HEADER).to_bytes(8, "little") + HEADER + bytes(4)
@@ -28,16 +40,26 @@ WEIGHTS = len(HEADER).to_bytes(8, "little") + HEADER + bytes(4)
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A folder of FLUX.1 dev, as far as the catalog looks."""
-    folder = tmp_path / "checkpoints/FLUX.1-dev"
+    return write_folder(tmp_path, "FLUX.1-dev", FLUX, {"guidance_embeds": True})
+
+
+def write_folder(
+    models: Path, name: str, index: dict[str, Any], transformer: dict[str, Any]
+) -> Path:
+    """A folder of the parts of an index."""
+    folder = models / "checkpoints" / name
     folder.mkdir(parents=True)
-    (folder / "model_index.json").write_text(json.dumps(FLUX))
-    for part in sorted(FLUX.keys() - {"_class_name"}):
+    (folder / "model_index.json").write_text(json.dumps(index))
+    for part, entry in index.items():
+        if part == "_class_name" or entry == [None, None]:
+            continue
         (folder / part).mkdir()
-    for part in ("transformer", "vae", "text_encoder", "text_encoder_2"):
-        (folder / part / "config.json").write_text('{"guidance_embeds": true}')
-        (folder / part / "model.safetensors").write_bytes(WEIGHTS)
-    for part in ("tokenizer", "tokenizer_2"):
-        (folder / part / "tokenizer.json").write_text("{}")
+        if part.startswith("tokenizer"):
+            (folder / part / "tokenizer.json").write_text("{}")
+        elif part != "scheduler":
+            config = transformer if part == "transformer" else {}
+            (folder / part / "config.json").write_text(json.dumps(config))
+            (folder / part / "model.safetensors").write_bytes(WEIGHTS)
     return folder
 
 
@@ -109,6 +131,39 @@ def test_krea_is_told_by_its_name(folder: Path, tmp_path: Path) -> None:
     config = folder.with_name("FLUX.1-Krea-dev") / "transformer/config.json"
     config.write_text('{"guidance_embeds": false}')
     assert getattr(found_in(tmp_path), "variant", "") == "schnell"
+
+
+@pytest.mark.parametrize(
+    ("name", "transformer", "variant"),
+    [
+        ("sd3", {"num_layers": 24, "pos_embed_max_size": 192}, "3 Medium"),
+        ("sd3.5", {"num_layers": 24, "pos_embed_max_size": 384}, "3.5 Medium"),
+        ("large", {"num_layers": 38, "pos_embed_max_size": 192}, "3.5 Large"),
+        ("Large-Turbo", {"num_layers": 38, "pos_embed_max_size": 192}, "3.5 Large Turbo"),
+    ],
+)
+def test_variants_of_stable_diffusion_3(
+    tmp_path: Path, name: str, transformer: dict[str, Any], variant: str
+) -> None:
+    """By the transformer's config; which Large is Turbo only the name says."""
+    write_folder(tmp_path, name, SD3, transformer)
+    model = found_in(tmp_path)
+    assert isinstance(model, Model)
+    assert (model.family, model.variant) == ("sd3", variant)
+
+
+def test_an_optional_text_encoder_may_be_null(tmp_path: Path) -> None:
+    """Then its tokenizer is not read; a folder that is only missing could be a broken download."""
+    without = SD3 | {"text_encoder_3": [None, None], "tokenizer_3": [None, None]}
+    folder = write_folder(tmp_path, "sd3", without, {"num_layers": 24})
+    assert isinstance(found_in(tmp_path), Model)
+    (folder / "model_index.json").write_text(json.dumps(SD3))
+    refused = found_in(tmp_path)
+    assert isinstance(refused, Refused)
+    assert refused.reason == (
+        "sd3 is a diffusers folder without text_encoder_3/: copy the whole folder, or write "
+        "[null, null] for it in model_index.json."
+    )
 
 
 def _without(part: str) -> Callable[[Path], object]:

@@ -221,7 +221,6 @@ def test_nothing_of_ours_unpickles_but_the_wire() -> None:
         "engine/process/wire.py",
         "engine/cluster/driver.py",
         "engine/cluster/driver_main.py",
-        "engine/cluster/ray_calls.py",
         "engine/cluster/bootstrap.py",
         "catalog/headers.py",
         "catalog/folders.py",

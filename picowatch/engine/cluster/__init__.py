@@ -3,7 +3,7 @@
     daemon ── executor.py, placement.py, remote_engine.py, model_transfer.py: an Executor and its
       │       Engines, in driver.py the way to the driver; import no Ray
       │ socket: calls by name, and their answers
-    driver ── driver_main.py, ray_calls.py: a process of its own, which alone imports Ray
+    driver ── driver_main.py: a process of its own, which alone imports Ray
       │ Ray
     agent ─── bootstrap.py, node_agent.py, node_models.py: an actor on a node, with model files
       │ socket

@@ -4,8 +4,8 @@ This module is sent to the nodes as it stands (cloudpickle, by value). A node wi
 with another version, can so answer for itself. It imports nothing of ours but in methods.
 """
 
-import platform
 import socket
+from operator import attrgetter
 from typing import Any
 
 
@@ -25,7 +25,7 @@ class AgentActor:
         [node] = [node for node in ray.nodes() if node["NodeID"] == node_id]
         is_named = node["NodeName"] != node["NodeManagerAddress"]
         name = node["NodeName"] if is_named else socket.gethostname()
-        introduction = {"id": node_id, "node": name, "python": platform.python_version()}
+        introduction = {"id": node_id, "node": name}
         try:
             from picowatch.engine.versions import versions
         except ImportError:
@@ -33,11 +33,11 @@ class AgentActor:
         return introduction | versions()
 
     def start(self, *arguments: Any) -> None:
-        """Get ready for batches; see `start_agent`."""
-        from picowatch.engine.cluster.node_agent import start_agent
+        """Get ready for batches."""
+        from picowatch.engine.cluster.node_agent import NodeAgent
 
-        self._agent = start_agent(*arguments)
+        self._agent = NodeAgent(*arguments)
 
     def ask(self, method: str, *arguments: Any) -> Any:
-        """See `NodeAgent.ask`."""
-        return self._agent.ask(method, *arguments)
+        """Call a method of the `NodeAgent`, or one of its `engine.` or `models.`."""
+        return attrgetter(method)(self._agent)(*arguments)

@@ -1,6 +1,5 @@
 """The nodes of a cluster: whether they render the same pixels; for `picowatch doctor`, too."""
 
-import platform
 from concurrent.futures import Future, wait
 from typing import Any
 
@@ -60,21 +59,14 @@ def _check(node: dict[str, Any], introduction: Future[dict[str, str]]) -> Check:
 def differences(there: dict[str, str]) -> str:
     """What a node's versions lack of ours, in words; "" if they agree.
 
-    What follows "+" is the build (torch 2.13.0+cpu): machines may differ in it. Of Python's
-    version the first two numbers count, which decide what can be sent.
+    What follows "+" is the build (torch 2.13.0+cpu): machines may differ in it. Ray itself refuses
+    a node with another Python.
     """
     if "picowatch" not in there:
         return "picowatch is not installed there, or not where Ray runs"
-    ours = versions() | {"python": platform.python_version()}
     found = (
         f"{name} is {there.get(name, 'missing')} there and {version} here"
-        for name, version in ours.items()
-        if _counted(name, there.get(name, "")) != _counted(name, version)
+        for name, version in versions().items()
+        if there.get(name, "").partition("+")[0] != version.partition("+")[0]
     )
     return ", ".join(found)
-
-
-def _counted(name: str, version: str) -> str:
-    if name == "python":
-        return ".".join(version.split(".")[:2])
-    return version.partition("+")[0]

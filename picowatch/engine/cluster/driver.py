@@ -35,20 +35,26 @@ class ClusterAway(PicowatchError):
     usual_remedy = "Start the cluster, or set executor: local."
 
 
+class NodeUnfit(EngineLost):
+    """A node that cannot be used as it is."""
+
+
+def unfit_by(error: OSError, node: str) -> NodeUnfit:
+    """A node whose disk is full or cannot be written is not to be used."""
+    where = f" ({error.filename})" if error.filename else ""
+    return NodeUnfit(f"{node} is not used: {error.strerror or error}{where}.")
+
+
 class Call(NamedTuple):
-    """To the driver: call this method of `RayCalls`. `node` is for messages: where its actor is."""
+    """To the driver: call this method of `RayCalls`. `node` is for messages: where its actor is.
+
+    The answer has the same number, and what the method returned or the PicowatchError it raised.
+    """
 
     number: int
     node: str
     method: str
     arguments: tuple[Any, ...]
-
-
-class Answer(NamedTuple):
-    """From the driver: what the call with that number returned or raised."""
-
-    number: int
-    result: object  # a PicowatchError is raised
 
 
 def start_driver(address: str | None) -> "Driver":
@@ -119,13 +125,13 @@ class Driver:
         """The thread: pass on the answers until the process ends."""
         try:
             while True:
-                answer: Answer = self._process.connection.recv()
+                number, result = self._process.connection.recv()
                 with self._lock:
-                    future = self._calls.pop(answer.number)
-                if isinstance(answer.result, PicowatchError):
-                    future.set_exception(answer.result)
+                    future = self._calls.pop(number)
+                if isinstance(result, PicowatchError):
+                    future.set_exception(result)
                 else:
-                    future.set_result(answer.result)
+                    future.set_result(result)
         except (EOFError, OSError):
             pass
         finally:

@@ -7,13 +7,13 @@ from concurrent.futures import Future
 from dataclasses import replace
 from typing import TypeVar
 
-from picowatch.engine.cluster.driver import LOST, ClusterAway, Driver, start_driver
+from picowatch.engine.cluster.driver import ClusterAway, Driver, start_driver
 from picowatch.engine.cluster.model_transfer import ModelTransfer
 from picowatch.engine.cluster.placement import Placement
 from picowatch.engine.cluster.remote_engine import Start
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import Engine, EngineLost
-from picowatch.errors import EngineStopped
+from picowatch.errors import EngineStopped, PicowatchError
 from picowatch.settings import RaySettings
 
 log = logging.getLogger("picowatch")
@@ -41,20 +41,18 @@ class RayEngines:
         self._options = replace(options, models=options.models.absolute())
         self._settings = settings
         self._program = program
-        self._transfer = ModelTransfer(options)
+        self._placement = Placement(ModelTransfer(options))
         self._wanted = 0
         self._trouble = ""
         self._final = False
         self._driver: Driver | None = None
-        self._placement: Placement | None = None
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="cluster", daemon=True)
         self._thread.start()
 
     def engines(self) -> Sequence[Engine]:
         """See `Executor.engines`."""
-        placement = self._placement
-        engines = placement.engines if placement is not None else ()
+        engines = self._placement.engines
         return tuple(engine for engine in engines if engine.is_placed and engine.gone is None)
 
     def want(self, engines: int) -> None:
@@ -73,10 +71,8 @@ class RayEngines:
     def close(self) -> None:
         """See `Executor.close`."""
         self._closing.set()
-        driver, placement = self._driver, self._placement
-        if placement is not None:
-            placement.end(EngineStopped("The engine was closed."))
-        if driver is not None:
+        self._placement.end(EngineStopped("The engine was closed."))
+        if (driver := self._driver) is not None:
             driver.end(_CLOSE_SECONDS)
         self._thread.join(_CLOSE_SECONDS)
 
@@ -85,50 +81,55 @@ class RayEngines:
     def _run(self) -> None:
         while not self._closing.is_set():
             try:
-                self._serve()
+                self._driver = start_driver(self._settings.address)
+                if not self._closing.is_set():  # else `close` did not see the driver
+                    self._result(self._driver.connect(), None)
             except ClusterAway as away:
-                self._report(str(away), final=self._placement is None)
+                self._report(str(away), final=True)
             except EngineLost as lost:
                 self._report(str(lost))
-            except TimeoutError:
-                self._report("The Ray cluster no longer answers.")
-            self._end()
+            else:
+                self._report(self._keep_engines(self._driver))
+            self._end_driver()
             self._closing.wait(_PAUSE_SECONDS)
 
-    def _serve(self) -> None:
-        """Start a driver, and keep engines until it ends."""
-        self._driver = driver = start_driver(self._settings.address)
-        if self._closing.is_set():  # `close` did not see the driver
-            return
-        self._result(driver.connect(), None)
-        while not self._closing.is_set():
-            resources = self._result(driver.call("resources"), _AWAY_SECONDS)
-            if self._placement is None:
-                gpus, cpus = self._gpus(resources), self._settings.cpus_per_engine
-                start = Start(self._options, self._program, gpus, cpus)
-                self._placement = Placement(driver, start, self._transfer)
-            self._placement.adjust(self._wanted)
-            self._report(self._placement.trouble(resources))
-            self._closing.wait(_TICK_SECONDS)
+    def _keep_engines(self, driver: Driver) -> str:
+        """Keep as many engines as are wanted until the connection is lost; says how it was."""
+        start: Start | None = None
+        try:
+            while not self._closing.is_set():
+                resources = self._result(driver.call("resources"), _AWAY_SECONDS)
+                start = start or self._start(resources)
+                self._placement.adjust(self._wanted, driver, start)
+                self._report(self._placement.trouble(start, resources))
+                self._closing.wait(_TICK_SECONDS)
+        except PicowatchError as error:
+            return str(error)
+        except TimeoutError:
+            return "The Ray cluster no longer answers."
+        return ""
 
-    def _gpus(self, resources: dict[str, float]) -> float:
-        """GPUs for an engine: 0 where engines are to use the CPU, or can use nothing else."""
-        if self._options.device in ("cpu", "mps"):
-            return 0
-        if self._settings.address is None and not resources.get("GPU"):
-            if self._settings.gpus_per_engine:
-                log.info("Ray sees no GPU on this machine: engines use the CPU")
-            return 0
-        return self._settings.gpus_per_engine
+    def _start(self, resources: dict[str, float]) -> Start:
+        """An engine on a GPU; on the CPU where that was set, or where there is nothing else."""
+        settings, options = self._settings, self._options
+        gpus = 0.0 if options.device in ("cpu", "mps") else settings.gpus_per_engine
+        if gpus and settings.address is None and not resources.get("GPU"):
+            log.info("Ray sees no GPU on this machine: engines use the CPU")
+            gpus = 0.0
+        cores = max(1, int(settings.cpus_per_engine))
+        if gpus:  # the cluster shows an engine only the GPUs that it gave
+            options = replace(options, device="cuda", threads=None)
+        else:
+            device = "mps" if options.device == "mps" else "cpu"
+            options = replace(options, device=device, threads=cores)
+        return Start(options, self._program, gpus, settings.cpus_per_engine)
 
-    def _end(self) -> None:
-        """End the driver, if there is one, and what is left of its engines."""
-        driver, placement, self._driver, self._placement = self._driver, self._placement, None, None
+    def _end_driver(self) -> None:
+        """End the driver, if there is one. Its engines end as their calls fail."""
+        driver, self._driver = self._driver, None
         if driver is not None:
             driver.end(_CLOSE_SECONDS if self._closing.is_set() else 0.0)
             log.debug("Ray's driver ended: %s", driver.stderr())
-        if placement is not None:
-            placement.end(EngineLost(LOST))
 
     def _result(self, future: Future[T], limit: float | None) -> T:
         """What the cluster answers. A silence is reported, and is a TimeoutError at the limit.

@@ -6,9 +6,8 @@ from itertools import count
 from typing import Any
 
 from picowatch.engine.cluster.check import NODE_ID
-from picowatch.engine.cluster.driver import Driver
+from picowatch.engine.cluster.driver import Driver, NodeUnfit
 from picowatch.engine.cluster.model_transfer import ModelTransfer
-from picowatch.engine.cluster.node_agent import NodeUnfit
 from picowatch.engine.cluster.remote_engine import RemoteEngine, Start
 from picowatch.errors import EngineStopped, PicowatchError
 
@@ -21,20 +20,17 @@ _THREADS = 8  # of an actor: one listens, the others answer at once
 
 
 class Placement:
-    """The engines of one connection to a cluster. All but `engines` and `end` is for one thread."""
+    """The engines on a cluster. All but `engines` and `end` is for one thread."""
 
-    def __init__(self, driver: Driver, start: Start, transfer: ModelTransfer) -> None:
-        """The driver is connected."""
+    def __init__(self, transfer: ModelTransfer) -> None:
         self.engines: tuple[RemoteEngine, ...] = ()
-        self._driver = driver
-        self._start = start
         self._transfer = transfer
         self._numbers = count()
         self._avoided: dict[str, tuple[float, str]] = {}  # nodes: until when, and why
         self._not_before = 0.0
         self._pending_since: float | None = None  # the first engine
 
-    def adjust(self, wanted: int) -> None:
+    def adjust(self, wanted: int, driver: Driver, start: Start) -> None:
         """Request engines that are lacking, and no more of those that are not wanted.
 
         A pending actor is what Ray's autoscaler sees. At most one more is pending than are placed:
@@ -49,18 +45,18 @@ class Placement:
             engine.close()
         if now >= self._not_before:
             missing = range(min(lacking, len(placed) + 1) - len(pending))
-            self.engines += tuple(self._request_one() for _ in missing)
+            self.engines += tuple(self._request_one(driver, start) for _ in missing)
         if placed or not lacking:
             self._pending_since = None
         elif self._pending_since is None:
             self._pending_since = now
 
-    def trouble(self, resources: dict[str, float]) -> str:
+    def trouble(self, start: Start, resources: dict[str, float]) -> str:
         """Why there are fewer engines than there should be; "" if all is well."""
         troubles = sorted({why for _, why in self._avoided.values()})
         since = self._pending_since
         if since is not None and time.monotonic() - since > _ROOM_SECONDS:
-            troubles.append(self._no_room(resources))
+            troubles.append(_no_room(start, resources))
         return " ".join(troubles)
 
     def end(self, why: PicowatchError) -> None:
@@ -70,38 +66,39 @@ class Placement:
 
     def _forget_gone(self, now: float) -> None:
         self._avoided = {node: one for node, one in self._avoided.items() if one[0] > now}
-        for engine in self.engines:
-            if engine.gone is None or isinstance(engine.gone, EngineStopped):
-                continue
-            log.info("%s", engine.gone)
+        gone = [engine for engine in self.engines if engine.gone is not None]
+        self.engines = tuple(engine for engine in self.engines if engine not in gone)
+        lost = [engine for engine in gone if not isinstance(engine.gone, EngineStopped)]
+        for why in {str(engine.gone) for engine in lost}:
+            log.info("%s", why)
+        for engine in lost:
             if isinstance(engine.gone, NodeUnfit):
                 self._avoided[engine.node_id] = (now + _UNFIT_SECONDS, engine.gone.message)
             elif not engine.is_placed:
                 self._not_before = now + _PAUSE_SECONDS
-        self.engines = tuple(engine for engine in self.engines if engine.gone is None)
 
-    def _request_one(self) -> RemoteEngine:
+    def _request_one(self, driver: Driver, start: Start) -> RemoteEngine:
         number = next(self._numbers)
         options: dict[str, Any] = {
-            "num_cpus": self._start.cpus,
-            "num_gpus": self._start.gpus,
+            "num_cpus": start.cpus,
+            "num_gpus": start.gpus,
             "max_restarts": 0,
             "max_concurrency": _THREADS,
             "scheduling_strategy": "SPREAD",
         }
         if self._avoided:
             options["label_selector"] = {NODE_ID: f"!in({','.join(self._avoided)})"}
-        self._driver.call("place", number, options)
-        return RemoteEngine(self._driver, number, self._start, self._transfer)
+        driver.call("place", number, options)
+        return RemoteEngine(driver, number, start, self._transfer)
 
-    def _no_room(self, resources: dict[str, float]) -> str:
-        gpus, cpus = self._start.gpus, self._start.cpus
-        if gpus and not resources.get("GPU"):
-            return (
-                "The Ray cluster has no GPU now. picowatch has requested one and is waiting. If "
-                "none will come, set gpus_per_engine: 0 for engines on the CPU."
-            )
+
+def _no_room(start: Start, resources: dict[str, float]) -> str:
+    if start.gpus and not resources.get("GPU"):
         return (
-            f"The Ray cluster has no room for an engine now ({gpus:g} GPU, {cpus:g} CPU). "
-            "picowatch has requested it and is waiting."
+            "The Ray cluster has no GPU now. picowatch has requested one and is waiting. If "
+            "none will come, set gpus_per_engine: 0 for engines on the CPU."
         )
+    return (
+        f"The Ray cluster has no room for an engine now ({start.gpus:g} GPU, {start.cpus:g} CPU). "
+        "picowatch has requested it and is waiting."
+    )

@@ -4,22 +4,21 @@ import logging
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from picowatch.engine.cluster.check import differences
-from picowatch.engine.cluster.driver import Driver
+from picowatch.engine.cluster.driver import Driver, NodeUnfit
 from picowatch.engine.cluster.model_transfer import ModelTransfer, needs_of
-from picowatch.engine.cluster.node_agent import NodeUnfit
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.process.child import Batch, Pictures
-from picowatch.engine.process.wire import Ended, Reply, Step
+from picowatch.engine.process.wire import Ended, FromEngine, Step
 from picowatch.engine.protocol import (
     EngineLost,
     MemoryUse,
     OnPreview,
     OnStep,
     Preview,
-    RenderedImage,
     new_future,
     resolve,
     unseen,
@@ -30,11 +29,12 @@ from picowatch.recipe.request import ImageRequest
 
 log = logging.getLogger("picowatch")
 
-_TRIES = 3  # files that were sent may be deleted before they are used
-
 
 class Start(NamedTuple):
-    """What an engine is started with; see `start_agent`."""
+    """What an engine is started with on a node, and what it takes from the cluster.
+
+    `program` serves in its process, as of a ChildEngine.
+    """
 
     options: EngineOptions
     program: str
@@ -61,7 +61,6 @@ class RemoteEngine:
         self._known = {"device": start.options.device, "precision": start.options.precision}
         self._memory: MemoryUse | None = None
         self._lock = threading.Lock()
-        self._batches = 0
         self._batch: Batch | None = None
         threading.Thread(target=self._run, name=f"engine-{number}", daemon=True).start()
 
@@ -80,7 +79,6 @@ class RemoteEngine:
                 return future
             if self._batch is not None:
                 raise RuntimeError("one batch at a time")
-            self._batches += 1
             given = Batch(tuple(batch), on_step, on_preview, waiting, future)
             self._batch = given
         threading.Thread(target=self._send, args=(given,), name="batch", daemon=True).start()
@@ -124,8 +122,8 @@ class RemoteEngine:
         try:
             self._arrive()
             while True:
-                for reply in self._ask("listen").result():
-                    self._receive(reply)
+                for message in self._ask("listen").result():
+                    self._receive(message)
         except PicowatchError as error:
             self.end(error)
 
@@ -135,16 +133,18 @@ class RemoteEngine:
         self.node_id, self._node = there.pop("id"), there["node"]
         if unfit := differences(there):
             raise NodeUnfit(f"{self._node} is not used: {unfit}.")
-        self._call("start", self._node, *self._start).result()
+        options, program, _, cpus = self._start
+        self._call("start", options, program, cpus).result()
         self._known |= {name: there[name] for name in ("node", *versions())}
         self.is_placed = True
         log.info("an engine joined on %s", self._node)
 
-    def _receive(self, reply: Reply) -> None:
+    def _receive(self, message: FromEngine) -> None:
+        """About the batch in progress: there is one at a time, and it ends with Ended."""
         batch = self._batch
-        if batch is None or reply.number != self._batches:
+        if batch is None:  # the engine was ended meanwhile
             return
-        match reply.message:
+        match message:
             case Step(done, total):
                 batch.on_step(done, total)
             case Preview() as preview:
@@ -152,32 +152,27 @@ class RemoteEngine:
             case Ended(outcome, memory):
                 self._memory = memory
                 if isinstance(outcome, list):
+                    outcome = [replace(image, node=self._node) for image in outcome]
                     found = {"device": outcome[0].device, "precision": outcome[0].precision}
                     self._known = self._known | found
-                self._finish(batch, outcome)
-
-    def _finish(self, batch: Batch, outcome: list[RenderedImage] | PicowatchError) -> None:
-        self._batch = None
-        resolve(batch.future, outcome)
+                self._batch = None
+                resolve(batch.future, outcome)
 
     # -- a thread for each batch
 
     def _send(self, batch: Batch) -> None:
         """Start a batch on the node, with what it needs."""
         needs = needs_of(batch.images)
-        start_images = self._transfer.start_images(batch.images)
-        order = (self._batches, batch.images, batch.waiting, needs, start_images)
+        order = (batch.images, batch.waiting, needs, self._transfer.start_images(batch.images))
         try:
-            for _ in range(_TRIES):
-                lacking = self._ask("render", *order).result()
-                if not lacking:
-                    return
+            # Again and again, for files that were sent may be deleted before they are used.
+            while lacking := self._ask("render", *order).result():
                 for need in lacking:
                     log.info("%s %s is sent to %s", need.kind, need.name, self._node)
                 self._transfer.bring(lacking, self.node_id, self._ask)
-            self.end(EngineLost(f"{self._node} does not keep the model files that are sent to it."))
         except RenderFailed as failed:
-            self._finish(batch, failed)
+            self._batch = None
+            resolve(batch.future, failed)
         except PicowatchError as error:
             self.end(error)
 

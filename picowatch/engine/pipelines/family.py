@@ -12,6 +12,18 @@ from picowatch.recipe.request import ImageRequest
 Encoded = Mapping[str, torch.Tensor | list[torch.Tensor]]
 # A pipeline's parts by their names.
 Components = Mapping[str, Any]
+# How many tokens a prompt has, and how many of them the text encoder reads.
+Length = tuple[int, int]
+
+
+def count_tokens(tokenizer: Any, text: str) -> int:
+    """With the marks that the tokenizer adds."""
+    return len(tokenizer(text)["input_ids"])
+
+
+def read_by(tokenizer: str, most: int) -> Callable[[Components, str], Length]:
+    """Of a text encoder that reads the prompt alone, up to a number of tokens."""
+    return lambda components, prompt: (count_tokens(components[tokenizer], prompt), most)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,8 +34,8 @@ class Family:
     where diffusers has none: then a start image alone gets a white mask. `from_text` encodes
     prompts, too. `encode` gives one prompt as embeddings, by the names that a pipeline takes them
     under; those of a negative prompt have "negative_" before them. `guidance` is what a request
-    means for the pipeline. `tokenizer` is the part that counts a prompt's tokens, of which the
-    text encoder reads `most_tokens`.
+    means for the pipeline. `length` counts a prompt's tokens. `optional` parts are None for the
+    pipeline where a folder lacks them.
     """
 
     from_text: Any
@@ -31,5 +43,5 @@ class Family:
     from_mask: Any = None
     encode: Callable[[Any, str], Encoded]
     guidance: Callable[[ImageRequest], dict[str, Any]]
-    tokenizer: str = "tokenizer"
-    most_tokens: int = 512
+    length: Callable[[Components, str], Length]
+    optional: tuple[str, ...] = ()

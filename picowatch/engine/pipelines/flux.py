@@ -9,15 +9,24 @@ from diffusers import (
     FluxPipeline,
 )
 
-from picowatch.engine.pipelines.family import Encoded, Family
+from picowatch.engine.pipelines.family import Components, Encoded, Family, Length, count_tokens
 from picowatch.recipe.request import ImageRequest
 
 
+def _most_tokens(transformer: Any) -> int:
+    """schnell was trained with half as many tokens as dev (its model card)."""
+    return 512 if transformer.config.guidance_embeds else 256
+
+
 def _encode(pipeline: Any, prompt: str) -> Encoded:
-    # schnell was trained with half as many tokens (its model card).
-    tokens = 512 if pipeline.transformer.config.guidance_embeds else 256
+    tokens = _most_tokens(pipeline.transformer)
     embeds, pooled, _ = pipeline.encode_prompt(prompt, max_sequence_length=tokens)
     return {"prompt_embeds": embeds, "pooled_prompt_embeds": pooled}
+
+
+def _length(components: Components, prompt: str) -> Length:
+    """T5's: of CLIP only the pooled output is used, of the first 77 tokens."""
+    return count_tokens(components["tokenizer_2"], prompt), _most_tokens(components["transformer"])
 
 
 def _guidance(request: ImageRequest) -> dict[str, Any]:
@@ -30,12 +39,12 @@ FAMILY = Family(
     from_mask=FluxInpaintPipeline,
     encode=_encode,
     guidance=_guidance,
-    tokenizer="tokenizer_2",
+    length=_length,
 )
 FILL = Family(
     from_text=FluxFillPipeline,
     from_mask=FluxFillPipeline,
     encode=_encode,
     guidance=lambda request: {"guidance_scale": request.guidance},
-    tokenizer="tokenizer_2",
+    length=_length,
 )

@@ -4,7 +4,7 @@ from typing import Any
 
 from diffusers import Flux2KleinInpaintPipeline, Flux2KleinPipeline
 
-from picowatch.engine.pipelines.family import Encoded, Family
+from picowatch.engine.pipelines.family import Encoded, Family, read_by
 from picowatch.recipe.request import ImageRequest
 
 
@@ -22,5 +22,5 @@ FAMILY = Family(
     from_mask=Flux2KleinInpaintPipeline,
     encode=_encode,
     guidance=_guidance,
-    most_tokens=512 - 3,  # the chat template begins with three
+    length=read_by("tokenizer", 512 - 3),  # the chat template begins with three
 )

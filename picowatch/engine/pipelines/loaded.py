@@ -1,7 +1,7 @@
 """A pipeline of diffusers in memory, and the pictures that it draws."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, NamedTuple
@@ -105,7 +105,7 @@ class LoadedPipeline:
             )
             for index, picture in zip(indexes, pictures, strict=True):
                 drawn[index] = Drawn(
-                    picture, 1, len(indexes), warnings=self._unread(batch[index].prompt)
+                    picture, 1, len(indexes), warnings=tuple(self._unread(batch[index]))
                 )
         return [drawn[index] for index in range(len(batch))]
 
@@ -127,19 +127,22 @@ class LoadedPipeline:
         self._prompts.move_to_end(words)
         return self._prompts[words]
 
-    def _unread(self, prompt: str) -> tuple[str, ...]:
-        """A warning if the text encoder did not read all of the prompt."""
-        tokens = len(self.components[self.rules.tokenizer](_words(prompt))["input_ids"])
-        if tokens <= self.rules.most_tokens:
-            return ()
-        return (
-            f"The prompt has {tokens} tokens: its end was ignored, because this checkpoint reads "
-            f"{self.rules.most_tokens}.",
-        )
+    def _unread(self, request: ImageRequest) -> Iterator[str]:
+        """A warning for each prompt that the text encoder did not read to its end."""
+        prompts = {"prompt": request.prompt}
+        if request.cfg_scale > 1:
+            prompts["negative prompt"] = request.negative_prompt
+        for name, prompt in prompts.items():
+            tokens, most = self.rules.length(self.components, _words(prompt))
+            if tokens > most:
+                yield (
+                    f"The {name} has {tokens} tokens: its end was ignored, because this checkpoint "
+                    f"reads {most}."
+                )
 
     def _pipeline(self, kind: Any) -> Any:
         """A pipeline of this class with the parts that are in memory."""
-        pipeline = kind(**self.components)
+        pipeline = kind(**{**dict.fromkeys(self.rules.optional), **self.components})
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
 

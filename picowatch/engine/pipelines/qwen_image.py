@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from diffusers import QwenImageImg2ImgPipeline, QwenImageInpaintPipeline, QwenImagePipeline
 
-from picowatch.engine.pipelines.family import Encoded, Family
+from picowatch.engine.pipelines.family import Encoded, Family, read_by
 from picowatch.recipe.request import ImageRequest
 
 
@@ -26,4 +26,5 @@ FAMILY = Family(
     from_mask=QwenImageInpaintPipeline,
     encode=_encode,
     guidance=_guidance,
+    length=read_by("tokenizer", 512),
 )

@@ -4,7 +4,7 @@ from typing import Any
 
 from diffusers import ZImageImg2ImgPipeline, ZImageInpaintPipeline, ZImagePipeline
 
-from picowatch.engine.pipelines.family import Encoded, Family
+from picowatch.engine.pipelines.family import Components, Encoded, Family, Length, count_tokens
 from picowatch.recipe.request import ImageRequest
 
 
@@ -19,10 +19,23 @@ def _guidance(request: ImageRequest) -> dict[str, Any]:
     return {"guidance_scale": request.cfg_scale - 1}
 
 
+def _length(components: Components, prompt: str) -> Length:
+    """With the chat template around it."""
+    tokenizer = components["tokenizer"]
+    message = tokenizer.apply_chat_template(
+        [{"role": "user", "content": prompt}],
+        tokenize=False,
+        add_generation_prompt=True,
+        enable_thinking=True,
+    )
+    return count_tokens(tokenizer, message), 512
+
+
 FAMILY = Family(
     from_text=ZImagePipeline,
     from_image=ZImageImg2ImgPipeline,
     from_mask=ZImageInpaintPipeline,
     encode=_encode,
     guidance=_guidance,
+    length=_length,
 )

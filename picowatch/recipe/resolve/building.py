@@ -29,7 +29,7 @@ from picowatch.recipe.read.decoding import FORBIDDEN, invisible
 from picowatch.recipe.read.plain import TRUE_OR_FALSE, number
 from picowatch.recipe.recipe import Context, Recipe
 from picowatch.recipe.resolve.families import misfits
-from picowatch.recipe.resolve.hires import MAX_SIDE, PIXEL_UPSCALERS, find_upscaler
+from picowatch.recipe.resolve.hires import PIXEL_UPSCALERS, find_upscaler
 from picowatch.recipe.resolve.installed import find_checkpoint, find_vae
 from picowatch.recipe.resolve.layers import text_of
 from picowatch.recipe.resolve.loras import read_loras
@@ -80,7 +80,7 @@ class RecipeBuilder:
             self._report(error, layer)
             return None
         recipe.read_in(Context(self._inventory, layer, position, entry_index))
-        self._check_final_size(recipe, layer)
+        self._check_final_size(recipe, checkpoint, layer)
         self._check_clip_skip(recipe, checkpoint, layer)
         if "prompt" in layer:  # without one the recipe is refused anyway
             self._check_zero_snr(recipe, checkpoint, layer)
@@ -226,13 +226,22 @@ class RecipeBuilder:
                 f"{checkpoint.family} use {listed(PIXEL_UPSCALERS, 'or')}.",
             )
 
-    def _check_final_size(self, recipe: Recipe, layer: Layer) -> None:
+    def _check_final_size(self, recipe: Recipe, checkpoint: Checkpoint, layer: Layer) -> None:
+        most = checkpoint.rules.max_side
+        for field in ("width", "height"):
+            side = getattr(recipe, field)
+            if side > most and field in layer:
+                self._problems.add(
+                    layer[field].error_position,
+                    f"{field} is {side}; the limit for {checkpoint.family} is {most} pixels.",
+                )
+                return
         width, height = recipe.final_size
-        if recipe.hires and max(width, height) > MAX_SIDE:
+        if recipe.hires and max(width, height) > most:
             written = layer.get(f"{HIRES_PREFIX}scale", layer["hires"])
             self._problems.add(
                 written.error_position,
-                f"hires makes {width}x{height} of {recipe.size}; the limit is {MAX_SIDE} pixels a "
+                f"hires makes {width}x{height} of {recipe.size}; the limit is {most} pixels a "
                 "side. Use a smaller scale or size.",
             )
 

@@ -16,7 +16,6 @@ from picowatch.recipe.messages.wording import wrong_value
 from picowatch.recipe.read.plain import TRUE_OR_FALSE, number
 from picowatch.recipe.written import Layer, Written
 
-MAX_SIDE = 4096
 UPSCALERS = (
     "Latent",
     "Latent (nearest)",

@@ -36,7 +36,8 @@ class Case:
     """A family: its pipelines in diffusers, and what a script calls them with.
 
     `guided` is what `cfg_scale: 4` and a negative prompt mean there, `plain` what the family's
-    defaults mean, `both` what belongs to each call. `recipe` is what each recipe has to say.
+    defaults mean, `both` what belongs to each call. `recipe` is what each recipe has to say,
+    `without` the parts that the folder lacks, `reads` how many tokens of a prompt count.
     """
 
     from_text: Any = None
@@ -46,6 +47,20 @@ class Case:
     guided: dict[str, Any] | None = None
     both: dict[str, Any] = field(default_factory=dict)
     recipe: str = ""
+    without: tuple[str, ...] = ()
+    reads: int = 512
+
+
+def sd3(cfg_scale: float, **more: Any) -> Case:
+    """A variant of Stable Diffusion 3.x."""
+    return Case(
+        _D.StableDiffusion3Pipeline,
+        _D.StableDiffusion3Img2ImgPipeline,
+        _D.StableDiffusion3InpaintPipeline,
+        plain={"guidance_scale": cfg_scale},
+        guided={"guidance_scale": 4.0, "negative_prompt": "blur"},
+        **{"reads": 256, **more},
+    )
 
 
 CASES = {
@@ -64,7 +79,7 @@ CASES = {
         guided={"guidance_scale": 3.5, "true_cfg_scale": 4.0, "negative_prompt": "blur"},
     ),
     "FLUX.1-Krea-dev": Case(_D.FluxPipeline, plain={"guidance_scale": 4.5}),
-    "FLUX.1-schnell": Case(_D.FluxPipeline, both={"max_sequence_length": 256}),
+    "FLUX.1-schnell": Case(_D.FluxPipeline, both={"max_sequence_length": 256}, reads=256),
     "FLUX.1-Fill-dev": Case(
         from_mask=_D.FluxFillPipeline,
         plain={"guidance_scale": 30.0},
@@ -81,13 +96,18 @@ CASES = {
         _D.Flux2KleinPipeline,
         from_mask=_D.Flux2KleinInpaintPipeline,
         plain={"guidance_scale": 1.0},
+        reads=509,
     ),
     "FLUX.2-klein-base": Case(
         _D.Flux2KleinPipeline,
         from_mask=_D.Flux2KleinInpaintPipeline,
         plain={"guidance_scale": 4.0},
         guided={"guidance_scale": 4.0, "negative_prompt": "blur"},
+        reads=509,
     ),
+    "sd3-medium": sd3(7.0, without=("text_encoder_3", "tokenizer_3"), reads=77),
+    "sd3.5-medium": sd3(4.5),
+    "sd3.5-large-turbo": sd3(0.0),
 }
 NAMES = list(CASES)
 
@@ -152,7 +172,10 @@ def rendered(ours: Renderer, *requests: ImageRequest) -> list[RenderedImage]:
 def expected(kind: Any, checkpoint: str, case: Case, **values: Any) -> Any:
     """A plain script's picture with seed 7."""
     pipeline = kind.from_pretrained(
-        tiny_flow(checkpoint), dtype=torch.float32, local_files_only=True
+        tiny_flow(checkpoint),
+        dtype=torch.float32,
+        local_files_only=True,
+        **dict.fromkeys(case.without),
     )
     pipeline.set_progress_bar_config(disable=True)
     given = {
@@ -296,3 +319,23 @@ def test_steps_are_reported_and_a_batch_ends_within_one(
         ours.render(wanted, lambda done, total: steps.append((done, total)), lambda: next(looks))
     assert not steps
     assert rendered(ours, *wanted)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_end_of_a_long_prompt_is_ignored_with_a_warning(
+    models: Path, ours: Renderer, name: str
+) -> None:
+    """Of the negative prompt, too, when it is computed."""
+    case = CASES[name]
+    long = "x" * (case.reads + 1)
+    text, prompts = f"prompt: {long}\nsteps: 1\n", ["prompt"]
+    if case.guided:
+        text += f"cfg_scale: 2\nnegative_prompt: {long}"
+        prompts.append("negative prompt")
+    (image,) = rendered(ours, *requests_of(models, name, text))
+    assert len(image.warnings) == len(prompts)
+    for prompt, warning in zip(prompts, image.warnings, strict=True):
+        assert warning.startswith(f"The {prompt} has ")
+        assert warning.endswith(f"because this checkpoint reads {case.reads}.")
+    (image,) = rendered(ours, *requests_of(models, name, "prompt: a red cube"))
+    assert not image.warnings

@@ -81,6 +81,12 @@ def qwen3_config(layers: int) -> Any:
     )
 
 
+def clip_text(width: int) -> Any:
+    """A CLIP with a projection of its pooled output, as Stable Diffusion 3 has two."""
+    activation = "quick_gelu" if width == 32 else "gelu"
+    return _text_encoder(_T.CLIPTextModelWithProjection, width, activation)
+
+
 def kl_vae(channels: int, **more: Any) -> Any:
     return _D.AutoencoderKL(
         in_channels=3,
@@ -244,6 +250,38 @@ def _qwen_image() -> Any:
     )
 
 
+def _sd3(*, with_t5: bool = True, **changed: Any) -> Any:
+    transformer = _D.SD3Transformer2DModel(
+        **{
+            "sample_size": 16,
+            "patch_size": 2,
+            "in_channels": 16,
+            "out_channels": 16,
+            "num_layers": 2,
+            "attention_head_dim": 8,
+            "num_attention_heads": 4,
+            "caption_projection_dim": 32,
+            "joint_attention_dim": 80,
+            "pooled_projection_dim": 80,
+            "pos_embed_max_size": 384,
+            "qk_norm": "rms_norm",
+            "dual_attention_layers": (0,),
+            **changed,
+        }
+    )
+    return _D.StableDiffusion3Pipeline(
+        transformer=transformer,
+        scheduler=flow_scheduler(),
+        vae=kl_vae(16, **{**FLUX_VAE, "scaling_factor": 1.5305, "shift_factor": 0.0609}),
+        text_encoder=clip_text(32),
+        tokenizer=_tokenizer("<|endoftext|>"),
+        text_encoder_2=clip_text(48),
+        tokenizer_2=_tokenizer("!"),
+        text_encoder_3=t5_encoder(80) if with_t5 else None,
+        tokenizer_3=t5_tokenizer() if with_t5 else None,
+    )
+
+
 MAKERS: dict[str, Callable[[], Any]] = {
     "Z-Image": _z_image,
     "Z-Image-Turbo": _z_image,
@@ -254,4 +292,11 @@ MAKERS: dict[str, Callable[[], Any]] = {
     "FLUX.2-klein": lambda: _klein(distilled=True),
     "FLUX.2-klein-base": lambda: _klein(distilled=False),
     "Qwen-Image": _qwen_image,
+    "sd3.5-medium": _sd3,
+    "sd3-medium": lambda: _sd3(
+        with_t5=False, pos_embed_max_size=192, qk_norm=None, dual_attention_layers=()
+    ),
+    "sd3.5-large-turbo": lambda: _sd3(
+        num_layers=38, pos_embed_max_size=192, dual_attention_layers=()
+    ),
 }

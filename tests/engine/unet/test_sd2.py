@@ -1,6 +1,7 @@
 """Stable Diffusion 2.x: our own loop gives what diffusers' pipeline gives for the same folder."""
 
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -8,11 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import EulerDiscreteScheduler, StableDiffusionPipeline
 
 from picowatch.catalog import Catalog
 from picowatch.engine.models.sd2 import _TELLING, _prediction
 from picowatch.engine.renderer import Renderer
+from picowatch.recipe.request import EmbeddingUse, LoraUse
+from tests.engine.adapters import adapted_layers, kohya_lora, write
 from tests.engine.ldm import write_single_file
 from tests.engine.requests import ignore_steps, pixels, request
 from tests.engine.tiny_models import tiny_renderer, tiny_sd2
@@ -41,31 +44,40 @@ def ours(models: Path) -> Renderer:
     return tiny_renderer(models, "sd2", tiny_sd2())
 
 
-def rendered(ours: Renderer, models: Path, checkpoint: str, negative: str = "") -> Any:
-    catalog = Catalog(models)
+def rendered(
+    ours: Renderer, models: Path, checkpoint: str, prompt: str = "a corgi", **values: Any
+) -> Any:
     wanted = request(
-        "a corgi",
-        negative_prompt=negative,
+        prompt,
         checkpoint=checkpoint,
-        checkpoint_hash=catalog.sha256(catalog.find("checkpoint", checkpoint)),
+        checkpoint_hash=hash_of(models, "checkpoint", checkpoint),
         sampler="Euler",
         schedule_type="leading",
         steps=3,
         width=64,
         height=96,
         exact=True,
+        **values,
     )
     return pixels(ours.render([wanted], ignore_steps)[0])
 
 
-@pytest.mark.parametrize("negative", ["", "a cat"])
-def test_a_picture_is_diffusers_picture(models: Path, ours: Renderer, negative: str) -> None:
-    """Padded with "!", and by v; an empty negative prompt is encoded."""
-    pipeline = StableDiffusionPipeline.from_pretrained(  # type: ignore[no-untyped-call]
+def hash_of(models: Path, kind: Any, name: str) -> str:
+    catalog = Catalog(models)
+    return catalog.sha256(catalog.find(kind, name))
+
+
+def pipeline() -> Any:
+    """diffusers' for the same folder."""
+    found = StableDiffusionPipeline.from_pretrained(  # type: ignore[no-untyped-call]
         tiny_sd2(), dtype=torch.float32, local_files_only=True
     )
-    pipeline.set_progress_bar_config(disable=True)
-    expected = pipeline(
+    found.set_progress_bar_config(disable=True)
+    return found
+
+
+def expected(theirs: Any, negative: str = "") -> Any:
+    picture = theirs(
         "a corgi",
         negative_prompt=negative,
         num_inference_steps=3,
@@ -75,9 +87,60 @@ def test_a_picture_is_diffusers_picture(models: Path, ours: Renderer, negative: 
         generator=[torch.Generator("cpu").manual_seed(1)],
         output_type="np",
     ).images[0]
-    picture = rendered(ours, models, "tiny", negative)
-    assert np.abs(picture - (expected * 255).round()).max() <= 1
+    return (picture * 255).round()
+
+
+@pytest.mark.parametrize("negative", ["", "a cat"])
+def test_a_picture_is_diffusers_picture(models: Path, ours: Renderer, negative: str) -> None:
+    """Padded with "!", and by v; an empty negative prompt is encoded."""
+    picture = rendered(ours, models, "tiny", negative_prompt=negative)
+    assert np.abs(picture - expected(pipeline(), negative)).max() <= 1
     assert picture.std() > 5
+
+
+def test_the_base_model_predicts_noise(models: Path, ours: Renderer) -> None:
+    """Of 512 pixels; here the same weights, by a recipe that says so."""
+    theirs: Any = pipeline()
+    kind: Any = EulerDiscreteScheduler
+    theirs.scheduler = kind.from_config(theirs.scheduler.config, prediction_type="epsilon")
+    picture = rendered(ours, models, "tiny", prediction="epsilon")
+    assert np.abs(picture - expected(theirs)).max() <= 1
+    assert np.abs(picture - rendered(ours, models, "tiny")).max() > 5
+
+
+def test_a_lora_acts_on_the_text_encoder_and_the_unet(models: Path, ours: Renderer) -> None:
+    """As if up x down had been added to every weight."""
+    changed: Any = pipeline()
+    tensors = kohya_lora(changed.unet, changed.text_encoder, seed=3, alpha=4.0)
+    write(models / "loras/style.safetensors", tensors)
+    use = LoraUse("style", hash_of(models, "lora", "style"), 0.8)
+    for prefix, model in (("unet_", changed.unet), ("te_text_model_", changed.text_encoder)):
+        for name, module in adapted_layers(model).items():
+            key = f"lora_{prefix}{name.removeprefix('text_model.').replace('.', '_')}"
+            up, down = (tensors[f"{key}.lora_{half}.weight"].flatten(1) for half in ("up", "down"))
+            weight: Any = module.weight
+            weight.data += 0.8 * (up @ down).view_as(weight)
+    picture = rendered(ours, models, "tiny", loras=(use,))
+    assert np.abs(picture - expected(changed)).max() <= 1
+    assert np.abs(picture - rendered(ours, models, "tiny")).max() > 5
+
+
+def test_an_embedding_means_what_its_vectors_mean(models: Path, ours: Renderer) -> None:
+    """With those of "corgi" the word is a corgi."""
+    theirs: Any = pipeline()
+    tokens = theirs.tokenizer("corgi", add_special_tokens=False)["input_ids"]
+    vectors = theirs.text_encoder.get_input_embeddings().weight[tokens].detach().clone()
+    write(models / "embeddings/dog.safetensors", {"emb_params": vectors})
+    use = EmbeddingUse(
+        "dog", sha256((models / "embeddings/dog.safetensors").read_bytes()).hexdigest()
+    )
+    loaded = ours._checkpoints.load(
+        request(checkpoint="tiny", checkpoint_hash=hash_of(models, "checkpoint", "tiny"))
+    )
+    # The catalog knows embeddings by real widths.
+    loaded.prompts._towers[0].embeddings._find = lambda _: models / "embeddings/dog.safetensors"
+    picture = rendered(ours, models, "tiny", "a dog", embeddings=(use,))
+    assert np.array_equal(picture, rendered(ours, models, "tiny"))
 
 
 def test_a_single_file_gives_the_pictures_of_its_folder(models: Path, ours: Renderer) -> None:

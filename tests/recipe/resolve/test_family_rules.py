@@ -18,6 +18,7 @@ INVENTORY = Inventory(
         Checkpoint("k-base", 1024, family="FLUX.2", rules=rules_of("flux2", "klein base 4B")),
         Checkpoint("qwen", 1328, family="Qwen-Image", rules=rules_of("qwen_image")),
         Checkpoint("schnell", 1024, family="FLUX.1", rules=rules_of("flux", "schnell")),
+        Checkpoint("sd3", 1024, family="Stable Diffusion 3.x", rules=rules_of("sd3", "3 Medium")),
         Checkpoint("xl", 1024, family="Stable Diffusion XL", rules=rules_of("sdxl")),
     ),
 )
@@ -34,6 +35,7 @@ INVENTORY = Inventory(
         ("klein", 4, 1, 0),
         ("k-base", 50, 4, 0),
         ("qwen", 50, 4, 0),
+        ("sd3", 28, 7, 0),
         ("xl", 24, 7.5, 0),
     ],
 )
@@ -124,6 +126,11 @@ def test_a_flow_has_its_own_schedule() -> None:
             "checkpoint: dev\nsize: 1040x1024\nhires: 1.5",
             "hires makes 1560x1536 of 1040x1024, but FLUX.1 has sides that are multiples of 16. "
             "Use another scale or size.",
+        ),
+        (
+            "checkpoint: sd3\nhires: 4",
+            "hires makes 4096x4096 of 1024x1024; the limit is 3072 pixels a side. Use a smaller "
+            "scale or size.",
         ),
         (
             "checkpoint: dev\nhires: {upscaler: Latent (nearest)}",
