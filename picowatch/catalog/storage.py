@@ -20,7 +20,7 @@ _FORMATS = {
     ".qweight": "SVDQuant (Nunchaku)",
     ".wscales": "SVDQuant (Nunchaku)",
     ".weight_scale_2": "nvfp4",
-    ".pre_quant_scale": "weights that are smoothed before",
+    ".pre_quant_scale": "fp8 with smoothed inputs",
 }
 
 
@@ -40,6 +40,9 @@ def stored(header: Header) -> str:
 
 
 def _check_format(header: Header) -> None:
+    for format_name in sorted(_declared(header)):
+        if format_name not in _FP8_FORMATS:
+            raise _refusal(shown(format_name))
     for name in header.shapes:
         for ending, format_name in _FORMATS.items():
             if name.endswith(ending):
@@ -49,9 +52,6 @@ def _check_format(header: Header) -> None:
             _check_scale(header, name, kind)
         elif kind == "I8" and name.endswith(".weight"):
             raise _refusal("int8")
-    for format_name in _declared(header):
-        if format_name not in _FP8_FORMATS:
-            raise _refusal(shown(format_name))
 
 
 def _check_scale(header: Header, name: str, kind: str) -> None:
@@ -60,8 +60,6 @@ def _check_scale(header: Header, name: str, kind: str) -> None:
     rows = (*header.shapes.get(weight, ()), 1)[0]
     if kind in ("U8", "F8_E8M0"):
         raise _refusal("mxfp8")
-    if header.types.get(weight) == "I8":
-        raise _refusal("int8 (int8_tensorwise, int8_convrot)")
     if header.types.get(weight) == "U8":
         raise _refusal("nvfp4")
     if header.shapes[name] not in ((), (1,), (1, 1), (rows,), (rows, 1)):

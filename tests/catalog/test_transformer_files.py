@@ -1,5 +1,6 @@
 """Transformers in files of their own: recognised, and completed by a folder that is installed."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from safetensors.torch import save_file
 
 from picowatch.catalog import Catalog, Model, Refused
 from picowatch.catalog.families import ONLY
+from picowatch.catalog.headers import Header
+from picowatch.catalog.recognise import recognise
 from picowatch.errors import ModelRefused
 from picowatch.recipe.resolve.installed import NotInstalled, find_checkpoint
 from tests.catalog.files import UNET, Shapes, write_model
@@ -154,3 +157,114 @@ def add_folder(models: Path, name: str) -> None:
     folder = models / "checkpoints" / name
     folder.parent.mkdir(exist_ok=True)
     folder.symlink_to(tiny_flow(name))
+
+
+LAYER = "noise_refiner.0.attention.qkv"
+Types = dict[str, str]
+STORED: dict[str, tuple[Shapes, Types, str]] = {
+    "float16": ({}, {}, "float16"),
+    "bfloat16": ({f"{LAYER}.weight": (8, 8)}, {"": "BF16"}, "bfloat16"),
+    "fp8": ({f"{LAYER}.weight": (8, 8)}, {"": "F8_E4M3"}, "fp8"),
+    "fp8 with five bits of exponent": ({f"{LAYER}.weight": (8, 8)}, {"": "F8_E5M2"}, "fp8"),
+    "a number for each layer": (
+        {f"{LAYER}.weight": (8, 8), f"{LAYER}.scale_weight": (1,), "scaled_fp8": (2,)},
+        {"": "F8_E4M3", f"{LAYER}.scale_weight": "F32"},
+        "scaled fp8",
+    ),
+    "a number for each row": (
+        {f"{LAYER}.weight": (8, 8), f"{LAYER}.weight_scale": (8, 1)},
+        {"": "F8_E4M3", f"{LAYER}.weight_scale": "F32"},
+        "scaled fp8",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STORED)
+def test_how_weights_are_stored_is_told_by_the_header(name: str) -> None:
+    """By the type of most of them."""
+    shapes, types, expected = STORED[name]
+    assert recognise(typed(Z_IMAGE | shapes, types)).stored == expected
+
+
+def typed(shapes: Shapes, types: Types, **metadata: str) -> Header:
+    """`types` has the type of all tensors under "", and of some by their names."""
+    usual = types.get("", "F16")
+    return Header(shapes, metadata, {name: types.get(name, usual) for name in shapes})
+
+
+GET = "not supported. Get it in bfloat16, in fp8, or as a GGUF file."
+QUANTISED: dict[str, tuple[Shapes, Types, str]] = {
+    "NF4": (
+        {f"{LAYER}.weight.quant_state.bitsandbytes__nf4": (64,)},
+        {},
+        "NF4 (bitsandbytes)",
+    ),
+    "FP4": (
+        {f"{LAYER}.weight.quant_state.bitsandbytes__fp4": (64,)},
+        {},
+        "FP4 (bitsandbytes)",
+    ),
+    "Nunchaku": (
+        {f"{LAYER}.qweight": (8, 8), f"{LAYER}.wscales": (8, 8)},
+        {},
+        "SVDQuant (Nunchaku)",
+    ),
+    "nvfp4": (
+        {f"{LAYER}.weight": (8, 4), f"{LAYER}.weight_scale_2": ()},
+        {f"{LAYER}.weight": "U8"},
+        "nvfp4",
+    ),
+    "nvfp4 with one scale": (
+        {f"{LAYER}.weight": (8, 4), f"{LAYER}.weight_scale": (8, 1)},
+        {f"{LAYER}.weight": "U8", f"{LAYER}.weight_scale": "F8_E4M3"},
+        "nvfp4",
+    ),
+    "mxfp8": (
+        {f"{LAYER}.weight": (8, 64), f"{LAYER}.weight_scale": (8, 2)},
+        {f"{LAYER}.weight": "F8_E4M3", f"{LAYER}.weight_scale": "F8_E8M0"},
+        "mxfp8",
+    ),
+    "int8": ({f"{LAYER}.weight": (8, 8)}, {f"{LAYER}.weight": "I8"}, "int8"),
+    "int8 with scales": (
+        {f"{LAYER}.weight": (8, 8), f"{LAYER}.weight_scale": ()},
+        {f"{LAYER}.weight": "I8"},
+        "int8",
+    ),
+    "blocks": (
+        {f"{LAYER}.weight": (256, 256), f"{LAYER}.weight_scale": (2, 2)},
+        {f"{LAYER}.weight": "F8_E4M3"},
+        "fp8 with a scale for each block of weights",
+    ),
+    "smoothed": (
+        {f"{LAYER}.weight": (8, 8), f"{LAYER}.pre_quant_scale": (8,)},
+        {f"{LAYER}.weight": "F8_E4M3"},
+        "fp8 with smoothed inputs",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", QUANTISED)
+def test_formats_that_cannot_be_read_are_refused_by_name(name: str) -> None:
+    """Without their scales such weights would be noise."""
+    shapes, types, words = QUANTISED[name]
+    with pytest.raises(ModelRefused) as refused:
+        recognise(typed(Z_IMAGE | shapes, types))
+    assert refused.value.message == f"is quantised as {words}: {GET}"
+
+
+@pytest.mark.parametrize("format_name", ["int8_convrot", "mxfp8", "hybrid_mxfp8"])
+def test_a_format_that_the_file_names_is_refused(format_name: str) -> None:
+    """ComfyUI lists each layer's in the metadata."""
+    layers = {LAYER: {"format": "float8_e4m3fn"}, "other": {"format": format_name}}
+    told = json.dumps({"format_version": "1.0", "layers": layers})
+    with pytest.raises(ModelRefused, match=format_name):
+        recognise(typed(Z_IMAGE, {}, _quantization_metadata=told))
+
+
+@pytest.mark.parametrize(
+    "told", ["", "no JSON", "[]", '{"layers": 1}', '{"layers": {"a": 1}}', "[" * 100_000]
+)
+def test_odd_descriptions_of_layers_do_no_harm(told: str) -> None:
+    """Anybody can write anything there."""
+    found = recognise(typed(Z_IMAGE, {}, _quantization_metadata=told))
+    assert (found.family, found.stored) == ("z_image", "float16")

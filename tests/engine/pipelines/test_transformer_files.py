@@ -87,6 +87,64 @@ def test_another_transformer_renders_another_picture(models: Path, name: str) ->
     assert not same(rendered(models, "mine-turbo"), rendered(models, name))
 
 
+def fp8(tensors: Tensors, scaled: str = "", *, rows: bool = False) -> Tensors:
+    """Matrices as fp8; `scaled` is the ending of the names of their scales."""
+    made: Tensors = {}
+    for name, tensor in tensors.items():
+        if not name.endswith(".weight") or tensor.ndim != 2:
+            made[name] = tensor
+            continue
+        scale = torch.ones(())
+        if scaled:
+            greatest = tensor.abs().amax(1, keepdim=True) if rows else tensor.abs().max()
+            scale = greatest / 448
+            made[name.removesuffix(".weight") + scaled] = scale.contiguous()
+        made[name] = (tensor / scale).to(torch.float8_e4m3fn)
+    return made
+
+
+def comfy(tensors: Tensors) -> Tensors:
+    """As ComfyUI writes it since the end of 2025: a description beside each layer."""
+    made = fp8(tensors, ".weight_scale")
+    told = torch.tensor(list(b'{"format": "float8_e4m3fn"}'), dtype=torch.uint8)
+    layers = [name for name in made if name.endswith(".weight_scale")]
+    return made | {name.replace("weight_scale", "comfy_quant"): told.clone() for name in layers}
+
+
+FP8: dict[str, Callable[[Tensors], Tensors]] = {
+    "plain": fp8,
+    "scaled_fp8": lambda tensors: (
+        fp8(tensors, ".scale_weight") | {"scaled_fp8": torch.zeros(2, dtype=torch.float8_e4m3fn)}
+    ),
+    "a scale for each row": lambda tensors: fp8(tensors, ".weight_scale", rows=True),
+    "comfy_quant": comfy,
+}
+
+
+@pytest.mark.parametrize("names", [z_image_names, dict])
+@pytest.mark.parametrize("kind", FP8)
+def test_fp8_weights_are_multiplied_out(
+    models: Path, kind: str, names: Callable[[Tensors], Tensors]
+) -> None:
+    """And compute in the device's usual type: the picture is that of the same numbers."""
+    quantised = FP8[kind](names(weights_of(Z_IMAGE)))
+    write(models / "checkpoints/mine-turbo.safetensors", quantised, PREFIX)
+    scales = {
+        name.rpartition(".")[0]: scale for name, scale in quantised.items() if "scale" in name
+    }
+    widened = {
+        name: tensor.float() * scales.get(name.removesuffix(".weight"), torch.ones(()))
+        for name, tensor in quantised.items()
+        if not name.endswith(("scale", "scale_weight", "comfy_quant", "scaled_fp8"))
+    }
+    write(models / "checkpoints/wide-turbo.safetensors", widened)
+    image = rendered(models, "mine-turbo")
+    assert same(image, rendered(models, "wide-turbo"))
+    assert not same(image, rendered(models, Z_IMAGE))
+    whole, narrow = (pixels(one).astype(int) for one in (rendered(models, Z_IMAGE), image))
+    assert np.abs(whole - narrow).mean() < 8
+
+
 @pytest.mark.parametrize("folder", ["FLUX.1-schnell", "Z-Image"])
 def test_a_folder_of_another_variant_lends_text_encoders_and_vae(models: Path, folder: str) -> None:
     """The noise schedule and the guidance are the file's own."""
