@@ -17,6 +17,7 @@ from picowatch.recipe.fields import A1111, ROWS, ZERO_SNR, Hires
 from picowatch.recipe.prompts.grammar import probable_mistakes
 from picowatch.recipe.read.a1111 import parameters_of
 from picowatch.recipe.request import EmbeddingUse, LoraUse
+from picowatch.recipe.resolve.families import family_warnings
 from picowatch.recipe.samplers import SCHEDULE_TYPES
 from tests.metadata.requests import CORGI, PROMPTS, hashes_of, image_requests, inventory_for
 
@@ -169,6 +170,7 @@ def test_our_own_reader_gets_every_value(request: ImageRequest) -> None:
         prediction=request.prediction if request.prediction == ZERO_SNR else "",
     )
     about_prompts = [*probable_mistakes(recipe.prompt), *probable_mistakes(recipe.negative_prompt)]
+    about_prompts += family_warnings(recipe, inventory_for(request).checkpoints[0])
     left_out = [warning for warning in recipe.warnings if warning not in about_prompts]
     assert bool(left_out) == bool((request.image and not hires) or request.mask)
 

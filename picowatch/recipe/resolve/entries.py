@@ -72,7 +72,7 @@ def resolve(
         warnings += _probable_mistakes(settings | own)
         for recipe in found:
             checkpoint = inventory.checkpoint(recipe.checkpoint)
-            warnings += family_warnings(recipe, checkpoint) if checkpoint.rules.flow else ()
+            warnings += family_warnings(recipe, checkpoint)
         warnings += _doubtful_predictions(found, inventory)
         if entry.forgives_idle:
             warnings += _idle(own, found)

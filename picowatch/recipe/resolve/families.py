@@ -62,7 +62,7 @@ def family_warnings(recipe: Recipe, checkpoint: Checkpoint) -> Iterator[str]:
             f"{checkpoint.family} reads prompts as plain text: their weights and BREAK were left "
             "out, the words stayed."
         )
-    if rules.flow and recipe.cfg_scale == 1 and recipe.negative_prompt:
+    if recipe.cfg_scale == 1 and recipe.negative_prompt:
         yield "The negative prompt was ignored: it has no effect at cfg_scale 1."
     if not rules.guided and recipe.cfg_scale > 1:
         yield (

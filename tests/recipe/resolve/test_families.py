@@ -144,3 +144,12 @@ def test_guidance_can_be_swept() -> None:
 def test_wrong_guidance_is_refused(recipe: str, message: str) -> None:
     """Families without such an input, and what is no guidance."""
     assert messages(recipe, inventory=FLOWS) == [message]
+
+
+def test_a_negative_prompt_without_guidance_is_warned_of() -> None:
+    """As few-step checkpoints are used: it is not computed."""
+    recipe = "prompt: a\nnegative_prompt: b\ncheckpoint: pony\ncfg_scale: {}"
+    assert read_one(recipe.format(1), inventory=INVENTORY).warnings == (
+        "The negative prompt was ignored: it has no effect at cfg_scale 1.",
+    )
+    assert read_one(recipe.format(1.5), inventory=INVENTORY).warnings == ()
