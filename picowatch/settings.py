@@ -218,8 +218,9 @@ class Settings(BaseModel):
     )
     memory: Literal["auto", "full", "low"] = Field(
         "auto",
-        description="Memory-saving level to start with. auto: the one that last worked; full: "
-        "none, everything is on the device; low: the one that needs the least memory.",
+        description="Memory-saving level to start with. auto: the one that last worked, else the "
+        "first that may be enough; full: none, everything is on the device; low: weights are kept "
+        "in main memory until they are needed.",
     )
     batch_size: Annotated[Literal["auto"] | int, BeforeValidator(_batch_size)] = Field(
         "auto",

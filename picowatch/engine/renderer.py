@@ -11,8 +11,7 @@ from picowatch.engine.compiled.compiled import CompiledUnets
 from picowatch.engine.devices import choose_target, gpu_bytes, precision_name
 from picowatch.engine.drawn import Interrupted, Job, timed
 from picowatch.engine.memory.ladder import (
-    CPU_LADDER,
-    LADDER,
+    LADDERS,
     MemoryLadder,
     Rung,
     shrink_warning,
@@ -20,7 +19,7 @@ from picowatch.engine.memory.ladder import (
 )
 from picowatch.engine.memory.usage import forget_peak, peak_bytes
 from picowatch.engine.models.checkpoints import Checkpoints
-from picowatch.engine.models.loaded import apply_rung
+from picowatch.engine.models.loaded import apply_rung, undo_rung
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.pipelines.loaded import LoadedPipeline
 from picowatch.engine.previewer import Previewer
@@ -43,10 +42,8 @@ class Renderer:
         self._checkpoints = Checkpoints(catalog, self._target)
         self._previewer = Previewer(on_preview, options.preview_seconds)
         self._compiled = CompiledUnets(options.compiled)
-        on_cpu = self._target.device.type == "cpu"
-        self._ladder = MemoryLadder(
-            options.memory, CPU_LADDER if on_cpu else LADDER, gpu_bytes(self._target.device)
-        )
+        device = self._target.device
+        self._ladder = MemoryLadder(options.memory, LADDERS[device.type], gpu_bytes(device))
 
     @torch.inference_mode()
     def render(
@@ -81,7 +78,7 @@ class Renderer:
 
         Memory is given back here, not where it ran out: the traceback holds what filled it.
         """
-        for rung in self._ladder.rungs(batch):
+        for rung in self._ladder.rungs(batch, self._checkpoints.weights(batch[0])):
             yield rung
             if self._checkpoints.forget_others(batch[0]):
                 self._checkpoints.give_memory_back()
@@ -113,11 +110,16 @@ class Renderer:
             eager=rung.sliced or first.exact,
             waiting=waiting,
         )
-        with _algorithms(exact=first.exact):
-            if isinstance(loaded, LoadedPipeline):
-                pictures = loaded.draw_batch(batch, job)
-            else:
-                pictures = draw_batch(loaded, batch, job, self._compiled)
+        try:
+            with _algorithms(exact=first.exact):
+                if isinstance(loaded, LoadedPipeline):
+                    pictures = loaded.draw_batch(batch, job)
+                else:
+                    pictures = draw_batch(loaded, batch, job, self._compiled)
+        except BaseException:
+            if rung.offload:
+                undo_rung(loaded)  # weights are on their way, in the middle of a step
+            raise
         peak = peak_bytes(device)  # of the whole batch, in each of its pictures
         return [
             RenderedImage(
@@ -145,12 +147,10 @@ class Renderer:
 
     def _loaded(self, request: ImageRequest, rung: Rung, timings: dict[str, float]) -> Any:
         """The checkpoint and VAE of this image, with its LoRAs and no others."""
-        loaded = self._checkpoints.held(request)
+        loaded = self._checkpoints.held(request, rung)
         if loaded is None:
             with timed(timings, "load"):
-                loaded = self._checkpoints.load(
-                    request, torch.device("cpu") if rung.offload else None
-                )
+                loaded = self._checkpoints.load(request, rung)
         apply_rung(loaded, rung, self._target.device)
         if loaded.loras.apply(request.loras):
             loaded.encode_anew()

@@ -8,7 +8,7 @@ rendered, and the noise of its seed is the same on every rung.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from picowatch.engine.options import Memory
 from picowatch.recipe.request import ImageRequest
@@ -20,17 +20,20 @@ _SHRINK = 0.75
 _SIDE_MULTIPLE = 32
 _SMALL_GPU_BYTES = 6 * 2**30
 
-Offload = Literal["", "model", "sequential"]
+Offload = Literal["", "encoders", "model", "sequential", "group"]
 
 
 @dataclass(frozen=True, slots=True)
 class Rung:
     """How a batch is rendered; each rung keeps what the rungs before it save.
 
-    `alone`: images go through the UNet one by one. `tiled`: the VAE works in tiles. `sliced`:
-    attention works on a part of the picture at a time. `offload`: weights stay in the
-    computer's memory until they are needed, by model or by layer. `shrunk` counts reductions of
-    the size.
+    `alone`: images go through the model one by one. `tiled`: the VAE works in tiles. `sliced`:
+    attention works on a part of the picture at a time. `cast`: the transformer's weights are kept
+    in 8 bits. `shrunk` counts reductions of the size.
+
+    `offload` says which weights stay in the computer's memory until they are needed: those of the
+    text encoders, or all, brought by model, by layer ("sequential"), or by layer with the next one
+    on its way ("group").
     """
 
     name: str = "full"
@@ -38,19 +41,65 @@ class Rung:
     tiled: bool = False
     sliced: bool = False
     offload: Offload = ""
+    cast: bool = False
     shrunk: int = 0
 
 
-_FULL = Rung()
+class Ladders(NamedTuple):
+    """The rungs of one kind of device: for UNets, and for flow families."""
+
+    unet: Sequence[Rung]
+    flow: Sequence[Rung]
+
+
+FULL = Rung()
 _ALONE = Rung("smaller batch", alone=True)
 _TILED = replace(_ALONE, name="VAE tiling", tiled=True)
 _SLICED = replace(_TILED, name="attention slicing", sliced=True)
 _MODEL = replace(_SLICED, name="model offload", offload="model")
 _SEQUENTIAL = replace(_MODEL, name="sequential offload", offload="sequential")
-LADDER = (_FULL, _ALONE, _TILED, _SLICED, _MODEL, _SEQUENTIAL)
+LADDER = (FULL, _ALONE, _TILED, _SLICED, _MODEL, _SEQUENTIAL)
+# torch's attention holds no score matrix for transformers: slicing it saves nothing.
+_ENCODERS = replace(_TILED, name="text encoders offloaded", offload="encoders")
+_FLOW_MODEL = replace(_TILED, name="model offload", offload="model")
+_GROUP = replace(_TILED, name="group offload", offload="group")
+_CAST = replace(_GROUP, name="fp8 weights", cast=True)
+FLOW_LADDER = (FULL, _ALONE, _TILED, _ENCODERS, _FLOW_MODEL, _GROUP, _CAST)
 # On a CPU there is nowhere to offload weights to.
-CPU_LADDER = LADDER[:4]
+LADDERS = {
+    "cuda": Ladders(LADDER, FLOW_LADDER),
+    "mps": Ladders(LADDER, FLOW_LADDER[:6]),  # Apple's GPUs have no 8-bit floats
+    "cpu": Ladders(LADDER[:4], FLOW_LADDER[:3]),
+}
 
+# What a batch takes on a card besides weights, at the very least: less is not worth a try.
+_LEAST_WORKING_BYTES = 2**30
+# What it takes of main memory. Nobody says there that it ran out: the kernel ends the process.
+WORKING_BYTES = 3 * 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """The bytes of a checkpoint's parts in memory. `flow`: diffusers' pipelines render its family.
+
+    `encoders` are its text encoders together, `denoiser` is its UNet or transformer.
+    """
+
+    encoders: int = 0
+    denoiser: int = 0
+    vae: int = 0
+    flow: bool = False
+
+    def on_card(self, rung: Rung) -> int:
+        """The most of them that is on the card at once."""
+        if rung.offload in ("", "encoders"):  # the encoders return for each new prompt
+            return self.encoders + self.denoiser + self.vae
+        if rung.offload == "model":
+            return max(self.encoders, self.denoiser, self.vae)
+        return 0
+
+
+_UNKNOWN = Weights()
 _Key = tuple[object, ...]
 
 
@@ -59,26 +108,25 @@ class MemoryLadder:
 
     It begins with the rung that worked last for the checkpoint and size; but if images had to be
     rendered alone, fewer of them are tried together. Otherwise the setting decides: "full" begins
-    at the top, "low" with model offload (on a CPU with sliced attention), "auto" at the top, too,
-    but with the VAE's tiling on GPUs of less than 6 GB.
+    at the top, "low" with model offload (on a CPU with the last rung), "auto" with the first whose
+    weights the card has room for, and with the VAE's tiling on GPUs of less than 6 GB.
     """
 
-    def __init__(self, setting: Memory, ladder: Sequence[Rung], gpu_bytes: int | None) -> None:
-        self._ladder = ladder
-        if setting == "low":
-            self._first = min(ladder.index(_SLICED) + 1, len(ladder) - 1)
-        elif setting == "auto" and gpu_bytes is not None and gpu_bytes < _SMALL_GPU_BYTES:
-            self._first = ladder.index(_TILED)
-        else:
-            self._first = 0
+    def __init__(self, setting: Memory, ladders: Ladders, gpu_bytes: int | None) -> None:
+        self._setting = setting
+        self._ladders = ladders
+        self._gpu_bytes = gpu_bytes
         self._worked: dict[_Key, tuple[Rung, int]] = {}
 
-    def rungs(self, batch: Sequence[ImageRequest]) -> Iterator[Rung]:
+    def rungs(self, batch: Sequence[ImageRequest], weights: Weights = _UNKNOWN) -> Iterator[Rung]:
         """The rungs to try in turn, each once. Smaller pictures only with `shrink_to_fit`."""
-        rungs = [*self._ladder, *_shrinking(batch[0], self._ladder[-1])]
-        start, images = self._worked.get(_key(batch[0]), (self._ladder[self._first], len(batch)))
+        ladder = self._ladders.flow if weights.flow else self._ladders.unet
+        if batch[0].exact:
+            ladder = [rung for rung in ladder if not rung.cast]
+        rungs = [*ladder, *_shrinking(batch[0], ladder[-1])]
+        start, images = self._worked.get(_key(batch[0]), (self._first(ladder, weights), len(batch)))
         if start == _ALONE and 1 < len(batch) < images:
-            start = self._ladder[0]  # fewer may fit together
+            start = ladder[0]  # fewer may fit together
         # With fewer steps a picture may have fewer sizes than the one that was remembered.
         begin = rungs.index(start) if start in rungs else len(rungs) - 1
         for rung in rungs[begin:]:
@@ -88,6 +136,18 @@ class MemoryLadder:
     def worked(self, batch: Sequence[ImageRequest], rung: Rung) -> None:
         """Remember this rung for images of this checkpoint and size."""
         self._worked[_key(batch[0])] = rung, len(batch)
+
+    def _first(self, ladder: Sequence[Rung], weights: Weights) -> Rung:
+        """Where it begins with a checkpoint and size of which it knows nothing."""
+        if self._setting == "low":
+            return next((rung for rung in ladder if rung.offload == "model"), ladder[-1])
+        if self._setting == "full" or self._gpu_bytes is None:
+            return ladder[0]
+        room = self._gpu_bytes - _LEAST_WORKING_BYTES
+        fitting = (rung for rung in ladder if weights.on_card(rung) <= room)
+        first = next(fitting, ladder[-1])
+        small = self._gpu_bytes < _SMALL_GPU_BYTES
+        return _TILED if small and not first.tiled else first
 
 
 def _shrinking(request: ImageRequest, last: Rung) -> Iterator[Rung]:

@@ -14,19 +14,18 @@ import torch
 from picowatch.catalog import Catalog, Kind, Model
 from picowatch.catalog.families import FLOWS
 from picowatch.engine.devices import Target
+from picowatch.engine.memory.ladder import FULL, WORKING_BYTES, Rung, Weights
 from picowatch.engine.memory.usage import free_bytes
 from picowatch.engine.models import sd1, sd2, sdxl
 from picowatch.engine.models.loaded import undo_rung
 from picowatch.engine.models.model_files import KIND_NAMES, find_model, unchanged
 from picowatch.engine.models.parts import load_vae
+from picowatch.engine.models.sizes import weights_of
 from picowatch.recipe.fields import BAKED
 from picowatch.recipe.request import ImageRequest
 
 # Files usually hold float16, which float32 doubles.
 _WEIGHTS_GROW = 2
-# What a batch takes besides the weights.
-_WORKING_BYTES = 3 * 2**30
-
 
 # The module that loads each family, and the folder of configs that describes its single files.
 _FAMILIES = {"sd1": sd1, "demo": sd1, "sd2": sd2, "sdxl": sdxl}
@@ -53,28 +52,44 @@ class Checkpoints:
         self._target = target
         self._configs = configs
         self._kept: OrderedDict[str, _Kept] = OrderedDict()  # the last used last
+        self._weights: dict[str, Weights] = {}
 
-    def held(self, request: ImageRequest) -> Any:
-        """The parts this image needs, if they are in memory; see `load`."""
+    def weights(self, request: ImageRequest) -> Weights:
+        """How large this image's checkpoint is in memory."""
+        wanted = request.checkpoint_hash
+        if wanted not in self._weights:
+            with self._verified("checkpoint", request.checkpoint, wanted) as model:
+                dtype = self._target.flow_dtype if model.family in FLOWS else self._target.dtype
+                self._weights[wanted] = weights_of(model, dtype.itemsize)
+        return self._weights[wanted]
+
+    def held(self, request: ImageRequest, rung: Rung = FULL) -> Any:
+        """The parts this image needs, if they are in memory and suit the rung; see `load`."""
         kept = self._kept.get(request.checkpoint_hash)
         if kept is None or kept.vae != (request.vae, request.vae_hash):
+            return None
+        if not kept.loaded.suits(rung):
             return None
         self._kept.move_to_end(request.checkpoint_hash)
         return kept.loaded
 
-    def load(self, request: ImageRequest, device: torch.device | None = None) -> Any:
+    def load(self, request: ImageRequest, rung: Rung = FULL) -> Any:
         """The parts this image needs; what does not fit beside them is released first.
 
         A Loaded, or a LoadedPipeline where diffusers' pipelines render the family.
 
-        Weights are read to `device`, by default the target's. If it is given, memory is short,
+        Weights are read to where the rung begins with them. If it offloads any, memory is short,
         and nothing else is kept.
         """
         kept = self._kept.pop(request.checkpoint_hash, None)
-        if device is not None:
+        if kept and not kept.loaded.suits(rung):
+            kept = None
+        if rung.offload:
             self._kept.clear()
             self.give_memory_back()
-        read_to = replace(self._target, device=device or self._target.device)
+        read_to = self._target
+        if rung.offload:
+            read_to = replace(self._target, device=torch.device("cpu"))
         loaded = kept.loaded if kept else self._load_checkpoint(request, read_to)
         undo_rung(loaded)
         loaded.vae = None
@@ -110,7 +125,7 @@ class Checkpoints:
         name, expected_hash = request.checkpoint, request.checkpoint_hash
         found = self._find("checkpoint", name, expected_hash)
         needed = self._catalog.size(found) * _WEIGHTS_GROW
-        while self._kept and free_bytes(self._target.device) < needed + _WORKING_BYTES:
+        while self._kept and free_bytes(self._target.device) < needed + WORKING_BYTES:
             self._kept.popitem(last=False)
             self.give_memory_back()
         with self._verified("checkpoint", name, expected_hash) as model:

@@ -1,5 +1,6 @@
 """A checkpoint in memory: its parts, and where their weights are while it computes."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, Protocol
@@ -7,6 +8,8 @@ from typing import Any, Protocol
 import torch
 from accelerate import cpu_offload, cpu_offload_with_hook  # type: ignore[import-untyped]
 from accelerate.hooks import remove_hook_from_module  # type: ignore[import-untyped]
+from diffusers.hooks.group_offloading import apply_group_offloading
+from diffusers.hooks.hooks import HookRegistry
 from diffusers.models.attention_processor import AttnProcessor2_0
 from torch.nn import functional
 
@@ -72,6 +75,14 @@ class Loaded:
         """Drop what refers to its weights where they are now."""
         self.compiled.clear()
 
+    def suits(self, rung: Rung) -> bool:
+        """Every rung can be undone."""
+        return not rung.cast
+
+    def cast_weights(self) -> None:
+        """Its ladder has no such rung: UNets are small."""
+        raise NotImplementedError
+
     def encode_anew(self) -> None:
         """Forget encoded prompts: its text encoders have changed."""
         self.prompts.forget()
@@ -132,6 +143,8 @@ class Placed(Protocol):
 
     def forget_compiled(self) -> None: ...
 
+    def cast_weights(self) -> None: ...
+
 
 def apply_rung(loaded: Placed, rung: Rung, device: torch.device) -> None:
     """Let the checkpoint compute as this rung says; costs nothing if it does already."""
@@ -142,22 +155,29 @@ def apply_rung(loaded: Placed, rung: Rung, device: torch.device) -> None:
         loaded.vae.enable_tiling()
     if rung.sliced:
         loaded.slice_attention(on=True)
+    if rung.cast:
+        loaded.cast_weights()
     _move_weights(loaded, rung.offload, device)
     loaded.rung = rung
 
 
 # What of a rung concerns the checkpoint.
-_settings = attrgetter("tiled", "sliced", "offload")
+_settings = attrgetter("tiled", "sliced", "offload", "cast")
+# diffusers' names for the hooks of its group offload, the last registered first.
+_GROUP_HOOKS = ("lazy_prefetch_group_offloading", "layer_execution_tracker", "group_offloading")
 
 
 def undo_rung(loaded: Placed) -> None:
     """Remove hooks and memory savings; the weights stay on the device where they were last.
 
-    Also after a move that ran out of memory: then `rung` is None and some are there.
+    Also after a move that ran out of memory: then `rung` is None and some are there. What was cast
+    stays so: 8 bits do not say what the others were.
     """
     for model in loaded.models:
         if model is not None:
             remove_hook_from_module(model, recurse=True)
+            for name in _GROUP_HOOKS:
+                HookRegistry.check_if_exists_or_initialize(model).remove_hook(name)
     if loaded.vae is not None:
         loaded.vae.disable_tiling()
     loaded.slice_attention(on=False)
@@ -170,14 +190,45 @@ def _move_weights(loaded: Placed, offload: Offload, device: torch.device) -> Non
 
     The VAE is never taken apart: it is small, and may have to change its type (see latents.py).
     """
-    models = loaded.models
-    for model in models:
+    *encoders, denoiser, vae = loaded.models
+    for model in encoders:
         model.to(_CPU if offload else device)
-    if offload == "model":
-        hook = None
-        for model in models:
-            _, hook = cpu_offload_with_hook(model, device, prev_module_hook=hook)
+    for model in (denoiser, vae):
+        model.to(_CPU if offload not in ("", "encoders") else device)
+    if offload == "encoders":
+        _bring_in_turn(encoders, device)
+    elif offload == "model":
+        _bring_in_turn(loaded.models, device)
     elif offload == "sequential":
-        for model in models[:-1]:
+        for model in (*encoders, denoiser):
             cpu_offload(model, device)
-        cpu_offload_with_hook(loaded.vae, device)
+    elif offload == "group":
+        for model in encoders:
+            _bring_layers(model, device, ahead=False)
+        # A prompt is encoded once, but a transformer computes in each step.
+        _bring_layers(denoiser, device, ahead=device.type == "cuda")
+    if offload in ("sequential", "group"):
+        cpu_offload_with_hook(vae, device)
+
+
+def _bring_in_turn(models: Iterable[Any], device: torch.device) -> None:
+    """Each comes to the device when it computes, and the one before it leaves."""
+    hook = None
+    for model in models:
+        _, hook = cpu_offload_with_hook(model, device, prev_module_hook=hook)
+
+
+def _bring_layers(model: Any, device: torch.device, *, ahead: bool) -> None:
+    """Each layer comes to the device when it computes; `ahead`: while the one before computes.
+
+    Memory is pinned for a layer at a time. torch's allocator rounds pinned blocks up to powers of
+    two: pinning all weights would take up to twice their size.
+    """
+    apply_group_offloading(
+        model,
+        onload_device=device,
+        offload_device=_CPU,
+        offload_type="leaf_level",
+        use_stream=ahead,
+        low_cpu_mem_usage=True,
+    )

@@ -46,6 +46,7 @@ class LoadedPipeline:
     native_size: int
     interruption: "Interruption"
     rung: Rung | None = None
+    _cast: bool = False
     _prompts: OrderedDict[str, Encoded] = field(default_factory=OrderedDict)
 
     @property
@@ -68,8 +69,27 @@ class LoadedPipeline:
     @property
     def models(self) -> tuple[Any, ...]:
         """Its parts in the order in which they compute; the VAE is the last."""
-        encoders = [self.components[name] for name in _encoder_names(self.components)]
-        return (*encoders, self.components["transformer"], self.vae)
+        return (*self._encoders, self.components["transformer"], self.vae)
+
+    @property
+    def _encoders(self) -> list[Any]:
+        return [self.components[name] for name in _encoder_names(self.components)]
+
+    def suits(self, rung: Rung) -> bool:
+        """Whether it can compute on this rung without being read again."""
+        return rung.cast or not self._cast
+
+    def cast_weights(self) -> None:
+        """Keep the transformer's weights in 8 bits; each layer computes in the type it had.
+
+        For good: they cannot be cast back. Text encoders stay, because some look at the type of
+        their weights; so do the norms and embeddings that diffusers leaves out.
+        """
+        if not self._cast:
+            self.components["transformer"].enable_layerwise_casting(
+                storage_dtype=torch.float8_e4m3fn, compute_dtype=self.dtype
+            )
+            self._cast = True
 
     def slice_attention(self, *, on: bool) -> None:
         """Nothing to do: torch's attention holds no score matrix for these sizes of heads."""
@@ -90,6 +110,9 @@ class LoadedPipeline:
         job.previewer.follow(self.vae, self.family)
         with timed(job.timings, "encode"):
             conditions = [self._conditions(request) for request in batch]
+            if self.rung and self.rung.offload == "encoders":
+                for encoder in self._encoders:
+                    encoder.to("cpu")  # its hook brings it back
         groups: dict[tuple[object, ...], list[int]] = {}
         for index, encoded in enumerate(conditions):
             groups.setdefault((_shapes(encoded), index if job.alone else 0), []).append(index)

@@ -5,16 +5,20 @@ from itertools import pairwise
 import pytest
 
 from picowatch.engine.memory.ladder import (
-    CPU_LADDER,
+    FLOW_LADDER,
     LADDER,
+    LADDERS,
     MemoryLadder,
     Rung,
+    Weights,
     shrink_warning,
     shrunken,
 )
 from picowatch.recipe.request import ImageRequest
 from tests.engine.requests import request
 
+CUDA, CPU = LADDERS["cuda"], LADDERS["cpu"]
+GIGABYTE = 2**30
 NAMES = [
     "full",
     "smaller batch",
@@ -25,22 +29,74 @@ NAMES = [
 ]
 
 
-def names(ladder: MemoryLadder, *batch: ImageRequest) -> list[str]:
-    return [rung.name for rung in ladder.rungs(batch)]
+FLOW_NAMES = [
+    "full",
+    "smaller batch",
+    "VAE tiling",
+    "text encoders offloaded",
+    "model offload",
+    "group offload",
+    "fp8 weights",
+]
+# Of Z-Image in bfloat16, reckoned from its configs.
+Z_IMAGE = Weights(8 * GIGABYTE, 12 * GIGABYTE, GIGABYTE // 6, flow=True)
+SDXL = Weights(int(1.5 * GIGABYTE), 5 * GIGABYTE, GIGABYTE // 6)
+
+
+def names(ladder: MemoryLadder, *batch: ImageRequest, weights: Weights | None = None) -> list[str]:
+    return [rung.name for rung in ladder.rungs(batch, weights or Weights())]
+
+
+def test_flow_families_have_rungs_of_their_own() -> None:
+    """Attention is not sliced for them, and 8-bit weights come last and never for exact images."""
+    ladder = MemoryLadder("auto", CUDA, None)
+    flow = Weights(flow=True)
+    assert names(ladder, request(), request(seed=2), weights=flow) == FLOW_NAMES
+    exact = request(exact=True)
+    assert names(ladder, exact, weights=flow)[-1] == "group offload"
+    ladder.worked([request()], FLOW_LADDER[-1])
+    assert names(ladder, request(), weights=flow) == ["fp8 weights"]
+    assert names(ladder, exact, weights=flow) == ["group offload"]
+    (*_, smallest) = ladder.rungs([request(width=1024, height=1024, shrink_to_fit=True)], flow)
+    assert smallest.cast and smallest.shrunk
+
+
+@pytest.mark.parametrize(
+    ("weights", "gigabytes", "first"),
+    [
+        (Z_IMAGE, 32, "full"),
+        (Z_IMAGE, 24, "full"),
+        (Z_IMAGE, 16, "model offload"),
+        (Z_IMAGE, 12, "group offload"),
+        (Z_IMAGE, 4, "group offload"),
+        (SDXL, 8, "full"),
+        (SDXL, 6, "model offload"),
+        (SDXL, 4, "sequential offload"),
+        (Weights(), 4, "VAE tiling"),
+    ],
+)
+def test_what_cannot_fit_is_not_tried(weights: Weights, gigabytes: int, first: str) -> None:
+    """With `memory: auto`; the other settings are taken at their word."""
+    total = gigabytes * GIGABYTE
+    one = request()
+    assert names(MemoryLadder("auto", CUDA, total), one, weights=weights)[0] == first
+    assert names(MemoryLadder("full", CUDA, total), one, weights=weights)[0] == "full"
+    assert names(MemoryLadder("low", CUDA, total), one, weights=weights)[0] == "model offload"
 
 
 def test_the_rungs_come_in_order_and_each_once() -> None:
     """A batch of one cannot get smaller."""
-    ladder = MemoryLadder("auto", LADDER, None)
+    ladder = MemoryLadder("auto", CUDA, None)
     assert names(ladder, request(), request(seed=2)) == NAMES
     assert names(ladder, request()) == [NAMES[0], *NAMES[2:]]
 
 
 def test_each_rung_keeps_what_the_ones_before_it_save() -> None:
     """Otherwise a rung could need more memory than the one above it."""
-    for before, after in pairwise(LADDER):
-        for saving in ("alone", "tiled", "sliced"):
-            assert getattr(after, saving) >= getattr(before, saving)
+    for ladder in (LADDER, FLOW_LADDER):
+        for before, after in pairwise(ladder):
+            for saving in ("alone", "tiled", "sliced", "cast"):
+                assert getattr(after, saving) >= getattr(before, saving)
     assert [rung.offload for rung in LADDER] == ["", "", "", "", "model", "sequential"]
 
 
@@ -58,19 +114,19 @@ def test_the_setting_decides_where_it_begins(
     setting: str, gpu_bytes: int | None, first: str
 ) -> None:
     """And small GPUs begin lower by themselves."""
-    ladder = MemoryLadder(setting, LADDER, gpu_bytes)  # type: ignore[arg-type]
+    ladder = MemoryLadder(setting, CUDA, gpu_bytes)  # type: ignore[arg-type]
     assert names(ladder, request())[0] == first
 
 
 def test_a_cpu_has_no_other_memory_to_offload_to() -> None:
     """Its weights are in the computer's memory already."""
-    assert names(MemoryLadder("auto", CPU_LADDER, None), request())[-1] == "attention slicing"
-    assert names(MemoryLadder("low", CPU_LADDER, None), request()) == ["attention slicing"]
+    assert names(MemoryLadder("auto", CPU, None), request())[-1] == "attention slicing"
+    assert names(MemoryLadder("low", CPU, None), request()) == ["attention slicing"]
 
 
 def test_the_rung_that_worked_is_where_the_next_image_begins() -> None:
     """Of the same checkpoint and size; others begin at the top."""
-    ladder = MemoryLadder("auto", LADDER, None)
+    ladder = MemoryLadder("auto", CUDA, None)
     ladder.worked([request()], LADDER[3])
     assert names(ladder, request(seed=9)) == NAMES[3:]
     assert names(ladder, request(width=64))[0] == "full"
@@ -81,7 +137,7 @@ def test_the_rung_that_worked_is_where_the_next_image_begins() -> None:
 
 def test_smaller_pictures_come_last_and_only_on_request() -> None:
     """Down to 384 pixels and 25 steps, and no further."""
-    ladder = MemoryLadder("auto", LADDER, None)
+    ladder = MemoryLadder("auto", CUDA, None)
     large = request(width=1024, height=768, steps=50, shrink_to_fit=True)
     rungs = list(ladder.rungs([large]))
     made = [shrunken(large, rung.shrunk) for rung in rungs if rung.shrunk]
@@ -93,7 +149,7 @@ def test_smaller_pictures_come_last_and_only_on_request() -> None:
 
 def test_a_shrink_that_worked_is_remembered() -> None:
     """And goes on from there."""
-    ladder = MemoryLadder("auto", LADDER, None)
+    ladder = MemoryLadder("auto", CUDA, None)
     large = request(width=1024, height=768, steps=50, shrink_to_fit=True)
     rungs = list(ladder.rungs([large]))
     ladder.worked([large], rungs[-2])
@@ -117,7 +173,7 @@ def test_smaller_sides_suit_every_family() -> None:
 def test_what_is_small_already_stays(width: int, height: int, steps: int) -> None:
     """The demo's 128 pixels would become useless."""
     small = request(width=width, height=height, steps=steps, shrink_to_fit=True)
-    assert [rung for rung in MemoryLadder("auto", LADDER, None).rungs([small]) if rung.shrunk] == []
+    assert [rung for rung in MemoryLadder("auto", CUDA, None).rungs([small]) if rung.shrunk] == []
 
 
 def test_a_warning_says_what_was_shrunk() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from picowatch.engine.memory.ladder import LADDER, MemoryLadder, Rung
+from picowatch.engine.memory.ladder import LADDER, LADDERS, MemoryLadder, Rung
 from picowatch.engine.models.loaded import Loaded, apply_rung
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import RenderedImage
@@ -23,6 +23,7 @@ from tests.engine.unet.test_loras import use
 # numpy 2.4 and torch 2.13 inside diffusers 0.42; in the engine process warnings are off.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
+CUDA = LADDERS["cuda"]
 Needs = Callable[[Loaded, int], bool]
 
 
@@ -30,7 +31,7 @@ Needs = Callable[[Loaded, int], bool]
 def engine(models: Path) -> Renderer:
     """With a GPU's ladder on the CPU: all of its rungs work here, too."""
     engine = Renderer(EngineOptions(models=models, device="cpu", threads=1))
-    engine._ladder = MemoryLadder("auto", LADDER, None)
+    engine._ladder = MemoryLadder("auto", CUDA, None)
     return engine
 
 
@@ -79,7 +80,7 @@ def test_the_picture_is_the_same_on_every_rung(
     """The first rung that is enough is taken and recorded; noise and words are what they were."""
     batch = [request(seed=1, steps=2), request("a corgi", seed=2, steps=2)]
     plain = make(engine, *batch)
-    engine._ladder = MemoryLadder("auto", LADDER, None)
+    engine._ladder = MemoryLadder("auto", CUDA, None)
     tries = limit(engine, monkeypatch, NEEDS[rung])
     images = make(engine, *batch)
     assert {image.memory_rung for image in images} == {rung}
@@ -119,7 +120,7 @@ def test_loras_and_another_vae_work_on_every_rung(
     plain = make(engine, requested)[0]
     for rung in ("model offload", "sequential offload"):
         fresh = Renderer(EngineOptions(models=models, device="cpu", threads=1))
-        fresh._ladder = MemoryLadder("auto", LADDER, None)
+        fresh._ladder = MemoryLadder("auto", CUDA, None)
         with monkeypatch.context() as patch:
             limit(fresh, patch, NEEDS[rung])
             assert make(fresh, request(steps=2))[0].memory_rung == rung

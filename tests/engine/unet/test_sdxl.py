@@ -16,7 +16,7 @@ from PIL import Image
 
 from picowatch.catalog import Catalog
 from picowatch.engine.devices import choose_target
-from picowatch.engine.memory.ladder import LADDER, MemoryLadder, Rung
+from picowatch.engine.memory.ladder import LADDER, Ladders, MemoryLadder, Rung
 from picowatch.engine.models.checkpoints import Checkpoints
 from picowatch.engine.renderer import Renderer
 from picowatch.engine.unet import latents as vaes
@@ -416,7 +416,7 @@ def test_every_memory_saving_level_draws_the_same(
     """With a LoRA; a CPU can do a GPU's, too. One tile of the VAE is the whole picture."""
     wanted = asked(models, loras=(style[0],), height=64)
     saving = tiny_renderer(models, "sdxl", tiny_sdxl())
-    saving._ladder = MemoryLadder("full", [rung], None)
+    saving._ladder = MemoryLadder("full", Ladders([rung], []), None)
     (image,) = saving.render([wanted], ignore_steps)
     assert image.memory_rung == rung.name
     assert np.abs(pixels(image) - rendered(ours, wanted)[0]).max() <= 1

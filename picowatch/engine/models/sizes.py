@@ -1,0 +1,51 @@
+"""How large a checkpoint is in memory, from the headers of its files."""
+
+from collections.abc import Iterator
+from math import prod
+from pathlib import Path
+
+from picowatch.catalog import Model, weight_files
+from picowatch.catalog.families import FLOWS
+from picowatch.catalog.headers import read_header
+from picowatch.catalog.transformer_files import parts_of
+from picowatch.engine.memory.ladder import Weights
+
+_UNET_PARTS = ("text_encoder", "text_encoder_2", "unet", "vae")
+_VAE = ("vae", "first_stage_model.")
+_ENCODERS = ("text_encoder", "cond_stage_model.", "conditioner.")
+_COPIES = "model_ema."  # of the UNet's weights; never loaded
+
+
+def weights_of(model: Model, bytes_each: int) -> Weights:
+    """The bytes of its parts, `bytes_each` of which hold one number."""
+    bytes_of = {"vae": 0, "encoders": 0, "denoiser": 0}
+    for name, numbers in _tensors(model):
+        if name.startswith(_VAE):
+            bytes_of["vae"] += numbers * bytes_each
+        elif name.startswith(_ENCODERS):
+            bytes_of["encoders"] += numbers * bytes_each
+        elif not name.startswith(_COPIES):
+            bytes_of["denoiser"] += numbers * bytes_each
+    return Weights(**bytes_of, flow=model.family in FLOWS)
+
+
+def _tensors(model: Model) -> Iterator[tuple[str, int]]:
+    """Each tensor's name, which begins with its part's, and how many numbers it has."""
+    for part, file in _files(model):
+        for name, shape in read_header(file).shapes.items():
+            yield f"{part}{name}", prod(shape)
+
+
+def _files(model: Model) -> Iterator[tuple[str, Path]]:
+    """The files of weights, and what stands before their tensors' names."""
+    if model.family in FLOWS:
+        for part in parts_of(model):
+            for file in [part.weights] if part.weights else weight_files(part.folder):
+                yield f"{part.name}/", file
+    elif model.layout == "file":
+        yield "", model.path
+    else:
+        for name in _UNET_PARTS:
+            if (folder := model.path / name).is_dir():
+                for file in weight_files(folder):
+                    yield f"{name}/", file
