@@ -117,8 +117,8 @@ def _attention(depth: int) -> str:
     )
 
 
-def _text_encoder(layers: str) -> re.Pattern[str]:
-    return re.compile(rf"encoder_layers_{layers}_(self_attn_(q|k|v|out)_proj|mlp_fc[12])")
+def _text_encoder(layers: str, beside: str = "") -> re.Pattern[str]:
+    return re.compile(rf"encoder_layers_{layers}_(self_attn_(q|k|v|out)_proj|mlp_fc[12]){beside}")
 
 
 _RESIDUAL = r"resnets_\d_(conv1|conv2|conv_shortcut|time_emb_proj)"
@@ -141,7 +141,8 @@ _LAYERS: dict[str, dict[Part, re.Pattern[str]]] = {
     "sdxl": {
         "unet": _SDXL_UNET,
         "text_encoder": _text_encoder(r"(\d|1[01])"),
-        "text_encoder_2": _text_encoder(r"([12]?\d|3[01])"),
+        # OneTrainer also adapts what makes the summary.
+        "text_encoder_2": _text_encoder(r"([12]?\d|3[01])", "|text_projection"),
     },
 }
 _LAYERS["demo"] = _LAYERS["sd2"] = _LAYERS["sd1"]

@@ -12,12 +12,12 @@ RANK = 4
 
 
 def adapted_layers(model: Any) -> dict[str, nn.Module]:
-    """The layers that trainers adapt by default: those of attention and feed-forward blocks."""
+    """The layers that trainers adapt: those of attention and feed-forward blocks, the summary's."""
     return {
         name: module
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear | nn.Conv2d)
-        and any(mark in name for mark in ("attentions.", "self_attn.", "mlp."))
+        and any(mark in name for mark in ("attentions.", "self_attn.", "mlp.", "text_projection"))
     }
 
 

@@ -33,7 +33,6 @@ def layers() -> set[LayerId]:
     return {
         LayerId("text_encoder_2", layer.module) if layer.part == "text_encoder" else layer
         for layer in modules_by_layer(unet, text_encoder)
-        if "text_projection" not in layer.module
     }
 
 
@@ -66,6 +65,7 @@ def test_the_layers_of_sdxl_are_known_without_loading_it() -> None:
                 "lora_te2_text_model_encoder_layers_31_mlp_fc2.lora_up.weight",
                 "text_encoder_2.text_model.encoder.layers.0.self_attn.q_proj.lora_A.weight",
                 "base_model.model.text_encoder_2.encoder.layers.0.mlp.fc1.lora_B.weight",
+                "lora_te2_text_projection.lora_down.weight",
             ],
             "sdxl",
         )
