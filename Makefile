@@ -47,7 +47,7 @@ test: lint  ## Lint, format check, types and all tests but the heavy ones.
 tests: $(READY)
 	MAKEFLAGS= $(BIN)/pytest -m "not heavy" -n 4 --dist loadfile --no-loadscope-reorder  # tests call make, too
 
-test-heavy: $(READY)  ## The tests that take minutes each: the benchmarks' scripts, the wheel in a new environment.
+test-heavy: $(READY)  ## The tests that take minutes: the benchmarks' scripts, the wheel in a new environment, 10,000 recipes.
 	MAKEFLAGS= $(BIN)/pytest -m heavy
 
 lint: $(READY)  ## Lint and check the format.

@@ -1,5 +1,6 @@
 """Fixtures for all tests."""
 
+import gc
 import os
 import shutil
 import sys
@@ -20,6 +21,10 @@ settings.load_profile("picowatch")
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
+# Several tests run at once: an engine with a thread for each core would wait for cores that others
+# have, and spin meanwhile. Tests of the threads themselves set `threads`.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # Temporary folders are in memory where there is room: each picture is synced several times, and
 # how long a disk takes for that is not tested. Tests of real editors stay on the disk.
 IN_MEMORY = Path("/dev/shm")
@@ -39,6 +44,17 @@ LONG = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes long begins first."""
     items.sort(key=lambda item: not item.nodeid.startswith(LONG))
+
+
+def pytest_collection() -> None:
+    """No search for garbage while modules are imported: nearly all of it stays."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Nor later in what torch and diffusers consist of, which takes a quarter of a second."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture

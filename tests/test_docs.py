@@ -12,7 +12,7 @@ from docs.tables import pages, written
 from picowatch.cli import parsers
 from picowatch.recipe import Checkpoint, Inventory, RecipeInvalid, error_text, read_recipes
 from picowatch.recipe.families import rules_of
-from tests.commands.picowatch import clean_environment
+from tests.commands.picowatch import DIGESTS, clean_environment
 
 PROJECT = Path(__file__).parents[1]
 INVENTORY = Inventory(
@@ -78,12 +78,12 @@ def test_no_text_installs_the_other_picowatch() -> None:
 
 
 def test_the_shown_pipe_into_make_prints_a_picture(tmp_path: Path) -> None:
-    """docs/commands.md, with the demo model and without a daemon."""
+    """docs/commands.md, without a daemon."""
     (tmp_path / "inbox").mkdir()
     text = "\n".join(blocks(PROJECT / "docs/commands.md", "sh"))
     (line,) = (line for line in text.splitlines() if line.startswith("echo "))
     shown = subprocess.run(
-        ["sh", "-c", line.replace("picowatch", f"{sys.executable} -m picowatch")],
+        ["sh", "-c", line.replace("picowatch", f"{sys.executable} -m {DIGESTS}")],
         cwd=tmp_path,
         env=clean_environment(),
         capture_output=True,

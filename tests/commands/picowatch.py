@@ -6,14 +6,15 @@ import sys
 from pathlib import Path
 
 PROJECT = Path(__file__).parents[2]
+DIGESTS = "tests.commands.digests"  # a program that needs no torch
 
 
 def picowatch(
-    folder: Path, *arguments: str | Path, **environment: str
+    folder: Path, *arguments: str | Path, program: str = "picowatch", **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Run a command in a user's folder and wait for its end."""
     return subprocess.run(
-        command(*arguments),
+        command(*arguments, program=program),
         cwd=folder,
         env=clean_environment(**environment),
         capture_output=True,
@@ -22,10 +23,12 @@ def picowatch(
     )
 
 
-def start(folder: Path, *arguments: str | Path) -> "subprocess.Popen[str]":
+def start(
+    folder: Path, *arguments: str | Path, program: str = "picowatch"
+) -> "subprocess.Popen[str]":
     """Start a command that runs on."""
     return subprocess.Popen(
-        command(*arguments),
+        command(*arguments, program=program),
         cwd=folder,
         env=clean_environment(),
         stdout=subprocess.PIPE,
@@ -34,8 +37,8 @@ def start(folder: Path, *arguments: str | Path) -> "subprocess.Popen[str]":
     )
 
 
-def command(*arguments: str | Path) -> list[str]:
-    return [sys.executable, "-m", "picowatch", *map(str, arguments)]
+def command(*arguments: str | Path, program: str = "picowatch") -> list[str]:
+    return [sys.executable, "-m", program, *map(str, arguments)]
 
 
 def clean_environment(**values: str) -> dict[str, str]:

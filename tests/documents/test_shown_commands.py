@@ -13,7 +13,7 @@ from PIL import Image
 
 from picowatch.metadata import PICOWATCH, read_texts
 from picowatch.recipe import Checkpoint, Inventory, RecipeInvalid, read_recipes
-from tests.commands.picowatch import clean_environment
+from tests.commands.picowatch import DIGESTS, clean_environment
 from tests.house import House, wait_for
 from tests.test_docs import PROJECT, README, blocks
 
@@ -33,11 +33,11 @@ def shell(command: str, folder: Path, **environment: str) -> subprocess.Complete
     )
 
 
-def give_commands(folder: Path) -> Path:
+def give_commands(folder: Path, program: str = "picowatch") -> Path:
     """`picowatch` and `python` in a folder's .venv, as `make demo` puts them there."""
     programs = folder / ".venv/bin"
     programs.mkdir(parents=True)
-    for name, call in (("picowatch", f"{sys.executable} -m picowatch"), ("python", sys.executable)):
+    for name, call in (("picowatch", f"{sys.executable} -m {program}"), ("python", sys.executable)):
         (programs / name).write_text(f'#!/bin/sh\nexec {call} "$@"\n')
         (programs / name).chmod(0o755)
     return programs
@@ -80,9 +80,9 @@ def test_crons_jobs_beside_a_running_picowatch_make_a_picture_each(home: Path) -
 
 
 def test_crons_jobs_without_one_make_a_picture_each(home: Path) -> None:
-    """With the demo model: `make` twice, `run --once` after another save."""
+    """`make` twice, `run --once` after another save."""
     folder = home / "picowatch"
-    give_commands(folder)
+    give_commands(folder, DIGESTS)
     made = folder / "outbox/morning"
     jobs = [command for command in crontab_lines(CRON) if "cd " in command]
     assert len(jobs) == 3

@@ -16,7 +16,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 @pytest.fixture(scope="session")
 def options(tmp_path_factory: pytest.TempPathFactory) -> EngineOptions:
     """An engine for an empty models folder, on the CPU whatever the machine has."""
-    return EngineOptions(models=tmp_path_factory.mktemp("models"), device="cpu")
+    return EngineOptions(models=tmp_path_factory.mktemp("models"), device="cpu", threads=2)
 
 
 @pytest.fixture(scope="session")

@@ -143,6 +143,7 @@ def in_pty(
     *arguments: str,
     size: tuple[int, int] = (24, 80),
     above: str = "",
+    program: str = "picowatch",
     **environment: str,
 ) -> Iterator[InPty]:
     """A picowatch command in a terminal of this size, `above` what stands there before."""
@@ -152,7 +153,12 @@ def in_pty(
     for name in {"COLUMNS", "LINES", "NO_COLOR"} - environment.keys():
         variables.pop(name, None)
     process = subprocess.Popen(
-        command(*arguments), cwd=folder, env=variables, stdin=theirs, stdout=theirs, stderr=theirs
+        command(*arguments, program=program),
+        cwd=folder,
+        env=variables,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
     )
     os.close(theirs)
     terminal = InPty(process, ours, size[1])

@@ -16,7 +16,7 @@ from picowatch.outbox.lock import OutboxLock
 from picowatch.outbox.names import OutboxNames
 from picowatch.outbox.problems import ProblemFiles
 from picowatch.outbox.status import EngineStatus, Status, StatusFiles, read_status
-from tests.commands.picowatch import picowatch, start
+from tests.commands.picowatch import DIGESTS, picowatch, start
 from tests.house import PATIENCE, House, wait_for
 from tests.observers.screen import Screen, in_pty
 
@@ -28,12 +28,15 @@ def status(**values: Any) -> Status:
     return Status(**{"updated": 0.0, "started": 0.0, "images": common, **values})
 
 
-def shown_by_a_run(folder: Path, steps: int, *flags: str, **environment: str) -> str:
+def shown_by_a_run(
+    folder: Path, steps: int, *flags: str, program: str = "picowatch", **environment: str
+) -> str:
     """All that `run --once` writes to a terminal of 120 columns."""
     (folder / "inbox").mkdir()
-    recipe = f"prompt: a corgi\nseed: 1\nsteps: {steps}\ncount: 9\n"
+    recipe = f"prompt: a corgi\nseed: 1\nsteps: {steps}\nsize: 64x64\ncount: 9\n"
     (folder / "inbox/a.yaml").write_text(recipe)
-    with in_pty(folder, "run", "--once", *flags, size=(40, 120), **environment) as screen:
+    run = in_pty(folder, "run", "--once", *flags, size=(40, 120), program=program, **environment)
+    with run as screen:
         assert screen.process.wait(timeout=120) == 0
     return screen.written
 
@@ -102,7 +105,7 @@ def test_plain_lines_where_a_view_is_not_wanted(
     tmp_path: Path, flags: tuple[str, ...], environment: dict[str, str]
 ) -> None:
     """On a dumb terminal, as JSON for programs, and nothing where nothing is wrong."""
-    written = shown_by_a_run(tmp_path, 4, *flags, **environment)
+    written = shown_by_a_run(tmp_path, 4, *flags, program=DIGESTS, **environment)
     assert "\x1b" not in written
     if flags == ("--quiet",):
         assert written == ""

@@ -16,7 +16,7 @@ import pytest
 
 from picowatch.observers.hooks import MAX_QUEUED, Hooks
 from picowatch.outbox.status import Status
-from tests.commands.picowatch import clean_environment, picowatch, start
+from tests.commands.picowatch import DIGESTS, clean_environment, picowatch, start
 from tests.house import House, wait_for, within
 from tests.storm.driver import children
 
@@ -115,11 +115,11 @@ def test_run_once_waits_for_its_hooks(tmp_path: Path, notes: Notes) -> None:
     script.chmod(0o755)
     settings = {"hooks": {"picture": f"'{script}' of", "idle": "sh -c 'echo idle >> rested'"}}
     (tmp_path / "picowatch.yaml").write_text(json.dumps(settings))
-    result = picowatch(tmp_path, "run", "--once")
+    result = picowatch(tmp_path, "run", "--once", program=DIGESTS)
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "told").read_text() == f"of {tmp_path}/outbox/a/0001-1.png\n"
     assert (tmp_path / "rested").read_text() == "idle\n"
-    picowatch(tmp_path, "run", "--once")
+    picowatch(tmp_path, "run", "--once", program=DIGESTS)
     assert (tmp_path / "rested").read_text() == "idle\n", "nothing was made, so nothing rested"
 
 
@@ -184,7 +184,7 @@ def test_sigterm_ends_hooks_too(tmp_path: Path) -> None:
     (tmp_path / "inbox/a.yaml").write_text("prompt: a corgi\nsteps: 1\nsize: 64x64\nseed: 1\n")
     hook = ["sh", "-c", "echo $$ > pid.new; mv pid.new pid; exec sleep 600"]
     (tmp_path / "picowatch.yaml").write_text(json.dumps({"hooks": {"picture": hook}}))
-    process = start(tmp_path, "run")
+    process = start(tmp_path, "run", program=DIGESTS)
     try:
         wait_for((tmp_path / "pid").exists, "the hook")
         pid = int((tmp_path / "pid").read_text())

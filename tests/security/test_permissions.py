@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands.picowatch import clean_environment, command, picowatch
+from tests.commands.picowatch import DIGESTS, clean_environment, command, picowatch
 from tests.security.attacks import plain_picture
 
 USUAL = 0o022
@@ -16,8 +16,11 @@ NOBODY = 65534
 GROUP = 54321
 
 
-def run_with(umask: int, folder: Path) -> None:
-    """`run --once` on a picture, a sheet, a warning, an error and a start image."""
+def run_with(umask: int, folder: Path, program: str = DIGESTS) -> None:
+    """`run --once` on a picture, a sheet, a warning, an error and a start image.
+
+    The engine writes no file here, so one run with the demo model is enough.
+    """
     plain_picture(folder / "inbox/p.png")
     for name, text in {
         "pets/a.yaml": "prompt: a corgi\nseed: 1\nsteps: 2\nsize: 64x64\ncount: 2\ngrid: true\n",
@@ -28,7 +31,7 @@ def run_with(umask: int, folder: Path) -> None:
         (folder / "inbox" / name).parent.mkdir(exist_ok=True)
         (folder / "inbox" / name).write_text(text)
     subprocess.run(
-        command("run", "--once"),
+        command("run", "--once", program=program),
         cwd=folder,
         env=clean_environment(),
         umask=umask,
@@ -42,7 +45,7 @@ def run_with(umask: int, folder: Path) -> None:
 def usual(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder after a run under the usual umask."""
     folder = tmp_path_factory.mktemp("usual")
-    run_with(USUAL, folder)
+    run_with(USUAL, folder, "picowatch")
     return folder
 
 
@@ -112,7 +115,7 @@ def test_what_picowatch_makes_belongs_to_who_runs_it(tmp_path: Path) -> None:
     (tmp_path / "inbox/a.txt").write_text("a corgi --seed 1 --steps 2 --size 64x64\n")
     (tmp_path / "inbox/a.txt").chmod(0o640)
     before = (tmp_path / "inbox/a.txt").stat()
-    assert picowatch(tmp_path, "run", "--once").returncode == 0
+    assert picowatch(tmp_path, "run", "--once", program=DIGESTS).returncode == 0
     after = (tmp_path / "inbox/a.txt").stat()
     assert (after.st_mode, after.st_uid, after.st_mtime_ns) == (
         before.st_mode,
