@@ -61,7 +61,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
         shutil.copy(HERE / f"{name}.safetensors", folder / "models" / kind)
     (folder / "inbox").mkdir()
     for name, text in recipes().items():
-        (folder / f"inbox/{name}.yaml").write_text(f"{text}seed: {list(SEEDS)}\n")
+        (folder / f"inbox/{name}.yaml").write_text(f"{text}steps: 16\nseed: {list(SEEDS)}\n")
     result = picowatch(folder, "run", "--once")
     assert result.returncode == 0, result.stdout
     return Finished(folder)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -28,6 +28,14 @@ def wait_until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         pause.wait(0.002)
+
+
+@pytest.fixture
+def digests(options: EngineOptions) -> Iterator[ChildEngine]:
+    """An engine process without torch, for what does not depend on what the process does."""
+    engine = ChildEngine(options, program="tests.storm.engine")
+    yield engine
+    engine.close()
 
 
 def seconds_to_close(engine: ChildEngine) -> float:
@@ -65,17 +73,17 @@ def test_a_killed_engine_is_explained_and_started_again(engine: ChildEngine) -> 
     assert make(engine, request(steps=1))
 
 
-def test_an_engine_that_died_idle_is_started_again(engine: ChildEngine) -> None:
+def test_an_engine_that_died_idle_is_started_again(digests: ChildEngine) -> None:
     """No image pays for it."""
-    make(engine, request(steps=1))
-    process_id = engine.process_id
+    make(digests, request(steps=1))
+    process_id = digests.process_id
     assert process_id is not None
     descriptor = os.pidfd_open(process_id)
     os.kill(process_id, signal.SIGKILL)
     assert select.select([descriptor], [], [], PATIENCE)[0]
     os.close(descriptor)
-    assert make(engine, request(steps=1))
-    assert engine.process_id not in (None, process_id)
+    assert make(digests, request(steps=1))
+    assert digests.process_id not in (None, process_id)
 
 
 def test_an_interrupted_batch_ends_at_its_next_step(engine: ChildEngine) -> None:
@@ -117,9 +125,9 @@ def test_closing_in_the_steps_takes_less_than_2_seconds(engine: ChildEngine) -> 
     assert engine.process_id is None
 
 
-def test_closing_from_a_step_is_allowed(engine: ChildEngine) -> None:
+def test_closing_from_a_step_is_allowed(digests: ChildEngine) -> None:
     """`on_step` runs in the thread that `close` would wait for."""
-    future = engine.render([request(steps=150)], lambda done, total: engine.close())
+    future = digests.render([request(steps=150)], lambda done, total: digests.close())
     assert isinstance(future.exception(PATIENCE), EngineStopped)
 
 
@@ -143,26 +151,26 @@ def test_closing_while_torch_is_imported_takes_less_than_2_seconds(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc counts open files")
-def test_a_closed_engine_leaves_no_file_thread_or_process(own_engine: ChildEngine) -> None:
+def test_a_closed_engine_leaves_no_file_thread_or_process(digests: ChildEngine) -> None:
     """A daemon that unloads it every night stays small."""
 
     def held() -> tuple[int, int]:
         return len(list(Path("/proc/self/fd").iterdir())), threading.active_count()
 
     before = held()
-    own_engine.render([request()], ignore_steps)
-    wait_until(lambda: own_engine.process_id is not None)
-    process_id = own_engine.process_id
-    own_engine.close()
+    digests.render([request()], ignore_steps)
+    wait_until(lambda: digests.process_id is not None)
+    process_id = digests.process_id
+    digests.close()
     assert held() == before
     assert not Path(f"/proc/{process_id}").exists()
 
 
-def test_a_second_batch_at_once_is_a_programming_error(own_engine: ChildEngine) -> None:
+def test_a_second_batch_at_once_is_a_programming_error(digests: ChildEngine) -> None:
     """One batch at a time."""
-    own_engine.render([request()], ignore_steps)
+    digests.render([request()], ignore_steps)
     with pytest.raises(RuntimeError, match="one batch at a time"):
-        own_engine.render([request()], ignore_steps)
+        digests.render([request()], ignore_steps)
 
 
 DAEMON = """
@@ -237,23 +245,23 @@ def test_the_end_of_a_process_is_explained(status: int, stderr: list[str], said:
     assert said in explain_exit(status, stderr)[0]
 
 
-def test_a_prepared_engine_starts_before_its_first_batch(own_engine: ChildEngine) -> None:
+def test_a_prepared_engine_starts_before_its_first_batch(digests: ChildEngine) -> None:
     """And the batch goes to that very process."""
-    own_engine.prepare()
-    wait_until(lambda: own_engine.process_id is not None)
-    process = own_engine.process_id
-    own_engine.prepare()
-    make(own_engine, request(steps=1))
-    assert own_engine.process_id == process
+    digests.prepare()
+    wait_until(lambda: digests.process_id is not None)
+    process = digests.process_id
+    digests.prepare()
+    make(digests, request(steps=1))
+    assert digests.process_id == process
 
 
-def test_a_prepared_engine_that_died_is_started_again(own_engine: ChildEngine) -> None:
+def test_a_prepared_engine_that_died_is_started_again(digests: ChildEngine) -> None:
     """No image is at fault."""
-    own_engine.prepare()
-    wait_until(lambda: own_engine.process_id is not None)
-    process = own_engine.process_id
+    digests.prepare()
+    wait_until(lambda: digests.process_id is not None)
+    process = digests.process_id
     assert process is not None
     os.kill(process, signal.SIGKILL)
-    wait_until(lambda: own_engine._child is None or not own_engine._child.alive())
-    make(own_engine, request(steps=1))
-    assert own_engine.process_id != process
+    wait_until(lambda: digests._child is None or not digests._child.alive())
+    make(digests, request(steps=1))
+    assert digests.process_id != process
