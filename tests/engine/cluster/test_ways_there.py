@@ -208,7 +208,8 @@ def test_a_cluster_of_this_machine_is_started_and_ended(
 ) -> None:
     """On the CPU where Ray sees no GPU; nothing is left of it."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    before = set(Path("/tmp").glob("picowatch-ray-*"))
+    own = f"picowatch-ray-{os.getpid()}-*"  # other runs have theirs beside it
+    before = set(Path("/tmp").glob(own))
     executor = RayEngines(EngineOptions(models=tmp_path), RaySettings(), DIGESTS)
     try:
         [engine] = joined(executor, 1)
@@ -216,4 +217,4 @@ def test_a_cluster_of_this_machine_is_started_and_ended(
     finally:
         executor.close()
     wait_for(lambda: not is_running(held.process) and not is_running(held.host), "all ends")
-    assert set(Path("/tmp").glob("picowatch-ray-*")) <= before
+    assert set(Path("/tmp").glob(own)) <= before
