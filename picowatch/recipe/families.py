@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 EULER = "Euler"
+FLOW_SAMPLERS = (EULER, "DPM++ 2M", "UniPC")
 MAX_SIDE = 4096  # pixels, after hires
 
 
@@ -62,7 +63,7 @@ def _flow(
     max_side: int = MAX_SIDE,
     guided: bool = True,
     lacks: Mapping[str, str] | None = None,
-    samplers: tuple[str, ...] = (EULER,),
+    samplers: tuple[str, ...] = FLOW_SAMPLERS,
     fills: bool = False,
     most_start_pixels: int = 0,
 ) -> Rules:

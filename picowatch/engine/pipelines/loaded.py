@@ -14,11 +14,13 @@ from picowatch.engine.drawn import Drawn, Interrupted, Job, Picture, timed
 from picowatch.engine.memory.ladder import Rung
 from picowatch.engine.pipelines.family import Encoded, Family
 from picowatch.engine.pipelines.preview import FlowPreview
+from picowatch.engine.pipelines.samplers import scheduler_for
 from picowatch.engine.unet.canvas import Canvas, read_canvas
 from picowatch.engine.unet.draw import of_one_colour
 from picowatch.engine.unet.latents import generators_for
 from picowatch.engine.unet.loras import Loras
 from picowatch.errors import EngineStopped, RenderFailed
+from picowatch.recipe.families import EULER
 from picowatch.recipe.prompts.grammar import plain_prompt, without_weights
 from picowatch.recipe.request import ImageRequest
 from picowatch.recipe.resolve.hires import final_side
@@ -163,9 +165,11 @@ class LoadedPipeline:
                     f"reads {most}."
                 )
 
-    def _pipeline(self, kind: Any) -> Any:
+    def _pipeline(self, kind: Any, sampler: str = EULER) -> Any:
         """A pipeline of this class with the parts that are in memory."""
-        pipeline = kind(**{**dict.fromkeys(self.rules.optional), **self.components})
+        scheduler = scheduler_for(sampler, self.components["scheduler"])
+        parts = {**dict.fromkeys(self.rules.optional), **self.components, "scheduler": scheduler}
+        pipeline = kind(**parts)
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
 
@@ -230,7 +234,7 @@ class LoadedPipeline:
 
         phases: dict[str, float] = {}
         with timed(phases, "all"):
-            images = self._pipeline(kind)(
+            images = self._pipeline(kind, request.sampler)(
                 **conditions,
                 **inputs,
                 **self.rules.guidance(request),

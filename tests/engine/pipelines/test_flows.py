@@ -170,7 +170,7 @@ def rendered(ours: Renderer, *requests: ImageRequest) -> list[RenderedImage]:
 
 
 def expected(kind: Any, checkpoint: str, case: Case, **values: Any) -> Any:
-    """A plain script's picture with seed 7."""
+    """A plain script's picture with seed 7; `scheduler` replaces the folder's own."""
     pipeline = kind.from_pretrained(
         tiny_flow(checkpoint),
         dtype=torch.float32,
@@ -178,6 +178,7 @@ def expected(kind: Any, checkpoint: str, case: Case, **values: Any) -> Any:
         **dict.fromkeys(case.without),
     )
     pipeline.set_progress_bar_config(disable=True)
+    pipeline.scheduler = values.pop("scheduler", lambda own: own)(pipeline.scheduler)
     given = {
         "prompt": "a red cube",
         "num_inference_steps": 2,
@@ -302,6 +303,69 @@ def test_hires_draws_again_from_the_enlarged_picture(
     values = {"image": enlarged, "strength": 0.5, "width": 128, "height": 128}
     theirs = expected(case.from_image, name, case, **case.plain, **values, generator=generator)
     assert apart(image, theirs) <= 1
+
+
+SOLVERS = {
+    "DPM++ 2M": _D.DPMSolverMultistepScheduler,
+    "UniPC": _D.UniPCMultistepScheduler,
+}
+
+
+@pytest.mark.parametrize("sampler", SOLVERS)
+def test_another_sampler_is_diffusers_own(models: Path, ours: Renderer, sampler: str) -> None:
+    """Of FLUX.1, where diffusers lets a script exchange it: the noise levels are the same."""
+    name, case = "FLUX.1-dev", CASES["FLUX.1-dev"]
+    text = f"prompt: a red cube\nsampler: {sampler}\nsteps: 8"
+    (image,) = rendered(ours, *requests_of(models, name, text))
+    theirs = expected(
+        case.from_text,
+        name,
+        case,
+        **case.plain,
+        num_inference_steps=8,
+        scheduler=lambda own: SOLVERS[sampler].from_config(
+            own.config, use_flow_sigmas=True, prediction_type="flow_prediction"
+        ),
+    )
+    assert apart(image, theirs) <= 1
+
+
+@pytest.mark.parametrize("sampler", SOLVERS)
+@pytest.mark.parametrize("name", ["FLUX.1-dev", "Qwen-Image"])
+def test_another_sampler_comes_closer_to_the_flow(
+    models: Path, ours: Renderer, name: str, sampler: str
+) -> None:
+    """With as many steps as Euler."""
+
+    def drawn(sampler: str, steps: int) -> Any:
+        text = f"prompt: a red cube\nsampler: {sampler}\nsteps: {steps}"
+        return pixels(rendered(ours, *requests_of(models, name, text))[0]).astype(float)
+
+    flow = drawn("Euler", 100)
+    assert np.abs(drawn(sampler, 8) - flow).mean() < np.abs(drawn("Euler", 8) - flow).mean() / 1.5
+
+
+# The first of those with the same pipelines.
+ONE_EACH = {(case.from_text, case.from_mask): name for name, case in reversed(CASES.items())}
+
+
+@pytest.mark.parametrize("sampler", SOLVERS)
+@pytest.mark.parametrize("name", ONE_EACH.values())
+def test_another_sampler_goes_the_same_way(
+    models: Path, ours: Renderer, name: str, sampler: str
+) -> None:
+    """From a start image and under a mask, too, where diffusers' own would not."""
+    case = CASES[name]
+    texts = ["prompt: a red cube"] if case.from_text else []
+    texts += ["prompt: a red cube\nimage: start.png"] if case.from_image else []
+    texts += ["prompt: a red cube\nimage: start.png\nmask: mask.png"] if case.from_mask else []
+    for text in texts:
+        images = [
+            rendered(ours, *requests_of(models, name, f"{text}\nsteps: 4\nsampler: {one}"))[0]
+            for one in ("Euler", sampler)
+        ]
+        euler, other = (pixels(image).astype(float) for image in images)
+        assert 0 < np.abs(euler - other).mean() < euler.std() / 2
 
 
 @pytest.mark.parametrize("name", NAMES)

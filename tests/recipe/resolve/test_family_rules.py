@@ -70,9 +70,14 @@ def test_a_flow_has_its_own_schedule() -> None:
     ("text", "message"),
     [
         (
+            "checkpoint: turbo\nsampler: Heun",
+            "the sampler Heun steps along noise, but Z-Image steps along a flow. Use Euler, "
+            "DPM++ 2M or UniPC, or leave it out.",
+        ),
+        (
             "checkpoint: turbo\nsampler: DPM++ 2M Karras",
-            "the sampler DPM++ 2M steps along noise, but Z-Image steps along a flow. Use Euler, "
-            "or leave it out.",
+            "Z-Image does not take the schedule type 'karras', which is made for noise: it has a "
+            "schedule of its own. Remove it, or write simple.",
         ),
         (
             "checkpoint: turbo\nschedule_type: karras",

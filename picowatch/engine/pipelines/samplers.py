@@ -1,0 +1,74 @@
+"""Samplers for flows: the model's own schedule, with the steps of another solver."""
+
+from typing import Any, ClassVar
+
+import torch
+from diffusers import (
+    DPMSolverMultistepScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    UniPCMultistepScheduler,
+)
+
+# Where there is nothing but noise, the logarithms of the solvers are infinite.
+_ALMOST_ONE = 1 - 1e-6
+
+
+class _Solved(FlowMatchEulerDiscreteScheduler):
+    """Noise levels and shifts are the model's; `solver` goes from one to the next."""
+
+    solver: ClassVar[Any]
+    _running: Any = None
+    # diffusers has no types.
+    config: Any
+    sigmas: Any
+    timesteps: Any
+    _step_index: Any
+    _init_step_index: Any
+
+    def step(
+        self,
+        model_output: torch.Tensor,
+        timestep: torch.Tensor,
+        sample: torch.Tensor,
+        *_: Any,
+        return_dict: bool = False,
+        **__: Any,
+    ) -> tuple[torch.Tensor]:
+        """The sample after this step, in a tuple."""
+        if self._step_index is None:  # a pass begins
+            self._init_step_index(timestep)
+            self._running = self._begun()
+        (after,) = self._running.step(
+            model_output.float(), timestep, sample.float(), return_dict=False
+        )
+        self._step_index += 1
+        return (after.to(model_output.dtype),)
+
+    def _begun(self) -> Any:
+        """A solver at the step where this pass begins."""
+        solver = self.solver(
+            num_train_timesteps=self.config.num_train_timesteps,
+            prediction_type="flow_prediction",
+            use_flow_sigmas=True,
+        )
+        solver.sigmas = self.sigmas.cpu().clamp(max=_ALMOST_ONE)
+        solver.timesteps = self.timesteps
+        solver.num_inference_steps = len(self.timesteps)
+        solver.set_begin_index(self._step_index)
+        return solver
+
+
+class _DPM2M(_Solved):
+    solver = DPMSolverMultistepScheduler
+
+
+class _UniPC(_Solved):
+    solver = UniPCMultistepScheduler
+
+
+_SOLVED: dict[str, Any] = {"DPM++ 2M": _DPM2M, "UniPC": _UniPC}
+
+
+def scheduler_for(sampler: str, own: Any) -> Any:
+    """The scheduler of one pass; `own` is the folder's, which is Euler's."""
+    return _SOLVED[sampler].from_config(own.config) if sampler in _SOLVED else own
