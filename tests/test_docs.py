@@ -25,6 +25,7 @@ INVENTORY = Inventory(
         Checkpoint("sd_xl_turbo_1.0", 512),
         Checkpoint("my-merge-vpred", 1024),
         Checkpoint("FLUX.1-dev", 1024, family="FLUX.1", rules=rules_of("flux", "dev")),
+        Checkpoint("FLUX.1-Fill-dev", 1024, family="FLUX.1", rules=rules_of("flux", "Fill")),
         Checkpoint("stable-diffusion-3.5-medium", 1024, rules=rules_of("sd3", "3.5 Medium")),
         Checkpoint("Z-Image-Turbo", 1024, family="Z-Image", rules=rules_of("z_image", "Turbo")),
     ),

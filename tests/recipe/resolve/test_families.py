@@ -97,7 +97,7 @@ def test_a_flow_always_predicts_the_same() -> None:
     [
         ("prompt: a\ncheckpoint: flux", 3.5),
         ("prompt: a\ncheckpoint: flux\nguidance: 2", 2),
-        ("prompt: a\ncheckpoint: flux\ndistilled_cfg_scale: 5", 5),
+        ("prompt: a\ncheckpoint: flux\ndistilled_cfg: 5", 5),
         ("prompt: a\ncheckpoint: flux\nguidance: 0", 0),
         ("prompt: a\ncheckpoint: z", 0),
         ("prompt: a\ncheckpoint: pony\nguidance: 0", 0),
