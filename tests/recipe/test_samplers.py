@@ -210,8 +210,8 @@ def test_a_recipe_decides_which_samplers_must_begin_with_pure_noise() -> None:
     )
     text = "prompt: a\nsampler: {}\ncheckpoint: {}\nprediction: {}"
     assert messages(text.format("Heun", "plain", "v_zero_snr"), inventory=inventory) == [
-        "the sampler Heun cannot begin with pure noise, which the checkpoint 'plain' is trained on "
-        "as 'prediction: v_zero_snr' says (zero terminal SNR). Use DPM++ 2M, DPM++ 2M SDE, "
+        "the sampler Heun cannot begin with pure noise, as 'prediction: v_zero_snr' demands "
+        "(zero terminal SNR). Use DPM++ 2M, DPM++ 2M SDE, "
         "DPM++ 2M SDE Heun, Euler, Euler a, DDIM, DDPM, UniPC, LCM or TCD."
     ]
     for sampler, checkpoint, prediction in (

@@ -261,11 +261,15 @@ class RecipeBuilder:
             written = layer.get("sampler", layer["prompt"])
             names = [one.name for one in SAMPLERS if one.reaches_zero_snr]
             can = listed(names, "or", most=len(names))
-            said = f" as 'prediction: {ZERO_SNR}' says" if recipe.prediction else ""
+            why = (
+                f"as 'prediction: {ZERO_SNR}' demands"
+                if recipe.prediction
+                else f"which the checkpoint '{checkpoint.name}' is trained on"
+            )
             self._problems.add(
                 written.error_position,
-                f"the sampler {recipe.sampler} cannot begin with pure noise, which the checkpoint "
-                f"'{checkpoint.name}' is trained on{said} (zero terminal SNR). Use {can}.",
+                f"the sampler {recipe.sampler} cannot begin with pure noise, {why} "
+                f"(zero terminal SNR). Use {can}.",
             )
 
     def _check_families(self, recipe: Recipe, checkpoint: Checkpoint, layer: Layer) -> None:
