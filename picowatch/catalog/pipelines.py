@@ -21,6 +21,7 @@ _PROJECTED = ("CLIPTextModelWithProjection",)
 _CLIP_WORDS = ("CLIPTokenizer", "CLIPTokenizerFast")
 _T5_WORDS = ("T5Tokenizer", "T5TokenizerFast")
 _QWEN_WORDS = ("Qwen2Tokenizer", "Qwen2TokenizerFast")
+_GEMMA_WORDS = ("GemmaTokenizer", "GemmaTokenizerFast")
 _VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model", "tokenizer.model")
 # Of numbers in configs: more would take gigabytes or minutes before the first weight is read.
 _MOST_LAYERS = 200
@@ -86,12 +87,29 @@ _SD3 = {
     "text_encoder_3": ("T5EncoderModel",),
     "tokenizer_3": _T5_WORDS,
 }
+_CHROMA = {
+    "scheduler": _EULER,
+    "transformer": ("ChromaTransformer2DModel",),
+    "vae": ("AutoencoderKL",),
+    "text_encoder": ("T5EncoderModel",),
+    "tokenizer": _T5_WORDS,
+}
+_LUMINA2 = {
+    "scheduler": _EULER,
+    "transformer": ("Lumina2Transformer2DModel",),
+    "vae": ("AutoencoderKL",),
+    "text_encoder": ("Gemma2Model",),
+    "tokenizer": _GEMMA_WORDS,
+}
 PIPELINES = {
     "ZImagePipeline": Pipeline("z_image", _Z_IMAGE),
     "FluxPipeline": Pipeline("flux", _FLUX),
     "FluxFillPipeline": Pipeline("flux", _FLUX, variant="Fill"),
     "Flux2KleinPipeline": Pipeline("flux2", _KLEIN),
     "QwenImagePipeline": Pipeline("qwen_image", _QWEN_IMAGE, native_size=1328),
+    "ChromaPipeline": Pipeline("chroma", _CHROMA),
+    "Lumina2Pipeline": Pipeline("lumina2", _LUMINA2),
+    "Lumina2Text2ImgPipeline": Pipeline("lumina2", _LUMINA2),  # as diffusers called it first
     "StableDiffusion3Pipeline": Pipeline("sd3", _SD3, optional=("text_encoder_3",)),
 }
 

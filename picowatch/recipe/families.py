@@ -118,6 +118,8 @@ _RULES = {
     ("qwen_image", ""): _flow(50, 4),
     **dict.fromkeys((("flux2", name) for name in _KLEIN), _klein(4)),
     **dict.fromkeys((("flux2", name) for name in _KLEIN_BASE), _klein(50, 4, guided=True)),
+    ("chroma", ""): _flow(40, 3),
+    ("lumina2", ""): _flow(30, 4, lacks=_NO_PICTURES),
     # Sides of the table of positions: 192 patches of 16 pixels.
     ("sd3", "3 Medium"): _flow(28, 7, max_side=3072),
     ("sd3", "3.5 Medium"): _flow(40, 4.5),

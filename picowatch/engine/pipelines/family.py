@@ -34,8 +34,9 @@ class Family:
     where diffusers has none: then a start image alone gets a white mask. `from_text` encodes
     prompts, too. `encode` gives one prompt as embeddings, by the names that a pipeline takes them
     under; those of a negative prompt have "negative_" before them. `guidance` is what a request
-    means for the pipeline. `length` counts a prompt's tokens. `optional` parts are None for the
-    pipeline where a folder lacks them.
+    means for the pipeline. `length` counts a prompt's tokens. `preamble` stands before each prompt,
+    but not before negative ones. `optional` parts are None for the pipeline where a folder lacks
+    them.
     """
 
     from_text: Any
@@ -44,4 +45,5 @@ class Family:
     encode: Callable[[Any, str], Encoded]
     guidance: Callable[[ImageRequest], dict[str, Any]]
     length: Callable[[Components, str], Length]
+    preamble: str = ""
     optional: tuple[str, ...] = ()

@@ -8,6 +8,7 @@ import transformers
 
 from picowatch.catalog import weight_files
 from picowatch.catalog.models import Part
+from picowatch.engine.pipelines.samplers import scheduler_of
 from picowatch.errors import RenderFailed
 
 _OFFLINE: dict[str, Any] = {"local_files_only": True}
@@ -19,7 +20,8 @@ def read_part(part: Part, dtype: torch.dtype, device: torch.device) -> Any:
     if part.name.startswith("tokenizer"):
         return getattr(transformers, name).from_pretrained(folder, **_OFFLINE)
     if part.name == "scheduler":
-        return getattr(diffusers, name).from_pretrained(folder, **_OFFLINE)
+        kind = getattr(diffusers, name)
+        return scheduler_of(kind, kind.load_config(folder, **_OFFLINE))
     kind = getattr(transformers, name, None) or getattr(diffusers, name)
     model, info = kind.from_pretrained(
         folder,

@@ -136,29 +136,32 @@ class LoadedPipeline:
 
     def _conditions(self, request: ImageRequest) -> Encoded:
         """The encoded prompt, and with guidance the negative one."""
-        found = dict(self._encoded(request.prompt))
+        found = dict(self._encoded(self._text(request)))
         if request.cfg_scale > 1:
-            negative = self._encoded(request.negative_prompt)
+            negative = self._encoded(_words(request.negative_prompt))
             found |= {f"negative_{name}": value for name, value in negative.items()}
         return found
 
-    def _encoded(self, prompt: str) -> Encoded:
+    def _text(self, request: ImageRequest) -> str:
+        """What the text encoder reads as the prompt."""
+        return self.rules.preamble + _words(request.prompt)
+
+    def _encoded(self, text: str) -> Encoded:
         """One prompt, from memory if it was encoded before."""
-        words = _words(prompt)
-        if words not in self._prompts:
+        if text not in self._prompts:
             while len(self._prompts) >= _KEPT_PROMPTS:
                 self._prompts.popitem(last=False)
-            self._prompts[words] = self.rules.encode(self._pipeline(self.rules.from_text), words)
-        self._prompts.move_to_end(words)
-        return self._prompts[words]
+            self._prompts[text] = self.rules.encode(self._pipeline(self.rules.from_text), text)
+        self._prompts.move_to_end(text)
+        return self._prompts[text]
 
     def _unread(self, request: ImageRequest) -> Iterator[str]:
         """A warning for each prompt that the text encoder did not read to its end."""
-        prompts = {"prompt": request.prompt}
+        texts = {"prompt": self._text(request)}
         if request.cfg_scale > 1:
-            prompts["negative prompt"] = request.negative_prompt
-        for name, prompt in prompts.items():
-            tokens, most = self.rules.length(self.components, _words(prompt))
+            texts["negative prompt"] = _words(request.negative_prompt)
+        for name, text in texts.items():
+            tokens, most = self.rules.length(self.components, text)
             if tokens > most:
                 yield (
                     f"The {name} has {tokens} tokens: its end was ignored, because this checkpoint "

@@ -6,7 +6,7 @@ from picowatch.catalog import Model
 from picowatch.catalog.transformer_files import part_of, parts_of
 from picowatch.engine.devices import Target
 from picowatch.engine.models.parts import FindFile
-from picowatch.engine.pipelines import flux, flux2, qwen_image, sd3, z_image
+from picowatch.engine.pipelines import chroma, flux, flux2, lumina2, qwen_image, sd3, z_image
 from picowatch.engine.pipelines.folder import read_part
 from picowatch.engine.pipelines.loaded import Interruption, LoadedPipeline
 from picowatch.engine.pipelines.transformer import read_transformer
@@ -18,6 +18,8 @@ FAMILIES = {
     "flux2": flux2.FAMILY,
     "qwen_image": qwen_image.FAMILY,
     "sd3": sd3.FAMILY,
+    "chroma": chroma.FAMILY,
+    "lumina2": lumina2.FAMILY,
 }
 # Variants that have pipelines of their own.
 _VARIANTS = {("flux", "Fill"): flux.FILL}

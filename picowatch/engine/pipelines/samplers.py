@@ -1,5 +1,6 @@
 """Samplers for flows: the model's own schedule, with the steps of another solver."""
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -8,6 +9,8 @@ from diffusers import (
     FlowMatchEulerDiscreteScheduler,
     UniPCMultistepScheduler,
 )
+
+from picowatch.engine.unet.samplers import use_beta_sigmas
 
 # Where there is nothing but noise, the logarithms of the solvers are infinite.
 _ALMOST_ONE = 1 - 1e-6
@@ -71,4 +74,13 @@ _SOLVED: dict[str, Any] = {"DPM++ 2M": _DPM2M, "UniPC": _UniPC}
 
 def scheduler_for(sampler: str, own: Any) -> Any:
     """The scheduler of one pass; `own` is the folder's, which is Euler's."""
-    return _SOLVED[sampler].from_config(own.config) if sampler in _SOLVED else own
+    return scheduler_of(_SOLVED[sampler], own.config) if sampler in _SOLVED else own
+
+
+def scheduler_of(kind: Any, config: Mapping[str, Any]) -> Any:
+    """diffusers would want scipy for beta sigmas, which a folder's config may name."""
+    if not config.get("use_beta_sigmas"):
+        return kind.from_config(config)
+    scheduler = kind.from_config(config, use_beta_sigmas=False)
+    use_beta_sigmas(scheduler)
+    return scheduler

@@ -26,6 +26,7 @@ from tests.recipe.reading import read
 pytestmark = [
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:__array_wrap__ must accept:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:`FluxPosEmbed` is deprecated:FutureWarning"),  # Chroma's
 ]
 _D: Any = diffusers
 SIDE = 64
@@ -105,6 +106,20 @@ CASES = {
         guided={"guidance_scale": 4.0, "negative_prompt": "blur"},
         reads=509,
     ),
+    "Chroma1-HD": Case(
+        _D.ChromaPipeline,
+        _D.ChromaImg2ImgPipeline,
+        _D.ChromaInpaintPipeline,
+        both={"max_sequence_length": 512},  # that of inpainting is less by default
+        plain={"guidance_scale": 3.0},
+        guided={"guidance_scale": 4.0, "negative_prompt": "blur"},
+    ),
+    "Lumina-Image-2.0": Case(
+        _D.Lumina2Pipeline,
+        plain={"guidance_scale": 4.0},
+        guided={"guidance_scale": 4.0, "negative_prompt": "blur"},
+        reads=256,
+    ),
     "sd3-medium": sd3(7.0, without=("text_encoder_3", "tokenizer_3"), reads=77),
     "sd3.5-medium": sd3(4.5),
     "sd3.5-large-turbo": sd3(0.0),
@@ -179,6 +194,8 @@ def expected(kind: Any, checkpoint: str, case: Case, **values: Any) -> Any:
     )
     pipeline.set_progress_bar_config(disable=True)
     pipeline.scheduler = values.pop("scheduler", lambda own: own)(pipeline.scheduler)
+    if kind is _D.ChromaInpaintPipeline:  # looks for a setting of FLUX.1
+        pipeline.transformer.register_to_config(guidance_embeds=False)
     given = {
         "prompt": "a red cube",
         "num_inference_steps": 2,

@@ -250,6 +250,74 @@ def _qwen_image() -> Any:
     )
 
 
+def gemma_tokenizer() -> Any:
+    """Bytes: each character falls back to its own."""
+    words = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "\u2581"]
+    words += [f"<0x{byte:02X}>" for byte in range(256)]
+    vocabulary = {word: number for number, word in enumerate(words)}
+    return _T.GemmaTokenizer(vocab=vocabulary, merges=[], add_bos_token=True)
+
+
+def gemma2_config(layers: int = 3) -> Any:
+    return _T.Gemma2Config(
+        vocab_size=len(gemma_tokenizer()),
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        head_dim=8,
+        query_pre_attn_scalar=8,
+        sliding_window=64,
+        max_position_embeddings=4096,
+    )
+
+
+def _lumina2() -> Any:
+    transformer = _D.Lumina2Transformer2DModel(
+        sample_size=16,
+        in_channels=16,
+        hidden_size=32,
+        num_layers=2,
+        num_refiner_layers=1,
+        num_attention_heads=2,
+        num_kv_heads=1,
+        multiple_of=16,
+        axes_dim_rope=(8, 4, 4),
+        axes_lens=(512, 128, 128),
+        cap_feat_dim=16,
+    )
+    return _D.Lumina2Pipeline(
+        scheduler=flow_scheduler(shift=6.0),
+        vae=kl_vae(16, **FLUX_VAE),
+        text_encoder=_T.Gemma2Model(gemma2_config()),
+        tokenizer=gemma_tokenizer(),
+        transformer=transformer,
+    )
+
+
+def _chroma() -> Any:
+    transformer = _D.ChromaTransformer2DModel(
+        in_channels=64,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=32,
+        axes_dims_rope=(4, 4, 8),
+        approximator_num_channels=8,
+        approximator_hidden_dim=16,
+        approximator_layers=1,
+    )
+    return _D.ChromaPipeline(
+        scheduler=flow_scheduler(shift=1.0),
+        vae=kl_vae(16, **FLUX_VAE),
+        text_encoder=t5_encoder(),
+        tokenizer=t5_tokenizer(),
+        transformer=transformer,
+    )
+
+
 def _sd3(*, with_t5: bool = True, **changed: Any) -> Any:
     transformer = _D.SD3Transformer2DModel(
         **{
@@ -292,6 +360,8 @@ MAKERS: dict[str, Callable[[], Any]] = {
     "FLUX.2-klein": lambda: _klein(distilled=True),
     "FLUX.2-klein-base": lambda: _klein(distilled=False),
     "Qwen-Image": _qwen_image,
+    "Chroma1-HD": _chroma,
+    "Lumina-Image-2.0": _lumina2,
     "sd3.5-medium": _sd3,
     "sd3-medium": lambda: _sd3(
         with_t5=False, pos_embed_max_size=192, qk_norm=None, dual_attention_layers=()

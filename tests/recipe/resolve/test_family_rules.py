@@ -18,6 +18,7 @@ INVENTORY = Inventory(
         Checkpoint("k-base", 1024, family="FLUX.2", rules=rules_of("flux2", "klein base 4B")),
         Checkpoint("qwen", 1328, family="Qwen-Image", rules=rules_of("qwen_image")),
         Checkpoint("schnell", 1024, family="FLUX.1", rules=rules_of("flux", "schnell")),
+        Checkpoint("lumina", 1024, family="Lumina 2", rules=rules_of("lumina2")),
         Checkpoint("sd3", 1024, family="Stable Diffusion 3.x", rules=rules_of("sd3", "3 Medium")),
         Checkpoint("xl", 1024, family="Stable Diffusion XL", rules=rules_of("sdxl")),
     ),
@@ -131,6 +132,10 @@ def test_a_flow_has_its_own_schedule() -> None:
             "checkpoint: dev\nsize: 1040x1024\nhires: 1.5",
             "hires makes 1560x1536 of 1040x1024, but FLUX.1 has sides that are multiples of 16. "
             "Use another scale or size.",
+        ),
+        (
+            "checkpoint: lumina\nhires: 2",
+            "Lumina 2 has no hires: it cannot start from a picture. Remove it.",
         ),
         (
             "checkpoint: sd3\nhires: 4",
