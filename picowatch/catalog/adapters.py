@@ -29,6 +29,8 @@ _OTHER_FORMATS = {
     ".ia3_l": "an (IA)^3 adapter",
     ".diff": "a set of whole weight differences (LyCORIS full)",
 }
+# Black Forest Labs' LoRAs for depth and edges also hold new weights of norms.
+_CONTROL = ".query_norm.scale"
 _CLONEOFSIMO = re.compile(r"^(?:unet|text_encoder):\d+:")
 _MOST_WORDS = 5
 _MOST_LETTERS = 100
@@ -48,6 +50,8 @@ def is_lora(header: Header) -> bool:
 def lora_family(header: Header) -> str:
     """The family of a plain LoRA, "" where the header does not say; or ModelRefused."""
     for name in header.shapes:
+        if name.endswith(_CONTROL):
+            raise ModelRefused("is a LoRA that guides FLUX.1 by depth or edges: not supported.")
         if _CLONEOFSIMO.match(name):
             raise ModelRefused(
                 "is a LoRA in cloneofsimo's old format: get it in kohya's or diffusers'."

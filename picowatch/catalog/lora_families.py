@@ -6,7 +6,7 @@ authors, and kohya's, which join either with "_".
 
 import re
 
-from picowatch.catalog.families import FAMILY_OF_WIDTH, ONLY
+from picowatch.catalog.families import FAMILY_OF_WIDTH, ONLY, UNETS
 from picowatch.catalog.headers import Header
 from picowatch.errors import ModelRefused
 
@@ -51,12 +51,13 @@ _FAMILY_OF_INPUTS = {
     2304: "lumina2",
     3840: "z_image",
 }
-# FLUX.1 and those whose layers have the same names: widths tell FLUX.2, the trainer's word others.
+# FLUX.1 and those whose layers have the same names: widths tell FLUX.2 (klein 9B's and dev's), the
+# trainer's word others.
 _FLUX_BLOCK = re.compile(r"(double|single)_blocks_|single_transformer_blocks_")
 _FLUX_INPUT = re.compile(
     r"double_blocks_\d+_img_attn_qkv_|single_blocks_\d+_linear1_|single_transformer_blocks_\d+_attn_to_q_"
 )
-_FLUX_WIDTH = 3072
+_FLUX2_WIDTHS = (4096, 6144)
 _FLUX_GATED = re.compile(r"single_blocks_\d+_linear1_lora_(up|B)_")
 _FLUX2_GATED_WIDTH = 27648  # klein 4B's, as wide as FLUX.1 otherwise
 _LIKE_FLUX = ("flux2", "chroma", "hunyuan_video")
@@ -88,6 +89,8 @@ def family_of_lora(header: Header) -> str:
             return said
         if family:
             return family
+        if said and said not in UNETS:
+            return said
         if header.has("transformer.") or header.has("diffusion_model."):
             raise ModelRefused(f"is a LoRA for a transformer of an unknown family: {ONLY}")
     for name, shape in header.shapes.items():
@@ -112,7 +115,7 @@ def _transformer_family(names: dict[str, tuple[int, ...]]) -> str:
         inputs = (*shape, 0, 0)[1] if _DOWN.search(name) else 0
         if not flux and inputs in _FAMILY_OF_INPUTS and _TRANSFORMER_INPUT.match(name):
             return _FAMILY_OF_INPUTS[inputs]
-        if flux and inputs not in (0, _FLUX_WIDTH) and _FLUX_INPUT.match(name):
+        if flux and inputs in _FLUX2_WIDTHS and _FLUX_INPUT.match(name):
             return "flux2"
         if flux and shape[:1] == (_FLUX2_GATED_WIDTH,) and _FLUX_GATED.match(name):
             return "flux2"

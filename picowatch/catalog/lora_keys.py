@@ -1,4 +1,4 @@
-"""Which layer of the model each tensor of a LoRA file belongs to, whoever wrote the file.
+"""Which layer of the model each tensor of a LoRA file belongs to, whatever format it has.
 
 Kohya's names are the modules' names joined with "_" (`lora_unet_down_blocks_0_…_to_q`), those
 of diffusers and peft have dots. Both are compared as one flat text. For Stable Diffusion XL, kohya
@@ -8,20 +8,12 @@ become diffusers' names, as in its `_maybe_map_sgm_blocks_to_diffusers`.
 
 import re
 from collections.abc import Iterable
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from picowatch.catalog.families import NAMES
+from picowatch.catalog.lora_layers import LayerId, Part, adapted, has_layer
 
-Part = Literal["unet", "text_encoder", "text_encoder_2"]
 Role = Literal["down", "up", "mid", "alpha"]
-
-
-class LayerId(NamedTuple):
-    """A part of the checkpoint, and a module in it by its flat name."""
-
-    part: Part
-    module: str
-
 
 _ROLES: tuple[tuple[re.Pattern[str], Role], ...] = (
     (re.compile(r"\.lora_(?:down|A)(?:\.\w+)?\.weight$"), "down"),
@@ -30,21 +22,31 @@ _ROLES: tuple[tuple[re.Pattern[str], Role], ...] = (
     # diffusers before it used peft: `to_q_lora.down`, `to_q.lora.down`, `lora_linear_layer.down`.
     (re.compile(r"(?:_lora|\.lora|\.lora_linear_layer)\.down\.weight$"), "down"),
     (re.compile(r"(?:_lora|\.lora|\.lora_linear_layer)\.up\.weight$"), "up"),
+    # XLabs' for FLUX.1: `qkv_lora1.down`, where the number is part of the layer's name.
+    (re.compile(r"(?<=_lora[12])\.down\.weight$"), "down"),
+    (re.compile(r"(?<=_lora[12])\.up\.weight$"), "up"),
     (re.compile(r"(?:_lora|\.lora|\.lora_linear_layer)?\.alpha$"), "alpha"),
 )
 _PARTS: tuple[tuple[str, Part], ...] = (
-    ("lora_unet_", "unet"),
+    ("lora_unet_", "denoiser"),
+    ("lora_transformer_", "denoiser"),
     ("lora_te_", "text_encoder"),
     ("lora_te1_", "text_encoder"),
     ("lora_te2_", "text_encoder_2"),
-    ("base_model.model.unet.", "unet"),
+    ("lora_te3_", "text_encoder_3"),
+    ("base_model.model.unet.", "denoiser"),
     ("base_model.model.text_encoder.", "text_encoder"),
     ("base_model.model.text_encoder_2.", "text_encoder_2"),
-    ("base_model.model.", "unet"),
-    ("unet.", "unet"),
-    ("diffusion_model.", "unet"),
+    ("base_model.model.", "denoiser"),
+    ("unet.", "denoiser"),
+    ("transformer.", "denoiser"),
+    ("diffusion_model.", "denoiser"),
     ("text_encoder.", "text_encoder"),
     ("text_encoder_2.", "text_encoder_2"),
+    ("text_encoder_3.", "text_encoder_3"),
+    ("text_encoders.clip_l.transformer.", "text_encoder"),
+    ("text_encoders.clip_g.transformer.", "text_encoder_2"),
+    ("text_encoders.t5xxl.transformer.", "text_encoder_3"),
 )
 
 
@@ -57,15 +59,15 @@ def layer_of(key: str) -> tuple[LayerId, Role] | None:
 
 
 def _layer_id(name: str) -> LayerId:
-    """Names without a part are the UNet's, as diffusers first wrote them."""
-    part: Part = "unet"
+    """Names without a part are the denoiser's, as diffusers first wrote them."""
+    part: Part = "denoiser"
     for prefix, found in _PARTS:
         if name.startswith(prefix):
             name, part = name.removeprefix(prefix), found
             break
     flat = name.replace(".", "_").replace("_processor_", "_")
     flat = re.sub(r"_to_out$", "_to_out_0", flat.removeprefix("text_model_"))
-    return LayerId(part, _from_sgm(flat) if part == "unet" else flat)
+    return LayerId(part, _from_sgm(flat) if part == "denoiser" else flat)
 
 
 _SGM_BLOCK = re.compile(r"(input_blocks|middle_block|output_blocks)_(\d+)_(?:(\d+)_)?(.+)")
@@ -109,52 +111,6 @@ def _from_sgm(module: str) -> str:
     return f"up_blocks_{level}_{inner}_{index}_{rest}"
 
 
-def _attention(depth: int) -> str:
-    """The layers of a stack of up to ten transformer blocks."""
-    return (
-        rf"(proj_in|proj_out|transformer_blocks_[0-{depth - 1}]_"
-        r"(attn[12]_to_(q|k|v|out_0)|ff_net_0_proj|ff_net_2))"
-    )
-
-
-def _text_encoder(layers: str, beside: str = "") -> re.Pattern[str]:
-    return re.compile(rf"encoder_layers_{layers}_(self_attn_(q|k|v|out)_proj|mlp_fc[12]){beside}")
-
-
-_RESIDUAL = r"resnets_\d_(conv1|conv2|conv_shortcut|time_emb_proj)"
-_OUTSIDE = r"conv_in|conv_out|time_embedding_linear_[12]"
-_SD1_UNET = re.compile(
-    rf"(mid_block|(down|up)_blocks_[0-3])_(attentions_\d_{_attention(1)}|{_RESIDUAL}"
-    rf"|(down|up)samplers_0_conv)|{_OUTSIDE}"
-)
-_SDXL_UNET = re.compile(
-    rf"(down_blocks_1_attentions_[01]|up_blocks_1_attentions_[0-2])_{_attention(2)}"
-    rf"|(down_blocks_2_attentions_[01]|mid_block_attentions_0|up_blocks_0_attentions_[0-2])_"
-    rf"{_attention(10)}"
-    rf"|(mid_block|(down|up)_blocks_[0-2])_{_RESIDUAL}"
-    rf"|(down_blocks_[01]_down|up_blocks_[01]_up)samplers_0_conv"
-    rf"|add_embedding_linear_[12]|{_OUTSIDE}"
-)
-# The linear layers and convolutions of each family, as diffusers names its modules.
-_LAYERS: dict[str, dict[Part, re.Pattern[str]]] = {
-    "sd1": {"unet": _SD1_UNET, "text_encoder": _text_encoder(r"\d+")},
-    "sdxl": {
-        "unet": _SDXL_UNET,
-        "text_encoder": _text_encoder(r"(\d|1[01])"),
-        # OneTrainer also adapts what makes the summary.
-        "text_encoder_2": _text_encoder(r"([12]?\d|3[01])", "|text_projection"),
-    },
-}
-_LAYERS["demo"] = _LAYERS["sd2"] = _LAYERS["sd1"]
-
-
-def has_layer(family: str, layer_id: LayerId) -> bool:
-    """Whether models of this family have such a layer; of "", whether any family's have."""
-    tables = [_LAYERS[family]] if family else list(_LAYERS.values())
-    patterns = [table[layer_id.part] for table in tables if layer_id.part in table]
-    return any(pattern.fullmatch(layer_id.module) for pattern in patterns)
-
-
 def misfits(keys: Iterable[str], family: str) -> str:
     """What of a LoRA does nothing, in a sentence; "" if its family has all of its layers.
 
@@ -164,7 +120,7 @@ def misfits(keys: Iterable[str], family: str) -> str:
     strange: dict[str, str] = {}  # layers, each with the first key it was seen in
     for key in keys:
         known = layer_of(key)
-        if known is not None and has_layer(family, known[0]):
+        if known and all(has_layer(family, one) for one in adapted(known[0], family).layers):
             fitting.add(known[0])
         else:
             strange.setdefault(str(known[0]) if known else key, key)

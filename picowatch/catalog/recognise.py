@@ -107,14 +107,16 @@ def _lora(header: Header) -> Recognised:
         family,
         base_model=adapters.base_model(header),
         trigger_words=adapters.trigger_words(header),
-        note=misfits(header.shapes, family) if family in ("", *UNETS) else "",
+        note=misfits(header.shapes, family) if family in ("", *RENDERED) else "",
     )
 
 
 def expect_usable(found: Recognised, kind: Kind, layout: Layout = "file") -> None:
     """A file belongs in the folder of its kind, and to a family that can be rendered."""
     usable: tuple[str, ...] = UNETS
-    if kind == "checkpoint":
+    if found.kind == "lora":
+        usable = RENDERED
+    elif kind == "checkpoint":
         usable = RENDERED if layout == "folder" else (*UNETS, *TRANSFORMER_FILES)
     if found.family and found.family not in usable:
         raise ModelRefused(f"{_with_family(found)}: {ONLY}")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from picowatch.catalog.families import ONLY
+from picowatch.catalog.families import NAMES, ONLY, RENDERED
 from picowatch.catalog.headers import Header
 from picowatch.catalog.models import Recognised
 from picowatch.catalog.recognise import expect_usable, recognise
@@ -90,7 +90,7 @@ def test_a_lora_that_can_be_used_says_its_family(name: str) -> None:
     expect_usable(found, "lora")
 
 
-OTHERS: dict[str, tuple[Shapes, dict[str, str], str]] = {
+FLOWS: dict[str, tuple[Shapes, dict[str, str], str]] = {
     "SD 3, kohya": (
         kohya("lora_unet_joint_blocks_0_context_block_attn_qkv", 1536, 4608)
         | kohya("lora_te2_text_model_encoder_layers_0_mlp_fc1", 1280, 5120),
@@ -171,13 +171,48 @@ OTHERS: dict[str, tuple[Shapes, dict[str, str], str]] = {
 }
 
 
-@pytest.mark.parametrize("name", OTHERS)
-def test_a_lora_for_another_family_is_refused_by_name(name: str) -> None:
-    """In kohya's, diffusers' and the authors' names."""
-    shapes, metadata, family = OTHERS[name]
+NAMES_OF_RENDERED = {NAMES[family] for family in RENDERED}
+REFUSED = [name for name, (_, _, family) in FLOWS.items() if family not in NAMES_OF_RENDERED]
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_a_lora_for_a_flow_family_says_which(name: str) -> None:
+    """In kohya's, diffusers' and the authors' names. Every layer fits."""
+    shapes, metadata, family = FLOWS[name]
+    found = recognise(Header(shapes, metadata))
+    assert (found.kind, NAMES[found.family]) == ("lora", family)
+    assert found.note == ""
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_lora_for_a_family_that_is_not_rendered_is_refused_by_name(name: str) -> None:
+    """As its checkpoints are."""
+    shapes, metadata, family = FLOWS[name]
     with pytest.raises(ModelRefused) as refused:
         expect_usable(recognise(Header(shapes, metadata)), "lora")
     assert refused.value.message == f"is a LoRA for {family}: {ONLY}"
+
+
+@pytest.mark.parametrize("name", [name for name in FLOWS if name not in REFUSED])
+def test_a_lora_for_a_rendered_flow_family_can_be_used(name: str) -> None:
+    """The engine compares shapes, too."""
+    shapes, metadata, _ = FLOWS[name]
+    expect_usable(recognise(Header(shapes, metadata)), "lora")
+
+
+def test_the_trainers_word_tells_a_transformer_of_unknown_widths() -> None:
+    """A new variant of a known family."""
+    shapes = peft("transformer.layers.0.attention.to_q", 5120, 5120)
+    said = {"modelspec.architecture": "z-image/lora"}
+    assert recognise(Header(shapes, said)).family == "z_image"
+
+
+def test_a_lora_that_guides_by_depth_is_refused() -> None:
+    """Black Forest Labs' FLUX.1-Depth-dev-lora."""
+    shapes = peft("double_blocks.0.img_attn.qkv", 3072, 9216)
+    shapes["double_blocks.0.img_attn.norm.query_norm.scale"] = (128,)
+    with pytest.raises(ModelRefused, match="by depth or edges"):
+        recognise(Header(shapes, {}))
 
 
 def test_a_lora_for_an_unknown_transformer_is_refused() -> None:

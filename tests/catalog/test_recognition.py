@@ -221,9 +221,9 @@ def test_a_trigger_phrase_comes_before_tags(tmp_path: Path) -> None:
 
 KOHYA = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
 REFUSED_LORAS: dict[str, tuple[Shapes, str]] = {
-    "Flux": (
-        {"lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight": (8, 3072)},
-        "is a LoRA for FLUX.1: ",
+    "Wan": (
+        {"lora_unet_blocks_0_self_attn_q.lora_down.weight": (8, 1536)},
+        "is a LoRA for Wan: ",
     ),
     "LoHa": (
         {f"{KOHYA}.hada_w1_a": (8, 8)},

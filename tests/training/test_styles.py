@@ -69,7 +69,7 @@ def test_every_layer_of_the_lora_fits_the_demo_model(lora: Path) -> None:
     layers = {layer for layer, _ in filter(None, known)}
     assert None not in known
     assert layers <= set(modules_by_layer(model.unet, model.text_encoder))
-    assert {layer.part for layer in layers} == {"unet"}
+    assert {layer.part for layer in layers} == {"denoiser"}
 
 
 def test_the_lora_is_half_precision_and_small(lora: Path) -> None:

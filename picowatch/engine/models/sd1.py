@@ -66,7 +66,11 @@ def load_one_encoder(
         vae=None,
         schedule=schedule_of(model, configs),
         loras=Loras(
-            unet, (encoder,), lambda use: find_file("lora", use.name, use.hash), target.device
+            model.family,
+            unet,
+            (encoder,),
+            lambda use: find_file("lora", use.name, use.hash),
+            target.device,
         ),
         native_size=model.native_size,
     )

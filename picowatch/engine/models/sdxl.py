@@ -60,7 +60,11 @@ def load(
         vae=None,
         schedule=schedule_of(model, configs),
         loras=Loras(
-            unet, encoders, lambda use: find_file("lora", use.name, use.hash), target.device
+            model.family,
+            unet,
+            encoders,
+            lambda use: find_file("lora", use.name, use.hash),
+            target.device,
         ),
         native_size=model.native_size,
     )

@@ -41,6 +41,7 @@ def load(model: Model, target: Target, read_to: Target, find_file: FindFile) -> 
         rules=_VARIANTS.get((model.family, model.variant)) or FAMILIES[model.family],
         components=components,
         loras=Loras(
+            model.family,
             transformer,
             encoders,
             lambda use: find_file("lora", use.name, use.hash),

@@ -20,7 +20,8 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
-from picowatch.catalog.lora_keys import LayerId, Part, Role, layer_of
+from picowatch.catalog.lora_keys import Role, layer_of
+from picowatch.catalog.lora_layers import Adapted, LayerId, Part, adapted
 from picowatch.engine.models.model_files import unchanged
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import LoraUse
@@ -30,15 +31,21 @@ _KEPT_FILES = 8
 _NAMED_KEYS = 3
 # In peft's names: what follows a layer's, what precedes it, and a pattern without wildcards.
 _LORA_A = re.compile(r"\.lora_A(?:\.\w+)?\.weight$")
-_PART = re.compile(r"^(?:base_model\.model\.)?(?:(?:unet|text_encoder(?:_2)?)\.)?")
+_PART = re.compile(r"^(?:base_model\.model\.)?(?:(?:unet|transformer|text_encoder(?:_[23])?)\.)?")
 _PLAIN_PATTERN = re.compile(r"\^?[\w.]+")
+# Types that layers compute in. Weights of others, as fp8, are converted for each computation.
+_COMPUTED_IN = (torch.float32, torch.bfloat16, torch.float16)
 
 FindLora = Callable[[LoraUse], Path]
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """What one file adds to one module; `scale` is alpha / rank, or peft's for rsLoRA."""
+    """What one file adds to one module; `scale` is alpha / rank, or peft's for rsLoRA.
+
+    It computes in the type of what goes into the module: that of the module's weights may be one
+    that nothing computes in.
+    """
 
     down: torch.Tensor
     up: torch.Tensor
@@ -51,6 +58,7 @@ class Layer:
         A convolution's strides and padding belong to its kernel, which is `down`'s, or `mid`'s if a
         LyCORIS file has it separately.
         """
+        down, up = self.down.to(x.dtype), self.up.to(x.dtype)
         if isinstance(module, nn.Conv2d):
             spatial: Any = {
                 "stride": module.stride,
@@ -58,10 +66,10 @@ class Layer:
                 "dilation": module.dilation,
             }
             if self.mid is None:
-                return functional.conv2d(functional.conv2d(x, self.down, **spatial), self.up)
-            narrow = functional.conv2d(functional.conv2d(x, self.down), self.mid, **spatial)
-            return functional.conv2d(narrow, self.up)
-        return functional.linear(functional.linear(x, self.down), self.up)
+                return functional.conv2d(functional.conv2d(x, down, **spatial), up)
+            narrow = functional.conv2d(functional.conv2d(x, down), self.mid.to(x.dtype), **spatial)
+            return functional.conv2d(narrow, up)
+        return functional.linear(functional.linear(x, down), up)
 
     def matrix(self) -> torch.Tensor:
         """up(down(x)) as one weight, in float32: a matrix, or a convolution's kernel."""
@@ -107,14 +115,21 @@ class LoraFile:
 class Loras:
     """The LoRAs of one loaded checkpoint: read once, applied by hooks, removed again.
 
-    `applied` are those that act, `warnings` say what of their files could not be used.
+    The denoiser is a UNet or a transformer. `applied` are those that act, `warnings` say what of
+    their files could not be used.
     """
 
     def __init__(
-        self, unet: Any, text_encoders: Sequence[Any], find: FindLora, device: torch.device
+        self,
+        family: str,
+        denoiser: Any,
+        text_encoders: Sequence[Any],
+        find: FindLora,
+        device: torch.device,
     ) -> None:
-        self._unet = unet
-        self._modules = modules_by_layer(unet, *text_encoders)
+        self._family = family
+        self._denoiser = denoiser
+        self._modules = modules_by_layer(denoiser, *text_encoders)
         self._find = find
         self._device = device
         self._files: OrderedDict[str, LoraFile] = OrderedDict()
@@ -150,11 +165,11 @@ class Loras:
 
     def merged(self) -> dict[str, torch.Tensor]:
         """The UNet's weights by name, with the applied LoRAs added: for a compiled UNet."""
-        names = {module: name for name, module in self._unet.named_modules()}
+        names = {module: name for name, module in self._denoiser.named_modules()}
         return {
             f"{names[self._modules[layer_id]]}.weight": _merged(self._modules[layer_id], layers)
             for layer_id, layers in self._acting.items()
-            if layer_id.part == "unet" and layers
+            if layer_id.part == "denoiser" and layers
         }
 
     def _remove(self) -> None:
@@ -169,7 +184,7 @@ class Loras:
             with unchanged(lambda: self._find(use), f"LoRA {use.name!r}") as path:
                 while len(self._files) >= _KEPT_FILES:
                     self._files.popitem(last=False)
-                file = read_lora(path, use.name, self._modules, self._device)
+                file = read_lora(path, use.name, self._family, self._modules, self._device)
             self._files[use.hash] = file
         self._files.move_to_end(use.hash)
         return self._files[use.hash]
@@ -181,7 +196,7 @@ def _hook_of(layers: list[tuple[Layer, float]]) -> Callable[[nn.Module, Any, Any
     def hook(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: Any) -> torch.Tensor:
         total: torch.Tensor = output
         for layer, weight in layers:
-            total = total + weight * layer.added(module, inputs[0])
+            total = total + (weight * layer.added(module, inputs[0])).to(total.dtype)
         return total
 
     return hook
@@ -196,42 +211,74 @@ def _merged(module: Any, layers: list[tuple[Layer, float]]) -> torch.Tensor:
 
 
 def read_lora(
-    path: Path, name: str, modules: dict[LayerId, nn.Module], device: torch.device
+    path: Path, name: str, family: str, modules: dict[LayerId, nn.Module], device: torch.device
 ) -> LoraFile:
     """A file's layers on the device, in the type of the modules they belong to."""
     with safe_open(path, framework="pt") as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         settings = _peft_settings(file.metadata() or {}, name)
-    found: dict[LayerId, dict[Role, torch.Tensor]] = {}
-    written: dict[LayerId, str] = {}  # the layers' names as the file has them
+    found: dict[Adapted, dict[Role, torch.Tensor]] = {}
+    written: dict[Adapted, str] = {}  # the layers' names as the file has them
     unexpected = []
     for key, tensor in tensors.items():
         known = layer_of(key)
-        if known is None or known[0] not in modules:
+        target = adapted(known[0], family) if known else None
+        if known is None or target is None or not all(one in modules for one in target.layers):
             unexpected.append(key)
         else:
-            found.setdefault(known[0], {})[known[1]] = tensor
+            found.setdefault(target, {})[known[1]] = tensor
             if known[1] == "down":
-                written[known[0]] = _LORA_A.sub("", key)
+                written[target] = _LORA_A.sub("", key)
     if not found:
         raise RenderFailed(
             f"The LoRA {name!r} is for another kind of model: no layer of this checkpoint has a "
             f"name like {unexpected[0][:80]!r}.",
             "Use a LoRA for this checkpoint's kind of model.",
         )
-    layers = {
-        layer_id: _layer(
-            name,
-            layer_id,
-            roles,
-            modules[layer_id],
-            settings.get(layer_id.part, _PeftSettings()),
-            written.get(layer_id, ""),
-            device,
-        )
-        for layer_id, roles in found.items()
-    }
+    layers: dict[LayerId, Layer] = {}
+    # Some files have a fused layer and its parts, which say the same: the parts are last.
+    for target in sorted(found, key=lambda target: -len(target.layers)):
+        for layer_id, roles in _of_each(name, target, found[target], modules).items():
+            settings_here = settings.get(layer_id.part, _PeftSettings())
+            layers[layer_id] = _layer(
+                name,
+                layer_id,
+                roles,
+                modules[layer_id],
+                settings_here,
+                written.get(target, ""),
+                device,
+            )
     return LoraFile(layers, tuple(sorted(unexpected)))
+
+
+def _of_each(
+    name: str,
+    target: Adapted,
+    roles: dict[Role, torch.Tensor],
+    modules: dict[LayerId, nn.Module],
+) -> dict[LayerId, dict[Role, torch.Tensor]]:
+    """The tensors of each layer that one layer of the file adapts: the rows of `up` are shared."""
+    up = roles.get("up")
+    if up is not None and target.swapped:
+        up = torch.cat(up.chunk(2)[::-1])
+    if up is None or len(target.layers) == 1:
+        return {one: roles | ({} if up is None else {"up": up}) for one in target.layers}
+    rows = [_sides(modules[one])[0] for one in target.layers]
+    if sum(rows) != len(up):
+        what = f"{target.layers[0].module} and its neighbours have {len(up)} outputs"
+        raise _of_another_size(name, what, f"{sum(rows)}")
+    return {
+        one: roles | {"up": part}
+        for one, part in zip(target.layers, torch.split(up, rows), strict=True)
+    }
+
+
+def _sides(module: Any) -> tuple[int, int]:
+    """A layer's outputs and inputs. Quantised weights have another shape than their layer."""
+    if isinstance(module, nn.Linear):
+        return module.out_features, module.in_features
+    return module.weight.shape[0], module.weight.shape[1]
 
 
 def _layer(
@@ -246,17 +293,19 @@ def _layer(
     """The tensors of one layer, after checking that they fit its module."""
     if "down" not in roles or "up" not in roles:
         raise RenderFailed(f"The LoRA {name!r} is incomplete: {layer_id.module} has only one half.")
-    weight: Any = module.weight
     convolution = isinstance(module, nn.Conv2d)
     down, up, mid = (_shaped(roles.get(role), convolution) for role in ("down", "up", "mid"))
     assert down is not None and up is not None
-    _check_shapes(name, layer_id, weight, down, up, mid)
+    _check_shapes(name, layer_id, module, down, up, mid)
     rank = down.shape[0]
     alpha = float(roles["alpha"]) if "alpha" in roles else settings.alpha_of(written, rank)
     scale = alpha / (math.sqrt(rank) if settings.rank_stabilised else rank)
+    weights: Any = module.weight
+    types = (weights.dtype, down.dtype, torch.bfloat16)
+    dtype = next(one for one in types if one in _COMPUTED_IN)
 
     def prepared(tensor: torch.Tensor) -> torch.Tensor:
-        return tensor.to(device, weight.dtype, copy=True)
+        return tensor.to(device, dtype, copy=True)
 
     return Layer(prepared(down), prepared(up), None if mid is None else prepared(mid), scale)
 
@@ -278,23 +327,27 @@ def _shaped(tensor: torch.Tensor | None, convolution: bool) -> torch.Tensor | No
 def _check_shapes(
     name: str,
     layer_id: LayerId,
-    weight: torch.Tensor,
+    module: Any,
     down: torch.Tensor,
     up: torch.Tensor,
     mid: torch.Tensor | None,
 ) -> None:
     """down leads from the module's inputs to the rank, up from there to its outputs."""
-    inputs, outputs = weight.shape[1], weight.shape[0]
+    outputs, inputs = _sides(module)
     kernel = (down if mid is None else mid).shape[2:]
-    if (down.shape[1], up.shape[0]) != (inputs, outputs) or kernel != weight.shape[2:]:
-        raise RenderFailed(
-            f"The LoRA {name!r} is for a model of another size: its {layer_id.module} leads from "
-            f"{down.shape[1]} to {up.shape[0]} values, this checkpoint's from {inputs} to "
-            f"{outputs}.",
-            "Use it with a checkpoint of the kind it was trained for, or remove it.",
-        )
+    expected = () if isinstance(module, nn.Linear) else module.weight.shape[2:]
+    if (down.shape[1], up.shape[0]) != (inputs, outputs) or kernel != expected:
+        what = f"{layer_id.module} leads from {down.shape[1]} to {up.shape[0]} values"
+        raise _of_another_size(name, what, f"from {inputs} to {outputs}")
     if up.shape[1] != down.shape[0]:
         raise RenderFailed(f"The LoRA {name!r} is damaged: {layer_id.module} has two ranks.")
+
+
+def _of_another_size(name: str, what: str, ours: str) -> RenderFailed:
+    return RenderFailed(
+        f"The LoRA {name!r} is for a model of another size: its {what}, this checkpoint's {ours}.",
+        "Use it with a checkpoint of the kind it was trained for, or remove it.",
+    )
 
 
 def _peft_settings(metadata: dict[str, str], name: str) -> dict[Part, _PeftSettings]:
@@ -302,10 +355,9 @@ def _peft_settings(metadata: dict[str, str], name: str) -> dict[Part, _PeftSetti
 
     https://github.com/huggingface/diffusers/pull/11324
     """
-    parts: tuple[Part, ...] = ("unet", "text_encoder", "text_encoder_2")
     try:
         stored = json.loads(metadata["lora_adapter_metadata"])
-        return {part: _settings_of(part, stored, name) for part in parts}
+        return {part: _settings_of(prefix, stored, name) for part, prefix in _names(stored)}
     except KeyError:
         return {}
     except (AttributeError, TypeError, ValueError, RecursionError) as error:
@@ -315,7 +367,14 @@ def _peft_settings(metadata: dict[str, str], name: str) -> dict[Part, _PeftSetti
         ) from error
 
 
-def _settings_of(part: Part, stored: dict[str, Any], name: str) -> _PeftSettings:
+def _names(stored: dict[str, Any]) -> list[tuple[Part, str]]:
+    """The checkpoint's parts, and what diffusers calls them."""
+    denoiser = "transformer" if any(key.startswith("transformer.") for key in stored) else "unet"
+    encoders: tuple[Part, ...] = ("text_encoder", "text_encoder_2", "text_encoder_3")
+    return [("denoiser", denoiser), *((part, part) for part in encoders)]
+
+
+def _settings_of(part: str, stored: dict[str, Any], name: str) -> _PeftSettings:
     """Those of one part; RenderFailed for what would change the picture if it were ignored."""
     for key, what in (("use_dora", "a DoRA"), ("lora_bias", "a LoRA with biases (lora_bias)")):
         if stored.get(f"{part}.{key}"):
@@ -348,10 +407,11 @@ def _unexpected(name: str, keys: tuple[str, ...]) -> str:
     return f"The LoRA {name!r} has parts that this checkpoint has no layer for: {named}{more}."
 
 
-def modules_by_layer(unet: Any, *text_encoders: Any) -> dict[LayerId, nn.Module]:
+def modules_by_layer(denoiser: Any, *text_encoders: Any) -> dict[LayerId, nn.Module]:
     """The layers a LoRA may add to: linear ones and convolutions."""
-    names: tuple[Part, ...] = ("text_encoder", "text_encoder_2")
-    parts: list[tuple[Part, Any]] = [("unet", unet), *zip(names, text_encoders, strict=False)]
+    names: tuple[Part, ...] = ("text_encoder", "text_encoder_2", "text_encoder_3")
+    parts: list[tuple[Part, Any]] = [("denoiser", denoiser)]
+    parts += zip(names, text_encoders, strict=False)
     return {
         LayerId(part, name.replace(".", "_").removeprefix("text_model_")): module
         for part, model in parts

@@ -10,7 +10,8 @@ from diffusers import UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from picowatch.catalog import Catalog, read_config
-from picowatch.catalog.lora_keys import LayerId, has_layer, layer_of, misfits
+from picowatch.catalog.lora_keys import layer_of, misfits
+from picowatch.catalog.lora_layers import LayerId, has_layer
 from picowatch.engine.models import weights
 from picowatch.engine.models.sd1 import SD15
 from picowatch.engine.options import EngineOptions
@@ -71,7 +72,7 @@ def test_all_of_stable_diffusion_15s_kohya_names_have_a_layer(models: Path) -> N
     assert "lora_te_text_model_encoder_layers_11_mlp_fc2.lora_up.weight" in tensors
     lora = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_ff_net_0_proj.alpha"
     assert lora in tensors
-    read = read_lora(path, "full", modules_by_layer(unet, text_encoder), CPU.device)
+    read = read_lora(path, "full", "sd1", modules_by_layer(unet, text_encoder), CPU.device)
     assert len(read.layers) == 192 + 72
     assert read.unexpected == ()
 
@@ -94,7 +95,7 @@ def test_every_naming_means_the_same_layer(down: str, up: str, layer: str) -> No
     name = TO_Q.replace("to_q", layer)
     old = name.replace(layer, f"processor.{layer.removesuffix('.0')}")
     names = {"name": name, "flat": name.replace(".", "_"), "old": old}
-    layer_id = LayerId("unet", name.replace(".", "_"))
+    layer_id = LayerId("denoiser", name.replace(".", "_"))
     assert layer_of(down.format(**names)) == (layer_id, "down")
     assert layer_of(up.format(**names)) == (layer_id, "up")
 
@@ -109,14 +110,14 @@ def test_the_text_encoders_names_fit_every_transformers() -> None:
         "text_encoder.encoder.layers.0.self_attn.q_proj.lora_linear_layer.down.weight",
     ):
         assert layer_of(key) == (layer_id, "down")
-    assert layer_of("lora_unet_x.alpha") == (LayerId("unet", "x"), "alpha")
+    assert layer_of("lora_unet_x.alpha") == (LayerId("denoiser", "x"), "alpha")
     assert layer_of("lora_unet_x.dora_scale") is None
 
 
 def applied(tensors: dict[str, torch.Tensor], models: Path, **metadata: str) -> Loras:
     """A LoRA of these tensors, acting with weight 1.5 on the demo model."""
     path = write(models / "loras/it.safetensors", tensors, metadata or None)
-    loras = Loras(demo().unet, demo().text_encoders, lambda _: path, CPU.device)
+    loras = Loras("demo", demo().unet, demo().text_encoders, lambda _: path, CPU.device)
     loras.apply([LoraUse("it", "1", 1.5)])
     return loras
 
@@ -334,7 +335,7 @@ def test_the_layers_of_stable_diffusion_1_are_known_without_loading_it() -> None
 
 def kohya_lora_keys(layers: Iterable[LayerId]) -> list[str]:
     """A LoRA of every layer there is."""
-    parts = {"unet": "lora_unet_", "text_encoder": "lora_te_text_model_"}
+    parts = {"denoiser": "lora_unet_", "text_encoder": "lora_te_text_model_"}
     return [
         f"{parts[layer.part]}{layer.module}.lora_{half}.weight"
         for layer in layers

@@ -5,7 +5,8 @@ from typing import Any
 from diffusers import UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
-from picowatch.catalog.lora_keys import LayerId, has_layer, layer_of, misfits
+from picowatch.catalog.lora_keys import layer_of, misfits
+from picowatch.catalog.lora_layers import LayerId, has_layer
 from picowatch.engine.models.weights import empty
 from picowatch.engine.unet.loras import modules_by_layer
 from tests.catalog.unets import SDXL, unet_shapes
@@ -47,7 +48,7 @@ def kohya_keys(prefix: str) -> list[str]:
 
 def test_every_name_of_stabilitys_is_that_of_a_module_in_diffusers() -> None:
     """SGM's blocks, as kohya joins them, and with dots: all 794, none of them twice."""
-    unet = {layer for layer in layers() if layer.part == "unet"}
+    unet = {layer for layer in layers() if layer.part == "denoiser"}
     for prefix in ("lora_unet_", "diffusion_model."):
         found = [known[0] for key in kohya_keys(prefix) if (known := layer_of(key))]
         assert len(found) == len(set(found)) == len(unet)
