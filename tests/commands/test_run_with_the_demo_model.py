@@ -206,7 +206,7 @@ def test_the_edit_save_look_loop(daemon: tuple[Path, "subprocess.Popen[str]"]) -
     subprocess.run(fixed, shell=True, cwd=folder, check=True)
     wait_for(lambda: not error.exists(), "the error file's end")
 
-    (folder / "inbox/many.yaml").write_text("prompt: a corgi\nsteps: 10\ncount: 20\n")
+    (folder / "inbox/many.yaml").write_text("prompt: a corgi\nsteps: 10\ncount: 20\nsize: 64x64\n")
     wait_for(lambda: len(list(outbox.glob("many/*.png"))) >= 3, "some of the twenty")
     process.kill()
     process.wait()

@@ -76,15 +76,15 @@ def test_an_engine_that_is_not_started_holds_none(house: House) -> None:
 
 
 @pytest.mark.skipif("glibc" not in platform.libc_ver(), reason="other libraries manage memory")
-def test_steps_take_no_memory_from_the_system(own_engine: ChildEngine) -> None:
+def test_steps_take_no_memory_from_the_system(engine: ChildEngine) -> None:
     """The next step reuses what one step freed: new pages are zeroed, a fifth of a step."""
     few, many = ([request(seed=seed, steps=steps) for seed in range(8)] for steps in (2, 12))
-    make(own_engine, *few)
-    before = page_faults(own_engine)
-    make(own_engine, *few)
-    with_few = page_faults(own_engine) - before
-    make(own_engine, *many)
-    with_many = page_faults(own_engine) - before - with_few
+    make(engine, *few)
+    before = page_faults(engine)
+    make(engine, *few)
+    with_few = page_faults(engine) - before
+    make(engine, *many)
+    with_many = page_faults(engine) - before - with_few
     assert (with_many - with_few) / 10 < 1000
 
 
