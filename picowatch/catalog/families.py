@@ -36,7 +36,7 @@ NAMES = {
 # Families of UNets, whose single files are whole checkpoints.
 UNETS = ("demo", "sd1", "sd2", "sdxl")
 # Families that diffusers' pipelines render.
-FLOWS = ("z_image", "flux", "flux2", "qwen_image", "sd3", "chroma", "lumina2")
+FLOWS = ("z_image", "flux", "flux2", "qwen_image", "sd3", "chroma", "lumina2", "krea2")
 RENDERED = (*UNETS, *FLOWS)
 # Those among them whose transformer may be a file of its own.
 TRANSFORMER_FILES = ("z_image", "flux")

@@ -5,7 +5,7 @@ these and no others, whatever else a folder names or brings along.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ class Pipeline:
 
     A folder may do without the `optional` text encoders: its index says null, and the tokenizer
     is not read either. `variant` is the one that its class tells, `native_size` the side of the
-    square that its card recommends.
+    square that its card recommends. `settings` of the index must be as here, where it has them.
     """
 
     family: str
@@ -43,6 +43,7 @@ class Pipeline:
     optional: tuple[str, ...] = ()
     variant: str = ""
     native_size: int = NATIVE_SIZE
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 _Z_IMAGE = {
@@ -75,6 +76,15 @@ _QWEN_IMAGE = {
     "text_encoder": ("Qwen2_5_VLForConditionalGeneration",),
     "tokenizer": _QWEN_WORDS,
 }
+_KREA2 = {
+    "scheduler": _EULER,
+    "transformer": ("Krea2Transformer2DModel",),
+    "vae": ("AutoencoderKLQwenImage",),
+    "text_encoder": ("Qwen3VLModel",),
+    "tokenizer": _QWEN_WORDS,
+}
+# The layers of the text encoder that are read.
+_KREA2_SETTINGS = {"patch_size": 2, "text_encoder_select_layers": [*range(2, 36, 3)]}
 _KLEIN_SIZES = {7680: " 4B", 12288: " 9B"}  # by the width of the text
 _SD3 = {
     "scheduler": _EULER,
@@ -106,6 +116,7 @@ PIPELINES = {
     "FluxPipeline": Pipeline("flux", _FLUX),
     "FluxFillPipeline": Pipeline("flux", _FLUX, variant="Fill"),
     "Flux2KleinPipeline": Pipeline("flux2", _KLEIN),
+    "Krea2Pipeline": Pipeline("krea2", _KREA2, settings=_KREA2_SETTINGS),
     "QwenImagePipeline": Pipeline("qwen_image", _QWEN_IMAGE, native_size=1328),
     "ChromaPipeline": Pipeline("chroma", _CHROMA),
     "Lumina2Pipeline": Pipeline("lumina2", _LUMINA2),
@@ -126,6 +137,12 @@ def recognise_pipeline(folder: Path, name: str) -> Recognised:
             _check_numbers(f"{part}/config.json", read_json(folder / part / "config.json"))
     transformer = read_json(folder / "transformer" / "config.json")
     index = read_json(folder / INDEX)
+    for setting, value in pipeline.settings.items():
+        if index.get(setting) not in (value, None):
+            raise ModelRefused(
+                f"cannot be used: {INDEX} says {setting}: {shown(str(index[setting]))}; "
+                f"only {value} is supported."
+            )
     variant = pipeline.variant or _variant(pipeline.family, index, transformer)
     return Recognised("checkpoint", pipeline.family, pipeline.native_size, variant=variant)
 
@@ -172,6 +189,8 @@ def _variant(family: str, index: dict[str, Any], transformer: dict[str, Any]) ->
     if family == "flux2":
         base = "" if index.get("is_distilled") else " base"
         return f"klein{base}{_KLEIN_SIZES.get(transformer.get('joint_attention_dim', 0), '')}"
+    if family == "krea2":
+        return "Turbo" if index.get("is_distilled") else "Raw"
     if family == "sd3" and transformer.get("num_layers") == 38:
         return "3.5 Large"
     if family == "sd3":

@@ -116,6 +116,9 @@ _RULES = {
         fills=True,
     ),
     ("qwen_image", ""): _flow(50, 4),
+    # Its card's guidance, which counts from 0, plus 1.
+    ("krea2", "Raw"): _flow(28, 5.5, lacks=_NO_PICTURES),
+    ("krea2", "Turbo"): _flow(8, guided=False, lacks=_NO_PICTURES),
     **dict.fromkeys((("flux2", name) for name in _KLEIN), _klein(4)),
     **dict.fromkeys((("flux2", name) for name in _KLEIN_BASE), _klein(50, 4, guided=True)),
     ("chroma", ""): _flow(40, 3),

@@ -124,6 +124,32 @@ def test_qwen_image_is_larger(folder: Path, tmp_path: Path) -> None:
     assert (model.family, model.variant, model.native_size) == ("qwen_image", "", 1328)
 
 
+KREA2: dict[str, Any] = {
+    "_class_name": "Krea2Pipeline",
+    "transformer": ["diffusers", "Krea2Transformer2DModel"],
+    "vae": ["diffusers", "AutoencoderKLQwenImage"],
+    "text_encoder": ["transformers", "Qwen3VLModel"],
+    "tokenizer": ["transformers", "Qwen2Tokenizer"],
+    "text_encoder_select_layers": [2, 5, 8, 11, 14, 17, 20, 23, 26, 29, 32, 35],
+}
+
+
+def test_krea_2_is_told_by_its_index(folder: Path, tmp_path: Path) -> None:
+    """Only what it was trained with is read: other layers of the encoder are refused."""
+    for distilled, variant in ((True, "Turbo"), (False, "Raw")):
+        _index(**KREA2, is_distilled=distilled)(folder)
+        model = found_in(tmp_path)
+        assert isinstance(model, Model)
+        assert (model.family, model.variant) == ("krea2", variant)
+    _index(**{**KREA2, "text_encoder_select_layers": [1, 2]})(folder)
+    refused = found_in(tmp_path)
+    assert isinstance(refused, Refused)
+    assert refused.reason.startswith(
+        "FLUX.1-dev cannot be used: model_index.json says text_encoder_select_layers: [1, 2]; "
+        "only [2, 5, 8,"
+    )
+
+
 def test_krea_is_told_by_its_name(folder: Path, tmp_path: Path) -> None:
     """Its weights have the shapes of dev; schnell stays schnell."""
     folder.rename(folder.with_name("FLUX.1-Krea-dev"))

@@ -1,7 +1,7 @@
 """What a family of diffusers' pipelines says of itself; the adapter in loaded.py does the rest."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -36,7 +36,7 @@ class Family:
     under; those of a negative prompt have "negative_" before them. `guidance` is what a request
     means for the pipeline. `length` counts a prompt's tokens. `preamble` stands before each prompt,
     but not before negative ones. `optional` parts are None for the pipeline where a folder lacks
-    them.
+    them, `options` are what else it is made with.
     """
 
     from_text: Any
@@ -47,3 +47,4 @@ class Family:
     length: Callable[[Components, str], Length]
     preamble: str = ""
     optional: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)

@@ -172,7 +172,7 @@ class LoadedPipeline:
         """A pipeline of this class with the parts that are in memory."""
         scheduler = scheduler_for(sampler, self.components["scheduler"])
         parts = {**dict.fromkeys(self.rules.optional), **self.components, "scheduler": scheduler}
-        pipeline = kind(**parts)
+        pipeline = kind(**parts, **self.rules.options)
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
 

@@ -6,7 +6,16 @@ from picowatch.catalog import Model
 from picowatch.catalog.transformer_files import part_of, parts_of
 from picowatch.engine.devices import Target
 from picowatch.engine.models.parts import FindFile
-from picowatch.engine.pipelines import chroma, flux, flux2, lumina2, qwen_image, sd3, z_image
+from picowatch.engine.pipelines import (
+    chroma,
+    flux,
+    flux2,
+    krea2,
+    lumina2,
+    qwen_image,
+    sd3,
+    z_image,
+)
 from picowatch.engine.pipelines.folder import read_part
 from picowatch.engine.pipelines.loaded import Interruption, LoadedPipeline
 from picowatch.engine.pipelines.transformer import read_transformer
@@ -17,12 +26,13 @@ FAMILIES = {
     "flux": flux.FAMILY,
     "flux2": flux2.FAMILY,
     "qwen_image": qwen_image.FAMILY,
+    "krea2": krea2.FAMILY,
     "sd3": sd3.FAMILY,
     "chroma": chroma.FAMILY,
     "lumina2": lumina2.FAMILY,
 }
 # Variants that have pipelines of their own.
-_VARIANTS = {("flux", "Fill"): flux.FILL}
+_VARIANTS = {("flux", "Fill"): flux.FILL, ("krea2", "Turbo"): krea2.TURBO}
 
 
 def load(model: Model, target: Target, read_to: Target, find_file: FindFile) -> LoadedPipeline:

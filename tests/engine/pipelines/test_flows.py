@@ -93,6 +93,13 @@ CASES = {
         plain={"true_cfg_scale": 4.0, "negative_prompt": " "},
         guided={"true_cfg_scale": 4.0, "negative_prompt": "blur"},
     ),
+    "Krea-2-Raw": Case(
+        _D.Krea2Pipeline,
+        plain={"guidance_scale": 4.5},
+        guided={"guidance_scale": 3.0, "negative_prompt": "blur"},
+        reads=507,
+    ),
+    "Krea-2-Turbo": Case(_D.Krea2Pipeline, plain={"guidance_scale": 0.0}, reads=507),
     "FLUX.2-klein": Case(
         _D.Flux2KleinPipeline,
         from_mask=_D.Flux2KleinInpaintPipeline,

@@ -350,6 +350,63 @@ def _sd3(*, with_t5: bool = True, **changed: Any) -> Any:
     )
 
 
+def _krea2(*, distilled: bool) -> Any:
+    words = qwen_tokenizer()
+    config = _T.Qwen3VLConfig(
+        text_config={
+            "vocab_size": len(words) + 8,
+            "hidden_size": 16,
+            "intermediate_size": 16,
+            "num_hidden_layers": 36,  # as deep as the pipeline reads
+            "num_attention_heads": 2,
+            "num_key_value_heads": 2,
+            "head_dim": 8,
+            "rope_parameters": {
+                "rope_type": "default",
+                "mrope_section": [2, 1, 1],
+                "rope_theta": 1e6,
+            },
+        },
+        vision_config={
+            "depth": 1,
+            "hidden_size": 16,
+            "intermediate_size": 16,
+            "num_heads": 2,
+            "out_hidden_size": 16,
+            "deepstack_visual_indexes": [0],
+        },
+        image_token_id=words.convert_tokens_to_ids("<|image_pad|>"),
+        video_token_id=words.convert_tokens_to_ids("<|video_pad|>"),
+        vision_start_token_id=words.convert_tokens_to_ids("<|vision_start|>"),
+        vision_end_token_id=words.convert_tokens_to_ids("<|vision_end|>"),
+    )
+    transformer = _D.Krea2Transformer2DModel(
+        in_channels=16,
+        num_layers=2,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        intermediate_size=32,
+        timestep_embed_dim=16,
+        text_hidden_dim=16,
+        num_text_layers=12,
+        text_num_attention_heads=2,
+        text_num_key_value_heads=2,
+        text_intermediate_size=16,
+        num_layerwise_text_blocks=1,
+        num_refiner_text_blocks=1,
+        axes_dims_rope=(8, 4, 4),
+    )
+    return _D.Krea2Pipeline(
+        scheduler=moving_scheduler(),
+        vae=qwen_vae(),
+        text_encoder=_T.Qwen3VLModel(config),
+        tokenizer=words,
+        transformer=transformer,
+        is_distilled=distilled,
+    )
+
+
 MAKERS: dict[str, Callable[[], Any]] = {
     "Z-Image": _z_image,
     "Z-Image-Turbo": _z_image,
@@ -362,6 +419,8 @@ MAKERS: dict[str, Callable[[], Any]] = {
     "Qwen-Image": _qwen_image,
     "Chroma1-HD": _chroma,
     "Lumina-Image-2.0": _lumina2,
+    "Krea-2-Raw": lambda: _krea2(distilled=False),
+    "Krea-2-Turbo": lambda: _krea2(distilled=True),
     "sd3.5-medium": _sd3,
     "sd3-medium": lambda: _sd3(
         with_t5=False, pos_embed_max_size=192, qk_norm=None, dual_attention_layers=()

@@ -17,6 +17,8 @@ INVENTORY = Inventory(
         Checkpoint("klein", 1024, family="FLUX.2", rules=rules_of("flux2", "klein 4B")),
         Checkpoint("k-base", 1024, family="FLUX.2", rules=rules_of("flux2", "klein base 4B")),
         Checkpoint("qwen", 1328, family="Qwen-Image", rules=rules_of("qwen_image")),
+        Checkpoint("raw", 1024, family="Krea 2", rules=rules_of("krea2", "Raw")),
+        Checkpoint("k-turbo", 1024, family="Krea 2", rules=rules_of("krea2", "Turbo")),
         Checkpoint("schnell", 1024, family="FLUX.1", rules=rules_of("flux", "schnell")),
         Checkpoint("lumina", 1024, family="Lumina 2", rules=rules_of("lumina2")),
         Checkpoint("sd3", 1024, family="Stable Diffusion 3.x", rules=rules_of("sd3", "3 Medium")),
@@ -36,6 +38,8 @@ INVENTORY = Inventory(
         ("klein", 4, 1, 0),
         ("k-base", 50, 4, 0),
         ("qwen", 50, 4, 0),
+        ("raw", 28, 5.5, 0),
+        ("k-turbo", 8, 1, 0),
         ("sd3", 28, 7, 0),
         ("xl", 24, 7.5, 0),
     ],
@@ -126,6 +130,14 @@ def test_a_flow_has_its_own_schedule() -> None:
         (
             "checkpoint: klein\nhires: true",
             "FLUX.2 has no hires: diffusers has no second pass for it. Remove it.",
+        ),
+        (
+            "checkpoint: raw\nimage: a.png",
+            "Krea 2 has no image: it cannot start from a picture. Remove it.",
+        ),
+        (
+            "checkpoint: raw\nhires: true",
+            "Krea 2 has no hires: it cannot start from a picture. Remove it.",
         ),
         ("checkpoint: dev\nwidth: 72", "width must be a multiple of 16: 64 or 80 would do."),
         (
