@@ -19,8 +19,8 @@ from picowatch.catalog.folders import (
     recognise_checkpoint_folder,
     recognise_vae_folder,
 )
+from picowatch.catalog.gguf import GGUF, read_any_header
 from picowatch.catalog.hashes import HashCache, OnBlock, ignore_block
-from picowatch.catalog.headers import read_header
 from picowatch.catalog.models import FOLDERS, FoundModels, Kind, Layout, Model, Recognised, Refused
 from picowatch.catalog.recognise import expect_rendered, expect_usable, recognise
 from picowatch.catalog.transformer_files import completed, files_of
@@ -35,7 +35,7 @@ DEMO = "demo"
 _DEMO_FOLDER = Path(__file__).parent.parent / "assets" / "demo"
 
 _UNFINISHED = {".part", ".partial", ".crdownload", ".download", ".aria2", ".incomplete", ".tmp"}
-_ENDINGS = {".safetensors", ".gguf"} | _UNFINISHED | PICKLE_ENDINGS
+_ENDINGS = {".safetensors", GGUF} | _UNFINISHED | PICKLE_ENDINGS
 _Stamp = tuple[tuple[str, int, int], ...]
 
 
@@ -274,7 +274,7 @@ def _look_at(candidate: _Candidate) -> Model | Refused:
         elif is_folder(candidate.path):
             found = recognise_checkpoint_folder(candidate.path)
         else:
-            found = recognise(read_header(candidate.path))
+            found = recognise(read_any_header(candidate.path))
         layout: Layout = "folder" if is_folder(candidate.path) else "file"
         expect_usable(found, candidate.kind, layout)
         model = _model(candidate.name, candidate.path, found)
@@ -299,8 +299,8 @@ def _check_name(candidate: _Candidate) -> None:
         raise ModelRefused(f"has a name {what}: rename it.")
     if ending in _UNFINISHED:
         raise ModelRefused("is an unfinished download.")
-    if ending == ".gguf":
-        raise ModelRefused("is a GGUF file, a format for quantised models: not supported.")
+    if ending == GGUF and candidate.kind != "checkpoint":
+        raise ModelRefused("is a GGUF file: picowatch reads only transformers from such files.")
     if ending in PICKLE_ENDINGS:
         raise ModelRefused(
             "is a pickle file, which can run code when it is opened: get it as .safetensors, or "

@@ -26,6 +26,7 @@ from picowatch.catalog.pipelines import native_size
 from picowatch.catalog.storage import stored
 from picowatch.errors import ModelRefused
 from picowatch.recipe.families import has_rules
+from picowatch.recipe.messages.problems import shown
 
 # Layers of the text encoder that clip_skip chooses from: of CLIP L, SDXL's smaller one too; of
 # OpenCLIP H but the last, which Stable Diffusion 2.x was trained without.
@@ -305,6 +306,9 @@ def _something_else(header: Header) -> str:
         return f"only the transformer {_OF_A_FOLDER}"
     if _TAESD & set(header.shapes):
         return "a TAESD, a tiny VAE for previews: a complete VAE is needed"
+    if header.has("token_embd."):
+        architecture = shown(header.metadata.get("general.architecture", ""))
+        return f"a language model as GGUF ({architecture}): not supported"
     if header.has("text_model.") or header.has("encoder.block."):
         return "only a text encoder: a complete checkpoint is needed"
     return (

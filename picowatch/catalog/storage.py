@@ -1,8 +1,9 @@
-"""How a file's weights are stored: in full, as fp8, or in a format that is refused by its name.
+"""How a file's weights are stored: in full, as fp8 or GGUF, or in a format that is refused.
 
 The names of tensors and formats are ComfyUI's (QUANTIZATION.md), bitsandbytes' and Nunchaku's.
 """
 
+from picowatch.catalog.gguf import MIXTURES
 from picowatch.catalog.headers import Header, small_json
 from picowatch.errors import ModelRefused
 from picowatch.recipe.messages.problems import shown
@@ -36,7 +37,8 @@ def stored(header: Header) -> str:
     most = max(sizes, key=lambda kind: sizes[kind], default="")
     if most in FP8:
         return "scaled fp8" if any(name.endswith(SCALES) for name in header.types) else "fp8"
-    return _WORDS.get(most, most)
+    mixture = MIXTURES.get(header.metadata.get("general.file_type", ""), "")
+    return mixture if mixture.startswith(f"{most}_") else _WORDS.get(most, most)
 
 
 def _check_format(header: Header) -> None:

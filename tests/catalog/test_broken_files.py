@@ -125,13 +125,6 @@ def test_unfinished_downloads_are_refused(tmp_path: Path, ending: str) -> None:
     assert refusal(tmp_path) == f"it.safetensors{ending} is an unfinished download."
 
 
-def test_gguf_files_are_refused(tmp_path: Path) -> None:
-    """Quantised models of other tools."""
-    (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints/flux.gguf").write_bytes(b"GGUF")
-    assert "GGUF" in refusal(tmp_path)
-
-
 def test_a_dangling_link_is_refused(tmp_path: Path) -> None:
     """A model store that is not mounted."""
     (tmp_path / "checkpoints").mkdir()

@@ -11,12 +11,16 @@ from typing import Any
 
 import diffusers
 import torch
+from diffusers.quantizers.gguf.utils import GGUFParameter
+from gguf import GGUFReader
+from gguf.quants import dequantize
 from safetensors import safe_open
 
 from picowatch.catalog import Model
 from picowatch.catalog.configs import read_json
 from picowatch.catalog.families import transformer
-from picowatch.catalog.headers import Header, read_header
+from picowatch.catalog.gguf import GGUF, read_any_header
+from picowatch.catalog.headers import Header
 from picowatch.catalog.storage import FP8, SCALES
 from picowatch.catalog.transformer_files import config_changes, part_of
 from picowatch.engine.models.weights import Tensors, empty
@@ -35,14 +39,20 @@ def read_transformer(model: Model, dtype: torch.dtype, device: torch.device) -> 
     part = part_of(model, "transformer")
     if part.weights is None:
         return read_part(part, dtype, device)
-    tensors = _read(part.weights, read_header(part.weights), dtype)
+    header = read_any_header(part.weights)
+    gguf = part.weights.suffix.lower() == GGUF
+    read = _read_gguf if gguf else _read
+    tensors = read(part.weights, header, dtype)
     config = {
         **read_json(part.folder / "config.json"),
         **config_changes(model.family, model.variant),
     }
     kind = getattr(diffusers, part.class_name)
     _check_names(model, tensors, kind, config)
-    loaded = _load(kind, config, tensors, model, dtype, device)
+    quantisation = None
+    if gguf:
+        quantisation = diffusers.GGUFQuantizationConfig(compute_dtype=dtype)  # type: ignore[no-untyped-call]
+    loaded = _load(kind, config, tensors, model, dtype, device, quantisation)
     return loaded.requires_grad_(False).to(device)
 
 
@@ -53,12 +63,18 @@ def _load(
     model: Model,
     dtype: torch.dtype,
     device: torch.device,
+    quantisation: Any,
 ) -> Any:
     with TemporaryDirectory() as folder:
         Path(folder, "config.json").write_text(json.dumps(config))
         try:
             return kind.from_single_file(
-                tensors, config=folder, local_files_only=True, torch_dtype=dtype, device=device
+                tensors,
+                config=folder,
+                local_files_only=True,
+                torch_dtype=dtype,
+                device=device,
+                quantization_config=quantisation,
             )
         except NotImplementedError as error:  # torch's, for tensors without data
             raise RenderFailed(
@@ -97,6 +113,29 @@ def _read(file: Path, header: Header, dtype: torch.dtype) -> Tensors:
                     opened.get_tensor(name), scale, dtype
                 )
     return tensors
+
+
+def _read_gguf(file: Path, header: Header, dtype: torch.dtype) -> Tensors:
+    """The transformer's weights; matrices stay quantised, and are widened when they compute."""
+    found = transformer(header)
+    assert found
+    tensors: Tensors = {}
+    for one in GGUFReader(file).tensors:
+        name = one.name.removeprefix(found.prefix)
+        if not one.name.startswith(found.prefix):
+            continue
+        if _stays_quantised(name, header.types[one.name], header.shapes[one.name]):
+            data = torch.from_numpy(one.data.copy())
+            tensors[name] = GGUFParameter(data, quant_type=one.tensor_type)  # type: ignore[no-untyped-call]
+        else:
+            # A copy: what is not quantised is the mapped file itself.
+            tensors[name] = torch.tensor(dequantize(one.data, one.tensor_type)).to(dtype)
+    return tensors
+
+
+def _stays_quantised(name: str, kind: str, shape: tuple[int, ...]) -> bool:
+    """Only linear layers compute with quantised weights."""
+    return name.endswith(".weight") and len(shape) == 2 and kind not in ("F32", "F16", "BF16")
 
 
 def _scale(header: Header, name: str, opened: Any) -> torch.Tensor | None:

@@ -18,8 +18,10 @@ from tests.engine.pipelines.tiny_flows import tiny_flow
 from tests.engine.pipelines.transformer_files import (
     PREFIX,
     Tensors,
+    rounded,
     weights_of,
     write,
+    write_gguf,
     z_image_names,
 )
 from tests.engine.requests import ignore_steps, pixels
@@ -143,6 +145,20 @@ def test_fp8_weights_are_multiplied_out(
     assert not same(image, rendered(models, Z_IMAGE))
     whole, narrow = (pixels(one).astype(int) for one in (rendered(models, Z_IMAGE), image))
     assert np.abs(whole - narrow).mean() < 8
+
+
+@pytest.mark.parametrize("layout", [one for one in LAYOUTS if "prefix" not in one])
+@pytest.mark.parametrize("kind", ["Q8_0", "Q4_0", "BF16", "F16"])
+def test_a_gguf_file_renders_what_its_numbers_do(models: Path, layout: str, kind: str) -> None:
+    """As a safetensors file with the same numbers; nearly what the whole folder renders."""
+    folder, names, _ = LAYOUTS[layout]
+    tensors = names(weights_of(folder))
+    write_gguf(models / "checkpoints/mine-turbo-Q.gguf", tensors, kind)
+    write(models / "checkpoints/wide-turbo.safetensors", rounded(tensors, kind))
+    image = rendered(models, "mine-turbo-Q")
+    assert same(image, rendered(models, "wide-turbo"))
+    whole = rendered(models, folder)
+    assert 0 < np.abs(pixels(image).astype(int) - pixels(whole)).mean() < 20
 
 
 @pytest.mark.parametrize("folder", ["FLUX.1-schnell", "Z-Image"])

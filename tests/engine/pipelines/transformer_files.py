@@ -5,6 +5,8 @@ from typing import Any
 
 import diffusers
 import torch
+from gguf import GGMLQuantizationType, GGUFWriter
+from gguf.quants import dequantize, quantize
 from safetensors.torch import save_file
 
 from tests.engine.pipelines.tiny_flows import tiny_flow
@@ -48,3 +50,34 @@ def write(path: Path, tensors: Tensors, prefix: str = "") -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file({f"{prefix}{name}": one.contiguous() for name, one in tensors.items()}, path)
     return path
+
+
+def write_gguf(path: Path, tensors: Tensors, kind: str, architecture: str = "lumina2") -> Path:
+    """A GGUF file as city96's program writes it: matrices quantised, the rest in full."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    writer = GGUFWriter(path, architecture)
+    for name, tensor in tensors.items():
+        chosen = _type_of(name, tensor, kind)
+        writer.add_tensor(name, quantize(tensor.float().numpy(), chosen), raw_dtype=chosen)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def rounded(tensors: Tensors, kind: str) -> Tensors:
+    """The numbers that such a file holds."""
+    made = {}
+    for name, tensor in tensors.items():
+        chosen = _type_of(name, tensor, kind)
+        held = dequantize(quantize(tensor.float().numpy(), chosen), chosen)
+        made[name] = torch.from_numpy(held.copy())
+    return made
+
+
+def _type_of(name: str, tensor: torch.Tensor, kind: str) -> GGMLQuantizationType:
+    if name.endswith("pad_token"):
+        return GGMLQuantizationType.BF16
+    matrix = name.endswith(".weight") and tensor.ndim == 2 and tensor.shape[1] % 32 == 0
+    return GGMLQuantizationType[kind if matrix else "F32"]

@@ -1,0 +1,195 @@
+"""Reads the header of a GGUF file: names, types and shapes, and not one weight.
+
+The format: a magic number, a version, metadata, a description of each tensor, then their bytes
+(https://github.com/ggml-org/ggml/blob/master/docs/gguf.md). Everything has a limit, and lengths
+are compared with the file before anything is read.
+"""
+
+import os
+import struct
+from pathlib import Path
+from typing import BinaryIO
+
+from picowatch.catalog.headers import Header, read_header
+from picowatch.errors import ModelRefused
+from picowatch.files.inside import open_regular
+
+GGUF = ".gguf"
+MAGIC = b"GGUF"
+_VERSIONS = (2, 3)
+_MAX_TENSORS = 20_000
+_MAX_ENTRIES = 10_000  # of the metadata
+_MAX_VALUES = 2_000_000  # of all its lists: vocabularies have some hundred thousand words
+_MAX_NAME = 1000
+_MAX_TEXT = 1_000_000
+_MAX_SIDES = 8
+_MAX_NUMBER = 2**53
+# The types of metadata: formats of struct, but for text and lists.
+_NUMBERS = "BbHhIif?"
+_TEXT, _LIST = 8, 9
+_LONG = {10: "Q", 11: "q", 12: "d"}
+# The types of tensors by their numbers in the format: how many values a block has, in how many
+# bytes. Those without a block are refused by their names.
+BLOCKS = {
+    "F32": (1, 4),
+    "F16": (1, 2),
+    "BF16": (1, 2),
+    "Q4_0": (32, 18),
+    "Q4_1": (32, 20),
+    "Q5_0": (32, 22),
+    "Q5_1": (32, 24),
+    "Q8_0": (32, 34),
+    "Q2_K": (256, 84),
+    "Q3_K": (256, 110),
+    "Q4_K": (256, 144),
+    "Q5_K": (256, 176),
+    "Q6_K": (256, 210),
+    "IQ4_NL": (32, 18),
+    "IQ4_XS": (256, 136),
+}
+TYPES = {
+    0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 6: "Q5_0", 7: "Q5_1", 8: "Q8_0", 9: "Q8_1",
+    10: "Q2_K", 11: "Q3_K", 12: "Q4_K", 13: "Q5_K", 14: "Q6_K", 15: "Q8_K", 16: "IQ2_XXS",
+    17: "IQ2_XS", 18: "IQ3_XXS", 19: "IQ1_S", 20: "IQ4_NL", 21: "IQ3_S", 22: "IQ2_S",
+    23: "IQ4_XS", 24: "I8", 25: "I16", 26: "I32", 27: "I64", 28: "F64", 29: "IQ1_M", 30: "BF16",
+    34: "TQ1_0", 35: "TQ2_0", 39: "MXFP4", 40: "NVFP4",
+}  # fmt: skip
+# What llama.cpp calls a mixture of types (LLAMA_FTYPE), in the entry general.file_type.
+MIXTURES = {
+    "11": "Q3_K_S", "12": "Q3_K_M", "13": "Q3_K_L", "14": "Q4_K_S", "15": "Q4_K_M",
+    "16": "Q5_K_S", "17": "Q5_K_M",
+}  # fmt: skip
+
+
+def read_any_header(path: Path) -> Header:
+    """The header of a safetensors file, or by its ending of a GGUF file."""
+    return read_gguf(path) if path.suffix.lower() == GGUF else read_header(path)
+
+
+def read_gguf(path: Path) -> Header:
+    """The header of a whole GGUF file; ModelRefused says what is wrong with it."""
+    try:
+        with os.fdopen(open_regular(path), "rb") as file:
+            return _Reader(file, os.fstat(file.fileno()).st_size).header()
+    except OSError as error:
+        raise ModelRefused(f"cannot be read: {error.strerror or error}.") from error
+
+
+class _Reader:
+    """Reads from the beginning to the tensors' bytes."""
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self._file = file
+        self._size = size
+        self._values = 0
+
+    def header(self) -> Header:
+        if self._size == 0:
+            raise ModelRefused("is empty: its download or copy has not begun or has failed.")
+        if self._file.read(4) != MAGIC:
+            raise ModelRefused("is not a GGUF file: it does not begin with 'GGUF'.")
+        version = self._number("I")
+        if version not in _VERSIONS:
+            raise ModelRefused(f"is a GGUF file of version {version}: picowatch reads 2 and 3.")
+        tensors = self._count(_MAX_TENSORS, "tensors")
+        entries = self._count(_MAX_ENTRIES, "entries of metadata")
+        metadata = {}
+        for _ in range(entries):
+            key = self._text(_MAX_NAME)
+            metadata[key] = self._value(self._kind())
+        shapes, types, ends = {}, {}, []
+        for _ in range(tensors):
+            name, shape, kind, end = self._tensor()
+            if name in shapes:
+                raise ModelRefused(f"is damaged: it has two tensors {name[:80]!r}.")
+            shapes[name], types[name] = shape, kind
+            ends.append(end)
+        self._check_size(metadata.get("general.alignment", "32"), max(ends, default=0))
+        return Header(shapes, metadata, types)
+
+    def _tensor(self) -> tuple[str, tuple[int, ...], str, int]:
+        """Name, shape, type, and where its bytes end after the header."""
+        name = self._text(_MAX_NAME)
+        sides = self._count(_MAX_SIDES, "sides of a tensor", "I")
+        shape = tuple(self._count(_MAX_NUMBER, "values") for _ in range(sides))[::-1]
+        number = self._kind()
+        kind = TYPES.get(number, f"type {number}")
+        if kind not in BLOCKS:
+            raise ModelRefused(
+                f"is quantised as {kind}: not supported. Get it as Q4_K_S or Q8_0, or in bfloat16."
+            )
+        block, size = BLOCKS[kind]
+        values = 1
+        for side in shape:
+            values *= side
+        if not shape or shape[-1] % block or values > _MAX_NUMBER:
+            raise ModelRefused(f"is damaged: its tensor {name[:80]!r} has no valid shape.")
+        return name, shape, kind, self._count(_MAX_NUMBER, "bytes") + values // block * size
+
+    def _check_size(self, alignment: str, promised: int) -> None:
+        """The bytes of the tensors are there; they begin at a multiple of the alignment."""
+        step = int(alignment) if alignment.isdigit() else 0
+        if not 1 <= step <= 2**16:
+            raise ModelRefused("is damaged: its alignment is invalid.")
+        begin = -(-self._file.tell() // step) * step
+        held = max(self._size - begin, 0)
+        if promised > held:
+            raise ModelRefused(
+                f"is cut off: {held:,} of {promised:,} bytes of weights are there; "
+                "it is still being copied, or its download was interrupted."
+            )
+
+    def _value(self, kind: int) -> str:
+        """One value as text; of a list its length."""
+        if kind == _TEXT:
+            return self._text(_MAX_TEXT)
+        if kind == _LIST:
+            return self._list()
+        if kind < len(_NUMBERS):
+            return str(self._number(_NUMBERS[kind]))
+        if kind in _LONG:
+            return str(self._number(_LONG[kind]))
+        raise ModelRefused("is damaged: its metadata has a value of an unknown type.")
+
+    def _list(self) -> str:
+        kind = self._kind()
+        length = self._count(_MAX_VALUES, "values in a list")
+        self._values += length
+        if self._values > _MAX_VALUES:
+            raise ModelRefused("cannot be used: its metadata has too many values.")
+        if kind == _TEXT:
+            for _ in range(length):
+                self._text(_MAX_TEXT)
+        elif kind < len(_NUMBERS) or kind in _LONG:
+            code = _NUMBERS[kind] if kind < len(_NUMBERS) else _LONG[kind]
+            self._bytes(length * struct.calcsize(f"<{code}"))
+        else:
+            raise ModelRefused("is damaged: its metadata has a list of an unknown type.")
+        return f"{length} values"
+
+    def _count(self, most: int, what: str, code: str = "Q") -> int:
+        count = int(self._number(code))
+        if count > most:
+            raise ModelRefused(f"is damaged: it claims {count:,} {what}; the limit is {most:,}.")
+        return count
+
+    def _kind(self) -> int:
+        """The number of a type."""
+        return int(self._number("I"))
+
+    def _number(self, code: str) -> int | float:
+        (value,) = struct.unpack(f"<{code}", self._bytes(struct.calcsize(f"<{code}")))
+        number: int | float = value
+        return number
+
+    def _text(self, most: int) -> str:
+        return self._bytes(self._count(most, "bytes of text")).decode("utf-8", "replace")
+
+    def _bytes(self, count: int) -> bytes:
+        found = self._file.read(count)
+        if len(found) < count:
+            raise ModelRefused(
+                f"is cut off inside its header ({self._size:,} bytes): it is still being copied, "
+                "or its download was interrupted."
+            )
+        return found

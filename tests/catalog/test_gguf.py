@@ -1,0 +1,215 @@
+"""GGUF files: recognised by their headers, and refused in words where they are damaged."""
+
+import random
+import struct
+from pathlib import Path
+
+import pytest
+
+from picowatch.catalog import Catalog, Model, Refused
+from picowatch.catalog.gguf import BLOCKS, TYPES, read_gguf
+from picowatch.errors import ModelRefused
+from tests.catalog.files import Shapes
+from tests.catalog.test_families import LUMINA, Z_IMAGE, flux
+
+U32, TEXT, LIST = 4, 8, 9
+_NUMBERS = {name: number for number, name in TYPES.items()}
+
+
+def text(value: str) -> bytes:
+    return struct.pack("<Q", len(value.encode())) + value.encode()
+
+
+def entry(key: str, kind: int, value: bytes) -> bytes:
+    return text(key) + struct.pack("<I", kind) + value
+
+
+ARCHITECTURE = entry("general.architecture", TEXT, text("flux"))
+Q4_K_S = entry("general.file_type", U32, struct.pack("<I", 14))
+
+
+def gguf(
+    shapes: Shapes,
+    kind: str = "Q4_K",
+    metadata: tuple[bytes, ...] = (ARCHITECTURE, Q4_K_S),
+    version: int = 3,
+    number: int | None = None,
+) -> tuple[bytes, int]:
+    """The header of a file, and how long the file has to be."""
+    head = b"GGUF" + struct.pack("<IQQ", version, len(shapes), len(metadata)) + b"".join(metadata)
+    offset = 0
+    for name, shape in shapes.items():
+        chosen = kind if len(shape) == 2 and shape[1] % 256 == 0 else "F32"
+        block, size = BLOCKS.get(chosen, (1, 1))
+        values = 1
+        for side in shape:
+            values *= side
+        head += text(name) + struct.pack("<I", len(shape))
+        head += b"".join(struct.pack("<Q", side) for side in reversed(shape))
+        head += struct.pack("<IQ", _NUMBERS[chosen] if number is None else number, offset)
+        offset += -(-values // block * size // 32) * 32
+    begin = -(-len(head) // 32) * 32
+    return head, begin + offset
+
+
+def add(models: Path, content: tuple[bytes, int], name: str = "it.gguf") -> Model | Refused:
+    """What the catalog says of such a file in models/checkpoints/."""
+    head, size = content
+    path = models / "checkpoints" / name
+    path.parent.mkdir(exist_ok=True)
+    with path.open("wb") as file:
+        file.write(head)
+        file.truncate(size)
+    found = Catalog(models).scan()
+    everything: list[Model | Refused] = [*found.models, *found.refused]
+    return everything[0]
+
+
+def test_a_transformer_is_recognised_with_its_quantisation(tmp_path: Path) -> None:
+    """Its name keeps the ending: a safetensors file of the same name may be beside it."""
+    found = add(tmp_path, gguf(flux()), "flux1-dev-Q4_K_S.gguf")
+    assert isinstance(found, Model)
+    assert (found.name, found.family, found.variant) == ("flux1-dev-Q4_K_S.gguf", "flux", "dev")
+    assert found.stored == "Q4_K_S"
+    assert found.missing.startswith("flux1-dev-Q4_K_S.gguf is only the transformer of FLUX.1 (dev)")
+
+
+@pytest.mark.parametrize(
+    ("kind", "metadata", "stored"),
+    [
+        ("Q8_0", (ARCHITECTURE, Q4_K_S), "Q8_0"),
+        ("Q4_K", (ARCHITECTURE,), "Q4_K"),
+        ("BF16", (), "bfloat16"),
+        ("Q5_K", (entry("general.file_type", TEXT, text("17")),), "Q5_K_M"),
+    ],
+)
+def test_the_type_of_most_weights_is_told(
+    tmp_path: Path, kind: str, metadata: tuple[bytes, ...], stored: str
+) -> None:
+    """The mixture that the file declares, if it is one of that type."""
+    found = add(tmp_path, gguf(Z_IMAGE, kind, metadata), "z_turbo.gguf")
+    assert isinstance(found, Model)
+    assert (found.family, found.stored) == ("z_image", stored)
+
+
+def test_metadata_of_every_type_are_read(tmp_path: Path) -> None:
+    """Numbers, texts, and lists of both."""
+    numbers = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q"}
+    entries = [entry(f"n{kind}", kind, struct.pack(f"<{c}", 1)) for kind, c in numbers.items()]
+    entries.append(entry("n12", 12, struct.pack("<d", 0.5)))
+    entries.append(entry("words", LIST, struct.pack("<IQ", TEXT, 2) + text("a") + text("b")))
+    entries.append(entry("longs", LIST, struct.pack("<IQ3Q", 10, 3, 1, 2, 3)))
+    entries.append(entry("last", TEXT, text("end")))
+    add(tmp_path, gguf(flux(), metadata=tuple(entries)))
+    header = read_gguf(tmp_path / "checkpoints/it.gguf")
+    assert header.metadata["last"] == "end"
+    assert header.metadata["n12"] == "0.5"
+    assert header.shapes["img_in.weight"] == (3072, 64)
+    assert header.types["single_blocks.0.linear1.weight"] == "Q4_K"
+
+
+HEAD, SIZE = gguf(flux())
+DAMAGED: dict[str, tuple[tuple[bytes, int], str]] = {
+    "empty": ((b"", 0), "is empty"),
+    "another file": ((b"GGML" + HEAD[4:], SIZE), "is not a GGUF file"),
+    "version 1": (gguf(flux(), version=1), "is a GGUF file of version 1"),
+    "big-endian": (
+        (b"GGUF" + struct.pack(">I", 3) + HEAD[8:], SIZE),
+        "is a GGUF file of version 5",
+    ),
+    "cut off in its header": ((HEAD[:100], 100), "is cut off inside its header"),
+    "cut off in its weights": ((HEAD, SIZE - 40), "is cut off: "),
+    "too many tensors": (
+        (HEAD[:8] + struct.pack("<Q", 2**62) + HEAD[16:], SIZE),
+        "is damaged: it claims 4,611,686,018,427,387,904 tensors",
+    ),
+    "too many entries": (
+        (HEAD[:16] + struct.pack("<Q", 2**62) + HEAD[24:], SIZE),
+        "is damaged: it claims 4,611,686,018,427,387,904 entries",
+    ),
+    "a name without end": (
+        (HEAD[:24] + struct.pack("<Q", 2**40) + HEAD[32:], SIZE),
+        "is damaged: it claims 1,099,511,627,776 bytes of text",
+    ),
+    "a list without end": (
+        gguf(flux(), metadata=(entry("x", LIST, struct.pack("<IQ", TEXT, 2**33)),)),
+        "is damaged: it claims 8,589,934,592 values in a list",
+    ),
+    "lists in lists": (
+        gguf(flux(), metadata=(entry("x", LIST, struct.pack("<IQ", LIST, 1)),)),
+        "is damaged: its metadata has a list of an unknown type",
+    ),
+    "an unknown value": (gguf(flux(), metadata=(entry("x", 99, b""),)), "is damaged: its metadata"),
+    "an unknown type": (gguf(flux(), number=99), "is quantised as type 99: not supported"),
+    "a type without reader": (gguf(flux(), number=18), "is quantised as IQ3_XXS: not supported"),
+    "no alignment": (
+        gguf(flux(), metadata=(entry("general.alignment", U32, struct.pack("<I", 0)),)),
+        "is damaged: its alignment",
+    ),
+    "half a block": (
+        gguf({"double_blocks.0.img_attn.qkv.weight": (8, 100)}, number=12),
+        "is damaged: its tensor 'double_blocks.0.img_attn.qkv.weight' has no valid shape",
+    ),
+    "another family": (gguf(LUMINA), "is a checkpoint of Lumina 2"),
+    "a language model": (
+        gguf({"token_embd.weight": (8, 256)}),
+        "is a language model as GGUF (flux): not supported",
+    ),
+    "a UNet": (
+        gguf({"input_blocks.0.0.weight": (320, 4, 3, 3)}),
+        "is only the UNet of a checkpoint, without text encoder",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_what_cannot_be_used_is_refused_in_words(tmp_path: Path, name: str) -> None:
+    """Before anything of its size is taken from memory."""
+    content, words = DAMAGED[name]
+    found = add(tmp_path, content)
+    assert isinstance(found, Refused)
+    assert found.reason.startswith(f"it.gguf {words}")
+
+
+def test_two_tensors_of_one_name_are_refused(tmp_path: Path) -> None:
+    """One would hide the other."""
+    head, size = gguf({"img_in.weight": (8, 256), "img_up.weight": (8, 256)})
+    found = add(tmp_path, (head.replace(b"img_up", b"img_in"), size))
+    assert isinstance(found, Refused)
+    assert "two tensors 'img_in.weight'" in found.reason
+
+
+def test_bytes_changed_at_random_do_no_harm(tmp_path: Path) -> None:
+    """A header is read to its end, or refused."""
+    chance = random.Random(0)
+    path = tmp_path / "it.gguf"
+    head, size = gguf(Z_IMAGE, metadata=(ARCHITECTURE, Q4_K_S, LIST_OF_WORDS))
+    refused = 0
+    for _ in range(3000):
+        changed = bytearray(head)
+        for _ in range(chance.choice([1, 1, 2, 8])):
+            changed[chance.randrange(len(changed))] = chance.choice([0, 1, 127, 255])
+        path.write_bytes(bytes(changed[: chance.choice([len(changed), chance.randrange(4, 400)])]))
+        with path.open("r+b") as file:
+            file.truncate(max(path.stat().st_size, chance.choice([0, size])))
+        try:
+            read_gguf(path)
+        except ModelRefused as error:
+            assert error.message.endswith(".")
+            refused += 1
+    assert refused > 1000
+
+
+LIST_OF_WORDS = entry("words", LIST, struct.pack("<IQ", TEXT, 2) + text("a") + text("b"))
+
+
+@pytest.mark.parametrize("kind", ["vae", "loras", "embeddings"])
+def test_gguf_files_of_other_kinds_are_refused(tmp_path: Path, kind: str) -> None:
+    """diffusers reads transformers only."""
+    path = tmp_path / kind / "it.gguf"
+    path.parent.mkdir()
+    path.write_bytes(gguf(flux())[0])
+    (found,) = Catalog(tmp_path).scan().refused
+    assert found.reason == (
+        "it.gguf is a GGUF file: picowatch reads only transformers from such files."
+    )
