@@ -66,6 +66,11 @@ def read_any_header(path: Path) -> Header:
     return read_gguf(path) if path.suffix.lower() == GGUF else read_header(path)
 
 
+def stays_quantised(name: str, kind: str, shape: tuple[int, ...]) -> bool:
+    """Whether a tensor of this type is widened only while it computes, as linear layers can."""
+    return name.endswith(".weight") and len(shape) == 2 and kind not in ("F32", "F16", "BF16")
+
+
 def read_gguf(path: Path) -> Header:
     """The header of a whole GGUF file; ModelRefused says what is wrong with it."""
     try:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from picowatch.catalog import Model, weight_files
 from picowatch.catalog.families import FLOWS
-from picowatch.catalog.headers import read_header
+from picowatch.catalog.gguf import BLOCKS, GGUF, read_any_header, stays_quantised
 from picowatch.catalog.transformer_files import parts_of
 from picowatch.engine.memory.ladder import Weights
 
@@ -18,22 +18,27 @@ _COPIES = "model_ema."  # of the UNet's weights; never loaded
 
 def weights_of(model: Model, bytes_each: int) -> Weights:
     """The bytes of its parts, `bytes_each` of which hold one number."""
-    bytes_of = {"vae": 0, "encoders": 0, "denoiser": 0}
-    for name, numbers in _tensors(model):
+    bytes_of = {"vae": 0.0, "encoders": 0.0, "denoiser": 0.0}
+    for name, size in _tensors(model, bytes_each):
         if name.startswith(_VAE):
-            bytes_of["vae"] += numbers * bytes_each
+            bytes_of["vae"] += size
         elif name.startswith(_ENCODERS):
-            bytes_of["encoders"] += numbers * bytes_each
+            bytes_of["encoders"] += size
         elif not name.startswith(_COPIES):
-            bytes_of["denoiser"] += numbers * bytes_each
-    return Weights(**bytes_of, flow=model.family in FLOWS)
+            bytes_of["denoiser"] += size
+    sizes = {part: int(size) for part, size in bytes_of.items()}
+    return Weights(**sizes, flow=model.family in FLOWS)
 
 
-def _tensors(model: Model) -> Iterator[tuple[str, int]]:
-    """Each tensor's name, which begins with its part's, and how many numbers it has."""
+def _tensors(model: Model, bytes_each: int) -> Iterator[tuple[str, float]]:
+    """Each tensor's name, which begins with its part's, and how many bytes it takes."""
     for part, file in _files(model):
-        for name, shape in read_header(file).shapes.items():
-            yield f"{part}{name}", prod(shape)
+        header = read_any_header(file)
+        for name, shape in header.shapes.items():
+            kind = header.types[name]
+            quantised = file.suffix.lower() == GGUF and stays_quantised(name, kind, shape)
+            block, size = BLOCKS[kind] if quantised else (1, bytes_each)
+            yield f"{part}{name}", prod(shape) / block * size
 
 
 def _files(model: Model) -> Iterator[tuple[str, Path]]:

@@ -19,7 +19,7 @@ from safetensors import safe_open
 from picowatch.catalog import Model
 from picowatch.catalog.configs import read_json
 from picowatch.catalog.families import transformer
-from picowatch.catalog.gguf import GGUF, read_any_header
+from picowatch.catalog.gguf import GGUF, read_any_header, stays_quantised
 from picowatch.catalog.headers import Header
 from picowatch.catalog.storage import FP8, SCALES
 from picowatch.catalog.transformer_files import config_changes, part_of
@@ -124,18 +124,13 @@ def _read_gguf(file: Path, header: Header, dtype: torch.dtype) -> Tensors:
         name = one.name.removeprefix(found.prefix)
         if not one.name.startswith(found.prefix):
             continue
-        if _stays_quantised(name, header.types[one.name], header.shapes[one.name]):
+        if stays_quantised(name, header.types[one.name], header.shapes[one.name]):
             data = torch.from_numpy(one.data.copy())
             tensors[name] = GGUFParameter(data, quant_type=one.tensor_type)  # type: ignore[no-untyped-call]
         else:
             # A copy: what is not quantised is the mapped file itself.
             tensors[name] = torch.tensor(dequantize(one.data, one.tensor_type)).to(dtype)
     return tensors
-
-
-def _stays_quantised(name: str, kind: str, shape: tuple[int, ...]) -> bool:
-    """Only linear layers compute with quantised weights."""
-    return name.endswith(".weight") and len(shape) == 2 and kind not in ("F32", "F16", "BF16")
 
 
 def _scale(header: Header, name: str, opened: Any) -> torch.Tensor | None:

@@ -12,6 +12,8 @@ from tests.engine.ldm import write_single_file
 from tests.engine.models.test_checkpoints import DEMO, checkpoints, named
 from tests.engine.pipelines.test_flows import requests_of
 from tests.engine.pipelines.tiny_flows import tiny_flow
+from tests.engine.pipelines.transformer_files import weights_of as transformer_weights
+from tests.engine.pipelines.transformer_files import write_gguf, z_image_names
 
 
 def held(*models: object) -> int:
@@ -32,6 +34,24 @@ def test_a_folder_of_a_flow_family(models: Path, precision: str) -> None:
     assert weights.encoders == pytest.approx(held(*encoders), rel=0.01)
     assert weights.denoiser == held(transformer)
     assert weights.vae == held(vae)
+
+
+def test_a_gguf_file_takes_what_its_quantised_weights_take(models: Path) -> None:
+    """They are widened a layer at a time, while it computes."""
+    (models / "checkpoints").mkdir(parents=True)
+    (models / "checkpoints/Z-Image-Turbo").symlink_to(tiny_flow("Z-Image-Turbo"))
+    tensors = z_image_names(transformer_weights("Z-Image-Turbo"))
+    write_gguf(models / "checkpoints/mine-turbo.gguf", tensors, "Q4_0")
+    catalog = Catalog(models)
+    folder, quantised = (
+        weights_of(catalog.find("checkpoint", name), 4)
+        for name in ("Z-Image-Turbo", "mine-turbo.gguf")
+    )
+    assert quantised.encoders == folder.encoders
+    loading = Checkpoints(catalog, choose_target("cpu", "float32"))
+    loaded = loading.load(named(models, checkpoint="mine-turbo.gguf"))
+    assert quantised.denoiser == held(loaded.components["transformer"])
+    assert quantised.denoiser < folder.denoiser / 3
 
 
 @pytest.mark.parametrize("name", ["one", "folder"])
