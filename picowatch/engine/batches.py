@@ -9,7 +9,7 @@ from picowatch.recipe.request import ImageRequest
 _AUTO_PIXELS = 8 * 128 * 128
 _AUTO_LIMIT = 8
 # Samplers of second order evaluate the UNet twice in each step but the last.
-_SECOND_ORDER = {"Heun", "DPM2", "DPM2 a"}
+_SECOND_ORDER = {"Heun", "DPM2", "DPM2 a", "DPM++ 2S a"}
 
 
 def batch_size_for(request: ImageRequest, setting: int | Literal["auto"]) -> int:

@@ -67,7 +67,16 @@ Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 Pixels = Annotated[int, Field(ge=64, le=2048, multiple_of=8)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)]
 ScheduleType = Literal[
-    "automatic", "karras", "exponential", "beta", "uniform", "sgm_uniform", "leading", "simple"
+    "automatic",
+    "karras",
+    "exponential",
+    "beta",
+    "uniform",
+    "sgm_uniform",
+    "leading",
+    "simple",
+    "kl_optimal",
+    "align_your_steps",
 ]
 Prediction = Literal["", "epsilon", "v", "v_zero_snr"]
 Loras = tuple[tuple[str, float], ...]

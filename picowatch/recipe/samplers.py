@@ -24,9 +24,17 @@ SCHEDULE_TYPES = {
     "sgm_uniform": "SGM Uniform",
     "leading": "DDIM",
     "simple": "Simple",
+    "kl_optimal": "KL Optimal",
+    "align_your_steps": "Align Your Steps",
 }
 SIMPLE = "simple"
-_SCHEDULE_ALIASES = {"ddim": "leading", "auto": AUTOMATIC}
+_SCHEDULE_ALIASES = {
+    "ddim": "leading",
+    "auto": AUTOMATIC,
+    "normal": "uniform",
+    "turbo": "simple",
+    "ays": "align_your_steps",
+}
 
 # What a UNet was trained to predict: our name to other programs' words. "Zero Terminal SNR" is
 # A1111's. Epsilon is never trained so: to call pure noise noise teaches nothing.
@@ -40,9 +48,10 @@ PREDICTIONS = {
 }
 _PREDICTION_ALIASES = ("auto", "default")  # of automatic
 
-_SIGMAS = ("karras", "exponential", "beta", "uniform", "sgm_uniform", "leading")
+_NOISE_LEVELS = ("karras", "exponential", "beta", "kl_optimal", "align_your_steps")
+_SIGMAS = (*_NOISE_LEVELS, "uniform", "sgm_uniform", "leading")
 # DPMSolverSinglestep, one of the two classes that can be DPM++ SDE, has no timestep_spacing.
-_SINGLESTEP = ("karras", "exponential", "beta", "uniform")
+_SINGLESTEP = (*_NOISE_LEVELS, "uniform")
 _STEPS_ONLY = ("uniform", "sgm_uniform", "leading")
 
 
@@ -68,7 +77,9 @@ class KnownSampler:
         return self.name not in _NEVER_PURE_NOISE
 
 
-_NEVER_PURE_NOISE = ("Heun", "LMS", "DPM2", "DPM2 a", "DPM++ SDE", "DEIS", "PNDM")
+_NEVER_PURE_NOISE = (
+    *("Heun", "LMS", "DPM2", "DPM2 a", "DPM++ SDE", "DPM++ 2S a", "DEIS", "PNDM", "SA-Solver"),
+)
 
 SAMPLERS = (
     KnownSampler(
@@ -82,6 +93,13 @@ SAMPLERS = (
         _SIGMAS,
         "exponential",
         ("dpmpp_2m_sde_heun", "k_dpmpp_2m_sde_heun"),
+    ),
+    KnownSampler("DPM++ 3M SDE", _SIGMAS, "exponential", ("dpmpp_3m_sde", "k_dpmpp_3m_sde")),
+    KnownSampler(
+        "DPM++ 2S a",
+        _SIGMAS,
+        "karras",
+        ("dpmpp_2s_a", "k_dpmpp_2s_a", "dpmpp_2s_ancestral", "k_dpmpp_2s_ancestral"),
     ),
     KnownSampler("Euler", _SIGMAS, "uniform", ("EulerDiscrete", "k_euler")),
     KnownSampler(
@@ -107,6 +125,7 @@ SAMPLERS = (
     ),
     KnownSampler("DDIM", _STEPS_ONLY, "uniform"),
     KnownSampler("DDPM", _STEPS_ONLY, "uniform"),
+    KnownSampler("SA-Solver", _SIGMAS, "uniform", ("SASolver",)),
     KnownSampler("DEIS", _SIGMAS, "uniform", ("DEISMultistep",)),
     KnownSampler("UniPC", _SIGMAS, "uniform", ("UniPCMultistep", "uni_pc")),
     KnownSampler("PNDM", _STEPS_ONLY, "uniform", ("PLMS",)),
@@ -117,8 +136,6 @@ DEFAULT_SAMPLER = "DPM++ 2M Karras"
 
 # A1111's samplers that diffusers does not have, and what comes closest.
 _MISSING = {
-    "DPM++ 2S a": ("DPM++ SDE", ("dpmpp_2s_a", "k_dpmpp_2s_a", "dpmpp_2s_ancestral")),
-    "DPM++ 3M SDE": ("DPM++ 2M SDE", ("dpmpp_3m_sde", "k_dpmpp_3m_sde")),
     "DPM fast": ("DPM++ 2M", ("dpm_fast", "k_dpm_fast")),
     "DPM adaptive": ("DPM++ 2M", ("dpm_adaptive", "k_dpm_ad", "dpm_ad")),
     "Restart": ("Heun", ()),

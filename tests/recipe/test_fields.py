@@ -172,7 +172,8 @@ def test_the_native_size_is_the_checkpoints() -> None:
             "schedule_type: karas",
             "unknown schedule type 'karas'. Did you mean 'karras'? The schedule types are "
             "automatic, karras, "
-            "exponential, beta, uniform, sgm_uniform, leading and simple.",
+            "exponential, beta, uniform, sgm_uniform, leading, simple, kl_optimal and "
+            "align_your_steps.",
         ),
         (
             "sampler: DPM++ 2M Karras\nschedule_type: beta",

@@ -61,8 +61,8 @@ def test_a_schedule_type_alone_goes_with_the_default_sampler() -> None:
 
 
 ALL = (
-    "DPM++ 2M, DPM++ 2M SDE, DPM++ 2M SDE Heun, Euler, Euler a, Heun, LMS, DPM2, DPM2 a, "
-    "DPM++ SDE, DDIM, DDPM, DEIS, UniPC, PNDM, LCM and TCD"
+    "DPM++ 2M, DPM++ 2M SDE, DPM++ 2M SDE Heun, DPM++ 3M SDE, DPM++ 2S a, Euler, Euler a, Heun, "
+    "LMS, DPM2, DPM2 a, DPM++ SDE, DDIM, DDPM, SA-Solver, DEIS, UniPC, PNDM, LCM and TCD"
 )
 
 
@@ -74,14 +74,14 @@ ALL = (
             f"unknown sampler 'Eulr'. Did you mean 'Euler'? The samplers are {ALL}.",
         ),
         (
-            "sampler: DPM++ 2S a Karras",
-            "the sampler DPM++ 2S a is not in diffusers, which picowatch renders with; DPM++ SDE "
+            "sampler: DPM fast",
+            "the sampler DPM fast is not in diffusers, which picowatch renders with; DPM++ 2M "
             f"comes closest. The samplers are {ALL}.",
         ),
         (
-            "sampler: k_dpmpp_3m_sde",
-            "the sampler DPM++ 3M SDE is not in diffusers, which picowatch renders with; DPM++ 2M "
-            f"SDE comes closest. The samplers are {ALL}.",
+            "sampler: k_dpm_ad",
+            "the sampler DPM adaptive is not in diffusers, which picowatch renders with; DPM++ 2M "
+            f"comes closest. The samplers are {ALL}.",
         ),
         (
             "sampler: Euler a\nschedule_type: karras",
@@ -114,6 +114,9 @@ FILES = {
     "DPM++ SDE": "dpmsolver_singlestep",
     "DDIM": "ddim",
     "DDPM": "ddpm",
+    "DPM++ 3M SDE": "euler_discrete",
+    "DPM++ 2S a": "k_dpm_2_ancestral_discrete",
+    "SA-Solver": "sasolver",
     "DEIS": "deis_multistep",
     "UniPC": "unipc_multistep",
     "PNDM": "pndm",
@@ -154,8 +157,8 @@ def test_a_checkpoint_of_pure_noise_refuses_samplers_that_cannot_begin_with_it()
     inventory = Inventory(demo=DEMO, checkpoints=(noob,))
     assert messages("prompt: a\nsampler: Heun", inventory=inventory) == [
         "the sampler Heun cannot begin with pure noise, which the checkpoint 'noob' is trained on "
-        "(zero terminal SNR). Use DPM++ 2M, DPM++ 2M SDE, DPM++ 2M SDE Heun, Euler, Euler a, "
-        "DDIM, DDPM, UniPC, LCM or TCD."
+        "(zero terminal SNR). Use DPM++ 2M, DPM++ 2M SDE, DPM++ 2M SDE Heun, "
+        "DPM++ 3M SDE, Euler, Euler a, DDIM, DDPM, UniPC, LCM or TCD."
     ]
     assert read_one("prompt: a\nsampler: Euler", inventory=inventory).checkpoint == "noob"
 
@@ -212,7 +215,7 @@ def test_a_recipe_decides_which_samplers_must_begin_with_pure_noise() -> None:
     assert messages(text.format("Heun", "plain", "v_zero_snr"), inventory=inventory) == [
         "the sampler Heun cannot begin with pure noise, as 'prediction: v_zero_snr' demands "
         "(zero terminal SNR). Use DPM++ 2M, DPM++ 2M SDE, "
-        "DPM++ 2M SDE Heun, Euler, Euler a, DDIM, DDPM, UniPC, LCM or TCD."
+        "DPM++ 2M SDE Heun, DPM++ 3M SDE, Euler, Euler a, DDIM, DDPM, UniPC, LCM or TCD."
     ]
     for sampler, checkpoint, prediction in (
         ("Euler", "plain", "v_zero_snr"),

@@ -79,6 +79,7 @@ class Drawing:
                 self.device,
                 strength,
                 request.prediction,
+                self.loaded.family,
             )
 
         hires = request.hires

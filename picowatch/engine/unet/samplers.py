@@ -7,7 +7,6 @@ does for the samplers it has from k-diffusion, and as DDIM and PNDM were publish
 from the configuration in a folder of Stable Diffusion 1.x.
 """
 
-import math
 from dataclasses import dataclass
 from inspect import signature
 from types import MethodType
@@ -28,6 +27,7 @@ from diffusers import (
     KDPM2DiscreteScheduler,
     LCMScheduler,
     PNDMScheduler,
+    SASolverScheduler,
     TCDScheduler,
     UniPCMultistepScheduler,
 )
@@ -36,13 +36,11 @@ from diffusers import (
 from diffusers.schedulers.scheduling_lms_discrete import LMSDiscreteScheduler
 
 from picowatch.engine.batches import steps_taken
+from picowatch.engine.unet.dpm import Dpm2sAncestral, Dpm3mSde
+from picowatch.engine.unet.noise_levels import NOISE_LEVELS, use_noise_levels
 from picowatch.errors import RenderFailed
 
-_SIGMA_OPTIONS = {
-    "karras": "use_karras_sigmas",
-    "exponential": "use_exponential_sigmas",
-    "beta": "use_beta_sigmas",
-}
+_SIGMA_OPTIONS = {"karras": "use_karras_sigmas", "exponential": "use_exponential_sigmas"}
 # What a recipe's `prediction` replaces in the checkpoint's own schedule.
 _PREDICTIONS: dict[str, dict[str, Any]] = {
     "": {},
@@ -88,6 +86,9 @@ _KINDS = {
     "DPM++ 2M SDE Heun": _Kind(
         DPMSolverMultistepScheduler, {"solver_type": "heun", **_SDE}, draws_noise=True
     ),
+    "DPM++ 3M SDE": _Kind(Dpm3mSde, _TO_ZERO, draws_noise=True),
+    "DPM++ 2S a": _Kind(Dpm2sAncestral, {}, draws_noise=True),
+    "SA-Solver": _Kind(SASolverScheduler, {}, draws_noise=True),
     "Euler": _Kind(EulerDiscreteScheduler, _TO_ZERO),
     "Euler a": _Kind(EulerAncestralDiscreteScheduler, {}, takes_sigmas=False, draws_noise=True),
     "DDIM": _Kind(DDIMScheduler, _UNCUT, "leading", takes_sigmas=False),
@@ -148,17 +149,19 @@ def build_sampler(
     device: Any,
     strength: float = 1.0,
     prediction: str = "",
+    family: str = "",
 ) -> PreparedSampler:
     """A new scheduler, ready for its first step; schedulers keep state between steps.
 
     `config` is the checkpoint's own: betas, prediction type, steps offset; a recipe's `prediction`
-    overrides it. With a `strength` below 1 only that share of the steps is taken, the last ones; at
-    least one, none for 0.
+    overrides it. `family` is the checkpoint's. With a `strength` below 1 only that share of the
+    steps is taken, the last ones; at least one, none for 0.
     """
     kind = _KINDS.get(name)
     if kind is None:
         raise RenderFailed(f"The engine has no sampler {name!r}.")
-    if schedule_type in _SIGMA_OPTIONS and not kind.takes_sigmas:
+    spreads = schedule_type in _SIGMA_OPTIONS or schedule_type in NOISE_LEVELS
+    if spreads and not kind.takes_sigmas:
         raise RenderFailed(f"The sampler {name} does not take the schedule type {schedule_type!r}.")
     config = config | _PREDICTIONS[prediction]
     zero_snr = bool(config.get("rescale_betas_zero_snr"))
@@ -172,11 +175,11 @@ def build_sampler(
     options = kind.options | _spacing(kind, schedule_type, steps, zero_snr=zero_snr)
     if kind.scheduler in _DISTILLED:
         options["original_inference_steps"] = max(steps, _DISTILLED_STEPS)
-    if schedule_type in ("karras", "exponential"):
+    if schedule_type in _SIGMA_OPTIONS:
         options[_SIGMA_OPTIONS[schedule_type]] = True
     scheduler = kind.scheduler.from_config(config, **options)
-    if schedule_type == "beta":
-        use_beta_sigmas(scheduler)
+    if schedule_type in NOISE_LEVELS:
+        use_noise_levels(scheduler, schedule_type, family)
     if kind.scheduler is LMSDiscreteScheduler:
         integrate_lms_without_scipy(scheduler)
     scheduler.set_timesteps(steps, device=device)
@@ -225,16 +228,8 @@ def _spacing(
     return {"timestep_spacing": kind.uniform_spacing}
 
 
-# "Beta Sampling is All You Need", https://arxiv.org/abs/2407.12173: alpha = beta = 0.6.
-_BETA_SHAPE = 0.6
 # Two points integrate polynomials up to the third degree exactly, and LMS has order 4.
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(2)
-
-
-def use_beta_sigmas(scheduler: Any) -> None:
-    """The option use_beta_sigmas without scipy."""
-    scheduler.register_to_config(use_beta_sigmas=True)
-    scheduler._convert_to_beta = MethodType(_beta_sigmas, scheduler)
 
 
 def integrate_lms_without_scipy(scheduler: Any) -> None:
@@ -259,33 +254,3 @@ def _lms_coefficient(scheduler: Any, order: int, t: int, current_order: int) -> 
         if k != current_order:
             values *= (points - past[k]) / (past[current_order] - past[k])
     return float((there - here) / 2 * (_WEIGHTS @ values))
-
-
-def _beta_sigmas(_: Any, in_sigmas: Any, num_inference_steps: int, **__: Any) -> Any:
-    """Sigmas at even quantiles of the beta distribution over the model's range."""
-    low, high = float(in_sigmas[-1]), float(in_sigmas[0])
-    probabilities = 1 - np.linspace(0, 1, num_inference_steps)
-    quantiles = np.array([_beta_quantile(float(one)) for one in probabilities])
-    return low + quantiles * (high - low)
-
-
-def _beta_quantile(probability: float) -> float:
-    """The inverse of the symmetric beta distribution function, by bisection."""
-    if probability > 0.5:
-        return 1 - _beta_quantile(1 - probability)
-    low, high = 0.0, 0.5
-    for _ in range(52):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _beta_mass(middle) < probability else (low, middle)
-    return low
-
-
-def _beta_mass(x: float) -> float:
-    """The distribution function up to x <= 0.5: https://dlmf.nist.gov/8.17.E7 as a series."""
-    shape = _BETA_SHAPE
-    total, term = 0.0, 1.0
-    for n in range(60):
-        total += term / (shape + n)
-        term *= (n + 1 - shape) * x / (n + 1)
-    whole = math.gamma(shape) ** 2 / math.gamma(2 * shape)
-    return math.pow(x, shape) * total / whole

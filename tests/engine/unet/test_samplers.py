@@ -10,6 +10,8 @@ from diffusers.schedulers.scheduling_lms_discrete import LMSDiscreteScheduler
 
 from picowatch.catalog import read_config
 from picowatch.engine.models.sd1 import SD15
+from picowatch.engine.unet import dpm
+from picowatch.engine.unet.dpm import Dpm2sAncestral, Dpm3mSde
 from picowatch.engine.unet.samplers import _KINDS, build_sampler
 from picowatch.errors import RenderFailed
 from picowatch.recipe.samplers import SAMPLERS, KnownSampler
@@ -23,8 +25,9 @@ pytestmark = [
 CONFIG = read_config(SD15 / "scheduler" / "scheduler_config.json")
 NOISY = (
     *("Euler a", "DPM2 a", "DPM++ 2M SDE", "DPM++ 2M SDE Heun"),
-    *("DPM++ SDE", "DDPM", "LCM", "TCD"),
+    *("DPM++ 3M SDE", "DPM++ 2S a", "DPM++ SDE", "SA-Solver", "DDPM", "LCM", "TCD"),
 )
+TWICE = ("Heun", "DPM2", "DPM2 a", "DPM++ 2S a")
 COMBINATIONS = [(s.name, schedule_type) for s in SAMPLERS for schedule_type in s.schedule_types]
 
 
@@ -64,6 +67,9 @@ def build(name: str, schedule_type: str, steps: int = 24) -> Any:
             diffusers.DPMSolverSinglestepScheduler,
             {"algorithm_type": "sde-dpmsolver++", "solver_order": 2, "final_sigmas_type": "zero"},
         ),
+        ("DPM++ 3M SDE", Dpm3mSde, {"final_sigmas_type": "zero"}),
+        ("DPM++ 2S a", Dpm2sAncestral, {"timestep_spacing": "linspace"}),
+        ("SA-Solver", diffusers.SASolverScheduler, {"algorithm_type": "data_prediction"}),
         ("DEIS", diffusers.DEISMultistepScheduler, {"algorithm_type": "deis", "solver_order": 2}),
         ("DDPM", diffusers.DDPMScheduler, {"clip_sample": False, "variance_type": "fixed_small"}),
         ("LCM", diffusers.LCMScheduler, {"original_inference_steps": 50, "clip_sample": False}),
@@ -109,6 +115,68 @@ def test_beta_sigmas_are_the_quantiles_of_the_beta_distribution() -> None:
     assert quantiles == pytest.approx([1, 0.82431962, 0.5, 0.17568038, 0], abs=1e-5)
 
 
+def test_kl_optimal_has_even_angles() -> None:
+    """A1111's values for six steps between SD 1.5's least and most noise, but for its last."""
+    sigmas = build("Euler", "kl_optimal", steps=6).sigmas.double().numpy()
+    low, high = 0.029167, 14.614647
+    angles = np.arctan(sigmas[:-1])
+    assert angles[0] == pytest.approx(np.arctan(high), abs=1e-5)
+    assert np.diff(angles) == pytest.approx(
+        np.full(5, (np.arctan(low) - np.arctan(high)) / 6), abs=1e-5
+    )
+    assert sigmas[-1] == 0
+
+
+@pytest.mark.parametrize(
+    ("family", "second", "last"), [("sd1", 6.475, 0.029), ("sdxl", 6.315, 0.029)]
+)
+def test_align_your_steps_has_its_tables(family: str, second: float, last: float) -> None:
+    """Eleven steps are the table; another number lies between, evenly in logarithms."""
+
+    def levels(steps: int) -> Any:
+        built = build_sampler("Euler", "align_your_steps", steps, CONFIG, "cpu", family=family)
+        return built.scheduler.sigmas.double().numpy()
+
+    table = levels(11)
+    assert [*table[:2], *table[-2:]] == pytest.approx([14.615, second, last, 0], abs=1e-5)
+    finer = levels(21)
+    assert finer[1] == pytest.approx(np.sqrt(14.615 * second), rel=1e-5)
+    assert finer[2] == pytest.approx(second, rel=1e-5)
+
+
+# What k-diffusion 0.1.1 gives with `SIGMAS`, `picture_of` as its model and `noise_of` as its noise:
+# sample_dpmpp_2s_ancestral and sample_dpmpp_3m_sde.
+SIGMAS = (14.614647, 6.082159, 2.232162, 0.692574, 0.169758, 0.029168, 0.0)
+RECORDED = {
+    "DPM++ 2S a": (0.747036, -0.022019, 0.466945, 0.536119),
+    "DPM++ 3M SDE": (0.329227, -0.394818, 1.013358, 0.479419),
+}
+
+
+def picture_of(x: torch.Tensor, sigma: float) -> torch.Tensor:
+    return torch.tanh(x / (1 + sigma)) + 0.1 * torch.cos(sigma * x / (1 + sigma * sigma))
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_steps_are_k_diffusions(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a model whose pictures bend, and noise that is known."""
+    drawn = iter(range(1, 100))
+    monkeypatch.setattr(
+        dpm, "_noise", lambda *_: torch.cos(torch.arange(4.0) * next(drawn)).view(1, 1, 2, 2)
+    )
+    scheduler = build(name, "karras", steps=6)
+    ends = scheduler.sigmas[::2] if name in TWICE else scheduler.sigmas
+    assert ends[:6].tolist() == pytest.approx(SIGMAS[:6], abs=1e-5)
+    x = torch.linspace(-2, 2, 4).view(1, 1, 2, 2) * SIGMAS[0]
+    for timestep in scheduler.timesteps:
+        index = scheduler.step_index or 0
+        first = getattr(scheduler, "state_in_first_order", True)
+        sigma = float(scheduler.sigmas[index] if first else scheduler.sigmas_interpol[index - 1])
+        predicted = (x - picture_of(x, sigma)) / sigma
+        x = scheduler.step(predicted, timestep, x).prev_sample
+    assert x.flatten().tolist() == pytest.approx(RECORDED[name], abs=1e-5)
+
+
 @pytest.mark.parametrize(("name", "schedule_type"), COMBINATIONS)
 def test_every_number_of_steps_makes_numbers(name: str, schedule_type: str) -> None:
     """1 to 150 steps, with everything recipes accept: as many steps as requested, and no NaN."""
@@ -116,7 +184,7 @@ def test_every_number_of_steps_makes_numbers(name: str, schedule_type: str) -> N
         scheduler = build(name, schedule_type, steps)
         extra = 1 if name == "PNDM" and steps > 1 else 0
         # Samplers of second order evaluate the UNet twice in each step but the last.
-        evaluations = 2 * steps - 1 if name in ("Heun", "DPM2", "DPM2 a") else steps + extra
+        evaluations = 2 * steps - 1 if name in TWICE else steps + extra
         assert len(scheduler.timesteps) == evaluations
         drawn = {"generator": [torch.Generator().manual_seed(1)]} if name in NOISY else {}
         latents = torch.randn(1, 4, 2, 2, generator=torch.Generator().manual_seed(2))
