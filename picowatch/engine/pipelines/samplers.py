@@ -10,7 +10,7 @@ from diffusers import (
     UniPCMultistepScheduler,
 )
 
-from picowatch.engine.unet.samplers import use_beta_sigmas
+from picowatch.engine.unet.noise_levels import use_noise_levels
 
 # Where there is nothing but noise, the logarithms of the solvers are infinite.
 _ALMOST_ONE = 1 - 1e-6
@@ -82,5 +82,5 @@ def scheduler_of(kind: Any, config: Mapping[str, Any]) -> Any:
     if not config.get("use_beta_sigmas"):
         return kind.from_config(config)
     scheduler = kind.from_config(config, use_beta_sigmas=False)
-    use_beta_sigmas(scheduler)
+    use_noise_levels(scheduler, "beta")
     return scheduler

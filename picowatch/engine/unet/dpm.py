@@ -36,7 +36,7 @@ def _noise(like: torch.Tensor, generator: Any) -> torch.Tensor:
 class Dpm2sAncestral(_Ancestral):  # type: ignore[misc]
     """DPM++ 2S a: two evaluations a step, the second half the way, in logarithms of the noise."""
 
-    sample: torch.Tensor | None  # what the step began with, before its second evaluation
+    sample: Any  # what the step began with, before its second evaluation
 
     def step(
         self,

@@ -18,7 +18,7 @@ _ALIGNED_XL = (14.615, 6.315, 3.771, 2.181, 1.342, 0.862, 0.555, 0.380, 0.234, 0
 Levels = NDArray[np.float64]
 
 
-def use_noise_levels(scheduler: Any, schedule_type: str, family: str) -> None:
+def use_noise_levels(scheduler: Any, schedule_type: str, family: str = "") -> None:
     """Let the scheduler step through one of `NOISE_LEVELS`, and then to no noise at all.
 
     diffusers has a place for the first of them, which needs scipy there, and none for the others:
