@@ -30,13 +30,25 @@ NAMES = {
     "hunyuan_video": "HunyuanVideo",
     "hidream": "HiDream",
     "ovis": "Ovis-Image",
+    "ernie_image": "ERNIE-Image",
     "anima": "Anima",
     "wan": "Wan",
 }
 # Families of UNets, whose single files are whole checkpoints.
 UNETS = ("demo", "sd1", "sd2", "sdxl")
 # Families that diffusers' pipelines render.
-FLOWS = ("z_image", "flux", "flux2", "qwen_image", "sd3", "chroma", "lumina2", "krea2")
+FLOWS = (
+    "z_image",
+    "flux",
+    "flux2",
+    "qwen_image",
+    "sd3",
+    "chroma",
+    "lumina2",
+    "krea2",
+    "ernie_image",
+    "ovis",
+)
 RENDERED = (*UNETS, *FLOWS)
 # Those among them whose transformer may be a file of its own.
 TRANSFORMER_FILES = ("z_image", "flux")
@@ -130,7 +142,7 @@ def variant_by_name(family: str, variant: str, name: str) -> str:
     `variant` is what its weights and configs say.
     """
     name = name.casefold()
-    if family == "z_image":
+    if family in ("z_image", "ernie_image"):
         return "Turbo" if "turbo" in name else "Base"
     if family == "flux" and variant == "dev" and "krea" in name:
         return "Krea"

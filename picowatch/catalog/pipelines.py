@@ -85,6 +85,20 @@ _KREA2 = {
 }
 # The layers of the text encoder that are read.
 _KREA2_SETTINGS = {"patch_size": 2, "text_encoder_select_layers": [*range(2, 36, 3)]}
+_ERNIE_IMAGE = {
+    "scheduler": _EULER,
+    "transformer": ("ErnieImageTransformer2DModel",),
+    "vae": ("AutoencoderKLFlux2",),
+    "text_encoder": ("Mistral3Model",),
+    "tokenizer": ("TokenizersBackend", "PreTrainedTokenizerFast"),
+}
+_OVIS = {
+    "scheduler": _EULER,
+    "transformer": ("OvisImageTransformer2DModel",),
+    "vae": ("AutoencoderKL",),
+    "text_encoder": ("Qwen3Model",),
+    "tokenizer": _QWEN_WORDS,
+}
 _KLEIN_SIZES = {7680: " 4B", 12288: " 9B"}  # by the width of the text
 _SD3 = {
     "scheduler": _EULER,
@@ -117,6 +131,8 @@ PIPELINES = {
     "FluxFillPipeline": Pipeline("flux", _FLUX, variant="Fill"),
     "Flux2KleinPipeline": Pipeline("flux2", _KLEIN),
     "Krea2Pipeline": Pipeline("krea2", _KREA2, settings=_KREA2_SETTINGS),
+    "ErnieImagePipeline": Pipeline("ernie_image", _ERNIE_IMAGE),
+    "OvisImagePipeline": Pipeline("ovis", _OVIS),
     "QwenImagePipeline": Pipeline("qwen_image", _QWEN_IMAGE, native_size=1328),
     "ChromaPipeline": Pipeline("chroma", _CHROMA),
     "Lumina2Pipeline": Pipeline("lumina2", _LUMINA2),

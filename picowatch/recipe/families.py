@@ -116,6 +116,9 @@ _RULES = {
         fills=True,
     ),
     ("qwen_image", ""): _flow(50, 4),
+    ("ernie_image", "Base"): _flow(50, 4, lacks=_NO_PICTURES),
+    ("ernie_image", "Turbo"): _flow(8, guided=False, lacks=_NO_PICTURES),
+    ("ovis", ""): _flow(50, 5, lacks=_NO_PICTURES),
     # Its card's guidance, which counts from 0, plus 1.
     ("krea2", "Raw"): _flow(28, 5.5, lacks=_NO_PICTURES),
     ("krea2", "Turbo"): _flow(8, guided=False, lacks=_NO_PICTURES),

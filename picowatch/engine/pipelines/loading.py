@@ -8,10 +8,12 @@ from picowatch.engine.devices import Target
 from picowatch.engine.models.parts import FindFile
 from picowatch.engine.pipelines import (
     chroma,
+    ernie_image,
     flux,
     flux2,
     krea2,
     lumina2,
+    ovis,
     qwen_image,
     sd3,
     z_image,
@@ -27,6 +29,8 @@ FAMILIES = {
     "flux2": flux2.FAMILY,
     "qwen_image": qwen_image.FAMILY,
     "krea2": krea2.FAMILY,
+    "ernie_image": ernie_image.FAMILY,
+    "ovis": ovis.FAMILY,
     "sd3": sd3.FAMILY,
     "chroma": chroma.FAMILY,
     "lumina2": lumina2.FAMILY,

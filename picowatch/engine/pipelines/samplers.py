@@ -9,6 +9,7 @@ from diffusers import (
     FlowMatchEulerDiscreteScheduler,
     UniPCMultistepScheduler,
 )
+from diffusers.schedulers.scheduling_utils import SchedulerOutput
 
 from picowatch.engine.unet.noise_levels import use_noise_levels
 
@@ -34,10 +35,10 @@ class _Solved(FlowMatchEulerDiscreteScheduler):
         timestep: torch.Tensor,
         sample: torch.Tensor,
         *_: Any,
-        return_dict: bool = False,
+        return_dict: bool = True,
         **__: Any,
-    ) -> tuple[torch.Tensor]:
-        """The sample after this step, in a tuple."""
+    ) -> Any:
+        """The sample after this step, as its parent gives it."""
         if self._step_index is None:  # a pass begins
             self._init_step_index(timestep)
             self._running = self._begun()
@@ -45,7 +46,8 @@ class _Solved(FlowMatchEulerDiscreteScheduler):
             model_output.float(), timestep, sample.float(), return_dict=False
         )
         self._step_index += 1
-        return (after.to(model_output.dtype),)
+        after = after.to(model_output.dtype)
+        return SchedulerOutput(after) if return_dict else (after,)
 
     def _begun(self) -> Any:
         """A solver at the step where this pass begins."""

@@ -93,6 +93,19 @@ CASES = {
         plain={"true_cfg_scale": 4.0, "negative_prompt": " "},
         guided={"true_cfg_scale": 4.0, "negative_prompt": "blur"},
     ),
+    "ERNIE-Image": Case(
+        _D.ErnieImagePipeline,
+        plain={"guidance_scale": 4.0},
+        guided={"guidance_scale": 4.0, "negative_prompt": "blur"},
+        reads=100,
+    ),
+    "ERNIE-Image-Turbo": Case(_D.ErnieImagePipeline, plain={"guidance_scale": 1.0}, reads=100),
+    "Ovis-Image-7B": Case(
+        _D.OvisImagePipeline,
+        plain={"guidance_scale": 5.0},
+        guided={"guidance_scale": 4.0, "negative_prompt": "blur"},
+        reads=256,
+    ),
     "Krea-2-Raw": Case(
         _D.Krea2Pipeline,
         plain={"guidance_scale": 4.5},
@@ -229,6 +242,16 @@ def test_a_picture_is_diffusers_picture(models: Path, ours: Renderer, name: str)
     (image,) = rendered(ours, *requests_of(models, name, "prompt: a red cube"))
     case = CASES[name]
     assert apart(image, expected(case.from_text, name, case, **case.plain)) <= 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_picture_depends_on_its_prompt(models: Path, ours: Renderer, name: str) -> None:
+    """Else the other tests would not see whether it was read."""
+    one, two = (
+        pixels(rendered(ours, *requests_of(models, name, f"prompt: {prompt}"))[0])
+        for prompt in ("a red cube", "two blue balls on grass")
+    )
+    assert (one != two).any()
 
 
 @pytest.mark.parametrize("name", those(lambda case: case.guided))

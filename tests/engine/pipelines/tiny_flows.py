@@ -161,6 +161,18 @@ def _flux(*, guided: bool, fills: bool = False) -> Any:
     )
 
 
+def _flux2_vae() -> Any:
+    return _D.AutoencoderKLFlux2(
+        down_block_types=["DownEncoderBlock2D"] * 4,
+        up_block_types=["UpDecoderBlock2D"] * 4,
+        block_out_channels=[8] * 4,
+        layers_per_block=1,
+        norm_num_groups=4,
+        latent_channels=32,
+        sample_size=64,
+    )
+
+
 def _klein(*, distilled: bool) -> Any:
     transformer = _D.Flux2Transformer2DModel(
         in_channels=128,
@@ -173,18 +185,9 @@ def _klein(*, distilled: bool) -> Any:
         axes_dims_rope=(4, 4, 4, 4),
         guidance_embeds=False,
     )
-    vae = _D.AutoencoderKLFlux2(
-        down_block_types=["DownEncoderBlock2D"] * 4,
-        up_block_types=["UpDecoderBlock2D"] * 4,
-        block_out_channels=[8] * 4,
-        layers_per_block=1,
-        norm_num_groups=4,
-        latent_channels=32,
-        sample_size=64,
-    )
     return _D.Flux2KleinPipeline(
         scheduler=moving_scheduler(),
-        vae=vae,
+        vae=_flux2_vae(),
         # As deep as the pipeline reads: hidden states 9, 18 and 27.
         text_encoder=_T.Qwen3ForCausalLM(qwen3_config(layers=28)),
         tokenizer=qwen_tokenizer(),
@@ -407,6 +410,72 @@ def _krea2(*, distilled: bool) -> Any:
     )
 
 
+def _ernie_image() -> Any:
+    words = qwen_tokenizer()
+    config = _T.Mistral3Config(
+        text_config={
+            "model_type": "mistral",
+            "vocab_size": len(words) + 8,
+            "hidden_size": 16,
+            "intermediate_size": 16,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 2,
+            "head_dim": 8,
+        },
+        vision_config={
+            "model_type": "pixtral",
+            "hidden_size": 16,
+            "intermediate_size": 16,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "head_dim": 8,
+        },
+    )
+    transformer = _D.ErnieImageTransformer2DModel(
+        hidden_size=32,
+        num_attention_heads=2,
+        num_layers=2,
+        ffn_hidden_size=32,
+        text_in_dim=16,
+        rope_axes_dim=(8, 4, 4),
+    )
+    with torch.no_grad():  # made with zeros, with which it says nothing
+        for layer in (transformer.adaLN_modulation[-1], transformer.final_linear):
+            layer.weight.normal_(std=0.2)
+    return _D.ErnieImagePipeline(
+        scheduler=flow_scheduler(),
+        vae=_flux2_vae(),
+        text_encoder=_T.Mistral3Model(config),
+        tokenizer=_T.TokenizersBackend(
+            tokenizer_object=words.backend_tokenizer,
+            pad_token="<|endoftext|>",
+            eos_token="<|im_end|>",
+            model_max_length=100,
+        ),
+        transformer=transformer,
+    )
+
+
+def _ovis() -> Any:
+    transformer = _D.OvisImageTransformer2DModel(
+        in_channels=64,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=16,
+        axes_dims_rope=(4, 4, 8),
+    )
+    return _D.OvisImagePipeline(
+        scheduler=moving_scheduler(),
+        vae=kl_vae(16, **FLUX_VAE),
+        text_encoder=_T.Qwen3Model(qwen3_config(layers=3)),
+        tokenizer=qwen_tokenizer(),
+        transformer=transformer,
+    )
+
+
 MAKERS: dict[str, Callable[[], Any]] = {
     "Z-Image": _z_image,
     "Z-Image-Turbo": _z_image,
@@ -419,6 +488,9 @@ MAKERS: dict[str, Callable[[], Any]] = {
     "Qwen-Image": _qwen_image,
     "Chroma1-HD": _chroma,
     "Lumina-Image-2.0": _lumina2,
+    "ERNIE-Image": _ernie_image,
+    "ERNIE-Image-Turbo": _ernie_image,
+    "Ovis-Image-7B": _ovis,
     "Krea-2-Raw": lambda: _krea2(distilled=False),
     "Krea-2-Turbo": lambda: _krea2(distilled=True),
     "sd3.5-medium": _sd3,
