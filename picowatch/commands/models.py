@@ -38,17 +38,18 @@ def models(settings: Settings, as_json: bool) -> int:
 
 
 def _lines(row: dict[str, Any]) -> Iterator[str]:
-    """A line for each model, and below a LoRA's what its file says of it."""
+    """A line for each model, and below it what its file says of it, or what is missing."""
     if row["refused"]:
         yield f"{row['kind']:10}  {row['name']}  refused: {row['refused']}"
         return
     size = f"{row['native_size']}x{row['native_size']}" if row["native_size"] else ""
     columns = (f"{row['kind']:10}", f"{row['name']:24}", f"{row['bytes'] / 1e6:>8.1f} MB")
-    yield "  ".join(filter(None, (*columns, row["hash"][:10], size, _family(row))))
+    yield "  ".join(filter(None, (*columns, (row["hash"] or "")[:10], size, _family(row))))
     for label, text in (
         ("trained on", row["base_model"]),
         ("trigger words", ", ".join(row["trigger_words"])),
         ("note", row["note"]),
+        ("missing", row["missing"]),
     ):
         if text:
             yield f"{'':12}{label}: {text}"
@@ -61,7 +62,10 @@ def _family(row: dict[str, Any]) -> str:
     name = NAMES[row["family"]]
     if row["kind"] in ADAPTERS:
         return f"for {name}"
+    if row["variant"]:
+        name += f" ({row['variant']}{', by its name' if row['by_name'] else ''})"
     special = (
+        row["stored"],
         "inpainting" if row["inpainting"] else "",
         "v-prediction" if row["prediction"] == "v_prediction" else "",
         "zero terminal SNR" if row["zero_snr"] else "",
@@ -81,23 +85,31 @@ def _row(catalog: Catalog, model: Model | Refused) -> dict[str, Any]:
         "base_model": "",
         "trigger_words": [],
         "family": "",
+        "variant": "",
+        "by_name": False,
+        "stored": "",
         "prediction": "",
         "zero_snr": False,
         "inpainting": False,
         "note": "",
+        "missing": None,
         "refused": None,
     }
     if isinstance(model, Refused):
         return row | {"refused": model.reason}
     return row | {
         "bytes": model.bytes,
-        "hash": catalog.sha256(model),
+        "hash": None if model.missing else catalog.sha256(model),
         "native_size": model.native_size or None,
         "base_model": model.base_model,
         "trigger_words": list(model.trigger_words),
         "family": model.family,
+        "variant": model.variant,
+        "by_name": model.by_name,
+        "stored": model.stored,
         "prediction": model.prediction,
         "zero_snr": model.zero_snr,
         "inpainting": model.in_channels == _INPAINTING_INPUTS,
         "note": model.note,
+        "missing": model.missing or None,
     }

@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 from picowatch.catalog import Catalog
 from picowatch.commands.init import init
 from picowatch.errors import CommandFailed
-from tests.catalog.files import kohya_lora_shapes
+from tests.catalog.files import Shapes, kohya_lora_shapes, write_model
 from tests.commands.picowatch import PROJECT, picowatch
 from tests.house import within
 
@@ -169,6 +169,21 @@ def test_models_lists_what_is_installed_and_what_was_refused(tmp_path: Path) -> 
     assert (demo["name"], demo["native_size"], demo["refused"]) == ("demo", 128, None)
     assert len(demo["hash"]) == 64
     assert old["refused"]
+
+
+def test_models_says_what_a_transformers_file_is_and_what_it_lacks(tmp_path: Path) -> None:
+    """Its variant, how its weights are stored, and where to put what is missing."""
+    folder = tmp_path / "models/checkpoints"
+    folder.mkdir(parents=True)
+    shapes: Shapes = {"layers.0.adaLN_modulation.0.weight": (8, 8), "cap_pad_token": (1, 8)}
+    write_model(folder / "z_image_turbo.safetensors", shapes)
+    shown = " ".join(picowatch(tmp_path, "models").stdout.split())
+    assert "z_image_turbo 0.0 MB 1024x1024 Z-Image (Turbo, by its name), float16 missing:" in shown
+    assert "missing: z_image_turbo.safetensors is only the transformer of Z-Image (Turbo)" in shown
+    _, row = json.loads(picowatch(tmp_path, "models", "--json").stdout)
+    assert (row["variant"], row["by_name"], row["stored"]) == ("Turbo", True, "float16")
+    assert (row["hash"], row["refused"]) == (None, None)
+    assert "models/checkpoints/" in row["missing"]
 
 
 def test_models_says_what_a_lora_is_for_and_why_one_does_nothing(tmp_path: Path) -> None:
