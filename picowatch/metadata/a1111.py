@@ -13,10 +13,12 @@ from picowatch.recipe.request import ImageRequest, loras_beside_prompt
 # A1111 writes the first 10 hex digits of a file's sha256, and 12 of LoRAs' and embeddings'.
 _HASH_DIGITS = 10
 _SHORT_HASH_DIGITS = 12
-# A1111's order; other keys of the table come between these. "CFG rescale" is SD.Next's.
+# A1111's order; other keys of the table come between these. "CFG rescale" is SD.Next's,
+# "Distilled CFG Scale" and "Module 1", which is the VAE, are Forge's.
 _FIRST = (
-    *("Steps", "Sampler", "Schedule type", "CFG scale", "CFG rescale", "Seed", "Size"),
-    *("Model hash", "Model", "VAE hash", "VAE", "Denoising strength", "Clip skip", "Mask blur"),
+    *("Steps", "Sampler", "Schedule type", "CFG scale", "Distilled CFG Scale", "CFG rescale"),
+    *("Seed", "Size", "Model hash", "Model", "VAE hash", "VAE", "Module 1"),
+    *("Denoising strength", "Clip skip", "Mask blur"),
     *("Hires upscale", "Hires steps", "Hires upscaler"),
 )
 _LAST = ("Lora hashes", "TI hashes", "Version")
@@ -63,6 +65,7 @@ def _values(
         "Size": f"{request.width}x{request.height}",
         "Model hash": request.checkpoint_hash[:_HASH_DIGITS],
         "VAE hash": request.vae_hash[:_HASH_DIGITS],
+        "Module 1": values.get("VAE", ""),
         "Lora hashes": _hashes(loras),
         "TI hashes": _hashes(embeddings),
         "Version": f"picowatch {version}",

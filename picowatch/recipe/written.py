@@ -104,11 +104,11 @@ Layer = dict[str, Written]
 class Entry:
     """One recipe of a file as written: its own settings, and where it begins.
 
-    `warnings` say what of it cannot be honoured. `forgives_idle`: another program wrote it, so
-    settings that change nothing are warnings, not mistakes.
+    `warnings` say what of it cannot be honoured. `forgives`: another program wrote it, so
+    settings that change nothing or that the checkpoint cannot do are warnings, not mistakes.
     """
 
     layer: Layer
     position: Position
     warnings: tuple[str, ...] = ()
-    forgives_idle: bool = False
+    forgives: bool = False

@@ -48,8 +48,28 @@ def test_defaults_are_left_out_and_other_values_are_written() -> None:
         "a corgi\n"
         "Steps: 24, Sampler: Euler a, Schedule type: SGM Uniform, CFG scale: 7, Seed: 42, "
         "Size: 512x768, Model hash: 879db523c3, Model: dreamshaper_8, VAE hash: 735e4c3a44, "
-        "VAE: vae-ft-mse, Clip skip: 2, Version: picowatch 0.1.0"
+        "VAE: vae-ft-mse, Module 1: vae-ft-mse, Clip skip: 2, Version: picowatch 0.1.0"
     )
+
+
+def test_flux_guidance_has_forges_name() -> None:
+    """Beside a CFG scale of 1; it is left out where it is off."""
+    request = replace(
+        CORGI,
+        negative_prompt="",
+        checkpoint="FLUX.1-dev",
+        sampler="Euler",
+        schedule_type="simple",
+        cfg_scale=1.0,
+        guidance=3.5,
+    )
+    assert parameters_text(request, "0.1.0") == (
+        "a corgi\n"
+        "Steps: 24, Sampler: Euler, Schedule type: Simple, CFG scale: 1, Distilled CFG Scale: 3.5, "
+        "Seed: 42, Size: 512x768, Model hash: 879db523c3, Model: FLUX.1-dev, "
+        "Version: picowatch 0.1.0"
+    )
+    assert "Distilled" not in parameters_text(CORGI, "0.1.0")
 
 
 def test_a_key_that_is_new_in_the_table_is_written_before_the_hashes(

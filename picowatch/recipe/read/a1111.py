@@ -22,7 +22,9 @@ from picowatch.recipe.read.a1111_blocks import (
     blocks,
     negative_in,
 )
+from picowatch.recipe.read.plain import number
 from picowatch.recipe.resolve.hires import final_side, find_upscaler
+from picowatch.recipe.resolve.installed import MODULE
 from picowatch.recipe.resolve.layers import put
 from picowatch.recipe.written import Entry, Layer, Position, Source, Written
 
@@ -45,8 +47,16 @@ _HIRES = {key: name for key, name in _by_key(HIRES_PARTS).items() if key not in 
 _HIRES_SIZE = "hires resize"
 # Draw Things is known by it; its negative prompt is a line of its own that begins with "-".
 _DRAW_THINGS_KEY = "guidance scale"
-# Forge's further model files: a VAE, or text encoders.
-_MODULE = re.compile(r"module \d+")
+# Forge's further model files: a VAE, or text encoders, which their names tell.
+_MODULE = re.compile(r"(?:hires )?module \d+")
+_ENCODER = re.compile(r"clip|t5|qwen|gemma|llama|mistral|encoder", re.IGNORECASE)
+# What Forge writes of the second pass where it is as the first, and of types that it chose itself.
+_SAME = re.compile(r"use same .*", re.IGNORECASE)
+_CHOSEN = re.compile(r"automatic(?: \(.*\))?", re.IGNORECASE)
+# The second pass' keys whose values are fields of the first one in a recipe.
+_SAME_AS = {"hires cfg scale": "cfg_scale", "hires distilled cfg scale": "guidance"}
+# What the schedule type Beta means without them (https://arxiv.org/abs/2407.12173).
+_BETA = {"beta schedule alpha": 0.6, "beta schedule beta": 0.6}
 # What comes closest to the upscalers that A1111 loads as models of their own.
 _CLOSEST_UPSCALER = "Lanczos"
 # A small decoder for previews; picowatch has none.
@@ -172,7 +182,7 @@ def _entry(source: Source, block: Block, problems: Problems) -> Entry:
     layer["prompt"] = _text(source, prompt or [first._replace(text="")])
     if negative:
         layer["negative_prompt"] = _text(source, negative)
-    return Entry(layer, layer["prompt"].position, tuple(warnings), forgives_idle=True)
+    return Entry(layer, layer["prompt"].position, tuple(warnings), forgives=True)
 
 
 def _prompts(lines: Sequence[Line], block: Block) -> tuple[Sequence[Line], Sequence[Line]]:
@@ -212,18 +222,42 @@ def _pairs(source: Source, line: Line) -> Iterator[tuple[str, Written]]:
         yield parameter.key, Written(parameter.value, position, parameter.raw, key)
 
 
+def _is_civitais_flux(pairs: Sequence[tuple[str, Written]]) -> bool:
+    """Whether Civitai wrote it for FLUX.1, as Forge tells it (modules/infotext_utils.py)."""
+    keys = {name.casefold() for name, _ in pairs}
+    return (
+        any(key.startswith("civitai") for key in keys)
+        and "distilled cfg scale" not in keys
+        and any("FLUX" in str(written.value) for _, written in pairs)
+    )
+
+
+def _as_flux(pairs: Sequence[tuple[str, Written]]) -> list[tuple[str, Written]]:
+    """Civitai's CFG scale is the distilled one, its clip skip and sampler "Undefined" are none."""
+    result = []
+    for name, written in pairs:
+        key = name.casefold()
+        if key == "cfg scale":
+            result += [("Distilled CFG Scale", written), (name, replace(written, value="1"))]
+        elif key != "clip skip" and (key, written.value) != ("sampler", "Undefined"):
+            result.append((name, written))
+    return result
+
+
 class _Values:
     """The values of a block, each used, or named in a warning."""
 
     def __init__(
         self, source: Source, block: Block, problems: Problems, warnings: list[str]
     ) -> None:
-        self._pairs = [pair for line in block.values for pair in _pairs(source, line)]
+        pairs = [pair for line in block.values for pair in _pairs(source, line)]
+        self._pairs = _as_flux(pairs) if _is_civitais_flux(pairs) else pairs
         self._problems = problems
         self._warnings = warnings
         self._fields: Layer = {}
         self._hires: list[tuple[str, Written]] = []
         self._modules: list[tuple[str, Written]] = []
+        self._second_pass: list[tuple[str, Written]] = []
 
     def layer(self) -> Layer:
         """The fields that they are."""
@@ -237,6 +271,7 @@ class _Values:
                 sizes.append(written)
             else:
                 self._take(name, written)
+        self._take_second_pass()
         self._take_modules()
         self._put_hires(sizes)
         return self._fields
@@ -247,6 +282,10 @@ class _Values:
             self._put(_FIELDS[key], written)
         elif key in _HIRES:
             self._hires.append((_HIRES[key], self._upscaler(written, key)))
+        elif _SAME.fullmatch(str(written.value)) or _is_usual(key, str(written.value)):
+            return
+        elif key in _SAME_AS:
+            self._second_pass.append((name, written))
         elif _MODULE.fullmatch(key):
             self._modules.append((name, written))
         elif key not in _INFORMATION:
@@ -267,11 +306,22 @@ class _Values:
         if same is None or same.value != written.value:
             put(self._fields, field, written, self._problems)
 
+    def _take_second_pass(self) -> None:
+        """Both passes of a recipe follow the prompt equally."""
+        for name, written in self._second_pass:
+            first = self._fields.get(_SAME_AS[name.casefold()])
+            if first is None or not _equal(str(first.value), str(written.value)):
+                self._leave_out(name, written)
+
     def _take_modules(self) -> None:
-        """Forge's module is the VAE if it is the only one; others are text encoders."""
+        """One of Forge's modules may be the VAE; the text encoders are the checkpoint's own."""
+        vae = self._fields.get("vae")
+        vaes = [pair for pair in self._modules if not _ENCODER.search(str(pair[1].value))]
         for name, written in self._modules:
-            if len(self._modules) == 1 and "vae" not in self._fields:
-                self._put("vae", written)
+            if vae and vae.value == written.value:
+                continue
+            if len(vaes) == 1 and vaes[0][0] == name and vae is None:
+                self._fields[MODULE] = written
             else:
                 self._leave_out(name, written)
 
@@ -310,6 +360,18 @@ class _Values:
     def _warn(self, message: str) -> None:
         if len(self._warnings) < MAX_WARNINGS:
             self._warnings.append(message)
+
+
+def _is_usual(key: str, value: str) -> bool:
+    """Whether a key says what is so without it."""
+    if key == "diffusion in low bits":
+        return bool(_CHOSEN.fullmatch(value))
+    return key in _BETA and _equal(value, str(_BETA[key]))
+
+
+def _equal(one: str, other: str) -> bool:
+    """Whether two texts are the same number."""
+    return number(one) is not None and number(one) == number(other)
 
 
 def seed_of_32_bits(text: str) -> tuple[str, str]:

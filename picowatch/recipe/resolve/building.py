@@ -1,5 +1,6 @@
 """A recipe from one layer of written values: everything looked up, checked and decided."""
 
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -28,9 +29,9 @@ from picowatch.recipe.prompts.prompts import mistakes_in
 from picowatch.recipe.read.decoding import FORBIDDEN, invisible
 from picowatch.recipe.read.plain import TRUE_OR_FALSE, number
 from picowatch.recipe.recipe import Context, Recipe
-from picowatch.recipe.resolve.families import misfits
+from picowatch.recipe.resolve.families import misfits, set_aside
 from picowatch.recipe.resolve.hires import PIXEL_UPSCALERS, find_upscaler
-from picowatch.recipe.resolve.installed import find_checkpoint, find_vae
+from picowatch.recipe.resolve.installed import MODULE, NotInstalled, find_checkpoint, find_vae
 from picowatch.recipe.resolve.layers import text_of
 from picowatch.recipe.resolve.loras import read_loras
 from picowatch.recipe.resolve.start_image import read_path
@@ -59,13 +60,20 @@ class RecipeBuilder:
         self._checked: set[tuple[str, str, Loras, Position]] = set()
         self._fitting: set[tuple[str, str, str, Loras]] = set()
 
-    def build(self, layer: Layer, position: Position, entry_index: int) -> Recipe | None:
-        """The recipe of a normalised and merged layer without its sweep; the layer is used up."""
+    def build(
+        self, layer: Layer, position: Position, entry_index: int, borrowed: Collection[str] = ()
+    ) -> Recipe | None:
+        """The recipe of a normalised and merged layer without its sweep; the layer is used up.
+
+        Of `borrowed` fields, which a picture or another program said, the recipe's warnings name
+        what the checkpoint cannot do.
+        """
         loras = read_loras(layer, self._inventory, self._problems)
         self._check_prompts(layer, position, loras)
         _read_numbers(layer)
         self._read_seed(layer)
         checkpoint = self._checkpoint(layer, position)
+        warnings = [*self._take_module(layer), *set_aside(layer, borrowed, checkpoint)]
         native = checkpoint.native_size
         values: dict[str, object] = {"prompt": "", "width": native, "height": native}
         values |= checkpoint.rules.defaults
@@ -86,7 +94,7 @@ class RecipeBuilder:
             self._check_zero_snr(recipe, checkpoint, layer)
             self._check_families(recipe, checkpoint, layer)
             self._check_rules(recipe, checkpoint, layer)
-        return recipe
+        return recipe.warned(warnings)
 
     def _check_prompts(self, layer: Layer, position: Position, loras: Loras) -> None:
         if "prompt" not in layer:
@@ -177,6 +185,21 @@ class RecipeBuilder:
             return find_checkpoint(name, self._inventory)
         return self._inventory.demo
 
+    def _take_module(self, layer: Layer) -> Iterator[str]:
+        """Forge's module becomes the VAE, if it is installed and none is named."""
+        written = layer.pop(MODULE, None)
+        if written is None or "vae" in layer:
+            return
+        try:
+            find_vae(str(written.value), self._inventory)
+        except NotInstalled:
+            yield (
+                f"There is no VAE '{shown(str(written.value))}' in models/vae; the checkpoint's "
+                "own is used instead."
+            )
+        else:
+            layer["vae"] = written
+
     def _vae(self, layer: Layer) -> str:
         name = text_of("vae", layer, self._problems)
         if name is not None:
@@ -230,7 +253,7 @@ class RecipeBuilder:
         most = checkpoint.rules.max_side
         for field in ("width", "height"):
             side = getattr(recipe, field)
-            if side > most and field in layer:
+            if side and side > most and field in layer:
                 self._problems.add(
                     layer[field].error_position,
                     f"{field} is {side}; the limit for {checkpoint.family} is {most} pixels.",

@@ -49,7 +49,8 @@ def resolve(
         picture = _picture(layer.pop(FROM, None), picture_fields, settings | own, problems)
         if picture is None:
             continue
-        layer = merged([*defaults, normalised(picture.layer, problems), settings, own])
+        from_picture = normalised(picture.layer, problems)
+        layer = merged([*defaults, from_picture, settings, own])
         layer.pop(FROM, None)
         sweep = layer.pop("sweep", None)
         axes = read_axes(sweep, layer, own, problems) if sweep else []
@@ -58,10 +59,15 @@ def resolve(
             or _are_too_long(axes, layer, sweep, problems)
         ):
             continue
+        swept_names = {name for axis in axes for value in axis.values for name in value.overlay}
+        theirs = from_picture.keys() - settings.keys() - own.keys()
+        theirs |= own.keys() if entry.forgives else set()
         found = []
         for combination in combinations(axes, layer):
             go_on()
-            recipe = builder.build(dict(combination), entry.position, entry_index)
+            recipe = builder.build(
+                dict(combination), entry.position, entry_index, theirs - swept_names
+            )
             found += [recipe] if recipe else []
         if not found:
             continue
@@ -72,9 +78,9 @@ def resolve(
         warnings += _probable_mistakes(settings | own)
         for recipe in found:
             checkpoint = inventory.checkpoint(recipe.checkpoint)
-            warnings += family_warnings(recipe, checkpoint)
+            warnings += [*recipe.warnings, *family_warnings(recipe, checkpoint)]
         warnings += _doubtful_predictions(found, inventory)
-        if entry.forgives_idle:
+        if entry.forgives:
             warnings += _idle(own, found)
         else:
             _refuse_idle(own | swept, found, problems)

@@ -1,9 +1,9 @@
 """What recipes combine with a checkpoint's family, and what it cannot honour."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
-from picowatch.recipe.fields import PROMPTS
+from picowatch.recipe.fields import HIRES_PREFIX, PROMPTS, default_of
 from picowatch.recipe.inventory import Checkpoint, Inventory
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.prompts.grammar import (
@@ -13,7 +13,11 @@ from picowatch.recipe.prompts.grammar import (
     split_loras,
 )
 from picowatch.recipe.recipe import Recipe
+from picowatch.recipe.resolve.hires import PIXEL_UPSCALERS
 from picowatch.recipe.resolve.installed import NotInstalled, find_lora
+from picowatch.recipe.resolve.layers import names_none
+from picowatch.recipe.samplers import AUTOMATIC, SIMPLE
+from picowatch.recipe.written import Layer, Written
 
 
 class Misfit(NamedTuple):
@@ -52,6 +56,49 @@ def misfits(recipe: Recipe, checkpoint: Checkpoint, inventory: Inventory) -> Ite
                 if name in embeddings:
                     message = _message("embedding", name, embeddings[name], checkpoint)
                     yield Misfit(field, text[start:end], message)
+
+
+def set_aside(layer: Layer, borrowed: Collection[str], checkpoint: Checkpoint) -> Iterator[str]:
+    """Take out what the family cannot do of the fields that a picture or another program said.
+
+    Whoever starts from them did not write them, and could not remove them.
+    """
+    rules, family = checkpoint.rules, checkpoint.family or "this checkpoint"
+    for field, why in rules.lacks.items():
+        if field in borrowed and field in layer and _is_on(field, layer[field]):
+            del layer[field]
+            yield f"{field} was ignored: {family} has none. {why[0].upper()}{why[1:]}."
+    if rules.flow:
+        yield from _set_sampling_aside(layer, borrowed, checkpoint)
+
+
+def _set_sampling_aside(
+    layer: Layer, borrowed: Collection[str], checkpoint: Checkpoint
+) -> Iterator[str]:
+    """What steps along noise, and is enlarged as latents of Stable Diffusion."""
+    family, samplers = checkpoint.family, checkpoint.rules.samplers
+    sampler, schedule_type, upscaler = (
+        str(layer[field].value) if field in borrowed and field in layer else ""
+        for field in ("sampler", "schedule_type", f"{HIRES_PREFIX}upscaler")
+    )
+    if sampler and sampler not in samplers:
+        del layer["sampler"]
+        yield f"The sampler {sampler} was replaced by {samplers[0]}: {family} steps along a flow."
+    if schedule_type not in ("", AUTOMATIC, SIMPLE):
+        del layer["schedule_type"]
+        yield (
+            f"The schedule type {schedule_type} was ignored: {family} has a schedule of its own."
+        )
+    if upscaler and upscaler not in PIXEL_UPSCALERS:
+        del layer[f"{HIRES_PREFIX}upscaler"]
+        yield (
+            f"The upscaler {shown(upscaler)} was replaced by {PIXEL_UPSCALERS[0]}: it is for "
+            "Stable Diffusion's latents."
+        )
+
+
+def _is_on(field: str, written: Written) -> bool:
+    return written.value not in (default_of(field), None, False) and not names_none(written)
 
 
 def family_warnings(recipe: Recipe, checkpoint: Checkpoint) -> Iterator[str]:

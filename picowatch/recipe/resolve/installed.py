@@ -18,6 +18,10 @@ _ENDINGS = (".safetensors", ".gguf", ".ckpt", ".pt", ".pth", ".bin")
 _BAKED_WORDS = {"baked", "none", "automatic", "default (model)"}
 
 
+# What Forge calls a further file of a checkpoint: it is the VAE if it is an installed one.
+MODULE = "module"
+
+
 class NotInstalled(ValueInvalid):
     """No installed model of this name, or several; the text says what would do."""
 

@@ -6,10 +6,13 @@ Samples follow what is found in public repositories; where, is said beside them.
 import pytest
 
 from picowatch.recipe import Checkpoint, Inventory, Recipe
+from picowatch.recipe.families import rules_of
 from tests.recipe.reading import DEMO, messages, read, read_one
 
 TXT = "corgi.txt"
+FLUX = Checkpoint("flux1-dev", 1024, family="FLUX.1", rules=rules_of("flux", "dev"))
 INVENTORY = Inventory(demo=DEMO, checkpoints=(Checkpoint("sd_v1.4_f16", 512),), vaes=("mse",))
+FLOWS = Inventory(demo=DEMO, checkpoints=(FLUX,))
 
 
 def left_out(*pieces: str) -> tuple[str, ...]:
@@ -187,12 +190,19 @@ def test_a_seed_beyond_32_bits_is_that_of_the_same_noise() -> None:
         ("VAE: Automatic", "baked", ()),
         ("VAE: Default (model)", "baked", ()),
         ("Module 1: mse", "mse", ()),
-        ("VAE: mse, Module 1: mse", "mse", left_out("Module 1: mse")),
-        ("Module 1: ae, Module 2: t5", "baked", left_out("Module 1: ae", "Module 2: t5")),
+        ("VAE: mse, Module 1: mse", "mse", ()),
+        ("VAE: mse, Module 1: ae", "mse", left_out("Module 1: ae")),
+        ("Module 1: clip_l, Module 2: mse", "mse", left_out("Module 1: clip_l")),
+        ("Module 1: mse, Module 2: other", "baked",
+         left_out("Module 1: mse", "Module 2: other")),
+        ("Module 1: ae, Module 2: t5xxl_fp16", "baked",
+         (*left_out("Module 2: t5xxl_fp16"), "There is no VAE 'ae' in models/vae; the checkpoint's "
+          "own is used instead.")),
+        ("Hires Module 1: Use same choices", "baked", ()),
     ],
 )  # fmt: skip
 def test_what_names_a_vae(values: str, vae: str, warnings: tuple[str, ...]) -> None:
-    """Forge calls its further files modules; one alone is the VAE."""
+    """Forge calls its further files modules; one of them may be the VAE."""
     recipe = read_one(f"a\nSteps: 3, Sampler: Euler, {values}", TXT, INVENTORY)
     assert (recipe.vae, recipe.warnings) == (vae, warnings)
 
@@ -221,3 +231,95 @@ def test_one_value_under_two_keys_is_one() -> None:
     assert messages(text.format(5), TXT) == [
         "'cfg_scale' is given twice: already on line 2 as 'CFG scale'. Keep one."
     ]
+
+
+# Forge's modules/processing.py; F is what it writes for FLUX.1.
+F = "Sampler: Euler, Schedule type: Simple, CFG scale: 1, Distilled CFG Scale: 3, Model: flux1-dev"
+
+
+@pytest.mark.parametrize(
+    ("more", "warnings"),
+    [
+        ("", ()),
+        ("Diffusion in Low Bits: Automatic (fp16 LoRA)", ()),
+        (
+            "Diffusion in Low Bits: bnb-nf4 (fp16 LoRA)",
+            left_out("Diffusion in Low Bits: bnb-nf4 (fp16 LoRA)"),
+        ),
+        ("Beta schedule alpha: 0.6, Beta schedule beta: 0.6", ()),
+        ("Beta schedule alpha: 0.5", left_out("Beta schedule alpha: 0.5")),
+        (
+            "Hires upscale: 2, Hires upscaler: Lanczos, Hires CFG Scale: 1, "
+            "Hires Distilled CFG Scale: 3.0, Hires checkpoint: Use same checkpoint, "
+            "Hires sampler: Use same sampler",
+            (),
+        ),
+        (
+            "Hires upscale: 2, Hires upscaler: Lanczos, Hires Distilled CFG Scale: 4",
+            left_out("Hires Distilled CFG Scale: 4"),
+        ),
+        (
+            "Refiner: sd_xl_refiner_1.0, Refiner switch at: 0.8",
+            left_out("Refiner: sd_xl_refiner_1.0", "Refiner switch at: 0.8"),
+        ),
+        ("Emphasis: No norm", left_out("Emphasis: No norm")),
+        (
+            "Clip skip: 2",
+            (
+                "clip_skip was ignored: FLUX.1 has none. Its text encoders are read where it was "
+                "trained to.",
+            ),
+        ),
+    ],
+)
+def test_forges_flux_is_read(more: str, warnings: tuple[str, ...]) -> None:
+    """What a recipe cannot say is named, unless it is as usual."""
+    recipe = read_one(f"a\nSteps: 9, {F}, {more}", TXT, FLOWS)
+    assert (recipe.guidance, recipe.cfg_scale) == (3, 1)
+    assert (recipe.sampler, recipe.schedule_type) == ("Euler", "simple")
+    assert recipe.warnings == warnings
+
+
+@pytest.mark.parametrize(
+    ("values", "sampler", "warning"),
+    [
+        (
+            "Sampler: Heun, Schedule type: Beta",
+            "Euler",
+            "The sampler Heun was replaced by Euler: FLUX.1 steps along a flow.",
+        ),
+        (
+            "Sampler: DPM++ 2M, Schedule type: Beta",
+            "DPM++ 2M",
+            "The schedule type beta was ignored: FLUX.1 has a schedule of its own.",
+        ),
+        (
+            "Sampler: Euler, Hires upscale: 2, Hires upscaler: Latent",
+            "Euler",
+            "The upscaler Latent was replaced by Lanczos: it is for Stable Diffusion's latents.",
+        ),
+    ],
+)
+def test_pasted_settings_that_a_flow_cannot_do_are_warnings(
+    values: str, sampler: str, warning: str
+) -> None:
+    """Another program wrote them; in a recipe of one's own they are mistakes."""
+    recipe = read_one(f"a\nSteps: 9, {values}, Model: flux1-dev", TXT, FLOWS)
+    assert recipe.sampler == sampler
+    assert warning in recipe.warnings
+
+
+def test_civitais_flux_is_read_as_forge_reads_it() -> None:
+    """Its CFG scale is the distilled one; its clip skip and sampler mean nothing."""
+    text = (
+        "a\nSteps: 25, CFG scale: 3.5, Sampler: Undefined, Seed: 7, Size: 832x1216, Clip skip: 2, "
+        'Created Date: 2024-09-01T00:00:00Z, Civitai resources: [{"type":"checkpoint",'
+        '"modelVersionId":691639,"modelName":"FLUX","modelVersionName":"Dev"}], '
+        "Civitai metadata: {}, Model: flux1-dev"
+    )
+    recipe = read_one(text, TXT, FLOWS)
+    assert (recipe.guidance, recipe.cfg_scale, recipe.clip_skip) == (3.5, 1, 1)
+    assert (recipe.sampler, recipe.schedule_type, recipe.size) == ("Euler", "simple", "832x1216")
+    assert recipe.warnings == ()
+    other = read_one(text.replace("FLUX", "Pony").replace("Undefined", "Euler"), TXT, FLOWS)
+    assert (other.cfg_scale, other.guidance) == (3.5, 3.5)

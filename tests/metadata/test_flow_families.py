@@ -1,0 +1,136 @@
+"""Pictures of flow families say what made them, and every reader gets it back."""
+
+from io import BytesIO
+from typing import Any
+
+import pytest
+from sd_parsers import ParserManager
+
+from picowatch.metadata import PARAMETERS, PICOWATCH, parameters_text, picowatch_json, recipe_yaml
+from picowatch.outbox.png import encode_png
+from picowatch.recipe import Checkpoint, ImageRequest, Inventory, RecipeInvalid, read_recipes
+from picowatch.recipe.families import rules_of
+from tests.recipe.reading import DEMO, hash_of
+
+XL = "Stable Diffusion XL"
+INVENTORY = Inventory(
+    demo=DEMO,
+    checkpoints=(
+        Checkpoint("FLUX.1-dev", 1024, family="FLUX.1", rules=rules_of("flux", "dev")),
+        Checkpoint("Z-Image-Turbo", 1024, family="Z-Image", rules=rules_of("z_image", "Turbo")),
+        Checkpoint("sd_xl_base_1.0", 1024, family=XL, rules=rules_of("sdxl")),
+    ),
+    vaes=("ae-fixed",),
+    loras=("film",),
+    lora_families={"film": "FLUX.1"},
+)
+RECIPES = {
+    "FLUX.1": (
+        "prompt: a lighthouse <lora:film:0.8>\ncheckpoint: FLUX.1-dev\nguidance: 2.5\nseed: 7\n"
+        "vae: ae-fixed\nsize: 832x1216\nhires: {scale: 1.5, denoising_strength: 0.3}"
+    ),
+    "Z-Image": "prompt: a lighthouse\ncheckpoint: Z-Image-Turbo\nseed: 7\nsampler: DPM++ 2M",
+}
+
+
+def request_of(text: str, picture: dict[str, str] | None = None) -> ImageRequest:
+    """The one image that a recipe requests."""
+    texts = picture or {}
+    (recipe,) = read_recipes("a.yaml", text.encode(), INVENTORY, picture_fields=lambda _: texts)
+    assert recipe.warnings == ()
+    (request,) = recipe.image_requests(hash_of)
+    return request
+
+
+def texts_of(request: ImageRequest) -> dict[str, str]:
+    """What picowatch writes into the picture."""
+    whole = picowatch_json(
+        request, recipe="a.yaml", save_digest="", entry_index=0, image_index=0, rendered={}
+    )
+    return {PARAMETERS: parameters_text(request, "0.1.0"), PICOWATCH: whole}
+
+
+@pytest.mark.parametrize("family", RECIPES)
+def test_a_picture_gives_its_request_again(family: str) -> None:
+    """By `show`, by `from:` with either text, and pasted into a TXT."""
+    request = request_of(RECIPES[family])
+    texts = texts_of(request)
+    assert request_of(recipe_yaml(request)) == request
+    for name in (PICOWATCH, PARAMETERS):
+        assert request_of("from: a.png", {name: texts[name]}) == request
+    (pasted,) = read_recipes("a.txt", texts[PARAMETERS].encode(), INVENTORY)
+    assert pasted.image_requests(hash_of) == [request]
+    assert pasted.warnings == ()
+
+
+@pytest.mark.parametrize("family", RECIPES)
+def test_sd_parsers_reads_it(family: str) -> None:
+    """Prompt, sampler, schedule, and Forge's own keys."""
+    request = request_of(RECIPES[family])
+    parsers: Any = ParserManager()
+    found = parsers.parse(BytesIO(encode_png(8, 8, bytes(8 * 8 * 3), texts_of(request))))
+    assert [text.value for text in found.prompts] == [request.prompt]
+    (sampler,) = found.samplers
+    assert (sampler.name, sampler.model.name) == (request.sampler, request.checkpoint)
+    values = {**sampler.parameters, **found.metadata}
+    assert (values["scheduler"], values["cfg_scale"]) == ("Simple", "1")
+    guidance = {"FLUX.1": "2.5"}.get(family)
+    assert values.get("Distilled CFG Scale") == guidance
+    assert values.get("Module 1") == ("ae-fixed" if family == "FLUX.1" else None)
+
+
+def read_from(text: str, picture: dict[str, str]) -> tuple[ImageRequest, tuple[str, ...]]:
+    (recipe,) = read_recipes("a.yaml", text.encode(), INVENTORY, picture_fields=lambda _: picture)
+    (request,) = recipe.image_requests(hash_of)
+    return request, recipe.warnings
+
+
+@pytest.mark.parametrize("name", [PICOWATCH, PARAMETERS])
+def test_a_flux_picture_starts_a_recipe_for_another_family(name: str) -> None:
+    """What Stable Diffusion XL does not have is named, and the rest is the picture's."""
+    texts = texts_of(request_of(RECIPES["FLUX.1"]))
+    text = "from: a.png\ncheckpoint: sd_xl_base_1.0\nprompt: a lighthouse\ncfg_scale: 6"
+    request, warnings = read_from(text, {name: texts[name]})
+    assert (request.checkpoint, request.guidance, request.cfg_scale) == ("sd_xl_base_1.0", 0, 6)
+    assert (request.sampler, request.schedule_type) == ("Euler", "sgm_uniform")
+    assert (request.seed, request.width, request.height) == (7, 832, 1216)
+    assert warnings == (
+        f"guidance was ignored: {XL} has none. Guidance is a number that FLUX.1 dev was trained "
+        "with; use cfg_scale.",
+    )
+
+
+def test_a_picture_of_stable_diffusion_starts_a_recipe_for_flux() -> None:
+    """Its sampler, schedule and upscaler are for noise."""
+    text = (
+        "prompt: a lighthouse\ncheckpoint: sd_xl_base_1.0\nseed: 7\nsampler: Heun\n"
+        "clip_skip: 2\ncfg_rescale: 0.5\nhires: {upscaler: Latent}"
+    )
+    texts = texts_of(request_of(text))
+    request, warnings = read_from("from: a.png\ncheckpoint: FLUX.1-dev\ncfg_scale: 1", texts)
+    assert (request.sampler, request.schedule_type) == ("Euler", "simple")
+    assert (request.clip_skip, request.cfg_rescale, request.seed) == (1, 0, 7)
+    assert request.hires is not None
+    assert request.hires.upscaler == "Lanczos"
+    assert [warning.split(" ")[:3] for warning in warnings] == [
+        ["clip_skip", "was", "ignored:"],
+        ["cfg_rescale", "was", "ignored:"],
+        ["The", "sampler", "Heun"],
+        ["The", "schedule", "type"],
+        ["The", "upscaler", "Latent"],
+    ]
+
+
+def test_a_lora_in_a_picture_is_refused_with_what_to_do() -> None:
+    """It stands in the prompt, which the recipe can replace."""
+    texts = texts_of(request_of(RECIPES["FLUX.1"]))
+    with pytest.raises(RecipeInvalid, match="LoRA 'film' is for FLUX") as refused:
+        read_from("from: a.png\ncheckpoint: sd_xl_base_1.0", texts)
+    assert "(in a.png" in str(refused.value)
+
+
+def test_what_a_sweep_says_is_the_recipes_own() -> None:
+    """So it is a mistake if the checkpoint cannot do it."""
+    texts = texts_of(request_of(RECIPES["Z-Image"]))
+    with pytest.raises(RecipeInvalid, match="Z-Image has no guidance"):
+        read_from("from: a.png\nsweep: {guidance: [2, 3]}", texts)
