@@ -15,6 +15,18 @@ from picowatch.recipe.families import rules_of
 from tests.commands.picowatch import DIGESTS, clean_environment
 
 PROJECT = Path(__file__).parents[1]
+# Flow models that the pages name: their families and variants.
+FLOWS = {
+    "FLUX.1-dev": ("flux", "dev"),
+    "FLUX.1-Fill-dev": ("flux", "Fill"),
+    "FLUX.2-klein-4B": ("flux2", "klein 4B"),
+    "stable-diffusion-3.5-medium": ("sd3", "3.5 Medium"),
+    "Qwen-Image": ("qwen_image",),
+    "Chroma1-HD": ("chroma",),
+    "Lumina-Image-2.0": ("lumina2",),
+    "Z-Image-Turbo": ("z_image", "Turbo"),
+    "Krea-2-Turbo": ("krea2", "Turbo"),
+}
 INVENTORY = Inventory(
     demo=Checkpoint("demo", 128),
     checkpoints=(
@@ -24,15 +36,7 @@ INVENTORY = Inventory(
         Checkpoint("sd_xl_base_1.0", 1024),
         Checkpoint("sd_xl_turbo_1.0", 512),
         Checkpoint("my-merge-vpred", 1024),
-        Checkpoint("FLUX.1-dev", 1024, family="FLUX.1", rules=rules_of("flux", "dev")),
-        Checkpoint("FLUX.1-Fill-dev", 1024, family="FLUX.1", rules=rules_of("flux", "Fill")),
-        Checkpoint("stable-diffusion-3.5-medium", 1024, rules=rules_of("sd3", "3.5 Medium")),
-        Checkpoint("FLUX.1-Fill-dev", 1024, family="FLUX.1", rules=rules_of("flux", "Fill")),
-        Checkpoint("FLUX.2-klein-4B", 1024, family="FLUX.2", rules=rules_of("flux2", "klein 4B")),
-        Checkpoint("Qwen-Image", 1328, family="Qwen-Image", rules=rules_of("qwen_image")),
-        Checkpoint("Chroma1-HD", 1024, family="Chroma", rules=rules_of("chroma")),
-        Checkpoint("Lumina-Image-2.0", 1024, family="Lumina 2", rules=rules_of("lumina2")),
-        Checkpoint("Z-Image-Turbo", 1024, family="Z-Image", rules=rules_of("z_image", "Turbo")),
+        *(Checkpoint(name, 1024, rules=rules_of(*family)) for name, family in FLOWS.items()),
     ),
     loras=("pixel-art", "sdxl_lightning_4step_lora", "lcm-lora-sdv1-5"),
     default_checkpoint="demo",
