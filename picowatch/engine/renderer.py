@@ -17,7 +17,7 @@ from picowatch.engine.memory.ladder import (
     shrink_warning,
     shrunken,
 )
-from picowatch.engine.memory.usage import forget_peak, peak_bytes
+from picowatch.engine.memory.usage import forget_peak, main_memory, peak_bytes
 from picowatch.engine.models.checkpoints import Checkpoints
 from picowatch.engine.models.loaded import apply_rung, undo_rung
 from picowatch.engine.options import EngineOptions
@@ -78,7 +78,8 @@ class Renderer:
 
         Memory is given back here, not where it ran out: the traceback holds what filled it.
         """
-        for rung in self._ladder.rungs(batch, self._checkpoints.weights(batch[0])):
+        weights = self._checkpoints.weights(batch[0])
+        for rung in self._ladder.rungs(batch, weights, main_memory()):
             yield rung
             if self._checkpoints.forget_others(batch[0]):
                 self._checkpoints.give_memory_back()

@@ -20,7 +20,7 @@ _SHRINK = 0.75
 _SIDE_MULTIPLE = 32
 _SMALL_GPU_BYTES = 6 * 2**30
 
-Offload = Literal["", "encoders", "model", "sequential", "group"]
+Offload = Literal["", "encoders", "model", "sequential", "group", "disk"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,8 @@ class Rung:
 
     `offload` says which weights stay in the computer's memory until they are needed: those of the
     text encoders, or all, brought by model, by layer ("sequential"), or by layer with the next one
-    on its way ("group").
+    on its way ("group"). With "disk" text encoders and transformer take turns in memory, read
+    from their files.
     """
 
     name: str = "full"
@@ -65,11 +66,14 @@ _FLOW_MODEL = replace(_TILED, name="model offload", offload="model")
 _GROUP = replace(_TILED, name="group offload", offload="group")
 _CAST = replace(_GROUP, name="fp8 weights", cast=True)
 FLOW_LADDER = (FULL, _ALONE, _TILED, _ENCODERS, _FLOW_MODEL, _GROUP, _CAST)
-# On a CPU there is nowhere to offload weights to.
+# What computes in the computer's memory cannot offload weights to it.
+_UNLOADED = replace(_TILED, name="text encoders unloaded", offload="disk")
+_CAST_UNLOADED = replace(_UNLOADED, name="fp8 weights", cast=True)
+SHARED_FLOW_LADDER = (FULL, _ALONE, _TILED, _UNLOADED, _CAST_UNLOADED)
 LADDERS = {
     "cuda": Ladders(LADDER, FLOW_LADDER),
-    "mps": Ladders(LADDER, FLOW_LADDER[:6]),  # Apple's GPUs have no 8-bit floats
-    "cpu": Ladders(LADDER[:4], FLOW_LADDER[:3]),
+    "mps": Ladders(LADDER, SHARED_FLOW_LADDER[:-1]),  # Apple's GPUs have no 8-bit floats
+    "cpu": Ladders(LADDER[:4], SHARED_FLOW_LADDER),
 }
 
 # What a batch takes on a card besides weights, at the very least: less is not worth a try.
@@ -80,15 +84,17 @@ WORKING_BYTES = 3 * 2**30
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """The bytes of a checkpoint's parts in memory. `flow`: diffusers' pipelines render its family.
+    """The bytes of a checkpoint's parts in memory.
 
-    `encoders` are its text encoders together, `denoiser` is its UNet or transformer.
+    `encoders` are its text encoders together, `denoiser` is its UNet or transformer. `flow`:
+    diffusers' pipelines render its family. `quantised`: its transformer has few bits already.
     """
 
     encoders: int = 0
     denoiser: int = 0
     vae: int = 0
     flow: bool = False
+    quantised: bool = False
 
     def on_card(self, rung: Rung) -> int:
         """The most of them that is on the card at once."""
@@ -97,6 +103,12 @@ class Weights:
         if rung.offload == "model":
             return max(self.encoders, self.denoiser, self.vae)
         return 0
+
+    def in_main_memory(self, rung: Rung) -> int:
+        """The most of them that is there at once, for a device that computes there."""
+        if rung.offload != "disk":
+            return self.encoders + self.denoiser + self.vae
+        return self.vae + max(self.encoders, self.denoiser // (2 if rung.cast else 1))
 
 
 _UNKNOWN = Weights()
@@ -109,7 +121,8 @@ class MemoryLadder:
     It begins with the rung that worked last for the checkpoint and size; but if images had to be
     rendered alone, fewer of them are tried together. Otherwise the setting decides: "full" begins
     at the top, "low" with model offload (on a CPU with the last rung), "auto" with the first whose
-    weights the card has room for, and with the VAE's tiling on GPUs of less than 6 GB.
+    weights the card or main memory has room for, and with the VAE's tiling on GPUs of less than
+    6 GB.
     """
 
     def __init__(self, setting: Memory, ladders: Ladders, gpu_bytes: int | None) -> None:
@@ -118,13 +131,19 @@ class MemoryLadder:
         self._gpu_bytes = gpu_bytes
         self._worked: dict[_Key, tuple[Rung, int]] = {}
 
-    def rungs(self, batch: Sequence[ImageRequest], weights: Weights = _UNKNOWN) -> Iterator[Rung]:
-        """The rungs to try in turn, each once. Smaller pictures only with `shrink_to_fit`."""
+    def rungs(
+        self, batch: Sequence[ImageRequest], weights: Weights = _UNKNOWN, main_bytes: int = 0
+    ) -> Iterator[Rung]:
+        """The rungs to try in turn, each once. Smaller pictures only with `shrink_to_fit`.
+
+        `main_bytes` is the main memory that this process can have.
+        """
         ladder = self._ladders.flow if weights.flow else self._ladders.unet
-        if batch[0].exact:
+        if batch[0].exact or weights.quantised:
             ladder = [rung for rung in ladder if not rung.cast]
         rungs = [*ladder, *_shrinking(batch[0], ladder[-1])]
-        start, images = self._worked.get(_key(batch[0]), (self._first(ladder, weights), len(batch)))
+        first = self._first(ladder, weights, main_bytes)
+        start, images = self._worked.get(_key(batch[0]), (first, len(batch)))
         if start == _ALONE and 1 < len(batch) < images:
             start = ladder[0]  # fewer may fit together
         # With fewer steps a picture may have fewer sizes than the one that was remembered.
@@ -137,17 +156,28 @@ class MemoryLadder:
         """Remember this rung for images of this checkpoint and size."""
         self._worked[_key(batch[0])] = rung, len(batch)
 
-    def _first(self, ladder: Sequence[Rung], weights: Weights) -> Rung:
+    def _first(self, ladder: Sequence[Rung], weights: Weights, main_bytes: int) -> Rung:
         """Where it begins with a checkpoint and size of which it knows nothing."""
         if self._setting == "low":
-            return next((rung for rung in ladder if rung.offload == "model"), ladder[-1])
-        if self._setting == "full" or self._gpu_bytes is None:
+            return next((rung for rung in ladder if rung.offload in ("model", "disk")), ladder[-1])
+        if self._setting == "full":
             return ladder[0]
+        if self._gpu_bytes is None:
+            return _first_in_main_memory(ladder, weights, main_bytes)
         room = self._gpu_bytes - _LEAST_WORKING_BYTES
         fitting = (rung for rung in ladder if weights.on_card(rung) <= room)
         first = next(fitting, ladder[-1])
         small = self._gpu_bytes < _SMALL_GPU_BYTES
         return _TILED if small and not first.tiled else first
+
+
+def _first_in_main_memory(ladder: Sequence[Rung], weights: Weights, main_bytes: int) -> Rung:
+    """The first that leaves room for a batch, if some of the rungs need less than others."""
+    needed = {rung: weights.in_main_memory(rung) + WORKING_BYTES for rung in ladder}
+    # Of a checkpoint that takes less than a batch, there is nothing to save.
+    if needed[ladder[0]] <= 2 * WORKING_BYTES or needed[ladder[-1]] == needed[ladder[0]]:
+        return ladder[0]
+    return next((rung for rung in ladder if needed[rung] <= main_bytes), ladder[-1])
 
 
 def _shrinking(request: ImageRequest, last: Rung) -> Iterator[Rung]:

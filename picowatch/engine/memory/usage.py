@@ -58,6 +58,12 @@ def free_bytes(device: "torch.device") -> int:
     return min(int(psutil.virtual_memory().available), _left_to_container())
 
 
+def main_memory() -> int:
+    """What this process could have of the main memory, if it gave back all that it holds."""
+    free = min(int(psutil.virtual_memory().available), _left_to_container())
+    return free + int(psutil.Process().memory_info().rss)
+
+
 def _left_to_container(cgroup: Path = _CGROUP) -> int:
     """Bytes below the container's limit, files in its page cache not counted."""
     with suppress(OSError, ValueError):

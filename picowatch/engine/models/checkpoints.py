@@ -5,6 +5,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -84,12 +85,14 @@ class Checkpoints:
         kept = self._kept.pop(request.checkpoint_hash, None)
         if kept and not kept.loaded.suits(rung):
             kept = None
-        if rung.offload:
-            self._kept.clear()
             self.give_memory_back()
         read_to = self._target
         if rung.offload:
-            read_to = replace(self._target, device=torch.device("cpu"))
+            self._kept.clear()
+            self.give_memory_back()
+            # "meta" is torch's word for weights that are nowhere yet.
+            place = "meta" if rung.offload == "disk" else "cpu"
+            read_to = replace(read_to, device=torch.device(place))
         loaded = kept.loaded if kept else self._load_checkpoint(request, read_to)
         undo_rung(loaded)
         loaded.vae = None
@@ -130,7 +133,8 @@ class Checkpoints:
             self.give_memory_back()
         with self._verified("checkpoint", name, expected_hash) as model:
             if model.family in FLOWS:
-                return _pipelines().load(model, self._target, read_to, self._file)
+                again = partial(self._verified, "checkpoint", name, expected_hash)
+                return _pipelines().load(model, self._target, read_to, self._file, again)
             configs = self._configs[model.family]
             return _FAMILIES[model.family].load(model, configs, self._target, read_to, self._file)
 

@@ -7,13 +7,18 @@ from typing import Any, Protocol
 
 import torch
 from accelerate import cpu_offload, cpu_offload_with_hook  # type: ignore[import-untyped]
-from accelerate.hooks import remove_hook_from_module  # type: ignore[import-untyped]
+from accelerate.hooks import (  # type: ignore[import-untyped]
+    ModelHook,
+    add_hook_to_module,
+    remove_hook_from_module,
+)
 from diffusers.hooks.group_offloading import apply_group_offloading
 from diffusers.hooks.hooks import HookRegistry
 from diffusers.models.attention_processor import AttnProcessor2_0
 from torch.nn import functional
 
 from picowatch.engine.memory.ladder import Offload, Rung
+from picowatch.engine.models.weights import drop_weights, has_weights
 from picowatch.engine.unet.denoise import Shape
 from picowatch.engine.unet.loras import Loras
 from picowatch.engine.unet.prompts import PromptEncoder
@@ -77,10 +82,14 @@ class Loaded:
 
     def suits(self, rung: Rung) -> bool:
         """Every rung can be undone."""
-        return not rung.cast
+        return not rung.cast and rung.offload != "disk"
 
     def cast_weights(self) -> None:
         """Its ladder has no such rung: UNets are small."""
+        raise NotImplementedError
+
+    def read_again(self, model: Any) -> None:
+        """Its ladder has no such rung."""
         raise NotImplementedError
 
     def encode_anew(self) -> None:
@@ -145,6 +154,8 @@ class Placed(Protocol):
 
     def cast_weights(self) -> None: ...
 
+    def read_again(self, model: Any) -> None: ...
+
 
 def apply_rung(loaded: Placed, rung: Rung, device: torch.device) -> None:
     """Let the checkpoint compute as this rung says; costs nothing if it does already."""
@@ -186,11 +197,15 @@ def undo_rung(loaded: Placed) -> None:
 
 
 def _move_weights(loaded: Placed, offload: Offload, device: torch.device) -> None:
-    """Everything on the device, or in the computer's memory until it is needed.
+    """Everything on the device, or in the computer's memory until it is needed, or in its files.
 
     The VAE is never taken apart: it is small, and may have to change its type (see latents.py).
     """
     *encoders, denoiser, vae = loaded.models
+    if offload == "disk":
+        vae.to(device)
+        _read_in_turn(loaded, device)
+        return
     for model in encoders:
         model.to(_CPU if offload else device)
     for model in (denoiser, vae):
@@ -216,6 +231,34 @@ def _bring_in_turn(models: Iterable[Any], device: torch.device) -> None:
     hook = None
     for model in models:
         _, hook = cpu_offload_with_hook(model, device, prev_module_hook=hook)
+
+
+def _read_in_turn(loaded: Placed, device: torch.device) -> None:
+    """The text encoders make room for the transformer when it computes, and the reverse."""
+    *encoders, denoiser, vae = loaded.models
+    for model in encoders:
+        add_hook_to_module(model, _ReadFirst(device, loaded, [denoiser]))
+    add_hook_to_module(denoiser, _ReadFirst(device, loaded, encoders))
+    add_hook_to_module(vae, _ReadFirst(device, loaded, []))
+
+
+class _ReadFirst(ModelHook):  # type: ignore[misc]
+    """Before a model computes: drops the weights of others and reads its own, unless it has them.
+
+    `execution_device` tells diffusers' pipelines where it computes, which they take from weights.
+    """
+
+    def __init__(self, device: torch.device, loaded: Placed, others: list[Any]) -> None:
+        self.execution_device = device
+        self._loaded = loaded
+        self._others = others
+
+    def pre_forward(self, module: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        for other in filter(has_weights, self._others):
+            drop_weights(other)
+        if not has_weights(module):
+            self._loaded.read_again(module)
+        return args, kwargs
 
 
 def _bring_layers(model: Any, device: torch.device, *, ahead: bool) -> None:

@@ -27,7 +27,8 @@ def weights_of(model: Model, bytes_each: int) -> Weights:
         elif not name.startswith(_COPIES):
             bytes_of["denoiser"] += size
     sizes = {part: int(size) for part, size in bytes_of.items()}
-    return Weights(**sizes, flow=model.family in FLOWS)
+    quantised = any(file.suffix.lower() == GGUF for _, file in _files(model))
+    return Weights(**sizes, flow=model.family in FLOWS, quantised=quantised)
 
 
 def _tensors(model: Model, bytes_each: int) -> Iterator[tuple[str, float]]:

@@ -67,3 +67,36 @@ def fill(model: Any, tensors: Tensors, what: str, target: Target) -> Any:
         )
     model = model.to(target.device).eval().requires_grad_(False)
     return model.to(memory_format=target.memory_format)
+
+
+def drop_weights(model: Any) -> None:
+    """Give the memory of a model's weights back; its layers stay, and what is hooked to them."""
+    model.load_state_dict(
+        {
+            name: torch.empty_like(tensor, device="meta")
+            for name, tensor in model.state_dict().items()
+        },
+        assign=True,
+    )
+
+
+def has_weights(model: Any) -> bool:
+    """False after `drop_weights`."""
+    return not any(tensor.is_meta for tensor in model.parameters())
+
+
+def take_weights(model: Any, source: Any, *, copy: bool) -> None:
+    """Give a model the weights of another one, in the types that its own had.
+
+    `copy`: those of `source` are mapped from files, and must not change with them.
+    """
+    taken: Tensors = {}
+    by_address: dict[tuple[object, ...], torch.Tensor] = {}  # some weights have two names
+    own = model.state_dict()
+    # Parameters as they are: quantised ones know how.
+    for name, tensor in source.state_dict(keep_vars=True).items():
+        key = (tensor.data_ptr(), tensor.shape, own[name].dtype)
+        if key not in by_address:
+            by_address[key] = tensor.to(own[name].dtype, copy=copy)
+        taken[name] = by_address[key]
+    model.load_state_dict(taken, assign=True)

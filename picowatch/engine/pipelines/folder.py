@@ -16,6 +16,14 @@ _OFFLINE: dict[str, Any] = {"local_files_only": True}
 
 def read_part(part: Part, dtype: torch.dtype, device: torch.device) -> Any:
     """One part with the weights in its folder, on `device` in the type `dtype`."""
+    found = open_part(part, dtype)
+    if not isinstance(found, torch.nn.Module):
+        return found
+    return _with_weights_of_its_own(found.to(device))
+
+
+def open_part(part: Part, dtype: torch.dtype) -> Any:
+    """The same, but its weights may be parts of files that are mapped into memory."""
     folder, name = part.folder, part.class_name
     if part.name.startswith("tokenizer"):
         return getattr(transformers, name).from_pretrained(folder, **_OFFLINE)
@@ -38,7 +46,7 @@ def read_part(part: Part, dtype: torch.dtype, device: torch.device) -> Any:
             f"{missing[0]}.",
             "Get the folder again.",
         )
-    return _with_weights_of_its_own(model.eval().requires_grad_(False).to(device))
+    return model.eval().requires_grad_(False)
 
 
 def _with_weights_of_its_own(model: Any) -> Any:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from picowatch.engine.drawn import Drawn, Interrupted, Job, Picture, timed
 from picowatch.engine.memory.ladder import Rung
+from picowatch.engine.models.weights import has_weights
 from picowatch.engine.pipelines.family import Encoded, Family
 from picowatch.engine.pipelines.preview import FlowPreview
 from picowatch.engine.pipelines.samplers import scheduler_for
@@ -47,6 +48,7 @@ class LoadedPipeline:
     loras: Loras
     native_size: int
     interruption: "Interruption"
+    read_part: Callable[[str], None]
     rung: Rung | None = None
     _cast: bool = False
     _prompts: OrderedDict[str, Encoded] = field(default_factory=OrderedDict)
@@ -79,7 +81,8 @@ class LoadedPipeline:
 
     def suits(self, rung: Rung) -> bool:
         """Whether it can compute on this rung without being read again."""
-        return rung.cast or not self._cast
+        whole = all(has_weights(model) for model in self.models if model)
+        return (rung.cast or not self._cast) and (whole or rung.offload == "disk")
 
     def cast_weights(self) -> None:
         """Keep the transformer's weights in 8 bits; each layer computes in the type it had.
@@ -92,6 +95,10 @@ class LoadedPipeline:
                 storage_dtype=torch.float8_e4m3fn, compute_dtype=self.dtype
             )
             self._cast = True
+
+    def read_again(self, model: Any) -> None:
+        """Read the weights of one of its models, which were dropped, from its files."""
+        self.read_part(next(name for name, part in self.components.items() if part is model))
 
     def slice_attention(self, *, on: bool) -> None:
         """Nothing to do: torch's attention holds no score matrix for these sizes of heads."""

@@ -1,11 +1,16 @@
 """Loads the checkpoints of flow families: which module serves which, and in which type."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
+
+import torch
 
 from picowatch.catalog import Model
 from picowatch.catalog.transformer_files import part_of, parts_of
 from picowatch.engine.devices import Target
 from picowatch.engine.models.parts import FindFile
+from picowatch.engine.models.weights import drop_weights, take_weights
 from picowatch.engine.pipelines import (
     chroma,
     ernie_image,
@@ -18,7 +23,7 @@ from picowatch.engine.pipelines import (
     sd3,
     z_image,
 )
-from picowatch.engine.pipelines.folder import read_part
+from picowatch.engine.pipelines.folder import open_part, read_part
 from picowatch.engine.pipelines.loaded import Interruption, LoadedPipeline
 from picowatch.engine.pipelines.transformer import read_transformer
 from picowatch.engine.unet.loras import Loras
@@ -35,21 +40,36 @@ FAMILIES = {
     "chroma": chroma.FAMILY,
     "lumina2": lumina2.FAMILY,
 }
+FindAgain = Callable[[], AbstractContextManager[Model]]
+_CPU = torch.device("cpu")
 # Variants that have pipelines of their own.
 _VARIANTS = {("flux", "Fill"): flux.FILL, ("krea2", "Turbo"): krea2.TURBO}
 
 
-def load(model: Model, target: Target, read_to: Target, find_file: FindFile) -> LoadedPipeline:
-    """All of a checkpoint but its VAE; see `sd1.load`."""
+def load(
+    model: Model, target: Target, read_to: Target, find_file: FindFile, again: FindAgain
+) -> LoadedPipeline:
+    """All of a checkpoint but its VAE; see `sd1.load`.
+
+    If the transformer is read to "meta", it waits in its files until the prompts are encoded.
+    `again` verifies the checkpoint for reading parts of it once more.
+    """
+    dtype, encoders_to = target.flow_dtype, _with_room(target, read_to)
     components = {
-        part.name: read_part(part, target.flow_dtype, read_to.device)
+        part.name: read_part(part, dtype, encoders_to)
         for part in parts_of(model)
         if part.name not in ("vae", "transformer")
     }
-    components["transformer"] = transformer = read_transformer(
-        model, target.flow_dtype, read_to.device
-    )
+    components["transformer"] = transformer = _transformer(model, dtype, read_to.device)
     encoders = [part for name, part in components.items() if name.startswith("text_encoder")]
+
+    def read_again(name: str) -> None:
+        with again() as found:
+            part = part_of(found, name)
+            fresh = read_transformer(found, dtype, _CPU) if part.weights else open_part(part, dtype)
+            mapped = target.device.type == "cpu" and not part.weights
+            take_weights(components[name], fresh.to(target.device), copy=mapped)
+
     return LoadedPipeline(
         family=model.family,
         rules=_VARIANTS.get((model.family, model.variant)) or FAMILIES[model.family],
@@ -63,9 +83,24 @@ def load(model: Model, target: Target, read_to: Target, find_file: FindFile) -> 
         ),
         native_size=model.native_size,
         interruption=Interruption(transformer, *encoders),
+        read_part=read_again,
     )
 
 
 def load_vae(model: Model, target: Target, read_to: Target) -> Any:
     """The VAE of a checkpoint."""
-    return read_part(part_of(model, "vae"), target.flow_dtype, read_to.device)
+    return read_part(part_of(model, "vae"), target.flow_dtype, _with_room(target, read_to))
+
+
+def _transformer(model: Model, dtype: torch.dtype, device: torch.device) -> Any:
+    if device.type != "meta":
+        return read_transformer(model, dtype, device)
+    part = part_of(model, "transformer")
+    found = read_transformer(model, dtype, _CPU) if part.weights else open_part(part, dtype)
+    drop_weights(found)
+    return found
+
+
+def _with_room(target: Target, read_to: Target) -> torch.device:
+    """Where parts are read to that do not wait in their files."""
+    return target.device if read_to.device.type == "meta" else read_to.device

@@ -1,6 +1,8 @@
 """Flow families on every rung of the memory ladder: pictures, LoRAs, interruption, and back."""
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,17 +11,27 @@ import numpy as np
 import pytest
 import torch
 
-from picowatch.engine.memory.ladder import FLOW_LADDER, LADDERS, Ladders, MemoryLadder, Rung
+from picowatch.catalog import Catalog
+from picowatch.engine.memory.ladder import (
+    FLOW_LADDER,
+    LADDERS,
+    SHARED_FLOW_LADDER,
+    Ladders,
+    MemoryLadder,
+    Rung,
+)
 from picowatch.engine.models.loaded import apply_rung
+from picowatch.engine.models.weights import has_weights
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.pipelines.loaded import LoadedPipeline
 from picowatch.engine.protocol import RenderedImage
 from picowatch.engine.renderer import Renderer
-from picowatch.errors import EngineStopped
+from picowatch.errors import EngineStopped, RenderFailed
 from picowatch.recipe.request import ImageRequest
 from tests.engine.adapters import random_layer, write
 from tests.engine.pipelines.test_flows import NAMES, SIDE, requests_of, square
 from tests.engine.pipelines.tiny_flows import MAKERS, tiny_flow
+from tests.engine.pipelines.transformer_files import weights_of, write_gguf
 from tests.engine.requests import ignore_steps, pixels
 from tests.engine.unet.test_loras import use
 from tests.engine.unet.test_start_images import circle
@@ -28,8 +40,13 @@ from tests.engine.unet.test_start_images import circle
 pytestmark = [
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:__array_wrap__ must accept:DeprecationWarning"),
+    # diffusers' own use of what it deprecates (Chroma).
+    pytest.mark.filterwarnings("ignore:`FluxPosEmbed` is deprecated:FutureWarning"),
 ]
 RUNGS = {rung.name: rung for rung in FLOW_LADDER}
+UNLOADED = next(rung for rung in SHARED_FLOW_LADDER if rung.offload == "disk")
+RUNGS[UNLOADED.name] = UNLOADED
+RUNGS["fp8 weights, unloaded"] = SHARED_FLOW_LADDER[-1]
 EXACT_RUNGS = [name for name, rung in RUNGS.items() if not rung.cast]
 # Of 255. 8-bit floats round a weight by a sixteenth at most; these differ by 4 to 10.
 MOST_APART_IN_8_BITS = 20
@@ -89,6 +106,8 @@ def test_every_rung_draws_the_same(models: Path, engine: Renderer, name: str) ->
         assert apart(on_rung(engine, RUNGS[name], *batch), plain) <= 1, name
     in_8_bits = on_rung(engine, RUNGS["fp8 weights"], *batch)
     assert 0 < apart(in_8_bits, plain) <= MOST_APART_IN_8_BITS
+    unloaded = on_rung(engine, RUNGS["fp8 weights, unloaded"], *batch)
+    assert apart(unloaded, in_8_bits) <= 1
     again = on_rung(engine, RUNGS["full"], *batch)
     assert [image.pixels for image in again] == [image.pixels for image in plain]
 
@@ -126,12 +145,33 @@ def test_8_bit_weights_take_half_of_16_bit_ones(models: Path) -> None:
     assert (image.precision, cast.precision) == ("bfloat16", "bfloat16")
 
 
-def attention_lora(transformer: Any) -> dict[str, torch.Tensor]:
+@pytest.mark.parametrize("rung", [name for name, rung in RUNGS.items() if not rung.cast])
+def test_a_gguf_transformer_works_on_every_rung(tmp_path: Path, rung: str) -> None:
+    """Its weights move as they are; they have less than 8 bits already, so they are not cast."""
+    checkpoints = tmp_path / "checkpoints"
+    checkpoints.mkdir()
+    (checkpoints / "Z-Image-Turbo").symlink_to(tiny_flow("Z-Image-Turbo"))
+    engine = Renderer(EngineOptions(models=tmp_path, device="cpu", precision="float32", threads=1))
+    (wanted, _) = wanted_of(tmp_path, "Z-Image-Turbo")
+    write_gguf(checkpoints / "mine-turbo.gguf", weights_of("Z-Image-Turbo"), "Q8_0")
+    catalog = Catalog(tmp_path)
+    sha256 = catalog.sha256(catalog.find("checkpoint", "mine-turbo.gguf"))
+    wanted = replace(wanted, checkpoint="mine-turbo.gguf", checkpoint_hash=sha256)
+    ladder = MemoryLadder("auto", LADDERS["cuda"], None)
+    rungs = list(ladder.rungs([wanted], engine._checkpoints.weights(wanted)))
+    assert rungs[-1].name == "group offload"
+    plain = on_rung(engine, RUNGS["full"], wanted)
+    here = on_rung(engine, RUNGS[rung], wanted)
+    assert apart(here, plain) <= 1
+    assert on_rung(engine, RUNGS["full"], wanted)[0].pixels == plain[0].pixels
+
+
+def attention_lora(transformer: Any, seed: int) -> dict[str, torch.Tensor]:
     """All of its attention, in kohya's names."""
     tensors: dict[str, torch.Tensor] = {}
     for name, module in transformer.named_modules():
         if isinstance(module, torch.nn.Linear) and ".attention." in name:
-            down, up = random_layer(module, seed=len(tensors), size=2)
+            down, up = random_layer(module, seed=seed + len(tensors), size=2)
             flat = f"lora_unet_{name.replace('.', '_')}"
             tensors |= {f"{flat}.lora_down.weight": down, f"{flat}.lora_up.weight": up}
     return tensors
@@ -143,7 +183,9 @@ def test_a_lora_acts_on_every_rung(models: Path, engine: Renderer, rung: str) ->
     (wanted, _) = wanted_of(models, "Z-Image-Turbo")
     plain = on_rung(engine, RUNGS["full"], wanted)
     loaded = engine._checkpoints.held(wanted)
-    write(models / f"loras/{rung}.safetensors", attention_lora(loaded.components["transformer"]))
+    # A file that no other rung has read.
+    tensors = attention_lora(loaded.components["transformer"], seed=list(RUNGS).index(rung))
+    write(models / f"loras/{rung}.safetensors", tensors)
     with_lora = replace(wanted, loras=(use(models, rung, 0.7),))
     here = on_rung(engine, RUNGS[rung], with_lora)
     most = MOST_APART_IN_8_BITS if RUNGS[rung].cast else 1
@@ -177,3 +219,51 @@ def test_the_first_batch_begins_where_the_weights_fit(models: Path, engine: Rend
         (image,) = engine.render([wanted], lambda done, total: tries.append(done))
         assert image.memory_rung == ("group offload" if tries[2:] else "model offload")
     assert tries == [1, 2, 1, 2]
+
+
+def test_encoders_and_transformer_take_turns_in_memory(models: Path) -> None:
+    """What is read is dropped for what computes next; known prompts need no encoder."""
+    engine = Renderer(EngineOptions(models=models, device="cpu", precision="float32", threads=1))
+    wanted, other = wanted_of(models, "FLUX.1-dev")
+    seen: list[list[bool]] = []
+
+    def look(*_: int) -> None:
+        loaded = engine._checkpoints.held(wanted, UNLOADED)
+        seen.append([has_weights(model) for model in loaded.models])
+
+    engine._ladder = MemoryLadder("full", Ladders([], [UNLOADED]), None)
+    with record_reads() as reads:
+        engine.render([wanted], look)
+        assert reads == ["transformer"]
+        engine.render([replace(wanted, seed=8)], look)
+        assert reads == ["transformer"]
+        engine.render([other], look)
+        assert reads == ["transformer", "text_encoder", "text_encoder_2", "transformer"]
+    assert seen == [[False, False, True, True]] * 6
+
+
+def test_weights_are_read_again_from_the_same_files_only(models: Path, tmp_path: Path) -> None:
+    """A checkpoint that was replaced meanwhile must not lend its transformer."""
+    folder = shutil.copytree(tiny_flow("FLUX.1-dev"), tmp_path / "checkpoints/FLUX.1-dev")
+    engine = Renderer(EngineOptions(models=tmp_path, device="cpu", precision="float32", threads=1))
+    wanted, other = wanted_of(tmp_path, "FLUX.1-dev")
+    on_rung(engine, UNLOADED, wanted)
+    config = folder / "transformer/config.json"
+    config.write_text(config.read_text() + " ")
+    with pytest.raises(RenderFailed, match="is a different file now"):
+        on_rung(engine, UNLOADED, other)
+
+
+@contextmanager
+def record_reads() -> Iterator[list[str]]:
+    """The parts that are read again, by name."""
+    reads: list[str] = []
+    read = LoadedPipeline.read_again
+
+    def recorded(self: LoadedPipeline, model: Any) -> None:
+        reads.append(next(name for name, part in self.components.items() if part is model))
+        read(self, model)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LoadedPipeline, "read_again", recorded)
+        yield reads

@@ -84,6 +84,28 @@ def test_what_cannot_fit_is_not_tried(weights: Weights, gigabytes: int, first: s
     assert names(MemoryLadder("low", CUDA, total), one, weights=weights)[0] == "model offload"
 
 
+@pytest.mark.parametrize(
+    ("weights", "gigabytes", "first"),
+    [
+        (Z_IMAGE, 32, "full"),
+        (Z_IMAGE, 20, "text encoders unloaded"),
+        (Z_IMAGE, 14, "fp8 weights"),
+        (Z_IMAGE, 8, "fp8 weights"),
+        (Weights(GIGABYTE, GIGABYTE, flow=True), 4, "full"),
+        (SDXL, 4, "full"),
+    ],
+)
+def test_main_memory_is_never_tried_out(weights: Weights, gigabytes: int, first: str) -> None:
+    """Nobody says that it ran out: the kernel ends the process."""
+    room = gigabytes * GIGABYTE
+    ladder = MemoryLadder("auto", CPU, None)
+    assert next(ladder.rungs([request()], weights, room)).name == first
+    exact = next(ladder.rungs([request(exact=True)], weights, room)).name
+    assert exact == ("text encoders unloaded" if first == "fp8 weights" else first)
+    ladder = MemoryLadder("full", CPU, None)
+    assert next(ladder.rungs([request()], weights, room)).name == "full"
+
+
 def test_the_rungs_come_in_order_and_each_once() -> None:
     """A batch of one cannot get smaller."""
     ladder = MemoryLadder("auto", CUDA, None)
@@ -122,6 +144,10 @@ def test_a_cpu_has_no_other_memory_to_offload_to() -> None:
     """Its weights are in the computer's memory already."""
     assert names(MemoryLadder("auto", CPU, None), request())[-1] == "attention slicing"
     assert names(MemoryLadder("low", CPU, None), request()) == ["attention slicing"]
+    low = names(MemoryLadder("low", CPU, None), request(), weights=Weights(flow=True))
+    assert low == ["text encoders unloaded", "fp8 weights"]
+    apple = names(MemoryLadder("auto", LADDERS["mps"], None), request(), weights=Z_IMAGE)
+    assert apple[-1] == "text encoders unloaded"
 
 
 def test_the_rung_that_worked_is_where_the_next_image_begins() -> None:

@@ -7,11 +7,12 @@ from pathlib import Path
 from subprocess import PIPE
 from types import SimpleNamespace
 
+import psutil  # type: ignore[import-untyped]
 import pytest
 import torch
 
 from picowatch.engine.memory import usage
-from picowatch.engine.memory.usage import gpu_memory, process_memory
+from picowatch.engine.memory.usage import gpu_memory, main_memory, process_memory
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.process.child import ChildEngine
 from picowatch.engine.protocol import MemoryUse
@@ -124,3 +125,11 @@ def test_without_a_container_the_computers_memory_counts(tmp_path: Path) -> None
     """There is some."""
     assert usage._left_to_container(tmp_path) == 2**63
     assert 0 < usage.free_bytes(torch.device("cpu")) < 2**60
+
+
+def test_what_a_process_can_have_counts_what_it_holds() -> None:
+    """More than is free, and no more than the computer has."""
+    free, total = psutil.virtual_memory().available, psutil.virtual_memory().total
+    own = psutil.Process().memory_info().rss
+    assert own < main_memory() <= total
+    assert main_memory() == pytest.approx(min(free, usage._left_to_container()) + own, rel=0.2)
