@@ -21,7 +21,16 @@ from picowatch.catalog.folders import (
 )
 from picowatch.catalog.gguf import GGUF, read_any_header
 from picowatch.catalog.hashes import HashCache, OnBlock, ignore_block
-from picowatch.catalog.models import FOLDERS, FoundModels, Kind, Layout, Model, Recognised, Refused
+from picowatch.catalog.models import (
+    FOLDERS,
+    FoundModels,
+    Kind,
+    Layout,
+    Model,
+    Recognised,
+    Refused,
+    folders_of,
+)
 from picowatch.catalog.recognise import expect_rendered, expect_usable, recognise
 from picowatch.catalog.transformer_files import completed, files_of
 from picowatch.catalog.wildcards import WildcardFiles
@@ -29,6 +38,7 @@ from picowatch.errors import ModelRefused
 from picowatch.recipe.families import rules_of
 from picowatch.recipe.inventory import Checkpoint, Inventory
 from picowatch.recipe.messages.problems import harmless
+from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.read.decoding import NEVER_IN_NAMES, invisible
 
 DEMO = "demo"
@@ -41,8 +51,12 @@ _Stamp = tuple[tuple[str, int, int], ...]
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
-    """A file or folder that may be a model; equal stamps mean nothing in it has changed."""
+    """A file or folder that may be a model; equal stamps mean nothing in it has changed.
 
+    `root` is the folder of its kind that it lies in.
+    """
+
+    root: Path
     name: str
     kind: Kind
     path: Path
@@ -119,7 +133,8 @@ class Catalog:
         for entry in entries:
             if isinstance(entry, Refused) and name in (entry.name, _without_ending(entry.name)):
                 raise ModelRefused(entry.reason)
-        raise ModelRefused(f"There is no {kind} {name!r} in models/{FOLDERS[kind]}/.")
+        folders = [f"models/{folder.name}/" for folder in folders_of(self._models, kind)]
+        raise ModelRefused(f"There is no {kind} {name!r} in {listed(folders, 'or')}.")
 
     @property
     def demo(self) -> Model:
@@ -160,15 +175,17 @@ class Catalog:
         """One kind's entries sorted by name; the second of two with one name is refused."""
         entries: list[Model | Refused] = []
         taken = {DEMO: "the embedded demo model"} if kind == "checkpoint" else {}
-        for candidate in sorted(_candidates(self._models / FOLDERS[kind], kind), key=_by_name):
+        roots = folders_of(self._models, kind)
+        found = [candidate for root in roots for candidate in _candidates(root, kind)]
+        for candidate in sorted(found, key=_by_name):  # of equal ones those of the first folder
             entry = self._entry(candidate)
             if isinstance(entry, Model):
                 if entry.name in taken:
-                    own = _printable(entry.path.name)
+                    own = _place(candidate)
                     reason = f"{own} has the same name as {taken[entry.name]}: rename it."
                     entry = _refused(candidate, reason)
                 else:
-                    taken[entry.name] = entry.path.name
+                    taken[entry.name] = _place(candidate)
             entries.append(entry)
         return _completed(entries)
 
@@ -209,6 +226,13 @@ def _by_name(candidate: _Candidate) -> tuple[str, bool]:
     return candidate.name, is_folder(candidate.path)
 
 
+def _place(candidate: _Candidate) -> str:
+    """The file's name, in messages; in another program's folder with the folder's name."""
+    if candidate.root.name == FOLDERS[candidate.kind]:
+        return _printable(candidate.path.name)
+    return _printable(candidate.path.relative_to(candidate.root.parent).as_posix())
+
+
 def _candidates(root: Path, kind: Kind) -> Iterator[_Candidate]:
     """Everything below a kind's folder that is or pretends to be a model.
 
@@ -230,7 +254,7 @@ def _candidates(root: Path, kind: Kind) -> Iterator[_Candidate]:
             if is_folder(path) and not _is_model_folder(path, kind):
                 waiting.append(path)
             elif is_folder(path) or path.suffix.lower() in _ENDINGS:
-                yield _Candidate(_name(root, path), kind, path, _stamp(path))
+                yield _Candidate(root, _name(root, path), kind, path, _stamp(path))
 
 
 def _is_model_folder(path: Path, kind: Kind) -> bool:
@@ -276,7 +300,8 @@ def _look_at(candidate: _Candidate) -> Model | Refused:
         else:
             found = recognise(read_any_header(candidate.path))
         layout: Layout = "folder" if is_folder(candidate.path) else "file"
-        expect_usable(found, candidate.kind, layout)
+        right = folders_of(candidate.root.parent, found.kind)[0]
+        expect_usable(found, candidate.kind, layout, right.name)
         model = _model(candidate.name, candidate.path, found)
         expect_rendered(model)
         return model
@@ -284,7 +309,7 @@ def _look_at(candidate: _Candidate) -> Model | Refused:
         reason = refused.message
     except OSError as error:  # whatever was there a moment ago
         reason = f"cannot be read: {error.strerror or error}."
-    return _refused(candidate, f"{_printable(candidate.path.name)} {reason}")
+    return _refused(candidate, f"{_place(candidate)} {reason}")
 
 
 def _check_name(candidate: _Candidate) -> None:

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from picowatch.catalog.folder_files import is_folder
+
 Kind = Literal["checkpoint", "vae", "lora", "embedding"]
 Layout = Literal["file", "folder"]
 
@@ -13,6 +15,26 @@ FOLDERS: dict[Kind, str] = {
     "lora": "loras",
     "embedding": "embeddings",
 }
+# What A1111, Forge and ComfyUI call them.
+_OTHER_NAMES: dict[Kind, tuple[str, ...]] = {
+    "checkpoint": ("Stable-diffusion", "diffusion_models", "unet"),
+    "vae": ("VAE",),
+    "lora": ("Lora", "LyCORIS"),
+    "embedding": (),
+}
+
+
+def folders_of(models: Path, kind: Kind) -> list[Path]:
+    """The folders of a kind that exist, ours first; ours alone if none does.
+
+    Those that are one folder count once: links, and names in another case on a Mac.
+    """
+    found: list[Path] = []
+    for name in (FOLDERS[kind], *_OTHER_NAMES[kind]):
+        folder = models / name
+        if is_folder(folder) and not any(folder.samefile(other) for other in found):
+            found.append(folder)
+    return found or [models / FOLDERS[kind]]
 
 
 @dataclass(frozen=True, slots=True)

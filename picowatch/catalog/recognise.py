@@ -112,8 +112,11 @@ def _lora(header: Header) -> Recognised:
     )
 
 
-def expect_usable(found: Recognised, kind: Kind, layout: Layout = "file") -> None:
-    """A file belongs in the folder of its kind, and to a family that can be rendered."""
+def expect_usable(found: Recognised, kind: Kind, layout: Layout = "file", right: str = "") -> None:
+    """A file belongs in the folder of its kind, and to a family that can be rendered.
+
+    `right` is what that folder is called here, if not as usual.
+    """
     usable: tuple[str, ...] = UNETS
     if found.kind == "lora":
         usable = RENDERED
@@ -122,9 +125,9 @@ def expect_usable(found: Recognised, kind: Kind, layout: Layout = "file") -> Non
     if found.family and found.family not in usable:
         raise ModelRefused(f"{_with_family(found)}: {ONLY}")
     if found.kind != kind:
+        folder = right or FOLDERS[found.kind]
         raise ModelRefused(
-            f"is {_ARTICLES[found.kind]}, not {_ARTICLES[kind]}: "
-            f"move it to models/{FOLDERS[found.kind]}/."
+            f"is {_ARTICLES[found.kind]}, not {_ARTICLES[kind]}: move it to models/{folder}/."
         )
 
 

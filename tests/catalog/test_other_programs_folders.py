@@ -1,0 +1,90 @@
+"""The folders of A1111, Forge and ComfyUI are read as they are."""
+
+from pathlib import Path
+
+import pytest
+
+from picowatch.catalog import Catalog
+from picowatch.errors import ModelRefused
+from tests.catalog.files import kohya_lora_shapes, sd15_shapes, vae_file_shapes, write_model
+from tests.catalog.test_families import Z_IMAGE
+
+A1111 = {
+    "Stable-diffusion/photo/v1-5.safetensors": ("checkpoint", "photo/v1-5"),
+    "VAE/mse.safetensors": ("vae", "mse"),
+    "Lora/pixel.safetensors": ("lora", "pixel"),
+    "LyCORIS/older.safetensors": ("lora", "older"),
+}
+COMFY_UI = {
+    "checkpoints/v1-5.safetensors": ("checkpoint", "v1-5"),
+    "diffusion_models/z_image_turbo.safetensors": ("checkpoint", "z_image_turbo"),
+    "unet/z_image.safetensors": ("checkpoint", "z_image"),
+    "vae/mse.safetensors": ("vae", "mse"),
+    "loras/pixel.safetensors": ("lora", "pixel"),
+}
+SHAPES = {
+    "v1-5": sd15_shapes(),
+    "z_image": Z_IMAGE,
+    "z_image_turbo": Z_IMAGE,
+    "mse": vae_file_shapes(),
+    "pixel": kohya_lora_shapes(),
+    "older": kohya_lora_shapes(),
+}
+
+
+@pytest.mark.parametrize("files", [A1111, COMFY_UI])
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_models_folder_of_another_program_works_as_it_is(
+    tmp_path: Path, files: dict[str, tuple[str, str]], linked: bool
+) -> None:
+    """As `models` itself, or as a link to it; whatever else is in there."""
+    theirs = tmp_path / "theirs"
+    for path in files:
+        write_model(theirs / path, SHAPES[Path(path).stem])
+    for other in ("ESRGAN", "clip_vision", "Codeformer", "controlnet"):
+        write_model(theirs / other / "x.safetensors", {"x": (1,)})
+    models = theirs
+    if linked:
+        models = tmp_path / "models"
+        models.symlink_to(theirs)
+    found = Catalog(models).scan()
+    assert not found.refused
+    assert {(one.kind, one.name) for one in found.models} == set(files.values())
+
+
+def test_of_two_files_with_one_name_the_one_in_our_folder_counts(tmp_path: Path) -> None:
+    """The other is refused, with both places."""
+    ours = write_model(tmp_path / "loras/pixel.safetensors", kohya_lora_shapes())
+    write_model(tmp_path / "Lora/pixel.safetensors", kohya_lora_shapes())
+    found = Catalog(tmp_path).scan()
+    assert [model.path for model in found.models] == [ours]
+    (refused,) = found.refused
+    assert refused.reason == (
+        "Lora/pixel.safetensors has the same name as pixel.safetensors: rename it."
+    )
+
+
+def test_a_folder_under_two_names_counts_once(tmp_path: Path) -> None:
+    """A link, or on a Mac a name in another case."""
+    write_model(tmp_path / "VAE/mse.safetensors", vae_file_shapes())
+    (tmp_path / "vae").symlink_to("VAE")
+    found = Catalog(tmp_path).scan()
+    assert len(found.models) == 1
+    assert not found.refused
+
+
+def test_messages_name_the_folders_that_are_there(tmp_path: Path) -> None:
+    """Where the file lies, and where it belongs."""
+    write_model(tmp_path / "VAE/mse.safetensors", vae_file_shapes())
+    write_model(tmp_path / "Stable-diffusion/sub/wrong.safetensors", vae_file_shapes())
+    (refused,) = Catalog(tmp_path).scan().refused
+    assert refused.reason == (
+        "Stable-diffusion/sub/wrong.safetensors is a VAE, not a checkpoint: move it to models/VAE/."
+    )
+    with pytest.raises(ModelRefused, match=r"in models/Stable-diffusion/\.$"):
+        Catalog(tmp_path).find("checkpoint", "gone")
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(
+        ModelRefused, match=r"in models/checkpoints/ or models/Stable-diffusion/\.$"
+    ):
+        Catalog(tmp_path).find("checkpoint", "gone")
