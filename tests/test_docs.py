@@ -26,6 +26,8 @@ FLOWS = {
     "Lumina-Image-2.0": ("lumina2",),
     "Z-Image-Turbo": ("z_image", "Turbo"),
     "Krea-2-Turbo": ("krea2", "Turbo"),
+    "ERNIE-Image-Turbo": ("ernie_image", "Turbo"),
+    "Ovis-Image-7B": ("ovis",),
 }
 INVENTORY = Inventory(
     demo=Checkpoint("demo", 128),
