@@ -26,6 +26,7 @@ NAMES = {
     "aura_flow": "AuraFlow",
     "sana": "Sana",
     "pixart": "PixArt",
+    "cogview4": "CogView4",
     "hunyuan_dit": "HunyuanDiT",
     "hunyuan_video": "HunyuanVideo",
     "hidream": "HiDream",
@@ -48,6 +49,10 @@ FLOWS = (
     "krea2",
     "ernie_image",
     "ovis",
+    "aura_flow",
+    "sana",
+    "pixart",
+    "cogview4",
 )
 RENDERED = (*UNETS, *FLOWS)
 # Those among them whose transformer may be a file of its own.

@@ -16,12 +16,15 @@ from picowatch.errors import ModelRefused
 from picowatch.recipe.messages.problems import shown
 
 NATIVE_SIZE = 1024
+_MOST_PIXELS = 2048  # of a side in a recipe
 _EULER = ("FlowMatchEulerDiscreteScheduler",)
 _PROJECTED = ("CLIPTextModelWithProjection",)
 _CLIP_WORDS = ("CLIPTokenizer", "CLIPTokenizerFast")
 _T5_WORDS = ("T5Tokenizer", "T5TokenizerFast")
 _QWEN_WORDS = ("Qwen2Tokenizer", "Qwen2TokenizerFast")
 _GEMMA_WORDS = ("GemmaTokenizer", "GemmaTokenizerFast")
+_LLAMA_WORDS = ("LlamaTokenizer", "LlamaTokenizerFast")
+_DPM = ("DPMSolverMultistepScheduler",)
 _VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model", "tokenizer.model")
 # Of numbers in configs: more would take gigabytes or minutes before the first weight is read.
 _MOST_LAYERS = 200
@@ -35,7 +38,8 @@ class Pipeline:
 
     A folder may do without the `optional` text encoders: its index says null, and the tokenizer
     is not read either. `variant` is the one that its class tells, `native_size` the side of the
-    square that its card recommends. `settings` of the index must be as here, where it has them.
+    square that its card recommends; with `latent_pixels` that of the transformer's config, which
+    counts latents of so many pixels. `settings` of the index must be as here, where it has them.
     """
 
     family: str
@@ -44,6 +48,7 @@ class Pipeline:
     variant: str = ""
     native_size: int = NATIVE_SIZE
     settings: Mapping[str, Any] = field(default_factory=dict)
+    latent_pixels: int = 0
 
 
 _Z_IMAGE = {
@@ -125,6 +130,35 @@ _LUMINA2 = {
     "text_encoder": ("Gemma2Model",),
     "tokenizer": _GEMMA_WORDS,
 }
+_AURA_FLOW = {
+    "scheduler": _EULER,
+    "transformer": ("AuraFlowTransformer2DModel",),
+    "vae": ("AutoencoderKL",),
+    "text_encoder": ("UMT5EncoderModel",),
+    "tokenizer": _LLAMA_WORDS,
+}
+_SANA = {
+    "scheduler": _DPM,
+    "transformer": ("SanaTransformer2DModel",),
+    "vae": ("AutoencoderDC",),
+    "text_encoder": ("Gemma2Model",),
+    "tokenizer": _GEMMA_WORDS,
+}
+_PIXART_SIGMA = {
+    "scheduler": _DPM,
+    # As diffusers called it first.
+    "transformer": ("PixArtTransformer2DModel", "Transformer2DModel"),
+    "vae": ("AutoencoderKL",),
+    "text_encoder": ("T5EncoderModel",),
+    "tokenizer": _T5_WORDS,
+}
+_COGVIEW4 = {
+    "scheduler": _EULER,
+    "transformer": ("CogView4Transformer2DModel",),
+    "vae": ("AutoencoderKL",),
+    "text_encoder": ("GlmModel",),
+    "tokenizer": ("PreTrainedTokenizerFast", "TokenizersBackend"),
+}
 PIPELINES = {
     "ZImagePipeline": Pipeline("z_image", _Z_IMAGE),
     "FluxPipeline": Pipeline("flux", _FLUX),
@@ -137,6 +171,10 @@ PIPELINES = {
     "ChromaPipeline": Pipeline("chroma", _CHROMA),
     "Lumina2Pipeline": Pipeline("lumina2", _LUMINA2),
     "Lumina2Text2ImgPipeline": Pipeline("lumina2", _LUMINA2),  # as diffusers called it first
+    "AuraFlowPipeline": Pipeline("aura_flow", _AURA_FLOW),
+    "SanaPipeline": Pipeline("sana", _SANA, latent_pixels=32),
+    "PixArtSigmaPipeline": Pipeline("pixart", _PIXART_SIGMA, latent_pixels=8, variant="Sigma"),
+    "CogView4Pipeline": Pipeline("cogview4", _COGVIEW4),
     "StableDiffusion3Pipeline": Pipeline("sd3", _SD3, optional=("text_encoder_3",)),
 }
 
@@ -160,7 +198,10 @@ def recognise_pipeline(folder: Path, name: str) -> Recognised:
                 f"only {value} is supported."
             )
     variant = pipeline.variant or _variant(pipeline.family, index, transformer)
-    return Recognised("checkpoint", pipeline.family, pipeline.native_size, variant=variant)
+    side = pipeline.native_size
+    if pipeline.latent_pixels:
+        side = min(pipeline.latent_pixels * int(transformer.get("sample_size", 0)), _MOST_PIXELS)
+    return Recognised("checkpoint", pipeline.family, side or NATIVE_SIZE, variant=variant)
 
 
 def native_size(family: str) -> int:
@@ -207,6 +248,8 @@ def _variant(family: str, index: dict[str, Any], transformer: dict[str, Any]) ->
         return f"klein{base}{_KLEIN_SIZES.get(transformer.get('joint_attention_dim', 0), '')}"
     if family == "krea2":
         return "Turbo" if index.get("is_distilled") else "Raw"
+    if family == "aura_flow":
+        return "0.3" if transformer.get("pos_embed_max_size") == 9216 else ""
     if family == "sd3" and transformer.get("num_layers") == 38:
         return "3.5 Large"
     if family == "sd3":

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 EULER = "Euler"
-FLOW_SAMPLERS = (EULER, "DPM++ 2M", "UniPC")
+_DPM = "DPM++ 2M"
+FLOW_SAMPLERS = (EULER, _DPM, "UniPC")
 MAX_SIDE = 4096  # pixels, after hires
 
 
@@ -19,11 +20,12 @@ class Rules:
     """One family's, or one variant's.
 
     Sides are multiples of `multiple`, and `max_side` at most. `defaults` are the values of fields
-    that a recipe leaves out. `lacks` maps fields that must stay off to the reason. `flow`: it
-    steps along a flow from noise to picture, with the samplers in `samplers` alone. `guided`: it
-    was trained for a cfg_scale above 1. `weighs`: its text encoder takes weights and BREAK; others
-    get the text without. `fills`: it only redraws the part of a picture that a mask shows.
-    Start images have at most `most_start_pixels`, where a pipeline would make larger ones smaller.
+    that a recipe leaves out. `lacks` maps fields that must stay off to the reason. `flow`: a
+    pipeline of diffusers renders it, as a rule along a flow from noise to picture, with the
+    samplers in `samplers` alone. `guided`: it was trained for a cfg_scale above 1. `weighs`: its
+    text encoder takes weights and BREAK; others get the text without. `fills`: it only redraws the
+    part of a picture that a mask shows. Start images have at most `most_start_pixels`, where a
+    pipeline would make larger ones smaller.
     """
 
     multiple: int = 8
@@ -77,7 +79,7 @@ def _flow(
         multiple=multiple,
         max_side=max_side,
         defaults={
-            "sampler": EULER,
+            "sampler": samplers[0],
             "steps": steps,
             "cfg_scale": float(cfg_scale),
             "guidance": float(guidance),
@@ -126,6 +128,17 @@ _RULES = {
     **dict.fromkeys((("flux2", name) for name in _KLEIN_BASE), _klein(50, 4, guided=True)),
     ("chroma", ""): _flow(40, 3),
     ("lumina2", ""): _flow(30, 4, lacks=_NO_PICTURES),
+    # Sides of the table of positions: 64 or 96 patches of 16 pixels.
+    ("aura_flow", ""): _flow(50, 3.5, max_side=1024, lacks=_NO_PICTURES),
+    ("aura_flow", "0.3"): _flow(50, 3.5, max_side=1536, lacks=_NO_PICTURES),
+    ("sana", ""): _flow(20, 4.5, multiple=32, samplers=(_DPM,), lacks=_NO_PICTURES),
+    ("pixart", "Sigma"): _flow(
+        20,
+        4.5,
+        samplers=(_DPM,),
+        lacks=_NO_PICTURES | {"prediction": "its folder says what it predicts"},
+    ),
+    ("cogview4", ""): _flow(50, 3.5, lacks=_NO_PICTURES),
     # Sides of the table of positions: 192 patches of 16 pixels.
     ("sd3", "3 Medium"): _flow(28, 7, max_side=3072),
     ("sd3", "3.5 Medium"): _flow(40, 4.5),

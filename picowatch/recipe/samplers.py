@@ -205,8 +205,8 @@ def decide_flow_schedule(schedule_type: str, family: str) -> str:
     if schedule_type in (AUTOMATIC, SIMPLE):
         return SIMPLE
     raise ScheduleUnknown(
-        f"{family} does not take the schedule type '{schedule_type}', which is made for noise: it "
-        f"has a schedule of its own. Remove it, or write {SIMPLE}."
+        f"{family} does not take the schedule type '{schedule_type}': it has a schedule of its "
+        f"own. Remove it, or write {SIMPLE}."
     )
 
 

@@ -192,6 +192,25 @@ def test_an_optional_text_encoder_may_be_null(tmp_path: Path) -> None:
     )
 
 
+SANA = {
+    "_class_name": "SanaPipeline",
+    "scheduler": ["diffusers", "DPMSolverMultistepScheduler"],
+    "transformer": ["diffusers", "SanaTransformer2DModel"],
+    "vae": ["diffusers", "AutoencoderDC"],
+    "text_encoder": ["transformers", "Gemma2Model"],
+    "tokenizer": ["transformers", "GemmaTokenizerFast"],
+}
+
+
+@pytest.mark.parametrize(("sample_size", "native"), [(16, 512), (32, 1024), (128, 2048)])
+def test_the_native_size_is_that_of_the_transformer(
+    tmp_path: Path, sample_size: int, native: int
+) -> None:
+    """Where a pipeline has transformers of several; no more than a recipe can say."""
+    write_folder(tmp_path, "sana", SANA, {"sample_size": sample_size})
+    assert getattr(found_in(tmp_path), "native_size", 0) == native
+
+
 def _without(part: str) -> Callable[[Path], object]:
     return lambda folder: shutil.rmtree(folder / part)
 

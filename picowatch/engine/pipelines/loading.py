@@ -12,14 +12,18 @@ from picowatch.engine.devices import Target
 from picowatch.engine.models.parts import FindFile
 from picowatch.engine.models.weights import drop_weights, take_weights
 from picowatch.engine.pipelines import (
+    aura_flow,
     chroma,
+    cogview4,
     ernie_image,
     flux,
     flux2,
     krea2,
     lumina2,
     ovis,
+    pixart,
     qwen_image,
+    sana,
     sd3,
     z_image,
 )
@@ -39,6 +43,10 @@ FAMILIES = {
     "sd3": sd3.FAMILY,
     "chroma": chroma.FAMILY,
     "lumina2": lumina2.FAMILY,
+    "aura_flow": aura_flow.FAMILY,
+    "sana": sana.FAMILY,
+    "pixart": pixart.FAMILY,
+    "cogview4": cogview4.FAMILY,
 }
 FindAgain = Callable[[], AbstractContextManager[Model]]
 _CPU = torch.device("cpu")

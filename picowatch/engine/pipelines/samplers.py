@@ -75,8 +75,10 @@ _SOLVED: dict[str, Any] = {"DPM++ 2M": _DPM2M, "UniPC": _UniPC}
 
 
 def scheduler_for(sampler: str, own: Any) -> Any:
-    """The scheduler of one pass; `own` is the folder's, which is Euler's."""
-    return scheduler_of(_SOLVED[sampler], own.config) if sampler in _SOLVED else own
+    """The scheduler of one pass; `own` is the folder's."""
+    if sampler not in _SOLVED or isinstance(own, _SOLVED[sampler].solver):
+        return own
+    return scheduler_of(_SOLVED[sampler], own.config)
 
 
 def scheduler_of(kind: Any, config: Mapping[str, Any]) -> Any:

@@ -169,10 +169,13 @@ class RecipeBuilder:
         sampler = str(layer["sampler"].value) if "sampler" in layer else samplers[0]
         written = layer.get("schedule_type")
         if sampler not in samplers:
+            why = f"{checkpoint.family} has a sampler of its own"
+            if len(samplers) > 1:
+                why = f"it steps along noise, but {checkpoint.family} steps along a flow"
             self._problems.add(
                 layer["sampler"].error_position,
-                f"the sampler {sampler} steps along noise, but {checkpoint.family} steps along a "
-                f"flow. Use {listed(samplers, 'or')}, or leave it out.",
+                f"the sampler {sampler} cannot be used: {why}. Use {listed(samplers, 'or')}, or "
+                "leave it out.",
             )
         elif written:
             with self._problems.caught(written.position):

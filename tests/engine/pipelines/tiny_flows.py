@@ -9,7 +9,7 @@ from typing import Any
 import diffusers
 import torch
 import transformers
-from tokenizers import AddedToken
+from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 
 from tests.engine.tiny_models import LETTERS, _text_encoder, _tokenizer
 
@@ -321,6 +321,138 @@ def _chroma() -> Any:
     )
 
 
+def dpm_scheduler(**more: Any) -> Any:
+    return _D.DPMSolverMultistepScheduler(solver_order=2, **more)
+
+
+def _aura_flow() -> Any:
+    words = ["<unk>", "<s>", "</s>", "<pad>", "\u2581"]
+    words += [f"<0x{byte:02X}>" for byte in range(256)]
+    vocabulary = {word: number for number, word in enumerate(words)}
+    encoder = _T.UMT5Config(
+        vocab_size=len(words), d_model=32, d_kv=8, d_ff=32, num_heads=4, num_layers=2
+    )
+    transformer = _D.AuraFlowTransformer2DModel(
+        sample_size=8,
+        num_mmdit_layers=1,
+        num_single_dit_layers=1,
+        attention_head_dim=8,
+        num_attention_heads=4,
+        joint_attention_dim=32,
+        caption_projection_dim=32,
+        pos_embed_max_size=64,
+    )
+    with torch.no_grad():  # made with torch.empty or zeros
+        transformer.pos_embed.pos_embed.normal_(std=0.02)
+        transformer.register_tokens.normal_(std=0.02)
+    return _D.AuraFlowPipeline(
+        scheduler=flow_scheduler(shift=1.73),
+        vae=kl_vae(4, scaling_factor=0.13025, force_upcast=True),
+        text_encoder=_T.UMT5EncoderModel(encoder),
+        tokenizer=_T.LlamaTokenizer(vocab=vocabulary, merges=[], pad_token="<pad>"),
+        transformer=transformer,
+    )
+
+
+def _sana() -> Any:
+    transformer = _D.SanaTransformer2DModel(
+        in_channels=4,
+        out_channels=4,
+        num_attention_heads=2,
+        attention_head_dim=8,
+        num_layers=2,
+        num_cross_attention_heads=2,
+        cross_attention_head_dim=8,
+        cross_attention_dim=16,
+        caption_channels=16,
+        sample_size=32,
+    )
+    vae = _D.AutoencoderDC(
+        latent_channels=4,
+        attention_head_dim=2,
+        encoder_block_types=("ResBlock", "EfficientViTBlock"),
+        decoder_block_types=("ResBlock", "EfficientViTBlock"),
+        encoder_block_out_channels=(8, 8),
+        decoder_block_out_channels=(8, 8),
+        encoder_qkv_multiscales=((), (5,)),
+        decoder_qkv_multiscales=((), (5,)),
+        encoder_layers_per_block=(1, 1),
+        decoder_layers_per_block=(1, 1),
+        downsample_block_type="conv",
+        upsample_block_type="interpolate",
+        scaling_factor=0.41407,
+    )
+    scheduler = dpm_scheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
+    )
+    return _D.SanaPipeline(
+        scheduler=scheduler,
+        vae=vae,
+        text_encoder=_T.Gemma2Model(gemma2_config()),
+        tokenizer=gemma_tokenizer(),
+        transformer=transformer,
+    )
+
+
+def _pixart() -> Any:
+    transformer = _D.PixArtTransformer2DModel(
+        num_attention_heads=4,
+        attention_head_dim=8,
+        num_layers=2,
+        cross_attention_dim=32,
+        caption_channels=32,
+        sample_size=128,
+        use_additional_conditions=False,
+    )
+    return _D.PixArtSigmaPipeline(
+        scheduler=dpm_scheduler(beta_schedule="linear", beta_start=0.0001, beta_end=0.02),
+        vae=kl_vae(4, scaling_factor=0.13025),
+        text_encoder=t5_encoder(),
+        tokenizer=t5_tokenizer(),
+        transformer=transformer,
+    )
+
+
+def _cogview4() -> Any:
+    words = ["[gMASK]", "<sop>", "<|endoftext|>", *LETTERS]
+    raw = Tokenizer(models.BPE({word: number for number, word in enumerate(words)}, []))
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.post_processor = processors.TemplateProcessing(
+        single="[gMASK] <sop> $A", special_tokens=[("[gMASK]", 0), ("<sop>", 1)]
+    )
+    encoder = _T.GlmConfig(
+        vocab_size=len(words),
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        head_dim=8,
+        max_position_embeddings=2048,
+        pad_token_id=2,
+    )
+    transformer = _D.CogView4Transformer2DModel(
+        num_layers=2,
+        attention_head_dim=8,
+        num_attention_heads=4,
+        text_embed_dim=16,
+        time_embed_dim=16,
+        condition_dim=4,
+        rope_axes_dim=(256, 256),
+    )
+    return _D.CogView4Pipeline(
+        scheduler=flow_scheduler(
+            shift=1.0, use_dynamic_shifting=True, base_shift=0.25, time_shift_type="linear"
+        ),
+        vae=kl_vae(16, scaling_factor=1.0),
+        text_encoder=_T.GlmModel(encoder),
+        tokenizer=_T.PreTrainedTokenizerFast(
+            tokenizer_object=raw, pad_token="<|endoftext|>", padding_side="left"
+        ),
+        transformer=transformer,
+    )
+
+
 def _sd3(*, with_t5: bool = True, **changed: Any) -> Any:
     transformer = _D.SD3Transformer2DModel(
         **{
@@ -486,6 +618,10 @@ MAKERS: dict[str, Callable[[], Any]] = {
     "FLUX.2-klein": lambda: _klein(distilled=True),
     "FLUX.2-klein-base": lambda: _klein(distilled=False),
     "Qwen-Image": _qwen_image,
+    "AuraFlow": _aura_flow,
+    "Sana": _sana,
+    "PixArt-Sigma": _pixart,
+    "CogView4": _cogview4,
     "Chroma1-HD": _chroma,
     "Lumina-Image-2.0": _lumina2,
     "ERNIE-Image": _ernie_image,

@@ -23,6 +23,9 @@ INVENTORY = Inventory(
         Checkpoint("raw", 1024, family="Krea 2", rules=rules_of("krea2", "Raw")),
         Checkpoint("k-turbo", 1024, family="Krea 2", rules=rules_of("krea2", "Turbo")),
         Checkpoint("schnell", 1024, family="FLUX.1", rules=rules_of("flux", "schnell")),
+        Checkpoint("aura", 1024, family="AuraFlow", rules=rules_of("aura_flow")),
+        Checkpoint("sana", 1024, family="Sana", rules=rules_of("sana")),
+        Checkpoint("pixart", 1024, family="PixArt", rules=rules_of("pixart", "Sigma")),
         Checkpoint("lumina", 1024, family="Lumina 2", rules=rules_of("lumina2")),
         Checkpoint("sd3", 1024, family="Stable Diffusion 3.x", rules=rules_of("sd3", "3 Medium")),
         Checkpoint("xl", 1024, family="Stable Diffusion XL", rules=rules_of("sdxl")),
@@ -82,18 +85,28 @@ def test_a_flow_has_its_own_schedule() -> None:
     [
         (
             "checkpoint: turbo\nsampler: Heun",
-            "the sampler Heun steps along noise, but Z-Image steps along a flow. Use Euler, "
-            "DPM++ 2M or UniPC, or leave it out.",
+            "the sampler Heun cannot be used: it steps along noise, but Z-Image steps along a "
+            "flow. Use Euler, DPM++ 2M or UniPC, or leave it out.",
+        ),
+        (
+            "checkpoint: pixart\nsampler: Heun",
+            "the sampler Heun cannot be used: PixArt has a sampler of its own. Use DPM++ 2M, or "
+            "leave it out.",
+        ),
+        ("checkpoint: sana\nwidth: 80", "width must be a multiple of 32: 64 or 96 would do."),
+        (
+            "checkpoint: aura\nheight: 1040",
+            "height is 1040; the limit for AuraFlow is 1024 pixels.",
         ),
         (
             "checkpoint: turbo\nsampler: DPM++ 2M Karras",
-            "Z-Image does not take the schedule type 'karras', which is made for noise: it has a "
-            "schedule of its own. Remove it, or write simple.",
+            "Z-Image does not take the schedule type 'karras': it has a schedule of its own. "
+            "Remove it, or write simple.",
         ),
         (
             "checkpoint: turbo\nschedule_type: karras",
-            "Z-Image does not take the schedule type 'karras', which is made for noise: it has a "
-            "schedule of its own. Remove it, or write simple.",
+            "Z-Image does not take the schedule type 'karras': it has a schedule of its own. "
+            "Remove it, or write simple.",
         ),
         (
             "checkpoint: turbo\nguidance: 3",
