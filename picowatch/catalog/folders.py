@@ -44,6 +44,7 @@ _RELATIVES = {
     "FluxControl": "FLUX.1 Depth or Canny, which also needs a depth map or edges",
     "FluxPriorRedux": "FLUX.1 Redux, which varies pictures",
     "Flux2KleinKV": "FLUX.2 klein KV, which edits pictures",
+    "QwenImage21": "Qwen-Image 2.1 (Qwen-Image and Qwen-Image-2512 are supported)",
     "QwenImageControlNet": "Qwen-Image with a ControlNet",
     "QwenImageEdit": "Qwen-Image-Edit, which edits pictures",
     "QwenImageLayered": "Qwen-Image-Layered, which takes pictures apart",

@@ -232,7 +232,7 @@ class ImageFields:
             "its cfg_scale stays 1.",
             aliases=("distilled_cfg",),
             a1111=A1111("Distilled CFG Scale", lambda scale: plain_number(scale) if scale else ""),
-            default_text="the checkpoint's own, where it has one: 3.5, for Fill 30",
+            default_text="the checkpoint's own, where it has one: 3.5, for Krea 4.5, for Fill 30",
         ),
     ] = 0.0
     width: _Side = None

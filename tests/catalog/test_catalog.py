@@ -89,6 +89,10 @@ def test_folders_of_other_families_are_named_and_refused(tmp_path: Path) -> None
         ("FluxControlPipeline", "FLUX.1 Depth or Canny, which also needs a depth map or edges"),
         ("FluxControlNetPipeline", "FLUX.1 with a ControlNet"),
         ("FluxPriorReduxPipeline", "FLUX.1 Redux, which varies pictures"),
+        (
+            "QwenImage21Pipeline",
+            "Qwen-Image 2.1 (Qwen-Image and Qwen-Image-2512 are supported)",
+        ),
         ("QwenImageEditPipeline", "Qwen-Image-Edit, which edits pictures"),
         ("QwenImageLayeredPipeline", "Qwen-Image-Layered, which takes pictures apart"),
         ("QwenImageControlNetPipeline", "Qwen-Image with a ControlNet"),
