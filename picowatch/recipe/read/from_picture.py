@@ -1,7 +1,7 @@
 """The field `from`: the settings that a picture's metadata holds, as a layer of fields.
 
 Read are, in this order: picowatch's own JSON, Fooocus' JSON or A1111's text in `parameters`,
-picoDiffusion's keys.
+picoDiffusion's keys, ComfyUI's workflow.
 """
 
 import json
@@ -13,6 +13,7 @@ from picowatch.errors import PictureUnreadable
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.read.a1111 import a1111_picture
 from picowatch.recipe.read.a1111_blocks import MAX_LINES, holds_parameters
+from picowatch.recipe.read.comfyui import comfyui_layer, is_comfyui
 from picowatch.recipe.read.decoding import MAX_BYTES, unix_line_ends
 from picowatch.recipe.read.fooocus import fooocus_layer, is_fooocus
 from picowatch.recipe.request import ImageRequest, loras_beside_prompt, recipe_values
@@ -76,9 +77,11 @@ def _fields(
         return _of_a1111(path, texts["parameters"], position, names_checkpoint)
     if texts.get("generator", "").casefold() == "picodiffusion":
         return FromPicture(_of_picodiffusion(texts, position))
+    if is_comfyui(texts.get("prompt", "")):
+        return FromPicture(*comfyui_layer(texts["prompt"], position))
     raise PictureUnreadable(
         "it contains no settings that picowatch can read.",
-        "Unedited pictures by picowatch, A1111, Fooocus and picoDiffusion do.",
+        "Unedited pictures by picowatch, A1111, ComfyUI, Fooocus and picoDiffusion do.",
     )
 
 

@@ -1,0 +1,192 @@
+"""ComfyUI's workflow in a picture: what its usual nodes say, as values.
+
+ComfyUI stores the workflow that it ran as JSON under `prompt`: nodes by number, each with its class
+and its inputs, and an input is a value, or the number of the node that gives it
+(https://github.com/comfyanonymous/ComfyUI, nodes.py, comfy_extras/nodes_flux.py,
+nodes_custom_sampler.py). A workflow can do much that a recipe cannot. What is read is the way from
+the node that draws from noise back to its prompts, model and size; the rest is named in warnings.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from picowatch.errors import PictureUnreadable
+from picowatch.recipe.messages.wording import MAX_WARNINGS, left_out
+from picowatch.recipe.read.a1111 import seed_of_32_bits
+from picowatch.recipe.resolve.installed import MODULE
+from picowatch.recipe.written import Layer, Position, written_at
+
+Node = Mapping[str, Any]
+
+_SAMPLERS = ("KSampler", "KSamplerAdvanced", "SamplerCustomAdvanced", "SamplerCustom")
+# Inputs that lead on, through nodes that change what goes through them.
+_ONWARD = ("model", "conditioning", "conditioning_1", "samples", "latent", "positive", "clip")
+# Inputs that hold the value of a node whose output is a number or text.
+_VALUES = ("value", "seed", "noise_seed", "text", "string", "int", "float", "number", "prompt")
+_TEXTS = ("text", "t5xxl", "text_g", "prompt", "clip_l", "text_l")
+_CHECKPOINTS = ("ckpt_name", "unet_name", "model_name", "model_path")
+_EMPTY = "ConditioningZeroOut"
+_USUAL_SHIFT = {"ModelSamplingFlux": 1.15}
+_MOST_NODES = 2000
+_LONGEST_WAY = 200
+
+
+def is_comfyui(text: str) -> bool:
+    """Whether a picture's text under `prompt` is a workflow."""
+    return text.lstrip().startswith("{") and '"class_type"' in text
+
+
+def comfyui_layer(text: str, position: Position) -> tuple[Layer, tuple[str, ...]]:
+    """The fields, and warnings for what was not read. Raises PictureUnreadable."""
+    try:
+        nodes = json.loads(text)
+        if len(nodes) > _MOST_NODES:
+            raise PictureUnreadable(f"its workflow has more than {_MOST_NODES:,} nodes.")
+        values, warnings = _Workflow(nodes).settings()
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError):
+        raise PictureUnreadable("its workflow from ComfyUI is damaged.") from None
+    layer = {field: written_at(position, value) for field, value in values.items()}
+    return layer, tuple(warnings[:MAX_WARNINGS])
+
+
+class _Workflow:
+    """The nodes, and what the one that draws from noise was given."""
+
+    def __init__(self, nodes: Mapping[str, Node]) -> None:
+        self._nodes = {str(number): node for number, node in nodes.items()}
+        self._warnings: list[str] = []
+
+    def settings(self) -> tuple[dict[str, Any], list[str]]:
+        """The values of a recipe's fields."""
+        sampler = self._first_sampler()
+        guider = self._node(sampler, "guider") or sampler
+        positive = self._node(guider, "positive") or self._node(guider, "conditioning")
+        values: dict[str, Any] = {"prompt": self._text(positive)}
+        negative = self._text(self._node(guider, "negative"))
+        sigmas = self._node(sampler, "sigmas") or sampler
+        choice = self._node(sampler, "sampler") or sampler
+        noise = self._node(sampler, "noise") or sampler
+        found = {
+            "negative_prompt": negative or None,
+            "steps": self._value(sigmas, "steps"),
+            "schedule_type": self._value(sigmas, "scheduler"),
+            "sampler": self._value(choice, "sampler_name"),
+            "cfg_scale": self._value(guider, "cfg"),
+            "guidance": self._found(positive, "guidance"),
+            "seed": self._seed(noise),
+            "checkpoint": self._file(self._model(guider) or self._model(sampler)),
+            MODULE: self._file_of("vae_name"),
+        }
+        values |= {field: value for field, value in found.items() if value is not None}
+        values |= self._size(sampler, self._value(sigmas, "denoise"))
+        loras = dict(self._loras(guider))
+        return (values | {"loras": loras} if loras else values), self._warnings
+
+    def _first_sampler(self) -> Node:
+        """The one that begins with an empty picture; others draw on what it made."""
+        samplers = [node for node in self._nodes.values() if node["class_type"] in _SAMPLERS]
+        if not samplers:
+            raise PictureUnreadable(
+                f"its workflow from ComfyUI has none of the nodes {', '.join(_SAMPLERS)}, which "
+                "picowatch reads.",
+                "Write the settings into a recipe.",
+            )
+        if len(samplers) > 1:
+            self._warnings.append(
+                f"The workflow draws in {len(samplers)} steps; only the first one was read."
+            )
+        firsts = [node for node in samplers if self._empty_latent(node)]
+        return (firsts or samplers)[0]
+
+    def _empty_latent(self, sampler: Node) -> Node | None:
+        start = self._node(sampler, "latent_image")
+        *_, last = (None, *self._way(start))
+        return last if last and "width" in last["inputs"] else None
+
+    def _size(self, sampler: Node, denoise: Any) -> dict[str, Any]:
+        empty = self._empty_latent(sampler)
+        if empty is None:
+            self._warnings.append(left_out("a start image"))
+            return {} if denoise is None else {"denoising_strength": denoise}
+        width, height = (self._value(empty, side) for side in ("width", "height"))
+        return {} if None in (width, height) else {"width": width, "height": height}
+
+    def _seed(self, noise: Node) -> str | None:
+        value = self._value(noise, "noise_seed")
+        value = self._value(noise, "seed") if value is None else value
+        if value is None:
+            return None
+        seed, warning = seed_of_32_bits(str(value))
+        self._warnings += [warning] if warning else []
+        return seed
+
+    def _model(self, node: Node) -> Any:
+        """The model's file, behind nodes that change how it samples."""
+        start = self._node(node, "model")
+        for one in self._way(start, ("model",)):
+            shift = one["inputs"].get("shift", one["inputs"].get("max_shift"))
+            if shift is not None and shift != _USUAL_SHIFT.get(one["class_type"]):
+                self._warnings.append(left_out(f"{one['class_type']}: {shift}"))
+            for name in _CHECKPOINTS:
+                if name in one["inputs"]:
+                    return self._value(one, name)
+        return None
+
+    def _loras(self, node: Node) -> Iterator[tuple[str, Any]]:
+        for one in self._way(self._node(node, "model"), ("model",)):
+            name = self._file(self._value(one, "lora_name"))
+            if name:
+                yield name, self._value(one, "strength_model")
+
+    def _text(self, conditioning: Node | None) -> str:
+        for one in self._way(conditioning):
+            if one["class_type"] == _EMPTY:
+                return ""
+            for name in _TEXTS:
+                text = self._value(one, name)
+                if isinstance(text, str) and text.strip():
+                    return text.strip().replace("embedding:", "")
+        return ""
+
+    def _found(self, start: Node | None, name: str) -> Any:
+        """The first value of this name on the way back."""
+        values = (self._value(node, name) for node in self._way(start))
+        return next((value for value in values if value is not None), None)
+
+    def _file_of(self, name: str) -> str | None:
+        values = [self._value(node, name) for node in self._nodes.values()]
+        return next((self._file(value) for value in values if isinstance(value, str)), None)
+
+    @staticmethod
+    def _file(name: Any) -> str | None:
+        """A file's name without its folder, on Windows, too."""
+        return re.split(r"[/\\]", name)[-1] if isinstance(name, str) else None
+
+    def _way(self, node: Node | None, onward: tuple[str, ...] = _ONWARD) -> Iterator[Node]:
+        """A node and those that it got its input from, one by one; samplers end it."""
+        for _ in range(_LONGEST_WAY):
+            if node is None:
+                return
+            yield node
+            if node["class_type"] in _SAMPLERS:
+                return
+            found = (self._node(node, name) for name in onward)
+            node = next((one for one in found if one is not None), None)
+
+    def _node(self, node: Node, name: str) -> Node | None:
+        """The node that gives an input, None for a value."""
+        link = node["inputs"].get(name)
+        return self._nodes.get(str(link[0])) if isinstance(link, list) and link else None
+
+    def _value(self, node: Node, name: str) -> str | int | float | None:
+        """An input's value; that of another node, if it is one that holds a value."""
+        given = node["inputs"].get(name)
+        if not isinstance(given, list):
+            return given if isinstance(given, str | int | float) else None
+        source = self._node(node, name)
+        held = source["inputs"] if source else {}
+        return next(
+            (held[one] for one in _VALUES if isinstance(held.get(one), str | int | float)), None
+        )
