@@ -20,7 +20,7 @@ _SHRINK = 0.75
 _SIDE_MULTIPLE = 32
 _SMALL_GPU_BYTES = 6 * 2**30
 
-Offload = Literal["", "encoders", "model", "sequential", "group", "disk"]
+Offload = Literal["", "encoders", "model", "encoder layers", "sequential", "group", "disk"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +33,8 @@ class Rung:
 
     `offload` says which weights stay in the computer's memory until they are needed: those of the
     text encoders, or all, brought by model, by layer ("sequential"), or by layer with the next one
-    on its way ("group"). With "disk" text encoders and transformer take turns in memory, read
-    from their files.
+    on its way ("group"); with "encoder layers" by layer for the text encoders and by model for the
+    rest. With "disk" text encoders and transformer take turns in memory, read from their files.
     """
 
     name: str = "full"
@@ -63,9 +63,13 @@ LADDER = (FULL, _ALONE, _TILED, _SLICED, _MODEL, _SEQUENTIAL)
 # torch's attention holds no score matrix for transformers: slicing it saves nothing.
 _ENCODERS = replace(_TILED, name="text encoders offloaded", offload="encoders")
 _FLOW_MODEL = replace(_TILED, name="model offload", offload="model")
+_ENCODER_LAYERS = replace(_TILED, name="text encoders by layer", offload="encoder layers")
 _GROUP = replace(_TILED, name="group offload", offload="group")
 _CAST = replace(_GROUP, name="fp8 weights", cast=True)
-FLOW_LADDER = (FULL, _ALONE, _TILED, _ENCODERS, _FLOW_MODEL, _GROUP, _CAST)
+FLOW_LADDER = (
+    *(FULL, _ALONE, _TILED),
+    *(_ENCODERS, _FLOW_MODEL, _ENCODER_LAYERS, _GROUP, _CAST),
+)
 # What computes in the computer's memory cannot offload weights to it.
 _UNLOADED = replace(_TILED, name="text encoders unloaded", offload="disk")
 _CAST_UNLOADED = replace(_UNLOADED, name="fp8 weights", cast=True)
@@ -102,6 +106,8 @@ class Weights:
             return self.encoders + self.denoiser + self.vae
         if rung.offload == "model":
             return max(self.encoders, self.denoiser, self.vae)
+        if rung.offload == "encoder layers":
+            return max(self.denoiser, self.vae)
         return 0
 
     def in_main_memory(self, rung: Rung) -> int:

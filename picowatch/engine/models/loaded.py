@@ -217,9 +217,12 @@ def _move_weights(loaded: Placed, offload: Offload, device: torch.device) -> Non
     elif offload == "sequential":
         for model in (*encoders, denoiser):
             cpu_offload(model, device)
-    elif offload == "group":
+    elif offload in ("group", "encoder layers"):
         for model in encoders:
             _bring_layers(model, device, ahead=False)
+    if offload == "encoder layers":
+        _bring_in_turn([denoiser, vae], device)
+    elif offload == "group":
         # A prompt is encoded once, but a transformer computes in each step.
         _bring_layers(denoiser, device, ahead=device.type == "cuda")
     if offload in ("sequential", "group"):

@@ -48,8 +48,9 @@ UNLOADED = next(rung for rung in SHARED_FLOW_LADDER if rung.offload == "disk")
 RUNGS[UNLOADED.name] = UNLOADED
 RUNGS["fp8 weights, unloaded"] = SHARED_FLOW_LADDER[-1]
 EXACT_RUNGS = [name for name, rung in RUNGS.items() if not rung.cast]
-# Of 255. 8-bit floats round a weight by a sixteenth at most; these differ by 4 to 10.
-MOST_APART_IN_8_BITS = 20
+# Of 255, for the most and in the mean. 8-bit floats round a weight by a sixteenth at most.
+MOST_APART_IN_8_BITS = 60
+MEAN_APART_IN_8_BITS = 3
 CPU = torch.device("cpu")
 
 
@@ -96,6 +97,11 @@ def apart(first: Sequence[RenderedImage], second: Sequence[RenderedImage]) -> in
     )
 
 
+def mean_apart(first: Sequence[RenderedImage], second: Sequence[RenderedImage]) -> float:
+    pairs = zip(first, second, strict=True)
+    return max(float(np.abs(pixels(one) - pixels(other)).mean()) for one, other in pairs)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_rung_draws_the_same(models: Path, engine: Renderer, name: str) -> None:
     """8-bit weights within a bound; afterwards the first picture comes back to the bit."""
@@ -106,6 +112,7 @@ def test_every_rung_draws_the_same(models: Path, engine: Renderer, name: str) ->
         assert apart(on_rung(engine, RUNGS[name], *batch), plain) <= 1, name
     in_8_bits = on_rung(engine, RUNGS["fp8 weights"], *batch)
     assert 0 < apart(in_8_bits, plain) <= MOST_APART_IN_8_BITS
+    assert mean_apart(in_8_bits, plain) <= MEAN_APART_IN_8_BITS
     unloaded = on_rung(engine, RUNGS["fp8 weights, unloaded"], *batch)
     assert apart(unloaded, in_8_bits) <= 1
     again = on_rung(engine, RUNGS["full"], *batch)
@@ -188,10 +195,10 @@ def test_a_lora_acts_on_every_rung(models: Path, engine: Renderer, rung: str) ->
     write(models / f"loras/{rung}.safetensors", tensors)
     with_lora = replace(wanted, loras=(use(models, rung, 0.7),))
     here = on_rung(engine, RUNGS[rung], with_lora)
-    most = MOST_APART_IN_8_BITS if RUNGS[rung].cast else 1
-    assert apart(here, plain) > most
-    assert apart(on_rung(engine, RUNGS[rung], wanted), plain) <= most
-    assert apart(here, on_rung(engine, RUNGS["full"], with_lora)) <= most
+    most = MEAN_APART_IN_8_BITS if RUNGS[rung].cast else 0.1
+    assert mean_apart(here, plain) > 2 * most
+    assert mean_apart(on_rung(engine, RUNGS[rung], wanted), plain) <= most
+    assert mean_apart(here, on_rung(engine, RUNGS["full"], with_lora)) <= most
 
 
 @pytest.mark.parametrize("rung", RUNGS)

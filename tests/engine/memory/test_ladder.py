@@ -1,5 +1,6 @@
 """The memory ladder: which rungs, in which order, and what is remembered."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -35,11 +36,13 @@ FLOW_NAMES = [
     "VAE tiling",
     "text encoders offloaded",
     "model offload",
+    "text encoders by layer",
     "group offload",
     "fp8 weights",
 ]
 # Of Z-Image in bfloat16, reckoned from its configs.
 Z_IMAGE = Weights(8 * GIGABYTE, 12 * GIGABYTE, GIGABYTE // 6, flow=True)
+Z_IMAGE_Q4 = replace(Z_IMAGE, denoiser=4 * GIGABYTE, quantised=True)
 SDXL = Weights(int(1.5 * GIGABYTE), 5 * GIGABYTE, GIGABYTE // 6)
 
 
@@ -69,6 +72,9 @@ def test_flow_families_have_rungs_of_their_own() -> None:
         (Z_IMAGE, 16, "model offload"),
         (Z_IMAGE, 12, "group offload"),
         (Z_IMAGE, 4, "group offload"),
+        (Z_IMAGE_Q4, 8, "text encoders by layer"),
+        (Z_IMAGE_Q4, 12, "model offload"),
+        (Z_IMAGE_Q4, 4, "group offload"),
         (SDXL, 8, "full"),
         (SDXL, 6, "model offload"),
         (SDXL, 4, "sequential offload"),
