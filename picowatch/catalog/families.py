@@ -59,6 +59,7 @@ RENDERED = (*UNETS, *FLOWS)
 TRANSFORMER_FILES = ("z_image", "flux")
 # The end of every sentence that refuses another family.
 ONLY = "picowatch does not support it; docs/models.md lists what it does."
+FROM_FOLDERS = "picowatch renders it from diffusers folders only; docs/models.md lists which."
 
 # The width of the text that a UNet's cross-attention looks at.
 FAMILY_OF_WIDTH = {64: "demo", 768: "sd1", 1024: "sd2", 2048: "sdxl"}

@@ -11,6 +11,7 @@ from picowatch.catalog import adapters
 from picowatch.catalog.families import (
     FAMILY_OF_WIDTH,
     FLOWS,
+    FROM_FOLDERS,
     NAMES,
     ONLY,
     RENDERED,
@@ -123,7 +124,8 @@ def expect_usable(found: Recognised, kind: Kind, layout: Layout = "file", right:
     elif kind == "checkpoint":
         usable = RENDERED if layout == "folder" else (*UNETS, *TRANSFORMER_FILES)
     if found.family and found.family not in usable:
-        raise ModelRefused(f"{_with_family(found)}: {ONLY}")
+        why = FROM_FOLDERS if found.kind == "checkpoint" and found.family in FLOWS else ONLY
+        raise ModelRefused(f"{_with_family(found)}: {why}")
     if found.kind != kind:
         folder = right or FOLDERS[found.kind]
         raise ModelRefused(
