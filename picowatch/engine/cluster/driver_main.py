@@ -31,9 +31,11 @@ def main(handle: int) -> None:
                 _leave_signals_to_the_daemon()  # Ray took them when it connected
                 outcome = calls.submit(getattr(ray, call.method), *call.arguments)
                 outcome.add_done_callback(partial(ray.answer, call))
-        wait([calls.submit(ray.disconnect)], _END_SECONDS)
+        if not ray.has_own_cluster:
+            wait([calls.submit(ray.disconnect)], _END_SECONDS)
     finally:
-        os._exit(0)  # threads of Ray's may wait for what never comes
+        # This process, whose threads may wait for what never comes, and all of its own cluster.
+        os.killpg(0, signal.SIGKILL)
 
 
 def _leave_signals_to_the_daemon() -> None:
@@ -53,7 +55,7 @@ class RayCalls:
         self._connection = connection
         self._sending = threading.Lock()
         self._actors: dict[int, Any] = {}
-        self._is_own = False
+        self.has_own_cluster = False
         self._pool = ThreadPoolExecutor()
         self._ray: Any = None
 
@@ -76,7 +78,7 @@ class RayCalls:
         self._ray = ray
         ray.cloudpickle.register_pickle_by_value(bootstrap)
         options: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
-        self._is_own = address is None
+        self.has_own_cluster = address is None
         if address is None:
             options |= {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
             options |= {"_temp_dir": str(folder)}
@@ -87,9 +89,7 @@ class RayCalls:
             raise away(address, _in_one_line(error)) from error
 
     def disconnect(self) -> None:
-        """Give all back. With a new cluster this process is killed, too, which is quick."""
-        if self._is_own:
-            os.killpg(0, signal.SIGKILL)
+        """Give all back."""
         for number in list(self._actors):
             self.kill(number)
         self._ray.shutdown()

@@ -1,12 +1,15 @@
 """The way to a cluster: Ray Client, a cluster of one's own, none at all, nodes that do not fit."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
+import psutil  # type: ignore[import-untyped]
 import pytest
 
 from picowatch import __version__
@@ -30,7 +33,7 @@ from tests.engine.cluster.nodes import ROOT, Nodes
 from tests.engine.cluster.test_engines import Held
 from tests.engine.cluster.test_model_files import far, with_lora, write_lora
 from tests.engine.requests import PATIENCE, make
-from tests.house import wait_for
+from tests.house import wait_for, within
 
 ODD = "odd"
 GRACE_SECONDS = 30.0  # that Ray Client leaves to a process that ended without a word
@@ -50,6 +53,16 @@ executor.want(1)
 while not executor.engines():
     threading.Event().wait(0.01)
 executor.engines()[0].render([request(sys.argv[2])], ignore_steps).result()
+"""
+
+OWN_CLUSTER = """
+import sys, threading
+from pathlib import Path
+from picowatch.engine.cluster.executor import RayEngines
+from picowatch.engine.options import EngineOptions
+from picowatch.settings import RaySettings
+executor = RayEngines(EngineOptions(models=Path(sys.argv[1])), RaySettings())
+threading.Event().wait()
 """
 
 
@@ -218,3 +231,33 @@ def test_a_cluster_of_this_machine_is_started_and_ended(
         executor.close()
     wait_for(lambda: not is_running(held.process) and not is_running(held.host), "all ends")
     assert set(Path("/tmp").glob(own)) <= before
+
+
+def of_session(leader: int) -> dict[str, psutil.Process]:
+    """The processes that exist in a session, by name."""
+    found = {}
+    for process in psutil.process_iter():
+        with suppress(ProcessLookupError, psutil.Error):
+            if os.getsid(process.pid) == leader and process.status() != psutil.STATUS_ZOMBIE:
+                found[process.name()] = process
+    return found
+
+
+def test_a_cluster_of_this_machine_ends_with_a_daemon_that_is_killed(tmp_path: Path) -> None:
+    """Even while it starts: nobody else would end it."""
+    daemon = subprocess.Popen(
+        [sys.executable, "-c", OWN_CLUSTER, str(tmp_path)], env=os.environ, cwd=ROOT
+    )
+    try:
+        wait_for(psutil.Process(daemon.pid).children, "the driver starts")
+        [driver] = psutil.Process(daemon.pid).children()
+        wait_for(lambda: "ray::DashboardAgent" in of_session(driver.pid), "its cluster starts")
+        of_session(driver.pid)["raylet"].suspend()  # so it is not finished
+    finally:
+        daemon.kill()
+        daemon.wait()
+    killed = time.monotonic()
+    wait_for(lambda: not of_session(driver.pid), "all ends")
+    assert time.monotonic() - killed < within(5)
+    for left in Path("/tmp").glob(f"picowatch-ray-{daemon.pid}-*"):  # as the next daemon does
+        shutil.rmtree(left)
