@@ -1,5 +1,6 @@
 """A pipeline of diffusers in memory, and the pictures that it draws."""
 
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ from picowatch.recipe.request import ImageRequest
 from picowatch.recipe.resolve.hires import final_side
 
 _KEPT_PROMPTS = 64
+_BEFORE_TAG = re.compile(r"\s+(?=<lora:)")
 _RESAMPLING = {"Lanczos": Image.Resampling.LANCZOS, "Nearest": Image.Resampling.NEAREST}
 
 
@@ -289,7 +291,8 @@ def _encoder_names(components: dict[str, Any]) -> list[str]:
 
 
 def _words(prompt: str) -> str:
-    return without_weights(plain_prompt(prompt))
+    """What a text encoder of words reads. Unlike CLIP, it also reads the space around LoRA tags."""
+    return without_weights(plain_prompt(_BEFORE_TAG.sub("", prompt))).strip()
 
 
 def _shapes(encoded: Encoded) -> tuple[object, ...]:

@@ -139,7 +139,7 @@ class Loras:
         self.warnings: tuple[str, ...] = ()
 
     def apply(self, uses: Sequence[LoraUse]) -> bool:
-        """Apply exactly these LoRAs; False if they are applied already.
+        """Apply exactly these LoRAs; True if text encoders give other embeddings from now on.
 
         If one of them cannot be used, RenderFailed says why, and those that were applied stay:
         what was encoded with them remains valid.
@@ -155,13 +155,14 @@ class Loras:
                 warnings.append(_unexpected(use.name, file.unexpected))
             for layer_id, layer in file.layers.items():
                 acting.setdefault(layer_id, []).append((layer, use.weight * layer.scale))
+        encoders_change = any(one.part != "denoiser" for one in (*self._acting, *acting))
         self._remove()
         for layer_id, layers in acting.items():
             self._acting[layer_id] = [(layer, weight) for layer, weight in layers if weight]
             hook = _hook_of(self._acting[layer_id])
             self._handles.append(self._modules[layer_id].register_forward_hook(hook))
         self.applied, self.warnings = wanted, tuple(warnings)
-        return True
+        return encoders_change
 
     def merged(self) -> dict[str, torch.Tensor]:
         """The UNet's weights by name, with the applied LoRAs added: for a compiled UNet."""

@@ -297,6 +297,17 @@ def test_the_last_modulation_has_its_halves_in_diffusers_order(tmp_path: Path) -
     assert found.keys() == {"norm_out_linear", "proj_out"}
 
 
+def test_diffusers_metadata_says_the_scale(tmp_path: Path) -> None:
+    """peft's settings, which diffusers keeps under the name of the part."""
+    tensors = named({"layers.0.attention.to_q": (3840, 3840)}, COMFYUI, alpha=False)
+    settings = {
+        "lora_adapter_metadata": f'{{"transformer.r": {RANK}, "transformer.lora_alpha": 8}}'
+    }
+    path = write(tmp_path / "it.safetensors", tensors, settings)
+    read = read_lora(path, "it", "z_image", modules_of("z_image"), CPU)
+    assert [layer.scale for layer in read.layers.values()] == [8 / RANK]
+
+
 def test_the_parts_of_a_layer_win_over_the_whole(tmp_path: Path) -> None:
     """Some files have both, and mean the same."""
     whole = named({"layers.0.attention.qkv": (11520, 3840)}, COMFYUI)
@@ -451,6 +462,37 @@ def test_a_lora_gives_the_picture_of_merged_weights(
     after = weights(engine, plain)
     assert all(torch.equal(kept[key], after[key]) for key in kept.keys() | after.keys())
     assert drawn(engine, models, name).pixels == before.pixels
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    ["a red cube <lora:style:0.7>", "<lora:style:0.7> a red cube", "a <lora:style:0.7> red cube"],
+)
+def test_a_tag_in_the_prompt_leaves_no_space_behind(
+    models: Path, engine: Renderer, prompt: str
+) -> None:
+    """Qwen3 and T5 would read it: the picture is that of the LoRA beside the prompt."""
+    style(models, "Z-Image-Turbo", plain_pipeline("Z-Image-Turbo"))
+    beside = drawn(engine, models, "Z-Image-Turbo", "loras: {style: 0.7}")
+    (wanted,) = requests_of(models, "Z-Image-Turbo", f"prompt: {prompt}")
+    (image,) = engine.render([wanted], ignore_steps)
+    assert image.pixels == beside.pixels
+
+
+def test_prompts_are_encoded_again_only_if_a_lora_changes_their_encoding(
+    models: Path, engine: Renderer
+) -> None:
+    """T5 takes longer than some steps, and most LoRAs only adapt the transformer."""
+    style(models, "FLUX.1-dev", plain_pipeline("FLUX.1-dev"))
+    drawn(engine, models, "FLUX.1-dev")
+    (wanted,) = requests_of(models, "FLUX.1-dev", "prompt: a red cube\nloras: {style: 0.7}")
+    prompts = engine._checkpoints.held(wanted)._prompts
+    kept = list(prompts.values())
+    engine.render([wanted], ignore_steps)
+    assert [id(one) for one in prompts.values()] == [id(one) for one in kept]
+    text_style(models, plain_pipeline("FLUX.1-dev"))
+    drawn(engine, models, "FLUX.1-dev", "loras: {style: 0.7}")
+    assert [id(one) for one in prompts.values()] != [id(one) for one in kept]
 
 
 def test_both_text_encoders_of_flux_take_a_lora(models: Path, engine: Renderer) -> None:
