@@ -34,6 +34,10 @@ _TRANSFORMER_LAYERS = tuple(
         (r"single_transformer_blocks_\d+_attn_to_qkv_mlp_proj_", "flux2"),
         (r"txt_in_individual_token_refiner_", "hunyuan_video"),
         (r"txtfusion_|text_fusion_|blocks_\d+_attn_w[qkvo]_", "krea2"),
+        (
+            r"layers_\d+_(self_attention_to_[qkvo]|mlp_(gate_proj|up_proj|linear_fc2))",
+            "ernie_image",
+        ),
         (r"llm_adapter_|blocks_\d+_(self|cross)_attn_\w+_proj_", "anima"),
         (r"blocks_\d+_((self|cross)_attn_[qkvo]|attn[12]_to_[qkv])_", "wan"),
         (r"transformer_blocks_\d+_(img|txt)_(mlp|mod)_", "qwen_image"),
@@ -60,13 +64,14 @@ _FLUX_INPUT = re.compile(
 _FLUX2_WIDTHS = (4096, 6144)
 _FLUX_GATED = re.compile(r"single_blocks_\d+_linear1_lora_(up|B)_")
 _FLUX2_GATED_WIDTH = 27648  # klein 4B's, as wide as FLUX.1 otherwise
-_LIKE_FLUX = ("flux2", "chroma", "hunyuan_video")
+_LIKE_FLUX = ("flux2", "chroma", "hunyuan_video", "ovis")
 # Parts of what trainers write: kohya's, ModelSpec's, ai-toolkit's.
 _BASES = (
     *(("sdxl", "sdxl"), ("stable-diffusion-xl", "sdxl")),
     *(("sd_v1", "sd1"), ("stable-diffusion-v1", "sd1"), ("sd-v1", "sd1")),
     *(("sd_v2", "sd2"), ("stable-diffusion-v2", "sd2")),
     *(("sd3", "sd3"), ("stable-diffusion-3", "sd3"), ("chroma", "chroma")),
+    *(("ovis", "ovis"), ("ernie", "ernie_image")),
     *(("flux2", "flux2"), ("flux.2", "flux2"), ("flux-2", "flux2"), ("flux", "flux")),
     *(("zimage", "z_image"), ("z-image", "z_image"), ("qwen", "qwen_image")),
     *(("lumina", "lumina2"), ("hunyuan-video", "hunyuan_video"), ("anima", "anima")),

@@ -134,6 +134,11 @@ _KREA2 = re.compile(
     r"|img_in|txt_in_linear_[12]|time_embed_linear_[12]|time_mod_proj|text_fusion_projector"
     r"|final_layer_linear"
 )
+_ERNIE_IMAGE = re.compile(
+    r"layers_\d+_(self_attention_(to_[qkv]|to_out_0)|mlp_(gate_proj|up_proj|linear_fc2))"
+    r"|x_embedder_proj|text_proj|time_embedding_linear_[12]|adaLN_modulation_1"
+    r"|final_norm_linear|final_linear"
+)
 # The linear layers and convolutions of each family.
 _LAYERS: dict[str, dict[Part, re.Pattern[str]]] = {
     "sd1": {"denoiser": _SD1_UNET, "text_encoder": _clip(r"\d+")},
@@ -155,6 +160,7 @@ _LAYERS: dict[str, dict[Part, re.Pattern[str]]] = {
     "chroma": {"denoiser": _CHROMA, "text_encoder": _T5},
     "lumina2": {"denoiser": _LUMINA2},
     "krea2": {"denoiser": _KREA2},
+    "ernie_image": {"denoiser": _ERNIE_IMAGE},
 }
 _LAYERS["demo"] = _LAYERS["sd2"] = _LAYERS["sd1"]
 

@@ -160,6 +160,16 @@ FLOWS: dict[str, tuple[Shapes, dict[str, str], str]] = {
         "Qwen-Image",
     ),
     "Krea 2": (peft("diffusion_model.blocks.0.attn.wq", 3072, 3072), {}, "Krea 2"),
+    "ERNIE-Image": (
+        peft("diffusion_model.layers.0.self_attention.to_q", 3072, 3072),
+        {},
+        "ERNIE-Image",
+    ),
+    "Ovis-Image by its trainer's word": (
+        peft("transformer.single_transformer_blocks.0.attn.to_q", 3072, 3072),
+        {"modelspec.architecture": "ovis-image/lora"},
+        "Ovis-Image",
+    ),
     "Anima": (peft("diffusion_model.blocks.0.self_attn.q_proj", 2048, 2048), {}, "Anima"),
     "Wan": (peft("diffusion_model.blocks.0.self_attn.q", 1536, 1536), {}, "Wan"),
     "AuraFlow": (kohya("lora_unet_double_layers_0_attn_w1q", 3072, 3072), {}, "AuraFlow"),

@@ -49,6 +49,7 @@ TRANSFORMERS: dict[str, Callable[[], Any]] = {
     "chroma": lambda: _D.ChromaTransformer2DModel(num_layers=1, num_single_layers=1),
     "lumina2": lambda: _D.Lumina2Transformer2DModel(num_layers=1, num_refiner_layers=1),
     "krea2": lambda: _D.Krea2Transformer2DModel(num_layers=1),
+    "ernie_image": lambda: _D.ErnieImageTransformer2DModel(num_layers=1),
 }
 
 
