@@ -7,7 +7,7 @@ from picowatch.catalog.configs import read_config, read_json
 from picowatch.catalog.families import NAMES, ONLY
 from picowatch.catalog.folder_files import INDEX, check_files, check_weights, is_file, is_folder
 from picowatch.catalog.models import Recognised
-from picowatch.catalog.pipelines import PIPELINES, recognise_pipeline
+from picowatch.catalog.pipelines import pipeline_of, recognise_pipeline
 from picowatch.catalog.recognise import (
     OTHER_INPUTS,
     REFINER,
@@ -83,8 +83,9 @@ _DISTILLED_DEPTHS = {
 def recognise_checkpoint_folder(folder: Path) -> Recognised:
     """A whole diffusers folder; ModelRefused says what is missing or not supported."""
     pipeline = str(read_json(folder / INDEX).get("_class_name"))
-    if pipeline in PIPELINES:
-        return recognise_pipeline(folder, pipeline)
+    flow = pipeline_of(folder)
+    if flow:
+        return recognise_pipeline(folder, flow)
     if pipeline not in (*_SD_PIPELINES, *_SDXL_PIPELINES):
         raise ModelRefused(_other_pipeline(pipeline))
     check_files(folder)

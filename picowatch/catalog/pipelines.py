@@ -4,6 +4,7 @@ An allowlist: which classes of diffusers and transformers each part may have. Th
 these and no others, whatever else a folder names or brings along.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -104,7 +105,7 @@ _OVIS = {
     "text_encoder": ("Qwen3Model",),
     "tokenizer": _QWEN_WORDS,
 }
-_KLEIN_SIZES = {7680: " 4B", 12288: " 9B"}  # by the width of the text
+_KLEIN_SIZES = {"7680": " 4B", "12288": " 9B"}  # by the width of the text
 _SD3 = {
     "scheduler": _EULER,
     "transformer": ("SD3Transformer2DModel",),
@@ -159,6 +160,7 @@ _COGVIEW4 = {
     "text_encoder": ("GlmModel",),
     "tokenizer": ("PreTrainedTokenizerFast", "TokenizersBackend"),
 }
+_FROM_PICTURES = re.compile("(Img2Img|Inpaint)(?=Pipeline$)")
 PIPELINES = {
     "ZImagePipeline": Pipeline("z_image", _Z_IMAGE),
     "FluxPipeline": Pipeline("flux", _FLUX),
@@ -179,9 +181,17 @@ PIPELINES = {
 }
 
 
-def recognise_pipeline(folder: Path, name: str) -> Recognised:
+def pipeline_of(folder: Path) -> Pipeline | None:
+    """The pipeline that the folder's index names, if it is in the table.
+
+    Those for start images and masks have the same parts: scripts save folders under their names.
+    """
+    name = str(read_json(folder / INDEX).get("_class_name"))
+    return PIPELINES.get(name) or PIPELINES.get(_FROM_PICTURES.sub("", name))
+
+
+def recognise_pipeline(folder: Path, pipeline: Pipeline) -> Recognised:
     """A whole folder of this pipeline; ModelRefused says what is missing or not supported."""
-    pipeline = PIPELINES[name]
     check_files(folder)
     for part in classes_of(folder):
         if part.startswith("tokenizer"):
@@ -211,9 +221,10 @@ def native_size(family: str) -> int:
 
 def classes_of(folder: Path) -> dict[str, str]:
     """The class of each part that is loaded; ModelRefused for one that is not in the allowlist."""
-    index = read_json(folder / INDEX)
-    pipeline = PIPELINES[str(index.get("_class_name"))]
-    found = {}
+    index, pipeline = read_json(folder / INDEX), pipeline_of(folder)
+    found: dict[str, str] = {}
+    if pipeline is None:
+        raise ModelRefused("is a diffusers folder of an unknown pipeline.")
     for part, allowed in pipeline.parts.items():
         encoder = part.replace("tokenizer", "text_encoder")
         if encoder in pipeline.optional and _class_name(index, encoder) is None:
@@ -245,7 +256,7 @@ def _variant(family: str, index: dict[str, Any], transformer: dict[str, Any]) ->
         return "dev" if transformer.get("guidance_embeds") else "schnell"
     if family == "flux2":
         base = "" if index.get("is_distilled") else " base"
-        return f"klein{base}{_KLEIN_SIZES.get(transformer.get('joint_attention_dim', 0), '')}"
+        return f"klein{base}{_KLEIN_SIZES.get(str(transformer.get('joint_attention_dim')), '')}"
     if family == "krea2":
         return "Turbo" if index.get("is_distilled") else "Raw"
     if family == "aura_flow":

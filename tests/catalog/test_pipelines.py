@@ -77,6 +77,9 @@ def test_a_whole_folder_is_recognised(folder: Path, tmp_path: Path) -> None:
     assert (model.variant, model.native_size) == ("dev", 1024)
     (folder / "transformer/config.json").write_text('{"guidance_embeds": false}')
     assert getattr(found_in(tmp_path), "variant", "") == "schnell"
+    for saved_by in ("FluxImg2ImgPipeline", "FluxInpaintPipeline"):
+        _index(_class_name=saved_by)(folder)
+        assert getattr(found_in(tmp_path), "variant", "") == "schnell"
     _index(_class_name="FluxFillPipeline")(folder)
     assert getattr(found_in(tmp_path), "variant", "") == "Fill"
 
@@ -97,10 +100,11 @@ KLEIN: dict[str, Any] = {
         ({"is_distilled": False}, 12288, "klein base 9B"),
         ({}, 7680, "klein base 4B"),
         ({"is_distilled": True}, 48, "klein"),
+        ({"is_distilled": True}, [7680], "klein"),
     ],
 )
 def test_klein_is_told_by_its_index(
-    folder: Path, tmp_path: Path, distilled: dict[str, bool], width: int, variant: str
+    folder: Path, tmp_path: Path, distilled: dict[str, bool], width: object, variant: str
 ) -> None:
     """As diffusers reads it: distilled only where it says so. The text's width tells the size."""
     _index(**KLEIN, **distilled)(folder)
