@@ -106,7 +106,7 @@ def _klein(steps: int, cfg_scale: float = 1, *, guided: bool = False) -> Rules:
 
 
 _RULES = {
-    ("z_image", "Turbo"): _flow(9, guided=False),
+    ("z_image", "Turbo"): _flow(8, guided=False),
     ("z_image", "Base"): _flow(50, 4),
     ("flux", "dev"): _flow(28, guidance=3.5),
     ("flux", "Krea"): _flow(28, guidance=4.5),

@@ -36,7 +36,7 @@ INVENTORY = Inventory(
 @pytest.mark.parametrize(
     ("checkpoint", "steps", "cfg_scale", "guidance"),
     [
-        ("turbo", 9, 1, 0),
+        ("turbo", 8, 1, 0),
         ("z-base", 50, 4, 0),
         ("dev", 28, 1, 3.5),
         ("krea", 28, 1, 4.5),
