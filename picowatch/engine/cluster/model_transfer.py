@@ -75,6 +75,12 @@ class ModelTransfer:
         """Send one model, unless it is there."""
         with self._reading:
             model = find_model(self._catalog, need.kind, need.name, need.hash)
+        if model.parts:
+            raise RenderFailed(
+                f"The checkpoint {need.name!r} is a transformer in a file of its own, which "
+                "picowatch cannot render on a Ray cluster.",
+                "Set executor: local, or use a diffusers folder of the same model.",
+            )
         if not ask("models.lacks", need, self._catalog.size(model)).result():
             return
         for relative, piece in _pieces(model.path):

@@ -46,7 +46,8 @@ class NodeModels:
         for catalog, name in ((self._own, need.hash), (self._shared, need.name)):
             with suppress(ModelRefused):
                 model = catalog.find(need.kind, name)
-                if catalog.sha256(model) == need.hash:
+                # A transformer's file is nothing without the folder that completes it.
+                if not model.parts and catalog.sha256(model) == need.hash:
                     return model.path
         return None
 
