@@ -68,13 +68,14 @@ def _flow(
     samplers: tuple[str, ...] = FLOW_SAMPLERS,
     fills: bool = False,
     most_start_pixels: int = 0,
+    denoising_strength: float | None = None,
 ) -> Rules:
     """The rules of a flow family; `guidance` 0 means that it has none.
 
-    What fills a mask begins with noise there, unless a recipe says otherwise.
+    Those that look at the start image begin with noise, unless a recipe says otherwise.
     """
     without = _FLOW_LACKS | dict(lacks or {})
-    strength = {"denoising_strength": 1.0} if fills else {}
+    strength = {"denoising_strength": denoising_strength} if denoising_strength else {}
     return Rules(
         multiple=multiple,
         max_side=max_side,
@@ -102,6 +103,7 @@ def _klein(steps: int, cfg_scale: float = 1, *, guided: bool = False) -> Rules:
         guided=guided,
         lacks={"hires": "diffusers has no second pass for it"},
         most_start_pixels=1024 * 1024,
+        denoising_strength=1.0,
     )
 
 
@@ -116,6 +118,7 @@ _RULES = {
         guidance=30,
         lacks={"cfg_scale": "Fill follows the prompt by guidance alone"},
         fills=True,
+        denoising_strength=1.0,
     ),
     ("qwen_image", ""): _flow(50, 4),
     ("ernie_image", "Base"): _flow(50, 4, lacks=_NO_PICTURES),

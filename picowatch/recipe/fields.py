@@ -272,6 +272,7 @@ class ImageFields:
             aliases=("strength",),
             needs="image",
             a1111=_DENOISING_STRENGTH,
+            default_text="0.75; 1 for FLUX.1 Fill and FLUX.2 klein",
         ),
     ] = 0.75
     resize: Annotated[

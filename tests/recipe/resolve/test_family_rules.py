@@ -63,12 +63,15 @@ def test_what_a_recipe_leaves_out_is_the_familys(
     assert own.steps == 3
 
 
-def test_what_fills_a_mask_begins_with_noise() -> None:
-    """Unless the recipe says otherwise."""
-    text = "prompt: a\ncheckpoint: fill\nimage: a.png\nmask: b.png"
-    recipe = read_one(text, inventory=INVENTORY)
-    assert (recipe.steps, recipe.guidance, recipe.denoising_strength) == (50, 30, 1)
-    assert read_one(f"{text}\nstrength: 0.8", inventory=INVENTORY).denoising_strength == 0.8
+@pytest.mark.parametrize("checkpoint", ["fill", "klein", "k-base"])
+def test_what_looks_at_its_start_image_begins_with_noise(checkpoint: str) -> None:
+    """Unless the recipe says otherwise; the others move away from it."""
+    text = "prompt: a\nimage: a.png\nmask: b.png\ncheckpoint: "
+    recipe = read_one(text + checkpoint, inventory=INVENTORY)
+    assert recipe.denoising_strength == 1
+    own = read_one(f"{text}{checkpoint}\nstrength: 0.8", inventory=INVENTORY)
+    assert own.denoising_strength == 0.8
+    assert read_one(f"{text}dev", inventory=INVENTORY).denoising_strength == 0.75
 
 
 def test_a_flow_has_its_own_schedule() -> None:
