@@ -34,6 +34,7 @@ _TRANSFORMER_LAYERS = tuple(
         (r"single_transformer_blocks_\d+_attn_to_qkv_mlp_proj_", "flux2"),
         (r"txt_in_individual_token_refiner_", "hunyuan_video"),
         (r"txtfusion_|text_fusion_|blocks_\d+_attn_w[qkvo]_", "krea2"),
+        (r"transformer_blocks_\d+_(attn_to_gate|ff_(gate|up|down))_", "krea2"),
         (
             r"layers_\d+_(self_attention_to_[qkvo]|mlp_(gate_proj|up_proj|linear_fc2))",
             "ernie_image",
@@ -41,18 +42,20 @@ _TRANSFORMER_LAYERS = tuple(
         (r"llm_adapter_|blocks_\d+_(self|cross)_attn_\w+_proj_", "anima"),
         (r"blocks_\d+_((self|cross)_attn_[qkvo]|attn[12]_to_[qkv])_", "wan"),
         (r"transformer_blocks_\d+_(img|txt)_(mlp|mod)_", "qwen_image"),
-        (r"double_layers_|single_layers_", "aura_flow"),
+        (r"double_layers_|single_layers_|joint_transformer_blocks_", "aura_flow"),
         (r"double_stream_blocks_|single_stream_blocks_", "hidream"),
     )
 )
 _TRANSFORMER_INPUT = re.compile(
-    r"layers_\d+_(attention_(to_q|qkv)|feed_forward_w1)_|transformer_blocks_\d+_attn_to_q_"
+    r"layers_\d+_(attention_(to_q|qkv)|feed_forward_w1)_|transformer_blocks_\d+_attn1?_to_q_"
 )
 _FAMILY_OF_INPUTS = {
     1536: "sd3",
     2432: "sd3",
     3072: "qwen_image",
     2304: "lumina2",
+    2240: "sana",
+    6144: "krea2",
     3840: "z_image",
 }
 # FLUX.1 and those whose layers have the same names: widths tell FLUX.2 (klein 9B's and dev's), the
@@ -71,7 +74,14 @@ _BASES = (
     *(("sd_v1", "sd1"), ("stable-diffusion-v1", "sd1"), ("sd-v1", "sd1")),
     *(("sd_v2", "sd2"), ("stable-diffusion-v2", "sd2")),
     *(("sd3", "sd3"), ("stable-diffusion-3", "sd3"), ("chroma", "chroma")),
-    *(("ovis", "ovis"), ("ernie", "ernie_image")),
+    *(("ovis", "ovis"), ("ernie", "ernie_image"), ("auraflow", "aura_flow")),
+    *(
+        ("krea2", "krea2"),
+        ("krea-2", "krea2"),
+        ("sana", "sana"),
+        ("pixart", "pixart"),
+        ("cogview4", "cogview4"),
+    ),
     *(("flux2", "flux2"), ("flux.2", "flux2"), ("flux-2", "flux2"), ("flux", "flux")),
     *(("zimage", "z_image"), ("z-image", "z_image"), ("qwen", "qwen_image")),
     *(("lumina", "lumina2"), ("hunyuan-video", "hunyuan_video"), ("anima", "anima")),

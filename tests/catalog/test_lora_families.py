@@ -160,6 +160,22 @@ FLOWS: dict[str, tuple[Shapes, dict[str, str], str]] = {
         "Qwen-Image",
     ),
     "Krea 2": (peft("diffusion_model.blocks.0.attn.wq", 3072, 3072), {}, "Krea 2"),
+    "AuraFlow, diffusers": (
+        peft("transformer.joint_transformer_blocks.0.attn.to_q", 3072, 3072),
+        {},
+        "AuraFlow",
+    ),
+    "Sana": (peft("transformer.transformer_blocks.0.attn1.to_q", 2240, 2240), {}, "Sana"),
+    "CogView4 by its trainer's word": (
+        peft("transformer.transformer_blocks.0.attn1.to_q", 4096, 4096),
+        {"modelspec.architecture": "cogview4/lora"},
+        "CogView4",
+    ),
+    "Krea 2, diffusers": (
+        peft("transformer.transformer_blocks.0.attn.to_q", 6144, 6144),
+        {},
+        "Krea 2",
+    ),
     "ERNIE-Image": (
         peft("diffusion_model.layers.0.self_attention.to_q", 3072, 3072),
         {},

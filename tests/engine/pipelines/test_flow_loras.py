@@ -24,7 +24,7 @@ from picowatch.engine.unet.loras import Layer, Loras, modules_by_layer, read_lor
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import ImageRequest, LoraUse
 from tests.engine.adapters import RANK, Tensors, random_layer, write
-from tests.engine.pipelines.test_flows import requests_of
+from tests.engine.pipelines.test_flows import CASES, requests_of
 from tests.engine.pipelines.tiny_flows import tiny_flow
 from tests.engine.requests import difference, ignore_steps, pixels
 
@@ -338,18 +338,23 @@ def test_a_lora_for_another_family_is_refused(tmp_path: Path) -> None:
         ours(write(tmp_path / "it.safetensors", tensors), "z_image")
 
 
-# From here on, pictures of tiny folders: families, the authors' names for their layers.
-WORDS = {"z_image": "z-image/lora", "flux": "flux-1-dev/lora", "flux2": "flux2/lora"}
-WORDS |= {"qwen_image": "qwen-image/lora"}
-PICTURES: dict[str, tuple[str, Any, dict[str, Any]]] = {
-    "Z-Image-Turbo": ("z_image", _D.ZImagePipeline, {"guidance_scale": 0.0}),
-    "FLUX.1-dev": ("flux", _D.FluxPipeline, {"guidance_scale": 3.5}),
-    "FLUX.2-klein": ("flux2", _D.Flux2KleinPipeline, {}),
-    "Qwen-Image": (
-        "qwen_image",
-        _D.QwenImagePipeline,
-        {"true_cfg_scale": 4.0, "negative_prompt": " "},
-    ),
+# From here on, pictures of tiny folders, each with the word by which its LoRAs are known: nothing
+# tells toy widths.
+PICTURES = {
+    "Z-Image-Turbo": "z-image",
+    "FLUX.1-dev": "flux-1-dev",
+    "FLUX.2-klein": "flux2",
+    "Qwen-Image": "qwen-image",
+    "Krea-2-Turbo": "krea-2",
+    "ERNIE-Image-Turbo": "ernie-image",
+    "Ovis-Image-7B": "ovis-image",
+    "sd3.5-medium": "sd3",
+    "Chroma1-HD": "chroma",
+    "Lumina-Image-2.0": "lumina2",
+    "AuraFlow": "auraflow",
+    "Sana": "sana",
+    "PixArt-Sigma": "pixart",
+    "CogView4": "cogview4",
 }
 
 
@@ -368,7 +373,7 @@ def engine(models: Path) -> Renderer:
 
 
 def plain_pipeline(name: str) -> Any:
-    pipeline = PICTURES[name][1].from_pretrained(
+    pipeline = CASES[name].from_text.from_pretrained(
         tiny_flow(name), dtype=torch.float32, local_files_only=True
     )
     pipeline.set_progress_bar_config(disable=True)
@@ -387,13 +392,13 @@ def linear(model: Any, *marks: str) -> dict[str, nn.Linear]:
 def style(models: Path, name: str, pipeline: Any) -> None:
     """A LoRA of the transformer, and merged by hand into the pipeline's weights with 0.7."""
     tensors: Tensors = {}
-    layers = linear(pipeline.transformer, "attn.", "attention.", "ff.", "feed_forward", "_mlp.")
+    layers = linear(pipeline.transformer, "attn", "attention.", "ff.", "feed_forward", "mlp.")
     for number, (layer, module) in enumerate(layers.items()):
         down, up = random_layer(module, number, size=1)
         tensors[f"transformer.{layer}.lora_A.weight"] = down
         tensors[f"transformer.{layer}.lora_B.weight"] = up
         module.weight.data += 0.7 * up @ down
-    said = {"modelspec.architecture": WORDS[PICTURES[name][0]]}
+    said = {"modelspec.architecture": f"{PICTURES[name]}/lora"}
     write(models / "loras/style.safetensors", tensors, said)
 
 
@@ -425,7 +430,8 @@ def merged_picture(name: str, pipeline: Any) -> Any:
         height=64,
         generator=torch.Generator("cpu").manual_seed(7),
         output_type="np",
-        **PICTURES[name][2],
+        **CASES[name].both,
+        **CASES[name].plain,
     ).images[0]
     return (image * 255).round()
 
