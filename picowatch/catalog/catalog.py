@@ -32,7 +32,7 @@ from picowatch.catalog.models import (
     folders_of,
 )
 from picowatch.catalog.recognise import expect_rendered, expect_usable, recognise
-from picowatch.catalog.transformer_files import completed, files_of
+from picowatch.catalog.transformer_files import Installed, completed, files_of
 from picowatch.catalog.wildcards import WildcardFiles
 from picowatch.errors import ModelRefused
 from picowatch.recipe.families import rules_of
@@ -101,10 +101,16 @@ class Catalog:
             refused.setdefault(_without_ending(entry.name), entry.reason)
         checkpoints = found.of_kind("checkpoint")
         refused |= {model.name: model.missing for model in checkpoints if model.missing}
+        refused |= {
+            model.name: f"{model.path.name} has {model.variant}. Transformer files of FLUX.1 and "
+            "Z-Image use it by themselves; others cannot."
+            for model in found.of_kind("vae")
+            if model.variant
+        }
         return Inventory(
             demo=_checkpoint(self.demo),
             checkpoints=tuple(_checkpoint(one) for one in checkpoints if not one.missing),
-            vaes=tuple(model.name for model in found.of_kind("vae")),
+            vaes=tuple(model.name for model in found.of_kind("vae") if not model.variant),
             loras=tuple(model.name for model in found.of_kind("lora")),
             embeddings=tuple(model.name for model in found.of_kind("embedding")),
             lora_families=_families(found.of_kind("lora")),
@@ -187,7 +193,23 @@ class Catalog:
                 else:
                     taken[entry.name] = _place(candidate)
             entries.append(entry)
-        return _completed(entries)
+        return self._completed(entries) if kind == "checkpoint" else entries
+
+    def _completed(self, entries: list[Model | Refused]) -> list[Model | Refused]:
+        """The same, with what completes the transformers among them."""
+        if not any(isinstance(entry, Model) and _is_transformer(entry) for entry in entries):
+            return entries
+        installed = Installed(
+            _models(entries),
+            _models(self._scan_kind("text_encoder")),
+            _models(self._scan_kind("vae")),
+        )
+        return [
+            completed(entry, installed)
+            if isinstance(entry, Model) and _is_transformer(entry)
+            else entry
+            for entry in entries
+        ]
 
     def _entry(self, candidate: _Candidate) -> Model | Refused:
         """What a candidate is, from memory if nothing of it has changed."""
@@ -199,13 +221,8 @@ class Catalog:
         return entry
 
 
-def _completed(entries: list[Model | Refused]) -> list[Model | Refused]:
-    """The same, with what completes the transformers among them."""
-    models = [entry for entry in entries if isinstance(entry, Model)]
-    return [
-        completed(entry, models) if isinstance(entry, Model) and _is_transformer(entry) else entry
-        for entry in entries
-    ]
+def _models(entries: list[Model | Refused]) -> list[Model]:
+    return [entry for entry in entries if isinstance(entry, Model)]
 
 
 def _is_transformer(model: Model) -> bool:

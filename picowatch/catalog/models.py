@@ -6,12 +6,13 @@ from typing import Literal
 
 from picowatch.catalog.folder_files import is_folder
 
-Kind = Literal["checkpoint", "vae", "lora", "embedding"]
+Kind = Literal["checkpoint", "vae", "text_encoder", "lora", "embedding"]
 Layout = Literal["file", "folder"]
 
 FOLDERS: dict[Kind, str] = {
     "checkpoint": "checkpoints",
     "vae": "vae",
+    "text_encoder": "text_encoders",
     "lora": "loras",
     "embedding": "embeddings",
 }
@@ -19,6 +20,7 @@ FOLDERS: dict[Kind, str] = {
 _OTHER_NAMES: dict[Kind, tuple[str, ...]] = {
     "checkpoint": ("Stable-diffusion", "diffusion_models", "unet"),
     "vae": ("VAE",),
+    "text_encoder": ("text_encoder", "clip"),
     "lora": ("Lora", "LyCORIS"),
     "embedding": (),
 }
@@ -46,7 +48,8 @@ class Recognised:
     the inputs of a checkpoint's UNet, `text_layers` how many layers of its text encoder clip_skip
     can choose from, 0 for other kinds. `prediction` is what its UNet predicts ("v_prediction",
     "epsilon"; "" where the header does not say), `zero_snr` whether it was trained down to noise
-    without any signal. `variant` tells checkpoints of one family apart ("dev", "schnell").
+    without any signal. `variant` tells checkpoints of one family apart ("dev", "schnell"), and
+    text encoders and VAEs of flow families from others.
     `base_model` and `trigger_words` are what a LoRA's trainer wrote into it, if anything; `note`
     says what of a LoRA does nothing, and why. `stored` is how a transformer's weights are stored
     ("fp8", "Q4_K_S").

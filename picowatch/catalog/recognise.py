@@ -25,6 +25,7 @@ from picowatch.catalog.lora_keys import misfits
 from picowatch.catalog.models import FOLDERS, Kind, Layout, Recognised
 from picowatch.catalog.pipelines import native_size
 from picowatch.catalog.storage import stored
+from picowatch.catalog.text_encoders import text_encoder
 from picowatch.errors import ModelRefused
 from picowatch.recipe.families import has_rules
 from picowatch.recipe.messages.problems import shown
@@ -66,11 +67,14 @@ _SDXL_TEXT = ("conditioner.embedders.0.transformer.", "conditioner.embedders.1.m
 _SD2_TEXT = ("cond_stage_model.model.", "conditioner.embedders.0.model.")
 _TEXT = {"sd1": ("cond_stage_model.transformer.",), "sd2": _SD2_TEXT, "sdxl": _SDXL_TEXT}
 
+# The variant of VAEs for FLUX.1, Z-Image and others.
+SIXTEEN = "16 latent channels"
 _CONTROLNET = "input_hint_block."
 _OF_A_FOLDER = "of a diffusers folder: copy the whole folder with its model_index.json"
 _ARTICLES = {
     "checkpoint": "a checkpoint",
     "vae": "a VAE",
+    "text_encoder": "a text encoder",
     "lora": "a LoRA",
     "embedding": "an embedding",
 }
@@ -97,6 +101,9 @@ def recognise(header: Header) -> Recognised:
         raise ModelRefused(f"is a checkpoint of an unknown kind: {ONLY}")
     if _is_vae(header):
         return _vae(header)
+    encoder = text_encoder(header)
+    if encoder:
+        return Recognised("text_encoder", "", variant=encoder, stored=stored(header))
     if adapters.is_embedding(header):
         return Recognised("embedding", adapters.embedding_family(header))
     raise ModelRefused(f"is {_something_else(header)}.")
@@ -285,13 +292,13 @@ def _is_vae(header: Header) -> bool:
 
 
 def _vae(header: Header) -> Recognised:
-    """A VAE with 4 latent channels. Those of SD 1.x, 2.x and XL have equal names and shapes."""
+    """A VAE. Those of SD 1.x, 2.x and XL have equal names and shapes, and so have those with 16
+    latent channels of FLUX.1, Z-Image and Stable Diffusion 3.x.
+    """
     prefix = "first_stage_model." if header.has("first_stage_model.") else ""
     channels = header.inputs(f"{prefix}decoder.conv_in.weight")
     if channels == 16:
-        raise ModelRefused(
-            f"is a VAE of FLUX.1, Z-Image or Stable Diffusion 3.x (16 latent channels): {ONLY}"
-        )
+        return Recognised("vae", "", variant=SIXTEEN)
     if channels == 32:
         raise ModelRefused(f"is a VAE of FLUX.2 (32 latent channels): {ONLY}")
     if channels != 4 or not header.has(f"{prefix}post_quant_conv."):
@@ -315,7 +322,7 @@ def _something_else(header: Header) -> str:
         architecture = shown(header.metadata.get("general.architecture", ""))
         return f"a language model as GGUF ({architecture}): not supported"
     if header.has("text_model.") or header.has("encoder.block."):
-        return "only a text encoder: a complete checkpoint is needed"
+        return "a text encoder of an unknown kind: not supported"
     return (
         f"not a model that picowatch knows; its first tensor is {next(iter(header.shapes))[:80]!r}"
     )

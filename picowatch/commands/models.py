@@ -58,7 +58,7 @@ def _lines(row: dict[str, Any]) -> Iterator[str]:
 def _family(row: dict[str, Any]) -> str:
     """What a model belongs to, and what is special about a checkpoint."""
     if not row["family"]:
-        return ""
+        return ", ".join(filter(None, (row["variant"], row["stored"])))
     name = NAMES[row["family"]]
     if row["kind"] in ADAPTERS:
         return f"for {name}"

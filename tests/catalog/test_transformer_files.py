@@ -37,8 +37,10 @@ RECOGNISED: dict[str, tuple[Shapes, str, str, bool]] = {
     "z_image": (below(UNET, Z_IMAGE) | VAE_AND_TEXT, "z_image", "Base", True),
 }
 FLUX_LACKS = (
-    "its text encoders, tokenizers and VAE are missing. Put a diffusers folder of FLUX.1 into "
-    "models/checkpoints/, which lends it its own."
+    "without text encoders, tokenizers and VAE. It also needs CLIP L (such as clip_l.safetensors) "
+    "in models/text_encoders/, T5 XXL (such as t5xxl_fp16.safetensors) in models/text_encoders/ "
+    "and a VAE with 16 latent channels (such as ae.safetensors) in models/vae/; or a diffusers "
+    "folder of FLUX.1 in models/checkpoints/, which lends its own."
 )
 
 
@@ -64,7 +66,7 @@ def test_what_is_missing_is_said_before_anything_is_loaded(tmp_path: Path) -> No
     """The checkpoint is listed; a recipe that names it learns what to do."""
     found = look_at(tmp_path, "flux1-dev", flux())
     assert isinstance(found, Model)
-    message = f"flux1-dev.safetensors is only the transformer of FLUX.1 (dev): {FLUX_LACKS}"
+    message = f"flux1-dev.safetensors is only the transformer of FLUX.1 (dev), {FLUX_LACKS}"
     assert found.missing == message
     catalog = Catalog(tmp_path)
     with pytest.raises(NotInstalled) as refused:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from picowatch.catalog import Model
+from picowatch.catalog.models import Part
 from picowatch.catalog.transformer_files import part_of, parts_of
 from picowatch.engine.devices import Target
 from picowatch.engine.models.parts import FindFile
@@ -29,6 +30,7 @@ from picowatch.engine.pipelines import (
 )
 from picowatch.engine.pipelines.folder import open_part, read_part
 from picowatch.engine.pipelines.loaded import Interruption, LoadedPipeline
+from picowatch.engine.pipelines.part_files import read_part_file
 from picowatch.engine.pipelines.transformer import read_transformer
 from picowatch.engine.unet.loras import Loras
 
@@ -64,7 +66,7 @@ def load(
     """
     dtype, encoders_to = target.flow_dtype, _with_room(target, read_to)
     components = {
-        part.name: read_part(part, dtype, encoders_to)
+        part.name: _read(part, dtype, encoders_to)
         for part in parts_of(model)
         if part.name not in ("vae", "transformer")
     }
@@ -74,7 +76,7 @@ def load(
     def read_again(name: str) -> None:
         with again() as found:
             part = part_of(found, name)
-            fresh = read_transformer(found, dtype, _CPU) if part.weights else open_part(part, dtype)
+            fresh = _open(found, part, dtype)
             mapped = target.device.type == "cpu" and not part.weights
             take_weights(components[name], fresh.to(target.device), copy=mapped)
 
@@ -97,14 +99,27 @@ def load(
 
 def load_vae(model: Model, target: Target, read_to: Target) -> Any:
     """The VAE of a checkpoint."""
-    return read_part(part_of(model, "vae"), target.flow_dtype, _with_room(target, read_to))
+    return _read(part_of(model, "vae"), target.flow_dtype, _with_room(target, read_to))
+
+
+def _read(part: Part, dtype: torch.dtype, device: torch.device) -> Any:
+    """Any part but the transformer, its weights on `device`."""
+    return read_part_file(part, dtype, device) if part.weights else read_part(part, dtype, device)
+
+
+def _open(model: Model, part: Part, dtype: torch.dtype) -> Any:
+    """Any part in main memory, where its weights may be parts of files."""
+    if not part.weights:
+        return open_part(part, dtype)
+    if part.name == "transformer":
+        return read_transformer(model, dtype, _CPU)
+    return read_part_file(part, dtype, _CPU)
 
 
 def _transformer(model: Model, dtype: torch.dtype, device: torch.device) -> Any:
     if device.type != "meta":
         return read_transformer(model, dtype, device)
-    part = part_of(model, "transformer")
-    found = read_transformer(model, dtype, _CPU) if part.weights else open_part(part, dtype)
+    found = _open(model, part_of(model, "transformer"), dtype)
     drop_weights(found)
     return found
 

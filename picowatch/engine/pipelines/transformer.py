@@ -41,8 +41,11 @@ def read_transformer(model: Model, dtype: torch.dtype, device: torch.device) -> 
         return read_part(part, dtype, device)
     header = read_any_header(part.weights)
     gguf = part.weights.suffix.lower() == GGUF
-    read = _read_gguf if gguf else _read
-    tensors = read(part.weights, header, dtype)
+    tensors = (
+        _read_gguf(part.weights, header, dtype)
+        if gguf
+        else read_widened(part.weights, header, _prefix(header), dtype)
+    )
     config = {
         **read_json(part.folder / "config.json"),
         **config_changes(model.family, model.variant),
@@ -100,29 +103,31 @@ def _check_names(model: Model, tensors: Tensors, kind: Any, config: dict[str, An
             )
 
 
-def _read(file: Path, header: Header, dtype: torch.dtype) -> Tensors:
-    """The transformer's weights, fp8 multiplied out, without the prefix of their names."""
+def _prefix(header: Header) -> str:
+    """What stands before the names of its tensors."""
     found = transformer(header)
     assert found
+    return found.prefix
+
+
+def read_widened(file: Path, header: Header, prefix: str, dtype: torch.dtype) -> Tensors:
+    """The weights whose names begin with `prefix`, without it; fp8 multiplied out."""
     tensors = {}
     with safe_open(file, framework="pt") as opened:
         for name in header.shapes:
-            if name.startswith(found.prefix) and not name.endswith(_NOT_WEIGHTS):
+            if name.startswith(prefix) and not name.endswith(_NOT_WEIGHTS):
                 scale = _scale(header, name, opened)
-                tensors[name.removeprefix(found.prefix)] = _widened(
-                    opened.get_tensor(name), scale, dtype
-                )
+                tensors[name.removeprefix(prefix)] = _widened(opened.get_tensor(name), scale, dtype)
     return tensors
 
 
 def _read_gguf(file: Path, header: Header, dtype: torch.dtype) -> Tensors:
     """The transformer's weights; matrices stay quantised, and are widened when they compute."""
-    found = transformer(header)
-    assert found
+    prefix = _prefix(header)
     tensors: Tensors = {}
     for one in GGUFReader(file).tensors:
-        name = one.name.removeprefix(found.prefix)
-        if not one.name.startswith(found.prefix):
+        name = one.name.removeprefix(prefix)
+        if not one.name.startswith(prefix):
             continue
         if stays_quantised(name, header.types[one.name], header.shapes[one.name]):
             data = torch.from_numpy(one.data.copy())
