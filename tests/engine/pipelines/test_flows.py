@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -218,21 +219,26 @@ def ours(models: Path) -> Renderer:
 
 def requests_of(models: Path, checkpoint: str, text: str) -> list[ImageRequest]:
     """What a recipe for this checkpoint requests, small, exact and in two steps."""
-    catalog = Catalog(models)
     usual = {"steps": "2", "seed": "7", "exact": "true", "size": f"{SIDE}x{SIDE}"}
     lines = [f"{name}: {value}" for name, value in usual.items() if f"\n{name}:" not in text]
     own = CASES[checkpoint].recipe.split("\n")
     lines += [line for line in own if f"\n{line.partition(':')[0]}:" not in text]
     recipe = "\n".join([f"checkpoint: {checkpoint}", *lines, text])
-    (found,) = read(recipe, inventory=catalog.inventory())
+    (found,) = read(recipe, inventory=catalog_of(models).inventory())
     return found.image_requests(lambda kind, name: hash_of(models, kind, name))
 
 
 def hash_of(models: Path, kind: Any, name: str) -> str:
     if kind in ("image", "mask"):
         return keep(models, Image.open(models / Path(name).name))
-    catalog = Catalog(models)
+    catalog = catalog_of(models)
     return catalog.sha256(catalog.find(kind, name))
+
+
+@cache
+def catalog_of(models: Path) -> Catalog:
+    """One for each folder: it reads again what has changed, which is hardly ever anything."""
+    return Catalog(models)
 
 
 def rendered(ours: Renderer, *requests: ImageRequest) -> list[RenderedImage]:
