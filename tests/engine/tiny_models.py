@@ -1,5 +1,7 @@
 """diffusers folders of other families: real class names and config keys, toy widths."""
 
+import atexit
+import shutil
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -31,6 +33,13 @@ def tiny_renderer(models: Path, family: str, configs: Path) -> Renderer:
     return renderer
 
 
+def folder_until_exit(prefix: str) -> Path:
+    """A new folder for models that many tests share; it is gone when this process ends."""
+    folder = Path(mkdtemp(prefix=prefix))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
 @cache
 def tiny_sdxl(*, inpaints: bool = False, embeds_guidance: bool = False) -> Path:
     """Stable Diffusion XL, made once; its weights are random, and the same each time.
@@ -38,7 +47,7 @@ def tiny_sdxl(*, inpaints: bool = False, embeds_guidance: bool = False) -> Path:
     An inpainting UNet also looks at the mask and at what it leaves; one that was distilled for few
     steps (LCM) at the guidance.
     """
-    folder = Path(mkdtemp(prefix="tiny-sdxl-"))
+    folder = folder_until_exit("tiny-sdxl-")
     torch.manual_seed(0)
     pipeline: Any = (
         diffusers.StableDiffusionXLInpaintPipeline
@@ -63,7 +72,7 @@ def tiny_sdxl(*, inpaints: bool = False, embeds_guidance: bool = False) -> Path:
 @cache
 def tiny_sd2(*, inpaints: bool = False, embeds_guidance: bool = False) -> Path:
     """Stable Diffusion 2.x, which predicts v; for inpainting, noise. See `tiny_sdxl`."""
-    folder = Path(mkdtemp(prefix="tiny-sd2-"))
+    folder = folder_until_exit("tiny-sd2-")
     torch.manual_seed(0)
     pipeline: Any = (
         diffusers.StableDiffusionInpaintPipeline if inpaints else diffusers.StableDiffusionPipeline

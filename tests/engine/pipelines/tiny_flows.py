@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 
 import diffusers
@@ -11,7 +10,7 @@ import torch
 import transformers
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 
-from tests.engine.tiny_models import LETTERS, _text_encoder, _tokenizer
+from tests.engine.tiny_models import LETTERS, _text_encoder, _tokenizer, folder_until_exit
 
 _D: Any = diffusers
 _T: Any = transformers
@@ -32,7 +31,7 @@ FLUX_VAE = {
 @cache
 def tiny_flow(name: str) -> Path:
     """One of `MAKERS`, made once; its weights are random, and the same each time."""
-    folder = Path(mkdtemp(prefix=f"tiny-{name}-"))
+    folder = folder_until_exit(f"tiny-{name}-")
     torch.manual_seed(0)
     MAKERS[name]().save_pretrained(folder)
     return folder
