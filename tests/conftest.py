@@ -51,15 +51,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: not item.nodeid.startswith(LONG))
 
 
-def pytest_collection() -> None:
-    """No search for garbage while modules are imported: nearly all of it stays."""
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """No search for garbage while modules are imported, nor later in what they consist of.
+
+    Nearly all of it stays, and each search of torch and diffusers takes a quarter of a second.
+    """
     gc.disable()
-
-
-def pytest_collection_finish() -> None:
-    """Nor later in what torch and diffusers consist of, which takes a quarter of a second."""
-    gc.freeze()
-    gc.enable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture
