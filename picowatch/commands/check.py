@@ -125,9 +125,10 @@ def _print(file: Path, images: Sequence[dict[str, Any]]) -> None:
     for image in images:
         prompt = " ".join(image["prompt"].split())
         shown = prompt if len(prompt) <= 60 else prompt[:57] + "…"
+        guidance = f"guidance {image['guidance']:g}  " if image["guidance"] else ""
         line = (
             f"  {image['width']}x{image['height']}  {image['checkpoint']}  {image['sampler']} "
             f"{image['schedule_type']}  {image['steps']} steps  cfg_scale {image['cfg_scale']:g}  "
-            f"seed {image['seed']}  {shown}"
+            f"{guidance}seed {image['seed']}  {shown}"
         )
         print(harmless(line))

@@ -202,6 +202,8 @@ def test_models_says_what_a_lora_is_for_and_why_one_does_nothing(tmp_path: Path)
     wide = np.zeros((8, 3072), np.float16)
     flux = "lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight"
     save_file({flux: wide}, folder / "flux.safetensors")
+    wan = "lora_unet_blocks_0_self_attn_q.lora_down.weight"
+    save_file({wan: np.zeros((8, 1536), np.float16)}, folder / "wan.safetensors")
     sgm = "lora_unet_input_blocks_4_1_transformer_blocks_0_attn2_to_k.lora_down.weight"
     save_file({sgm: np.zeros((8, 2048), np.float16)}, folder / "xl.safetensors")
     shown = picowatch(tmp_path, "models").stdout
@@ -209,7 +211,8 @@ def test_models_says_what_a_lora_is_for_and_why_one_does_nothing(tmp_path: Path)
     assert "  for Stable Diffusion 1.x\n            trained on: v1-5.safetensors\n" in shown
     assert "            trigger words: pxl style\n" in shown
     assert "note: does nothing: Stable Diffusion 1.x has none of its layers, such as" in shown
-    assert "flux.safetensors  refused: flux.safetensors is a LoRA for FLUX.1" in shown
+    assert "  for FLUX.1\n" in shown
+    assert "wan.safetensors  refused: wan.safetensors is a LoRA for Wan" in shown
     rows = {row["name"]: row for row in json.loads(picowatch(tmp_path, "models", "--json").stdout)}
     assert rows["good"]["note"] == ""
     assert rows["good"]["family"] == "sd1"

@@ -121,12 +121,18 @@ def test_a_picture_of_stable_diffusion_starts_a_recipe_for_flux() -> None:
     ]
 
 
-def test_a_lora_in_a_picture_is_refused_with_what_to_do() -> None:
-    """It stands in the prompt, which the recipe can replace."""
-    texts = texts_of(request_of(RECIPES["FLUX.1"]))
-    with pytest.raises(RecipeInvalid, match="LoRA 'film' is for FLUX") as refused:
-        read_from("from: a.png\ncheckpoint: sd_xl_base_1.0", texts)
-    assert "(in a.png" in str(refused.value)
+@pytest.mark.parametrize("loras", ["prompt: a lighthouse <lora:film:0.8>", "loras: film"])
+def test_a_pictures_lora_for_another_family_is_left_out(loras: str) -> None:
+    """Whether its prompt names it or not; one that the recipe names itself is a mistake."""
+    prompt = "prompt: a lighthouse\n" if loras.startswith("loras") else ""
+    texts = texts_of(request_of(f"{prompt}{loras}\ncheckpoint: FLUX.1-dev\nseed: 7"))
+    text = "from: a.png\ncheckpoint: Z-Image-Turbo"
+    for name, picture in texts.items():
+        request, warnings = read_from(text, {name: picture})
+        assert (request.prompt, request.loras) == ("a lighthouse", ())
+        assert "The LoRA 'film' was left out: it is for FLUX.1." in warnings
+    with pytest.raises(RecipeInvalid, match="the LoRA 'film' is for"):
+        read_from(f"{text}\n{loras}", texts)
 
 
 def test_what_a_sweep_says_is_the_recipes_own() -> None:

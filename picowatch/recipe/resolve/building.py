@@ -29,7 +29,7 @@ from picowatch.recipe.prompts.prompts import mistakes_in
 from picowatch.recipe.read.decoding import FORBIDDEN, invisible
 from picowatch.recipe.read.plain import TRUE_OR_FALSE, number
 from picowatch.recipe.recipe import Context, Recipe
-from picowatch.recipe.resolve.families import misfits, set_aside
+from picowatch.recipe.resolve.families import misfits, set_aside, set_loras_aside
 from picowatch.recipe.resolve.hires import PIXEL_UPSCALERS, find_upscaler
 from picowatch.recipe.resolve.installed import MODULE, NotInstalled, find_checkpoint, find_vae
 from picowatch.recipe.resolve.layers import text_of
@@ -68,12 +68,16 @@ class RecipeBuilder:
         Of `borrowed` fields, which a picture or another program said, the recipe's warnings name
         what the checkpoint cannot do.
         """
-        loras = read_loras(layer, self._inventory, self._problems)
-        self._check_prompts(layer, position, loras)
         _read_numbers(layer)
         self._read_seed(layer)
         checkpoint = self._checkpoint(layer, position)
-        warnings = [*self._take_module(layer), *set_aside(layer, borrowed, checkpoint)]
+        warnings = [
+            *self._take_module(layer),
+            *set_aside(layer, borrowed, checkpoint),
+            *set_loras_aside(layer, borrowed, checkpoint, self._inventory),
+        ]
+        loras = read_loras(layer, self._inventory, self._problems)
+        self._check_prompts(layer, position, loras)
         native = checkpoint.native_size
         values: dict[str, object] = {"prompt": "", "width": native, "height": native}
         values |= checkpoint.rules.defaults

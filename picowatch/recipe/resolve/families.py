@@ -1,6 +1,7 @@
 """What recipes combine with a checkpoint's family, and what it cannot honour."""
 
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 from picowatch.recipe.fields import HIRES_PREFIX, PROMPTS, default_of
@@ -18,6 +19,9 @@ from picowatch.recipe.resolve.installed import NotInstalled, find_lora
 from picowatch.recipe.resolve.layers import names_none
 from picowatch.recipe.samplers import AUTOMATIC, SIMPLE
 from picowatch.recipe.written import Layer, Written
+
+# Where a recipe names LoRAs.
+_LORA_FIELDS = ("prompt", "loras")
 
 
 class Misfit(NamedTuple):
@@ -95,6 +99,38 @@ def _set_sampling_aside(
             f"The upscaler {shown(upscaler)} was replaced by {PIXEL_UPSCALERS[0]}: it is for "
             "Stable Diffusion's latents."
         )
+
+
+def set_loras_aside(
+    layer: Layer, borrowed: Collection[str], checkpoint: Checkpoint, inventory: Inventory
+) -> Iterator[str]:
+    """Take out the LoRAs for other families than the checkpoint's, of the prompt and beside it."""
+
+    def other_family(name: str) -> str:
+        try:
+            family = inventory.lora_families.get(find_lora(name, inventory), "")
+        except NotInstalled:  # reported where LoRAs are looked up
+            return ""
+        return "" if checkpoint.family in ("", family) else family
+
+    prompt, loras = (layer.get(field) if field in borrowed else None for field in _LORA_FIELDS)
+    if prompt and isinstance(prompt.value, str):
+        text = prompt.value
+        for tag in lora_tags(text):
+            family = other_family(tag.name)
+            if family:
+                text = text.replace(tag.written, "", 1)
+                yield _left_out(tag.name, family)
+        layer["prompt"] = replace(prompt, value=text.strip()) if text != prompt.value else prompt
+    if loras and loras.pairs:
+        others = {name: family for name, _ in loras.pairs if (family := other_family(name))}
+        kept = tuple(pair for pair in loras.pairs if pair[0] not in others)
+        layer["loras"] = replace(loras, value=dict(kept), pairs=kept)
+        yield from (_left_out(name, family) for name, family in others.items())
+
+
+def _left_out(name: str, family: str) -> str:
+    return f"The LoRA '{shown(name)}' was left out: it is for {family}."
 
 
 def _is_on(field: str, written: Written) -> bool:
