@@ -223,6 +223,6 @@ def test_nothing_of_ours_unpickles_but_the_wire() -> None:
         "engine/cluster/driver_main.py",
         "engine/cluster/bootstrap.py",
         "catalog/headers.py",
-        "catalog/folders.py",
+        "catalog/folder_files.py",
         "catalog/catalog.py",
     }
