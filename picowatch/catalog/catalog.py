@@ -320,7 +320,7 @@ def _look_at(candidate: _Candidate) -> Model | Refused:
         right = folders_of(candidate.root.parent, found.kind)[0]
         expect_usable(found, candidate.kind, layout, right.name)
         model = _model(candidate.name, candidate.path, found)
-        expect_rendered(model)
+        expect_rendered(model, layout)
         return model
     except ModelRefused as refused:
         reason = refused.message

@@ -56,7 +56,7 @@ FLOWS = (
 )
 RENDERED = (*UNETS, *FLOWS)
 # Those among them whose transformer may be a file of its own.
-TRANSFORMER_FILES = ("z_image", "flux")
+TRANSFORMER_FILES = ("z_image", "flux", "qwen_image", "chroma", "lumina2")
 # The end of every sentence that refuses another family.
 ONLY = "picowatch does not support it; docs/models.md lists what it does."
 FROM_FOLDERS = "picowatch renders it from diffusers folders only; docs/models.md lists which."
@@ -137,6 +137,10 @@ def _variant(header: Header, prefix: str, family: str) -> str:
         return _FLUX_INPUTS.get(max(inputs), "")
     if family == "flux2":
         return _FLUX2_TEXT.get(header.inputs(f"{prefix}txt_in.weight"), "")
+    if family == "qwen_image" and header.has(f"{prefix}__index_timestep_zero__"):
+        return "Edit"
+    if family == "chroma" and header.has(f"{prefix}nerf_"):
+        return "Radiance"
     if family == "qwen_image" and header.has(f"{prefix}txt_in.text_norm."):
         return "2.1"
     return ""
@@ -150,6 +154,8 @@ def variant_by_name(family: str, variant: str, name: str) -> str:
     name = name.casefold()
     if family in ("z_image", "ernie_image"):
         return "Turbo" if "turbo" in name else "Base"
+    if family == "qwen_image" and not variant and "image-edit" in name.replace("_", "-"):
+        return "Edit"
     if family == "flux" and variant == "dev" and "krea" in name:
         return "Krea"
     if (family, variant) == ("sd3", "3.5 Large") and "turbo" in name:

@@ -140,10 +140,10 @@ def expect_usable(found: Recognised, kind: Kind, layout: Layout = "file", right:
         )
 
 
-def expect_rendered(found: Recognised) -> None:
-    """A checkpoint's variant is one that can be rendered."""
+def expect_rendered(found: Recognised, layout: Layout) -> None:
+    """A checkpoint's variant is one that can be rendered; a file's is exactly that."""
     flow = found.kind == "checkpoint" and found.family in FLOWS
-    if flow and not has_rules(found.family, found.variant):
+    if flow and not has_rules(found.family, found.variant, exactly=layout == "file"):
         raise ModelRefused(f"{_with_family(found)}: {ONLY}")
 
 

@@ -155,6 +155,6 @@ def rules_of(family: str, variant: str = "") -> Rules:
     return _RULES.get((family, variant)) or _RULES.get((family, "")) or UNET
 
 
-def has_rules(family: str, variant: str) -> bool:
-    """Whether a flow family's variant is known."""
-    return (family, variant) in _RULES or (family, "") in _RULES
+def has_rules(family: str, variant: str, *, exactly: bool = False) -> bool:
+    """Whether a flow family's variant is known, or if not `exactly`, the family alone."""
+    return (family, variant) in _RULES or (not exactly and (family, "") in _RULES)

@@ -6,7 +6,14 @@ from pathlib import Path
 import pytest
 
 from picowatch.catalog import Catalog, Model, Refused
-from picowatch.catalog.families import FLOWS, FROM_FOLDERS, NAMES, ONLY, RENDERED
+from picowatch.catalog.families import (
+    FLOWS,
+    FROM_FOLDERS,
+    NAMES,
+    ONLY,
+    RENDERED,
+    TRANSFORMER_FILES,
+)
 from picowatch.catalog.headers import Header
 from picowatch.catalog.models import Recognised
 from picowatch.catalog.recognise import recognise
@@ -192,6 +199,12 @@ Z_IMAGE: Shapes = {
     "noise_refiner.0.attention.k_norm.weight": (128,),
     "layers.0.adaLN_modulation.0.weight": (15360, 256),
 }
+QWEN_IMAGE: Shapes = {
+    "img_in.weight": (3072, 64),
+    "txt_norm.weight": (3584,),
+    "txt_in.weight": (3072, 3584),
+    "transformer_blocks.0.attn.add_k_proj.weight": (3072, 3072),
+}
 PIXART: Shapes = {
     "t_block.1.weight": (6912, 1152),
     "y_embedder.y_embedding": (300, 4096),
@@ -215,8 +228,7 @@ OTHER_FAMILIES: dict[str, tuple[Shapes, str]] = {
         below(UNET, sd3(36864, 2432, 38)) | VAE_AND_TEXT,
         "Stable Diffusion 3.x (3.5 Large)",
     ),
-    "Chroma": (CHROMA, "Chroma"),
-    "Chroma with encoders": (below(UNET, CHROMA) | VAE_AND_TEXT, "Chroma"),
+    "Chroma1-Radiance": (CHROMA | {"nerf_blocks.0.norm.scale": (64,)}, "Chroma (Radiance)"),
     "FLUX.2 klein 4B": (flux2(7680), "FLUX.2 (klein 4B)"),
     "FLUX.2 klein 9B": (flux2(12288), "FLUX.2 (klein 9B)"),
     "FLUX.2 dev": (below(UNET, flux2(15360)), "FLUX.2 (dev)"),
@@ -232,16 +244,10 @@ OTHER_FAMILIES: dict[str, tuple[Shapes, str]] = {
         },
         "HunyuanVideo",
     ),
-    "Lumina 2": (LUMINA, "Lumina 2"),
     "NewBie": (LUMINA | {"clip_text_pooled_proj.0.weight": (1024,)}, "NewBie"),
-    "Qwen-Image": (
-        {
-            "img_in.weight": (3072, 64),
-            "txt_norm.weight": (3584,),
-            "txt_in.weight": (3072, 3584),
-            "transformer_blocks.0.attn.add_k_proj.weight": (3072, 3072),
-        },
-        "Qwen-Image",
+    "Qwen-Image-Edit": (
+        QWEN_IMAGE | {"__index_timestep_zero__": ()},
+        "Qwen-Image (Edit)",
     ),
     "Qwen-Image 2.1": (
         {"txt_in.text_norm.weight": (4096,), "img_in.weight": (3072, 128)},
@@ -277,7 +283,7 @@ def test_a_checkpoint_of_another_family_is_refused_by_name(tmp_path: Path, name:
     shapes, family = OTHER_FAMILIES[name]
     found = look_at(tmp_path, shapes)
     assert isinstance(found, Refused)
-    folders = family.split(" (")[0] in [NAMES[one] for one in FLOWS]
+    folders = family.split(" (")[0] in [NAMES[one] for one in FLOWS if one not in TRANSFORMER_FILES]
     why = FROM_FOLDERS if folders else ONLY
     assert found.reason == f"it.safetensors is a checkpoint of {family}: {why}"
 

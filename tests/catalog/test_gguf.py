@@ -10,7 +10,7 @@ from picowatch.catalog import Catalog, Model, Refused
 from picowatch.catalog.gguf import BLOCKS, TYPES, read_gguf
 from picowatch.errors import ModelRefused
 from tests.catalog.files import Shapes
-from tests.catalog.test_families import LUMINA, Z_IMAGE, flux
+from tests.catalog.test_families import Z_IMAGE, flux, flux2
 
 U32, TEXT, LIST = 4, 8, 9
 _NUMBERS = {name: number for number, name in TYPES.items()}
@@ -150,7 +150,7 @@ DAMAGED: dict[str, tuple[tuple[bytes, int], str]] = {
         gguf({"double_blocks.0.img_attn.qkv.weight": (8, 100)}, number=12),
         "is damaged: its tensor 'double_blocks.0.img_attn.qkv.weight' has no valid shape",
     ),
-    "another family": (gguf(LUMINA), "is a checkpoint of Lumina 2"),
+    "another family": (gguf(flux2(15360)), "is a checkpoint of FLUX.2 (dev)"),
     "a language model": (
         gguf({"token_embd.weight": (8, 256)}),
         "is a language model as GGUF (flux): not supported",

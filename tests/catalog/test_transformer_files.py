@@ -15,7 +15,15 @@ from picowatch.catalog.recognise import recognise
 from picowatch.errors import ModelRefused
 from picowatch.recipe.resolve.installed import NotInstalled, find_checkpoint
 from tests.catalog.files import UNET, Shapes, write_model
-from tests.catalog.test_families import VAE_AND_TEXT, Z_IMAGE, below, flux
+from tests.catalog.test_families import (
+    CHROMA,
+    LUMINA,
+    QWEN_IMAGE,
+    VAE_AND_TEXT,
+    Z_IMAGE,
+    below,
+    flux,
+)
 from tests.engine.pipelines.tiny_flows import tiny_flow
 
 DIFFUSERS_FLUX: Shapes = {
@@ -33,6 +41,10 @@ RECOGNISED: dict[str, tuple[Shapes, str, str, bool]] = {
     "flux1-schnell": (flux(guided=False), "flux", "schnell", False),
     "flux1-diffusers": (DIFFUSERS_FLUX, "flux", "dev", False),
     "flux1-prefixed": (below(UNET, DIFFUSERS_FLUX), "flux", "dev", False),
+    "Chroma1-HD": (CHROMA, "chroma", "", False),
+    "chroma-with-encoders": (below(UNET, CHROMA) | VAE_AND_TEXT, "chroma", "", False),
+    "lumina_2": (LUMINA, "lumina2", "", False),
+    "qwen_image": (QWEN_IMAGE, "qwen_image", "", False),
     "z_image_turbo": (Z_IMAGE, "z_image", "Turbo", True),
     "z_image": (below(UNET, Z_IMAGE) | VAE_AND_TEXT, "z_image", "Base", True),
 }
@@ -59,7 +71,7 @@ def test_family_and_variant_are_recognised(tmp_path: Path, name: str) -> None:
     found = look_at(tmp_path, name, shapes)
     assert isinstance(found, Model)
     assert [found.family, found.variant, found.by_name] == expected
-    assert found.native_size == 1024
+    assert found.native_size == (1328 if found.family == "qwen_image" else 1024)
 
 
 def test_what_is_missing_is_said_before_anything_is_loaded(tmp_path: Path) -> None:
@@ -107,6 +119,13 @@ def test_a_variant_that_cannot_be_rendered_is_refused(
     assert isinstance(found, Refused)
     name = f"FLUX.1 ({variant})" if variant else "FLUX.1"
     assert found.reason == f"it.safetensors is a checkpoint of {name}: {ONLY}"
+
+
+def test_an_editing_model_is_refused_by_its_name(tmp_path: Path) -> None:
+    """Older files of Qwen-Image-Edit have the header of Qwen-Image."""
+    found = look_at(tmp_path, "qwen_image_edit_fp8", QWEN_IMAGE)
+    assert isinstance(found, Refused)
+    assert "is a checkpoint of Qwen-Image (Edit): picowatch does not support it" in found.reason
 
 
 CHANGES = {

@@ -34,7 +34,7 @@ Z_IMAGE, FLUX = "Z-Image-Turbo", "FLUX.1-dev"
 @pytest.fixture
 def models(tmp_path: Path) -> Path:
     """A models folder with the folders that lend their parts."""
-    for name in (Z_IMAGE, FLUX):
+    for name in (Z_IMAGE, FLUX, "Qwen-Image", "Chroma1-HD", "Lumina-Image-2.0"):
         link = tmp_path / "checkpoints" / name
         link.parent.mkdir(exist_ok=True)
         link.symlink_to(tiny_flow(name))
@@ -70,6 +70,9 @@ LAYOUTS: dict[str, tuple[str, Callable[[Tensors], Tensors], str]] = {
     "Z-Image in diffusers' names with prefix": (Z_IMAGE, dict, PREFIX),
     "FLUX.1 in diffusers' names": (FLUX, dict, ""),
     "FLUX.1 in diffusers' names with prefix": (FLUX, dict, PREFIX),
+    "Qwen-Image with prefix": ("Qwen-Image", dict, PREFIX),
+    "Chroma with prefix": ("Chroma1-HD", dict, PREFIX),
+    "Lumina 2 with prefix": ("Lumina-Image-2.0", dict, PREFIX),
 }
 
 

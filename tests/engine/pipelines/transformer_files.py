@@ -1,7 +1,7 @@
 """Transformers of tiny flow families as files of their own, as people share them."""
 
+import json
 from pathlib import Path
-from typing import Any
 
 import diffusers
 import torch
@@ -11,7 +11,6 @@ from safetensors.torch import save_file
 
 from tests.engine.pipelines.tiny_flows import tiny_flow
 
-_D: Any = diffusers
 PREFIX = "model.diffusion_model."
 Tensors = dict[str, torch.Tensor]
 # diffusers' names of Z-Image's tensors, and its authors'.
@@ -26,7 +25,8 @@ _Z_IMAGE = (
 
 def weights_of(name: str) -> Tensors:
     """The transformer of a tiny folder, in diffusers' names."""
-    kind = _D.ZImageTransformer2DModel if "Z-Image" in name else _D.FluxTransformer2DModel
+    index = json.loads((tiny_flow(name) / "model_index.json").read_text())
+    kind = getattr(diffusers, index["transformer"][1])
     return dict(kind.from_pretrained(tiny_flow(name), subfolder="transformer").state_dict())
 
 
