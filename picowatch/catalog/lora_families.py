@@ -61,6 +61,9 @@ _FAMILY_OF_INPUTS = {
 # FLUX.1 and those whose layers have the same names: widths tell FLUX.2 (klein 9B's and dev's), the
 # trainer's word others.
 _FLUX_BLOCK = re.compile(r"(double|single)_blocks_|single_transformer_blocks_")
+# Qwen-Image's attention has the same names and widths.
+_FLUX_FEED_FORWARD = re.compile(r"transformer_blocks_\d+_ff(_context)?_net_0_proj_lora_(down|A)_")
+_FLUX_WIDTH = 3072
 _FLUX_INPUT = re.compile(
     r"double_blocks_\d+_img_attn_qkv_|single_blocks_\d+_linear1_|single_transformer_blocks_\d+_attn_to_q_"
 )
@@ -125,7 +128,11 @@ def _transformer_family(names: dict[str, tuple[int, ...]]) -> str:
     for pattern, family in _TRANSFORMER_LAYERS:
         if any(map(pattern.match, names)):
             return family
-    flux = any(map(_FLUX_BLOCK.match, names))
+    flux = any(
+        _FLUX_BLOCK.match(name)
+        or (_FLUX_FEED_FORWARD.match(name) and (*shape, 0, 0)[1] == _FLUX_WIDTH)
+        for name, shape in names.items()
+    )
     for name, shape in names.items():
         inputs = (*shape, 0, 0)[1] if _DOWN.search(name) else 0
         if not flux and inputs in _FAMILY_OF_INPUTS and _TRANSFORMER_INPUT.match(name):

@@ -119,6 +119,12 @@ FLOWS: dict[str, tuple[Shapes, dict[str, str], str]] = {
         {},
         "FLUX.1",
     ),
+    "FLUX.1, double blocks alone": (
+        peft("transformer.transformer_blocks.0.attn.to_q", 3072, 3072)
+        | peft("transformer.transformer_blocks.0.ff.net.0.proj", 3072, 12288),
+        {},
+        "FLUX.1",
+    ),
     "FLUX.1, xlabs": (
         {"double_blocks.0.processor.qkv_lora1.down.weight": (16, 3072)},
         {},
