@@ -179,7 +179,8 @@ class Settings(BaseModel):
         Path("outbox"), description="Where pictures, errors and the log appear; picowatch's own."
     )
     models: Path = Field(
-        Path("models"), description="Holds checkpoints/ vae/ loras/ embeddings/ wildcards/."
+        Path("models"),
+        description="Holds checkpoints/ vae/ text_encoders/ loras/ embeddings/ wildcards/.",
     )
     checkpoint: str | None = Field(
         None,

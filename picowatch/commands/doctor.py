@@ -18,6 +18,7 @@ from pathlib import Path
 
 from picowatch import __version__
 from picowatch.catalog import Catalog
+from picowatch.catalog.models import FOLDERS
 from picowatch.daemon.build import MakeEngine, build_daemon, check_folders
 from picowatch.engine.process.child import ChildEngine
 from picowatch.engine.torch_check import Check, check_torch
@@ -280,7 +281,7 @@ def _outbox(settings: Settings) -> Check:
 def _models(settings: Settings) -> Check:
     catalog = Catalog(settings.models)
     found = catalog.scan()
-    counts = {kind: len(found.of_kind(kind)) for kind in ("checkpoint", "vae", "lora", "embedding")}
+    counts = {kind: len(found.of_kind(kind)) for kind in FOLDERS}
     text = f"{_described(settings.models)}: " + ", ".join(
         f"{n} {kind}" for kind, n in counts.items()
     )

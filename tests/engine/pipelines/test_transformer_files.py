@@ -12,6 +12,8 @@ from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import RenderedImage
 from picowatch.engine.renderer import Renderer
 from picowatch.errors import RenderFailed
+from picowatch.recipe.request import ImageRequest
+from tests.engine.memory.test_flow_rungs import EXACT_RUNGS, RUNGS, on_rung
 from tests.engine.pipelines.test_flows import hash_of
 from tests.engine.pipelines.test_flows import pytestmark as pytestmark
 from tests.engine.pipelines.tiny_flows import tiny_flow
@@ -41,20 +43,26 @@ def models(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def rendered(models: Path, checkpoint: str, text: str = PROMPT) -> RenderedImage:
-    renderer = Renderer(
+def renderer(models: Path) -> Renderer:
+    return Renderer(
         EngineOptions(
             models=models, device="cpu", precision="float32", threads=1, start_images=models
         )
     )
+
+
+def requests(models: Path, checkpoint: str, text: str) -> list[ImageRequest]:
     small = "seed: 7\nexact: true\nsize: 64x64"
     steps = "" if "steps:" in text else "steps: 2"
     (found,) = read(
         f"checkpoint: {checkpoint}\n{small}\n{steps}\n{text}",
         inventory=Catalog(models).inventory(),
     )
-    requests = found.image_requests(lambda kind, name: hash_of(models, kind, name))
-    (image,) = renderer.render(requests, ignore_steps)
+    return found.image_requests(lambda kind, name: hash_of(models, kind, name))
+
+
+def rendered(models: Path, checkpoint: str, text: str = PROMPT) -> RenderedImage:
+    (image,) = renderer(models).render(requests(models, checkpoint, text), ignore_steps)
     return image
 
 
@@ -162,6 +170,15 @@ def test_a_gguf_file_renders_what_its_numbers_do(models: Path, layout: str, kind
     assert same(image, rendered(models, "wide-turbo"))
     whole = rendered(models, folder)
     assert 0 < np.abs(pixels(image).astype(int) - pixels(whole)).mean() < 20
+
+
+@pytest.mark.parametrize("name", EXACT_RUNGS)
+def test_a_gguf_file_renders_the_same_on_each_rung(models: Path, name: str) -> None:
+    """Quantised weights move as they are."""
+    write_gguf(models / "checkpoints/mine-turbo.gguf", z_image_names(weights_of(Z_IMAGE)), "Q4_0")
+    (wanted,) = requests(models, "mine-turbo", PROMPT)
+    (image,) = on_rung(renderer(models), RUNGS[name], wanted)
+    assert same(image, rendered(models, "mine-turbo"))
 
 
 @pytest.mark.parametrize("folder", ["FLUX.1-schnell", "Z-Image"])
