@@ -40,10 +40,10 @@ def models(settings: Settings, as_json: bool) -> int:
 def _lines(row: dict[str, Any]) -> Iterator[str]:
     """A line for each model, and below it what its file says of it, or what is missing."""
     if row["refused"]:
-        yield f"{row['kind']:10}  {row['name']}  refused: {row['refused']}"
+        yield f"{row['kind']:12}  {row['name']}  refused: {row['refused']}"
         return
     size = f"{row['native_size']}x{row['native_size']}" if row["native_size"] else ""
-    columns = (f"{row['kind']:10}", f"{row['name']:24}", f"{row['bytes'] / 1e6:>8.1f} MB")
+    columns = (f"{row['kind']:12}", f"{row['name']:24}", f"{row['bytes'] / 1e6:>8.1f} MB")
     yield "  ".join(filter(None, (*columns, (row["hash"] or "")[:10], size, _family(row))))
     for label, text in (
         ("trained on", row["base_model"]),
@@ -52,7 +52,7 @@ def _lines(row: dict[str, Any]) -> Iterator[str]:
         ("missing", row["missing"]),
     ):
         if text:
-            yield f"{'':12}{label}: {text}"
+            yield f"{'':14}{label}: {text}"
 
 
 def _family(row: dict[str, Any]) -> str:

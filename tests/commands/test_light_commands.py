@@ -171,6 +171,16 @@ def test_models_lists_what_is_installed_and_what_was_refused(tmp_path: Path) -> 
     assert old["refused"]
 
 
+def test_models_lists_text_encoders(tmp_path: Path) -> None:
+    """With what they are and how they are stored; columns stay columns."""
+    folder = tmp_path / "models/text_encoders"
+    folder.mkdir(parents=True)
+    write_model(folder / "t5xxl_fp16.safetensors", {"shared.weight": (32128, 4096)})
+    demo, encoder = picowatch(tmp_path, "models").stdout.splitlines()
+    assert demo.index("demo") == encoder.index("t5xxl_fp16") == 14
+    assert encoder.endswith("  T5 XXL, float16")
+
+
 def test_models_says_what_a_transformers_file_is_and_what_it_lacks(tmp_path: Path) -> None:
     """Its variant, how its weights are stored, and where to put what is missing."""
     folder = tmp_path / "models/checkpoints"
@@ -208,8 +218,8 @@ def test_models_says_what_a_lora_is_for_and_why_one_does_nothing(tmp_path: Path)
     save_file({sgm: np.zeros((8, 2048), np.float16)}, folder / "xl.safetensors")
     shown = picowatch(tmp_path, "models").stdout
     assert "  for Stable Diffusion XL\n" in shown
-    assert "  for Stable Diffusion 1.x\n            trained on: v1-5.safetensors\n" in shown
-    assert "            trigger words: pxl style\n" in shown
+    assert "  for Stable Diffusion 1.x\n              trained on: v1-5.safetensors\n" in shown
+    assert "              trigger words: pxl style\n" in shown
     assert "note: does nothing: Stable Diffusion 1.x has none of its layers, such as" in shown
     assert "  for FLUX.1\n" in shown
     assert "wan.safetensors  refused: wan.safetensors is a LoRA for Wan" in shown
