@@ -1,16 +1,27 @@
 """Parts of diffusers folders as they are read."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy as np
 import pytest
 import torch
+import transformers
 
 from picowatch.catalog.models import Part
+from picowatch.engine.options import EngineOptions
 from picowatch.engine.pipelines.folder import read_part
 from picowatch.engine.pipelines.samplers import scheduler_for
+from picowatch.engine.renderer import Renderer
+from tests.engine.pipelines.test_flows import requests_of
+from tests.engine.pipelines.tiny_flows import tiny_flow
+from tests.engine.requests import ignore_steps
+
+_D: Any = diffusers
+_T: Any = transformers
 
 
 def test_a_scheduler_with_beta_sigmas_needs_no_scipy(tmp_path: Path) -> None:
@@ -32,3 +43,34 @@ def _check_levels(scheduler: Any) -> None:
     mass = np.cumsum((x * (1 - x)) ** (0.6 - 1))
     shares = np.interp(levels, x, mass / mass[-1])
     assert shares == pytest.approx([1, 0.75, 0.5, 0.25, 0], abs=1e-3)
+
+
+# numpy 2.4 and torch 2.13 inside diffusers 0.42; in the engine process warnings are off.
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:__array_wrap__ must accept:DeprecationWarning")
+def test_weights_in_several_files_draw_the_same_picture(tmp_path: Path) -> None:
+    """The transformer's and a text encoder's shards, as large folders have them; fp16 as well."""
+    name = "FLUX.1-schnell"
+    for copy in ("whole", "shards", "half"):
+        shutil.copytree(tiny_flow(name), tmp_path / copy / "checkpoints" / name)
+    sizes = {"transformer": "20KB", "text_encoder_2": "20KB"}
+    kinds = {"transformer": _D.FluxTransformer2DModel, "text_encoder_2": _T.T5EncoderModel}
+    for part, size in sizes.items():
+        model = kinds[part].from_pretrained(tiny_flow(name) / part)
+        shards, half = (
+            tmp_path / copy / "checkpoints" / name / part for copy in ("shards", "half")
+        )
+        for file in (*shards.glob("*.safetensors"), *half.glob("*.safetensors")):
+            file.unlink()
+        model.save_pretrained(shards, max_shard_size=size)
+        model.save_pretrained(half, variant="fp16", max_shard_size=size)
+        assert len([*shards.glob("*-of-*.safetensors")]) > 1
+        assert [*half.glob("*fp16*-of-*.safetensors")]
+    found = {}
+    for copy in ("whole", "shards", "half"):
+        models = tmp_path / copy
+        options = EngineOptions(models=models, device="cpu", precision="float32", threads=1)
+        wanted = requests_of(models, name, "prompt: a red cube")
+        (image,) = Renderer(options).render(wanted, ignore_steps)
+        found[copy] = image.pixels
+    assert found["whole"] == found["shards"] == found["half"]
