@@ -13,6 +13,8 @@ from PIL import Image, PngImagePlugin
 from picowatch.metadata import parameters_text, picowatch_json
 from picowatch.recipe.fields import FIRST_NAME_OF, Hires
 from picowatch.recipe.request import EmbeddingUse, LoraUse
+from tests.catalog.files import Shapes
+from tests.catalog.test_gguf import gguf
 from tests.metadata.requests import CORGI
 
 ROOT = Path(__file__).parents[2]
@@ -171,6 +173,14 @@ def _files() -> Iterator[bytes]:
     yield from (b"version https://git-lfs", b"<!doctype html>", b"PK\x03\x04", b"GGUF")
 
 
+def _gguf_files() -> Iterator[bytes]:
+    z_image: Shapes = {"cap_pad_token": (1, 8), "layers.0.adaLN_modulation.0.weight": (2, 256)}
+    language_model: Shapes = {"token_embd.weight": (2, 256)}
+    for shapes in (z_image, language_model):
+        head, size = gguf(shapes)
+        yield head + bytes(size - len(head))
+
+
 def _folders() -> Iterator[bytes]:
     unet = b'{"in_channels": 4, "sample_size": 64, "cross_attention_dim": 768}'
     vae = b'{"_class_name": "AutoencoderKL", "latent_channels": 4}'
@@ -200,6 +210,7 @@ _SEEDS = {
     "mask": _pictures,
     "safetensors_file": _files,
     "safetensors_header": _headers,
+    "gguf_file": _gguf_files,
     "model_folder": _folders,
     "wildcard_file": lambda: iter([b"# colours\nred\n2::blue\n{green|__x__}\n<lora:x:1>\n"]),
     "hash_cache": _hashes,

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from picowatch.catalog import Catalog
 from picowatch.catalog.hashes import HashCache
+from picowatch.catalog.models import FOLDERS
 from picowatch.errors import PictureUnreadable
 from picowatch.files.pictures import check_picture, decode_mask, decode_picture
 from picowatch.metadata import read_chunk, recipe_yaml, texts_of
@@ -145,8 +146,15 @@ def _decoded(data: bytes, decode: Callable[[bytes], object], mode: str) -> None:
 def safetensors_file(data: bytes) -> None:
     """A file of any bytes in every folder of models/."""
     with _models() as models:
-        for folder in ("checkpoints", "vae", "loras", "embeddings"):
+        for folder in ("checkpoints", "vae", "text_encoders", "loras", "embeddings"):
             (models / folder / "it.safetensors").write_bytes(data)
+        _check_catalog(models)
+
+
+def gguf_file(data: bytes) -> None:
+    """A GGUF file of any bytes."""
+    with _models() as models:
+        (models / "checkpoints/it.gguf").write_bytes(data)
         _check_catalog(models)
 
 
@@ -222,7 +230,7 @@ def hash_cache(data: bytes) -> None:
 @contextmanager
 def _models() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(dir=_memory()) as folder:
-        for name in ("checkpoints", "vae", "loras", "embeddings", "wildcards"):
+        for name in (*FOLDERS.values(), "wildcards"):
             (Path(folder) / name).mkdir()
         yield Path(folder)
 
@@ -244,6 +252,7 @@ TARGETS: dict[str, Target] = {
         mask,
         safetensors_file,
         safetensors_header,
+        gguf_file,
         model_folder,
         wildcard_file,
         hash_cache,
