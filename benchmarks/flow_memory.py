@@ -3,7 +3,7 @@
     python -m benchmarks.flow_memory models Z-Image-Turbo-zeros
     python -m benchmarks.flow_memory models Z-Image-Turbo-zeros --memory low
 
-In bfloat16, from the reading of the first file to the second batch, which has a new prompt. Memory
+In bfloat16, while it is read and while two batches render, the second with a new prompt. Memory
 is what the process holds for itself (RssAnon in /proc, every 50 ms); pages of files that are
 mapped while they are read do not count, because the kernel takes them back as it needs them.
 """
