@@ -16,6 +16,7 @@ from picowatch.catalog import Catalog
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.renderer import Renderer
 from picowatch.engine.unet.denoise import rescaled
+from picowatch.engine.unet.noise_levels import NOISE_LEVELS
 from picowatch.engine.unet.samplers import build_sampler
 from picowatch.recipe.request import ImageRequest
 from picowatch.recipe.samplers import SAMPLERS
@@ -41,6 +42,9 @@ CLASSES: dict[str, tuple[Any, dict[str, Any]]] = {
         diffusers.DPMSolverMultistepScheduler,
         {"algorithm_type": "sde-dpmsolver++", "solver_type": "heun"},
     ),
+    # k-diffusion's steps, over the noise levels of these classes.
+    "DPM++ 3M SDE": (diffusers.EulerDiscreteScheduler, {}),
+    "DPM++ 2S a": (diffusers.KDPM2AncestralDiscreteScheduler, {}),
     "DPM++ SDE": (diffusers.DPMSolverSinglestepScheduler, {"algorithm_type": "sde-dpmsolver++"}),
     "Euler": (diffusers.EulerDiscreteScheduler, {}),
     "Euler a": (diffusers.EulerAncestralDiscreteScheduler, {}),
@@ -50,6 +54,7 @@ CLASSES: dict[str, tuple[Any, dict[str, Any]]] = {
     "DPM2 a": (diffusers.KDPM2AncestralDiscreteScheduler, {}),
     "DDIM": (diffusers.DDIMScheduler, {}),
     "DDPM": (diffusers.DDPMScheduler, {}),
+    "SA-Solver": (diffusers.SASolverScheduler, {}),
     "DEIS": (diffusers.DEISMultistepScheduler, {}),
     "UniPC": (diffusers.UniPCMultistepScheduler, {}),
     "PNDM": (diffusers.PNDMScheduler, {}),
@@ -72,12 +77,12 @@ def options(sampler: str, schedule_type: str) -> dict[str, Any]:
     return {}
 
 
-# Beta and LMS need scipy in diffusers, which is not installed: see test_samplers.py.
+# diffusers has no option for these, or one that needs scipy: see test_samplers.py.
 COMBINATIONS = [
     (sampler.name, schedule_type)
     for sampler in SAMPLERS
     for schedule_type in sampler.schedule_types
-    if schedule_type != "beta"
+    if schedule_type not in NOISE_LEVELS
 ]
 LEADING_DRAWN = ("Euler", "Euler a", "Heun", "DPM2", "UniPC", "DEIS", "DDIM", "PNDM", "DPM++ 2M")
 DRAWN = [
