@@ -1,4 +1,4 @@
-"""A stranger's diffusers folder brings code and pickles along: nothing of it runs."""
+"""A stranger's diffusers folder contains code and pickles: nothing of it runs."""
 
 import json
 import pickle

@@ -4,8 +4,7 @@ from typing import Any
 
 from diffusers import AuraFlowPipeline
 
-from picowatch.engine.pipelines.family import Encoded, Family, read_by
-from picowatch.recipe.request import ImageRequest
+from picowatch.engine.pipelines.family import Encoded, Family, read_by, usual_guidance
 
 
 def _encode(pipeline: Any, prompt: str) -> Encoded:
@@ -13,13 +12,9 @@ def _encode(pipeline: Any, prompt: str) -> Encoded:
     return {"prompt_embeds": embeds, "prompt_attention_mask": mask}
 
 
-def _guidance(request: ImageRequest) -> dict[str, Any]:
-    return {"guidance_scale": request.cfg_scale}
-
-
 FAMILY = Family(
     from_text=AuraFlowPipeline,
     encode=_encode,
-    guidance=_guidance,
+    guidance=usual_guidance,
     length=read_by("tokenizer", 256),
 )

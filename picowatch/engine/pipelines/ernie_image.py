@@ -4,16 +4,18 @@ from typing import Any
 
 from diffusers import ErnieImagePipeline
 
-from picowatch.engine.pipelines.family import Components, Encoded, Family, Length, count_tokens
-from picowatch.recipe.request import ImageRequest
+from picowatch.engine.pipelines.family import (
+    Components,
+    Encoded,
+    Family,
+    Length,
+    count_tokens,
+    usual_guidance,
+)
 
 
 def _encode(pipeline: Any, prompt: str) -> Encoded:
     return {"prompt_embeds": pipeline.encode_prompt(prompt, pipeline.text_encoder.device)}
-
-
-def _guidance(request: ImageRequest) -> dict[str, Any]:
-    return {"guidance_scale": request.cfg_scale}
 
 
 def _length(components: Components, prompt: str) -> Length:
@@ -25,6 +27,6 @@ def _length(components: Components, prompt: str) -> Length:
 FAMILY = Family(
     from_text=ErnieImagePipeline,
     encode=_encode,
-    guidance=_guidance,
+    guidance=usual_guidance,
     length=_length,
 )

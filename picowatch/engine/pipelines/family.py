@@ -26,6 +26,11 @@ def read_by(tokenizer: str, most: int) -> Callable[[Components, str], Length]:
     return lambda components, prompt: (count_tokens(components[tokenizer], prompt), most)
 
 
+def usual_guidance(request: ImageRequest) -> dict[str, Any]:
+    """Where the pipeline's guidance_scale is what recipes call cfg_scale."""
+    return {"guidance_scale": request.cfg_scale}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
     """One family.

@@ -4,8 +4,7 @@ from typing import Any
 
 from diffusers import Flux2KleinInpaintPipeline, Flux2KleinPipeline
 
-from picowatch.engine.pipelines.family import Encoded, Family, read_by
-from picowatch.recipe.request import ImageRequest
+from picowatch.engine.pipelines.family import Encoded, Family, read_by, usual_guidance
 
 
 def _encode(pipeline: Any, prompt: str) -> Encoded:
@@ -13,14 +12,10 @@ def _encode(pipeline: Any, prompt: str) -> Encoded:
     return {"prompt_embeds": embeds}
 
 
-def _guidance(request: ImageRequest) -> dict[str, Any]:
-    return {"guidance_scale": request.cfg_scale}
-
-
 FAMILY = Family(
     from_text=Flux2KleinPipeline,
     from_mask=Flux2KleinInpaintPipeline,
     encode=_encode,
-    guidance=_guidance,
+    guidance=usual_guidance,
     length=read_by("tokenizer", 512 - 3),  # the chat template begins with three
 )

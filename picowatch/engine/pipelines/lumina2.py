@@ -4,8 +4,7 @@ from typing import Any
 
 from diffusers import Lumina2Pipeline
 
-from picowatch.engine.pipelines.family import Encoded, Family, read_by
-from picowatch.recipe.request import ImageRequest
+from picowatch.engine.pipelines.family import Encoded, Family, read_by, usual_guidance
 
 # diffusers' default, which it writes before prompts, but not before negative ones.
 _PREAMBLE = (
@@ -19,14 +18,10 @@ def _encode(pipeline: Any, prompt: str) -> Encoded:
     return {"prompt_embeds": embeds, "prompt_attention_mask": mask}
 
 
-def _guidance(request: ImageRequest) -> dict[str, Any]:
-    return {"guidance_scale": request.cfg_scale}
-
-
 FAMILY = Family(
     from_text=Lumina2Pipeline,
     preamble=_PREAMBLE,
     encode=_encode,
-    guidance=_guidance,
+    guidance=usual_guidance,
     length=read_by("tokenizer", 256),
 )

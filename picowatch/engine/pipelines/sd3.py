@@ -8,8 +8,14 @@ from diffusers import (
     StableDiffusion3Pipeline,
 )
 
-from picowatch.engine.pipelines.family import Components, Encoded, Family, Length, count_tokens
-from picowatch.recipe.request import ImageRequest
+from picowatch.engine.pipelines.family import (
+    Components,
+    Encoded,
+    Family,
+    Length,
+    count_tokens,
+    usual_guidance,
+)
 
 
 def _encode(pipeline: Any, prompt: str) -> Encoded:
@@ -17,10 +23,6 @@ def _encode(pipeline: Any, prompt: str) -> Encoded:
         prompt, None, None, do_classifier_free_guidance=False
     )
     return {"prompt_embeds": embeds, "pooled_prompt_embeds": pooled}
-
-
-def _guidance(request: ImageRequest) -> dict[str, Any]:
-    return {"guidance_scale": request.cfg_scale}
 
 
 def _length(components: Components, prompt: str) -> Length:
@@ -35,7 +37,7 @@ FAMILY = Family(
     from_image=StableDiffusion3Img2ImgPipeline,
     from_mask=StableDiffusion3InpaintPipeline,
     encode=_encode,
-    guidance=_guidance,
+    guidance=usual_guidance,
     length=_length,
     optional=("text_encoder_3", "tokenizer_3"),
 )

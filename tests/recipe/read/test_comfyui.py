@@ -148,7 +148,7 @@ def test_a_flux_prompt_may_stand_in_a_node_for_both_encoders() -> None:
 
 
 def test_z_image_is_read() -> None:
-    """A LoRA on the way to the model; a negative prompt of zeros is none."""
+    """A LoRA between checkpoint and sampler; a zeroed negative prompt counts as empty."""
     recipe = read(Z_IMAGE)
     assert (recipe.prompt, recipe.negative_prompt) == ("a lighthouse, (dusk:1.2)", "")
     assert (recipe.checkpoint, recipe.loras) == ("z_image_turbo", (("style/film", 0.8),))
