@@ -9,7 +9,7 @@ import torch
 from picowatch.catalog import Catalog
 from picowatch.engine.compiled.compiled import CompiledUnets
 from picowatch.engine.devices import choose_target, gpu_bytes, precision_name
-from picowatch.engine.drawn import Interrupted, Job, timed
+from picowatch.engine.drawn import Drawn, Interrupted, Job, timed
 from picowatch.engine.memory.ladder import (
     LADDERS,
     MemoryLadder,
@@ -111,16 +111,7 @@ class Renderer:
             eager=rung.sliced or first.exact,
             waiting=waiting,
         )
-        try:
-            with _algorithms(exact=first.exact):
-                if isinstance(loaded, LoadedPipeline):
-                    pictures = loaded.draw_batch(batch, job)
-                else:
-                    pictures = draw_batch(loaded, batch, job, self._compiled)
-        except BaseException:
-            if rung.offload:
-                undo_rung(loaded)  # weights are on their way, in the middle of a step
-            raise
+        pictures = self._drawn(loaded, batch, job, rung)
         peak = peak_bytes(device)  # of the whole batch, in each of its pictures
         return [
             RenderedImage(
@@ -145,6 +136,20 @@ class Renderer:
             )
             for drawn, request, smaller in zip(pictures, requested, batch, strict=True)
         ]
+
+    def _drawn(
+        self, loaded: Any, batch: Sequence[ImageRequest], job: Job, rung: Rung
+    ) -> list[Drawn]:
+        """The pictures by the checkpoint's own means; a batch that is cut off leaves no trace."""
+        try:
+            with _algorithms(exact=batch[0].exact):
+                if isinstance(loaded, LoadedPipeline):
+                    return loaded.draw_batch(batch, job)
+                return draw_batch(loaded, batch, job, self._compiled)
+        except BaseException:
+            if rung.offload:
+                undo_rung(loaded)  # weights may be half moved, in the middle of a step
+            raise
 
     def _loaded(self, request: ImageRequest, rung: Rung, timings: dict[str, float]) -> Any:
         """The checkpoint and VAE of this image, with its LoRAs and no others."""

@@ -226,16 +226,7 @@ class LoadedPipeline:
         """One run of a pipeline: an array of height x width x 3 bytes for each picture."""
         if start and not start.strength:
             return [np.asarray(picture) for picture in start.pictures]
-        kind, inputs = self.rules.from_text, {}
-        if start:
-            masks = start.masks
-            if not self.rules.from_image and not masks:
-                masks = [Image.new("L", size, "white")] * len(start.pictures)
-            kind = self.rules.from_mask if masks else self.rules.from_image
-            inputs = {"image": start.pictures, "strength": start.strength}
-            if masks:
-                inputs["mask_image"] = masks
-
+        kind, inputs = self._inputs(start, size)
         preview = FlowPreview(job.previewer, *size)
 
         def after_step(pipeline: Any, _: int, __: Any, kept: dict[str, Any]) -> dict[str, Any]:
@@ -264,6 +255,18 @@ class LoadedPipeline:
                 "Set precision: bfloat16, or precision: float32.",
             )
         return list((images * 255).round().astype(np.uint8))
+
+    def _inputs(self, start: _Start | None, size: tuple[int, int]) -> tuple[Any, dict[str, Any]]:
+        """The pipeline's class for a pass, and what it starts from by its names."""
+        if start is None:
+            return self.rules.from_text, {}
+        masks = start.masks
+        if not self.rules.from_image and not masks:
+            masks = [Image.new("L", size, "white")] * len(start.pictures)
+        inputs = {"image": start.pictures, "strength": start.strength}
+        if masks:
+            return self.rules.from_mask, inputs | {"mask_image": masks}
+        return self.rules.from_image, inputs
 
 
 class Interruption:

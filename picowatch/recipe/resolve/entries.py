@@ -1,7 +1,7 @@
 """What entries say, with everything looked up: written values become recipes."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from math import prod
 
@@ -74,12 +74,7 @@ def resolve(
         warnings = [*entry.warnings, *picture.warnings]
         swept = {name: w for axis in axes for name, w in axis.values[0].overlay.items()}
         warnings += _idle(picture.layer, found)
-        warnings += found[0].refused_embeddings()
-        warnings += _probable_mistakes(settings | own)
-        for recipe in found:
-            checkpoint = inventory.checkpoint(recipe.checkpoint)
-            warnings += [*recipe.warnings, *family_warnings(recipe, checkpoint)]
-        warnings += _doubtful_predictions(found, inventory)
+        warnings += _not_honoured(found, settings | own, inventory)
         if entry.forgives:
             warnings += _idle(own, found)
         else:
@@ -88,6 +83,16 @@ def resolve(
         recipes.append(recipe.warned(warnings))
         images += recipe.image_count
     return recipes
+
+
+def _not_honoured(found: Sequence[Recipe], written: Layer, inventory: Inventory) -> Iterator[str]:
+    """What prompts probably mean otherwise, and what checkpoints do not do of it all."""
+    yield from found[0].refused_embeddings()
+    yield from _probable_mistakes(written)
+    for recipe in found:
+        yield from recipe.warnings
+        yield from family_warnings(recipe, inventory.checkpoint(recipe.checkpoint))
+    yield from _doubtful_predictions(found, inventory)
 
 
 def _probable_mistakes(written: Layer) -> list[str]:
