@@ -1,5 +1,6 @@
 """A transformer's file, completed by a folder, renders what the whole folder renders."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -190,6 +191,23 @@ def test_a_folder_of_another_variant_lends_text_encoders_and_vae(models: Path, f
     (models / "checkpoints" / folder).symlink_to(with_parts_of(models / folder, whole, folder))
     write(models / "checkpoints/mine-turbo.safetensors", weights_of(whole))
     assert same(rendered(models, "mine-turbo", f"{PROMPT}\nsteps: 3"), expected)
+
+
+def test_a_lender_that_is_gone_or_another_one_fails_what_is_queued(models: Path) -> None:
+    """Nothing is rendered with the parts of a folder that the recipe did not mean."""
+    write(models / "checkpoints/mine-turbo.safetensors", weights_of(Z_IMAGE))
+    wanted = requests(models, "mine-turbo", PROMPT)
+    (models / "checkpoints" / Z_IMAGE).unlink()
+    with pytest.raises(RenderFailed, match="It also needs"):
+        renderer(models).render(wanted, ignore_steps)
+    other = models / "checkpoints/other-turbo"
+    shutil.copytree(tiny_flow(Z_IMAGE), other)
+    (other / "text_encoder/config.json").write_text(
+        (other / "text_encoder/config.json").read_text() + " "
+    )
+    with pytest.raises(RenderFailed, match="is a different file now"):
+        renderer(models).render(wanted, ignore_steps)
+    assert rendered(models, "mine-turbo")
 
 
 def with_parts_of(made: Path, whole: str, folder: str) -> Path:
