@@ -14,11 +14,7 @@ from picowatch.catalog.folder_files import (
     is_file,
     is_folder,
 )
-from picowatch.catalog.folders import (
-    is_vae_folder,
-    recognise_checkpoint_folder,
-    recognise_vae_folder,
-)
+from picowatch.catalog.folders import is_vae_folder, recognise_checkpoint_folder
 from picowatch.catalog.gguf import GGUF, read_any_header
 from picowatch.catalog.hashes import HashCache, OnBlock, ignore_block
 from picowatch.catalog.models import (
@@ -33,6 +29,7 @@ from picowatch.catalog.models import (
 )
 from picowatch.catalog.recognise import expect_rendered, expect_usable, recognise
 from picowatch.catalog.transformer_files import Installed, completed, files_of
+from picowatch.catalog.vaes import families_of, recognise_vae_folder
 from picowatch.catalog.wildcards import WildcardFiles
 from picowatch.errors import ModelRefused
 from picowatch.recipe.families import rules_of
@@ -101,18 +98,13 @@ class Catalog:
             refused.setdefault(_without_ending(entry.name), entry.reason)
         checkpoints = found.of_kind("checkpoint")
         refused |= {model.name: model.missing for model in checkpoints if model.missing}
-        refused |= {
-            model.name: f"{model.path.name} has {model.variant}. Transformer files of FLUX.1 and "
-            "Z-Image use it by themselves; others cannot."
-            for model in found.of_kind("vae")
-            if model.variant
-        }
         return Inventory(
             demo=_checkpoint(self.demo),
             checkpoints=tuple(_checkpoint(one) for one in checkpoints if not one.missing),
-            vaes=tuple(model.name for model in found.of_kind("vae") if not model.variant),
+            vaes=tuple(model.name for model in found.of_kind("vae")),
             loras=tuple(model.name for model in found.of_kind("lora")),
             embeddings=tuple(model.name for model in found.of_kind("embedding")),
+            vae_families={one.name: families_of(one.variant) for one in found.of_kind("vae")},
             lora_families=_families(found.of_kind("lora")),
             embedding_families=_families(found.of_kind("embedding")),
             wildcards=wildcards.lines,

@@ -157,21 +157,6 @@ def _is_sample_size(value: object) -> TypeGuard[int]:
     return type(value) is int and value in _SAMPLE_SIZES
 
 
-def recognise_vae_folder(folder: Path) -> Recognised:
-    """A diffusers AutoencoderKL with 4 latent channels."""
-    check_files(folder)
-    config = read_config(folder / "config.json")
-    if config.get("_class_name") != "AutoencoderKL":
-        raise ModelRefused("is a diffusers folder, but not of a VAE (AutoencoderKL).")
-    if config.get("latent_channels", 4) != 4:
-        raise ModelRefused(
-            f"is a VAE with {shown(str(config['latent_channels']))} latent channels: "
-            "the supported families have 4."
-        )
-    check_weights(folder)
-    return Recognised("vae", "")
-
-
 def is_vae_folder(folder: Path) -> bool:
     """True for a folder with a config.json of its own and some weights."""
     return is_file(folder / "config.json") and not is_file(folder / INDEX)

@@ -198,7 +198,7 @@ def recognise_pipeline(folder: Path, pipeline: Pipeline) -> Recognised:
             _check_vocabulary(folder / part)
         elif part != "scheduler":
             check_weights(folder / part)
-            _check_numbers(f"{part}/config.json", read_json(folder / part / "config.json"))
+            check_numbers(f"{part}/config.json", read_json(folder / part / "config.json"))
     transformer = read_json(folder / "transformer" / "config.json")
     index = read_json(folder / INDEX)
     for setting, value in pipeline.settings.items():
@@ -277,14 +277,14 @@ def _check_vocabulary(folder: Path) -> None:
         )
 
 
-def _check_numbers(where: str, value: Any, key: str = "") -> None:
+def check_numbers(where: str, value: Any, key: str = "") -> None:
     """Refuse a config with which making the model takes too much memory or time."""
     if isinstance(value, dict):
         for name, part in value.items():
-            _check_numbers(where, part, str(name))
+            check_numbers(where, part, str(name))
     elif isinstance(value, list):
         for part in value:
-            _check_numbers(where, part, key)
+            check_numbers(where, part, key)
     elif isinstance(value, int | float):
         most = _MOST_LAYERS if any(word in key for word in _DEPTHS) else _MOST
         if not -most <= value <= most:

@@ -26,6 +26,7 @@ from picowatch.catalog.models import FOLDERS, Kind, Layout, Recognised
 from picowatch.catalog.pipelines import native_size
 from picowatch.catalog.storage import stored
 from picowatch.catalog.text_encoders import text_encoder
+from picowatch.catalog.vaes import is_vae, recognise_vae
 from picowatch.errors import ModelRefused
 from picowatch.recipe.families import has_rules
 from picowatch.recipe.messages.problems import shown
@@ -67,8 +68,6 @@ _SDXL_TEXT = ("conditioner.embedders.0.transformer.", "conditioner.embedders.1.m
 _SD2_TEXT = ("cond_stage_model.model.", "conditioner.embedders.0.model.")
 _TEXT = {"sd1": ("cond_stage_model.transformer.",), "sd2": _SD2_TEXT, "sdxl": _SDXL_TEXT}
 
-# The variant of VAEs for FLUX.1, Z-Image and others.
-SIXTEEN = "16 latent channels"
 _CONTROLNET = "input_hint_block."
 _OF_A_FOLDER = "of a diffusers folder: copy the whole folder with its model_index.json"
 _ARTICLES = {
@@ -99,8 +98,8 @@ def recognise(header: Header) -> Recognised:
         )
     if header.has(UNET):
         raise ModelRefused(f"is a checkpoint of an unknown kind: {ONLY}")
-    if _is_vae(header):
-        return _vae(header)
+    if is_vae(header):
+        return recognise_vae(header)
     encoder = text_encoder(header)
     if encoder:
         return Recognised("text_encoder", "", variant=encoder, stored=stored(header))
@@ -281,29 +280,6 @@ def _native_size(family: str, prediction: str, in_channels: int) -> int:
     if family == "sd2" and prediction != "epsilon" and in_channels == 4:
         return 768
     return 512
-
-
-def _is_vae(header: Header) -> bool:
-    return any(
-        header.has(f"{prefix}{part}.conv_in.")
-        for prefix in ("", "first_stage_model.", "vae.")
-        for part in ("encoder", "decoder")
-    )
-
-
-def _vae(header: Header) -> Recognised:
-    """A VAE. Those of SD 1.x, 2.x and XL have equal names and shapes, and so have those with 16
-    latent channels of FLUX.1, Z-Image and Stable Diffusion 3.x.
-    """
-    prefix = "first_stage_model." if header.has("first_stage_model.") else ""
-    channels = header.inputs(f"{prefix}decoder.conv_in.weight")
-    if channels == 16:
-        return Recognised("vae", "", variant=SIXTEEN)
-    if channels == 32:
-        raise ModelRefused(f"is a VAE of FLUX.2 (32 latent channels): {ONLY}")
-    if channels != 4 or not header.has(f"{prefix}post_quant_conv."):
-        raise ModelRefused(f"is a VAE of an unknown kind: {ONLY}")
-    return Recognised("vae", "")
 
 
 def _something_else(header: Header) -> str:

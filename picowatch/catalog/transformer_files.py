@@ -14,8 +14,8 @@ from picowatch.catalog.families import NAMES
 from picowatch.catalog.folder_files import FolderFile, folder_files
 from picowatch.catalog.models import Model, Part
 from picowatch.catalog.pipelines import PIPELINES, Pipeline, classes_of
-from picowatch.catalog.recognise import SIXTEEN
 from picowatch.catalog.text_encoders import ENCODERS
+from picowatch.catalog.vaes import serves
 from picowatch.recipe.messages.suggestions import listed
 
 ASSETS = Path(__file__).parent.parent / "assets"
@@ -70,7 +70,7 @@ def _files_for(model: Model, installed: Installed) -> dict[str, Model | None]:
         part: _largest([one for one in installed.text_encoders if one.variant == encoder])
         for part, encoder in _ENCODERS[model.family].items()
     }
-    vaes = [one for one in installed.vaes if one.variant == SIXTEEN]
+    vaes = [one for one in installed.vaes if serves(one.variant, model.family)]
     return found | {"vae": _largest(vaes)}
 
 
@@ -81,11 +81,16 @@ def _largest(models: Sequence[Model]) -> Model | None:
 
 def _from_files(model: Model, files: Mapping[str, Model | None]) -> tuple[Part, ...]:
     """All parts, with configs, vocabularies and noise schedule of the package."""
-    weights = {name: one.path for name, one in files.items() if one} | {"transformer": model.path}
-    return tuple(
-        Part(name, classes[0], _package_folder(model, name), weights.get(name))
-        for name, classes in _pipeline_of(model).parts.items()
-    )
+    found = {name: one for name, one in files.items() if one} | {"transformer": model}
+    parts = []
+    for name, classes in _pipeline_of(model).parts.items():
+        one = found.get(name)
+        if one and one.layout == "folder":
+            parts.append(Part(name, classes[0], one.path))
+        else:
+            folder = _package_folder(model, name)
+            parts.append(Part(name, classes[0], folder, one.path if one else None))
+    return tuple(parts)
 
 
 def _pipeline_of(model: Model) -> Pipeline:

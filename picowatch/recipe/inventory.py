@@ -30,12 +30,12 @@ class Inventory:
     """What a recipe may name: the installed models, wildcards, and the setting `checkpoint`.
 
     `checkpoints` are those of models/checkpoints; the embedded "demo" is always there,
-    in `demo`. `lora_families` and `embedding_families` have the names of the families of those
-    whose files say it. `refused` maps the names of files that cannot be used to the reason,
-    so that an error can give it; `refused_embeddings` has those among them whose
-    names are looked for in prompts. `wildcards` maps a wildcard file's name
-    (below models/wildcards, without ending) to its lines; `wildcard_packs` has the file of those
-    that stand in a YAML file with others.
+    in `demo`. `vae_families` has the names of the families that each VAE is for; `lora_families`
+    and `embedding_families` those of the others' families, where their files say it. `refused`
+    maps the names of files that cannot be used to the reason, so that an error can give it;
+    `refused_embeddings` has those among them whose names are looked for in prompts. `wildcards`
+    maps a wildcard file's name (below models/wildcards, without ending) to its lines;
+    `wildcard_packs` has the file of those that stand in a YAML file with others.
     """
 
     demo: Checkpoint
@@ -43,6 +43,7 @@ class Inventory:
     vaes: tuple[str, ...] = ()
     loras: tuple[str, ...] = ()
     embeddings: tuple[str, ...] = ()
+    vae_families: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     lora_families: Mapping[str, str] = field(default_factory=dict)
     embedding_families: Mapping[str, str] = field(default_factory=dict)
     wildcards: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

@@ -405,10 +405,6 @@ UNUSABLE: dict[str, tuple[Shapes, str]] = {
         {"input_blocks.0.0.weight": (320, 4, 3, 3), "input_hint_block.0.weight": (16, 3, 3, 3)},
         "is a ControlNet: not supported.",
     ),
-    "VAE of FLUX.2": (
-        {"decoder.conv_in.weight": (512, 32, 3, 3)},
-        f"is a VAE of FLUX.2 (32 latent channels): {ONLY}",
-    ),
 }
 
 

@@ -21,6 +21,7 @@ INVENTORY = Inventory(
         Checkpoint("sd_xl_base_1.0", 1024, family=XL, rules=rules_of("sdxl")),
     ),
     vaes=("ae-fixed",),
+    vae_families={"ae-fixed": ("FLUX.1", "Z-Image")},
     loras=("film",),
     lora_families={"film": "FLUX.1"},
 )
@@ -97,7 +98,21 @@ def test_a_flux_picture_starts_a_recipe_for_another_family(name: str) -> None:
     assert warnings == (
         f"guidance was ignored: {XL} has none. Guidance is a number that FLUX.1 dev was trained "
         "with; use cfg_scale.",
+        "The VAE 'ae-fixed' was left out: it is for FLUX.1 and Z-Image.",
     )
+    assert request.vae == "baked"
+
+
+def test_forges_vae_for_another_family_is_left_out() -> None:
+    """And one for the checkpoint's is used; one that the recipe names itself is a mistake."""
+    texts = {PARAMETERS: "a lighthouse\nSteps: 4, Module 1: ae-fixed, Model: none, Seed: 7"}
+    used, warnings = read_from("from: a.png\ncheckpoint: Z-Image-Turbo", texts)
+    assert (used.vae, warnings) == ("ae-fixed", ())
+    other, warnings = read_from("from: a.png\ncheckpoint: sd_xl_base_1.0", texts)
+    assert other.vae == "baked"
+    assert warnings == ("The VAE 'ae-fixed' was left out: it is for FLUX.1 and Z-Image.",)
+    with pytest.raises(RecipeInvalid, match="the VAE 'ae-fixed' is for"):
+        read_from("from: a.png\ncheckpoint: sd_xl_base_1.0\nvae: ae-fixed", texts)
 
 
 def test_a_picture_of_stable_diffusion_starts_a_recipe_for_flux() -> None:

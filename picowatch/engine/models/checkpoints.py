@@ -3,7 +3,7 @@
 import gc
 from collections import OrderedDict
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -96,12 +96,14 @@ class Checkpoints:
         loaded = kept.loaded if kept else self._load_checkpoint(request, read_to)
         undo_rung(loaded)
         loaded.vae = None
-        if request.vae == BAKED:
-            verified = self._verified("checkpoint", request.checkpoint, request.checkpoint_hash)
-        else:
-            verified = self._verified("vae", request.vae, request.vae_hash)
-        with verified as model:
-            loaded.vae = self._load_vae(loaded.family, model, read_to)
+        with ExitStack() as verified:
+            checkpoint = verified.enter_context(
+                self._verified("checkpoint", request.checkpoint, request.checkpoint_hash)
+            )
+            vae = checkpoint
+            if request.vae != BAKED:
+                vae = verified.enter_context(self._verified("vae", request.vae, request.vae_hash))
+            loaded.vae = self._load_vae(checkpoint, vae, read_to)
         self._kept[request.checkpoint_hash] = _Kept(loaded, (request.vae, request.vae_hash))
         return loaded
 
@@ -118,10 +120,11 @@ class Checkpoints:
         if self._target.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _load_vae(self, family: str, model: Model, read_to: Target) -> Any:
-        if family in FLOWS:
-            return _pipelines().load_vae(model, self._target, read_to)
-        return load_vae(model, self._configs[family], read_to)
+    def _load_vae(self, checkpoint: Model, vae: Model, read_to: Target) -> Any:
+        """The VAE of a checkpoint, or another one for it."""
+        if checkpoint.family in FLOWS:
+            return _pipelines().load_vae(checkpoint, vae, self._target, read_to)
+        return load_vae(vae, self._configs[checkpoint.family], read_to)
 
     def _load_checkpoint(self, request: ImageRequest, read_to: Target) -> Any:
         """All of a checkpoint but its VAE; those that were used longest ago make room for it."""

@@ -66,6 +66,8 @@ def fill(model: Any, tensors: Tensors, what: str, target: Target) -> Any:
             "Get the file again, or another one.",
         )
     model = model.to(target.device).eval().requires_grad_(False)
+    if any(weight.ndim == 5 for weight in model.parameters()):
+        return model  # convolutions over frames know no other layout
     return model.to(memory_format=target.memory_format)
 
 

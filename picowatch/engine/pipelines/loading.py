@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -97,9 +98,17 @@ def load(
     )
 
 
-def load_vae(model: Model, target: Target, read_to: Target) -> Any:
-    """The VAE of a checkpoint."""
-    return _read(part_of(model, "vae"), target.flow_dtype, _with_room(target, read_to))
+def load_vae(checkpoint: Model, vae: Model, target: Target, read_to: Target) -> Any:
+    """The VAE of a checkpoint, or another one for it.
+
+    A file does not say what its latents are scaled by: the config is that of the checkpoint's own.
+    """
+    part = part_of(checkpoint, "vae")
+    if vae.kind == "vae" and vae.layout == "file":
+        part = replace(part, weights=vae.path)
+    elif vae.kind == "vae":
+        part = replace(part, folder=vae.path, weights=None)
+    return _read(part, target.flow_dtype, _with_room(target, read_to))
 
 
 def _read(part: Part, dtype: torch.dtype, device: torch.device) -> Any:

@@ -29,7 +29,13 @@ from picowatch.recipe.prompts.prompts import mistakes_in
 from picowatch.recipe.read.decoding import FORBIDDEN, invisible
 from picowatch.recipe.read.plain import TRUE_OR_FALSE, number
 from picowatch.recipe.recipe import Context, Recipe
-from picowatch.recipe.resolve.families import misfits, set_aside, set_loras_aside
+from picowatch.recipe.resolve.families import (
+    misfits,
+    set_aside,
+    set_loras_aside,
+    set_vae_aside,
+    vae_left_out,
+)
 from picowatch.recipe.resolve.hires import PIXEL_UPSCALERS, find_upscaler
 from picowatch.recipe.resolve.installed import MODULE, NotInstalled, find_checkpoint, find_vae
 from picowatch.recipe.resolve.layers import text_of
@@ -58,7 +64,7 @@ class RecipeBuilder:
         self._problems = problems
         # Field, text, LoRAs and position: sweeps and defaults repeat prompts.
         self._checked: set[tuple[str, str, Loras, Position]] = set()
-        self._fitting: set[tuple[str, str, str, Loras]] = set()
+        self._fitting: set[tuple[str, str, str, str, Loras]] = set()
 
     def build(
         self, layer: Layer, position: Position, entry_index: int, borrowed: Collection[str] = ()
@@ -72,8 +78,9 @@ class RecipeBuilder:
         self._read_seed(layer)
         checkpoint = self._checkpoint(layer, position)
         warnings = [
-            *self._take_module(layer),
+            *self._take_module(layer, checkpoint),
             *set_aside(layer, borrowed, checkpoint),
+            *set_vae_aside(layer, borrowed, checkpoint, self._inventory),
             *set_loras_aside(layer, borrowed, checkpoint, self._inventory),
         ]
         loras = read_loras(layer, self._inventory, self._problems)
@@ -192,18 +199,21 @@ class RecipeBuilder:
             return find_checkpoint(name, self._inventory)
         return self._inventory.demo
 
-    def _take_module(self, layer: Layer) -> Iterator[str]:
-        """Forge's module becomes the VAE, if it is installed and none is named."""
+    def _take_module(self, layer: Layer, checkpoint: Checkpoint) -> Iterator[str]:
+        """Forge's module becomes the VAE, if it is one for the checkpoint and none is named."""
         written = layer.pop(MODULE, None)
         if written is None or "vae" in layer:
             return
+        name = str(written.value)
         try:
-            find_vae(str(written.value), self._inventory)
+            warning = vae_left_out(name, checkpoint, self._inventory)
         except NotInstalled:
-            yield (
-                f"There is no VAE '{shown(str(written.value))}' in models/vae; the checkpoint's "
-                "own is used instead."
+            warning = (
+                f"There is no VAE '{shown(name)}' in models/vae; the checkpoint's own is used "
+                "instead."
             )
+        if warning:
+            yield warning
         else:
             layer["vae"] = written
 
@@ -303,8 +313,8 @@ class RecipeBuilder:
             )
 
     def _check_families(self, recipe: Recipe, checkpoint: Checkpoint, layer: Layer) -> None:
-        """LoRAs and embeddings for another family than the checkpoint's."""
-        key = (checkpoint.name, recipe.prompt, recipe.negative_prompt, recipe.loras)
+        """A VAE, LoRAs and embeddings for another family than the checkpoint's."""
+        key = (checkpoint.name, recipe.vae, recipe.prompt, recipe.negative_prompt, recipe.loras)
         if key in self._fitting:
             return
         self._fitting.add(key)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from picowatch.recipe.fields import HIRES_PREFIX, PROMPTS, default_of
 from picowatch.recipe.inventory import Checkpoint, Inventory
 from picowatch.recipe.messages.problems import shown
+from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.prompts.grammar import (
     embedding_words,
     lora_tags,
@@ -15,7 +16,7 @@ from picowatch.recipe.prompts.grammar import (
 )
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve.hires import PIXEL_UPSCALERS
-from picowatch.recipe.resolve.installed import NotInstalled, find_lora
+from picowatch.recipe.resolve.installed import NotInstalled, find_lora, find_vae
 from picowatch.recipe.resolve.layers import names_none
 from picowatch.recipe.samplers import AUTOMATIC, SIMPLE
 from picowatch.recipe.written import Layer, Written
@@ -25,7 +26,7 @@ _LORA_FIELDS = ("prompt", "loras")
 
 
 class Misfit(NamedTuple):
-    """A LoRA or embedding for another family: the field and the words that name it."""
+    """A VAE, LoRA or embedding for another family: the field and the words that name it."""
 
     field: str
     words: str
@@ -37,6 +38,10 @@ def misfits(recipe: Recipe, checkpoint: Checkpoint, inventory: Inventory) -> Ite
     family = checkpoint.family
     if not family:
         return
+    others = _other_families(recipe.vae, checkpoint, inventory)
+    if others:
+        message = _vae_message(recipe.vae, others, checkpoint, inventory)
+        yield Misfit("vae", recipe.vae, message)
     loras, embeddings = (
         {name: other for name, other in families.items() if other != family}
         for families in (inventory.lora_families, inventory.embedding_families)
@@ -60,6 +65,51 @@ def misfits(recipe: Recipe, checkpoint: Checkpoint, inventory: Inventory) -> Ite
                 if name in embeddings:
                     message = _message("embedding", name, embeddings[name], checkpoint)
                     yield Misfit(field, text[start:end], message)
+
+
+def _other_families(vae: str, checkpoint: Checkpoint, inventory: Inventory) -> tuple[str, ...]:
+    """The names of the families that a VAE is for; () if the checkpoint's is one of them."""
+    families = inventory.vae_families.get(vae, ())
+    return () if checkpoint.family in ("", *families) else families
+
+
+def _vae_message(
+    vae: str, families: tuple[str, ...], checkpoint: Checkpoint, inventory: Inventory
+) -> str:
+    able = [name for name, found in inventory.vae_families.items() if checkpoint.family in found]
+    remedy = f"Use {listed(able, 'or')}, or remove it." if able else "Remove it."
+    return (
+        f"the VAE '{shown(vae)}' is for {listed(families)}, but the checkpoint "
+        f"'{shown(checkpoint.name)}' belongs to {checkpoint.family}. {remedy}"
+    )
+
+
+def vae_left_out(written: str, checkpoint: Checkpoint, inventory: Inventory) -> str:
+    """A warning that a borrowed VAE is for other families than the checkpoint's; "" if it is not.
+
+    Raises NotInstalled.
+    """
+    name = find_vae(written, inventory)
+    families = _other_families(name, checkpoint, inventory)
+    if not families:
+        return ""
+    return f"The VAE '{shown(name)}' was left out: it is for {listed(families)}."
+
+
+def set_vae_aside(
+    layer: Layer, borrowed: Collection[str], checkpoint: Checkpoint, inventory: Inventory
+) -> Iterator[str]:
+    """Take out a VAE for other families than the checkpoint's, which then decodes with its own."""
+    written = layer.get("vae") if "vae" in borrowed else None
+    if written is None or not isinstance(written.value, str):
+        return
+    try:
+        warning = vae_left_out(written.value, checkpoint, inventory)
+    except NotInstalled:  # reported where the VAE is looked up
+        return
+    if warning:
+        del layer["vae"]
+        yield warning
 
 
 def set_aside(layer: Layer, borrowed: Collection[str], checkpoint: Checkpoint) -> Iterator[str]:

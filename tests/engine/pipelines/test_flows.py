@@ -249,7 +249,7 @@ def rendered(ours: Renderer, *requests: ImageRequest) -> list[RenderedImage]:
 
 
 def expected(kind: Any, checkpoint: str, case: Case, **values: Any) -> Any:
-    """A plain script's picture with seed 7; `scheduler` replaces the folder's own."""
+    """A plain script's picture with seed 7; `scheduler` and `vae` replace the folder's own."""
     pipeline = kind.from_pretrained(
         tiny_flow(checkpoint),
         dtype=torch.float32,
@@ -258,6 +258,7 @@ def expected(kind: Any, checkpoint: str, case: Case, **values: Any) -> Any:
     )
     pipeline.set_progress_bar_config(disable=True)
     pipeline.scheduler = values.pop("scheduler", lambda own: own)(pipeline.scheduler)
+    pipeline.vae = values.pop("vae", pipeline.vae)
     if kind is _D.ChromaInpaintPipeline:  # looks for a setting of FLUX.1
         pipeline.transformer.register_to_config(guidance_embeds=False)
     given = {

@@ -15,7 +15,6 @@ from picowatch.catalog import Catalog
 from picowatch.catalog.text_encoders import ENCODERS, Encoder
 from picowatch.catalog.transformer_files import ASSETS, config_changes
 from picowatch.errors import ModelRefused
-from tests.catalog.files import write_model
 from tests.catalog.test_families import Z_IMAGE as Z_IMAGE_SHAPES
 from tests.catalog.test_families import flux
 from tests.engine.pipelines.test_flows import pytestmark as pytestmark
@@ -274,9 +273,14 @@ def test_encoders_and_vaes_in_the_wrong_folder_are_told_the_right_one(models: Pa
     }
 
 
-def test_a_vae_with_16_latent_channels_is_none_that_recipes_name(models: Path) -> None:
-    """With a checkpoint of Stable Diffusion it would fail in the middle of a batch."""
-    write_model(models / "vae/ae.safetensors", {"decoder.conv_in.weight": (512, 16, 3, 3)})
-    inventory = Catalog(models).inventory()
-    assert inventory.vaes == ()
-    assert inventory.refused["ae"].startswith("ae.safetensors has 16 latent channels. ")
+def test_of_two_vaes_a_recipe_takes_the_one_that_it_names(models: Path) -> None:
+    """A folder, too, which a transformer's file is also completed by."""
+    add_all(models, Z_IMAGE)
+    folder = models / "vae/soft"
+    torch.manual_seed(1)
+    config = _D.AutoencoderKL.load_config(tiny_flow(Z_IMAGE) / "vae")
+    _D.AutoencoderKL.from_config(config).save_pretrained(folder)
+    soft = rendered(models, "mine-turbo", "prompt: a red cube\nvae: soft")
+    assert not same(soft, rendered(models, "mine-turbo", "prompt: a red cube\nvae: ae"))
+    (models / "vae/ae.safetensors").unlink()
+    assert same(soft, rendered(models, "mine-turbo"))

@@ -197,10 +197,11 @@ def _klein(*, distilled: bool) -> Any:
 
 def qwen_vae(width: int = 4) -> Any:
     return _D.AutoencoderKLQwenImage(
-        base_dim=8,
+        base_dim=4,
         z_dim=width,
-        dim_mult=[1, 1, 1, 1],
-        num_res_blocks=1,
+        # As diffusers expects them in Wan's names.
+        dim_mult=[1, 2, 4, 4],
+        num_res_blocks=2,
         temperal_downsample=[False, True, True],
         latents_mean=[0.1] * width,
         latents_std=[1.5] * width,

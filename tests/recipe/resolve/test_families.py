@@ -6,10 +6,17 @@ from picowatch.recipe.families import rules_of
 from picowatch.recipe.inventory import Checkpoint, Inventory
 from tests.recipe.reading import DEMO, hash_of, messages, read, read_one, refused
 
-SD1, XL = "Stable Diffusion 1.x", "Stable Diffusion XL"
+SD1, XL, FLUX = "Stable Diffusion 1.x", "Stable Diffusion XL", "FLUX.1"
 INVENTORY = Inventory(
     demo=DEMO,
-    checkpoints=(Checkpoint("dream", 512, family=SD1), Checkpoint("pony", 1024, family=XL)),
+    checkpoints=(
+        Checkpoint("dream", 512, family=SD1),
+        Checkpoint("pony", 1024, family=XL),
+        Checkpoint("dev", 1024, family=FLUX, rules=rules_of("flux", "dev")),
+        Checkpoint("sana", 1024, family="Sana", rules=rules_of("sana")),
+    ),
+    vaes=("mse", "ae", "qwen"),
+    vae_families={"mse": (SD1, XL), "ae": (FLUX, "Z-Image"), "qwen": ("Qwen-Image",)},
     loras=("pixel", "styles/line", "unsaid"),
     embeddings=("bad hands", "glow", "unsaid"),
     lora_families={"pixel": SD1, "styles/line": XL},
@@ -25,6 +32,8 @@ def test_what_fits_or_does_not_say_is_used() -> None:
             f"prompt: a {embedding} unsaid <lora:{lora}>\nloras: unsaid\ncheckpoint: {checkpoint}",
             inventory=INVENTORY,
         )
+    read_one("prompt: a\ncheckpoint: dev\nvae: ae", inventory=INVENTORY)
+    read_one("prompt: a\ncheckpoint: sana\nvae: baked", inventory=INVENTORY)
     everything = "prompt: a glow, bad hands <lora:pixel>\nloras: line\ncheckpoint: demo"
     read_one(everything, inventory=INVENTORY)
 
@@ -46,6 +55,21 @@ def test_what_fits_or_does_not_say_is_used() -> None:
             "prompt: a (Glow:1.2)\ncheckpoint: dream",
             f"the embedding 'glow' is for {XL}, but the checkpoint 'dream' belongs to {SD1}. "
             + ENDING.format("embedding"),
+        ),
+        (
+            "prompt: a\ncheckpoint: dev\nvae: qwen",
+            "the VAE 'qwen' is for Qwen-Image, but the checkpoint 'dev' belongs to FLUX.1. Use ae, "
+            "or remove it.",
+        ),
+        (
+            "prompt: a\ncheckpoint: pony\nvae: ae",
+            f"the VAE 'ae' is for FLUX.1 and Z-Image, but the checkpoint 'pony' belongs to {XL}. "
+            "Use mse, or remove it.",
+        ),
+        (
+            "prompt: a\ncheckpoint: sana\nvae: mse",
+            f"the VAE 'mse' is for {SD1} and {XL}, but the checkpoint 'sana' belongs to Sana. "
+            "Remove it.",
         ),
         (
             "prompt: a\nnegative_prompt: bad hands\ncheckpoint: pony",

@@ -1,0 +1,123 @@
+"""VAEs in files and folders of their own: told apart by their layers, or by their configs.
+
+Key names after diffusers (loaders/single_file_utils.py) and ComfyUI (comfy/sd.py).
+"""
+
+from pathlib import Path
+from typing import Any
+
+from picowatch.catalog.configs import read_config, read_json
+from picowatch.catalog.families import NAMES, ONLY, UNETS
+from picowatch.catalog.folder_files import check_files, check_weights
+from picowatch.catalog.headers import Header
+from picowatch.catalog.models import Recognised
+from picowatch.catalog.pipelines import check_numbers
+from picowatch.errors import ModelRefused
+from picowatch.recipe.messages.problems import shown
+
+SIXTEEN = "16 latent channels"
+_FLUX = ("flux", "z_image", "chroma", "lumina2", "ovis")
+# The families that each variant of VAE is for. Files of Stable Diffusion 1.x, 2.x and XL look
+# alike, and so do those of FLUX.1 and of Stable Diffusion 3.x; folders say what latents are
+# scaled by.
+_FAMILIES: dict[str, tuple[str, ...]] = {
+    "": (*UNETS, "aura_flow", "pixart"),
+    SIXTEEN: (*_FLUX, "sd3"),
+    "FLUX.1": _FLUX,
+    "Stable Diffusion 3.x": ("sd3",),
+    "CogView4": ("cogview4",),
+    "Qwen-Image": ("qwen_image", "krea2"),
+    "FLUX.2": ("flux2", "ernie_image"),
+    "Sana": ("sana",),
+}
+_SCALED_BY = {0.3611: "FLUX.1", 1.5305: "Stable Diffusion 3.x", 1.0: "CogView4"}
+_CLASSES = {
+    "AutoencoderKLQwenImage": "Qwen-Image",
+    "AutoencoderKLFlux2": "FLUX.2",
+    "AutoencoderDC": "Sana",
+}
+# What a file may have before the names of its tensors.
+_PREFIXES = ("", "first_stage_model.", "vae.")
+# The first layers of Wan's and Qwen-Image's encoders, in their authors' names and diffusers'.
+_FRAMES = ("encoder.conv1.weight", "encoder.conv_in.weight")
+_COGVIEW4_WIDTH = 1024  # of the last level; FLUX.1's has 512
+_COLOURS = 3
+
+
+def families_of(variant: str) -> tuple[str, ...]:
+    """The names of the families that a VAE of this variant is for."""
+    return tuple(NAMES[family] for family in _FAMILIES[variant])
+
+
+def serves(variant: str, family: str) -> bool:
+    """Whether a VAE of this variant is for that family."""
+    return family in _FAMILIES[variant]
+
+
+def is_vae(header: Header) -> bool:
+    """Whether a file has the first layer of a VAE's encoder or decoder."""
+    return any(
+        header.has(f"{prefix}{part}.{layer}.")
+        for prefix in _PREFIXES
+        for part in ("encoder", "decoder")
+        for layer in ("conv_in", "conv1", "project_in")
+    )
+
+
+def recognise_vae(header: Header) -> Recognised:
+    """A VAE in a file; ModelRefused for those of no family that is rendered."""
+    prefix = "first_stage_model." if header.has("first_stage_model.") else ""
+    unknown = ModelRefused(f"is a VAE of an unknown kind: {ONLY}")
+    if any(len(header.shapes.get(name, ())) == 5 for name in _FRAMES):
+        if max(map(header.inputs, _FRAMES)) != _COLOURS:
+            raise unknown
+        return Recognised("vae", "", variant="Qwen-Image")
+    if header.has("encoder.stages."):
+        raise ModelRefused(
+            "is a VAE of Sana in the names of its authors: not supported. Get it in diffusers' "
+            "names."
+        )
+    if header.has("encoder.down_blocks.0.0."):
+        return Recognised("vae", "", variant="Sana")
+    if header.has("bn.running_mean"):
+        return Recognised("vae", "", variant="FLUX.2")
+    first = f"{prefix}decoder.conv_in.weight"
+    channels = header.inputs(first)
+    if channels == 16:
+        wide = header.shapes[first][0] == _COGVIEW4_WIDTH
+        return Recognised("vae", "", variant="CogView4" if wide else SIXTEEN)
+    if channels != 4 or not header.has(f"{prefix}post_quant_conv."):
+        raise unknown
+    return Recognised("vae", "")
+
+
+def recognise_vae_folder(folder: Path) -> Recognised:
+    """A VAE in diffusers' layout."""
+    check_files(folder)
+    config = read_json(folder / "config.json")
+    class_name = str(config.get("_class_name"))
+    if class_name not in ("AutoencoderKL", *_CLASSES):
+        raise ModelRefused(
+            f"is a diffusers folder, but not of a supported VAE: its class is {shown(class_name)}."
+        )
+    variant = _CLASSES.get(class_name) or _variant(config)
+    if variant:
+        check_numbers("config.json", config)
+    else:
+        read_config(folder / "config.json")
+    check_weights(folder)
+    return Recognised("vae", "", variant=variant)
+
+
+def _variant(config: dict[str, Any]) -> str:
+    """Of an AutoencoderKL: by its latents."""
+    channels, scale = config.get("latent_channels", 4), config.get("scaling_factor")
+    if channels == 4:
+        return ""
+    known = _SCALED_BY.get(scale) if isinstance(scale, int | float) else None
+    if channels != 16 or known is None:
+        raise ModelRefused(
+            f"is a VAE with {shown(str(channels))} latent channels, scaled by "
+            f"{shown(str(scale))}: {ONLY}"
+        )
+    return known
