@@ -24,6 +24,7 @@ COMMANDS = {
     "check": ("check", "Validate recipes and list the images they would render."),
     "show": ("show", "Print a picture's recipe as YAML, ready for the inbox."),
     "models": ("models", "List installed models, and refused files with the reason."),
+    "convert": ("convert", "Write pickled models (.pth, .ckpt) as .safetensors; runs no code."),
     "status": ("status", "Show what is rendering and what is queued."),
     "pause": ("control", "Render nothing until `resume`; images in progress are finished."),
     "resume": ("control", "Continue after `pause`."),

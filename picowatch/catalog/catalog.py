@@ -338,7 +338,7 @@ def _check_name(candidate: _Candidate) -> None:
     if ending in PICKLE_ENDINGS:
         raise ModelRefused(
             "is a pickle file, which can run code when it is opened: get it as .safetensors, or "
-            "convert it with the program in docs/troubleshooting.md."
+            "convert it with `picowatch convert`, which runs none."
         )
 
 

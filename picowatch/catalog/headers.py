@@ -20,7 +20,7 @@ from picowatch.files.inside import open_regular
 # take 100 MB, which make gigabytes of Python objects.
 _MAX_HEADER_BYTES = 16_000_000
 _MAX_VALUES = 500_000
-_MAX_TENSORS = 20_000
+MAX_TENSORS = 20_000
 _MAX_SIDES = 16
 _MAX_NUMBER = 2**53
 # Bits of the types whose names say so little; others are not checked.
@@ -83,8 +83,8 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-def _header_length(start: bytes, size: int) -> int:
-    """The header's length as the first 8 bytes say, if the file can hold it."""
+def refuse_foreign(start: bytes, size: int) -> None:
+    """Raise ModelRefused for what a failed download leaves under the name of a model."""
     if size == 0:
         raise ModelRefused("is empty: its download or copy has not begun or has failed.")
     if start.startswith(_GIT_LFS):
@@ -94,12 +94,17 @@ def _header_length(start: bytes, size: int) -> int:
         )
     if start.lstrip().lower().startswith((b"<!doctype", b"<html")):
         raise ModelRefused("is a web page, not a model: download the file again.")
+
+
+def _header_length(start: bytes, size: int) -> int:
+    """The header's length as the first 8 bytes say, if the file can hold it."""
+    refuse_foreign(start, size)
     # A header of 640 bytes, or of 65,536 more, begins as a pickle does: in its length.
     pickled = start.startswith(b"\x80\x02") and start[8:9] != b"{"
     if pickled or start.startswith(b"PK\x03\x04"):
         raise ModelRefused(
             "is a pickle file (.ckpt) under the name .safetensors, and a pickle can run code: "
-            "get it as .safetensors, or convert it with the program in docs/troubleshooting.md."
+            "rename it to .ckpt, then convert it with `picowatch convert`."
         )
     if start.startswith(b"GGUF"):
         raise ModelRefused("is a GGUF file under the name .safetensors: rename it to .gguf.")
@@ -126,8 +131,8 @@ def _parsed(raw: bytes) -> dict[str, Any]:
         raise ModelRefused("is damaged: its header is not JSON.") from error
     if not isinstance(entries, dict):
         raise ModelRefused("is damaged: its header is not a table of tensors.")
-    if len(entries) > _MAX_TENSORS:
-        raise ModelRefused(f"has {len(entries):,} tensors; the limit is {_MAX_TENSORS:,}.")
+    if len(entries) > MAX_TENSORS:
+        raise ModelRefused(f"has {len(entries):,} tensors; the limit is {MAX_TENSORS:,}.")
     return entries
 
 

@@ -70,7 +70,7 @@ _TEXT = {"sd1": ("cond_stage_model.transformer.",), "sd2": _SD2_TEXT, "sdxl": _S
 
 _CONTROLNET = "input_hint_block."
 _OF_A_FOLDER = "of a diffusers folder: copy the whole folder with its model_index.json"
-_ARTICLES = {
+ARTICLES = {
     "checkpoint": "a checkpoint",
     "vae": "a VAE",
     "text_encoder": "a text encoder",
@@ -135,7 +135,7 @@ def expect_usable(found: Recognised, kind: Kind, layout: Layout = "file", right:
     if found.kind != kind:
         folder = right or FOLDERS[found.kind]
         raise ModelRefused(
-            f"is {_ARTICLES[found.kind]}, not {_ARTICLES[kind]}: move it to models/{folder}/."
+            f"is {ARTICLES[found.kind]}, not {ARTICLES[kind]}: move it to models/{folder}/."
         )
 
 

@@ -13,6 +13,7 @@ from PIL import Image, PngImagePlugin
 from picowatch.metadata import parameters_text, picowatch_json
 from picowatch.recipe.fields import FIRST_NAME_OF, Hires
 from picowatch.recipe.request import EmbeddingUse, LoraUse
+from tests.catalog import pickled
 from tests.catalog.files import Shapes
 from tests.catalog.test_gguf import gguf
 from tests.metadata.requests import CORGI
@@ -173,6 +174,18 @@ def _files() -> Iterator[bytes]:
     yield from (b"version https://git-lfs", b"<!doctype html>", b"PK\x03\x04", b"GGUF")
 
 
+def _pickles() -> Iterator[bytes]:
+    content = pickled.weights(
+        x=pickled.tensor(), y=pickled.tensor(offset=3, shape=(3,), strides=(1,))
+    )
+    within = b"\x80\x02}" + pickled.text("params_ema") + content[2:-1] + b"s."
+    for form in (pickled.zipped, pickled.rowed):
+        yield from (form(one, {"0": pickled.SIX}) for one in (content, within))
+        yield from (
+            form(pickled.weights(x=evil), {"0": pickled.SIX}) for evil in pickled.EVIL.values()
+        )
+
+
 def _gguf_files() -> Iterator[bytes]:
     z_image: Shapes = {"cap_pad_token": (1, 8), "layers.0.adaLN_modulation.0.weight": (2, 256)}
     language_model: Shapes = {"token_embd.weight": (2, 256)}
@@ -210,6 +223,7 @@ _SEEDS = {
     "mask": _pictures,
     "safetensors_file": _files,
     "safetensors_header": _headers,
+    "pickled_model": _pickles,
     "gguf_file": _gguf_files,
     "model_folder": _folders,
     "wildcard_file": lambda: iter([b"# colours\nred\n2::blue\n{green|__x__}\n<lora:x:1>\n"]),

@@ -12,9 +12,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from picowatch.catalog import Catalog
+from picowatch.catalog.converting import convert
 from picowatch.catalog.hashes import HashCache
+from picowatch.catalog.headers import read_header
 from picowatch.catalog.models import FOLDERS
-from picowatch.errors import PictureUnreadable
+from picowatch.errors import ModelRefused, PictureUnreadable
 from picowatch.files.pictures import check_picture, decode_mask, decode_picture
 from picowatch.metadata import read_chunk, recipe_yaml, texts_of
 from picowatch.recipe import (
@@ -151,6 +153,18 @@ def safetensors_file(data: bytes) -> None:
         _check_catalog(models)
 
 
+def pickled_model(data: bytes) -> None:
+    """What `picowatch convert` gets: a safetensors file that can be read, or a reason."""
+    with _models() as models:
+        (models / "it.pth").write_bytes(data)
+        try:
+            new = convert(models / "it.pth").path
+        except ModelRefused as refused:
+            assert_shown(refused.message)
+            return
+        read_header(new)
+
+
 def gguf_file(data: bytes) -> None:
     """A GGUF file of any bytes."""
     with _models() as models:
@@ -252,6 +266,7 @@ TARGETS: dict[str, Target] = {
         mask,
         safetensors_file,
         safetensors_header,
+        pickled_model,
         gguf_file,
         model_folder,
         wildcard_file,

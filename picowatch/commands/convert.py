@@ -1,0 +1,50 @@
+"""`picowatch convert`: a model as a pickle becomes safetensors, and nothing in it is run."""
+
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from picowatch.catalog.converting import Converted, convert
+from picowatch.catalog.headers import read_header
+from picowatch.catalog.models import FOLDERS
+from picowatch.catalog.recognise import ARTICLES, recognise
+from picowatch.errors import FAILED, SUCCEEDED, CommandFailed, ModelRefused
+from picowatch.recipe.messages.problems import harmless
+from picowatch.settings import Settings
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    parser.add_argument("--force", action="store_true", help="replace existing files")
+
+
+def main(options: Namespace, load: Callable[[], Settings]) -> int:
+    return convert_files(options.files, force=options.force)
+
+
+def convert_files(files: Sequence[Path], *, force: bool) -> int:
+    """Convert each; one that cannot be converted does not stop the others."""
+    code = SUCCEEDED
+    for path in files:
+        try:
+            print(harmless(_described(convert(path, force=force))))
+        except ModelRefused as refused:
+            text = f"{path} {refused.message} {refused.remedy}".strip()
+        except CommandFailed as failed:
+            text = str(failed)
+        else:
+            continue
+        code = FAILED
+        print(harmless(f"picowatch: {text}"), file=sys.stderr)
+    return code
+
+
+def _described(new: Converted) -> str:
+    """What was written, and where it belongs."""
+    text = f"{new.path}: {new.tensors} tensors, {new.size / 1e6:.1f} MB"
+    try:
+        found = recognise(read_header(new.path))
+    except ModelRefused as refused:
+        return f"{text}. It {refused.message}"
+    return f"{text}. It is {ARTICLES[found.kind]}: it belongs in models/{FOLDERS[found.kind]}/."
