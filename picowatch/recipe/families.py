@@ -1,7 +1,7 @@
 """What recipes can say for each family of checkpoints, and what they mean if they say nothing.
 
-Steps and guidance are those of the models' own cards; the other facts are diffusers'
-(docs/models.md has both). A family that is not in the table is a Stable Diffusion with a UNet,
+Steps and guidance are those of the models' own cards and programs (docs/models.md names them);
+the other facts are diffusers'. A family that is not in the table is a Stable Diffusion with a UNet,
 which takes every field but `guidance`.
 """
 
@@ -107,9 +107,11 @@ def _klein(steps: int, cfg_scale: float = 1, *, guided: bool = False) -> Rules:
     )
 
 
-_RULES = {
+# By family and variant.
+FLOW_RULES = {
     ("z_image", "Turbo"): _flow(8, guided=False),
-    ("z_image", "Base"): _flow(50, 4),
+    # Its card's guidance of 4, which counts from 0, plus 1.
+    ("z_image", "Base"): _flow(50, 5),
     ("flux", "dev"): _flow(28, guidance=3.5),
     ("flux", "Krea"): _flow(28, guidance=4.5),
     ("flux", "schnell"): _flow(4, guided=False),
@@ -124,13 +126,13 @@ _RULES = {
     ("ernie_image", "Base"): _flow(50, 4, lacks=_NO_PICTURES),
     ("ernie_image", "Turbo"): _flow(8, guided=False, lacks=_NO_PICTURES),
     ("ovis", ""): _flow(50, 5, lacks=_NO_PICTURES),
-    # Its card's guidance, which counts from 0, plus 1.
-    ("krea2", "Raw"): _flow(28, 5.5, lacks=_NO_PICTURES),
+    # Its authors' guidance of 3.5, which counts from 0, plus 1.
+    ("krea2", "Raw"): _flow(52, 4.5, lacks=_NO_PICTURES),
     ("krea2", "Turbo"): _flow(8, guided=False, lacks=_NO_PICTURES),
     **dict.fromkeys((("flux2", name) for name in _KLEIN), _klein(4)),
     **dict.fromkeys((("flux2", name) for name in _KLEIN_BASE), _klein(50, 4, guided=True)),
     ("chroma", ""): _flow(40, 3),
-    ("lumina2", ""): _flow(30, 4, lacks=_NO_PICTURES),
+    ("lumina2", ""): _flow(50, 4, lacks=_NO_PICTURES),
     # Sides of the table of positions: 64 or 96 patches of 16 pixels.
     ("aura_flow", ""): _flow(50, 3.5, max_side=1024, lacks=_NO_PICTURES),
     ("aura_flow", "0.3"): _flow(50, 3.5, max_side=1536, lacks=_NO_PICTURES),
@@ -152,9 +154,9 @@ _RULES = {
 
 def rules_of(family: str, variant: str = "") -> Rules:
     """The rules of a family's variant; of the family, where the variant makes no difference."""
-    return _RULES.get((family, variant)) or _RULES.get((family, "")) or UNET
+    return FLOW_RULES.get((family, variant)) or FLOW_RULES.get((family, "")) or UNET
 
 
 def has_rules(family: str, variant: str, *, exactly: bool = False) -> bool:
     """Whether a flow family's variant is known, or if not `exactly`, the family alone."""
-    return (family, variant) in _RULES or (not exactly and (family, "") in _RULES)
+    return (family, variant) in FLOW_RULES or (not exactly and (family, "") in FLOW_RULES)

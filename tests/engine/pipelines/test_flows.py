@@ -111,7 +111,7 @@ CASES = {
     ),
     "Krea-2-Raw": Case(
         _D.Krea2Pipeline,
-        plain={"guidance_scale": 4.5},
+        plain={"guidance_scale": 3.5},
         guided={"guidance_scale": 3.0, "negative_prompt": "blur"},
         reads=507,
     ),

@@ -1,9 +1,13 @@
 """What the families of checkpoints cannot do is said when a recipe is saved, and what they do."""
 
+import re
+from pathlib import Path
+
 import pytest
 
+from picowatch.catalog.families import NAMES
 from picowatch.recipe import Checkpoint, Inventory
-from picowatch.recipe.families import rules_of
+from picowatch.recipe.families import FLOW_RULES, rules_of
 from tests.recipe.reading import DEMO, read_one, refused
 
 INVENTORY = Inventory(
@@ -37,7 +41,7 @@ INVENTORY = Inventory(
     ("checkpoint", "steps", "cfg_scale", "guidance"),
     [
         ("turbo", 8, 1, 0),
-        ("z-base", 50, 4, 0),
+        ("z-base", 50, 5, 0),
         ("dev", 28, 1, 3.5),
         ("krea", 28, 1, 4.5),
         ("schnell", 4, 1, 0),
@@ -47,8 +51,9 @@ INVENTORY = Inventory(
         ("ernie", 50, 4, 0),
         ("e-turbo", 8, 1, 0),
         ("ovis", 50, 5, 0),
-        ("raw", 28, 5.5, 0),
+        ("raw", 52, 4.5, 0),
         ("k-turbo", 8, 1, 0),
+        ("lumina", 50, 4, 0),
         ("sd3", 28, 7, 0),
         ("xl", 24, 7.5, 0),
     ],
@@ -61,6 +66,29 @@ def test_what_a_recipe_leaves_out_is_the_familys(
     assert (recipe.steps, recipe.cfg_scale, recipe.guidance) == (steps, cfg_scale, guidance)
     own = read_one(f"prompt: a\ncheckpoint: {checkpoint}\nsteps: 3", inventory=INVENTORY)
     assert own.steps == 3
+
+
+def test_the_docs_list_the_defaults_of_each_flow_family() -> None:
+    """The table in docs/models.md, by the names of families and variants."""
+    text = (Path(__file__).parents[3] / "docs/models.md").read_text()
+    table = text.partition("## Defaults of flow families")[2].partition("\n## ")[0]
+    rows = [line.split("|")[1:5] for line in table.splitlines() if line.startswith("| ")]
+    listed = {name.strip(): tuple(map(_number, values)) for name, *values in rows[1:]}
+    rules = {
+        f"{NAMES[family]} {variant}".strip(): (
+            known.defaults["steps"],
+            known.defaults["cfg_scale"],
+            known.defaults["guidance"],
+        )
+        for (family, variant), known in FLOW_RULES.items()
+    }
+    sizes = re.compile(" (4B|9B|0.3)$")  # they change nothing
+    assert listed == {name: values for name, values in rules.items() if not sizes.search(name)}
+    assert all(values == listed[sizes.sub("", name)] for name, values in rules.items())
+
+
+def _number(cell: str) -> float:
+    return float(cell.strip() or 0)
 
 
 @pytest.mark.parametrize("checkpoint", ["fill", "klein", "k-base"])
