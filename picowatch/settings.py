@@ -36,6 +36,8 @@ _MAX_NAME = 255  # characters of a file name, which hardly any file system excee
 _YEAR_MINUTES = 365 * 24 * 60
 _WEEK_SECONDS = 7 * 24 * 60 * 60
 FOLDERS = ("inbox", "outbox", "models")
+LOSSLESS: Literal["lossless"] = "lossless"
+_WITH_LOSSLESS = ("png", "webp")
 HOOKS = ("picture", "failed", "idle")
 _PROGRAM: dict[str, Any] = {
     "anyOf": [
@@ -141,6 +143,15 @@ def _batch_size(value: Any) -> Any:
     if value == "auto" or re.fullmatch(r"[1-9]\d?|1\d\d|2[0-4]\d|25[0-6]", str(value)):
         return value
     raise ValueError("it must be auto, or a whole number from 1 to 256")
+
+
+def _quality(value: Any) -> Any:
+    if value in ("auto", LOSSLESS) or re.fullmatch(r"[1-9]\d?|100", str(value)):
+        return value
+    raise ValueError("it must be auto, a whole number from 1 to 100, or lossless")
+
+
+Quality = Annotated[Literal["auto", "lossless"] | int, BeforeValidator(_quality)]
 
 
 def _metrics_address(value: str) -> str:
@@ -265,6 +276,20 @@ class Settings(BaseModel):
         "{number:04}-{seed}",
         description="Names of pictures, without ending. Placeholders: number, seed, recipe, "
         "checkpoint, sampler, steps, cfg_scale, width, height. {number} is required.",
+    )
+    format: Literal["png", "jpeg", "webp", "avif"] = Field(
+        "png",
+        description="Format of pictures and contact sheets. Each has the settings inside.",
+    )
+    quality: Quality = Field(
+        "auto",
+        description="1 to 100 for jpeg, webp and avif; lossless for webp. auto: 92 for jpeg, 90 "
+        "for webp, 80 for avif. png is always lossless.",
+    )
+    sidecar: Literal["none", "txt"] = Field(
+        "none",
+        description="txt: each picture has its prompt and settings beside it as text, too, as "
+        "A1111 writes them.",
     )
     log_format: Literal["text", "json"] = Field(
         "text", description="Format of picowatch.log and of console lines."
@@ -408,6 +433,11 @@ def _validated(values: dict[str, Any], where: dict[str, str]) -> Settings:
     for name in FOLDERS:
         _check_folder(getattr(settings, name), f"{where.get(name, name)}: {name}")
     _check_file_name(settings.file_name, where.get("file_name", "file_name"))
+    if settings.quality == LOSSLESS and settings.format not in _WITH_LOSSLESS:
+        raise SettingsInvalid(
+            f"{where['quality']}: quality 'lossless' does not exist for {settings.format}.",
+            "Use format: webp or png, or a quality from 1 to 100.",
+        )
     return settings
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from picowatch.daemon.build import MakeEngine, build_daemon, check_folders
 from picowatch.metadata import PICOWATCH, Chunk, read_chunk, read_texts
+from picowatch.outbox.names import picture_files
 from picowatch.outbox.status import Status
 from picowatch.settings import Settings
 from picowatch.testing.digest_engine import DigestEngine
@@ -126,9 +127,8 @@ class House:
 
     def pictures(self, folder: str = "") -> list[str]:
         """Every picture below a folder of the outbox, sorted."""
-        root = self.outbox / folder
-        found = (path.relative_to(self.outbox).as_posix() for path in root.rglob("*.png"))
-        return sorted(path for path in found if path != "latest.png")
+        found = picture_files(self.outbox)
+        return sorted(path for path in found if path.startswith(f"{folder}/" if folder else ""))
 
     def chunk(self, picture: str) -> Chunk:
         """What a picture says of itself."""

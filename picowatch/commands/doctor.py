@@ -119,7 +119,7 @@ def _picture(settings: Settings, make_engine: MakeEngine) -> Check:
         (folder / "inbox/doctor.yaml").write_text(RECIPE)
         folders = {name: folder / name for name in ("inbox", "outbox", "models")}
         changes = {**folders, "checkpoint": None, "when_done": "keep", "file_name": "{number}"}
-        changes["compile"] = "never"
+        changes |= {"compile": "never", "format": "png", "quality": "auto", "sidecar": "none"}
         began = time.monotonic()
         try:
             why = _render(settings.model_copy(update=changes), make_engine)

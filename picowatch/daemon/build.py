@@ -29,6 +29,7 @@ from picowatch.ledger.ledger import Ledger
 from picowatch.observers.console import Console
 from picowatch.observers.observers import Observers
 from picowatch.outbox.commands import Commands
+from picowatch.outbox.encoding import Output, check_format
 from picowatch.outbox.gallery import GalleryMaintenance
 from picowatch.outbox.lock import OutboxLock
 from picowatch.outbox.log import close_log, open_log
@@ -175,7 +176,8 @@ def _open_storage(
     if damaged:
         set_aside(file, damaged)
     go_on = _go_on(retry, lambda: notify(*ALIVE))
-    outbox = retry.until_begun(lambda: Outbox(settings.outbox, settings.file_name, go_on))
+    output = Output.of(settings)
+    outbox = retry.until_begun(lambda: Outbox(settings.outbox, settings.file_name, go_on, output))
     return outbox, retry.until_begun(lambda: open_ledger(file, outbox, check=check, go_on=go_on))
 
 
@@ -281,6 +283,7 @@ def check_folders(settings: Settings) -> None:
                 "Use separate folders.",
             )
     _check_writable(outbox)
+    check_format(settings)
 
 
 _CHMOD = "Give the user that runs picowatch the necessary permission."

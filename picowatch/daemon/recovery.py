@@ -213,6 +213,7 @@ class Recovery:
     def _decide(self, image: QueuedImage) -> None:
         """What becomes of an image that was in progress when the last daemon died."""
         if self.outbox.holds(image.file, image.digest):
+            self.outbox.complete(image.file)
             self.ledger.finish(image.id)
         elif image.deaths + 1 >= MAX_DAEMON_DEATHS:
             reason = f"picowatch died {MAX_DAEMON_DEATHS} times in a row while rendering it."

@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 from picowatch.errors import PictureUnreadable
 
 MAX_BYTES = 64 * 1024 * 1024
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
+FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "BMP", "TIFF", "GIF")
 # More is refused from the header. So many pixels are checked within a second and 200 MB, the
 # file's own bytes included: Pillow takes 4 bytes a pixel for most, 15 for WebP, and for TIFF up
 # to 12 where one strip holds the whole picture. A JPEG is checked at an eighth of its size,
@@ -23,6 +23,7 @@ MAX_PIXELS = {
     "BMP": 20_000_000,
     "GIF": 20_000_000,
     "WEBP": 8_000_000,
+    "AVIF": 8_000_000,
     "TIFF": 10_000_000,
 }
 MAX_PROGRESSIVE_PIXELS = 20_000_000
@@ -132,7 +133,7 @@ def _most_pixels(image: Image.Image) -> tuple[int, str]:
         return MAX_PROGRESSIVE_PIXELS, "a progressive JPEG"
     if kind == "PNG" and any("16" in str(tile.args) for tile in image.tile):  # type: ignore[attr-defined]
         return MAX_16_BIT_PIXELS, "a PNG with 16 bits"
-    return MAX_PIXELS[kind], f"a {kind}"
+    return MAX_PIXELS[kind], f"{'an' if kind == 'AVIF' else 'a'} {kind}"
 
 
 def _has_several_frames(image: Image.Image) -> bool:

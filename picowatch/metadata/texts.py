@@ -3,7 +3,6 @@
 Format of PNG: https://www.w3.org/TR/png-3/#5Chunk-layout, #11textinfo.
 """
 
-import codecs
 import os
 import struct
 import warnings
@@ -11,13 +10,13 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from PIL import ExifTags, Image
+from PIL import Image
 
 from picowatch.errors import PictureUnreadable
 from picowatch.files.inside import open_regular
 from picowatch.files.pictures import MAX_BYTES, FewReads
+from picowatch.metadata.exif import texts_in_comments, texts_in_exif
 
-PARAMETERS = "parameters"
 PICOWATCH = "picowatch"
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -26,19 +25,6 @@ MAX_TEXT_BYTES = 1024 * 1024
 MAX_ALL_BYTES = 4 * MAX_TEXT_BYTES
 MAX_TEXTS = 100
 MAX_CHUNKS = 100_000
-# A megabyte of text in UTF-16, and what else cameras write.
-MAX_EXIF_BYTES = 3 * 1024 * 1024
-
-_UNICODE = b"UNICODE\0"
-_PREFIXES = (_UNICODE, b"ASCII\0\0\0", b"JIS\0\0\0\0\0", b"\0" * 8)
-_BOMS = {
-    codecs.BOM_UTF8: "utf-8",
-    codecs.BOM_UTF16_LE: "utf-16-le",
-    codecs.BOM_UTF16_BE: "utf-16-be",
-}
-# Settings are named in ASCII, whatever the prompt is written in.
-_SURE_SIGNS = ("Steps: ", '": ', '":')
-_UTF16 = ("utf-16-le", "utf-16-be")
 
 
 def read_texts(path: Path) -> dict[str, str]:
@@ -64,47 +50,26 @@ def texts_of(content: bytes) -> dict[str, str]:
         raise PictureUnreadable(f"it has more than {MAX_BYTES / 1e6:.0f} MB.")
     if content.startswith(SIGNATURE):
         texts, exif = _png_texts(content)
-    else:
-        texts, exif = {}, _exif_of(content)
-    comment = _user_comment(exif)
-    return texts if comment is None else {PARAMETERS: comment, **texts}
+        return texts_in_exif(exif) | texts
+    exif, comments = _exif_of(content)
+    return texts_in_exif(exif) | texts_in_comments(comments)
 
 
-def _exif_of(content: bytes) -> bytes:
-    """A JPEG's or WebP's EXIF data; empty if it has none."""
+def _exif_of(content: bytes) -> tuple[bytes, list[bytes]]:
+    """The EXIF data of a picture that is no PNG, empty if it has none; a JPEG's comments."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the number of pixels does not matter here
         try:
-            with Image.open(FewReads(content), formats=("JPEG", "WEBP")) as image:
+            with Image.open(FewReads(content), formats=("JPEG", "WEBP", "AVIF")) as image:
                 exif = image.info.get("exif", b"")
+                segments = getattr(image, "applist", [])
         # Pillow's readers raise whatever they stumble over: struct.error, IndexError, TypeError…
         except Exception as error:
             raise PictureUnreadable(
-                "it is not a picture that can be read.", "PNG, JPEG and WebP can."
+                "it is not a picture that can be read.", "PNG, JPEG, WebP and AVIF can."
             ) from error
-    return exif if isinstance(exif, bytes) else b""
-
-
-def _user_comment(exif: bytes) -> str | None:
-    """The text of an EXIF user comment; damaged EXIF is as if there were none.
-
-    It belongs in the Exif IFD. Fooocus writes it beside that, as text.
-    """
-    if not exif or len(exif) > MAX_EXIF_BYTES:
-        return None
-    tags = Image.Exif()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            tags.load(exif)
-            comment = tags.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment)
-            if not comment:
-                comment = tags.get(ExifTags.Base.UserComment)
-        except Exception:  # Pillow's readers raise whatever they stumble over
-            return None
-    if isinstance(comment, str):
-        comment = comment.encode("latin-1", "replace")  # as Pillow decodes it
-    return _decoded_comment(comment) if isinstance(comment, bytes) else None
+    comments = [segment for kind, segment in segments if kind == "COM"]
+    return exif if isinstance(exif, bytes) else b"", comments
 
 
 def _png_texts(content: bytes) -> tuple[dict[str, str], bytes]:
@@ -178,33 +143,3 @@ def _short(text: bytes) -> bytes:
     if len(text) > MAX_TEXT_BYTES:
         raise PictureUnreadable(_TOO_LONG)
     return text
-
-
-def _decoded_comment(comment: bytes) -> str:
-    """The text of an EXIF user comment. What cannot be decoded becomes the replacement character.
-
-    EXIF 2.32, 4.6.5: eight bytes name the encoding of what follows. Writers disagree on what
-    "UNICODE" means: UTF-16 in either byte order, with or without a byte order mark, or UTF-8; and
-    Fooocus writes no such bytes at all (https://github.com/lllyasviel/Fooocus,
-    modules/meta_parser.py).
-    """
-    prefix = next((p for p in _PREFIXES if comment.startswith(p)), b"")
-    return _decoded(comment[len(prefix) :], prefix == _UNICODE).rstrip("\0")
-
-
-def _decoded(text: bytes, may_be_utf16: bool) -> str:
-    for bom, encoding in _BOMS.items():
-        if text.startswith(bom):
-            return text[len(bom) :].decode(encoding, "replace")
-    if b"\0" in text.rstrip(b"\0"):
-        return max((text.decode(order, "replace") for order in _UTF16), key=_certainty)
-    try:
-        return text.decode()
-    except UnicodeDecodeError:
-        # UTF-16 without a single ASCII letter, or damaged text.
-        return text.decode("utf-16-le" if may_be_utf16 else "utf-8", "replace")
-
-
-def _certainty(text: str) -> tuple[bool, int]:
-    """How likely this is the right byte order: in the wrong one, ASCII is Chinese."""
-    return any(sign in text for sign in _SURE_SIGNS), sum(letter.isascii() for letter in text)

@@ -10,6 +10,7 @@ from PIL import Image
 
 from picowatch.engine.protocol import Preview
 from picowatch.files.atomic import write_atomically
+from picowatch.outbox.png import srgb
 
 log = logging.getLogger("picowatch")
 
@@ -61,7 +62,7 @@ class Previews:
         image = Image.frombytes("RGB", (width, height), preview.pixels)
         image = image.resize((width * SCALE, height * SCALE), Image.Resampling.BICUBIC)
         content = BytesIO()
-        image.save(content, "PNG", compress_level=1)
+        image.save(content, "PNG", pnginfo=srgb(), compress_level=1)
         write_atomically(self._file, content.getvalue(), durable=False)
 
     def _remove(self) -> None:

@@ -11,6 +11,7 @@ from typing import IO
 
 from picowatch.errors import OutboxInUse, OutboxInUseByMake
 from picowatch.files.atomic import make_folder, sync_file, sync_folder
+from picowatch.outbox.names import LATEST
 
 _MAKE = " make"  # follows the process number of a holder that is a `picowatch make`
 _RETRY_SECONDS = 0.001
@@ -101,11 +102,12 @@ class OutboxLock:
     def _sync_rest(self) -> None:
         """Make durable what was renamed without waiting for the disk, contents before names.
 
-        Otherwise a power cut may leave a temporary or a damaged latest.png after an end that looks
-        normal, and after a normal end nothing is repaired.
+        Otherwise a power cut may leave a temporary or a damaged latest picture after an end that
+        looks normal, and after a normal end nothing is repaired.
         """
-        with suppress(OSError), (self._outbox / "latest.png").open("rb") as latest:
-            sync_file(latest)
+        for name in LATEST:
+            with suppress(OSError), (self._outbox / name).open("rb") as latest:
+                sync_file(latest)
         below = (self._outbox.glob(pattern) for pattern in _WRITTEN_UNSYNCED)
         for folder in (self._outbox, *chain.from_iterable(below)):
             with suppress(OSError):

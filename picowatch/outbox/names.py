@@ -12,17 +12,19 @@ from functools import cached_property
 from os.path import lexists
 from pathlib import Path, PurePosixPath
 
+from picowatch.outbox.formats import ENDINGS, PNG, SIDECAR_ENDING, Format
 from picowatch.recipe.request import ImageRequest
 
+LATEST = tuple(f"latest{ending}" for ending in ENDINGS)
 OWN_NAMES = {
-    "latest.png", "preview.png", "now.txt", "index.html", "picowatch.log", "images.jsonl",
-    ".picowatch",
-}  # fmt: skip
+    *LATEST,
+    *("preview.png", "now.txt", "index.html", "picowatch.log", "images.jsonl", ".picowatch"),
+}
 ROTATED_LOG = re.compile(r"picowatch\.log\.\d+")
 ERROR_ENDING = ".error.txt"
 WARNING_ENDING = ".warning.txt"
-# What files in a recipe's folder end with: pictures, and recipes that were archived.
-FILE_ENDINGS = (".png", ".yaml", ".yml", ".txt")
+# What files in a recipe's folder end with: pictures, sidecars, and recipes that were archived.
+FILE_ENDINGS = (*ENDINGS, SIDECAR_ENDING, ".yaml", ".yml")
 # At the start of a picture's name; longer ones, which SQLite could not keep, are not ours.
 NUMBER = re.compile(r"^(\d{1,15})(?!\d)")
 # Most file systems take 255 bytes a name, those of encrypted folders fewer (eCryptfs 143); the
@@ -43,10 +45,11 @@ DEVICES = {"con", "prn", "aux", "nul", "conin$", "conout$", "clock$"} | {
 class OutboxNames:
     """Gives recipes their folders and pictures their files, all as paths below the outbox."""
 
-    def __init__(self, outbox: Path, template: str) -> None:
-        """`template` is the setting `file_name`."""
+    def __init__(self, outbox: Path, template: str, kind: Format = PNG) -> None:
+        """`template` is the setting `file_name`, `kind` the format of new pictures."""
         self._outbox = outbox
         self._template = template
+        self._kind = kind
         # Of the longest path, what is left for folders when the file in them has its longest name.
         longest = os.pathconf(outbox, "PC_PATH_MAX") - 1
         self._max_folder_bytes = longest - len(os.fsencode(outbox.resolve())) - MAX_NAME_BYTES - 2
@@ -129,7 +132,7 @@ class OutboxNames:
             names = [child.name for child in (self._outbox / folder).iterdir()]
         except OSError:
             return 0
-        numbers = (NUMBER.match(name) for name in names if name.endswith(".png"))
+        numbers = (NUMBER.match(name) for name in names if name.endswith(ENDINGS))
         return max((int(number[1]) for number in numbers if number), default=0)
 
     def file(self, recipe: str, number: int, request: ImageRequest) -> str | None:
@@ -146,12 +149,13 @@ class OutboxNames:
             "height": request.height,
         }
         name = _portable(self._template.format_map(fields))
-        name = self._fitting(name, room=len(".png")) + ".png"
-        return self._free(f"{self.folder(recipe)}/{name}")
+        if f"{name}{SIDECAR_ENDING}".endswith((ERROR_ENDING, WARNING_ENDING)):
+            name += "_"
+        return self._free(recipe, name)
 
     def sheet(self, recipe: str, number: int) -> str | None:
         """A contact sheet's path, or None if anything exists there already."""
-        return self._free(f"{self.folder(recipe)}/{number:04}-sheet.png")
+        return self._free(recipe, f"{number:04}-sheet")
 
     def archived(self, recipe: str, number: int) -> str:
         """A path for a recipe's bytes in its folder; another one for each number, from 1 on."""
@@ -171,18 +175,25 @@ class OutboxNames:
         most = self._max_name_bytes - room - 9
         return f"{os.fsencode(_portable(name))[:most].decode('utf-8', 'ignore')}-{digest}"
 
-    def _free(self, path: str) -> str | None:
-        return None if lexists(self._outbox / path) else path
+    def _free(self, recipe: str, name: str) -> str | None:
+        """The file of this name, or None if anything exists there, whatever its ending.
+
+        A picture of another format, or a text, beside it would look as if it belonged to it.
+        """
+        path = f"{self.folder(recipe)}/{self._fitting(name, len(self._kind.ending))}"
+        if any(lexists(f"{self._outbox}/{path}{end}") for end in (*ENDINGS, SIDECAR_ENDING)):
+            return None
+        return path + self._kind.ending
 
 
 def picture_files(outbox: Path) -> Iterator[str]:
-    """The PNGs in the recipes' folders, as paths below the outbox."""
+    """The pictures in the recipes' folders, whatever their format, as paths below the outbox."""
     for folder, folders, names in os.walk(outbox):
         if folder == str(outbox):  # here all files are picowatch's own
             folders[:] = (name for name in folders if not name.startswith("."))
         else:
             below = Path(folder).relative_to(outbox).as_posix()
-            yield from (f"{below}/{name}" for name in names if name.endswith(".png"))
+            yield from (f"{below}/{name}" for name in names if name.endswith(ENDINGS))
 
 
 def _max_name_bytes(folder: Path) -> int:

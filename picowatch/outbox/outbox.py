@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from os.path import lexists
 from pathlib import Path
 
@@ -12,12 +13,14 @@ from picowatch.errors import PictureUnreadable
 from picowatch.files.atomic import remove_leftovers, write_atomically
 from picowatch.files.inside import open_regular
 from picowatch.files.retry import passes
-from picowatch.metadata import PICOWATCH, read_chunk, read_texts
+from picowatch.metadata import PARAMETERS, PICOWATCH, read_chunk, read_texts
+from picowatch.outbox.encoding import Output
+from picowatch.outbox.formats import format_of, sidecar_of
 from picowatch.outbox.gallery import Gallery
 from picowatch.outbox.listing import Listing
 from picowatch.outbox.memos import Memos
-from picowatch.outbox.names import OutboxNames, picture_files
-from picowatch.outbox.png import SHEET_KEYWORD, encode_png
+from picowatch.outbox.names import LATEST, OutboxNames, picture_files
+from picowatch.outbox.png import SHEET_KEYWORD
 from picowatch.outbox.problems import ProblemFiles
 from picowatch.outbox.sheets import Cell, contact_sheet
 from picowatch.outbox.status import StatusFiles
@@ -25,21 +28,24 @@ from picowatch.recipe.fields import Axis
 
 log = logging.getLogger("picowatch")
 
-LATEST = "latest.png"
-
 
 class Outbox:
     """One outbox folder: its pictures and archived recipes, and the parts that keep the rest."""
 
     def __init__(
-        self, root: Path, file_name: str, go_on: Callable[[], None] = lambda: None
+        self,
+        root: Path,
+        file_name: str,
+        go_on: Callable[[], None] = lambda: None,
+        output: Output | None = None,
     ) -> None:
         """`root` exists and is locked; `file_name` is the setting of that name.
 
         `go_on` is called between the parts of what takes long; what it raises ends it.
         """
         self.root = root
-        self.names = OutboxNames(root, file_name)
+        self._output = output or Output()
+        self.names = OutboxNames(root, file_name, self._output.format)
         self.memos = Memos(root / ".picowatch" / "memos.jsonl")
         self.listing = Listing(root / "images.jsonl")
         self.gallery = Gallery(root, self.listing, go_on)
@@ -50,20 +56,20 @@ class Outbox:
     def publish(
         self,
         file: str,
-        width: int,
-        height: int,
-        pixels: bytes,
+        picture: Image.Image,
         texts: Mapping[str, str],
         go_on: Callable[[], None] = lambda: None,
     ) -> None:
-        """Write a picture to its path, whole or not at all; durable when this returns.
+        """Write an RGB picture to its path, whole or not at all; durable when this returns.
 
-        `go_on` is called while it is compressed; what it raises leaves the picture unwritten.
+        Its sidecar follows, and is written by `complete` if a crash came between. `go_on` is
+        called while the picture is compressed; what it raises leaves it unwritten.
         """
-        content = encode_png(width, height, pixels, texts, go_on)
+        content = self._output.encoded(file, picture, texts, go_on)
         write_atomically(self.root / file, content)
-        self._write_latest(content)
-        self.gallery.add_thumbnail(file, Image.frombytes("RGB", (width, height), pixels))
+        self._write_sidecar(file, texts)
+        self._write_latest(file, content)
+        self.gallery.add_thumbnail(file, picture)
 
     def publish_sheet(
         self,
@@ -79,33 +85,59 @@ class Outbox:
         Raises SheetTooLarge.
         """
         page = contact_sheet(cells, axes, side, go_on)
-        texts = {SHEET_KEYWORD: text}
-        content = encode_png(page.width, page.height, page.tobytes(), texts, go_on)
+        content = self._output.encoded(file, page, {SHEET_KEYWORD: text}, go_on)
         write_atomically(self.root / file, content)
         self.gallery.add_sheet(file, page, text)
 
+    def complete(self, file: str) -> None:
+        """Write the sidecar of a published picture, if it is wanted and not there."""
+        with suppress(PictureUnreadable):
+            self._write_sidecar(file, read_texts(self.root / file))
+
+    def _write_sidecar(self, file: str, texts: Mapping[str, str]) -> None:
+        """A1111's text and a line break, as A1111 writes it; what is at that path already stays.
+
+        No picture fails because of it.
+        """
+        path = self.root / sidecar_of(file)
+        if not self._output.has_sidecars or PARAMETERS not in texts:
+            return
+        content = f"{texts[PARAMETERS]}\n".encode()
+        try:
+            if not lexists(path):
+                write_atomically(path, content)
+            elif not path.is_file() or path.read_bytes() != content:
+                log.warning("%s exists already; it was not overwritten", sidecar_of(file))
+        except OSError as error:
+            if passes(error):
+                raise
+            log.error("%s cannot be written: %s", sidecar_of(file), error.strerror)
+
     def show_as_latest(self, file: str) -> None:
-        """Let latest.png be this picture, if it still exists."""
+        """Let the latest picture be this one, if it still exists."""
         try:
             with os.fdopen(open_regular(self.root / file), "rb") as picture:
                 content = picture.read()
         except OSError:
             return
-        self._write_latest(content)
+        self._write_latest(file, content)
 
-    def _write_latest(self, content: bytes) -> None:
-        """No picture fails because something else is at that path."""
+    def _write_latest(self, file: str, content: bytes) -> None:
+        """latest.png, or latest.jpg and so on; no picture fails because of what is at that path."""
+        latest = f"latest{format_of(file).ending}"
         try:
-            write_atomically(self.root / LATEST, content, durable=False)
+            write_atomically(self.root / latest, content, durable=False)
+            for other in set(LATEST) - {latest}:  # of another format, from before
+                (self.root / other).unlink(missing_ok=True)
         except OSError as error:
             if passes(error):
                 raise
             if not self._latest_warned:
-                log.warning("%s cannot be written: %s", LATEST, error.strerror)
+                log.warning("%s cannot be written: %s", latest, error.strerror)
             self._latest_warned = True
 
     def repair_latest(self) -> None:
-        """A power cut may have emptied latest.png, whose writing does not wait for the disk."""
+        """A power cut may have emptied latest.png: its writing does not wait for the disk."""
         for newest in self.listing.newest(1):
             self.show_as_latest(newest)
 

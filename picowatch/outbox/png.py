@@ -1,4 +1,4 @@
-"""PNG files with texts, written from RGB bytes."""
+"""PNG files with texts."""
 
 from collections.abc import Callable, Mapping
 from io import BytesIO
@@ -25,26 +25,31 @@ class _Parts(BytesIO):
 
 
 def encode_png(
-    width: int,
-    height: int,
-    pixels: bytes,
-    texts: Mapping[str, str],
-    go_on: Callable[[], None] = lambda: None,
+    picture: Image.Image, texts: Mapping[str, str], go_on: Callable[[], None] = lambda: None
 ) -> bytes:
-    """A PNG file's bytes; `pixels` are RGB triples, the texts by keyword precede the image data.
+    """A PNG file's bytes; the texts by keyword precede the image data.
 
     Latin-1 goes into tEXt chunks, everything else into iTXt (UTF-8). `go_on` is called repeatedly
     meanwhile; what it raises ends the writing.
     """
-    image = Image.frombytes("RGB", (width, height), pixels)
-    chunks = PngImagePlugin.PngInfo()
+    chunks = srgb()
     for keyword, text in texts.items():
         _check_keyword(keyword)
         # Pillow would put a NUL into a tEXt chunk, where it is not allowed.
         (chunks.add_itxt if "\0" in text else chunks.add_text)(keyword, text)
     file = _Parts(go_on)
-    image.save(file, "PNG", pnginfo=chunks, compress_level=_COMPRESSION)
+    picture.save(file, "PNG", pnginfo=chunks, compress_level=_COMPRESSION)
     return file.getvalue()
+
+
+def srgb() -> PngImagePlugin.PngInfo:
+    """The chunk that says what the numbers of a picture mean; more may be added.
+
+    Its rendering intent is perceptual, as for photographs: https://www.w3.org/TR/png-3/#11sRGB.
+    """
+    chunks = PngImagePlugin.PngInfo()
+    chunks.add(b"sRGB", b"\0")
+    return chunks
 
 
 def _check_keyword(keyword: str) -> None:

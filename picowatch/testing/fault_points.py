@@ -31,6 +31,7 @@ POINTS = {
     "while a picture is written": f"{_PUBLISH} > picowatch.files.atomic:sync_file",
     "before a picture's rename": f"{_PUBLISH} > picowatch.files.atomic:rename",
     "before the folder is synced": f"{_PUBLISH} > picowatch.files.atomic:sync_folder",
+    "before a picture's sidecar is written": "picowatch.outbox.outbox:Outbox._write_sidecar",
     "before a picture is enlisted": "picowatch.outbox.listing:Listing.append",
     "before a picture is in the gallery": "picowatch.outbox.gallery.gallery:Gallery.add",
     "before the ledger says done": "picowatch.ledger.ledger:Ledger.finish",

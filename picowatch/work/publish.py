@@ -1,4 +1,4 @@
-"""From a rendered image to a picture in the outbox: metadata, PNG, lists, ledger.
+"""From a rendered image to a picture in the outbox: metadata, file, lists, ledger.
 
 The order is what makes a crash harmless: the picture is durable under its reserved name before
 it is enlisted, and the ledger says done after that; each step is repeated or skipped at the
@@ -16,6 +16,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
+
+from PIL import Image
 
 from picowatch import __version__
 from picowatch.catalog import Catalog
@@ -111,7 +113,9 @@ class Publisher:
         If the ledger cannot be written either, the next start does it.
         """
         is_published = self.outbox.holds(image.file, image.digest)
-        with suppress(sqlite3.OperationalError):
+        with suppress(sqlite3.OperationalError, OSError):
+            if is_published:
+                self.outbox.complete(image.file)
             (self.ledger.finish if is_published else self.ledger.put_back)(image.id)
 
     def _fail(self, image: QueuedImage, error: Exception) -> None:
@@ -132,7 +136,8 @@ class Publisher:
 
         def publish() -> None:
             try:
-                self.outbox.publish(image.file, *size, picture.pixels, texts, go_on)
+                rgb = Image.frombytes("RGB", size, picture.pixels)
+                self.outbox.publish(image.file, rgb, texts, go_on)
             except PermissionError as error:
                 if os.access(self.outbox.root, os.W_OK | os.X_OK):
                     # One folder's mistake: it must not hold up the others' pictures.

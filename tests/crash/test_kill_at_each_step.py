@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from picowatch.metadata import PARAMETERS, read_texts
 from picowatch.outbox.commands import Command, send
 from picowatch.testing.fault_points import POINTS, VARIABLE
 from tests.crash.dying_daemon import fail_on_bad
@@ -97,7 +98,7 @@ def assert_all_is_well(house: House) -> None:
 
 
 def assert_listed_once(house: House) -> None:
-    pictures = [file for file in house.pictures() if not file.endswith("-sheet.png")]
+    pictures = [file for file in house.pictures() if "-sheet." not in file]
     for file in house.pictures():
         Image.open(house.outbox / file).load()
     assert sorted(line["file"] for line in house.listed()) == pictures
@@ -163,6 +164,29 @@ def starts_well(house: House) -> None:
     made = house.pictures()
     assert house.once()
     assert house.pictures() == made
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        "while a picture is written",
+        "before the folder is synced",
+        "before a picture's sidecar is written",
+        "before the ledger says done",
+    ],
+)
+def test_each_picture_has_its_sidecar(house: House, point: str) -> None:
+    """Though the format is another one at the next start; a picture that is there stays."""
+    save_all(house)
+    dies(house, f"{point}:2", format="jpeg", sidecar="txt")
+    run(house, format="webp", sidecar="txt")
+    assert_all_is_well(house)
+    pictures = [house.outbox / file for file in house.pictures() if "-sheet" not in file]
+    assert {path.suffix for path in pictures} == {".jpg", ".webp"}
+    for path in pictures:
+        assert path.with_suffix(".txt").read_text() == f"{read_texts(path)[PARAMETERS]}\n"
+    texts = {path for path in house.outbox.glob("*/**/*.txt") if path.stem[0] in "0123456789"}
+    assert texts == {path.with_suffix(".txt") for path in pictures}
 
 
 def test_a_death_before_a_deletion_is_noted(house: House) -> None:

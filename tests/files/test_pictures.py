@@ -58,10 +58,23 @@ def is_quarters(picture: Image.Image) -> bool:
         written(quarters("CMYK"), "TIFF"),
         written(quarters("P"), "GIF"),
         written(quarters(), "WEBP", lossless=True),
+        written(quarters(), "AVIF", quality=95),
         written(quarters(), "BMP"),
         written(quarters(), "TIFF"),
     ],
-    ids=["png", "palette", "rgba", "jpeg", "cmyk jpeg", "cmyk tiff", "gif", "webp", "bmp", "tiff"],
+    ids=[
+        "png",
+        "palette",
+        "rgba",
+        "jpeg",
+        "cmyk jpeg",
+        "cmyk tiff",
+        "gif",
+        "webp",
+        "avif",
+        "bmp",
+        "tiff",
+    ],
 )
 def test_every_kind_of_picture_is_read(content: bytes) -> None:
     """As 8-bit RGB."""
@@ -151,7 +164,7 @@ def test_a_huge_file_is_refused_before_it_is_opened(monkeypatch: pytest.MonkeyPa
         decode_picture(bytes(3_000_000))
 
 
-@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "AVIF", "PNG", "TIFF"])
 def test_an_animated_picture_is_refused(kind: str) -> None:
     """Which frame would it be?"""
     frames = [quarters(), Image.new("RGB", (32, 32), BLUE)]
@@ -160,7 +173,7 @@ def test_an_animated_picture_is_refused(kind: str) -> None:
         decode_picture(content)
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF", "GIF"])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "AVIF", "TIFF", "GIF"])
 def test_a_picture_that_breaks_off_is_refused(kind: str) -> None:
     """At any place; a half-copied file is never a half-grey start image."""
     rng = np.random.default_rng(1)
@@ -185,7 +198,7 @@ def test_what_is_no_picture_says_what_would_be(content: bytes) -> None:
 def test_flipped_bytes_never_raise_anything_else() -> None:
     """Whatever a file holds, it is read or refused in words."""
     rng = np.random.default_rng(2)
-    for kind in ("PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP"):
+    for kind in ("PNG", "JPEG", "WEBP", "AVIF", "TIFF", "GIF", "BMP"):
         whole = np.frombuffer(written(quarters(), kind), np.uint8)
         for _ in range(80):
             broken = whole.copy()

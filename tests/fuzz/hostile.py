@@ -234,6 +234,10 @@ START_IMAGES: dict[str, tuple[Callable[[], bytes], str | None]] = {
         lambda: photo(2_824, "WEBP", lossless=True, quality=0, method=0),
         None,
     ),
+    "AVIF of 8 million pixels": (
+        lambda: photo(2_824, "AVIF", "RGBA", speed=10, subsampling="4:4:4"),
+        None,
+    ),
     "GIF of 4,000 million pixels": (lambda: _gif_of(65_535), "pixels"),
     "GIF of 20 million pixels": (lambda: photo(PHOTO_SIDE, "GIF", "L"), None),
     "GIF of three million frames": (_gif_frames, "animated"),

@@ -11,6 +11,8 @@ from pathlib import Path
 from PIL import Image, PngImagePlugin
 
 from picowatch.metadata import parameters_text, picowatch_json
+from picowatch.outbox.encoding import Output
+from picowatch.outbox.formats import FORMATS
 from picowatch.recipe.fields import FIRST_NAME_OF, Hires
 from picowatch.recipe.request import EmbeddingUse, LoraUse
 from tests.catalog import pickled
@@ -132,8 +134,12 @@ def _pictures_with_settings() -> Iterator[bytes]:
     yield _png(generator="picodiffusion", prompt="a", steps="3", cfg="7", lora="x")
     exif = Image.Exif()
     exif.get_ifd(0x8769)[0x9286] = b"UNICODE\0" + PARAMETERS.encode("utf-16-be")
-    for kind in ("JPEG", "WEBP", "PNG"):
+    for kind in ("JPEG", "WEBP", "AVIF", "PNG"):
         yield _encoded(kind, exif=exif)
+    for name in FORMATS:
+        texts = {"parameters": PARAMETERS, "picowatch": CHUNK}
+        picture = Image.new("RGB", (4, 3))
+        yield Output(FORMATS[name]).encoded(f"a{FORMATS[name].ending}", picture, texts)
 
 
 def _png_texts() -> Iterator[bytes]:
@@ -148,7 +154,7 @@ def _png_texts() -> Iterator[bytes]:
 
 
 def _pictures() -> Iterator[bytes]:
-    for kind in ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF"):
+    for kind in ("PNG", "JPEG", "WEBP", "AVIF", "BMP", "TIFF", "GIF"):
         yield _encoded(kind)
     exif = Image.Exif()
     exif[0x0112] = 6

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 from hypothesis import given
+from PIL import Image
 
 from picowatch.errors import PictureUnreadable
 from picowatch.metadata import Chunk, picowatch_json, read_chunk, texts_of
@@ -131,7 +132,7 @@ def test_latin1_goes_into_text_chunks_and_the_rest_into_international_ones(
     text: str, kind: bytes
 ) -> None:
     """tEXt is defined as Latin-1 without NUL; iTXt is UTF-8."""
-    content = encode_png(1, 1, b"rgb", {"parameters": text})
+    content = encode_png(Image.new("RGB", (1, 1)), {"parameters": text})
     assert kind + b"parameters" in content
     assert texts_of(content) == {"parameters": text}
 
@@ -140,4 +141,4 @@ def test_latin1_goes_into_text_chunks_and_the_rest_into_international_ones(
 def test_a_key_that_readers_misunderstand_is_a_programming_error(keyword: str) -> None:
     """`prompt` is ComfyUI's and Easy Diffusion's."""
     with pytest.raises(ValueError, match="PNG key"):
-        encode_png(1, 1, b"rgb", {keyword: "a corgi"})
+        encode_png(Image.new("RGB", (1, 1)), {keyword: "a corgi"})

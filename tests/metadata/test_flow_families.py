@@ -4,6 +4,7 @@ from io import BytesIO
 from typing import Any
 
 import pytest
+from PIL import Image
 from sd_parsers import ParserManager
 
 from picowatch.metadata import PARAMETERS, PICOWATCH, parameters_text, picowatch_json, recipe_yaml
@@ -69,7 +70,7 @@ def test_sd_parsers_reads_it(family: str) -> None:
     """Prompt, sampler, schedule, and Forge's own keys."""
     request = request_of(RECIPES[family])
     parsers: Any = ParserManager()
-    found = parsers.parse(BytesIO(encode_png(8, 8, bytes(8 * 8 * 3), texts_of(request))))
+    found = parsers.parse(BytesIO(encode_png(Image.new("RGB", (8, 8)), texts_of(request))))
     assert [text.value for text in found.prompts] == [request.prompt]
     (sampler,) = found.samplers
     assert (sampler.name, sampler.model.name) == (request.sampler, request.checkpoint)

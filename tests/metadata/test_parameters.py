@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from PIL import Image
 from sd_parsers import ParserManager
 from sd_parsers.parsers import AUTOMATIC1111Parser
 
@@ -245,7 +246,7 @@ def test_a_whole_picture_is_read_by_sd_parsers(prompt: str) -> None:
     """With both chunks, in Latin-1 and in UTF-8."""
     request = replace(CORGI, prompt=prompt)
     texts = {PARAMETERS: parameters_text(request, "0.1.0"), PICOWATCH: '{"a": "🐶"}'}
-    picture = BytesIO(encode_png(8, 8, bytes(8 * 8 * 3), texts))
+    picture = BytesIO(encode_png(Image.new("RGB", (8, 8)), texts))
     parsers: Any = ParserManager()
     found = parsers.parse(picture)
     assert found.generator.value == "AUTOMATIC1111"

@@ -4,8 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from picowatch.errors import PictureUnreadable
 from picowatch.metadata import PICOWATCH, read_chunk, read_texts, recipe_yaml
+from picowatch.outbox.formats import PILLOW_NAMES
 from picowatch.outbox.gallery.thumbnails import thumbnail_of
 from picowatch.outbox.listing import request_of
 from picowatch.outbox.png import SHEET_KEYWORD
@@ -37,14 +40,14 @@ def sheet_entry(root: Path, file: str, width: int, height: int, text: str) -> di
     return _entry(root, file) | named | size | {"sheet": axes, "cells": cells}
 
 
-def entry_from_png(root: Path, file: str) -> dict[str, Any] | None:
+def entry_from_picture(root: Path, file: str) -> dict[str, Any] | None:
     """The entry of a picture that is not listed, from its own texts; None if it has none."""
     try:
         texts = read_texts(root / file)
         if SHEET_KEYWORD in texts:
             return sheet_entry(root, file, *_size(root / file), texts[SHEET_KEYWORD])
         chunk = read_chunk(texts[PICOWATCH])
-    except (PictureUnreadable, KeyError):
+    except (PictureUnreadable, KeyError, OSError):
         return None
     own = {
         "file": file,
@@ -69,7 +72,6 @@ def _entry(root: Path, file: str) -> dict[str, Any]:
 
 
 def _size(path: Path) -> tuple[int, int]:
-    """Width and height of a PNG, from its header (https://www.w3.org/TR/png/#11IHDR)."""
-    with path.open("rb") as file:
-        header = file.read(24)
-    return int.from_bytes(header[16:20]), int.from_bytes(header[20:24])
+    """Width and height of a picture, from its header."""
+    with Image.open(path, formats=PILLOW_NAMES) as picture:
+        return picture.size

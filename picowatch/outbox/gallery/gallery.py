@@ -19,7 +19,7 @@ from typing import Any
 from PIL import Image
 
 from picowatch.files.atomic import write_atomically
-from picowatch.outbox.gallery.entries import entry_from_png, picture_entry, sheet_entry
+from picowatch.outbox.gallery.entries import entry_from_picture, picture_entry, sheet_entry
 from picowatch.outbox.gallery.pages import Pages
 from picowatch.outbox.gallery.thumbnails import Thumbnails
 from picowatch.outbox.listing import Listing
@@ -178,7 +178,9 @@ class Gallery:
         for file in picture_files(self._root):
             self._go_on()
             line = lines.get(file)
-            entry = picture_entry(self._root, line) if line else entry_from_png(self._root, file)
+            entry = (
+                picture_entry(self._root, line) if line else entry_from_picture(self._root, file)
+            )
             if entry is not None:
                 entries.append(entry)
         order = {file: index for index, file in enumerate(lines)}

@@ -9,6 +9,7 @@ from PIL import Image
 
 from picowatch.files.atomic import write_atomically
 from picowatch.files.inside import open_regular
+from picowatch.outbox.formats import PILLOW_NAMES
 
 SIDE = 384  # pixels of the longer side: sharp in a row of 190 on a dense display
 QUALITY = 80
@@ -47,7 +48,7 @@ class Thumbnails:
         try:
             with (
                 os.fdopen(open_regular(self._root / file), "rb") as opened,
-                Image.open(opened, formats=("PNG",)) as picture,
+                Image.open(opened, formats=PILLOW_NAMES) as picture,
             ):
                 if picture.width * picture.height <= MOST_PIXELS:
                     self.write(file, picture.convert("RGB"))

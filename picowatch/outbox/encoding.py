@@ -1,0 +1,98 @@
+"""Pictures as files: encoded in the format that their names end with, with their texts inside."""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
+
+from PIL import Image, features
+
+from picowatch.errors import SettingsInvalid
+from picowatch.metadata.exif import PARAMETERS, comment_segments, exif_of, fitting_into_jpeg
+from picowatch.outbox.formats import FORMATS, PNG, Format, format_of
+from picowatch.outbox.png import encode_png
+from picowatch.settings import LOSSLESS, Quality, Settings
+
+log = logging.getLogger("picowatch")
+
+# Pillow's names of what it may have been built without.
+_FEATURES = {"jpeg": "jpg", "webp": "webp", "avif": "avif"}
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """How pictures are written: the settings `format`, `quality` and `sidecar`."""
+
+    format: Format = PNG
+    quality: Quality = "auto"
+    has_sidecars: bool = False
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Output":
+        return cls(FORMATS[settings.format], settings.quality, settings.sidecar != "none")
+
+    def encoded(
+        self,
+        file: str,
+        picture: Image.Image,
+        texts: Mapping[str, str],
+        go_on: Callable[[], None] = lambda: None,
+    ) -> bytes:
+        """The bytes of an RGB picture, with its texts by keyword, as the file's ending says.
+
+        `go_on` is called meanwhile; what it raises ends the writing. Raises OSError where the
+        picture is larger than the format allows.
+        """
+        kind = format_of(file)
+        if max(picture.size) > kind.longest_side:
+            raise OSError(
+                f"{picture.width}x{picture.height} is more than the {kind.longest_side:,} pixels a "
+                f"side that {kind.name} allows. Use the setting format: png"
+            )
+        go_on()
+        match kind.name:
+            case "png":
+                return encode_png(picture, texts, go_on)
+            case "jpeg":
+                # Full colour resolution: pictures are drawn with edges between pure colours.
+                options = {"subsampling": "4:4:4", "optimize": True, **_jpeg_texts(file, texts)}
+            case "avif":
+                options = {"subsampling": "4:4:4", "exif": exif_of(texts)}
+            case _:
+                options = {"exif": exif_of(texts)}
+        content = BytesIO()
+        picture.save(content, kind.pillow_name, **options, **self._quality(kind))
+        go_on()
+        return content.getvalue()
+
+    def _quality(self, kind: Format) -> dict[str, Any]:
+        """The setting is for its format; a file of another one gets that one's usual quality."""
+        if kind != self.format or self.quality == "auto":
+            return {"quality": kind.quality}
+        if self.quality == LOSSLESS:
+            return {"lossless": True}
+        return {"quality": self.quality}
+
+
+def _jpeg_texts(file: str, texts: Mapping[str, str]) -> dict[str, bytes]:
+    fitting = fitting_into_jpeg(texts)
+    left = {keyword: text for keyword, text in texts.items() if keyword not in fitting}
+    if PARAMETERS in left:
+        log.warning(
+            "%s: its prompt is too long for the 64 kB that a JPEG has for settings; only "
+            "picowatch can read them",
+            file,
+        )
+    return {"exif": exif_of(fitting), "extra": comment_segments(left)}
+
+
+def check_format(settings: Settings) -> None:
+    """Refuse a format that this Pillow was built without."""
+    if settings.format != "png" and not features.check(_FEATURES[settings.format]):
+        raise SettingsInvalid(
+            f"format: {settings.format} needs a Pillow with {settings.format.upper()}, which this "
+            "one was built without.",
+            "Install Pillow from PyPI (`pip install --force-reinstall pillow`), or use another "
+            "format.",
+        )

@@ -1,0 +1,227 @@
+"""The settings `format`, `quality` and `sidecar`; pictures are found whatever their format."""
+
+import json
+import shutil
+from io import BytesIO
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from PIL import ExifTags, Image, features
+from sd_parsers import ParserManager
+
+from picowatch.commands.show import show
+from picowatch.errors import SettingsInvalid
+from picowatch.metadata import PARAMETERS, PICOWATCH, read_texts, texts_of
+from picowatch.outbox.encoding import Output
+from picowatch.outbox.formats import FORMATS
+from picowatch.settings import Settings, load_settings
+from picowatch.testing.digest_engine import digest_pixels
+from tests.house import House
+
+CORGI = "prompt: ein Corgi 🐶, (猫:1.2)\nnegative_prompt: dim\nseed: 7\nsize: 128x64\n"
+ENDING = {name: kind.ending for name, kind in FORMATS.items()}
+OTHERS = ["jpeg", "webp", "avif"]
+
+
+def test_the_setting_takes_what_there_is() -> None:
+    """The formats' names stand in the settings' type, too."""
+    assert get_args(Settings.model_fields["format"].annotation) == tuple(FORMATS)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_picture_of_each_format_holds_its_settings(
+    house: House, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the lists, for `show` and `from:`, beside it as text, and as the latest picture."""
+    house.save("a.yaml", CORGI)
+    assert house.once(format=name, sidecar="txt")
+    file = f"a/0001-7{ENDING[name]}"
+    path = house.outbox / file
+    assert house.pictures() == [line["file"] for line in house.listed()] == [file]
+    with Image.open(path) as picture:
+        assert (picture.format, picture.size) == (name.upper(), (128, 64))
+    parameters = read_texts(path)[PARAMETERS]
+    assert parameters.startswith("ein Corgi 🐶, (猫:1.2)\nNegative prompt: dim\nSteps: 24, ")
+    assert path.with_suffix(".txt").read_text() == f"{parameters}\n"
+    assert (house.outbox / f"latest{ENDING[name]}").read_bytes() == path.read_bytes()
+    assert file in (house.outbox / ".picowatch/gallery/page-00001.js").read_text()
+    show([path], as_json=False)
+    house.save("b.yaml", capsys.readouterr().out)
+    house.save("c.yaml", f"from: {file}\nseed: 8\n")
+    assert house.once(format=name)
+    one, shown, other = (house.chunk(picture).request for picture in house.pictures())
+    assert (shown, other.prompt, other.seed) == (one, one.prompt, 8)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_the_text_stands_where_a1111_writes_it(name: str) -> None:
+    """`UNICODE`, NUL, UTF-16 with the most significant byte first; the chunk in MakerNote."""
+    parameters, chunk = "ein Corgi 🐶\nSteps: 24, Sampler: Euler, CFG scale: 7", '{"a": "猫"}'
+    texts = {PARAMETERS: parameters, PICOWATCH: chunk}
+    content = encoded(name, texts)
+    assert encoded(name, texts) == content, "the same bytes again"
+    assert texts_of(content) == texts
+    with Image.open(BytesIO(content)) as picture:
+        tags = picture.getexif().get_ifd(ExifTags.IFD.Exif)
+    comment = tags[ExifTags.Base.UserComment]
+    assert comment == b"UNICODE\0" + parameters.encode("utf-16-be")
+    assert tags[ExifTags.Base.MakerNote] == f"picowatch:{chunk}".encode()
+    assert tags[ExifTags.Base.ColorSpace] == 1
+
+
+@pytest.mark.parametrize("name", ["jpeg", "webp"])
+def test_sd_parsers_reads_it(name: str) -> None:
+    """It knows no AVIF."""
+    text = (
+        "a corgi, für mich\nNegative prompt: dim\nSteps: 24, Sampler: Euler, CFG scale: 7, Seed: 3"
+    )
+    parsers: Any = ParserManager()
+    found = parsers.parse(BytesIO(encoded(name, {PARAMETERS: text, PICOWATCH: "{}"})))
+    assert [prompt.value for prompt in found.prompts] == ["a corgi, für mich"]
+    assert found.samplers[0].parameters["seed"] == "3"
+
+
+def encoded(name: str, texts: dict[str, str], **options: Any) -> bytes:
+    output = Output(FORMATS[name], **options)
+    return output.encoded(f"a{ENDING[name]}", Image.radial_gradient("L").convert("RGB"), texts)
+
+
+@pytest.mark.parametrize("length", [9_000, 15_000, 20_000])
+def test_no_prompt_is_too_long_for_a_jpeg(house: House, length: int) -> None:
+    """What its 64 kB for EXIF lack follows in comments; the log says so."""
+    house.save("a.yaml", f"prompt: '{'ein 猫, ' * (length // 7)}'\nseed: 7\n")
+    assert house.once(format="jpeg"), house.log()
+    (file,) = house.pictures()
+    request = house.chunk(file).request
+    assert len(request.prompt) > length - 20
+    assert read_texts(house.outbox / file)[PARAMETERS].startswith(request.prompt)
+    assert ("only picowatch can read them" in house.log()) == (length * 2 > 65_000 - 300)
+
+
+def test_every_png_says_that_it_is_srgb(house: House) -> None:
+    """Pictures and contact sheets, before their pixels."""
+    house.save("a.yaml", "prompt: a star\nseed: 7\ngrid: true\nsize: 64x64\n")
+    assert house.once()
+    assert len(house.pictures()) == 2
+    for file in house.pictures():
+        before_pixels = (house.outbox / file).read_bytes().partition(b"IDAT")[0]
+        assert b"\0\0\0\1sRGB\0\xae\xce\x1c\xe9" in before_pixels
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_contact_sheets_have_the_format_too(house: House, name: str) -> None:
+    """With what they show inside; a lost gallery shows them again."""
+    house.save("a.yaml", "prompt: a star\nseed: 7\nsize: 64x64\nsweep: {steps: [2, 3]}\n")
+    assert house.once(format=name)
+    sheet = f"a/0003-sheet{ENDING[name]}"
+    assert sheet in house.pictures()
+    shutil.rmtree(house.outbox / ".picowatch/gallery")
+    assert house.once(format="png")
+    page = (house.outbox / ".picowatch/gallery/page-00001.js").read_text()
+    (line,) = (line for line in page.splitlines() if sheet in line and '"cells"' in line)
+    assert json.loads(line.removeprefix("picture(").removesuffix(");"))["cells"] == [
+        f"a/0001-7{ENDING[name]}",
+        f"a/0002-7{ENDING[name]}",
+    ]
+
+
+def test_the_format_is_no_part_of_an_image(house: House) -> None:
+    """The same recipe makes nothing again; numbers go on; a new ledger knows all pictures."""
+    for number, name in enumerate(FORMATS, 1):
+        house.save("a.yaml", f"prompt: a star\nsize: 64x64\nseed: {[*range(number)]}\n")
+        assert house.once(format=name)
+    expected = [f"a/{n + 1:04}-{n}{ending}" for n, ending in enumerate(ENDING.values())]
+    assert house.pictures() == expected
+    assert [path.name for path in house.outbox.glob("latest.*")] == ["latest.avif"]
+    (house.outbox / ".picowatch/ledger.sqlite").unlink()
+    house.save("a.yaml", "prompt: a star\nsize: 64x64\nseed: [0, 1, 2, 3, 4]\n")
+    assert house.once(format="jpeg")
+    assert house.pictures() == [*expected, "a/0005-4.jpg"]
+    house.save("a.yaml", "prompt: a star\nsize: 64x64\nseed: [4, 3, 2, 1]\n")
+    assert house.once(format="webp")
+    assert house.pictures() == [*expected, "a/0005-4.jpg"]
+
+
+def test_lossless_and_quality(house: House) -> None:
+    """Lossless gives the pixels; less quality fewer bytes."""
+    house.save("a.yaml", "prompt: a star\nseed: 7\nsize: 64x64\n")
+    assert house.once(format="webp", quality="lossless")
+    with Image.open(house.outbox / "a/0001-7.webp") as picture:
+        assert picture.tobytes() == digest_pixels(house.chunk("a/0001-7.webp").request)
+    for name in OTHERS:
+        sizes = [len(encoded(name, {}, quality=quality)) for quality in (20, "auto", 100)]
+        assert sizes[0] < sizes[1] < sizes[2]
+
+
+def test_what_exists_is_never_overwritten(house: House) -> None:
+    """A picture of another format or a text with that name takes the number."""
+    (house.outbox / "a").mkdir(parents=True)
+    (house.outbox / "a/0001-7.txt").write_text("mine")
+    (house.outbox / "a/0002-7.webp").write_text("mine")
+    house.save("a.yaml", CORGI)
+    assert house.once(format="jpeg", sidecar="txt")
+    assert (house.outbox / "a/0003-7.txt").read_text().startswith("ein Corgi")
+    assert (house.outbox / "a/0001-7.txt").read_text() == "mine"
+
+
+def test_a_text_that_appears_meanwhile_stays(house: House) -> None:
+    """It is named in the log; the picture does not fail."""
+
+    def write_first(batch: object) -> None:
+        (house.outbox / "a").mkdir(exist_ok=True)
+        (house.outbox / "a/0001-7.txt").write_text("mine")
+
+    house.engine.before_batch = write_first
+    house.save("a.yaml", CORGI)
+    assert house.once(sidecar="txt")
+    assert house.pictures() == ["a/0001-7.png"]
+    assert (house.outbox / "a/0001-7.txt").read_text() == "mine"
+    assert "a/0001-7.txt exists already; it was not overwritten" in house.log()
+
+
+def test_sidecars_are_neither_images_nor_problems(house: House) -> None:
+    """Whatever they are called; a deleted one stays deleted, like a deleted picture."""
+    house.save("a.yaml", CORGI + "count: 2\n")
+    assert house.once(sidecar="txt", file_name="{number}.error")
+    assert house.pictures() == ["a/1.error_.png", "a/2.error_.png"]
+    (house.outbox / "a/1.error_.txt").unlink()
+    (house.outbox / "a/2.error_.png").unlink()
+    assert house.once(sidecar="txt", file_name="{number}.error")
+    names = sorted(path.name for path in (house.outbox / "a").iterdir())
+    assert names == ["1.error_.png", "2.error_.txt"]
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_format_that_pillow_lacks_is_an_error_at_the_start(
+    house: House, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With what to do."""
+    monkeypatch.setattr(features, "check", lambda feature: False)
+    with pytest.raises(SettingsInvalid, match=f"format: {name} needs a Pillow with .*PyPI"):
+        house.once(format=name)
+    assert house.once(format="png")
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"FORMAT": "gif"}, "Input should be 'png', 'jpeg', 'webp' or 'avif'"),
+        ({"FORMAT": "jpeg", "QUALITY": "0"}, "a whole number from 1 to 100, or lossless"),
+        ({"FORMAT": "jpeg", "QUALITY": "best"}, "a whole number from 1 to 100, or lossless"),
+        ({"FORMAT": "avif", "QUALITY": "lossless"}, "'lossless' does not exist for avif"),
+        ({"SIDECAR": "json"}, "Input should be 'none' or 'txt'"),
+    ],
+)
+def test_wrong_settings_are_explained(variables: dict[str, str], words: str) -> None:
+    """By name, value and what goes."""
+    with pytest.raises(SettingsInvalid, match=words):
+        load_settings({}, {f"PICOWATCH_{name}": value for name, value in variables.items()})
+
+
+def test_a_picture_that_is_too_large_for_its_format_fails_in_words(tmp_path: Path) -> None:
+    """WebP has 14 bits for a side."""
+    wide = Image.new("RGB", (16_384, 1))
+    with pytest.raises(OSError, match=r"16,383 pixels a side that webp allows.*format: png"):
+        Output(FORMATS["webp"]).encoded("a.webp", wide, {})
+    assert Output(FORMATS["jpeg"]).encoded("a.jpg", wide, {})
