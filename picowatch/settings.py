@@ -272,10 +272,14 @@ class Settings(BaseModel):
     max_images_per_save: int = Field(
         1000, ge=1, le=1_000_000, description="A save that requests more images is refused."
     )
+    max_picture_megapixels: float = Field(
+        2, gt=0, le=16, description="Larger pictures are reduced to this under size: picture."
+    )
     file_name: str = Field(
         "{number:04}-{seed}",
         description="Names of pictures, without ending. Placeholders: number, seed, recipe, "
-        "checkpoint, sampler, steps, cfg_scale, width, height. {number} is required.",
+        "checkpoint, sampler, steps, cfg_scale, width, height, picture (the start image). {number} "
+        "is required.",
     )
     format: Literal["png", "jpeg", "webp", "avif"] = Field(
         "png",
@@ -314,6 +318,11 @@ class Settings(BaseModel):
         None,
         description="Address that serves Prometheus metrics, like 127.0.0.1:9464. Empty: none.",
     )
+
+    @property
+    def most_picture_pixels(self) -> int:
+        """The limit of `size: picture`."""
+        return int(self.max_picture_megapixels * 1_000_000)
 
     @property
     def state_folder(self) -> Path:
@@ -502,7 +511,7 @@ def _check_placeholders(template: str, where: str) -> None:
 def _sample_name(template: str, where: str, number: int, other: int) -> str:
     """The template's name for a picture with this number, and this value for all the rest."""
     sample: dict[str, Any] = dict.fromkeys(("checkpoint", "sampler"), str(other))
-    sample["recipe"] = "x"  # a folder's pictures are of one recipe
+    sample |= {"recipe": "x", "picture": str(other)}  # a folder's pictures are of one recipe
     sample |= dict.fromkeys(("seed", "steps", "width", "height"), other)
     sample |= {"number": number, "cfg_scale": other}
     try:

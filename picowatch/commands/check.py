@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from picowatch.catalog import Catalog
 from picowatch.errors import FAILED, SUCCEEDED, PictureUnreadable
@@ -19,6 +19,8 @@ from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import harmless
 from picowatch.recipe.resolve.start_image import refuse_unusable
 from picowatch.settings import Settings
+
+Answer = TypeVar("Answer")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -70,31 +72,49 @@ def _read(settings: Settings, file: Path, inventory: Inventory) -> list[Recipe]:
     if path.is_relative_to(inbox):
         name = path.relative_to(inbox).as_posix()
         defaults = defaults_for(inbox, name)
-    pictures = _pictures(settings, file, name)
+    pictures = _Pictures(settings, file, name)
     recipes = read_recipes(
         name,
         content,
         inventory,
         defaults,
         settings.max_images_per_save,
-        lambda picture: texts_of(pictures(picture)),
+        lambda picture: texts_of(pictures.read(picture)),
+        pictures=pictures,
     )
-    refuse_unusable(recipes, lambda picture: check_picture(pictures(picture)))
+    refuse_unusable(recipes, lambda picture: check_picture(pictures.read(picture)))
     return recipes
 
 
-def _pictures(settings: Settings, file: Path, name: str) -> Callable[[str], bytes]:
-    """Reads a picture that the recipe names; outside of the inbox one beside the file will do."""
-    own = NamedPictures(settings.inbox, settings.outbox, name)
-    beside = NamedPictures(file.parent, settings.outbox, name)
+class _Pictures:
+    """The pictures that the recipe names; outside of the inbox those beside the file will do."""
 
-    def read(picture: str) -> bytes:
-        if name == file.name:
+    def __init__(self, settings: Settings, file: Path, name: str) -> None:
+        self.most_pixels = settings.most_picture_pixels
+        folders = [file.parent, settings.inbox] if name == file.name else [settings.inbox]
+        *self._others, self._last = (
+            NamedPictures(folder, settings.outbox, name, self.most_pixels) for folder in folders
+        )
+
+    def read(self, path: str) -> bytes:
+        """The bytes of the picture."""
+        return self._first(lambda pictures: pictures.read(path))
+
+    def matches(self, pattern: str) -> Sequence[str]:
+        return self._first(lambda pictures: pictures.matches(pattern))
+
+    def size(self, path: str) -> tuple[int, int]:
+        return self._first(lambda pictures: pictures.size(path))
+
+    def inside(self, path: str) -> str | None:
+        return self._last.inside(path)
+
+    def _first(self, answer: Callable[[NamedPictures], Answer]) -> Answer:
+        """What the first of them says that finds it."""
+        for pictures in self._others:
             with suppress(PictureUnreadable):
-                return beside.read(picture)
-        return own.read(picture)
-
-    return read
+                return answer(pictures)
+        return answer(self._last)
 
 
 def _folder(settings: Settings, file: Path) -> str:

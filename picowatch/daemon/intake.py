@@ -60,7 +60,9 @@ class Intake:
 
     def __post_init__(self) -> None:
         self._catalog = Catalog(self.settings.models, self.settings.hash_cache)
-        self._start_images = StartImages(self.settings.inbox, self.settings.outbox)
+        self._start_images = StartImages(
+            self.settings.inbox, self.settings.outbox, self.settings.most_picture_pixels
+        )
         self._hashes = ModelHashes(self._catalog)
         self._inventory: Inventory | None = None
         self._to_hash: NotHashed | None = None
@@ -167,7 +169,7 @@ class Intake:
         pictures = self._start_images.named_by(seen.path)
         try:
             recipes = self._recipes(seen, inventory, pictures)
-            refuse_unusable(recipes, pictures.keep)
+            refuse_unusable(recipes, pictures.keep, self.go_on)
             entries = [self._entry(recipe, pictures) for recipe in recipes]
             result = self.ledger.accept(
                 save,
@@ -205,6 +207,7 @@ class Intake:
             self.settings.max_images_per_save,
             pictures.texts,
             self.go_on,
+            pictures,
         )
 
     def _entry(self, recipe: Recipe, pictures: NamedPictures) -> RequestedEntry:

@@ -7,12 +7,14 @@ import struct
 import warnings
 from io import BytesIO
 
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from picowatch.errors import PictureUnreadable
 
 MAX_BYTES = 64 * 1024 * 1024
 FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "BMP", "TIFF", "GIF")
+# Of the names of files in these formats.
+ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".gif")
 # More is refused from the header. So many pixels are checked within a second and 200 MB, the
 # file's own bytes included: Pillow takes 4 bytes a pixel for most, 15 for WebP, and for TIFF up
 # to 12 where one strip holds the whole picture. A JPEG is checked at an eighth of its size,
@@ -33,6 +35,7 @@ MAX_READS = 200_000
 # A TIFF's directory; each number in one of its entries becomes a Python object.
 MAX_TIFF_ENTRIES = 1000
 MAX_TIFF_NUMBERS = 100_000
+_TURNED = (5, 6, 7, 8)  # EXIF's orientations that stand a picture on its side
 _TIFF_STARTS = (b"II*\0", b"MM\0*")
 _BIG_TIFF_STARTS = (b"II+\0", b"MM\0+")
 _SHORT_TIFF_TYPES = (1, 2, 6, 7)  # bytes and texts stay one object
@@ -49,6 +52,23 @@ class FewReads(BytesIO):
         if self._reads > MAX_READS:
             raise OSError("it has too many parts")
         return super().read(size)
+
+
+def is_picture_name(name: str) -> bool:
+    """Whether a file of this name is a picture that can be read, as far as its ending tells."""
+    return name.lower().endswith(ENDINGS)
+
+
+def picture_size(content: bytes) -> tuple[int, int]:
+    """Width and height of a picture, upright, from its header. Raises PictureUnreadable."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        image = _opened(content)
+        try:
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) in _TURNED
+        except Exception as error:
+            raise PictureUnreadable(f"It is damaged: {_reason(error)}.") from error
+    return (image.height, image.width) if turned else image.size
 
 
 def check_picture(content: bytes) -> None:

@@ -27,6 +27,7 @@ WARNING_ENDING = ".warning.txt"
 FILE_ENDINGS = (*ENDINGS, SIDECAR_ENDING, ".yaml", ".yml")
 # At the start of a picture's name; longer ones, which SQLite could not keep, are not ours.
 NUMBER = re.compile(r"^(\d{1,15})(?!\d)")
+SHEET = re.compile(r"/\d+-sheet\.png$")
 # Most file systems take 255 bytes a name, those of encrypted folders fewer (eCryptfs 143); the
 # temporary of an atomic write is shorter.
 MAX_NAME_BYTES = 255
@@ -140,6 +141,7 @@ class OutboxNames:
         fields = {
             "number": number,
             "recipe": PurePosixPath(recipe).stem,
+            "picture": PurePosixPath(request.image).stem,
             "checkpoint": request.checkpoint,
             "sampler": request.sampler,
             "seed": request.seed,
@@ -184,6 +186,11 @@ class OutboxNames:
         if any(lexists(f"{self._outbox}/{path}{end}") for end in (*ENDINGS, SIDECAR_ENDING)):
             return None
         return path + self._kind.ending
+
+
+def is_made_for_people(file: str) -> bool:
+    """Whether a file below the outbox is a contact sheet or a copy: no recipe asked for it."""
+    return "/" not in file or SHEET.search(file) is not None
 
 
 def picture_files(outbox: Path) -> Iterator[str]:

@@ -10,13 +10,16 @@ import json
 import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from picowatch.errors import PictureUnreadable
 from picowatch.files.atomic import remove_leftovers, write_atomically
 from picowatch.files.inside import open_below
-from picowatch.files.pictures import MAX_BYTES, check_picture
+from picowatch.files.matching import pictures_below
+from picowatch.files.pictures import ENDINGS, MAX_BYTES, check_picture, picture_size
 from picowatch.metadata import texts_of
+from picowatch.outbox.names import is_made_for_people
 
 FOLDER = "start-images"
 # Errors that mean that no such picture exists there, or that it is not a regular file.
@@ -28,13 +31,15 @@ NOT_THERE = {
 class StartImages:
     """The pictures that recipes of one inbox and outbox may start from."""
 
-    def __init__(self, inbox: Path, outbox: Path) -> None:
+    def __init__(self, inbox: Path, outbox: Path, most_pixels: int) -> None:
+        """`most_pixels`: the limit of `size: picture`."""
         self._inbox = inbox
         self._outbox = outbox
+        self._most_pixels = most_pixels
 
     def named_by(self, recipe: str) -> "NamedPictures":
         """The pictures that a recipe names."""
-        return NamedPictures(self._inbox, self._outbox, recipe)
+        return NamedPictures(self._inbox, self._outbox, recipe, self._most_pixels)
 
     def remove_all_but(self, digests: Collection[str]) -> None:
         """Delete copies that no queued image needs, and what a crash left."""
@@ -48,6 +53,19 @@ class StartImages:
                     copy.unlink()
 
 
+@dataclass(frozen=True, slots=True)
+class _Base:
+    """Where a picture may be: at `start` + `rest` below `root`.
+
+    The recipe calls it `called` + `rest`.
+    """
+
+    root: Path
+    start: str
+    rest: str
+    called: str = ""
+
+
 class NamedPictures:
     """The pictures that one recipe names, while it is answered.
 
@@ -55,9 +73,11 @@ class NamedPictures:
     be used.
     """
 
-    def __init__(self, inbox: Path, outbox: Path, recipe: str) -> None:
+    def __init__(self, inbox: Path, outbox: Path, recipe: str, most_pixels: int) -> None:
         self._roots = (inbox, outbox)  # resolved at each look: the inbox may be a link
         self._recipe = recipe
+        self.most_pixels = most_pixels
+        self._sizes: dict[str, tuple[int, int]] = {}
         self._refused: dict[str, list[list[int] | None]] = {}
         self._kept: dict[str, str] = {}
 
@@ -84,6 +104,38 @@ class NamedPictures:
         with self._recording(path):
             return texts_of(self._read(path))
 
+    def size(self, path: str) -> tuple[int, int]:
+        """Width and height of the picture, upright. Each is read once."""
+        if path not in self._sizes:
+            with self._recording(path):
+                self._sizes[path] = picture_size(self._read(path))
+        return self._sizes[path]
+
+    def matches(self, pattern: str) -> list[str]:
+        """The pictures that a pattern stands for, in the first of the folders that has any."""
+        for base in self._bases(pattern):
+            try:
+                found = pictures_below(base.root, base.rest, base.start)
+            except OSError as error:
+                raise PictureUnreadable(f"'{pattern}' cannot be read: {error.strerror}.") from error
+            if base.root == self._roots[1]:
+                found = [path for path in found if not is_made_for_people(path)]
+            if found:
+                return [base.called + path.removeprefix(base.start) for path in found]
+        raise PictureUnreadable(
+            f"No picture matches '{pattern}'.",
+            "Put the pictures beside the recipe, or below inbox/ or outbox/, and save the recipe "
+            f"again. Their names end in {', '.join(ENDINGS)}.",
+        )
+
+    def inside(self, path: str) -> str | None:
+        """An absolute path as `inbox/…` or `outbox/…`, None if it leads elsewhere."""
+        for name, root in zip(("inbox", "outbox"), self._roots, strict=True):
+            for folder in (root.absolute(), root.resolve()):
+                if path.startswith(f"{folder}/"):
+                    return f"{name}/{path.removeprefix(f'{folder}/')}"
+        return None
+
     @property
     def refused(self) -> str:
         """The pictures that could not be used, and what was at their paths; "" if all could."""
@@ -109,12 +161,19 @@ class NamedPictures:
 
     def _candidates(self, path: str) -> list[tuple[Path, str]]:
         """Where the picture may be: folder and path below it, in the order of looking."""
+        return [(base.root, base.start + base.rest) for base in self._bases(path)]
+
+    def _bases(self, path: str) -> list["_Base"]:
         inbox, outbox = self._roots
-        beside = str(PurePosixPath(self._recipe).parent / path)
-        found = [(inbox, beside), (inbox, path), (outbox, path)]
-        for name, root in (("inbox", inbox), ("outbox", outbox)):
-            if path.startswith(f"{name}/"):
-                found.append((root, path.removeprefix(f"{name}/")))
+        folder = PurePosixPath(self._recipe).parent.as_posix()
+        found = [
+            _Base(inbox, "" if folder == "." else f"{folder}/", path),
+            _Base(inbox, "", path),
+            _Base(outbox, "", path),
+        ]
+        for name, root in (("inbox/", inbox), ("outbox/", outbox)):
+            if path.startswith(name):
+                found.append(_Base(root, "", path.removeprefix(name), name))
         return found
 
     def _read(self, path: str) -> bytes:

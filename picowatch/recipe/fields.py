@@ -17,11 +17,13 @@ from pydantic.dataclasses import dataclass as pydantic_dataclass
 from picowatch.recipe.read.plain import plain_number
 from picowatch.recipe.samplers import DEFAULT_SAMPLER, SCHEDULE_TYPES
 
+MIN_SIDE, MAX_SIDE = 64, 2048  # pixels, before hires
 SEEDS = 2**32
 MAX_SEED = SEEDS - 1
 RANDOM: Literal["random"] = "random"
 BAKED = "baked"
 SIZE = "size"
+PICTURE = "picture"  # the size that is the start image's
 FROM = "from"
 PROMPTS = ("prompt", "negative_prompt")
 
@@ -64,7 +66,7 @@ class Row:
 
 
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
-Pixels = Annotated[int, Field(ge=64, le=2048, multiple_of=8)]
+Pixels = Annotated[int, Field(ge=MIN_SIDE, le=MAX_SIDE, multiple_of=8)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)]
 ScheduleType = Literal[
     "automatic",
@@ -121,7 +123,7 @@ class Axis:
 _Side = Annotated[
     Pixels | None,
     Row(
-        "Pixels, a multiple of 8; or both at once as size: 512x768.",
+        "Pixels, a multiple of 8; or both at once as size: 512x768, or size: picture.",
         default_text="the checkpoint's native size",
     ),
 ]
@@ -259,7 +261,8 @@ class ImageFields:
     image: Annotated[
         str,
         Row(
-            "Start image (img2img): a path beside the recipe, or under inbox/ or outbox/.",
+            "Start image (img2img): a path beside the recipe, or under inbox/ or outbox/. "
+            "frames/*.png makes one image for each picture that matches.",
             aliases=("init_image",),
             batch="may differ",
             default_text="none",
@@ -282,7 +285,8 @@ class ImageFields:
     mask: Annotated[
         str,
         Row(
-            "The part of the start image to redraw: white areas. A path like that of image.",
+            "The part of the start image to redraw: white areas. A path like that of image, or a "
+            "pattern.",
             needs="image",
             batch="may differ",
             default_text="none",
@@ -390,7 +394,10 @@ ROWS = dict(_rows(RecipeFields))
 # What may stand in a recipe and is gone from a resolved one: `size` stands for width and height,
 # `from` for all that a picture's metadata holds.
 SHORTHANDS = {
-    SIZE: Row("Width and height at once: 512x768.", wanted="text like 512x768"),
+    SIZE: Row(
+        "Width and height at once: 512x768; picture: those of the start image.",
+        wanted="text like 512x768",
+    ),
     FROM: Row(
         "A picture whose settings this recipe starts from; other fields override them.",
         changes_pixels=False,

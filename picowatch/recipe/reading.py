@@ -7,6 +7,7 @@ from functools import cache, lru_cache
 from picowatch.errors import PictureUnreadable
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import Problems, RecipeInvalid
+from picowatch.recipe.pictures import NO_PICTURES, Pictures
 from picowatch.recipe.prompts.prompts import MAX_SIGNS_OF_ALL
 from picowatch.recipe.read.a1111_blocks import begins_parameters
 from picowatch.recipe.read.decoding import decode
@@ -42,6 +43,7 @@ def read_recipes(
     max_images: int = 1000,
     picture_fields: PictureFields = no_pictures,
     go_on: Callable[[], None] = lambda: None,
+    pictures: Pictures = NO_PICTURES,
 ) -> list[Recipe]:
     """The recipes of a file, everything resolved but random seeds; none if it holds only comments.
 
@@ -49,7 +51,8 @@ def read_recipes(
     the `_defaults.yaml` from the inbox's root down to the file's folder. `picture_fields` gives the
     texts in the metadata of a picture that a recipe starts from (`from`), for its path as
     written; it may raise PictureUnreadable. `go_on` is called between two entries; what it raises
-    ends the reading. Raises RecipeInvalid with all problems of the file.
+    ends the reading. `pictures` are those that the recipes may name. Raises RecipeInvalid with all
+    problems of the file.
     """
     problems = Problems()
     layers = [_defaults_layer(file, problems) for file in defaults]
@@ -57,7 +60,7 @@ def read_recipes(
     layers.append(settings)
     _refuse_too_many(len(entries), source, entries, max_images, problems)
     recipes = resolve(
-        entries, layers, inventory, max_images, cache(picture_fields), problems, go_on
+        entries, layers, inventory, max_images, cache(picture_fields), pictures, problems, go_on
     )
     problems.raise_if_any()
     _refuse_too_many(sum(r.image_count for r in recipes), source, entries, max_images, problems)

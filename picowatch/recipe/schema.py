@@ -21,6 +21,7 @@ from picowatch.recipe.fields import (
     HIRES_PREFIX,
     MAX_SEED,
     NO_SWEEP,
+    PICTURE,
     PROMPTS,
     RANDOM,
     ROWS,
@@ -56,19 +57,19 @@ _SEED = r"\+?(?:0|[1-9][0-9]*)|-0"
 _NO_LETTER = "[^A-Za-z0-9+]*"
 _ENDINGS = rf"(?:\.{one_of(['safetensors', 'ckpt', 'pt', 'pth', 'bin'])})?"
 _FOLDER = r"(?:\.\/)?(?:models\/)?(?:(?:checkpoints|vae|loras)\/)?"
-# A path that leads nowhere else: no address, no absolute one, no `..` in it.
+# A path that leads nowhere else: no address, no home folder, no drive, no `..` in it.
 _PATH: Schema = {
     "type": "string",
     "pattern": (
-        r"^(?!\s*(?:\.\/)?(?:[\/~]|[A-Za-z]:|[A-Za-z][A-Za-z0-9+.-]+:\/\/))"
+        r"^(?!\s*(?:\.\/)?(?:~|[A-Za-z]:|[A-Za-z][A-Za-z0-9+.-]+:\/\/))"
         r"(?!\s*(?:[^\/]*\/)*\.\.\s*(?:\/|$))[^\\]*$"
     ),
 }
 _SIDE = rf"0*{one_of(map(str, range(64, 2049, 8)))}"
 _SIZE: Schema = {
     "type": "string",
-    "pattern": rf"^\s*{_SIDE}\s*[xX×*]\s*{_SIDE}\s*$",
-    "patternErrorMessage": "A size is like 512x768: 64 to 2048, multiples of 8.",
+    "pattern": rf"^\s*(?:{_SIDE}\s*[xX×*]\s*{_SIDE}|{one_of([PICTURE])})\s*$",
+    "patternErrorMessage": "A size is like 512x768: 64 to 2048, multiples of 8; or picture.",
 }
 _SWEPT = {name: first for name, first in FIRST_NAME_OF.items() if first not in NO_SWEEP}
 

@@ -6,12 +6,15 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
+from picowatch.errors import PictureUnreadable
 from picowatch.recipe.fields import (
     BAKED,
     HIRES_FIELDS,
     HIRES_PREFIX,
     MAX_SEED,
+    MAX_SIDE,
     NUMBERS,
+    PICTURE,
     PROMPTS,
     RANDOM,
     ROWS,
@@ -25,6 +28,7 @@ from picowatch.recipe.inventory import Checkpoint, Inventory
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.messages.wording import not_multiple_of, wrong_value
+from picowatch.recipe.pictures import Pictures
 from picowatch.recipe.prompts.prompts import mistakes_in
 from picowatch.recipe.read.decoding import FORBIDDEN, invisible
 from picowatch.recipe.read.plain import TRUE_OR_FALSE, number
@@ -38,9 +42,9 @@ from picowatch.recipe.resolve.families import (
 )
 from picowatch.recipe.resolve.hires import PIXEL_UPSCALERS, find_upscaler
 from picowatch.recipe.resolve.installed import MODULE, NotInstalled, find_checkpoint, find_vae
-from picowatch.recipe.resolve.layers import text_of
+from picowatch.recipe.resolve.layers import names_none, text_of
 from picowatch.recipe.resolve.loras import read_loras
-from picowatch.recipe.resolve.start_image import read_path
+from picowatch.recipe.resolve.start_image import named, picture_sides, read_path
 from picowatch.recipe.samplers import (
     DEFAULT_SAMPLER,
     SAMPLERS,
@@ -59,8 +63,9 @@ _RANDOM_WORDS = {"random", "-1", "\N{MINUS SIGN}1"}
 class RecipeBuilder:
     """Builds the recipes of one file from their layers; what is wrong goes to `problems`."""
 
-    def __init__(self, inventory: Inventory, problems: Problems) -> None:
+    def __init__(self, inventory: Inventory, pictures: Pictures, problems: Problems) -> None:
         self._inventory = inventory
+        self._named_pictures = pictures
         self._problems = problems
         # Field, text, LoRAs and position: sweeps and defaults repeat prompts.
         self._checked: set[tuple[str, str, Loras, Position]] = set()
@@ -92,6 +97,7 @@ class RecipeBuilder:
         values |= self._sampling(layer, checkpoint)
         values["loras"] = loras
         values |= self._pictures(layer, checkpoint)
+        values |= self._picture_size(layer, values, checkpoint)
         values |= {"checkpoint": checkpoint.name, "vae": self._vae(layer)}
         try:
             recipe = Recipe.model_validate(values)
@@ -226,12 +232,53 @@ class RecipeBuilder:
 
     def _pictures(self, layer: Layer, checkpoint: Checkpoint) -> dict[str, object]:
         """Start image, mask and hires. What says nothing without them gets its default."""
-        image, mask = (read_path(field, layer, self._problems) for field in ("image", "mask"))
+        image, mask = (
+            read_path(field, layer, self._named_pictures, self._problems)
+            for field in ("image", "mask")
+        )
         hires = bool(layer["hires"].value) if "hires" in layer else False
         values: dict[str, object] = {"image": image, "mask": mask if image else ""}
         values["hires"] = self._hires(layer, not image, checkpoint) if hires else None
         idle = [name for name, row in ROWS.items() if row.needs and not values[row.needs]]
         return values | {name: default_of(name) for name in idle}
+
+    def _picture_size(
+        self, layer: Layer, values: dict[str, Any], checkpoint: Checkpoint
+    ) -> dict[str, int]:
+        """The sides that are to be the start image's; beside a given one in its proportions."""
+        open_sides = [side for side in ("width", "height") if values[side] == PICTURE]
+        if not open_sides:
+            return {}
+        position = layer[open_sides[0]].error_position
+        native = dict.fromkeys(open_sides, checkpoint.native_size)
+        if not values["image"]:
+            if "image" not in layer or names_none(layer["image"]):
+                self._problems.add(
+                    position, "size: picture is the size of the start image. Add image, or a size."
+                )
+            return native
+        try:
+            width, height = self._named_pictures.size(values["image"])
+        except PictureUnreadable as error:
+            message = named(values["image"], str(error))
+            self._problems.add(layer["image"].error_position, message)
+            return native
+        if len(open_sides) == 1:
+            given = next(side for side in ("width", "height") if side not in open_sides)
+            if not isinstance(values[given], int):
+                return native  # what is wrong with it is reported
+            scale = values[given] / (width if given == "width" else height)
+            width, height = max(1, round(width * scale)), max(1, round(height * scale))
+        sides = picture_sides((width, height), *self._limits(checkpoint, values["hires"]))
+        return {name: side for name, side in zip(("width", "height"), sides, strict=True)
+                if name in open_sides}  # fmt: skip
+
+    def _limits(self, checkpoint: Checkpoint, hires: Hires | None) -> tuple[int, int, int]:
+        """Of `size: picture`: the multiple of its sides, the longest one, the most pixels."""
+        rules = checkpoint.rules
+        side = min(MAX_SIDE, int(rules.max_side / (hires.scale if hires else 1)))
+        pixels = self._named_pictures.most_pixels
+        return rules.multiple, side, min(pixels, rules.most_start_pixels or pixels)
 
     def _hires(self, layer: Layer, takes_strength: bool, checkpoint: Checkpoint) -> Hires:
         parts = {

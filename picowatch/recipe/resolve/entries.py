@@ -9,6 +9,7 @@ from picowatch.recipe.fields import FROM, PROMPTS
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.wording import MAX_WARNINGS
+from picowatch.recipe.pictures import Pictures
 from picowatch.recipe.prompts.grammar import probable_mistakes
 from picowatch.recipe.prompts.prompts import MAX_SIGNS_OF_ALL, count_all_signs
 from picowatch.recipe.read.from_picture import FromPicture, PictureFields, read_from
@@ -16,6 +17,7 @@ from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve.building import RecipeBuilder
 from picowatch.recipe.resolve.families import family_warnings
 from picowatch.recipe.resolve.layers import merged, names_none, normalised
+from picowatch.recipe.resolve.patterns import read_patterns, wants_one_sheet
 from picowatch.recipe.resolve.start_image import idle_fields, read_path
 from picowatch.recipe.resolve.sweep import WrittenAxis, combinations, read_axes
 from picowatch.recipe.written import Entry, Layer, Written
@@ -30,6 +32,7 @@ def resolve(
     inventory: Inventory,
     max_images: int,
     picture_fields: PictureFields,
+    pictures: Pictures,
     problems: Problems,
     go_on: Callable[[], None],
 ) -> list[Recipe]:
@@ -41,12 +44,13 @@ def resolve(
     *defaults, settings = [normalised(layer, problems) for layer in layers]
     recipes: list[Recipe] = []
     images = 0
-    builder = RecipeBuilder(inventory, problems)
+    builder = RecipeBuilder(inventory, pictures, problems)
     for entry_index, entry in enumerate(entries):
         go_on()
         own = normalised(entry.layer, problems)
         layer = merged([*defaults, settings, own])
-        picture = _picture(layer.pop(FROM, None), picture_fields, settings | own, problems)
+        given = settings | own
+        picture = _picture(layer.pop(FROM, None), picture_fields, pictures, given, problems)
         if picture is None:
             continue
         from_picture = normalised(picture.layer, problems)
@@ -59,30 +63,58 @@ def resolve(
             or _are_too_long(axes, layer, sweep, problems)
         ):
             continue
+        each = read_patterns(layer, pictures, problems)
+        if each and _match_too_many(each, axes, images, max_images, layer, problems):
+            continue
+        if each and (axes or wants_one_sheet(layer)):
+            axes, each = [each, *axes], None
         swept_names = {name for axis in axes for value in axis.values for name in value.overlay}
         theirs = from_picture.keys() - settings.keys() - own.keys()
         theirs |= own.keys() if entry.forgives else set()
-        found = []
-        for combination in combinations(axes, layer):
-            go_on()
-            recipe = builder.build(
-                dict(combination), entry.position, entry_index, theirs - swept_names
-            )
-            found += [recipe] if recipe else []
-        if not found:
-            continue
-        warnings = [*entry.warnings, *picture.warnings]
-        swept = {name: w for axis in axes for name, w in axis.values[0].overlay.items()}
-        warnings += _idle(picture.layer, found)
-        warnings += _not_honoured(found, settings | own, inventory)
-        if entry.forgives:
-            warnings += _idle(own, found)
-        else:
-            _refuse_idle(own | swept, found, problems)
-        recipe = found[0].swept(tuple(axis.axis for axis in axes), found) if axes else found[0]
-        recipes.append(recipe.warned(warnings))
-        images += recipe.image_count
+        for one in combinations([each] if each else [], layer):
+            found = []
+            for combination in combinations(axes, one):
+                go_on()
+                recipe = builder.build(
+                    dict(combination), entry.position, entry_index, theirs - swept_names
+                )
+                found += [recipe] if recipe else []
+            if not found:
+                continue
+            warnings = [*entry.warnings, *picture.warnings]
+            swept = {name: w for axis in axes for name, w in axis.values[0].overlay.items()}
+            warnings += _idle(picture.layer, found)
+            warnings += _not_honoured(found, settings | own, inventory)
+            if entry.forgives:
+                warnings += _idle(own, found)
+            else:
+                _refuse_idle(own | swept, found, problems)
+            recipe = found[0].swept(tuple(axis.axis for axis in axes), found) if axes else found[0]
+            recipes.append(recipe.warned(warnings))
+            images += recipe.image_count
     return recipes
+
+
+def _match_too_many(
+    each: WrittenAxis,
+    axes: Sequence[WrittenAxis],
+    before: int,
+    max_images: int,
+    layer: Layer,
+    problems: Problems,
+) -> bool:
+    """Whether a pattern stands for none, which is a problem already, or for too many pictures."""
+    images = prod(len(axis.values) for axis in (each, *axes))
+    if before + images <= max_images:
+        return not each.values
+    combined = " With the sweep" if axes else " Together"
+    problems.add(
+        layer[each.label].error_position,
+        f"'{shown(str(layer[each.label].value))}' matches {len(each.values):,} pictures.{combined} "
+        f"this file requests {before + images:,} images; one save may request {max_images:,} "
+        "(the setting max_images_per_save).",
+    )
+    return True
 
 
 def _not_honoured(found: Sequence[Recipe], written: Layer, inventory: Inventory) -> Iterator[str]:
@@ -114,12 +146,16 @@ def _doubtful_predictions(found: Sequence[Recipe], inventory: Inventory) -> list
 
 
 def _picture(
-    written: Written | None, picture_fields: PictureFields, given: Layer, problems: Problems
+    written: Written | None,
+    picture_fields: PictureFields,
+    pictures: Pictures,
+    given: Layer,
+    problems: Problems,
 ) -> FromPicture | None:
     """The settings of the picture that an entry starts from, if it does; None if they failed."""
     if written is None or names_none(written):
         return FromPicture({})
-    path = read_path(FROM, {FROM: written}, problems)
+    path = read_path(FROM, {FROM: written}, pictures, problems)
     return (
         read_from(replace(written, value=path), picture_fields, given, problems) if path else None
     )

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 
-from picowatch.recipe.fields import FIRST_NAME_OF, HIRES_FIELDS, SIZE
+from picowatch.recipe.fields import FIRST_NAME_OF, HIRES_FIELDS, PICTURE, SIZE
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import did_you_mean
 from picowatch.recipe.messages.wording import wrong_value
@@ -122,6 +122,9 @@ def _split_size(layer: Layer, problems: Problems) -> None:
         problems.add(
             written.error_position, "size together with width or height: keep one of them."
         )
+        return
+    if isinstance(written.value, str) and written.value.strip().casefold() == PICTURE:
+        layer["width"] = layer["height"] = replace(written, value=PICTURE)
         return
     sides = _SIDES.fullmatch(str(written.value).strip())
     if not sides or not isinstance(written.value, str):

@@ -4,8 +4,9 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 
 from picowatch.errors import PictureUnreadable
-from picowatch.recipe.fields import HIRES_FIELDS, ROWS
+from picowatch.recipe.fields import HIRES_FIELDS, MIN_SIDE, ROWS
 from picowatch.recipe.messages.problems import Problem, Problems, RecipeInvalid, shown
+from picowatch.recipe.pictures import Pictures
 from picowatch.recipe.read.decoding import FORBIDDEN, invisible
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve.layers import names_none, text_of
@@ -22,12 +23,18 @@ _NEEDS = {
 }
 
 
-def read_path(field: str, layer: Layer, problems: Problems) -> str:
-    """The picture's path as the recipe names it, or "" for none."""
+def read_path(field: str, layer: Layer, pictures: Pictures, problems: Problems) -> str:
+    """The picture's path as the recipe names it, or "" for none.
+
+    An absolute one inside the folders becomes `inbox/…` or `outbox/…`: it means the same
+    wherever the folders are.
+    """
     text = text_of(field, layer, problems)
     if text is None or names_none(layer[field]):
         return ""
     path = text.strip().removeprefix("./")
+    if path.startswith("/") and ".." not in path.split("/"):
+        path = pictures.inside(path) or path
     why = why_no_path(path)
     if why:
         problems.add(layer[field].error_position, f"{field} {why}")
@@ -35,17 +42,42 @@ def read_path(field: str, layer: Layer, problems: Problems) -> str:
     return path
 
 
-def refuse_unusable(recipes: Sequence[Recipe], use: Callable[[str], object]) -> None:
-    """Raise RecipeInvalid with all start images and masks for which `use` raises."""
+def refuse_unusable(
+    recipes: Sequence[Recipe],
+    use: Callable[[str], object],
+    go_on: Callable[[], None] = lambda: None,
+) -> None:
+    """Raise RecipeInvalid with all start images and masks for which `use` raises.
+
+    `go_on` is called between two of them.
+    """
     found: list[Problem] = []
     for recipe in recipes:
         for field, path in recipe.pictures:
+            go_on()
             try:
                 use(path)
             except PictureUnreadable as error:
-                found += recipe.problem_at(field, str(error)).problems
+                found += recipe.problem_at(field, named(path, str(error))).problems
     if found:
         raise RecipeInvalid(list(dict.fromkeys(found)))
+
+
+def named(path: str, words: str) -> str:
+    """What is wrong with a picture, with its name: a pattern stands for many."""
+    return words if path in words else f"'{shown(path)}': {words}"
+
+
+def picture_sides(
+    size: tuple[int, int], multiple: int, most_side: int, most_pixels: int
+) -> tuple[int, int]:
+    """A picture's size as a recipe can have it: no larger than the limits, sides of multiples."""
+    width, height = size
+    shrink = min(1, most_side / max(size), (most_pixels / (width * height)) ** 0.5)
+    least = -(-MIN_SIDE // multiple) * multiple
+    most = most_side // multiple * multiple
+    sides = [max(least, min(most, round(side * shrink / multiple) * multiple)) for side in size]
+    return sides[0], sides[1]
 
 
 def why_no_path(path: str) -> str | None:

@@ -1,0 +1,53 @@
+"""The pictures that a recipe names, as the recipe may ask for them: it never opens files itself."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from picowatch.errors import PictureUnreadable
+
+
+def is_pattern(path: str) -> bool:
+    """Whether a path may stand for several pictures."""
+    return "*" in path or "?" in path
+
+
+class Pictures(Protocol):
+    """Answers questions about the pictures of one recipe, named as the recipe names them.
+
+    What looks at files raises PictureUnreadable if it cannot.
+    """
+
+    def matches(self, pattern: str) -> Sequence[str]:
+        """The pictures that a pattern like `frames/*.png` stands for, in natural order."""
+        ...
+
+    def size(self, path: str) -> tuple[int, int]:
+        """Width and height of a picture, upright."""
+        ...
+
+    def inside(self, path: str) -> str | None:
+        """An absolute path as `inbox/…` or `outbox/…`, None if it leads elsewhere."""
+        ...
+
+    @property
+    def most_pixels(self) -> int:
+        """The limit of `size: picture`: larger pictures are reduced."""
+        ...
+
+
+class NoPictures:
+    """Where pictures cannot be looked at."""
+
+    most_pixels = 2_000_000
+
+    def matches(self, pattern: str) -> Sequence[str]:
+        raise PictureUnreadable("pictures cannot be read here.")
+
+    def size(self, path: str) -> tuple[int, int]:
+        raise PictureUnreadable("pictures cannot be read here.")
+
+    def inside(self, path: str) -> str | None:
+        return None
+
+
+NO_PICTURES = NoPictures()
