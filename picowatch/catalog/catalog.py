@@ -27,8 +27,9 @@ from picowatch.catalog.models import (
     Refused,
     folders_of,
 )
+from picowatch.catalog.pipelines import only_lends
 from picowatch.catalog.recognise import expect_rendered, expect_usable, recognise
-from picowatch.catalog.transformer_files import Installed, completed, files_of
+from picowatch.catalog.transformer_files import Installed, completed, files_below, files_of
 from picowatch.catalog.vaes import families_of, recognise_vae_folder
 from picowatch.catalog.wildcards import WildcardFiles
 from picowatch.errors import ModelRefused
@@ -164,6 +165,16 @@ class Catalog:
             digest = self._hashes.sha256(file.path, on_block=on_block)
             lines.update(f"{digest}  {file.relative}\n".encode())
         return lines.hexdigest()
+
+    def files_below(self, model: Model) -> dict[str, Path]:
+        """All files of a transformer and of what completes it, by their paths below models/."""
+        kinds: tuple[Kind, ...] = ("checkpoint", "text_encoder", "vae")
+        installed = {one.path: one for kind in kinds for one in _models(self._scan_kind(kind))}
+        used = {model.path: model}
+        for part in model.parts:
+            places = (part.weights, part.folder, part.folder.parent)
+            used |= {path: installed[path] for path in places if path and path in installed}
+        return files_below(list(used.values()))
 
     def weights_hash(self, model: Model) -> str:
         """How A1111 identifies a LoRA: sha256 of the bytes after the safetensors header."""
@@ -374,12 +385,19 @@ def _model(name: str, path: Path, found: Recognised) -> Model:
     by_name = variant != found.variant
     found = replace(found, variant=variant)
     sizes = [file.path.stat().st_size for file in folder_files(path)] if folder else []
+    missing = ""
+    if folder and found.kind == "checkpoint" and found.family in FLOWS and only_lends(path):
+        missing = (
+            f"{path.name}/ has no weights in transformer/: it only completes transformer files. To "
+            "render with it, copy the whole folder."
+        )
     return Model(
         name=name,
         layout="folder" if folder else "file",
         path=path,
         bytes=sum(sizes) if folder else path.stat().st_size,
         by_name=by_name,
+        missing=missing,
         **asdict(found),
     )
 

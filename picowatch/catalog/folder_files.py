@@ -10,6 +10,7 @@ from picowatch.errors import ModelRefused
 
 INDEX = "model_index.json"
 PICKLE_ENDINGS = {".bin", ".ckpt", ".pt", ".pth"}
+WEIGHTS_ENDINGS = {".safetensors"} | PICKLE_ENDINGS
 # The parts of a checkpoint, of any family.
 _PARTS = (
     *("scheduler", "unet", "transformer", "vae", "processor"),

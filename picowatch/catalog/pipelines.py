@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from picowatch.catalog.configs import read_json
-from picowatch.catalog.folder_files import INDEX, check_files, check_weights, is_file, is_folder
+from picowatch.catalog.folder_files import (
+    INDEX,
+    WEIGHTS_ENDINGS,
+    check_files,
+    check_weights,
+    is_file,
+    is_folder,
+)
 from picowatch.catalog.models import Recognised
 from picowatch.errors import ModelRefused
 from picowatch.recipe.messages.problems import shown
@@ -197,7 +204,8 @@ def recognise_pipeline(folder: Path, pipeline: Pipeline) -> Recognised:
         if part.startswith("tokenizer"):
             _check_vocabulary(folder / part)
         elif part != "scheduler":
-            check_weights(folder / part)
+            if part != "transformer" or not only_lends(folder):
+                check_weights(folder / part)
             check_numbers(f"{part}/config.json", read_json(folder / part / "config.json"))
     transformer = read_json(folder / "transformer" / "config.json")
     index = read_json(folder / INDEX)
@@ -212,6 +220,11 @@ def recognise_pipeline(folder: Path, pipeline: Pipeline) -> Recognised:
     if pipeline.latent_pixels:
         side = min(pipeline.latent_pixels * int(transformer.get("sample_size", 0)), _MOST_PIXELS)
     return Recognised("checkpoint", pipeline.family, side or NATIVE_SIZE, variant=variant)
+
+
+def only_lends(folder: Path) -> bool:
+    """Whether a folder has no weights in transformer/: it may complete transformer files."""
+    return not any(path.suffix in WEIGHTS_ENDINGS for path in (folder / "transformer").iterdir())
 
 
 def native_size(family: str) -> int:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from picowatch.catalog.families import NAMES
 from picowatch.catalog.folder_files import FolderFile, folder_files
-from picowatch.catalog.models import Model, Part
+from picowatch.catalog.models import FOLDERS, Model, Part
 from picowatch.catalog.pipelines import PIPELINES, Pipeline, classes_of
 from picowatch.catalog.text_encoders import ENCODERS
 from picowatch.catalog.vaes import serves
@@ -134,6 +134,24 @@ def files_of(parts: Sequence[Part]) -> list[FolderFile]:
         if part.weights:
             found.append(FolderFile(part.name, part.weights))
     return sorted(found, key=lambda file: file.relative)
+
+
+def files_below(models: Sequence[Model]) -> dict[str, Path]:
+    """The files of a transformer and of what completes it, by their paths below a models folder.
+
+    Of a folder that lends its parts all but the weights of its own transformer.
+    """
+    found = {}
+    for one in models:
+        below = f"{FOLDERS[one.kind]}/{one.name}"
+        if one.layout == "file":
+            ending = "" if one.name.endswith(one.path.suffix) else one.path.suffix
+            found[f"{below}{ending}"] = one.path
+            continue
+        for file in folder_files(one.path):
+            if not (file.relative.startswith("transformer/") and _is_weight(file.path)):
+                found[f"{below}/{file.relative}"] = file.path
+    return found
 
 
 def _is_weight(path: Path) -> bool:

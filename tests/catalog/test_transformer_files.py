@@ -102,6 +102,24 @@ def test_a_folder_of_the_family_completes_it(tmp_path: Path) -> None:
     assert {part.folder.parent.name for part in found.parts} == {"FLUX.1-dev"}
 
 
+def test_a_folder_that_only_lends_needs_no_weights_of_a_transformer(tmp_path: Path) -> None:
+    """A recipe cannot name it; its hash for others is that of the whole folder."""
+    folder = tmp_path / "checkpoints/Z-Image-Turbo"
+    shutil.copytree(tiny_flow("Z-Image-Turbo"), folder)
+    write_model(tmp_path / "checkpoints/z-turbo.safetensors", Z_IMAGE)
+    catalog = Catalog(tmp_path)
+    whole = catalog.sha256(catalog.find("checkpoint", "z-turbo"))
+    (folder / "transformer/diffusion_pytorch_model.safetensors").unlink()
+    assert catalog.sha256(catalog.find("checkpoint", "z-turbo")) == whole
+    assert [one.name for one in catalog.inventory().checkpoints] == ["z-turbo"]
+    with pytest.raises(ModelRefused) as refused:
+        catalog.find("checkpoint", "Z-Image-Turbo")
+    assert refused.value.message == (
+        "Z-Image-Turbo/ has no weights in transformer/: it only completes transformer files. To "
+        "render with it, copy the whole folder."
+    )
+
+
 def test_a_folder_of_another_family_does_not(tmp_path: Path) -> None:
     """Its text encoders are others."""
     add_folder(tmp_path, "Z-Image-Turbo")

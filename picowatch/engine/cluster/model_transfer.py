@@ -2,7 +2,7 @@
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
@@ -75,15 +75,10 @@ class ModelTransfer:
         """Send one model, unless it is there."""
         with self._reading:
             model = find_model(self._catalog, need.kind, need.name, need.hash)
-        if model.parts:
-            raise RenderFailed(
-                f"The checkpoint {need.name!r} is a transformer in a file of its own, which "
-                "picowatch cannot render on a Ray cluster.",
-                "Set executor: local, or use a diffusers folder of the same model.",
-            )
         if not ask("models.lacks", need, self._catalog.size(model)).result():
             return
-        for relative, piece in _pieces(model.path):
+        files = self._catalog.files_below(model) if model.parts else _files(model.path)
+        for relative, piece in _pieces(files):
             ask("models.append", need, relative, piece).result()
         if not ask("models.finish", need).result():
             raise RenderFailed(
@@ -92,11 +87,15 @@ class ModelTransfer:
             )
 
 
-def _pieces(model: Path) -> Iterator[tuple[str, bytes]]:
-    """A model's files in pieces, one at least of each, with the file's path in its folder."""
-    files = {"": model}
+def _files(model: Path) -> dict[str, Path]:
+    """A model's files by their paths in its folder."""
     if model.is_dir():
-        files = {file.relative: file.path for file in folder_files(model)}
+        return {file.relative: file.path for file in folder_files(model)}
+    return {"": model}
+
+
+def _pieces(files: Mapping[str, Path]) -> Iterator[tuple[str, bytes]]:
+    """Files in pieces, one at least of each."""
     for relative, path in files.items():
         with path.open("rb") as file:
             yield relative, file.read(_PIECE_BYTES)

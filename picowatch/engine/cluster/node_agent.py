@@ -76,9 +76,9 @@ class NodeAgent:
     ) -> list[Need]:
         """Start a batch; the models that are lacking, then nothing has begun."""
         found = {need: self.models.find(need) for need in needs}
-        lacking = [need for need, path in found.items() if path is None]
+        lacking = [need for need, files in found.items() if files is None]
         if not lacking:
-            self._lay_out({need: path for need, path in found.items() if path}, start_images)
+            self._lay_out([files for files in found.values() if files], start_images)
             report = self._reports.put
             future = self.engine.render(
                 batch, lambda done, total: report(Step(done, total)), waiting, report
@@ -86,16 +86,16 @@ class NodeAgent:
             future.add_done_callback(lambda future: report(self._ended(future)))
         return lacking
 
-    def _lay_out(self, found: dict[Need, Path], start_images: dict[str, bytes]) -> None:
+    def _lay_out(self, found: list[dict[str, Path]], start_images: dict[str, bytes]) -> None:
         """Put what this batch needs, and no other, where the engine looks for it."""
         for folder in (*FOLDERS.values(), _START_IMAGES):
             shutil.rmtree(self._view / folder, ignore_errors=True)
-        for need, path in found.items():
-            ending = "" if path.is_dir() else ".safetensors"
-            link = self._view / FOLDERS[need.kind] / f"{need.name}{ending}"
-            link.parent.mkdir(parents=True, exist_ok=True)
-            if not link.is_symlink():  # two of one name: the engine reports it
-                link.symlink_to(path)
+        for files in found:
+            for relative, path in files.items():
+                link = self._view / relative
+                link.parent.mkdir(parents=True, exist_ok=True)
+                if not link.is_symlink():  # two of one name: the engine reports it
+                    link.symlink_to(path)
         (self._view / _START_IMAGES).mkdir()
         for digest, content in start_images.items():
             (self._view / _START_IMAGES / digest).write_bytes(content)

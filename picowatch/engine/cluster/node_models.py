@@ -2,6 +2,7 @@
 
 They are a models folder, in which a model's name is its hash. A model is used only if its hash is
 known to be its name: `HashCache` reads it once for each path, size and time of change.
+A transformer in a file of its own is in completed/, in a models folder with what completes it.
 """
 
 import errno
@@ -16,6 +17,7 @@ from picowatch.catalog.models import FOLDERS
 from picowatch.errors import ModelRefused
 
 _KEPT_FREE_BYTES = 2**30
+_COMPLETED = "completed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,17 +40,25 @@ class NodeModels:
         self._own = Catalog(root, self.hash_file)
         self._shared = Catalog(shared, self.hash_file)
         arriving.mkdir()
-        for folder in FOLDERS.values():
+        for folder in (*FOLDERS.values(), _COMPLETED):
             (root / folder).mkdir(exist_ok=True)
 
-    def find(self, need: Need) -> Path | None:
-        """The model's file or folder: one that was sent, or the same one in `shared`."""
-        for catalog, name in ((self._own, need.hash), (self._shared, need.name)):
+    def find(self, need: Need) -> dict[str, Path] | None:
+        """The model by its path below a models folder: one that was sent, or that of `shared`.
+
+        A transformer in a file of its own, and the files that complete it, likewise.
+        """
+        completed = Catalog(self._root / _COMPLETED / need.hash, self.hash_file)
+        places = ((self._own, need.hash), (completed, need.name), (self._shared, need.name))
+        for catalog, name in places:
             with suppress(ModelRefused):
                 model = catalog.find(need.kind, name)
-                # A transformer's file is nothing without the folder that completes it.
-                if not model.parts and catalog.sha256(model) == need.hash:
-                    return model.path
+                if catalog.sha256(model) != need.hash:
+                    continue
+                if model.parts:
+                    return catalog.files_below(model)
+                ending = "" if model.layout == "folder" else ".safetensors"
+                return {f"{FOLDERS[need.kind]}/{need.name}{ending}": model.path}
         return None
 
     def lacks(self, need: Need, size: int) -> bool:
@@ -67,7 +77,10 @@ class NodeModels:
         return True
 
     def append(self, need: Need, relative: str, piece: bytes) -> None:
-        """The next piece of a model's file, or of that file in a model's folder."""
+        """The next piece of a model's file, or of that file in a model's folder.
+
+        Of a transformer and what completes it, of the file at that path below a models folder.
+        """
         path = self._arriving / need.hash / relative
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab") as file:
@@ -82,7 +95,8 @@ class NodeModels:
             if path.is_file():
                 with path.open("ab") as file:
                     os.fsync(file)
-        kept = self._root / FOLDERS[need.kind] / need.hash
+        folder = _COMPLETED if (arrived / FOLDERS["checkpoint"]).is_dir() else FOLDERS[need.kind]
+        kept = self._root / folder / need.hash
         if arrived.is_dir():
             shutil.rmtree(kept, ignore_errors=True)  # it is damaged
             arrived.rename(kept)

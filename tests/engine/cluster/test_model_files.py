@@ -13,8 +13,10 @@ from picowatch.engine.protocol import Engine
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import ImageRequest, LoraUse
 from tests.catalog.files import kohya_lora_shapes, write_model
+from tests.catalog.test_families import Z_IMAGE
 from tests.engine.cluster.conftest import HEAD, SECOND, MakeExecutor, joined, on
 from tests.engine.cluster.nodes import Nodes
+from tests.engine.pipelines.tiny_flows import tiny_flow
 from tests.engine.requests import PATIENCE, ignore_steps, make, request
 
 DEMO = Path(__file__).parents[3] / "picowatch/assets/demo"
@@ -140,6 +142,23 @@ def test_start_images_travel_with_their_request(
     requested = request(image="a.png", image_hash=digest, denoising_strength=0.5, resize="crop")
     assert seen(engine, requested) == (f"start-images/{digest} {digest}",)
     assert seen(engine, request()) == ()
+
+
+def test_a_transformer_is_sent_with_what_completes_it(
+    make_executor: MakeExecutor, tmp_path: Path
+) -> None:
+    """And the engine there sees no other files."""
+    models = tmp_path / "models"
+    write_model(models / "checkpoints/z-turbo.safetensors", Z_IMAGE)
+    shutil.copytree(tiny_flow("Z-Image-Turbo"), models / "checkpoints/lent")
+    catalog = Catalog(models)
+    transformer = catalog.find("checkpoint", "z-turbo")
+    requested = request(checkpoint="z-turbo", checkpoint_hash=catalog.sha256(transformer))
+    [engine] = joined(make_executor(models=far(models)), 1)
+    found = [warning.split()[0] for warning in seen(engine, requested)]
+    assert found == sorted(catalog.files_below(transformer))
+    assert "checkpoints/lent/vae/diffusion_pytorch_model.safetensors" in found
+    assert "checkpoints/lent/transformer/diffusion_pytorch_model.safetensors" not in found
 
 
 def test_a_model_renders_the_same_picture_on_every_node(

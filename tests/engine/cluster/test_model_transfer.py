@@ -1,44 +1,122 @@
-"""What cannot be sent to nodes, without Ray: it is refused before anything is sent."""
+"""Transformers in files of their own reach a node with all that completes them, without Ray."""
 
+from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from picowatch.catalog import Catalog
-from picowatch.engine.cluster.model_transfer import ModelTransfer
+from picowatch.catalog.text_encoders import ENCODERS, Encoder
+from picowatch.engine.cluster.model_transfer import Ask, ModelTransfer
 from picowatch.engine.cluster.node_models import Need, NodeModels
 from picowatch.engine.options import EngineOptions
 from picowatch.errors import RenderFailed
-from tests.catalog.files import write_model
+from tests.catalog.files import Shapes, write_model
 from tests.catalog.test_families import Z_IMAGE
+from tests.catalog.test_vaes import FLUX1
 from tests.engine.pipelines.tiny_flows import tiny_flow
 
+QWEN: Shapes = {"model.embed_tokens.weight": (16, 8)}
 
-@pytest.fixture
-def need(tmp_path: Path) -> Need:
-    """A transformer's file, which a diffusers folder completes."""
-    checkpoints = tmp_path / "models/checkpoints"
-    write_model(checkpoints / "z-turbo.safetensors", Z_IMAGE)
-    (checkpoints / "Z-Image-Turbo").symlink_to(tiny_flow("Z-Image-Turbo"))
-    catalog = Catalog(tmp_path / "models")
+
+@pytest.fixture(autouse=True)
+def small_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Less to send."""
+    full = ENCODERS["Qwen3 4B"]
+    small = Encoder(full.tensor, QWEN[full.tensor], full.file)
+    monkeypatch.setitem(ENCODERS, "Qwen3 4B", small)
+
+
+def with_folder(models: Path) -> None:
+    """Completed by a diffusers folder whose transformer it does not need."""
+    lender = models / "checkpoints/turbo/Z-Image"
+    lender.parent.mkdir(parents=True)
+    lender.symlink_to(tiny_flow("Z-Image-Turbo"))
+
+
+def with_files(models: Path) -> None:
+    """Completed by the largest of its text encoders and VAEs: those of equal size by name."""
+    write_model(models / "text_encoders/qwen.safetensors", QWEN)
+    for name in ("b", "a"):
+        write_model(models / f"vae/mine/{name}.safetensors", FLUX1)
+
+
+Complete = Callable[[Path], None]
+WAYS = pytest.mark.parametrize("complete", [with_folder, with_files])
+
+
+def transformer(models: Path, complete: Complete) -> Need:
+    write_model(models / "checkpoints/z-turbo.safetensors", Z_IMAGE)
+    complete(models)
+    catalog = Catalog(models)
     return Need("checkpoint", "z-turbo", catalog.sha256(catalog.find("checkpoint", "z-turbo")))
 
 
-def test_a_transformer_in_a_file_of_its_own_is_not_sent(tmp_path: Path, need: Need) -> None:
-    """It would be nothing without its folder."""
-    transfer = ModelTransfer(EngineOptions(models=tmp_path / "models"))
-
-    def ask(method: str, *arguments: object) -> Future[object]:
-        raise AssertionError(f"{method} was called")
-
-    with pytest.raises(RenderFailed, match=r"'z-turbo' is a transformer .* Set executor: local"):
-        transfer.bring([need], "node", ask)
-
-
-def test_a_transformer_that_all_see_is_not_used_alone(tmp_path: Path, need: Need) -> None:
-    """The engine would see the file without the folder that completes it."""
+def node_without(models: Path, tmp_path: Path) -> NodeModels:
+    """A node that sees the daemon's models folder only if it is given."""
     root = tmp_path / "cache"
     root.mkdir()
-    node = NodeModels(root, tmp_path / "models", tmp_path / "arriving")
+    return NodeModels(root, models, tmp_path / "arriving")
+
+
+def asking(node: NodeModels) -> Ask:
+    """Calls the node at once, as a driver does from afar."""
+
+    def ask(method: str, *arguments: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(getattr(node, method.removeprefix("models."))(*arguments))
+        return future
+
+    return ask
+
+
+def is_whole(found: dict[str, Path] | None, need: Need, view: Path) -> bool:
+    """Whether an engine that sees these files and no others finds this checkpoint."""
+    assert found
+    for relative, path in found.items():
+        (view / relative).parent.mkdir(parents=True, exist_ok=True)
+        (view / relative).symlink_to(path)
+    catalog = Catalog(view)
+    return catalog.sha256(catalog.find("checkpoint", need.name)) == need.hash
+
+
+@WAYS
+def test_a_transformer_is_sent_with_what_completes_it(tmp_path: Path, complete: Complete) -> None:
+    """Once; and not the weights of the lending folder's own transformer."""
+    models, nothing = tmp_path / "models", tmp_path / "nothing"
+    need = transformer(models, complete)
+    node = node_without(nothing, tmp_path)
+    assert node.find(need) is None
+    transfer = ModelTransfer(EngineOptions(models=models))
+    transfer.bring([need], "node", asking(node))
+    found = node.find(need)
+    assert is_whole(found, need, tmp_path / "view")
+    assert not [path for path in found or {} if "/transformer/diffusion_" in path]
+    assert not node.lacks(need, 0)
+
+
+@WAYS
+def test_a_transformer_that_all_see_is_used_where_it_is(tmp_path: Path, complete: Complete) -> None:
+    """With what completes it there."""
+    need = transformer(tmp_path / "models", complete)
+    node = node_without(tmp_path / "models", tmp_path)
+    assert is_whole(node.find(need), need, tmp_path / "view")
+
+
+def test_one_that_changes_while_it_is_sent_fails_in_words(tmp_path: Path) -> None:
+    """The VAE alone is enough."""
+    models = tmp_path / "models"
+    need = transformer(models, with_files)
+    node = node_without(tmp_path / "nothing", tmp_path)
+    ask = asking(node)
+
+    def changing(method: str, *arguments: Any) -> Future[Any]:
+        if method == "models.append" and arguments[1].startswith("vae/"):
+            arguments = (*arguments[:2], arguments[2][:-1] + b"?")
+        return ask(method, *arguments)
+
+    with pytest.raises(RenderFailed, match="'z-turbo' changed while it was sent to a node"):
+        ModelTransfer(EngineOptions(models=models)).bring([need], "node", changing)
     assert node.find(need) is None
