@@ -42,9 +42,14 @@ def misfits(recipe: Recipe, checkpoint: Checkpoint, inventory: Inventory) -> Ite
     if others:
         message = _vae_message(recipe.vae, others, checkpoint, inventory)
         yield Misfit("vae", recipe.vae, message)
+    # Embeddings are for text encoders of Stable Diffusion, whatever their files say.
+    embedding_families = inventory.embedding_families
+    if checkpoint.rules.flow:
+        unsaid = dict.fromkeys(inventory.embeddings, "Stable Diffusion")
+        embedding_families = unsaid | dict(embedding_families)
     loras, embeddings = (
         {name: other for name, other in families.items() if other != family}
-        for families in (inventory.lora_families, inventory.embedding_families)
+        for families in (inventory.lora_families, embedding_families)
     )
     if loras:
         for name, _ in recipe.loras:

@@ -57,6 +57,11 @@ def test_what_fits_or_does_not_say_is_used() -> None:
             + ENDING.format("embedding"),
         ),
         (
+            "prompt: a unsaid\ncheckpoint: dev",
+            "the embedding 'unsaid' is for Stable Diffusion, but the checkpoint 'dev' belongs to "
+            "FLUX.1. " + ENDING.format("embedding"),
+        ),
+        (
             "prompt: a\ncheckpoint: dev\nvae: qwen",
             "the VAE 'qwen' is for Qwen-Image, but the checkpoint 'dev' belongs to FLUX.1. Use ae, "
             "or remove it.",

@@ -1,0 +1,95 @@
+"""No flow family ignores a field silently: it honours it, warns about it, or refuses it."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from picowatch.catalog.families import NAMES
+from picowatch.recipe import Checkpoint, Inventory, RecipeInvalid
+from picowatch.recipe.families import FLOW_RULES
+from picowatch.recipe.fields import HIRES_FIELDS, ROWS
+from tests.recipe.reading import DEMO, read_one
+
+FIELDS = [name for name, row in {**ROWS, **HIRES_FIELDS}.items() if row.changes_pixels]
+# What a recipe says of each field, besides its prompt: nothing that is a default anywhere.
+SAMPLES = {
+    "prompt": "",
+    "negative_prompt": "negative_prompt: blur",
+    "checkpoint": "",
+    "vae": "vae: soft",
+    "prediction": "prediction: v",
+    "sampler": "sampler: UniPC",
+    "schedule_type": "schedule_type: karras",
+    "steps": "steps: 7",
+    "cfg_scale": "cfg_scale: 3.25",
+    "cfg_rescale": "cfg_rescale: 0.5",
+    "guidance": "guidance: 2.25",
+    "width": "width: 512",
+    "height": "height: 512",
+    "seed": "seed: 7",
+    "clip_skip": "clip_skip: 2",
+    "image": "image: a.png",
+    "denoising_strength": "image: a.png\ndenoising_strength: 0.4",
+    "resize": "image: a.png\nresize: fit",
+    "mask": "image: a.png\nmask: b.png",
+    "mask_blur": "image: a.png\nmask: b.png\nmask_blur: 9",
+    "mask_invert": "image: a.png\nmask: b.png\nmask_invert: true",
+    "hires": "hires: true",
+    "hires.scale": "hires: {scale: 1.5}",
+    "hires.steps": "hires: {steps: 5}",
+    "hires.denoising_strength": "hires: {denoising_strength: 0.4}",
+    "hires.upscaler": "hires: {upscaler: Nearest}",
+    "loras": "loras: film",
+    "shrink_to_fit": "shrink_to_fit: true",
+    "exact": "exact: true",
+}
+# What the pipelines' adapter reads of a request, and what reads it with it; the pictures that
+# come of it are compared with diffusers' in tests/engine/pipelines.
+HONOURED = {
+    "pipelines/loaded.py": "prompt negative_prompt width height seed image denoising_strength "
+    "sampler steps cfg_scale hires hires.scale hires.steps hires.denoising_strength hires.upscaler",
+    "pipelines/flux.py": "guidance",
+    "unet/canvas.py": "resize mask mask_blur mask_invert",
+    "models/checkpoints.py": "checkpoint vae",
+    "renderer.py": "loras exact",
+    "memory/ladder.py": "shrink_to_fit",
+}
+INSTALLED = Inventory(demo=DEMO, vaes=("soft",), loras=("film",))
+ENGINE = Path(__file__).parents[3] / "picowatch/engine"
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_a_field_is_honoured_warned_about_or_refused(field: str) -> None:
+    """By every variant of every flow family."""
+    honoured = {name for names in HONOURED.values() for name in names.split()}
+    for (family, variant), rules in FLOW_RULES.items():
+        name = NAMES[family]
+        inventory = replace(
+            INSTALLED, checkpoints=(Checkpoint("it", 1024, family=name, rules=rules),)
+        )
+        usual = "prompt: a cube\ncheckpoint: it\n"
+        if rules.fills:
+            usual += "image: start.png\nmask: start.png\n"
+        own = SAMPLES[field]
+        said = {line.partition(":")[0] for line in own.split("\n")}
+        kept = [line for line in usual.split("\n") if line.partition(":")[0] not in said]
+        try:
+            recipe = read_one("\n".join([*kept, own]), inventory=inventory)
+        except RecipeInvalid as refused:
+            assert any(name in problem.message for problem in refused.problems)
+            continue
+        if recipe.warnings or not own:
+            continue
+        assert field in honoured, f"{family} {variant} ignores {field} silently"
+        assert recipe != read_one(usual, inventory=inventory)
+
+
+def test_what_is_honoured_is_read() -> None:
+    """By the module that the list names."""
+    for module, names in HONOURED.items():
+        source = (ENGINE / module).read_text()
+        for name in names.split():
+            field = name.rpartition(".")[2]
+            assert re.search(rf"\.{field}s?\b", source), f"{module} does not read {name}"
