@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from picowatch.catalog.configs import read_config, read_json
-from picowatch.catalog.families import NAMES, ONLY, UNETS
+from picowatch.catalog.families import NAMES, ONLY
 from picowatch.catalog.folder_files import check_files, check_weights
 from picowatch.catalog.headers import Header
 from picowatch.catalog.models import Recognised
@@ -21,7 +21,7 @@ _FLUX = ("flux", "z_image", "chroma", "lumina2", "ovis")
 # alike, and so do those of FLUX.1 and of Stable Diffusion 3.x; folders say what latents are
 # scaled by.
 _FAMILIES: dict[str, tuple[str, ...]] = {
-    "": (*UNETS, "aura_flow", "pixart"),
+    "": ("sd1", "sd2", "sdxl", "aura_flow", "pixart", "demo"),
     SIXTEEN: (*_FLUX, "sd3"),
     "FLUX.1": _FLUX,
     "Stable Diffusion 3.x": ("sd3",),

@@ -7,7 +7,9 @@ from typing import Any
 
 from picowatch.catalog import Catalog, Model, Refused
 from picowatch.catalog.families import NAMES
+from picowatch.catalog.vaes import families_of
 from picowatch.recipe.messages.problems import harmless
+from picowatch.recipe.messages.suggestions import listed
 from picowatch.settings import Settings
 
 _INPAINTING_INPUTS = 9
@@ -56,7 +58,9 @@ def _lines(row: dict[str, Any]) -> Iterator[str]:
 
 
 def _family(row: dict[str, Any]) -> str:
-    """What a model belongs to, and what is special about a checkpoint."""
+    """What a model belongs to or is for, and what is special about a checkpoint."""
+    if row["kind"] == "vae":
+        return f"for {listed(families_of(row['variant']))}"
     if not row["family"]:
         return ", ".join(filter(None, (row["variant"], row["stored"])))
     name = NAMES[row["family"]]

@@ -172,14 +172,16 @@ def test_models_lists_what_is_installed_and_what_was_refused(tmp_path: Path) -> 
     assert old["refused"]
 
 
-def test_models_lists_text_encoders(tmp_path: Path) -> None:
-    """With what they are and how they are stored; columns stay columns."""
-    folder = tmp_path / "models/text_encoders"
-    folder.mkdir(parents=True)
-    write_model(folder / "t5xxl_fp16.safetensors", {"shared.weight": (32128, 4096)})
-    demo, encoder = picowatch(tmp_path, "models").stdout.splitlines()
-    assert demo.index("demo") == encoder.index("t5xxl_fp16") == 14
+def test_models_lists_text_encoders_and_vaes(tmp_path: Path) -> None:
+    """With what they are and how they are stored, or whom for; columns stay columns."""
+    models = tmp_path / "models"
+    write_model(models / "text_encoders/t5xxl_fp16.safetensors", {"shared.weight": (32128, 4096)})
+    layer: Shapes = {"encoder.conv1.weight": (96, 3, 3, 3, 3)}
+    write_model(models / "vae/qwen_image_vae.safetensors", layer)
+    demo, vae, encoder = picowatch(tmp_path, "models").stdout.splitlines()
+    assert demo.index("demo") == vae.index("qwen_i") == encoder.index("t5xxl_fp16") == 14
     assert encoder.endswith("  T5 XXL, float16")
+    assert vae.endswith("  for Qwen-Image and Krea 2")
 
 
 def test_models_says_what_a_transformers_file_is_and_what_it_lacks(tmp_path: Path) -> None:
