@@ -20,6 +20,7 @@ from picowatch import __version__
 from picowatch.catalog import Catalog
 from picowatch.catalog.models import FOLDERS
 from picowatch.daemon.build import MakeEngine, build_daemon, check_folders
+from picowatch.engine.options import cache_folder
 from picowatch.engine.process.child import ChildEngine
 from picowatch.engine.torch_check import Check, check_torch
 from picowatch.errors import FAILED, SUCCEEDED, ModelRefused, PicowatchError, SettingsInvalid
@@ -41,6 +42,7 @@ NVIDIA = Path("/proc/driver/nvidia/version")
 MEMORY = Path("/proc/meminfo")
 CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
 LITTLE_SPACE = 1e9
+_LONGEST_WORDS = 400
 INOTIFY = Path("/proc/sys/fs/inotify")
 
 
@@ -98,8 +100,24 @@ def _checks(load: Callable[[], Settings], make_engine: MakeEngine) -> Iterator[C
     engine_checks = check_torch(settings.device, settings.precision, engines)
     engine_checks += _cluster_checks(settings)
     yield from engine_checks
+    if settings.compile == "auto" and (folder := cache_folder()):
+        yield from _compiling(folder)
     if all(check.ok for check in engine_checks):
         yield _picture(settings, make_engine)
+
+
+def _compiling(folder: Path) -> Iterator[Check]:
+    """What the compiler said where it failed last; each version of torch tries anew."""
+    failures = sorted(folder.glob("*.failure"), key=lambda path: path.stat().st_mtime)
+    if not failures:
+        return
+    words = " ".join(failures[-1].read_text(errors="replace").split())
+    yield Check(
+        "compiling",
+        f"failed, so pictures are rendered by plain torch: {words[:_LONGEST_WORDS]}",
+        f"Install what it misses (g++; for a card CUDA's toolkit, nvcc), then delete "
+        f"{failures[-1]}; or set compile: never.",
+    )
 
 
 def _cluster_checks(settings: Settings) -> list[Check]:

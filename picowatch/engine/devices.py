@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from picowatch.engine.capabilities import range_of, remedy_for, runs_on
 from picowatch.engine.options import Precision
 from picowatch.errors import RenderFailed
 
@@ -43,12 +44,12 @@ def choose_target(device: str, precision: Precision, ordinal: int = 0) -> Target
     If the settings name no CUDA device by its number, the engine number `ordinal` of this machine
     takes that one; more engines than devices share them.
 
-    Precision "auto" is float16 on CUDA. Elsewhere it is float32 (with some checkpoints float16
-    gives black pictures on MPS), except for the UNet of a full-size checkpoint on a CPU that
-    computes bfloat16: a step of Stable Diffusion 1.5 at 256x256 took 3 seconds instead of 7 on two
-    such cores, and the UNet took half the memory. The demo model gains nothing from it. Flow
-    families are trained in bfloat16, and many overflow in float16: they compute in it wherever it
-    is there.
+    Precision "auto" is float16 on CUDA, but for the GTX 16 cards, on which it gives black pictures.
+    Elsewhere it is float32 (with some checkpoints float16 gives black pictures on MPS), except for
+    the UNet of a full-size checkpoint on a CPU that computes bfloat16: a step of Stable Diffusion
+    1.5 at 256x256 took 3 seconds instead of 7 on two such cores, and the UNet took half the memory.
+    The demo model gains nothing from it. Flow families are trained in bfloat16, and many overflow
+    in float16: they compute in it wherever it is there.
     """
     chosen = torch.device(_best() if device == "auto" else device)
     if chosen.type == "cuda" and chosen.index is None:
@@ -56,7 +57,7 @@ def choose_target(device: str, precision: Precision, ordinal: int = 0) -> Target
     _check(chosen)
     if precision != "auto":
         dtype = large = flow = _DTYPES[precision]
-    elif chosen.type == "cuda":
+    elif chosen.type == "cuda" and not _overflows_in_float16(chosen):
         dtype = large = torch.float16
         flow = torch.bfloat16
     else:
@@ -65,6 +66,25 @@ def choose_target(device: str, precision: Precision, ordinal: int = 0) -> Target
         large = torch.bfloat16 if narrow else dtype
         flow = torch.bfloat16 if chosen.type == "mps" else large
     return Target(chosen, dtype, large, flow, _name(chosen))
+
+
+def compute_on(target: Target) -> None:
+    """Make the target's device the one that this thread means where it names none.
+
+    Events, memory figures and compiled packages are those of the current device, which is the
+    first one until somebody says otherwise.
+    """
+    if target.device.type == "cuda":
+        torch.cuda.set_device(target.device)
+
+
+def compute_float32_in_full(*, full: bool) -> None:
+    """Whether float32 is computed with all its bits, or convolutions may take TF32's ten.
+
+    https://docs.pytorch.org/docs/stable/notes/cuda.html#tensorfloat-32-tf32-on-ampere-and-later-devices
+    """
+    torch.backends.cudnn.allow_tf32 = not full
+    torch.backends.cuda.matmul.allow_tf32 = False
 
 
 def precision_name(dtype: torch.dtype) -> str:
@@ -83,6 +103,15 @@ def _computes_bfloat16() -> bool:
     """True if the CPU has instructions for it; otherwise it is slower than float32."""
     probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     return probe is not None and bool(probe())
+
+
+def _overflows_in_float16(device: torch.device) -> bool:
+    """True for the cards without tensor cores of the generation that has them elsewhere.
+
+    They compute float16 with errors that end in black pictures. A1111 knows them by the same name
+    (modules/devices.py, `cuda_no_autocast`).
+    """
+    return "GeForce GTX 16" in torch.cuda.get_device_name(device)
 
 
 def _best() -> str:
@@ -105,6 +134,21 @@ def _check(device: torch.device) -> None:
         )
     if (device.index or 0) >= count:
         raise RenderFailed(f"There is no {device}: the last CUDA device is cuda:{count - 1}.")
+    _check_build(device)
+
+
+def _check_build(device: torch.device) -> None:
+    """Raise RenderFailed if this build of torch has no code that the card can run."""
+    capability = torch.cuda.get_device_capability(device)
+    architectures = torch.cuda.get_arch_list()
+    if torch.version.hip or runs_on(capability, architectures):
+        return
+    major, minor = capability
+    raise RenderFailed(
+        f"{_name(device)} has compute capability {major}.{minor}, and torch {torch.__version__} is "
+        f"built for {range_of(architectures)}.",
+        f"{remedy_for(capability)} Or set device: cpu.",
+    )
 
 
 def _name(device: torch.device) -> str:

@@ -5,12 +5,20 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch.utils import deterministic
 
 from picowatch.catalog import Catalog
 from picowatch.engine.compiled.compiled import CompiledUnets
-from picowatch.engine.devices import choose_target, gpu_bytes, precision_name
+from picowatch.engine.devices import (
+    choose_target,
+    compute_float32_in_full,
+    compute_on,
+    gpu_bytes,
+    precision_name,
+)
 from picowatch.engine.drawn import Drawn, Interrupted, Job, timed
 from picowatch.engine.memory.ladder import (
+    FULL,
     LADDERS,
     MemoryLadder,
     Rung,
@@ -37,6 +45,8 @@ class Renderer:
     def __init__(self, options: EngineOptions, on_preview: OnPreview = unseen) -> None:
         torch.set_num_threads(options.threads or max(1, torch.get_num_threads() // options.engines))
         self._target = choose_target(options.device, options.precision, options.ordinal)
+        compute_on(self._target)
+        self._all_bits = options.precision == "float32"
         self._start_images = options.start_images
         catalog = Catalog(options.models, options.hash_cache, keep_hashes=False)
         self._checkpoints = Checkpoints(catalog, self._target)
@@ -108,7 +118,7 @@ class Renderer:
             timings,
             self._previewer,
             alone=rung.alone or first.exact,
-            eager=rung.sliced or first.exact,
+            eager=rung != FULL or first.exact,
             waiting=waiting,
         )
         pictures = self._drawn(loaded, batch, job, rung)
@@ -142,7 +152,7 @@ class Renderer:
     ) -> list[Drawn]:
         """The pictures by the checkpoint's own means; a batch that is cut off leaves no trace."""
         try:
-            with _algorithms(exact=batch[0].exact):
+            with self._algorithms(exact=batch[0].exact):
                 if isinstance(loaded, LoadedPipeline):
                     return loaded.draw_batch(batch, job)
                 return draw_batch(loaded, batch, job, self._compiled)
@@ -158,16 +168,20 @@ class Renderer:
             with timed(timings, "load"):
                 loaded = self._checkpoints.load(request, rung)
         apply_rung(loaded, rung, self._target.device)
+        if rung != FULL:
+            loaded.forget_compiled()  # its copies of the weights take what pictures need
         if loaded.loras.apply(request.loras):
             loaded.encode_anew()
         return loaded
 
-
-@contextmanager
-def _algorithms(*, exact: bool) -> Iterator[None]:
-    """Deterministic algorithms while an exact image is rendered."""
-    torch.use_deterministic_algorithms(exact)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(False)
+    @contextmanager
+    def _algorithms(self, *, exact: bool) -> Iterator[None]:
+        """Deterministic algorithms, and float32 in full, while an exact image is rendered."""
+        torch.use_deterministic_algorithms(exact)
+        # Everything here writes its results before it reads them; to fill them first takes time.
+        deterministic.fill_uninitialized_memory = False
+        compute_float32_in_full(full=exact or self._all_bits)
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(False)

@@ -8,11 +8,10 @@ known: a library that crashes loses none of those before it. Imports no torch by
 import importlib
 import json
 import os
-import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -145,7 +144,6 @@ def _devices(torch: Any, device: str, precision: str, engines: int) -> Iterator[
     for target in targets.values():
         yield Check("device", f"{target.name}{_threads(torch, target)} (device: {device})")
         if target.device.type == "cuda":
-            yield _architecture(torch, target.device)
             yield _gpu_memory(torch, target.device)
     if engines > 1:
         yield _engines(torch, target, engines, len(targets))
@@ -182,67 +180,9 @@ def _threads(torch: Any, target: Any) -> str:
     return f", {torch.get_num_threads()} threads" if target.device.type == "cpu" else ""
 
 
-def _architecture(torch: Any, device: Any) -> Check:
-    capability = torch.cuda.get_device_capability(device)
-    architectures = torch.cuda.get_arch_list()
-    text = f"the card's compute capability is {capability[0]}.{capability[1]}"
-    if torch.version.hip or runs_on(capability, architectures):
-        return Check("card", f"{text}, which this build of torch supports")
-    return Check(
-        "card",
-        f"{text}, and this build of torch is for {range_of(architectures)}",
-        remedy_for(capability),
-    )
-
-
 def _gpu_memory(torch: Any, device: Any) -> Check:
     free, total = torch.cuda.mem_get_info(device)
     text = f"{free / 1e9:.1f} of {total / 1e9:.1f} GB of the card's memory are free"
     if free < LITTLE_GPU_MEMORY:
         return Check("card memory", text, "Close other programs that use the card (nvidia-smi).")
     return Check("card memory", text)
-
-
-Capability = tuple[int, int]
-
-_ARCHITECTURE = re.compile(r"(sm|compute)_(\d+)(\d)[af]?")
-# Builds with CUDA 12.8 and later have no code for Maxwell and Pascal, those with 12.6 are the last.
-_OLDEST_OF_NEW_BUILDS = (7, 0)
-_LAST_FOR_OLD = (
-    "Install torch's build for CUDA 12.6 (cu126), the last one with code for Maxwell and Pascal "
-    "cards: https://pytorch.org/get-started/previous-versions/."
-)
-_NEWER = (
-    "Install a newer build of torch, for a newer CUDA: https://pytorch.org/get-started/locally/."
-)
-
-
-def runs_on(capability: Capability, architectures: Iterable[str]) -> bool:
-    """Whether a build for these architectures has code that a card can run.
-
-    Compiled code runs on later cards of its generation, PTX ("compute") on all later ones.
-    """
-    return any(
-        built <= capability and (kind == "compute" or built[0] == capability[0])
-        for kind, built in _parsed(architectures)
-    )
-
-
-def remedy_for(capability: Capability) -> str:
-    """What to install for a card that the build has no code for."""
-    return _LAST_FOR_OLD if capability < _OLDEST_OF_NEW_BUILDS else _NEWER
-
-
-def range_of(architectures: Iterable[str]) -> str:
-    """The compute capabilities that a build is for, as in `7.5 to 12.0`."""
-    found = sorted(built for _, built in _parsed(architectures))
-    if not found:
-        return "no card"
-    first, last = (f"{major}.{minor}" for major, minor in (found[0], found[-1]))
-    return first if first == last else f"{first} to {last}"
-
-
-def _parsed(architectures: Iterable[str]) -> list[tuple[str, Capability]]:
-    """Kind and capability; AMD's names (`gfx90a`) do not match."""
-    matches = filter(None, map(_ARCHITECTURE.fullmatch, architectures))
-    return [(match[1], (int(match[2]), int(match[3]))) for match in matches]

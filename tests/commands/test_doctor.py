@@ -174,6 +174,26 @@ def test_settings_are_shown_and_tried(
 
 
 @pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("quick")
+def test_a_compiler_that_failed_is_a_line_with_its_words(
+    house: House,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """Pictures are rendered without, so nobody would find out."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert "compiling" not in checks(house, capsys)
+    folder = tmp_path / "picowatch/compiled"
+    folder.mkdir(parents=True)
+    failure = folder / "a.failure"
+    failure.write_text("InductorError: RuntimeError: nvcc\nwas not found")
+    found = checks(house, capsys)["compiling"]
+    assert found["text"].endswith("plain torch: InductorError: RuntimeError: nvcc was not found")
+    assert "nvcc" in found["remedy"] and str(failure) in found["remedy"]
+    assert "compiling" not in checks(house, capsys, compile="never")
+
+
 def test_a_share_is_polled(
     house: House, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from picowatch.engine import torch_check
-from picowatch.engine.torch_check import Check, range_of, remedy_for, runs_on
+from picowatch.engine.capabilities import range_of, remedy_for, runs_on
+from picowatch.engine.torch_check import Check
 
 
 def torch(
@@ -67,16 +68,6 @@ def test_a_driver_that_is_too_old_for_the_build() -> None:
 def test_a_torch_that_fits(build: dict[str, Any], said: str) -> None:
     """Without a card of NVIDIA's any build will do."""
     assert torch_check._torch(torch(**build)) == Check("torch", f"2.9.0, built for {said}")
-
-
-def test_a_pascal_card_on_a_new_build() -> None:
-    """Its remedy is the last build for it."""
-    found = torch_check._architecture(torch(capability=(6, 1), built_for=["sm_75", "sm_90"]), None)
-    assert found.text == (
-        "the card's compute capability is 6.1, and this build of torch is for 7.5 to 9.0"
-    )
-    assert "cu126" in found.remedy
-    assert torch_check._architecture(torch(), None).ok
 
 
 def test_a_card_that_is_in_use() -> None:

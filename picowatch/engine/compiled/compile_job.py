@@ -36,8 +36,12 @@ class CompileJob:
 
     @property
     def name(self) -> str:
-        """A digest of the job and of everything else the result depends on."""
-        known = [asdict(self), versions(), processor(torch.device(self.device))]
+        """A digest of the job and of everything else the result depends on.
+
+        Not of the card's number: cards of one kind share their packages.
+        """
+        device = torch.device(self.device)
+        known = [asdict(self) | {"device": device.type}, versions(), processor(device)]
         return sha256(json.dumps(known, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
     def as_json(self) -> str:

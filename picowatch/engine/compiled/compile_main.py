@@ -13,6 +13,8 @@ from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from picowatch.engine.process.failures import out_of_memory
+
 if TYPE_CHECKING:
     from picowatch.engine.compiled.compile_job import CompileJob
 
@@ -72,8 +74,20 @@ def compile_once(job: str, target: Path) -> None:
         try:
             _compile(CompileJob.from_json(job), folder / "unet.pt2")
             (folder / "unet.pt2").rename(target)
+        except Exception as error:
+            if not out_of_memory(error):
+                failure_of(target).write_text(f"{type(error).__name__}: {error}")
+            raise
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def failure_of(package: Path) -> Path:
+    """The file with the compiler's words, if a package could not be compiled.
+
+    A package's name has the versions of all that compiles it: others try again.
+    """
+    return package.with_suffix(".failure")
 
 
 def _compile(job: "CompileJob", package: Path) -> None:

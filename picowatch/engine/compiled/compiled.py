@@ -23,9 +23,12 @@ from picowatch.engine.compiled.compile_job import (
     example_inputs,
     job_for,
 )
+from picowatch.engine.compiled.compile_main import failure_of
 from picowatch.engine.compiled.trials import begin_trial
+from picowatch.engine.memory.usage import free_bytes
 from picowatch.engine.models.loaded import Loaded
 from picowatch.engine.process.command import python_command
+from picowatch.engine.process.failures import out_of_memory
 from picowatch.engine.unet.denoise import EagerUnet, Shape, Unet
 from picowatch.engine.unet.prompts import Encoded
 
@@ -36,6 +39,7 @@ WORTH_SECONDS = 300.0
 # rounding of the type, many layers deep.
 _TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.02, torch.bfloat16: 0.06}
 _COMPILERS = ("g++", "clang++", "c++")
+_LEFT_FOR_PICTURES = 2 * 2**30
 # A package computes with a copy of the weights, so few are kept: hires needs two at a time.
 _KEPT_PACKAGES = 2
 
@@ -52,7 +56,10 @@ class CompiledUnet:
 
         self.dtype: torch.dtype = loaded.unet.dtype
         self._channels_last = job.channels_last
-        self._run: Any = aoti_load_package(str(package))
+        index = loaded.unet.device.index
+        self._run: Any = aoti_load_package(
+            str(package), device_index=-1 if index is None else index
+        )
         weights = _weights_of(loaded)
         if set(self._run.get_constant_fqns()) != set(weights):
             raise ValueError("some weights were compiled in")
@@ -154,9 +161,11 @@ class CompiledUnets:
         worth = self._spent[job.name] + expected >= WORTH_SECONDS
         if not worth or job.name in self._requested or not any(map(shutil.which, _COMPILERS)):
             return
+        if not _has_room(loaded, copies=2):  # the weights there, and what compiling tries out
+            return
         self._requested.add(job.name)
         package = self._package(job)
-        if not package.exists():
+        if not package.exists() and not failure_of(package).exists():
             program = "picowatch.engine.compiled.compile_main"
             self._process = subprocess.Popen(
                 python_command(program, job.as_json(), str(package)),
@@ -178,14 +187,15 @@ class CompiledUnets:
         job = job_for(loaded.unet, shape)
         package = self._package(job)
         trials = package.with_suffix(".trials")
-        if not package.exists() or not begin_trial(trials):
+        if not package.exists() or not _has_room(loaded, copies=1) or not begin_trial(trials):
             return None
         try:
             compiled = CompiledUnet(package, job, loaded)
             failure = "" if _agree(compiled, loaded, job) else "gives different results"
         # Whatever a package that does not work raises, the eager UNet does.
         except Exception as error:
-            failure = f"{type(error).__name__}: {error}"
+            # Memory comes back: the trial counts as none, and the next one waits for its pause.
+            failure = "." if out_of_memory(error) else f"{type(error).__name__}: {error}"
         with suppress(OSError):
             trials.write_text(failure)
         return None if failure else compiled
@@ -200,6 +210,15 @@ def _pipe_until_we_end() -> int:
     """A pipe's end that can be read once this process is gone: nobody else holds the other end."""
     reader, _ = os.pipe()
     return reader
+
+
+def _has_room(loaded: Loaded, *, copies: int) -> bool:
+    """Whether a card has memory for so many more copies of the UNet, and for pictures beside."""
+    device = loaded.unet.device
+    if device.type == "cpu":
+        return True
+    size = sum(weight.nbytes for weight in loaded.unet.parameters())
+    return free_bytes(device) >= copies * size + _LEFT_FOR_PICTURES
 
 
 def _is_ours_alone(folder: Path) -> bool:

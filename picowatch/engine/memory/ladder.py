@@ -57,27 +57,28 @@ FULL = Rung()
 _ALONE = Rung("smaller batch", alone=True)
 _TILED = replace(_ALONE, name="VAE tiling", tiled=True)
 _SLICED = replace(_TILED, name="attention slicing", sliced=True)
-_MODEL = replace(_SLICED, name="model offload", offload="model")
+# On CUDA torch's attention holds no score matrix: slicing it saves nothing. Nor for transformers.
+_MODEL = replace(_TILED, name="model offload", offload="model")
 _SEQUENTIAL = replace(_MODEL, name="sequential offload", offload="sequential")
-LADDER = (FULL, _ALONE, _TILED, _SLICED, _MODEL, _SEQUENTIAL)
-# torch's attention holds no score matrix for transformers: slicing it saves nothing.
+LADDER = (FULL, _ALONE, _TILED, _MODEL, _SEQUENTIAL)
+# What computes in the computer's memory cannot offload weights to it.
+SHARED_LADDER = (FULL, _ALONE, _TILED, _SLICED)
 _ENCODERS = replace(_TILED, name="text encoders offloaded", offload="encoders")
-_FLOW_MODEL = replace(_TILED, name="model offload", offload="model")
 _ENCODER_LAYERS = replace(_TILED, name="text encoders by layer", offload="encoder layers")
 _GROUP = replace(_TILED, name="group offload", offload="group")
 _CAST = replace(_GROUP, name="fp8 weights", cast=True)
 FLOW_LADDER = (
     *(FULL, _ALONE, _TILED),
-    *(_ENCODERS, _FLOW_MODEL, _ENCODER_LAYERS, _GROUP, _CAST),
+    *(_ENCODERS, _MODEL, _ENCODER_LAYERS, _GROUP, _CAST),
 )
-# What computes in the computer's memory cannot offload weights to it.
 _UNLOADED = replace(_TILED, name="text encoders unloaded", offload="disk")
 _CAST_UNLOADED = replace(_UNLOADED, name="fp8 weights", cast=True)
 SHARED_FLOW_LADDER = (FULL, _ALONE, _TILED, _UNLOADED, _CAST_UNLOADED)
 LADDERS = {
     "cuda": Ladders(LADDER, FLOW_LADDER),
-    "mps": Ladders(LADDER, SHARED_FLOW_LADDER[:-1]),  # Apple's GPUs have no 8-bit floats
-    "cpu": Ladders(LADDER[:4], SHARED_FLOW_LADDER),
+    # Apple's GPUs share the computer's memory, too, and have no 8-bit floats.
+    "mps": Ladders(SHARED_LADDER, SHARED_FLOW_LADDER[:-1]),
+    "cpu": Ladders(SHARED_LADDER, SHARED_FLOW_LADDER),
 }
 
 # What a batch takes on a card besides weights, at the very least: less is not worth a try.
@@ -121,11 +122,32 @@ _UNKNOWN = Weights()
 _Key = tuple[object, ...]
 
 
+# After so many batches on a rung the one above it is tried again; after twice as many, and twice
+# that, if it is still too much: another program's memory may come back, a card does not grow.
+_FIRST_CLIMB = 8
+_LAST_CLIMB = 1024
+
+
+@dataclass(slots=True)
+class _Known:
+    """The rung that worked last, for how many images together, and how long it has.
+
+    `climb_after` batches on it the rung above is tried; `climbing`: the last batch tried that.
+    """
+
+    rung: Rung
+    images: int
+    batches: int = 0
+    climb_after: int = _FIRST_CLIMB
+    climbing: bool = False
+
+
 class MemoryLadder:
     """Which rungs a batch may try, and which one worked for others like it.
 
-    It begins with the rung that worked last for the checkpoint and size; but if images had to be
-    rendered alone, fewer of them are tried together. Otherwise the setting decides: "full" begins
+    It begins with the rung that worked last for the checkpoint and size, and on a GPU now and then
+    with the one above it; but if images had to be rendered alone, fewer of them are tried together.
+    Otherwise the setting decides: "full" begins
     at the top, "low" with model offload (on a CPU with the last rung), "auto" with the first whose
     weights the card or main memory has room for, and with the VAE's tiling on GPUs of less than
     6 GB.
@@ -135,7 +157,7 @@ class MemoryLadder:
         self._setting = setting
         self._ladders = ladders
         self._gpu_bytes = gpu_bytes
-        self._worked: dict[_Key, tuple[Rung, int]] = {}
+        self._worked: dict[_Key, _Known] = {}
 
     def rungs(
         self, batch: Sequence[ImageRequest], weights: Weights = _UNKNOWN, main_bytes: int = 0
@@ -149,18 +171,31 @@ class MemoryLadder:
             ladder = [rung for rung in ladder if not rung.cast]
         rungs = [*ladder, *_shrinking(batch[0], ladder[-1])]
         first = self._first(ladder, weights, main_bytes)
-        start, images = self._worked.get(_key(batch[0]), (first, len(batch)))
-        if start == _ALONE and 1 < len(batch) < images:
+        known = self._worked.get(_key(batch[0])) or _Known(first, len(batch))
+        start = known.rung
+        if start == _ALONE and 1 < len(batch) < known.images:
             start = ladder[0]  # fewer may fit together
         # With fewer steps a picture may have fewer sizes than the one that was remembered.
         begin = rungs.index(start) if start in rungs else len(rungs) - 1
+        known.climbing = known.batches >= known.climb_after and begin > rungs.index(first)
+        if known.climbing:
+            begin -= 1
+            start = rungs[begin]
         for rung in rungs[begin:]:
             if len(batch) > 1 or rung != _ALONE or rung == start:
                 yield rung
 
     def worked(self, batch: Sequence[ImageRequest], rung: Rung) -> None:
         """Remember this rung for images of this checkpoint and size."""
-        self._worked[_key(batch[0])] = rung, len(batch)
+        known = self._worked.get(_key(batch[0]))
+        if known is None or known.rung != rung:
+            self._worked[_key(batch[0])] = _Known(rung, len(batch))
+            return
+        known.images = len(batch)
+        # A processor's memory is not tried out: the kernel ends the process that takes too much.
+        known.batches = known.batches + 1 if self._gpu_bytes is not None else 0
+        if known.climbing:
+            known.batches, known.climb_after = 0, min(2 * known.climb_after, _LAST_CLIMB)
 
     def _first(self, ladder: Sequence[Rung], weights: Weights, main_bytes: int) -> Rung:
         """Where it begins with a checkpoint and size of which it knows nothing."""

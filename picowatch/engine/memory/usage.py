@@ -30,6 +30,23 @@ def gpu_memory() -> MemoryUse | None:
     return MemoryUse(torch.cuda.memory_reserved(), torch.cuda.max_memory_reserved())
 
 
+def broken_gpu() -> str:
+    """What a GPU that can no longer be used from this process says; "" for one that works.
+
+    It is asked to finish all that was queued, because a kernel that failed says so at some later
+    call. Imports nothing, like `gpu_memory`.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return ""
+    try:
+        torch.cuda.synchronize()
+    # Its class differs by version of torch.
+    except Exception as error:
+        return str(error) or type(error).__name__
+    return ""
+
+
 def process_memory(process: int) -> MemoryUse | None:
     """What a process holds of the computer's memory, where the system reports it (Linux)."""
     try:
@@ -55,6 +72,9 @@ def free_bytes(device: "torch.device") -> int:
         free, _ = torch.cuda.mem_get_info(device)
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(free + cached)
+    if device.type == "mps":  # a part of the computer's memory is all that Apple's GPUs may take
+        left = torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
+        return max(0, min(int(left), int(psutil.virtual_memory().available)))
     return min(int(psutil.virtual_memory().available), _left_to_container())
 
 

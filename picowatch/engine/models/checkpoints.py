@@ -119,6 +119,8 @@ class Checkpoints:
         gc.collect()
         if self._target.device.type == "cuda":
             torch.cuda.empty_cache()
+        elif self._target.device.type == "mps":
+            torch.mps.empty_cache()
 
     def _load_vae(self, checkpoint: Model, vae: Model, read_to: Target) -> Any:
         """The VAE of a checkpoint, or another one for it."""

@@ -1,12 +1,11 @@
 """A checkpoint in memory: its parts, and where their weights are while it computes."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, Protocol
 
 import torch
-from accelerate import cpu_offload, cpu_offload_with_hook  # type: ignore[import-untyped]
+from accelerate import cpu_offload  # type: ignore[import-untyped]
 from accelerate.hooks import (  # type: ignore[import-untyped]
     ModelHook,
     add_hook_to_module,
@@ -18,6 +17,7 @@ from diffusers.models.attention_processor import AttnProcessor2_0
 from torch.nn import functional
 
 from picowatch.engine.memory.ladder import Offload, Rung
+from picowatch.engine.models.offload import bring_in_turn
 from picowatch.engine.models.weights import drop_weights, has_weights
 from picowatch.engine.unet.denoise import Shape
 from picowatch.engine.unet.loras import Loras
@@ -163,13 +163,25 @@ def apply_rung(loaded: Placed, rung: Rung, device: torch.device) -> None:
         return
     undo_rung(loaded)
     if rung.tiled:
-        loaded.vae.enable_tiling()
+        _tile(loaded.vae)
     if rung.sliced:
         loaded.slice_attention(on=True)
     if rung.cast:
         loaded.cast_weights()
     _move_weights(loaded, rung.offload, device)
     loaded.rung = rung
+
+
+_TILE = 256  # pixels; diffusers' default is a VAE's native size, of which there is one tile
+
+
+def _tile(vae: Any) -> None:
+    """Let a VAE work on tiles that save memory at its native size, too."""
+    vae.enable_tiling()
+    side = getattr(vae, "tile_sample_min_size", 0)  # those of video models have sides of their own
+    if side > _TILE:
+        vae.tile_latent_min_size = vae.tile_latent_min_size * _TILE // side
+        vae.tile_sample_min_size = _TILE
 
 
 # What of a rung concerns the checkpoint.
@@ -211,9 +223,9 @@ def _move_weights(loaded: Placed, offload: Offload, device: torch.device) -> Non
     for model in (denoiser, vae):
         model.to(_CPU if offload not in ("", "encoders") else device)
     if offload == "encoders":
-        _bring_in_turn(encoders, device)
+        bring_in_turn(encoders, device)
     elif offload == "model":
-        _bring_in_turn(loaded.models, device)
+        bring_in_turn(loaded.models, device)
     elif offload == "sequential":
         for model in (*encoders, denoiser):
             cpu_offload(model, device)
@@ -221,19 +233,12 @@ def _move_weights(loaded: Placed, offload: Offload, device: torch.device) -> Non
         for model in encoders:
             _bring_layers(model, device, ahead=False)
     if offload == "encoder layers":
-        _bring_in_turn([denoiser, vae], device)
+        bring_in_turn([denoiser, vae], device)
     elif offload == "group":
         # A prompt is encoded once, but a transformer computes in each step.
         _bring_layers(denoiser, device, ahead=device.type == "cuda")
     if offload in ("sequential", "group"):
-        cpu_offload_with_hook(vae, device)
-
-
-def _bring_in_turn(models: Iterable[Any], device: torch.device) -> None:
-    """Each comes to the device when it computes, and the one before it leaves."""
-    hook = None
-    for model in models:
-        _, hook = cpu_offload_with_hook(model, device, prev_module_hook=hook)
+        bring_in_turn([vae], device)
 
 
 def _read_in_turn(loaded: Placed, device: torch.device) -> None:

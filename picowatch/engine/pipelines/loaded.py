@@ -13,6 +13,7 @@ from PIL import Image
 
 from picowatch.engine.drawn import Drawn, Interrupted, Job, Picture, timed
 from picowatch.engine.memory.ladder import Rung
+from picowatch.engine.models.offload import send_back
 from picowatch.engine.models.weights import has_weights
 from picowatch.engine.pipelines.family import Encoded, Family
 from picowatch.engine.pipelines.preview import FlowPreview
@@ -123,7 +124,7 @@ class LoadedPipeline:
             conditions = [self._conditions(request) for request in batch]
             if self.rung and self.rung.offload == "encoders":
                 for encoder in self._encoders:
-                    encoder.to("cpu")  # its hook brings it back
+                    send_back(encoder)
         groups: dict[tuple[object, ...], list[int]] = {}
         for index, encoded in enumerate(conditions):
             groups.setdefault((_shapes(encoded), index if job.alone else 0), []).append(index)

@@ -59,6 +59,9 @@ _ENVIRONMENT = {
     # Deterministic cuBLAS, for `exact`; it is read when CUDA starts.
     # https://docs.nvidia.com/cuda/cublas/#results-reproducibility
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+    # What Apple's GPUs cannot compute, the CPU does:
+    # https://docs.pytorch.org/docs/stable/mps_environment_variables.html
+    "PYTORCH_ENABLE_MPS_FALLBACK": "1",
     # MKL then gives the rows of a matrix the same bits wherever they stand (oneMKL Developer
     # Guide, "Specifying Code Branches"). Without, a picture depends on its position in a batch
     # of 3. No cost could be measured.

@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Protocol
 
-from picowatch.engine.memory.usage import gpu_memory
+from picowatch.engine.memory.usage import broken_gpu, gpu_memory
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.process.failures import explain_error
 from picowatch.engine.process.wire import Ended, FromEngine, Interrupt, Ready, Render, Reply, Step
@@ -142,7 +142,7 @@ def _serve(
             outcome = RenderFailed(failed.message, failed.remedy, traceback.format_exc())
         # No single batch may take the engine down.
         except Exception as error:
-            outcome = explain_error(error, traceback.format_exc())
+            outcome = explain_error(error, traceback.format_exc(), broken_gpu())
         if not is_ready and isinstance(outcome, RenderFailed | EngineDied):
             trace = getattr(outcome, "trace", "")
             outcome = EngineCannotStart(outcome.message, outcome.remedy, trace)

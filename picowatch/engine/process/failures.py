@@ -73,16 +73,18 @@ def _printable(line: str) -> str:
     return "".join(filter(str.isprintable, line)).strip()[:_LONGEST].rstrip(".")
 
 
-def explain_error(error: Exception, trace: str) -> RenderFailed | EngineDied:
-    """What happened and what to do; EngineDied if this process can no longer use the GPU."""
+def explain_error(error: Exception, trace: str, broken: str = "") -> RenderFailed | EngineDied:
+    """What happened and what to do; EngineDied if this process can no longer use the GPU.
+
+    `broken` is what the GPU said when it was asked afterwards, "" if it still works: an error of
+    another library may be all that a kernel's failure leaves.
+    """
     text = str(error)
-    if short_of_memory := out_of_memory(error):
+    if not broken and (short_of_memory := out_of_memory(error)):
         return RenderFailed(short_of_memory, SMALLER, trace)
-    # A CUDA error other than that leaves the process' context unusable:
-    # https://docs.nvidia.com/cuda/cuda-runtime-api/group__CUDART__TYPES.html
-    if type(error).__name__ == "AcceleratorError" or "CUDA error" in text:
+    if broken or _breaks_the_process(error):
         return EngineDied(
-            f"The GPU reported an error and the engine was ended: {_first_line(text)}.",
+            f"The GPU reported an error and the engine was ended: {_first_line(broken or text)}.",
             "If it happens again, restart the computer, and update the GPU's driver and torch.",
         )
     if isinstance(error, ImportError):
@@ -98,12 +100,38 @@ def explain_error(error: Exception, trace: str) -> RenderFailed | EngineDied:
     )
 
 
+def _breaks_the_process(error: Exception) -> bool:
+    """Whether an error of the GPU leaves the process' context unusable: all but lack of memory.
+
+    https://docs.nvidia.com/cuda/cuda-runtime-api/group__CUDART__TYPES.html
+    """
+    return type(error).__name__ == "AcceleratorError" or "CUDA error" in str(error)
+
+
+# What torch and the libraries it calls say when a card's memory is full. Which of them finds out
+# is chance: torch's allocator, a driver's call, or a library that wants room to work in.
+# c10/cuda/CUDACachingAllocator.cpp, c10/cuda/CUDAException.cpp, aten/src/ATen/cuda/Exceptions.h
+# and aten/src/ATen/mps/MPSAllocator.mm of https://github.com/pytorch/pytorch.
+_GPU_MEMORY_TEXTS = (
+    "CUDA out of memory",
+    "HIP out of memory",
+    "CUDA error: out of memory",
+    "CUDA driver error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "MPS backend out of memory",
+    "Invalid buffer size",
+)
+_MEMORY_TEXTS = ("not enough memory", "can't allocate memory")
+
+
 def out_of_memory(error: Exception) -> str:
     """Whose memory ran out, in a sentence; "" for every other error."""
     text = str(error)
-    if isinstance(error, MemoryError) or "not enough memory" in text:
+    if isinstance(error, MemoryError) or any(each in text for each in _MEMORY_TEXTS):
         return "The computer does not have enough memory for this image."
-    if type(error).__name__ == "OutOfMemoryError" or "MPS backend out of memory" in text:
+    full = any(each in text for each in _GPU_MEMORY_TEXTS)
+    if full or type(error).__name__ == "OutOfMemoryError":
         return "The GPU does not have enough memory for this image."
     return ""
 

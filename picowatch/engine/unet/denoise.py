@@ -171,25 +171,29 @@ def denoise(
 
 
 class _StepQueue:
-    """Keeps CUDA's queue short: what is reported as done is, but for the step in progress.
+    """Keeps a GPU's queue short: what is reported as done is, but for the step in progress.
 
-    CUDA accepts work faster than it does it. One step is always queued, so that it never idles,
+    A GPU accepts work faster than it does it. One step is always queued, so that it never idles,
     and no more, so that progress is true and an interruption takes effect.
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._on_gpu = device.type == "cuda"
-        self._last: torch.cuda.Event | None = None
+        self._event: Any = _EVENTS.get(device.type)
+        self._last: Any = None
 
     def add(self) -> None:
         """A step was queued; wait until the one before is done."""
-        if not self._on_gpu:
+        if self._event is None:
             return
-        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        event = self._event()
         event.record()
         if self._last is not None:
             self._last.synchronize()
         self._last = event
+
+
+# The mark that a device's queue can be given, by the device's type.
+_EVENTS = {"cuda": torch.cuda.Event, "mps": torch.mps.event.Event}
 
 
 def _kept(guide: Guide, sampler: PreparedSampler, done: int) -> torch.Tensor:

@@ -9,6 +9,7 @@ from picowatch.engine.memory.ladder import (
     FLOW_LADDER,
     LADDER,
     LADDERS,
+    SHARED_LADDER,
     MemoryLadder,
     Rung,
     Weights,
@@ -24,10 +25,10 @@ NAMES = [
     "full",
     "smaller batch",
     "VAE tiling",
-    "attention slicing",
     "model offload",
     "sequential offload",
 ]
+SHARED_NAMES = [*NAMES[:3], "attention slicing"]
 
 
 FLOW_NAMES = [
@@ -121,11 +122,12 @@ def test_the_rungs_come_in_order_and_each_once() -> None:
 
 def test_each_rung_keeps_what_the_ones_before_it_save() -> None:
     """Otherwise a rung could need more memory than the one above it."""
-    for ladder in (LADDER, FLOW_LADDER):
+    for ladder in (LADDER, SHARED_LADDER, FLOW_LADDER):
         for before, after in pairwise(ladder):
             for saving in ("alone", "tiled", "sliced", "cast"):
                 assert getattr(after, saving) >= getattr(before, saving)
-    assert [rung.offload for rung in LADDER] == ["", "", "", "", "model", "sequential"]
+    assert [rung.offload for rung in LADDER] == ["", "", "", "model", "sequential"]
+    assert not any(rung.sliced for rung in LADDER), "CUDA's attention holds no score matrix"
 
 
 @pytest.mark.parametrize(
@@ -148,7 +150,9 @@ def test_the_setting_decides_where_it_begins(
 
 def test_a_cpu_has_no_other_memory_to_offload_to() -> None:
     """Its weights are in the computer's memory already."""
-    assert names(MemoryLadder("auto", CPU, None), request())[-1] == "attention slicing"
+    for kind in ("cpu", "mps"):
+        shared = MemoryLadder("auto", LADDERS[kind], None)
+        assert names(shared, request(), request()) == SHARED_NAMES
     assert names(MemoryLadder("low", CPU, None), request()) == ["attention slicing"]
     low = names(MemoryLadder("low", CPU, None), request(), weights=Weights(flow=True))
     assert low == ["text encoders unloaded", "fp8 weights"]
@@ -165,6 +169,39 @@ def test_the_rung_that_worked_is_where_the_next_image_begins() -> None:
     assert names(ladder, request(checkpoint_hash="1"))[0] == "full"
     ladder.worked([request()], LADDER[1])
     assert names(ladder, request()) == NAMES[1:]
+
+
+def test_after_some_batches_the_rung_above_is_tried_again() -> None:
+    """Another program may have given memory back; each vain try doubles the wait."""
+    ladder = MemoryLadder("auto", CUDA, 24 * GIGABYTE)
+    one = request()
+    tiled, model = LADDER[2], LADDER[3]
+
+    def batches_until_it_climbs() -> int:
+        done = 0
+        while names(ladder, one)[0] == model.name:
+            ladder.worked([one], model)
+            done += 1
+        assert names(ladder, one)[:2] == [tiled.name, model.name]
+        return done
+
+    ladder.worked([one], model)
+    first = batches_until_it_climbs()
+    ladder.worked([one], model)  # it was still too much
+    assert batches_until_it_climbs() == 2 * first
+    ladder.worked([one], tiled)
+    assert names(ladder, one)[0] == tiled.name
+
+
+def test_nobody_climbs_above_the_setting_or_tries_a_computers_memory() -> None:
+    """`memory: low` stays low; a process that takes too much memory is killed by the kernel."""
+    for ladder, rung in (
+        (MemoryLadder("low", CUDA, 24 * GIGABYTE), LADDER[3]),
+        (MemoryLadder("auto", CPU, None), SHARED_LADDER[2]),
+    ):
+        for _ in range(100):
+            ladder.worked([request()], rung)
+            assert names(ladder, request())[0] == rung.name
 
 
 def test_smaller_pictures_come_last_and_only_on_request() -> None:

@@ -22,24 +22,41 @@ class AcceleratorError(RuntimeError):
     """Named as torch's."""
 
 
+COMPUTER = "The computer does not have enough memory for this image."
+GPU = "The GPU does not have enough memory for this image."
+
+
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (MemoryError(), "The computer does not have enough memory for this image."),
+        (MemoryError(), COMPUTER),
+        (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9"), COMPUTER),
         (
-            RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes"),
-            "The computer does not have enough memory for this image.",
+            RuntimeError(
+                "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate "
+                "memory: you tried to allocate 9 bytes. Error code 12 (Cannot allocate memory)"
+            ),
+            COMPUTER,
         ),
+        (OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), GPU),
+        (OutOfMemoryError("HIP out of memory. Tried to allocate 2.00 GiB."), GPU),
+        (AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might be"), GPU),
+        (RuntimeError("CUDA driver error: out of memory"), GPU),
         (
-            OutOfMemoryError("CUDA out of memory."),
-            "The GPU does not have enough memory for this image.",
+            RuntimeError(
+                "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"
+            ),
+            GPU,
         ),
-        (
-            RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"),
-            "The GPU does not have enough memory for this image.",
-        ),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), GPU),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"), GPU),
+        (RuntimeError("Invalid buffer size: 12.00 GiB"), GPU),
         (ImportError("No module named 'torch'"), "cannot be imported: No module named 'torch'."),
         (KeyError("x"), "The engine failed: KeyError: 'x'"),
+        (
+            RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
+            "The engine failed: RuntimeError: cuDNN error: CUDNN_STATUS_EXECUTION_FAILED.",
+        ),
     ],
 )
 def test_a_failed_batch_says_what_happened(error: Exception, said: str) -> None:
@@ -56,6 +73,7 @@ def test_a_failed_batch_says_what_happened(error: Exception, said: str) -> None:
     [
         AcceleratorError("CUDA error: an illegal memory access was encountered\nmore"),
         RuntimeError("CUDA error: device-side assert triggered"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasGemmEx()`"),
     ],
 )
 def test_a_poisoned_gpu_ends_the_engine(error: Exception) -> None:
@@ -64,6 +82,30 @@ def test_a_poisoned_gpu_ends_the_engine(error: Exception) -> None:
     assert isinstance(failure, EngineDied)
     assert "CUDA error" in failure.message
     assert "\n" not in failure.message
+
+
+@pytest.mark.parametrize(
+    "error", [KeyError("x"), OutOfMemoryError("CUDA out of memory."), RuntimeError("cuDNN error")]
+)
+def test_whatever_failed_a_gpu_that_is_broken_afterwards_ends_the_engine(error: Exception) -> None:
+    """The images are rendered by another process; none fails for this one."""
+    failure = explain_error(error, "trace", broken="CUDA error: unspecified launch failure")
+    assert isinstance(failure, EngineDied)
+    assert "unspecified launch failure" in failure.message
+
+
+def test_the_gpu_is_asked_after_an_unknown_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel that failed may have been queued long before."""
+    monkeypatch.setattr(child_main, "broken_gpu", lambda: "CUDA error: unknown error")
+    batches: SimpleQueue[Render] = SimpleQueue()
+    batches.put(Render(0, (), 0))
+    replies = Mock()
+    failing = Mock(side_effect=RuntimeError("expected scalar type Half"))
+    with pytest.raises(SystemExit):
+        child_main._serve(replies, lambda: Mock(render=failing), batches, lambda: False)
+    (ended,) = replies.send.call_args.args
+    assert isinstance(ended.outcome, EngineDied)
+    assert "unknown error" in ended.outcome.message
 
 
 def test_after_an_error_of_the_gpu_its_memory_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:

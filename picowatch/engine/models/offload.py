@@ -1,0 +1,100 @@
+"""Models that come to the device in turn, from weights that never leave the computer's memory.
+
+Weights do not change while they compute (LoRAs act beside them), so nothing is copied back: what
+was on the device is dropped. accelerate's hooks copy it back each time, to memory that is not
+pinned, from which the next copy is slower.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from accelerate.hooks import ModelHook, add_hook_to_module  # type: ignore[import-untyped]
+from accelerate.utils import send_to_device  # type: ignore[import-untyped]
+
+# torch's allocator rounds pinned blocks up to powers of two.
+_BLOCK_BYTES = 256 * 2**20
+_ALIGNMENT = 64
+
+
+def bring_in_turn(models: Iterable[Any], device: torch.device) -> None:
+    """Each comes to the device when it computes, and the one that was there leaves."""
+    turns = _Turns()
+    for model in models:
+        add_hook_to_module(model, _InTurn(model, device, turns))
+
+
+def send_back(model: Any) -> None:
+    """Leave the device at once, a model of `bring_in_turn`."""
+    model._hf_hook.leave()
+
+
+class _Turns:
+    """Which of several models is on the device."""
+
+    def __init__(self) -> None:
+        self.there: _InTurn | None = None
+
+
+class _InTurn(ModelHook):  # type: ignore[misc]
+    """Brings a model to the device before it computes.
+
+    `execution_device` tells diffusers' pipelines where that is.
+    """
+
+    def __init__(self, model: Any, device: torch.device, turns: _Turns) -> None:
+        self.execution_device = device
+        self._turns = turns
+        self._weights = [*model.parameters(), *model.buffers()]
+        self._kept = list(_kept([weight.data for weight in self._weights], device))
+        self._is_there = False
+        self.leave()
+
+    def pre_forward(self, module: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        if not self._is_there:
+            if self._turns.there is not None:
+                self._turns.there.leave()
+            self._turns.there, self._is_there = self, True
+            for weight, kept in zip(self._weights, self._kept, strict=True):
+                weight.data = kept.to(self.execution_device, non_blocking=True)
+        device = self.execution_device
+        return send_to_device(args, device), send_to_device(kwargs, device)
+
+    def leave(self) -> None:
+        """Drop what is on the device."""
+        for weight, kept in zip(self._weights, self._kept, strict=True):
+            weight.data = kept
+        self._is_there = False
+        if self._turns.there is self:
+            self._turns.there = None
+
+
+def _kept(tensors: list[torch.Tensor], device: torch.device) -> Iterator[torch.Tensor]:
+    """The tensors in the computer's memory, for CUDA in pinned blocks, in their own layouts."""
+    if device.type != "cuda":
+        yield from (tensor.to("cpu") for tensor in tensors)
+        return
+    for block in _blocks(tensors):
+        pinned = torch.empty(sum(map(_room, block)), dtype=torch.uint8, pin_memory=True)
+        begin = 0
+        for tensor in block:
+            part = pinned[begin : begin + tensor.nbytes].view(tensor.dtype)
+            begin += _room(tensor)
+            yield part.as_strided(tensor.size(), tensor.stride()).copy_(tensor)
+
+
+def _blocks(tensors: list[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
+    """The tensors in their order, as many together as a block holds."""
+    block: list[torch.Tensor] = []
+    for tensor in tensors:
+        if block and sum(map(_room, block)) + _room(tensor) > _BLOCK_BYTES:
+            yield block
+            block = []
+        block.append(tensor)
+    if block:
+        yield block
+
+
+def _room(tensor: torch.Tensor) -> int:
+    """The bytes that a tensor takes in a block."""
+    return -(-tensor.nbytes // _ALIGNMENT) * _ALIGNMENT
