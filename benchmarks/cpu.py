@@ -1,6 +1,6 @@
 """The whole CPU table in one run, ours and the peers' by turns, into RESULTS.md.
 
-    python -m benchmarks.cpu [--rows folder,full] [--rounds 3] [--folder DIR]
+    python -m benchmarks.cpu [--rows folder,full] [--rounds 3] [--folder DIR] [--xl-size 512]
 
 Some 20 minutes on two quiet cores; it says which row runs and how long that takes. DIR decides
 which disk is measured; without it a temporary folder is taken. `--small` only proves that the
@@ -34,6 +34,7 @@ ROWS = (
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="The whole CPU table, into RESULTS.md.")
     add_shared_flags(parser, ROWS)
+    parser.add_argument("--xl-size", type=int, default=512, help="side of Stable Diffusion XL's")
     parser.add_argument("--small", action="store_true", help="only prove that it works")
     options = parser.parse_args(arguments)
     try:
@@ -45,12 +46,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     section = Section("The CPU table", own_command("benchmarks.cpu"))
     with temporary(options.folder, options.cache) as folder:
         make = partial(Plan, folder=folder, rounds=options.rounds, device="cpu", section=section)
-        well = measure_all(rows, small(make) if options.small else usual(make))
+        plan = small(make) if options.small else usual(make, options.xl_size)
+        well = measure_all(rows, plan)
     section.write(options.results or RESULTS)
     return 0 if well else 1
 
 
-def usual(make: "partial[Plan]") -> Plan:
+def usual(make: "partial[Plan]", xl_size: int) -> Plan:
     """What the goals are about."""
     return make(
         steps=24,
@@ -58,6 +60,7 @@ def usual(make: "partial[Plan]") -> Plan:
         size=128,
         large=full_size,
         large_size=256,
+        xl_size=xl_size,
         large_steps=(2, 6),
         recipes=10_000,
         saves=150,

@@ -179,7 +179,7 @@ class Renderer:
         """Deterministic algorithms, and float32 in full, while an exact image is rendered."""
         torch.use_deterministic_algorithms(exact)
         # Everything here writes its results before it reads them; to fill them first takes time.
-        deterministic.fill_uninitialized_memory = False
+        deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         compute_float32_in_full(full=exact or self._all_bits)
         try:
             yield

@@ -182,7 +182,7 @@ def test_evaluations_are_those_of_the_engine(sampler: KnownSampler, steps: int) 
             image="a" if strength < 1 else "",
             denoising_strength=strength,
         )
-        built = build_sampler(sampler.name, sampler.automatic, steps, CONFIG, "cpu", strength)
+        built = build_sampler(sampler.name, sampler.automatic, steps, CONFIG, strength)
         assert evaluations(requested) == len(built.timesteps)
 
 

@@ -91,7 +91,7 @@ def test_what_torch_calls_exact_is_exact(tmp_path: Path) -> None:
                 torch.are_deterministic_algorithms_enabled(),
                 torch.backends.cudnn.allow_tf32,
                 torch.backends.cuda.matmul.allow_tf32,
-                deterministic.fill_uninitialized_memory,
+                deterministic.fill_uninitialized_memory,  # type: ignore[attr-defined]
             )
 
     auto = Renderer(EngineOptions(models=tmp_path, device="cpu"))

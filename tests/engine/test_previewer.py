@@ -89,7 +89,7 @@ def test_previews_have_a_least_time_between_them() -> None:
     """By a monotonic clock; with 0 there are none."""
     now = [100.0]
     previewer = Previewer(lambda preview: None, 2, lambda: now[0])
-    scheduler = build_sampler("DDIM", "uniform", 4, CONFIG, "cpu").scheduler
+    scheduler = build_sampler("DDIM", "uniform", 4, CONFIG).scheduler
     latents = torch.zeros(1, 4, 2, 2)
     shown_at = []
     for _ in range(10):
@@ -106,7 +106,7 @@ def test_previews_have_a_least_time_between_them() -> None:
 def test_the_picture_without_its_noise_is_found(sampler: KnownSampler, prediction: str) -> None:
     """From the UNet's input and a prediction for it, in the middle of every sampler's steps."""
     config = {**CONFIG, "prediction_type": prediction}
-    scheduler = build_sampler(sampler.name, sampler.automatic, 10, config, "cpu").scheduler
+    scheduler = build_sampler(sampler.name, sampler.automatic, 10, config).scheduler
     generator = torch.Generator().manual_seed(1)
     clean, noise = (torch.randn(1, 4, 3, 5, generator=generator) for _ in range(2))
     timestep = torch.tensor(400)
@@ -140,7 +140,7 @@ def test_each_family_has_the_colours_of_its_latents(
     album = Album()
     previewer = Previewer(album.keep, 1)
     previewer.follow(SimpleNamespace(config=SimpleNamespace(block_out_channels=[channels])), family)
-    scheduler = build_sampler("DDIM", "uniform", 4, CONFIG, "cpu").scheduler
+    scheduler = build_sampler("DDIM", "uniform", 4, CONFIG).scheduler
     latents = torch.randn(1, 4, 3, 5, generator=torch.Generator().manual_seed(1))
     previewer.show(scheduler, latents, torch.zeros_like(latents), torch.tensor(0))
     clean = latents[0] / scheduler.alphas_cumprod[0].sqrt()
@@ -155,7 +155,7 @@ def test_each_family_has_the_colours_of_its_latents(
 def test_latents_that_are_no_numbers_are_shown_all_the_same() -> None:
     """The picture's own error explains it better."""
     album = Album()
-    scheduler = build_sampler("DDIM", "uniform", 4, CONFIG, "cpu").scheduler
+    scheduler = build_sampler("DDIM", "uniform", 4, CONFIG).scheduler
     latents = torch.full((1, 4, 2, 2), float("nan"))
     Previewer(album.keep, 1).show(scheduler, latents, latents, torch.tensor(500))
     assert len(album.previews[0].pixels) == 12

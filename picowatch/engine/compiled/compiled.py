@@ -218,7 +218,7 @@ def _has_room(loaded: Loaded, *, copies: int) -> bool:
     if device.type == "cpu":
         return True
     size = sum(weight.nbytes for weight in loaded.unet.parameters())
-    return free_bytes(device) >= copies * size + _LEFT_FOR_PICTURES
+    return bool(free_bytes(device) >= copies * size + _LEFT_FOR_PICTURES)
 
 
 def _is_ours_alone(folder: Path) -> bool:

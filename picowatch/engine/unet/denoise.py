@@ -152,13 +152,14 @@ def denoise(
     conditions = conditions.to(unet.dtype)
     drawn = {"generator": list(generators)} if sampler.draws_noise else {}
     queue = _StepQueue(latents.device)
-    for done, timestep in enumerate(sampler.timesteps, start=1):
+    uploaded = sampler.timesteps.to(latents.device)
+    for done, (timestep, given) in enumerate(zip(sampler.timesteps, uploaded, strict=True), 1):
         if interrupted():
             raise EngineStopped("The batch was interrupted.")
         scaled = scheduler.scale_model_input(latents, timestep)
         if guide.seen is not None:
             scaled = torch.cat([scaled, guide.seen], dim=1)
-        predicted = _guided(unet, scaled, timestep, conditions, request)
+        predicted = _guided(unet, scaled, given, conditions, request)
         latents = scheduler.step(predicted, timestep, latents, **drawn).prev_sample
         if guide.redrawn is not None and sampler.at_full_step():
             kept = _kept(guide, sampler, done)

@@ -76,7 +76,6 @@ class Drawing:
                 request.schedule_type,
                 steps,
                 self.loaded.schedule,
-                self.device,
                 strength,
                 request.prediction,
                 self.loaded.family,

@@ -123,7 +123,11 @@ _KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class PreparedSampler:
-    """A scheduler, the timesteps to take with it, and whether its steps draw noise."""
+    """A scheduler, the timesteps to take with it, and whether its steps draw noise.
+
+    Timesteps and noise levels are in the computer's memory: what a step looks up there, and the
+    numbers that it multiplies latents by, do not wait for a GPU.
+    """
 
     scheduler: Any
     timesteps: torch.Tensor
@@ -133,7 +137,10 @@ class PreparedSampler:
         self, latents: torch.Tensor, noise: torch.Tensor, timestep: torch.Tensor
     ) -> torch.Tensor:
         """Latents with the noise that the step at `timestep` begins with."""
-        result: torch.Tensor = self.scheduler.add_noise(latents, noise, timestep)
+        one, none = torch.ones(1), torch.zeros(1)
+        kept = self.scheduler.add_noise(one, none, timestep)[0]
+        added = self.scheduler.add_noise(none, one, timestep)[0]
+        result: torch.Tensor = kept * latents + added * noise
         return result
 
     def at_full_step(self) -> bool:
@@ -146,7 +153,6 @@ def build_sampler(
     schedule_type: str,
     steps: int,
     config: dict[str, Any],
-    device: Any,
     strength: float = 1.0,
     prediction: str = "",
     family: str = "",
@@ -182,7 +188,7 @@ def build_sampler(
         use_noise_levels(scheduler, schedule_type, family)
     if kind.scheduler is LMSDiscreteScheduler:
         integrate_lms_without_scipy(scheduler)
-    scheduler.set_timesteps(steps, device=device)
+    scheduler.set_timesteps(steps, device="cpu")
     return PreparedSampler(scheduler, _last_timesteps(scheduler, steps, strength), kind.draws_noise)
 
 

@@ -143,7 +143,7 @@ def test_each_schedule_is_the_one_of_diffusers_class_for_the_folder(
     expected = their_scheduler(theirs, sampler, schedule_type)
     expected.set_timesteps(20)
     config = theirs.scheduler.config
-    scheduler = build_sampler(sampler, schedule_type, 20, config, "cpu").scheduler
+    scheduler = build_sampler(sampler, schedule_type, 20, config).scheduler
     assert torch.equal(scheduler.timesteps, expected.timesteps)
     assert float(scheduler.init_noise_sigma) == float(expected.init_noise_sigma)
     assert torch.equal(

@@ -32,7 +32,7 @@ COMBINATIONS = [(s.name, schedule_type) for s in SAMPLERS for schedule_type in s
 
 
 def build(name: str, schedule_type: str, steps: int = 24) -> Any:
-    return build_sampler(name, schedule_type, steps, CONFIG, "cpu").scheduler
+    return build_sampler(name, schedule_type, steps, CONFIG).scheduler
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_align_your_steps_has_its_tables(family: str, second: float, last: float
     """Eleven steps are the table; another number lies between, evenly in logarithms."""
 
     def levels(steps: int) -> Any:
-        built = build_sampler("Euler", "align_your_steps", steps, CONFIG, "cpu", family=family)
+        built = build_sampler("Euler", "align_your_steps", steps, CONFIG, family=family)
         return built.scheduler.sigmas.double().numpy()
 
     table = levels(11)
@@ -198,8 +198,8 @@ def test_every_number_of_steps_makes_numbers(name: str, schedule_type: str) -> N
 @pytest.mark.parametrize("name", NOISY)
 def test_samplers_that_draw_noise_say_so(name: str) -> None:
     """They get the images' own generators at each step."""
-    assert build_sampler(name, "uniform", 5, CONFIG, "cpu").draws_noise
-    assert not build_sampler("Euler", "uniform", 5, CONFIG, "cpu").draws_noise
+    assert build_sampler(name, "uniform", 5, CONFIG).draws_noise
+    assert not build_sampler("Euler", "uniform", 5, CONFIG).draws_noise
 
 
 def test_what_recipes_refuse_the_engine_refuses_too() -> None:
@@ -236,7 +236,7 @@ def test_samplers_that_cannot_begin_with_pure_noise_are_refused(name: str) -> No
     """A checkpoint of zero terminal SNR would give grey or noisy pictures without a word."""
     zero_snr = {**CONFIG, "rescale_betas_zero_snr": True}
     with pytest.raises(RenderFailed, match="zero terminal SNR") as refused:
-        build_sampler(name, "uniform", 8, zero_snr, "cpu")
+        build_sampler(name, "uniform", 8, zero_snr)
     assert "Euler" in refused.value.remedy and name not in refused.value.remedy.split(", ")
 
 
@@ -250,7 +250,7 @@ def test_recipes_know_which_samplers_can_begin_with_pure_noise(sampler: KnownSam
 def test_zero_terminal_snr_begins_with_the_last_training_step(name: str) -> None:
     """Section 3.3 of https://arxiv.org/abs/2305.08891."""
     zero_snr = {**CONFIG, "rescale_betas_zero_snr": True}
-    sampler = build_sampler(name, "uniform", 8, zero_snr, "cpu")
+    sampler = build_sampler(name, "uniform", 8, zero_snr)
     assert int(sampler.timesteps[0]) == 999
 
 
@@ -267,8 +267,8 @@ def test_a_recipe_decides_what_the_checkpoint_predicts(
 ) -> None:
     """Whatever its file says: the other prediction, or zero terminal SNR."""
     for said in ({}, {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}):
-        built = build_sampler("Euler", "uniform", 8, CONFIG | said, "cpu", prediction=prediction)
+        built = build_sampler("Euler", "uniform", 8, CONFIG | said, prediction=prediction)
         config = built.scheduler.config
         assert (config.prediction_type, config.rescale_betas_zero_snr) == (kind, zero_snr)
     with pytest.raises(RenderFailed, match="zero terminal SNR"):
-        build_sampler("Heun", "uniform", 8, CONFIG, "cpu", prediction="v_zero_snr")
+        build_sampler("Heun", "uniform", 8, CONFIG, prediction="v_zero_snr")

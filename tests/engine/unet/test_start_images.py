@@ -168,7 +168,7 @@ def test_img2img_gives_what_diffusers_pipeline_gives(
     values: dict[str, Any] = {"sampler": sampler, "schedule_type": schedule_type, "steps": 8}
     image = draw(engine, "a corgi", **start(kept, 0.6), **values)
     schedule = demo().schedule
-    pipeline.scheduler = build_sampler(sampler, schedule_type, 8, schedule, "cpu").scheduler
+    pipeline.scheduler = build_sampler(sampler, schedule_type, 8, schedule).scheduler
     with torch.inference_mode():
         latents = vaes.encode(demo().vae, np.asarray(circle()), CPU.device)
     expected = pipeline(

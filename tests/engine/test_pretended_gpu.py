@@ -1,0 +1,141 @@
+"""What a card is asked to do, on a pretended one: nothing that it refuses, nothing that waits."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from picowatch.engine.options import EngineOptions
+from picowatch.engine.protocol import RenderedImage
+from picowatch.engine.renderer import Renderer
+from picowatch.recipe.fields import Hires
+from picowatch.recipe.request import ImageRequest
+from picowatch.recipe.samplers import SAMPLERS, KnownSampler
+from tests.engine.adapters import kohya_lora, write
+from tests.engine.models.test_checkpoints import demo
+from tests.engine.pretended_gpu import PretendedGpu, pretended_gpu
+from tests.engine.requests import difference, ignore_steps, request
+from tests.engine.unet.test_loras import use
+from tests.engine.unet.test_start_images import right_half, start
+
+# numpy 2.4 and torch 2.13 inside diffusers 0.42; in the engine process warnings are off.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:__array_wrap__ must accept:DeprecationWarning"),
+]
+
+SMALL: dict[str, Any] = {"width": 64, "height": 64, "steps": 4}
+# diffusers solves two equations on the card in each step, which looks whether that failed.
+WAITING = {"UniPC"}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A models folder with a LoRA in it; start images are kept in it, too."""
+    folder = tmp_path_factory.mktemp("models")
+    write(folder / "loras/a.safetensors", kohya_lora(demo().unet, demo().text_encoders[0], seed=1))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def gpu() -> Iterator[PretendedGpu]:
+    with pretended_gpu() as gpu:
+        yield gpu
+
+
+@pytest.fixture(scope="module")
+def engine(gpu: PretendedGpu, models: Path) -> Renderer:
+    return Renderer(options(models, "cuda"))
+
+
+def options(models: Path, device: str, **values: Any) -> EngineOptions:
+    return EngineOptions(
+        models=models, device=device, precision="float32", threads=1, start_images=models, **values
+    )
+
+
+def drawn(
+    engine: Renderer, gpu: PretendedGpu, *batch: ImageRequest
+) -> tuple[list[RenderedImage], list[str]]:
+    """The pictures, and what waited for the card between the first step and the last."""
+    gpu.waits.clear()
+    gpu.mixed.clear()
+    at_steps: list[int] = []
+    images = engine.render(batch, lambda done, total: at_steps.append(len(gpu.waits)))
+    assert gpu.mixed == []
+    return images, gpu.waits[at_steps[0] : at_steps[-1]]
+
+
+def test_the_pretended_card_notices_what_a_real_one_would(gpu: PretendedGpu) -> None:
+    """Otherwise the tests below could not fail."""
+    for found in (gpu.mixed, gpu.waits, gpu.uploads):
+        found.clear()
+    there, here = torch.ones(2, device="cuda"), torch.ones(2)
+    assert not (there + there * torch.tensor(2.0)).to("cuda").is_cpu and not gpu.mixed
+    torch.add(there, here)
+    torch.randn(2, generator=torch.Generator(), device="cuda")
+    assert len(gpu.mixed) == 2
+    assert not gpu.waits
+    here = (there + here.to("cuda")).cpu()
+    assert float(there[0]) == 1 and bool((here == 2).all())
+    assert [one.split()[0] for one in gpu.waits] == ["cpu", "__float__"]
+    assert [one.split()[0] for one in gpu.uploads] == ["to"]
+    gpu.mixed.clear()
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda sampler: sampler.name)
+def test_no_sampler_waits_for_the_card(
+    gpu: PretendedGpu, engine: Renderer, sampler: KnownSampler
+) -> None:
+    """Between its steps: the card would stand still meanwhile."""
+    wanted = request(sampler=sampler.name, schedule_type=sampler.automatic, **SMALL)
+    _, waits = drawn(engine, gpu, wanted)
+    assert bool(waits) == (sampler.name in WAITING), waits
+
+
+Changes = Callable[[Path], dict[str, Any]]
+CASES: dict[str, Changes] = {
+    "batch": lambda models: {},
+    "guidance off": lambda models: {"cfg_scale": 1.0},
+    "cfg_rescale": lambda models: {"cfg_rescale": 0.7},
+    "LoRA": lambda models: {"loras": (use(models, "a", 0.5),)},
+    "start image": lambda models: start(models, 0.6),
+    "mask": lambda models: start(models, 0.6) | right_half(models),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_a_batch_does_it_does_on_the_card(
+    gpu: PretendedGpu, engine: Renderer, models: Path, case: str
+) -> None:
+    """And gets the pictures that the CPU draws."""
+    changes = SMALL | CASES[case](models)
+    batch = [request(seed=seed, sampler="Euler a", schedule_type="uniform", **changes)
+             for seed in (1, 2)]  # fmt: skip
+    images, waits = drawn(engine, gpu, *batch)
+    assert waits == []
+    for image, plain in zip(images, on_the_cpu(gpu, models, *batch), strict=True):
+        assert image.device == "cuda:0 (Pretended)"
+        assert difference(image, plain) <= 2
+
+
+def on_the_cpu(gpu: PretendedGpu, models: Path, *batch: ImageRequest) -> list[RenderedImage]:
+    """The pictures of an engine without a card, beside the pretended one."""
+    return Renderer(options(models, "cpu")).render(batch, ignore_steps)
+
+
+def test_the_latent_upscaler_waits_for_nothing(gpu: PretendedGpu, engine: Renderer) -> None:
+    """Both passes of hires are one queue of steps but for the noise that the second begins with."""
+    _, waits = drawn(engine, gpu, request(hires=Hires(scale=1.5, steps=2), **SMALL))
+    assert waits == []
+
+
+def test_a_preview_is_one_copy(gpu: PretendedGpu, models: Path) -> None:
+    """Nothing else of it waits."""
+    shown: list[Any] = []
+    engine = Renderer(options(models, "cuda", preview_seconds=1e-9), shown.append)
+    _, waits = drawn(engine, gpu, request(**SMALL))
+    assert len(shown) == SMALL["steps"]
+    assert len(waits) == len(shown) - 1, waits
