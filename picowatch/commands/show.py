@@ -1,11 +1,20 @@
 """`picowatch show`: the recipe of a picture, ready for the inbox."""
 
+import json
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from picowatch.errors import PictureUnreadable
-from picowatch.metadata import PICOWATCH, escaped_json, read_chunk, read_texts, recipe_yaml
+from picowatch.metadata import (
+    PICOWATCH,
+    escaped_json,
+    read_chunk,
+    read_texts,
+    recipe_yaml,
+    settings_yaml,
+)
+from picowatch.recipe.read.from_picture import settings_in
 from picowatch.settings import Settings
 
 
@@ -19,19 +28,26 @@ def main(options: Namespace, load: Callable[[], Settings]) -> int:
 
 
 def show(pictures: Sequence[Path], as_json: bool) -> int:
-    """Print each picture's recipe as a YAML document, or its whole chunk."""
+    """Print each picture's recipe as a YAML document, or its whole chunk.
+
+    A picture by another program gives the settings that it names, with comments for what a recipe
+    cannot say; as JSON, its texts.
+    """
     for number, path in enumerate(pictures):
-        text = read_texts(path).get(PICOWATCH)
-        if text is None:
-            raise PictureUnreadable(
-                f"{path} was not made by picowatch, or its metadata were removed."
-            )
+        texts = read_texts(path)
         try:
-            chunk = read_chunk(text)
+            recipe = _recipe(texts)
         except PictureUnreadable as error:
             raise PictureUnreadable(f"{path}: {error.message}", error.remedy) from None
         if as_json:
+            text = texts.get(PICOWATCH) or json.dumps(texts, ensure_ascii=False, indent=1)
             print(escaped_json(text))
         else:
-            print(("---\n" if number else "") + recipe_yaml(chunk.request), end="")
+            print(("---\n" if number else "") + recipe, end="")
     return 0
+
+
+def _recipe(texts: Mapping[str, str]) -> str:
+    if PICOWATCH in texts:
+        return recipe_yaml(read_chunk(texts[PICOWATCH]).request)
+    return settings_yaml(*settings_in(texts))

@@ -3,7 +3,7 @@
 from picowatch.metadata.a1111 import parameters_text
 from picowatch.metadata.chunk import Chunk, escaped_json, picowatch_json, read_chunk
 from picowatch.metadata.exif import PARAMETERS
-from picowatch.metadata.recipe_yaml import recipe_yaml
+from picowatch.metadata.recipe_yaml import recipe_yaml, settings_yaml
 from picowatch.metadata.texts import PICOWATCH, read_texts, texts_of
 
 __all__ = [
@@ -16,5 +16,6 @@ __all__ = [
     "read_chunk",
     "read_texts",
     "recipe_yaml",
+    "settings_yaml",
     "texts_of",
 ]

@@ -1,12 +1,14 @@
 """A picture's recipe as YAML, ready for the inbox: `picowatch show`."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
-from picowatch.recipe.fields import HIRES_PARTS
-from picowatch.recipe.read.plain import plain_number
+from picowatch.recipe.fields import HIRES_PARTS, PROMPTS, ROWS, SIZE
+from picowatch.recipe.messages.problems import harmless
+from picowatch.recipe.read.plain import number, plain_number
 from picowatch.recipe.request import ImageRequest, recipe_values
 from picowatch.recipe.resolve.hires import UPSCALERS
+from picowatch.recipe.resolve.installed import MODULE
 from picowatch.recipe.samplers import AUTOMATIC, PREDICTIONS, SAMPLERS, SCHEDULE_TYPES
 
 # Words of ours, which need no quotes.
@@ -33,6 +35,28 @@ def recipe_yaml(request: ImageRequest) -> str:
 
 
 _NAMES = {"width": "size"}
+
+
+def settings_yaml(settings: Mapping[str, object], warnings: Iterable[str]) -> str:
+    """The settings of another program's picture as a recipe, with warnings as comments.
+
+    Only what the picture says is written. Numbers that are text there are numbers here.
+    """
+    settings = {("vae" if name == MODULE else name): value for name, value in settings.items()}
+    order = [name for name in (*ROWS, SIZE) if name in settings]
+    lines = [f"# {harmless(warning)}\n" for warning in warnings]
+    for name in order:
+        value = settings[name]
+        is_text = name in PROMPTS and isinstance(value, str)
+        lines.append(f"{name}: {_text(str(value)) if is_text else _written(_number(value))}\n")
+    return "".join(lines)
+
+
+def _number(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {key: _number(part) for key, part in value.items()}
+    found = number(value) if isinstance(value, str) else None
+    return value if found is None else found
 
 
 def _written(value: object) -> str:

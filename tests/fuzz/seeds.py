@@ -6,11 +6,12 @@ import struct
 from collections.abc import Iterator
 from dataclasses import replace
 from io import BytesIO
+from itertools import chain
 from pathlib import Path
 
 from PIL import Image, PngImagePlugin
 
-from picowatch.metadata import parameters_text, picowatch_json
+from picowatch.metadata import parameters_text, picowatch_json, texts_of
 from picowatch.outbox.encoding import Output
 from picowatch.outbox.formats import FORMATS
 from picowatch.recipe.fields import FIRST_NAME_OF, Hires
@@ -19,6 +20,7 @@ from tests.catalog import pickled
 from tests.catalog.files import Shapes
 from tests.catalog.test_gguf import gguf
 from tests.metadata.requests import CORGI
+from tests.recipe.read.test_other_programs_pictures import PICTURES
 
 ROOT = Path(__file__).parents[2]
 _EXAMPLES = ROOT / "picowatch" / "assets" / "examples"
@@ -141,8 +143,12 @@ def _pictures_with_settings() -> Iterator[bytes]:
         picture = Image.new("RGB", (4, 3))
         yield Output(FORMATS[name]).encoded(f"a{FORMATS[name].ending}", picture, texts)
 
+    yield from (picture.content for picture in PICTURES.values())
+
 
 def _png_texts() -> Iterator[bytes]:
+    for picture in PICTURES.values():
+        yield "\0".join(chain(*texts_of(picture.content).items())).encode()
     yield f"picowatch\0{CHUNK}".encode()
     yield f"picowatch\0{json.dumps({'format': 1, 'request': CORGI.as_dict()})}".encode()
     for field in ("sampler", "schedule_type", "checkpoint", "format", "steps"):

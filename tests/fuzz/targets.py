@@ -18,7 +18,7 @@ from picowatch.catalog.headers import read_header
 from picowatch.catalog.models import FOLDERS
 from picowatch.errors import ModelRefused, PictureUnreadable
 from picowatch.files.pictures import check_picture, decode_mask, decode_picture
-from picowatch.metadata import read_chunk, recipe_yaml, texts_of
+from picowatch.metadata import read_chunk, recipe_yaml, settings_yaml, texts_of
 from picowatch.recipe import (
     Checkpoint,
     DefaultsFile,
@@ -30,6 +30,7 @@ from picowatch.recipe import (
     one_line,
     read_recipes,
 )
+from picowatch.recipe.read.from_picture import settings_in
 from picowatch.recipe.reading import no_pictures
 
 Target = Callable[[bytes], None]
@@ -115,13 +116,15 @@ def png_texts(data: bytes) -> None:
 
 
 def _show(texts: Mapping[str, str]) -> None:
-    """`picowatch show`: the chunk's recipe is one that can be read, or refused in words."""
+    """`picowatch show`: the picture's recipe is one that can be read, or refused in words."""
     try:
-        request = read_chunk(texts.get("picowatch", "")).request
+        if "picowatch" in texts:
+            recipe = recipe_yaml(read_chunk(texts["picowatch"]).request)
+        else:
+            recipe = settings_yaml(*settings_in(texts))
     except PictureUnreadable as error:
         assert_shown(str(error))
         return
-    recipe = recipe_yaml(request)
     assert_shown(recipe.replace("\n", ""))
     check_recipe("a.yaml", recipe.encode())
 

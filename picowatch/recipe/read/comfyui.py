@@ -13,10 +13,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from picowatch.errors import PictureUnreadable
-from picowatch.recipe.messages.wording import MAX_WARNINGS, left_out
-from picowatch.recipe.read.a1111 import seed_of_32_bits
+from picowatch.recipe.messages.wording import left_out
+from picowatch.recipe.read.carried import DAMAGE, Carried
 from picowatch.recipe.resolve.installed import MODULE
-from picowatch.recipe.written import Layer, Position, written_at
+from picowatch.recipe.written import Layer, Position
 
 Node = Mapping[str, Any]
 
@@ -44,11 +44,9 @@ def comfyui_layer(text: str, position: Position) -> tuple[Layer, tuple[str, ...]
         nodes = json.loads(text)
         if len(nodes) > _MOST_NODES:
             raise PictureUnreadable(f"its workflow has more than {_MOST_NODES:,} nodes.")
-        values, warnings = _Workflow(nodes).settings()
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError):
+        return _Workflow(nodes).settings().layer(position)
+    except DAMAGE:
         raise PictureUnreadable("its workflow from ComfyUI is damaged.") from None
-    layer = {field: written_at(position, value) for field, value in values.items()}
-    return layer, tuple(warnings[:MAX_WARNINGS])
 
 
 class _Workflow:
@@ -56,14 +54,15 @@ class _Workflow:
 
     def __init__(self, nodes: Mapping[str, Node]) -> None:
         self._nodes = {str(number): node for number, node in nodes.items()}
-        self._warnings: list[str] = []
+        self._carried = Carried()
 
-    def settings(self) -> tuple[dict[str, Any], list[str]]:
+    def settings(self) -> Carried:
         """The values of a recipe's fields."""
         sampler = self._first_sampler()
         guider = self._node(sampler, "guider") or sampler
         positive = self._node(guider, "positive") or self._node(guider, "conditioning")
-        values: dict[str, Any] = {"prompt": self._text(positive)}
+        carried = self._carried
+        carried.put("prompt", self._text(positive))
         negative = self._text(self._node(guider, "negative"))
         sigmas = self._node(sampler, "sigmas") or sampler
         choice = self._node(sampler, "sampler") or sampler
@@ -71,18 +70,19 @@ class _Workflow:
         found = {
             "negative_prompt": negative or None,
             "steps": self._value(sigmas, "steps"),
-            "schedule_type": self._value(sigmas, "scheduler"),
-            "sampler": self._value(choice, "sampler_name"),
             "cfg_scale": self._value(guider, "cfg"),
             "guidance": self._found(positive, "guidance"),
-            "seed": self._seed(noise),
             "checkpoint": self._file(self._model(guider) or self._model(sampler)),
             MODULE: self._file_of("vae_name"),
         }
-        values |= {field: value for field, value in found.items() if value is not None}
-        values |= self._size(sampler, self._value(sigmas, "denoise"))
-        loras = dict(self._loras(guider))
-        return (values | {"loras": loras} if loras else values), self._warnings
+        for field, value in found.items():
+            carried.put(field, value)
+        carried.put_sampler(self._value(choice, "sampler_name"), self._value(sigmas, "scheduler"))
+        carried.put_seed(self._seed(noise))
+        self._put_size(sampler, self._value(sigmas, "denoise"))
+        for name, weight in self._loras(guider):
+            carried.put_lora(name, weight)
+        return carried
 
     def _first_sampler(self) -> Node:
         """The one that begins with an empty picture; others draw on what it made."""
@@ -94,7 +94,7 @@ class _Workflow:
                 "Write the settings into a recipe.",
             )
         if len(samplers) > 1:
-            self._warnings.append(
+            self._carried.warn(
                 f"The workflow draws in {len(samplers)} steps; only the first one was read."
             )
         firsts = [node for node in samplers if self._empty_latent(node)]
@@ -105,22 +105,17 @@ class _Workflow:
         *_, last = (None, *self._way(start))
         return last if last and "width" in last["inputs"] else None
 
-    def _size(self, sampler: Node, denoise: Any) -> dict[str, Any]:
+    def _put_size(self, sampler: Node, denoise: Any) -> None:
         empty = self._empty_latent(sampler)
         if empty is None:
-            self._warnings.append(left_out("a start image"))
-            return {} if denoise is None else {"denoising_strength": denoise}
-        width, height = (self._value(empty, side) for side in ("width", "height"))
-        return {} if None in (width, height) else {"width": width, "height": height}
+            self._carried.miss_start_image()
+            self._carried.put("denoising_strength", denoise)
+        else:
+            self._carried.put_size(self._value(empty, "width"), self._value(empty, "height"))
 
-    def _seed(self, noise: Node) -> str | None:
+    def _seed(self, noise: Node) -> str | int | float | None:
         value = self._value(noise, "noise_seed")
-        value = self._value(noise, "seed") if value is None else value
-        if value is None:
-            return None
-        seed, warning = seed_of_32_bits(str(value))
-        self._warnings += [warning] if warning else []
-        return seed
+        return self._value(noise, "seed") if value is None else value
 
     def _model(self, node: Node) -> Any:
         """The model's file, behind nodes that change how it samples."""
@@ -128,7 +123,7 @@ class _Workflow:
         for one in self._way(start, ("model",)):
             shift = one["inputs"].get("shift", one["inputs"].get("max_shift"))
             if shift is not None and shift != _USUAL_SHIFT.get(one["class_type"]):
-                self._warnings.append(left_out(f"{one['class_type']}: {shift}"))
+                self._carried.warn(left_out(f"{one['class_type']}: {shift}"))
             for name in _CHECKPOINTS:
                 if name in one["inputs"]:
                     return self._value(one, name)

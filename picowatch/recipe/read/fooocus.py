@@ -3,32 +3,28 @@
 Source: https://github.com/lllyasviel/Fooocus, modules/meta_parser.py, FooocusMetadataParser.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from picowatch.errors import PictureUnreadable
-from picowatch.recipe.messages.wording import MAX_WARNINGS, left_out
-from picowatch.recipe.read.a1111 import seed_of_32_bits
-from picowatch.recipe.written import Layer, Position, written_at
+from picowatch.recipe.read.carried import DAMAGE, Carried, settings_of
+from picowatch.recipe.written import Layer, Position
 
 _FIELDS = {
     "steps": "steps",
     "guidance_scale": "cfg_scale",
     "base_model": "checkpoint",
     "vae": "vae",
-    "sampler": "sampler",
-    "scheduler": "schedule_type",
-    "seed": "seed",
 }
-# Styles stand in the full prompt; hashes and versions say which files were meant.
+# Styles stand in the full prompt; hashes and versions say which files were meant. SDXL is always
+# drawn with the last layer but one of its text encoders, which Fooocus calls a clip_skip of 2.
 _INFORMATION = {
     *("prompt", "negative_prompt", "full_prompt", "full_negative_prompt", "styles"),
     *("resolution", "loras", "base_model_hash", "refiner_model_hash", "version", "created_by"),
-    *("metadata_scheme", "performance"),
+    *("metadata_scheme", "performance", "prompt_expansion", "sampler", "scheduler", "seed"),
 }
-_NOTHING = ("", "None", None, False)
+_USUAL = {"clip_skip": 2}
 _SIDES = re.compile(r"\((\d{1,5}), ?(\d{1,5})\)")
 
 
@@ -39,36 +35,32 @@ def is_fooocus(text: str) -> bool:
 
 def fooocus_layer(text: str, position: Position) -> tuple[Layer, tuple[str, ...]]:
     """The fields, and warnings for what a recipe cannot say. Raises PictureUnreadable."""
+    carried = Carried()
     try:
-        values = json.loads(text)
-        return _layer(values, position), _warnings(values)
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError):
+        _read(settings_of(text, "Fooocus"), carried)
+    except DAMAGE:
         raise PictureUnreadable("its text from Fooocus is damaged.") from None
+    return carried.layer(position)
 
 
-def _layer(values: Mapping[str, Any], position: Position) -> Layer:
-    found: dict[str, Any] = {
-        field: _plain(values[key]) for key, field in _FIELDS.items() if key in values
-    }
-    found["prompt"] = _joined(values["full_prompt"])
-    found["negative_prompt"] = _joined(values.get("full_negative_prompt", []))
-    if "sampler" in found:
-        found["sampler"] = str(found["sampler"]).removesuffix("_gpu")
-    if "seed" in found:
-        found["seed"], _ = seed_of_32_bits(str(found["seed"]))
-    sides = _SIDES.fullmatch(str(values.get("resolution", "")))
-    if sides:
-        found["size"] = f"{sides[1]}x{sides[2]}"
-    loras = {str(name): _plain(weight) for name, weight, *_ in values.get("loras", [])}
-    if loras:
-        found["loras"] = loras
-    return {field: written_at(position, value) for field, value in found.items()}
-
-
-def _plain(value: object) -> str | int | float:
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise TypeError
-    return value
+def _read(settings: Mapping[str, Any], carried: Carried) -> None:
+    carried.put("prompt", _joined(settings["full_prompt"]))
+    carried.put("negative_prompt", _joined(settings.get("full_negative_prompt", [])))
+    carried.put_all(settings, _FIELDS)
+    carried.put_seed(settings.get("seed"))
+    sampler = settings.get("sampler")
+    carried.put_sampler(
+        None if sampler is None else str(sampler).removesuffix("_gpu"), settings.get("scheduler")
+    )
+    if sides := _SIDES.fullmatch(str(settings.get("resolution", ""))):
+        carried.put_size(*sides.groups())
+    for name, weight, *_ in settings.get("loras", []):
+        carried.put_lora(name, weight)
+    if settings.get("refiner_model") in ("None", "", None):
+        settings = {**settings, "refiner_switch": None}
+    combined = {name for name in settings if name.startswith("lora_combined_")}
+    usual = {name for name, value in _USUAL.items() if settings.get(name) == value}
+    carried.leave_out_rest(settings, {*_FIELDS, *_INFORMATION, *combined, *usual})
 
 
 def _joined(prompts: object) -> str:
@@ -78,15 +70,3 @@ def _joined(prompts: object) -> str:
     if not isinstance(prompts, list):
         raise TypeError
     return ", ".join(str(prompt) for prompt in prompts)
-
-
-def _warnings(values: Mapping[str, Any]) -> tuple[str, ...]:
-    _, about_seed = seed_of_32_bits(str(values.get("seed", "")))
-    unknown = [
-        left_out(f"{key}: {value}")
-        for key, value in values.items()
-        if key not in {*_FIELDS, *_INFORMATION}
-        and not key.startswith("lora_combined_")
-        and value not in _NOTHING
-    ]
-    return tuple([*([about_seed] if about_seed else []), *unknown][:MAX_WARNINGS])

@@ -1,7 +1,8 @@
 """The field `from`: the settings that a picture's metadata holds, as a layer of fields.
 
-Read are, in this order: picowatch's own JSON, Fooocus' JSON or A1111's text in `parameters`,
-picoDiffusion's keys, ComfyUI's workflow.
+Read are, in this order: picowatch's own JSON; NovelAI's `Comment`; Fooocus' or SwarmUI's JSON, or
+A1111's text, in `parameters`; InvokeAI's JSON; picoDiffusion's keys; ComfyUI's workflow; Draw
+Things' XMP.
 """
 
 import json
@@ -15,7 +16,11 @@ from picowatch.recipe.read.a1111 import a1111_picture
 from picowatch.recipe.read.a1111_blocks import MAX_LINES, holds_parameters
 from picowatch.recipe.read.comfyui import comfyui_layer, is_comfyui
 from picowatch.recipe.read.decoding import MAX_BYTES, unix_line_ends
+from picowatch.recipe.read.draw_things import draw_things_layer, is_draw_things
 from picowatch.recipe.read.fooocus import fooocus_layer, is_fooocus
+from picowatch.recipe.read.invokeai import invokeai_layer, is_invokeai
+from picowatch.recipe.read.novelai import novelai_layer, novelai_texts
+from picowatch.recipe.read.swarmui import is_swarmui, swarmui_layer
 from picowatch.recipe.request import ImageRequest, loras_beside_prompt, recipe_values
 from picowatch.recipe.written import Layer, Position, Source, Written, written_at
 
@@ -64,6 +69,15 @@ def read_from(
     return FromPicture({n: w for n, w in found.layer.items() if n not in given}, found.warnings)
 
 
+def settings_in(texts: Mapping[str, str]) -> tuple[dict[str, object], tuple[str, ...]]:
+    """The fields that a picture's texts give, and warnings for what a recipe cannot say.
+
+    Raises PictureUnreadable.
+    """
+    found = _fields("", texts, Source("", "").whole_line(1), names_checkpoint=True)
+    return {name: written.value for name, written in found.layer.items()}, found.warnings
+
+
 def _fields(
     path: str, texts: Mapping[str, str], position: Position, names_checkpoint: bool
 ) -> FromPicture:
@@ -71,17 +85,26 @@ def _fields(
         raise PictureUnreadable("its texts are too long to be settings.")
     if "picowatch" in texts:
         return FromPicture(_of_picowatch(texts["picowatch"], position))
+    if (of_novelai := novelai_texts(texts)) is not None:
+        return FromPicture(*novelai_layer(of_novelai, position))
     if is_fooocus(texts.get("parameters", "")):
         return FromPicture(*fooocus_layer(texts["parameters"], position))
+    if is_swarmui(texts.get("parameters", "")):
+        return FromPicture(*swarmui_layer(texts["parameters"], position))
     if "parameters" in texts:
         return _of_a1111(path, texts["parameters"], position, names_checkpoint)
+    if is_invokeai(texts):
+        return FromPicture(*invokeai_layer(texts, position))
     if texts.get("generator", "").casefold() == "picodiffusion":
         return FromPicture(_of_picodiffusion(texts, position))
     if is_comfyui(texts.get("prompt", "")):
         return FromPicture(*comfyui_layer(texts["prompt"], position))
+    if is_draw_things(texts):
+        return FromPicture(*draw_things_layer(texts, position))
     raise PictureUnreadable(
         "it contains no settings that picowatch can read.",
-        "Unedited pictures by picowatch, A1111, ComfyUI, Fooocus and picoDiffusion do.",
+        "Unedited pictures by picowatch, A1111, ComfyUI, Draw Things, Fooocus, InvokeAI, NovelAI, "
+        "picoDiffusion and SwarmUI do.",
     )
 
 

@@ -13,7 +13,7 @@ from picowatch.recipe.messages.suggestions import did_you_mean, listed
 # Its first address, runwayml's, is gone; this one is what remained. One file of it is enough.
 _SD15 = "stable-diffusion-v1-5"
 _SD15_FILE = "v1-5-pruned-emaonly"
-_ENDINGS = (".safetensors", ".gguf", ".ckpt", ".pt", ".pth", ".bin")
+_ENDINGS = (".safetensors", ".sft", ".gguf", ".ckpt", ".pt", ".pth", ".bin")
 # What A1111 and Fooocus write when the checkpoint's own VAE is used.
 _BAKED_WORDS = {"baked", "none", "automatic", "default (model)"}
 

@@ -176,7 +176,9 @@ def test_a_start_image_is_not_in_the_picture() -> None:
     nodes.pop("20")
     recipe = read(nodes, "from: a.png\nimage: x.png\nsize: 832x1216")
     assert (recipe.image, recipe.denoising_strength) == ("x.png", 0.5)
-    assert recipe.warnings == ("Recipes have no 'a start image' setting; it was ignored.",)
+    assert recipe.warnings == (
+        "the start image is not inside the picture; 'image: …' in the recipe names one.",
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,121 @@
+"""What of another program's settings a recipe can say, and warnings for the rest."""
+
+import json
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from picowatch.errors import PictureUnreadable
+from picowatch.recipe.messages.problems import shown
+from picowatch.recipe.messages.wording import MAX_WARNINGS, left_out
+from picowatch.recipe.read.a1111 import seed_of_32_bits
+from picowatch.recipe.samplers import (
+    AUTOMATIC,
+    SamplerUnknown,
+    ScheduleUnknown,
+    decide_schedule_type,
+    find_sampler,
+    find_schedule_type,
+    sampler_named,
+)
+from picowatch.recipe.written import Layer, Position, written_at
+
+# What says of a setting that it is off.
+_NOTHING = ("", "none", "null", "false", "0", "0.0", "[]", "{}")
+# What a hostile file may raise in code that reads it as if it were a good one.
+DAMAGE = (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError)
+
+
+def settings_of(text: str, program: str) -> dict[str, Any]:
+    """The JSON object that a program wrote. Raises PictureUnreadable."""
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError):
+        values = None
+    if not isinstance(values, dict):
+        raise PictureUnreadable(f"its text from {program} is damaged.")
+    return values
+
+
+class Carried:
+    """The fields of a recipe that another program's settings give, with warnings."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, Any] = {}
+        self.warnings: list[str] = []
+
+    def put(self, field: str, value: object) -> None:
+        """A field's plain value; None is as if it were not there. Raises TypeError."""
+        if value is None:
+            return
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise TypeError(field)
+        self.values[field] = value
+
+    def put_all(self, settings: Mapping[str, Any], fields: Mapping[str, str]) -> None:
+        """The settings with these names, as the fields that they are."""
+        for name, field in fields.items():
+            self.put(field, settings.get(name))
+
+    def put_size(self, width: object, height: object) -> None:
+        if isinstance(width, int | str) and isinstance(height, int | str):
+            self.put("size", f"{width}x{height}")
+
+    def put_seed(self, value: object) -> None:
+        """The seed, as the 32 bits of it that the noise depends on."""
+        if value is not None:
+            seed, warning = seed_of_32_bits(str(value))
+            self.put("seed", seed)
+            self.warnings += [warning] if warning else []
+
+    def put_sampler(self, name: object, schedule_type: object = None) -> None:
+        """The sampler, unless picowatch has none of this name, with the schedule type."""
+        if name is not None:
+            try:
+                sampler, in_name = find_sampler(str(name))
+            except SamplerUnknown:
+                self.warn(f"picowatch has no sampler '{shown(str(name))}'; the usual one is used.")
+                return
+            self.values["sampler"] = sampler.name
+            self.values["schedule_type"] = in_name or AUTOMATIC
+        if schedule_type is not None:
+            self._put_schedule_type(str(schedule_type))
+
+    def _put_schedule_type(self, name: str) -> None:
+        """The schedule type, unless the sampler takes none of this name."""
+        try:
+            found = find_schedule_type(name)
+            if "sampler" in self.values:
+                decide_schedule_type(sampler_named(self.values["sampler"]), found)
+            self.values["schedule_type"] = found
+        except ScheduleUnknown:
+            self.leave_out("schedule type", name)
+
+    def put_lora(self, name: object, weight: object) -> None:
+        """A LoRA with its weight; 1 if it has none."""
+        if isinstance(name, str) and name:
+            self.values.setdefault("loras", {})[name] = 1 if weight is None else weight
+
+    def miss_start_image(self) -> None:
+        self.warn("the start image is not inside the picture; 'image: …' in the recipe names one.")
+
+    def leave_out(self, name: str, value: object) -> None:
+        """A warning that this setting is not carried over, unless it says that it is off."""
+        if value is not None and str(value).strip().casefold() not in _NOTHING:
+            self.warn(left_out(f"{name}: {value}"))
+
+    def leave_out_rest(self, settings: Mapping[str, Any], known: Collection[str]) -> None:
+        """The same for all settings but these."""
+        for name, value in settings.items():
+            if len(self.warnings) == MAX_WARNINGS:
+                return
+            if name not in known:
+                self.leave_out(name, value)
+
+    def warn(self, message: str) -> None:
+        if len(self.warnings) < MAX_WARNINGS:
+            self.warnings.append(message)
+
+    def layer(self, position: Position) -> tuple[Layer, tuple[str, ...]]:
+        """The fields, all of them at the position where a recipe names the picture."""
+        layer = {field: written_at(position, value) for field, value in self.values.items()}
+        return layer, tuple(self.warnings)

@@ -1,0 +1,88 @@
+"""Draw Things' settings in a picture: JSON in the user comment of its XMP.
+
+Sources: https://github.com/cocktailpeanut/breadmachine/issues/2 and
+https://github.com/receyuki/stable-diffusion-prompt-reader, format/drawthings.py, for the keys;
+https://github.com/LuqP2/Image-MetaHub/issues/169 for LoRAs. In a PNG, XMP is the text
+`XML:com.adobe.xmp`. It is searched, not parsed: XML from strangers may unfold without end.
+"""
+
+import html
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from picowatch.errors import PictureUnreadable
+from picowatch.recipe.read.carried import DAMAGE, Carried, settings_of
+from picowatch.recipe.written import Layer, Position
+
+PROGRAM = "Draw Things"
+XMP = "XML:com.adobe.xmp"
+_FIELDS = {
+    "c": "prompt",
+    "uc": "negative_prompt",
+    "model": "checkpoint",
+    "steps": "steps",
+    "scale": "cfg_scale",
+    "size": "size",
+}
+_READ = {*_FIELDS, "sampler", "seed", "strength", "lora", "loras"}
+# "v2" says all of it again, with every default.
+_INFORMATION = {"v2", "seed_mode", "profile", "mask_blur", "shift", "image_guidance"}
+_SCHEDULES = {" Trailing": "sgm_uniform", " AYS": "align_your_steps", " Karras": "karras"}
+_NAMES = {"Euler Ancestral": "Euler a", "Euler A": "Euler a"}
+_SIDES = re.compile(r"\d{1,5}x\d{1,5}")
+
+
+def is_draw_things(texts: Mapping[str, str]) -> bool:
+    """Whether a picture's texts are Draw Things'."""
+    return "Draw Things" in texts.get(XMP, "")
+
+
+def draw_things_layer(
+    texts: Mapping[str, str], position: Position
+) -> tuple[Layer, tuple[str, ...]]:
+    """The fields, and warnings for what a recipe cannot say. Raises PictureUnreadable."""
+    carried = Carried()
+    try:
+        _read(settings_of(_user_comment(texts[XMP]), PROGRAM), carried)
+    except DAMAGE:
+        raise PictureUnreadable(f"its text from {PROGRAM} is damaged.") from None
+    return carried.layer(position)
+
+
+def _user_comment(xmp: str) -> str:
+    """The first text within `exif:UserComment`; "" if there is none."""
+    start = 0
+    for mark in ("<exif:UserComment", "<rdf:li", ">"):
+        start = xmp.find(mark, start) + len(mark)
+        if start < len(mark):
+            return ""
+    return html.unescape(xmp[start : xmp.find("</rdf:li>", start)])
+
+
+def _read(settings: Mapping[str, Any], carried: Carried) -> None:
+    carried.put_all(settings, {**_FIELDS, "c": "prompt"})
+    carried.values.setdefault("prompt", "")
+    if not _SIDES.fullmatch(str(carried.values.get("size", ""))):
+        carried.values.pop("size", None)
+    carried.put_seed(settings.get("seed"))
+    _put_sampler(settings.get("sampler"), carried)
+    strength = settings.get("strength")
+    if strength is not None and float(strength) < 1:
+        carried.put("denoising_strength", strength)
+        carried.miss_start_image()
+    for lora in settings.get("loras") or settings.get("lora") or ():
+        carried.put_lora(lora.get("file") or lora.get("model"), lora.get("weight"))
+    carried.leave_out_rest(settings, _READ | _INFORMATION)
+
+
+def _put_sampler(name: object, carried: Carried) -> None:
+    """The schedule type stands in the name: "DPM++ 2M AYS", "Euler A Trailing"."""
+    if not isinstance(name, str):
+        return
+    for ending, schedule_type in _SCHEDULES.items():
+        if name.endswith(ending):
+            short = name.removesuffix(ending)
+            carried.put_sampler(_NAMES.get(short, short), schedule_type)
+            return
+    carried.put_sampler(_NAMES.get(name, name))

@@ -1,0 +1,718 @@
+"""Pictures by other programs, as files: what `from:` and `show` take from them, and what they say.
+
+Each layout is that of real files; where it is published stands beside it.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import ExifTags, Image, PngImagePlugin
+from sd_parsers import ParserManager
+
+from picowatch.commands.show import show
+from picowatch.metadata import texts_of
+from picowatch.recipe import Checkpoint, Inventory, Recipe, RecipeInvalid, no_hash, read_recipes
+from picowatch.recipe.families import rules_of
+from picowatch.recipe.samplers import find_sampler
+from tests.recipe.read.test_comfyui import XL
+from tests.recipe.reading import DEMO
+
+INVENTORY = Inventory(
+    demo=DEMO,
+    checkpoints=(
+        *(Checkpoint(name, 512) for name in ("Journey", "deliberateForInvoke_v08", "sd_v1.4_f16")),
+        *(
+            Checkpoint(name, 1024, family="Stable Diffusion XL", rules=rules_of("sdxl"))
+            for name in (
+                "noobai",
+                "juggernautXL",
+                "xl/pony",
+                "OfficialStableDiffusion/sd_xl_base_1.0",
+            )
+        ),
+        Checkpoint("Flux/flux1-dev-fp8", 1024, family="FLUX.1", rules=rules_of("flux", "dev")),
+    ),
+    vaes=("mpaffl", "VAEFix", "ae"),
+    loras=("maid", "style/film"),
+    default_checkpoint="demo",
+)
+
+
+def png(texts: Mapping[str, str]) -> bytes:
+    information = PngImagePlugin.PngInfo()
+    for keyword, text in texts.items():
+        information.add_text(keyword, text)
+    return encoded("PNG", pnginfo=information)
+
+
+def encoded(kind: str, **options: Any) -> bytes:
+    content = BytesIO()
+    Image.new("RGB", (16, 16)).save(content, kind, **options)
+    return content.getvalue()
+
+
+def exif(comment: bytes = b"", **texts: str) -> Image.Exif:
+    tags = Image.Exif()
+    for name, text in texts.items():
+        tags[ExifTags.Base[name]] = text
+    if comment:
+        tags.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = comment
+    return tags
+
+
+@dataclass
+class Picture:
+    """A file, the fields that it gives, and pieces of its warnings."""
+
+    content: bytes
+    fields: dict[str, Any]
+    warnings: tuple[str, ...] = ()
+    sd_parsers: bool = False
+    more: dict[str, str] = field(default_factory=dict)
+
+
+# https://github.com/comfyanonymous/ComfyUI: SaveImage, SaveAnimatedWEBP (comfy_extras).
+WORKFLOW = {"nodes": [], "links": [], "version": 0.4}
+COMFYUI = {
+    "prompt": "a cat",
+    "negative_prompt": "blurry, bad",
+    "checkpoint": "xl/pony",
+    "sampler": "DPM++ 2M",
+    "schedule_type": "karras",
+    "steps": 30,
+    "cfg_scale": 6.5,
+    "seed": 42,
+    "size": "832x1216",
+}
+UNKNOWN_SAMPLER = json.loads(json.dumps(XL).replace("dpmpp_2m", "res_multistep"))
+
+# Version 3.3: pictures in public test suites.
+INVOKEAI_3 = {
+    "app_version": "3.3.0post3",
+    "generation_mode": "txt2img",
+    "positive_prompt": "retro artstyle, (1990s (style))1.2, anime++",
+    "negative_prompt": "(worst quality)++, [low quality]",
+    "width": 512,
+    "height": 768,
+    "seed": 3186540132,
+    "rand_device": "cpu",
+    "cfg_scale": 7.5,
+    "steps": 24,
+    "scheduler": "dpmpp_2m_k",
+    "clip_skip": 1,
+    "model": {"model_name": "Journey", "base_model": "sd-1", "model_type": "main"},
+    "controlnets": [{"control_model": {"model_name": "canny"}, "control_weight": 1}],
+    "ipAdapters": [],
+    "t2iAdapters": [],
+    "loras": [],
+    "vae": {"model_name": "mpaffl", "base_model": "sd-1"},
+}
+# Since version 4: invokeai/app/invocations/metadata.py.
+INVOKEAI_6 = {
+    "app_version": "6.9.0",
+    "generation_mode": "sdxl_txt2img",
+    "positive_prompt": "1girl",
+    "negative_prompt": "",
+    "positive_style_prompt": "1girl",
+    "width": 1024,
+    "height": 1344,
+    "seed": 2443106208,
+    "rand_device": "cuda",
+    "cfg_scale": 5.0,
+    "cfg_rescale_multiplier": 0.25,
+    "steps": 20,
+    "scheduler": "euler",
+    "seamless_x": False,
+    "model": {"key": "b1", "hash": "blake3:c7f4", "name": "noobai", "base": "sdxl", "type": "main"},
+    "loras": [{"model": {"key": "a", "name": "maid", "base": "sdxl"}, "weight": 0.75}],
+    "hrf_enabled": True,
+}
+# Versions 2 and 1: sd-parsers, tests/resources/parsers/InvokeAI.
+INVOKEAI_2 = {
+    "model": "stable diffusion",
+    "model_weights": "deliberateForInvoke_v08",
+    "model_hash": "56d1442a",
+    "app_id": "invoke-ai/InvokeAI",
+    "app_version": "2.3.0",
+    "image": {
+        "prompt": [{"prompt": "full body photo, (imperfect skin) [rendering]", "weight": 1.0}],
+        "steps": 50,
+        "cfg_scale": 5,
+        "threshold": 0,
+        "perlin": 0,
+        "seed": 2980747362,
+        "sampler": "k_lms",
+        "width": 512,
+        "height": 768,
+        "seamless": False,
+        "hires_fix": False,
+        "type": "txt2img",
+        "postprocessing": [{"type": "esrgan", "scale": 4}],
+        "variations": [],
+    },
+}
+DREAM = '"a red fox [blurry, text]" -s 50 -S 2980747362 -W 512 -H 768 -C 5.0 -A k_lms -G 0.9'
+EARLY_INVOKEAI = {"sampler": "LMS", "steps": 50, "cfg_scale": 5, "seed": 2980747362}
+
+# https://github.com/RupertAvery/DiffusionToolkit/issues/3.
+NOVELAI_1 = {
+    "Title": "AI generated image",
+    "Description": "masterpiece, {{long shot}}, [dim], golden eyes (left)",
+    "Software": "NovelAI",
+    "Source": "Stable Diffusion 81274D13",
+    "Comment": json.dumps(
+        {
+            "steps": 23,
+            "sampler": "ddim",
+            "seed": 4028746890,
+            "strength": 0.69,
+            "noise": 0.667,
+            "scale": 12.0,
+            "uc": "lowres",
+        }
+    ),
+}
+# V4 and later: https://github.com/enslo/sd-metadata.
+NOVELAI_COMMENT = {
+    "prompt": "1girl, 1.2::rain::, night",
+    "steps": 28,
+    "height": 1216,
+    "width": 832,
+    "scale": 5,
+    "uncond_scale": 0,
+    "cfg_rescale": 0.2,
+    "seed": 3071474384,
+    "n_samples": 1,
+    "noise_schedule": "karras",
+    "legacy_v3_extend": False,
+    "reference_information_extracted_multiple": [],
+    "sampler": "k_dpmpp_2m",
+    "dynamic_thresholding": True,
+    "sm": False,
+    "uc": "lowres, bad anatomy",
+    "request_type": "PromptGenerateRequest",
+    "v4_prompt": {
+        "caption": {
+            "base_caption": "1girl, 1.2::rain::, night",
+            "char_captions": [
+                {"char_caption": "girl, umbrella", "centers": [{"x": 0.5, "y": 0.5}]}
+            ],
+        },
+        "use_coords": False,
+    },
+    "signed_hash": "x",
+    "version": 1,
+}
+NOVELAI_4 = {
+    "Title": "NovelAI generated image",
+    "Description": "1girl, 1.2::rain::, night",
+    "Software": "NovelAI",
+    "Source": "NovelAI Diffusion V4.5 4BB8B1D7",
+    "Generation time": "5.1",
+    "Comment": json.dumps(NOVELAI_COMMENT),
+}
+NOVELAI_FIELDS = {
+    "prompt": "1girl, (rain:1.2), night, girl, umbrella",
+    "negative_prompt": "lowres, bad anatomy",
+    "sampler": "DPM++ 2M",
+    "schedule_type": "karras",
+    "steps": 28,
+    "cfg_scale": 5,
+    "cfg_rescale": 0.2,
+    "seed": 3071474384,
+    "size": "832x1216",
+    "checkpoint": "demo",
+}
+NOVELAI_WARNINGS = (
+    "the prompts of characters were joined",
+    "NovelAI's model 'NovelAI Diffusion V4.5 4BB8B1D7' cannot be installed",
+    "'dynamic_thresholding: True'",
+)
+
+# sd-parsers, tests/test_fooocus.py.
+FOOOCUS = {
+    "adm_guidance": "(1.5, 0.8, 0.3)",
+    "base_model": "juggernautXL",
+    "base_model_hash": "aeb7e9e689",
+    "clip_skip": 2,
+    "full_negative_prompt": ["(worst quality:1.4)", "anime"],
+    "full_prompt": ["cinematic still a smiling goldfish", "intricate"],
+    "guidance_scale": 4,
+    "loras": [["maid.safetensors", 0.5, "0123456789"]],
+    "lora_combined_1": "maid.safetensors : 0.5",
+    "metadata_scheme": "fooocus",
+    "negative_prompt": "",
+    "performance": "Speed",
+    "prompt": "a smiling goldfish",
+    "prompt_expansion": "intricate",
+    "refiner_model": "None",
+    "refiner_switch": 0.5,
+    "resolution": "(768, 1280)",
+    "sampler": "dpmpp_2m_sde_gpu",
+    "scheduler": "karras",
+    "seed": "1952411511",
+    "sharpness": 2,
+    "steps": 30,
+    "styles": "['Fooocus V2']",
+    "vae": "Default (model)",
+    "version": "Fooocus v2.4.3",
+}
+FOOOCUS_FIELDS = {
+    "prompt": "cinematic still a smiling goldfish, intricate",
+    "negative_prompt": "(worst quality:1.4), anime",
+    "checkpoint": "juggernautXL",
+    "vae": "baked",
+    "sampler": "DPM++ 2M SDE",
+    "schedule_type": "karras",
+    "steps": 30,
+    "cfg_scale": 4,
+    "seed": 1952411511,
+    "size": "768x1280",
+    "clip_skip": 1,
+    "loras": (("maid", 0.5),),
+}
+FOOOCUS_WARNINGS = ("'adm_guidance: (1.5, 0.8, 0.3)'", "'sharpness: 2'")
+
+# https://github.com/mcmonkeyprojects/SwarmUI, docs/Image Metadata Format.md.
+SWARMUI = {
+    "sui_image_params": {
+        "prompt": "a photo of a cat <segment:face>smile",
+        "model": "OfficialStableDiffusion/sd_xl_base_1.0",
+        "seed": 1,
+        "steps": 20,
+        "cfgscale": "7.0",
+        "aspectratio": "1:1",
+        "width": 1024,
+        "height": 1024,
+        "automaticvae": True,
+        "loras": "maid,film",
+        "loraweights": ["0.8", "1"],
+        "clipstopatlayer": -2,
+        "zeronegative": True,
+        "negativeprompt": "",
+        "swarm_version": "0.9.3.1",
+    },
+    "sui_extra_data": {
+        "date": "2024-11-13",
+        "generation_time": "6.11 (prep) and 4.84 (gen) seconds",
+    },
+    "sui_models": [{"name": "sd_xl_base_1.0.safetensors", "param": "model", "hash": "0xd7a9"}],
+}
+# https://github.com/ataylorm/FluxAIGridComparisons: version 0.9.1 as JPEG.
+SWARMUI_FLUX = {
+    "sui_image_params": {
+        "prompt": "A Close-Up photograph of 日本の城",
+        "model": "Flux/flux1-dev-fp8",
+        "seed": 305223794,
+        "steps": 25,
+        "cfgscale": 1.0,
+        "fluxguidancescale": 3.0,
+        "aspectratio": "1:1",
+        "width": 1024,
+        "height": 1024,
+        "sampler": "euler",
+        "scheduler": "simple",
+        "nopreviews": True,
+        "wildcardseed": -1,
+        "imageformat": "JPG",
+        "vae": "ae.sft",
+        "negativeprompt": "",
+        "swarm_version": "0.9.1.1",
+        "date": "2024-08-07",
+    }
+}
+SWARMUI_FLUX_FIELDS = {
+    "prompt": "A Close-Up photograph of 日本の城",
+    "checkpoint": "Flux/flux1-dev-fp8",
+    "vae": "ae",
+    "sampler": "Euler",
+    "steps": 25,
+    "cfg_scale": 1,
+    "guidance": 3,
+    "seed": 305223794,
+    "size": "1024x1024",
+}
+SWARMUI_COMMENT = json.dumps(SWARMUI_FLUX, indent=2)
+
+# https://github.com/cocktailpeanut/breadmachine/issues/2.
+DRAW_THINGS = {
+    "c": 'a picture of a guitar (floating on a lake) <"near" & far>',
+    "uc": "ocean, (sunny)",
+    "model": "sd_v1.4_f16.ckpt",
+    "sampler": "DDIM",
+    "scale": 10,
+    "seed": 1177739245,
+    "seed_mode": "Scale Alike",
+    "size": "768x512",
+    "steps": 10,
+    "strength": 1,
+    "hires_fix": True,
+}
+DRAW_THINGS_LORAS = {
+    **DRAW_THINGS,
+    "sampler": "DPM++ 2M AYS",
+    "strength": 0.6,
+    "loras": [{"file": "maid.ckpt", "weight": 0.6}],
+    "v2": {"guidanceScale": 10, "loras": []},
+    "upscaler": "realesrgan_x4plus_f16.ckpt",
+}
+
+
+def draw_things(settings: Mapping[str, Any]) -> bytes:
+    """As Core XMP writes it."""
+    escaped = json.dumps(settings).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    xmp = f"""<x:xmpmeta xmlns:x="adobe:ns:meta/" x:xmptk="XMP Core 6.0.0">
+   <rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
+      <rdf:Description rdf:about="" xmlns:dc="http://purl.org/dc/elements/1.1/"
+            xmlns:xmp="http://ns.adobe.com/xap/1.0/" xmlns:exif="http://ns.adobe.com/exif/1.0/">
+         <dc:description>
+            <rdf:Alt><rdf:li xml:lang="x-default">a picture&#xA;Steps: 10</rdf:li></rdf:Alt>
+         </dc:description>
+         <xmp:CreatorTool>Draw Things</xmp:CreatorTool>
+         <exif:UserComment>
+            <rdf:Alt>
+               <rdf:li xml:lang="x-default">{escaped}</rdf:li>
+            </rdf:Alt>
+         </exif:UserComment>
+      </rdf:Description>
+   </rdf:RDF>
+</x:xmpmeta>"""
+    information = PngImagePlugin.PngInfo()
+    information.add_itxt("XML:com.adobe.xmp", xmp)
+    return encoded("PNG", pnginfo=information)
+
+
+DRAW_THINGS_FIELDS = {
+    "prompt": 'a picture of a guitar (floating on a lake) <"near" & far>',
+    "negative_prompt": "ocean, (sunny)",
+    "checkpoint": "sd_v1.4_f16",
+    "sampler": "DDIM",
+    "steps": 10,
+    "cfg_scale": 10,
+    "seed": 1177739245,
+    "size": "768x512",
+}
+
+PICTURES = {
+    "comfyui png": Picture(
+        png({"prompt": json.dumps(XL), "workflow": json.dumps(WORKFLOW)}),
+        COMFYUI,
+        ("The workflow draws in 2 steps",),
+        sd_parsers=True,
+    ),
+    "comfyui webp": Picture(
+        encoded("WEBP", exif=exif(Model=f"prompt:{json.dumps(XL)}", Make="workflow:{}")),
+        COMFYUI,
+        ("The workflow draws in 2 steps",),
+    ),
+    "comfyui, a sampler that picowatch lacks": Picture(
+        png({"prompt": json.dumps(UNKNOWN_SAMPLER)}),
+        COMFYUI,
+        ("draws in 2 steps", "picowatch has no sampler 'res_multistep'; the usual one is used"),
+    ),
+    "invokeai 3": Picture(
+        png({"invokeai_metadata": json.dumps(INVOKEAI_3), "invokeai_graph": "{}"}),
+        {
+            "prompt": "retro artstyle, (1990s style:1.2), (anime:1.21)",
+            "negative_prompt": "(worst quality:1.21), \\[low quality\\]",
+            "checkpoint": "Journey",
+            "vae": "mpaffl",
+            "sampler": "DPM++ 2M",
+            "schedule_type": "karras",
+            "steps": 24,
+            "cfg_scale": 7.5,
+            "clip_skip": 2,
+            "seed": 3186540132,
+            "size": "512x768",
+        },
+        ("'controlnets: [",),
+        sd_parsers=True,
+    ),
+    "invokeai 6": Picture(
+        png({"invokeai_metadata": json.dumps(INVOKEAI_6), "invokeai_workflow": "{}"}),
+        {
+            "prompt": "1girl",
+            "checkpoint": "noobai",
+            "sampler": "Euler",
+            "schedule_type": "leading",
+            "steps": 20,
+            "cfg_scale": 5,
+            "cfg_rescale": 0.25,
+            "seed": 2443106208,
+            "size": "1024x1344",
+            "loras": (("maid", 0.75),),
+        },
+        ("'hrf_enabled: True'",),
+        sd_parsers=True,
+    ),
+    "invokeai 2": Picture(
+        png({"sd-metadata": json.dumps(INVOKEAI_2), "Dream": DREAM}),
+        EARLY_INVOKEAI
+        | {
+            "prompt": "full body photo, imperfect skin",
+            "negative_prompt": "rendering",
+            "checkpoint": "deliberateForInvoke_v08",
+            "size": "512x768",
+        },
+        ("'postprocessing: [",),
+        sd_parsers=True,
+    ),
+    "invokeai 1": Picture(
+        png({"Dream": DREAM}),
+        EARLY_INVOKEAI | {"prompt": "a red fox", "negative_prompt": "blurry, text"},
+        ("'-G: 0.9'",),
+        sd_parsers=True,
+    ),
+    "novelai 1": Picture(
+        png(NOVELAI_1),
+        {
+            "prompt": "masterpiece, ((long shot:1.05):1.05), (dim:0.952), golden eyes \\(left\\)",
+            "negative_prompt": "lowres",
+            "sampler": "DDIM",
+            "steps": 23,
+            "cfg_scale": 12,
+            "seed": 4028746890,
+            "clip_skip": 2,
+        },
+        ("do not say its size", "'Stable Diffusion 81274D13' cannot be installed"),
+        sd_parsers=True,
+    ),
+    "novelai 4.5": Picture(png(NOVELAI_4), NOVELAI_FIELDS, NOVELAI_WARNINGS, sd_parsers=True),
+    "novelai 4.5 webp": Picture(
+        encoded(
+            "WEBP",
+            exif=exif(b"ASCII\0\0\0" + json.dumps(NOVELAI_4).encode(), Software="NovelAI"),
+        ),
+        NOVELAI_FIELDS,
+        NOVELAI_WARNINGS,
+    ),
+    "fooocus png": Picture(
+        png({"parameters": json.dumps(FOOOCUS), "fooocus_scheme": "fooocus"}),
+        FOOOCUS_FIELDS,
+        FOOOCUS_WARNINGS,
+        sd_parsers=True,
+    ),
+    "fooocus jpeg": Picture(
+        encoded("JPEG", exif=exif(UserComment=json.dumps(FOOOCUS), MakerNote="fooocus")),
+        FOOOCUS_FIELDS,
+        FOOOCUS_WARNINGS,
+    ),
+    "swarmui png": Picture(
+        png({"parameters": json.dumps(SWARMUI, indent=2)}),
+        {
+            "prompt": "a photo of a cat <segment:face>smile",
+            "checkpoint": "OfficialStableDiffusion/sd_xl_base_1.0",
+            "sampler": "Euler",
+            "steps": 20,
+            "cfg_scale": 7,
+            "clip_skip": 2,
+            "seed": 1,
+            "size": "1024x1024",
+            "loras": (("maid", 0.8), ("style/film", 1)),
+        },
+        ("'prompt: <segment:…>'", "'zeronegative: True'"),
+    ),
+    "swarmui jpeg": Picture(
+        encoded("JPEG", exif=exif(b"UNICODE\0" + SWARMUI_COMMENT.encode("utf-16-le"))),
+        SWARMUI_FLUX_FIELDS,
+    ),
+    "swarmui webp": Picture(
+        encoded("WEBP", exif=exif(b"UNICODE\0" + SWARMUI_COMMENT.encode("utf-16-be"))),
+        SWARMUI_FLUX_FIELDS,
+    ),
+    "draw things": Picture(
+        draw_things(DRAW_THINGS), DRAW_THINGS_FIELDS, ("'hires_fix: True'",)
+    ),
+    "draw things, lora": Picture(
+        draw_things(DRAW_THINGS_LORAS),
+        DRAW_THINGS_FIELDS
+        | {
+            "sampler": "DPM++ 2M",
+            "schedule_type": "align_your_steps",
+            "denoising_strength": 0.6,
+            "image": "a.png",
+            "loras": (("maid", 0.6),),
+        },
+        ("start image is not inside the picture", "'hires_fix: True'", "'upscaler: realesrgan"),
+        more={"image": "a.png"},
+    ),
+}  # fmt: skip
+PICTURES["comfyui, a sampler that picowatch lacks"].fields = {
+    name: value for name, value in COMFYUI.items() if name not in ("sampler", "schedule_type")
+}
+
+
+def read(content: bytes, text: str = "from: a.png") -> Recipe:
+    (recipe,) = read_recipes(
+        "a.yaml", text.encode(), INVENTORY, picture_fields=lambda _: texts_of(content)
+    )
+    return recipe
+
+
+def with_more(picture: Picture) -> str:
+    return "from: a.png\n" + "".join(f"{name}: {value}\n" for name, value in picture.more.items())
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_a_recipe_starts_from_it(name: str) -> None:
+    """With every setting that a recipe has, and a warning for each that it does not have."""
+    picture = PICTURES[name]
+    recipe = read(picture.content, with_more(picture))
+    assert {field: getattr(recipe, field) for field in picture.fields} == picture.fields
+    assert len(recipe.warnings) == len(picture.warnings), recipe.warnings
+    for piece, warning in zip(picture.warnings, recipe.warnings, strict=True):
+        assert piece in warning
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_show_prints_the_same_recipe(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the warnings as comments."""
+    picture = PICTURES[name]
+    (tmp_path / "a.png").write_bytes(picture.content)
+    show([tmp_path / "a.png"], as_json=False)
+    shown = capsys.readouterr().out
+    comments = [line for line in shown.splitlines() if line.startswith("# ")]
+    assert all(any(piece in line for line in comments) for piece in picture.warnings)
+    more = "".join(f"{name}: {value}\n" for name, value in picture.more.items())
+    (recipe,) = read_recipes("a.yaml", f"{shown}{more}".encode(), INVENTORY)
+    assert recipe.digest(no_hash) == read(picture.content, with_more(picture)).digest(no_hash)
+    show([tmp_path / "a.png"], as_json=True)
+    assert json.loads(capsys.readouterr().out) == texts_of(picture.content)
+
+
+@pytest.mark.parametrize("name", [name for name, one in PICTURES.items() if one.sd_parsers])
+def test_sd_parsers_finds_the_same(name: str) -> None:
+    """It does not know the models of InvokeAI 4 and later, nor weights."""
+    parsers: Any = ParserManager()
+    found = parsers.parse(BytesIO(PICTURES[name].content))
+    sampler = found.samplers[-1]
+    recipe = read(PICTURES[name].content)
+    assert (
+        find_sampler(sampler.name.removesuffix("_gpu").removesuffix("_k"))[0].name == recipe.sampler
+    )
+    parameters = {**found.metadata, **sampler.parameters}
+    assert int(parameters.get("steps", recipe.steps)) == recipe.steps
+    assert float(parameters["cfg_scale"]) == recipe.cfg_scale
+    if "seed" in parameters:  # ComfyUI's is in another node here
+        assert int(parameters["seed"]) == recipe.seed
+    if sampler.model and sampler.model.name and "novelai" not in name:
+        assert recipe.checkpoint == sampler.model.name.removesuffix(".safetensors")
+    words = [prompt.value.split(",")[0].split()[0] for prompt in sampler.prompts]
+    assert all(word in recipe.prompt for word in words)
+
+
+def damaged(text: str) -> list[str]:
+    """The same JSON with wrong types in each of its places, and the whole cut off and nested."""
+    values = json.loads(text)
+    changed = [text[: len(text) // 2], "[" * 50_000, "null", "[]", '"a"', "1e999", "NaN"]
+
+    def change(place: Any, key: Any) -> None:
+        kept = place[key]
+        wrongs: tuple[Any, ...] = (
+            None,
+            True,
+            7,
+            1e308,
+            -1,
+            "x" * 70_000,
+            "",
+            [],
+            {},
+            [[]],
+            {"a": {}},
+        )
+        for wrong in wrongs:
+            place[key] = wrong
+            changed.append(json.dumps(values))
+        place[key] = kept
+        if isinstance(kept, dict | list):
+            walk(kept)
+
+    def walk(place: Any) -> None:
+        for key in list(place) if isinstance(place, dict) else range(len(place)):
+            change(place, key)
+
+    if isinstance(values, dict | list):
+        walk(values)
+    return changed
+
+
+HOSTILE: dict[str, tuple[str, Callable[[str], dict[str, str]]]] = {
+    "invokeai 3": (json.dumps(INVOKEAI_3), lambda text: {"invokeai_metadata": text}),
+    "invokeai 6": (json.dumps(INVOKEAI_6), lambda text: {"invokeai_metadata": text}),
+    "invokeai 2": (json.dumps(INVOKEAI_2), lambda text: {"sd-metadata": text}),
+    "novelai": (json.dumps(NOVELAI_COMMENT), lambda text: {**NOVELAI_4, "Comment": text}),
+    "novelai webp": (json.dumps(NOVELAI_4), lambda text: {"parameters": text}),
+    "fooocus": (json.dumps(FOOOCUS), lambda text: {"parameters": text}),
+    "swarmui": (json.dumps(SWARMUI), lambda text: {"parameters": text}),
+    "draw things": (
+        json.dumps(DRAW_THINGS_LORAS),
+        lambda text: {"XML:com.adobe.xmp": f"Draw Things<exif:UserComment><rdf:li>{text}</rdf:li>"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_settings_are_a_recipe_or_an_error_in_words(name: str) -> None:
+    """Wrong types in every place, far too long, nested, cut off."""
+    good, texts_with = HOSTILE[name]
+    refused = 0
+    for text in damaged(good):
+        texts = texts_with(text)
+        try:
+            read_recipes("a.yaml", b"from: a.png", INVENTORY, picture_fields=lambda _: texts)  # noqa: B023
+        except RecipeInvalid as invalid:
+            refused += 1
+            assert all(problem.message for problem in invalid.problems)
+    assert refused > 5
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a (b c) d", "a b c d"),
+        ("a (b (c)1.5 d)+", "a (b (c:1.5) d:1.1)"),
+        ("sky-- and well-known (x)-", "(sky:0.81) and well-known (x:0.9)"),
+        (r"\(a\) C++", r"\(a\) (C:1.21)"),
+        ("2+2, e+", "2+2, (e:1.1)"),
+        ("(a", "(a"),
+        ("a)", "a)"),
+        ('("a", "b").and()', '("a", "b").and()'),
+    ],
+)
+def test_invokeais_weights_become_a1111s(text: str, expected: str) -> None:
+    """Brackets without a weight only group; what cannot be translated stays, with a warning."""
+    metadata = {"positive_prompt": text, "model": {"name": "Journey"}, "steps": 3}
+    recipe = read(png({"invokeai_metadata": json.dumps(metadata)}))
+    assert recipe.prompt == expected
+    assert bool(recipe.warnings) == (text == expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("{a, [b]}", "(a, (b:0.952):1.05)"),
+        ("2::a, b:: c", "(a, b:2) c"),
+        ("1.5::a 0.5::b:: c", "(a :1.5)(b:0.5) c"),
+        ("-1::a::", "(a:-1)"),
+        ("{a", "{a"),
+        ("a]", "a]"),
+        ("{a]", "{a]"),
+        ("{}a", "a"),
+    ],
+)
+def test_novelais_weights_become_a1111s(text: str, expected: str) -> None:
+    """Unbalanced brackets stay, with a warning."""
+    comment = json.dumps({"prompt": text, "steps": 3, "width": 64, "height": 64})
+    recipe = read(png({"Software": "NovelAI", "Comment": comment}))
+    assert recipe.prompt == expected
+    assert ("the brackets in the prompt are unbalanced" in str(recipe.warnings)) == (
+        text == expected
+    )
