@@ -23,7 +23,8 @@ class Rules:
     that a recipe leaves out. `lacks` maps fields that must stay off to the reason. `flow`: a
     pipeline of diffusers renders it, as a rule along a flow from noise to picture, with the
     samplers in `samplers` alone. `guided`: it was trained for a cfg_scale above 1. `weighs`: its
-    text encoder takes weights and BREAK; others get the text without. `fills`: it only redraws the
+    prompts take weights and BREAK, and words that change between the steps; others get the text
+    without weights. `fills`: it only redraws the
     part of a picture that a mask shows. Start images have at most `most_start_pixels`, where a
     pipeline would make larger ones smaller.
     """

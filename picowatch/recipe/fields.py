@@ -136,7 +136,8 @@ class ImageFields:
     prompt: Annotated[
         str,
         Row(
-            "What to draw. A1111 weights `(word:1.2)`, `[word]` and `BREAK`, "
+            "What to draw. A1111 weights `(word:1.2)`, `[word]` and `BREAK`, prompt editing "
+            "`[a:b:0.5]` and `[a|b]`, "
             "`<lora:name:0.8>`, embeddings by name, wildcards `{a|b}`, `{2$$a|b|c}` and "
             "`__name__`; up to 20,000 characters.",
             batch="may differ",

@@ -10,6 +10,7 @@ from pydantic import PrivateAttr
 
 from picowatch.recipe.fields import (
     BAKED,
+    PROMPTS,
     RANDOM,
     ROWS,
     SEEDS,
@@ -22,6 +23,7 @@ from picowatch.recipe.inventory import Checkpoint, Inventory
 from picowatch.recipe.messages.problems import Problems, RecipeInvalid
 from picowatch.recipe.prompts.prompts import PromptFailed, Prompts, count_signs
 from picowatch.recipe.request import EmbeddingUse, ImageRequest, LoraUse
+from picowatch.recipe.resolve.edits import edit_mistakes
 from picowatch.recipe.resolve.hires import final_side
 from picowatch.recipe.written import Layer, Position, Source
 
@@ -32,15 +34,20 @@ HashOf = Callable[[str, str], str]
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Where an entry was read: what was installed, and its fields as written, with positions."""
+    """Where an entry was read: what was installed, and its fields as written, with positions.
+
+    `checkpoint` is the one that the entry names.
+    """
 
     inventory: Inventory
+    checkpoint: Checkpoint
     layer: Layer
     position: Position
     entry_index: int = 0
 
 
-_NOWHERE = Context(Inventory(Checkpoint("", 0)), {}, Position(Source("", ""), 1, 1))
+_NO_CHECKPOINT = Checkpoint("", 0)
+_NOWHERE = Context(Inventory(_NO_CHECKPOINT), _NO_CHECKPOINT, {}, Position(Source("", ""), 1, 1))
 
 
 class Recipe(RecipeFields):
@@ -234,6 +241,9 @@ class Recipe(RecipeFields):
             drawn = prompts.drawn(seed)
         except PromptFailed as error:
             raise self.problem_at(error.field, str(error)) from None
+        for field in PROMPTS:
+            for mistake in edit_mistakes(getattr(drawn, field), self._context.checkpoint, {}):
+                raise self.problem_at(field, mistake.message)
         values: dict[str, Any] = {name: getattr(self, name) for name in _IMAGE_FIELDS}
         values |= {
             "prompt": drawn.prompt,

@@ -29,8 +29,8 @@ from picowatch.engine.memory.usage import free_bytes
 from picowatch.engine.models.loaded import Loaded
 from picowatch.engine.process.command import python_command
 from picowatch.engine.process.failures import out_of_memory
+from picowatch.engine.unet.conditions import Encoded
 from picowatch.engine.unet.denoise import EagerUnet, Shape, Unet
-from picowatch.engine.unet.prompts import Encoded
 
 # Compiling takes half a minute to two, and gives back a third of the time of what follows: a
 # shape that took, or is going to take, this long is worth it.

@@ -49,11 +49,11 @@ def draw_batch(
 def _draw(drawing: Drawing, requests: Sequence[ImageRequest], chunks: int) -> list[Picture]:
     """The pictures of one group, in parts where that is faster."""
     with timed(drawing.timings, "encode"):
-        conditions = drawing.loaded.prompts.conditions(requests, chunks)
+        schedules = drawing.loaded.prompts.schedules(requests, chunks)
     parts = equal_parts(len(requests), _cores(drawing))
     if len(parts) > 1:
-        return draw_parts(drawing, requests, conditions, parts)
-    return drawing.draw(requests, conditions)
+        return draw_parts(drawing, requests, schedules, parts)
+    return drawing.draw(requests, schedules)
 
 
 def _cores(drawing: Drawing) -> int:

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple, Protocol
 import torch
 
 from picowatch.engine.previewer import Previewer
+from picowatch.engine.unet.conditions import Conditions, ConditionSchedule, Encoded
 from picowatch.engine.unet.latents import LATENT_FACTOR
-from picowatch.engine.unet.prompts import Conditions, Encoded
 from picowatch.engine.unet.samplers import PreparedSampler
 from picowatch.errors import EngineStopped
 from picowatch.recipe.request import ImageRequest
@@ -136,7 +136,7 @@ def denoise(
     unet: Unet,
     sampler: PreparedSampler,
     latents: torch.Tensor,
-    conditions: Conditions,
+    schedule: ConditionSchedule,
     request: ImageRequest,
     generators: Sequence[torch.Generator],
     guide: Guide,
@@ -149,11 +149,11 @@ def denoise(
     `latents` have the noise of the sampler's first step; `request` is any of the batch.
     """
     scheduler = sampler.scheduler
-    conditions = conditions.to(unet.dtype)
     drawn = {"generator": list(generators)} if sampler.draws_noise else {}
     queue = _StepQueue(latents.device)
-    uploaded = sampler.timesteps.to(latents.device)
-    for done, (timestep, given) in enumerate(zip(sampler.timesteps, uploaded, strict=True), 1):
+    guiding = schedule.evaluations(unet.dtype)
+    steps = zip(sampler.timesteps, sampler.timesteps.to(latents.device), guiding, strict=False)
+    for done, (timestep, given, conditions) in enumerate(steps, 1):
         if interrupted():
             raise EngineStopped("The batch was interrupted.")
         scaled = scheduler.scale_model_input(latents, timestep)

@@ -14,9 +14,9 @@ from picowatch.engine.models.loaded import Loaded
 from picowatch.engine.previewer import Previewer
 from picowatch.engine.unet import latents as vaes
 from picowatch.engine.unet.canvas import Bytes, Canvas, read_canvas
+from picowatch.engine.unet.conditions import ConditionSchedule
 from picowatch.engine.unet.denoise import Guide, Shape, Unet, denoise
 from picowatch.engine.unet.latents import LATENT_FACTOR, generators_for, initial_noise, upscale
-from picowatch.engine.unet.prompts import Conditions
 from picowatch.engine.unet.samplers import PreparedSampler, build_sampler
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import ImageRequest
@@ -44,20 +44,22 @@ class Drawing:
     timings: dict[str, float]
     previewer: Previewer
 
-    def draw(self, requests: Sequence[ImageRequest], conditions: Conditions) -> list[Picture]:
+    def draw(
+        self, requests: Sequence[ImageRequest], schedules: Sequence[ConditionSchedule]
+    ) -> list[Picture]:
         """The pictures of images that go through the UNet together."""
         first = requests[0]
         with timed(self.timings, "denoise"):
             generators = generators_for([request.seed for request in requests])
             latents: torch.Tensor | None = None
-            for one in self._passes(first):
+            for one, schedule in zip(self._passes(first), schedules, strict=True):
                 canvases = self._canvases(requests, one)
                 if latents is not None:
                     assert first.hires is not None
                     latents = upscale(
                         self.loaded.vae, latents, first.hires.upscaler, one.width, one.height
                     )
-                latents = self._run(one, first, canvases, latents, conditions, generators)
+                latents = self._run(one, first, canvases, latents, schedule, generators)
             assert latents is not None
             # CUDA works asynchronously; without this the UNet's time would count as the decoder's.
             latents = latents.cpu().to(self.device)
@@ -98,7 +100,7 @@ class Drawing:
         request: ImageRequest,
         canvases: Sequence[Canvas | None],
         before: torch.Tensor | None,
-        conditions: Conditions,
+        schedule: ConditionSchedule,
         generators: Sequence[torch.Generator],
     ) -> torch.Tensor:
         """One pass from pure noise, from the start images or from the latents of the last pass."""
@@ -116,12 +118,12 @@ class Drawing:
         without_negative = request.cfg_scale == 1 or self.loaded.embeds_guidance
         rows = len(generators) * (1 if without_negative else 2)
         height, width = latents.shape[2:]
-        shape = Shape(rows, height, width, tokens=conditions.positive.states.shape[1])
+        shape = Shape(rows, height, width, tokens=schedule.tokens)
         return denoise(
             self.unet(shape),
             sampler,
             latents,
-            conditions,
+            schedule,
             request,
             generators,
             guide,

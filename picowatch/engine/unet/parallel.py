@@ -14,9 +14,9 @@ import torch
 from picowatch.engine.drawn import Picture
 from picowatch.engine.previewer import Previewer
 from picowatch.engine.protocol import unseen
+from picowatch.engine.unet.conditions import ConditionSchedule
 from picowatch.engine.unet.denoise import EagerUnet
 from picowatch.engine.unet.draw import Drawing
-from picowatch.engine.unet.prompts import Conditions
 from picowatch.recipe.request import ImageRequest
 
 # Five rendered as six take as long in two parts as in one, fifteen as sixteen little more than half
@@ -42,7 +42,7 @@ def equal_parts(images: int, cores: int) -> list[list[int]]:
 def draw_parts(
     drawing: Drawing,
     requests: Sequence[ImageRequest],
-    conditions: Conditions,
+    schedules: Sequence[ConditionSchedule],
     parts: Sequence[Sequence[int]],
 ) -> list[Picture]:
     """The requests' pictures: all parts at once, each in one thread.
@@ -57,7 +57,12 @@ def draw_parts(
     threads = torch.get_num_threads()
     with ThreadPoolExecutor(len(parts), initializer=torch.set_num_threads, initargs=(1,)) as pool:
         drawn = [
-            pool.submit(_draw, own, [requests[one] for one in part], conditions.rows(part))
+            pool.submit(
+                _draw,
+                own,
+                [requests[one] for one in part],
+                [schedule.of_images(part) for schedule in schedules],
+            )
             for own, part in zip(drawings, parts, strict=True)
         ]
     torch.set_num_threads(threads)  # MKL has one number for all threads
@@ -69,7 +74,7 @@ def draw_parts(
 
 @torch.inference_mode()
 def _draw(
-    drawing: Drawing, requests: Sequence[ImageRequest], conditions: Conditions
+    drawing: Drawing, requests: Sequence[ImageRequest], schedules: Sequence[ConditionSchedule]
 ) -> list[Picture]:
     """In a thread of its own, which the caller's inference mode does not reach."""
-    return drawing.draw(requests, conditions)
+    return drawing.draw(requests, schedules)

@@ -8,13 +8,21 @@ After A1111's modules/sd_hijack_clip.py (tokenize_line, process_tokens) and sd_e
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
+from picowatch.engine.unet.conditions import Conditions, ConditionSchedule, Encoded
 from picowatch.engine.unet.embeddings import Embeddings
 from picowatch.errors import RenderFailed
-from picowatch.recipe.prompts.grammar import embedding_words, parse_attention, plain_prompt
+from picowatch.recipe.passes import Pass, passes_of
+from picowatch.recipe.prompts.editing import parse_edits, text_at
+from picowatch.recipe.prompts.grammar import (
+    embedding_words,
+    parse_attention,
+    plain_prompt,
+    split_loras,
+)
 from picowatch.recipe.request import ImageRequest
 
 CHUNK_TOKENS = 75
@@ -28,55 +36,6 @@ class Chunk:
 
     tokens: tuple[int, ...]
     weights: tuple[float, ...]
-
-
-class Encoded(NamedTuple):
-    """Encoded texts, a row for each image: what guides the UNet besides latents and timestep.
-
-    `states` are rows x tokens x width. `pooled`, rows x width, is a summary of each text, for
-    families whose UNet is shown one (SDXL).
-    """
-
-    states: torch.Tensor
-    pooled: torch.Tensor | None = None
-
-    def rows(self, indexes: Sequence[int]) -> "Encoded":
-        """Those of some of the images."""
-        return Encoded(self.states[indexes], None if self.pooled is None else self.pooled[indexes])
-
-    def to(self, dtype: torch.dtype) -> "Encoded":
-        """The same in another type."""
-        return Encoded(
-            self.states.to(dtype), None if self.pooled is None else self.pooled.to(dtype)
-        )
-
-    def zeros(self) -> "Encoded":
-        """Zeros in these shapes."""
-        pooled = None if self.pooled is None else torch.zeros_like(self.pooled)
-        return Encoded(torch.zeros_like(self.states), pooled)
-
-    @staticmethod
-    def joined(parts: Sequence["Encoded"]) -> "Encoded":
-        """The rows of all, in their order."""
-        pooled = [part.pooled for part in parts if part.pooled is not None]
-        return Encoded(
-            torch.cat([part.states for part in parts]), torch.cat(pooled) if pooled else None
-        )
-
-
-class Conditions(NamedTuple):
-    """The encoded negative prompts and prompts of a batch."""
-
-    negative: Encoded
-    positive: Encoded
-
-    def rows(self, indexes: Sequence[int]) -> "Conditions":
-        """Those of some of the images."""
-        return Conditions(*(each.rows(indexes) for each in self))
-
-    def to(self, dtype: torch.dtype) -> "Conditions":
-        """The same in another type."""
-        return Conditions(*(each.to(dtype) for each in self))
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,26 +105,55 @@ class PromptEncoder:
         self._encoded: dict[tuple[Chunk, int], Encoded] = {}
 
     def chunk_count(self, request: ImageRequest) -> int:
-        """The chunks of its longer prompt: both are encoded at that length."""
-        texts = (request.prompt, request.negative_prompt)
+        """The chunks of its longest prompt: both prompts are encoded at that length.
+
+        With prompt editing, they are so at each step.
+        """
+        texts = {
+            text
+            for one in passes_of(request)
+            for prompt in (request.prompt, request.negative_prompt)
+            for text in _texts(prompt, one)
+        }
         return max(len(self._chunks_of(request, text)) for text in texts)
 
-    def conditions(self, requests: Sequence[ImageRequest], length: int) -> Conditions:
-        """The requests' prompts, encoded at a length of that many chunks."""
+    def schedules(self, requests: Sequence[ImageRequest], length: int) -> list[ConditionSchedule]:
+        """What guides the images in each of their passes, encoded at a length of so many chunks."""
+        encoded: dict[tuple[Chunk, ...], Encoded] = {}
+        images = [
+            [self._guiding(request, one, length, encoded) for one in passes_of(request)]
+            for request in requests
+        ]
+        return [ConditionSchedule(of_pass) for of_pass in zip(*images, strict=True)]
 
-        def encoded(request: ImageRequest, text: str) -> Encoded:
-            return self.encode(self._chunks_of(request, text), length, request.clip_skip)
+    def _guiding(
+        self,
+        request: ImageRequest,
+        one: Pass,
+        length: int,
+        encoded: dict[tuple[Chunk, ...], Encoded],
+    ) -> tuple[Conditions, ...]:
+        """What guides an image at each evaluation of a pass; `encoded` has what others need, too.
 
-        def negative(request: ImageRequest) -> Encoded:
-            found = encoded(request, request.negative_prompt)
-            if self._zeros and not plain_prompt(request.negative_prompt):
-                return found.zeros()
-            return found
-
-        return Conditions(
-            Encoded.joined([negative(request) for request in requests]),
-            Encoded.joined([encoded(request, request.prompt) for request in requests]),
+        As A1111's "zeros for an empty negative prompt", that holds if no step has another one.
+        """
+        negatives, prompts = (
+            _texts(prompt, one) for prompt in (request.negative_prompt, request.prompt)
         )
+        zeros = self._zeros and not any(map(plain_prompt, set(negatives)))
+
+        def row(text: str) -> Encoded:
+            chunks = tuple(self._chunks_of(request, text))
+            if chunks not in encoded:
+                encoded[chunks] = self.encode(chunks, length, request.clip_skip)
+            return encoded[chunks]
+
+        both = list(zip(negatives, prompts, strict=True))
+        found: dict[tuple[str, str], Conditions] = {}
+        for negative, prompt in dict.fromkeys(both):
+            away = row(negative)
+            found[negative, prompt] = Conditions(away.zeros() if zeros else away, row(prompt))
+        return tuple(found[texts] for texts in both)
 
     def _chunks_of(self, request: ImageRequest, text: str) -> list[Chunk]:
         """A text of the request, with its embeddings for the words that name them.
@@ -204,12 +192,12 @@ class PromptEncoder:
         """Encode everything again: the text encoder no longer computes what it did."""
         self._encoded.clear()
 
-    def encode(self, chunks: list[Chunk], length: int, clip_skip: int) -> Encoded:
+    def encode(self, chunks: Sequence[Chunk], length: int, clip_skip: int) -> Encoded:
         """The chunks' hidden states joined, padded with empty chunks to `length` chunks.
 
         The summary is the first chunk's, as in A1111.
         """
-        padded = chunks + [self._framed([])] * (length - len(chunks))
+        padded = [*chunks, *[self._framed([])] * (length - len(chunks))]
         encoded = [self._encoded_chunk(chunk, clip_skip) for chunk in padded]
         return Encoded(torch.cat([one.states for one in encoded], dim=1), encoded[0].pooled)
 
@@ -265,6 +253,12 @@ class PromptEncoder:
             states = [weighted(one.states, chunk.weights) for one in found]
             self._encoded[key] = Encoded(torch.cat(states, dim=-1), found[-1].pooled)
         return self._encoded[key]
+
+
+def _texts(prompt: str, one: Pass) -> list[str]:
+    """What the prompt says at each evaluation of a pass, or at the first one where none is."""
+    nodes = parse_edits(split_loras(prompt)[0])
+    return [text_at(nodes, evaluation, one) for evaluation in range(max(1, one.evaluations))]
 
 
 def weighted(hidden: torch.Tensor, weights: tuple[float, ...]) -> torch.Tensor:

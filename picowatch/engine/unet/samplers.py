@@ -35,10 +35,10 @@ from diffusers import (
 # diffusers hides this name where scipy is not installed.
 from diffusers.schedulers.scheduling_lms_discrete import LMSDiscreteScheduler
 
-from picowatch.engine.batches import steps_taken
 from picowatch.engine.unet.dpm import Dpm2sAncestral, Dpm3mSde
 from picowatch.engine.unet.noise_levels import NOISE_LEVELS, use_noise_levels
 from picowatch.errors import RenderFailed
+from picowatch.recipe.passes import steps_taken
 
 _SIGMA_OPTIONS = {"karras": "use_karras_sigmas", "exponential": "use_exponential_sigmas"}
 # What a recipe's `prediction` replaces in the checkpoint's own schedule.

@@ -1,5 +1,5 @@
 """A1111's prompt grammar: attention weights, LoRA tags, embeddings, what is refused, and what is
-probably a mistake.
+probably a mistake. editing.py has words that change between the steps.
 
 A backslash makes a bracket or brace literal, and a `|`, `<` or `_` that would mean something.
 `parse_attention` follows A1111's parser (modules/prompt_parser.py, parse_prompt_attention).
@@ -33,6 +33,11 @@ _BREAK = re.compile(r"(?:(?<!\s)\s+)?\bBREAK\b\s*")
 _COMMA_WEIGHT = re.compile(
     r"\((?P<text>[^()\[\]:]{1,200}):\s*(?P<whole>\d{1,2}),(?P<rest>\d{1,3})\s*\)"
 )
+_COMMA_STEP = re.compile(
+    r"\[(?P<text>[^()\[\]{}]{0,200}):\s*(?P<whole>\d{1,3}),(?P<rest>\d{1,3})\s*\]"
+)
+# `[a|b:0.5]` changes nothing, `[[a|b]:c:0.5]` would.
+_BAR_AND_STEP = re.compile(r"\[[^()\[\]{}\\|]{0,200}\|[^()\[\]{}\\]{0,200}:\s*[\d.]{1,5}\s*\]")
 _BRACKET = re.compile(r"\\.|[()]", re.DOTALL)
 _CURLY = ("“”", "„“", "‘’", "«»")
 
@@ -261,43 +266,16 @@ def _weights(text: str) -> Iterator[Mistake]:
 
 
 def _brackets(text: str) -> Iterator[Mistake]:
-    """Prompt editing `[a:b:0.5]`, alternation `[a|b]`, wildcards `{a|b}`, and too deep nesting.
-
-    Only separators of a bracket's own level count: `[(a:1.2)]` is a weight.
-    """
-    open_brackets: list[tuple[int, list[int]]] = []
-    for found in re.finditer(r"[()\[\]{}:|]", text):
-        character, offset = found[0], found.start()
-        if character in "([{":
-            open_brackets.append((offset, []))
-        elif character in ":|":
-            if open_brackets:
-                open_brackets[-1][1].append(offset)
-        elif open_brackets and text[open_brackets[-1][0]] + character in ("()", "[]", "{}"):
-            start, separators = open_brackets.pop()
-            message = _why_not(character, text, start, offset + 1, separators)
-            if message:
-                yield Mistake(start, offset + 1 - start, message)
-        if len(open_brackets) > MAX_NESTING:
-            yield Mistake(offset, 1, f"more than {MAX_NESTING} brackets are open here.")
+    """Too deep nesting, which would take the text encoder forever."""
+    opened: list[str] = []
+    for found in re.finditer(r"[()\[\]{}]", text):
+        if found[0] in "([{":
+            opened.append(found[0])
+        elif opened and opened[-1] + found[0] in ("()", "[]", "{}"):
+            opened.pop()
+        if len(opened) > MAX_NESTING:
+            yield Mistake(found.start(), 1, f"more than {MAX_NESTING} brackets are open here.")
             return
-
-
-def _why_not(closing: str, text: str, start: int, end: int, separators: list[int]) -> str | None:
-    whole = _cut(text[start:end])
-    parted = any(text[offset] == "|" for offset in separators)
-    if closing == "]" and parted:
-        return f"alternating words like {whole} is not supported yet. Write the one you want."
-    if closing == "]" and separators and _is_number(text[separators[-1] + 1 : end - 1]):
-        return (
-            f"prompt editing like {whole} is not supported yet. Write the words you want; for a "
-            "weight write (word:1.2) with round brackets."
-        )
-    return None
-
-
-def _is_number(text: str) -> bool:
-    return re.fullmatch(r"[\d.]+", text.strip()) is not None
 
 
 def _cut(text: str) -> str:
@@ -313,6 +291,8 @@ def probable_mistakes(text: str) -> Iterator[str]:
                 f"'{shown(found[0])}' is used as literal text, because a weight has a decimal "
                 f"point. For the weight, write {shown(instead)}."
             )
+    if "[" in text:
+        yield from _failed_edits(text)
     if "(" in text and (opened := _never_closed(text)) is not None:
         yield (
             f"the bracket of '{shown(text[opened:], 30)}' is never closed, so everything after it "
@@ -324,6 +304,21 @@ def probable_mistakes(text: str) -> Iterator[str]:
         yield (
             f"the quotes {stripped[0]} and {stripped[-1]} around the prompt are part of its text. "
             "Remove them, or use straight quotes."
+        )
+
+
+def _failed_edits(text: str) -> Iterator[str]:
+    """Brackets that look like prompt editing, but are text."""
+    for found in _COMMA_STEP.finditer(text):
+        instead = f"[{found['text']}:{found['whole']}.{found['rest']}]"
+        yield (
+            f"'{shown(found[0])}' is used as literal text, because numbers have a decimal point. "
+            f"To change words between the steps, write {shown(instead)}."
+        )
+    for found in _BAR_AND_STEP.finditer(text):
+        yield (
+            f"'{shown(found[0])}' is used as literal text, because | and : cannot share a bracket. "
+            "Write [a|b] in a bracket of its own, as in [[a|b]:c:0.5]."
         )
 
 

@@ -4,8 +4,9 @@ The grammar is dynamicprompts' (https://github.com/adieyal/dynamicprompts, docs/
 `{2$$a|b|c}` takes two different ones joined by ", ", `{1-2$$ and $$a|b}` one or two joined by
 " and ", `{0.5::a|b}` weighs a less, `__name__` is a line of models/wildcards/name.txt. Options and
 lines may hold wildcards again. Braces without `|` or `$$` are text, and so is what a backslash
-escapes. `{~a|b}` and `__~name__` say that they are drawn at random, as all are here. Its
-variables, its draws in turn (`@`) and its parameters are not supported: each is a Mistake.
+escapes. The `|` of A1111's `[a|b]` within an option is text, too. `{~a|b}` and `__~name__` say that
+they are drawn at random, as all are here. Its variables, its draws in turn (`@`) and its parameters
+are not supported: each is a Mistake.
 """
 
 import re
@@ -41,6 +42,7 @@ _NAME = r"(?:(?!__)[\w/.*-]| (?!__)(?=[\w/.*-]))++"
 _FROM_FILE = rf"__[~@]?(?! ){_NAME}(?:\([^()\n]{{0,200}}\))?__"
 _TOKEN = re.compile(rf"\\.|{_VARIABLE}|[{{}}|]|{_FROM_FILE}|[^\\{{}}|_$]+|.", re.DOTALL)
 _COUNT = re.compile(r"\s*(?P<low>\d{0,9})(?P<to>-?)(?P<high>\d{0,9})\$\$(?:(?P<join>[^$]*)\$\$)?")
+_BRACKET = re.compile(r"\\.|[\[\]{}|]", re.DOTALL)
 _WEIGHT = re.compile(r"\s*(\d{1,9}(?:\.\d{0,9})?|\.\d{1,9})::")
 
 
@@ -90,6 +92,7 @@ class _Parser:
     def __init__(self, text: str, wildcards: Wildcards) -> None:
         self.text = text
         self.names = {name.casefold() for name in wildcards}
+        self.alternations = _bars_of_alternations(text)
         # One level for each open brace: where it stands, and its options so far.
         self.levels: list[tuple[int, list[list[_Node]]]] = [(0, [[]])]
 
@@ -106,7 +109,7 @@ class _Parser:
             self.levels.append((offset, [[]]))
         elif token == "}" and len(self.levels) > 1:
             self.close(offset + 1)
-        elif token == "|" and len(self.levels) > 1:
+        elif token == "|" and len(self.levels) > 1 and offset not in self.alternations:
             self.levels[-1][1].append([])
         elif token.startswith("__") and self.is_wildcard(token, offset):
             self.add(_from_file(token, offset))
@@ -143,6 +146,25 @@ class _Parser:
 
     def add(self, *nodes: _Node) -> None:
         self.levels[-1][1][-1].extend(nodes)
+
+
+def _bars_of_alternations(text: str) -> set[int]:
+    """Where each `|` of a closed `[a|b]` stands; not those of wildcards within."""
+    found: set[int] = set()
+    opened: list[tuple[str, list[int]]] = []
+    for token in _BRACKET.finditer(text):
+        sign = token[0]
+        if sign in "[{":
+            opened.append((sign, []))
+        elif sign == "|" and opened:
+            opened[-1][1].append(token.start())
+        elif sign == "]" and opened and opened[-1][0] == "[":
+            found.update(opened.pop()[1])
+        elif sign == "}":
+            # A bracket that is not closed within its option is text.
+            while opened and opened.pop()[0] == "[":
+                pass
+    return found
 
 
 def _from_file(token: str, offset: int) -> FromFile | Mistake:

@@ -11,9 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 
-from picowatch.recipe.fields import HIRES_PARTS, MAX_SEED, ROWS, SIZE, Row
+from picowatch.recipe.fields import HIRES_PARTS, MAX_SEED, PROMPTS, ROWS, SIZE, Row
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.wording import MAX_WARNINGS, left_out
+from picowatch.recipe.prompts.editing import edits_in, parse_edits
+from picowatch.recipe.prompts.grammar import split_loras
 from picowatch.recipe.read.a1111_blocks import (
     MAX_LINES,
     Block,
@@ -65,9 +67,15 @@ _TAESD = "taesd"
 _SEED_BITS = 64
 MAX_PARAMETERS = 1000
 MAX_BLOCKS = 10_000
+# A1111's option, and the version from which texts without it are of today's rule
+# (modules/infotext_versions.py).
+_OLD_EDITING = "old prompt editing timelines"
+_NEW_EDITING_SINCE = (1, 6)
+_VERSION = re.compile(r"v?(\d{1,3})\.(\d{1,3})\.\d{1,3}\b.*")
 # The hashes of LoRAs and embeddings say which files were meant; the prompt has their names.
 _INFORMATION = {
     "version",
+    _OLD_EDITING,
     "model hash",
     "vae hash",
     "hashes",
@@ -87,6 +95,13 @@ _INFORMATION = {
     "batch pos",
 }
 _KNOWN_KEYS = frozenset({*_FIELDS, *_HIRES, _HIRES_SIZE, *_INFORMATION})
+
+
+_OLD_RULE = (
+    "the words in [from:to:when] changed by A1111's rule from before 1.6, in which hires began the "
+    "same changes anew, and 1.0 was a step. Here, numbers with a point are shares of the steps, "
+    "and from 1.0 on those of the second pass."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +197,8 @@ def _entry(source: Source, block: Block, problems: Problems) -> Entry:
     layer["prompt"] = _text(source, prompt or [first._replace(text="")])
     if negative:
         layer["negative_prompt"] = _text(source, negative)
+    if _edits_by_the_old_rule(block) and _changes_otherwise(layer):
+        warnings.append(_OLD_RULE)
     return Entry(layer, layer["prompt"].position, tuple(warnings), forgives=True)
 
 
@@ -195,6 +212,26 @@ def _prompts(lines: Sequence[Line], block: Block) -> tuple[Sequence[Line], Seque
     if last and re.match(r"-\s*[^\s-]", last.text) and _is_of_draw_things(block):
         return lines[:-1], [last._replace(column=last.column + 1, text=last.text[1:])]
     return lines, []
+
+
+def _edits_by_the_old_rule(block: Block) -> bool:
+    """Whether A1111 counted by its rule from before 1.6, which its option brings back."""
+    values = {p.key.casefold(): p.value for line in block.values for p in parameters_of(line.text)}
+    version = _VERSION.fullmatch(values.get("version", ""))
+    before = version and tuple(map(int, version.groups())) < _NEW_EDITING_SINCE
+    return bool(before) or values.get(_OLD_EDITING, "").casefold() == "true"
+
+
+def _changes_otherwise(layer: Layer) -> bool:
+    """Whether words change at other steps by the old rule and by today's."""
+    prompts = [str(layer[field].value) for field in PROMPTS if field in layer]
+    steps = [
+        edit.when
+        for prompt in prompts
+        for edit in edits_in(parse_edits(split_loras(prompt)[0]))
+        if edit.when
+    ]
+    return any("hires" in layer or ("." in when and float(when) >= 1) for when in steps)
 
 
 def _is_of_draw_things(block: Block) -> bool:

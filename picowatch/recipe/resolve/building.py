@@ -29,10 +29,12 @@ from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.messages.wording import not_multiple_of, wrong_value
 from picowatch.recipe.pictures import Pictures
+from picowatch.recipe.prompts.grammar import Mistake
 from picowatch.recipe.prompts.prompts import mistakes_in
 from picowatch.recipe.read.decoding import FORBIDDEN, invisible
 from picowatch.recipe.read.plain import TRUE_OR_FALSE, number
 from picowatch.recipe.recipe import Context, Recipe
+from picowatch.recipe.resolve.edits import edit_mistakes
 from picowatch.recipe.resolve.families import (
     misfits,
     set_aside,
@@ -104,7 +106,7 @@ class RecipeBuilder:
         except ValidationError as error:
             self._report(error, layer)
             return None
-        recipe.read_in(Context(self._inventory, layer, position, entry_index))
+        recipe.read_in(Context(self._inventory, checkpoint, layer, position, entry_index))
         self._check_final_size(recipe, checkpoint, layer)
         self._check_clip_skip(recipe, checkpoint, layer)
         if "prompt" in layer:  # without one the recipe is refused anyway
@@ -130,10 +132,8 @@ class RecipeBuilder:
         for found in FORBIDDEN.finditer(text.replace("\n", " ")):
             message = f"{field} contains {invisible(found[0])}. Remove it."
             self._problems.add(written.position, message)
-        for construct in mistakes_in(field, text, loras, self._inventory):
-            snippet = text[construct.offset : construct.offset + construct.length]
-            earlier = text.count(snippet, 0, construct.offset)
-            self._problems.add(_inside(written, snippet, earlier), construct.message)
+        for mistake in mistakes_in(field, text, loras, self._inventory):
+            self._problems.add(_position_of(mistake, text, written), mistake.message)
 
     def _read_seed(self, layer: Layer) -> None:
         written = layer.pop("seed", None)
@@ -378,6 +378,11 @@ class RecipeBuilder:
                 written = layer.get(field, layer["prompt"])
                 message = f"{family or 'this checkpoint'} has no {field}: {why}. Remove it."
                 self._problems.add(written.error_position, message)
+        for field in PROMPTS:
+            text = getattr(recipe, field)
+            for mistake in edit_mistakes(text, checkpoint, self._inventory.wildcards):
+                written = layer.get(field, layer["prompt"])
+                self._problems.add(_position_of(mistake, text, written), mistake.message)
         missing = [field for field in ("image", "mask") if not getattr(recipe, field)]
         if rules.fills and missing:
             self._problems.add(
@@ -423,6 +428,12 @@ def _no_prompt(position: Position) -> str:
     if position.source.name.lower().endswith(".txt"):
         return "a prompt is missing. Write it before the flags."
     return "a prompt is missing. Write 'prompt: …'."
+
+
+def _position_of(mistake: Mistake, text: str, written: Written) -> Position:
+    """Where a mistake in a prompt stands in the file."""
+    snippet = text[mistake.offset : mistake.offset + mistake.length]
+    return _inside(written, snippet, earlier=text.count(snippet, 0, mistake.offset))
 
 
 def _inside(written: Written, snippet: str, earlier: int) -> Position:

@@ -15,6 +15,7 @@ from picowatch.recipe.prompts.prompts import MAX_SIGNS_OF_ALL, count_all_signs
 from picowatch.recipe.read.from_picture import FromPicture, PictureFields, read_from
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve.building import RecipeBuilder
+from picowatch.recipe.resolve.edits import edit_warnings
 from picowatch.recipe.resolve.families import family_warnings
 from picowatch.recipe.resolve.layers import merged, names_none, normalised
 from picowatch.recipe.resolve.patterns import read_patterns, wants_one_sheet
@@ -124,6 +125,7 @@ def _not_honoured(found: Sequence[Recipe], written: Layer, inventory: Inventory)
     for recipe in found:
         yield from recipe.warnings
         yield from family_warnings(recipe, inventory.checkpoint(recipe.checkpoint))
+        yield from edit_warnings(recipe, inventory.wildcards)
     yield from _doubtful_predictions(found, inventory)
 
 

@@ -20,9 +20,11 @@ from picowatch.engine.memory.ladder import LADDER, Ladders, MemoryLadder, Rung
 from picowatch.engine.models.checkpoints import Checkpoints
 from picowatch.engine.renderer import Renderer
 from picowatch.engine.unet import latents as vaes
+from picowatch.engine.unet.conditions import Conditions
+from picowatch.engine.unet.prompts import PromptEncoder
 from picowatch.errors import RenderFailed
 from picowatch.recipe.fields import Hires
-from picowatch.recipe.request import EmbeddingUse, LoraUse
+from picowatch.recipe.request import EmbeddingUse, ImageRequest, LoraUse
 from tests.engine.adapters import Tensors, kohya_lora, write
 from tests.engine.ldm import ldm_vae, write_single_file
 from tests.engine.requests import ignore_steps, pixels, request
@@ -101,6 +103,12 @@ def asked(models: Path, prompt: str = "a corgi", checkpoint: str = "tiny", **val
     return request(prompt, **(given | values))
 
 
+def guiding(prompts: PromptEncoder, wanted: ImageRequest) -> Conditions:
+    """What guides the first step."""
+    (schedule,) = prompts.schedules([wanted], 1)
+    return schedule.images[0][0]
+
+
 def rendered(ours: Renderer, *requests: Any) -> list[Any]:
     return [pixels(image) for image in ours.render(requests, ignore_steps)]
 
@@ -129,6 +137,39 @@ def test_a_picture_is_diffusers_picture(
     (picture,) = rendered(ours, wanted)
     assert np.abs(picture - expected(theirs, wanted)).max() <= 1
     assert picture.std() > 5
+
+
+def test_prompt_editing_changes_words_and_summaries(
+    models: Path, ours: Renderer, theirs: Any
+) -> None:
+    """As diffusers' callback does; A1111's first words hold for an evaluation more.
+
+    An empty negative prompt that was another before is encoded, not zeros.
+    """
+    before, after = (
+        theirs.encode_prompt(prompt, negative_prompt=negative)
+        for prompt, negative in (("a corgi", "a cat"), ("a star", ""))
+    )
+
+    def change(pipeline: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        if step != 1:
+            return {}
+        return {
+            "prompt_embeds": torch.cat([after[1], after[0]]),
+            "add_text_embeds": torch.cat([after[3], after[2]]),
+        }
+
+    guided: dict[str, Any] = {"cfg_scale": 30.0, "steps": 5}
+    wanted = asked(models, "a [corgi:star:1]", negative_prompt="[a cat::1]", **guided)
+    (picture,) = rendered(ours, wanted)
+    names = ("prompt_embeds", "negative_prompt_embeds")
+    pooled = ("pooled_prompt_embeds", "negative_pooled_prompt_embeds")
+    given = dict(zip((*names, *pooled), before, strict=True))
+    given |= {"prompt": None, "negative_prompt": None, "callback_on_step_end": change}
+    given["callback_on_step_end_tensor_inputs"] = ["prompt_embeds", "add_text_embeds"]
+    assert np.abs(picture - expected(theirs, wanted, **given)).max() <= 1
+    (plain,) = rendered(ours, asked(models, "a corgi", negative_prompt="a cat", **guided))
+    assert np.abs(picture - plain).max() > 5
 
 
 def test_without_guidance_there_is_no_negative_half(
@@ -283,7 +324,7 @@ def test_weights_act_in_both_text_encoders(models: Path, ours: Renderer) -> None
     prompts = ours._checkpoints.load(asked(models)).prompts
     with torch.inference_mode():
         plain, weighed = (
-            prompts.conditions([asked(models, text)], 1).positive for text in ("b", "(b:1.5)")
+            guiding(prompts, asked(models, text)).positive for text in ("b", "(b:1.5)")
         )
     assert plain.pooled is not None and weighed.pooled is not None
     assert torch.equal(plain.pooled, weighed.pooled)
@@ -402,10 +443,10 @@ def test_an_embedding_that_fits_one_text_encoder_does_not_shift_the_next(
         tower.embeddings._find = lambda use: find[use.name]
     with torch.inference_mode():
         with pytest.raises(RenderFailed, match="its vectors have 32 numbers"):
-            loaded.prompts.conditions([asked(models, "a narrow", embeddings=(refused,))], 1)
+            guiding(loaded.prompts, asked(models, "a narrow", embeddings=(refused,)))
         puppy = EmbeddingUse("puppy", sha256(dog.read_bytes() + b"again").hexdigest())
-        named = loaded.prompts.conditions([asked(models, "a puppy", embeddings=(puppy,))], 1)
-        plain = loaded.prompts.conditions([asked(models, "a corgi")], 1)
+        named = guiding(loaded.prompts, asked(models, "a puppy", embeddings=(puppy,)))
+        plain = guiding(loaded.prompts, asked(models, "a corgi"))
     assert torch.equal(named.positive.states, plain.positive.states)
 
 

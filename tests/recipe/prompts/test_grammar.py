@@ -86,11 +86,6 @@ def test_any_text_can_be_weighed(text: str) -> None:
             "<hypernet:x:1> is not supported. For a LoRA write <lora:name:0.8>.",
         ),
         (
-            "a {red|[cat|dog]} hat",
-            "[cat|dog]",
-            "alternating words like [cat|dog] is not supported yet. Write the one you want.",
-        ),
-        (
             "a __colour__ hat",
             "__colour__",
             "no wildcard file 'colour.txt' in models/wildcards. Write that file, with a choice in "
@@ -101,23 +96,6 @@ def test_any_text_can_be_weighed(text: str) -> None:
             "{3-2$$x|y}",
             "{3-2$$…} cannot be drawn: the first number must not be above the second, and the "
             "limit is 100.",
-        ),
-        (
-            "a [cat:dog:0.5]",
-            "[cat:dog:0.5]",
-            "prompt editing like [cat:dog:0.5] is not supported yet. Write the words you want; "
-            "for a weight write (word:1.2) with round brackets.",
-        ),
-        (
-            "a [(cat:1.2):8]",
-            "[(cat:1.2):8]",
-            "prompt editing like [(cat:1.2):8] is not supported yet. Write the words you want; "
-            "for a weight write (word:1.2) with round brackets.",
-        ),
-        (
-            "a [cat|dog]",
-            "[cat|dog]",
-            "alternating words like [cat|dog] is not supported yet. Write the one you want.",
         ),
         (
             "a cat AND a dog",
@@ -152,6 +130,7 @@ def test_what_is_not_supported_is_refused_by_name_and_position(
         "smile :}, {a}, } and {",
         r"\{a|b\} \[a|b\] \[a:b:0.5\]",
         "[a:b], a|b, 16:9, [(a:1.2)]",
+        "[cat|dog], [cat:(dog:1.2):0.5], [(cat:1.2):8], [cat::1.]",
         "a and b, ANDROID, BAND",
         "a < b > c <3",
         r"\<lora:x:1> \__x__ \\\{a|b\}",
@@ -166,8 +145,9 @@ def test_what_only_looks_like_it_is_left_alone(prompt: str) -> None:
 
 def test_the_position_is_found_in_a_block_of_lines() -> None:
     """Line and column are those of the file, not of the prompt."""
-    (problem,) = refused("prompt: |\n  a dog,\n  a [cat|cow], a [cat|cow]!\n").problems[1:]
-    assert (problem.line, problem.column, problem.width) == (3, 18, 9)
+    text = "prompt: |\n  a [dog|cat], a [dog:cat:5],\n  a cat AND a cat AND a cat\n"
+    (problem,) = refused(text).problems[1:]
+    assert (problem.line, problem.column, problem.width) == (3, 19, 3)
 
 
 def test_brackets_out_of_all_reason_are_refused() -> None:

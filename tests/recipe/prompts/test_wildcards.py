@@ -44,6 +44,10 @@ def results(text: str) -> set[str]:
         ("{x} } | { {}", {"{x} } | { {}"}),
         (r"\{a|b\} \__colour__", {r"\{a|b\} \__colour__"}),
         (r"{a\|b|a\}}", {r"a\|b", r"a\}"}),
+        ("{red|[cat|dog] [a|{b}|{c|d}]}", {"red", "[cat|dog] [a|{b}|c]", "[cat|dog] [a|{b}|d]"}),
+        ("{[a|b} [c|d]", {"[a [c|d]", "b [c|d]"}),
+        ("[{cat|dog}:{a|b}:5]", {f"[{x}:{y}:5]" for x in ("cat", "dog") for y in "ab"}),
+        (r"{\[a|b]}", {r"\[a", "b]"}),
         ("snake__case__name", {"snake__case__name"}),
         ("__~colour__", {"red", "green", "blue"}),
         ("{~a|b}", {"a", "b"}),
@@ -78,7 +82,7 @@ def test_the_same_seed_draws_the_same_for_ever() -> None:
     assert template.expand(0, "negative_prompt") == "a red f, d"
 
 
-@given(st.text("{}|$2-:_a~@()=\\ "), st.integers(0, 2**32 - 1))
+@given(st.text("{}|$2-:_a~@()[]=\\ "), st.integers(0, 2**32 - 1))
 def test_any_text_can_be_drawn_and_then_holds_no_wildcard(text: str, seed: int) -> None:
     """What was drawn means itself when it is read again; no file `2` exists for `__2__`."""
     try:
@@ -179,8 +183,8 @@ def test_changing_a_wildcard_file_changes_no_entry() -> None:
         ),
         (
             "__a__",
-            {"a": ("x", "[cat|dog]")},
-            "alternating words like [cat|dog] is not supported yet. Write the one you want. (in "
+            {"a": ("x", "(cat:1.2.3)")},
+            "the weight '1.2.3' is not a number. Write one like (word:1.2). (in "
             "models/wildcards/a.txt)",
         ),
         (
@@ -207,9 +211,9 @@ def test_a_wildcard_file_that_cannot_be_used_says_why() -> None:
 
 
 def test_what_only_a_draw_can_show_is_an_error_with_its_position() -> None:
-    """Pieces that become prompt editing together."""
-    recipe = read_one("prompt: 'a [x{:0.5|:0.6}]'\nseed: 1")
-    with pytest.raises(RecipeInvalid, match=r"column 9: with seed 1 this becomes: a \[x:0\.\d\]"):
+    """Pieces that become a weight together."""
+    recipe = read_one("prompt: 'a (x{:0.5|:0.6}.1)'\nseed: 1")
+    with pytest.raises(RecipeInvalid, match=r"column 9: with seed 1 this becomes: a \(x:0\.\d\.1"):
         recipe.image_requests(hash_of)
 
 

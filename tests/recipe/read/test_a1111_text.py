@@ -140,6 +140,33 @@ def test_hires_is_read_with_its_strength() -> None:
     assert recipe.warnings == ()
 
 
+OLD = "Old prompt editing timelines: True"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "values", "warned"),
+    [
+        ("[a:b:0.5]", f"Hires upscale: 2, {OLD}", True),
+        ("[a:b:0.5]", "Hires upscale: 2, Version: v1.5.2", True),
+        ("c\nNegative prompt: [a:b:2.0]", OLD, True),
+        ("[a:b:0.5] [c:d:8]", OLD, False),
+        ("[a|b] [c]", f"Hires upscale: 2, {OLD}", False),
+        ("[a:b:0.5]", "Hires upscale: 2, Version: v1.6.0", False),
+        ("[a:b:0.5]", "Hires upscale: 2, Version: v1.10.1-amd", False),
+        ("[a:b:0.5]", "Hires upscale: 2, Version: f2.0.1v1.10.1-previous-659", False),
+        ("[a:b:0.5]", "Hires upscale: 2, Old prompt editing timelines: False", False),
+    ],
+)
+def test_prompt_editing_by_a1111s_old_rule_is_a_warning(
+    prompt: str, values: str, warned: bool
+) -> None:
+    """Where today's rule changes words at other steps; the text stays as it is."""
+    recipe = read_one(f"{prompt}\nSteps: 12, Sampler: Euler, Seed: 1, {values}", TXT)
+    found = [one for one in recipe.warnings if one.startswith("the words in [from:to:when]")]
+    assert len(found) == warned
+    assert recipe.prompt == prompt.partition("\n")[0]
+
+
 def test_lora_tags_are_loras_and_hashes_only_inform() -> None:
     """They say which file was meant."""
     known = Inventory(demo=DEMO, loras=("add_detail",))

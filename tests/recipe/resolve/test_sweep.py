@@ -143,8 +143,8 @@ def test_a_checkpoint_that_only_the_sweep_names_is_enough() -> None:
          "sweep: seed: [1, 2, 3]."),
         ("'steps: 3': [1]", "sweep cannot vary 'steps: 3'. Write a field's name alone."),
         ("'prompt: green': [blue]", "'green' does not occur in prompt: there is nothing to vary."),
-        ("'prompt: red': ['[cat|dog]']", "alternating words like [cat|dog] is not supported yet. "
-         "Write the one you want."),
+        ("'prompt: red': ['cat AND dog']", "AND (composing prompts) is not supported yet. Write "
+         "'and' in lower case, a comma, or one recipe for each prompt."),
         ("'prompt: red': [1]", "prompt must be text, but YAML reads 1 as a number. For text, put "
          "it in quotes: prompt: '1'"),
         ("sampler: [Eulr]", None),
@@ -200,7 +200,7 @@ def test_many_recipes_with_sweeps_are_stopped_by_the_limit() -> None:
 
 def test_a_draw_that_fails_in_a_combination_has_its_position() -> None:
     """At the value that the sweep put in."""
-    text = "prompt: a\nseed: 1\nsweep:\n  prompt: [b, 'c [x{:0.5|:0.6}]']\n"
+    text = "prompt: a\nseed: 1\nsweep:\n  prompt: [b, 'c (x{:0.5|:0.6}.1)']\n"
     with pytest.raises(RecipeInvalid, match="line 4, column 15"):
         read_one(text).image_requests(hash_of)
 

@@ -1,0 +1,80 @@
+"""What guides a UNet besides latents and timestep: encoded prompts, and when each does."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count
+from operator import is_not
+from typing import NamedTuple
+
+import torch
+
+
+class Encoded(NamedTuple):
+    """Encoded texts, a row for each image: what guides the UNet besides latents and timestep.
+
+    `states` are rows x tokens x width. `pooled`, rows x width, is a summary of each text, for
+    families whose UNet is shown one (SDXL).
+    """
+
+    states: torch.Tensor
+    pooled: torch.Tensor | None = None
+
+    def to(self, dtype: torch.dtype) -> "Encoded":
+        """The same in another type."""
+        return Encoded(
+            self.states.to(dtype), None if self.pooled is None else self.pooled.to(dtype)
+        )
+
+    def zeros(self) -> "Encoded":
+        """Zeros in these shapes."""
+        pooled = None if self.pooled is None else torch.zeros_like(self.pooled)
+        return Encoded(torch.zeros_like(self.states), pooled)
+
+    @staticmethod
+    def joined(parts: Sequence["Encoded"]) -> "Encoded":
+        """The rows of all, in their order."""
+        pooled = [part.pooled for part in parts if part.pooled is not None]
+        return Encoded(
+            torch.cat([part.states for part in parts]), torch.cat(pooled) if pooled else None
+        )
+
+
+class Conditions(NamedTuple):
+    """The encoded negative prompts and prompts of a batch."""
+
+    negative: Encoded
+    positive: Encoded
+
+
+@dataclass(frozen=True, slots=True)
+class ConditionSchedule:
+    """What guides the images of a batch in one pass: each, at each evaluation of the UNet.
+
+    Prompt editing changes it between the steps. All are encoded at one length, so that shapes stay.
+    """
+
+    images: tuple[tuple[Conditions, ...], ...]
+
+    @property
+    def tokens(self) -> int:
+        """The length of the encoded prompts."""
+        return self.images[0][0].positive.states.shape[1]
+
+    def of_images(self, indexes: Sequence[int]) -> "ConditionSchedule":
+        """What guides some of the images."""
+        return ConditionSchedule(tuple(self.images[index] for index in indexes))
+
+    def evaluations(self, dtype: torch.dtype) -> Iterator[Conditions]:
+        """The batch's conditions at each evaluation, joined anew only where they change.
+
+        They never end: diffusers' "trailing" spacing takes 62 steps for 61.
+        """
+        last: list[Conditions] = []
+        for evaluation in count():
+            rows = [image[min(evaluation, len(image) - 1)] for image in self.images]
+            if not last or any(map(is_not, rows, last)):
+                last = rows
+                joined = Conditions(
+                    *(Encoded.joined(side).to(dtype) for side in zip(*rows, strict=True))
+                )
+            yield joined

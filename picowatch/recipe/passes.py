@@ -1,0 +1,56 @@
+"""The passes that make an image, counted in evaluations of its model."""
+
+from dataclasses import dataclass
+
+from picowatch.recipe.fields import ImageFields
+
+# Samplers of second order evaluate the UNet twice in each step but the last.
+_SECOND_ORDER = {"Heun", "DPM2", "DPM2 a", "DPM++ 2S a"}
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """One run of a sampler.
+
+    `planned` is what prompt editing counts by, as A1111's modules/processing.py does: a start
+    image leaves out the first of the planned evaluations and counts the rest from 0. `before` are
+    those planned for the passes before, None in the first one.
+    """
+
+    evaluations: int
+    planned: int
+    before: int | None = None
+
+
+def passes_of(image: ImageFields) -> list[Pass]:
+    """The first pass and, with hires, the second.
+
+    A start image, and the second pass, take their strength's share of the steps.
+    """
+    strength = image.denoising_strength if image.image else 1.0
+    taken = steps_taken(image.steps, strength)
+    planned = image.steps * _order(image.sampler)
+    passes = [Pass(_evaluations(image.sampler, taken), planned)]
+    if image.hires:
+        taken = steps_taken(image.hires.steps or image.steps, image.hires.denoising_strength)
+        # A1111's second pass takes all steps that it plans: 1.5 is its middle.
+        second = taken * _order(image.sampler)
+        passes.append(Pass(_evaluations(image.sampler, taken), second, planned))
+    return passes
+
+
+def steps_taken(steps: int, strength: float) -> int:
+    """The share `strength` of the steps; at least one, but none for 0."""
+    taken = min(int(steps * strength + 1e-9), steps)  # 0.29 * 100 is 28.999…
+    return max(taken, 1) if strength > 0 else taken
+
+
+def _order(sampler: str) -> int:
+    return 2 if sampler in _SECOND_ORDER else 1
+
+
+def _evaluations(sampler: str, taken: int) -> int:
+    """With guidance, each is double."""
+    if sampler in _SECOND_ORDER:
+        return max(0, 2 * taken - 1)
+    return taken + 1 if sampler == "PNDM" and taken > 1 else taken

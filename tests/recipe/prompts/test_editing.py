@@ -1,0 +1,157 @@
+"""Prompt editing with A1111's counting."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from picowatch.recipe.fields import Hires
+from picowatch.recipe.passes import Pass, passes_of
+from picowatch.recipe.prompts.editing import parse_edits, text_at
+from tests.engine.requests import request
+
+TEN = Pass(10, 10)
+
+
+def schedule(prompt: str, one: Pass = TEN) -> list[tuple[int, str]]:
+    """As A1111 gives it: the last step of each text, from 1; evaluation 0 has the first text."""
+    nodes = parse_edits(prompt)
+    texts = [text_at(nodes, evaluation, one) for evaluation in range(1, one.planned + 1)]
+    assert text_at(nodes, 0, one) == texts[0]
+    steps = list(enumerate(texts, start=1))
+    return [step for step, after in zip(steps, [*texts[1:], None], strict=True) if step[1] != after]
+
+
+# The doctests of A1111's get_learned_conditioning_prompt_schedules, but for one that its grammar
+# has outgrown: it has no alternation yet where a `|` stands outside of square brackets.
+DOCTESTS = [
+    ("test", [(10, "test")]),
+    ("a [b:3]", [(3, "a "), (10, "a b")]),
+    ("a [b: 3]", [(3, "a "), (10, "a b")]),
+    ("a [[[b]]:2]", [(2, "a "), (10, "a [[b]]")]),
+    ("[(a:2):3]", [(3, ""), (10, "(a:2)")]),
+    ("a [b : c : 1] d", [(1, "a b  d"), (10, "a  c  d")]),
+    ("a[b:[c:d:2]:1]e", [(1, "abe"), (2, "ace"), (10, "ade")]),
+    ("a [unbalanced", [(10, "a [unbalanced")]),
+    ("a [b:.5] c", [(5, "a  c"), (10, "a b c")]),
+    ("((a][:b:c [d:3]", [(3, "((a][:b:c "), (10, "((a][:b:c d")]),
+    ("[a|(b:1.1)]", [(step, "(b:1.1)" if step % 2 == 0 else "a") for step in range(1, 11)]),
+    ("[fe|]male", [(step, "male" if step % 2 == 0 else "female") for step in range(1, 11)]),
+    (
+        "[fe|||]male",
+        [(1, "female"), (4, "male"), (5, "female"), (8, "male"), (9, "female"), (10, "male")],
+    ),
+]
+
+
+@pytest.mark.parametrize(("prompt", "texts"), DOCTESTS)
+def test_the_first_pass_changes_words_as_a1111_does(
+    prompt: str, texts: list[tuple[int, str]]
+) -> None:
+    """With the examples of A1111's own parser."""
+    assert schedule(prompt) == texts
+
+
+@pytest.mark.parametrize(
+    ("prompt", "texts"),
+    [
+        ("a [b:.5] c", [(10, "a b c")]),
+        ("a [b:1.5] c", [(5, "a  c"), (10, "a b c")]),
+        ("a [b:12] c", [(2, "a  c"), (10, "a b c")]),
+        ("a [b:7] c", [(10, "a b c")]),
+        ("[a|b]", [(step, "b" if step % 2 == 0 else "a") for step in range(1, 11)]),
+    ],
+)
+def test_the_second_pass_goes_on_counting(prompt: str, texts: list[tuple[int, str]]) -> None:
+    """Numbers where the first pass ends, shares from 1; alternation begins again."""
+    assert schedule(prompt, Pass(10, 10, before=10)) == texts
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[cat]",
+        "((cat))",
+        "[cat:dog]",
+        "[cat:dog:half]",
+        "[cat:dog:5:6:7]",
+        "[cat|dog:5]",
+        r"\[cat:dog:5\]",
+        r"\[cat|dog\]",
+        "[cat:[dog:cow] :5]",
+        "[(cat:dog:5]",
+        "a|b, 16:9, (a:b:1.2)",
+        "[cat:dog:5",
+        "cat:dog:5]",
+        "",
+    ],
+)
+def test_what_is_no_edit_stays_as_it_is(text: str) -> None:
+    """Weights, broken brackets, and what a backslash makes plain; also beside an edit."""
+    assert schedule(text) == [(10, text)]
+    assert schedule(f"[x:5]{text}")[-1] == (10, f"x{text}")
+
+
+@pytest.mark.parametrize(
+    ("when", "last"),
+    [
+        ("-5", 0),
+        ("0", 0),
+        ("0.05", 0),
+        ("0.29", 2),
+        ("1.", 10),
+        ("+4", 4),
+        ("2e0", 2),
+        ("1e999", 10),
+    ],
+)
+def test_the_step_is_any_number(when: str, last: int) -> None:
+    """Beyond the first and the last step nothing changes."""
+    texts = schedule(f"[cat:dog:{when}]")
+    assert (
+        texts
+        == [(step, word) for step, word in ((last, "cat"), (10, "dog")) if step][
+            : 2 if last < 10 else 1
+        ]
+    )
+
+
+@given(st.text("[]()|:.5\\aB \n{}_"), st.integers(0, 12))
+def test_any_text_says_something_at_every_step(text: str, evaluation: int) -> None:
+    """And a text without square brackets says itself."""
+    for one in (TEN, Pass(3, 10), Pass(10, 10, before=20)):
+        said = text_at(parse_edits(text), evaluation, one)
+        assert set(said) <= set(text)
+        assert "[" in text or said == text
+
+
+@given(st.text("ab ,(\\"), st.text("ab ,("), st.integers(-1, 20))
+def test_an_edit_changes_once(before: str, after: str, when: int) -> None:
+    """Its first words hold for one evaluation more than the number says, the others after it."""
+    before = before.replace("(", "").replace("\\", "")
+    after = after.replace("(", "")
+    nodes = parse_edits(f"[{before}:{after}:{when}]")
+    texts = [text_at(nodes, evaluation, TEN) for evaluation in range(10)]
+    first = min(when, 10) + 1 if when > 0 else 0
+    assert texts == ([before] * first + [after] * 10)[:10]
+
+
+def test_brackets_out_of_all_reason_are_text() -> None:
+    """Neither the parser nor what reads its result goes deeper."""
+    text = "[" * 5000 + "a" + ":1]" * 5000
+    assert text_at(parse_edits(text), 0, TEN)
+
+
+def passes(**values: Any) -> list[tuple[int, int, int | None]]:
+    return [(one.evaluations, one.planned, one.before) for one in passes_of(request(**values))]
+
+
+def test_passes_are_counted_in_evaluations() -> None:
+    """A start image plans all steps and takes a part; some samplers evaluate twice in a step."""
+    assert passes(steps=10) == [(10, 10, None)]
+    assert passes(steps=10, sampler="Heun") == [(19, 20, None)]
+    assert passes(steps=10, image="a.png", denoising_strength=0.5) == [(5, 10, None)]
+    hires = Hires(scale=2.0, steps=8, denoising_strength=0.5)
+    assert passes(steps=10, hires=hires) == [(10, 10, None), (4, 4, 10)]
+    assert passes(steps=10, hires=hires, sampler="DPM2") == [(19, 20, None), (7, 8, 20)]
