@@ -330,6 +330,11 @@ class Settings(BaseModel):
         return self.outbox / ".picowatch"
 
     @property
+    def start_images(self) -> Path:
+        """Copies of the pictures that queued images start from, under their hashes."""
+        return self.state_folder / "start-images"
+
+    @property
     def hash_cache(self) -> Path:
         """The hashes of model files, so that each is read once."""
         return self.state_folder / "hashes.json"

@@ -34,7 +34,6 @@ from picowatch.outbox.gallery import GalleryMaintenance
 from picowatch.outbox.lock import OutboxLock
 from picowatch.outbox.log import close_log, open_log
 from picowatch.outbox.outbox import Outbox
-from picowatch.outbox.start_images import FOLDER
 from picowatch.settings import LocalSettings, RaySettings, Settings
 from picowatch.systemd import ALIVE, Beat, notify
 from picowatch.work.pool import WorkerPool
@@ -241,7 +240,7 @@ def engine_options(settings: Settings) -> EngineOptions:
         precision=settings.precision,
         memory=settings.memory,
         hash_cache=settings.hash_cache,
-        start_images=settings.state_folder / FOLDER,
+        start_images=settings.start_images,
         preview_seconds=settings.preview_seconds,
         compiled=cache_folder() if settings.compile == "auto" else None,
     )

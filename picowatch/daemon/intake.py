@@ -1,9 +1,10 @@
 """Answers every save: with images in the queue, or with one readable error file."""
 
+import hashlib
 import logging
 import secrets
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -15,15 +16,32 @@ from picowatch.daemon.model_hashes import ModelHashes, NotHashed
 from picowatch.daemon.reporting import RecentErrors
 from picowatch.errors import ModelRefused, PictureUnreadable
 from picowatch.files.retry import PASSING, unexpected
+from picowatch.inbox.dropped import template_above
 from picowatch.inbox.files import FileUnreadable
 from picowatch.inbox.inbox import Deleted, Evidence, Inbox, Renamed, Saved, Unreadable
-from picowatch.inbox.names import is_txt
+from picowatch.inbox.names import (
+    is_dropped,
+    is_reached,
+    is_template,
+    is_txt,
+    stands_for_unreadable,
+)
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import Acceptance, RequestedEntry
+from picowatch.metadata import PICOWATCH, read_chunk
 from picowatch.outbox.outbox import Outbox
 from picowatch.outbox.start_images import NamedPictures, StartImages
 from picowatch.outbox.status import images
-from picowatch.recipe import Recipe, RecipeInvalid, error_text, one_line, read_recipes
+from picowatch.recipe import (
+    DefaultsFile,
+    Dropped,
+    Recipe,
+    RecipeInvalid,
+    error_text,
+    one_line,
+    read_recipes,
+)
+from picowatch.recipe.dropped import check_template, dropped_recipes
 from picowatch.recipe.fields import SEEDS
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import harmless, harmless_lines
@@ -65,6 +83,9 @@ class Intake:
         )
         self._hashes = ModelHashes(self._catalog)
         self._inventory: Inventory | None = None
+        for path in self.ledger.rejected_recipes():
+            if is_template(path):
+                self.inbox.refuse_template(path)
         self._to_hash: NotHashed | None = None
 
     def look_again(self) -> None:
@@ -159,18 +180,26 @@ class Intake:
             return self._saved(seen, inventory)
         if isinstance(seen, Unreadable):
             save = Save(seen.path, "", seen.stamp, self.now())
+            if stands_for_unreadable(seen.path):
+                folder = harmless(f"inbox/{seen.path.rpartition('/')[0]}")
+                text, line = harmless_lines(seen.why), seen.why.partition("\n")[0]
+                return self._reject(save, f"{folder}\n\n{text}\n", f"{seen.path}: {line}")
             return self._reject_text(save, f"This recipe cannot be read: {seen.why}.")
         if isinstance(seen, Deleted):
             return self._deleted(seen)
         return self._renamed(seen, inventory)
 
     def _saved(self, seen: Saved, inventory: Inventory) -> Callable[[], None]:
+        if seen.dropped is not None:
+            return self._saved_picture(seen, seen.dropped, inventory)
+        if is_template(seen.path):
+            return self._saved_template(seen, inventory)
         save = Save(seen.path, seen.digest, seen.stamp, self.now())
         pictures = self._start_images.named_by(seen.path)
         try:
             recipes = self._recipes(seen, inventory, pictures)
             refuse_unusable(recipes, pictures.keep, self.go_on)
-            entries = [self._entry(recipe, pictures) for recipe in recipes]
+            entries = [self._entry(recipe, pictures.keep) for recipe in recipes]
             result = self.ledger.accept(
                 save,
                 entries,
@@ -184,10 +213,120 @@ class Intake:
             return _in_turn(follow_up, partial(self._watch_pictures, seen.path, pictures.refused))
         except (ModelRefused, FileUnreadable) as error:
             return self._reject_text(save, str(error))
+        return self._accepted(seen.path, recipes, result)
+
+    def _accepted(
+        self, path: str, recipes: Sequence[Recipe], result: Acceptance
+    ) -> Callable[[], None]:
         warnings = list(dict.fromkeys(w for recipe in recipes for w in recipe.warnings))
+        self.outbox.problems.remove_error(path)
+        self.outbox.problems.write_warnings(path, warnings)
+        return partial(self._report_accepted, path, result, warnings)
+
+    # -- dropped pictures
+
+    def _saved_template(self, seen: Saved, inventory: Inventory) -> Callable[[], None]:
+        """It requests nothing itself; if it is right, pictures under it are answered."""
+        save = Save(seen.path, seen.digest, seen.stamp, self.now())
+        template = DefaultsFile(seen.path, seen.content)
+        try:
+            self._check_template(template, seen, inventory)
+        except RecipeInvalid as error:
+            return self._reject_template(save, error_text(error), one_line(error))
+        except FileUnreadable as error:
+            return self._reject_template(save, *self._in_words(save, str(error)))
+        self.ledger.accept(save, [], draw_seed=lambda: 0, picture_exists=self.outbox.exists)
         self.outbox.problems.remove_error(seen.path)
-        self.outbox.problems.write_warnings(seen.path, warnings)
-        return partial(self._report_accepted, seen.path, result, warnings)
+        self.inbox.release_template(seen.path)
+        return partial(self._report_template, seen.path)
+
+    def _check_template(self, template: DefaultsFile, seen: Saved, inventory: Inventory) -> None:
+        """Raise RecipeInvalid or FileUnreadable if nothing can be rendered with it."""
+        if "/" not in template.name:
+            raise FileUnreadable(
+                "Pictures cannot be dropped into the inbox itself, where recipes are saved.",
+                "Move it into a folder of its own.",
+            )
+        if seen.defaults_unreadable:
+            raise FileUnreadable(seen.defaults_unreadable)
+        check_template(template, inventory, seen.defaults, self.settings.max_images_per_save)
+
+    def _reject_template(self, save: Save, text: str, line: str) -> Callable[[], None]:
+        self.inbox.refuse_template(save.path)
+        return self._reject(save, text, line)
+
+    def _report_template(self, path: str) -> None:
+        self.errors.forget(path)
+        log.info("%s: saved, pictures in its folder are rendered with it", path)
+
+    def _saved_picture(
+        self, seen: Saved, dropped: Dropped, inventory: Inventory
+    ) -> Callable[[], None]:
+        save = Save(seen.path, seen.digest, seen.stamp, self.now())
+        pictures = self._start_images.named_by(seen.path)
+        try:
+            self._refuse_unusable_picture(seen, dropped, pictures)
+            recipes = self._recipes(seen, inventory, pictures)
+            own = {seen.path: seen.digest}
+            if dropped.mask:
+                own[dropped.mask] = pictures.digest(dropped.mask)
+            hash_picture = pictures.hashes(own)
+            entries = [self._entry(recipe, hash_picture) for recipe in recipes]
+            result = self.ledger.accept(
+                save,
+                entries,
+                draw_seed=partial(secrets.randbelow, SEEDS),
+                picture_exists=self.outbox.exists,
+                is_again=seen.is_again,
+                go_on=self.go_on,
+            )
+        except RecipeInvalid as error:
+            try:
+                self._check_template(dropped.template, seen, inventory)
+            except (RecipeInvalid, FileUnreadable):
+                return self._hold_back(seen, dropped, inventory)
+            return self._reject(save, error_text(error), one_line(error))
+        except PictureUnreadable as error:
+            return self._reject_text(save, f"This picture cannot be used: {error}")
+        except (ModelRefused, FileUnreadable) as error:
+            return self._reject_text(save, str(error))
+        return self._accepted(seen.path, recipes, result)
+
+    def _refuse_unusable_picture(
+        self, seen: Saved, dropped: Dropped, pictures: NamedPictures
+    ) -> None:
+        """Raise PictureUnreadable or FileUnreadable."""
+        if seen.unreadable:
+            raise PictureUnreadable(seen.unreadable)
+        if seen.defaults_unreadable:
+            raise FileUnreadable(seen.defaults_unreadable)
+        for path in filter(None, (seen.path, dropped.mask)):
+            pictures.size(path)
+        if self._made_with(pictures.texts(seen.path)) == dropped.template.name:
+            raise PictureUnreadable(
+                f"It was rendered with {dropped.template.name}, and would be again without end.",
+                "Drop it into another folder, or remove its metadata.",
+            )
+
+    def _made_with(self, texts: Mapping[str, str]) -> str | None:
+        """The template that a picture with these texts was rendered with, if it was."""
+        with suppress(PictureUnreadable, KeyError):
+            recipe = read_chunk(texts[PICOWATCH]).recipe
+            if is_dropped(recipe) and is_reached(recipe):
+                return template_above(self.settings.inbox, recipe)
+        return None
+
+    def _hold_back(self, seen: Saved, dropped: Dropped, inventory: Inventory) -> Callable[[], None]:
+        """Its template is wrong: one error says so, and the picture waits for its next save."""
+        self.inbox.hold(seen.path)
+        template = dropped.template
+        known = self.ledger.known_recipe(template.name)
+        if known is None or not self.ledger.is_valid(template.name):
+            self.inbox.refuse_template(template.name)  # its own answer has said why, or will
+            return lambda: None
+        digest = hashlib.sha256(template.content).hexdigest()
+        of_template = Saved(template.name, template.content, digest, known.stamp, seen.defaults)
+        return self._saved_template(of_template, inventory)
 
     def _watch_pictures(self, recipe: str, refused: str) -> None:
         """Answer it again once a picture that it could not use is another one."""
@@ -199,6 +338,16 @@ class Intake:
         """What it says. Raises RecipeInvalid or FileUnreadable."""
         if seen.defaults_unreadable:
             raise FileUnreadable(seen.defaults_unreadable)
+        if seen.dropped is not None:
+            return dropped_recipes(
+                seen.dropped,
+                inventory,
+                seen.defaults,
+                self.settings.max_images_per_save,
+                pictures.texts,
+                self.go_on,
+                pictures,
+            )
         return read_recipes(
             seen.path,
             seen.content,
@@ -210,9 +359,9 @@ class Intake:
             pictures,
         )
 
-    def _entry(self, recipe: Recipe, pictures: NamedPictures) -> RequestedEntry:
+    def _entry(self, recipe: Recipe, hash_picture: Callable[[str], str]) -> RequestedEntry:
         self.go_on()
-        hash_of = self._hashes.beside(pictures.keep)
+        hash_of = self._hashes.beside(hash_picture)
         return RequestedEntry(
             digest=recipe.digest(hash_of),
             priority=recipe.priority,
@@ -222,10 +371,13 @@ class Intake:
         )
 
     def _reject_text(self, save: Save, words: str) -> Callable[[], None]:
+        return self._reject(save, *self._in_words(save, words))
+
+    @staticmethod
+    def _in_words(save: Save, words: str) -> tuple[str, str]:
+        """The text of the error file, and the line for the log."""
         text = harmless_lines(f"{words}\n\n{CLOSING}\n")
-        return self._reject(
-            save, f"{harmless(f'inbox/{save.path}')}\n\n{text}", f"{save.path}: {words}"
-        )
+        return f"{harmless(f'inbox/{save.path}')}\n\n{text}", f"{save.path}: {words}"
 
     def _reject(self, save: Save, text: str, line: str) -> Callable[[], None]:
         self.outbox.problems.write_error(save.path, text)
@@ -248,6 +400,8 @@ class Intake:
         self.outbox.problems.write_warnings(seen.old, ())
         self.errors.forget(seen.old)
         follow_up = partial(log.info, "%s: renamed to %s, its queue is kept", seen.old, new)
+        if self.ledger.queue_missing_again(new):
+            log.info("%s: queued again", new)
         if self.ledger.is_valid(new) and is_txt(seen.old) == is_txt(new):
             self._apply_new_folder(seen.saved, inventory)
             return _in_turn(follow_up, partial(self.finishing.moved, new))
@@ -258,7 +412,7 @@ class Intake:
         pictures = self._start_images.named_by(seen.path)
         warnings: list[str] = []
         priorities: list[tuple[str, int]] = []
-        with suppress(RecipeInvalid, FileUnreadable):
+        with suppress(RecipeInvalid, FileUnreadable, PictureUnreadable):
             recipes = self._recipes(seen, inventory, pictures)
             warnings = list(dict.fromkeys(w for recipe in recipes for w in recipe.warnings))
             differ = len({recipe.priority for recipe in recipes}) > 1
@@ -266,7 +420,8 @@ class Intake:
                 digest = ""
                 if differ:  # otherwise it does not matter which is which, and hashes cost much
                     with suppress(PictureUnreadable, ModelRefused):  # no entry of before, then
-                        digest = recipe.digest(self._hashes.beside(pictures.keep))
+                        hash_picture = pictures.hashes({seen.path: seen.digest})
+                        digest = recipe.digest(self._hashes.beside(hash_picture))
                 priorities.append((digest, recipe.priority))
         self.ledger.prioritise(seen.path, priorities)
         self.outbox.problems.remove_error(seen.path)

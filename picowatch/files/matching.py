@@ -13,7 +13,7 @@ from pathlib import Path
 
 from picowatch.files.inside import leads_out
 from picowatch.files.natural import natural_key
-from picowatch.files.pictures import is_picture_name
+from picowatch.files.picture_names import is_picture_name
 
 ANY_FOLDERS = "**"
 SIGNS = "*?"

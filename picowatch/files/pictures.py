@@ -13,8 +13,6 @@ from picowatch.errors import PictureUnreadable
 
 MAX_BYTES = 64 * 1024 * 1024
 FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "BMP", "TIFF", "GIF")
-# Of the names of files in these formats.
-ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".gif")
 # More is refused from the header. So many pixels are checked within a second and 200 MB, the
 # file's own bytes included: Pillow takes 4 bytes a pixel for most, 15 for WebP, and for TIFF up
 # to 12 where one strip holds the whole picture. A JPEG is checked at an eighth of its size,
@@ -52,11 +50,6 @@ class FewReads(BytesIO):
         if self._reads > MAX_READS:
             raise OSError("it has too many parts")
         return super().read(size)
-
-
-def is_picture_name(name: str) -> bool:
-    """Whether a file of this name is a picture that can be read, as far as its ending tells."""
-    return name.lower().endswith(ENDINGS)
 
 
 def picture_size(content: bytes) -> tuple[int, int]:

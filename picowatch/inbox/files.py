@@ -6,7 +6,7 @@ Only regular files are ever opened. A symlink is followed only if it ends inside
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from picowatch.errors import ControlFlow, PicowatchError
@@ -14,6 +14,7 @@ from picowatch.files.inside import leads_out, open_below
 from picowatch.inbox.names import (
     DEFAULTS_NAME,
     MAX_DEPTH,
+    PICTURES_NAME,
     is_recipe_name,
     is_searched,
     why_not_searched,
@@ -72,9 +73,17 @@ def _stamp(status: os.stat_result) -> Stamp:
     return Stamp(status.st_size, status.st_mtime_ns, status.st_ino)
 
 
-def scan(root: Path, below: str, skipped: dict[str, str]) -> Iterator[tuple[str, Stamp]]:
+# What a scan finds in a folder under a template instead of recipes: from the folder, and the names
+# and entries in it.
+InTemplate = Callable[[str, Mapping[str, os.DirEntry[str]]], Iterator[tuple[str, Stamp]]]
+
+
+def scan(
+    root: Path, below: str, skipped: dict[str, str], dropped: InTemplate, is_under_template: bool
+) -> Iterator[tuple[str, Stamp]]:
     """Every recipe file below `root`/`below` with its stamp, in any order.
 
+    In a folder with a template for dropped pictures, and below, what `dropped` finds instead.
     Folders that cannot be read, and files that look like recipes but are never run, go into
     `skipped`, with the reason.
     """
@@ -85,6 +94,12 @@ def scan(root: Path, below: str, skipped: dict[str, str]) -> Iterator[tuple[str,
         if below and error.errno not in MISSING:
             skipped[below] = f"the folder cannot be read ({error.strerror}); nothing is cancelled"
         return
+    names = {child.name: child for child in children}
+    if PICTURES_NAME in names and (stamp := stamp_of(root, f"{below}/{PICTURES_NAME}".lstrip("/"))):
+        yield f"{below}/{PICTURES_NAME}".lstrip("/"), stamp
+        is_under_template = bool(below)
+    if is_under_template:
+        yield from dropped(below, names)
     for child in children:
         path = f"{below}/{child.name}" if below else child.name
         if child.is_dir(follow_symlinks=False):
@@ -95,16 +110,18 @@ def scan(root: Path, below: str, skipped: dict[str, str]) -> Iterator[tuple[str,
             if path.count("/") >= MAX_DEPTH:
                 skipped[path] = f"folders are searched {MAX_DEPTH} levels deep"
                 continue
-            yield from scan(root, path, skipped)
+            yield from scan(root, path, skipped, dropped, is_under_template)
+        elif is_under_template:
+            continue
         elif is_recipe_name(child.name):
-            stamp = _stamp_of_child(child, root, path)
+            stamp = stamp_of_child(child, root, path)
             if stamp is not None:
                 yield path, stamp
         elif reason := why_skipped(child.name):
             skipped[path] = reason
 
 
-def _stamp_of_child(child: os.DirEntry[str], root: Path, path: str) -> Stamp | None:
+def stamp_of_child(child: os.DirEntry[str], root: Path, path: str) -> Stamp | None:
     """`stamp_of` with one system call: ten thousand recipes are compared each minute."""
     if child.is_symlink():
         return stamp_of(root, path)
@@ -115,8 +132,8 @@ def _stamp_of_child(child: os.DirEntry[str], root: Path, path: str) -> Stamp | N
     return _stamp(status) if stat.S_ISREG(status.st_mode) else None
 
 
-def read_file(root: Path, path: str) -> tuple[bytes, Stamp]:
-    """The file's bytes and the stamp they were read at, at most MAX_BYTES + 1 of them.
+def read_file(root: Path, path: str, most: int = MAX_BYTES) -> tuple[bytes, Stamp]:
+    """The file's bytes and the stamp they were read at, at most `most` + 1 of them.
 
     Raises FileUnreadable, FileChanged, or FileNotFoundError.
     """
@@ -129,7 +146,7 @@ def read_file(root: Path, path: str) -> tuple[bytes, Stamp]:
     except OSError as error:
         raise FileUnreadable(_why(error)) from error
     with os.fdopen(handle, "rb") as file:
-        return _read_whole(file.fileno())
+        return _read_whole(file.fileno(), most)
 
 
 def defaults_for(root: Path, path: str) -> list[DefaultsFile]:
@@ -163,20 +180,20 @@ def _is_absent(path: str) -> bool:
     return False
 
 
-def _read_whole(handle: int) -> tuple[bytes, Stamp]:
+def _read_whole(handle: int, most: int) -> tuple[bytes, Stamp]:
     before = os.fstat(handle)
     if not stat.S_ISREG(before.st_mode):
         raise FileUnreadable("it is not a regular file")
     content = bytearray()
     try:
-        while len(content) <= MAX_BYTES and (block := os.read(handle, 1 << 16)):
+        while len(content) <= most and (block := os.read(handle, 1 << 16)):
             content += block
     except OSError as error:
         raise FileUnreadable(_why(error)) from error
     after = os.fstat(handle)
     if _stamp(before) != _stamp(after):
         raise FileChanged
-    return bytes(content[: MAX_BYTES + 1]), _stamp(after)
+    return bytes(content[: most + 1]), _stamp(after)
 
 
 def _why(error: OSError) -> str:

@@ -13,23 +13,50 @@ from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from picowatch.errors import PictureUnreadable
+from picowatch.files import pictures
 from picowatch.files.inside import bring_back, unlink_below
+from picowatch.files.natural import natural_key
+from picowatch.inbox.dropped import (
+    companion_of,
+    dropped_in,
+    is_gone_at,
+    pictures_named,
+    read_dropped,
+    stamp_at,
+    template_above,
+    unreadable_path,
+    why_unreadable,
+    with_companions,
+)
 from picowatch.inbox.files import (
+    MAX_BYTES,
     FileChanged,
     FileUnreadable,
     defaults_for,
-    is_gone,
     read_file,
     scan,
-    stamp_of,
 )
 from picowatch.inbox.folder import Change, InboxFolder
-from picowatch.inbox.names import PROBE_PREFIX, is_recipe_path, is_searched, why_path_skipped
+from picowatch.inbox.names import (
+    PICTURES_NAME,
+    PROBE_PREFIX,
+    is_dropped,
+    is_reached,
+    is_recipe_path,
+    is_searched,
+    is_template,
+    may_be_dropped,
+    may_be_unreadable,
+    stands_for_unreadable,
+    why_path_skipped,
+)
 from picowatch.inbox.settling import HELD_OPEN_LIMIT, Pending, Settling, held_open_for_writing
 from picowatch.inbox.watching import RESCAN
-from picowatch.recipe import DefaultsFile, is_empty, priority_of
+from picowatch.recipe import DefaultsFile, Dropped, is_empty, priority_of
 from picowatch.save import KnownRecipe, Stamp
 
 log = logging.getLogger("picowatch")
@@ -45,7 +72,8 @@ class Saved:
     """A recipe was saved: its path below the inbox, its bytes, and their sha256 and stamp.
 
     `defaults` are the `_defaults.yaml` that hold for it; `defaults_unreadable` says in a sentence
-    why one of them cannot be read.
+    why one of them cannot be read. For a `dropped` picture `content` is empty; `unreadable` says
+    why it is none. `is_again`: it is the picture that was answered, with nothing new beside it.
     """
 
     path: str
@@ -54,6 +82,9 @@ class Saved:
     stamp: Stamp
     defaults: Sequence[DefaultsFile] = ()
     defaults_unreadable: str = ""
+    dropped: Dropped | None = None
+    unreadable: str = ""
+    is_again: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +176,11 @@ class Inbox:
         # absence means deletion; elsewhere the inbox may just not be mounted.
         self._seen_here: set[str] = set()
         self._last_seen = last_seen
+        # Templates for dropped pictures: all that were seen, with their digests; those that are
+        # refused, under which nothing is answered; folders in which one is right again.
+        self._templates = {path: one.digest for path, one in known.items() if is_template(path)}
+        self._refused_templates: set[str] = set()
+        self._released: set[str] = set()
         self.is_watched = False  # between `start` and `close`
         self.probes: deque[str] = deque(maxlen=PROBES_KEPT)  # names of those that were noticed
 
@@ -178,7 +214,7 @@ class Inbox:
     def is_settled(self) -> bool:
         """Whether no file is waiting for its quiet time."""
         changing = any(awaited.seen != awaited.before for awaited in self._awaited.values())
-        return not len(self._settling) and not changing
+        return not (len(self._settling) or self._released or changing)
 
     def expects_saves(self) -> bool:
         """Whether a pending file differs from its last answered version."""
@@ -193,14 +229,16 @@ class Inbox:
         self._folder.close()
 
     def start(self, now: float) -> None:
-        """Begin: every existing file is checked, with its content."""
+        """Begin: every existing recipe is checked, with its content."""
         self._folder.watch()
         if self._last_seen is not None:
             inode, elsewhere = json.loads(self._last_seen)
             if inode == self.inode:
                 self._seen_here = self._known.keys() - elsewhere
         found = self._scan()
-        self._note_found(found, now, by_event=False)
+        # To read ten thousand pictures takes minutes: of these, size and time say enough.
+        news = {p: s for p, s in found.items() if not is_dropped(p) or self._differs(p, s)}
+        self._note_found(news, now, by_event=False)
         self._note_missing(found, now)
         self._compared_at, self._next_scan = now, now + self._scan_interval()
         self.is_watched = True
@@ -216,6 +254,7 @@ class Inbox:
             self.rescan(now)
         if now >= self._next_look:
             self._check_awaited(now)
+        self._take_released(now)
         settled = self._settling.settled(now, self._stamp, self._priority_in, above)
         if self.polling and any(file.stamp is None for file in settled):
             self._rescan_for_moved(settled, now)
@@ -234,7 +273,8 @@ class Inbox:
     def content(self, path: str, digest: str) -> bytes | None:
         """The recipe's bytes, if they are (still) those with this sha256."""
         try:
-            content, _ = read_file(self._root, path)
+            most = pictures.MAX_BYTES if is_dropped(path) else MAX_BYTES
+            content, _ = read_file(self._root, path, most)
         except (FileUnreadable, FileChanged, OSError):
             return None
         return content if hashlib.sha256(content).hexdigest() == digest else None
@@ -261,6 +301,21 @@ class Inbox:
         self._seen_here.discard(path)
         self._awaited.pop(path, None)
 
+    def refuse_template(self, template: str) -> None:
+        """Answer no picture under it until it is released."""
+        self._refused_templates.add(template)
+
+    def release_template(self, template: str) -> None:
+        """It is right: look for pictures that are not answered yet."""
+        self._refused_templates.discard(template)
+        self._released.add(template.rpartition("/")[0])
+
+    def hold(self, path: str) -> None:
+        """A dropped picture was not answered after all: its template is refused."""
+        self._forget_known(path)
+        self._known[path] = KnownRecipe(Stamp(0, 0, 0), "")
+        self._by_digest.setdefault("", set()).add(path)
+
     def answer_again_after(self, path: str, before: str, look: Callable[[], str]) -> None:
         """Treat the recipe as saved once `look` returns something else than `before` and is quiet.
 
@@ -278,7 +333,7 @@ class Inbox:
     # -- noticing
 
     def _stamp(self, path: str) -> Stamp | None:
-        return stamp_of(self._root, path)
+        return stamp_at(self._root, path)
 
     def _scan_interval(self) -> float:
         if not self.polling:
@@ -290,7 +345,9 @@ class Inbox:
         started = time.perf_counter()
         skipped: dict[str, str] = {}
         if self._only is None:
-            found = dict(scan(self._root, below, skipped))
+            under_template = bool(below) and template_above(self._root, f"{below}/.") is not None
+            in_template = partial(dropped_in, self._root)
+            found = dict(scan(self._root, below, skipped, in_template, under_template))
         else:
             found = {path: stamp for path in self._only if (stamp := self._stamp(path))}
         self._warn_of_skipped(skipped)
@@ -315,7 +372,8 @@ class Inbox:
 
     def _note_found(self, found: Mapping[str, Stamp], now: float, *, by_event: bool) -> None:
         """Files that existed before the first look are answered in the order of their times."""
-        for path, stamp in sorted(found.items(), key=lambda file: (file[1].mtime_ns, file[0])):
+        in_order = sorted(found.items(), key=lambda one: (one[1].mtime_ns, natural_key(one[0])))
+        for path, stamp in in_order:
             self._settling.note(path, stamp, now, by_event=by_event)
 
     def _different(self, found: Mapping[str, Stamp]) -> dict[str, Stamp]:
@@ -323,7 +381,21 @@ class Inbox:
 
     def _differs(self, path: str, stamp: Stamp) -> bool:
         known = self._known.get(path)
-        return known is None or not known.digest or stamp.written_since(known.stamp)
+        is_new = known is None or not known.digest or stamp.written_since(known.stamp)
+        return is_new and not self._is_held(path)
+
+    def _is_held(self, path: str) -> bool:
+        """Whether it is a picture under a refused template."""
+        return (
+            bool(self._refused_templates)
+            and is_dropped(path)
+            and template_above(self._root, path) in self._refused_templates
+        )
+
+    def _take_released(self, now: float) -> None:
+        for folder in self._released:
+            self._note_found(self._different(self._scan(folder)), now, by_event=False)
+        self._released.clear()
 
     def _note_missing(self, found: Mapping[str, Stamp], now: float) -> None:
         for path in self._seen_here - found.keys():
@@ -342,10 +414,44 @@ class Inbox:
         for path in paths:
             if path.startswith(PROBE_PREFIX):
                 self._note_probe(path)
-            elif is_recipe_path(path):
-                self._settling.note(path, self._stamp(path), now, by_event=True)
-            elif (reason := why_path_skipped(path)) and self._stamp(path):
-                self._warn_of_skipped({path: reason})
+            elif path:
+                self._take_hint(path, now)
+
+    def _take_hint(self, path: str, now: float) -> None:
+        """Note the recipe or the dropped pictures that an event may tell of."""
+        if is_template(path) and is_reached(path):
+            self._note_event(path, now)
+            if self._stamp(path) is None:  # what lies there may be recipes now
+                self._take_folder_hints({path.rpartition("/")[0]} - {""}, now)
+        elif path in self._known:
+            self._note_event(path, now)
+        elif not is_reached(path) or self._take_hint_of_dropped(path, now):
+            return
+        elif is_recipe_path(path):
+            self._note_event(path, now)
+        elif (reason := why_path_skipped(path)) and self._stamp(path):
+            self._warn_of_skipped({path: reason})
+
+    def _take_hint_of_dropped(self, path: str, now: float) -> bool:
+        """Whether the path lies under a template, where there are no recipes."""
+        name = path.rpartition("/")[2]
+        belongs_to = companion_of(path)
+        is_picture, is_unreadable = may_be_dropped(name), may_be_unreadable(name)
+        if not (is_picture or is_unreadable or belongs_to):
+            return False
+        if template_above(self._root, path) is None:
+            return False
+        if is_picture:
+            self._note_event(path, now)
+        elif is_unreadable:
+            self._note_event(unreadable_path(path.rpartition("/")[0]), now)
+        elif belongs_to:
+            for picture in pictures_named(self._root, belongs_to):
+                self._note_event(picture, now)
+        return True
+
+    def _note_event(self, path: str, now: float) -> None:
+        self._settling.note(path, self._stamp(path), now, by_event=True)
 
     def _check_awaited(self, now: float) -> None:
         """Files outside the inbox, and those that are not recipes, have no events: compare them."""
@@ -423,7 +529,7 @@ class Inbox:
         while paths:
             path = paths.popleft()
             known = self._known.get(path)
-            if known is None or not is_gone(self._root, path):
+            if known is None or not is_gone_at(self._root, path):
                 continue
             if path in self._seen_here or not stamp.written_since(known.stamp):
                 return path
@@ -441,30 +547,97 @@ class Inbox:
 
     def _read(self, file: Pending, renamed: dict[str, deque[str]], now: float) -> Evidence | None:
         try:
-            content, stamp = read_file(self._root, file.path)
-            if is_empty(content):
-                return None
-            digest = hashlib.sha256(content).hexdigest()
-            known = self._known.get(file.path)
-            again = file.path in self._to_answer_again
-            if known and not (again or self._is_new(known, stamp, digest, file.by_event)):
-                return None
-            saved = Saved(file.path, content, digest, stamp, *self._defaults_for(file.path))
+            if stands_for_unreadable(file.path):
+                return self._unreadable(file, why_unreadable(self._root, file.path))
+            saved = self._saved_picture(file, now) if is_dropped(file.path) else self._saved(file)
         except (FileChanged, FileNotFoundError):
             self._settling.postpone(file, now)
             return None
         except FileUnreadable as error:
             return self._unreadable(file, str(error))
+        if saved is None:
+            return None
+        digest = saved.digest
         if digest not in renamed:
             # All that have these bytes: the event of the name that is gone may come later than
             # the file of the new name does.
             renamed[digest] = deque(sorted(self._by_digest.get(digest, ())))
-        old = self._missing(renamed[digest], stamp)
-        self._remember(file.path, stamp, digest)
-        if old is not None:
+        old = self._missing(renamed[digest], saved.stamp)
+        self._remember(file.path, saved.stamp, digest)
+        if old is not None and self._asks_the_same(old, saved):
             self.forget(old)
             return Renamed(old, saved)
         return saved
+
+    def _saved(self, file: Pending) -> Saved | None:
+        """The recipe as it is now, None if it is empty or was answered."""
+        content, stamp = read_file(self._root, file.path)
+        if is_empty(content):
+            return None
+        digest = hashlib.sha256(content).hexdigest()
+        if not self._is_to_answer(file, stamp, digest):
+            return None
+        return Saved(file.path, content, digest, stamp, *self._defaults_for(file.path))
+
+    def _saved_picture(self, file: Pending, now: float) -> Saved | None:
+        """The dropped picture as it is now, None if it is empty, was answered, or is held back.
+
+        One that is no picture may not be complete: that is believed once it was left alone for
+        HELD_OPEN_LIMIT.
+        """
+        if not file.stamp or not file.stamp.size or self._is_held(file.path):
+            return None
+        dropped = read_dropped(self._root, file.path)
+        if dropped is None:
+            return None
+        content, stamp = read_file(self._root, file.path, pictures.MAX_BYTES)
+        stamp = with_companions(stamp, self._root, file.path)
+        digest = hashlib.sha256(content).hexdigest()
+        known = self._known.get(file.path)
+        is_same = known is not None and known.digest == digest
+        if not self._is_to_answer(file, stamp, digest):
+            return None
+        if is_same and known and known.stamp.beside and not stamp.beside:
+            self._remember(file.path, stamp, digest)  # what lay beside it was tidied up
+            return None
+        why = ""
+        try:
+            pictures.check_picture(content)
+        except PictureUnreadable as error:
+            if now - file.same_since < HELD_OPEN_LIMIT:
+                self._settling.postpone(file, now)
+                return None
+            why = str(error)
+        defaults, defaults_unreadable = self._defaults_for(file.path)
+        return Saved(
+            file.path,
+            b"",
+            digest,
+            stamp,
+            defaults,
+            defaults_unreadable,
+            dropped=dropped,
+            unreadable=why,
+            is_again=is_same and known is not None and known.stamp.beside == stamp.beside,
+        )
+
+    def _is_to_answer(self, file: Pending, stamp: Stamp, digest: str) -> bool:
+        known = self._known.get(file.path)
+        again = file.path in self._to_answer_again
+        return known is None or again or self._is_new(known, stamp, digest, file.by_event)
+
+    def _asks_the_same(self, old: str, saved: Saved) -> bool:
+        """Whether a file that was moved is no new request: under another template it is one."""
+        if saved.dropped is None:
+            return not is_dropped(old)
+        folder = old.rpartition("/")[0]
+        while folder:
+            template = self._templates.get(f"{folder}/{PICTURES_NAME}")
+            if template is not None:
+                content = saved.dropped.template.content
+                return template == hashlib.sha256(content).hexdigest()
+            folder = folder.rpartition("/")[0]
+        return False
 
     def _priority_in(self, folder: str) -> int:
         """Of recipes in a folder, as far as its `_defaults.yaml` can be read now."""
@@ -504,7 +677,7 @@ class Inbox:
         known = self._known.get(file.path)
         if known is None or file.path not in self._seen_here or self.inode is None:
             return None
-        if not is_gone(self._root, file.path):
+        if not is_gone_at(self._root, file.path):
             return None
         if known.stamp.size in unsettled_sizes:
             self._settling.postpone(file, now)
@@ -514,6 +687,8 @@ class Inbox:
 
     def _remember(self, path: str, stamp: Stamp, digest: str) -> None:
         self._forget_known(path)
+        if is_template(path):
+            self._templates[path] = digest
         self._known[path] = KnownRecipe(stamp, digest)
         self._by_digest.setdefault(digest, set()).add(path)
         self._seen_here.add(path)

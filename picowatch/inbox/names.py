@@ -2,8 +2,14 @@
 
 import re
 
+from picowatch.files.picture_names import is_mask_name, is_other_picture_name, is_picture_name
+
 ENDINGS = (".yaml", ".yml", ".txt")
 DEFAULTS_NAME = "_defaults.yaml"
+# In a folder with this template every picture is a request, there and below (dropped.py).
+PICTURES_NAME = "_pictures.yaml"
+# Stands for all pictures of a folder in formats that cannot be read: it is no file.
+UNREADABLE_NAME = "_unreadable"
 # What people put beside recipes, or mistake for one.
 OTHER_ENDINGS = {
     ".json": "recipes are .yaml, .yml and .txt; a recipe in JSON is YAML, too: rename it to .yaml",
@@ -29,6 +35,40 @@ def is_recipe_name(name: str) -> bool:
 def is_txt(path: str) -> bool:
     """Whether a recipe is lines of prompts, not YAML."""
     return path.lower().endswith(".txt")
+
+
+def is_dropped(path: str) -> bool:
+    """Whether a path that the inbox reports is a dropped picture's, not a recipe's."""
+    return is_picture_name(path)
+
+
+def is_template(path: str) -> bool:
+    """Whether a path that the inbox reports is a template for dropped pictures."""
+    return path.rpartition("/")[2] == PICTURES_NAME
+
+
+def stands_for_unreadable(path: str) -> bool:
+    """Whether a path that the inbox reports is no file, but a folder's unreadable pictures."""
+    return path.rpartition("/")[2] == UNREADABLE_NAME
+
+
+def may_be_dropped(name: str) -> bool:
+    """Whether a file of this name is a request where a template says so."""
+    return (
+        is_picture_name(name) and not _is_private(name) and not is_mask_name(name)
+        and _is_utf8(name) and not CONFLICT_COPY.search(name)
+    )  # fmt: skip
+
+
+def may_be_unreadable(name: str) -> bool:
+    """Whether a file of this name is a picture that cannot be read where a template says so."""
+    return is_other_picture_name(name) and not _is_private(name) and _is_utf8(name)
+
+
+def is_reached(path: str) -> bool:
+    """Whether the folders of a path below the inbox are searched."""
+    folders = path.split("/")[:-1]
+    return len(folders) <= MAX_DEPTH and all(is_searched(folder) for folder in folders)
 
 
 def _looks_like_a_recipe(name: str) -> bool:
@@ -79,14 +119,9 @@ def _is_utf8(name: str) -> bool:
 
 def is_recipe_path(path: str) -> bool:
     """Whether a path below the inbox, with forward slashes, is a recipe's."""
-    return _is_reached(path) and is_recipe_name(path.rpartition("/")[2])
+    return is_reached(path) and is_recipe_name(path.rpartition("/")[2])
 
 
 def why_path_skipped(path: str) -> str | None:
     """The same as `why_skipped` for a path below the inbox; None for what is never looked at."""
-    return why_skipped(path.rpartition("/")[2]) if _is_reached(path) else None
-
-
-def _is_reached(path: str) -> bool:
-    folders = path.split("/")[:-1]
-    return len(folders) <= MAX_DEPTH and all(is_searched(folder) for folder in folders)
+    return why_skipped(path.rpartition("/")[2]) if is_reached(path) else None

@@ -9,9 +9,12 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from picowatch.inbox.names import is_dropped
 from picowatch.save import Stamp
 
 HELD_OPEN_LIMIT = 30.0
+# Pictures are large, and come over slow connections: they are to be quiet for longer than recipes.
+PICTURE_PATIENCE = 6
 # Limit of what one round of answers reads, so that other work is not delayed and memory is small.
 FILES_AT_ONCE = 200
 BYTES_AT_ONCE = 4 * 1024 * 1024
@@ -21,20 +24,25 @@ FileId = tuple[int, int]  # device, inode
 
 @dataclass(slots=True)
 class Pending:
-    """A path with evidence of a write. `stamp` None: no such file. `by_event`: not only a scan."""
+    """A path with evidence of a write. `stamp` None: no such file. `by_event`: not only a scan.
+
+    `same_since` is when it was written last, as far as is known.
+    """
 
     path: str
     stamp: Stamp | None
     first_noted: float
     quiet_since: float
     by_event: bool
+    same_since: float
 
 
 class Settling:
     """Paths with evidence of a write, until they are quiet.
 
     A path is settled when, for `settle_seconds`, no evidence came and its stamp stayed the
-    same. The caller decides whether it is complete, and may `postpone` it.
+    same; a dropped picture's when that holds for PICTURE_PATIENCE times as long. The caller
+    decides whether it is complete, and may `postpone` it.
     """
 
     def __init__(self, settle_seconds: float) -> None:
@@ -51,18 +59,21 @@ class Settling:
         """Seconds until something may be settled, 0 if it is due; None if nothing is pending."""
         if not self._pending:
             return None
-        first = min(pending.quiet_since for pending in self._pending.values())
-        return max(0.0, first + self._settle_seconds - now)
+        return max(0.0, min(map(self._quiet_at, self._pending.values())) - now)
+
+    def _quiet_at(self, pending: Pending) -> float:
+        patience = PICTURE_PATIENCE if is_dropped(pending.path) else 1
+        return pending.quiet_since + self._settle_seconds * patience
 
     def note(self, path: str, stamp: Stamp | None, now: float, *, by_event: bool) -> None:
         """Evidence: the quiet time of the path starts (again)."""
         pending = self._pending.get(path)
         if pending is None:
-            self._pending[path] = Pending(path, stamp, now, now, by_event)
+            self._pending[path] = Pending(path, stamp, now, now, by_event, now)
             return
         pending.by_event |= by_event
         if by_event or pending.stamp != stamp:
-            pending.stamp, pending.quiet_since = stamp, now
+            pending.stamp, pending.quiet_since, pending.same_since = stamp, now, now
 
     def settled(
         self,
@@ -81,11 +92,11 @@ class Settling:
         for pending in self._in_order(priority_in, above):
             if len(ready) == FILES_AT_ONCE or size >= BYTES_AT_ONCE:
                 break
-            if now - pending.quiet_since < self._settle_seconds:
+            if now < self._quiet_at(pending):
                 continue
             stamp = stamp_of(pending.path)
             if stamp != pending.stamp:
-                pending.stamp, pending.quiet_since = stamp, now
+                pending.stamp, pending.quiet_since, pending.same_since = stamp, now, now
                 continue
             size += stamp.size if stamp else 0
             ready.append(pending)

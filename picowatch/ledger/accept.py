@@ -37,11 +37,13 @@ class Accepting(Database):
         *,
         draw_seed: Callable[[], int],
         picture_exists: Callable[[str], bool],
+        is_again: bool = False,
         go_on: Callable[[], None] = lambda: None,
     ) -> Acceptance:
         """Accept a valid save with all its images, or not at all.
 
-        `go_on` is called between two images; what it raises undoes all of it.
+        `is_again`: if it requests what it did, that is no wish for more, but for what failed or
+        was cancelled. `go_on` is called between two images; what it raises undoes all of it.
         """
         requested = dict(zip(keys_of(entry.digest for entry in entries), entries, strict=True))
         with self.transaction() as sql:
@@ -53,6 +55,8 @@ class Accepting(Database):
                 sql.execute("DELETE FROM entries WHERE id = ?", (before[key][0],))
             save_id = record_save(sql, save, "accepted")
             writer = _SaveWriter(sql, save, save_id, draw_seed, picture_exists, go_on)
+            if unchanged and is_again:
+                writer.picture_exists = lambda file: True
             restored = restored_facts(sql, save.path)
             if restored and restored.has_pictures:
                 # Not requested again: what the user deleted stays deleted.
@@ -60,7 +64,7 @@ class Accepting(Database):
                 writer.earlier = EarlierDraws(sql, save.path)
             for entry_index, (key, entry) in enumerate(requested.items()):
                 if key in before:
-                    redraw = unchanged and entry.random
+                    redraw = unchanged and entry.random and not is_again
                     writer.keep(before[key][0], entry_index, entry, redraw=redraw)
                 else:
                     writer.add(key, entry_index, entry)

@@ -2,7 +2,9 @@
 
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Sequence
+from itertools import count
 
+from picowatch.files.picture_names import is_picture_name, stem_of
 from picowatch.ledger.database import Database
 from picowatch.ledger.rows import FileNames, QueuedImage, folded, request_of
 from picowatch.recipe.request import ImageRequest
@@ -12,6 +14,8 @@ SELECT_IMAGE = """SELECT images.*, saves.digest AS save_digest
                   FROM images JOIN saves ON saves.id = images.save"""
 # Exactly as in the index images_checkpoint: SQLite uses the index for this text only.
 CHECKPOINT = "json_extract(request, '$.checkpoint_hash')"
+# Why an image is cancelled that starts from a dropped picture which is not there any more.
+MISSING = "its picture was not there"
 _TOP_PRIORITY = "SELECT max(priority) FROM images WHERE state = 'queued'"
 
 
@@ -98,6 +102,21 @@ class Queue(Database):
                     (image,),
                 )
             return bool(changed)
+
+    def miss(self, image: int) -> bool:
+        """The dropped picture it starts from is not there as requested: it waits for that."""
+        return self._move(image, "cancelled", "file = NULL, reason = :reason", MISSING)
+
+    def is_start_image_needed(self, digest: str, besides: Sequence[int]) -> bool:
+        """Whether queued or running images need this start image, `besides` these."""
+        places = ", ".join("?" * len(besides))
+        return bool(
+            self.select(
+                f"""SELECT 1 FROM images WHERE state IN ('queued', 'running')
+                    AND id NOT IN ({places}) AND instr(request, ?) LIMIT 1""",
+                (*besides, digest),
+            )
+        )
 
     def running(self) -> list[QueuedImage]:
         """The running images, or those that were running when the last daemon died."""
@@ -186,9 +205,13 @@ def _companions(
 
 
 def _start(sql: sqlite3.Connection, image: QueuedImage, names: FileNames) -> QueuedImage:
-    file = next_file(
-        sql, names, image.recipe, lambda number: names.file(image.recipe, number, image.request)
-    )
+    recipe = image.recipe
+    file_for: Callable[[int], str | None]
+    if is_picture_name(recipe):
+        file_for = _file_for_dropped(sql, names, recipe)
+    else:
+        file_for = lambda number: names.file(recipe, number, image.request)  # noqa: E731
+    file = next_file(sql, names, recipe, file_for)
     row = sql.execute(
         """UPDATE images SET state = 'running', file = ? WHERE id = ? AND state = 'queued'
            RETURNING *, (SELECT digest FROM saves WHERE id = images.save) AS save_digest""",
@@ -203,7 +226,12 @@ def next_file(
     recipe: str,
     file_for: Callable[[int], str | None],
 ) -> str:
-    """The next free file of a recipe's folder; its number is never used again."""
+    """The next free file of a recipe's folder; its number is never used again.
+
+    A dropped picture's has the lowest number that is free: the first is called like the picture.
+    """
+    if is_picture_name(recipe):
+        return next(filter(None, map(file_for, count(1))))
     folder = names.folder(recipe)
     key = folded(folder)
     row = sql.execute("SELECT last FROM numbers WHERE folder = ?", (key,)).fetchone()
@@ -214,6 +242,37 @@ def next_file(
         file = file_for(number)
     sql.execute("INSERT OR REPLACE INTO numbers (folder, last) VALUES (?, ?)", (key, number))
     return file
+
+
+def _file_for_dropped(
+    sql: sqlite3.Connection, names: FileNames, recipe: str
+) -> Callable[[int], str | None]:
+    """Gives the file for a dropped picture's result with a number, if it was never another's.
+
+    Where several pictures have one name but for their endings, theirs keep the ending.
+    """
+    stem = stem_of(recipe)
+    # All that begin with the stem and a dot: "/" follows "." in ASCII.
+    alike = sql.execute(
+        "SELECT path FROM recipes WHERE path > ? AND path < ? AND path != ?",
+        (f"{stem}.", f"{stem}/", recipe),
+    )
+    keeps_ending = any(
+        is_picture_name(row["path"]) and stem_of(row["path"]) == stem for row in alike
+    )
+
+    def file_for(number: int) -> str | None:
+        file = names.of_dropped(recipe, number, keeps_ending=keeps_ending)
+        used = sql.execute(
+            """SELECT 1 FROM images INDEXED BY images_running
+               WHERE state = 'running' AND file = :file
+               UNION ALL
+               SELECT 1 FROM images WHERE recipe = :recipe AND state = 'done' AND file = :file""",
+            {"file": file, "recipe": recipe},
+        ).fetchone()
+        return None if used else file
+
+    return file_for
 
 
 def _of_these(only: Collection[str] | None) -> tuple[str, tuple[str, ...]]:

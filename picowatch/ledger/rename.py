@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from picowatch.ledger.accept import cancel_unrequested, entries_before, forget_awaited, keys_of
 from picowatch.ledger.database import Database
+from picowatch.ledger.queue import MISSING
 from picowatch.ledger.restore import forget_restored
 from picowatch.save import Stamp
 
@@ -37,6 +38,15 @@ class Renaming(Database):
             sql.execute("UPDATE saves SET recipe = ? WHERE recipe = ?", (new, old))
             _merge_images(sql, old, new, picture_exists)
             sql.execute("UPDATE OR IGNORE images SET recipe = ? WHERE recipe = ?", (new, old))
+
+    def queue_missing_again(self, recipe: str) -> int:
+        """A dropped picture is found again under this name; returns how many images it has back."""
+        with self.transaction() as sql:
+            return sql.execute(
+                """UPDATE images SET state = 'queued', reason = NULL
+                   WHERE recipe = ? AND state = 'cancelled' AND reason = ?""",
+                (recipe, MISSING),
+            ).rowcount
 
     def prioritise(self, recipe: str, priorities: Sequence[tuple[str, int]]) -> None:
         """Give the recipe's images the priorities that its entries have in its new folder.

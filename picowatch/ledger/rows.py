@@ -137,6 +137,10 @@ class FileNames(Protocol):
         """The picture's path below the outbox, or None if it already exists."""
         ...
 
+    def of_dropped(self, recipe: str, number: int, *, keeps_ending: bool) -> str | None:
+        """The same for a dropped picture's; with its ending if others are called like it."""
+        ...
+
     def sheet(self, recipe: str, number: int) -> str | None:
         """A contact sheet's path below the outbox, or None if it already exists."""
         ...

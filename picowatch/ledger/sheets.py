@@ -43,7 +43,15 @@ class ContactSheets(Database):
         if sheet.file is not None:
             return sheet.file
         with self.transaction() as sql:
-            file = next_file(sql, names, recipe, lambda number: names.sheet(recipe, number))
+
+            def free_file(number: int) -> str | None:
+                file = names.sheet(recipe, number)
+                used = sql.execute(
+                    "SELECT 1 FROM entries WHERE recipe = ? AND sheet_file = ?", (recipe, file)
+                )
+                return None if used.fetchone() else file
+
+            file = next_file(sql, names, recipe, free_file)
             sql.execute("UPDATE entries SET sheet_file = ? WHERE id = ?", (file, sheet.entry))
             return file
 

@@ -12,6 +12,7 @@ from functools import cached_property
 from os.path import lexists
 from pathlib import Path, PurePosixPath
 
+from picowatch.files.picture_names import is_picture_name
 from picowatch.outbox.formats import ENDINGS, PNG, SIDECAR_ENDING, Format
 from picowatch.recipe.request import ImageRequest
 
@@ -27,7 +28,9 @@ WARNING_ENDING = ".warning.txt"
 FILE_ENDINGS = (*ENDINGS, SIDECAR_ENDING, ".yaml", ".yml")
 # At the start of a picture's name; longer ones, which SQLite could not keep, are not ours.
 NUMBER = re.compile(r"^(\d{1,15})(?!\d)")
-SHEET = re.compile(r"/\d+-sheet\.png$")
+SHEET = re.compile(r"-sheet\.[a-z]+$")
+ORIGINALS = "originals"  # the folder of dropped pictures that are archived
+ROOM = 40  # bytes after a dropped picture's name: its number, and the endings of files beside it
 # Most file systems take 255 bytes a name, those of encrypted folders fewer (eCryptfs 143); the
 # temporary of an atomic write is shorter.
 MAX_NAME_BYTES = 255
@@ -57,14 +60,15 @@ class OutboxNames:
         self._max_name_bytes = _max_name_bytes(outbox)
 
     def folder(self, recipe: str) -> str:
-        """The folder of a recipe's pictures: its path without ending.
+        """The folder of a recipe's pictures: its path without ending; of a dropped picture's: its.
 
         A first part that is one of picowatch's own names (compared case-folded), a part that
         ends as files in these folders do, one at which a file exists, and one that Windows
         cannot open, gets `_` after it. Characters that Windows refuses become `-`.
         """
         path = PurePosixPath(recipe)
-        return "/".join(self._folders([*path.parent.parts, path.stem]))
+        own = () if is_picture_name(recipe) else (path.stem,)
+        return "/".join(self._folders([*path.parent.parts, *own]))
 
     def _folders(self, parts: Sequence[str]) -> list[str]:
         """The folders of the outbox for these of the inbox; one if their path is too long."""
@@ -155,15 +159,29 @@ class OutboxNames:
             name += "_"
         return self._free(recipe, name)
 
+    def of_dropped(self, recipe: str, number: int, *, keeps_ending: bool) -> str | None:
+        """The path of a dropped picture's result, or None if anything exists there already."""
+        path = PurePosixPath(recipe)
+        name = path.name if keeps_ending else path.stem
+        later = f"-{number}" if number > 1 else ""
+        return self._free(recipe, f"{self._fitting(_portable(name), len(later) + ROOM)}{later}")
+
     def sheet(self, recipe: str, number: int) -> str | None:
         """A contact sheet's path, or None if anything exists there already."""
+        if is_picture_name(recipe):
+            stem = self._fitting(_portable(PurePosixPath(recipe).stem), ROOM)
+            later = f"-{number}" if number > 1 else ""
+            return self._free(recipe, f"{stem}{later}-sheet")
         return self._free(recipe, f"{number:04}-sheet")
 
     def archived(self, recipe: str, number: int) -> str:
         """A path for a recipe's bytes in its folder; another one for each number, from 1 on."""
         path = PurePosixPath(recipe)
         ending = (f"-{number}" if number > 1 else "") + _portable(path.suffix)
-        return f"{self.folder(recipe)}/{self._fitting(_portable(path.stem), len(ending))}{ending}"
+        folder = self.folder(recipe)
+        if is_picture_name(recipe):  # its result has its name
+            folder = f"{folder}/{ORIGINALS}"
+        return f"{folder}/{self._fitting(_portable(path.stem), len(ending))}{ending}"
 
     def _fitting(self, name: str, room: int = 0) -> str:
         """The name, shortened to what the file system takes; a hash keeps it its own."""

@@ -8,7 +8,7 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -17,7 +17,8 @@ from picowatch.errors import PictureUnreadable
 from picowatch.files.atomic import remove_leftovers, write_atomically
 from picowatch.files.inside import open_below
 from picowatch.files.matching import pictures_below
-from picowatch.files.pictures import ENDINGS, MAX_BYTES, check_picture, picture_size
+from picowatch.files.picture_names import ENDINGS, MASK_MARK, is_picture_name, stem_of
+from picowatch.files.pictures import MAX_BYTES, check_picture, picture_size
 from picowatch.metadata import texts_of
 from picowatch.outbox.names import is_made_for_people
 
@@ -77,6 +78,8 @@ class NamedPictures:
         self._roots = (inbox, outbox)  # resolved at each look: the inbox may be a link
         self._recipe = recipe
         self.most_pixels = most_pixels
+        stem = stem_of(recipe)
+        self._own_stems = (stem, stem + MASK_MARK)  # of a dropped picture and its mask
         self._sizes: dict[str, tuple[int, int]] = {}
         self._refused: dict[str, list[list[int] | None]] = {}
         self._kept: dict[str, str] = {}
@@ -93,6 +96,14 @@ class NamedPictures:
                     write_atomically(target, content)
             self._kept[path] = digest
         return self._kept[path]
+
+    def hashes(self, own: Mapping[str, str]) -> Callable[[str], str]:
+        """Gives the sha256 of pictures: those in `own` are not copied, but looked for again."""
+        return lambda path: own.get(path) or self.keep(path)
+
+    def digest(self, path: str) -> str:
+        """The sha256 of the picture, which is not copied."""
+        return hashlib.sha256(self.read(path)).hexdigest()
 
     def read(self, path: str) -> bytes:
         """The bytes of the picture."""
@@ -165,6 +176,8 @@ class NamedPictures:
 
     def _bases(self, path: str) -> list["_Base"]:
         inbox, outbox = self._roots
+        if is_picture_name(self._recipe) and stem_of(path) in self._own_stems:
+            return [_Base(inbox, "", path)]
         folder = PurePosixPath(self._recipe).parent.as_posix()
         found = [
             _Base(inbox, "" if folder == "." else f"{folder}/", path),

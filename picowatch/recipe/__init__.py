@@ -1,5 +1,6 @@
 """Recipes: text in, values out. Pure: no clock, no disk, no torch, no randomness."""
 
+from picowatch.recipe.dropped import Dropped
 from picowatch.recipe.fields import Axis
 from picowatch.recipe.inventory import Checkpoint, Inventory
 from picowatch.recipe.messages.problems import Problem, RecipeInvalid, error_text, one_line
@@ -13,6 +14,7 @@ __all__ = [
     "Axis",
     "Checkpoint",
     "DefaultsFile",
+    "Dropped",
     "HashOf",
     "ImageRequest",
     "Inventory",

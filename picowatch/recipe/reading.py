@@ -55,7 +55,7 @@ def read_recipes(
     problems of the file.
     """
     problems = Problems()
-    layers = [_defaults_layer(file, problems) for file in defaults]
+    layers = [defaults_layer(file, problems) for file in defaults]
     source, entries, settings = _entries(name, content, problems)
     layers.append(settings)
     _refuse_too_many(len(entries), source, entries, max_images, problems)
@@ -73,13 +73,14 @@ def priority_of(defaults: tuple[DefaultsFile, ...]) -> int:
     """What these `_defaults.yaml` say of the priority, nearest last; 0 where they do not."""
     priority = 0
     for file in defaults:
-        written = _defaults_layer(file, Problems()).get("priority")
+        written = defaults_layer(file, Problems()).get("priority")
         if written is not None and isinstance(written.value, int):
             priority = written.value
     return priority
 
 
-def _defaults_layer(file: DefaultsFile, problems: Problems) -> Layer:
+def defaults_layer(file: DefaultsFile, problems: Problems) -> Layer:
+    """The fields of a `_defaults.yaml`; what is wrong with it goes to `problems`."""
     try:
         return yaml_layer(decode(file.name, file.content), problems)
     except RecipeInvalid as invalid:

@@ -62,6 +62,7 @@ class Recipe(RecipeFields):
     _context: Context = PrivateAttr(default_factory=lambda: _NOWHERE)
     _variants: tuple[Self, ...] = PrivateAttr(default=())
     _warnings: tuple[str, ...] = PrivateAttr(default=())
+    _is_dropped: bool = PrivateAttr(default=False)
 
     def read_in(self, context: Context) -> Self:
         """The same recipe, once, as it was read there."""
@@ -78,6 +79,15 @@ class Recipe(RecipeFields):
         recipe = self.model_copy(update={"sweep": axes})
         recipe._variants = tuple(variants)
         return recipe
+
+    def of_dropped(self) -> Self:
+        """The same recipe, of a picture that was dropped: where it lies is not its identity.
+
+        So a picture that is renamed is still the same request.
+        """
+        for recipe in (self, *self.variants):
+            recipe._is_dropped = True
+        return self
 
     @property
     def entry_index(self) -> int:
@@ -177,13 +187,17 @@ class Recipe(RecipeFields):
             values["sweep"] = [_changes(first, other) for other in others]
         named = sorted({pair for variant in self.variants for pair in variant._named()})
         if named:
-            values["hashes"] = {f"{kind}/{name}": hash_of(kind, name) for kind, name in named}
+            values["hashes"] = {self._label(*pair): hash_of(*pair) for pair in named}
         text = json.dumps(values, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
+
+    def _label(self, kind: str, name: str) -> str:
+        return kind if self._is_dropped and kind in PICTURES else f"{kind}/{name}"
 
     def _values(self) -> dict[str, object]:
         """What counts for the identity; what is off does not, so that new fields change none."""
         off = {name for name in ROWS if not default_of(name) and not getattr(self, name)}
+        off |= set(PICTURES) if self._is_dropped else set()
         return self.model_dump(mode="json", exclude={"priority", "sweep"} | off)
 
     def _named(self) -> list[tuple[str, str]]:
@@ -263,6 +277,7 @@ class Recipe(RecipeFields):
         )
 
 
+PICTURES = ("image", "mask")
 _IMAGE_FIELDS = tuple(field.name for field in fields(ImageFields))
 
 

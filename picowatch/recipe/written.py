@@ -106,9 +106,11 @@ class Entry:
 
     `warnings` say what of it cannot be honoured. `forgives`: another program wrote it, so
     settings that change nothing or that the checkpoint cannot do are warnings, not mistakes.
+    `nearer` override the entry's own settings: they say what of a template's holds for a picture.
     """
 
     layer: Layer
     position: Position
     warnings: tuple[str, ...] = ()
     forgives: bool = False
+    nearer: tuple[Layer, ...] = ()

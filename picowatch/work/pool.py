@@ -20,6 +20,7 @@ from picowatch.outbox.outbox import Outbox
 from picowatch.recipe.request import ImageRequest
 from picowatch.settings import Settings
 from picowatch.work.batch_sizes import LARGEST, BatchSizes
+from picowatch.work.dropped import DroppedPictures
 from picowatch.work.failures import Failures
 from picowatch.work.plan import Passes, choose
 from picowatch.work.publish import Publisher
@@ -163,6 +164,7 @@ class WorkerPool:
             publisher=self.publisher,
             failures=self._failures,
             batch_sizes=self._batch_sizes,
+            dropped=DroppedPictures(self.settings.inbox, self.settings.start_images, self.ledger),
             ledger=self.ledger,
             settings=self.settings,
             on_preview=self.on_preview,

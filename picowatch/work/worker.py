@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 
 from picowatch.engine.protocol import (
     Engine,
@@ -25,6 +26,7 @@ from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import QueuedImage
 from picowatch.settings import Settings
 from picowatch.work.batch_sizes import BatchSizes
+from picowatch.work.dropped import DroppedPictures, InboxAway
 from picowatch.work.failures import Failures
 from picowatch.work.plan import EngineState
 from picowatch.work.publish import Publisher
@@ -51,6 +53,7 @@ class Worker:
     publisher: Publisher
     failures: Failures
     batch_sizes: BatchSizes
+    dropped: DroppedPictures
     ledger: Ledger
     settings: Settings
     on_preview: OnPreview
@@ -142,10 +145,30 @@ class Worker:
         while not (self.stopping.is_set() or self._leaving or self.gave_up):
             self._wake.clear()
             if batch := self.retry.until_done("worker", lambda: self.claim(self)):
-                self._render_and_publish(batch)
+                if batch := self._with_pictures(batch):
+                    self._render_and_publish(batch)
+                    self._clear_pictures(batch)
                 self._idle_since = time.monotonic()
             else:
                 self._wake.wait(self._rest())
+
+    def _with_pictures(self, batch: list[QueuedImage]) -> list[QueuedImage]:
+        """The images of the batch whose dropped pictures are there; the others wait for them."""
+        try:
+            missing = self.retry.until_done("worker", lambda: self.dropped.bring(batch))
+        except InboxAway:
+            for image in batch:
+                self.retry.until_done("worker", partial(self.ledger.put_back, image.id))
+            self._wake.clear()
+            self.stopping.wait(RESTART_SECONDS)
+            return []
+        for image in missing:
+            log.info("%s: its picture changed or is gone; its queue waits for it", image.recipe)
+            self.retry.until_done("worker", partial(self.ledger.miss, image.id))
+        return [image for image in batch if image not in missing]
+
+    def _clear_pictures(self, batch: list[QueuedImage]) -> None:
+        self.retry.until_done("worker", lambda: self.dropped.clear(batch))
 
     def _rest(self) -> float | None:
         """How long to wait for images; closes an engine that was idle for long, or paused.

@@ -48,7 +48,7 @@ def resolve(
     builder = RecipeBuilder(inventory, pictures, problems)
     for entry_index, entry in enumerate(entries):
         go_on()
-        own = normalised(entry.layer, problems)
+        own = merged(normalised(one, problems) for one in (entry.layer, *entry.nearer))
         layer = merged([*defaults, settings, own])
         given = settings | own
         picture = _picture(layer.pop(FROM, None), picture_fields, pictures, given, problems)
@@ -88,7 +88,7 @@ def resolve(
             warnings += _not_honoured(found, settings | own, inventory)
             if entry.forgives:
                 warnings += _idle(own, found)
-            else:
+            elif not entry.nearer:  # a template's fields are for whichever pictures need them
                 _refuse_idle(own | swept, found, problems)
             recipe = found[0].swept(tuple(axis.axis for axis in axes), found) if axes else found[0]
             recipes.append(recipe.warned(warnings))

@@ -1,0 +1,32 @@
+"""Which names are those of pictures, without opening anything, nor importing what could."""
+
+# Of the names of files in the formats that are read: pictures.py has these.
+ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".gif")
+# Pictures and films that people drop, and that are not read.
+OTHER_ENDINGS = (
+    *(".heic", ".heif", ".hif", ".jxl", ".jp2", ".psd", ".psb", ".xcf", ".kra", ".svg", ".pdf"),
+    *(".dng", ".cr2", ".cr3", ".nef", ".nrw", ".arw", ".raf", ".orf", ".rw2", ".pef", ".srw"),
+    *(".exr", ".hdr", ".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v"),
+)
+MASK_MARK = ".mask"  # 0001.mask.png is the mask of 0001.png
+
+
+def is_picture_name(name: str) -> bool:
+    """Whether a file of this name is a picture that can be read, as far as its ending tells."""
+    return name.lower().endswith(ENDINGS)
+
+
+def is_other_picture_name(name: str) -> bool:
+    """Whether a file of this name is a picture or film in a format that is not read."""
+    return name.lower().endswith(OTHER_ENDINGS)
+
+
+def is_mask_name(name: str) -> bool:
+    """Whether a file of this name is the mask of a picture beside it."""
+    return is_picture_name(name) and stem_of(name).lower().endswith(MASK_MARK)
+
+
+def stem_of(path: str) -> str:
+    """The path without its ending."""
+    folder, slash, name = path.rpartition("/")
+    return folder + slash + (name.rpartition(".")[0] or name)

@@ -1,0 +1,152 @@
+"""Dropped pictures on disk: which template holds for them, and what lies beside them.
+
+A picture is a request if there is a `_pictures.yaml` in its folder or above it; the nearest one
+holds. In the inbox itself there is none: recipes are saved there.
+"""
+
+import os
+import zlib
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+
+from picowatch.files.picture_names import ENDINGS, MASK_MARK, stem_of
+from picowatch.inbox.files import is_gone, read_file, stamp_of, stamp_of_child
+from picowatch.inbox.names import (
+    PICTURES_NAME,
+    UNREADABLE_NAME,
+    is_dropped,
+    may_be_dropped,
+    may_be_unreadable,
+    stands_for_unreadable,
+)
+from picowatch.recipe import DefaultsFile, Dropped
+from picowatch.save import Stamp
+
+TXT = ".txt"
+SIDECARS = (".yaml", ".yml", TXT)
+MASK = f"{MASK_MARK}.png"
+COMPANIONS = (*SIDECARS, MASK)
+NAMED = 20  # unreadable pictures of a folder
+
+
+def template_above(root: Path, path: str) -> str | None:
+    """The template that holds for a path below the inbox."""
+    folder = path.rpartition("/")[0]
+    while folder:
+        template = f"{folder}/{PICTURES_NAME}"
+        if os.path.lexists(f"{root}/{template}") and stamp_of(root, template):
+            return template
+        folder = folder.rpartition("/")[0]
+    return None
+
+
+def companion_of(path: str) -> str | None:
+    """The path without its ending of the pictures that a prompt, fields or a mask belong to."""
+    ending = next((one for one in COMPANIONS if path.lower().endswith(one)), None)
+    return path[: -len(ending)] if ending else None
+
+
+def pictures_named(root: Path, stem: str) -> Iterator[str]:
+    """The pictures with this path without ending: asked for one by one, as folders are large."""
+    for ending in ENDINGS:
+        for path in (stem + ending, stem + ending.upper()):
+            if stamp_of(root, path):
+                yield path
+
+
+def stamp_at(root: Path, path: str) -> Stamp | None:
+    """`stamp_of` for any path that the inbox reports."""
+    if stands_for_unreadable(path):
+        return unreadable_stamp(_unreadable_in(root, path))
+    stamp = stamp_of(root, path)
+    if stamp and is_dropped(path):
+        return with_companions(stamp, root, path)
+    return stamp
+
+
+def is_gone_at(root: Path, path: str) -> bool:
+    """`is_gone` for any path that the inbox reports."""
+    if stands_for_unreadable(path):
+        return not _unreadable_in(root, path)
+    return is_gone(root, path)
+
+
+def with_companions(
+    stamp: Stamp, root: Path, path: str, names: Collection[str] | None = None
+) -> Stamp:
+    """The stamp of a picture, with those of its companions; `names` are those in its folder."""
+    found = []
+    stem = stem_of(path)
+    for ending in COMPANIONS:
+        if names is not None and f"{stem}{ending}".rpartition("/")[2] not in names:
+            continue
+        companion = stamp_of(root, f"{stem}{ending}")
+        if companion and companion.size:
+            found.append(f"{ending} {companion.size} {companion.mtime_ns}")
+    beside = zlib.crc32(" ".join(found).encode()) or 1 if found else 0
+    return Stamp(stamp.size, stamp.mtime_ns, stamp.inode, beside)
+
+
+def dropped_in(
+    root: Path, folder: str, entries: Mapping[str, os.DirEntry[str]]
+) -> Iterator[tuple[str, Stamp]]:
+    """The dropped pictures of a folder under a template; one path for all unreadable ones."""
+    for name, entry in entries.items():
+        path = f"{folder}/{name}"
+        if may_be_dropped(name) and (stamp := stamp_of_child(entry, root, path)):
+            yield path, with_companions(stamp, root, path, entries.keys())
+    unreadable = [name for name in entries if may_be_unreadable(name)]
+    if stamp := unreadable_stamp(unreadable):
+        yield unreadable_path(folder), stamp
+
+
+def unreadable_stamp(names: Collection[str]) -> Stamp | None:
+    """Of the unreadable pictures of a folder, None if there are none."""
+    return Stamp(len(names), zlib.crc32("/".join(sorted(names)).encode()), 0) if names else None
+
+
+def unreadable_path(folder: str) -> str:
+    """What stands for the unreadable pictures of a folder."""
+    return f"{folder}/{UNREADABLE_NAME}"
+
+
+def why_unreadable(root: Path, path: str) -> str:
+    """Which they are, and what to do."""
+    names = sorted(_unreadable_in(root, path))
+    more = f"\nAnd {len(names) - NAMED} more." if len(names) > NAMED else ""
+    several = f"{len(names)} files in this folder are"
+    shown = "\n".join(names[:NAMED])
+    return (
+        f"{several if len(names) > 1 else '1 file in this folder is'} in a format that cannot be "
+        f"read.\n\n{shown}{more}\n\nConvert them to PNG, JPEG, WebP, AVIF, TIFF, BMP or GIF (films "
+        "to single frames), or move them elsewhere. The other pictures are not affected."
+    )
+
+
+def read_dropped(root: Path, path: str) -> Dropped | None:
+    """What a picture requests together with its template; None if none holds for it.
+
+    Raises FileUnreadable, FileChanged or FileNotFoundError.
+    """
+    template = template_above(root, path)
+    if template is None:
+        return None
+    content, _ = read_file(root, template)
+    stem = stem_of(path)
+    sidecars = []
+    for ending in SIDECARS:
+        if os.path.lexists(f"{root}/{stem}{ending}"):
+            text, _ = read_file(root, f"{stem}{ending}")
+            sidecars.append(DefaultsFile(f"{stem}{ending}", text))
+    mask = f"{stem}{MASK}" if stamp_of(root, f"{stem}{MASK}") else ""
+    return Dropped(path, DefaultsFile(template, content), tuple(sidecars), mask)
+
+
+def _unreadable_in(root: Path, path: str) -> list[str]:
+    folder = path.rpartition("/")[0]
+    if template_above(root, path) is None:
+        return []
+    try:
+        return [name for name in os.listdir(root / folder) if may_be_unreadable(name)]  # noqa: PTH208
+    except OSError:
+        return []

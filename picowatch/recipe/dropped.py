@@ -1,0 +1,161 @@
+"""Dropped pictures: a template, what lies beside a picture, and the picture itself, as recipes."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+
+from picowatch.errors import PictureUnreadable
+from picowatch.recipe.fields import FROM, PICTURE
+from picowatch.recipe.inventory import Inventory
+from picowatch.recipe.messages.problems import Problems, RecipeInvalid
+from picowatch.recipe.pictures import NoPictures, Pictures
+from picowatch.recipe.read.decoding import decode, is_empty
+from picowatch.recipe.read.from_picture import PictureFields
+from picowatch.recipe.read.yaml_entries import yaml_entries, yaml_layer
+from picowatch.recipe.reading import DefaultsFile, defaults_layer
+from picowatch.recipe.recipe import Recipe
+from picowatch.recipe.resolve.entries import resolve
+from picowatch.recipe.written import Entry, Layer, Position, Source, Written
+
+# One of these says what to do with a picture; `upscale` alone needs no prompt.
+_SAYING_WHAT = ("prompt", FROM, "upscale")
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A dropped picture, as paths below the inbox, with the files that say what it requests.
+
+    `sidecars` are the fields and the prompt beside it, which override the template.
+    """
+
+    path: str
+    template: DefaultsFile
+    sidecars: tuple[DefaultsFile, ...] = ()
+    mask: str = ""
+
+
+class StandIn(NoPictures):
+    """Any picture, to check a template without one."""
+
+    def size(self, path: str) -> tuple[int, int]:
+        return 1024, 1024
+
+
+def dropped_recipes(
+    dropped: Dropped,
+    inventory: Inventory,
+    defaults: Sequence[DefaultsFile],
+    max_images: int,
+    picture_fields: PictureFields,
+    go_on: Callable[[], None],
+    pictures: Pictures,
+) -> list[Recipe]:
+    """What the picture requests: a recipe for each of its template's.
+
+    The parameters are those of `read_recipes`. Raises RecipeInvalid, or PictureUnreadable for one
+    that nothing says what to do with.
+    """
+    problems = Problems()
+    layers = [defaults_layer(file, problems) for file in defaults]
+    entries = _entries(dropped, layers, problems)
+    recipes = resolve(
+        entries, [*layers, {}], inventory, max_images, cache(picture_fields), pictures, problems,
+        go_on,
+    )  # fmt: skip
+    problems.raise_if_any()
+    return [recipe.of_dropped() for recipe in recipes]
+
+
+def check_template(
+    template: DefaultsFile, inventory: Inventory, defaults: Sequence[DefaultsFile], max_images: int
+) -> None:
+    """Raise RecipeInvalid for a template with which no picture could be rendered."""
+    folder = template.name.rpartition("/")[0]
+    some_prompt = DefaultsFile("", b"prompt: a picture")
+    without_mask = Dropped(f"{folder}/any.png", template)
+    with_mask = replace(without_mask, mask=f"{folder}/any.mask.png")  # some checkpoints need one
+    failures = []
+    for dropped in (without_mask, with_mask):
+        try:
+            dropped_recipes(
+                dropped, inventory, [some_prompt, *defaults], max_images, _any_texts,
+                lambda: None, StandIn(),
+            )  # fmt: skip
+        except RecipeInvalid as invalid:
+            failures.append(invalid)
+    if len(failures) == 2:
+        raise failures[0]
+
+
+def _any_texts(path: str) -> Mapping[str, str]:
+    """Of a picture that has settings."""
+    return {"parameters": "a picture\nSteps: 1, Sampler: Euler a"}
+
+
+def _entries(dropped: Dropped, defaults: Sequence[Layer], problems: Problems) -> list[Entry]:
+    try:
+        source = decode(dropped.template.name, dropped.template.content)
+        entries = yaml_entries(source, problems) or [Entry({}, source.whole_line(1))]
+        sidecars = [_sidecar(file, problems) for file in reversed(dropped.sidecars)]
+    except RecipeInvalid as invalid:
+        problems.take(invalid)
+        problems.raise_if_any()
+        raise
+    problems.raise_if_any()
+    found = []
+    for entry in entries:
+        said = {*entry.layer, *(name for layer in (*defaults, *sidecars) for name in layer)}
+        if not said.intersection(_SAYING_WHAT):
+            stem = dropped.path.rpartition("/")[2].rpartition(".")[0]
+            raise PictureUnreadable(
+                "Nothing says what to do with it.",
+                f"Write a prompt in {dropped.template.name.rpartition('/')[2]}, or beside the "
+                f"picture in {stem}.txt.",
+            )
+        own = _without_picture(entry.layer, problems)
+        nearer = (*sidecars, _picture_layer(dropped, {**own, **_all(sidecars)}))
+        found.append(replace(entry, layer=own, nearer=nearer))
+    return found
+
+
+def _all(layers: Sequence[Layer]) -> Layer:
+    return {name: written for layer in layers for name, written in layer.items()}
+
+
+def _sidecar(file: DefaultsFile, problems: Problems) -> Layer:
+    """A prompt as it stands, or fields; nothing of an empty file."""
+    if is_empty(file.content):
+        return {}
+    source = decode(file.name, file.content)
+    if file.name.lower().endswith(".txt"):
+        text = source.text.strip()
+        return {"prompt": Written(text, source.whole_line(1), text)}
+    return yaml_layer(source, problems)
+
+
+def _without_picture(layer: Layer, problems: Problems) -> Layer:
+    """The template's fields without `image: picture`, which says nothing new."""
+    image = layer.get("image")
+    if image is None:
+        return layer
+    if not _is_picture(image):
+        problems.add(
+            image.error_position,
+            "image is the dropped picture itself. Remove it here, or save a recipe elsewhere.",
+        )
+    return {name: written for name, written in layer.items() if name != "image"}
+
+
+def _picture_layer(dropped: Dropped, own: Layer) -> Layer:
+    """What the picture itself says: that it is the start image, perhaps its mask."""
+    position = Position(Source(dropped.path, ""), 1, 1)
+    layer = {"image": Written(dropped.path, position)}
+    if dropped.mask:
+        layer["mask"] = Written(dropped.mask, position)
+    if FROM in own and _is_picture(own[FROM]):
+        layer[FROM] = Written(dropped.path, position)
+    return layer
+
+
+def _is_picture(written: Written) -> bool:
+    return isinstance(written.value, str) and written.value.strip().casefold() == PICTURE

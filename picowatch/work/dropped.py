@@ -1,0 +1,87 @@
+"""Dropped pictures on their way to the engine: copied for a batch, and deleted after it.
+
+A copy of each of ten thousand from the moment it is accepted would fill the disk. A picture that
+changes before its turn is another request anyway.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from picowatch.errors import ControlFlow
+from picowatch.files.atomic import write_atomically
+from picowatch.files.inside import open_below
+from picowatch.files.picture_names import MASK_MARK, is_picture_name, stem_of
+from picowatch.files.pictures import MAX_BYTES
+from picowatch.ledger.ledger import Ledger
+from picowatch.ledger.rows import QueuedImage
+
+
+class InboxAway(ControlFlow):
+    """The inbox is not there: its pictures may be the same when it is back."""
+
+
+@dataclass(frozen=True, slots=True)
+class DroppedPictures:
+    """The pictures in the inbox that queued images start from.
+
+    `copies` is the folder in which the engine finds start images under their hashes.
+    """
+
+    inbox: Path
+    copies: Path
+    ledger: Ledger
+
+    def bring(self, batch: Sequence[QueuedImage]) -> list[QueuedImage]:
+        """Copy what the batch needs; returns the images whose pictures are not there as requested.
+
+        Raises InboxAway, or OSError if a copy cannot be written.
+        """
+        return [image for image in batch if _is_dropped(image) and not self._is_brought(image)]
+
+    def clear(self, batch: Sequence[QueuedImage]) -> None:
+        """Delete the copies that no other image needs."""
+        dropped = [image for image in batch if _is_dropped(image)]
+        if not dropped:
+            return
+        # Whoever accepts a recipe with this picture meanwhile waits for the transaction.
+        with self.ledger.transaction():
+            for digest in {one for image in dropped for one in image.request.pictures.values()}:
+                if not self.ledger.is_start_image_needed(digest, [one.id for one in dropped]):
+                    with suppress(OSError):
+                        (self.copies / digest).unlink()
+
+    def _is_brought(self, image: QueuedImage) -> bool:
+        return all(
+            (self.copies / digest).is_file() or self._copy(image, path, digest)
+            for path, digest in image.request.pictures.items()
+        )
+
+    def _copy(self, image: QueuedImage, path: str, digest: str) -> bool:
+        for candidate in self._candidates(image, path):
+            content = self._read(candidate)
+            if content is not None and hashlib.sha256(content).hexdigest() == digest:
+                write_atomically(self.copies / digest, content, durable=False)
+                return True
+        if not self.inbox.is_dir():
+            raise InboxAway
+        return False
+
+    def _candidates(self, image: QueuedImage, path: str) -> Iterator[str]:
+        """It may have been renamed since it was dropped."""
+        now = self.ledger.recipe_of(image)
+        yield from (now, f"{stem_of(now)}{MASK_MARK}.png", path)
+
+    def _read(self, path: str) -> bytes | None:
+        try:
+            with os.fdopen(open_below(self.inbox, path), "rb") as file:
+                return file.read(MAX_BYTES + 1)
+        except OSError:
+            return None
+
+
+def _is_dropped(image: QueuedImage) -> bool:
+    return is_picture_name(image.recipe)

@@ -1,0 +1,497 @@
+"""`_pictures.yaml`: every picture saved in its folder or below is a request with these fields."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image, PngImagePlugin
+
+from picowatch.inbox import inbox as inbox_module
+from picowatch.metadata import PICOWATCH, read_texts
+from tests.daemon.test_what_a_save_means import HeldEngine
+from tests.house import House, wait_for
+
+TEMPLATE = "prompt: a corgi\nseed: 7\nsize: 64x64\n"
+
+
+def draw(house: House, name: str, red: int = 100, folder: str = "inbox") -> Path:
+    path = house.folder / folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (64, 64), (red, 0, 0)).save(path)
+    return path
+
+
+def template(house: House, text: str = TEMPLATE, folder: str = "frames") -> Path:
+    return house.save(f"{folder}/_pictures.yaml", text)
+
+
+def copies(house: House) -> list[str]:
+    folder = house.outbox / ".picowatch/start-images"
+    return [path.name for path in folder.iterdir()] if folder.exists() else []
+
+
+def errors(house: House) -> list[str]:
+    return sorted(p.relative_to(house.outbox).as_posix() for p in house.outbox.rglob("*.error.txt"))
+
+
+# -- names
+
+
+def test_names_and_folders_are_those_of_the_pictures(house: House) -> None:
+    """Later ones have a number; pictures that differ in their endings keep these."""
+    template(house, TEMPLATE + "count: 2\n")
+    for name in ("0001.jpg", "a/b/0002.PNG", "a/x.y.webp", "twin.jpg", "twin.png"):
+        draw(house, f"frames/{name}")
+    assert house.once()
+    assert house.pictures() == [
+        "frames/0001-2.png", "frames/0001.png", "frames/a/b/0002-2.png", "frames/a/b/0002.png",
+        "frames/a/x.y-2.png", "frames/a/x.y.png", "frames/twin.jpg-2.png", "frames/twin.jpg.png",
+        "frames/twin.png-2.png", "frames/twin.png.png",
+    ]  # fmt: skip
+    request = house.chunk("frames/0001.png").request
+    assert (request.image, len(request.image_hash)) == ("frames/0001.jpg", 64)
+    assert house.chunk("frames/0001.png").recipe == "frames/0001.jpg"
+    assert copies(house) == [], "copies are for what is next"
+
+
+def test_no_name_is_given_twice(house: House) -> None:
+    """Also where a picture is called like a later one of another, or what a user put there."""
+    template(house, TEMPLATE + "count: 3\n")
+    for name in ("1.png", "1-2.png"):
+        draw(house, f"frames/{name}")
+    draw(house, "frames/1-3.png", folder="outbox")
+    assert house.once(batch_size=4)
+    assert len(house.pictures()) == 7
+    digests = [house.chunk(p).request.digest for p in house.pictures() if p != "frames/1-3.png"]
+    assert len(set(digests)) == 6
+
+
+def test_the_nearest_template_holds_and_folders_without_one_are_as_ever(house: House) -> None:
+    template(house)
+    template(house, "prompt: a star\nseed: 1\n", "frames/stars")
+    for name in ("frames/1.png", "frames/stars/2.png", "frames/stars/deep/3.png", "other/4.png"):
+        draw(house, name)
+    house.save("other/a.txt", "a tree\n")
+    assert house.once()
+    assert house.pictures("other/a") != []
+    assert [p for p in house.pictures() if not p.startswith("other")] == [
+        "frames/1.png", "frames/stars/2.png", "frames/stars/deep/3.png",
+    ]  # fmt: skip
+    assert house.prompts("frames") == ["a corgi", "a star", "a star"]
+
+
+def test_defaults_of_the_folders_hold_below_the_template(house: House) -> None:
+    house.save("_defaults.yaml", "steps: 3\nseed: 1\n")
+    template(house)
+    draw(house, "frames/1.png")
+    assert house.once()
+    request = house.chunk("frames/1.png").request
+    assert (request.steps, request.seed) == (3, 7)
+
+
+# -- what lies beside a picture
+
+
+def test_a_text_is_the_prompt_and_a_yaml_the_fields(house: House) -> None:
+    """Both beat the template; alone they make nothing, nor does an ordinary recipe there."""
+    template(house)
+    for name in ("1.png", "2.png", "3.png"):
+        draw(house, f"frames/{name}")
+    house.save("frames/1.txt", "a star --steps 3\nat night\n")
+    house.save("frames/2.yaml", "steps: 5\nseed: 9\n")
+    house.save("frames/3.txt", "a tree")
+    house.save("frames/3.yml", "steps: 4\n")
+    house.save("frames/alone.txt", "a hat\na boat\n")
+    house.save("frames/deep/alone.yaml", "prompt: a boat\n")
+    assert house.once()
+    requests = [house.chunk(f"frames/{n}.png").request for n in "123"]
+    assert [one.prompt for one in requests] == ["a star --steps 3\nat night", "a corgi", "a tree"]
+    assert [one.steps for one in requests] == [24, 5, 4]
+    assert len(house.pictures()) == 3
+
+
+def test_saving_what_lies_beside_a_picture_requests_it_again(house: House) -> None:
+    """Removing it requests nothing: it is tidied up."""
+    template(house, "prompt: a corgi\n")
+    draw(house, "frames/1.png")
+    assert house.once()
+    beside = house.save("frames/1.txt", "a star")
+    with house.running():
+        wait_for(lambda: len(house.pictures()) == 2, "the picture with another prompt")
+        house.save("frames/1.txt", "a tree")
+        wait_for(lambda: len(house.pictures()) == 3, "another one")
+    assert house.prompts() == ["a star", "a tree", "a corgi"]  # 1-2, 1-3, 1
+    beside.unlink()
+    assert house.once()
+    assert house.once()
+    assert len(house.pictures()) == 3
+
+
+def test_a_mask_beside_a_picture_is_no_request(house: House) -> None:
+    """Fields for masks in the template do not matter to pictures without one."""
+    template(house, TEMPLATE + "mask_blur: 2\n")
+    for name in ("1.png", "1.mask.png", "2.png", "alone.mask.png"):
+        draw(house, f"frames/{name}")
+    assert house.once(), errors(house)
+    assert house.pictures() == ["frames/1.png", "frames/2.png"]
+    requests = [house.chunk(name).request for name in house.pictures()]
+    assert [(one.mask, bool(one.mask_hash)) for one in requests] == [
+        ("frames/1.mask.png", True), ("", False),
+    ]  # fmt: skip
+    assert copies(house) == []
+    draw(house, "frames/2.mask.png")
+    assert house.once()
+    assert house.chunk("frames/2-2.png").request.mask == "frames/2.mask.png"
+
+
+# -- again, replaced, deleted, renamed
+
+
+@pytest.mark.parametrize("seed", ["7", "random"])
+def test_the_same_bytes_again_make_nothing_whatever_the_seed(house: House, seed: str) -> None:
+    """Copied, touched, replaced by a new file, or by a sync tool; results deleted or not."""
+    template(house, f"prompt: a corgi\nseed: {seed}\n")
+    path = draw(house, "frames/1.png")
+    draw(house, "frames/2.png", 50)
+    assert house.once()
+    (house.outbox / "frames/2.png").unlink()
+    with house.running():
+        path.touch()
+        shutil.copy(path, house.folder / "copy.png")
+        (house.folder / "copy.png").replace(path)
+        (house.inbox / "frames/2.png").touch()
+        wait_for(lambda: house.log().count("nothing new") == 2, "the answers")
+        shutil.copy(path, house.folder / "copy.png")
+        shutil.copy(house.folder / "copy.png", path)
+    path.touch()
+    assert house.once()
+    assert house.pictures() == ["frames/1.png"]
+
+
+def test_another_template_holds_for_what_is_saved_from_then_on(house: House) -> None:
+    """Changing it triggers nothing by itself, as with `_defaults.yaml`; a touch does."""
+    path = template(house)
+    first = draw(house, "frames/1.png")
+    draw(house, "frames/2.png", 50)
+    assert house.once()
+    path.write_text("prompt: a star\nseed: 7\n")
+    draw(house, "frames/3.png", 20)
+    assert house.once()
+    assert house.prompts() == ["a corgi", "a corgi", "a star"]
+    first.touch()
+    assert house.once()
+    assert house.chunk("frames/1-2.png").request.prompt == "a star"
+    assert len(house.pictures()) == 4
+
+
+def test_a_replaced_picture_cancels_what_was_queued_for_the_old_one(house: House) -> None:
+    """And a deleted one, and each is rendered as it is when its turn comes."""
+    hold = HeldEngine(house)
+    template(house)
+    with house.running(batch_size=1):
+        house.save("first.txt", "in work\n")
+        hold.wait_until_held()
+        for number in (1, 2, 3):
+            draw(house, f"frames/{number}.png", number)
+        wait_for(lambda: house.status()["images"]["queued"] == 3, "the queue")
+        assert copies(house) == []
+        draw(house, "frames/1.png", 200)
+        wait_for(lambda: "frames/1.png: saved, 1 image queued, 1 cancelled" in house.log())
+        (house.inbox / "frames/2.png").unlink()
+        wait_for(lambda: "frames/2.png: deleted, 1 image cancelled" in house.log())
+        hold.release()
+        wait_for(lambda: len(house.pictures("frames")) == 2)
+    assert house.pictures("frames") == ["frames/1.png", "frames/3.png"]
+    start = house.engine.batches
+    assert [request.image for batch in start for request in batch] == [
+        "", "frames/3.png", "frames/1.png",
+    ]  # fmt: skip
+
+
+def test_a_picture_that_changes_right_before_its_turn_is_never_rendered_as_it_was(
+    house: House,
+) -> None:
+    """The old one waits; the new one takes its place."""
+    hold = HeldEngine(house)
+    template(house)
+    with house.running(batch_size=1, settle_seconds=0.3):
+        house.save("first.txt", "in work\n")
+        hold.wait_until_held()
+        path = draw(house, "frames/1.png", 1)
+        wait_for(lambda: house.status()["images"]["queued"] == 1, "the queue")
+        draw(house, "frames/1.png", 200)
+        hold.release()
+        wait_for(lambda: "its queue waits for it" in house.log())
+        wait_for(lambda: house.pictures("frames"), "the new one")
+    assert house.pictures("frames") == ["frames/1.png"]
+    assert path.read_bytes() and errors(house) == []
+    assert copies(house) == []
+
+
+def test_a_renamed_picture_keeps_its_queue_and_a_renamed_folder_too(house: House) -> None:
+    hold = HeldEngine(house)
+    template(house)
+    with house.running(batch_size=1):
+        house.save("first.txt", "in work\n")
+        hold.wait_until_held()
+        for number in (1, 2):
+            draw(house, f"frames/{number}.png", number)
+        wait_for(lambda: house.status()["images"]["queued"] == 2, "the queue")
+        (house.inbox / "frames/1.png").rename(house.inbox / "frames/one.png")
+        wait_for(lambda: "frames/1.png: renamed to frames/one.png" in house.log())
+        (house.inbox / "frames").rename(house.inbox / "clips")
+        wait_for(lambda: "frames/2.png: renamed to clips/2.png" in house.log())
+        hold.release()
+        wait_for(lambda: len(house.pictures("clips")) == 2)
+    assert house.pictures("clips") == ["clips/2.png", "clips/one.png"]
+    assert house.pictures("frames") == []
+    assert house.once()
+    (house.inbox / "clips/one.png").touch()
+    assert house.once()
+    assert len(house.pictures("clips")) == 2
+
+
+def test_a_picture_moved_under_another_template_is_another_request(house: House) -> None:
+    template(house)
+    template(house, "prompt: a star\nseed: 1\n", "stars")
+    path = draw(house, "frames/1.png")
+    assert house.once()
+    path.rename(house.inbox / "stars/1.png")
+    assert house.once()
+    assert house.pictures() == ["frames/1.png", "stars/1.png"]
+    assert house.prompts("stars") == ["a star"]
+
+
+def test_what_is_lost_when_the_ledger_is_lost_is_not_rendered_again(house: House) -> None:
+    """Pictures say what they were rendered from; random seeds are not drawn anew."""
+    template(house, "prompt: a corgi\n")
+    for number in (1, 2):
+        draw(house, f"frames/{number}.png", number)
+    assert house.once()
+    seeds = house.seeds()
+    (house.outbox / ".picowatch/ledger.sqlite").unlink()
+    draw(house, "frames/3.png", 3)
+    assert house.once()
+    assert len(house.pictures()) == 3
+    assert house.seeds()[:2] == seeds
+
+
+# -- what is no picture
+
+
+def test_junk_is_ignored_and_other_formats_are_told_once_per_folder(house: House) -> None:
+    template(house)
+    draw(house, "frames/1.png")
+    draw(house, "frames/._1.png")
+    junk = ("Thumbs.db", ".DS_Store", "2.png.part", "2.jpg.crdownload", "desktop.ini", "a.tmp")
+    for name in junk:
+        house.save(f"frames/{name}", "junk")
+    for name in ("b.HEIC", "a.cr2", "deep/c.mp4"):
+        house.save(f"frames/{name}", "other")
+    house.save("elsewhere/d.psd", "other")
+    assert not house.once()
+    assert house.pictures() == ["frames/1.png"]
+    assert errors(house) == ["frames/_unreadable.error.txt", "frames/deep/_unreadable.error.txt"]
+    error = house.error("frames/_unreadable") or ""
+    for words in ("inbox/frames\n", "2 files", "a.cr2\nb.HEIC\n", "Convert them to PNG"):
+        assert words in error
+    assert house.once(), "told once"
+    for name in ("a.cr2", "b.HEIC"):
+        (house.inbox / "frames" / name).unlink()
+    assert house.once()
+    assert errors(house) == ["frames/deep/_unreadable.error.txt"]
+
+
+def test_one_bad_picture_stops_no_other(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told with its name once it is left alone; gone with the picture, or when it is replaced."""
+    monkeypatch.setattr(inbox_module, "HELD_OPEN_LIMIT", 0.5)
+    template(house)
+    for number in (1, 2, 3):
+        draw(house, f"frames/{number}.png", number)
+    for name in ("bad.png", "gone.jpg"):
+        house.save(f"frames/{name}", "no picture")
+    house.save("frames/empty.png", "")
+    with house.running():
+        wait_for(lambda: len(errors(house)) == 2, "the bad ones")
+        wait_for(lambda: len(house.pictures()) == 3, "the good ones")
+        assert "This picture cannot be used: It is not a picture" in (
+            house.error("frames/bad.png") or ""
+        )
+        draw(house, "frames/bad.png", 4)
+        (house.inbox / "frames/gone.jpg").unlink()
+        wait_for(lambda: len(house.pictures()) == 4, "the picture that replaced the bad one")
+        wait_for(lambda: errors(house) == [], "no error")
+
+
+def test_a_picture_that_is_being_copied_slowly_is_no_error(house: House) -> None:
+    """However long it pauses, within half a minute: it waits without an error, also when empty."""
+    template(house)
+    whole = draw(house, "elsewhere.png").read_bytes()
+    with house.running(rescan_seconds=1):
+        for part in (0, 60):
+            house.save("frames/1.png", whole[:part])
+            looks = len(house.console.shown) + 3
+            wait_for(lambda: len(house.console.shown) > looks, "a while")  # noqa: B023
+            assert errors(house) == []
+        house.save("frames/1.png", whole)
+        wait_for(lambda: house.pictures("frames"), "the picture")
+    assert errors(house) == []
+
+
+def test_a_stopped_picture_keeps_its_name(house: House) -> None:
+    """What was in progress at the end of a run is not its second one."""
+    hold = HeldEngine(house)
+    template(house)
+    draw(house, "frames/1.png")
+    with house.running():
+        hold.wait_until_held()
+    hold.release()
+    assert house.once()
+    assert house.pictures() == ["frames/1.png"]
+
+
+def test_a_picture_that_the_template_itself_rendered_is_refused(house: House) -> None:
+    """A hook that copies results back would go on without end; elsewhere they are welcome."""
+    template(house)
+    template(house, "prompt: a star\nseed: 1\n", "stars")
+    draw(house, "frames/1.png")
+    assert house.once()
+    shutil.copy(house.outbox / "frames/1.png", house.inbox / "frames/back.png")
+    shutil.copy(house.outbox / "frames/1.png", house.inbox / "stars/on.png")
+    assert not house.once()
+    assert house.pictures() == ["frames/1.png", "stars/on.png"]
+    assert "rendered with frames/_pictures.yaml" in (house.error("frames/back.png") or "")
+
+
+# -- templates
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("prompt: a corgi\nstesp: 3\n", "inbox/frames/_pictures.yaml, line 2, column 1"),
+        ("prompt: a corgi\ncheckpoint: none-such\n", "line 2, column 13"),
+        ("prompt: a corgi\nimage: other.png\n", "image is the dropped picture itself"),
+        ("prompt: [\n", "_pictures.yaml"),
+    ],
+)
+def test_a_wrong_template_is_one_error_and_fixing_it_runs_what_waits(
+    house: House, text: str, said: str
+) -> None:
+    path = template(house, text)
+    for number in (1, 2, 3):
+        draw(house, f"frames/{number}.png", number)
+    assert not house.once()
+    assert errors(house) == ["frames/_pictures.yaml.error.txt"]
+    assert said in (house.error("frames/_pictures.yaml") or "")
+    assert house.engine.batches == []
+    assert house.once(), "one error, once"
+    draw(house, "frames/4.png", 4)
+    assert house.once()
+    assert errors(house) == ["frames/_pictures.yaml.error.txt"]
+    path.write_text(TEMPLATE)
+    assert house.once()
+    assert len(house.pictures()) == 4
+    assert errors(house) == []
+
+
+def test_a_template_that_becomes_wrong_and_right_again_loses_nothing(house: House) -> None:
+    path = template(house)
+    draw(house, "frames/1.png", 1)
+    with house.running():
+        wait_for(lambda: len(house.pictures()) == 1)
+        path.write_text("prompt: a corgi\nseed: what\n")
+        wait_for(lambda: errors(house) != [])
+        draw(house, "frames/2.png", 2)
+        draw(house, "frames/1.png", 3)
+        path.write_text(TEMPLATE)
+        wait_for(lambda: len(house.pictures()) == 3)
+    assert errors(house) == []
+
+
+def test_a_template_without_a_prompt_needs_one_beside_each_picture(house: House) -> None:
+    template(house, "seed: 1\n")
+    draw(house, "frames/1.png", 1)
+    draw(house, "frames/2.png", 2)
+    house.save("frames/1.txt", "a star")
+    assert not house.once()
+    assert house.prompts() == ["a star"]
+    assert "beside the picture in 2.txt" in (house.error("frames/2.png") or "")
+    house.save("frames/2.txt", "a tree")
+    assert house.once()
+    assert house.prompts() == ["a star", "a tree"]
+    assert errors(house) == []
+
+
+def test_a_template_in_the_inbox_itself_is_refused(house: House) -> None:
+    house.save("_pictures.yaml", TEMPLATE)
+    draw(house, "1.png")
+    house.save("a.txt", "a star\n")
+    assert not house.once()
+    assert house.prompts() == ["a star"]
+    assert "Move it into a folder of its own" in (house.error("_pictures.yaml") or "")
+
+
+def test_settings_inside_a_picture_can_be_followed(house: House) -> None:
+    """`from: picture`: another program's prompt and seed."""
+    template(house, "from: picture\nsteps: 3\n")
+    info = PngImagePlugin.PngInfo()
+    info.add_text("parameters", "a hat\nSteps: 9, Sampler: Euler a, Seed: 5, Size: 64x64")
+    (house.inbox / "frames").mkdir(exist_ok=True)
+    Image.new("RGB", (64, 64)).save(house.inbox / "frames/1.png", pnginfo=info)
+    draw(house, "frames/2.png")
+    assert not house.once()
+    request = house.chunk("frames/1.png").request
+    assert (request.prompt, request.seed, request.steps) == ("a hat", 5, 3)
+    assert house.pictures() == ["frames/1.png"]
+    assert "it contains no settings" in (house.error("frames/2.png") or "")
+
+
+def test_features_of_recipes_hold_for_dropped_pictures(house: House) -> None:
+    """Size, hires, a sweep with its sheet, several recipes in a template."""
+    template(
+        house,
+        "prompt: a corgi\nseed: 1\nsize: picture\nsweep: {steps: [1, 2]}\n---\n"
+        "prompt: a star\nseed: 1\nhires: true\n",
+    )
+    path = house.inbox / "frames/1.png"
+    Image.new("RGB", (133, 70)).save(path)
+    assert house.once(), errors(house)
+    made = house.pictures()
+    sheets = [name for name in made if "sheet" in name]
+    assert sheets == ["frames/1-sheet.png"]
+    requests = [house.chunk(name).request for name in made if name not in sheets]
+    assert sorted((r.prompt, r.width, r.height, bool(r.hires)) for r in requests) == [
+        ("a corgi", 136, 72, False), ("a corgi", 136, 72, False), ("a star", 128, 128, True),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("when_done", ["archive", "delete"])
+def test_a_picture_is_archived_beside_its_result_or_deleted(house: House, when_done: str) -> None:
+    template(house)
+    path = draw(house, "frames/1.png")
+    content = path.read_bytes()
+    assert house.once(when_done=when_done)
+    assert not path.exists()
+    assert (house.inbox / "frames/_pictures.yaml").exists()
+    archived = house.outbox / "frames/originals/1.png"
+    assert archived.exists() == (when_done == "archive")
+    assert not archived.exists() or archived.read_bytes() == content
+    assert PICOWATCH in read_texts(house.outbox / "frames/1.png")
+
+
+def test_cancel_and_pause_hold_for_dropped_pictures(house: House) -> None:
+    """By folder; saved again, a cancelled picture is queued again."""
+    from picowatch.outbox.commands import Command, send, wait_for_answer
+
+    template(house)
+    with house.running():
+        assert wait_for_answer(send(house.outbox, Command("pause")), 30)
+        for number in (1, 2):
+            draw(house, f"frames/{number}.png", number)
+        wait_for(lambda: house.status()["images"]["queued"] == 2)
+        answer = wait_for_answer(send(house.outbox, Command("cancel", "frames")), 30)
+        assert answer and answer.text.startswith("2 images cancelled")
+        assert wait_for_answer(send(house.outbox, Command("resume")), 30)
+        (house.inbox / "frames/1.png").touch()
+        wait_for(lambda: house.pictures() == ["frames/1.png"])
