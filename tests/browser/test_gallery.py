@@ -4,11 +4,13 @@ import re
 import shutil
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 from selenium.webdriver.common.keys import Keys
 
+from picowatch.outbox.formats import FORMATS
 from tests.browser.conftest import Page
 from tests.house import House, wait_for
 
@@ -73,6 +75,21 @@ def test_every_picture_is_shown_newest_first(gallery: Page, outbox: Path) -> Non
     sources = [image.get_attribute("src") or "" for image in gallery.all(".tile img")]
     assert all(source.endswith(".webp") for source in sources)
     assert gallery.errors() == []
+
+
+def test_pictures_of_every_format_are_shown(house: House, page: Page) -> None:
+    """In the grid and in the large view, whose setting changed in between."""
+    for seed, name in enumerate(FORMATS):
+        house.save(f"{name}.txt", f"a corgi --seed {seed} --size 128x64\n")
+        house.once(format=name)
+    shutil.rmtree(house.outbox / ".picowatch/gallery/thumbs")  # then the pictures themselves
+    page.open(house.outbox / INDEX)
+    wait_for(lambda: len(page.all(".tile.loaded")) == len(FORMATS), "the pictures")
+    drawn = "i => i.src.endsWith(arguments[0]) && i.naturalWidth === 128"
+    for file in page.shown():
+        page.tile(file).click()
+        wait_for(partial(page.js, f"return [...document.images].some({drawn})", file), file)
+        page.press(Keys.ESCAPE)
 
 
 def test_the_large_view_has_every_setting_and_the_recipe(gallery: Page) -> None:

@@ -15,6 +15,7 @@ from picowatch.errors import SettingsInvalid
 from picowatch.metadata import PARAMETERS, PICOWATCH, read_texts, texts_of
 from picowatch.outbox.encoding import Output
 from picowatch.outbox.formats import FORMATS
+from picowatch.outbox.gallery.thumbnails import Thumbnails
 from picowatch.settings import Settings, load_settings
 from picowatch.testing.digest_engine import digest_pixels
 from tests.house import House
@@ -124,6 +125,16 @@ def test_contact_sheets_have_the_format_too(house: House, name: str) -> None:
         f"a/0001-7{ENDING[name]}",
         f"a/0002-7{ENDING[name]}",
     ]
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_lost_thumbnail_is_made_again(tmp_path: Path, name: str) -> None:
+    """From the picture, whatever its format."""
+    file = f"a{ENDING[name]}"
+    (tmp_path / file).write_bytes(encoded(name, {}))
+    thumbnails = Thumbnails(tmp_path, tmp_path / "gallery")
+    thumbnails.make(file)
+    assert thumbnails.has(file)
 
 
 def test_the_format_is_no_part_of_an_image(house: House) -> None:
