@@ -70,7 +70,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object in a small file."""
+    """A JSON object in a small file. diffusers writes -Infinity into schedulers' configs."""
     name = f"{path.parent.name}/{path.name}"
     try:
         with os.fdopen(open_regular(path), "rb") as file:
@@ -79,7 +79,7 @@ def read_json(path: Path) -> dict[str, Any]:
             raise ModelRefused(
                 f"is damaged: {name} is too large; the limit is {_MAX_BYTES:,} bytes."
             )
-        values = small_json(content)
+        values = small_json(content, infinite=True)
     except FileNotFoundError as error:
         raise ModelRefused(f"is incomplete: {name} is missing.") from error
     except (OSError, ValueError, RecursionError) as error:

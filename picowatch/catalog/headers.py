@@ -68,15 +68,15 @@ def read_header(path: Path) -> Header:
     return header
 
 
-def small_json(raw: str | bytes) -> Any:
+def small_json(raw: str | bytes, *, infinite: bool = False) -> Any:
     """Untrusted JSON, unless it holds too many values to parse at once.
 
-    Raises ValueError or RecursionError for anything else.
+    `infinite`: Infinity and NaN are numbers. Raises ValueError or RecursionError for anything else.
     """
     text = raw if isinstance(raw, bytes) else raw.encode("utf-8", "replace")
     if sum(map(text.count, (b",", b"[", b"{"))) > _MAX_VALUES:
         raise ValueError("too many values")
-    return json.loads(raw, parse_constant=_refuse_constant)
+    return json.loads(raw, parse_constant=float if infinite else _refuse_constant)
 
 
 def _refuse_constant(name: str) -> NoReturn:

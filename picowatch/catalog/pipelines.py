@@ -36,6 +36,8 @@ _DPM = ("DPMSolverMultistepScheduler",)
 _VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model", "tokenizer.model")
 # Of numbers in configs: more would take gigabytes or minutes before the first weight is read.
 _MOST_LAYERS = 200
+_MOST_ENTRIES = 1_000
+_MOST_STEPS = 10_000
 _MOST = 100_000_000
 _DEPTHS = ("layers", "blocks", "depth")
 
@@ -203,7 +205,10 @@ def recognise_pipeline(folder: Path, pipeline: Pipeline) -> Recognised:
     for part in classes_of(folder):
         if part.startswith("tokenizer"):
             _check_vocabulary(folder / part)
-        elif part != "scheduler":
+        elif part == "scheduler":
+            name, key = "scheduler_config.json", "num_train_timesteps"
+            check_numbers(f"{part}/{name}", read_json(folder / part / name).get(key), key)
+        else:
             if part != "transformer" or not only_lends(folder):
                 check_weights(folder / part)
             check_numbers(f"{part}/config.json", read_json(folder / part / "config.json"))
@@ -218,7 +223,9 @@ def recognise_pipeline(folder: Path, pipeline: Pipeline) -> Recognised:
     variant = pipeline.variant or _variant(pipeline.family, index, transformer)
     side = pipeline.native_size
     if pipeline.latent_pixels:
-        side = min(pipeline.latent_pixels * int(transformer.get("sample_size", 0)), _MOST_PIXELS)
+        size = transformer.get("sample_size")
+        size = size if isinstance(size, int) and size > 0 else 0
+        side = min(pipeline.latent_pixels * size, _MOST_PIXELS)
     return Recognised("checkpoint", pipeline.family, side or NATIVE_SIZE, variant=variant)
 
 
@@ -296,10 +303,16 @@ def check_numbers(where: str, value: Any, key: str = "") -> None:
         for name, part in value.items():
             check_numbers(where, part, str(name))
     elif isinstance(value, list):
+        if len(value) > _MOST_ENTRIES:
+            raise ModelRefused(
+                f"cannot be used: {where} says {shown(key)} with {len(value):,} entries; the limit "
+                f"is {_MOST_ENTRIES:,}."
+            )
         for part in value:
             check_numbers(where, part, key)
     elif isinstance(value, int | float):
-        most = _MOST_LAYERS if any(word in key for word in _DEPTHS) else _MOST
+        most = _MOST_STEPS if key == "num_train_timesteps" else _MOST
+        most = _MOST_LAYERS if any(word in key for word in _DEPTHS) else most
         if not -most <= value <= most:
             raise ModelRefused(
                 f"cannot be used: {where} says {shown(key)}: {shown(str(value))}; the limit is "

@@ -56,7 +56,9 @@ def write_folder(
         (folder / part).mkdir()
         if part.startswith("tokenizer"):
             (folder / part / "tokenizer.json").write_text("{}")
-        elif part != "scheduler":
+        elif part == "scheduler":
+            (folder / part / "scheduler_config.json").write_text("{}")
+        else:
             config = transformer if part == "transformer" else {}
             (folder / part / "config.json").write_text(json.dumps(config))
             (folder / part / "model.safetensors").write_bytes(WEIGHTS)
@@ -206,9 +208,11 @@ SANA = {
 }
 
 
-@pytest.mark.parametrize(("sample_size", "native"), [(16, 512), (32, 1024), (128, 2048)])
+@pytest.mark.parametrize(
+    ("sample_size", "native"), [(16, 512), (32, 1024), (128, 2048), ("many", 1024), (-3, 1024)]
+)
 def test_the_native_size_is_that_of_the_transformer(
-    tmp_path: Path, sample_size: int, native: int
+    tmp_path: Path, sample_size: object, native: int
 ) -> None:
     """Where a pipeline has transformers of several; no more than a recipe can say."""
     write_folder(tmp_path, "sana", SANA, {"sample_size": sample_size})
@@ -225,6 +229,10 @@ def _index(**changed: Any) -> Callable[[Path], object]:
 
 def _config(text: str) -> Callable[[Path], object]:
     return lambda folder: (folder / "text_encoder_2/config.json").write_text(text)
+
+
+def _schedule(text: str) -> Callable[[Path], object]:
+    return lambda folder: (folder / "scheduler/scheduler_config.json").write_text(text)
 
 
 def _no_vocabulary(folder: Path) -> None:
@@ -262,6 +270,16 @@ def _pickles(folder: Path) -> None:
         (
             _config('{"quantization_config": {"quant_method": "bitsandbytes"}}'),
             "is quantised (quantization_config): not supported. Get it in bfloat16.",
+        ),
+        (
+            _config(json.dumps({"dim_mult": [1] * 2000})),
+            "cannot be used: text_encoder_2/config.json says dim_mult with 2,000 entries; the "
+            "limit is 1,000.",
+        ),
+        (
+            _schedule('{"num_train_timesteps": 100000000}'),
+            "cannot be used: scheduler/scheduler_config.json says num_train_timesteps: 100000000; "
+            "the limit is 10,000.",
         ),
         (
             _no_vocabulary,

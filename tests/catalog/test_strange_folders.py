@@ -127,6 +127,15 @@ def test_numbers_beyond_measure_are_refused_before_anything_is_built(
     assert case == "infinity" or case == "a table" or "the limit is" in refused.reason
 
 
+def test_what_diffusers_writes_for_infinity_is_a_number(folder: Path) -> None:
+    """Into the configs of its DPM++ schedulers, and so into folders that scripts saved."""
+    name = folder / "scheduler/scheduler_config.json"
+    schedule = json.loads(name.read_text()) | {"lambda_min_clipped": float("-inf")}
+    name.write_text(json.dumps(schedule))
+    assert "-Infinity" in name.read_text()
+    assert Catalog(folder.parents[1]).find("checkpoint", folder.name)
+
+
 def test_a_recipe_with_such_a_folder_is_answered_in_words(tmp_path: Path) -> None:
     """And every other recipe with its picture."""
     house = House(tmp_path)
