@@ -220,23 +220,25 @@ def test_a_ledger_that_cannot_be_written_ends_a_single_run(
     assert [line["file"] for line in house.listed()] == house.pictures() == ["a/0001-1.png"]
 
 
-def test_a_picture_that_exists_is_not_rendered_again_because_latest_png_is_missing(
-    house: House, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("missing", ["latest.png", "0001-1.txt"])
+def test_a_picture_that_exists_is_not_rendered_again_because_of_what_follows_it(
+    house: House, monkeypatch: pytest.MonkeyPatch, missing: str
 ) -> None:
     """There was room for the picture, and for nothing after it."""
 
     def write(target: Path, content: bytes, *, durable: bool = True) -> None:
-        if target.name == "latest.png":
+        if target.name == missing:
             raise OSError(errno.ENOSPC, "No space left on device")
         write_atomically(target, content, durable=durable)
 
     house.save("a.yaml", "prompt: a corgi\nseed: 1\n")
     with monkeypatch.context() as patch:
         patch.setattr("picowatch.outbox.outbox.write_atomically", write)
-        assert not house.once()
+        assert not house.once(sidecar="txt")
     assert house.pictures() == ["a/0001-1.png"]
-    assert house.once()
+    assert house.once(sidecar="txt")
     assert house.pictures() == ["a/0001-1.png"]
+    assert (house.outbox / "a/0001-1.txt").read_text().startswith("a corgi\nSteps: ")
     assert [line["file"] for line in house.listed()] == ["a/0001-1.png"]
 
 

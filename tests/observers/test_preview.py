@@ -19,6 +19,7 @@ def shown(house: House) -> tuple[tuple[int, int], object]:
     """Size and middle colour of the file, whole at every look."""
     with Image.open(BytesIO((house.outbox / "preview.png").read_bytes())) as image:
         image.load()
+        assert image.info["srgb"] == 0
         return image.size, image.getpixel((16, 8))
 
 
