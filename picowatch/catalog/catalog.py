@@ -156,12 +156,14 @@ class Catalog:
 
         Of a folder it is the sha256 of the text made of one line "<sha256>  <relative path>"
         for each config, vocabulary and weight file, sorted by path (what `sha256sum` prints).
-        Of a transformer's file likewise, with a line for each file of the parts that complete it.
+        Of a transformer's file likewise, with a line for each file of the parts that complete it,
+        if there are any.
         """
-        if model.layout == "file" and not model.parts:
+        files = _files(model)
+        if model.layout == "file" and len(files) == 1:
             return self._hashes.sha256(model.path, on_block=on_block)
         lines = sha256()
-        for file in _files(model):
+        for file in files:
             digest = self._hashes.sha256(file.path, on_block=on_block)
             lines.update(f"{digest}  {file.relative}\n".encode())
         return lines.hexdigest()

@@ -55,22 +55,69 @@ FLOWS = (
     "cogview4",
 )
 RENDERED = (*UNETS, *FLOWS)
-# Those among them whose transformer may be a file of its own.
-TRANSFORMER_FILES = ("z_image", "flux", "qwen_image", "chroma", "lumina2")
+# Those among them whose transformer may be a file of its own: diffusers converts its names.
+TRANSFORMER_FILES = (
+    "z_image",
+    "flux",
+    "flux2",
+    "qwen_image",
+    "sd3",
+    "chroma",
+    "lumina2",
+    "krea2",
+    "ernie_image",
+    "aura_flow",
+    "sana",
+)
 # The end of every sentence that refuses another family.
 ONLY = "picowatch does not support it; docs/models.md lists what it does."
-FROM_FOLDERS = "picowatch renders it from diffusers folders only; docs/models.md lists which."
+# Folders on the Hugging Face Hub: what to download of a family or a variant.
+_HUB_FOLDERS = {
+    ("z_image", ""): "Tongyi-MAI/Z-Image-Turbo",
+    ("flux", ""): "black-forest-labs/FLUX.1-schnell",
+    ("flux", "dev"): "black-forest-labs/FLUX.1-dev",
+    ("flux", "Fill"): "black-forest-labs/FLUX.1-Fill-dev",
+    ("flux2", ""): "black-forest-labs/FLUX.2-klein-4B",
+    ("flux2", "klein 9B"): "black-forest-labs/FLUX.2-klein-9B",
+    ("flux2", "klein base 4B"): "black-forest-labs/FLUX.2-klein-base-4B",
+    ("flux2", "klein base 9B"): "black-forest-labs/FLUX.2-klein-base-9B",
+    ("qwen_image", ""): "Qwen/Qwen-Image",
+    ("sd3", ""): "stabilityai/stable-diffusion-3.5-medium",
+    ("sd3", "3.5 Large"): "stabilityai/stable-diffusion-3.5-large",
+    ("chroma", ""): "lodestones/Chroma1-HD",
+    ("lumina2", ""): "Alpha-VLLM/Lumina-Image-2.0",
+    ("krea2", ""): "krea/Krea-2-Raw",
+    ("krea2", "Turbo"): "krea/Krea-2-Turbo",
+    ("ernie_image", ""): "baidu/ERNIE-Image",
+    ("ernie_image", "Turbo"): "baidu/ERNIE-Image-Turbo",
+    ("ovis", ""): "AIDC-AI/Ovis-Image-7B",
+    ("aura_flow", ""): "fal/AuraFlow",
+    ("aura_flow", "0.3"): "fal/AuraFlow-v0.3",
+    ("sana", ""): "Efficient-Large-Model/Sana_1600M_1024px_diffusers",
+    ("pixart", ""): "PixArt-alpha/PixArt-Sigma-XL-2-1024-MS",
+    ("cogview4", ""): "THUDM/CogView4-6B",
+}
+
+
+def hub_folder(family: str, variant: str) -> str:
+    """The name of a folder to download."""
+    return _HUB_FOLDERS.get((family, variant)) or _HUB_FOLDERS[family, ""]
+
 
 # The width of the text that a UNet's cross-attention looks at.
 FAMILY_OF_WIDTH = {64: "demo", 768: "sd1", 1024: "sd2", 2048: "sdxl"}
 
 UNET = "model.diffusion_model."
-# What stands before the names below: that of whole checkpoints, of NVIDIA's Cosmos, or nothing.
-_PREFIXES = (UNET, f"{UNET}net.", "net.", "")
+# What stands before the names below: that of whole checkpoints, of NVIDIA's Cosmos, of AuraFlow's
+# authors, or nothing.
+_PREFIXES = (UNET, f"{UNET}net.", "net.", "model.", "")
 # The beginning of a tensor's name that tells a transformer. The order matters: Chroma, Ovis-Image
-# and HunyuanVideo have layers of FLUX.1, Z-Image and NewBie of Lumina 2, Sana of PixArt.
+# and HunyuanVideo have layers of FLUX.1, Z-Image and NewBie of Lumina 2, Sana of PixArt, and
+# AuraFlow has positions as Stable Diffusion 3 does.
 _TRANSFORMERS = {
     "joint_blocks.": "sd3",
+    "joint_transformer_blocks.": "aura_flow",
+    "pos_embed.pos_embed": "sd3",
     "distilled_guidance_layer.": "chroma",
     "context_embedder.token_refiner.": "hunyuan_video",
     "early_stream_modulations.": "flux3",
@@ -90,6 +137,8 @@ _TRANSFORMERS = {
     "text_fusion.": "krea2",
     "double_layers.": "aura_flow",
     "attention_y_norm.": "sana",
+    "caption_norm.": "sana",
+    "layers.0.adaLN_sa_ln.": "ernie_image",
     "t_block.": "pixart",
     "mlp_t5.": "hunyuan_dit",
     "caption_projection.0.linear.": "hidream",
@@ -99,7 +148,11 @@ _TRANSFORMERS = {
 # What the width of one tensor's inputs tells of a family: of the image, or of the text encoder.
 _FLUX_INPUTS = {64: "dev", 128: "Depth or Canny", 384: "Fill"}
 _FLUX_GUIDANCE = ("guidance_in.", "time_text_embed.guidance_embedder.")
-_FLUX2_TEXT = {7680: "klein 4B", 12288: "klein 9B", 15360: "dev"}
+_FLUX2_TEXT = {7680: "4B", 12288: "9B", 15360: "dev"}
+# By the number of positions, which are those of a square.
+_SD3_POSITIONS = {36864: "3 Medium", 147456: "3.5 Medium"}
+_AURA_FLOW_POSITIONS = {9216: "0.3"}
+_POSITIONS = ("pos_embed", "pos_embed.pos_embed", "positional_encoding")
 
 
 class Transformer(NamedTuple):
@@ -125,18 +178,21 @@ def transformer(header: Header) -> Transformer | None:
 
 
 def _variant(header: Header, prefix: str, family: str) -> str:
+    def inputs(*names: str) -> int:
+        return max(header.inputs(f"{prefix}{name}") for name in names)
+
     if family == "sd3":
-        if header.has(f"{prefix}joint_blocks.37."):
+        if header.has(f"{prefix}joint_blocks.37.") or header.has(f"{prefix}transformer_blocks.37."):
             return "3.5 Large"
-        positions = header.inputs(f"{prefix}pos_embed")
-        return {36864: "3 Medium", 147456: "3.5 Medium"}.get(positions, "")
+        return _SD3_POSITIONS.get(inputs(*_POSITIONS), "")
     if family == "flux":
         if not any(header.has(f"{prefix}{name}") for name in _FLUX_GUIDANCE):
             return "schnell"
-        inputs = (header.inputs(f"{prefix}{name}.weight") for name in ("img_in", "x_embedder"))
-        return _FLUX_INPUTS.get(max(inputs), "")
+        return _FLUX_INPUTS.get(inputs("img_in.weight", "x_embedder.weight"), "")
     if family == "flux2":
-        return _FLUX2_TEXT.get(header.inputs(f"{prefix}txt_in.weight"), "")
+        return _FLUX2_TEXT.get(inputs("txt_in.weight", "context_embedder.weight"), "")
+    if family == "aura_flow":
+        return _AURA_FLOW_POSITIONS.get(inputs(*_POSITIONS), "")
     if family == "qwen_image" and header.has(f"{prefix}__index_timestep_zero__"):
         return "Edit"
     if family == "chroma" and header.has(f"{prefix}nerf_"):
@@ -154,6 +210,10 @@ def variant_by_name(family: str, variant: str, name: str) -> str:
     name = name.casefold()
     if family in ("z_image", "ernie_image"):
         return "Turbo" if "turbo" in name else "Base"
+    if family == "krea2" and not variant:
+        return "Turbo" if "turbo" in name else "Raw"
+    if family == "flux2" and variant in ("", "4B", "9B"):
+        return " ".join(filter(None, ("klein", "base" if "base" in name else "", variant)))
     if family == "qwen_image" and not variant and "image-edit" in name.replace("_", "-"):
         return "Edit"
     if family == "flux" and variant == "dev" and "krea" in name:

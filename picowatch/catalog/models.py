@@ -52,7 +52,8 @@ class Recognised:
     text encoders and VAEs of flow families from others.
     `base_model` and `trigger_words` are what a LoRA's trainer wrote into it, if anything; `note`
     says what of a LoRA does nothing, and why. `stored` is how a transformer's weights are stored
-    ("fp8", "Q4_K_S").
+    ("fp8", "Q4_K_S"). `contents` is what a transformer's file holds, and what stands before the
+    names of its tensors: ("transformer", "model.diffusion_model."), ("T5 XXL", "text_encoders…").
     """
 
     kind: Kind
@@ -67,19 +68,22 @@ class Recognised:
     trigger_words: tuple[str, ...] = ()
     note: str = ""
     stored: str = ""
+    contents: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
     """A part of a pipeline: its name and class, and the folder of its config or vocabulary.
 
-    Its weights are in that folder, unless they are in the file `weights`.
+    Its weights are in that folder, unless they are in the file `weights`, where `prefix` stands
+    before the names of its tensors.
     """
 
     name: str
     class_name: str
     folder: Path
     weights: Path | None = None
+    prefix: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

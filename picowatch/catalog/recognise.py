@@ -8,16 +8,17 @@ parts. LoRAs and embeddings are recognised in adapters.py.
 import re
 
 from picowatch.catalog import adapters
+from picowatch.catalog.contents import contents
 from picowatch.catalog.families import (
     FAMILY_OF_WIDTH,
     FLOWS,
-    FROM_FOLDERS,
     NAMES,
     ONLY,
     RENDERED,
     TRANSFORMER_FILES,
     UNET,
     UNETS,
+    hub_folder,
     transformer,
 )
 from picowatch.catalog.headers import Header
@@ -95,6 +96,7 @@ def recognise(header: Header) -> Recognised:
             native_size(found.family),
             variant=found.variant,
             stored=stored(header),
+            contents=contents(header, found.prefix),
         )
     if header.has(UNET):
         raise ModelRefused(f"is a checkpoint of an unknown kind: {ONLY}")
@@ -130,8 +132,7 @@ def expect_usable(found: Recognised, kind: Kind, layout: Layout = "file", right:
     elif kind == "checkpoint":
         usable = RENDERED if layout == "folder" else (*UNETS, *TRANSFORMER_FILES)
     if found.family and found.family not in usable:
-        why = FROM_FOLDERS if found.kind == "checkpoint" and found.family in FLOWS else ONLY
-        raise ModelRefused(f"{_with_family(found)}: {why}")
+        raise ModelRefused(f"{_with_family(found)}: {_why_not(found)}")
     if found.kind != kind:
         folder = right or FOLDERS[found.kind]
         raise ModelRefused(
@@ -144,6 +145,16 @@ def expect_rendered(found: Recognised, layout: Layout) -> None:
     flow = found.kind == "checkpoint" and found.family in FLOWS
     if flow and not has_rules(found.family, found.variant, exactly=layout == "file"):
         raise ModelRefused(f"{_with_family(found)}: {ONLY}")
+
+
+def _why_not(found: Recognised) -> str:
+    """Its family is not rendered, or only from folders: with one to get instead."""
+    if found.kind != "checkpoint" or found.family not in FLOWS:
+        return ONLY
+    return (
+        "picowatch renders it from diffusers folders only. Get the folder "
+        f"{hub_folder(found.family, found.variant)} instead (docs/models.md)."
+    )
 
 
 def _with_family(found: Recognised) -> str:

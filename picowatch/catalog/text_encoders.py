@@ -1,4 +1,4 @@
-"""Text encoders in files of their own, told apart by the names and widths of their tensors."""
+"""Text encoders in files, told apart by the names and widths of their tensors."""
 
 from typing import NamedTuple
 
@@ -13,13 +13,18 @@ class Encoder(NamedTuple):
     file: str
 
 
+_CLIP = "text_model.embeddings.token_embedding.weight"
+_DECODER = "model.embed_tokens.weight"
 ENCODERS = {
-    "CLIP L": Encoder(
-        "text_model.embeddings.token_embedding.weight", (49408, 768), "clip_l.safetensors"
-    ),
+    "CLIP L": Encoder(_CLIP, (49408, 768), "clip_l.safetensors"),
+    "CLIP G": Encoder(_CLIP, (49408, 1280), "clip_g.safetensors"),
     "T5 XXL": Encoder("shared.weight", (32128, 4096), "t5xxl_fp16.safetensors"),
-    "Qwen3 4B": Encoder("model.embed_tokens.weight", (151936, 2560), "qwen_3_4b.safetensors"),
+    "Pile T5 XL": Encoder("shared.weight", (32128, 2048), ""),
+    "Qwen3 4B": Encoder(_DECODER, (151936, 2560), "qwen_3_4b.safetensors"),
+    "Qwen3 8B": Encoder(_DECODER, (151936, 4096), "qwen_3_8b.safetensors"),
+    "Gemma 2 2B": Encoder(_DECODER, (256000, 2304), "gemma_2_2b_fp16.safetensors"),
 }
+_INSIDE = "text_encoders."
 
 
 def text_encoder(header: Header) -> str:
@@ -28,3 +33,17 @@ def text_encoder(header: Header) -> str:
         if header.shapes.get(encoder.tensor) == encoder.shape:
             return name
     return ""
+
+
+def encoders_inside(header: Header) -> dict[str, str]:
+    """The text encoders of a whole checkpoint, and what stands before their tensors' names.
+
+    ComfyUI and Stability call them "text_encoders.t5xxl.transformer.shared.weight" and such.
+    """
+    inside = [name for name in header.shapes if name.startswith(_INSIDE)]
+    return {
+        encoder: name.removesuffix(known.tensor)
+        for encoder, known in ENCODERS.items()
+        for name in inside
+        if name.endswith(f".{known.tensor}") and header.shapes[name] == known.shape
+    }

@@ -1,35 +1,63 @@
 """Transformers in files of their own, and what completes them to checkpoints.
 
-Such a file has neither text encoders nor a VAE. A diffusers folder of the same family that is
-installed, too, lends its own; or they are files in models/text_encoders/ and models/vae/, and the
-package has their configs and vocabularies.
+Such a file may hold the text encoders and the VAE, too. A diffusers folder of the same family that
+is installed lends what is not in it; or that is in files in models/text_encoders/ and models/vae/,
+and the package has their configs and vocabularies.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from picowatch.catalog.families import NAMES
+from picowatch.catalog.contents import TRANSFORMER, VAE
+from picowatch.catalog.families import NAMES, hub_folder
 from picowatch.catalog.folder_files import FolderFile, folder_files
 from picowatch.catalog.models import FOLDERS, Model, Part
 from picowatch.catalog.pipelines import PIPELINES, Pipeline, classes_of
 from picowatch.catalog.text_encoders import ENCODERS
-from picowatch.catalog.vaes import serves
+from picowatch.catalog.vaes import SIXTEEN, serves
 from picowatch.recipe.messages.suggestions import listed
 
 ASSETS = Path(__file__).parent.parent / "assets"
 # Variants of FLUX.1 that step as another one does.
 _SCHEDULED_AS = {"Krea": "dev", "Fill": "dev"}
-# The text encoder for each part of the families that files alone can complete, and where the
-# package has its config and vocabulary.
+# The text encoder for each part.
 _ENCODERS: dict[str, dict[str, str]] = {
     "flux": {"text_encoder": "CLIP L", "text_encoder_2": "T5 XXL"},
     "z_image": {"text_encoder": "Qwen3 4B"},
+    "flux2 4B": {"text_encoder": "Qwen3 4B"},
+    "flux2 9B": {"text_encoder": "Qwen3 8B"},
+    "sd3": {"text_encoder": "CLIP L", "text_encoder_2": "CLIP G", "text_encoder_3": "T5 XXL"},
+    "chroma": {"text_encoder": "T5 XXL"},
+    "lumina2": {"text_encoder": "Gemma 2 2B"},
+    "aura_flow": {"text_encoder": "Pile T5 XL"},
 }
-_FOLDERS = {"CLIP L": "sd15", "T5 XXL": "t5", "Qwen3 4B": "qwen3"}
-# Families whose variants have the same text encoders, VAE and, but for some numbers, transformer.
-_ALIKE = ("flux", "z_image")
+# Families that files alone can complete, and where the package has the configs and vocabularies
+# of their text encoders.
+_FILES_ALONE = ("flux", "z_image", "flux2", "sd3")
+_CONFIGS = {
+    "CLIP L": ("sd15/text_encoder", "sd15/tokenizer"),
+    "CLIP G": ("sdxl/text_encoder_2", "sd15/tokenizer"),
+    "T5 XXL": ("t5/text_encoder", "t5/tokenizer"),
+    "Qwen3 4B": ("qwen3/text_encoder", "qwen3/tokenizer"),
+    "Qwen3 8B": ("qwen3/text_encoder_8b", "qwen3/tokenizer"),
+}
+# Families whose variants have noise schedules of their own, of which the package has all.
+_SCHEDULES = ("flux", "z_image")
+# Families whose variants have the same text encoders, VAE and, but for numbers that the variant
+# or the tensors tell, transformer.
+_ALIKE = (*_SCHEDULES, "sd3")
+# Headers do not tell the VAE of Stable Diffusion 3 from that of FLUX.1; its name has to.
+_SD3_VAE = re.compile(r"sd[ ._-]?3|stable[ ._-]?diffusion[ ._-]?3", re.IGNORECASE)
+_VAE_FILES = {
+    "sd3": "a VAE of Stable Diffusion 3 with sd3 in its name (such as sd3_vae.safetensors)",
+    "flux2": "a VAE with 32 latent channels (such as flux2-vae.safetensors)",
+}
+_VAE_FILE = "a VAE with 16 latent channels (such as ae.safetensors)"
+# Only the language model is read of these, and files may leave the rest out.
+_HEADLESS = {"Qwen3ForCausalLM": "Qwen3Model"}
 
 
 class Installed(NamedTuple):
@@ -40,57 +68,108 @@ class Installed(NamedTuple):
     vaes: Sequence[Model]
 
 
+class _Source(NamedTuple):
+    """The file of a part's weights, and what stands before the names of its tensors; or a folder
+    of the part.
+    """
+
+    path: Path
+    prefix: str = ""
+    is_folder: bool = False
+
+
+_Sources = Mapping[str, _Source | None]
+_NOTHING = Installed((), (), ())
+
+
 def completed(model: Model, installed: Installed) -> Model:
     """The model with all parts of its pipeline, or with what is missing."""
+    inside = _sources(model, _NOTHING)
     lender = _lender(model, installed.checkpoints)
-    if lender:
-        return replace(model, parts=_lent(model, lender))
-    files = _files_for(model, installed)
-    if files and None not in files.values():
-        return replace(model, parts=_from_files(model, files))
-    return replace(model, missing=_missing(model, files))
+    if lender and not _suffice(model, inside):
+        parts = _lent(model, lender, inside)
+        return replace(model, parts=parts, native_size=lender.native_size)
+    sources = _sources(model, installed)
+    if _suffice(model, sources):
+        return replace(model, parts=_of_the_package(model, sources))
+    return replace(model, missing=_missing(model, sources))
 
 
-def _lent(model: Model, lender: Model) -> tuple[Part, ...]:
-    """The parts of a folder, but for its transformer."""
+def _sources(model: Model, installed: Installed) -> _Sources:
+    """Where the text encoders and the VAE are: in the file itself, or in one of those installed."""
+    found = {
+        part: _inside(model, encoder)
+        or _largest([one for one in installed.text_encoders if one.variant == encoder])
+        for part, encoder in _encoders_of(model).items()
+    }
+    return found | {"vae": _inside(model, VAE) or _largest(_vaes_for(model, installed.vaes))}
+
+
+def _inside(model: Model, content: str) -> _Source | None:
+    prefix = dict(model.contents).get(content)
+    return None if prefix is None else _Source(model.path, prefix)
+
+
+def _largest(models: Sequence[Model]) -> _Source | None:
+    """The one with the most exact weights: float16, where there is fp8, too."""
+    found = max(models, key=lambda model: model.bytes, default=None)
+    return _Source(found.path, is_folder=found.layout == "folder") if found else None
+
+
+def _encoders_of(model: Model) -> dict[str, str]:
+    return _ENCODERS.get(model.family) or _ENCODERS.get(f"{model.family} {model.variant[-2:]}", {})
+
+
+def _vaes_for(model: Model, vaes: Sequence[Model]) -> list[Model]:
+    """Those for its family, as far as headers, configs and names tell."""
+    named_so = model.family == "sd3"
+    return [
+        one
+        for one in vaes
+        if serves(one.variant, model.family)
+        and (one.variant != SIXTEEN or bool(_SD3_VAE.search(one.name)) == named_so)
+    ]
+
+
+def _suffice(model: Model, sources: _Sources) -> bool:
+    """Whether the package has all but these."""
+    optional = _pipeline_of(model).optional
+    alone = model.family in _FILES_ALONE and bool(_encoders_of(model))
+    return alone and all(source or part in optional for part, source in sources.items())
+
+
+def _lent(model: Model, lender: Model, inside: _Sources) -> tuple[Part, ...]:
+    """The parts of a folder, but for what the file has of its own."""
     parts = []
     for name, class_name in classes_of(lender.path).items():
         folder = lender.path / name
-        if name == "scheduler" and lender.variant != model.variant:
-            folder = _own_folder(model, name)
-        parts.append(Part(name, class_name, folder, model.path if name == "transformer" else None))
-    return tuple(parts)
-
-
-def _files_for(model: Model, installed: Installed) -> dict[str, Model | None]:
-    """The file for each part that the package has no more of than a config."""
-    if model.family not in _ENCODERS:
-        return {}
-    found = {
-        part: _largest([one for one in installed.text_encoders if one.variant == encoder])
-        for part, encoder in _ENCODERS[model.family].items()
-    }
-    vaes = [one for one in installed.vaes if serves(one.variant, model.family)]
-    return found | {"vae": _largest(vaes)}
-
-
-def _largest(models: Sequence[Model]) -> Model | None:
-    """The one with the most exact weights: float16, where there is fp8, too."""
-    return max(models, key=lambda model: model.bytes, default=None)
-
-
-def _from_files(model: Model, files: Mapping[str, Model | None]) -> tuple[Part, ...]:
-    """All parts, with configs, vocabularies and noise schedule of the package."""
-    found = {name: one for name, one in files.items() if one} | {"transformer": model}
-    parts = []
-    for name, classes in _pipeline_of(model).parts.items():
-        one = found.get(name)
-        if one and one.layout == "folder":
-            parts.append(Part(name, classes[0], one.path))
-        else:
+        own_schedule = model.family in _SCHEDULES and lender.variant != model.variant
+        if name == "scheduler" and own_schedule:
             folder = _package_folder(model, name)
-            parts.append(Part(name, classes[0], folder, one.path if one else None))
+        parts.append(_part(model, name, class_name, folder, inside))
     return tuple(parts)
+
+
+def _of_the_package(model: Model, sources: _Sources) -> tuple[Part, ...]:
+    """All parts, with configs, vocabularies and noise schedule of the package."""
+    pipeline = _pipeline_of(model)
+    return tuple(
+        _part(model, name, classes[0], _package_folder(model, name), sources)
+        for name, classes in pipeline.parts.items()
+        if (encoder := _encoder_of(name)) not in pipeline.optional or sources[encoder]
+    )
+
+
+def _part(model: Model, name: str, class_name: str, folder: Path, sources: _Sources) -> Part:
+    source = _inside(model, TRANSFORMER) if name == "transformer" else sources.get(name)
+    if source is None or source.is_folder:
+        return Part(name, class_name, source.path if source else folder)
+    return Part(name, _HEADLESS.get(class_name, class_name), folder, source.path, source.prefix)
+
+
+def _encoder_of(part: str) -> str:
+    """The text encoder that reads what this tokenizer gives; other parts are their own."""
+    return part.replace("tokenizer", "text_encoder")
 
 
 def _pipeline_of(model: Model) -> Pipeline:
@@ -99,13 +178,15 @@ def _pipeline_of(model: Model) -> Pipeline:
 
 
 def _package_folder(model: Model, part: str) -> Path:
-    """The package's config or vocabulary of a part."""
-    if part == "scheduler":
-        return _own_folder(model, part)
-    encoder = _ENCODERS[model.family].get(part.replace("tokenizer", "text_encoder"))
+    """The package's config, vocabulary or noise schedule of a part."""
+    if part == "scheduler" and model.family in _SCHEDULES:
+        variant = _SCHEDULED_AS.get(model.variant, model.variant)
+        return ASSETS / model.family / variant.casefold() / part
+    encoder = _encoders_of(model).get(_encoder_of(part))
     if encoder:
-        return ASSETS / _FOLDERS[encoder] / part.removesuffix("_2")
-    return ASSETS / ("flux" if part == "vae" else model.family) / part
+        return ASSETS / _CONFIGS[encoder][part.startswith("tokenizer")]
+    shared = part == "vae" and model.family == "z_image"
+    return ASSETS / ("flux" if shared else model.family) / part
 
 
 def parts_of(model: Model) -> tuple[Part, ...]:
@@ -124,14 +205,18 @@ def part_of(model: Model, name: str) -> Part:
 
 
 def files_of(parts: Sequence[Part]) -> list[FolderFile]:
-    """The files that these parts are read from, but the package's own, sorted by name."""
+    """The files that these parts are read from, but the package's own, sorted by name.
+
+    A file with several parts counts once, as the transformer.
+    """
     found = []
+    (whole,) = (part.weights for part in parts if part.name == "transformer")
     for part in parts:
         for file in folder_files(part.folder):
             if ASSETS in file.path.parents or (part.weights and _is_weight(file.path)):
                 continue
             found.append(FolderFile(f"{part.name}/{file.relative}", file.path))
-        if part.weights:
+        if part.weights and (part.weights != whole or part.name == "transformer"):
             found.append(FolderFile(part.name, part.weights))
     return sorted(found, key=lambda file: file.relative)
 
@@ -162,49 +247,45 @@ def _lender(model: Model, checkpoints: Sequence[Model]) -> Model | None:
     """The folder that lends its parts: of the same variant, else of one that differs little."""
     folders = [one for one in checkpoints if one.layout == "folder" and one.family == model.family]
     same = [one for one in folders if one.variant == model.variant]
-    alike = [one for one in folders if model.family in _ALIKE and _has_own(model, "scheduler")]
-    return next(iter((*same, *alike)), None)
+    return next(iter((*same, *(one for one in folders if _alike(one, model)))), None)
 
 
-def _own_folder(model: Model, part: str) -> Path:
-    """The package's configs of a part, for this family and variant."""
-    variant = _SCHEDULED_AS.get(model.variant, model.variant)
-    return ASSETS / model.family / variant.casefold() / part
+def _alike(one: Model, other: Model) -> bool:
+    """Whether two variants of a family differ by little; FLUX.2 klein and its base of a size do."""
+    if one.family == "flux2":
+        return one.variant.replace(" base", "") == other.variant.replace(" base", "")
+    return one.family in _ALIKE
 
 
-def _has_own(model: Model, part: str) -> bool:
-    return _own_folder(model, part).is_dir()
-
-
-def _missing(model: Model, files: Mapping[str, Model | None]) -> str:
+def _missing(model: Model, sources: _Sources) -> str:
     """What to install, and where; either way will do."""
-    family = NAMES[model.family]
     variant = f" ({model.variant})" if model.variant else ""
+    ways = [listed(needed)] if (needed := _needed(model, sources)) else []
+    folder = NAMES[model.family] + ("" if model.family in _ALIKE else variant)
+    ways.append(
+        f"a diffusers folder of {folder} (such as {hub_folder(model.family, model.variant)}) in "
+        "models/checkpoints/, which lends its own"
+    )
+    has = [f"the {name}" if name in (TRANSFORMER, VAE) else name for name, _ in model.contents]
+    what = f"has only {listed(has)} of {NAMES[model.family]}{variant}"
+    if has == [f"the {TRANSFORMER}"]:
+        what = (
+            f"is only the transformer of {NAMES[model.family]}{variant}, without text encoders, "
+            "tokenizers and VAE"
+        )
+    return f"{model.path.name} {what}. It also needs {'; or '.join(ways)}."
+
+
+def _needed(model: Model, sources: _Sources) -> list[str]:
+    """The files that would complete it, if files alone can."""
+    if model.family not in _FILES_ALONE or not _encoders_of(model):
+        return []
+    optional = _pipeline_of(model).optional
     needed = [
         f"{encoder} (such as {ENCODERS[encoder].file}) in models/text_encoders/"
-        for part, encoder in _ENCODERS.get(model.family, {}).items()
-        if not files[part]
+        for part, encoder in _encoders_of(model).items()
+        if not sources[part] and part not in optional
     ]
-    if files and not files["vae"]:
-        needed.append("a VAE with 16 latent channels (such as ae.safetensors) in models/vae/")
-    ways = [listed(needed)] if needed else []
-    ways.append(f"a diffusers folder of {family} in models/checkpoints/, which lends its own")
-    return (
-        f"{model.path.name} is only the transformer of {family}{variant}, without text encoders, "
-        f"tokenizers and VAE. It also needs {'; or '.join(ways)}."
-    )
-
-
-# What a transformer's config says for each variant, where a folder of another one lends it.
-_DEV: dict[str, object] = {"guidance_embeds": True, "in_channels": 64, "out_channels": None}
-_NUMBERS: Mapping[tuple[str, str], Mapping[str, object]] = {
-    ("flux", "dev"): _DEV,
-    ("flux", "Krea"): _DEV,
-    ("flux", "schnell"): _DEV | {"guidance_embeds": False},
-    ("flux", "Fill"): {"guidance_embeds": True, "in_channels": 384, "out_channels": 64},
-}
-
-
-def config_changes(family: str, variant: str) -> Mapping[str, object]:
-    """What the config of a transformer must say for this variant."""
-    return _NUMBERS.get((family, variant), {})
+    if not sources["vae"]:
+        needed.append(f"{_VAE_FILES.get(model.family, _VAE_FILE)} in models/vae/")
+    return needed

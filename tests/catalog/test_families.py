@@ -6,14 +6,7 @@ from pathlib import Path
 import pytest
 
 from picowatch.catalog import Catalog, Model, Refused
-from picowatch.catalog.families import (
-    FLOWS,
-    FROM_FOLDERS,
-    NAMES,
-    ONLY,
-    RENDERED,
-    TRANSFORMER_FILES,
-)
+from picowatch.catalog.families import NAMES, ONLY, RENDERED
 from picowatch.catalog.headers import Header
 from picowatch.catalog.models import Recognised
 from picowatch.catalog.recognise import recognise
@@ -221,22 +214,9 @@ VAE_AND_TEXT: Shapes = {
 }
 
 OTHER_FAMILIES: dict[str, tuple[Shapes, str]] = {
-    "SD 3 Medium": (sd3(36864, 1536, 24), "Stable Diffusion 3.x (3 Medium)"),
-    "SD 3.5 Medium": (sd3(147456, 1536, 24), "Stable Diffusion 3.x (3.5 Medium)"),
-    "SD 3.5 Large": (sd3(36864, 2432, 38), "Stable Diffusion 3.x (3.5 Large)"),
-    "SD 3.5 Large with encoders": (
-        below(UNET, sd3(36864, 2432, 38)) | VAE_AND_TEXT,
-        "Stable Diffusion 3.x (3.5 Large)",
-    ),
     "Chroma1-Radiance": (CHROMA | {"nerf_blocks.0.norm.scale": (64,)}, "Chroma (Radiance)"),
-    "FLUX.2 klein 4B": (flux2(7680), "FLUX.2 (klein 4B)"),
-    "FLUX.2 klein 9B": (flux2(12288), "FLUX.2 (klein 9B)"),
     "FLUX.2 dev": (below(UNET, flux2(15360)), "FLUX.2 (dev)"),
     "FLUX.3": ({"early_stream_modulations.image.lin.weight": (6, 6)}, "FLUX.3"),
-    "Ovis-Image": (
-        flux() | {"double_blocks.0.img_mlp.gate_proj.weight": (8, 8), "txt_norm.weight": (8,)},
-        "Ovis-Image",
-    ),
     "HunyuanVideo": (
         {
             "txt_in.individual_token_refiner.blocks.0.norm1.weight": (3072,),
@@ -253,14 +233,6 @@ OTHER_FAMILIES: dict[str, tuple[Shapes, str]] = {
         {"txt_in.text_norm.weight": (4096,), "img_in.weight": (3072, 128)},
         "Qwen-Image (2.1)",
     ),
-    "Krea 2": (below(UNET, {"txtfusion.projector.weight": (1, 12)}), "Krea 2"),
-    "Krea 2 in diffusers' names": ({"text_fusion.projector.weight": (1, 12)}, "Krea 2"),
-    "AuraFlow": (
-        below(UNET, {"double_layers.0.attn.w1q.weight": (3072, 3072)}),
-        "AuraFlow",
-    ),
-    "PixArt": (PIXART, "PixArt"),
-    "Sana": (PIXART | {"attention_y_norm.weight": (2240,)}, "Sana"),
     "HunyuanDiT": ({"mlp_t5.0.weight": (8192, 2048)}, "HunyuanDiT"),
     "HiDream": ({"caption_projection.0.linear.weight": (2560, 4096)}, "HiDream"),
     "Wan": ({"head.modulation": (1, 2, 1536), "head.head.weight": (64, 1536)}, "Wan"),
@@ -283,9 +255,30 @@ def test_a_checkpoint_of_another_family_is_refused_by_name(tmp_path: Path, name:
     shapes, family = OTHER_FAMILIES[name]
     found = look_at(tmp_path, shapes)
     assert isinstance(found, Refused)
-    folders = family.split(" (")[0] in [NAMES[one] for one in FLOWS if one not in TRANSFORMER_FILES]
-    why = FROM_FOLDERS if folders else ONLY
-    assert found.reason == f"it.safetensors is a checkpoint of {family}: {why}"
+    assert found.reason == f"it.safetensors is a checkpoint of {family}: {ONLY}"
+
+
+FOLDERS_ONLY: dict[str, tuple[Shapes, str]] = {
+    "Ovis-Image": (
+        flux() | {"double_blocks.0.img_mlp.gate_proj.weight": (8, 8), "txt_norm.weight": (8,)},
+        "AIDC-AI/Ovis-Image-7B",
+    ),
+    "PixArt": (PIXART, "PixArt-alpha/PixArt-Sigma-XL-2-1024-MS"),
+}
+
+
+@pytest.mark.parametrize("family", FOLDERS_ONLY)
+def test_a_file_whose_names_nothing_converts_is_told_which_folder_to_get(
+    tmp_path: Path, family: str
+) -> None:
+    """Its family is rendered from folders."""
+    shapes, folder = FOLDERS_ONLY[family]
+    found = look_at(tmp_path, shapes)
+    assert isinstance(found, Refused)
+    assert found.reason == (
+        f"it.safetensors is a checkpoint of {family}: picowatch renders it from diffusers folders "
+        f"only. Get the folder {folder} instead (docs/models.md)."
+    )
 
 
 NEEDED = "a complete checkpoint is needed."

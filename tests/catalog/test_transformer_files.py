@@ -18,11 +18,14 @@ from tests.catalog.files import UNET, Shapes, write_model
 from tests.catalog.test_families import (
     CHROMA,
     LUMINA,
+    PIXART,
     QWEN_IMAGE,
     VAE_AND_TEXT,
     Z_IMAGE,
     below,
     flux,
+    flux2,
+    sd3,
 )
 from tests.engine.pipelines.tiny_flows import tiny_flow
 
@@ -33,6 +36,7 @@ DIFFUSERS_FLUX: Shapes = {
     "transformer_blocks.0.attn.add_q_proj.weight": (3072, 3072),
     "single_transformer_blocks.0.proj_mlp.weight": (12288, 3072),
 }
+AURA_FLOW: Shapes = {"double_layers.0.attn.w1q.weight": (3072, 3072)}
 RECOGNISED: dict[str, tuple[Shapes, str, str, bool]] = {
     "flux1-dev": (flux(), "flux", "dev", False),
     "flux1-dev-with-encoders": (below(UNET, flux()) | VAE_AND_TEXT, "flux", "dev", False),
@@ -47,12 +51,37 @@ RECOGNISED: dict[str, tuple[Shapes, str, str, bool]] = {
     "qwen_image": (QWEN_IMAGE, "qwen_image", "", False),
     "z_image_turbo": (Z_IMAGE, "z_image", "Turbo", True),
     "z_image": (below(UNET, Z_IMAGE) | VAE_AND_TEXT, "z_image", "Base", True),
+    "sd3_medium": (below(UNET, sd3(36864, 1536, 24)), "sd3", "3 Medium", False),
+    "sd3.5_medium": (sd3(147456, 1536, 24), "sd3", "3.5 Medium", False),
+    "sd3.5_large": (below(UNET, sd3(36864, 2432, 38)), "sd3", "3.5 Large", False),
+    "sd3.5_large_turbo": (sd3(36864, 2432, 38), "sd3", "3.5 Large Turbo", True),
+    "sd3.5_medium_diffusers": (
+        {"pos_embed.pos_embed": (1, 147456, 1536), "transformer_blocks.0.attn2.to_q.bias": (1536,)},
+        "sd3",
+        "3.5 Medium",
+        False,
+    ),
+    "flux-2-klein-4b": (flux2(7680), "flux2", "klein 4B", True),
+    "flux-2-klein-base-4b": (flux2(7680), "flux2", "klein base 4B", True),
+    "flux-2-klein-9b": (below(UNET, flux2(12288)), "flux2", "klein 9B", True),
+    "krea2_raw": ({"txtfusion.projector.weight": (1, 12)}, "krea2", "Raw", True),
+    "krea2_turbo": ({"text_fusion.projector.weight": (1, 12)}, "krea2", "Turbo", True),
+    "ernie-image-turbo": ({"layers.0.adaLN_sa_ln.weight": (4096,)}, "ernie_image", "Turbo", True),
+    "aura_flow_0.2": (below("model.", AURA_FLOW), "aura_flow", "", False),
+    "aura_flow_0.3": (
+        AURA_FLOW | {"positional_encoding": (1, 9216, 3072)},
+        "aura_flow",
+        "0.3",
+        False,
+    ),
+    "sana": (PIXART | {"attention_y_norm.weight": (2240,)}, "sana", "", False),
 }
 FLUX_LACKS = (
     "without text encoders, tokenizers and VAE. It also needs CLIP L (such as clip_l.safetensors) "
     "in models/text_encoders/, T5 XXL (such as t5xxl_fp16.safetensors) in models/text_encoders/ "
     "and a VAE with 16 latent channels (such as ae.safetensors) in models/vae/; or a diffusers "
-    "folder of FLUX.1 in models/checkpoints/, which lends its own."
+    "folder of FLUX.1 (such as black-forest-labs/FLUX.1-dev) in models/checkpoints/, which lends "
+    "its own."
 )
 
 

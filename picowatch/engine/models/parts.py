@@ -136,7 +136,11 @@ def read_single_unet(file: Path, config: dict[str, Any], target: Target) -> Tens
 def read_single_vae(file: Path, config: dict[str, Any], target: Target) -> Tensors:
     """The VAE in a checkpoint, or a VAE file in the original's or in diffusers' names."""
     tensors = read_tensors([file], target, lambda name: name.startswith((_VAE, *_VAE_PARTS)))
-    tensors = {name.removeprefix(_VAE): tensor for name, tensor in tensors.items()}
+    return vae_names({name.removeprefix(_VAE): one for name, one in tensors.items()}, config)
+
+
+def vae_names(tensors: Tensors, config: dict[str, Any]) -> Tensors:
+    """The weights of a VAE in diffusers' names of today, of the original's or older ones."""
     if "decoder.up_blocks.0.resnets.0.conv1.weight" in tensors:
         return _modern_vae_names(tensors)
     converted: Tensors = convert_ldm_vae_checkpoint(tensors, config)  # type: ignore[no-untyped-call]

@@ -27,31 +27,33 @@ def weights_of(model: Model, bytes_each: int) -> Weights:
         elif not name.startswith(_COPIES):
             bytes_of["denoiser"] += size
     sizes = {part: int(size) for part, size in bytes_of.items()}
-    quantised = any(file.suffix.lower() == GGUF for _, file in _files(model))
+    quantised = any(file.suffix.lower() == GGUF for _, file, _ in _files(model))
     return Weights(**sizes, flow=model.family in FLOWS, quantised=quantised)
 
 
 def _tensors(model: Model, bytes_each: int) -> Iterator[tuple[str, float]]:
     """Each tensor's name, which begins with its part's, and how many bytes it takes."""
-    for part, file in _files(model):
+    for part, file, prefix in _files(model):
         header = read_any_header(file)
         for name, shape in header.shapes.items():
+            if not name.startswith(prefix):
+                continue
             kind = header.types[name]
             quantised = file.suffix.lower() == GGUF and stays_quantised(name, kind, shape)
             block, size = BLOCKS[kind] if quantised else (1, bytes_each)
-            yield f"{part}{name}", prod(shape) / block * size
+            yield f"{part}{name.removeprefix(prefix)}", prod(shape) / block * size
 
 
-def _files(model: Model) -> Iterator[tuple[str, Path]]:
-    """The files of weights, and what stands before their tensors' names."""
+def _files(model: Model) -> Iterator[tuple[str, Path, str]]:
+    """What stands before a part's tensors here, a file of its weights, and what stands there."""
     if model.family in FLOWS:
         for part in parts_of(model):
             for file in [part.weights] if part.weights else weight_files(part.folder):
-                yield f"{part.name}/", file
+                yield f"{part.name}/", file, part.prefix
     elif model.layout == "file":
-        yield "", model.path
+        yield "", model.path, ""
     else:
         for name in _UNET_PARTS:
             if (folder := model.path / name).is_dir():
                 for file in weight_files(folder):
-                    yield f"{name}/", file
+                    yield f"{name}/", file, ""

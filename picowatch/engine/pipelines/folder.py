@@ -26,7 +26,7 @@ def open_part(part: Part, dtype: torch.dtype) -> Any:
     """The same, but its weights may be parts of files that are mapped into memory."""
     folder, name = part.folder, part.class_name
     if part.name.startswith("tokenizer"):
-        return getattr(transformers, name).from_pretrained(folder, **_OFFLINE)
+        return getattr(transformers, name).from_pretrained(folder, **_padding(part), **_OFFLINE)
     if part.name == "scheduler":
         kind = getattr(diffusers, name)
         return scheduler_of(kind, kind.load_config(folder, **_OFFLINE))
@@ -47,6 +47,12 @@ def open_part(part: Part, dtype: torch.dtype) -> Any:
             "Get the folder again.",
         )
     return model.eval().requires_grad_(False)
+
+
+def _padding(part: Part) -> dict[str, str]:
+    """OpenCLIP's G pads with "!", unlike CLIP's L; the package has one vocabulary for both."""
+    second = part.name == "tokenizer_2" and part.class_name.startswith("CLIP")
+    return {"pad_token": "!"} if second else {}
 
 
 def _with_weights_of_its_own(model: Any) -> Any:

@@ -105,7 +105,7 @@ def load_vae(checkpoint: Model, vae: Model, target: Target, read_to: Target) -> 
     """
     part = part_of(checkpoint, "vae")
     if vae.kind == "vae" and vae.layout == "file":
-        part = replace(part, weights=vae.path)
+        part = replace(part, weights=vae.path, prefix="")
     elif vae.kind == "vae":
         part = replace(part, folder=vae.path, weights=None)
     return _read(part, target.flow_dtype, _with_room(target, read_to))

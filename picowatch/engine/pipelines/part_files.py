@@ -4,7 +4,6 @@ Their configs are the package's: no header says what a VAE's latents are scaled 
 """
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -19,8 +18,8 @@ from picowatch.catalog.configs import read_json
 from picowatch.catalog.headers import read_header
 from picowatch.catalog.models import Part
 from picowatch.engine.devices import Target
-from picowatch.engine.models.parts import read_single_vae, text_encoder_names
-from picowatch.engine.models.weights import Tensors, empty, fill, read_tensors
+from picowatch.engine.models.parts import text_encoder_names, vae_names
+from picowatch.engine.models.weights import Tensors, empty, fill
 from picowatch.engine.pipelines.transformer import read_widened
 
 
@@ -28,36 +27,59 @@ def read_part_file(part: Part, dtype: torch.dtype, device: torch.device) -> Any:
     """A text encoder or a VAE, its weights on `device` in the type `dtype`."""
     assert part.weights
     target = Target(device, dtype, dtype, dtype, "")
+    tensors = read_widened(part.weights, read_header(part.weights), part.prefix, dtype)
     if part.name == "vae":
         config = read_json(part.folder / "config.json")
-        tensors = _VAES[part.class_name](part.weights, config, target)
         vae = empty(getattr(diffusers, part.class_name), config)
+        tensors = _VAES[part.class_name](tensors, config)
         return fill(vae, tensors, f"VAE {part.weights.name!r}", target)
     kind = getattr(transformers, part.class_name)
     encoder = empty(kind, kind.config_class.from_pretrained(part.folder, local_files_only=True))
-    tensors = _encoder(encoder, part.class_name, part.weights, dtype)
+    tensors = _encoder_names(encoder, part, tensors)
     return fill(encoder, tensors, f"text encoder {part.weights.name!r}", target)
 
 
-def _encoder(encoder: Any, class_name: str, file: Path, dtype: torch.dtype) -> Tensors:
+def _encoder_names(encoder: Any, part: Part, tensors: Tensors) -> Tensors:
     """The weights of a text encoder, in the names that transformers has for them."""
-    tensors = read_widened(file, read_header(file), "", dtype)
-    if class_name.startswith("CLIP"):
-        return text_encoder_names(encoder, tensors)
-    if class_name.startswith("T5"):
+    if part.class_name.startswith("CLIP"):
+        return text_encoder_names(encoder, _with_projection(part, tensors))
+    if "T5" in part.class_name:
         return {"encoder.embed_tokens.weight": tensors["shared.weight"], **tensors}
     return {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
+
+
+_PROJECTION = "text_projection.weight"
+
+
+def _with_projection(part: Part, tensors: Tensors) -> Tensors:
+    """Stable Diffusion 3 reads the pooled output of CLIP L as it is, and that of G projected.
+
+    So its folders have a unit matrix for L, whatever a file says (sd3_infer.py of
+    https://github.com/Stability-AI/sd3-ref: return_projected_pooled=False). OpenCLIP's own
+    projection, which old files have, is transposed.
+    """
+    if not part.class_name.endswith("WithProjection"):
+        return tensors
+    if part.name == "text_encoder":
+        embedding = tensors["text_model.embeddings.token_embedding.weight"]
+        return tensors | {_PROJECTION: torch.eye(embedding.shape[1], dtype=embedding.dtype)}
+    old = tensors.get("text_projection")
+    return tensors if old is None else tensors | {_PROJECTION: old.T}
+
+
+def _kl_vae(tensors: Tensors, config: dict[str, Any]) -> Tensors:
+    bare = {name.removeprefix("first_stage_model."): one for name, one in tensors.items()}
+    return vae_names(bare, config)
 
 
 # FLUX.2's authors count these layers among its encoder's and decoder's.
 _INNER = {"encoder.quant_conv.": "quant_conv.", "decoder.post_quant_conv.": "post_quant_conv."}
 
 
-def _flux2_vae(file: Path, config: dict[str, Any], target: Target) -> Tensors:
+def _flux2_vae(tensors: Tensors, config: dict[str, Any]) -> Tensors:
     """What its latents are normalised with is among the weights; how often it was counted is not
     in all files, and changes nothing.
     """
-    tensors = read_tensors([file], target)
     counted = {"bn.num_batches_tracked": torch.zeros((), dtype=torch.long)}
     if "decoder.up_blocks.0.resnets.0.conv1.weight" in tensors:
         return counted | tensors
@@ -68,21 +90,20 @@ def _flux2_vae(file: Path, config: dict[str, Any], target: Target) -> Tensors:
     return counted | normalising | converted
 
 
-def _qwen_image_vae(file: Path, _: dict[str, Any], target: Target) -> Tensors:
+def _qwen_image_vae(tensors: Tensors, _: dict[str, Any]) -> Tensors:
     """In the names of Wan's authors, or diffusers'."""
-    tensors = read_tensors([file], target)
     if "decoder.conv_in.weight" in tensors:
         return tensors
     converted: Tensors = convert_wan_vae_to_diffusers(tensors)  # type: ignore[no-untyped-call]
     return converted
 
 
-def _same_names(file: Path, _: dict[str, Any], target: Target) -> Tensors:
-    return read_tensors([file], target)
+def _same_names(tensors: Tensors, _: dict[str, Any]) -> Tensors:
+    return tensors
 
 
-_VAES: dict[str, Callable[[Path, dict[str, Any], Target], Tensors]] = {
-    "AutoencoderKL": read_single_vae,
+_VAES: dict[str, Callable[[Tensors, dict[str, Any]], Tensors]] = {
+    "AutoencoderKL": _kl_vae,
     "AutoencoderKLFlux2": _flux2_vae,
     "AutoencoderKLQwenImage": _qwen_image_vae,
     "AutoencoderDC": _same_names,

@@ -18,11 +18,11 @@ from safetensors import safe_open
 
 from picowatch.catalog import Model
 from picowatch.catalog.configs import read_json
-from picowatch.catalog.families import transformer
 from picowatch.catalog.gguf import GGUF, read_any_header, stays_quantised
 from picowatch.catalog.headers import Header
 from picowatch.catalog.storage import FP8, SCALES
-from picowatch.catalog.transformer_files import config_changes, part_of
+from picowatch.catalog.transformer_configs import fitting_config
+from picowatch.catalog.transformer_files import part_of
 from picowatch.engine.models.weights import Tensors, empty
 from picowatch.engine.pipelines.folder import read_part
 from picowatch.errors import RenderFailed
@@ -42,14 +42,12 @@ def read_transformer(model: Model, dtype: torch.dtype, device: torch.device) -> 
     header = read_any_header(part.weights)
     gguf = part.weights.suffix.lower() == GGUF
     tensors = (
-        _read_gguf(part.weights, header, dtype)
+        _read_gguf(part.weights, header, part.prefix, dtype)
         if gguf
-        else read_widened(part.weights, header, _prefix(header), dtype)
+        else read_widened(part.weights, header, part.prefix, dtype)
     )
-    config = {
-        **read_json(part.folder / "config.json"),
-        **config_changes(model.family, model.variant),
-    }
+    config = read_json(part.folder / "config.json")
+    config = fitting_config(model.family, model.variant, config, header, part.prefix)
     kind = getattr(diffusers, part.class_name)
     _check_names(model, tensors, kind, config)
     quantisation = None
@@ -79,7 +77,8 @@ def _load(
                 device=device,
                 quantization_config=quantisation,
             )
-        except NotImplementedError as error:  # torch's, for tensors without data
+        # torch's, for tensors without data, and what diffusers meets that looks for some by name.
+        except (NotImplementedError, LookupError, AttributeError) as error:
             raise RenderFailed(
                 f"The checkpoint {model.name!r} is incomplete: some of its weights are missing.",
                 _GET_ANOTHER,
@@ -103,13 +102,6 @@ def _check_names(model: Model, tensors: Tensors, kind: Any, config: dict[str, An
             )
 
 
-def _prefix(header: Header) -> str:
-    """What stands before the names of its tensors."""
-    found = transformer(header)
-    assert found
-    return found.prefix
-
-
 def read_widened(file: Path, header: Header, prefix: str, dtype: torch.dtype) -> Tensors:
     """The weights whose names begin with `prefix`, without it; fp8 multiplied out."""
     tensors = {}
@@ -121,9 +113,8 @@ def read_widened(file: Path, header: Header, prefix: str, dtype: torch.dtype) ->
     return tensors
 
 
-def _read_gguf(file: Path, header: Header, dtype: torch.dtype) -> Tensors:
+def _read_gguf(file: Path, header: Header, prefix: str, dtype: torch.dtype) -> Tensors:
     """The transformer's weights; matrices stay quantised, and are widened when they compute."""
-    prefix = _prefix(header)
     tensors: Tensors = {}
     for one in GGUFReader(file).tensors:
         name = one.name.removeprefix(prefix)

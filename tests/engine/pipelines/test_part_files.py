@@ -1,6 +1,7 @@
 """Text encoders and VAEs in files of their own complete a transformer's file."""
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +13,14 @@ import torch
 import transformers
 
 from picowatch.catalog import Catalog
+from picowatch.catalog.headers import Header
 from picowatch.catalog.text_encoders import ENCODERS, Encoder
-from picowatch.catalog.transformer_files import ASSETS, config_changes
+from picowatch.catalog.transformer_configs import fitting_config
+from picowatch.catalog.transformer_files import ASSETS
 from picowatch.errors import ModelRefused
+from tests.catalog.files import Shapes
 from tests.catalog.test_families import Z_IMAGE as Z_IMAGE_SHAPES
-from tests.catalog.test_families import flux
+from tests.catalog.test_families import flux, flux2, sd3
 from tests.engine.pipelines.test_flows import pytestmark as pytestmark
 from tests.engine.pipelines.test_transformer_files import FLUX, Z_IMAGE, fp8, rendered, same
 from tests.engine.pipelines.tiny_flows import tiny_flow
@@ -190,8 +194,8 @@ def test_each_missing_file_is_named_with_its_place(models: Path, file: str) -> N
         Catalog(models).find("checkpoint", "mine-turbo")
     assert refused.value.message == (
         "mine-turbo.safetensors is only the transformer of FLUX.1 (dev), without text encoders, "
-        f"tokenizers and VAE. It also needs {MISSING[file]}; or a diffusers folder of FLUX.1 in "
-        "models/checkpoints/, which lends its own."
+        f"tokenizers and VAE. It also needs {MISSING[file]}; or a diffusers folder of FLUX.1 "
+        "(such as black-forest-labs/FLUX.1-dev) in models/checkpoints/, which lends its own."
     )
 
 
@@ -211,13 +215,60 @@ def config_of(place: str) -> dict[str, Any]:
 @pytest.mark.parametrize("variant", ["dev", "schnell", "Fill"])
 def test_the_packages_flux_has_the_shapes_of_its_files(variant: str) -> None:
     """12 billion parameters, as its card says."""
-    config = {**config_of("flux/transformer"), **config_changes("flux", variant)}
-    shapes, count = numbers(_D.FluxTransformer2DModel, config)
     header = flux(384 if variant == "Fill" else 64, guided=variant != "schnell")
+    config = fitting_config("flux", variant, config_of("flux/transformer"), Header(header, {}), "")
+    shapes, count = numbers(_D.FluxTransformer2DModel, config)
     assert shapes["x_embedder.weight"] == header["img_in.weight"]
     guided = "time_text_embed.guidance_embedder.linear_1.weight" in shapes
     assert guided == ("guidance_in.in_layer.weight" in header)
     assert round(count / 1e9, 1) == 11.9
+
+
+Numbers = tuple[Shapes, float]
+
+
+def mmdit(positions: int, width: int, depth: int, *, normed: bool, dual: int = 0) -> Shapes:
+    """With what SD 3.5 has and 3 has not."""
+    block = "joint_blocks.0.x_block.attn.ln_q.weight"
+    second = {f"joint_blocks.{index}.x_block.attn2.qkv.bias": (1,) for index in range(dual)}
+    return sd3(positions, width, depth) | ({block: (64,)} if normed else {}) | second
+
+
+SD3_SIZES: dict[str, Numbers] = {
+    "3 Medium": (mmdit(36864, 1536, 24, normed=False), 2.1),
+    "3.5 Medium": (mmdit(147456, 1536, 24, normed=True, dual=13), 2.5),
+    "3.5 Large": (mmdit(36864, 2432, 38, normed=True), 8.1),
+}
+
+
+@pytest.mark.parametrize("variant", SD3_SIZES)
+def test_a_full_size_sd3_is_made_as_its_file_says(variant: str) -> None:
+    """With as many billions of numbers as its card says, the table of positions included."""
+    header, billions = SD3_SIZES[variant]
+    config = fitting_config("sd3", variant, config_of("sd3/transformer"), Header(header, {}), "")
+    shapes, count = numbers(_D.SD3Transformer2DModel, config)
+    positions = shapes["pos_embed.pos_embed"]
+    assert positions == header["pos_embed"]
+    assert round((count + math.prod(positions)) / 1e9, 1) == billions
+
+
+@pytest.mark.parametrize(
+    ("text", "width", "double", "single", "billions"),
+    [(7680, 3072, 5, 20, 3.9), (12288, 4096, 8, 24, 9.1)],
+)
+def test_a_full_size_klein_is_made_as_its_file_says(
+    text: int, width: int, double: int, single: int, billions: float
+) -> None:
+    """4 and 9 billion parameters."""
+    header = flux2(text) | {
+        "img_in.weight": (width, 128),
+        **{f"double_blocks.{index}.img_mlp.0.weight": (1,) for index in range(double)},
+        **{f"single_blocks.{index}.linear1.weight": (1,) for index in range(single)},
+    }
+    config = fitting_config("flux2", "", config_of("flux2/transformer"), Header(header, {}), "")
+    shapes, count = numbers(_D.Flux2Transformer2DModel, config)
+    assert shapes["context_embedder.weight"] == (width, text)
+    assert round(count / 1e9, 1) == billions
 
 
 def test_the_packages_z_image_has_the_shapes_of_its_files() -> None:
@@ -234,13 +285,16 @@ def test_the_packages_z_image_has_the_shapes_of_its_files() -> None:
         ("sd15", _T.CLIPTextModel, "CLIP L", 0.1),
         ("t5", _T.T5EncoderModel, "T5 XXL", 4.8),
         ("qwen3", _T.Qwen3Model, "Qwen3 4B", 4.0),
+        ("sdxl/text_encoder_2", _T.CLIPTextModelWithProjection, "CLIP G", 0.7),
+        ("qwen3/text_encoder_8b", _T.Qwen3Model, "Qwen3 8B", 7.6),
     ],
 )
 def test_the_packages_text_encoders_have_the_shapes_of_their_files(
     place: str, kind: Any, name: str, billions: float
 ) -> None:
     """Those by which the files are recognised."""
-    config = kind.config_class.from_pretrained(ASSETS / place / "text_encoder")
+    folder = ASSETS / place if "/" in place else ASSETS / place / "text_encoder"
+    config = kind.config_class.from_pretrained(folder)
     shapes, count = numbers(kind, config)
     tensor = ENCODERS[name].tensor.removeprefix("model.")
     if tensor not in shapes:

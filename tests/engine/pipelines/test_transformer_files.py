@@ -3,10 +3,12 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from diffusers.loaders.single_file_model import SINGLE_FILE_LOADABLE_CLASSES
 
 from picowatch.catalog import Catalog
 from picowatch.engine.options import EngineOptions
@@ -15,6 +17,17 @@ from picowatch.engine.renderer import Renderer
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import ImageRequest
 from tests.engine.memory.test_flow_rungs import EXACT_RUNGS, RUNGS, on_rung
+from tests.engine.pipelines.original_names import (
+    aura_flow_names,
+    chroma_names,
+    flux2_names,
+    flux_names,
+    krea2_names,
+    lumina2_names,
+    narrowed,
+    sana_names,
+    sd3_names,
+)
 from tests.engine.pipelines.test_flows import hash_of
 from tests.engine.pipelines.test_flows import pytestmark as pytestmark
 from tests.engine.pipelines.tiny_flows import tiny_flow
@@ -31,13 +44,13 @@ from tests.engine.requests import ignore_steps, pixels
 from tests.recipe.reading import read
 
 PROMPT = "prompt: a red cube"
-Z_IMAGE, FLUX = "Z-Image-Turbo", "FLUX.1-dev"
+Z_IMAGE, FLUX, SD35, KLEIN = "Z-Image-Turbo", "FLUX.1-dev", "sd3.5-medium", "FLUX.2-klein"
 
 
 @pytest.fixture
 def models(tmp_path: Path) -> Path:
     """A models folder with the folders that lend their parts."""
-    for name in (Z_IMAGE, FLUX, "Qwen-Image", "Chroma1-HD", "Lumina-Image-2.0"):
+    for name in {folder for folder, _, _ in LAYOUTS.values()}:
         link = tmp_path / "checkpoints" / name
         link.parent.mkdir(exist_ok=True)
         link.symlink_to(tiny_flow(name))
@@ -79,10 +92,39 @@ LAYOUTS: dict[str, tuple[str, Callable[[Tensors], Tensors], str]] = {
     "Z-Image in diffusers' names with prefix": (Z_IMAGE, dict, PREFIX),
     "FLUX.1 in diffusers' names": (FLUX, dict, ""),
     "FLUX.1 in diffusers' names with prefix": (FLUX, dict, PREFIX),
+    "FLUX.1's names": (FLUX, flux_names, ""),
     "Qwen-Image with prefix": ("Qwen-Image", dict, PREFIX),
     "Chroma with prefix": ("Chroma1-HD", dict, PREFIX),
+    "Chroma's names": ("Chroma1-HD", chroma_names, ""),
     "Lumina 2 with prefix": ("Lumina-Image-2.0", dict, PREFIX),
+    "Lumina 2's names": ("Lumina-Image-2.0", lumina2_names, PREFIX),
+    "SD 3.5 Medium's names": (SD35, sd3_names, PREFIX),
+    "SD 3.5 Medium in diffusers' names": (SD35, dict, ""),
+    "SD 3 Medium's names": ("sd3-medium", sd3_names, ""),
+    "FLUX.2's names": (KLEIN, flux2_names, ""),
+    "FLUX.2 in diffusers' names": (KLEIN, dict, ""),
+    "Krea 2's names": ("Krea-2-Turbo", krea2_names, PREFIX),
+    "ERNIE-Image with prefix": ("ERNIE-Image-Turbo", dict, PREFIX),
+    "AuraFlow's names": ("AuraFlow", aura_flow_names, "model."),
+    "AuraFlow in diffusers' names": ("AuraFlow", dict, ""),
+    "Sana's names": ("Sana", sana_names, ""),
+    "Sana in diffusers' names": ("Sana", dict, ""),
 }
+# Widths that diffusers' converters know of real models, and those of tiny ones.
+WIDTHS = {
+    "FluxTransformer2DModel": {3072: 32},
+    "ChromaTransformer2DModel": {3072: 32},
+    "Lumina2Transformer2DModel": {2304: 32, 768: 16},
+}
+
+
+@pytest.fixture(autouse=True)
+def _tiny_converters(monkeypatch: pytest.MonkeyPatch) -> None:
+    loadable: Any = SINGLE_FILE_LOADABLE_CLASSES
+    for name, widths in WIDTHS.items():
+        converter = loadable[name]["checkpoint_mapping_fn"]
+        tiny = {"checkpoint_mapping_fn": narrowed(converter, widths)}
+        monkeypatch.setitem(loadable, name, tiny)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -90,7 +132,8 @@ def test_a_transformers_file_renders_what_its_folder_renders(models: Path, layou
     """Whatever its tensors are called."""
     folder, names, prefix = LAYOUTS[layout]
     write(models / "checkpoints/mine-turbo.safetensors", names(weights_of(folder)), prefix)
-    assert same(rendered(models, "mine-turbo"), rendered(models, folder))
+    small = f"{PROMPT}\nsteps: 1"
+    assert same(rendered(models, "mine-turbo", small), rendered(models, folder, small))
 
 
 @pytest.mark.parametrize("name", [Z_IMAGE, FLUX])
@@ -159,17 +202,34 @@ def test_fp8_weights_are_multiplied_out(
     assert np.abs(whole - narrow).mean() < 8
 
 
-@pytest.mark.parametrize("layout", [one for one in LAYOUTS if "prefix" not in one])
-@pytest.mark.parametrize("kind", ["Q8_0", "Q4_0", "BF16", "F16"])
+GGUF = [
+    *(("Z-Image's names", kind) for kind in ("Q8_0", "Q4_0", "BF16", "F16")),
+    *(
+        (f"{family} in diffusers' names", kind)
+        for family in ("Z-Image", "FLUX.1")
+        for kind in ("Q8_0", "BF16")
+    ),
+    ("FLUX.1's names", "Q8_0"),
+    ("Chroma's names", "Q8_0"),
+    ("Lumina 2's names", "Q8_0"),
+    ("SD 3.5 Medium's names", "Q8_0"),
+    ("FLUX.2's names", "Q8_0"),
+    ("Krea 2's names", "Q8_0"),
+    ("AuraFlow's names", "Q8_0"),
+]
+
+
+@pytest.mark.parametrize(("layout", "kind"), GGUF)
 def test_a_gguf_file_renders_what_its_numbers_do(models: Path, layout: str, kind: str) -> None:
     """As a safetensors file with the same numbers; nearly what the whole folder renders."""
     folder, names, _ = LAYOUTS[layout]
     tensors = names(weights_of(folder))
     write_gguf(models / "checkpoints/mine-turbo-Q.gguf", tensors, kind)
     write(models / "checkpoints/wide-turbo.safetensors", rounded(tensors, kind))
-    image = rendered(models, "mine-turbo-Q")
-    assert same(image, rendered(models, "wide-turbo"))
-    whole = rendered(models, folder)
+    small = f"{PROMPT}\nsteps: 1"
+    image = rendered(models, "mine-turbo-Q", small)
+    assert same(image, rendered(models, "wide-turbo", small))
+    whole = rendered(models, folder, small)
     assert 0 < np.abs(pixels(image).astype(int) - pixels(whole)).mean() < 20
 
 

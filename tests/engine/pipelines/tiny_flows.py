@@ -472,11 +472,14 @@ def _sd3(*, with_t5: bool = True, **changed: Any) -> Any:
             **changed,
         }
     )
+    clip_l = clip_text(32)
+    with torch.no_grad():  # as its folders have it: the pooled output of CLIP L is read as it is
+        clip_l.text_projection.weight.copy_(torch.eye(32))
     return _D.StableDiffusion3Pipeline(
         transformer=transformer,
         scheduler=flow_scheduler(),
         vae=kl_vae(16, **{**FLUX_VAE, "scaling_factor": 1.5305, "shift_factor": 0.0609}),
-        text_encoder=clip_text(32),
+        text_encoder=clip_l,
         tokenizer=_tokenizer("<|endoftext|>"),
         text_encoder_2=clip_text(48),
         tokenizer_2=_tokenizer("!"),

@@ -1,0 +1,287 @@
+"""Tensors of diffusers' transformers in their authors' names, as single files have them.
+
+What diffusers' converters do (loaders/single_file_utils.py), the other way round. "#0", "#1" … in
+a new name say that these tensors are one there, in this order.
+"""
+
+import re
+from collections.abc import Iterable
+from types import CodeType, FunctionType
+from typing import Any
+
+import torch
+
+Tensors = dict[str, torch.Tensor]
+Rules = Iterable[tuple[str, str]]
+
+
+def renamed(state: Tensors, rules: Rules) -> Tensors:
+    """Each rule is a regular expression and what replaces it, one after the other."""
+    groups: dict[str, dict[str, torch.Tensor]] = {}
+    for name, tensor in state.items():
+        for pattern, new in rules:
+            name = re.sub(pattern, new, name)
+        whole, mark, rest = name.partition("#")
+        groups.setdefault(whole + rest[1:], {})[rest[:1] if mark else ""] = tensor
+    return {
+        name: torch.cat([parts[number] for number in sorted(parts)])
+        for name, parts in groups.items()
+    }
+
+
+def _swapped(state: Tensors, *words: str) -> Tensors:
+    """diffusers has scale and shift where the authors have shift and scale."""
+    return {
+        name: torch.cat(tensor.chunk(2)[::-1]) if any(word in name for word in words) else tensor
+        for name, tensor in state.items()
+    }
+
+
+_SD3 = (
+    (r"^pos_embed\.pos_embed$", "pos_embed"),
+    (r"^pos_embed\.proj", "x_embedder.proj"),
+    (r"^time_text_embed\.timestep_embedder\.linear_1", "t_embedder.mlp.0"),
+    (r"^time_text_embed\.timestep_embedder\.linear_2", "t_embedder.mlp.2"),
+    (r"^time_text_embed\.text_embedder\.linear_1", "y_embedder.mlp.0"),
+    (r"^time_text_embed\.text_embedder\.linear_2", "y_embedder.mlp.2"),
+    (r"^norm_out\.linear", "final_layer.adaLN_modulation.1"),
+    (r"^proj_out", "final_layer.linear"),
+    (r"^transformer_blocks", "joint_blocks"),
+    (r"\.attn\.add_q_proj", ".context_block.attn.qkv#0"),
+    (r"\.attn\.add_k_proj", ".context_block.attn.qkv#1"),
+    (r"\.attn\.add_v_proj", ".context_block.attn.qkv#2"),
+    (r"\.attn\.to_add_out", ".context_block.attn.proj"),
+    (r"\.attn\.norm_added_", ".context_block.attn.ln_"),
+    (r"\.norm1_context\.linear", ".context_block.adaLN_modulation.1"),
+    (r"\.ff_context\.net\.0\.proj", ".context_block.mlp.fc1"),
+    (r"\.ff_context\.net\.2", ".context_block.mlp.fc2"),
+    (r"(\d)\.(attn2?)\.to_q", r"\1.x_block.\2.qkv#0"),
+    (r"(\d)\.(attn2?)\.to_k", r"\1.x_block.\2.qkv#1"),
+    (r"(\d)\.(attn2?)\.to_v", r"\1.x_block.\2.qkv#2"),
+    (r"(\d)\.(attn2?)\.to_out\.0", r"\1.x_block.\2.proj"),
+    (r"(\d)\.(attn2?)\.norm_", r"\1.x_block.\2.ln_"),
+    (r"\.norm1\.linear", ".x_block.adaLN_modulation.1"),
+    (r"\.ff\.net\.0\.proj", ".x_block.mlp.fc1"),
+    (r"\.ff\.net\.2", ".x_block.mlp.fc2"),
+)
+
+
+def sd3_names(state: Tensors) -> Tensors:
+    """Stability's."""
+    last = max(int(name.split(".")[1]) for name in state if name.startswith("transformer_blocks."))
+    swapped = _swapped(state, "norm_out.linear", f"transformer_blocks.{last}.norm1_context.linear")
+    return renamed(swapped, _SD3)
+
+
+_FLUX_BLOCKS = (
+    (r"^single_transformer_blocks\.(\d+)\.attn\.to_qkv_mlp_proj", r"single_blocks.\1.linear1"),
+    (r"^single_transformer_blocks\.(\d+)\.attn\.to_q", r"single_blocks.\1.linear1#0"),
+    (r"^single_transformer_blocks\.(\d+)\.attn\.to_k", r"single_blocks.\1.linear1#1"),
+    (r"^single_transformer_blocks\.(\d+)\.attn\.to_v", r"single_blocks.\1.linear1#2"),
+    (r"^single_transformer_blocks\.(\d+)\.proj_mlp", r"single_blocks.\1.linear1#3"),
+    (r"^single_transformer_blocks\.(\d+)\.proj_out", r"single_blocks.\1.linear2"),
+    (r"^single_transformer_blocks\.(\d+)\.attn\.to_out", r"single_blocks.\1.linear2"),
+    (
+        r"^single_transformer_blocks\.(\d+)\.attn\.norm_q\.weight",
+        r"single_blocks.\1.norm.query_norm.scale",
+    ),
+    (
+        r"^single_transformer_blocks\.(\d+)\.attn\.norm_k\.weight",
+        r"single_blocks.\1.norm.key_norm.scale",
+    ),
+    (r"^single_transformer_blocks\.(\d+)\.norm\.linear", r"single_blocks.\1.modulation.lin"),
+    (r"^transformer_blocks", "double_blocks"),
+    (r"\.attn\.to_q", ".img_attn.qkv#0"),
+    (r"\.attn\.to_k", ".img_attn.qkv#1"),
+    (r"\.attn\.to_v", ".img_attn.qkv#2"),
+    (r"\.attn\.add_q_proj", ".txt_attn.qkv#0"),
+    (r"\.attn\.add_k_proj", ".txt_attn.qkv#1"),
+    (r"\.attn\.add_v_proj", ".txt_attn.qkv#2"),
+    (r"\.attn\.to_out\.0", ".img_attn.proj"),
+    (r"\.attn\.to_add_out", ".txt_attn.proj"),
+    (r"\.attn\.norm_added_q\.weight", ".txt_attn.norm.query_norm.scale"),
+    (r"\.attn\.norm_added_k\.weight", ".txt_attn.norm.key_norm.scale"),
+    (r"\.attn\.norm_q\.weight", ".img_attn.norm.query_norm.scale"),
+    (r"\.attn\.norm_k\.weight", ".img_attn.norm.key_norm.scale"),
+    (r"\.ff\.(net\.0\.proj|linear_in)", ".img_mlp.0"),
+    (r"\.ff\.(net\.2|linear_out)", ".img_mlp.2"),
+    (r"\.ff_context\.(net\.0\.proj|linear_in)", ".txt_mlp.0"),
+    (r"\.ff_context\.(net\.2|linear_out)", ".txt_mlp.2"),
+    (r"\.norm1\.linear", ".img_mod.lin"),
+    (r"\.norm1_context\.linear", ".txt_mod.lin"),
+    (r"^x_embedder", "img_in"),
+    (r"^context_embedder", "txt_in"),
+    (r"^proj_out", "final_layer.linear"),
+    (r"^norm_out\.linear", "final_layer.adaLN_modulation.1"),
+)
+_FLUX = (
+    *_FLUX_BLOCKS,
+    (r"^time_text_embed\.timestep_embedder\.", "time_in."),
+    (r"^time_text_embed\.text_embedder\.", "vector_in."),
+    (r"^time_text_embed\.guidance_embedder\.", "guidance_in."),
+    (r"\.linear_1\.", ".in_layer."),
+    (r"\.linear_2\.", ".out_layer."),
+)
+_FLUX2 = (
+    *_FLUX_BLOCKS,
+    (r"^time_guidance_embed\.timestep_embedder\.linear_1", "time_in.in_layer"),
+    (r"^time_guidance_embed\.timestep_embedder\.linear_2", "time_in.out_layer"),
+    (r"_stream_modulation(_img|_txt|)\.linear", r"_stream_modulation\1.lin"),
+)
+_CHROMA = (
+    *_FLUX_BLOCKS,
+    (r"^(distilled_guidance_layer\..*)\.linear_1\.", r"\1.in_layer."),
+    (r"^(distilled_guidance_layer\..*)\.linear_2\.", r"\1.out_layer."),
+    (r"^(distilled_guidance_layer\.norms\.\d+)\.weight", r"\1.scale"),
+)
+
+
+def flux_names(state: Tensors) -> Tensors:
+    """Black Forest Labs' of FLUX.1."""
+    return renamed(_swapped(state, "norm_out.linear"), _FLUX)
+
+
+def flux2_names(state: Tensors) -> Tensors:
+    """Black Forest Labs' of FLUX.2."""
+    return renamed(_swapped(state, "norm_out.linear"), _FLUX2)
+
+
+def chroma_names(state: Tensors) -> Tensors:
+    """lodestones'."""
+    return renamed(state, _CHROMA)
+
+
+_KREA2 = (
+    (r"^img_in\.", "first."),
+    (r"^time_embed\.linear_1\.", "tmlp.0."),
+    (r"^time_embed\.linear_2\.", "tmlp.2."),
+    (r"^time_mod_proj\.", "tproj.1."),
+    (r"^txt_in\.norm\.weight", "txtmlp.0.scale"),
+    (r"^txt_in\.linear_1\.", "txtmlp.1."),
+    (r"^txt_in\.linear_2\.", "txtmlp.3."),
+    (r"^text_fusion\.", "txtfusion."),
+    (r"^transformer_blocks\.(\d+)\.scale_shift_table", r"blocks.\1.mod.lin"),
+    (r"^transformer_blocks\.", "blocks."),
+    (r"^final_layer\.linear\.", "last.linear."),
+    (r"^final_layer\.norm\.weight", "last.norm.scale"),
+    (r"^final_layer\.scale_shift_table", "last.modulation.lin"),
+    (r"\.attn\.to_([qkv])\.", r".attn.w\1."),
+    (r"\.attn\.to_out\.0\.", ".attn.wo."),
+    (r"\.attn\.to_gate\.", ".attn.gate."),
+    (r"\.attn\.norm_([qk])\.weight", r".attn.qknorm.\1norm.scale"),
+    (r"\.ff\.", ".mlp."),
+    (r"\.norm1\.weight", ".prenorm.scale"),
+    (r"\.norm2\.weight", ".postnorm.scale"),
+)
+
+
+def krea2_names(state: Tensors) -> Tensors:
+    """Krea's; a block's six modulations are one vector."""
+    tables = re.compile(r"transformer_blocks\.\d+\.scale_shift_table")
+    flat = {name: one.flatten() if tables.match(name) else one for name, one in state.items()}
+    return renamed(flat, _KREA2)
+
+
+_AURA_FLOW = (
+    (r"^time_step_proj\.linear_1", "t_embedder.mlp.0"),
+    (r"^time_step_proj\.linear_2", "t_embedder.mlp.2"),
+    (r"^context_embedder", "cond_seq_linear"),
+    (r"^proj_out", "final_linear"),
+    (r"^norm_out\.linear", "modF.1"),
+    (r"^pos_embed\.pos_embed", "positional_encoding"),
+    (r"^pos_embed\.proj", "init_x_linear"),
+    (r"^joint_transformer_blocks", "double_layers"),
+    (r"^single_transformer_blocks", "single_layers"),
+    (r"\.ff_context\.", ".mlpC."),
+    (r"^(single_layers\.\d+)\.ff\.", r"\1.mlp."),
+    (r"\.ff\.", ".mlpX."),
+    (r"\.linear_([12])\.", r".c_fc\1."),
+    (r"\.out_projection\.", ".c_proj."),
+    (r"\.norm1_context\.linear", ".modC.1"),
+    (r"^(single_layers\.\d+)\.norm1\.linear", r"\1.modCX.1"),
+    (r"\.norm1\.linear", ".modX.1"),
+    (r"^(single_layers\.\d+\.attn)\.to_([qkv])\.", r"\1.w1\2."),
+    (r"^(single_layers\.\d+\.attn)\.to_out\.0", r"\1.w1o"),
+    (r"\.attn\.to_([qkv])\.", r".attn.w2\1."),
+    (r"\.attn\.to_out\.0", ".attn.w2o"),
+    (r"\.attn\.add_([qkv])_proj", r".attn.w1\1"),
+    (r"\.attn\.to_add_out", ".attn.w1o"),
+)
+
+
+def aura_flow_names(state: Tensors) -> Tensors:
+    """fal's."""
+    return renamed(_swapped(state, "norm_out.linear"), _AURA_FLOW)
+
+
+_SANA = (
+    (r"^patch_embed\.", "x_embedder."),
+    (r"^time_embed\.emb\.timestep_embedder\.linear_1", "t_embedder.mlp.0"),
+    (r"^time_embed\.emb\.timestep_embedder\.linear_2", "t_embedder.mlp.2"),
+    (r"^time_embed\.linear", "t_block.1"),
+    (r"^caption_projection\.linear_([12])", r"y_embedder.y_proj.fc\1"),
+    (r"^caption_norm", "attention_y_norm"),
+    (r"^proj_out", "final_layer.linear"),
+    (r"^scale_shift_table", "final_layer.scale_shift_table"),
+    (r"^transformer_blocks", "blocks"),
+    (r"\.attn1\.to_q", ".attn.qkv#0"),
+    (r"\.attn1\.to_k", ".attn.qkv#1"),
+    (r"\.attn1\.to_v", ".attn.qkv#2"),
+    (r"\.attn1\.to_out\.0", ".attn.proj"),
+    (r"\.attn2\.to_q", ".cross_attn.q_linear"),
+    (r"\.attn2\.to_k", ".cross_attn.kv_linear#0"),
+    (r"\.attn2\.to_v", ".cross_attn.kv_linear#1"),
+    (r"\.attn2\.to_out\.0", ".cross_attn.proj"),
+    (r"\.ff\.conv_inverted", ".mlp.inverted_conv.conv"),
+    (r"\.ff\.conv_depth", ".mlp.depth_conv.conv"),
+    (r"\.ff\.conv_point", ".mlp.point_conv.conv"),
+)
+
+
+def sana_names(state: Tensors) -> Tensors:
+    """NVIDIA's, with what diffusers does not use."""
+    unused = {"pos_embed": torch.zeros(1, 4, 8), "y_embedder.y_embedding": torch.zeros(4, 16)}
+    return renamed(state, _SANA) | unused
+
+
+_LUMINA2 = (
+    (r"^time_caption_embed\.caption_embedder", "cap_embedder"),
+    (r"^time_caption_embed\.timestep_embedder\.linear_1", "t_embedder.mlp.0"),
+    (r"^time_caption_embed\.timestep_embedder\.linear_2", "t_embedder.mlp.2"),
+    (r"^norm_out\.linear_1", "final_layer.adaLN_modulation.1"),
+    (r"^norm_out\.linear_2", "final_layer.linear"),
+    (r"^(context_refiner\.\d+)\.norm([12])\.", r"\1.attention_norm\2."),
+    (r"\.norm1\.linear", ".adaLN_modulation.1"),
+    (r"\.norm1\.norm", ".attention_norm1"),
+    (r"^((?:layers|noise_refiner)\.\d+)\.norm2\.", r"\1.attention_norm2."),
+    (r"\.attn\.to_q", ".attention.qkv#0"),
+    (r"\.attn\.to_k", ".attention.qkv#1"),
+    (r"\.attn\.to_v", ".attention.qkv#2"),
+    (r"\.attn\.to_out\.0", ".attention.out"),
+    (r"\.attn\.norm_([qk])", r".attention.\1_norm"),
+    (r"\.feed_forward\.linear_([123])", r".feed_forward.w\1"),
+)
+
+
+def lumina2_names(state: Tensors) -> Tensors:
+    """Alpha-VLLM's, with a norm that nothing uses."""
+    return renamed(state, _LUMINA2) | {"norm_final.weight": torch.ones(8)}
+
+
+def narrowed(converter: Any, widths: dict[int, int]) -> Any:
+    """A converter of diffusers that splits at other widths: some are written for one model."""
+    return FunctionType(
+        _with_constants(converter.__code__, widths),
+        converter.__globals__,
+        converter.__name__,
+        converter.__defaults__,
+    )
+
+
+def _with_constants(code: CodeType, widths: dict[int, int]) -> CodeType:
+    def changed(constant: Any) -> Any:
+        if isinstance(constant, CodeType):
+            return _with_constants(constant, widths)
+        return widths.get(constant, constant) if type(constant) is int else constant
+
+    return code.replace(co_consts=tuple(changed(one) for one in code.co_consts))
