@@ -7,6 +7,7 @@ Each `docs/strips/NAME.yaml` is a recipe for the embedded demo model and becomes
     # before: sketch.png = start image    files that stand before the pictures
     # columns: 6                          pictures in a row; all of them without it
     # sheet: …                            picowatch's own contact sheet is the strip
+    # repeated: …                         each picture stands twice beside and below itself
 
 A strip whose recipe has not changed since is left alone; `--all` makes every one anew.
 """
@@ -45,6 +46,7 @@ class Strip:
     before: tuple[tuple[str, str], ...]
     columns: int | None
     is_sheet: bool
+    is_repeated: bool = False
 
     @property
     def image(self) -> Path:
@@ -76,6 +78,7 @@ def strip_of(recipe: Path) -> Strip:
         before=tuple((name, label) for name, label in before),
         columns=int(said["columns"]) if "columns" in said else None,
         is_sheet="sheet" in said,
+        is_repeated="repeated" in said,
     )
 
 
@@ -84,7 +87,7 @@ def strips() -> list[Strip]:
     return [strip_of(recipe) for recipe in sorted(STRIPS.glob("*.yaml"))]
 
 
-_COMMENT = re.compile(r"^# (labels|before|columns|sheet): (.+)$", re.MULTILINE)
+_COMMENT = re.compile(r"^# (labels|before|columns|sheet|repeated): (.+)$", re.MULTILINE)
 
 
 def _parts(text: str, divider: str = "|") -> tuple[str, ...]:
@@ -117,7 +120,16 @@ def _pictures(strip: Strip, outbox: Path) -> list[Image.Image]:
             continue
         chunk = read_chunk(read_texts(path)[PICOWATCH])
         found.append((chunk.entry_index, chunk.image_index, path))
-    return [_opened(path) for *_, path in sorted(found)]
+    pictures = [_opened(path) for *_, path in sorted(found)]
+    return [_repeated(one) for one in pictures] if strip.is_repeated else pictures
+
+
+def _repeated(picture: Image.Image) -> Image.Image:
+    width, height = picture.size
+    whole = Image.new("RGB", (2 * width, 2 * height))
+    for corner in ((0, 0), (width, 0), (0, height), (width, height)):
+        whole.paste(picture, corner)
+    return whole
 
 
 def _opened(path: Path) -> Image.Image:

@@ -5,6 +5,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import cycle
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +16,7 @@ from picowatch.inbox.files import MAX_BYTES, FileChanged, FileUnreadable, defaul
 from picowatch.metadata import texts_of
 from picowatch.outbox.start_images import NamedPictures
 from picowatch.recipe import Recipe, RecipeInvalid, error_text, no_hash, read_recipes
+from picowatch.recipe.fields import RANDOM
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import harmless
 from picowatch.recipe.resolve.start_image import refuse_unusable
@@ -126,13 +128,20 @@ def _folder(settings: Settings, file: Path) -> str:
 def _images(file: Path, recipe: Recipe) -> list[dict[str, Any]]:
     """One object an image, every field resolved but what hangs on a seed that is drawn later."""
     common = {"recipe": str(file), "entry_index": recipe.entry_index, "priority": recipe.priority}
-    drawn_later: dict[str, Any] = {}
-    if recipe.wants_random_seed:
-        drawn_later = {"seed": "random"}
     return [
-        {**common, **_without_hashes(request.as_dict(with_off=True)), **drawn_later}
-        for request in recipe.image_requests(no_hash, 0)
+        {**common, **_without_hashes(request.as_dict(with_off=True)), **_drawn_later(variant)}
+        for request, variant in zip(
+            recipe.image_requests(no_hash, 0), cycle(recipe.variants), strict=False
+        )
     ]
+
+
+def _drawn_later(variant: Recipe) -> dict[str, str]:
+    """The seeds of its images that are still to be drawn."""
+    drawn: dict[str, str] = {"seed": RANDOM} if variant.seed == RANDOM else {}
+    if variant.variation_strength and variant.variation_seed is None:
+        drawn["variation_seed"] = RANDOM
+    return drawn
 
 
 def _without_hashes(values: dict[str, Any]) -> dict[str, Any]:
@@ -149,6 +158,11 @@ def _print(file: Path, images: Sequence[dict[str, Any]]) -> None:
         line = (
             f"  {image['width']}x{image['height']}  {image['checkpoint']}  {image['sampler']} "
             f"{image['schedule_type']}  {image['steps']} steps  cfg_scale {image['cfg_scale']:g}  "
-            f"{guidance}seed {image['seed']}  {shown}"
+            f"{guidance}seed {image['seed']}{_variation(image)}  {shown}"
         )
         print(harmless(line))
+
+
+def _variation(image: dict[str, Any]) -> str:
+    strength = image["variation_strength"]
+    return f" + {strength:g} of {image['variation_seed']}" if strength else ""

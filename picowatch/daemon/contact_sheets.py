@@ -10,7 +10,7 @@ from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import DueSheet
 from picowatch.outbox.outbox import Outbox
 from picowatch.outbox.sheets import Cell, SheetTooLarge
-from picowatch.recipe import Recipe
+from picowatch.recipe import ImageRequest, Recipe
 from picowatch.recipe.fields import Axis
 
 log = logging.getLogger("picowatch")
@@ -59,7 +59,14 @@ def _publish(
     text = json.dumps({"recipe": recipe, **shown, "files": files}, ensure_ascii=False)
     side = max(max(request.width, request.height) for request, _ in images)
     cells = [
-        Cell(outbox.root / picture if picture else None, "" if axes else f"seed {request.seed}")
+        Cell(outbox.root / picture if picture else None, "" if axes else _label(request))
         for request, picture in images
     ]
     outbox.publish_sheet(file, cells, axes, min(side, LARGEST_PICTURE), text, go_on)
+
+
+def _label(request: ImageRequest) -> str:
+    """What differs among the images of an entry without a sweep."""
+    if request.variation_strength:
+        return f"variation {request.variation_seed}"
+    return f"seed {request.seed}"

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from picowatch.ledger.database import Database
 from picowatch.ledger.rows import RequestedEntry, folded
 from picowatch.recipe.fields import SEEDS
+from picowatch.recipe.recipe import variation_seed_of
 from picowatch.recipe.request import ImageRequest
 from picowatch.save import Save, Stamp
 
@@ -151,7 +152,9 @@ class EarlierDraws:
 
     def __init__(self, sql: sqlite3.Connection, recipe: str) -> None:
         self._draws = sql.execute(
-            """SELECT digest, json_extract(request, '$.seed') AS seed, entry_index, image_index
+            """SELECT digest, json_extract(request, '$.seed') AS seed,
+                      json_extract(request, '$.variation_seed') AS variation_seed,
+                      entry_index, image_index
                FROM images WHERE recipe = ? ORDER BY id DESC""",
             (recipe,),
         ).fetchall()
@@ -159,11 +162,15 @@ class EarlierDraws:
     def requests(self, entry: RequestedEntry, entry_index: int) -> Sequence[ImageRequest] | None:
         """The entry's images as they were drawn, if one of them was rendered; else None.
 
-        Image i has seed+i, but a sweep's images all have the first seed, so both are tried.
+        Image i has seed+i, but a sweep's images all have the first seed, so both are tried. If a
+        variation seed was drawn, either of the two is it.
         """
         for draw in sorted(self._draws, key=lambda draw: draw["entry_index"] != entry_index):
-            first = (draw["seed"] - draw["image_index"]) % SEEDS
-            for seed in dict.fromkeys((first, draw["seed"])):
+            drawn = [draw["seed"]]
+            if draw["variation_seed"] is not None:
+                drawn.append(variation_seed_of(draw["variation_seed"]))
+            firsts = [(seed - draw["image_index"]) % SEEDS for seed in drawn]
+            for seed in dict.fromkeys((*firsts, *drawn)):
                 requests = entry.requests(seed)
                 digests = {request.digest for request in requests}
                 if draw["digest"] in digests:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping
 
-from picowatch.recipe.fields import HIRES_PARTS, PROMPTS, ROWS, SIZE
+from picowatch.recipe.fields import HIRES_PARTS, NOISE_NAMES, PROMPTS, ROWS, SIZE
 from picowatch.recipe.messages.problems import harmless
 from picowatch.recipe.read.plain import number, plain_number
 from picowatch.recipe.request import ImageRequest, recipe_values
@@ -18,6 +18,7 @@ _OWN_WORDS = {
     *PREDICTIONS,
     *UPSCALERS,
     *HIRES_PARTS,
+    *NOISE_NAMES,
     *(AUTOMATIC, "baked", "none", "crop", "fit", "stretch"),
 }
 

@@ -47,6 +47,9 @@ _FLOW_LACKS = {
     "clip_skip": "its text encoders are read where it was trained to",
     "cfg_rescale": "it is for Stable Diffusion with a high cfg_scale",
     "prediction": "it predicts the flow from noise to picture",
+    "variation_strength": "its noise is drawn by its pipeline",
+    "ensd": "its noise is drawn by its pipeline",
+    "tiling": "its transformer does not draw with convolutions",
 }
 _NO_PICTURES = dict.fromkeys(("image", "mask", "hires"), _NO_SECOND_PASS)
 

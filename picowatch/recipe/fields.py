@@ -48,7 +48,8 @@ class Row:
     """What the table says of a field beside its name, type, limits and default.
 
     `changes_pixels`: the field is part of an image's identity. `batch`: whether images that differ
-    in it may share a batch. `needs` is the field without which this one changes nothing.
+    in it may share a batch. `needs` is the field without which this one changes nothing. A default
+    that is empty, 0 or false is left out of digests and metadata; `left_out`: this one is, too.
     `no_sweep` says why no sweep can vary it. `wanted` are the values in the words of an error,
     `takes_text` and `default_text` in those of the docs, where the type does not say it.
     """
@@ -58,6 +59,7 @@ class Row:
     changes_pixels: bool = True
     batch: Literal["same", "may differ"] = "same"
     needs: str = ""
+    left_out: bool = False
     no_sweep: str = ""
     a1111: A1111 | None = None
     wanted: str = ""
@@ -81,8 +83,12 @@ ScheduleType = Literal[
     "align_your_steps",
 ]
 Prediction = Literal["", "epsilon", "v", "v_zero_snr"]
+NoiseSource = Literal["cpu", "nvidia"]
 Loras = tuple[tuple[str, float], ...]
 ZERO_SNR: Prediction = "v_zero_snr"
+NVIDIA: NoiseSource = "nvidia"
+# A1111's word for it, and stable-diffusion.cpp's.
+NOISE_NAMES: dict[str, NoiseSource] = {"cpu": "cpu", NVIDIA: NVIDIA, "nv": NVIDIA, "cuda": NVIDIA}
 _DENOISING_STRENGTH = A1111("Denoising strength", plain_number, ("strength",))
 
 
@@ -251,6 +257,53 @@ class ImageFields:
             wanted=f"a whole number from 0 to {MAX_SEED}, random, or a list like [1, 2, 3]",
         ),
     ] = RANDOM
+    noise: Annotated[
+        NoiseSource,
+        Row(
+            "Whose random numbers a seed stands for: torch's on a CPU, or its on an NVIDIA GPU, "
+            "which A1111 uses there by default. Neither needs a GPU.",
+            aliases=("rng",),
+            batch="may differ",
+            left_out=True,
+            a1111=A1111("RNG", lambda noise: "NV" if noise == NVIDIA else ""),
+        ),
+    ] = "cpu"
+    # None is random, too: what is off stays out of digests.
+    variation_seed: Annotated[
+        Seed | None,
+        Row(
+            "The seed whose noise is mixed in. random (or -1) draws one.",
+            aliases=("subseed",),
+            batch="may differ",
+            needs="variation_strength",
+            a1111=A1111("Variation seed", lambda seed: "" if seed is None else str(seed)),
+            wanted=f"a whole number from 0 to {MAX_SEED}, or random",
+            takes_text=f"0–{MAX_SEED} or `random`",
+            default_text="random",
+        ),
+    ] = None
+    variation_strength: Annotated[
+        Share,
+        Row(
+            "How far the noise goes from the seed's to the variation seed's. Above 0, image i of "
+            "count uses variation_seed+i, and all use the same seed.",
+            aliases=("subseed_strength",),
+            batch="may differ",
+            a1111=A1111(
+                "Variation seed strength", lambda share: plain_number(share) if share else ""
+            ),
+        ),
+    ] = 0.0
+    ensd: Annotated[
+        Seed,
+        Row(
+            'A1111\'s "Eta noise seed delta": the noise that samplers add in their steps comes '
+            "from seed+ensd.",
+            aliases=("eta_noise_seed_delta",),
+            batch="may differ",
+            a1111=A1111("ENSD", lambda delta: str(delta or "")),
+        ),
+    ] = 0
     clip_skip: Annotated[
         int,
         Field(ge=1, le=4),
@@ -318,6 +371,13 @@ class ImageFields:
             default_text="off",
         ),
     ] = None
+    tiling: Annotated[
+        bool,
+        Row(
+            "true: the picture repeats without seams, beside and below itself.",
+            a1111=A1111("Tiling", lambda on: "True" if on else ""),
+        ),
+    ] = False
     shrink_to_fit: Annotated[
         bool,
         Row(

@@ -17,6 +17,7 @@ from picowatch.recipe.fields import (
     Axis,
     ImageFields,
     RecipeFields,
+    Row,
     default_of,
 )
 from picowatch.recipe.inventory import Checkpoint, Inventory
@@ -113,13 +114,20 @@ class Recipe(RecipeFields):
     @property
     def wants_random_seed(self) -> bool:
         """Whether a seed has to be drawn before its images can be rendered."""
-        return self.seed == RANDOM
+        return self.seed == RANDOM or any(
+            variant.variation_strength and variant.variation_seed is None
+            for variant in self.variants
+        )
 
     @property
     def image_count(self) -> int:
         """How many images the entry requests."""
-        seeds = len(self.seed) if isinstance(self.seed, tuple) else self.count
-        return seeds * len(self.variants)
+        return self._seed_count * len(self.variants)
+
+    @property
+    def _seed_count(self) -> int:
+        """How many images each combination of a sweep makes."""
+        return len(self.seed) if isinstance(self.seed, tuple) else self.count
 
     @property
     def characters(self) -> int:
@@ -196,9 +204,13 @@ class Recipe(RecipeFields):
 
     def _values(self) -> dict[str, object]:
         """What counts for the identity; what is off does not, so that new fields change none."""
-        off = {name for name in ROWS if not default_of(name) and not getattr(self, name)}
+        off = {name for name, row in ROWS.items() if self._is_off(name, row)}
         off |= set(PICTURES) if self._is_dropped else set()
         return self.model_dump(mode="json", exclude={"priority", "sweep"} | off)
+
+    def _is_off(self, name: str, row: Row) -> bool:
+        value, default = getattr(self, name), default_of(name)
+        return value == default if row.left_out else not value and not default
 
     def _named(self) -> list[tuple[str, str]]:
         """Kind and name of the files beside the first variant's checkpoint and VAE."""
@@ -214,18 +226,20 @@ class Recipe(RecipeFields):
     ) -> list[ImageRequest]:
         """One request an image: image i has seed+i (wrapping), or the list's i-th seed.
 
-        A sweep makes all its combinations with the first seed, then with the next.
+        With a variation strength it has variation_seed+i, and seed, as in A1111. A sweep makes all
+        its combinations with the first seed, then with the next.
 
-        `drawn_seed` is what was drawn for a random seed, and is not looked at otherwise. `go_on`
+        `drawn_seed` is what was drawn for random seeds, and is not looked at otherwise. `go_on`
         is called between two requests, which may take long; what it raises ends it. Raises
         RecipeInvalid if wildcards happen to make a prompt that cannot be used.
         """
         variants = [(variant, variant._prompts()) for variant in self.variants]
         requests = []
-        for seed in self._seeds(drawn_seed):
+        for index in range(self._seed_count):
             for variant, prompts in variants:
                 go_on()
-                requests.append(variant._request(seed, prompts, hash_of))
+                seeds = variant._seeds(index, drawn_seed)
+                requests.append(variant._request(seeds, prompts, hash_of))
         return requests
 
     def refused_embeddings(self) -> list[str]:
@@ -240,17 +254,27 @@ class Recipe(RecipeFields):
     def _vae_hash(self, hash_of: HashOf) -> str:
         return "" if self.vae == BAKED else hash_of("vae", self.vae)
 
-    def _seeds(self, drawn_seed: int | None) -> list[int]:
+    def _seeds(self, index: int, drawn_seed: int | None) -> tuple[int, int | None]:
+        """The seed and the variation seed of image `index` of this combination."""
+        varies = bool(self.variation_strength)
         if isinstance(self.seed, tuple):
-            return list(self.seed)
-        first = self.seed if isinstance(self.seed, int) else drawn_seed
-        if first is None:
-            raise ValueError("a recipe with a random seed needs the seed that was drawn")
-        return [(first + image) % SEEDS for image in range(self.count)]
+            seed = self.seed[index]
+        else:
+            first = _drawn(drawn_seed) if self.seed == RANDOM else self.seed
+            seed = (first if varies else first + index) % SEEDS
+        if not varies:
+            return seed, None
+        variation = self.variation_seed
+        if variation is None:
+            variation = variation_seed_of(_drawn(drawn_seed))
+        return seed, (variation + index) % SEEDS
 
-    def _request(self, seed: int, prompts: Prompts, hash_of: HashOf) -> ImageRequest:
+    def _request(
+        self, seeds: tuple[int, int | None], prompts: Prompts, hash_of: HashOf
+    ) -> ImageRequest:
         if self.width is None or self.height is None:
             raise ValueError("a recipe without a size has not been resolved")
+        seed, variation_seed = seeds
         try:
             drawn = prompts.drawn(seed)
         except PromptFailed as error:
@@ -263,6 +287,7 @@ class Recipe(RecipeFields):
             "prompt": drawn.prompt,
             "negative_prompt": drawn.negative_prompt,
             "seed": seed,
+            "variation_seed": variation_seed,
             "loras": tuple(LoraUse(n, hash_of("lora", n), weight) for n, weight in drawn.loras),
         }
         return ImageRequest(
@@ -279,6 +304,20 @@ class Recipe(RecipeFields):
 
 PICTURES = ("image", "mask")
 _IMAGE_FIELDS = tuple(field.name for field in fields(ImageFields))
+
+
+def variation_seed_of(drawn_seed: int) -> int:
+    """A random variation seed: as far as can be from a random seed, which is what was drawn.
+
+    Its own inverse.
+    """
+    return (drawn_seed + SEEDS // 2) % SEEDS
+
+
+def _drawn(seed: int | None) -> int:
+    if seed is None:
+        raise ValueError("a recipe with a random seed needs the seed that was drawn")
+    return seed
 
 
 def _changes(first: dict[str, object], other: dict[str, object]) -> dict[str, object]:

@@ -149,12 +149,14 @@ def _plain(value: Any) -> Any:
     return asdict(value) if isinstance(value, Hires) else value
 
 
+def _off(name: str, default: Any) -> Any:
+    """The value at which a field is off; a field that is added with one keeps all digests."""
+    left_out = name in ROWS and ROWS[name].left_out
+    return _NOT_OFF if default is MISSING or (default and not left_out) else default
+
+
 _NOT_OFF = object()
-# Every field, and the default at which it is off; a field that is added so keeps all digests.
-_OFF = {
-    field.name: _NOT_OFF if field.default is MISSING or field.default else field.default
-    for field in fields(ImageRequest)
-}
+_OFF = {field.name: _off(field.name, field.default) for field in fields(ImageRequest)}
 _FLOATS = [name for name, kind in get_type_hints(ImageRequest).items() if kind is float]
 _SAME_IN_BATCH = [name for name, row in ROWS.items() if row.changes_pixels and row.batch == "same"]
 _ALWAYS = {

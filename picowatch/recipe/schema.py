@@ -11,7 +11,7 @@ language server of VS Code and Neovim knows no later one
 import re
 from collections.abc import Iterable, Sequence
 from itertools import combinations
-from typing import Any
+from typing import Any, get_args
 
 from picowatch.recipe.fields import (
     BAKED,
@@ -21,12 +21,14 @@ from picowatch.recipe.fields import (
     HIRES_PREFIX,
     MAX_SEED,
     NO_SWEEP,
+    NOISE_NAMES,
     PICTURE,
     PROMPTS,
     RANDOM,
     ROWS,
     SHORTHANDS,
     SIZE,
+    NoiseSource,
     Row,
     json_schemas,
 )
@@ -166,6 +168,11 @@ def _forms(inventory: Inventory | None) -> dict[str, Schema]:
         "vae": _installed(vaes, "none", "automatic"),
         "loras": _loras(),
         "seed": _seed(),
+        "noise": {
+            "type": "string",
+            "anyOf": [{"enum": list(get_args(NoiseSource))}, _text(one_of(NOISE_NAMES))],
+        },
+        "variation_seed": {"anyOf": _one_seed()},
         "image": _PATH,
         "mask": _PATH,
         "hires": _hires(),
@@ -248,8 +255,13 @@ def _loras() -> Schema:
 def _seed() -> Schema:
     one = {"type": "integer", "minimum": 0, "maximum": MAX_SEED}
     several = {"type": "array", "items": {"anyOf": [one, _text(_SEED)]}, "minItems": 1}
-    random = _text(rf"{one_of([RANDOM])}|[-−]1|{_SEED}")
-    return {"anyOf": [{"const": RANDOM}, {**one, "minimum": -1}, random, several]}
+    return {"anyOf": [*_one_seed(), several]}
+
+
+def _one_seed() -> list[Schema]:
+    """A number, or one that is drawn."""
+    number = {"type": "integer", "minimum": -1, "maximum": MAX_SEED}
+    return [{"const": RANDOM}, number, _text(rf"{one_of([RANDOM])}|[-−]1|{_SEED}")]
 
 
 def _hires() -> Schema:

@@ -80,6 +80,10 @@ MASKS = st.fixed_dictionaries(
 HIRES = st.builds(
     Hires, st.floats(1, 2), st.integers(0, 150), STRENGTHS, st.sampled_from(UPSCALERS)
 )
+SEEDS = st.integers(0, 2**32 - 1)
+VARIATIONS = st.fixed_dictionaries(
+    {"variation_seed": SEEDS, "variation_strength": STRENGTHS.filter(bool)}
+)
 NAMES = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1)
 HASHES = st.text("0123456789abcdef", min_size=64, max_size=64)
 SIDES = st.integers(8, 256).map(lambda eighths: eighths * 8)
@@ -112,7 +116,11 @@ def image_requests(
         cfg_rescale=draw(st.just(0.0) | STRENGTHS),
         width=draw(SIDES),
         height=draw(SIDES),
-        seed=draw(st.integers(0, 2**32 - 1)),
+        seed=draw(SEEDS),
+        noise=draw(st.sampled_from(["cpu", "nvidia"])),
+        **draw(NO_PICTURES | VARIATIONS),
+        ensd=draw(st.just(0) | SEEDS),
+        tiling=draw(st.booleans()),
         clip_skip=draw(st.integers(1, 4)),
         exact=draw(st.booleans()),
         loras=draw(LORAS),

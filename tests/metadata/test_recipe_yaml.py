@@ -16,7 +16,8 @@ DEFAULTS = DefaultsFile(
     b"negative_prompt: x\nvae: baked\nclip_skip: 3\ncount: 2\nexact: true\nschedule_type: beta\n"
     b"loras: {add_detail: 1}\nimage: x.png\nstrength: 0.1\nresize: fit\nmask: y.png\nmask_blur: 1\n"
     b"mask_invert: true\nhires: {scale: 3, steps: 9}\nshrink_to_fit: true\n"
-    b"prediction: v_zero_snr\nsweep: {steps: [1, 2]}\n",
+    b"prediction: v_zero_snr\nsweep: {steps: [1, 2]}\nnoise: nvidia\nvariation_seed: 3\n"
+    b"variation_strength: 0.5\nensd: 9\ntiling: true\n",
 )
 
 
@@ -39,9 +40,13 @@ def test_it_reads_like_a_recipe_somebody_wrote() -> None:
         "guidance: 0\n"
         "size: 512x768\n"
         "seed: 42\n"
+        "noise: cpu\n"
+        "variation_strength: 0\n"
+        "ensd: 0\n"
         "clip_skip: 1\n"
         "image: none\n"
         "hires: false\n"
+        "tiling: false\n"
         "shrink_to_fit: false\n"
         "exact: false\n"
         "loras: {}\n"
@@ -120,6 +125,7 @@ def test_start_images_loras_and_hires_are_restored() -> None:
         "mask_invert: true\n"
         "hires: {scale: 1.5, steps: 0, denoising_strength: 1.0e-07, upscaler: Latent "
         "(nearest-exact)}\n"
+        "tiling: false\n"
         "shrink_to_fit: true\n"
         "exact: false\n"
         "loras: {'style/it''s': -1}\n"

@@ -20,8 +20,8 @@ from picowatch.engine.pipelines.preview import FlowPreview
 from picowatch.engine.pipelines.samplers import scheduler_for
 from picowatch.engine.unet.canvas import Canvas, read_canvas
 from picowatch.engine.unet.draw import of_one_colour
-from picowatch.engine.unet.latents import generators_for
 from picowatch.engine.unet.loras import Loras
+from picowatch.engine.unet.noise import generators_for, numbers_of
 from picowatch.errors import EngineStopped, RenderFailed
 from picowatch.recipe.families import EULER
 from picowatch.recipe.prompts.grammar import plain_prompt, without_weights
@@ -195,7 +195,7 @@ class LoadedPipeline:
     ) -> list[Picture]:
         """The pictures that go through the transformer together, in one or two passes."""
         first = requests[0]
-        generators = generators_for([request.seed for request in requests])
+        generators = generators_for(requests)
         size = (first.width, first.height)
         canvases = _canvases(requests, job, *size)
         start = _start_of(canvases, first.denoising_strength) if first.image else None
@@ -237,7 +237,7 @@ class LoadedPipeline:
             return {}
 
         phases: dict[str, float] = {}
-        with timed(phases, "all"):
+        with timed(phases, "all"), numbers_of(generators):
             images = self._pipeline(kind, request.sampler)(
                 **conditions,
                 **inputs,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from itertools import count
+from typing import Any
 
 import torch
 
@@ -13,6 +14,7 @@ from picowatch.engine.models.loaded import Loaded
 from picowatch.engine.protocol import OnStep
 from picowatch.engine.unet.draw import Drawing
 from picowatch.engine.unet.parallel import draw_parts, equal_parts
+from picowatch.engine.unet.tiling import seamless
 from picowatch.recipe.request import ImageRequest
 
 
@@ -26,7 +28,9 @@ def draw_batch(
     """
     job.previewer.follow(loaded.vae, loaded.family)
     groups = _groups(batch, loaded, alone=job.alone)
-    unets = BatchUnets(compiled, loaded, eager=job.eager or not loaded.can_be_compiled)
+    repeats = batch[0].tiling
+    # A compiled UNet has the edges that it was compiled with.
+    unets = BatchUnets(compiled, loaded, eager=job.eager or repeats or not loaded.can_be_compiled)
     drawing = Drawing(
         loaded,
         job.device,
@@ -38,12 +42,18 @@ def draw_batch(
         job.previewer,
     )
     finished: dict[int, tuple[Picture, int, int]] = {}
-    for (chunks, _), indexes in groups.items():
-        pictures = _draw(drawing, [batch[index] for index in indexes], chunks)
-        for index, picture in zip(indexes, pictures, strict=True):
-            finished[index] = picture, chunks, len(indexes)
+    with seamless(_repeating(loaded) if repeats else ()):
+        for (chunks, _), indexes in groups.items():
+            pictures = _draw(drawing, [batch[index] for index in indexes], chunks)
+            for index, picture in zip(indexes, pictures, strict=True):
+                finished[index] = picture, chunks, len(indexes)
     unets.consider(job.timings["denoise"], job.waiting / len(batch))
     return [Drawn(*drawn, compiled=unets.all_compiled) for _, drawn in sorted(finished.items())]
+
+
+def _repeating(loaded: Loaded) -> list[Any]:
+    """What draws pictures that repeat; a VAE with tiles of its own must not: `tiling.wrapped`."""
+    return [loaded.unet] if loaded.vae.use_tiling else [loaded.unet, loaded.vae]
 
 
 def _draw(drawing: Drawing, requests: Sequence[ImageRequest], chunks: int) -> list[Picture]:

@@ -10,6 +10,7 @@ import torch
 from picowatch.engine.previewer import Previewer
 from picowatch.engine.unet.conditions import Conditions, ConditionSchedule, Encoded
 from picowatch.engine.unet.latents import LATENT_FACTOR
+from picowatch.engine.unet.noise import numbers_of
 from picowatch.engine.unet.samplers import PreparedSampler
 from picowatch.errors import EngineStopped
 from picowatch.recipe.request import ImageRequest
@@ -160,7 +161,8 @@ def denoise(
         if guide.seen is not None:
             scaled = torch.cat([scaled, guide.seen], dim=1)
         predicted = _guided(unet, scaled, given, conditions, request)
-        latents = scheduler.step(predicted, timestep, latents, **drawn).prev_sample
+        with numbers_of(generators):
+            latents = scheduler.step(predicted, timestep, latents, **drawn).prev_sample
         if guide.redrawn is not None and sampler.at_full_step():
             kept = _kept(guide, sampler, done)
             latents = guide.redrawn * latents + (1 - guide.redrawn) * kept

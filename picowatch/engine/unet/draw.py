@@ -16,7 +16,8 @@ from picowatch.engine.unet import latents as vaes
 from picowatch.engine.unet.canvas import Bytes, Canvas, read_canvas
 from picowatch.engine.unet.conditions import ConditionSchedule
 from picowatch.engine.unet.denoise import Guide, Shape, Unet, denoise
-from picowatch.engine.unet.latents import LATENT_FACTOR, generators_for, initial_noise, upscale
+from picowatch.engine.unet.latents import LATENT_FACTOR, upscale
+from picowatch.engine.unet.noise import noise_of
 from picowatch.engine.unet.samplers import PreparedSampler, build_sampler
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import ImageRequest
@@ -50,22 +51,26 @@ class Drawing:
         """The pictures of images that go through the UNet together."""
         first = requests[0]
         with timed(self.timings, "denoise"):
-            generators = generators_for([request.seed for request in requests])
             latents: torch.Tensor | None = None
             for one, schedule in zip(self._passes(first), schedules, strict=True):
                 canvases = self._canvases(requests, one)
                 if latents is not None:
                     assert first.hires is not None
                     latents = upscale(
-                        self.loaded.vae, latents, first.hires.upscaler, one.width, one.height
+                        self.loaded.vae,
+                        latents,
+                        first.hires.upscaler,
+                        one.width,
+                        one.height,
+                        repeats=self._repeats(first),
                     )
-                latents = self._run(one, first, canvases, latents, schedule, generators)
+                latents = self._run(one, requests, canvases, latents, schedule)
             assert latents is not None
             # CUDA works asynchronously; without this the UNet's time would count as the decoder's.
             latents = latents.cpu().to(self.device)
         with timed(self.timings, "decode"):
             return [
-                self._decoded(latent, canvas)
+                self._decoded(latent, canvas, repeats=self._repeats(first))
                 for latent, canvas in zip(latents, canvases, strict=True)
             ]
 
@@ -97,15 +102,15 @@ class Drawing:
     def _run(
         self,
         one: _Pass,
-        request: ImageRequest,
+        requests: Sequence[ImageRequest],
         canvases: Sequence[Canvas | None],
         before: torch.Tensor | None,
         schedule: ConditionSchedule,
-        generators: Sequence[torch.Generator],
     ) -> torch.Tensor:
         """One pass from pure noise, from the start images or from the latents of the last pass."""
-        sampler = one.sampler
-        noise = initial_noise(generators, one.width, one.height).to(self.device)
+        sampler, request = one.sampler, requests[0]
+        noise, generators = noise_of(requests, one.width, one.height)
+        noise = noise.to(self.device)
         start = self._start_latents(canvases)
         guide = self._guide(canvases, start, noise)
         begin = before if before is not None else _visible(start, request)
@@ -116,7 +121,7 @@ class Drawing:
         else:
             return begin
         without_negative = request.cfg_scale == 1 or self.loaded.embeds_guidance
-        rows = len(generators) * (1 if without_negative else 2)
+        rows = len(requests) * (1 if without_negative else 2)
         height, width = latents.shape[2:]
         shape = Shape(rows, height, width, tokens=schedule.tokens)
         return denoise(
@@ -175,9 +180,13 @@ class Drawing:
             seen = np.where(canvas.redrawn[:, :, None] > 0, seen, canvas.picture)
         return vaes.encode(self.loaded.vae, seen, self.device)
 
-    def _decoded(self, latent: torch.Tensor, canvas: Canvas | None) -> Picture:
+    def _repeats(self, request: ImageRequest) -> bool:
+        """Whether opposite edges have to be made to meet, since the VAE decodes in tiles."""
+        return request.tiling and bool(self.loaded.vae.use_tiling)
+
+    def _decoded(self, latent: torch.Tensor, canvas: Canvas | None, *, repeats: bool) -> Picture:
         """One picture. One at a time saves memory, and none depends on its neighbours."""
-        array = vaes.decode(self.loaded.vae, latent[None])
+        array = vaes.decode(self.loaded.vae, latent[None], repeats=repeats)
         empty = bool((latent == latent[:, :1, :1]).all()) or of_one_colour(array)
         if empty and not (canvas and of_one_colour(canvas.picture)):
             raise RenderFailed(

@@ -1,6 +1,6 @@
-"""Latents: from a seed's noise, from and to pixels, and enlarged."""
+"""Latents: from and to pixels, and enlarged."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,19 +10,28 @@ from PIL import Image
 from torch.nn import functional
 
 from picowatch.engine.unet.canvas import Bytes
+from picowatch.engine.unet.tiling import wrapped
 from picowatch.errors import RenderFailed
 
 _REMEDY = "Set precision: float32, or precision: bfloat16 on a newer GPU."
 
 
-def decode(vae: Any, latents: torch.Tensor) -> Bytes:
-    """One image's RGB pixels, height x width x 3; RenderFailed rather than a black picture."""
+def decode(vae: Any, latents: torch.Tensor, *, repeats: bool = False) -> Bytes:
+    """One image's RGB pixels, height x width x 3; RenderFailed rather than a black picture.
+
+    `repeats`: opposite edges meet, although the VAE decodes in tiles.
+    """
     if not bool(torch.isfinite(latents).all()):
         raise RenderFailed(
             "The picture came out as invalid numbers (NaN): the checkpoint overflowed.", _REMEDY
         )
     scaled = latents / vae.config.scaling_factor
-    decoded = _finite(vae, lambda: vae.decode(scaled.to(vae.dtype)).sample)
+
+    def sample(latents: torch.Tensor) -> torch.Tensor:
+        decoded: torch.Tensor = vae.decode(latents.to(vae.dtype)).sample
+        return decoded
+
+    decoded = _finite(vae, lambda: wrapped(scaled, sample) if repeats else sample(scaled))
     pixels = ((decoded + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
     array: Bytes = pixels[0].permute(1, 2, 0).contiguous().cpu().numpy()
     return array
@@ -63,18 +72,6 @@ def _finite(vae: Any, compute: Callable[[], torch.Tensor]) -> torch.Tensor:
 LATENT_CHANNELS = 4
 LATENT_FACTOR = 8
 
-
-def generators_for(seeds: Sequence[int]) -> list[torch.Generator]:
-    """One generator for each image."""
-    return [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-
-
-def initial_noise(generators: Sequence[torch.Generator], width: int, height: int) -> torch.Tensor:
-    """What each image starts from: the first numbers of its generator."""
-    shape = (1, LATENT_CHANNELS, height // LATENT_FACTOR, width // LATENT_FACTOR)
-    return torch.cat([torch.randn(shape, generator=generator) for generator in generators])
-
-
 # A1111's names (modules/shared_items.py, latent_upscale_modes).
 _LATENT: dict[str, dict[str, Any]] = {
     "Latent": {"mode": "bilinear"},
@@ -87,7 +84,13 @@ _PIXELS = {"Lanczos": Image.Resampling.LANCZOS, "Nearest": Image.Resampling.NEAR
 
 
 def upscale(
-    vae: Any, latents: torch.Tensor, upscaler: str, width: int, height: int
+    vae: Any,
+    latents: torch.Tensor,
+    upscaler: str,
+    width: int,
+    height: int,
+    *,
+    repeats: bool = False,
 ) -> torch.Tensor:
     """The images' latents for width x height pixels.
 
@@ -100,14 +103,12 @@ def upscale(
     if upscaler not in _PIXELS:
         raise RenderFailed(f"The engine has no upscaler {upscaler!r}.")
     resample = _PIXELS[upscaler]
-    return _each(
-        latents,
-        lambda latent: encode(
-            vae,
-            np.asarray(Image.fromarray(decode(vae, latent)).resize((width, height), resample)),
-            latents.device,
-        ),
-    )
+
+    def enlarged(latent: torch.Tensor) -> torch.Tensor:
+        picture = Image.fromarray(decode(vae, latent, repeats=repeats))
+        return encode(vae, np.asarray(picture.resize((width, height), resample)), latents.device)
+
+    return _each(latents, enlarged)
 
 
 def _each(latents: torch.Tensor, change: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:

@@ -23,6 +23,7 @@ from torch.utils.hooks import RemovableHandle
 from picowatch.catalog.lora_keys import Role, layer_of
 from picowatch.catalog.lora_layers import Adapted, LayerId, Part, adapted
 from picowatch.engine.models.model_files import unchanged
+from picowatch.engine.unet.tiling import padded
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import LoraUse
 
@@ -55,14 +56,15 @@ class Layer:
     def added(self, module: nn.Module, x: torch.Tensor) -> torch.Tensor:
         """scale * up(down(x)) for a linear layer or a convolution.
 
-        A convolution's strides and padding belong to its kernel, which is `down`'s, or `mid`'s if a
+        A convolution's stride and padding belong to its kernel, which is `down`'s, or `mid`'s if a
         LyCORIS file has it separately.
         """
         down, up = self.down.to(x.dtype), self.up.to(x.dtype)
         if isinstance(module, nn.Conv2d):
+            x, padding = padded(module, x)
             spatial: Any = {
                 "stride": module.stride,
-                "padding": module.padding,
+                "padding": padding,
                 "dilation": module.dilation,
             }
             if self.mid is None:

@@ -7,6 +7,8 @@ it for float32 by itself only for most convolutions.
 import torch
 from torch import nn
 
+from picowatch.engine.unet.tiling import padded
+
 
 def onednn_is_faster(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether it is installed, and torch would use MKL; in bfloat16 torch uses oneDNN anyway."""
@@ -37,11 +39,12 @@ class _Linear(nn.Linear):
 
 class _Conv2d(nn.Conv2d):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x, padding = padded(self, x)
         result: torch.Tensor = torch.ops.mkldnn._convolution_pointwise(
             x,
             self.weight,
             self.bias,
-            self.padding,
+            padding,
             self.stride,
             self.dilation,
             self.groups,

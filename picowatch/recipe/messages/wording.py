@@ -73,7 +73,7 @@ def wanted_for(field: str) -> str:
         return listed(schema["enum"], "or")
     words = kind.get(schema.get("type", ""), TEXT)
     if "minimum" in schema and "maximum" in schema:
-        words += f" from {schema['minimum']:g} to {schema['maximum']:g}"
+        words += f" from {schema['minimum']:.10g} to {schema['maximum']:.10g}"
     return words
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 
-from picowatch.recipe.fields import HIRES_PARTS, MAX_SEED, PROMPTS, ROWS, SIZE, Row
+from picowatch.recipe.fields import HIRES_PARTS, MAX_SEED, NOISE_NAMES, PROMPTS, ROWS, SIZE, Row
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.wording import MAX_WARNINGS, left_out
 from picowatch.recipe.prompts.editing import edits_in, parse_edits
@@ -81,7 +81,6 @@ _INFORMATION = {
     "hashes",
     "lora hashes",
     "ti hashes",
-    "rng",
     "user",
     "created date",
     "civitai resources",
@@ -334,7 +333,9 @@ class _Values:
                 "the VAE TAESD is not part of picowatch; the checkpoint's own is used instead."
             )
             return
-        if field == "seed":
+        if field == "noise" and str(written.value).casefold() not in NOISE_NAMES:
+            return  # "GPU" is any maker's
+        if field in ("seed", "variation_seed"):
             seed, warning = seed_of_32_bits(str(written.value))
             written = replace(written, value=seed)
             if warning:

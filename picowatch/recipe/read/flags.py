@@ -35,8 +35,7 @@ _FACTORS = ("batch_size", "n_iter", "n_samples")
 # Their other flags: what a recipe cannot say is left out with a warning, unless it is switched
 # off; where they put and show their files means nothing here.
 _THEIRS_ALONE = {
-    *("styles", "subseed", "subseed_strength", "seed_resize_from_h", "seed_resize_from_w"),
-    *("restore_faces", "tiling"),
+    *("styles", "seed_resize_from_h", "seed_resize_from_w", "restore_faces"),
     *("ddim_eta", "fixed_code", "laion400m", "config"),
 }
 _OFF = {"false", "0", "0.0", "-1"}

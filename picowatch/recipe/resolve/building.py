@@ -1,8 +1,8 @@
 """A recipe from one layer of written values: everything looked up, checked and decided."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -16,7 +16,6 @@ from picowatch.recipe.fields import (
     NUMBERS,
     PICTURE,
     PROMPTS,
-    RANDOM,
     ROWS,
     SWITCHES,
     ZERO_SNR,
@@ -44,7 +43,7 @@ from picowatch.recipe.resolve.families import (
 )
 from picowatch.recipe.resolve.hires import PIXEL_UPSCALERS, find_upscaler
 from picowatch.recipe.resolve.installed import MODULE, NotInstalled, find_checkpoint, find_vae
-from picowatch.recipe.resolve.layers import names_none, text_of
+from picowatch.recipe.resolve.layers import names_none, seed_in, text_of
 from picowatch.recipe.resolve.loras import read_loras
 from picowatch.recipe.resolve.start_image import named, picture_sides, read_path
 from picowatch.recipe.samplers import (
@@ -59,7 +58,6 @@ from picowatch.recipe.samplers import (
 from picowatch.recipe.written import Layer, Position, Written
 
 _ONE_SEED = f"a whole number from 0 to {MAX_SEED}"
-_RANDOM_WORDS = {"random", "-1", "\N{MINUS SIGN}1"}
 
 
 class RecipeBuilder:
@@ -100,6 +98,7 @@ class RecipeBuilder:
         values["loras"] = loras
         values |= self._pictures(layer, checkpoint)
         values |= self._picture_size(layer, values, checkpoint)
+        values |= _idle(values)
         values |= {"checkpoint": checkpoint.name, "vae": self._vae(layer)}
         try:
             recipe = Recipe.model_validate(values)
@@ -149,14 +148,14 @@ class RecipeBuilder:
                     "Remove count.",
                 )
         else:
-            seed = _seed(written)
+            seed = seed_in(written)
             if seed is None:
                 self._problems.add(written.error_position, wrong_value("seed", written))
         if seed is not None:
             layer["seed"] = replace(written, value=seed)
 
     def _seed_list(self, written: Written) -> tuple[object, ...] | None:
-        seeds = tuple(map(_seed, written.parts))
+        seeds = tuple(map(seed_in, written.parts))
         for part, seed in zip(written.parts, seeds, strict=True):
             if not isinstance(seed, int):
                 self._problems.add(part.position, wrong_value("seed", part, _ONE_SEED))
@@ -231,7 +230,7 @@ class RecipeBuilder:
         return BAKED
 
     def _pictures(self, layer: Layer, checkpoint: Checkpoint) -> dict[str, object]:
-        """Start image, mask and hires. What says nothing without them gets its default."""
+        """Start image, mask and hires."""
         image, mask = (
             read_path(field, layer, self._named_pictures, self._problems)
             for field in ("image", "mask")
@@ -239,8 +238,7 @@ class RecipeBuilder:
         hires = bool(layer["hires"].value) if "hires" in layer else False
         values: dict[str, object] = {"image": image, "mask": mask if image else ""}
         values["hires"] = self._hires(layer, not image, checkpoint) if hires else None
-        idle = [name for name, row in ROWS.items() if row.needs and not values[row.needs]]
-        return values | {name: default_of(name) for name in idle}
+        return values
 
     def _picture_size(
         self, layer: Layer, values: dict[str, Any], checkpoint: Checkpoint
@@ -424,6 +422,15 @@ class RecipeBuilder:
             self._problems.add(written.error_position, message)
 
 
+def _idle(values: Mapping[str, object]) -> dict[str, object]:
+    """The defaults of fields that change nothing, because what they need is not there."""
+    return {
+        name: default_of(name)
+        for name, row in ROWS.items()
+        if row.needs and not values.get(row.needs)
+    }
+
+
 def _no_prompt(position: Position) -> str:
     if position.source.name.lower().endswith(".txt"):
         return "a prompt is missing. Write it before the flags."
@@ -465,16 +472,3 @@ def _read_numbers(layer: Layer) -> None:
             value = TRUE_OR_FALSE.get(text.casefold())
         if value is not None:
             layer[field] = replace(written, value=value)
-
-
-def _seed(written: Written) -> int | Literal["random"] | None:
-    value = written.value
-    if isinstance(value, str):
-        if value.strip().casefold() in _RANDOM_WORDS:
-            return RANDOM
-        value = number(value.strip())
-    if isinstance(value, bool) or not isinstance(value, int):
-        return None
-    if value == -1:
-        return RANDOM
-    return value if 0 <= value <= MAX_SEED else None

@@ -19,7 +19,7 @@ from picowatch.recipe.resolve.edits import edit_warnings
 from picowatch.recipe.resolve.families import family_warnings
 from picowatch.recipe.resolve.layers import merged, names_none, normalised
 from picowatch.recipe.resolve.patterns import read_patterns, wants_one_sheet
-from picowatch.recipe.resolve.start_image import idle_fields, read_path
+from picowatch.recipe.resolve.start_image import NEEDED, idle_fields, read_path
 from picowatch.recipe.resolve.sweep import WrittenAxis, combinations, read_axes
 from picowatch.recipe.written import Entry, Layer, Written
 
@@ -219,4 +219,4 @@ def _idle(own: Layer, found: Sequence[Recipe]) -> list[str]:
 
 def _present(found: Sequence[Recipe]) -> dict[str, bool]:
     """Which of the fields that others need any combination has."""
-    return {n: any(getattr(recipe, n) for recipe in found) for n in ("image", "mask", "hires")}
+    return {n: any(getattr(recipe, n) for recipe in found) for n in NEEDED}

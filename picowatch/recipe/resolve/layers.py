@@ -7,8 +7,17 @@ and the entry itself.
 import re
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Literal
 
-from picowatch.recipe.fields import FIRST_NAME_OF, HIRES_FIELDS, PICTURE, SIZE
+from picowatch.recipe.fields import (
+    FIRST_NAME_OF,
+    HIRES_FIELDS,
+    MAX_SEED,
+    NOISE_NAMES,
+    PICTURE,
+    RANDOM,
+    SIZE,
+)
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import did_you_mean
 from picowatch.recipe.messages.wording import wrong_value
@@ -82,6 +91,8 @@ def normalised(layer: Layer, problems: Problems) -> Layer:
     _split_size(result, problems)
     _normalise_sampler(result, problems)
     _normalise_prediction(result, problems)
+    _normalise_noise(result)
+    _normalise_variation_seed(result, problems)
     split_hires(result, problems)
     return result
 
@@ -188,3 +199,40 @@ def _normalise_prediction(layer: Layer, problems: Problems) -> None:
     written = layer.pop("prediction")
     with problems.caught(written.position):
         layer["prediction"] = replace(written, value=find_prediction(text))
+
+
+def _normalise_noise(layer: Layer) -> None:
+    """In any case, and under other programs' names."""
+    written = layer.get("noise")
+    if written is not None and isinstance(written.value, str):
+        name = written.value.strip()
+        layer["noise"] = replace(written, value=NOISE_NAMES.get(name.casefold(), name))
+
+
+def _normalise_variation_seed(layer: Layer, problems: Problems) -> None:
+    """A whole number, or None for one that is drawn."""
+    written = layer.pop("variation_seed", None)
+    if written is None:
+        return
+    seed = seed_in(written)
+    if seed is None:
+        problems.add(written.error_position, wrong_value("variation_seed", written))
+    else:
+        layer["variation_seed"] = replace(written, value=None if seed == RANDOM else seed)
+
+
+def seed_in(written: Written) -> int | Literal["random"] | None:
+    """The seed that is meant; None if it is none."""
+    value = written.value
+    if isinstance(value, str):
+        if value.strip().casefold() in _RANDOM_WORDS:
+            return RANDOM
+        value = number(value.strip())
+    if isinstance(value, bool) or not isinstance(value, int):
+        return None
+    if value == -1:
+        return RANDOM
+    return value if 0 <= value <= MAX_SEED else None
+
+
+_RANDOM_WORDS = {"random", "-1", "\N{MINUS SIGN}1"}

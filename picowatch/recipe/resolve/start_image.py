@@ -8,9 +8,10 @@ from picowatch.recipe.fields import HIRES_FIELDS, MIN_SIDE, ROWS
 from picowatch.recipe.messages.problems import Problem, Problems, RecipeInvalid, shown
 from picowatch.recipe.pictures import Pictures
 from picowatch.recipe.read.decoding import FORBIDDEN, invisible
+from picowatch.recipe.read.plain import number
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve.layers import names_none, text_of
-from picowatch.recipe.written import Layer, Position
+from picowatch.recipe.written import Layer, Position, Written
 
 MAX_PATH = 500
 
@@ -21,6 +22,7 @@ _NEEDS = {
     "denoising_strength": ("image", "hires"),
     **dict.fromkeys(HIRES_FIELDS, ("hires",)),
 }
+NEEDED = frozenset(need for needs in _NEEDS.values() for need in needs)
 
 
 def read_path(field: str, layer: Layer, pictures: Pictures, problems: Problems) -> str:
@@ -108,8 +110,13 @@ def idle_fields(own: Layer, present: dict[str, bool]) -> Iterator[tuple[Position
     """
     for field, needs in _NEEDS.items():
         written = own.get(field)
-        if written is None or any(present[need] for need in needs):
+        if written is None or any(present[need] or _is_zero(own.get(need)) for need in needs):
             continue
-        if names_none(written):
-            continue
+        if names_none(written) or (field == "variation_seed" and written.value is None):
+            continue  # None is a random one, as other programs write where they use none
         yield written.name_position, field, " or ".join(needs)
+
+
+def _is_zero(written: Written | None) -> bool:
+    """Whether a strength is switched off on purpose, so that what goes with it may stay."""
+    return written is not None and number(str(written.value)) == 0

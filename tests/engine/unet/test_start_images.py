@@ -17,7 +17,6 @@ from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import RenderedImage
 from picowatch.engine.renderer import Renderer
 from picowatch.engine.unet import latents as vaes
-from picowatch.engine.unet.latents import generators_for
 from picowatch.engine.unet.samplers import build_sampler
 from picowatch.errors import RenderFailed
 from picowatch.recipe.fields import Hires
@@ -176,7 +175,7 @@ def test_img2img_gives_what_diffusers_pipeline_gives(
         image=latents,
         strength=0.6,
         negative_prompt="",
-        generator=generators_for([1]),
+        generator=[torch.Generator().manual_seed(1)],
         guidance_scale=5.0,
         num_inference_steps=8,
         output_type="np",

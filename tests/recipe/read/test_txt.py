@@ -87,15 +87,15 @@ def test_a_value_in_single_quotes_is_without_them_as_in_a1111(written: str, read
 def test_what_a1111_alone_can_do_is_left_out_with_a_warning() -> None:
     """Unless it is switched off, or is about A1111's own files."""
     recipe = read_one(
-        '--prompt "a corgi" --steps 20 --restore_faces true --tiling false --subseed 5 '
-        '--subseed_strength 0 --styles "ink" --outpath_samples out --do_not_save_grid true '
+        '--prompt "a corgi" --steps 20 --restore_faces true --seed_resize_from_w 512 '
+        '--seed_resize_from_h 0 --styles "ink" --outpath_samples out --do_not_save_grid true '
         "--prompt_for_display x",
         TXT,
     )
     assert (recipe.prompt, recipe.steps) == ("a corgi", 20)
     assert recipe.warnings == tuple(
         f"Recipes have no '{flag}' setting; it was ignored."
-        for flag in ("--restore_faces true", "--subseed 5", "--styles ink")
+        for flag in ("--restore_faces true", "--seed_resize_from_w 512", "--styles ink")
     )
 
 
