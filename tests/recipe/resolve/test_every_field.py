@@ -29,6 +29,10 @@ SAMPLES = {
     "width": "width: 512",
     "height": "height: 512",
     "seed": "seed: 7",
+    "noise": "noise: nvidia",
+    "variation_seed": "variation_strength: 0.5\nvariation_seed: 3",
+    "variation_strength": "variation_strength: 0.5",
+    "ensd": "ensd: 31337",
     "clip_skip": "clip_skip: 2",
     "image": "image: a.png",
     "denoising_strength": "image: a.png\ndenoising_strength: 0.4",
@@ -42,15 +46,17 @@ SAMPLES = {
     "hires.denoising_strength": "hires: {denoising_strength: 0.4}",
     "hires.upscaler": "hires: {upscaler: Nearest}",
     "loras": "loras: film",
+    "tiling": "tiling: true",
     "shrink_to_fit": "shrink_to_fit: true",
     "exact": "exact: true",
 }
 # What the pipelines' adapter reads of a request, and what reads it with it; the pictures that
 # come of it are compared with diffusers' in tests/engine/pipelines.
 HONOURED = {
-    "pipelines/loaded.py": "prompt negative_prompt width height seed image denoising_strength "
+    "pipelines/loaded.py": "prompt negative_prompt width height image denoising_strength "
     "sampler steps cfg_scale hires hires.scale hires.steps hires.denoising_strength hires.upscaler",
     "pipelines/flux.py": "guidance",
+    "unet/noise.py": "noise seed",
     "unet/canvas.py": "resize mask mask_blur mask_invert",
     "models/checkpoints.py": "checkpoint vae",
     "renderer.py": "loras exact",
