@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
-from picowatch.recipe.fields import HIRES_PREFIX, PROMPTS, default_of
+from picowatch.recipe.fields import BAKED, HIRES_PREFIX, PROMPTS, default_of
 from picowatch.recipe.inventory import Checkpoint, Inventory
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import listed
@@ -82,10 +82,10 @@ def _vae_message(
     vae: str, families: tuple[str, ...], checkpoint: Checkpoint, inventory: Inventory
 ) -> str:
     able = [name for name, found in inventory.vae_families.items() if checkpoint.family in found]
-    remedy = f"Use {listed(able, 'or')}, or remove it." if able else "Remove it."
     return (
         f"the VAE '{shown(vae)}' is for {listed(families)}, but the checkpoint "
-        f"'{shown(checkpoint.name)}' belongs to {checkpoint.family}. {remedy}"
+        f"'{shown(checkpoint.name)}' belongs to {checkpoint.family}. Use "
+        f"{listed([*able, BAKED], 'or')}."
     )
 
 

@@ -63,18 +63,18 @@ def test_what_fits_or_does_not_say_is_used() -> None:
         ),
         (
             "prompt: a\ncheckpoint: dev\nvae: qwen",
-            "the VAE 'qwen' is for Qwen-Image, but the checkpoint 'dev' belongs to FLUX.1. Use ae, "
-            "or remove it.",
+            "the VAE 'qwen' is for Qwen-Image, but the checkpoint 'dev' belongs to FLUX.1. Use ae "
+            "or baked.",
         ),
         (
             "prompt: a\ncheckpoint: pony\nvae: ae",
             f"the VAE 'ae' is for FLUX.1 and Z-Image, but the checkpoint 'pony' belongs to {XL}. "
-            "Use mse, or remove it.",
+            "Use mse or baked.",
         ),
         (
             "prompt: a\ncheckpoint: sana\nvae: mse",
             f"the VAE 'mse' is for {SD1} and {XL}, but the checkpoint 'sana' belongs to Sana. "
-            "Remove it.",
+            "Use baked.",
         ),
         (
             "prompt: a\nnegative_prompt: bad hands\ncheckpoint: pony",
