@@ -155,8 +155,6 @@ class OutboxNames:
             "height": request.height,
         }
         name = _portable(self._template.format_map(fields))
-        if f"{name}{SIDECAR_ENDING}".endswith((ERROR_ENDING, WARNING_ENDING)):
-            name += "_"
         return self._free(recipe, name)
 
     def of_dropped(self, recipe: str, number: int, *, keeps_ending: bool) -> str | None:
@@ -200,6 +198,8 @@ class OutboxNames:
 
         A picture of another format, or a text, beside it would look as if it belonged to it.
         """
+        if f"{name}{SIDECAR_ENDING}".endswith((ERROR_ENDING, WARNING_ENDING)):
+            name += "_"
         path = f"{self.folder(recipe)}/{self._fitting(name, len(self._kind.ending))}"
         if any(lexists(f"{self._outbox}/{path}{end}") for end in (*ENDINGS, SIDECAR_ENDING)):
             return None

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from picowatch.inbox import inbox as inbox_module
-from picowatch.metadata import PICOWATCH, read_texts
+from picowatch.metadata import PARAMETERS, PICOWATCH, read_texts
 from tests.daemon.test_what_a_save_means import HeldEngine
 from tests.house import House, wait_for
 
@@ -52,6 +52,21 @@ def test_names_and_folders_are_those_of_the_pictures(house: House) -> None:
     assert (request.image, len(request.image_hash)) == ("frames/0001.jpg", 64)
     assert house.chunk("frames/0001.png").recipe == "frames/0001.jpg"
     assert copies(house) == [], "copies are for what is next"
+
+
+def test_results_have_the_format_and_the_text_that_settings_ask_for(house: House) -> None:
+    """Beside each other; dropped again after a change of the format, nothing is rendered again."""
+    template(house)
+    for name in ("1.jpg", "a/2.error.png"):
+        draw(house, f"frames/{name}")
+    assert house.once(format="webp", sidecar="txt")
+    assert house.pictures() == ["frames/1.webp", "frames/a/2.error_.webp"]
+    for file in house.pictures():
+        text = (house.outbox / file).with_suffix(".txt").read_text()
+        assert text == f"{read_texts(house.outbox / file)[PARAMETERS]}\n"
+    draw(house, "frames/1.jpg")
+    assert house.once(format="avif")
+    assert len(house.pictures()) == 2
 
 
 def test_no_name_is_given_twice(house: House) -> None:
