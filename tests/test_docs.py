@@ -10,7 +10,15 @@ import pytest
 
 from docs.tables import pages, written
 from picowatch.cli import parsers
-from picowatch.recipe import Checkpoint, Inventory, RecipeInvalid, error_text, read_recipes
+from picowatch.recipe import (
+    Checkpoint,
+    DefaultsFile,
+    Inventory,
+    RecipeInvalid,
+    error_text,
+    read_recipes,
+)
+from picowatch.recipe.dropped import check_template
 from picowatch.recipe.families import rules_of
 from picowatch.recipe.pictures import NoPictures
 from tests.commands.picowatch import DIGESTS, clean_environment
@@ -118,7 +126,11 @@ def test_the_shown_pipe_into_make_prints_a_picture(tmp_path: Path) -> None:
 def test_every_shown_recipe_is_valid(page: Path) -> None:
     """As somebody who copies it expects."""
     for text in blocks(page, "yaml"):
-        assert read_recipes("a.yaml", text.encode(), INVENTORY, pictures=AnyPictures())
+        name = text.partition("\n")[0].removeprefix("# inbox/")
+        if name.endswith("/_pictures.yaml"):
+            check_template(DefaultsFile(name, text.encode()), INVENTORY, [], 1000)
+        else:
+            assert read_recipes("a.yaml", text.encode(), INVENTORY, pictures=AnyPictures())
 
 
 class AnyPictures(NoPictures):

@@ -26,8 +26,10 @@ RECIPES = {
     "start.yaml": "prompt: a dog\nseed: 8\nimage: start.png\n",
     "failing.txt": "bad --seed 9\na bird --seed 10\n",
     "wrong.yaml": "promt: a typo\n",
+    "frames/_pictures.yaml": "prompt: a frame\n",
 }
-MADE = {"fixed": 5, "random": 2, "pets/sweep": 3, "start": 1, "failing": 1}
+DROPPED = ("1.png", "2.png")
+MADE = {"frames": len(DROPPED), "fixed": 5, "random": 2, "pets/sweep": 3, "start": 1, "failing": 1}
 DURABILITY = Path(__file__).parents[2] / "docs/durability.md"
 
 
@@ -81,13 +83,16 @@ def save_all(house: House) -> None:
     Image.new("RGB", (64, 64), "red").save(house.inbox / "start.png")
     for name, text in RECIPES.items():
         house.save(name, text)
+    for number, name in enumerate(DROPPED):
+        Image.new("RGB", (64, 64), (number, 0, 0)).save(house.inbox / "frames" / name)
 
 
 def assert_all_is_well(house: House) -> None:
     """Every image exactly once and whole, in every list once; no temporary; errors answered."""
     for folder, count in MADE.items():
-        assert len(house.pictures(folder)) == count, folder
+        assert len(rendered(house, folder)) == count, folder
     assert house.seeds("fixed") == [1, 2, 3, 4, 5]
+    assert [Path(name).stem for name in rendered(house, "frames")] == ["1", "2"]
     assert sorted(house.prompts("random")) == ["a circle", "a star"]
     assert list(house.outbox.rglob(".picowatch-*")) == []
     assert_listed_once(house)
@@ -98,11 +103,16 @@ def assert_all_is_well(house: House) -> None:
 
 
 def assert_listed_once(house: House) -> None:
-    pictures = [file for file in house.pictures() if "-sheet." not in file]
+    pictures = [file for file in rendered(house) if "-sheet." not in file]
     for file in house.pictures():
         Image.open(house.outbox / file).load()
     assert sorted(line["file"] for line in house.listed()) == pictures
-    assert sorted(in_gallery(house)) == house.pictures()
+    assert sorted(in_gallery(house)) == rendered(house)
+
+
+def rendered(house: House, folder: str = "") -> list[str]:
+    """Without dropped pictures that were archived."""
+    return [file for file in house.pictures(folder) if "/originals/" not in file]
 
 
 def in_gallery(house: House) -> Iterator[str]:
@@ -237,6 +247,9 @@ def test_a_death_around_the_archive(house: House, point: str) -> None:
         archived = house.outbox / name.partition(".")[0] / name
         assert archived.read_text() == RECIPES[name]
         assert len(list(archived.parent.glob("*.yaml")) + list(archived.parent.glob("*.txt"))) == 1
+    for name in DROPPED:
+        assert not (house.inbox / "frames" / name).exists()
+        assert (house.outbox / "frames/originals" / name).exists()
     assert (house.inbox / "failing.txt").exists()
     assert list(house.inbox.rglob(".picowatch-*")) == []
 

@@ -222,6 +222,10 @@ HANDS = (
         "start image", 0.05, lambda storm: storm.user.show_or_hide_start_image(start_image())
     ),
     Disturbance("cancel", 0.03, cancel),
+    Disturbance("picture", 0.3, lambda storm: storm.user.drop_picture()),
+    Disturbance("picture replaced", 0.05, lambda storm: storm.user.replace_picture()),
+    Disturbance("picture renamed", 0.05, lambda storm: storm.user.rename_picture()),
+    Disturbance("picture deleted", 0.03, lambda storm: storm.user.delete_picture()),
     Disturbance("_defaults.yaml", 0.05, lambda storm: storm.user.save_defaults()),
 )
 

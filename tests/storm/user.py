@@ -4,9 +4,11 @@ import os
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 
 import yaml
+from PIL import Image
 
 from tests.house import House
 
@@ -233,6 +235,74 @@ class User:
                 image.unlink()
             else:
                 image.write_bytes(picture)
+
+    def drop_picture(self) -> None:
+        """A picture that is written slowly, and its prompt."""
+        name, entry = f"frames/{self.saves}.png", self.new_entry()
+        self.saves += 1
+        entry.count, entry.seed, entry.priority = 1, None, 0
+        (self.inbox / "frames").mkdir(exist_ok=True)
+        (self.inbox / "frames/_pictures.yaml").write_text("steps: 3\nsize: 64x64\n")
+        self._write_picture(name, entry)
+
+    def replace_picture(self) -> None:
+        """By another one, with another prompt; what is being made for the old one may be."""
+        name = self._dropped()
+        if name is not None:
+            for old in self.recipes[name]:
+                old.wanted = False
+            entry = self.new_entry()
+            entry.count, entry.seed, entry.priority = 1, None, 0
+            self._write_picture(name, entry)
+
+    def _write_picture(self, name: str, entry: Entry) -> None:
+        """The prompt first: the picture is quiet for longer than it takes to write both."""
+        entry.names.add(name)
+        self.recipes[name] = [entry]
+        self.left_alone.add(name)
+        path = self.inbox / name
+        path.with_suffix(".txt").write_text(entry.prompt)
+        buffer = BytesIO()
+        number = int(entry.prompt.split()[1])
+        colour = (number % 256, number // 256, 1)
+        Image.new("RGB", (SIZE, SIZE), colour).save(buffer, "PNG")
+        whole = buffer.getvalue()
+        with path.open("wb", buffering=0) as file:
+            file.write(whole[:70])
+            file.write(whole[70:])
+
+    def rename_picture(self) -> None:
+        """With its prompt; a picture that is answered keeps its queue."""
+        name = self._dropped()
+        if name is None:
+            return
+        new = f"frames/deep/{self.saves}.png"
+        self.saves += 1
+        (self.inbox / "frames/deep").mkdir(exist_ok=True)
+        for suffix in (".txt", ".png"):
+            source = (self.inbox / name).with_suffix(suffix)
+            source.rename((self.inbox / new).with_suffix(suffix))
+        self.recipes[new] = self.recipes.pop(name)
+        self.left_alone.add(new)
+        for entry in self.recipes[new]:
+            entry.names.add(new)
+
+    def delete_picture(self) -> None:
+        """What is in progress is finished."""
+        name = self._dropped()
+        if name is not None:
+            del self.recipes[name]
+            (self.inbox / name).unlink()
+
+    def _dropped(self) -> str | None:
+        """One that was certainly answered: its own picture is made."""
+        made = {line["prompt"] for line in listed(self.house)}
+        found = [
+            name
+            for name, entries in list(self.recipes.items())
+            if name.startswith("frames/") and entries[0].prompt in made
+        ]
+        return self.dice.choice(found) if found else None
 
     def save_defaults(self) -> None:
         """Of a field that changes no picture of the storm; holds from the next saves on."""
