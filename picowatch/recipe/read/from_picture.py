@@ -6,12 +6,15 @@ Things' XMP.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 from picowatch.errors import PictureUnreadable
+from picowatch.recipe.fields import PROMPTS
 from picowatch.recipe.messages.problems import Problems, shown
+from picowatch.recipe.prompts.editing import edits_in, parse_edits
 from picowatch.recipe.read.a1111 import a1111_picture
 from picowatch.recipe.read.a1111_blocks import MAX_LINES, holds_parameters
 from picowatch.recipe.read.comfyui import comfyui_layer, is_comfyui
@@ -85,6 +88,20 @@ def _fields(
         raise PictureUnreadable("its texts are too long to be settings.")
     if "picowatch" in texts:
         return FromPicture(_of_picowatch(texts["picowatch"], position))
+    other = _of_another_program(texts, position)
+    if other:
+        return replace(other, warnings=(*other.warnings, *_brackets_in(other.layer)))
+    if "parameters" in texts:
+        return _of_a1111(path, texts["parameters"], position, names_checkpoint)
+    raise PictureUnreadable(
+        "it contains no settings that picowatch can read.",
+        "Unedited pictures by picowatch, A1111, ComfyUI, Draw Things, Fooocus, InvokeAI, NovelAI, "
+        "picoDiffusion and SwarmUI do.",
+    )
+
+
+def _of_another_program(texts: Mapping[str, str], position: Position) -> FromPicture | None:
+    """What other programs than A1111 wrote, as far as theirs is known."""
     if (of_novelai := novelai_texts(texts)) is not None:
         return FromPicture(*novelai_layer(of_novelai, position))
     if is_fooocus(texts.get("parameters", "")):
@@ -92,7 +109,7 @@ def _fields(
     if is_swarmui(texts.get("parameters", "")):
         return FromPicture(*swarmui_layer(texts["parameters"], position))
     if "parameters" in texts:
-        return _of_a1111(path, texts["parameters"], position, names_checkpoint)
+        return None
     if is_invokeai(texts):
         return FromPicture(*invokeai_layer(texts, position))
     if texts.get("generator", "").casefold() == "picodiffusion":
@@ -101,11 +118,18 @@ def _fields(
         return FromPicture(*comfyui_layer(texts["prompt"], position))
     if is_draw_things(texts):
         return FromPicture(*draw_things_layer(texts, position))
-    raise PictureUnreadable(
-        "it contains no settings that picowatch can read.",
-        "Unedited pictures by picowatch, A1111, ComfyUI, Draw Things, Fooocus, InvokeAI, NovelAI, "
-        "picoDiffusion and SwarmUI do.",
-    )
+    return None
+
+
+def _brackets_in(layer: Layer) -> Iterator[str]:
+    """Brackets that only A1111 reads as changes between the steps."""
+    for field in PROMPTS:
+        text = str(layer[field].value) if field in layer else ""
+        for edit in islice(edits_in(parse_edits(text)), 1):
+            yield (
+                f"'{shown(text[edit.start : edit.end])}' in {field} changes words between the "
+                "steps, as in A1111. If the other program read it as words, write \\[ and \\]."
+            )
 
 
 def _of_picowatch(text: str, position: Position) -> Layer:

@@ -169,6 +169,16 @@ def test_of_two_passes_the_first_is_read() -> None:
     assert recipe.warnings == ("The workflow draws in 2 steps; only the first one was read.",)
 
 
+def test_brackets_that_are_words_there_are_a_warning() -> None:
+    """Here they change words between the steps."""
+    recipe = read(XL | {"6": node("CLIPTextEncode", text="a [cat|dog] [b]", clip=["4", 1])})
+    assert recipe.prompt == "a [cat|dog] [b]"
+    assert recipe.warnings[-1] == (
+        "'[cat|dog]' in prompt changes words between the steps, as in A1111. If the other program "
+        "read it as words, write \\[ and \\]."
+    )
+
+
 def test_a_start_image_is_not_in_the_picture() -> None:
     """The recipe can name it."""
     nodes = XL | {"30": XL["20"] | {"inputs": XL["20"]["inputs"] | {"latent_image": ["60", 0]}}}

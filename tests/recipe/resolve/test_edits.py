@@ -14,6 +14,7 @@ INVENTORY = Inventory(
         Checkpoint("dev", 1024, family="FLUX.1", rules=rules_of("flux", "dev")),
     ),
     loras=("x",),
+    embeddings=("calm",),
     wildcards=WILDCARDS,
 )
 
@@ -73,6 +74,16 @@ def test_what_changes_nothing_is_said(text: str, warning: str) -> None:
 def test_what_changes_something_is_not(text: str) -> None:
     """Brackets without a step are words, as before."""
     assert warnings(text) == ()
+
+
+def test_what_an_edit_names_is_used_in_the_whole_picture() -> None:
+    """LoRAs act on all steps, embeddings where their words stand; the text stays as it is."""
+    prompt = "a [<lora:x:0.5>cat:(calm:1.2) dog:0.5]"
+    recipe = read_one(f"checkpoint: dream\nprompt: '{prompt}'\nseed: 1", inventory=INVENTORY)
+    (image,) = recipe.image_requests(hash_of)
+    assert [(use.name, use.weight) for use in image.loras] == [("x", 0.5)]
+    assert [use.name for use in image.embeddings] == ["calm"]
+    assert image.prompt == prompt
 
 
 def test_a_family_with_one_prompt_for_all_steps_refuses() -> None:
