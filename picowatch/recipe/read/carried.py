@@ -51,6 +51,9 @@ class Carried:
             raise TypeError(field)
         self.values[field] = value
 
+    def switch_on(self, field: str) -> None:
+        self.values[field] = True
+
     def put_all(self, settings: Mapping[str, Any], fields: Mapping[str, str]) -> None:
         """The settings with these names, as the fields that they are."""
         for name, field in fields.items():

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from picowatch.errors import PictureUnreadable
+from picowatch.recipe.fields import NVIDIA
+from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.read.carried import DAMAGE, Carried, settings_of
 from picowatch.recipe.written import Layer, Position
 
@@ -25,9 +27,10 @@ _FIELDS = {
     "scale": "cfg_scale",
     "size": "size",
 }
-_READ = {*_FIELDS, "sampler", "seed", "strength", "lora", "loras"}
+_READ = {*_FIELDS, "sampler", "seed", "seed_mode", "strength", "lora", "loras"}
 # "v2" says all of it again, with every default.
-_INFORMATION = {"v2", "seed_mode", "profile", "mask_blur", "shift", "image_guidance"}
+_INFORMATION = {"v2", "profile", "mask_blur", "shift", "image_guidance"}
+_NOISE = {"Torch CPU Compatible": "cpu", "NVIDIA GPU Compatible": NVIDIA}
 _SCHEDULES = {" Trailing": "sgm_uniform", " AYS": "align_your_steps", " Karras": "karras"}
 _NAMES = {"Euler Ancestral": "Euler a", "Euler A": "Euler a"}
 _SIDES = re.compile(r"\d{1,5}x\d{1,5}")
@@ -66,6 +69,10 @@ def _read(settings: Mapping[str, Any], carried: Carried) -> None:
     if not _SIDES.fullmatch(str(carried.values.get("size", ""))):
         carried.values.pop("size", None)
     carried.put_seed(settings.get("seed"))
+    mode = str(settings.get("seed_mode"))
+    carried.put("noise", _NOISE.get(mode))
+    if mode not in _NOISE:
+        carried.warn(f"its noise ({shown(mode)}) is Draw Things' own; the seed gives another.")
     _put_sampler(settings.get("sampler"), carried)
     strength = settings.get("strength")
     if strength is not None and float(strength) < 1:

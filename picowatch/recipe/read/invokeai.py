@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from picowatch.errors import PictureUnreadable
+from picowatch.recipe.fields import NVIDIA
 from picowatch.recipe.read.carried import DAMAGE, Carried, settings_of
 from picowatch.recipe.read.plain import plain_number
 from picowatch.recipe.written import Layer, Position
@@ -29,11 +30,10 @@ _FIELDS = {
 _READ = {
     *_FIELDS,
     *("positive_prompt", "negative_prompt", "width", "height", "seed", "scheduler", "model", "vae"),
-    *("loras", "clip_skip", "cfg_rescale_multiplier", "init_image"),
+    *("loras", "clip_skip", "cfg_rescale_multiplier", "init_image", "rand_device"),
 }
-# Which device drew the noise changes it, but the others are no settings of the picture.
 _INFORMATION = {
-    *("generation_mode", "app_version", "rand_device", "canvas_v2_metadata", "hrf_method"),
+    *("generation_mode", "app_version", "canvas_v2_metadata", "hrf_method"),
     *("hrf_strength", "negative_style_prompt", "z_image_seed_variance_enabled"),
 }
 _IMAGE = {
@@ -102,6 +102,11 @@ def _read_metadata(settings: Mapping[str, Any], carried: Carried) -> None:
         carried.put("cfg_rescale", rescale)
     if skipped := settings.get("clip_skip"):  # how many layers; A1111 counts the one that is left
         carried.put("clip_skip", int(skipped) + 1)
+    if settings.get("rand_device") == "cuda":
+        carried.put("noise", NVIDIA)
+    if settings.get("seamless_x") is True and settings.get("seamless_y") is True:
+        carried.switch_on("tiling")
+        settings = {**settings, "seamless_x": None, "seamless_y": None}
     for lora in settings.get("loras") or ():
         carried.put_lora(_name(lora.get("model") or lora.get("lora")), lora.get("weight"))
     if settings.get("init_image") or settings.get("strength") is not None:

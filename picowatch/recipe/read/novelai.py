@@ -36,8 +36,10 @@ _INFORMATION = {
 }
 _FROM_IMAGE = ("Img2ImgRequest", "NativeInfillingRequest")
 _SCHEDULES = {"native": "uniform", "polyexponential": "exponential"}
-# The first version was Stable Diffusion 1, drawn with the last layer but one of its text encoder.
+# The first version was Stable Diffusion 1, drawn with the last layer but one of its text encoder;
+# A1111 adds both when it reads such a picture (modules/images.py, read_info_from_image).
 _FIRST = "Stable Diffusion"
+_ENSD = 31337
 _STRONGER = 1.05
 _MOST_PROMPT = 20_000
 _TOKEN = re.compile(
@@ -97,6 +99,7 @@ def _read(settings: Mapping[str, Any], texts: Mapping[str, str], carried: Carrie
         carried.put("cfg_rescale", rescale)
     if source.startswith(_FIRST):
         carried.put("clip_skip", 2)
+        carried.put("ensd", _ENSD)
     if settings.get("request_type") in _FROM_IMAGE:
         carried.put("denoising_strength", settings.get("strength"))
         carried.miss_start_image()

@@ -27,6 +27,7 @@ _READ = {
     *_FIELDS,
     *("seed", "width", "height", "sampler", "scheduler", "comfyuisampler", "comfyuischeduler"),
     *("vae", "loras", "loraweights", "clipstopatlayer", "initimagecreativity"),
+    *("variationseed", "variationseedstrength"),
 }
 _INFORMATION = {
     *("swarm_version", "swarmversion", "images", "aspectratio", "sidelength", "automaticvae"),
@@ -73,6 +74,12 @@ def _read(settings: Mapping[str, Any], carried: Carried) -> None:
     for index, lora in enumerate(_listed(settings.get("loras"))):
         weight = weights[index] if index < len(weights) else 1
         carried.put_lora(lora, float(weight))
+    if strength := float(settings.get("variationseedstrength") or 0):
+        carried.put("variation_strength", strength)
+        carried.put("variation_seed", settings.get("variationseed"))
+    if str(settings.get("seamlesstileable")).casefold() == "true":
+        carried.switch_on("tiling")
+        settings = {**settings, "seamlesstileable": None}
     if "initimage" in settings or settings.get("initimagecreativity") is not None:
         carried.put("denoising_strength", settings.get("initimagecreativity"))
         carried.miss_start_image()
