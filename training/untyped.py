@@ -7,6 +7,7 @@ from typing import Any
 import diffusers
 
 AutoencoderKL: Any = diffusers.AutoencoderKL
+ControlNetModel: Any = diffusers.ControlNetModel
 DDIMScheduler: Any = diffusers.DDIMScheduler
 DPMSolverMultistepScheduler: Any = diffusers.DPMSolverMultistepScheduler
 EulerAncestralDiscreteScheduler: Any = diffusers.EulerAncestralDiscreteScheduler

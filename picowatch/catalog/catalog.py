@@ -1,10 +1,12 @@
 """What is in models/: kinds, names, sizes and hashes, from the headers. Reads no weights."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
+from picowatch.catalog.controlnets import UNIONS, recognise_controlnet_folder
+from picowatch.catalog.depth import recognise_depth_folder
 from picowatch.catalog.families import FLOWS, NAMES, variant_by_name
 from picowatch.catalog.folder_files import (
     INDEX,
@@ -14,7 +16,7 @@ from picowatch.catalog.folder_files import (
     is_file,
     is_folder,
 )
-from picowatch.catalog.folders import is_vae_folder, recognise_checkpoint_folder
+from picowatch.catalog.folders import is_part_folder, recognise_checkpoint_folder
 from picowatch.catalog.gguf import GGUF, read_any_header
 from picowatch.catalog.hashes import HashCache, OnBlock, ignore_block
 from picowatch.catalog.models import (
@@ -34,7 +36,7 @@ from picowatch.catalog.vaes import families_of, recognise_vae_folder
 from picowatch.catalog.wildcards import WildcardFiles
 from picowatch.errors import ModelRefused
 from picowatch.recipe.families import rules_of
-from picowatch.recipe.inventory import Checkpoint, Inventory
+from picowatch.recipe.inventory import Checkpoint, ControlNet, Inventory
 from picowatch.recipe.messages.problems import harmless
 from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.read.decoding import NEVER_IN_NAMES, invisible
@@ -106,6 +108,8 @@ class Catalog:
             loras=tuple(model.name for model in found.of_kind("lora")),
             embeddings=tuple(model.name for model in found.of_kind("embedding")),
             vae_families={one.name: families_of(one.variant) for one in found.of_kind("vae")},
+            controlnets=tuple(_controlnet(model) for model in found.of_kind("controlnet")),
+            depths=tuple(model.name for model in found.of_kind("depth")),
             lora_families=_families(found.of_kind("lora")),
             embedding_families=_families(found.of_kind("embedding")),
             wildcards=wildcards.lines,
@@ -280,7 +284,7 @@ def _candidates(root: Path, kind: Kind) -> Iterator[_Candidate]:
 
 
 def _is_model_folder(path: Path, kind: Kind) -> bool:
-    return is_file(path / INDEX) or (kind == "vae" and is_vae_folder(path))
+    return is_file(path / INDEX) or (kind in _PART_FOLDERS and is_part_folder(path))
 
 
 def _name(root: Path, path: Path) -> str:
@@ -311,12 +315,20 @@ def _stamp(path: Path) -> _Stamp:
     return tuple((name, status.st_size, status.st_mtime_ns) for name, status in stats)
 
 
+# Kinds of which a folder may hold one.
+_PART_FOLDERS: dict[Kind, Callable[[Path], Recognised]] = {
+    "vae": recognise_vae_folder,
+    "controlnet": recognise_controlnet_folder,
+    "depth": recognise_depth_folder,
+}
+
+
 def _look_at(candidate: _Candidate) -> Model | Refused:
     """Recognise a candidate: a model of the kind its folder is for, or the reason why not."""
     try:
         _check_name(candidate)
-        if is_vae_folder(candidate.path):
-            found = recognise_vae_folder(candidate.path)
+        if is_part_folder(candidate.path) and candidate.kind in _PART_FOLDERS:
+            found = _PART_FOLDERS[candidate.kind](candidate.path)
         elif is_folder(candidate.path):
             found = recognise_checkpoint_folder(candidate.path)
         else:
@@ -373,7 +385,13 @@ def _checkpoint(model: Model) -> Checkpoint:
         NAMES.get(model.family, ""),
         rules_of(model.family, model.variant),
         bool(model.prediction) or model.family not in _SILENT,
+        model.text_width,
     )
+
+
+def _controlnet(model: Model) -> ControlNet:
+    family = NAMES.get(model.family, "")
+    return ControlNet(model.name, family, model.text_width, UNIONS.get(model.variant, 0))
 
 
 def _families(adapters: tuple[Model, ...]) -> dict[str, str]:

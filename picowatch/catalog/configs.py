@@ -21,8 +21,8 @@ _MOST_LETTERS = 100
 _FEW_LAYERS = 16
 _WORDS_OF_A_VOCABULARY = 100_000
 
-# diffusers' UNet2DConditionModel and AutoencoderKL, transformers' CLIPTextConfig, and what
-# diffusers' schedulers know of the model they are for.
+# diffusers' UNet2DConditionModel, ControlNetModel and AutoencoderKL, transformers' CLIPTextConfig,
+# and what diffusers' schedulers know of the model they are for.
 _KNOWN = """
     sample_size in_channels out_channels center_input_sample flip_sin_to_cos freq_shift
     down_block_types mid_block_type up_block_types only_cross_attention block_out_channels
@@ -35,6 +35,7 @@ _KNOWN = """
     time_embedding_dim time_embedding_act_fn timestep_post_act time_cond_proj_dim conv_in_kernel
     conv_out_kernel projection_class_embeddings_input_dim attention_type class_embeddings_concat
     mid_block_only_cross_attention cross_attention_norm addition_embed_type_num_heads
+    global_pool_conditions controlnet_conditioning_channel_order
 
     latent_channels scaling_factor shift_factor latents_mean latents_std force_upcast
     use_quant_conv use_post_quant_conv mid_block_add_attention

@@ -119,6 +119,7 @@ def recognise_checkpoint_folder(folder: Path) -> Recognised:
         min(_text_layers(configs[part]) for part in weighed if part.startswith("text_encoder")),
         prediction if prediction in ("epsilon", "v_prediction") else "",
         schedule.get("rescale_betas_zero_snr") is True,
+        text_width=_text_width(unet),
     )
 
 
@@ -153,10 +154,15 @@ def _text_layers(config: dict[str, Any]) -> int:
     return layers if isinstance(layers, int) else TEXT_LAYERS["sd1"]  # as transformers has it then
 
 
+def _text_width(unet: dict[str, Any]) -> int:
+    width = unet.get("cross_attention_dim")
+    return width if isinstance(width, int) else 0
+
+
 def _is_sample_size(value: object) -> TypeGuard[int]:
     return type(value) is int and value in _SAMPLE_SIZES
 
 
-def is_vae_folder(folder: Path) -> bool:
-    """True for a folder with a config.json of its own and some weights."""
+def is_part_folder(folder: Path) -> bool:
+    """True for a folder with a config.json of its own: of a single part, as a VAE."""
     return is_file(folder / "config.json") and not is_file(folder / INDEX)

@@ -6,7 +6,7 @@ from typing import Literal
 
 from picowatch.catalog.folder_files import is_folder
 
-Kind = Literal["checkpoint", "vae", "text_encoder", "lora", "embedding"]
+Kind = Literal["checkpoint", "vae", "text_encoder", "lora", "embedding", "controlnet", "depth"]
 Layout = Literal["file", "folder"]
 
 FOLDERS: dict[Kind, str] = {
@@ -15,6 +15,8 @@ FOLDERS: dict[Kind, str] = {
     "text_encoder": "text_encoders",
     "lora": "loras",
     "embedding": "embeddings",
+    "controlnet": "controlnet",
+    "depth": "depth",
 }
 # What A1111, Forge and ComfyUI call them.
 _OTHER_NAMES: dict[Kind, tuple[str, ...]] = {
@@ -23,6 +25,8 @@ _OTHER_NAMES: dict[Kind, tuple[str, ...]] = {
     "text_encoder": ("text_encoder", "clip"),
     "lora": ("Lora", "LyCORIS"),
     "embedding": (),
+    "controlnet": ("ControlNet",),
+    "depth": (),
 }
 
 
@@ -49,7 +53,9 @@ class Recognised:
     can choose from, 0 for other kinds. `prediction` is what its UNet predicts ("v_prediction",
     "epsilon"; "" where the header does not say), `zero_snr` whether it was trained down to noise
     without any signal. `variant` tells checkpoints of one family apart ("dev", "schnell"), and
-    text encoders and VAEs of flow families from others.
+    text encoders and VAEs of flow families from others, and ControlNets for several kinds of maps
+    ("union") or with fewer layers ("small") from those like half of a UNet. `text_width` is that of
+    the texts that a UNet or a ControlNet looks at, 0 where it looks at none or is not known.
     `base_model` and `trigger_words` are what a LoRA's trainer wrote into it, if anything; `note`
     says what of a LoRA does nothing, and why. `stored` is how a transformer's weights are stored
     ("fp8", "Q4_K_S"). `contents` is what a transformer's file holds, and what stands before the
@@ -69,6 +75,7 @@ class Recognised:
     note: str = ""
     stored: str = ""
     contents: tuple[tuple[str, str], ...] = ()
+    text_width: int = 0
 
 
 @dataclass(frozen=True, slots=True)

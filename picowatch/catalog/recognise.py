@@ -9,6 +9,7 @@ import re
 
 from picowatch.catalog import adapters
 from picowatch.catalog.contents import contents
+from picowatch.catalog.controlnets import is_controlnet, recognise_controlnet
 from picowatch.catalog.families import (
     FAMILY_OF_WIDTH,
     FLOWS,
@@ -69,7 +70,6 @@ _SDXL_TEXT = ("conditioner.embedders.0.transformer.", "conditioner.embedders.1.m
 _SD2_TEXT = ("cond_stage_model.model.", "conditioner.embedders.0.model.")
 _TEXT = {"sd1": ("cond_stage_model.transformer.",), "sd2": _SD2_TEXT, "sdxl": _SDXL_TEXT}
 
-_CONTROLNET = "input_hint_block."
 _OF_A_FOLDER = "of a diffusers folder: copy the whole folder with its model_index.json"
 ARTICLES = {
     "checkpoint": "a checkpoint",
@@ -77,6 +77,8 @@ ARTICLES = {
     "text_encoder": "a text encoder",
     "lora": "a LoRA",
     "embedding": "an embedding",
+    "controlnet": "a ControlNet",
+    "depth": "a model that guesses depth",
 }
 
 
@@ -84,9 +86,11 @@ def recognise(header: Header) -> Recognised:
     """What the file is, whichever family it belongs to; ModelRefused for what nothing can use."""
     if f"{UNET}input_blocks.0.0.weight" in header.shapes:
         return _unet(header, UNET)
+    if is_controlnet(header):
+        return recognise_controlnet(header)
     if adapters.is_lora(header):
         return _lora(header)
-    if "input_blocks.0.0.weight" in header.shapes and not header.has(_CONTROLNET):
+    if "input_blocks.0.0.weight" in header.shapes:
         return _unet(header, "")
     found = transformer(header)
     if found:
@@ -161,8 +165,8 @@ def _with_family(found: Recognised) -> str:
     name = NAMES[found.family] + (f" ({found.variant})" if found.variant else "")
     if found.kind == "lora":
         return f"is a LoRA for {name}"
-    if found.kind == "embedding":
-        return f"is an embedding for {name}"
+    if found.kind in ("embedding", "controlnet"):
+        return f"is {ARTICLES[found.kind]} for {name}"
     return f"is a checkpoint of {name}"
 
 
@@ -182,6 +186,7 @@ def _unet(header: Header, prefix: str) -> Recognised:
         TEXT_LAYERS[family],
         prediction,
         "ztsnr" in header.shapes,
+        text_width=cross_width(header, prefix),
     )
 
 
@@ -297,8 +302,6 @@ def _something_else(header: Header) -> str:
     """A name for what picowatch cannot use at all."""
     if not header.shapes:
         return "an empty safetensors file, without one tensor"
-    if any(map(header.has, (_CONTROLNET, "control_model.", "controlnet_cond_embedding."))):
-        return "a ControlNet: not supported"
     if header.has("down_blocks.") and header.has("conv_in."):
         return f"only the UNet {_OF_A_FOLDER}"
     if header.has("transformer_blocks.0."):

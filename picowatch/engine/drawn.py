@@ -7,22 +7,24 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple
 
-from picowatch.engine.protocol import OnStep
+from picowatch.engine.protocol import ControlMap, OnStep
 
 if TYPE_CHECKING:
     import torch
 
+    from picowatch.engine.control.hints import GuessDepth
     from picowatch.engine.previewer import Previewer
 
 Interrupted = Callable[[], bool]
 
 
 class Picture(NamedTuple):
-    """One picture's pixels and their size."""
+    """One picture's pixels and their size, and the maps that are to be shown beside it."""
 
     width: int
     height: int
     pixels: bytes
+    control_maps: tuple[ControlMap, ...] = ()
 
 
 class Drawn(NamedTuple):
@@ -49,6 +51,7 @@ class Job:
     interrupted: Interrupted
     timings: dict[str, float]
     previewer: "Previewer"
+    guess_depth: "GuessDepth"
     alone: bool
     eager: bool
     waiting: int

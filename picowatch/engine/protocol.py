@@ -23,7 +23,8 @@ class RenderedImage:
     each phase's time divided by the batch size. `memory_rung` names the rung of the memory
     ladder. `steps` are those of the first pass, if memory allowed fewer than requested.
     `peak_bytes` is the most memory that its batch took, if that is known. `node` names the
-    machine, if it is not the daemon's.
+    machine, if it is not the daemon's. `control_maps` are those that its ControlNets followed and
+    the request wants to see.
     """
 
     width: int
@@ -41,6 +42,16 @@ class RenderedImage:
     steps: int | None = None
     peak_bytes: int | None = None
     node: str = ""
+    control_maps: tuple["ControlMap", ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ControlMap:
+    """What a ControlNet followed; `pixels` as in a RenderedImage."""
+
+    width: int
+    height: int
+    pixels: bytes
 
 
 @dataclass(frozen=True, slots=True)

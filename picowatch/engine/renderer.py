@@ -9,6 +9,7 @@ from torch.utils import deterministic
 
 from picowatch.catalog import Catalog
 from picowatch.engine.compiled.compiled import CompiledUnets
+from picowatch.engine.control.depth import DepthModels
 from picowatch.engine.devices import (
     choose_target,
     compute_float32_in_full,
@@ -50,6 +51,7 @@ class Renderer:
         self._start_images = options.start_images
         catalog = Catalog(options.models, options.hash_cache, keep_hashes=False)
         self._checkpoints = Checkpoints(catalog, self._target)
+        self._depth_models = DepthModels(self._checkpoints.depth_folder, self._target)
         self._previewer = Previewer(on_preview, options.preview_seconds)
         self._compiled = CompiledUnets(options.compiled)
         device = self._target.device
@@ -91,6 +93,7 @@ class Renderer:
         weights = self._checkpoints.weights(batch[0])
         for rung in self._ladder.rungs(batch, weights, main_memory()):
             yield rung
+            self._depth_models.forget()
             if self._checkpoints.forget_others(batch[0]):
                 self._checkpoints.give_memory_back()
                 yield rung
@@ -117,6 +120,7 @@ class Renderer:
             interrupted,
             timings,
             self._previewer,
+            self._depth_models.guess,
             alone=rung.alone or first.exact,
             eager=rung != FULL or first.exact,
             waiting=waiting,
@@ -143,6 +147,7 @@ class Renderer:
                 ),
                 steps=first.steps if first.steps != requested[0].steps else None,
                 peak_bytes=peak,
+                control_maps=drawn.picture.control_maps,
             )
             for drawn, request, smaller in zip(pictures, requested, batch, strict=True)
         ]
@@ -167,6 +172,9 @@ class Renderer:
         if loaded is None:
             with timed(timings, "load"):
                 loaded = self._checkpoints.load(request, rung)
+        if self._checkpoints.lacks_controlnets(loaded, request):
+            with timed(timings, "load"):
+                self._checkpoints.load_controlnets(loaded, request, rung)
         apply_rung(loaded, rung, self._target.device)
         if rung != FULL:
             loaded.forget_compiled()  # its copies of the weights take what pictures need

@@ -68,6 +68,8 @@ def _written(value: object) -> str:
             return str(value)
         case float():
             return plain_number(value)
+        case list():
+            return "[" + ", ".join(map(_in_line, value)) + "]"
         case Mapping():
             pairs = (f"{_in_line(key)}: {_in_line(part)}" for key, part in value.items())
             return "{" + ", ".join(pairs) + "}"

@@ -44,6 +44,7 @@ class Rules:
 _NO_GUIDANCE = "guidance is a number that FLUX.1 dev was trained with; use cfg_scale"
 _NO_SECOND_PASS = "it cannot start from a picture"
 _FLOW_LACKS = {
+    "control": "ControlNets are supported for Stable Diffusion 1.x, 2.x and XL",
     "clip_skip": "its text encoders are read where it was trained to",
     "cfg_rescale": "it is for Stable Diffusion with a high cfg_scale",
     "prediction": "it predicts the flow from noise to picture",

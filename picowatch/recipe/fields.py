@@ -48,8 +48,9 @@ class Row:
     """What the table says of a field beside its name, type, limits and default.
 
     `changes_pixels`: the field is part of an image's identity. `batch`: whether images that differ
-    in it may share a batch. `needs` is the field without which this one changes nothing. A default
-    that is empty, 0 or false is left out of digests and metadata; `left_out`: this one is, too.
+    in it may share a batch. `needs` are the fields without all of which this one changes nothing. A
+    default that is empty, 0 or false is left out of digests and metadata; `left_out`: this one is,
+    too.
     `no_sweep` says why no sweep can vary it. `wanted` are the values in the words of an error,
     `takes_text` and `default_text` in those of the docs, where the type does not say it.
     """
@@ -58,7 +59,7 @@ class Row:
     aliases: tuple[str, ...] = ()
     changes_pixels: bool = True
     batch: Literal["same", "may differ"] = "same"
-    needs: str = ""
+    needs: tuple[str, ...] = ()
     left_out: bool = False
     no_sweep: str = ""
     a1111: A1111 | None = None
@@ -116,6 +117,64 @@ class Hires:
     upscaler: Annotated[
         str, Field(strict=True), Row("How it is enlarged.", a1111=A1111("Hires upscaler"))
     ] = "Latent"
+
+
+Preprocessor = Literal[
+    "none",
+    "canny",
+    "depth",
+    "lineart",
+    "invert",
+    "threshold",
+    "blur",
+    "luminance",
+    "tile",
+    "inpaint",
+]
+ControlMode = Literal["balanced", "prompt", "control"]
+# What a union ControlNet can follow, in the order of its tasks; the last two only its ProMax
+# (https://github.com/xinsir6/ControlNetPlus).
+ControlKind = Literal[
+    "", "pose", "depth", "soft edges", "hard edges", "normals", "segments", "tile", "inpaint"
+]
+
+
+@pydantic_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class Control:
+    """A ControlNet and what it follows: what each entry of the list `control` can say."""
+
+    image: Annotated[
+        str, Field(strict=True), Row("The picture to follow; without it the start image.")
+    ]
+    model: Annotated[str, Field(strict=True), Row("A name in models/controlnet.")]
+    preprocess: Annotated[
+        Preprocessor, Row("How the map is made of the picture; none: it is a map.")
+    ] = "none"
+    weight: Annotated[
+        float, Field(ge=0, le=2, allow_inf_nan=False, strict=True), Row("How strongly.")
+    ] = 1.0
+    start: Annotated[Share, Row("The share of the steps after which it begins.")] = 0.0
+    end: Annotated[Share, Row("The share of the steps after which it ends.")] = 1.0
+    mode: Annotated[
+        ControlMode, Row("What is more important: the prompt, the control, or neither.")
+    ] = "balanced"
+    kind: Annotated[ControlKind, Row("What the map shows, for a union ControlNet.")] = ""
+    low: Annotated[int, Field(ge=0, le=2000, strict=True), Row("canny: of the weakest edges.")] = (
+        100
+    )
+    high: Annotated[
+        int, Field(ge=0, le=2000, strict=True), Row("canny: where each edge is stronger.")
+    ] = 200
+    threshold: Annotated[
+        int, Field(ge=0, le=255, strict=True), Row("threshold: what is lighter becomes white.")
+    ] = 127
+    radius: Annotated[
+        float, Field(gt=0, le=64, allow_inf_nan=False, strict=True), Row("blur: in pixels.")
+    ] = 9.0
+    depth: Annotated[str, Field(strict=True), Row("depth: a name in models/depth.")] = ""
+    preview: Annotated[
+        bool, Field(strict=True), Row("true: the map is written beside the picture.")
+    ] = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,7 +334,7 @@ class ImageFields:
             "The seed whose noise is mixed in. random (or -1) draws one.",
             aliases=("subseed",),
             batch="may differ",
-            needs="variation_strength",
+            needs=("variation_strength",),
             a1111=A1111("Variation seed", lambda seed: "" if seed is None else str(seed)),
             wanted=f"a whole number from 0 to {MAX_SEED}, or random",
             takes_text=f"0–{MAX_SEED} or `random`",
@@ -327,21 +386,25 @@ class ImageFields:
         Row(
             "How far to move away from the start image; without one, from the first pass of hires.",
             aliases=("strength",),
-            needs="image",
+            needs=("image",),
             a1111=_DENOISING_STRENGTH,
             default_text="0.75; 1 for FLUX.1 Fill and FLUX.2 klein",
         ),
     ] = 0.75
     resize: Annotated[
         Literal["crop", "fit", "stretch"],
-        Row("How the start image is fitted to the size.", needs="image", batch="may differ"),
+        Row(
+            "How start image and control images are fitted to the size.",
+            needs=("image", "control"),
+            batch="may differ",
+        ),
     ] = "crop"
     mask: Annotated[
         str,
         Row(
             "The part of the start image to redraw: white areas. A path like that of image, or a "
             "pattern.",
-            needs="image",
+            needs=("image",),
             batch="may differ",
             default_text="none",
         ),
@@ -351,13 +414,13 @@ class ImageFields:
         Field(ge=0, le=64),
         Row(
             "Width of the mask's soft edge, in pixels.",
-            needs="mask",
+            needs=("mask",),
             batch="may differ",
             a1111=A1111("Mask blur"),
         ),
     ] = 4
     mask_invert: Annotated[
-        bool, Row("true: black is redrawn.", needs="mask", batch="may differ")
+        bool, Row("true: black is redrawn.", needs=("mask",), batch="may differ")
     ] = False
     hires: Annotated[
         Hires | None,
@@ -410,6 +473,21 @@ class RecipeFields(BaseModel, ImageFields):
             default_text="none",
         ),
     ] = ()
+    control: Annotated[
+        tuple[Control, ...],
+        Row(
+            "Pictures whose edges, depth or poses are followed, each by a ControlNet from "
+            "models/controlnet. A mapping, or a list of them: image; model; preprocess none, "
+            "canny, depth, lineart, invert, threshold, blur, luminance, tile or inpaint (none); "
+            "weight 0 to 2 (1); start and end 0 to 1; mode balanced, prompt or control "
+            "(balanced); preview true writes the map beside the picture.",
+            aliases=("controlnet",),
+            wanted="a mapping like {image: pose.png, model: control_v11p_sd15_openpose}, or a list "
+            "of them",
+            takes_text="`{image, model, preprocess, weight, start, end, mode}`, or a list of these",
+            default_text="none",
+        ),
+    ] = ()
     count: Annotated[
         int,
         Field(ge=1, le=1000),
@@ -420,7 +498,7 @@ class RecipeFields(BaseModel, ImageFields):
         Row(
             "Every combination of these values, with the same seed, and a contact sheet. Any field "
             'that changes the image; a piece of the prompt as `"prompt: old": [new, newer]`; also '
-            '`"lora: name"` and `"hires: scale"`.',
+            '`"lora: name"`, `"hires: scale"` and `"control: weight"`.',
             changes_pixels=False,
             wanted="a mapping like {steps: [10, 20], cfg_scale: 4..10 step 2}",
             takes_text="`{field: [values]}` or `{field: from..to step s}`",
@@ -449,6 +527,9 @@ def _rows(annotated: type) -> Iterator[tuple[str, Row]]:
 HIRES_PARTS = dict(_rows(Hires))
 HIRES_PREFIX = "hires."
 HIRES_FIELDS = {f"{HIRES_PREFIX}{name}": row for name, row in HIRES_PARTS.items()}
+# Likewise those of an entry of `control`.
+CONTROL_PARTS = dict(_rows(Control))
+CONTROL_PREFIX = "control."
 
 ROWS = dict(_rows(RecipeFields))
 
@@ -487,10 +568,12 @@ def default_of(name: str) -> Any:
 
 @cache
 def json_schemas() -> dict[str, dict[str, Any]]:
-    """The JSON Schema of each field's type and limits; `hires.scale` and so on for its parts."""
-    fields: dict[str, dict[str, Any]] = RecipeFields.model_json_schema()["properties"]
-    parts: dict[str, dict[str, Any]] = TypeAdapter(Hires).json_schema()["properties"]
-    return fields | {f"{HIRES_PREFIX}{name}": part for name, part in parts.items()}
+    """The JSON Schema of each field's type and limits; `hires.scale` and so on for the parts."""
+    schemas: dict[str, dict[str, Any]] = RecipeFields.model_json_schema()["properties"]
+    for prefix, parts in ((HIRES_PREFIX, Hires), (CONTROL_PREFIX, Control)):
+        properties = TypeAdapter(parts).json_schema()["properties"]
+        schemas |= {f"{prefix}{name}": part for name, part in properties.items()}
+    return schemas
 
 
 def _of_type(*types: str) -> frozenset[str]:

@@ -14,6 +14,7 @@ class Checkpoint:
     that it was trained to begin with pure noise. `family` is the name of what it belongs to:
     LoRAs and embeddings of another one cannot be used with it. `rules` say what else it cannot do.
     `says_prediction` tells whether its file, its weights or its family say what it predicts.
+    `text_width` is that of the texts that its UNet looks at, 0 where it is not known.
     """
 
     name: str
@@ -23,6 +24,26 @@ class Checkpoint:
     family: str = ""
     rules: Rules = UNET
     says_prediction: bool = True
+    text_width: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ControlNet:
+    """A ControlNet that is installed: its name, and the name of what it belongs to.
+
+    A union follows the first `kinds` of what a recipe's `kind` can say; others, with 0, one thing.
+    """
+
+    name: str
+    family: str
+    text_width: int = 0
+    kinds: int = 0
+
+    def fits(self, checkpoint: Checkpoint) -> bool:
+        """The widths of their texts tell all families apart; the smallest look at no text."""
+        if self.text_width and checkpoint.text_width:
+            return self.text_width == checkpoint.text_width
+        return self.family == checkpoint.family
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +51,13 @@ class Inventory:
     """What a recipe may name: the installed models, wildcards, and the setting `checkpoint`.
 
     `checkpoints` are those of models/checkpoints; the embedded "demo" is always there,
-    in `demo`. `vae_families` has the names of the families that each VAE is for; `lora_families`
-    and `embedding_families` those of the others' families, where their files say it. `refused`
-    maps the names of files that cannot be used to the reason, so that an error can give it;
-    `refused_embeddings` has those among them whose names are looked for in prompts. `wildcards`
-    maps a wildcard file's name (below models/wildcards, without ending) to its lines;
-    `wildcard_packs` has the file of those that stand in a YAML file with others.
+    in `demo`. `depths` are models that guess how far away things are. `vae_families` has the names
+    of the families that each VAE is for; `lora_families` and `embedding_families` those of the
+    others' families, where their files say it. `refused` maps the names of files that cannot be
+    used to the reason, so that an error can give it; `refused_embeddings` has those among them
+    whose names are looked for in prompts. `wildcards` maps a wildcard file's name (below
+    models/wildcards, without ending) to its lines; `wildcard_packs` has the file of those that
+    stand in a YAML file with others.
     """
 
     demo: Checkpoint
@@ -44,6 +66,8 @@ class Inventory:
     loras: tuple[str, ...] = ()
     embeddings: tuple[str, ...] = ()
     vae_families: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    controlnets: tuple[ControlNet, ...] = ()
+    depths: tuple[str, ...] = ()
     lora_families: Mapping[str, str] = field(default_factory=dict)
     embedding_families: Mapping[str, str] = field(default_factory=dict)
     wildcards: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

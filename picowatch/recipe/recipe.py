@@ -3,18 +3,20 @@
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
 from pydantic import PrivateAttr
 
 from picowatch.recipe.fields import (
     BAKED,
+    CONTROL_PREFIX,
     PROMPTS,
     RANDOM,
     ROWS,
     SEEDS,
     Axis,
+    Control,
     ImageFields,
     RecipeFields,
     Row,
@@ -23,13 +25,13 @@ from picowatch.recipe.fields import (
 from picowatch.recipe.inventory import Checkpoint, Inventory
 from picowatch.recipe.messages.problems import Problems, RecipeInvalid
 from picowatch.recipe.prompts.prompts import PromptFailed, Prompts, count_signs
-from picowatch.recipe.request import EmbeddingUse, ImageRequest, LoraUse
+from picowatch.recipe.request import ControlUse, EmbeddingUse, ImageRequest, LoraUse
 from picowatch.recipe.resolve.edits import edit_mistakes
 from picowatch.recipe.resolve.hires import final_side
 from picowatch.recipe.written import Layer, Position, Source
 
 # The sha256 of a file that a recipe names. Kinds: "checkpoint", "vae", "lora", "embedding",
-# "image" and "mask"; whatever it raises goes through to the caller.
+# "controlnet", "depth", "image" and "mask"; whatever it raises goes through to the caller.
 HashOf = Callable[[str, str], str]
 
 
@@ -162,14 +164,17 @@ class Recipe(RecipeFields):
 
     @property
     def pictures(self) -> list[tuple[str, str]]:
-        """Its start images and masks, those of a sweep's combinations, too: field and path."""
-        named = [
-            pair
-            for variant in self.variants
-            for pair in (("image", variant.image), ("mask", variant.mask))
-            if pair[1]
-        ]
+        """The pictures that it names, those of a sweep's combinations, too: field and path."""
+        named = [pair for variant in self.variants for pair in variant._pictures() if pair[1]]
         return list(dict.fromkeys(named))
+
+    def _pictures(self) -> list[tuple[str, str]]:
+        followed = [
+            (f"{CONTROL_PREFIX}{index}", control.image)
+            for index, control in enumerate(self.control)
+            if control.image != self.image
+        ]
+        return [("image", self.image), ("mask", self.mask), *followed]
 
     def problem_at(self, field: str, message: str) -> RecipeInvalid:
         """An error about a field's value that only the caller can find, with its position."""
@@ -214,8 +219,11 @@ class Recipe(RecipeFields):
 
     def _named(self) -> list[tuple[str, str]]:
         """Kind and name of the files beside the first variant's checkpoint and VAE."""
-        pictures = [("image", self.image), ("mask", self.mask)]
-        return [*self._prompts().named(), *((kind, path) for kind, path in pictures if path)]
+        files = [("image", self.image), ("mask", self.mask)]
+        for control in self.control:
+            files += [("image", control.image), ("controlnet", control.model)]
+            files.append(("depth", control.depth))
+        return [*self._prompts().named(), *((kind, name) for kind, name in files if name)]
 
     def image_requests(
         self,
@@ -297,6 +305,7 @@ class Recipe(RecipeFields):
             embeddings=tuple(EmbeddingUse(n, hash_of("embedding", n)) for n in drawn.embeddings),
             image_hash=hash_of("image", self.image) if self.image else "",
             mask_hash=hash_of("mask", self.mask) if self.mask else "",
+            control=tuple(_used(control, hash_of) for control in self.control),
             unexpanded_prompt=_unless(drawn.prompt, self.prompt),
             unexpanded_negative_prompt=_unless(drawn.negative_prompt, self.negative_prompt),
         )
@@ -324,6 +333,15 @@ def _changes(first: dict[str, object], other: dict[str, object]) -> dict[str, ob
     """What a variant says otherwise; null where only the first says something."""
     names = {*first, *other}
     return {n: other.get(n) for n in sorted(names) if first.get(n) != other.get(n)}
+
+
+def _used(control: Control, hash_of: HashOf) -> ControlUse:
+    return ControlUse(
+        **asdict(control),
+        model_hash=hash_of("controlnet", control.model),
+        image_hash=hash_of("image", control.image),
+        depth_hash=hash_of("depth", control.depth) if control.depth else "",
+    )
 
 
 def _unless(expanded: str, unexpanded: str) -> str:

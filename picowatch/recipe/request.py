@@ -5,7 +5,10 @@ import json
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any, Self, get_type_hints
 
-from picowatch.recipe.fields import ROWS, Hires, ImageFields
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass as pydantic_dataclass
+
+from picowatch.recipe.fields import ROWS, Control, Hires, ImageFields
 from picowatch.recipe.prompts.grammar import split_loras
 from picowatch.recipe.samplers import AUTOMATIC
 
@@ -30,6 +33,20 @@ class EmbeddingUse:
     hash: str
 
 
+@pydantic_dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class ControlUse(Control):
+    """A ControlNet, what it follows, and the hashes of both; of the depth model, if it uses one."""
+
+    model_hash: str = ""
+    image_hash: str = ""
+    depth_hash: str = ""
+
+    @property
+    def shared(self) -> tuple[object, ...]:
+        """What is equal in all images of a batch: their pictures and maps may differ."""
+        return self.model_hash, self.model, self.weight, self.start, self.end, self.mode, self.kind
+
+
 @dataclass(frozen=True, kw_only=True)
 class ImageRequest(ImageFields):
     """One picture to make. Its digest is its identity.
@@ -48,6 +65,7 @@ class ImageRequest(ImageFields):
     vae_hash: str = ""
     loras: tuple[LoraUse, ...] = ()
     embeddings: tuple[EmbeddingUse, ...] = ()
+    control: tuple[ControlUse, ...] = ()
     image_hash: str = ""
     mask_hash: str = ""
     unexpanded_prompt: str = ""
@@ -74,11 +92,12 @@ class ImageRequest(ImageFields):
 
         Equal is every field that changes pixels, unless the table lets it differ within a batch,
         and the hashes of checkpoint, VAE and LoRAs. Start images and masks may differ, but all
-        images have one or none has. An image with `exact` shares with no other.
+        images have one or none has; so may the pictures that ControlNets follow. An image with
+        `exact` shares with no other.
         """
         return repr(
             (
-                *(getattr(self, name) for name in _SAME_IN_BATCH),
+                *(_shared(getattr(self, name)) for name in _SAME_IN_BATCH),
                 self.checkpoint_hash,
                 self.vae_hash,
                 bool(self.image),
@@ -89,13 +108,14 @@ class ImageRequest(ImageFields):
 
     def is_idle(self, name: str) -> bool:
         """Whether a field changes nothing, because what it needs is not there."""
-        needs = ROWS[name].needs if name in ROWS else ""
-        return bool(needs) and not getattr(self, needs)
+        needs = ROWS[name].needs if name in ROWS else ()
+        return bool(needs) and not any(getattr(self, need) for need in needs)
 
     @property
     def pictures(self) -> dict[str, str]:
-        """The hashes of start image and mask, by their paths as the recipe names them."""
+        """The hashes of start image, mask and control images, by their paths as in the recipe."""
         named = {self.image: self.image_hash, self.mask: self.mask_hash}
+        named |= {use.image: use.image_hash for use in self.control}
         return {path: digest for path, digest in named.items() if path}
 
     def as_dict(self, *, with_off: bool = False) -> dict[str, Any]:
@@ -119,6 +139,13 @@ class ImageRequest(ImageFields):
         return cls(**values | parts)
 
 
+def _shared(value: Any) -> Any:
+    """What of a field's value all images of a batch have: of ControlNets all but the pictures."""
+    if isinstance(value, tuple):
+        return tuple(part.shared if isinstance(part, ControlUse) else part for part in value)
+    return value
+
+
 def loras_beside_prompt(request: ImageRequest) -> tuple[LoraUse, ...]:
     """The LoRAs that the prompt does not name itself: a request holds them first."""
     _, tags = split_loras(request.prompt)
@@ -140,12 +167,22 @@ def recipe_values(request: ImageRequest) -> dict[str, Any]:
     values["prediction"] = request.prediction or AUTOMATIC
     values["loras"] = {use.name: use.weight for use in loras_beside_prompt(request)}
     values["hires"] = asdict(request.hires) if request.hires else False
+    values["control"] = [_as_written(use) for use in request.control] or "none"
     return values
+
+
+def _as_written(use: ControlUse) -> dict[str, Any]:
+    """What a recipe says of a ControlNet, without what is as usual."""
+    values = _without_defaults(use)
+    return {name: value for name, value in values.items() if not name.endswith("_hash")}
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
-        return [asdict(part) for part in value]
+        return [
+            _without_defaults(part) if isinstance(part, ControlUse) else asdict(part)
+            for part in value
+        ]
     return asdict(value) if isinstance(value, Hires) else value
 
 
@@ -153,6 +190,11 @@ def _off(name: str, default: Any) -> Any:
     """The value at which a field is off; a field that is added with one keeps all digests."""
     left_out = name in ROWS and ROWS[name].left_out
     return _NOT_OFF if default is MISSING or (default and not left_out) else default
+
+
+def _without_defaults(use: ControlUse) -> dict[str, Any]:
+    """So that options that are added later change no digest."""
+    return {f.name: v for f in fields(use) if (v := getattr(use, f.name)) != f.default}
 
 
 _NOT_OFF = object()
@@ -168,4 +210,5 @@ _PARTS: dict[str, Any] = {
     "loras": lambda found: tuple(LoraUse(**lora) for lora in found),
     "embeddings": lambda found: tuple(EmbeddingUse(**embedding) for embedding in found),
     "hires": lambda found: Hires(**found),
+    "control": lambda found: tuple(ControlUse(**use) for use in found),
 }

@@ -15,6 +15,8 @@ from typing import Any, get_args
 
 from picowatch.recipe.fields import (
     BAKED,
+    CONTROL_PARTS,
+    CONTROL_PREFIX,
     FIRST_NAME_OF,
     FROM,
     HIRES_PARTS,
@@ -35,6 +37,9 @@ from picowatch.recipe.fields import (
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.prompts.grammar import MAX_LORA_WEIGHT
 from picowatch.recipe.read.plain import DECIMAL, TRUE_OR_FALSE, WHOLE
+from picowatch.recipe.resolve.control import ALIASES as CONTROL_ALIASES
+from picowatch.recipe.resolve.control import MAX_CONTROLS
+from picowatch.recipe.resolve.control import MODES as CONTROL_MODES
 from picowatch.recipe.resolve.hires import ALIASES as HIRES_ALIASES
 from picowatch.recipe.resolve.hires import UPSCALERS
 from picowatch.recipe.resolve.loras import MAX_LORAS
@@ -176,6 +181,7 @@ def _forms(inventory: Inventory | None) -> dict[str, Schema]:
         "image": _PATH,
         "mask": _PATH,
         "hires": _hires(),
+        "control": _control(inventory),
         "sweep": _sweep(),
         SIZE: _SIZE,
         FROM: _PATH,
@@ -278,6 +284,44 @@ def _hires() -> Schema:
     return {"anyOf": [mapping, *switch["anyOf"], *_plain(scale)["anyOf"]]}
 
 
+def _control(inventory: Inventory | None) -> Schema:
+    one = {
+        "type": "object",
+        "properties": _control_parts(inventory),
+        "additionalProperties": False,
+        "not": {"anyOf": [{"required": [a, name]} for a, name in CONTROL_ALIASES.items()]},
+        "anyOf": [{"required": [name]} for name in ("model", "controlnet")],
+    }
+    several = {"type": "array", "items": one, "maxItems": MAX_CONTROLS}
+    return {"anyOf": [one, several, {"const": False}, _text(one_of(["none"]) + "?")]}
+
+
+def _control_parts(inventory: Inventory | None) -> Schema:
+    models = {name: json_schemas()[f"{CONTROL_PREFIX}{name}"] for name in CONTROL_PARTS}
+    names = None if inventory is None else [one.name for one in inventory.controlnets]
+    depths = None if inventory is None else list(inventory.depths)
+    # A1111's names of preprocessors and modes are understood, too.
+    named = {name: {"type": "string"} for name in ("preprocess", "kind")}
+    forms = {name: _plain(model) for name, model in models.items()} | named
+    forms |= {
+        "image": _PATH,
+        "model": _installed(names),
+        "depth": _installed(depths),
+        "mode": {"anyOf": [_text(one_of(CONTROL_MODES)), {"enum": [0, 1, 2]}]},
+    }
+    said: dict[str, Schema] = {
+        name: {"description": row.description} for name, row in CONTROL_PARTS.items()
+    }
+    for name in ("preprocess", "mode", "kind"):
+        said[name]["examples"] = list(filter(None, models[name]["enum"]))
+    for name, model in models.items():
+        if "default" in model:
+            said[name]["default"] = model["default"]
+    parts = {name: {**form, **said[name]} for name, form in forms.items()}
+    aliases = {a: {**parts[name], "doNotSuggest": True} for a, name in CONTROL_ALIASES.items()}
+    return parts | aliases
+
+
 def _hires_parts() -> dict[str, Schema]:
     models = {name: json_schemas()[f"{HIRES_PREFIX}{name}"] for name in HIRES_PARTS}
     letters = [re.sub("[^A-Za-z]", "", name) for name in UPSCALERS]
@@ -297,6 +341,10 @@ def _sweep() -> Schema:
             patterns[rf"^\s*{name}\s*:\s*\S"] = _ref(_axis(details[first]))
         elif first == "hires":
             for part, values in _hires_parts().items():
+                patterns[rf"^\s*{name}\s*:\s*{part}\s*$"] = _several(values)
+        elif first == "control":
+            for part in CONTROL_PARTS:
+                values = _control_parts(None)[part]
                 patterns[rf"^\s*{name}\s*:\s*{part}\s*$"] = _several(values)
     mapping = {
         "type": "object",

@@ -89,10 +89,14 @@ class Written:
 
 
 def written_at(position: Position, value: object) -> Written:
-    """A value that another file holds, as if it stood there; a mapping with its pairs."""
+    """A value that another file holds, as if it stood there, with its pairs or parts."""
     pairs = value.items() if isinstance(value, dict) else ()
+    parts = value if isinstance(value, list) else ()
     return Written(
-        value, position, pairs=tuple((str(name), written_at(position, v)) for name, v in pairs)
+        tuple(value) if isinstance(value, list) else value,
+        position,
+        parts=tuple(written_at(position, part) for part in parts),
+        pairs=tuple((str(name), written_at(position, v)) for name, v in pairs),
     )
 
 

@@ -183,6 +183,7 @@ def _key(request: ImageRequest, device: str) -> str:
     words = [device, request.checkpoint_hash[:16], f"{request.width}x{request.height}"]
     if request.cfg_scale == 1:
         words.append("unguided")
+    words += [f"with {use.model_hash[:16]}" for use in request.control]
     if hires := request.hires:
         words += [f"x{hires.scale:g}", f"{request.steps}+{evaluations(request)}"]
     elif evaluations(request) < FEW_EVALUATIONS:

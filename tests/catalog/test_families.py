@@ -42,7 +42,10 @@ def below(prefix: str, shapes: Shapes) -> Shapes:
 def checkpoint(
     family: str, size: int, layers: int, inputs: int = 4, prediction: str = "", zero: bool = False
 ) -> Recognised:
-    return Recognised("checkpoint", family, size, inputs, layers, prediction, zero)
+    width = {"sd1": 768, "sd2": 1024, "sdxl": 2048}[family]
+    return Recognised(
+        "checkpoint", family, size, inputs, layers, prediction, zero, text_width=width
+    )
 
 
 SDXL_SHAPES = sdxl_shapes()
@@ -396,7 +399,7 @@ UNUSABLE: dict[str, tuple[Shapes, str]] = {
     ),
     "ControlNet without prefix": (
         {"input_blocks.0.0.weight": (320, 4, 3, 3), "input_hint_block.0.weight": (16, 3, 3, 3)},
-        "is a ControlNet: not supported.",
+        "is a ControlNet for an unknown family, with texts 0 wide.",
     ),
 }
 

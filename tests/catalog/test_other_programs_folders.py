@@ -41,7 +41,7 @@ def test_a_models_folder_of_another_program_works_as_it_is(
     theirs = tmp_path / "theirs"
     for path in files:
         write_model(theirs / path, SHAPES[Path(path).stem])
-    for other in ("ESRGAN", "clip_vision", "Codeformer", "controlnet"):
+    for other in ("ESRGAN", "clip_vision", "Codeformer", "ipadapter"):
         write_model(theirs / other / "x.safetensors", {"x": (1,)})
     models = theirs
     if linked:

@@ -97,7 +97,14 @@ OTHERS: dict[str, tuple[Shapes, str]] = {
         {"emb_params": (8, 768)},
         "is an embedding, not a checkpoint: move it to models/embeddings/",
     ),
-    "ControlNet": ({"control_model.input_hint_block.0.weight": (16, 3, 3, 3)}, "is a ControlNet"),
+    "ControlNet": (
+        {
+            "control_model.input_hint_block.0.weight": (16, 3, 3, 3),
+            "control_model.input_blocks.0.0.weight": (320, 4, 3, 3),
+            "control_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight": (320, 768),
+        },
+        "is a ControlNet, not a checkpoint: move it to models/controlnet/",
+    ),
     "UNet of a diffusers folder": (
         {"conv_in.weight": (320, 4, 3, 3), "down_blocks.0.resnets.0.norm1.bias": (320,)},
         "is only the UNet of a diffusers folder",

@@ -11,7 +11,7 @@ from picowatch.engine.models.sd1 import SD15
 from picowatch.engine.unet.parallel import equal_parts
 from picowatch.engine.unet.samplers import build_sampler
 from picowatch.recipe.fields import ROWS, Hires
-from picowatch.recipe.request import EmbeddingUse, LoraUse
+from picowatch.recipe.request import ControlUse, EmbeddingUse, LoraUse
 from picowatch.recipe.samplers import SAMPLERS, KnownSampler
 from tests.engine.requests import request
 
@@ -46,6 +46,7 @@ def test_prompts_and_seeds_may_differ_in_a_batch() -> None:
         {"clip_skip": 2},
         {"exact": True},
         {"loras": (LoraUse("a", "1", 0.5),)},
+        {"control": (ControlUse("a.png", "canny"),)},
         {"image": "a.png", "image_hash": "1", "denoising_strength": 0.5, "resize": "crop"},
         {"hires": Hires(2.0, 0, 0.5, "Latent")},
         {"shrink_to_fit": True},
@@ -61,6 +62,7 @@ def test_everything_else_must_be_equal(other: dict[str, object]) -> None:
 PIXELS = [name for name, row in ROWS.items() if row.changes_pixels]
 OF_OTHER_TYPES: dict[str, Any] = {
     "hires": Hires(),
+    "control": (ControlUse("a.png", "canny"),),
     "loras": (LoraUse("a", "1", 0.5),),
     "prediction": "v",
     "resize": "stretch",

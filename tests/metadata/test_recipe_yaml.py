@@ -50,6 +50,7 @@ def test_it_reads_like_a_recipe_somebody_wrote() -> None:
         "shrink_to_fit: false\n"
         "exact: false\n"
         "loras: {}\n"
+        "control: none\n"
         "count: 1\n"
         "sweep: off\n"
     )
@@ -129,6 +130,7 @@ def test_start_images_loras_and_hires_are_restored() -> None:
         "shrink_to_fit: true\n"
         "exact: false\n"
         "loras: {'style/it''s': -1}\n"
+        "control: none\n"
         "count: 1\n"
         "sweep: off\n"
     )

@@ -13,7 +13,16 @@ DEMO = Checkpoint("demo", 128)
 INVENTORY = Inventory(demo=DEMO)
 
 
-HASHES = {"checkpoint": "c", "vae": "d", "lora": "a", "embedding": "e", "image": "1", "mask": "2"}
+HASHES = {
+    "checkpoint": "c",
+    "vae": "d",
+    "lora": "a",
+    "embedding": "e",
+    "controlnet": "b",
+    "depth": "f",
+    "image": "1",
+    "mask": "2",
+}
 
 
 def hash_of(kind: str, name: str) -> str:

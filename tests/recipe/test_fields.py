@@ -37,6 +37,7 @@ def test_everything_but_the_prompt_has_a_default() -> None:
         "variation_seed": None,
         "variation_strength": 0.0,
         "ensd": 0,
+        "control": (),
         "count": 1,
         "clip_skip": 1,
         "image": "",

@@ -66,6 +66,14 @@ BEYOND_A_SCHEMA = [
     r"pictures cannot be read here",
     r"is listed twice",
     r"could be .* Write more of the name",
+    r"could vary any of the",
+    r"control begins at|control has no picture to follow",
+    r"^'preprocess: inpaint'",
+    # What follows from which ControlNet it is, and what else is installed.
+    r"^(the|no) (union )?ControlNet '|has no control: ",
+    r"guess(es)? depth",
+    # A1111's names of preprocessors are many.
+    r"^(the|unknown) preprocessor '",
 ]
 # What only the schema with the installed names can see.
 NOT_INSTALLED = r"^no (checkpoint|VAE) '|never downloads"
@@ -88,6 +96,8 @@ MORE_RECIPES = [
     "sweep: {steps: [10, 20], cfg: 4..10 step 2, 'lora: ink': [0, 1], 'hires: scale': [1, 2]}",
     "sweep: {sampler: [Euler a, dpmpp_2m], size: [64x64, 128X64]}",
     "sweep: 'off'",
+    "control: [{image: a.png, model: b}, {image: a.png, model: c}]\n"
+    "sweep: {'control: weight': [0, 1]}",
 ]
 
 

@@ -35,6 +35,10 @@ def needs_of(batch: Sequence[ImageRequest]) -> list[Need]:
             needs[Need("lora", lora.name, lora.hash)] = None
         for embedding in request.embeddings:
             needs[Need("embedding", embedding.name, embedding.hash)] = None
+        for use in request.control:
+            needs[Need("controlnet", use.model, use.model_hash)] = None
+            if use.depth:
+                needs[Need("depth", use.depth, use.depth_hash)] = None
     return list(needs)
 
 

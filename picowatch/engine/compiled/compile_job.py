@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from diffusers import UNet2DConditionModel
 
+from picowatch.engine.control.residuals import Residuals
 from picowatch.engine.unet.denoise import Shape
 from picowatch.engine.unet.onednn import onednn_is_faster, use_onednn
 from picowatch.engine.versions import versions
@@ -89,19 +90,31 @@ class PlainUnet(torch.nn.Module):
         self.unet = unet
 
     def forward(
-        self, latents: torch.Tensor, timestep: torch.Tensor, states: torch.Tensor
+        self,
+        latents: torch.Tensor,
+        timestep: torch.Tensor,
+        states: torch.Tensor,
+        residuals: Residuals,
     ) -> torch.Tensor:
-        """The prediction."""
+        """The prediction; `residuals` are () without ControlNets."""
         predicted: torch.Tensor = self.unet(
-            latents, timestep, encoder_hidden_states=states, return_dict=False
+            latents,
+            timestep,
+            encoder_hidden_states=states,
+            down_block_additional_residuals=residuals[:-1] or None,
+            mid_block_additional_residual=residuals[-1] if residuals else None,
+            return_dict=False,
         )[0]
         return predicted
 
 
-def example_inputs(job: CompileJob) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Latents, timestep and states of the job's shape, the same ones each time."""
+Inputs = tuple[torch.Tensor, torch.Tensor, torch.Tensor, Residuals]
+
+
+def example_inputs(job: CompileJob) -> Inputs:
+    """Latents, timestep, states and residuals of the job's shape, the same ones each time."""
     device, dtype = torch.device(job.device), getattr(torch, job.dtype)
-    rows, height, width, tokens = job.shape
+    rows, height, width, tokens, controlled = job.shape
     source = torch.Generator().manual_seed(0)
     latents = torch.randn(rows, job.config["in_channels"], height, width, generator=source)
     states = torch.randn(rows, tokens, job.config["cross_attention_dim"], generator=source)
@@ -109,7 +122,24 @@ def example_inputs(job: CompileJob) -> tuple[torch.Tensor, torch.Tensor, torch.T
         arranged(latents.to(device, dtype), job.channels_last),
         torch.tensor(500.0, device=device),
         states.to(device, dtype),
+        tuple(
+            arranged(torch.randn(shape, generator=source).to(device, dtype), job.channels_last)
+            for shape in (residual_shapes(job) if controlled else ())
+        ),
     )
+
+
+def residual_shapes(job: CompileJob) -> list[tuple[int, int, int, int]]:
+    """Of what ControlNets add: to the first layer, each layer and each halving, and the middle."""
+    rows, height, width = job.shape[:3]
+    channels, layers = job.config["block_out_channels"], job.config["layers_per_block"]
+    shapes = [(rows, channels[0], height, width)]
+    for level, outputs in enumerate(channels):
+        shapes += [(rows, outputs, height, width)] * layers
+        if level + 1 < len(channels):
+            height, width = (height + 1) // 2, (width + 1) // 2
+            shapes.append((rows, outputs, height, width))
+    return [*shapes, (rows, channels[-1], height, width)]
 
 
 def arranged(latents: torch.Tensor, channels_last: bool) -> torch.Tensor:

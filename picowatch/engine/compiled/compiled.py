@@ -25,6 +25,7 @@ from picowatch.engine.compiled.compile_job import (
 )
 from picowatch.engine.compiled.compile_main import failure_of
 from picowatch.engine.compiled.trials import begin_trial
+from picowatch.engine.control.residuals import Residuals
 from picowatch.engine.memory.usage import free_bytes
 from picowatch.engine.models.loaded import Loaded
 from picowatch.engine.process.command import python_command
@@ -60,6 +61,7 @@ class CompiledUnet:
         self._run: Any = aoti_load_package(
             str(package), device_index=-1 if index is None else index
         )
+        self._zeros = tuple(map(torch.zeros_like, example_inputs(job)[3]))
         weights = _weights_of(loaded)
         if set(self._run.get_constant_fqns()) != set(weights):
             raise ValueError("some weights were compiled in")
@@ -87,10 +89,18 @@ class CompiledUnet:
         timestep: torch.Tensor,
         prompts: Encoded,
         cfg_scale: float = 1.0,
+        residuals: Residuals | None = None,
     ) -> torch.Tensor:
-        """See `Unet`."""
+        """See `Unet`. Residuals of zero change nothing: where ControlNets rest, they are that."""
         latents = arranged(latents, self._channels_last)
-        predicted: torch.Tensor = self._run(latents, timestep.float(), prompts.states.contiguous())
+        added = residuals or self._zeros
+        if residuals:  # those of pooled maps are one pixel large
+            added = tuple(
+                arranged(one.expand(zeros.shape), self._channels_last)
+                for one, zeros in zip(residuals, self._zeros, strict=True)
+            )
+        states = prompts.states.contiguous()
+        predicted: torch.Tensor = self._run(latents, timestep.float(), states, added)
         return predicted
 
 
@@ -233,8 +243,8 @@ def _is_ours_alone(folder: Path) -> bool:
 
 def _agree(compiled: Unet, loaded: Loaded, job: CompileJob) -> bool:
     """Whether both predict the same for one input, within rounding."""
-    latents, timestep, states = example_inputs(job)
-    inputs = latents, timestep, Encoded(states)
+    latents, timestep, states, residuals = example_inputs(job)
+    inputs = latents, timestep, Encoded(states), 1.0, residuals or None
     expected, found = EagerUnet(loaded.unet)(*inputs).float(), compiled(*inputs).float()
     tolerance = _TOLERANCE.get(compiled.dtype, 0.0) * float(expected.abs().max())
     return float((expected - found).abs().max()) <= tolerance  # False for NaN

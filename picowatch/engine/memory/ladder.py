@@ -233,7 +233,8 @@ def _shrinking(request: ImageRequest, last: Rung) -> Iterator[Rung]:
 def _key(request: ImageRequest) -> _Key:
     hires = request.hires.scale if request.hires else 1
     size = (request.width, request.height, hires)
-    return (request.checkpoint_hash, *size, request.shrink_to_fit)
+    controls = tuple(use.model_hash for use in request.control)
+    return (request.checkpoint_hash, *size, request.shrink_to_fit, *controls)
 
 
 def shrunken(request: ImageRequest, times: int) -> ImageRequest:

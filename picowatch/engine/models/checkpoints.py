@@ -14,6 +14,7 @@ import torch
 
 from picowatch.catalog import Catalog, Kind, Model
 from picowatch.catalog.families import FLOWS
+from picowatch.engine.control.loading import read_controlnet
 from picowatch.engine.devices import Target
 from picowatch.engine.memory.ladder import FULL, WORKING_BYTES, Rung, Weights
 from picowatch.engine.memory.usage import free_bytes
@@ -21,9 +22,9 @@ from picowatch.engine.models import sd1, sd2, sdxl
 from picowatch.engine.models.loaded import undo_rung
 from picowatch.engine.models.model_files import KIND_NAMES, find_model, unchanged
 from picowatch.engine.models.parts import load_vae
-from picowatch.engine.models.sizes import weights_of
+from picowatch.engine.models.sizes import numbers_in, weights_of
 from picowatch.recipe.fields import BAKED
-from picowatch.recipe.request import ImageRequest
+from picowatch.recipe.request import ControlUse, ImageRequest
 
 # Files usually hold float16, which float32 doubles.
 _WEIGHTS_GROW = 2
@@ -54,6 +55,7 @@ class Checkpoints:
         self._configs = configs
         self._kept: OrderedDict[str, _Kept] = OrderedDict()  # the last used last
         self._weights: dict[str, Weights] = {}
+        self._controlnet_bytes: dict[str, int] = {}
 
     def weights(self, request: ImageRequest) -> Weights:
         """How large this image's checkpoint is in memory."""
@@ -62,7 +64,14 @@ class Checkpoints:
             with self._verified("checkpoint", request.checkpoint, wanted) as model:
                 dtype = self._target.flow_dtype if model.family in FLOWS else self._target.dtype
                 self._weights[wanted] = weights_of(model, dtype.itemsize)
-        return self._weights[wanted]
+        weights = self._weights[wanted]
+        for use in request.control:
+            if use.model_hash not in self._controlnet_bytes:
+                with self._verified("controlnet", use.model, use.model_hash) as model:
+                    size = numbers_in(model) * self._target.dtype.itemsize
+                    self._controlnet_bytes[use.model_hash] = size
+        size = sum(self._controlnet_bytes[hash_] for hash_ in _controlnets(request))
+        return replace(weights, denoiser=weights.denoiser + size) if size else weights
 
     def held(self, request: ImageRequest, rung: Rung = FULL) -> Any:
         """The parts this image needs, if they are in memory and suit the rung; see `load`."""
@@ -107,12 +116,41 @@ class Checkpoints:
         self._kept[request.checkpoint_hash] = _Kept(loaded, (request.vae, request.vae_hash))
         return loaded
 
+    def lacks_controlnets(self, loaded: Any, request: ImageRequest) -> bool:
+        """Whether any of this image's ControlNets is still to be read."""
+        return any(name not in loaded.controlnets for name in _controlnets(request))
+
+    def load_controlnets(self, loaded: Any, request: ImageRequest, rung: Rung) -> None:
+        """Read this image's ControlNets for its checkpoint; those of others make room for them."""
+        wanted = _controlnets(request)
+        undo_rung(loaded)  # where weights are is decided anew for all
+        loaded.controlnets = {h: c for h, c in loaded.controlnets.items() if h in wanted}
+        self.give_memory_back()
+        target = self._target.for_unet(loaded.native_size)
+        read_to = replace(target, device=torch.device("cpu")) if rung.offload else target
+        for name, use in wanted.items():
+            if name not in loaded.controlnets:
+                with self._verified("controlnet", use.model, name) as model:
+                    loaded.controlnets[name] = read_controlnet(
+                        model.path, use.model, loaded.unet, read_to
+                    )
+
+    def depth_folder(self, name: str, expected_hash: str) -> Path:
+        """The folder of a model that guesses depth."""
+        return self._file("depth", name, expected_hash)
+
     def forget_others(self, request: ImageRequest) -> bool:
-        """Hold this image's checkpoint alone; False if nothing else was there."""
+        """Hold this image's checkpoint and ControlNets alone; False if nothing else was there."""
         others = [name for name in self._kept if name != request.checkpoint_hash]
         for name in others:
             del self._kept[name]
-        return bool(others)
+        kept = self._kept.get(request.checkpoint_hash)
+        unused = kept and _unused_controlnets(kept.loaded, request)
+        if kept and unused:
+            undo_rung(kept.loaded)
+            for name in unused:
+                del kept.loaded.controlnets[name]
+        return bool(others or unused)
 
     def give_memory_back(self) -> None:
         """Before more is taken."""
@@ -154,6 +192,15 @@ class Checkpoints:
     def _find(self, kind: Kind, name: str, expected_hash: str) -> Model:
         """The model file that the image requests: found by name, verified by hash."""
         return find_model(self._catalog, kind, name, expected_hash)
+
+
+def _controlnets(request: ImageRequest) -> dict[str, ControlUse]:
+    """By their hashes: several entries may use one."""
+    return {use.model_hash: use for use in request.control}
+
+
+def _unused_controlnets(loaded: Any, request: ImageRequest) -> set[str]:
+    return set(getattr(loaded, "controlnets", ())) - set(_controlnets(request))
 
 
 def _pipelines() -> ModuleType:

@@ -31,9 +31,9 @@ INPAINTING_CHANNELS = 9
 class Loaded:
     """A checkpoint's parts, ready to compute; `schedule` is its scheduler's config.
 
-    LoRAs and embeddings belong to the checkpoint that they act on. `rung` is the one of the memory
-    ladder that it computes on, None before the first. `compiled` are the compiled UNets that
-    compute with its weights.
+    LoRAs, embeddings and ControlNets (by their hashes) belong to the checkpoint that they act on.
+    `rung` is the one of the memory ladder that it computes on, None before the first. `compiled`
+    are the compiled UNets that compute with its weights.
     """
 
     family: str
@@ -46,6 +46,7 @@ class Loaded:
     native_size: int
     rung: Rung | None = None
     compiled: dict[Shape, Any] = field(default_factory=dict)
+    controlnets: dict[str, Any] = field(default_factory=dict)
 
     @property
     def can_be_compiled(self) -> bool:
@@ -69,12 +70,13 @@ class Loaded:
     @property
     def models(self) -> tuple[Any, ...]:
         """Its parts in the order in which they compute; the VAE is the last."""
-        return (*self.text_encoders, self.unet, self.vae)
+        return (*self.text_encoders, *self.controlnets.values(), self.unet, self.vae)
 
     def slice_attention(self, *, on: bool) -> None:
         """Let attention work on a part of the picture at a time, or on the whole."""
         processor = SlicedAttention() if on else AttnProcessor2_0()  # type: ignore[no-untyped-call]
-        self.unet.set_attn_processor(processor)
+        for model in (self.unet, *self.controlnets.values()):
+            model.set_attn_processor(processor)
 
     def forget_compiled(self) -> None:
         """Drop what refers to its weights where they are now."""

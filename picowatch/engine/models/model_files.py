@@ -16,7 +16,12 @@ from picowatch.errors import ModelRefused, RenderFailed
 
 Found = TypeVar("Found")
 
-KIND_NAMES: dict[Kind, str] = {"lora": "LoRA", "vae": "VAE"}
+KIND_NAMES: dict[Kind, str] = {
+    "lora": "LoRA",
+    "vae": "VAE",
+    "controlnet": "ControlNet",
+    "depth": "depth model",
+}
 _WHEN_COMPLETE = "When the file is there and complete, save the recipe again."
 
 # What readers raise for files whose headers were valid: wrong offsets, weights with other names

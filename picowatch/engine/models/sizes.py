@@ -31,6 +31,13 @@ def weights_of(model: Model, bytes_each: int) -> Weights:
     return Weights(**sizes, flow=model.family in FLOWS, quantised=quantised)
 
 
+def numbers_in(model: Model) -> int:
+    """How many numbers the weights of a single part are."""
+    files = weight_files(model.path) if model.layout == "folder" else [model.path]
+    shapes = (shape for file in files for shape in read_any_header(file).shapes.values())
+    return sum(map(prod, shapes))
+
+
 def _tensors(model: Model, bytes_each: int) -> Iterator[tuple[str, float]]:
     """Each tensor's name, which begins with its part's, and how many bytes it takes."""
     for part, file, prefix in _files(model):

@@ -35,6 +35,7 @@ def draw_batch(
         loaded,
         job.device,
         job.start_images,
+        job.guess_depth,
         unets,
         _counted(job.on_step, len(groups) * evaluations(batch[0])),
         job.interrupted,
@@ -53,7 +54,8 @@ def draw_batch(
 
 def _repeating(loaded: Loaded) -> list[Any]:
     """What draws pictures that repeat; a VAE with tiles of its own must not: `tiling.wrapped`."""
-    return [loaded.unet] if loaded.vae.use_tiling else [loaded.unet, loaded.vae]
+    models = [loaded.unet, *loaded.controlnets.values()]
+    return models if loaded.vae.use_tiling else [*models, loaded.vae]
 
 
 def _draw(drawing: Drawing, requests: Sequence[ImageRequest], chunks: int) -> list[Picture]:

@@ -41,11 +41,11 @@ class Canvas:
 
 def read_canvas(folder: Path | None, request: ImageRequest, width: int, height: int) -> Canvas:
     """The request's start image and mask as kept in `folder`, fitted to width x height."""
+    size = width, height
+    fitted = read_picture(folder, request.image_hash, request.image, size, request.resize)
+    if not request.mask:
+        return Canvas(fitted, None, None)
     try:
-        picture = decode_picture(_kept(folder, request.image_hash, request.image))
-        fitted = np.asarray(fit(picture, width, height, request.resize))
-        if not request.mask:
-            return Canvas(fitted, None, None)
         drawn = decode_mask(_kept(folder, request.mask_hash, request.mask))
     except PictureUnreadable as unreadable:
         raise RenderFailed(unreadable.message, unreadable.remedy) from unreadable
@@ -54,6 +54,17 @@ def read_canvas(folder: Path | None, request: ImageRequest, width: int, height: 
     blur = request.mask_blur
     opacity = redrawn.filter(ImageFilter.GaussianBlur(blur)) if blur else redrawn
     return Canvas(fitted, np.asarray(redrawn), np.asarray(opacity))
+
+
+def read_picture(
+    folder: Path | None, digest: str, path: str, size: tuple[int, int], resize: str
+) -> Bytes:
+    """A picture as kept in `folder`, fitted to width and height: RGB."""
+    try:
+        picture = decode_picture(_kept(folder, digest, path))
+    except PictureUnreadable as unreadable:
+        raise RenderFailed(unreadable.message, unreadable.remedy) from unreadable
+    return np.asarray(fit(picture, *size, resize))
 
 
 def fit(picture: Image.Image, width: int, height: int, resize: str) -> Image.Image:

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import torch
 
+from picowatch.engine.unet.latents import LATENT_FACTOR
+
 
 class Encoded(NamedTuple):
     """Encoded texts, a row for each image: what guides the UNet besides latents and timestep.
@@ -30,6 +32,12 @@ class Encoded(NamedTuple):
         pooled = None if self.pooled is None else torch.zeros_like(self.pooled)
         return Encoded(torch.zeros_like(self.states), pooled)
 
+    def added(self, latents: torch.Tensor) -> dict[str, torch.Tensor] | None:
+        """What SDXL's UNet is told besides: the summary, and the picture's size; None elsewhere."""
+        if self.pooled is None:
+            return None
+        return {"text_embeds": self.pooled, "time_ids": _time_ids(latents)}
+
     @staticmethod
     def joined(parts: Sequence["Encoded"]) -> "Encoded":
         """The rows of all, in their order."""
@@ -37,6 +45,17 @@ class Encoded(NamedTuple):
         return Encoded(
             torch.cat([part.states for part in parts]), torch.cat(pooled) if pooled else None
         )
+
+
+def _time_ids(latents: torch.Tensor) -> torch.Tensor:
+    """What SDXL is told of a picture's size, a row for each: height and width, crop, both again.
+
+    Section 2.2 of https://arxiv.org/abs/2307.01952; the original size is the one that is
+    rendered, nothing is cropped, as in A1111.
+    """
+    height, width = (side * LATENT_FACTOR for side in latents.shape[2:])
+    ids = [height, width, 0, 0, height, width]
+    return torch.tensor([ids], dtype=torch.float32, device=latents.device).repeat(len(latents), 1)
 
 
 class Conditions(NamedTuple):

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 
+from picowatch.engine.control.residuals import Hint, Residuals, residuals_of
 from picowatch.engine.previewer import Previewer
 from picowatch.engine.unet.conditions import Conditions, ConditionSchedule, Encoded
-from picowatch.engine.unet.latents import LATENT_FACTOR
 from picowatch.engine.unet.noise import numbers_of
 from picowatch.engine.unet.samplers import PreparedSampler
 from picowatch.errors import EngineStopped
@@ -20,13 +20,15 @@ class Shape(NamedTuple):
     """What a UNet is compiled for.
 
     `rows` go through it at a time: two an image with guidance, one without. `height` and
-    `width` are the latents', `tokens` the length of the encoded prompt.
+    `width` are the latents', `tokens` the length of the encoded prompt. `controlled`: ControlNets
+    add to its second half.
     """
 
     rows: int
     height: int
     width: int
     tokens: int
+    controlled: bool = False
 
 
 class Unet(Protocol):
@@ -50,8 +52,9 @@ class Unet(Protocol):
         timestep: torch.Tensor,
         prompts: Encoded,
         cfg_scale: float = 1.0,
+        residuals: Residuals | None = None,
     ) -> torch.Tensor:
-        """The prediction for noisy latents at a timestep, guided by encoded prompts."""
+        """The prediction for noisy latents at a timestep, guided by prompts and ControlNets."""
         ...
 
 
@@ -76,11 +79,10 @@ class EagerUnet:
         timestep: torch.Tensor,
         prompts: Encoded,
         cfg_scale: float = 1.0,
+        residuals: Residuals | None = None,
     ) -> torch.Tensor:
         """See `Unet`."""
-        added, guidance = None, None
-        if prompts.pooled is not None:
-            added = {"text_embeds": prompts.pooled, "time_ids": _time_ids(latents)}
+        guidance = None
         if self._guidance_width is not None:
             guidance = (
                 _embedded(cfg_scale, self._guidance_width).to(latents).repeat(len(latents), 1)
@@ -90,7 +92,9 @@ class EagerUnet:
             timestep,
             encoder_hidden_states=prompts.states,
             timestep_cond=guidance,
-            added_cond_kwargs=added,
+            added_cond_kwargs=prompts.added(latents),
+            down_block_additional_residuals=residuals and residuals[:-1],
+            mid_block_additional_residual=residuals and residuals[-1],
         )[0]
         return predicted
 
@@ -105,17 +109,6 @@ def _embedded(cfg_scale: float, width: int) -> torch.Tensor:
     frequencies = torch.exp(torch.arange(half) * (-log(10_000) / (half - 1)))
     angles = (cfg_scale - 1) * 1000 * frequencies
     return torch.cat([angles.sin(), angles.cos()])[None]
-
-
-def _time_ids(latents: torch.Tensor) -> torch.Tensor:
-    """What SDXL is told of a picture's size, a row for each: height and width, crop, both again.
-
-    Section 2.2 of https://arxiv.org/abs/2307.01952; the original size is the one that is
-    rendered, nothing is cropped, as in A1111.
-    """
-    height, width = (side * LATENT_FACTOR for side in latents.shape[2:])
-    ids = [height, width, 0, 0, height, width]
-    return torch.tensor([ids], dtype=torch.float32, device=latents.device).repeat(len(latents), 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +134,7 @@ def denoise(
     request: ImageRequest,
     generators: Sequence[torch.Generator],
     guide: Guide,
+    hints: Sequence[Hint],
     on_step: Callable[[], None],
     interrupted: Callable[[], bool],
     previewer: Previewer,
@@ -152,15 +146,24 @@ def denoise(
     scheduler = sampler.scheduler
     drawn = {"generator": list(generators)} if sampler.draws_noise else {}
     queue = _StepQueue(latents.device)
+    guided = request.cfg_scale != 1 and not unet.embeds_guidance
     guiding = schedule.evaluations(unet.dtype)
     steps = zip(sampler.timesteps, sampler.timesteps.to(latents.device), guiding, strict=False)
     for done, (timestep, given, conditions) in enumerate(steps, 1):
         if interrupted():
             raise EngineStopped("The batch was interrupted.")
         scaled = scheduler.scale_model_input(latents, timestep)
+        residuals = residuals_of(
+            hints,
+            scaled.to(unet.dtype),
+            given,
+            conditions,
+            share=(done - 1) / len(sampler.timesteps),
+            guided=guided,
+        )
         if guide.seen is not None:
             scaled = torch.cat([scaled, guide.seen], dim=1)
-        predicted = _guided(unet, scaled, given, conditions, request)
+        predicted = _guided(unet, scaled, given, conditions, request, residuals)
         with numbers_of(generators):
             latents = scheduler.step(predicted, timestep, latents, **drawn).prev_sample
         if guide.redrawn is not None and sampler.at_full_step():
@@ -212,6 +215,7 @@ def _guided(
     timestep: torch.Tensor,
     conditions: Conditions,
     request: ImageRequest,
+    residuals: Residuals | None,
 ) -> torch.Tensor:
     """The UNet's prediction, away from the negative prompt by the factor `cfg_scale`.
 
@@ -220,8 +224,10 @@ def _guided(
     """
     latents = latents.to(unet.dtype)
     if request.cfg_scale == 1 or unet.embeds_guidance:
-        return unet(latents, timestep, conditions.positive, request.cfg_scale).float()
-    both = unet(torch.cat([latents] * 2), timestep, Encoded.joined(conditions)).float()
+        positive = conditions.positive
+        return unet(latents, timestep, positive, request.cfg_scale, residuals).float()
+    prompts = Encoded.joined(conditions)
+    both = unet(torch.cat([latents] * 2), timestep, prompts, residuals=residuals).float()
     away, towards = both.chunk(2)
     guided = away + request.cfg_scale * (towards - away)
     return rescaled(guided, towards, request.cfg_rescale) if request.cfg_rescale else guided

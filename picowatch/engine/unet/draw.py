@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from picowatch.engine.control.hints import GuessDepth, hints_of
+from picowatch.engine.control.residuals import Hint
 from picowatch.engine.drawn import Interrupted, Picture, timed
 from picowatch.engine.models.loaded import Loaded
 from picowatch.engine.previewer import Previewer
@@ -39,6 +41,7 @@ class Drawing:
     loaded: Loaded
     device: torch.device
     start_images: Path | None
+    guess_depth: GuessDepth
     unet: Callable[[Shape], Unet]
     on_step: Callable[[], None]
     interrupted: Interrupted
@@ -54,6 +57,16 @@ class Drawing:
             latents: torch.Tensor | None = None
             for one, schedule in zip(self._passes(first), schedules, strict=True):
                 canvases = self._canvases(requests, one)
+                hints, maps = hints_of(
+                    requests,
+                    canvases,
+                    (one.width, one.height),
+                    self.loaded,
+                    self.device,
+                    self.start_images,
+                    self.guess_depth,
+                    second=latents is not None,
+                )
                 if latents is not None:
                     assert first.hires is not None
                     latents = upscale(
@@ -64,14 +77,16 @@ class Drawing:
                         one.height,
                         repeats=self._repeats(first),
                     )
-                latents = self._run(one, requests, canvases, latents, schedule)
+                latents = self._run(one, requests, canvases, hints, latents, schedule)
             assert latents is not None
             # CUDA works asynchronously; without this the UNet's time would count as the decoder's.
             latents = latents.cpu().to(self.device)
         with timed(self.timings, "decode"):
             return [
-                self._decoded(latent, canvas, repeats=self._repeats(first))
-                for latent, canvas in zip(latents, canvases, strict=True)
+                self._decoded(latent, canvas, repeats=self._repeats(first))._replace(
+                    control_maps=shown
+                )
+                for latent, canvas, shown in zip(latents, canvases, maps, strict=True)
             ]
 
     def _passes(self, request: ImageRequest) -> list[_Pass]:
@@ -104,6 +119,7 @@ class Drawing:
         one: _Pass,
         requests: Sequence[ImageRequest],
         canvases: Sequence[Canvas | None],
+        hints: Sequence[Hint],
         before: torch.Tensor | None,
         schedule: ConditionSchedule,
     ) -> torch.Tensor:
@@ -123,7 +139,7 @@ class Drawing:
         without_negative = request.cfg_scale == 1 or self.loaded.embeds_guidance
         rows = len(requests) * (1 if without_negative else 2)
         height, width = latents.shape[2:]
-        shape = Shape(rows, height, width, tokens=schedule.tokens)
+        shape = Shape(rows, height, width, schedule.tokens, controlled=bool(hints))
         return denoise(
             self.unet(shape),
             sampler,
@@ -132,6 +148,7 @@ class Drawing:
             request,
             generators,
             guide,
+            hints,
             self.on_step,
             self.interrupted,
             self.previewer,

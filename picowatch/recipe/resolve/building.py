@@ -33,6 +33,7 @@ from picowatch.recipe.prompts.prompts import mistakes_in
 from picowatch.recipe.read.decoding import FORBIDDEN, invisible
 from picowatch.recipe.read.plain import TRUE_OR_FALSE, number
 from picowatch.recipe.recipe import Context, Recipe
+from picowatch.recipe.resolve.control import read_controls
 from picowatch.recipe.resolve.edits import edit_mistakes
 from picowatch.recipe.resolve.families import (
     misfits,
@@ -230,7 +231,7 @@ class RecipeBuilder:
         return BAKED
 
     def _pictures(self, layer: Layer, checkpoint: Checkpoint) -> dict[str, object]:
-        """Start image, mask and hires."""
+        """The fields that name pictures, and hires."""
         image, mask = (
             read_path(field, layer, self._named_pictures, self._problems)
             for field in ("image", "mask")
@@ -238,6 +239,15 @@ class RecipeBuilder:
         hires = bool(layer["hires"].value) if "hires" in layer else False
         values: dict[str, object] = {"image": image, "mask": mask if image else ""}
         values["hires"] = self._hires(layer, not image, checkpoint) if hires else None
+        values["control"] = read_controls(
+            layer,
+            self._inventory,
+            self._named_pictures,
+            checkpoint,
+            image,
+            bool(values["mask"]),
+            self._problems,
+        )
         return values
 
     def _picture_size(
@@ -427,7 +437,7 @@ def _idle(values: Mapping[str, object]) -> dict[str, object]:
     return {
         name: default_of(name)
         for name, row in ROWS.items()
-        if row.needs and not values.get(row.needs)
+        if row.needs and not any(map(values.get, row.needs))
     }
 
 

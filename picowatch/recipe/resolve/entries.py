@@ -109,9 +109,11 @@ def _match_too_many(
     if before + images <= max_images:
         return not each.values
     combined = " With the sweep" if axes else " Together"
+    written = layer[each.label]
+    pattern = f"'{shown(written.value)}'" if isinstance(written.value, str) else "the pattern"
     problems.add(
-        layer[each.label].error_position,
-        f"'{shown(str(layer[each.label].value))}' matches {len(each.values):,} pictures.{combined} "
+        written.error_position,
+        f"{pattern} matches {len(each.values):,} pictures.{combined} "
         f"this file requests {before + images:,} images; one save may request {max_images:,} "
         "(the setting max_images_per_save).",
     )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from picowatch.errors import ValueInvalid
 from picowatch.recipe.fields import BAKED
-from picowatch.recipe.inventory import Checkpoint, Inventory
+from picowatch.recipe.inventory import Checkpoint, ControlNet, Inventory
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import did_you_mean, listed
 
@@ -17,6 +17,9 @@ _ENDINGS = (".safetensors", ".sft", ".gguf", ".ckpt", ".pt", ".pth", ".bin")
 # What A1111 and Fooocus write when the checkpoint's own VAE is used.
 _BAKED_WORDS = {"baked", "none", "automatic", "default (model)"}
 
+
+# The smallest model of its makers, under the Apache licence; the larger ones are not for business.
+DEPTH = "Depth-Anything-V2-Small-hf"
 
 # What Forge calls a further file of a checkpoint: it is the VAE if it is an installed one.
 MODULE = "module"
@@ -61,6 +64,30 @@ def find_lora(written: str, inventory: Inventory) -> str:
     """The LoRA a recipe means. Raises NotInstalled."""
     missing = f"no LoRA '{shown(written)}' in models/loras."
     return _find("LoRA", missing, written, inventory.loras, inventory)
+
+
+def find_controlnet(written: str, inventory: Inventory) -> ControlNet:
+    """The ControlNet a recipe means. Raises NotInstalled."""
+    controlnets = {one.name: one for one in inventory.controlnets}
+    missing = f"no ControlNet '{shown(written)}' in models/controlnet."
+    return controlnets[_find("ControlNet", missing, written, list(controlnets), inventory)]
+
+
+def find_depth(written: str, inventory: Inventory) -> str:
+    """The model that guesses depth: the one that is named, or the only one. Raises NotInstalled."""
+    if written:
+        missing = f"no model '{shown(written)}' in models/depth."
+        return _find("depth model", missing, written, inventory.depths, inventory)
+    if len(inventory.depths) > 1:
+        names = listed(inventory.depths)
+        raise NotInstalled(f"several models guess depth: {names}. Write which one: 'depth: …'.")
+    if not inventory.depths:
+        raise NotInstalled(
+            "'preprocess: depth' needs a model that guesses depth, and none is installed. Fetch "
+            f"one once: hf download depth-anything/{DEPTH} --local-dir models/depth/{DEPTH} "
+            "(99 MB). Or use a finished depth map, with 'preprocess: none'."
+        )
+    return inventory.depths[0]
 
 
 def matching(written: str, names: Sequence[str]) -> list[str]:
@@ -158,7 +185,9 @@ def _stem(name: str) -> str:
     Composed, because macOS keeps the accents of file names apart from their letters.
     """
     name = unicodedata.normalize("NFC", name.strip())
-    name = re.sub(r"^(?:\./)?(?:models/)?(?:checkpoints|vae|loras)/", "", name)
+    name = re.sub(
+        r"^(?:\./)?(?:models/)?(?:checkpoints|vae|loras|controlnet|ControlNet|depth)/", "", name
+    )
     ending = next((e for e in _ENDINGS if name.casefold().endswith(e)), "")
     return name[: len(name) - len(ending)]
 

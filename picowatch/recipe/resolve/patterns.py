@@ -7,11 +7,13 @@ one seed and one sheet.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from picowatch.errors import PictureUnreadable
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.pictures import Pictures, is_pattern
 from picowatch.recipe.read.plain import TRUE_OR_FALSE
+from picowatch.recipe.resolve.control import control_images, with_control_image
 from picowatch.recipe.resolve.start_image import read_path
 from picowatch.recipe.resolve.sweep import Value, WrittenAxis
 from picowatch.recipe.written import Layer, Written
@@ -70,6 +72,8 @@ def _named(layer: Layer) -> Iterator[_Named]:
     for field in ("image", "mask"):
         if field in layer:
             yield _Named(field, layer[field], _replacing(field))
+    for index, written in control_images(layer):
+        yield _Named("control", written, partial(with_control_image, index))
 
 
 def _replacing(field: str) -> Callable[[Layer, Written], Layer]:

@@ -1,4 +1,4 @@
-"""The fields `image` and `mask`: paths that stay within the folders, and what needs them."""
+"""The fields that name pictures: paths that stay within the folders, and what needs them."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +18,7 @@ MAX_PATH = 500
 # What says nothing without one of some others. Without a start image the denoising strength is
 # that of hires. A sweep may vary the parts of hires alone.
 _NEEDS = {
-    **{name: (row.needs,) for name, row in ROWS.items() if row.needs},
+    **{name: row.needs for name, row in ROWS.items() if row.needs},
     "denoising_strength": ("image", "hires"),
     **dict.fromkeys(HIRES_FIELDS, ("hires",)),
 }
@@ -49,7 +49,7 @@ def refuse_unusable(
     use: Callable[[str], object],
     go_on: Callable[[], None] = lambda: None,
 ) -> None:
-    """Raise RecipeInvalid with all start images and masks for which `use` raises.
+    """Raise RecipeInvalid with all pictures for which `use` raises.
 
     `go_on` is called between two of them.
     """

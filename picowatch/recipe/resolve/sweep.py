@@ -1,8 +1,8 @@
 """The field `sweep`: axes of values, every combination of which is an image.
 
 An axis is over a field (`steps: [10, 20]`, `cfg_scale: 4..10 step 2`), over a piece of a prompt
-(`"prompt: old": [new, newer]`), over a LoRA's weight (`"lora: name": 0..1 step 0.25`) or over a
-part of hires (`"hires: scale": [1.5, 2]`).
+(`"prompt: old": [new, newer]`), over a LoRA's weight (`"lora: name": 0..1 step 0.25`), over a
+part of hires (`"hires: scale": [1.5, 2]`) or of a ControlNet (`"control: weight": [0.5, 1]`).
 """
 
 import re
@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from picowatch.recipe.fields import (
+    CONTROL_PARTS,
+    CONTROL_PREFIX,
     FIRST_NAME_OF,
     HIRES_FIELDS,
     HIRES_PREFIX,
@@ -137,6 +139,8 @@ def _axis(key: str, values: Written, layer: Layer, problems: Problems) -> Writte
         return _over(f"lora: {detail}", f"{ONE_LORA}{detail}", parts, problems)
     elif field == "hires" and f"{HIRES_PREFIX}{detail}" in HIRES_FIELDS:
         return _over(f"hires: {detail}", f"{HIRES_PREFIX}{detail}", parts, problems)
+    elif field == "control" and detail in CONTROL_PARTS:
+        return _over(f"control: {detail}", f"{CONTROL_PREFIX}{detail}", parts, problems)
     else:
         problems.add(position, f"sweep cannot vary '{shown(key)}'. Write a field's name alone.")
     return None

@@ -10,6 +10,7 @@ from picowatch.catalog.families import NAMES
 from picowatch.recipe import Checkpoint, Inventory, RecipeInvalid
 from picowatch.recipe.families import FLOW_RULES
 from picowatch.recipe.fields import HIRES_FIELDS, ROWS
+from picowatch.recipe.inventory import ControlNet
 from tests.recipe.reading import DEMO, read_one
 
 FIELDS = [name for name, row in {**ROWS, **HIRES_FIELDS}.items() if row.changes_pixels]
@@ -47,6 +48,7 @@ SAMPLES = {
     "hires.upscaler": "hires: {upscaler: Nearest}",
     "loras": "loras: film",
     "tiling": "tiling: true",
+    "control": "control: {image: a.png, model: canny}",
     "shrink_to_fit": "shrink_to_fit: true",
     "exact": "exact: true",
 }
@@ -62,7 +64,8 @@ HONOURED = {
     "renderer.py": "loras exact",
     "memory/ladder.py": "shrink_to_fit",
 }
-INSTALLED = Inventory(demo=DEMO, vaes=("soft",), loras=("film",))
+CANNY = ControlNet("canny", NAMES["sd1"], 768)
+INSTALLED = Inventory(demo=DEMO, vaes=("soft",), loras=("film",), controlnets=(CANNY,))
 ENGINE = Path(__file__).parents[3] / "picowatch/engine"
 
 

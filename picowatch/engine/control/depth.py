@@ -1,0 +1,73 @@
+"""Guesses depth with a model of Depth Anything that the user installed.
+
+Its pictures are prepared as by its authors: the shorter side brought to 518 pixels, both sides to
+multiples of 14 (preprocessor_config.json of Depth-Anything-V2-Small-hf).
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.nn import functional
+from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config
+
+from picowatch.catalog import weight_files
+from picowatch.catalog.depth import depth_config
+from picowatch.engine.devices import Target
+from picowatch.engine.models.model_files import unchanged
+from picowatch.engine.models.weights import fill, read_tensors
+from picowatch.engine.unet.canvas import Bytes
+from picowatch.recipe.request import ControlUse
+
+_SHORTER_SIDE = 518
+# ImageNet's, which its backbone was trained with.
+_MEAN, _SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+FindDepth = Callable[[str, str], Path]
+
+
+class DepthModels:
+    """The model that was used last stays in memory, on the device that it computes on."""
+
+    def __init__(self, find: FindDepth, target: Target) -> None:
+        """`find` gives the folder of a model by name and hash."""
+        self._find = find
+        self._target = target
+        self._kept: tuple[str, Any] | None = None
+
+    def guess(self, picture: Bytes, use: ControlUse) -> Bytes:
+        """The nearest part of an RGB picture white, the farthest black; of its size."""
+        if self._kept is None or self._kept[0] != use.depth_hash:
+            self.forget()
+            self._kept = use.depth_hash, self._load(use)
+        return _guessed(self._kept[1], picture, self._target.device)
+
+    def forget(self) -> None:
+        """Give its memory back."""
+        self._kept = None
+
+    def _load(self, use: ControlUse) -> Any:
+        find = self._find
+        with unchanged(lambda: find(use.depth, use.depth_hash), f"depth model {use.depth!r}") as at:
+            values, backbone = depth_config(at)
+            config = DepthAnythingConfig(**values, backbone_config=Dinov2Config(**backbone))
+            model: Any = DepthAnythingForDepthEstimation(config)
+            tensors = read_tensors(weight_files(at), self._target)
+            return fill(model, tensors, f"depth model {use.depth!r}", self._target)
+
+
+def _guessed(model: Any, picture: Bytes, device: torch.device) -> Bytes:
+    height, width = picture.shape[:2]
+    scale, patch = _SHORTER_SIDE / min(height, width), model.config.patch_size
+    sides = [max(1, round(side * scale / patch)) * patch for side in (width, height)]
+    small = Image.fromarray(picture).resize((sides[0], sides[1]), Image.Resampling.BICUBIC)
+    values = (np.asarray(small, np.float32) / 255 - _MEAN) / _SPREAD
+    pixels = torch.from_numpy(values).permute(2, 0, 1)[None].to(device, model.dtype)
+    found = model(pixels).predicted_depth.float()[:, None]
+    found = functional.interpolate(found, (height, width), mode="bilinear", align_corners=False)
+    found = found[0, 0] - found.min()
+    grey = (found / found.max().clamp(min=1e-6) * 255).to(torch.uint8).cpu().numpy()
+    return np.repeat(grey[:, :, None], 3, axis=2)

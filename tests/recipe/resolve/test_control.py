@@ -1,0 +1,351 @@
+"""The field `control`: what its entries say, and what is wrong with them."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from picowatch.recipe import Checkpoint, Inventory
+from picowatch.recipe.families import rules_of
+from picowatch.recipe.fields import Control
+from picowatch.recipe.inventory import ControlNet
+from picowatch.recipe.request import ImageRequest
+from tests.recipe.reading import DEMO, hash_of, messages, read_one
+
+SD1, XL = "Stable Diffusion 1.x", "Stable Diffusion XL"
+INSTALLED = Inventory(
+    demo=replace(DEMO, family=SD1, text_width=64),
+    checkpoints=(
+        Checkpoint("photo", 512, family=SD1, text_width=768),
+        Checkpoint("large", 1024, family=XL, text_width=2048),
+        Checkpoint("flow", 1024, family="FLUX.1", rules=rules_of("flux", "schnell")),
+    ),
+    controlnets=(
+        ControlNet("canny", SD1, 768),
+        ControlNet("sd15/depth", SD1, 768),
+        ControlNet("xl-small", XL),
+        ControlNet("union", XL, 2048, 6),
+        ControlNet("promax", XL, 2048, 8),
+    ),
+    depths=("Depth-Anything",),
+    refused={"lora.safetensors": "is a Control-LoRA."},
+    default_checkpoint="photo",
+)
+
+
+def controls(text: str, inventory: Inventory = INSTALLED) -> tuple[Control, ...]:
+    return read_one(f"prompt: a\nseed: 1\n{text}", inventory=inventory).control
+
+
+def said(text: str, inventory: Inventory = INSTALLED) -> list[str]:
+    return messages(f"prompt: a\nseed: 1\n{text}", inventory=inventory)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "control: {image: a.png, model: canny}",
+        "control: [{image: a.png, model: canny}]",
+        "control: {image: ./a.png, controlnet: models/controlnet/canny.safetensors}",
+        "controlnet:\n- image: a.png\n  model: CANNY\n",
+        "control: {image: a.png, model: canny, module: none, control_mode: Balanced}",
+        "image: a.png\ncontrol: {model: canny}",
+    ],
+)
+def test_one_entry_is_a_mapping_or_a_list_of_one(written: str) -> None:
+    """Under every name that other programs have for its fields; the start image will do, too."""
+    assert controls(written) == (Control("a.png", "canny"),)
+
+
+def test_an_entry_says_when_and_how_its_controlnet_acts() -> None:
+    """Several of them, in their order."""
+    found = controls(
+        "control:\n"
+        "- {image: a.png, model: canny, preprocess: canny, low: 50, high: '150', preview: yes}\n"
+        "- {image: b.png, model: depth, weight: 0.5, start: 0.1, end: 0.9, mode: prompt}\n"
+    )
+    assert found == (
+        Control("a.png", "canny", preprocess="canny", low=50, high=150, preview=True),
+        Control("b.png", "sd15/depth", weight=0.5, start=0.1, end=0.9, mode="prompt"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("invert (from white bg & black line)", "invert"),
+        ("lineart_standard (from white bg & black line)", "lineart"),
+        ("blur_gaussian", "blur"),
+        ("recolor_luminance", "luminance"),
+        ("tile_resample", "tile"),
+        ("depth_anything_v2", "depth"),
+    ],
+)
+def test_preprocessors_have_a1111s_names_too(theirs: str, ours: str) -> None:
+    """As its pictures' texts have them."""
+    (found,) = controls(f"control: {{image: a.png, model: canny, preprocess: {theirs!r}}}")
+    assert found.preprocess == ours
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("My prompt is more important", "prompt"),
+        ("ControlNet is more important", "control"),
+        ("0", "balanced"),
+        ("1", "prompt"),
+        ("2", "control"),
+    ],
+)
+def test_modes_have_a1111s_names_and_numbers_too(theirs: str, ours: str) -> None:
+    """Of its texts and its API."""
+    (found,) = controls(f"control: {{image: a.png, model: canny, mode: {theirs}}}")
+    assert found.mode == ours
+
+
+def test_the_only_model_that_guesses_depth_is_meant() -> None:
+    """Of several, one has to be named."""
+    text = "control: {image: a.png, model: depth, preprocess: depth}"
+    assert controls(text)[0].depth == "Depth-Anything"
+    two = replace(INSTALLED, depths=("large", "small"))
+    assert controls(text.replace("}", ", depth: small}"), two)[0].depth == "small"
+    assert said(text, two) == [
+        "several models guess depth: large and small. Write which one: 'depth: …'."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("written", "kind"),
+    [
+        ("preprocess: canny", "hard edges"),
+        ("preprocess: lineart", "hard edges"),
+        ("preprocess: depth", "depth"),
+        ("kind: pose", "pose"),
+        ("kind: Soft Edges", "soft edges"),
+        ("preprocess: canny, kind: segments", "segments"),
+    ],
+)
+def test_a_union_is_told_what_its_map_shows(written: str, kind: str) -> None:
+    """By the preprocessor, where that says it."""
+    text = f"checkpoint: large\ncontrol: {{image: a.png, model: union, {written}}}"
+    assert controls(text)[0].kind == kind
+
+
+def test_promax_takes_two_kinds_more() -> None:
+    """Tiles and inpainting."""
+    text = "checkpoint: large\ncontrol: {image: a.png, model: promax, preprocess: tile}"
+    assert controls(text)[0].kind == "tile"
+
+
+@pytest.mark.parametrize("word", ["none", "false", "[]", "off"])
+def test_an_entry_sets_a_folders_controlnets_aside(word: str) -> None:
+    """As it does with pictures."""
+    defaults = {"_defaults.yaml": "control: {image: a.png, model: canny}\n"}
+    recipe = read_one(f"prompt: a\ncontrol: {word}", defaults=defaults, inventory=INSTALLED)
+    assert recipe.control == ()
+
+
+KINDS = "pose, depth, soft edges, hard edges, normals or segments"
+PREPROCESSORS = "none, canny, depth, lineart, invert, threshold, blur, luminance, tile and inpaint"
+FIELDS = (
+    "image, model, preprocess, weight, start, end, mode, kind, low, high, threshold, radius, depth "
+    "and preview"
+)
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        (
+            "control: canny",
+            "control must be a mapping like {image: pose.png, model: "
+            "control_v11p_sd15_openpose}, or a list of them, not 'canny'.",
+        ),
+        (
+            "control: {image: a.png}",
+            "control names no model from models/controlnet. Installed: canny and sd15/depth.",
+        ),
+        (
+            "control: {model: canny}",
+            "control has no picture to follow. Write 'image: …' there.",
+        ),
+        (
+            "control: {image: a.png, model: pose}",
+            "no ControlNet 'pose' in models/controlnet. Available: canny, sd15/depth, xl-small, "
+            "union and promax.",
+        ),
+        (
+            "control: {image: a.png, model: lora}",
+            "the ControlNet 'lora.safetensors' cannot be used: is a Control-LoRA.",
+        ),
+        (
+            "control: {image: a.png, model: union, kind: pose}",
+            f"the ControlNet 'union' is for {XL}, but the checkpoint 'photo' belongs to {SD1}. Use "
+            "a ControlNet of its family, or another checkpoint.",
+        ),
+        (
+            "control: {image: a.png, model: xl-small}",
+            f"the ControlNet 'xl-small' is for {XL}, but the checkpoint 'photo' belongs to {SD1}. "
+            "Use a ControlNet of its family, or another checkpoint.",
+        ),
+        (
+            "checkpoint: demo\ncontrol: {image: a.png, model: canny}",
+            f"the ControlNet 'canny' is for {SD1}, but the checkpoint 'demo' is of another size. "
+            "Use a ControlNet of its family, or another checkpoint.",
+        ),
+        (
+            "checkpoint: flow\ncontrol: {image: a.png, model: canny}",
+            "FLUX.1 has no control: ControlNets are supported for Stable Diffusion 1.x, 2.x and "
+            "XL. Remove it.",
+        ),
+        (
+            "checkpoint: large\ncontrol: {image: a.png, model: union}",
+            "the union ControlNet 'union' must be told what the map shows, which 'preprocess: "
+            f"none' does not say. Write 'kind: …' with {KINDS}.",
+        ),
+        (
+            "checkpoint: large\ncontrol: {image: a.png, model: union, kind: tile}",
+            "the union ControlNet 'union' must be told what the map shows, not 'tile'. Write "
+            f"'kind: …' with {KINDS}.",
+        ),
+        (
+            "control: {image: a.png, model: canny, kind: pose}",
+            "the ControlNet 'canny' is no union: it follows one kind of map. Remove kind.",
+        ),
+        (
+            "control: {image: a.png, model: canny, preprocess: openpose}",
+            "the preprocessor 'openpose' is a network of its own, which picowatch does not have. "
+            "Make the map with another program and use it with 'preprocess: none'. The "
+            f"preprocessors here are {PREPROCESSORS}.",
+        ),
+        (
+            "control: {image: a.png, model: canny, preprocess: cany}",
+            "unknown preprocessor 'cany'. Did you mean 'canny'? The preprocessors are "
+            f"{PREPROCESSORS}.",
+        ),
+        (
+            "control: {image: a.png, model: canny, preprocess: inpaint}",
+            "'preprocess: inpaint' shows a ControlNet what the mask leaves of the start image. Add "
+            "image and mask.",
+        ),
+        (
+            "control: {image: a.png, model: canny, weight: 3}",
+            "control weight must be a number from 0 to 2, not 3.",
+        ),
+        (
+            "control: {image: a.png, model: canny, mode: soft}",
+            "control mode must be balanced, prompt or control, not 'soft'.",
+        ),
+        (
+            "control: {image: a.png, model: canny, start: 0.8, end: 0.2}",
+            "control begins at 0.8, after its end at 0.2.",
+        ),
+        (
+            "control: {image: a.png, model: canny, low: 50}",
+            "control low has no effect without 'preprocess: canny'. Remove it.",
+        ),
+        (
+            "control: {image: a.png, model: canny, wieght: 1}",
+            f"control has no 'wieght'. Did you mean 'weight'? Its fields are {FIELDS}.",
+        ),
+        (
+            "control: {image: a.png, model: canny, weight: 1, strength: 1}",
+            "'strength' is given twice. Keep one.",
+        ),
+        (
+            "control: {image: ../a.png, model: canny}",
+            "control image must stay within inbox/ or outbox/, but '../a.png' leads out of them. "
+            "Put the picture beside the recipe, or name one under inbox/ or outbox/.",
+        ),
+    ],
+)
+def test_mistakes_are_told_in_full(written: str, message: str) -> None:
+    """One message for one mistake, with what would do."""
+    assert said(written) == [message]
+
+
+def test_a_missing_depth_model_is_told_with_how_to_get_it() -> None:
+    """The command, once."""
+    none = replace(INSTALLED, depths=())
+    (message,) = said("control: {image: a.png, model: depth, preprocess: depth}", none)
+    assert "hf download depth-anything/Depth-Anything-V2-Small-hf" in message
+    assert "--local-dir models/depth/Depth-Anything-V2-Small-hf" in message
+
+
+def test_more_controlnets_than_anybody_means_are_refused() -> None:
+    """Before any of them is looked at."""
+    entries = ", ".join(["{image: a.png, model: canny}"] * 11)
+    assert said(f"control: [{entries}]") == ["more than 10 ControlNets here."]
+
+
+def request_of(text: str) -> ImageRequest:
+    recipe = read_one(f"prompt: a\nseed: 1\n{text}", inventory=INSTALLED)
+    (request,) = recipe.image_requests(hash_of)
+    return request
+
+
+def test_a_request_holds_the_hashes_of_all_files() -> None:
+    """Of model, picture and depth model; and the pictures are to be kept."""
+    request = request_of("control: {image: a.png, model: depth, preprocess: depth}")
+    (use,) = request.control
+    assert (use.model_hash, use.image_hash, use.depth_hash) == ("b" * 64, "1" * 64, "f" * 64)
+    assert request.pictures == {"a.png": "1" * 64}
+    assert ImageRequest.from_dict(request.as_dict()) == request
+
+
+def test_each_file_and_option_is_another_entry() -> None:
+    """And without ControlNets an entry is what it was."""
+    text = "prompt: a\ncontrol: {image: a.png, model: depth, preprocess: depth}"
+    recipe = read_one(text, inventory=INSTALLED)
+
+    def other(which: str) -> Any:
+        return lambda kind, name: "x" if kind == which else hash_of(kind, name)
+
+    digests = [
+        recipe.digest(hash_of),
+        *(recipe.digest(other(kind)) for kind in ("image", "controlnet", "depth")),
+        read_one(text.replace("}", ", weight: 0.5}"), inventory=INSTALLED).digest(hash_of),
+        read_one("prompt: a", inventory=INSTALLED).digest(hash_of),
+    ]
+    assert len({*digests}) == 6
+
+
+def test_images_of_a_batch_may_follow_other_pictures() -> None:
+    """But not by other weights."""
+    one, other, third = (
+        request_of(f"control: {{image: {image}.png, model: canny, weight: {weight}}}")
+        for image, weight in (("a", 1), ("b", 1), ("a", 0.5))
+    )
+    assert one.batch_key == other.batch_key != third.batch_key
+    assert one.batch_key != request_of("steps: 24").batch_key
+
+
+def test_the_size_fits_control_images_without_a_start_image() -> None:
+    """`resize` is theirs, too."""
+    text = "resize: fit\ncontrol: {image: a.png, model: canny}"
+    assert request_of(text).as_dict()["resize"] == "fit"
+    assert said("resize: fit") == [
+        "resize has no effect without image or control. Add it, or remove resize."
+    ]
+
+
+def test_a_sweep_varies_what_a_controlnet_says() -> None:
+    """Its weight by name, or all of it."""
+    text = "prompt: a\ncontrol: {image: a.png, model: canny}\nsweep:\n"
+    swept = read_one(f"{text}  'control: weight': 0..1 step 0.5", inventory=INSTALLED)
+    assert [one.control[0].weight for one in swept.variants] == [0, 0.5, 1]
+    assert swept.sweep[0].label == "control: weight"
+    whole = read_one(
+        f"{text}  control: [{{image: b.png, model: canny}}, none]", inventory=INSTALLED
+    )
+    assert [len(one.control) for one in whole.variants] == [1, 0]
+    assert [path for _, path in whole.pictures] == ["b.png"]
+
+
+def test_a_sweep_of_one_of_several_is_refused() -> None:
+    """It could be either's."""
+    entry = "{image: a.png, model: canny}"
+    assert said(f"control: [{entry}, {entry}]\nsweep: {{'control: weight': [0, 1]}}")[0] == (
+        "'control: weight' could vary any of the 2 ControlNets here. Sweep 'control' itself, with "
+        "whole lists as values."
+    )
