@@ -223,15 +223,21 @@ class _SaveWriter:
             )
 
     def _drawn(self, entry: RequestedEntry, entry_index: int) -> Drawn:
-        """The entry's requests; a random draw that this recipe already has is drawn again."""
+        """The entry's requests; a random draw that this recipe already has is drawn again.
+
+        Images that two draws have in common are the same whatever is drawn.
+        """
         if not entry.random:
             return self._with_digests(entry.requests(None))
         if self.earlier and (requests := self.earlier.requests(entry, entry_index)):
             return self._with_digests(requests)
+        before: set[str] = set()
         while True:
             drawn = self._with_digests(entry.requests(self.draw_seed()))
-            if all(self._find(digest) is None for digest, _ in drawn):
+            known = {digest for digest, _ in drawn if self._find(digest) is not None}
+            if known <= before:
                 return drawn
+            before = known
 
     def _with_digests(self, requests: Sequence[ImageRequest]) -> Drawn:
         drawn = []

@@ -165,7 +165,12 @@ class EarlierDraws:
         Image i has seed+i, but a sweep's images all have the first seed, so both are tried. If a
         variation seed was drawn, either of the two is it.
         """
-        for draw in sorted(self._draws, key=lambda draw: draw["entry_index"] != entry_index):
+
+        # Where only the variation seed was drawn, pictures without one say nothing about it.
+        def least_likely(draw: sqlite3.Row) -> tuple[bool, bool]:
+            return draw["entry_index"] != entry_index, draw["variation_seed"] is None
+
+        for draw in sorted(self._draws, key=least_likely):
             drawn = [draw["seed"]]
             if draw["variation_seed"] is not None:
                 drawn.append(variation_seed_of(draw["variation_seed"]))

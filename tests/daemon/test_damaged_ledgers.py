@@ -24,6 +24,8 @@ RECIPES = {
     "fixed.yaml": "prompt: a corgi\nseed: 1\ncount: 4\n",
     "random.txt": "a star\na star\na {red|blue} circle\n",
     "pets/sweep.yaml": "prompt: a cat\nsweep: {steps: [2, 3]}\n",
+    "variations.yaml": "prompt: a dog\nseed: 7\nsweep: {variation_strength: [0, 0.5]}\n",
+    "more.yaml": "prompt: a dog\nvariation_strength: 0.5\ncount: 2\n",
 }
 
 
@@ -91,7 +93,7 @@ def test_a_damaged_ledger_is_rebuilt_from_the_pictures(house: House, damage: str
         house.save(name, text)
     assert house.once()
     pictures = house.pictures()
-    assert len(pictures) == 4 + 3 + 2 + 1, "one is the sweep's sheet"
+    assert len(pictures) == 4 + 3 + (2 + 1) * 2 + 2, "each sweep has a sheet"
     DAMAGES[damage](ledger(house))
     as_after_a_crash(house)
     assert house.once()

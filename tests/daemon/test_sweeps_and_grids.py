@@ -78,3 +78,18 @@ def test_too_many_combinations_are_refused_before_any_work(house: House) -> None
     assert not house.once()
     assert "1,000" in (house.error("a.yaml") or "")
     assert house.engine.batches == []
+
+
+def test_a_random_variation_is_drawn_again_beside_the_plain_picture(house: House) -> None:
+    """The plain one is the same whatever is drawn, and stays; saved again, the others are new."""
+    path = house.save("a.yaml", "prompt: a\nseed: 7\nsweep: {variation_strength: [0, 0.2, 0.4]}\n")
+    house.once()
+    first = [house.chunk(file).request for file in house.pictures("a")[:3]]
+    assert [one.variation_strength for one in first] == [0, 0.2, 0.4]
+    assert first[1].variation_seed == first[2].variation_seed
+    path.touch()
+    house.once()
+    drawn = {house.chunk(file).request.variation_seed for file in house.pictures("a")
+             if not file.endswith("-sheet.png")}  # fmt: skip
+    assert len(house.pictures("a")) == 3 + 1 + 2 + 1
+    assert len(drawn) == 3, "None, and two draws"
