@@ -32,7 +32,7 @@ from picowatch.catalog.models import (
 from picowatch.catalog.pipelines import only_lends
 from picowatch.catalog.recognise import expect_rendered, expect_usable, recognise
 from picowatch.catalog.transformer_files import Installed, completed, files_below, files_of
-from picowatch.catalog.vaes import families_of, recognise_vae_folder
+from picowatch.catalog.vaes import families_of, recognise_vae_folder, vae_by_name
 from picowatch.catalog.wildcards import WildcardFiles
 from picowatch.errors import ModelRefused
 from picowatch.recipe.families import rules_of
@@ -401,7 +401,11 @@ def _families(adapters: tuple[Model, ...]) -> dict[str, str]:
 
 def _model(name: str, path: Path, found: Recognised) -> Model:
     folder = is_folder(path)
-    variant = variant_by_name(found.family, found.variant, name)
+    variant = (
+        vae_by_name(found.variant, name)
+        if found.kind == "vae"
+        else variant_by_name(found.family, found.variant, name)
+    )
     by_name = variant != found.variant
     found = replace(found, variant=variant)
     sizes = [file.path.stat().st_size for file in folder_files(path)] if folder else []

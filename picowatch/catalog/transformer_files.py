@@ -5,7 +5,6 @@ is installed lends what is not in it; or that is in files in models/text_encoder
 and the package has their configs and vocabularies.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -49,8 +48,6 @@ _SCHEDULES = ("flux", "z_image")
 # Families whose variants have the same text encoders, VAE and, but for numbers that the variant
 # or the tensors tell, transformer.
 _ALIKE = (*_SCHEDULES, "sd3")
-# Headers do not tell the VAE of Stable Diffusion 3 from that of FLUX.1; its name has to.
-_SD3_VAE = re.compile(r"sd[ ._-]?3|stable[ ._-]?diffusion[ ._-]?3", re.IGNORECASE)
 _VAE_FILES = {
     "sd3": "a VAE of Stable Diffusion 3 with sd3 in its name (such as sd3_vae.safetensors)",
     "flux2": "a VAE with 32 latent channels (such as flux2-vae.safetensors)",
@@ -121,14 +118,9 @@ def _encoders_of(model: Model) -> dict[str, str]:
 
 
 def _vaes_for(model: Model, vaes: Sequence[Model]) -> list[Model]:
-    """Those for its family, as far as headers, configs and names tell."""
-    named_so = model.family == "sd3"
-    return [
-        one
-        for one in vaes
-        if serves(one.variant, model.family)
-        and (one.variant != SIXTEEN or bool(_SD3_VAE.search(one.name)) == named_so)
-    ]
+    """Those for its family. What may be FLUX.1's or Stable Diffusion 3's is taken for FLUX.1's."""
+    unsaid = SIXTEEN if model.family == "sd3" else None
+    return [one for one in vaes if serves(one.variant, model.family) and one.variant != unsaid]
 
 
 def _suffice(model: Model, sources: _Sources) -> bool:

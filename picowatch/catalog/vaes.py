@@ -3,6 +3,7 @@
 Key names after diffusers (loaders/single_file_utils.py) and ComfyUI (comfy/sd.py).
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,13 @@ _PREFIXES = ("", "first_stage_model.", "vae.")
 _FRAMES = ("encoder.conv1.weight", "encoder.conv_in.weight")
 _COGVIEW4_WIDTH = 1024  # of the last level; FLUX.1's has 512
 _COLOURS = 3
+# Headers do not tell the VAE of Stable Diffusion 3 from that of FLUX.1.
+_SD3 = re.compile(r"sd[ ._-]?3|stable[ ._-]?diffusion[ ._-]?3", re.IGNORECASE)
+
+
+def vae_by_name(variant: str, name: str) -> str:
+    """The variant of a VAE, where its file's name alone tells it from another; else `variant`."""
+    return "Stable Diffusion 3.x" if variant == SIXTEEN and _SD3.search(name) else variant
 
 
 def families_of(variant: str) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import pytest
 from picowatch.catalog import Catalog, Model, Refused
 from picowatch.catalog.families import ONLY, RENDERED
 from picowatch.catalog.vaes import families_of, serves
-from tests.catalog.files import Shapes, vae_file_shapes
+from tests.catalog.files import Shapes, vae_file_shapes, write_model
 from tests.catalog.test_pipelines import WEIGHTS
 from tests.catalog.test_recognition import look_at
 
@@ -51,6 +51,22 @@ def test_a_file_is_known_by_its_layers(tmp_path: Path, name: str) -> None:
     found = look_at(tmp_path, shapes, "vae")
     assert isinstance(found, Model)
     assert (found.kind, found.family, found.variant) == ("vae", "", variant)
+
+
+@pytest.mark.parametrize(
+    ("name", "families"),
+    [
+        ("sd3_vae", ("Stable Diffusion 3.x",)),
+        ("stable-diffusion-3.5", ("Stable Diffusion 3.x",)),
+        ("ae", families_of("16 latent channels")),
+    ],
+)
+def test_only_its_name_tells_the_vae_of_stable_diffusion_3(
+    tmp_path: Path, name: str, families: tuple[str, ...]
+) -> None:
+    """From FLUX.1's, with which its pictures have wrong colours."""
+    write_model(tmp_path / f"vae/{name}.safetensors", FLUX1)
+    assert Catalog(tmp_path).inventory().vae_families == {name: families}
 
 
 UNUSABLE: dict[str, tuple[Shapes, str]] = {
