@@ -29,7 +29,6 @@ from diffusers import (
     PNDMScheduler,
     SASolverScheduler,
     TCDScheduler,
-    UniPCMultistepScheduler,
 )
 
 # diffusers hides this name where scipy is not installed.
@@ -37,6 +36,7 @@ from diffusers.schedulers.scheduling_lms_discrete import LMSDiscreteScheduler
 
 from picowatch.engine.unet.dpm import Dpm2sAncestral, Dpm3mSde
 from picowatch.engine.unet.noise_levels import NOISE_LEVELS, use_noise_levels
+from picowatch.engine.unet.unipc import UniPc
 from picowatch.errors import RenderFailed
 from picowatch.recipe.passes import steps_taken
 
@@ -92,7 +92,7 @@ _KINDS = {
     "Euler": _Kind(EulerDiscreteScheduler, _TO_ZERO),
     "Euler a": _Kind(EulerAncestralDiscreteScheduler, {}, takes_sigmas=False, draws_noise=True),
     "DDIM": _Kind(DDIMScheduler, _UNCUT, "leading", takes_sigmas=False),
-    "UniPC": _Kind(UniPCMultistepScheduler, _SECOND_ORDER),
+    "UniPC": _Kind(UniPc, _SECOND_ORDER),
     "PNDM": _Kind(PNDMScheduler, {"skip_prk_steps": True}, "leading", takes_sigmas=False),
     "Heun": _Kind(HeunDiscreteScheduler, _UNCUT),
     "LMS": _Kind(LMSDiscreteScheduler, {}),

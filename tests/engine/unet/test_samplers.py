@@ -13,6 +13,7 @@ from picowatch.engine.models.sd1 import SD15
 from picowatch.engine.unet import dpm
 from picowatch.engine.unet.dpm import Dpm2sAncestral, Dpm3mSde
 from picowatch.engine.unet.samplers import _KINDS, build_sampler
+from picowatch.engine.unet.unipc import UniPc
 from picowatch.errors import RenderFailed
 from picowatch.recipe.samplers import SAMPLERS, KnownSampler
 
@@ -56,7 +57,7 @@ def build(name: str, schedule_type: str, steps: int = 24) -> Any:
         ("Euler", diffusers.EulerDiscreteScheduler, {"final_sigmas_type": "zero"}),
         ("Euler a", diffusers.EulerAncestralDiscreteScheduler, {}),
         ("DDIM", diffusers.DDIMScheduler, {"clip_sample": False, "set_alpha_to_one": False}),
-        ("UniPC", diffusers.UniPCMultistepScheduler, {"final_sigmas_type": "zero"}),
+        ("UniPC", UniPc, {"final_sigmas_type": "zero", "solver_type": "bh2"}),
         ("PNDM", diffusers.PNDMScheduler, {"skip_prk_steps": True, "set_alpha_to_one": False}),
         ("Heun", diffusers.HeunDiscreteScheduler, {"timestep_spacing": "linspace"}),
         ("LMS", LMSDiscreteScheduler, {"timestep_spacing": "linspace"}),
@@ -175,6 +176,25 @@ def test_steps_are_k_diffusions(name: str, monkeypatch: pytest.MonkeyPatch) -> N
         predicted = (x - picture_of(x, sigma)) / sigma
         x = scheduler.step(predicted, timestep, x).prev_sample
     assert x.flatten().tolist() == pytest.approx(RECORDED[name], abs=1e-5)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v"])
+@pytest.mark.parametrize(("steps", "strength"), [(1, 1.0), (2, 1.0), (9, 1.0), (9, 0.5)])
+def test_unipc_is_diffusers(steps: int, strength: float, prediction: str) -> None:
+    """Its own class computes the same on the card, and waits for it."""
+    ours = build_sampler("UniPC", "karras", steps, CONFIG, strength, prediction)
+    kind: Any = diffusers.UniPCMultistepScheduler
+    theirs = kind.from_config(ours.scheduler.config)
+    theirs.set_timesteps(steps)
+    theirs.set_begin_index(steps - len(ours.timesteps))
+    pictures = []
+    for scheduler in (ours.scheduler, theirs):
+        x = torch.linspace(-20, 20, 32).view(2, 4, 2, 2)
+        for timestep in ours.timesteps:
+            predicted = torch.tanh(x) + 0.1 * torch.cos(3 * x)
+            x = scheduler.step(predicted, timestep, x).prev_sample
+        pictures.append(x)
+    torch.testing.assert_close(*pictures, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(("name", "schedule_type"), COMBINATIONS)
