@@ -13,7 +13,7 @@ from picowatch.recipe.messages.suggestions import listed
 from picowatch.settings import Settings
 
 _INPAINTING_INPUTS = 9
-ADAPTERS = ("lora", "embedding")  # of use with some checkpoints only
+ADAPTERS = ("lora", "embedding", "controlnet")  # of use with some checkpoints only
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -65,7 +65,7 @@ def _family(row: dict[str, Any]) -> str:
         return ", ".join(filter(None, (row["variant"], row["stored"])))
     name = NAMES[row["family"]]
     if row["kind"] in ADAPTERS:
-        return f"for {name}"
+        return ", ".join(filter(None, (f"for {name}", row["variant"])))
     if row["variant"]:
         name += f" ({row['variant']}{', by its name' if row['by_name'] else ''})"
     special = (

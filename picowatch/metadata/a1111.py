@@ -6,6 +6,7 @@ The inverse is recipe/read/a1111.py, because a TXT recipe may hold this text, to
 import json
 from collections.abc import Mapping, Sequence
 
+from picowatch.metadata.controlnet import controlnet_values
 from picowatch.recipe.fields import HIRES_PARTS, ROWS, Row
 from picowatch.recipe.read.plain import plain_number
 from picowatch.recipe.request import ImageRequest, loras_beside_prompt
@@ -25,19 +26,22 @@ _LAST = ("Lora hashes", "TI hashes", "Version")
 
 
 def parameters_text(
-    request: ImageRequest, version: str, lora_hashes: Mapping[str, str] | None = None
+    request: ImageRequest,
+    version: str,
+    lora_hashes: Mapping[str, str] | None = None,
+    controlnet_hashes: Mapping[str, str] | None = None,
 ) -> str:
     """The prompt, a `Negative prompt:` line if there is one, and the line of values.
 
     An empty prompt keeps its empty line: sd-prompt-reader looks for a line above `Steps:`.
     LoRAs that the prompt does not name are added after it, as A1111 needs them. `version`
     is picowatch's. `lora_hashes` are A1111's own, by name: of the bytes after the safetensors
-    header; without them no LoRA's hash is written.
+    header; without them no LoRA's hash is written. Likewise `controlnet_hashes`.
     """
     lines = [" ".join(filter(None, [request.prompt, *_tags(request)]))]
     if request.negative_prompt:
         lines.append(f"Negative prompt: {request.negative_prompt}")
-    pairs = _values(request, lora_hashes or {}, version)
+    pairs = _values(request, lora_hashes or {}, controlnet_hashes or {}, version)
     values = ", ".join(f"{key}: {_quoted(value)}" for key, value in pairs)
     return "\n".join([*lines, values])
 
@@ -53,7 +57,10 @@ def _a1111_name(name: str) -> str:
 
 
 def _values(
-    request: ImageRequest, lora_hashes: Mapping[str, str], version: str
+    request: ImageRequest,
+    lora_hashes: Mapping[str, str],
+    controlnet_hashes: Mapping[str, str],
+    version: str,
 ) -> list[tuple[str, str]]:
     """The last line's keys in A1111's order; what is as usual is left out."""
     loras = [(use.name, lora_hashes.get(use.name, "")) for use in request.loras]
@@ -66,6 +73,7 @@ def _values(
         "Model hash": request.checkpoint_hash[:_HASH_DIGITS],
         "VAE hash": request.vae_hash[:_HASH_DIGITS],
         "Module 1": values.get("VAE", ""),
+        **controlnet_values(request, controlnet_hashes),
         "Lora hashes": _hashes(loras),
         "TI hashes": _hashes(embeddings),
         "Version": f"picowatch {version}",

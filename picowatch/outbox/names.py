@@ -22,6 +22,7 @@ OWN_NAMES = {
     *("preview.png", "now.txt", "index.html", "picowatch.log", "images.jsonl", ".picowatch"),
 }
 ROTATED_LOG = re.compile(r"picowatch\.log\.\d+")
+MAP_ENDING = ".control{}.png"
 ERROR_ENDING = ".error.txt"
 WARNING_ENDING = ".warning.txt"
 # What files in a recipe's folder end with: pictures, sidecars, and recipes that were archived.
@@ -209,6 +210,12 @@ class OutboxNames:
 def is_made_for_people(file: str) -> bool:
     """Whether a file below the outbox is a contact sheet or a copy: no recipe asked for it."""
     return "/" not in file or SHEET.search(file) is not None
+
+
+def map_of(file: str, index: int) -> str:
+    """The path of what a picture's ControlNet followed; the second one's has a number."""
+    number = f"-{index + 1}" if index else ""
+    return f"{PurePosixPath(file).with_suffix('')}{MAP_ENDING.format(number)}"
 
 
 def picture_files(outbox: Path) -> Iterator[str]:

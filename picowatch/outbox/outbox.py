@@ -19,8 +19,8 @@ from picowatch.outbox.formats import format_of, sidecar_of
 from picowatch.outbox.gallery import Gallery
 from picowatch.outbox.listing import Listing
 from picowatch.outbox.memos import Memos
-from picowatch.outbox.names import LATEST, OutboxNames, picture_files
-from picowatch.outbox.png import SHEET_KEYWORD
+from picowatch.outbox.names import LATEST, OutboxNames, map_of, picture_files
+from picowatch.outbox.png import SHEET_KEYWORD, encode_png
 from picowatch.outbox.problems import ProblemFiles
 from picowatch.outbox.sheets import Cell, contact_sheet
 from picowatch.outbox.status import StatusFiles
@@ -70,6 +70,20 @@ class Outbox:
         self._write_sidecar(file, texts)
         self._write_latest(file, content)
         self.gallery.add_thumbnail(file, picture)
+
+    def publish_maps(self, file: str, maps: Sequence[Image.Image]) -> None:
+        """Write what ControlNets followed beside a picture: NAME.control.png, for a look at it.
+
+        No picture fails because of it.
+        """
+        for index, picture in enumerate(maps):
+            name = map_of(file, index)
+            try:
+                write_atomically(self.root / name, encode_png(picture, {}), durable=False)
+            except OSError as error:
+                if passes(error):
+                    raise
+                log.error("%s cannot be written: %s", name, error.strerror)
 
     def publish_sheet(
         self,

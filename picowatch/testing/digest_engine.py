@@ -6,7 +6,15 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from hashlib import shake_256
 
-from picowatch.engine.protocol import OnPreview, OnStep, RenderedImage, new_future, resolve, unseen
+from picowatch.engine.protocol import (
+    ControlMap,
+    OnPreview,
+    OnStep,
+    RenderedImage,
+    new_future,
+    resolve,
+    unseen,
+)
 from picowatch.errors import EngineStopped
 from picowatch.recipe.request import ImageRequest
 
@@ -134,4 +142,9 @@ def digest_picture(request: ImageRequest, batch_size: int) -> RenderedImage:
         chunks=1,
         timings={"encode": 0.0, "denoise": 0.0, "decode": 0.0},
         versions={"picowatch": "test"},
+        control_maps=tuple(
+            ControlMap(request.width, request.height, digest_pixels(request))
+            for use in request.control
+            if use.preview
+        ),
     )

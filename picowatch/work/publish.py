@@ -21,6 +21,7 @@ from PIL import Image
 
 from picowatch import __version__
 from picowatch.catalog import Catalog
+from picowatch.catalog.hashes import old_hash
 from picowatch.engine.protocol import RenderedImage
 from picowatch.errors import LedgerCorrupt, ModelRefused
 from picowatch.files.retry import Ended, Retry, passes, unexpected
@@ -137,6 +138,7 @@ class Publisher:
         def publish() -> None:
             try:
                 rgb = Image.frombytes("RGB", size, picture.pixels)
+                self.outbox.publish_maps(image.file, _maps_of(picture))
                 self.outbox.publish(image.file, rgb, texts, go_on)
             except PermissionError as error:
                 if os.access(self.outbox.root, os.W_OK | os.X_OK):
@@ -217,8 +219,8 @@ class Publisher:
             },
         )
         with self._lock:
-            hashes = self._lora_hashes(image.request)
-        parameters = parameters_text(_as_rendered(image.request, picture), __version__, hashes)
+            hashes = self._lora_hashes(image.request), self._controlnet_hashes(image.request)
+        parameters = parameters_text(_as_rendered(image.request, picture), __version__, *hashes)
         return {PARAMETERS: parameters, PICOWATCH: chunk}
 
     def _lora_hashes(self, request: ImageRequest) -> dict[str, str]:
@@ -230,6 +232,23 @@ class Publisher:
                 if self._catalog.sha256(model) == lora.hash:
                     hashes[lora.name] = self._catalog.weights_hash(model)
         return hashes
+
+    def _controlnet_hashes(self, request: ImageRequest) -> dict[str, str]:
+        """A1111's hashes of the image's ControlNets that are single files."""
+        hashes = {}
+        for use in request.control:
+            with suppress(ModelRefused, OSError):
+                model = self._catalog.find("controlnet", use.model)
+                if model.layout == "file":
+                    hashes[use.model] = old_hash(model.path)
+        return hashes
+
+
+def _maps_of(picture: RenderedImage) -> list[Image.Image]:
+    """What its ControlNets followed, as far as the request wants to see it."""
+    return [
+        Image.frombytes("RGB", (one.width, one.height), one.pixels) for one in picture.control_maps
+    ]
 
 
 def _as_rendered(request: ImageRequest, picture: RenderedImage) -> ImageRequest:

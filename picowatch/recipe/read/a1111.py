@@ -24,6 +24,8 @@ from picowatch.recipe.read.a1111_blocks import (
     blocks,
     negative_in,
 )
+from picowatch.recipe.read.controlnet import KEY as CONTROLNET
+from picowatch.recipe.read.controlnet import left_out_controlnet
 from picowatch.recipe.read.plain import number
 from picowatch.recipe.resolve.hires import final_side, find_upscaler
 from picowatch.recipe.resolve.installed import MODULE
@@ -324,6 +326,8 @@ class _Values:
             self._second_pass.append((name, written))
         elif _MODULE.fullmatch(key):
             self._modules.append((name, written))
+        elif CONTROLNET.fullmatch(key):
+            self._warn(left_out_controlnet(name, str(written.value)))
         elif key not in _INFORMATION:
             self._leave_out(name, written)
 

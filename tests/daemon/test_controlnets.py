@@ -1,0 +1,105 @@
+"""ControlNets from save to picture: their pictures are kept, their maps are shown on request."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from picowatch.metadata.recipe_yaml import recipe_yaml
+from tests.catalog.files import write_model
+from tests.catalog.test_controlnets import original
+from tests.house import House, wait_for
+
+RECIPE = "prompt: a corgi\nseed: 1\ncontrol: {image: lines.png, model: sketch}\n"
+DEMO_WIDTH = 64
+
+
+def draw(path: Path, colour: str = "red") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (64, 64), colour).save(path)
+
+
+@pytest.fixture
+def house(house: House) -> House:
+    """With a ControlNet for the demo model, and one for Stable Diffusion 1.x."""
+    write_model(house.models / "controlnet/sketch.safetensors", original(DEMO_WIDTH))
+    write_model(house.models / "controlnet/other.safetensors", original(768))
+    return house
+
+
+def test_the_picture_to_follow_is_kept_as_start_images_are(house: House) -> None:
+    """Another picture under its name is another request, at the next save."""
+    draw(house.inbox / "lines.png")
+    path = house.save("a.yaml", RECIPE)
+    assert house.once(), house.error("a.yaml")
+    (use,) = house.chunk("a/0001-1.png").request.control
+    assert (use.image, use.model, len(use.image_hash), len(use.model_hash)) == (
+        *("lines.png", "sketch"),
+        *(64, 64),
+    )
+    path.touch()
+    house.once()
+    assert len(house.pictures()) == 1
+    draw(house.inbox / "lines.png", "blue")
+    path.touch()
+    house.once()
+    assert len(house.pictures()) == 2
+
+
+def test_a_missing_picture_is_said_at_its_place_and_waited_for(house: House) -> None:
+    """With line and column."""
+    house.save("a.yaml", RECIPE)
+    with house.running():
+        wait_for(lambda: house.error("a.yaml"), "the error")
+        error = house.error("a.yaml") or ""
+        assert "line 3, column 18" in error
+        assert "There is no picture 'lines.png'" in error
+        draw(house.inbox / "lines.png")
+        wait_for(lambda: house.pictures("a"), "the picture")
+    assert house.error("a.yaml") is None
+
+
+def test_a_controlnet_for_another_model_is_refused_before_anything_is_loaded(house: House) -> None:
+    """It is Stable Diffusion 1.x's, and the demo model is smaller."""
+    draw(house.inbox / "lines.png")
+    house.save("a.yaml", RECIPE.replace("sketch", "other"))
+    assert not house.once()
+    assert "'other' is for Stable Diffusion 1.x" in (house.error("a.yaml") or "")
+    assert house.engine.batches == []
+
+
+def test_maps_are_written_beside_the_picture_and_are_no_pictures(house: House) -> None:
+    """One for each entry that wants it, whatever the pictures' format."""
+    draw(house.inbox / "lines.png")
+    entry = "{image: lines.png, model: sketch, preview: true}"
+    house.save("a.yaml", f"prompt: a corgi\nseed: 1\ncontrol: [{entry}, {entry}]\n")
+    assert house.once(format="jpeg"), house.error("a.yaml")
+    names = sorted(path.name for path in (house.outbox / "a").iterdir())
+    assert names == ["0001-1.control-2.png", "0001-1.control.png", "0001-1.jpg"]
+    assert [line["file"] for line in house.listed()] == ["a/0001-1.jpg"]
+    with Image.open(house.outbox / "a/0001-1.control.png") as shown:
+        assert shown.size == (128, 128)
+    (house.outbox / ".picowatch/ledger.sqlite").unlink()
+    house.save("a.yaml", f"prompt: a corgi\nseed: 1\ncontrol: [{entry}, {entry}]\n")
+    assert house.once(format="jpeg")
+    assert len(house.listed()) == 1
+
+
+def test_what_a_picture_says_of_its_controlnets_makes_it_again(house: House) -> None:
+    """By `show` and by `from`; a pattern makes one image for each picture that it matches."""
+    draw(house.inbox / "frames/1.png")
+    draw(house.inbox / "frames/2.png", "blue")
+    house.save(
+        "a.yaml",
+        "prompt: a corgi\nseed: 1\nresize: fit\ncontrol:\n"
+        "- {image: frames/*.png, model: sketch, preprocess: canny, low: 50, weight: 0.5}\n",
+    )
+    assert house.once(batch_size=1), house.error("a.yaml")
+    first, second = (house.chunk(one).request for one in house.pictures("a"))
+    assert [one.control[0].image for one in (first, second)] == ["frames/1.png", "frames/2.png"]
+    assert first.batch_key == second.batch_key
+    house.save("shown.yaml", recipe_yaml(first))
+    house.save("again.yaml", "from: a/0002-1.png\n")
+    assert house.once(), (house.error("shown.yaml"), house.error("again.yaml"))
+    assert house.chunk("shown/0001-1.png").request.digest == first.digest
+    assert house.chunk("again/0001-1.png").request.digest == second.digest
