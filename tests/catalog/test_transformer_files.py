@@ -74,6 +74,16 @@ RECOGNISED: dict[str, tuple[Shapes, str, str, bool]] = {
         "0.3",
         False,
     ),
+    "aura_flow_diffusers": (
+        {
+            "joint_transformer_blocks.0.attn.to_q.weight": (3072, 3072),
+            "pos_embed.pos_embed": (1, 9216, 3072),
+        },
+        "aura_flow",
+        "0.3",
+        False,
+    ),
+    "sana_diffusers": ({"caption_norm.weight": (2240,)}, "sana", "", False),
     "sana": (PIXART | {"attention_y_norm.weight": (2240,)}, "sana", "", False),
 }
 FLUX_LACKS = (
