@@ -14,7 +14,7 @@ from picowatch.engine.cluster.node_models import Need, NodeModels
 from picowatch.engine.options import EngineOptions
 from picowatch.errors import RenderFailed
 from tests.catalog.files import Shapes, write_model
-from tests.catalog.test_families import Z_IMAGE
+from tests.catalog.test_families import Z_IMAGE, below
 from tests.catalog.test_vaes import FLUX1
 from tests.engine.pipelines.tiny_flows import tiny_flow
 
@@ -43,8 +43,14 @@ def with_files(models: Path) -> None:
         write_model(models / f"vae/mine/{name}.safetensors", FLUX1)
 
 
+def with_all_inside(models: Path) -> None:
+    """A file that needs no other."""
+    inside = below("text_encoders.qwen3_4b.transformer.", QWEN) | below("vae.", FLUX1)
+    write_model(models / "checkpoints/z-turbo.safetensors", Z_IMAGE | inside)
+
+
 Complete = Callable[[Path], None]
-WAYS = pytest.mark.parametrize("complete", [with_folder, with_files])
+WAYS = pytest.mark.parametrize("complete", [with_folder, with_files, with_all_inside])
 
 
 def transformer(models: Path, complete: Complete) -> Need:
