@@ -3,19 +3,31 @@
 import json
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 from typing import Any, TypeVar
 
 from picowatch.catalog import Catalog
 from picowatch.errors import FAILED, SUCCEEDED, PictureUnreadable
+from picowatch.files.natural import natural_key
 from picowatch.files.pictures import check_picture
-from picowatch.inbox.files import MAX_BYTES, FileChanged, FileUnreadable, defaults_for
+from picowatch.inbox.dropped import dropped_in, read_dropped, template_above
+from picowatch.inbox.files import MAX_BYTES, FileChanged, FileUnreadable, defaults_for, scan
+from picowatch.inbox.names import is_dropped, is_template
 from picowatch.metadata import texts_of
 from picowatch.outbox.start_images import NamedPictures
-from picowatch.recipe import Recipe, RecipeInvalid, error_text, no_hash, read_recipes
+from picowatch.recipe import (
+    DefaultsFile,
+    Recipe,
+    RecipeInvalid,
+    error_text,
+    no_hash,
+    read_recipes,
+)
+from picowatch.recipe.dropped import check_template, dropped_recipes
 from picowatch.recipe.fields import RANDOM
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import harmless
@@ -44,6 +56,8 @@ def check(settings: Settings, files: Sequence[Path], as_json: bool) -> int:
             recipes = _read(settings, file, inventory)
         except RecipeInvalid as error:
             problem = error_text(error, _folder(settings, file))
+        except PictureUnreadable as error:
+            problem = harmless(f"picowatch: {file}: {error}")
         except (OSError, FileUnreadable) as error:
             problem = harmless(f"picowatch: cannot read {file}: {error}.")
         except FileChanged:
@@ -67,13 +81,15 @@ def check(settings: Settings, files: Sequence[Path], as_json: bool) -> int:
 
 def _read(settings: Settings, file: Path, inventory: Inventory) -> list[Recipe]:
     """Read a recipe; inside the inbox its folders' defaults hold."""
-    with file.open("rb") as opened:
-        content = opened.read(MAX_BYTES + 1)
     inbox, path = settings.inbox.resolve(), file.resolve()
     name, defaults = file.name, []
     if path.is_relative_to(inbox):
         name = path.relative_to(inbox).as_posix()
         defaults = defaults_for(inbox, name)
+        if is_template(name) or is_dropped(name):
+            return list(_dropped(settings, inbox, name, inventory))
+    with file.open("rb") as opened:
+        content = opened.read(MAX_BYTES + 1)
     pictures = _Pictures(settings, file, name)
     recipes = read_recipes(
         name,
@@ -86,6 +102,31 @@ def _read(settings: Settings, file: Path, inventory: Inventory) -> list[Recipe]:
     )
     refuse_unusable(recipes, lambda picture: check_picture(pictures.read(picture)))
     return recipes
+
+
+def _dropped(settings: Settings, inbox: Path, name: str, inventory: Inventory) -> Iterator[Recipe]:
+    """What a dropped picture requests, or every picture under a template."""
+    most = settings.max_images_per_save
+    names = [name]
+    if is_template(name):
+        template = DefaultsFile(name, (inbox / name).read_bytes())
+        check_template(template, inventory, defaults_for(inbox, name), most)
+        found = scan(inbox, name.rpartition("/")[0], {}, partial(dropped_in, inbox), True)
+        names = sorted((path for path, _ in found if is_dropped(path)), key=natural_key)
+        names = [path for path in names if template_above(inbox, path) == name]
+    for path in names:
+        dropped = read_dropped(inbox, path)
+        if dropped is None:
+            raise PictureUnreadable(
+                "There is no _pictures.yaml in its folder or above it.",
+                "docs/pictures.md explains how pictures are requests.",
+            )
+        pictures = NamedPictures(inbox, settings.outbox, path, settings.most_picture_pixels)
+        check_picture(pictures.read(path))
+        yield from dropped_recipes(
+            dropped, inventory, defaults_for(inbox, path), most, pictures.texts, lambda: None,
+            pictures,
+        )  # fmt: skip
 
 
 class _Pictures:

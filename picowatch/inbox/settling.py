@@ -17,6 +17,7 @@ HELD_OPEN_LIMIT = 30.0
 PICTURE_PATIENCE = 6
 # Limit of what one round of answers reads, so that other work is not delayed and memory is small.
 FILES_AT_ONCE = 200
+PICTURES_AT_ONCE = 20  # to decode one takes as long as to answer some recipes
 BYTES_AT_ONCE = 4 * 1024 * 1024
 
 FileId = tuple[int, int]  # device, inode
@@ -88,9 +89,9 @@ class Settling:
         of a folder; files of at most the priority `above` stay, and so do those that are missing.
         """
         ready: list[Pending] = []
-        size = 0
+        size = pictures = 0
         for pending in self._in_order(priority_in, above):
-            if len(ready) == FILES_AT_ONCE or size >= BYTES_AT_ONCE:
+            if len(ready) == FILES_AT_ONCE or size >= BYTES_AT_ONCE or pictures >= PICTURES_AT_ONCE:
                 break
             if now < self._quiet_at(pending):
                 continue
@@ -99,6 +100,7 @@ class Settling:
                 pending.stamp, pending.quiet_since, pending.same_since = stamp, now, now
                 continue
             size += stamp.size if stamp else 0
+            pictures += is_dropped(pending.path)
             ready.append(pending)
         for file in ready:
             del self._pending[file.path]

@@ -1,11 +1,13 @@
 """`_pictures.yaml`: every picture saved in its folder or below is a request with these fields."""
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 from PIL import Image, PngImagePlugin
 
+from picowatch.commands.check import check
 from picowatch.inbox import inbox as inbox_module
 from picowatch.metadata import PARAMETERS, PICOWATCH, read_texts
 from tests.daemon.test_what_a_save_means import HeldEngine
@@ -479,6 +481,30 @@ def test_features_of_recipes_hold_for_dropped_pictures(house: House) -> None:
     assert sorted((r.prompt, r.width, r.height, bool(r.hires)) for r in requests) == [
         ("a corgi", 136, 72, False), ("a corgi", 136, 72, False), ("a star", 128, 128, True),
     ]  # fmt: skip
+
+
+def test_check_lists_what_pictures_would_render(
+    house: House, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One picture, or all under a template in natural order; what is wrong is said as ever."""
+    path = template(house, "prompt: a corgi\nseed: 7\nsize: picture\n")
+    for name in ("10.png", "a/9.png", "2.png", "2.mask.png"):
+        draw(house, f"frames/{name}")
+    house.save("frames/10.txt", "a star")
+    other = draw(house, "other/1.png")
+    assert check(house.settings(), [path], as_json=True) == 0
+    images = json.loads(capsys.readouterr().out)
+    assert [(image["image"], image["prompt"], image["width"]) for image in images] == [
+        ("frames/2.png", "a corgi", 64), ("frames/10.png", "a star", 64),
+        ("frames/a/9.png", "a corgi", 64),
+    ]  # fmt: skip
+    assert check(house.settings(), [house.inbox / "frames/10.png"], as_json=True) == 0
+    assert len(json.loads(capsys.readouterr().out)) == 1
+    assert check(house.settings(), [other], as_json=False) == 1
+    assert "There is no _pictures.yaml in its folder" in capsys.readouterr().err
+    path.write_text("prompt: a corgi\nsteps: 0\n")
+    assert check(house.settings(), [path], as_json=False) == 1
+    assert "frames/_pictures.yaml, line 2" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("when_done", ["archive", "delete"])
