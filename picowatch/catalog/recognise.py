@@ -27,7 +27,7 @@ from picowatch.catalog.lora_keys import misfits
 from picowatch.catalog.models import FOLDERS, Kind, Layout, Recognised
 from picowatch.catalog.pipelines import native_size
 from picowatch.catalog.storage import stored
-from picowatch.catalog.text_encoders import text_encoder
+from picowatch.catalog.text_encoders import ENCODERS, text_encoder
 from picowatch.catalog.vaes import is_vae, recognise_vae
 from picowatch.errors import ModelRefused
 from picowatch.recipe.families import has_rules
@@ -107,6 +107,11 @@ def recognise(header: Header) -> Recognised:
     if is_vae(header):
         return recognise_vae(header)
     encoder = text_encoder(header)
+    if encoder and not ENCODERS[encoder].file:
+        raise ModelRefused(
+            f"is {encoder}, a text encoder that picowatch reads from diffusers folders and whole "
+            "checkpoints only."
+        )
     if encoder:
         return Recognised("text_encoder", "", variant=encoder, stored=stored(header))
     if adapters.is_embedding(header):

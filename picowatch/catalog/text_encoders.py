@@ -6,7 +6,10 @@ from picowatch.catalog.headers import Header
 
 
 class Encoder(NamedTuple):
-    """A text encoder: a tensor that it has, that tensor's shape, and a file as it is shared."""
+    """A text encoder: a tensor that it has, that tensor's shape, and a file as it is shared.
+
+    Without a file it is read from whole checkpoints and diffusers folders only.
+    """
 
     tensor: str
     shape: tuple[int, ...]
@@ -22,7 +25,8 @@ ENCODERS = {
     "Pile T5 XL": Encoder("shared.weight", (32128, 2048), ""),
     "Qwen3 4B": Encoder(_DECODER, (151936, 2560), "qwen_3_4b.safetensors"),
     "Qwen3 8B": Encoder(_DECODER, (151936, 4096), "qwen_3_8b.safetensors"),
-    "Gemma 2 2B": Encoder(_DECODER, (256000, 2304), "gemma_2_2b_fp16.safetensors"),
+    "Gemma 2 2B": Encoder(_DECODER, (256000, 2304), ""),
+    "Qwen2.5-VL 7B": Encoder(_DECODER, (152064, 3584), ""),
 }
 _INSIDE = "text_encoders."
 

@@ -29,6 +29,7 @@ _ENCODERS: dict[str, dict[str, str]] = {
     "flux2 4B": {"text_encoder": "Qwen3 4B"},
     "flux2 9B": {"text_encoder": "Qwen3 8B"},
     "sd3": {"text_encoder": "CLIP L", "text_encoder_2": "CLIP G", "text_encoder_3": "T5 XXL"},
+    "qwen_image": {"text_encoder": "Qwen2.5-VL 7B"},
     "chroma": {"text_encoder": "T5 XXL"},
     "lumina2": {"text_encoder": "Gemma 2 2B"},
     "aura_flow": {"text_encoder": "Pile T5 XL"},
@@ -54,7 +55,10 @@ _VAE_FILES = {
 }
 _VAE_FILE = "a VAE with 16 latent channels (such as ae.safetensors)"
 # Only the language model is read of these, and files may leave the rest out.
-_HEADLESS = {"Qwen3ForCausalLM": "Qwen3Model"}
+_HEADLESS = {
+    "Qwen3ForCausalLM": "Qwen3Model",
+    "Qwen2_5_VLForConditionalGeneration": "Qwen2_5_VLTextModel",
+}
 
 
 class Installed(NamedTuple):

@@ -346,3 +346,18 @@ def test_odd_descriptions_of_layers_do_no_harm(told: str) -> None:
     """Anybody can write anything there."""
     found = recognise(typed(Z_IMAGE, {}, _quantization_metadata=told))
     assert (found.family, found.stored) == ("z_image", "float16")
+
+
+def test_a_text_encoder_that_no_transformer_file_uses_is_refused_by_its_name(
+    tmp_path: Path,
+) -> None:
+    """Instead of being listed and never read."""
+    write_model(
+        tmp_path / "text_encoders/gemma_2_2b.safetensors",
+        {"model.embed_tokens.weight": (256000, 2304)},
+    )
+    (refused,) = Catalog(tmp_path).scan().refused
+    assert refused.reason == (
+        "gemma_2_2b.safetensors is Gemma 2 2B, a text encoder that picowatch reads from diffusers "
+        "folders and whole checkpoints only."
+    )

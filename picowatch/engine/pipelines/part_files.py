@@ -4,6 +4,7 @@ Their configs are the package's: no header says what a VAE's latents are scaled 
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -34,9 +35,17 @@ def read_part_file(part: Part, dtype: torch.dtype, device: torch.device) -> Any:
         tensors = _VAES[part.class_name](tensors, config)
         return fill(vae, tensors, f"VAE {part.weights.name!r}", target)
     kind = getattr(transformers, part.class_name)
-    encoder = empty(kind, kind.config_class.from_pretrained(part.folder, local_files_only=True))
+    encoder = empty(kind, _config(kind, part.folder))
     tensors = _encoder_names(encoder, part, tensors)
     return fill(encoder, tensors, f"text encoder {part.weights.name!r}", target)
+
+
+def _config(kind: Any, folder: Path) -> Any:
+    """Of the language model alone, where the folder has one that sees pictures, too."""
+    if kind is transformers.Qwen2_5_VLTextModel:
+        whole: Any = transformers.Qwen2_5_VLConfig
+        return whole.from_pretrained(folder, local_files_only=True).text_config
+    return kind.config_class.from_pretrained(folder, local_files_only=True)
 
 
 def _encoder_names(encoder: Any, part: Part, tensors: Tensors) -> Tensors:

@@ -29,10 +29,12 @@ from tests.engine.pipelines.test_transformer_files import (
     rendered,
     same,
 )
+from tests.engine.pipelines.test_vaes import wan
 from tests.engine.pipelines.tiny_flows import tiny_flow
 from tests.engine.pipelines.transformer_files import PREFIX, Tensors, weights_of, write
 
 SD3_MEDIUM, CHROMA, LUMINA, AURA = "sd3-medium", "Chroma1-HD", "Lumina-Image-2.0", "AuraFlow"
+QWEN = "Qwen-Image"
 
 
 class Part(NamedTuple):
@@ -49,7 +51,7 @@ class Part(NamedTuple):
 
 _CLIP_L = Part("clip_l", "CLIPTextModelWithProjection", "sd15/text_encoder", "CLIP L")
 _T5 = Part("t5xxl", "T5EncoderModel", "t5/text_encoder", "T5 XXL")
-_QWEN = "qwen3/text_encoder"
+_QWEN3 = "qwen3/text_encoder"
 PARTS: dict[str, dict[str, Part]] = {
     FLUX: {
         "text_encoder": Part("clip_l", "CLIPTextModel", "sd15/text_encoder", "CLIP L"),
@@ -57,7 +59,7 @@ PARTS: dict[str, dict[str, Part]] = {
         "vae": Part("vae.", "AutoencoderKL", "flux/vae"),
     },
     Z_IMAGE: {
-        "text_encoder": Part("qwen3_4b", "Qwen3Model", _QWEN, "Qwen3 4B"),
+        "text_encoder": Part("qwen3_4b", "Qwen3Model", _QWEN3, "Qwen3 4B"),
         "vae": Part("vae.", "AutoencoderKL", "flux/vae"),
     },
     SD35: {
@@ -69,13 +71,19 @@ PARTS: dict[str, dict[str, Part]] = {
         "vae": Part("first_stage_model.", "AutoencoderKL", "sd3/vae"),
     },
     KLEIN: {
-        "text_encoder": Part("qwen3_4b", "Qwen3Model", _QWEN, "Qwen3 4B"),
+        "text_encoder": Part("qwen3_4b", "Qwen3Model", _QWEN3, "Qwen3 4B"),
         "vae": Part("vae.", "AutoencoderKLFlux2", "flux2/vae"),
     },
     CHROMA: {"text_encoder": _T5, "vae": Part("vae.", "AutoencoderKL", "")},
     LUMINA: {
         "text_encoder": Part("gemma2_2b", "Gemma2Model", "", "Gemma 2 2B"),
         "vae": Part("vae.", "AutoencoderKL", ""),
+    },
+    QWEN: {
+        "text_encoder": Part(
+            "qwen25_7b", "Qwen2_5_VLForConditionalGeneration", "", "Qwen2.5-VL 7B"
+        ),
+        "vae": Part("vae.", "AutoencoderKLQwenImage", ""),
     },
     AURA: {
         "text_encoder": Part("pile_t5xl", "UMT5EncoderModel", "", "Pile T5 XL"),
@@ -127,12 +135,15 @@ def pretend(monkeypatch: pytest.MonkeyPatch, assets: Path, folder: str) -> None:
 def tensors_of(folder: str, part: str) -> Tensors:
     """A text encoder or VAE, in the names that files of it have."""
     if part == "vae":
-        return ldm_vae(tiny_flow(folder) / part)
+        names = wan if folder == QWEN else ldm_vae
+        return names(tiny_flow(folder) / part)
     name = PARTS[folder][part].kind
     kind: Any = getattr(transformers, name)
     state: Tensors = dict(kind.from_pretrained(tiny_flow(folder), subfolder=part).state_dict())
     if "T5" in name:
         return {name: tensor for name, tensor in state.items() if "embed_tokens" not in name}
+    if folder == QWEN:
+        return {name.replace("model.language_model.", "model."): one for name, one in state.items()}
     if "CLIP" not in name:
         return {f"model.{name}": tensor for name, tensor in state.items()}
     bare = {name.removeprefix("text_model."): tensor for name, tensor in state.items()}
@@ -176,7 +187,7 @@ def test_a_whole_checkpoint_needs_nothing_else(
     assert ours.vae == pytest.approx(theirs.vae, rel=0.01)
 
 
-@pytest.mark.parametrize("folder", [CHROMA, LUMINA, AURA])
+@pytest.mark.parametrize("folder", [CHROMA, LUMINA, AURA, QWEN])
 def test_what_is_inside_is_read_instead_of_what_a_folder_lends(
     models: Path, monkeypatch: pytest.MonkeyPatch, folder: str
 ) -> None:
