@@ -15,7 +15,7 @@ from tests.meetings.world import FAULT_POINTS, MISHAPS, Action, Habits, World
 PATHS = ("a.yaml", "b.yaml", "c.txt", "a.txt", "pets/a.yaml", "live/a.yaml", "live/c.txt")
 PICTURES = ("one.png", "two.png")
 FOLDERS = ("a", "b", "pets/a", "live/c")
-STRANGERS = ("0002-5.png", "0007-mine.png", "photo.png")
+STRANGERS = ("0002-5.png", "0007-mine.jpg", "photo.png")
 FAST_DISK = Path("/dev/shm")
 
 
@@ -73,6 +73,8 @@ class Writer:
             switching=dice.choice((0.0, 0.0, 0.05, 0.3)),
             engines=dice.choice((1, 1, 1, 1, 3)),
             slowness=dice.choice((0.0, 0.0, 0.0, 0.001, 0.02)),
+            formats=dice.choice((("png",),) * 3 + (("jpeg", "png", "webp"),)),
+            sidecar=dice.choice(("none", "none", "txt")),
         )
         made: list[Action] = []
         while len(made) < actions:

@@ -28,6 +28,8 @@ from picowatch.daemon.supervisor import supervise
 from picowatch.errors import EngineDied, RenderFailed
 from picowatch.files.retry import Ended
 from picowatch.metadata import PICOWATCH, read_chunk, read_texts
+from picowatch.outbox.formats import ENDINGS
+from picowatch.outbox.names import LATEST
 from picowatch.outbox.png import SHEET_KEYWORD
 from picowatch.recipe.request import ImageRequest
 from picowatch.settings import LocalSettings, Settings
@@ -55,7 +57,7 @@ DEATHS = 4  # of the daemon with an image in progress, after which the next one 
 PATIENCE = 600.0  # of the simulated clock
 REASONS = ("The engine was killed.", "It cannot be drawn.")
 OWN_FILES = {
-    "latest.png", "now.txt", "index.html", "picowatch.log", "images.jsonl", "preview.png",
+    *LATEST, "now.txt", "index.html", "picowatch.log", "images.jsonl", "preview.png",
 }  # fmt: skip
 # Open while they change: what a dying process does to them on its way out is taken back.
 HELD_OPEN = ("ledger.sqlite", "ledger.sqlite-journal", "lock", "memos.jsonl")
@@ -78,7 +80,7 @@ class Version:
 
 @dataclass(frozen=True)
 class Habits:
-    """Settings of a whole run."""
+    """Settings of a whole run; `formats` are those of its daemons, in turn."""
 
     batch_size: int = 2
     watch: str = "polling"
@@ -87,6 +89,8 @@ class Habits:
     switching: float = 0.0
     engines: int = 1
     slowness: float = 0.0  # seconds that pass between two looks at the clock
+    formats: tuple[str, ...] = ("png",)
+    sidecar: str = "none"
 
 
 class World:
@@ -196,6 +200,8 @@ class World:
             watch=self.habits.watch,
             interrupt=self.habits.interrupt,
             when_done=self.habits.when_done,
+            format=self.habits.formats[self.counts["daemons"] % len(self.habits.formats)],
+            sidecar=self.habits.sidecar,
             executor=LocalSettings(engines=self.habits.engines),
         )
         self.paused = False
@@ -931,7 +937,8 @@ class World:
     def _look_at_files(self) -> Iterator[str]:
         made = self.model.rendered()
         pictures = {file for file in made if file not in self.model.deleted}
-        sheets = set()
+        ever = made.keys() | self.model.deleted
+        sheets, texts = set(), set()
         for path in sorted(self.outbox.rglob("*")):
             file = path.relative_to(self.outbox).as_posix()
             if path.name.startswith(".picowatch-"):
@@ -947,11 +954,20 @@ class World:
                 told = chunk.request.prompt, chunk.request.steps, chunk.request.seed
                 if told != (image.prompt, image.steps, image.seed):
                     yield f"{file} holds {told}, not {image}"
-            elif file.endswith("-sheet.png") and SHEET_KEYWORD in read_texts(path):
+                text = path.with_suffix(".txt")
+                if self.habits.sidecar == "txt" and not (text.exists() or self.model.ledgers_lost):
+                    yield f"{file} lacks its text"
+            elif "-sheet." in file and SHEET_KEYWORD in read_texts(path):
                 sheets.add(file)
+            elif file.endswith(".txt") and any(
+                file.removesuffix(".txt") + ending in ever for ending in ENDINGS
+            ):
+                texts.add(file)
             elif not file.endswith((".error.txt", ".warning.txt")) and not self._is_archived(file):
                 yield f"nobody requested for {file}"
         yield from (f"{file} is missing: {made[file]}" for file in sorted(pictures))
+        if self.habits.sidecar == "none":
+            yield from (f"nobody requested for {file}" for file in sorted(texts))
         yield from self._look_at_lists(set(made), sheets)
         if not self.model.ledgers_lost:
             yield from self._look_at_sheets(sheets)

@@ -64,14 +64,14 @@ def _user_comment(xmp: str) -> str:
 
 
 def _read(settings: Mapping[str, Any], carried: Carried) -> None:
-    carried.put_all(settings, {**_FIELDS, "c": "prompt"})
+    carried.put_all(settings, _FIELDS)
     carried.values.setdefault("prompt", "")
     if not _SIDES.fullmatch(str(carried.values.get("size", ""))):
         carried.values.pop("size", None)
     carried.put_seed(settings.get("seed"))
-    mode = str(settings.get("seed_mode"))
+    mode = str(settings.get("seed_mode", ""))
     carried.put("noise", _NOISE.get(mode))
-    if mode not in _NOISE:
+    if mode and mode not in _NOISE:
         carried.warn(f"its noise ({shown(mode)}) is Draw Things' own; the seed gives another.")
     _put_sampler(settings.get("sampler"), carried)
     strength = settings.get("strength")
