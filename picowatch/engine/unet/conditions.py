@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import count
 from operator import is_not
 from typing import NamedTuple
 
@@ -84,13 +83,9 @@ class ConditionSchedule:
         return ConditionSchedule(tuple(self.images[index] for index in indexes))
 
     def evaluations(self, dtype: torch.dtype) -> Iterator[Conditions]:
-        """The batch's conditions at each evaluation, joined anew only where they change.
-
-        They never end: diffusers' "trailing" spacing takes 62 steps for 61.
-        """
-        last: list[Conditions] = []
-        for evaluation in count():
-            rows = [image[min(evaluation, len(image) - 1)] for image in self.images]
+        """The batch's conditions at each evaluation, joined anew only where they change."""
+        last: tuple[Conditions, ...] = ()
+        for rows in zip(*self.images, strict=True):
             if not last or any(map(is_not, rows, last)):
                 last = rows
                 joined = Conditions(

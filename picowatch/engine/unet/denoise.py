@@ -148,7 +148,7 @@ def denoise(
     queue = _StepQueue(latents.device)
     guided = request.cfg_scale != 1 and not unet.embeds_guidance
     guiding = schedule.evaluations(unet.dtype)
-    steps = zip(sampler.timesteps, sampler.timesteps.to(latents.device), guiding, strict=False)
+    steps = zip(sampler.timesteps, sampler.timesteps.to(latents.device), guiding, strict=True)
     for done, (timestep, given, conditions) in enumerate(steps, 1):
         if interrupted():
             raise EngineStopped("The batch was interrupted.")

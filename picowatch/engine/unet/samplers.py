@@ -188,6 +188,8 @@ def build_sampler(
         use_noise_levels(scheduler, schedule_type, family)
     if kind.scheduler is LMSDiscreteScheduler:
         integrate_lms_without_scipy(scheduler)
+    if options.get("timestep_spacing") == "trailing":
+        steps = _counted_back(steps, scheduler.config.num_train_timesteps)
     scheduler.set_timesteps(steps, device="cpu")
     return PreparedSampler(scheduler, _last_timesteps(scheduler, steps, strength), kind.draws_noise)
 
@@ -232,6 +234,23 @@ def _spacing(
     if schedule_type == "sgm_uniform" or (steps == 1 and kind.uniform_spacing == "linspace"):
         return {"timestep_spacing": "trailing"}
     return {"timestep_spacing": kind.uniform_spacing}
+
+
+class _Steps(int):
+    """A number of steps by which diffusers divides; the quotient is rounded up."""
+
+    def __rtruediv__(self, training_steps: int) -> float:
+        return float(np.nextafter(training_steps / int(self), np.inf))
+
+
+def _counted_back(steps: int, training_steps: int) -> int:
+    """The same number, such that "trailing" spacing has no step too many.
+
+    diffusers' np.arange(1000, 0, -1000 / 61) has 62 entries: rounding leaves the last one above 0.
+    It would be the timestep -1, whose noise some schedulers look up as that of the last one.
+    """
+    found = len(np.arange(training_steps, 0, -training_steps / steps))
+    return steps if found == steps else _Steps(steps)
 
 
 # Two points integrate polynomials up to the third degree exactly, and LMS has order 4.

@@ -1,6 +1,5 @@
 """Words that change between the steps: what guides each evaluation, and the pictures."""
 
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ def guiding(*requests: ImageRequest, chunks: int = 1) -> list[list[tuple[torch.T
         return [
             [
                 (both.negative.states, both.positive.states)
-                for both in islice(one.evaluations(torch.float32), len(one.images[0]))
+                for both in one.evaluations(torch.float32)
             ]
             for one in schedules
         ]
