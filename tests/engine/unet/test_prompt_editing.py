@@ -74,6 +74,20 @@ def test_conditions_are_joined_anew_only_where_words_change() -> None:
     assert torch.equal(positives[-1], torch.cat([encode("b"), encode("c")]))
 
 
+def test_parts_of_a_batch_keep_the_words_of_their_images() -> None:
+    """On a CPU each core renders some of the images, which change at steps of their own."""
+    requests = [request(f"[a:b:{when}]", steps=6) for when in (1, 3)]
+    with torch.inference_mode():
+        (schedule,) = encoder().schedules(requests, 1)
+        (alone,) = encoder().schedules(requests[1:], 1)
+    for one, other in zip(
+        schedule.of_images([1]).evaluations(torch.float32),
+        alone.evaluations(torch.float32),
+        strict=True,
+    ):
+        assert torch.equal(one.positive.states, other.positive.states)
+
+
 def test_all_words_are_encoded_at_the_length_of_the_longest() -> None:
     """So that shapes, and a compiled UNet, stay."""
     wanted = request("[a:b BREAK c:1]", steps=3)
