@@ -35,7 +35,6 @@ ControlFlow
     ├── SamplerUnknown       no sampler of this name (recipe/samplers.py)
     ├── ScheduleUnknown      no schedule type of this name (recipe/samplers.py)
     ├── PredictionUnknown    no prediction of this name (recipe/samplers.py)
-    ├── UpscalerUnknown      no upscaler of this name (recipe/resolve/hires.py)
     ├── PromptFailed         what was drawn cannot be a prompt (recipe/prompts/prompts.py)
     └── ExpansionFailed      wildcards that cannot be drawn (recipe/prompts/wildcards.py)
 """

@@ -19,6 +19,7 @@ from picowatch.catalog.folder_files import (
 from picowatch.catalog.folders import is_part_folder, recognise_checkpoint_folder
 from picowatch.catalog.gguf import GGUF, read_any_header
 from picowatch.catalog.hashes import HashCache, OnBlock, ignore_block
+from picowatch.catalog.headers import read_header
 from picowatch.catalog.models import (
     FOLDERS,
     FoundModels,
@@ -36,13 +37,17 @@ from picowatch.catalog.vaes import families_of, recognise_vae_folder, vae_by_nam
 from picowatch.catalog.wildcards import WildcardFiles
 from picowatch.errors import ModelRefused
 from picowatch.recipe.families import rules_of
-from picowatch.recipe.inventory import Checkpoint, ControlNet, Inventory
+from picowatch.recipe.inventory import Checkpoint, ControlNet, Inventory, Upscaler
 from picowatch.recipe.messages.problems import harmless
 from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.read.decoding import NEVER_IN_NAMES, invisible
 
 DEMO = "demo"
-_DEMO_FOLDER = Path(__file__).parent.parent / "assets" / "demo"
+_ASSETS = Path(__file__).parent.parent / "assets"
+_DEMO_FOLDER = _ASSETS / "demo"
+DEMO_UPSCALER = "demo-compact"
+_EMBEDDED: dict[Kind, str] = {"checkpoint": DEMO, "upscaler": DEMO_UPSCALER}
+_EMBEDDED_MODELS = {"checkpoint": "the embedded demo model", "upscaler": "the embedded upscaler"}
 
 _UNFINISHED = {".part", ".partial", ".crdownload", ".download", ".aria2", ".incomplete", ".tmp"}
 _ENDINGS = {".safetensors", GGUF} | _UNFINISHED | PICKLE_ENDINGS
@@ -78,6 +83,7 @@ class Catalog:
         self._hashes = HashCache(hash_cache, keep=keep_hashes)
         self._seen: dict[tuple[Kind, Path], tuple[_Stamp, Model | Refused]] = {}
         self._demo: Model | None = None
+        self._demo_upscaler: Model | None = None
         self._wildcards = WildcardFiles(models)
 
     def scan(self) -> FoundModels:
@@ -107,6 +113,8 @@ class Catalog:
             vaes=tuple(model.name for model in found.of_kind("vae")),
             loras=tuple(model.name for model in found.of_kind("lora")),
             embeddings=tuple(model.name for model in found.of_kind("embedding")),
+            demo_upscaler=Upscaler(self.demo_upscaler.name, self.demo_upscaler.scale),
+            upscalers=tuple(Upscaler(one.name, one.scale) for one in found.of_kind("upscaler")),
             vae_families={one.name: families_of(one.variant) for one in found.of_kind("vae")},
             controlnets=tuple(_controlnet(model) for model in found.of_kind("controlnet")),
             depths=tuple(model.name for model in found.of_kind("depth")),
@@ -125,8 +133,8 @@ class Catalog:
 
     def find(self, kind: Kind, name: str) -> Model:
         """The model of that name, ending optional; ModelRefused says why it cannot be used."""
-        if kind == "checkpoint" and name == DEMO:
-            return self.demo
+        if _EMBEDDED.get(kind) == name:
+            return self.demo if kind == "checkpoint" else self.demo_upscaler
         entries = self._scan_kind(kind)
         for entry in entries:
             if isinstance(entry, Model) and name in (entry.name, f"{entry.name}.safetensors"):
@@ -146,6 +154,14 @@ class Catalog:
             found = recognise_checkpoint_folder(_DEMO_FOLDER)
             self._demo = _model(DEMO, _DEMO_FOLDER, found)
         return self._demo
+
+    @property
+    def demo_upscaler(self) -> Model:
+        """The embedded upscaler, for the demo model's pictures."""
+        if self._demo_upscaler is None:
+            path = _ASSETS / f"{DEMO_UPSCALER}.safetensors"
+            self._demo_upscaler = _model(DEMO_UPSCALER, path, recognise(read_header(path)))
+        return self._demo_upscaler
 
     def is_hashed(self, model: Model) -> bool:
         """Whether `sha256` reads none of the model's files; ModelRefused if they are gone."""
@@ -189,7 +205,7 @@ class Catalog:
     def _scan_kind(self, kind: Kind) -> list[Model | Refused]:
         """One kind's entries sorted by name; the second of two with one name is refused."""
         entries: list[Model | Refused] = []
-        taken = {DEMO: "the embedded demo model"} if kind == "checkpoint" else {}
+        taken = {_EMBEDDED[kind]: _EMBEDDED_MODELS[kind]} if kind in _EMBEDDED else {}
         roots = folders_of(self._models, kind)
         found = [candidate for root in roots for candidate in _candidates(root, kind)]
         for candidate in sorted(found, key=_by_name):  # of equal ones those of the first folder

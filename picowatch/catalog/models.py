@@ -6,7 +6,9 @@ from typing import Literal
 
 from picowatch.catalog.folder_files import is_folder
 
-Kind = Literal["checkpoint", "vae", "text_encoder", "lora", "embedding", "controlnet", "depth"]
+Kind = Literal[
+    "checkpoint", "vae", "text_encoder", "lora", "embedding", "upscaler", "controlnet", "depth"
+]
 Layout = Literal["file", "folder"]
 
 FOLDERS: dict[Kind, str] = {
@@ -15,6 +17,7 @@ FOLDERS: dict[Kind, str] = {
     "text_encoder": "text_encoders",
     "lora": "loras",
     "embedding": "embeddings",
+    "upscaler": "upscalers",
     "controlnet": "controlnet",
     "depth": "depth",
 }
@@ -25,6 +28,7 @@ _OTHER_NAMES: dict[Kind, tuple[str, ...]] = {
     "text_encoder": ("text_encoder", "clip"),
     "lora": ("Lora", "LyCORIS"),
     "embedding": (),
+    "upscaler": ("ESRGAN", "RealESRGAN", "upscale_models"),
     "controlnet": ("ControlNet",),
     "depth": (),
 }
@@ -57,9 +61,11 @@ class Recognised:
     ("union") or with fewer layers ("small") from those like half of a UNet. `text_width` is that of
     the texts that a UNet or a ControlNet looks at, 0 where it looks at none or is not known.
     `base_model` and `trigger_words` are what a LoRA's trainer wrote into it, if anything; `note`
-    says what of a LoRA does nothing, and why. `stored` is how a transformer's weights are stored
-    ("fp8", "Q4_K_S"). `contents` is what a transformer's file holds, and what stands before the
-    names of its tensors: ("transformer", "model.diffusion_model."), ("T5 XXL", "text_encoders…").
+    says what of a LoRA does nothing, and why. `scale` is how much larger an upscaler makes a side,
+    0 for other kinds; its `variant` is its architecture. `stored` is how a transformer's weights
+    are stored ("fp8", "Q4_K_S"). `contents` is what a transformer's file holds, and what stands
+    before the names of its tensors: ("transformer", "model.diffusion_model."),
+    ("T5 XXL", "text_encoders…").
     """
 
     kind: Kind
@@ -73,6 +79,7 @@ class Recognised:
     base_model: str = ""
     trigger_words: tuple[str, ...] = ()
     note: str = ""
+    scale: int = 0
     stored: str = ""
     contents: tuple[tuple[str, str], ...] = ()
     text_width: int = 0

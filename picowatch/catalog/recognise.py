@@ -28,6 +28,7 @@ from picowatch.catalog.models import FOLDERS, Kind, Layout, Recognised
 from picowatch.catalog.pipelines import native_size
 from picowatch.catalog.storage import stored
 from picowatch.catalog.text_encoders import ENCODERS, text_encoder
+from picowatch.catalog.upscalers import layout_of
 from picowatch.catalog.vaes import is_vae, recognise_vae
 from picowatch.errors import ModelRefused
 from picowatch.recipe.families import has_rules
@@ -77,6 +78,7 @@ ARTICLES = {
     "text_encoder": "a text encoder",
     "lora": "a LoRA",
     "embedding": "an embedding",
+    "upscaler": "an upscaler",
     "controlnet": "a ControlNet",
     "depth": "a model that guesses depth",
 }
@@ -114,6 +116,9 @@ def recognise(header: Header) -> Recognised:
         )
     if encoder:
         return Recognised("text_encoder", "", variant=encoder, stored=stored(header))
+    layout = layout_of(header.shapes)
+    if layout:
+        return Recognised("upscaler", "", variant=layout.architecture, scale=layout.scale)
     if adapters.is_embedding(header):
         return Recognised("embedding", adapters.embedding_family(header))
     raise ModelRefused(f"is {_something_else(header)}.")

@@ -193,6 +193,11 @@ def _without_hashes(values: dict[str, Any]) -> dict[str, Any]:
 def _print(file: Path, images: Sequence[dict[str, Any]]) -> None:
     print(harmless(f"{file}: {len(images)} image{'' if len(images) == 1 else 's'}"))
     for image in images:
+        if "checkpoint" not in image:
+            scale, model = image["upscale"]["scale"], image["upscale"]["model"]
+            size = f"{image['width']}x{image['height']}"
+            print(harmless(f"  {size}  {image['image']}  enlarged {scale:g} times by {model}"))
+            continue
         prompt = " ".join(image["prompt"].split())
         shown = prompt if len(prompt) <= 60 else prompt[:57] + "…"
         guidance = f"guidance {image['guidance']:g}  " if image["guidance"] else ""

@@ -8,23 +8,30 @@ from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from picowatch.engine.protocol import ControlMap, OnStep
+from picowatch.recipe.request import ImageRequest
+from picowatch.recipe.resolve.hires import final_side, is_model
 
 if TYPE_CHECKING:
     import torch
+    from PIL import Image
 
     from picowatch.engine.control.hints import GuessDepth
     from picowatch.engine.previewer import Previewer
+    from picowatch.engine.upscaling.upscalers import Upscalers
 
 Interrupted = Callable[[], bool]
+# Gives an RGB picture in another size.
+Enlarge = Callable[["Image.Image"], "Image.Image"]
 
 
 class Picture(NamedTuple):
-    """One picture's pixels and their size, and the maps that are to be shown beside it."""
+    """One picture: its pixels, size, control maps to show beside it, and transparency if any."""
 
     width: int
     height: int
     pixels: bytes
     control_maps: tuple[ControlMap, ...] = ()
+    alpha: bytes = b""
 
 
 class Drawn(NamedTuple):
@@ -41,20 +48,34 @@ class Drawn(NamedTuple):
 class Job:
     """How a batch is drawn: where, and whom to tell.
 
-    `start_images` has the start images and masks under their hashes. `timings` are added to.
+    `start_images` has the start images and masks under their hashes. `upscalers` enlarge pixels;
+    `before_tile` is called before each of their tiles, and may raise. `timings` are added to.
     `alone`: each image by itself. `eager`: nothing compiled. `waiting` as in `Engine.render`.
     """
 
     device: "torch.device"
     start_images: Path | None
     on_step: OnStep
+    before_tile: Callable[[], None]
     interrupted: Interrupted
     timings: dict[str, float]
     previewer: "Previewer"
     guess_depth: "GuessDepth"
+    upscalers: "Upscalers"
     alone: bool
     eager: bool
     waiting: int
+
+    def enlarge_for_hires(self, request: ImageRequest) -> Enlarge | None:
+        """What makes the second pass' picture of the first one's, if a model does that."""
+        hires = request.hires
+        if hires is None or not is_model(hires.upscaler):
+            return None
+        name, hash_ = hires.upscaler, request.hires_upscaler_hash
+        width, height = (final_side(side, hires.scale) for side in (request.width, request.height))
+        return lambda picture: self.upscalers.enlarged(
+            picture, name, hash_, (width, height), self.before_tile
+        )
 
 
 @contextmanager

@@ -17,7 +17,8 @@ OnStep = Callable[[int, int], None]
 class RenderedImage:
     """One finished picture and how it was rendered.
 
-    `pixels` are width x height RGB triples, 8 bits a channel, row by row from the top.
+    `pixels` are width x height RGB triples, 8 bits a channel, row by row from the top; `alpha` is a
+    byte for each, or empty where nothing is transparent.
     `chunks` counts the prompt's chunks of 75 tokens. `timings` are seconds by phase
     ("encode", "denoise", "decode", and "load" in the batch that had to load something),
     each phase's time divided by the batch size. `memory_rung` names the rung of the memory
@@ -42,6 +43,7 @@ class RenderedImage:
     steps: int | None = None
     peak_bytes: int | None = None
     node: str = ""
+    alpha: bytes = b""
     control_maps: tuple["ControlMap", ...] = ()
 
 

@@ -35,6 +35,8 @@ from picowatch.engine.previewer import Previewer
 from picowatch.engine.process.failures import SMALLER, out_of_memory
 from picowatch.engine.protocol import OnPreview, OnStep, RenderedImage, unseen
 from picowatch.engine.unet.batch import draw_batch
+from picowatch.engine.upscaling.finished import TileSteps, enlarge_given, enlarged_pictures
+from picowatch.engine.upscaling.upscalers import Upscalers
 from picowatch.engine.versions import versions
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import ImageRequest
@@ -52,6 +54,7 @@ class Renderer:
         catalog = Catalog(options.models, options.hash_cache, keep_hashes=False)
         self._checkpoints = Checkpoints(catalog, self._target)
         self._depth_models = DepthModels(self._checkpoints.depth_folder, self._target)
+        self._upscalers = Upscalers(catalog, self._target)
         self._previewer = Previewer(on_preview, options.preview_seconds)
         self._compiled = CompiledUnets(options.compiled)
         device = self._target.device
@@ -66,6 +69,8 @@ class Renderer:
         waiting: int = 0,
     ) -> list[RenderedImage]:
         """The pictures of a batch, in its order. Its images agree in their `batch_key`."""
+        if not batch[0].draws:
+            return self._render_without_drawing(batch, on_step, interrupted)
         failure = ""
         for rung in self._rungs(batch):
             try:
@@ -113,19 +118,24 @@ class Renderer:
         timings: dict[str, float] = {}
         forget_peak(device)
         loaded = self._loaded(first, rung, timings)
+        steps = TileSteps(self._upscalers, batch, on_step, interrupted)
         job = Job(
             device,
             self._start_images,
-            on_step,
+            steps.drawn,
+            steps.before_tile,
             interrupted,
             timings,
             self._previewer,
             self._depth_models.guess,
+            self._upscalers,
             alone=rung.alone or first.exact,
             eager=rung != FULL or first.exact,
             waiting=waiting,
         )
         pictures = self._drawn(loaded, batch, job, rung)
+        with timed(timings, "upscale"):
+            pictures = enlarged_pictures(self._upscalers, batch, pictures, steps)
         peak = peak_bytes(device)  # of the whole batch, in each of its pictures
         return [
             RenderedImage(
@@ -150,6 +160,36 @@ class Renderer:
                 control_maps=drawn.picture.control_maps,
             )
             for drawn, request, smaller in zip(pictures, requested, batch, strict=True)
+        ]
+
+    def _render_without_drawing(
+        self, batch: Sequence[ImageRequest], on_step: OnStep, interrupted: Interrupted
+    ) -> list[RenderedImage]:
+        """Given pictures, enlarged. No checkpoint is needed."""
+        timings: dict[str, float] = {}
+        device = self._target.device
+        forget_peak(device)
+        steps = TileSteps(self._upscalers, batch, on_step, interrupted)
+        with timed(timings, "upscale"), self._algorithms(exact=batch[0].exact):
+            pictures = enlarge_given(self._upscalers, batch, self._start_images, steps)
+        peak = peak_bytes(device)
+        return [
+            RenderedImage(
+                width=picture.width,
+                height=picture.height,
+                pixels=picture.pixels,
+                alpha=picture.alpha,
+                device=self._target.name,
+                precision=precision_name(self._upscalers.dtype),
+                batch_size=1,
+                compiled=False,
+                memory_rung=FULL.name,
+                chunks=0,
+                timings={phase: seconds / len(batch) for phase, seconds in timings.items()},
+                versions=versions(),
+                peak_bytes=peak,
+            )
+            for picture in pictures
         ]
 
     def _drawn(

@@ -85,6 +85,19 @@ def decode_picture(content: bytes) -> Image.Image:
     return Image.alpha_composite(white, picture.convert("RGBA")).convert("RGB")
 
 
+def decode_with_alpha(content: bytes) -> tuple[Image.Image, Image.Image | None]:
+    """An RGB picture, upright, in 8 bits, and its transparency; None where nothing is transparent.
+
+    Raises like `decode_picture`.
+    """
+    picture = _upright(content)
+    if not picture.has_transparency_data:
+        return picture.convert("RGB"), None
+    alpha = picture.convert("RGBA").getchannel("A")
+    opaque = alpha.getextrema() == (255, 255)
+    return picture.convert("RGBA").convert("RGB"), None if opaque else alpha
+
+
 def decode_mask(content: bytes) -> Image.Image:
     """A mask as 8-bit grey, upright; transparent counts as black. Raises like `decode_picture`."""
     mask = _upright(content).convert("RGBA")

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from picowatch.metadata.controlnet import controlnet_values
-from picowatch.recipe.fields import HIRES_PARTS, ROWS, Row
+from picowatch.recipe.fields import PARTS, ROWS, Row
 from picowatch.recipe.read.plain import plain_number
 from picowatch.recipe.request import ImageRequest, loras_beside_prompt
 
@@ -22,7 +22,8 @@ _FIRST = (
     *("Denoising strength", "Clip skip", "Mask blur"),
     *("Hires upscale", "Hires steps", "Hires upscaler"),
 )
-_LAST = ("Lora hashes", "TI hashes", "Version")
+_UPSCALE = ("Postprocess upscale by", "Postprocess upscaler")
+_LAST = ("Lora hashes", "TI hashes", *_UPSCALE, "Version")
 
 
 def parameters_text(
@@ -38,12 +39,21 @@ def parameters_text(
     is picowatch's. `lora_hashes` are A1111's own, by name: of the bytes after the safetensors
     header; without them no LoRA's hash is written. Likewise `controlnet_hashes`.
     """
+    if not request.draws:
+        return postprocessing_text(request)
     lines = [" ".join(filter(None, [request.prompt, *_tags(request)]))]
     if request.negative_prompt:
         lines.append(f"Negative prompt: {request.negative_prompt}")
     pairs = _values(request, lora_hashes or {}, controlnet_hashes or {}, version)
     values = ", ".join(f"{key}: {_quoted(value)}" for key, value in pairs)
     return "\n".join([*lines, values])
+
+
+def postprocessing_text(request: ImageRequest) -> str:
+    """What A1111 writes of a picture that was only enlarged, in the tab "Extras"."""
+    assert request.upscale
+    values = _parts(PARTS["upscale"], request.upscale)
+    return ", ".join(f"{key}: {_quoted(values[key])}" for key in _UPSCALE)
 
 
 def _tags(request: ImageRequest) -> list[str]:
@@ -65,7 +75,10 @@ def _values(
     """The last line's keys in A1111's order; what is as usual is left out."""
     loras = [(use.name, lora_hashes.get(use.name, "")) for use in request.loras]
     embeddings = [(use.name, use.hash) for use in request.embeddings]
-    values = _parts(HIRES_PARTS, request.hires) if request.hires else {}
+    mappings = {field: getattr(request, field) for field in PARTS}
+    values: dict[str, str] = {}
+    for field, mapping in mappings.items():
+        values |= _parts(PARTS[field], mapping) if mapping else {}
     # A1111 has one denoising strength for both; with a start image, it is the start image's.
     values |= _parts({n: row for n, row in ROWS.items() if not request.is_idle(n)}, request)
     values |= {

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping
 
-from picowatch.recipe.fields import HIRES_PARTS, NOISE_NAMES, PROMPTS, ROWS, SIZE
+from picowatch.recipe.fields import NOISE_NAMES, PART_FIELDS, PROMPTS, ROWS, SIZE
 from picowatch.recipe.messages.problems import harmless
 from picowatch.recipe.read.plain import number, plain_number
 from picowatch.recipe.request import ImageRequest, recipe_values
@@ -17,7 +17,7 @@ _OWN_WORDS = {
     *SCHEDULE_TYPES,
     *PREDICTIONS,
     *UPSCALERS,
-    *HIRES_PARTS,
+    *(name.partition(".")[2] for name in PART_FIELDS),
     *NOISE_NAMES,
     *(AUTOMATIC, "baked", "none", "crop", "fit", "stretch"),
 }
@@ -32,6 +32,8 @@ def recipe_yaml(request: ImageRequest) -> str:
     fields["width"] = f"{request.width}x{request.height}"
     del fields["height"]
     fields |= {"count": "1", "sweep": "off"}
+    if not request.draws:
+        fields = {name: fields[name] for name in ("image", "upscale", "exact", "sweep")}
     return "".join(f"{_NAMES.get(name, name)}: {text}\n" for name, text in fields.items())
 
 

@@ -39,7 +39,7 @@ class Output:
         texts: Mapping[str, str],
         go_on: Callable[[], None] = lambda: None,
     ) -> bytes:
-        """The bytes of an RGB picture, with its texts by keyword, as the file's ending says.
+        """The bytes of a picture, RGB or RGBA, with its texts by keyword, as its ending says.
 
         `go_on` is called meanwhile; what it raises ends the writing. Raises OSError where the
         picture is larger than the format allows.
@@ -55,6 +55,9 @@ class Output:
             case "png":
                 return encode_png(picture, texts, go_on)
             case "jpeg":
+                if picture.mode == "RGBA":  # it has no transparency
+                    white = Image.new("RGBA", picture.size, "white")
+                    picture = Image.alpha_composite(white, picture).convert("RGB")
                 # Full colour resolution: pictures are drawn with edges between pure colours.
                 options = {"subsampling": "4:4:4", "optimize": True, **_jpeg_texts(file, texts)}
             case "avif":

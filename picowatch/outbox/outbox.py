@@ -60,7 +60,7 @@ class Outbox:
         texts: Mapping[str, str],
         go_on: Callable[[], None] = lambda: None,
     ) -> None:
-        """Write an RGB picture to its path, whole or not at all; durable when this returns.
+        """Write an RGB or RGBA picture to its path, whole or not at all; durable when this returns.
 
         Its sidecar follows, and is written by `complete` if a crash came between. `go_on` is
         called while the picture is compressed; what it raises leaves it unwritten.

@@ -24,6 +24,7 @@ RANDOM: Literal["random"] = "random"
 BAKED = "baked"
 SIZE = "size"
 PICTURE = "picture"  # the size that is the start image's
+MAX_UPSCALED_PIXELS = 100_000_000  # of a picture that `upscale` gives: 300 MB
 FROM = "from"
 PROMPTS = ("prompt", "negative_prompt")
 
@@ -113,10 +114,36 @@ class Hires:
     denoising_strength: Annotated[
         Share, Row("How far to go away from the first pass.", a1111=_DENOISING_STRENGTH)
     ] = 0.7
-    # One of hires.UPSCALERS.
+    # One of hires.UPSCALERS, or an installed model.
     upscaler: Annotated[
         str, Field(strict=True), Row("How it is enlarged.", a1111=A1111("Hires upscaler"))
     ] = "Latent"
+
+
+@pydantic_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class Upscale:
+    """Enlarging finished pictures: what the mapping `upscale` can say.
+
+    A resolved recipe has a model's name, and a scale.
+    """
+
+    model: Annotated[
+        str,
+        Field(strict=True),
+        Row("A name in models/upscalers.", a1111=A1111("Postprocess upscaler")),
+    ] = ""
+    scale: Annotated[
+        Annotated[float, Field(ge=1, le=8, allow_inf_nan=False, strict=True)] | None,
+        Row(
+            "How much larger; by default as the model enlarges.",
+            a1111=A1111("Postprocess upscale by", lambda scale: plain_number(scale or 0)),
+        ),
+    ] = None
+
+    def size_of(self, width: int, height: int) -> tuple[int, int]:
+        """How large a picture of this size becomes."""
+        scale = self.scale or 1
+        return round(width * scale), round(height * scale)
 
 
 Preprocessor = Literal[
@@ -427,7 +454,8 @@ class ImageFields:
         Row(
             "A second, larger pass. scale 1 to 4 (2); steps 0 to 150 (0: as many as the first "
             "pass); denoising_strength 0 to 1 (0.7); upscaler Latent, Latent (nearest), Latent "
-            "(nearest-exact), Latent (bicubic), Latent (antialiased), Lanczos or Nearest (Latent).",
+            "(nearest-exact), Latent (bicubic), Latent (antialiased), Lanczos, Nearest, or a name "
+            "in models/upscalers (Latent).",
             aliases=("hires_fix",),
             wanted="true, false, or a mapping like {scale: 2, steps: 12}",
             takes_text="`{scale, steps, denoising_strength, upscaler}`, each optional, or true",
@@ -441,6 +469,17 @@ class ImageFields:
             a1111=A1111("Tiling", lambda on: "True" if on else ""),
         ),
     ] = False
+    upscale: Annotated[
+        Upscale | None,
+        Row(
+            "Enlarges the finished picture with an upscaler. model: a name in models/upscalers "
+            "(the only one installed; else, with none installed, demo-compact); scale 1 to 8 (as "
+            "the model enlarges). With image and without prompt it is all that is done.",
+            wanted="true, false, a model's name, or a mapping like {model: demo-compact, scale: 2}",
+            takes_text="`{model, scale}`, each optional, a model's name, or true",
+            default_text="off",
+        ),
+    ] = None
     shrink_to_fit: Annotated[
         bool,
         Row(
@@ -498,7 +537,7 @@ class RecipeFields(BaseModel, ImageFields):
         Row(
             "Every combination of these values, with the same seed, and a contact sheet. Any field "
             'that changes the image; a piece of the prompt as `"prompt: old": [new, newer]`; also '
-            '`"lora: name"`, `"hires: scale"` and `"control: weight"`.',
+            '`"lora: name"`, `"hires: scale"`, `"upscale: model"` and `"control: weight"`.',
             changes_pixels=False,
             wanted="a mapping like {steps: [10, 20], cfg_scale: 4..10 step 2}",
             takes_text="`{field: [values]}` or `{field: from..to step s}`",
@@ -523,10 +562,13 @@ def _rows(annotated: type) -> Iterator[tuple[str, Row]]:
                 yield name, part
 
 
-# The parts of `hires`, without and with its name before theirs.
-HIRES_PARTS = dict(_rows(Hires))
-HIRES_PREFIX = "hires."
-HIRES_FIELDS = {f"{HIRES_PREFIX}{name}": row for name, row in HIRES_PARTS.items()}
+# The fields that are mappings, and the parts of each.
+MAPPINGS: dict[str, type] = {"hires": Hires, "upscale": Upscale}
+PARTS = {field: dict(_rows(kind)) for field, kind in MAPPINGS.items()}
+# The same with the field's name before theirs: `hires.scale`.
+PART_FIELDS = {
+    f"{field}.{name}": row for field, parts in PARTS.items() for name, row in parts.items()
+}
 # Likewise those of an entry of `control`.
 CONTROL_PARTS = dict(_rows(Control))
 CONTROL_PREFIX = "control."
@@ -568,11 +610,11 @@ def default_of(name: str) -> Any:
 
 @cache
 def json_schemas() -> dict[str, dict[str, Any]]:
-    """The JSON Schema of each field's type and limits; `hires.scale` and so on for the parts."""
+    """The JSON Schema of each field's type and limits; parts are `hires.scale` and so on."""
     schemas: dict[str, dict[str, Any]] = RecipeFields.model_json_schema()["properties"]
-    for prefix, parts in ((HIRES_PREFIX, Hires), (CONTROL_PREFIX, Control)):
-        properties = TypeAdapter(parts).json_schema()["properties"]
-        schemas |= {f"{prefix}{name}": part for name, part in properties.items()}
+    for field, kind in (*MAPPINGS.items(), ("control", Control)):
+        properties = TypeAdapter(kind).json_schema()["properties"]
+        schemas |= {f"{field}.{name}": part for name, part in properties.items()}
     return schemas
 
 

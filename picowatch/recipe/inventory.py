@@ -47,17 +47,28 @@ class ControlNet:
 
 
 @dataclass(frozen=True, slots=True)
+class Upscaler:
+    """An upscaler that is installed: its name, and how much larger it makes a side."""
+
+    name: str
+    scale: int
+
+
+DEMO_UPSCALER = Upscaler("demo-compact", 4)
+
+
+@dataclass(frozen=True, slots=True)
 class Inventory:
     """What a recipe may name: the installed models, wildcards, and the setting `checkpoint`.
 
-    `checkpoints` are those of models/checkpoints; the embedded "demo" is always there,
-    in `demo`. `depths` are models that guess how far away things are. `vae_families` has the names
-    of the families that each VAE is for; `lora_families` and `embedding_families` those of the
-    others' families, where their files say it. `refused` maps the names of files that cannot be
-    used to the reason, so that an error can give it; `refused_embeddings` has those among them
-    whose names are looked for in prompts. `wildcards` maps a wildcard file's name (below
-    models/wildcards, without ending) to its lines; `wildcard_packs` has the file of those that
-    stand in a YAML file with others.
+    `checkpoints` are those of models/checkpoints, `upscalers` those of models/upscalers; the
+    embedded ones are always there, in `demo` and `demo_upscaler`. `depths` are models that guess
+    how far away things are. `vae_families` has the names of the families that each VAE is for;
+    `lora_families` and `embedding_families` those of the others' families, where their files say
+    it. `refused` maps the names of files that cannot be used to the reason, so that an error can
+    give it; `refused_embeddings` has those among them whose names are looked for in prompts.
+    `wildcards` maps a wildcard file's name (below models/wildcards, without ending) to its lines;
+    `wildcard_packs` has the file of those that stand in a YAML file with others.
     """
 
     demo: Checkpoint
@@ -65,6 +76,8 @@ class Inventory:
     vaes: tuple[str, ...] = ()
     loras: tuple[str, ...] = ()
     embeddings: tuple[str, ...] = ()
+    demo_upscaler: Upscaler = DEMO_UPSCALER
+    upscalers: tuple[Upscaler, ...] = ()
     vae_families: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     controlnets: tuple[ControlNet, ...] = ()
     depths: tuple[str, ...] = ()

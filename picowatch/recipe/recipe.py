@@ -27,11 +27,12 @@ from picowatch.recipe.messages.problems import Problems, RecipeInvalid
 from picowatch.recipe.prompts.prompts import PromptFailed, Prompts, count_signs
 from picowatch.recipe.request import ControlUse, EmbeddingUse, ImageRequest, LoraUse
 from picowatch.recipe.resolve.edits import edit_mistakes
-from picowatch.recipe.resolve.hires import final_side
+from picowatch.recipe.resolve.hires import final_side, is_model
 from picowatch.recipe.written import Layer, Position, Source
 
 # The sha256 of a file that a recipe names. Kinds: "checkpoint", "vae", "lora", "embedding",
-# "controlnet", "depth", "image" and "mask"; whatever it raises goes through to the caller.
+# "controlnet", "depth", "upscaler", "image" and "mask"; whatever it raises goes through to the
+# caller.
 HashOf = Callable[[str, str], str]
 
 
@@ -49,8 +50,8 @@ class Context:
     entry_index: int = 0
 
 
-_NO_CHECKPOINT = Checkpoint("", 0)
-_NOWHERE = Context(Inventory(_NO_CHECKPOINT), _NO_CHECKPOINT, {}, Position(Source("", ""), 1, 1))
+NO_CHECKPOINT = Checkpoint("", 0)
+_NOWHERE = Context(Inventory(NO_CHECKPOINT), NO_CHECKPOINT, {}, Position(Source("", ""), 1, 1))
 
 
 class Recipe(RecipeFields):
@@ -66,10 +67,16 @@ class Recipe(RecipeFields):
     _variants: tuple[Self, ...] = PrivateAttr(default=())
     _warnings: tuple[str, ...] = PrivateAttr(default=())
     _is_dropped: bool = PrivateAttr(default=False)
+    _given_size: tuple[int, int] = PrivateAttr(default=(0, 0))
 
     def read_in(self, context: Context) -> Self:
         """The same recipe, once, as it was read there."""
         self._context = context
+        return self
+
+    def without_drawing(self, size: tuple[int, int]) -> Self:
+        """The same recipe for its start image of this size, which is enlarged and not drawn."""
+        self._given_size = size
         return self
 
     def warned(self, warnings: Sequence[str]) -> Self:
@@ -108,10 +115,23 @@ class Recipe(RecipeFields):
         return f"{self.width}x{self.height}"
 
     @property
+    def draws(self) -> bool:
+        """Whether something is drawn. Otherwise the start image is enlarged, and that is all."""
+        return self._given_size == (0, 0)
+
+    @property
     def final_size(self) -> tuple[int, int]:
         """Width and height of the pictures: larger than the size with hires."""
+        if not self.draws:
+            return self._given_size
         scale = self.hires.scale if self.hires else 1
         return final_side(self.width or 0, scale), final_side(self.height or 0, scale)
+
+    @property
+    def published_size(self) -> tuple[int, int]:
+        """The same after `upscale`."""
+        size = self.final_size
+        return self.upscale.size_of(*size) if self.upscale else size
 
     @property
     def wants_random_seed(self) -> bool:
@@ -193,7 +213,7 @@ class Recipe(RecipeFields):
         """
         first, *others = [variant._values() for variant in self.variants]
         values = first | {
-            "checkpoint_hash": hash_of("checkpoint", self.checkpoint),
+            "checkpoint_hash": hash_of("checkpoint", self.checkpoint) if self.draws else "",
             "vae_hash": self._vae_hash(hash_of),
         }
         if self.sweep:
@@ -223,7 +243,14 @@ class Recipe(RecipeFields):
         for control in self.control:
             files += [("image", control.image), ("controlnet", control.model)]
             files.append(("depth", control.depth))
+        files += [("upscaler", name) for name in self._upscalers]
         return [*self._prompts().named(), *((kind, name) for kind, name in files if name)]
+
+    @property
+    def _upscalers(self) -> tuple[str, str]:
+        """The models that enlarge for hires, and at last; "" for none."""
+        hires = self.hires.upscaler if self.hires and is_model(self.hires.upscaler) else ""
+        return hires, self.upscale.model if self.upscale else ""
 
     def image_requests(
         self,
@@ -280,6 +307,8 @@ class Recipe(RecipeFields):
     def _request(
         self, seeds: tuple[int, int | None], prompts: Prompts, hash_of: HashOf
     ) -> ImageRequest:
+        if not self.draws:
+            return self._request_without_drawing(hash_of)
         if self.width is None or self.height is None:
             raise ValueError("a recipe without a size has not been resolved")
         seed, variation_seed = seeds
@@ -290,6 +319,7 @@ class Recipe(RecipeFields):
         for field in PROMPTS:
             for mistake in edit_mistakes(getattr(drawn, field), self._context.checkpoint, {}):
                 raise self.problem_at(field, mistake.message)
+        hires, at_last = self._upscalers
         values: dict[str, Any] = {name: getattr(self, name) for name in _IMAGE_FIELDS}
         values |= {
             "prompt": drawn.prompt,
@@ -306,8 +336,26 @@ class Recipe(RecipeFields):
             image_hash=hash_of("image", self.image) if self.image else "",
             mask_hash=hash_of("mask", self.mask) if self.mask else "",
             control=tuple(_used(control, hash_of) for control in self.control),
+            hires_upscaler_hash=hash_of("upscaler", hires) if hires else "",
+            upscaler_hash=hash_of("upscaler", at_last) if at_last else "",
             unexpanded_prompt=_unless(drawn.prompt, self.prompt),
             unexpanded_negative_prompt=_unless(drawn.negative_prompt, self.negative_prompt),
+        )
+
+    def _request_without_drawing(self, hash_of: HashOf) -> ImageRequest:
+        assert self.upscale
+        width, height = self._given_size
+        return ImageRequest(
+            prompt="",
+            width=width,
+            height=height,
+            seed=0,
+            image=self.image,
+            upscale=self.upscale,
+            exact=self.exact,
+            checkpoint_hash="",
+            image_hash=hash_of("image", self.image),
+            upscaler_hash=hash_of("upscaler", self.upscale.model),
         )
 
 

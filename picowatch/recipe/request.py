@@ -8,8 +8,9 @@ from typing import Any, Self, get_type_hints
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
-from picowatch.recipe.fields import ROWS, Control, Hires, ImageFields
+from picowatch.recipe.fields import MAPPINGS, ROWS, Control, Hires, ImageFields, Upscale
 from picowatch.recipe.prompts.grammar import split_loras
+from picowatch.recipe.resolve.hires import final_side
 from picowatch.recipe.samplers import AUTOMATIC
 
 # In metadata, but no part of the identity: they change no pixel.
@@ -54,8 +55,8 @@ class ImageRequest(ImageFields):
     It has every field of the table that changes pixels, under its name. Names are as the catalog
     gives them; hashes are whole sha256 hex digests of files, so that another file under the same
     name is another request. `sampler` is A1111's name without schedule type ("DPM++ 2M"), and
-    "automatic" is decided in `schedule_type`. `loras` are those of the recipe's field, then those
-    that the prompt names with tags, in its order.
+    "automatic" is decided in `schedule_type`, and so is the scale of `upscale`. `loras` are those
+    of the recipe's field, then those that the prompt names with tags, in its order.
     """
 
     width: int = field()
@@ -68,6 +69,8 @@ class ImageRequest(ImageFields):
     control: tuple[ControlUse, ...] = ()
     image_hash: str = ""
     mask_hash: str = ""
+    hires_upscaler_hash: str = ""
+    upscaler_hash: str = ""
     unexpanded_prompt: str = ""
     unexpanded_negative_prompt: str = ""
 
@@ -100,6 +103,8 @@ class ImageRequest(ImageFields):
                 *(_shared(getattr(self, name)) for name in _SAME_IN_BATCH),
                 self.checkpoint_hash,
                 self.vae_hash,
+                self.hires_upscaler_hash,
+                self.upscaler_hash,
                 bool(self.image),
                 bool(self.mask),
                 self.digest if self.exact else None,
@@ -108,8 +113,37 @@ class ImageRequest(ImageFields):
 
     def is_idle(self, name: str) -> bool:
         """Whether a field changes nothing, because what it needs is not there."""
-        needs = ROWS[name].needs if name in ROWS else ()
+        if name not in ROWS:
+            return False
+        if not self.draws and name not in WITHOUT_DRAWING:
+            return True
+        needs = ROWS[name].needs
         return bool(needs) and not any(getattr(self, need) for need in needs)
+
+    @property
+    def draws(self) -> bool:
+        """Whether something is drawn. Otherwise the start image is enlarged, and that is all."""
+        return bool(self.checkpoint)
+
+    @property
+    def size_before_upscale(self) -> tuple[int, int]:
+        """Width and height of what is drawn, after `hires`, or given."""
+        if not self.hires:
+            return self.width, self.height
+        return final_side(self.width, self.hires.scale), final_side(self.height, self.hires.scale)
+
+    @property
+    def published_size(self) -> tuple[int, int]:
+        """Width and height of the picture, after `hires` and `upscale`."""
+        size = self.size_before_upscale
+        return self.upscale.size_of(*size) if self.upscale else size
+
+    @property
+    def upscalers(self) -> dict[str, str]:
+        """The hashes of the models that enlarge for `hires` and at last, by their names."""
+        hires = {self.hires.upscaler: self.hires_upscaler_hash} if self.hires else {}
+        at_last = {self.upscale.model: self.upscaler_hash} if self.upscale else {}
+        return {name: hash_ for name, hash_ in (hires | at_last).items() if hash_}
 
     @property
     def pictures(self) -> dict[str, str]:
@@ -130,7 +164,8 @@ class ImageRequest(ImageFields):
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """The inverse of `as_dict`; unknown keys are an error, they would change the picture."""
         unknown = set(values) - set(_OFF)
-        missing = _ALWAYS - set(values)
+        needed = _ALWAYS if values.get("checkpoint") else _ALWAYS - _DRAWING
+        missing = needed - set(values)
         if unknown or missing:
             raise ValueError(
                 f"fields of an image request: unknown {sorted(unknown)}, missing {sorted(missing)}"
@@ -164,10 +199,12 @@ def recipe_values(request: ImageRequest) -> dict[str, Any]:
         if not request.is_idle(field.name)
     }
     values |= {name: values[name] or "none" for name in ("image", "mask") if name in values}
-    values["prediction"] = request.prediction or AUTOMATIC
-    values["loras"] = {use.name: use.weight for use in loras_beside_prompt(request)}
-    values["hires"] = asdict(request.hires) if request.hires else False
-    values["control"] = [_as_written(use) for use in request.control] or "none"
+    for name in MAPPINGS.keys() & values.keys():
+        values[name] = asdict(values[name]) if values[name] else False
+    if request.draws:
+        values["prediction"] = request.prediction or AUTOMATIC
+        values["loras"] = {use.name: use.weight for use in loras_beside_prompt(request)}
+        values["control"] = [_as_written(use) for use in request.control] or "none"
     return values
 
 
@@ -183,7 +220,7 @@ def _plain(value: Any) -> Any:
             _without_defaults(part) if isinstance(part, ControlUse) else asdict(part)
             for part in value
         ]
-    return asdict(value) if isinstance(value, Hires) else value
+    return asdict(value) if isinstance(value, Hires | Upscale) else value
 
 
 def _off(name: str, default: Any) -> Any:
@@ -197,6 +234,8 @@ def _without_defaults(use: ControlUse) -> dict[str, Any]:
     return {f.name: v for f in fields(use) if (v := getattr(use, f.name)) != f.default}
 
 
+# The fields of an image that is enlarged and not drawn; its seed is 0, and its size the picture's.
+WITHOUT_DRAWING = ("prompt", "image", "upscale", "width", "height", "seed", "exact")
 _NOT_OFF = object()
 _OFF = {field.name: _off(field.name, field.default) for field in fields(ImageRequest)}
 _FLOATS = [name for name, kind in get_type_hints(ImageRequest).items() if kind is float]
@@ -206,9 +245,11 @@ _ALWAYS = {
     for name, off in _OFF.items()
     if off is _NOT_OFF and not (name in ROWS and ROWS[name].needs)
 }
+_DRAWING = ROWS.keys() - {*WITHOUT_DRAWING}
 _PARTS: dict[str, Any] = {
     "loras": lambda found: tuple(LoraUse(**lora) for lora in found),
     "embeddings": lambda found: tuple(EmbeddingUse(**embedding) for embedding in found),
     "hires": lambda found: Hires(**found),
     "control": lambda found: tuple(ControlUse(**use) for use in found),
+    "upscale": lambda found: Upscale(**found),
 }

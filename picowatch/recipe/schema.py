@@ -19,11 +19,10 @@ from picowatch.recipe.fields import (
     CONTROL_PREFIX,
     FIRST_NAME_OF,
     FROM,
-    HIRES_PARTS,
-    HIRES_PREFIX,
     MAX_SEED,
     NO_SWEEP,
     NOISE_NAMES,
+    PARTS,
     PICTURE,
     PROMPTS,
     RANDOM,
@@ -40,9 +39,9 @@ from picowatch.recipe.read.plain import DECIMAL, TRUE_OR_FALSE, WHOLE
 from picowatch.recipe.resolve.control import ALIASES as CONTROL_ALIASES
 from picowatch.recipe.resolve.control import MAX_CONTROLS
 from picowatch.recipe.resolve.control import MODES as CONTROL_MODES
-from picowatch.recipe.resolve.hires import ALIASES as HIRES_ALIASES
 from picowatch.recipe.resolve.hires import UPSCALERS
 from picowatch.recipe.resolve.loras import MAX_LORAS
+from picowatch.recipe.resolve.mappings import ALIASES, TEXT_PARTS
 from picowatch.recipe.resolve.sweep import MAX_VALUES, RANGE
 from picowatch.recipe.samplers import (
     AUTOMATIC,
@@ -63,7 +62,7 @@ _NUMBER = f"{WHOLE.pattern}|{DECIMAL.pattern}"
 _SEED = r"\+?(?:0|[1-9][0-9]*)|-0"
 _NO_LETTER = "[^A-Za-z0-9+]*"
 _ENDINGS = rf"(?:\.{one_of(['safetensors', 'ckpt', 'pt', 'pth', 'bin'])})?"
-_FOLDER = r"(?:\.\/)?(?:models\/)?(?:(?:checkpoints|vae|loras)\/)?"
+_FOLDER = r"(?:\.\/)?(?:models\/)?(?:(?:checkpoints|vae|loras|upscalers)\/)?"
 # A path that leads nowhere else: no address, no home folder, no drive, no `..` in it.
 _PATH: Schema = {
     "type": "string",
@@ -83,7 +82,10 @@ _SWEPT = {name: first for name, first in FIRST_NAME_OF.items() if first not in N
 
 def recipe_schema(inventory: Inventory | None = None) -> Schema:
     """A recipe file: one recipe or a list of them. `inventory` adds the installed names."""
-    recipe = _mapping() | {"anyOf": [{"required": ["prompt"]}, {"required": [FROM]}]}
+    alone = [
+        {"required": [name, "upscale"]} for name in FIRST_NAME_OF if FIRST_NAME_OF[name] == "image"
+    ]
+    recipe = _mapping() | {"anyOf": [{"required": ["prompt"]}, {"required": [FROM]}, *alone]}
     forms = [_ref("recipe"), {"type": "array", "items": _ref("recipe")}]
     return _document("recipe", forms, _definitions(inventory) | {"recipe": recipe})
 
@@ -180,9 +182,9 @@ def _forms(inventory: Inventory | None) -> dict[str, Schema]:
         "variation_seed": {"anyOf": _one_seed()},
         "image": _PATH,
         "mask": _PATH,
-        "hires": _hires(),
+        **{field: _mapping_of(field, inventory) for field in PARTS},
         "control": _control(inventory),
-        "sweep": _sweep(),
+        "sweep": _sweep(inventory),
         SIZE: _SIZE,
         FROM: _PATH,
     }
@@ -270,18 +272,22 @@ def _one_seed() -> list[Schema]:
     return [{"const": RANDOM}, number, _text(rf"{one_of([RANDOM])}|[-−]1|{_SEED}")]
 
 
-def _hires() -> Schema:
-    parts = _hires_parts()
-    twice = [{"required": [alias, name]} for alias, name in HIRES_ALIASES.items()]
-    named = {alias: {**parts[name], "doNotSuggest": True} for alias, name in HIRES_ALIASES.items()}
+def _mapping_of(field: str, inventory: Inventory | None) -> Schema:
+    """Off, on, a scale, the part that a text alone is, or a mapping of parts."""
+    parts, aliases = _parts_of(field, inventory), ALIASES[field]
+    twice = [{"required": [alias, name]} for alias, name in aliases.items()]
+    named = {alias: {**parts[name], "doNotSuggest": True} for alias, name in aliases.items()}
     mapping = {
         "type": "object",
         "properties": parts | named,
         "additionalProperties": False,
         "not": {"anyOf": twice},
     }
-    switch, scale = _plain({"type": "boolean"}), json_schemas()[f"{HIRES_PREFIX}scale"]
-    return {"anyOf": [mapping, *switch["anyOf"], *_plain(scale)["anyOf"]]}
+    switch = _plain({"type": "boolean"})["anyOf"]
+    forms = [mapping, *switch, *parts["scale"]["anyOf"]]
+    if field in TEXT_PARTS:
+        forms += [parts[TEXT_PARTS[field]], _text("(?:none)?")]
+    return {"anyOf": forms}
 
 
 def _control(inventory: Inventory | None) -> Schema:
@@ -322,16 +328,26 @@ def _control_parts(inventory: Inventory | None) -> Schema:
     return parts | aliases
 
 
-def _hires_parts() -> dict[str, Schema]:
-    models = {name: json_schemas()[f"{HIRES_PREFIX}{name}"] for name in HIRES_PARTS}
-    letters = [re.sub("[^A-Za-z]", "", name) for name in UPSCALERS]
-    pattern = f"^[^A-Za-z]*{one_of(letters, '[^A-Za-z]*')}[^A-Za-z]*$"
-    upscaler = {"type": "string", "anyOf": [{"enum": list(UPSCALERS)}, {"pattern": pattern}]}
-    forms = {name: _plain(model) for name, model in models.items()} | {"upscaler": upscaler}
-    return {name: {**form, "default": models[name]["default"]} for name, form in forms.items()}
+def _parts_of(field: str, inventory: Inventory | None) -> dict[str, Schema]:
+    models = {name: json_schemas()[f"{field}.{name}"] for name in PARTS[field]}
+    forms = {name: _plain(model) for name, model in models.items()}
+    names = None
+    if inventory is not None:
+        names = [one.name for one in (*inventory.upscalers, inventory.demo_upscaler)]
+    if field == "upscale":
+        forms["model"] = _installed(names)
+    if field == "hires":
+        letters = [re.sub("[^A-Za-z]", "", name) for name in UPSCALERS]
+        usual = f"^[^A-Za-z]*{one_of(letters, '[^A-Za-z]*')}[^A-Za-z]*$"
+        choice = [{"enum": list(UPSCALERS)}, {"pattern": usual}, _installed(names)]
+        forms["upscaler"] = {"type": "string", "anyOf": choice}
+    return {
+        name: {**form, "default": models[name]["default"]} if models[name]["default"] else form
+        for name, form in forms.items()
+    }
 
 
-def _sweep() -> Schema:
+def _sweep(inventory: Inventory | None) -> Schema:
     """A mapping of axes, each a list of values or a range of numbers."""
     axes = {name: _ref(_axis(first)) for name, first in _SWEPT.items()}
     patterns = {rf"^\s*{name}\s*:?\s*$": axis for name, axis in axes.items()}
@@ -339,8 +355,8 @@ def _sweep() -> Schema:
     for name, first in _SWEPT.items():
         if first in details:
             patterns[rf"^\s*{name}\s*:\s*\S"] = _ref(_axis(details[first]))
-        elif first == "hires":
-            for part, values in _hires_parts().items():
+        elif first in PARTS:
+            for part, values in _parts_of(first, inventory).items():
                 patterns[rf"^\s*{name}\s*:\s*{part}\s*$"] = _several(values)
         elif first == "control":
             for part in CONTROL_PARTS:

@@ -35,7 +35,6 @@ from picowatch.metadata import (
 )
 from picowatch.outbox.outbox import Outbox
 from picowatch.recipe.request import ImageRequest
-from picowatch.recipe.resolve.hires import final_side
 from picowatch.settings import Settings
 from picowatch.work.result import RunResult
 
@@ -137,9 +136,11 @@ class Publisher:
 
         def publish() -> None:
             try:
-                rgb = Image.frombytes("RGB", size, picture.pixels)
+                pixels = Image.frombytes("RGB", size, picture.pixels)
+                if picture.alpha:
+                    pixels.putalpha(Image.frombytes("L", size, picture.alpha))
                 self.outbox.publish_maps(image.file, _maps_of(picture))
-                self.outbox.publish(image.file, rgb, texts, go_on)
+                self.outbox.publish(image.file, pixels, texts, go_on)
             except PermissionError as error:
                 if os.access(self.outbox.root, os.W_OK | os.X_OK):
                     # One folder's mistake: it must not hold up the others' pictures.
@@ -253,11 +254,11 @@ def _maps_of(picture: RenderedImage) -> list[Image.Image]:
 
 def _as_rendered(request: ImageRequest, picture: RenderedImage) -> ImageRequest:
     """The request for other programs to read: with the size and steps that memory allowed."""
-    scale = request.hires.scale if request.hires else 1
     steps = request.steps if picture.steps is None else picture.steps
-    requested = final_side(request.width, scale), final_side(request.height, scale)
-    if requested == (picture.width, picture.height):
+    if request.published_size == (picture.width, picture.height):
         return replace(request, steps=steps)
+    scale = request.hires.scale if request.hires else 1
+    scale *= (request.upscale and request.upscale.scale) or 1
     width, height = round(picture.width / scale), round(picture.height / scale)
     return replace(request, width=width, height=height, steps=steps)
 

@@ -8,12 +8,15 @@ from picowatch.catalog import Catalog
 from picowatch.errors import ModelRefused
 from tests.catalog.files import kohya_lora_shapes, sd15_shapes, vae_file_shapes, write_model
 from tests.catalog.test_families import Z_IMAGE
+from tests.catalog.upscalers import compact_shapes
 
 A1111 = {
     "Stable-diffusion/photo/v1-5.safetensors": ("checkpoint", "photo/v1-5"),
     "VAE/mse.safetensors": ("vae", "mse"),
     "Lora/pixel.safetensors": ("lora", "pixel"),
     "LyCORIS/older.safetensors": ("lora", "older"),
+    "ESRGAN/4x-any.safetensors": ("upscaler", "4x-any"),
+    "RealESRGAN/2x-any.safetensors": ("upscaler", "2x-any"),
 }
 COMFY_UI = {
     "checkpoints/v1-5.safetensors": ("checkpoint", "v1-5"),
@@ -21,6 +24,7 @@ COMFY_UI = {
     "unet/z_image.safetensors": ("checkpoint", "z_image"),
     "vae/mse.safetensors": ("vae", "mse"),
     "loras/pixel.safetensors": ("lora", "pixel"),
+    "upscale_models/4x-any.safetensors": ("upscaler", "4x-any"),
 }
 SHAPES = {
     "v1-5": sd15_shapes(),
@@ -29,6 +33,8 @@ SHAPES = {
     "mse": vae_file_shapes(),
     "pixel": kohya_lora_shapes(),
     "older": kohya_lora_shapes(),
+    "4x-any": compact_shapes(4),
+    "2x-any": compact_shapes(2),
 }
 
 
@@ -41,7 +47,7 @@ def test_a_models_folder_of_another_program_works_as_it_is(
     theirs = tmp_path / "theirs"
     for path in files:
         write_model(theirs / path, SHAPES[Path(path).stem])
-    for other in ("ESRGAN", "clip_vision", "Codeformer", "ipadapter"):
+    for other in ("BLIP", "clip_vision", "Codeformer", "ipadapter"):
         write_model(theirs / other / "x.safetensors", {"x": (1,)})
     models = theirs
     if linked:

@@ -48,6 +48,7 @@ def test_everything_but_the_prompt_has_a_default() -> None:
         "mask_invert": False,
         "hires": None,
         "tiling": False,
+        "upscale": None,
         "sweep": (),
         "grid": False,
         "shrink_to_fit": False,

@@ -76,7 +76,7 @@ BEYOND_A_SCHEMA = [
     r"^(the|unknown) preprocessor '",
 ]
 # What only the schema with the installed names can see.
-NOT_INSTALLED = r"^no (checkpoint|VAE) '|never downloads"
+NOT_INSTALLED = r"^no (checkpoint|VAE|upscaler) '|never downloads"
 
 MORE_RECIPES = [
     "steps: '300'",

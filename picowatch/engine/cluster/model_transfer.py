@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from picowatch.catalog import DEMO, Catalog
+from picowatch.catalog import DEMO, DEMO_UPSCALER, Catalog
 from picowatch.catalog.folder_files import folder_files
 from picowatch.engine.cluster.node_models import Need
 from picowatch.engine.models.model_files import find_model
@@ -27,10 +27,13 @@ def needs_of(batch: Sequence[ImageRequest]) -> list[Need]:
     """The models that a batch is rendered with; the demo model is in the package on every node."""
     needs: dict[Need, None] = {}
     for request in batch:
-        if request.checkpoint != DEMO:
+        if request.checkpoint not in (DEMO, ""):
             needs[Need("checkpoint", request.checkpoint, request.checkpoint_hash)] = None
         if request.vae != BAKED:
             needs[Need("vae", request.vae, request.vae_hash)] = None
+        for name, hash_ in request.upscalers.items():
+            if name != DEMO_UPSCALER:
+                needs[Need("upscaler", name, hash_)] = None
         for lora in request.loras:
             needs[Need("lora", lora.name, lora.hash)] = None
         for embedding in request.embeddings:

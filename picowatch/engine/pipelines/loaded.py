@@ -204,8 +204,10 @@ class LoadedPipeline:
         if hires:
             size = (final_side(first.width, hires.scale), final_side(first.height, hires.scale))
             canvases = _canvases(requests, job, *size)
+            by_model = job.enlarge_for_hires(first)
             enlarged = [
-                Image.fromarray(one).resize(size, _RESAMPLING[hires.upscaler]) for one in pixels
+                by_model(picture) if by_model else picture.resize(size, _RESAMPLING[hires.upscaler])
+                for picture in map(Image.fromarray, pixels)
             ]
             masks = _start_of(canvases, 1).masks if first.image else []
             start = _Start(enlarged, masks, hires.denoising_strength)

@@ -10,7 +10,6 @@ from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import MemoryUse, Preview, RenderedImage
 from picowatch.errors import PicowatchError
 from picowatch.recipe.request import ImageRequest
-from picowatch.recipe.resolve.hires import final_side
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +82,7 @@ def flaw(images: object, batch: Sequence[ImageRequest]) -> str:
 def _flaw_of(image: object, request: ImageRequest) -> str:
     if not isinstance(image, RenderedImage):
         return _NO_PICTURES
-    scale = request.hires.scale if request.hires else 1
-    width, height = final_side(request.width, scale), final_side(request.height, scale)
+    width, height = request.published_size
     smaller = request.shrink_to_fit and 0 < image.width <= width and 0 < image.height <= height
     if (image.width, image.height) != (width, height) and not smaller:
         return (
@@ -93,9 +91,8 @@ def _flaw_of(image: object, request: ImageRequest) -> str:
         )
     if not isinstance(image.pixels, bytes):
         return "The engine returned a picture without pixels."
-    expected = 3 * image.width * image.height
-    if len(image.pixels) != expected:
-        return (
-            f"The engine returned a picture of {len(image.pixels):,} bytes instead of {expected:,}."
-        )
+    count = image.width * image.height
+    for found, expected in ((image.pixels, 3 * count), (image.alpha or bytes(count), count)):
+        if len(found) != expected:
+            return f"The engine returned a picture of {len(found):,} bytes instead of {expected:,}."
     return ""

@@ -41,6 +41,7 @@ def draw_batch(
         job.interrupted,
         job.timings,
         job.previewer,
+        job.enlarge_for_hires(batch[0]),
     )
     finished: dict[int, tuple[Picture, int, int]] = {}
     with seamless(_repeating(loaded) if repeats else ()):

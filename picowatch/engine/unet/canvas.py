@@ -46,7 +46,7 @@ def read_canvas(folder: Path | None, request: ImageRequest, width: int, height: 
     if not request.mask:
         return Canvas(fitted, None, None)
     try:
-        drawn = decode_mask(_kept(folder, request.mask_hash, request.mask))
+        drawn = decode_mask(kept_picture(folder, request.mask_hash, request.mask))
     except PictureUnreadable as unreadable:
         raise RenderFailed(unreadable.message, unreadable.remedy) from unreadable
     grey = fit(drawn, width, height, request.resize)
@@ -61,7 +61,7 @@ def read_picture(
 ) -> Bytes:
     """A picture as kept in `folder`, fitted to width and height: RGB."""
     try:
-        picture = decode_picture(_kept(folder, digest, path))
+        picture = decode_picture(kept_picture(folder, digest, path))
     except PictureUnreadable as unreadable:
         raise RenderFailed(unreadable.message, unreadable.remedy) from unreadable
     return np.asarray(fit(picture, *size, resize))
@@ -90,7 +90,7 @@ def fit(picture: Image.Image, width: int, height: int, resize: str) -> Image.Ima
     return Image.fromarray(np.pad(pixels, margins, mode="edge"))
 
 
-def _kept(folder: Path | None, digest: str, path: str) -> bytes:
+def kept_picture(folder: Path | None, digest: str, path: str) -> bytes:
     """The bytes that were kept under their hash when the save was accepted."""
     try:
         content = (folder / digest).read_bytes() if folder else b""

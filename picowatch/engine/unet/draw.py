@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from picowatch.engine.control.hints import GuessDepth, hints_of
 from picowatch.engine.control.residuals import Hint
-from picowatch.engine.drawn import Interrupted, Picture, timed
+from picowatch.engine.drawn import Enlarge, Interrupted, Picture, timed
 from picowatch.engine.models.loaded import Loaded
 from picowatch.engine.previewer import Previewer
 from picowatch.engine.unet import latents as vaes
@@ -36,7 +36,11 @@ class _Pass(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """Draws pictures from noise to pixels; `unet` gives the UNet for a shape."""
+    """Draws pictures from noise to pixels.
+
+    `unet` gives the UNet for a shape; `enlarge` makes the second pass' pictures of the first one's,
+    if a model does that.
+    """
 
     loaded: Loaded
     device: torch.device
@@ -47,6 +51,7 @@ class Drawing:
     interrupted: Interrupted
     timings: dict[str, float]
     previewer: Previewer
+    enlarge: Enlarge | None
 
     def draw(
         self, requests: Sequence[ImageRequest], schedules: Sequence[ConditionSchedule]
@@ -75,6 +80,7 @@ class Drawing:
                         first.hires.upscaler,
                         one.width,
                         one.height,
+                        self.enlarge,
                         repeats=self._repeats(first),
                     )
                 latents = self._run(one, requests, canvases, hints, latents, schedule)

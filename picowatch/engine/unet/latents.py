@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.nn import functional
 
+from picowatch.engine.drawn import Enlarge
 from picowatch.engine.unet.canvas import Bytes
 from picowatch.engine.unet.tiling import wrapped
 from picowatch.errors import RenderFailed
@@ -89,24 +90,28 @@ def upscale(
     upscaler: str,
     width: int,
     height: int,
+    by_model: Enlarge | None = None,
     *,
     repeats: bool = False,
 ) -> torch.Tensor:
     """The images' latents for width x height pixels.
 
     Latent upscalers resize the latents themselves: fast, and blurred or blocky until the second
-    pass redraws them. The others decode, resize the pixels, and encode again.
+    pass redraws them. The others decode, resize the pixels, and encode again; `by_model` does it
+    where the upscaler is a model.
     """
     if upscaler in _LATENT:
         size = (height // LATENT_FACTOR, width // LATENT_FACTOR)
         return functional.interpolate(latents, size=size, **_LATENT[upscaler])
-    if upscaler not in _PIXELS:
+    if by_model is None and upscaler not in _PIXELS:
         raise RenderFailed(f"The engine has no upscaler {upscaler!r}.")
-    resample = _PIXELS[upscaler]
 
     def enlarged(latent: torch.Tensor) -> torch.Tensor:
         picture = Image.fromarray(decode(vae, latent, repeats=repeats))
-        return encode(vae, np.asarray(picture.resize((width, height), resample)), latents.device)
+        larger = (
+            by_model(picture) if by_model else picture.resize((width, height), _PIXELS[upscaler])
+        )
+        return encode(vae, np.asarray(larger), latents.device)
 
     return _each(latents, enlarged)
 

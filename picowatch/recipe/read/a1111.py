@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 
-from picowatch.recipe.fields import HIRES_PARTS, MAX_SEED, NOISE_NAMES, PROMPTS, ROWS, SIZE, Row
+from picowatch.recipe.fields import MAX_SEED, NOISE_NAMES, PARTS, PROMPTS, ROWS, SIZE, Row
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.wording import MAX_WARNINGS, left_out
 from picowatch.recipe.prompts.editing import edits_in, parse_edits
@@ -27,7 +27,7 @@ from picowatch.recipe.read.a1111_blocks import (
 from picowatch.recipe.read.controlnet import KEY as CONTROLNET
 from picowatch.recipe.read.controlnet import left_out_controlnet
 from picowatch.recipe.read.plain import number
-from picowatch.recipe.resolve.hires import final_side, find_upscaler
+from picowatch.recipe.resolve.hires import final_side
 from picowatch.recipe.resolve.installed import MODULE
 from picowatch.recipe.resolve.layers import put
 from picowatch.recipe.written import Entry, Layer, Position, Source, Written
@@ -47,7 +47,13 @@ def _by_key(rows: Mapping[str, Row]) -> dict[str, str]:
 
 
 _FIELDS = _by_key(ROWS) | {"size": SIZE}
-_HIRES = {key: name for key, name in _by_key(HIRES_PARTS).items() if key not in _FIELDS}
+# The parts of mappings, by their keys: the mapping and the part.
+_PARTS = {
+    key: (field, name)
+    for field, parts in PARTS.items()
+    for key, name in _by_key(parts).items()
+    if key not in _FIELDS
+}
 _HIRES_SIZE = "hires resize"
 # Draw Things is known by it; its negative prompt is a line of its own that begins with "-".
 _DRAW_THINGS_KEY = "guidance scale"
@@ -61,8 +67,6 @@ _CHOSEN = re.compile(r"automatic(?: \(.*\))?", re.IGNORECASE)
 _SAME_AS = {"hires cfg scale": "cfg_scale", "hires distilled cfg scale": "guidance"}
 # What the schedule type Beta means without them (https://arxiv.org/abs/2407.12173).
 _BETA = {"beta schedule alpha": 0.6, "beta schedule beta": 0.6}
-# What comes closest to the upscalers that A1111 loads as models of their own.
-_CLOSEST_UPSCALER = "Lanczos"
 # A small decoder for previews; picowatch has none.
 _TAESD = "taesd"
 # Programs whose seeds have more bits draw their noise on the CPU, and torch uses the low 32 there.
@@ -95,7 +99,7 @@ _INFORMATION = {
     "batch size",
     "batch pos",
 }
-_KNOWN_KEYS = frozenset({*_FIELDS, *_HIRES, _HIRES_SIZE, *_INFORMATION})
+_KNOWN_KEYS = frozenset({*_FIELDS, *_PARTS, _HIRES_SIZE, *_INFORMATION})
 
 
 _OLD_RULE = (
@@ -293,7 +297,7 @@ class _Values:
         self._problems = problems
         self._warnings = warnings
         self._fields: Layer = {}
-        self._hires: list[tuple[str, Written]] = []
+        self._parts: dict[str, list[tuple[str, Written]]] = {field: [] for field in PARTS}
         self._modules: list[tuple[str, Written]] = []
         self._second_pass: list[tuple[str, Written]] = []
 
@@ -311,15 +315,17 @@ class _Values:
                 self._take(name, written)
         self._take_second_pass()
         self._take_modules()
-        self._put_hires(sizes)
+        self._put_hires_size(sizes)
+        self._put_mappings()
         return self._fields
 
     def _take(self, name: str, written: Written) -> None:
         key = name.casefold()
         if key in _FIELDS:
             self._put(_FIELDS[key], written)
-        elif key in _HIRES:
-            self._hires.append((_HIRES[key], self._upscaler(written, key)))
+        elif key in _PARTS:
+            field, part = _PARTS[key]
+            self._parts[field].append((part, written))
         elif _SAME.fullmatch(str(written.value)) or _is_usual(key, str(written.value)):
             return
         elif key in _SAME_AS:
@@ -367,32 +373,21 @@ class _Values:
             else:
                 self._leave_out(name, written)
 
-    def _upscaler(self, written: Written, key: str) -> Written:
-        """The value; an upscaler that picowatch does not have becomes the closest one."""
-        if key != "hires upscaler":
-            return written
-        try:
-            return replace(written, value=find_upscaler(str(written.value)))
-        except ValueError:
-            self._warn(
-                f"the upscaler '{shown(str(written.value))}' is not part of picowatch; "
-                f"{_CLOSEST_UPSCALER} is used instead."
-            )
-            return replace(written, value=_CLOSEST_UPSCALER)
-
-    def _put_hires(self, sizes: Sequence[Written]) -> None:
+    def _put_hires_size(self, sizes: Sequence[Written]) -> None:
         """hires by its scale. A size that no scale gives leaves all of it out."""
         for size in sizes:
             scale = _scale(size, self._fields.get("size"))
             if scale is None:
                 self._leave_out("Hires resize", size)
-                self._hires.clear()
+                self._parts["hires"].clear()
                 return
-            self._hires.append(("scale", replace(size, value=str(scale))))
-        if self._hires:
-            first = self._hires[0][1]
-            pairs = tuple(self._hires)
-            self._fields["hires"] = replace(first, value=dict(pairs), pairs=pairs)
+            self._parts["hires"].append(("scale", replace(size, value=str(scale))))
+
+    def _put_mappings(self) -> None:
+        for field, parts in self._parts.items():
+            if parts:
+                pairs = tuple(parts)
+                self._fields[field] = replace(pairs[0][1], value=dict(pairs), pairs=pairs)
 
     def _leave_out(self, name: str, written: Written) -> None:
         if name and str(written.value).casefold() == "false":

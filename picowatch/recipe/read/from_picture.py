@@ -148,6 +148,8 @@ def _of_picowatch(text: str, position: Position) -> Layer:
 def _layer_of(request: ImageRequest, position: Position) -> Layer:
     """The request's fields as somebody would have written them there."""
     layer = {name: written_at(position, value) for name, value in recipe_values(request).items()}
+    if not request.draws:
+        return {name: layer[name] for name in ("image", "upscale", "exact")}
     layer["checkpoint"] = Written(request.checkpoint, _hashed(position, request.checkpoint_hash))
     if request.vae_hash:
         layer["vae"] = Written(request.vae, _hashed(position, request.vae_hash))

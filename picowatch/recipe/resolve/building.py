@@ -9,11 +9,11 @@ from pydantic import ValidationError
 from picowatch.errors import PictureUnreadable
 from picowatch.recipe.fields import (
     BAKED,
-    HIRES_FIELDS,
-    HIRES_PREFIX,
     MAX_SEED,
     MAX_SIDE,
+    MAX_UPSCALED_PIXELS,
     NUMBERS,
+    PARTS,
     PICTURE,
     PROMPTS,
     ROWS,
@@ -21,6 +21,7 @@ from picowatch.recipe.fields import (
     ZERO_SNR,
     Hires,
     Loras,
+    Upscale,
     default_of,
 )
 from picowatch.recipe.inventory import Checkpoint, Inventory
@@ -32,18 +33,26 @@ from picowatch.recipe.prompts.grammar import Mistake
 from picowatch.recipe.prompts.prompts import mistakes_in
 from picowatch.recipe.read.decoding import FORBIDDEN, invisible
 from picowatch.recipe.read.plain import TRUE_OR_FALSE, number
-from picowatch.recipe.recipe import Context, Recipe
+from picowatch.recipe.recipe import NO_CHECKPOINT, Context, Recipe
 from picowatch.recipe.resolve.control import read_controls
 from picowatch.recipe.resolve.edits import edit_mistakes
 from picowatch.recipe.resolve.families import (
     misfits,
     set_aside,
     set_loras_aside,
+    set_upscalers_aside,
     set_vae_aside,
     vae_left_out,
 )
-from picowatch.recipe.resolve.hires import PIXEL_UPSCALERS, find_upscaler
-from picowatch.recipe.resolve.installed import MODULE, NotInstalled, find_checkpoint, find_vae
+from picowatch.recipe.resolve.hires import PIXEL_UPSCALERS, UPSCALERS
+from picowatch.recipe.resolve.installed import (
+    MODULE,
+    NotInstalled,
+    find_checkpoint,
+    find_hires_upscaler,
+    find_upscaler,
+    find_vae,
+)
 from picowatch.recipe.resolve.layers import names_none, seed_in, text_of
 from picowatch.recipe.resolve.loras import read_loras
 from picowatch.recipe.resolve.start_image import named, picture_sides, read_path
@@ -81,6 +90,8 @@ class RecipeBuilder:
         what the checkpoint cannot do.
         """
         _read_numbers(layer)
+        if _only_enlarges(layer):
+            return self._without_drawing(layer, position, entry_index)
         self._read_seed(layer)
         checkpoint = self._checkpoint(layer, position)
         warnings = [
@@ -88,6 +99,7 @@ class RecipeBuilder:
             *set_aside(layer, borrowed, checkpoint),
             *set_vae_aside(layer, borrowed, checkpoint, self._inventory),
             *set_loras_aside(layer, borrowed, checkpoint, self._inventory),
+            *set_upscalers_aside(layer, borrowed, self._inventory),
         ]
         loras = read_loras(layer, self._inventory, self._problems)
         self._check_prompts(layer, position, loras)
@@ -108,12 +120,36 @@ class RecipeBuilder:
             return None
         recipe.read_in(Context(self._inventory, checkpoint, layer, position, entry_index))
         self._check_final_size(recipe, checkpoint, layer)
+        self._check_upscaled_size(recipe, layer)
         self._check_clip_skip(recipe, checkpoint, layer)
         if "prompt" in layer:  # without one the recipe is refused anyway
             self._check_zero_snr(recipe, checkpoint, layer)
             self._check_families(recipe, checkpoint, layer)
             self._check_rules(recipe, checkpoint, layer)
         return recipe.warned(warnings)
+
+    def _without_drawing(self, layer: Layer, position: Position, entry_index: int) -> Recipe | None:
+        """The recipe that enlarges its start image, for which it needs no checkpoint."""
+        image = read_path("image", layer, self._named_pictures, self._problems)
+        upscale = self._upscale(layer)
+        if not image or upscale is None:
+            return None
+        try:
+            size = self._named_pictures.size(image)
+        except PictureUnreadable as error:
+            self._problems.add(layer["image"].error_position, named(image, str(error)))
+            return None
+        others = ("exact", "grid", "priority")
+        values = {name: layer[name].value for name in others if name in layer}
+        values |= {"prompt": "", "seed": 0, "image": image, "upscale": upscale}
+        try:
+            recipe = Recipe.model_validate(values).without_drawing(size)
+        except ValidationError as error:
+            self._report(error, layer)
+            return None
+        recipe.read_in(Context(self._inventory, NO_CHECKPOINT, layer, position, entry_index))
+        self._check_upscaled_size(recipe, layer)
+        return recipe
 
     def _check_prompts(self, layer: Layer, position: Position, loras: Loras) -> None:
         if "prompt" not in layer:
@@ -248,6 +284,7 @@ class RecipeBuilder:
             bool(values["mask"]),
             self._problems,
         )
+        values["upscale"] = self._upscale(layer) if "upscale" in layer else None
         return values
 
     def _picture_size(
@@ -289,24 +326,42 @@ class RecipeBuilder:
         return rules.multiple, side, min(pixels, rules.most_start_pixels or pixels)
 
     def _hires(self, layer: Layer, takes_strength: bool, checkpoint: Checkpoint) -> Hires:
-        parts = {
-            name.removeprefix(HIRES_PREFIX): layer[name] for name in HIRES_FIELDS if name in layer
-        }
+        parts = _parts("hires", layer)
         if takes_strength and "denoising_strength" in layer:
             parts.setdefault("denoising_strength", layer["denoising_strength"])
         values: dict[str, Any] = {name: written.value for name, written in parts.items()}
         upscaler = parts.get("upscaler")
         if upscaler and isinstance(upscaler.value, str):
             with self._problems.caught(upscaler.error_position):
-                values["upscaler"] = find_upscaler(upscaler.value)
+                values["upscaler"] = find_hires_upscaler(upscaler.value, self._inventory)
         if checkpoint.rules.flow:
             self._check_flow_upscaler(values, upscaler, checkpoint)
         try:
             return Hires(**values)
         except ValidationError as error:
-            named = {f"{HIRES_PREFIX}{name}": written for name, written in parts.items()}
-            self._report(error, named, HIRES_PREFIX)
+            self._report_parts("hires", error, parts)
             return Hires()
+
+    def _upscale(self, layer: Layer) -> Upscale | None:
+        """With the model that is meant, and its scale where none is given."""
+        if not layer["upscale"].value:
+            return None
+        parts = _parts("upscale", layer)
+        name = text_of("upscale.model", layer, self._problems)
+        if name is None and "model" in parts:
+            return None
+        with self._problems.caught(parts.get("model", layer["upscale"]).error_position):
+            model = find_upscaler(name, self._inventory)
+            scale = parts["scale"].value if "scale" in parts else float(model.scale)
+            try:
+                return Upscale(model=model.name, scale=scale)  # type: ignore[arg-type]
+            except ValidationError as error:
+                self._report_parts("upscale", error, parts)
+        return None
+
+    def _report_parts(self, field: str, error: ValidationError, parts: Layer) -> None:
+        named = {f"{field}.{name}": written for name, written in parts.items()}
+        self._report(error, named, f"{field}.")
 
     def _check_flow_upscaler(
         self, values: dict[str, Any], written: Written | None, checkpoint: Checkpoint
@@ -314,11 +369,11 @@ class RecipeBuilder:
         """Pixels are enlarged, by default too: latents of a flow do not stand enlarging."""
         if written is None:
             values["upscaler"] = PIXEL_UPSCALERS[0]
-        elif values["upscaler"] not in PIXEL_UPSCALERS:
+        elif values["upscaler"] in UPSCALERS and values["upscaler"] not in PIXEL_UPSCALERS:
             self._problems.add(
                 written.error_position,
                 f"the upscaler {shown(str(written.value))} is for Stable Diffusion's latents. With "
-                f"{checkpoint.family} use {listed(PIXEL_UPSCALERS, 'or')}.",
+                f"{checkpoint.family} use {listed((*PIXEL_UPSCALERS, 'a model'), 'or')}.",
             )
 
     def _check_final_size(self, recipe: Recipe, checkpoint: Checkpoint, layer: Layer) -> None:
@@ -333,11 +388,22 @@ class RecipeBuilder:
                 return
         width, height = recipe.final_size
         if recipe.hires and max(width, height) > most:
-            written = layer.get(f"{HIRES_PREFIX}scale", layer["hires"])
+            written = layer.get("hires.scale", layer["hires"])
             self._problems.add(
                 written.error_position,
                 f"hires makes {width}x{height} of {recipe.size}; the limit is {most} pixels a "
                 "side. Use a smaller scale or size.",
+            )
+
+    def _check_upscaled_size(self, recipe: Recipe, layer: Layer) -> None:
+        width, height = recipe.published_size
+        if recipe.upscale and width * height > MAX_UPSCALED_PIXELS:
+            written = layer.get("upscale.scale", layer["upscale"])
+            before = "x".join(map(str, recipe.final_size))
+            self._problems.add(
+                written.error_position,
+                f"upscale makes {width}x{height} of {before}; the limit is "
+                f"{MAX_UPSCALED_PIXELS // 1_000_000} million pixels. Use a smaller scale.",
             )
 
     def _check_clip_skip(self, recipe: Recipe, checkpoint: Checkpoint, layer: Layer) -> None:
@@ -408,7 +474,7 @@ class RecipeBuilder:
         if recipe.hires and any(side % rules.multiple for side in recipe.final_size):
             width, height = recipe.final_size
             self._problems.add(
-                layer.get(f"{HIRES_PREFIX}scale", layer["hires"]).error_position,
+                layer.get("hires.scale", layer["hires"]).error_position,
                 f"hires makes {width}x{height} of {recipe.size}, but {family} has sides that are "
                 f"multiples of {rules.multiple}. Use another scale or size.",
             )
@@ -439,6 +505,20 @@ def _idle(values: Mapping[str, object]) -> dict[str, object]:
         for name, row in ROWS.items()
         if row.needs and not any(map(values.get, row.needs))
     }
+
+
+def _only_enlarges(layer: Layer) -> bool:
+    """A start image, an upscaler, and nothing to draw."""
+    image, upscale = layer.get("image"), layer.get("upscale")
+    if "prompt" in layer or image is None or upscale is None:
+        return False
+    return bool(upscale.value) and not names_none(image)
+
+
+def _parts(field: str, layer: Layer) -> Layer:
+    """The parts of a mapping that the layer has, by their own names."""
+    found = {name: layer.get(f"{field}.{name}") for name in PARTS[field]}
+    return {name: written for name, written in found.items() if written}
 
 
 def _no_prompt(position: Position) -> str:

@@ -126,6 +126,8 @@ def _not_honoured(found: Sequence[Recipe], written: Layer, inventory: Inventory)
     yield from _probable_mistakes(written)
     for recipe in found:
         yield from recipe.warnings
+        if not recipe.draws:
+            continue
         yield from family_warnings(recipe, inventory.checkpoint(recipe.checkpoint))
         yield from edit_warnings(recipe, inventory.wildcards)
     yield from _doubtful_predictions(found, inventory)
@@ -221,4 +223,5 @@ def _idle(own: Layer, found: Sequence[Recipe]) -> list[str]:
 
 def _present(found: Sequence[Recipe]) -> dict[str, bool]:
     """Which of the fields that others need any combination has."""
-    return {n: any(getattr(recipe, n) for recipe in found) for n in NEEDED}
+    present = {name: any(getattr(recipe, name) for recipe in found) for name in NEEDED}
+    return present | {"prompt": any(recipe.draws for recipe in found)}

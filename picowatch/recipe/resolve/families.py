@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
-from picowatch.recipe.fields import BAKED, HIRES_PREFIX, PROMPTS, default_of
+from picowatch.recipe.fields import BAKED, PROMPTS, default_of
 from picowatch.recipe.inventory import Checkpoint, Inventory
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import listed
@@ -15,8 +15,13 @@ from picowatch.recipe.prompts.grammar import (
     split_loras,
 )
 from picowatch.recipe.recipe import Recipe
-from picowatch.recipe.resolve.hires import PIXEL_UPSCALERS
-from picowatch.recipe.resolve.installed import NotInstalled, find_lora, find_vae
+from picowatch.recipe.resolve.hires import PIXEL_UPSCALERS, UPSCALERS
+from picowatch.recipe.resolve.installed import (
+    NotInstalled,
+    find_hires_upscaler,
+    find_lora,
+    find_vae,
+)
 from picowatch.recipe.resolve.layers import names_none
 from picowatch.recipe.samplers import AUTOMATIC, SIMPLE
 from picowatch.recipe.written import Layer, Written
@@ -138,7 +143,7 @@ def _set_sampling_aside(
     family, samplers = checkpoint.family, checkpoint.rules.samplers
     sampler, schedule_type, upscaler = (
         str(layer[field].value) if field in borrowed and field in layer else ""
-        for field in ("sampler", "schedule_type", f"{HIRES_PREFIX}upscaler")
+        for field in ("sampler", "schedule_type", "hires.upscaler")
     )
     if sampler and sampler not in samplers:
         del layer["sampler"]
@@ -148,12 +153,33 @@ def _set_sampling_aside(
         yield (
             f"The schedule type {schedule_type} was ignored: {family} has a schedule of its own."
         )
-    if upscaler and upscaler not in PIXEL_UPSCALERS:
-        del layer[f"{HIRES_PREFIX}upscaler"]
+    if upscaler in UPSCALERS and upscaler not in PIXEL_UPSCALERS:
+        del layer["hires.upscaler"]
         yield (
             f"The upscaler {shown(upscaler)} was replaced by {PIXEL_UPSCALERS[0]}: it is for "
             "Stable Diffusion's latents."
         )
+
+
+def set_upscalers_aside(
+    layer: Layer, borrowed: Collection[str], inventory: Inventory
+) -> Iterator[str]:
+    """Take out the upscalers that a picture or another program names and that are not here."""
+    for field in ("hires.upscaler", "upscale.model"):
+        written = layer.get(field) if field in borrowed else None
+        if written is None or not isinstance(written.value, str):
+            continue
+        try:
+            find_hires_upscaler(written.value, inventory)
+        except NotInstalled:
+            what = f"the upscaler '{shown(written.value)}' is not in models/upscalers"
+            if field == "hires.upscaler":
+                layer[field] = replace(written, value=PIXEL_UPSCALERS[0])
+                yield f"{what}; {PIXEL_UPSCALERS[0]} is used instead."
+            else:
+                layer["upscale"] = replace(written, value=False)
+                del layer[field]
+                yield f"upscale was left out: {what}."
 
 
 def set_loras_aside(

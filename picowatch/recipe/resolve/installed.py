@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from picowatch.errors import ValueInvalid
 from picowatch.recipe.fields import BAKED
-from picowatch.recipe.inventory import Checkpoint, ControlNet, Inventory
+from picowatch.recipe.inventory import Checkpoint, ControlNet, Inventory, Upscaler
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import did_you_mean, listed
+from picowatch.recipe.resolve.hires import UPSCALERS, usual_upscaler
 
 # Its first address, runwayml's, is gone; this one is what remained. One file of it is enough.
 _SD15 = "stable-diffusion-v1-5"
@@ -23,6 +24,18 @@ DEPTH = "Depth-Anything-V2-Small-hf"
 
 # What Forge calls a further file of a checkpoint: it is the VAE if it is an installed one.
 MODULE = "module"
+
+
+_FOLDERS = r"^(?:\./)?(?:models/)?(?:checkpoints|vae|loras|upscalers|controlnet|ControlNet|depth)/"
+# What A1111 calls the files of Real-ESRGAN (modules/realesrgan_model.py).
+_A1111_UPSCALERS = {
+    "R-ESRGAN 4x+": "RealESRGAN_x4plus",
+    "R-ESRGAN 4x+ Anime6B": "RealESRGAN_x4plus_anime_6B",
+    "R-ESRGAN 2x+": "RealESRGAN_x2plus",
+    "R-ESRGAN General 4xV3": "realesr-general-x4v3",
+    "R-ESRGAN General WDN 4xV3": "realesr-general-wdn-x4v3",
+    "R-ESRGAN AnimeVideo": "realesr-animevideov3",
+}
 
 
 class NotInstalled(ValueInvalid):
@@ -88,6 +101,35 @@ def find_depth(written: str, inventory: Inventory) -> str:
             "(99 MB). Or use a finished depth map, with 'preprocess: none'."
         )
     return inventory.depths[0]
+
+
+def find_upscaler(written: str | None, inventory: Inventory) -> Upscaler:
+    """The upscaler a recipe means; without a name as with checkpoints. Raises NotInstalled."""
+    upscalers = {one.name: one for one in (*inventory.upscalers, inventory.demo_upscaler)}
+    if written is None:
+        if len(inventory.upscalers) > 1:
+            names = listed([one.name for one in inventory.upscalers])
+            raise NotInstalled(
+                f"no upscaler is named, and several are installed: {names}. Write "
+                "'upscale: {model: …}'."
+            )
+        return inventory.upscalers[0] if inventory.upscalers else inventory.demo_upscaler
+    return upscalers[_upscaler(written, list(upscalers), inventory)]
+
+
+def find_hires_upscaler(written: str, inventory: Inventory) -> str:
+    """How a recipe means to enlarge for hires: as usual, or by a model. Raises NotInstalled."""
+    usual = usual_upscaler(written)
+    if usual:
+        return usual
+    names = [one.name for one in (*inventory.upscalers, inventory.demo_upscaler)]
+    return _upscaler(written, names, inventory, *UPSCALERS)
+
+
+def _upscaler(written: str, names: Sequence[str], inventory: Inventory, *also: str) -> str:
+    written = _A1111_UPSCALERS.get(written.strip(), written)
+    missing = f"no upscaler '{shown(written)}' in models/upscalers."
+    return _find("upscaler", missing, written, names, inventory, *also)
 
 
 def matching(written: str, names: Sequence[str]) -> list[str]:
@@ -185,9 +227,7 @@ def _stem(name: str) -> str:
     Composed, because macOS keeps the accents of file names apart from their letters.
     """
     name = unicodedata.normalize("NFC", name.strip())
-    name = re.sub(
-        r"^(?:\./)?(?:models/)?(?:checkpoints|vae|loras|controlnet|ControlNet|depth)/", "", name
-    )
+    name = re.sub(_FOLDERS, "", name)
     ending = next((e for e in _ENDINGS if name.casefold().endswith(e)), "")
     return name[: len(name) - len(ending)]
 

@@ -11,9 +11,9 @@ from typing import Literal
 
 from picowatch.recipe.fields import (
     FIRST_NAME_OF,
-    HIRES_FIELDS,
     MAX_SEED,
     NOISE_NAMES,
+    PARTS,
     PICTURE,
     RANDOM,
     SIZE,
@@ -22,7 +22,7 @@ from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import did_you_mean
 from picowatch.recipe.messages.wording import wrong_value
 from picowatch.recipe.read.plain import number
-from picowatch.recipe.resolve.hires import split_hires
+from picowatch.recipe.resolve.mappings import split_mappings
 from picowatch.recipe.samplers import (
     AUTOMATIC,
     SamplerUnknown,
@@ -81,7 +81,7 @@ def _twice(name: str, before: Written) -> str:
 
 
 def normalised(layer: Layer, problems: Problems) -> Layer:
-    """The layer with `size` split into width and height, sampler's name and hires taken apart.
+    """The layer with `size` split into width and height, sampler's name and mappings taken apart.
 
     A sampler without schedule type takes "automatic" with it, so that a nearer layer's
     sampler is not paired with a farther layer's schedule type. Values that are wrong are left
@@ -93,7 +93,7 @@ def normalised(layer: Layer, problems: Problems) -> Layer:
     _normalise_prediction(result, problems)
     _normalise_noise(result)
     _normalise_variation_seed(result, problems)
-    split_hires(result, problems)
+    split_mappings(result, problems)
     return result
 
 
@@ -103,8 +103,8 @@ def merged(layers: Iterable[Layer]) -> Layer:
     for layer in layers:
         if isinstance(layer["seed"].value if "seed" in layer else None, tuple):
             result.pop("count", None)
-        if "hires" in layer:
-            result = {name: written for name, written in result.items() if name not in HIRES_FIELDS}
+        for field in PARTS.keys() & layer.keys():
+            result = {name: w for name, w in result.items() if not name.startswith(f"{field}.")}
         result.update(layer)
     return result
 

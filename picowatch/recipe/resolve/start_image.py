@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 
 from picowatch.errors import PictureUnreadable
-from picowatch.recipe.fields import HIRES_FIELDS, MIN_SIDE, ROWS
+from picowatch.recipe.fields import MIN_SIDE, PART_FIELDS, PICTURE, ROWS
 from picowatch.recipe.messages.problems import Problem, Problems, RecipeInvalid, shown
 from picowatch.recipe.pictures import Pictures
 from picowatch.recipe.read.decoding import FORBIDDEN, invisible
@@ -16,13 +16,16 @@ from picowatch.recipe.written import Layer, Position, Written
 MAX_PATH = 500
 
 # What says nothing without one of some others. Without a start image the denoising strength is
-# that of hires. A sweep may vary the parts of hires alone.
+# that of hires. A sweep may vary the parts of a mapping alone.
 _NEEDS = {
     **{name: row.needs for name, row in ROWS.items() if row.needs},
     "denoising_strength": ("image", "hires"),
-    **dict.fromkeys(HIRES_FIELDS, ("hires",)),
+    **{name: (name.partition(".")[0],) for name in PART_FIELDS},
 }
 NEEDED = frozenset(need for needs in _NEEDS.values() for need in needs)
+
+# What a recipe without a prompt can say, whose start image is only enlarged.
+_WITHOUT_DRAWING = ("image", "upscale", "exact", "sweep", "grid", "priority")
 
 
 def read_path(field: str, layer: Layer, pictures: Pictures, problems: Problems) -> str:
@@ -108,6 +111,9 @@ def idle_fields(own: Layer, present: dict[str, bool]) -> Iterator[tuple[Position
     Position, field, and the names of what it needs. In a `_defaults.yaml` they are allowed: some
     recipes use them.
     """
+    if not present["prompt"]:
+        yield from _idle_without_drawing(own)
+        return
     for field, needs in _NEEDS.items():
         written = own.get(field)
         if written is None or any(present[need] or _is_zero(own.get(need)) for need in needs):
@@ -120,3 +126,11 @@ def idle_fields(own: Layer, present: dict[str, bool]) -> Iterator[tuple[Position
 def _is_zero(written: Written | None) -> bool:
     """Whether a strength is switched off on purpose, so that what goes with it may stay."""
     return written is not None and number(str(written.value)) == 0
+
+
+def _idle_without_drawing(own: Layer) -> Iterator[tuple[Position, str, str]]:
+    """What an entry that only enlarges a picture says of drawing one."""
+    for field, written in own.items():
+        says_nothing = written.value == PICTURE or names_none(written)
+        if field in ROWS and field not in _WITHOUT_DRAWING and not says_nothing:
+            yield written.name_position, field, "prompt"

@@ -2,7 +2,8 @@
 
 An axis is over a field (`steps: [10, 20]`, `cfg_scale: 4..10 step 2`), over a piece of a prompt
 (`"prompt: old": [new, newer]`), over a LoRA's weight (`"lora: name": 0..1 step 0.25`), over a
-part of hires (`"hires: scale": [1.5, 2]`) or of a ControlNet (`"control: weight": [0.5, 1]`).
+part of a mapping (`"hires: scale": [1.5, 2]`, `"upscale: model": [a, b]`) or of a ControlNet
+(`"control: weight": [0.5, 1]`).
 """
 
 import re
@@ -14,9 +15,8 @@ from picowatch.recipe.fields import (
     CONTROL_PARTS,
     CONTROL_PREFIX,
     FIRST_NAME_OF,
-    HIRES_FIELDS,
-    HIRES_PREFIX,
     NO_SWEEP,
+    PART_FIELDS,
     PROMPTS,
     Axis,
 )
@@ -137,8 +137,8 @@ def _axis(key: str, values: Written, layer: Layer, problems: Problems) -> Writte
         return _over_prompt(field, key.partition(":")[2].strip(), parts, layer, values, problems)
     elif field == "loras":
         return _over(f"lora: {detail}", f"{ONE_LORA}{detail}", parts, problems)
-    elif field == "hires" and f"{HIRES_PREFIX}{detail}" in HIRES_FIELDS:
-        return _over(f"hires: {detail}", f"{HIRES_PREFIX}{detail}", parts, problems)
+    elif f"{field}.{detail}" in PART_FIELDS:
+        return _over(f"{field}: {detail}", f"{field}.{detail}", parts, problems)
     elif field == "control" and detail in CONTROL_PARTS:
         return _over(f"control: {detail}", f"{CONTROL_PREFIX}{detail}", parts, problems)
     else:

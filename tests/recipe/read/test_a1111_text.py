@@ -195,7 +195,7 @@ def test_lora_tags_are_loras_and_hashes_only_inform() -> None:
         ),
         (
             "Hires upscale: 2, Hires upscaler: R-ESRGAN 4x+",
-            ("the upscaler 'R-ESRGAN 4x+' is not part of picowatch; Lanczos is used instead.",),
+            ("the upscaler 'R-ESRGAN 4x+' is not in models/upscalers; Lanczos is used instead.",),
         ),
     ],
 )  # fmt: skip

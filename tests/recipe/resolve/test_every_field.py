@@ -9,11 +9,11 @@ import pytest
 from picowatch.catalog.families import NAMES
 from picowatch.recipe import Checkpoint, Inventory, RecipeInvalid
 from picowatch.recipe.families import FLOW_RULES
-from picowatch.recipe.fields import HIRES_FIELDS, ROWS
+from picowatch.recipe.fields import PART_FIELDS, ROWS
 from picowatch.recipe.inventory import ControlNet
 from tests.recipe.reading import DEMO, read_one
 
-FIELDS = [name for name, row in {**ROWS, **HIRES_FIELDS}.items() if row.changes_pixels]
+FIELDS = [name for name, row in {**ROWS, **PART_FIELDS}.items() if row.changes_pixels]
 # What a recipe says of each field, besides its prompt: nothing that is a default anywhere.
 SAMPLES = {
     "prompt": "",
@@ -46,6 +46,9 @@ SAMPLES = {
     "hires.steps": "hires: {steps: 5}",
     "hires.denoising_strength": "hires: {denoising_strength: 0.4}",
     "hires.upscaler": "hires: {upscaler: Nearest}",
+    "upscale": "upscale: true",
+    "upscale.model": "upscale: demo-compact",
+    "upscale.scale": "upscale: {scale: 3}",
     "loras": "loras: film",
     "tiling": "tiling: true",
     "control": "control: {image: a.png, model: canny}",
@@ -59,6 +62,8 @@ HONOURED = {
     "sampler steps cfg_scale hires hires.scale hires.steps hires.denoising_strength hires.upscaler",
     "pipelines/flux.py": "guidance",
     "unet/noise.py": "noise seed",
+    "upscaling/finished.py": "upscale upscale.model",
+    "../recipe/fields.py": "upscale.scale",
     "unet/canvas.py": "resize mask mask_blur mask_invert",
     "models/checkpoints.py": "checkpoint vae",
     "renderer.py": "loras exact",

@@ -207,7 +207,7 @@ def test_a_flow_has_its_own_schedule() -> None:
         (
             "checkpoint: dev\nhires: {upscaler: Latent (nearest)}",
             "the upscaler Latent (nearest) is for Stable Diffusion's latents. With FLUX.1 use "
-            "Lanczos or Nearest.",
+            "Lanczos, Nearest or a model.",
         ),
     ],
 )

@@ -58,9 +58,9 @@ def test_the_nearest_hires_is_the_whole_of_it() -> None:
         ("hires: {steps: 3, upscal: x}", "hires has no 'upscal'. Did you mean 'upscaler'? Its "
          "fields are scale, steps, denoising_strength and upscaler."),
         ("hires: {scale: 2, upscale: 3}", "'scale' is given twice. Keep one."),
-        ("hires: {upscaler: Lancsoz}", "unknown upscaler 'Lancsoz'. Did you mean 'Lanczos'? The "
-         "upscalers are Latent, Latent (nearest), Latent (nearest-exact), Latent (bicubic), Latent "
-         "(antialiased), Lanczos and Nearest."),
+        ("hires: {upscaler: Lancsoz}", "no upscaler 'Lancsoz' in models/upscalers. Did you mean "
+         "'Lanczos'? Available: demo-compact, Latent, Latent (nearest), Latent (nearest-exact), "
+         "Latent (bicubic), Latent (antialiased), Lanczos and Nearest."),
         ("hires: much", "hires must be true, false, or a mapping like {scale: 2, steps: 12}, not "
          "'much'."),
         ("hires: 4\nsize: 2048x64", "hires makes 8192x256 of 2048x64; the limit is 4096 pixels a "

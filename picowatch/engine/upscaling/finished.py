@@ -1,0 +1,108 @@
+"""Finished pictures, drawn or given, enlarged as the field `upscale` says."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from picowatch.engine.drawn import Drawn, Interrupted, Picture
+from picowatch.engine.protocol import OnStep
+from picowatch.engine.unet.canvas import kept_picture
+from picowatch.engine.upscaling.upscalers import Size, Upscalers
+from picowatch.errors import EngineStopped, PictureUnreadable, RenderFailed
+from picowatch.files.pictures import decode_with_alpha
+from picowatch.recipe.request import ImageRequest
+
+
+class TileSteps:
+    """Counts the steps of a batch together with the tiles that its pictures are enlarged in.
+
+    Between two tiles it looks whether the batch is to end.
+    """
+
+    def __init__(
+        self,
+        upscalers: Upscalers,
+        batch: Sequence[ImageRequest],
+        on_step: OnStep,
+        interrupted: Interrupted,
+    ) -> None:
+        self._tiles = sum(_tiles(upscalers, request) for request in batch)
+        self._on_step = on_step
+        self._interrupted = interrupted
+        self._done, self._total = 0, self._tiles
+
+    def drawn(self, done: int, total: int) -> None:
+        """After a step of drawing."""
+        self._done, self._total = done, total + self._tiles
+        self._on_step(self._done, self._total)
+
+    def before_tile(self) -> None:
+        """Before a tile for the second pass of hires: a sign of life."""
+        self._on_step(self._done, self._total)
+        if self._interrupted():
+            raise EngineStopped("The batch was interrupted.")
+
+    def before_last_tile(self) -> None:
+        """Before a tile of a finished picture."""
+        self.before_tile()
+        self._done = min(self._done + 1, self._total)
+
+
+def _tiles(upscalers: Upscalers, request: ImageRequest) -> int:
+    if request.upscale is None:
+        return 0
+    before = request.size_before_upscale
+    model, hash_ = request.upscale.model, request.upscaler_hash
+    return upscalers.tiles(model, hash_, before, request.published_size)
+
+
+def enlarged_pictures(
+    upscalers: Upscalers,
+    batch: Sequence[ImageRequest],
+    pictures: Sequence[Drawn],
+    steps: TileSteps,
+) -> list[Drawn]:
+    """What was drawn, enlarged if the batch says so: its images agree in that."""
+    upscale = batch[0].upscale
+    if upscale is None:
+        return list(pictures)
+    found = []
+    for request, drawn in zip(batch, pictures, strict=True):
+        one = drawn.picture
+        image = Image.frombytes("RGB", (one.width, one.height), one.pixels)
+        size = upscale.size_of(*image.size)
+        large = upscalers.enlarged(
+            image, upscale.model, request.upscaler_hash, size, steps.before_last_tile
+        )
+        found.append(drawn._replace(picture=Picture(*size, large.tobytes(), one.control_maps)))
+    return found
+
+
+def enlarge_given(
+    upscalers: Upscalers,
+    batch: Sequence[ImageRequest],
+    start_images: Path | None,
+    steps: TileSteps,
+) -> list[Picture]:
+    """The batch's start images, enlarged and not drawn."""
+    return [_given(upscalers, request, start_images, steps) for request in batch]
+
+
+def _given(
+    upscalers: Upscalers, request: ImageRequest, start_images: Path | None, steps: TileSteps
+) -> Picture:
+    assert request.upscale
+    try:
+        content = kept_picture(start_images, request.image_hash, request.image)
+        image, alpha = decode_with_alpha(content)
+    except PictureUnreadable as unreadable:
+        raise RenderFailed(unreadable.message, unreadable.remedy) from unreadable
+    size: Size = request.upscale.size_of(*image.size)
+    model, hash_ = request.upscale.model, request.upscaler_hash
+    large = upscalers.enlarged(image, model, hash_, size, steps.before_last_tile)
+    transparency = b""
+    if alpha:
+        # No network has learned transparency; Lanczos keeps its edges where they are.
+        transparency = alpha.resize(size, Image.Resampling.LANCZOS).tobytes()
+    return Picture(*size, large.tobytes(), alpha=transparency)
