@@ -217,6 +217,20 @@ def files_of(parts: Sequence[Part]) -> list[FolderFile]:
     return sorted(found, key=lambda file: file.relative)
 
 
+def completed_by(model: Model) -> list[str]:
+    """What a transformer's file is completed by: files and folders below models/."""
+    found = []
+    for part in model.parts:
+        if part.weights and part.weights != model.path:
+            used = part.weights
+        elif part.weights or ASSETS in part.folder.parents:
+            continue
+        else:  # a folder with all parts, or a VAE's own
+            used = part.folder.parent if part.folder.name == part.name else part.folder
+        found.append(f"{used.parent.name}/{used.name}")
+    return list(dict.fromkeys(found))
+
+
 def files_below(models: Sequence[Model]) -> dict[str, Path]:
     """The files of a transformer and of what completes it, by their paths below a models folder.
 

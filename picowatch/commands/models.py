@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from picowatch.catalog import Catalog, Model, Refused
+from picowatch.catalog.contents import TRANSFORMER
 from picowatch.catalog.families import NAMES
+from picowatch.catalog.transformer_files import completed_by
 from picowatch.catalog.vaes import families_of
 from picowatch.recipe.messages.problems import harmless
 from picowatch.recipe.messages.suggestions import listed
@@ -51,6 +53,8 @@ def _lines(row: dict[str, Any]) -> Iterator[str]:
         ("trained on", row["base_model"]),
         ("trigger words", ", ".join(row["trigger_words"])),
         ("note", row["note"]),
+        ("inside", ", ".join(row["inside"])),
+        ("completed by", ", ".join(row["completed_by"])),
         ("missing", row["missing"]),
     ):
         if text:
@@ -96,6 +100,8 @@ def _row(catalog: Catalog, model: Model | Refused) -> dict[str, Any]:
         "zero_snr": False,
         "inpainting": False,
         "note": "",
+        "inside": [],
+        "completed_by": [],
         "missing": None,
         "refused": None,
     }
@@ -115,5 +121,7 @@ def _row(catalog: Catalog, model: Model | Refused) -> dict[str, Any]:
         "zero_snr": model.zero_snr,
         "inpainting": model.in_channels == _INPAINTING_INPUTS,
         "note": model.note,
+        "inside": [name for name, _ in model.contents if name != TRANSFORMER],
+        "completed_by": completed_by(model),
         "missing": model.missing or None,
     }

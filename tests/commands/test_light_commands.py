@@ -199,6 +199,24 @@ def test_models_says_what_a_transformers_file_is_and_what_it_lacks(tmp_path: Pat
     assert "models/checkpoints/" in row["missing"]
 
 
+def test_models_says_what_is_inside_a_checkpoint_and_what_completes_it(tmp_path: Path) -> None:
+    """Where several would do, it shows which one is used."""
+    models = tmp_path / "models"
+    token = "text_model.embeddings.token_embedding.weight"
+    shapes: Shapes = {
+        "joint_blocks.0.x_block.mlp.fc1.weight": (8, 8),
+        "pos_embed": (1, 147456, 8),
+        f"text_encoders.clip_l.transformer.{token}": (49408, 768),
+        "first_stage_model.decoder.conv_in.weight": (8, 16, 3, 3),
+    }
+    write_model(models / "checkpoints/sd3.5_medium.safetensors", shapes)
+    for name in ("clip_g", "clip_g_of_another"):
+        write_model(models / f"text_encoders/{name}.safetensors", {token: (49408, 1280)})
+    shown = picowatch(tmp_path, "models").stdout
+    assert "Stable Diffusion 3.x (3.5 Medium), float16\n" in shown
+    assert f"{'':14}inside: CLIP L, VAE\n{'':14}completed by: text_encoders/clip_g" in shown
+
+
 def test_models_says_what_a_lora_is_for_and_why_one_does_nothing(tmp_path: Path) -> None:
     """Base model and trigger words from its header; layers that the model does not have."""
     folder = tmp_path / "models/loras"

@@ -17,6 +17,7 @@ from picowatch.catalog.text_encoders import ENCODERS
 from picowatch.engine.models.sizes import weights_of as sizes_of
 from picowatch.errors import ModelRefused
 from tests.engine.ldm import ldm_vae
+from tests.engine.memory.test_flow_rungs import UNLOADED, on_rung
 from tests.engine.pipelines.original_names import aura_flow_names, flux2_names, sd3_names
 from tests.engine.pipelines.test_flows import pytestmark as pytestmark
 from tests.engine.pipelines.test_transformer_files import (
@@ -27,6 +28,8 @@ from tests.engine.pipelines.test_transformer_files import (
     Z_IMAGE,
     of_the_folder,
     rendered,
+    renderer,
+    requests,
     same,
 )
 from tests.engine.pipelines.test_vaes import wan
@@ -185,6 +188,19 @@ def test_a_whole_checkpoint_needs_nothing_else(
     ours, theirs = (sizes_of(one, 2) for one in (found, catalog.find("checkpoint", "whole")))
     assert ours.denoiser == theirs.denoiser
     assert ours.vae == pytest.approx(theirs.vae, rel=0.01)
+
+
+def test_text_encoders_inside_are_read_again_where_memory_is_short(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They leave memory after each prompt, and the transformer comes from the same file."""
+    pretend(monkeypatch, models.parent / "assets", Z_IMAGE)
+    write(models / "checkpoints/mine-turbo.safetensors", whole_file(Z_IMAGE))
+    engine = renderer(models)
+    for _ in range(2):
+        (wanted,) = requests(models, "mine-turbo", SMALL)
+        (image,) = on_rung(engine, UNLOADED, wanted)
+        assert same(image, of_the_folder(Z_IMAGE))
 
 
 @pytest.mark.parametrize("folder", [CHROMA, LUMINA, AURA, QWEN])
