@@ -520,18 +520,22 @@ class Inbox:
             if not paths:
                 del self._by_digest[known.digest]
 
-    def _missing(self, paths: deque[str], stamp: Stamp) -> str | None:
+    def _missing(self, paths: deque[str], saved: Saved) -> str | None:
         """The first of them whose file does not exist now; each is checked once.
 
         One that was not seen in the folder that is the inbox now was renamed while the inbox was
-        away, if the file that came has its time, too: a rename keeps it.
+        away, if the file that came has its time, too: a rename keeps it. A picture that would be
+        another request here is left for others with its bytes.
         """
-        while paths:
+        for _ in range(len(paths)):
             path = paths.popleft()
             known = self._known.get(path)
             if known is None or not is_gone_at(self._root, path):
                 continue
-            if path in self._seen_here or not stamp.written_since(known.stamp):
+            if not self._asks_the_same(path, saved):
+                paths.append(path)
+                continue
+            if path in self._seen_here or not saved.stamp.written_since(known.stamp):
                 return path
         return None
 
@@ -562,9 +566,9 @@ class Inbox:
             # All that have these bytes: the event of the name that is gone may come later than
             # the file of the new name does.
             renamed[digest] = deque(sorted(self._by_digest.get(digest, ())))
-        old = self._missing(renamed[digest], saved.stamp)
+        old = self._missing(renamed[digest], saved)
         self._remember(file.path, saved.stamp, digest)
-        if old is not None and self._asks_the_same(old, saved):
+        if old is not None:
             self.forget(old)
             return Renamed(old, saved)
         return saved

@@ -14,6 +14,7 @@ from picowatch.recipe.read.from_picture import PictureFields
 from picowatch.recipe.read.yaml_entries import yaml_entries, yaml_layer
 from picowatch.recipe.reading import DefaultsFile, defaults_layer
 from picowatch.recipe.recipe import Recipe
+from picowatch.recipe.resolve.control import CONTROL, control_images, with_control_image
 from picowatch.recipe.resolve.entries import resolve
 from picowatch.recipe.written import Entry, Layer, Position, Source, Written
 
@@ -63,7 +64,7 @@ def dropped_recipes(
         go_on,
     )  # fmt: skip
     problems.raise_if_any()
-    return [recipe.of_dropped() for recipe in recipes]
+    return [recipe.of_dropped(dropped.path, dropped.mask) for recipe in recipes]
 
 
 def check_template(
@@ -112,9 +113,10 @@ def _entries(dropped: Dropped, defaults: Sequence[Layer], problems: Problems) ->
                 f"Write a prompt in {dropped.template.name.rpartition('/')[2]}, or beside the "
                 f"picture in {stem}.txt.",
             )
-        own = _without_picture(entry.layer, problems)
-        nearer = (*sidecars, _picture_layer(dropped, {**own, **_all(sidecars)}))
-        found.append(replace(entry, layer=own, nearer=nearer))
+        own = {**entry.layer, **_all(sidecars)}
+        _refuse_other_picture(own, problems)
+        nearer = (*sidecars, _picture_layer(dropped, own))
+        found.append(replace(entry, nearer=nearer))
     return found
 
 
@@ -133,27 +135,34 @@ def _sidecar(file: DefaultsFile, problems: Problems) -> Layer:
     return yaml_layer(source, problems)
 
 
-def _without_picture(layer: Layer, problems: Problems) -> Layer:
-    """The template's fields without `image: picture`, which says nothing new."""
-    image = layer.get("image")
-    if image is None:
-        return layer
-    if not _is_picture(image):
+def _refuse_other_picture(own: Layer, problems: Problems) -> None:
+    """What is dropped is the picture that is started from: another one is a mistake."""
+    image = own.get("image")
+    if image and not _is_picture(image):
         problems.add(
             image.error_position,
             "image is the dropped picture itself. Remove it here, or save a recipe elsewhere.",
         )
-    return {name: written for name, written in layer.items() if name != "image"}
 
 
 def _picture_layer(dropped: Dropped, own: Layer) -> Layer:
-    """What the picture itself says: that it is the start image, perhaps its mask."""
+    """What the picture itself says: that it is the start image, perhaps its mask.
+
+    Where a ControlNet is to follow it, it is the start image only if the template says so, too.
+    """
     position = Position(Source(dropped.path, ""), 1, 1)
-    layer = {"image": Written(dropped.path, position)}
-    if dropped.mask:
-        layer["mask"] = Written(dropped.mask, position)
+    picture = Written(dropped.path, position)
+    layer: Layer = {}
+    for index, image in control_images(own):
+        if _is_picture(image):
+            layer = with_control_image(index, {**own, **layer}, picture)
+            layer = {CONTROL: layer[CONTROL]}
+    if "image" in own or not layer:
+        layer["image"] = picture
+        if dropped.mask:
+            layer["mask"] = Written(dropped.mask, position)
     if FROM in own and _is_picture(own[FROM]):
-        layer[FROM] = Written(dropped.path, position)
+        layer[FROM] = picture
     return layer
 
 

@@ -11,6 +11,7 @@ from pydantic import PrivateAttr
 from picowatch.recipe.fields import (
     BAKED,
     CONTROL_PREFIX,
+    PICTURE,
     PROMPTS,
     RANDOM,
     ROWS,
@@ -66,8 +67,8 @@ class Recipe(RecipeFields):
     _context: Context = PrivateAttr(default_factory=lambda: _NOWHERE)
     _variants: tuple[Self, ...] = PrivateAttr(default=())
     _warnings: tuple[str, ...] = PrivateAttr(default=())
-    _is_dropped: bool = PrivateAttr(default=False)
     _given_size: tuple[int, int] = PrivateAttr(default=(0, 0))
+    _dropped: frozenset[str] = PrivateAttr(default=frozenset())
 
     def read_in(self, context: Context) -> Self:
         """The same recipe, once, as it was read there."""
@@ -90,13 +91,13 @@ class Recipe(RecipeFields):
         recipe._variants = tuple(variants)
         return recipe
 
-    def of_dropped(self) -> Self:
-        """The same recipe, of a picture that was dropped: where it lies is not its identity.
+    def of_dropped(self, *paths: str) -> Self:
+        """The same recipe, of a dropped picture and its mask: their names are no identity.
 
         So a picture that is renamed is still the same request.
         """
         for recipe in (self, *self.variants):
-            recipe._is_dropped = True
+            recipe._dropped = frozenset(paths)
         return self
 
     @property
@@ -225,13 +226,17 @@ class Recipe(RecipeFields):
         return hashlib.sha256(text.encode()).hexdigest()
 
     def _label(self, kind: str, name: str) -> str:
-        return kind if self._is_dropped and kind in PICTURES else f"{kind}/{name}"
+        return kind if name in self._dropped else f"{kind}/{name}"
 
     def _values(self) -> dict[str, object]:
         """What counts for the identity; what is off does not, so that new fields change none."""
         off = {name for name, row in ROWS.items() if self._is_off(name, row)}
-        off |= set(PICTURES) if self._is_dropped else set()
-        return self.model_dump(mode="json", exclude={"priority", "sweep"} | off)
+        off |= {name for name in PICTURES if getattr(self, name) in self._dropped}
+        values = self.model_dump(mode="json", exclude={"priority", "sweep"} | off)
+        for control in values.get("control", ()):
+            if control["image"] in self._dropped:
+                control["image"] = PICTURE
+        return values
 
     def _is_off(self, name: str, row: Row) -> bool:
         value, default = getattr(self, name), default_of(name)

@@ -8,7 +8,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from picowatch.errors import ControlFlow
@@ -24,9 +24,9 @@ class InboxAway(ControlFlow):
     """The inbox is not there: its pictures may be the same when it is back."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False)
 class DroppedPictures:
-    """The pictures in the inbox that queued images start from.
+    """The pictures in the inbox that queued images start from; all workers share it.
 
     `copies` is the folder in which the engine finds start images under their hashes.
     """
@@ -34,6 +34,7 @@ class DroppedPictures:
     inbox: Path
     copies: Path
     ledger: Ledger
+    _brought: set[str] = field(default_factory=set)  # hashes of the copies made here
 
     def bring(self, batch: Sequence[QueuedImage]) -> list[QueuedImage]:
         """Copy what the batch needs; returns the images whose pictures are not there as requested.
@@ -49,10 +50,12 @@ class DroppedPictures:
             return
         # Whoever accepts a recipe with this picture meanwhile waits for the transaction.
         with self.ledger.transaction():
-            for digest in {one for image in dropped for one in image.request.pictures.values()}:
+            used = {one for image in dropped for one in image.request.pictures.values()}
+            for digest in used & self._brought:
                 if not self.ledger.is_start_image_needed(digest, [one.id for one in dropped]):
                     with suppress(OSError):
                         (self.copies / digest).unlink()
+                    self._brought.discard(digest)
 
     def _is_brought(self, image: QueuedImage) -> bool:
         return all(
@@ -64,6 +67,7 @@ class DroppedPictures:
         for candidate in self._candidates(image, path):
             content = self._read(candidate)
             if content is not None and hashlib.sha256(content).hexdigest() == digest:
+                self._brought.add(digest)
                 write_atomically(self.copies / digest, content, durable=False)
                 return True
         if not self.inbox.is_dir():

@@ -55,6 +55,9 @@ class WorkerPool:
     only: Collection[str] | None = None
 
     def __post_init__(self) -> None:
+        self._dropped = DroppedPictures(
+            self.settings.inbox, self.settings.start_images, self.ledger
+        )
         self._batch_sizes = BatchSizes(
             self.settings.batch_size, self.settings.state_folder / "batches.json"
         )
@@ -164,7 +167,7 @@ class WorkerPool:
             publisher=self.publisher,
             failures=self._failures,
             batch_sizes=self._batch_sizes,
-            dropped=DroppedPictures(self.settings.inbox, self.settings.start_images, self.ledger),
+            dropped=self._dropped,
             ledger=self.ledger,
             settings=self.settings,
             on_preview=self.on_preview,

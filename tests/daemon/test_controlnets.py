@@ -103,3 +103,39 @@ def test_what_a_picture_says_of_its_controlnets_makes_it_again(house: House) -> 
     assert house.once(), (house.error("shown.yaml"), house.error("again.yaml"))
     assert house.chunk("shown/0001-1.png").request.digest == first.digest
     assert house.chunk("again/0001-1.png").request.digest == second.digest
+
+
+def test_a_controlnet_may_follow_the_pictures_that_are_dropped(house: House) -> None:
+    """`image: picture` leads a picture there; without it the picture is the start image, too.
+
+    A renamed picture is still the same request.
+    """
+    folders = {
+        "follow": "size: picture\ncontrol: {image: picture, model: sketch}\n",
+        "both": "image: picture\ncontrol: [{image: picture, model: sketch}]\n",
+        "start": "control: {model: sketch}\n",
+        "other": "control: {image: lines.png, model: sketch}\n",
+    }
+    draw(house.inbox / "lines.png", "green")
+    for folder, text in folders.items():
+        house.save(f"{folder}/_pictures.yaml", f"prompt: a corgi\nseed: 1\n{text}")
+        draw(house.inbox / folder / "1.png")
+    assert house.once(), [*house.outbox.rglob("*.error.txt")]
+    used = {
+        folder: (request.image, request.control[0].image, request.width)
+        for folder in folders
+        for request in [house.chunk(f"{folder}/1.png").request]
+    }
+    assert used == {
+        "follow": ("", "follow/1.png", 64),
+        "both": ("both/1.png", "both/1.png", 128),
+        "start": ("start/1.png", "start/1.png", 128),
+        "other": ("other/1.png", "lines.png", 128),
+    }
+    for folder in folders:
+        (house.inbox / folder / "1.png").rename(house.inbox / folder / "2.png")
+    assert house.once()
+    for folder in folders:
+        (house.inbox / folder / "2.png").touch()
+    assert house.once()
+    assert house.pictures() == sorted(f"{folder}/1.png" for folder in folders)

@@ -296,17 +296,19 @@ class RecipeBuilder:
             return {}
         position = layer[open_sides[0]].error_position
         native = dict.fromkeys(open_sides, checkpoint.native_size)
-        if not values["image"]:
+        followed = next((control.image for control in values["control"]), "")
+        path = values["image"] or followed
+        if not path:
             if "image" not in layer or names_none(layer["image"]):
                 self._problems.add(
                     position, "size: picture is the size of the start image. Add image, or a size."
                 )
             return native
         try:
-            width, height = self._named_pictures.size(values["image"])
+            width, height = self._named_pictures.size(path)
         except PictureUnreadable as error:
-            message = named(values["image"], str(error))
-            self._problems.add(layer["image"].error_position, message)
+            at = layer["image"] if values["image"] else layer["control"]
+            self._problems.add(at.error_position, named(path, str(error)))
             return native
         if len(open_sides) == 1:
             given = next(side for side in ("width", "height") if side not in open_sides)
