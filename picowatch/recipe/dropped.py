@@ -77,15 +77,19 @@ def check_template(
     with_mask = replace(without_mask, mask=f"{folder}/any.mask.png")  # some checkpoints need one
     failures = []
     for dropped in (without_mask, with_mask):
-        try:
-            dropped_recipes(
-                dropped, inventory, [some_prompt, *defaults], max_images, _any_texts,
-                lambda: None, StandIn(),
-            )  # fmt: skip
-        except RecipeInvalid as invalid:
-            failures.append(invalid)
-    if len(failures) == 2:
-        raise failures[0]
+        # A prompt may stand beside each picture; `upscale` alone needs none.
+        for layers in (defaults, [some_prompt, *defaults]):
+            try:
+                dropped_recipes(
+                    dropped, inventory, layers, max_images, _any_texts, lambda: None, StandIn()
+                )
+            except PictureUnreadable:
+                continue
+            except RecipeInvalid as invalid:
+                failures.append(invalid)
+            else:
+                return
+    raise failures[0]
 
 
 def _any_texts(path: str) -> Mapping[str, str]:

@@ -464,6 +464,19 @@ def test_settings_inside_a_picture_can_be_followed(house: House) -> None:
     assert "it contains no settings" in (house.error("frames/2.png") or "")
 
 
+def test_pictures_are_enlarged_without_a_prompt_nor_a_checkpoint(house: House) -> None:
+    """Whichever checkpoints are installed; a prompt beside a picture draws, then enlarges it."""
+    template(house, "upscale: {model: demo-compact, scale: 2}\n")
+    draw(house, "frames/1.png")
+    draw(house, "frames/2.png", 50)
+    house.save("frames/2.txt", "a star")
+    assert house.once(), errors(house)
+    requests = [house.chunk(f"frames/{n}.png").request for n in (1, 2)]
+    assert [one.checkpoint for one in requests] == ["", "demo"]
+    assert [one.upscale and one.upscale.scale for one in requests] == [2, 2]
+    assert [(one.width, one.height) for one in requests] == [(64, 64), (128, 128)]
+
+
 def test_features_of_recipes_hold_for_dropped_pictures(house: House) -> None:
     """Size, hires, a sweep with its sheet, several recipes in a template."""
     template(
