@@ -88,9 +88,12 @@ def test_the_compiled_unet_renders_the_same_picture(folder: Path, tmp_path: Path
 
 
 def test_other_shapes_and_exact_images_stay_eager(folder: Path, tmp_path: Path) -> None:
-    """A compiled UNet is for one shape; exact means always the same pixels."""
+    """A compiled UNet is for one shape and has edges; exact means always the same pixels."""
     engine = engine_with(folder, tmp_path)
-    others = [request(width=64), request(cfg_scale=1.0), request(exact=True)]
+    others = [
+        *(request(width=64), request(cfg_scale=1.0)),
+        *(request(exact=True), request(tiling=True)),
+    ]
     assert not any(make(engine, other)[0].compiled for other in others)
 
 
