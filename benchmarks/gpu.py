@@ -1,6 +1,9 @@
 """The whole GPU table with its peers in one run, into RESULTS.md: `make bench-gpu`.
 
     python -m benchmarks.gpu [--rows step,queue] [--rounds 3]
+    python -m benchmarks.gpu --minutes 10 --out DIR
+
+The second form is for a card that is there for a short while: see benchmarks/card.py.
 
 With `--device cpu --size 64 --steps 2 --pictures 3 --checkpoint demo --results FILE` it only
 proves that it works; figures of a CPU never go into RESULTS.md. There are no goals then.
@@ -10,8 +13,10 @@ import argparse
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from benchmarks import against_peers, alone, gpu_rows
+from benchmarks.card import run_parts
 from benchmarks.jobs import DEMO, full_size
 from benchmarks.measuring import RESULTS, Section
 from benchmarks.plan import Plan, Row, add_shared_flags, choose, measure_all, own_command, temporary
@@ -34,7 +39,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=24)
     parser.add_argument("--pictures", type=int, default=128, help="in the full queue")
     parser.add_argument("--checkpoint", choices=["full", "demo"], default="full")
+    parser.add_argument("--minutes", type=float, help="run the parts of benchmarks/card.py instead")
+    parser.add_argument("--out", type=Path, default=Path("card"), help="where the parts write")
     options = parser.parse_args(arguments)
+    if options.minutes:
+        parts = options.rows.split(",") if options.rows else []
+        return run_parts(parts, options.minutes, options.device, options.out)
     try:
         rows = choose(ROWS, options.rows)
     except argparse.ArgumentTypeError as error:

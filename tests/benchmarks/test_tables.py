@@ -1,5 +1,6 @@
 """The scripts that measure the tables, with as little of everything as shows that they work."""
 
+import json
 import re
 import subprocess
 import sys
@@ -7,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.card import PARTS, Findings
 from benchmarks.measuring import RESULTS, Section
 from benchmarks.plan import Plan, Row, measure_all
+from picowatch.recipe.samplers import SAMPLERS
 from tests.commands.picowatch import PROJECT, clean_environment
 
 SECONDS = 900  # on a busy machine
@@ -56,6 +59,35 @@ def test_the_gpu_table_is_measured_on_a_cpu(tmp_path: Path) -> None:
     # Whether the first batch waits for all three is a matter of milliseconds.
     assert re.search(r"picowatch's last queue: \d in batch \d, float32, eager", results.read_text())
     assert RESULTS.read_bytes() == before
+
+
+@pytest.mark.heavy
+@pytest.mark.timeout(SECONDS)
+def test_ten_minutes_on_a_card_work_without_one(tmp_path: Path) -> None:
+    """Every part, each with its own file."""
+    result = benchmark("gpu", "--minutes", "14", "--device", "cpu", "--out", tmp_path)
+    assert result.returncode == 0, result.stdout + result.stderr
+    found = {part.name: json.loads((tmp_path / f"{part.name}.json").read_text()) for part in PARTS}
+    assert all(each["finished"] and not each["ended"] for each in found.values())
+    assert any("picture" in line for line in found["versions"]["doctor"])
+    assert "does not have enough memory" in " ".join(found["failures"]["memory"]["said"])
+    assert set(found["demo"]["samplers"]) == {sampler.name for sampler in SAMPLERS}
+    assert found["demo"]["plain"]["of 255 from the CPU"] == 0
+    assert found["folder"]["exit status"] == 0
+    assert found["unet"]["eager NHWC"]["1"]["steps a second"] > 0
+
+
+def test_a_part_that_is_cut_off_tells_what_it_found(tmp_path: Path) -> None:
+    """And the next ones are told apart from those that failed."""
+    findings = Findings(tmp_path / "a.json")
+    findings.add("one/two", 3)
+    assert json.loads((tmp_path / "a.json").read_text())["one"] == {"two": 3}
+    result = benchmark("gpu", "--minutes", "0.0001", "--rows", "vae,unet", "--device", "cpu",
+                       "--out", tmp_path)  # fmt: skip
+    assert result.returncode == 1
+    assert result.stdout.split() == ["unet", "no", "time", "left", "vae", "no", "time", "left"] or (
+        "cut off after 0 s" in result.stdout
+    )
 
 
 @pytest.mark.heavy
