@@ -57,12 +57,17 @@ def options(models: Path, device: str, **values: Any) -> EngineOptions:
 def drawn(
     engine: Renderer, gpu: PretendedGpu, *batch: ImageRequest
 ) -> tuple[list[RenderedImage], list[str]]:
-    """The pictures, and what waited for the card between the first step and the last."""
+    """The pictures, and what waited for the card between the first step and the last.
+
+    After the last, all pictures leave the card in one copy.
+    """
     gpu.waits.clear()
     gpu.mixed.clear()
     at_steps: list[int] = []
     images = engine.render(batch, lambda done, total: at_steps.append(len(gpu.waits)))
     assert gpu.mixed == []
+    after = [one for one in gpu.waits[at_steps[-1] :] if "previewer.py" not in one]
+    assert [one.split()[0] for one in after] == ["cpu"]
     return images, gpu.waits[at_steps[0] : at_steps[-1]]
 
 

@@ -173,6 +173,7 @@ def denoise(
         on_step()
         if previewer.is_due():
             previewer.show(scheduler, scaled, predicted, timestep)
+    queue.finish()
     return latents
 
 
@@ -196,6 +197,11 @@ class _StepQueue:
         if self._last is not None:
             self._last.synchronize()
         self._last = event
+
+    def finish(self) -> None:
+        """Wait for the last step: its time would count as the decoder's."""
+        if self._last is not None:
+            self._last.synchronize()
 
 
 # The mark that a device's queue can be given, by the device's type.

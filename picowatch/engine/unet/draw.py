@@ -85,14 +85,11 @@ class Drawing:
                     )
                 latents = self._run(one, requests, canvases, hints, latents, schedule)
             assert latents is not None
-            # CUDA works asynchronously; without this the UNet's time would count as the decoder's.
-            latents = latents.cpu().to(self.device)
         with timed(self.timings, "decode"):
+            decoded = vaes.decode_all(self.loaded.vae, latents, repeats=self._repeats(first))
             return [
-                self._decoded(latent, canvas, repeats=self._repeats(first))._replace(
-                    control_maps=shown
-                )
-                for latent, canvas, shown in zip(latents, canvases, maps, strict=True)
+                _picture(one, canvas)._replace(control_maps=shown)
+                for one, canvas, shown in zip(decoded, canvases, maps, strict=True)
             ]
 
     def _passes(self, request: ImageRequest) -> list[_Pass]:
@@ -207,18 +204,19 @@ class Drawing:
         """Whether opposite edges have to be made to meet, since the VAE decodes in tiles."""
         return request.tiling and bool(self.loaded.vae.use_tiling)
 
-    def _decoded(self, latent: torch.Tensor, canvas: Canvas | None, *, repeats: bool) -> Picture:
-        """One picture. One at a time saves memory, and none depends on its neighbours."""
-        array = vaes.decode(self.loaded.vae, latent[None], repeats=repeats)
-        empty = bool((latent == latent[:, :1, :1]).all()) or of_one_colour(array)
-        if empty and not (canvas and of_one_colour(canvas.picture)):
-            raise RenderFailed(
-                f"The picture came out as one single colour ({', '.join(map(str, array[0, 0]))}), "
-                "which means that the checkpoint or VAE overflowed or is damaged.",
-                "Set precision: float32; if that does not help, get the checkpoint or VAE again.",
-            )
-        pixels = canvas.paste(array.tobytes()) if canvas else array.tobytes()
-        return Picture(array.shape[1], array.shape[0], pixels)
+
+def _picture(decoded: vaes.Decoded, canvas: Canvas | None) -> Picture:
+    """The finished picture: only what its mask lets through."""
+    array = decoded.pixels
+    empty = decoded.flat or of_one_colour(array)
+    if empty and not (canvas and of_one_colour(canvas.picture)):
+        raise RenderFailed(
+            f"The picture came out as one single colour ({', '.join(map(str, array[0, 0]))}), "
+            "which means that the checkpoint or VAE overflowed or is damaged.",
+            "Set precision: float32; if that does not help, get the checkpoint or VAE again.",
+        )
+    pixels = canvas.paste(array.tobytes()) if canvas else array.tobytes()
+    return Picture(array.shape[1], array.shape[0], pixels)
 
 
 def _visible(start: torch.Tensor | None, request: ImageRequest) -> torch.Tensor | None:

@@ -1,7 +1,7 @@
 """Latents: from and to pixels, and enlarged."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,25 +17,73 @@ from picowatch.errors import RenderFailed
 _REMEDY = "Set precision: float32, or precision: bfloat16 on a newer GPU."
 
 
+class Decoded(NamedTuple):
+    """One image's RGB pixels, height x width x 3; `flat`: its latents are the same everywhere."""
+
+    pixels: Bytes
+    flat: bool
+
+
 def decode(vae: Any, latents: torch.Tensor, *, repeats: bool = False) -> Bytes:
-    """One image's RGB pixels, height x width x 3; RenderFailed rather than a black picture.
+    """One image's RGB pixels; see `decode_all`."""
+    return decode_all(vae, latents, repeats=repeats)[0].pixels
+
+
+def decode_all(vae: Any, latents: torch.Tensor, *, repeats: bool = False) -> list[Decoded]:
+    """The images of these latents; RenderFailed rather than a black picture.
+
+    One at a time saves memory, and none depends on its neighbours. All go to the computer's memory
+    in one copy, with what is to be known of them: each copy waits for the GPU.
 
     `repeats`: opposite edges meet, although the VAE decodes in tiles.
     """
-    if not bool(torch.isfinite(latents).all()):
-        raise RenderFailed(
-            "The picture came out as invalid numbers (NaN): the checkpoint overflowed.", _REMEDY
-        )
-    scaled = latents / vae.config.scaling_factor
+    images = [_decoded(vae, latent[None], repeats) for latent in latents]
+    packed = torch.stack([_packed(*each) for each in zip(images, latents, strict=True)]).cpu()
+    height, width = images[0].shape[2:]
+    found: list[Decoded] = []
+    for row, latent in zip(packed.numpy(), latents, strict=True):
+        pixels, (latents_finite, image_finite, flat) = np.split(row, [-_FLAGS])
+        if not latents_finite:
+            raise RenderFailed(
+                "The picture came out as invalid numbers (NaN): the checkpoint overflowed.", _REMEDY
+            )
+        if not image_finite:
+            pixels = _pixels(
+                _again(vae, lambda latent=latent: _decoded(vae, latent[None], repeats))
+            )
+            pixels = pixels.cpu().numpy()
+        found.append(Decoded(pixels.reshape(height, width, 3), bool(flat)))
+    return found
+
+
+_FLAGS = 3
+
+
+def _packed(image: torch.Tensor, latent: torch.Tensor) -> torch.Tensor:
+    """Pixels in a row, and three bytes: latents finite, image finite, latents flat."""
+    flags = [
+        torch.isfinite(latent).all(),
+        torch.isfinite(image).all(),
+        (latent == latent[:, :1, :1]).all(),
+    ]
+    return torch.cat([_pixels(image), torch.stack(flags).to(torch.uint8)])
+
+
+def _pixels(image: torch.Tensor) -> torch.Tensor:
+    """An image of -1..1 as bytes in a row, pixel after pixel."""
+    scaled = ((image + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    return scaled[0].permute(1, 2, 0).flatten()
+
+
+def _decoded(vae: Any, latent: torch.Tensor, repeats: bool) -> torch.Tensor:
+    """What the VAE makes of one image's latents, in float32."""
 
     def sample(latents: torch.Tensor) -> torch.Tensor:
         decoded: torch.Tensor = vae.decode(latents.to(vae.dtype)).sample
         return decoded
 
-    decoded = _finite(vae, lambda: wrapped(scaled, sample) if repeats else sample(scaled))
-    pixels = ((decoded + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-    array: Bytes = pixels[0].permute(1, 2, 0).contiguous().cpu().numpy()
-    return array
+    scaled = latent / vae.config.scaling_factor
+    return (wrapped(scaled, sample) if repeats else sample(scaled)).float()
 
 
 def encode(vae: Any, pixels: NDArray[Any], device: torch.device) -> torch.Tensor:
@@ -50,24 +98,28 @@ def encode(vae: Any, pixels: NDArray[Any], device: torch.device) -> torch.Tensor
 
 
 def _finite(vae: Any, compute: Callable[[], torch.Tensor]) -> torch.Tensor:
-    """What the VAE computes, in float32.
-
-    Some VAEs overflow in float16. Such an image is computed again in float32, and the VAE is
-    changed back: the next picture must not depend on this one.
-    """
+    """What the VAE computes, in float32."""
     result = compute().float()
-    if not bool(torch.isfinite(result).all()) and vae.dtype != torch.float32:
-        narrow = vae.dtype
+    return result if bool(torch.isfinite(result).all()) else _again(vae, compute)
+
+
+def _again(vae: Any, compute: Callable[[], torch.Tensor]) -> torch.Tensor:
+    """What the VAE computes in float32, where it gave invalid numbers.
+
+    Some VAEs overflow in float16. It is changed back: the next picture must not depend on this one.
+    """
+    narrow = vae.dtype
+    if narrow != torch.float32:
         try:
             vae.to(torch.float32)
             result = compute().float()
         finally:
             vae.to(narrow)
-    if not bool(torch.isfinite(result).all()):
-        raise RenderFailed(
-            "The picture came out as invalid numbers (NaN): the VAE overflowed.", _REMEDY
-        )
-    return result
+        if bool(torch.isfinite(result).all()):
+            return result
+    raise RenderFailed(
+        "The picture came out as invalid numbers (NaN): the VAE overflowed.", _REMEDY
+    )
 
 
 LATENT_CHANNELS = 4
