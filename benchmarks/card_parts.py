@@ -20,12 +20,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
 
 from benchmarks.card import PROJECT, Findings
 
 BATCHES = (1, 2, 4, 8, 16, 32)
 LEAST_SECONDS = 1.0  # of repetitions that a time is the mean of
 ASSETS = PROJECT / "picowatch/assets"
+# diffusers has no types.
+_UNet: Any = UNet2DConditionModel
+_Vae: Any = AutoencoderKL
 LIBRARIES = ("torch", "diffusers", "transformers", "accelerate", "safetensors", "numpy")
 TOKENS = 77
 
@@ -118,7 +122,11 @@ def demo(found: Findings, device: str) -> None:
         draw = partial(_beside, found, engines["cpu"], engines[device])
         draw("plain", request(steps=steps), request(steps=steps, seed=2))
         for sampler in SAMPLERS:
-            wanted = {"sampler": sampler.name, "schedule_type": sampler.automatic, "steps": steps}
+            wanted: dict[str, Any] = {
+                "sampler": sampler.name,
+                "schedule_type": sampler.automatic,
+                "steps": steps,
+            }
             draw(f"samplers/{sampler.name}", request(**wanted))
         draw("exact", request(exact=True, steps=steps))
         draw("hires", request(hires=Hires(scale=2.0, steps=2), steps=steps))
@@ -175,21 +183,20 @@ class _Step:
     """A UNet of one of our families with random weights, and the input of a step."""
 
     def __init__(self, family: str, device: str, side: int, *, channels_last: bool = True) -> None:
-        from diffusers import UNet2DConditionModel
-
         if device == "cpu":
             family, side = "demo", 64
         self._family = family
         dtype = torch.float32 if device == "cpu" else torch.float16
-        config = UNet2DConditionModel.load_config(str(ASSETS / family / "unet"))
+        config = _UNet.load_config(str(ASSETS / family / "unet"))
         with torch.device("meta"):
-            unet: Any = UNet2DConditionModel.from_config(config)
+            unet: Any = _UNet.from_config(config)
         unet = unet.to(dtype).to_empty(device=device).eval().requires_grad_(False)
         for weight in unet.parameters():
             weight.normal_(std=0.02)
         form = torch.channels_last if channels_last else torch.contiguous_format
         self.unet = unet.to(memory_format=form)
-        self._form, self._side, self._like = form, side // 8, {"device": device, "dtype": dtype}
+        self._form, self._side = form, side // 8
+        self._like: dict[str, Any] = {"device": device, "dtype": dtype}
 
     def inputs(self, batch: int) -> tuple[Any, dict[str, Any]]:
         """With guidance: two rows for each image."""
@@ -217,7 +224,7 @@ def unet(found: Findings, device: str) -> None:
     step = _Step("sd15", device, 512)
     if device != "cpu":
         for batch in batches:
-            found.add(f"graph/{batch}", _tried(lambda b=batch: _graph_rate(step, b, device)))
+            found.add(f"graph/{batch}", _tried(partial(_graph_rate, step, batch)))
     for batch in batches[:1] if device == "cpu" else (1, 8):
         compiled = torch.compile(step.unet, dynamic=False)
         _measured(found, f"compiled/{batch}", step, compiled, batch, device)
@@ -228,16 +235,16 @@ def _measured(found: Findings, name: str, step: _Step, model: Any, batch: int, d
     if device != "cpu":
         torch.cuda.reset_peak_memory_stats()
     inputs, named = step.inputs(batch)
-    found.add(f"{name}/steps a second", _tried(lambda: _rate(lambda: model(*inputs, **named))))
+    found.add(f"{name}/steps a second", _tried(partial(_rate, partial(model, *inputs, **named))))
     if device != "cpu":
         found.add(f"{name}/peak GiB", round(torch.cuda.max_memory_allocated() / 2**30, 2))
 
 
-def _graph_rate(step: _Step, batch: int, device: str) -> float:
+def _graph_rate(step: _Step, batch: int) -> float:
     """Steps a second of a CUDA graph over the eager UNet, its input copied in each time."""
     inputs, named = step.inputs(batch)
     fresh = [each.clone() for each in inputs]
-    stream = torch.cuda.Stream()
+    stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for _ in range(3):
@@ -314,14 +321,12 @@ def trace(found: Findings, device: str) -> None:
 
 def vae(found: Findings, device: str) -> None:
     """Decoding pictures of 512x512: one, four, and one in tiles of 256."""
-    from diffusers import AutoencoderKL
-
     from picowatch.engine.models.loaded import _tile
 
     family, side = ("sd15", 64) if device != "cpu" else ("demo", 8)
-    config = AutoencoderKL.load_config(str(ASSETS / family / "vae"))
+    config = _Vae.load_config(str(ASSETS / family / "vae"))
     with torch.device("meta"):
-        model: Any = AutoencoderKL.from_config(config)
+        model: Any = _Vae.from_config(config)
     dtype = torch.float16 if device != "cpu" else torch.float32
     model = model.to(dtype).to_empty(device=device).eval().requires_grad_(False)
     for weight in model.parameters():
@@ -332,7 +337,7 @@ def vae(found: Findings, device: str) -> None:
         if device != "cpu":
             torch.cuda.reset_peak_memory_stats()
         latents = torch.randn(rows, 4, side, side, device=device, dtype=dtype)
-        rate = _tried(lambda latents=latents: _rate(lambda: model.decode(latents)))
+        rate = _tried(partial(_rate, partial(model.decode, latents)))
         found.add(f"{name}/decodes a second", rate)
         if device != "cpu":
             found.add(f"{name}/peak GiB", round(torch.cuda.max_memory_allocated() / 2**30, 2))

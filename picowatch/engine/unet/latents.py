@@ -1,6 +1,7 @@
 """Latents: from and to pixels, and enlarged."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -48,10 +49,8 @@ def decode_all(vae: Any, latents: torch.Tensor, *, repeats: bool = False) -> lis
                 "The picture came out as invalid numbers (NaN): the checkpoint overflowed.", _REMEDY
             )
         if not image_finite:
-            pixels = _pixels(
-                _again(vae, lambda latent=latent: _decoded(vae, latent[None], repeats))
-            )
-            pixels = pixels.cpu().numpy()
+            image = _again(vae, partial(_decoded, vae, latent[None], repeats))
+            pixels = _pixels(image).cpu().numpy()
         found.append(Decoded(pixels.reshape(height, width, 3), bool(flat)))
     return found
 
