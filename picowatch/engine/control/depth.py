@@ -18,8 +18,9 @@ from picowatch.catalog import weight_files
 from picowatch.catalog.depth import depth_config
 from picowatch.engine.devices import Target
 from picowatch.engine.models.model_files import unchanged
-from picowatch.engine.models.weights import fill, read_tensors
+from picowatch.engine.models.weights import Tensors, read_tensors
 from picowatch.engine.unet.canvas import Bytes
+from picowatch.errors import RenderFailed
 from picowatch.recipe.request import ControlUse
 
 _SHORTER_SIDE = 518
@@ -54,9 +55,29 @@ class DepthModels:
         with unchanged(lambda: find(use.depth, use.depth_hash), f"depth model {use.depth!r}") as at:
             values, backbone = depth_config(at)
             config = DepthAnythingConfig(**values, backbone_config=Dinov2Config(**backbone))
-            model: Any = DepthAnythingForDepthEstimation(config)
             tensors = read_tensors(weight_files(at), self._target)
-            return fill(model, tensors, f"depth model {use.depth!r}", self._target)
+            return _filled(config, tensors, use.depth).to(self._target.device)
+
+
+def _filled(config: DepthAnythingConfig, tensors: Tensors, name: str) -> Any:
+    """The model with these weights; transformers knows the names that its layers had before."""
+    kind: Any = DepthAnythingForDepthEstimation
+    try:
+        model, found = kind.from_pretrained(
+            None, config=config, state_dict=tensors, output_loading_info=True
+        )
+    except RuntimeError as error:
+        raise RenderFailed(
+            f"The depth model {name!r} does not fit its config: some weights have other shapes.",
+            trace=str(error),
+        ) from error
+    if missing := sorted(found["missing_keys"]):
+        raise RenderFailed(
+            f"The depth model {name!r} is incomplete: {len(missing)} weights are missing, starting "
+            f"with {missing[0]}.",
+            "Get the folder again, or another one.",
+        )
+    return model.eval().requires_grad_(False)
 
 
 def _guessed(model: Any, picture: Bytes, device: torch.device) -> Bytes:
