@@ -49,6 +49,12 @@ KNOWN: dict[str, tuple[Shapes, str, str]] = {
     "SDXL of diffusers": (diffusers(2048, deepest=10, sdxl=True), "sdxl", ""),
     "SDXL mid": (diffusers(2048, sdxl=True), "sdxl", "mid"),
     "SDXL small": (diffusers(0, deepest=0, sdxl=True), "sdxl", "small"),
+    "the demo model": (diffusers(64), "demo", ""),
+    "the demo model without attention": (
+        diffusers(0, deepest=0) | {"conv_in.weight": (64, 4, 3, 3)},
+        "demo",
+        "",
+    ),
     "union": (diffusers(2048, deepest=10, sdxl=True, kinds=6), "sdxl", "union"),
     "union ProMax": (diffusers(2048, deepest=10, sdxl=True, kinds=8), "sdxl", "union ProMax"),
 }
@@ -61,6 +67,8 @@ def test_a_controlnet_is_recognised_by_its_header(tmp_path: Path, name: str) -> 
     write_model(tmp_path / "controlnet/it.safetensors", shapes)
     (found,) = Catalog(tmp_path).scan().models
     assert (found.kind, found.family, found.variant) == ("controlnet", family, variant)
+    if family == "demo":  # Stable Diffusion 1.x of another width
+        assert found.text_width == Catalog(tmp_path).demo.text_width
 
 
 @pytest.mark.parametrize("folder", ["controlnet", "ControlNet"])
