@@ -34,6 +34,8 @@ MAX_READS = 200_000
 MAX_TIFF_ENTRIES = 1000
 MAX_TIFF_NUMBERS = 100_000
 _TURNED = (5, 6, 7, 8)  # EXIF's orientations that stand a picture on its side
+# A photo has its EXIF data in one segment. Pillow joins them, and copies all before for each one.
+MAX_EXIF_SEGMENTS = 50
 _TIFF_STARTS = (b"II*\0", b"MM\0*")
 _BIG_TIFF_STARTS = (b"II+\0", b"MM\0+")
 _SHORT_TIFF_TYPES = (1, 2, 6, 7)  # bytes and texts stay one object
@@ -134,6 +136,7 @@ def _opened(content: bytes) -> Image.Image:
             "Make it smaller.",
         )
     _refuse_long_tiff(content)
+    refuse_many_segments(content)
     try:
         image = Image.open(FewReads(content), formats=FORMATS)
     except Image.DecompressionBombError as error:
@@ -168,6 +171,12 @@ def _has_several_frames(image: Image.Image) -> bool:
         return bool(getattr(image, "is_animated", False))
     except Exception:
         return False
+
+
+def refuse_many_segments(content: bytes) -> None:
+    """A JPEG may hold a thousand segments of EXIF data, which take twenty seconds to join."""
+    if content.startswith(b"\xff\xd8") and content.count(b"Exif\0\0") > MAX_EXIF_SEGMENTS:
+        raise PictureUnreadable("It is damaged: its EXIF data is in too many pieces.")
 
 
 def _refuse_long_tiff(content: bytes) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from picowatch.errors import PictureUnreadable
 from picowatch.files.inside import open_regular
-from picowatch.files.pictures import MAX_BYTES, FewReads
+from picowatch.files.pictures import MAX_BYTES, FewReads, refuse_many_segments
 from picowatch.metadata.exif import texts_in_comments, texts_in_exif
 
 PICOWATCH = "picowatch"
@@ -52,11 +52,14 @@ def texts_of(content: bytes) -> dict[str, str]:
         texts, exif = _png_texts(content)
         return texts_in_exif(exif) | texts
     exif, comments = _exif_of(content)
+    if sum(map(len, comments)) > MAX_ALL_BYTES:
+        raise PictureUnreadable(_TOO_LONG)
     return texts_in_exif(exif) | texts_in_comments(comments)
 
 
 def _exif_of(content: bytes) -> tuple[bytes, list[bytes]]:
     """The EXIF data of a picture that is no PNG, empty if it has none; a JPEG's comments."""
+    refuse_many_segments(content)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the number of pixels does not matter here
         try:

@@ -165,6 +165,16 @@ def tiff(*entries: tuple[int, int, int, int], behind: bytes = b"") -> bytes:
     return b"II*\0" + struct.pack("<IH", 8, len(entries)) + body + bytes(4) + behind
 
 
+def jpeg_segment(marker: int, body: bytes) -> bytes:
+    return bytes([0xFF, marker]) + struct.pack(">H", 2 + len(body)) + body
+
+
+def _jpeg_of(segments: bytes) -> bytes:
+    """A good JPEG with more segments behind its first marker."""
+    whole = photo(8, "JPEG")
+    return whole[:2] + segments + whole[2:]
+
+
 def _gif_frames() -> bytes:
     frame = b"," + struct.pack("<HHHHB", 0, 0, 1, 1, 0) + b"\x02\x02D\x01\x00"
     return b"GIF89a" + struct.pack("<HHBBB", 1, 1, 0x80, 0, 0) + bytes(6) + frame * 3 * MEGABYTE
@@ -265,6 +275,10 @@ START_IMAGES: dict[str, tuple[Callable[[], bytes], str | None]] = {
         ),
         "",
     ),
+    "JPEG of a thousand segments of EXIF": (
+        lambda: b"\xff\xd8" + jpeg_segment(0xE1, b"Exif\0\0" + bytes(65_000)) * 1_000,
+        "in too many pieces",
+    ),
     "GIF of millions of comments": (
         lambda: _gif_of(8)[:19] + b"\x21\xfe\0" * 15 * MEGABYTE,
         "",
@@ -336,6 +350,18 @@ SETTINGS_OF_PICTURES: dict[str, tuple[Callable[[], bytes], str]] = {
         "not a picture",
     ),
     "WebP of 268 million pixels": (lambda: _webp_of(16_383), ""),
+    "JPEG of a thousand segments of EXIF": (
+        lambda: _jpeg_of(jpeg_segment(0xE1, b"Exif\0\0" + bytes(65_000)) * 1_000),
+        "in too many pieces",
+    ),
+    "JPEG of a thousand comments": (
+        lambda: _jpeg_of(jpeg_segment(0xFE, b"picowatch:" + b"[" * 65_000) * 1_000),
+        "too long",
+    ),
+    "JPEG with deep JSON in comments": (
+        lambda: _jpeg_of(jpeg_segment(0xFE, b"picowatch:" + b"[" * 65_000) * 15),
+        "damaged",
+    ),
     "GIF": (lambda: _gif_of(8), "not a picture that can be read"),
     "64 MB of zeros": (lambda: bytes(64 * 1024 * 1024), "not a picture"),
 }
