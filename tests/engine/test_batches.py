@@ -10,7 +10,7 @@ from picowatch.engine.batches import batch_size_for, evaluations
 from picowatch.engine.models.sd1 import SD15
 from picowatch.engine.unet.parallel import equal_parts
 from picowatch.engine.unet.samplers import build_sampler
-from picowatch.recipe.fields import ROWS, Hires
+from picowatch.recipe.fields import ROWS, Hires, Upscale
 from picowatch.recipe.request import ControlUse, EmbeddingUse, LoraUse
 from picowatch.recipe.samplers import SAMPLERS, KnownSampler
 from tests.engine.requests import request
@@ -67,6 +67,8 @@ OF_OTHER_TYPES: dict[str, Any] = {
     "prediction": "v",
     "resize": "stretch",
     "schedule_type": "beta",
+    "upscale": Upscale("4x", 2.0),
+    "variation_seed": 5,
     "width": 64,
     "height": 64,
 }
@@ -84,7 +86,7 @@ def _another(name: str, value: Any) -> Any:
 @pytest.mark.parametrize("name", PIXELS)
 def test_every_field_that_changes_pixels_is_in_the_digest(name: str) -> None:
     """Or two different pictures would be taken for one, and the second never be rendered."""
-    first = request(image="a.png", mask="b.png")
+    first = request(image="a.png", mask="b.png", variation_strength=0.5)
     other = replace(first, **{name: _another(name, getattr(first, name))})
     assert first.digest != other.digest
 
@@ -92,7 +94,7 @@ def test_every_field_that_changes_pixels_is_in_the_digest(name: str) -> None:
 @pytest.mark.parametrize("name", PIXELS)
 def test_every_field_that_changes_pixels_is_in_the_batch_key_or_may_differ(name: str) -> None:
     """Or its neighbours in the batch would get the wrong pixels."""
-    first = request(image="a.png", mask="b.png")
+    first = request(image="a.png", mask="b.png", variation_strength=0.5)
     other = replace(first, **{name: _another(name, getattr(first, name))})
     assert (first.batch_key == other.batch_key) == (ROWS[name].batch == "may differ")
 
@@ -101,6 +103,7 @@ def test_the_fields_that_may_differ_within_a_batch_are_each_images_own() -> None
     """The engine reads these for each image, and all others once for the batch."""
     assert {name for name in PIXELS if ROWS[name].batch == "may differ"} == {
         *("prompt", "negative_prompt", "seed"),
+        *("noise", "ensd", "variation_seed", "variation_strength"),
         *("image", "resize", "mask", "mask_blur", "mask_invert"),
     }
 
