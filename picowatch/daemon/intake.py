@@ -45,7 +45,7 @@ from picowatch.recipe.dropped import check_template, dropped_recipes
 from picowatch.recipe.fields import SEEDS
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import harmless, harmless_lines
-from picowatch.recipe.resolve.start_image import refuse_unusable
+from picowatch.recipe.resolve.start_image import refuse_unusable, why_no_path
 from picowatch.save import Save, Stamp
 from picowatch.settings import Settings
 from picowatch.work.result import RunResult
@@ -184,7 +184,8 @@ class Intake:
                 folder = harmless(f"inbox/{seen.path.rpartition('/')[0]}")
                 text, line = harmless_lines(seen.why), seen.why.partition("\n")[0]
                 return self._reject(save, f"{folder}\n\n{text}\n", f"{seen.path}: {line}")
-            return self._reject_text(save, f"This recipe cannot be read: {seen.why}.")
+            what = "picture" if is_dropped(seen.path) else "recipe"
+            return self._reject_text(save, f"This {what} cannot be read: {seen.why}.")
         if isinstance(seen, Deleted):
             return self._deleted(seen)
         return self._renamed(seen, inventory)
@@ -300,6 +301,10 @@ class Intake:
             raise PictureUnreadable(seen.unreadable)
         if seen.defaults_unreadable:
             raise FileUnreadable(seen.defaults_unreadable)
+        if why_no_path(seen.path):
+            raise PictureUnreadable(
+                "Its name has characters that no recipe can name, or is too long.", "Rename it."
+            )
         for path in filter(None, (seen.path, dropped.mask)):
             pictures.size(path)
         if self._made_with(pictures.texts(seen.path)) == dropped.template.name:

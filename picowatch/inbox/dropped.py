@@ -20,6 +20,7 @@ from picowatch.inbox.names import (
     stands_for_unreadable,
 )
 from picowatch.recipe import DefaultsFile, Dropped
+from picowatch.recipe.messages.problems import shown
 from picowatch.save import Stamp
 
 TXT = ".txt"
@@ -114,12 +115,12 @@ def why_unreadable(root: Path, path: str) -> str:
     """Which they are, and what to do."""
     names = sorted(_unreadable_in(root, path))
     more = f"\nAnd {len(names) - NAMED} more." if len(names) > NAMED else ""
-    several = f"{len(names)} files in this folder are"
-    shown = "\n".join(names[:NAMED])
+    one, several = "1 file in this folder is", f"{len(names)} files in this folder are"
+    listed = "\n".join(map(shown, names[:NAMED]))
     return (
-        f"{several if len(names) > 1 else '1 file in this folder is'} in a format that cannot be "
-        f"read.\n\n{shown}{more}\n\nConvert them to PNG, JPEG, WebP, AVIF, TIFF, BMP or GIF (films "
-        "to single frames), or move them elsewhere. The other pictures are not affected."
+        f"{several if len(names) > 1 else one} in a format that cannot be read.\n\n"
+        f"{listed}{more}\n\nConvert them to PNG, JPEG, WebP, AVIF, TIFF, BMP or GIF (films to "
+        "single frames), or move them elsewhere. The other pictures are not affected."
     )
 
 

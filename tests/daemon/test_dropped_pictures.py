@@ -1,6 +1,7 @@
 """`_pictures.yaml`: every picture saved in its folder or below is a request with these fields."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -378,6 +379,52 @@ def test_a_picture_that_the_template_itself_rendered_is_refused(house: House) ->
     assert not house.once()
     assert house.pictures() == ["frames/1.png", "stars/on.png"]
     assert "rendered with frames/_pictures.yaml" in (house.error("frames/back.png") or "")
+
+
+def test_nothing_that_is_dropped_leads_out_of_the_inbox(house: House) -> None:
+    """Links to pictures, prompts, masks and templates elsewhere are not followed, nor pipes."""
+    template(house)
+    draw(house, "frames/1.png")
+    secret = draw(house, "secret.png", folder="elsewhere")
+    (secret.parent / "secret.txt").write_text("a secret")
+    (secret.parent / "_pictures.yaml").write_text("prompt: a secret\n")
+    (house.inbox / "frames/1.txt").symlink_to(secret.parent / "secret.txt")
+    (house.inbox / "frames/1.mask.png").symlink_to(secret)
+    (house.inbox / "frames/2.png").symlink_to(secret)
+    (house.inbox / "stars").mkdir()
+    (house.inbox / "stars/_pictures.yaml").symlink_to(secret.parent / "_pictures.yaml")
+    draw(house, "stars/3.png")
+    os.mkfifo(house.inbox / "frames/4.png")
+    draw(house, "frames/5.png")
+    (house.inbox / "frames/5.mask.png").symlink_to(secret)
+    assert not house.once()
+    assert house.pictures() == ["frames/5.png"]
+    assert house.chunk("frames/5.png").request.mask == ""
+    assert "This picture cannot be read: a symbolic link in its path leads out" in (
+        house.error("frames/1.png") or ""
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["con.png", "x" * 240 + ".png", "ä.png", "what?*[1].png", "what? is*.jpg"]
+)
+def test_any_name_of_a_picture_gives_one_that_every_system_can_open(
+    house: House, name: str
+) -> None:
+    template(house)
+    draw(house, f"frames/{name}")
+    draw(house, "frames/deep/what is.png")
+    house.save("frames/a\x1b[31m\n.heic", "other")
+    house.save("frames/b\x1b[31m.png", (house.inbox / "frames/deep/what is.png").read_bytes())
+    house.once()
+    picture, _ = sorted(house.pictures("frames"), key=lambda picture: "deep" in picture)
+    assert picture.isprintable()
+    said = [(house.outbox / file).read_text() for file in errors(house)]
+    assert any("Rename it." in text for text in said)
+    assert house.chunk(picture).request.prompt == "a corgi"
+    assert "\x1b" not in house.log()
+    house.once()
+    assert len(house.pictures("frames")) == 2
 
 
 # -- templates

@@ -172,6 +172,22 @@ def test_what_cannot_be_followed_is_said_at_its_place(house: House, more: str, s
     assert house.engine.batches == []
 
 
+@pytest.mark.parametrize(
+    "pattern", ["out/*.png", "*/*.png", "**/*.png", "linked*.png", "circle/**/*.png", "*" * 300]
+)
+def test_no_pattern_leads_out_of_the_folders(house: House, pattern: str) -> None:
+    """Through links to folders and pictures elsewhere; links in a circle end."""
+    draw(house.folder / "secret/0001.png")
+    (house.inbox / "out").symlink_to(house.folder / "secret")
+    (house.inbox / "circle").symlink_to(house.inbox)
+    (house.inbox / "linked.png").symlink_to(house.folder / "secret/0001.png")
+    house.save("a.yaml", f"prompt: a corgi\nimage: '{pattern}'\n")
+    assert not house.once()
+    assert "o picture" in (house.error("a.yaml") or "")
+    assert "0001" not in (house.error("a.yaml") or "")
+    assert house.engine.batches == []
+
+
 def test_a_damaged_frame_is_named_and_waited_for(house: House) -> None:
     draw_frames(house, "1.png", "2.png")
     whole = (house.inbox / "frames/2.png").read_bytes()

@@ -81,7 +81,8 @@ def _replacing(field: str) -> Callable[[Layer, Written], Layer]:
 
 
 def _is_pattern(written: Written) -> bool:
-    return isinstance(written.value, str) and is_pattern(written.value)
+    """Only as somebody writes it: a dropped picture, or a picture's metadata, names one file."""
+    return bool(written.raw) and isinstance(written.value, str) and is_pattern(written.value)
 
 
 def _matches(named: _Named, pictures: Pictures, problems: Problems) -> Sequence[str]:
