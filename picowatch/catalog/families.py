@@ -184,7 +184,7 @@ def _variant(header: Header, prefix: str, family: str) -> str:
     if family == "sd3":
         if header.has(f"{prefix}joint_blocks.37.") or header.has(f"{prefix}transformer_blocks.37."):
             return "3.5 Large"
-        return _SD3_POSITIONS.get(inputs(*_POSITIONS), "")
+        return _SD3_POSITIONS.get(_positions(header, prefix), "")
     if family == "flux":
         if not any(header.has(f"{prefix}{name}") for name in _FLUX_GUIDANCE):
             return "schnell"
@@ -192,7 +192,7 @@ def _variant(header: Header, prefix: str, family: str) -> str:
     if family == "flux2":
         return _FLUX2_TEXT.get(inputs("txt_in.weight", "context_embedder.weight"), "")
     if family == "aura_flow":
-        return _AURA_FLOW_POSITIONS.get(inputs(*_POSITIONS), "")
+        return _AURA_FLOW_POSITIONS.get(_positions(header, prefix), "")
     if family == "qwen_image" and header.has(f"{prefix}__index_timestep_zero__"):
         return "Edit"
     if family == "chroma" and header.has(f"{prefix}nerf_"):
@@ -200,6 +200,12 @@ def _variant(header: Header, prefix: str, family: str) -> str:
     if family == "qwen_image" and header.has(f"{prefix}txt_in.text_norm."):
         return "2.1"
     return ""
+
+
+def _positions(header: Header, prefix: str) -> int:
+    """How many there are; GGUF files may leave out the first side, which is 1."""
+    shapes = (header.shapes.get(f"{prefix}{name}", ()) for name in _POSITIONS)
+    return max(((0, 0, *shape)[-2] for shape in shapes), default=0)
 
 
 def variant_by_name(family: str, variant: str, name: str) -> str:

@@ -40,7 +40,7 @@ def _sd3(config: Mapping[str, Any], shapes: Shapes) -> dict[str, object]:
 
     3.5 normalises queries and keys, and 3.5 Medium has a second attention in its first layers.
     """
-    _, positions, width = _shape(shapes, "pos_embed", "pos_embed.pos_embed")
+    positions, width = _shape(shapes, "pos_embed", "pos_embed.pos_embed")[-2:]
     return {
         "num_layers": _layers(shapes, "joint_blocks.", "transformer_blocks."),
         "num_attention_heads": width // config["attention_head_dim"],

@@ -5,12 +5,14 @@ converts the names; the config is that of an installed folder, or the package's.
 """
 
 import json
+from collections.abc import Set
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import diffusers
 import torch
+from diffusers.loaders.single_file_model import SINGLE_FILE_LOADABLE_CLASSES
 from diffusers.quantizers.gguf.utils import GGUFParameter
 from gguf import GGUFReader
 from gguf.quants import dequantize
@@ -49,57 +51,66 @@ def read_transformer(model: Model, dtype: torch.dtype, device: torch.device) -> 
     config = read_json(part.folder / "config.json")
     config = fitting_config(model.family, model.variant, config, header, part.prefix)
     kind = getattr(diffusers, part.class_name)
-    _check_names(model, tensors, kind, config)
+    tensors = _in_diffusers_names(model, tensors, kind, config)
     quantisation = None
     if gguf:
         quantisation = diffusers.GGUFQuantizationConfig(compute_dtype=dtype)  # type: ignore[no-untyped-call]
-    loaded = _load(kind, config, tensors, model, dtype, device, quantisation)
+    with TemporaryDirectory() as folder:
+        Path(folder, "config.json").write_text(json.dumps(config))
+        loaded = kind.from_single_file(
+            tensors,
+            config=folder,
+            local_files_only=True,
+            torch_dtype=dtype,
+            device=device,
+            quantization_config=quantisation,
+        )
     return loaded.requires_grad_(False).to(device)
 
 
-def _load(
-    kind: Any,
-    config: dict[str, Any],
-    tensors: Tensors,
-    model: Model,
-    dtype: torch.dtype,
-    device: torch.device,
-    quantisation: Any,
-) -> Any:
-    with TemporaryDirectory() as folder:
-        Path(folder, "config.json").write_text(json.dumps(config))
-        try:
-            return kind.from_single_file(
-                tensors,
-                config=folder,
-                local_files_only=True,
-                torch_dtype=dtype,
-                device=device,
-                quantization_config=quantisation,
-            )
-        # torch's, for tensors without data, and what diffusers meets that looks for some by name.
-        except (NotImplementedError, LookupError, AttributeError) as error:
-            raise RenderFailed(
-                f"The checkpoint {model.name!r} is incomplete: some of its weights are missing.",
-                _GET_ANOTHER,
-            ) from error
+def _in_diffusers_names(
+    model: Model, tensors: Tensors, kind: Any, config: dict[str, Any]
+) -> Tensors:
+    """All weights of this kind of transformer, and no others.
+
+    diffusers would drop what it has no use for without a word, and fail on what is missing.
+    """
+    expected = {name: one.shape for name, one in empty(kind, config).state_dict().items()}
+    if len(expected.keys() & tensors.keys()) >= _NEARLY_ALL * len(expected):
+        _refuse(model, tensors.keys() - expected.keys(), "do not belong to its family")
+    else:
+        tensors = _converted(model, tensors, kind, config)
+    _refuse(model, expected.keys() - tensors.keys(), "are missing")
+    return {name: _as_long(tensors[name], shape) for name, shape in expected.items()}
 
 
-def _check_names(model: Model, tensors: Tensors, kind: Any, config: dict[str, Any]) -> None:
-    """With diffusers' names, all are there and no others; it would convert them otherwise."""
-    expected = set(empty(kind, config).state_dict())
-    if len(expected & tensors.keys()) < _NEARLY_ALL * len(expected):
-        return
-    for names, what in (
-        (sorted(expected - tensors.keys()), "are missing"),
-        (sorted(tensors.keys() - expected), "do not belong to its family"),
-    ):
-        if names:
-            raise RenderFailed(
-                f"The checkpoint {model.name!r} cannot be used: {len(names)} weights {what}, "
-                f"starting with {names[0]}.",
-                _GET_ANOTHER,
-            )
+def _converted(model: Model, tensors: Tensors, kind: Any, config: dict[str, Any]) -> Tensors:
+    """From the authors' names, by the converter that diffusers has for this class."""
+    loadable: Any = SINGLE_FILE_LOADABLE_CLASSES
+    try:
+        found = loadable[kind.__name__]["checkpoint_mapping_fn"](checkpoint=tensors, config=config)
+    except (LookupError, AttributeError) as error:  # it looks for weights by their names
+        raise RenderFailed(
+            f"The checkpoint {model.name!r} is incomplete: some of its weights are missing.",
+            _GET_ANOTHER,
+        ) from error
+    return {name: tensor for name, tensor in found.items() if tensor is not None}
+
+
+def _refuse(model: Model, names: Set[str], why: str) -> None:
+    if names:
+        raise RenderFailed(
+            f"The checkpoint {model.name!r} cannot be used: {len(names)} weights {why}, "
+            f"starting with {min(names)}.",
+            _GET_ANOTHER,
+        )
+
+
+def _as_long(tensor: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    """With the sides of length 1 that it should have: llama.cpp leaves the first ones out."""
+    differ = tensor.shape != shape and not isinstance(tensor, GGUFParameter)
+    same = [side for side in tensor.shape if side > 1] == [side for side in shape if side > 1]
+    return tensor.reshape(shape) if differ and same else tensor
 
 
 def read_widened(file: Path, header: Header, prefix: str, dtype: torch.dtype) -> Tensors:

@@ -284,7 +284,6 @@ def with_parts_of(made: Path, whole: str, folder: str) -> Path:
     return made
 
 
-_LACKS = "is incomplete: some of its weights are missing"
 INCOMPLETE: dict[str, tuple[str, Callable[[Tensors], Tensors], str, str]] = {
     "diffusers' names": (
         Z_IMAGE,
@@ -292,16 +291,24 @@ INCOMPLETE: dict[str, tuple[str, Callable[[Tensors], Tensors], str, str]] = {
         "layers.1.feed_forward.w1.weight",
         r"1 weights are missing, starting with layers\.1\.feed_forward\.w1\.weight\.",
     ),
-    "Z-Image's names": (Z_IMAGE, z_image_names, "layers.1.feed_forward.w1.weight", _LACKS),
-    "SD 3's names": ("sd3-medium", sd3_names, "joint_blocks.0.x_block.attn.proj.bias", _LACKS),
+    "Z-Image's names": (
+        Z_IMAGE,
+        z_image_names,
+        "layers.1.feed_forward.w1.weight",
+        r"1 weights are missing, starting with layers\.1\.feed_forward\.w1\.weight\.",
+    ),
+    "SD 3's names": (
+        "sd3-medium",
+        sd3_names,
+        "joint_blocks.0.x_block.attn.proj.bias",
+        "is incomplete: some of its weights are missing",
+    ),
     "AuraFlow's names": (
         "AuraFlow",
         aura_flow_names,
-        "double_layers.0.mlpX.c_fc1.weight",
-        "is damaged",
+        "final_linear.weight",
+        r"1 weights are missing, starting with proj_out\.weight\.",
     ),
-    "FLUX.2's names": (KLEIN, flux2_names, "time_in.in_layer.weight", _LACKS),
-    "Krea 2's names": ("Krea-2-Turbo", krea2_names, "blocks.0.attn.gate.weight", _LACKS),
 }
 
 

@@ -53,11 +53,16 @@ def write(path: Path, tensors: Tensors, prefix: str = "") -> Path:
 
 
 def write_gguf(path: Path, tensors: Tensors, kind: str, architecture: str = "lumina2") -> Path:
-    """A GGUF file as city96's program writes it: matrices quantised, the rest in full."""
+    """A GGUF file as city96's program and llama.cpp write it.
+
+    Matrices are quantised, the rest is in full; the first sides of length 1 are left out.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     writer = GGUFWriter(path, architecture)
     for name, tensor in tensors.items():
         chosen = _type_of(name, tensor, kind)
+        while tensor.ndim > 1 and len(tensor) == 1:
+            tensor = tensor[0]
         writer.add_tensor(name, quantize(tensor.float().numpy(), chosen), raw_dtype=chosen)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
