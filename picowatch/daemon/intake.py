@@ -407,7 +407,8 @@ class Intake:
         follow_up = partial(log.info, "%s: renamed to %s, its queue is kept", seen.old, new)
         if self.ledger.queue_missing_again(new):
             log.info("%s: queued again", new)
-        if self.ledger.is_valid(new) and is_txt(seen.old) == is_txt(new):
+        is_kept = self.ledger.is_valid(new) and not is_template(new)
+        if is_kept and is_txt(seen.old) == is_txt(new):
             self._apply_new_folder(seen.saved, inventory)
             return _in_turn(follow_up, partial(self.finishing.moved, new))
         return _in_turn(follow_up, self._saved(seen.saved, inventory))

@@ -399,7 +399,8 @@ class Inbox:
 
     def _note_missing(self, found: Mapping[str, Stamp], now: float) -> None:
         for path in self._seen_here - found.keys():
-            self._settling.note(path, None, now, by_event=False)
+            if self._stamp(path) is None:  # what is there is no request under today's templates
+                self._settling.note(path, None, now, by_event=False)
 
     def _take_hints(self, now: float) -> None:
         hints = self._folder.hints()
@@ -632,8 +633,10 @@ class Inbox:
 
     def _asks_the_same(self, old: str, saved: Saved) -> bool:
         """Whether a file that was moved is no new request: under another template it is one."""
+        if is_dropped(old) != is_dropped(saved.path) or is_template(old) != is_template(saved.path):
+            return False
         if saved.dropped is None:
-            return not is_dropped(old)
+            return True
         folder = old.rpartition("/")[0]
         while folder:
             template = self._templates.get(f"{folder}/{PICTURES_NAME}")

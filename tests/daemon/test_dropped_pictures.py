@@ -128,13 +128,14 @@ def test_a_text_is_the_prompt_and_a_yaml_the_fields(house: House) -> None:
     assert len(house.pictures()) == 3
 
 
-def test_saving_what_lies_beside_a_picture_requests_it_again(house: House) -> None:
+@pytest.mark.parametrize("watch", ["events", "polling"])
+def test_saving_what_lies_beside_a_picture_requests_it_again(house: House, watch: str) -> None:
     """Removing it requests nothing: it is tidied up."""
     template(house, "prompt: a corgi\n")
     draw(house, "frames/1.png")
     assert house.once()
     beside = house.save("frames/1.txt", "a star")
-    with house.running():
+    with house.running(watch=watch):
         wait_for(lambda: len(house.pictures()) == 2, "the picture with another prompt")
         house.save("frames/1.txt", "a tree")
         wait_for(lambda: len(house.pictures()) == 3, "another one")
@@ -459,10 +460,13 @@ def test_a_wrong_template_is_one_error_and_fixing_it_runs_what_waits(
     assert errors(house) == []
 
 
-def test_a_template_that_becomes_wrong_and_right_again_loses_nothing(house: House) -> None:
+@pytest.mark.parametrize("watch", ["events", "polling"])
+def test_a_template_that_becomes_wrong_and_right_again_loses_nothing(
+    house: House, watch: str
+) -> None:
     path = template(house)
     draw(house, "frames/1.png", 1)
-    with house.running():
+    with house.running(watch=watch):
         wait_for(lambda: len(house.pictures()) == 1)
         path.write_text("prompt: a corgi\nseed: what\n")
         wait_for(lambda: errors(house) != [])
@@ -485,6 +489,24 @@ def test_a_template_without_a_prompt_needs_one_beside_each_picture(house: House)
     assert house.once()
     assert house.prompts() == ["a star", "a tree"]
     assert errors(house) == []
+
+
+@pytest.mark.parametrize("watch", ["events", "polling"])
+def test_a_template_that_is_renamed_is_a_recipe_and_the_other_way_round(
+    house: House, watch: str
+) -> None:
+    """What lies there is then what it would have been; nothing is cancelled."""
+    path = template(house)
+    draw(house, "frames/1.png")
+    house.save("stars/_pictures.yaml", TEMPLATE.replace("corgi", "star"))
+    assert house.once(watch=watch)
+    recipe = path.rename(path.with_name("corgi.yaml"))
+    draw(house, "frames/2.png", 20)
+    assert house.once(watch=watch)
+    assert house.pictures() == ["frames/1.png", "frames/corgi/0001-7.png"]
+    recipe.rename(path)
+    assert house.once(watch=watch)
+    assert house.pictures() == ["frames/1.png", "frames/2.png", "frames/corgi/0001-7.png"]
 
 
 def test_a_template_in_the_inbox_itself_is_refused(house: House) -> None:

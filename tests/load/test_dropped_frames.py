@@ -40,7 +40,7 @@ def jpeg(image: Image.Image, quality: int) -> bytes:
 @pytest.mark.parametrize(
     ("watch", "count"),
     [
-        ("events", 300),
+        ("events", 200),
         pytest.param("polling", 10_000, marks=pytest.mark.heavy),
         pytest.param("events", 10_000, marks=pytest.mark.heavy),
     ],
