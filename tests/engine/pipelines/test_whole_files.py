@@ -224,9 +224,9 @@ def test_what_is_inside_is_read_instead_of_what_a_folder_lends(
 def test_fp8_encoders_inside_are_multiplied_by_their_scales(
     models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As Comfy-Org's file of Stable Diffusion 3.5 has them."""
-    pretend(monkeypatch, models.parent / "assets", SD35)
-    tensors = whole_file(SD35)
+    """As Comfy-Org's scaled files have them."""
+    pretend(monkeypatch, models.parent / "assets", FLUX)
+    tensors = whole_file(FLUX)
     name = "text_encoders.t5xxl.transformer.encoder.block.0.layer.1.DenseReluDense.wo.weight"
     scale = tensors[name].abs().max() / 448
     narrow = (tensors[name] / scale).to(torch.float8_e4m3fn)
