@@ -208,7 +208,7 @@ def _start(sql: sqlite3.Connection, image: QueuedImage, names: FileNames) -> Que
     recipe = image.recipe
     file_for: Callable[[int], str | None]
     if is_picture_name(recipe):
-        file_for = _file_for_dropped(sql, names, recipe)
+        file_for = _file_for_dropped(sql, names, recipe, image.request)
     else:
         file_for = lambda number: names.file(recipe, number, image.request)  # noqa: E731
     file = next_file(sql, names, recipe, file_for)
@@ -245,7 +245,7 @@ def next_file(
 
 
 def _file_for_dropped(
-    sql: sqlite3.Connection, names: FileNames, recipe: str
+    sql: sqlite3.Connection, names: FileNames, recipe: str, request: ImageRequest
 ) -> Callable[[int], str | None]:
     """Gives the file for a dropped picture's result with a number, if it was never another's.
 
@@ -262,7 +262,7 @@ def _file_for_dropped(
     )
 
     def file_for(number: int) -> str | None:
-        file = names.of_dropped(recipe, number, keeps_ending=keeps_ending)
+        file = names.of_dropped(recipe, number, request, keeps_ending=keeps_ending)
         used = sql.execute(
             """SELECT 1 FROM images INDEXED BY images_running
                WHERE state = 'running' AND file = :file

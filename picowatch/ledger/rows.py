@@ -137,7 +137,9 @@ class FileNames(Protocol):
         """The picture's path below the outbox, or None if it already exists."""
         ...
 
-    def of_dropped(self, recipe: str, number: int, *, keeps_ending: bool) -> str | None:
+    def of_dropped(
+        self, recipe: str, number: int, request: ImageRequest, *, keeps_ending: bool
+    ) -> str | None:
         """The same for a dropped picture's; with its ending if others are called like it."""
         ...
 

@@ -10,7 +10,8 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from PIL import Image
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
 
 from picowatch.errors import PictureUnreadable
 from picowatch.files.inside import open_regular
@@ -20,6 +21,7 @@ from picowatch.metadata.exif import texts_in_comments, texts_in_exif
 PICOWATCH = "picowatch"
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_JPEG = b"\xff\xd8"
 # Unpacked; what is longer is no settings, and a megabyte can be packed into a kilobyte.
 MAX_TEXT_BYTES = 1024 * 1024
 MAX_ALL_BYTES = 4 * MAX_TEXT_BYTES
@@ -43,10 +45,11 @@ def read_texts(path: Path) -> dict[str, str]:
 def texts_of(content: bytes) -> dict[str, str]:
     """The texts in a picture's bytes by keyword; no pixel is decoded.
 
+    Of a PNG or JPEG the beginning is enough: ours have their texts before the pixels.
     An EXIF user comment, where A1111 puts its text in JPEGs and WebPs, is under
     "parameters". Raises PictureUnreadable.
     """
-    if len(content) > MAX_BYTES:
+    if len(content) > MAX_BYTES and not content.startswith((SIGNATURE, _JPEG)):
         raise PictureUnreadable(f"it has more than {MAX_BYTES / 1e6:.0f} MB.")
     if content.startswith(SIGNATURE):
         texts, exif = _png_texts(content)
@@ -58,12 +61,18 @@ def texts_of(content: bytes) -> dict[str, str]:
 
 
 def _exif_of(content: bytes) -> tuple[bytes, list[bytes]]:
-    """The EXIF data of a picture that is no PNG, empty if it has none; a JPEG's comments."""
+    """The EXIF data of a picture that is no PNG, empty if it has none; a JPEG's comments.
+
+    Pillow's own `open` refuses large pictures, but how many pixels there are does not matter here.
+    """
+    if content.startswith(b"RIFF") and content[8:12] == b"WEBP":
+        return _exif_of_webp(content), []
     refuse_many_segments(content)
+    kind = JpegImageFile if content.startswith(_JPEG) else _avif_reader()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the number of pixels does not matter here
+        warnings.simplefilter("ignore")
         try:
-            with Image.open(FewReads(content), formats=("JPEG", "WEBP", "AVIF")) as image:
+            with kind(FewReads(content)) as image:
                 exif = image.info.get("exif", b"")
                 segments = getattr(image, "applist", [])
         # Pillow's readers raise whatever they stumble over: struct.error, IndexError, TypeError…
@@ -73,6 +82,26 @@ def _exif_of(content: bytes) -> tuple[bytes, list[bytes]]:
             ) from error
     comments = [segment for kind, segment in segments if kind == "COM"]
     return exif if isinstance(exif, bytes) else b"", comments
+
+
+def _avif_reader() -> type[ImageFile]:
+    from PIL.AvifImagePlugin import AvifImageFile  # loads a library, which few commands need
+
+    return AvifImageFile
+
+
+def _exif_of_webp(content: bytes) -> bytes:
+    """Its chunk of that name: https://developers.google.com/speed/webp/docs/riff_container."""
+    position = 12
+    for _ in range(MAX_CHUNKS):
+        if len(content) < position + 8:
+            break
+        kind, length = struct.unpack_from("<4sI", content, position)
+        position += 8
+        if kind == b"EXIF":
+            return content[position : position + length]
+        position += length + length % 2
+    return b""
 
 
 def _png_texts(content: bytes) -> tuple[dict[str, str], bytes]:

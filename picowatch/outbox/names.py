@@ -156,14 +156,17 @@ class OutboxNames:
             "height": request.height,
         }
         name = _portable(self._template.format_map(fields))
-        return self._free(recipe, name)
+        return self._free(recipe, name, request)
 
-    def of_dropped(self, recipe: str, number: int, *, keeps_ending: bool) -> str | None:
+    def of_dropped(
+        self, recipe: str, number: int, request: ImageRequest, *, keeps_ending: bool
+    ) -> str | None:
         """The path of a dropped picture's result, or None if anything exists there already."""
         path = PurePosixPath(recipe)
         name = path.name if keeps_ending else path.stem
         later = f"-{number}" if number > 1 else ""
-        return self._free(recipe, f"{self._fitting(_portable(name), len(later) + ROOM)}{later}")
+        name = f"{self._fitting(_portable(name), len(later) + ROOM)}{later}"
+        return self._free(recipe, name, request)
 
     def sheet(self, recipe: str, number: int) -> str | None:
         """A contact sheet's path, or None if anything exists there already."""
@@ -194,17 +197,21 @@ class OutboxNames:
         most = self._max_name_bytes - room - 9
         return f"{os.fsencode(_portable(name))[:most].decode('utf-8', 'ignore')}-{digest}"
 
-    def _free(self, recipe: str, name: str) -> str | None:
+    def _free(self, recipe: str, name: str, request: ImageRequest | None = None) -> str | None:
         """The file of this name, or None if anything exists there, whatever its ending.
 
-        A picture of another format, or a text, beside it would look as if it belonged to it.
+        A picture of another format, or a text, beside it would look as if it belonged to it. A
+        picture that is larger than its format allows is a PNG.
         """
+        kind = self._kind
+        if request and max(request.published_size) > kind.longest_side:
+            kind = PNG
         if f"{name}{SIDECAR_ENDING}".endswith((ERROR_ENDING, WARNING_ENDING)):
             name += "_"
-        path = f"{self.folder(recipe)}/{self._fitting(name, len(self._kind.ending))}"
+        path = f"{self.folder(recipe)}/{self._fitting(name, len(kind.ending))}"
         if any(lexists(f"{self._outbox}/{path}{end}") for end in (*ENDINGS, SIDECAR_ENDING)):
             return None
-        return path + self._kind.ending
+        return path + kind.ending
 
 
 def is_made_for_people(file: str) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any, get_args
@@ -16,9 +17,12 @@ from picowatch.metadata import PARAMETERS, PICOWATCH, read_texts, texts_of
 from picowatch.outbox.encoding import Output
 from picowatch.outbox.formats import FORMATS
 from picowatch.outbox.gallery.thumbnails import Thumbnails
+from picowatch.outbox.names import OutboxNames
+from picowatch.recipe.fields import Hires, Upscale
 from picowatch.settings import Settings, load_settings
 from picowatch.testing.digest_engine import digest_pixels
 from tests.house import House
+from tests.metadata.requests import CORGI as CORGI_REQUEST
 
 CORGI = "prompt: ein Corgi 🐶, (猫:1.2)\nnegative_prompt: dim\nseed: 7\nsize: 128x64\n"
 ENDING = {name: kind.ending for name, kind in FORMATS.items()}
@@ -228,6 +232,38 @@ def test_wrong_settings_are_explained(variables: dict[str, str], words: str) -> 
     """By name, value and what goes."""
     with pytest.raises(SettingsInvalid, match=words):
         load_settings({}, {f"PICOWATCH_{name}": value for name, value in variables.items()})
+
+
+def test_a_picture_that_will_be_too_large_for_its_format_is_a_png(tmp_path: Path) -> None:
+    """Its size is known when its name is given."""
+    names = OutboxNames(tmp_path, "{number}", FORMATS["webp"])
+    large = replace(CORGI_REQUEST, width=2048, height=512, hires=Hires(4.0))
+    assert names.file("a.yaml", 1, large) == "a/1.webp"
+    huge = replace(large, upscale=Upscale("x", 2.0))
+    assert names.file("a.yaml", 1, huge) == "a/1.png"
+    assert names.of_dropped("a/b.jpg", 1, huge, keeps_ending=False) == "a/b.png"
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_settings_of_a_huge_picture_are_found(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pillow opens none of more than 179 million pixels; here of more than 2,000."""
+    content = encoded(name, {PARAMETERS: "a", PICOWATCH: "{}"})
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1_000)
+    with pytest.raises(Image.DecompressionBombError):
+        Image.open(BytesIO(content))
+    assert texts_of(content) == {PARAMETERS: "a", PICOWATCH: "{}"}
+
+
+@pytest.mark.parametrize("name", ["png", "jpeg"])
+def test_the_settings_of_a_file_beyond_the_limit_are_found(tmp_path: Path, name: str) -> None:
+    """They stand before the pixels; only the beginning is read."""
+    file = tmp_path / f"a{ENDING[name]}"
+    file.write_bytes(encoded(name, {PARAMETERS: "a"}))
+    with file.open("r+b") as opened:
+        opened.truncate(100_000_000)
+    assert read_texts(file) == {PARAMETERS: "a"}
 
 
 def test_a_picture_that_is_too_large_for_its_format_fails_in_words(tmp_path: Path) -> None:
