@@ -57,10 +57,9 @@ class Previewer:
         self._shown_at = self._clock()
         if self._colours is None or len(latents) != len(self._colours) - 1:
             return
-        colours = self._colours.to(latents.device)
-        picture = torch.einsum("chw,cr->hwr", latents.float(), colours[:-1]) + colours[-1]
-        scaled_up = ((picture + 1) * 127.5).nan_to_num().clamp(0, 255)
-        pixels = scaled_up.to(torch.uint8).cpu().numpy()
+        colours, here = self._colours, latents.float().cpu()  # the one copy that waits for a GPU
+        picture = torch.einsum("chw,cr->hwr", here, colours[:-1]) + colours[-1]
+        pixels = ((picture + 1) * 127.5).nan_to_num().clamp(0, 255).to(torch.uint8).numpy()
         self._on_preview(Preview(pixels.shape[1], pixels.shape[0], pixels.tobytes()))
 
 

@@ -2,7 +2,8 @@
 
 Their values are the CPU's, so pictures come out as on the CPU. What a real card refuses (tensors of
 both sides in one operation, a CPU's generator for a card's noise) is collected in `mixed`; what
-makes the CPU wait for a card is collected in `waits`, copies to the card in `uploads`.
+makes the CPU wait for a card is collected in `waits`, and copies to the card that wait for what is
+queued there in `uploads`.
 """
 
 from collections.abc import Iterator
@@ -63,6 +64,8 @@ class PretendedGpu(TorchFunctionMode):
         kwargs = dict(kwargs or {})
         tensors = [each for each in tree_iter((args, kwargs)) if isinstance(each, Tensor)]
         there = any(isinstance(each, OnCard) for each in tensors)
+        if func is Tensor.pin_memory:  # needs a real card
+            return args[0]
         if func in _MOVES:
             return self._moved(func, args, kwargs, there)
         if there and func in _READS:
@@ -91,7 +94,7 @@ class PretendedGpu(TorchFunctionMode):
         goes = there if wanted is None else wanted.type == "cuda"
         if there and not goes:
             self.waits.append(_where(func))
-        if goes and not there:
+        if goes and not there and not kwargs.get("non_blocking"):
             self.uploads.append(_where(func))
         if func is Tensor.to:
             rest = tree_map(_as_cpu, args[1:])

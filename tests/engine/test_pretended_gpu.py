@@ -14,6 +14,8 @@ from picowatch.recipe.fields import Hires
 from picowatch.recipe.request import ImageRequest
 from picowatch.recipe.samplers import SAMPLERS, KnownSampler
 from tests.engine.adapters import kohya_lora, write
+from tests.engine.control.controlnets import controlnet_of, save_single
+from tests.engine.control.test_against_diffusers import DEMO, unet_of
 from tests.engine.models.test_checkpoints import demo
 from tests.engine.pretended_gpu import PretendedGpu, pretended_gpu
 from tests.engine.requests import difference, ignore_steps, request
@@ -34,6 +36,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A models folder with a LoRA in it; start images are kept in it, too."""
     folder = tmp_path_factory.mktemp("models")
     write(folder / "loras/a.safetensors", kohya_lora(demo().unet, demo().text_encoders[0], seed=1))
+    save_single(controlnet_of(unet_of(DEMO), 1), folder / "controlnet/first.safetensors")
     return folder
 
 
@@ -55,17 +58,25 @@ def options(models: Path, device: str, **values: Any) -> EngineOptions:
 
 
 def drawn(
-    engine: Renderer, gpu: PretendedGpu, *batch: ImageRequest
+    engine: Renderer, gpu: PretendedGpu, *batch: ImageRequest, between_passes: int = 0
 ) -> tuple[list[RenderedImage], list[str]]:
     """The pictures, and what waited for the card between the first step and the last.
 
-    After the last, all pictures leave the card in one copy.
+    After the last, all pictures leave the card in one copy. `between_passes` are the copies to the
+    card that the second pass of hires begins with.
     """
-    gpu.waits.clear()
-    gpu.mixed.clear()
+    for found in (gpu.mixed, gpu.waits, gpu.uploads):
+        found.clear()
     at_steps: list[int] = []
-    images = engine.render(batch, lambda done, total: at_steps.append(len(gpu.waits)))
+    uploads: list[int] = []
+
+    def on_step(done: int, total: int) -> None:
+        at_steps.append(len(gpu.waits))
+        uploads.append(len(gpu.uploads))
+
+    images = engine.render(batch, on_step)
     assert gpu.mixed == []
+    assert len(gpu.uploads[uploads[0] : uploads[-1]]) == between_passes, gpu.uploads
     after = [one for one in gpu.waits[at_steps[-1] :] if "previewer.py" not in one]
     assert [one.split()[0] for one in after] == ["cpu"]
     return images, gpu.waits[at_steps[0] : at_steps[-1]]
@@ -131,8 +142,9 @@ def on_the_cpu(gpu: PretendedGpu, models: Path, *batch: ImageRequest) -> list[Re
 
 
 def test_the_latent_upscaler_waits_for_nothing(gpu: PretendedGpu, engine: Renderer) -> None:
-    """Both passes of hires are one queue of steps but for the noise that the second begins with."""
-    _, waits = drawn(engine, gpu, request(hires=Hires(scale=1.5, steps=2), **SMALL))
+    """Both passes of hires are one queue but for the second one's noise and timesteps."""
+    wanted = request(hires=Hires(scale=1.5, steps=2), **SMALL)
+    _, waits = drawn(engine, gpu, wanted, between_passes=2)
     assert waits == []
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from operator import is_not
 from typing import NamedTuple
 
@@ -35,7 +36,7 @@ class Encoded(NamedTuple):
         """What SDXL's UNet is told besides: the summary, and the picture's size; None elsewhere."""
         if self.pooled is None:
             return None
-        return {"text_embeds": self.pooled, "time_ids": _time_ids(latents)}
+        return {"text_embeds": self.pooled, "time_ids": _time_ids(latents.shape, latents.device)}
 
     @staticmethod
     def joined(parts: Sequence["Encoded"]) -> "Encoded":
@@ -46,15 +47,17 @@ class Encoded(NamedTuple):
         )
 
 
-def _time_ids(latents: torch.Tensor) -> torch.Tensor:
+@lru_cache(maxsize=8)
+def _time_ids(latents: torch.Size, device: torch.device) -> torch.Tensor:
     """What SDXL is told of a picture's size, a row for each: height and width, crop, both again.
 
     Section 2.2 of https://arxiv.org/abs/2307.01952; the original size is the one that is
     rendered, nothing is cropped, as in A1111.
     """
-    height, width = (side * LATENT_FACTOR for side in latents.shape[2:])
+    rows, _, *sides = latents
+    height, width = (side * LATENT_FACTOR for side in sides)
     ids = [height, width, 0, 0, height, width]
-    return torch.tensor([ids], dtype=torch.float32, device=latents.device).repeat(len(latents), 1)
+    return torch.tensor([ids], dtype=torch.float32, device=device).repeat(rows, 1)
 
 
 class Conditions(NamedTuple):

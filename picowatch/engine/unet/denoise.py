@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import log
 from typing import Any, NamedTuple, Protocol
 
@@ -10,7 +11,7 @@ import torch
 from picowatch.engine.control.residuals import Hint, Residuals, residuals_of
 from picowatch.engine.previewer import Previewer
 from picowatch.engine.unet.conditions import Conditions, ConditionSchedule, Encoded
-from picowatch.engine.unet.noise import numbers_of
+from picowatch.engine.unet.noise import step_noise
 from picowatch.engine.unet.samplers import PreparedSampler
 from picowatch.errors import EngineStopped
 from picowatch.recipe.request import ImageRequest
@@ -84,9 +85,9 @@ class EagerUnet:
         """See `Unet`."""
         guidance = None
         if self._guidance_width is not None:
-            guidance = (
-                _embedded(cfg_scale, self._guidance_width).to(latents).repeat(len(latents), 1)
-            )
+            guidance = _embedded(
+                cfg_scale, self._guidance_width, latents.dtype, latents.device
+            ).repeat(len(latents), 1)
         predicted: torch.Tensor = self._module(
             latents,
             timestep,
@@ -99,8 +100,11 @@ class EagerUnet:
         return predicted
 
 
-def _embedded(cfg_scale: float, width: int) -> torch.Tensor:
-    """The guidance as sines and cosines, 1 x width.
+@lru_cache(maxsize=8)
+def _embedded(
+    cfg_scale: float, width: int, dtype: torch.dtype, device: torch.device
+) -> torch.Tensor:
+    """The guidance as sines and cosines, 1 x width; each step has the same.
 
     As "Latent Consistency Models", https://arxiv.org/abs/2310.04378, and diffusers have it: 0 at a
     cfg_scale of 1.
@@ -108,7 +112,7 @@ def _embedded(cfg_scale: float, width: int) -> torch.Tensor:
     half = width // 2
     frequencies = torch.exp(torch.arange(half) * (-log(10_000) / (half - 1)))
     angles = (cfg_scale - 1) * 1000 * frequencies
-    return torch.cat([angles.sin(), angles.cos()])[None]
+    return torch.cat([angles.sin(), angles.cos()])[None].to(device, dtype)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +168,7 @@ def denoise(
         if guide.seen is not None:
             scaled = torch.cat([scaled, guide.seen], dim=1)
         predicted = _guided(unet, scaled, given, conditions, request, residuals)
-        with numbers_of(generators):
+        with step_noise(generators, latents.device):
             latents = scheduler.step(predicted, timestep, latents, **drawn).prev_sample
         if guide.redrawn is not None and sampler.at_full_step():
             kept = _kept(guide, sampler, done)

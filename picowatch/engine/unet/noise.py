@@ -6,8 +6,8 @@ mixed with those of the variation seed, and its steps take those that follow, or
 of another seed.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -142,3 +142,35 @@ def numbers_of(generators: Iterable[torch.Generator]) -> AbstractContextManager[
     if any(isinstance(generator, NvidiaGenerator) for generator in generators):
         return _NvidiaNumbers()
     return nullcontext()
+
+
+@contextmanager
+def step_noise(generators: Iterable[torch.Generator], device: torch.device) -> Iterator[None]:
+    """While a step draws from these generators: its numbers come to a card without waiting."""
+    uploads = _Uploads(device) if device.type == "cuda" else nullcontext()
+    with numbers_of(generators), uploads:
+        yield
+
+
+class _Uploads(TorchFunctionMode):
+    """Lets torch.randn give a processor's numbers on a card.
+
+    They go there from pinned memory, behind the work that is queued. diffusers copies them from
+    ordinary memory, which waits until all of that is done.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__()
+        self._device = device
+
+    def __torch_function__(
+        self,
+        function: Callable[..., Any],
+        types: Any,
+        arguments: tuple[Any, ...] = (),
+        named: dict[str, Any] | None = None,
+    ) -> Any:
+        result = function(*arguments, **(named or {}))
+        if function is not torch.randn:
+            return result
+        return result.pin_memory().to(self._device, non_blocking=True)
