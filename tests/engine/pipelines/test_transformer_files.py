@@ -245,12 +245,21 @@ def test_a_gguf_file_renders_the_same_on_each_rung(models: Path, name: str) -> N
     assert same(image, rendered(models, "mine-turbo"))
 
 
-@pytest.mark.parametrize("folder", ["FLUX.1-schnell", "Z-Image"])
+OTHER_VARIANTS = {
+    "FLUX.1-schnell": FLUX,
+    "Z-Image": Z_IMAGE,
+    "sd3.5-large-turbo": SD35,
+    "FLUX.2-klein-base": KLEIN,
+}
+
+
+@pytest.mark.parametrize("folder", OTHER_VARIANTS)
 def test_a_folder_of_another_variant_lends_text_encoders_and_vae(models: Path, folder: str) -> None:
-    """The noise schedule and the guidance are the file's own."""
-    whole = {"FLUX.1-schnell": FLUX, "Z-Image": Z_IMAGE}[folder]
+    """The noise schedule, the guidance and the number of layers are the file's own."""
+    whole = OTHER_VARIANTS[folder]
     expected = rendered(models, whole, f"{PROMPT}\nsteps: 3")
-    (models / "checkpoints" / whole).unlink()
+    for link in (models / "checkpoints").iterdir():
+        link.unlink()
     (models / "checkpoints" / folder).symlink_to(with_parts_of(models / folder, whole, folder))
     write(models / "checkpoints/mine-turbo.safetensors", weights_of(whole))
     assert same(rendered(models, "mine-turbo", f"{PROMPT}\nsteps: 3"), expected)
