@@ -7,6 +7,7 @@ Each `docs/strips/NAME.yaml` is a recipe for the embedded demo model and becomes
     # before: sketch.png = start image    files that stand before the pictures
     # columns: 6                          pictures in a row; all of them without it
     # sheet: …                            picowatch's own contact sheet is the strip
+    # enlarged: Lanczos                   smaller pictures are enlarged to the size of the largest
     # repeated: …                         each picture stands twice beside and below itself
 
 A strip whose recipe has not changed since is left alone; `--all` makes every one anew.
@@ -47,6 +48,7 @@ class Strip:
     columns: int | None
     is_sheet: bool
     is_repeated: bool = False
+    is_enlarged: bool = False
 
     @property
     def image(self) -> Path:
@@ -78,6 +80,7 @@ def strip_of(recipe: Path) -> Strip:
         before=tuple((name, label) for name, label in before),
         columns=int(said["columns"]) if "columns" in said else None,
         is_sheet="sheet" in said,
+        is_enlarged="enlarged" in said,
         is_repeated="repeated" in said,
     )
 
@@ -87,7 +90,7 @@ def strips() -> list[Strip]:
     return [strip_of(recipe) for recipe in sorted(STRIPS.glob("*.yaml"))]
 
 
-_COMMENT = re.compile(r"^# (labels|before|columns|sheet|repeated): (.+)$", re.MULTILINE)
+_COMMENT = re.compile(r"^# (labels|before|columns|sheet|repeated|enlarged): (.+)$", re.MULTILINE)
 
 
 def _parts(text: str, divider: str = "|") -> tuple[str, ...]:
@@ -140,6 +143,9 @@ def _opened(path: Path) -> Image.Image:
 def pasted(strip: Strip, pictures: Sequence[Image.Image]) -> Image.Image:
     """The pictures in rows, each with its label beneath."""
     cells = [*(_opened(STRIPS / name) for name, _ in strip.before), *pictures]
+    if strip.is_enlarged:
+        largest = max(cell.size for cell in cells)
+        cells = [cell.resize(largest, Image.Resampling.LANCZOS) for cell in cells]
     labels = [label for _, label in strip.before] + list(strip.labels)
     if labels and len(cells) != len(labels):
         raise SystemExit(f"{strip.recipe}: {len(labels)} labels for {len(cells)} pictures")

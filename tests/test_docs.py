@@ -20,6 +20,7 @@ from picowatch.recipe import (
 )
 from picowatch.recipe.dropped import check_template
 from picowatch.recipe.families import rules_of
+from picowatch.recipe.inventory import Upscaler
 from picowatch.recipe.pictures import NoPictures
 from tests.commands.picowatch import DIGESTS, clean_environment
 
@@ -53,6 +54,7 @@ INVENTORY = Inventory(
         Checkpoint("my-merge-vpred", 1024),
         *(Checkpoint(name, 1024, rules=rules_of(*family)) for name, family in FLOWS.items()),
     ),
+    upscalers=(Upscaler("4x-UltraSharp", 4),),
     loras=("pixel-art", "sdxl_lightning_4step_lora", "lcm-lora-sdv1-5"),
     default_checkpoint="demo",
 )

@@ -32,16 +32,17 @@ from training.untyped import AutoencoderKL
 SCALE = 4
 LAYOUT = Layout(COMPACT, SCALE, channels=24, blocks=8)
 SEED, HELD_OUT_SEED = 5, 1_000_005
-STEPS = 400
-BATCH, CROP = 6, 40
+STEPS = 1200
+BATCH, CROP = 8, 32
 PIECES = 3
 PICTURES = 96
-PEAK_RATE = 6e-4
+PEAK_RATE = 8e-4
 FITTED_BATCHES = 24
-MOST_NOISE = 0.01
+MOST_NOISE = 0.006
+MOST_BLUR = 0.5  # pixels of the large picture
 # The pixels whose colours the first layer hands on.
 CORNERS = ((0, 0), (-1, -1), (-1, 1), (1, -1), (1, 1))
-EDGE_WEIGHT = 0.5
+EDGE_WEIGHT = 0.3
 ENCODED_SHARE = 0.5
 HELD_OUT = 32
 SMALLER = (Image.Resampling.BOX, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS)
@@ -51,7 +52,7 @@ def pair(rng: random.Random) -> tuple[Image.Image, Image.Image]:
     """A drawing, and the same in a quarter of its size as cameras and programs make it."""
     side = NATIVE_SIZE * SCALE
     large = draw(random_scene(rng), rng, side, side)
-    soft = large.filter(ImageFilter.GaussianBlur(rng.uniform(0, 0.7) * SCALE / 2))
+    soft = large.filter(ImageFilter.GaussianBlur(rng.uniform(0, MOST_BLUR)))
     small = soft.resize((NATIVE_SIZE, NATIVE_SIZE), rng.choice(SMALLER))
     return small.convert("RGB"), large.convert("RGB")
 

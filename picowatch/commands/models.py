@@ -30,7 +30,8 @@ def models(settings: Settings, as_json: bool) -> int:
     """Print the inventory. Hashes come from the daemon's cache where it has them."""
     catalog = Catalog(settings.models, settings.hash_cache, keep_hashes=False)
     inventory = catalog.scan()
-    found: list[Model | Refused] = [catalog.demo, *inventory.models, *inventory.refused]
+    embedded = (catalog.demo, catalog.demo_upscaler)
+    found: list[Model | Refused] = [*embedded, *inventory.models, *inventory.refused]
     rows = [_row(catalog, model) for model in found]
     if as_json:
         print(json.dumps(rows, indent=1))
@@ -65,6 +66,8 @@ def _family(row: dict[str, Any]) -> str:
     """What a model belongs to or is for, and what is special about a checkpoint."""
     if row["kind"] == "vae":
         return f"for {listed(families_of(row['variant']))}"
+    if row["scale"]:
+        return f"{row['variant']}, {row['scale']}x"
     if not row["family"]:
         return ", ".join(filter(None, (row["variant"], row["stored"])))
     name = NAMES[row["family"]]
@@ -98,6 +101,7 @@ def _row(catalog: Catalog, model: Model | Refused) -> dict[str, Any]:
         "stored": "",
         "prediction": "",
         "zero_snr": False,
+        "scale": None,
         "inpainting": False,
         "note": "",
         "inside": [],
@@ -119,6 +123,7 @@ def _row(catalog: Catalog, model: Model | Refused) -> dict[str, Any]:
         "stored": model.stored,
         "prediction": model.prediction,
         "zero_snr": model.zero_snr,
+        "scale": model.scale or None,
         "inpainting": model.in_channels == _INPAINTING_INPUTS,
         "note": model.note,
         "inside": [name for name, _ in model.contents if name != TRANSFORMER],

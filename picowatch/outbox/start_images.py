@@ -19,8 +19,9 @@ from picowatch.files.inside import open_below
 from picowatch.files.matching import pictures_below
 from picowatch.files.picture_names import ENDINGS, MASK_MARK, is_picture_name, stem_of
 from picowatch.files.pictures import MAX_BYTES, check_picture, picture_size
-from picowatch.metadata import texts_of
+from picowatch.metadata import PARAMETERS, texts_of
 from picowatch.outbox.names import is_made_for_people
+from picowatch.recipe.read.a1111_blocks import holds_parameters
 
 FOLDER = "start-images"
 # Errors that mean that no such picture exists there, or that it is not a regular file.
@@ -202,6 +203,15 @@ class NamedPictures:
             f"There is no picture '{path}'.",
             "Write its path relative to the recipe, or below inbox/ or outbox/.",
         )
+
+
+def kept_parameters(outbox: Path, digest: str) -> str:
+    """A1111's text in the copy of a picture; "" if it has none, or is gone."""
+    try:
+        text = texts_of((_folder(outbox) / digest).read_bytes()).get(PARAMETERS, "")
+    except (OSError, PictureUnreadable):
+        return ""
+    return text.rstrip() if holds_parameters(text) else ""
 
 
 def _folder(outbox: Path) -> Path:

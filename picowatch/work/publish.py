@@ -34,6 +34,7 @@ from picowatch.metadata import (
     picowatch_json,
 )
 from picowatch.outbox.outbox import Outbox
+from picowatch.outbox.start_images import kept_parameters
 from picowatch.recipe.request import ImageRequest
 from picowatch.settings import Settings
 from picowatch.work.result import RunResult
@@ -222,6 +223,9 @@ class Publisher:
         with self._lock:
             hashes = self._lora_hashes(image.request), self._controlnet_hashes(image.request)
         parameters = parameters_text(_as_rendered(image.request, picture), __version__, *hashes)
+        if not image.request.draws:  # what drew it stays with it, as in A1111's tab "Extras"
+            before = kept_parameters(self.outbox.root, image.request.image_hash)
+            parameters = ", ".join(filter(None, [before, parameters]))
         return {PARAMETERS: parameters, PICOWATCH: chunk}
 
     def _lora_hashes(self, request: ImageRequest) -> dict[str, str]:

@@ -8,6 +8,7 @@ from picowatch.recipe import (
     RecipeInvalid,
     read_recipes,
 )
+from picowatch.recipe.pictures import NO_PICTURES, Pictures
 
 DEMO = Checkpoint("demo", 128)
 INVENTORY = Inventory(demo=DEMO)
@@ -20,6 +21,7 @@ HASHES = {
     "embedding": "e",
     "controlnet": "b",
     "depth": "f",
+    "upscaler": "9",
     "image": "1",
     "mask": "2",
 }
@@ -36,11 +38,12 @@ def read(
     inventory: Inventory = INVENTORY,
     defaults: dict[str, str] | None = None,
     max_images: int = 1000,
+    pictures: Pictures = NO_PICTURES,
 ) -> list[Recipe]:
     """The recipes of a file with this text."""
     content = text.encode() if isinstance(text, str) else text
     files = [DefaultsFile(path, text.encode()) for path, text in (defaults or {}).items()]
-    return read_recipes(name, content, inventory, files, max_images)
+    return read_recipes(name, content, inventory, files, max_images, pictures=pictures)
 
 
 def read_one(
@@ -48,9 +51,10 @@ def read_one(
     name: str = "corgi.yaml",
     inventory: Inventory = INVENTORY,
     defaults: dict[str, str] | None = None,
+    pictures: Pictures = NO_PICTURES,
 ) -> Recipe:
     """The one recipe of a file with this text."""
-    (recipe,) = read(text, name, inventory, defaults)
+    (recipe,) = read(text, name, inventory, defaults, pictures=pictures)
     return recipe
 
 
@@ -60,17 +64,22 @@ def refused(
     inventory: Inventory = INVENTORY,
     defaults: dict[str, str] | None = None,
     max_images: int = 1000,
+    pictures: Pictures = NO_PICTURES,
 ) -> RecipeInvalid:
     """What is wrong with a file with this text."""
     try:
-        recipes = read(text, name, inventory, defaults, max_images)
+        recipes = read(text, name, inventory, defaults, max_images, pictures)
     except RecipeInvalid as invalid:
         return invalid
     raise AssertionError(f"nothing was found wrong; it reads {recipes}")
 
 
 def messages(
-    text: str | bytes, name: str = "corgi.yaml", inventory: Inventory = INVENTORY
+    text: str | bytes,
+    name: str = "corgi.yaml",
+    inventory: Inventory = INVENTORY,
+    pictures: Pictures = NO_PICTURES,
 ) -> list[str]:
     """The messages alone, in order."""
-    return [problem.message for problem in refused(text, name, inventory).problems]
+    found = refused(text, name, inventory, pictures=pictures)
+    return [problem.message for problem in found.problems]

@@ -351,7 +351,7 @@ class RecipeBuilder:
         parts = _parts("upscale", layer)
         name = text_of("upscale.model", layer, self._problems)
         if name is None and "model" in parts:
-            return None
+            return Upscale()
         with self._problems.caught(parts.get("model", layer["upscale"]).error_position):
             model = find_upscaler(name, self._inventory)
             scale = parts["scale"].value if "scale" in parts else float(model.scale)
@@ -359,7 +359,7 @@ class RecipeBuilder:
                 return Upscale(model=model.name, scale=scale)  # type: ignore[arg-type]
             except ValidationError as error:
                 self._report_parts("upscale", error, parts)
-        return None
+        return Upscale()
 
     def _report_parts(self, field: str, error: ValidationError, parts: Layer) -> None:
         named = {f"{field}.{name}": written for name, written in parts.items()}

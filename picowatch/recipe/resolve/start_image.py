@@ -118,6 +118,9 @@ def idle_fields(own: Layer, present: dict[str, bool]) -> Iterator[tuple[Position
         written = own.get(field)
         if written is None or any(present[need] or _is_zero(own.get(need)) for need in needs):
             continue
+        mapping, _, part = field.partition(".")
+        if part and mapping in own:
+            continue  # it was said with its mapping, which was left out
         if names_none(written) or (field == "variation_seed" and written.value is None):
             continue  # None is a random one, as other programs write where they use none
         yield written.name_position, field, " or ".join(needs)

@@ -9,14 +9,17 @@ import pytest
 
 from picowatch.catalog import Catalog
 from picowatch.catalog.text_encoders import ENCODERS, Encoder
-from picowatch.engine.cluster.model_transfer import Ask, ModelTransfer
+from picowatch.engine.cluster.model_transfer import Ask, ModelTransfer, needs_of
 from picowatch.engine.cluster.node_models import Need, NodeModels
 from picowatch.engine.options import EngineOptions
 from picowatch.errors import RenderFailed
+from picowatch.recipe.fields import Hires, Upscale
 from tests.catalog.files import Shapes, write_model
 from tests.catalog.test_families import Z_IMAGE, below
 from tests.catalog.test_vaes import FLUX1
+from tests.catalog.upscalers import compact_shapes
 from tests.engine.pipelines.tiny_flows import tiny_flow
+from tests.engine.requests import request
 
 QWEN: Shapes = {"model.embed_tokens.weight": (16, 8)}
 
@@ -126,3 +129,22 @@ def test_one_that_changes_while_it_is_sent_fails_in_words(tmp_path: Path) -> Non
     with pytest.raises(RenderFailed, match="'z-turbo' changed while it was sent to a node"):
         ModelTransfer(EngineOptions(models=models)).bring([need], "node", changing)
     assert node.find(need) is None
+
+
+def test_an_upscaler_is_sent_as_every_model_is(tmp_path: Path) -> None:
+    """Those of both uses; the embedded one is in the package on every node."""
+    models = tmp_path / "models"
+    write_model(models / "upscalers/mine/2x.safetensors", compact_shapes(2, blocks=1))
+    catalog = Catalog(models)
+    digest = catalog.sha256(catalog.find("upscaler", "mine/2x"))
+    batch = [
+        request(upscale=Upscale("mine/2x", 2.0), upscaler_hash=digest),
+        request(hires=Hires(upscaler="mine/2x"), hires_upscaler_hash=digest),
+        request(upscale=Upscale("demo-compact", 2.0), upscaler_hash="0" * 64),
+        request(hires=Hires(upscaler="Lanczos")),
+    ]
+    (need,) = needs_of(batch)
+    assert need == Need("upscaler", "mine/2x", digest)
+    node = node_without(tmp_path / "nothing", tmp_path)
+    ModelTransfer(EngineOptions(models=models)).bring([need], "node", asking(node))
+    assert node.find(need)

@@ -415,6 +415,22 @@ def test_hires_draws_again_from_the_enlarged_picture(
     assert apart(image, theirs) <= 1
 
 
+def test_a_model_may_enlarge_for_hires(models: Path, ours: Renderer) -> None:
+    """As for Stable Diffusion: reduced to the size of the second pass by Lanczos."""
+    name, case = "FLUX.1-dev", CASES["FLUX.1-dev"]
+    hires = "{scale: 2, denoising_strength: 0.5, upscaler: demo-compact}"
+    (wanted,) = requests_of(models, name, f"prompt: a red cube\nhires: {hires}")
+    (image,) = rendered(ours, wanted)
+    generator = torch.Generator("cpu").manual_seed(7)
+    first = expected(case.from_text, name, case, **case.plain, generator=generator)
+    small, digest = Image.fromarray(first.astype(np.uint8)), wanted.hires_upscaler_hash
+    size = (128, 128)
+    enlarged = ours._upscalers.enlarged(small, "demo-compact", digest, size, lambda: None)
+    values = {"image": enlarged, "strength": 0.5, "width": 128, "height": 128}
+    theirs = expected(case.from_image, name, case, **case.plain, **values, generator=generator)
+    assert apart(image, theirs) <= 1
+
+
 SOLVERS = {
     "DPM++ 2M": _D.DPMSolverMultistepScheduler,
     "UniPC": _D.UniPCMultistepScheduler,

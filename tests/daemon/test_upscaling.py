@@ -1,0 +1,66 @@
+"""Pictures that are enlarged and not drawn, from their save to their metadata."""
+
+from PIL import Image, PngImagePlugin
+
+from picowatch.metadata import read_texts
+from tests.daemon.test_start_images import draw
+from tests.house import House
+
+ALONE = "image: start.png\nupscale: demo-compact\n"
+
+
+def test_a_picture_without_a_prompt_is_enlarged_once(house: House) -> None:
+    """Nothing is random about it: the same save again makes nothing, another picture does."""
+    draw(house.inbox / "start.png", "red")
+    path = house.save("a.yaml", ALONE)
+    assert house.once(), house.error("a.yaml")
+    (picture,) = house.pictures("a")
+    request = house.chunk(picture).request
+    assert (request.width, request.height, request.checkpoint) == (64, 64, "")
+    assert len(request.upscaler_hash) == len(request.image_hash) == 64
+    path.write_text(ALONE + "# again\n")
+    house.once()
+    assert len(house.pictures("a")) == 1
+    draw(house.inbox / "start.png", "blue")
+    path.write_text(ALONE + "# another picture\n")
+    house.once()
+    assert len(house.pictures("a")) == 2
+
+
+def test_what_drew_the_picture_stays_with_it(house: House) -> None:
+    """As in A1111's tab "Extras"; our own text says what was done now."""
+    texts = PngImagePlugin.PngInfo()
+    texts.add_text("parameters", "a corgi\nSteps: 20, Sampler: Euler a, Seed: 7, Size: 64x64")
+    Image.new("RGB", (64, 64), "red").save(house.inbox / "start.png", pnginfo=texts)
+    house.save("a.yaml", ALONE)
+    assert house.once(), house.error("a.yaml")
+    (picture,) = house.pictures("a")
+    found = read_texts(house.outbox / picture)["parameters"]
+    assert found == (
+        "a corgi\nSteps: 20, Sampler: Euler a, Seed: 7, Size: 64x64, Postprocess upscale by: 4, "
+        "Postprocess upscaler: demo-compact"
+    )
+    house.save("b.yaml", f"from: {picture}\n")
+    assert house.once(), house.error("b.yaml")
+    (again,) = house.pictures("b")
+    assert house.chunk(again).request == house.chunk(picture).request
+
+
+def test_a_missing_picture_is_an_error_that_mends_itself(house: House) -> None:
+    """As with every start image."""
+    house.save("a.yaml", ALONE)
+    assert not house.once()
+    assert "There is no picture 'start.png'" in (house.error("a.yaml") or "")
+    draw(house.inbox / "start.png", "red")
+    assert house.once(), house.error("a.yaml")
+    assert len(house.pictures("a")) == 1
+
+
+def test_what_is_dropped_into_a_folder_is_enlarged(house: House) -> None:
+    """With a template that says no more than that, the folder is an upscaler."""
+    house.save("large/_pictures.yaml", "upscale: demo-compact\n")
+    draw(house.inbox / "large/a/1.png", "red")
+    draw(house.inbox / "large/2.png", "blue")
+    assert house.once(), house.error("large/a/1.png")
+    assert house.pictures("large") == ["large/2.png", "large/a/1.png"]
+    assert not house.chunk("large/2.png").request.draws

@@ -1,0 +1,198 @@
+"""The field `upscale`: after drawing, and alone for a picture without a prompt."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from picowatch.metadata import parameters_text, recipe_yaml
+from picowatch.recipe import Inventory
+from picowatch.recipe.fields import Hires, Upscale
+from picowatch.recipe.inventory import Upscaler
+from picowatch.recipe.request import ImageRequest
+from tests.recipe.reading import DEMO, messages, read, read_one
+
+INSTALLED = Inventory(
+    demo=DEMO,
+    upscalers=(Upscaler("4x-UltraSharp", 4), Upscaler("anime/2x-Lines", 2)),
+    refused={
+        "4x-Old.pth": "4x-Old.pth is a pickle file.",
+        "4x-Old": "4x-Old.pth is a pickle file.",
+    },
+)
+
+
+class Sized:
+    """Pictures of one size, so that none has to be there."""
+
+    most_pixels = 2_000_000
+
+    def __init__(self, width: int, height: int) -> None:
+        self._size = width, height
+
+    def matches(self, pattern: str) -> list[str]:
+        return [pattern.replace("*", number) for number in ("1", "2")]
+
+    def size(self, path: str) -> tuple[int, int]:
+        return self._size
+
+    def inside(self, path: str) -> None:
+        return None
+
+
+def hash_of(kind: str, name: str) -> str:
+    return f"{kind}/{name}"
+
+
+def only_request(text: str, inventory: Inventory = INSTALLED, **more: Any) -> ImageRequest:
+    recipe = read_one(text, inventory=inventory, pictures=Sized(3001, 1000), **more)
+    (found,) = recipe.image_requests(hash_of, 5)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("4x-UltraSharp", Upscale("4x-UltraSharp", 4)),
+        ("4x-ultra", Upscale("4x-UltraSharp", 4)),
+        ("2x-lines.pth", Upscale("anime/2x-Lines", 2)),
+        ("{model: 2x-Lines, scale: 1.5}", Upscale("anime/2x-Lines", 1.5)),
+        ("{upscaler: demo-compact}", Upscale("demo-compact", 4)),
+        ("off", None),
+        ("none", None),
+        ("false", None),
+    ],
+)
+def test_a_model_is_named_as_other_models_are(written: str, meant: Upscale | None) -> None:
+    """Its scale is the default; the request has the hash of the file."""
+    found = only_request(f"prompt: a\nupscale: {written}")
+    assert found.upscale == meant
+    assert found.upscaler_hash == (f"upscaler/{meant.model}" if meant else "")
+
+
+@pytest.mark.parametrize(("written", "scale"), [("true", 4), ("2", 2), ("{scale: 8}", 8)])
+def test_without_a_name_it_is_the_only_one_installed(written: str, scale: float) -> None:
+    """With none installed the embedded one, and with several an error that lists them."""
+    text = f"prompt: a\nupscale: {written}"
+    assert only_request(text, Inventory(demo=DEMO)).upscale == Upscale("demo-compact", scale)
+    one = replace(INSTALLED, upscalers=INSTALLED.upscalers[:1])
+    assert only_request(text, one).upscale == Upscale("4x-UltraSharp", scale)
+    assert messages(text, inventory=INSTALLED) == [
+        "no upscaler is named, and several are installed: 4x-UltraSharp and anime/2x-Lines. Write "
+        "'upscale: {model: …}'."
+    ]
+
+
+MISTAKES = {
+    "upscale: 4x-UltraShrap": "no upscaler '4x-UltraShrap' in models/upscalers. Did you mean "
+    "'4x-UltraSharp'? Available: 4x-UltraSharp, anime/2x-Lines and demo-compact.",
+    "upscale: 4x-Old": "the upscaler '4x-Old' cannot be used: 4x-Old.pth is a pickle file.",
+    "upscale: {model: 4x-UltraSharp, scal: 2}": "upscale has no 'scal'. Did you mean 'scale'? Its "
+    "fields are model and scale.",
+    "upscale: {model: demo-compact, scale: 9}": "upscale scale must be a number from 1 to 8, not "
+    "9.",
+    "upscale: {model: demo-compact, scale: 8}\nsize: 2048x2048": "upscale makes 16384x16384 of "
+    "2048x2048; the limit is 100 million pixels. Use a smaller scale.",
+    "hires: {upscaler: 4x-UltraShrap}": "no upscaler '4x-UltraShrap' in models/upscalers. Did you "
+    "mean '4x-UltraSharp'? Available: 4x-UltraSharp, anime/2x-Lines, demo-compact, Latent, Latent "
+    "(nearest), Latent (nearest-exact), Latent (bicubic), Latent (antialiased), Lanczos and "
+    "Nearest.",
+}
+
+
+@pytest.mark.parametrize("written", MISTAKES)
+def test_what_it_cannot_do_is_refused(written: str) -> None:
+    """With the name that was probably meant, the limit, and the remedy."""
+    found = messages(f"prompt: a\n{written}", inventory=INSTALLED)
+    assert found == [MISTAKES[written]]
+
+
+def test_a_picture_without_a_prompt_is_only_enlarged() -> None:
+    """Of any size; what a folder's defaults say of drawing does not matter, nor does the seed."""
+    defaults = {"_defaults.yaml": "steps: 9\nhires: true\nsize: 512x768\nseed: 7\ncount: 3"}
+    found = only_request("image: a.png\nupscale: 4x-UltraSharp", defaults=defaults)
+    assert not found.draws
+    assert (found.width, found.height, found.seed) == (3001, 1000, 0)
+    assert found.published_size == (12004, 4000)
+    assert found.image_hash == "image/a.png"
+    assert found.checkpoint_hash == found.checkpoint == ""
+    # An empty prompt is a prompt.
+    assert only_request("prompt: ''\nimage: a.png\nupscale: 4x-UltraSharp").draws
+
+
+def test_what_only_drawing_needs_is_refused_without_a_prompt() -> None:
+    """Nobody waits for steps that are never taken."""
+    text = "image: a.png\nupscale: demo-compact\nsteps: 9\nhires: true\npriority: 3\nsize: picture"
+    assert messages(text, pictures=Sized(10, 10)) == [
+        f"{field} has no effect without prompt. Add it, or remove {field}."
+        for field in ("steps", "hires")
+    ]
+    assert messages("upscale: demo-compact") == ["a prompt is missing. Write 'prompt: …'."]
+
+
+def test_a_request_of_its_own_survives_the_ledger_and_its_metadata() -> None:
+    """The same digest; `show` prints what makes it again; A1111's words are those of its Extras."""
+    found = only_request("image: a.png\nupscale: {model: 4x-UltraSharp, scale: 2}")
+    again = ImageRequest.from_dict(found.as_dict())
+    assert again == found and again.digest == found.digest
+    text = recipe_yaml(found)
+    assert text == (
+        "image: 'a.png'\nupscale: {model: '4x-UltraSharp', scale: 2}\nexact: false\nsweep: off\n"
+    )
+    assert only_request(text).digest == found.digest
+    assert parameters_text(found, "1") == (
+        "Postprocess upscale by: 2, Postprocess upscaler: 4x-UltraSharp"
+    )
+
+
+def test_every_value_of_a_sweep_is_an_image() -> None:
+    """Models against each other, drawn or alone; and scales."""
+    axis = '"upscale: model": [4x-UltraSharp, demo-compact]'
+    text = f'image: a.png\nupscale: true\nsweep: {{{axis}, "upscale: scale": [1, 2]}}'
+    recipe = read_one(text, inventory=INSTALLED, pictures=Sized(8, 8))
+    found = [one.upscale for one in recipe.image_requests(hash_of, 5)]
+    models = [("4x-UltraSharp", 1), ("4x-UltraSharp", 2), ("demo-compact", 1), ("demo-compact", 2)]
+    assert found == [Upscale(*one) for one in models]
+    drawn = read_one(f"prompt: a\nupscale: 2\nsweep: {{{axis}}}", inventory=INSTALLED)
+    assert [one.upscale for one in drawn.image_requests(hash_of, 5)] == [
+        Upscale("4x-UltraSharp", 2),
+        Upscale("demo-compact", 2),
+    ]
+
+
+def test_a_pattern_of_pictures_is_enlarged_one_by_one() -> None:
+    """As with every start image."""
+    text = "image: frames/*.png\nupscale: demo-compact"
+    recipes = read(text, pictures=Sized(8, 8))
+    images = [one.image for recipe in recipes for one in recipe.image_requests(hash_of, 5)]
+    assert images == ["frames/1.png", "frames/2.png"]
+
+
+def test_a1111s_texts_are_read() -> None:
+    """Its names of Real-ESRGAN's files too; what is not installed is a warning."""
+    lines = "a\nSteps: 20, Sampler: Euler a, Size: 512x512, {}"
+    real = replace(INSTALLED, upscalers=(Upscaler("RealESRGAN_x4plus", 4),))
+
+    def request(values: str) -> ImageRequest:
+        return only_request(lines.format(values), real, name="a.txt")
+
+    found = request("Postprocess upscale by: 2, Postprocess upscaler: R-ESRGAN 4x+")
+    assert found.upscale == Upscale("RealESRGAN_x4plus", 2)
+    found = request("Denoising strength: 0.5, Hires upscale: 2, Hires upscaler: R-ESRGAN 4x+")
+    assert found.hires == Hires(2.0, 0, 0.5, "RealESRGAN_x4plus")
+    assert found.hires_upscaler_hash == "upscaler/RealESRGAN_x4plus"
+    recipe = read_one(
+        lines.format("Postprocess upscale by: 2, Postprocess upscaler: SwinIR_4x"),
+        "a.txt",
+        inventory=real,
+    )
+    assert recipe.upscale is None
+    assert recipe.warnings == (
+        "upscale was left out: the upscaler 'SwinIR_4x' is not in models/upscalers.",
+    )
+
+
+def test_images_without_it_are_what_they_were() -> None:
+    """Their digests do not know of it."""
+    values = only_request("prompt: a\nhires: true").as_dict()
+    assert not [name for name in values if "upscale" in name]
