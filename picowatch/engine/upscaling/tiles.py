@@ -17,7 +17,7 @@ from torch.nn import functional
 from picowatch.engine.upscaling.networks import Network
 
 Pixels = NDArray[np.uint8]
-MOST_OVERLAP = 32
+MOST_OVERLAP = 36
 SMALLEST_TILE = 32
 
 
