@@ -11,6 +11,7 @@ from PIL import Image, PngImagePlugin
 from picowatch.commands.check import check
 from picowatch.inbox import inbox as inbox_module
 from picowatch.metadata import PARAMETERS, PICOWATCH, read_texts
+from picowatch.settings import LocalSettings
 from tests.daemon.test_what_a_save_means import HeldEngine
 from tests.house import House, wait_for
 
@@ -618,3 +619,33 @@ def test_cancel_and_pause_hold_for_dropped_pictures(house: House) -> None:
         assert wait_for_answer(send(house.outbox, Command("resume")), 30)
         (house.inbox / "frames/1.png").touch()
         wait_for(lambda: house.pictures() == ["frames/1.png"])
+
+
+def test_frames_wait_while_the_inbox_is_away(house: House) -> None:
+    """They are rendered when it is back; nothing is cancelled."""
+    hold = HeldEngine(house)
+    template(house)
+    with house.running(batch_size=1):
+        house.save("first.txt", "in work\n")
+        hold.wait_until_held()
+        for number in (1, 2):
+            draw(house, f"frames/{number}.png", number)
+        wait_for(lambda: house.status()["images"]["queued"] == 2, "the queue")
+        house.inbox.rename(house.folder / "away")
+        hold.release()
+        wait_for(lambda: house.status()["images"]["queued"] == 2 and house.pictures("first"))
+        (house.folder / "away").rename(house.inbox)
+        wait_for(lambda: len(house.pictures("frames")) == 2, "the frames")
+    assert house.pictures("frames") == ["frames/1.png", "frames/2.png"]
+    assert "cancelled" not in house.log()
+
+
+def test_several_engines_share_the_copies_of_a_picture(house: House) -> None:
+    """None is deleted while another image needs it, also where two pictures are the same."""
+    template(house, TEMPLATE + "count: 8\n")
+    for name in ("1.png", "same.png"):
+        draw(house, f"frames/{name}")
+    house.save("a.yaml", "prompt: a star\nseed: 1\ncount: 4\nimage: frames/1.png\n")
+    assert house.once(batch_size=1, executor=LocalSettings(engines=3))
+    assert len(house.pictures("frames")) == 16
+    assert len(house.pictures("a")) == 4

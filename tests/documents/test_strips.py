@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from docs.strips import IMAGES, Strip, pasted, strips
+from docs.strips import IMAGES, STRIPS, Strip, pasted, strips
 from docs.tables import pages
+from picowatch.outbox.start_images import NamedPictures
 from picowatch.recipe import Checkpoint, Inventory, read_recipes
 from tests.test_docs import PROJECT
 
@@ -19,7 +20,9 @@ MOST_BYTES, MOST_BYTES_OF_ALL = 150_000, 2_500_000
 def test_each_strip_is_made_from_its_recipe_as_it_stands(strip: Strip) -> None:
     """`make strips` makes it; its labels are as many as its pictures."""
     assert strip.current, "run `make strips`"
-    recipes = read_recipes(strip.recipe.name, strip.recipe.read_bytes(), INVENTORY)
+    beside = NamedPictures(STRIPS, IMAGES, strip.recipe.name, most_pixels=2_000_000)
+    content = strip.recipe.read_bytes()
+    recipes = read_recipes(strip.recipe.name, content, INVENTORY, pictures=beside)
     images = sum(len(recipe.image_requests(lambda kind, name: "0" * 64, 0)) for recipe in recipes)
     assert strip.is_sheet or not strip.labels or len(strip.labels) == images
 
