@@ -212,6 +212,7 @@ class LoadedPipeline:
             masks = _start_of(canvases, 1).masks if first.image else []
             start = _Start(enlarged, masks, hires.denoising_strength)
             steps = hires.steps or first.steps
+            generators = generators_for(requests)  # anew, as in A1111
             pixels = self._pass(first, size, steps, start, conditions, generators, job, on_step)
         return [_picture(one, canvas) for one, canvas in zip(pixels, canvases, strict=True)]
 
