@@ -20,7 +20,7 @@ from picowatch.recipe import (
 )
 from picowatch.recipe.dropped import check_template
 from picowatch.recipe.families import rules_of
-from picowatch.recipe.inventory import Upscaler
+from picowatch.recipe.inventory import ControlNet, Upscaler
 from picowatch.recipe.pictures import NoPictures
 from tests.commands.picowatch import DIGESTS, clean_environment
 
@@ -56,6 +56,14 @@ INVENTORY = Inventory(
     ),
     upscalers=(Upscaler("4x-UltraSharp", 4),),
     loras=("pixel-art", "sdxl_lightning_4step_lora", "lcm-lora-sdv1-5"),
+    controlnets=tuple(
+        map(
+            ControlNet,
+            ("demo-sketch", "control_v11p_sd15_canny", "control_v11f1p_sd15_depth"),
+            ("", "", ""),
+        )
+    ),
+    depths=("Depth-Anything-V2-Small-hf",),
     default_checkpoint="demo",
 )
 PAGES = [PROJECT / "README.md", *pages()]

@@ -36,10 +36,10 @@ from training.untyped import ControlNetModel
 from training.vae import SCALING_FACTOR
 
 SEED = 5
-NAME = "sketch"
+NAME = "demo-sketch"
 PICTURES = 2000
 BATCH = 16
-STEPS = 1500
+STEPS = 940
 PEAK_RATE = 1e-3
 WARM_UP = 50
 FALL = 500
@@ -226,7 +226,7 @@ def parsed_arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, default=Path("picowatch/assets/demo"))
-    parser.add_argument("--out", type=Path, default=Path("tests/styles"))
+    parser.add_argument("--out", type=Path, default=Path("picowatch/assets"))
     parser.add_argument("--run-dir", type=Path, default=Path("training/runs/control"))
     parser.add_argument("--pictures", type=int, default=PICTURES)
     parser.add_argument("--steps", type=int, default=STEPS)

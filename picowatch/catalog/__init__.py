@@ -1,12 +1,13 @@
 """What is in models/, recognised from names and headers alone, without torch."""
 
-from picowatch.catalog.catalog import DEMO, DEMO_UPSCALER, Catalog
+from picowatch.catalog.catalog import DEMO, DEMO_CONTROLNET, DEMO_UPSCALER, Catalog
 from picowatch.catalog.configs import read_config
 from picowatch.catalog.folder_files import weight_files
 from picowatch.catalog.models import FoundModels, Kind, Layout, Model, Refused
 
 __all__ = [
     "DEMO",
+    "DEMO_CONTROLNET",
     "DEMO_UPSCALER",
     "Catalog",
     "FoundModels",

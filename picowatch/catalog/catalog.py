@@ -46,8 +46,17 @@ DEMO = "demo"
 _ASSETS = Path(__file__).parent.parent / "assets"
 _DEMO_FOLDER = _ASSETS / "demo"
 DEMO_UPSCALER = "demo-compact"
-_EMBEDDED: dict[Kind, str] = {"checkpoint": DEMO, "upscaler": DEMO_UPSCALER}
-_EMBEDDED_MODELS = {"checkpoint": "the embedded demo model", "upscaler": "the embedded upscaler"}
+DEMO_CONTROLNET = "demo-sketch"
+_EMBEDDED: dict[Kind, str] = {
+    "checkpoint": DEMO,
+    "upscaler": DEMO_UPSCALER,
+    "controlnet": DEMO_CONTROLNET,
+}
+_EMBEDDED_MODELS = {
+    "checkpoint": "the embedded demo model",
+    "upscaler": "the embedded upscaler",
+    "controlnet": "the embedded ControlNet",
+}
 
 _UNFINISHED = {".part", ".partial", ".crdownload", ".download", ".aria2", ".incomplete", ".tmp"}
 _ENDINGS = {".safetensors", GGUF} | _UNFINISHED | PICKLE_ENDINGS
@@ -83,7 +92,7 @@ class Catalog:
         self._hashes = HashCache(hash_cache, keep=keep_hashes)
         self._seen: dict[tuple[Kind, Path], tuple[_Stamp, Model | Refused]] = {}
         self._demo: Model | None = None
-        self._demo_upscaler: Model | None = None
+        self._embedded: dict[str, Model] = {}
         self._wildcards = WildcardFiles(models)
 
     def scan(self) -> FoundModels:
@@ -116,7 +125,9 @@ class Catalog:
             demo_upscaler=Upscaler(self.demo_upscaler.name, self.demo_upscaler.scale),
             upscalers=tuple(Upscaler(one.name, one.scale) for one in found.of_kind("upscaler")),
             vae_families={one.name: families_of(one.variant) for one in found.of_kind("vae")},
-            controlnets=tuple(_controlnet(model) for model in found.of_kind("controlnet")),
+            controlnets=tuple(
+                _controlnet(model) for model in (*found.of_kind("controlnet"), self.demo_controlnet)
+            ),
             depths=tuple(model.name for model in found.of_kind("depth")),
             lora_families=_families(found.of_kind("lora")),
             embedding_families=_families(found.of_kind("embedding")),
@@ -134,7 +145,7 @@ class Catalog:
     def find(self, kind: Kind, name: str) -> Model:
         """The model of that name, ending optional; ModelRefused says why it cannot be used."""
         if _EMBEDDED.get(kind) == name:
-            return self.demo if kind == "checkpoint" else self.demo_upscaler
+            return self.demo if kind == "checkpoint" else self._embedded_file(name)
         entries = self._scan_kind(kind)
         for entry in entries:
             if isinstance(entry, Model) and name in (entry.name, f"{entry.name}.safetensors"):
@@ -158,10 +169,18 @@ class Catalog:
     @property
     def demo_upscaler(self) -> Model:
         """The embedded upscaler, for the demo model's pictures."""
-        if self._demo_upscaler is None:
-            path = _ASSETS / f"{DEMO_UPSCALER}.safetensors"
-            self._demo_upscaler = _model(DEMO_UPSCALER, path, recognise(read_header(path)))
-        return self._demo_upscaler
+        return self._embedded_file(DEMO_UPSCALER)
+
+    @property
+    def demo_controlnet(self) -> Model:
+        """The embedded ControlNet, which draws from sketches with the demo model."""
+        return self._embedded_file(DEMO_CONTROLNET)
+
+    def _embedded_file(self, name: str) -> Model:
+        if name not in self._embedded:
+            path = _ASSETS / f"{name}.safetensors"
+            self._embedded[name] = _model(name, path, recognise(read_header(path)))
+        return self._embedded[name]
 
     def is_hashed(self, model: Model) -> bool:
         """Whether `sha256` reads none of the model's files; ModelRefused if they are gone."""

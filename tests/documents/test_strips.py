@@ -10,9 +10,15 @@ from docs.strips import IMAGES, STRIPS, Strip, pasted, strips
 from docs.tables import pages
 from picowatch.outbox.start_images import NamedPictures
 from picowatch.recipe import Checkpoint, Inventory, read_recipes
+from picowatch.recipe.inventory import ControlNet
 from tests.test_docs import PROJECT
 
-INVENTORY = Inventory(demo=Checkpoint("demo", 128), loras=("pixel-art",), embeddings=("mascot",))
+INVENTORY = Inventory(
+    demo=Checkpoint("demo", 128),
+    loras=("pixel-art",),
+    embeddings=("mascot",),
+    controlnets=(ControlNet("demo-sketch", ""),),
+)
 MOST_BYTES, MOST_BYTES_OF_ALL = 150_000, 2_500_000
 
 

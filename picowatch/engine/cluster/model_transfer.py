@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from picowatch.catalog import DEMO, DEMO_UPSCALER, Catalog
+from picowatch.catalog import DEMO, DEMO_CONTROLNET, DEMO_UPSCALER, Catalog
 from picowatch.catalog.folder_files import folder_files
 from picowatch.engine.cluster.node_models import Need
 from picowatch.engine.models.model_files import find_model
@@ -39,7 +39,8 @@ def needs_of(batch: Sequence[ImageRequest]) -> list[Need]:
         for embedding in request.embeddings:
             needs[Need("embedding", embedding.name, embedding.hash)] = None
         for use in request.control:
-            needs[Need("controlnet", use.model, use.model_hash)] = None
+            if use.model != DEMO_CONTROLNET:
+                needs[Need("controlnet", use.model, use.model_hash)] = None
             if use.depth:
                 needs[Need("depth", use.depth, use.depth_hash)] = None
     return list(needs)
