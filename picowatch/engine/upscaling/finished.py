@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
-from picowatch.engine.drawn import Drawn, Interrupted, Picture
+from picowatch.engine.drawn import Drawn, Enlarge, Interrupted, Picture
 from picowatch.engine.protocol import OnStep
 from picowatch.engine.unet.canvas import kept_picture
 from picowatch.engine.upscaling.upscalers import Size, Upscalers
@@ -100,9 +101,19 @@ def _given(
         raise RenderFailed(unreadable.message, unreadable.remedy) from unreadable
     size: Size = request.upscale.size_of(*image.size)
     model, hash_ = request.upscale.model, request.upscaler_hash
-    large = upscalers.enlarged(image, model, hash_, size, steps.before_last_tile)
-    transparency = b""
-    if alpha:
-        # No network has learned transparency; Lanczos keeps its edges where they are.
-        transparency = alpha.resize(size, Image.Resampling.LANCZOS).tobytes()
-    return Picture(*size, large.tobytes(), alpha=transparency)
+
+    def enlarged(picture: Image.Image) -> Image.Image:
+        return upscalers.enlarged(picture, model, hash_, size, steps.before_last_tile)
+
+    transparency = _edges(alpha, enlarged, size) if alpha else b""
+    return Picture(*size, enlarged(image).tobytes(), alpha=transparency)
+
+
+def _edges(alpha: Image.Image, enlarged: Enlarge, size: Size) -> bytes:
+    """Transparency, whose edges the network sharpens as those of a grey picture.
+
+    What is wholly opaque or transparent stays so: a network is a little off.
+    """
+    plain = np.asarray(alpha.resize(size, Image.Resampling.LANCZOS))
+    grey = np.asarray(enlarged(Image.merge("RGB", [alpha] * 3)).convert("L"))
+    return np.where((plain > 0) & (plain < 255), grey, plain).astype(np.uint8).tobytes()
