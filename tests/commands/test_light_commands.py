@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import time
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from safetensors.numpy import save_file
 from picowatch.catalog import Catalog
 from picowatch.commands.init import init
 from picowatch.errors import CommandFailed
+from picowatch.recipe.fields import ROWS, ImageFields
 from tests.catalog.files import Shapes, kohya_lora_shapes, write_model
 from tests.commands.picowatch import PROJECT, picowatch
 from tests.house import within
@@ -63,7 +65,7 @@ def test_check_lists_the_images_a_recipe_would_render(tmp_path: Path) -> None:
     assert "2 images" in result.stdout
     images = json.loads(picowatch(tmp_path, "check", "--json", recipe).stdout)
     assert [image["seed"] for image in images] == [4294967295, 0]
-    assert images[0] == {
+    expected = {
         "recipe": str(recipe),
         "entry_index": 0,
         "prompt": "a corgi",
@@ -91,6 +93,9 @@ def test_check_lists_the_images_a_recipe_would_render(tmp_path: Path) -> None:
         "priority": 0,
         "seed": 4294967295,
     }
+    assert images[0] | expected == images[0]
+    shown = {field.name for field in fields(ImageFields) if not ROWS[field.name].needs}
+    assert shown <= set(images[0])
 
 
 def test_check_says_what_is_wrong_with_every_file(tmp_path: Path) -> None:
