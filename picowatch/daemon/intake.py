@@ -41,7 +41,7 @@ from picowatch.recipe import (
     one_line,
     read_recipes,
 )
-from picowatch.recipe.dropped import check_template, dropped_recipes
+from picowatch.recipe.dropped import NothingSaid, check_template, dropped_recipes
 from picowatch.recipe.fields import SEEDS
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import harmless, harmless_lines
@@ -238,6 +238,7 @@ class Intake:
             return self._reject_template(save, *self._in_words(save, str(error)))
         self.ledger.accept(save, [], draw_seed=lambda: 0, picture_exists=self.outbox.exists)
         self.outbox.problems.remove_error(seen.path)
+        self.outbox.problems.write_warnings(seen.path, ())
         self.inbox.release_template(seen.path)
         return partial(self._report_template, seen.path)
 
@@ -287,11 +288,29 @@ class Intake:
             except (RecipeInvalid, FileUnreadable):
                 return self._hold_back(seen, dropped, inventory)
             return self._reject(save, error_text(error), one_line(error))
+        except NothingSaid as error:
+            self.inbox.answer_with_template(seen.path, dropped.template.name)
+            return self._warned_once(dropped.template.name, [str(error)])
         except PictureUnreadable as error:
             return self._reject_text(save, f"This picture cannot be used: {error}")
         except (ModelRefused, FileUnreadable) as error:
             return self._reject_text(save, str(error))
-        return self._accepted(seen.path, recipes, result)
+        self.outbox.problems.remove_error(seen.path)
+        warnings = list(dict.fromkeys(w for recipe in recipes for w in recipe.warnings))
+        return _in_turn(
+            self._warned_once(dropped.template.name, warnings),
+            partial(self._report_accepted, seen.path, result, ()),
+        )
+
+    def _warned_once(self, template: str, warnings: Iterable[str]) -> Callable[[], None]:
+        """Thousands of pictures may share a warning: it is the template's, until its next save."""
+        new = [one for one in warnings if self.outbox.problems.add_warning(template, one)]
+
+        def log_them() -> None:
+            for warning in new:
+                log.warning("%s: %s", template, warning)
+
+        return log_them
 
     def _refuse_unusable_picture(
         self, seen: Saved, dropped: Dropped, pictures: NamedPictures
@@ -420,7 +439,8 @@ class Intake:
         priorities: list[tuple[str, int]] = []
         with suppress(RecipeInvalid, FileUnreadable, PictureUnreadable):
             recipes = self._recipes(seen, inventory, pictures)
-            warnings = list(dict.fromkeys(w for recipe in recipes for w in recipe.warnings))
+            if seen.dropped is None:
+                warnings = list(dict.fromkeys(w for recipe in recipes for w in recipe.warnings))
             differ = len({recipe.priority for recipe in recipes}) > 1
             for recipe in recipes:
                 digest = ""

@@ -181,6 +181,7 @@ class Inbox:
         self._templates = {path: one.digest for path, one in known.items() if is_template(path)}
         self._refused_templates: set[str] = set()
         self._released: set[str] = set()
+        self._awaiting: dict[str, set[str]] = {}  # pictures without a request, by template
         self.is_watched = False  # between `start` and `close`
         self.probes: deque[str] = deque(maxlen=PROBES_KEPT)  # names of those that were noticed
 
@@ -308,7 +309,13 @@ class Inbox:
     def release_template(self, template: str) -> None:
         """It is right: look for pictures that are not answered yet."""
         self._refused_templates.discard(template)
+        for path in self._awaiting.pop(template, ()):
+            self.hold(path)
         self._released.add(template.rpartition("/")[0])
+
+    def answer_with_template(self, path: str, template: str) -> None:
+        """A dropped picture has no request yet: look at it again when its template is saved."""
+        self._awaiting.setdefault(template, set()).add(path)
 
     def hold(self, path: str) -> None:
         """A dropped picture was not answered after all: its template is refused."""
@@ -696,6 +703,8 @@ class Inbox:
         self._forget_known(path)
         if is_template(path):
             self._templates[path] = digest
+        for awaiting in self._awaiting.values():
+            awaiting.discard(path)
         self._known[path] = KnownRecipe(stamp, digest)
         self._by_digest.setdefault(digest, set()).add(path)
         self._seen_here.add(path)

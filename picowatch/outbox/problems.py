@@ -66,14 +66,16 @@ class ProblemFiles:
         else:
             self._remove(file)
 
-    def add_warning(self, recipe: str, warning: str) -> None:
-        """Add, once, to the warning file what went wrong after the save was answered."""
+    def add_warning(self, recipe: str, warning: str) -> bool:
+        """Add, once, to the warning file what went wrong after the save was answered.
+
+        Returns whether it was not there.
+        """
         file = self._names.warning_file(recipe)
         with self._adding:
             before = self._text(file) or harmless(f"inbox/{recipe}") + "\n"
             added = f"\n{harmless_lines(warning)}\n"
-            if added not in before:
-                self._write(file, before + added)
+            return added not in before and self._write(file, before + added)
 
     def remove_all_but(self, recipes: Collection[str]) -> None:
         """Delete the files of all other recipes: a crash undid their answers.

@@ -35,6 +35,10 @@ class Dropped:
     mask: str = ""
 
 
+class NothingSaid(PictureUnreadable):
+    """Neither the template nor anything beside a picture says what to do with it."""
+
+
 class StandIn(NoPictures):
     """Any picture, to check a template without one."""
 
@@ -53,8 +57,7 @@ def dropped_recipes(
 ) -> list[Recipe]:
     """What the picture requests: a recipe for each of its template's.
 
-    The parameters are those of `read_recipes`. Raises RecipeInvalid, or PictureUnreadable for one
-    that nothing says what to do with.
+    The parameters are those of `read_recipes`. Raises RecipeInvalid or NothingSaid.
     """
     problems = Problems()
     layers = [defaults_layer(file, problems) for file in defaults]
@@ -83,7 +86,7 @@ def check_template(
                 dropped_recipes(
                     dropped, inventory, layers, max_images, _any_texts, lambda: None, StandIn()
                 )
-            except PictureUnreadable:
+            except NothingSaid:
                 continue
             except RecipeInvalid as invalid:
                 failures.append(invalid)
@@ -111,11 +114,9 @@ def _entries(dropped: Dropped, defaults: Sequence[Layer], problems: Problems) ->
     for entry in entries:
         said = {*entry.layer, *(name for layer in (*defaults, *sidecars) for name in layer)}
         if not said.intersection(_SAYING_WHAT):
-            stem = dropped.path.rpartition("/")[2].rpartition(".")[0]
-            raise PictureUnreadable(
-                "Nothing says what to do with it.",
-                f"Write a prompt in {dropped.template.name.rpartition('/')[2]}, or beside the "
-                f"picture in {stem}.txt.",
+            raise NothingSaid(
+                "Pictures without a prompt are not rendered.",
+                "Write one here, or beside each picture, like anna.txt for anna.jpg.",
             )
         own = {**entry.layer, **_all(sidecars)}
         _refuse_other_picture(own, problems)

@@ -478,18 +478,33 @@ def test_a_template_that_becomes_wrong_and_right_again_loses_nothing(
     assert errors(house) == []
 
 
-def test_a_template_without_a_prompt_needs_one_beside_each_picture(house: House) -> None:
-    template(house, "seed: 1\n")
-    draw(house, "frames/1.png", 1)
-    draw(house, "frames/2.png", 2)
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_template_without_a_prompt_needs_one_beside_each_picture(
+    house: House, restart: bool
+) -> None:
+    """Which is said once; a prompt in the template, or beside a picture, runs what waits for it."""
+    path = template(house, "seed: 1\ncfg_scale: 1\nnegative_prompt: dim\n")
+    for number in (1, 2, 3, 4):
+        draw(house, f"frames/{number}.png", number)
     house.save("frames/1.txt", "a star")
-    assert not house.once()
-    assert house.prompts() == ["a star"]
-    assert "beside the picture in 2.txt" in (house.error("frames/2.png") or "")
-    house.save("frames/2.txt", "a tree")
-    assert house.once()
-    assert house.prompts() == ["a star", "a tree"]
+    warnings = house.outbox / "frames/_pictures.yaml.warning.txt"
+    with house.running():
+        wait_for(lambda: house.prompts() == ["a star"], "the one with a prompt")
+        wait_for(lambda: warnings.exists() and "like anna.txt" in warnings.read_text())
+        house.save("frames/2.txt", "a tree")
+        wait_for(lambda: house.prompts() == ["a star", "a tree"], "the next")
+        if not restart:
+            path.write_text("seed: 1\nprompt: a hat\n")
+            wait_for(lambda: len(house.pictures()) == 4, "the others")
+    if restart:
+        assert house.once()
+        path.write_text("seed: 1\nprompt: a hat\n")
+        assert house.once()
+    assert house.prompts() == ["a star", "a tree", "a hat", "a hat"]
     assert errors(house) == []
+    assert list(house.outbox.rglob("*.warning.txt")) == []
+    assert house.log().count("Pictures without a prompt") == 1
+    assert house.log().count("negative prompt was ignored") == 1
 
 
 @pytest.mark.parametrize("watch", ["events", "polling"])
