@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import groupby
 
 from picowatch.recipe.passes import Pass
 
@@ -107,9 +108,11 @@ class _Parser:
     def nodes(self, text: str) -> Nodes:
         for token in _TOKEN.finditer(text):
             self._take(token[0], token.start())
-        while len(self._open) > 1:
-            self._give_up()
-        return _joined(self._open[0].parts[0])
+        # Brackets that are never closed are text.
+        nodes = list(self._open[0].parts[0])
+        for bracket in self._open[1:]:
+            nodes.extend(bracket.as_nodes())
+        return _joined(nodes)
 
     def _take(self, token: str, offset: int) -> None:
         top = self._open[-1]
@@ -131,19 +134,14 @@ class _Parser:
         around.parts[-1].extend([edit] if edit else bracket.as_nodes(token))
         around.whole = around.whole and (edit is not None or bracket.is_emphasis)
 
-    def _give_up(self) -> None:
-        """The last open bracket is never closed: it is text."""
-        bracket = self._open.pop()
-        self._open[-1].parts[-1].extend(bracket.as_nodes())
-
 
 def _joined(nodes: list[str | Edit]) -> Nodes:
     joined: list[str | Edit] = []
-    for node in nodes:
-        if isinstance(node, str) and joined and isinstance(joined[-1], str):
-            joined[-1] += node
-        elif node != "":
-            joined.append(node)
+    for edit, group in groupby(nodes, key=lambda node: isinstance(node, Edit)):
+        if edit:
+            joined.extend(group)
+        elif text := "".join(map(str, group)):
+            joined.append(text)
     return tuple(joined)
 
 

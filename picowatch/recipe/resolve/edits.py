@@ -10,7 +10,7 @@ from picowatch.recipe.messages.wording import MAX_WARNINGS
 from picowatch.recipe.passes import Pass, passes_of
 from picowatch.recipe.prompts.editing import Edit, edits_in, parse_edits
 from picowatch.recipe.prompts.grammar import Mistake, lora_tags
-from picowatch.recipe.prompts.wildcards import Choice, FromFile, Wildcards, parse
+from picowatch.recipe.prompts.wildcards import MAX_LENGTH, Choice, FromFile, Wildcards, parse
 
 # Neither occurs in a prompt: what stands for a LoRA tag, and for a wildcard.
 _TAG, _DRAWN = "\0", "\1"
@@ -40,6 +40,8 @@ def _edit_warnings(image: ImageFields, wildcards: Wildcards) -> Iterator[str]:
     passes = passes_of(image)
     for field in PROMPTS:
         prompt: str = getattr(image, field)
+        if len(prompt) > MAX_LENGTH:  # it is refused
+            continue
         if "[" not in prompt or (field != "prompt" and image.cfg_scale == 1):
             continue
         blanked = _blanked(prompt, wildcards)
