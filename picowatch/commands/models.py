@@ -30,7 +30,7 @@ def models(settings: Settings, as_json: bool) -> int:
     """Print the inventory. Hashes come from the daemon's cache where it has them."""
     catalog = Catalog(settings.models, settings.hash_cache, keep_hashes=False)
     inventory = catalog.scan()
-    embedded = (catalog.demo, catalog.demo_upscaler)
+    embedded = (catalog.demo, catalog.demo_upscaler, catalog.demo_controlnet)
     found: list[Model | Refused] = [*embedded, *inventory.models, *inventory.refused]
     rows = [_row(catalog, model) for model in found]
     if as_json:

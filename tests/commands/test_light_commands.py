@@ -161,7 +161,7 @@ def test_check_names_a_file_as_it_was_named(tmp_path: Path) -> None:
 
 
 def test_models_lists_what_is_installed_and_what_was_refused(tmp_path: Path) -> None:
-    """The embedded demo model is always there."""
+    """The embedded models are always there."""
     folder = tmp_path / "models/checkpoints"
     folder.mkdir(parents=True)
     (folder / "old.ckpt").write_bytes(b"\x80\x02}q")
@@ -170,7 +170,8 @@ def test_models_lists_what_is_installed_and_what_was_refused(tmp_path: Path) -> 
     assert "demo" in result.stdout
     assert "old.ckpt  refused: " in result.stdout
     rows = json.loads(picowatch(tmp_path, "models", "--json").stdout)
-    demo, old = rows
+    demo, *others, old = rows
+    assert [one["name"] for one in others] == ["demo-compact", "demo-sketch"]
     assert {"name", "kind", "path", "bytes", "hash", "native_size", "refused"} <= set(demo)
     assert (demo["name"], demo["native_size"], demo["refused"]) == ("demo", 128, None)
     assert len(demo["hash"]) == 64
@@ -183,7 +184,7 @@ def test_models_lists_text_encoders_and_vaes(tmp_path: Path) -> None:
     write_model(models / "text_encoders/t5xxl_fp16.safetensors", {"shared.weight": (32128, 4096)})
     layer: Shapes = {"encoder.conv1.weight": (96, 3, 3, 3, 3)}
     write_model(models / "vae/qwen_image_vae.safetensors", layer)
-    demo, vae, encoder = picowatch(tmp_path, "models").stdout.splitlines()
+    demo, *_, vae, encoder = picowatch(tmp_path, "models").stdout.splitlines()
     assert demo.index("demo") == vae.index("qwen_i") == encoder.index("t5xxl_fp16") == 14
     assert encoder.endswith("  T5 XXL, float16")
     assert vae.endswith("  for Qwen-Image and Krea 2")
@@ -198,7 +199,7 @@ def test_models_says_what_a_transformers_file_is_and_what_it_lacks(tmp_path: Pat
     shown = " ".join(picowatch(tmp_path, "models").stdout.split())
     assert "z_image_turbo 0.0 MB 1024x1024 Z-Image (Turbo, by its name), float16 missing:" in shown
     assert "missing: z_image_turbo.safetensors is only the transformer of Z-Image (Turbo)" in shown
-    _, row = json.loads(picowatch(tmp_path, "models", "--json").stdout)
+    *_, row = json.loads(picowatch(tmp_path, "models", "--json").stdout)
     assert (row["variant"], row["by_name"], row["stored"]) == ("Turbo", True, "float16")
     assert (row["hash"], row["refused"]) == (None, None)
     assert "models/checkpoints/" in row["missing"]
@@ -275,7 +276,7 @@ def test_models_says_what_is_special_about_a_checkpoint(tmp_path: Path) -> None:
     shown = picowatch(tmp_path, "models").stdout
     special = "Stable Diffusion 1.x, inpainting, v-prediction, zero terminal SNR"
     assert f"  128x128  {special}\n" in shown
-    (demo, mine) = json.loads(picowatch(tmp_path, "models", "--json").stdout)
+    demo, *_, mine = json.loads(picowatch(tmp_path, "models", "--json").stdout)
     assert (demo["prediction"], demo["zero_snr"], demo["inpainting"]) == ("epsilon", False, False)
     assert (mine["prediction"], mine["zero_snr"], mine["inpainting"]) == (
         "v_prediction",
