@@ -51,6 +51,7 @@ BEYOND_A_SCHEMA = [
     # Numbers in quotes: their limits are not written out as expressions.
     r"must be a (whole )?number from [-\d.]+ to [-\d.]+, not '?[-+]?[\d.]+(e[-+]?\d+)?'?\.$",
     r"must be a multiple of 8",
+    r"the limit is 100 million pixels",  # a product of several fields
     # What YAML 1.1 makes of a value, or loses; editors read YAML 1.2.
     r"YAML reads",
     r"is given twice: already",
