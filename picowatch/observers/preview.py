@@ -46,8 +46,7 @@ class Previews:
         self._remove()
 
     def _run(self) -> None:
-        while self._more.wait() and not self._closed:
-            self._more.clear()
+        while self._goes_on():
             preview, self._newest = self._newest, None
             if preview is None:
                 continue
@@ -55,6 +54,12 @@ class Previews:
                 self._write(preview)
             except (OSError, ValueError) as error:  # a preview is not worth an error
                 log.debug("no preview: %s", error)
+
+    def _goes_on(self) -> bool:
+        """Wait for more, or for the end: what comes afterwards ends the next wait."""
+        self._more.wait()
+        self._more.clear()
+        return not self._closed
 
     def _write(self, preview: Preview) -> None:
         """Raises ValueError for too few pixels."""

@@ -142,8 +142,7 @@ class Worker:
             self.result.cannot_go_on(words)
 
     def _work(self) -> None:
-        while not (self.stopping.is_set() or self._leaving or self.gave_up):
-            self._wake.clear()
+        while self._goes_on():
             if batch := self.retry.until_done("worker", lambda: self.claim(self)):
                 if batch := self._with_pictures(batch):
                     self._render_and_publish(batch)
@@ -151,6 +150,11 @@ class Worker:
                 self._idle_since = time.monotonic()
             else:
                 self._wake.wait(self._rest())
+
+    def _goes_on(self) -> bool:
+        """Whether to look for images once more; whoever ends this afterwards ends the rest, too."""
+        self._wake.clear()
+        return not (self.stopping.is_set() or self._leaving or self.gave_up)
 
     def _with_pictures(self, batch: list[QueuedImage]) -> list[QueuedImage]:
         """The images of the batch whose dropped pictures are there; the others wait for them."""
