@@ -14,6 +14,7 @@ PicowatchError
 ├── FileUnreadable           a file in the inbox cannot be read (inbox/files.py)
 ├── ModelRefused             a model file that cannot be used, and why
 ├── PictureUnreadable        a picture without metadata that we can read
+│   └── NothingSaid          … and nothing beside it says what to do with it (recipe/dropped.py)
 ├── RenderFailed             the engine could not render these images; it lives on
 ├── EngineDied               the engine's process ended in the middle of a batch
 │   ├── EngineCannotStart    … before it looked at an image (engine/protocol.py)
@@ -26,6 +27,7 @@ What no person sees, because one part of picowatch raises it for another one to 
 
 ControlFlow
 ├── Ended                    picowatch ends in the middle of something (files/retry.py)
+├── InboxAway                dropped pictures cannot be copied from it (work/dropped.py)
 ├── FolderAway               a folder is gone, or another one is in its place (files/atomic.py)
 ├── FileChanged              a file in the inbox is being written (inbox/files.py)
 ├── SheetTooLarge            too many pictures for a contact sheet (outbox/sheets.py)
