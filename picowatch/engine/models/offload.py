@@ -52,13 +52,16 @@ class _InTurn(ModelHook):  # type: ignore[misc]
 
     def pre_forward(self, module: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
         if not self._is_there:
-            if self._turns.there is not None:
-                self._turns.there.leave()
-            self._turns.there, self._is_there = self, True
-            for weight, kept in zip(self._weights, self._kept, strict=True):
-                weight.data = kept.to(self.execution_device, non_blocking=True)
+            self._come()
         device = self.execution_device
         return send_to_device(args, device), send_to_device(kwargs, device)
+
+    def _come(self) -> None:
+        if self._turns.there is not None:
+            self._turns.there.leave()
+        self._turns.there, self._is_there = self, True
+        for weight, kept in zip(self._weights, self._kept, strict=True):
+            weight.data = kept.to(self.execution_device, non_blocking=True)
 
     def leave(self) -> None:
         """Drop what is on the device."""

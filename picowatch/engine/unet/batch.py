@@ -1,6 +1,6 @@
 """Draws a batch with a UNet: groups of equal prompts' lengths, in parts where that is faster."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from typing import Any
 
@@ -12,10 +12,13 @@ from picowatch.engine.devices import LARGE_NATIVE_SIZE
 from picowatch.engine.drawn import Drawn, Job, Picture, timed
 from picowatch.engine.models.loaded import Loaded
 from picowatch.engine.protocol import OnStep
-from picowatch.engine.unet.draw import Drawing
+from picowatch.engine.unet.draw import Denoised, Drawing
 from picowatch.engine.unet.parallel import draw_parts, equal_parts
 from picowatch.engine.unet.tiling import seamless
 from picowatch.recipe.request import ImageRequest
+
+# The number of chunks, and a number that is an image's own where each is drawn by itself.
+_Group = tuple[int, int]
 
 
 def draw_batch(
@@ -24,7 +27,8 @@ def draw_batch(
     """The pictures of a batch, in its order.
 
     Images whose prompts differ in their number of chunks are drawn group after group: to pad a
-    prompt to its neighbour's length would change its picture.
+    prompt to its neighbour's length would change its picture. All groups are encoded before the
+    first is denoised, and decoded after the last: models that take turns on a GPU go there once.
     """
     job.previewer.follow(loaded.vae, loaded.family)
     groups = _groups(batch, loaded, alone=job.alone)
@@ -45,8 +49,7 @@ def draw_batch(
     )
     finished: dict[int, tuple[Picture, int, int]] = {}
     with seamless(_repeating(loaded) if repeats else ()):
-        for (chunks, _), indexes in groups.items():
-            pictures = _draw(drawing, [batch[index] for index in indexes], chunks)
+        for (chunks, _), indexes, pictures in _drawn(drawing, batch, groups):
             for index, picture in zip(indexes, pictures, strict=True):
                 finished[index] = picture, chunks, len(indexes)
     unets.consider(job.timings["denoise"], job.waiting / len(batch))
@@ -59,14 +62,24 @@ def _repeating(loaded: Loaded) -> list[Any]:
     return models if loaded.vae.use_tiling else [*models, loaded.vae]
 
 
-def _draw(drawing: Drawing, requests: Sequence[ImageRequest], chunks: int) -> list[Picture]:
-    """The pictures of one group, in parts where that is faster."""
+def _drawn(
+    drawing: Drawing, batch: Sequence[ImageRequest], groups: dict[_Group, list[int]]
+) -> Iterator[tuple[_Group, list[int], list[Picture]]]:
+    """The pictures of each group, in parts where that is faster."""
+    requests = {group: [batch[index] for index in indexes] for group, indexes in groups.items()}
     with timed(drawing.timings, "encode"):
-        schedules = drawing.loaded.prompts.schedules(requests, chunks)
-    parts = equal_parts(len(requests), _cores(drawing))
-    if len(parts) > 1:
-        return draw_parts(drawing, requests, schedules, parts)
-    return drawing.draw(requests, schedules)
+        encode = drawing.loaded.prompts.schedules
+        schedules = {group: encode(requests[group], group[0]) for group in groups}
+    denoised: dict[_Group, Denoised] = {}
+    for group, indexes in groups.items():
+        parts = equal_parts(len(indexes), _cores(drawing))
+        if len(parts) > 1:
+            pictures = draw_parts(drawing, requests[group], schedules[group], parts)
+            yield group, indexes, pictures
+        else:
+            denoised[group] = drawing.denoise(requests[group], schedules[group])
+    for group, latents in denoised.items():
+        yield group, groups[group], drawing.decode(latents)
 
 
 def _cores(drawing: Drawing) -> int:
@@ -78,9 +91,9 @@ def _cores(drawing: Drawing) -> int:
 
 def _groups(
     batch: Sequence[ImageRequest], loaded: Loaded, *, alone: bool
-) -> dict[tuple[int, int], list[int]]:
+) -> dict[_Group, list[int]]:
     """The indexes of images by their number of chunks; `alone`, each image by itself."""
-    groups: dict[tuple[int, int], list[int]] = {}
+    groups: dict[_Group, list[int]] = {}
     for index, request in enumerate(batch):
         key = (loaded.prompts.chunk_count(request), index if alone else 0)
         groups.setdefault(key, []).append(index)

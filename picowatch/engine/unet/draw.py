@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -34,6 +34,15 @@ class _Pass(NamedTuple):
     height: int
 
 
+class Denoised(NamedTuple):
+    """Images without noise, a row of latents each, and what their pictures still need."""
+
+    latents: torch.Tensor
+    canvases: Sequence[Canvas | None]
+    control_maps: Sequence[Any]
+    repeats: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Drawing:
     """Draws pictures from noise to pixels.
@@ -57,6 +66,12 @@ class Drawing:
         self, requests: Sequence[ImageRequest], schedules: Sequence[ConditionSchedule]
     ) -> list[Picture]:
         """The pictures of images that go through the UNet together."""
+        return self.decode(self.denoise(requests, schedules))
+
+    def denoise(
+        self, requests: Sequence[ImageRequest], schedules: Sequence[ConditionSchedule]
+    ) -> Denoised:
+        """From noise to latents, in one or two passes."""
         first = requests[0]
         with timed(self.timings, "denoise"):
             latents: torch.Tensor | None = None
@@ -85,11 +100,16 @@ class Drawing:
                     )
                 latents = self._run(one, requests, canvases, hints, latents, schedule)
             assert latents is not None
+            return Denoised(latents, canvases, maps, self._repeats(first))
+
+    def decode(self, denoised: Denoised) -> list[Picture]:
+        """From latents to pictures."""
         with timed(self.timings, "decode"):
-            decoded = vaes.decode_all(self.loaded.vae, latents, repeats=self._repeats(first))
+            latents, *others, repeats = denoised
+            decoded = vaes.decode_all(self.loaded.vae, latents, repeats=repeats)
             return [
                 _picture(one, canvas)._replace(control_maps=shown)
-                for one, canvas, shown in zip(decoded, canvases, maps, strict=True)
+                for one, canvas, shown in zip(decoded, *others, strict=True)
             ]
 
     def _passes(self, request: ImageRequest) -> list[_Pass]:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from picowatch.engine.memory.ladder import LADDER, LADDERS, MemoryLadder, Rung
+from picowatch.engine.models import offload
 from picowatch.engine.models.loaded import Loaded, apply_rung
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import RenderedImage
@@ -201,3 +202,25 @@ def test_moving_in_and_out_leaves_the_weights_as_they_were() -> None:
     after = demo().unet.state_dict()
     assert all(torch.equal(before[name], tensor) for name, tensor in after.items())
     assert not any(hasattr(module, "_hf_hook") for module in demo().unet.modules())
+
+
+def test_models_that_take_turns_come_once_for_a_batch(
+    engine: Renderer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everything is encoded, then denoised, then decoded, and the pictures are the same."""
+    batch = [request(seed=seed, steps=2) for seed in (1, 2, 3)]
+    alone = [make(engine, one)[0] for one in batch]
+    came: list[str] = []
+    come = offload._InTurn._come
+
+    def noted(hook: Any) -> None:
+        loaded = next(iter(engine._checkpoints._kept.values())).loaded
+        came.append(next(type(m).__name__ for m in loaded.models if m._hf_hook is hook))
+        come(hook)
+
+    monkeypatch.setattr(offload._InTurn, "_come", noted)
+    engine._ladder = MemoryLadder("low", CUDA, None)
+    images = make(engine, *batch)
+    assert came == ["UNet2DConditionModel", "AutoencoderKL"], "the prompts were encoded before"
+    assert {image.memory_rung for image in images} == {"model offload"}
+    assert all(difference(*pair) <= 2 for pair in zip(images, alone, strict=True))
