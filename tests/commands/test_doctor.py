@@ -174,7 +174,6 @@ def test_settings_are_shown_and_tried(
 
 
 @pytest.mark.usefixtures("quick")
-@pytest.mark.usefixtures("quick")
 def test_a_compiler_that_failed_is_a_line_with_its_words(
     house: House,
     capsys: pytest.CaptureFixture[str],
@@ -194,6 +193,7 @@ def test_a_compiler_that_failed_is_a_line_with_its_words(
     assert "compiling" not in checks(house, capsys, compile="never")
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_share_is_polled(
     house: House, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
