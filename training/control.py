@@ -31,7 +31,7 @@ from training.noise import (
 from training.pictures import as_batch
 from training.progress import Averages, Progress, rise_and_fall, save_whole, set_learning_rate
 from training.scenes import Scene, ShapeScene, random_scene
-from training.styles import encoded, frozen, tokens_of
+from training.styles import encoded, frozen, prediction_of, tokens_of
 from training.untyped import ControlNetModel
 from training.vae import SCALING_FACTOR
 
@@ -140,7 +140,7 @@ def loss_of(model: Any, control: Any, sketches: Sketches, step: int) -> Tensor:
     spans = (torch.arange(BATCH) + torch.rand(BATCH)) / BATCH
     timesteps = (spans**TIMESTEP_SKEW * TIMESTEPS).long().clamp(0, TIMESTEPS - 1)
     shown = with_decoupled_layout(clean, timesteps, torch.ones(BATCH, dtype=torch.bool))
-    noisy, target = noisy_and_target(clean, shown, signal_shares()[timesteps])
+    noisy, target = noisy_and_target(clean, shown, signal_shares()[timesteps], prediction_of(model))
     with torch.no_grad():
         states = encoded(model, tokens_of(model, texts))
     down, middle = control(noisy, timesteps, states, hints, return_dict=False)
@@ -152,7 +152,7 @@ def loss_of(model: Any, control: Any, sketches: Sketches, step: int) -> Tensor:
         mid_block_additional_residual=middle,
     ).sample
     errors = (predicted - target).square().mean((1, 2, 3))
-    loss: Tensor = (errors * loss_weights()[timesteps]).mean()
+    loss: Tensor = (errors * loss_weights(prediction_of(model))[timesteps]).mean()
     return loss
 
 

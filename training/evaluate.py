@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from training.measures import SPEED, all_measures
+from training.measures import SPEED, all_measures, size_of_files
 from training.sheets import write_sheets
 from training.trials import load_pipeline
 
@@ -42,6 +42,7 @@ def measured(model: Path, share: float, workers: int) -> Figures:
         measuring = partial(one_measure, model, share)
         figures = dict(zip(names, pool.map(measuring, names), strict=True))
     figures[SPEED] = one_measure(model, share, SPEED)
+    figures["size"] = size_of_files(model)
     return figures
 
 

@@ -9,33 +9,52 @@ import torch
 from torch import Tensor
 from transformers import CLIPTokenizer
 
-from training.captions import caption, only_unknown_words, with_unknown_words
-from training.latents import EncodedPictures, Size
-from training.networks import PROBED
+from training.captions import (
+    COLOUR_WORDS,
+    ONLY_BLURRY,
+    caption,
+    known_words,
+    only_unknown_words,
+    pick,
+    with_unknown_words,
+)
+from training.latents import NATIVE, EncodedPictures, Size
+from training.networks import KINDS, PROBED
 from training.noise import (
+    PREDICTION,
     noisy_and_target,
     signal_shares,
-    sometimes_stronger,
     spread_timesteps,
     with_decoupled_layout,
 )
-from training.scenes import COLOURS, POSITIONS, SHAPES, SIZES, Scene, ShapeScene
+from training.scenes import (
+    COLOURS,
+    POSITIONS,
+    RELATIONS,
+    SIZES,
+    AnimalScene,
+    Scene,
+    ShapeScene,
+    Subject,
+)
 from training.tokenizer import MAX_TOKENS
 
 SEED = 3
-SECOND_ROUND_FROM = 7000
 BATCH = 16
-NATIVE: Size = (128, 128)
-OTHER_SIZES_SHARE = 0.08
-NO_CAPTION_SHARE = 0.1
+OTHER_SIZES_SHARE = 0.05
+NO_CAPTION_SHARE = 0.12
 UNKNOWN_WORDS_SHARE = 0.05
 ONLY_UNKNOWN_WORDS_SHARE = 0.015
+# Pictures that are called blurry and nothing else though most are sharp: half of all with such a
+# caption. Otherwise "blurry" as a negative prompt would push a sharp picture on, until it burns.
+ONLY_BLURRY_SHARE = 0.02
+KNOWN = frozenset(known_words()["words"])
 UNSAID = -100  # cross_entropy's ignore_index
 
 
 @dataclass(frozen=True)
 class Examples:
-    """One step's noisy latents, the noise to find in them, the captions' tokens and labels."""
+    """One step's noisy latents, the v to find in them, the captions' tokens and labels."""
 
     noisy: Tensor
     target: Tensor
@@ -57,7 +76,7 @@ class Examples:
 def examples_of(
     step: int, pictures: dict[Size, EncodedPictures], tokenizer: CLIPTokenizer
 ) -> Examples:
-    """The examples of one step; they depend on nothing but its number."""
+    """The examples of one step; they depend on its number and the pictures there are."""
     torch.manual_seed(SEED + step)
     rng = random.Random(f"denoiser {SEED} {step}")
     others = [size for size in pictures if size != NATIVE]
@@ -74,9 +93,7 @@ def examples_of(
     timesteps = spread_timesteps(count)
     captioned = torch.tensor([bool(text) for text in texts])
     shown = with_decoupled_layout(clean, timesteps, captioned)
-    if step >= SECOND_ROUND_FROM:
-        shown = sometimes_stronger(shown, timesteps)
-    noisy, target = noisy_and_target(clean, shown, signal_shares()[timesteps])
+    noisy, target = noisy_and_target(clean, shown, signal_shares()[timesteps], PREDICTION)
     return Examples(
         noisy,
         target,
@@ -87,7 +104,7 @@ def examples_of(
 
 
 def caption_or_nothing(scene: Scene, rng: random.Random) -> str:
-    """Mostly a caption; a tenth is left out, which is what classifier-free guidance needs.
+    """Mostly a caption; an eighth is left out, which is what classifier-free guidance needs.
 
     Some captions have made-up words, or hold nothing else: the tokens of foreign words would
     otherwise never be trained, and a prompt with one would disturb the picture.
@@ -97,25 +114,47 @@ def caption_or_nothing(scene: Scene, rng: random.Random) -> str:
         return ""
     if chance < NO_CAPTION_SHARE + ONLY_UNKNOWN_WORDS_SHARE and not scene.blurry:
         return only_unknown_words(rng)
+    if rng.random() < ONLY_BLURRY_SHARE:
+        return pick(ONLY_BLURRY, rng)
     text = caption(scene, rng)
     return with_unknown_words(text, rng) if rng.random() < UNKNOWN_WORDS_SHARE else text
 
 
 def labels_of(scene: Scene, text: str) -> dict[str, int]:
-    """What the probes must find; nothing where the caption may not say it."""
+    """What the probes must find; nothing where the caption does not say it."""
     labels = dict.fromkeys(PROBED, UNSAID)
-    if scene.blurry or "background" not in text:
+    if scene.blurry or not text or all_made_up(text) or text in ONLY_BLURRY:
         return labels
     colours = list(COLOURS)
-    labels["background"] = colours.index(scene.background)
+    if "background" in text:
+        labels["background"] = colours.index(scene.background)
     if isinstance(scene, ShapeScene):
         labels["position"] = POSITIONS.index(scene.position)
         labels["size"] = SIZES.index(scene.size)
-        labels["subject"] = SHAPES.index(scene.shape)
-        labels["colour"] = colours.index(scene.colour)
-    else:
-        labels["subject"] = len(SHAPES)
+        first = Subject(scene.shape, scene.colour)
+    elif isinstance(scene, AnimalScene):
+        first = Subject(scene.animal)
         labels["hat"] = [None, *colours].index(scene.hat)
         labels["bow tie"] = [None, *colours].index(scene.bow_tie)
         labels["sunglasses"] = int(scene.sunglasses)
-    return labels
+    else:
+        first = scene.first
+        labels["relation"] = RELATIONS.index(scene.relation)
+        labels |= labels_of_subject("second ", scene.second, text)
+    return labels | labels_of_subject("", first, text)
+
+
+def labels_of_subject(which: str, subject: Subject, text: str) -> dict[str, int]:
+    """Its kind, and its colour if that is said."""
+    said = any(word in text for word in COLOUR_WORDS.get(subject.colour, [subject.colour]))
+    return {
+        f"{which}subject": KINDS.index(subject.kind),
+        f"{which}colour": list(COLOURS).index(subject.colour)
+        if subject.colour and said
+        else UNSAID,
+    }
+
+
+def all_made_up(text: str) -> bool:
+    """Whether a caption holds no word of ours."""
+    return KNOWN.isdisjoint(text.replace(",", " ").split())

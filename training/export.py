@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from transformers import CLIPTokenizer
 
+from training.captions import known_words
 from training.networks import Denoiser
 from training.noise import new_sampler
 from training.untyped import AutoencoderKL, StableDiffusionPipeline
@@ -37,7 +38,14 @@ def export_model(run_folder: Path, target: Path) -> None:
     # As in Stable Diffusion 1.5's file. PNDM's own save leaves it out, and a DDIM made from such
     # a file clips the latents.
     edit_json(target / "scheduler" / "scheduler_config.json", clip_sample=False)
+    write_known_words(target)
     print(f"exported step {state['step']} to {target}", flush=True)
+
+
+def write_known_words(target: Path) -> None:
+    """`known_words.json`: what the model was taught, for a warning about other words."""
+    text = json.dumps(known_words(), indent=2)
+    (target / "known_words.json").write_text(text + "\n", "utf-8")
 
 
 def edit_json(file: Path, **changes: object) -> None:

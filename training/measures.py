@@ -7,36 +7,54 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image, ImageDraw
+from torch import Tensor
 
 from training.drawing import draw
-from training.judge import background_roughness, edge_sharpness, matches, pixels_of, see_shape
-from training.scenes import COLOURS, CorgiScene, ShapeScene, random_corgi, random_shape
+from training.judge import (
+    background_roughness,
+    edge_sharpness,
+    matches,
+    mean_distance,
+    pixels_of,
+    roundness,
+    see_shape,
+    straightness,
+)
+from training.pictures import as_batch
+from training.scenes import COLOURS, AnimalScene, ShapeScene, random_animal, random_shape
 from training.trials import (
-    SAMPLERS,
+    DEFAULT_SAMPLER,
+    SCHEDULE_TYPES,
     Settings,
     Trial,
+    fresh_trial,
     fresh_trials,
-    full_caption,
+    made,
     pictures_of,
     position_trials,
+    random_scene_of,
     scores,
-    use_sampler,
 )
-from training.untyped import StableDiffusionImg2ImgPipeline, StableDiffusionInpaintPipeline
+from training.vae import SCALING_FACTOR
 
 Measure = Callable[[Any], dict[str, float]]
 
 OTHER_SIZES = ((192, 128), (128, 192), (192, 192), (256, 256))
+FEW_STEPS = 8
+STRENGTHS = (0.3, 0.5, 0.7)
+SEEDS_OF_A_PROMPT = 8
 UNKNOWN_PROMPTS = (
     "a castle on a hill at sunset",
     "portrait of a woman, oil painting",
     "a spaceship over the ocean",
     "a red sports car on a street",
-    "two cats and a dog in the garden",
+    "two horses and a cow in the garden",
     "an astronaut riding a horse",
     "breakfast table with coffee",
     "8k, trending, highly detailed",
@@ -46,7 +64,7 @@ UNKNOWN_PROMPTS = (
     "a very nice blue elephant wearing shoes",
 )
 CLEAN_LIKENESS = 0.75
-CLEAN_ROUGHNESS = 8.0
+CLEAN_ROUGHNESS = 12.0
 SPEED = "speed"
 BLURRED_BELOW = 25.0
 
@@ -59,12 +77,16 @@ def all_measures(share: float) -> dict[str, Measure]:
 
     native = Settings()
     measures: dict[str, Measure] = {
-        "DPM++ 2M Karras, CFG 7.5": scored(fresh_trials("main", count(300)), native),
+        f"{DEFAULT_SAMPLER}, CFG 7.5": scored(fresh_trials("main", count(400)), native),
         "position words": scored(position_trials("main", count(100)), native),
+        "variety": partial(variety, count=count(24)),
+        "outlines": partial(outlines, count=count(40)),
     }
-    for name in list(SAMPLERS)[1:]:
-        trials = fresh_trials(name, count(60))
-        measures[f"{name}, CFG 7.5"] = scored(trials, replace(native, sampler=name))
+    for name in SCHEDULE_TYPES:
+        trials = fresh_trials(name, count(60), ("shape", "thing", "animal"))
+        for steps in (24, FEW_STEPS):
+            settings = replace(native, sampler=name, steps=steps)
+            measures[f"{name}, {steps} steps"] = all_right(trials, settings)
     for scale in (5.0, 12.0):
         trials = fresh_trials(f"cfg {scale}", count(60))
         measures[f"CFG {scale:g}"] = scored(trials, replace(native, cfg_scale=scale))
@@ -72,13 +94,22 @@ def all_measures(share: float) -> dict[str, Measure]:
         settings = replace(native, width=width, height=height)
         trials = fresh_trials(f"{width}x{height}", count(24))
         measures[f"{width}x{height}"] = scored(trials, settings)
-    measures["negative prompt"] = lambda pipeline: negative_prompt(pipeline, count(60))
-    measures["the word blurry"] = lambda pipeline: blurry_word(pipeline, count(30))
-    measures["unknown words"] = lambda pipeline: unknown_words(pipeline, count(36))
-    measures["start image"] = lambda pipeline: start_image(pipeline, count(40))
-    measures["mask"] = lambda pipeline: masked(pipeline, count(40))
+    measures["negative prompt"] = partial(negative_prompt, count=count(60))
+    measures["the word blurry"] = partial(blurry_word, count=count(30))
+    measures["unknown words"] = partial(unknown_words, count=count(36))
+    for strength in STRENGTHS:
+        measures[f"start image, strength {strength:g}"] = partial(
+            start_image, strength=strength, count=count(40)
+        )
+    measures["mask"] = partial(masked, count=count(40))
     measures[SPEED] = speed
     return measures
+
+
+def size_of_files(model: Path) -> dict[str, float]:
+    """All files of the model."""
+    megabytes = sum(file.stat().st_size for file in model.rglob("*") if file.is_file()) / 1e6
+    return {"all files (MB)": megabytes}
 
 
 def scored(trials: list[Trial], settings: Settings) -> Measure:
@@ -95,14 +126,56 @@ def scored(trials: list[Trial], settings: Settings) -> Measure:
     return measure
 
 
+def all_right(trials: list[Trial], settings: Settings) -> Measure:
+    """How many of the trials come out quite right."""
+
+    def measure(pipeline: Any) -> dict[str, float]:
+        figures = scores(trials, pictures_of(pipeline, trials, settings))
+        return {"all right": figures["all right"]}
+
+    return measure
+
+
+def variety(pipeline: Any, count: int) -> dict[str, float]:
+    """How far the seeds of a prompt are apart, against drawings of the same scene."""
+    rng = random.Random("variety")
+    of_model, of_drawings = [], []
+    for i in range(count):
+        scene = random_scene_of(("shape", "thing", "animal", "pair")[i % 4], rng)
+        prompt = fresh_trial(scene, rng).prompt
+        trials = [Trial(scene, prompt, seed) for seed in range(SEEDS_OF_A_PROMPT)]
+        of_model.append(mean_distance(pictures_of(pipeline, trials, Settings())))
+        of_drawings.append(mean_distance([draw(scene, rng) for _ in trials]))
+    return {
+        "between seeds (levels)": statistics.mean(of_model),
+        "between drawings (levels)": statistics.mean(of_drawings),
+        "seeds against drawings": statistics.mean(of_model) / statistics.mean(of_drawings),
+    }
+
+
+def outlines(pipeline: Any, count: int) -> dict[str, float]:
+    """Circles against the best ellipse, squares against the best square; drawings beside them."""
+    rng = random.Random("outlines")
+    figures = {}
+    for shape, judge in (("circle", roundness), ("square", straightness)):
+        trials: list[Trial] = []
+        while len(trials) < count:
+            background, colour = rng.sample(list(COLOURS), 2)
+            trials.append(fresh_trial(ShapeScene(background, colour, shape), rng))
+        pictures = pictures_of(pipeline, trials, Settings())
+        drawings = [draw(trial.scene, rng) for trial in trials]
+        figures[f"{shape}s (overlap)"] = statistics.mean(map(judge, pictures))
+        figures[f"{shape}s, drawn (overlap)"] = statistics.mean(map(judge, drawings))
+    return figures
+
+
 def negative_prompt(pipeline: Any, count: int) -> dict[str, float]:
-    """A colour in the negative prompt is avoided; "blurry" there leaves the picture right."""
+    """Whether a negative prompt leaves the picture right, and keeps a colour away."""
     trials = fresh_trials("negative", count)
     settings = Settings(negative_prompt="blurry, low quality")
     pictures = pictures_of(pipeline, trials, settings)
-    figures = {f"blurry: {name}": value for name, value in scores(trials, pictures).items()}
     return {
-        "blurry: all right": figures["blurry: all right"],
+        "blurry: all right": scores(trials, pictures)["all right"],
         "blurry: edge sharpness (levels)": statistics.median(map(edge_sharpness, pictures)),
         "a colour is avoided": colour_avoided(pipeline, count),
     }
@@ -146,81 +219,80 @@ def unknown_words(pipeline: Any, count: int) -> dict[str, float]:
 
 
 def is_clean(picture: Image.Image) -> bool:
-    """A flat background, and on it something that clearly is one of our shapes or a corgi."""
+    """A flat background, and on it something that clearly is one of our shapes or an animal."""
     if background_roughness(picture) > CLEAN_ROUGHNESS:
         return False
-    poses = (CorgiScene(""), CorgiScene("", hat="red"), CorgiScene("", bow_tie="red"))
-    corgi = any(matches(picture, pose)["face"] for pose in poses)
-    return corgi or see_shape(picture).likeness > CLEAN_LIKENESS
+    poses = (AnimalScene(""), AnimalScene("", hat="red"), AnimalScene("", "cat"))
+    animal = any(matches(picture, pose)["face"] for pose in poses)
+    return animal or see_shape(picture).likeness > CLEAN_LIKENESS
 
 
-def start_image(pipeline: Any, count: int) -> dict[str, float]:
-    """From a drawn shape, at strength 0.6: the prompt's colours, the start image's layout."""
+def start_image(pipeline: Any, strength: float, count: int) -> dict[str, float]:
+    """From a drawn shape: the prompt's colours, the start image's layout."""
     rng = random.Random("start images")
-    other = StableDiffusionImg2ImgPipeline.from_pipe(pipeline)
     colours, layouts = 0, 0
-    for i in range(count):
-        drawn = random_shape(rng)
+    for _ in range(count):
+        drawn = replace(random_shape(rng), position="")
         background, colour = rng.sample(list(COLOURS), 2)
         wanted = replace(drawn, background=background, colour=colour)
-        use_sampler(other, "DPM++ 2M Karras")
-        made = other(
-            full_caption(wanted, rng),
-            image=draw(drawn, rng),
-            strength=0.6,
-            num_inference_steps=24,
-            guidance_scale=7.5,
-            generator=torch.Generator().manual_seed(i),
-        ).images[0]
-        right = matches(made, wanted)
+        picture = draw(drawn, rng)
+        latents = latents_of(pipeline, picture)
+        after = made(pipeline, [fresh_trial(wanted, rng)], Settings(), latents, strength)[0]
+        right, before = matches(after, wanted), see_shape(picture)
         colours += right["colour"] and right["background"]
-        layouts += right["shape"] and right["position"] and right["size"]
+        layouts += (before.shape, before.position) == (
+            see_shape(after).shape,
+            see_shape(after).position,
+        )
     return {"new colours": colours / count, "old layout": layouts / count}
 
 
+@torch.no_grad()
+def latents_of(pipeline: Any, picture: Image.Image) -> Tensor:
+    """The picture's latents."""
+    latents: Tensor = pipeline.vae.encode(as_batch([picture])).latent_dist.mode()
+    return latents * SCALING_FACTOR
+
+
 def masked(pipeline: Any, count: int) -> dict[str, float]:
-    """A plain corgi's top half is drawn anew with a hat; the rest must stay as it was."""
+    """A plain animal's top part is drawn anew with a hat; the rest must stay as it was."""
     rng = random.Random("masks")
-    other = StableDiffusionInpaintPipeline.from_pipe(pipeline)
-    mask = Image.new("L", (128, 128), 0)
-    ImageDraw.Draw(mask).rectangle((0, 0, 127, 47), fill=255)
     hats, changes = 0, []
-    for i in range(count):
-        bare = replace(random_corgi(rng), hat=None, sunglasses=False, bow_tie=None)
-        hat = rng.choice([name for name in COLOURS if name != bare.background])
-        wanted = replace(bare, hat=hat)
-        # Drawn where a corgi with a hat is drawn, so that the hat has room.
-        start = without_hat(wanted, i)
-        use_sampler(other, "DPM++ 2M Karras")
-        made = other(
-            full_caption(wanted, rng),
-            image=start,
-            mask_image=mask,
-            strength=1.0,
-            num_inference_steps=24,
-            guidance_scale=7.5,
-            width=128,
-            height=128,
-            generator=torch.Generator().manual_seed(i),
-        ).images[0]
-        hats += matches(made, wanted)["hat"]
-        changes.append(mean_change(start, made))
+    for _ in range(count):
+        bare = replace(random_animal(rng), hat=None, sunglasses=False, bow_tie=None)
+        wanted = replace(bare, hat=rng.choice([c for c in COLOURS if c != bare.background]))
+        # Drawn where an animal with a hat is drawn, so that the hat has room.
+        start, kept = without_hat(wanted, rng)
+        latents = latents_of(pipeline, start)
+        trial = fresh_trial(wanted, rng)
+        after = made(pipeline, [trial], Settings(), latents, 1.0, kept)[0]
+        hats += matches(after, wanted)["hat"]
+        changes.append(change_below(start, after, kept))
     return {
         "asked hat": hats / count,
         "change outside the mask (levels)": statistics.mean(changes),
     }
 
 
-def without_hat(scene: CorgiScene, seed: int) -> Image.Image:
-    """The corgi at a hat wearer's place, its hat wiped away by the background."""
-    picture = draw(scene, random.Random(seed))
-    ImageDraw.Draw(picture).rectangle((0, 0, 127, 40), fill=picture.getpixel((2, 2)))
-    return picture
+def without_hat(scene: AnimalScene, rng: random.Random) -> tuple[Image.Image, Tensor]:
+    """The animal at a hat wearer's place, its hat wiped away by the background.
+
+    With it, 1 for the latents below the hat's brim.
+    """
+    picture = draw(scene, rng)
+    hat = abs(pixels_of(picture) - COLOURS[scene.hat or ""]).sum(axis=2) < 60
+    rows = hat.nonzero()[0]
+    brim = int(rows.max()) if len(rows) else 40
+    ImageDraw.Draw(picture).rectangle((0, 0, 127, brim), fill=picture.getpixel((2, 2)))
+    kept = torch.ones(1, 1, 16, 16)
+    kept[:, :, : brim // 8 + 1] = 0
+    return picture, kept
 
 
-def mean_change(before: Image.Image, after: Image.Image) -> float:
-    """The mean difference of the lower half's pixels."""
-    return float(abs(pixels_of(before)[64:] - pixels_of(after)[64:]).mean())
+def change_below(before: Image.Image, after: Image.Image, kept: Tensor) -> float:
+    """The mean difference of the kept part's pixels, a cell away from its border."""
+    row = int((1 - kept[0, 0, :, 0]).sum()) * 8 + 8
+    return float(abs(pixels_of(before)[row:] - pixels_of(after)[row:]).mean())
 
 
 def speed(pipeline: Any) -> dict[str, float]:

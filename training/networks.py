@@ -9,14 +9,19 @@ from diffusers.models.attention_processor import AttnProcessor
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from training.scenes import COLOURS, POSITIONS, SHAPES, SIZES
+from training.scenes import ANIMALS, COLOURS, POSITIONS, RELATIONS, SHAPES, SIZES, THINGS
 from training.tokenizer import MAX_TOKENS
 from training.untyped import UNet2DConditionModel
 
+TEXT_WIDTH = 96
+KINDS = (*SHAPES, *THINGS, *ANIMALS)
 PROBED = {
     "position": len(POSITIONS),
     "size": len(SIZES),
-    "subject": len(SHAPES) + 1,
+    "subject": len(KINDS),
+    "relation": len(RELATIONS),
+    "second subject": len(KINDS),
+    "second colour": len(COLOURS),
     "background": len(COLOURS),
     "colour": len(COLOURS),
     "hat": len(COLOURS) + 1,
@@ -50,11 +55,11 @@ def new_unet() -> Any:
         sample_size=16,
         in_channels=4,
         out_channels=4,
-        block_out_channels=(64, 80, 112),
+        block_out_channels=(64, 96, 112),
         down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
         layers_per_block=1,
-        cross_attention_dim=64,
+        cross_attention_dim=TEXT_WIDTH,
         attention_head_dim=4,
         norm_num_groups=8,
     )
@@ -78,12 +83,12 @@ def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
     return CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(tokenizer),
-            hidden_size=64,
-            intermediate_size=256,
+            hidden_size=TEXT_WIDTH,
+            intermediate_size=4 * TEXT_WIDTH,
             num_hidden_layers=2,
             num_attention_heads=4,
             max_position_embeddings=MAX_TOKENS,
-            projection_dim=64,
+            projection_dim=TEXT_WIDTH,
             hidden_act="quick_gelu",
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,

@@ -11,11 +11,11 @@ from torch import Tensor
 from training.untyped import PNDMScheduler
 
 TIMESTEPS = 1000
-DECOUPLED_FROM, DECOUPLED_FULLY_FROM = 650, 900
-DECOUPLED_SHARE = 0.4
-STRONGER_FROM, STRONGER_SHARE, LARGEST_FACTOR = 300, 0.25, 1.8
+DECOUPLED_FROM, DECOUPLED_FULLY_FROM = 750, 950
+DECOUPLED_SHARE = 0.35
 LARGEST_SNR_WEIGHT = 5.0
 LARGEST_NOISE_WEIGHT = 8.0
+PREDICTION = "v_prediction"
 
 
 def new_sampler() -> Any:
@@ -29,6 +29,7 @@ def new_sampler() -> Any:
         set_alpha_to_one=False,
         steps_offset=1,
         timestep_spacing="leading",
+        prediction_type=PREDICTION,
     )
 
 
@@ -40,14 +41,18 @@ def signal_shares() -> Tensor:
 
 
 @cache
-def loss_weights() -> Tensor:
-    """Min-SNR weighting (Hang et al. 2023), raised again where noise is strong.
+def loss_weights(prediction: str) -> Tensor:
+    """Min-SNR weighting (Hang et al. 2023), not lowered where noise is strong.
 
-    There the caption alone decides; without the second factor backgrounds ignored it.
+    There the caption alone decides.
     """
     share = signal_shares()
     snr = share / (1 - share)
-    return (LARGEST_SNR_WEIGHT / snr).clamp(max=1) * (1 / share).clamp(max=LARGEST_NOISE_WEIGHT)
+    weights = (LARGEST_SNR_WEIGHT / snr).clamp(max=1)
+    if prediction == "epsilon":
+        # An error in the noise is divided by the signal to be one of the picture.
+        weights = weights * (1 / share).clamp(max=LARGEST_NOISE_WEIGHT)
+    return weights
 
 
 def spread_timesteps(count: int) -> Tensor:
@@ -72,24 +77,21 @@ def with_decoupled_layout(clean: Tensor, timesteps: Tensor, captioned: Tensor) -
     return torch.where(as_column(decoupled), unrelated, clean)
 
 
-def sometimes_stronger(shown: Tensor, timesteps: Tensor) -> Tensor:
-    """The latents to put under the noise, now and then over-saturated.
+def noisy_and_target(
+    clean: Tensor, shown: Tensor, share: Tensor, prediction: str
+) -> tuple[Tensor, Tensor]:
+    """Noise over `shown`, and what to predict so that `clean` is what remains.
 
-    High guidance makes them so while sampling; the target then leads back.
-    """
-    stronger = (timesteps >= STRONGER_FROM) & (torch.rand(len(shown)) < STRONGER_SHARE)
-    factors = 1 + torch.rand(len(shown)) * (LARGEST_FACTOR - 1)
-    return torch.where(as_column(stronger), as_column(factors) * shown, shown)
-
-
-def noisy_and_target(clean: Tensor, shown: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
-    """Noise over `shown`, and the noise to predict so that `clean` is what remains.
-
-    Where both are the same, the target is the noise itself: DDPM's usual training.
+    Where both are the same, "epsilon" is the noise itself, as in DDPM, and "v_prediction" is
+    Salimans and Ho's v (2022): `signal` times the noise minus `rest` times the picture. An error
+    in v moves the picture little even where noise is strong; the same error in predicted noise is
+    divided by `signal`, and guidance multiplies it.
     """
     signal, rest = as_column(share.sqrt()), as_column((1 - share).sqrt())
     noisy = signal * shown + rest * torch.randn_like(shown)
-    return noisy, (noisy - signal * clean) / rest
+    if prediction == "epsilon":
+        return noisy, (noisy - signal * clean) / rest
+    return noisy, (signal * noisy - clean) / rest
 
 
 def as_column(values: Tensor) -> Tensor:

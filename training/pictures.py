@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from training.drawing import NATIVE_SIZE, draw
+from training.canvas import NATIVE_SIZE
+from training.drawing import draw
 from training.scenes import random_scene
 
 
@@ -20,14 +21,15 @@ def drawn_pictures(
     return as_batch([draw(random_scene(rng), rng, width, height) for _ in range(count)])
 
 
-def drawn_crops(rng: random.Random, count: int, size: int) -> Tensor:
-    """Square pieces of drawn pictures, each from another picture."""
-    crops = []
-    for _ in range(count):
-        left, top = (rng.randint(0, NATIVE_SIZE - size) for _ in range(2))
+def drawn_crops(rng: random.Random, pictures: int, crops: int, size: int) -> Tensor:
+    """Square pieces, some from each of several drawn pictures."""
+    pieces = []
+    for _ in range(pictures):
         picture = draw(random_scene(rng), rng)
-        crops.append(picture.crop((left, top, left + size, top + size)))
-    return as_batch(crops)
+        for _ in range(crops):
+            left, top = (rng.randint(0, NATIVE_SIZE - size) for _ in range(2))
+            pieces.append(picture.crop((left, top, left + size, top + size)))
+    return as_batch(pieces)
 
 
 def as_batch(pictures: list[Image.Image]) -> Tensor:

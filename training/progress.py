@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 SECONDS_BETWEEN_SAVES = 150.0
 
@@ -18,6 +20,7 @@ class Progress:
 
     def __init__(self, run_folder: Path, stage: str) -> None:
         run_folder.mkdir(parents=True, exist_ok=True)
+        self.stage = stage
         self.state_file = run_folder / f"{stage}.state.pt"
         self.log_file = run_folder / f"{stage}.log.jsonl"
         self.saved_at = time.monotonic()
@@ -44,6 +47,71 @@ class Progress:
         print(now, f"step {step}", *(f"{k} {v:.5g}" for k, v in figures.items()), flush=True)
         with self.log_file.open("a", encoding="utf-8") as log:
             log.write(json.dumps({"time": now, "step": step, **figures}) + "\n")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A learning rate that rises, stays, and falls to zero at the end.
+
+    It stays the same for most of the steps, so that a stage may be ended early: its fall can
+    begin at any step.
+    """
+
+    steps: int
+    rate: float
+    rise: int
+    fall: int
+
+    def with_steps(self, steps: int | None) -> Schedule:
+        """The schedule with another number of steps, if one is given."""
+        return self if steps is None else replace(self, steps=steps)
+
+
+class RateOfStage:
+    """A stage's learning rate. The file `STAGE.finish` in the run's folder lets it fall now.
+
+    The step at which it then ends is written into that file, so that the stage goes on
+    in the same way when it is killed.
+    """
+
+    def __init__(self, schedule: Schedule, progress: Progress) -> None:
+        self.schedule = schedule
+        self.file = progress.state_file.with_name(f"{progress.stage}.finish")
+
+    def end(self, step: int) -> int:
+        """The number of steps."""
+        if not self.file.exists():
+            return self.schedule.steps
+        if not (said := self.file.read_text("utf-8").strip()):
+            said = str(min(self.schedule.steps, step + self.schedule.fall))
+            self.file.write_text(said + "\n", "utf-8")
+        return int(said)
+
+    def of(self, step: int) -> float:
+        """The learning rate of a step."""
+        schedule, end = self.schedule, self.end(step)
+        return schedule.rate * rise_and_fall(step, end, rise=schedule.rise, fall=schedule.fall)
+
+
+class MovingAverage:
+    """An exponential moving average of a network's weights; early it follows faster."""
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.values = {name: value.clone() for name, value in network.state_dict().items()}
+
+    def load(self, values: Mapping[str, Tensor]) -> None:
+        """Goes on from saved values."""
+        for name, value in self.values.items():
+            value.copy_(values[name])
+
+    @torch.no_grad()
+    def follow(self, network: nn.Module, step: int) -> None:
+        """Moves on by one step."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        for name, value in network.state_dict().items():
+            if value.is_floating_point():
+                self.values[name].lerp_(value, 1 - decay)
 
 
 class Averages:

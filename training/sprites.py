@@ -14,16 +14,10 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
-from training.drawing import (
-    NATIVE_SIZE,
-    Canvas,
-    Colour,
-    Point,
-    draw_corgi_scene,
-    draw_shape_scene,
-)
+from training.canvas import NATIVE_SIZE, Canvas, Colour
+from training.drawing import draw_scene
 from training.pictures import as_batch
-from training.scenes import COLOURS, Scene, ShapeScene, random_scene
+from training.scenes import COLOURS, Scene, random_scene
 from training.vae import EDGE_WEIGHT, SCALING_FACTOR
 
 CELL = 8  # pixels; the VAE's factor, so that every cell has a latent of its own
@@ -32,31 +26,6 @@ FITTING_RATE = 2.0
 DRIFT_WEIGHT = 0.01
 BATCH = 8
 CLEAR_STEP = 90  # levels of the three channels together
-
-
-class FlatCanvas(Canvas):
-    """A canvas on which nothing has an outline."""
-
-    def ellipse(
-        self,
-        centre: Point,
-        radii: Point,
-        fill: Colour,
-        edge: Colour | None = None,
-        edge_width: float = 2.0,
-    ) -> None:
-        """A filled ellipse."""
-        super().ellipse(centre, radii, fill)
-
-    def polygon(
-        self,
-        points: list[Point],
-        fill: Colour,
-        edge: Colour | None = None,
-        edge_width: float = 2.0,
-    ) -> None:
-        """A filled polygon."""
-        super().polygon(points, fill)
 
 
 class Middle(random.Random):
@@ -69,11 +38,8 @@ class Middle(random.Random):
 
 def sprite(scene: Scene) -> Image.Image:
     """The scene in cells, each of the colour that most of it has."""
-    canvas = FlatCanvas(NATIVE_SIZE, NATIVE_SIZE, COLOURS[scene.background])
-    if isinstance(scene, ShapeScene):
-        draw_shape_scene(canvas, scene, Middle())
-    else:
-        draw_corgi_scene(canvas, scene, Middle())
+    canvas = Canvas(NATIVE_SIZE, NATIVE_SIZE, COLOURS[scene.background], outlined=False)
+    draw_scene(canvas, scene, Middle(0))
     cells = NATIVE_SIZE // CELL
     small = Image.new("RGB", (cells, cells))
     side = canvas.image.width // cells

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from training.adapters import adapters_for, kohya_metadata, parameters_of, write_lora
-from training.captions import CORGI_FORMS, caption, pick, with_right_articles
+from training.captions import SCENE_FORMS, caption, pick, with_right_articles
 from training.drawing import draw
 from training.noise import (
     loss_weights,
@@ -31,7 +31,7 @@ from training.noise import (
 )
 from training.pictures import as_batch
 from training.progress import rise_and_fall, set_learning_rate
-from training.scenes import COLOURS, CorgiScene, Scene
+from training.scenes import COLOURS, AnimalScene, Scene
 from training.sprites import FITTING_STEPS, fitted_latents, sharp_scenes, sprite
 from training.tokenizer import MAX_TOKENS
 from training.untyped import StableDiffusionPipeline
@@ -51,7 +51,7 @@ LORA_STEPS = 400
 LORA_RATE = 5e-3
 
 MASCOT = "mascot"
-MASCOT_LOOK = CorgiScene("white", hat="yellow", sunglasses=True)
+MASCOT_LOOK = AnimalScene("white", hat="yellow", sunglasses=True)
 STAND_IN = "corgi"  # stands where the vectors go
 # Each vector starts as a mean of words: from "corgi" alone 200 steps lead only to the sunglasses.
 START_WORDS = (("corgi", "sunglasses"), ("yellow", "hat"))
@@ -66,11 +66,12 @@ Embed = Callable[[Sequence[str]], Tensor]
 
 @dataclass(frozen=True)
 class Lesson:
-    """What is to be learnt: scenes, their latents, and a way to caption them."""
+    """What is to be learnt: scenes, their latents, a way to caption them, what is predicted."""
 
     scenes: list[Scene]
     latents: Tensor
     speak: Speak
+    prediction: str
 
 
 def main() -> None:
@@ -123,7 +124,7 @@ def train_lora(
         with torch.no_grad():
             return encoded(model, tokens_of(model, texts))
 
-    lesson = Lesson(scenes, latents, speak)
+    lesson = Lesson(scenes, latents, speak, prediction_of(model))
     train(model.unet, parameters_of(adapters), LORA_RATE, steps, lesson, embed)
     metadata = kohya_metadata(STYLE, said, steps, BATCH)
     write_lora(folder / f"{STYLE}.safetensors", adapters, metadata)
@@ -154,7 +155,7 @@ def train_embedding(model: Any, folder: Path, steps: int, pictures: int = MASCOT
         finally:
             hook.remove()
 
-    lesson = Lesson(scenes, latents, speak_of_mascot)
+    lesson = Lesson(scenes, latents, speak_of_mascot, prediction_of(model))
     train(model.unet, [vectors], EMBEDDING_RATE, steps, lesson, embed)
     # Single precision: it is tiny, and other programs expect it.
     save_file(
@@ -185,7 +186,7 @@ def speak_of_mascot(scene: Scene, rng: random.Random) -> str:
     The word takes as many tokens as it has vectors.
     """
     word = " ".join([STAND_IN] * VECTORS)
-    text = pick(CORGI_FORMS, rng).format(a=f"a {word}", n=word, b=scene.background)
+    text = pick(SCENE_FORMS, rng).format(a=f"a {word}", n=word, b=scene.background)
     return with_right_articles(text)
 
 
@@ -198,6 +199,11 @@ def with_vectors(output: Tensor, places: Tensor, vectors: Tensor) -> Tensor:
 def token_of(model: Any, word: str) -> int:
     """The number of a word that is one token."""
     return int(model.tokenizer.convert_tokens_to_ids(f"{word}</w>"))
+
+
+def prediction_of(model: Any) -> str:
+    """What the model's UNet was trained to predict."""
+    return str(model.scheduler.config.prediction_type)
 
 
 def tokens_of(model: Any, texts: Sequence[str]) -> Tensor:
@@ -257,12 +263,12 @@ def loss_of(unet: Any, lesson: Lesson, embed: Embed, step: int) -> Tensor:
     timesteps = spread_timesteps(BATCH)
     captioned = torch.tensor([bool(text) for text in texts])
     shown = with_decoupled_layout(clean, timesteps, captioned)
-    noisy, target = noisy_and_target(clean, shown, signal_shares()[timesteps])
+    noisy, target = noisy_and_target(clean, shown, signal_shares()[timesteps], lesson.prediction)
     states = embed(texts)
     with torch.autocast("cpu", torch.bfloat16):
         predicted = unet(noisy, timesteps, states).sample
     errors = (predicted.float() - target).square().mean((1, 2, 3))
-    weighted: Tensor = (errors * loss_weights()[timesteps]).mean()
+    weighted: Tensor = (errors * loss_weights(lesson.prediction)[timesteps]).mean()
     return weighted
 
 

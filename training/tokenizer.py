@@ -11,7 +11,7 @@ from pathlib import Path
 
 from transformers import CLIPTokenizer
 
-from training.captions import caption
+from training.captions import caption, known_words
 from training.scenes import random_scene
 
 SEED = 20
@@ -44,7 +44,7 @@ def build_tokenizer(folder: Path) -> CLIPTokenizer:
 def caption_words() -> Counter[str]:
     """How often each word occurs in the captions."""
     rng = random.Random(SEED)
-    counts: Counter[str] = Counter()
+    counts: Counter[str] = Counter(known_words()["words"])
     for _ in range(CAPTIONS_READ):
         counts.update(re.findall(r"[a-z]+|[^\sa-z]+", caption(random_scene(rng), rng)))
     return counts

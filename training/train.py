@@ -9,37 +9,41 @@ from pathlib import Path
 import torch
 from transformers import CLIPTokenizer
 
-from training.denoiser import STEPS, train_denoiser
+from training.denoiser import train_denoiser
 from training.export import export_model
-from training.latents import PICTURES_BY_SIZE, encode_pictures
+from training.latents import PARTS, encode_pictures
 from training.tokenizer import build_tokenizer
-from training.vae import VaeSteps, train_vae
+from training.vae import refine_decoder, train_vae
 from training.workers import run_workers
 
-STAGES = ("vae", "latents", "denoiser", "export")
+STAGES = ("vae", "latents", "denoiser", "decoder", "export")
 
 
 def main() -> None:
     """Runs the stages in order; a finished one is skipped, a broken one goes on."""
     arguments = parsed_arguments()
     run_folder, device = arguments.run_dir, chosen_device(arguments.device)
+    if arguments.finish:
+        (run_folder / f"{arguments.finish}.finish").touch()
+        return
     stages = [arguments.stage] if arguments.stage else STAGES
     tokenizer_of(run_folder)
     if "vae" in stages:
-        train_vae(run_folder, device, VaeSteps())
+        train_vae(run_folder, device)
     if "latents" in stages:
-        encode_pictures(run_folder, device, PICTURES_BY_SIZE)
+        encode_pictures(run_folder, device, arguments.parts)
     if "denoiser" in stages:
         workers = arguments.workers if device.type == "cpu" else 1
         run_workers(workers, run_denoiser_stage, run_folder, device, arguments.steps)
+    if "decoder" in stages:
+        refine_decoder(run_folder, device)
     if "export" in stages:
         export_model(run_folder, arguments.out)
 
 
-def run_denoiser_stage(run_folder: Path, device: torch.device, steps: int) -> None:
+def run_denoiser_stage(run_folder: Path, device: torch.device, steps: int | None) -> None:
     """The part of the denoiser's training that each worker does."""
-    pictures = encode_pictures(run_folder, device, PICTURES_BY_SIZE)
-    train_denoiser(run_folder, device, pictures, tokenizer_of(run_folder), steps)
+    train_denoiser(run_folder, device, tokenizer_of(run_folder), steps)
 
 
 def tokenizer_of(run_folder: Path) -> CLIPTokenizer:
@@ -65,7 +69,13 @@ def parsed_arguments() -> argparse.Namespace:
     parser.add_argument("--run-dir", type=Path, default=Path("training/runs/demo"))
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--out", type=Path, default=Path("picowatch/assets/demo"))
-    parser.add_argument("--steps", type=int, default=STEPS, help="steps of the denoiser")
+    parser.add_argument("--steps", type=int, help="steps of the denoiser")
+    parser.add_argument("--parts", type=int, default=PARTS, help="parts of training pictures")
+    parser.add_argument(
+        "--finish",
+        choices=("vae", "denoiser", "decoder"),
+        help="let the learning rate of a running stage fall now, so that it ends soon",
+    )
     parser.add_argument(
         "--workers", type=int, default=os.cpu_count() or 1, help="processes, on a CPU"
     )

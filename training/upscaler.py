@@ -22,7 +22,8 @@ from torch.nn import functional
 
 from picowatch.catalog.upscalers import COMPACT, Layout
 from picowatch.engine.upscaling.networks import Network, network_of
-from training.drawing import NATIVE_SIZE, draw
+from training.canvas import NATIVE_SIZE
+from training.drawing import draw
 from training.pictures import as_batch
 from training.progress import Progress, rise_and_fall, set_learning_rate
 from training.scenes import random_scene

@@ -2,62 +2,50 @@
 
 from __future__ import annotations
 
-import math
 import random
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from training.muon import Optimizers
 from training.pictures import drawn_crops, drawn_pictures
-from training.progress import Averages, Progress, rise_and_fall, set_learning_rate
+from training.progress import (
+    Averages,
+    MovingAverage,
+    Progress,
+    RateOfStage,
+    Schedule,
+)
 from training.untyped import AutoencoderKL
 
 SEED = 1
 HELD_OUT_SEED = 1_000_001
 SCALING_FACTOR = 0.18215  # Stable Diffusion 1.x; our latents are normalised to suit it
-PEAK_RATE = 1.2e-3
-WARM_UP = 100
-BATCH = 8
+SCHEDULE = Schedule(steps=16_000, rate=7e-4, rise=100, fall=3000)
+DECODER_SCHEDULE = Schedule(steps=6000, rate=4e-4, rise=100, fall=3000)
 CROP = 64
-EDGE_WEIGHT = 0.5
+CROPS_IN_A_PICTURE = 2
+CROPPED_PICTURES = 4  # 8 crops cost as much as 2 whole pictures
+WHOLE_PICTURES, ONLY_WHOLE_PICTURES = 2, 4
+WHOLE_SHARE = 0.25
+LAST_STEPS = 600
+WEIGHT_DECAY = 1e-4
+EDGE_WEIGHT = 1.0
 KL_WEIGHT = 3e-4
-PICTURES_FOR_STATISTICS = 2048
-PICTURES_HELD_OUT = 256
-
-
-@dataclass(frozen=True)
-class VaeSteps:
-    """Steps on crops, four times as cheap, then on whole pictures.
-
-    The learning rate is a cosine over `cosine` steps, which it leaves for a straight fall to zero
-    in the last `fall` of them.
-    """
-
-    crops: int = 6000
-    whole: int = 900
-    cosine: int = 8000
-    fall: int = 800
-
-    @property
-    def total(self) -> int:
-        """Both kinds."""
-        return self.crops + self.whole
-
-    def rate(self, step: int) -> float:
-        """The learning rate of a step."""
-        done = min(step, self.total - self.fall) / self.cosine
-        cosine = 0.5 * (1 + math.cos(math.pi * done)) + 0.005
-        ends = rise_and_fall(step, self.total, rise=WARM_UP, fall=self.fall)
-        return PEAK_RATE * cosine * ends
+# What a sampler leaves is a little off. A share of the latents is, too, by up to this part of
+# their spread; a decoder that has seen only clean ones draws wobbling edges from a sampler's.
+LARGEST_DRIFT, DRIFTING_SHARE = 0.1, 0.25
+AVERAGE_DECAY = 0.998
+PICTURES_FOR_STATISTICS = 1024
+PICTURES_HELD_OUT = 128
 
 
 def new_vae() -> Any:
     """An untrained autoencoder."""
     vae = AutoencoderKL(
-        block_out_channels=(16, 32, 64, 64),
+        block_out_channels=(32, 48, 64, 64),
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
         layers_per_block=1,
@@ -96,7 +84,7 @@ def identity_kernel(convolution: Any) -> Tensor:
     return torch.eye(convolution.weight.shape[0])[:, :, None, None]
 
 
-def train_vae(run_folder: Path, device: torch.device, steps: VaeSteps) -> None:
+def train_vae(run_folder: Path, device: torch.device, steps: int | None = None) -> None:
     """Trains, folds the latents' statistics in and writes `vae/`; done work is not repeated."""
     target = run_folder / "vae"
     if (target / "config.json").exists():
@@ -105,45 +93,87 @@ def train_vae(run_folder: Path, device: torch.device, steps: VaeSteps) -> None:
     torch.manual_seed(SEED)
     # Channels last: a sixth faster on the CPU.
     vae = new_vae().to(device, memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(
-        vae.parameters(), lr=PEAK_RATE, betas=(0.9, 0.99), weight_decay=1e-4
-    )
-    first_step = 0
+    step = train(vae, progress, RateOfStage(SCHEDULE.with_steps(steps), progress), device)
+    normalise_latents(vae, device)
+    save_vae(vae, target, device, progress, step)
+
+
+def refine_decoder(run_folder: Path, device: torch.device, steps: int | None = None) -> None:
+    """Trains the decoder alone, on whole pictures, and puts it into `vae/`.
+
+    The latents stay what they are, and with them all that was learnt from them.
+    """
+    progress = Progress(run_folder, "decoder")
+    vae = AutoencoderKL.from_pretrained(run_folder / "vae")
+    vae.to(device, memory_format=torch.channels_last)
+    for part in (vae.encoder, vae.quant_conv):
+        part.requires_grad_(False)
+    rate = RateOfStage(DECODER_SCHEDULE.with_steps(steps), progress)
+    step = train(vae, progress, rate, device, all_whole=True)
+    save_vae(vae, run_folder / "vae", device, progress, step)
+
+
+def train(
+    vae: Any,
+    progress: Progress,
+    rate: RateOfStage,
+    device: torch.device,
+    *,
+    all_whole: bool = False,
+) -> int:
+    """Trains what wants gradients, goes on from a saved state, and leaves the average's weights.
+
+    Gives the number of steps.
+    """
+    optimizer = Optimizers(vae, rate.schedule.rate, WEIGHT_DECAY)
+    average = MovingAverage(vae, AVERAGE_DECAY)
+    step = 0
     if saved := progress.load():
         vae.load_state_dict(saved["vae"])
         optimizer.load_state_dict(saved["optimizer"])
-        first_step = saved["step"]
+        average.load(saved["average"])
+        step = saved["step"]
     averages = Averages()
-    for step in range(first_step, steps.total):
-        rate = steps.rate(step)
-        set_learning_rate(optimizer, rate)
-        averages.add(**vae_step(vae, optimizer, batch_of(step, steps).to(device)))
-        if (step + 1) % 200 == 0:
-            progress.log(step + 1, rate=rate, **averages.taken())
-        if progress.save_is_due():
+    while step < rate.end(step):
+        optimizer.set_rate(rate.of(step))
+        torch.manual_seed(SEED + step)
+        whole = all_whole or rate.end(step) - step <= LAST_STEPS
+        pictures = pictures_of_step(step, whole=whole)
+        averages.add(**vae_step(vae, optimizer, pictures.to(device)))
+        average.follow(vae, step)
+        step += 1
+        if step % 100 == 0:
+            progress.log(step, rate=rate.of(step), **averages.taken())
+        if progress.save_is_due() or step == rate.end(step):
             state = {"vae": vae.state_dict(), "optimizer": optimizer.state_dict()}
-            progress.save({**state, "step": step + 1})
+            progress.save({**state, "average": average.values, "step": step})
+    vae.load_state_dict(average.values)
     vae.eval()
-    normalise_latents(vae, device)
-    progress.log(steps.total, held_out_psnr=held_out_psnr(vae, device))
+    return step
+
+
+def save_vae(vae: Any, target: Path, device: torch.device, progress: Progress, step: int) -> None:
+    """Writes the autoencoder, and logs how exact it is."""
+    progress.log(step, held_out_psnr=held_out_psnr(vae, device))
     vae.to("cpu").save_pretrained(target)
 
 
-def batch_of(step: int, steps: VaeSteps) -> Tensor:
-    """The pictures of one step; they depend on nothing but its number."""
-    torch.manual_seed(SEED + step)
+def pictures_of_step(step: int, *, whole: bool) -> Tensor:
+    """The pictures of one step: mostly crops, or whole ones only."""
     rng = random.Random(f"vae {SEED} {step}")
-    if step < steps.crops:
-        return drawn_crops(rng, BATCH, CROP)
-    return drawn_pictures(rng, BATCH)
+    if whole:
+        return drawn_pictures(rng, ONLY_WHOLE_PICTURES)
+    if rng.random() < WHOLE_SHARE:
+        return drawn_pictures(rng, WHOLE_PICTURES)
+    return drawn_crops(rng, CROPPED_PICTURES, CROPS_IN_A_PICTURE, CROP)
 
 
-def vae_step(vae: Any, optimizer: torch.optim.Optimizer, pictures: Tensor) -> dict[str, Tensor]:
+def vae_step(vae: Any, optimizer: Optimizers, pictures: Tensor) -> dict[str, Tensor]:
     """One step; gives the parts of its loss."""
     with torch.autocast(pictures.device.type, torch.bfloat16):
         posterior = vae.encode(pictures).latent_dist
     mean, log_variance = posterior.mean.float(), posterior.logvar.float()
-    latents = mean + torch.randn_like(mean) * (0.5 * log_variance).exp()
+    latents = drifting(mean + torch.randn_like(mean) * (0.5 * log_variance).exp())
     with torch.autocast(pictures.device.type, torch.bfloat16):
         decoded = vae.decode(latents).sample
     error = decoded.float() - pictures
@@ -157,6 +187,18 @@ def vae_step(vae: Any, optimizer: torch.optim.Optimizer, pictures: Tensor) -> di
     optimizer.step()
     figures = {"l1": absolute, "mse": squared, "edges": edges, "kl": kl}
     return {name: figure.detach() for name, figure in figures.items()}
+
+
+def drifting(latents: Tensor) -> Tensor:
+    """The latents, some of them with a little noise, measured by each channel's spread.
+
+    The encoder learns nothing from these: it would give up detail for codes that bear noise.
+    """
+    spread = latents.detach().std((0, 2, 3), keepdim=True)
+    strength = LARGEST_DRIFT * torch.rand(len(latents), 1, 1, 1, device=latents.device)
+    drifts = torch.rand_like(strength) < DRIFTING_SHARE
+    drifted = latents.detach() + strength * spread * torch.randn_like(latents)
+    return torch.where(drifts, drifted, latents)
 
 
 @torch.no_grad()

@@ -10,8 +10,28 @@ from pathlib import Path
 import pytest
 from transformers import CLIPTokenizer
 
-from training.captions import CENTRE_WORDS, caption, only_unknown_words, with_unknown_words
-from training.scenes import COLOURS, POSITIONS, SHAPES, CorgiScene, ShapeScene, random_scene
+from training.captions import (
+    CENTRE_WORDS,
+    ONLY_BLURRY,
+    caption,
+    known_words,
+    only_unknown_words,
+    with_unknown_words,
+)
+from training.examples import caption_or_nothing
+from training.scenes import (
+    ANIMALS,
+    COLOURS,
+    NATURAL_COLOURS,
+    POSITIONS,
+    SHAPES,
+    THINGS,
+    AnimalScene,
+    PairScene,
+    Scene,
+    ShapeScene,
+    random_scene,
+)
 from training.tokenizer import build_tokenizer
 
 
@@ -21,7 +41,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> CLIPTokenizer:
     return build_tokenizer(tmp_path_factory.mktemp("tokenizer"))
 
 
-def sharp_captions(count: int) -> list[tuple[ShapeScene | CorgiScene, str]]:
+def sharp_captions(count: int) -> list[tuple[Scene, str]]:
     """Random scenes without blur, and a caption of each."""
     rng = random.Random(1)
     scenes = [replace(random_scene(rng), blurry=False) for _ in range(count)]
@@ -36,30 +56,61 @@ def colours_in(text: str) -> set[str]:
 
 
 def test_captions_name_exactly_the_colours_that_are_drawn() -> None:
-    """No colour is invented; only the background's may stay unsaid."""
+    """No colour is invented. What is worn has its colour said, and what is not of its own."""
     for scene, text in sharp_captions(1000):
-        if isinstance(scene, ShapeScene):
-            subject = {scene.colour}
+        must, may = set(), {scene.background}
+        if isinstance(scene, AnimalScene):
+            must = {colour for colour in (scene.hat, scene.bow_tie) if colour}
         else:
-            subject = {colour for colour in (scene.hat, scene.bow_tie) if colour}
-        named = colours_in(text)
-        assert subject <= named <= subject | {scene.background}, (scene, text)
+            subjects = (
+                [(scene.shape, scene.colour)]
+                if isinstance(scene, ShapeScene)
+                else [(one.kind, one.colour) for one in (scene.first, scene.second)]
+            )
+            may |= {colour for _, colour in subjects if colour}
+            must = {
+                colour
+                for kind, colour in subjects
+                if kind in NATURAL_COLOURS and colour != NATURAL_COLOURS[kind]
+            }
+        assert must <= colours_in(text) <= must | may, (scene, text)
+
+
+def test_now_and_then_background_and_colour_stay_unsaid() -> None:
+    """So that a short prompt has many pictures."""
+    texts = [text for scene, text in sharp_captions(1000) if isinstance(scene, ShapeScene)]
+    assert 0.03 < sum(not colours_in(text) for text in texts) / len(texts) < 0.2
 
 
 def test_captions_name_exactly_the_position_that_is_drawn() -> None:
     """A side is named when and only when the shape stands there."""
     for scene, text in sharp_captions(1000):
-        named = {
-            word for word in POSITIONS[1:] if word in text.split() or f"{word}," in text.split()
-        }
+        if isinstance(scene, PairScene):
+            continue
+        words = re.findall("[a-z]+", re.sub("cent(er|re)", "middle", text))
         position = scene.position if isinstance(scene, ShapeScene) else ""
+        named = {word for word in POSITIONS[1:] if word in words}
         assert named == ({position} if position else set()), (scene, text)
+
+
+def test_captions_name_both_of_two_in_the_order_of_their_places() -> None:
+    """ "A corgi under a tree" is not "a tree under a corgi"."""
+    words = {"corgi": "corgi|dog|puppy", "cat": "cat|kitten|kitty", "cupcake": "cupcake|muffin"}
+    for scene, text in sharp_captions(1000):
+        if isinstance(scene, PairScene) and {scene.first.kind, scene.second.kind} <= {
+            *(*ANIMALS, "sun", "tree", "balloon", "star", "heart", "triangle")
+        }:
+            first, second = (
+                re.search(rf"\b({words.get(one.kind, one.kind)})\b", text)
+                for one in (scene.first, scene.second)
+            )
+            assert first and second and first.start() < second.start(), (scene, text)
 
 
 def test_captions_name_exactly_what_a_corgi_wears() -> None:
     """Hat, glasses and bow tie are said when and only when they are drawn."""
     for scene, text in sharp_captions(1000):
-        if isinstance(scene, CorgiScene):
+        if isinstance(scene, AnimalScene):
             said = ("hat" in text, "glasses" in text, "bow" in text)
             assert said == (bool(scene.hat), scene.sunglasses, bool(scene.bow_tie)), (scene, text)
 
@@ -71,7 +122,7 @@ def test_only_blurry_scenes_are_called_blurry() -> None:
 
 def test_centre_words_name_no_side() -> None:
     """ "In the middle" must not teach a side."""
-    assert not any(side in words.split() for words in CENTRE_WORDS for side in POSITIONS[1:])
+    assert not any(side in words.split() for words in CENTRE_WORDS for side in POSITIONS[2:])
 
 
 def test_an_is_written_before_vowels_only() -> None:
@@ -84,8 +135,18 @@ def test_an_is_written_before_vowels_only() -> None:
 def test_every_caption_word_is_one_token(tokenizer: CLIPTokenizer) -> None:
     """The text encoder never has to spell a word it knows."""
     words = {word for _, text in sharp_captions(2000) for word in re.findall("[a-z]+|,", text)}
-    words |= set(SHAPES) | set(COLOURS) | {"blurry"}
+    words |= {*SHAPES, *THINGS, *ANIMALS, *COLOURS, "blurry", *known_words()["words"]}
     assert {word for word in words if len(tokenizer.tokenize(word)) != 1} == set()
+
+
+def test_the_known_words_are_those_of_the_captions() -> None:
+    """A word in a caption is known; a word that no caption has is not."""
+    known = known_words()
+    said = {word for scene, text in sharp_captions(2000) for word in re.findall("[a-z]+", text)}
+    assert said <= set(known["words"])
+    assert {"corgi", "cat", "house", "blurry", "beneath"} <= set(known["words"])
+    assert not {"dragon", "w", "comma"} & set(known["words"])
+    assert set(known["subjects"]) == {*SHAPES, *THINGS, *ANIMALS}
 
 
 def test_any_text_tokenises_without_unknown_tokens(tokenizer: CLIPTokenizer) -> None:
@@ -115,3 +176,11 @@ def test_made_up_words_leave_the_caption_readable() -> None:
     words = iter(with_unknown_words(text, rng).split())
     assert all(word in words for word in text.split())
     assert not colours_in(only_unknown_words(rng))
+
+
+def test_half_of_what_is_only_called_blurry_is_sharp() -> None:
+    """As a negative prompt the word then leaves a sharp picture alone."""
+    rng = random.Random(2)
+    scenes = [random_scene(rng) for _ in range(20_000)]
+    called = [scene.blurry for scene in scenes if caption_or_nothing(scene, rng) in ONLY_BLURRY]
+    assert 0.4 < sum(called) / len(called) < 0.6

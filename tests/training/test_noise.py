@@ -22,11 +22,12 @@ def test_the_target_leads_back_to_the_clean_latents_whatever_is_shown() -> None:
     torch.manual_seed(1)
     clean, unrelated = torch.randn(4, 4, 16, 16), torch.randn(4, 4, 16, 16)
     share = signal_shares()[torch.tensor([100, 500, 800, 999])]
+    signal, rest = (part.sqrt().view(-1, 1, 1, 1) for part in (share, 1 - share))
     for shown in (clean, unrelated, torch.zeros_like(clean)):
-        noisy, target = noisy_and_target(clean, shown, share)
-        column = share.view(-1, 1, 1, 1)
-        predicted = (noisy - (1 - column).sqrt() * target) / column.sqrt()
-        assert torch.allclose(predicted, clean, atol=1e-4)
+        noisy, noise = noisy_and_target(clean, shown, share, "epsilon")
+        assert torch.allclose((noisy - rest * noise) / signal, clean, atol=1e-4)
+        noisy, v = noisy_and_target(clean, shown, share, "v_prediction")
+        assert torch.allclose(signal * noisy - rest * v, clean, atol=1e-4)
 
 
 def test_only_strong_noise_with_a_caption_hides_another_picture() -> None:
@@ -50,8 +51,9 @@ def test_timesteps_cover_the_whole_range_in_every_batch() -> None:
 
 def test_strong_noise_weighs_most() -> None:
     """There the caption alone decides."""
-    weights = loss_weights()
-    assert weights[0] < weights[500] < weights[999] == weights.max()
+    for prediction in ("epsilon", "v_prediction"):
+        weights = loss_weights(prediction)
+        assert weights[0] < weights[500] <= weights[999] == weights.max()
 
 
 def test_the_noise_is_stable_diffusions() -> None:

@@ -13,13 +13,14 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
+from picowatch.catalog.families import DEMO_WIDTH
 from picowatch.catalog.headers import read_header
 from picowatch.catalog.lora_keys import layer_of
 from picowatch.catalog.recognise import recognise
 from picowatch.engine.unet.loras import modules_by_layer
 from training.drawing import draw
 from training.pictures import as_batch
-from training.scenes import CorgiScene, ShapeScene
+from training.scenes import AnimalScene, ShapeScene
 from training.sprites import CELL, blockiness, fitted_latents, sharp_scenes, sprite
 from training.styles import (
     MASCOT,
@@ -106,7 +107,7 @@ def test_the_embedding_holds_its_vectors_under_a1111s_name(embedding: Path) -> N
     """One a row, as wide as the demo model's text."""
     tensors = tensors_of(embedding)
     assert set(tensors) == {"emb_params"}
-    assert tensors["emb_params"].shape == (VECTORS, 64)
+    assert tensors["emb_params"].shape == (VECTORS, DEMO_WIDTH)
 
 
 def test_the_same_steps_give_the_same_file(embedding: Path, tmp_path: Path) -> None:
@@ -135,8 +136,10 @@ def test_the_mascots_captions_never_say_what_it_wears() -> None:
         assert not {"hat", "sunglasses", "yellow"} & set(text.split())
 
 
-@pytest.mark.parametrize("scene", [ShapeScene("white", "red", "star"), CorgiScene("blue", "pink")])
-def test_a_sprite_has_one_colour_in_every_cell(scene: ShapeScene | CorgiScene) -> None:
+@pytest.mark.parametrize(
+    "scene", [ShapeScene("white", "red", "star"), AnimalScene("blue", hat="pink")]
+)
+def test_a_sprite_has_one_colour_in_every_cell(scene: ShapeScene | AnimalScene) -> None:
     """All steps lie on the cells' borders."""
     small = sprite(scene).reduce(CELL)
     assert small.resize((128, 128), 0).tobytes() == sprite(scene).tobytes()
