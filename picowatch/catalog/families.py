@@ -56,19 +56,7 @@ FLOWS = (
 )
 RENDERED = (*UNETS, *FLOWS)
 # Those among them whose transformer may be a file of its own: diffusers converts its names.
-TRANSFORMER_FILES = (
-    "z_image",
-    "flux",
-    "flux2",
-    "qwen_image",
-    "sd3",
-    "chroma",
-    "lumina2",
-    "krea2",
-    "ernie_image",
-    "aura_flow",
-    "sana",
-)
+TRANSFORMER_FILES = tuple(name for name in FLOWS if name not in ("ovis", "pixart", "cogview4"))
 # The end of every sentence that refuses another family.
 ONLY = "picowatch does not support it; docs/models.md lists what it does."
 # Folders on the Hugging Face Hub: what to download of a family or a variant.
@@ -105,7 +93,8 @@ def hub_folder(family: str, variant: str) -> str:
 
 
 # The width of the text that a UNet's cross-attention looks at.
-FAMILY_OF_WIDTH = {64: "demo", 768: "sd1", 1024: "sd2", 2048: "sdxl"}
+DEMO_WIDTH = 96
+FAMILY_OF_WIDTH = {DEMO_WIDTH: "demo", 768: "sd1", 1024: "sd2", 2048: "sdxl"}
 
 UNET = "model.diffusion_model."
 # What stands before the names below: that of whole checkpoints, of NVIDIA's Cosmos, of AuraFlow's
