@@ -15,7 +15,7 @@ from picowatch.recipe.read.yaml_entries import yaml_entries, yaml_layer
 from picowatch.recipe.reading import DefaultsFile, defaults_layer
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve.control import CONTROL, control_images, with_control_image
-from picowatch.recipe.resolve.entries import resolve
+from picowatch.recipe.resolve.entries import EntryResolver
 from picowatch.recipe.written import Entry, Layer, Position, Source, Written
 
 # One of these says what to do with a picture; `upscale` alone needs no prompt.
@@ -62,10 +62,10 @@ def dropped_recipes(
     problems = Problems()
     layers = [defaults_layer(file, problems) for file in defaults]
     entries = _entries(dropped, layers, problems)
-    recipes = resolve(
-        entries, [*layers, {}], inventory, max_images, cache(picture_fields), pictures, problems,
-        go_on,
-    )  # fmt: skip
+    resolver = EntryResolver(
+        [*layers, {}], inventory, max_images, cache(picture_fields), pictures, problems, go_on
+    )
+    recipes = resolver.recipes(entries)
     problems.raise_if_any()
     return [recipe.of_dropped(dropped.path, dropped.mask) for recipe in recipes]
 

@@ -47,6 +47,8 @@ _FLOW_LACKS = {
     "control": "ControlNets are supported for Stable Diffusion 1.x, 2.x and XL",
     "clip_skip": "its text encoders are read where it was trained to",
     "cfg_rescale": "it is for Stable Diffusion with a high cfg_scale",
+    "cfg_start": "its pipeline guides all steps",
+    "cfg_end": "its pipeline guides all steps",
     "prediction": "it predicts the flow from noise to picture",
     "variation_strength": "its noise is drawn by its pipeline",
     "ensd": "its noise is drawn by its pipeline",

@@ -6,20 +6,23 @@ the schema, the table in the docs and error messages. `ImageFields` are the rows
 finished image has, too; `RecipeFields` is the whole table.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, Literal, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
-from pydantic.dataclasses import dataclass as pydantic_dataclass
 
+from picowatch.recipe.parts import Control, Hires, Upscale
 from picowatch.recipe.read.plain import plain_number
+from picowatch.recipe.row import A1111, DENOISING_STRENGTH, Row, Share
 from picowatch.recipe.samplers import DEFAULT_SAMPLER, SCHEDULE_TYPES
 
 MIN_SIDE, MAX_SIDE = 64, 2048  # pixels, before hires
 SEEDS = 2**32
 MAX_SEED = SEEDS - 1
+# The settings' own limit of max_images_per_save, which is what a save may request.
+MOST_IMAGES = 1_000_000
 RANDOM: Literal["random"] = "random"
 BAKED = "baked"
 SIZE = "size"
@@ -31,47 +34,8 @@ PROMPTS = ("prompt", "negative_prompt")
 _NO_SINGLE_IMAGE = "It does not change individual images."
 
 
-@dataclass(frozen=True, slots=True)
-class A1111:
-    """A field in A1111's text: its key there, and its value's text; a text of "" is left out.
-
-    `also` are other spellings of the key. They are compared in lower case: A1111 writes
-    "CFG scale", ComfyUI's nodes and Forge "CFG Scale".
-    """
-
-    key: str
-    write: Callable[[Any], str] = str
-    also: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """What the table says of a field beside its name, type, limits and default.
-
-    `changes_pixels`: the field is part of an image's identity. `batch`: whether images that differ
-    in it may share a batch. `needs` are the fields without all of which this one changes nothing. A
-    default that is empty, 0 or false is left out of digests and metadata; `left_out`: this one is,
-    too.
-    `no_sweep` says why no sweep can vary it. `wanted` are the values in the words of an error,
-    `takes_text` and `default_text` in those of the docs, where the type does not say it.
-    """
-
-    description: str
-    aliases: tuple[str, ...] = ()
-    changes_pixels: bool = True
-    batch: Literal["same", "may differ"] = "same"
-    needs: tuple[str, ...] = ()
-    left_out: bool = False
-    no_sweep: str = ""
-    a1111: A1111 | None = None
-    wanted: str = ""
-    takes_text: str = ""
-    default_text: str = ""
-
-
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 Pixels = Annotated[int, Field(ge=MIN_SIDE, le=MAX_SIDE, multiple_of=8)]
-Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)]
 ScheduleType = Literal[
     "automatic",
     "karras",
@@ -91,117 +55,6 @@ ZERO_SNR: Prediction = "v_zero_snr"
 NVIDIA: NoiseSource = "nvidia"
 # A1111's word for it, and stable-diffusion.cpp's.
 NOISE_NAMES: dict[str, NoiseSource] = {"cpu": "cpu", NVIDIA: NVIDIA, "nv": NVIDIA, "cuda": NVIDIA}
-_DENOISING_STRENGTH = A1111("Denoising strength", plain_number, ("strength",))
-
-
-@pydantic_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
-class Hires:
-    """The second, larger pass: what the mapping `hires` can say."""
-
-    scale: Annotated[
-        float,
-        Field(ge=1, le=4, allow_inf_nan=False, strict=True),
-        Row("How much larger.", a1111=A1111("Hires upscale", plain_number)),
-    ] = 2.0
-    steps: Annotated[
-        int,
-        Field(ge=0, le=150, strict=True),
-        Row(
-            "Denoising steps; 0: as many as the first pass.",
-            a1111=A1111("Hires steps", lambda steps: str(steps or "")),
-        ),
-    ] = 0
-    denoising_strength: Annotated[
-        Share, Row("How far to go away from the first pass.", a1111=_DENOISING_STRENGTH)
-    ] = 0.7
-    # One of hires.UPSCALERS, or an installed model.
-    upscaler: Annotated[
-        str, Field(strict=True), Row("How it is enlarged.", a1111=A1111("Hires upscaler"))
-    ] = "Latent"
-
-
-@pydantic_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
-class Upscale:
-    """Enlarging finished pictures: what the mapping `upscale` can say.
-
-    A resolved recipe has a model's name, and a scale.
-    """
-
-    model: Annotated[
-        str,
-        Field(strict=True),
-        Row("A name in models/upscalers.", a1111=A1111("Postprocess upscaler")),
-    ] = ""
-    scale: Annotated[
-        Annotated[float, Field(ge=1, le=8, allow_inf_nan=False, strict=True)] | None,
-        Row(
-            "How much larger; by default as the model enlarges.",
-            a1111=A1111("Postprocess upscale by", lambda scale: plain_number(scale or 0)),
-        ),
-    ] = None
-
-    def size_of(self, width: int, height: int) -> tuple[int, int]:
-        """How large a picture of this size becomes."""
-        scale = self.scale or 1
-        return round(width * scale), round(height * scale)
-
-
-Preprocessor = Literal[
-    "none",
-    "canny",
-    "depth",
-    "lineart",
-    "invert",
-    "threshold",
-    "blur",
-    "luminance",
-    "tile",
-    "inpaint",
-]
-ControlMode = Literal["balanced", "prompt", "control"]
-# What a union ControlNet can follow, in the order of its tasks; the last two only its ProMax
-# (https://github.com/xinsir6/ControlNetPlus).
-ControlKind = Literal[
-    "", "pose", "depth", "soft edges", "hard edges", "normals", "segments", "tile", "inpaint"
-]
-
-
-@pydantic_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
-class Control:
-    """A ControlNet and what it follows: what each entry of the list `control` can say."""
-
-    image: Annotated[
-        str, Field(strict=True), Row("The picture to follow; without it the start image.")
-    ]
-    model: Annotated[str, Field(strict=True), Row("A name in models/controlnet.")]
-    preprocess: Annotated[
-        Preprocessor, Row("How the map is made of the picture; none: it is a map.")
-    ] = "none"
-    weight: Annotated[
-        float, Field(ge=0, le=2, allow_inf_nan=False, strict=True), Row("How strongly.")
-    ] = 1.0
-    start: Annotated[Share, Row("The share of the steps after which it begins.")] = 0.0
-    end: Annotated[Share, Row("The share of the steps after which it ends.")] = 1.0
-    mode: Annotated[
-        ControlMode, Row("What is more important: the prompt, the control, or neither.")
-    ] = "balanced"
-    kind: Annotated[ControlKind, Row("What the map shows, for a union ControlNet.")] = ""
-    low: Annotated[int, Field(ge=0, le=2000, strict=True), Row("canny: of the weakest edges.")] = (
-        100
-    )
-    high: Annotated[
-        int, Field(ge=0, le=2000, strict=True), Row("canny: where each edge is stronger.")
-    ] = 200
-    threshold: Annotated[
-        int, Field(ge=0, le=255, strict=True), Row("threshold: what is lighter becomes white.")
-    ] = 127
-    radius: Annotated[
-        float, Field(gt=0, le=64, allow_inf_nan=False, strict=True), Row("blur: in pixels.")
-    ] = 9.0
-    depth: Annotated[str, Field(strict=True), Row("depth: a name in models/depth.")] = ""
-    preview: Annotated[
-        bool, Field(strict=True), Row("true: the map is written beside the picture.")
-    ] = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,6 +172,27 @@ class ImageFields:
             a1111=A1111("CFG rescale", lambda share: plain_number(share) if share else ""),
         ),
     ] = 0.0
+    # A step after exactly that share is still without guidance, as in A1111
+    # (modules/sd_samplers_cfg_denoiser.py); one after exactly cfg_end still has it, as in SD.Next
+    # (modules/processing_callbacks.py). The keys are theirs, too.
+    cfg_start: Annotated[
+        Share,
+        Row(
+            "The share of the steps after which guidance begins; the steps before take half the "
+            "time and know no negative prompt.",
+            aliases=("guidance_start", "skip_early_cfg"),
+            a1111=A1111("Skip Early CFG", lambda share: plain_number(share) if share else ""),
+        ),
+    ] = 0.0
+    cfg_end: Annotated[
+        Share,
+        Row(
+            "The share of the steps after which guidance ends.",
+            aliases=("guidance_end",),
+            left_out=True,
+            a1111=A1111("CFG end", lambda share: plain_number(share) if share < 1 else ""),
+        ),
+    ] = 1.0
     guidance: Annotated[
         float,
         Field(ge=0, le=100, allow_inf_nan=False),
@@ -335,12 +209,13 @@ class ImageFields:
     seed: Annotated[
         Seed | Literal["random"] | tuple[Seed, ...],
         Row(
-            "The same seed gives the same picture. random (or -1) draws one; a list makes one "
-            "image each.",
+            "The same seed gives the same picture. random (or -1) draws one; a list or a "
+            "range like 1..8 makes one image each.",
             batch="may differ",
-            no_sweep="For several seeds write a list outside the sweep: seed: [1, 2, 3].",
+            no_sweep="For several seeds write a range or a list outside the sweep: seed: 1..8.",
             a1111=A1111("Seed"),
-            wanted=f"a whole number from 0 to {MAX_SEED}, random, or a list like [1, 2, 3]",
+            wanted=f"a whole number from 0 to {MAX_SEED}, random, a range like 1..8, or a list "
+            "like [1, 2, 3]",
         ),
     ] = RANDOM
     noise: Annotated[
@@ -414,7 +289,7 @@ class ImageFields:
             "How far to move away from the start image; without one, from the first pass of hires.",
             aliases=("strength",),
             needs=("image",),
-            a1111=_DENOISING_STRENGTH,
+            a1111=DENOISING_STRENGTH,
             default_text="0.75; 1 for FLUX.1 Fill and FLUX.2 klein",
         ),
     ] = 0.75
@@ -529,8 +404,11 @@ class RecipeFields(BaseModel, ImageFields):
     ] = ()
     count: Annotated[
         int,
-        Field(ge=1, le=1000),
-        Row("Number of images; image i uses seed+i.", changes_pixels=False),
+        Field(ge=1, le=MOST_IMAGES),
+        Row(
+            "Number of images, at most max_images_per_save; image i uses seed+i.",
+            changes_pixels=False,
+        ),
     ] = 1
     sweep: Annotated[
         tuple[Axis, ...],

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from picowatch.recipe.families import UNET, Rules
+from picowatch.recipe.prompts.known_words import KnownWords
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +15,8 @@ class Checkpoint:
     that it was trained to begin with pure noise. `family` is the name of what it belongs to:
     LoRAs and embeddings of another one cannot be used with it. `rules` say what else it cannot do.
     `says_prediction` tells whether its file, its weights or its family say what it predicts.
-    `text_width` is that of the texts that its UNet looks at, 0 where it is not known.
+    `text_width` is that of the texts that its UNet looks at, 0 where it is not known. `known_words`
+    are all it was taught, where that is known.
     """
 
     name: str
@@ -25,6 +27,7 @@ class Checkpoint:
     rules: Rules = UNET
     says_prediction: bool = True
     text_width: int = 0
+    known_words: KnownWords | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,25 @@ def passes_of(image: ImageFields) -> list[Pass]:
     return passes
 
 
+def is_guided(image: ImageFields, share: float) -> bool:
+    """Whether an evaluation after this share of its pass' evaluations follows `cfg_scale`.
+
+    "Applying Guidance in a Limited Interval Improves Sample and Distribution Quality in Diffusion
+    Models", https://arxiv.org/abs/2404.07724.
+    """
+    begun = not image.cfg_start or share > image.cfg_start
+    return image.cfg_scale != 1 and begun and share <= image.cfg_end
+
+
+def is_ever_guided(image: ImageFields) -> bool:
+    """Whether any evaluation of any pass is."""
+    return any(
+        is_guided(image, number / one.evaluations)
+        for one in passes_of(image)
+        for number in range(one.evaluations)
+    )
+
+
 def steps_taken(steps: int, strength: float) -> int:
     """The share `strength` of the steps; at least one, but none for 0."""
     taken = min(int(steps * strength + 1e-9), steps)  # 0.29 * 100 is 28.999…

@@ -6,17 +6,19 @@ from functools import cache, lru_cache
 
 from picowatch.errors import PictureUnreadable
 from picowatch.recipe.inventory import Inventory
-from picowatch.recipe.messages.problems import Problems, RecipeInvalid
+from picowatch.recipe.messages.problems import Problems, RecipeInvalid, refuse
 from picowatch.recipe.pictures import NO_PICTURES, Pictures
 from picowatch.recipe.prompts.prompts import MAX_SIGNS_OF_ALL
 from picowatch.recipe.read.a1111_blocks import begins_parameters
 from picowatch.recipe.read.decoding import decode
 from picowatch.recipe.read.from_picture import PictureFields
+from picowatch.recipe.read.json_entries import json_entries
 from picowatch.recipe.read.txt_entries import rename_to, txt_entries
 from picowatch.recipe.read.yaml_entries import yaml_entries, yaml_layer
 from picowatch.recipe.recipe import Recipe
-from picowatch.recipe.resolve.entries import resolve
-from picowatch.recipe.written import Entry, Layer, Position, Source
+from picowatch.recipe.resolve.entries import EntryResolver
+from picowatch.recipe.resolve.limits import position_of_count, too_many
+from picowatch.recipe.written import Entry, Layer
 
 # What all images of a save ask for together: each image's prompt is hashed and kept.
 MAX_CHARACTERS = 20_000_000
@@ -56,14 +58,15 @@ def read_recipes(
     """
     problems = Problems()
     layers = [defaults_layer(file, problems) for file in defaults]
-    source, entries, settings = _entries(name, content, problems)
+    entries, settings = _entries(name, content, problems)
     layers.append(settings)
-    _refuse_too_many(len(entries), source, entries, max_images, problems)
-    recipes = resolve(
-        entries, layers, inventory, max_images, cache(picture_fields), pictures, problems, go_on
+    if len(entries) > max_images:  # before anything is drawn or looked up
+        refuse(position_of_count(entries[0]), too_many(len(entries), max_images))
+    resolver = EntryResolver(
+        layers, inventory, max_images, cache(picture_fields), pictures, problems, go_on
     )
+    recipes = resolver.recipes(entries)
     problems.raise_if_any()
-    _refuse_too_many(sum(r.image_count for r in recipes), source, entries, max_images, problems)
     _refuse_too_long(recipes, entries, problems)
     return recipes
 
@@ -88,35 +91,23 @@ def defaults_layer(file: DefaultsFile, problems: Problems) -> Layer:
         return {}
 
 
-def _entries(name: str, content: bytes, problems: Problems) -> tuple[Source, list[Entry], Layer]:
+def _entries(name: str, content: bytes, problems: Problems) -> tuple[list[Entry], Layer]:
     """The file's entries as written, and the settings above them in a TXT."""
     try:
         source = decode(name, content)
         if name.lower().endswith(".txt"):
-            return source, *txt_entries(source, problems)
+            return txt_entries(source, problems)
+        if name.lower().endswith(".json"):
+            return json_entries(source, problems), {}
         if begins_parameters(source.text):
             what = rename_to(source, "txt", "A1111's generation parameters")
             problems.add(source.whole_line(1), what)
-            return source, [], {}
-        return source, yaml_entries(source, problems), {}
+            return [], {}
+        return yaml_entries(source, problems), {}
     except RecipeInvalid as invalid:
         problems.take(invalid)
         problems.raise_if_any()
         raise
-
-
-def _refuse_too_many(
-    images: int, source: Source, entries: list[Entry], max_images: int, problems: Problems
-) -> None:
-    """More than a save may ask for is refused before anything is drawn or looked up."""
-    if images <= max_images:
-        return
-    problems.add(
-        _position_of_count(entries[0]),
-        f"this file requests {images:,} images; one save may request {max_images:,} "
-        "(the setting max_images_per_save).",
-    )
-    problems.raise_if_any()
 
 
 def _refuse_too_long(recipes: list[Recipe], entries: list[Entry], problems: Problems) -> None:
@@ -128,12 +119,8 @@ def _refuse_too_long(recipes: list[Recipe], entries: list[Entry], problems: Prob
         if sum(sums) > most:
             longest = recipes[sums.index(max(sums))]
             problems.add(
-                _position_of_count(entries[longest.entry_index]),
+                position_of_count(entries[longest.entry_index]),
                 f"all images of this file together have {sum(sums):,} {what}; the limit is "
                 f"{most:,}. Request fewer images, or shorten the prompt.",
             )
             problems.raise_if_any()
-
-
-def _position_of_count(entry: Entry) -> Position:
-    return entry.layer["count"].position if "count" in entry.layer else entry.position

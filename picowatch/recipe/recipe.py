@@ -17,18 +17,19 @@ from picowatch.recipe.fields import (
     ROWS,
     SEEDS,
     Axis,
-    Control,
     ImageFields,
     RecipeFields,
-    Row,
     default_of,
 )
 from picowatch.recipe.inventory import Checkpoint, Inventory
 from picowatch.recipe.messages.problems import Problems, RecipeInvalid
+from picowatch.recipe.parts import Control
+from picowatch.recipe.prompts.grammar import lora_tags
 from picowatch.recipe.prompts.prompts import PromptFailed, Prompts, count_signs
 from picowatch.recipe.request import ControlUse, EmbeddingUse, ImageRequest, LoraUse
 from picowatch.recipe.resolve.edits import edit_mistakes
 from picowatch.recipe.resolve.hires import final_side, is_model
+from picowatch.recipe.row import Row
 from picowatch.recipe.written import Layer, Position, Source
 
 # The sha256 of a file that a recipe names. Kinds: "checkpoint", "vae", "lora", "embedding",
@@ -119,6 +120,11 @@ class Recipe(RecipeFields):
     def draws(self) -> bool:
         """Whether something is drawn. Otherwise the start image is enlarged, and that is all."""
         return self._given_size == (0, 0)
+
+    @property
+    def names_loras(self) -> bool:
+        """Whether it uses LoRAs, in its prompt or beside it."""
+        return bool(self.loras or lora_tags(self.prompt))
 
     @property
     def final_size(self) -> tuple[int, int]:

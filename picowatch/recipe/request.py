@@ -8,7 +8,8 @@ from typing import Any, Self, get_type_hints
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
-from picowatch.recipe.fields import MAPPINGS, ROWS, Control, Hires, ImageFields, Upscale
+from picowatch.recipe.fields import MAPPINGS, ROWS, ImageFields
+from picowatch.recipe.parts import Control, Hires, Upscale
 from picowatch.recipe.prompts.grammar import split_loras
 from picowatch.recipe.resolve.hires import final_side
 from picowatch.recipe.samplers import AUTOMATIC

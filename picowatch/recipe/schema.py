@@ -30,19 +30,20 @@ from picowatch.recipe.fields import (
     SHORTHANDS,
     SIZE,
     NoiseSource,
-    Row,
     json_schemas,
 )
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.prompts.grammar import MAX_LORA_WEIGHT
 from picowatch.recipe.read.plain import DECIMAL, TRUE_OR_FALSE, WHOLE
+from picowatch.recipe.read.yaml_entries import NAMES_SCHEMA
 from picowatch.recipe.resolve.control import ALIASES as CONTROL_ALIASES
 from picowatch.recipe.resolve.control import MAX_CONTROLS
 from picowatch.recipe.resolve.control import MODES as CONTROL_MODES
 from picowatch.recipe.resolve.hires import UPSCALERS
 from picowatch.recipe.resolve.loras import MAX_LORAS
 from picowatch.recipe.resolve.mappings import ALIASES, TEXT_PARTS
-from picowatch.recipe.resolve.sweep import MAX_VALUES, RANGE
+from picowatch.recipe.resolve.ranges import RANGE
+from picowatch.recipe.row import Row
 from picowatch.recipe.samplers import (
     AUTOMATIC,
     DEFAULT_SAMPLER,
@@ -120,10 +121,11 @@ def _mapping() -> Schema:
     pairs = combinations(FIRST_NAME_OF, 2)
     twice = [pair for pair in pairs if FIRST_NAME_OF[pair[0]] == FIRST_NAME_OF[pair[1]]]
     together = [*twice, (SIZE, "width"), (SIZE, "height")]
-    seeds = {"required": ["seed", "count"], "properties": {"seed": {"type": "array"}}}
+    several = [{"type": "array"}, _seed_range()]
+    seeds = {"required": ["seed", "count"], "properties": {"seed": {"anyOf": several}}}
     return {
         "type": "object",
-        "properties": properties,
+        "properties": properties | {NAMES_SCHEMA: {"type": "string", "doNotSuggest": True}},
         "additionalProperties": False,
         "not": {"anyOf": [*({"required": list(pair)} for pair in together), seeds]},
     }
@@ -263,7 +265,11 @@ def _loras() -> Schema:
 def _seed() -> Schema:
     one = {"type": "integer", "minimum": 0, "maximum": MAX_SEED}
     several = {"type": "array", "items": {"anyOf": [one, _text(_SEED)]}, "minItems": 1}
-    return {"anyOf": [*_one_seed(), several]}
+    return {"anyOf": [*_one_seed(), _seed_range(), several]}
+
+
+def _seed_range() -> Schema:
+    return _text(rf"(?:{_SEED})\s*\.\.\s*(?:{_SEED})(?:\s+step\s+[0-9]+)?")
 
 
 def _one_seed() -> list[Schema]:
@@ -376,7 +382,7 @@ def _axis(name: str) -> str:
 
 
 def _several(values: Schema) -> Schema:
-    listed = {"type": "array", "items": values, "minItems": 1, "maxItems": MAX_VALUES}
+    listed = {"type": "array", "items": values, "minItems": 1}
     return {"anyOf": [listed, {"type": "string", "pattern": f"^{RANGE.pattern}$"}]}
 
 

@@ -15,6 +15,11 @@ class Source:
     def __post_init__(self) -> None:
         object.__setattr__(self, "lines", tuple(self.text.split("\n")))
 
+    @property
+    def is_json(self) -> bool:
+        """Whether values are written as JSON has them, and no remedy should be YAML."""
+        return self.name.lower().endswith(".json")
+
     def line(self, number: int) -> str:
         """The text of a 1-based line; empty after the end of the file."""
         return self.lines[number - 1] if 0 < number <= len(self.lines) else ""

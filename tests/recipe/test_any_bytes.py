@@ -80,7 +80,7 @@ PIECES = [
     ),
 ]
 TEXTS = st.lists(st.sampled_from(PIECES) | st.text(string.printable, max_size=5)).map("".join)
-NAMES = st.sampled_from(["a.yaml", "b/c.yml", "d.txt"])
+NAMES = st.sampled_from(["a.yaml", "b/c.yml", "d.txt", "e.json"])
 
 
 def _chunk(values: Mapping[str, object]) -> str:
@@ -103,6 +103,7 @@ def test_any_bytes_are_recipes_or_an_error_for_people(name: str, content: bytes)
 
 @given(NAMES, TEXTS)
 @example("a.yaml", 'prompt: "\\ud800"')
+@example("e.json", '{"\\ud800": "\\ud800"}')
 @example("d.txt", 'a\nSteps: 3, Sampler: Euler, Model: "\\ud800"')
 @example("a.yaml", "prompt: a\nsteps: 0b_")
 def test_any_text_is_recipes_or_an_error_for_people(name: str, text: str) -> None:

@@ -1,10 +1,13 @@
 """The recipe's fields: what they take, their defaults, aliases and limits."""
 
+import json
+
 import pytest
 
 from picowatch.recipe import Checkpoint, Inventory, Recipe
-from picowatch.recipe.fields import ROWS
-from tests.recipe.reading import DEMO, messages, read, read_one
+from picowatch.recipe.fields import MOST_IMAGES, ROWS
+from picowatch.settings import Settings
+from tests.recipe.reading import DEMO, messages, read, read_one, refused
 
 TWO = Inventory(
     demo=DEMO,
@@ -29,6 +32,8 @@ def test_everything_but_the_prompt_has_a_default() -> None:
         "steps": 24,
         "cfg_scale": 7.5,
         "cfg_rescale": 0.0,
+        "cfg_start": 0.0,
+        "cfg_end": 1.0,
         "guidance": 0.0,
         "width": 128,
         "height": 128,
@@ -109,11 +114,17 @@ def test_every_field_is_read() -> None:
         ("seed: Random", "seed", "random"),
         ("seed: 4294967295", "seed", 4294967295),
         ("seed: [3, 1, 2]", "seed", (3, 1, 2)),
+        ("seed: 5..8", "seed", (5, 6, 7, 8)),
+        ("seed: 8 .. 2 step 3", "seed", (8, 5, 2)),
+        ("seed: '4294967294..4294967295'", "seed", (4294967294, 4294967295)),
         ("noise: NV", "noise", "nvidia"),
         ("rng: CUDA", "noise", "nvidia"),
         ("variation_strength: .5\nsubseed: '7'", "variation_seed", 7),
         ("subseed_strength: '0.5'", "variation_strength", 0.5),
         ("eta_noise_seed_delta: 31337", "ensd", 31337),
+        ("skip_early_cfg: 0.1", "cfg_start", 0.1),
+        ("guidance_start: '.2'", "cfg_start", 0.2),
+        ("guidance_end: 0.8", "cfg_end", 0.8),
         ("exact: off", "exact", False),
         ("exact: 'true'", "exact", True),
     ],
@@ -138,13 +149,35 @@ def test_the_native_size_is_the_checkpoints() -> None:
         ("cfg_scale: 31", "cfg_scale must be a number from 1 to 30, not 31."),
         ("cfg_scale: 7,5", "cfg_scale must be a number from 1 to 30. Write 7.5, with a point."),
         ("clip_skip: 5", "clip_skip must be a whole number from 1 to 4, not 5."),
-        ("count: 1001", "count must be a whole number from 1 to 1000, not 1001."),
+        ("count: 0", "count must be a whole number from 1 to 1000000, not 0."),
+        (
+            "count: 1001",
+            "this file requests 1,001 images; one save may request 1,000 (the setting "
+            "max_images_per_save).",
+        ),
+        (
+            "seed: 0..4294967295",
+            "this file requests 4,294,967,296 images; one save may request 1,000 (the setting "
+            "max_images_per_save).",
+        ),
+        ("seed: 1..8 step 0", "a range's step must not be 0."),
+        (
+            "seed: 1..8\ncount: 2",
+            "count and a range of seeds together: the range makes one image for each seed. "
+            "Remove count.",
+        ),
+        (
+            "seed: 1-8",
+            "seed must be a whole number from 0 to 4294967295, random, a range like 1..8, or a "
+            "list like [1, 2, 3], not '1-8'. Write 1..8 for a range.",
+        ),
         ("width: 500", "width must be a multiple of 8: 496 or 504 would do."),
         ("width: 56", "width must be a whole number from 64 to 2048, not 56."),
         (
             "size: 512x2056",
             "height must be a whole number from 64 to 2048, not 2056. For a larger picture write "
-            "a smaller size, and hires: {scale: 2}.",
+            "a smaller size, and hires: {scale: 2} to redraw it larger, or upscale: {scale: 4} to "
+            "enlarge it.",
         ),
         ("size: 512x500", "height must be a multiple of 8: 496 or 504 would do."),
         ("size: big", "size must be like 512x768, not 'big'."),
@@ -201,8 +234,8 @@ def test_wrong_values_are_refused_with_limit_and_remedy(written: str, message: s
     """Field, value, limit and what would do, one message for one mistake."""
     value = written.partition(": ")[2]
     expected = message or (
-        "seed must be a whole number from 0 to 4294967295, random, or a list like [1, 2, 3], not "
-        + (f"'{value}'." if "," in value else f"{value}.")
+        "seed must be a whole number from 0 to 4294967295, random, a range like 1..8, or a list "
+        "like [1, 2, 3], not " + (f"'{value}'." if "," in value else f"{value}.")
     )
     assert messages(f"prompt: a\n{written}\n") == [expected]
 
@@ -219,6 +252,25 @@ def test_more_images_than_a_save_may_ask_for_are_refused() -> None:
         "(the setting max_images_per_save)."
     ]
     assert sum(r.image_count for r in read("- {prompt: a, count: 1000}")) == 1000
+    setting = Settings.model_json_schema()["properties"]["max_images_per_save"]
+    assert setting["maximum"] == MOST_IMAGES
+
+
+@pytest.mark.parametrize("name", ["a.yaml", "a.txt", "a.json"])
+@pytest.mark.parametrize("count", [3000, 3001])
+def test_as_many_images_as_the_setting_allows(name: str, count: int) -> None:
+    """By count, a range of seeds, or one of a sweep; one more is refused."""
+    ways: dict[str, object] = {"count": count, "seed": f"5..{count + 4}"}
+    if name != "a.txt":
+        ways["sweep"] = {"ensd": f"1..{count}"}
+    for field, value in ways.items():
+        settings = {"prompt": "a", field: value}
+        text = f"a --{field} {value}" if name == "a.txt" else json.dumps(settings)
+        if count == 3000:
+            assert sum(r.image_count for r in read(text, name, max_images=3000)) == 3000
+        else:
+            (message,) = (p.message for p in refused(text, name, max_images=3000).problems)
+            assert f"{count:,} " in message and "(the setting max_images_per_save)" in message
 
 
 def test_control_characters_written_as_yaml_escapes_are_refused() -> None:

@@ -46,7 +46,6 @@ BEYOND_A_SCHEMA = [
     r"^no LoRA '",
     r"does not occur in",
     # What a range comes to.
-    r"more than [\d,]+ values",
     r"a range's step",
     # Numbers in quotes: their limits are not written out as expressions.
     r"must be a (whole )?number from [-\d.]+ to [-\d.]+, not '?[-+]?[\d.]+(e[-+]?\d+)?'?\.$",

@@ -96,13 +96,16 @@ def refuse(position: Position, message: str) -> NoReturn:
     raise RecipeInvalid(problems.found)
 
 
-def error_text(invalid: RecipeInvalid, inbox: str = "inbox") -> str:
-    """The whole text of an error file: every problem with its position, then what happens now."""
+def error_text(invalid: RecipeInvalid, inbox: str = "inbox", closing: str = CLOSING) -> str:
+    """The whole text of an error file: every problem with its position, then what happens now.
+
+    `inbox` is the folder of the files as users know it, "" if the problems name it themselves.
+    """
     shown = [_paragraph(problem, inbox) for problem in invalid.problems[:MAX_SHOWN]]
     left = len(invalid.problems) - len(shown)
     if left:
         shown.append(f"… and {left} more.\n")
-    return "\n".join([*shown, CLOSING + "\n"])
+    return "\n".join([*shown, closing + "\n"])
 
 
 def one_line(invalid: RecipeInvalid, inbox: str = "inbox") -> str:
@@ -136,7 +139,7 @@ def _harmless_character(character: str) -> str:
 def _briefly(problems: Sequence[Problem], inbox: str = "inbox") -> Iterator[str]:
     file = None
     for problem in problems[:MAX_SHOWN]:
-        name = "" if problem.file == file else harmless(f"{inbox}/{problem.file}, ")
+        name = "" if problem.file == file else harmless(f"{_path(problem, inbox)}, ")
         file = problem.file
         message = " ".join(harmless_lines(problem.message).split("\n"))
         yield f"{name}line {problem.line}, column {problem.column}: {message}"
@@ -150,7 +153,7 @@ def harmless_lines(message: str) -> str:
 
 
 def _paragraph(problem: Problem, inbox: str) -> str:
-    position = f"{inbox}/{problem.file}, line {problem.line}, column {problem.column}"
+    position = f"{_path(problem, inbox)}, line {problem.line}, column {problem.column}"
     gutter = f"    {problem.line} | "
     text, carets = _excerpt(problem)
     return (
@@ -158,6 +161,10 @@ def _paragraph(problem: Problem, inbox: str) -> str:
         f"{' ' * len(gutter)}{carets}\n"
         f"{harmless_lines(problem.message)}\n"
     )
+
+
+def _path(problem: Problem, inbox: str) -> str:
+    return f"{inbox}/{problem.file}" if inbox else problem.file
 
 
 def _excerpt(problem: Problem) -> tuple[str, str]:

@@ -1,11 +1,14 @@
 """How a wrong value is described: field, value, limit, remedy, and what YAML made of it."""
 
+import json
 import re
 from contextlib import suppress
+from typing import get_args
 
 from picowatch.recipe.fields import PROMPTS, ROWS, SHORTHANDS, json_schemas
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import listed
+from picowatch.recipe.parts import Preprocessor
 from picowatch.recipe.read.yaml_errors import quoted
 from picowatch.recipe.written import Misread, Written
 
@@ -21,6 +24,11 @@ def wrong_value(field: str, written: Written, wanted: str | None = None) -> str:
     if written.value is None:
         return _no_value(field, written, wanted)
     understood = _understood(written, wanted)
+    if understood and written.position.source.is_json:
+        remedy = (
+            f" Write {json.dumps(written.raw)}." if wanted == TEXT and _is_short(written) else ""
+        )
+        return f"{field} must be {wanted}, not {_raw(written)}.{remedy}"
     if understood:
         remedy = _in_quotes(field, written) if wanted == TEXT else _plainly(written)
         return f"{field} must be {wanted}, but YAML reads {_raw(written)} as {understood}. {remedy}"
@@ -31,16 +39,30 @@ def wrong_value(field: str, written: Written, wanted: str | None = None) -> str:
 
 
 def _hint(field: str, value: object) -> str:
-    """What somebody may have wanted who wrote a number beyond the limits."""
+    """What somebody may have wanted who wrote a number beyond the limits, or a range."""
     if isinstance(value, int | float):
         if field == "cfg_scale" and value < 1:
             return " 1 switches guidance off."
         if field in ("width", "height") and value > _MAX_SIDE:
-            return " For a larger picture write a smaller size, and hires: {scale: 2}."
+            return (
+                " For a larger picture write a smaller size, and hires: {scale: 2} to redraw it "
+                "larger, or upscale: {scale: 4} to enlarge it."
+            )
+    if field == "seed" and (ends := re.fullmatch(r"(\d+) *[-–] *(\d+)", str(value).strip())):
+        return f" Write {ends[1]}..{ends[2]} for a range."
+    if field == "control" and value in get_args(Preprocessor):
+        return f" Write control: {{image: photo.png, model: …, preprocess: {value}}}."
     return ""
 
 
+def _is_short(written: Written) -> bool:
+    """A number, true or false, and not a list that was meant."""
+    return not isinstance(written.value, tuple | dict)
+
+
 def _no_value(field: str, written: Written, wanted: str) -> str:
+    if written.position.source.is_json:
+        return f"{field} must be {wanted}, not null. Write a value, or delete the field."
     reads = f"{shown(written.raw)} as null" if written.raw else "an empty value as null"
     remedy = f"Write {wanted}, or delete the line."
     if field in PROMPTS:

@@ -68,7 +68,7 @@ def count_all_signs(text: str) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class DrawnPrompts:
     """What one image is rendered from: both prompts without wildcards, and what they name."""
 
     prompt: str
@@ -90,7 +90,7 @@ class Prompts:
         self._loras = loras
         self._inventory = inventory
         # Prompts without wildcards are the same for every seed.
-        self._undrawn: Drawn | None = None
+        self._undrawn: DrawnPrompts | None = None
 
     def named(self) -> list[tuple[str, str]]:
         """Kind and name of every LoRA and embedding named anywhere, drawn or not; sorted."""
@@ -122,7 +122,7 @@ class Prompts:
             for name in sorted(found)
         ]
 
-    def drawn(self, seed: int) -> Drawn:
+    def drawn(self, seed: int) -> DrawnPrompts:
         """What the image with this seed is rendered from. Raises PromptFailed."""
         if self._undrawn is None:
             drawn = self._drawn(seed)
@@ -131,14 +131,14 @@ class Prompts:
             self._undrawn = drawn
         return self._undrawn
 
-    def _drawn(self, seed: int) -> Drawn:
+    def _drawn(self, seed: int) -> DrawnPrompts:
         prompt, negative = (self._text(field, seed) for field in (PROMPT, NEGATIVE))
         embeddings = {
             name
             for text in (prompt, negative)
             for name in embeddings_in(text, self._inventory.embeddings)
         }
-        return Drawn(prompt, negative, self._all_loras(prompt), tuple(sorted(embeddings)))
+        return DrawnPrompts(prompt, negative, self._all_loras(prompt), tuple(sorted(embeddings)))
 
     def _text(self, field: str, seed: int) -> str:
         template = self._templates[field]

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 
-from picowatch.recipe.fields import MAX_SEED, NOISE_NAMES, PARTS, PROMPTS, ROWS, SIZE, Row
+from picowatch.recipe.fields import MAX_SEED, NOISE_NAMES, PARTS, PROMPTS, ROWS, SIZE
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.wording import MAX_WARNINGS, left_out
 from picowatch.recipe.prompts.editing import edits_in, parse_edits
@@ -30,6 +30,7 @@ from picowatch.recipe.read.plain import number
 from picowatch.recipe.resolve.hires import final_side
 from picowatch.recipe.resolve.installed import MODULE
 from picowatch.recipe.resolve.layers import put
+from picowatch.recipe.row import Row
 from picowatch.recipe.written import Entry, Layer, Position, Source, Written
 
 _SIDES = re.compile(r"([0-9]{1,5})x([0-9]{1,5})")

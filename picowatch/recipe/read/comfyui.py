@@ -118,7 +118,7 @@ class _Workflow:
         return self._value(noise, "seed") if value is None else value
 
     def _model(self, node: Node) -> Any:
-        """The model's file, behind nodes that change how it samples."""
+        """The model's file, past the nodes that change how it samples."""
         start = self._node(node, "model")
         for one in self._way(start, ("model",)):
             shift = one["inputs"].get("shift", one["inputs"].get("max_shift"))

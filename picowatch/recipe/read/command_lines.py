@@ -75,7 +75,7 @@ def _message(program: str, instead: str) -> str:
     return f"this is a command line of {program}, not a prompt.{write}"
 
 
-def why_no_page(text: str, yaml_name: str) -> str | None:
+def why_no_page(text: str, json_name: str) -> str | None:
     """What to say of a TXT that is JSON; None for a page of prompts."""
     if not _JSON.match(text):
         return None
@@ -84,14 +84,19 @@ def why_no_page(text: str, yaml_name: str) -> str | None:
     except (ValueError, RecursionError):
         return "this looks like JSON, but is incomplete. Each line of a .txt is a prompt."
     parts: list[Any] = values if isinstance(values, list) else [values]
-    if any(_is_comfyui(part) for part in parts):
+    if is_comfyui_workflow(values):
         return (
             "this is a workflow of ComfyUI, which picowatch cannot run. Write its prompt as text, "
             "and its settings as flags: a corgi --steps 20 --cfg_scale 7 --seed 1 --size 512x512"
         )
     if all(isinstance(part, dict) and "prompt" in part for part in parts):
-        return f"this is JSON, which can be read as YAML; rename it to {yaml_name}"
+        return f"this looks like JSON; rename it to {json_name}"
     return "this is JSON, not prompts. Each line of a .txt is a prompt."
+
+
+def is_comfyui_workflow(values: object) -> bool:
+    """Whether JSON is one, or a list that has one."""
+    return any(map(_is_comfyui, values if isinstance(values, list) else [values]))
 
 
 def _is_comfyui(part: object) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
-from picowatch.recipe.fields import FIRST_NAME_OF, SWITCHES
+from picowatch.recipe.fields import FIRST_NAME_OF, MOST_IMAGES, SWITCHES
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import did_you_mean
 from picowatch.recipe.messages.wording import MAX_WARNINGS, left_out, wrong_value
@@ -141,17 +141,19 @@ def _why_refused(written: str, name: str, value: str) -> str:
     if name in _OTHER_TOOLS:
         return f"--{written}: {_OTHER_TOOLS[name]}"
     if name == "ar":
-        return f"--ar: Midjourney's aspect ratio; write --size {_size_of_ratio(value)}"
+        return f"--ar: Midjourney's aspect ratio; write {_sizes_of_ratio(value)}"
     return f"unknown flag '--{shown(written)}'. {did_you_mean(name, FIRST_NAME_OF, '--')}".rstrip()
 
 
-def _size_of_ratio(text: str) -> str:
-    """A size of that aspect whose short side is 512, as Stable Diffusion 1.5 likes it."""
+def _sizes_of_ratio(text: str) -> str:
+    """Sizes of that aspect: with the short side that SD 1.5 likes, with SDXL's pixel count."""
     sides = re.fullmatch(r"([1-9]\d{0,2}):([1-9]\d{0,2})", text)
-    if not sides:
-        return "512x768"
-    shape = [int(side) for side in sides.groups()]
-    return "x".join(str(round(512 * side / min(shape) / 8) * 8) for side in shape)
+    width, height = (int(side) for side in sides.groups()) if sides else (2, 3)
+    small, large = 512 / min(width, height), (1024**2 / (width * height)) ** 0.5
+    return (
+        f"--size {round(width * small / 8) * 8}x{round(height * small / 8) * 8}, for SDXL --size "
+        f"{round(width * large / 64) * 64}x{round(height * large / 64) * 64}"
+    )
 
 
 def _seed_list(written: Written) -> Written:
@@ -168,7 +170,7 @@ def _put_count(layer: Layer, factors: list[Written], problems: Problems) -> None
     product = 1
     for factor in factors:
         value = number(str(factor.value))
-        if not isinstance(value, int) or not 1 <= value <= 1000:
+        if not isinstance(value, int) or not 1 <= value <= MOST_IMAGES:
             problems.add(factor.error_position, wrong_value("count", factor))
             return
         product *= value

@@ -5,7 +5,7 @@ models have the key `model_name` in 3, `name` since 4); for `sd-metadata` (2) an
 pictures of https://github.com/d3x-at/sd-parsers, tests/resources/parsers/InvokeAI.
 
 Prompts are weighted by compel (https://github.com/damian0815/compel, doc/syntax.md): `word++` and
-`(some words)1.2`. Brackets without a weight behind them only group.
+`(some words)1.2`. Brackets without a weight after them only group.
 """
 
 import re

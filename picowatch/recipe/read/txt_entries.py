@@ -34,7 +34,7 @@ def txt_entries(source: Source, problems: Problems) -> tuple[list[Entry], Layer]
     """
     if _looks_like_yaml(source, problems):
         return [], {}
-    no_page = why_no_page(source.text, _renamed(source, "yaml"))
+    no_page = why_no_page(source.text, _renamed(source, "json"))
     if no_page:
         first = next(i for i, line in enumerate(source.lines, 1) if line.strip())
         problems.add(source.whole_line(first), no_page)

@@ -15,6 +15,8 @@ from picowatch.recipe.written import Entry, Layer, Position, Source, Written
 
 # A recipe has fewer fields, and to compare each of a hostile file's takes long.
 _MAX_COMPARED = 100
+# Not a field: editors look there for the names of fields, above all in JSON.
+NAMES_SCHEMA = "$schema"
 _PROMPTS = ("prompt", "negative_prompt", "negative")
 
 
@@ -25,7 +27,7 @@ def yaml_entries(source: Source, problems: Problems) -> list[Entry]:
         elements = document.elements if isinstance(document, Sequence) else (document,)
         for element in elements:
             if isinstance(element, Mapping):
-                entries.append(Entry(layer_of(element, problems), _start(element)))
+                entries.append(Entry(layer_of(element, problems), start_of(element)))
             elif tight := list(_tight_fields(element, source)):
                 for position, instead in tight:
                     problems.add(
@@ -58,6 +60,8 @@ def layer_of(mapping: Mapping, problems: Problems) -> Layer:
             problems.add(key.position, "a field's name must be a word, not a list or a mapping.")
         elif key.text == "<<" and not key.style:
             merged += _merged_mappings(value, problems)
+        elif key.text == NAMES_SCHEMA:
+            pass
         elif key.text in _PROMPTS and _is_lost(key, value, problems):
             # Empty text instead: that it is missing, too, needs no second message.
             put(layer, key.text, Written("", value.position, "''", key.position), problems)
@@ -101,7 +105,7 @@ def _name(key: Node) -> str:
     return key.text if isinstance(key, Scalar) else key.raw.strip()
 
 
-def _start(mapping: Mapping) -> Position:
+def start_of(mapping: Mapping) -> Position:
     """The first field, as wide as its name: where to point for what is missing."""
     return mapping.pairs[0][0].position if mapping.pairs else mapping.position
 

@@ -19,15 +19,14 @@ from picowatch.recipe.fields import (
     ROWS,
     SWITCHES,
     ZERO_SNR,
-    Hires,
     Loras,
-    Upscale,
     default_of,
 )
 from picowatch.recipe.inventory import Checkpoint, Inventory
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import listed
 from picowatch.recipe.messages.wording import not_multiple_of, wrong_value
+from picowatch.recipe.parts import Hires, Upscale
 from picowatch.recipe.pictures import Pictures
 from picowatch.recipe.prompts.grammar import Mistake
 from picowatch.recipe.prompts.prompts import mistakes_in
@@ -55,6 +54,7 @@ from picowatch.recipe.resolve.installed import (
 )
 from picowatch.recipe.resolve.layers import names_none, seed_in, text_of
 from picowatch.recipe.resolve.loras import read_loras
+from picowatch.recipe.resolve.ranges import NumberRange
 from picowatch.recipe.resolve.start_image import named, picture_sides, read_path
 from picowatch.recipe.samplers import (
     DEFAULT_SAMPLER,
@@ -176,13 +176,15 @@ class RecipeBuilder:
         if written is None:
             return
         seed: object
-        if isinstance(written.value, tuple):
-            seed = self._seed_list(written)
+        if isinstance(written.value, tuple | NumberRange):
+            is_list = isinstance(written.value, tuple)
+            seed = self._seed_list(written) if is_list else tuple(written.value)
             if "count" in layer:
+                what = "list" if is_list else "range"
                 self._problems.add(
                     layer["count"].name_position,
-                    "count and a list of seeds together: the list makes one image for each seed. "
-                    "Remove count.",
+                    f"count and a {what} of seeds together: the {what} makes one image for each "
+                    "seed. Remove count.",
                 )
         else:
             seed = seed_in(written)
@@ -526,6 +528,8 @@ def _parts(field: str, layer: Layer) -> Layer:
 def _no_prompt(position: Position) -> str:
     if position.source.name.lower().endswith(".txt"):
         return "a prompt is missing. Write it before the flags."
+    if position.source.is_json:
+        return 'a prompt is missing. Write "prompt": "…".'
     return "a prompt is missing. Write 'prompt: …'."
 
 

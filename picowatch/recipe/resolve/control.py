@@ -7,19 +7,12 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from picowatch.recipe.fields import (
-    CONTROL_PARTS,
-    CONTROL_PREFIX,
-    Control,
-    ControlKind,
-    ControlMode,
-    Preprocessor,
-    json_schemas,
-)
+from picowatch.recipe.fields import CONTROL_PARTS, CONTROL_PREFIX, json_schemas
 from picowatch.recipe.inventory import Checkpoint, ControlNet, Inventory
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import did_you_mean, listed
 from picowatch.recipe.messages.wording import wrong_value
+from picowatch.recipe.parts import Control, ControlKind, ControlMode, Preprocessor
 from picowatch.recipe.pictures import Pictures
 from picowatch.recipe.read.plain import TRUE_OR_FALSE, number
 from picowatch.recipe.resolve.installed import find_controlnet, find_depth

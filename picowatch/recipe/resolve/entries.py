@@ -1,9 +1,8 @@
 """What entries say, with everything looked up: written values become recipes."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
-from math import prod
+from collections.abc import Callable, Iterator, Sequence, Set
+from dataclasses import dataclass, replace
 
 from picowatch.recipe.fields import FROM, PROMPTS
 from picowatch.recipe.inventory import Inventory
@@ -11,113 +10,199 @@ from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.wording import MAX_WARNINGS
 from picowatch.recipe.pictures import Pictures
 from picowatch.recipe.prompts.grammar import probable_mistakes
-from picowatch.recipe.prompts.prompts import MAX_SIGNS_OF_ALL, count_all_signs
+from picowatch.recipe.prompts.known_words import unknown_words
 from picowatch.recipe.read.from_picture import FromPicture, PictureFields, read_from
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve.building import RecipeBuilder
 from picowatch.recipe.resolve.edits import edit_warnings
 from picowatch.recipe.resolve.families import family_warnings
 from picowatch.recipe.resolve.layers import merged, names_none, normalised
+from picowatch.recipe.resolve.limits import ImageLimit, position_of_count, refuse_long_sweep
 from picowatch.recipe.resolve.patterns import read_patterns, wants_one_sheet
 from picowatch.recipe.resolve.start_image import NEEDED, idle_fields, read_path
 from picowatch.recipe.resolve.sweep import WrittenAxis, combinations, read_axes
 from picowatch.recipe.written import Entry, Layer, Written
 
 _V_PREDICTION = re.compile(r"(?i)v[-_ ]?pred")
-MAX_SWEPT_CHARACTERS = 2_000_000
+_MOST_CHARACTERS = 100_000  # of prompts in which unknown words are looked for
 
 
-def resolve(
-    entries: Sequence[Entry],
-    layers: Sequence[Layer],
-    inventory: Inventory,
-    max_images: int,
-    picture_fields: PictureFields,
-    pictures: Pictures,
-    problems: Problems,
-    go_on: Callable[[], None],
-) -> list[Recipe]:
-    """The entries' recipes, in order; what is wrong with any of them goes to `problems`.
+@dataclass(frozen=True, slots=True)
+class _WholeEntry:
+    """An entry with all that it starts from.
+
+    `layer` has every field but `from` and `sweep`, `own` those that the entry says itself, `given`
+    those and the file's settings. What does not fit in a `forgiven` field is a warning.
+    """
+
+    entry: Entry
+    index: int
+    layer: Layer
+    sweep: Written | None
+    own: Layer
+    given: Layer
+    picture: FromPicture
+    forgiven: Set[str]
+
+
+class EntryResolver:
+    """Turns the entries of a file into recipes; what is wrong with any of them goes to `problems`.
 
     `layers` hold what all of them start from, farthest first; the last one are the file's own
     settings. Sweeps beyond `max_images` are refused before any combination is worked out.
     """
-    *defaults, settings = [normalised(layer, problems) for layer in layers]
-    recipes: list[Recipe] = []
-    images = 0
-    builder = RecipeBuilder(inventory, pictures, problems)
-    for entry_index, entry in enumerate(entries):
-        go_on()
-        own = merged(normalised(one, problems) for one in (entry.layer, *entry.nearer))
-        layer = merged([*defaults, settings, own])
-        given = settings | own
-        picture = _picture(layer.pop(FROM, None), picture_fields, pictures, given, problems)
+
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        inventory: Inventory,
+        max_images: int,
+        picture_fields: PictureFields,
+        pictures: Pictures,
+        problems: Problems,
+        go_on: Callable[[], None],
+    ) -> None:
+        *self._defaults, self._settings = [normalised(layer, problems) for layer in layers]
+        self._inventory = inventory
+        self._max_images = max_images
+        self._picture_fields = picture_fields
+        self._pictures = pictures
+        self._problems = problems
+        self._go_on = go_on
+        self._builder = RecipeBuilder(inventory, pictures, problems)
+        self._limit = ImageLimit(max_images, problems)
+
+    def recipes(self, entries: Sequence[Entry]) -> list[Recipe]:
+        """The entries' recipes, in order."""
+        recipes: list[Recipe] = []
+        for index, entry in enumerate(entries):
+            self._go_on()
+            whole = self._whole(index, entry)
+            for recipe in self._recipes_of(whole) if whole else ():
+                recipes.append(recipe)
+                self._limit.count(recipe.image_count)
+        if entries:
+            self._limit.check(position_of_count(entries[0]))
+        return _with_unknown_words(recipes, self._inventory)
+
+    def _whole(self, index: int, entry: Entry) -> _WholeEntry | None:
+        """The entry with what it starts from; None if the picture of its `from` failed."""
+        own = merged(normalised(one, self._problems) for one in (entry.layer, *entry.nearer))
+        given = self._settings | own
+        written = merged([*self._defaults, self._settings, own]).get(FROM)
+        picture = self._picture(written, given)
         if picture is None:
-            continue
-        from_picture = normalised(picture.layer, problems)
-        layer = merged([*defaults, from_picture, settings, own])
+            return None
+        from_picture = normalised(picture.layer, self._problems)
+        layer = merged([*self._defaults, from_picture, self._settings, own])
         layer.pop(FROM, None)
         sweep = layer.pop("sweep", None)
-        axes = read_axes(sweep, layer, own, problems) if sweep else []
-        if sweep and (
-            _are_too_many(axes, images, max_images, sweep, problems)
-            or _are_too_long(axes, layer, sweep, problems)
-        ):
-            continue
-        each = read_patterns(layer, pictures, problems)
-        if each and _match_too_many(each, axes, images, max_images, layer, problems):
-            continue
-        if each and (axes or wants_one_sheet(layer)):
-            axes, each = [each, *axes], None
-        swept_names = {name for axis in axes for value in axis.values for name in value.overlay}
-        theirs = from_picture.keys() - settings.keys() - own.keys()
-        theirs |= own.keys() if entry.forgives else set()
-        for one in combinations([each] if each else [], layer):
-            found = []
-            for combination in combinations(axes, one):
-                go_on()
-                recipe = builder.build(
-                    dict(combination), entry.position, entry_index, theirs - swept_names
-                )
-                found += [recipe] if recipe else []
-            if not found:
+        forgiven = from_picture.keys() - given.keys()
+        forgiven |= own.keys() if entry.forgives else set()
+        return _WholeEntry(entry, index, layer, sweep, own, given, picture, forgiven)
+
+    def _picture(self, written: Written | None, given: Layer) -> FromPicture | None:
+        """The settings of the picture that an entry starts from, if it does; None if it failed."""
+        if written is None or names_none(written):
+            return FromPicture({})
+        path = read_path(FROM, {FROM: written}, self._pictures, self._problems)
+        if not path:
+            return None
+        return read_from(replace(written, value=path), self._picture_fields, given, self._problems)
+
+    def _recipes_of(self, whole: _WholeEntry) -> Iterator[Recipe]:
+        """One for each picture that a pattern stands for, or one for all."""
+        found = self._axes(whole)
+        if found is None:
+            return
+        each, axes = found
+        for layer in combinations(each, whole.layer):
+            images = self._images(whole, layer, axes)
+            if not images:
                 continue
-            warnings = [*entry.warnings, *picture.warnings]
+            warnings = self._warnings(whole, axes, images)
+            axes_shown = tuple(axis.axis for axis in axes)
+            recipe = images[0].swept(axes_shown, images) if axes else images[0]
+            yield recipe.warned(warnings)
+
+    def _axes(self, whole: _WholeEntry) -> tuple[list[WrittenAxis], list[WrittenAxis]] | None:
+        """What makes more recipes of an entry, and what makes more images of each recipe.
+
+        None if there are too many.
+        """
+        layer, sweep, limit = whole.layer, whole.sweep, self._limit
+        axes: list[WrittenAxis] = []
+        if sweep:
+            axes = read_axes(sweep, layer, whole.own, self._max_images, self._problems)
+            if limit.refuses_sweep(axes, sweep):
+                return None
+            if refuse_long_sweep(axes, layer, sweep, self._problems):
+                return None
+        if limit.refuses_seeds(axes, layer):
+            return None
+        pattern = read_patterns(layer, self._pictures, self._problems)
+        if pattern is None:
+            return [], axes
+        if limit.refuses_pattern(pattern, axes, layer):
+            return None
+        if axes or wants_one_sheet(layer):
+            return [], [pattern, *axes]
+        return [pattern], axes
+
+    def _images(
+        self, whole: _WholeEntry, layer: Layer, axes: Sequence[WrittenAxis]
+    ) -> list[Recipe]:
+        """Each combination of the axes' values, those left out in which something is wrong."""
+        swept = {name for axis in axes for value in axis.values for name in value.overlay}
+        forgiven = whole.forgiven - swept
+        found = []
+        for combination in combinations(axes, layer):
+            self._go_on()
+            recipe = self._builder.build(
+                dict(combination), whole.entry.position, whole.index, forgiven
+            )
+            found += [recipe] if recipe else []
+        return found
+
+    def _warnings(
+        self, whole: _WholeEntry, axes: Sequence[WrittenAxis], images: Sequence[Recipe]
+    ) -> list[str]:
+        """All of a recipe's; fields without effect that the file itself says are refused."""
+        entry = whole.entry
+        warnings = [*entry.warnings, *whole.picture.warnings]
+        warnings += _idle(whole.picture.layer, images)
+        warnings += _not_honoured(images, whole.given, self._inventory)
+        if entry.forgives:
+            warnings += _idle(whole.own, images)
+        elif not entry.nearer:  # a template's fields are for whichever pictures need them
             swept = {name: w for axis in axes for name, w in axis.values[0].overlay.items()}
-            warnings += _idle(picture.layer, found)
-            warnings += _not_honoured(found, settings | own, inventory)
-            if entry.forgives:
-                warnings += _idle(own, found)
-            elif not entry.nearer:  # a template's fields are for whichever pictures need them
-                _refuse_idle(own | swept, found, problems)
-            recipe = found[0].swept(tuple(axis.axis for axis in axes), found) if axes else found[0]
-            recipes.append(recipe.warned(warnings))
-            images += recipe.image_count
+            _refuse_idle(whole.own | swept, images, self._problems)
+        return warnings
+
+
+def _with_unknown_words(recipes: list[Recipe], inventory: Inventory) -> list[Recipe]:
+    """With one warning about all of them. LoRAs teach words of their own."""
+    demo = inventory.demo
+    if demo.known_words is None:
+        return recipes
+    known = demo.known_words.and_names(inventory.embeddings)
+    unknown: list[str] = []
+    left = _MOST_CHARACTERS
+    seen: set[str] = set()
+    for variant in (variant for recipe in recipes for variant in recipe.variants):
+        prompt = variant.prompt
+        if left <= 0:
+            break
+        if prompt in seen or not variant.draws or variant.checkpoint != demo.name:
+            continue
+        seen.add(prompt)
+        left -= len(prompt)
+        if not variant.names_loras:
+            unknown += known.unknown_in(prompt)
+    if unknown:
+        said = unknown_words(demo.name, known, unknown)
+        recipes[0] = recipes[0].warned([*recipes[0].warnings, said])
     return recipes
-
-
-def _match_too_many(
-    each: WrittenAxis,
-    axes: Sequence[WrittenAxis],
-    before: int,
-    max_images: int,
-    layer: Layer,
-    problems: Problems,
-) -> bool:
-    """Whether a pattern stands for none, which is a problem already, or for too many pictures."""
-    images = prod(len(axis.values) for axis in (each, *axes))
-    if before + images <= max_images:
-        return not each.values
-    combined = " With the sweep" if axes else " Together"
-    written = layer[each.label]
-    pattern = f"'{shown(written.value)}'" if isinstance(written.value, str) else "the pattern"
-    problems.add(
-        written.error_position,
-        f"{pattern} matches {len(each.values):,} pictures.{combined} "
-        f"this file requests {before + images:,} images; one save may request {max_images:,} "
-        "(the setting max_images_per_save).",
-    )
-    return True
 
 
 def _not_honoured(found: Sequence[Recipe], written: Layer, inventory: Inventory) -> Iterator[str]:
@@ -149,63 +234,6 @@ def _doubtful_predictions(found: Sequence[Recipe], inventory: Inventory) -> list
         for name in names
         if name in silent and _V_PREDICTION.search(name)
     ]
-
-
-def _picture(
-    written: Written | None,
-    picture_fields: PictureFields,
-    pictures: Pictures,
-    given: Layer,
-    problems: Problems,
-) -> FromPicture | None:
-    """The settings of the picture that an entry starts from, if it does; None if they failed."""
-    if written is None or names_none(written):
-        return FromPicture({})
-    path = read_path(FROM, {FROM: written}, pictures, problems)
-    return (
-        read_from(replace(written, value=path), picture_fields, given, problems) if path else None
-    )
-
-
-def _are_too_many(
-    axes: Sequence[WrittenAxis], before: int, max_images: int, sweep: Written, problems: Problems
-) -> bool:
-    images = prod(len(axis.values) for axis in axes)
-    if before + images <= max_images:
-        return False
-    sizes = " x ".join(f"{len(axis.values):,}" for axis in axes)
-    problems.add(
-        sweep.name_position,
-        f"this sweep makes {sizes} = {images:,} images; one save may request {max_images:,} "
-        "(the setting max_images_per_save).",
-    )
-    return True
-
-
-def _are_too_long(
-    axes: Sequence[WrittenAxis], layer: Layer, sweep: Written, problems: Problems
-) -> bool:
-    """Whether sweeping a piece of a prompt makes more text than can be looked through."""
-    if not any(value.replaces for axis in axes for value in axis.values):
-        return False
-    texts = [str(layer[field].value) for field in PROMPTS if field in layer]
-    images = prod(len(axis.values) for axis in axes)
-    for what, most, each in (
-        ("characters", MAX_SWEPT_CHARACTERS, sum(map(len, texts))),
-        (
-            "characters of wildcards and brackets",
-            MAX_SIGNS_OF_ALL,
-            sum(map(count_all_signs, texts)),
-        ),
-    ):
-        if each * images > most:
-            problems.add(
-                sweep.name_position,
-                f"this sweep of a prompt has {each * images:,} {what}; the limit is {most:,}. "
-                "Shorten the prompt, or sweep fewer values.",
-            )
-            return True
-    return False
 
 
 def _refuse_idle(own: Layer, found: Sequence[Recipe], problems: Problems) -> None:

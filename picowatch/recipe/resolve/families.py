@@ -8,6 +8,7 @@ from picowatch.recipe.fields import BAKED, PROMPTS, default_of
 from picowatch.recipe.inventory import Checkpoint, Inventory
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.suggestions import listed
+from picowatch.recipe.passes import is_ever_guided
 from picowatch.recipe.prompts.grammar import (
     embedding_words,
     lora_tags,
@@ -228,6 +229,12 @@ def family_warnings(recipe: Recipe, checkpoint: Checkpoint) -> Iterator[str]:
         )
     if recipe.cfg_scale == 1 and recipe.negative_prompt:
         yield "The negative prompt was ignored: it has no effect at cfg_scale 1."
+    elif recipe.cfg_scale > 1 and not is_ever_guided(recipe):
+        ignored = " and the negative prompt were" if recipe.negative_prompt else " was"
+        yield (
+            f"cfg_scale{ignored} ignored: cfg_start {recipe.cfg_start:g} and cfg_end "
+            f"{recipe.cfg_end:g} leave no step with guidance."
+        )
     if not rules.guided and recipe.cfg_scale > 1:
         yield (
             f"The checkpoint '{shown(checkpoint.name)}' was trained for cfg_scale 1: a higher one "

@@ -127,8 +127,11 @@ def find_hires_upscaler(written: str, inventory: Inventory) -> str:
 
 
 def _upscaler(written: str, names: Sequence[str], inventory: Inventory, *also: str) -> str:
-    written = _A1111_UPSCALERS.get(written.strip(), written)
+    file = _A1111_UPSCALERS.get(written.strip())
     missing = f"no upscaler '{shown(written)}' in models/upscalers."
+    if file:
+        written = file
+        missing += f" Put {file}.safetensors there; 'picowatch convert' makes it from a .pth file."
     return _find("upscaler", missing, written, names, inventory, *also)
 
 

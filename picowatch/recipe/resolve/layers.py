@@ -23,6 +23,7 @@ from picowatch.recipe.messages.suggestions import did_you_mean
 from picowatch.recipe.messages.wording import wrong_value
 from picowatch.recipe.read.plain import number
 from picowatch.recipe.resolve.mappings import split_mappings
+from picowatch.recipe.resolve.ranges import NumberRange, range_in
 from picowatch.recipe.samplers import (
     AUTOMATIC,
     SamplerUnknown,
@@ -75,7 +76,7 @@ def _twice(name: str, before: Written) -> str:
     earlier = before.name_position
     start = earlier.column - 1
     other = earlier.source.line(earlier.line)[start : start + earlier.width]
-    same = before.key is None or other.lstrip("-") == name
+    same = before.key is None or other.lstrip("-").strip("'\"") == name
     called = "" if same else f" as '{shown(other)}'"
     return f"'{name}' is given twice: already on line {earlier.line}{called}. Keep one."
 
@@ -92,6 +93,7 @@ def normalised(layer: Layer, problems: Problems) -> Layer:
     _normalise_sampler(result, problems)
     _normalise_prediction(result, problems)
     _normalise_noise(result)
+    _normalise_seeds(result, problems)
     _normalise_variation_seed(result, problems)
     split_mappings(result, problems)
     return result
@@ -101,7 +103,7 @@ def merged(layers: Iterable[Layer]) -> Layer:
     """The fields of all layers, farthest first: the nearest layer wins, field by field."""
     result: Layer = {}
     for layer in layers:
-        if isinstance(layer["seed"].value if "seed" in layer else None, tuple):
+        if isinstance(layer["seed"].value if "seed" in layer else None, tuple | NumberRange):
             result.pop("count", None)
         for field in PARTS.keys() & layer.keys():
             result = {name: w for name, w in result.items() if not name.startswith(f"{field}.")}
@@ -123,6 +125,22 @@ def names_none(written: Written) -> bool:
     """Whether nothing is meant, so that a folder's default is set aside."""
     value = written.value
     return isinstance(value, str) and value.strip().casefold() in ("", "none")
+
+
+def _normalise_seeds(layer: Layer, problems: Problems) -> None:
+    """`1..8` is a range of seeds."""
+    written = layer.get("seed")
+    if written is None:
+        return
+    try:
+        seeds = range_in(written.value)
+    except ValueError as error:
+        problems.add(written.position, str(error))
+        del layer["seed"]
+        return
+    ends = (seeds.first, seeds.last) if seeds else ()
+    if seeds and seeds.is_whole and min(ends) >= 0 and max(ends) <= MAX_SEED:
+        layer["seed"] = replace(written, value=seeds)
 
 
 def _split_size(layer: Layer, problems: Problems) -> None:

@@ -92,6 +92,12 @@ def why_no_path(path: str) -> str | None:
         return f"contains {invisible(hidden[0])}. Remove it."
     if re.match(r"(?i)[a-z][a-z0-9+.-]+://", path):
         return "is an address, and picowatch never downloads. Save the picture beside the recipe."
+    if re.match(r"[A-Za-z]:\\|\\\\", path):
+        name = path.rpartition("\\")[2] or "corgi.png"
+        return (
+            "is a path of Windows, outside inbox/ and outbox/. Copy the picture beside the recipe, "
+            f"then write its name: '{shown(name)}'."
+        )
     if "\\" in path:
         return "contains a backslash. Write folders with /, like photos/corgi.png."
     if path.startswith(("/", "~")) or re.match("[A-Za-z]:", path) or ".." in path.split("/"):

@@ -6,10 +6,8 @@ part of a mapping (`"hires: scale": [1.5, 2]`, `"upscale: model": [a, b]`) or of
 (`"control: weight": [0.5, 1]`).
 """
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from decimal import Decimal
 
 from picowatch.recipe.fields import (
     CONTROL_PARTS,
@@ -26,12 +24,9 @@ from picowatch.recipe.messages.wording import wrong_value
 from picowatch.recipe.prompts.wildcards import MAX_LENGTH
 from picowatch.recipe.resolve.layers import merged, normalised
 from picowatch.recipe.resolve.loras import ONE_LORA
+from picowatch.recipe.resolve.ranges import range_in
 from picowatch.recipe.samplers import AUTOMATIC
 from picowatch.recipe.written import Layer, Written
-
-MAX_VALUES = 1000
-_NUMBER = r"([-+]?(?:\d{1,9}(?:\.\d{0,9})?|\.\d{1,9}))"
-RANGE = re.compile(rf"\s*{_NUMBER}\s*\.\.\s*{_NUMBER}(?:\s+step\s+{_NUMBER})?\s*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +62,12 @@ class WrittenAxis:
         return Axis(self.label, tuple(value.text for value in self.values))
 
 
-def read_axes(written: Written, layer: Layer, own: Layer, problems: Problems) -> list[WrittenAxis]:
-    """The axes of a sweep over the entry `layer`; what is wrong goes to `problems`.
+def read_axes(
+    written: Written, layer: Layer, own: Layer, most: int, problems: Problems
+) -> list[WrittenAxis]:
+    """The axes of a sweep over the entry `layer`, each with at most `most` values.
 
+    What is wrong goes to `problems`.
     `own` is what the entry itself says: its schedule type goes with every sampler.
     """
     if written.value is False or written.value in ("off", "none"):
@@ -79,7 +77,7 @@ def read_axes(written: Written, layer: Layer, own: Layer, problems: Problems) ->
         return []
     axes: dict[str, WrittenAxis] = {}
     for key, values in written.pairs:
-        found = _axis(key, values, layer, problems)
+        found = _axis(key, values, layer, most, problems)
         if found and found.label in axes:
             position = values.name_position
             problems.add(position, f"'{shown(key)}' is swept twice. Keep one.")
@@ -120,11 +118,13 @@ def combinations(axes: Sequence[WrittenAxis], layer: Layer) -> Iterator[Layer]:
         yield from combinations(axes[1:], value.over(layer))
 
 
-def _axis(key: str, values: Written, layer: Layer, problems: Problems) -> WrittenAxis | None:
+def _axis(
+    key: str, values: Written, layer: Layer, most: int, problems: Problems
+) -> WrittenAxis | None:
     position = values.name_position
     name, _, detail = (part.strip() for part in key.partition(":"))
     field = FIRST_NAME_OF.get(name)
-    parts = _values(key, values, problems)
+    parts = _values(key, values, most, problems)
     if field is None:
         meant = did_you_mean(name, [n for n in FIRST_NAME_OF if n not in NO_SWEEP])
         message = f"sweep cannot vary '{shown(key)}': there is no such field. {meant}"
@@ -179,47 +179,51 @@ def _over_prompt(
     return WrittenAxis(f"{field}: {old}", values) if values else None
 
 
-def _values(key: str, written: Written, problems: Problems) -> list[tuple[str, Written]]:
+def _values(key: str, written: Written, most: int, problems: Problems) -> list[tuple[str, Written]]:
     """The values as texts and as written, each once."""
-    if isinstance(written.value, tuple):
-        parts = list(written.parts)
-    else:
-        parts = _range(key, written, problems)
+    is_list = isinstance(written.value, tuple)
+    parts = list(written.parts) if is_list else _range(key, written, most, problems)
     values: dict[str, Written] = {}
-    for part in parts[:MAX_VALUES]:
+    for part in parts[:most]:
         text = part.value if isinstance(part.value, str) else part.raw
         if text in values:
             problems.add(
                 part.position, f"'{shown(text)}' appears twice in the '{shown(key)}' sweep."
             )
         values[text] = replace(part, key=written.key)
-    if len(parts) > MAX_VALUES or (not parts and isinstance(written.value, tuple)):
-        message = (
-            f"the '{shown(key)}' sweep has {len(parts):,} values; it must have 1 to {MAX_VALUES:,}."
+    if is_list and not parts:
+        problems.add(written.error_position, f"the '{shown(key)}' sweep has no values.")
+    if len(parts) > most:
+        problems.add(
+            written.error_position,
+            f"the '{shown(key)}' sweep has {len(parts):,} values{beyond(most)}",
         )
-        problems.add(written.error_position, message)
     return list(values.items())
 
 
-def _range(key: str, written: Written, problems: Problems) -> list[Written]:
-    """`4..10 step 2`: both ends included, downwards too; decimals without binary dust."""
-    found = RANGE.fullmatch(written.value) if isinstance(written.value, str) else None
-    if not found:
+def _range(key: str, written: Written, most: int, problems: Problems) -> list[Written]:
+    """The numbers of `4..10 step 2`."""
+    try:
+        numbers = range_in(written.value)
+    except ValueError as error:
+        problems.add(written.error_position, str(error))
+        return []
+    if numbers is None:
         problems.add(
             written.error_position,
             f"the '{shown(key)}' sweep must be a list like [1, 2], or a range like 4..10 step 2.",
         )
         return []
-    first, last = Decimal(found[1]), Decimal(found[2])
-    step = abs(Decimal(found[3] or 1))
-    if not step or abs(last - first) / step >= MAX_VALUES:
-        message = f"the range {shown(found[0].strip())} has more than {MAX_VALUES:,} values."
-        problems.add(written.error_position, message if step else "a range's step must not be 0.")
+    if len(numbers) > most:
+        text = shown(str(written.value).strip())
+        problems.add(
+            written.error_position,
+            f"the range {text} has {len(numbers):,} values{beyond(most)}",
+        )
         return []
-    signed = step if last >= first else -step
-    numbers = (first + index * signed for index in range(int(abs(last - first) / step) + 1))
-    return [replace(written, value=_plain(n), raw=f"{_plain(n)}") for n in numbers]
+    return [replace(written, value=number, raw=f"{number}") for number in numbers]
 
 
-def _plain(number: Decimal) -> int | float:
-    return int(number) if number == int(number) else float(number)
+def beyond(most: int) -> str:
+    """How a message goes on about more values than a save may request images."""
+    return f"; one save may request {most:,} images (the setting max_images_per_save)."

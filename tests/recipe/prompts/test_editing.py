@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from picowatch.recipe.fields import Hires
+from picowatch.recipe.parts import Hires
 from picowatch.recipe.passes import Pass, passes_of
 from picowatch.recipe.prompts.editing import parse_edits, text_at
 from tests.engine.requests import request

@@ -107,11 +107,8 @@ COMFYUI = {
         (COMFYUI, "this is a workflow of ComfyUI, which picowatch cannot run. Write its prompt"),
         ({"prompt": COMFYUI}, "this is a workflow of ComfyUI"),
         ({"last_node_id": 9, "nodes": [], "links": []}, "this is a workflow of ComfyUI"),
-        (
-            {"prompt": "a cat", "steps": 20},
-            "this is JSON, which can be read as YAML; rename it to corgi.yaml",
-        ),
-        ([{"prompt": "a"}, {"prompt": "b"}], "this is JSON, which can be read as YAML"),
+        ({"prompt": "a cat", "steps": 20}, "this looks like JSON; rename it to corgi.json"),
+        ([{"prompt": "a"}, {"prompt": "b"}], "this looks like JSON; rename it to corgi.json"),
         ({"text": "a cat"}, "this is JSON, not prompts. Each line of a .txt is a prompt."),
     ],
 )
@@ -128,9 +125,10 @@ def test_json_that_is_not_whole_is_refused() -> None:
     assert found.startswith("this looks like JSON, but is incomplete.")
 
 
-def test_json_under_a_yaml_name_is_a_recipe() -> None:
-    """Which is what the error advises."""
-    recipe = read_one(json.dumps({"prompt": "a cat", "steps": 20}, indent=2), "corgi.yaml")
+@pytest.mark.parametrize("name", ["corgi.json", "corgi.yaml"])
+def test_json_is_a_recipe_under_both_names(name: str) -> None:
+    """The error advises the first, and YAML includes JSON."""
+    recipe = read_one(json.dumps({"prompt": "a cat", "steps": 20}, indent=2), name)
     assert (recipe.prompt, recipe.steps) == ("a cat", 20)
 
 

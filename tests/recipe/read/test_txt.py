@@ -129,15 +129,17 @@ def test_two_hyphens_that_begin_no_word_are_part_of_the_prompt() -> None:
         ("a --xyz", 3, "unknown flag '--xyz'."),
         ("a --scheduler x", 3, "--scheduler: stable-diffusion.cpp's schedule type; write "
          "--schedule_type"),
-        ("a --ar 16:9", 3, "--ar: Midjourney's aspect ratio; write --size 912x512"),
-        ("a --ar 2:3", 3, "--ar: Midjourney's aspect ratio; write --size 512x768"),
+        ("a --ar 16:9", 3, "--ar: Midjourney's aspect ratio; write --size 912x512, for "
+         "SDXL --size 1344x768"),
+        ("a --ar 2:3", 3, "--ar: Midjourney's aspect ratio; write --size 512x768, for "
+         "SDXL --size 832x1280"),
         ("a --v 5", 3, "--v: Midjourney's version; choose a model with --checkpoint"),
         ("a --seed 1 --seed 2", 12, "'seed' is given twice: already on line 1. Keep one."),
         ("a --prompt b", 3, "'prompt' is given twice: already on line 1. Keep one."),
         ("a --steps", 3, "--steps has no value: write --steps and what it takes."),
         ("a --steps 300", 11, "steps must be a whole number from 1 to 150, not 300."),
         ("a --width 500", 11, "width must be a multiple of 8: 496 or 504 would do."),
-        ("a --n_iter x", 12, "count must be a whole number from 1 to 1000, not 'x'."),
+        ("a --n_iter x", 12, "count must be a whole number from 1 to 1000000, not 'x'."),
         ('a --negative "dim', 14, 'the quote " that opens here is never closed.'),
         (
             'a --negative "dim" dark',

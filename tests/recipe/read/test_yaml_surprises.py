@@ -5,7 +5,10 @@ import pytest
 from picowatch.recipe import error_text
 from tests.recipe.reading import read, read_one, refused
 
-WHOLE_SEED = "seed must be a whole number from 0 to 4294967295, random, or a list like [1, 2, 3]"
+WHOLE_SEED = (
+    "seed must be a whole number from 0 to 4294967295, random, a range like 1..8, or a list like "
+    "[1, 2, 3]"
+)
 
 # The file, line and column of the problem, the message.
 SURPRISES = [

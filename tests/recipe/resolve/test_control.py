@@ -7,8 +7,8 @@ import pytest
 
 from picowatch.recipe import Checkpoint, Inventory
 from picowatch.recipe.families import rules_of
-from picowatch.recipe.fields import Control
 from picowatch.recipe.inventory import ControlNet
+from picowatch.recipe.parts import Control
 from picowatch.recipe.request import ImageRequest
 from tests.recipe.reading import DEMO, hash_of, messages, read_one
 
@@ -159,7 +159,8 @@ FIELDS = (
         (
             "control: canny",
             "control must be a mapping like {image: pose.png, model: "
-            "control_v11p_sd15_openpose}, or a list of them, not 'canny'.",
+            "control_v11p_sd15_openpose}, or a list of them, not 'canny'. Write control: {image: "
+            "photo.png, model: …, preprocess: canny}.",
         ),
         (
             "control: {image: a.png}",

@@ -182,3 +182,28 @@ def test_a_negative_prompt_without_guidance_is_warned_of() -> None:
         "The negative prompt was ignored: it has no effect at cfg_scale 1.",
     )
     assert read_one(recipe.format(1.5), inventory=INVENTORY).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("share", "warning"),
+    [
+        ("cfg_start: 0.5\ncfg_end: 0.6", ""),
+        ("cfg_start: 0.9", ""),
+        (
+            "cfg_start: 0.9\ncfg_end: 0.4",
+            "cfg_start 0.9 and cfg_end 0.4 leave no step with guidance.",
+        ),
+        # The steps are after 0, 0.25, 0.5 and 0.75 of them.
+        ("steps: 4\ncfg_start: 0.75", "cfg_start 0.75 and cfg_end 1 leave no step with guidance."),
+        ("steps: 4\ncfg_start: 0.5\ncfg_end: 0.7", "cfg_start 0.5 and cfg_end 0.7 leave no step"),
+        ("steps: 4\ncfg_start: 0.8\nhires: {steps: 20, denoising_strength: 1}", ""),
+    ],
+)
+def test_guidance_on_no_step_is_warned_of(share: str, warning: str) -> None:
+    """The negative prompt acts where guidance does, in any pass."""
+    warnings = read_one(f"prompt: a\nnegative: b\n{share}").warnings
+    assert len(warnings) == bool(warning)
+    assert all(
+        text.startswith("cfg_scale and the negative prompt were ignored: ") for text in warnings
+    )
+    assert all(warning in text for text in warnings)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from picowatch.recipe.fields import Hires
+from picowatch.recipe.parts import Hires
 from tests.recipe.reading import hash_of, messages, read_one
 
 USUAL = Hires(2.0, 0, 0.7, "Latent")

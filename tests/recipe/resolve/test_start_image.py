@@ -63,6 +63,11 @@ OUT = (
         ("photos/../../a.png", OUT.format("photos/../../a.png")),
         ("~/a.png", OUT.format("~/a.png")),
         ("C:/a.png", OUT.format("C:/a.png")),
+        (
+            r"C:\Users\me\dog.png",
+            "is a path of Windows, outside inbox/ and outbox/. Copy the picture beside the recipe, "
+            "then write its name: 'dog.png'.",
+        ),
         (r"photos\a.png", "contains a backslash. Write folders with /, like photos/corgi.png."),
         (
             "https://example.com/a.png",

@@ -3,7 +3,7 @@
 import pytest
 
 from picowatch.recipe import Axis, Checkpoint, Inventory, Recipe, RecipeInvalid
-from picowatch.recipe.fields import Hires
+from picowatch.recipe.parts import Hires
 from picowatch.recipe.request import ImageRequest
 from tests.recipe.reading import DEMO, hash_of, messages, read, read_one, refused
 
@@ -132,15 +132,16 @@ def test_a_checkpoint_that_only_the_sweep_names_is_enough() -> None:
         ("steps: [10, 200]", "steps must be a whole number from 1 to 150, not 200."),
         ("steps: 10", "the 'steps' sweep must be a list like [1, 2], or a range like "
          "4..10 step 2."),
-        ("steps: []", "the 'steps' sweep has 0 values; it must have 1 to 1,000."),
+        ("steps: []", "the 'steps' sweep has no values."),
         ("steps: [10, 10]", "'10' appears twice in the 'steps' sweep."),
         ("steps: [10], steps: [20]", "'steps' is swept twice. Keep one."),
         ("steps: 1..9 step 0", "a range's step must not be 0."),
-        ("cfg_scale: 1..30 step 0.001", "the range 1..30 step 0.001 has more than 1,000 values."),
+        ("cfg_scale: 1..30 step 0.001", "the range 1..30 step 0.001 has 29,001 values; one save "
+         "may request 1,000 images (the setting max_images_per_save)."),
         ("stesp: [1]", "sweep cannot vary 'stesp': there is no such field. Did you mean 'steps'?"),
         ("count: [1, 2]", "sweep cannot vary count. It does not change individual images."),
-        ("seed: [1, 2]", "sweep cannot vary seed. For several seeds write a list outside the "
-         "sweep: seed: [1, 2, 3]."),
+        ("seed: [1, 2]", "sweep cannot vary seed. For several seeds write a range or a list "
+         "outside the sweep: seed: 1..8."),
         ("'steps: 3': [1]", "sweep cannot vary 'steps: 3'. Write a field's name alone."),
         ("'prompt: green': [blue]", "'green' does not occur in prompt: there is nothing to vary."),
         ("'prompt: red': ['cat AND dog']", "AND (composing prompts) is not supported yet. Write "

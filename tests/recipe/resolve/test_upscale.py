@@ -7,8 +7,8 @@ import pytest
 
 from picowatch.metadata import parameters_text, recipe_yaml
 from picowatch.recipe import Inventory
-from picowatch.recipe.fields import Hires, Upscale
 from picowatch.recipe.inventory import Upscaler
+from picowatch.recipe.parts import Hires, Upscale
 from picowatch.recipe.request import ImageRequest
 from tests.recipe.reading import DEMO, messages, read, read_one
 
@@ -181,6 +181,10 @@ def test_a1111s_texts_are_read() -> None:
     found = request("Denoising strength: 0.5, Hires upscale: 2, Hires upscaler: R-ESRGAN 4x+")
     assert found.hires == Hires(2.0, 0, 0.5, "RealESRGAN_x4plus")
     assert found.hires_upscaler_hash == "upscaler/RealESRGAN_x4plus"
+    assert messages("prompt: a\nupscale: R-ESRGAN 4x+", inventory=Inventory(demo=DEMO)) == [
+        "no upscaler 'R-ESRGAN 4x+' in models/upscalers. Put RealESRGAN_x4plus.safetensors there; "
+        "'picowatch convert' makes it from a .pth file. Only demo-compact is available."
+    ]
     recipe = read_one(
         lines.format("Postprocess upscale by: 2, Postprocess upscaler: SwinIR_4x"),
         "a.txt",

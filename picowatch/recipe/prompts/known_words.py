@@ -1,0 +1,50 @@
+"""Which words of a prompt a checkpoint was never taught, where that is known."""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+from picowatch.recipe.messages.problems import shown
+from picowatch.recipe.messages.suggestions import listed
+from picowatch.recipe.prompts.grammar import BREAK, split_loras
+
+_WORD = re.compile(r"(?<!\w)[^\W\d_]{2,}(?!\w)")
+_WILDCARD = re.compile(r"__[^\s_][\w/.*~@-]*?__")
+# Words that show nothing: no picture is worse for them.
+_CONNECTING = {
+    "are", "as", "be", "by", "for", "from", "has", "have", "he", "her", "his", "is", "it", "its",
+    "my", "one", "or", "our", "she", "some", "that", "their", "there", "these", "they", "this",
+    "those", "very", "was", "were", "who", "your",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class KnownWords:
+    """All `words` that a checkpoint was taught, in lower case, and the `subjects` among them."""
+
+    subjects: tuple[str, ...]
+    words: frozenset[str]
+
+    def and_names(self, names: Iterable[str]) -> "KnownWords":
+        """The same, and the words of these names of embeddings."""
+        return replace(self, words=self.words.union(*map(_words, names)))
+
+    def unknown_in(self, prompt: str) -> Iterator[str]:
+        """The prompt's other words, in lower case."""
+        text, _ = split_loras(prompt)
+        for word in _words(_WILDCARD.sub(" ", text).replace(BREAK, " ")):
+            if word not in self.words and word not in _CONNECTING:
+                yield word
+
+
+def _words(text: str) -> list[str]:
+    return _WORD.findall(text.lower())
+
+
+def unknown_words(checkpoint: str, known: KnownWords, unknown: Iterable[str]) -> str:
+    """The warning about them."""
+    words = listed([f"'{shown(word, 30)}'" for word in dict.fromkeys(unknown)], most=5)
+    return (
+        f"the {shown(checkpoint)} model does not know {words}; it knows "
+        f"{listed(known.subjects, most=len(known.subjects))}."
+    )

@@ -1,0 +1,115 @@
+"""How many images one save may request, and how much text one sweep may make."""
+
+from collections.abc import Sequence
+from math import prod
+
+from picowatch.recipe.fields import PROMPTS
+from picowatch.recipe.messages.problems import Problems, shown
+from picowatch.recipe.prompts.prompts import MAX_SIGNS_OF_ALL, count_all_signs
+from picowatch.recipe.resolve.ranges import NumberRange
+from picowatch.recipe.resolve.sweep import WrittenAxis
+from picowatch.recipe.written import Entry, Layer, Position, Written
+
+MAX_SWEPT_CHARACTERS = 2_000_000
+
+
+def position_of_count(entry: Entry) -> Position:
+    """Where to point at when a file requests too many images."""
+    return entry.layer["count"].position if "count" in entry.layer else entry.position
+
+
+def too_many(images: int, max_images: int) -> str:
+    """The message about a file that requests too many images."""
+    return (
+        f"this file requests {images:,} images; one save may request {max_images:,} (the setting "
+        "max_images_per_save)."
+    )
+
+
+class ImageLimit:
+    """Counts what one save requests; whatever requests too much is refused in `problems`."""
+
+    def __init__(self, max_images: int, problems: Problems) -> None:
+        self._max_images = max_images
+        self._problems = problems
+        self._counted = 0
+
+    def count(self, images: int) -> None:
+        """These are requested."""
+        self._counted += images
+
+    def check(self, position: Position) -> None:
+        """Refuse what was counted, unless something else is wrong already."""
+        if self._counted > self._max_images and not self._problems:
+            self._problems.add(position, too_many(self._counted, self._max_images))
+
+    def refuses_sweep(self, axes: Sequence[WrittenAxis], sweep: Written) -> bool:
+        """Whether a sweep makes too many images."""
+        images = _combinations(axes)
+        if self._has_room(images):
+            return False
+        sizes = " x ".join(f"{len(axis.values):,}" for axis in axes)
+        self._problems.add(
+            sweep.name_position,
+            f"this sweep makes {sizes} = {images:,} images; one save may request "
+            f"{self._max_images:,} (the setting max_images_per_save).",
+        )
+        return True
+
+    def refuses_seeds(self, axes: Sequence[WrittenAxis], layer: Layer) -> bool:
+        """Whether a range of seeds makes too many images: it is short to write."""
+        written = layer.get("seed")
+        if written is None or not isinstance(written.value, NumberRange):
+            return False
+        images = _combinations(axes) * len(written.value)
+        if self._has_room(images):
+            return False
+        message = too_many(self._counted + images, self._max_images)
+        self._problems.add(written.position, message)
+        return True
+
+    def refuses_pattern(
+        self, pattern: WrittenAxis, axes: Sequence[WrittenAxis], layer: Layer
+    ) -> bool:
+        """Whether it stands for too many pictures, or for none, which is a problem already."""
+        images = _combinations([pattern, *axes])
+        if self._has_room(images):
+            return not pattern.values
+        combined = " With the sweep" if axes else " Together"
+        written = layer[pattern.label]
+        text = f"'{shown(written.value)}'" if isinstance(written.value, str) else "the pattern"
+        self._problems.add(
+            written.error_position,
+            f"{text} matches {len(pattern.values):,} pictures.{combined} "
+            + too_many(self._counted + images, self._max_images),
+        )
+        return True
+
+    def _has_room(self, images: int) -> bool:
+        return self._counted + images <= self._max_images
+
+
+def _combinations(axes: Sequence[WrittenAxis]) -> int:
+    return prod(len(axis.values) for axis in axes)
+
+
+def refuse_long_sweep(
+    axes: Sequence[WrittenAxis], layer: Layer, sweep: Written, problems: Problems
+) -> bool:
+    """Whether sweeping a piece of a prompt makes more text than can be looked through."""
+    if not any(value.replaces for axis in axes for value in axis.values):
+        return False
+    texts = [str(layer[field].value) for field in PROMPTS if field in layer]
+    signs = "characters of wildcards and brackets"
+    for what, most, each in (
+        ("characters", MAX_SWEPT_CHARACTERS, sum(map(len, texts))),
+        (signs, MAX_SIGNS_OF_ALL, sum(map(count_all_signs, texts))),
+    ):
+        if (found := each * _combinations(axes)) > most:
+            problems.add(
+                sweep.name_position,
+                f"this sweep of a prompt has {found:,} {what}; the limit is {most:,}. "
+                "Shorten the prompt, or sweep fewer values.",
+            )
+            return True
+    return False

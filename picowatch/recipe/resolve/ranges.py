@@ -1,0 +1,49 @@
+"""Ranges of numbers, as sweeps and seeds have them: `4..10 step 2`."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+
+_NUMBER = r"([-+]?(?:\d{1,10}(?:\.\d{0,9})?|\.\d{1,9}))"
+RANGE = re.compile(rf"\s*{_NUMBER}\s*\.\.\s*{_NUMBER}(?:\s+step\s+{_NUMBER})?\s*")
+
+
+@dataclass(frozen=True, slots=True)
+class NumberRange:
+    """From `first` to `last`, both included, downwards too; decimals without binary dust."""
+
+    first: Decimal
+    last: Decimal
+    step: Decimal  # above 0
+
+    def __len__(self) -> int:
+        return int(abs(self.last - self.first) / self.step) + 1
+
+    def __iter__(self) -> Iterator[int | float]:
+        signed = self.step if self.last >= self.first else -self.step
+        return (_plain(self.first + index * signed) for index in range(len(self)))
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of its numbers are whole ones."""
+        return all(_is_whole(number) for number in (self.first, self.step))
+
+
+def range_in(value: object) -> NumberRange | None:
+    """The range that a text is; None if it is not one. Raises ValueError if its step is 0."""
+    found = RANGE.fullmatch(value) if isinstance(value, str) else None
+    if not found:
+        return None
+    step = abs(Decimal(found[3] or 1))
+    if not step:
+        raise ValueError("a range's step must not be 0.")
+    return NumberRange(Decimal(found[1]), Decimal(found[2]), step)
+
+
+def _is_whole(number: Decimal) -> bool:
+    return number == int(number)
+
+
+def _plain(number: Decimal) -> int | float:
+    return int(number) if _is_whole(number) else float(number)

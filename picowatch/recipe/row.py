@@ -1,0 +1,51 @@
+"""What a row of the table of fields says beside a field's name, type, limits and default."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from picowatch.recipe.read.plain import plain_number
+
+
+@dataclass(frozen=True, slots=True)
+class A1111:
+    """A field in A1111's text: its key there, and its value's text; a text of "" is left out.
+
+    `also` are other spellings of the key. They are compared in lower case: A1111 writes
+    "CFG scale", ComfyUI's nodes and Forge "CFG Scale".
+    """
+
+    key: str
+    write: Callable[[Any], str] = str
+    also: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What the table says of a field beside its name, type, limits and default.
+
+    `changes_pixels`: the field is part of an image's identity. `batch`: whether images that differ
+    in it may share a batch. `needs` are the fields without all of which this one changes nothing. A
+    default that is empty, 0 or false is left out of digests and metadata; `left_out`: this one is,
+    too.
+    `no_sweep` says why no sweep can vary it. `wanted` are the values in the words of an error,
+    `takes_text` and `default_text` in those of the docs, where the type does not say it.
+    """
+
+    description: str
+    aliases: tuple[str, ...] = ()
+    changes_pixels: bool = True
+    batch: Literal["same", "may differ"] = "same"
+    needs: tuple[str, ...] = ()
+    left_out: bool = False
+    no_sweep: str = ""
+    a1111: A1111 | None = None
+    wanted: str = ""
+    takes_text: str = ""
+    default_text: str = ""
+
+
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)]
+DENOISING_STRENGTH = A1111("Denoising strength", plain_number, ("strength",))

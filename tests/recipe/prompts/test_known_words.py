@@ -1,0 +1,65 @@
+"""What the demo model was never taught is said once, and nothing else is."""
+
+from dataclasses import replace
+
+import pytest
+
+from picowatch.catalog import Catalog
+from picowatch.recipe.inventory import Checkpoint, Inventory
+from tests.recipe.reading import read
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Inventory:
+    found = Catalog(tmp_path_factory.mktemp("models")).inventory()
+    other = Checkpoint("dream", 512)
+    return replace(
+        found,
+        checkpoints=(other,),
+        embeddings=("mascot",),
+        loras=("pixel-art",),
+        default_checkpoint="demo",
+    )
+
+
+def warnings(text: str, inventory: Inventory, name: str = "a.txt") -> list[str]:
+    recipes = read(text, name=name, inventory=inventory)
+    return [warning for recipe in recipes for warning in recipe.warnings]
+
+
+def test_all_of_a_files_unknown_words_are_in_one_warning(installed: Inventory) -> None:
+    """Whatever stands around them; a list of words is cut."""
+    assert warnings("a fox, 4k\na corgi's hat\n(Garden:1.2) BREAK a fox\n", installed) == [
+        "the demo model does not know 'fox' and 'garden'; it knows corgi, cat, circle, square, "
+        "triangle, star, heart, ring, house, sun, tree, moon, balloon, cupcake, hat, sunglasses, "
+        "bow tie, red, orange, yellow, green, blue, purple, pink, black and white."
+    ]
+    (many,) = warnings("ab ac ad ae af ag ah", installed)
+    assert "'ab', 'ac', 'ad', 'ae', 'af' and 2 more;" in many
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "A CORGI wearing a red hat and sunglasses, on a blue background",
+        "a red balloon above a house, with a kitten beside it",
+        "there is a corgi and it has its hat on",
+        "a mascot on a pink background",
+        "a [red:blue:0.5] circle, {small|large} __no_file__",
+        "a castle --checkpoint dream",
+        "a castle <lora:pixel-art:0.8>",
+        "a corgi --negative castles",
+        "",
+    ],
+)
+def test_nothing_is_said_of_other_words_and_models(text: str, installed: Inventory) -> None:
+    """Words without a picture, embeddings, other checkpoints; LoRAs teach words of their own."""
+    installed = replace(installed, wildcards={"no_file": ("red",)})
+    assert warnings(text, installed) == []
+
+
+def test_each_word_of_a_sweep_counts(installed: Inventory) -> None:
+    """Once for all its images."""
+    text = 'prompt: a red circle\nsweep: {"prompt: red": [teal, azure], steps: [1, 2]}\n'
+    (warning,) = warnings(text, installed, "a.yaml")
+    assert warning.startswith("the demo model does not know 'teal' and 'azure'; it knows")
