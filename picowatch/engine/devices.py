@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from picowatch.engine.capabilities import range_of, remedy_for, runs_on
+from picowatch.engine.memory.usage import total_bytes
 from picowatch.engine.options import Precision
 from picowatch.errors import RenderFailed
 
@@ -94,9 +95,7 @@ def precision_name(dtype: torch.dtype) -> str:
 
 def gpu_bytes(device: torch.device) -> int | None:
     """How much memory a CUDA device has; None for devices that share the computer's."""
-    if device.type != "cuda":
-        return None
-    return int(torch.cuda.get_device_properties(device).total_memory)
+    return total_bytes(device) if device.type == "cuda" else None
 
 
 def _computes_bfloat16() -> bool:

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from picowatch.engine.protocol import ControlMap, OnStep
 from picowatch.recipe.request import ImageRequest
@@ -51,6 +51,7 @@ class Job:
     `start_images` has the start images and masks under their hashes. `upscalers` enlarge pixels;
     `before_tile` is called before each of their tiles, and may raise. `timings` are added to.
     `alone`: each image by itself. `eager`: nothing compiled. `waiting` as in `Engine.render`.
+    `beside` is a GPU's stream to decode in, while another batch begins; None: there and then.
     """
 
     device: "torch.device"
@@ -65,6 +66,7 @@ class Job:
     alone: bool
     eager: bool
     waiting: int
+    beside: Any = None
 
     def enlarge_for_hires(self, request: ImageRequest) -> Enlarge | None:
         """What makes the second pass' picture of the first one's, if a model does that."""

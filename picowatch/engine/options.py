@@ -18,9 +18,8 @@ class EngineOptions:
     engine reads it and never writes it. `threads` bounds the CPU threads of one batch; None
     means this engine's share of the cores. `start_images` is the folder of start images and
     masks, each named by its sha256. `memory` says where the memory ladder begins. `compiled` is
-    the folder of compiled UNets; with None nothing is compiled. `preview_seconds` is the least
-    time between two previews; 0 means none. It is the engine number `ordinal` of the machine's
-    `engines`, which share its GPUs or its cores.
+    the folder of compiled UNets; with None nothing is compiled, nor captured as a CUDA graph.
+    It is the engine number `ordinal` of the machine's `engines`, which share its GPUs or its cores.
     """
 
     models: Path
@@ -30,10 +29,13 @@ class EngineOptions:
     threads: int | None = None
     start_images: Path | None = None
     memory: Memory = "auto"
-    preview_seconds: float = 0
     compiled: Path | None = None
     ordinal: int = 0
     engines: int = 1
+
+
+# In that folder: why the last CUDA graph could not be captured.
+GRAPHS_FAILURE = "cuda-graphs.failure"
 
 
 def cache_folder() -> Path | None:

@@ -15,17 +15,19 @@ _FULL_VAE_CHANNELS = 128  # in its first block; the demo's has fewer
 
 
 class Previewer:
-    """Shows a batch's first picture now and then; it only reads, so it changes no pixel."""
+    """Shows a batch's first picture now and then; it only reads, so it changes no pixel.
+
+    `seconds` is the least time between two previews; 0 means none.
+    """
+
+    seconds: float = 0
 
     def __init__(
         self,
         on_preview: OnPreview,
-        seconds: float,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        """`seconds` is the least time between two previews; 0 means none."""
         self._on_preview = on_preview
-        self._seconds = seconds
         self._clock = clock
         self._shown_at = clock()
         self._colours: torch.Tensor | None = torch.tensor(SD1)
@@ -40,11 +42,11 @@ class Previewer:
     @property
     def is_on(self) -> bool:
         """Whether there is to be any preview of what it follows."""
-        return self._seconds > 0 and self._colours is not None
+        return self.seconds > 0 and self._colours is not None
 
     def is_due(self) -> bool:
         """Whether it is time for a preview. Cheap, because it is called at each step."""
-        return self.is_on and self._clock() - self._shown_at >= self._seconds
+        return self.is_on and self._clock() - self._shown_at >= self.seconds
 
     def show(
         self, scheduler: Any, scaled: torch.Tensor, predicted: torch.Tensor, timestep: torch.Tensor

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass, field
+from threading import Event
 from typing import Protocol
 
 from picowatch.errors import EngineDied
@@ -107,15 +108,18 @@ class Engine(Protocol):
         on_step: OnStep,
         waiting: int = 0,
         on_preview: OnPreview = unseen,
+        preview_seconds: float = 0,
     ) -> Future[list[RenderedImage]]:
         """Start a batch; the future gives its pictures in the order of the requests.
 
         The future raises RenderFailed, EngineDied (EngineCannotStart is one) or EngineStopped.
         Pictures have the requested size, or less with `shrink_to_fit`. One batch at a
-        time: a second call before the first future is done is a programming error. `on_step` is
+        time: a second call before the first future is done, or `drawn`, is a programming error,
+        and so is a third before the first one is done. `on_step` is
         called from a thread of the engine's own and must return quickly. So is
-        `on_preview`, now and then, with how the batch looks so far. `waiting` images are
-        queued after this batch, which decides whether compiling for them is worth it.
+        `on_preview`, with how the batch looks so far, at least `preview_seconds` after the last
+        time; 0 means never. `waiting` images are queued after this batch, which decides whether
+        compiling for them is worth it.
         """
         ...
 
@@ -138,7 +142,10 @@ class Engine(Protocol):
         ...
 
     def interrupt(self) -> None:
-        """End the batch in progress, if there is one, at its next step with EngineStopped."""
+        """End the batch in progress, if there is one, at its next step with EngineStopped.
+
+        One that is `drawn` has no more steps, and is finished.
+        """
         ...
 
     def close(self) -> None:
@@ -149,9 +156,22 @@ class Engine(Protocol):
         ...
 
 
-def new_future() -> Future[list[RenderedImage]]:
+class PicturesToCome(Future[list[RenderedImage]]):
+    """The future of a batch.
+
+    `drawn` is set once it is done, or its steps are and its pictures are on their way from a GPU:
+    the engine takes another batch then.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drawn = Event()
+        self.add_done_callback(lambda _: self.drawn.set())
+
+
+def new_future() -> PicturesToCome:
     """A future that is already running: `cancel` does nothing, `Engine.interrupt` does."""
-    future: Future[list[RenderedImage]] = Future()
+    future = PicturesToCome()
     future.set_running_or_notify_cancel()
     return future
 

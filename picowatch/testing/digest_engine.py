@@ -36,6 +36,7 @@ class DigestEngine:
     before_batch: Callable[[Batch], None] = lambda batch: None
     after_step: Callable[[int], None] = lambda done: None
     on_preview: OnPreview = unseen
+    preview_seconds: float = 0
     batches: list[tuple[ImageRequest, ...]] = field(default_factory=list)
     starts: int = 0
     prepared: int = 0
@@ -49,14 +50,15 @@ class DigestEngine:
         on_step: OnStep,
         waiting: int = 0,
         on_preview: OnPreview = unseen,
+        preview_seconds: float = 0,
     ) -> Future[list[RenderedImage]]:
-        """See `Engine.render`; `on_preview` is kept for tests to call."""
+        """See `Engine.render`; how to preview is kept for tests."""
         if self._in_work is not None and not self._in_work.done():
             raise RuntimeError("one batch at a time")
         self.starts += not self._started
         self._started = True
         self.batches.append(tuple(batch))
-        self.on_preview = on_preview
+        self.on_preview, self.preview_seconds = on_preview, preview_seconds
         self._stop = threading.Event()
         self._in_work = new_future()
         threading.Thread(

@@ -14,9 +14,10 @@ from typing import Any
 VARIABLE = "PICOWATCH_FAULT"
 
 _PUBLISH = "picowatch.outbox.outbox:Outbox.publish"
+_GALLERY = "picowatch.outbox.gallery.gallery"
 # `A > B` is B, while A is being done.
 POINTS = {
-    "before a save is read": "picowatch.inbox.inbox:read_file",
+    "before a save is read": "picowatch.inbox.inbox:Inbox._read",
     "before a start image's copy is in place": "picowatch.outbox.start_images:write_atomically",
     "before an error file is in place": "picowatch.outbox.problems:ProblemFiles.write_error",
     "before a save is accepted": "picowatch.ledger.ledger:Ledger.accept",
@@ -26,7 +27,7 @@ POINTS = {
     "before a renaming is noted": "picowatch.ledger.ledger:Ledger.rename",
     "before an image is claimed": "picowatch.ledger.ledger:Ledger.claim",
     "in the middle of a claim": "picowatch.ledger.queue:next_file",
-    "before a dropped picture's copy is in place": "picowatch.work.dropped:write_atomically",
+    "before a dropped picture's copy is in place": "picowatch.work.dropped:copy_atomically",
     "while a batch renders": "picowatch.work.rendering:Rendering._on_step",
     "before a picture is written": _PUBLISH,
     "while a picture is written": f"{_PUBLISH} > picowatch.files.atomic:sync_file",
@@ -35,7 +36,7 @@ POINTS = {
     "before a picture's sidecar is written": "picowatch.outbox.outbox:Outbox._write_sidecar",
     "before a dropped picture's copy is deleted": "picowatch.work.dropped:DroppedPictures.clear",
     "before a picture is enlisted": "picowatch.outbox.listing:Listing.append",
-    "before a picture is in the gallery": "picowatch.outbox.gallery.gallery:Gallery.add",
+    "before a picture is in the gallery": f"{_GALLERY}:Gallery.add",
     "before the ledger says done": "picowatch.ledger.ledger:Ledger.finish",
     "before the lists are remembered": "picowatch.ledger.ledger:Ledger.mark_listed",
     "before a failure is noted": "picowatch.ledger.ledger:Ledger.fail",
@@ -47,6 +48,13 @@ POINTS = {
     "after a recipe is archived": "picowatch.inbox.inbox:Inbox.forget",
     "before a command is done": "picowatch.daemon.control:Control.do",
     "before a command is answered": "picowatch.outbox.commands:write_atomically",
+    "before pictures are deleted": "picowatch.outbox.outbox:Outbox.delete",
+    "before a picture is deleted": "picowatch.outbox.outbox:Outbox._unlink",
+    "before a deleted picture loses its star": "picowatch.outbox.outbox:Outbox.star",
+    "before a deleted picture leaves the gallery": f"{_GALLERY}:Gallery.remove",
+    "before open galleries hear of it": "picowatch.outbox.gallery.pages:Pages.announce_changes",
+    "before stars are exported": "picowatch.outbox.stars:Stars._write_export",
+    "before stars are shown": f"{_GALLERY}:Gallery.show_stars",
     "in the middle of building a new ledger": "picowatch.ledger.restore:_image",
 }
 

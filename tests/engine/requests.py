@@ -44,10 +44,13 @@ def ignore_steps(done: int, total: int) -> None:
 
 
 def make(
-    engine: Engine, *requests: ImageRequest, on_preview: OnPreview = unseen
+    engine: Engine,
+    *requests: ImageRequest,
+    on_preview: OnPreview = unseen,
+    preview_seconds: float = 0,
 ) -> list[RenderedImage]:
     """The pictures of one batch."""
-    return engine.render(requests, ignore_steps, 0, on_preview).result(PATIENCE)
+    return engine.render(requests, ignore_steps, 0, on_preview, preview_seconds).result(PATIENCE)
 
 
 def pixels(image: RenderedImage) -> Pixels:

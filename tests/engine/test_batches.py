@@ -10,7 +10,8 @@ from picowatch.engine.batches import batch_size_for, evaluations
 from picowatch.engine.models.sd1 import SD15
 from picowatch.engine.unet.parallel import equal_parts
 from picowatch.engine.unet.samplers import build_sampler
-from picowatch.recipe.fields import ROWS, Hires, Upscale
+from picowatch.recipe.fields import ROWS
+from picowatch.recipe.parts import Hires, Upscale
 from picowatch.recipe.request import ControlUse, EmbeddingUse, LoraUse
 from picowatch.recipe.samplers import SAMPLERS, KnownSampler
 from tests.engine.requests import request

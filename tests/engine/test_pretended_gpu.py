@@ -7,15 +7,19 @@ from typing import Any
 import pytest
 import torch
 
+from picowatch.engine.memory.ladder import FULL, LADDER, Ladders, MemoryLadder
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import RenderedImage
-from picowatch.engine.renderer import Renderer
-from picowatch.recipe.fields import Hires
+from picowatch.engine.renderer import OnTheirWay, Renderer
+from picowatch.engine.unet.denoise import denoise
+from picowatch.engine.unet.latents import Decoding, _again
+from picowatch.recipe.parts import Hires
 from picowatch.recipe.request import ImageRequest
 from picowatch.recipe.samplers import SAMPLERS, KnownSampler
 from tests.engine.adapters import kohya_lora, write
 from tests.engine.control.controlnets import controlnet_of, save_single
 from tests.engine.control.test_against_diffusers import DEMO, unet_of
+from tests.engine.control.test_against_diffusers import use as control
 from tests.engine.models.test_checkpoints import demo
 from tests.engine.pretended_gpu import PretendedGpu, pretended_gpu
 from tests.engine.requests import difference, ignore_steps, request
@@ -63,14 +67,19 @@ def options(models: Path, device: str, **values: Any) -> EngineOptions:
 
 
 def drawn(
-    engine: Renderer, gpu: PretendedGpu, *batch: ImageRequest, between_passes: int = 0
+    engine: Renderer,
+    gpu: PretendedGpu,
+    *batch: ImageRequest,
+    between_passes: int = 0,
+    preview_seconds: float = 0,
 ) -> tuple[list[RenderedImage], list[str]]:
     """The pictures, and what waited for the card between the first step and the last.
 
-    After the last, all pictures leave the card in one copy. `between_passes` are the copies to the
+    After the last, all pictures leave the card in one copy, which nothing waits for but their
+    reader. `between_passes` are the copies to the
     card that the second pass of hires begins with.
     """
-    for found in (gpu.mixed, gpu.waits, gpu.uploads):
+    for found in (gpu.mixed, gpu.waits, gpu.uploads, gpu.downloads):
         found.clear()
     at_steps: list[int] = []
     uploads: list[int] = []
@@ -79,11 +88,11 @@ def drawn(
         at_steps.append(len(gpu.waits))
         uploads.append(len(gpu.uploads))
 
-    images = engine.render(batch, on_step)
+    images = engine.render(batch, on_step, preview_seconds=preview_seconds)
     assert gpu.mixed == []
     assert len(gpu.uploads[uploads[0] : uploads[-1]]) == between_passes, gpu.uploads
-    after = [one for one in gpu.waits[at_steps[-1] :] if "previewer.py" not in one]
-    assert [one.split()[0] for one in after] == ["cpu"]
+    assert [one for one in gpu.waits[at_steps[-1] :] if "previewer.py" not in one] == []
+    assert len(gpu.downloads) == 1, gpu.downloads
     return images, gpu.waits[at_steps[0] : at_steps[-1]]
 
 
@@ -118,6 +127,7 @@ Changes = Callable[[Path], dict[str, Any]]
 CASES: dict[str, Changes] = {
     "batch": lambda models: {},
     "guidance off": lambda models: {"cfg_scale": 1.0},
+    "guidance on a part": lambda models: {"cfg_start": 0.3, "cfg_end": 0.5},
     "cfg_rescale": lambda models: {"cfg_rescale": 0.7},
     "LoRA": lambda models: {"loras": (use(models, "a", 0.5),)},
     "start image": lambda models: start(models, 0.6),
@@ -141,6 +151,138 @@ def test_what_a_batch_does_it_does_on_the_card(
         assert difference(image, expected) <= 2
 
 
+def test_weights_that_move_meet_what_they_compute_with(
+    gpu: PretendedGpu, models: Path, plain: Renderer
+) -> None:
+    """By model and by layer, with LoRA, ControlNet and mask; and all back on the card.
+
+    By model each part comes once for both groups of the batch; the VAE before the steps, for start
+    images, and after them.
+    """
+    engine = Renderer(options(models, "cuda"))
+    changes = SMALL | {"steps": 2} | start(models, 0.6) | right_half(models)
+    changes |= {"loras": (use(models, "a", 0.5),), "control": (control(models, "first"),)}
+    batch = [request(prompt, **changes) for prompt in ("a red circle", "a red circle, " * 30)]
+    drawn_here = plain.render(batch, ignore_steps)
+    assert [image.chunks for image in drawn_here] == [1, 2]
+    for one in (*(rung for rung in LADDER if rung.offload), FULL):
+        engine._ladder = MemoryLadder("full", Ladders([one], []), None)
+        gpu.mixed.clear()
+        gpu.loads.clear()
+        images = engine.render(batch, ignore_steps)
+        assert gpu.mixed == []
+        assert {image.memory_rung for image in images} == {one.name}
+        for image, expected in zip(images, drawn_here, strict=True):
+            assert difference(image, expected) <= 2
+        if one.offload == "model":
+            parts = engine._checkpoints.held(batch[0]).models
+            loads = [gpu.loads[next(part.parameters()).data_ptr()] for part in parts]
+            assert loads == [1, 1, 1, 2]  # text encoder, ControlNet, UNet, VAE
+
+
+def test_pictures_come_while_the_next_batch_makes_its_steps(
+    gpu: PretendedGpu,
+    engine: Renderer,
+    plain: Renderer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nothing waits for them, each batch gets its own, and lack of memory is its own, too."""
+    batches = [[request(seed=seed, **SMALL)] for seed in (1, 2, 3)]
+    engine.render(batches[0], ignore_steps)  # tells what such a batch takes
+    monkeypatch.setattr(gpu, "happens_after", 2)
+    asked: list[bool] = []
+    for found in (gpu.mixed, gpu.waits):
+        found.clear()
+
+    def begun(batch: list[ImageRequest], waiting: int, before: Any = None) -> Any:
+        def on_step(done: int, total: int) -> None:
+            if before:
+                asked.append(before.has_come())
+
+        return engine.begin(batch, on_step, lambda: False, waiting)
+
+    first = begun(batches[0], 2)
+    second = begun(batches[1], 1, before=first)
+    assert asked == [False, False, True]
+    assert isinstance(first, OnTheirWay) and isinstance(second, OnTheirWay)
+    real, failures = denoise, [torch.OutOfMemoryError("CUDA out of memory.")]
+
+    def failing(*rest: Any) -> torch.Tensor:
+        if failures:
+            raise failures.pop()
+        return real(*rest)
+
+    monkeypatch.setattr("picowatch.engine.unet.draw.denoise", failing)
+    (third,) = begun(batches[2], 0)
+    assert second.has_come(), "its memory was given back"
+    assert third.memory_rung == "full"
+    assert gpu.mixed == gpu.waits == []
+    images = [first.images()[0], second.images()[0], third]
+    for image, batch in zip(images, batches, strict=True):
+        assert difference(image, plain.render(batch, ignore_steps)[0]) <= 2
+    assert images[0].timings["decode"] == pytest.approx(0.001)
+
+
+@pytest.mark.parametrize("case", ["start image", "hires", "exact", "tiling", "other VAE"])
+def test_what_needs_the_vae_waits_for_it(
+    gpu: PretendedGpu, engine: Renderer, models: Path, case: str
+) -> None:
+    """It may change its type, or make room for another one."""
+    changes: dict[str, dict[str, Any]] = {
+        "start image": start(models, 0.6),
+        "hires": {"hires": Hires(scale=1.5, steps=1)},
+        "exact": {"exact": True},
+        "tiling": {"tiling": True},
+        "other VAE": {"vae": "other", "vae_hash": "1"},
+    }
+    usual = request(seed=1, **SMALL)
+    engine._on_their_way = OnTheirWay(engine._checkpoints.held(usual), lambda: False, list)
+    assert engine._goes_beside(usual)
+    assert not engine._goes_beside(request(**(SMALL | changes[case])))
+    assert engine._settle() and not engine._settle()
+
+
+def test_a_vae_changes_its_type_when_nothing_else_computes_with_it(
+    gpu: PretendedGpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another group of the batch may be decoded on a stream beside; its weights would go."""
+    vae, done = demo().vae, []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda _: done.append(vae.dtype))
+    vae.to("cuda", torch.float16)
+    try:
+        _again(vae, lambda: torch.ones(1, device="cuda", dtype=vae.dtype))
+    finally:
+        vae.to("cpu", torch.float32)
+    assert done == [torch.float16]
+
+
+def test_decoding_falls_back_to_one_picture_at_a_time(gpu: PretendedGpu) -> None:
+    """Where several at once are too much; the pictures are the same."""
+    vae, sizes = demo().vae, []
+    latents = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    expected = [one.pixels for one in Decoding(vae, latents).images()]
+    real = vae.decode
+
+    def decode(part: torch.Tensor) -> Any:
+        sizes.append(len(part))
+        if len(part) > 1 and sizes != [3]:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.")
+        return real(part)
+
+    vae.to("cuda")
+    vae.decode = decode
+    try:
+        for _ in range(2):
+            found = [one.pixels for one in Decoding(vae, latents.to("cuda")).images()]
+            assert all(
+                (abs(a.astype(int) - b) <= 1).all() for a, b in zip(expected, found, strict=True)
+            )
+    finally:
+        del vae.decode
+        vae.to("cpu")
+    assert sizes == [3, 3, 1, 1, 1]
+
+
 def test_the_latent_upscaler_waits_for_nothing(gpu: PretendedGpu, engine: Renderer) -> None:
     """Both passes of hires are one queue but for the second one's noise and timesteps."""
     wanted = request(hires=Hires(scale=1.5, steps=2), **SMALL)
@@ -151,7 +293,7 @@ def test_the_latent_upscaler_waits_for_nothing(gpu: PretendedGpu, engine: Render
 def test_a_preview_is_one_copy(gpu: PretendedGpu, models: Path) -> None:
     """Nothing else of it waits."""
     shown: list[Any] = []
-    engine = Renderer(options(models, "cuda", preview_seconds=1e-9), shown.append)
-    _, waits = drawn(engine, gpu, request(**SMALL))
+    engine = Renderer(options(models, "cuda"), shown.append)
+    _, waits = drawn(engine, gpu, request(**SMALL), preview_seconds=1e-9)
     assert len(shown) == SMALL["steps"]
     assert len(waits) == len(shown) - 1, waits

@@ -1,7 +1,5 @@
 """Previews show the picture early and do not change it."""
 
-from collections.abc import Iterator
-from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,7 +11,6 @@ from PIL import Image
 from picowatch.catalog import read_config
 from picowatch.engine.colours import DEMO, SD1, SDXL
 from picowatch.engine.models.sd1 import SD15
-from picowatch.engine.options import EngineOptions
 from picowatch.engine.previewer import Previewer
 from picowatch.engine.process.child import ChildEngine
 from picowatch.engine.protocol import Preview, RenderedImage
@@ -26,6 +23,9 @@ CONFIG = read_config(SD15 / "scheduler" / "scheduler_config.json")
 pytestmark = pytest.mark.filterwarnings("ignore:__array")
 
 
+AFTER_EACH_STEP = 1e-6
+
+
 class Album:
     """Keeps every preview."""
 
@@ -36,23 +36,15 @@ class Album:
         self.previews.append(preview)
 
 
-@pytest.fixture(scope="module")
-def looking(options: EngineOptions) -> Iterator[tuple[ChildEngine, Album]]:
-    """An engine that gives a preview after each step."""
-    engine, album = ChildEngine(replace(options, preview_seconds=1e-6)), Album()
-    yield engine, album
-    engine.close()
-
-
 def colours(preview: Preview | RenderedImage) -> NDArray[np.float64]:
     """The picture at a preview's size, from 0 to 255."""
     image = Image.frombytes("RGB", (preview.width, preview.height), preview.pixels)
     return np.asarray(image.resize((16, 16), Image.Resampling.BOX), np.float64)
 
 
-def test_previews_change_no_pixel(engine: ChildEngine, looking: tuple[ChildEngine, Album]) -> None:
+def test_previews_change_no_pixel(engine: ChildEngine) -> None:
     """With one after each step, and with none: alone, in a batch, and where noise is drawn."""
-    looker, album = looking
+    album = Album()
     batches = [
         [request()],
         [request(seed=seed, sampler="Euler a", schedule_type="uniform") for seed in (1, 2)],
@@ -60,22 +52,25 @@ def test_previews_change_no_pixel(engine: ChildEngine, looking: tuple[ChildEngin
     ]
     for batch in batches:
         album.previews.clear()
-        with_looks = make(looker, *batch, on_preview=album.keep)
+        with_looks = make(engine, *batch, on_preview=album.keep, preview_seconds=AFTER_EACH_STEP)
         assert len(album.previews) >= batch[0].steps
         assert {(p.width, p.height) for p in album.previews} == {
             (batch[0].width // 8, batch[0].height // 8)
         }
-        without = make(engine, *batch)
+        album.previews.clear()
+        without = make(engine, *batch, on_preview=album.keep)
+        assert album.previews == []
         assert [one.pixels for one in with_looks] == [one.pixels for one in without]
 
 
-def test_previews_show_the_picture_early(looking: tuple[ChildEngine, Album]) -> None:
+def test_previews_show_the_picture_early(engine: ChildEngine) -> None:
     """Half the way, it is nearer to its own picture than to others, by far."""
-    engine, album = looking
+    album = Album()
     pictures, halfway, ends = [], [], []
     for prompt in ("a large red circle on a white background", "a star on a blue background"):
         album.previews.clear()
-        pictures += make(engine, request(prompt, steps=12, cfg_scale=7.5), on_preview=album.keep)
+        wanted = request(prompt, steps=12, cfg_scale=7.5)
+        pictures += make(engine, wanted, on_preview=album.keep, preview_seconds=AFTER_EACH_STEP)
         halfway.append(album.previews[len(album.previews) // 2])
         ends.append(album.previews[-1])
     for own in (0, 1):
@@ -88,7 +83,8 @@ def test_previews_show_the_picture_early(looking: tuple[ChildEngine, Album]) -> 
 def test_previews_have_a_least_time_between_them() -> None:
     """By a monotonic clock; with 0 there are none."""
     now = [100.0]
-    previewer = Previewer(lambda preview: None, 2, lambda: now[0])
+    previewer = Previewer(lambda preview: None, lambda: now[0])
+    previewer.seconds = 2
     scheduler = build_sampler("DDIM", "uniform", 4, CONFIG).scheduler
     latents = torch.zeros(1, 4, 2, 2)
     shown_at = []
@@ -98,7 +94,8 @@ def test_previews_have_a_least_time_between_them() -> None:
             previewer.show(scheduler, latents, latents, torch.tensor(500))
             shown_at.append(now[0])
     assert shown_at == [102.0, 104.0]
-    assert not Previewer(lambda preview: None, 0, lambda: now[0]).is_due()
+    previewer.seconds = 0
+    assert not previewer.is_due()
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
@@ -114,7 +111,7 @@ def test_the_picture_without_its_noise_is_found(sampler: KnownSampler, predictio
     seen = kept.sqrt() * clean + (1 - kept).sqrt() * noise
     velocity = kept.sqrt() * noise - (1 - kept).sqrt() * clean
     album = Album()
-    Previewer(album.keep, 1).show(
+    Previewer(album.keep).show(
         scheduler, seen, noise if prediction == "epsilon" else velocity, timestep
     )
     (preview,) = album.previews
@@ -138,7 +135,7 @@ def test_each_family_has_the_colours_of_its_latents(
 ) -> None:
     """2.x has the VAE of 1.x, trained further."""
     album = Album()
-    previewer = Previewer(album.keep, 1)
+    previewer = Previewer(album.keep)
     previewer.follow(SimpleNamespace(config=SimpleNamespace(block_out_channels=[channels])), family)
     scheduler = build_sampler("DDIM", "uniform", 4, CONFIG).scheduler
     latents = torch.randn(1, 4, 3, 5, generator=torch.Generator().manual_seed(1))
@@ -157,5 +154,5 @@ def test_latents_that_are_no_numbers_are_shown_all_the_same() -> None:
     album = Album()
     scheduler = build_sampler("DDIM", "uniform", 4, CONFIG).scheduler
     latents = torch.full((1, 4, 2, 2), float("nan"))
-    Previewer(album.keep, 1).show(scheduler, latents, latents, torch.tensor(500))
+    Previewer(album.keep).show(scheduler, latents, latents, torch.tensor(500))
     assert len(album.previews[0].pixels) == 12

@@ -60,7 +60,7 @@ def tiny_sdxl(*, inpaints: bool = False, embeds_guidance: bool = False) -> Path:
         text_encoder_2=_text_encoder(CLIPTextModelWithProjection, SECOND, "gelu"),
         tokenizer=_tokenizer("<|endoftext|>"),
         tokenizer_2=_tokenizer("!"),
-        unet=_unet(
+        unet=tiny_unet(
             in_channels=INPAINTING if inpaints else LATENTS,
             time_cond_proj_dim=16 if embeds_guidance else None,
         ),
@@ -81,7 +81,7 @@ def tiny_sd2(*, inpaints: bool = False, embeds_guidance: bool = False) -> Path:
         vae=_vae(scaling_factor=0.18215),
         text_encoder=_text_encoder(CLIPTextModel, FIRST, "gelu"),
         tokenizer=_tokenizer("!"),
-        unet=_unet(
+        unet=tiny_unet(
             in_channels=INPAINTING if inpaints else LATENTS,
             time_cond_proj_dim=16 if embeds_guidance else None,
             cross_attention_dim=FIRST,
@@ -120,7 +120,8 @@ def _text_encoder(kind: Any, width: int, activation: str) -> Any:
     return kind(config)
 
 
-def _unet(**changed: Any) -> Any:
+def tiny_unet(**changed: Any) -> Any:
+    """Stable Diffusion XL's, with random weights."""
     config: dict[str, Any] = {
         "sample_size": 16,
         "block_out_channels": (32, 64, 64),
@@ -128,7 +129,7 @@ def _unet(**changed: Any) -> Any:
         "norm_num_groups": 8,
         "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        "transformer_layers_per_block": (1, 2, 10),
+        "transformer_layers_per_block": (1, 2, 3),
         "attention_head_dim": (2, 4, 8),
         "use_linear_projection": True,
         "cross_attention_dim": FIRST + SECOND,

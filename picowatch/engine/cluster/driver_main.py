@@ -14,6 +14,7 @@ from picowatch.engine.cluster import bootstrap
 from picowatch.engine.cluster.driver import Call, ClusterAway, away, unfit_by
 from picowatch.engine.protocol import EngineLost
 from picowatch.errors import EngineDied, PicowatchError
+from picowatch.extras import install_command
 
 _END_SECONDS = 10.0
 _OBJECT_STORE_BYTES = 256 * 2**20  # of a cluster on this machine: pieces and pictures are small
@@ -146,10 +147,7 @@ def _in_words(error: BaseException, node: str) -> PicowatchError:
 def _cannot_import(error: ImportError) -> str:
     if error.name != "ray":
         return f"Ray cannot be used: {error}."
-    return (
-        "executor: ray needs Ray, which is not installed. Install it in picowatch's "
-        "checkout: pip install '.[ray]'"
-    )
+    return f"executor: ray needs Ray, which is not installed. Install it: {install_command('ray')}"
 
 
 def _in_one_line(error: BaseException) -> str:

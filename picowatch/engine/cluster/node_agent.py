@@ -9,6 +9,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
 from fcntl import LOCK_EX, LOCK_NB, flock
@@ -18,8 +19,9 @@ from queue import Empty, SimpleQueue
 from picowatch.catalog.models import FOLDERS
 from picowatch.engine.cluster.node_models import Need, NodeModels
 from picowatch.engine.options import EngineOptions, cache_folder
-from picowatch.engine.process.child import ChildEngine, Pictures
+from picowatch.engine.process.child import ChildEngine
 from picowatch.engine.process.wire import Ended, FromEngine, Step
+from picowatch.engine.protocol import RenderedImage
 from picowatch.errors import EngineDied, PicowatchError
 from picowatch.recipe.request import ImageRequest
 
@@ -71,6 +73,7 @@ class NodeAgent:
         self,
         batch: Sequence[ImageRequest],
         waiting: int,
+        preview_seconds: float,
         needs: Sequence[Need],
         start_images: dict[str, bytes],
     ) -> list[Need]:
@@ -81,7 +84,11 @@ class NodeAgent:
             self._lay_out([files for files in found.values() if files], start_images)
             report = self._reports.put
             future = self.engine.render(
-                batch, lambda done, total: report(Step(done, total)), waiting, report
+                batch,
+                lambda done, total: report(Step(done, total)),
+                waiting,
+                report,
+                preview_seconds,
             )
             future.add_done_callback(lambda future: report(self._ended(future)))
         return lacking
@@ -100,7 +107,7 @@ class NodeAgent:
         for digest, content in start_images.items():
             (self._view / _START_IMAGES / digest).write_bytes(content)
 
-    def _ended(self, future: Pictures) -> Ended:
+    def _ended(self, future: Future[list[RenderedImage]]) -> Ended:
         error = future.exception()
         if error is None:
             return Ended(future.result(), self.engine.memory())

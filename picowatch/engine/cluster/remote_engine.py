@@ -70,6 +70,7 @@ class RemoteEngine:
         on_step: OnStep,
         waiting: int = 0,
         on_preview: OnPreview = unseen,
+        preview_seconds: float = 0,
     ) -> Pictures:
         """See `Engine.render`; raises EngineLost besides."""
         future = new_future()
@@ -79,7 +80,7 @@ class RemoteEngine:
                 return future
             if self._batch is not None:
                 raise RuntimeError("one batch at a time")
-            given = Batch(tuple(batch), on_step, on_preview, waiting, future)
+            given = Batch(tuple(batch), on_step, on_preview, preview_seconds, waiting, future)
             self._batch = given
         threading.Thread(target=self._send, args=(given,), name="batch", daemon=True).start()
         return future
@@ -163,7 +164,8 @@ class RemoteEngine:
     def _send(self, batch: Batch) -> None:
         """Start a batch on the node, with what it needs."""
         needs = needs_of(batch.images)
-        order = (batch.images, batch.waiting, needs, self._transfer.start_images(batch.images))
+        start_images = self._transfer.start_images(batch.images)
+        order = (batch.images, batch.waiting, batch.preview_seconds, needs, start_images)
         try:
             # Again and again, for files that were sent may be deleted before they are used.
             while lacking := self._ask("render", *order).result():

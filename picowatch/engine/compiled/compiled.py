@@ -9,6 +9,7 @@ import os
 import shutil
 import stat
 import subprocess
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -24,6 +25,7 @@ from picowatch.engine.compiled.compile_job import (
     job_for,
 )
 from picowatch.engine.compiled.compile_main import failure_of
+from picowatch.engine.compiled.measuring import agree
 from picowatch.engine.compiled.trials import begin_trial
 from picowatch.engine.control.residuals import Residuals
 from picowatch.engine.memory.usage import free_bytes
@@ -31,14 +33,11 @@ from picowatch.engine.models.loaded import Loaded
 from picowatch.engine.process.command import python_command
 from picowatch.engine.process.failures import out_of_memory
 from picowatch.engine.unet.conditions import Encoded
-from picowatch.engine.unet.denoise import EagerUnet, Shape, Unet
+from picowatch.engine.unet.denoise import EagerUnet, Shape
 
 # Compiling takes half a minute to two, and gives back a third of the time of what follows: a
 # shape that took, or is going to take, this long is worth it.
 WORTH_SECONDS = 300.0
-# How far a compiled prediction may be from the eager one, as a part of the largest value: the
-# rounding of the type, many layers deep.
-_TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.02, torch.bfloat16: 0.06}
 _COMPILERS = ("g++", "clang++", "c++")
 _LEFT_FOR_PICTURES = 2 * 2**30
 # A package computes with a copy of the weights, so few are kept: hires needs two at a time.
@@ -46,13 +45,17 @@ _KEPT_PACKAGES = 2
 
 
 class CompiledUnet:
-    """A compiled UNet with a copy of a loaded one's weights, and whatever LoRAs act on them."""
+    """A compiled UNet with a copy of a loaded one's weights, and whatever LoRAs act on them.
+
+    `beats_graphs`: it was measured beside a graph, and was faster.
+    """
 
     compiled = True
     embeds_guidance = False
 
     def __init__(self, package: Path, job: CompileJob, loaded: Loaded) -> None:
         """Raises what torch raises of a package that it cannot open."""
+        self.beats_graphs = False
         from torch._inductor import aoti_load_package  # takes over a second, once
 
         self.dtype: torch.dtype = loaded.unet.dtype
@@ -103,38 +106,16 @@ class CompiledUnet:
         predicted: torch.Tensor = self._run(latents, timestep.float(), states, added)
         return predicted
 
+    def foresee(self, timesteps: torch.Tensor) -> Sequence[torch.Tensor]:
+        """See `Unet`: its code has no way in for what is known beforehand."""
+        return timesteps.unbind()
+
 
 def _weights_of(loaded: Loaded) -> dict[str, torch.Tensor]:
-    plain = PlainUnet(loaded.unet)
-    return {**dict(plain.named_parameters()), **dict(plain.named_buffers())}
-
-
-class BatchUnets:
-    """Gives a batch its UNets, one for each shape, and remembers which; with `eager` only eager."""
-
-    def __init__(self, compiled: "CompiledUnets", loaded: Loaded, *, eager: bool) -> None:
-        self._compiled = compiled
-        self._loaded = loaded
-        self._eager = eager
-        self._chosen: dict[Shape, Unet] = {}
-
-    def __call__(self, shape: Shape) -> Unet:
-        """The UNet for this shape: a compiled one, if there is one."""
-        if shape not in self._chosen:
-            compiled = None if self._eager else self._compiled.find(self._loaded, shape)
-            self._chosen[shape] = compiled or EagerUnet(self._loaded.unet)
-        return self._chosen[shape]
-
-    @property
-    def all_compiled(self) -> bool:
-        """Whether every step of the batch was computed by a compiled UNet."""
-        return bool(self._chosen) and all(unet.compiled for unet in self._chosen.values())
-
-    def consider(self, seconds: float, batches: float) -> None:
-        """Perhaps compile what was eager: it took `seconds`, and `batches` like it are queued."""
-        for shape, unet in self._chosen.items():
-            if not self._eager and not unet.compiled:
-                self._compiled.consider(self._loaded, shape, seconds, seconds * batches)
+    """The checkpoint's own, by their names in a package, whatever the UNet computes with now."""
+    wrapped = PlainUnet(loaded.unet)
+    own = {f"unet.{name}": weight for name, weight in loaded.loras.plain().items()}
+    return {**dict(wrapped.named_parameters()), **dict(wrapped.named_buffers()), **own}
 
 
 class CompiledUnets:
@@ -201,7 +182,10 @@ class CompiledUnets:
             return None
         try:
             compiled = CompiledUnet(package, job, loaded)
-            failure = "" if _agree(compiled, loaded, job) else "gives different results"
+            latents, timestep, states, residuals = example_inputs(job)
+            inputs = latents, timestep, Encoded(states), 1.0, residuals or None
+            same = agree(compiled, EagerUnet(loaded.unet), inputs)
+            failure = "" if same else "gives different results"
         # Whatever a package that does not work raises, the eager UNet does.
         except Exception as error:
             # Memory comes back: the trial counts as none, and the next one waits for its pause.
@@ -239,12 +223,3 @@ def _is_ours_alone(folder: Path) -> bool:
         others = stat.S_IWGRP | stat.S_IWOTH
         return found.st_uid == os.geteuid() and not found.st_mode & others
     return False
-
-
-def _agree(compiled: Unet, loaded: Loaded, job: CompileJob) -> bool:
-    """Whether both predict the same for one input, within rounding."""
-    latents, timestep, states, residuals = example_inputs(job)
-    inputs = latents, timestep, Encoded(states), 1.0, residuals or None
-    expected, found = EagerUnet(loaded.unet)(*inputs).float(), compiled(*inputs).float()
-    tolerance = _TOLERANCE.get(compiled.dtype, 0.0) * float(expected.abs().max())
-    return float((expected - found).abs().max()) <= tolerance  # False for NaN

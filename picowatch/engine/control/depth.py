@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch.nn import functional
-from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config
 
 from picowatch.catalog import weight_files
 from picowatch.catalog.depth import depth_config
@@ -51,6 +50,9 @@ class DepthModels:
         self._kept = None
 
     def _load(self, use: ControlUse) -> Any:
+        # Here, for every engine's start would wait for what few recipes need.
+        from transformers import DepthAnythingConfig, Dinov2Config
+
         find = self._find
         with unchanged(lambda: find(use.depth, use.depth_hash), f"depth model {use.depth!r}") as at:
             values, backbone = depth_config(at)
@@ -59,8 +61,10 @@ class DepthModels:
             return _filled(config, tensors, use.depth).to(self._target.device)
 
 
-def _filled(config: DepthAnythingConfig, tensors: Tensors, name: str) -> Any:
+def _filled(config: Any, tensors: Tensors, name: str) -> Any:
     """The model with these weights; transformers knows the names that its layers had before."""
+    from transformers import DepthAnythingForDepthEstimation
+
     kind: Any = DepthAnythingForDepthEstimation
     try:
         model, found = kind.from_pretrained(

@@ -8,7 +8,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-from diffusers import ControlNetModel, ControlNetUnionModel
 from diffusers.loaders.single_file_utils import convert_controlnet_checkpoint
 
 from picowatch.catalog import read_config, weight_files
@@ -37,6 +36,9 @@ _TASKS = "task_embedding"
 
 def read_controlnet(path: Path, name: str, unet: Any, target: Target) -> Any:
     """The ControlNet, its weights on the target, to compute beside this UNet."""
+    # Here, for every engine's start would wait for what few recipes need.
+    from diffusers import ControlNetModel, ControlNetUnionModel
+
     own: dict[str, Any] = {}
     if path.is_dir():
         config = read_config(path / "config.json")

@@ -49,7 +49,7 @@ class Hint:
         found = self._computed(
             torch.cat([latents] * 2) if both else latents,
             timestep,
-            Encoded.joined(conditions) if both else conditions.positive,
+            conditions.both if both else conditions.positive,
             torch.cat([self.maps] * 2) if both else self.maps,
         )
         found = tuple(

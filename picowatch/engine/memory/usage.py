@@ -78,6 +78,20 @@ def free_bytes(device: "torch.device") -> int:
     return min(int(psutil.virtual_memory().available), _left_to_container())
 
 
+def total_bytes(device: "torch.device") -> int:
+    """What the device has, whoever uses it now: the same at each call.
+
+    Of a computer's memory what this process may take: a container's limit counts.
+    """
+    import torch
+
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    if device.type == "mps":
+        return int(torch.mps.recommended_max_memory())
+    return min(int(psutil.virtual_memory().total), _limit_of_container() or sys.maxsize)
+
+
 def main_memory() -> int:
     """What this process could have of the main memory, if it gave back all that it holds."""
     free = min(int(psutil.virtual_memory().available), _left_to_container())
@@ -87,13 +101,19 @@ def main_memory() -> int:
 def _left_to_container(cgroup: Path = _CGROUP) -> int:
     """Bytes below the container's limit, files in its page cache not counted."""
     with suppress(OSError, ValueError):
-        limit = (cgroup / "memory.max").read_text().strip()
-        if limit != "max":
+        limit = _limit_of_container(cgroup)
+        if limit is not None:
             used = int((cgroup / "memory.current").read_text())
             lines = (cgroup / "memory.stat").read_text().splitlines()
             files = sum(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
-            return max(0, int(limit) - used + files)
+            return max(0, limit - used + files)
     return 2**63
+
+
+def _limit_of_container(cgroup: Path = _CGROUP) -> int | None:
+    with suppress(OSError, ValueError):  # it says "max" if there is no limit
+        return int((cgroup / "memory.max").read_text())
+    return None
 
 
 def forget_peak(device: "torch.device") -> None:
@@ -117,3 +137,14 @@ def peak_bytes(device: "torch.device") -> int:
         return held.peak
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def working_bytes(device: "torch.device") -> int:
+    """What a batch took of the GPU besides what is held now; 0 on other devices."""
+    import torch
+
+    if device.type != "cuda":
+        return 0
+    return max(
+        0, int(torch.cuda.max_memory_allocated(device) - torch.cuda.memory_allocated(device))
+    )

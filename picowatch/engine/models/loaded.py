@@ -1,5 +1,6 @@
 """A checkpoint in memory: its parts, and where their weights are while it computes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, Protocol
@@ -33,7 +34,7 @@ class Loaded:
 
     LoRAs, embeddings and ControlNets (by their hashes) belong to the checkpoint that they act on.
     `rung` is the one of the memory ladder that it computes on, None before the first. `compiled`
-    are the compiled UNets that compute with its weights.
+    are the compiled UNets that compute with its weights, `graphs` the CUDA graphs.
     """
 
     family: str
@@ -46,6 +47,7 @@ class Loaded:
     native_size: int
     rung: Rung | None = None
     compiled: dict[Shape, Any] = field(default_factory=dict)
+    graphs: dict[Shape, Any] = field(default_factory=dict)
     controlnets: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -72,6 +74,11 @@ class Loaded:
         """Its parts in the order in which they compute; the VAE is the last."""
         return (*self.text_encoders, *self.controlnets.values(), self.unet, self.vae)
 
+    @property
+    def turns(self) -> tuple[Sequence[Any], ...]:
+        """Its parts by what they do one after the other: encode prompts, denoise, decode."""
+        return self.text_encoders, (*self.controlnets.values(), self.unet), (self.vae,)
+
     def slice_attention(self, *, on: bool) -> None:
         """Let attention work on a part of the picture at a time, or on the whole."""
         processor = SlicedAttention() if on else AttnProcessor2_0()  # type: ignore[no-untyped-call]
@@ -81,6 +88,7 @@ class Loaded:
     def forget_compiled(self) -> None:
         """Drop what refers to its weights where they are now."""
         self.compiled.clear()
+        self.graphs.clear()
 
     def suits(self, rung: Rung) -> bool:
         """Every rung can be undone."""
@@ -149,6 +157,9 @@ class Placed(Protocol):
 
     @property
     def models(self) -> tuple[Any, ...]: ...
+
+    @property
+    def turns(self) -> tuple[Sequence[Any], ...]: ...
 
     def slice_attention(self, *, on: bool) -> None: ...
 
@@ -225,9 +236,9 @@ def _move_weights(loaded: Placed, offload: Offload, device: torch.device) -> Non
     for model in (denoiser, vae):
         model.to(_CPU if offload not in ("", "encoders") else device)
     if offload == "encoders":
-        bring_in_turn(encoders, device)
+        bring_in_turn([encoders], device)
     elif offload == "model":
-        bring_in_turn(loaded.models, device)
+        bring_in_turn(loaded.turns, device)
     elif offload == "sequential":
         for model in (*encoders, denoiser):
             cpu_offload(model, device)
@@ -235,12 +246,12 @@ def _move_weights(loaded: Placed, offload: Offload, device: torch.device) -> Non
         for model in encoders:
             _bring_layers(model, device, ahead=False)
     if offload == "encoder layers":
-        bring_in_turn([denoiser, vae], device)
+        bring_in_turn([[denoiser], [vae]], device)
     elif offload == "group":
         # A prompt is encoded once, but a transformer computes in each step.
         _bring_layers(denoiser, device, ahead=device.type == "cuda")
     if offload in ("sequential", "group"):
-        bring_in_turn([vae], device)
+        bring_in_turn([[vae]], device)
 
 
 def _read_in_turn(loaded: Placed, device: torch.device) -> None:

@@ -5,7 +5,7 @@ was on the device is dropped. accelerate's hooks copy it back each time, to memo
 pinned, from which the next copy is slower.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -17,11 +17,17 @@ _BLOCK_BYTES = 256 * 2**20
 _ALIGNMENT = 64
 
 
-def bring_in_turn(models: Iterable[Any], device: torch.device) -> None:
-    """Each comes to the device when it computes, and the one that was there leaves."""
-    turns = _Turns()
-    for model in models:
-        add_hook_to_module(model, _InTurn(model, device, turns))
+def bring_in_turn(turns: Iterable[Sequence[Any]], device: torch.device) -> None:
+    """Each model comes to the device when it computes, and those of other turns leave.
+
+    Those of one turn compute one after the other in each step, so they stay together.
+    """
+    there: list[_InTurn] = []
+    for models in turns:
+        companions: list[_InTurn] = []
+        for model in models:
+            companions.append(_InTurn(model, device, there, companions))
+            add_hook_to_module(model, companions[-1])
 
 
 def send_back(model: Any) -> None:
@@ -29,37 +35,37 @@ def send_back(model: Any) -> None:
     model._hf_hook.leave()
 
 
-class _Turns:
-    """Which of several models is on the device."""
-
-    def __init__(self) -> None:
-        self.there: _InTurn | None = None
-
-
 class _InTurn(ModelHook):  # type: ignore[misc]
     """Brings a model to the device before it computes.
 
-    `execution_device` tells diffusers' pipelines where that is.
+    `execution_device` tells diffusers' pipelines where that is. `there` has those of all turns that
+    are on the device, `companions` those of its own turn.
     """
 
-    def __init__(self, model: Any, device: torch.device, turns: _Turns) -> None:
+    def __init__(
+        self,
+        model: Any,
+        device: torch.device,
+        there: "list[_InTurn]",
+        companions: "list[_InTurn]",
+    ) -> None:
         self.execution_device = device
-        self._turns = turns
+        self._there = there
+        self._companions = companions
         self._weights = [*model.parameters(), *model.buffers()]
         self._kept = list(_kept([weight.data for weight in self._weights], device))
-        self._is_there = False
         self.leave()
 
     def pre_forward(self, module: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        if not self._is_there:
+        if self not in self._there:
             self._come()
         device = self.execution_device
         return send_to_device(args, device), send_to_device(kwargs, device)
 
     def _come(self) -> None:
-        if self._turns.there is not None:
-            self._turns.there.leave()
-        self._turns.there, self._is_there = self, True
+        for other in [one for one in self._there if one not in self._companions]:
+            other.leave()
+        self._there.append(self)
         for weight, kept in zip(self._weights, self._kept, strict=True):
             weight.data = kept.to(self.execution_device, non_blocking=True)
 
@@ -67,9 +73,8 @@ class _InTurn(ModelHook):  # type: ignore[misc]
         """Drop what is on the device."""
         for weight, kept in zip(self._weights, self._kept, strict=True):
             weight.data = kept
-        self._is_there = False
-        if self._turns.there is self:
-            self._turns.there = None
+        if self in self._there:
+            self._there.remove(self)
 
 
 def _kept(tensors: list[torch.Tensor], device: torch.device) -> Iterator[torch.Tensor]:

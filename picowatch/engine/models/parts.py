@@ -23,6 +23,7 @@ from transformers import CLIPTextConfig, CLIPTokenizer
 from picowatch.catalog import Kind, Model, read_config, weight_files
 from picowatch.engine.devices import Target
 from picowatch.engine.models.weights import Tensors, empty, fill, read_tensors
+from picowatch.engine.unet.kept import keep_between_steps
 from picowatch.engine.unet.onednn import onednn_is_faster, use_onednn
 
 ASSETS = Path(__file__).parents[2] / "assets"
@@ -72,6 +73,7 @@ def load_unet(model: Model, configs: Path, target: Target, read_to: Target) -> A
     # The device it computes on, not the one that holds it until the memory ladder moves it.
     if onednn_is_faster(target.device, unet.dtype):
         use_onednn(unet)
+    keep_between_steps(unet)
     return unet
 
 

@@ -9,11 +9,15 @@ from typing import Any
 import torch
 from accelerate import init_empty_weights  # type: ignore[import-untyped]
 from safetensors import safe_open
+from torch.overrides import TorchFunctionMode
 
 from picowatch.engine.devices import Target
 from picowatch.errors import RenderFailed
 
 Tensors = dict[str, torch.Tensor]
+
+# What layers begin with: functions of torch.nn.init, and of transformers in place of them.
+_RANDOM_VALUES = {"normal_", "uniform_", "kaiming_uniform_", "trunc_normal_", "xavier_uniform_"}
 
 
 def read_tensors(
@@ -46,8 +50,27 @@ def empty(model: Any, config: Any) -> Any:
 
     diffusers builds from a dict, transformers from a config object.
     """
-    with init_empty_weights(include_buffers=False):
+    with init_empty_weights(include_buffers=False), _NoRandomValues():
         return model.from_config(config) if isinstance(config, dict) else model(config)
+
+
+class _NoRandomValues(TorchFunctionMode):
+    """Weights that have no values get no random ones either.
+
+    It makes no difference to them, but for a meta tensor torch imports its compiler to do it, which
+    takes over a second.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """See https://docs.pytorch.org/docs/stable/notes/extending.html."""
+        kwargs = kwargs or {}
+        if func.__name__ in _RANDOM_VALUES:
+            weights = args[0] if args else kwargs["tensor"]
+            if weights.is_meta:
+                return weights
+        return func(*args, **kwargs)
 
 
 def fill(model: Any, tensors: Tensors, what: str, target: Target) -> Any:

@@ -31,6 +31,14 @@ def usual_guidance(request: ImageRequest) -> dict[str, Any]:
     return {"guidance_scale": request.cfg_scale}
 
 
+def guidance_without_binning(request: ImageRequest) -> dict[str, Any]:
+    """For pipelines that draw in one of a few sizes and scale the picture to the requested one."""
+    return usual_guidance(request) | {
+        "negative_prompt": None,  # it is encoded
+        "use_resolution_binning": False,
+    }
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
     """One family.

@@ -15,6 +15,7 @@ from picowatch.engine.drawn import Drawn, Interrupted, Job, Picture, timed
 from picowatch.engine.memory.ladder import Rung
 from picowatch.engine.models.offload import send_back
 from picowatch.engine.models.weights import has_weights
+from picowatch.engine.pipelines.coding import decoded, encoded, undecoded
 from picowatch.engine.pipelines.family import Encoded, Family
 from picowatch.engine.pipelines.preview import FlowPreview
 from picowatch.engine.pipelines.samplers import scheduler_for
@@ -29,6 +30,8 @@ from picowatch.recipe.request import ImageRequest
 from picowatch.recipe.resolve.hires import final_side
 
 _KEPT_PROMPTS = 64
+# Where the VAE makes room for the transformer.
+_VAE_TAKES_TURNS = ("model", "encoder layers")
 _BEFORE_TAG = re.compile(r"\s+(?=<lora:)")
 _RESAMPLING = {"Lanczos": Image.Resampling.LANCZOS, "Nearest": Image.Resampling.NEAREST}
 
@@ -39,6 +42,13 @@ class _Start(NamedTuple):
     pictures: list[Image.Image]
     masks: list[Image.Image]
     strength: float
+
+
+class _Group(NamedTuple):
+    """Images that go through the transformer together, and what guides them."""
+
+    requests: list[ImageRequest]
+    conditions: Encoded
 
 
 @dataclass(slots=True)
@@ -79,6 +89,11 @@ class LoadedPipeline:
         return (*self._encoders, self.components["transformer"], self.vae)
 
     @property
+    def turns(self) -> tuple[Sequence[Any], ...]:
+        """Its parts by what they do one after the other: encode prompts, denoise, decode."""
+        return self._encoders, (self.components["transformer"],), (self.vae,)
+
+    @property
     def _encoders(self) -> list[Any]:
         return [self.components[name] for name in _encoder_names(self.components)]
 
@@ -116,7 +131,7 @@ class LoadedPipeline:
     def draw_batch(self, batch: Sequence[ImageRequest], job: Job) -> list[Drawn]:
         """The pictures of a batch, in its order.
 
-        Those whose embeddings differ in their shape are drawn group after group.
+        Those whose embeddings differ in their shape go through the transformer group after group.
         """
         self.interruption.interrupted = job.interrupted
         job.previewer.follow(self.vae, self.family)
@@ -125,23 +140,20 @@ class LoadedPipeline:
             if self.rung and self.rung.offload == "encoders":
                 for encoder in self._encoders:
                     send_back(encoder)
-        groups: dict[tuple[object, ...], list[int]] = {}
-        for index, encoded in enumerate(conditions):
-            groups.setdefault((_shapes(encoded), index if job.alone else 0), []).append(index)
+        indexes: dict[tuple[object, ...], list[int]] = {}
+        for index, given in enumerate(conditions):
+            indexes.setdefault((_shapes(given), index if job.alone else 0), []).append(index)
+        groups = [
+            _Group([batch[one] for one in of_group], _joined([conditions[one] for one in of_group]))
+            for of_group in indexes.values()
+        ]
         numbers, total = count(1), len(groups) * sum(_steps(batch[0]))
+        pictures = self._draw(groups, job, lambda: job.on_step(next(numbers), total))
         drawn: dict[int, Drawn] = {}
-        for indexes in groups.values():
-            requests = [batch[index] for index in indexes]
-            pictures = self._draw(
-                requests,
-                _joined([conditions[index] for index in indexes]),
-                job,
-                lambda: job.on_step(next(numbers), total),
-            )
-            for index, picture in zip(indexes, pictures, strict=True):
-                drawn[index] = Drawn(
-                    picture, 1, len(indexes), warnings=tuple(self._unread(batch[index]))
-                )
+        for of_group, found in zip(indexes.values(), pictures, strict=True):
+            for index, picture in zip(of_group, found, strict=True):
+                warnings = tuple(self._unread(batch[index]))
+                drawn[index] = Drawn(picture, 1, len(of_group), warnings=warnings)
         return [drawn[index] for index in range(len(batch))]
 
     def _conditions(self, request: ImageRequest) -> Encoded:
@@ -187,49 +199,78 @@ class LoadedPipeline:
         return pipeline
 
     def _draw(
-        self,
-        requests: Sequence[ImageRequest],
-        conditions: Encoded,
-        job: Job,
-        on_step: Callable[[], None],
-    ) -> list[Picture]:
-        """The pictures that go through the transformer together, in one or two passes."""
-        first = requests[0]
-        generators = generators_for(requests)
+        self, groups: Sequence[_Group], job: Job, on_step: Callable[[], None]
+    ) -> list[list[Picture]]:
+        """The pictures of each group, in one or two passes."""
+        first = groups[0].requests[0]
         size = (first.width, first.height)
-        canvases = _canvases(requests, job, *size)
-        start = _start_of(canvases, first.denoising_strength) if first.image else None
-        pixels = self._pass(first, size, first.steps, start, conditions, generators, job, on_step)
+        canvases = [_canvases(group.requests, job, *size) for group in groups]
+        strength = first.denoising_strength
+        starts = [_start_of(each, strength) if first.image else None for each in canvases]
+        pixels = self._pass(groups, starts, size, first.steps, job, on_step)
         hires = first.hires
         if hires:
             size = (final_side(first.width, hires.scale), final_side(first.height, hires.scale))
-            canvases = _canvases(requests, job, *size)
+            canvases = [_canvases(group.requests, job, *size) for group in groups]
             by_model = job.enlarge_for_hires(first)
-            enlarged = [
-                by_model(picture) if by_model else picture.resize(size, _RESAMPLING[hires.upscaler])
-                for picture in map(Image.fromarray, pixels)
+            starts = [
+                _Start(
+                    [
+                        by_model(one) if by_model else one.resize(size, _RESAMPLING[hires.upscaler])
+                        for one in map(Image.fromarray, of_group)
+                    ],
+                    _start_of(each, 1).masks if first.image else [],
+                    hires.denoising_strength,
+                )
+                for of_group, each in zip(pixels, canvases, strict=True)
             ]
-            masks = _start_of(canvases, 1).masks if first.image else []
-            start = _Start(enlarged, masks, hires.denoising_strength)
-            steps = hires.steps or first.steps
-            generators = generators_for(requests)  # anew, as in A1111
-            pixels = self._pass(first, size, steps, start, conditions, generators, job, on_step)
-        return [_picture(one, canvas) for one, canvas in zip(pixels, canvases, strict=True)]
+            pixels = self._pass(groups, starts, size, hires.steps or first.steps, job, on_step)
+        return [
+            [_picture(one, canvas) for one, canvas in zip(of_group, each, strict=True)]
+            for of_group, each in zip(pixels, canvases, strict=True)
+        ]
 
     def _pass(
         self,
-        request: ImageRequest,
+        groups: Sequence[_Group],
+        starts: Sequence[_Start | None],
         size: tuple[int, int],
         steps: int,
-        start: _Start | None,
-        conditions: Encoded,
-        generators: list[torch.Generator],
         job: Job,
         on_step: Callable[[], None],
-    ) -> list[Any]:
-        """One run of a pipeline: an array of height x width x 3 bytes for each picture."""
+    ) -> list[list[Any]]:
+        """One pass of all groups: an array of height x width x 3 bytes for each picture.
+
+        All start images are encoded before the first group is denoised, and all groups are denoised
+        before the first is decoded: models that take turns on a GPU go there once.
+        """
+        start = starts[0]
         if start and not start.strength:
-            return [np.asarray(picture) for picture in start.pictures]
+            return [[np.asarray(one) for one in each.pictures] for each in starts if each]
+        with timed(job.timings, "denoise"):
+            runs = [
+                self._run(group, start, size, steps, job, on_step)
+                for group, start in zip(groups, starts, strict=True)
+            ]
+            codings: list[Sequence[Any] | None] = [None] * len(runs)
+            if start and len(runs) > 1 and self.rung and self.rung.offload in _VAE_TAKES_TURNS:
+                transformer = self.components["transformer"]
+                codings = [encoded(self.vae, transformer, run) for run in runs]
+            latents = [undecoded(self.vae, *one) for one in zip(runs, codings, strict=True)]
+        with timed(job.timings, "decode"):
+            return decoded(self.vae, latents, size)
+
+    def _run(
+        self,
+        group: _Group,
+        start: _Start | None,
+        size: tuple[int, int],
+        steps: int,
+        job: Job,
+        on_step: Callable[[], None],
+    ) -> Callable[[], object]:
+        """A run of a pipeline, from its beginning each time."""
+        request = group.requests[0]
         kind, inputs = self._inputs(start, size)
         preview = FlowPreview(job.previewer, *size)
 
@@ -239,26 +280,23 @@ class LoadedPipeline:
             preview.after_step(pipeline.scheduler, kept["latents"])
             return {}
 
-        phases: dict[str, float] = {}
-        with timed(phases, "all"), numbers_of(generators):
-            images = self._pipeline(kind, request.sampler)(
-                **conditions,
-                **inputs,
-                **self.rules.guidance(request),
-                width=size[0],
-                height=size[1],
-                num_inference_steps=steps,
-                generator=generators,
-                callback_on_step_end=after_step,
-                output_type="np",
-            ).images
-        job.timings["denoise"] = job.timings.get("denoise", 0.0) + phases["all"]
-        if not np.isfinite(images).all():
-            raise RenderFailed(
-                "The picture came out as invalid numbers (NaN): the checkpoint overflowed.",
-                "Set precision: bfloat16, or precision: float32.",
-            )
-        return list((images * 255).round().astype(np.uint8))
+        def run() -> None:
+            pipeline = self._pipeline(kind, request.sampler)
+            generators = generators_for(group.requests)  # anew in each pass, as in A1111
+            with numbers_of(generators):
+                pipeline(
+                    **group.conditions,
+                    **inputs,
+                    **self.rules.guidance(request),
+                    width=size[0],
+                    height=size[1],
+                    num_inference_steps=steps,
+                    generator=generators,
+                    callback_on_step_end=after_step,
+                    output_type="np",
+                )
+
+        return run
 
     def _inputs(self, start: _Start | None, size: tuple[int, int]) -> tuple[Any, dict[str, Any]]:
         """The pipeline's class for a pass, and what it starts from by its names."""

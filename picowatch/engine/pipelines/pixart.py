@@ -5,8 +5,7 @@ from typing import Any
 
 from diffusers import PixArtSigmaPipeline
 
-from picowatch.engine.pipelines.family import Encoded, Family, read_by
-from picowatch.recipe.request import ImageRequest
+from picowatch.engine.pipelines.family import Encoded, Family, guidance_without_binning, read_by
 
 
 class _Sigma(PixArtSigmaPipeline):
@@ -27,18 +26,9 @@ def _encode(pipeline: Any, prompt: str) -> Encoded:
     return {"prompt_embeds": embeds, "prompt_attention_mask": mask}
 
 
-def _guidance(request: ImageRequest) -> dict[str, Any]:
-    return {
-        "guidance_scale": request.cfg_scale,
-        "negative_prompt": None,  # it is encoded
-        # Binning draws another size, and scales the picture to the requested one.
-        "use_resolution_binning": False,
-    }
-
-
 FAMILY = Family(
     from_text=_Sigma,
     encode=_encode,
-    guidance=_guidance,
+    guidance=guidance_without_binning,
     length=read_by("tokenizer", 300),
 )

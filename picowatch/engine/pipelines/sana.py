@@ -5,8 +5,14 @@ from typing import Any
 
 from diffusers import SanaPipeline
 
-from picowatch.engine.pipelines.family import Components, Encoded, Family, Length, count_tokens
-from picowatch.recipe.request import ImageRequest
+from picowatch.engine.pipelines.family import (
+    Components,
+    Encoded,
+    Family,
+    Length,
+    count_tokens,
+    guidance_without_binning,
+)
 
 # diffusers' own, which asks for an enhanced prompt. Only what stands after it is drawn.
 _INSTRUCTION = signature(SanaPipeline.__call__).parameters["complex_human_instruction"].default
@@ -22,15 +28,6 @@ def _encode(pipeline: Any, prompt: str) -> Encoded:
     return {"prompt_embeds": embeds, "prompt_attention_mask": mask}
 
 
-def _guidance(request: ImageRequest) -> dict[str, Any]:
-    return {
-        "guidance_scale": request.cfg_scale,
-        "negative_prompt": None,  # it is encoded
-        # Binning draws another size, and scales the picture to the requested one.
-        "use_resolution_binning": False,
-    }
-
-
 def _length(components: Components, prompt: str) -> Length:
     """The instruction takes one of 300 tokens."""
     tokens = count_tokens(components["tokenizer"], prompt.removeprefix(_PREAMBLE))
@@ -41,6 +38,6 @@ FAMILY = Family(
     from_text=SanaPipeline,
     preamble=_PREAMBLE,
     encode=_encode,
-    guidance=_guidance,
+    guidance=guidance_without_binning,
     length=_length,
 )

@@ -5,7 +5,6 @@ daemon, and ending the child frees all its memory. Nothing in the child is worth
 ended by SIGKILL: at once, and in every phase, even during an import or a load.
 """
 
-import os
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -17,16 +16,16 @@ from typing import NamedTuple
 
 from picowatch.engine.memory.usage import process_memory
 from picowatch.engine.options import EngineOptions
-from picowatch.engine.process.command import ChildProcess
+from picowatch.engine.process.command import ChildProcess, engine_process
 from picowatch.engine.process.failures import explain_exit
 from picowatch.engine.process.wire import (
     Ended,
-    FromEngine,
     Interrupt,
     Ready,
     Render,
     Reply,
     Step,
+    StepsDone,
     ToEngine,
     flaw,
 )
@@ -35,6 +34,7 @@ from picowatch.engine.protocol import (
     MemoryUse,
     OnPreview,
     OnStep,
+    PicturesToCome,
     Preview,
     RenderedImage,
     new_future,
@@ -45,46 +45,11 @@ from picowatch.engine.versions import versions
 from picowatch.errors import EngineDied, EngineStopped, PicowatchError
 from picowatch.recipe.request import ImageRequest
 
-_ENVIRONMENT = {
-    "HF_HUB_OFFLINE": "1",
-    "TRANSFORMERS_OFFLINE": "1",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    "DO_NOT_TRACK": "1",
-    "DIFFUSERS_VERBOSITY": "error",
-    "TRANSFORMERS_VERBOSITY": "error",
-    "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-    "PYTHONWARNINGS": "ignore",
-    # Deterministic cuBLAS, for `exact`; it is read when CUDA starts.
-    # https://docs.nvidia.com/cuda/cublas/#results-reproducibility
-    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
-    # What Apple's GPUs cannot compute, the CPU does:
-    # https://docs.pytorch.org/docs/stable/mps_environment_variables.html
-    "PYTORCH_ENABLE_MPS_FALLBACK": "1",
-    # MKL then gives the rows of a matrix the same bits wherever they stand (oneMKL Developer
-    # Guide, "Specifying Code Branches"). Without, a picture depends on its position in a batch
-    # of 3. No cost could be measured.
-    "MKL_CBWR": "AUTO,STRICT",
-}
-# Users may set these differently. How long threads spin before they sleep, in libgomp's rounds: a
-# compromise. A demo picture on 2 cores took 0.9 s on idle ones and 1.5 s beside another program
-# whose threads spin. With 10,000 rounds it was 0.6 s on idle ones, and beside that program none
-# was done in 20 s; without spinning 1.3 s and 0.9 s (benchmarks/RESULTS.md).
-_DEFAULTS = {
-    "GOMP_SPINCOUNT": "1000",
-    # glibc gives what is larger than a threshold back to the system at once, and takes pages again
-    # for the next layer's result: 7,000 page faults a step and a fifth of its time for a part of a
-    # batch of the demo model. What is larger than 64 MB, as few weights are, still goes back. It
-    # takes both (mallopt(3), M_MMAP_THRESHOLD and M_TRIM_THRESHOLD).
-    "MALLOC_MMAP_THRESHOLD_": str(64 * 2**20),
-    "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20),
-}
 _END_SECONDS = 1.5
 _CHECK_SECONDS = 0.5  # between checks whether a silent process is still there
 _REPORT_IT = "This is a bug in picowatch or in its libraries: please report it."
 
-Pictures = Future[list[RenderedImage]]
+Pictures = PicturesToCome
 
 
 class Batch(NamedTuple):
@@ -93,6 +58,7 @@ class Batch(NamedTuple):
     images: tuple[ImageRequest, ...]
     on_step: OnStep
     on_preview: OnPreview
+    preview_seconds: float
     waiting: int
     future: Pictures
 
@@ -101,11 +67,15 @@ class ChildEngine:
     """An Engine in a process of its own, started at the first render and after each death."""
 
     def __init__(
-        self, options: EngineOptions, program: str = "picowatch.engine.process.child_main"
+        self, options: EngineOptions, program: str = "", early: ChildProcess | None = None
     ) -> None:
-        """`program` is the module whose `main` serves in the process."""
+        """`program` is the module whose `main` serves in the process, if not the engine's own.
+
+        `early` is a process that waits for its first options; others are started when needed.
+        """
         self._options = options
         self._program = program
+        self._early = early
         self._lock = threading.Lock()
         self._child: _Child | None = None
         self._device = options.device
@@ -117,9 +87,10 @@ class ChildEngine:
         on_step: OnStep,
         waiting: int = 0,
         on_preview: OnPreview = unseen,
+        preview_seconds: float = 0,
     ) -> Pictures:
         """See `Engine.render`."""
-        work = Batch(tuple(batch), on_step, on_preview, waiting, new_future())
+        work = Batch(tuple(batch), on_step, on_preview, preview_seconds, waiting, new_future())
         with self._lock:
             if self._child is not None and not self._child.alive():
                 self._child.end()
@@ -154,8 +125,12 @@ class ChildEngine:
         """See `Engine.close`."""
         with self._lock:
             child, self._child = self._child, None
+            early, self._early = self._early, None
         if child is not None:
             child.end()
+        if early is not None:
+            early.kill()
+            early.wait()
 
     @property
     def process_id(self) -> int | None:
@@ -165,10 +140,11 @@ class ChildEngine:
 
     def _started(self) -> "_Child":
         if self._child is None:
-            self._child = _Child(self._options, self._program)
+            self._child = _Child(self._options, self._program, self._early)
+            self._early = None
         return self._child
 
-    def _keep_description(self, future: Pictures) -> None:
+    def _keep_description(self, future: Future[list[RenderedImage]]) -> None:
         if future.exception() is None:
             self._device = future.result()[0].device
             self._precision = future.result()[0].precision
@@ -181,15 +157,19 @@ class _Child:
     thread that forked it ends, not when the process does (man 2 prctl).
     """
 
-    def __init__(self, options: EngineOptions, program: str) -> None:
+    def __init__(self, options: EngineOptions, program: str, early: ChildProcess | None) -> None:
         self._options = options
         self._program = program
+        self._early = early
         self._lock = threading.Lock()
         self._send_lock = threading.Lock()
         self._work: SimpleQueue[Batch | None] = SimpleQueue()
-        self._current: Future[list[RenderedImage]] | None = None
+        self._current: Pictures | None = None
+        self._numbers = count()
+        self._in_progress: dict[int, Batch] = {}  # by their numbers: two, while one is drawn
         self._process: ChildProcess | None = None
         self._ended = False
+        self._failure: Exception | None = None  # why it is gone
         self._ready = False
         self.gpu_memory: MemoryUse | None = None  # after its last batch
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -206,12 +186,23 @@ class _Child:
 
     def submit(self, work: Batch) -> Pictures:
         """Queue a batch; the first one starts the process."""
-        if self._current is not None and not self._current.done():
+        if self._current and not self._current.drawn.is_set():
             raise RuntimeError("one batch at a time")
         self._current = work.future
-        self._work.put(work)
-        self.start()
-        return self._current
+        with self._lock:
+            if self._failure:
+                resolve(work.future, self._failure)
+                return work.future
+            # The thread takes no batch from the queue before the one in progress has ended.
+            number = self._begun(work) if self._in_progress else None
+        if number is None:
+            self._work.put(work)
+            self.start()
+        else:
+            assert self._process is not None
+            with suppress(OSError):  # the thread notices that the process is gone
+                self._post(self._process.connection, number, work)
+        return work.future
 
     def start(self) -> None:
         """Start the process, once."""
@@ -219,10 +210,13 @@ class _Child:
             self._thread.start()
 
     def interrupt(self) -> None:
-        """Send the process a request to end the batch in progress, if there is one."""
-        if self._process and self._current is not None and not self._current.done():
+        """Send the process a request to end the batch whose steps are made, if there is one."""
+        with self._lock:
+            going = [n for n, work in self._in_progress.items() if not work.future.drawn.is_set()]
+        for number in going:
+            assert self._process is not None
             with suppress(OSError):
-                self._send(self._process.connection, Interrupt())
+                self._send(self._process.connection, Interrupt(number))
 
     def end(self) -> None:
         """Kill the process and wait for the thread; a batch in progress ends with EngineStopped."""
@@ -233,8 +227,7 @@ class _Child:
         # `close` may be called from `on_step`, which runs in that very thread.
         if self._thread.is_alive() and threading.current_thread() is not self._thread:
             self._thread.join(_END_SECONDS)
-        if self._current is not None:
-            resolve(self._current, EngineStopped("The engine was closed."))
+        self._fail_all(EngineStopped("The engine was closed."))
 
     def _run(self) -> None:
         """The thread: serve until `end` is called or the process dies; then clean up."""
@@ -248,44 +241,66 @@ class _Child:
             failure = error
         finally:
             self._clean_up()
-            if self._current is not None:
-                resolve(self._current, failure)
+            self._fail_all(failure)
+
+    def _fail_all(self, failure: Exception) -> None:
+        """Resolve what is not resolved yet."""
+        with self._lock:
+            self._failure = failure
+            futures = [work.future for work in self._in_progress.values()]
+        for future in filter(None, [*futures, self._current]):
+            resolve(future, failure)
 
     def _serve(self) -> None:
         """Start the process and pass it one batch after the other."""
         connection = self._started().connection
         self._send(connection, self._options)
-        for number in count():
+        while True:
             work = self._work.get()
             if work is None:
                 return
-            self._send(connection, Render(number, work.images, work.waiting))
-            resolve(work.future, self._outcome(connection, number, work))
+            with self._lock:
+                number = self._begun(work)
+            self._post(connection, number, work)
+            while self._in_progress:
+                self._receive(connection)
 
-    def _outcome(
-        self, connection: Connection, number: int, work: Batch
-    ) -> list[RenderedImage] | PicowatchError:
-        """What the process replies to a batch; raises what ends the process."""
-        while True:
-            match self._message(connection, number):
-                case Ready():
-                    self._ready = True
-                case Step(done, total):
-                    work.on_step(done, total)
-                case Preview() as preview:
-                    work.on_preview(preview)
-                case Ended(outcome, memory):
-                    self.gpu_memory = memory or self.gpu_memory
-                    if isinstance(outcome, EngineDied):
-                        raise outcome
-                    if isinstance(outcome, PicowatchError):
-                        return outcome
-                    if wrong := flaw(outcome, work.images):
-                        raise EngineDied(wrong, _REPORT_IT)
-                    return outcome
+    def _begun(self, work: Batch) -> int:
+        """The number of a batch, which is in progress from now on."""
+        number = next(self._numbers)
+        self._in_progress[number] = work
+        return number
 
-    def _message(self, connection: Connection, number: int) -> FromEngine:
-        """The next message about this batch; EOFError once the process is gone.
+    def _post(self, connection: Connection, number: int, work: Batch) -> None:
+        self._send(connection, Render(number, work.images, work.waiting, work.preview_seconds))
+
+    def _receive(self, connection: Connection) -> None:
+        """Do what the process' next message means; raises what ends the process."""
+        reply = self._message(connection)
+        work = self._in_progress[reply.number]
+        match reply.message:
+            case Ready():
+                self._ready = True
+            case Step(done, total):
+                work.on_step(done, total)
+            case Preview() as preview:
+                work.on_preview(preview)
+            case StepsDone():
+                work.future.drawn.set()
+            case Ended(outcome, memory):
+                self.gpu_memory = memory or self.gpu_memory
+                if isinstance(outcome, EngineDied):
+                    raise outcome
+                if not isinstance(outcome, PicowatchError) and (
+                    wrong := flaw(outcome, work.images)
+                ):
+                    raise EngineDied(wrong, _REPORT_IT)
+                with self._lock:
+                    del self._in_progress[reply.number]
+                resolve(work.future, outcome)
+
+    def _message(self, connection: Connection) -> Reply:
+        """The next message about a batch in progress; EOFError once the process is gone.
 
         The socket need not say so: a process that the engine started may still hold it.
         """
@@ -302,17 +317,16 @@ class _Child:
             raise EngineDied(
                 "The engine sent something that is not a message.", _REPORT_IT
             ) from error
-        if not isinstance(reply, Reply) or reply.number != number:
+        if not isinstance(reply, Reply) or reply.number not in self._in_progress:
             raise EngineDied("The engine answered a request that was not sent.", _REPORT_IT)
-        return reply.message
+        return reply
 
     def _started(self) -> ChildProcess:
         """Start the process."""
         with self._lock:
             if self._ended:
                 raise EOFError
-            environment = _DEFAULTS | os.environ | _ENVIRONMENT
-            self._process = ChildProcess(self._program, environment)
+            self._process = self._early or engine_process(self._program)
         return self._process
 
     def _send(self, connection: Connection, message: ToEngine) -> None:

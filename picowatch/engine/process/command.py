@@ -11,6 +11,43 @@ from pathlib import Path
 
 from picowatch.engine.process.failures import StderrTail
 
+ENGINE_PROGRAM = "picowatch.engine.process.child_main"
+_ENVIRONMENT = {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "DO_NOT_TRACK": "1",
+    "DIFFUSERS_VERBOSITY": "error",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "PYTHONWARNINGS": "ignore",
+    # Deterministic cuBLAS, for `exact`; it is read when CUDA starts.
+    # https://docs.nvidia.com/cuda/cublas/#results-reproducibility
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+    # What Apple's GPUs cannot compute, the CPU does:
+    # https://docs.pytorch.org/docs/stable/mps_environment_variables.html
+    "PYTORCH_ENABLE_MPS_FALLBACK": "1",
+    # MKL then gives the rows of a matrix the same bits wherever they stand (oneMKL Developer
+    # Guide, "Specifying Code Branches"). Without, a picture depends on its position in a batch
+    # of 3. No cost could be measured.
+    "MKL_CBWR": "AUTO,STRICT",
+}
+# Users may set these differently. How long threads spin before they sleep, in libgomp's rounds: a
+# compromise. A demo picture on 2 cores took 0.9 s on idle ones and 1.5 s beside another program
+# whose threads spin. With 10,000 rounds it was 0.6 s on idle ones, and beside that program none
+# was done in 20 s; without spinning 1.3 s and 0.9 s (benchmarks/RESULTS.md).
+_DEFAULTS = {
+    "GOMP_SPINCOUNT": "1000",
+    # glibc gives what is larger than a threshold back to the system at once, and takes pages again
+    # for the next layer's result: 7,000 page faults a step and a fifth of its time for a part of a
+    # batch of the demo model. What is larger than 64 MB, as few weights are, still goes back. It
+    # takes both (mallopt(3), M_MMAP_THRESHOLD and M_TRIM_THRESHOLD).
+    "MALLOC_MMAP_THRESHOLD_": str(64 * 2**20),
+    "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20),
+}
+
 
 def python_command(program: str, *arguments: str | int) -> list[str]:
     """A command that calls `main` of a module with these arguments.
@@ -21,6 +58,11 @@ def python_command(program: str, *arguments: str | int) -> list[str]:
     root = str(Path(__file__).absolute().parents[3])
     code = f"import sys; sys.path.append({root!r}); from {program} import main; main(*{arguments})"
     return [sys.executable, "-P", "-c", code]
+
+
+def engine_process(program: str = "") -> "ChildProcess":
+    """A new engine's process, by this program if not by its own; raises OSError."""
+    return ChildProcess(program or ENGINE_PROGRAM, _DEFAULTS | os.environ | _ENVIRONMENT)
 
 
 class ChildProcess:

@@ -14,19 +14,22 @@ from picowatch.recipe.request import ImageRequest
 
 @dataclass(frozen=True, slots=True)
 class Render:
-    """To the engine: render these; `waiting` more are queued.
+    """To the engine: render these, with a Preview each so many seconds; `waiting` more are queued.
 
-    It replies with Steps and Previews, then Ended.
+    It replies with Steps and Previews, perhaps StepsDone, then Ended.
     """
 
     number: int
     batch: tuple[ImageRequest, ...]
     waiting: int
+    preview_seconds: float = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Interrupt:
-    """To the engine: end the batch in progress at its next step, if there is one."""
+    """To the engine: end the batch of that number at its next step, if it has not ended."""
+
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,11 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class StepsDone:
+    """From the engine: the batch's steps are done. It takes another one before this has Ended."""
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """From the engine, the last of a batch: its pictures, or why there are none.
 
@@ -55,7 +63,7 @@ class Ended:
 
 # Its options come first, once.
 ToEngine = EngineOptions | Render | Interrupt
-FromEngine = Ready | Step | Preview | Ended
+FromEngine = Ready | Step | Preview | StepsDone | Ended
 
 
 @dataclass(frozen=True, slots=True)

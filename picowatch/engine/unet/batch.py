@@ -7,34 +7,37 @@ from typing import Any
 import torch
 
 from picowatch.engine.batches import evaluations
-from picowatch.engine.compiled.compiled import BatchUnets, CompiledUnets
+from picowatch.engine.compiled.choice import BatchUnets, OtherUnets
 from picowatch.engine.devices import LARGE_NATIVE_SIZE
 from picowatch.engine.drawn import Drawn, Job, Picture, timed
 from picowatch.engine.models.loaded import Loaded
 from picowatch.engine.protocol import OnStep
-from picowatch.engine.unet.draw import Denoised, Drawing
+from picowatch.engine.unet.draw import Decoding, Drawing, Group
 from picowatch.engine.unet.parallel import draw_parts, equal_parts
 from picowatch.engine.unet.tiling import seamless
 from picowatch.recipe.request import ImageRequest
 
 # The number of chunks, and a number that is an image's own where each is drawn by itself.
 _Group = tuple[int, int]
+# A group, its images' indexes, and their pictures.
+_Part = tuple[_Group, list[int], list[Picture] | Decoding]
 
 
 def draw_batch(
-    loaded: Loaded, batch: Sequence[ImageRequest], job: Job, compiled: CompiledUnets
-) -> list[Drawn]:
+    loaded: Loaded, batch: Sequence[ImageRequest], job: Job, others: OtherUnets
+) -> "BatchDecoding":
     """The pictures of a batch, in its order.
 
     Images whose prompts differ in their number of chunks are drawn group after group: to pad a
-    prompt to its neighbour's length would change its picture. All groups are encoded before the
-    first is denoised, and decoded after the last: models that take turns on a GPU go there once.
+    prompt to its neighbour's length would change its picture. All groups' prompts are encoded
+    before the first is denoised, and all are decoded after the last, as `Drawing.denoise` says.
     """
     job.previewer.follow(loaded.vae, loaded.family)
     groups = _groups(batch, loaded, alone=job.alone)
     repeats = batch[0].tiling
-    # A compiled UNet has the edges that it was compiled with.
-    unets = BatchUnets(compiled, loaded, eager=job.eager or repeats or not loaded.can_be_compiled)
+    # Compiled UNets and graphs have the edges that they were made with.
+    queued = job.waiting / len(batch)
+    unets = BatchUnets(others, loaded, queued, eager=job.eager or repeats)
     drawing = Drawing(
         loaded,
         job.device,
@@ -46,14 +49,39 @@ def draw_batch(
         job.timings,
         job.previewer,
         job.enlarge_for_hires(batch[0]),
+        job.beside,
     )
-    finished: dict[int, tuple[Picture, int, int]] = {}
     with seamless(_repeating(loaded) if repeats else ()):
-        for (chunks, _), indexes, pictures in _drawn(drawing, batch, groups):
-            for index, picture in zip(indexes, pictures, strict=True):
-                finished[index] = picture, chunks, len(indexes)
-    unets.consider(job.timings["denoise"], job.waiting / len(batch))
-    return [Drawn(*drawn, compiled=unets.all_compiled) for _, drawn in sorted(finished.items())]
+        parts = list(_drawn(drawing, batch, groups))
+        decoding = BatchDecoding(parts, compiled=unets.all_compiled)
+        if job.beside is None:
+            decoding.pictures()
+    unets.consider(job.timings["denoise"])
+    return decoding
+
+
+class BatchDecoding:
+    """The pictures of a batch, which a GPU may still be decoding."""
+
+    def __init__(self, parts: Sequence["_Part"], *, compiled: bool) -> None:
+        self._parts = parts
+        self._compiled = compiled
+        self._pictures: list[Drawn] = []
+
+    def has_come(self) -> bool:
+        """Whether `pictures` would not wait for the GPU."""
+        return all(isinstance(part, list) or part.has_come() for *_, part in self._parts)
+
+    def pictures(self) -> list[Drawn]:
+        """They, as soon as they have come."""
+        if not self._pictures:
+            found: dict[int, Drawn] = {}
+            for (chunks, _), indexes, part in self._parts:
+                pictures = part if isinstance(part, list) else part.pictures()
+                for index, picture in zip(indexes, pictures, strict=True):
+                    found[index] = Drawn(picture, chunks, len(indexes), self._compiled)
+            self._pictures = [drawn for _, drawn in sorted(found.items())]
+        return self._pictures
 
 
 def _repeating(loaded: Loaded) -> list[Any]:
@@ -64,21 +92,22 @@ def _repeating(loaded: Loaded) -> list[Any]:
 
 def _drawn(
     drawing: Drawing, batch: Sequence[ImageRequest], groups: dict[_Group, list[int]]
-) -> Iterator[tuple[_Group, list[int], list[Picture]]]:
+) -> Iterator["_Part"]:
     """The pictures of each group, in parts where that is faster."""
     requests = {group: [batch[index] for index in indexes] for group, indexes in groups.items()}
     with timed(drawing.timings, "encode"):
         encode = drawing.loaded.prompts.schedules
         schedules = {group: encode(requests[group], group[0]) for group in groups}
-    denoised: dict[_Group, Denoised] = {}
+    whole: list[_Group] = []
     for group, indexes in groups.items():
         parts = equal_parts(len(indexes), _cores(drawing))
         if len(parts) > 1:
             pictures = draw_parts(drawing, requests[group], schedules[group], parts)
             yield group, indexes, pictures
         else:
-            denoised[group] = drawing.denoise(requests[group], schedules[group])
-    for group, latents in denoised.items():
+            whole.append(group)
+    denoised = drawing.denoise([Group(requests[one], schedules[one]) for one in whole])
+    for group, latents in zip(whole, denoised, strict=True):
         yield group, groups[group], drawing.decode(latents)
 
 

@@ -2,13 +2,15 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from operator import is_not
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import torch
 
 from picowatch.engine.unet.latents import LATENT_FACTOR
+
+# Prompt editing goes back and forth between two texts, `[a|b]`, or on to the next one.
+_KEPT_TEXTS = 2
 
 
 class Encoded(NamedTuple):
@@ -60,11 +62,25 @@ def _time_ids(latents: torch.Size, device: torch.device) -> torch.Tensor:
     return torch.tensor([ids], dtype=torch.float32, device=device).repeat(rows, 1)
 
 
-class Conditions(NamedTuple):
+@dataclass(frozen=True)
+class Conditions:
     """The encoded negative prompts and prompts of a batch."""
 
     negative: Encoded
     positive: Encoded
+
+    @cached_property
+    def both(self) -> Encoded:
+        """The rows of all negative prompts, then those of all prompts: once, not in each step."""
+        return Encoded.joined((self.negative, self.positive))
+
+    @staticmethod
+    def joined(rows: Sequence["Conditions"], dtype: torch.dtype) -> "Conditions":
+        """Those of all images, in their order."""
+        return Conditions(
+            Encoded.joined([row.negative for row in rows]).to(dtype),
+            Encoded.joined([row.positive for row in rows]).to(dtype),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +102,15 @@ class ConditionSchedule:
         return ConditionSchedule(tuple(self.images[index] for index in indexes))
 
     def evaluations(self, dtype: torch.dtype) -> Iterator[Conditions]:
-        """The batch's conditions at each evaluation, joined anew only where they change."""
-        last: tuple[Conditions, ...] = ()
+        """The batch's conditions at each evaluation.
+
+        Where nothing changed they are the same object, and the last few texts come back as the same
+        ones, too: what a UNet keeps of a text goes with its tensors.
+        """
+        known: dict[tuple[int, ...], Conditions] = {}
         for rows in zip(*self.images, strict=True):
-            if not last or any(map(is_not, rows, last)):
-                last = rows
-                joined = Conditions(
-                    *(Encoded.joined(side).to(dtype) for side in zip(*rows, strict=True))
-                )
+            key = tuple(map(id, rows))
+            known[key] = joined = known.pop(key, None) or Conditions.joined(rows, dtype)
+            if len(known) > _KEPT_TEXTS:
+                del known[next(iter(known))]
             yield joined

@@ -1,6 +1,6 @@
 """Classifier-free guidance over a UNet and a sampler's steps."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import log
@@ -11,9 +11,11 @@ import torch
 from picowatch.engine.control.residuals import Hint, Residuals, residuals_of
 from picowatch.engine.previewer import Previewer
 from picowatch.engine.unet.conditions import Conditions, ConditionSchedule, Encoded
+from picowatch.engine.unet.kept import embed_all, keep_outputs_of
 from picowatch.engine.unet.noise import step_noise
 from picowatch.engine.unet.samplers import PreparedSampler
 from picowatch.errors import EngineStopped
+from picowatch.recipe.passes import is_guided
 from picowatch.recipe.request import ImageRequest
 
 
@@ -58,9 +60,16 @@ class Unet(Protocol):
         """The prediction for noisy latents at a timestep, guided by prompts and ControlNets."""
         ...
 
+    def foresee(self, timesteps: torch.Tensor) -> Sequence[torch.Tensor]:
+        """The timesteps of a pass one by one, with what can be computed of all at once."""
+        ...
+
 
 class EagerUnet:
-    """diffusers' module itself, layer by layer, with whatever hooks act on it."""
+    """diffusers' module itself, layer by layer, with whatever hooks act on it.
+
+    What the text alone decides is computed once for each text (kept.py).
+    """
 
     compiled = False
 
@@ -83,6 +92,7 @@ class EagerUnet:
         residuals: Residuals | None = None,
     ) -> torch.Tensor:
         """See `Unet`."""
+        keep_outputs_of(prompts.states)
         guidance = None
         if self._guidance_width is not None:
             guidance = _embedded(
@@ -98,6 +108,10 @@ class EagerUnet:
             mid_block_additional_residual=residuals and residuals[-1],
         )[0]
         return predicted
+
+    def foresee(self, timesteps: torch.Tensor) -> Sequence[torch.Tensor]:
+        """See `Unet`."""
+        return embed_all(self._module, timesteps)
 
 
 @lru_cache(maxsize=8)
@@ -131,7 +145,7 @@ class Guide:
 
 
 def denoise(
-    unet: Unet,
+    unets: Mapping[bool, Unet],
     sampler: PreparedSampler,
     latents: torch.Tensor,
     schedule: ConditionSchedule,
@@ -145,29 +159,22 @@ def denoise(
 ) -> torch.Tensor:
     """Latents without noise, kept in float32 between the steps whatever the UNet works in.
 
-    `latents` have the noise of the sampler's first step; `request` is any of the batch.
+    `latents` have the noise of the sampler's first step. `unets` and `request`: see `_Prediction`.
     """
     scheduler = sampler.scheduler
     drawn = {"generator": list(generators)} if sampler.draws_noise else {}
     queue = _StepQueue(latents.device)
-    guided = request.cfg_scale != 1 and not unet.embeds_guidance
-    guiding = schedule.evaluations(unet.dtype)
-    steps = zip(sampler.timesteps, sampler.timesteps.to(latents.device), guiding, strict=True)
+    prediction = _Prediction(unets, request, hints, guide.seen)
+    any_unet = next(iter(unets.values()))
+    guiding = schedule.evaluations(any_unet.dtype)
+    foreseen = any_unet.foresee(sampler.timesteps.to(latents.device))
+    steps = zip(sampler.timesteps, foreseen, guiding, strict=True)
     for done, (timestep, given, conditions) in enumerate(steps, 1):
         if interrupted():
             raise EngineStopped("The batch was interrupted.")
         scaled = scheduler.scale_model_input(latents, timestep)
-        residuals = residuals_of(
-            hints,
-            scaled.to(unet.dtype),
-            given,
-            conditions,
-            share=(done - 1) / len(sampler.timesteps),
-            guided=guided,
-        )
-        if guide.seen is not None:
-            scaled = torch.cat([scaled, guide.seen], dim=1)
-        predicted = _guided(unet, scaled, given, conditions, request, residuals)
+        share = (done - 1) / len(sampler.timesteps)
+        predicted = prediction.of(scaled, given, conditions, share)
         with step_noise(generators, latents.device):
             latents = scheduler.step(predicted, timestep, latents, **drawn).prev_sample
         if guide.redrawn is not None and sampler.at_full_step():
@@ -219,28 +226,47 @@ def _kept(guide: Guide, sampler: PreparedSampler, done: int) -> torch.Tensor:
     return sampler.noised(guide.start, guide.noise, following) if len(following) else guide.start
 
 
-def _guided(
-    unet: Unet,
-    latents: torch.Tensor,
-    timestep: torch.Tensor,
-    conditions: Conditions,
-    request: ImageRequest,
-    residuals: Residuals | None,
-) -> torch.Tensor:
-    """The UNet's prediction, away from the negative prompt by the factor `cfg_scale`.
+@dataclass(frozen=True, slots=True)
+class _Prediction:
+    """What UNets and ControlNets predict for each step of a batch.
 
-    Equation 6 of "Classifier-Free Diffusion Guidance", https://arxiv.org/abs/2207.12598, in
-    Stable Diffusion's form. At 1 the negative prompt cancels out and is not computed.
+    `unets`: under True the one for steps with guidance, whose rows are double, and the one for the
+    others. `request` is any of the batch. `seen`: see `Guide`.
     """
-    latents = latents.to(unet.dtype)
-    if request.cfg_scale == 1 or unet.embeds_guidance:
-        positive = conditions.positive
-        return unet(latents, timestep, positive, request.cfg_scale, residuals).float()
-    prompts = Encoded.joined(conditions)
-    both = unet(torch.cat([latents] * 2), timestep, prompts, residuals=residuals).float()
-    away, towards = both.chunk(2)
-    guided = away + request.cfg_scale * (towards - away)
-    return rescaled(guided, towards, request.cfg_rescale) if request.cfg_rescale else guided
+
+    unets: Mapping[bool, Unet]
+    request: ImageRequest
+    hints: Sequence[Hint]
+    seen: torch.Tensor | None
+
+    def of(
+        self, scaled: torch.Tensor, timestep: torch.Tensor, conditions: Conditions, share: float
+    ) -> torch.Tensor:
+        """The prediction for latents in the sampler's scale, after that share of the steps."""
+        cfg_scale = self.request.cfg_scale if is_guided(self.request, share) else 1.0
+        doubled = cfg_scale != 1 and True in self.unets
+        unet = self.unets[doubled]
+        noisy = scaled.to(unet.dtype)
+        residuals = residuals_of(
+            self.hints, noisy, timestep, conditions, share=share, guided=doubled
+        )
+        if self.seen is not None:
+            noisy = torch.cat([scaled, self.seen], dim=1).to(unet.dtype)
+        if not doubled:
+            return unet(noisy, timestep, conditions.positive, cfg_scale, residuals).float()
+        twice = torch.cat([noisy] * 2)
+        return self._guided(unet(twice, timestep, conditions.both, residuals=residuals).float())
+
+    def _guided(self, both: torch.Tensor) -> torch.Tensor:
+        """Away from the negative prompt by the factor `cfg_scale`.
+
+        Equation 6 of "Classifier-Free Diffusion Guidance", https://arxiv.org/abs/2207.12598, in
+        Stable Diffusion's form. At 1 the negative prompt would cancel out: it is not computed.
+        """
+        away, towards = both.chunk(2)
+        guided = away + self.request.cfg_scale * (towards - away)
+        rescale = self.request.cfg_rescale
+        return rescaled(guided, towards, rescale) if rescale else guided
 
 
 def rescaled(guided: torch.Tensor, towards: torch.Tensor, share: float) -> torch.Tensor:

@@ -1,5 +1,6 @@
 """Draws images that go through the UNet together: encode, denoise in one or two passes, decode."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from picowatch.engine.arriving import beside
 from picowatch.engine.control.hints import GuessDepth, hints_of
 from picowatch.engine.control.residuals import Hint
 from picowatch.engine.drawn import Enlarge, Interrupted, Picture, timed
@@ -22,6 +24,7 @@ from picowatch.engine.unet.latents import LATENT_FACTOR, upscale
 from picowatch.engine.unet.noise import noise_of
 from picowatch.engine.unet.samplers import PreparedSampler, build_sampler
 from picowatch.errors import RenderFailed
+from picowatch.recipe.passes import is_guided
 from picowatch.recipe.request import ImageRequest
 from picowatch.recipe.resolve.hires import final_side
 
@@ -32,6 +35,26 @@ class _Pass(NamedTuple):
     sampler: PreparedSampler
     width: int
     height: int
+
+
+class Group(NamedTuple):
+    """Images that go through the UNet together, and their prompts, encoded for each pass."""
+
+    requests: Sequence[ImageRequest]
+    schedules: Sequence[ConditionSchedule]
+
+
+class _Begun(NamedTuple):
+    """What the VAE has done for a group before the UNet begins with a pass.
+
+    `start` are the start images' latents, `before` those of the pass before, enlarged, `kept` what
+    an inpainting UNet is shown of the start images; each None where it is not needed.
+    """
+
+    canvases: Sequence[Canvas | None]
+    start: torch.Tensor | None
+    before: torch.Tensor | None
+    kept: torch.Tensor | None
 
 
 class Denoised(NamedTuple):
@@ -47,73 +70,62 @@ class Denoised(NamedTuple):
 class Drawing:
     """Draws pictures from noise to pixels.
 
-    `unet` gives the UNet for a shape; `enlarge` makes the second pass' pictures of the first one's,
-    if a model does that.
+    `unet` gives the UNet for so many steps of a shape; `enlarge` makes the second pass' pictures of
+    the first one's, if a model does that. `stream` is the one to decode in, see `Job.beside`.
     """
 
     loaded: Loaded
     device: torch.device
     start_images: Path | None
     guess_depth: GuessDepth
-    unet: Callable[[Shape], Unet]
+    unet: Callable[[Shape, int], Unet]
     on_step: Callable[[], None]
     interrupted: Interrupted
     timings: dict[str, float]
     previewer: Previewer
     enlarge: Enlarge | None
+    stream: Any = None
 
     def draw(
         self, requests: Sequence[ImageRequest], schedules: Sequence[ConditionSchedule]
     ) -> list[Picture]:
         """The pictures of images that go through the UNet together."""
-        return self.decode(self.denoise(requests, schedules))
+        [denoised] = self.denoise([Group(requests, schedules)])
+        return self.decode(denoised).pictures()
 
-    def denoise(
-        self, requests: Sequence[ImageRequest], schedules: Sequence[ConditionSchedule]
-    ) -> Denoised:
-        """From noise to latents, in one or two passes."""
-        first = requests[0]
+    def denoise(self, groups: Sequence[Group]) -> list[Denoised]:
+        """From noise to latents, in one or two passes.
+
+        In each pass the VAE does its part for all groups before the UNet begins: models that take
+        turns on a GPU go there once.
+        """
+        if not groups:
+            return []
         with timed(self.timings, "denoise"):
-            latents: torch.Tensor | None = None
-            for one, schedule in zip(self._passes(first), schedules, strict=True):
-                canvases = self._canvases(requests, one)
-                hints, maps = hints_of(
-                    requests,
-                    canvases,
-                    (one.width, one.height),
-                    self.loaded,
-                    self.device,
-                    self.start_images,
-                    self.guess_depth,
-                    second=latents is not None,
-                )
-                if latents is not None:
-                    assert first.hires is not None
-                    latents = upscale(
-                        self.loaded.vae,
-                        latents,
-                        first.hires.upscaler,
-                        one.width,
-                        one.height,
-                        self.enlarge,
-                        repeats=self._repeats(first),
-                    )
-                latents = self._run(one, requests, canvases, hints, latents, schedule)
-            assert latents is not None
-            return Denoised(latents, canvases, maps, self._repeats(first))
+            found: list[Denoised | None] = [None] * len(groups)
+            # Of each group its own, because a sampler remembers its last steps.
+            for index, passes in enumerate(zip(*map(self._passes, groups), strict=True)):
+                begun = [
+                    self._begun(one, group.requests, before and before.latents)
+                    for one, group, before in zip(passes, groups, found, strict=True)
+                ]
+                found = [
+                    self._run(one, group.requests, group.schedules[index], each)
+                    for one, group, each in zip(passes, groups, begun, strict=True)
+                ]
+            return [denoised for denoised in found if denoised]
 
-    def decode(self, denoised: Denoised) -> list[Picture]:
+    def decode(self, denoised: Denoised) -> "Decoding":
         """From latents to pictures."""
-        with timed(self.timings, "decode"):
-            latents, *others, repeats = denoised
-            decoded = vaes.decode_all(self.loaded.vae, latents, repeats=repeats)
-            return [
-                _picture(one, canvas)._replace(control_maps=shown)
-                for one, canvas, shown in zip(decoded, *others, strict=True)
-            ]
+        timings = {} if self.stream else self.timings  # a GPU's clock tells then
+        with timed(timings, "decode"), beside(self.stream):
+            latents, canvases, control_maps, repeats = denoised
+            decoding = vaes.Decoding(self.loaded.vae, latents, repeats=repeats)
+        return Decoding(decoding, canvases, control_maps, self.timings, apart=bool(self.stream))
 
-    def _passes(self, request: ImageRequest) -> list[_Pass]:
+    def _passes(self, group: Group) -> list[_Pass]:
         """The first pass and, with hires, the second: img2img at the larger size."""
+        request = group.requests[0]
 
         def sampler(steps: int, strength: float) -> PreparedSampler:
             return build_sampler(
@@ -137,34 +149,81 @@ class Drawing:
             passes.append(_Pass(second, width, height))
         return passes
 
+    def _begun(
+        self, one: _Pass, requests: Sequence[ImageRequest], before: torch.Tensor | None
+    ) -> _Begun:
+        """What a pass begins with besides noise."""
+        first, canvases = requests[0], self._canvases(requests, one)
+        start = kept = None
+        if before is None or first.mask:
+            start = self._start_latents(canvases)
+        if self.loaded.inpaints:
+            kept = torch.cat([self._kept_latents(canvas, one) for canvas in canvases])
+        if before is not None:
+            assert first.hires is not None
+            before = upscale(
+                self.loaded.vae,
+                before,
+                first.hires.upscaler,
+                one.width,
+                one.height,
+                self.enlarge,
+                repeats=self._repeats(first),
+            )
+        return _Begun(canvases, start, before, kept)
+
     def _run(
         self,
         one: _Pass,
         requests: Sequence[ImageRequest],
-        canvases: Sequence[Canvas | None],
-        hints: Sequence[Hint],
-        before: torch.Tensor | None,
         schedule: ConditionSchedule,
+        begun: _Begun,
+    ) -> Denoised:
+        """One pass of a group's images."""
+        hints, maps = hints_of(
+            requests,
+            begun.canvases,
+            (one.width, one.height),
+            self.loaded,
+            self.device,
+            self.start_images,
+            self.guess_depth,
+            second=begun.before is not None,
+        )
+        latents = self._steps(one, requests, schedule, begun, hints)
+        return Denoised(latents, begun.canvases, maps, self._repeats(requests[0]))
+
+    def _steps(
+        self,
+        one: _Pass,
+        requests: Sequence[ImageRequest],
+        schedule: ConditionSchedule,
+        begun: _Begun,
+        hints: Sequence[Hint],
     ) -> torch.Tensor:
-        """One pass from pure noise, from the start images or from the latents of the last pass."""
+        """From pure noise, from the start images or from the latents of the last pass."""
         sampler, request = one.sampler, requests[0]
         noise, generators = noise_of(requests, one.width, one.height)
         noise = noise.to(self.device)
-        start = self._start_latents(canvases)
-        guide = self._guide(canvases, start, noise)
-        begin = before if before is not None else _visible(start, request)
+        guide = self._guide(begun, noise)
+        before = begun.before
+        begin = before if before is not None else _visible(begun.start, request)
         if begin is None:
             latents: torch.Tensor = noise * sampler.scheduler.init_noise_sigma
         elif len(sampler.timesteps):
             latents = sampler.noised(begin, noise, sampler.timesteps[:1])
         else:
             return begin
-        without_negative = request.cfg_scale == 1 or self.loaded.embeds_guidance
-        rows = len(requests) * (1 if without_negative else 2)
+        steps = len(sampler.timesteps)
         height, width = latents.shape[2:]
-        shape = Shape(rows, height, width, schedule.tokens, controlled=bool(hints))
+        unets = {}
+        kinds = Counter(self._is_doubled(request, step / steps) for step in range(steps))
+        for doubled, count in kinds.items():
+            rows = len(requests) * (2 if doubled else 1)
+            shape = Shape(rows, height, width, schedule.tokens, controlled=bool(hints))
+            unets[doubled] = self.unet(shape, count)
         return denoise(
-            self.unet(shape),
+            unets,
             sampler,
             latents,
             schedule,
@@ -176,6 +235,10 @@ class Drawing:
             self.interrupted,
             self.previewer,
         )
+
+    def _is_doubled(self, request: ImageRequest, share: float) -> bool:
+        """Whether images go through the UNet with and without their prompt."""
+        return is_guided(request, share) and not self.loaded.embeds_guidance
 
     def _canvases(self, requests: Sequence[ImageRequest], one: _Pass) -> list[Canvas | None]:
         """Each request's start image and mask at the pass's size."""
@@ -193,29 +256,22 @@ class Drawing:
         ]
         return torch.cat(encoded) if encoded else None
 
-    def _guide(
-        self,
-        canvases: Sequence[Canvas | None],
-        start: torch.Tensor | None,
-        noise: torch.Tensor,
-    ) -> Guide:
+    def _guide(self, begun: _Begun, noise: torch.Tensor) -> Guide:
         """What the steps keep of the start images, or show an inpainting UNet."""
-        masks = [one.redrawn for one in canvases if one and one.redrawn is not None]
+        masks = [one.redrawn for one in begun.canvases if one and one.redrawn is not None]
         redrawn = None
         if masks:
             # A latent with one white pixel below it is redrawn; the pixels decide in the end.
             grey = torch.from_numpy(np.stack(masks)).to(self.device).float()[:, None] / 255
             redrawn = functional.max_pool2d(grey, LATENT_FACTOR)
-        if not self.loaded.inpaints:
-            return Guide(start, noise, redrawn)
-        everything = torch.ones_like(noise[:, :1])
-        kept = torch.cat([self._kept_latents(one, noise) for one in canvases])
-        return Guide(seen=torch.cat([everything if redrawn is None else redrawn, kept], dim=1))
+        if begun.kept is None:
+            return Guide(begun.start, noise, redrawn)
+        shown = torch.ones_like(noise[:, :1]) if redrawn is None else redrawn
+        return Guide(seen=torch.cat([shown, begun.kept], dim=1))
 
-    def _kept_latents(self, canvas: Canvas | None, noise: torch.Tensor) -> torch.Tensor:
+    def _kept_latents(self, canvas: Canvas | None, one: _Pass) -> torch.Tensor:
         """What an inpainting UNet gets of a start image: all but the mask, which is mid-grey."""
-        height, width = (side * LATENT_FACTOR for side in noise.shape[2:])
-        seen = np.full((height, width, 3), 127.5, np.float32)
+        seen = np.full((one.height, one.width, 3), 127.5, np.float32)
         if canvas and canvas.redrawn is not None:
             seen = np.where(canvas.redrawn[:, :, None] > 0, seen, canvas.picture)
         return vaes.encode(self.loaded.vae, seen, self.device)
@@ -223,6 +279,36 @@ class Drawing:
     def _repeats(self, request: ImageRequest) -> bool:
         """Whether opposite edges have to be made to meet, since the VAE decodes in tiles."""
         return request.tiling and bool(self.loaded.vae.use_tiling)
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """Pictures that a GPU may still be decoding, `apart` from what was queued after them."""
+
+    decoding: vaes.Decoding
+    canvases: Sequence[Canvas | None]
+    control_maps: Sequence[Any]
+    timings: dict[str, float]
+    apart: bool
+
+    def has_come(self) -> bool:
+        """Whether `pictures` would not wait for the GPU."""
+        return self.decoding.has_come()
+
+    def pictures(self) -> list[Picture]:
+        """They, as soon as they have come."""
+        timings: dict[str, float] = {}
+        with timed(timings, "decode"):
+            decoded = self.decoding.images()
+            pictures = [
+                _picture(one, canvas)._replace(control_maps=shown)
+                for one, canvas, shown in zip(
+                    decoded, self.canvases, self.control_maps, strict=True
+                )
+            ]
+        seconds = self.decoding.seconds() if self.apart else timings["decode"]
+        self.timings["decode"] = self.timings.get("decode", 0.0) + seconds
+        return pictures
 
 
 def _picture(decoded: vaes.Decoded, canvas: Canvas | None) -> Picture:

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.nn import functional
 
+from picowatch.engine.arriving import Arriving, mark
 from picowatch.engine.drawn import Enlarge
+from picowatch.engine.process.failures import out_of_memory
 from picowatch.engine.unet.canvas import Bytes
 from picowatch.engine.unet.tiling import wrapped
 from picowatch.errors import RenderFailed
@@ -26,62 +28,100 @@ class Decoded(NamedTuple):
 
 
 def decode(vae: Any, latents: torch.Tensor, *, repeats: bool = False) -> Bytes:
-    """One image's RGB pixels; see `decode_all`."""
-    return decode_all(vae, latents, repeats=repeats)[0].pixels
+    """One image's RGB pixels; see `Decoding`."""
+    return Decoding(vae, latents, repeats=repeats).images()[0].pixels
 
 
-def decode_all(vae: Any, latents: torch.Tensor, *, repeats: bool = False) -> list[Decoded]:
-    """The images of these latents; RenderFailed rather than a black picture.
+class Decoding:
+    """Images of latents, which a GPU may still be computing.
 
-    One at a time saves memory, and none depends on its neighbours. All go to the computer's memory
-    in one copy, with what is to be known of them: each copy waits for the GPU.
-
-    `repeats`: opposite edges meet, although the VAE decodes in tiles.
+    All go to the computer's memory in one copy, with what is to be known of them.
     """
-    images = [_decoded(vae, latent[None], repeats) for latent in latents]
-    packed = torch.stack([_packed(*each) for each in zip(images, latents, strict=True)]).cpu()
-    height, width = images[0].shape[2:]
-    found: list[Decoded] = []
-    for row, latent in zip(packed.numpy(), latents, strict=True):
-        pixels, (latents_finite, image_finite, flat) = np.split(row, [-_FLAGS])
-        if not latents_finite:
-            raise RenderFailed(
-                "The picture came out as invalid numbers (NaN): the checkpoint overflowed.", _REMEDY
-            )
-        if not image_finite:
-            image = _again(vae, partial(_decoded, vae, latent[None], repeats))
-            pixels = _pixels(image).cpu().numpy()
-        found.append(Decoded(pixels.reshape(height, width, 3), bool(flat)))
-    return found
+
+    def __init__(self, vae: Any, latents: torch.Tensor, *, repeats: bool = False) -> None:
+        """`repeats`: opposite edges meet, although the VAE decodes in tiles."""
+        self._vae = vae
+        self._latents = latents
+        self._repeats = repeats
+        began = mark(latents.device)
+        images = _in_slices(partial(_decoded, vae, repeats=repeats), latents)
+        self._size = images.shape[2:]
+        self._packed = Arriving(_packed(images, latents), began)
+
+    def has_come(self) -> bool:
+        """Whether `images` would not wait for the GPU."""
+        return self._packed.has_come()
+
+    def seconds(self) -> float:
+        """How long the GPU took, beside what else it did."""
+        return self._packed.seconds()
+
+    def images(self) -> list[Decoded]:
+        """They; RenderFailed rather than a black picture."""
+        found: list[Decoded] = []
+        for row, latent in zip(self._packed.tensor().numpy(), self._latents, strict=True):
+            pixels, (latents_finite, image_finite, flat) = np.split(row, [-_FLAGS])
+            if not latents_finite:
+                raise RenderFailed(
+                    "The picture came out as invalid numbers (NaN): the checkpoint overflowed.",
+                    _REMEDY,
+                )
+            if not image_finite:
+                again = partial(_decoded, self._vae, latent[None], self._repeats)
+                pixels = _pixels(_again(self._vae, again)).cpu().numpy()
+            found.append(Decoded(pixels.reshape(*self._size, 3), bool(flat)))
+        return found
 
 
 _FLAGS = 3
+# Four pictures of 512 x 512, or one of 1024 x 1024.
+_PIXELS_AT_ONCE = 2**20
 
 
-def _packed(image: torch.Tensor, latent: torch.Tensor) -> torch.Tensor:
-    """Pixels in a row, and three bytes: latents finite, image finite, latents flat."""
+def _in_slices(
+    decode: Callable[[torch.Tensor], torch.Tensor], latents: torch.Tensor
+) -> torch.Tensor:
+    """The images: several small ones at once fill a card, and one at a time saves memory.
+
+    On a processor one at a time is as fast, and none depends on its neighbours.
+    """
+    pixels = latents.shape[2] * latents.shape[3] * LATENT_FACTOR**2
+    together = max(1, _PIXELS_AT_ONCE // pixels) if latents.device.type == "cuda" else 1
+    if together > 1 and len(latents) > 1:
+        try:
+            return torch.cat([decode(part) for part in torch.split(latents, together)])
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+    # Not where it ran out: the traceback holds what filled the memory.
+    return torch.cat([decode(latent[None]) for latent in latents])
+
+
+def _packed(images: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
+    """A row for each: its pixels, and three bytes: latents finite, image finite, latents flat."""
     flags = [
-        torch.isfinite(latent).all(),
-        torch.isfinite(image).all(),
-        (latent == latent[:, :1, :1]).all(),
+        torch.isfinite(latents),
+        torch.isfinite(images),
+        latents == latents[:, :, :1, :1],
     ]
-    return torch.cat([_pixels(image), torch.stack(flags).to(torch.uint8)])
+    checks = torch.stack([flag.flatten(1).all(1) for flag in flags], dim=1)
+    return torch.cat([_pixels(images), checks.to(torch.uint8)], dim=1)
 
 
-def _pixels(image: torch.Tensor) -> torch.Tensor:
-    """An image of -1..1 as bytes in a row, pixel after pixel."""
-    scaled = ((image + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-    return scaled[0].permute(1, 2, 0).flatten()
+def _pixels(images: torch.Tensor) -> torch.Tensor:
+    """Images of -1..1 as bytes, a row for each, pixel after pixel."""
+    scaled = ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    return scaled.permute(0, 2, 3, 1).flatten(1)
 
 
-def _decoded(vae: Any, latent: torch.Tensor, repeats: bool) -> torch.Tensor:
-    """What the VAE makes of one image's latents, in float32."""
+def _decoded(vae: Any, latents: torch.Tensor, repeats: bool) -> torch.Tensor:
+    """What the VAE makes of latents, in float32."""
 
     def sample(latents: torch.Tensor) -> torch.Tensor:
         decoded: torch.Tensor = vae.decode(latents.to(vae.dtype)).sample
         return decoded
 
-    scaled = latent / vae.config.scaling_factor
+    scaled = latents / vae.config.scaling_factor
     return (wrapped(scaled, sample) if repeats else sample(scaled)).float()
 
 
@@ -109,6 +149,8 @@ def _again(vae: Any, compute: Callable[[], torch.Tensor]) -> torch.Tensor:
     """
     narrow = vae.dtype
     if narrow != torch.float32:
+        if vae.device.type == "cuda":  # other pictures of the batch may be decoded beside
+            torch.cuda.synchronize(vae.device)
         try:
             vae.to(torch.float32)
             result = compute().float()

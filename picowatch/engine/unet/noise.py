@@ -155,7 +155,7 @@ def step_noise(generators: Iterable[torch.Generator], device: torch.device) -> I
 class _Uploads(TorchFunctionMode):
     """Lets torch.randn give a processor's numbers on a card.
 
-    They go there from pinned memory, behind the work that is queued. diffusers copies them from
+    They go there from pinned memory, after the work that is queued. diffusers copies them from
     ordinary memory, which waits until all of that is done.
     """
 

@@ -51,8 +51,8 @@ def draw_parts(
     code is not used: torch runs it with Python's lock held, so that parts would take turns.
     """
     eager = EagerUnet(drawing.loaded.unet)
-    drawing = replace(drawing, unet=lambda shape: eager)
-    silent = replace(drawing, on_step=lambda: None, previewer=Previewer(unseen, 0))
+    drawing = replace(drawing, unet=lambda shape, steps: eager)
+    silent = replace(drawing, on_step=lambda: None, previewer=Previewer(unseen))
     drawings = [replace(drawing if part is parts[0] else silent, timings={}) for part in parts]
     threads = torch.get_num_threads()
     with ThreadPoolExecutor(len(parts), initializer=torch.set_num_threads, initargs=(1,)) as pool:

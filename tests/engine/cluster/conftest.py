@@ -26,7 +26,7 @@ MakeExecutor = Callable[..., RayEngines]
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     """Two nodes with one core each."""
     if find_spec("ray") is None:
-        pytest.skip("Ray is not installed (pip install '.[ray]')")
+        pytest.skip("Ray is not installed (make test installs it)")
     nodes = Nodes(tmp_path_factory.mktemp("nodes"))
     try:
         nodes.add(HEAD)

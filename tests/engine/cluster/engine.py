@@ -36,6 +36,7 @@ class Maker:
         on_step: OnStep,
         interrupted: Callable[[], bool],
         waiting: int,
+        preview_seconds: float,
     ) -> list[RenderedImage]:
         """Each request's digest as a picture, after its steps."""
         for done in range(1, batch[0].steps + 1):

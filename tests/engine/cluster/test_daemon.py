@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.process.child import ChildEngine
 from picowatch.files.pictures import decode_picture
@@ -17,6 +19,8 @@ from tests.engine.cluster.conftest import HEAD, SECOND
 from tests.engine.cluster.nodes import ROOT, Nodes
 from tests.engine.requests import make
 from tests.house import House, wait_for, within
+
+pytestmark = pytest.mark.heavy
 
 RECIPES = 40
 MOST = 200

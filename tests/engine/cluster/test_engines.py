@@ -19,6 +19,8 @@ from tests.engine.cluster.nodes import Nodes
 from tests.engine.requests import PATIENCE, ignore_steps, make, request
 from tests.house import wait_for
 
+pytestmark = pytest.mark.heavy
+
 THIRD = "third"
 
 

@@ -19,6 +19,8 @@ from tests.engine.cluster.nodes import Nodes
 from tests.engine.pipelines.tiny_flows import tiny_flow
 from tests.engine.requests import PATIENCE, ignore_steps, make, request
 
+pytestmark = pytest.mark.heavy
+
 DEMO = Path(__file__).parents[3] / "picowatch/assets/demo"
 LAYER = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
 PIECES = 20_000_000  # bytes; a file of several pieces

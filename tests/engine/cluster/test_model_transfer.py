@@ -13,7 +13,7 @@ from picowatch.engine.cluster.model_transfer import Ask, ModelTransfer, needs_of
 from picowatch.engine.cluster.node_models import Need, NodeModels
 from picowatch.engine.options import EngineOptions
 from picowatch.errors import RenderFailed
-from picowatch.recipe.fields import Hires, Upscale
+from picowatch.recipe.parts import Hires, Upscale
 from tests.catalog.files import Shapes, write_model
 from tests.catalog.test_families import Z_IMAGE, below
 from tests.catalog.test_vaes import FLUX1

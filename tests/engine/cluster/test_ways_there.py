@@ -82,6 +82,7 @@ def doctor_checks(nodes: Nodes) -> list[Check]:
     return check_cluster(RaySettings(address=nodes.address))
 
 
+@pytest.mark.heavy
 def test_ray_client_serves_as_well(
     make_executor: MakeExecutor, nodes: Nodes, tmp_path: Path
 ) -> None:
@@ -103,6 +104,7 @@ def test_ray_client_serves_as_well(
 
 
 @pytest.mark.parametrize("address", ["address", "client_address"])
+@pytest.mark.heavy
 def test_nothing_works_on_for_a_daemon_that_was_killed(
     nodes: Nodes, tmp_path: Path, address: str
 ) -> None:
@@ -132,6 +134,7 @@ def test_nothing_works_on_for_a_daemon_that_was_killed(
         ("picowatch", "raise ImportError", f"{ODD} is not used: picowatch is not installed there"),
     ],
 )
+@pytest.mark.heavy
 def test_a_node_with_other_versions_is_named_and_not_used(
     make_executor: MakeExecutor, nodes: Nodes, tmp_path: Path, module: str, text: str, trouble: str
 ) -> None:
@@ -156,16 +159,19 @@ def trouble_of(executor: RayEngines, words: str) -> None:
     wait_for(lambda: words in executor.trouble(), words)
 
 
+@pytest.mark.heavy
 def test_a_cluster_without_a_gpu_says_what_to_set(make_executor: MakeExecutor) -> None:
     """One was requested: the cluster may grow."""
     trouble_of(make_executor(gpus_per_engine=1), "set gpus_per_engine: 0")
 
 
+@pytest.mark.heavy
 def test_a_cluster_without_room_says_so(make_executor: MakeExecutor) -> None:
     """Nothing is refused: others may end."""
     trouble_of(make_executor(cpus_per_engine=64), "no room for an engine now (0 GPU, 64 CPU)")
 
 
+@pytest.mark.heavy
 def test_a_head_that_is_not_found_is_reported_and_tried_again(make_executor: MakeExecutor) -> None:
     """Whatever Ray says of it."""
     trouble_of(make_executor(address="127.0.0.1:1"), "Cannot connect to the Ray cluster at 127.")
@@ -179,7 +185,7 @@ def test_without_ray_the_log_tells_how_to_install_it(
     monkeypatch.setenv("PYTHONPATH", f"{stub(tmp_path, 'ray', raising)}:{ROOT}")
     executor = RayEngines(EngineOptions(models=tmp_path), RaySettings())
     try:
-        trouble_of(executor, "pip install '.[ray]'")
+        trouble_of(executor, "pip install -e '.[ray]'")
     finally:
         executor.close()
 
@@ -243,6 +249,7 @@ def of_session(leader: int) -> dict[str, psutil.Process]:
     return found
 
 
+@pytest.mark.heavy
 def test_a_cluster_of_this_machine_ends_with_a_daemon_that_is_killed(tmp_path: Path) -> None:
     """Even while it starts: nobody else would end it."""
     daemon = subprocess.Popen(

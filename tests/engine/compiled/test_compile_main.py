@@ -7,6 +7,7 @@ import sys
 from fcntl import LOCK_EX, flock
 from pathlib import Path
 
+from picowatch.engine.compiled.compile_main import failure_of
 from tests.house import wait_for
 
 # What reads a job imports torch and diffusers, so something else stands in its place.
@@ -17,15 +18,19 @@ reading = types.SimpleNamespace(CompileJob=types.SimpleNamespace(from_json=str))
 sys.modules["picowatch.engine.compiled.compile_job"] = reading
 def compile(job, package):
     assert not list(package.parent.iterdir()), "something was left"
+    if job == "without a compiler":
+        raise RuntimeError("nvcc was not found")
+    if job == "without memory":
+        raise RuntimeError("CUDA error: out of memory")
     package.write_text(job)
 compile_main._compile = compile
 compile_main.compile_once(sys.argv[1], pathlib.Path(sys.argv[2]))
 """
 
 
-def run(target: Path) -> None:
-    command = [sys.executable, "-c", _INSTEAD_OF_COMPILING, "a job", str(target)]
-    subprocess.run(command, check=True, timeout=120)
+def run(target: Path, job: str = "a job", *, check: bool = True) -> None:
+    command = [sys.executable, "-c", _INSTEAD_OF_COMPILING, job, str(target)]
+    subprocess.run(command, check=check, timeout=120, stderr=subprocess.DEVNULL)
 
 
 def test_what_another_process_compiles_is_left_to_it(tmp_path: Path) -> None:
@@ -50,6 +55,19 @@ def test_what_a_killed_process_left_goes_with_the_next(tmp_path: Path) -> None:
     run(tmp_path / "unet.pt2")
     assert (tmp_path / "unet.pt2").exists()
     assert not left.exists()
+
+
+def test_a_compilers_words_are_kept_unless_memory_ran_out(tmp_path: Path) -> None:
+    """`doctor` shows them; memory comes back, so that forbids nothing."""
+    for job, words in (("without memory", None), ("without a compiler", "nvcc was not found")):
+        target = tmp_path / job / "unet.pt2"
+        target.parent.mkdir()
+        run(target, job, check=False)
+        assert not target.exists()
+        failure = failure_of(target)
+        assert (failure.read_text() if failure.exists() else None) == (
+            words and f"RuntimeError: {words}"
+        )
 
 
 _ENGINE = """

@@ -1,52 +1,85 @@
-"""Compiled UNets: compiled in the background, used when they are ready, never trusted blindly."""
+"""Compiled UNets: compiled in the background, used when they are ready, never trusted blindly.
+
+`make test` pretends the compiler, which takes minutes; `make test-heavy` repeats them with it.
+"""
 
 import os
 import shutil
 import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from time import monotonic
+from types import SimpleNamespace
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
+import torch
 
 from picowatch.catalog import Catalog
 from picowatch.engine.compiled import compiled as compiling
-from picowatch.engine.compiled.trials import begin_trial
+from picowatch.engine.compiled.compile_job import CompileJob
+from picowatch.engine.compiled.compile_main import failure_of
+from picowatch.engine.compiled.trials import MOST_TRIALS, begin_trial
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import RenderedImage
 from picowatch.engine.renderer import Renderer
 from picowatch.engine.unet import batch as unet_batch
 from picowatch.engine.unet.denoise import Shape
 from picowatch.recipe.request import ImageRequest, LoraUse
-from tests.engine.requests import difference, ignore_steps, request
+from tests.engine import requests
+from tests.engine.compiled.pretended_package import pretended_packages
+from tests.engine.requests import difference, ignore_steps
 from tests.engine.tiny_models import tiny_sd2, tiny_sdxl
 
 COMPILE_SECONDS = 800.0  # bound on a busy machine: compiling lets all others go first
 
+HAVE_COMPILER = bool(shutil.which("g++") or shutil.which("clang++"))
+
 pytestmark = [
-    pytest.mark.skipif(
-        not shutil.which("g++") and not shutil.which("clang++"), reason="needs a C++ compiler"
-    ),
     # numpy 2.4 and torch 2.13 inside diffusers 0.42; in the engine process warnings are off.
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
     pytest.mark.timeout(COMPILE_SECONDS + 100),
 ]
 
 LONG_QUEUE = 1_000_000
+
+
+def request(**values: Any) -> ImageRequest:
+    """Of as few steps as show what computed them."""
+    return requests.request(**({"steps": 2} | values))
+
+
+PLAIN = request()
 STYLES = Path(__file__).parents[2] / "styles"
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+@pytest.fixture(
+    scope="module",
+    params=[
+        pretended_packages,
+        pytest.param(
+            nullcontext,
+            marks=[
+                pytest.mark.heavy,
+                pytest.mark.skipif(not HAVE_COMPILER, reason="needs a C++ compiler"),
+            ],
+        ),
+    ],
+    ids=["pretended", "compiled"],
+)
+def folder(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
     """A cache with the UNet of one plain request in it."""
     folder = tmp_path_factory.mktemp("cache") / "compiled"
-    engine = engine_with(folder, tmp_path_factory.mktemp("models"))
-    [image] = make(engine, request(), waiting=LONG_QUEUE)
-    assert not image.compiled
-    wait_for_compiling(engine)
-    yield folder
+    with request.param():
+        engine = engine_with(folder, tmp_path_factory.mktemp("models"))
+        [image] = make(engine, PLAIN, waiting=LONG_QUEUE)
+        assert not image.compiled
+        wait_for_compiling(engine)
+        yield folder
 
 
 def wait_for_compiling(engine: Renderer) -> None:
@@ -209,3 +242,64 @@ def test_a_folder_that_others_may_write_is_not_used(copied: Path, tmp_path: Path
     """What is in it is run."""
     copied.chmod(0o777)
     assert not make(engine_with(copied, tmp_path), request())[0].compiled
+
+
+def test_what_could_not_be_compiled_is_not_tried_again(folder: Path, tmp_path: Path) -> None:
+    """By this version: the name of the package has all versions in it."""
+    [package] = folder.glob("*.pt2")
+    cache = tmp_path / "compiled"
+    cache.mkdir(mode=0o700)
+    failure_of(cache / package.name).write_text("nvcc was not found")
+    engine = engine_with(cache, tmp_path)
+    make(engine, request(), waiting=LONG_QUEUE)
+    assert engine._compiled._process is None
+
+
+def test_a_trial_without_memory_counts_as_none(
+    copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After any number of them the package is used, once there is memory."""
+    [package] = copied.glob("*.pt2")
+    trials = package.with_suffix(".trials")
+    full = Mock(side_effect=torch.OutOfMemoryError("CUDA out of memory."))
+    with monkeypatch.context() as patch:
+        patch.setattr(compiling, "CompiledUnet", full)
+        for _ in range(MOST_TRIALS + 1):
+            assert not make(engine_with(copied, tmp_path), request())[0].compiled
+            os.utime(trials, (1, 1))
+    assert full.call_count == MOST_TRIALS + 1
+    assert make(engine_with(copied, tmp_path), request())[0].compiled
+
+
+def test_a_compiled_unet_takes_no_memory_that_pictures_need(
+    copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither one that is there, nor compiling one."""
+    monkeypatch.setattr(compiling, "_has_room", lambda loaded, copies: False)
+    engine = engine_with(copied, tmp_path)
+    assert not make(engine, request())[0].compiled
+    make(engine, request(width=64), waiting=LONG_QUEUE)
+    assert engine._compiled._process is None
+
+
+@pytest.mark.parametrize(("free", "copies", "fits"), [(3, 1, True), (2, 1, False), (3, 2, False)])
+def test_room_is_what_the_copies_leave_for_pictures(
+    monkeypatch: pytest.MonkeyPatch, free: int, copies: int, fits: bool
+) -> None:
+    """Two gigabytes; a UNet of one here."""
+    weight = SimpleNamespace(nbytes=2**30)
+    unet = SimpleNamespace(device=torch.device("cuda:1"), parameters=lambda: [weight])
+    monkeypatch.setattr(compiling, "free_bytes", lambda device: free * 2**30)
+    assert compiling._has_room(SimpleNamespace(unet=unet), copies=copies) is fits  # type: ignore[arg-type]
+
+
+def test_cards_of_one_kind_share_their_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiled code belongs to a kind of card, whatever its number."""
+    names = ["RTX 4090", "RTX 4090", "RTX 3060"]
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: names[device.index])
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 9))
+    first, second, other = (
+        CompileJob({}, Shape(2, 64, 64, 77), "float16", True, f"cuda:{number}", 1, False).name
+        for number in range(3)
+    )
+    assert first == second != other

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from picowatch.catalog import DEMO_CONTROLNET, Catalog
+from picowatch.catalog.families import DEMO_WIDTH
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.renderer import Renderer
 from picowatch.recipe.request import ControlUse
@@ -57,7 +58,7 @@ def test_a_circle_is_drawn_where_it_is_sketched(tmp_path: Path) -> None:
 
 def test_another_file_of_its_name_is_refused(tmp_path: Path) -> None:
     """Recipes say which one they mean by the name alone."""
-    write_model(tmp_path / f"controlnet/{DEMO_CONTROLNET}.safetensors", original(64))
+    write_model(tmp_path / f"controlnet/{DEMO_CONTROLNET}.safetensors", original(DEMO_WIDTH))
     found = Catalog(tmp_path).scan()
     assert [one.reason for one in found.refused] == [
         f"{DEMO_CONTROLNET}.safetensors has the same name as the embedded ControlNet: rename it."

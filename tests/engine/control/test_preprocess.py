@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw
 from picowatch.engine.control.canny import canny
 from picowatch.engine.control.preprocess import preprocess
 from picowatch.recipe.request import ControlUse
+from tests.engine.control.opencv_canny import GRAIN, SHAPES, WAVES, grain, shapes, unpacked, waves
 
 
 def use(name: Any, **values: Any) -> ControlUse:
@@ -58,6 +59,18 @@ def test_an_edge_is_stronger_than_the_thresholds(
 ) -> None:
     """Whichever of them is given first."""
     assert canny(steps(height), low, high).any() == found
+
+
+@pytest.mark.parametrize(
+    ("picture", "low", "high", "recorded"),
+    [(waves(), 50, 100, WAVES), (shapes(), 100, 200, SHAPES), (grain(), 100, 200, GRAIN)],
+    ids=["waves", "shapes", "grain"],
+)
+def test_edges_are_those_of_opencv(picture: Any, low: int, high: int, recorded: str) -> None:
+    """To the pixel: ControlNets were trained on its maps."""
+    expected = unpacked(recorded)
+    assert (expected > 0).sum() > 200
+    assert (canny(picture, low, high) == expected).all()
 
 
 def test_weak_edges_count_where_they_lead_to_strong_ones() -> None:

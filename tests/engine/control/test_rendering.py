@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from picowatch.catalog.families import DEMO_WIDTH
 from picowatch.engine.control.loading import read_controlnet
 from picowatch.engine.control.residuals import Hint, residuals_of
 from picowatch.engine.memory.ladder import LADDER, Ladders, MemoryLadder
@@ -15,7 +16,7 @@ from picowatch.engine.options import EngineOptions
 from picowatch.engine.renderer import Renderer
 from picowatch.engine.unet.conditions import Conditions, Encoded
 from picowatch.errors import RenderFailed
-from picowatch.recipe.fields import Hires
+from picowatch.recipe.parts import Hires
 from picowatch.recipe.request import ControlUse
 from tests.engine.control.controlnets import (
     ControlNet,
@@ -69,11 +70,11 @@ def small(unet: Any) -> Any:
     )
 
 
-@pytest.mark.parametrize("folder", [DEMO, tiny_sdxl()], ids=["sd1", "sdxl"])
+@pytest.mark.parametrize("family", ["sd1", "sdxl"])
 @pytest.mark.parametrize("layout", ["original", "bare", "single", "folder", "small"])
-def test_every_layout_holds_the_same_weights(tmp_path: Path, folder: Path, layout: str) -> None:
+def test_every_layout_holds_the_same_weights(tmp_path: Path, family: str, layout: str) -> None:
     """What a ControlNet consists of is read from its tensors and its UNet's config."""
-    unet = unet_of(folder)
+    unet = unet_of(DEMO if family == "sd1" else tiny_sdxl())
     model = small(unet) if layout == "small" else controlnet_of(unet)
     path = tmp_path / "it.safetensors"
     match layout:
@@ -118,7 +119,7 @@ def hint(model: Any, *, soft: bool = False, **values: Any) -> Hint:
 def inputs() -> Any:
     source = torch.Generator().manual_seed(2)
     latents = torch.randn(1, 4, SIDE // 8, SIDE // 8, generator=source)
-    texts = (Encoded(torch.randn(1, 77, 64, generator=source)) for _ in range(2))
+    texts = (Encoded(torch.randn(1, 77, DEMO_WIDTH, generator=source)) for _ in range(2))
     return latents, torch.tensor(500), Conditions(*texts)
 
 

@@ -30,7 +30,7 @@ from picowatch.errors import EngineStopped, RenderFailed
 from picowatch.recipe.request import ImageRequest
 from tests.engine.adapters import random_layer, write
 from tests.engine.pipelines.test_flows import NAMES, SIDE, requests_of, square
-from tests.engine.pipelines.tiny_flows import MAKERS, tiny_flow
+from tests.engine.pipelines.tiny_flows import tiny_flow
 from tests.engine.pipelines.transformer_files import weights_of, write_gguf
 from tests.engine.requests import ignore_steps, pixels
 from tests.engine.unet.test_loras import use
@@ -56,11 +56,9 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A models folder with all of them, and a start image with a mask."""
+    """A models folder for those that are asked for, and a start image with a mask."""
     models = tmp_path_factory.mktemp("models")
     (models / "checkpoints").mkdir()
-    for name in MAKERS:
-        (models / "checkpoints" / name).symlink_to(tiny_flow(name))
     circle(SIDE).save(models / "start.png")
     square().save(models / "mask.png")
     return models
@@ -78,6 +76,9 @@ def engine(models: Path) -> Renderer:
 
 def wanted_of(models: Path, name: str) -> list[ImageRequest]:
     """Two images of different prompts, which may share a batch."""
+    folder = models / "checkpoints" / name
+    if not folder.exists():
+        folder.symlink_to(tiny_flow(name))
     prompts = ("a red cube", "two blue balls on grass")
     texts = (f"prompt: {prompt}\nexact: false" for prompt in prompts)
     return [one for text in texts for one in requests_of(models, name, text)]
@@ -102,7 +103,17 @@ def mean_apart(first: Sequence[RenderedImage], second: Sequence[RenderedImage]) 
     return max(float(np.abs(pixels(one) - pixels(other)).mean()) for one, other in pairs)
 
 
-@pytest.mark.parametrize("name", NAMES)
+# A transformer of one kind of blocks, and one of two; the others are for `make test-heavy`.
+IN_EACH_RUN = ("Z-Image-Turbo", "FLUX.1-dev")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in IN_EACH_RUN else pytest.param(name, marks=pytest.mark.heavy)
+        for name in NAMES
+    ],
+)
 def test_every_rung_draws_the_same(models: Path, engine: Renderer, name: str) -> None:
     """8-bit weights within a bound; afterwards the first picture comes back to the bit."""
     batch = wanted_of(models, name)

@@ -23,10 +23,8 @@ pytestmark = [
 _D: Any = diffusers
 
 
-def renderer(models: Path, previews: list[Preview], seconds: float) -> Renderer:
-    options = EngineOptions(
-        models=models, device="cpu", precision="float32", threads=1, preview_seconds=seconds
-    )
+def renderer(models: Path, previews: list[Preview]) -> Renderer:
+    options = EngineOptions(models=models, device="cpu", precision="float32", threads=1)
     return Renderer(options, previews.append)
 
 
@@ -45,8 +43,8 @@ def test_the_last_preview_is_the_picture_in_the_latents_colours(
     (tmp_path / "checkpoints" / name).symlink_to(tiny_flow(name))
     wanted = requests_of(tmp_path, name, f"prompt: a red cube\nsteps: 3\nsize: {SIDE}x{2 * SIDE}")
     previews: list[Preview] = []
-    (looked_at,) = renderer(tmp_path, previews, 1e-9).render(wanted, ignore_steps)
-    (unseen,) = renderer(tmp_path, [], 0).render(wanted, ignore_steps)
+    (looked_at,) = renderer(tmp_path, previews).render(wanted, ignore_steps, preview_seconds=1e-9)
+    (unseen,) = renderer(tmp_path, []).render(wanted, ignore_steps)
     assert (pixels(looked_at) == pixels(unseen)).all()
     assert [(one.width, one.height) for one in previews] == [(8, 16)] * 2  # not the first step
     pipeline = kind.from_pretrained(tiny_flow(name), local_files_only=True)

@@ -52,12 +52,15 @@ Z_IMAGE, FLUX, SD35, KLEIN = "Z-Image-Turbo", "FLUX.1-dev", "sd3.5-medium", "FLU
 
 @pytest.fixture
 def models(tmp_path: Path) -> Path:
-    """A models folder with the folders that lend their parts."""
-    for name in {folder for folder, _, _ in LAYOUTS.values()}:
-        link = tmp_path / "checkpoints" / name
-        link.parent.mkdir(exist_ok=True)
-        link.symlink_to(tiny_flow(name))
+    """A models folder without a model."""
+    (tmp_path / "checkpoints").mkdir()
     return tmp_path
+
+
+def lend(models: Path, *folders: str) -> None:
+    """Folders that lend their parts to a transformer."""
+    for name in folders:
+        (models / "checkpoints" / name).symlink_to(tiny_flow(name))
 
 
 def renderer(models: Path) -> Renderer:
@@ -88,7 +91,7 @@ def of_the_folder(name: str) -> RenderedImage:
     """The picture of a whole tiny folder, after one step."""
     models = folder_until_exit("whole-")
     (models / "checkpoints").mkdir()
-    (models / "checkpoints" / name).symlink_to(tiny_flow(name))
+    lend(models, name)
     return rendered(models, name, SMALL)
 
 
@@ -139,16 +142,26 @@ def _tiny_converters(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_transformers_file_renders_what_its_folder_renders(models: Path, layout: str) -> None:
     """Whatever its tensors are called."""
     folder, names, prefix = LAYOUTS[layout]
+    lend(models, folder)
     write(models / "checkpoints/mine-turbo.safetensors", names(weights_of(folder)), prefix)
     assert same(rendered(models, "mine-turbo", SMALL), of_the_folder(folder))
+
+
+def test_it_is_completed_by_a_folder_of_its_family(models: Path) -> None:
+    """Among folders of all others."""
+    lend(models, *{folder for folder, _, _ in LAYOUTS.values()})
+    for folder in (Z_IMAGE, FLUX):
+        write(models / "checkpoints/mine-turbo.safetensors", weights_of(folder))
+        assert same(rendered(models, "mine-turbo", SMALL), of_the_folder(folder))
 
 
 @pytest.mark.parametrize("name", [Z_IMAGE, FLUX])
 def test_another_transformer_renders_another_picture(models: Path, name: str) -> None:
     """The weights of the file count, not those of the folder that completes it."""
+    lend(models, name)
     changed = {key: tensor * 1.1 for key, tensor in weights_of(name).items()}
     write(models / "checkpoints/mine-turbo.safetensors", changed)
-    assert not same(rendered(models, "mine-turbo"), rendered(models, name))
+    assert not same(rendered(models, "mine-turbo", SMALL), of_the_folder(name))
 
 
 def fp8(tensors: Tensors, scaled: str = "", *, rows: bool = False) -> Tensors:
@@ -191,6 +204,7 @@ def test_fp8_weights_are_multiplied_out(
     models: Path, kind: str, names: Callable[[Tensors], Tensors]
 ) -> None:
     """And compute in the device's usual type: the picture is that of the same numbers."""
+    lend(models, Z_IMAGE)
     quantised = FP8[kind](names(weights_of(Z_IMAGE)))
     write(models / "checkpoints/mine-turbo.safetensors", quantised, PREFIX)
     scales = {
@@ -202,11 +216,10 @@ def test_fp8_weights_are_multiplied_out(
         if not name.endswith(("scale", "scale_weight", "comfy_quant", "scaled_fp8"))
     }
     write(models / "checkpoints/wide-turbo.safetensors", widened)
-    image = rendered(models, "mine-turbo")
-    assert same(image, rendered(models, "wide-turbo"))
-    assert not same(image, rendered(models, Z_IMAGE))
-    whole, narrow = (pixels(one).astype(int) for one in (rendered(models, Z_IMAGE), image))
-    assert np.abs(whole - narrow).mean() < 8
+    image, whole = rendered(models, "mine-turbo", SMALL), of_the_folder(Z_IMAGE)
+    assert same(image, rendered(models, "wide-turbo", SMALL))
+    assert not same(image, whole)
+    assert np.abs(pixels(whole).astype(int) - pixels(image)).mean() < 8
 
 
 GGUF = [
@@ -227,6 +240,7 @@ GGUF = [
 def test_a_gguf_file_renders_what_its_numbers_do(models: Path, layout: str, kind: str) -> None:
     """As a safetensors file with the same numbers; nearly what the whole folder renders."""
     folder, names, _ = LAYOUTS[layout]
+    lend(models, folder)
     tensors = names(weights_of(folder))
     write_gguf(models / "checkpoints/mine-turbo-Q.gguf", tensors, kind)
     write(models / "checkpoints/wide-turbo.safetensors", rounded(tensors, kind))
@@ -239,6 +253,7 @@ def test_a_gguf_file_renders_what_its_numbers_do(models: Path, layout: str, kind
 @pytest.mark.parametrize("name", EXACT_RUNGS)
 def test_a_gguf_file_renders_the_same_on_each_rung(models: Path, name: str) -> None:
     """Quantised weights move as they are."""
+    lend(models, Z_IMAGE)
     write_gguf(models / "checkpoints/mine-turbo.gguf", z_image_names(weights_of(Z_IMAGE)), "Q4_0")
     (wanted,) = requests(models, "mine-turbo", PROMPT)
     (image,) = on_rung(renderer(models), RUNGS[name], wanted)
@@ -257,9 +272,9 @@ OTHER_VARIANTS = {
 def test_a_folder_of_another_variant_lends_text_encoders_and_vae(models: Path, folder: str) -> None:
     """The noise schedule, the guidance and the number of layers are the file's own."""
     whole = OTHER_VARIANTS[folder]
+    lend(models, whole)
     expected = rendered(models, whole, f"{PROMPT}\nsteps: 3")
-    for link in (models / "checkpoints").iterdir():
-        link.unlink()
+    (models / "checkpoints" / whole).unlink()
     (models / "checkpoints" / folder).symlink_to(with_parts_of(models / folder, whole, folder))
     write(models / "checkpoints/mine-turbo.safetensors", weights_of(whole))
     assert same(rendered(models, "mine-turbo", f"{PROMPT}\nsteps: 3"), expected)
@@ -267,6 +282,7 @@ def test_a_folder_of_another_variant_lends_text_encoders_and_vae(models: Path, f
 
 def test_a_lender_that_is_gone_or_another_one_fails_what_is_queued(models: Path) -> None:
     """Nothing is rendered with the parts of a folder that the recipe did not mean."""
+    lend(models, Z_IMAGE)
     write(models / "checkpoints/mine-turbo.safetensors", weights_of(Z_IMAGE))
     wanted = requests(models, "mine-turbo", PROMPT)
     (models / "checkpoints" / Z_IMAGE).unlink()
@@ -325,6 +341,7 @@ INCOMPLETE: dict[str, tuple[str, Callable[[Tensors], Tensors], str, str]] = {
 def test_a_file_that_lacks_weights_is_refused(models: Path, names: str) -> None:
     """Instead of an error of torch about tensors without data, or of diffusers about a name."""
     folder, rename, weight, message = INCOMPLETE[names]
+    lend(models, folder)
     tensors = rename(weights_of(folder))
     del tensors[weight]
     write(models / "checkpoints/mine-turbo.safetensors", tensors)
@@ -334,6 +351,7 @@ def test_a_file_that_lacks_weights_is_refused(models: Path, names: str) -> None:
 
 def test_weights_that_no_such_model_has_are_named(models: Path) -> None:
     """They would be dropped without a word."""
+    lend(models, FLUX)
     tensors = weights_of(FLUX) | {"controlnet.weight": torch.zeros(8, 8)}
     write(models / "checkpoints/mine.safetensors", tensors)
     with pytest.raises(RenderFailed, match=r"do not belong to its family, starting with controln"):
@@ -342,6 +360,7 @@ def test_weights_that_no_such_model_has_are_named(models: Path) -> None:
 
 def test_weights_of_another_size_are_named(models: Path) -> None:
     """A folder of another size does not complete it."""
+    lend(models, Z_IMAGE)
     tensors = weights_of(Z_IMAGE)
     tensors["layers.1.feed_forward.w1.weight"] = torch.zeros(8, 8)
     write(models / "checkpoints/mine.safetensors", tensors)

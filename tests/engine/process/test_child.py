@@ -255,6 +255,14 @@ def test_a_prepared_engine_starts_before_its_first_batch(digests: ChildEngine) -
     assert digests.process_id == process
 
 
+def test_what_an_apple_gpu_cannot_compute_is_computed_by_the_cpu(digests: ChildEngine) -> None:
+    """torch reads the environment when it is imported."""
+    digests.prepare()
+    wait_until(lambda: digests.process_id is not None)
+    environment = Path(f"/proc/{digests.process_id}/environ").read_text().split("\0")
+    assert "PYTORCH_ENABLE_MPS_FALLBACK=1" in environment
+
+
 def test_a_prepared_engine_that_died_is_started_again(digests: ChildEngine) -> None:
     """No image is at fault."""
     digests.prepare()

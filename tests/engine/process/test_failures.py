@@ -102,8 +102,8 @@ def test_the_gpu_is_asked_after_an_unknown_error(monkeypatch: pytest.MonkeyPatch
     replies = Mock()
     failing = Mock(side_effect=RuntimeError("expected scalar type Half"))
     with pytest.raises(SystemExit):
-        child_main._serve(replies, lambda: Mock(render=failing), batches, lambda: False)
-    (ended,) = replies.send.call_args.args
+        child_main._serve(replies, lambda: Mock(render=failing), batches, lambda _: False)
+    ended, _ = replies.send.call_args.args
     assert isinstance(ended.outcome, EngineDied)
     assert "unknown error" in ended.outcome.message
 
@@ -117,8 +117,8 @@ def test_after_an_error_of_the_gpu_its_memory_is_not_read(monkeypatch: pytest.Mo
     batches.put(Render(0, (), 0))
     replies = Mock()
     with pytest.raises(SystemExit):
-        child_main._serve(replies, lambda: Mock(render=failing), batches, lambda: False)
-    (ended,) = replies.send.call_args.args
+        child_main._serve(replies, lambda: Mock(render=failing), batches, lambda _: False)
+    ended, _ = replies.send.call_args.args
     assert isinstance(ended.outcome, EngineDied)
     assert "illegal memory access" in ended.outcome.message
 

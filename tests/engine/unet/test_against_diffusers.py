@@ -1,5 +1,6 @@
 """Our own loop gives what diffusers' pipelines give, called as docs/moving.md calls them."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
+from diffusers.callbacks import SDCFGCutoffCallback
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
 from diffusers.schedulers.scheduling_lms_discrete import LMSDiscreteScheduler
 from PIL import Image
@@ -18,6 +20,7 @@ from picowatch.engine.renderer import Renderer
 from picowatch.engine.unet.denoise import rescaled
 from picowatch.engine.unet.noise_levels import NOISE_LEVELS
 from picowatch.engine.unet.samplers import build_sampler
+from picowatch.recipe.parts import Hires
 from picowatch.recipe.request import ImageRequest
 from picowatch.recipe.samplers import SAMPLERS
 from tests.engine.requests import ignore_steps, pixels, request
@@ -77,6 +80,9 @@ def options(sampler: str, schedule_type: str) -> dict[str, Any]:
     return {}
 
 
+# Enough for multistep samplers to reach their order, at a size where a step takes least.
+SMALL: dict[str, Any] = {"seed": 4, "steps": 6, "width": 64, "height": 64}
+
 # diffusers has no option for these, or one that needs scipy: see test_samplers.py.
 COMBINATIONS = [
     (sampler.name, schedule_type)
@@ -130,6 +136,24 @@ def their_scheduler(pipeline: Any, sampler: str, schedule_type: str) -> Any:
     return kind.from_config(pipeline.scheduler.config, **added, **options(sampler, schedule_type))
 
 
+def their_picture(pipeline: Any, requested: ImageRequest, **more: Any) -> Any:
+    """What the pipeline draws for the same prompts, seed, guidance and steps."""
+    return pipeline(
+        requested.prompt,
+        negative_prompt=requested.negative_prompt or None,
+        generator=torch.Generator("cpu").manual_seed(requested.seed),
+        guidance_scale=requested.cfg_scale,
+        num_inference_steps=requested.steps,
+        output_type="np",
+        **more,
+    ).images[0]
+
+
+def size_of(requested: ImageRequest) -> dict[str, int]:
+    """For pipelines that draw from noise alone."""
+    return {"width": requested.width, "height": requested.height}
+
+
 def difference_to(expected: Any, ours: Renderer, requested: ImageRequest) -> int:
     (image,) = ours.render([requested], ignore_steps)
     return int(np.abs(pixels(image) - (expected * 255).round()).max())
@@ -164,20 +188,10 @@ def test_a_picture_is_the_one_of_diffusers_pipeline(
         negative_prompt="blurry",
         sampler=sampler,
         schedule_type=schedule_type,
-        seed=4,
-        steps=8,
+        **SMALL,
     )
     theirs.scheduler = their_scheduler(theirs, sampler, schedule_type)
-    expected = theirs(
-        requested.prompt,
-        negative_prompt=requested.negative_prompt,
-        generator=torch.Generator("cpu").manual_seed(requested.seed),
-        guidance_scale=requested.cfg_scale,
-        num_inference_steps=requested.steps,
-        width=requested.width,
-        height=requested.height,
-        output_type="np",
-    ).images[0]
+    expected = their_picture(theirs, requested, **size_of(requested))
     assert difference_to(expected, ours, requested) <= 1
 
 
@@ -186,19 +200,46 @@ def test_cfg_rescale_is_diffusers_guidance_rescale(
     ours: Renderer, theirs: Any, cfg_scale: float
 ) -> None:
     """And without guidance there is nothing to rescale."""
-    requested = request("a corgi", cfg_scale=cfg_scale, cfg_rescale=0.7, seed=4, steps=8)
+    requested = request("a corgi", cfg_scale=cfg_scale, cfg_rescale=0.7, **SMALL)
     theirs.scheduler = their_scheduler(theirs, "DPM++ 2M", "karras")
-    expected = theirs(
-        requested.prompt,
-        generator=torch.Generator("cpu").manual_seed(requested.seed),
-        guidance_scale=requested.cfg_scale,
-        guidance_rescale=requested.cfg_rescale,
-        num_inference_steps=requested.steps,
-        width=requested.width,
-        height=requested.height,
-        output_type="np",
-    ).images[0]
+    expected = their_picture(theirs, requested, guidance_rescale=0.7, **size_of(requested))
     assert difference_to(expected, ours, requested) <= 1
+
+
+def test_cfg_end_is_diffusers_cutoff(ours: Renderer, theirs: Any) -> None:
+    """Guidance ends with the step after exactly that share, or the one before it."""
+    requested = request("a corgi", cfg_end=0.5, negative_prompt="blurry", **SMALL)
+    theirs.scheduler = their_scheduler(theirs, "DPM++ 2M", "karras")
+    cutoff = {
+        "callback_on_step_end": SDCFGCutoffCallback(cutoff_step_ratio=0.5),
+        "callback_on_step_end_tensor_inputs": ["prompt_embeds"],
+    }
+    expected = their_picture(theirs, requested, **size_of(requested), **cutoff)
+    assert difference_to(expected, ours, requested) <= 1
+
+
+def test_steps_without_guidance_compute_half_the_rows(ours: Renderer, tmp_path: Path) -> None:
+    """As A1111's "Skip Early CFG" counts; each pass of hires by its own steps."""
+    rows: list[int] = []
+    hook = ours._checkpoints.load(request()).unet.register_forward_pre_hook(
+        lambda _, inputs: rows.append(len(inputs[0]))
+    )
+    small: dict[str, Any] = {"width": 64, "height": 64, "sampler": "Euler"}
+    small["schedule_type"] = "uniform"
+    hires = Hires(scale=1.5, steps=5, denoising_strength=0.8)
+    part = request(cfg_start=0.3, cfg_end=0.7, steps=10, hires=hires, **small)
+    without, plain = (
+        request(cfg_start=1.0, steps=2, **small),
+        request(cfg_scale=1.0, steps=2, **small),
+    )
+    try:
+        ours.render([part, replace(part, seed=2)], ignore_steps)
+        (first,), (second,) = (ours.render([one], ignore_steps) for one in (without, plain))
+    finally:
+        hook.remove()
+    # Of ten steps those after 0.4 to 0.7 of them, and of four the one after 0.5.
+    assert rows == [2] * 4 + [4] * 4 + [2] * 2 + [2, 2, 4, 2] + [1] * 4
+    assert first.pixels == second.pixels
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
@@ -214,13 +255,12 @@ def test_img2img_is_diffusers_given_the_middle_of_what_the_encoder_gives(
     ours: Renderer, theirs: Any, kept: Path, sampler: str
 ) -> None:
     """Given a picture it takes a sample instead, from the numbers that the noise needs."""
-    gradient = np.linspace(0, 255, 128 * 128 * 3).reshape(128, 128, 3).astype(np.uint8)
+    gradient = np.linspace(0, 255, 64 * 64 * 3).reshape(64, 64, 3).astype(np.uint8)
     requested = request(
         "a corgi with a red hat",
         sampler=sampler,
         schedule_type="leading",
-        seed=4,
-        steps=8,
+        **SMALL,
         **start(kept, 0.6, Image.fromarray(gradient)),
     )
     theirs.scheduler = their_scheduler(theirs, sampler, "leading")
@@ -230,13 +270,6 @@ def test_img2img_is_diffusers_given_the_middle_of_what_the_encoder_gives(
     picture = pipeline.image_processor.preprocess(Image.fromarray(gradient))
     with torch.no_grad():
         latents = pipeline.vae.encode(picture).latent_dist.mode()
-    expected = pipeline(
-        requested.prompt,
-        image=latents * pipeline.vae.config.scaling_factor,
-        strength=0.6,
-        generator=torch.Generator("cpu").manual_seed(requested.seed),
-        guidance_scale=requested.cfg_scale,
-        num_inference_steps=requested.steps,
-        output_type="np",
-    ).images[0]
+    latents = latents * pipeline.vae.config.scaling_factor
+    expected = their_picture(pipeline, requested, image=latents, strength=0.6)
     assert difference_to(expected, ours, requested) <= 1

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from picowatch.catalog import Catalog
+from picowatch.catalog.families import DEMO_WIDTH
 from picowatch.engine.models.loaded import Loaded
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.renderer import Renderer
@@ -20,8 +21,6 @@ from tests.engine.requests import difference, ignore_steps, request
 
 # numpy 2.4 and torch 2.13 inside diffusers 0.42; in the engine process warnings are off.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
-WIDTH = 64
 
 
 def table(loaded: Loaded) -> Any:
@@ -96,7 +95,7 @@ def test_an_embedding_is_never_cut_by_the_end_of_a_chunk(models: Path) -> None:
 def test_the_encoders_own_table_is_as_before(models: Path) -> None:
     """Nothing leaks into prompts that do not name the embedding."""
     before = table(demo()).clone()
-    prompts, tokens = encoder(models, red=torch.randn(3, WIDTH))
+    prompts, tokens = encoder(models, red=torch.randn(3, DEMO_WIDTH))
     plain = encode(prompts, prompts.chunks("a red circle"))
     changed = encode(prompts, prompts.chunks("a red circle", tokens))
     prompts.forget()
@@ -108,29 +107,31 @@ def test_the_encoders_own_table_is_as_before(models: Path) -> None:
 @pytest.mark.parametrize(
     "tensors",
     [
-        {"emb_params": torch.ones(2, WIDTH)},
-        {"clip_l": torch.ones(2, WIDTH)},
-        {"<corgi>": torch.ones(2, WIDTH)},
-        {"emb_params": torch.ones(2, WIDTH), "step": torch.ones(1)},
+        {"emb_params": torch.ones(2, DEMO_WIDTH)},
+        {"clip_l": torch.ones(2, DEMO_WIDTH)},
+        {"<corgi>": torch.ones(2, DEMO_WIDTH)},
+        {"emb_params": torch.ones(2, DEMO_WIDTH), "step": torch.ones(1)},
     ],
 )
 def test_all_forms_of_file_are_read(models: Path, tensors: dict[str, torch.Tensor]) -> None:
     """A1111's, ComfyUI's, diffusers'."""
-    assert read_vectors(write(models / "it.safetensors", tensors)).shape == (2, WIDTH)
+    assert read_vectors(write(models / "it.safetensors", tensors)).shape == (2, DEMO_WIDTH)
 
 
 def test_one_vector_may_come_without_its_row(models: Path) -> None:
     """diffusers saves a single token so."""
-    path = write(models / "it.safetensors", {"<corgi>": torch.ones(WIDTH)})
-    assert read_vectors(path).shape == (1, WIDTH)
+    path = write(models / "it.safetensors", {"<corgi>": torch.ones(DEMO_WIDTH)})
+    assert read_vectors(path).shape == (1, DEMO_WIDTH)
 
 
 def test_vectors_of_another_width_are_refused_with_the_reason(models: Path) -> None:
     """Stable Diffusion 1.x's do not fit the demo."""
-    with pytest.raises(RenderFailed, match=r"'wide' is for another kind .* 768 numbers, .* 64\."):
+    with pytest.raises(
+        RenderFailed, match=rf"'wide' is for another kind .* 768 numbers, .* {DEMO_WIDTH}\."
+    ):
         encoder(models, wide=torch.ones(2, 768))
     with pytest.raises(RenderFailed, match="'long' has 76 vectors; it must have 1 to 75"):
-        encoder(models, long=torch.ones(76, WIDTH))
+        encoder(models, long=torch.ones(76, DEMO_WIDTH))
 
 
 def test_an_embedding_in_models_is_used(models: Path) -> None:

@@ -162,8 +162,9 @@ def lcm_lora(unet: Any, down: str, up: str, alpha: str) -> Tensors:
     return tensors
 
 
-def merged(weight: float) -> Any:
-    """The pipeline with up x down added to every weight."""
+@pytest.fixture(scope="module")
+def merged() -> Any:
+    """The pipeline with up x down times 0.9 added to every weight, and LCM's scheduler."""
     changed = pipeline()
     halves = lcm_lora(changed.unet, "{name}:down", "{name}:up", "")
     for key, down in halves.items():
@@ -172,7 +173,9 @@ def merged(weight: float) -> Any:
             module = changed.unet.get_submodule(name)
             up = halves[f"{name}:up"]
             added = (up.flatten(1) @ down.flatten(1)).view_as(module.weight)
-            module.weight.data += weight * added
+            module.weight.data += 0.9 * added
+    scheduler: Any = LCMScheduler
+    changed.scheduler = scheduler.from_config(changed.scheduler.config)
     return changed
 
 
@@ -188,7 +191,7 @@ def merged(weight: float) -> Any:
     ],
 )  # fmt: skip
 def test_an_lcm_lora_acts_on_every_layer_of_the_unet(
-    name: str, down: str, up: str, alpha: str, models: Path, ours: Renderer
+    name: str, down: str, up: str, alpha: str, models: Path, ours: Renderer, merged: Any
 ) -> None:
     """Attention, residual blocks, embeddings and what resizes, under each trainer's names.
 
@@ -205,16 +208,12 @@ def test_an_lcm_lora_acts_on_every_layer_of_the_unet(
         [asked(models, sampler="LCM", schedule_type="uniform", loras=(use,))], ignore_steps
     )
     assert image.warnings == ()
-    changed = merged(0.9)
-    scheduler: Any = LCMScheduler
-    changed.scheduler = scheduler.from_config(changed.scheduler.config)
-    assert np.abs(pixels(image) - expected(changed, wanted)).max() <= 1
+    assert np.abs(pixels(image) - expected(merged, wanted)).max() <= 1
     plain: Pixels = pixels(ours.render([wanted], ignore_steps)[0])
     assert np.abs(pixels(image) - plain).max() > 5
 
 
-@pytest.mark.parametrize("cfg_scale", [1.0, 8.0])
-def test_a_distilled_checkpoint_is_told_the_guidance(cfg_scale: float, tmp_path: Path) -> None:
+def test_a_distilled_checkpoint_is_told_the_guidance(tmp_path: Path) -> None:
     """LCM's own checkpoints follow it without a negative half, as a folder and as a file."""
     folder = tiny_sdxl(embeds_guidance=True)
     (tmp_path / "checkpoints").mkdir()
@@ -224,11 +223,14 @@ def test_a_distilled_checkpoint_is_told_the_guidance(cfg_scale: float, tmp_path:
     theirs: Any = pipeline(folder)
     scheduler: Any = LCMScheduler
     theirs.scheduler = scheduler.from_config(theirs.scheduler.config)
+    seen: list[int] = []
     for name in ("tiny", "single"):
-        wanted = asked(tmp_path, name, sampler="LCM", schedule_type="uniform", cfg_scale=cfg_scale)
-        seen: list[int] = []
-        unet = renderer._checkpoints.load(wanted).unet
-        unet.register_forward_pre_hook(lambda _, inputs, seen=seen: seen.append(len(inputs[0])))
-        (image,) = renderer.render([wanted], ignore_steps)
-        assert np.abs(pixels(image) - expected(theirs, wanted)).max() <= 1
-        assert seen == [1] * 4
+        given = {"sampler": "LCM", "schedule_type": "uniform"}
+        plain = asked(tmp_path, name, **given)
+        unet = renderer._checkpoints.load(plain).unet
+        unet.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+        for cfg_scale in (1.0, 8.0):
+            wanted = asked(tmp_path, name, **given, cfg_scale=cfg_scale)
+            (image,) = renderer.render([wanted], ignore_steps)
+            assert np.abs(pixels(image) - expected(theirs, wanted)).max() <= 1, cfg_scale
+    assert seen == [1] * 16

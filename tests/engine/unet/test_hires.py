@@ -14,7 +14,7 @@ from picowatch.engine.renderer import Renderer
 from picowatch.engine.unet import latents as vaes
 from picowatch.engine.unet.latents import upscale
 from picowatch.errors import RenderFailed
-from picowatch.recipe.fields import Hires
+from picowatch.recipe.parts import Hires
 from picowatch.recipe.resolve.hires import UPSCALERS
 from tests.engine.models.test_checkpoints import CPU, demo
 from tests.engine.requests import difference, ignore_steps, pixels, request
@@ -76,7 +76,7 @@ def test_sides_are_rounded_down_to_eights(engine: Renderer) -> None:
 def test_progress_counts_both_passes(engine: Renderer, hires: Hires, total: int) -> None:
     """As one row of steps."""
     steps: list[tuple[int, int]] = []
-    requested = request(hires=hires, steps=8)
+    requested = request(hires=hires, steps=8, width=64, height=64)
     engine.render([requested], lambda done, total: steps.append((done, total)))
     assert steps == [(done, total) for done in range(1, total + 1)]
 
@@ -109,6 +109,7 @@ def test_a_large_picture_does_not_depend_on_its_neighbours(engine: Renderer, ups
     """Both passes draw from the image's own generator."""
     hires = Hires(1.5, 3, 0.6, upscaler)
     values: dict[str, Any] = {"sampler": "Euler a", "schedule_type": "uniform", "steps": 3}
+    values |= {"width": 64, "height": 64}
     requested = [request(prompt, hires=hires, **values) for prompt in ("a red circle", "a corgi")]
     together = engine.render(requested, ignore_steps)
     for image, one in zip(together, requested, strict=True):

@@ -12,6 +12,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from picowatch.catalog import Catalog, read_config
 from picowatch.catalog.lora_keys import layer_of, misfits
 from picowatch.catalog.lora_layers import LayerId, has_layer
+from picowatch.engine import renderer as renderer_module
 from picowatch.engine.models import weights
 from picowatch.engine.models.sd1 import SD15
 from picowatch.engine.options import EngineOptions
@@ -238,7 +239,10 @@ def test_weights_and_several_loras_change_the_picture(engine: Renderer, models: 
     assert draw(engine, use(models, "a", 0.0)).pixels == plain.pixels
 
 
-def test_200_switches_leave_the_plain_checkpoint_as_it_was(engine: Renderer, models: Path) -> None:
+@pytest.mark.parametrize("switches", [40, pytest.param(200, marks=pytest.mark.heavy)])
+def test_switches_leave_the_plain_checkpoint_as_it_was(
+    engine: Renderer, models: Path, switches: int
+) -> None:
     """Its weights, its pictures and the memory it takes, bit by bit."""
     names = [f"style{number}" for number in range(10)]
     for number, name in enumerate(names):
@@ -248,7 +252,7 @@ def test_200_switches_leave_the_plain_checkpoint_as_it_was(engine: Renderer, mod
     loaded = engine._checkpoints.held(request())
     assert loaded is not None
     before = {name: tensor.clone() for name, tensor in loaded.unet.state_dict().items()}
-    for switch in range(200):
+    for switch in range(switches):
         loaded.loras.apply(sets[switch % len(sets)])
         if switch % 20 == 19:
             assert draw(engine).pixels == plain.pixels
@@ -341,3 +345,79 @@ def kohya_lora_keys(layers: Iterable[LayerId]) -> list[str]:
         for layer in layers
         for half in ("down", "up")
     ]
+
+
+def test_copies_of_weights_draw_what_hooks_draw(
+    models: Path, engine: Renderer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The checkpoint's own weights are the same objects afterwards, with the same bits."""
+    style(models, "copied", 5)
+    small: dict[str, Any] = {"width": 64, "height": 64}
+    plain = draw(engine, **small)
+    loaded = engine._checkpoints.held(request())
+    before = {name: (weight, weight.clone()) for name, weight in loaded.unet.named_parameters()}
+    pictures = []
+    for worth in (True, False):
+        monkeypatch.setattr(Loras, "is_worth_merging", lambda *_, worth=worth: worth)
+        pictures.append(draw(engine, use(models, "copied"), **small))
+        assert bool(loaded.loras._plain) == worth
+    assert difference(*pictures) <= 1 < difference(pictures[0], plain)
+    monkeypatch.setattr(Loras, "is_worth_merging", lambda *_: True)
+    assert draw(engine, use(models, "copied"), **small).pixels == pictures[0].pixels
+    draw(engine, use(models, "copied"), exact=True, **small)
+    assert not loaded.loras._plain, "exact is by hooks"
+    assert draw(engine, **small).pixels == plain.pixels
+    after = dict(loaded.unet.named_parameters())
+    assert all(after[name] is weight for name, (weight, _) in before.items())
+    assert all(torch.equal(weight, kept) for weight, kept in before.values())
+
+
+def test_few_evaluations_are_worth_no_copies(models: Path) -> None:
+    """The more images, steps and pixels, the sooner."""
+    style(models, "costs", 6)
+    path = models / "loras/costs.safetensors"
+    loras = Loras("demo", demo().unet, demo().text_encoders, lambda _: path, CPU.device)
+    loras.apply([LoraUse("costs", "2", 1.0)])
+    worth = {size: loras.is_worth_merging(*size) for size in ((1, 64), (24, 256), (48, 64))}
+    loras.apply([])
+    assert worth == {(1, 64): False, (24, 256): True, (48, 64): True}
+
+
+def test_the_machine_decides_on_copies_and_not_what_is_free_just_now(
+    models: Path, engine: Renderer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor a batch's other images: a picture that is made again is made in the same way."""
+    style(models, "steady", 7)
+    small: dict[str, Any] = {"width": 64, "height": 64}
+    monkeypatch.setattr(Loras, "is_worth_merging", lambda *_: True)
+    draw(engine, **small)
+    loaded = engine._checkpoints.held(request())
+    lacks = {"free_bytes": 0, "total_bytes": 2 * sum(map(_bytes_of, loaded.models))}
+    for what, size in lacks.items():
+        with monkeypatch.context() as machine:
+            machine.setattr(renderer_module, what, lambda _, size=size: size)
+            draw(engine, use(models, "steady"), **small)
+        assert bool(loaded.loras._plain) == (what == "free_bytes"), what
+    draw(engine, **small)
+
+
+def _bytes_of(model: Any) -> int:
+    return sum(weight.nbytes for weight in model.parameters())
+
+
+def test_a_compiled_unet_is_told_the_weights_without_moving_any(models: Path) -> None:
+    """A graph may compute with the copies in the same batch, and nothing else keeps them."""
+    style(models, "told", 8)
+    path = models / "loras/told.safetensors"
+    loras = Loras("demo", demo().unet, demo().text_encoders, lambda _: path, CPU.device)
+    before = dict(demo().unet.named_parameters())
+    loras.apply([LoraUse("told", "3", 1.0)])
+    by_hooks = loras.merged()
+    assert by_hooks.keys() <= before.keys() and not loras.plain()
+    loras.merge()
+    copies = dict(demo().unet.named_parameters())
+    assert all(copies[name] is weight for name, weight in loras.merged().items())
+    assert all(torch.equal(by_hooks[name], weight) for name, weight in loras.merged().items())
+    assert loras.plain() == {name: before[name] for name in by_hooks}
+    loras.apply([])
+    assert dict(demo().unet.named_parameters()) == before

@@ -14,7 +14,7 @@ from picowatch.engine.renderer import Renderer
 from picowatch.engine.unet.noise import NvidiaGenerator, noise_of, numbers_of, slerp
 from picowatch.engine.unet.philox import Philox
 from picowatch.engine.unet.samplers import build_sampler
-from picowatch.recipe.fields import Hires
+from picowatch.recipe.parts import Hires
 from picowatch.recipe.request import ImageRequest
 from picowatch.recipe.samplers import SAMPLERS
 from tests.engine.models.test_checkpoints import demo

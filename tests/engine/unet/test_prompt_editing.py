@@ -8,7 +8,7 @@ import torch
 
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.renderer import Renderer
-from picowatch.recipe.fields import Hires
+from picowatch.recipe.parts import Hires
 from picowatch.recipe.request import ImageRequest
 from tests.engine.requests import difference, ignore_steps, request
 from tests.engine.unet.test_prompts import encode, encoder

@@ -202,7 +202,7 @@ def test_every_number_of_steps_makes_numbers(name: str, schedule_type: str) -> N
     """1 to 150 steps, with everything recipes accept: as many steps as requested, and no NaN."""
     # Spaced backwards from the last training step, 61 come out as 62 if rounding is not watched.
     most = {"karras": 150, "uniform": 150, "sgm_uniform": 61}.get(schedule_type, 37)
-    for steps in (1, 2, 3, 24, most):
+    for steps in (1, 2, 3, 6, most):
         scheduler = build(name, schedule_type, steps)
         extra = 1 if name == "PNDM" and steps > 1 else 0
         # Samplers of second order evaluate the UNet twice in each step but the last.

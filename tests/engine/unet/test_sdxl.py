@@ -23,7 +23,7 @@ from picowatch.engine.unet import latents as vaes
 from picowatch.engine.unet.conditions import Conditions
 from picowatch.engine.unet.prompts import PromptEncoder
 from picowatch.errors import RenderFailed
-from picowatch.recipe.fields import Hires
+from picowatch.recipe.parts import Hires
 from picowatch.recipe.request import EmbeddingUse, ImageRequest, LoraUse
 from tests.engine.adapters import Tensors, kohya_lora, write
 from tests.engine.ldm import ldm_vae, write_single_file

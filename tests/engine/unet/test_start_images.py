@@ -19,7 +19,7 @@ from picowatch.engine.renderer import Renderer
 from picowatch.engine.unet import latents as vaes
 from picowatch.engine.unet.samplers import build_sampler
 from picowatch.errors import RenderFailed
-from picowatch.recipe.fields import Hires
+from picowatch.recipe.parts import Hires
 from picowatch.recipe.samplers import SAMPLERS
 from tests.engine.models.test_checkpoints import CPU, demo
 from tests.engine.requests import Pixels, difference, ignore_steps, pixels, request
@@ -93,10 +93,9 @@ def away_from(image: RenderedImage, picture: Image.Image) -> float:
     return float(np.abs(pixels(image) - as_pixels(picture)).mean())
 
 
-def shape_left(image: RenderedImage) -> float:
-    """How much the colour of the start image's circle still stands off its surroundings."""
-    inside, outside = pixels(image)[34:46, 34:46], pixels(image)[90:120, 90:120]
-    return float(np.abs(inside.mean((0, 1)) - outside.mean((0, 1))).max())
+def background(image: RenderedImage) -> Any:
+    """The colour of the lower right corner, where nothing stands."""
+    return pixels(image)[108:, 108:].mean((0, 1))
 
 
 def as_pixels(picture: Image.Image) -> Pixels:
@@ -109,10 +108,11 @@ def test_a_weak_change_keeps_the_layout_and_a_strong_one_follows_the_prompt(
     """0.3 against 0.9, for a picture that the prompt does not describe."""
     requested = "a green star on a white background"
     weak, strong = (
-        draw(engine, requested, **start(kept, strength), steps=20) for strength in (0.3, 0.9)
+        draw(engine, requested, **start(kept, strength), steps=14) for strength in (0.3, 0.9)
     )
     assert away_from(weak, circle()) < away_from(strong, circle())
-    assert shape_left(weak) > 60 > shape_left(strong)
+    assert np.abs(background(weak) - BLUE).max() < 60
+    assert background(strong).min() > 200
     assert pixels(strong)[:12].mean() > 200
     middle = pixels(strong)[52:76, 52:76].mean((0, 1))
     assert middle[1] == max(middle)
@@ -145,7 +145,7 @@ def test_every_sampler_starts_in_the_middle(engine: Renderer, kept: Path, sample
     image = draw(
         engine,
         **start(kept, 0.4),
-        steps=12,
+        steps=8,
         sampler=sampler,
         schedule_type=found.automatic,
     )
@@ -164,10 +164,10 @@ def test_img2img_gives_what_diffusers_pipeline_gives(
         Catalog(Path("nowhere")).demo.path, dtype=torch.float32, local_files_only=True
     )
     pipeline.set_progress_bar_config(disable=True)
-    values: dict[str, Any] = {"sampler": sampler, "schedule_type": schedule_type, "steps": 8}
+    values: dict[str, Any] = {"sampler": sampler, "schedule_type": schedule_type, "steps": 5}
     image = draw(engine, "a corgi", **start(kept, 0.6), **values)
     schedule = demo().schedule
-    pipeline.scheduler = build_sampler(sampler, schedule_type, 8, schedule).scheduler
+    pipeline.scheduler = build_sampler(sampler, schedule_type, 5, schedule).scheduler
     with torch.inference_mode():
         latents = vaes.encode(demo().vae, np.asarray(circle()), CPU.device)
     expected = pipeline(
@@ -177,7 +177,7 @@ def test_img2img_gives_what_diffusers_pipeline_gives(
         negative_prompt="",
         generator=[torch.Generator().manual_seed(1)],
         guidance_scale=5.0,
-        num_inference_steps=8,
+        num_inference_steps=5,
         output_type="np",
     ).images[0]
     assert np.abs(pixels(image) - (expected * 255).round()).max() <= 1
@@ -187,14 +187,14 @@ def test_a_mask_changes_only_its_inside(engine: Renderer, kept: Path) -> None:
     """Byte for byte; and the inside follows the prompt."""
     image = draw(
         engine,
-        "a green background",
+        "a yellow star on the right on a blue background",
         **start(kept, 0.9),
         **right_half(kept),
-        steps=20,
+        steps=10,
     )
     assert np.array_equal(pixels(image)[:, :64], as_pixels(circle())[:, :64])
-    inside = pixels(image)[:, 72:].mean((0, 1))
-    assert inside[1] == max(inside)
+    red, green, blue = np.moveaxis(pixels(image)[:, 72:], -1, 0)
+    assert ((red > 160) & (green > 140) & (blue < 120)).sum() > 200
 
 
 @pytest.mark.parametrize("sampler", [s.name for s in SAMPLERS if s.name != "LCM"])
@@ -205,7 +205,7 @@ def test_masks_work_with_every_sampler(engine: Renderer, kept: Path, sampler: st
         engine,
         **start(kept, 0.7),
         **right_half(kept),
-        steps=12,
+        steps=8,
         sampler=sampler,
         schedule_type=found.automatic,
     )

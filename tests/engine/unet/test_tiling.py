@@ -14,7 +14,7 @@ from picowatch.engine.renderer import Renderer
 from picowatch.engine.unet import latents as vaes
 from picowatch.engine.unet.loras import Layer
 from picowatch.engine.unet.tiling import seamless, wrapped
-from picowatch.recipe.fields import Hires
+from picowatch.recipe.parts import Hires
 from tests.engine.models.test_checkpoints import demo
 from tests.engine.requests import ignore_steps, pixels, request
 

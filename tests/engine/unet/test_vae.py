@@ -15,7 +15,7 @@ class Vae:
 
     def __init__(self, value: float = 0.0, overflows_in: tuple[torch.dtype, ...] = ()) -> None:
         self.config = SimpleNamespace(scaling_factor=0.5)
-        self.dtype = torch.float16
+        self.device, self.dtype = torch.device("cpu"), torch.float16
         self.value = value
         self.overflows_in = overflows_in
         self.seen: list[torch.Tensor] = []

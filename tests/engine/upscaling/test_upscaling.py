@@ -17,7 +17,7 @@ from picowatch.engine.protocol import RenderedImage
 from picowatch.engine.renderer import Renderer
 from picowatch.engine.upscaling import tiles, upscalers
 from picowatch.errors import EngineStopped, RenderFailed
-from picowatch.recipe.fields import Hires, Upscale
+from picowatch.recipe.parts import Hires, Upscale
 from picowatch.recipe.request import ImageRequest
 from tests.catalog.upscalers import compact_shapes
 from tests.engine.requests import difference, ignore_steps, pixels, request

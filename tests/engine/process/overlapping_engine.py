@@ -1,0 +1,83 @@
+"""An engine process whose pictures come while the next batch makes its steps. Without torch.
+
+It notes in the file `began` of the models folder which image begins, and "beside" if the pictures
+of the one before it were still on their way. An image of which the prompt is DIES ends the process
+in the middle, the first time.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from picowatch.engine.options import EngineOptions
+from picowatch.engine.process import child_main
+from picowatch.engine.process.child_main import Unfinished
+from picowatch.engine.protocol import OnPreview, OnStep, RenderedImage
+from picowatch.errors import EngineStopped
+from picowatch.recipe.request import ImageRequest
+from picowatch.testing.digest_engine import digest_picture
+
+BEGAN_FILE = "began"
+DIES = "dies once"
+_STEP_SECONDS = 0.005
+_LATEST_SECONDS = 2.0
+
+
+def main(handle: int) -> None:
+    """Serve the daemon."""
+    child_main.main(handle, OverlappingRenderer)
+
+
+class _Late:
+    """Pictures that arrive during the next batch, or, without one, some seconds later."""
+
+    def __init__(self, images: list[RenderedImage]) -> None:
+        self._images = images
+        self._drawn_at = time.monotonic()
+        self.steps_since = 0
+        self.are_taken = False
+
+    def has_come(self) -> bool:
+        return self.steps_since > 3 or time.monotonic() - self._drawn_at > _LATEST_SECONDS
+
+    def images(self) -> list[RenderedImage]:
+        self.are_taken = True
+        return self._images
+
+
+class OverlappingRenderer:
+    """Draws digests."""
+
+    def __init__(self, options: EngineOptions, on_preview: OnPreview) -> None:
+        self._models = options.models
+        self._models.mkdir(exist_ok=True)
+        self._pause = threading.Event()
+        self._late: _Late | None = None
+
+    def render(
+        self,
+        batch: Sequence[ImageRequest],
+        on_step: OnStep,
+        interrupted: Callable[[], bool],
+        waiting: int,
+        preview_seconds: float,
+    ) -> list[RenderedImage] | Unfinished:
+        """Each request's digest, at once if no more are queued."""
+        beside = bool(self._late and not self._late.are_taken)
+        with (self._models / BEGAN_FILE).open("a") as began:
+            began.write(f"{batch[0].seed} {'beside' if beside else 'alone'}\n")
+        for done in range(1, batch[0].steps + 1):
+            self._pause.wait(_STEP_SECONDS)
+            if interrupted():
+                raise EngineStopped("interrupted")
+            if self._late:
+                self._late.steps_since = done
+            on_step(done, batch[0].steps)
+            died = self._models / "died"
+            if batch[0].prompt == DIES and not died.exists():
+                died.touch()
+                os._exit(3)
+        images = [digest_picture(request, len(batch)) for request in batch]
+        self._late = _Late(images) if waiting else None
+        return self._late or images
