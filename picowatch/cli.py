@@ -1,21 +1,25 @@
 """The command line: finds the command, turns errors into texts and exit codes.
 
-Each command is a module of `commands/` with two functions: `add_arguments`, and `main`, which runs
-it. Only the module that is needed is imported, so that `--help`, `status` and `check` answer at
-once.
+Each command is a module of `commands/` with a function `main`; what it takes is in `arguments.py`.
+Only the module that is needed is imported, so that `--help`, `status` and `check` answer at once.
 """
 
 import argparse
 import os
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from picowatch import __version__
-from picowatch.errors import FAILED, INTERRUPTED, PicowatchError
-from picowatch.settings import FOLDERS, Settings, load_settings
+from picowatch.commands.arguments import EXAMPLES, add_arguments
+from picowatch.commands.help import HelpFormatter, examples, overview
+from picowatch.errors import FAILED, INTERRUPTED, INVALID, SUCCEEDED, PicowatchError
+
+if TYPE_CHECKING:
+    from picowatch.settings import Settings
 
 # Each command, its module and its line in the help.
 COMMANDS = {
@@ -30,20 +34,69 @@ COMMANDS = {
     "resume": ("control", "Continue after `pause`."),
     "retry": ("control", "Try failed images again, of the given recipes or of all."),
     "cancel": ("control", "Cancel the queued images of a recipe, a folder or a 'glob*'."),
+    "star": ("control", "Give pictures a star; the gallery shows it, stars.jsonl lists it."),
+    "unstar": ("control", "Take the star from pictures."),
+    "delete": ("control", "Delete pictures, also from the gallery; they are not rendered again."),
     "doctor": ("doctor", "Check the machine and time a test image: OK or a remedy."),
     "schema": ("schema", "Print the JSON Schema that editors use to check recipes."),
     "bench": ("bench", "Measure how fast this machine renders."),
     "init": ("init", "Create the folders, a commented picowatch.yaml and example recipes."),
+    "completion": ("completion", "Print the script that completes commands in bash, zsh or fish."),
 }
+# As `--help` shows them.
+GROUPS = {
+    "Begin": ("init", "run", "doctor"),
+    "Recipes": ("make", "check", "show"),
+    "While it runs": ("status", "pause", "resume", "cancel", "retry"),
+    "Pictures": ("star", "unstar", "delete"),
+    "Models": ("models", "convert", "bench"),
+    "Editors and shells": ("schema", "completion"),
+}
+_DESCRIPTION = "Save a recipe, find its pictures: a hot folder for Stable Diffusion."
+_FOLDERS = ("inbox", "outbox", "models")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code (interface.md, "Commands")."""
-    words = sys.argv[1:] if arguments is None else arguments
+    words = sys.argv[1:] if arguments is None else [*arguments]
+    parser, commands = parsers()
+    if "_ARGCOMPLETE" in os.environ:  # set by the script of `picowatch completion`
+        import argcomplete
+
+        argcomplete.autocomplete(parser, always_complete_options=False)
+    if not words:
+        parser.print_help()
+        return SUCCEEDED
     try:
-        return _run(parsers(words)[0].parse_args(words))
+        return _run(_parsed(parser, commands, words))
     except KeyboardInterrupt:
         return INTERRUPTED
+
+
+def _parsed(
+    parser: argparse.ArgumentParser,
+    commands: dict[str, argparse.ArgumentParser],
+    words: Sequence[str],
+) -> argparse.Namespace:
+    """The options of the command; ends the process if they cannot be understood."""
+    if words[0].startswith("-") and words[0] not in ("-h", "--help", "--version"):
+        parser.error(f"{words[0]} comes after a command, as in `picowatch status {words[0]}`.")
+    if not words[0].startswith("-") and words[0] not in commands:
+        parser.error(f"There is no command {words[0]!r}.{_near(words[0], commands)}")
+    options, unknown = parser.parse_known_args(words)
+    if unknown:
+        own = commands[options.command]
+        flags = [flag for action in own._actions for flag in action.option_strings]
+        own.error(f"It takes no {unknown[0]!r}.{_near(unknown[0].partition('=')[0], flags)}")
+    return options
+
+
+def _near(word: str, known: Sequence[str] | dict[str, Any]) -> str:
+    """The known word that may have been meant."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(word, [*known], n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -81,36 +134,73 @@ def _module(command: str) -> ModuleType:
     return import_module(f"picowatch.commands.{COMMANDS[command][0]}")
 
 
-def parsers(
-    words: Collection[str] = COMMANDS,
-) -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
-    """The parser of the command line, and those of its commands.
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong, how the command is called, and where help is."""
+        words = message if message.endswith((".", "?")) else f"{message}."
+        _print_error(f"{self.prog}: {words}\n")
+        self.print_usage(sys.stderr)
+        _print_error(f"\n`{self.prog} --help` explains it, with examples.")
+        sys.exit(INVALID)
 
-    Only commands among the `words` get their arguments: adding them imports the module.
-    """
-    parser = argparse.ArgumentParser(
-        prog="picowatch",
-        description="Save a recipe, find its pictures: a hot folder for Stable Diffusion.",
-    )
+
+class _Overview(_Parser):
+    def format_help(self) -> str:
+        """Every command in its group, and a few lines to copy."""
+        groups = {
+            heading: [(name, COMMANDS[name][1]) for name in names]
+            for heading, names in GROUPS.items()
+        }
+        return overview(_DESCRIPTION, groups)
+
+
+def parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """The parser of the command line, and those of its commands."""
+    parser = _Overview(prog="picowatch", usage="picowatch COMMAND …", formatter_class=HelpFormatter)
     parser.add_argument("--version", action="version", version=f"picowatch {__version__}")
-    shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("--inbox", type=Path, help="folder of recipes (inbox)")
-    shared.add_argument("--outbox", type=Path, help="folder of pictures (outbox)")
-    shared.add_argument("--models", type=Path, help="folder of checkpoints (models)")
-    shared.add_argument("--settings", type=Path, help="settings file (picowatch.yaml)")
-    shared.add_argument("--debug", action="store_true", help="show tracebacks")
-    added = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    commands = {}
+    added = parser.add_subparsers(metavar="COMMAND", prog="picowatch", parser_class=_Parser)
+    commands: dict[str, argparse.ArgumentParser] = {}
     for name, (_, summary) in COMMANDS.items():
-        own = added.add_parser(name, help=summary, description=summary, parents=[shared])
+        own = added.add_parser(
+            name,
+            help=summary,
+            description=summary,
+            epilog=examples(EXAMPLES[name]),
+            formatter_class=HelpFormatter,
+        )
         own.set_defaults(command=name)
-        if name in words:
-            _module(name).add_arguments(own)
+        add_arguments(own, name)
+        _add_shared(own)
+        own.usage = f"{own.prog} [FLAG]…{called_with(own)}"
         commands[name] = own
     return parser, commands
 
 
-def _settings(options: argparse.Namespace) -> Settings:
-    names = (*FOLDERS, "log_format")
+def called_with(parser: argparse.ArgumentParser) -> str:
+    """The words after a command: ` FILE…`, ` [DIR]`."""
+    words = ""
+    for action in parser._actions:
+        if not action.option_strings:
+            many = "…" if action.nargs in ("+", "*") else ""
+            word = f"{action.metavar}{many}"
+            words += f" [{word}]" if action.nargs in ("?", "*") else f" {word}"
+    return words
+
+
+def _add_shared(parser: argparse.ArgumentParser) -> None:
+    shared = parser.add_argument_group("every command")
+    shared.add_argument("--inbox", type=Path, metavar="DIR", help="folder of recipes (inbox)")
+    shared.add_argument("--outbox", type=Path, metavar="DIR", help="folder of pictures (outbox)")
+    shared.add_argument("--models", type=Path, metavar="DIR", help="folder of models (models)")
+    shared.add_argument(
+        "--settings", type=Path, metavar="FILE", help="settings file (picowatch.yaml)"
+    )
+    shared.add_argument("--debug", action="store_true", help="show tracebacks")
+
+
+def _settings(options: argparse.Namespace) -> "Settings":
+    from picowatch.settings import load_settings
+
+    names = (*_FOLDERS, "log_format")
     flags = {name: value for name in names if (value := getattr(options, name, None)) is not None}
     return load_settings(flags, os.environ, options.settings)

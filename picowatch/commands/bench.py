@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
@@ -17,6 +17,7 @@ from picowatch.engine.process.child import ChildEngine
 from picowatch.engine.protocol import Engine, EngineCannotStart, RenderedImage
 from picowatch.engine.versions import versions
 from picowatch.errors import CommandFailed, EngineDied, RenderFailed, SettingsInvalid
+from picowatch.extras import install_command
 from picowatch.recipe import ImageRequest, RecipeInvalid, read_recipes
 from picowatch.recipe.messages.problems import harmless
 from picowatch.settings import Settings
@@ -28,20 +29,6 @@ MAX_BATCH = 256  # as the setting batch_size
 MEBI = 1 << 20
 INCHES = (8, 5)  # of the plot
 PIXELS_PER_INCH = 120
-NUMBERS: dict[str, Any] = {"nargs": "+", "type": int, "metavar": "N"}
-
-
-def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("--steps", default=[24], help="numbers of steps (24)", **NUMBERS)
-    parser.add_argument(
-        "--sizes", nargs="+", default=[], metavar="WxH", help="sizes (the checkpoint's own)"
-    )
-    parser.add_argument("--batches", default=[1, 2, 4, 8], help="batch sizes (1 2 4 8)", **NUMBERS)
-    parser.add_argument("--checkpoint", metavar="NAME", help="as in a recipe")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument(
-        "--plot", type=Path, metavar="FILE.png", help="also draw a plot (needs matplotlib)"
-    )
 
 
 def main(options: Namespace, load: Callable[[], Settings]) -> int:
@@ -234,7 +221,7 @@ def _check_plot(path: Path) -> None:
     if find_spec("matplotlib") is None:
         raise CommandFailed(
             "--plot needs matplotlib, which is not installed.",
-            "Install it: pip install matplotlib",
+            f"Install it: {install_command('bench')}",
         )
     if path.suffix.lower() != ".png":
         raise SettingsInvalid(f"--plot {path}: the plot is a PNG.", "Give it a name with .png.")

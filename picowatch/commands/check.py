@@ -2,8 +2,8 @@
 
 import json
 import sys
-from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterator, Sequence
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import cycle
@@ -13,11 +13,9 @@ from typing import Any, TypeVar
 from picowatch.catalog import Catalog
 from picowatch.errors import FAILED, SUCCEEDED, PictureUnreadable
 from picowatch.files.natural import natural_key
-from picowatch.files.pictures import check_picture
 from picowatch.inbox.dropped import dropped_in, read_dropped, template_above
 from picowatch.inbox.files import MAX_BYTES, FileChanged, FileUnreadable, defaults_for, scan
 from picowatch.inbox.names import is_dropped, is_template
-from picowatch.metadata import texts_of
 from picowatch.outbox.start_images import NamedPictures
 from picowatch.recipe import (
     DefaultsFile,
@@ -35,11 +33,6 @@ from picowatch.recipe.resolve.start_image import refuse_unusable
 from picowatch.settings import Settings
 
 Answer = TypeVar("Answer")
-
-
-def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
-    parser.add_argument("--json", action="store_true", help="print every resolved field as JSON")
 
 
 def main(options: Namespace, load: Callable[[], Settings]) -> int:
@@ -97,10 +90,10 @@ def _read(settings: Settings, file: Path, inventory: Inventory) -> list[Recipe]:
         inventory,
         defaults,
         settings.max_images_per_save,
-        lambda picture: texts_of(pictures.read(picture)),
+        pictures.texts,
         pictures=pictures,
     )
-    refuse_unusable(recipes, lambda picture: check_picture(pictures.read(picture)))
+    refuse_unusable(recipes, pictures.check)
     return recipes
 
 
@@ -122,7 +115,7 @@ def _dropped(settings: Settings, inbox: Path, name: str, inventory: Inventory) -
                 "docs/pictures.md explains how pictures are requests.",
             )
         pictures = NamedPictures(inbox, settings.outbox, path, settings.most_picture_pixels)
-        check_picture(pictures.read(path))
+        pictures.check(path)
         yield from dropped_recipes(
             dropped, inventory, defaults_for(inbox, path), most, pictures.texts, lambda: None,
             pictures,
@@ -139,9 +132,13 @@ class _Pictures:
             NamedPictures(folder, settings.outbox, name, self.most_pixels) for folder in folders
         )
 
-    def read(self, path: str) -> bytes:
-        """The bytes of the picture."""
-        return self._first(lambda pictures: pictures.read(path))
+    def check(self, path: str) -> None:
+        """Make sure that the picture can be decoded."""
+        self._first(lambda pictures: pictures.check(path))
+
+    def texts(self, path: str) -> Mapping[str, str]:
+        """The texts in the picture's metadata."""
+        return self._first(lambda pictures: pictures.texts(path))
 
     def matches(self, pattern: str) -> Sequence[str]:
         return self._first(lambda pictures: pictures.matches(pattern))

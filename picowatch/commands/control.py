@@ -1,10 +1,11 @@
-"""`picowatch pause`, `resume`, `retry`, `cancel`: sent to the daemon as files in the outbox.
+"""`picowatch pause`, `resume`, `retry`, `cancel`, `star`, `unstar`, `delete`: sent to the daemon as
+files in the outbox.
 
 So they work from any machine that mounts it.
 """
 
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,26 +17,28 @@ from picowatch.settings import Settings
 
 ANSWER_SECONDS = 15.0
 RECIPES = {"retry": "*", "cancel": "+"}  # how many may be named
-
-
-def add_arguments(parser: ArgumentParser) -> None:
-    if count := RECIPES.get(parser.get_default("command")):
-        parser.add_argument("recipes", nargs=count, type=Path, metavar="RECIPE")
+OF_PICTURES = ("star", "unstar", "delete")
+FILES_AT_ONCE = 100  # in one command; its file may have 100 kB
 
 
 def main(options: Namespace, load: Callable[[], Settings]) -> int:
-    return control(load(), options.command, getattr(options, "recipes", ()))
+    settings, name = load(), options.command
+    if name in OF_PICTURES:
+        files = [_below(settings.outbox, picture) for picture in options.pictures]
+        parts = (files[at : at + FILES_AT_ONCE] for at in range(0, len(files), FILES_AT_ONCE))
+        return control(settings, [Command(name, files=tuple(part)) for part in parts])
+    recipes = [_below(settings.inbox, recipe) for recipe in getattr(options, "recipes", ())]
+    return control(settings, [Command(name, recipe) for recipe in recipes] or [Command(name)])
 
 
-def control(settings: Settings, name: str, recipes: Sequence[Path]) -> int:
-    """Send it for each recipe, or once where none is named; exit code 1 if any is not done."""
-    if not settings.state_folder.is_dir():
+def control(settings: Settings, commands: Sequence[Command]) -> int:
+    """Send them, and print the answers; exit code 1 if any is not done."""
+    if not (settings.state_folder / "commands").is_dir():
         raise CommandFailed(
             f"No picowatch has ever used the outbox {settings.outbox}.",
             "Give the outbox of the one that you mean: --outbox DIR.",
         )
-    commands = [Command(name, _below_inbox(settings, recipe)) for recipe in recipes]
-    return max([_send(settings, command) for command in commands or [Command(name)]])
+    return max([_send(settings, command) for command in commands])
 
 
 def _send(settings: Settings, command: Command) -> int:
@@ -57,10 +60,10 @@ def _send(settings: Settings, command: Command) -> int:
     return SUCCEEDED if answer.done else FAILED
 
 
-def _below_inbox(settings: Settings, recipe: Path) -> str:
-    """The recipe as the daemon calls it; users give its path, or its name below the inbox."""
-    inbox = settings.inbox.resolve()
-    path = recipe.parent.resolve() / recipe.name
-    if path.is_relative_to(inbox):
-        return path.relative_to(inbox).as_posix()
-    return recipe.as_posix()
+def _below(folder: Path, named: Path) -> str:
+    """A file as the daemon calls it; users give its path, or its name below inbox or outbox."""
+    root = folder.resolve()
+    path = named.parent.resolve() / named.name
+    if path.is_relative_to(root):
+        return path.relative_to(root).as_posix()
+    return named.as_posix()

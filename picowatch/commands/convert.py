@@ -1,7 +1,7 @@
 """`picowatch convert`: a model as a pickle becomes safetensors, and nothing in it is run."""
 
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,11 +12,6 @@ from picowatch.catalog.recognise import ARTICLES, recognise
 from picowatch.errors import FAILED, SUCCEEDED, CommandFailed, ModelRefused
 from picowatch.recipe.messages.problems import harmless
 from picowatch.settings import Settings
-
-
-def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
-    parser.add_argument("--force", action="store_true", help="replace existing files")
 
 
 def main(options: Namespace, load: Callable[[], Settings]) -> int:

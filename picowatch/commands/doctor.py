@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 import time
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import asdict
@@ -20,7 +20,7 @@ from picowatch import __version__
 from picowatch.catalog import Catalog
 from picowatch.catalog.models import FOLDERS
 from picowatch.daemon.build import MakeEngine, build_daemon, check_folders
-from picowatch.engine.options import cache_folder
+from picowatch.engine.options import GRAPHS_FAILURE, cache_folder
 from picowatch.engine.process.child import ChildEngine
 from picowatch.engine.torch_check import Check, check_torch
 from picowatch.errors import FAILED, SUCCEEDED, ModelRefused, PicowatchError, SettingsInvalid
@@ -44,10 +44,6 @@ CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
 LITTLE_SPACE = 1e9
 _LONGEST_WORDS = 400
 INOTIFY = Path("/proc/sys/fs/inotify")
-
-
-def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def main(options: Namespace, load: Callable[[], Settings]) -> int:
@@ -102,6 +98,7 @@ def _checks(load: Callable[[], Settings], make_engine: MakeEngine) -> Iterator[C
     yield from engine_checks
     if settings.compile == "auto" and (folder := cache_folder()):
         yield from _compiling(folder)
+        yield from _graphs(folder / GRAPHS_FAILURE)
     if all(check.ok for check in engine_checks):
         yield _picture(settings, make_engine)
 
@@ -109,6 +106,7 @@ def _checks(load: Callable[[], Settings], make_engine: MakeEngine) -> Iterator[C
 def _compiling(folder: Path) -> Iterator[Check]:
     """What the compiler said where it failed last; each version of torch tries anew."""
     failures = sorted(folder.glob("*.failure"), key=lambda path: path.stat().st_mtime)
+    failures = [path for path in failures if path.name != GRAPHS_FAILURE]
     if not failures:
         return
     words = " ".join(failures[-1].read_text(errors="replace").split())
@@ -118,6 +116,17 @@ def _compiling(folder: Path) -> Iterator[Check]:
         f"Install what it misses (g++; for a card CUDA's toolkit, nvcc), then delete "
         f"{failures[-1]}; or set compile: never.",
     )
+
+
+def _graphs(failure: Path) -> Iterator[Check]:
+    """What torch said where a CUDA graph could not be captured; the next engine tries again."""
+    with suppress(FileNotFoundError):
+        words = " ".join(failure.read_text(errors="replace").split())
+        yield Check(
+            "CUDA graphs",
+            f"failed, so pictures are rendered by plain torch: {words[:_LONGEST_WORDS]}",
+            f"Update torch and the driver, then delete {failure}; or set compile: never.",
+        )
 
 
 def _cluster_checks(settings: Settings) -> list[Check]:

@@ -1,6 +1,7 @@
 """`picowatch init`: folders, a commented picowatch.yaml, example recipes, schemas for editors."""
 
-from argparse import ArgumentParser, Namespace
+import time
+from argparse import Namespace
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
@@ -10,6 +11,10 @@ from picowatch.commands.schema import FOLDER as SCHEMAS
 from picowatch.commands.schema import KINDS, schema_text
 from picowatch.errors import CommandFailed
 from picowatch.files.atomic import make_folder, write_atomically
+from picowatch.outbox.gallery import Gallery
+from picowatch.outbox.gallery.gallery import PAGE
+from picowatch.outbox.listing import Listing
+from picowatch.outbox.status import Status, write_news
 from picowatch.settings import FILE_NAME, Settings, settings_text
 
 # Editors look a schema up from the file that names it.
@@ -19,10 +24,6 @@ LIVE_DEFAULTS = f"""\
 # Recipes in this folder go to the front of the queue: save here what you want to see now.
 priority: 10
 """
-
-
-def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("folder", nargs="?", type=Path, default=Path(), metavar="DIR")
 
 
 def main(options: Namespace, load: Callable[[], Settings]) -> int:
@@ -50,6 +51,7 @@ def _make_all(folder: Path) -> None:
         make_folder(folder / "models" / kind)
     schema = f"{_NAMES_SCHEMA}inbox/{SCHEMAS}/{KINDS['settings']}\n"
     _write(folder / FILE_NAME, schema + settings_text())
+    _make_gallery(folder)
     _write(folder / "inbox/live/_defaults.yaml", LIVE_DEFAULTS)
     for kind, name in KINDS.items():
         _renew(folder / "inbox" / SCHEMAS / name, schema_text(kind))
@@ -59,6 +61,20 @@ def _make_all(folder: Path) -> None:
         if example.name.endswith(".yaml"):
             text = f"{_NAMES_SCHEMA}{SCHEMAS}/{KINDS['recipe']}\n{text}"
         _write(folder / "inbox" / example.name, text)
+
+
+def _make_gallery(folder: Path) -> None:
+    """A gallery without pictures, which says what to do; where one is, picowatch keeps it."""
+    outbox = folder / "outbox"
+    if (outbox / PAGE).exists():
+        return
+    Gallery(outbox, Listing(outbox / "images.jsonl"))
+    now = time.time()
+    inbox = str(folder / "inbox")
+    write_news(
+        outbox, Status(updated=now, started=now, images={"queued": 0}, inbox=inbox, ended=True)
+    )
+    print(f"created {outbox / PAGE}")
 
 
 def _write(path: Path, text: str) -> None:

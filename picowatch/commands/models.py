@@ -1,7 +1,7 @@
 """`picowatch models`: what is installed, and what was refused and why."""
 
 import json
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,10 +16,6 @@ from picowatch.settings import Settings
 
 _INPAINTING_INPUTS = 9
 ADAPTERS = ("lora", "embedding", "controlnet")  # of use with some checkpoints only
-
-
-def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def main(options: Namespace, load: Callable[[], Settings]) -> int:

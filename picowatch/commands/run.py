@@ -4,32 +4,22 @@ import logging
 import os
 import signal
 import threading
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Callable, Collection
 from contextlib import ExitStack
+from pathlib import Path
 from types import FrameType
 
 from picowatch.daemon.build import MakeEngine, check_folders
+from picowatch.daemon.settings_file import SettingsFile
 from picowatch.daemon.supervisor import supervise
 from picowatch.engine.process.child import ChildEngine
 from picowatch.errors import FAILED, INTERRUPTED, CommandFailed
 from picowatch.files.retry import PASSING, Ended
 from picowatch.observers.console import Console, Verbosity, open_console
-from picowatch.settings import Settings
+from picowatch.settings import FILE_NAME, Settings
 from picowatch.signals import ALWAYS_ENDING, ENDING
 from picowatch.work.result import RunResult
-
-
-def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "--once", action="store_true", help="render what is in the inbox now, then exit"
-    )
-    how_much = parser.add_mutually_exclusive_group()
-    how_much.add_argument("--quiet", action="store_true", help="show only warnings and errors")
-    how_much.add_argument("--verbose", action="store_true", help="show and log every detail")
-    parser.add_argument(
-        "--log-format", choices=("text", "json"), help="format of log and console lines"
-    )
 
 
 def main(options: Namespace, load: Callable[[], Settings]) -> int:
@@ -38,7 +28,13 @@ def main(options: Namespace, load: Callable[[], Settings]) -> int:
     verbosity: Verbosity = "normal"
     if options.quiet or options.verbose:
         verbosity = "quiet" if options.quiet else "verbose"
-    return run(load(), once=options.once, verbosity=verbosity)
+    file = SettingsFile(options.settings or Path(FILE_NAME), load)
+    return run(
+        load(),
+        once=options.once,
+        verbosity=verbosity,
+        settings_file=None if options.once else file,
+    )
 
 
 def run(
@@ -46,14 +42,20 @@ def run(
     once: bool,
     make_engine: MakeEngine = ChildEngine,
     verbosity: Verbosity = "normal",
+    settings_file: SettingsFile | None = None,
 ) -> int:
-    """Watch until SIGTERM or Ctrl-C, or render once; returns the exit code."""
+    """Watch until SIGTERM or Ctrl-C, or render once; returns the exit code.
+
+    `settings_file` is read again when it is saved.
+    """
     check_folders(settings)
     with ExitStack() as shown:
         console = open_console(verbosity, settings.log_format)
         shown.callback(console.close)
         try:
-            result, interrupted = run_daemon(settings, make_engine, console, once=once)
+            result, interrupted = run_daemon(
+                settings, make_engine, console, once=once, settings_file=settings_file
+            )
         except Ended:
             return INTERRUPTED if once else 0
     if not once:
@@ -70,6 +72,7 @@ def run_daemon(
     *,
     once: bool,
     only: Collection[str] | None = None,
+    settings_file: SettingsFile | None = None,
 ) -> tuple[RunResult, bool]:
     """How it went, and whether a signal ended it.
 
@@ -94,7 +97,15 @@ def run_daemon(
             signal.signal(number, on_signal)
     try:
         result = supervise(
-            settings, make_engine, console, once, only, stop=stop, wake=wake, signals=signals
+            settings,
+            make_engine,
+            console,
+            once,
+            only,
+            settings_file=settings_file,
+            stop=stop,
+            wake=wake,
+            signals=signals,
         )
     except PASSING as error:
         raise CommandFailed(

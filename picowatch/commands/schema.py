@@ -1,7 +1,7 @@
 """`picowatch schema`: what editors complete and check recipes with."""
 
 import json
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,21 +16,6 @@ from picowatch.settings import Settings
 # What there is a schema of, and its file in the inbox's folder `.schema`.
 KINDS = {"recipe": "recipe.json", "defaults": "defaults.json", "settings": "settings.json"}
 FOLDER = ".schema"  # the inbox looks into no folder of such a name
-
-
-def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "kind",
-        nargs="?",
-        choices=KINDS,
-        default="recipe",
-        metavar="KIND",
-        help="recipe, defaults or settings (recipe)",
-    )
-    parser.add_argument(
-        "--installed", action="store_true", help="include the names of installed models"
-    )
-    parser.add_argument("--output", type=Path, metavar="FILE", help="write to a file")
 
 
 def main(options: Namespace, load: Callable[[], Settings]) -> int:

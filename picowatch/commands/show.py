@@ -1,7 +1,7 @@
 """`picowatch show`: the recipe of a picture, ready for the inbox."""
 
 import json
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -16,11 +16,6 @@ from picowatch.metadata import (
 )
 from picowatch.recipe.read.from_picture import settings_in
 from picowatch.settings import Settings
-
-
-def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("pictures", nargs="+", type=Path, metavar="PICTURE")
-    parser.add_argument("--json", action="store_true", help="print all metadata as JSON")
 
 
 def main(options: Namespace, load: Callable[[], Settings]) -> int:

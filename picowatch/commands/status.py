@@ -2,10 +2,12 @@
 
 import json
 import secrets
+import shutil
 import signal
 import sys
+import textwrap
 import time
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict
@@ -13,7 +15,7 @@ from pathlib import Path
 
 from picowatch.errors import FAILED
 from picowatch.inbox.names import PROBE_PREFIX
-from picowatch.observers.view import Row, bar, rows
+from picowatch.observers.view import LABEL, Row, bar, rows
 from picowatch.outbox.lock import is_held
 from picowatch.outbox.status import Status, duration, is_running, read_status
 from picowatch.recipe.messages.problems import harmless
@@ -26,17 +28,6 @@ POLL_SECONDS = 0.05
 OLD_PROBE_SECONDS = 120.0  # longer than a check takes, and than two clocks may differ
 WATCH_SECONDS = 0.5  # between looks
 NO_STATUS = Status(updated=0.0, started=0.0, images=dict.fromkeys(COUNTED, 0), pid=0, host="")
-
-
-def add_arguments(parser: ArgumentParser) -> None:
-    how = parser.add_mutually_exclusive_group()
-    how.add_argument("--json", action="store_true", help="print JSON")
-    how.add_argument("--watch", action="store_true", help="keep updating until Ctrl-C")
-    how.add_argument(
-        "--check",
-        action="store_true",
-        help="for health checks: test that it is running and notices new files",
-    )
 
 
 def main(options: Namespace, load: Callable[[], Settings]) -> int:
@@ -53,8 +44,9 @@ def status(outbox: Path, as_json: bool) -> int:
     if as_json:
         print(json.dumps({"running": running, **asdict(found)}, indent=1))
     else:
+        columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
         for row in rows_of(running, found):
-            print(_line(row))
+            print(_line(row, columns))
     return 0 if running else FAILED
 
 
@@ -163,5 +155,11 @@ def rows_of(running: bool, status: Status) -> list[Row]:
     return [Row("", who, "quiet"), *rows(status)]
 
 
-def _line(row: Row) -> str:
-    return f"{row.label:8}{row.text}" if row.label else row.text
+def _line(row: Row, columns: int | None) -> str:
+    """The row; on a terminal of so many columns in as many lines as it needs, nothing cut off."""
+    line = f"{row.label:{LABEL}}{row.text}" if row.label else row.text
+    if columns is None or len(line) <= columns:
+        return line
+    indent = " " * (LABEL if row.label else 0)
+    wrapped = textwrap.wrap(row.text, max(1, columns - len(indent)), break_on_hyphens=False)
+    return f"{row.label:{len(indent)}}" + f"\n{indent}".join(wrapped)

@@ -6,16 +6,14 @@ Everything else is the real command. To import torch would take longer than such
 """
 
 import sys
-from functools import partial
 
-from picowatch.engine.process import child
+from picowatch.engine.process import command
 from picowatch.signals import heed_early_signals
 
 
 def main() -> int:
     heed_early_signals(sys.argv[1:])
-    # Before the commands are imported: they start what is named so.
-    child.ChildEngine = partial(child.ChildEngine, program="tests.storm.engine")  # type: ignore
+    command.ENGINE_PROGRAM = "tests.storm.engine"
     from picowatch.cli import main as run_command
 
     return run_command()

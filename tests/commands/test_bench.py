@@ -163,7 +163,7 @@ def test_a_plot_without_matplotlib_is_refused_at_once(
 ) -> None:
     """With the command that installs it."""
     monkeypatch.setattr("picowatch.commands.bench.find_spec", lambda name: None)
-    with pytest.raises(PicowatchError, match=r"pip install matplotlib"):
+    with pytest.raises(PicowatchError, match=r"pip install -e '\.\[bench\]'"):
         measure(plot=tmp_path / "speed.png")
 
 

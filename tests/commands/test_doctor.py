@@ -13,6 +13,7 @@ import pytest
 
 from picowatch.commands.doctor import doctor
 from picowatch.engine import torch_check
+from picowatch.engine.options import GRAPHS_FAILURE
 from picowatch.engine.torch_check import Check
 from picowatch.errors import EngineDied, SettingsInvalid
 from picowatch.outbox.lock import OutboxLock
@@ -39,9 +40,11 @@ def checks(house: House, capsys: pytest.CaptureFixture[str], **values: Any) -> d
     return {check["name"]: check for check in found["checks"]}
 
 
+@pytest.mark.heavy  # what it imports takes 15 s; the tests below stand in for torch
 def test_doctor_on_this_machine(tmp_path: Path) -> None:
     """The real thing: torch, the device and a picture by the demo model."""
     assert picowatch(tmp_path, "init").returncode == 0
+    before = set(tmp_path.rglob("*"))
     answer = picowatch(tmp_path, "doctor")
     lines = answer.stdout.splitlines()
     assert answer.returncode == 0, answer.stdout + answer.stderr
@@ -51,7 +54,7 @@ def test_doctor_on_this_machine(tmp_path: Path) -> None:
                  "libraries", "device", "precision", "picture"):  # fmt: skip
         assert name in names
     assert "128x128 with the demo model in " in lines[-1]
-    assert list((tmp_path / "outbox").iterdir()) == [], "it leaves nothing behind"
+    assert set(tmp_path.rglob("*")) == before, "it leaves nothing behind"
 
 
 @pytest.mark.parametrize("how", ["raises", "crashes", "ends"])
@@ -190,6 +193,13 @@ def test_a_compiler_that_failed_is_a_line_with_its_words(
     found = checks(house, capsys)["compiling"]
     assert found["text"].endswith("plain torch: InductorError: RuntimeError: nvcc was not found")
     assert "nvcc" in found["remedy"] and str(failure) in found["remedy"]
+    assert "CUDA graphs" not in checks(house, capsys)
+    failure = failure.rename(folder / GRAPHS_FAILURE)
+    failure.write_text("torch 2.13.0: RuntimeError: not permitted\n")
+    both = checks(house, capsys)
+    assert "compiling" not in both
+    assert both["CUDA graphs"]["text"].endswith("2.13.0: RuntimeError: not permitted")
+    assert str(failure) in both["CUDA graphs"]["remedy"]
     assert "compiling" not in checks(house, capsys, compile="never")
 
 

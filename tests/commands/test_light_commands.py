@@ -78,6 +78,8 @@ def test_check_lists_the_images_a_recipe_would_render(tmp_path: Path) -> None:
         "steps": 24,
         "cfg_scale": 7.5,
         "cfg_rescale": 0.0,
+        "cfg_start": 0.0,
+        "cfg_end": 1.0,
         "guidance": 0.0,
         "width": 128,
         "height": 128,
@@ -277,7 +279,11 @@ def test_models_says_what_is_special_about_a_checkpoint(tmp_path: Path) -> None:
     special = "Stable Diffusion 1.x, inpainting, v-prediction, zero terminal SNR"
     assert f"  128x128  {special}\n" in shown
     demo, *_, mine = json.loads(picowatch(tmp_path, "models", "--json").stdout)
-    assert (demo["prediction"], demo["zero_snr"], demo["inpainting"]) == ("epsilon", False, False)
+    assert (demo["prediction"], demo["zero_snr"], demo["inpainting"]) == (
+        "v_prediction",
+        False,
+        False,
+    )
     assert (mine["prediction"], mine["zero_snr"], mine["inpainting"]) == (
         "v_prediction",
         True,
@@ -330,9 +336,12 @@ def test_init_says_where_it_cannot_make_folders(tmp_path: Path, folder: str) -> 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("settle_secnods: 1\n", "picowatch.yaml, line 1: unknown setting 'settle_secnods'. Did"),
-        ("device: gpu\n", "picowatch.yaml, line 1: device 'gpu'"),
-        ("# x\nbatch_size: 0\n", "picowatch.yaml, line 2: batch_size 0"),
+        (
+            "settle_secnods: 1\n",
+            "picowatch.yaml, line 1, column 1: unknown setting 'settle_secnods'. Did",
+        ),
+        ("device: gpu\n", "picowatch.yaml, line 1, column 9: device 'gpu'"),
+        ("# x\nbatch_size: 0\n", "picowatch.yaml, line 2, column 13: batch_size 0"),
         ("hooks: {done: x}\n", "unknown hook 'done'; the hooks are picture, failed, idle"),
         ("hooks: {idle: []}\n", "idle must be a program, as text or as a list of arguments"),
         ('hooks: {idle: "\'"}\n', "No closing quotation"),
@@ -347,7 +356,7 @@ def test_init_says_where_it_cannot_make_folders(tmp_path: Path, folder: str) -> 
         ("device: [" + "[1], " * 5000 + "]\n", "..."),
         ("file_name: '{number:04}{seed}'\n", "gives two pictures the same name"),
         ("- a\n", "must contain `name: value` lines"),
-        ("a: [\n", "is not valid YAML"),
+        ("a: [\n", "line 2, column 1: not valid YAML"),
     ],
 )
 def test_bad_settings_end_with_exit_code_2(tmp_path: Path, text: str, said: str) -> None:

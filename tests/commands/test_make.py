@@ -1,6 +1,7 @@
 """`make`: recipes in, the paths of their pictures out, with a daemon or without."""
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -11,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from picowatch.commands.make import make
+from picowatch.commands.requests import make
 from picowatch.errors import PicowatchError
 from picowatch.outbox.commands import Command, send
 from picowatch.outbox.lock import OutboxLock
 from picowatch.recipe.request import ImageRequest
-from tests.commands.picowatch import clean_environment, command, picowatch, start
+from tests.commands.picowatch import PROJECT, clean_environment, command, picowatch, start
 from tests.house import PATIENCE, House, wait_for
 
 Captured = pytest.CaptureFixture[str]
@@ -61,16 +62,16 @@ def test_make_with_a_daemon_prints_the_pictures(house: House) -> None:
 def test_make_without_a_daemon_renders_only_these_recipes(house: House, capsys: Captured) -> None:
     """Other queued images and recipes are left to the next run."""
     house.save("mine.txt", "not now\n")
-    a = elsewhere(house, "a.txt", "one --seed 5\ntwo --seed 6\n")
+    a = elsewhere(house, "a.txt", "red --seed 5\nblue --seed 6\n")
     assert made_here(house, a) == 0
     shown = capsys.readouterr()
     folder = house.outbox / "a"
     assert shown.out.splitlines() == [str(folder / "0001-5.png"), str(folder / "0002-6.png")]
     assert shown.err == ""
     assert commands(house) == []
-    assert sorted(house.prompts()) == ["one", "two"]
+    assert sorted(house.prompts()) == ["blue", "red"]
     assert house.once()
-    assert sorted(house.prompts()) == ["not now", "one", "two"]
+    assert sorted(house.prompts()) == ["blue", "not now", "red"]
 
 
 def test_make_leaves_other_queued_images_alone(house: House) -> None:
@@ -142,15 +143,25 @@ def test_make_of_an_invalid_recipe_prints_its_error(house: House, capsys: Captur
     assert shown.err.count("stesp") == 2, "the line and the message, once"
 
 
+def test_make_prints_warnings(house: House, capsys: Captured) -> None:
+    """They are all that is left of them with --rm."""
+    a = elsewhere(house, "a.yaml", "prompt: red\nnegative_prompt: blue\ncfg_scale: 1\nseed: 5\n")
+    assert make(house.settings(), [a], house.make_engine, remove=True) == 0
+    shown = capsys.readouterr()
+    assert shown.out == f"{house.outbox / 'a/0001-5.png'}\n"
+    assert shown.err.startswith("inbox/a.yaml\n\n")
+    assert "The negative prompt was ignored" in shown.err
+
+
 def test_make_reports_images_that_failed(house: House, capsys: Captured) -> None:
     """And prints those that were made."""
 
     def fail(batch: Sequence[ImageRequest]) -> None:
-        if any(request.prompt == "bad" for request in batch):
+        if any(request.prompt == "black" for request in batch):
             raise RuntimeError("oh")
 
     house.engine.before_batch = fail
-    assert made_here(house, elsewhere(house, "a.txt", "good --seed 5\nbad\n")) == 1
+    assert made_here(house, elsewhere(house, "a.txt", "white --seed 5\nblack\n")) == 1
     shown = capsys.readouterr()
     assert shown.out == f"{house.outbox / 'a/0003-5.png'}\n"
     assert shown.err == "a.txt: 1 image failed: see a.txt.error.txt in the outbox.\n"
@@ -163,12 +174,13 @@ def test_make_reports_images_that_failed(house: House, capsys: Captured) -> None
         ("# a comment\nprompt: one\nseed: 5\n", "stdin.yaml"),
         ("---\nprompt: one\nseed: 5\n", "stdin.yaml"),
         ("- prompt: one\n  seed: 5\n", "stdin.yaml"),
+        ('{"prompt": "one", "seed": 5}', "stdin.json"),
         ("portrait: one --seed 5\n", "stdin.txt"),
         ("", None),
     ],
 )
 def test_make_reads_standard_input(house: House, text: str, name: str | None) -> None:
-    """A text that begins with a field is YAML, anything else is prompts."""
+    """A text that begins with a field is YAML, what is JSON is JSON, anything else is prompts."""
     with house.running():
         answer = subprocess.run(
             command("make", "-"),
@@ -234,7 +246,7 @@ def test_make_of_a_recipe_that_is_taken_away_ends(
         (house.inbox / "a.txt").unlink()
         return send(outbox, command)
 
-    monkeypatch.setattr("picowatch.commands.make.send", send_and_delete)
+    monkeypatch.setattr("picowatch.commands.requests.send", send_and_delete)
     assert made_here(house, elsewhere(house, "a.txt", "one\n")) == 1
     assert capsys.readouterr().err == "a.txt: it is no longer in the inbox, or is empty.\n"
 
@@ -284,7 +296,7 @@ def test_a_daemon_waits_for_a_make_that_took_its_place(house: House) -> None:
 MAKE_ON_DIGESTS = """
 import sys
 from pathlib import Path
-from picowatch.commands.make import make
+from picowatch.commands.requests import make
 from picowatch.testing.digest_engine import DigestEngine
 from picowatch.settings import Settings
 
@@ -346,7 +358,7 @@ def test_names_differ_whoever_puts_first(house: House) -> None:
 
     def one(number: int) -> None:
         gate.wait()
-        names.append(put(house.inbox, "a.txt", f"{number}\n".encode()))
+        names.append(put(house.inbox, "a.txt", f"{number}\n".encode())[0])
 
     threads = [threading.Thread(target=one, args=(number,)) for number in range(8)]
     for thread in threads:
@@ -373,7 +385,7 @@ def test_make_overwrites_no_recipe_that_is_saved_in_the_same_moment(
     if not links:
         monkeypatch.setattr(os, "link", refuse)
     monkeypatch.setattr(os, "fsync", lambda handle: house.save("a.txt", "the user's\n"))
-    assert put(house.inbox, "a.txt", b"made\n") == "a-2.txt"
+    assert put(house.inbox, "a.txt", b"made\n") == ("a-2.txt", True)
     found = {path.name: path.read_text() for path in house.inbox.iterdir()}
     assert found == {"a.txt": "the user's\n", "a-2.txt": "made\n"}
 
@@ -387,9 +399,166 @@ def test_make_on_a_full_disk_says_what_cannot_be_written(
     def fail(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(f"picowatch.commands.make.{call}", fail)
+    monkeypatch.setattr(f"picowatch.commands.requests.{call}", fail)
     recipe = house.folder / "a.txt"
     recipe.write_text("a corgi\n")
     where = house.inbox if call == "put" else house.outbox
     with pytest.raises(PicowatchError, match=f"^{where} cannot be written: No space left"):
         make(house.settings(), [recipe])
+
+
+def test_make_as_json_says_what_a_script_needs(house: House, capsys: Captured) -> None:
+    """Pictures with their seeds, and errors where they belong, on standard output alone."""
+
+    def fail(batch: Sequence[ImageRequest]) -> None:
+        if any(request.prompt == "fails" for request in batch):
+            raise RuntimeError("oh")
+
+    house.engine.before_batch = fail
+    good = elsewhere(house, "good.yaml", "prompt: one\nseed: 5\ncount: 2\nsize: 64x128\n")
+    bad = elsewhere(house, "bad.yaml", "prompt: one\nstesp: 3\n")
+    fails = elsewhere(house, "fails.txt", "fails\n")
+    code = make(house.settings(), [good, bad, fails], house.make_engine, as_json=True)
+    shown = capsys.readouterr()
+    assert (code, shown.err) == (1, "")
+    found = json.loads(shown.out)
+    assert (found["done"], found["errors"]) == (False, [])
+    one, two, three = found["recipes"]
+    assert [picture.pop("path") for picture in one["pictures"]] == [
+        str(house.outbox / "good/0001-5.png"),
+        str(house.outbox / "good/0002-6.png"),
+    ]
+    assert one.pop("pictures") == [
+        {"seed": seed, "width": 64, "height": 128, "checkpoint": "demo", "prompt": "one",
+         "negative_prompt": ""}
+        for seed in (5, 6)
+    ]  # fmt: skip
+    assert one == {
+        "file": str(good), "recipe": "good.yaml", "in_inbox": True, "done": True, "errors": [],
+        "warnings": [],
+    }  # fmt: skip
+    assert "Did you mean 'steps'?" in two["errors"][0]
+    assert "entry 1, image 1, seed" in three["errors"][0]
+    assert not (two["done"] or three["done"])
+    documented = (PROJECT / "docs/commands.md").read_text().partition("<!-- make --json -->")[2]
+    promised = json.loads(documented.partition("```json")[2].partition("```")[0])
+    assert [*promised] == [*found]
+    assert [*promised["recipes"][0]] == [*two]
+
+
+def test_make_as_json_has_one_object_for_every_end(house: House, capsys: Captured) -> None:
+    """Also where nothing could be requested."""
+    none = house.folder / "none.txt"
+    assert make(house.settings(), [none], house.make_engine, as_json=True) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert (found["done"], found["recipes"]) == (False, [])
+    assert "Cannot read" in found["errors"][0]
+
+
+def test_make_with_a_name(house: House, capsys: Captured) -> None:
+    """The recipe and its pictures have it; its ending is the file's; folders are created."""
+    a = elsewhere(house, "a.txt", "one --seed 5\n")
+    assert make(house.settings(), [a], house.make_engine, name="ads/may") == 0
+    assert capsys.readouterr().out == f"{house.outbox / 'ads/may/0001-5.png'}\n"
+    assert (house.inbox / "ads/may.txt").read_text() == "one --seed 5\n"
+    there = house.save("b.txt", "two\n")
+    for name, files, said in (
+        ("x", [a, a], "--name is for one recipe"),
+        ("x", [there], "in the inbox already"),
+        ("../x", [a], "is not a recipe's name"),
+        ("x//y", [a], "is not a recipe's name"),
+        ("/x", [a], "is not a recipe's name"),
+        (".x", [a], "is not a recipe's name"),
+        ("_defaults", [a], "is not a recipe's name"),
+    ):
+        with pytest.raises(PicowatchError, match=said):
+            make(house.settings(), files, house.make_engine, name=name)
+    assert sorted(path.name for path in house.inbox.rglob("*.*")) == ["b.txt", "may.txt"]
+
+
+def test_make_rm_leaves_nothing_but_pictures(house: House, capsys: Captured) -> None:
+    """Whether they were rendered, failed, or the recipe was wrong; each error is shown whole."""
+
+    def fail(batch: Sequence[ImageRequest]) -> None:
+        if any(request.prompt == "fails" for request in batch):
+            raise RuntimeError("oh")
+
+    house.engine.before_batch = fail
+    files = [
+        elsewhere(house, "good.yaml", "prompt: one\nseed: 5\nsweep: {steps: [1, 2]}\n"),
+        elsewhere(house, "bad.yaml", "prompt: one\nstesp: 3\n"),
+        elsewhere(house, "fails.txt", "fails\n"),
+    ]
+    assert make(house.settings(), files, house.make_engine, remove=True) == 1
+    shown = capsys.readouterr()
+    assert len(shown.out.splitlines()) == 2
+    assert "Did you mean 'steps'?" in shown.err
+    assert "entry 1, image 1" in shown.err
+    assert list(house.inbox.iterdir()) == []
+    assert not list(house.outbox.glob("*.error.txt"))
+    assert list(house.outbox.glob("good/*grid*")) or len(list(house.outbox.glob("good/*"))) == 3
+    there = house.save("there.txt", "two\n")
+    with pytest.raises(PicowatchError, match="removes only what it puts there"):
+        make(house.settings(), [there], house.make_engine, remove=True)
+    assert there.exists()
+
+
+def test_make_rm_again_and_under_another_name(house: House, capsys: Captured) -> None:
+    """What was removed is no recipe that moved: a random seed is drawn each time."""
+    a = elsewhere(house, "a.txt", "one\n")
+    for name, file in (("x", "x/0001-"), ("x", "x/0002-"), ("y", "y/0001-")):
+        assert make(house.settings(), [a], house.make_engine, name=name, remove=True) == 0
+        assert capsys.readouterr().out.startswith(str(house.outbox / file))
+    assert make(house.settings(), [a], house.make_engine, name="ads/may/x", remove=True) == 0
+    assert list(house.inbox.iterdir()) == [], "nor folders"
+
+
+def test_make_rm_keeps_what_was_there_or_was_changed(house: House, capsys: Captured) -> None:
+    """Only its own recipe is removed, and only as it was put there."""
+    house.save("a.txt", "one --seed 5\n")
+    a = elsewhere(house, "a.txt", "one --seed 5\n")
+    assert make(house.settings(), [a], house.make_engine, remove=True) == 0
+    assert (house.inbox / "a.txt").exists()
+    b = elsewhere(house, "b.txt", "two --seed 5\n")
+
+    def change(batch: Sequence[ImageRequest]) -> None:
+        house.save("b.txt", "mine\n")
+
+    house.engine.before_batch = change
+    make(house.settings(), [b], house.make_engine, remove=True)
+    assert (house.inbox / "b.txt").read_text() == "mine\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_removes_the_recipe_and_cancels(house: House, number: int) -> None:
+    """With --rm; the image in progress is finished, the queued ones are not rendered."""
+    go = threading.Event()
+    house.engine.before_batch = lambda batch: wait_for(go.is_set)
+    a = elsewhere(house, "a.txt", "one --seed 5\ntwo --seed 6 --size 72x64\n")
+    with house.running(batch_size=1):
+        process = subprocess.Popen(
+            command("make", "--rm", "--json", a),
+            cwd=house.folder,
+            env=clean_environment(),
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        wait_for(lambda: house.status()["images"]["running"], "the image in progress")
+        process.send_signal(number)
+        printed, _ = process.communicate(timeout=PATIENCE)
+        assert process.returncode == 130
+        found = json.loads(printed)
+        assert not found["done"] and not found["recipes"][0]["in_inbox"]
+        assert commands(house) == []
+        wait_for(lambda: house.status()["images"]["cancelled"] == 1, "the cancellation")
+        go.set()
+        wait_for(lambda: len(house.pictures()) == 1, "the picture")
+
+
+def test_every_make_beside_a_daemon_uses_its_warm_engine(house: House) -> None:
+    """The daemon renders the recipes: its engine starts once, and is not closed in between."""
+    with house.running():
+        for number in (1, 2):
+            a = elsewhere(house, f"{number}.txt", f"one --seed {number}\n")
+            assert picowatch(house.folder, "make", a).returncode == 0
+        assert (house.engine.starts, len(house.engine.batches)) == (1, 2)

@@ -9,7 +9,7 @@ import pytest
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import ImageRequest
 from tests.commands.picowatch import picowatch
-from tests.house import PATIENCE, House, wait_for
+from tests.house import PATIENCE, House, one_waits_for_one, wait_for
 
 
 class Gate:
@@ -196,7 +196,7 @@ def test_several_recipes_are_answered_one_by_one(house: House, gate: Gate) -> No
         house.save("first.txt", "first\n")
         gate.wait_until_reached()
         house.save("a.txt", "one\n")
-        wait_for(lambda: house.status()["images"]["queued"] == 1, "the save")
+        wait_for(lambda: one_waits_for_one(house), "the save")
         answer = picowatch(house.folder, "cancel", "a.txt", "b.txt")
     assert answer.returncode == 1
     assert answer.stdout == "1 image cancelled.\n"

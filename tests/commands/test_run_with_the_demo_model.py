@@ -177,9 +177,9 @@ def daemon(tmp_path: Path) -> Iterator[tuple[Path, "subprocess.Popen[str]"]]:
 
 
 def readme_loop() -> list[str]:
-    """The README's lines after `make run`."""
+    """The README's lines after `picowatch run`."""
     text = (PROJECT / "README.md").read_text()
-    block = re.search(r"^```sh\nmake run .*\n((?:.*\n)*?)```$", text, re.MULTILINE)
+    block = re.search(r"^```sh\npicowatch run .*\n((?:.*\n)*?)```$", text, re.MULTILINE)
     assert block
     return block[1].splitlines()
 
@@ -244,8 +244,18 @@ def is_accepted(status: Path, images: int) -> bool:
     return bool(counts["queued"] + counts["running"] == images)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("phase", ["idle", "engine start", "rendering"])
+@pytest.mark.parametrize(
+    ("number", "phase"),
+    [
+        (signal.SIGTERM, "idle"),
+        (signal.SIGINT, "idle"),
+        (signal.SIGTERM, "engine start"),
+        (signal.SIGINT, "rendering"),
+        # Each of these starts torch once more.
+        pytest.param(signal.SIGINT, "engine start", marks=pytest.mark.heavy),
+        pytest.param(signal.SIGTERM, "rendering", marks=pytest.mark.heavy),
+    ],
+)
 def test_a_signal_ends_it_within_two_seconds(
     daemon: tuple[Path, "subprocess.Popen[str]"], number: signal.Signals, phase: str
 ) -> None:

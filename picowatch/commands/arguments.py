@@ -1,0 +1,227 @@
+"""What each command takes, with examples. Imports no command.
+
+The commands' own imports take up to a second. `--help`, a mistyped flag and the shell's completion
+are answered without.
+"""
+
+from argparse import Action, ArgumentParser
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from picowatch.commands.completing import checkpoints, files, queued_recipes, recipes
+
+KINDS = ("recipe", "defaults", "settings")  # of schemas
+_NUMBERS: dict[str, Any] = {"nargs": "+", "type": int, "metavar": "N"}
+_RECIPES = ("yaml", "yml", "txt", "json")
+_PICTURES = ("png", "jpg", "jpeg", "webp", "avif")
+
+
+def add_arguments(parser: ArgumentParser, command: str) -> None:
+    """Give the parser of this command its flags and words."""
+    _OF_COMMANDS[command](parser)
+
+
+def _run(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--once", action="store_true", help="render what is in the inbox now, then exit"
+    )
+    how_much = parser.add_mutually_exclusive_group()
+    how_much.add_argument("--quiet", action="store_true", help="show only warnings and errors")
+    how_much.add_argument("--verbose", action="store_true", help="show and log every detail")
+    parser.add_argument(
+        "--log-format", choices=("text", "json"), help="format of log and console lines"
+    )
+
+
+def _make(parser: ArgumentParser) -> None:
+    _words(parser, "files", "FILE", files(*_RECIPES), help="recipe files; - is standard input")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument(
+        "--name",
+        help="name of the recipe in the inbox, and of its pictures' folder; may have folders",
+    )
+    parser.add_argument(
+        "--rm", action="store_true", help="remove the recipes from the inbox in the end"
+    )
+
+
+def _check(parser: ArgumentParser) -> None:
+    _words(parser, "files", "FILE", files(*_RECIPES), help="recipe files")
+    parser.add_argument("--json", action="store_true", help="print every resolved field as JSON")
+
+
+def _show(parser: ArgumentParser) -> None:
+    _words(parser, "pictures", "PICTURE", files(*_PICTURES), help="pictures with metadata")
+    parser.add_argument("--json", action="store_true", help="print all metadata as JSON")
+
+
+def _json(parser: ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _convert(parser: ArgumentParser) -> None:
+    _words(parser, "files", "FILE", files("pth", "pt", "ckpt", "bin"), help="pickled models")
+    parser.add_argument("--force", action="store_true", help="replace existing files")
+
+
+def _status(parser: ArgumentParser) -> None:
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--json", action="store_true", help="print JSON")
+    how.add_argument("--watch", action="store_true", help="keep updating until Ctrl-C")
+    how.add_argument(
+        "--check",
+        action="store_true",
+        help="for health checks: test that it is running and notices new files",
+    )
+
+
+def _none(parser: ArgumentParser) -> None:
+    pass
+
+
+def _retry(parser: ArgumentParser) -> None:
+    _words(parser, "recipes", "RECIPE", recipes, nargs="*", help="recipes in the inbox (all)")
+
+
+def _cancel(parser: ArgumentParser) -> None:
+    _words(parser, "recipes", "RECIPE", queued_recipes, help="recipes, folders or 'globs*'")
+
+
+def _of_pictures(parser: ArgumentParser) -> None:
+    _words(parser, "pictures", "PICTURE", files(*_PICTURES), help="pictures in the outbox")
+
+
+def _schema(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "kind",
+        nargs="?",
+        choices=KINDS,
+        default="recipe",
+        metavar="KIND",
+        help="recipe, defaults or settings (recipe)",
+    )
+    parser.add_argument(
+        "--installed", action="store_true", help="include the names of installed models"
+    )
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write to a file")
+
+
+def _bench(parser: ArgumentParser) -> None:
+    parser.add_argument("--steps", default=[24], help="numbers of steps (24)", **_NUMBERS)
+    parser.add_argument(
+        "--sizes", nargs="+", default=[], metavar="WxH", help="sizes (the checkpoint's own)"
+    )
+    parser.add_argument("--batches", default=[1, 2, 4, 8], help="batch sizes (1 2 4 8)", **_NUMBERS)
+    _completed(
+        parser.add_argument("--checkpoint", metavar="NAME", help="as in a recipe"), checkpoints
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--plot", type=Path, metavar="FILE.png", help="also draw a plot (needs matplotlib)"
+    )
+
+
+def _init(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "folder", nargs="?", type=Path, default=Path(), metavar="DIR", help="where (here)"
+    )
+
+
+def _completion(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "shell", choices=("bash", "zsh", "fish"), metavar="SHELL", help="bash, zsh or fish"
+    )
+
+
+def _words(
+    parser: ArgumentParser, name: str, shown: str, completer: Any, nargs: str = "+", **more: Any
+) -> None:
+    action = parser.add_argument(name, nargs=nargs, type=Path, metavar=shown, **more)
+    _completed(action, completer)
+
+
+def _completed(action: Action, completer: Any) -> None:
+    """Where argcomplete looks for it (https://kislyuk.github.io/argcomplete/, "Specifying
+    completers")."""
+    vars(action)["completer"] = completer
+
+
+_OF_COMMANDS: dict[str, Callable[[ArgumentParser], None]] = {
+    "run": _run,
+    "make": _make,
+    "check": _check,
+    "show": _show,
+    "models": _json,
+    "convert": _convert,
+    "status": _status,
+    "pause": _none,
+    "resume": _none,
+    "retry": _retry,
+    "cancel": _cancel,
+    "star": _of_pictures,
+    "unstar": _of_pictures,
+    "delete": _of_pictures,
+    "doctor": _json,
+    "schema": _schema,
+    "bench": _bench,
+    "init": _init,
+    "completion": _completion,
+}
+
+# Lines to copy, each with what it does.
+EXAMPLES: dict[str, list[tuple[str, str]]] = {
+    "run": [
+        ("picowatch run", "watch ./inbox, show progress"),
+        ("picowatch run --once", "render what is there, then exit: for cron"),
+        ("picowatch run --quiet --log-format json", "for a service"),
+    ],
+    "make": [
+        ("picowatch make corgi.yaml", "prints outbox/corgi/0001-….png"),
+        ("echo 'a red circle' | picowatch make --rm -", "leaves no recipe behind"),
+        ("picowatch make --json --name ads/may ad.yaml", "seeds, sizes and errors for a script"),
+    ],
+    "check": [
+        ("picowatch check inbox/*.yaml", "mistakes, and what would be rendered"),
+        ("picowatch check --json corgi.yaml", "every field of every image"),
+    ],
+    "show": [
+        ("picowatch show outbox/corgi/0001-7.png", "its recipe"),
+        ("picowatch show photo.png > inbox/again.yaml", "of A1111, ComfyUI and others, too"),
+    ],
+    "models": [("picowatch models", "what is installed, and what was refused")],
+    "convert": [("picowatch convert models/upscalers/4x.pth", "writes 4x.safetensors beside it")],
+    "status": [
+        ("picowatch status", "what is running, the queue, the last errors"),
+        ("picowatch status --watch", "the same, until Ctrl-C"),
+        ("picowatch status --check", "exit code 1 unless it is well: for health checks"),
+    ],
+    "pause": [("picowatch pause", "finish what is in progress, then render nothing")],
+    "resume": [("picowatch resume", "continue after a pause")],
+    "retry": [
+        ("picowatch retry", "all failed images"),
+        ("picowatch retry inbox/corgi.yaml", "those of one recipe"),
+    ],
+    "cancel": [
+        ("picowatch cancel inbox/night/a.yaml", "the queued images of a recipe"),
+        ("picowatch cancel night", "… of a folder"),
+        ("picowatch cancel 'draft*'", "… of all recipes that match"),
+    ],
+    "star": [("picowatch star outbox/corgi/0001-7.png", "shown in the gallery")],
+    "unstar": [("picowatch unstar outbox/corgi/0001-7.png", "take it back")],
+    "delete": [("picowatch delete outbox/corgi/0002-8.png", "also from the gallery")],
+    "doctor": [("picowatch doctor", "include its output in bug reports")],
+    "schema": [
+        ("picowatch schema --installed --output recipe.json", "for an editor's completion"),
+    ],
+    "bench": [
+        ("picowatch bench", "seconds a picture for batches of 1, 2, 4 and 8"),
+        ("picowatch bench --checkpoint demo --sizes 128x128 --steps 8 24", "for these only"),
+    ],
+    "init": [("picowatch init pictures", "then: cd pictures && picowatch run")],
+    "completion": [
+        ('eval "$(picowatch completion bash)"', "in ~/.bashrc"),
+        ('eval "$(picowatch completion zsh)"', "in ~/.zshrc, after compinit"),
+        ("picowatch completion fish | source", "in ~/.config/fish/config.fish"),
+    ],
+}
