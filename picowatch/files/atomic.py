@@ -7,7 +7,7 @@ is `held` while another one is at its path, such as the mount point of an unmoun
 import errno
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -53,13 +53,18 @@ def write_atomically(target: Path, content: bytes, *, durable: bool = True) -> N
     Target and temporary are in one folder: if that was in its place when the temporary was made,
     so is the target, or the rename fails.
     """
+    copy_atomically(target, (content,), durable=durable)
+
+
+def copy_atomically(target: Path, blocks: Iterable[bytes], *, durable: bool = True) -> None:
+    """`write_atomically` in blocks; what `blocks` raises leaves the target as it was."""
     make_folder(target.parent, durable=durable)
     name = f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}{TEMPORARY_SUFFIX}"
     temporary = target.parent / name
     try:
         with temporary.open("xb") as file:
             check_in_place(target)
-            file.write(content)
+            file.writelines(blocks)
             if durable:
                 sync_file(file)
         rename(temporary, target)

@@ -13,6 +13,7 @@ import stat
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 # A folder that may be entered but not listed can be walked through where the system knows O_PATH.
 _FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -51,7 +52,7 @@ def open_regular(path: Path) -> int:
     return _checked(os.open(path, _FILE & ~os.O_NOFOLLOW))
 
 
-def unlink_below(root: Path, path: str, is_meant: Callable[[bytes], bool]) -> bool:
+def unlink_below(root: Path, path: str, is_meant: Callable[[IO[bytes]], bool]) -> bool:
     """Delete the regular file `path` below `root` if `is_meant`; returns whether it was.
 
     It is moved aside first: what is saved under its name from then on stays. What turns out to be
@@ -91,7 +92,7 @@ def _aside(name: str) -> str:
     return ASIDE + end.decode("utf-8", "ignore")
 
 
-def _unlink_aside(within: int, aside: str, is_meant: Callable[[bytes], bool]) -> bool:
+def _unlink_aside(within: int, aside: str, is_meant: Callable[[IO[bytes]], bool]) -> bool:
     """Nobody opens it by that name, so what is found here stays true."""
     meant = _is_meant(within, aside, is_meant, unwritten=True)
     if meant:
@@ -100,13 +101,13 @@ def _unlink_aside(within: int, aside: str, is_meant: Callable[[bytes], bool]) ->
 
 
 def _is_meant(
-    folder: int, name: str, is_meant: Callable[[bytes], bool], *, unwritten: bool = False
+    folder: int, name: str, is_meant: Callable[[IO[bytes]], bool], *, unwritten: bool = False
 ) -> bool:
     """Whether the file's bytes are meant, and, if it matters, nobody has it open for writing."""
     handle = os.open(name, _FILE, dir_fd=folder)
     with os.fdopen(handle, "rb") as file:
         _check_regular(os.fstat(handle))
-        return not (unwritten and _is_open_for_writing(handle)) and is_meant(file.read())
+        return not (unwritten and _is_open_for_writing(handle)) and is_meant(file)
 
 
 def _is_open_for_writing(handle: int) -> bool:

@@ -3,13 +3,16 @@
 The daemon checks one when it accepts a save, the engine reads it when it renders the image.
 """
 
+import io
 import struct
 import warnings
 from io import BytesIO
+from typing import IO, cast
 
 from PIL import ExifTags, Image, ImageOps
 
 from picowatch.errors import PictureUnreadable
+from picowatch.files.blocks import blocks_of
 
 MAX_BYTES = 64 * 1024 * 1024
 FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "BMP", "TIFF", "GIF")
@@ -36,29 +39,42 @@ MAX_TIFF_NUMBERS = 100_000
 _TURNED = (5, 6, 7, 8)  # EXIF's orientations that stand a picture on its side
 # A photo has its EXIF data in one segment. Pillow joins them, and copies all before for each one.
 MAX_EXIF_SEGMENTS = 50
+_EXIF_SEGMENT = b"Exif\0\0"
+_JPEG_START = b"\xff\xd8"
 _TIFF_STARTS = (b"II*\0", b"MM\0*")
 _BIG_TIFF_STARTS = (b"II+\0", b"MM\0+")
 _SHORT_TIFF_TYPES = (1, 2, 6, 7)  # bytes and texts stay one object
 
 
-class FewReads(BytesIO):
-    """A file in memory that ends the reading of one that has millions of tiny parts."""
+class FewReads(io.BufferedIOBase):
+    """A file that ends the reading of one that has millions of tiny parts.
 
-    _reads = 0
+    It has no `fileno`: Pillow's reader of TIFF would read past it.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._reads = 0
 
     def read(self, size: int | None = -1, /) -> bytes:
         """As any file's, MAX_READS times."""
         self._reads += 1
         if self._reads > MAX_READS:
             raise OSError("it has too many parts")
-        return super().read(size)
+        return self._file.read(-1 if size is None else size)
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
 
 
-def picture_size(content: bytes) -> tuple[int, int]:
+def picture_size(file: IO[bytes]) -> tuple[int, int]:
     """Width and height of a picture, upright, from its header. Raises PictureUnreadable."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        image = _opened(content)
+        image = _opened(file)
         try:
             turned = image.getexif().get(ExifTags.Base.Orientation, 1) in _TURNED
         except Exception as error:
@@ -66,12 +82,13 @@ def picture_size(content: bytes) -> tuple[int, int]:
     return (image.height, image.width) if turned else image.size
 
 
-def check_picture(content: bytes) -> None:
+def check_picture(file: IO[bytes]) -> None:
     """Make sure that a picture can be decoded whole, as a picture and as a mask.
 
-    Takes less than decoding it does. Raises the errors of `decode_picture`.
+    Takes less than decoding it does: JPEGs and PNGs are read in blocks. Raises the errors of
+    `decode_picture`.
     """
-    _upright(content, checks_only=True)
+    _upright(file, checks_only=True)
 
 
 def decode_picture(content: bytes) -> Image.Image:
@@ -80,7 +97,7 @@ def decode_picture(content: bytes) -> Image.Image:
     Raises PictureUnreadable with a sentence for people: no picture, too large (known from the
     header, before anything is decoded), animated, damaged.
     """
-    picture = _upright(content)
+    picture = _upright(BytesIO(content))
     if not picture.has_transparency_data:
         return picture.convert("RGB")
     white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
@@ -92,7 +109,7 @@ def decode_with_alpha(content: bytes) -> tuple[Image.Image, Image.Image | None]:
 
     Raises like `decode_picture`.
     """
-    picture = _upright(content)
+    picture = _upright(BytesIO(content))
     if not picture.has_transparency_data:
         return picture.convert("RGB"), None
     alpha = picture.convert("RGBA").getchannel("A")
@@ -102,17 +119,17 @@ def decode_with_alpha(content: bytes) -> tuple[Image.Image, Image.Image | None]:
 
 def decode_mask(content: bytes) -> Image.Image:
     """A mask as 8-bit grey, upright; transparent counts as black. Raises like `decode_picture`."""
-    mask = _upright(content).convert("RGBA")
+    mask = _upright(BytesIO(content)).convert("RGBA")
     black = Image.new("RGBA", mask.size, (0, 0, 0, 255))
     return Image.alpha_composite(black, mask).convert("L")
 
 
-def _upright(content: bytes, *, checks_only: bool = False) -> Image.Image:
+def _upright(file: IO[bytes], *, checks_only: bool = False) -> Image.Image:
     """The decoded picture in 8 bits; with `checks_only` one pixel of it."""
     # Pillow warns of odd tags and large pictures; whoever reads the log can do nothing about it.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        image = _opened(content)
+        image = _opened(file)
         try:
             if checks_only:
                 image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
@@ -128,17 +145,18 @@ def _upright(content: bytes, *, checks_only: bool = False) -> Image.Image:
             raise PictureUnreadable(f"It is damaged: {_reason(error)}.") from error
 
 
-def _opened(content: bytes) -> Image.Image:
+def _opened(file: IO[bytes]) -> Image.Image:
     """The picture's header, if its kind and size are within the limits; no pixel is decoded."""
-    if len(content) > MAX_BYTES:
+    size = file.seek(0, io.SEEK_END)
+    if size > MAX_BYTES:
         raise PictureUnreadable(
-            f"It has {len(content) / 1e6:.0f} MB; the limit is {MAX_BYTES / 1e6:.0f} MB.",
+            f"It has {size / 1e6:.0f} MB; the limit is {MAX_BYTES / 1e6:.0f} MB.",
             "Make it smaller.",
         )
-    _refuse_long_tiff(content)
-    refuse_many_segments(content)
+    _refuse_long_tiff(file)
+    refuse_many_segments(file)
     try:
-        image = Image.open(FewReads(content), formats=FORMATS)
+        image = Image.open(cast(IO[bytes], FewReads(file)), formats=FORMATS)
     except Image.DecompressionBombError as error:
         raise _too_large(max(MAX_PIXELS.values()), "a picture") from error
     except Exception as error:
@@ -173,26 +191,39 @@ def _has_several_frames(image: Image.Image) -> bool:
         return False
 
 
-def refuse_many_segments(content: bytes) -> None:
+def refuse_many_segments(file: IO[bytes]) -> None:
     """A JPEG may hold a thousand segments of EXIF data, which take twenty seconds to join."""
-    if content.startswith(b"\xff\xd8") and content.count(b"Exif\0\0") > MAX_EXIF_SEGMENTS:
+    if _start_of(file) != _JPEG_START:
+        return
+    segments, end = 0, b""
+    for block in blocks_of(file, MAX_BYTES):
+        segments += (end + block).count(_EXIF_SEGMENT)
+        end = (end + block)[1 - len(_EXIF_SEGMENT) :]
+    if segments > MAX_EXIF_SEGMENTS:
         raise PictureUnreadable("It is damaged: its EXIF data is in too many pieces.")
 
 
-def _refuse_long_tiff(content: bytes) -> None:
+def _start_of(file: IO[bytes], length: int = 2) -> bytes:
+    file.seek(0)
+    return file.read(length)
+
+
+def _refuse_long_tiff(file: IO[bytes]) -> None:
     """A TIFF's directory may hold millions of numbers, which Pillow makes a tuple of."""
-    if content.startswith(_BIG_TIFF_STARTS):
+    start = _start_of(file, 8)
+    if start.startswith(_BIG_TIFF_STARTS):
         raise PictureUnreadable("It is a BigTIFF.", "Save it as a PNG.")
-    if not content.startswith(_TIFF_STARTS):
+    if not start.startswith(_TIFF_STARTS):
         return
-    order = "<" if content.startswith(b"II") else ">"
+    order = "<" if start.startswith(b"II") else ">"
     try:
-        (start,) = struct.unpack_from(f"{order}I", content, 4)
-        (entries,) = struct.unpack_from(f"{order}H", content, start)
+        file.seek(*struct.unpack_from(f"{order}I", start, 4))
+        (entries,) = struct.unpack(f"{order}H", file.read(2))
         if entries > MAX_TIFF_ENTRIES:
             raise PictureUnreadable("It is damaged: its directory is invalid.")
-        for offset in range(start + 2, start + 2 + 12 * entries, 12):
-            _, kind, count = struct.unpack_from(f"{order}HHI", content, offset)
+        directory = file.read(12 * entries)
+        for entry in range(entries):
+            _, kind, count = struct.unpack_from(f"{order}HHI", directory, 12 * entry)
             if count > MAX_TIFF_NUMBERS and kind not in _SHORT_TIFF_TYPES:
                 raise PictureUnreadable("It is damaged: its directory is invalid.")
     except struct.error:

@@ -1,7 +1,7 @@
 """Dropped pictures on disk: which template holds for them, and what lies beside them.
 
 A picture is a request if there is a `_pictures.yaml` in its folder or above it; the nearest one
-holds. In the inbox itself there is none: recipes are saved there.
+holds. The inbox itself has no such template: its pictures belong to recipes.
 """
 
 import os
@@ -53,6 +53,14 @@ def pictures_named(root: Path, stem: str) -> Iterator[str]:
         for path in (stem + ending, stem + ending.upper()):
             if stamp_of(root, path):
                 yield path
+
+
+def companions_of(root: Path, path: str) -> list[str]:
+    """What lies beside a picture, unless it belongs to another picture, too."""
+    stem = stem_of(path)
+    if any(other != path for other in pictures_named(root, stem)):
+        return []
+    return [f"{stem}{ending}" for ending in COMPANIONS if stamp_of(root, f"{stem}{ending}")]
 
 
 def stamp_at(root: Path, path: str) -> Stamp | None:

@@ -7,9 +7,12 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from picowatch.errors import ControlFlow, PicowatchError
+from picowatch.files.blocks import blocks_of
 from picowatch.files.inside import leads_out, open_below
 from picowatch.inbox.names import (
     DEFAULTS_NAME,
@@ -122,21 +125,31 @@ def scan(
 
 
 def stamp_of_child(child: os.DirEntry[str], root: Path, path: str) -> Stamp | None:
-    """`stamp_of` with one system call: ten thousand recipes are compared each minute."""
+    """`stamp_of` with one system call: ten thousand recipes are compared each minute.
+
+    `child.stat` would keep its result, a kilobyte for each of them.
+    """
     if child.is_symlink():
         return stamp_of(root, path)
     try:
-        status = child.stat(follow_symlinks=False)
+        status = os.lstat(f"{root}/{path}")
     except OSError:
         return None
     return _stamp(status) if stat.S_ISREG(status.st_mode) else None
 
 
-def read_file(root: Path, path: str, most: int = MAX_BYTES) -> tuple[bytes, Stamp]:
-    """The file's bytes and the stamp they were read at, at most `most` + 1 of them.
+def read_file(root: Path, path: str) -> tuple[bytes, Stamp]:
+    """The file's bytes and the stamp they were read at, at most MAX_BYTES + 1 of them.
 
     Raises FileUnreadable, FileChanged, or FileNotFoundError.
     """
+    with complete_file(root, path) as (file, stamp):
+        return b"".join(blocks_of(file, MAX_BYTES)), stamp
+
+
+@contextmanager
+def complete_file(root: Path, path: str) -> Iterator[tuple[IO[bytes], Stamp]]:
+    """A file to be read, and its stamp. Raises like `read_file`, FileChanged once it was read."""
     try:
         handle = open_below(root, path)
     except FileNotFoundError:
@@ -146,7 +159,15 @@ def read_file(root: Path, path: str, most: int = MAX_BYTES) -> tuple[bytes, Stam
     except OSError as error:
         raise FileUnreadable(_why(error)) from error
     with os.fdopen(handle, "rb") as file:
-        return _read_whole(file.fileno(), most)
+        before = os.fstat(handle)
+        if not stat.S_ISREG(before.st_mode):
+            raise FileUnreadable("it is not a regular file")
+        try:
+            yield file, _stamp(before)
+        except OSError as error:
+            raise FileUnreadable(_why(error)) from error
+        if _stamp(before) != _stamp(os.fstat(handle)):
+            raise FileChanged
 
 
 def defaults_for(root: Path, path: str) -> list[DefaultsFile]:
@@ -178,22 +199,6 @@ def _is_absent(path: str) -> bool:
     except OSError:
         pass  # opening it reports why
     return False
-
-
-def _read_whole(handle: int, most: int) -> tuple[bytes, Stamp]:
-    before = os.fstat(handle)
-    if not stat.S_ISREG(before.st_mode):
-        raise FileUnreadable("it is not a regular file")
-    content = bytearray()
-    try:
-        while len(content) <= most and (block := os.read(handle, 1 << 16)):
-            content += block
-    except OSError as error:
-        raise FileUnreadable(_why(error)) from error
-    after = os.fstat(handle)
-    if _stamp(before) != _stamp(after):
-        raise FileChanged
-    return bytes(content[: most + 1]), _stamp(after)
 
 
 def _why(error: OSError) -> str:

@@ -4,24 +4,27 @@ Events are hints; the truth is scan + quiet + content (watching.md). Nothing her
 """
 
 import hashlib
-import json
 import logging
 import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 from pathlib import Path
+from typing import IO
 
 from picowatch.errors import PictureUnreadable
 from picowatch.files import pictures
-from picowatch.files.inside import bring_back, unlink_below
+from picowatch.files.blocks import OtherBytes, checked_blocks, sha256_of
+from picowatch.files.inside import bring_back, open_below, unlink_below
 from picowatch.files.natural import natural_key
+from picowatch.inbox.answered import AnsweredRecipes
 from picowatch.inbox.dropped import (
     companion_of,
+    companions_of,
     dropped_in,
     is_gone_at,
     pictures_named,
@@ -32,17 +35,17 @@ from picowatch.inbox.dropped import (
     why_unreadable,
     with_companions,
 )
+from picowatch.inbox.evidence import Deleted, Evidence, Renamed, Saved, Unreadable
 from picowatch.inbox.files import (
-    MAX_BYTES,
     FileChanged,
     FileUnreadable,
+    complete_file,
     defaults_for,
     read_file,
     scan,
 )
 from picowatch.inbox.folder import Change, InboxFolder
 from picowatch.inbox.names import (
-    PICTURES_NAME,
     PROBE_PREFIX,
     is_dropped,
     is_reached,
@@ -54,7 +57,9 @@ from picowatch.inbox.names import (
     stands_for_unreadable,
     why_path_skipped,
 )
+from picowatch.inbox.refused import POLLING_REST, RefusedRecipes
 from picowatch.inbox.settling import HELD_OPEN_LIMIT, Pending, Settling, held_open_for_writing
+from picowatch.inbox.templates import Templates
 from picowatch.inbox.watching import RESCAN
 from picowatch.recipe import DefaultsFile, Dropped, is_empty, priority_of
 from picowatch.save import KnownRecipe, Stamp
@@ -63,75 +68,6 @@ log = logging.getLogger("picowatch")
 
 PROBES_KEPT = 8
 POLLING_SECONDS = 1.0
-# Polling pauses this many times as long as a scan takes, to spare slow shares.
-POLLING_REST = 10
-
-
-@dataclass(frozen=True, slots=True)
-class Saved:
-    """A recipe was saved: its path below the inbox, its bytes, and their sha256 and stamp.
-
-    `defaults` are the `_defaults.yaml` that hold for it; `defaults_unreadable` says in a sentence
-    why one of them cannot be read. For a `dropped` picture `content` is empty; `unreadable` says
-    why it is none. `is_again`: it is the picture that was answered, with nothing new beside it.
-    """
-
-    path: str
-    content: bytes
-    digest: str
-    stamp: Stamp
-    defaults: Sequence[DefaultsFile] = ()
-    defaults_unreadable: str = ""
-    dropped: Dropped | None = None
-    unreadable: str = ""
-    is_again: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Unreadable:
-    """A recipe exists but cannot be read; `why` is a sentence for people."""
-
-    path: str
-    stamp: Stamp
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Deleted:
-    """A recipe was deleted."""
-
-    path: str
-
-
-@dataclass(frozen=True, slots=True)
-class Renamed:
-    """A recipe's file is at another path now, with the same bytes; `saved` is what it holds."""
-
-    old: str
-    saved: Saved
-
-    @property
-    def path(self) -> str:
-        """Where it is now."""
-        return self.saved.path
-
-    @property
-    def stamp(self) -> Stamp:
-        """Of the file where it is now."""
-        return self.saved.stamp
-
-
-Evidence = Saved | Unreadable | Deleted | Renamed
-
-
-@dataclass(slots=True)
-class _Awaited:
-    """What a refused recipe is waiting for: how it looked then and at the last look."""
-
-    before: str
-    look: Callable[[], str]
-    seen: str
-    since: float = 0.0
 
 
 class Inbox:
@@ -157,10 +93,10 @@ class Inbox:
         self._only = only
         if only is not None:
             watch, known = "polling", {path: known[path] for path in only if path in known}
-        self._known = dict(known)
-        self._by_digest: dict[str, set[str]] = {}  # the paths of `_known`
-        for path, one in known.items():
-            self._by_digest.setdefault(one.digest, set()).add(path)
+        self._answered = AnsweredRecipes(known)
+        self._templates = Templates({p: one.digest for p, one in known.items() if is_template(p)})
+        self._refused = RefusedRecipes()
+        self._to_answer_again: set[str] = set()
         self._settling = Settling(settle_seconds)
         self._settle_seconds = settle_seconds
         self._rescan_seconds = rescan_seconds
@@ -169,21 +105,14 @@ class Inbox:
         self._compared_at = 0.0
         self._scan_took = 0.0
         self._skipped: dict[str, str] = {}
-        self._awaited: dict[str, _Awaited] = {}
-        self._next_look = 0.0  # at what refused recipes are waiting for
-        self._to_answer_again: set[str] = set()
-        # Known recipes that were seen in the very folder that is the inbox now. Only their
-        # absence means deletion; elsewhere the inbox may just not be mounted.
-        self._seen_here: set[str] = set()
         self._last_seen = last_seen
-        # Templates for dropped pictures: all that were seen, with their digests; those that are
-        # refused, under which nothing is answered; folders in which one is right again.
-        self._templates = {path: one.digest for path, one in known.items() if is_template(path)}
-        self._refused_templates: set[str] = set()
-        self._released: set[str] = set()
-        self._awaiting: dict[str, set[str]] = {}  # pictures without a request, by template
         self.is_watched = False  # between `start` and `close`
         self.probes: deque[str] = deque(maxlen=PROBES_KEPT)  # names of those that were noticed
+
+    def set_times(self, settle_seconds: float, rescan_seconds: float) -> None:
+        """Use these from now on."""
+        self._settling.settle_seconds = self._settle_seconds = settle_seconds
+        self._rescan_seconds = rescan_seconds
 
     @property
     def _root(self) -> Path:
@@ -203,9 +132,7 @@ class Inbox:
         """
         if self.inode is None or self._only is not None:
             return None
-        all_here = len(self._seen_here) == len(self._known)
-        elsewhere = () if all_here else sorted(self._known.keys() - self._seen_here)
-        return json.dumps([self.inode, elsewhere])
+        return self._answered.last_seen(self.inode)
 
     @property
     def polling(self) -> bool:
@@ -214,8 +141,8 @@ class Inbox:
 
     def is_settled(self) -> bool:
         """Whether no file is waiting for its quiet time."""
-        changing = any(awaited.seen != awaited.before for awaited in self._awaited.values())
-        return not (len(self._settling) or self._released or changing)
+        released = self._templates.released
+        return not (len(self._settling) or released or self._refused.is_changing())
 
     def expects_saves(self) -> bool:
         """Whether a pending file differs from its last answered version."""
@@ -233,9 +160,7 @@ class Inbox:
         """Begin: every existing recipe is checked, with its content."""
         self._folder.watch()
         if self._last_seen is not None:
-            inode, elsewhere = json.loads(self._last_seen)
-            if inode == self.inode:
-                self._seen_here = self._known.keys() - elsewhere
+            self._answered.see_as_before(self._last_seen, self.inode)
         found = self._scan()
         # To read ten thousand pictures takes minutes: of these, size and time say enough.
         news = {p: s for p, s in found.items() if not is_dropped(p) or self._differs(p, s)}
@@ -253,8 +178,7 @@ class Inbox:
         self._take_hints(now)
         if now >= self._next_scan:
             self.rescan(now)
-        if now >= self._next_look:
-            self._check_awaited(now)
+        self._take_refused(now)
         self._take_released(now)
         settled = self._settling.settled(now, self._stamp, self._priority_in, above)
         if self.polling and any(file.stamp is None for file in settled):
@@ -271,14 +195,32 @@ class Inbox:
         """Note events without acting on them, while something else takes long."""
         self._take_hints(now)
 
-    def content(self, path: str, digest: str) -> bytes | None:
-        """The recipe's bytes, if they are (still) those with this sha256."""
+    def blocks(self, path: str, digest: str) -> Iterator[bytes]:
+        """The recipe's bytes; raises OtherBytes if they are not (any more) those of this sha256."""
         try:
-            most = pictures.MAX_BYTES if is_dropped(path) else MAX_BYTES
-            content, _ = read_file(self._root, path, most)
-        except (FileUnreadable, FileChanged, OSError):
+            with os.fdopen(open_below(self._root, path), "rb") as file:
+                yield from checked_blocks(file, digest, pictures.MAX_BYTES)
+        except OSError as error:
+            raise OtherBytes from error
+
+    def beside(self, path: str) -> dict[str, str] | None:
+        """The files that belong to a dropped picture alone, with the sha256 of each.
+
+        None if one has come, changed or gone since the picture was answered.
+        """
+        if not is_dropped(path):
+            return {}
+        known, stamp = self._answered.get(path), self._stamp(path)
+        if known is None or stamp is None or stamp.beside != known.stamp.beside:
             return None
-        return content if hashlib.sha256(content).hexdigest() == digest else None
+        try:
+            return {file: self._digest(file) for file in companions_of(self._root, path)}
+        except (FileUnreadable, FileChanged, FileNotFoundError):
+            return None
+
+    def _digest(self, path: str) -> str:
+        with complete_file(self._root, path) as (file, _):
+            return sha256_of(file, pictures.MAX_BYTES)
 
     def remove(self, path: str, digest: str) -> bool:
         """Delete a recipe if its bytes have this sha256; its absence is no evidence then.
@@ -286,7 +228,7 @@ class Inbox:
         Returns whether they were. Raises OSError if it cannot be deleted, or is a link.
         """
         removed = unlink_below(
-            self._root, path, lambda content: hashlib.sha256(content).hexdigest() == digest
+            self._root, path, lambda file: sha256_of(file, pictures.MAX_BYTES) == digest
         )
         if removed:
             self.forget(path)
@@ -298,42 +240,41 @@ class Inbox:
 
     def forget(self, path: str) -> None:
         """The recipe was removed from the inbox on purpose; its absence is no evidence."""
-        self._forget_known(path)
-        self._seen_here.discard(path)
-        self._awaited.pop(path, None)
+        self._answered.forget(path)
+        self._refused.forget(path)
 
     def refuse_template(self, template: str) -> None:
         """Answer no picture under it until it is released."""
-        self._refused_templates.add(template)
+        self._templates.refuse(template)
 
     def release_template(self, template: str) -> None:
         """It is right: look for pictures that are not answered yet."""
-        self._refused_templates.discard(template)
-        for path in self._awaiting.pop(template, ()):
-            self.hold(path)
-        self._released.add(template.rpartition("/")[0])
+        for picture in self._templates.release(template):
+            self.hold(picture)
 
     def answer_with_template(self, path: str, template: str) -> None:
         """A dropped picture has no request yet: look at it again when its template is saved."""
-        self._awaiting.setdefault(template, set()).add(path)
+        self._templates.has_no_request(path, template)
+
+    def is_as_seen(self, saved: Saved) -> bool:
+        """Whether the file, and what lies beside a dropped picture, is still what was read."""
+        return self._stamp(saved.path) == saved.stamp
 
     def hold(self, path: str) -> None:
-        """A dropped picture was not answered after all: its template is refused."""
-        self._forget_known(path)
-        self._known[path] = KnownRecipe(Stamp(0, 0, 0), "")
-        self._by_digest.setdefault("", set()).add(path)
+        """A dropped picture was not answered after all; look at it again when there is news."""
+        self._answered.hold(path)
 
     def answer_again_after(self, path: str, before: str, look: Callable[[], str]) -> None:
         """Treat the recipe as saved once `look` returns something else than `before` and is quiet.
 
         That ends with its next save.
         """
-        self._awaited[path] = _Awaited(before, look, seen=before)
+        self._refused.wait(path, before, look)
 
     def _check_folder(self, now: float) -> None:
         change = self._folder.check()
         if change in (Change.MISSING, Change.REPLACED):
-            self._seen_here.clear()
+            self._answered.seen_here.clear()
         if change in (Change.REPLACED, Change.WATCH_LOST):
             self.rescan(now)
 
@@ -358,7 +299,7 @@ class Inbox:
         else:
             found = {path: stamp for path in self._only if (stamp := self._stamp(path))}
         self._warn_of_skipped(skipped)
-        self._seen_here.update(found.keys() & self._known.keys())
+        self._answered.see(found.keys())
         self._scan_took = time.perf_counter() - started
         return found
 
@@ -379,33 +320,25 @@ class Inbox:
 
     def _note_found(self, found: Mapping[str, Stamp], now: float, *, by_event: bool) -> None:
         """Files that existed before the first look are answered in the order of their times."""
-        in_order = sorted(found.items(), key=lambda one: (one[1].mtime_ns, natural_key(one[0])))
-        for path, stamp in in_order:
-            self._settling.note(path, stamp, now, by_event=by_event)
+        paths = sorted(found, key=lambda path: found[path].mtime_ns)
+        # A natural key takes a kilobyte: most times are different.
+        for _, at_once in groupby(paths, key=lambda path: found[path].mtime_ns):
+            for path in sorted(at_once, key=natural_key):
+                self._settling.note(path, found[path], now, by_event=by_event)
 
     def _different(self, found: Mapping[str, Stamp]) -> dict[str, Stamp]:
         return {path: stamp for path, stamp in found.items() if self._differs(path, stamp)}
 
     def _differs(self, path: str, stamp: Stamp) -> bool:
-        known = self._known.get(path)
-        is_new = known is None or not known.digest or stamp.written_since(known.stamp)
-        return is_new and not self._is_held(path)
-
-    def _is_held(self, path: str) -> bool:
-        """Whether it is a picture under a refused template."""
-        return (
-            bool(self._refused_templates)
-            and is_dropped(path)
-            and template_above(self._root, path) in self._refused_templates
-        )
+        return self._answered.differs(path, stamp) and not self._templates.refuses(self._root, path)
 
     def _take_released(self, now: float) -> None:
-        for folder in self._released:
+        for folder in self._templates.released:
             self._note_found(self._different(self._scan(folder)), now, by_event=False)
-        self._released.clear()
+        self._templates.released.clear()
 
     def _note_missing(self, found: Mapping[str, Stamp], now: float) -> None:
-        for path in self._seen_here - found.keys():
+        for path in self._answered.seen_here - found.keys():
             if self._stamp(path) is None:  # what is there is no request under today's templates
                 self._settling.note(path, None, now, by_event=False)
 
@@ -431,7 +364,7 @@ class Inbox:
             self._note_event(path, now)
             if self._stamp(path) is None:  # what lies there may be recipes now
                 self._take_folder_hints({path.rpartition("/")[0]} - {""}, now)
-        elif path in self._known:
+        elif path in self._answered:
             self._note_event(path, now)
         elif not is_reached(path) or self._take_hint_of_dropped(path, now):
             return
@@ -461,19 +394,11 @@ class Inbox:
     def _note_event(self, path: str, now: float) -> None:
         self._settling.note(path, self._stamp(path), now, by_event=True)
 
-    def _check_awaited(self, now: float) -> None:
-        """Files outside the inbox, and those that are not recipes, have no events: compare them."""
-        began = time.perf_counter()
-        for path, awaited in list(self._awaited.items()):
-            seen = awaited.look()
-            if seen != awaited.seen:
-                awaited.seen, awaited.since = seen, now
-            elif seen != awaited.before and now - awaited.since >= self._settle_seconds:
-                del self._awaited[path]
-                self._to_answer_again.add(path)
-                self._settling.note(path, self._stamp(path), now, by_event=False)
-        took = time.perf_counter() - began
-        self._next_look = now + max(self._settle_seconds, POLLING_REST * took)
+    def _take_refused(self, now: float) -> None:
+        """Refused recipes whose reason is gone have no event of their own."""
+        for path in self._refused.take_ready(now, self._settle_seconds):
+            self._to_answer_again.add(path)
+            self._settling.note(path, self._stamp(path), now, by_event=False)
 
     def _look_for_probes(self) -> None:
         """Polling notices a probe as it notices a recipe: by scanning."""
@@ -495,7 +420,7 @@ class Inbox:
             if all(map(is_searched, folder.split("/"))) and not _lies_below(folder, folders):
                 found |= self._scan(folder)
         self._note_found(self._different(found), now, by_event=True)
-        for path in self._known.keys() - found.keys():
+        for path in self._answered.paths() - found.keys():
             if _lies_below(path, folders) and self._stamp(path) is None:
                 self._settling.note(path, None, now, by_event=True)
 
@@ -520,14 +445,6 @@ class Inbox:
                 evidence.append(deleted)
         return evidence
 
-    def _forget_known(self, path: str) -> None:
-        known = self._known.pop(path, None)
-        if known is not None:
-            paths = self._by_digest[known.digest]
-            paths.discard(path)
-            if not paths:
-                del self._by_digest[known.digest]
-
     def _missing(self, paths: deque[str], saved: Saved) -> str | None:
         """The first of them whose file does not exist now; each is checked once.
 
@@ -537,13 +454,13 @@ class Inbox:
         """
         for _ in range(len(paths)):
             path = paths.popleft()
-            known = self._known.get(path)
+            known = self._answered.get(path)
             if known is None or not is_gone_at(self._root, path):
                 continue
             if not self._asks_the_same(path, saved):
                 paths.append(path)
                 continue
-            if path in self._seen_here or not saved.stamp.written_since(known.stamp):
+            if path in self._answered.seen_here or not saved.stamp.written_since(known.stamp):
                 return path
         return None
 
@@ -573,7 +490,7 @@ class Inbox:
         if digest not in renamed:
             # All that have these bytes: the event of the name that is gone may come later than
             # the file of the new name does.
-            renamed[digest] = deque(sorted(self._by_digest.get(digest, ())))
+            renamed[digest] = deque(self._answered.with_digest(digest))
         old = self._missing(renamed[digest], saved)
         self._remember(file.path, saved.stamp, digest)
         if old is not None:
@@ -591,38 +508,47 @@ class Inbox:
             return None
         return Saved(file.path, content, digest, stamp, *self._defaults_for(file.path))
 
-    def _saved_picture(self, file: Pending, now: float) -> Saved | None:
+    def _saved_picture(self, noted: Pending, now: float) -> Saved | None:
         """The dropped picture as it is now, None if it is empty, was answered, or is held back.
 
         One that is no picture may not be complete: that is believed once it was left alone for
         HELD_OPEN_LIMIT.
         """
-        if not file.stamp or not file.stamp.size or self._is_held(file.path):
+        if (
+            not noted.stamp
+            or not noted.stamp.size
+            or self._templates.refuses(self._root, noted.path)
+        ):
             return None
-        dropped = read_dropped(self._root, file.path)
+        dropped = read_dropped(self._root, noted.path)
         if dropped is None:
             return None
-        content, stamp = read_file(self._root, file.path, pictures.MAX_BYTES)
-        stamp = with_companions(stamp, self._root, file.path)
-        digest = hashlib.sha256(content).hexdigest()
-        known = self._known.get(file.path)
+        with complete_file(self._root, noted.path) as (file, stamp):
+            return self._read_picture(file, stamp, dropped, noted, now)
+
+    def _read_picture(
+        self, file: IO[bytes], stamp: Stamp, dropped: Dropped, noted: Pending, now: float
+    ) -> Saved | None:
+        stamp = with_companions(stamp, self._root, noted.path)
+        digest = sha256_of(file, pictures.MAX_BYTES)
+        known = self._answered.get(noted.path)
         is_same = known is not None and known.digest == digest
-        if not self._is_to_answer(file, stamp, digest):
+        if not self._is_to_answer(noted, stamp, digest):
             return None
         if is_same and known and known.stamp.beside and not stamp.beside:
-            self._remember(file.path, stamp, digest)  # what lay beside it was tidied up
+            self._remember(noted.path, stamp, digest)  # what lay beside it was tidied up
             return None
         why = ""
         try:
-            pictures.check_picture(content)
+            pictures.check_picture(file)
         except PictureUnreadable as error:
-            if now - file.same_since < HELD_OPEN_LIMIT:
-                self._settling.postpone(file, now)
+            if now - noted.same_since < HELD_OPEN_LIMIT:
+                self._settling.postpone(noted, now)
                 return None
             why = str(error)
-        defaults, defaults_unreadable = self._defaults_for(file.path)
+        defaults, defaults_unreadable = self._defaults_for(noted.path)
         return Saved(
-            file.path,
+            noted.path,
             b"",
             digest,
             stamp,
@@ -634,9 +560,8 @@ class Inbox:
         )
 
     def _is_to_answer(self, file: Pending, stamp: Stamp, digest: str) -> bool:
-        known = self._known.get(file.path)
-        again = file.path in self._to_answer_again
-        return known is None or again or self._is_new(known, stamp, digest, file.by_event)
+        is_new = self._answered.is_new(file.path, stamp, digest, by_event=file.by_event)
+        return is_new or file.path in self._to_answer_again
 
     def _asks_the_same(self, old: str, saved: Saved) -> bool:
         """Whether a file that was moved is no new request: under another template it is one."""
@@ -644,14 +569,8 @@ class Inbox:
             return False
         if saved.dropped is None:
             return True
-        folder = old.rpartition("/")[0]
-        while folder:
-            template = self._templates.get(f"{folder}/{PICTURES_NAME}")
-            if template is not None:
-                content = saved.dropped.template.content
-                return template == hashlib.sha256(content).hexdigest()
-            folder = folder.rpartition("/")[0]
-        return False
+        template = hashlib.sha256(saved.dropped.template.content).hexdigest()
+        return self._templates.digest_above(old) == template
 
     def _priority_in(self, folder: str) -> int:
         """Of recipes in a folder, as far as its `_defaults.yaml` can be read now."""
@@ -670,26 +589,17 @@ class Inbox:
         except FileUnreadable as error:
             return (), str(error)
 
-    @staticmethod
-    def _is_new(known: KnownRecipe, stamp: Stamp, digest: str, by_event: bool) -> bool:
-        """Whether this shows a write that was not answered yet.
-
-        Inodes count only beside an event: they are not stable across mounts everywhere.
-        """
-        replaced = by_event and stamp.inode != known.stamp.inode
-        return digest != known.digest or stamp.written_since(known.stamp) or replaced
-
     def _unreadable(self, file: Pending, why: str) -> Unreadable | None:
         stamp = file.stamp
-        known = self._known.get(file.path)
+        known = self._answered.get(file.path)
         if stamp is None or (known is not None and known == KnownRecipe(stamp, "")):
             return None
         self._remember(file.path, stamp, "")
         return Unreadable(file.path, stamp, why)
 
     def _deletion(self, file: Pending, unsettled_sizes: set[int], now: float) -> Deleted | None:
-        known = self._known.get(file.path)
-        if known is None or file.path not in self._seen_here or self.inode is None:
+        known = self._answered.get(file.path)
+        if known is None or self.inode is None or file.path not in self._answered.seen_here:
             return None
         if not is_gone_at(self._root, file.path):
             return None
@@ -700,15 +610,11 @@ class Inbox:
         return Deleted(file.path)
 
     def _remember(self, path: str, stamp: Stamp, digest: str) -> None:
-        self._forget_known(path)
+        self._answered.remember(path, stamp, digest)
         if is_template(path):
-            self._templates[path] = digest
-        for awaiting in self._awaiting.values():
-            awaiting.discard(path)
-        self._known[path] = KnownRecipe(stamp, digest)
-        self._by_digest.setdefault(digest, set()).add(path)
-        self._seen_here.add(path)
-        self._awaited.pop(path, None)
+            self._templates.remember(path, digest)
+        self._templates.has_request(path)
+        self._refused.forget(path)
         self._to_answer_again.discard(path)
 
 

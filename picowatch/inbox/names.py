@@ -4,17 +4,15 @@ import re
 
 from picowatch.files.picture_names import is_mask_name, is_other_picture_name, is_picture_name
 
-ENDINGS = (".yaml", ".yml", ".txt")
+ENDINGS = (".yaml", ".yml", ".json", ".txt")
 DEFAULTS_NAME = "_defaults.yaml"
 # In a folder with this template every picture is a request, there and below (dropped.py).
 PICTURES_NAME = "_pictures.yaml"
+TEMPLATE_NAMES = (DEFAULTS_NAME, PICTURES_NAME)
 # Stands for all pictures of a folder in formats that cannot be read: it is no file.
 UNREADABLE_NAME = "_unreadable"
 # What people put beside recipes, or mistake for one.
-OTHER_ENDINGS = {
-    ".json": "recipes are .yaml, .yml and .txt; a recipe in JSON is YAML, too: rename it to .yaml",
-    ".py": "recipes are .yaml, .yml and .txt",
-}
+OTHER_ENDINGS = {".py": "recipes are .yaml, .yml, .json and .txt"}
 # Created and deleted by `status --check`, to see whether the daemon notices new files.
 PROBE_PREFIX = ".picowatch-probe-"
 # Deeper folders are no user's intention; endless recursion would crash picowatch.
@@ -32,9 +30,9 @@ def is_recipe_name(name: str) -> bool:
     return _looks_like_a_recipe(name) and why_skipped(name) is None
 
 
-def is_txt(path: str) -> bool:
-    """Whether a recipe is lines of prompts, not YAML."""
-    return path.lower().endswith(".txt")
+def syntax_of(path: str) -> str:
+    """How a recipe is read, by its name: `yaml`, `json` or `txt` (lines of prompts)."""
+    return path.lower().rpartition(".")[2].replace("yml", "yaml")
 
 
 def is_dropped(path: str) -> bool:
@@ -83,6 +81,9 @@ def why_skipped(name: str) -> str | None:
     """Why a file that looks like a recipe is never run; None for all others."""
     if not _looks_like_a_recipe(name):
         ending = name[name.rfind(".") :].lower()
+        meant = f"{name[: -len(ending)].lower()}.yaml"
+        if meant in TEMPLATE_NAMES and ending in ENDINGS and name != meant:
+            return f"it must be called {meant}, which may contain JSON, too"
         return None if _is_private(name) else OTHER_ENDINGS.get(ending)
     if CONFLICT_COPY.search(name):
         return "it is a conflict copy of a sync tool"

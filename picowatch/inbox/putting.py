@@ -12,10 +12,11 @@ from picowatch.inbox.names import is_recipe_name
 _SETTLED_NS = 2_000_000_000  # the coarsest file systems count in two seconds
 
 
-def put(inbox: Path, name: str, content: bytes) -> str:
-    """Save a recipe under this name, or with a number after it; returns its path below the inbox.
+def put(inbox: Path, name: str, content: bytes) -> tuple[str, bool]:
+    """Save a recipe under this name, or with a number after it.
 
-    If a recipe with the same bytes already exists there, it is saved again instead. Raises OSError.
+    Returns the name that it got, and whether it is new: if a recipe with the same bytes already
+    exists there, that one is saved again instead. Raises OSError.
     """
     assert is_recipe_name(name)
     # No name that begins with "." is a recipe: nobody reads it half-written.
@@ -28,10 +29,10 @@ def put(inbox: Path, name: str, content: bytes) -> str:
         for own in _names(name):
             target = inbox / own
             if _link(temporary, target, content):
-                return own
+                return own, True
             if _holds(target, content):
                 save_again(target)
-                return own
+                return own, False
     finally:
         with suppress(OSError):
             temporary.unlink()

@@ -47,7 +47,7 @@ class Settling:
     """
 
     def __init__(self, settle_seconds: float) -> None:
-        self._settle_seconds = settle_seconds
+        self.settle_seconds = settle_seconds
         self._pending: dict[str, Pending] = {}
 
     def __len__(self) -> int:
@@ -64,7 +64,7 @@ class Settling:
 
     def _quiet_at(self, pending: Pending) -> float:
         patience = PICTURE_PATIENCE if is_dropped(pending.path) else 1
-        return pending.quiet_since + self._settle_seconds * patience
+        return pending.quiet_since + self.settle_seconds * patience
 
     def note(self, path: str, stamp: Stamp | None, now: float, *, by_event: bool) -> None:
         """Evidence: the quiet time of the path starts (again)."""

@@ -24,7 +24,8 @@ from picowatch.save import Save
 AWAITED = "awaited pictures: "  # facts, each with a recipe
 
 Key = tuple[str, int]  # an entry's digest, and its occurrence among equal ones
-Drawn = list[tuple[str, ImageRequest]]  # requests with their digests, which are slow to compute
+# Requests, each after its digest, which is slow to compute.
+DigestedRequests = list[tuple[str, ImageRequest]]
 
 
 class Accepting(Database):
@@ -222,7 +223,7 @@ class _SaveWriter:
                 (entry_id, first + image_index, image_id),
             )
 
-    def _drawn(self, entry: RequestedEntry, entry_index: int) -> Drawn:
+    def _drawn(self, entry: RequestedEntry, entry_index: int) -> DigestedRequests:
         """The entry's requests; a random draw that this recipe already has is drawn again.
 
         Images that two draws have in common are the same whatever is drawn.
@@ -239,7 +240,7 @@ class _SaveWriter:
                 return drawn
             before = known
 
-    def _with_digests(self, requests: Sequence[ImageRequest]) -> Drawn:
+    def _with_digests(self, requests: Sequence[ImageRequest]) -> DigestedRequests:
         drawn = []
         for request in requests:
             self.go_on()

@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import count
+from pathlib import PurePosixPath
 
 from picowatch.files.picture_names import is_picture_name, stem_of
 from picowatch.ledger.database import Database
@@ -210,7 +211,7 @@ def _start(sql: sqlite3.Connection, image: QueuedImage, names: FileNames) -> Que
     if is_picture_name(recipe):
         file_for = _file_for_dropped(sql, names, recipe, image.request)
     else:
-        file_for = lambda number: names.file(recipe, number, image.request)  # noqa: E731
+        file_for = _file_with_number(sql, names, recipe, image.request)
     file = next_file(sql, names, recipe, file_for)
     row = sql.execute(
         """UPDATE images SET state = 'running', file = ? WHERE id = ? AND state = 'queued'
@@ -242,6 +243,27 @@ def next_file(
         file = file_for(number)
     sql.execute("INSERT OR REPLACE INTO numbers (folder, last) VALUES (?, ?)", (key, number))
     return file
+
+
+def _file_with_number(
+    sql: sqlite3.Connection, names: FileNames, recipe: str, request: ImageRequest
+) -> Callable[[int], str | None]:
+    """Gives the file for a number, unless its name is reserved for another image in progress.
+
+    No number comes twice, but `file_name` may have changed meanwhile: 3-7 was number 3 with seed 7,
+    and may be number 7 with seed 3 now. It counts without ending, as what is in the outbox does.
+    """
+
+    def file_for(number: int) -> str | None:
+        file = names.file(recipe, number, request)
+        reserved = file and sql.execute(
+            """SELECT 1 FROM images INDEXED BY images_running
+               WHERE state = 'running' AND substr(file, 1, length(:stem)) = :stem""",
+            {"stem": f"{PurePosixPath(file).with_suffix('')}."},
+        )
+        return None if reserved and reserved.fetchone() else file
+
+    return file_for
 
 
 def _file_for_dropped(

@@ -16,7 +16,8 @@ from picowatch.ledger.accept import (
 from picowatch.ledger.database import Database
 from picowatch.ledger.queue import SELECT_IMAGE
 from picowatch.ledger.restore import forget_restored
-from picowatch.ledger.rows import Counts, Outcome, QueuedImage, QueuedRecipes
+from picowatch.ledger.rows import Counts, Outcome, QueuedImage, QueuedRecipes, request_of
+from picowatch.recipe.request import ImageRequest
 from picowatch.save import KnownRecipe, Save, Stamp
 
 FAILED = """state = 'failed'
@@ -170,6 +171,26 @@ class Recipes(Database):
         if version is not None:
             self._counts = version, counts
         return counts
+
+    def queued_kinds(self, recipe: str | None = None) -> list[tuple[ImageRequest, int]]:
+        """How many images are queued that can be rendered together, with one request of each kind.
+
+        Of a recipe, or of the whole queue.
+        """
+        kinds = """SELECT batch_key, count(*) AS images, min(id) AS first
+                   FROM images INDEXED BY images_alike WHERE state = 'queued' GROUP BY batch_key"""
+        if recipe is not None:
+            kinds = """SELECT batch_key, count(DISTINCT images.id) AS images,
+                              min(images.id) AS first
+                       FROM entries JOIN entry_images ON entry_images.entry = entries.id
+                       JOIN images ON images.id = entry_images.image
+                       WHERE entries.recipe = :recipe AND state = 'queued' GROUP BY batch_key"""
+        rows = self.select(
+            f"""SELECT images.request, kinds.images FROM ({kinds}) AS kinds
+                JOIN images ON images.id = kinds.first""",
+            {"recipe": recipe},
+        )
+        return [(request_of(row), row["images"]) for row in rows]
 
     def recipe_counts(self, recipe: str) -> Counts:
         """Counts by state of the images that the recipe's last valid save requests."""

@@ -76,6 +76,11 @@ class Restoring(Database):
         """Whether it is new, and the existing pictures are not restored into it yet."""
         return self.fact(DUE) is not None
 
+    def has_started(self, file: str, digest: str) -> bool:
+        """Whether a picture is more than queued: by its file, or by a copy's request."""
+        query = "SELECT 1 FROM images WHERE (file = ? OR digest = ?) AND state != 'queued' LIMIT 1"
+        return bool(self.select(query, (file, digest)))
+
     def restore(
         self, existing: Iterable[ExistingPicture | ExistingSheet], cancelled: Mapping[str, str]
     ) -> int:

@@ -120,6 +120,10 @@ class BatchSizes:
         self._measured: dict[str, _Measured] = {}
         self._kept = _read(file)
 
+    def set(self, setting: int | Literal["auto"]) -> None:
+        """Follow another setting from the next batch on."""
+        self._setting = setting
+
     def size(self, request: ImageRequest, device: str = "") -> int:
         """How many images like this one go into a batch at most.
 
@@ -183,6 +187,8 @@ def _key(request: ImageRequest, device: str) -> str:
     words = [device, request.checkpoint_hash[:16], f"{request.width}x{request.height}"]
     if request.cfg_scale == 1:
         words.append("unguided")
+    elif request.cfg_start > 0 or request.cfg_end < 1:
+        words.append(f"guided {request.cfg_start:g}-{request.cfg_end:g}")
     words += [f"with {use.model_hash[:16]}" for use in request.control]
     if hires := request.hires:
         words += [f"x{hires.scale:g}", f"{request.steps}+{evaluations(request)}"]

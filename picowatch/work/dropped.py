@@ -4,7 +4,6 @@ A copy of each of ten thousand from the moment it is accepted would fill the dis
 changes before its turn is another request anyway.
 """
 
-import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -12,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from picowatch.errors import ControlFlow
-from picowatch.files.atomic import write_atomically
+from picowatch.files.atomic import copy_atomically
+from picowatch.files.blocks import OtherBytes, checked_blocks
 from picowatch.files.inside import open_below
 from picowatch.files.picture_names import MASK_MARK, is_picture_name, stem_of
 from picowatch.files.pictures import MAX_BYTES
@@ -65,26 +65,34 @@ class DroppedPictures:
 
     def _copy(self, image: QueuedImage, path: str, digest: str) -> bool:
         for candidate in self._candidates(image, path):
-            content = self._read(candidate)
-            if content is not None and hashlib.sha256(content).hexdigest() == digest:
+            blocks = self._blocks(candidate, digest)
+            with suppress(OtherBytes):
+                copy_atomically(self.copies / digest, blocks, durable=False)
                 self._brought.add(digest)
-                write_atomically(self.copies / digest, content, durable=False)
                 return True
-        if not self.inbox.is_dir():
+        if self._is_inbox_away():
             raise InboxAway
         return False
+
+    def _is_inbox_away(self) -> bool:
+        """Where a share is not mounted there is no folder, or an empty one."""
+        try:
+            with os.scandir(self.inbox) as entries:
+                return not any(entries)
+        except OSError:
+            return True
 
     def _candidates(self, image: QueuedImage, path: str) -> Iterator[str]:
         """It may have been renamed since it was dropped."""
         now = self.ledger.recipe_of(image)
         yield from (now, f"{stem_of(now)}{MASK_MARK}.png", path)
 
-    def _read(self, path: str) -> bytes | None:
+    def _blocks(self, path: str, digest: str) -> Iterator[bytes]:
         try:
             with os.fdopen(open_below(self.inbox, path), "rb") as file:
-                return file.read(MAX_BYTES + 1)
-        except OSError:
-            return None
+                yield from checked_blocks(file, digest, MAX_BYTES)
+        except OSError as error:
+            raise OtherBytes from error
 
 
 def _is_dropped(image: QueuedImage) -> bool:

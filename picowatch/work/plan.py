@@ -8,13 +8,12 @@ Pure: `tests/work/test_plan.py` simulates many engines with it.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from picowatch.engine.protocol import RenderedImage
 from picowatch.recipe.request import ImageRequest
 
 PASSES = 4
-AVERAGE_WEIGHT = 0.3  # of the newest batch in the average time of an image
 
 
 @dataclass(slots=True)
@@ -24,8 +23,9 @@ class EngineState:
     `number` identifies the engine. `idle`: its worker claimed a batch and got none. `warm`: it is
     started. `checkpoint` is the hash of the one it used last, "" if it holds none. `used` is the
     number of its last batch among those of all engines. `device`, with the precision, is known
-    after the first batch. `rendered` counts images. `failed_starts` are those in a row, `trouble`
-    says why it is waiting, or gave up.
+    after the first batch. `rendered` counts images.
+    `loaded` are the hashes of the checkpoints that it used since it started. `failed_starts` are
+    those in a row, `trouble` says why it is waiting, or gave up.
     """
 
     number: int
@@ -33,30 +33,30 @@ class EngineState:
     warm: bool = False
     checkpoint: str = ""
     checkpoint_name: str = ""
+    loaded: set[str] = field(default_factory=set)
     used: int = 0
     device: str = ""
     rendered: int = 0
-    seconds_per_image: float | None = None
     failed_starts: int = 0
     trouble: str = ""
 
-    def begins(self, request: ImageRequest) -> None:
-        """It starts a batch of requests like this one."""
+    def begins(self, request: ImageRequest) -> str:
+        """It starts a batch of requests like this one; returns what it has to load for that."""
         self.warm = True
         self.checkpoint, self.checkpoint_name = request.checkpoint_hash, request.checkpoint
+        return "" if self.checkpoint in self.loaded else self.checkpoint_name
 
-    def has_rendered(self, pictures: Sequence[RenderedImage], seconds: float) -> None:
+    def has_rendered(self, pictures: Sequence[RenderedImage]) -> None:
         """A batch succeeded."""
         self.trouble, self.failed_starts = "", 0
         self.rendered += len(pictures)
         self.device = f"{pictures[0].device} {pictures[0].precision}"
-        before = self.seconds_per_image
-        weight = AVERAGE_WEIGHT if before is not None else 1.0
-        self.seconds_per_image = weight * seconds / len(pictures) + (1 - weight) * (before or 0.0)
+        self.loaded.add(self.checkpoint)
 
     def has_ended(self) -> None:
         """It is closed, or died: it holds nothing."""
         self.warm, self.checkpoint, self.checkpoint_name = False, "", ""
+        self.loaded.clear()
 
 
 def choose(

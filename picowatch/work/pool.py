@@ -4,14 +4,15 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from math import ceil
+from typing import Any
 
 from picowatch.engine.executor import Executor
-from picowatch.engine.protocol import Engine, OnPreview, RenderedImage
+from picowatch.engine.protocol import Engine, OnPreview
 from picowatch.errors import LedgerCorrupt
 from picowatch.files.retry import Retry
 from picowatch.ledger.ledger import Ledger
@@ -21,6 +22,7 @@ from picowatch.recipe.request import ImageRequest
 from picowatch.settings import Settings
 from picowatch.work.batch_sizes import LARGEST, BatchSizes
 from picowatch.work.dropped import DroppedPictures
+from picowatch.work.durations import Durations
 from picowatch.work.failures import Failures
 from picowatch.work.plan import Passes, choose
 from picowatch.work.publish import Publisher
@@ -38,7 +40,8 @@ EXPECTED_SECONDS = 10.0  # within which an expected save comes
 class WorkerPool:
     """Renders the ledger's queue until it is stopped.
 
-    `on_published` gets each published picture, `on_finished` its recipe, also if it failed.
+    `on_published` gets the line of images.jsonl of each published picture, `on_finished` the recipe
+    of each image, also if it failed.
     `on_preview` is called now and then with what is in progress. `only` these recipes' images
     are rendered, if any are named.
     """
@@ -47,7 +50,7 @@ class WorkerPool:
     ledger: Ledger
     outbox: Outbox
     executor: Executor
-    on_published: Callable[[QueuedImage, RenderedImage], None]
+    on_published: Callable[[dict[str, Any]], None]
     on_finished: Callable[[str], None]
     on_preview: OnPreview
     retry: Retry
@@ -70,6 +73,7 @@ class WorkerPool:
             retry=self.retry,
             result=self.result,
         )
+        self._durations = Durations(self._batch_sizes.size)
         self._failures = Failures(
             ledger=self.ledger,
             max_attempts=self.settings.max_attempts,
@@ -154,7 +158,7 @@ class WorkerPool:
 
     def _request_engines(self, queued: int) -> None:
         """One for each batch, if batches are as large as those in progress."""
-        working = [len(one.batch) for one in self._renderings()]
+        working = [len(one.batch) for worker in self.workers if (one := worker.rendering)]
         wanted = len(working) + ceil(queued / max(working, default=1))
         expected = time.monotonic() < self._expected_until
         self.executor.want(max(wanted, 1 if expected else 0))
@@ -167,6 +171,7 @@ class WorkerPool:
             publisher=self.publisher,
             failures=self._failures,
             batch_sizes=self._batch_sizes,
+            durations=self._durations,
             dropped=self._dropped,
             ledger=self.ledger,
             settings=self.settings,
@@ -190,6 +195,12 @@ class WorkerPool:
         with suppress(sqlite3.OperationalError, LedgerCorrupt):
             return self.ledger.counts().queued
         return 0
+
+    def settings_changed(self) -> None:
+        """Use what the settings say now from the next batch on."""
+        self._batch_sizes.set(self.settings.batch_size)
+        self._failures.max_attempts = self.settings.max_attempts
+        self.wake()  # an idle engine may have to be closed earlier
 
     def wake(self) -> None:
         """Images may be queued, or a pause may have begun or ended."""
@@ -234,12 +245,30 @@ class WorkerPool:
         """The progress of the first engine that has a batch."""
         return next((one.progress for one in self._renderings()), None)
 
-    @property
-    def seconds_per_image(self) -> float | None:
-        """With all engines that have rendered; None before the first picture."""
-        found = (worker.state.seconds_per_image for worker in self.workers)
-        each = [seconds for seconds in found if seconds]
-        return 1 / sum(1 / seconds for seconds in each) if each else None
+    def seconds_left(
+        self, queued: Iterable[tuple[ImageRequest, int]], recipe: str | None = None
+    ) -> float | None:
+        """Until the batches in progress, of a recipe or all, and these images are done.
+
+        `queued` are the images that follow, so many like each. None before the first picture.
+        """
+        renderings = self._renderings()
+        working = sum(bool(worker.renderings) for worker in self.workers)
+        now = time.monotonic()
+        left = [
+            self._durations.left(one.timeline, now)
+            for one in renderings
+            if recipe is None or any(image.recipe == recipe for image in one.batch)
+        ]
+        following = self._durations.of(queued)
+        known = [seconds for seconds in (*left, following) if seconds is not None]
+        return sum(known) / max(1, working) if len(known) > len(left) else None
+
+    def in_progress(self, recipe: str) -> int:
+        """How many images of a recipe engines are rendering."""
+        return sum(
+            image.recipe == recipe for rendering in self._renderings() for image in rendering.batch
+        )
 
     @property
     def trouble(self) -> str:
@@ -253,7 +282,7 @@ class WorkerPool:
     # -- batches in progress
 
     def _renderings(self) -> list[Rendering]:
-        return [one for worker in self.workers if (one := worker.rendering)]
+        return [one for worker in self.workers for one in worker.renderings]
 
     def saves_were_answered(self) -> None:
         """Images may be queued; with the setting `interrupt`, stop those no longer requested."""

@@ -9,11 +9,13 @@ import logging
 import os
 import sqlite3
 import threading
+import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -32,6 +34,8 @@ from picowatch.metadata import (
     PICOWATCH,
     parameters_text,
     picowatch_json,
+    read_chunk,
+    read_texts,
 )
 from picowatch.outbox.outbox import Outbox
 from picowatch.outbox.start_images import kept_parameters
@@ -52,13 +56,14 @@ FOLDER_REMEDY = "Give the user that runs picowatch permission to write to its fo
 class Publisher:
     """Publishes batches in threads of its own.
 
-    `on_published` gets each published picture, `on_finished` its recipe thereafter.
+    `on_published` gets the line of images.jsonl of each published picture, `on_finished` its recipe
+    thereafter.
     """
 
     settings: Settings
     ledger: Ledger
     outbox: Outbox
-    on_published: Callable[[QueuedImage, RenderedImage], None]
+    on_published: Callable[[dict[str, Any]], None]
     on_finished: Callable[[str], None]
     retry: Retry
     result: RunResult
@@ -81,10 +86,15 @@ class Publisher:
 
     def add_to_lists(self, image: QueuedImage) -> None:
         """Add a published picture to the lists, and remember that."""
-        line = listing_line(image)
+        line = listing_line(image, *self._as_published(image.file))
         self.outbox.listing.append(line)
         self.outbox.gallery.add(line)
         self.ledger.mark_listed(image.id)
+
+    def _as_published(self, file: str) -> tuple[Mapping[str, Any], float]:
+        """How a published picture was rendered, by its own metadata, and when it was written."""
+        path = self.outbox.root / file
+        return read_chunk(read_texts(path)[PICOWATCH]).rendered, path.stat().st_mtime
 
     def _publish(self, batch: list[QueuedImage], pictures: list[RenderedImage]) -> None:
         """The pictures one by one; the ledger records all at once, a commit costs four syncs."""
@@ -175,18 +185,17 @@ class Publisher:
         return False
 
     def _show(self, image: QueuedImage, picture: RenderedImage) -> None:
-        line = listing_line(image)
+        line = listing_line(image, _rendered(picture), time.time())
         for step in (
             # Before the ledger says done: an empty queue means that every picture was shown.
-            partial(self.on_published, image, picture),
+            partial(self.on_published, line),
             partial(self.outbox.listing.append, line),
             partial(self.outbox.gallery.add, line),
         ):
             self.retry.until_done("publisher", step)
-        seconds = sum(picture.timings.values())
         chunks = f", {picture.chunks} prompt chunks" if picture.chunks > 1 else ""
         self.newest.append(image.file)
-        log_picture.info("%s: %s (%.1f s%s)", image.recipe, image.file, seconds, chunks)
+        log_picture.info("%s: %s (%.1f s%s)", image.recipe, image.file, line["seconds"], chunks)
         for warning in picture.warnings:
             log.warning("%s: %s", image.file, warning)
             recipe = self.ledger.recipe_of(image)
@@ -206,19 +215,7 @@ class Publisher:
             save_digest=image.save_digest,
             entry_index=image.entry_index,
             image_index=image.image_index,
-            rendered={
-                **({"node": picture.node} if picture.node else {}),
-                "device": picture.device,
-                "precision": picture.precision,
-                "batch_size": picture.batch_size,
-                "compiled": picture.compiled,
-                "memory_rung": picture.memory_rung,
-                "chunks": picture.chunks,
-                "size": f"{picture.width}x{picture.height}",
-                "warnings": list(picture.warnings),
-                "timings": picture.timings,
-                "versions": {**picture.versions, "picowatch": __version__},
-            },
+            rendered=_rendered(picture),
         )
         with self._lock:
             hashes = self._lora_hashes(image.request), self._controlnet_hashes(image.request)
@@ -267,11 +264,34 @@ def _as_rendered(request: ImageRequest, picture: RenderedImage) -> ImageRequest:
     return replace(request, width=width, height=height, steps=steps)
 
 
-def listing_line(image: QueuedImage) -> dict[str, Any]:
-    """What images.jsonl says of a picture."""
+def _rendered(picture: RenderedImage) -> dict[str, Any]:
+    """How a picture was rendered, as its metadata says it."""
+    return {
+        **({"node": picture.node} if picture.node else {}),
+        "device": picture.device,
+        "precision": picture.precision,
+        "batch_size": picture.batch_size,
+        "compiled": picture.compiled,
+        "memory_rung": picture.memory_rung,
+        "chunks": picture.chunks,
+        "size": f"{picture.width}x{picture.height}",
+        "warnings": list(picture.warnings),
+        "timings": picture.timings,
+        "versions": {**picture.versions, "picowatch": __version__},
+    }
+
+
+def listing_line(
+    image: QueuedImage, rendered: Mapping[str, Any], finished_at: float
+) -> dict[str, Any]:
+    """What images.jsonl says of a picture; `rendered` is what its metadata says of that."""
     return {
         "file": image.file,
         "recipe": image.recipe,
+        "finished": datetime.fromtimestamp(finished_at, UTC).isoformat(timespec="seconds"),
+        "seconds": round(sum(rendered["timings"].values()), 3),
+        "device": rendered["device"],
+        "size": rendered["size"],
         **image.request.as_dict(),
         "digest": image.digest,
         "save_digest": image.save_digest,

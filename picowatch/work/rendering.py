@@ -2,11 +2,13 @@
 
 import logging
 import time
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 
-from picowatch.engine.protocol import Engine, OnPreview, RenderedImage
+from picowatch.engine.protocol import Engine, OnPreview, PicturesToCome, RenderedImage
 from picowatch.errors import EngineDied
 from picowatch.ledger.rows import QueuedImage
+from picowatch.work.durations import Timeline
 
 log = logging.getLogger("picowatch")
 
@@ -15,55 +17,84 @@ CHECK_SECONDS = 0.25  # between checks of a running batch
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What is in progress: its first image, and how far the batch is."""
+    """What is in progress: its first image, and how far the batch is.
+
+    `loading` is the checkpoint that the engine loads first, "" once a step is done.
+    """
 
     image: QueuedImage
     batch: int
     step: int
     steps: int
     steps_per_second: float
+    loading: str = ""
 
 
 @dataclass(kw_only=True, eq=False)
 class Rendering:
     """A batch that an engine renders.
 
-    An engine that finishes no step for `stall_seconds` has hung.
+    An engine that finishes no step for `stall_seconds` has hung. `loads` is the name of the
+    checkpoint that the engine does not hold, "" if it does. `began` may be the end of the batch
+    before.
     """
 
     engine: Engine
     batch: list[QueuedImage]
+    loads: str
+    began: float
     stall_seconds: float
     on_preview: OnPreview
+    preview_seconds: float
 
     def __post_init__(self) -> None:
         first = self.batch[0]
         self.is_cancelled = False  # for good: it is not queued again
-        self.progress = Progress(first, len(self.batch), 0, first.request.steps, 0.0)
+        self.progress = Progress(first, len(self.batch), 0, first.request.steps, 0.0, self.loads)
+        self.timeline = Timeline(first.request, len(self.batch), self.began, self.loads)
         self._is_interrupted = False
-        self._first_step_at = 0.0
         self._last_sign = 0.0
+        self._future: Future[list[RenderedImage]] | None = None
 
-    def pictures(self, waiting: int) -> list[RenderedImage]:
-        """Render it; raises what the engine's future raises, and EngineDied if it hangs.
-
-        `waiting` images are queued after it.
-        """
+    def begin(self, waiting: int) -> None:
+        """Let the engine begin; `waiting` images are queued after it."""
         self._last_sign = time.monotonic()
         requests = [image.request for image in self.batch]
-        future = self.engine.render(requests, self._on_step, waiting, self.on_preview)
+        self._future = self.engine.render(
+            requests, self._on_step, waiting, self.on_preview, self.preview_seconds
+        )
+
+    def wait_until_drawn(self, seconds: float = CHECK_SECONDS) -> bool:
+        """Whether its steps are done, so that the engine takes another batch; or all of it is."""
+        assert self._future is not None
+        if isinstance(self._future, PicturesToCome):
+            return self._future.drawn.wait(seconds)
+        wait([self._future], seconds)
+        return self._future.done()
+
+    def has_ended(self) -> bool:
+        """Whether `pictures` would not wait."""
+        return self._future is None or self._future.done()
+
+    def check(self) -> None:
+        """From time to time while its steps are made; raises EngineDied if the engine hangs."""
+        if self._is_interrupted:  # an engine that just starts may have missed it
+            self.engine.interrupt()
+        self._end_if_hung()
+
+    def pictures(self) -> list[RenderedImage]:
+        """They; raises what the engine's future raises, and EngineDied if it hangs."""
+        assert self._future is not None
         while True:
             try:
-                return future.result(timeout=CHECK_SECONDS)
+                return self._future.result(timeout=CHECK_SECONDS)
             except TimeoutError:
-                if self._is_interrupted:  # an engine that just starts may have missed it
-                    self.engine.interrupt()
                 self._end_if_hung()
 
     def interrupt(self, why: str, *, cancelled: bool = False) -> None:
         """Stop it; `cancelled`: for good."""
         self.is_cancelled |= cancelled
-        if not self._is_interrupted:
+        if not self._is_interrupted and not (self._future and self.wait_until_drawn(0)):
             log.info("%s: stopped while rendering, %s", self.batch[0].recipe, why)
             self._is_interrupted = True
             self.engine.interrupt()
@@ -80,8 +111,10 @@ class Rendering:
     def _on_step(self, step: int, steps: int) -> None:
         now = time.monotonic()
         self._last_sign = now
-        if step <= 1 or not self._first_step_at:
-            self._first_step_at = now
-        elapsed = now - self._first_step_at
+        if step <= 1:  # also where it begins again, with less memory
+            self.timeline.times.clear()
+        self.timeline.steps = steps
+        self.timeline.times.append(now)
+        elapsed = now - self.timeline.times[0]
         rate = (step - 1) / elapsed if elapsed > 0 else 0.0
         self.progress = Progress(self.batch[0], len(self.batch), step, steps, rate)

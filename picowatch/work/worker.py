@@ -8,8 +8,9 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -27,6 +28,7 @@ from picowatch.ledger.rows import QueuedImage
 from picowatch.settings import Settings
 from picowatch.work.batch_sizes import BatchSizes
 from picowatch.work.dropped import DroppedPictures, InboxAway
+from picowatch.work.durations import Durations
 from picowatch.work.failures import Failures
 from picowatch.work.plan import EngineState
 from picowatch.work.publish import Publisher
@@ -53,6 +55,7 @@ class Worker:
     publisher: Publisher
     failures: Failures
     batch_sizes: BatchSizes
+    durations: Durations
     dropped: DroppedPictures
     ledger: Ledger
     settings: Settings
@@ -65,10 +68,14 @@ class Worker:
     def __post_init__(self) -> None:
         self.state = EngineState(self.number)
         self.rendering: Rendering | None = None
+        self._drawn: Rendering | None = None  # the batch before, on its way from a GPU
+        self._drawn_at = 0.0
+        self._death: EngineDied | None = None  # the last one
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"worker-{self.number}", daemon=True)
         self._publishing: Future[None] | None = None
         self._idle_since = 0.0
+        self._rendered_at: float | None = None  # the batch before, if nothing lies between
         self._leaving = False  # the engine is gone
         self._lost = False  # … or most likely
 
@@ -119,6 +126,11 @@ class Worker:
             self._wake.set()
 
     @property
+    def renderings(self) -> list[Rendering]:
+        """The batch in progress, and the one that is drawn."""
+        return [one for one in (self.rendering, self._drawn) if one]
+
+    @property
     def progress(self) -> Progress | None:
         """How far the batch in progress is."""
         rendering = self.rendering  # other threads read it while this one goes on
@@ -129,6 +141,7 @@ class Worker:
     def _run(self) -> None:
         try:
             self._work()
+            self._finish_drawn()
             self._wait_for_publisher()
         except Ended:
             pass  # what is in progress continues at the next start
@@ -146,9 +159,11 @@ class Worker:
             if batch := self.retry.until_done("worker", lambda: self.claim(self)):
                 if batch := self._with_pictures(batch):
                     self._render_and_publish(batch)
-                    self._clear_pictures(batch)
                 self._idle_since = time.monotonic()
+            elif self._drawn:
+                self._finish_drawn()
             else:
+                self._rendered_at = None
                 self._wake.wait(self._rest())
 
     def _goes_on(self) -> bool:
@@ -188,17 +203,81 @@ class Worker:
         return None
 
     def _render_and_publish(self, batch: list[QueuedImage]) -> None:
-        """Render a batch and hand it to the publisher, or record its failure."""
-        started = time.monotonic()
-        self.state.begins(batch[0].request)
+        """Render a batch, and finish it, unless its pictures are still on their way from a GPU.
+
+        They come while the next batch makes its steps. The batch before this one is finished first.
+        """
+        if self._drawn and any(image.attempts for image in (*batch, *self._drawn.batch)):
+            self._finish_drawn()  # an engine that dies must not count for both
+        began, self._rendered_at = self._rendered_at or time.monotonic(), None
+        loads = self.state.begins(batch[0].request)
+        if loads:
+            log.info("%s: loading %s", batch[0].recipe, loads)
         rendering = self.rendering = Rendering(
             engine=self.engine,
             batch=batch,
+            loads=loads,
+            began=began,
             stall_seconds=self.settings.stall_seconds,
             on_preview=self.on_preview,
+            preview_seconds=self.settings.preview_seconds,
         )
         try:
-            pictures = self._render(rendering)
+            with self._outcome(rendering):
+                try:
+                    self._make_steps(rendering)
+                finally:
+                    self._finish_drawn()
+                on_its_way = not rendering.has_ended() and not any(one.attempts for one in batch)
+                if on_its_way:
+                    self._drawn, self._drawn_at = rendering, time.monotonic()
+                    self._rendered_at = self._drawn_at
+                    return
+                self._take_pictures(rendering)
+        finally:
+            self.rendering = None
+        self._clear_pictures(batch)
+
+    def _make_steps(self, rendering: Rendering) -> None:
+        """Until it is drawn; what was drawn before is finished meanwhile."""
+        if self.stopping.is_set():
+            raise EngineStopped("picowatch ends")
+        waiting = self.retry.until_done("worker", self.ledger.counts).queued
+        rendering.begin(waiting)
+        while not rendering.wait_until_drawn():
+            rendering.check()
+            if self._drawn and self._drawn.has_ended():
+                self._finish_drawn()
+
+    def _finish_drawn(self) -> None:
+        """Wait for the pictures of the batch that is drawn, if there is one, and publish them."""
+        rendering = self._drawn
+        if rendering is None:
+            return
+        try:
+            with self._outcome(rendering):
+                self._take_pictures(rendering, self._drawn_at)
+        finally:
+            self._drawn = None
+        self._clear_pictures(rendering.batch)
+
+    def _take_pictures(self, rendering: Rendering, drawn_at: float | None = None) -> None:
+        """Publish them once they are there; `drawn_at` is when the next batch could begin."""
+        pictures = rendering.pictures()
+        load = sum(picture.timings.get("load", 0.0) for picture in pictures)
+        if drawn_at is None:  # the next one begins here, and waits for the publisher
+            drawn_at = self._rendered_at = time.monotonic()
+        self.durations.learn(rendering.timeline, drawn_at, load)
+        self.state.has_rendered(pictures)
+        self.batch_sizes.learn([image.request for image in rendering.batch], pictures)
+        self._publish(rendering.batch, pictures)
+
+    @contextmanager
+    def _outcome(self, rendering: Rendering) -> Iterator[None]:
+        """Record why a batch has no pictures."""
+        batch = rendering.batch
+        try:
+            yield
         except EngineStopped:
             self.failures.put_back(rendering)
         except EngineCannotStart as error:
@@ -210,7 +289,9 @@ class Worker:
             self._note_engine_death()
             self._wait_to_leave()
         except EngineDied as error:
-            self._note_engine_death()
+            if error is not self._death:  # one may end two batches
+                self._note_engine_death()
+            self._death = error
             self.failures.engine_died(rendering, error)
         except RenderFailed as error:
             self.failures.render_failed(rendering, error)
@@ -220,18 +301,6 @@ class Worker:
             log.debug("unexpected", exc_info=True)
             words = f"Unexpected error: {type(error).__name__}: {error}."
             self.failures.render_failed(rendering, RenderFailed(words))
-        else:
-            self.state.has_rendered(pictures, time.monotonic() - started)
-            self.batch_sizes.learn([image.request for image in batch], pictures)
-            self._publish(batch, pictures)
-        finally:
-            self.rendering = None
-
-    def _render(self, rendering: Rendering) -> list[RenderedImage]:
-        if self.stopping.is_set():
-            raise EngineStopped("picowatch ends")
-        waiting = self.retry.until_done("worker", self.ledger.counts).queued
-        return rendering.pictures(waiting)
 
     def _publish(self, batch: list[QueuedImage], pictures: list[RenderedImage]) -> None:
         """Hand it to the publisher, once the batch before is published."""

@@ -34,7 +34,8 @@ def test_yaml_and_txt_of_any_case_are_recipes(path: str) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        "a.json", "4913", ".a.yaml", "~a.yaml", "#a.yaml#", ".#a.yaml", "_defaults.yaml",
+        "a.json~", ".a.json.swp", "a.json___jb_old___", "_defaults.json", "_pictures.json",
+            "4913", ".a.yaml", "~a.yaml", "#a.yaml#", ".#a.yaml", "_defaults.yaml",
         "a.yaml~", "a.yaml.swp", "a.sync-conflict-20260101-1.yaml", "a (conflicted copy 1).txt",
         ".git/a.yaml", "__MACOSX/a.yaml", "@eaDir/a.txt", "$RECYCLE.BIN/a.txt",
         "pets/node_modules/a.yaml", "lost+found/a.yaml", "a.yaml___jb_tmp___",
@@ -311,18 +312,20 @@ def test_conflict_copies_are_said_once_and_not_run(house: House) -> None:
     assert house.log().count("conflict copy") == 1
 
 
-def test_json_and_python_files_are_said_once_and_not_run(house: House) -> None:
+def test_files_that_only_look_like_recipes_are_said_once_and_not_run(house: House) -> None:
     """When they come, and not at each look; what is hidden or in a folder of code is not said."""
-    for name in ("workflow.json", "pets/make.PY", ".vscode/settings.json", "node_modules/a.json"):
+    for name in ("_Pictures.json", "pets/make.PY", ".vscode/settings.json", "node_modules/a.json"):
         house.save(name, "{}")
     with house.running():
-        wait_for(lambda: "pets/make.PY is not run: recipes are .yaml, .yml and .txt" in house.log())
-        house.save("late.json", "{}")
-        wait_for(lambda: "late.json is not run" in house.log())
-        house.save("late.json", "{} ")
+        said = "pets/make.PY is not run: recipes are .yaml, .yml, .json and .txt"
+        wait_for(lambda: said in house.log())
+        house.save("_defaults.json", "{}")
+        said = "_defaults.json is not run: it must be called _defaults.yaml, which may contain JSON"
+        wait_for(lambda: said in house.log())
+        house.save("_defaults.json", "{} ")
         house.save("a.txt", "a corgi\n")
         wait_for(lambda: house.prompts() == ["a corgi"])
-    assert house.log().count("late.json") == house.log().count("workflow.json") == 1
+    assert house.log().count("_defaults.json") == house.log().count("_Pictures.json") == 1
     assert house.log().count(" is not run: ") == 3
 
 

@@ -15,6 +15,7 @@ from picowatch.ledger.rows import Acceptance, Counts, RequestedEntry
 from picowatch.outbox.names import OutboxNames
 from picowatch.recipe.request import ImageRequest
 from picowatch.save import Save, Stamp
+from picowatch.settings import Settings
 
 
 def request(prompt: str, seed: int) -> ImageRequest:
@@ -52,7 +53,7 @@ class Desk:
 
     def __init__(self, folder: Path) -> None:
         self.ledger = Ledger(folder / "ledger.sqlite")
-        self.names = OutboxNames(folder, "{number}-{seed}")
+        self.names = OutboxNames(Settings(outbox=folder, file_name="{number}-{seed}"))
         self.there: set[str] = set()
         self.drawn = 0
         self.saves = 0

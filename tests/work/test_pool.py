@@ -1,6 +1,7 @@
 """The ledger's images are shared out among the workers that are idle."""
 
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,9 @@ from picowatch.save import Save, Stamp
 from picowatch.settings import Settings
 from picowatch.testing.digest_engine import DigestEngine
 from picowatch.work.pool import WorkerPool
+from picowatch.work.rendering import Rendering
 from picowatch.work.result import RunResult
+from picowatch.work.worker import Worker
 from tests.engine.requests import request
 
 BATCH = 8
@@ -33,7 +36,7 @@ class Shared:
         self.pool = WorkerPool(
             settings=settings,
             ledger=self.ledger,
-            outbox=Outbox(folder, settings.file_name),
+            outbox=Outbox(settings),
             executor=LocalEngines(EngineOptions(models=folder), 3, lambda options: DigestEngine()),
             on_published=lambda *_: None,
             on_finished=lambda _: None,
@@ -110,3 +113,32 @@ def test_a_higher_priority_comes_before_the_checkpoint_that_is_held(shared: Shar
     assert shared.claim(0) == [B]
     assert shared.woken == [1]
     assert shared.claim(1) == [A]
+
+
+def test_a_batch_whose_pictures_are_on_their_way_takes_no_engine(shared: Shared) -> None:
+    """Its steps are done: beside it, the next batch takes as long as alone."""
+    shared.hold(A, "", B)
+    shared.save("a.yaml", A, 3 * BATCH)
+    worker, now = shared.pool.workers[0], time.monotonic()
+    first, second = (_rendering(worker, began) for began in (now - 60, now))
+    steps = first.timeline.steps = first.batch[0].request.steps
+    first.timeline.times = [now - 60 + 60 * (step + 1) / steps for step in range(steps)]
+    shared.pool._durations.learn(first.timeline, now, 0.0)
+    queued = [(second.batch[0].request, BATCH)]
+    worker.rendering = second
+    assert shared.pool.seconds_left(queued) == pytest.approx(120, rel=0.05)
+    worker._drawn = first
+    assert shared.pool.seconds_left(queued) == pytest.approx(120, rel=0.05)
+
+
+def _rendering(worker: Worker, began: float) -> Rendering:
+    """The worker's next batch."""
+    return Rendering(
+        engine=worker.engine,
+        batch=worker.claim(worker),
+        loads="",
+        began=began,
+        stall_seconds=60,
+        on_preview=lambda _: None,
+        preview_seconds=0,
+    )

@@ -2,6 +2,9 @@
 
 import threading
 
+import pytest
+
+from picowatch.work.durations import Durations, Timeline
 from tests.house import PATIENCE, House, wait_for
 
 
@@ -29,3 +32,21 @@ def test_a_stop_in_the_moment_before_a_worker_rests_is_heard(house: House) -> No
         wake.set()
         thread.join(PATIENCE)
         assert ended and not thread.is_alive()
+
+
+def test_the_time_between_two_batches_is_learned_with_the_second(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Waiting for the publisher, too: seconds left would be too few without it."""
+    learned: list[tuple[float, float]] = []
+    learn = Durations.learn
+
+    def note(durations: Durations, batch: Timeline, ended: float, load: float) -> None:
+        learned.append((batch.began, ended))
+        learn(durations, batch, ended, load)
+
+    monkeypatch.setattr(Durations, "learn", note)
+    house.save("a.yaml", "prompt: a\nseed: 1..4\n")
+    assert house.once(batch_size=1)
+    assert len(learned) == 4
+    assert [began for began, _ in learned[1:]] == [ended for _, ended in learned[:-1]]

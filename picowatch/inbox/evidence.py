@@ -1,0 +1,64 @@
+"""What the inbox reports: that a recipe was saved, deleted or renamed, or cannot be read."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from picowatch.recipe import DefaultsFile, Dropped
+from picowatch.save import Stamp
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A recipe was saved: its path below the inbox, its bytes, and their sha256 and stamp.
+
+    `defaults` are the `_defaults.yaml` that hold for it; `defaults_unreadable` says in a sentence
+    why one of them cannot be read. For a `dropped` picture `content` is empty; `unreadable` says
+    why it is no picture. `is_again`: picture and the files beside it are as they were answered.
+    """
+
+    path: str
+    content: bytes
+    digest: str
+    stamp: Stamp
+    defaults: Sequence[DefaultsFile] = ()
+    defaults_unreadable: str = ""
+    dropped: Dropped | None = None
+    unreadable: str = ""
+    is_again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A recipe exists but cannot be read; `why` is a sentence for people."""
+
+    path: str
+    stamp: Stamp
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """A recipe was deleted."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Renamed:
+    """A recipe's file is at another path now, with the same bytes; `saved` is what it holds."""
+
+    old: str
+    saved: Saved
+
+    @property
+    def path(self) -> str:
+        """Where it is now."""
+        return self.saved.path
+
+    @property
+    def stamp(self) -> Stamp:
+        """Of the file where it is now."""
+        return self.saved.stamp
+
+
+Evidence = Saved | Unreadable | Deleted | Renamed

@@ -1,0 +1,55 @@
+"""Refused recipes that wait for something besides their next save, as for a picture they name."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+# The pause between looks is this many times as long as they take, to spare slow shares.
+POLLING_REST = 10
+
+
+@dataclass(slots=True)
+class _Awaited:
+    """How it looked when the recipe was refused, and at the last look."""
+
+    before: str
+    look: Callable[[], str]
+    seen: str
+    since: float = 0.0
+
+
+class RefusedRecipes:
+    """What each is waiting for. Files outside the inbox have no events: they are compared."""
+
+    def __init__(self) -> None:
+        self._awaited: dict[str, _Awaited] = {}
+        self._next_look = 0.0
+
+    def is_changing(self) -> bool:
+        """Whether anything differs from how it was."""
+        return any(awaited.seen != awaited.before for awaited in self._awaited.values())
+
+    def wait(self, path: str, before: str, look: Callable[[], str]) -> None:
+        """Until `look` returns something else than `before` and is quiet."""
+        self._awaited[path] = _Awaited(before, look, seen=before)
+
+    def forget(self, path: str) -> None:
+        """It was saved, or is gone."""
+        self._awaited.pop(path, None)
+
+    def take_ready(self, now: float, settle_seconds: float) -> list[str]:
+        """The recipes to be answered again; each is given once. Looks only now and then."""
+        if now < self._next_look:
+            return []
+        ready = []
+        began = time.perf_counter()
+        for path, awaited in list(self._awaited.items()):
+            seen = awaited.look()
+            if seen != awaited.seen:
+                awaited.seen, awaited.since = seen, now
+            elif seen != awaited.before and now - awaited.since >= settle_seconds:
+                del self._awaited[path]
+                ready.append(path)
+        took = time.perf_counter() - began
+        self._next_look = now + max(settle_seconds, POLLING_REST * took)
+        return ready
