@@ -7,9 +7,10 @@ import json
 from collections.abc import Mapping, Sequence
 
 from picowatch.metadata.controlnet import controlnet_values
-from picowatch.recipe.fields import PARTS, ROWS, Row
+from picowatch.recipe.fields import PARTS, ROWS
 from picowatch.recipe.read.plain import plain_number
 from picowatch.recipe.request import ImageRequest, loras_beside_prompt
+from picowatch.recipe.row import Row
 
 # A1111 writes the first 10 hex digits of a file's sha256, and 12 of LoRAs' and embeddings'.
 _HASH_DIGITS = 10

@@ -69,18 +69,18 @@ def exif_of(texts: Mapping[str, str]) -> bytes:
 
 
 def _directory(values: Iterable[tuple[int, int, bytes]], offset: int) -> bytes:
-    """A directory of the TIFF structure that stands at `offset`, its long values behind it."""
+    """A directory of the TIFF structure that stands at `offset`, its long values after it."""
     values = list(values)
-    entries, behind = b"", b""
+    entries, long_values = b"", b""
     start = offset + 2 + len(values) * _ENTRY.size + 4
     for tag, kind, value in values:
         count = len(value) if kind == _UNDEFINED else 1
         if len(value) > 4:
-            entries += _ENTRY.pack(tag, kind, count, struct.pack(">I", start + len(behind)))
-            behind += value + b"\0" * (len(value) % 2)
+            entries += _ENTRY.pack(tag, kind, count, struct.pack(">I", start + len(long_values)))
+            long_values += value + b"\0" * (len(value) % 2)
         else:
             entries += _ENTRY.pack(tag, kind, count, value)
-    return struct.pack(">H", len(values)) + entries + bytes(4) + behind
+    return struct.pack(">H", len(values)) + entries + bytes(4) + long_values
 
 
 def fitting_into_jpeg(texts: Mapping[str, str]) -> dict[str, str]:

@@ -3,14 +3,23 @@
 import json
 from collections.abc import Iterable, Mapping
 
-from picowatch.recipe.fields import NOISE_NAMES, PART_FIELDS, PROMPTS, ROWS, SIZE
+from picowatch.recipe.fields import NOISE_NAMES, PART_FIELDS, PROMPTS, ROWS, SIZE, ScheduleType
 from picowatch.recipe.messages.problems import harmless
 from picowatch.recipe.read.plain import number, plain_number
 from picowatch.recipe.request import ImageRequest, recipe_values
 from picowatch.recipe.resolve.hires import UPSCALERS
 from picowatch.recipe.resolve.installed import MODULE
-from picowatch.recipe.samplers import AUTOMATIC, PREDICTIONS, SAMPLERS, SCHEDULE_TYPES
+from picowatch.recipe.samplers import (
+    AUTOMATIC,
+    DEFAULT_SAMPLER,
+    PREDICTIONS,
+    SAMPLERS,
+    SCHEDULE_TYPES,
+    SIMPLE,
+)
 
+USUAL_SAMPLER = DEFAULT_SAMPLER.removesuffix(" Karras")
+USUAL_SCHEDULE: ScheduleType = "karras"
 # Words of ours, which need no quotes.
 _OWN_WORDS = {
     *(sampler.name for sampler in SAMPLERS),
@@ -28,16 +37,57 @@ def recipe_yaml(request: ImageRequest) -> str:
 
     Every field is written, so that no `_defaults.yaml` changes the picture.
     """
+    return "".join(f"{name}: {text}\n" for name, text in _fields(request).items())
+
+
+def differing_fields(request: ImageRequest) -> list[str]:
+    """The fields that a recipe needs where no `_defaults.yaml` says anything; the others are left.
+
+    Which checkpoint and size are usual depends on what is installed, so these are always named. So
+    are the defaults that depend on the checkpoint's family, where the schedule type may be that of
+    a flow family.
+    """
+    usual = _fields(_usual(request)) if request.draws else {}
+    named = {"prompt", "checkpoint", SIZE, "seed"}
+    named |= {name for name in _WITH_FIELDS_OF_THEIR_OWN if getattr(request, name)}
+    if (request.sampler, request.schedule_type) != (USUAL_SAMPLER, USUAL_SCHEDULE):
+        named |= {"sampler", "schedule_type"}  # a sampler resets the schedule type
+    if request.schedule_type == SIMPLE:  # all flow families have it
+        named |= {"steps", "cfg_scale", "guidance", "denoising_strength"}
+    return [
+        name for name, text in _fields(request).items() if name in named or usual.get(name) != text
+    ]
+
+
+def _usual(request: ImageRequest) -> ImageRequest:
+    """What the same request would be if its recipe said nothing but what is always named."""
+    return ImageRequest(
+        prompt=request.prompt,
+        checkpoint=request.checkpoint,
+        checkpoint_hash=request.checkpoint_hash,
+        sampler=USUAL_SAMPLER,
+        schedule_type=USUAL_SCHEDULE,
+        width=request.width,
+        height=request.height,
+        seed=request.seed,
+        **{name: getattr(request, name) for name in _WITH_FIELDS_OF_THEIR_OWN},
+    )
+
+
+def _fields(request: ImageRequest) -> dict[str, str]:
+    """Every field of a recipe for the request, as it is written."""
     fields = {name: _written(value) for name, value in recipe_values(request).items()}
     fields["width"] = f"{request.width}x{request.height}"
     del fields["height"]
     fields |= {"count": "1", "sweep": "off"}
     if not request.draws:
         fields = {name: fields[name] for name in ("image", "upscale", "exact", "sweep")}
-    return "".join(f"{_NAMES.get(name, name)}: {text}\n" for name, text in fields.items())
+    return {_NAMES.get(name, name): text for name, text in fields.items()}
 
 
-_NAMES = {"width": "size"}
+_NAMES = {"width": SIZE}
+# Without them, others are no fields of a request: denoising_strength, mask_blur …
+_WITH_FIELDS_OF_THEIR_OWN = ("image", "mask", "control", "variation_strength")
 
 
 def settings_yaml(settings: Mapping[str, object], warnings: Iterable[str]) -> str:

@@ -8,7 +8,9 @@ import struct
 import warnings
 import zlib
 from collections.abc import Iterator
+from io import SEEK_END, BytesIO
 from pathlib import Path
+from typing import IO, cast
 
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
@@ -22,6 +24,7 @@ PICOWATCH = "picowatch"
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8"
+_LONGEST_START = 12  # RIFF, four bytes of length, WEBP
 # Unpacked; what is longer is no settings, and a megabyte can be packed into a kilobyte.
 MAX_TEXT_BYTES = 1024 * 1024
 MAX_ALL_BYTES = 4 * MAX_TEXT_BYTES
@@ -33,7 +36,7 @@ def read_texts(path: Path) -> dict[str, str]:
     """The texts of a picture by keyword; raises PictureUnreadable."""
     try:
         with os.fdopen(open_regular(path), "rb") as file:
-            return texts_of(file.read(MAX_BYTES + 1))
+            return texts_in(file)
     except FileNotFoundError as error:
         raise PictureUnreadable(f"There is no file {path}.") from error
     except OSError as error:
@@ -43,36 +46,45 @@ def read_texts(path: Path) -> dict[str, str]:
 
 
 def texts_of(content: bytes) -> dict[str, str]:
-    """The texts in a picture's bytes by keyword; no pixel is decoded.
+    """`texts_in` a picture's bytes."""
+    return texts_in(BytesIO(content))
+
+
+def texts_in(file: IO[bytes]) -> dict[str, str]:
+    """The texts in a picture by keyword; no pixel is decoded, and not all of it is in memory.
 
     Of a PNG or JPEG the beginning is enough: ours have their texts before the pixels.
     An EXIF user comment, where A1111 puts its text in JPEGs and WebPs, is under
     "parameters". Raises PictureUnreadable.
     """
-    if len(content) > MAX_BYTES and not content.startswith((SIGNATURE, _JPEG)):
+    size = file.seek(0, SEEK_END)
+    file.seek(0)
+    start = file.read(_LONGEST_START)
+    if size > MAX_BYTES and not start.startswith((SIGNATURE, _JPEG)):
         raise PictureUnreadable(f"it has more than {MAX_BYTES / 1e6:.0f} MB.")
-    if content.startswith(SIGNATURE):
-        texts, exif = _png_texts(content)
+    if start.startswith(SIGNATURE):
+        texts, exif = _png_texts(file, min(size, MAX_BYTES))
         return texts_in_exif(exif) | texts
-    exif, comments = _exif_of(content)
+    exif, comments = _exif_of(file, start)
     if sum(map(len, comments)) > MAX_ALL_BYTES:
         raise PictureUnreadable(_TOO_LONG)
     return texts_in_exif(exif) | texts_in_comments(comments)
 
 
-def _exif_of(content: bytes) -> tuple[bytes, list[bytes]]:
+def _exif_of(file: IO[bytes], start: bytes) -> tuple[bytes, list[bytes]]:
     """The EXIF data of a picture that is no PNG, empty if it has none; a JPEG's comments.
 
     Pillow's own `open` refuses large pictures, but how many pixels there are does not matter here.
     """
-    if content.startswith(b"RIFF") and content[8:12] == b"WEBP":
-        return _exif_of_webp(content), []
-    refuse_many_segments(content)
-    kind = JpegImageFile if content.startswith(_JPEG) else _avif_reader()
+    if start.startswith(b"RIFF") and start.endswith(b"WEBP"):
+        return _exif_of_webp(file), []
+    refuse_many_segments(file)
+    kind = JpegImageFile if start.startswith(_JPEG) else _avif_reader()
+    file.seek(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            with kind(FewReads(content)) as image:
+            with kind(cast(IO[bytes], FewReads(file))) as image:
                 exif = image.info.get("exif", b"")
                 segments = getattr(image, "applist", [])
         # Pillow's readers raise whatever they stumble over: struct.error, IndexError, TypeError…
@@ -90,28 +102,29 @@ def _avif_reader() -> type[ImageFile]:
     return AvifImageFile
 
 
-def _exif_of_webp(content: bytes) -> bytes:
+def _exif_of_webp(file: IO[bytes]) -> bytes:
     """Its chunk of that name: https://developers.google.com/speed/webp/docs/riff_container."""
     position = 12
     for _ in range(MAX_CHUNKS):
-        if len(content) < position + 8:
+        file.seek(position)
+        head = file.read(8)
+        if len(head) < 8:
             break
-        kind, length = struct.unpack_from("<4sI", content, position)
-        position += 8
+        kind, length = struct.unpack("<4sI", head)
         if kind == b"EXIF":
-            return content[position : position + length]
-        position += length + length % 2
+            return file.read(length)
+        position += 8 + length + length % 2
     return b""
 
 
-def _png_texts(content: bytes) -> tuple[dict[str, str], bytes]:
+def _png_texts(file: IO[bytes], size: int) -> tuple[dict[str, str], bytes]:
     """The texts of a PNG by keyword, and its EXIF data; no more is unpacked than the limits allow.
 
     From a truncated file, it returns what precedes the end.
     """
     texts: dict[str, str] = {}
     exif = b""
-    for kind, body in _chunks(content):
+    for kind, body in _chunks(file, size):
         if kind == b"eXIf":
             exif = body
         elif kind in _READERS:
@@ -128,21 +141,24 @@ def _png_texts(content: bytes) -> tuple[dict[str, str], bytes]:
     return texts, exif
 
 
-def _chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+def _chunks(file: IO[bytes], size: int) -> Iterator[tuple[bytes, bytes]]:
     """Kind and body of the chunks that hold texts or EXIF."""
     position = len(SIGNATURE)
     for _ in range(MAX_CHUNKS):
-        if len(content) < position + 12:
+        if size < position + 12:
             return
-        length, kind = struct.unpack_from(">I4s", content, position)
-        start, position = position + 8, position + 12 + length
-        if kind == b"IEND" or position > len(content):
+        file.seek(position)
+        head = file.read(8)
+        if len(head) < 8:
+            return
+        length, kind = struct.unpack(">I4s", head)
+        position += 12 + length
+        if kind == b"IEND" or position > size:
             return
         if kind not in (*_READERS, b"eXIf"):
             continue
-        body = content[start : start + length]
-        (sum_,) = struct.unpack_from(">I", content, start + length)
-        if zlib.crc32(kind + body) != sum_:
+        body, sum_ = file.read(length), file.read(4)
+        if struct.pack(">I", zlib.crc32(kind + body)) != sum_:
             raise PictureUnreadable(f"it is damaged: its {kind.decode()} chunk is not as written.")
         yield kind, body
     raise PictureUnreadable(f"it has more than {MAX_CHUNKS:,} chunks.")

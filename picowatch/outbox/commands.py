@@ -1,10 +1,11 @@
 """Commands to a daemon: files in `.picowatch/commands/`, so they work wherever the outbox is
 mounted.
 
-A command is `NAME.json`: {"command": "retry", "recipe": "corgi.yaml"}. The daemon answers with
-`NAME.answer`: {"done": true, "text": "…", "pictures": []}, and then deletes the command; a crash in
-between repeats it. The sender deletes the answer; unread answers are deleted at the daemon's next
-start. A sender that no longer waits for its answer deletes the command.
+A command is `NAME.json`: {"command": "retry", "recipe": "corgi.yaml"}, or, of pictures,
+{"command": "star", "files": ["corgi/0001-1.png"]}. The daemon answers with `NAME.answer`:
+{"done": true, "text": "…", "pictures": []}, and then deletes the command; a crash in between
+repeats it. The sender deletes the answer; unread answers are deleted at the daemon's next start.
+A sender that no longer waits for its answer deletes the command. The gallery sends commands, too.
 """
 
 import json
@@ -32,21 +33,28 @@ POLL_SECONDS = 0.1
 class Command:
     """A request to the daemon; without `recipe` it concerns all recipes.
 
-    `digest` is the sha256 of the recipe's bytes, where a certain save is meant.
+    `digest` is the sha256 of the recipe's bytes, where a certain save is meant. `files` are
+    pictures, as paths below the outbox.
     """
 
     name: str
     recipe: str | None = None
     digest: str | None = None
+    files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Whether it was done, a sentence for the user, and pictures by path below the outbox."""
+    """Whether it was done, a sentence for the user, and pictures by path below the outbox.
+
+    `error` and `warning` are the texts of the recipe's own files in the outbox, "" without one.
+    """
 
     done: bool
     text: str
     pictures: tuple[str, ...] = ()
+    error: str = ""
+    warning: str = ""
 
 
 class Commands:
@@ -74,7 +82,11 @@ class Commands:
             except FileNotFoundError:  # withdrawn
                 continue
             if answer is not None:
-                text = json.dumps(asdict(answer))
+                given = asdict(answer)
+                for name in ("error", "warning"):
+                    if not given[name]:
+                        del given[name]
+                text = json.dumps(given)
                 write_atomically(path.with_suffix(".answer"), text.encode(), durable=False)
                 path.unlink(missing_ok=True)
 
@@ -110,7 +122,12 @@ def send(outbox: Path, command: Command) -> Path:
     Raises OSError if the outbox cannot be written.
     """
     path = _folder(outbox) / f"{time.time_ns()}-{secrets.token_hex(4)}.json"
-    values = {"command": command.name, "recipe": command.recipe, "digest": command.digest}
+    values = {
+        "command": command.name,
+        "recipe": command.recipe,
+        "digest": command.digest,
+        "files": command.files or None,
+    }
     text = json.dumps({name: value for name, value in values.items() if value is not None})
     write_atomically(path, text.encode())
     return path
@@ -127,7 +144,13 @@ def wait_for_answer(path: Path, seconds: float) -> Answer | None:
     found = json.loads(answer.read_bytes())
     with suppress(OSError):
         answer.unlink()
-    return Answer(found["done"], found["text"], tuple(found.get("pictures", ())))
+    return Answer(
+        found["done"],
+        found["text"],
+        tuple(found.get("pictures", ())),
+        found.get("error", ""),
+        found.get("warning", ""),
+    )
 
 
 def withdraw(path: Path) -> None:
@@ -156,4 +179,7 @@ def _read(path: Path) -> Command:
     recipe, digest = found.get("recipe"), found.get("digest")
     if not isinstance(recipe, str | None) or not isinstance(digest, str | None):
         raise ValueError("its recipe or digest is not text")
-    return Command(found["command"], recipe, digest)
+    files = found.get("files", [])
+    if not isinstance(files, list) or not all(isinstance(file, str) for file in files):
+        raise ValueError("its files are not a list of texts")
+    return Command(found["command"], recipe, digest, tuple(files))

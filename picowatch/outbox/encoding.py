@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
 
@@ -10,9 +9,9 @@ from PIL import Image, features
 
 from picowatch.errors import SettingsInvalid
 from picowatch.metadata.exif import PARAMETERS, comment_segments, exif_of, fitting_into_jpeg
-from picowatch.outbox.formats import FORMATS, PNG, Format, format_of
+from picowatch.outbox.formats import Format, format_of
 from picowatch.outbox.png import encode_png
-from picowatch.settings import LOSSLESS, Quality, Settings
+from picowatch.settings import LOSSLESS, WITH_LOSSLESS, Settings
 
 log = logging.getLogger("picowatch")
 
@@ -20,62 +19,55 @@ log = logging.getLogger("picowatch")
 _FEATURES = {"jpeg": "jpg", "webp": "webp", "avif": "avif"}
 
 
-@dataclass(frozen=True, slots=True)
-class Output:
-    """How pictures are written: the settings `format`, `quality` and `sidecar`."""
+def encoded(
+    file: str,
+    picture: Image.Image,
+    texts: Mapping[str, str],
+    settings: Settings,
+    go_on: Callable[[], None] = lambda: None,
+) -> bytes:
+    """The bytes of a picture, RGB or RGBA, with its texts by keyword, as its ending says.
 
-    format: Format = PNG
-    quality: Quality = "auto"
-    has_sidecars: bool = False
+    `go_on` is called meanwhile; what it raises ends the writing. Raises OSError where the picture
+    is larger than the format allows.
+    """
+    kind = format_of(file)
+    if max(picture.size) > kind.longest_side:
+        raise OSError(
+            f"{picture.width}x{picture.height} is more than the {kind.longest_side:,} pixels a "
+            f"side that {kind.name} allows. Use the setting format: png"
+        )
+    go_on()
+    match kind.name:
+        case "png":
+            return encode_png(picture, texts, go_on)
+        case "jpeg":
+            if picture.mode == "RGBA":  # it has no transparency
+                white = Image.new("RGBA", picture.size, "white")
+                picture = Image.alpha_composite(white, picture).convert("RGB")
+            # Full colour resolution: pictures are drawn with edges between pure colours.
+            options = {"subsampling": "4:4:4", "optimize": True, **_jpeg_texts(file, texts)}
+        case "avif":
+            options = {"subsampling": "4:4:4", "exif": exif_of(texts)}
+        case _:
+            options = {"exif": exif_of(texts)}
+    content = BytesIO()
+    picture.save(content, kind.pillow_name, **options, **_quality(kind, settings))
+    go_on()
+    return content.getvalue()
 
-    @classmethod
-    def of(cls, settings: Settings) -> "Output":
-        return cls(FORMATS[settings.format], settings.quality, settings.sidecar != "none")
 
-    def encoded(
-        self,
-        file: str,
-        picture: Image.Image,
-        texts: Mapping[str, str],
-        go_on: Callable[[], None] = lambda: None,
-    ) -> bytes:
-        """The bytes of a picture, RGB or RGBA, with its texts by keyword, as its ending says.
+def _quality(kind: Format, settings: Settings) -> dict[str, Any]:
+    """The setting is for its format; a file of another one gets that one's usual quality.
 
-        `go_on` is called meanwhile; what it raises ends the writing. Raises OSError where the
-        picture is larger than the format allows.
-        """
-        kind = format_of(file)
-        if max(picture.size) > kind.longest_side:
-            raise OSError(
-                f"{picture.width}x{picture.height} is more than the {kind.longest_side:,} pixels a "
-                f"side that {kind.name} allows. Use the setting format: png"
-            )
-        go_on()
-        match kind.name:
-            case "png":
-                return encode_png(picture, texts, go_on)
-            case "jpeg":
-                if picture.mode == "RGBA":  # it has no transparency
-                    white = Image.new("RGBA", picture.size, "white")
-                    picture = Image.alpha_composite(white, picture).convert("RGB")
-                # Full colour resolution: pictures are drawn with edges between pure colours.
-                options = {"subsampling": "4:4:4", "optimize": True, **_jpeg_texts(file, texts)}
-            case "avif":
-                options = {"subsampling": "4:4:4", "exif": exif_of(texts)}
-            case _:
-                options = {"exif": exif_of(texts)}
-        content = BytesIO()
-        picture.save(content, kind.pillow_name, **options, **self._quality(kind))
-        go_on()
-        return content.getvalue()
-
-    def _quality(self, kind: Format) -> dict[str, Any]:
-        """The setting is for its format; a file of another one gets that one's usual quality."""
-        if kind != self.format or self.quality == "auto":
-            return {"quality": kind.quality}
-        if self.quality == LOSSLESS:
-            return {"lossless": True}
-        return {"quality": self.quality}
+    Both may change meanwhile, one after the other.
+    """
+    quality = settings.quality
+    if kind.name != settings.format or quality == "auto":
+        return {"quality": kind.quality}
+    if quality == LOSSLESS:
+        return {"lossless": True} if kind.name in WITH_LOSSLESS else {"quality": kind.quality}
+    return {"quality": quality}
 
 
 def _jpeg_texts(file: str, texts: Mapping[str, str]) -> dict[str, bytes]:

@@ -11,7 +11,7 @@ SIDECAR_ENDING = ".txt"
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """`quality` is what "auto" means, None where there is none to choose.
+    """`quality` is what "auto" means; None for a format without one.
 
     `longest_side` is the most pixels that the format, or its library, has room for.
     """

@@ -11,8 +11,20 @@ from picowatch.files.atomic import append
 from picowatch.recipe.request import ImageRequest
 
 TAIL_BYTES = 1 << 20
-# What a line of images.jsonl contains besides the request.
-OWN = {"file", "recipe", "digest", "save_digest", "entry_index", "image_index"}
+# What a line of images.jsonl contains besides the request, with the texts of docs/metadata.md.
+OWN = {
+    "file": "the picture, below the outbox",
+    "recipe": "the recipe's path below the inbox, as it was when the image was queued",
+    "finished": "when the picture was finished, in UTC: `2026-11-21T09:00:05+00:00`",
+    "seconds": "how long rendering took; of a batch, an equal share",
+    "device": "what rendered it: `cpu`, `cuda:0 (NVIDIA H200)`",
+    "size": "the picture's, after `hires` and `upscale`: `512x768`; `width` and `height` are those "
+    "of the first pass",
+    "digest": "sha256 of the request: equal digests are equal pictures",
+    "save_digest": "sha256 of the recipe's bytes",
+    "entry_index": "which entry of the recipe it is, from 0",
+    "image_index": "which image of that entry, from 0",
+}
 
 
 class JsonLines:
@@ -107,7 +119,7 @@ def _is_picture(line: dict[str, Any]) -> bool:
 
 def request_of(line: dict[str, Any]) -> ImageRequest:
     """The request of a line's picture; raises KeyError, TypeError or ValueError."""
-    return ImageRequest.from_dict({name: line[name] for name in line.keys() - OWN})
+    return ImageRequest.from_dict({name: line[name] for name in line.keys() - OWN.keys()})
 
 
 def _objects(file: Iterable[bytes]) -> Iterator[dict[str, Any]]:

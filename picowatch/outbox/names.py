@@ -13,13 +13,15 @@ from os.path import lexists
 from pathlib import Path, PurePosixPath
 
 from picowatch.files.picture_names import is_picture_name
-from picowatch.outbox.formats import ENDINGS, PNG, SIDECAR_ENDING, Format
+from picowatch.outbox.formats import ENDINGS, FORMATS, PNG, SIDECAR_ENDING
 from picowatch.recipe.request import ImageRequest
+from picowatch.settings import Settings
 
 LATEST = tuple(f"latest{ending}" for ending in ENDINGS)
 OWN_NAMES = {
     *LATEST,
-    *("preview.png", "now.txt", "index.html", "picowatch.log", "images.jsonl", ".picowatch"),
+    *("preview.png", "now.txt", "index.html", "picowatch.log", "images.jsonl"),
+    *("stars.jsonl", ".picowatch"),
 }
 ROTATED_LOG = re.compile(r"picowatch\.log\.\d+")
 MAP_ENDING = ".control{}.png"
@@ -50,11 +52,10 @@ DEVICES = {"con", "prn", "aux", "nul", "conin$", "conout$", "clock$"} | {
 class OutboxNames:
     """Gives recipes their folders and pictures their files, all as paths below the outbox."""
 
-    def __init__(self, outbox: Path, template: str, kind: Format = PNG) -> None:
-        """`template` is the setting `file_name`, `kind` the format of new pictures."""
-        self._outbox = outbox
-        self._template = template
-        self._kind = kind
+    def __init__(self, settings: Settings) -> None:
+        """New pictures are named as `file_name` and `format` say at that time."""
+        self._settings = settings
+        self._outbox = outbox = settings.outbox
         # Of the longest path, what is left for folders when the file in them has its longest name.
         longest = os.pathconf(outbox, "PC_PATH_MAX") - 1
         self._max_folder_bytes = longest - len(os.fsencode(outbox.resolve())) - MAX_NAME_BYTES - 2
@@ -155,7 +156,7 @@ class OutboxNames:
             "width": request.width,
             "height": request.height,
         }
-        name = _portable(self._template.format_map(fields))
+        name = _portable(self._settings.file_name.format_map(fields))
         return self._free(recipe, name, request)
 
     def of_dropped(
@@ -176,9 +177,12 @@ class OutboxNames:
             return self._free(recipe, f"{stem}{later}-sheet")
         return self._free(recipe, f"{number:04}-sheet")
 
-    def archived(self, recipe: str, number: int) -> str:
-        """A path for a recipe's bytes in its folder; another one for each number, from 1 on."""
-        path = PurePosixPath(recipe)
+    def archived(self, file: str, number: int, recipe: str) -> str:
+        """A path for a file's bytes in its recipe's folder; another one for each number, from 1 on.
+
+        The file is the recipe itself, or lies beside a dropped picture.
+        """
+        path = PurePosixPath(file)
         ending = (f"-{number}" if number > 1 else "") + _portable(path.suffix)
         folder = self.folder(recipe)
         if is_picture_name(recipe):  # its result has its name
@@ -203,7 +207,7 @@ class OutboxNames:
         A picture of another format, or a text, beside it would look as if it belonged to it. A
         picture that is larger than its format allows is a PNG.
         """
-        kind = self._kind
+        kind = FORMATS[self._settings.format]
         if request and max(request.published_size) > kind.longest_side:
             kind = PNG
         if f"{name}{SIDECAR_ENDING}".endswith((ERROR_ENDING, WARNING_ENDING)):

@@ -1,20 +1,32 @@
 """The outbox: everything a user gets back. picowatch alone writes here."""
 
+import errno
+import json
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import count
 from os.path import lexists
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
 from picowatch.errors import PictureUnreadable
-from picowatch.files.atomic import remove_leftovers, write_atomically
-from picowatch.files.inside import open_regular
+from picowatch.files.atomic import (
+    check_in_place,
+    copy_atomically,
+    remove_leftovers,
+    sync_folder,
+    write_atomically,
+)
+from picowatch.files.blocks import sha256_of
+from picowatch.files.inside import leads_out, open_regular
+from picowatch.files.pictures import MAX_BYTES
 from picowatch.files.retry import passes
 from picowatch.metadata import PARAMETERS, PICOWATCH, read_chunk, read_texts
-from picowatch.outbox.encoding import Output
+from picowatch.outbox.encoding import encoded
 from picowatch.outbox.formats import format_of, sidecar_of
 from picowatch.outbox.gallery import Gallery
 from picowatch.outbox.listing import Listing
@@ -23,32 +35,31 @@ from picowatch.outbox.names import LATEST, OutboxNames, map_of, picture_files
 from picowatch.outbox.png import SHEET_KEYWORD, encode_png
 from picowatch.outbox.problems import ProblemFiles
 from picowatch.outbox.sheets import Cell, contact_sheet
+from picowatch.outbox.stars import Stars
 from picowatch.outbox.status import StatusFiles
 from picowatch.recipe.fields import Axis
+from picowatch.settings import Settings
 
 log = logging.getLogger("picowatch")
+
+LATEST_CANDIDATES = 1000  # the last pictures, the newest of which that is left is latest.png
 
 
 class Outbox:
     """One outbox folder: its pictures and archived recipes, and the parts that keep the rest."""
 
-    def __init__(
-        self,
-        root: Path,
-        file_name: str,
-        go_on: Callable[[], None] = lambda: None,
-        output: Output | None = None,
-    ) -> None:
-        """`root` exists and is locked; `file_name` is the setting of that name.
+    def __init__(self, settings: Settings, go_on: Callable[[], None] = lambda: None) -> None:
+        """The folder exists and is locked; pictures are written as the settings say at that time.
 
         `go_on` is called between the parts of what takes long; what it raises ends it.
         """
-        self.root = root
-        self._output = output or Output()
-        self.names = OutboxNames(root, file_name, self._output.format)
+        self._settings = settings
+        self.root = root = settings.outbox
+        self.names = OutboxNames(settings)
         self.memos = Memos(root / ".picowatch" / "memos.jsonl")
         self.listing = Listing(root / "images.jsonl")
-        self.gallery = Gallery(root, self.listing, go_on)
+        self.stars = Stars(root)
+        self.gallery = Gallery(root, self.listing, go_on, self.stars.files)
         self.problems = ProblemFiles(root, self.names)
         self.status = StatusFiles(root, self.problems)
         self._latest_warned = False
@@ -65,7 +76,7 @@ class Outbox:
         Its sidecar follows, and is written by `complete` if a crash came between. `go_on` is
         called while the picture is compressed; what it raises leaves it unwritten.
         """
-        content = self._output.encoded(file, picture, texts, go_on)
+        content = encoded(file, picture, texts, self._settings, go_on)
         write_atomically(self.root / file, content)
         self._write_sidecar(file, texts)
         self._write_latest(file, content)
@@ -91,17 +102,18 @@ class Outbox:
         cells: Sequence[Cell],
         axes: Sequence[Axis],
         side: int,
-        text: str,
+        about: Mapping[str, Any],
         go_on: Callable[[], None] = lambda: None,
     ) -> None:
-        """Draw a contact sheet and write it to its path; `text` says what it shows, as JSON.
+        """Draw a contact sheet and write it to its path; `about` says what it shows.
 
         Raises SheetTooLarge.
         """
-        page = contact_sheet(cells, axes, side, go_on)
-        content = self._output.encoded(file, page, {SHEET_KEYWORD: text}, go_on)
+        sheet = contact_sheet(cells, axes, side, go_on)
+        text = json.dumps({**about, "boxes": sheet.boxes}, ensure_ascii=False)
+        content = encoded(file, sheet.page, {SHEET_KEYWORD: text}, self._settings, go_on)
         write_atomically(self.root / file, content)
-        self.gallery.add_sheet(file, page, text)
+        self.gallery.add_sheet(file, sheet.page, text)
 
     def complete(self, file: str) -> None:
         """Write the sidecar of a published picture, if it is wanted and not there."""
@@ -114,7 +126,7 @@ class Outbox:
         No picture fails because of it.
         """
         path = self.root / sidecar_of(file)
-        if not self._output.has_sidecars or PARAMETERS not in texts:
+        if self._settings.sidecar == "none" or PARAMETERS not in texts:
             return
         content = f"{texts[PARAMETERS]}\n".encode()
         try:
@@ -155,6 +167,58 @@ class Outbox:
         for newest in self.listing.newest(1):
             self.show_as_latest(newest)
 
+    def star(self, files: Collection[str], starred: bool) -> list[str]:
+        """Give these pictures a star, or take it from them; returns those that this changed."""
+        changed = self.stars.set(files, starred)
+        self.gallery.show_stars()
+        return changed
+
+    def delete(self, files: Collection[str]) -> None:
+        """Delete pictures that the gallery shows, durably, with what lies beside each.
+
+        May be repeated: the gallery knows them until everything else is done. Their lines stay in
+        images.jsonl, which tells a rebuilt ledger that they were rendered.
+        """
+        for file in files:
+            self._unlink(file)
+        self._replace_latest(files)
+        self.star(files, False)
+        self.gallery.remove(files)
+
+    def _unlink(self, file: str) -> None:
+        """The picture last: until then a sidecar can be told from another text of that name."""
+        path = self.root / file
+        check_in_place(path)
+        if leads_out(self.root, str(path.parent)):
+            raise OSError(errno.EXDEV, "its folder is a link that leads out of the outbox")
+        if not path.parent.is_dir():
+            return
+        for index in count():
+            map_path = self.root / map_of(file, index)
+            if not lexists(map_path):
+                break
+            map_path.unlink()
+        with suppress(PictureUnreadable, OSError):
+            texts, sidecar = read_texts(path), self.root / sidecar_of(file)
+            if sidecar.read_bytes() == f"{texts.get(PARAMETERS)}\n".encode():
+                sidecar.unlink()
+        path.unlink(missing_ok=True)
+        sync_folder(path.parent)
+
+    def _replace_latest(self, deleted: Collection[str]) -> None:
+        """The newest picture that is left, if latest.png was one of these."""
+        shown_is_deleted = False
+        for file in reversed(self.listing.newest(LATEST_CANDIDATES)):
+            if file in deleted:
+                shown_is_deleted = True
+            elif self.exists(file):
+                if shown_is_deleted:
+                    self.show_as_latest(file)
+                return
+        if shown_is_deleted:
+            for name in LATEST:
+                (self.root / name).unlink(missing_ok=True)
+
     def pictures(self) -> Iterator[tuple[str, float, dict[str, str]]]:
         """File, time and texts of every picture in the recipes' folders, oldest first."""
         paths = [(self.root / file, file) for file in picture_files(self.root)]
@@ -182,17 +246,26 @@ class Outbox:
             go_on()
             remove_leftovers(Path(folder))
 
-    def archive(self, recipe: str, content: bytes) -> str:
+    def archive(self, file: str, digest: str, blocks: Iterator[bytes], recipe: str) -> str:
         """Keep a recipe's bytes in its folder; returns their path below the outbox.
 
-        Another file of that name is not overwritten, the recipe's gets a number; one that holds
-        these very bytes is theirs already, from before a crash.
+        The file is the recipe itself, or lies beside a dropped picture. `digest` is the sha256 of
+        its bytes. Another file of that name is not overwritten, the recipe's gets a
+        number; one that holds these very bytes is theirs already, from before a crash.
         """
         number = 1
-        while lexists(target := self.root / self.names.archived(recipe, number)):
-            if target.is_file() and target.read_bytes() == content:
+        while lexists(target := self.root / self.names.archived(file, number, recipe)):
+            if _holds(target, digest):
                 break
             number += 1
         else:
-            write_atomically(target, content)
+            copy_atomically(target, blocks)
         return target.relative_to(self.root).as_posix()
+
+
+def _holds(path: Path, digest: str) -> bool:
+    """Whether it is a regular file whose bytes have this sha256."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return sha256_of(file, MAX_BYTES) == digest

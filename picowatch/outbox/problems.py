@@ -16,6 +16,7 @@ from picowatch.recipe.messages.problems import harmless, harmless_lines
 
 log = logging.getLogger("picowatch")
 
+SETTINGS_ERROR = f"settings{ERROR_ENDING}"
 MOST_SHOWN = 20
 MOST_CHARACTERS = 2000  # of one file
 
@@ -48,14 +49,23 @@ class ProblemFiles:
 
     def error(self, recipe: str) -> str:
         """The recipe's error file, "" if it does not exist."""
-        try:
-            return (self._root / self._names.error_file(recipe)).read_text(errors="replace")
-        except OSError:
-            return ""
+        return self._read(self._names.error_file(recipe))
+
+    def warning(self, recipe: str) -> str:
+        """The recipe's warning file, "" if it does not exist."""
+        return self._read(self._names.warning_file(recipe))
 
     def remove_error(self, recipe: str) -> None:
         """The recipe is valid now, or gone."""
         self._remove(self._names.error_file(recipe))
+
+    def write_settings_error(self, text: str) -> None:
+        """Say what is wrong with the settings file. No recipe is called that: it has no ending."""
+        self._write(SETTINGS_ERROR, text)
+
+    def remove_settings_error(self) -> None:
+        """The settings file is valid."""
+        self._remove(SETTINGS_ERROR)
 
     def write_warnings(self, recipe: str, warnings: Sequence[str]) -> None:
         """Write a warning file with what in a recipe was ignored, or delete it if nothing was."""
@@ -103,6 +113,12 @@ class ProblemFiles:
             self._files[file] = None
             self.changes += 1
         return True
+
+    def _read(self, file: str) -> str:
+        try:
+            return (self._root / file).read_text(errors="replace")
+        except OSError:
+            return ""
 
     def _remove(self, file: str) -> None:
         """Something else that somebody put there stays."""

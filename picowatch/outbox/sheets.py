@@ -35,6 +35,17 @@ class Cell:
     label: str = ""
 
 
+Box = tuple[int, int, int, int]  # left, top, width and height, in pixels
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """A drawn sheet, and where on it pictures are: the rest is paper and ink."""
+
+    page: Image.Image
+    boxes: tuple[Box, ...]
+
+
 class SheetTooLarge(ControlFlow):
     """More pictures than fit on a sheet at a size at which anything can be seen."""
 
@@ -44,7 +55,7 @@ def contact_sheet(
     axes: Sequence[Axis],
     side: int,
     go_on: Callable[[], None] = lambda: None,
-) -> Image.Image:
+) -> Sheet:
     """A sheet of `cells` in the order of the axes, the last one fastest.
 
     The last axis gives the columns, the one before it the rows; further ones, and what has no
@@ -88,12 +99,12 @@ def _titles(axes: Sequence[Axis]) -> Iterator[str]:
         yield ", ".join(f"{axis.label}: {v}" for axis, v in zip(axes, values, strict=True))
 
 
-def _page(blocks: Sequence[_Block], side: int, go_on: Callable[[], None]) -> Image.Image:
+def _page(blocks: Sequence[_Block], side: int, go_on: Callable[[], None]) -> Sheet:
     while True:
         drawing = _Drawing(side, go_on)
         width, height = drawing.size(blocks)
         if max(width, height) <= MAX_SIDE:
-            return drawing.draw(blocks, width, height)
+            return Sheet(drawing.draw(blocks, width, height), tuple(drawing.boxes))
         if side <= SMALLEST_PICTURE:
             raise SheetTooLarge(f"{sum(len(block.cells) for block in blocks)} pictures")
         side = max(SMALLEST_PICTURE, side * 4 // 5)
@@ -109,6 +120,7 @@ class _Drawing:
         self._font = ImageFont.load_default(self._type)
         self._characters = max(6, int(side / (self._type * 0.55)))
         self._label = LINES * (self._type + 4)
+        self.boxes: list[Box] = []
 
     def size(self, blocks: Sequence[_Block]) -> tuple[int, int]:
         """Width and height of the page."""
@@ -177,6 +189,7 @@ class _Drawing:
             self._text(draw, left + GAP, top + GAP, shown)
         else:
             page.paste(shown, (left, top))
+            self.boxes.append((left, top, *shown.size))
         if cell.label:
             self._text(draw, left, top + self._side + 2, cell.label)
 

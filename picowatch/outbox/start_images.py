@@ -11,15 +11,18 @@ import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from picowatch.errors import PictureUnreadable
 from picowatch.files.atomic import remove_leftovers, write_atomically
+from picowatch.files.blocks import blocks_of, sha256_of
 from picowatch.files.inside import open_below
 from picowatch.files.matching import pictures_below
 from picowatch.files.picture_names import ENDINGS, MASK_MARK, is_picture_name, stem_of
 from picowatch.files.pictures import MAX_BYTES, check_picture, picture_size
-from picowatch.metadata import PARAMETERS, texts_of
+from picowatch.metadata import PARAMETERS, read_texts, texts_in
 from picowatch.outbox.names import is_made_for_people
 from picowatch.recipe.read.a1111_blocks import holds_parameters
 
@@ -89,11 +92,12 @@ class NamedPictures:
         """Keep a copy of the picture; returns its sha256. Each is read once."""
         if path not in self._kept:
             with self._recording(path):
-                content = self._read(path)
+                with self._opened(path) as file:
+                    content = b"".join(blocks_of(file, MAX_BYTES))
                 digest = hashlib.sha256(content).hexdigest()
                 target = _folder(self._roots[1]) / digest
                 if not _holds(target, content):
-                    check_picture(content)
+                    check_picture(BytesIO(content))
                     write_atomically(target, content)
             self._kept[path] = digest
         return self._kept[path]
@@ -104,23 +108,24 @@ class NamedPictures:
 
     def digest(self, path: str) -> str:
         """The sha256 of the picture, which is not copied."""
-        return hashlib.sha256(self.read(path)).hexdigest()
+        with self._opened(path) as file:
+            return sha256_of(file, MAX_BYTES)
 
-    def read(self, path: str) -> bytes:
-        """The bytes of the picture."""
-        with self._recording(path):
-            return self._read(path)
+    def check(self, path: str) -> None:
+        """Make sure that the picture can be decoded; it is not copied."""
+        with self._opened(path) as file:
+            check_picture(file)
 
     def texts(self, path: str) -> dict[str, str]:
         """The texts in the picture's metadata."""
-        with self._recording(path):
-            return texts_of(self._read(path))
+        with self._opened(path) as file:
+            return texts_in(file)
 
     def size(self, path: str) -> tuple[int, int]:
         """Width and height of the picture, upright. Each is read once."""
         if path not in self._sizes:
-            with self._recording(path):
-                self._sizes[path] = picture_size(self._read(path))
+            with self._opened(path) as file:
+                self._sizes[path] = picture_size(file)
         return self._sizes[path]
 
     def matches(self, pattern: str) -> list[str]:
@@ -158,6 +163,16 @@ class NamedPictures:
         return json.dumps({path: self._stamps(path) for path in json.loads(refused)})
 
     @contextmanager
+    def _opened(self, path: str) -> Iterator[IO[bytes]]:
+        """The picture's file, to be read."""
+        with self._recording(path):
+            try:
+                with self._open(path) as file:
+                    yield file
+            except OSError as error:
+                raise PictureUnreadable(f"'{path}' cannot be read: {error.strerror}.") from error
+
+    @contextmanager
     def _recording(self, path: str) -> Iterator[None]:
         """If the picture is refused, remember what was at its paths before."""
         before = self._stamps(path)
@@ -190,15 +205,13 @@ class NamedPictures:
                 found.append(_Base(root, "", path.removeprefix(name), name))
         return found
 
-    def _read(self, path: str) -> bytes:
+    def _open(self, path: str) -> IO[bytes]:
         for root, below in self._candidates(path):
             try:
-                with os.fdopen(open_below(root, below), "rb") as file:
-                    return file.read(MAX_BYTES + 1)
+                return os.fdopen(open_below(root, below), "rb")
             except OSError as error:
-                if error.errno in NOT_THERE:
-                    continue
-                raise PictureUnreadable(f"'{path}' cannot be read: {error.strerror}.") from error
+                if error.errno not in NOT_THERE:
+                    raise
         raise PictureUnreadable(
             f"There is no picture '{path}'.",
             "Write its path relative to the recipe, or below inbox/ or outbox/.",
@@ -208,7 +221,7 @@ class NamedPictures:
 def kept_parameters(outbox: Path, digest: str) -> str:
     """A1111's text in the copy of a picture; "" if it has none, or is gone."""
     try:
-        text = texts_of((_folder(outbox) / digest).read_bytes()).get(PARAMETERS, "")
+        text = read_texts(_folder(outbox) / digest).get(PARAMETERS, "")
     except (OSError, PictureUnreadable):
         return ""
     return text.rstrip() if holds_parameters(text) else ""

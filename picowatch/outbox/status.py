@@ -5,6 +5,7 @@ import json
 import os
 import socket
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
@@ -13,7 +14,7 @@ from pydantic import TypeAdapter
 
 from picowatch.files.atomic import write_atomically
 from picowatch.outbox.lock import is_held
-from picowatch.outbox.problems import ProblemFiles
+from picowatch.outbox.problems import Problem, ProblemFiles
 from picowatch.recipe.messages.problems import harmless
 
 # A status is written every five seconds; a share's cache and two clocks may differ by as much
@@ -21,8 +22,8 @@ from picowatch.recipe.messages.problems import harmless
 FRESH_SECONDS = 30.0
 # Fields that the gallery shows.
 IN_GALLERY = (
-    "updated", "recipe", "image", "of", "step", "steps", "seconds_left", "trouble", "images",
-    "paused", "waiting",
+    "updated", "recipe", "image", "last_image", "of", "loading", "step", "steps", "seconds_left",
+    "trouble", "images", "paused", "waiting",
 )  # fmt: skip
 
 
@@ -52,11 +53,12 @@ class EngineStatus:
 class Status:
     """One look at the daemon. Times are Unix seconds, durations seconds.
 
-    `recipe` to `seconds_left` describe what is being rendered; `seconds_left` is for its recipe,
-    `all_seconds_left` for everything queued, too. `waiting` names the recipes that come next, each
-    with its number of images, of `waiting_recipes` in all. `pictures` and `errors` are the
-    last ones, the newest at the end. `device` to `memory_peak_bytes` describe the first engine,
-    `engines` all of them.
+    `recipe` to `seconds_left` describe what is being rendered: the images from `image` to
+    `last_image` `of` the recipe's, and the checkpoint that is `loading`, "" once a step is done.
+    `seconds_left` is for the recipe, `all_seconds_left` for everything queued, too. `waiting` names
+    the recipes that come next, each with its number of images, of `waiting_recipes` in all.
+    `pictures` and `errors` are the last ones, the newest at the end. `device` to
+    `memory_peak_bytes` describe the first engine, `engines` all of them.
     """
 
     updated: float
@@ -64,10 +66,12 @@ class Status:
     images: dict[str, int]
     recipe: str = ""
     image: int = 0
+    last_image: int = 0
     of: int = 0
     step: int = 0
     steps: int = 0
     steps_per_second: float = 0.0
+    loading: str = ""
     seconds_left: float | None = None
     all_seconds_left: float | None = None
     paused: bool = False
@@ -89,7 +93,7 @@ class Status:
     host: str = field(default_factory=socket.gethostname)
 
     def line(self) -> str:
-        """One line for people: `corgi.yaml: 3 of 20, 40 s left; 112 images wait`."""
+        """One line for people: `corgi.yaml: 1–8 of 20, 40 s left; 112 images wait`."""
         queued = self.images["queued"]
         waiting = images_wait(queued)
         if self.paused:
@@ -99,7 +103,14 @@ class Status:
         if not self.recipe:
             return waiting if self.paused else f"nothing is running; {waiting}"
         left = "" if self.seconds_left is None else f", {duration(self.seconds_left)} left"
-        return harmless(f"{self.recipe}: {self.image} of {self.of}{left}; {waiting}")
+        return harmless(f"{self.recipe}: {self.images_in_progress}{left}; {waiting}")
+
+    @property
+    def images_in_progress(self) -> str:
+        """`1–8 of 9`, and what is loaded before: `loading dreamshaper_8 …`."""
+        numbers = f"{self.image}–{self.last_image}" if self.last_image > self.image else self.image
+        loading = f", loading {self.loading} …" if self.loading else ""
+        return f"{numbers} of {self.of}{loading}"
 
 
 def images(count: int) -> str:
@@ -143,19 +154,23 @@ class StatusFiles:
             encoded = f"{line}\n".encode("utf-8", "backslashreplace")
             write_atomically(self._outbox / "now.txt", encoded, durable=False)
             self._line = line
-        self._write_for_gallery(status)
+        write_news(self._outbox, status, *self._problems.shown())
 
-    def _write_for_gallery(self, status: Status) -> None:
-        problems, more = self._problems.shown()
-        values = {name: getattr(status, name) for name in IN_GALLERY} | {
-            "runs": not status.ended,
-            "line": status.line(),
-            "preview": (self._outbox / "preview.png").is_file(),
-            "problems": [asdict(problem) for problem in problems],
-            "more_problems": more,
-        }
-        script = f"now({json.dumps(values, ensure_ascii=True)});\n".encode()
-        write_atomically(self._outbox / ".picowatch/gallery/now.js", script, durable=False)
+
+def write_news(
+    outbox: Path, status: Status, problems: Sequence[Problem] = (), more_problems: int = 0
+) -> None:
+    """Write what the gallery shows on top."""
+    values = {name: getattr(status, name) for name in IN_GALLERY} | {
+        "runs": not status.ended,
+        "line": status.line(),
+        "inbox": str(Path(status.inbox).absolute()),
+        "preview": (outbox / "preview.png").is_file(),
+        "problems": [asdict(problem) for problem in problems],
+        "more_problems": more_problems,
+    }
+    script = f"now({json.dumps(values, ensure_ascii=True)});\n".encode()
+    write_atomically(outbox / ".picowatch/gallery/now.js", script, durable=False)
 
 
 def read_status(outbox: Path) -> Status | None:

@@ -5,10 +5,12 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
@@ -106,6 +108,16 @@ class Page:
     def screenshot(self, target: Path) -> None:
         found = self._tell("Page.captureScreenshot", {"format": "png"})
         target.write_bytes(base64.b64decode(found["data"]))
+
+    def pixel(self, element: WebElement, across: float, down: float) -> tuple[int, ...]:
+        """The colour of a point of an element, by its share of the width and height."""
+        box = element.rect
+        found = self._tell("Page.captureScreenshot", {"format": "png"})
+        with Image.open(BytesIO(base64.b64decode(found["data"]))) as picture:
+            x, y = box["x"] + box["width"] * across, box["y"] + box["height"] * down
+            colour = picture.convert("RGB").getpixel((int(x), int(y - self.js("return scrollY"))))
+        assert isinstance(colour, tuple)
+        return colour
 
     def accessibility(self) -> list[dict[str, Any]]:
         """The tree that a screen reader gets."""

@@ -8,6 +8,7 @@ import pytest
 from tests.browser.conftest import CHROMEDRIVER, CHROMIUM
 
 
+@pytest.mark.heavy
 @pytest.mark.skipif(not (CHROMIUM and CHROMEDRIVER), reason="no Chromium with its driver is here")
 def test_the_benchmark_of_the_gallery_runs() -> None:
     """With few pictures."""

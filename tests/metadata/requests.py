@@ -5,7 +5,8 @@ from typing import Any
 from hypothesis import strategies as st
 
 from picowatch.recipe import Checkpoint, HashOf, ImageRequest, Inventory
-from picowatch.recipe.fields import Hires, Prediction
+from picowatch.recipe.fields import Prediction
+from picowatch.recipe.parts import Hires
 from picowatch.recipe.prompts.grammar import unsupported
 from picowatch.recipe.prompts.wildcards import Template
 from picowatch.recipe.read.decoding import FORBIDDEN
@@ -114,6 +115,8 @@ def image_requests(
         steps=draw(st.integers(1, 150)),
         cfg_scale=draw(st.floats(1, 30)),
         cfg_rescale=draw(st.just(0.0) | STRENGTHS),
+        cfg_start=draw(st.just(0.0) | STRENGTHS),
+        cfg_end=draw(st.just(1.0) | STRENGTHS),
         width=draw(SIDES),
         height=draw(SIDES),
         seed=draw(SEEDS),

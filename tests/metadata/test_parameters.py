@@ -14,11 +14,13 @@ from sd_parsers.parsers import AUTOMATIC1111Parser
 from picowatch.metadata import PARAMETERS, PICOWATCH, parameters_text
 from picowatch.outbox.png import encode_png
 from picowatch.recipe import ImageRequest, read_recipes
-from picowatch.recipe.fields import A1111, ROWS, ZERO_SNR, Hires
+from picowatch.recipe.fields import ROWS, ZERO_SNR
+from picowatch.recipe.parts import Hires
 from picowatch.recipe.prompts.grammar import probable_mistakes
 from picowatch.recipe.read.a1111 import parameters_of
 from picowatch.recipe.request import EmbeddingUse, LoraUse
 from picowatch.recipe.resolve.families import family_warnings
+from picowatch.recipe.row import A1111
 from picowatch.recipe.samplers import SCHEDULE_TYPES
 from tests.metadata.requests import CORGI, PROMPTS, hashes_of, image_requests, inventory_for
 

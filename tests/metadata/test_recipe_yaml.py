@@ -1,13 +1,14 @@
 """A picture's recipe as YAML: it makes the same picture again."""
 
+import re
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 
-from picowatch.metadata import picowatch_json, recipe_yaml
+from picowatch.metadata import differing_fields, picowatch_json, recipe_yaml
 from picowatch.recipe import DefaultsFile, ImageRequest, read_recipes
-from picowatch.recipe.fields import Hires
+from picowatch.recipe.parts import Hires
 from picowatch.recipe.request import LoraUse
 from tests.metadata.requests import CORGI, hashes_of, image_requests, inventory_for
 
@@ -37,6 +38,8 @@ def test_it_reads_like_a_recipe_somebody_wrote() -> None:
         "steps: 24\n"
         "cfg_scale: 7.5\n"
         "cfg_rescale: 0\n"
+        "cfg_start: 0\n"
+        "cfg_end: 1\n"
         "guidance: 0\n"
         "size: 512x768\n"
         "seed: 42\n"
@@ -62,6 +65,35 @@ def _again(request: ImageRequest) -> ImageRequest:
     (recipe,) = read_recipes("shown.yaml", content, inventory_for(request), [DEFAULTS])
     (again,) = recipe.image_requests(hashes_of(request))
     return again
+
+
+def _short(request: ImageRequest) -> str:
+    """What the gallery copies: the fields that differ, of the whole recipe."""
+    named = differing_fields(request)
+    fields = re.split(r"^(?=[a-z_]+:)", recipe_yaml(request), flags=re.MULTILINE)
+    return "".join(field for field in fields if field.partition(":")[0] in named)
+
+
+def test_a_short_recipe_has_only_what_differs() -> None:
+    """Beside what depends on the models that are installed, or on their family."""
+    assert _short(replace(CORGI, negative_prompt="")) == (
+        "prompt: 'a corgi'\ncheckpoint: 'dreamshaper_8'\nsize: 512x768\nseed: 42\n"
+    )
+    other = replace(CORGI, image="a.png", image_hash="1" * 64, steps=9, sampler="Euler",
+                    schedule_type="simple", denoising_strength=0.3)  # fmt: skip
+    assert _short(other).partition("checkpoint: 'dreamshaper_8'\n")[2] == (
+        "sampler: Euler\nschedule_type: simple\nsteps: 9\ncfg_scale: 7.5\nguidance: 0\n"
+        "size: 512x768\nseed: 42\nimage: 'a.png'\ndenoising_strength: 0.3\n"
+    )
+
+
+@given(image_requests())
+def test_a_short_recipe_gives_the_same_request(request: ImageRequest) -> None:
+    """Where no folder's defaults say anything else."""
+    content = _short(request).encode()
+    (recipe,) = read_recipes("short.yaml", content, inventory_for(request), [])
+    (again,) = recipe.image_requests(hashes_of(request))
+    assert again.digest == request.digest
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,11 @@ from sd_parsers import ParserManager
 from picowatch.commands.show import show
 from picowatch.errors import SettingsInvalid
 from picowatch.metadata import PARAMETERS, PICOWATCH, read_texts, texts_of
-from picowatch.outbox.encoding import Output
+from picowatch.outbox.encoding import encoded as encode
 from picowatch.outbox.formats import FORMATS
 from picowatch.outbox.gallery.thumbnails import Thumbnails
 from picowatch.outbox.names import OutboxNames
-from picowatch.recipe.fields import Hires, Upscale
+from picowatch.recipe.parts import Hires, Upscale
 from picowatch.settings import Settings, load_settings
 from picowatch.testing.digest_engine import digest_pixels
 from tests.house import House
@@ -88,8 +88,8 @@ def test_sd_parsers_reads_it(name: str) -> None:
 
 
 def encoded(name: str, texts: dict[str, str], **options: Any) -> bytes:
-    output = Output(FORMATS[name], **options)
-    return output.encoded(f"a{ENDING[name]}", Image.radial_gradient("L").convert("RGB"), texts)
+    picture = Image.radial_gradient("L").convert("RGB")
+    return encode(f"a{ENDING[name]}", picture, texts, Settings(format=name, **options))
 
 
 @pytest.mark.parametrize("length", [9_000, 15_000, 20_000])
@@ -236,7 +236,7 @@ def test_wrong_settings_are_explained(variables: dict[str, str], words: str) -> 
 
 def test_a_picture_that_will_be_too_large_for_its_format_is_a_png(tmp_path: Path) -> None:
     """Its size is known when its name is given."""
-    names = OutboxNames(tmp_path, "{number}", FORMATS["webp"])
+    names = OutboxNames(Settings(outbox=tmp_path, file_name="{number}", format="webp"))
     large = replace(CORGI_REQUEST, width=2048, height=512, hires=Hires(4.0))
     assert names.file("a.yaml", 1, large) == "a/1.webp"
     huge = replace(large, upscale=Upscale("x", 2.0))
@@ -270,5 +270,5 @@ def test_a_picture_that_is_too_large_for_its_format_fails_in_words(tmp_path: Pat
     """WebP has 14 bits for a side."""
     wide = Image.new("RGB", (16_384, 1))
     with pytest.raises(OSError, match=r"16,383 pixels a side that webp allows.*format: png"):
-        Output(FORMATS["webp"]).encoded("a.webp", wide, {})
-    assert Output(FORMATS["jpeg"]).encoded("a.jpg", wide, {})
+        encode("a.webp", wide, {}, Settings(format="webp"))
+    assert encode("a.jpg", wide, {}, Settings(format="jpeg"))

@@ -18,6 +18,7 @@ from picowatch.outbox.gallery.thumbnails import SIDE, Thumbnails
 from picowatch.outbox.listing import Listing
 from picowatch.outbox.names import OutboxNames
 from picowatch.outbox.problems import MOST_SHOWN, ProblemFiles
+from picowatch.settings import Settings
 from tests.house import House, wait_for
 
 DATA = ".picowatch/gallery"
@@ -144,7 +145,9 @@ def test_a_damaged_gallery_is_rebuilt(
         (data / "page-00001.js").write_bytes(content[:50] + bytes(100) + content[150:])
     if damage == "another version":
         content = (data / "pages.js").read_bytes()
-        (data / "pages.js").write_bytes(content.replace(b'"format": 1', b'"format": 0'))
+        (data / "pages.js").write_bytes(
+            content.replace(b'"format": %d' % pages.FORMAT, b'"format": 0')
+        )
         (data / "page-00001.js").write_text('picture({"file": "old.png"});\n')
     house.once()
     assert {entry["file"]: entry for entry in shown(house.outbox)} == before
@@ -334,7 +337,7 @@ def test_now_js_has_what_is_running_queued_and_wrong(house: House) -> None:
 
 def test_problems_are_listed_newest_first_and_errors_before_warnings(tmp_path: Path) -> None:
     """At most so many, and how many more there are; deleted files do not count."""
-    problems = ProblemFiles(tmp_path, OutboxNames(tmp_path, "{number}"))
+    problems = ProblemFiles(tmp_path, OutboxNames(Settings(outbox=tmp_path)))
     problems.write_warnings("w.yaml", ["not quite"])
     for number in range(MOST_SHOWN + 2):
         problems.write_error(f"{number}.yaml", "wrong")

@@ -19,6 +19,7 @@ from picowatch.outbox.log import LOG_FILES, close_log, open_log
 from picowatch.outbox.names import OutboxNames
 from picowatch.outbox.status import duration
 from picowatch.recipe.messages.problems import harmless
+from picowatch.settings import Settings
 from tests.house import PATIENCE, House, wait_for
 
 
@@ -220,7 +221,7 @@ def test_durations_have_two_numbers_at_most(seconds: float, text: str) -> None:
 
 def test_long_names_are_shortened_to_what_a_file_system_takes(tmp_path: Path) -> None:
     """And stay distinct."""
-    names = OutboxNames(tmp_path, "{number}")
+    names = OutboxNames(Settings(outbox=tmp_path))
     one, other = (names.error_file(f"{'ä' * 120}{last}.yaml") for last in "xy")
     assert one != other
     assert max(len(name.encode()) for name in (one, other)) <= 255
@@ -230,4 +231,5 @@ def test_a_folder_does_not_take_the_place_of_a_picture(tmp_path: Path) -> None:
     """`a/0001-5.png.yaml` beside a picture of that name."""
     (tmp_path / "a").mkdir()
     (tmp_path / "a/0001-5.png").touch()
-    assert OutboxNames(tmp_path, "{number}").folder("a/0001-5.png.yaml") == "a/0001-5.png_"
+    names = OutboxNames(Settings(outbox=tmp_path))
+    assert names.folder("a/0001-5.png.yaml") == "a/0001-5.png_"

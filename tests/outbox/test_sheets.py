@@ -37,15 +37,19 @@ def colours_in_order(sheet: Image.Image) -> list[tuple[int, ...]]:
 def test_the_last_axis_gives_the_columns(tmp_path: Path) -> None:
     """And the one before it the rows."""
     axes = [Axis("steps", ("10", "20")), Axis("sampler", ("Euler", "DDIM", "PNDM"))]
-    sheet = contact_sheet(cells(tmp_path, 6), axes, 64)
+    drawn = contact_sheet(cells(tmp_path, 6), axes, 64)
+    sheet = drawn.page
     assert colours_in_order(sheet) == COLOURS
     assert sheet.width > sheet.height
+    assert [sheet.getpixel(box[:2]) for box in drawn.boxes] == COLOURS
+    last = [(left + wide - 1, top + high - 1) for left, top, wide, high in drawn.boxes]
+    assert [sheet.getpixel(at) for at in last] == COLOURS
 
 
 def test_further_axes_give_blocks(tmp_path: Path) -> None:
     """One below the other."""
     axes = [Axis("cfg_scale", ("4", "7")), Axis("steps", ("10",)), Axis("sampler", ("a", "b"))]
-    sheet = contact_sheet(cells(tmp_path, 4), axes, 64)
+    sheet = contact_sheet(cells(tmp_path, 4), axes, 64).page
     assert colours_in_order(sheet) == COLOURS[:4]
     assert sheet.height > sheet.width
 
@@ -53,7 +57,7 @@ def test_further_axes_give_blocks(tmp_path: Path) -> None:
 def test_without_axes_pictures_stand_in_a_square(tmp_path: Path) -> None:
     """Each with its own label."""
     labelled = [Cell(cell.picture, f"seed {n}") for n, cell in enumerate(cells(tmp_path, 4))]
-    sheet = contact_sheet(labelled, [], 64)
+    sheet = contact_sheet(labelled, [], 64).page
     assert colours_in_order(sheet) == COLOURS[:4]
 
 
@@ -61,7 +65,7 @@ def test_a_picture_that_was_not_rendered_leaves_its_cell(tmp_path: Path) -> None
     """So that the others stay under their labels."""
     made = cells(tmp_path, 3)
     made[1] = Cell(None)
-    sheet = contact_sheet(made, [Axis("steps", ("1", "2", "3"))], 64)
+    sheet = contact_sheet(made, [Axis("steps", ("1", "2", "3"))], 64).page
     assert colours_in_order(sheet) == [COLOURS[0], COLOURS[2]]
     assert sheets.MISSING in {colour for _, colour in sheet.getcolors(1 << 20) or ()}
 
@@ -71,7 +75,7 @@ def test_a_sheet_is_never_larger_than_its_limit(
 ) -> None:
     """Pictures shrink first; beyond that it is refused."""
     monkeypatch.setattr(sheets, "MAX_SIDE", 500)
-    sheet = contact_sheet(cells(tmp_path, 6), [Axis("steps", tuple("123456"))], 256)
+    sheet = contact_sheet(cells(tmp_path, 6), [Axis("steps", tuple("123456"))], 256).page
     assert max(sheet.size) <= 500
     with pytest.raises(SheetTooLarge):
         contact_sheet(cells(tmp_path, 20), [Axis("steps", tuple(map(str, range(20))))], 256)
@@ -80,6 +84,6 @@ def test_a_sheet_is_never_larger_than_its_limit(
 def test_long_labels_are_wrapped_and_shortened(tmp_path: Path) -> None:
     """They never run into the next column's."""
     long = "a very long text that says much more than fits above a picture " * 5
-    narrow = contact_sheet(cells(tmp_path, 2), [Axis("prompt", ("x", "y"))], 64)
-    wide = contact_sheet(cells(tmp_path, 2), [Axis("prompt", (long, "y"))], 64)
+    narrow = contact_sheet(cells(tmp_path, 2), [Axis("prompt", ("x", "y"))], 64).page
+    wide = contact_sheet(cells(tmp_path, 2), [Axis("prompt", (long, "y"))], 64).page
     assert narrow.size == wide.size

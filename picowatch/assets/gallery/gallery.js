@@ -1,10 +1,10 @@
 "use strict";
 // Folders, searching, picking: connects what there is with what is shown.
 
-const Filter = { query: "", folder: "", sheets: false };
+const Filter = { query: "", folder: "", only: "" }; // only: "", "starred" or "sheets"
 const searchBox = document.getElementById("search"), folderList = document.getElementById("folders");
 const fresh = document.getElementById("fresh"), tray = document.getElementById("tray");
-const MOST_FOLDERS = 300; // in one list
+const MOST_FOLDERS = 300, SORT = "picowatch sort"; // in one list; in this browser's memory
 let shownList = [], seen = null, newest = 0;
 const picked = [];
 
@@ -13,18 +13,63 @@ const picked = [];
 function list() {
   const holds = Filter.query.trim() ? wanted(Filter.query) : null;
   const below = `${Filter.folder}/`;
-  return Pictures.all.filter(entry =>
+  return sorted().filter(entry =>
     (!Filter.folder || entry.file.startsWith(below))
-    && (!Filter.sheets || entry.sheet)
+    && (Filter.only !== "sheets" || entry.sheet)
+    && (Filter.only !== "starred" || Stars.has(entry.file))
     && (!holds || holds(entry)));
 }
 
 function show({ keep }) {
   shownList = list();
-  Grid.show(shownList, { keep });
+  Grid.show(shownList, { keep, folders: sort.value === "name" });
+  showHeadings();
   showCount();
   Large.refresh();
 }
+
+// -- sorting, and going to a day or a folder
+
+const sort = document.getElementById("sort"), jump = document.getElementById("jump");
+const names = new Intl.Collator(undefined, { numeric: true });
+const byName = { of: null, all: [] }; // the sorted pictures, and of which ones
+
+// Pictures.all in the chosen order: each part of it has that order, too.
+function sorted() {
+  if (sort.value === "oldest") return [...Pictures.all].reverse();
+  if (sort.value !== "name") return Pictures.all;
+  if (byName.of !== Pictures.all) {
+    byName.of = Pictures.all;
+    const keys = new Map(Pictures.all.map(entry => [entry, folderOf(entry)]));
+    byName.all = [...Pictures.all].sort((a, b) => names.compare(keys.get(a), keys.get(b)) || names.compare(a.file, b.file));
+  }
+  return byName.all;
+}
+
+sort.onchange = () => {
+  scrollTo(0, 0);
+  kept(() => localStorage.setItem(SORT, sort.value));
+  show({ keep: false });
+};
+
+function showHeadings() {
+  const found = Grid.headings(), told = found.join("\n");
+  jump.hidden = found.length < 2;
+  if (told === jump.dataset.told) return;
+  jump.dataset.told = told;
+  const first = element("option", sort.value === "name" ? "Go to folder…" : "Go to day…");
+  first.value = "";
+  jump.replaceChildren(first, ...found.map(text => {
+    const made = element("option", text);
+    made.value = text;
+    return made;
+  }));
+}
+jump.onchange = () => {
+  const text = jump.value;
+  jump.value = "";
+  Grid.goToHeading(text);
+};
 
 function showCount() {
   const all = Pictures.all.length, some = shownList.length;
@@ -32,10 +77,33 @@ function showCount() {
   document.getElementById("count").textContent =
     some === all ? `${all.toLocaleString()} ${words}` : `${some.toLocaleString()} of ${all.toLocaleString()} ${words}`;
   if (all) document.getElementById("icon").href = thumbnail(Pictures.all[0]);
-  const empty = document.getElementById("empty");
-  empty.hidden = some > 0 || !Pictures.loaded;
-  empty.textContent = all ? "No picture matches." : "No pictures yet. Save a recipe in the inbox; its pictures appear here.";
+  document.getElementById("none").hidden = some > 0 || !all || !Pictures.loaded;
+  document.getElementById("none-words").textContent =
+    Filter.only === "starred" && !Filter.query ? "No picture here has a star. Press s on a picture to give it one." : "No picture matches.";
+  showEmpty();
 }
+
+// Before the first picture: where to save what.
+function showEmpty() {
+  document.getElementById("empty").hidden = Pictures.all.length > 0 || !Pictures.loaded;
+  document.getElementById("tools").hidden = !Pictures.all.length;
+  document.getElementById("inbox").textContent = News.inbox || "inbox";
+  document.getElementById("start").hidden = News.runs;
+}
+News.onchange = showEmpty;
+
+document.getElementById("clear").onclick = () => {
+  searchBox.value = Filter.query = Filter.folder = Filter.only = "";
+  showFolders();
+  show({ keep: false });
+  searchBox.focus();
+};
+document.getElementById("empty").addEventListener("click", async event => {
+  const asked = event.target.closest("[data-copy]");
+  if (!asked) return;
+  await copy(document.getElementById(asked.dataset.copy).textContent);
+  notice("Copied.");
+});
 
 Pictures.onchange = () => {
   const files = Pictures.byFile;
@@ -47,6 +115,7 @@ Pictures.onchange = () => {
   for (let place = picked.length - 1; place >= 0; place--) {
     if (!files.has(picked[place].file)) picked.splice(place, 1); else picked[place] = files.get(picked[place].file);
   }
+  Stars.settle();
   showFolders();
   show({ keep: true });
   showTray();
@@ -59,7 +128,7 @@ Pictures.onother = () => {
 
 function tellFresh(added) {
   const words = count => `${count} new ${count === 1 ? "picture" : "pictures"}`;
-  say(words(added));
+  announce(words(added));
   if (document.getElementById("grid").getBoundingClientRect().top >= 0) return;
   newest += added;
   fresh.textContent = `↑ ${words(newest)}`;
@@ -95,13 +164,11 @@ function folders() {
 function showFolders() {
   const { counts, below } = folders();
   if (Filter.folder && !counts.has(Filter.folder)) Filter.folder = "";
-  const rows = [folderRow("All pictures", "", 0, counts.get(""), !Filter.folder && !Filter.sheets)];
-  const sheets = Pictures.all.filter(entry => entry.sheet).length;
-  if (sheets) rows.push(folderRow("Contact sheets", null, 0, sheets, Filter.sheets));
+  const rows = [];
   const add = (parent, depth) => {
     const children = [...below.get(parent)].sort((a, b) => a.localeCompare(b));
     for (const child of children.slice(0, MOST_FOLDERS)) {
-      rows.push(folderRow(child.slice(parent ? parent.length + 1 : 0), child, depth, counts.get(child), child === Filter.folder));
+      rows.push(row(child.slice(parent ? parent.length + 1 : 0), counts.get(child), { folder: child, depth }));
       if (`${Filter.folder}/`.startsWith(`${child}/`)) add(child, depth + 1);
     }
     if (children.length > MOST_FOLDERS) {
@@ -109,28 +176,34 @@ function showFolders() {
     }
   };
   add("", 0);
-  const had = folderList.contains(document.activeElement) ? document.activeElement.dataset.folder : undefined;
+  const sheets = Pictures.all.filter(entry => entry.sheet).length, starred = Stars.count();
+  const views = [row("All pictures", counts.get(""), {})];
+  if (starred || Filter.only === "starred") views.push(row("★ Starred", starred, { only: "starred" }));
+  if (sheets || Filter.only === "sheets") views.push(row("Contact sheets", sheets, { only: "sheets" }));
+  const had = document.activeElement.closest("nav button")?.dataset.row;
+  document.getElementById("views").replaceChildren(...views);
   folderList.replaceChildren(...rows);
-  if (had !== undefined) [...folderList.querySelectorAll("button")].find(button => button.dataset.folder === had)?.focus();
+  document.getElementById("folders-title").hidden = !rows.length;
+  if (had !== undefined) [...document.querySelectorAll("nav button")].find(button => button.dataset.row === had)?.focus();
 }
 
-// `folder` is null for the contact sheets of all folders.
-function folderRow(name, folder, depth, count, isChosen) {
-  const row = element("li"), button = element("button", name);
+// A line of the list on the left: a folder, or what all folders have of a kind.
+function row(name, count, { folder = "", only = "", depth = 0 }) {
+  const made = element("li"), button = element("button", name);
   button.type = "button";
-  button.dataset.folder = folder ?? "/";
+  button.dataset.folder = folder;
+  button.dataset.row = `${only}/${folder}`;
   button.style.setProperty("--depth", depth);
-  if (isChosen) button.ariaCurrent = "true";
+  if (Filter.folder === folder && Filter.only === only) button.ariaCurrent = "true";
   button.append(element("small", count.toLocaleString()));
   button.onclick = () => {
-    Filter.sheets = folder === null;
-    Filter.folder = folder ?? "";
+    Object.assign(Filter, { folder, only });
     scrollTo(0, 0);
     showFolders();
     show({ keep: false });
   };
-  row.append(button);
-  return row;
+  made.append(button);
+  return made;
 }
 
 // -- searching
@@ -186,6 +259,13 @@ document.getElementById("unpick").onclick = () => { picked.length = 0; showTray(
 Grid.isPicked = Large.isPicked = isPicked;
 Grid.onpick = Large.onpick = pick;
 Grid.onopen = Large.open;
+Grid.onstar = entry => Stars.toggle(entry);
+Stars.onchange = () => {
+  showFolders();
+  if (Filter.only === "starred" && !document.querySelector("dialog[open]")) show({ keep: true });
+  Grid.remark();
+  Large.refresh();
+};
 Large.list = Pair.list = () => shownList;
 Large.onclose = entry => Grid.goTo(entry.file, { focus: true });
 
@@ -197,7 +277,7 @@ for (const dialog of document.querySelectorAll("dialog")) {
 }
 
 document.addEventListener("keydown", event => {
-  const types = event.target.closest("input:not([type=range]), textarea");
+  const types = event.target.closest("input:not([type=range]), textarea, select");
   if (types || event.ctrlKey || event.metaKey || event.altKey) return;
   const open = document.querySelector("dialog[open]");
   if (event.key === "x" && picked.length === 2 && (!open || open.id === "large")) compare();
@@ -208,7 +288,8 @@ document.addEventListener("keydown", event => {
 
 // The size of the pictures stays what it was, where the browser keeps such things for files.
 const size = document.getElementById("size"), KEPT = "picowatch size";
-const kept = action => { try { return action(); } catch { return null; } };
+sort.value = kept(() => localStorage.getItem(SORT)) ?? "newest";
+if (!sort.value) sort.value = "newest";
 size.value = kept(() => localStorage.getItem(KEPT)) ?? (innerWidth < 600 ? 120 : 190);
 size.oninput = () => {
   Grid.resize(Number(size.value));

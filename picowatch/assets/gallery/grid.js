@@ -6,7 +6,8 @@ const Grid = (() => {
   const grid = document.getElementById("grid"), days = document.getElementById("days");
   const tiles = new Map(), headings = new Map();
   let shown = [], boxes = [], dayBoxes = [], height = 190, current = 0, width = 0;
-  const self = { onopen: () => {}, onpick: () => {}, isPicked: () => false };
+  const self = { onopen: () => {}, onpick: () => {}, onstar: () => {}, isPicked: () => false };
+  let headingOf = dayOf; // of an entry: rows begin anew where it changes
 
   // -- laying out
 
@@ -30,7 +31,7 @@ const Grid = (() => {
       row = []; shapes = 0;
     };
     shown.forEach((entry, place) => {
-      const its = dayOf(entry);
+      const its = headingOf(entry);
       if (its !== day) {
         end(true);
         dayBoxes.push({ top, text: its });
@@ -150,7 +151,10 @@ const Grid = (() => {
     image.decoding = "async";
     image.draggable = false;
     tile.image = image;
-    image.onload = () => tile.classList.add("loaded");
+    image.onload = () => {
+      tile.classList.add("loaded");
+      if (entry.boxes && !open.querySelector("svg")) image.after(paper(entry, image.src));
+    };
     image.onerror = () => {
       image.onerror = () => drop(entry.file);
       image.src = address(entry.file);
@@ -168,7 +172,12 @@ const Grid = (() => {
     pick.tabIndex = -1;
     pick.title = "Pick to compare (c)";
     pick.ariaLabel = "Pick to compare";
-    tile.append(open, pick);
+    const star = element("button", "★", "star");
+    star.type = "button";
+    star.tabIndex = -1;
+    star.title = "Star (s)";
+    star.ariaLabel = "Star";
+    tile.append(open, star, pick);
     return tile;
   }
 
@@ -176,6 +185,9 @@ const Grid = (() => {
     const picked = self.isPicked(tile.entry.file);
     tile.classList.toggle("picked", picked);
     tile.lastChild.ariaPressed = String(picked);
+    const starred = Stars.has(tile.entry.file);
+    tile.classList.toggle("starred", starred);
+    tile.lastChild.previousSibling.ariaPressed = String(starred);
   }
 
   function isInWindow(box) {
@@ -186,7 +198,8 @@ const Grid = (() => {
   // -- what happens to it
 
   // Show these entries; what the user looks at stays where it is.
-  self.show = (entries, { keep }) => {
+  self.show = (entries, { keep, folders }) => {
+    headingOf = folders ? entry => folderOf(entry) || "/" : dayOf;
     const top = -grid.getBoundingClientRect().top, old = shown[current];
     const anchor = isInWindow(boxes[current]) ? current : firstBelow(top);
     const file = keep && top > 0 && shown[anchor] ? shown[anchor].file : null;
@@ -208,6 +221,17 @@ const Grid = (() => {
     if (!isTop && boxes[place]) scrollBy(0, grid.getBoundingClientRect().top + boxes[place].top);
   };
 
+  // The headings, in their order, and going to one.
+  self.headings = () => dayBoxes.map(box => box.text);
+  self.goToHeading = text => {
+    const box = dayBoxes.find(one => one.text === text);
+    if (!box) return;
+    scrollBy(0, grid.getBoundingClientRect().top + box.top - document.querySelector("header").offsetHeight);
+    const first = boxes.findIndex(one => one.top > box.top);
+    if (first >= 0) self.goTo(shown[first].file, { focus: false });
+    draw();
+  };
+
   self.remark = () => { for (const tile of tiles.values()) mark(tile); };
 
   // Make a picture the current one, and bring it into the window.
@@ -219,8 +243,9 @@ const Grid = (() => {
     current = place;
     const box = boxes[place], rect = grid.getBoundingClientRect();
     const top = rect.top + box.top, under = document.querySelector("header").offsetHeight + HEADING;
+    const covered = document.getElementById("bottom").offsetHeight, over = covered && covered + 24; // and its margin
     if (top < under) scrollBy(0, top - under);
-    else if (top + box.height > innerHeight) scrollBy(0, top + box.height - innerHeight + GAP);
+    else if (top + box.height > innerHeight - over) scrollBy(0, top + box.height - innerHeight + over + GAP);
     draw();
     if (focus) tiles.get(file).firstChild.focus({ preventScroll: true });
   };
@@ -250,6 +275,8 @@ const Grid = (() => {
       self.goTo(shown[step(event.key)].file, { focus: true });
     } else if (event.key === "c") {
       self.onpick(shown[current]);
+    } else if (event.key === "s") {
+      self.onstar(shown[current]);
     }
   });
   grid.addEventListener("focusin", event => {
@@ -262,7 +289,8 @@ const Grid = (() => {
   grid.addEventListener("click", event => {
     const tile = event.target.closest(".tile");
     if (!tile) return;
-    if (event.target.closest(".pick") || event.shiftKey) self.onpick(tile.entry); else self.onopen(tile.entry);
+    if (event.target.closest(".star")) self.onstar(tile.entry);
+    else if (event.target.closest(".pick") || event.shiftKey) self.onpick(tile.entry); else self.onopen(tile.entry);
   });
 
   let due = false;

@@ -3,7 +3,9 @@
 
 const News = (() => {
   const POLL = 2000, SILENT = 15000; // milliseconds
+  const FEW = 3; // problems that are shown at once
   const part = id => document.getElementById(id);
+  const self = { runs: false, inbox: "", onchange: () => {} };
   let updated = null, heardAt = 0, shownProblems = "", shownWaiting = "", knownProblems = null;
 
   // Called by now.js.
@@ -12,6 +14,8 @@ const News = (() => {
     // Clocks of two machines may differ; a status that never changes is an old one.
     const old = Date.now() - heardAt > SILENT || Date.now() / 1000 - news.updated > 3600;
     const runs = news.runs && !old;
+    self.runs = runs;
+    if (news.inbox !== self.inbox) { self.inbox = news.inbox; self.onchange(); }
     tellWork(news, runs);
     tellWaiting(news);
     tellProblems(news);
@@ -39,7 +43,9 @@ const News = (() => {
     if (!news.recipe) return "picowatch is running; nothing to do";
     const step = news.step ? ` · step ${news.step} of ${news.steps}` : "";
     const left = news.seconds_left === null ? "" : ` · ${duration(news.seconds_left)} left`;
-    return `${news.recipe}: picture ${news.image} of ${news.of}${step}${left}`;
+    const pictures = news.last_image > news.image ? `s ${news.image}–${news.last_image}` : ` ${news.image}`;
+    const loading = news.loading ? ` · loading ${news.loading} …` : "";
+    return `${news.recipe}: picture${pictures} of ${news.of}${loading}${step}${left}`;
   }
 
   function duration(seconds) {
@@ -81,21 +87,43 @@ const News = (() => {
       box.append(summary, element("pre", problem.text), link);
       return box;
     }));
-    if (more) part("problems").append(element("p", `and ${more.toLocaleString()} more`));
+    if (more) part("problems").append(element("p", `and ${more.toLocaleString()} more: look for .error.txt in the outbox`));
+    fold();
     const files = new Set(problems.map(problem => problem.file));
     const fresh = knownProblems && problems.find(problem => !knownProblems.has(problem.file));
-    if (fresh) say(`${fresh.is_error ? "Error" : "Warning"}: ${fresh.recipe}`);
+    if (fresh) announce(`${fresh.is_error ? "Error" : "Warning"}: ${fresh.recipe}`);
     knownProblems = files;
   }
 
-  // Of an error file, the sentence that says what is wrong: neither the path nor the quoted line.
+  // Only the first few, until the user asks for the others.
+  let isUnfolded = false;
+  function fold() {
+    const boxes = [...part("problems").children].filter(box => box !== part("fold"));
+    for (const [place, box] of boxes.entries()) box.hidden = !isUnfolded && place >= FEW;
+    const folded = boxes.length - FEW;
+    part("fold")?.remove();
+    if (folded <= 0) return;
+    const button = element("button", isUnfolded ? "Show fewer" : `Show ${folded} more`);
+    button.id = "fold";
+    button.type = "button";
+    button.ariaExpanded = String(isUnfolded);
+    button.onclick = () => { isUnfolded = !isUnfolded; fold(); part("fold").focus(); };
+    part("problems").append(button);
+  }
+
+  // Of an error file, the sentence that says what is wrong: neither the path nor the quoted line,
+  // and of images that failed the reason of the first.
+  const IMAGE = /^entry \d+, image \d+, seed \d+:$/;
   function firstWords(text) {
     const lines = text.split("\n").slice(1).filter(line => line.trim() && !line.startsWith("    "));
-    return lines[0] || "";
+    const failed = lines.filter(line => IMAGE.test(line)).length;
+    const reason = lines.find(line => !IMAGE.test(line)) || "";
+    return failed > 1 ? `${failed} images failed. ${reason}` : reason;
   }
 
   const ask = () => { load("pages.js"); load("now.js"); };
   setInterval(() => { if (!document.hidden) ask(); }, POLL);
   document.addEventListener("visibilitychange", () => { if (!document.hidden) ask(); });
-  return { ask };
+  self.ask = ask;
+  return self;
 })();

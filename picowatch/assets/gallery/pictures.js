@@ -3,7 +3,7 @@
 // may not fetch files; what each picture says; and searching.
 
 const FOLDER = ".picowatch/gallery/";
-const FORMAT = 1;
+const FORMAT = 2;
 
 const Pictures = {
   all: [], // newest first
@@ -37,6 +37,7 @@ function pages(next) {
   }
   if (next.edition !== told.edition) gone.clear();
   told = next;
+  Stars.look(next.stars);
   if (!next.pages) { Pictures.loaded = true; gather(); }
   loadNext();
 }
@@ -84,6 +85,7 @@ function gather() {
 
 // A picture that the user deleted shows itself by not loading; picowatch tells of it later.
 function drop(file) {
+  if (gone.has(file)) return;
   gone.add(file);
   toLoad.length || gather();
 }
@@ -98,7 +100,7 @@ const clock = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyl
 const timeOf = entry => entry.made_at ? clock.format(entry.made_at * 1000) : "";
 
 const HASHES = new Set(["checkpoint_hash", "vae_hash", "image_hash", "mask_hash", "digest", "save_digest", "entry_index", "image_index"]);
-const HIDDEN = new Set(["thumb", "yaml", "made_at", "sheet", "cells", "width", "height", ...HASHES]);
+const HIDDEN = new Set(["thumb", "yaml", "differs", "made_at", "finished", "seconds", "device", "size", "sheet", "cells", "boxes", "width", "height", ...HASHES]);
 
 // Every setting as [name, text], in the order in which recipes are written.
 function settingsOf(entry) {
@@ -107,10 +109,19 @@ function settingsOf(entry) {
   for (const [name, value] of Object.entries(entry)) {
     if (HIDDEN.has(name) || ["prompt", "negative_prompt", "file", "recipe"].includes(name)) continue;
     found.push([name, inWords(value)]);
-    if (name === "cfg_scale") found.push(["size", `${entry.width}x${entry.height}`]);
+    if (name !== "cfg_scale") continue;
+    const size = `${entry.width}x${entry.height}`;
+    found.push(["size", size], ["enlarged to", entry.size === size ? "" : inWords(entry.size ?? "")]);
   }
   found.push(["recipe", inWords(entry.recipe ?? "")], ["file", entry.file], ["made", timeOf(entry)]);
+  found.push(["seconds", inWords(entry.seconds ?? "")], ["device", inWords(entry.device ?? "")]);
   return found.filter(([, text]) => text !== "");
+}
+
+// The fields of the recipe that are not at their defaults: each goes on in the lines that are indented.
+function shortRecipe(entry) {
+  const named = new Set(entry.differs);
+  return entry.yaml.split(/^(?=[a-z_]+:)/m).filter(field => named.has(field.slice(0, field.indexOf(":")))).join("");
 }
 
 function inWords(value) {
@@ -129,12 +140,23 @@ function textsOf(entry) {
   let found = texts.get(entry);
   if (!found) {
     const settings = settingsOf(entry).map(([name, text]) => [name, text.toLowerCase()]);
+    if (entry.sheet) asDrawn(settings, entry);
     // What a prompt with wildcards could have been is found by its name alone: unexpanded:cat.
     const drawn = settings.filter(([name]) => !name.startsWith("unexpanded_"));
     found = { settings, whole: drawn.map(([name, text]) => `${name} ${text}`).join("\n") };
-    texts.set(entry, found);
+    settings.push(["width", `${entry.width}`], ["height", `${entry.height}`]);
+    if (Pictures.loaded) texts.set(entry, found); // a sheet is known before its pictures
   }
   return found;
+}
+
+// A contact sheet is found by what its pictures show, not by what its recipe could have drawn.
+function asDrawn(settings, entry) {
+  const cells = entry.cells.map(file => Pictures.byFile.get(file)).filter(cell => cell?.prompt);
+  if (!cells.length) return;
+  const prompt = settings.find(([name]) => name === "prompt");
+  if (prompt) prompt[0] = "unexpanded_prompt";
+  settings.push(["prompt", [...new Set(cells.map(cell => cell.prompt.toLowerCase()))].join("\n")]);
 }
 
 // Read all pictures' texts while nothing else is to be done, so that the first letter finds them.
@@ -165,6 +187,40 @@ function holds({ settings, whole }, { name, text }) {
   if (name === undefined) return whole.includes(text);
   const values = settings.filter(([own]) => own.startsWith(name)).map(([, value]) => value);
   if (!values.length) return whole.includes(`${name}:${text}`);
-  const exact = text !== "" && !isNaN(text);
-  return values.some(value => exact && !isNaN(value) ? Number(value) === Number(text) : value.includes(text));
+  const fits = numbers(text);
+  return values.some(value => fits && value !== "" && !isNaN(value) ? fits(Number(value)) : value.includes(text));
 }
+
+// What a number has to be: 24, <20, >=7.5 or 20..30; null for what is no number.
+function numbers(text) {
+  const [, sign, first, last] = text.match(/^([<>]=?|=)?(-?[\d.]+?)(?:\.\.(-?[\d.]+))?$/) ?? [];
+  const from = Number(first), to = Number(last ?? first);
+  if (first === undefined || isNaN(from) || isNaN(to) || (sign && last)) return null;
+  switch (sign) {
+    case "<": return value => value < from;
+    case "<=": return value => value <= from;
+    case ">": return value => value > from;
+    case ">=": return value => value >= from;
+    default: return value => value >= from && value <= to;
+  }
+}
+
+// -- the paper of contact sheets
+
+// In dark colours: the sheet with its paper turned dark, and over it, as they are, its pictures.
+function paper(entry, source) {
+  const svg = vector("svg", { class: "paper", viewBox: `0 0 ${entry.width} ${entry.height}`, "aria-hidden": "true" });
+  const clip = vector("clipPath", { id: `boxes-${++paper.count}` });
+  for (const [x, y, width, height] of entry.boxes ?? []) clip.append(vector("rect", { x, y, width, height }));
+  const all = { href: source, width: entry.width, height: entry.height, preserveAspectRatio: "none" };
+  svg.append(clip, vector("image", { ...all, class: "dark" }), vector("image", { ...all, "clip-path": `url(#${clip.id})` }));
+  return svg;
+}
+paper.count = 0;
+
+function vector(tag, attributes) {
+  const made = document.createElementNS(document.getElementById("svg").namespaceURI, tag);
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  return made;
+}
+

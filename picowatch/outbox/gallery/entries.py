@@ -1,13 +1,14 @@
 """What the gallery knows of a picture: its line of images.jsonl, and what the page shows beside."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from picowatch.errors import PictureUnreadable
-from picowatch.metadata import PICOWATCH, read_chunk, read_texts, recipe_yaml
+from picowatch.metadata import PICOWATCH, differing_fields, read_chunk, read_texts, recipe_yaml
 from picowatch.outbox.formats import PILLOW_NAMES
 from picowatch.outbox.gallery.thumbnails import thumbnail_of
 from picowatch.outbox.listing import request_of
@@ -15,10 +16,15 @@ from picowatch.outbox.png import SHEET_KEYWORD
 
 
 def picture_entry(root: Path, line: dict[str, Any]) -> dict[str, Any]:
-    """The entry of an enlisted picture, with its recipe as `picowatch show` prints it."""
+    """The entry of an enlisted picture, with its recipe as `picowatch show` prints it.
+
+    `differs` names the recipe's fields that are not at their defaults.
+    """
     entry = _entry(root, line["file"]) | line
+    entry.pop("finished", None)  # `made_at` says it, also of pictures that are not listed
     try:
-        entry["yaml"] = recipe_yaml(request_of(line))
+        request = request_of(line)
+        entry |= {"yaml": recipe_yaml(request), "differs": differing_fields(request)}
     except (KeyError, TypeError, ValueError, AttributeError):
         return entry  # not a line of ours: it is shown as it is
     return entry
@@ -27,17 +33,19 @@ def picture_entry(root: Path, line: dict[str, Any]) -> dict[str, Any]:
 def sheet_entry(root: Path, file: str, width: int, height: int, text: str) -> dict[str, Any] | None:
     """The entry of a contact sheet; `text` is its description. None if it is not one of ours.
 
-    `cells` are the files of its pictures, None for each that was not rendered.
+    `cells` are the files of its pictures, None for each that was not rendered; `boxes` are where
+    on the sheet they are, so that the page can show the paper dark and the pictures as they are.
     """
     try:
         shown = json.loads(text)
         axes = [[str(axis["label"]), list(map(str, axis["values"]))] for axis in shown["axes"]]
         cells = [str(cell) if cell else None for cell in shown["files"]]
+        boxes = [[int(edge) for edge in box] for box in shown["boxes"]]
         named = {"recipe": str(shown["recipe"]), "prompt": str(shown["prompt"])}
     except (KeyError, TypeError, ValueError, RecursionError):
         return None
     size = {"width": width, "height": height}
-    return _entry(root, file) | named | size | {"sheet": axes, "cells": cells}
+    return _entry(root, file) | named | size | {"sheet": axes, "cells": cells, "boxes": boxes}
 
 
 def entry_from_picture(root: Path, file: str) -> dict[str, Any] | None:
@@ -57,8 +65,18 @@ def entry_from_picture(root: Path, file: str) -> dict[str, Any] | None:
         "save_digest": chunk.save_digest,
         "entry_index": chunk.entry_index,
         "image_index": chunk.image_index,
+        **_how(chunk.rendered),
     }
     return picture_entry(root, own)
+
+
+def _how(rendered: Mapping[str, Any]) -> dict[str, Any]:
+    """What images.jsonl says of a picture beside its request; nothing if it is not there."""
+    try:
+        seconds = round(sum(rendered["timings"].values()), 3)
+        return {"seconds": seconds, "device": rendered["device"], "size": rendered["size"]}
+    except (KeyError, TypeError, AttributeError):
+        return {}
 
 
 def _entry(root: Path, file: str) -> dict[str, Any]:

@@ -4,11 +4,13 @@ A damaged gallery, or one of another version, is rebuilt from images.jsonl
 and the pictures.
 """
 
+import hashlib
+import json
 import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from importlib import resources
 from itertools import count
@@ -39,13 +41,19 @@ class Gallery:
     """Safe to use from several threads."""
 
     def __init__(
-        self, root: Path, listing: Listing, go_on: Callable[[], None] = lambda: None
+        self,
+        root: Path,
+        listing: Listing,
+        go_on: Callable[[], None] = lambda: None,
+        starred: Callable[[], Sequence[str]] = lambda: (),
     ) -> None:
         """`listing` holds what must be shown: what a crash left out is added.
 
-        `go_on` is called between two of its pictures; what it raises ends that.
+        `go_on` is called between two of its pictures; what it raises ends that. `starred` gives
+        the pictures that have a star.
         """
         self._go_on = go_on
+        self._starred = starred
         self._root = root
         self._listing = listing
         self._folder = root / ".picowatch" / "gallery"
@@ -57,6 +65,8 @@ class Gallery:
             self._rebuild()
         else:
             self._write_page()
+            self._pages.stars = self._write_stars()
+            self._pages.announce()
             self._catch_up()
 
     def add(self, line: dict[str, Any]) -> None:
@@ -84,6 +94,26 @@ class Gallery:
                 self._rebuild()
             if entry["file"] not in self._pages.recent():
                 self._pages.append(entry)
+
+    def shown(self, files: Collection[str]) -> list[str]:
+        """Those of these files that are pictures or contact sheets of the gallery."""
+        with self._lock:
+            return list(set(files).intersection(self._pages.files()))
+
+    def show_stars(self) -> None:
+        """Show which pictures have a star now."""
+        with self._lock:
+            self._pages.stars = self._write_stars()
+            self._pages.announce()
+
+    def _write_stars(self) -> str:
+        """For the page, which loads it where pages.js names another version; returns that."""
+        files = json.dumps(list(self._starred()), ensure_ascii=True)
+        target = self._folder / "stars.js"
+        content = f"stars({files});\n".encode()
+        if not target.is_file() or target.read_bytes() != content:
+            write_atomically(target, content, durable=False)
+        return hashlib.sha256(content).hexdigest()[:16]
 
     # -- maintenance
 
@@ -121,12 +151,20 @@ class Gallery:
         gone = {file for folder, files in folders.items() for file in self._gone(folder, files)}
         if gone and self._folder.is_dir():
             try:
-                self._remove(gone)
+                self.remove(gone)
             except OSError:
                 self._folder_times.clear()  # so that the next look finds them again
                 raise
-            for file in gone:
-                self._thumbnails.remove(file)
+
+    def remove(self, files: Collection[str]) -> None:
+        """Remove pictures that were deleted, and their thumbnails."""
+        for file in files:
+            self._thumbnails.remove(file)
+        with self._lock:
+            if is_damaged := not self._pages.is_intact():
+                self._rebuild()
+        if not is_damaged:
+            self._remove(set(files))
 
     def _remove(self, gone: set[str]) -> None:
         """Page by page, so that no new picture has to wait for all of them."""
@@ -155,6 +193,7 @@ class Gallery:
 
     def _rebuild(self) -> None:
         self._write_page()
+        self._pages.stars = self._write_stars()
         self._pages.rewrite(self._all_entries())
 
     def _catch_up(self) -> None:

@@ -14,7 +14,7 @@ from picowatch.files.atomic import append, make_folder, sync_folder, write_atomi
 from picowatch.outbox.listing import json_object, without_torn_line
 
 PICTURES_PER_PAGE = 250
-FORMAT = 1  # of the entries; pages in another format are rebuilt
+FORMAT = 2  # of the entries; pages in another format are rebuilt
 NO_SIZE = -1  # a size that no page has
 CALL = re.compile(rb'picture\(\{"file": ("(?:[^"\\]|\\.)*")(?:, .*)?\}\);')
 
@@ -28,9 +28,8 @@ class Pages:
         self._files: list[list[str]] = []
         self._newest_bytes: int | None = None
         self._edition = secrets.token_hex(4)
+        self.stars = ""  # the version of stars.js
         self.damaged = not self._read()
-        if not self.damaged:
-            self._write_index()
 
     def files(self) -> Iterator[str]:
         """Every file that is shown, oldest first."""
@@ -92,6 +91,10 @@ class Pages:
         self._edition = secrets.token_hex(4)
         self._write_index()
 
+    def announce(self) -> None:
+        """Make open galleries load what they do not know yet."""
+        self._write_index()
+
     @property
     def _index(self) -> Path:
         return self._folder / "pages.js"
@@ -104,6 +107,7 @@ class Pages:
             "edition": self._edition,
             "pages": len(self._files),
             "pictures": sum(map(len, self._files)),
+            "stars": self.stars,
         }
         write_atomically(self._index, f"pages({json.dumps(index)});\n".encode(), durable=durable)
 

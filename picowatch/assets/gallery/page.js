@@ -1,0 +1,40 @@
+"use strict";
+// What the views have in common.
+
+function element(tag, text, kind) {
+  const made = document.createElement(tag);
+  if (text !== undefined) made.textContent = text;
+  if (kind) made.className = kind;
+  return made;
+}
+
+// Tell a screen reader; the same words twice are told twice.
+function say(text) {
+  const live = document.getElementById("live");
+  live.textContent = live.textContent === text ? `${text}\u00a0` : text;
+}
+
+// Tell it what came by itself: a picture and a warning may come at once, and both are told.
+function announce(text) {
+  const recent = Date.now() - (announce.at ?? 0) < 1000; // milliseconds
+  say(recent ? `${announce.text}. ${text}` : text);
+  announce.text = document.getElementById("live").textContent;
+  announce.at = Date.now();
+}
+
+async function copy(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch {
+    // Some browsers give pages from disk no clipboard; the old way needs a selection.
+    const area = element("textarea", text);
+    (document.querySelector("dialog[open]") || document.body).append(area);
+    area.select();
+    document.execCommand("copy");
+    area.remove();
+  }
+}
+
+function fillList(list, settings) {
+  list.replaceChildren(...settings.flatMap(([name, text]) => [element("dt", name), element("dd", text)]));
+}
