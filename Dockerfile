@@ -1,12 +1,13 @@
 # picowatch in a container: docs/docker.md. `make up` chooses the arguments.
-ARG BASE=python:3.11-slim-bookworm
+# The digest of the index of all platforms, of 2026-08-25, as docker-library/repo-info lists it.
+ARG BASE=python:3.11-slim-bookworm@sha256:0bee7276f83efd4a1ee05bbbf4281d95ed28e079220a9457f25a93e3f1e3c31b
 FROM ${BASE}
 
 # A virtual environment of root's: picowatch cannot change its own program.
 ENV PATH=/opt/picowatch/bin:$PATH
 
-# Compiles models for this machine (the setting `compile`). Empty: none.
-ARG COMPILER=g++
+# g++ compiles models for this machine (the setting `compile`). Empty: none, and a smaller image.
+ARG COMPILER=
 # Its version is that of the base's Debian release.
 # hadolint ignore=DL3008
 RUN [ -z "$COMPILER" ] || { apt-get update \
@@ -43,8 +44,15 @@ RUN useradd --uid 1000 --no-create-home --home-dir /data picowatch \
     && install --directory --owner picowatch /data/inbox /data/outbox /data/models
 
 COPY README.md LICENSE ./
+COPY contrib/picowatch.service contrib/picowatch-user.service ./contrib/
 COPY picowatch ./picowatch
 RUN pip install --no-deps --no-build-isolation --no-index --no-cache-dir .
+
+ARG VERSION=
+LABEL org.opencontainers.image.title="picowatch" \
+    org.opencontainers.image.description="Save a recipe, find its pictures: a hot folder for Stable Diffusion" \
+    org.opencontainers.image.licenses="MIT" \
+    org.opencontainers.image.version="$VERSION"
 
 # A foreign number has no home; CUDA's driver keeps there what it compiled.
 ENV HOME=/cache XDG_CACHE_HOME=/cache HF_HUB_OFFLINE=1
@@ -53,4 +61,5 @@ WORKDIR /data
 STOPSIGNAL SIGTERM
 # Where files are polled it may take 20 seconds to hear of one.
 HEALTHCHECK --interval=30s --timeout=25s --start-period=30s CMD ["picowatch", "status", "--check"]
-CMD ["picowatch", "run"]
+ENTRYPOINT ["picowatch"]
+CMD ["run"]

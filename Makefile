@@ -2,17 +2,18 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
 .PHONY: help demo run test tests test-heavy lint format types docs strips storm meetings fuzz soak bench bench-gpu \
-	train up down image-check clean
+	train release up down image-check clean
 
 help:  ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-# torch first and by itself: anything else would pull a build of gigabytes.
-$(READY): pyproject.toml constraints.txt
+# What running needs. torch first and by itself: anything else would pull a build of gigabytes.
+$(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo; \
 		echo "picowatch needs Python 3.11 or newer, and '$(PYTHON)' is not. Install one from"; \
 		echo "https://www.python.org or your system, and name it: make $(MAKECMDGOALS) PYTHON=python3.12"; \
@@ -23,10 +24,16 @@ $(READY): pyproject.toml constraints.txt
 	@echo "Installing into $(VENV), torch first. The first time is a large download and takes minutes."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q "$$(grep '^torch==' constraints.txt)"
-	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
-	touch $(READY)
+	$(BIN)/pip install -q -c constraints.txt -e .
+	@touch $(INSTALLED)
 
-demo: $(READY)  ## Install everything and render the example pictures (a second run renders nothing again).
+# What developing needs besides: nothing that is installed is downloaded again.
+$(READY): $(INSTALLED)
+	@echo "Installing what the tests need: Ray, mypy, pytest and others."
+	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
+	@touch $(READY)
+
+demo: $(INSTALLED)  ## Install what running needs and render the example pictures (a second run renders nothing again).
 	@$(BIN)/picowatch init > /dev/null
 	@$(BIN)/picowatch run --once
 	@echo
@@ -38,7 +45,7 @@ demo: $(READY)  ## Install everything and render the example pictures (a second 
 	@echo "settings  $(CURDIR)/picowatch.yaml"
 	@echo "commands  $(CURDIR)/$(BIN)/picowatch --help"
 
-run: $(READY)  ## Start the daemon: save recipes in inbox/, find pictures in outbox/.
+run: $(INSTALLED)  ## Start the daemon: save recipes in inbox/, find pictures in outbox/.
 	@$(BIN)/picowatch run
 
 test: lint  ## Lint, format check, types and all tests but the heavy ones.
@@ -47,7 +54,7 @@ test: lint  ## Lint, format check, types and all tests but the heavy ones.
 tests: $(READY)
 	MAKEFLAGS= $(BIN)/pytest -m "not heavy" -n 4 --dist loadfile --no-loadscope-reorder  # tests call make, too
 
-test-heavy: $(READY)  ## The tests that take minutes: the benchmarks' scripts, the wheel in a new environment, 10,000 recipes.
+test-heavy: $(READY)  ## The tests that take minutes: Ray's nodes, the compiler, the wheel, 10,000 recipes and others.
 	MAKEFLAGS= $(BIN)/pytest -m heavy
 
 lint: $(READY)  ## Lint and check the format.
@@ -87,6 +94,9 @@ bench-gpu: $(READY)  ## Compare picowatch with its peers on a GPU, into benchmar
 
 train: $(READY)  ## Train the demo model from scratch (hours on a CPU, minutes on a GPU).
 	$(BIN)/python -m training.train
+
+release: $(READY)  ## Build the wheel and the sdist, try them in a new environment, print what to upload.
+	contrib/release.sh
 
 up:  ## Start picowatch in Docker, on the GPU if there is one. Run it again after an update.
 	@contrib/docker.sh up

@@ -14,6 +14,12 @@ an_old_card() {
         awk '$1 < 7.5 { old = 1 } END { exit !old }'
 }
 
+# The only file that is mounted; with sudo it is still that of who typed it.
+settings() {
+    echo "# Settings: docs/settings.md. After a change: docker restart ${CONTAINER:-picowatch}" > picowatch.yaml
+    if [ -n "${SUDO_UID-}" ]; then chown "$SUDO_UID:${SUDO_GID-}" picowatch.yaml; fi
+}
+
 up() {
     used=cpu other=gpu
     if nvidia-smi > /dev/null 2>&1; then
@@ -23,6 +29,8 @@ up() {
     # With sudo the pictures are still those of who typed it.
     found PUID "${SUDO_UID:-$(id -u)}"
     found PGID "${SUDO_GID:-$(id -g)}"
+    found VERSION "$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' picowatch/__init__.py)"
+    if [ ! -e "${SETTINGS:-picowatch.yaml}" ]; then settings; fi
     docker compose --profile cpu --profile gpu rm --stop --force "$other"
     docker compose --profile "$used" up --build --detach
     echo "picowatch is running on the $used. To follow its log: docker logs --follow picowatch"

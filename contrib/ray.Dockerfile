@@ -12,4 +12,5 @@ RUN apt-get update \
 # With [default], which has the agent that those checks ask, and the autoscaler.
 RUN pip install --no-cache-dir --constraint /opt/picowatch/source/constraints.txt "ray[default]"
 USER 1000:1000
+ENTRYPOINT []
 CMD ["bash"]

@@ -13,8 +13,8 @@ GAP = 8
 PAPER, INK, GREY = (250, 250, 250), (30, 30, 34), (120, 120, 128)
 
 LOOP = """\
-a red circle on a blue background --seed 9
-a green circle on a blue background --seed 9
+a red balloon on a blue background --seed 9
+a green balloon on a blue background --seed 9
 a green heart on a blue background --seed 9
 """
 

@@ -1,4 +1,4 @@
-"""Makes the gallery's picture in the README, with the demo model and headless Chromium.
+"""Makes the gallery's pictures in README and docs, with the demo model and headless Chromium.
 
 python -m docs.screenshot
 """
@@ -13,17 +13,21 @@ from io import BytesIO
 from pathlib import Path
 
 from PIL import Image
+from selenium.webdriver.common.keys import Keys
 
 from tests.browser.conftest import Page, start_chromium
 
-TARGET = Path(__file__).parent / "images/gallery.png"
+TARGETS = Path(__file__).parent / "images"
 COLOURS = ["red", "orange", "yellow", "green", "blue", "purple", "pink", "black", "white"]
 THINGS = [
     "a corgi wearing a {} hat",
     "a corgi wearing a {} bow tie",
     "a puppy wearing a {} hat and sunglasses",
+    "a cat wearing a {} bow tie",
+    "a cat wearing a {} hat and sunglasses",
+    "a {} balloon above a corgi",
+    "a {} balloon",
     "a {} heart",
-    "a {} star",
 ]
 MADE = 60  # pictures when it is taken
 
@@ -36,14 +40,14 @@ def recipes(inbox: Path) -> None:
         size = draw.choice(["", "", "", " --size 192x128", " --size 128x192"])
         return f"{draw.choice(THINGS).format(one)} on a {other} background --seed {seed}{size}\n"
 
-    for name in ("night/corgis", "night/hearts and stars", "pets/hats", "wallpapers"):
+    for name in ("night/corgis", "night/hearts and balloons", "pets/hats", "wallpapers"):
         path = inbox / f"{name}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(line(draw.randrange(10_000)) for _ in range(24)))
     (inbox / "studies").mkdir()
     (inbox / "studies/steps.yaml").write_text(
-        "prompt: a corgi wearing a red hat on a yellow background\nseed: 31\n"
-        "sweep:\n  cfg_scale: [5, 8]\n  steps: [6, 12, 24]\n"
+        "prompt: a corgi wearing sunglasses and a green bow tie on a yellow background\nseed: 3\n"
+        "priority: 1\nsweep:\n  cfg_scale: [5, 8]\n  steps: [8, 12, 24]\n"
     )
     (inbox / "live").mkdir()
     (inbox / "live/corgi.yaml").write_text("prompt: a corgi\nstesp: 30\n")
@@ -66,14 +70,38 @@ def main() -> None:
             driver.execute_cdp_cmd("Emulation.setScrollbarsHidden", {"hidden": True})
             page.open(user / "outbox/index.html")
             time.sleep(2)  # until the thumbnails are drawn
-            page.screenshot(user / "gallery.png")
-            content = (user / "gallery.png").read_bytes()
+            take(page, "gallery")
+            study = "recipe:studies cfg:8 "
+            page.search(f"{study} steps:>=24")
+            page.tile(page.shown()[0]).click()
+            page.find("#large [data-do=star]").click()
+            page.find("#large [data-do=recipe]").click()
+            take(page, "gallery-large")
+            page.press(Keys.ESCAPE)
+            page.search(f"{study} steps:<20")
+            for file in page.shown()[:2]:
+                page.tile(file, ".pick").click()
+            page.find("#compare").click()
+            page.find("#pair [data-do=slide]").click()
+            take(page, "gallery-compare")
+            page.press(Keys.ESCAPE)
+            page.colours("dark")
+            page.find("#unpick").click()
+            page.search("recipe:studies")
+            take(page, "gallery-dark")
         finally:
             driver.quit()
             daemon.send_signal(signal.SIGTERM)
             daemon.wait()
-    whole = Image.open(BytesIO(content)).convert("RGB")
-    whole.quantize(256, dither=Image.Dither.FLOYDSTEINBERG).save(TARGET, optimize=True)
+
+
+def take(page: Page, name: str) -> None:
+    """What the page shows, with 256 colours: a third of the bytes."""
+    time.sleep(1)  # until it is drawn
+    target = TARGETS / f"{name}.png"
+    page.screenshot(target)
+    whole = Image.open(BytesIO(target.read_bytes())).convert("RGB")
+    whole.quantize(256, dither=Image.Dither.FLOYDSTEINBERG).save(target, optimize=True)
 
 
 if __name__ == "__main__":

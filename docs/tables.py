@@ -3,11 +3,12 @@
 import re
 from pathlib import Path
 
-from picowatch.cli import parsers
+from picowatch.cli import called_with, parsers
 from picowatch.errors import EXIT_CODES
+from picowatch.outbox.listing import OWN
 from picowatch.recipe.fields import ROWS, RecipeFields, json_schemas
 from picowatch.recipe.samplers import SAMPLERS
-from picowatch.settings import FOLDERS, PREFIX, Settings
+from picowatch.settings import FOLDERS, PREFIX, Settings, takes_effect_at_once
 
 DOCS = Path(__file__).parent
 
@@ -62,10 +63,14 @@ def sampler_table() -> str:
 
 def settings_table() -> str:
     """Every setting with its environment variable."""
-    rows = ["| setting | what it does | default | environment |", "|---|---|---|---|"]
+    rows = [
+        "| setting | what it does | default | when saved | environment |",
+        "|---|---|---|---|---|",
+    ]
     for name, field in Settings.model_fields.items():
         default = "" if field.default is None else _shown(field.default)
         cells = [f"`{name}`", field.description or "", f"`{default}`" if default else "",
+                 "at once" if takes_effect_at_once(name) else "restart",
                  f"`{PREFIX}{name.upper()}`"]  # fmt: skip
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(rows)
@@ -81,21 +86,10 @@ def command_table() -> str:
             for action in command._actions
             if action.option_strings and action.option_strings[-1] not in shared
         ]
-        words = [
-            _word(str(action.metavar), action.nargs)
-            for action in command._actions
-            if not action.option_strings
-        ]
-        called = " ".join(["picowatch", name, *words])
+        called = f"picowatch {name}{called_with(command)}"
         cells = [f"`{called}`", command.description or "", "; ".join(flags)]
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(rows)
-
-
-def _word(name: str, count: object) -> str:
-    """`FILE…`, `[DIR]`: as interface and help have it."""
-    many = "…" if count in ("+", "*") else ""
-    return f"[{name}{many}]" if count in ("?", "*") else f"{name}{many}"
 
 
 def exit_code_table() -> str:
@@ -104,9 +98,16 @@ def exit_code_table() -> str:
     return "\n".join(["| exit code | means |", "|---|---|", *rows])
 
 
+def listing_table() -> str:
+    """What a line of images.jsonl contains besides the request."""
+    rows = [f"| `{name}` | {means} |" for name, means in OWN.items()]
+    return "\n".join(["| name | what it is |", "|---|---|", *rows])
+
+
 TABLES = {
     "commands": command_table,
     "exit codes": exit_code_table,
+    "images.jsonl": listing_table,
     "recipe fields": recipe_table,
     "samplers": sampler_table,
     "settings": settings_table,

@@ -2,7 +2,7 @@
 
 import os
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # pydantic looks through all installed packages for plugins, which takes longer than a check; and
 # nobody else's code is to run where recipes are read. https://docs.pydantic.dev/latest/concepts/plugins/
