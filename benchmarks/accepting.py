@@ -108,7 +108,7 @@ def tell_accepting(accepted: Accepted, recipes: int) -> None:
 
 
 def lateness_of_saves(house: House, daemon: LiveDaemon, saves: int) -> Saves:
-    """From a save's last byte to the first step, beyond settle time and the batch in work."""
+    """From a save's last byte to the first step, beyond settle time and the batch in progress."""
     saved: dict[int, float] = {}
     cpu, made = daemon.cpu_seconds(), daemon.made()
     for seed in range(FIRST_LIVE_SEED, FIRST_LIVE_SEED + saves):
@@ -130,15 +130,15 @@ def tell_latency(saves: Saves) -> None:
     late = saves.late
     print(
         f"{len(late)} saves while {saves.waiting:,} and more wait, first step later than settle "
-        f"time and batch in work: median {statistics.median(late) * 1000:.0f} ms, 99 % "
+        f"time and batch in progress: median {statistics.median(late) * 1000:.0f} ms, 99 % "
         f"{percentile(late, 0.99) * 1000:.0f} ms, worst {late[-1] * 1000:.0f} ms"
     )
     print(f"{saves.made:,} pictures meanwhile, {saves.cpu / saves.made * 1000:.2f} ms each")
 
 
 def lateness(batches: list[tuple[int, float, float]], settled: float, begin: float) -> float:
-    in_work = [end for _, began, end in batches if began <= settled < end]
-    return begin - max([settled, *in_work])
+    in_progress = [end for _, began, end in batches if began <= settled < end]
+    return begin - max([settled, *in_progress])
 
 
 def rest(seconds: float) -> None:

@@ -51,7 +51,7 @@ def waiting_row(plan: Plan) -> list[Figure]:
             Goal("at most", 150),
         ),
         measured(
-            f"{save}, beyond settle time and batch in work, 99 % of {len(milliseconds)}",
+            f"{save}, beyond settle time and batch in progress, 99 % of {len(milliseconds)}",
             [percentile(milliseconds, 0.99)],
             "ms",
             Goal("at most", 50),

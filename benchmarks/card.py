@@ -3,7 +3,8 @@
     python -m benchmarks.gpu --minutes 10 --out DIR [--device cuda] [--rows versions,demo]
 
 Each part writes DIR/PART.json as it goes: a run that is cut off, or a part that crashes, tells all
-that was found before. On a CPU (`--device cpu`) the parts take small models and prove that they
+that was found before. At the end DIR/goals.txt has a line for each goal: goal, measured, met or
+missed. On a CPU (`--device cpu`) the parts take small models and prove that they
 work.
 """
 
@@ -16,7 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks import card_goals
+
 PROJECT = Path(__file__).parents[1]
+GOALS = "goals.txt"
 _LAST_LINES = 12
 _PATIENCE_ON_CPU = 4
 
@@ -36,6 +40,8 @@ PARTS = (
     Part("unet", 150),
     Part("trace", 60),
     Part("vae", 60),
+    Part("overlap", 40),
+    Part("pictures", 120),
     Part("folder", 150),
     Part("sdxl", 90),
 )
@@ -76,6 +82,11 @@ def run_parts(names: Sequence[str], minutes: float, device: str, out: Path) -> i
         words = _run(part, left, device, out / f"{part.name}.json") if left > 0 else "no time left"
         failed |= bool(words)
         print(f"{part.name:9} {words or 'finished'}", flush=True)
+    found = card_goals.rows(out, on_card=device.startswith("cuda"))
+    (out / GOALS).write_text(
+        "".join(f"{row.goal} | {row.measured} | {row.reached}\n" for row in found)
+    )
+    print((out / GOALS).read_text(), end="", flush=True)
     return 1 if failed else 0
 
 

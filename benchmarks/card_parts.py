@@ -3,6 +3,7 @@
 Weights are random: what is measured does not depend on them. On a CPU everything is small.
 """
 
+import gc
 import inspect
 import os
 import platform
@@ -17,12 +18,20 @@ from functools import partial
 from importlib.metadata import version
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
 from benchmarks.card import PROJECT, Findings
+from benchmarks.card_goals import SHORT_OF_MEMORY
+from benchmarks.make_sd15 import write_checkpoint
+from picowatch.engine.compiled.graphs import GraphedUnet, example_of
+from picowatch.engine.unet.denoise import EagerUnet, Shape
+from picowatch.engine.unet.kept import keep_between_steps
+from picowatch.errors import PicowatchError
 
 BATCHES = (1, 2, 4, 8, 16, 32)
 LEAST_SECONDS = 1.0  # of repetitions that a time is the mean of
@@ -105,7 +114,8 @@ def demo(found: Findings, device: str) -> None:
     """The demo model with all that recipes can say, beside the CPU's pictures."""
     from picowatch.engine.memory.ladder import LADDERS, Ladders, MemoryLadder
     from picowatch.engine.renderer import Renderer
-    from picowatch.recipe.fields import Hires
+    from picowatch.engine.unet.loras import Loras
+    from picowatch.recipe.parts import Hires
     from picowatch.recipe.samplers import SAMPLERS
     from tests.engine.adapters import kohya_lora, write
     from tests.engine.models.test_checkpoints import demo as loaded
@@ -131,16 +141,21 @@ def demo(found: Findings, device: str) -> None:
         draw("exact", request(exact=True, steps=steps))
         draw("hires", request(hires=Hires(scale=2.0, steps=2), steps=steps))
         draw("mask", request(steps=steps, **start(models, 0.6), **right_half(models)))
-        draw("LoRA", request(steps=steps, loras=(use(models, "a", 0.5),)))
+        draw("guidance on a part", request(steps=steps, cfg_start=0.2, cfg_end=0.6))
+        with_lora = request(steps=steps, loras=(use(models, "a", 0.5),))
+        for how, worth in (("hooks", False), ("copies", True)):
+            with patch.object(Loras, "is_worth_merging", lambda *_, worth=worth: worth):
+                draw(f"LoRA by {how}", with_lora)
         for rung in LADDERS[torch.device(device).type].unet:
             engines[device]._ladder = MemoryLadder("full", Ladders([rung], []), None)
             draw(f"rungs/{rung.name}", request(steps=steps))
 
 
-def _options(models: Path, device: str) -> Any:
+def _options(models: Path, device: str, **others: Any) -> Any:
     from picowatch.engine.options import EngineOptions
 
-    return EngineOptions(models=models, device=device, precision="float32", start_images=models)
+    named: dict[str, Any] = {"precision": "float32", "start_images": models} | others
+    return EngineOptions(models=models, device=device, **named)
 
 
 def _beside(found: Findings, plain: Any, other: Any, name: str, *batch: Any) -> None:
@@ -195,13 +210,13 @@ class _Step:
             weight.normal_(std=0.02)
         form = torch.channels_last if channels_last else torch.contiguous_format
         self.unet = unet.to(memory_format=form)
-        self._form, self._side = form, side // 8
+        self._form, self.side = form, side // 8
         self._like: dict[str, Any] = {"device": device, "dtype": dtype}
 
     def inputs(self, batch: int) -> tuple[Any, dict[str, Any]]:
         """With guidance: two rows for each image."""
         rows, config = 2 * batch, self.unet.config
-        latents = torch.randn(rows, config.in_channels, self._side, self._side, **self._like)
+        latents = torch.randn(rows, config.in_channels, self.side, self.side, **self._like)
         states = torch.randn(rows, TOKENS, config.cross_attention_dim, **self._like)
         timestep = torch.tensor(500.0, device=self._like["device"])
         added = None
@@ -214,20 +229,86 @@ class _Step:
 
 
 def unet(found: Findings, device: str) -> None:
-    """Steps a second of Stable Diffusion 1.5 at 512x512: eager, as a graph, compiled."""
+    """Steps a second of Stable Diffusion 1.5 at 512x512, as diffusers has it and as picowatch does.
+
+    The latter by each kind of UNet that it chooses from; where a graph or a compiled one is not the
+    fastest, picowatch does not use it. "GroupNorm NHWC" is what replacing torch's would give: it
+    is worth it if both "eager" and "graph" gain more than 3 % at every batch.
+    """
     batches = BATCHES if device != "cpu" else (1, 2)
     for channels_last in (True, False):
         step = _Step("sd15", device, 512, channels_last=channels_last)
         layout = "NHWC" if channels_last else "NCHW"
         for batch in batches:
             _measured(found, f"eager {layout}/{batch}", step, step.unet, batch, device)
-    step = _Step("sd15", device, 512)
-    if device != "cpu":
+    for name in ("ours", "ours with GroupNorm NHWC"):
+        step = _Step("sd15", device, 512)
+        if name != "ours":
+            _norm_in_place(step.unet)
+        keep_between_steps(step.unet)
         for batch in batches:
-            found.add(f"graph/{batch}", _tried(partial(_graph_rate, step, batch)))
-    for batch in batches[:1] if device == "cpu" else (1, 8):
+            _measure_ours(found, name, step, batch, device)
+    step = _Step("sd15", device, 512)
+    for batch in batches[:1] if device == "cpu" else (1, 16):
         compiled = torch.compile(step.unet, dynamic=False)
         _measured(found, f"compiled/{batch}", step, compiled, batch, device)
+
+
+def _measure_ours(found: Findings, name: str, step: "_Step", batch: int, device: str) -> None:
+    """Steps a second of an eager UNet and its graph, and how far they are from each other."""
+    loaded: Any = SimpleNamespace(unet=step.unet, loras=SimpleNamespace(applied=()))
+    example = example_of(loaded, Shape(2 * batch, step.side, step.side, TOKENS))
+    eager = EagerUnet(step.unet)
+    [timestep] = eager.foresee(example.timestep[None])
+    inputs = example.latents, timestep, *example[2:]
+    found.add(f"{name}/eager/{batch}/steps a second", _tried(lambda: _rate(lambda: eager(*inputs))))
+    if device == "cpu":
+        return
+
+    def captured() -> dict[str, object]:
+        before = torch.cuda.memory_reserved()
+        shape = Shape(2 * batch, step.side, step.side, TOKENS)
+        graph = GraphedUnet(loaded, shape, torch.cuda.graph_pool_handle())
+        torch.cuda.empty_cache()
+        gigabytes = (torch.cuda.memory_reserved() - before) / 2**30
+        expected, given = eager(*inputs), graph(*inputs)
+        try:
+            return {
+                "steps a second": _rate(lambda: graph(*inputs)),
+                "GiB": round(gigabytes, 2),
+                "same bits": bool(torch.equal(expected, given)),
+                "off by": float((expected - given).abs().max() / expected.abs().max()),
+            }
+        finally:
+            graph.release()
+
+    found.add(f"{name}/graph/{batch}", _tried(captured))
+
+
+class _NormNhwc(torch.nn.GroupNorm):
+    """Of channels_last tensors, without the copy to the other layout that torch's makes on CUDA.
+
+    It normalises a view whose last dimension is a group's channels, and multiplies once.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.ndim != 4 or not x.is_contiguous(memory_format=torch.channels_last):
+            return super().forward(x)
+        rows, channels, *sides = x.shape
+        values = x.permute(0, 2, 3, 1).reshape(
+            rows, -1, self.num_groups, channels // self.num_groups
+        )
+        variance, mean = torch.var_mean(values.float(), dim=(1, 3), correction=0, keepdim=True)
+        scale = self.weight.view(self.num_groups, -1) * (variance + self.eps).rsqrt()
+        bias = self.bias.view(self.num_groups, -1) - mean * scale
+        result = torch.addcmul(bias, values, scale).to(x.dtype)
+        return result.view(rows, *sides, channels).permute(0, 3, 1, 2)
+
+
+def _norm_in_place(unet: Any) -> None:
+    for layer in unet.modules():
+        if type(layer) is torch.nn.GroupNorm:
+            layer.__class__ = _NormNhwc
 
 
 def _measured(found: Findings, name: str, step: _Step, model: Any, batch: int, device: str) -> None:
@@ -238,28 +319,6 @@ def _measured(found: Findings, name: str, step: _Step, model: Any, batch: int, d
     found.add(f"{name}/steps a second", _tried(partial(_rate, partial(model, *inputs, **named))))
     if device != "cpu":
         found.add(f"{name}/peak GiB", round(torch.cuda.max_memory_allocated() / 2**30, 2))
-
-
-def _graph_rate(step: _Step, batch: int) -> float:
-    """Steps a second of a CUDA graph over the eager UNet, its input copied in each time."""
-    inputs, named = step.inputs(batch)
-    fresh = [each.clone() for each in inputs]
-    stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            step.unet(*inputs, **named)
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        step.unet(*inputs, **named)
-
-    def replay() -> None:
-        for place, value in zip(inputs, fresh, strict=True):
-            place.copy_(value)
-        graph.replay()
-
-    return _rate(replay)
 
 
 def _rate(call: Callable[[], object]) -> float:
@@ -320,8 +379,9 @@ def trace(found: Findings, device: str) -> None:
 
 
 def vae(found: Findings, device: str) -> None:
-    """Decoding pictures of 512x512: one, four, and one in tiles of 256."""
+    """Decoding pictures of 512x512: one, four, one in tiles of 256, and a batch to its pixels."""
     from picowatch.engine.models.loaded import _tile
+    from picowatch.engine.unet.latents import Decoding
 
     family, side = ("sd15", 64) if device != "cpu" else ("demo", 8)
     config = _Vae.load_config(str(ASSETS / family / "vae"))
@@ -341,6 +401,96 @@ def vae(found: Findings, device: str) -> None:
         found.add(f"{name}/decodes a second", rate)
         if device != "cpu":
             found.add(f"{name}/peak GiB", round(torch.cuda.max_memory_allocated() / 2**30, 2))
+    model.disable_tiling()
+    latents = torch.randn(16 if device != "cpu" else 2, 4, side, side, device=device, dtype=dtype)
+    rate = _tried(partial(_rate, lambda: Decoding(model, latents).images()))
+    found.add("16 with their pixels/decodes a second", rate)
+
+
+def overlap(found: Findings, device: str) -> None:
+    """Batches of the demo model one after the other, decoded beside the next one's steps or not."""
+    from picowatch.engine.renderer import Renderer
+    from tests.engine.requests import ignore_steps, request
+
+    side, images, batches, steps = (256, 8, 8, 12) if device != "cpu" else (64, 1, 2, 2)
+    with tempfile.TemporaryDirectory() as name:
+        engine = Renderer(_options(Path(name), device))
+        batch = [request(seed=seed, steps=steps, width=side, height=side) for seed in range(images)]
+        engine.render(batch, ignore_steps)
+        for how, waiting in (("one after the other", 0), ("decoded beside", 1)):
+            engine.render(batch, ignore_steps)
+            rate, beside = _images_a_second(engine, batch, batches, waiting)
+            found.add(f"{how}/images a second", rate)
+            found.add(f"{how}/batches on their way", beside)
+
+
+def _images_a_second(engine: Any, batch: Any, batches: int, waiting: int) -> tuple[float, int]:
+    """Of so many batches in a row, and how many were decoded beside the next one's steps."""
+    from picowatch.engine.renderer import OnTheirWay
+    from tests.engine.requests import ignore_steps
+
+    _finish()
+    began, before, beside = time.perf_counter(), None, 0
+    for _ in range(batches):
+        begun = engine.begin(batch, ignore_steps, lambda: False, waiting)
+        if isinstance(before, OnTheirWay):
+            before.images()
+        before, beside = begun, beside + isinstance(begun, OnTheirWay)
+    if isinstance(before, OnTheirWay):
+        before.images()
+    return round(len(batch) * batches / (time.perf_counter() - began), 2), beside
+
+
+def pictures(found: Findings, device: str) -> None:
+    """Pictures of Stable Diffusion 1.5 from their requests: how many a second, in which memory.
+
+    Without PNGs, which are compressed meanwhile. Then on a card that seems to have 4 GB.
+    """
+    from picowatch.catalog import Catalog
+    from picowatch.engine.renderer import Renderer
+    from tests.engine.requests import ignore_steps, request
+
+    side, steps, large = (512, 24, 1024) if device != "cpu" else (64, 2, 128)
+    with tempfile.TemporaryDirectory() as name:
+        models = Path(name)
+        changes: dict[str, Any] = {"width": side, "height": side, "steps": steps, "cfg_scale": 7.5}
+        if device != "cpu":
+            write_checkpoint(models / "checkpoints/random.safetensors")
+            catalog = Catalog(models)
+            model = catalog.find("checkpoint", "random")
+            changes |= {"checkpoint": model.name, "checkpoint_hash": catalog.sha256(model)}
+        engine = Renderer(_options(models, device, precision="auto", compiled=models / "cache"))
+        for images in (1, 8):
+            batch = [request(seed=seed, **changes) for seed in range(images)]
+            for _ in range(2):  # the second one by a graph
+                made = engine.render(batch, ignore_steps, waiting=images)
+            found.add(f"{images}/peak GB", round((made[0].peak_bytes or 0) / 1e9, 2))
+            rate, _ = _images_a_second(engine, batch, 3, images)
+            found.add(f"{images}/images a second", rate)
+        del engine
+        _seem_small(device)
+        engine = Renderer(_options(models, device, precision="auto"))
+        for what, images, wanted in (("1", 1, side), ("8", 8, side), (f"1 of {large}", 1, large)):
+            size = {"width": wanted, "height": wanted}
+            batch = [request(seed=seed, **(changes | size)) for seed in range(images)]
+            found.add(f"4 GB/{what}", _level(partial(engine.render, batch, ignore_steps)))
+
+
+def _seem_small(device: str) -> None:
+    """Let this process have no more than 4 GB of the card from now on."""
+    gc.collect()
+    if device != "cpu":
+        torch.cuda.empty_cache()
+        size = torch.cuda.get_device_properties(device).total_memory
+        torch.cuda.set_per_process_memory_fraction(4e9 / size, device)
+
+
+def _level(render: Callable[[], Any]) -> str:
+    """The memory-saving level that pictures were rendered on, or why there are none."""
+    try:
+        return str(render()[0].memory_rung)
+    except PicowatchError as error:
+        return f"{SHORT_OF_MEMORY}{error.message}"
 
 
 def folder(found: Findings, device: str) -> None:
@@ -377,7 +527,8 @@ def _paths() -> dict[str, str]:
 
 
 ALL: dict[str, Callable[[Findings, str], None]] = {
-    part.__name__: part for part in (versions, failures, demo, unet, trace, vae, folder, sdxl)
+    part.__name__: part
+    for part in (versions, failures, demo, unet, trace, vae, overlap, pictures, folder, sdxl)
 }
 
 

@@ -3,15 +3,13 @@
 import os
 import shutil
 import tempfile
-import threading
+import time
 from pathlib import Path
 
 from picowatch.daemon.recovery import open_ledger
-from picowatch.files.retry import Retry
 from picowatch.outbox.gallery.thumbnails import thumbnail_of
 from picowatch.outbox.outbox import Outbox
-from picowatch.work.publish import Publisher
-from picowatch.work.result import RunResult
+from picowatch.work.publish import listing_line
 from tests.house import House
 from tests.load.live_daemon import live_daemon
 from tests.load.recipes import text_of
@@ -51,22 +49,15 @@ def fill(house: House, pictures: int) -> None:
 
 def _finish_all(house: House) -> None:
     """Claim, finish and enlist whatever waits, as worker and publisher do."""
-    settings = house.settings()
-    outbox = Outbox(house.outbox, settings.file_name)
+    outbox = Outbox(house.settings())
     ledger = open_ledger(house.outbox / ".picowatch/ledger.sqlite", outbox, check=False)
-    publisher = Publisher(
-        settings=settings,
-        ledger=ledger,
-        outbox=outbox,
-        on_published=lambda *_: None,
-        on_finished=lambda recipe: None,
-        retry=Retry(threading.Event(), house.outbox, keeps_trying=False),
-        result=RunResult(),
-    )
+    rendered = {"timings": {"denoise": 1.0}, "device": "cpu", "size": "64x64"}
     with ledger.transaction():
         while batch := ledger.claim(outbox.names, lambda request: IMAGES_PER_RECIPE):
             for image in batch:
                 ledger.finish(image.id)
-                publisher.add_to_lists(image)
-    publisher.close()
+                line = listing_line(image, rendered, time.time())
+                outbox.listing.append(line)
+                outbox.gallery.add(line)
+                ledger.mark_listed(image.id)
     ledger.close()

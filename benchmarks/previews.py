@@ -6,7 +6,6 @@ python -m benchmarks.previews --models models --checkpoint v1-5-pruned-emaonly -
 
 import argparse
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
@@ -30,17 +29,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     options = parser.parse_args()
     request = _request(options)
-    engines = [
-        ChildEngine(replace(EngineOptions(models=options.models), preview_seconds=seconds))
-        for seconds in SECONDS
-    ]
+    engines = [ChildEngine(EngineOptions(models=options.models)) for _ in SECONDS]
     previews: list[list[Preview]] = [[] for _ in engines]
     times: list[list[float]] = [[] for _ in engines]
     for turn in range(options.rounds + 1):
         # They take turns at going first.
         for place in sorted(range(len(engines)), key=lambda place: (place + turn) % len(engines)):
-            keep = previews[place].append
-            (picture,) = engines[place].render([request], lambda *_: None, 0, keep).result()
+            keep, seconds = previews[place].append, SECONDS[place]
+            future = engines[place].render([request], lambda *_: None, 0, keep, seconds)
+            (picture,) = future.result()
             if turn:  # the first one warms up
                 times[place].append(picture.timings["denoise"])
     for engine in engines:

@@ -217,7 +217,7 @@ def _pool(ledger: Ledger, folder: Path) -> WorkerPool:
     settings = Settings(outbox=folder, batch_size=BATCH)
     retry = Retry(threading.Event(), folder, keeps_trying=False)
     result = RunResult()
-    outbox = Outbox(folder, settings.file_name)
+    outbox = Outbox(settings)
     engines = LocalEngines(EngineOptions(models=folder), ENGINES, lambda options: DigestEngine())
     return WorkerPool(
         settings=settings,
@@ -255,6 +255,7 @@ class InstantEngine(DigestEngine):
         on_step: OnStep,
         waiting: int = 0,
         on_preview: OnPreview = unseen,
+        preview_seconds: float = 0,
     ) -> Future[list[RenderedImage]]:
         """See `Engine.render`."""
         future = new_future()
