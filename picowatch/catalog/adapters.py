@@ -7,7 +7,7 @@ are named and refused, since nothing installed can read them. Embeddings: A1111'
 import re
 from collections import Counter
 
-from picowatch.catalog.families import FAMILY_OF_WIDTH
+from picowatch.catalog.families import DEMO_WIDTH, FAMILY_OF_WIDTH
 from picowatch.catalog.headers import Header, small_json
 from picowatch.catalog.lora_families import family_of_lora
 from picowatch.errors import ModelRefused
@@ -97,7 +97,7 @@ def is_embedding(header: Header) -> bool:
     if header.has("emb_params") or {"clip_l", "clip_g"} & set(header.shapes):
         return True
     return len(header.shapes) == 1 and all(
-        "." not in name and len(shape) in (1, 2) and shape[-1] in (64, 768, 1024, 1280)
+        "." not in name and len(shape) in (1, 2) and shape[-1] in (DEMO_WIDTH, 768, 1024, 1280)
         for name, shape in header.shapes.items()
     )
 

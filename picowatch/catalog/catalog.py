@@ -1,7 +1,9 @@
 """What is in models/: kinds, names, sizes and hashes, from the headers. Reads no weights."""
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
@@ -40,6 +42,7 @@ from picowatch.recipe.families import rules_of
 from picowatch.recipe.inventory import Checkpoint, ControlNet, Inventory, Upscaler
 from picowatch.recipe.messages.problems import harmless
 from picowatch.recipe.messages.suggestions import listed
+from picowatch.recipe.prompts.known_words import KnownWords
 from picowatch.recipe.read.decoding import NEVER_IN_NAMES, invisible
 
 DEMO = "demo"
@@ -117,7 +120,7 @@ class Catalog:
         checkpoints = found.of_kind("checkpoint")
         refused |= {model.name: model.missing for model in checkpoints if model.missing}
         return Inventory(
-            demo=_checkpoint(self.demo),
+            demo=replace(_checkpoint(self.demo), known_words=_known_words()),
             checkpoints=tuple(_checkpoint(one) for one in checkpoints if not one.missing),
             vaes=tuple(model.name for model in found.of_kind("vae")),
             loras=tuple(model.name for model in found.of_kind("lora")),
@@ -422,6 +425,14 @@ def _checkpoint(model: Model) -> Checkpoint:
         bool(model.prediction) or model.family not in _SILENT,
         model.text_width,
     )
+
+
+@cache
+def _known_words() -> KnownWords:
+    """The demo model's; training/export.py writes the file."""
+    found = json.loads((_DEMO_FOLDER / "known_words.json").read_text("utf-8"))
+    subjects = found["subjects"] + found["extras"] + found["colours"]
+    return KnownWords(tuple(subjects), frozenset(found["words"]))
 
 
 def _controlnet(model: Model) -> ControlNet:

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 from picowatch.catalog.configs import read_json
-from picowatch.catalog.families import FAMILY_OF_WIDTH
+from picowatch.catalog.families import DEMO_WIDTH, FAMILY_OF_WIDTH
 from picowatch.catalog.folder_files import check_files, check_weights, weight_files
 from picowatch.catalog.headers import Header, read_header
 from picowatch.catalog.models import Recognised
@@ -24,7 +24,7 @@ UNIONS = {"union": 6, "union ProMax": 8}
 _TRANSFORMER = re.compile(r"(?:input_blocks\.\d+\.1|attentions\.\d+)\.transformer_blocks\.(\d+)\.")
 # SDXL's deepest attentions have ten transformer blocks, of its mid ControlNets one.
 _FULL_DEPTH = 10
-_DEMO_CHANNELS = _DEMO_WIDTH = 64
+_DEMO_CHANNELS = 64  # of its first layer
 
 # What guides pictures but is no ControlNet, by tensor names that begin so.
 _OTHERS = {
@@ -90,7 +90,7 @@ def recognise_controlnet(header: Header) -> Recognised:
     width, depth = _attention(header)
     family = _family(header, width, f"{prefix}input_blocks.0.0" if original else "conv_in")
     if family == "demo":
-        width = _DEMO_WIDTH
+        width = DEMO_WIDTH
     return Recognised(
         "controlnet", family, variant=_variant(header, family, depth), text_width=width
     )

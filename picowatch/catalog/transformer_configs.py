@@ -27,12 +27,12 @@ def fitting_config(
         for name, shape in header.shapes.items()
         if name.startswith(prefix)
     }
-    told = _NUMBERS.get((family, variant), {})
+    known = _NUMBERS.get((family, variant), {})
     if family == "sd3":
-        told = _sd3(config, shapes)
+        known = _sd3(config, shapes)
     elif family == "flux2":
-        told = _flux2(config, shapes)
-    return {**config, **told}
+        known = _flux2(config, shapes)
+    return {**config, **known}
 
 
 def _sd3(config: Mapping[str, Any], shapes: Shapes) -> dict[str, object]:

@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
-from picowatch.inbox.inbox import Evidence, Renamed, Saved
+from picowatch.inbox.evidence import Evidence, Renamed, Saved
 from picowatch.recipe import priority_of
 
 

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Collection
 from contextlib import ExitStack
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,11 +18,13 @@ from picowatch.daemon.intake import INBOX_LAST_SEEN, Intake
 from picowatch.daemon.loop import Daemon
 from picowatch.daemon.recovery import Recovery, open_ledger, set_aside
 from picowatch.daemon.reporting import RecentErrors, Reporting
+from picowatch.daemon.settings_file import SettingsFile, SettingsWatch
 from picowatch.daemon.watches import ClockWatch, OutboxWatch
 from picowatch.engine.executor import Executor, LocalEngines
 from picowatch.engine.options import EngineOptions, cache_folder
 from picowatch.engine.protocol import Engine
 from picowatch.errors import OutboxInUseByMake, SettingsInvalid
+from picowatch.extras import install_command
 from picowatch.files.atomic import held
 from picowatch.files.retry import Ended, Retry
 from picowatch.inbox.inbox import Inbox
@@ -29,7 +32,7 @@ from picowatch.ledger.ledger import Ledger
 from picowatch.observers.console import Console
 from picowatch.observers.observers import Observers
 from picowatch.outbox.commands import Commands
-from picowatch.outbox.encoding import Output, check_format
+from picowatch.outbox.encoding import check_format
 from picowatch.outbox.gallery import GalleryMaintenance
 from picowatch.outbox.lock import OutboxLock
 from picowatch.outbox.log import close_log, open_log
@@ -59,41 +62,31 @@ def build_daemon(
     damaged: str = "",
     hurry: Callable[[], bool] = lambda: True,
     only: Collection[str] | None = None,
+    settings_file: SettingsFile | None = None,
     now: Callable[[], float] = time.time,
 ) -> Daemon:
     """All parts of the daemon, connected; `stack` closes what has to be closed.
 
     `wake` is to be set after `stop`. `keeps_trying`: a full disk is waited for. `damaged` says what
     is wrong with the ledger, if that is known. At the end hooks may go on until `hurry`. `only`
-    these recipes are answered and rendered, if any are named. Raises OutboxInUse, LedgerUnusable,
-    SettingsInvalid, Ended, or what prevents writing to the outbox, if that is not waited for.
+    these recipes are answered and rendered, if any are named. `settings_file` is read again when it
+    is saved. Raises OutboxInUse, LedgerUnusable, SettingsInvalid, Ended, or what prevents writing
+    to the outbox, if that is not waited for.
     """
     retry = Retry(stop, settings.outbox, keeps_trying=keeps_trying)
-    lock = _lock(settings, retry, stop, by_make=only is not None)
-    result = RunResult(left_undone=lock.after_crash)
-    stack.callback(lambda: lock.release(left_undone=result.left_undone))
-    stack.enter_context(held(settings.outbox, lock.is_in_place))
-    open_log(settings.outbox / "picowatch.log", settings.log_format, console.handler)
-    stack.callback(close_log)
-    outbox, ledger = _open_storage(settings, retry, damaged, check=lock.after_crash)
-    stack.callback(ledger.close)
-    stack.callback(GalleryMaintenance(outbox.gallery, outbox.problems).close)
+    lock, result = _take_outbox(settings, retry, stop, console, stack, by_make=only is not None)
+    outbox, ledger = _open_storage(settings, retry, damaged, stack, check=lock.after_crash)
     observers = Observers(settings, outbox, result)
     stack.callback(observers.close, hurry)
-    inbox = _inbox(settings, ledger, wake, only)
+    inbox = retry.until_begun(lambda: _inbox(settings, ledger, wake, only))
     backlog = Backlog()
-
-    def on_finished(recipe: str) -> None:
-        backlog.finished.append(recipe)
-        wake.set()
-
     pool = WorkerPool(
         settings=settings,
         ledger=ledger,
         outbox=outbox,
         executor=_executor(settings, make_engine),
         on_published=observers.published,
-        on_finished=on_finished,
+        on_finished=partial(_note_finished, backlog, wake),
         on_preview=observers.preview,
         retry=retry,
         result=result,
@@ -111,46 +104,35 @@ def build_daemon(
         retry=retry,
         now=now,
     )
-
-    def show_life() -> None:
-        if inbox.is_watched:
-            inbox.listen(time.monotonic())
-            reporting.report()
-        else:
-            notify(*ALIVE)
-
-    go_on = _go_on(retry, show_life)
-    finishing = Finishing(
-        settings=settings, inbox=inbox, ledger=ledger, outbox=outbox, errors=errors, go_on=go_on
+    go_on = _go_on(retry, partial(_show_life, inbox, reporting))
+    finishing, intake, control = _answering(
+        settings, inbox, ledger, outbox, pool, retry, errors, result, go_on, now
     )
-    intake = Intake(
-        settings=settings,
+    recovery = Recovery(
         inbox=inbox,
         ledger=ledger,
         outbox=outbox,
-        finishing=finishing,
-        errors=errors,
+        publisher=pool.publisher,
+        intake=intake,
+        control=control,
+        backlog=backlog,
+        retry=retry,
         go_on=go_on,
-        result=result,
-        now=now,
+        after_crash=lock.after_crash,
     )
-    commands = retry.until_begun(lambda: Commands(settings.outbox))
-    control = Control(
-        settings=settings, ledger=ledger, outbox=outbox, pool=pool, commands=commands, go_on=go_on
-    )
-    return Daemon(
-        recovery=Recovery(
+    settings_watch = None
+    if settings_file:
+        settings_watch = SettingsWatch(
+            file=settings_file,
+            settings=settings,
             inbox=inbox,
-            ledger=ledger,
-            outbox=outbox,
-            publisher=pool.publisher,
             intake=intake,
-            control=control,
-            backlog=backlog,
-            retry=retry,
-            go_on=go_on,
-            after_crash=lock.after_crash,
-        ),
+            pool=pool,
+            problems=outbox.problems,
+            errors=errors,
+        )
+    return Daemon(
+        recovery=recovery,
         inbox=inbox,
         backlog=backlog,
         intake=intake,
@@ -161,23 +143,106 @@ def build_daemon(
         attempts=Attempts(retry, go_on=go_on),
         outbox_watch=OutboxWatch(lock, outbox, ledger, retry, result),
         clock_watch=ClockWatch(now),
+        settings_watch=settings_watch,
         result=result,
         stop=stop,
         wake=wake,
     )
 
 
+def _take_outbox(
+    settings: Settings,
+    retry: Retry,
+    stop: threading.Event,
+    console: Console,
+    stack: ExitStack,
+    *,
+    by_make: bool,
+) -> tuple[OutboxLock, RunResult]:
+    """The outbox for this process alone, with its log, and how the run goes.
+
+    The lock says at the end whether something was left undone.
+    """
+    lock = _lock(settings, retry, stop, by_make=by_make)
+    result = RunResult(left_undone=lock.after_crash)
+    stack.callback(lambda: lock.release(left_undone=result.left_undone))
+    stack.enter_context(held(settings.outbox, lock.is_in_place))
+    open_log(settings.outbox / "picowatch.log", settings.log_format, console.handler)
+    stack.callback(close_log)
+    return lock, result
+
+
 def _open_storage(
-    settings: Settings, retry: Retry, damaged: str, *, check: bool
+    settings: Settings, retry: Retry, damaged: str, stack: ExitStack, *, check: bool
 ) -> tuple[Outbox, Ledger]:
     """The outbox and the ledger, which is rebuilt if it is lost or `damaged`."""
     file = settings.state_folder / LEDGER
     if damaged:
         set_aside(file, damaged)
     go_on = _go_on(retry, lambda: notify(*ALIVE))
-    output = Output.of(settings)
-    outbox = retry.until_begun(lambda: Outbox(settings.outbox, settings.file_name, go_on, output))
-    return outbox, retry.until_begun(lambda: open_ledger(file, outbox, check=check, go_on=go_on))
+    outbox = retry.until_begun(lambda: Outbox(settings, go_on))
+    ledger = retry.until_begun(lambda: open_ledger(file, outbox, check=check, go_on=go_on))
+    stack.callback(ledger.close)
+    stack.callback(GalleryMaintenance(outbox.gallery, outbox.problems).close)
+    return outbox, ledger
+
+
+def _note_finished(backlog: Backlog, wake: threading.Event, recipe: str) -> None:
+    """The last image of a recipe has ended."""
+    backlog.finished.append(recipe)
+    wake.set()
+
+
+def _answering(
+    settings: Settings,
+    inbox: Inbox,
+    ledger: Ledger,
+    outbox: Outbox,
+    pool: WorkerPool,
+    retry: Retry,
+    errors: RecentErrors,
+    result: RunResult,
+    go_on: Callable[[], None],
+    now: Callable[[], float],
+) -> tuple[Finishing, Intake, Control]:
+    """What answers users: finished recipes, saves and commands."""
+    finishing = Finishing(
+        settings=settings, inbox=inbox, ledger=ledger, outbox=outbox, errors=errors, go_on=go_on
+    )
+    intake = retry.until_begun(
+        lambda: Intake(
+            settings=settings,
+            inbox=inbox,
+            ledger=ledger,
+            outbox=outbox,
+            finishing=finishing,
+            errors=errors,
+            go_on=go_on,
+            result=result,
+            now=now,
+        )
+    )
+    commands = retry.until_begun(lambda: Commands(settings.outbox))
+    control = Control(
+        settings=settings,
+        ledger=ledger,
+        outbox=outbox,
+        pool=pool,
+        finishing=finishing,
+        commands=commands,
+        errors=errors,
+        go_on=go_on,
+    )
+    return finishing, intake, control
+
+
+def _show_life(inbox: Inbox, reporting: Reporting) -> None:
+    """In the middle of long work: events are noted and the status is shown, once that began."""
+    if inbox.is_watched:
+        inbox.listen(time.monotonic())
+        reporting.report()
+    else:
+        notify(*ALIVE)
 
 
 def _go_on(retry: Retry, show_life: Callable[[], None]) -> Callable[[], None]:
@@ -225,7 +290,7 @@ def _executor(settings: Settings, make_engine: MakeEngine) -> Executor:
             if find_spec("ray") is None:
                 raise SettingsInvalid(
                     "executor: ray needs Ray, which is not installed.",
-                    "Install it with `pip install '.[ray]'` in picowatch's checkout.",
+                    f"Install it: {install_command('ray')}",
                 )
             from picowatch.engine.cluster.executor import RayEngines
 
@@ -241,7 +306,6 @@ def engine_options(settings: Settings) -> EngineOptions:
         memory=settings.memory,
         hash_cache=settings.hash_cache,
         start_images=settings.start_images,
-        preview_seconds=settings.preview_seconds,
         compiled=cache_folder() if settings.compile == "auto" else None,
     )
 

@@ -56,13 +56,13 @@ def _publish(
     axes = [Axis(axis["label"], tuple(axis["values"])) for axis in shown["axes"]]
     images = due.images[-shown.pop("images", 0) :]
     files = [picture for _, picture in images]
-    text = json.dumps({"recipe": recipe, **shown, "files": files}, ensure_ascii=False)
+    about = {"recipe": recipe, **shown, "files": files}
     side = max(max(request.width, request.height) for request, _ in images)
     cells = [
         Cell(outbox.root / picture if picture else None, "" if axes else _label(request))
         for request, picture in images
     ]
-    outbox.publish_sheet(file, cells, axes, min(side, LARGEST_PICTURE), text, go_on)
+    outbox.publish_sheet(file, cells, axes, min(side, LARGEST_PICTURE), about, go_on)
 
 
 def _label(request: ImageRequest) -> str:

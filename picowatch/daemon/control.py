@@ -1,12 +1,14 @@
-"""Commands of other processes: pause, resume, retry, cancel, make."""
+"""Commands of other processes: pause, resume, retry, cancel, make, star, unstar, delete."""
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from picowatch.daemon.contact_sheets import make_due_sheets
+from picowatch.daemon.finishing import Finishing
+from picowatch.daemon.reporting import RecentErrors
 from picowatch.inbox.files import stamp_of
 from picowatch.inbox.names import is_recipe_path
 from picowatch.ledger.ledger import PAUSED, Ledger
@@ -14,6 +16,7 @@ from picowatch.ledger.rows import Outcome
 from picowatch.outbox.commands import Answer, Command, Commands
 from picowatch.outbox.outbox import Outbox
 from picowatch.outbox.status import images, images_wait
+from picowatch.recipe.messages.problems import harmless
 from picowatch.settings import Settings
 from picowatch.work.pool import WorkerPool
 
@@ -34,7 +37,9 @@ class Control:
     ledger: Ledger
     outbox: Outbox
     pool: WorkerPool
+    finishing: Finishing
     commands: Commands
+    errors: RecentErrors
     go_on: Callable[[], None]
 
     def __post_init__(self) -> None:
@@ -63,6 +68,14 @@ class Control:
                 return self._cancel(recipe)
             case Command("make", str(recipe), str(digest)) if is_recipe_path(recipe):
                 return self._make(recipe, digest)
+            case Command("make once", str(recipe), str(digest)) if is_recipe_path(recipe):
+                if answer := self._make(recipe, digest):
+                    self.finishing.remove(recipe, digest)
+                return answer
+            case Command("star" | "unstar", files=(_, *_)):
+                return self._star(command.files, starred=command.name == "star")
+            case Command("delete", files=(_, *_)):
+                return self._delete(command.files)
         return Answer(False, f"Unknown command '{command.name}', or not of this form.")
 
     # -- pause
@@ -102,6 +115,7 @@ class Control:
         for recipe in retried:
             if self.ledger.is_valid(recipe):  # else it says what is wrong with the last save
                 self.outbox.problems.remove_error(recipe)
+                self.errors.forget(recipe)
             log.info("%s: %s queued again, as requested", recipe, images(retried[recipe]))
         self.pool.wake()
         if retried:
@@ -141,6 +155,34 @@ class Control:
             )
         return Answer(True, f"{images(cancelled)} cancelled.{rest}")
 
+    # -- pictures
+
+    def _star(self, files: Collection[str], *, starred: bool) -> Answer:
+        """Only pictures that the gallery shows; the others are named."""
+        shown, unknown = self._shown(files)
+        changed = self.outbox.star(shown, starred)
+        words = "starred" if starred else "without a star"
+        if changed:
+            log.info("%s: %s, as requested", _listed(changed), words)
+        return Answer(not unknown, f"{_pictures(len(shown))} {words}.{unknown}")
+
+    def _delete(self, files: Collection[str]) -> Answer:
+        """They are not rendered again unless a save asks for them, as when a user deletes them."""
+        shown, unknown = self._shown(files)
+        self.outbox.delete(shown)
+        if shown:
+            log.info("%s: deleted, as requested", _listed(shown))
+        return Answer(not unknown, f"{_pictures(len(shown))} deleted.{unknown}")
+
+    def _shown(self, files: Collection[str]) -> tuple[list[str], str]:
+        """Those that the gallery shows, and a sentence about the others.
+
+        One with a star counts, too: its file may be gone since a crash, and so is its tile.
+        """
+        known = {*self.outbox.gallery.shown(files), *self.outbox.stars.files()}
+        unknown = {*files} - known
+        return sorted({*files} & known), _named("Not in the gallery", sorted(unknown))
+
     # -- make
 
     def _make(self, recipe: str, digest: str) -> Answer | None:
@@ -154,7 +196,10 @@ class Control:
         self._missing_since.pop(recipe, None)
         if outcome is None:
             return Answer(False, f"{recipe} was saved again meanwhile, with different content.")
-        return None if outcome.unfinished else self._result(recipe, outcome)
+        if outcome.unfinished:
+            return None
+        self.finishing.finished(recipe)  # the answer names its error file
+        return self._result(recipe, outcome)
 
     def _missing(self, recipe: str) -> Answer | None:
         since = self._missing_since.setdefault(recipe, time.monotonic())
@@ -167,17 +212,17 @@ class Control:
         )
 
     def _result(self, recipe: str, outcome: Outcome) -> Answer:
+        problems = self.outbox.problems
+        error, warning = problems.error(recipe), problems.warning(recipe)
         if not outcome.valid:
-            return Answer(False, self.outbox.problems.error(recipe))
-        pictures = outcome.pictures
+            return Answer(False, error, (), error, warning)
+        done, words = True, f"{images(len(outcome.pictures))} rendered."
         if outcome.failed:
             file = self.outbox.names.error_file(recipe)
-            return Answer(
-                False, f"{images(outcome.failed)} failed: see {file} in the outbox.", pictures
-            )
-        if outcome.cancelled:
-            return Answer(False, f"{images(outcome.cancelled)} cancelled.", pictures)
-        return Answer(True, f"{images(len(pictures))} rendered.", pictures)
+            done, words = False, f"{images(outcome.failed)} failed: see {file} in the outbox."
+        elif outcome.cancelled:
+            done, words = False, f"{images(outcome.cancelled)} cancelled."
+        return Answer(done, words, outcome.pictures, error, warning)
 
 
 def _matching(pattern: str, recipes: Iterable[str]) -> list[str]:
@@ -189,6 +234,15 @@ def _matching(pattern: str, recipes: Iterable[str]) -> list[str]:
     if inside := [one for one in every if folder == "." or one.startswith(f"{folder}/")]:
         return inside
     return [one for one in every if fnmatchcase(one, pattern)]
+
+
+def _pictures(count: int) -> str:
+    return f"{count} picture{'' if count == 1 else 's'}"
+
+
+def _listed(files: Sequence[str]) -> str:
+    more = f" and {len(files) - 1} more" if len(files) > 1 else ""
+    return harmless(f"{files[0]}{more}")
 
 
 def _named(words: str, recipes: list[str]) -> str:

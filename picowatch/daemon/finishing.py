@@ -8,6 +8,7 @@ from functools import partial
 
 from picowatch.daemon.contact_sheets import make_due_sheets
 from picowatch.daemon.reporting import RecentErrors
+from picowatch.files.blocks import OtherBytes
 from picowatch.files.retry import unexpected
 from picowatch.inbox.inbox import Inbox
 from picowatch.ledger.ledger import Ledger
@@ -48,8 +49,25 @@ class Finishing:
 
     def conclude(self, recipe: str) -> None:
         """Draw the contact sheets that are due; archive or delete a recipe that is done."""
+        # Asked first: of images that end meanwhile, the sheet is drawn at their own turn.
+        digest = self.ledger.succeeded(recipe)
         make_due_sheets(recipe, self.ledger, self.outbox, self.go_on)
-        self._retire(recipe)
+        if digest is not None:
+            self._retire(recipe, digest)
+
+    def remove(self, recipe: str, digest: str) -> None:
+        """Delete a recipe that was in the inbox for `make` alone, and the files about it."""
+        try:
+            removed = self.inbox.remove(recipe, digest)
+        except OSError as error:
+            log.warning("%s: it stays in the inbox: %s", recipe, error.strerror)
+            return
+        if removed:
+            log.info("%s: removed, as requested", recipe)
+            self.ledger.forget(recipe)
+            self.outbox.problems.remove_error(recipe)
+            self.outbox.problems.write_warnings(recipe, ())
+            self.errors.forget(recipe)
 
     def safely(self, recipe: str, action: Callable[[], None]) -> None:
         """Do what follows an answer or an image; what fails is reported, and not tried again."""
@@ -75,24 +93,40 @@ class Finishing:
             self.errors.forget(recipe)
         self.conclude(recipe)
 
-    def _retire(self, path: str) -> None:
-        """Archive or delete a recipe whose images all succeeded and whose bytes are the same."""
+    def _retire(self, path: str, digest: str) -> None:
+        """Archive or delete a recipe whose images all succeeded, if its bytes are the same.
+
+        What lies beside a dropped picture goes with it: it would be the prompt or the mask of
+        the next picture of that name.
+        """
         if self.settings.when_done == "keep":
             return
-        digest = self.ledger.succeeded(path)
-        content = self.inbox.content(path, digest) if digest else None
-        if digest is None or content is None:
+        beside = self.inbox.beside(path)
+        if beside is None:
             return
-        archive = self.settings.when_done == "archive"
-        where = f"moved to {self.outbox.archive(path, content)}" if archive else "deleted"
-        try:
-            removed = self.inbox.remove(path, digest)
-        except OSError as error:
-            log.warning("%s: done, but it stays in the inbox: %s", path, error.strerror)
-            return
-        if removed:
+        where = self._take_out(path, digest, path)
+        if where:
             log.info("%s: done, %s", path, where)
             self.ledger.forget(path)
+            for file, digest_beside in beside.items():
+                self._take_out(file, digest_beside, path)
+
+    def _take_out(self, file: str, digest: str, recipe: str) -> str:
+        """Take a file with these bytes out of the inbox; what became of it, "" if it stays."""
+        where = "deleted"
+        if self.settings.when_done == "archive":
+            blocks = self.inbox.blocks(file, digest)
+            try:
+                where = f"moved to {self.outbox.archive(file, digest, blocks, recipe)}"
+            except OtherBytes:
+                return ""
+        try:
+            return where if self.inbox.remove(file, digest) else ""
+        except FileNotFoundError:
+            return ""  # taken out already, perhaps before a crash
+        except OSError as error:
+            log.warning("%s: done, but it stays in the inbox: %s", file, error.strerror)
+            return ""
 
 
 def _failure_text(recipe: str, failures: Sequence[tuple[QueuedImage, str]]) -> str:

@@ -17,14 +17,15 @@ from picowatch.daemon.reporting import RecentErrors
 from picowatch.errors import ModelRefused, PictureUnreadable
 from picowatch.files.retry import PASSING, unexpected
 from picowatch.inbox.dropped import template_above
+from picowatch.inbox.evidence import Deleted, Evidence, Renamed, Saved, Unreadable
 from picowatch.inbox.files import FileUnreadable
-from picowatch.inbox.inbox import Deleted, Evidence, Inbox, Renamed, Saved, Unreadable
+from picowatch.inbox.inbox import Inbox
 from picowatch.inbox.names import (
     is_dropped,
     is_reached,
     is_template,
-    is_txt,
     stands_for_unreadable,
+    syntax_of,
 )
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import Acceptance, RequestedEntry
@@ -78,15 +79,20 @@ class Intake:
 
     def __post_init__(self) -> None:
         self._catalog = Catalog(self.settings.models, self.settings.hash_cache)
-        self._start_images = StartImages(
-            self.settings.inbox, self.settings.outbox, self.settings.most_picture_pixels
-        )
+        self.settings_changed()
         self._hashes = ModelHashes(self._catalog)
         self._inventory: Inventory | None = None
         for path in self.ledger.rejected_recipes():
             if is_template(path):
                 self.inbox.refuse_template(path)
         self._to_hash: NotHashed | None = None
+
+    def settings_changed(self) -> None:
+        """Answer the next saves by what the settings say now."""
+        self._start_images = StartImages(
+            self.settings.inbox, self.settings.outbox, self.settings.most_picture_pixels
+        )
+        self._inventory = None  # it knows the setting `checkpoint`
 
     def look_again(self) -> None:
         """There is new evidence: models may have come and gone before it."""
@@ -200,14 +206,7 @@ class Intake:
         try:
             recipes = self._recipes(seen, inventory, pictures)
             refuse_unusable(recipes, pictures.keep, self.go_on)
-            entries = [self._entry(recipe, pictures.keep) for recipe in recipes]
-            result = self.ledger.accept(
-                save,
-                entries,
-                draw_seed=partial(secrets.randbelow, SEEDS),
-                picture_exists=self.outbox.exists,
-                go_on=self.go_on,
-            )
+            result = self._accept(save, [self._entry(recipe, pictures.keep) for recipe in recipes])
         except RecipeInvalid as error:
             follow_up = self._reject(save, error_text(error), one_line(error))
             self.ledger.await_pictures(seen.path, pictures.refused)
@@ -215,6 +214,18 @@ class Intake:
         except (ModelRefused, FileUnreadable) as error:
             return self._reject_text(save, str(error))
         return self._accepted(seen.path, recipes, result)
+
+    def _accept(
+        self, save: Save, entries: Sequence[RequestedEntry], *, is_again: bool = False
+    ) -> Acceptance:
+        return self.ledger.accept(
+            save,
+            entries,
+            draw_seed=partial(secrets.randbelow, SEEDS),
+            picture_exists=self.outbox.exists,
+            is_again=is_again,
+            go_on=self.go_on,
+        )
 
     def _accepted(
         self, path: str, recipes: Sequence[Recipe], result: Acceptance
@@ -274,14 +285,7 @@ class Intake:
                 own[dropped.mask] = pictures.digest(dropped.mask)
             hash_picture = pictures.hashes(own)
             entries = [self._entry(recipe, hash_picture) for recipe in recipes]
-            result = self.ledger.accept(
-                save,
-                entries,
-                draw_seed=partial(secrets.randbelow, SEEDS),
-                picture_exists=self.outbox.exists,
-                is_again=seen.is_again,
-                go_on=self.go_on,
-            )
+            result = self._accept(save, entries, is_again=seen.is_again)
         except RecipeInvalid as error:
             try:
                 self._check_template(dropped.template, seen, inventory)
@@ -292,6 +296,9 @@ class Intake:
             self.inbox.answer_with_template(seen.path, dropped.template.name)
             return self._warned_once(dropped.template.name, [str(error)])
         except PictureUnreadable as error:
+            if not self.inbox.is_as_seen(seen):
+                self.inbox.hold(seen.path)  # moved or deleted since, or the inbox is away
+                return lambda: None
             return self._reject_text(save, f"This picture cannot be used: {error}")
         except (ModelRefused, FileUnreadable) as error:
             return self._reject_text(save, str(error))
@@ -427,7 +434,7 @@ class Intake:
         if self.ledger.queue_missing_again(new):
             log.info("%s: queued again", new)
         is_kept = self.ledger.is_valid(new) and not is_template(new)
-        if is_kept and is_txt(seen.old) == is_txt(new):
+        if is_kept and syntax_of(seen.old) == syntax_of(new):
             self._apply_new_folder(seen.saved, inventory)
             return _in_turn(follow_up, partial(self.finishing.moved, new))
         return _in_turn(follow_up, self._saved(seen.saved, inventory))

@@ -19,6 +19,7 @@ from picowatch.daemon.finishing import Finishing
 from picowatch.daemon.intake import SLICE_SECONDS, Intake
 from picowatch.daemon.recovery import Recovery
 from picowatch.daemon.reporting import Reporting
+from picowatch.daemon.settings_file import SettingsWatch
 from picowatch.daemon.watches import ClockWatch, OutboxWatch
 from picowatch.errors import LedgerCorrupt
 from picowatch.files.retry import PASSING, Ended
@@ -52,6 +53,7 @@ class Daemon:
     attempts: Attempts
     outbox_watch: OutboxWatch
     clock_watch: ClockWatch
+    settings_watch: SettingsWatch | None
     result: RunResult
     stop: threading.Event
     wake: threading.Event
@@ -89,6 +91,8 @@ class Daemon:
             if self.attempts.are_due():
                 self._catch_up()
             self._update_pool()
+            if self.settings_watch:
+                safely(self.settings_watch.look)
         safely(self.reporting.report)
 
     def _notice(self) -> None:
@@ -103,9 +107,10 @@ class Daemon:
         attempts.all_of(
             [
                 self._answer,
-                self.control.run_commands,
                 partial(attempts.each, backlog.follow_ups, lambda action: action(), SLICE_SECONDS),
                 partial(attempts.each, backlog.finished, self.finishing.finished, SLICE_SECONDS),
+                # Last, for `make --rm` ends what these say about its recipe.
+                self.control.run_commands,
             ]
         )
 

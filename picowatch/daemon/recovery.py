@@ -47,6 +47,12 @@ def open_ledger(
     """
     try:
         ledger = _sound(path, check=check)
+        if file := _unknown_picture(ledger, outbox):
+            ledger.close()
+            raise LedgerCorrupt(
+                f"The ledger {path} is older than the pictures, as from a backup: {file} was "
+                "rendered after it."
+            )
     except LedgerCorrupt as error:
         set_aside(path, str(error))
         ledger = Ledger(path)
@@ -64,6 +70,21 @@ def _sound(path: Path, *, check: bool) -> Ledger:
         ledger.close()
         raise
     return ledger
+
+
+def _unknown_picture(ledger: Ledger, outbox: Outbox) -> str | None:
+    """The newest listed picture, if an older ledger still has to render it, or never heard of it.
+
+    Each picture is listed after the ledger started it, and nothing takes it out of the ledger.
+    """
+    if ledger.wants_restoring():
+        return None
+    for line in reversed(outbox.listing.recent()):
+        with suppress(KeyError, TypeError, ValueError):  # not a line of ours
+            request_of(line)
+            known = ledger.has_started(line["file"], str(line["digest"]))
+            return None if known else str(line["file"])
+    return None
 
 
 def set_aside(path: Path, damage: str) -> None:

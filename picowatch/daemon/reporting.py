@@ -3,7 +3,7 @@
 import logging
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -17,6 +17,7 @@ from picowatch.observers.console import Console
 from picowatch.observers.observers import Observers
 from picowatch.outbox.outbox import Outbox
 from picowatch.outbox.status import EngineStatus, Status
+from picowatch.recipe.request import ImageRequest
 from picowatch.systemd import notify
 from picowatch.work.pool import WorkerPool
 from picowatch.work.rendering import Progress
@@ -36,9 +37,13 @@ class RecentErrors:
     """The last error of each recipe, until it is fixed."""
 
     def __init__(self, on_failed: Callable[[str], None]) -> None:
-        """`on_failed` is called with the recipe when its error file says something new."""
+        """`on_failed` is called with the recipe when its error file says something new.
+
+        `fixed` counts those that were forgotten.
+        """
         self.on_failed = on_failed
         self._lines: dict[str, str] = {}
+        self.fixed = 0
 
     def note(self, recipe: str, line: str) -> None:
         """The newest error, in a line."""
@@ -47,7 +52,8 @@ class RecentErrors:
 
     def forget(self, recipe: str) -> None:
         """It is fixed, or its recipe is gone."""
-        self._lines.pop(recipe, None)
+        if self._lines.pop(recipe, None) is not None:
+            self.fixed += 1
 
     def newest(self) -> tuple[str, ...]:
         """The last ones."""
@@ -75,11 +81,13 @@ class Reporting:
         self._started = self.now()
         self._written_at = float("-inf")
         self._written: tuple[object, ...] = ()
-        self._written_probes: tuple[str, ...] = ()
+        self._written_at_once: tuple[object, ...] = ()
         self._counts = Counts()
         self._queued_recipes: QueuedRecipes = ()
+        self._queued_kinds: Sequence[tuple[ImageRequest, int]] = ()
         self._queued_at_counts = Counts()  # when they were looked up
-        self._look_again_at = float("-inf")
+        self._looked_at = float("-inf")
+        self._rest_of_looking = 0.0
 
     def report(self) -> None:
         """Show the state of things; files are written rarely, and not while nothing changes."""
@@ -90,10 +98,11 @@ class Reporting:
         problems = self.outbox.problems.changes
         news = status.line(), status.step, status.pictures, status.errors, problems
         changed = news != self._written
-        probed = status.probes != self._written_probes
-        if since >= HEARTBEAT_SECONDS or (changed and since >= STATUS_SECONDS) or probed:
+        at_once = status.probes, self.errors.fixed
+        urgent = at_once != self._written_at_once
+        if since >= HEARTBEAT_SECONDS or (changed and since >= STATUS_SECONDS) or urgent:
             self._written_at = time.monotonic()
-            self._written, self._written_probes = news, status.probes
+            self._written, self._written_at_once = news, at_once
             notify("WATCHDOG=1", f"STATUS={status.line()}")
             try:
                 self.outbox.status.write(status)
@@ -136,7 +145,7 @@ class Reporting:
             probes=tuple(self.inbox.probes),
         )
         progress = self.pool.progress()
-        return self._with_time_left(self._with_progress(common, progress), progress)
+        return self._with_time_left(self._with_progress(common, progress))
 
     def _known_counts(self) -> Counts:
         """How many images are in each state; the last known while the ledger cannot be read."""
@@ -149,50 +158,56 @@ class Reporting:
 
         That recipes were renamed changes no count, so now and then it is looked up anyway.
         """
-        due = self._look_again_at + (HEARTBEAT_SECONDS if counts == self._queued_at_counts else 0.0)
-        if time.monotonic() >= due:
-            began = time.monotonic()
+        began = time.monotonic()
+        if began - self._looked_at >= max(self._look_again_after(counts), self._rest_of_looking):
             with suppress(*PASSING, LedgerCorrupt):
                 self._queued_recipes, self._queued_at_counts = self.ledger.queued_recipes(), counts
-            took = time.monotonic() - began
-            self._look_again_at = time.monotonic() + max(STATUS_SECONDS, COUNTING_REST * took)
+                self._queued_kinds = self.ledger.queued_kinds()
+            self._looked_at = time.monotonic()
+            self._rest_of_looking = COUNTING_REST * (self._looked_at - began)
         return self._queued_recipes
 
+    def _look_again_after(self, counts: Counts) -> float:
+        """At once when images were queued or claimed: a claimed batch counts as in progress."""
+        if counts.queued != self._queued_at_counts.queued:
+            return 0.0
+        return HEARTBEAT_SECONDS if counts == self._queued_at_counts else STATUS_SECONDS
+
     def _with_progress(self, status: Status, progress: Progress | None) -> Status:
+        """What is rendering. Pictures that are being published are neither that nor queued."""
         if progress is None:
             return status
         try:
             name = self.ledger.recipe_of(progress.image)
             recipe = self.ledger.recipe_counts(name)
+            queued = self.ledger.queued_kinds(name)
         except sqlite3.OperationalError:
             return status
         total = recipe.queued + recipe.running + recipe.done + recipe.failed
-        ended = recipe.done + recipe.failed
+        last = max(1, total - recipe.queued)
+        first = max(1, last - max(1, self.pool.in_progress(progress.image.recipe)) + 1)
         return replace(
             status,
             recipe=name,
-            image=min(ended + 1, total),
+            image=first,
+            last_image=last,
             of=total,
             step=progress.step,
             steps=progress.steps,
             steps_per_second=round(progress.steps_per_second, 2),
-            seconds_left=self._seconds(total - ended, progress),
+            loading=progress.loading,
+            seconds_left=_rounded(self.pool.seconds_left(queued, progress.image.recipe)),
         )
 
-    def _with_time_left(self, status: Status, progress: Progress | None) -> Status:
-        unfinished = status.images["queued"] + status.images["running"]
-        seconds = self._seconds(unfinished, progress) if unfinished else None
-        return replace(status, all_seconds_left=seconds)
+    def _with_time_left(self, status: Status) -> Status:
+        if not status.images["queued"] and not status.images["running"]:
+            return status
+        seconds = self.pool.seconds_left(self._queued_kinds)
+        return replace(status, all_seconds_left=_rounded(seconds))
 
-    def _seconds(self, images: int, progress: Progress | None) -> float | None:
-        """How long so many images take, those in progress included; None before the first one."""
-        each = self.pool.seconds_per_image
-        if each is None:
-            return None
-        share = 0.0
-        if progress is not None and progress.steps:
-            share = progress.batch * progress.step / progress.steps
-        return round(each * max(0.0, images - share), 1)
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 1)
 
 
 def _engine_status(worker: Worker) -> EngineStatus:

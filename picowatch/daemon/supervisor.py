@@ -9,6 +9,7 @@ from pathlib import Path
 
 from picowatch import __version__
 from picowatch.daemon.build import MakeEngine, build_daemon
+from picowatch.daemon.settings_file import SettingsFile
 from picowatch.files.retry import Ended
 from picowatch.observers.console import Console
 from picowatch.settings import Settings
@@ -34,6 +35,7 @@ def supervise(
     once: bool,
     only: Collection[str] | None,
     *,
+    settings_file: SettingsFile | None = None,
     stop: threading.Event,
     wake: threading.Event,
     signals: list[int],
@@ -57,6 +59,7 @@ def supervise(
                 damaged=damaged,
                 hurry=lambda: not once or bool(signals),
                 only=only,
+                settings_file=settings_file,
             )
             log.info("picowatch %s is watching %s", __version__, settings.inbox)
             if settings.when_done != "keep" and not once:

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, Protocol, TextIO
 
-from picowatch.observers.view import Row, bar, progress_text, rows
+from picowatch.observers.view import BAR, LABEL, Row, bar, fitted, progress_text, rows
 from picowatch.outbox.log import PlainHandler
 from picowatch.outbox.status import Status
 
@@ -18,8 +18,11 @@ Verbosity = Literal["quiet", "normal", "verbose"]
 
 # Terminals that cannot move the cursor.
 DUMB = {"", "dumb", "unknown"}
-STYLES = {"": "", "good": "green", "bad": "red", "quiet": "bright_black"}
-LABEL = 8  # columns
+# Colours that light, dark and Solarized themes show alike. In Solarized's palette the bright ones
+# are greys, "bright black" is the background; hardly anybody can read yellow on white.
+STYLES = {"": "", "good": "green", "bad": "red", "quiet": "dim"}
+LEVEL_STYLES = {logging.WARNING: "magenta", logging.ERROR: "red"}
+USUAL = 80  # columns of a terminal
 WIDE = 60  # with fewer columns there is no room for a bar
 
 
@@ -121,6 +124,11 @@ class LiveView:
             self._fix_after_resize()
             self._console.print(text, style=style, markup=False)
 
+    @property
+    def columns(self) -> int:
+        """Of the terminal, now."""
+        return self._console.width
+
     def close(self) -> None:
         """Remove the rows."""
         with self._lock:
@@ -131,14 +139,18 @@ class LiveView:
         from rich.text import Text
 
         line = Text(no_wrap=True, overflow="ellipsis")
-        if progress is None or self._console.width < WIDE:
-            line.append(f"{row.label:{LABEL}}" if row.label else "", "bold")
-            line.append(row.text, STYLES[row.style])
+        width = self._console.width
+        # The images and the time left matter more than a bar.
+        first = ", ".join(row.text.split(", ")[:2])
+        if progress is None or width < WIDE or len(first) > width - BAR - 1:
+            label = f"{row.label:{LABEL}}" if row.label else ""
+            line.append(label, "bold")
+            line.append(fitted(row.text, width - len(label)), STYLES[row.style])
         else:
             mark = "━" if self._console.encoding.startswith("utf") else "="
             line.append(mark * progress[0], "green")
             line.append(mark * progress[1], "bright_black")
-            line.append(f" {row.text}")
+            line.append(f" {fitted(row.text, width - BAR - 1)}")
         return line
 
     def _fix_after_resize(self) -> None:
@@ -180,5 +192,8 @@ class _AboveView(logging.Handler):
         self._view = view
 
     def emit(self, record: logging.LogRecord) -> None:
-        style = {logging.WARNING: "yellow", logging.ERROR: "red"}.get(record.levelno, "")
-        self._view.print_above(self.format(record), style)
+        style = LEVEL_STYLES.get(record.levelno, "")
+        line = self.format(record)
+        # On a narrow terminal the date takes a fifth of a line; the log file has it.
+        shown = line if self._view.columns >= USUAL else line.partition(" ")[2]
+        self._view.print_above(shown, style)

@@ -16,13 +16,13 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from pathlib import Path
 from queue import Queue
 from typing import IO, Any, NamedTuple
 
 from picowatch.outbox.status import Status
+from picowatch.settings import Settings
 
 log = logging.getLogger("picowatch")
 
@@ -63,41 +63,46 @@ class _GroupKiller:
     """Makes sure that no hook outlives picowatch."""
 
     def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _KILLER],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            bufsize=0,
-            start_new_session=True,
-        )
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lock = threading.Lock()
+
+    def start(self) -> None:
+        """Start the process before the first hook; raises OSError."""
+        with self._lock:
+            self._process = self._process or subprocess.Popen(
+                [sys.executable, "-I", "-S", "-c", _KILLER],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                bufsize=0,
+                start_new_session=True,
+            )
 
     def note(self, group: int) -> None:
         """A group of processes begins, or has ended."""
-        assert self._process.stdin is not None
+        assert self._process is not None and self._process.stdin is not None
         with suppress(OSError):  # somebody killed it
             self._process.stdin.write(f"{group}\n".encode())
 
     def close(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
+        if self._process is not None:
+            assert self._process.stdin is not None
+            self._process.stdin.close()
+            self._process.wait()
 
 
 class Hooks:
-    """The setting `hooks`: what runs for a picture, for a failure, and when the queue is empty."""
+    """The setting `hooks`: what runs for a picture, for a failure, and when the queue is empty.
 
-    def __init__(
-        self, commands: Mapping[str, Sequence[str]], *, inbox: Path, outbox: Path, seconds: float
-    ) -> None:
-        self._inbox = inbox.resolve()
-        self._outbox = outbox.resolve()
-        self._killer = _GroupKiller() if commands else None
-        self._hooks = {
-            name: _Hook(name, command, seconds, self._killer)
-            for name, command in commands.items()
-            if self._killer is not None
-        }
+    A call that waits runs the program that the setting names when its turn comes, if any.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._inbox = settings.inbox.resolve()
+        self._outbox = settings.outbox.resolve()
+        self._killer = _GroupKiller()
+        self._hooks: dict[str, _Hook] = {}  # that were called
         self._lock = threading.Lock()  # publishers and the daemon's thread count
         self._has_worked = False
         self._pictures = 0  # since the queue was last empty
@@ -133,28 +138,29 @@ class Hooks:
     def close(self, hurry: Callable[[], bool]) -> None:
         """Let running hooks end by themselves until `hurry`; kill the others, drop queued calls."""
         pause = threading.Event()
-        while any(hook.is_busy() for hook in self._hooks.values()) and not hurry():
+        hooks = [*self._hooks.values()]
+        while any(hook.is_busy() for hook in hooks) and not hurry():
             pause.wait(POLL_SECONDS)
-        for hook in self._hooks.values():
+        for hook in hooks:
             hook.close()
-        if self._killer is not None:
-            self._killer.close()
+        self._killer.close()
 
     def _call(self, name: str, *arguments: str, values: Mapping[str, Any]) -> None:
-        if hook := self._hooks.get(name):
-            hook.call(_Call(arguments, {"event": name, **values}))
+        if name not in self._settings.hooks:
+            return
+        with self._lock:
+            if name not in self._hooks:
+                self._hooks[name] = _Hook(name, self._settings, self._killer)
+        self._hooks[name].call(_Call(arguments, {"event": name, **values}))
 
 
 class _Hook:
-    """One program, and its queued calls."""
+    """One event's program, and its queued calls."""
 
-    def __init__(
-        self, name: str, command: Sequence[str], seconds: float, killer: _GroupKiller
-    ) -> None:
+    def __init__(self, name: str, settings: Settings, killer: _GroupKiller) -> None:
         self._killer = killer
         self._name = name
-        self._command = [os.path.expanduser(command[0]), *command[1:]]  # noqa: PTH111
-        self._seconds = seconds
+        self._settings = settings
         self._calls: Queue[_Call | None] = Queue()
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._serve, name=f"hook {name}", daemon=True)
@@ -165,7 +171,8 @@ class _Hook:
         if self._calls.qsize() < MAX_QUEUED:
             self._calls.put(call)
         else:
-            self._warn(f"is too slow: {MAX_QUEUED} calls are queued, and another one was dropped")
+            words = f"is too slow: {MAX_QUEUED} calls are queued, and another one was dropped"
+            self._warn(self._program(), words)
 
     def is_busy(self) -> bool:
         """Whether calls are queued or running."""
@@ -178,19 +185,26 @@ class _Hook:
 
     def _serve(self) -> None:
         while (call := self._calls.get()) and not self._closed.is_set():
+            program = self._program()
             try:
-                self._run(call)
+                if program:
+                    self._run(program, call)
             except Exception as error:  # a hook may fail in any way; rendering continues
                 reason = error.strerror if isinstance(error, OSError) else str(error)
-                self._warn(f"could not be run: {reason or type(error).__name__}")
+                self._warn(program, f"could not be run: {reason or type(error).__name__}")
             finally:
                 self._calls.task_done()
 
-    def _run(self, call: _Call) -> None:
+    def _program(self) -> list[str]:
+        """The program as set now, with its own arguments; [] if it was taken out of the setting."""
+        return self._settings.hooks.get(self._name, [])
+
+    def _run(self, program: list[str], call: _Call) -> None:
         with tempfile.TemporaryFile() as stdin, tempfile.TemporaryFile() as stderr:
             stdin.write(json.dumps(call.values).encode())
             stdin.seek(0)
-            process = self._start([*self._command, *call.arguments], stdin, stderr)
+            command = [os.path.expanduser(program[0]), *program[1:], *call.arguments]  # noqa: PTH111
+            process = self._start(command, stdin, stderr)
             try:
                 in_time = self._wait(process)
             finally:
@@ -200,17 +214,18 @@ class _Hook:
                 return
             outcome = f"failed with exit code {process.returncode}"
             if not in_time:
-                outcome = f"was stopped after {self._seconds:g} s (hook_seconds)"
+                outcome = f"was stopped after {self._settings.hook_seconds:g} s (hook_seconds)"
             stderr.seek(0)
             lines = stderr.read(_KEPT_BYTES).decode(errors="replace").splitlines()
             words = next((f": {line}" for line in lines if line.strip()), "")
-            self._warn(outcome + words)
+            self._warn(program, outcome + words)
 
     def _start(
-        self, command: Sequence[str], stdin: IO[bytes], stderr: IO[bytes]
+        self, command: list[str], stdin: IO[bytes], stderr: IO[bytes]
     ) -> "subprocess.Popen[bytes]":
         """Start the program in a group of its own, of which the killer knows first."""
         _check_program(command[0])
+        self._killer.start()
         noted, tell = os.pipe()
         try:
             process = subprocess.Popen(
@@ -229,15 +244,18 @@ class _Hook:
 
     def _wait(self, process: "subprocess.Popen[bytes]") -> bool:
         """Until it ends, its time is up, or picowatch ends; returns whether it has ended."""
-        deadline = time.monotonic() + self._seconds
-        while not self._closed.is_set() and (left := deadline - time.monotonic()) > 0:
+        began = time.monotonic()
+        while not self._closed.is_set():
+            left = began + self._settings.hook_seconds - time.monotonic()
+            if left <= 0:
+                break
             with suppress(subprocess.TimeoutExpired):
                 process.wait(min(POLL_SECONDS, left))
                 return True
         return False
 
-    def _warn(self, words: str) -> None:
-        log.warning("hook %s (%s) %s", self._name, self._command[0], words)
+    def _warn(self, program: list[str], words: str) -> None:
+        log.warning("hook %s (%s) %s", self._name, program[0] if program else "none", words)
 
 
 def _check_program(program: str) -> None:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from picowatch.engine.protocol import Preview, RenderedImage
+from picowatch.engine.protocol import Preview
 from picowatch.errors import SettingsInvalid
-from picowatch.ledger.rows import QueuedImage
+from picowatch.extras import install_command
 from picowatch.observers.hooks import Hooks
 from picowatch.observers.preview import Previews
 from picowatch.outbox.outbox import Outbox
 from picowatch.outbox.status import Status
 from picowatch.settings import Settings
-from picowatch.work.publish import listing_line
 from picowatch.work.result import RunResult
 
 if TYPE_CHECKING:
@@ -27,19 +26,14 @@ class Observers:
         """Raises SettingsInvalid if the metrics cannot be served."""
         self._outbox = outbox
         self._metrics = _metrics(settings.metrics_address, lambda: result.engine_restarts)
-        self._hooks = Hooks(
-            settings.hooks,
-            inbox=settings.inbox,
-            outbox=settings.outbox,
-            seconds=settings.hook_seconds,
-        )
+        self._hooks = Hooks(settings)
         self._previews = Previews(outbox.root)
 
-    def published(self, image: QueuedImage, picture: RenderedImage) -> None:
-        """A picture was published."""
-        self._hooks.picture(listing_line(image))
+    def published(self, line: dict[str, Any]) -> None:
+        """A picture was published; `line` is its line of images.jsonl."""
+        self._hooks.picture(line)
         if self._metrics:
-            self._metrics.picture(sum(picture.timings.values()))
+            self._metrics.picture(line["seconds"])
 
     def failed(self, recipe: str) -> None:
         """An error file was written for the recipe."""
@@ -71,6 +65,6 @@ def _metrics(address: str | None, engine_restarts: Callable[[], int]) -> Metrics
     except ImportError as error:
         raise SettingsInvalid(
             f"metrics_address {address}: metrics need prometheus-client, which is not installed.",
-            "Install it with `pip install prometheus-client`.",
+            f"Install it: {install_command('metrics')}",
         ) from error
     return Metrics(address, engine_restarts)

@@ -6,10 +6,12 @@ from picowatch.outbox.status import EngineStatus, Status, duration, images
 from picowatch.recipe.messages.problems import harmless
 
 BAR = 20
+LABEL = 8  # columns
 PICTURES = 3
 ERRORS = 3
 RECIPES = 3
 ENGINES = 8
+LONGEST_NAME = 22  # of a recipe beside its progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +46,9 @@ def bar(status: Status) -> tuple[int, int]:
 
 
 def progress_text(status: Status) -> str:
-    """`corgi.yaml: 3 of 20, step 12/24, 3.1 it/s, 40 s left; 112 queued`."""
+    """`corgi.yaml: 1–8 of 20, 40 s left, step 12/24, 3.1 it/s; 112 queued`."""
     waiting = status.images["queued"]
-    return harmless(_work(status) + (f"; {waiting} queued" if waiting else ""))
+    return harmless(_work(status, status.recipe) + (f"; {waiting} queued" if waiting else ""))
 
 
 def _now(status: Status) -> Row:
@@ -54,21 +56,38 @@ def _now(status: Status) -> Row:
         return Row("now", f"waiting: {status.trouble}", "bad")
     if status.recipe:
         last = "; then paused" if status.paused else ""
-        return Row("now", _work(status) + last, "good")
+        return Row("now", _work(status, _short(status.recipe)) + last, "good")
     if status.paused:
         return Row("now", "paused until `picowatch resume`", "bad")
     return Row("now", "nothing is running", "quiet")
 
 
-def _work(status: Status) -> str:
-    parts = [f"{status.recipe}: {status.image} of {status.of}"]
+def _work(status: Status, recipe: str) -> str:
+    parts = [f"{recipe}: {status.images_in_progress}"]
+    if status.seconds_left is not None:
+        parts.append(f"{duration(status.seconds_left)} left")
     if status.step:
         parts.append(f"step {status.step}/{status.steps}")
     if status.steps_per_second:
         parts.append(f"{status.steps_per_second:.1f} it/s")
-    if status.seconds_left is not None:
-        parts.append(f"{duration(status.seconds_left)} left")
     return ", ".join(parts)
+
+
+def _short(recipe: str) -> str:
+    """The recipe's path, or its end: what follows must fit beside it."""
+    return recipe if len(recipe) <= LONGEST_NAME else "…" + recipe[-LONGEST_NAME + 1 :]
+
+
+def fitted(text: str, columns: int) -> str:
+    """The text, or as many of its parts as fit into so many columns: the first ones matter most."""
+    if len(text) <= columns:
+        return text
+    room = max(0, columns - 2)
+    for between in (", ", "; ", "  ", " "):
+        at = text[: room + len(between)].rfind(between)
+        if at > columns // 2:
+            return f"{text[:at]} …"
+    return f"{text[:room]}…"
 
 
 def _queued(status: Status) -> str:

@@ -1,0 +1,29 @@
+"""Settings: what can be set, and where it is read."""
+
+from picowatch.settings.executors import LocalSettings, RaySettings
+from picowatch.settings.loading import load_settings
+from picowatch.settings.settings import (
+    FILE_NAME,
+    FOLDERS,
+    PREFIX,
+    WITH_LOSSLESS,
+    Settings,
+    settings_text,
+    takes_effect_at_once,
+)
+from picowatch.settings.values import HOOKS, LOSSLESS
+
+__all__ = [
+    "FILE_NAME",
+    "FOLDERS",
+    "HOOKS",
+    "LOSSLESS",
+    "PREFIX",
+    "WITH_LOSSLESS",
+    "LocalSettings",
+    "RaySettings",
+    "Settings",
+    "load_settings",
+    "settings_text",
+    "takes_effect_at_once",
+]

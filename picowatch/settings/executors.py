@@ -1,0 +1,79 @@
+"""The setting `executor`: where engines run."""
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from picowatch.settings.values import unknown_setting, yaml_value
+
+MOST_ENGINES = 1024
+
+
+class LocalSettings(BaseModel):
+    """Engines on this machine: one for each GPU, or a share of the cores each."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    engines: int = Field(1, ge=1, le=MOST_ENGINES)
+
+    def __str__(self) -> str:
+        return "local" if self.engines == 1 else f"local:{self.engines}"
+
+
+class RaySettings(BaseModel):
+    """Engines on a Ray cluster; without an address one is started on this machine."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    address: str | None = Field(None, description="ray://HOST:10001, HOST:6379 or auto.")
+    gpus_per_engine: float = Field(1, ge=0, le=64, description="0: engines that use the CPU.")
+    cpus_per_engine: float = Field(1, gt=0, le=1024)
+    engines: Literal["auto"] | Annotated[int, Field(ge=1, le=MOST_ENGINES)] = "auto"
+
+    def __str__(self) -> str:
+        return "ray"
+
+
+Executor = LocalSettings | RaySettings
+
+EXECUTOR_SCHEMA: dict[str, Any] = {
+    "anyOf": [
+        {"type": "string", "pattern": r"^(local(:[1-9]\d*)?|ray)$"},
+        {
+            "type": "object",
+            "properties": {"ray": RaySettings.model_json_schema()},
+            "required": ["ray"],
+            "additionalProperties": False,
+        },
+    ]
+}
+
+
+def executor_value(value: Any) -> Any:
+    """`local`, `local:2`, `ray`, or a mapping `{ray: {address: …}}`; as text from flags, too."""
+    if isinstance(value, str) and value.startswith("{"):
+        value = yaml_value(value)
+    if value == "local":
+        return LocalSettings()
+    if isinstance(value, str) and (found := re.fullmatch(r"local:(\d{1,5})", value)):
+        return _checked(LocalSettings, {"engines": int(found[1])})
+    if value == "ray":
+        return RaySettings()
+    if isinstance(value, dict) and [*value] == ["ray"] and isinstance(value["ray"], dict | None):
+        return _checked(RaySettings, value["ray"] or {})
+    if isinstance(value, Executor):
+        return value
+    raise ValueError("it must be local, local:N (N engines), ray, or {ray: {address: …}}")
+
+
+def _checked(kind: type[BaseModel], values: dict[str, Any]) -> BaseModel:
+    """The settings of an executor; what is wrong with them in one line."""
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        name = str(problem["loc"][0])
+        if problem["type"] == "extra_forbidden":
+            raise ValueError(unknown_setting(name, kind.model_fields).rstrip(".")) from error
+        raise ValueError(f"{name}: {problem['msg']}") from error

@@ -1,0 +1,159 @@
+"""Where settings come from: flags, the environment (PICOWATCH_…), and picowatch.yaml."""
+
+import os
+import re
+import reprlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from picowatch.errors import SettingsInvalid
+from picowatch.settings.file_names import MAX_NAME, check_file_name
+from picowatch.settings.settings import FILE_NAME, FOLDERS, PREFIX, WITH_LOSSLESS, Settings
+from picowatch.settings.values import LOSSLESS, one_line, unknown_setting
+
+# Read by other parts of picowatch (fault_points.py).
+_OTHER_VARIABLES = {"PICOWATCH_FAULT"}
+# Kubernetes and Docker's links set these for a service or container called picowatch
+# (https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables).
+_SET_BY_OTHERS = re.compile(r"PICOWATCH_(NAME|ENV_.*|PORT(_.*)?|SERVICE_(HOST|PORT)(_.*)?)")
+_MAX_FILE_BYTES = 100_000
+_MAX_FOLDER_BYTES = 2000  # Linux opens 4095, which pictures in subfolders need, too
+
+
+def load_settings(
+    flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | None = None
+) -> Settings:
+    """Merge flags, environment and the settings file; raises SettingsInvalid.
+
+    `flags` holds only what was given. `file` None means ./picowatch.yaml, if it is there; a
+    file that was named must exist. Relative folders in the file are relative to the file's
+    own folder, elsewhere to the working directory.
+    """
+    values: dict[str, Any] = {}
+    where: dict[str, str] = {}
+    path = file or Path(FILE_NAME)
+    if file or os.path.lexists(path):
+        for name, (value, position) in _from_file(path).items():
+            values[name] = value
+            where[name] = f"{path}, {position}"
+    variables = {PREFIX + name.upper(): name for name in Settings.model_fields}
+    for variable, text in environment.items():
+        if variable in variables and text:
+            name = variables[variable]
+            values[name], where[name] = text, f"environment variable {variable}"
+        elif text and _is_misspelt(variable):
+            raise SettingsInvalid(
+                f"environment variable {variable}: {unknown_setting(variable, variables)}"
+            )
+    for name, value in flags.items():
+        values[name], where[name] = value, f"--{name.replace('_', '-')}"
+    return _validated(values, where)
+
+
+def _is_misspelt(variable: str) -> bool:
+    """Whether a variable that is not a setting looks like one."""
+    ours = variable.startswith(PREFIX) and variable not in _OTHER_VARIABLES
+    return ours and not _SET_BY_OTHERS.fullmatch(variable)
+
+
+def _from_file(path: Path) -> dict[str, tuple[Any, str]]:
+    """Values of a settings file, each with its line and column."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MAX_FILE_BYTES + 1)
+        if len(content) > _MAX_FILE_BYTES:
+            raise SettingsInvalid(
+                f"The settings {path} are too large; the limit is {_MAX_FILE_BYTES:,} bytes."
+            )
+        text = content.decode("utf-8-sig")
+        values = yaml.load(text, yaml.SafeLoader)
+        node = yaml.compose(text, yaml.SafeLoader)
+    except OSError as error:
+        raise SettingsInvalid(f"Cannot read the settings {path}: {error.strerror}.") from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"{path}, {_position(mark)}" if mark else str(path)
+        raise SettingsInvalid(f"{where}: not valid YAML: {error.problem or error}.") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise SettingsInvalid(f"{path} is not valid YAML: {one_line(error)}.") from error
+    except RecursionError as error:
+        raise SettingsInvalid(f"{path} is nested too deeply.") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict) or not isinstance(node, yaml.MappingNode):
+        raise SettingsInvalid(f"{path} must contain `name: value` lines.")
+    names = {key.value: _position(key.start_mark) for key, _ in node.value}
+    positions = {key.value: _position(written.start_mark) for key, written in node.value}
+    found = {}
+    for name, value in values.items():
+        position = positions.get(name, _position(node.start_mark))  # merged in by `<<`
+        if name not in Settings.model_fields:
+            unknown = unknown_setting(str(name), Settings.model_fields)
+            raise SettingsInvalid(f"{path}, {names.get(name, position)}: {unknown}")
+        if name in FOLDERS and isinstance(value, str):
+            value = path.parent / _expanded(value, f"{path}, {position}: {name}")
+        if value is not None:
+            found[str(name)] = (value, position)
+    return found
+
+
+def _position(mark: yaml.Mark) -> str:
+    return f"line {mark.line + 1}, column {mark.column + 1}"
+
+
+def _expanded(folder: str, where: str) -> Path:
+    """The folder, with its owner's home in place of `~`."""
+    try:
+        return Path(folder).expanduser()
+    except RuntimeError as error:
+        raise SettingsInvalid(
+            f"{where} {_shown(folder)}: this user has no home folder.",
+            "Write the full path.",
+        ) from error
+
+
+def _validated(values: dict[str, Any], where: dict[str, str]) -> Settings:
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        problems = []
+        for problem in error.errors():
+            name = str(problem["loc"][0])
+            message = problem["msg"].removeprefix("Value error, ")
+            problems.append(f"{where[name]}: {name} {_shown(values[name])}: {message}.")
+        raise SettingsInvalid("\n".join(dict.fromkeys(problems))) from error
+    for name in FOLDERS:
+        _check_folder(getattr(settings, name), f"{where.get(name, name)}: {name}")
+    check_file_name(settings.file_name, where.get("file_name", "file_name"))
+    if settings.quality == LOSSLESS and settings.format not in WITH_LOSSLESS:
+        raise SettingsInvalid(
+            f"{where['quality']}: quality 'lossless' does not exist for {settings.format}.",
+            "Use format: webp or png, or a quality from 1 to 100.",
+        )
+    return settings
+
+
+def _check_folder(folder: Path, where: str) -> None:
+    """Refuse a path that no file system takes, or that leaves no room for what lies in it."""
+    if "\0" in str(folder):
+        raise SettingsInvalid(
+            f"{where} {_shown(str(folder))} is not a path: it contains a null byte."
+        )
+    longest = max(map(len, map(os.fsencode, folder.parts)), default=0)
+    if longest > MAX_NAME or len(os.fsencode(folder.absolute())) > _MAX_FOLDER_BYTES:
+        raise SettingsInvalid(
+            f"{where} {_shown(str(folder))} is too long; the limit is {MAX_NAME} bytes for each "
+            f"name in it and {_MAX_FOLDER_BYTES:,} for the whole path."
+        )
+
+
+def _shown(value: Any) -> str:
+    """A value in a message; repr would write out what aliases only repeat."""
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # Python writes out no number of more than 4300 digits
+        return "(a number with thousands of digits)"

@@ -1,0 +1,233 @@
+"""Settings: flags beat environment (PICOWATCH_…) beats picowatch.yaml beats the defaults here."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+
+from picowatch.settings.executors import EXECUTOR_SCHEMA, Executor, LocalSettings, executor_value
+from picowatch.settings.values import (
+    HOOKS_SCHEMA,
+    batch_size_value,
+    device_value,
+    hooks_value,
+    metrics_address_value,
+    quality_value,
+)
+
+FILE_NAME = "picowatch.yaml"
+PREFIX = "PICOWATCH_"
+FOLDERS = ("inbox", "outbox", "models")
+WITH_LOSSLESS = ("png", "webp")
+_YEAR_MINUTES = 365 * 24 * 60
+_WEEK_SECONDS = 7 * 24 * 60 * 60
+
+Quality = Annotated[Literal["auto", "lossless"] | int, BeforeValidator(quality_value)]
+
+
+class _AtOnce:
+    """Marks a setting that takes effect when picowatch.yaml is saved; others need a restart."""
+
+
+AT_ONCE = _AtOnce()
+
+
+class Settings(BaseModel):
+    """Everything a user can set, with its default. Descriptions go into `init` and the docs.
+
+    All parts of a daemon share one object. Nobody changes it but `take_over`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    inbox: Path = Field(Path("inbox"), description="Where recipes are saved.")
+    outbox: Path = Field(
+        Path("outbox"), description="Where pictures, errors and the log appear; picowatch's own."
+    )
+    models: Path = Field(
+        Path("models"),
+        description="Holds checkpoints/ vae/ text_encoders/ loras/ embeddings/ wildcards/.",
+    )
+    checkpoint: Annotated[str | None, AT_ONCE] = Field(
+        None,
+        description="Used by recipes that name none. Empty: the only one installed, or the "
+        "embedded demo model if there are none.",
+    )
+    settle_seconds: Annotated[float, AT_ONCE] = Field(
+        0.5, ge=0.05, le=60, description="A file is read when it has not changed for this long."
+    )
+    rescan_seconds: Annotated[float, AT_ONCE] = Field(
+        60, ge=1, le=86400, description="How often the whole inbox is compared with what is known."
+    )
+    watch: Literal["auto", "events", "polling"] = Field(
+        "auto",
+        description="How saves are noticed. auto: by file events, or by polling where events are "
+        "unreliable (network and shared folders).",
+    )
+    when_done: Annotated[Literal["keep", "archive", "delete"], AT_ONCE] = Field(
+        "keep",
+        description="What happens to a recipe whose images all succeeded. archive: it is moved "
+        "to its folder in the outbox. With archive and delete, no other picowatch may watch the "
+        "same inbox: it would lose recipes that it has not rendered yet.",
+    )
+    interrupt: Annotated[bool, AT_ONCE] = Field(
+        False,
+        description="A newer save, a deleted recipe and `picowatch cancel` stop the image in "
+        "progress at its next step, unless it or another image of its batch is still requested.",
+    )
+    device: Annotated[str, AfterValidator(device_value)] = Field(
+        "auto", description="auto, cuda, cuda:N, mps or cpu."
+    )
+    precision: Literal["auto", "float16", "bfloat16", "float32"] = Field(
+        "auto",
+        description="Number format of the model. auto: float16 on CUDA; on CPUs that support it, "
+        "bfloat16 for the UNet of a full-size checkpoint; otherwise float32.",
+    )
+    memory: Literal["auto", "full", "low"] = Field(
+        "auto",
+        description="Memory-saving level to start with. auto: the one that last worked, else the "
+        "first that may be enough; full: none, everything is on the device; low: weights are kept "
+        "in main memory until they are needed.",
+    )
+    batch_size: Annotated[Literal["auto"] | int, BeforeValidator(batch_size_value), AT_ONCE] = (
+        Field(
+            "auto",
+            description="Images rendered together. auto: measured for each checkpoint and size.",
+        )
+    )
+    compile: Literal["auto", "never"] = Field(
+        "auto",
+        description="auto: if a C++ compiler is installed, the model is compiled in the "
+        "background for sizes that take long, and is faster afterwards; on CUDA its kernels are "
+        "captured as graphs. never: neither.",
+    )
+    executor: Annotated[
+        Executor, BeforeValidator(executor_value), WithJsonSchema(EXECUTOR_SCHEMA)
+    ] = Field(
+        LocalSettings(),
+        description="Where engines run. local: one on this machine; local:N: N of them (one "
+        "for each GPU); ray: on a Ray cluster. See docs/scale.md.",
+    )
+    unload_after_minutes: Annotated[float, AT_ONCE] = Field(
+        15,
+        ge=0,
+        le=_YEAR_MINUTES,
+        description="The engine frees its memory after this long without work. "
+        f"{_YEAR_MINUTES} (a year) is the limit.",
+    )
+    stall_seconds: Annotated[float, AT_ONCE] = Field(
+        600,
+        ge=1,
+        le=_WEEK_SECONDS,
+        description="An engine that finishes no step for this long is ended as hung.",
+    )
+    max_attempts: Annotated[int, AT_ONCE] = Field(
+        2,
+        ge=1,
+        le=1000,
+        description="An image fails when the engine has died on it this many times.",
+    )
+    max_images_per_save: Annotated[int, AT_ONCE] = Field(
+        1000, ge=1, le=1_000_000, description="A save that requests more images is refused."
+    )
+    max_picture_megapixels: Annotated[float, AT_ONCE] = Field(
+        2, gt=0, le=16, description="Larger pictures are reduced to this under size: picture."
+    )
+    file_name: Annotated[str, AT_ONCE] = Field(
+        "{number:04}-{seed}",
+        description="Names of pictures, without ending. Placeholders: number, seed, recipe, "
+        "checkpoint, sampler, steps, cfg_scale, width, height, picture (the start image). {number} "
+        "is required.",
+    )
+    format: Annotated[Literal["png", "jpeg", "webp", "avif"], AT_ONCE] = Field(
+        "png",
+        description="Format of pictures and contact sheets. Each has the settings inside.",
+    )
+    quality: Annotated[Quality, AT_ONCE] = Field(
+        "auto",
+        description="1 to 100 for jpeg, webp and avif; lossless for webp. auto: 92 for jpeg, 90 "
+        "for webp, 80 for avif. png is always lossless.",
+    )
+    sidecar: Annotated[Literal["none", "txt"], AT_ONCE] = Field(
+        "none",
+        description="txt: each picture has its prompt and settings beside it as text, too, as "
+        "A1111 writes them.",
+    )
+    log_format: Literal["text", "json"] = Field(
+        "text", description="Format of picowatch.log and of console lines."
+    )
+    preview_seconds: Annotated[float, AT_ONCE] = Field(
+        1,
+        ge=0,
+        le=3600,
+        description="How often outbox/preview.png, the picture in progress, is updated at most. "
+        "0: never.",
+    )
+    hooks: Annotated[
+        dict[str, list[str]], BeforeValidator(hooks_value), WithJsonSchema(HOOKS_SCHEMA), AT_ONCE
+    ] = Field(
+        {},
+        description="Programs to run: {picture: …, failed: …, idle: …}. See docs/hooks.md.",
+    )
+    hook_seconds: Annotated[float, AT_ONCE] = Field(
+        30, gt=0, le=3600, description="A hook's program is ended after this long."
+    )
+    metrics_address: Annotated[str, AfterValidator(metrics_address_value)] | None = Field(
+        None,
+        description="Address that serves Prometheus metrics, like 127.0.0.1:9464. Empty: none.",
+    )
+
+    def take_over(self, new: "Settings") -> tuple[list[str], list[str]]:
+        """Change what takes effect at once to what `new` says.
+
+        Returns the names of what changed, and of what differs and needs a restart.
+        """
+        differ = [
+            name for name in type(self).model_fields if getattr(self, name) != getattr(new, name)
+        ]
+        changed = [name for name in differ if takes_effect_at_once(name)]
+        for name in changed:
+            object.__setattr__(self, name, getattr(new, name))
+        return changed, [name for name in differ if name not in changed]
+
+    @property
+    def most_picture_pixels(self) -> int:
+        """The limit of `size: picture`."""
+        return int(self.max_picture_megapixels * 1_000_000)
+
+    @property
+    def state_folder(self) -> Path:
+        """picowatch's own files: ledger, lock, caches."""
+        return self.outbox / ".picowatch"
+
+    @property
+    def start_images(self) -> Path:
+        """Copies of the pictures that queued images start from, under their hashes."""
+        return self.state_folder / "start-images"
+
+    @property
+    def hash_cache(self) -> Path:
+        """The hashes of model files, so that each is read once."""
+        return self.state_folder / "hashes.json"
+
+
+def takes_effect_at_once(name: str) -> bool:
+    """Whether a running picowatch takes over this setting when picowatch.yaml is saved."""
+    return AT_ONCE in Settings.model_fields[name].metadata
+
+
+def settings_text() -> str:
+    """The commented picowatch.yaml that `init` writes: every setting with its default."""
+    lines = [
+        "# picowatch's settings. Every line is optional. Lines with a # show the default.",
+        f"# The same names work as environment variables ({PREFIX}SETTLE_SECONDS=1) and, for the",
+        "# folders, as flags (--inbox). Flags override the environment, which overrides this file.",
+    ]
+    for name, field in Settings.model_fields.items():
+        default = field.default
+        if isinstance(default, Path | LocalSettings):
+            default = str(default)
+        shown = yaml.safe_dump({name: default}, allow_unicode=True).strip().replace(": null", ":")
+        lines += ["", f"# {field.description}", f"# {shown}"]
+    return "\n".join(lines) + "\n"
