@@ -35,7 +35,6 @@ if os.access(IN_MEMORY, os.W_OK) and shutil.disk_usage(IN_MEMORY).free > ROOM:
 
 # Workers take whole files: one that takes long and begins last would keep the others waiting.
 LONG = (
-    "tests/engine/compiled/",  # its compiler lets everything else go first
     "tests/engine/cluster/",
     "tests/fuzz/",
     "tests/load/",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from picowatch.daemon.build import MakeEngine, build_daemon, check_folders
+from picowatch.daemon.settings_file import SettingsFile
 from picowatch.metadata import PICOWATCH, Chunk, read_chunk, read_texts
 from picowatch.outbox.names import picture_files
 from picowatch.outbox.status import Status
@@ -92,9 +93,15 @@ class House:
             return bool(daemon.run(once=True).succeeded)
 
     @contextmanager
-    def running(self, **values: Any) -> Iterator["House"]:
+    def running(
+        self, settings_file: SettingsFile | None = None, **values: Any
+    ) -> Iterator["House"]:
         """`picowatch run` in a thread of this process."""
-        with self._daemon(keeps_trying=True, **values) as (daemon, stop, wake):
+        with self._daemon(keeps_trying=True, settings_file=settings_file, **values) as (
+            daemon,
+            stop,
+            wake,
+        ):
             thread = threading.Thread(target=daemon.run)
             thread.start()
             try:
@@ -107,7 +114,9 @@ class House:
                 assert not thread.is_alive()
 
     @contextmanager
-    def _daemon(self, *, keeps_trying: bool, **values: Any) -> Iterator[Any]:
+    def _daemon(
+        self, *, keeps_trying: bool, settings_file: SettingsFile | None = None, **values: Any
+    ) -> Iterator[Any]:
         settings = self.settings(**values)
         stop, wake = threading.Event(), threading.Event()
         check_folders(settings)
@@ -120,6 +129,7 @@ class House:
                 stop=stop,
                 wake=wake,
                 keeps_trying=keeps_trying,
+                settings_file=settings_file,
             )
             yield daemon, stop, wake
 
@@ -167,3 +177,9 @@ class House:
         """The lines of images.jsonl."""
         lines = (self.outbox / "images.jsonl").read_text().splitlines()
         return [json.loads(line) for line in lines]
+
+
+def one_waits_for_one(house: House) -> bool:
+    """Whether one image is queued behind one in progress: alone, each is queued for a moment."""
+    images = house.status()["images"]
+    return bool(images["queued"] == images["running"] == 1)

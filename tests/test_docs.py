@@ -4,11 +4,14 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
-from docs.tables import pages, written
+from docs.tables import DOCS, pages, written
+from picowatch import extras
 from picowatch.cli import parsers
 from picowatch.recipe import (
     Checkpoint,
@@ -20,8 +23,11 @@ from picowatch.recipe import (
 )
 from picowatch.recipe.dropped import check_template
 from picowatch.recipe.families import rules_of
+from picowatch.recipe.fields import FIRST_NAME_OF, ROWS
 from picowatch.recipe.inventory import ControlNet, Upscaler
+from picowatch.recipe.parts import Control, Hires, Upscale
 from picowatch.recipe.pictures import NoPictures
+from picowatch.settings import LocalSettings, RaySettings, Settings
 from tests.commands.picowatch import DIGESTS, clean_environment
 
 PROJECT = Path(__file__).parents[1]
@@ -106,30 +112,83 @@ def test_no_text_holds_the_marks_of_a_merge_conflict() -> None:
     assert [path for path in TEXTS if marks.search(path.read_text())] == []
 
 
-def test_no_text_installs_the_other_picowatch() -> None:
-    """`picowatch` in the package index is somebody else's program."""
-    other = re.compile(r"pip install [^\n`]*\bpicowatch\b(?![-_./])")
-    assert [path for path in TEXTS if other.search(path.read_text())] == []
+PIP_LINES = {
+    (path, line)
+    for path in TEXTS
+    if path.name not in ("extras.py", "release.sh")  # they compose theirs, and have own tests
+    for line in re.findall(r"pip install ([^\n`…]*)", path.read_text())
+}
+PACKAGE = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+EXTRAS = {*PACKAGE["optional-dependencies"]}
+NAME = PACKAGE["name"]  # `picowatch` in the package index is somebody else's program
+CONSTRAINTS = (PROJECT / "constraints.txt").read_text()
 
 
-def test_the_shown_pipe_into_make_prints_a_picture(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("path", "line"), sorted(PIP_LINES), ids=lambda value: getattr(value, "name", value)
+)
+def test_every_shown_pip_install_works(path: Path, line: str) -> None:
+    """From a checkout, from the wheel's file, or by the name of what is installed already."""
+    words = iter(shlex.split(line, comments=True))
+    for word in words:
+        if word in ("-c", "--constraint", "-r", "--requirement", "--index-url"):
+            next(words)
+        elif not word.startswith("-"):
+            assert _is_installable(word, path), f"{path}: pip install {line}"
+
+
+def _is_installable(word: str, page: Path) -> bool:
+    found = re.fullmatch(r"([\w*./~-]+?)(?:\[([\w,]+)\])?(?:==([\w.]+))?", word)
+    assert found, word
+    target, extras, version = found[1], {*(found[2] or "").split(",")} - {""}, found[3]
+    if not extras <= EXTRAS:
+        return False
+    if target == ".":
+        return True
+    if target == NAME:  # no index has it before the upload; with an extra it is installed already
+        return bool(extras) or page.name == "release.md"
+    if target.endswith(".whl"):
+        return Path(target).name == f"{NAME.replace('-', '_')}-*.whl"
+    return re.search(rf"^{target}=={version or ''}", CONSTRAINTS, re.MULTILINE) is not None
+
+
+@pytest.mark.parametrize("extra", ["bench", "metrics", "ray"])
+@pytest.mark.parametrize(
+    ("module", "ending"),
+    [
+        (PROJECT / "picowatch/extras.py", "-m pip install -e '.[{}]'"),
+        (Path("/opt/x/site-packages/picowatch/extras.py"), f"-m pip install '{NAME}[{{}}]'"),
+    ],
+)
+def test_a_remedy_installs_an_extra_where_picowatch_runs(
+    module: Path, ending: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a checkout its own, elsewhere by the name of what is installed."""
+    monkeypatch.setattr(extras, "__file__", str(module))
+    assert extra in EXTRAS
+    assert extras.install_command(extra).endswith(f"{sys.executable} {ending.format(extra)}")
+
+
+def test_the_shown_pipes_into_make_print_pictures(tmp_path: Path) -> None:
     """docs/commands.md, without a daemon."""
     (tmp_path / "inbox").mkdir()
     text = "\n".join(blocks(PROJECT / "docs/commands.md", "sh"))
-    (line,) = (line for line in text.splitlines() if line.startswith("echo "))
-    shown = subprocess.run(
-        ["sh", "-c", line.replace("picowatch", f"{sys.executable} -m {DIGESTS}")],
-        cwd=tmp_path,
-        env=clean_environment(),
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert shown.returncode == 0, shown.stderr
-    assert shown.stderr == ""
-    (picture,) = shown.stdout.splitlines()
-    assert re.fullmatch(r"outbox/stdin/0001-\d+\.png", picture)
-    assert (tmp_path / picture).exists()
+    lines = [line for line in text.splitlines() if line.startswith("echo ")]
+    for line, folder in zip(lines, ("stdin", "ads/may"), strict=True):
+        shown = subprocess.run(
+            ["sh", "-c", line.replace("picowatch", f"{sys.executable} -m {DIGESTS}")],
+            cwd=tmp_path,
+            env=clean_environment(),
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+        assert shown.returncode == 0, shown.stderr
+        assert shown.stderr == ""
+        (picture,) = shown.stdout.splitlines()
+        assert re.fullmatch(rf"outbox/{folder}/0001-\d+\.png", picture)
+        assert (tmp_path / picture).exists()
+    assert [path.name for path in (tmp_path / "inbox").rglob("*.*")] == ["stdin.txt"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -194,6 +253,56 @@ def headings(page: Path) -> set[str]:
     """A page's headings as links name them."""
     lines = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", line.lower()).replace(" ", "-") for line in lines}
+
+
+SETTINGS = {name for kind in (Settings, LocalSettings, RaySettings) for name in kind.model_fields}
+PARTS = {part.name for kind in (Control, Hires, Upscale) for part in fields(kind)}
+# Of shapes that are explained, not fields; and what recipes and settings have besides.
+OTHER_KEYS = {"name", "field", "key", "size", "from", "local", "ray"}
+
+
+def inline_code(page: Path) -> list[str]:
+    """What stands between backquotes in a page's text; headings are messages that it explains."""
+    text = re.sub(r"^```.*?^```|^#.*?$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    return re.findall(r"`([^`\n]+)`", text)
+
+
+def test_pages_name_every_field_setting_and_command() -> None:
+    """Fields have a heading each, where they are explained."""
+    explained = re.findall(r"^### (.+)$", (DOCS / "recipes.md").read_text(), re.MULTILINE)
+    assert set(ROWS) <= set(", ".join(explained).split(", "))
+    assert {f"`{name}`" for name in Settings.model_fields} <= words_of("settings.md")
+    assert {f"`picowatch {name}" for name in parsers()[1]} <= {
+        f"`picowatch {code.split()[1]}" for page in PAGES for code in commands_in(page)
+    }
+
+
+def words_of(page: str) -> set[str]:
+    return set((DOCS / page).read_text().split())
+
+
+def commands_in(page: Path) -> list[str]:
+    return [code for code in inline_code(page) if re.match(r"picowatch [a-z]", code)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_pages_name_only_what_exists(page: Path) -> None:
+    """Fields and settings as they are written with a value, commands with their flags."""
+    keys = {key for code in inline_code(page) for key in re.findall(r"^\{?([a-z_]+): ", code)}
+    assert keys <= {*FIRST_NAME_OF, *PARTS, *SETTINGS, *OTHER_KEYS}
+    for code in commands_in(page):
+        _, name, *words = code.split()
+        assert name in parsers()[1], code
+        flags = {flag for action in parsers()[1][name]._actions for flag in action.option_strings}
+        assert {word for word in words if word.startswith("--")} <= flags, code
+
+
+def test_long_pages_begin_with_their_contents() -> None:
+    """All of docs/recipes.md, in order."""
+    page = (DOCS / "recipes.md").read_text()
+    assert re.findall(r"^- \[(.+)\]\(#", page.partition("\n## ")[0], re.MULTILINE) == re.findall(
+        r"^## (.+)$", page, re.MULTILINE
+    )
 
 
 def test_every_page_is_found_from_the_readme() -> None:

@@ -1,13 +1,16 @@
-"""`pip install .` alone gives a working command, with the demo model and all assets inside."""
+"""The wheel alone gives a working command, with the demo model and all assets inside."""
 
 import os
+import re
 import subprocess
 import sys
-import venv
 import zipfile
+from email import message_from_bytes
 from pathlib import Path
 
 import pytest
+
+from picowatch import __version__
 
 PROJECT = Path(__file__).parents[1]
 
@@ -21,37 +24,64 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
-def call(*arguments: str | Path, cwd: Path | None = None) -> None:
-    """Run a program; its output is the failure's text."""
+def call(*arguments: str | Path, **variables: str) -> str:
+    """Run a program; what it prints, which is also the failure's text."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
-        arguments, cwd=cwd, env=environment, capture_output=True, text=True, timeout=280
+        arguments, env=environment | variables, capture_output=True, text=True, timeout=850
     )
     assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+    return done.stdout
 
 
 def test_the_wheel_holds_every_asset(wheel: Path) -> None:
-    """Whatever lies in picowatch/ in the repository."""
+    """Whatever lies in picowatch/ in the repository, and the unit of systemd."""
     listed = subprocess.run(
         ["git", "ls-files", "picowatch"], cwd=PROJECT, capture_output=True, text=True, check=True
     )
     with zipfile.ZipFile(wheel) as archive:
-        assert set(listed.stdout.splitlines()) <= set(archive.namelist())
+        names = set(archive.namelist())
+    assert set(listed.stdout.splitlines()) <= names
+    shared = {name.partition(".data/data/")[2] for name in names}
+    for unit in (PROJECT / "contrib").glob("*.service"):
+        assert f"share/picowatch/{unit.name}" in shared
+
+
+def test_its_version_is_written_in_one_place(wheel: Path) -> None:
+    """In picowatch/__init__.py: the wheel has it, and the changelog begins with it."""
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith("/METADATA"))
+        metadata = message_from_bytes(archive.read(name))
+    assert (metadata["Name"], metadata["Version"]) == ("picowatch-diffusion", __version__)
+    changelog = (PROJECT / "CHANGELOG.md").read_text()
+    versions = re.findall(r"^## \[(\d.+?)\]", changelog, re.MULTILINE)
+    assert versions[0] == __version__
+
+
+def test_a_version_without_its_changes_is_not_released(tmp_path: Path) -> None:
+    """It ends before anything is built."""
+    for name in ("contrib", "picowatch", "env"):
+        (tmp_path / name).mkdir()
+    script = tmp_path / "contrib/release.sh"
+    script.write_bytes((PROJECT / "contrib/release.sh").read_bytes())
+    (tmp_path / "picowatch/__init__.py").write_text('__version__ = "9.8.7"\n')
+    (tmp_path / "CHANGELOG.md").write_text("## [0.2.0]\n")
+    told = subprocess.run(["sh", script], capture_output=True, text=True)
+    assert told.returncode == 1
+    assert "CHANGELOG.md has no heading '## [9.8.7]'" in told.stderr
+
+
+def test_shellcheck_says_nothing_of_the_release() -> None:
+    """The script behind `make release`."""
+    call(Path(sys.executable).with_name("shellcheck"), PROJECT / "contrib/release.sh")
 
 
 @pytest.mark.heavy
-def test_the_wheel_makes_a_picture_in_a_clean_environment(wheel: Path, tmp_path: Path) -> None:
-    """Installed with what it declares to need, and nothing of this checkout."""
-    venv.create(tmp_path / "clean", with_pip=True)
-    python = tmp_path / "clean/bin/python"
-    constraints = PROJECT / "constraints.txt"
-    torch = next(line for line in constraints.read_text().splitlines() if line[:7] == "torch==")
-    # Compiling all of torch takes longer than what one picture needs of it.
-    install = (python, "-m", "pip", "install", "-q", "--no-compile")
-    call(*install, torch)
-    call(*install, "-c", constraints, wheel)
-    user = tmp_path / "user"
-    (user / "inbox").mkdir(parents=True)
-    (user / "inbox/a.txt").write_text("a corgi --seed 1 --steps 4\n")
-    call(tmp_path / "clean/bin/picowatch", "run", "--once", cwd=user)
-    assert (user / "outbox/a/0001-1.png").stat().st_size > 1000
+@pytest.mark.timeout(900)  # it installs torch
+def test_a_release_is_built_and_tried_in_a_clean_environment(tmp_path: Path) -> None:
+    """`make release`: installed with what it declares to need, and nothing of this checkout."""
+    said = call(PROJECT / "contrib/release.sh", tmp_path / "dist", PYTHON=sys.executable)
+    built = sorted(path.name for path in (tmp_path / "dist").iterdir())
+    stem = f"picowatch_diffusion-{__version__}"
+    assert built == [f"{stem}-py3-none-any.whl", f"{stem}.tar.gz"]
+    assert said.splitlines()[-2:] == [f"{tmp_path / 'dist'}/{name}" for name in built]

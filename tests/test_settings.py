@@ -121,10 +121,10 @@ def test_a_huge_settings_file_is_refused_unread(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_is_refused_in_words(
     tmp_path: Path, folder: str, words: str
 ) -> None:
-    """With the line that names it."""
+    """With the line and column that name it."""
     file = tmp_path / "picowatch.yaml"
     file.write_text(f"outbox: {folder}\n")
-    with pytest.raises(SettingsInvalid, match="line 1: outbox") as refused:
+    with pytest.raises(SettingsInvalid, match="line 1, column 9: outbox") as refused:
         load_settings({}, {}, file)
     assert words in str(refused.value)
 

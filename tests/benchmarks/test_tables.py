@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.card import PARTS, Findings
+from benchmarks import card_goals
+from benchmarks.card import GOALS, PARTS, Findings
+from benchmarks.card_goals import MET, MISSED, NO_CARD, NOT_MEASURED
 from benchmarks.measuring import RESULTS, Section
 from benchmarks.plan import Plan, Row, measure_all
 from picowatch.recipe.samplers import SAMPLERS
@@ -75,6 +77,31 @@ def test_ten_minutes_on_a_card_work_without_one(tmp_path: Path) -> None:
     assert found["demo"]["plain"]["of 255 from the CPU"] == 0
     assert found["folder"]["exit status"] == 0
     assert found["unet"]["eager NHWC"]["1"]["steps a second"] > 0
+    assert found["pictures"]["4 GB"]["8"] == "full"
+    reached = [line.rsplit(" | ", 1)[1] for line in (tmp_path / GOALS).read_text().splitlines()]
+    # Batches of 16 are for a card.
+    assert reached == [NO_CARD, NO_CARD, NOT_MEASURED, NO_CARD, NO_CARD, NO_CARD]
+
+
+def test_each_goal_is_told_as_met_missed_or_not_measured(tmp_path: Path) -> None:
+    """Whatever the parts came to: a graph may have failed, a part may be cut off."""
+    (tmp_path / "unet.json").write_text(json.dumps({
+        "eager NCHW": {"1": {"steps a second": 50.0}, "16": {"steps a second": 10.0}},
+        "ours": {"eager": {"1": {"steps a second": 60.0}, "16": {"steps a second": 14.0}},
+                 "graph": {"1": {"steps a second": 120.5}, "16": "OutOfMemoryError: no memory"}},
+    }))  # fmt: skip
+    levels = {"1": "full", "8": "failed: The GPU does not have enough memory."}
+    pictures = {"1": {"peak GB": 3.5}, "4 GB": levels}
+    (tmp_path / "pictures.json").write_text(json.dumps(pictures))
+    rows = card_goals.rows(tmp_path, on_card=True)
+    assert [(row.measured, row.reached) for row in rows] == [
+        ("120", MET),
+        ("2.41", MET),
+        ("1.4", MISSED),
+        ("", NOT_MEASURED),
+        ("3.5", MET),
+        ("1: full, 8: failed: The GPU does not have enough memory.", MISSED),
+    ]
 
 
 def test_a_part_that_is_cut_off_tells_what_it_found(tmp_path: Path) -> None:
@@ -85,9 +112,9 @@ def test_a_part_that_is_cut_off_tells_what_it_found(tmp_path: Path) -> None:
     result = benchmark("gpu", "--minutes", "0.0001", "--rows", "vae,unet", "--device", "cpu",
                        "--out", tmp_path)  # fmt: skip
     assert result.returncode == 1
-    assert result.stdout.split() == ["unet", "no", "time", "left", "vae", "no", "time", "left"] or (
-        "cut off after 0 s" in result.stdout
-    )
+    said = [line.split(maxsplit=1) for line in result.stdout.splitlines()[:2]]
+    assert [part for part, _ in said] == ["unet", "vae"]
+    assert all(why in ("no time left", "cut off after 0 s") for _, why in said)
 
 
 @pytest.mark.heavy

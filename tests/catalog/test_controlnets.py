@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from picowatch.catalog import Catalog, Model, Refused
+from picowatch.catalog.families import DEMO_WIDTH
 from tests.catalog.files import Shapes, write_model
 
 _CROSS = "input_blocks.{}.1.transformer_blocks.{}.attn2.to_k.weight"
@@ -49,7 +50,7 @@ KNOWN: dict[str, tuple[Shapes, str, str]] = {
     "SDXL of diffusers": (diffusers(2048, deepest=10, sdxl=True), "sdxl", ""),
     "SDXL mid": (diffusers(2048, sdxl=True), "sdxl", "mid"),
     "SDXL small": (diffusers(0, deepest=0, sdxl=True), "sdxl", "small"),
-    "the demo model": (diffusers(64), "demo", ""),
+    "the demo model": (diffusers(DEMO_WIDTH), "demo", ""),
     "the demo model without attention": (
         diffusers(0, deepest=0) | {"conv_in.weight": (64, 4, 3, 3)},
         "demo",

@@ -8,6 +8,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from picowatch.catalog import Catalog, Kind, Model, Refused
+from picowatch.catalog.families import DEMO_WIDTH
 from picowatch.catalog.models import FOLDERS
 from tests.catalog.files import (
     TEXT,
@@ -169,7 +170,7 @@ def peft_lora(width: int) -> Shapes:
     [
         (kohya_lora_shapes(), "sd1"),
         (peft_lora(768), "sd1"),
-        (peft_lora(64), "demo"),
+        (peft_lora(DEMO_WIDTH), "demo"),
         (peft_lora(1024), "sd2"),
         (peft_lora(2048), "sdxl"),
         ({"lora_te2_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": (8, 1280)}, "sdxl"),
@@ -260,7 +261,7 @@ def test_a_lora_that_cannot_be_used_is_named_and_refused(tmp_path: Path, name: s
         ({"emb_params": (768,)}, "sd1"),
         ({"clip_l": (4, 768)}, "sd1"),
         ({"<corgi>": (1, 768)}, "sd1"),
-        ({"emb_params": (2, 64)}, "demo"),
+        ({"emb_params": (2, DEMO_WIDTH)}, "demo"),
         ({"<corgi>": (1, 1024)}, "sd2"),
         ({"clip_l": (4, 768), "clip_g": (4, 1280)}, "sdxl"),
     ],

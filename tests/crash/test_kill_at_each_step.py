@@ -30,6 +30,7 @@ RECIPES = {
 }
 DROPPED = ("1.png", "2.png")
 MADE = {"frames": len(DROPPED), "fixed": 5, "random": 2, "pets/sweep": 3, "start": 1, "failing": 1}
+DATA = ".picowatch/gallery"
 DURABILITY = Path(__file__).parents[2] / "docs/durability.md"
 
 
@@ -131,6 +132,13 @@ SPECIAL = {
     "before a command is done",
     "before a command is answered",
     "in the middle of building a new ledger",
+    "before stars are exported",
+    "before stars are shown",
+    "before pictures are deleted",
+    "before a picture is deleted",
+    "before a deleted picture loses its star",
+    "before a deleted picture leaves the gallery",
+    "before open galleries hear of it",
 }
 
 
@@ -265,6 +273,53 @@ def test_a_death_around_a_command(house: House, point: str) -> None:
     assert_all_is_well(house)
     assert not command.exists()
     assert house.log().count("failing.txt: 1 image queued again, as requested") == 1
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "before pictures are deleted:1",
+        "before a picture is deleted:2",
+        "before a deleted picture loses its star:1",
+        "before a deleted picture leaves the gallery:1",
+        "before open galleries hear of it:1",
+    ],
+)
+def test_a_death_while_pictures_are_deleted(house: House, fault: str) -> None:
+    """They are gone everywhere after the next start, and never come back."""
+    house.save("a.yaml", "prompt: a corgi\nseed: [1, 2, 3]\n")
+    assert house.once(sidecar="txt")
+    deleted, kept = ("a/0001-1.png", "a/0002-2.png"), ["a/0003-3.png"]
+    send(house.outbox, Command("star", files=(*deleted, *kept)))
+    assert house.once(sidecar="txt")
+    command = send(house.outbox, Command("delete", files=deleted))
+    dies(house, fault)
+    run(house)
+    assert not command.exists()
+    for _ in range(2):  # also by a ledger that is built from images.jsonl
+        assert house.pictures() == list(in_gallery(house)) == starred(house) == kept
+        assert [path.name for path in (house.outbox / "a").glob("*.txt")] == ["0003-3.txt"]
+        assert (house.outbox / "latest.png").read_bytes() == (house.outbox / kept[0]).read_bytes()
+        (house.outbox / ".picowatch/ledger.sqlite").unlink()
+        run(house)
+
+
+@pytest.mark.parametrize("point", ["before stars are exported", "before stars are shown"])
+def test_a_death_while_stars_are_given(house: House, point: str) -> None:
+    """The next start shows and exports them, once."""
+    house.save("a.yaml", "prompt: a corgi\nseed: [1, 2]\n")
+    assert house.once()
+    send(house.outbox, Command("star", files=("a/0002-2.png",)))
+    dies(house, f"{point}:{2 if 'exported' in point else 1}")
+    run(house)
+    assert starred(house) == ["a/0002-2.png"]
+    assert (house.outbox / ".picowatch/stars.jsonl").read_text().count("\n") == 1
+    assert 'stars(["a/0002-2.png"]);' in (house.outbox / DATA / "stars.js").read_text()
+
+
+def starred(house: House) -> list[str]:
+    lines = (house.outbox / "stars.jsonl").read_text().splitlines()
+    return [json.loads(line)["file"] for line in lines]
 
 
 def test_a_death_while_a_ledger_is_rebuilt(house: House) -> None:

@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from picowatch.catalog.families import DEMO_WIDTH
 from picowatch.metadata.recipe_yaml import recipe_yaml
 from tests.catalog.files import write_model
 from tests.catalog.test_controlnets import original
 from tests.house import House, wait_for
 
 RECIPE = "prompt: a corgi\nseed: 1\ncontrol: {image: lines.png, model: sketch}\n"
-DEMO_WIDTH = 64
 
 
 def draw(path: Path, colour: str = "red") -> None:

@@ -1,4 +1,4 @@
-"""A ledger that is damaged, gone or locked: nothing is lost and nothing is rendered twice."""
+"""A ledger that is damaged or gone: nothing is lost and nothing is rendered twice."""
 
 import json
 import sqlite3
@@ -156,7 +156,7 @@ def test_a_list_of_many_deleted_pictures_is_read_in_little_memory(house: House) 
         for seed in range(2, LISTED + 1):
             file = f"a/{seed:04}-{seed}.png"
             listing.write(json.dumps({**line, "file": file, "seed": seed}) + "\n")
-    outbox = Outbox(house.outbox, house.settings().file_name)
+    outbox = Outbox(house.settings())
     tracemalloc.start()
     restored = open_ledger(ledger(house), outbox, check=False)
     _, peak = tracemalloc.get_traced_memory()
@@ -213,46 +213,6 @@ def test_numbers_go_on_after_those_of_a_folder_that_only_differs_in_case(house: 
     house.save("a.yaml", "prompt: a corgi\nseed: 9\n")
     assert house.once()
     assert house.pictures("a")[-1] == "a/0005-9.png"
-
-
-def test_a_locked_ledger_is_waited_for(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another program, as a backup or a shell, may hold it; it is said once."""
-    monkeypatch.setattr("picowatch.files.retry.RETRY_SECONDS", 0.05)
-    house.save("a.txt", "one\n")
-    with house.running():
-        wait_for(lambda: house.prompts() == ["one"])
-        other = sqlite3.connect(ledger(house), isolation_level=None)
-        other.execute("BEGIN EXCLUSIVE")
-        house.save("b.txt", "two\n")
-        wait_for(lambda: "cannot write: database is locked; waiting" in house.log())
-        wait_for(lambda: house.status()["trouble"] == "database is locked")
-        other.execute("ROLLBACK")
-        other.close()
-        wait_for(lambda: sorted(house.prompts()) == ["one", "two"])
-        wait_for(lambda: "it can be written again" in house.log())
-    assert house.log().count("is locked") == 1
-
-
-def test_a_ledger_that_is_locked_at_the_start_is_waited_for(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Also while it is opened."""
-    monkeypatch.setattr("picowatch.files.retry.RETRY_SECONDS", 0.05)
-    house.save("a.txt", "one\n")
-    assert house.once()
-    other = sqlite3.connect(ledger(house), isolation_level=None, check_same_thread=False)
-    other.execute("BEGIN EXCLUSIVE")
-    house.save("b.txt", "two\n")
-
-    def let_go_once_it_is_said() -> None:
-        wait_for(lambda: "; waiting" in house.log())
-        other.close()
-
-    holder = threading.Thread(target=let_go_once_it_is_said)
-    holder.start()
-    with house.running():
-        wait_for(lambda: sorted(house.prompts()) == ["one", "two"])
-    holder.join()
 
 
 @pytest.mark.parametrize("damage", AT_REST)
@@ -341,3 +301,29 @@ def test_a_lost_ledger_leaves_a_pause_and_what_was_cancelled(house: House) -> No
         tell(house, Command("resume"))
         wait_for(lambda: len(house.prompts()) == 2)
     assert sorted(house.prompts()) == ["a.txt", "c.txt"]
+
+
+@pytest.mark.parametrize("queued", [False, True])
+def test_a_ledger_from_a_backup_beside_newer_pictures_renders_nothing_twice(
+    house: House, queued: bool
+) -> None:
+    """It has never heard of them, or has them in its queue; every picture is kept."""
+    house.save("corgi.yaml", RECIPES["fixed.yaml"])
+    assert house.once()
+    backup = ledger(house).read_bytes()
+    house.save("random.txt", RECIPES["random.txt"])
+    house.save("later.yaml", "prompt: a cat\nseed: 9\n")
+    if queued:
+        send(house.outbox, Command("pause"))
+        assert not house.once()
+        backup = ledger(house).read_bytes()
+        send(house.outbox, Command("resume"))
+    assert house.once()
+    pictures = house.pictures()
+    assert len(pictures) == 8
+    ledger(house).write_bytes(backup)
+    house.engine.batches.clear()
+    for _ in "twice":
+        assert house.once()
+        assert (house.started(), house.pictures()) == ([], pictures)
+    assert house.log().count("is older than the pictures, as from a backup") == 1

@@ -13,7 +13,7 @@ from picowatch.inbox import inbox as inbox_module
 from picowatch.metadata import PARAMETERS, PICOWATCH, read_texts
 from picowatch.settings import LocalSettings
 from tests.daemon.test_what_a_save_means import HeldEngine
-from tests.house import House, wait_for
+from tests.house import House, one_waits_for_one, wait_for
 
 TEMPLATE = "prompt: a corgi\nseed: 7\nsize: 64x64\n"
 
@@ -209,7 +209,7 @@ def test_a_replaced_picture_cancels_what_was_queued_for_the_old_one(house: House
     hold = HeldEngine(house)
     template(house)
     with house.running(batch_size=1):
-        house.save("first.txt", "in work\n")
+        house.save("first.txt", "in progress\n")
         hold.wait_until_held()
         for number in (1, 2, 3):
             draw(house, f"frames/{number}.png", number)
@@ -235,10 +235,10 @@ def test_a_picture_that_changes_right_before_its_turn_is_never_rendered_as_it_wa
     hold = HeldEngine(house)
     template(house)
     with house.running(batch_size=1, settle_seconds=0.3):
-        house.save("first.txt", "in work\n")
+        house.save("first.txt", "in progress\n")
         hold.wait_until_held()
         path = draw(house, "frames/1.png", 1)
-        wait_for(lambda: house.status()["images"]["queued"] == 1, "the queue")
+        wait_for(lambda: one_waits_for_one(house), "the queue")
         draw(house, "frames/1.png", 200)
         hold.release()
         wait_for(lambda: "its queue waits for it" in house.log())
@@ -252,7 +252,7 @@ def test_a_renamed_picture_keeps_its_queue_and_a_renamed_folder_too(house: House
     hold = HeldEngine(house)
     template(house)
     with house.running(batch_size=1):
-        house.save("first.txt", "in work\n")
+        house.save("first.txt", "in progress\n")
         hold.wait_until_held()
         for number in (1, 2):
             draw(house, f"frames/{number}.png", number)
@@ -619,6 +619,45 @@ def test_a_picture_is_archived_beside_its_result_or_deleted(house: House, when_d
     assert PICOWATCH in read_texts(house.outbox / "frames/1.png")
 
 
+@pytest.mark.parametrize("when_done", ["archive", "delete"])
+def test_what_lies_beside_a_picture_goes_with_it(house: House, when_done: str) -> None:
+    """Once no other picture has it; the next picture of that name is not redrawn by it."""
+    template(house, "seed: 7\nprompt: a star\n")
+    for name in ("1.png", "2.png", "2.jpg"):
+        draw(house, f"frames/{name}", len(name))
+    house.save("frames/1.txt", "a corgi")
+    draw(house, "frames/1.mask.png", 255)
+    house.save("frames/2.yaml", "prompt: a heart\n")
+    house.save("frames/other.txt", "of no picture")
+    assert house.once(when_done=when_done)
+    left = {path.name for path in (house.inbox / "frames").iterdir()}
+    assert left == {"_pictures.yaml", "other.txt"}
+    kept = {"1.mask.png", "1.png", "1.txt", "2.jpg", "2.png", "2.yaml"}
+    folder = house.outbox / "frames/originals"
+    found = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    assert found == (kept if when_done == "archive" else set())
+    draw(house, "frames/1.png", 99)
+    assert house.once(when_done=when_done)
+    assert house.chunk("frames/1-2.png").request.prompt == "a star"
+    assert house.chunk("frames/1-2.png").request.mask == ""
+
+
+def test_a_picture_stays_while_what_lies_beside_it_changes(house: House) -> None:
+    """Its new prompt is a request; then the picture is archived."""
+    hold = HeldEngine(house)
+    template(house, "seed: 7\n")
+    path = draw(house, "frames/1.png")
+    beside = house.save("frames/1.txt", "a corgi")
+    with house.running(when_done="archive"):
+        hold.wait_until_held()
+        beside.write_text("a star")
+        hold.release()
+        wait_for(lambda: not path.exists(), "the archive")
+    results = ("frames/1.png", "frames/1-2.png")
+    assert [house.chunk(one).request.prompt for one in results] == ["a corgi", "a star"]
+    assert (house.outbox / "frames/originals/1.txt").read_text() == "a star"
+
+
 def test_cancel_and_pause_hold_for_dropped_pictures(house: House) -> None:
     """By folder; saved again, a cancelled picture is queued again."""
     from picowatch.outbox.commands import Command, send, wait_for_answer
@@ -636,19 +675,45 @@ def test_cancel_and_pause_hold_for_dropped_pictures(house: House) -> None:
         wait_for(lambda: house.pictures() == ["frames/1.png"])
 
 
-def test_frames_wait_while_the_inbox_is_away(house: House) -> None:
-    """They are rendered when it is back; nothing is cancelled."""
+def _is_noticed(house: House) -> bool:
+    return "has vanished" in house.log() or "is another folder now" in house.log()
+
+
+@pytest.mark.parametrize("watch", ["events", "polling"])
+def test_an_inbox_of_which_everything_is_deleted_is_not_away(house: House, watch: str) -> None:
+    """Empty like a mount point, but the same folder as before: what is queued is cancelled."""
+    hold = HeldEngine(house)
+    template(house)
+    with house.running(batch_size=1, watch=watch):
+        first = house.save("first.txt", "a star\n")
+        hold.wait_until_held()
+        draw(house, "frames/1.png", 1)
+        wait_for(lambda: one_waits_for_one(house), "the queue")
+        shutil.rmtree(house.inbox / "frames")
+        first.unlink()
+        hold.release()
+        wait_for(lambda: "frames/1.png: deleted, 1 image cancelled" in house.log(), "the deletion")
+    assert house.pictures("frames") == []
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_frames_wait_while_the_inbox_is_away(house: House, empty: bool) -> None:
+    """They are rendered when it is back; the `empty` folder is where it is mounted."""
     hold = HeldEngine(house)
     template(house)
     with house.running(batch_size=1):
-        house.save("first.txt", "in work\n")
+        house.save("first.txt", "in progress\n")
         hold.wait_until_held()
         for number in (1, 2):
             draw(house, f"frames/{number}.png", number)
         wait_for(lambda: house.status()["images"]["queued"] == 2, "the queue")
         house.inbox.rename(house.folder / "away")
+        if empty:
+            house.inbox.mkdir()
         hold.release()
-        wait_for(lambda: house.status()["images"]["queued"] == 2 and house.pictures("first"))
+        wait_for(lambda: house.pictures("first") and _is_noticed(house), "the unmount")
+        if empty:
+            house.inbox.rmdir()
         (house.folder / "away").rename(house.inbox)
         wait_for(lambda: len(house.pictures("frames")) == 2, "the frames")
     assert house.pictures("frames") == ["frames/1.png", "frames/2.png"]

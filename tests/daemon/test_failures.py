@@ -12,9 +12,11 @@ import pytest
 from picowatch.engine.protocol import RenderedImage
 from picowatch.errors import EngineDied, RenderFailed
 from picowatch.files.atomic import write_atomically
+from picowatch.inbox.evidence import Saved
 from picowatch.inbox.files import read_file
-from picowatch.inbox.inbox import Inbox, Saved
+from picowatch.inbox.inbox import Inbox
 from picowatch.ledger.ledger import Ledger
+from picowatch.outbox.commands import Command, send
 from picowatch.outbox.gallery.gallery import Gallery
 from picowatch.outbox.listing import Listing
 from picowatch.outbox.outbox import Outbox
@@ -364,3 +366,35 @@ def test_an_error_that_could_not_be_written_at_the_end_is_written_by_the_next_st
     assert house.error("a.txt") is None
     house.once()
     assert "Sick." in (house.error("a.txt") or "")
+
+
+def test_a_fixed_error_is_gone_from_the_status_with_the_next_look(house: House) -> None:
+    """Corrected, deleted, renamed to what is no recipe, or retried: the view and status.json."""
+
+    def shown() -> set[str]:
+        return {line.partition(",")[0].partition(":")[0] for line in house.status()["errors"]}
+
+    def is_gone_once_logged(words: str, recipe: str) -> None:
+        wait_for(lambda: words in house.log(), words)
+        looks = len(house.console.shown) + 1  # one may be under way
+        wait_for(lambda: len(house.console.shown) > looks, "another look")
+        after = [str(status.errors) for status in house.console.shown[looks:]]
+        assert not any(recipe in errors for errors in after)
+        assert not any(recipe in error for error in shown())
+
+    recipes = {f"{name}.yaml" for name in ("one", "two", "three", "four")}
+    house.engine.before_batch = fail_on("bad", RenderFailed("Sick."), times=1)
+    with house.running():
+        for name in recipes - {"four.yaml"}:
+            house.save(name, "stesp: 3\n")
+        house.save("four.yaml", "prompt: bad\n")
+        wait_for(lambda: len(shown()) == len(recipes), "four errors")
+        house.save("one.yaml", "prompt: a corgi\n")
+        is_gone_once_logged("one.yaml: saved, 1 image queued", "one.yaml")
+        (house.inbox / "two.yaml").unlink()
+        is_gone_once_logged("two.yaml: deleted", "two.yaml")
+        (house.inbox / "three.yaml").rename(house.inbox / "_three.yaml")
+        is_gone_once_logged("three.yaml: deleted", "three.yaml")
+        send(house.outbox, Command("retry"))
+        is_gone_once_logged("four.yaml: 1 image queued again", "four.yaml")
+        wait_for(lambda: house.prompts() == ["bad", "a corgi"], "the pictures")

@@ -17,7 +17,7 @@ from picowatch.daemon import intake
 from picowatch.daemon.backlog import Backlog
 from picowatch.daemon.build import build_daemon
 from picowatch.files.retry import Ended
-from picowatch.inbox.inbox import Deleted, Renamed, Saved
+from picowatch.inbox.evidence import Deleted, Renamed, Saved
 from picowatch.observers.view import rows
 from picowatch.outbox import sheets
 from picowatch.outbox.outbox import Outbox

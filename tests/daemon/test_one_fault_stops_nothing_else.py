@@ -5,7 +5,7 @@ import json
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -163,10 +163,12 @@ def test_an_archive_that_has_to_wait_holds_up_no_other(
     """There is no room for one recipe; it is archived once there is."""
     room, real = threading.Event(), Outbox.archive
 
-    def archive(outbox: Outbox, recipe: str, content: bytes) -> str:
+    def archive(
+        outbox: Outbox, file: str, digest: str, blocks: Iterator[bytes], recipe: str
+    ) -> str:
         if recipe == "a.yaml" and not room.is_set():
             raise OSError(errno.ENOSPC, "No space left on device")
-        return real(outbox, recipe, content)
+        return real(outbox, file, digest, blocks, recipe)
 
     monkeypatch.setattr(Outbox, "archive", archive)
     monkeypatch.setattr("picowatch.files.retry.RETRY_SECONDS", 0.1)

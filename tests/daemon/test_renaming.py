@@ -1,13 +1,15 @@
 """Renaming a recipe keeps its queue: nothing is rendered twice, later images have the new name."""
 
-import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
 from PIL import Image
 
 from picowatch.errors import RenderFailed
+from picowatch.files.blocks import blocks_of
 from picowatch.inbox.files import defaults_for
 from picowatch.recipe import DefaultsFile
 from tests.daemon.test_what_a_save_means import HeldEngine
@@ -93,6 +95,24 @@ def test_a_recipe_may_be_renamed_as_its_error_advises(house: House) -> None:
     assert house.once()
     assert house.pictures() == ["a/0001-1.png"]
     assert house.error("a.txt") is None
+
+
+def test_a_json_recipe_is_a_recipe_like_any_other(house: House) -> None:
+    """Refused with its place, saved as editors do, told apart from YAML when it is renamed."""
+    text = '{"prompt": "a corgi", "seed": 1, "steps": 0x1e}'
+    house.save("pets/corgi.json", text)
+    assert not house.once()
+    error = house.error("pets/corgi.json") or ""
+    assert error.startswith("inbox/pets/corgi.json, line 1, column 43\n")
+    assert "JSON's numbers are like -1, 30 or 7.5." in error
+    new = house.save("pets/corgi.json.tmp", text.replace("0x1e", "3"))
+    new.rename(house.inbox / "pets/corgi.json")
+    assert house.once()
+    assert house.pictures() == ["pets/corgi/0001-1.png"]
+    assert house.error("pets/corgi.json") is None
+    (house.inbox / "pets/corgi.json").rename(house.inbox / "pets/corgi.txt")
+    assert not house.once()
+    assert "rename it to corgi.json" in (house.error("pets/corgi.txt") or "")
 
 
 def test_a_valid_recipe_that_reads_differently_by_its_new_name_is_answered_anew(
@@ -205,20 +225,19 @@ def test_defaults_that_are_being_written_are_waited_for(
 ) -> None:
     """A recipe is answered with the defaults as they are when they are whole."""
     defaults = house.save("_defaults.yaml", "steps: 5\n")
-    really_read, left, read_for = os.read, [7, 6], [""]
+    left, read_for = [7, 6], [""]
 
-    def written_meanwhile(handle: int, size: int) -> bytes:
-        content = really_read(handle, size)
-        named = Path(f"/dev/fd/{handle}").resolve()
+    def written_meanwhile(file: IO[bytes], most: int) -> Iterator[bytes]:
+        yield from blocks_of(file, most)
+        named = Path(f"/dev/fd/{file.fileno()}").resolve()
         if named == defaults and read_for[-1] == "a.txt" and left:
             defaults.write_text(f"steps: {left.pop()}\nseed: 1\n")
-        return content
 
     def noted(root: Path, path: str) -> list[DefaultsFile]:
         read_for.append(path)  # the recipe, or its folder when its priority is looked up
         return defaults_for(root, path)
 
-    monkeypatch.setattr(os, "read", written_meanwhile)
+    monkeypatch.setattr("picowatch.inbox.files.blocks_of", written_meanwhile)
     monkeypatch.setattr("picowatch.inbox.inbox.defaults_for", noted)
     house.save("a.txt", "a corgi\n")
     assert house.once()

@@ -11,6 +11,7 @@ from picowatch.engine.executor import LocalEngines
 from picowatch.engine.options import EngineOptions
 from picowatch.engine.protocol import EngineCannotStart, EngineLost
 from picowatch.errors import EngineDied, RenderFailed
+from picowatch.outbox.commands import Command
 from picowatch.recipe.request import ImageRequest
 from picowatch.testing.digest_engine import DigestEngine
 from tests.catalog.files import sd15_shapes, write_model
@@ -53,7 +54,7 @@ class Engines:
         yield gate
         over.set()
 
-    def in_work(self) -> int:
+    def in_progress(self) -> int:
         """How many engines have a batch."""
         return sum(bool(engine.batches) for engine in self.all)
 
@@ -67,7 +68,7 @@ def test_two_engines_work_at_once(house: House, engines: Engines) -> None:
     """Neither waits for the other, each image is rendered once, and the status names both."""
     with engines.held() as gate, house.running(executor="local:2", batch_size=1):
         house.save("a.yaml", "prompt: one\nseed: 1\ncount: 6\n")
-        wait_for(lambda: engines.in_work() == 2, "both at work")
+        wait_for(lambda: engines.in_progress() == 2, "both in progress")
         wait_for(lambda: len(house.status()["engines"]) == 2, "both in the status")
         for _ in range(6):
             gate.release()
@@ -91,7 +92,7 @@ def test_numbers_follow_the_order_of_the_queue(house: House, engines: Engines) -
     engines.before_batch = wait
     with house.running(executor="local:2", batch_size=1):
         house.save("a.yaml", "prompt: one\nseed: 1\ncount: 2\n")
-        wait_for(lambda: engines.in_work() == 2, "both at work")
+        wait_for(lambda: engines.in_progress() == 2, "both in progress")
         gates[2].set()
         wait_for(lambda: house.status()["images"]["done"] == 1, "the second picture")
         gates[1].set()
@@ -104,7 +105,7 @@ def test_what_is_urgent_goes_first_on_every_engine(house: House, engines: Engine
     """The next engine that is free takes it."""
     with engines.held() as gate, house.running(executor="local:2", batch_size=1):
         house.save("a.yaml", "prompt: slow\ncount: 6\n")
-        wait_for(lambda: engines.in_work() == 2, "both at work")
+        wait_for(lambda: engines.in_progress() == 2, "both in progress")
         house.save("b.yaml", "prompt: urgent\npriority: 5\ncount: 2\n")
         wait_for(lambda: house.status()["images"]["queued"] == 6, "the save")
         for _ in range(8):
@@ -119,7 +120,7 @@ def test_a_newer_save_replaces_what_is_queued(house: House, engines: Engines) ->
     """And with `interrupt` what is rendering, on each engine."""
     with engines.held() as gate, house.running(executor="local:2", batch_size=1, interrupt=True):
         house.save("a.yaml", "prompt: old\nseed: 1\ncount: 4\n")
-        wait_for(lambda: engines.in_work() == 2, "both at work")
+        wait_for(lambda: engines.in_progress() == 2, "both in progress")
         house.save("a.yaml", "prompt: new\nseed: 1\ncount: 3\n")
         wait_for(lambda: house.status()["images"]["cancelled"] == 4, "the end of the old")
         for _ in range(9):
@@ -132,14 +133,14 @@ def test_a_pause_lets_every_engine_go(house: House, engines: Engines) -> None:
     """After the batches in progress; `resume` starts them again."""
     with engines.held() as gate, house.running(executor="local:2", batch_size=1):
         house.save("a.yaml", "prompt: one\nseed: 1\ncount: 6\n")
-        wait_for(lambda: engines.in_work() == 2, "both at work")
-        assert control(house.settings(), "pause", []) == 0
+        wait_for(lambda: engines.in_progress() == 2, "both in progress")
+        assert control(house.settings(), [Command("pause")]) == 0
         for _ in range(6):
             gate.release()
-        wait_for(lambda: house.status()["images"]["done"] == 2, "what was in work")
+        wait_for(lambda: house.status()["images"]["done"] == 2, "what was in progress")
         wait_for(lambda: house.status()["paused"], "the pause")
         assert house.status()["images"]["queued"] == 4
-        assert control(house.settings(), "resume", []) == 0
+        assert control(house.settings(), [Command("resume")]) == 0
         wait_for(lambda: house.status()["images"]["done"] == 6, "the rest")
     assert engines.seeds() == [1, 2, 3, 4, 5, 6]
 

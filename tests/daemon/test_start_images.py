@@ -71,7 +71,7 @@ def test_what_was_requested_is_rendered_whatever_happens_to_the_start_image(hous
     draw(house.inbox / "start.png", "red")
     hold = HeldEngine(house)
     with house.running(batch_size=1):
-        house.save("first.txt", "in work\n")
+        house.save("first.txt", "in progress\n")
         hold.wait_until_held()
         house.save("a.yaml", RECIPE)
         wait_for(lambda: "a.yaml: saved" in house.log())

@@ -1,19 +1,31 @@
 """Sweeps and grids: every combination, and one contact sheet when all of it is there."""
 
 import json
+import sqlite3
+from contextlib import closing
 
+import pytest
 from PIL import Image
 
+from picowatch.daemon import contact_sheets, finishing
 from picowatch.errors import RenderFailed
 from picowatch.outbox.png import SHEET_KEYWORD
 from tests.daemon.test_failures import fail_on
-from tests.house import House
+from tests.daemon.test_what_a_save_means import HeldEngine
+from tests.house import House, wait_for
 
 SWEEP = "prompt: a corgi\nseed: 1\nsweep:\n  steps: [3, 4]\n  cfg_scale: 4..8 step 2\n"
 
 
 def sheets(house: House) -> list[str]:
     return [picture for picture in house.pictures() if picture.endswith("-sheet.png")]
+
+
+def states(house: House) -> list[str]:
+    """Of all images, as the ledger says."""
+    file = house.outbox / ".picowatch/ledger.sqlite"
+    with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as ledger:
+        return [state for (state,) in ledger.execute("SELECT state FROM images")]
 
 
 def test_a_sweep_renders_every_combination_and_one_sheet(house: House) -> None:
@@ -33,6 +45,25 @@ def test_a_sweep_renders_every_combination_and_one_sheet(house: House) -> None:
         {"label": "cfg_scale", "values": ["4", "6", "8"]},
     ]
     assert told["recipe"] == "a.yaml"
+
+
+def test_a_recipe_is_not_archived_before_its_sheet_is_drawn(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its last image ends between the look for due sheets and the look whether all is done."""
+    hold = HeldEngine(house, after=1)
+    look = contact_sheets.make_due_sheets
+
+    def meanwhile(*arguments: object) -> None:
+        look(*arguments)  # type: ignore[arg-type]
+        hold.release()
+        wait_for(lambda: states(house) == ["done", "done"])
+
+    monkeypatch.setattr(finishing, "make_due_sheets", meanwhile)
+    house.save("a.yaml", "prompt: a corgi\nseed: 1\nsweep: {steps: [3, 4]}\n")
+    assert house.once(when_done="archive", batch_size=1)
+    assert len(sheets(house)) == 1
+    assert (house.outbox / "a/a.yaml").exists()
 
 
 def test_a_random_seed_is_the_same_for_all_combinations(house: House) -> None:

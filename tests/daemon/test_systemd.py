@@ -1,5 +1,6 @@
 """The unit in contrib/ is one that systemd accepts, and fits what picowatch does."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -31,10 +32,17 @@ def installed(tmp_path: Path) -> Path:
     return unit
 
 
-def test_systemd_accepts_the_unit(installed: Path) -> None:
-    """Without a word."""
+@pytest.mark.parametrize("manager", ["--system", "--user"])
+def test_systemd_accepts_the_unit(installed: Path, manager: str) -> None:
+    """Without a word; the system's, and the one of a user's own service manager."""
+    if manager == "--user":
+        text = UNIT.with_name("picowatch-user.service").read_text()
+        installed.write_text(text.replace("/opt/picowatch/bin/picowatch", sys.executable))
     verified = subprocess.run(
-        ["systemd-analyze", "verify", "--man=no", installed], capture_output=True, text=True
+        ["systemd-analyze", "verify", "--man=no", manager, installed],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"XDG_RUNTIME_DIR": str(installed.parent)},
     )
     if "Failed to" in verified.stderr:
         pytest.skip(f"systemd-analyze cannot work here: {verified.stderr.strip()}")
@@ -52,6 +60,24 @@ def test_the_unit_is_hardened(installed: Path) -> None:
     if not found:
         pytest.skip(f"systemd-analyze rates no file here: {rated.stderr.strip()}")
     assert float(found[1]) < 4
+
+
+def test_both_units_end_and_restart_it_in_the_same_way() -> None:
+    """Whatever the one says of the process, the other does too."""
+    texts = (UNIT.read_text(), UNIT.with_name("picowatch-user.service").read_text())
+    names = "Type|ExecStart|Restart|RestartSec|RestartPreventExitStatus|WatchdogSec|TimeoutStopSec"
+    system, user = (
+        set(re.findall(rf"^(?:{names}|KillMode|StartLimitIntervalSec)=.*$", text, re.MULTILINE))
+        for text in texts
+    )
+    assert len(system) == 9
+    assert system == user
+
+
+def test_models_are_compiled_into_the_folder_that_systemd_makes() -> None:
+    """The only place besides the user's folders that it may write."""
+    assert value("CacheDirectory") == "picowatch"
+    assert value("Environment").split() == ["XDG_CACHE_HOME=%C", "HOME=%C/picowatch"]
 
 
 def test_the_watchdog_is_slower_than_the_heartbeat() -> None:

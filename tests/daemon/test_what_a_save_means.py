@@ -2,11 +2,15 @@
 
 import os
 import shutil
+import sqlite3
 import threading
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from picowatch.outbox.listing import request_of
 from tests.house import PATIENCE, House, wait_for
 
 
@@ -15,6 +19,28 @@ def test_a_saved_recipe_becomes_its_pictures(house: House) -> None:
     house.save("pets/corgi.yaml", "prompt: a corgi\nseed: 7\ncount: 2\n")
     assert house.once()
     assert house.pictures() == ["pets/corgi/0001-7.png", "pets/corgi/0002-8.png"]
+
+
+def test_a_line_of_the_list_says_when_and_how_a_picture_was_rendered(house: House) -> None:
+    """Also of a picture that a crash left out of the list, and none of it keeps a recipe back."""
+    house.save("corgi.yaml", "prompt: a corgi\nseed: 1\nsize: 64x128\nhires: {scale: 2}")
+    before = int(time.time())
+    assert house.once()
+    (line,) = house.listed()
+    assert before <= datetime.fromisoformat(line["finished"]).timestamp() <= time.time()
+    assert [*line][:6] == ["file", "recipe", "finished", "seconds", "device", "size"]
+    assert (line["seconds"], line["device"]) == (0.0, "digest")
+    assert (line["width"], line["height"], line["size"]) == (64, 128, "64x128")
+
+    (house.outbox / "images.jsonl").unlink()
+    with sqlite3.connect(house.outbox / ".picowatch/ledger.sqlite") as ledger:
+        ledger.execute("UPDATE images SET listed = 0")
+    assert house.once()
+    (again,) = house.listed()
+    assert again | {"finished": ""} == line | {"finished": ""}
+    written = datetime.fromtimestamp((house.outbox / line["file"]).stat().st_mtime, UTC)
+    assert again["finished"] == written.isoformat(timespec="seconds")
+    assert request_of(again) == house.chunk(line["file"]).request
 
 
 def test_entries_that_did_not_change_keep_their_pictures(house: House) -> None:
@@ -338,7 +364,7 @@ def test_higher_priority_goes_first(house: House) -> None:
     """Then the time of saving, then the place in the file."""
     hold = HeldEngine(house)
     with house.running(batch_size=1):
-        house.save("first.txt", "in work\n")
+        house.save("first.txt", "in progress\n")
         hold.wait_until_held()
         house.save("cron.txt", "night 1\nnight 2\n")
         wait_for(lambda: "cron.txt: saved" in house.log())
@@ -349,14 +375,14 @@ def test_higher_priority_goes_first(house: House) -> None:
         wait_for(lambda: "soon.yaml: saved" in house.log())
         hold.release()
         wait_for(lambda: len(house.pictures()) == 5)
-    assert house.started() == ["in work", "now", "soon", "night 1", "night 2"]
+    assert house.started() == ["in progress", "now", "soon", "night 1", "night 2"]
 
 
 def test_a_new_priority_moves_what_is_queued_and_draws_nothing_again(house: House) -> None:
     """Priority is no part of a picture."""
     hold = HeldEngine(house)
     with house.running(batch_size=1):
-        house.save("a.txt", "in work\n")
+        house.save("a.txt", "in progress\n")
         hold.wait_until_held()
         house.save("b.yaml", "prompt: b\n")
         wait_for(lambda: "b.yaml: saved" in house.log())
@@ -366,14 +392,14 @@ def test_a_new_priority_moves_what_is_queued_and_draws_nothing_again(house: Hous
         wait_for(lambda: house.log().count("c.yaml: saved") == 2)
         hold.release()
         wait_for(lambda: len(house.pictures()) == 3)
-    assert house.started() == ["in work", "c", "b"]
+    assert house.started() == ["in progress", "c", "b"]
 
 
 def test_compatible_images_of_other_recipes_ride_along(house: House) -> None:
     """The first waiting image is in the next batch; the exact one is alone."""
     hold = HeldEngine(house)
     with house.running(batch_size=4):
-        house.save("a.txt", "in work\n")
+        house.save("a.txt", "in progress\n")
         hold.wait_until_held()
         house.save("b.txt", "b1\nb2 --steps 9\nb3\nb4 --exact true\n")
         house.save("c.txt", "c1\n")
@@ -381,7 +407,7 @@ def test_compatible_images_of_other_recipes_ride_along(house: House) -> None:
         hold.release()
         wait_for(lambda: len(house.pictures()) == 6)
     batches = [sorted(request.prompt for request in batch) for batch in house.engine.batches]
-    assert sorted(batches) == [["b1", "b3", "c1"], ["b2"], ["b4"], ["in work"]]
+    assert sorted(batches) == [["b1", "b3", "c1"], ["b2"], ["b4"], ["in progress"]]
 
 
 def test_seeds_are_drawn_when_the_save_is_accepted(house: House) -> None:

@@ -78,5 +78,11 @@ def services() -> dict[str, dict[str, Any]]:
 
 def mounts(service: dict[str, Any]) -> list[Mount]:
     """Its volumes."""
-    split = [volume.split(":") for volume in service["volumes"]]
-    return [Mount(source, target, *(mode or ["rw"])) for source, target, *mode in split]
+    return [_mount(volume) for volume in service["volumes"]]
+
+
+def _mount(volume: str | dict[str, Any]) -> Mount:
+    if isinstance(volume, dict):
+        return Mount(volume["source"], volume["target"], "ro" if volume["read_only"] else "rw")
+    source, target, *mode = volume.split(":")
+    return Mount(source, target, *(mode or ["rw"]))

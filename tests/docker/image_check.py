@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from typing import Any
 
 from PIL import Image
 
+from picowatch import __version__
 from tests.docker.files import PROJECT, mounts, services
 from tests.docker.pip_routes import pip_routes
 
@@ -144,6 +144,7 @@ def build(builder: Builder, folder: Path) -> None:
     config.write_text(routes.config)
     lent = [f"--volume={path}:{path}:ro" for path in routes.paths if path.exists()]
     arguments = [f"--build-arg=BASE={BASE}", "--build-arg=TORCH_INDEXES="]
+    arguments.append(f"--build-arg=VERSION={__version__}")
     # Docker's own format: the other one knows no health check.
     how = ["--format=docker", "--layers=false", f"--secret=id=pip,src={config}"]
     builder("build", *how, *lent, *arguments, f"--tag={IMAGE}", PROJECT)
@@ -155,6 +156,10 @@ def container_of(builder: Builder, user: str, folder: Path) -> Iterator[Containe
     number, group = map(int, user.split(":"))
     for mount in mounts(services()["cpu"]):
         place = Path(f"{folder}{mount.target}")
+        if place.suffix:  # the settings' file
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_text("")
+            continue
         place.mkdir(parents=True, exist_ok=True)
         if mount.mode == "rw":
             os.chown(place, number, group)
@@ -167,10 +172,11 @@ def container_of(builder: Builder, user: str, folder: Path) -> Iterator[Containe
 
 def check_packages(container: Container) -> None:
     """The version is this checkout's, and all dependencies are there."""
-    version = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["version"]
-    if container("picowatch", "--version") != f"picowatch {version}":
+    if container("picowatch", "--version") != f"picowatch {__version__}":
         raise CheckFailed("the image holds another version")
-    say(f"ok  picowatch {version}, {container('du', '-sh', '/opt/picowatch').split()[0]} in all")
+    say(
+        f"ok  picowatch {__version__}, {container('du', '-sh', '/opt/picowatch').split()[0]} in all"
+    )
     say(f"ok  pip check: {container('pip', 'check')}")
 
 
@@ -200,7 +206,8 @@ def check_picture(container: Container) -> None:
 
 def check_daemon(container: Container, config: dict[str, Any]) -> None:
     """The image's own command makes a picture, is healthy, and ends by the image's signal."""
-    command, health = config["Cmd"], config["Healthcheck"]["Test"][1:]
+    command = config["Entrypoint"] + config["Cmd"]
+    health = config["Healthcheck"]["Test"][1:]
     with running(container, command) as daemon:
         wait(lambda: container.process, daemon, "the start")
         container.save_recipe()

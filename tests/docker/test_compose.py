@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from picowatch.settings import PREFIX, load_settings
+from picowatch import __version__
+from picowatch.settings import FILE_NAME, PREFIX, load_settings
 from tests.docker.files import DOCKERFILE, PROJECT, SCRIPT, mounts, pairs, services, the
 
 SERVICES = sorted(services())
 FAKE_DOCKER = '#!/bin/sh\necho "$* TORCH=${TORCH-} PUID=${PUID-} PGID=${PGID-}" >> {log}\n'
+FAKE_DOCKER += 'echo "$VERSION" > {log}.version\n'
 
 
 def test_there_is_a_service_for_each_profile() -> None:
@@ -26,11 +28,13 @@ def test_there_is_a_service_for_each_profile() -> None:
 
 @pytest.mark.parametrize("name", SERVICES)
 def test_a_service_has_the_folders_of_the_image(name: str) -> None:
-    """The outbox and the cache can be written, and nothing else."""
+    """The outbox and the cache can be written; of the settings' folder only their file is seen."""
     root = the("WORKDIR").text
     cache = pairs("ENV")["XDG_CACHE_HOME"]
     found = {mount.target: mount for mount in mounts(services()[name])}
-    assert set(found) == {root, cache, *(f"{root}/{n}" for n in ("inbox", "outbox", "models"))}
+    settings = found.pop(f"{root}/{FILE_NAME}")
+    assert (settings.source, settings.mode) == (f"./{FILE_NAME}", "ro")
+    assert set(found) == {cache, *(f"{root}/{n}" for n in ("inbox", "outbox", "models"))}
     assert {mount.target for mount in found.values() if mount.mode == "rw"} == {
         cache,
         f"{root}/outbox",
@@ -52,7 +56,17 @@ def test_a_service_is_confined(name: str) -> None:
     assert service["user"] == the("USER").text
     assert service["network_mode"] == "none"
     assert service["cap_drop"] == ["ALL"]
+    assert service["read_only"] is True
     assert service["security_opt"] == ["no-new-privileges:true"]
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_the_log_of_a_service_has_an_end(name: str) -> None:
+    """As docs/logs.md and docs/docker.md say it."""
+    options = services()[name]["logging"]["options"]
+    assert options == {"max-size": "10m", "max-file": "3"}
+    for page in ("docs/logs.md", "docs/docker.md"):
+        assert "10 MB, three files" in (PROJECT / page).read_text()
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -113,6 +127,8 @@ class Machine:
         (folder / "bin").mkdir()
         (folder / "contrib").mkdir()
         shutil.copy(SCRIPT, folder / "contrib")
+        (folder / "picowatch").mkdir()
+        shutil.copy(PROJECT / "picowatch/__init__.py", folder / "picowatch")
         self.program("docker", FAKE_DOCKER.replace("{log}", str(self.log)))
         self.program("nvidia-smi", "#!/bin/sh\nexit 9\n")
 
@@ -163,6 +179,12 @@ def test_up_with_a_card_is_by_a_torch_that_knows_it(
     assert f"--profile gpu up --build --detach TORCH={torch} " in started
 
 
+def test_the_image_is_labelled_with_the_version(machine: Machine) -> None:
+    """The one place where it is written."""
+    machine.make("up")
+    assert machine.log.with_name("docker.log.version").read_text().strip() == __version__
+
+
 def test_up_with_sudo_is_as_who_typed_it(machine: Machine) -> None:
     """Else the pictures would be root's."""
     assert machine.make("up", SUDO_UID="1001", SUDO_GID="1002")[-1].endswith("PUID=1001 PGID=1002")
@@ -173,6 +195,16 @@ def test_what_the_environment_or_env_file_says_goes_first(machine: Machine) -> N
     machine.cards("6.1")
     (machine.folder / ".env").write_text("PUID=1234\nTORCH=cpu\n")
     assert machine.make("up", PGID="99")[-1].endswith("TORCH= PUID= PGID=99")
+
+
+def test_up_creates_settings_that_change_nothing(machine: Machine) -> None:
+    """Once: what a user wrote there stays."""
+    machine.make("up")
+    settings = machine.folder / FILE_NAME
+    assert load_settings({}, {}, settings) == load_settings({}, {})
+    settings.write_text("quality: 80\n")
+    machine.make("up")
+    assert settings.read_text() == "quality: 80\n"
 
 
 def test_down_ends_either_service(machine: Machine) -> None:

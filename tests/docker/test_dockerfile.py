@@ -51,7 +51,7 @@ def test_torch_comes_before_anything_that_changes_more_often() -> None:
 
 def test_an_older_python_is_not_chosen() -> None:
     """The base's Python is one that the package takes."""
-    found = re.fullmatch(r"python:3\.(\d+)-slim-\w+", pairs("ARG")["BASE"])
+    found = re.fullmatch(r"python:3\.(\d+)-slim-\w+@sha256:[0-9a-f]{64}", pairs("ARG")["BASE"])
     least = re.fullmatch(r">=3\.(\d+)", PYPROJECT["requires-python"])
     assert found and least and int(found[1]) >= int(least[1])
 
@@ -70,12 +70,32 @@ def test_what_hatchling_puts_into_the_package_is_copied() -> None:
     assert {name.split("/")[0] for name in wanted} <= copied()
 
 
-@pytest.mark.parametrize("name", ["CMD", "HEALTHCHECK"])
-def test_the_commands_exist(name: str) -> None:
-    """With all their flags."""
-    program, command, *flags = the(name).command
-    assert program in PYPROJECT["scripts"]
-    parsers()[1][command].parse_args(flags)
+def test_the_commands_exist() -> None:
+    """With all their flags; the image takes another command as its arguments."""
+    for words in (the("ENTRYPOINT").command + the("CMD").command, the("HEALTHCHECK").command):
+        program, command, *flags = words
+        assert program in PYPROJECT["scripts"]
+        parsers()[1][command].parse_args(flags)
+    assert the("ENTRYPOINT").command == ["picowatch"]
+
+
+def test_ray_starts_its_own_programs_in_its_image() -> None:
+    """KubeRay's commands are none of picowatch's."""
+    assert "\nENTRYPOINT []\n" in (PROJECT / "contrib/ray.Dockerfile").read_text()
+
+
+def test_no_compiler_is_installed_unless_wanted() -> None:
+    """It would be the larger part of the image without torch."""
+    assert pairs("ARG")["COMPILER"] == ""
+
+
+def test_the_labels_say_what_it_is() -> None:
+    """By the names of the Open Container Initiative."""
+    label = the("LABEL").text
+    for name in ("title", "description", "licenses", "version"):
+        assert f"org.opencontainers.image.{name}=" in label
+    assert f'description="{PYPROJECT["description"]}"' in label
+    assert f'licenses="{PYPROJECT["license"]}"' in label
 
 
 def test_a_health_check_is_given_the_time_that_it_takes() -> None:

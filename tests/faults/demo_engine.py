@@ -43,9 +43,10 @@ class HoldingEngine:
         on_step: OnStep,
         interrupted: Callable[[], bool],
         waiting: int,
+        preview_seconds: float,
     ) -> list[RenderedImage]:
         """The pictures, as soon as they may be given."""
-        pictures = self._engine.render(batch, on_step, interrupted, waiting)
+        pictures = self._engine.render(batch, on_step, interrupted, waiting, preview_seconds)
         while batch[0].prompt.startswith(HOLD) and not self._go.exists():
             threading.Event().wait(0.01)
         return pictures

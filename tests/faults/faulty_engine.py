@@ -70,6 +70,7 @@ class FaultyRenderer:
         on_step: OnStep,
         interrupted: Callable[[], bool],
         waiting: int,
+        preview_seconds: float,
     ) -> Pictures:
         """The pictures, or what the prompts ask for."""
         faults = [fault for request in batch if (fault := self._due(request.prompt))]

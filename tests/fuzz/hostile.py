@@ -135,17 +135,26 @@ def png(*chunks: bytes, width: int = 1, height: int = 1, depth: int = 8, colours
 @cache
 def deflated(size: int) -> bytes:
     """Many zeros, packed as far as zlib can."""
-    packer = zlib.compressobj(9)
-    packed = [packer.compress(bytes(MEGABYTE)) for _ in range(size // MEGABYTE)]
-    return b"".join([*packed, packer.flush()])
+    return _again_and_again(bytes(MEGABYTE), size // MEGABYTE)
+
+
+def _again_and_again(piece: bytes, times: int) -> bytes:
+    """zlib's stream (RFC 1950) of a piece that is packed once: blocks after a full flush do not
+    refer to those before.
+    """
+    packer = zlib.compressobj(9, wbits=-zlib.MAX_WBITS)
+    block = packer.compress(piece) + packer.flush(zlib.Z_FULL_FLUSH)
+    checksum = 1
+    for _ in range(times):
+        checksum = zlib.adler32(piece, checksum)
+    return b"\x78\xda" + block * times + b"\x03\x00" + checksum.to_bytes(4)
 
 
 def flat_png(side: int, depth: int, colours: int, bytes_a_pixel: int) -> bytes:
     """A PNG that holds all its pixels, each row the difference of its neighbours."""
-    packer = zlib.compressobj(6)
     row = b"\4" + bytes(range(256)) * (side * bytes_a_pixel // 256 + 1)
-    rows = [packer.compress(row[: 1 + side * bytes_a_pixel]) for _ in range(side)]
-    body = chunk(b"IDAT", b"".join([*rows, packer.flush()]))
+    eight = row[: 1 + side * bytes_a_pixel] * 8
+    body = chunk(b"IDAT", _again_and_again(eight, side // 8))
     return png(body, width=side, height=side, depth=depth, colours=colours)
 
 

@@ -12,10 +12,12 @@ from pathlib import Path
 from PIL import Image, PngImagePlugin
 
 from picowatch.metadata import parameters_text, picowatch_json, texts_of
-from picowatch.outbox.encoding import Output
+from picowatch.outbox.encoding import encoded
 from picowatch.outbox.formats import FORMATS
-from picowatch.recipe.fields import FIRST_NAME_OF, Hires
+from picowatch.recipe.fields import FIRST_NAME_OF
+from picowatch.recipe.parts import Hires
 from picowatch.recipe.request import EmbeddingUse, LoraUse
+from picowatch.settings import Settings
 from tests.catalog import pickled
 from tests.catalog.files import Shapes
 from tests.catalog.test_gguf import gguf
@@ -109,6 +111,13 @@ def _yaml() -> Iterator[bytes]:
     yield "prompt: |\n  a\n  b\nloras: {x: 0.5}\n".encode("utf-16")
 
 
+def _json() -> Iterator[bytes]:
+    yield b'[{"prompt": "a [b] (c:1.2)", "loras": {"x": 0.5}}, {"prompt": "a", "seed": [1, 2e0]}]'
+    yield b'{"prompt": "a\\ud83d\\ude00\\n__x__", "hires": {"scale": 2}, "grid": true, "vae": null}'
+    yield b'{"3": {"class_type": "KSampler"}}'
+    yield b'{"prompt": "a", // b\n}'
+
+
 def _txt() -> Iterator[bytes]:
     yield from _recipes(".txt")
     yield PARAMETERS.encode()
@@ -141,7 +150,7 @@ def _pictures_with_settings() -> Iterator[bytes]:
     for name in FORMATS:
         texts = {"parameters": PARAMETERS, "picowatch": CHUNK}
         picture = Image.new("RGB", (4, 3))
-        yield Output(FORMATS[name]).encoded(f"a{FORMATS[name].ending}", picture, texts)
+        yield encoded(f"a{FORMATS[name].ending}", picture, texts, Settings())
 
     yield from (picture.content for picture in PICTURES.values())
 
@@ -227,6 +236,7 @@ def _hashes() -> Iterator[bytes]:
 
 _SEEDS = {
     "yaml_recipe": _yaml,
+    "json_recipe": _json,
     "txt_recipe": _txt,
     "defaults_file": _yaml,
     "picture_with_settings": _pictures_with_settings,

@@ -9,6 +9,7 @@ import struct
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from io import BytesIO
 from pathlib import Path
 
 from picowatch.catalog import Catalog
@@ -89,6 +90,11 @@ def yaml_recipe(data: bytes) -> None:
     check_recipe("b/a.yaml", data)
 
 
+def json_recipe(data: bytes) -> None:
+    """A recipe with the ending .json."""
+    check_recipe("b/a.json", data)
+
+
 def txt_recipe(data: bytes) -> None:
     """A recipe with the ending .txt."""
     check_recipe("a.txt", data)
@@ -141,7 +147,7 @@ def mask(data: bytes) -> None:
 
 def _decoded(data: bytes, decode: Callable[[bytes], object], mode: str) -> None:
     try:
-        check_picture(data)
+        check_picture(BytesIO(data))
     except PictureUnreadable as error:
         assert_shown(str(error))
         return
@@ -261,6 +267,7 @@ TARGETS: dict[str, Target] = {
     target.__name__: target
     for target in (
         yaml_recipe,
+        json_recipe,
         txt_recipe,
         defaults_file,
         picture_with_settings,

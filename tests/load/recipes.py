@@ -15,7 +15,7 @@ def name_of(number: int, of: int) -> str:
 
 
 def text_of(seed: int) -> str:
-    return f"prompt: recipe {seed}\nseed: {seed}\nsize: 64x64\nsteps: 1\n"
+    return f"prompt: corgi {seed}\nseed: {seed}\nsize: 64x64\nsteps: 1\n"
 
 
 def write_recipes(folder: Path, count: int) -> None:

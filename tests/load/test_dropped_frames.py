@@ -1,8 +1,10 @@
 """Thousands of dropped frames beside recipes that somebody waits for, in little memory.
 
-`make test-heavy` takes ten thousand.
+`make test-heavy` takes ten thousand. The figures are shown by
+`pytest -m heavy --log-cli-level=INFO tests/load/test_dropped_frames.py`.
 """
 
+import logging
 import os
 import time
 from io import BytesIO
@@ -14,7 +16,11 @@ from PIL import Image
 from tests.house import House, within
 from tests.load.live_daemon import live_daemon
 
-MEBIBYTES = 100  # that the daemon may hold more than with nothing to do
+log = logging.getLogger(__name__)
+
+MEBIBYTES = 95  # that the daemon may hold at most
+# … and more than with nothing to do. To read one of the large frames whole, once, is too much.
+GROWTH = {200: 15, 10_000: 40}
 # From the save of an interactive recipe to its picture. Polling has its pauses.
 ANSWERED_SECONDS = {"events": 5.0, "polling": 10.0}
 LARGE = 3  # frames of ten megabytes
@@ -73,8 +79,13 @@ def test_frames_are_rendered_beside_recipes_that_overtake_them(
             daemon.wait_for(lambda: daemon.made() >= part, "the next frames")  # noqa: B023
         daemon.wait_until_made(count + 3)
         daemon.wait_until_idle()
-        grown = daemon.mebibytes() - idle
-        assert grown < MEBIBYTES, f"{grown:.0f} MiB more than {idle:.0f}"
+        peak = daemon.mebibytes()
+        log.info(
+            "%d frames, %s: %.1f MiB at first, %.1f MiB at most; a recipe beside them took %s s",
+            count, watch, idle, peak, ", ".join(f"{seconds:.1f}" for seconds in waited),
+        )  # fmt: skip
+        assert peak < MEBIBYTES
+        assert peak - idle < GROWTH[count]
     assert house.pictures("frames") == [f"frames/a/{number:05}.png" for number in range(count)]
     assert most_copies < 20
     assert list(copies.iterdir()) == []

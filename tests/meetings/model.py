@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
+from picowatch.files.picture_names import is_picture_name
 from tests.meetings.recipes import Requested
 
 SEEDS = 2**32
@@ -39,6 +40,7 @@ class Image:
     order: tuple[int, int, int] = (0, 0, 0)  # minus priority, save, place
     file: str = ""
     deaths: int = 0
+    is_missing: bool = False  # it was cancelled because its dropped picture was not there
 
     @property
     def seed(self) -> int | None:
@@ -102,14 +104,17 @@ class Model:
         self.by_id: dict[int, Image] = {}
         self.saves = 0
         self.deleted: set[str] = set()  # pictures that the user took away
+        self.made_anew: Counter[str] = Counter()  # how often, of those: a frame keeps its name
         self.replaced: list[Image] = []  # by those of a recipe that was renamed over theirs
         self.numbers: dict[str, int] = {}
         self.findings: list[str] = []
 
     # -- evidence
 
-    def saved(self, path: str, digest: str, entries: list[Requested]) -> None:
-        """A good save."""
+    def saved(
+        self, path: str, digest: str, entries: list[Requested], *, is_again: bool = False
+    ) -> None:
+        """A good save. `is_again`: the same dropped picture, which is no wish for more."""
         self.saves += 1
         is_unsure = path in self.unsure
         self.unsure.discard(path)
@@ -119,6 +124,10 @@ class Model:
         unchanged = {key: one.priority for key, one in left.items()} == {
             key: one.priority for key, one in now.items()
         }
+
+        def redraws(one: Requested) -> bool:
+            return unchanged and one.entry.random and not is_again
+
         kept = dict(zip(left, before, strict=True))
         recipe = Recipe(digest, True)
         self.recipes[path] = recipe
@@ -128,11 +137,12 @@ class Model:
                 entry = kept[key]
                 entry.requested = one
                 recipe.entries.append(entry)
-                self._keep(entry, order, anew=unchanged and one.entry.random)
+                keeps_deleted = unchanged and is_again
+                self._keep(entry, order, anew=redraws(one), keeps_deleted=keeps_deleted)
             else:
                 entry = Entry(one, [])
                 recipe.entries.append(entry)
-            if key not in kept or (unchanged and one.entry.random):
+            if key not in kept or redraws(one):
                 self._ask(path, entry, order, is_unsure)
         self._cancel_unrequested(path)
         # Nobody can tell which of two equal entries the pictures of before belong to.
@@ -158,7 +168,9 @@ class Model:
         self.by_id.clear()
         self.numbers.clear()  # those of pictures that are there still count: nothing is overwritten
 
-    def _keep(self, entry: Entry, order: tuple[int, int, int], *, anew: bool) -> None:
+    def _keep(
+        self, entry: Entry, order: tuple[int, int, int], *, anew: bool, keeps_deleted: bool
+    ) -> None:
         for image in list(entry.images):
             if image.state in WAITING:
                 image.order = (order[0], *image.order[1:])
@@ -166,7 +178,7 @@ class Model:
                 entry.images.remove(image)  # history: the new draw stands for it
                 continue
             lost = image.state == "done" and not image.draw.random and image.file in self.deleted
-            if image.state in ("failed", "cancelled") or (lost and not anew):
+            if image.state in ("failed", "cancelled") or (lost and not anew and not keeps_deleted):
                 self._queue(image, order)
 
     def _ask(self, path: str, entry: Entry, order: tuple[int, int, int], is_unsure: bool) -> None:
@@ -192,6 +204,7 @@ class Model:
 
     def _queue(self, image: Image, order: tuple[int, int, int]) -> None:
         image.state, image.order, image.file, image.deaths = "queued", order, "", 0
+        image.is_missing = False
 
     def _find(self, path: str, like: Image) -> Image | None:
         if like.seed is None:
@@ -301,7 +314,8 @@ class Model:
                 image.draw.seed = (one.seed - image.plus) % SEEDS
             image.state, image.file = "running", one.file
             self.by_id[one.id] = image
-            self._number(one.file)
+            if not is_picture_name(one.recipe):
+                self._number(one.file)
 
     def _queued(self, one: Started) -> Image | None:
         like = (one.recipe, one.prompt, one.steps, one.start)
@@ -338,8 +352,25 @@ class Model:
         if image is None or image.state != "running":
             return  # steps that are done twice change nothing
         image.state, image.deaths = state, image.deaths + death
+        if state == "done" and self.rendered()[image.file] is not image:
+            self.findings.append(f"{image.file} was overwritten")
+        if state == "done" and image.file in self.deleted:
+            self.deleted.discard(image.file)
+            self.made_anew[image.file] += 1
         if state == "queued" and image not in self.wanted():
             image.state = "cancelled"
+
+    def missed(self, image_id: int) -> None:
+        """Its dropped picture is elsewhere, or gone: a move may be noticed later."""
+        self.ended(image_id, "cancelled")
+        if image := self.by_id.get(image_id):
+            image.is_missing = image.state == "cancelled"
+
+    def found_again(self, recipe: str) -> None:
+        """The dropped picture was moved, and this is its name now."""
+        for image in self.images:
+            if image.recipe == recipe and image.state == "cancelled" and image.is_missing:
+                self._queue(image, image.order)
 
     # -- questions
 

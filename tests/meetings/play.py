@@ -5,15 +5,16 @@ import tempfile
 import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tests.meetings.recipes import Defaults, Entry, Text, for_txt
+from tests.meetings.recipes import Defaults, Entry, Picture, Text, for_txt
 from tests.meetings.simulation import NeverRests
 from tests.meetings.world import FAULT_POINTS, MISHAPS, Action, Habits, World
 
 PATHS = ("a.yaml", "b.yaml", "c.txt", "a.txt", "pets/a.yaml", "live/a.yaml", "live/c.txt")
 PICTURES = ("one.png", "two.png")
+FRAMES = ("frames/1.png", "frames/2.png", "frames/a/1.png", "frames/a/2.png")
 FOLDERS = ("a", "b", "pets/a", "live/c")
 STRANGERS = ("0002-5.png", "0007-mine.jpg", "photo.png")
 FAST_DISK = Path("/dev/shm")
@@ -76,7 +77,7 @@ class Writer:
             formats=dice.choice((("png",),) * 3 + (("jpeg", "png", "webp"),)),
             sidecar=dice.choice(("none", "none", "txt")),
         )
-        made: list[Action] = []
+        made: list[Action] = [self._template(), ("wait", 1.5)]
         while len(made) < actions:
             made += self._some()
         return Script(seed, habits, tuple(made))
@@ -93,6 +94,9 @@ class Writer:
             (2, self._defaults),
             (2, self._picture),
             (1, lambda: ("lora", self.dice.random() < 0.7)),
+            (2, self._template),
+            (5, self._drop),
+            (4, self._with_frame),
             (2, lambda: ("lose_picture", self.dice.randrange(50))),
             (5, self._command),
             (3, lambda: ("kill",)),
@@ -220,6 +224,32 @@ class Writer:
 
     def _picture(self) -> Action:
         return ("picture", self.dice.choice(PICTURES), self.dice.choice((None, 1, 2, 3)))
+
+    def _template(self) -> Action:
+        """For dropped pictures; one is there from the beginning."""
+        self.notes += 1
+        entries = [self._entry() for _ in range(self.dice.choice((1, 1, 2)))]
+        text = Text(tuple(replace(one, image=None, lora=False) for one in entries), self.notes)
+        return ("save", "frames/_pictures.yaml", text, "in place")
+
+    def _drop(self) -> Action:
+        picture = Picture(colour=self.dice.randrange(6))
+        return (
+            "save",
+            self.dice.choice(FRAMES),
+            picture,
+            self.dice.choice(("in place", "by rename")),
+        )
+
+    def _with_frame(self) -> Action:
+        frame, other = self.dice.sample(FRAMES, 2)
+        how = self.dice.choice(("touch", "in place"))
+        kinds: tuple[Action, ...] = (
+            ("again", frame, how), ("delete", frame),
+            ("move", frame, other), ("copy", frame, other),
+            ("move_folder", "frames/a", "frames/b"), ("move_folder", "frames/b", "frames/a"),
+        )  # fmt: skip
+        return self.dice.choice(kinds)
 
     def _command(self) -> Action:
         name = self.dice.choice(("pause", "resume", "resume", "cancel", "cancel", "retry"))

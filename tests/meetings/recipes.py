@@ -1,10 +1,14 @@
-"""What simulated users write: recipes as plain values, and as the bytes of a file."""
+"""What simulated users save: recipes and pictures as plain values, and as the bytes of a file."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cache
+from io import BytesIO
 
 import yaml
+from PIL import Image
 
+TEMPLATE = "_pictures.yaml"
 LORA = "extra"
 SIZE = "64x64"  # of every picture, as small as can be
 Seed = None | int | tuple[int, ...]
@@ -87,6 +91,29 @@ class Text:
         if path.endswith(".txt"):
             return ("\n".join(map(_line, written)) + f"\n# {self.note}\n").encode()
         return (yaml.safe_dump(written, sort_keys=False) + f"# {self.note}\n").encode()
+
+
+@dataclass(frozen=True)
+class Picture(Text):
+    """A dropped picture: what it requests, the template above it says."""
+
+    colour: int = 0
+
+    @property
+    def is_empty(self) -> bool:
+        return False
+
+    def content(self, path: str) -> bytes:
+        """A PNG, whatever the name."""
+        return png(self.colour)
+
+
+@cache
+def png(colour: int) -> bytes:
+    """A picture of one colour."""
+    content = BytesIO()
+    Image.new("RGB", (64, 64), (colour % 256, 80, 160)).save(content, "PNG")
+    return content.getvalue()
 
 
 def _line(written: dict[str, object]) -> str:

@@ -8,9 +8,16 @@ from tests.meetings.play import play, script_of
 
 SCRIPTS = 12
 LENGTH = 60
+IN_EACH_RUN, IN_ALL = 5, 10
 
 
-@pytest.mark.parametrize("first", range(0, 10 * SCRIPTS, SCRIPTS))
+@pytest.mark.parametrize(
+    "first",
+    [
+        pytest.param(number * SCRIPTS, marks=[pytest.mark.heavy] * (number >= IN_EACH_RUN))
+        for number in range(IN_ALL)
+    ],
+)
 def test_whatever_meets_each_image_is_rendered_once_or_answered_for(first: int) -> None:
     """The same scripts each time; a failure's seed goes to `python -m tests.meetings.run`."""
     counts: Counter[str] = Counter()

@@ -10,7 +10,8 @@ from picowatch.ledger.ledger import Ledger
 HEARD = (
     "accept", "reject", "forget", "rename", "claim", "finish", "fail", "put_back",
     "retry_alone", "retry_after_engine_death", "retry_after_daemon_death",
-    "cancel_running", "retry", "cancel", "restore", "prioritise", "remember",
+    "cancel_running", "retry", "cancel", "restore", "prioritise", "remember", "miss",
+    "queue_missing_again",
 )  # fmt: skip
 
 # Name, arguments after the ledger itself, and result of a call.

@@ -13,13 +13,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import cache
 from importlib import import_module
-from io import BytesIO
 from pathlib import Path
 from typing import Any
-
-from PIL import Image as PillowImage
 
 import picowatch.files.atomic
 import picowatch.inbox.inbox
@@ -38,7 +34,17 @@ from picowatch.testing.fault_points import POINTS
 from tests.catalog.files import kohya_lora_shapes, write_model
 from tests.house import SilentConsole
 from tests.meetings.model import Model, Started
-from tests.meetings.recipes import LORA, Defaults, Entry, Requested, Text, requested
+from tests.meetings.recipes import (
+    LORA,
+    TEMPLATE,
+    Defaults,
+    Entry,
+    Picture,
+    Requested,
+    Text,
+    png,
+    requested,
+)
 from tests.meetings.simulation import (
     Event,
     EventWatch,
@@ -115,8 +121,9 @@ class World:
         self.answered: dict[str, Version] = {}
         self.left: set[str] = set()  # paths that were away since they were answered
         self.defaults: dict[str, Defaults] = {}
-        # … as they were when a version of a recipe was read
+        # … as they were when a version of a recipe was read, and the templates of pictures
         self.defaults_read: dict[tuple[str, int], dict[str, Defaults]] = {}
+        self.templates_read: dict[tuple[str, int], Text] = {}
         self.pictures: dict[str, str] = {}  # start images' sha256
         self.pictures_changed_at = 0.0
         self.lora_is_there = False
@@ -314,6 +321,8 @@ class World:
         for seen in evidence:
             if (stamp := getattr(seen, "stamp", None)) is not None:
                 self.defaults_read[seen.path, stamp.mtime_ns] = dict(self.defaults)
+                if template := self._template_of(seen.path):
+                    self.templates_read[seen.path, stamp.mtime_ns] = template
 
     def before_write(self) -> None:
         if self.trouble is not None:
@@ -345,7 +354,15 @@ class World:
         except Exception as error:  # the daemon's thread must not see it
             self.findings.append(f"{name}{given[:2]}: {type(error).__name__}: {error}")
 
+    def _template_of(self, path: str) -> Text | None:
+        """What the nearest template says now."""
+        for folder in Path(path).parents:
+            if template := self.files.get(f"{folder.as_posix()}/{TEMPLATE}"):
+                return template.text
+        return None
+
     def _heard_accept(self, save: Any, entries: object, *, result: object) -> None:
+        before = self.answered.get(save.path)
         version = self._answer(save.path, save.digest, save.stamp.mtime_ns)
         if version is None:
             return
@@ -357,7 +374,9 @@ class World:
         if found is None or (lacks_lora and not self._lora_just_changed()):
             self.findings.append(f"{save.path} was accepted although it is wrong")
         else:
-            self.model.saved(save.path, save.digest, found)
+            same = before is not None and before.digest == version.digest
+            is_again = same and isinstance(version.text, Picture)
+            self.model.saved(save.path, save.digest, found, is_again=is_again)
 
     def _heard_reject(self, save: Any, *, result: object) -> None:
         version = self._answer(save.path, save.digest, save.stamp.mtime_ns)
@@ -483,6 +502,12 @@ class World:
     def _heard_cancel_running(self, image_id: int, *, result: object) -> None:
         self.model.ended(image_id, "cancelled")
 
+    def _heard_miss(self, image_id: int, *, result: object) -> None:
+        self.model.missed(image_id)
+
+    def _heard_queue_missing_again(self, recipe: str, *, result: object) -> None:
+        self.model.found_again(recipe)
+
     def _heard_retry(self, *_: object, result: dict[str, int]) -> None:
         self.model.retried(result)
 
@@ -510,6 +535,8 @@ class World:
         """What this text requests now, None if something is wrong with it."""
         if text.broken or text.is_empty:
             return None
+        if path.endswith(TEMPLATE):
+            return []
         found = self._looked_up(path, text, mtime)
         return None if any(one.entry.image and not one.start for one in found) else found
 
@@ -520,6 +547,10 @@ class World:
             folders.append(f"{folders[-1]}/{part}".lstrip("/"))
         there = self.defaults_read.get((path, mtime), self.defaults)
         defaults = [there[folder] for folder in folders if folder in there]
+        if isinstance(text, Picture):
+            digest = hashlib.sha256(text.content(path)).hexdigest()
+            entries = self.templates_read[path, mtime].entries
+            return [requested(entry, defaults, digest) for entry in entries]
         starts = [self.pictures.get(entry.image or "", "") for entry in text.entries]
         return [
             requested(e, defaults, start) for e, start in zip(text.entries, starts, strict=True)
@@ -661,7 +692,7 @@ class World:
             (self.there / name).unlink(missing_ok=True)
             self.pictures.pop(name, None)
         else:
-            content = _png(colour)
+            content = png(colour)
             (self.there / name).write_bytes(content)
             self.pictures[name] = hashlib.sha256(content).hexdigest()
         self._tell(name)
@@ -722,7 +753,7 @@ class World:
         target = self.outbox / folder / name
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(_png(9))
+            target.write_bytes(png(9))
             self.foreign.add(f"{folder}/{name}")
 
     # -- the computer's
@@ -986,13 +1017,14 @@ class World:
                     yield f"{path} lacks the contact sheet of {sorted(done)}"
 
     def _is_archived(self, file: str) -> bool:
-        return self.habits.when_done == "archive" and file.endswith((".yaml", ".txt"))
+        is_recipe = file.endswith((".yaml", ".txt")) or "/originals/" in file
+        return self.habits.when_done == "archive" and is_recipe
 
     def _look_at_lists(self, made: set[str], sheets: set[str]) -> Iterator[str]:
         lines = (self.outbox / "images.jsonl").read_text().splitlines()
         listed = Counter(json.loads(line)["file"] for line in lines)
         for file, times in listed.items():
-            if times > 1 and not self.model.ledgers_lost:
+            if times > 1 + self.model.made_anew[file] and not self.model.ledgers_lost:
                 yield f"{file} is listed {times} times"
         ever = made | self.model.deleted
         lost = self.damaged if self.model.ledgers_lost else set()
@@ -1036,13 +1068,6 @@ def _started(image: Any) -> Started:
         image.id, image.recipe, request.prompt, request.steps, request.image_hash, request.seed,
         image.image_index, image.file,
     )  # fmt: skip
-
-
-@cache
-def _png(colour: int) -> bytes:
-    content = BytesIO()
-    PillowImage.new("RGB", (64, 64), (colour % 256, 80, 160)).save(content, "PNG")
-    return content.getvalue()
 
 
 # -- wrapping picowatch from outside

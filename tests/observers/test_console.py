@@ -5,6 +5,7 @@ import re
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from picowatch.outbox.lock import OutboxLock
 from picowatch.outbox.names import OutboxNames
 from picowatch.outbox.problems import ProblemFiles
 from picowatch.outbox.status import EngineStatus, Status, StatusFiles, read_status
+from picowatch.settings import Settings
 from tests.commands.picowatch import DIGESTS, picowatch, start
 from tests.house import PATIENCE, House, wait_for
 from tests.observers.screen import Screen, in_pty
@@ -43,10 +45,10 @@ def shown_by_a_run(
 
 def test_one_live_view_on_a_terminal(tmp_path: Path) -> None:
     """Step, speed, time left, what is queued, the last pictures; only other lines stay above it."""
-    written = shown_by_a_run(tmp_path, 60)
+    written = shown_by_a_run(tmp_path, 40)
     text = ESCAPES.sub("", written)
-    assert re.search(r"━+ a\.yaml: \d of 9, step \d+/60, [\d.]+ it/s", text)
-    assert re.search(r"[\d.]+ it/s, \d+ s left", text)
+    assert re.search(r"━+ a\.yaml: 1(–\d)? of 9, loading demo …", text)
+    assert re.search(r"━+ a\.yaml: \d(–\d)? of 9, \d+ s left, step \d+/40, [\d.]+ it/s", text)
     assert re.search(r"queued  \d images?: a\.yaml \d", text)
     assert re.search(r"last    a/000\d-\d.png", text)
     assert re.search(r"device  cpu, float32, [\d.]+ GB of memory, [\d.]+ GB at most", text)
@@ -129,7 +131,7 @@ class Seen:
     def __init__(self, folder: Path) -> None:
         self.outbox = folder / "outbox"
         self.lock: OutboxLock | None = OutboxLock(self.outbox)
-        problems = ProblemFiles(self.outbox, OutboxNames(self.outbox, "{number}"))
+        problems = ProblemFiles(self.outbox, OutboxNames(Settings(outbox=self.outbox)))
         self._files = StatusFiles(self.outbox, problems)
 
     def write(self, **values: Any) -> None:
@@ -231,7 +233,7 @@ def test_status_shows_what_is_running_queued_and_failed(tmp_path: Path, seen: Se
     first, *others = answer.stdout.splitlines()
     assert re.fullmatch(r"picowatch is running on \S+, process \d+, for 0 s", first)
     assert others == [
-        "now     corgi.yaml: 3 of 20, step 12/24, 3.1 it/s, 40 s left",
+        "now     corgi.yaml: 3 of 20, 40 s left, step 12/24, 3.1 it/s",
         "queued  112 images, all done in 12 min: night/a.yaml 60, b.txt 40, c.txt 9 and 1 more",
         "so far  2 images rendered",
         "last    corgi/0002-8.png  corgi/0001-7.png",
@@ -242,6 +244,36 @@ def test_status_shows_what_is_running_queued_and_failed(tmp_path: Path, seen: Se
     assert values["running"] is True
     assert values["waiting"][0] == ["night/a.yaml", 60]
     assert values["all_seconds_left"] == 700.0
+
+
+def test_sixty_columns_are_enough(tmp_path: Path, seen: Seen) -> None:
+    """The view shows the parts that matter most, whole; the command shows all, at more lines."""
+    seen.write(
+        recipe="holidays/at-the-sea-with-the-whole-family.yaml", image=9, last_image=16, of=1000,
+        step=12, steps=24, steps_per_second=3.14, seconds_left=4000.0, all_seconds_left=70000.0,
+        waiting=(("night/with-a-long-name.yaml", 60), ("b.txt", 40), ("c.txt", 9)),
+        waiting_recipes=4, device="cuda:0 (NVIDIA GeForce RTX 4090 Laptop GPU)",
+        precision="float16", memory_bytes=3_210_000_000, memory_peak_bytes=5_060_000_000,
+        errors=("x.yaml, line 3, column 1: unknown field 'stesp'. Did you mean 'steps'?",),
+    )  # fmt: skip
+    with in_pty(tmp_path, "status", "--watch", size=(24, 60)) as screen:
+        screen.wait_for("so far")
+        lines = screen.now.lines
+        screen.process.send_signal(signal.SIGINT)
+    assert max(map(len, lines)) <= 60
+    assert lines[1:3] == [
+        "now     …the-whole-family.yaml: 9–16 of 1000, 67 min left …",
+        "queued  112 images, all done in 19 h 27 min: …",
+    ]
+    with in_pty(tmp_path, "status", size=(24, 60)) as screen:
+        screen.wait_for("device")
+        assert screen.process.wait(timeout=20) == 0
+    shown = [line for line in screen.now.lines if not line.startswith("picowatch is")]
+    assert max(map(len, shown)) <= 60
+    assert shown[:2] == [
+        "now     …the-whole-family.yaml: 9–16 of 1000, 67 min left,",
+        "        step 12/24, 3.1 it/s",
+    ]
 
 
 def test_status_of_another_version_is_still_read(tmp_path: Path, seen: Seen) -> None:
@@ -274,8 +306,12 @@ def test_progress_in_one_line() -> None:
         seconds_left=40.2,
     )  # fmt: skip
     assert progress_text(full) == (
-        "corgi.yaml: 3 of 20, step 12/24, 3.1 it/s, 40 s left; 112 queued"
+        "corgi.yaml: 3 of 20, 40 s left, step 12/24, 3.1 it/s; 112 queued"
     )
+    batch = replace(full, last_image=10)
+    assert batch.line() == "corgi.yaml: 3–10 of 20, 40 s left; 112 images wait"
+    loads = replace(batch, step=0, steps_per_second=0.0, seconds_left=None, loading="dream")
+    assert progress_text(loads) == "corgi.yaml: 3–10 of 20, loading dream …; 112 queued"
     assert full.line() == "corgi.yaml: 3 of 20, 40 s left; 112 images wait"
     assert status().line() == "nothing is running; 112 images wait"
 

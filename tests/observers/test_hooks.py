@@ -16,6 +16,7 @@ import pytest
 
 from picowatch.observers.hooks import MAX_QUEUED, Hooks
 from picowatch.outbox.status import Status
+from picowatch.settings import Settings
 from tests.commands.picowatch import DIGESTS, clean_environment, picowatch, start
 from tests.house import House, wait_for, within
 from tests.storm.driver import children
@@ -150,7 +151,11 @@ def test_a_hook_that_fails_is_one_line_in_the_log(
 
 
 def hooks_of(command: list[str], tmp_path: Path, seconds: float = 60) -> Hooks:
-    return Hooks({"picture": command}, inbox=tmp_path, outbox=tmp_path, seconds=seconds)
+    return hooks_at(tmp_path, {"picture": command}, seconds)
+
+
+def hooks_at(folder: Path, programs: dict[str, list[str]], seconds: float = 60) -> Hooks:
+    return Hooks(Settings(inbox=folder, outbox=folder, hooks=programs, hook_seconds=seconds))
 
 
 def now() -> bool:
@@ -235,7 +240,7 @@ def test_a_picture_that_comes_while_the_status_is_looked_at_is_counted(
     tmp_path: Path, notes: Notes
 ) -> None:
     """Publishers report pictures in several threads."""
-    hooks = Hooks({"idle": notes.program}, inbox=tmp_path, outbox=tmp_path, seconds=60)
+    hooks = hooks_at(tmp_path, {"idle": notes.program})
     images = Published(hooks, queued=1, running=0)
     hooks.status(Status(updated=0.0, started=0.0, images=images))
     images.publishing.join()
@@ -284,6 +289,7 @@ def test_a_hook_does_not_begin_before_its_end_is_sure(tmp_path: Path) -> None:
 import os, signal, threading
 from pathlib import Path
 from picowatch.observers import hooks
+from picowatch.settings import Settings
 
 def die(killer, group):
     Path("pid").write_text(str(group))
@@ -292,7 +298,7 @@ def die(killer, group):
 
 hooks._GroupKiller.note = die
 commands = {{"idle": {["sh", "-c", "touch begun; exec sleep 100"]}}}
-running = hooks.Hooks(commands, inbox=Path("."), outbox=Path("."), seconds=60)
+running = hooks.Hooks(Settings(inbox=".", outbox=".", hooks=commands))
 running._call("idle", values={{}})
 threading.Event().wait(60)
 """
@@ -315,7 +321,7 @@ def test_pictures_of_two_threads_at_once_are_all_counted(tmp_path: Path, notes: 
                 both.wait(0.2)
             return SlowCount(int(self) + more)
 
-    hooks = Hooks({"idle": notes.program}, inbox=tmp_path, outbox=tmp_path, seconds=60)
+    hooks = hooks_at(tmp_path, {"idle": notes.program})
     hooks._pictures = SlowCount()
     tell = partial(hooks.picture, {"file": "a.png"})
     threads = [threading.Thread(target=tell) for _ in range(2)]

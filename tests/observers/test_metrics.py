@@ -117,7 +117,7 @@ def test_without_prometheus_client_the_error_names_the_command_to_install_it(
         tmp_path, "run", "--once", PYTHONPATH=path, PICOWATCH_METRICS_ADDRESS="127.0.0.1:0"
     )
     assert refused.returncode == 2
-    assert "pip install prometheus-client" in refused.stderr
+    assert "pip install -e '.[metrics]'" in refused.stderr
     assert "Traceback" not in refused.stderr
 
 
@@ -126,4 +126,4 @@ def test_the_example_scrapes_what_the_docs_switch_on() -> None:
     example = yaml.safe_load((PROJECT / "contrib/prometheus.yml").read_text())
     (job,) = example["scrape_configs"]
     assert job["static_configs"] == [{"targets": ["127.0.0.1:9464"]}]
-    assert "metrics_address: 127.0.0.1:9464" in (PROJECT / "docs/service.md").read_text()
+    assert "metrics_address: 127.0.0.1:9464" in (PROJECT / "docs/monitoring.md").read_text()

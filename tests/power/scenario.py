@@ -43,14 +43,14 @@ SAVES: tuple[dict[str, bytes], ...] = (
         "corgi.yaml": f"prompt: a corgi\ncount: 3\n{SMALL}".encode(),
         "shapes.txt": f"---\n{SMALL}---\na star\na circle\n".encode(),
         "from-start.yaml": f"prompt: a corgi\nimage: start.png\nseed: 5\n{SMALL}".encode(),
-        "pets/sweep.yaml": f"prompt: a cat\nseed: 7\nsweep:\n  cfg_scale: [5, 9]\n{SMALL}".encode(),
+        "pets/sweep.yaml": f"prompt: a box\nseed: 7\nsweep: {{cfg_scale: [5,9]}}\n{SMALL}".encode(),
         "pets/dog.yaml": f"prompt: a dog\nseed: 8\nstesp: 2\n{SMALL}".encode(),
     },
     {
-        "shapes.txt": f"---\n{SMALL}---\na star\na square\na cross\na moon\n".encode(),
+        "shapes.txt": f"---\n{SMALL}---\na star\na square\na ring\na heart\n".encode(),
         "pets/dog.yaml": f"prompt: a dog\nseed: 8\n{SMALL}".encode(),
     },
-    {"shapes.txt": f"---\n{SMALL}---\na star\na square\na cross\n".encode()},
+    {"shapes.txt": f"---\n{SMALL}---\na star\na square\na ring\n".encode()},
 )
 # How many images each version of a recipe asks for.
 ASKED = {

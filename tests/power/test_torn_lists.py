@@ -7,6 +7,7 @@ import pytest
 
 from picowatch.outbox.gallery import pages
 from picowatch.outbox.outbox import Outbox
+from picowatch.settings import Settings
 
 HOLE = 8  # bytes at a line's start that never reached the disk
 
@@ -41,21 +42,21 @@ def _shown(root: Path) -> list[str]:
 
 def test_a_listed_line_with_a_hole_is_cut_off(root: Path) -> None:
     """The picture is then not listed, so the daemon lists it again."""
-    outbox = Outbox(root, "{number}")
+    outbox = Outbox(Settings(outbox=root))
     for file in ("a.png", "b.png"):
         _publish(outbox, file)
     _tear_last_line(root / "images.jsonl")
-    assert Outbox(root, "{number}").listing.recent_files() == {"a.png"}
+    assert Outbox(Settings(outbox=root)).listing.recent_files() == {"a.png"}
     assert _listed(root) == ["a.png"]
 
 
 def test_a_call_with_a_hole_is_cut_off_and_made_again(root: Path) -> None:
     """The gallery shows each listed picture once."""
-    outbox = Outbox(root, "{number}")
+    outbox = Outbox(Settings(outbox=root))
     for file in ("a.png", "b.png"):
         _publish(outbox, file)
     _tear_last_line(root / ".picowatch/gallery/page-00001.js")
-    Outbox(root, "{number}")
+    Outbox(Settings(outbox=root))
     assert _shown(root) == ["a.png", "b.png"]
 
 
@@ -64,9 +65,9 @@ def test_a_page_that_was_begun_and_lost_shows_nothing_twice(
 ) -> None:
     """An empty last page is no reason to rebuild all pages."""
     monkeypatch.setattr(pages, "PICTURES_PER_PAGE", 2)
-    outbox = Outbox(root, "{number}")
+    outbox = Outbox(Settings(outbox=root))
     for file in ("a.png", "b.png", "c.png"):
         _publish(outbox, file)
     (root / ".picowatch/gallery/page-00002.js").write_bytes(b"")
-    Outbox(root, "{number}")
+    Outbox(Settings(outbox=root))
     assert _shown(root) == ["a.png", "b.png", "c.png"]

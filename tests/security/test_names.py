@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from picowatch.inbox.names import is_recipe_path
 from picowatch.outbox import names as names_module
 from picowatch.outbox.names import OutboxNames
+from picowatch.settings import Settings
 from tests.daemon.test_trouble import assert_set
 from tests.house import House, wait_for
 from tests.security.attacks import STEERING, steers
@@ -200,13 +201,13 @@ def test_every_name_in_the_outbox_is_one_that_every_system_can_open(
     assume(all(len(part.encode()) <= 255 for part in parts))
     recipe = "/".join(parts)
     assume(is_recipe_path(recipe))
-    names = OutboxNames(tmp_path, "{number}")
+    names = OutboxNames(Settings(outbox=tmp_path))
     for place in (
         names.folder(recipe),
         names.error_file(recipe),
         names.warning_file(recipe),
-        names.archived(recipe, 1),
-        names.archived(recipe, 2),
+        names.archived(recipe, 1, recipe),
+        names.archived(recipe, 2, recipe),
     ):
         found = PurePosixPath(place).parts
         assert all(is_portable(part) for part in found), place
@@ -259,7 +260,7 @@ def test_two_recipes_never_share_an_error_file(
     one, other = (f"{folder}/{name}"[:250] + ".yaml" for folder, name in recipes)
     assume(one != other and is_recipe_path(one) and is_recipe_path(other))
     assume("\0" not in one + other)
-    names = OutboxNames(tmp_path, "{number}")
+    names = OutboxNames(Settings(outbox=tmp_path))
     assert names.error_file(one) != names.error_file(other)
     assert names.warning_file(one) != names.warning_file(other)
     assert names.error_file(one) != names.warning_file(other)
@@ -385,4 +386,4 @@ def test_an_outbox_that_does_not_know_how_long_names_may_be_gets_usual_ones(
 ) -> None:
     """Some shares say 0, and FAT counts otherwise."""
     monkeypatch.setattr(os, "pathconf", lambda path, what: told if "NAME" in what else 4096)
-    assert len(OutboxNames(tmp_path, "{number}").folder(f"{'x' * 400}.yaml")) == 255
+    assert len(OutboxNames(Settings(outbox=tmp_path)).folder(f"{'x' * 400}.yaml")) == 255

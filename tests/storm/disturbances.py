@@ -13,6 +13,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ from picowatch.outbox.commands import Command, send
 from tests.storm.user import User, listed
 
 MAKE_SECONDS = 120.0
+RESTORE_SECONDS = 60.0
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
 
 
@@ -47,6 +49,7 @@ class Storm:
     picowatch: Process
     dice: random.Random
     no_kills: threading.Lock = field(default_factory=threading.Lock)
+    no_renames: threading.Lock = field(default_factory=threading.Lock)
     problems: list[str] = field(default_factory=list)
     happened: dict[str, int] = field(default_factory=dict)
     pause: threading.Event = field(default_factory=threading.Event)
@@ -125,12 +128,19 @@ def state_deleted(storm: Storm) -> None:
 
 
 def _lose(storm: Storm, lose: Callable[[], None]) -> None:
-    with storm.no_kills:
+    """A rename is rendered again if the ledger is lost before the rename is recorded."""
+    with storm.no_kills, storm.no_renames:
         storm.user.ledger_is_lost()
         if storm.dice.random() < 0.5:
             storm.picowatch.restart(meanwhile=lose)
         elif storm.picowatch.is_up():
             lose()
+        deadline = time.monotonic() + RESTORE_SECONDS
+        while not (storm.picowatch.is_up() and storm.ledger.exists()):
+            if time.monotonic() > deadline:
+                storm.problems.append(f"no new ledger after {RESTORE_SECONDS:.0f} s")
+                return
+            storm.wait(0.05)
 
 
 def cancel(storm: Storm) -> None:
@@ -200,6 +210,19 @@ def damage_a_picture(storm: Storm) -> None:
     picture.write_bytes(whole)
 
 
+def unless_lost(rename: Callable[[User], None]) -> Callable[[Storm], None]:
+    """The rename, except while the ledger is being lost."""
+
+    def act(storm: Storm) -> None:
+        if storm.no_renames.acquire(blocking=False):
+            try:
+                rename(storm.user)
+            finally:
+                storm.no_renames.release()
+
+    return act
+
+
 @dataclass(frozen=True)
 class Disturbance:
     """One line of the table."""
@@ -210,8 +233,8 @@ class Disturbance:
 
 
 HANDS = (
-    Disturbance("rename", 0.05, lambda storm: storm.user.rename()),
-    Disturbance("rename over another", 0.03, lambda storm: storm.user.rename_over()),
+    Disturbance("rename", 0.05, unless_lost(User.rename)),
+    Disturbance("rename over another", 0.03, unless_lost(User.rename_over)),
     Disturbance("touch", 0.05, lambda storm: storm.user.touch_random()),
     Disturbance("saved in 2400", 0.02, lambda storm: storm.user.save_in_2400()),
     Disturbance("grid", 0.03, lambda storm: storm.user.save_grid()),
@@ -224,7 +247,7 @@ HANDS = (
     Disturbance("cancel", 0.03, cancel),
     Disturbance("picture", 0.3, lambda storm: storm.user.drop_picture()),
     Disturbance("picture replaced", 0.05, lambda storm: storm.user.replace_picture()),
-    Disturbance("picture renamed", 0.05, lambda storm: storm.user.rename_picture()),
+    Disturbance("picture renamed", 0.05, unless_lost(User.rename_picture)),
     Disturbance("picture deleted", 0.03, lambda storm: storm.user.delete_picture()),
     Disturbance("_defaults.yaml", 0.05, lambda storm: storm.user.save_defaults()),
 )

@@ -30,6 +30,9 @@ from tests.storm.user import RECIPES, Entry, User, listed
 PATIENCE = 300.0
 AFTER_PICTURE_SECONDS = 0.3
 ANY_TIME_SECONDS = 1.5
+# What the log never says unless something is wrong, and how much of it is worth showing.
+SUSPECT = ("Traceback", "nexpected error", "damaged", " failed", "error ")
+TRACEBACK_LINES = 60
 
 
 class Picowatch:
@@ -265,10 +268,11 @@ def findings(house: House, user: User) -> Iterator[str]:
         yield f"the list names {len(in_list)} pictures, there are {len(pictures)}"
     for left in house.outbox.rglob(".picowatch-*"):
         yield f"left over: {left}"
-    for words in ("Traceback", "nexpected error", "damaged", " failed", "error "):
-        for line in (house.log() + (house.folder / "console.txt").read_text()).splitlines():
-            if words in line and not any(expected in line for expected in EXPECTED):
-                yield f"in the log: {line}"
+    lines = (house.log() + (house.folder / "console.txt").read_text()).splitlines()
+    for number, line in enumerate(lines):
+        if any(words in line for words in SUSPECT) and not any(word in line for word in EXPECTED):
+            after = lines[number + 1 : number + TRACEBACK_LINES] if "Traceback" in line else []
+            yield "\n".join([f"in the log: {line}", *after])
 
 
 def wrong_seeds(entry: Entry, found: list[int]) -> Iterator[str]:
@@ -282,7 +286,8 @@ def wrong_seeds(entry: Entry, found: list[int]) -> Iterator[str]:
     elif entry.draws == 1 and any(
         (seed - found[0] + entry.count) % 2**32 >= 2 * entry.count for seed in found
     ):
-        yield f"{entry.prompt!r} drew its seed more than once: {sorted(found)}"
+        names = ", ".join(sorted(entry.names))
+        yield f"{entry.prompt!r} of {names} drew its seed more than once: {sorted(found)}"
 
 
 def is_alive(process: int) -> bool:

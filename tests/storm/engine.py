@@ -25,6 +25,7 @@ class DigestRenderer:
         on_step: OnStep,
         interrupted: Callable[[], bool],
         waiting: int,
+        preview_seconds: float,
     ) -> list[RenderedImage]:
         """Each request's digest as a picture, after its steps."""
         for done in range(1, batch[0].steps + 1):

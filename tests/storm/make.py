@@ -6,7 +6,7 @@ python -m tests.storm.make FOLDER RECIPE
 import sys
 from pathlib import Path
 
-from picowatch.commands.make import make
+from picowatch.commands.requests import make
 from picowatch.engine.process.child import ChildEngine
 from picowatch.errors import PicowatchError
 from tests.storm.daemon import settings_of

@@ -10,11 +10,13 @@ from tests.storm.user import Entry
 
 
 @pytest.mark.timeout(600)
-def test_a_short_storm_loses_nothing_and_makes_nothing_twice(tmp_path: Path) -> None:
-    """Sixteen kills, half of daemons, half of engines."""
-    assert storm(tmp_path, 16, random.Random(4)) == []
+@pytest.mark.parametrize("kills", [8, pytest.param(16, marks=pytest.mark.heavy)])
+def test_a_short_storm_loses_nothing_and_makes_nothing_twice(tmp_path: Path, kills: int) -> None:
+    """Half of the kills are of daemons, half of engines."""
+    assert storm(tmp_path, kills, random.Random(4)) == []
 
 
+@pytest.mark.heavy
 @pytest.mark.timeout(600)
 def test_a_storm_over_three_engines_loses_nothing_either(tmp_path: Path) -> None:
     """Images are in progress on several engines when the daemon dies."""

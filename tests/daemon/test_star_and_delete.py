@@ -1,0 +1,131 @@
+"""Stars, and pictures that are deleted by a command: from the gallery or a terminal."""
+
+import json
+
+import pytest
+
+from picowatch.outbox.commands import Command, send
+from tests.commands.picowatch import picowatch
+from tests.house import House
+
+FILES = ["a/0001-1.png", "a/0002-2.png", "a/0003-3.png"]
+RECIPE = "prompt: a corgi\nseed: [1, 2, 3]\n"
+
+
+def rendered(house: House, **settings: str) -> None:
+    house.save("a.yaml", RECIPE)
+    assert house.once(**settings)
+    assert house.pictures() == FILES
+
+
+def told(house: House, command: str, *files: str) -> dict[str, object]:
+    """The answer of a run that finds the command."""
+    path = send(house.outbox, Command(command, files=files))
+    house.once()
+    answer: dict[str, object] = json.loads(path.with_suffix(".answer").read_bytes())
+    return answer
+
+
+def starred(house: House) -> list[str]:
+    lines = (house.outbox / "stars.jsonl").read_text().splitlines()
+    return [json.loads(line)["file"] for line in lines]
+
+
+def test_commands_name_pictures_by_path_or_as_the_gallery_does(house: House) -> None:
+    """With a running daemon; what is not a picture of the gallery is named."""
+    rendered(house)
+    with house.running():
+        answer = picowatch(house.folder, "star", f"outbox/{FILES[2]}", FILES[0])
+        assert (answer.returncode, answer.stdout) == (0, "2 pictures starred.\n"), answer.stderr
+        assert sorted(starred(house)) == [FILES[0], FILES[2]]
+        assert picowatch(house.folder, "unstar", FILES[0]).stdout == "1 picture without a star.\n"
+        answer = picowatch(house.folder, "delete", FILES[1], FILES[2], "a/9.png")
+        assert answer.returncode == 1
+        assert answer.stderr == "2 pictures deleted. Not in the gallery: a/9.png.\n"
+    assert house.pictures() == [FILES[0]]
+    assert starred(house) == []
+    assert "a/0002-2.png and 1 more: deleted, as requested" in house.log()
+
+
+def test_a_deleted_picture_is_rendered_again_only_if_a_save_asks_for_it(house: House) -> None:
+    """Not by a start, not by a new ledger; its line stays, and its number is not given again."""
+    rendered(house)
+    assert told(house, "delete", FILES[1]) == {
+        "done": True, "text": "1 picture deleted.", "pictures": []
+    }  # fmt: skip
+    (house.outbox / ".picowatch/ledger.sqlite").unlink()
+    assert house.once()
+    assert house.pictures() == [FILES[0], FILES[2]]
+    assert [line["file"] for line in house.listed()] == FILES
+    house.save("a.yaml", RECIPE)
+    assert house.once()
+    assert house.pictures() == [FILES[0], FILES[2], "a/0004-2.png"]
+
+
+def test_what_lies_beside_a_picture_goes_with_it(house: House) -> None:
+    """Its sidecar, not another text of that name; latest.png becomes the newest that is left."""
+    rendered(house, sidecar="txt")
+    (house.outbox / "a/0002-2.txt").write_text("a note of mine")
+    assert told(house, "delete", FILES[2])["done"]
+    assert told(house, "delete", FILES[1])["done"]
+    latest = house.outbox / "latest.png"
+    assert latest.read_bytes() == (house.outbox / FILES[0]).read_bytes()
+    assert sorted(path.name for path in (house.outbox / "a").glob("*.txt")) == [
+        "0001-1.txt", "0002-2.txt"
+    ]  # fmt: skip
+    assert told(house, "delete", FILES[0])["done"]
+    assert not latest.exists()
+
+
+def test_a_contact_sheet_is_starred_and_deleted_like_a_picture(house: House) -> None:
+    """It is not drawn again; its pictures stay."""
+    house.save("s.yaml", "prompt: a corgi\nseed: 1\nsweep: {steps: [2, 3]}\n")
+    assert house.once()
+    (sheet,) = (file for file in house.pictures() if "-sheet" in file)
+    assert told(house, "star", sheet)["done"]
+    assert starred(house) == [sheet]
+    assert told(house, "delete", sheet)["done"]
+    assert house.once()
+    assert len(house.pictures()) == 2
+    assert starred(house) == []
+
+
+def test_stars_outlive_the_gallery_and_their_export(house: House) -> None:
+    """Both are written again from `.picowatch/stars.jsonl`."""
+    rendered(house)
+    assert told(house, "star", FILES[1])["done"]
+    (house.outbox / "stars.jsonl").write_text("{}\n")
+    for path in (house.outbox / ".picowatch/gallery").glob("*.js"):
+        path.unlink()
+    assert house.once()
+    assert starred(house) == [FILES[1]]
+    assert FILES[1] in (house.outbox / ".picowatch/gallery/stars.js").read_text()
+
+
+@pytest.mark.parametrize(
+    "file",
+    ["../secret.png", "/etc/hostname", "a/../../secret.png", ".picowatch/ledger.sqlite", "a", "",
+     "latest.png", "a.yaml", "a/note.txt", "a/\0.png"],
+)  # fmt: skip
+def test_nothing_but_pictures_of_the_gallery_is_deleted(house: House, file: str) -> None:
+    """Whoever may write to the outbox may write any command."""
+    rendered(house)
+    secret = house.folder / "secret.png"
+    secret.write_bytes((house.outbox / FILES[0]).read_bytes())
+    (house.outbox / "a/note.txt").write_text("mine")
+    before = sorted(path for path in house.outbox.rglob("*") if "commands" not in path.parts)
+    assert not told(house, "delete", file)["done"]
+    assert secret.exists()
+    assert sorted(p for p in house.outbox.rglob("*") if "commands" not in p.parts) == before
+
+
+def test_no_link_leads_a_deletion_out_of_the_outbox(house: House) -> None:
+    """A folder that was swapped for a link since the gallery was written."""
+    rendered(house)
+    elsewhere = house.folder / "elsewhere"
+    (house.outbox / "a").rename(elsewhere)
+    (house.outbox / "a").symlink_to(elsewhere)
+    answer = told(house, "delete", FILES[0])
+    assert not answer["done"]
+    assert "leads out of the outbox" in str(answer["text"])
+    assert (elsewhere / "0001-1.png").exists()

@@ -1,0 +1,193 @@
+"""The lines of the administrators' pages, as one machine's administrator types them.
+
+Everything below / is in a temporary folder, `sudo` and others need no privileges, and the service
+manager starts what is in the inbox with the digest engine. Everything else is the real program.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from picowatch.outbox.names import picture_files
+from tests.commands.picowatch import DIGESTS, PROJECT, clean_environment
+from tests.test_docs import blocks
+
+# What pages write outside of home folders, each with what it means there.
+ROOTS = ("/srv", "/opt", "/etc", "/var", "/usr/local/bin")
+PICOWATCH = f"""#!/bin/sh
+exec {sys.executable} -m {DIGESTS} "$@"
+"""
+SHIMS = {
+    # Without privileges, and without another user.
+    "sudo": 'while [ "$1" = -u ]; do shift 2; done; exec "$@"',
+    "useradd": 'echo "useradd $*" >> {log}',
+    "userdel": 'echo "userdel $*" >> {log}',
+    "groupdel": 'echo "groupdel $*" >> {log}',
+    "usermod": 'echo "usermod $*" >> {log}',
+    "chown": ":",
+    "install": 'exec /usr/bin/install $(echo "$@" | sed "s/--owner=[a-z]*//; s/--group=[a-z]*//")',
+    "python3": 'shift 2; mkdir -p "$1/bin" && cp {programs}/picowatch {programs}/pip "$1/bin"',
+    "pip": 'echo "pip $*" >> {log}; mkdir -p {share} && cp {project}/contrib/*.service {share}',
+    # A started service renders what is in the inbox.
+    "systemctl": 'echo "systemctl $*" >> {log}; case "$*" in *disable*) ;; *--now*|*start*) '
+    "cd {srv}/picowatch && {programs}/picowatch run --once --quiet;; esac",
+}
+
+
+class Machine:
+    """A machine's folders, and a shell whose lines stay within them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.home = folder / "home"
+        self.served = folder / "srv/picowatch"
+        self.log = folder / "calls.log"
+        programs = folder / "programs"
+        for made in (self.home, programs, folder / "usr/local/bin", folder / "etc/systemd/system"):
+            made.mkdir(parents=True)
+        words = {"log": self.log, "programs": programs, "project": PROJECT, "srv": folder / "srv"}
+        share = folder / "opt/picowatch/share/picowatch"
+        for name, text in SHIMS.items():
+            _program(programs / name, "#!/bin/sh\n" + text.format(share=share, **words) + "\n")
+        _program(programs / "picowatch", PICOWATCH)
+        self._path = f"{programs}:{folder}/usr/local/bin:{os.environ['PATH']}"
+
+    def type(self, page: str, *sections: str) -> str:
+        """Every shell block of a page's sections, in one shell; what it prints."""
+        text = "".join("".join(shell_blocks(page, section)) for section in sections)
+        return self.run(text)
+
+    def run(self, text: str) -> str:
+        """Lines in one shell, each of which must succeed."""
+        for root in ROOTS:
+            text = re.sub(rf"(?<![\w/]){root}/", f"{self.folder}{root}/", text)
+        done = subprocess.run(
+            ["sh", "-ec", text],
+            cwd=self.home,
+            env=clean_environment(HOME=str(self.home), PATH=self._path, USER="ada"),
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+        assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def save(self, name: str, text: str) -> None:
+        """A recipe in the service's inbox."""
+        (self.served / "inbox" / name).write_text(text)
+
+    def pictures(self) -> list[str]:
+        """The service's."""
+        return sorted(picture_files(self.served / "outbox"))
+
+    def calls(self) -> list[str]:
+        """What was asked of the system."""
+        return self.log.read_text().splitlines()
+
+
+def _program(path: Path, text: str) -> None:
+    path.write_text(text)
+    path.chmod(0o755)
+
+
+def shell_blocks(page: str, section: str) -> list[str]:
+    """The shell blocks under one heading of a page; under its title for ""."""
+    text = (PROJECT / "docs" / page).read_text()
+    parts = re.split(r"^#+ (.+)\n", text, flags=re.MULTILINE)
+    found = dict(zip(parts[1::2], parts[2::2], strict=True))[section or parts[1]]
+    return re.findall(r"^```sh\n(.*?)^```$", found, re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Machine:
+    """With picowatch installed as a service, as docs/service.md says it, and used once."""
+    machine = Machine(tmp_path_factory.mktemp("machine"))
+    machine.type("service.md", "")
+    member, first = shell_blocks("service.md", "Use it")
+    machine.save("random.txt", "a star\na heart\n")
+    machine.run(member)
+    machine.run(first.replace("picowatch status", "systemctl start picowatch"))
+    return machine
+
+
+def test_a_service_is_installed_line_by_line(machine: Machine) -> None:
+    """It renders the examples, and a first recipe of one's own."""
+    assert (machine.folder / "etc/systemd/system/picowatch.service").exists()
+    assert "systemctl enable --now picowatch" in machine.calls()
+    assert "usermod --append --groups picowatch ada" in machine.calls()
+    folders = {name.split("/")[0] for name in machine.pictures()}
+    assert folders == {"corgi", "hello", "party", "random", "scenes"}
+
+
+def test_an_upgrade_renders_nothing_again(machine: Machine) -> None:
+    """The new version has been started."""
+    before = machine.pictures()
+    said = machine.type("upgrade.md", "A service")
+    assert machine.pictures() == before
+    assert said.splitlines()[-1].startswith("picowatch ")
+    assert "systemctl restart picowatch" in machine.calls()
+
+
+def test_a_restored_backup_renders_nothing_twice_and_loses_nothing(machine: Machine) -> None:
+    """After all is lost; and beside what is newer, without the ledger and the files' times."""
+    if not shutil.which("rsync"):
+        pytest.skip("rsync is not installed")
+    (back_up,), (restore,) = (shell_blocks("backup.md", name) for name in ("Back up", "Restore"))
+    lines = back_up.splitlines()
+    assert lines.pop() == "sudo systemctl start picowatch"  # below, with a new recipe
+    machine.run("\n".join(lines))
+    kept = machine.pictures()
+
+    machine.run("rm -rf /srv/picowatch; mkdir /srv/picowatch")
+    machine.run(restore)
+    assert machine.pictures() == kept
+
+    machine.save("later.yaml", "prompt: a cat\nseed: 9\n")
+    machine.run(lines.pop(0) + "; systemctl start picowatch")
+    newer = machine.pictures()
+    assert newer == sorted([*kept, "later/0001-9.png"])
+    stop, copy, _ = restore.replace(" --delete", "").splitlines()
+    machine.run(f"{stop}\n{copy}\ntouch /srv/picowatch/inbox/random.txt")
+    machine.type("backup.md", "Without the ledger")
+    assert machine.pictures() == newer
+
+
+def test_modes_are_those_that_the_page_names(machine: Machine) -> None:
+    """docs/permissions.md; lists of access control need a file system that has them."""
+    machine.type("permissions.md", "A shared inbox", "Private pictures", "Read-only models")
+    modes = {name: (machine.served / name).stat().st_mode & 0o7777 for name in ("inbox", "outbox")}
+    assert modes == {"inbox": 0o3775, "outbox": 0o2770}
+
+
+def test_nothing_is_left_after_uninstalling(machine: Machine) -> None:
+    """But a backup of one's own. The last test of this machine."""
+    users = machine.home / ".config/systemd/user/picowatch.service"
+    users.parent.mkdir(parents=True)
+    users.touch()
+    machine.type("uninstall.md", "A service", "A service of one's own")
+    assert not users.exists()
+    left = {str(path.relative_to(machine.folder)) for path in machine.folder.rglob("*picowatch*")}
+    left = {path for path in left if not path.startswith(("var/backups/", "programs/"))}
+    assert left == set()
+    assert machine.calls()[-3:-1] == ["userdel picowatch", "groupdel picowatch"]
+
+
+def test_the_wheel_is_used_line_by_line(tmp_path: Path) -> None:
+    """README.md and docs/install.md: the same lines, up to `run`, which goes on until Ctrl-C."""
+    shown = shell_blocks("install.md", "The wheel")[0]
+    readme = blocks(PROJECT / "README.md", "sh")[0]
+    bare = re.sub(
+        r" +#.*|^\. .*\n|~/picowatch-env/bin/(?!activate)", "", readme + shown, flags=re.M
+    )
+    first, second = bare.split("python3", 2)[1:]
+    assert first == second  # the README activates the environment, the page names it
+    machine = Machine(tmp_path)
+    machine.run(shown.replace("picowatch run", "picowatch run --once"))
+    assert (machine.home / "picowatch/outbox/latest.png").exists()
+    machine.type("uninstall.md", "An environment of your own")
+    assert not (machine.home / "picowatch-env").exists()
