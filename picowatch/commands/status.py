@@ -101,26 +101,28 @@ def check(settings: Settings) -> int:
     # Docker and systemd end a check that takes too long.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(FAILED))
     try:
-        probe.touch()
-    except OSError as error:
-        before = current_status(settings.outbox)[1].updated
-        if _within_time(lambda: current_status(settings.outbox)[1].updated != before):
-            print(
-                f"picowatch is running; noticing new files was not tested: {error.strerror} in "
-                "the inbox"
-            )
-            return 0
-        return _unhealthy(f"picowatch has reported nothing for {CHECK_SECONDS:.0f} s")
-    try:
+        try:
+            probe.touch()
+        except OSError as error:
+            return _check_status(settings, str(error.strerror))
         if _within_time(lambda: probe.name in current_status(settings.outbox)[1].probes):
             print("picowatch is running and notices new files")
             return 0
         return _unhealthy(
             f"picowatch is running, but noticed no new file for {CHECK_SECONDS:.0f} s"
         )
-    finally:
+    finally:  # the signal may come before `touch` has returned
         with suppress(OSError):
             probe.unlink()
+
+
+def _check_status(settings: Settings, why_not_probed: str) -> int:
+    """Whether a new status comes, where the inbox cannot be written."""
+    before = current_status(settings.outbox)[1].updated
+    if not _within_time(lambda: current_status(settings.outbox)[1].updated != before):
+        return _unhealthy(f"picowatch has reported nothing for {CHECK_SECONDS:.0f} s")
+    print(f"picowatch is running; noticing new files was not tested: {why_not_probed} in the inbox")
+    return 0
 
 
 def _remove_old_probes(inbox: Path) -> None:

@@ -1,6 +1,7 @@
 """Commands to a running daemon, and its health."""
 
 import os
+import signal
 import socket
 from collections.abc import Sequence
 from pathlib import Path
@@ -188,4 +189,25 @@ def test_a_check_that_is_ended_leaves_no_probe(house: House) -> None:
     check.communicate()
     lock.release()
     assert check.returncode == 1
+    assert list(house.inbox.iterdir()) == []
+
+
+def test_a_check_that_is_ended_while_it_makes_its_probe_leaves_none(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The signal comes between the file and the next line."""
+
+    def touch(path: Path, *_: object) -> None:
+        path.write_bytes(b"")
+        raise SystemExit(1)
+
+    lock = OutboxLock(house.outbox)
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        monkeypatch.setattr(Path, "touch", touch)
+        with pytest.raises(SystemExit):
+            status_command.check(house.settings())
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+        lock.release()
     assert list(house.inbox.iterdir()) == []
