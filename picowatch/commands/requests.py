@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -32,7 +32,14 @@ from picowatch.inbox.names import ENDINGS, is_recipe_name, is_recipe_path
 from picowatch.inbox.putting import put, save_again
 from picowatch.metadata import PICOWATCH, read_chunk, read_texts
 from picowatch.observers.console import LiveConsole, LiveView, PlainConsole, can_draw
-from picowatch.outbox.commands import Answer, Command, send, wait_for_answer, withdraw
+from picowatch.outbox.commands import (
+    Answer,
+    Command,
+    new_file,
+    send,
+    wait_for_answer,
+    withdraw,
+)
 from picowatch.outbox.status import is_running
 from picowatch.recipe import is_empty
 from picowatch.recipe.fields import ROWS
@@ -143,10 +150,9 @@ def _made(
             where = settings.outbox
             kind = "make once" if remove and is_ours else "make"
             # Noted before the command is there: a signal or a full disk may come in between.
-            not_yet = settings.outbox / "not sent"
-            sent.append(_Sent(file, recipe, digest, is_ours, folders, not_yet))
-            command = send(settings.outbox, Command(kind, recipe, digest))
-            sent[-1] = replace(sent[-1], command=command)
+            command = new_file(settings.outbox)
+            sent.append(_Sent(file, recipe, digest, is_ours, folders, command))
+            send(settings.outbox, Command(kind, recipe, digest), command)
         return _answers(settings, sent, make_engine)
     except OSError as error:
         # What fails on an open file, as a full disk does, names none.

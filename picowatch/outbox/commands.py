@@ -116,12 +116,18 @@ class Commands:
             return Answer(False, words)
 
 
-def send(outbox: Path, command: Command) -> Path:
+def new_file(outbox: Path) -> Path:
+    """Where the next command may be written."""
+    return _folder(outbox) / f"{time.time_ns()}-{secrets.token_hex(4)}.json"
+
+
+def send(outbox: Path, command: Command, path: Path | None = None) -> Path:
     """Send a command to the daemon of an outbox, or to its next start; returns the file.
 
-    Raises OSError if the outbox cannot be written.
+    `path` is a `new_file` that is known before: to withdraw it, however this ends. Raises OSError
+    if the outbox cannot be written.
     """
-    path = _folder(outbox) / f"{time.time_ns()}-{secrets.token_hex(4)}.json"
+    path = path or new_file(outbox)
     values = {
         "command": command.name,
         "recipe": command.recipe,

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,7 +50,7 @@ def test_make_with_a_daemon_prints_the_pictures(house: House) -> None:
     a = elsewhere(house, "a.txt", "one --seed 5\n")
     with house.running():
         answer = picowatch(house.folder, "make", b, a)
-        assert commands(house) == []
+        wait_for(lambda: commands(house) == [], "the end of the commands that were answered")
     assert answer.returncode == 0, answer.stderr
     assert answer.stdout.splitlines() == [
         "outbox/b/0001-7.png",
@@ -242,9 +243,9 @@ def test_make_of_a_recipe_that_is_taken_away_ends(
 ) -> None:
     """It does not wait for what cannot come."""
 
-    def send_and_delete(outbox: Path, command: Command) -> Path:
+    def send_and_delete(*given: Any) -> Path:
         (house.inbox / "a.txt").unlink()
-        return send(outbox, command)
+        return send(*given)
 
     monkeypatch.setattr("picowatch.commands.requests.send", send_and_delete)
     assert made_here(house, elsewhere(house, "a.txt", "one\n")) == 1
@@ -325,9 +326,24 @@ def test_ctrl_c_leaves_the_recipe_and_no_command(house: House) -> None:
         _, said = process.communicate(timeout=PATIENCE)
         assert process.returncode == 130
         assert "The recipes stay in the inbox" in said
-        assert commands(house) == []
+        wait_for(lambda: commands(house) == [], "the end of the command")
         go.set()
         wait_for(lambda: house.pictures() == ["a/0001-5.png"], "the picture")
+
+
+def test_ctrl_c_while_a_command_is_sent_leaves_none(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file is there, and nobody has been told its name."""
+
+    def interrupted(*given: Any) -> Path:
+        send(*given)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("picowatch.commands.requests.send", interrupted)
+    assert made_here(house, elsewhere(house, "a.txt", "one\n")) == 130
+    assert commands(house) == []
+    assert (house.inbox / "a.txt").exists()
 
 
 def test_a_command_whose_sender_was_killed_does_not_keep_a_single_run_from_ending(
@@ -549,7 +565,7 @@ def test_a_signal_removes_the_recipe_and_cancels(house: House, number: int) -> N
         assert process.returncode == 130
         found = json.loads(printed)
         assert not found["done"] and not found["recipes"][0]["in_inbox"]
-        assert commands(house) == []
+        wait_for(lambda: commands(house) == [], "the end of the command")
         wait_for(lambda: house.status()["images"]["cancelled"] == 1, "the cancellation")
         go.set()
         wait_for(lambda: len(house.pictures()) == 1, "the picture")
