@@ -46,13 +46,23 @@ def _wanting_a_core() -> float:
 
 
 class SilentConsole:
-    """Shows nothing, keeps every status."""
+    """Shows nothing, keeps every status. It is shown one at the end of each look at the inbox.
+
+    Whoever holds `gate` keeps the daemon there; it `waits` then.
+    """
 
     def __init__(self) -> None:
         self.handler = logging.NullHandler()
         self.shown: list[Status] = []
+        self.gate = threading.Lock()
+        self.waits = threading.Event()
 
     def show(self, status: Status) -> None:
+        if not self.gate.acquire(blocking=False):
+            self.waits.set()
+            self.gate.acquire()
+            self.waits.clear()
+        self.gate.release()
         self.shown.append(status)
 
     def close(self) -> None:
@@ -102,16 +112,35 @@ class House:
             stop,
             wake,
         ):
+            before = self._written()
             thread = threading.Thread(target=daemon.run)
             thread.start()
             try:
-                wait_for(lambda: self.status()["images"] is not None, "the first status")
+                wait_for(lambda: self._written() != before, "the first status")
                 yield self
             finally:
                 stop.set()
                 wake.set()
                 thread.join(PATIENCE)
                 assert not thread.is_alive()
+
+    @contextmanager
+    def seen_at_once(self) -> Iterator[None]:
+        """The running daemon looks at nothing meanwhile, and at all that happened afterwards.
+
+        Otherwise it may look between two steps, however short the time between them is.
+        """
+        with self.console.gate:
+            wait_for(self.console.waits.is_set, "the end of the daemon's look")
+            yield
+
+    def _written(self) -> tuple[int, int] | None:
+        """What is another one for each status.json: an earlier run may have left one."""
+        try:
+            found = (self.outbox / ".picowatch/status.json").stat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_mtime_ns
 
     @contextmanager
     def _daemon(
@@ -158,8 +187,10 @@ class House:
 
     def error(self, recipe: str) -> str | None:
         """The recipe's error file, if there is one."""
-        path = self.outbox / f"{recipe}.error.txt"
-        return path.read_text() if path.exists() else None
+        try:
+            return (self.outbox / f"{recipe}.error.txt").read_text()
+        except FileNotFoundError:
+            return None
 
     def log(self) -> str:
         """The whole log."""
@@ -174,9 +205,12 @@ class House:
         return status
 
     def listed(self) -> list[dict[str, Any]]:
-        """The lines of images.jsonl."""
-        lines = (self.outbox / "images.jsonl").read_text().splitlines()
-        return [json.loads(line) for line in lines]
+        """The lines of images.jsonl that are whole: the last one may just be written."""
+        try:
+            text = (self.outbox / "images.jsonl").read_text()
+        except FileNotFoundError:
+            return []
+        return [json.loads(line) for line in text.splitlines(keepends=True) if line[-1] == "\n"]
 
 
 def one_waits_for_one(house: House) -> bool:

@@ -70,13 +70,13 @@ def _run(
 
 
 def start(
-    folder: Path, *arguments: str | Path, program: str = "picowatch"
+    folder: Path, *arguments: str | Path, program: str = "picowatch", **environment: str
 ) -> "subprocess.Popen[str]":
     """Start a command that runs on."""
     return subprocess.Popen(
         command(*arguments, program=program),
         cwd=folder,
-        env=clean_environment(),
+        env=clean_environment(**environment),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -17,7 +17,7 @@ from picowatch.ledger.rows import Counts
 from picowatch.outbox.commands import Command, send, wait_for_answer
 from picowatch.outbox.outbox import Outbox
 from picowatch.recipe.request import ImageRequest
-from tests.house import House, wait_for
+from tests.house import PATIENCE, House, wait_for
 
 LISTED = 3000  # pictures
 RECIPES = {
@@ -123,15 +123,16 @@ def test_what_was_queued_in_a_damaged_ledger_is_rendered_with_the_same_seeds(hou
 
 def stop_after(house: House, pictures: int) -> None:
     """A daemon that ends in the middle of its queue."""
-    enough = threading.Event()
+    ended = threading.Event()
 
     def hold(batch: Sequence[ImageRequest]) -> None:
         if len(house.pictures()) >= pictures:
-            enough.wait(1)
+            ended.wait(PATIENCE)
 
     house.engine.before_batch = hold
     with house.running(batch_size=1):
         wait_for(lambda: len(house.pictures()) >= pictures)
+    ended.set()
     house.engine.before_batch = lambda batch: None
 
 

@@ -176,10 +176,11 @@ def test_the_same_bytes_again_make_nothing_whatever_the_seed(house: House, seed:
     assert house.once()
     (house.outbox / "frames/2.png").unlink()
     with house.running():
-        path.touch()
-        shutil.copy(path, house.folder / "copy.png")
-        (house.folder / "copy.png").replace(path)
-        (house.inbox / "frames/2.png").touch()
+        with house.seen_at_once():  # so that there are two answers
+            path.touch()
+            shutil.copy(path, house.folder / "copy.png")
+            (house.folder / "copy.png").replace(path)
+            (house.inbox / "frames/2.png").touch()
         wait_for(lambda: house.log().count("nothing new") == 2, "the answers")
         shutil.copy(path, house.folder / "copy.png")
         shutil.copy(house.folder / "copy.png", path)
@@ -234,14 +235,15 @@ def test_a_picture_that_changes_right_before_its_turn_is_never_rendered_as_it_wa
     """The old one waits; the new one takes its place."""
     hold = HeldEngine(house)
     template(house)
-    with house.running(batch_size=1, settle_seconds=0.3):
+    with house.running(batch_size=1):
         house.save("first.txt", "in progress\n")
         hold.wait_until_held()
         path = draw(house, "frames/1.png", 1)
         wait_for(lambda: one_waits_for_one(house), "the queue")
-        draw(house, "frames/1.png", 200)
-        hold.release()
-        wait_for(lambda: "its queue waits for it" in house.log())
+        with house.seen_at_once():  # it is answered after its turn has come
+            draw(house, "frames/1.png", 200)
+            hold.release()
+            wait_for(lambda: "its queue waits for it" in house.log())
         wait_for(lambda: house.pictures("frames"), "the new one")
     assert house.pictures("frames") == ["frames/1.png"]
     assert path.read_bytes() and errors(house) == []

@@ -10,7 +10,7 @@ import pytest
 from picowatch.outbox.lock import OutboxLock
 from tests.commands.picowatch import picowatch
 from tests.daemon.test_one_fault_stops_nothing_else import held_after
-from tests.daemon.test_trouble import ROOM, Reader, bind, disk, ends, process, unbind
+from tests.daemon.test_trouble import ROOM, Reader, bind, disk, ends, process, stopped, unbind
 from tests.house import House, wait_for
 
 SMALL = "prompt: a corgi\nseed: 1\nsize: 64x64\ncount: 5\n"
@@ -143,9 +143,10 @@ def test_a_second_picowatch_that_took_the_outbox_ends_the_first(house: House) ->
         lines = Reader(first)
         wait_for(lambda: lines.say("is watching"))
         wait_for(lambda: house.status()["images"] is not None)
-        delete(house.outbox / ".picowatch")
-        (house.outbox / ".picowatch").mkdir()
-        lock = OutboxLock(house.outbox)
+        with stopped(first):  # it would be the second one itself if it were quicker
+            delete(house.outbox / ".picowatch")
+            (house.outbox / ".picowatch").mkdir()
+            lock = OutboxLock(house.outbox)
         wait_for(lambda: lines.say("Another picowatch is already using the outbox"))
         first.wait(60)
         lock.release()

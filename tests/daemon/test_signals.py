@@ -10,7 +10,7 @@ import pytest
 
 from picowatch.inbox.names import PROBE_PREFIX
 from tests.catalog.files import sd15_shapes, write_model
-from tests.commands.picowatch import picowatch, start
+from tests.commands.picowatch import PROJECT, picowatch, start
 from tests.house import wait_for, within
 from tests.storm.driver import children
 
@@ -31,6 +31,13 @@ def checkpoint(tmp_path: Path) -> Path:
     return write_model(tmp_path / "models/checkpoints/large.safetensors", sd15_shapes())
 
 
+def endless_checkpoint(folder: Path) -> Path:
+    """One that takes minutes to hash."""
+    (folder / "inbox").mkdir()
+    shapes = {**sd15_shapes(), "more": (20_000_000_000,)}
+    return write_model(folder / "models/checkpoints/large.safetensors", shapes)
+
+
 def ends_well(process: "subprocess.Popen[str]") -> None:
     started = time.monotonic()
     process.send_signal(signal.SIGTERM)
@@ -45,8 +52,9 @@ def images(folder: Path) -> dict[str, int]:
     return {state: count for state, count in status["images"].items() if count}
 
 
-def test_a_signal_while_a_checkpoint_is_hashed(tmp_path: Path, checkpoint: Path) -> None:
+def test_a_signal_while_a_checkpoint_is_hashed(tmp_path: Path) -> None:
     """The save is answered by the next start."""
+    checkpoint = endless_checkpoint(tmp_path)
     process = start(tmp_path, "run")
     (tmp_path / "inbox/a.yaml").write_text("prompt: a corgi\nseed: 1\n")
     wait_for(lambda: holds_open(process.pid, checkpoint), "the hashing")
@@ -56,9 +64,7 @@ def test_a_signal_while_a_checkpoint_is_hashed(tmp_path: Path, checkpoint: Path)
 
 def test_a_daemon_that_hashes_is_healthy(tmp_path: Path) -> None:
     """It notices new files meanwhile: a health check must not restart it in the middle."""
-    (tmp_path / "inbox").mkdir()
-    shapes = {**sd15_shapes(), "more": (20_000_000_000,)}  # minutes of reading
-    checkpoint = write_model(tmp_path / "models/checkpoints/large.safetensors", shapes)
+    checkpoint = endless_checkpoint(tmp_path)
     process = start(tmp_path, "run", "--debug")
     try:
         wait_for((tmp_path / "outbox/.picowatch/status.json").exists, "the start")
@@ -103,14 +109,31 @@ def test_any_signal_that_ends_programs_ends_picowatch_well(
     assert "picowatch ended" in output
 
 
+# Python runs it first. What it puts before all importers stays in an import for a minute.
+SLOW_IMPORT = """
+import sys, threading
+from pathlib import Path
+
+class Slow:
+    def find_spec(name, path, target=None):
+        if name == "pydantic_core":
+            Path("imports").touch()
+            threading.Event().wait(60)
+
+sys.meta_path.insert(0, Slow)
+"""
+
+
 @pytest.mark.parametrize(("arguments", "code"), [(["run"], 0), (["run", "--once"], 130)])
 def test_a_signal_while_picowatch_is_imported(
     tmp_path: Path, arguments: list[str], code: int
 ) -> None:
     """Its end has the exit code that it always has."""
     (tmp_path / "inbox").mkdir()
-    process = start(tmp_path, *arguments)
-    wait_for(lambda: "pydantic_core" in Path(f"/proc/{process.pid}/maps").read_text())
+    (tmp_path / "slow").mkdir()
+    (tmp_path / "slow/sitecustomize.py").write_text(SLOW_IMPORT)
+    process = start(tmp_path, *arguments, PYTHONPATH=f"{PROJECT}:{tmp_path / 'slow'}")
+    wait_for((tmp_path / "imports").exists, "the import")
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=60)
     assert (process.returncode, output) == (code, "")

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -91,18 +91,20 @@ SMALL = "prompt: a corgi\nseed: 1\nsize: 64x64\ncount: 5\n"
 @pytest.mark.usefixtures("impatient")
 def test_a_full_disk_is_waited_for_and_nothing_is_failed(house: House, console: Lines) -> None:
     """It is said once, in the log as soon as that can be written; nothing is rendered twice."""
-    with disk(house.outbox, ROOM), house.running():
-        house.save("a.yaml", SMALL)
-        wait_for(lambda: len(house.pictures()) == 5)
-        filler = fill(house.outbox)
-        house.save("a.yaml", SMALL.replace("seed: 1", "seed: 11"))
-        house.save("wrong.yaml", "promt: a typo\n")
-        wait_for(lambda: console.says("(0 MB are free on the outbox's disk); waiting"))
-        wait_for(lambda: house.console.shown[-1].trouble, "the trouble in the status")
-        filler.unlink()
-        wait_for(lambda: house.seeds() == [1, 2, 3, 4, 5, 11, 12, 13, 14, 15], "the pictures")
-        wait_for(lambda: house.error("wrong.yaml"), "the error file")
-        wait_for(lambda: "; continuing" in house.log(), "the log")
+    with disk(house.outbox, ROOM):
+        with house.running():
+            house.save("a.yaml", SMALL)
+            wait_for(lambda: house.status()["images"]["done"] == 5)
+            with house.seen_at_once():  # else what it is writing may leave a little room
+                filler = fill(house.outbox)
+            house.save("a.yaml", SMALL.replace("seed: 1", "seed: 11"))
+            house.save("wrong.yaml", "promt: a typo\n")
+            wait_for(lambda: console.says("(0 MB are free on the outbox's disk); waiting"))
+            wait_for(lambda: house.console.shown[-1].trouble, "the trouble in the status")
+            filler.unlink()
+            wait_for(lambda: house.seeds() == [1, 2, 3, 4, 5, 11, 12, 13, 14, 15], "the pictures")
+            wait_for(lambda: house.error("wrong.yaml"), "the error file")
+            wait_for(lambda: "; continuing" in house.log(), "the log")
         assert all(is_whole(house, picture) for picture in house.pictures())
         assert sorted(line["file"] for line in house.listed()) == house.pictures()
         assert house.log().count("; waiting") == 1
@@ -184,14 +186,16 @@ def test_a_read_only_outbox_is_waited_for(house: House) -> None:
     with process(house, *without_privileges()) as picowatch:
         lines = Reader(picowatch)
         house.save("a.yaml", SMALL)
-        wait_for(lambda: len(house.pictures()) == 5)
-        folders = [house.outbox, *(path for path in house.outbox.rglob("*") if path.is_dir())]
-        for folder in folders:
-            folder.chmod(0o555)
+        wait_for(lambda: (house.status()["images"] or {}).get("done") == 5)
+        with stopped(picowatch):
+            folders = [house.outbox, *(path for path in house.outbox.rglob("*") if path.is_dir())]
+            for folder in folders:
+                folder.chmod(0o555)
         house.save("b.yaml", SMALL)
         wait_for(lambda: lines.say("; waiting"))
-        for folder in folders:
-            folder.chmod(0o755)
+        with stopped(picowatch):
+            for folder in folders:
+                folder.chmod(0o755)
         wait_for(lambda: len(house.pictures("b")) == 5)
         wait_for(lambda: "; continuing" in house.log())
         assert ends(picowatch) == 0
@@ -224,7 +228,8 @@ def test_a_deleted_inbox_may_be_created_again(house: House) -> None:
     with house.running(batch_size=1):
         house.save("a.yaml", SMALL)
         wait_for(lambda: house.engine.batches)
-        shutil.rmtree(house.inbox)
+        with house.seen_at_once():  # else an inbox without its recipe may be seen
+            shutil.rmtree(house.inbox)
         wait_for(lambda: "has vanished; nothing is cancelled" in house.log())
         hold.set()
         wait_for(lambda: len(house.pictures("a")) == 5, "what waited")
@@ -269,8 +274,9 @@ def test_a_clock_that_jumps_a_day_changes_nothing(house: House, jump: float, wor
         wait_for(lambda: len(house.pictures()) == 1)
         ahead = jump
         wait_for(lambda: f"the clock jumped {words} by 24 h 0 min" in house.log())
-        path = house.save("b.txt", "two --size 64x64\n")
-        os.utime(path, (time.time() + jump, time.time() + jump))
+        with house.seen_at_once():
+            path = house.save("b.txt", "two --size 64x64\n")
+            os.utime(path, (time.time() + jump, time.time() + jump))
         wait_for(lambda: len(house.pictures()) == 2)
         ahead = 0.0
         wait_for(lambda: house.log().count("the clock jumped") == 2)
@@ -324,13 +330,35 @@ def process(house: House, *before: str) -> Iterator["subprocess.Popen[str]"]:
         picowatch.stdout.close()
 
 
+@contextmanager
+def stopped(process: "subprocess.Popen[str]") -> Iterator[None]:
+    """It does nothing meanwhile, so that it sees all that happens at once."""
+    process.send_signal(signal.SIGSTOP)
+    wait_for(lambda: all(state == "T" for state in states_of_threads(process.pid)), "its stop")
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGCONT)
+
+
+def states_of_threads(pid: int) -> list[str]:
+    """proc(5): "T" is one that was stopped."""
+    threads = Path(f"/proc/{pid}/task").glob("*/stat")
+    return [thread.read_text().rpartition(")")[2].split()[0] for thread in threads]
+
+
 class Reader:
     """Reads what a process prints, so that it never blocks."""
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self._lines: list[str] = []
         assert process.stdout
-        threading.Thread(target=self._lines.extend, args=(process.stdout,), daemon=True).start()
+        self._output = process.stdout
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        with suppress(ValueError):  # it was closed, after the end of the process
+            self._lines.extend(self._output)
 
     def count(self, words: str) -> int:
         return sum(words in line for line in self._lines)
