@@ -83,6 +83,7 @@ def test_a_pause_gives_the_engine_s_memory_back(house: House) -> None:
         wait_for(lambda: house.status()["images"]["done"] == 1, "a picture")
         assert house.engine.starts == 1
         control(house, "pause")
+        wait_for(lambda: not house.engine._started, "the engine's end")
         control(house, "resume")
         house.save("b.txt", "two\n")
         wait_for(lambda: len(house.pictures()) == 2, "another")

@@ -185,7 +185,7 @@ def readme_loop() -> list[str]:
 
 
 def test_the_edit_save_look_loop(daemon: tuple[Path, "subprocess.Popen[str]"]) -> None:
-    """Save, look; edit, look; a mistake, an error file; fixed; killed; exactly twenty."""
+    """Save, look; edit, look; a mistake, an error file; fixed; killed; exactly fifty."""
     folder, process = daemon
     outbox = folder / "outbox"
     circle, other_circle, mistake, fixed = readme_loop()
@@ -206,18 +206,18 @@ def test_the_edit_save_look_loop(daemon: tuple[Path, "subprocess.Popen[str]"]) -
     subprocess.run(fixed, shell=True, cwd=folder, check=True)
     wait_for(lambda: not error.exists(), "the error file's end")
 
-    (folder / "inbox/many.yaml").write_text("prompt: a corgi\nsteps: 10\ncount: 20\nsize: 64x64\n")
-    wait_for(lambda: len(list(outbox.glob("many/*.png"))) >= 3, "some of the twenty")
+    (folder / "inbox/many.yaml").write_text("prompt: a corgi\nsteps: 10\ncount: 50\nsize: 64x64\n")
+    wait_for(lambda: len(list(outbox.glob("many/*.png"))) >= 3, "some of the fifty")
     process.kill()
     process.wait()
     engine_ended(folder)
-    assert len(list(outbox.glob("many/*.png"))) < 20
+    assert len(list(outbox.glob("many/*.png"))) < 50
     assert picowatch(folder, "status").returncode == 1
     assert picowatch(folder, "run", "--once").returncode == 0
     pictures = sorted(outbox.glob("many/*.png"))
-    assert len(pictures) == 20
+    assert len(pictures) == 50
     seeds = sorted(int(path.stem.split("-")[1]) for path in pictures)
-    assert seeds == list(range(seeds[0], seeds[0] + 20))
+    assert seeds == list(range(seeds[0], seeds[0] + 50))
 
 
 def engine_ended(folder: Path) -> None:

@@ -228,6 +228,7 @@ def test_a_deleted_folder_of_recipes_is_cancelled_whole(
         house, held=True, watch="events", batch_size=1, rescan_seconds=QUIET_RESCAN
     ) as daemon:
         daemon.wait_until_asked(count)
+        daemon.wait_for(lambda: daemon.images()["running"] == 1, "the one in progress")
         house.save("stays.yaml", text_of(count))
         remove(house)
         daemon.wait_for(lambda: daemon.images()["cancelled"] == count - 1, "the deletions")

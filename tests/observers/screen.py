@@ -9,7 +9,7 @@ import struct
 import subprocess
 import termios
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -104,7 +104,11 @@ class InPty:
 
     def wait_for(self, text: str) -> None:
         """Until it stands on the screen."""
-        wait_for(lambda: self._shows(text), f"{text!r} in {self.now.lines}")
+        self.wait_until(lambda lines: any(text in line for line in lines), text)
+
+    def wait_until(self, condition: Callable[[list[str]], object], what: str) -> None:
+        """Until the lines of the screen are so. A view may be read in parts."""
+        wait_for(lambda: condition(self._lines()), f"{what!r} in {self.now.lines}")
 
     def resize(self, rows: int, columns: int) -> None:
         with self._lock:
@@ -116,9 +120,9 @@ class InPty:
         self._reader.join(PATIENCE)
         os.close(self._handle)
 
-    def _shows(self, text: str) -> bool:
+    def _lines(self) -> list[str]:
         with self._lock:
-            return any(text in line for line in self.now.lines)
+            return self.now.lines
 
     def _read(self) -> None:
         rest = b""

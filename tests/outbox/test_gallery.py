@@ -365,7 +365,8 @@ def test_queued_recipes_are_listed_in_the_order_of_the_work(house: House) -> Non
             wait_for(
                 lambda: script(house.outbox, "now")["images"]["queued"] == 253, "both are queued"
             )
-            assert script(house.outbox, "now")["waiting"] == [["urgent.yaml", 250], ["b.yaml", 3]]
+            waiting = [["urgent.yaml", 250], ["b.yaml", 3]]
+            wait_for(lambda: script(house.outbox, "now")["waiting"] == waiting, "their names")
         finally:
             go.set()
             house.save("urgent.yaml", "prompt: c\nseed: 1\n")

@@ -95,10 +95,12 @@ def test_an_actor_and_a_node_die_and_a_node_joins_in_the_middle(
         os.kill(host, signal.SIGKILL)
         so_far = published(house)
         wait_for(lambda: published(house) >= so_far + 4 and nodes.hosts(HEAD), "it goes on")
-        assert published(house) < RECIPES
+        recipes = RECIPES
+        if published(house) > recipes - 8:  # an actor may be slow to come back
+            save_recipes(house, 8, first=recipes)
+            recipes += 8
         nodes.kill(SECOND)
         nodes.add(THIRD)
-        recipes = RECIPES
         while THIRD not in renderers(house):  # more, if it was too late for all of those
             wait_for(lambda: THIRD in renderers(house) or published(house) == recipes, "it goes on")  # noqa: B023
             if THIRD not in renderers(house):
