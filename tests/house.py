@@ -18,7 +18,7 @@ from picowatch.outbox.status import Status
 from picowatch.settings import Settings
 from picowatch.testing.digest_engine import DigestEngine
 
-PATIENCE = 60.0  # seconds that a condition may take on a busy machine
+PATIENCE = 120.0  # seconds that a condition may take on a busy machine
 SETTLE_SECONDS = 0.05
 
 
@@ -33,7 +33,17 @@ def wait_for(condition: Callable[[], object], what: str = "") -> None:
 
 def within(seconds: float) -> float:
     """A bound on the clock, wider where more runs than there are cores: that slows everything."""
-    return seconds + max(0.0, _wanting_a_core() / (os.cpu_count() or 1) - 1)
+    return seconds + max(0.0, _wanting_a_core() / _cores() - 1)
+
+
+def _cores() -> float:
+    """Those that this process may use: a container may have a part of the machine's."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return min(cores or 1, int(quota) / int(period))
+    except (OSError, ValueError):  # there is none, or it is "max"
+        return cores or 1
 
 
 def _wanting_a_core() -> float:

@@ -334,17 +334,20 @@ def process(house: House, *before: str) -> Iterator["subprocess.Popen[str]"]:
 def stopped(process: "subprocess.Popen[str]") -> Iterator[None]:
     """It does nothing meanwhile, so that it sees all that happens at once."""
     process.send_signal(signal.SIGSTOP)
-    wait_for(lambda: all(state == "T" for state in states_of_threads(process.pid)), "its stop")
+    wait_for(lambda: is_stopped(process.pid), "its stop")
     try:
         yield
     finally:
         process.send_signal(signal.SIGCONT)
 
 
-def states_of_threads(pid: int) -> list[str]:
-    """proc(5): "T" is one that was stopped."""
-    threads = Path(f"/proc/{pid}/task").glob("*/stat")
-    return [thread.read_text().rpartition(")")[2].split()[0] for thread in threads]
+def is_stopped(pid: int) -> bool:
+    """Whether each thread is; proc(5) has the state after the name in brackets."""
+    try:
+        threads = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    except OSError:  # one has just ended
+        return False
+    return all(thread.rpartition(")")[2].split()[0] == "T" for thread in threads)
 
 
 class Reader:

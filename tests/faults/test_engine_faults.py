@@ -69,6 +69,10 @@ def recipe(prompt: str) -> str:
     return f"prompt: {prompt}\nseed: 1\nsize: 128x192\nsteps: 4\n"
 
 
+# The evening starts the engine again and again, all of it in the first test.
+pytestmark = pytest.mark.timeout(900)
+
+
 @pytest.fixture(scope="module")
 def evening(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultyHouse]:
     """Every fault in one queue, a good recipe behind each, one attempt for each image."""

@@ -16,6 +16,8 @@ from tests.house import House
 from tests.load.live_daemon import live_daemon
 from tests.load.recipes import EDITED, Pictures, name_of, text_of, write_recipes
 
+pytestmark = pytest.mark.timeout(900)
+
 MEBIBYTES = 150  # that the daemon may hold
 ALL = os.environ.get("LOAD") == "all"
 CROWD = 1_000

@@ -39,7 +39,7 @@ def shown_by_a_run(
     (folder / "inbox/a.yaml").write_text(recipe)
     run = in_pty(folder, "run", "--once", *flags, size=(40, 120), program=program, **environment)
     with run as screen:
-        assert screen.process.wait(timeout=120) == 0
+        assert screen.process.wait(timeout=240) == 0
     return screen.written
 
 

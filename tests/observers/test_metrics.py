@@ -1,8 +1,10 @@
 """Metrics as Prometheus scrapes them."""
 
+import random
 import socket
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -18,9 +20,11 @@ from tests.house import House, wait_for
 
 @pytest.fixture
 def address() -> str:
-    """A free port of this computer's own."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return f"127.0.0.1:{taken.getsockname()[1]}"
+    """A free port of this computer's own, none that the system gives to others meanwhile."""
+    while True:
+        number = random.randrange(10_000, 32_000)  # below /proc/sys/net/ipv4/ip_local_port_range
+        with suppress(OSError), socket.create_server(("127.0.0.1", number)):
+            return f"127.0.0.1:{number}"
 
 
 def scraped(address: str) -> dict[str, float]:

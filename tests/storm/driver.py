@@ -48,7 +48,13 @@ class Picowatch:
     def _start(self) -> "subprocess.Popen[bytes]":
         command = [sys.executable, "-m", "tests.storm.daemon", str(self._folder)]
         return subprocess.Popen(
-            [*command, "max_attempts=1000", f"executor=local:{self._engines}"],
+            [
+                *command,
+                "max_attempts=1000",
+                f"executor=local:{self._engines}",
+                # The user may be kept from going on between a picture's prompt and the picture.
+                "settle_seconds=0.4",
+            ],
             stdout=self._output,
             stderr=self._output,
         )
