@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from PIL import Image
+from PIL.Image import Resampling
 from selenium.webdriver.common.keys import Keys
 
 from picowatch.commands.init import init
@@ -52,10 +54,17 @@ def gallery(page: Page, outbox: Path) -> Page:
 
 @pytest.fixture
 def live(house: House, page: Page) -> Iterator[House]:
-    """A daemon at work, and the browser that shows its gallery."""
-    house.save("first.txt", "the first --seed 1\n")
+    """A daemon at work, and the browser that shows its gallery.
+
+    Tests that click pictures save words that the demo model knows: a warning would be told, and
+    move the grid, at any time.
+    """
+    house.save("first.txt", "a moon --seed 1\n")
     house.once()
+    page.is_live = True
     with house.running():
+        now = house.outbox / ".picowatch/gallery/now.js"
+        wait_for(lambda: '"runs": true' in now.read_text(), "the first news of this run")
         page.open(house.outbox / INDEX)
         yield house
 
@@ -93,7 +102,7 @@ def test_pictures_of_every_format_are_shown(house: House, page: Page) -> None:
     for file in page.shown():
         page.tile(file).click()
         wait_for(partial(page.js, f"return [...document.images].some({drawn})", file), file)
-        page.press(Keys.ESCAPE)
+        page.leave_large()
 
 
 def test_the_large_view_has_every_setting_and_the_recipe(gallery: Page) -> None:
@@ -120,8 +129,9 @@ def test_the_recipe_is_copied(gallery: Page) -> None:
         "if (navigator.clipboard) navigator.clipboard.writeText = text => {"
         " globalThis.copied.push(text); return Promise.resolve(); };"
     )
+    said = gallery.texts_of("#large [data-do=copy]")
     gallery.find("#large [data-do=copy]").click()
-    wait_for(lambda: gallery.find("#large [data-do=copy]").text == "Copied", "it is said")
+    wait_for(lambda: said() == ["Copied", "Copy recipe"], "it is said for a moment")
     gallery.press("y")
     short = gallery.text("#yaml")
     assert re.fullmatch(
@@ -137,12 +147,13 @@ def test_the_recipe_is_copied_where_pages_from_disk_get_no_clipboard(gallery: Pa
     """By a selection, which goes to what the user types next."""
     gallery.tile(of("pets/cat", gallery)[0]).click()
     gallery.js("navigator.clipboard.writeText = () => Promise.reject(new Error('no'))")
+    said = gallery.texts_of("#large [data-do=copy]")
     gallery.press("y")
-    wait_for(lambda: gallery.find("#large [data-do=copy]").text == "Copied", "it is said")
-    gallery.find("#large [data-do=close]").click()
+    wait_for(lambda: "Copied" in said(), "it is said")
+    gallery.leave_large(by="#large [data-do=close]")
     gallery.find("#search").send_keys(Keys.CONTROL, "v")
-    first = gallery.js("return document.getElementById('search').value")
-    assert first.startswith("prompt: 'a cat'")
+    pasted = "return document.getElementById('search').value"
+    wait_for(lambda: gallery.js(pasted).startswith("prompt: 'a cat'"), "the copied text")
     assert not gallery.all("textarea")
 
 
@@ -549,16 +560,13 @@ globalThis.showDirectoryPicker = async () => ({ getDirectoryHandle: async () => 
 """
 
 
-def forget_what_the_browser_keeps(page: Page) -> None:
-    page.js("localStorage.clear()")
-
-
 def test_stars_hold_at_once_and_are_kept_by_a_command(live: House, page: Page) -> None:
     """In this browser first; once picowatch has them, in the outbox, for every browser."""
-    live.save("two.yaml", "prompt: two\nseed: [1, 2]\n")
+    live.save("two.yaml", "prompt: a cat\nseed: [1, 2]\n")
     wait_for(lambda: len(page.shown()) == 3, "all pictures")
+    said = page.texts_of("#live")
     page.tile("two/0001-1.png", ".star").click()
-    assert page.text("#live") == "Starred"
+    wait_for(lambda: "Starred" in said(), "it is told")
     wait_for(lambda: page.find("#unkept").is_displayed(), "it is said that only this one knows")
     page.open(live.outbox / INDEX)
     page.find('nav [data-row="starred/"]').click()
@@ -569,7 +577,7 @@ def test_stars_hold_at_once_and_are_kept_by_a_command(live: House, page: Page) -
     page.find("#ask-cancel").click()
     assert picowatch(live.folder, *line[1:]).returncode == 0
     wait_for(lambda: not page.find("#unkept").is_displayed(), "picowatch has it")
-    forget_what_the_browser_keeps(page)
+    page.forget()
     page.open(live.outbox / INDEX)
     page.find('nav [data-row="starred/"]').click()
     assert page.shown() == ["two/0001-1.png"]
@@ -577,12 +585,11 @@ def test_stars_hold_at_once_and_are_kept_by_a_command(live: House, page: Page) -
     page.press("s")
     wait_for(lambda: page.shown() == [], "the star is taken")
     assert "has a star" in page.find("#none-words").text
-    forget_what_the_browser_keeps(page)
 
 
 def test_a_page_that_may_write_sends_its_commands_itself(live: House, page: Page) -> None:
     """Once the outbox was chosen. Deleting asks first, and goes on with the next picture."""
-    live.save("two.yaml", "prompt: two\nseed: [1, 2]\n")
+    live.save("two.yaml", "prompt: a cat\nseed: [1, 2]\n")
     wait_for(lambda: len(page.shown()) == 3, "all pictures")
     folder = ChosenFolder(page, live.outbox)
     page.tile("two/0002-2.png").click()
@@ -604,7 +611,8 @@ def test_a_page_that_may_write_sends_its_commands_itself(live: House, page: Page
     wait_for(lambda: page.js("return written.length"), "a command")
     assert not page.find("#unkept").is_displayed(), "it is on its way to the outbox"
     assert folder.carry() == {"command": "star", "files": ["two/0001-1.png"]}
-    page.press(Keys.ESCAPE)
+    page.leave_large()
+    assert page.focused() == "two/0001-1.png"
     wait_for(lambda: len(page.shown()) == 2)
     assert not page.find("#unkept").is_displayed()
     page.press("s")
@@ -615,7 +623,6 @@ def test_a_page_that_may_write_sends_its_commands_itself(live: House, page: Page
     assert folder.carry() == {"command": "star", "files": ["two/0001-1.png"]}, again
     page.open(live.outbox / INDEX)
     wait_for(lambda: len(page.shown()) == 2)
-    forget_what_the_browser_keeps(page)
 
 
 def test_another_folder_is_refused(gallery: Page, tmp_path: Path) -> None:
@@ -656,15 +663,15 @@ def test_what_comes_at_once_is_announced_together(gallery: Page) -> None:
 def test_what_the_user_looks_at_stays_where_it_is(live: House, page: Page) -> None:
     """Also the open large view and the focus, when new pictures come on top."""
     page.resize(500, 400)
-    live.save("many.yaml", "prompt: many\nseed: [11, 12, 13, 14, 15, 16, 17, 18]\n")
+    live.save("many.yaml", "prompt: a tree\nseed: [11, 12, 13, 14, 15, 16, 17, 18]\n")
     wait_for(lambda: len(page.shown()) == 9, "all pictures")
     page.tile("first/0001-1.png").click()
-    page.press(Keys.ESCAPE)
+    page.leave_large()
     where = "return Math.round([...document.querySelectorAll('.tile')].find(tile =>"
     where += " tile.entry.file === 'first/0001-1.png').getBoundingClientRect().top)"
     before, scrolled = page.js(where), page.js("return scrollY")
     assert scrolled > 200
-    live.save("more.yaml", "prompt: more\nseed: [21, 22, 23, 24]\n")
+    live.save("more.yaml", "prompt: a sun\nseed: [21, 22, 23, 24]\n")
     wait_for(lambda: len(page.shown()) == 13, "the new ones")
     assert abs(page.js(where) - before) <= 1
     assert page.js("return scrollY") > scrolled
@@ -679,7 +686,7 @@ def test_pictures_that_are_shown_do_not_flicker_when_new_ones_come(live: House, 
     page.tile("first/0001-1.png")
     wait_for(lambda: page.all(".tile.loaded"), "the thumbnail")
     page.js("document.querySelector('.tile').mark = 'the same'")
-    live.save("new.txt", "a new one --seed 2\n")
+    live.save("new.txt", "a ring --seed 2\n")
     wait_for(lambda: len(page.shown()) == 2, "the new one")
     marks = page.js("return [...document.querySelectorAll('.tile')].map(tile => tile.mark)")
     assert marks == [None, "the same"]
@@ -724,6 +731,7 @@ def test_what_runs_and_what_waits_stands_on_top(house: House, page: Page) -> Non
     house.engine.before_batch = lambda batch: go.wait()  # type: ignore[assignment]
     house.save("a.yaml", "prompt: a corgi\ncount: 4\n")
     house.save("z.txt", "a cat\na dog\n")
+    page.is_live = True
     with house.running(batch_size=1):
         try:
             page.open(house.outbox / INDEX)
@@ -731,14 +739,14 @@ def test_what_runs_and_what_waits_stands_on_top(house: House, page: Page) -> Non
             assert page.find("#bar").is_displayed()
             assert page.driver.title == "(1/4) picowatch"
             page.find("#waiting summary").click()
-            assert page.find("#waiting summary").text == "5 images queued"
-            waiting = [row.text for row in page.all("#waiting li")]
-            assert waiting == ["a.yaml 3", "z.txt 2"]
+            wait_for(lambda: page.find("#waiting summary").text == "5 images queued", "the queue")
+            rows = "return [...document.querySelectorAll('#waiting li')].map(li => li.innerText)"
+            wait_for(lambda: page.js(rows) == ["a.yaml 3", "z.txt 2"], "its recipes")
         finally:
             go.set()
         wait_for(lambda: page.text("#line") == "picowatch is running; nothing to do", "the end")
         assert page.driver.title == "picowatch"
-        assert len(page.shown()) == 6
+        wait_for(lambda: len(page.shown()) == 6, "all pictures")
     wait_for(lambda: page.text("#line") == "picowatch is not running", "it was ended")
 
 
@@ -754,8 +762,10 @@ def test_a_daemon_that_was_killed_is_not_shown_as_running(house: House, page: Pa
 
 def test_deleted_pictures_vanish(live: House, page: Page) -> None:
     """One that is looked at says so; one whose thumbnail is gone, too, leaves the grid at once."""
-    live.save("two.yaml", "prompt: two\nseed: [1, 2]\n")
+    live.save("two.yaml", "prompt: a cat\nseed: [1, 2]\n")
     wait_for(lambda: len(page.shown()) == 3, "all pictures")
+    # A page in the background asks for nothing: picowatch would tell of it, sooner or later.
+    page.js("Object.defineProperty(document, 'hidden', { value: true })")
     (live.outbox / "two/0001-1.png").unlink()
     page.tile("two/0001-1.png").click()
     wait_for(lambda: page.find("#deleted").is_displayed(), "it is said")
@@ -771,8 +781,9 @@ def test_deleted_pictures_vanish(live: House, page: Page) -> None:
 
 def test_a_gallery_that_was_deleted_while_it_is_open_comes_back(live: House, page: Page) -> None:
     """With the next picture, all of it."""
-    shutil.rmtree(live.outbox / ".picowatch/gallery")
-    live.save("pets/new.txt", "a new one --seed 2\n")
+    # At once: the daemon writes into it meanwhile.
+    (live.outbox / ".picowatch/gallery").rename(live.folder / "deleted gallery")
+    live.save("pets/new.txt", "a ring --seed 2\n")
     wait_for(lambda: page.shown() == ["pets/new/0001-2.png", "first/0001-1.png"], "both are there")
     page.open(live.outbox / INDEX)
     assert len(page.shown()) == 2
@@ -806,7 +817,7 @@ def test_nothing_is_cut_off_in_a_narrow_window(page: Page, outbox: Path, width: 
     assert page.js(small) == []
     page.find("#recipe summary").click()
     assert fits("#full") and fits("#settings") and fits("#yaml") and fits("#zooms")
-    page.find("#large [data-do=close]").click()
+    page.leave_large(by="#large [data-do=close]")
     for file in page.shown()[:2]:
         page.tile(file, ".pick").click()
     page.find("#compare").click()
@@ -827,7 +838,7 @@ def test_texts_can_be_read_in_both_colours(page: Page, outbox: Path, scheme: str
     assert (sum(map(int, re.findall(r"\d+", dark)[:3])) < 200) == (scheme == "dark")
     page.tile(page.shown()[0]).click()
     assert page.js(CONTRASTS) == []
-    page.press(Keys.ESCAPE)
+    page.leave_large()
     for file in page.shown()[:2]:
         page.tile(file, ".pick").click()
     page.find("#compare").click()
@@ -847,7 +858,6 @@ return [...open.querySelectorAll("button, select, summary, input[type=search]")]
 
 def test_contact_sheets_are_dark_in_dark_colours(page: Page, outbox: Path) -> None:
     """Their paper, not their pictures: in the grid and in the large view."""
-    pictures: list[tuple[int, ...]] = []
     for scheme in ("light", "dark"):
         page.colours(scheme)
         page.open(outbox / INDEX)
@@ -856,17 +866,20 @@ def test_contact_sheets_are_dark_in_dark_colours(page: Page, outbox: Path) -> No
         (tile,) = page.all(".tile")
         corners = [page.pixel(tile, 0.02, 0.02)]
         tile.click()
-        wait_for(lambda: page.js("return document.getElementById('full').complete"), "the sheet")
         frame = page.find("#frame")
+        wide, high = frame.rect["width"], frame.rect["height"]
+        (x, y, width, height), *_ = page.js("return Large.entry.boxes")
+        with Image.open(outbox / str(page.large())) as sheet:
+            share = (x + width / 2) / sheet.width, (y + height / 2) / sheet.height
+            scaled = sheet.convert("RGB").resize((round(wide), round(high)), Resampling.BILINEAR)
+            drawn = scaled.getpixel((int(wide * share[0]), int(high * share[1])))
+        # It is decoded after it is loaded, at a time that a page is not told.
+        shown = pytest.approx(drawn, abs=40)
+        wait_for(lambda: page.pixel(frame, *share) == shown, f"the sheet, {scheme}")  # noqa: B023
         corners.append(page.pixel(frame, 0.01, 0.01))
         for corner in corners:
             assert max(corner) < 60 if scheme == "dark" else min(corner) > 230
-        (box, *_) = page.js("return Large.entry.boxes")
-        wide, high = page.js("return [Large.entry.width, Large.entry.height]")
-        middle = (box[0] + box[2] / 2) / wide, (box[1] + box[3] / 2) / high
-        pictures.append(page.pixel(frame, *middle))
-        page.press(Keys.ESCAPE)
-    assert pictures[0] == pytest.approx(pictures[1], abs=40)
+        page.leave_large()
 
 
 CONTRASTS = """

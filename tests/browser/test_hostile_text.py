@@ -56,7 +56,7 @@ def test_no_prompt_and_no_name_runs_as_a_script_in_the_gallery(house: House, pag
         page.tile(file).click()
         prompts.add(page.text("#large-title"))
         page.press("y")
-        page.find("#large [data-do=close]").click()
+        page.leave_large(by="#large [data-do=close]")
     assert prompts == set(HOSTILE)
     page.find("#compare").click()
     page.press(Keys.ESCAPE)
@@ -103,7 +103,7 @@ def test_pictures_with_strange_names_are_shown(house: House, page: Page) -> None
     for file in page.shown():
         page.tile(file).click()
         wait_for(lambda: page.js(loaded), file)
-        page.find("#large [data-do=close]").click()
+        page.leave_large(by="#large [data-do=close]")
     folders = {button.get_attribute("data-folder") for button in page.all("#folders button")}
     assert {"a#b-c=1&d", "100% of %41", "space here", "it's", "constructor"} <= folders
     page.open(house.outbox / "index.html", "#100%25%20of%20%2541%2F0001-1.png")
