@@ -362,6 +362,20 @@ def test_going_back_closes_the_large_view(gallery: Page) -> None:
     assert len(gallery.shown()) == 7
 
 
+def test_going_back_closes_a_picture_opened_right_after_another_one(gallery: Page) -> None:
+    """At once, too, where the browser has not yet told the page that the first one was closed."""
+    gallery.js(
+        "Large.open(shownList[0]); document.querySelector('#large [data-do=close]').click();"
+        "Large.open(shownList[1]);"
+    )
+    gallery.next_frame()
+    assert gallery.large() == gallery.shown()[1]
+    assert gallery.js("return decodeURIComponent(location.hash)") == f"#{gallery.large()}"
+    gallery.driver.back()
+    wait_for(lambda: gallery.large() is None, "it is closed")
+    assert gallery.js("return history.state") is None
+
+
 def test_closing_the_large_view_shows_where_it_ended(gallery: Page) -> None:
     """Not the place where it was opened, to which browsers go back by themselves."""
     gallery.resize(500, 400)

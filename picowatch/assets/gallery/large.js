@@ -9,7 +9,8 @@ const Large = (() => {
 
   self.open = entry => {
     if (!dialog.open) {
-      if (!leaving) { self.entry = entry; enter(); }
+      self.entry = entry;
+      if (!leaving) isEntered() ? history.replaceState({ large: true }, "", link()) : enter();
       dialog.showModal();
     } else if (self.entry === entry) {
       return;
@@ -33,6 +34,7 @@ const Large = (() => {
     }
   });
   dialog.addEventListener("close", () => {
+    if (dialog.open) return; // the next one was opened before the browser told of it
     if (isEntered() && !leaving) { leaving = true; history.back(); }
     self.onclose(self.entry);
   });
