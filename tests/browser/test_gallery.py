@@ -695,6 +695,23 @@ def test_what_the_user_looks_at_stays_where_it_is(live: House, page: Page) -> No
     wait_for(lambda: not page.find("#fresh").is_displayed(), "at the top")
 
 
+def test_what_the_user_looks_at_does_not_drift(gallery: Page) -> None:
+    """However many pictures come one by one."""
+    tops = gallery.js(
+        "const like = (_, at) => ({ ...Pictures.all[0], file: `${at}`, width: 500 + at % 77 });"
+        "const all = Array.from({ length: 90 }, like), last = all.at(-1);"
+        "const top = () => [...document.querySelectorAll('.tile')].find("
+        " tile => tile.entry === last).getBoundingClientRect().top;"
+        "Grid.show(all.slice(60), { keep: false });"
+        "Grid.goTo(last.file, { focus: false });"
+        "const tops = [top()];"
+        "for (let left = 59; left >= 0; left--) {"
+        " Grid.show(all.slice(left), { keep: true }); tops.push(top()); }"
+        "return tops"
+    )
+    assert max(tops) - min(tops) < 1, "the last row may become a little lower"
+
+
 def test_pictures_that_are_shown_do_not_flicker_when_new_ones_come(live: House, page: Page) -> None:
     """They stay the elements that they were, and their thumbnails are not loaded again."""
     page.tile("first/0001-1.png")

@@ -27,7 +27,7 @@ const Grid = (() => {
         boxes[place] = { left, top, width: wide, height: high };
         left += wide + GAP;
       }
-      top += high + GAP;
+      top = Math.round(top + high + GAP); // whole, so that scrolling by it leaves what is looked at
       row = []; shapes = 0;
     };
     shown.forEach((entry, place) => {
