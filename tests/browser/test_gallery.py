@@ -820,6 +820,39 @@ def test_a_gallery_that_was_deleted_while_it_is_open_comes_back(live: House, pag
     assert len(page.shown()) == 2
 
 
+@pytest.mark.parametrize("name", ["page-00001.js", "stars.js"])
+def test_a_file_read_in_the_middle_of_a_write_is_read_again(
+    house: House, page: Page, name: str
+) -> None:
+    """Also where nothing else changes; the others are shown meanwhile."""
+    house.save("two.yaml", "prompt: a cat\nseed: [1, 2]\n")
+    assert house.once()
+    data = house.outbox / ".picowatch/gallery"
+    older, newer = (data / "page-00001.js").read_text().splitlines(keepends=True)
+    (data / "page-00001.js").write_text(older)
+    (data / "page-00002.js").write_text(newer)
+    index = (data / "pages.js").read_text()
+    (data / "pages.js").write_text(index.replace('"pages": 1', '"pages": 2'))
+    (data / "stars.js").write_text('stars(["two/0001-1.png"]);\n')
+    whole = (data / name).read_text()
+    (data / name).write_text(whole[:-6])
+    page.is_live = True  # what is read in part is no fault
+    page.open(house.outbox / INDEX)
+    assert "two/0002-2.png" in page.shown()
+    assert not page.all(".tile.starred")
+    (data / name).write_text(whole)
+    wait_for(lambda: len(page.all(".tile.starred")) == 1, "the picture and its star")
+    assert page.shown() == ["two/0002-2.png", "two/0001-1.png"]
+
+
+def test_the_last_picture_goes_when_it_is_deleted_elsewhere(live: House, page: Page) -> None:
+    """Its page of the gallery is empty then."""
+    outbox = ["--outbox", str(live.outbox)]
+    assert picowatch(live.folder, "delete", *outbox, "first/0001-1.png").returncode == 0
+    wait_for(lambda: page.shown() == [], "it is gone")
+    assert page.find("#empty").is_displayed()
+
+
 # -- everywhere
 
 

@@ -179,7 +179,11 @@ const Stars = (() => {
   self.count = () => Pictures.all.filter(entry => self.has(entry.file)).length;
 
   // Called by pages.js: stars.js is loaded where it says something new.
-  self.look = next => { if (next !== version) { version = next; load("stars.js"); } };
+  self.look = next => {
+    if (next === version) return;
+    version = next;
+    load("stars.js", isWhole => { if (!isWhole) version = ""; });
+  };
 
   // Called by stars.js.
   globalThis.stars = files => {

@@ -19,11 +19,22 @@ const gone = new Set(); // files that turned out to be deleted
 let told = { pages: 0, pictures: -1, edition: "" };
 let toLoad = []; // pages, the next one first
 let arriving = null;
+const torn = new Map(); // pages that were read in the middle of a write, and how often; they are loaded again
+
+// Calls `done` with whether the script ran: one that was read in the middle of a write does not.
+// The browser tells of its error right before it says that the script is loaded.
+let isBroken = false;
+addEventListener("error", () => { isBroken = true; });
 
 function load(name, done) {
   const script = document.createElement("script");
   script.src = `${FOLDER}${name}?${Date.now()}`;
-  script.onload = script.onerror = () => { script.remove(); if (done) done(); };
+  script.onload = script.onerror = event => {
+    const isWhole = event.type === "load" && !isBroken;
+    isBroken = false;
+    script.remove();
+    if (done) done(isWhole);
+  };
   document.head.append(script);
 }
 
@@ -35,6 +46,7 @@ function pages(next) {
     toLoad = toLoad.filter(page => page < from);
     for (let page = from; page <= next.pages; page++) toLoad.unshift(page);
   }
+  for (const page of torn.keys()) if (page <= next.pages && !toLoad.includes(page)) toLoad.push(page);
   if (next.edition !== told.edition) gone.clear();
   told = next;
   Stars.look(next.stars);
@@ -51,12 +63,11 @@ function loadNext() {
   if (arriving || !toLoad.length) return;
   const page = toLoad.shift();
   arriving = [];
-  load(`page-${String(page).padStart(5, "0")}.js`, () => {
-    // Nothing came of a page that was read in the middle of a write: it is loaded again.
-    if (arriving.length) entriesOf[page] = arriving.map(known);
-    else if (page === told.pages) told.pictures = -1;
+  load(`page-${String(page).padStart(5, "0")}.js`, isWhole => {
+    if (isWhole) { entriesOf[page] = arriving.map(known); torn.delete(page); } else torn.set(page, (torn.get(page) ?? 0) + 1);
     arriving = null;
-    if (!toLoad.length) Pictures.loaded = true;
+    // One that is damaged for good must not keep the others from being all there is.
+    if (!toLoad.length && ![...torn.values()].includes(1)) Pictures.loaded = true;
     gather();
     loadNext();
   });
