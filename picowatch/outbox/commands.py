@@ -5,7 +5,8 @@ A command is `NAME.json`: {"command": "retry", "recipe": "corgi.yaml"}, or, of p
 {"command": "star", "files": ["corgi/0001-1.png"]}. The daemon answers with `NAME.answer`:
 {"done": true, "text": "…", "pictures": []}, and then deletes the command; a crash in between
 repeats it. The sender deletes the answer; unread answers are deleted at the daemon's next start.
-A sender that no longer waits for its answer deletes the command. The gallery sends commands, too.
+A sender that no longer waits for its answer deletes the command. The gallery sends commands, too:
+browsers create an empty file, and replace it when all is written.
 """
 
 import json
@@ -105,6 +106,8 @@ class Commands:
                 log.warning(words, path.name, error.strerror or error)
                 self._ignored.add(path.name)
             return None
+        if command is None:
+            return None
         try:
             return do(command)
         except Exception as error:  # no command may end the daemon
@@ -170,10 +173,15 @@ def _folder(outbox: Path) -> Path:
     return outbox / ".picowatch" / "commands"
 
 
-def _read(path: Path) -> Command:
-    """Raises ValueError with a message; anything may be in a file that others write."""
+def _read(path: Path) -> Command | None:
+    """None for a file that is still empty.
+
+    Raises ValueError with a message; anything may be in a file that others write.
+    """
     with os.fdopen(open_regular(path), "rb") as file:
         content = file.read(MAX_BYTES + 1)
+    if not content:
+        return None
     if len(content) > MAX_BYTES:
         raise ValueError("it is too long")
     try:

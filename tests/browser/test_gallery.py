@@ -14,6 +14,7 @@ from PIL.Image import Resampling
 from selenium.webdriver.common.keys import Keys
 
 from picowatch.commands.init import init
+from picowatch.files.atomic import write_atomically
 from picowatch.outbox.formats import FORMATS
 from tests.browser.conftest import Page
 from tests.commands.picowatch import picowatch
@@ -542,7 +543,8 @@ class ChosenFolder:
         wait_for(lambda: self._page.js("return written.length"), "a command")
         name, text = self._page.js("return written.shift()")
         path = self._outbox / ".picowatch/commands" / name
-        path.write_text(text)
+        path.touch()  # as browsers do, before they replace it
+        write_atomically(path, text.encode())
         answer = path.with_suffix(".answer")
         wait_for(answer.exists, "the answer")
         self._page.js("answers[arguments[0]] = arguments[1]", answer.name, answer.read_text())

@@ -47,6 +47,20 @@ def test_commands_name_pictures_by_path_or_as_the_gallery_does(house: House) -> 
     assert "a/0002-2.png and 1 more: deleted, as requested" in house.log()
 
 
+def test_a_command_that_a_browser_still_writes_is_answered_later(house: House) -> None:
+    """Browsers create an empty file, and replace it when all is written."""
+    rendered(house)
+    path = house.outbox / ".picowatch/commands/1-gallery1.json"
+    path.touch()
+    assert house.once()
+    assert path.exists()
+    assert not path.with_suffix(".answer").exists()
+    path.write_text(json.dumps({"command": "star", "files": FILES[:1]}))
+    assert house.once()
+    assert starred(house) == FILES[:1]
+    assert not path.exists()
+
+
 def test_a_deleted_picture_is_rendered_again_only_if_a_save_asks_for_it(house: House) -> None:
     """Not by a start, not by a new ledger; its line stays, and its number is not given again."""
     rendered(house)
