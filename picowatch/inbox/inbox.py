@@ -501,6 +501,9 @@ class Inbox:
     def _saved(self, file: Pending) -> Saved | None:
         """The recipe as it is now, None if it is empty or was answered."""
         content, stamp = read_file(self._root, file.path)
+        if file.stamp is None or stamp.written_since(file.stamp):
+            # A writer began after it was quiet and nobody had it open.
+            raise FileChanged
         if is_empty(content):
             return None
         digest = hashlib.sha256(content).hexdigest()

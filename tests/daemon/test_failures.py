@@ -294,6 +294,32 @@ def test_a_file_held_open_is_read_after_thirty_seconds(
     assert [type(seen) for seen in answers] == [Saved]
 
 
+def test_a_writer_who_begins_while_others_are_looked_for_is_waited_for(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is read then is not what was quiet. The clock is ours."""
+    path = house.save("a.yaml", "prompt: one\n")
+    texts = ["prompt: two\nsteps: 3"]
+
+    def begins(files: Any) -> Any:
+        if texts:
+            path.write_text(texts.pop())
+        return set()
+
+    monkeypatch.setattr("picowatch.inbox.inbox.held_open_for_writing", begins)
+    inbox = Inbox(house.inbox, {}, wake=threading.Event(), settle_seconds=0.5, rescan_seconds=60)
+    try:
+        inbox.start(0.0)
+        assert [seen for tenth in range(8) for seen in inbox.poll(tenth / 10)] == []
+        assert not texts
+        path.write_text("prompt: two\nsteps: 30\n")
+        (seen,) = [seen for tenth in range(8, 30) for seen in inbox.poll(tenth / 10)]
+    finally:
+        inbox.close()
+    assert isinstance(seen, Saved)
+    assert seen.content == b"prompt: two\nsteps: 30\n"
+
+
 def test_a_file_that_changes_while_it_is_read_is_read_again(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
