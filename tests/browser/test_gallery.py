@@ -603,6 +603,24 @@ def test_stars_hold_at_once_and_are_kept_by_a_command(live: House, page: Page) -
     assert "has a star" in page.find("#none-words").text
 
 
+def test_many_stars_are_kept_by_several_commands(live: House, page: Page) -> None:
+    """A command's file has a largest size, which thousands of names would exceed."""
+    live.save("many.yaml", "prompt: a moon\nseed: 1..120\n")
+    wait_for(lambda: len(page.shown()) == 121, "all pictures")
+    page.js(
+        "localStorage.setItem(`picowatch stars ${here()}`, JSON.stringify(Object.fromEntries("
+        "Pictures.all.map(one => [one.file, true]))))"
+    )
+    page.open(live.outbox / INDEX)
+    page.find("#keep").click()
+    lines = page.find("#ask-lines").text.splitlines()
+    assert [line.split()[1] for line in lines] == ["star", "star"]
+    files = [line.split()[4:] for line in lines]
+    assert [len(each) for each in files] == [100, 21]
+    assert {*files[0], *files[1]} == {*page.shown()}
+    page.find("#ask-cancel").click()
+
+
 def test_a_page_that_may_write_sends_its_commands_itself(live: House, page: Page) -> None:
     """Once the outbox was chosen. Deleting asks first, and goes on with the next picture."""
     live.save("two.yaml", "prompt: a cat\nseed: [1, 2]\n")

@@ -221,9 +221,12 @@ const Stars = (() => {
     self.onchange();
   };
 
-  const linesOf = () => [["star", true], ["unstar", false]]
-    .map(([command, starred]) => [command, [...changed].filter(([, one]) => one === starred).map(([file]) => file)])
-    .filter(([, files]) => files.length);
+  const AT_ONCE = 100; // pictures in a command, whose file may have 100 kB
+  const inParts = files => Array.from({ length: Math.ceil(files.length / AT_ONCE) },
+    (_, part) => files.slice(part * AT_ONCE, (part + 1) * AT_ONCE));
+  const linesOf = () => [["star", true], ["unstar", false]].flatMap(([command, starred]) =>
+    inParts([...changed].filter(([, one]) => one === starred).map(([file]) => file))
+      .map(files => [command, files]));
 
   let timer = 0, isSending = false;
   function soon() {
