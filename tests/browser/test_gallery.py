@@ -732,6 +732,29 @@ def test_what_the_user_looks_at_does_not_drift(gallery: Page) -> None:
     assert max(tops) - min(tops) < 1, "the last row may become a little lower"
 
 
+def test_news_and_pictures_at_once_move_nothing_below_them(gallery: Page) -> None:
+    """The bar of what runs comes and goes, problems do: above what the user looks at."""
+    gallery.resize(500, 400)
+    gallery.tile(gallery.shown()[-1])
+    gallery.next_frame()
+    tops = gallery.js(
+        "const last = shownList.at(-1), all = [...shownList];"
+        "const top = () => [...document.querySelectorAll('.tile')].find("
+        " tile => tile.entry === last).getBoundingClientRect().top;"
+        "const news = { updated: Date.now() / 1000, runs: true, image: 1, last_image: 1, of: 2,"
+        " step: 0, steps: 0, seconds_left: null, images: { queued: 0 }, waiting: [], problems: [],"
+        " more_problems: 0, loading: '', trouble: '', paused: false, preview: false, inbox: '' };"
+        "const tops = [top()];"
+        "for (const recipe of ['a.yaml', '', 'b.yaml', '']) {"
+        " now({ ...news, recipe });"
+        " all.unshift({ ...all[0], file: recipe + all.length });"
+        " Grid.show([...all], { keep: true });"
+        " tops.push(top()); }"
+        "return tops"
+    )
+    assert max(tops) - min(tops) < 1
+
+
 def test_pictures_that_are_shown_do_not_flicker_when_new_ones_come(live: House, page: Page) -> None:
     """They stay the elements that they were, and their thumbnails are not loaded again."""
     page.tile("first/0001-1.png")

@@ -116,7 +116,7 @@ Pictures.onchange = () => {
     if (!files.has(picked[place].file)) picked.splice(place, 1); else picked[place] = files.get(picked[place].file);
   }
   Stars.settle();
-  showFolders();
+  Grid.hold(showFolders);
   show({ keep: true });
   showTray();
   openLinked();

@@ -212,6 +212,13 @@ const Grid = (() => {
     draw();
   };
 
+  // Whatever becomes higher or lower above the grid, it stays where it is, once it is scrolled.
+  self.hold = change => {
+    const before = grid.getBoundingClientRect().top;
+    change();
+    if (before < 0) scrollBy(0, grid.getBoundingClientRect().top - before);
+  };
+
   self.resize = next => {
     height = next;
     const place = firstBelow(Math.max(0, -grid.getBoundingClientRect().top));

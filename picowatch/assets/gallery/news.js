@@ -15,10 +15,12 @@ const News = (() => {
     const old = Date.now() - heardAt > SILENT || Date.now() / 1000 - news.updated > 3600;
     const runs = news.runs && !old;
     self.runs = runs;
-    if (news.inbox !== self.inbox) { self.inbox = news.inbox; self.onchange(); }
-    tellWork(news, runs);
-    tellWaiting(news);
-    tellProblems(news);
+    Grid.hold(() => {
+      if (news.inbox !== self.inbox) { self.inbox = news.inbox; self.onchange(); }
+      tellWork(news, runs);
+      tellWaiting(news);
+      tellProblems(news);
+    });
   };
 
   function tellWork(news, runs) {
