@@ -28,6 +28,7 @@ log = logging.getLogger("picowatch")
 
 MAX_BYTES = 100_000
 POLL_SECONDS = 0.1
+WRITING_SECONDS = 60.0  # that a browser may take to write the file that it created
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,13 +175,14 @@ def _folder(outbox: Path) -> Path:
 
 
 def _read(path: Path) -> Command | None:
-    """None for a file that is still empty.
+    """None for a new file that is still empty.
 
     Raises ValueError with a message; anything may be in a file that others write.
     """
     with os.fdopen(open_regular(path), "rb") as file:
         content = file.read(MAX_BYTES + 1)
-    if not content:
+        age = time.time() - os.fstat(file.fileno()).st_mtime
+    if not content and age < WRITING_SECONDS:
         return None
     if len(content) > MAX_BYTES:
         raise ValueError("it is too long")

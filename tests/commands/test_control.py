@@ -100,11 +100,12 @@ def test_a_command_waits_for_the_daemon(house: House) -> None:
                 b'{"command": "retry", "recipe": 3}', b'{"command": "explode"}'],
 )  # fmt: skip
 def test_what_is_no_command_is_answered_and_deleted(house: House, content: bytes) -> None:
-    """Whoever may write to the outbox may write anything there."""
+    """Whoever may write to the outbox may write anything there. An empty file is given a minute."""
     house.save("a.txt", "one\n")
     assert house.once()
     path = house.outbox / ".picowatch/commands/1.json"
     path.write_bytes(content)
+    os.utime(path, (1_000_000_000, 1_000_000_000))
     assert house.once()
     assert not path.exists()
     assert '"done": false' in path.with_suffix(".answer").read_text()
