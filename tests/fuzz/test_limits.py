@@ -12,6 +12,8 @@ import pytest
 from tests.commands.picowatch import PROJECT, clean_environment
 from tests.fuzz.hostile import HOSTILE
 
+pytestmark = pytest.mark.heavy  # two hundred files, three times each
+
 SECONDS = 2.0  # of processor time, so that a busy machine does not count; most take a tenth
 MEGABYTES = 200
 TRIES = 3  # the best of them: a processor that is shared counts too much, never too little

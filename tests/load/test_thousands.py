@@ -105,8 +105,8 @@ class Crowd:
 @pytest.mark.parametrize(
     ("watch", "count"),
     [
-        ("events", CROWD),
         ("polling", POLLED),
+        pytest.param("events", CROWD, marks=pytest.mark.heavy),
         pytest.param("events", 10_000, marks=pytest.mark.heavy),
     ],
 )
@@ -275,6 +275,7 @@ def test_a_checkout_is_a_save_of_what_it_changed(house: House) -> None:
     assert_a_further_run_makes_nothing(house)
 
 
+@pytest.mark.heavy
 def test_large_recipes_at_once_take_little_memory(house: House) -> None:
     """Few are read at a time, so that two hundred of a megabyte each are not held at once."""
     count = 160

@@ -118,6 +118,7 @@ def test_nothing_is_lost_and_nothing_twice(
     assert checked > 40_000 // sample
 
 
+@pytest.mark.heavy
 def test_the_power_may_go_again_while_what_it_left_is_mended(
     recording: Recording, story: Story, checker: Checker, tmp_path: Path
 ) -> None:

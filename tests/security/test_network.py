@@ -81,6 +81,7 @@ def without_a_network() -> list[str]:
     pytest.skip("unshare(1) cannot make a network namespace here")
 
 
+@pytest.mark.heavy
 def test_pictures_are_made_in_a_namespace_without_even_loopback(user: Path) -> None:
     """With the demo model, from start to end; downloads are refused in words."""
     prefix = without_a_network()
@@ -94,6 +95,7 @@ def test_pictures_are_made_in_a_namespace_without_even_loopback(user: Path) -> N
         assert "picowatch never downloads" in error
 
 
+@pytest.mark.heavy
 def test_no_process_of_picowatch_calls_anybody(user: Path, tmp_path: Path) -> None:
     """Seen from within, by an audit hook in the daemon and in the engine; with a pipeline, too."""
     flow = user / "models/checkpoints/FLUX.1-schnell"

@@ -10,7 +10,7 @@ from tests.storm.user import Entry
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("kills", [8, pytest.param(16, marks=pytest.mark.heavy)])
+@pytest.mark.parametrize("kills", [4, pytest.param(16, marks=pytest.mark.heavy)])
 def test_a_short_storm_loses_nothing_and_makes_nothing_twice(tmp_path: Path, kills: int) -> None:
     """Half of the kills are of daemons, half of engines."""
     assert storm(tmp_path, kills, random.Random(4)) == []

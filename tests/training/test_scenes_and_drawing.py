@@ -43,6 +43,7 @@ def test_seeds_of_one_scene_are_plainly_different_pictures() -> None:
         assert mean_distance([draw(scene, random.Random(seed)) for seed in range(6)]) > 12
 
 
+@pytest.mark.heavy
 def test_the_judge_recognises_nearly_everything_in_drawn_pictures() -> None:
     """A judge that is wrong about drawings could not tell what a model does."""
     rng = random.Random(4)

@@ -222,6 +222,7 @@ def test_without_a_free_port_it_is_reported_at_once(
         executor.close()
 
 
+@pytest.mark.heavy
 def test_a_cluster_of_this_machine_is_started_and_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

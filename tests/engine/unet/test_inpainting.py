@@ -112,7 +112,7 @@ def test_a_single_inpainting_file_is_loaded(models: Path) -> None:
 @pytest.mark.parametrize(
     ("folder", "pipeline"),
     [
-        (tiny_sdxl, StableDiffusionXLInpaintPipeline),
+        pytest.param(tiny_sdxl, StableDiffusionXLInpaintPipeline, marks=pytest.mark.heavy),
         (tiny_sd2, StableDiffusionInpaintPipeline),
     ],
     ids=["sdxl", "sd2"],

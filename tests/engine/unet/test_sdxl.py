@@ -461,7 +461,11 @@ def test_an_embedding_that_fits_one_text_encoder_does_not_shift_the_next(
     assert torch.equal(named.positive.states, plain.positive.states)
 
 
-@pytest.mark.parametrize("rung", LADDER[1:], ids=lambda rung: rung.name)
+@pytest.mark.parametrize(
+    "rung",
+    [pytest.param(rung, marks=[pytest.mark.heavy] * (rung != LADDER[-1])) for rung in LADDER[1:]],
+    ids=lambda rung: rung.name,
+)
 def test_every_memory_saving_level_draws_the_same(
     rung: Rung, models: Path, ours: Renderer, style: tuple[LoraUse, Tensors]
 ) -> None:

@@ -30,6 +30,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:__array_wrap__ must accept:DeprecationWarning"),
 ]
 
+# One of each kind: the rest of them takes a minute.
+KINDS_OF_SAMPLERS = {"DPM++ 2M", "Euler a", "DDIM", "UniPC", "PNDM", "DPM++ 3M SDE"}
 BLUE, RED, GREEN = (44, 100, 226), (222, 44, 44), (52, 168, 70)
 
 
@@ -197,7 +199,14 @@ def test_a_mask_changes_only_its_inside(engine: Renderer, kept: Path) -> None:
     assert ((red > 160) & (green > 140) & (blue < 120)).sum() > 200
 
 
-@pytest.mark.parametrize("sampler", [s.name for s in SAMPLERS if s.name != "LCM"])
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        pytest.param(s.name, marks=[pytest.mark.heavy] * (s.name not in KINDS_OF_SAMPLERS))
+        for s in SAMPLERS
+        if s.name != "LCM"
+    ],
+)
 def test_masks_work_with_every_sampler(engine: Renderer, kept: Path, sampler: str) -> None:
     """What is redrawn fits what is kept: a wrong amount of noise would break it."""
     found = next(s for s in SAMPLERS if s.name == sampler)
