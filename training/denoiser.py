@@ -47,7 +47,8 @@ def train_denoiser(
     step = 0
     if saved := progress.load():
         denoiser.load_state_dict(saved["denoiser"])
-        optimizer.load_state_dict(saved["optimizer"])
+        if "optimizer" in saved:  # not in a run that begins with an exported model
+            optimizer.load_state_dict(saved["optimizer"])
         average.load(saved["average"])
         step = saved["step"]
     averages = Averages()

@@ -38,7 +38,7 @@ def draw(
     draw_scene(canvas, scene, rng)
     picture = canvas.reduced()
     if scene.blurry:
-        radius = rng.uniform(3, 4.5) * min(width, height) / NATIVE_SIZE
+        radius = rng.uniform(1.5, 3.5) * min(width, height) / NATIVE_SIZE
         picture = picture.filter(ImageFilter.GaussianBlur(radius))
     return picture
 

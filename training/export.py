@@ -1,16 +1,21 @@
-"""Writes the trained parts as a diffusers folder in half precision."""
+"""Writes the trained parts as a diffusers folder in half precision, and goes on from one."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors.torch import load_file
+from torch import Tensor
 from transformers import CLIPTokenizer
 
 from training.captions import known_words
 from training.networks import Denoiser
 from training.noise import new_sampler
+from training.progress import Progress
 from training.untyped import AutoencoderKL, StableDiffusionPipeline
 
 
@@ -40,6 +45,32 @@ def export_model(run_folder: Path, target: Path) -> None:
     edit_json(target / "scheduler" / "scheduler_config.json", clip_sample=False)
     write_known_words(target)
     print(f"exported step {state['step']} to {target}", flush=True)
+
+
+def begin_with(model: Path, run_folder: Path) -> None:
+    """Begins a run with an exported model's weights; a run that has begun stays what it is.
+
+    The optimizer begins anew, and so do the probes: at zero, so that they disturb the text encoder
+    as little as they know.
+    """
+    progress = Progress(run_folder, "denoiser")
+    if progress.state_file.exists():
+        return
+    for part in ("vae", "tokenizer"):
+        shutil.copytree(model / part, run_folder / part, dirs_exist_ok=True)
+    denoiser = Denoiser(CLIPTokenizer.from_pretrained(run_folder / "tokenizer"))
+    load_weights(denoiser.unet, model / "unet/diffusion_pytorch_model.safetensors")
+    load_weights(denoiser.text_encoder, model / "text_encoder/model.safetensors")
+    for parameter in denoiser.probes.parameters():
+        torch.nn.init.zeros_(parameter)
+    weights = denoiser.state_dict()
+    progress.save({"denoiser": weights, "average": weights, "step": 0})
+
+
+def load_weights(network: Any, file: Path) -> None:
+    """Fills a network from its file; every weight must be there."""
+    stored: dict[str, Tensor] = load_file(file)
+    network.load_state_dict({name: value.float() for name, value in stored.items()})
 
 
 def write_known_words(target: Path) -> None:

@@ -26,7 +26,7 @@ POSITIONS = ("", "middle", "left", "right", "top", "bottom")
 RELATIONS = ("above", "under", "left of", "right of", "next to")
 
 SHAPE_SHARE, THING_SHARE, ANIMAL_SHARE = 0.26, 0.2, 0.32  # the rest are pairs
-BLURRY_SHARE = 0.04
+BLURRY_SHARE = 0.02
 SMALL_SHARE = LARGE_SHARE = 0.14
 POSITION_SHARE = 0.36
 CORGI_SHARE = 0.64

@@ -10,7 +10,7 @@ import torch
 from transformers import CLIPTokenizer
 
 from training.denoiser import train_denoiser
-from training.export import export_model
+from training.export import begin_with, export_model
 from training.latents import PARTS, encode_pictures
 from training.tokenizer import build_tokenizer
 from training.vae import refine_decoder, train_vae
@@ -27,6 +27,8 @@ def main() -> None:
         (run_folder / f"{arguments.finish}.finish").touch()
         return
     stages = [arguments.stage] if arguments.stage else STAGES
+    if arguments.begin_with:
+        begin_with(arguments.begin_with, run_folder)
     tokenizer_of(run_folder)
     if "vae" in stages:
         train_vae(run_folder, device)
@@ -67,6 +69,9 @@ def parsed_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--stage", choices=STAGES, help="one stage only")
     parser.add_argument("--run-dir", type=Path, default=Path("training/runs/demo"))
+    parser.add_argument(
+        "--begin-with", type=Path, help="go on from this model's folder, not from nothing"
+    )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--out", type=Path, default=Path("picowatch/assets/demo"))
     parser.add_argument("--steps", type=int, help="steps of the denoiser")
