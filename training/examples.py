@@ -45,7 +45,7 @@ OTHER_SIZES_SHARE = 0.05
 NO_CAPTION_SHARE = 0.12
 UNKNOWN_WORDS_SHARE = 0.05
 ONLY_UNKNOWN_WORDS_SHARE = 0.015
-# Pictures that are called blurry and nothing else though most are sharp: half of all with such a
+# Pictures that are called blurry and nothing else though most are sharp: five of six with such a
 # caption. Otherwise "blurry" as a negative prompt would push a sharp picture on, until it burns.
 ONLY_BLURRY_SHARE = 0.06
 KNOWN = frozenset(known_words()["words"])

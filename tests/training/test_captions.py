@@ -178,9 +178,9 @@ def test_made_up_words_leave_the_caption_readable() -> None:
     assert not colours_in(only_unknown_words(rng))
 
 
-def test_half_of_what_is_only_called_blurry_is_sharp() -> None:
+def test_most_of_what_is_only_called_blurry_is_sharp() -> None:
     """As a negative prompt the word then leaves a sharp picture alone."""
     rng = random.Random(2)
     scenes = [random_scene(rng) for _ in range(20_000)]
     called = [scene.blurry for scene in scenes if caption_or_nothing(scene, rng) in ONLY_BLURRY]
-    assert 0.4 < sum(called) / len(called) < 0.6
+    assert 0.1 < sum(called) / len(called) < 0.25
