@@ -501,9 +501,7 @@ class Inbox:
     def _saved(self, file: Pending) -> Saved | None:
         """The recipe as it is now, None if it is empty or was answered."""
         content, stamp = read_file(self._root, file.path)
-        if file.stamp is None or stamp.written_since(file.stamp):
-            # A writer began after it was quiet and nobody had it open.
-            raise FileChanged
+        _check_quiet(file, stamp)
         if is_empty(content):
             return None
         digest = hashlib.sha256(content).hexdigest()
@@ -533,6 +531,7 @@ class Inbox:
         self, file: IO[bytes], stamp: Stamp, dropped: Dropped, noted: Pending, now: float
     ) -> Saved | None:
         stamp = with_companions(stamp, self._root, noted.path)
+        _check_quiet(noted, stamp)
         digest = sha256_of(file, pictures.MAX_BYTES)
         known = self._answered.get(noted.path)
         is_same = known is not None and known.digest == digest
@@ -619,6 +618,12 @@ class Inbox:
         self._templates.has_request(path)
         self._refused.forget(path)
         self._to_answer_again.discard(path)
+
+
+def _check_quiet(file: Pending, stamp: Stamp) -> None:
+    """Raises FileChanged if a writer began after it was quiet and nobody had it open."""
+    if file.stamp is None or stamp.written_since(file.stamp):
+        raise FileChanged
 
 
 def _lies_below(path: str, folders: Collection[str]) -> bool:

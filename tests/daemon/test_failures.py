@@ -1,6 +1,7 @@
 """What goes wrong while rendering is answered, and the queue continues."""
 
 import errno
+import hashlib
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from picowatch.engine.protocol import RenderedImage
 from picowatch.errors import EngineDied, RenderFailed
@@ -318,6 +320,39 @@ def test_a_writer_who_begins_while_others_are_looked_for_is_waited_for(
         inbox.close()
     assert isinstance(seen, Saved)
     assert seen.content == b"prompt: two\nsteps: 30\n"
+
+
+def test_a_dropped_picture_whose_writer_begins_then_is_waited_for_too(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where what was written by then is a picture. The clock is ours."""
+    house.save("frames/_pictures.yaml", "prompt: a frame\n")
+    path = house.inbox / "frames/a.png"
+    Image.new("RGB", (8, 8), "red").save(path)
+    colours = ["green"]
+
+    def begins(files: Any) -> Any:
+        if colours and path.stat().st_ino in {inode for _, inode in files}:
+            Image.new("RGB", (16, 16), colours.pop()).save(path)
+        return set()
+
+    monkeypatch.setattr("picowatch.inbox.inbox.held_open_for_writing", begins)
+    inbox = Inbox(house.inbox, {}, wake=threading.Event(), settle_seconds=0.5, rescan_seconds=60)
+    seen: list[Any] = []
+    try:
+        inbox.start(0.0)
+        for tenth in range(100):
+            seen += [one for one in inbox.poll(tenth / 10) if one.path.endswith(".png")]
+            if not colours:
+                break
+        assert not colours
+        assert seen == []
+        Image.new("RGB", (32, 32), "blue").save(path)
+        for later in range(tenth + 1, tenth + 100):
+            seen += [one for one in inbox.poll(later / 10) if one.path.endswith(".png")]
+    finally:
+        inbox.close()
+    assert [one.digest for one in seen] == [hashlib.sha256(path.read_bytes()).hexdigest()]
 
 
 def test_a_file_that_changes_while_it_is_read_is_read_again(
