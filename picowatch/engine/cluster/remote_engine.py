@@ -11,13 +11,14 @@ from picowatch.engine.cluster.check import differences
 from picowatch.engine.cluster.driver import Driver, NodeUnfit
 from picowatch.engine.cluster.model_transfer import ModelTransfer, needs_of
 from picowatch.engine.options import EngineOptions
-from picowatch.engine.process.child import Batch, Pictures
+from picowatch.engine.process.child import Batch
 from picowatch.engine.process.wire import Ended, FromEngine, Step
 from picowatch.engine.protocol import (
     EngineLost,
     MemoryUse,
     OnPreview,
     OnStep,
+    PicturesToCome,
     Preview,
     new_future,
     resolve,
@@ -71,7 +72,7 @@ class RemoteEngine:
         waiting: int = 0,
         on_preview: OnPreview = unseen,
         preview_seconds: float = 0,
-    ) -> Pictures:
+    ) -> PicturesToCome:
         """See `Engine.render`; raises EngineLost besides."""
         future = new_future()
         with self._lock:

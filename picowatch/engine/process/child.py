@@ -49,8 +49,6 @@ _END_SECONDS = 1.5
 _CHECK_SECONDS = 0.5  # between checks whether a silent process is still there
 _REPORT_IT = "This is a bug in picowatch or in its libraries: please report it."
 
-Pictures = PicturesToCome
-
 
 class Batch(NamedTuple):
     """One batch, and where its results go."""
@@ -60,7 +58,7 @@ class Batch(NamedTuple):
     on_preview: OnPreview
     preview_seconds: float
     waiting: int
-    future: Pictures
+    future: PicturesToCome
 
 
 class ChildEngine:
@@ -88,7 +86,7 @@ class ChildEngine:
         waiting: int = 0,
         on_preview: OnPreview = unseen,
         preview_seconds: float = 0,
-    ) -> Pictures:
+    ) -> PicturesToCome:
         """See `Engine.render`."""
         work = Batch(tuple(batch), on_step, on_preview, preview_seconds, waiting, new_future())
         with self._lock:
@@ -164,7 +162,7 @@ class _Child:
         self._lock = threading.Lock()
         self._send_lock = threading.Lock()
         self._work: SimpleQueue[Batch | None] = SimpleQueue()
-        self._current: Pictures | None = None
+        self._current: PicturesToCome | None = None
         self._numbers = count()
         self._in_progress: dict[int, Batch] = {}  # by their numbers: two, while one is drawn
         self._process: ChildProcess | None = None
@@ -184,7 +182,7 @@ class _Child:
         process = self._process
         return self._thread.is_alive() and (process is None or process.status() is None)
 
-    def submit(self, work: Batch) -> Pictures:
+    def submit(self, work: Batch) -> PicturesToCome:
         """Queue a batch; the first one starts the process."""
         if self._current and not self._current.drawn.is_set():
             raise RuntimeError("one batch at a time")
