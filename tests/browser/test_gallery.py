@@ -659,6 +659,37 @@ def test_a_page_that_may_write_sends_its_commands_itself(live: House, page: Page
     wait_for(lambda: len(page.shown()) == 2)
 
 
+HOLD_STARS = """
+globalThis.held = [];
+const append = document.head.append.bind(document.head);
+document.head.append = script => script.src.includes("stars.js") ? held.push(script) : append(script);
+globalThis.release = files => { stars(files); held.shift().onload(new Event("load")); };
+globalThis.holdNoMore = () => { document.head.append = append; };
+"""
+
+
+def test_a_star_is_not_lost_to_an_older_list_of_stars(live: House, page: Page) -> None:
+    """A list that was read before picowatch answered, and arrives after it."""
+    live.save("two.yaml", "prompt: a cat\nseed: [1, 2]\n")
+    wait_for(lambda: len(page.shown()) == 3, "all pictures")
+    folder = ChosenFolder(page, live.outbox)
+    page.js(HOLD_STARS)
+    outbox = ("--outbox", str(live.outbox))
+    assert picowatch(live.folder, "star", *outbox, "two/0001-1.png").returncode == 0
+    wait_for(lambda: page.js("return held.length"), "the list with one star")
+    page.tile("two/0002-2.png", ".star").click()
+    page.find("#keep").click()
+    page.find("#ask-do").click()
+    folder.carry()
+    wait_for(lambda: not page.find("#unkept").is_displayed(), "picowatch has it")
+    page.js("release(['two/0001-1.png'])")
+    page.find('nav [data-row="starred/"]').click()
+    assert "two/0002-2.png" in page.shown()
+    page.js("holdNoMore()")
+    both = ["two/0001-1.png", "two/0002-2.png"]
+    wait_for(lambda: sorted(page.shown()) == both, "the list is read again")
+
+
 def test_another_folder_is_refused(gallery: Page, tmp_path: Path) -> None:
     """The outbox of another gallery, or none at all: nothing is written there."""
     (tmp_path / ".picowatch/gallery").mkdir(parents=True)
@@ -766,7 +797,7 @@ def test_pictures_that_are_shown_do_not_flicker_when_new_ones_come(live: House, 
     assert marks == [None, "the same"]
 
 
-def test_errors_and_warnings_stand_on_top_until_they_are_mended(live: House, page: Page) -> None:
+def test_errors_and_warnings_stand_on_top_until_they_are_fixed(live: House, page: Page) -> None:
     """With what is wrong in a line, and the whole text one click away."""
     live.save("wrong.yaml", RECIPES["wrong.yaml"])
     wait_for(lambda: page.all("#problems .error"), "the error")

@@ -25,7 +25,7 @@ class FaultyHouse(House):
         self.make_engine = lambda options: ChildEngine(options, program=PROGRAM)
 
     def fail_at_start(self, fault: str) -> None:
-        """Let the engine go wrong as it starts, before it sees an image; "" mends it."""
+        """Let the engine go wrong as it starts, before it sees an image; "" fixes it."""
         (self.models / START_FILE).unlink(missing_ok=True)
         if fault:
             (self.models / START_FILE).write_text(fault)

@@ -42,7 +42,7 @@ def test_trying_failed_images_again_keeps_the_error_of_an_invalid_save() -> None
 
 
 def test_a_failure_does_not_take_the_place_of_an_invalid_saves_error() -> None:
-    """Failed image x invalid save: who mends the recipe has to know what is wrong with it."""
+    """Failed image x invalid save: who fixes the recipe has to know what is wrong with it."""
     assert not found(
         ("hold", True),
         ("bad", ("a",), False),

@@ -6,7 +6,7 @@
 
 The first day: recipes of every kind are saved and made until nothing waits. The second day, in
 another daemon: one save keeps a picture, wants three more and is replaced by a save that cancels
-what still waits; another mends the recipe that was invalid.
+what still waits; another fixes the recipe that was invalid.
 
 The second form is the first day under `when_done: archive`. The third is one start on what a
 power cut left in FOLDER, with these files of these saves in the inbox.

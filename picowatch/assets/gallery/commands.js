@@ -171,29 +171,34 @@ const Ask = (() => {
 const Stars = (() => {
   const KEPT = `picowatch stars ${here()}`, SOON = 600; // milliseconds
   const self = { onchange: () => {} };
-  let known = new Set(), version = "";
+  let known = new Set(), version = "", listed = [];
+  let answers = 0; // of picowatch, to stars that were sent
   // What the user changed and picowatch does not know yet: true or false, by file.
   const changed = new Map(Object.entries(kept(() => JSON.parse(localStorage.getItem(KEPT))) ?? {}));
 
   self.has = file => changed.get(file) ?? known.has(file);
   self.count = () => Pictures.all.filter(entry => self.has(entry.file)).length;
 
-  // Called by pages.js: stars.js is loaded where it says something new.
+  // Called by pages.js: stars.js is loaded where it says something new. One that an answer overtook
+  // is older than the answer, and is loaded again.
   self.look = next => {
     if (next === version) return;
     version = next;
-    load("stars.js", isWhole => { if (!isWhole) version = ""; });
+    const before = answers;
+    load("stars.js", isWhole => {
+      if (!isWhole || before !== answers) { version = ""; return; }
+      known = new Set(listed);
+      settle();
+      self.onchange();
+    });
   };
 
   // Called by stars.js.
-  globalThis.stars = files => {
-    known = new Set(files);
-    settle();
-    self.onchange();
-  };
+  globalThis.stars = files => { listed = files; };
 
-  // picowatch has them; stars.js says so a moment later.
+  // picowatch has them, and stars.js says so by now.
   function arrived(command, files) {
+    answers++;
     for (const file of files) command === "star" ? known.add(file) : known.delete(file);
   }
 
