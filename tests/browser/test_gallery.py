@@ -662,7 +662,9 @@ def test_a_page_that_may_write_sends_its_commands_itself(live: House, page: Page
 HOLD_STARS = """
 globalThis.held = [];
 const append = document.head.append.bind(document.head);
-document.head.append = script => script.src.includes("stars.js") ? held.push(script) : append(script);
+document.head.append = script => {
+  script.src.includes("stars.js") ? held.push(script) : append(script);
+};
 globalThis.release = files => { stars(files); held.shift().onload(new Event("load")); };
 globalThis.holdNoMore = () => { document.head.append = append; };
 """
