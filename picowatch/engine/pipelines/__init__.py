@@ -1,1 +1,1 @@
-"""Families that step along a flow, through diffusers' pipelines: one adapter, a module each."""
+"""Families that step along a flow, through diffusers' pipelines: one adapter, a row each."""

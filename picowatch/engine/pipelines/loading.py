@@ -1,4 +1,4 @@
-"""Loads the checkpoints of flow families: which module serves which, and in which type."""
+"""Loads the checkpoints of flow families."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -13,48 +13,15 @@ from picowatch.catalog.transformer_files import part_of, parts_of
 from picowatch.engine.devices import Target
 from picowatch.engine.models.parts import FindFile
 from picowatch.engine.models.weights import drop_weights, take_weights
-from picowatch.engine.pipelines import (
-    aura_flow,
-    chroma,
-    cogview4,
-    ernie_image,
-    flux,
-    flux2,
-    krea2,
-    lumina2,
-    ovis,
-    pixart,
-    qwen_image,
-    sana,
-    sd3,
-    z_image,
-)
+from picowatch.engine.pipelines.families import rules_of
 from picowatch.engine.pipelines.folder import open_part, read_part
 from picowatch.engine.pipelines.loaded import Interruption, LoadedPipeline
 from picowatch.engine.pipelines.part_files import read_part_file
 from picowatch.engine.pipelines.transformer import read_transformer
 from picowatch.engine.unet.loras import Loras
 
-FAMILIES = {
-    "z_image": z_image.FAMILY,
-    "flux": flux.FAMILY,
-    "flux2": flux2.FAMILY,
-    "qwen_image": qwen_image.FAMILY,
-    "krea2": krea2.FAMILY,
-    "ernie_image": ernie_image.FAMILY,
-    "ovis": ovis.FAMILY,
-    "sd3": sd3.FAMILY,
-    "chroma": chroma.FAMILY,
-    "lumina2": lumina2.FAMILY,
-    "aura_flow": aura_flow.FAMILY,
-    "sana": sana.FAMILY,
-    "pixart": pixart.FAMILY,
-    "cogview4": cogview4.FAMILY,
-}
 FindAgain = Callable[[], AbstractContextManager[Model]]
 _CPU = torch.device("cpu")
-# Variants that have pipelines of their own.
-_VARIANTS = {("flux", "Fill"): flux.FILL, ("krea2", "Turbo"): krea2.TURBO}
 
 
 def load(
@@ -83,7 +50,7 @@ def load(
 
     return LoadedPipeline(
         family=model.family,
-        rules=_VARIANTS.get((model.family, model.variant)) or FAMILIES[model.family],
+        rules=rules_of(model.family, model.variant),
         components=components,
         loras=Loras(
             model.family,

@@ -62,7 +62,7 @@ SAMPLES = {
 HONOURED = {
     "pipelines/loaded.py": "prompt negative_prompt width height image denoising_strength "
     "sampler steps cfg_scale hires hires.scale hires.steps hires.denoising_strength hires.upscaler",
-    "pipelines/flux.py": "guidance",
+    "pipelines/families.py": "guidance",
     "unet/noise.py": "noise seed",
     "upscaling/finished.py": "upscale upscale.model",
     "../recipe/parts.py": "upscale.scale",
