@@ -17,8 +17,8 @@ from picowatch.engine.models.offload import send_back
 from picowatch.engine.models.weights import has_weights
 from picowatch.engine.pipelines.coding import decoded, encoded, undecoded
 from picowatch.engine.pipelines.families import Encoded, Family
-from picowatch.engine.pipelines.preview import FlowPreview
 from picowatch.engine.pipelines.samplers import scheduler_for
+from picowatch.engine.previewer import FlowPreview
 from picowatch.engine.unet.canvas import Canvas, read_canvas
 from picowatch.engine.unet.draw import of_one_colour
 from picowatch.engine.unet.loras import Loras
