@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from picowatch.engine import torch_check
-from picowatch.engine.capabilities import range_of, remedy_for, runs_on
+from picowatch.engine.devices import range_of, remedy_for, runs_on
 from picowatch.engine.torch_check import Check
 
 
