@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from picowatch.engine.process.early import EarlyEngine
+from picowatch.engine.process.command import EarlyEngine
 
 if TYPE_CHECKING:
     from picowatch.settings import Settings
