@@ -8,7 +8,7 @@ import pytest
 from picowatch.catalog import read_config
 from picowatch.engine.batches import batch_size_for, evaluations
 from picowatch.engine.models.sd1 import SD15
-from picowatch.engine.unet.parallel import equal_parts
+from picowatch.engine.unet.batch import equal_parts
 from picowatch.engine.unet.samplers import build_sampler
 from picowatch.recipe.fields import ROWS
 from picowatch.recipe.parts import Hires, Upscale
