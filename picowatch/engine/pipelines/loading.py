@@ -5,23 +5,27 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
+import diffusers
 import torch
+import transformers
 
-from picowatch.catalog import Model
+from picowatch.catalog import Model, weight_files
 from picowatch.catalog.models import Part
 from picowatch.catalog.transformer_files import part_of, parts_of
 from picowatch.engine.devices import Target
 from picowatch.engine.models.parts import FindFile
 from picowatch.engine.models.weights import drop_weights, take_weights
 from picowatch.engine.pipelines.families import rules_of
-from picowatch.engine.pipelines.folder import open_part, read_part
 from picowatch.engine.pipelines.loaded import Interruption, LoadedPipeline
 from picowatch.engine.pipelines.part_files import read_part_file
+from picowatch.engine.pipelines.samplers import scheduler_of
 from picowatch.engine.pipelines.transformer import read_transformer
 from picowatch.engine.unet.loras import Loras
+from picowatch.errors import RenderFailed
 
 FindAgain = Callable[[], AbstractContextManager[Model]]
 _CPU = torch.device("cpu")
+_OFFLINE: dict[str, Any] = {"local_files_only": True}
 
 
 def load(
@@ -34,7 +38,7 @@ def load(
     """
     dtype, encoders_to = target.flow_dtype, _with_room(target, read_to)
     components = {
-        part.name: _read(part, dtype, encoders_to)
+        part.name: _read(model, part, dtype, encoders_to)
         for part in parts_of(model)
         if part.name not in ("vae", "transformer")
     }
@@ -75,27 +79,28 @@ def load_vae(checkpoint: Model, vae: Model, target: Target, read_to: Target) -> 
         part = replace(part, weights=vae.path, prefix="")
     elif vae.kind == "vae":
         part = replace(part, folder=vae.path, weights=None)
-    return _read(part, target.flow_dtype, _with_room(target, read_to))
+    return _read(checkpoint, part, target.flow_dtype, _with_room(target, read_to))
 
 
-def _read(part: Part, dtype: torch.dtype, device: torch.device) -> Any:
-    """Any part but the transformer, its weights on `device`."""
-    return read_part_file(part, dtype, device) if part.weights else read_part(part, dtype, device)
+def _read(model: Model, part: Part, dtype: torch.dtype, device: torch.device) -> Any:
+    """A part of the checkpoint, its weights on `device`."""
+    if not part.weights:
+        return read_part(part, dtype, device)
+    if part.name == "transformer":
+        return read_transformer(model, part, dtype, device)
+    return read_part_file(part, dtype, device)
 
 
 def _open(model: Model, part: Part, dtype: torch.dtype) -> Any:
-    """Any part in main memory, where its weights may be parts of files."""
-    if not part.weights:
-        return open_part(part, dtype)
-    if part.name == "transformer":
-        return read_transformer(model, dtype, _CPU)
-    return read_part_file(part, dtype, _CPU)
+    """A part in main memory, where its weights may be parts of files."""
+    return _read(model, part, dtype, _CPU) if part.weights else _open_part(part, dtype)
 
 
 def _transformer(model: Model, dtype: torch.dtype, device: torch.device) -> Any:
+    part = part_of(model, "transformer")
     if device.type != "meta":
-        return read_transformer(model, dtype, device)
-    found = _open(model, part_of(model, "transformer"), dtype)
+        return _read(model, part, dtype, device)
+    found = _open(model, part, dtype)
     drop_weights(found)
     return found
 
@@ -103,3 +108,52 @@ def _transformer(model: Model, dtype: torch.dtype, device: torch.device) -> Any:
 def _with_room(target: Target, read_to: Target) -> torch.device:
     """Where parts are read to that do not wait in their files."""
     return target.device if read_to.device.type == "meta" else read_to.device
+
+
+def read_part(part: Part, dtype: torch.dtype, device: torch.device) -> Any:
+    """A part of a diffusers folder: allowed classes, safetensors, no network."""
+    found = _open_part(part, dtype)
+    if not isinstance(found, torch.nn.Module):
+        return found
+    return _with_weights_of_its_own(found.to(device))
+
+
+def _open_part(part: Part, dtype: torch.dtype) -> Any:
+    """The same, but its weights may be parts of files that are mapped into memory."""
+    folder, name = part.folder, part.class_name
+    if part.name.startswith("tokenizer"):
+        return getattr(transformers, name).from_pretrained(folder, **_padding(part), **_OFFLINE)
+    if part.name == "scheduler":
+        kind = getattr(diffusers, name)
+        return scheduler_of(kind, kind.load_config(folder, **_OFFLINE))
+    kind = getattr(transformers, name, None) or getattr(diffusers, name)
+    model, info = kind.from_pretrained(
+        folder,
+        dtype=dtype,
+        use_safetensors=True,
+        variant="fp16" if ".fp16" in weight_files(folder)[0].name else None,
+        output_loading_info=True,
+        **_OFFLINE,
+    )
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise RenderFailed(
+            f"{folder.name}/ is incomplete: {len(missing)} weights are missing, starting with "
+            f"{missing[0]}.",
+            "Get the folder again.",
+        )
+    return model.eval().requires_grad_(False)
+
+
+def _padding(part: Part) -> dict[str, str]:
+    """OpenCLIP's G pads with "!", unlike CLIP's L; the package has one vocabulary for both."""
+    second = part.name == "tokenizer_2" and part.class_name.startswith("CLIP")
+    return {"pad_token": "!"} if second else {}
+
+
+def _with_weights_of_its_own(model: Any) -> Any:
+    """Copies, because safetensors maps files into memory; see `read_tensors` in weights.py."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.device.type == "cpu":
+            tensor.data = tensor.data.clone()
+    return model

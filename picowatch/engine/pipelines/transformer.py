@@ -1,11 +1,13 @@
-"""Reads transformers: from a diffusers folder, or from a file of their own.
+"""Reads transformers from files of their own.
 
 Such a file has the weights in the names of the model's authors or in diffusers' names. diffusers
 converts the names; the config is that of an installed folder, or the package's.
 """
 
 import json
-from collections.abc import Set
+import math
+import re
+from collections.abc import Mapping, Set
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,11 +24,9 @@ from picowatch.catalog import Model
 from picowatch.catalog.configs import read_json
 from picowatch.catalog.gguf import GGUF, read_any_header, stays_quantised
 from picowatch.catalog.headers import Header
+from picowatch.catalog.models import Part
 from picowatch.catalog.storage import FP8, SCALES
-from picowatch.catalog.transformer_configs import fitting_config
-from picowatch.catalog.transformer_files import part_of
 from picowatch.engine.models.weights import Tensors, empty
-from picowatch.engine.pipelines.folder import read_part
 from picowatch.errors import RenderFailed
 
 # A file with so many of diffusers' names has none of its authors': those share about half.
@@ -36,11 +36,9 @@ _GET_ANOTHER = "Get the file again, or another one."
 _NOT_WEIGHTS = (*SCALES, ".scale_input", ".input_scale", ".comfy_quant", "scaled_fp8")
 
 
-def read_transformer(model: Model, dtype: torch.dtype, device: torch.device) -> Any:
+def read_transformer(model: Model, part: Part, dtype: torch.dtype, device: torch.device) -> Any:
     """The transformer of a checkpoint, on `device` in the type `dtype`."""
-    part = part_of(model, "transformer")
-    if part.weights is None:
-        return read_part(part, dtype, device)
+    assert part.weights
     header = read_any_header(part.weights)
     gguf = part.weights.suffix.lower() == GGUF
     tensors = (
@@ -156,3 +154,69 @@ def _widened(tensor: torch.Tensor, scale: torch.Tensor | None, dtype: torch.dtyp
     if scale.numel() > 1:
         scale = scale.reshape(-1, *[1] * (tensor.ndim - 1))
     return (tensor.float() * scale).to(dtype)
+
+
+_DEV: dict[str, object] = {"guidance_embeds": True, "in_channels": 64, "out_channels": None}
+_NUMBERS: Mapping[tuple[str, str], Mapping[str, object]] = {
+    ("flux", "dev"): _DEV,
+    ("flux", "Krea"): _DEV,
+    ("flux", "schnell"): _DEV | {"guidance_embeds": False},
+    ("flux", "Fill"): {"guidance_embeds": True, "in_channels": 384, "out_channels": 64},
+}
+_QUERY_NORM = re.compile(r"\.(ln_q|norm_q)\.")
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def fitting_config(
+    family: str, variant: str, config: Mapping[str, Any], header: Header, prefix: str
+) -> dict[str, Any]:
+    """The config with the numbers of this variant, or those that the tensors themselves tell."""
+    shapes = {
+        name.removeprefix(prefix): shape
+        for name, shape in header.shapes.items()
+        if name.startswith(prefix)
+    }
+    known = _NUMBERS.get((family, variant), {})
+    if family == "sd3":
+        known = _sd3(config, shapes)
+    elif family == "flux2":
+        known = _flux2(config, shapes)
+    return {**config, **known}
+
+
+def _sd3(config: Mapping[str, Any], shapes: Shapes) -> dict[str, object]:
+    """MMDiT of 3 and MMDiT-X of 3.5, as ComfyUI tells them apart (model_detection.py).
+
+    3.5 normalises queries and keys, and 3.5 Medium has a second attention in its first layers.
+    """
+    positions, width = _shape(shapes, "pos_embed", "pos_embed.pos_embed")[-2:]
+    return {
+        "num_layers": _layers(shapes, "joint_blocks.", "transformer_blocks."),
+        "num_attention_heads": width // config["attention_head_dim"],
+        "caption_projection_dim": width,
+        "pos_embed_max_size": math.isqrt(positions),
+        "qk_norm": "rms_norm" if any(_QUERY_NORM.search(name) for name in shapes) else None,
+        "dual_attention_layers": sorted(
+            {int(name.split(".")[1]) for name in shapes if ".attn2." in name}
+        ),
+    }
+
+
+def _flux2(config: Mapping[str, Any], shapes: Shapes) -> dict[str, object]:
+    """klein has two sizes."""
+    width = _shape(shapes, "img_in.weight", "x_embedder.weight")[0]
+    return {
+        "num_layers": _layers(shapes, "double_blocks.", "transformer_blocks."),
+        "num_single_layers": _layers(shapes, "single_blocks.", "single_transformer_blocks."),
+        "num_attention_heads": width // config["attention_head_dim"],
+        "joint_attention_dim": _shape(shapes, "txt_in.weight", "context_embedder.weight")[1],
+    }
+
+
+def _shape(shapes: Shapes, *names: str) -> tuple[int, ...]:
+    return next(shapes[name] for name in names if name in shapes)
+
+
+def _layers(shapes: Shapes, *beginnings: str) -> int:
+    """How many blocks there are, in the authors' names or in diffusers'."""
+    return len({name.split(".")[1] for name in shapes if name.startswith(beginnings)})
