@@ -8,7 +8,6 @@ parts. LoRAs and embeddings are recognised in adapters.py.
 import re
 
 from picowatch.catalog import adapters
-from picowatch.catalog.contents import contents
 from picowatch.catalog.controlnets import is_controlnet, recognise_controlnet
 from picowatch.catalog.families import (
     FAMILY_OF_WIDTH,
@@ -27,7 +26,7 @@ from picowatch.catalog.lora_keys import misfits
 from picowatch.catalog.models import FOLDERS, Kind, Layout, Recognised
 from picowatch.catalog.pipelines import native_size
 from picowatch.catalog.storage import stored
-from picowatch.catalog.text_encoders import ENCODERS, text_encoder
+from picowatch.catalog.text_encoders import ENCODERS, contents, text_encoder
 from picowatch.catalog.upscalers import layout_of
 from picowatch.catalog.vaes import is_vae, recognise_vae
 from picowatch.errors import ModelRefused

@@ -1,4 +1,7 @@
-"""Text encoders in files, told apart by the names and widths of their tensors."""
+"""Text encoders in files, told apart by the names and widths of their tensors.
+
+A transformer's file may hold one, and a VAE: whole checkpoints have everything.
+"""
 
 from typing import NamedTuple
 
@@ -29,6 +32,10 @@ ENCODERS = {
     "Qwen2.5-VL 7B": Encoder(_DECODER, (152064, 3584), ""),
 }
 _INSIDE = "text_encoders."
+TRANSFORMER, VAE = "transformer", "VAE"
+_VAES = ("vae.", "first_stage_model.")
+# The first layer of a VAE's decoder: of Stable Diffusion and FLUX, and of Qwen-Image.
+_VAE_DECODERS = ("decoder.conv_in.weight", "decoder.conv1.weight")
 
 
 def text_encoder(header: Header) -> str:
@@ -39,7 +46,7 @@ def text_encoder(header: Header) -> str:
     return ""
 
 
-def encoders_inside(header: Header) -> dict[str, str]:
+def _encoders_inside(header: Header) -> dict[str, str]:
     """The text encoders of a whole checkpoint, and what stands before their tensors' names.
 
     ComfyUI and Stability call them "text_encoders.t5xxl.transformer.shared.weight" and such.
@@ -51,3 +58,13 @@ def encoders_inside(header: Header) -> dict[str, str]:
         for name in inside
         if name.endswith(f".{known.tensor}") and header.shapes[name] == known.shape
     }
+
+
+def contents(header: Header, prefix: str) -> tuple[tuple[str, str], ...]:
+    """A transformer file's parts by name, and what stands before the names of their tensors."""
+    vaes = (
+        (VAE, start)
+        for start in _VAES
+        if any(start + one in header.shapes for one in _VAE_DECODERS)
+    )
+    return ((TRANSFORMER, prefix), *_encoders_inside(header).items(), *vaes)

@@ -10,12 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from picowatch.catalog.contents import TRANSFORMER, VAE
 from picowatch.catalog.families import NAMES, hub_folder
 from picowatch.catalog.folder_files import FolderFile, folder_files
 from picowatch.catalog.models import FOLDERS, Model, Part
 from picowatch.catalog.pipelines import PIPELINES, Pipeline, classes_of
-from picowatch.catalog.text_encoders import ENCODERS
+from picowatch.catalog.text_encoders import ENCODERS, TRANSFORMER, VAE
 from picowatch.catalog.vaes import SIXTEEN, serves
 from picowatch.recipe.messages.suggestions import listed
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from picowatch.catalog import Catalog, Model, Refused
-from picowatch.catalog.contents import TRANSFORMER
 from picowatch.catalog.families import NAMES
+from picowatch.catalog.text_encoders import TRANSFORMER
 from picowatch.catalog.transformer_files import completed_by
 from picowatch.catalog.vaes import families_of
 from picowatch.recipe.messages.problems import harmless
