@@ -1,10 +1,9 @@
 """What of another program's settings a recipe can say, and warnings for the rest."""
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from picowatch.errors import PictureUnreadable
 from picowatch.recipe.messages.problems import shown
 from picowatch.recipe.messages.wording import MAX_WARNINGS, left_out
 from picowatch.recipe.read.a1111 import seed_of_32_bits
@@ -21,18 +20,16 @@ from picowatch.recipe.written import Layer, Position, written_at
 
 # What says of a setting that it is off.
 _NOTHING = ("", "none", "null", "false", "0", "0.0", "[]", "{}")
-# What a hostile file may raise in code that reads it as if it were a good one.
+_MOST_PROMPT = 20_000
+# What a damaged or hostile file may raise in code that reads it as if it were a good one.
 DAMAGE = (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError)
 
 
-def settings_of(text: str, program: str) -> dict[str, Any]:
-    """The JSON object that a program wrote. Raises PictureUnreadable."""
-    try:
-        values = json.loads(text)
-    except (ValueError, RecursionError):
-        values = None
+def settings_of(text: str) -> dict[str, Any]:
+    """The JSON object that a program wrote."""
+    values = json.loads(text)
     if not isinstance(values, dict):
-        raise PictureUnreadable(f"its text from {program} is damaged.")
+        raise TypeError("not an object")
     return values
 
 
@@ -50,9 +47,6 @@ class Carried:
         if isinstance(value, bool) or not isinstance(value, str | int | float):
             raise TypeError(field)
         self.values[field] = value
-
-    def switch_on(self, field: str) -> None:
-        self.values[field] = True
 
     def put_all(self, settings: Mapping[str, Any], fields: Mapping[str, str]) -> None:
         """The settings with these names, as the fields that they are."""
@@ -97,6 +91,14 @@ class Carried:
         """A LoRA with its weight; 1 if it has none."""
         if isinstance(name, str) and name:
             self.values.setdefault("loras", {})[name] = 1 if weight is None else weight
+
+    def translated(self, prompt: str, translate: Callable[[str], str | None]) -> str:
+        """A prompt with its weights as A1111's; it stays as it is where `translate` gives None."""
+        found = translate(prompt) if len(prompt) <= _MOST_PROMPT else None
+        if found is None:
+            self.warn("the brackets in the prompt are unbalanced; its weights stay as text.")
+            return prompt
+        return found
 
     def miss_start_image(self) -> None:
         self.warn("the start image is not inside the picture; 'image: …' in the recipe names one.")

@@ -14,9 +14,8 @@ from typing import Any
 
 from picowatch.errors import PictureUnreadable
 from picowatch.recipe.messages.wording import left_out
-from picowatch.recipe.read.carried import DAMAGE, Carried
+from picowatch.recipe.read.carried import Carried
 from picowatch.recipe.resolve.installed import MODULE
-from picowatch.recipe.written import Layer, Position
 
 Node = Mapping[str, Any]
 
@@ -33,30 +32,28 @@ _MOST_NODES = 2000
 _LONGEST_WAY = 200
 
 
-def is_comfyui(text: str) -> bool:
+def is_comfyui(texts: Mapping[str, str]) -> bool:
     """Whether a picture's text under `prompt` is a workflow."""
+    text = texts.get("prompt", "")
     return text.lstrip().startswith("{") and '"class_type"' in text
 
 
-def comfyui_layer(text: str, position: Position) -> tuple[Layer, tuple[str, ...]]:
-    """The fields, and warnings for what was not read. Raises PictureUnreadable."""
-    try:
-        nodes = json.loads(text)
-        if len(nodes) > _MOST_NODES:
-            raise PictureUnreadable(f"its workflow has more than {_MOST_NODES:,} nodes.")
-        return _Workflow(nodes).settings().layer(position)
-    except DAMAGE:
-        raise PictureUnreadable("its workflow from ComfyUI is damaged.") from None
+def read_comfyui(texts: Mapping[str, str], carried: Carried) -> None:
+    """The settings, and warnings for what was not read. Raises PictureUnreadable."""
+    nodes = json.loads(texts["prompt"])
+    if len(nodes) > _MOST_NODES:
+        raise PictureUnreadable(f"its workflow has more than {_MOST_NODES:,} nodes.")
+    _Workflow(nodes, carried).read()
 
 
 class _Workflow:
     """The nodes, and what the one that draws from noise was given."""
 
-    def __init__(self, nodes: Mapping[str, Node]) -> None:
+    def __init__(self, nodes: Mapping[str, Node], carried: Carried) -> None:
         self._nodes = {str(number): node for number, node in nodes.items()}
-        self._carried = Carried()
+        self._carried = carried
 
-    def settings(self) -> Carried:
+    def read(self) -> None:
         """The values of a recipe's fields."""
         sampler = self._first_sampler()
         guider = self._node(sampler, "guider") or sampler
@@ -73,7 +70,7 @@ class _Workflow:
             "cfg_scale": self._value(guider, "cfg"),
             "guidance": self._found(positive, "guidance"),
             "checkpoint": self._file(self._model(guider) or self._model(sampler)),
-            MODULE: self._file_of("vae_name"),
+            MODULE: self._vae(),
         }
         for field, value in found.items():
             carried.put(field, value)
@@ -82,7 +79,6 @@ class _Workflow:
         self._put_size(sampler, self._value(sigmas, "denoise"))
         for name, weight in self._loras(guider):
             carried.put_lora(name, weight)
-        return carried
 
     def _first_sampler(self) -> Node:
         """The one that begins with an empty picture; others draw on what it made."""
@@ -150,8 +146,8 @@ class _Workflow:
         values = (self._value(node, name) for node in self._way(start))
         return next((value for value in values if value is not None), None)
 
-    def _file_of(self, name: str) -> str | None:
-        values = [self._value(node, name) for node in self._nodes.values()]
+    def _vae(self) -> str | None:
+        values = [self._value(node, "vae_name") for node in self._nodes.values()]
         return next((self._file(value) for value in values if isinstance(value, str)), None)
 
     @staticmethod

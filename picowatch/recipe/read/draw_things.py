@@ -9,16 +9,12 @@ https://github.com/LuqP2/Image-MetaHub/issues/169 for LoRAs. In a PNG, XMP is th
 import html
 import re
 from collections.abc import Mapping
-from typing import Any
 
-from picowatch.errors import PictureUnreadable
 from picowatch.recipe.fields import NVIDIA
 from picowatch.recipe.messages.problems import shown
-from picowatch.recipe.read.carried import DAMAGE, Carried, settings_of
-from picowatch.recipe.written import Layer, Position
+from picowatch.recipe.read.carried import Carried, settings_of
 
-PROGRAM = "Draw Things"
-XMP = "XML:com.adobe.xmp"
+_XMP = "XML:com.adobe.xmp"
 _FIELDS = {
     "c": "prompt",
     "uc": "negative_prompt",
@@ -38,19 +34,7 @@ _SIDES = re.compile(r"\d{1,5}x\d{1,5}")
 
 def is_draw_things(texts: Mapping[str, str]) -> bool:
     """Whether a picture's texts are Draw Things'."""
-    return "Draw Things" in texts.get(XMP, "")
-
-
-def draw_things_layer(
-    texts: Mapping[str, str], position: Position
-) -> tuple[Layer, tuple[str, ...]]:
-    """The fields, and warnings for what a recipe cannot say. Raises PictureUnreadable."""
-    carried = Carried()
-    try:
-        _read(settings_of(_user_comment(texts[XMP]), PROGRAM), carried)
-    except DAMAGE:
-        raise PictureUnreadable(f"its text from {PROGRAM} is damaged.") from None
-    return carried.layer(position)
+    return "Draw Things" in texts.get(_XMP, "")
 
 
 def _user_comment(xmp: str) -> str:
@@ -63,7 +47,9 @@ def _user_comment(xmp: str) -> str:
     return html.unescape(xmp[start : xmp.find("</rdf:li>", start)])
 
 
-def _read(settings: Mapping[str, Any], carried: Carried) -> None:
+def read_draw_things(texts: Mapping[str, str], carried: Carried) -> None:
+    """The settings, and warnings for what a recipe cannot say."""
+    settings = settings_of(_user_comment(texts[_XMP]))
     carried.put_all(settings, _FIELDS)
     carried.values.setdefault("prompt", "")
     if not _SIDES.fullmatch(str(carried.values.get("size", ""))):

@@ -5,11 +5,8 @@ Source: https://github.com/lllyasviel/Fooocus, modules/meta_parser.py, FooocusMe
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
-from picowatch.errors import PictureUnreadable
-from picowatch.recipe.read.carried import DAMAGE, Carried, settings_of
-from picowatch.recipe.written import Layer, Position
+from picowatch.recipe.read.carried import Carried, settings_of
 
 _FIELDS = {
     "steps": "steps",
@@ -28,22 +25,15 @@ _USUAL = {"clip_skip": 2}
 _SIDES = re.compile(r"\((\d{1,5}), ?(\d{1,5})\)")
 
 
-def is_fooocus(text: str) -> bool:
-    """Whether a picture's text is Fooocus' JSON."""
+def is_fooocus(texts: Mapping[str, str]) -> bool:
+    """Whether a picture's texts are Fooocus' JSON."""
+    text = texts.get("parameters", "")
     return text.lstrip().startswith("{") and '"full_prompt"' in text and '"base_model"' in text
 
 
-def fooocus_layer(text: str, position: Position) -> tuple[Layer, tuple[str, ...]]:
-    """The fields, and warnings for what a recipe cannot say. Raises PictureUnreadable."""
-    carried = Carried()
-    try:
-        _read(settings_of(text, "Fooocus"), carried)
-    except DAMAGE:
-        raise PictureUnreadable("its text from Fooocus is damaged.") from None
-    return carried.layer(position)
-
-
-def _read(settings: Mapping[str, Any], carried: Carried) -> None:
+def read_fooocus(texts: Mapping[str, str], carried: Carried) -> None:
+    """The settings, and warnings for what a recipe cannot say."""
+    settings = settings_of(texts["parameters"])
     carried.put("prompt", _joined(settings["full_prompt"]))
     carried.put("negative_prompt", _joined(settings.get("full_negative_prompt", [])))
     carried.put_all(settings, _FIELDS)

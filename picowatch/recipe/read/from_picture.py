@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any
+from typing import NamedTuple
 
 from picowatch.errors import PictureUnreadable
 from picowatch.recipe.fields import PROMPTS
@@ -17,13 +17,14 @@ from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.prompts.editing import edits_in, parse_edits
 from picowatch.recipe.read.a1111 import a1111_picture
 from picowatch.recipe.read.a1111_blocks import MAX_LINES, holds_parameters
-from picowatch.recipe.read.comfyui import comfyui_layer, is_comfyui
+from picowatch.recipe.read.carried import DAMAGE, Carried
+from picowatch.recipe.read.comfyui import is_comfyui, read_comfyui
 from picowatch.recipe.read.decoding import MAX_BYTES, unix_line_ends
-from picowatch.recipe.read.draw_things import draw_things_layer, is_draw_things
-from picowatch.recipe.read.fooocus import fooocus_layer, is_fooocus
-from picowatch.recipe.read.invokeai import invokeai_layer, is_invokeai
-from picowatch.recipe.read.novelai import novelai_layer, novelai_texts
-from picowatch.recipe.read.swarmui import is_swarmui, swarmui_layer
+from picowatch.recipe.read.draw_things import is_draw_things, read_draw_things
+from picowatch.recipe.read.fooocus import is_fooocus, read_fooocus
+from picowatch.recipe.read.invokeai import is_invokeai, read_invokeai
+from picowatch.recipe.read.novelai import is_novelai, read_novelai
+from picowatch.recipe.read.swarmui import is_swarmui, read_swarmui
 from picowatch.recipe.request import ImageRequest, loras_beside_prompt, recipe_values
 from picowatch.recipe.written import Layer, Position, Source, Written, written_at
 
@@ -102,22 +103,14 @@ def _fields(
 
 def _of_another_program(texts: Mapping[str, str], position: Position) -> FromPicture | None:
     """What other programs than A1111 wrote, as far as theirs is known."""
-    if (of_novelai := novelai_texts(texts)) is not None:
-        return FromPicture(*novelai_layer(of_novelai, position))
-    if is_fooocus(texts.get("parameters", "")):
-        return FromPicture(*fooocus_layer(texts["parameters"], position))
-    if is_swarmui(texts.get("parameters", "")):
-        return FromPicture(*swarmui_layer(texts["parameters"], position))
-    if "parameters" in texts:
-        return None
-    if is_invokeai(texts):
-        return FromPicture(*invokeai_layer(texts, position))
-    if texts.get("generator", "").casefold() == "picodiffusion":
-        return FromPicture(_of_picodiffusion(texts, position))
-    if is_comfyui(texts.get("prompt", "")):
-        return FromPicture(*comfyui_layer(texts["prompt"], position))
-    if is_draw_things(texts):
-        return FromPicture(*draw_things_layer(texts, position))
+    for name, wrote, read in (*_IN_PARAMETERS, *(() if "parameters" in texts else _ELSEWHERE)):
+        if wrote(texts):
+            carried = Carried()
+            try:
+                read(texts, carried)
+            except DAMAGE:
+                raise PictureUnreadable(f"its {name} is damaged.") from None
+            return FromPicture(*carried.layer(position))
     return None
 
 
@@ -194,10 +187,35 @@ def _at(written: Written, position: Position) -> Written:
     return Written(written.value, position, pairs=pairs)
 
 
-def _of_picodiffusion(texts: Mapping[str, str], position: Position) -> Layer:
-    values: dict[str, Any] = {"prompt": "", "clip_skip": _PICODIFFUSION_CLIP_SKIP}
-    values |= {field: texts[key] for key, field in _PICODIFFUSION.items() if texts.get(key)}
+def _is_picodiffusion(texts: Mapping[str, str]) -> bool:
+    return texts.get("generator", "").casefold() == "picodiffusion"
+
+
+def _read_picodiffusion(texts: Mapping[str, str], carried: Carried) -> None:
+    carried.values |= {"prompt": "", "clip_skip": _PICODIFFUSION_CLIP_SKIP}
+    carried.put_all({key: text for key, text in texts.items() if text}, _PICODIFFUSION)
     lora = texts.get("lora", "")
-    if lora and lora.casefold() != "none":
-        values["loras"] = {lora: texts.get("lora_weight") or "1"}
-    return {name: written_at(position, value) for name, value in values.items()}
+    if lora.casefold() != "none":
+        carried.put_lora(lora, texts.get("lora_weight") or "1")
+
+
+class _Program(NamedTuple):
+    """What a program wrote into a picture: a name for it, whether it is there, what it says."""
+
+    name: str
+    wrote: Callable[[Mapping[str, str]], bool]
+    read: Callable[[Mapping[str, str], Carried], None]
+
+
+# Those that may write `parameters` as A1111 does, and the others.
+_IN_PARAMETERS = (
+    _Program("text from NovelAI", is_novelai, read_novelai),
+    _Program("text from Fooocus", is_fooocus, read_fooocus),
+    _Program("text from SwarmUI", is_swarmui, read_swarmui),
+)
+_ELSEWHERE = (
+    _Program("text from InvokeAI", is_invokeai, read_invokeai),
+    _Program("text from picoDiffusion", _is_picodiffusion, _read_picodiffusion),
+    _Program("workflow from ComfyUI", is_comfyui, read_comfyui),
+    _Program("text from Draw Things", is_draw_things, read_draw_things),
+)

@@ -12,13 +12,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from picowatch.errors import PictureUnreadable
 from picowatch.recipe.fields import NVIDIA
-from picowatch.recipe.read.carried import DAMAGE, Carried, settings_of
+from picowatch.recipe.read.carried import Carried, settings_of
 from picowatch.recipe.read.plain import plain_number
-from picowatch.recipe.written import Layer, Position
 
-PROGRAM = "InvokeAI"
 _METADATA, _SD_METADATA, _DREAM = "invokeai_metadata", "sd-metadata", "Dream"
 
 _FIELDS = {
@@ -58,7 +55,6 @@ _PLAIN = "leading"
 _STABLE_DIFFUSION = ("txt2img", "img2img", "inpaint", "outpaint", "sdxl_")
 _NEGATIVE = re.compile(r"\[([^\[\]]*)\]")
 
-_MOST_PROMPT = 20_000
 _TOKEN = re.compile(
     r"(?P<escaped>\\.)|(?P<open>\()|\)(?P<weight>\++|-+|\d*\.?\d+|)"
     r"|(?P<word>[^\s\\()\[\]+,]+)(?P<signs>\++|(?<=\w)-+)(?=[\s,.;:)]|$)"
@@ -73,19 +69,14 @@ def is_invokeai(texts: Mapping[str, str]) -> bool:
     return any(keyword in texts for keyword in (_METADATA, _SD_METADATA, _DREAM))
 
 
-def invokeai_layer(texts: Mapping[str, str], position: Position) -> tuple[Layer, tuple[str, ...]]:
-    """The fields, and warnings for what a recipe cannot say. Raises PictureUnreadable."""
-    carried = Carried()
-    try:
-        if _METADATA in texts:
-            _read_metadata(settings_of(texts[_METADATA], PROGRAM), carried)
-        elif _SD_METADATA in texts:
-            _read_sd_metadata(settings_of(texts[_SD_METADATA], PROGRAM), carried)
-        else:
-            _read_dream(texts[_DREAM], carried)
-    except DAMAGE:
-        raise PictureUnreadable(f"its text from {PROGRAM} is damaged.") from None
-    return carried.layer(position)
+def read_invokeai(texts: Mapping[str, str], carried: Carried) -> None:
+    """The settings, and warnings for what a recipe cannot say."""
+    if _METADATA in texts:
+        _read_metadata(settings_of(texts[_METADATA]), carried)
+    elif _SD_METADATA in texts:
+        _read_sd_metadata(settings_of(texts[_SD_METADATA]), carried)
+    else:
+        _read_dream(texts[_DREAM], carried)
 
 
 def _read_metadata(settings: Mapping[str, Any], carried: Carried) -> None:
@@ -105,7 +96,7 @@ def _read_metadata(settings: Mapping[str, Any], carried: Carried) -> None:
     if settings.get("rand_device") == "cuda":
         carried.put("noise", NVIDIA)
     if settings.get("seamless_x") is True and settings.get("seamless_y") is True:
-        carried.switch_on("tiling")
+        carried.values["tiling"] = True
         settings = {**settings, "seamless_x": None, "seamless_y": None}
     for lora in settings.get("loras") or ():
         carried.put_lora(_name(lora.get("model") or lora.get("lora")), lora.get("weight"))
@@ -172,11 +163,7 @@ def _prompt(text: str, carried: Carried) -> str:
     if _FUNCTIONS.search(text):
         carried.warn("compel's .and(), .blend() and .swap() are not supported; they stay as text.")
         return text
-    translated = _translated(text) if len(text) <= _MOST_PROMPT else None
-    if translated is None:
-        carried.warn("the brackets in the prompt are unbalanced; its weights stay as text.")
-        return text
-    return translated
+    return carried.translated(text, _translated)
 
 
 def _translated(text: str) -> str | None:

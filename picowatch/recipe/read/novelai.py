@@ -10,15 +10,11 @@ https://docs.novelai.net/image/strengthening-weakening.html: `{a}` is 1.05, `[a]
 import json
 import re
 from collections.abc import Mapping
-from typing import Any
 
-from picowatch.errors import PictureUnreadable
 from picowatch.recipe.messages.problems import shown
-from picowatch.recipe.read.carried import DAMAGE, Carried, settings_of
+from picowatch.recipe.read.carried import Carried, settings_of
 from picowatch.recipe.read.plain import plain_number
-from picowatch.recipe.written import Layer, Position
 
-PROGRAM = "NovelAI"
 _FIELDS = {"steps": "steps", "scale": "cfg_scale"}
 _READ = {
     *_FIELDS,
@@ -41,7 +37,6 @@ _SCHEDULES = {"native": "uniform", "polyexponential": "exponential"}
 _FIRST = "Stable Diffusion"
 _ENSD = 31337
 _STRONGER = 1.05
-_MOST_PROMPT = 20_000
 _TOKEN = re.compile(
     r"(?P<number>-?\d{1,3}(?:\.\d{1,5})?)::|(?P<end>::)|(?P<bracket>[{}\[\]])|(?P<round>[()])"
     r"|\\.|.",
@@ -50,7 +45,12 @@ _TOKEN = re.compile(
 _CLOSES = {"}": "{", "]": "["}
 
 
-def novelai_texts(texts: Mapping[str, str]) -> Mapping[str, str] | None:
+def is_novelai(texts: Mapping[str, str]) -> bool:
+    """Whether a picture's texts are NovelAI's."""
+    return _named_texts(texts) is not None
+
+
+def _named_texts(texts: Mapping[str, str]) -> Mapping[str, str] | None:
     """The texts by NovelAI's names, if they are NovelAI's: a WebP has them in one of JSON."""
     if (
         "Comment" not in texts
@@ -66,17 +66,10 @@ def novelai_texts(texts: Mapping[str, str]) -> Mapping[str, str] | None:
     return texts if "Comment" in texts and of_novelai else None
 
 
-def novelai_layer(texts: Mapping[str, str], position: Position) -> tuple[Layer, tuple[str, ...]]:
-    """The fields, and warnings for what a recipe cannot say. Raises PictureUnreadable."""
-    carried = Carried()
-    try:
-        _read(settings_of(texts["Comment"], PROGRAM), texts, carried)
-    except DAMAGE:
-        raise PictureUnreadable(f"its text from {PROGRAM} is damaged.") from None
-    return carried.layer(position)
-
-
-def _read(settings: Mapping[str, Any], texts: Mapping[str, str], carried: Carried) -> None:
+def read_novelai(texts: Mapping[str, str], carried: Carried) -> None:
+    """The settings, and warnings for what a recipe cannot say."""
+    texts = _named_texts(texts) or texts
+    settings = settings_of(texts["Comment"])
     source = texts.get("Source", "")
     prompt = settings.get("prompt") or texts.get("Description", "")
     for field, key, text in (
@@ -87,7 +80,7 @@ def _read(settings: Mapping[str, Any], texts: Mapping[str, str], carried: Carrie
         characters = [one.get("char_caption") for one in caption.get("char_captions") or ()]
         characters = [one for one in characters if one]
         parts = [caption.get("base_caption") or text, *characters]
-        carried.put(field, ", ".join(_prompt(part, carried) for part in parts))
+        carried.put(field, ", ".join(carried.translated(part, _translated) for part in parts))
         if characters and field == "prompt":
             carried.warn("the prompts of characters were joined to the prompt, without places.")
     carried.put_all(settings, _FIELDS)
@@ -110,17 +103,11 @@ def _read(settings: Mapping[str, Any], texts: Mapping[str, str], carried: Carrie
     carried.leave_out_rest(settings, _READ | _INFORMATION)
 
 
-def _prompt(text: str, carried: Carried) -> str:
-    """NovelAI's weights as A1111's; unbalanced brackets stay as text."""
-    translated = _translated(text) if len(text) <= _MOST_PROMPT else None
-    if translated is None:
-        carried.warn("the brackets in the prompt are unbalanced; its weights stay as text.")
-        return text
-    return translated
-
-
 def _translated(text: str) -> str | None:
-    """None where brackets are unbalanced. A number's weight ends with `::` or the next number."""
+    """NovelAI's weights as A1111's; None where brackets are unbalanced.
+
+    A number's weight ends with `::` or the next number.
+    """
     levels, opened = [""], [""]
 
     def close(weight: float) -> None:

@@ -9,11 +9,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from picowatch.errors import PictureUnreadable
-from picowatch.recipe.read.carried import DAMAGE, Carried, settings_of
-from picowatch.recipe.written import Layer, Position
+from picowatch.recipe.read.carried import Carried, settings_of
 
-PROGRAM = "SwarmUI"
 _PARAMETERS = "sui_image_params"
 _FIELDS = {
     "prompt": "prompt",
@@ -43,22 +40,15 @@ _USUAL_SAMPLER = "euler"
 _TAGS = re.compile(r"<(?!lora:|break)([a-z]{3,20})[:>\[]", re.IGNORECASE)
 
 
-def is_swarmui(text: str) -> bool:
-    """Whether a picture's text is SwarmUI's."""
+def is_swarmui(texts: Mapping[str, str]) -> bool:
+    """Whether a picture's texts are SwarmUI's."""
+    text = texts.get("parameters", "")
     return text.lstrip().startswith("{") and f'"{_PARAMETERS}"' in text
 
 
-def swarmui_layer(text: str, position: Position) -> tuple[Layer, tuple[str, ...]]:
-    """The fields, and warnings for what a recipe cannot say. Raises PictureUnreadable."""
-    carried = Carried()
-    try:
-        _read(settings_of(text, PROGRAM)[_PARAMETERS], carried)
-    except DAMAGE:
-        raise PictureUnreadable(f"its text from {PROGRAM} is damaged.") from None
-    return carried.layer(position)
-
-
-def _read(settings: Mapping[str, Any], carried: Carried) -> None:
+def read_swarmui(texts: Mapping[str, str], carried: Carried) -> None:
+    """The settings, and warnings for what a recipe cannot say."""
+    settings = settings_of(texts["parameters"])[_PARAMETERS]
     carried.put("prompt", "")
     carried.put_all(settings, _FIELDS)
     carried.put_size(settings.get("width"), settings.get("height"))
@@ -78,7 +68,7 @@ def _read(settings: Mapping[str, Any], carried: Carried) -> None:
         carried.put("variation_strength", strength)
         carried.put("variation_seed", settings.get("variationseed"))
     if str(settings.get("seamlesstileable")).casefold() == "true":
-        carried.switch_on("tiling")
+        carried.values["tiling"] = True
         settings = {**settings, "seamlesstileable": None}
     if "initimage" in settings or settings.get("initimagecreativity") is not None:
         carried.put("denoising_strength", settings.get("initimagecreativity"))
