@@ -1,5 +1,7 @@
-"""Stable Diffusion 1.x, and what it shares with other families of one text encoder."""
+"""Stable Diffusion 1.x, and what it shares with the other families of UNets."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,22 @@ SD15 = ASSETS / "sd15"
 _TEXT = "cond_stage_model.transformer."
 
 
+@dataclass(frozen=True, slots=True)
+class TextPart:
+    """A text encoder of a family: its folder, its class, and how a single file's is read.
+
+    `key` is that of its vectors in embeddings, see `Embeddings`; the others are `TextTower`'s.
+    """
+
+    folder: str
+    kind: Any
+    read_single: ReadText
+    key: str = "clip_l"
+    padding: int | None = None
+    least_skip: int = 1
+    normed: bool = True
+
+
 def load(
     model: Model, configs: Path, target: Target, read_to: Target, find_file: FindFile
 ) -> Loaded:
@@ -37,38 +55,57 @@ def load(
     `configs` is the folder that describes single files. `find_file` gives the file of a LoRA or
     an embedding by kind, name and hash.
     """
-    return load_one_encoder(model, configs, target, read_to, find_file, read_single_text_encoder)
+    text = TextPart("text_encoder", CLIPTextModel, read_single_text_encoder)
+    return load_with_texts(model, configs, target, read_to, find_file, [text])
 
 
-def load_one_encoder(
+def load_with_texts(
     model: Model,
     configs: Path,
     target: Target,
     read_to: Target,
     find_file: FindFile,
-    read_single: ReadText,
-    padding: int | None = None,
+    texts: Sequence[TextPart],
+    *,
+    zeros_for_empty_negative: bool = False,
 ) -> Loaded:
-    """See `load`; `read_single` reads the text encoder of a single file, `padding` is its token."""
+    """See `load`, for a family with these text encoders, and `PromptEncoder`."""
     single = model.layout == "file"
     configs = configs if single else model.path
-    encoder = load_text_encoder(model, configs, read_to, "text_encoder", CLIPTextModel, read_single)
+    encoders = tuple(
+        load_text_encoder(model, configs, read_to, text.folder, text.kind, text.read_single)
+        for text in texts
+    )
     unet = load_unet(model, configs, target, read_to)
-    embeddings = Embeddings(encoder, lambda use: find_file("embedding", use.name, use.hash))
+    tokens: dict[str, tuple[int, ...]] = {}
+    towers = [
+        TextTower(
+            encoder,
+            Embeddings(
+                encoder, lambda use: find_file("embedding", use.name, use.hash), text.key, tokens
+            ),
+            text.padding,
+            text.least_skip,
+            text.normed,
+        )
+        for encoder, text in zip(encoders, texts, strict=True)
+    ]
     tokenizer = (
         tokenizer_of_single_files(configs) if single else load_tokenizer(configs / "tokenizer")
     )
     return Loaded(
         family=model.family,
-        prompts=PromptEncoder(tokenizer, [TextTower(encoder, embeddings, padding)], target.device),
-        text_encoders=(encoder,),
+        prompts=PromptEncoder(
+            tokenizer, towers, target.device, zeros_for_empty_negative=zeros_for_empty_negative
+        ),
+        text_encoders=encoders,
         unet=unet,
         vae=None,
         schedule=schedule_of(model, configs),
         loras=Loras(
             model.family,
             unet,
-            (encoder,),
+            encoders,
             lambda use: find_file("lora", use.name, use.hash),
             target.device,
         ),

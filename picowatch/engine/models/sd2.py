@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from diffusers.loaders.single_file_utils import convert_open_clip_checkpoint
+from transformers import CLIPTextModel
 
 from picowatch.catalog import Model
 from picowatch.engine.devices import Target
 from picowatch.engine.models.loaded import Loaded
 from picowatch.engine.models.parts import ASSETS, FindFile
-from picowatch.engine.models.sd1 import load_one_encoder
+from picowatch.engine.models.sd1 import TextPart, load_with_texts
 from picowatch.engine.models.weights import Tensors, read_tensors
 
 # Configs, which single files leave out.
@@ -32,7 +33,8 @@ def load(
     model: Model, configs: Path, target: Target, read_to: Target, find_file: FindFile
 ) -> Loaded:
     """All of a checkpoint but its VAE; see `sd1.load`."""
-    loaded = load_one_encoder(model, configs, target, read_to, find_file, _read, _PADDING)
+    text = TextPart("text_encoder", CLIPTextModel, _read, padding=_PADDING)
+    loaded = load_with_texts(model, configs, target, read_to, find_file, [text])
     if model.layout == "file" and not model.prediction:
         loaded.schedule["prediction_type"] = _prediction(model, loaded.unet)
     return loaded
