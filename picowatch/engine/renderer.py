@@ -302,6 +302,7 @@ class Renderer:
                 width=drawn.picture.width,
                 height=drawn.picture.height,
                 pixels=drawn.picture.pixels,
+                alpha=drawn.picture.alpha,
                 device=self._target.name,
                 precision=precision_name(dtype),
                 batch_size=drawn.batch_size,
@@ -342,31 +343,13 @@ class Renderer:
         self, batch: Sequence[ImageRequest], on_step: OnStep, interrupted: Interrupted
     ) -> list[RenderedImage]:
         """Given pictures, enlarged. No checkpoint is needed."""
-        timings: dict[str, float] = {}
-        device = self._target.device
-        forget_peak(device)
+        attempt = _Attempt(FULL, batch, batch, {})
+        forget_peak(self._target.device)
         steps = TileSteps(self._upscalers, batch, on_step, interrupted)
-        with timed(timings, "upscale"), self._algorithms(exact=batch[0].exact):
+        with timed(attempt.timings, "upscale"), self._algorithms(exact=batch[0].exact):
             pictures = enlarge_given(self._upscalers, batch, self._start_images, steps)
-        peak = peak_bytes(device)
-        return [
-            RenderedImage(
-                width=picture.width,
-                height=picture.height,
-                pixels=picture.pixels,
-                alpha=picture.alpha,
-                device=self._target.name,
-                precision=precision_name(self._upscalers.dtype),
-                batch_size=1,
-                compiled=False,
-                memory_rung=FULL.name,
-                chunks=0,
-                timings={phase: seconds / len(batch) for phase, seconds in timings.items()},
-                versions=versions(),
-                peak_bytes=peak,
-            )
-            for picture in pictures
-        ]
+        drawn = [Drawn(picture, chunks=0, batch_size=1) for picture in pictures]
+        return self._rendered(attempt, drawn, self._upscalers.dtype, ())
 
     def _drawn(
         self, loaded: Any, batch: Sequence[ImageRequest], job: Job, rung: Rung
