@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from picowatch.engine.protocol import ControlMap, OnStep
 from picowatch.recipe.request import ImageRequest
-from picowatch.recipe.resolve.hires import final_side, is_model
+from picowatch.recipe.resolve.hires import is_model
 
 if TYPE_CHECKING:
     import torch
@@ -74,10 +74,8 @@ class Job:
         if hires is None or not is_model(hires.upscaler):
             return None
         name, hash_ = hires.upscaler, request.hires_upscaler_hash
-        width, height = (final_side(side, hires.scale) for side in (request.width, request.height))
-        return lambda picture: self.upscalers.enlarged(
-            picture, name, hash_, (width, height), self.before_tile
-        )
+        size = request.size_before_upscale
+        return lambda picture: self.upscalers.enlarged(picture, name, hash_, size, self.before_tile)
 
 
 @contextmanager

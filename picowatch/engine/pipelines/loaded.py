@@ -19,7 +19,7 @@ from picowatch.engine.pipelines.coding import decoded, encoded, undecoded
 from picowatch.engine.pipelines.families import Encoded, Family
 from picowatch.engine.pipelines.samplers import scheduler_for
 from picowatch.engine.previewer import FlowPreview
-from picowatch.engine.unet.canvas import Canvas, read_canvas
+from picowatch.engine.unet.canvas import RESAMPLING, Canvas, read_canvases
 from picowatch.engine.unet.draw import of_one_colour
 from picowatch.engine.unet.loras import Loras
 from picowatch.engine.unet.noise import generators_for, numbers_of
@@ -27,13 +27,11 @@ from picowatch.errors import EngineStopped, RenderFailed
 from picowatch.recipe.families import EULER
 from picowatch.recipe.prompts.grammar import plain_prompt, without_weights
 from picowatch.recipe.request import ImageRequest
-from picowatch.recipe.resolve.hires import final_side
 
 _KEPT_PROMPTS = 64
 # Where the VAE makes room for the transformer.
 _VAE_TAKES_TURNS = ("model", "encoder layers")
 _BEFORE_TAG = re.compile(r"\s+(?=<lora:)")
-_RESAMPLING = {"Lanczos": Image.Resampling.LANCZOS, "Nearest": Image.Resampling.NEAREST}
 
 
 class _Start(NamedTuple):
@@ -204,19 +202,19 @@ class LoadedPipeline:
         """The pictures of each group, in one or two passes."""
         first = groups[0].requests[0]
         size = (first.width, first.height)
-        canvases = [_canvases(group.requests, job, *size) for group in groups]
+        canvases = [read_canvases(job.start_images, group.requests, *size) for group in groups]
         strength = first.denoising_strength
         starts = [_start_of(each, strength) if first.image else None for each in canvases]
         pixels = self._pass(groups, starts, size, first.steps, job, on_step)
         hires = first.hires
         if hires:
-            size = (final_side(first.width, hires.scale), final_side(first.height, hires.scale))
-            canvases = [_canvases(group.requests, job, *size) for group in groups]
+            size = first.size_before_upscale
+            canvases = [read_canvases(job.start_images, group.requests, *size) for group in groups]
             by_model = job.enlarge_for_hires(first)
             starts = [
                 _Start(
                     [
-                        by_model(one) if by_model else one.resize(size, _RESAMPLING[hires.upscaler])
+                        by_model(one) if by_model else one.resize(size, RESAMPLING[hires.upscaler])
                         for one in map(Image.fromarray, of_group)
                     ],
                     _start_of(each, 1).masks if first.image else [],
@@ -366,16 +364,6 @@ def _steps(request: ImageRequest) -> tuple[int, ...]:
     if request.hires:
         passes.append((request.hires.steps or request.steps, request.hires.denoising_strength))
     return tuple(steps - int(steps - steps * strength) for steps, strength in passes)
-
-
-def _canvases(
-    requests: Sequence[ImageRequest], job: Job, width: int, height: int
-) -> list[Canvas | None]:
-    """Each request's start image and mask at the pass's size."""
-    return [
-        read_canvas(job.start_images, request, width, height) if request.image else None
-        for request in requests
-    ]
 
 
 def _start_of(canvases: Sequence[Canvas | None], strength: float) -> _Start:

@@ -1,5 +1,6 @@
 """A start image and mask, fitted to the picture that is rendered from them. Imports no torch."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -14,6 +15,8 @@ from picowatch.recipe.request import ImageRequest
 
 Bytes = NDArray[np.uint8]
 
+# A1111's names of what resizes pixels for the second pass.
+RESAMPLING = {"Lanczos": Image.Resampling.LANCZOS, "Nearest": Image.Resampling.NEAREST}
 _WHITE = 128  # a mask's grey from here on counts as white
 
 
@@ -54,6 +57,16 @@ def read_canvas(folder: Path | None, request: ImageRequest, width: int, height: 
     blur = request.mask_blur
     opacity = redrawn.filter(ImageFilter.GaussianBlur(blur)) if blur else redrawn
     return Canvas(fitted, np.asarray(redrawn), np.asarray(opacity))
+
+
+def read_canvases(
+    folder: Path | None, requests: Sequence[ImageRequest], width: int, height: int
+) -> list[Canvas | None]:
+    """Those of several requests; None for each without a start image."""
+    return [
+        read_canvas(folder, request, width, height) if request.image else None
+        for request in requests
+    ]
 
 
 def read_picture(

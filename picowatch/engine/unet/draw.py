@@ -17,7 +17,7 @@ from picowatch.engine.drawn import Enlarge, Interrupted, Picture, timed
 from picowatch.engine.models.loaded import Loaded
 from picowatch.engine.previewer import Previewer
 from picowatch.engine.unet import latents as vaes
-from picowatch.engine.unet.canvas import Bytes, Canvas, read_canvas
+from picowatch.engine.unet.canvas import Bytes, Canvas, read_canvases
 from picowatch.engine.unet.conditions import ConditionSchedule
 from picowatch.engine.unet.denoise import Guide, Shape, Unet, denoise
 from picowatch.engine.unet.latents import LATENT_FACTOR, upscale
@@ -26,7 +26,6 @@ from picowatch.engine.unet.samplers import PreparedSampler, build_sampler
 from picowatch.errors import RenderFailed
 from picowatch.recipe.passes import is_guided
 from picowatch.recipe.request import ImageRequest
-from picowatch.recipe.resolve.hires import final_side
 
 
 class _Pass(NamedTuple):
@@ -142,18 +141,16 @@ class Drawing:
         strength = request.denoising_strength if request.image else 1.0
         passes = [_Pass(sampler(request.steps, strength), request.width, request.height)]
         if hires:
-            width, height = (
-                final_side(side, hires.scale) for side in (request.width, request.height)
-            )
             second = sampler(hires.steps or request.steps, hires.denoising_strength)
-            passes.append(_Pass(second, width, height))
+            passes.append(_Pass(second, *request.size_before_upscale))
         return passes
 
     def _begun(
         self, one: _Pass, requests: Sequence[ImageRequest], before: torch.Tensor | None
     ) -> _Begun:
         """What a pass begins with besides noise."""
-        first, canvases = requests[0], self._canvases(requests, one)
+        first = requests[0]
+        canvases = read_canvases(self.start_images, requests, one.width, one.height)
         start = kept = None
         if before is None or first.mask:
             start = self._start_latents(canvases)
@@ -239,15 +236,6 @@ class Drawing:
     def _is_doubled(self, request: ImageRequest, share: float) -> bool:
         """Whether images go through the UNet with and without their prompt."""
         return is_guided(request, share) and not self.loaded.embeds_guidance
-
-    def _canvases(self, requests: Sequence[ImageRequest], one: _Pass) -> list[Canvas | None]:
-        """Each request's start image and mask at the pass's size."""
-        return [
-            read_canvas(self.start_images, request, one.width, one.height)
-            if request.image
-            else None
-            for request in requests
-        ]
 
     def _start_latents(self, canvases: Sequence[Canvas | None]) -> torch.Tensor | None:
         """The start images' latents; images of one batch all have one or none has."""

@@ -13,7 +13,7 @@ from torch.nn import functional
 from picowatch.engine.arriving import Arriving, mark
 from picowatch.engine.drawn import Enlarge
 from picowatch.engine.process.failures import out_of_memory
-from picowatch.engine.unet.canvas import Bytes
+from picowatch.engine.unet.canvas import RESAMPLING, Bytes
 from picowatch.engine.unet.tiling import wrapped
 from picowatch.errors import RenderFailed
 
@@ -174,7 +174,6 @@ _LATENT: dict[str, dict[str, Any]] = {
     "Latent (bicubic)": {"mode": "bicubic"},
     "Latent (antialiased)": {"mode": "bilinear", "antialias": True},
 }
-_PIXELS = {"Lanczos": Image.Resampling.LANCZOS, "Nearest": Image.Resampling.NEAREST}
 
 
 def upscale(
@@ -196,13 +195,13 @@ def upscale(
     if upscaler in _LATENT:
         size = (height // LATENT_FACTOR, width // LATENT_FACTOR)
         return functional.interpolate(latents, size=size, **_LATENT[upscaler])
-    if by_model is None and upscaler not in _PIXELS:
+    if by_model is None and upscaler not in RESAMPLING:
         raise RenderFailed(f"The engine has no upscaler {upscaler!r}.")
 
     def enlarged(latent: torch.Tensor) -> torch.Tensor:
         picture = Image.fromarray(decode(vae, latent, repeats=repeats))
         larger = (
-            by_model(picture) if by_model else picture.resize((width, height), _PIXELS[upscaler])
+            by_model(picture) if by_model else picture.resize((width, height), RESAMPLING[upscaler])
         )
         return encode(vae, np.asarray(larger), latents.device)
 

@@ -61,11 +61,12 @@ SAMPLES = {
 # come of it are compared with diffusers' in tests/engine/pipelines.
 HONOURED = {
     "pipelines/loaded.py": "prompt negative_prompt width height image denoising_strength "
-    "sampler steps cfg_scale hires hires.scale hires.steps hires.denoising_strength hires.upscaler",
+    "sampler steps cfg_scale hires hires.steps hires.denoising_strength hires.upscaler",
     "pipelines/families.py": "guidance",
     "unet/noise.py": "noise seed",
     "upscaling/finished.py": "upscale upscale.model",
     "../recipe/parts.py": "upscale.scale",
+    "../recipe/request.py": "hires.scale",
     "unet/canvas.py": "resize mask mask_blur mask_invert",
     "models/checkpoints.py": "checkpoint vae",
     "renderer.py": "loras exact",
