@@ -9,7 +9,6 @@ import torch
 from torch.utils import deterministic
 
 from picowatch.catalog import Catalog
-from picowatch.engine.batches import evaluations
 from picowatch.engine.compiled.choice import OtherUnets
 from picowatch.engine.compiled.compiled import CompiledUnets
 from picowatch.engine.compiled.graphs import CapturedUnets
@@ -51,6 +50,7 @@ from picowatch.engine.upscaling.finished import TileSteps, enlarge_given, enlarg
 from picowatch.engine.upscaling.upscalers import Upscalers
 from picowatch.engine.versions import versions
 from picowatch.errors import RenderFailed
+from picowatch.recipe.passes import evaluations
 from picowatch.recipe.request import ImageRequest
 
 # Of all memory, for a checkpoint and the copies of its weights for LoRAs: pictures get the rest.

@@ -39,6 +39,11 @@ def passes_of(image: ImageFields) -> list[Pass]:
     return passes
 
 
+def evaluations(image: ImageFields) -> int:
+    """How often the UNet is evaluated for an image; with guidance each evaluation is double."""
+    return max(1, sum(one.evaluations for one in passes_of(image)))
+
+
 def is_guided(image: ImageFields, share: float) -> bool:
     """Whether an evaluation after this share of its pass' evaluations follows `cfg_scale`.
 

@@ -12,13 +12,17 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
-from picowatch.engine.batches import batch_size_for, evaluations
 from picowatch.engine.protocol import RenderedImage
 from picowatch.files.atomic import write_atomically
+from picowatch.recipe.passes import evaluations
 from picowatch.recipe.request import ImageRequest
 
 log = logging.getLogger("picowatch")
 
+# Bounds of `batch_size: auto`: one picture of Stable Diffusion's native size fills a CPU, and
+# small pictures gain little beyond eight (demo model, 2 cores: 0.37 s alone, 0.19 s in eights).
+_AUTO_PIXELS = 8 * 128 * 128
+_AUTO_LIMIT = 8
 LARGEST = 32
 # A batch twice as large is kept if it renders an image in this part of the time.
 WORTH = 0.95
@@ -29,6 +33,22 @@ SHORTEST_SECONDS = 0.05  # shorter ones measure the clock
 FEW_EVALUATIONS = 8
 # Drivers, libraries and the load of the machine change.
 FRESH_SECONDS = 14 * 24 * 60 * 60
+
+
+def batch_size_for(request: ImageRequest, setting: int | Literal["auto"]) -> int:
+    """The most images like this one in a batch.
+
+    `exact` means 1. A number is used as it is. "auto" begins with as many pictures as have
+    131,072 pixels together, at most eight: eight of 128x128, two of 256x256, one of 512x512. That
+    is safe everywhere; what follows is measured. With hires the larger size counts.
+    """
+    if request.exact:
+        return 1
+    if setting != "auto":
+        return max(1, setting)
+    scale = max(1.0, request.hires.scale) if request.hires else 1.0
+    pixels = int(request.width * request.height * scale * scale)
+    return max(1, min(_AUTO_LIMIT, _AUTO_PIXELS // pixels))
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +120,7 @@ class _Measured:
 class BatchSizes:
     """The size of the next batch, which grows while that renders images faster.
 
-    It begins with the rule in `engine.batches`, doubles as long as an evaluation of the UNet then
+    It begins with the rule of `batch_size_for`, doubles as long as an evaluation of the UNet then
     takes at most 95 % of the time, and halves where memory ran out. What was decided is kept in a
     file, by device, checkpoint and size; after two weeks it is measured again, from half of it on.
     A number in the settings is taken as it is. Safe to use from several threads.

@@ -6,14 +6,15 @@ from typing import Any
 import pytest
 
 from picowatch.catalog import read_config
-from picowatch.engine.batches import batch_size_for, evaluations
 from picowatch.engine.models.sd1 import SD15
 from picowatch.engine.unet.batch import equal_parts
 from picowatch.engine.unet.samplers import build_sampler
 from picowatch.recipe.fields import ROWS
 from picowatch.recipe.parts import Hires, Upscale
+from picowatch.recipe.passes import evaluations
 from picowatch.recipe.request import ControlUse, EmbeddingUse, LoraUse
 from picowatch.recipe.samplers import SAMPLERS, KnownSampler
+from picowatch.work.batch_sizes import batch_size_for
 from tests.engine.requests import request
 
 # diffusers' and torch's own, with this numpy.

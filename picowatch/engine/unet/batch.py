@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from picowatch.engine.batches import evaluations
 from picowatch.engine.compiled.choice import BatchUnets, OtherUnets
 from picowatch.engine.devices import LARGE_NATIVE_SIZE
 from picowatch.engine.drawn import Drawn, Job, Picture, timed
@@ -19,6 +18,7 @@ from picowatch.engine.unet.conditions import ConditionSchedule
 from picowatch.engine.unet.denoise import EagerUnet
 from picowatch.engine.unet.draw import Decoding, Drawing, Group
 from picowatch.engine.unet.tiling import seamless
+from picowatch.recipe.passes import evaluations
 from picowatch.recipe.request import ImageRequest
 
 # The number of chunks, and a number that is an image's own where each is drawn by itself.
