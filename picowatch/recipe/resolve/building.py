@@ -31,7 +31,6 @@ from picowatch.recipe.pictures import Pictures
 from picowatch.recipe.prompts.grammar import Mistake
 from picowatch.recipe.prompts.prompts import mistakes_in
 from picowatch.recipe.read.decoding import FORBIDDEN, invisible
-from picowatch.recipe.read.plain import TRUE_OR_FALSE, number
 from picowatch.recipe.recipe import NO_CHECKPOINT, Context, Recipe
 from picowatch.recipe.resolve.control import read_controls
 from picowatch.recipe.resolve.edits import edit_mistakes
@@ -52,7 +51,7 @@ from picowatch.recipe.resolve.installed import (
     find_upscaler,
     find_vae,
 )
-from picowatch.recipe.resolve.layers import names_none, seed_in, text_of
+from picowatch.recipe.resolve.layers import names_none, seed_in, text_of, unquoted
 from picowatch.recipe.resolve.loras import read_loras
 from picowatch.recipe.resolve.ranges import NumberRange
 from picowatch.recipe.resolve.start_image import named, picture_sides, read_path
@@ -89,7 +88,9 @@ class RecipeBuilder:
         Of `borrowed` fields, which a picture or another program said, the recipe's warnings name
         what the checkpoint cannot do.
         """
-        _read_numbers(layer)
+        for field in NUMBERS | SWITCHES:
+            if field in layer:
+                layer[field] = unquoted(field, layer[field])
         if _only_enlarges(layer):
             return self._without_drawing(layer, position, entry_index)
         self._read_seed(layer)
@@ -554,17 +555,3 @@ def _inside(written: Written, snippet: str, earlier: int) -> Position:
     if line == written.position.line:
         return written.position.shifted(at, width)
     return Position(written.position.source, line, at - before.rfind("\n"), width)
-
-
-def _read_numbers(layer: Layer) -> None:
-    """Numbers, true and false in quotes or after flags mean the same as without."""
-    for field in (*NUMBERS, *SWITCHES):
-        written = layer.get(field)
-        if written is None or not isinstance(written.value, str):
-            continue
-        text = written.value.strip()
-        value: object = number(text)
-        if field in SWITCHES:
-            value = TRUE_OR_FALSE.get(text.casefold())
-        if value is not None:
-            layer[field] = replace(written, value=value)

@@ -7,16 +7,15 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from picowatch.recipe.fields import CONTROL_PARTS, CONTROL_PREFIX, json_schemas
+from picowatch.recipe.fields import CONTROL_PARTS, CONTROL_PREFIX
 from picowatch.recipe.inventory import Checkpoint, ControlNet, Inventory
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import did_you_mean, listed
 from picowatch.recipe.messages.wording import wrong_value
 from picowatch.recipe.parts import Control, ControlKind, ControlMode, Preprocessor
 from picowatch.recipe.pictures import Pictures
-from picowatch.recipe.read.plain import TRUE_OR_FALSE, number
 from picowatch.recipe.resolve.installed import find_controlnet, find_depth
-from picowatch.recipe.resolve.layers import names_none
+from picowatch.recipe.resolve.layers import names_none, unquoted
 from picowatch.recipe.resolve.start_image import read_path
 from picowatch.recipe.written import Layer, Written
 
@@ -342,18 +341,10 @@ def find_mode(written: str) -> str:
 
 
 def _plain(name: str, part: Written) -> Written:
-    """Numbers and switches in quotes mean the same as without; modes have other names, too."""
+    """An option's value; modes have other names, too."""
     if name == "mode" and isinstance(part.value, str | int):
         return replace(part, value=find_mode(str(part.value)))
-    if not isinstance(part.value, str):
-        return part
-    text, schema = part.value.strip(), json_schemas()[f"{CONTROL_PREFIX}{name}"]
-    value: object = None
-    if schema.get("type") == "boolean":
-        value = TRUE_OR_FALSE.get(text.casefold())
-    elif schema.get("type") in ("integer", "number"):
-        value = number(text)
-    return part if value is None else replace(part, value=value)
+    return unquoted(f"{CONTROL_PREFIX}{name}", part)
 
 
 def _squeezed(name: str) -> str:

@@ -13,15 +13,17 @@ from picowatch.recipe.fields import (
     FIRST_NAME_OF,
     MAX_SEED,
     NOISE_NAMES,
+    NUMBERS,
     PARTS,
     PICTURE,
     RANDOM,
     SIZE,
+    SWITCHES,
 )
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import did_you_mean
 from picowatch.recipe.messages.wording import wrong_value
-from picowatch.recipe.read.plain import number
+from picowatch.recipe.read.plain import TRUE_OR_FALSE, number
 from picowatch.recipe.resolve.mappings import split_mappings
 from picowatch.recipe.resolve.ranges import NumberRange, range_in
 from picowatch.recipe.samplers import (
@@ -119,6 +121,19 @@ def text_of(field: str, layer: Layer, problems: Problems) -> str | None:
     problems.add(written.error_position, wrong_value(field, written))
     del layer[field]
     return None
+
+
+def unquoted(field: str, written: Written) -> Written:
+    """Numbers, true and false in quotes or after flags mean the same as without."""
+    if not isinstance(written.value, str):
+        return written
+    text = written.value.strip()
+    value: object = None
+    if field in NUMBERS:
+        value = number(text)
+    elif field in SWITCHES:
+        value = TRUE_OR_FALSE.get(text.casefold())
+    return written if value is None else replace(written, value=value)
 
 
 def names_none(written: Written) -> bool:
