@@ -6,10 +6,9 @@ The inverse is recipe/read/a1111.py, because a TXT recipe may hold this text, to
 import json
 from collections.abc import Mapping, Sequence
 
-from picowatch.metadata.controlnet import controlnet_values
 from picowatch.recipe.fields import PARTS, ROWS
 from picowatch.recipe.read.plain import plain_number
-from picowatch.recipe.request import ImageRequest, loras_beside_prompt
+from picowatch.recipe.request import ControlUse, ImageRequest, loras_beside_prompt
 from picowatch.recipe.row import Row
 
 # A1111 writes the first 10 hex digits of a file's sha256, and 12 of LoRAs' and embeddings'.
@@ -25,6 +24,24 @@ _FIRST = (
 )
 _UPSCALE = ("Postprocess upscale by", "Postprocess upscaler")
 _LAST = ("Lora hashes", "TI hashes", *_UPSCALE, "Version")
+# A1111's names of ControlNets' modes, and of preprocessors where they differ from ours.
+_MODULES = {
+    "invert": "invert (from white bg & black line)",
+    "lineart": "lineart_standard (from white bg & black line)",
+    "blur": "blur_gaussian",
+    "luminance": "recolor_luminance",
+    "tile": "tile_resample",
+    "depth": "depth_anything_v2",
+    "inpaint": "inpaint_global_harmonious",
+}
+_MODES = {
+    "balanced": "Balanced",
+    "prompt": "My prompt is more important",
+    "control": "ControlNet is more important",
+}
+_RESIZE = {"crop": "Crop and Resize", "fit": "Resize and Fill", "stretch": "Just Resize"}
+# What its sliders say that a preprocessor does not have.
+_NO_THRESHOLD = 0.5
 
 
 def parameters_text(
@@ -87,7 +104,7 @@ def _values(
         "Model hash": request.checkpoint_hash[:_HASH_DIGITS],
         "VAE hash": request.vae_hash[:_HASH_DIGITS],
         "Module 1": values.get("VAE", ""),
-        **controlnet_values(request, controlnet_hashes),
+        **_controlnet_values(request, controlnet_hashes),
         "Lora hashes": _hashes(loras),
         "TI hashes": _hashes(embeddings),
         "Version": f"picowatch {version}",
@@ -117,3 +134,53 @@ def _quoted(value: str) -> str:
     if any(character in value for character in ",:\n") or value.startswith(('"', "[", "{")):
         return json.dumps(value, ensure_ascii=False)
     return value
+
+
+def _controlnet_values(request: ImageRequest, hashes: Mapping[str, str]) -> dict[str, str]:
+    """A key for each ControlNet: `ControlNet 0: "Module: canny, …"`, without its picture.
+
+    As A1111's extension writes them (https://github.com/Mikubill/sd-webui-controlnet,
+    internal_controlnet/args.py, ControlNetUnit.serialize). The inverse is
+    recipe/read/controlnet.py. `hashes` are A1111's own of the models, by name. Names with commas
+    and colons are left out, as there: they would be read as other values.
+    """
+    units = {
+        f"ControlNet {index}": _unit(use, request, hashes)
+        for index, use in enumerate(request.control)
+    }
+    return {
+        key: ", ".join(f"{name}: {value}" for name, value in unit.items())
+        for key, unit in units.items()
+        if not any(sign in value for value in unit.values() for sign in ",:")
+    }
+
+
+def _unit(use: ControlUse, request: ImageRequest, hashes: Mapping[str, str]) -> dict[str, str]:
+    model = use.model.rpartition("/")[2]
+    if short := hashes.get(use.model):
+        model += f" [{short}]"
+    first, second = _thresholds(use)
+    return {
+        "Module": _MODULES.get(use.preprocess, use.preprocess),
+        "Model": model,
+        "Weight": str(use.weight),
+        "Resize Mode": _RESIZE[request.resize],
+        "Processor Res": str(min(request.width, request.height)),
+        "Threshold A": str(float(first)),
+        "Threshold B": str(float(second)),
+        "Guidance Start": str(use.start),
+        "Guidance End": str(use.end),
+        "Pixel Perfect": "True",
+        "Control Mode": _MODES[use.mode],
+    }
+
+
+def _thresholds(use: ControlUse) -> tuple[float, float]:
+    match use.preprocess:
+        case "canny":
+            return use.low, use.high
+        case "threshold":
+            return use.threshold, _NO_THRESHOLD
+        case "blur":
+            return use.radius, _NO_THRESHOLD
+    return _NO_THRESHOLD, _NO_THRESHOLD
