@@ -65,8 +65,7 @@ class Finishing:
         if removed:
             log.info("%s: removed, as requested", recipe)
             self.ledger.forget(recipe)
-            self.outbox.problems.remove_error(recipe)
-            self.outbox.problems.write_warnings(recipe, ())
+            self.outbox.problems.clear(recipe)
             self.errors.forget(recipe)
 
     def safely(self, recipe: str, action: Callable[[], None]) -> None:

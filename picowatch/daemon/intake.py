@@ -230,7 +230,7 @@ class Intake:
     def _accepted(
         self, path: str, recipes: Sequence[Recipe], result: Acceptance
     ) -> Callable[[], None]:
-        warnings = list(dict.fromkeys(w for recipe in recipes for w in recipe.warnings))
+        warnings = _warnings_of(recipes)
         self.outbox.problems.remove_error(path)
         self.outbox.problems.write_warnings(path, warnings)
         return partial(self._report_accepted, path, result, warnings)
@@ -248,8 +248,7 @@ class Intake:
         except FileUnreadable as error:
             return self._reject_template(save, *self._in_words(save, str(error)))
         self.ledger.accept(save, [], draw_seed=lambda: 0, picture_exists=self.outbox.exists)
-        self.outbox.problems.remove_error(seen.path)
-        self.outbox.problems.write_warnings(seen.path, ())
+        self.outbox.problems.clear(seen.path)
         self.inbox.release_template(seen.path)
         return partial(self._report_template, seen.path)
 
@@ -303,7 +302,7 @@ class Intake:
         except (ModelRefused, FileUnreadable) as error:
             return self._reject_text(save, str(error))
         self.outbox.problems.remove_error(seen.path)
-        warnings = list(dict.fromkeys(w for recipe in recipes for w in recipe.warnings))
+        warnings = _warnings_of(recipes)
         return _in_turn(
             self._warned_once(dropped.template.name, warnings),
             partial(self._report_accepted, seen.path, result, ()),
@@ -417,8 +416,7 @@ class Intake:
 
     def _deleted(self, seen: Deleted) -> Callable[[], None]:
         cancelled = self.ledger.forget(seen.path)
-        self.outbox.problems.remove_error(seen.path)
-        self.outbox.problems.write_warnings(seen.path, ())
+        self.outbox.problems.clear(seen.path)
         self.errors.forget(seen.path)
         return partial(log.info, "%s: deleted, %s cancelled", seen.path, images(cancelled))
 
@@ -427,8 +425,7 @@ class Intake:
         new = seen.path
         self.outbox.memos.note_rename(seen.old, new, self.ledger.saves_of_images(seen.old))
         self.ledger.rename(seen.old, new, seen.stamp, picture_exists=self.outbox.exists)
-        self.outbox.problems.remove_error(seen.old)
-        self.outbox.problems.write_warnings(seen.old, ())
+        self.outbox.problems.clear(seen.old)
         self.errors.forget(seen.old)
         follow_up = partial(log.info, "%s: renamed to %s, its queue is kept", seen.old, new)
         if self.ledger.queue_missing_again(new):
@@ -447,7 +444,7 @@ class Intake:
         with suppress(RecipeInvalid, FileUnreadable, PictureUnreadable):
             recipes = self._recipes(seen, inventory, pictures)
             if seen.dropped is None:
-                warnings = list(dict.fromkeys(w for recipe in recipes for w in recipe.warnings))
+                warnings = _warnings_of(recipes)
             differ = len({recipe.priority for recipe in recipes}) > 1
             for recipe in recipes:
                 digest = ""
@@ -485,6 +482,11 @@ class Intake:
             self.outbox.show_as_latest(newest)
         if not result.queued:
             self.finishing.conclude(path)
+
+
+def _warnings_of(recipes: Sequence[Recipe]) -> list[str]:
+    """Each once."""
+    return list(dict.fromkeys(w for recipe in recipes for w in recipe.warnings))
 
 
 def _in_turn(*steps: Callable[[], None]) -> Callable[[], None]:

@@ -59,6 +59,11 @@ class ProblemFiles:
         """The recipe is valid now, or gone."""
         self._remove(self._names.error_file(recipe))
 
+    def clear(self, recipe: str) -> None:
+        """The recipe is gone, or nothing is to be said of it: it has neither file."""
+        self.remove_error(recipe)
+        self.write_warnings(recipe, ())
+
     def write_settings_error(self, text: str) -> None:
         """Say what is wrong with the settings file. No recipe is called that: it has no ending."""
         self._write(SETTINGS_ERROR, text)
