@@ -77,8 +77,12 @@ class Publisher:
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="publisher")
 
     def submit(self, batch: list[QueuedImage], pictures: list[RenderedImage]) -> Future[None]:
-        """Publish a batch; the future is done when all of it is published, or given up."""
-        return self._executor.submit(self._publish, batch, pictures)
+        """Publish a batch; the future is done when all of it is published, or given up.
+
+        When this returns, the start images are not needed any more.
+        """
+        texts_before = [self._text_before(image.request) for image in batch]
+        return self._executor.submit(self._publish, batch, pictures, texts_before)
 
     def close(self) -> None:
         """Finish what was submitted, then end."""
@@ -96,14 +100,16 @@ class Publisher:
         path = self.outbox.root / file
         return read_chunk(read_texts(path)[PICOWATCH]).rendered, path.stat().st_mtime
 
-    def _publish(self, batch: list[QueuedImage], pictures: list[RenderedImage]) -> None:
+    def _publish(
+        self, batch: list[QueuedImage], pictures: list[RenderedImage], texts_before: list[str]
+    ) -> None:
         """The pictures one by one; the ledger records all at once, a commit costs four syncs."""
         written: list[QueuedImage] = []
         listed: list[QueuedImage] = []
-        for image, picture in zip(batch, pictures, strict=True):
+        for image, picture, before in zip(batch, pictures, texts_before, strict=True):
             try:
                 self.retry.go_on()
-                self._write(image, picture)
+                self._write(image, picture, before)
             except Ended:
                 self._put_back(image)
             except Exception as error:  # no single picture may take the publisher down
@@ -141,8 +147,8 @@ class Publisher:
         log.error("%s: %s failed: %s", image.recipe, image.file, reason)
         self.on_finished(self.ledger.recipe_of(image))
 
-    def _write(self, image: QueuedImage, picture: RenderedImage) -> None:
-        size, texts = (picture.width, picture.height), self._texts(image, picture)
+    def _write(self, image: QueuedImage, picture: RenderedImage, before: str) -> None:
+        size, texts = (picture.width, picture.height), self._texts(image, picture, before)
         go_on = self.retry.go_on
 
         def publish() -> None:
@@ -208,7 +214,11 @@ class Publisher:
         for recipe in self.retry.until_done("publisher", finish):
             self.on_finished(recipe)
 
-    def _texts(self, image: QueuedImage, picture: RenderedImage) -> dict[str, str]:
+    def _text_before(self, request: ImageRequest) -> str:
+        """What drew a picture that is only enlarged stays with it, as in A1111's tab "Extras"."""
+        return "" if request.draws else kept_parameters(self.outbox.root, request.image_hash)
+
+    def _texts(self, image: QueuedImage, picture: RenderedImage, before: str) -> dict[str, str]:
         chunk = picowatch_json(
             image.request,
             recipe=image.recipe,
@@ -220,9 +230,7 @@ class Publisher:
         with self._lock:
             hashes = self._lora_hashes(image.request), self._controlnet_hashes(image.request)
         parameters = parameters_text(_as_rendered(image.request, picture), __version__, *hashes)
-        if not image.request.draws:  # what drew it stays with it, as in A1111's tab "Extras"
-            before = kept_parameters(self.outbox.root, image.request.image_hash)
-            parameters = ", ".join(filter(None, [before, parameters]))
+        parameters = ", ".join(filter(None, [before, parameters]))
         return {PARAMETERS: parameters, PICOWATCH: chunk}
 
     def _lora_hashes(self, request: ImageRequest) -> dict[str, str]:

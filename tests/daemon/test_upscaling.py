@@ -64,3 +64,16 @@ def test_what_is_dropped_into_a_folder_is_enlarged(house: House) -> None:
     assert house.once(), house.error("large/a/1.png")
     assert house.pictures("large") == ["large/2.png", "large/a/1.png"]
     assert not house.chunk("large/2.png").request.draws
+
+
+def test_what_drew_a_dropped_picture_stays_with_it(house: House) -> None:
+    """Also where a batch is still being written when the copies of its pictures are deleted."""
+    house.save("large/_pictures.yaml", "upscale: demo-compact\n")
+    for number in range(6):
+        texts = PngImagePlugin.PngInfo()
+        texts.add_text("parameters", f"corgi {number}\nSteps: 20, Sampler: Euler a, Seed: 7")
+        picture = Image.new("RGB", (64, 64), (40 * number, 0, 0))
+        picture.save(house.inbox / f"large/{number}.png", pnginfo=texts)
+    assert house.once(batch_size=3)
+    found = [read_texts(house.outbox / file)["parameters"] for file in house.pictures()]
+    assert [text.partition("\n")[0] for text in found] == [f"corgi {n}" for n in range(6)]
