@@ -75,15 +75,19 @@ def _sound(path: Path, *, check: bool) -> Ledger:
 def _unknown_picture(ledger: Ledger, outbox: Outbox) -> str | None:
     """The newest listed picture, if an older ledger still has to render it, or never heard of it.
 
-    Each picture is listed after the ledger started it, and nothing takes it out of the ledger.
+    Each picture is listed after the ledger started it, and nothing takes it out of the ledger. One
+    that was deleted and is requested again says nothing.
     """
     if ledger.wants_restoring():
         return None
     for line in reversed(outbox.listing.recent()):
         with suppress(KeyError, TypeError, ValueError):  # not a line of ours
             request_of(line)
-            known = ledger.has_started(line["file"], str(line["digest"]))
-            return None if known else str(line["file"])
+            file, digest = str(line["file"]), str(line["digest"])
+            if ledger.has_started(file, digest):
+                return None
+            if outbox.exists(file) or not ledger.has_queued(digest):
+                return file
     return None
 
 

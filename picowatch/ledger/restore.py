@@ -81,6 +81,11 @@ class Restoring(Database):
         query = "SELECT 1 FROM images WHERE (file = ? OR digest = ?) AND state != 'queued' LIMIT 1"
         return bool(self.select(query, (file, digest)))
 
+    def has_queued(self, digest: str) -> bool:
+        """Whether the request with this digest is queued."""
+        query = "SELECT 1 FROM images WHERE digest = ? AND state = 'queued' LIMIT 1"
+        return bool(self.select(query, (digest,)))
+
     def restore(
         self, existing: Iterable[ExistingPicture | ExistingSheet], cancelled: Mapping[str, str]
     ) -> int:

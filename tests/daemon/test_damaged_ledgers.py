@@ -328,3 +328,20 @@ def test_a_ledger_from_a_backup_beside_newer_pictures_renders_nothing_twice(
         assert house.once()
         assert (house.started(), house.pictures()) == ([], pictures)
     assert house.log().count("is older than the pictures, as from a backup") == 1
+
+
+def test_a_deleted_picture_that_is_requested_again_does_not_make_its_ledger_a_backup(
+    house: House,
+) -> None:
+    """Delete x save x restart: the newest line of the list is one that waits to be rendered."""
+    path = house.save("a.yaml", "prompt: a star\nseed: 1\n")
+    with house.running():
+        wait_for(house.pictures)
+        (house.outbox / house.pictures()[0]).unlink()
+        tell(house, Command("pause"))
+        path.touch()
+        wait_for(lambda: house.status()["images"]["queued"] == 1)
+    with house.running():
+        tell(house, Command("resume"))
+        wait_for(house.pictures, "the picture again")
+    assert "is older than the pictures" not in house.log()
