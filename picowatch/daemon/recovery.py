@@ -18,6 +18,7 @@ from picowatch.daemon.backlog import Backlog
 from picowatch.daemon.control import Control
 from picowatch.daemon.intake import Intake
 from picowatch.errors import LedgerCorrupt, PictureUnreadable
+from picowatch.files.picture_names import is_picture_name, names_of_dropped
 from picowatch.files.retry import Retry
 from picowatch.inbox.inbox import Inbox
 from picowatch.ledger.database import quarantine
@@ -29,6 +30,7 @@ from picowatch.outbox.listing import request_of
 from picowatch.outbox.memos import Recalled
 from picowatch.outbox.outbox import Outbox
 from picowatch.outbox.png import SHEET_KEYWORD
+from picowatch.recipe.request import ImageRequest
 from picowatch.work.publish import Publisher
 
 log = logging.getLogger("picowatch")
@@ -140,10 +142,11 @@ def _picture(
     except PictureUnreadable as error:
         log.warning("%s is not in the new ledger: %s", file, error)
         return
+    name = memos.name_now(chunk.recipe, chunk.save_digest)
     yield ExistingPicture(
         file=file,
-        recipe=memos.name_now(chunk.recipe, chunk.save_digest),
-        request=chunk.request,
+        recipe=name,
+        request=_as_named(chunk.request, chunk.recipe, name),
         save_digest=chunk.save_digest,
         entry_index=chunk.entry_index,
         image_index=chunk.image_index,
@@ -155,16 +158,22 @@ def _picture(
 def _deleted(line: dict[str, Any], memos: Recalled) -> Iterator[ExistingPicture]:
     """A picture of the list that is gone: it was rendered, and is not to be rendered again."""
     with suppress(KeyError, TypeError, ValueError):  # not a line of ours
+        name = memos.name_now(line["recipe"], line["save_digest"])
         yield ExistingPicture(
             file=line["file"],
-            recipe=memos.name_now(line["recipe"], line["save_digest"]),
-            request=request_of(line),
+            recipe=name,
+            request=_as_named(request_of(line), line["recipe"], name),
             save_digest=line["save_digest"],
             entry_index=line["entry_index"],
             image_index=line["image_index"],
             written_at=0.0,
             listed=True,
         )
+
+
+def _as_named(request: ImageRequest, old: str, new: str) -> ImageRequest:
+    """The request of a recipe that was renamed: that of a dropped picture names itself."""
+    return request.with_names(names_of_dropped(old, new)) if is_picture_name(old) else request
 
 
 def _sheets(file: str, text: str, memos: Recalled) -> Iterator[ExistingSheet]:

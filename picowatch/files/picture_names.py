@@ -30,3 +30,9 @@ def stem_of(path: str) -> str:
     """The path without its ending."""
     folder, slash, name = path.rpartition("/")
     return folder + slash + (name.rpartition(".")[0] or name)
+
+
+def names_of_dropped(old: str, new: str) -> dict[str, str]:
+    """What a dropped picture and its mask are called after it was renamed, by their old names."""
+    mask = f"{MASK_MARK}.png"
+    return {old: new, stem_of(old) + mask: stem_of(new) + mask}

@@ -3,13 +3,16 @@
 Nothing is rendered again.
 """
 
+import json
 import sqlite3
 from collections.abc import Callable, Sequence
 
+from picowatch.files.picture_names import is_picture_name, names_of_dropped
 from picowatch.ledger.accept import cancel_unrequested, entries_before, forget_awaited, keys_of
 from picowatch.ledger.database import Database
 from picowatch.ledger.queue import MISSING
 from picowatch.ledger.restore import forget_restored
+from picowatch.ledger.rows import request_of
 from picowatch.save import Stamp
 
 
@@ -36,6 +39,8 @@ class Renaming(Database):
             )
             sql.execute("UPDATE entries SET recipe = ? WHERE recipe = ?", (new, old))
             sql.execute("UPDATE saves SET recipe = ? WHERE recipe = ?", (new, old))
+            if is_picture_name(old):
+                _rename_dropped(sql, old, new)
             _merge_images(sql, old, new, picture_exists)
             sql.execute("UPDATE OR IGNORE images SET recipe = ? WHERE recipe = ?", (new, old))
 
@@ -69,6 +74,21 @@ class Renaming(Database):
                        AND id IN (SELECT image FROM entry_images WHERE entry = ?)""",
                     (now, entry),
                 )
+
+
+def _rename_dropped(sql: sqlite3.Connection, old: str, new: str) -> None:
+    """Requests of a dropped picture name it; those in progress are published as they were."""
+    names = names_of_dropped(old, new)
+    rows = sql.execute(
+        "SELECT id, request FROM images WHERE recipe = ? AND state != 'running'", (old,)
+    ).fetchall()
+    for row in rows:
+        request = request_of(row).with_names(names)
+        text = json.dumps(request.as_dict(), sort_keys=True)
+        sql.execute(
+            "UPDATE OR IGNORE images SET digest = ?, request = ?, batch_key = ? WHERE id = ?",
+            (request.digest, text, request.batch_key, row["id"]),
+        )
 
 
 def _merge_images(

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from typing import Any, Self, get_type_hints
 
 from pydantic import ConfigDict
@@ -152,6 +153,17 @@ class ImageRequest(ImageFields):
         named = {self.image: self.image_hash, self.mask: self.mask_hash}
         named |= {use.image: use.image_hash for use in self.control}
         return {path: digest for path, digest in named.items() if path}
+
+    def with_names(self, names: Mapping[str, str]) -> Self:
+        """The same request, in which pictures have other names: new ones, by the old ones."""
+        return replace(
+            self,
+            image=names.get(self.image, self.image),
+            mask=names.get(self.mask, self.mask),
+            control=tuple(
+                replace(use, image=names.get(use.image, use.image)) for use in self.control
+            ),
+        )
 
     def as_dict(self, *, with_off: bool = False) -> dict[str, Any]:
         """The fields as plain values, ready for JSON, without those that are idle or off."""

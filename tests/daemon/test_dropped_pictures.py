@@ -301,6 +301,48 @@ def test_what_is_lost_when_the_ledger_is_lost_is_not_rendered_again(house: House
 # -- what is no picture
 
 
+@pytest.mark.parametrize("text", [TEMPLATE, "prompt: a corgi\n", "upscale: demo-compact\n"])
+def test_a_picture_is_known_by_its_new_name_when_the_ledger_is_lost(
+    house: House, text: str
+) -> None:
+    """Rename x mask x lost ledger: its result was rendered, and deleted, under the old name."""
+    template(house, text)
+    for name in ("a.png", "deleted.png"):
+        draw(house, f"frames/{name}")
+    if "prompt" in text:
+        draw(house, "frames/a.mask.png")
+    assert house.once()
+    (house.outbox / "frames/deleted.png").unlink()
+    (house.inbox / "frames").rename(house.inbox / "film")
+    assert house.once()
+    assert house.pictures() == ["frames/a.png"]
+    for path in (house.outbox / ".picowatch").glob("ledger.sqlite*"):
+        path.unlink()
+    assert house.once()
+    assert house.pictures() == ["frames/a.png"]
+
+
+def test_a_result_names_the_picture_as_it_is_called_when_it_is_rendered(house: House) -> None:
+    """Rename x queue x from: what its metadata name can be found."""
+    hold = HeldEngine(house)
+    template(house)
+    with house.running(batch_size=1):
+        draw(house, "frames/1.png")
+        hold.wait_until_held()
+        draw(house, "frames/2.png", 7)
+        draw(house, "frames/2.mask.png")
+        wait_for(lambda: one_waits_for_one(house))
+        for name in ("2.png", "2.mask.png"):
+            (house.inbox / "frames" / name).rename(house.inbox / "frames" / f"new-{name}")
+        wait_for(lambda: "renamed to frames/new-2.png" in house.log())
+        hold.release()
+        wait_for(lambda: len(house.pictures()) == 2)
+    request = house.chunk("frames/new-2.png").request
+    assert (request.image, request.mask) == ("frames/new-2.png", "frames/new-2.mask.png")
+    house.save("again.yaml", "from: outbox/frames/new-2.png\nsteps: 3\n")
+    assert house.once(), house.error("again.yaml")
+
+
 def test_junk_is_ignored_and_other_formats_are_told_once_per_folder(house: House) -> None:
     template(house)
     draw(house, "frames/1.png")
