@@ -37,7 +37,7 @@ class Finishing:
     go_on: Callable[[], None]
 
     def finished(self, recipe: str) -> None:
-        """An image of this recipe is done or failed."""
+        """An image of this recipe is done or failed, or the picture that it starts from is away."""
         self.safely(recipe, partial(self._finish, recipe))
 
     def moved(self, recipe: str) -> None:
@@ -80,6 +80,8 @@ class Finishing:
                 self.outbox.problems.add_warning(recipe, words)
 
     def _finish(self, recipe: str) -> None:
+        if self.ledger.misses_picture(recipe):
+            self.inbox.answer_when_back(recipe)
         failures = self.ledger.failures(recipe)
         if failures:
             # An invalid save's error file stays: the next good save tries these again anyway.

@@ -232,6 +232,7 @@ class Recovery:
         safely(self.intake.tidy_up)
         finished = self.backlog.finished
         finished.extend(self.ledger.recipes_with_sheets_due())
+        finished.extend(self.ledger.recipes_missing_pictures())
         if self.after_crash:
             finished.extend(self.ledger.accepted_recipes())
         self._list_published()

@@ -264,6 +264,13 @@ class Inbox:
         """A dropped picture was not answered after all; look at it again when there is news."""
         self._answered.hold(path)
 
+    def answer_when_back(self, path: str) -> None:
+        """Treat a dropped picture that was away as saved once it is there.
+
+        Nobody has to write to it for that: it may have been moved, or its folder unmounted.
+        """
+        self.answer_again_after(path, "away", lambda: "there" if self._stamp(path) else "away")
+
     def answer_again_after(self, path: str, before: str, look: Callable[[], str]) -> None:
         """Treat the recipe as saved once `look` returns something else than `before` and is quiet.
 

@@ -17,6 +17,8 @@ SELECT_IMAGE = """SELECT images.*, saves.digest AS save_digest
 CHECKPOINT = "json_extract(request, '$.checkpoint_hash')"
 # Why an image is cancelled that starts from a dropped picture which is not there any more.
 MISSING = "its picture was not there"
+_MISSED = """state = 'cancelled' AND reason = ?
+             AND EXISTS (SELECT 1 FROM entry_images WHERE entry_images.image = images.id)"""
 _TOP_PRIORITY = "SELECT max(priority) FROM images WHERE state = 'queued'"
 
 
@@ -107,6 +109,16 @@ class Queue(Database):
     def miss(self, image: int) -> bool:
         """The dropped picture it starts from is not there as requested: it waits for that."""
         return self._move(image, "cancelled", "file = NULL, reason = :reason", MISSING)
+
+    def misses_picture(self, recipe: str) -> bool:
+        """Whether images of a dropped picture wait for it to be there as requested."""
+        query = f"SELECT 1 FROM images WHERE recipe = ? AND {_MISSED} LIMIT 1"
+        return bool(self.select(query, (recipe, MISSING)))
+
+    def recipes_missing_pictures(self) -> list[str]:
+        """The dropped pictures of which `misses_picture` holds."""
+        rows = self.select(f"SELECT DISTINCT recipe FROM images WHERE {_MISSED}", (MISSING,))
+        return [row["recipe"] for row in rows]
 
     def is_start_image_needed(self, digest: str, besides: Sequence[int]) -> bool:
         """Whether queued or running images need this start image, `besides` these."""

@@ -4,7 +4,7 @@ import sqlite3
 from collections.abc import Sequence
 
 from picowatch.ledger.database import Database
-from picowatch.ledger.queue import next_file
+from picowatch.ledger.queue import MISSING, next_file
 from picowatch.ledger.rows import DueSheet, FileNames, request_of
 
 
@@ -19,7 +19,10 @@ class ContactSheets(Database):
         return [row["recipe"] for row in rows]
 
     def sheets_due(self, recipe: str) -> list[DueSheet]:
-        """Entries that request a sheet and whose images have all ended, at least one done."""
+        """Entries that request a sheet and whose images have all ended, at least one done.
+
+        One that waits for its dropped picture has not ended.
+        """
         due = []
         with self.transaction():
             for entry in self.select(
@@ -28,13 +31,14 @@ class ContactSheets(Database):
                 (recipe,),
             ):
                 images = self.select(
-                    """SELECT request, state, file FROM images
+                    """SELECT request, state, file, reason FROM images
                        JOIN entry_images ON entry_images.image = images.id
                        WHERE entry_images.entry = ? ORDER BY entry_images.position""",
                     (entry["id"],),
                 )
                 states = {image["state"] for image in images}
-                if "done" in states and not states & {"queued", "running"}:
+                waits = any(image["reason"] == MISSING for image in images)
+                if "done" in states and not (states & {"queued", "running"} or waits):
                     due.append(_due_sheet(entry, images))
         return due
 

@@ -23,7 +23,7 @@ class Failures:
     """Records it in the ledger, and waits for that, so that no outcome of a batch gets lost.
 
     An image on which the engine died `max_attempts` times fails. `on_finished` is called with the
-    recipe of an image that failed.
+    recipe of an image that failed, or whose picture is missing.
     """
 
     ledger: Ledger
@@ -60,6 +60,12 @@ class Failures:
             self._fail(rendering.batch[0], str(error))
         else:
             self._move(rendering, self.ledger.retry_alone)
+
+    def picture_missing(self, image: QueuedImage) -> None:
+        """The dropped picture that it starts from is not there as requested."""
+        log.info("%s: its picture changed or is gone; its queue waits for it", image.recipe)
+        self._patiently(partial(self.ledger.miss, image.id))
+        self.on_finished(self._patiently(partial(self.ledger.recipe_of, image)))
 
     def _move(self, rendering: Rendering, move: Callable[[int], bool]) -> None:
         if rendering.is_cancelled:

@@ -182,8 +182,7 @@ class Worker:
             self.stopping.wait(RESTART_SECONDS)
             return []
         for image in missing:
-            log.info("%s: its picture changed or is gone; its queue waits for it", image.recipe)
-            self.retry.until_done("worker", partial(self.ledger.miss, image.id))
+            self.failures.picture_missing(image)
         return [image for image in batch if image not in missing]
 
     def _clear_pictures(self, batch: list[QueuedImage]) -> None:

@@ -11,9 +11,10 @@ from PIL import Image, PngImagePlugin
 from picowatch.commands.check import check
 from picowatch.inbox import inbox as inbox_module
 from picowatch.metadata import PARAMETERS, PICOWATCH, read_texts
+from picowatch.outbox.commands import Command, send, wait_for_answer
 from picowatch.settings import LocalSettings
 from tests.daemon.test_what_a_save_means import HeldEngine
-from tests.house import House, one_waits_for_one, wait_for
+from tests.house import PATIENCE, House, one_waits_for_one, wait_for
 
 TEMPLATE = "prompt: a corgi\nseed: 7\nsize: 64x64\n"
 
@@ -704,8 +705,6 @@ def test_a_picture_stays_while_what_lies_beside_it_changes(house: House) -> None
 
 def test_cancel_and_pause_hold_for_dropped_pictures(house: House) -> None:
     """By folder; saved again, a cancelled picture is queued again."""
-    from picowatch.outbox.commands import Command, send, wait_for_answer
-
     template(house)
     with house.running():
         assert wait_for_answer(send(house.outbox, Command("pause")), 30)
@@ -773,3 +772,26 @@ def test_several_engines_share_the_copies_of_a_picture(house: House) -> None:
     assert house.once(batch_size=1, executor=LocalSettings(engines=3))
     assert len(house.pictures("frames")) == 16
     assert len(house.pictures("a")) == 4
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_pictures_that_were_away_at_their_turn_are_rendered_when_they_are_back(
+    house: House, restart: bool
+) -> None:
+    """Their folder was elsewhere for a moment: nobody wrote to them, and none was deleted."""
+    template(house)
+    with house.running(settle_seconds=0.4):
+        assert wait_for_answer(send(house.outbox, Command("pause")), PATIENCE)
+        for number in range(5):
+            draw(house, f"frames/x/{number}.png", number)
+        wait_for(lambda: house.status()["images"]["queued"] == 5)
+        elsewhere = (house.inbox / "frames/x").rename(house.folder / "x")
+        assert wait_for_answer(send(house.outbox, Command("resume")), PATIENCE)
+        wait_for(lambda: house.log().count("its queue waits for it") == 5)
+        if not restart:
+            elsewhere.rename(house.inbox / "frames/x")
+            wait_for(lambda: len(house.pictures()) == 5)
+    if restart:
+        elsewhere.rename(house.inbox / "frames/x")
+        with house.running():
+            wait_for(lambda: len(house.pictures()) == 5)

@@ -366,6 +366,11 @@ class Model:
         if image := self.by_id.get(image_id):
             image.is_missing = image.state == "cancelled"
 
+    def misses(self, recipe: str) -> bool:
+        """Whether images that it requests were cancelled because their picture was not there."""
+        entries = self.recipes[recipe].entries if recipe in self.recipes else ()
+        return any(image.is_missing for entry in entries for image in entry.images)
+
     def found_again(self, recipe: str) -> None:
         """The dropped picture was moved, and this is its name now."""
         for image in self.images:

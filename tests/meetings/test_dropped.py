@@ -87,6 +87,24 @@ def test_a_frame_that_is_away_when_its_turn_comes_is_rendered_when_it_is_back() 
     )
 
 
+@pytest.mark.parametrize("restart", [False, True])
+def test_frames_that_are_elsewhere_at_their_turn_are_rendered_when_they_are_back(
+    restart: bool,
+) -> None:
+    """Move x claim x move back x restart: as they were, so that nobody wrote to them."""
+    assert not found(
+        *frames(),
+        ("move_folder", "frames/a", "elsewhere"),
+        ("hold", False),
+        ("wait", 1.0),
+        *([("stop",)] if restart else []),
+        ("move_folder", "elsewhere", "frames/a"),
+        ("start",),
+        ("wait", 8.0),
+        watch="events",
+    )
+
+
 @pytest.mark.parametrize("new", [SWEEP, BROKEN], ids=["another", "wrong"])
 def test_a_template_that_changes_while_frames_wait_holds_for_those_saved_later(new: Text) -> None:
     """Template x queue x touch: what waits is rendered as it was requested."""

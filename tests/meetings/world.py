@@ -414,6 +414,8 @@ class World:
             recipe = self.model.recipes.get(path)
             if last is not None and last.digest == digest and recipe and not recipe.valid:
                 return last  # it was renamed, or what it lacked has come
+            if last is not None and last.digest == digest and self.model.misses(path):
+                return last  # a dropped picture is back where it was
             self.findings.append(f"{path} was answered although nobody saved it")
             return None
         version = candidates[0]
@@ -936,6 +938,12 @@ class World:
             if self._meaning(path, version.text, version.mtime) is not None:
                 yield f"{path} is refused although what it lacked is there"
 
+    def _waiting_for_nothing(self) -> Iterator[str]:
+        """A dropped picture that was away at its turn may be back."""
+        for path, version in self.files.items():
+            if self.answered.get(path) is version and self.model.misses(path):
+                yield f"{path} waits for its picture, which is there"
+
     def _status(self) -> Any:
         try:
             return json.loads((self.outbox / ".picowatch/status.json").read_text())["images"]
@@ -946,6 +954,7 @@ class World:
         """While it runs and nothing is left to do."""
         yield from self._unanswered()
         yield from self._refused_for_nothing()
+        yield from self._waiting_for_nothing()
         counts = self.model.counts()
         states = ("queued", "running", "done", "failed", "cancelled")
         right = {state: counts[state] for state in states}
