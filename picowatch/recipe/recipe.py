@@ -226,10 +226,17 @@ class Recipe(RecipeFields):
         if self.sweep:
             values["sweep"] = [_changes(first, other) for other in others]
         named = sorted({pair for variant in self.variants for pair in variant._named()})
+        named += sorted(self._swept_models())
         if named:
             values["hashes"] = {self._label(*pair): hash_of(*pair) for pair in named}
         text = json.dumps(values, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
+
+    def _swept_models(self) -> set[tuple[str, str]]:
+        """The checkpoints and VAEs of a sweep's combinations that the first one does not have."""
+        of_all = {("checkpoint", one.checkpoint) for one in self.variants}
+        of_all |= {("vae", one.vae) for one in self.variants}
+        return of_all - {("checkpoint", self.checkpoint), ("vae", self.vae), ("vae", BAKED)}
 
     def _label(self, kind: str, name: str) -> str:
         return kind if name in self._dropped else f"{kind}/{name}"

@@ -10,6 +10,7 @@ from PIL import Image
 from picowatch.daemon import contact_sheets, finishing
 from picowatch.errors import RenderFailed
 from picowatch.outbox.png import SHEET_KEYWORD
+from tests.catalog.files import sd15_shapes, vae_file_shapes, write_model
 from tests.daemon.test_failures import fail_on
 from tests.daemon.test_what_a_save_means import HeldEngine
 from tests.house import House, wait_for
@@ -124,3 +125,23 @@ def test_a_random_variation_is_drawn_again_beside_the_plain_picture(house: House
              if not file.endswith("-sheet.png")}  # fmt: skip
     assert len(house.pictures("a")) == 3 + 1 + 2 + 1
     assert len(drawn) == 3, "None, and two draws"
+
+
+@pytest.mark.parametrize("kind", ["checkpoint", "vae"])
+def test_another_file_of_a_swept_model_is_another_request(house: House, kind: str) -> None:
+    """Each combination's: not only the first one's."""
+    checkpoints, vaes = house.models / "checkpoints", house.models / "vae"
+    if kind == "checkpoint":
+        paths = [write_model(checkpoints / f"{n}.safetensors", sd15_shapes()) for n in "bc"]
+    else:
+        write_model(checkpoints / "a.safetensors", sd15_shapes())
+        paths = [write_model(vaes / f"{n}.safetensors", vae_file_shapes()) for n in "bc"]
+    recipe = house.save("a.yaml", f"prompt: a\nseed: 1\nsize: 64x64\nsweep: {{{kind}: [b, c]}}\n")
+    assert house.once(), house.error("a.yaml")
+    assert len(house.pictures()) == 3
+    with paths[1].open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"7")
+    recipe.touch()
+    assert house.once()
+    assert len(house.pictures()) == 5, "a picture and the sheet"
