@@ -268,14 +268,19 @@ def _file_with_number(
 
     def file_for(number: int) -> str | None:
         file = names.file(recipe, number, request)
-        reserved = file and sql.execute(
-            """SELECT 1 FROM images INDEXED BY images_running
-               WHERE state = 'running' AND substr(file, 1, length(:stem)) = :stem""",
-            {"stem": f"{PurePosixPath(file).with_suffix('')}."},
-        )
-        return None if reserved and reserved.fetchone() else file
+        return file if file and not is_reserved(sql, names, file) else None
 
     return file_for
+
+
+def is_reserved(sql: sqlite3.Connection, names: FileNames, file: str) -> bool:
+    """Whether an image in progress has this name, whatever its ending."""
+    stem = f"{PurePosixPath(file).with_suffix('')}."
+    running = "SELECT file FROM images INDEXED BY images_running WHERE state = 'running'"
+    if names.ignores_case:
+        return any(folded(row["file"]).startswith(folded(stem)) for row in sql.execute(running))
+    reserved = sql.execute(f"{running} AND substr(file, 1, length(:stem)) = :stem", {"stem": stem})
+    return reserved.fetchone() is not None
 
 
 def _file_for_dropped(
@@ -297,12 +302,10 @@ def _file_for_dropped(
 
     def file_for(number: int) -> str | None:
         file = names.of_dropped(recipe, number, request, keeps_ending=keeps_ending)
+        if file is None or is_reserved(sql, names, file):
+            return None
         used = sql.execute(
-            """SELECT 1 FROM images INDEXED BY images_running
-               WHERE state = 'running' AND file = :file
-               UNION ALL
-               SELECT 1 FROM images WHERE recipe = :recipe AND state = 'done' AND file = :file""",
-            {"file": file, "recipe": recipe},
+            "SELECT 1 FROM images WHERE recipe = ? AND state = 'done' AND file = ?", (recipe, file)
         ).fetchone()
         return None if used else file
 

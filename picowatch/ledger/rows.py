@@ -125,6 +125,11 @@ class Outcome:
 class FileNames(Protocol):
     """Gives pictures their paths; one that already exists in the outbox is never used again."""
 
+    @property
+    def ignores_case(self) -> bool:
+        """Whether the outbox's file system does."""
+        ...
+
     def folder(self, recipe: str) -> str:
         """The recipe's folder below the outbox."""
         ...

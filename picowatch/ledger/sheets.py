@@ -4,7 +4,7 @@ import sqlite3
 from collections.abc import Sequence
 
 from picowatch.ledger.database import Database
-from picowatch.ledger.queue import MISSING, next_file
+from picowatch.ledger.queue import MISSING, is_reserved, next_file
 from picowatch.ledger.rows import DueSheet, FileNames, request_of
 
 
@@ -50,6 +50,8 @@ class ContactSheets(Database):
 
             def free_file(number: int) -> str | None:
                 file = names.sheet(recipe, number)
+                if file is None or is_reserved(sql, names, file):
+                    return None
                 used = sql.execute(
                     "SELECT 1 FROM entries WHERE recipe = ? AND sheet_file = ?", (recipe, file)
                 )

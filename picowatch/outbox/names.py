@@ -32,6 +32,8 @@ FILE_ENDINGS = (*ENDINGS, SIDECAR_ENDING, ".yaml", ".yml")
 # At the start of a picture's name; longer ones, which SQLite could not keep, are not ours.
 NUMBER = re.compile(r"^(\d{1,15})(?!\d)")
 SHEET = re.compile(r"-sheet\.[a-z]+$")
+NUMBERED_SHEET = re.compile(r"/\d{4,}-sheet\.[a-z]+$")
+MAP = re.compile(r"\.control(-\d+)?\.png$")
 ORIGINALS = "originals"  # the folder of dropped pictures that are archived
 ROOM = 40  # bytes after a dropped picture's name: its number, and the endings of files beside it
 # Most file systems take 255 bytes a name, those of encrypted folders fewer (eCryptfs 143); the
@@ -108,14 +110,12 @@ class OutboxNames:
         if [*folders, _portable(name)] != [*parts, name]:
             return own
         plain = "/".join([*folders, self._fitting(name, len(ending)) + ending])
-        if self._ignores_case and (
-            lexists(self._outbox / own) or self._is_spelled_otherwise(plain)
-        ):
+        if self.ignores_case and (lexists(self._outbox / own) or self._is_spelled_otherwise(plain)):
             return own
         return plain
 
     @cached_property
-    def _ignores_case(self) -> bool:
+    def ignores_case(self) -> bool:
         """Whether the outbox's file system (macOS, SMB) takes Corgi and corgi for one name."""
         try:
             return (self._outbox / ".picowatch").samefile(self._outbox / ".PICOWATCH")
@@ -212,6 +212,8 @@ class OutboxNames:
             kind = PNG
         if f"{name}{SIDECAR_ENDING}".endswith((ERROR_ENDING, WARNING_ENDING)):
             name += "_"
+        if MAP.search(f"{name}.png"):  # it would be written over, and deleted with another picture
+            name += "_"
         path = f"{self.folder(recipe)}/{self._fitting(name, len(kind.ending))}"
         if any(lexists(f"{self._outbox}/{path}{end}") for end in (*ENDINGS, SIDECAR_ENDING)):
             return None
@@ -220,7 +222,12 @@ class OutboxNames:
 
 def is_made_for_people(file: str) -> bool:
     """Whether a file below the outbox is a contact sheet or a copy: no recipe asked for it."""
-    return "/" not in file or SHEET.search(file) is not None
+    return "/" not in file or any(kind.search(file) for kind in (NUMBERED_SHEET, MAP))
+
+
+def may_be_sheet(file: str) -> bool:
+    """Whether a file below the outbox is called like the contact sheet of a dropped picture."""
+    return SHEET.search(file) is not None
 
 
 def map_of(file: str, index: int) -> str:

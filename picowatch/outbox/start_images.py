@@ -23,7 +23,8 @@ from picowatch.files.matching import pictures_below
 from picowatch.files.picture_names import ENDINGS, MASK_MARK, is_picture_name, stem_of
 from picowatch.files.pictures import MAX_BYTES, check_picture, picture_size
 from picowatch.metadata import PARAMETERS, read_texts, texts_in
-from picowatch.outbox.names import is_made_for_people
+from picowatch.outbox.names import is_made_for_people, may_be_sheet
+from picowatch.outbox.png import SHEET_KEYWORD
 from picowatch.recipe.read.a1111_blocks import holds_parameters
 
 FOLDER = "start-images"
@@ -136,7 +137,7 @@ class NamedPictures:
             except OSError as error:
                 raise PictureUnreadable(f"'{pattern}' cannot be read: {error.strerror}.") from error
             if base.root == self._roots[1]:
-                found = [path for path in found if not is_made_for_people(path)]
+                found = [path for path in found if not self._is_made_for_people(path)]
             if found:
                 return [base.called + path.removeprefix(base.start) for path in found]
         raise PictureUnreadable(
@@ -144,6 +145,14 @@ class NamedPictures:
             "Put the pictures beside the recipe, or below inbox/ or outbox/, and save the recipe "
             f"again. Their names end in {', '.join(ENDINGS)}.",
         )
+
+    def _is_made_for_people(self, path: str) -> bool:
+        """A dropped picture's result may be called like its contact sheet would be."""
+        if is_made_for_people(path):
+            return True
+        with suppress(PictureUnreadable, OSError):
+            return may_be_sheet(path) and SHEET_KEYWORD in read_texts(self._roots[1] / path)
+        return False
 
     def inside(self, path: str) -> str | None:
         """An absolute path as `inbox/…` or `outbox/…`, None if it leads elsewhere."""

@@ -8,7 +8,7 @@ from picowatch.errors import PictureUnreadable
 from picowatch.recipe.fields import FROM, PICTURE
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import Problems, RecipeInvalid
-from picowatch.recipe.pictures import NoPictures, Pictures
+from picowatch.recipe.pictures import NoPictures, Pictures, as_written
 from picowatch.recipe.read.decoding import decode, is_empty
 from picowatch.recipe.read.from_picture import PictureFields
 from picowatch.recipe.read.yaml_entries import yaml_entries, yaml_layer
@@ -156,7 +156,7 @@ def _picture_layer(dropped: Dropped, own: Layer) -> Layer:
     Where a ControlNet is to follow it, it is the start image only if the template says so, too.
     """
     position = Position(Source(dropped.path, ""), 1, 1)
-    picture = Written(dropped.path, position)
+    picture = Written(as_written(dropped.path), position)
     layer: Layer = {}
     for index, image in control_images(own):
         if _is_picture(image):
@@ -165,7 +165,7 @@ def _picture_layer(dropped: Dropped, own: Layer) -> Layer:
     if "image" in own or not layer:
         layer["image"] = picture
         if dropped.mask:
-            layer["mask"] = Written(dropped.mask, position)
+            layer["mask"] = Written(as_written(dropped.mask), position)
     if FROM in own and _is_picture(own[FROM]):
         layer[FROM] = picture
     return layer

@@ -11,6 +11,11 @@ def is_pattern(path: str) -> bool:
     return "*" in path or "?" in path
 
 
+def as_written(path: str) -> str:
+    """A path as somebody could write it: a space before a name would be taken for none of it."""
+    return f"./{path}" if path.startswith(" ") else path
+
+
 class Pictures(Protocol):
     """Answers questions about the pictures of one recipe, named as the recipe names them.
 

@@ -12,6 +12,7 @@ from picowatch.commands.check import check
 from picowatch.inbox import inbox as inbox_module
 from picowatch.metadata import PARAMETERS, PICOWATCH, read_texts
 from picowatch.outbox.commands import Command, send, wait_for_answer
+from picowatch.outbox.names import OutboxNames
 from picowatch.settings import LocalSettings
 from tests.daemon.test_what_a_save_means import HeldEngine
 from tests.house import PATIENCE, House, one_waits_for_one, wait_for
@@ -84,6 +85,41 @@ def test_no_name_is_given_twice(house: House) -> None:
     assert len(house.pictures()) == 7
     digests = [house.chunk(p).request.digest for p in house.pictures() if p != "frames/1-3.png"]
     assert len(set(digests)) == 6
+
+
+def test_names_of_maps_are_not_given_to_pictures(house: House) -> None:
+    """What `control` previews is written over, and deleted with the picture that it belongs to."""
+    template(house)
+    for index, name in enumerate(("pose.png", "pose.control.png", "pose.control-2.jpg")):
+        draw(house, f"frames/{name}", index)
+    assert house.once()
+    assert house.pictures() == [
+        "frames/pose.control-2_.png", "frames/pose.control_.png", "frames/pose.png",
+    ]  # fmt: skip
+
+
+def test_results_of_a_picture_share_no_name_whatever_their_formats(house: House) -> None:
+    """One batch x the format x its largest side: each has a text of its own beside it."""
+    drawn = "prompt: a corgi\nupscale: {scale: 8}\nseed:"
+    template(house, f"{drawn} 1\nsize: 64x64\n---\n{drawn} 2\nsize: 2048x64\n")
+    draw(house, "frames/1.png")
+    assert house.once(format="webp", sidecar="txt", batch_size=4)
+    assert house.pictures() == ["frames/1-2.png", "frames/1.webp"]
+    for file in house.pictures():
+        text = (house.outbox / file).with_suffix(".txt").read_text()
+        assert text == f"{read_texts(house.outbox / file)[PARAMETERS]}\n"
+
+
+def test_results_of_one_batch_differ_where_case_is_ignored(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise one would be written over the other."""
+    monkeypatch.setattr(OutboxNames, "ignores_case", True)
+    template(house)
+    for index, name in enumerate(("Anna.png", "anna.png", "ANNA.jpg")):
+        draw(house, f"frames/{name}", index)
+    assert house.once(batch_size=4)
+    assert len({file.casefold() for file in house.pictures()}) == 3
 
 
 def test_the_nearest_template_holds_and_folders_without_one_are_as_ever(house: House) -> None:

@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from picowatch.catalog.families import DEMO_WIDTH
 from picowatch.commands.check import check
+from tests.catalog.files import write_model
+from tests.catalog.test_controlnets import original
 from tests.house import House, wait_for
 
 RECIPE = "prompt: a corgi\nseed: 7\nimage: frames/*.png\n"
@@ -170,6 +173,33 @@ def test_what_cannot_be_followed_is_said_at_its_place(house: House, more: str, s
     for words in said.split("|"):
         assert words in error
     assert house.engine.batches == []
+
+
+def test_a_picture_whose_name_begins_with_a_space_is_not_taken_for_another(house: House) -> None:
+    """People sort with it; also where the picture is dropped in such a folder."""
+    for index, name in enumerate((" a.png", "a.png")):
+        draw(house.inbox / "frames" / name, (index * 20, 0, 0))
+        draw(house.inbox / " dropped" / name, (100 + index * 20, 0, 0))
+    house.save("frames/a.yaml", "prompt: a corgi\nseed: 7\nimage: '*.png'\n")
+    house.save(" dropped/_pictures.yaml", "prompt: a corgi\nseed: 7\n")
+    assert house.once(), house.error(" dropped/a.png")
+    assert sorted(images(house)) == [" a.png", " dropped/ a.png", " dropped/a.png", "a.png"]
+
+
+def test_what_is_made_for_people_matches_no_pattern(house: House) -> None:
+    """Contact sheets and maps; a result that is only called like a sheet does."""
+    write_model(house.models / "controlnet/sketch.safetensors", original(DEMO_WIDTH))
+    draw(house.inbox / "lines.png")
+    followed = "control: {image: lines.png, model: sketch, preview: true}"
+    house.save("b.yaml", f"prompt: b\nseed: 1\ncount: 2\ngrid: true\n{followed}\n")
+    draw(house.inbox / "dropped/model-sheet.png")
+    house.save("dropped/_pictures.yaml", "prompt: b\n")
+    assert house.once(), house.error("b.yaml")
+    house.save("a.yaml", "prompt: a\nimage: outbox/**/*.png\n")
+    assert house.once(), house.error("a.yaml")
+    assert sorted(images(house, "a")) == [
+        "outbox/b/0001-1.png", "outbox/b/0002-2.png", "outbox/dropped/model-sheet.png",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

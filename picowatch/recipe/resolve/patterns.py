@@ -11,7 +11,7 @@ from functools import partial
 
 from picowatch.errors import PictureUnreadable
 from picowatch.recipe.messages.problems import Problems, shown
-from picowatch.recipe.pictures import Pictures, is_pattern
+from picowatch.recipe.pictures import Pictures, as_written, is_pattern
 from picowatch.recipe.read.plain import TRUE_OR_FALSE
 from picowatch.recipe.resolve.control import control_images, with_control_image
 from picowatch.recipe.resolve.start_image import read_path
@@ -55,7 +55,7 @@ def read_patterns(layer: Layer, pictures: Pictures, problems: Problems) -> Writt
     for text, *chosen in zip(_labels(paths), paths, *companions, strict=True):
         changed = layer
         for named, path in zip(patterns, chosen, strict=True):
-            changed = named.with_path(changed, replace(named.written, value=path))
+            changed = named.with_path(changed, replace(named.written, value=as_written(path)))
         overlay = {name: w for name, w in changed.items() if layer.get(name) is not w}
         values.append(Value(text, overlay))
     return WrittenAxis(first.field, tuple(values))
