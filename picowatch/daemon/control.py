@@ -192,7 +192,8 @@ class Control:
             return None
         outcome = self.ledger.outcome(recipe, digest)
         if outcome is None and stamp is None and known is None:
-            return self._missing(recipe)
+            now = self.outbox.memos.recall().name_now(recipe, digest)
+            return self._missing(recipe) if now == recipe else self._make(now, digest)
         self._missing_since.pop(recipe, None)
         if outcome is None:
             return Answer(False, f"{recipe} was saved again meanwhile, with different content.")

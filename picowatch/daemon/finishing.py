@@ -59,6 +59,8 @@ class Finishing:
         """Delete a recipe that was in the inbox for `make` alone, and the files about it."""
         try:
             removed = self.inbox.remove(recipe, digest)
+        except FileNotFoundError:
+            return  # somebody deleted or renamed it, which the inbox reports
         except OSError as error:
             log.warning("%s: it stays in the inbox: %s", recipe, error.strerror)
             return

@@ -252,6 +252,37 @@ def test_make_of_a_recipe_that_is_taken_away_ends(
     assert capsys.readouterr().err == "a.txt: it is no longer in the inbox, or is empty.\n"
 
 
+@pytest.mark.parametrize("flags", [(), ("--rm",)])
+def test_make_of_a_recipe_that_is_renamed_prints_its_pictures(
+    house: House, flags: tuple[str, ...]
+) -> None:
+    """Twice, while it is rendered: they are what was asked for. --rm keeps what has a new name."""
+    go = threading.Event()
+    house.engine.before_batch = lambda batch: wait_for(go.is_set)
+    a = elsewhere(house, "a.txt", "one --seed 5\n")
+    with house.running():
+        process = subprocess.Popen(
+            command("make", "--json", *flags, a),
+            cwd=house.folder,
+            env=clean_environment(),
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        wait_for(lambda: house.status()["images"]["running"], "the image in progress")
+        for old, new in (("a.txt", "b.txt"), ("b.txt", "c.txt")):
+            (house.inbox / old).rename(house.inbox / new)
+            wait_for(lambda new=new: f"renamed to {new}" in house.log(), "the rename")
+        go.set()
+        printed, _ = process.communicate(timeout=PATIENCE)
+    found = json.loads(printed)
+    assert process.returncode == 0 and found["done"], printed
+    [recipe] = found["recipes"]
+    assert [picture["seed"] for picture in recipe["pictures"]] == [5]
+    assert (recipe["recipe"], recipe["in_inbox"]) == ("a.txt", False)
+    assert (house.inbox / "c.txt").exists()
+    assert "warning" not in house.log()
+
+
 def test_make_takes_over_when_the_daemon_ends(house: House, capsys: Captured) -> None:
     """What the daemon left is made in this process."""
     reached, go = threading.Event(), threading.Event()
