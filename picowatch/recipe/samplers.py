@@ -264,6 +264,12 @@ def _why_unknown(written: str) -> str:
                     f"the sampler {name} is not in diffusers, which picowatch renders with; "
                     f"{closest} comes closest. The samplers are {_names()}."
                 )
+    for ending, kind in _schedule_endings():
+        if squeezed == ending:
+            return (
+                f"'{shown(written)}' is a schedule type, not a sampler. Write "
+                f"schedule_type: {kind}, or name a sampler before it. The samplers are {_names()}."
+            )
     known = [s.name for s in SAMPLERS] + [alias for s in SAMPLERS for alias in s.aliases]
     known += [f"{s.name} {SCHEDULE_TYPES[kind]}" for s in SAMPLERS for kind in s.schedule_types]
     return (

@@ -186,7 +186,6 @@ def test_the_native_size_is_the_checkpoints() -> None:
         ("seed: -2", None),
         ("seed: 4294967296", None),
         ("seed: 1.5", None),
-        ("seed: 1, 2", None),
         (
             "sampler:",
             "sampler has no value: YAML reads an empty value as null. Write a name, or "
@@ -235,7 +234,7 @@ def test_wrong_values_are_refused_with_limit_and_remedy(written: str, message: s
     value = written.partition(": ")[2]
     expected = message or (
         "seed must be a whole number from 0 to 4294967295, random, a range like 1..8, or a list "
-        "like [1, 2, 3], not " + (f"'{value}'." if "," in value else f"{value}.")
+        f"like [1, 2, 3], not {value}."
     )
     assert messages(f"prompt: a\n{written}\n") == [expected]
 

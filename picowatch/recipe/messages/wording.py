@@ -30,12 +30,23 @@ def wrong_value(field: str, written: Written, wanted: str | None = None) -> str:
         )
         return f"{field} must be {wanted}, not {_raw(written)}.{remedy}"
     if understood:
-        remedy = _in_quotes(field, written) if wanted == TEXT else _plainly(written)
-        return f"{field} must be {wanted}, but YAML reads {_raw(written)} as {understood}. {remedy}"
-    if isinstance(written.value, str) and re.fullmatch(r"\d{1,9},\d{1,9}", written.value):
-        return f"{field} must be {wanted}. Write {written.value.replace(',', '.')}, with a point."
+        remedy = _in_quotes(field, written) if wanted == TEXT else _plainly(written, wanted)
+        words = f"{field} must be {wanted}, but YAML reads {_raw(written)} as {understood}."
+        return f"{words} {remedy}".rstrip()
+    comma = re.fullmatch(r"(\d{1,9}),(\d{1,9})", str(written.value))
+    if comma and field != "seed":
+        return f"{field} must be {wanted}. Write {_without_comma(comma, wanted)}."
     value = _quoted_unless_number(written.value)
     return f"{field} must be {wanted}, not {value}.{_hint(field, written.value)}"
+
+
+def _without_comma(number: re.Match[str], wanted: str) -> str:
+    """The number that was meant: a comma stands for a point, or parts thousands."""
+    if "whole number" not in wanted:
+        return f"{number[1]}.{number[2]}, with a point"
+    if re.fullmatch(r"[1-9]\d?\d?,\d{3}", number[0]):
+        return f"{number[1]}{number[2]}, without a comma"
+    return f"a whole number, such as {number[1]}"
 
 
 def _hint(field: str, value: object) -> str:
@@ -48,10 +59,18 @@ def _hint(field: str, value: object) -> str:
                 " For a larger picture write a smaller size, and hires: {scale: 2} to redraw it "
                 "larger, or upscale: {scale: 4} to enlarge it."
             )
-    if field == "seed" and (ends := re.fullmatch(r"(\d+) *[-–] *(\d+)", str(value).strip())):
-        return f" Write {ends[1]}..{ends[2]} for a range."
+    if field == "seed":
+        return _seeds_hint(str(value).strip())
     if field == "control" and value in get_args(Preprocessor):
         return f" Write control: {{image: photo.png, model: …, preprocess: {value}}}."
+    return ""
+
+
+def _seeds_hint(written: str) -> str:
+    if ends := re.fullmatch(r"(\d+) *(?:[-–]|to) *(\d+)", written):
+        return f" Write {ends[1]}..{ends[2]} for a range."
+    if re.fullmatch(r"\d+( *, *\d+)+", written) and len(written) <= 100:
+        return f" Write [{', '.join(re.findall(r'[0-9]+', written))}] for a list."
     return ""
 
 
@@ -76,6 +95,17 @@ def not_multiple_of(multiple: int, field: str, value: int) -> str:
     """The nearest values that would do."""
     below = value - value % multiple
     return f"{field} must be a multiple of {multiple}: {below} or {below + multiple} would do."
+
+
+def sizes_of_ratio(ratio: str) -> tuple[str, str]:
+    """Sizes of that aspect: with the short side that SD 1.5 likes, with SDXL's pixel count."""
+    sides = re.fullmatch(r"([1-9]\d{0,2}) *: *([1-9]\d{0,2})", ratio)
+    width, height = (int(side) for side in sides.groups()) if sides else (2, 3)
+    small, large = 512 / min(width, height), (1024**2 / (width * height)) ** 0.5
+    return (
+        f"{round(width * small / 8) * 8}x{round(height * small / 8) * 8}",
+        f"{round(width * large / 64) * 64}x{round(height * large / 64) * 64}",
+    )
 
 
 def left_out(what: str) -> str:
@@ -126,8 +156,10 @@ def _in_quotes(field: str, written: Written) -> str:
     return f"For text, put it in quotes: {field}: {shown(quoted(written.raw), 200)}"
 
 
-def _plainly(written: Written) -> str:
+def _plainly(written: Written, wanted: str) -> str:
     if isinstance(written.value, tuple | dict):
+        if wanted.startswith("a mapping"):
+            return ""
         return "Write one value; for several pictures write several recipes."
     if isinstance(written.value, str):
         with suppress(ValueError):

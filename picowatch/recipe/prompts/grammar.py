@@ -39,6 +39,7 @@ _COMMA_STEP = re.compile(
 # `[a|b:0.5]` changes nothing, `[[a|b]:c:0.5]` would.
 _BAR_AND_STEP = re.compile(r"\[[^()\[\]{}\\|]{0,200}\|[^()\[\]{}\\]{0,200}:\s*[\d.]{1,5}\s*\]")
 _BRACKET = re.compile(r"\\.|[()]", re.DOTALL)
+_BRACE = re.compile(r"\\.|[{}|]", re.DOTALL)
 _CURLY = ("“”", "„“", "‘’", "«»")
 
 
@@ -298,6 +299,11 @@ def probable_mistakes(text: str) -> Iterator[str]:
             f"the bracket of '{shown(text[opened:], 30)}' is never closed, so everything after it "
             "gets more weight. Close it, or write \\( for the character."
         )
+    if "{" in text and (opened := _never_closed_choice(text)) is not None:
+        yield (
+            f"the brace of '{shown(text[opened:], 30)}' is never closed, so it is used as literal "
+            "text. Close it, or write \\{ for the character."
+        )
     stripped = text.strip()
     quotes = stripped[:1] + stripped[-1:]
     if quotes in _CURLY and not any(quote in stripped[1:-1] for quote in quotes):
@@ -305,6 +311,19 @@ def probable_mistakes(text: str) -> Iterator[str]:
             f"the quotes {stripped[0]} and {stripped[-1]} around the prompt are part of its text. "
             "Remove them, or use straight quotes."
         )
+
+
+def _never_closed_choice(text: str) -> int | None:
+    """Where the last brace stands that has choices, and no end."""
+    opened: list[tuple[int, bool]] = []  # and whether there is a bar
+    for found in _BRACE.finditer(text):
+        if found[0] == "{":
+            opened.append((found.start(), False))
+        elif found[0] == "}" and opened:
+            opened.pop()
+        elif found[0] == "|" and opened:
+            opened[-1] = (opened[-1][0], True)
+    return next((start for start, has_bar in reversed(opened) if has_bar), None)
 
 
 def _failed_edits(text: str) -> Iterator[str]:

@@ -8,7 +8,7 @@ from functools import partial
 from picowatch.recipe.fields import FIRST_NAME_OF, MOST_IMAGES, SWITCHES
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import did_you_mean
-from picowatch.recipe.messages.wording import MAX_WARNINGS, left_out, wrong_value
+from picowatch.recipe.messages.wording import MAX_WARNINGS, left_out, sizes_of_ratio, wrong_value
 from picowatch.recipe.read.plain import number
 from picowatch.recipe.resolve.layers import meaning_of_scheduler, put
 from picowatch.recipe.written import At, Layer, Position, Written
@@ -16,6 +16,8 @@ from picowatch.recipe.written import At, Layer, Position, Written
 _FLAG = re.compile(r"(?:(?<=\s)|^)--(?P<name>[A-Za-z][\w-]*)")
 # What word processors and phones make of two hyphens.
 _LONG_DASH = re.compile(r"(?:(?<=\s)|^)[\N{EN DASH}\N{EM DASH}](?P<name>[A-Za-z][\w-]*)")
+# Only with a number behind it: search engines have taught people to write -blurry.
+_ONE_HYPHEN = re.compile(r"(?:(?<=\s)|^)-(?P<name>[A-Za-z][\w-]*)(?=[ =]+\d)")
 
 # A1111 reads its lines as a shell does; an apostrophe that only begins a value is one.
 _SINGLE_QUOTED = re.compile(r"'(?P<text>[^']*)'(?=\s+--[A-Za-z]|\s*$)")
@@ -85,7 +87,7 @@ def prompt_and_flags(text: str, at: At, problems: Problems, warnings: list[str])
         layer["prompt"] = Written(
             prompt, at(start, len(prompt)), prompt, at=partial(_from, at, start)
         )
-        _refuse_long_dashes(prompt, start, at, problems)
+        _refuse_other_dashes(prompt, start, at, problems)
     factors: list[Written] = []
     flags = _flags(text, first.start() if first else len(text), at, problems)
     for index, (name, written) in enumerate(flags):
@@ -141,19 +143,9 @@ def _why_refused(written: str, name: str, value: str) -> str:
     if name in _OTHER_TOOLS:
         return f"--{written}: {_OTHER_TOOLS[name]}"
     if name == "ar":
-        return f"--ar: Midjourney's aspect ratio; write {_sizes_of_ratio(value)}"
+        small, large = sizes_of_ratio(value)
+        return f"--ar: Midjourney's aspect ratio; write --size {small}, for SDXL --size {large}"
     return f"unknown flag '--{shown(written)}'. {did_you_mean(name, FIRST_NAME_OF, '--')}".rstrip()
-
-
-def _sizes_of_ratio(text: str) -> str:
-    """Sizes of that aspect: with the short side that SD 1.5 likes, with SDXL's pixel count."""
-    sides = re.fullmatch(r"([1-9]\d{0,2}):([1-9]\d{0,2})", text)
-    width, height = (int(side) for side in sides.groups()) if sides else (2, 3)
-    small, large = 512 / min(width, height), (1024**2 / (width * height)) ** 0.5
-    return (
-        f"--size {round(width * small / 8) * 8}x{round(height * small / 8) * 8}, for SDXL --size "
-        f"{round(width * large / 64) * 64}x{round(height * large / 64) * 64}"
-    )
 
 
 def _seed_list(written: Written) -> Written:
@@ -194,7 +186,7 @@ def _flags(text: str, start: int, at: At, problems: Problems) -> Iterator[tuple[
             following = _FLAG.search(text, value_start)
             end = following.start() if following else len(text)
             value = text[value_start:end].strip()
-            _refuse_long_dashes(value, value_start, at, problems)
+            _refuse_other_dashes(value, value_start, at, problems)
         raw = text[value_start:end].strip()
         name = found["name"]
         key = at(found.start(), len(name) + 2)
@@ -229,11 +221,12 @@ def _quoted(text: str, start: int, at: At, problems: Problems) -> tuple[str, int
     return re.sub(r'\\(["\\])', r"\1", found[1]), end
 
 
-def _refuse_long_dashes(text: str, start: int, at: At, problems: Problems) -> None:
-    for found in _LONG_DASH.finditer(text):
-        name = found["name"]
-        if name.replace("-", "_") in FIRST_NAME_OF:
-            problems.add(
-                at(start + found.start(), len(found[0])),
-                f"there is a long dash before '{name}'; for a flag, write two hyphens: --{name}.",
-            )
+def _refuse_other_dashes(text: str, start: int, at: At, problems: Problems) -> None:
+    for pattern, what in ((_LONG_DASH, "a long dash"), (_ONE_HYPHEN, "only one hyphen")):
+        for found in pattern.finditer(text):
+            name = found["name"]
+            if name.replace("-", "_") in FIRST_NAME_OF:
+                problems.add(
+                    at(start + found.start(), len(found[0])),
+                    f"there is {what} before '{name}'; for a flag, write two hyphens: --{name}.",
+                )

@@ -198,6 +198,8 @@ class _Composer:
             self.refuse("JSON's numbers are like -1, 30 or 7.5.", width=len(raw))
         if self.text[self.at : self.at + 1] == "'":
             self.refuse("JSON's quotes are double quotes.")
+        if raw in ("NaN", "Infinity"):
+            self.refuse(f"JSON has no {raw}. Write a number.", width=len(raw))
         if not raw:
             self.refuse("a value is missing here.")
         self.refuse("texts have double quotes in JSON.", width=len(raw))

@@ -12,6 +12,7 @@ from picowatch.recipe.fields import (
     MAX_SEED,
     MAX_SIDE,
     MAX_UPSCALED_PIXELS,
+    MIN_SIDE,
     NUMBERS,
     PARTS,
     PICTURE,
@@ -53,7 +54,7 @@ from picowatch.recipe.resolve.installed import (
 )
 from picowatch.recipe.resolve.layers import names_none, seed_in, text_of, unquoted
 from picowatch.recipe.resolve.loras import read_loras
-from picowatch.recipe.resolve.ranges import NumberRange
+from picowatch.recipe.resolve.ranges import RANGE, NumberRange
 from picowatch.recipe.resolve.start_image import named, picture_sides, read_path
 from picowatch.recipe.samplers import (
     DEFAULT_SAMPLER,
@@ -197,7 +198,10 @@ class RecipeBuilder:
     def _seed_list(self, written: Written) -> tuple[object, ...] | None:
         seeds = tuple(map(seed_in, written.parts))
         for part, seed in zip(written.parts, seeds, strict=True):
-            if not isinstance(seed, int):
+            if RANGE.fullmatch(str(part.value)):
+                message = "a range is no part of a list. Write the range alone, or each seed."
+                self._problems.add(part.position, message)
+            elif not isinstance(seed, int):
                 self._problems.add(part.position, wrong_value("seed", part, _ONE_SEED))
         if not seeds:
             message = "the list of seeds is empty. Write 'seed: random' or seeds."
@@ -498,7 +502,8 @@ class RecipeBuilder:
             field = f"{prefix}{mistake['loc'][0]}"
             written = layer[field]
             message = wrong_value(field, written)
-            if mistake["type"] == "multiple_of" and isinstance(written.value, int):
+            is_side = isinstance(written.value, int) and MIN_SIDE <= written.value <= MAX_SIDE
+            if mistake["type"] == "multiple_of" and is_side:
                 message = not_multiple_of(8, field, written.value)
             self._problems.add(written.error_position, message)
 

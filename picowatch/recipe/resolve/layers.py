@@ -22,7 +22,7 @@ from picowatch.recipe.fields import (
 )
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import did_you_mean
-from picowatch.recipe.messages.wording import wrong_value
+from picowatch.recipe.messages.wording import sizes_of_ratio, wrong_value
 from picowatch.recipe.read.plain import TRUE_OR_FALSE, number
 from picowatch.recipe.resolve.mappings import split_mappings
 from picowatch.recipe.resolve.ranges import NumberRange, range_in
@@ -54,7 +54,31 @@ def put(layer: Layer, name: str, written: Written, problems: Problems) -> None:
 
 
 def _why_unknown(name: str) -> str:
+    plain = re.sub(r"[\s-]", "_", name.casefold())
+    if theirs := _OTHER_PROGRAMS.get(plain):
+        return f"unknown field '{shown(name)}'. {theirs}"
     return f"unknown field '{shown(name)}'. {did_you_mean(name, FIRST_NAME_OF)}".rstrip()
+
+
+_COUNT = "Write count for the number of images."
+_HIRES = "Write hires: {scale: 2, denoising_strength: 0.5}."
+_STRENGTH = "Write denoising_strength."
+_NO_FACES = "picowatch does not restore faces. Remove it."
+# What other programs' users and their APIs' clients write. Names that mean a field exactly are its
+# aliases.
+_OTHER_PROGRAMS = {
+    **dict.fromkeys(("n", "images", "num_images", "num_images_per_prompt", "n_samples"), _COUNT),
+    **dict.fromkeys(("n_iter", "batch_count", "number_of_images", "iterations"), _COUNT),
+    "batch_size": f"{_COUNT} How many are rendered at once is the setting batch_size.",
+    **dict.fromkeys(("enable_hr", "hr_scale", "hires_scale", "hires_upscale"), _HIRES),
+    **dict.fromkeys(("hr_upscaler", "hires_upscaler"), "Write hires: {scale: 2, upscaler: …}."),
+    "upscaler": "Write upscale: NAME for the finished picture, or hires: {upscaler: NAME}.",
+    **dict.fromkeys(("denoise", "denoising", "prompt_strength"), _STRENGTH),
+    **dict.fromkeys(("resolution", "aspect_ratio", "ar", "dimensions"), "Write size: 512x768."),
+    **dict.fromkeys(("num_inference_steps", "ddim_steps", "sampling_steps"), "Write steps."),
+    **dict.fromkeys(("restore_faces", "face_restoration", "codeformer"), _NO_FACES),
+    "styles": "picowatch has no styles. Write their words into the prompt, or into _defaults.yaml.",
+}
 
 
 def meaning_of_scheduler(value: object) -> str:
@@ -185,6 +209,12 @@ _SIDES = re.compile(r"(?P<width>\d{1,9})\s*[x×*]\s*(?P<height>\d{1,9})", re.IGN
 
 
 def _not_a_size(written: Written) -> str:
+    if re.fullmatch(r"\d{1,3} *: *\d{1,3}", ratio := written.raw.strip("'\" ")):
+        small, large = sizes_of_ratio(ratio)
+        return (
+            f"size is width and height in pixels, like 512x768. For {ratio} write {small}, for "
+            f"SDXL {large}."
+        )
     value = number(written.value) if isinstance(written.value, str) else written.value
     if isinstance(value, int) and not isinstance(value, bool):
         return f"size must be like 512x768. For a square write {value}x{value}."

@@ -4,6 +4,11 @@ import pytest
 
 from tests.recipe.reading import messages, read_one
 
+SEED = (
+    "seed must be a whole number from 0 to 4294967295, random, a range like 1..8, or a list like "
+    "[1, 2, 3]"
+)
+
 
 @pytest.mark.parametrize(
     ("text", "expected"),
@@ -28,6 +33,48 @@ from tests.recipe.reading import messages, read_one
             "prompt: a\ncfg_scale: 0",
             ["cfg_scale must be a number from 1 to 30, not 0. 1 switches guidance off."],
         ),
+        ("prompt: a\nwidth: 3", ["width must be a whole number from 64 to 2048, not 3."]),
+        (
+            "prompt: a\nsteps: 10,5",
+            ["steps must be a whole number from 1 to 150. Write a whole number, such as 10."],
+        ),
+        (
+            "prompt: a\ncount: 1,000",
+            ["count must be a whole number from 1 to 1000000. Write 1000, without a comma."],
+        ),
+        (
+            "prompt: a\nsize: 16:9",
+            [
+                "size is width and height in pixels, like 512x768. For 16:9 write 912x512, for "
+                "SDXL 1344x768."
+            ],
+        ),
+        (
+            "prompt: a\nseed: [1..4, 9]",
+            ["a range is no part of a list. Write the range alone, or each seed."],
+        ),
+        ("prompt: a\nseed: 1 to 8", [f"{SEED}, not '1 to 8'. Write 1..8 for a range."]),
+        ("prompt: a\nseed: 1, 2,3", [f"{SEED}, not '1, 2,3'. Write [1, 2, 3] for a list."]),
+        ("prompt: a\nseed: 1,2", [f"{SEED}, not '1,2'. Write [1, 2] for a list."]),
+        (
+            "prompt: a\nsweep: [steps]",
+            [
+                "sweep must be a mapping like {steps: [10, 20], cfg_scale: 4..10 step 2}, but YAML "
+                "reads [steps] as a list."
+            ],
+        ),
+        (
+            "prompt: a\nbatch_size: 4",
+            [
+                "unknown field 'batch_size'. Write count for the number of images. How many are "
+                "rendered at once is the setting batch_size."
+            ],
+        ),
+        (
+            "prompt: a\nBatch count: 4",
+            ["unknown field 'Batch count'. Write count for the number of images."],
+        ),
+        ("prompt: a\ndenoise: 0.4", ["unknown field 'denoise'. Write denoising_strength."]),
         (
             "prompt: a\nscheduler: foo",
             ["unknown field 'scheduler'. Did you mean 'schedule_type'?"],
@@ -41,6 +88,28 @@ from tests.recipe.reading import messages, read_one
 def test_a_usual_mistake_has_its_remedy(text: str, expected: list[str]) -> None:
     """And no second message that follows from the first."""
     assert messages(text) == expected
+
+
+def test_a_schedule_type_is_no_sampler() -> None:
+    """It is the other half of A1111's name, or another field."""
+    (message,) = messages("prompt: a\nsampler: karras")
+    assert "'karras' is a schedule type, not a sampler. Write schedule_type: karras" in message
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [("a corgi -steps 10", "steps"), ("a --seed 7 -cfg=7.5", "cfg"), ("a -size 64x64", "size")],
+)
+def test_a_flag_with_one_hyphen_is_no_prompt(line: str, name: str) -> None:
+    """It would be drawn as text, in silence."""
+    expected = f"there is only one hyphen before '{name}'; for a flag, write two hyphens: --{name}."
+    assert expected in messages(line, "corgi.txt")
+
+
+def test_no_json_is_a_number_that_is_none() -> None:
+    """Python's writer writes it."""
+    found = messages('{"prompt": "a", "cfg_scale": NaN}', "corgi.json")
+    assert found == ["JSON has no NaN. Write a number."]
 
 
 def test_a_misspelt_sampler_with_its_schedule_type_is_found() -> None:
@@ -77,6 +146,11 @@ def test_a_scheduler_is_a_schedule_type_or_a_sampler(written: str, field: str, v
             "gets more weight. Close it, or write \\( for the character.",
         ),
         (
+            "a {red|blue corgi",
+            "the brace of '{red|blue corgi' is never closed, so it is used as literal text. Close "
+            "it, or write \\{ for the character.",
+        ),
+        (
             "“a corgi”",
             "the quotes “ and ” around the prompt are part of its text. Remove them, or use "
             "straight quotes.",
@@ -94,7 +168,21 @@ def test_what_was_hardly_meant_is_a_warning(prompt: str, warning: str) -> None:
 
 @pytest.mark.parametrize(
     "prompt",
-    ["a (corgi:1.2), (b)", "((a))", r"a \(b", "“a” and “b”", "(a, b:1.2)", "at 1,2 (or 3)", "a)"],
+    [
+        "a (corgi:1.2), (b)",
+        "((a))",
+        r"a \(b",
+        "“a” and “b”",
+        "(a, b:1.2)",
+        "at 1,2 (or 3)",
+        "a)",
+        "{a",
+        r"\{a|b",
+        "a|b}",
+        "{a|{b|c}}",
+        "a -blurry",
+        "a -steps",
+    ],
 )
 def test_what_was_meant_is_no_warning(prompt: str) -> None:
     """Weights, escapes and quotes within."""
