@@ -139,6 +139,79 @@ def test_a_misspelt_variable_is_refused_with_the_right_one() -> None:
     )
 
 
+def test_a_variable_is_compared_without_what_all_have_in_common() -> None:
+    """PICOWATCH_STEPS is not nearly PICOWATCH_MODELS."""
+    with pytest.raises(SettingsInvalid) as refused:
+        load_settings({}, {"PICOWATCH_STEPS": "30"})
+    assert str(refused.value) == (
+        "environment variable PICOWATCH_STEPS: unknown setting 'PICOWATCH_STEPS'."
+    )
+
+
+IN_RECIPES = "A field of recipes belongs in a recipe, or in inbox/_defaults.yaml for all of them."
+
+
+@pytest.mark.parametrize(
+    ("line", "column", "words"),
+    [
+        ("format: jpg", 9, "'jpg': it must be png, jpeg, webp or avif. Did you mean 'jpeg'?"),
+        (
+            "settle_seconds: 0,5",
+            17,
+            "'0,5': it must be a number from 0.05 to 60. Write 0.5, with a point.",
+        ),
+        (
+            "max_images_per_save: 5,000",
+            22,
+            "'5,000': it must be a whole number from 1 to 1,000,000. Write 5000, without a comma.",
+        ),
+        ("interrupt: yess", 12, "'yess': it must be true or false."),
+        ("hook_seconds: 0", 15, "0: it must be a number above 0, at most 3,600."),
+        ("checkpoint: [1]", 13, "[1]: it must be text."),
+        (
+            "file_name: '{nubmer}'",
+            12,
+            "'{nubmer}' cannot be used: there is no {nubmer}. The placeholders are checkpoint, "
+            "sampler, recipe, picture, seed, steps, width, height, number, cfg_scale.",
+        ),
+    ],
+)
+def test_a_wrong_value_is_answered_with_what_goes(
+    tmp_path: Path, line: str, column: int, words: str
+) -> None:
+    """In the words of recipes' errors, not of the library that checks it."""
+    file, name = tmp_path / "picowatch.yaml", line.partition(":")[0]
+    file.write_text(f"{line}\n")
+    with pytest.raises(SettingsInvalid) as refused:
+        load_settings({}, {}, file)
+    assert str(refused.value) == f"{file}, line 1, column {column}: {name} {words}"
+
+
+def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
+    """In the order of the lines, as for recipes; then what the environment says."""
+    file = tmp_path / "picowatch.yaml"
+    file.write_text("device: gpu\nsteps: 30\nlog_format: yaml\n")
+    with pytest.raises(SettingsInvalid) as refused:
+        load_settings({}, {"PICOWATCH_OUTBX": "x"}, file)
+    assert str(refused.value).splitlines() == [
+        f"{file}, line 1, column 9: device 'gpu': it must be auto, cuda, cuda:N (the N-th card), "
+        "mps or cpu.",
+        f"{file}, line 2, column 1: unknown setting 'steps'. {IN_RECIPES}",
+        f"{file}, line 3, column 13: log_format 'yaml': it must be text or json.",
+        "environment variable PICOWATCH_OUTBX: unknown setting 'PICOWATCH_OUTBX'. Did you mean "
+        "'PICOWATCH_OUTBOX'?",
+    ]
+
+
+@pytest.mark.parametrize("text", ["watch:auto\n", "# x\nformat:jpeg # x\nwatch:auto\n"])
+def test_a_space_is_missing_after_a_settings_colon(tmp_path: Path, text: str) -> None:
+    """YAML takes the line for text, whatever stands around it."""
+    file = tmp_path / "picowatch.yaml"
+    file.write_text(text)
+    with pytest.raises(SettingsInvalid, match="colon: write 'watch: auto'"):
+        load_settings({}, {}, file)
+
+
 @pytest.mark.parametrize(
     "variable",
     [

@@ -53,7 +53,12 @@ def _sample_name(template: str, where: str, number: int, other: int) -> str:
     sample |= {"number": number, "cfg_scale": other}
     try:
         return template.format_map(sample)
-    except (KeyError, ValueError, IndexError, AttributeError, TypeError) as error:
+    except KeyError as error:
+        raise SettingsInvalid(
+            f"{where}: file_name {template!r} cannot be used: there is no {{{error.args[0]}}}.",
+            f"The placeholders are {', '.join(sample)}.",
+        ) from error
+    except (ValueError, IndexError, AttributeError, TypeError) as error:
         raise _unusable(template, where, error) from error
 
 

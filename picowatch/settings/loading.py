@@ -3,7 +3,8 @@
 import os
 import re
 import reprlib
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,16 @@ from pydantic import ValidationError
 from picowatch.errors import SettingsInvalid
 from picowatch.settings.file_names import MAX_NAME, check_file_name
 from picowatch.settings.settings import FILE_NAME, FOLDERS, PREFIX, WITH_LOSSLESS, Settings
-from picowatch.settings.values import LOSSLESS, one_line, unknown_setting
+from picowatch.settings.values import LOSSLESS, one_line, unknown_setting, wanted_value
 
 # Read by other parts of picowatch (fault_points.py).
 _OTHER_VARIABLES = {"PICOWATCH_FAULT"}
 # Kubernetes and Docker's links set these for a service or container called picowatch
 # (https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables).
 _SET_BY_OTHERS = re.compile(r"PICOWATCH_(NAME|ENV_.*|PORT(_.*)?|SERVICE_(HOST|PORT)(_.*)?)")
+# Where somebody wants `steps: 30` who writes it into the settings.
+_IN_RECIPES = " A field of recipes belongs in a recipe, or in inbox/_defaults.yaml for all of them."
+_NO_SPACE = re.compile(r"(?P<name>[a-z_]+):(?P<value>[^\s#].*)")
 _MAX_FILE_BYTES = 100_000
 _MAX_FOLDER_BYTES = 2000  # Linux opens 4095, which pictures in subfolders need, too
 
@@ -35,9 +39,11 @@ def load_settings(
     """
     values: dict[str, Any] = {}
     where: dict[str, str] = {}
+    unknown: list[str] = []
     path = file or Path(FILE_NAME)
     if file or os.path.lexists(path):
-        for name, (value, position) in _from_file(path).items():
+        found, unknown = _from_file(path)
+        for name, (value, position) in found.items():
             values[name] = value
             where[name] = f"{path}, {position}"
     variables = {PREFIX + name.upper(): name for name in Settings.model_fields}
@@ -46,12 +52,15 @@ def load_settings(
             name = variables[variable]
             values[name], where[name] = text, f"environment variable {variable}"
         elif text and _is_misspelt(variable):
-            raise SettingsInvalid(
-                f"environment variable {variable}: {unknown_setting(variable, variables)}"
-            )
+            words = unknown_setting(variable, _in_capitals(Settings.model_fields), PREFIX)
+            unknown.append(f"environment variable {variable}: {words}")
     for name, value in flags.items():
         values[name], where[name] = value, f"--{name.replace('_', '-')}"
-    return _validated(values, where)
+    return _validated(values, where, unknown)
+
+
+def _in_capitals(names: Iterable[str]) -> list[str]:
+    return [name.upper() for name in names]
 
 
 def _is_misspelt(variable: str) -> bool:
@@ -60,8 +69,9 @@ def _is_misspelt(variable: str) -> bool:
     return ours and not _SET_BY_OTHERS.fullmatch(variable)
 
 
-def _from_file(path: Path) -> dict[str, tuple[Any, str]]:
-    """Values of a settings file, each with its line and column."""
+def _from_file(path: Path) -> tuple[dict[str, tuple[Any, str]], list[str]]:
+    """Values of a settings file, each with its line and column, and what is no setting."""
+    text = ""
     try:
         with path.open("rb") as file:
             content = file.read(_MAX_FILE_BYTES + 1)
@@ -75,6 +85,7 @@ def _from_file(path: Path) -> dict[str, tuple[Any, str]]:
     except OSError as error:
         raise SettingsInvalid(f"Cannot read the settings {path}: {error.strerror}.") from error
     except yaml.MarkedYAMLError as error:
+        _refuse_missing_spaces(path, text)
         mark = error.problem_mark or error.context_mark
         where = f"{path}, {_position(mark)}" if mark else str(path)
         raise SettingsInvalid(f"{where}: not valid YAML: {error.problem or error}.") from error
@@ -83,22 +94,40 @@ def _from_file(path: Path) -> dict[str, tuple[Any, str]]:
     except RecursionError as error:
         raise SettingsInvalid(f"{path} is nested too deeply.") from error
     if values is None:
-        return {}
+        return {}, []
     if not isinstance(values, dict) or not isinstance(node, yaml.MappingNode):
+        _refuse_missing_spaces(path, text)
         raise SettingsInvalid(f"{path} must contain `name: value` lines.")
     names = {key.value: _position(key.start_mark) for key, _ in node.value}
     positions = {key.value: _position(written.start_mark) for key, written in node.value}
-    found = {}
+    found, unknown = {}, []
     for name, value in values.items():
         position = positions.get(name, _position(node.start_mark))  # merged in by `<<`
         if name not in Settings.model_fields:
-            unknown = unknown_setting(str(name), Settings.model_fields)
-            raise SettingsInvalid(f"{path}, {names.get(name, position)}: {unknown}")
+            words = unknown_setting(str(name), Settings.model_fields, rest=_IN_RECIPES)
+            unknown.append(f"{path}, {names.get(name, position)}: {words}")
+            continue
         if name in FOLDERS and isinstance(value, str):
             value = path.parent / _expanded(value, f"{path}, {position}: {name}")
         if value is not None:
             found[str(name)] = (value, position)
-    return found
+    return found, unknown
+
+
+def _refuse_missing_spaces(path: Path, text: str) -> None:
+    """`watch:auto` is text to YAML."""
+    problems = [
+        f"{path}, line {number}, column {len(line['name']) + 1}: a space is missing after the "
+        f"colon: write '{line['name']}: {_shown_plainly(line['value'])}'."
+        for number, written in enumerate(text.splitlines(), 1)
+        if (line := _NO_SPACE.match(written)) and line["name"] in Settings.model_fields
+    ]
+    if problems:
+        raise SettingsInvalid("\n".join(problems))
+
+
+def _shown_plainly(value: str) -> str:
+    return value.strip() if len(value) <= 60 else f"{value[:60].strip()}…"
 
 
 def _position(mark: yaml.Mark) -> str:
@@ -116,16 +145,24 @@ def _expanded(folder: str, where: str) -> Path:
         ) from error
 
 
-def _validated(values: dict[str, Any], where: dict[str, str]) -> Settings:
+def _validated(values: dict[str, Any], where: dict[str, str], unknown: list[str]) -> Settings:
+    """Raises SettingsInvalid with all that is wrong, in the order of the file's lines."""
+    problems = [*unknown]
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:
-        problems = []
+        schemas = Settings.model_json_schema()["properties"]
         for problem in error.errors():
             name = str(problem["loc"][0])
             message = problem["msg"].removeprefix("Value error, ")
-            problems.append(f"{where[name]}: {name} {_shown(values[name])}: {message}.")
-        raise SettingsInvalid("\n".join(dict.fromkeys(problems))) from error
+            if problem["type"] == "string_type":
+                message = "it must be text"
+            elif problem["type"] != "value_error" and not {"anyOf", "$ref"} & schemas[name].keys():
+                message = wanted_value(schemas[name], values[name])
+            end = "" if message.endswith("?") else "."
+            problems.append(f"{where[name]}: {name} {_shown(values[name])}: {message}{end}")
+    if problems:
+        raise SettingsInvalid("\n".join(sorted(dict.fromkeys(problems), key=_line)))
     for name in FOLDERS:
         _check_folder(getattr(settings, name), f"{where.get(name, name)}: {name}")
     check_file_name(settings.file_name, where.get("file_name", "file_name"))
@@ -135,6 +172,12 @@ def _validated(values: dict[str, Any], where: dict[str, str]) -> Settings:
             "Use format: webp or png, or a quality from 1 to 100.",
         )
     return settings
+
+
+def _line(problem: str) -> int:
+    """The line of a file that a message begins with; others come last."""
+    found = re.match(r".*?, line (\d+), column ", problem)
+    return int(found[1]) if found else sys.maxsize
 
 
 def _check_folder(folder: Path, where: str) -> None:

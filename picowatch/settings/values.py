@@ -3,13 +3,14 @@
 import difflib
 import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import yaml
 
 LOSSLESS: Literal["lossless"] = "lossless"
 HOOKS = ("picture", "failed", "idle")
+_ALIKE = 0.65  # 'width' is no 'watch'
 _PROGRAM: dict[str, Any] = {
     "anyOf": [
         {"type": "string"},
@@ -76,10 +77,33 @@ def yaml_value(text: str) -> Any:
         raise ValueError(f"it is not valid YAML: {one_line(error)}") from error
 
 
-def unknown_setting(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, [*known], n=1)
-    hint = f" Did you mean '{near[0]}'?" if near else ""
+def unknown_setting(name: str, known: Iterable[str], prefix: str = "", rest: str = "") -> str:
+    """All names begin with `prefix`; `rest` is said if none is like this one."""
+    near = difflib.get_close_matches(name.removeprefix(prefix), [*known], n=1, cutoff=_ALIKE)
+    hint = f" Did you mean '{prefix}{near[0]}'?" if near else rest
     return f"unknown setting '{name}'.{hint}"
+
+
+def wanted_value(schema: Mapping[str, Any], value: Any) -> str:
+    """What a setting of this JSON schema takes, and what `value` may have been meant to be."""
+    text = value if isinstance(value, str) else ""
+    if choices := schema.get("enum"):
+        near = difflib.get_close_matches(text, choices, n=1)
+        hint = f". Did you mean {near[0]!r}?" if near else ""
+        return f"it must be {', '.join(choices[:-1])} or {choices[-1]}{hint}"
+    kinds = {"integer": "a whole number", "number": "a number", "boolean": "true or false"}
+    words = kinds.get(schema.get("type", ""), "text")
+    if "exclusiveMinimum" in schema:
+        words += f" above {schema['exclusiveMinimum']:,.10g}, at most {schema['maximum']:,.10g}"
+    elif "maximum" in schema:
+        words += f" from {schema['minimum']:,.10g} to {schema['maximum']:,.10g}"
+    elif "minimum" in schema:
+        words += f", at least {schema['minimum']:,.10g}"
+    if re.fullmatch(r"[1-9]\d{0,2},\d{3}", text) and schema.get("type") == "integer":
+        words += f". Write {text.replace(',', '')}, without a comma"
+    elif re.fullmatch(r"\d{1,9},\d{1,9}", text) and schema.get("type") == "number":
+        words += f". Write {text.replace(',', '.')}, with a point"
+    return f"it must be {words}"
 
 
 def one_line(error: Exception) -> str:

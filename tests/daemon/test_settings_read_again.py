@@ -81,8 +81,7 @@ def test_an_invalid_file_changes_nothing_and_is_answered_until_it_is_fixed(
                 f"{file.path}, line 2, column 23\n\n"
                 "    2 | max_images_per_save:  many # x\n"
                 "                              ^^^^\n"
-                "max_images_per_save 'many': Input should be a valid integer, unable to parse "
-                "string as an integer.\n\n"
+                "max_images_per_save 'many': it must be a whole number from 1 to 1,000,000.\n\n"
                 "The settings stay as they were. Fix the file and save it again.\n"
             )
             wait_for(lambda: "line 2, column 23" in str(house.status()["errors"]), "the status")
