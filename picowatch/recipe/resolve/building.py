@@ -502,9 +502,9 @@ class RecipeBuilder:
             field = f"{prefix}{mistake['loc'][0]}"
             written = layer[field]
             message = wrong_value(field, written)
-            is_side = isinstance(written.value, int) and MIN_SIDE <= written.value <= MAX_SIDE
-            if mistake["type"] == "multiple_of" and is_side:
-                message = not_multiple_of(8, field, written.value)
+            side = written.value if mistake["type"] == "multiple_of" else None
+            if isinstance(side, int) and MIN_SIDE <= side <= MAX_SIDE:
+                message = not_multiple_of(8, field, side)
             self._problems.add(written.error_position, message)
 
 
