@@ -2,6 +2,7 @@
 
 from argparse import Namespace
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ _USUAL_OUTBOX = Path("outbox")
 
 
 def main(options: Namespace, load: "Callable[[], Settings]") -> int:
-    with EarlyEngine() as early:
+    with closing(EarlyEngine()) as early:
         # Reading the settings takes imports that the engine need not wait for.
         if _is_free((options.outbox or _USUAL_OUTBOX) / ".picowatch"):
             early.start()
@@ -22,7 +23,7 @@ def main(options: Namespace, load: "Callable[[], Settings]") -> int:
         if _renders_here(settings):
             early.start()
         else:
-            early.end()
+            early.close()
         from picowatch.commands.requests import make
 
         return make(

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from multiprocessing.connection import Pipe
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from picowatch.engine.process.failures import StderrTail
 
@@ -129,23 +128,12 @@ class EarlyEngine:
     def __init__(self) -> None:
         self._process: ChildProcess | None = None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.end()
-
     def start(self) -> None:
         """Start the process, once."""
         with suppress(OSError):  # whoever needs an engine later says what is wrong
             self._process = self._process or engine_process()
 
-    def end(self) -> None:
+    def close(self) -> None:
         """It is not needed."""
         process, self._process = self._process, None
         if process is not None:
