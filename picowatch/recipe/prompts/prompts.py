@@ -183,7 +183,7 @@ def mistakes_in(field: str, text: str, loras: Loras, inventory: Inventory) -> li
             message = f"more than {most:,} of the characters {' '.join(signs)} in one prompt."
             return [Mistake(0, 1, message)]
     nodes = parse(text, inventory.wildcards)
-    found = [*unsupported(text), *_wildcard_mistakes(field, text, nodes, inventory)]
+    found = [*unsupported(text), *_wildcard_mistakes(field, nodes, inventory)]
     tags = lora_tags(text)
     if len(tags) > MAX_LORAS:
         found.append(tags[MAX_LORAS].mistake(f"more than {MAX_LORAS} LoRAs here."))
@@ -226,9 +226,7 @@ def _repeated_loras(
         seen.add(found)
 
 
-def _wildcard_mistakes(
-    field: str, text: str, parsed: Nodes, inventory: Inventory
-) -> Iterator[Mistake]:
+def _wildcard_mistakes(field: str, parsed: Nodes, inventory: Inventory) -> Iterator[Mistake]:
     nodes = list(found_in(parsed))
     if len(nodes) > MAX_WILDCARDS:
         last = nodes[MAX_WILDCARDS]
