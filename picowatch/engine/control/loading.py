@@ -12,7 +12,7 @@ from diffusers.loaders.single_file_utils import convert_controlnet_checkpoint
 
 from picowatch.catalog import read_config, weight_files
 from picowatch.engine.devices import Target
-from picowatch.engine.models.weights import Tensors, empty, fill, read_tensors
+from picowatch.engine.models.weights import Tensors, empty, fill, read_tensors, with_sides
 from picowatch.engine.unet.onednn import onednn_is_faster, use_onednn
 
 # What ControlNet and UNet have in common, by diffusers' names (ControlNetModel.from_unet).
@@ -118,11 +118,4 @@ def _union(tensors: Tensors) -> dict[str, Any]:
 def _shaped(tensors: Tensors, model: Any) -> Tensors:
     """Matrices as 1x1 convolutions, or the reverse, whichever the model has."""
     wanted = {name: weight.ndim for name, weight in model.state_dict().items()}
-    shaped = {}
-    for name, tensor in tensors.items():
-        if (tensor.ndim, wanted.get(name)) == (2, 4):
-            tensor = tensor[:, :, None, None]
-        elif (tensor.ndim, wanted.get(name)) == (4, 2) and tensor.shape[2:] == (1, 1):
-            tensor = tensor[:, :, 0, 0]
-        shaped[name] = tensor
-    return shaped
+    return {name: with_sides(one, wanted.get(name, one.ndim)) for name, one in tensors.items()}

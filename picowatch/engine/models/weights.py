@@ -94,6 +94,15 @@ def fill(model: Any, tensors: Tensors, what: str, target: Target) -> Any:
     return model.to(memory_format=target.memory_format)
 
 
+def with_sides(tensor: torch.Tensor, ndim: int) -> torch.Tensor:
+    """A matrix as a 1x1 convolution, or the reverse, whichever has `ndim` sides."""
+    if (tensor.ndim, ndim) == (2, 4):
+        return tensor[:, :, None, None]
+    if (tensor.ndim, ndim) == (4, 2) and tensor.shape[2:] == (1, 1):
+        return tensor[:, :, 0, 0]
+    return tensor
+
+
 def drop_weights(model: Any) -> None:
     """Give the memory of a model's weights back; its layers stay, and what is hooked to them."""
     model.load_state_dict(

@@ -24,6 +24,7 @@ from torch.utils.hooks import RemovableHandle
 from picowatch.catalog.lora_keys import Role, layer_of
 from picowatch.catalog.lora_layers import Adapted, LayerId, Part, adapted
 from picowatch.engine.models.model_files import unchanged
+from picowatch.engine.models.weights import with_sides
 from picowatch.engine.unet.tiling import padded
 from picowatch.errors import RenderFailed
 from picowatch.recipe.request import LoraUse
@@ -362,9 +363,10 @@ def _layer(
     """The tensors of one layer, after checking that they fit its module."""
     if "down" not in roles or "up" not in roles:
         raise RenderFailed(f"The LoRA {name!r} is incomplete: {layer_id.module} has only one half.")
-    convolution = isinstance(module, nn.Conv2d)
-    down, up, mid = (_shaped(roles.get(role), convolution) for role in ("down", "up", "mid"))
-    assert down is not None and up is not None
+    # Stable Diffusion 1.x's `proj_in` is a convolution; some files contain it as a matrix.
+    ndim = 4 if isinstance(module, nn.Conv2d) else 2
+    down, up = (with_sides(roles[role], ndim) for role in ("down", "up"))
+    mid = with_sides(roles["mid"], ndim) if "mid" in roles else None
     _check_shapes(name, layer_id, module, down, up, mid)
     rank = down.shape[0]
     alpha = float(roles["alpha"]) if "alpha" in roles else settings.alpha_of(written, rank)
@@ -377,20 +379,6 @@ def _layer(
         return tensor.to(device, dtype, copy=True)
 
     return Layer(prepared(down), prepared(up), None if mid is None else prepared(mid), scale)
-
-
-def _shaped(tensor: torch.Tensor | None, convolution: bool) -> torch.Tensor | None:
-    """A matrix as a 1x1 convolution, or the reverse, whichever the module is.
-
-    Stable Diffusion 1.x's `proj_in` is a convolution; some files contain it as a matrix.
-    """
-    if tensor is None:
-        return None
-    if convolution and tensor.ndim == 2:
-        return tensor[:, :, None, None]
-    if not convolution and tensor.ndim == 4 and tensor.shape[2:] == (1, 1):
-        return tensor[:, :, 0, 0]
-    return tensor
 
 
 def _check_shapes(
