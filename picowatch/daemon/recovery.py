@@ -26,10 +26,10 @@ from picowatch.ledger.ledger import PAUSED, Ledger
 from picowatch.ledger.restore import ExistingPicture, ExistingSheet
 from picowatch.ledger.rows import QueuedImage
 from picowatch.metadata import PICOWATCH, read_chunk
+from picowatch.outbox.encoding import SHEET_KEYWORD
 from picowatch.outbox.listing import request_of
 from picowatch.outbox.memos import Recalled
 from picowatch.outbox.outbox import Outbox
-from picowatch.outbox.png import SHEET_KEYWORD
 from picowatch.recipe.request import ImageRequest
 from picowatch.work.publish import Publisher
 

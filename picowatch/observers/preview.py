@@ -10,7 +10,7 @@ from PIL import Image
 
 from picowatch.engine.protocol import Preview
 from picowatch.files.atomic import write_atomically
-from picowatch.outbox.png import srgb
+from picowatch.outbox.encoding import srgb
 
 log = logging.getLogger("picowatch")
 

@@ -26,13 +26,12 @@ from picowatch.files.inside import leads_out, open_regular
 from picowatch.files.pictures import MAX_BYTES
 from picowatch.files.retry import passes
 from picowatch.metadata import PARAMETERS, PICOWATCH, read_chunk, read_texts
-from picowatch.outbox.encoding import encoded
+from picowatch.outbox.encoding import SHEET_KEYWORD, encode_png, encoded
 from picowatch.outbox.formats import format_of, sidecar_of
 from picowatch.outbox.gallery import Gallery
 from picowatch.outbox.listing import Listing
 from picowatch.outbox.memos import Memos
 from picowatch.outbox.names import LATEST, OutboxNames, map_of, picture_files
-from picowatch.outbox.png import SHEET_KEYWORD, encode_png
 from picowatch.outbox.problems import ProblemFiles
 from picowatch.outbox.sheets import Cell, contact_sheet
 from picowatch.outbox.stars import Stars

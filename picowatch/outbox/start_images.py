@@ -23,8 +23,8 @@ from picowatch.files.matching import pictures_below
 from picowatch.files.picture_names import ENDINGS, MASK_MARK, is_picture_name, stem_of
 from picowatch.files.pictures import MAX_BYTES, check_picture, picture_size
 from picowatch.metadata import PARAMETERS, read_texts, texts_in
+from picowatch.outbox.encoding import SHEET_KEYWORD
 from picowatch.outbox.names import is_made_for_people, may_be_sheet
-from picowatch.outbox.png import SHEET_KEYWORD
 from picowatch.recipe.read.a1111_blocks import holds_parameters
 
 FOLDER = "start-images"

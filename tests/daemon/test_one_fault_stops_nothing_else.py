@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from picowatch.ledger.database import Database
+from picowatch.outbox.encoding import SHEET_KEYWORD
 from picowatch.outbox.outbox import Outbox
-from picowatch.outbox.png import SHEET_KEYWORD
 from picowatch.recipe.request import ImageRequest
 from tests.commands.picowatch import picowatch
 from tests.house import PATIENCE, House, wait_for

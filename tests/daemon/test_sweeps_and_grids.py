@@ -9,7 +9,7 @@ from PIL import Image
 
 from picowatch.daemon import contact_sheets, finishing
 from picowatch.errors import RenderFailed
-from picowatch.outbox.png import SHEET_KEYWORD
+from picowatch.outbox.encoding import SHEET_KEYWORD
 from tests.catalog.files import sd15_shapes, vae_file_shapes, write_model
 from tests.daemon.test_failures import fail_on
 from tests.daemon.test_what_a_save_means import HeldEngine

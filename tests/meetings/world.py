@@ -24,9 +24,9 @@ from picowatch.daemon.supervisor import supervise
 from picowatch.errors import EngineDied, RenderFailed
 from picowatch.files.retry import Ended
 from picowatch.metadata import PICOWATCH, read_chunk, read_texts
+from picowatch.outbox.encoding import SHEET_KEYWORD
 from picowatch.outbox.formats import ENDINGS
 from picowatch.outbox.names import LATEST
-from picowatch.outbox.png import SHEET_KEYWORD
 from picowatch.recipe.request import ImageRequest
 from picowatch.settings import LocalSettings, Settings
 from picowatch.testing.digest_engine import DigestEngine

@@ -10,7 +10,7 @@ from PIL import Image
 
 from picowatch.errors import PictureUnreadable
 from picowatch.metadata import Chunk, picowatch_json, read_chunk, texts_of
-from picowatch.outbox.png import encode_png
+from picowatch.outbox.encoding import encode_png
 from picowatch.recipe import ImageRequest
 from tests.metadata.requests import CORGI, image_requests
 

@@ -8,7 +8,7 @@ from PIL import Image
 from sd_parsers import ParserManager
 
 from picowatch.metadata import PARAMETERS, PICOWATCH, parameters_text, picowatch_json, recipe_yaml
-from picowatch.outbox.png import encode_png
+from picowatch.outbox.encoding import encode_png
 from picowatch.recipe import Checkpoint, ImageRequest, Inventory, RecipeInvalid, read_recipes
 from picowatch.recipe.families import rules_of
 from tests.recipe.reading import DEMO, hash_of

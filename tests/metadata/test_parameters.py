@@ -12,7 +12,7 @@ from sd_parsers import ParserManager
 from sd_parsers.parsers import AUTOMATIC1111Parser
 
 from picowatch.metadata import PARAMETERS, PICOWATCH, parameters_text
-from picowatch.outbox.png import encode_png
+from picowatch.outbox.encoding import encode_png
 from picowatch.recipe import ImageRequest, read_recipes
 from picowatch.recipe.fields import ROWS, ZERO_SNR
 from picowatch.recipe.parts import Hires

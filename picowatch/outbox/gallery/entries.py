@@ -9,10 +9,10 @@ from PIL import Image
 
 from picowatch.errors import PictureUnreadable
 from picowatch.metadata import PICOWATCH, differing_fields, read_chunk, read_texts, recipe_yaml
+from picowatch.outbox.encoding import SHEET_KEYWORD
 from picowatch.outbox.formats import PILLOW_NAMES
 from picowatch.outbox.gallery.thumbnails import thumbnail_of
 from picowatch.outbox.listing import request_of
-from picowatch.outbox.png import SHEET_KEYWORD
 
 
 def picture_entry(root: Path, line: dict[str, Any]) -> dict[str, Any]:
