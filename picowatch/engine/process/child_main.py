@@ -113,7 +113,9 @@ def main(handle: int, make_renderer: MakeRenderer = _renderer) -> None:
     interruption = _Interruption()
     threading.Thread(target=_receive, args=(connection, batches, interruption), daemon=True).start()
     replies = _Replies(connection)
-    _serve(replies, lambda: make_renderer(options, replies.preview), batches, interruption.ends)
+    _Server(
+        replies, lambda: make_renderer(options, replies.preview), batches, interruption.ends
+    ).serve()
 
 
 def _ignore_signals_but_end_with_the_daemon() -> None:
@@ -168,18 +170,6 @@ class _Replies:
         self.send(preview)
 
 
-def _serve(
-    replies: _Replies,
-    make_renderer: Callable[[], BatchRenderer],
-    batches: SimpleQueue[Render],
-    interrupted: Callable[[int], bool],
-) -> None:
-    """Render one batch after the other; an exception is an answer and does not end the process."""
-    server = _Server(replies, make_renderer, batches, interrupted)
-    while True:
-        server.render_next()
-
-
 class _Server:
     """Renders batches, and sends the pictures of one that was drawn beside the next one's steps."""
 
@@ -201,6 +191,11 @@ class _Server:
         self._is_ready = False
         self._drawn: tuple[Render, Unfinished] | None = None
         self._alone: deque[Render] = deque()  # could not be finished beside another batch
+
+    def serve(self) -> None:
+        """Render one batch after the other; an exception is an answer, and ends no process."""
+        while True:
+            self.render_next()
 
     def render_next(self) -> None:
         """Render the next batch, once it comes."""
