@@ -37,9 +37,8 @@ from diffusers import (
 # diffusers hides this name where scipy is not installed.
 from diffusers.schedulers.scheduling_lms_discrete import LMSDiscreteScheduler
 
-from picowatch.engine.unet.dpm import Dpm2sAncestral, Dpm3mSde
 from picowatch.engine.unet.noise_levels import NOISE_LEVELS, use_noise_levels
-from picowatch.engine.unet.unipc import UniPc
+from picowatch.engine.unet.solvers import Dpm2sAncestral, Dpm3mSde, UniPc
 from picowatch.errors import RenderFailed
 from picowatch.recipe.passes import steps_taken
 

@@ -10,10 +10,9 @@ from diffusers.schedulers.scheduling_lms_discrete import LMSDiscreteScheduler
 
 from picowatch.catalog import read_config
 from picowatch.engine.models.sd1 import SD15
-from picowatch.engine.unet import dpm
-from picowatch.engine.unet.dpm import Dpm2sAncestral, Dpm3mSde
+from picowatch.engine.unet import solvers
 from picowatch.engine.unet.samplers import _KINDS, build_sampler
-from picowatch.engine.unet.unipc import UniPc
+from picowatch.engine.unet.solvers import Dpm2sAncestral, Dpm3mSde, UniPc
 from picowatch.errors import RenderFailed
 from picowatch.recipe.samplers import SAMPLERS, KnownSampler
 
@@ -163,7 +162,7 @@ def test_steps_are_k_diffusions(name: str, monkeypatch: pytest.MonkeyPatch) -> N
     """With a model whose pictures bend, and noise that is known."""
     drawn = iter(range(1, 100))
     monkeypatch.setattr(
-        dpm, "_noise", lambda *_: torch.cos(torch.arange(4.0) * next(drawn)).view(1, 1, 2, 2)
+        solvers, "_noise", lambda *_: torch.cos(torch.arange(4.0) * next(drawn)).view(1, 1, 2, 2)
     )
     scheduler = build(name, "karras", steps=6)
     ends = scheduler.sigmas[::2] if name in TWICE else scheduler.sigmas
