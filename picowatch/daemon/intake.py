@@ -31,7 +31,7 @@ from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import Acceptance, RequestedEntry
 from picowatch.metadata import PICOWATCH, read_chunk
 from picowatch.outbox.outbox import Outbox
-from picowatch.outbox.start_images import NamedPictures, StartImages
+from picowatch.outbox.start_images import NamedPictures, remove_copies_but
 from picowatch.outbox.status import images
 from picowatch.recipe import (
     DefaultsFile,
@@ -79,7 +79,6 @@ class Intake:
 
     def __post_init__(self) -> None:
         self._catalog = Catalog(self.settings.models, self.settings.hash_cache)
-        self.settings_changed()
         self._hashes = ModelHashes(self._catalog)
         self._inventory: Inventory | None = None
         for path in self.ledger.rejected_recipes():
@@ -87,15 +86,8 @@ class Intake:
                 self.inbox.refuse_template(path)
         self._to_hash: NotHashed | None = None
 
-    def settings_changed(self) -> None:
-        """Answer the next saves by what the settings say now."""
-        self._start_images = StartImages(
-            self.settings.inbox, self.settings.outbox, self.settings.most_picture_pixels
-        )
-        self._inventory = None  # it knows the setting `checkpoint`
-
     def look_again(self) -> None:
-        """There is new evidence: models may have come and gone before it."""
+        """There is new evidence, or new settings: models may have come and gone before that."""
         self._hashes.look_again()
         self._inventory = None
 
@@ -159,7 +151,7 @@ class Intake:
 
     def tidy_up(self) -> None:
         """Delete start images that no queued image needs any more."""
-        self._start_images.remove_all_but(self.ledger.start_images_needed())
+        remove_copies_but(self.settings.outbox, self.ledger.start_images_needed())
 
     # -- evidence
 
@@ -202,7 +194,7 @@ class Intake:
         if is_template(seen.path):
             return self._saved_template(seen, inventory)
         save = Save(seen.path, seen.digest, seen.stamp, self.now())
-        pictures = self._start_images.named_by(seen.path)
+        pictures = self._pictures_of(seen.path)
         try:
             recipes = self._recipes(seen, inventory, pictures)
             refuse_unusable(recipes, pictures.keep, self.go_on)
@@ -275,7 +267,7 @@ class Intake:
         self, seen: Saved, dropped: Dropped, inventory: Inventory
     ) -> Callable[[], None]:
         save = Save(seen.path, seen.digest, seen.stamp, self.now())
-        pictures = self._start_images.named_by(seen.path)
+        pictures = self._pictures_of(seen.path)
         try:
             self._refuse_unusable_picture(seen, dropped, pictures)
             recipes = self._recipes(seen, inventory, pictures)
@@ -361,8 +353,13 @@ class Intake:
     def _watch_pictures(self, recipe: str, refused: str) -> None:
         """Answer it again once a picture that it could not use is another one."""
         if refused:
-            look = partial(self._start_images.named_by(recipe).look_again, refused)
+            look = partial(self._pictures_of(recipe).look_again, refused)
             self.inbox.answer_again_after(recipe, refused, look)
+
+    def _pictures_of(self, recipe: str) -> NamedPictures:
+        settings = self.settings
+        most_pixels = settings.most_picture_pixels
+        return NamedPictures(settings.inbox, settings.outbox, recipe, most_pixels)
 
     def _recipes(self, seen: Saved, inventory: Inventory, pictures: NamedPictures) -> list[Recipe]:
         """What it says. Raises RecipeInvalid or FileUnreadable."""
@@ -438,7 +435,7 @@ class Intake:
 
     def _apply_new_folder(self, seen: Saved, inventory: Inventory) -> None:
         """A folder's defaults may say another priority; all else holds from the next save on."""
-        pictures = self._start_images.named_by(seen.path)
+        pictures = self._pictures_of(seen.path)
         warnings: list[str] = []
         priorities: list[tuple[str, int]] = []
         with suppress(RecipeInvalid, FileUnreadable, PictureUnreadable):

@@ -86,7 +86,7 @@ class SettingsWatch:
         changed, later = self.settings.take_over(new)
         if changed:
             self.inbox.set_times(self.settings.settle_seconds, self.settings.rescan_seconds)
-            self.intake.settings_changed()
+            self.intake.look_again()  # it knows the setting `checkpoint`
             self.pool.settings_changed()
         for setting in changed:
             log.info("%s: saved, %s is %s now", name, setting, _shown(self.settings, setting))

@@ -34,31 +34,6 @@ NOT_THERE = {
 }  # fmt: skip
 
 
-class StartImages:
-    """The pictures that recipes of one inbox and outbox may start from."""
-
-    def __init__(self, inbox: Path, outbox: Path, most_pixels: int) -> None:
-        """`most_pixels`: the limit of `size: picture`."""
-        self._inbox = inbox
-        self._outbox = outbox
-        self._most_pixels = most_pixels
-
-    def named_by(self, recipe: str) -> "NamedPictures":
-        """The pictures that a recipe names."""
-        return NamedPictures(self._inbox, self._outbox, recipe, self._most_pixels)
-
-    def remove_all_but(self, digests: Collection[str]) -> None:
-        """Delete copies that no queued image needs, and what a crash left."""
-        folder = _folder(self._outbox)
-        if not folder.is_dir():
-            return
-        remove_leftovers(folder)
-        for copy in folder.iterdir():
-            if copy.name not in digests:
-                with suppress(OSError):  # a folder that a user made: not a copy, ignored
-                    copy.unlink()
-
-
 @dataclass(frozen=True, slots=True)
 class _Base:
     """Where a picture may be: at `start` + `rest` below `root`.
@@ -80,6 +55,7 @@ class NamedPictures:
     """
 
     def __init__(self, inbox: Path, outbox: Path, recipe: str, most_pixels: int) -> None:
+        """`most_pixels`: the limit of `size: picture`."""
         self._roots = (inbox, outbox)  # resolved at each look: the inbox may be a link
         self._recipe = recipe
         self.most_pixels = most_pixels
@@ -225,6 +201,18 @@ class NamedPictures:
             f"There is no picture '{path}'.",
             "Write its path relative to the recipe, or below inbox/ or outbox/.",
         )
+
+
+def remove_copies_but(outbox: Path, digests: Collection[str]) -> None:
+    """Delete copies that no queued image needs, and what a crash left."""
+    folder = _folder(outbox)
+    if not folder.is_dir():
+        return
+    remove_leftovers(folder)
+    for copy in folder.iterdir():
+        if copy.name not in digests:
+            with suppress(OSError):  # a folder that a user made: not a copy, ignored
+                copy.unlink()
 
 
 def kept_parameters(outbox: Path, digest: str) -> str:
