@@ -10,6 +10,7 @@ from picowatch.errors import EngineDied, RenderFailed
 from picowatch.files.retry import Retry
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import QueuedImage
+from picowatch.settings import Settings
 from picowatch.work.rendering import Rendering
 from picowatch.work.result import RunResult
 
@@ -26,8 +27,8 @@ class Failures:
     recipe of an image that failed, or whose picture is missing.
     """
 
+    settings: Settings
     ledger: Ledger
-    max_attempts: int
     on_finished: Callable[[str], None]
     retry: Retry
     result: RunResult
@@ -43,7 +44,7 @@ class Failures:
         """
         batch = rendering.batch
         for image in batch:
-            if len(batch) == 1 and image.attempts + 1 >= self.max_attempts:
+            if len(batch) == 1 and image.attempts + 1 >= self.settings.max_attempts:
                 self._fail(image, f"{error} That was attempt {image.attempts + 1}.")
             else:
                 log.warning("%s: %s It will be tried again.", image.recipe, error)

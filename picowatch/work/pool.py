@@ -75,8 +75,8 @@ class WorkerPool:
         )
         self._durations = Durations(self._batch_sizes.size)
         self._failures = Failures(
+            settings=self.settings,
             ledger=self.ledger,
-            max_attempts=self.settings.max_attempts,
             on_finished=self.on_finished,
             retry=self.retry,
             result=self.result,
@@ -199,7 +199,6 @@ class WorkerPool:
     def settings_changed(self) -> None:
         """Use what the settings say now from the next batch on."""
         self._batch_sizes.set(self.settings.batch_size)
-        self._failures.max_attempts = self.settings.max_attempts
         self.wake()  # an idle engine may have to be closed earlier
 
     def wake(self) -> None:
