@@ -16,7 +16,7 @@ from picowatch.engine.memory.ladder import Rung
 from picowatch.engine.models.offload import send_back
 from picowatch.engine.models.weights import has_weights
 from picowatch.engine.pipelines.coding import decoded, encoded, undecoded
-from picowatch.engine.pipelines.families import Encoded, Family
+from picowatch.engine.pipelines.family import Encoded, Family
 from picowatch.engine.pipelines.samplers import scheduler_for
 from picowatch.engine.previewer import FlowPreview
 from picowatch.engine.unet.canvas import RESAMPLING, Canvas, read_canvases
