@@ -20,6 +20,7 @@ from picowatch.inbox.names import (
     PICTURES_NAME,
     is_recipe_name,
     is_searched,
+    why_not_dropped,
     why_not_searched,
     why_skipped,
 )
@@ -115,7 +116,8 @@ def scan(
                 continue
             yield from scan(root, path, skipped, dropped, is_under_template)
         elif is_under_template:
-            continue
+            if reason := why_not_dropped(child.name):
+                skipped[path] = reason
         elif is_recipe_name(child.name):
             stamp = stamp_of_child(child, root, path)
             if stamp is not None:

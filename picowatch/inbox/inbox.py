@@ -55,6 +55,7 @@ from picowatch.inbox.names import (
     may_be_dropped,
     may_be_unreadable,
     stands_for_unreadable,
+    why_not_dropped,
     why_path_skipped,
 )
 from picowatch.inbox.refused import POLLING_REST, RefusedRecipes
@@ -385,10 +386,13 @@ class Inbox:
         name = path.rpartition("/")[2]
         belongs_to = companion_of(path)
         is_picture, is_unreadable = may_be_dropped(name), may_be_unreadable(name)
-        if not (is_picture or is_unreadable or belongs_to):
+        reason = why_not_dropped(name)
+        if not (is_picture or is_unreadable or belongs_to or reason):
             return False
         if template_above(self._root, path) is None:
             return False
+        if reason and self._stamp(path):
+            self._warn_of_skipped({path: reason})
         if is_picture:
             self._note_event(path, now)
         elif is_unreadable:

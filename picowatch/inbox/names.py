@@ -52,10 +52,16 @@ def stands_for_unreadable(path: str) -> bool:
 
 def may_be_dropped(name: str) -> bool:
     """Whether a file of this name is a request where a template says so."""
-    return (
-        is_picture_name(name) and not _is_private(name) and not is_mask_name(name)
-        and _is_utf8(name) and not CONFLICT_COPY.search(name)
-    )  # fmt: skip
+    return _looks_dropped(name) and _why_unusual(name) is None
+
+
+def why_not_dropped(name: str) -> str | None:
+    """Why a file that looks like a dropped picture is never one; None for all others."""
+    return _why_unusual(name) if _looks_dropped(name) else None
+
+
+def _looks_dropped(name: str) -> bool:
+    return is_picture_name(name) and not _is_private(name) and not is_mask_name(name)
 
 
 def may_be_unreadable(name: str) -> bool:
@@ -85,6 +91,10 @@ def why_skipped(name: str) -> str | None:
         if meant in TEMPLATE_NAMES and ending in ENDINGS and name != meant:
             return f"it must be called {meant}, which may contain JSON, too"
         return None if _is_private(name) else OTHER_ENDINGS.get(ending)
+    return _why_unusual(name)
+
+
+def _why_unusual(name: str) -> str | None:
     if CONFLICT_COPY.search(name):
         return "it is a conflict copy of a sync tool"
     if not _is_utf8(name):

@@ -403,6 +403,20 @@ def test_junk_is_ignored_and_other_formats_are_told_once_per_folder(house: House
     assert errors(house) == ["frames/deep/_unreadable.error.txt"]
 
 
+@pytest.mark.parametrize("watch", ["events", "polling"])
+def test_a_picture_with_a_name_that_cannot_be_used_is_told_in_the_log(
+    house: House, watch: str
+) -> None:
+    """As a recipe is."""
+    template(house)
+    with house.running(watch=watch):
+        for name in (os.fsdecode(b"\xff.png"), "a (conflicted copy).png"):
+            draw(house, "a.png", folder="elsewhere").rename(house.inbox / "frames" / name)
+        wait_for(lambda: "its name is not valid UTF-8; rename it" in house.log())
+        wait_for(lambda: "it is a conflict copy of a sync tool" in house.log())
+    assert house.pictures() == []
+
+
 def test_one_bad_picture_stops_no_other(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """Told with its name once it is left alone; gone with the picture, or when it is replaced."""
     monkeypatch.setattr(inbox_module, "HELD_OPEN_LIMIT", 0.5)
