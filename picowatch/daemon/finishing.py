@@ -110,7 +110,7 @@ class Finishing:
         where = self._take_out(path, digest, path)
         if where:
             log.info("%s: done, %s", path, where)
-            self.ledger.forget(path)
+            self.ledger.retire(path)
             for file, digest_beside in beside.items():
                 self._take_out(file, digest_beside, path)
 

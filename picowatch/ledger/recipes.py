@@ -1,5 +1,6 @@
 """The recipes that the ledger knows: their answers, their states, cancel and retry."""
 
+import json
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable
@@ -20,6 +21,7 @@ from picowatch.ledger.rows import Counts, Outcome, QueuedImage, QueuedRecipes, r
 from picowatch.recipe.request import ImageRequest
 from picowatch.save import KnownRecipe, Save, Stamp
 
+RETIRED = "retired: "  # facts, each with a recipe
 FAILED = """state = 'failed'
             AND EXISTS (SELECT 1 FROM entry_images WHERE entry_images.image = images.id)"""
 
@@ -66,6 +68,30 @@ class Recipes(Database):
             forget_restored(sql, recipe)
             forget_awaited(sql, recipe)
             return cancel_unrequested(sql, recipe)
+
+    def retire(self, recipe: str) -> None:
+        """All that it requests is done, and its file was taken out of the inbox: forget it.
+
+        `outcome` still needs to know which pictures of earlier saves its last save requested.
+        """
+        with self.transaction():
+            rows = self.select(
+                """SELECT DISTINCT recipes.save AS last, images.id AS image FROM recipes
+                   JOIN entries ON entries.recipe = recipes.path
+                   JOIN entry_images ON entry_images.entry = entries.id
+                   JOIN images ON images.id = entry_images.image
+                   WHERE recipes.path = ? AND images.save != recipes.save""",
+                (recipe,),
+            )
+            if rows:
+                kept = [rows[0]["last"], [row["image"] for row in rows]]
+                self.remember(RETIRED + recipe, json.dumps(kept))
+            self.forget(recipe)
+
+    def _kept_by(self, recipe: str, save: int) -> str:
+        """JSON of the ids of earlier saves' images that the recipe's save kept until it retired."""
+        last, images = json.loads(self.fact(RETIRED + recipe) or "[0, []]")
+        return json.dumps(images if last == save else [])
 
     def saves_of_images(self, recipe: str) -> list[str]:
         """The digests of the saves that requested the recipe's images."""
@@ -147,9 +173,14 @@ class Recipes(Database):
                    LEFT JOIN entry_images ON entry_images.image = images.id
                    LEFT JOIN entries ON entries.id = entry_images.entry
                    WHERE images.recipe = :recipe
-                   AND (entries.recipe = :recipe OR images.save = :save)
+                   AND (entries.recipe = :recipe OR images.save = :save
+                        OR images.id IN (SELECT value FROM json_each(:kept)))
                    ORDER BY entry_index, image_index""",
-                {"recipe": recipe, "save": saves[0]["id"]},
+                {
+                    "recipe": recipe,
+                    "save": saves[0]["id"],
+                    "kept": self._kept_by(recipe, saves[0]["id"]),
+                },
             )
         states = Counter(image["state"] for image in images)
         return Outcome(

@@ -610,3 +610,20 @@ def test_every_make_beside_a_daemon_uses_its_warm_engine(house: House) -> None:
             a = elsewhere(house, f"{number}.txt", f"one --seed {number}\n")
             assert picowatch(house.folder, "make", a).returncode == 0
         assert (house.engine.starts, len(house.engine.batches)) == (1, 2)
+
+
+@pytest.mark.parametrize("when_done", ["archive", "delete"])
+def test_make_again_names_the_pictures_of_a_recipe_that_is_taken_out(
+    house: House, when_done: str
+) -> None:
+    """Those that were there already, too: scripts rely on them."""
+    recipe = elsewhere(house, "a.txt", "one --seed 5\ntwo --seed 6\n")
+    with house.running(when_done=when_done):
+        first = picowatch(house.folder, "make", recipe)
+        again = picowatch(house.folder, "make", recipe)
+        elsewhere(house, "a.txt", "three --seed 7\ntwo --seed 6\n")
+        changed = picowatch(house.folder, "make", recipe)
+    one, two, three = "outbox/a/0001-5.png", "outbox/a/0002-6.png", "outbox/a/0003-7.png"
+    assert first.stdout.split() == again.stdout.split() == [one, two]
+    assert changed.stdout.split() == [three, two]
+    assert len(house.pictures()) == 3
