@@ -158,6 +158,7 @@ def test_a_recipe_in_a_linked_folder_is_not_looked_for(house: House) -> None:
         house.save("b.txt", "a corgi\n")
         (house.inbox / "later").symlink_to(house.folder / "out")
         wait_for(lambda: len(house.pictures()) == 1)
+        wait_for(lambda: "later is not run: it is a link to a folder" in house.log())
     assert house.prompts() == ["a corgi"]
     assert leaked(house, secret) == []
 
