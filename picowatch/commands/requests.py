@@ -28,6 +28,7 @@ from picowatch.errors import (
     PictureUnreadable,
 )
 from picowatch.files.retry import Ended
+from picowatch.inbox.dropped import why_no_recipe
 from picowatch.inbox.names import ENDINGS, is_recipe_name, is_recipe_path
 from picowatch.inbox.putting import put, save_again
 from picowatch.metadata import PICOWATCH, read_chunk, read_texts
@@ -200,15 +201,23 @@ def _check_name(settings: Settings, name: str, files: Sequence[Path]) -> None:
 def _put(settings: Settings, file: Path, content: bytes, name: str) -> tuple[str, bool]:
     """Put the recipe into the inbox, or save it there again; its path below, and if it is new."""
     if below := _below(settings, file):
+        _check_place(settings, below)
         save_again(file)
         return below, False
     wanted = name or ("stdin" if file == STANDARD_INPUT else file.name)
     if not wanted.lower().endswith(ENDINGS):
         wanted += _ending(content) if file == STANDARD_INPUT else file.suffix
+    _check_place(settings, wanted)
     folder, slash, own = wanted.rpartition("/")
     (settings.inbox / folder).mkdir(parents=True, exist_ok=True)
     own, is_new = put(settings.inbox / folder, own, content)
     return f"{folder}{slash}{own}", is_new
+
+
+def _check_place(settings: Settings, recipe: str) -> None:
+    """Where pictures are dropped there are no recipes: nobody would answer one."""
+    if why := why_no_recipe(settings.inbox, recipe):
+        raise CommandFailed(why, "Give it a place in another folder.")
 
 
 def _missing_folders(settings: Settings, name: str) -> tuple[Path, ...]:

@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from picowatch.daemon.contact_sheets import make_due_sheets
 from picowatch.daemon.finishing import Finishing
 from picowatch.daemon.reporting import RecentErrors
+from picowatch.inbox.dropped import why_no_recipe
 from picowatch.inbox.files import stamp_of
 from picowatch.inbox.names import is_recipe_path
 from picowatch.ledger.ledger import PAUSED, Ledger
@@ -189,7 +190,8 @@ class Control:
         """The pictures of a save, once it was answered and all of them have ended."""
         stamp, known = stamp_of(self.settings.inbox, recipe), self.ledger.known_recipe(recipe)
         if stamp is not None and (known is None or stamp.written_since(known.stamp)):
-            return None
+            why = why_no_recipe(self.settings.inbox, recipe)
+            return Answer(False, f"{why} Save it in another folder.") if why else None
         outcome = self.ledger.outcome(recipe, digest)
         if outcome is None and stamp is None and known is None:
             now = self.outbox.memos.recall().name_now(recipe, digest)

@@ -41,6 +41,15 @@ def template_above(root: Path, path: str) -> str | None:
     return None
 
 
+def why_no_recipe(root: Path, path: str) -> str | None:
+    """Why a file that is called like a recipe is none where it lies below the inbox."""
+    template = template_above(root, path)
+    if template is None:
+        return None
+    folder = template.rpartition("/")[0]
+    return f"{template} makes requests of the pictures in {folder}/: there are no recipes there."
+
+
 def companion_of(path: str) -> str | None:
     """The path without its ending of the pictures that a prompt, fields or a mask belong to."""
     ending = next((one for one in COMPANIONS if path.lower().endswith(one)), None)

@@ -15,7 +15,7 @@ import pytest
 
 from picowatch.commands.requests import make
 from picowatch.errors import PicowatchError
-from picowatch.outbox.commands import Command, send
+from picowatch.outbox.commands import Command, send, wait_for_answer
 from picowatch.outbox.lock import OutboxLock
 from picowatch.recipe.request import ImageRequest
 from tests.commands.picowatch import PROJECT, clean_environment, command, picowatch, start
@@ -627,3 +627,29 @@ def test_make_again_names_the_pictures_of_a_recipe_that_is_taken_out(
     assert first.stdout.split() == again.stdout.split() == [one, two]
     assert changed.stdout.split() == [three, two]
     assert len(house.pictures()) == 3
+
+
+def test_make_refuses_a_place_where_pictures_are_dropped(house: House) -> None:
+    """Nobody answers a recipe there: it would wait without end."""
+    house.save("frames/_pictures.yaml", "prompt: a corgi\n")
+    house.save("frames/beside.yaml", "prompt: one\n")
+    recipe = elsewhere(house, "a.txt", "one --seed 5\n")
+    for arguments in (("--name", "frames/deep/a", recipe), (house.inbox / "frames/beside.yaml",)):
+        answer = picowatch(house.folder, "make", *arguments)
+        assert answer.returncode != 0
+        assert "frames/_pictures.yaml makes requests of the pictures in frames/" in answer.stderr
+    assert not (house.inbox / "frames/deep").exists()
+    with house.running():
+        command = send(house.outbox, Command("make", "frames/beside.yaml", "0" * 64))
+        answer_here = wait_for_answer(command, PATIENCE)
+    assert answer_here and not answer_here.done
+    assert "Save it in another folder." in answer_here.text
+
+
+def test_make_with_rm_says_nothing_of_a_recipe_that_was_archived(house: House) -> None:
+    """It is not in the inbox, as the user wants it."""
+    recipe = elsewhere(house, "a.txt", "one --seed 5\n")
+    with house.running(when_done="archive"):
+        answer = picowatch(house.folder, "make", "--rm", recipe)
+    assert answer.stdout.split() == ["outbox/a/0001-5.png"], answer.stderr
+    assert "stays in the inbox" not in house.log()
