@@ -149,6 +149,9 @@ class _Pictures:
     def inside(self, path: str) -> str | None:
         return self._last.inside(path)
 
+    def called_here(self, path: str, digest: str, folder: str) -> str:
+        return self._last.called_here(path, digest, folder)
+
     def _first(self, answer: Callable[[NamedPictures], Answer]) -> Answer:
         """What the first of them says that finds it."""
         for pictures in self._others:

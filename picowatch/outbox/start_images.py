@@ -26,6 +26,7 @@ from picowatch.metadata import PARAMETERS, read_texts, texts_in
 from picowatch.outbox.encoding import SHEET_KEYWORD
 from picowatch.outbox.names import is_made_for_people, may_be_sheet
 from picowatch.recipe.read.a1111_blocks import holds_parameters
+from picowatch.recipe.resolve.start_image import why_no_path
 
 FOLDER = "start-images"
 # Errors that mean that no such picture exists there, or that it is not a regular file.
@@ -121,6 +122,19 @@ class NamedPictures:
             "Put the pictures beside the recipe, or below inbox/ or outbox/, and save the recipe "
             f"again. Their names end in {', '.join(ENDINGS)}.",
         )
+
+    def called_here(self, path: str, digest: str, folder: str) -> str:
+        """What the recipe calls the picture that one in another folder calls by this path."""
+        beside = [f"inbox/{folder}/{path}"] if folder else []
+        for name in (path, *beside, f"inbox/{path}", f"outbox/{path}"):
+            with suppress(PictureUnreadable, OSError):
+                if why_no_path(name) is None and self._has(name, digest):
+                    return name
+        return path
+
+    def _has(self, path: str, digest: str) -> bool:
+        with self._open(path) as file:
+            return sha256_of(file, MAX_BYTES) == digest
 
     def _is_made_for_people(self, path: str) -> bool:
         """A dropped picture's result may be called like its contact sheet would be."""

@@ -34,6 +34,13 @@ class Pictures(Protocol):
         """An absolute path as `inbox/…` or `outbox/…`, None if it leads elsewhere."""
         ...
 
+    def called_here(self, path: str, digest: str, folder: str) -> str:
+        """What the recipe calls the picture that one in another folder calls by this path.
+
+        It is known by its sha256; the path itself if there is none.
+        """
+        ...
+
     @property
     def most_pixels(self) -> int:
         """The limit of `size: picture`: larger pictures are reduced."""
@@ -53,6 +60,9 @@ class NoPictures:
 
     def inside(self, path: str) -> str | None:
         return None
+
+    def called_here(self, path: str, digest: str, folder: str) -> str:
+        return path
 
 
 NO_PICTURES = NoPictures()

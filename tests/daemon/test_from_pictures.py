@@ -20,6 +20,27 @@ def test_a_recipe_starts_from_a_picture_of_the_outbox(house: House) -> None:
     assert (other.prompt, other.seed, other.cfg_scale) == (one.prompt, one.seed, one.cfg_scale)
 
 
+@pytest.mark.parametrize("folder", ["", "other/"])
+def test_the_start_image_is_the_picture_s_own_from_any_folder(house: House, folder: str) -> None:
+    """Not another one that is called like it where the new recipe lies."""
+    for number, place in enumerate(("pets", "", "other")):
+        path = house.inbox / place / "dog.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (64, 64), (number * 20, 0, 0)).save(path)
+    Image.new("RGB", (64, 64), "white").save(house.inbox / "pets/mask.png")
+    house.save("pets/a.yaml", "prompt: a\nseed: 7\nimage: dog.png\nmask: mask.png\n")
+    assert house.once()
+    house.save(f"{folder}b.yaml", "from: pets/a/0001-7.png\nsteps: 10\n")
+    house.save(f"{folder}c.yaml", "from: pets/a/0001-7.png\nimage: dog.png\n")
+    assert house.once(), house.error(f"{folder}b.yaml")
+    one, other, given = (
+        house.chunk(house.pictures(name)[0]).request
+        for name in ("pets/a", f"{folder}b", f"{folder}c")
+    )
+    assert (other.image_hash, other.mask_hash) == (one.image_hash, one.mask_hash)
+    assert given.image_hash != one.image_hash
+
+
 VALUES = "Steps: 8, Sampler: Euler a, CFG scale: 5, Seed: 3, Size: 128x128"
 # What stands before the text, and its encoding.
 COMMENTS = {

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from picowatch.errors import PictureUnreadable
 from picowatch.recipe.fields import PROMPTS
 from picowatch.recipe.messages.problems import Problems, shown
+from picowatch.recipe.pictures import NO_PICTURES, Pictures, as_written
 from picowatch.recipe.prompts.editing import edits_in, parse_edits
 from picowatch.recipe.read.a1111 import a1111_picture
 from picowatch.recipe.read.a1111_blocks import MAX_LINES, holds_parameters
@@ -57,16 +58,21 @@ class FromPicture:
 
 
 def read_from(
-    written: Written, picture_fields: PictureFields, given: Layer, problems: Problems
+    written: Written,
+    picture_fields: PictureFields,
+    pictures: Pictures,
+    given: Layer,
+    problems: Problems,
 ) -> FromPicture | None:
     """The settings of the picture that a recipe starts from; `given` are fields that it overrides.
 
-    None if not found: why goes to `problems`.
+    `pictures` tells where its start images are, as seen from the recipe. None if not found: why
+    goes to `problems`.
     """
     path = str(written.value)
     position = replace(written.position, note=f" (in {shown(path)})")
     try:
-        found = _fields(path, picture_fields(path), position, "checkpoint" in given)
+        found = _fields(path, picture_fields(path), pictures, position, "checkpoint" in given)
     except PictureUnreadable as error:
         problems.add(written.error_position, f"{shown(path)}: {error}")
         return None
@@ -78,17 +84,22 @@ def settings_in(texts: Mapping[str, str]) -> tuple[dict[str, object], tuple[str,
 
     Raises PictureUnreadable.
     """
-    found = _fields("", texts, Source("", "").whole_line(1), names_checkpoint=True)
+    position = Source("", "").whole_line(1)
+    found = _fields("", texts, NO_PICTURES, position, names_checkpoint=True)
     return {name: written.value for name, written in found.layer.items()}, found.warnings
 
 
 def _fields(
-    path: str, texts: Mapping[str, str], position: Position, names_checkpoint: bool
+    path: str,
+    texts: Mapping[str, str],
+    pictures: Pictures,
+    position: Position,
+    names_checkpoint: bool,
 ) -> FromPicture:
     if any(len(text) > MAX_BYTES or text.count("\n") > MAX_LINES for text in texts.values()):
         raise PictureUnreadable("its texts are too long to be settings.")
     if "picowatch" in texts:
-        return FromPicture(_of_picowatch(texts["picowatch"], position))
+        return FromPicture(_of_picowatch(texts["picowatch"], pictures, position))
     other = _of_another_program(texts, position)
     if other:
         return replace(other, warnings=(*other.warnings, *_brackets_in(other.layer)))
@@ -125,7 +136,7 @@ def _brackets_in(layer: Layer) -> Iterator[str]:
             )
 
 
-def _of_picowatch(text: str, position: Position) -> Layer:
+def _of_picowatch(text: str, pictures: Pictures, position: Position) -> Layer:
     damaged = PictureUnreadable("its 'picowatch' text is damaged.")
     try:
         values = json.loads(text)
@@ -133,7 +144,13 @@ def _of_picowatch(text: str, position: Position) -> Layer:
             raise PictureUnreadable(
                 "it was rendered by a newer picowatch.", "Read it with that version."
             )
-        return _layer_of(ImageRequest.from_dict(values["request"]), position)
+        request = ImageRequest.from_dict(values["request"])
+        folder = str(values.get("recipe", "")).rpartition("/")[0]
+        names = {
+            path: as_written(pictures.called_here(path, digest, folder))
+            for path, digest in request.pictures.items()
+        }
+        return _layer_of(request.with_names(names), position)
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError):
         raise damaged from None
 

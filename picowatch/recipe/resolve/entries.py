@@ -108,7 +108,13 @@ class EntryResolver:
         path = read_path(FROM, {FROM: written}, self._pictures, self._problems)
         if not path:
             return None
-        return read_from(replace(written, value=path), self._picture_fields, given, self._problems)
+        return read_from(
+            replace(written, value=path),
+            self._picture_fields,
+            self._pictures,
+            given,
+            self._problems,
+        )
 
     def _recipes_of(self, whole: _WholeEntry) -> Iterator[Recipe]:
         """One for each picture that a pattern stands for, or one for all."""

@@ -9,6 +9,7 @@ from picowatch.metadata import parameters_text, recipe_yaml
 from picowatch.recipe import Inventory
 from picowatch.recipe.inventory import Upscaler
 from picowatch.recipe.parts import Hires, Upscale
+from picowatch.recipe.pictures import NoPictures
 from picowatch.recipe.request import ImageRequest
 from tests.recipe.reading import DEMO, messages, read, read_one
 
@@ -22,7 +23,7 @@ INSTALLED = Inventory(
 )
 
 
-class Sized:
+class Sized(NoPictures):
     """Pictures of one size, so that none has to be there."""
 
     most_pixels = 2_000_000
