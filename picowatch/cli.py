@@ -52,6 +52,7 @@ GROUPS = {
     "Models": ("models", "convert", "bench"),
     "Editors and shells": ("schema", "completion"),
 }
+_ALONE = ("-h", "--help", "-V", "--version")
 _DESCRIPTION = "Save a recipe, find its pictures: a hot folder for Stable Diffusion."
 _FOLDERS = ("inbox", "outbox", "models")
 
@@ -79,8 +80,15 @@ def _parsed(
     words: Sequence[str],
 ) -> argparse.Namespace:
     """The options of the command; ends the process if they cannot be understood."""
-    if words[0].startswith("-") and words[0] not in ("-h", "--help", "--version"):
-        parser.error(f"{words[0]} comes after a command, as in `picowatch status {words[0]}`.")
+    if words[0] == "help":
+        words = [*words[1:2], "--help"]
+    if words[0].startswith("-") and words[0] not in _ALONE:
+        flag = words[0].partition("=")[0]
+        takers = [name for name, own in commands.items() if flag in own._option_string_actions]
+        if not takers:
+            parser.error(f"There is no {flag!r}. Did you mean '--help' or '--version'?")
+        example = "status" if "status" in takers else takers[0]
+        parser.error(f"{flag} comes after a command, as in `picowatch {example} {flag}`.")
     if not words[0].startswith("-") and words[0] not in commands:
         parser.error(f"There is no command {words[0]!r}.{_near(words[0], commands)}")
     options, unknown = parser.parse_known_args(words)
@@ -157,7 +165,7 @@ class _Overview(_Parser):
 def parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
     """The parser of the command line, and those of its commands."""
     parser = _Overview(prog="picowatch", usage="picowatch COMMAND …", formatter_class=HelpFormatter)
-    parser.add_argument("--version", action="version", version=f"picowatch {__version__}")
+    parser.add_argument("-V", "--version", action="version", version=f"picowatch {__version__}")
     added = parser.add_subparsers(metavar="COMMAND", prog="picowatch", parser_class=_Parser)
     commands: dict[str, argparse.ArgumentParser] = {}
     for name, (_, summary) in COMMANDS.items():

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from picowatch.catalog import Catalog
-from picowatch.errors import FAILED, SUCCEEDED, PictureUnreadable
+from picowatch.errors import FAILED, SUCCEEDED, CommandFailed, PictureUnreadable
 from picowatch.files.natural import natural_key
 from picowatch.inbox.dropped import dropped_in, read_dropped, template_above
 from picowatch.inbox.files import MAX_BYTES, FileChanged, FileUnreadable, defaults_for, scan
-from picowatch.inbox.names import is_dropped, is_template
+from picowatch.inbox.names import DEFAULTS_NAME, ENDINGS, is_dropped, is_template
 from picowatch.outbox.start_images import NamedPictures
 from picowatch.recipe import (
     DefaultsFile,
@@ -49,9 +49,15 @@ def check(settings: Settings, files: Sequence[Path], as_json: bool) -> int:
             recipes = _read(settings, file, inventory)
         except RecipeInvalid as error:
             problem = error_text(error, _folder(settings, file))
+        except CommandFailed as error:
+            problem = harmless(f"picowatch: {error.with_remedy}")
         except PictureUnreadable as error:
             problem = harmless(f"picowatch: {file}: {error}")
-        except (OSError, FileUnreadable) as error:
+        except IsADirectoryError:
+            problem = harmless(f"picowatch: {file} is a folder. Give the recipes in it.")
+        except OSError as error:
+            problem = harmless(f"picowatch: cannot read {file}: {error.strerror or error}.")
+        except FileUnreadable as error:
             problem = harmless(f"picowatch: cannot read {file}: {error}.")
         except FileChanged:
             problem = harmless(
@@ -60,6 +66,9 @@ def check(settings: Settings, files: Sequence[Path], as_json: bool) -> int:
         else:
             for warning in dict.fromkeys(w for recipe in recipes for w in recipe.warnings):
                 print(harmless(f"{file}: warning: {warning}"), file=sys.stderr)
+            if file.name == DEFAULTS_NAME and not as_json:
+                print(harmless(f"{file}: defaults of the recipes in this folder and below"))
+                continue
             images = [image for recipe in recipes for image in _images(file, recipe)]
             listed += images
             if not as_json:
@@ -83,6 +92,15 @@ def _read(settings: Settings, file: Path, inventory: Inventory) -> list[Recipe]:
             return list(_dropped(settings, inbox, name, inventory))
     with file.open("rb") as opened:
         content = opened.read(MAX_BYTES + 1)
+    if file.name == DEFAULTS_NAME:
+        # They need no prompt: what they say is read as in a recipe that says nothing else.
+        own = [] if defaults else [DefaultsFile(name, content)]
+        defaults = [DefaultsFile("", b"prompt: a picture"), *defaults, *own]
+        name, content = f"{name.removesuffix(DEFAULTS_NAME)}any.yaml", b"{}"
+    elif not file.name.lower().endswith(ENDINGS):
+        raise CommandFailed(
+            f"{file} is not a recipe file name.", f"Recipe names end in {', '.join(ENDINGS)}."
+        )
     pictures = _Pictures(settings, file, name)
     recipes = read_recipes(
         name,

@@ -165,6 +165,8 @@ def _content(file: Path) -> bytes:
     """A recipe that can be one; CommandFailed says why it cannot."""
     try:
         content = sys.stdin.buffer.read() if file == STANDARD_INPUT else file.read_bytes()
+    except IsADirectoryError as error:
+        raise CommandFailed(f"{file} is a folder.", "Give the recipes in it.") from error
     except OSError as error:
         raise CommandFailed(
             f"Cannot read {file}: {error.strerror}.", "Give a recipe that you can read."

@@ -44,6 +44,22 @@ def test_a_command_s_help_has_examples_that_it_understands(
         assert parsers()[0].parse_args(words).command == command
 
 
+@pytest.mark.parametrize(
+    ("words", "same"), [(["help"], ["--help"]), (["help", "make"], ["make", "--help"])]
+)
+def test_help_is_a_word_too(
+    words: list[str], same: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As git and cargo have it."""
+    shown = []
+    for given in (words, same):
+        with pytest.raises(SystemExit) as ended:
+            main(given)
+        assert ended.value.code == 0
+        shown.append(capsys.readouterr().out)
+    assert shown[0] == shown[1] != ""
+
+
 def test_headings_are_bold_on_a_terminal_unless_colours_are_unwanted(tmp_path: Path) -> None:
     """NO_COLOR and TERM=dumb; in bold the theme's own colour stays."""
     assert "\x1b[1mExamples\x1b[0m" in on_a_terminal(tmp_path, TERM="xterm")
@@ -85,7 +101,10 @@ def terminal_part(terminal: IO[bytes]) -> bytes:
             ["status", "--inbx=x"],
             "status: It takes no '--inbx=x'. Did you mean '--inbox'?",
         ),
-        (["--outbox", "x", "status"], "--outbox comes after a command"),
+        (["--outbox", "x", "status"], "--outbox comes after a command, as in `picowatch status"),
+        (["--plot", "x"], "--plot comes after a command, as in `picowatch bench --plot`."),
+        (["-v"], "There is no '-v'. Did you mean '--help' or '--version'?"),
+        (["help", "mkae"], "There is no command 'mkae'. Did you mean 'make'?"),
         (["make"], "picowatch make: the following arguments are required: FILE."),
     ],
 )

@@ -112,6 +112,42 @@ def test_check_says_what_is_wrong_with_every_file(tmp_path: Path) -> None:
     assert "missing.txt" in result.stderr
 
 
+def test_check_of_defaults_says_what_is_wrong_with_them(tmp_path: Path) -> None:
+    """They are no recipe: no prompt is missing in those that `init` writes."""
+    picowatch(tmp_path, "init")
+    defaults = tmp_path / "inbox/live/_defaults.yaml"
+    good = picowatch(tmp_path, "check", "inbox/live/_defaults.yaml")
+    assert (good.returncode, good.stderr) == (0, "")
+    assert good.stdout == (
+        "inbox/live/_defaults.yaml: defaults of the recipes in this folder and below\n"
+    )
+    for file in (defaults, tmp_path / "_defaults.yaml"):
+        file.write_text("stesp: 3\ncfg_scale: 100\n")
+        bad = picowatch(tmp_path, "check", file)
+        assert bad.returncode == 1
+        assert "_defaults.yaml, line 1, column 1\n" in bad.stderr
+        assert "unknown field 'stesp'. Did you mean 'steps'?" in bad.stderr
+        assert "prompt" not in bad.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("nosuch.yaml", "cannot read nosuch.yaml: No such file or directory."),
+        ("folder", "folder is a folder. Give the recipes in it."),
+        ("a.png", "a.png is not a recipe file name. Recipe names end in .yaml, .yml, .json, .txt."),
+    ],
+)
+def test_check_says_what_is_no_recipe(tmp_path: Path, name: str, said: str) -> None:
+    """Without the words of the system, or of another file's kind; the others are checked."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "a.png").write_bytes(b"\x89PNG")
+    (tmp_path / "b.txt").write_text("a corgi\n")
+    result = picowatch(tmp_path, "check", name, "b.txt")
+    assert (result.returncode, result.stderr) == (1, f"picowatch: {said}\n")
+    assert "b.txt: 1 image" in result.stdout
+
+
 def test_check_applies_the_inbox_s_defaults(tmp_path: Path) -> None:
     """A recipe in the inbox is checked as the daemon would read it."""
     (tmp_path / "inbox/pets").mkdir(parents=True)
