@@ -204,6 +204,11 @@ def test_a_sweep_is_shown_by_its_contact_sheet(gallery: Page) -> None:
         ("cfg:5..7.5", 5),
         ("width:256", 1),
         ("seed:<7", 4),
+        ("steps: <25", 5),
+        ("steps: >= 30 -hat", 1),
+        ("steps: 30", 1),
+        ("steps:", 7),
+        ("steps:<", 7),
         ("nothing is like this", 0),
         ("", 7),
         ('"', 7),
@@ -219,6 +224,18 @@ def test_a_search_finds(gallery: Page, query: str, found: int) -> None:
     assert gallery.text("#count") == words
     assert gallery.find("#none").is_displayed() == (found == 0)
     assert not gallery.find("#empty").is_displayed()
+
+
+def test_a_search_for_no_setting_says_so(gallery: Page) -> None:
+    """A mistyped name is told from a value that no picture has."""
+    for query, said in (
+        ("corgi stesp:8", "No picture has a setting called “stesp”."),
+        ("steps:149", "No picture matches."),
+        ("stesp:8 steps:149", "No picture has a setting called “stesp”."),
+        ("zebra", "No picture matches."),
+    ):
+        gallery.search(query)
+        assert (gallery.shown(), gallery.text("#none-words")) == ([], said)
 
 
 def test_a_search_finds_wildcards_as_they_were_drawn(house: House, page: Page) -> None:
@@ -307,6 +324,21 @@ def test_the_large_view_goes_on_with_the_arrow_keys(gallery: Page) -> None:
     assert not gallery.find("#large [data-do=next]").is_enabled()
     gallery.press(Keys.ESCAPE)
     wait_for(lambda: gallery.focused() == shown[-1], "the focus")
+
+
+def test_words_on_small_tiles_leave_the_star_alone(house: House, page: Page) -> None:
+    """They have a few lines at most, and the star and the circle the upper corners."""
+    house.save("long.yaml", f"prompt: {'a corgi with a very long name ' * 9}\nseed: 1\n")
+    house.once()
+    page.open(house.outbox / INDEX)
+    smallest = "const box = document.getElementById('size'); box.value = box.min;"
+    page.js(f"{smallest} box.dispatchEvent(new Event('input'))")
+    page.next_frame()
+    across = "return document.querySelector(arguments[0]).getBoundingClientRect()"
+    assert page.js(across, ".tile")["width"] < 110
+    star, words = page.js(across, ".tile .star"), page.js(across, ".tile .caption span")
+    assert words["top"] >= star["bottom"] - 8, "8 pixels of it are invisible"
+    assert words["height"] > 20
 
 
 def test_the_large_view_zooms(gallery: Page) -> None:

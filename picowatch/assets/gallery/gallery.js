@@ -78,8 +78,10 @@ function showCount() {
     some === all ? `${all.toLocaleString()} ${words}` : `${some.toLocaleString()} of ${all.toLocaleString()} ${words}`;
   if (all) document.getElementById("icon").href = thumbnail(Pictures.all[0]);
   document.getElementById("none").hidden = some > 0 || !all || !Pictures.loaded;
+  const unknown = some || !Filter.query ? undefined : unknownSetting(Filter.query);
   document.getElementById("none-words").textContent =
-    Filter.only === "starred" && !Filter.query ? "No picture here has a star. Press s on a picture to give it one." : "No picture matches.";
+    Filter.only === "starred" && !Filter.query ? "No picture here has a star. Press s on a picture to give it one."
+    : unknown ? `No picture has a setting called “${unknown}”.` : "No picture matches.";
   showEmpty();
 }
 

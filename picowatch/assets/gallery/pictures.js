@@ -182,16 +182,32 @@ function readAhead(place = 0) {
 
 // What has to be true of a picture: every word of the query.
 function wanted(query) {
-  const words = [];
-  for (const [, minus, name, phrase, word] of query.toLowerCase()
-    .matchAll(/(-?)(?:([a-z_]+):)?(?:"([^"]*)"?|(\S+))/g)) {
-    const text = phrase ?? word;
-    if (text) words.push({ not: minus === "-", name, text });
-  }
+  const words = wordsOf(query);
   return entry => {
     const found = textsOf(entry);
     return words.every(word => holds(found, word) !== word.not);
   };
+}
+
+// `steps: < 20` is `steps:<20`; `steps:` and `steps:<`, while it is typed, find every picture.
+function wordsOf(query) {
+  const words = [], together = query.toLowerCase().replace(/\b([a-z_]+):\s*([<>]=?|=)?\s*(?=[\d.])/g,
+    (whole, name, sign = "") => isSetting(name) ? `${name}:${sign}` : whole);
+  for (const [, minus, name, phrase, word] of together.matchAll(/(-?)(?:([a-z_]+):)?(?:"([^"]*)"?|(\S+))/g)) {
+    const text = phrase ?? word, [, unfinished] = text.match(/^([a-z_]+):$/) ?? [];
+    const isWhole = name === undefined ? !unfinished || !isSetting(unfinished) : !/^[<>=]+$/.test(text);
+    if (text && isWhole) words.push({ not: minus === "-", name, text });
+  }
+  return words;
+}
+
+function isSetting(name) {
+  return Pictures.all.some(entry => textsOf(entry).settings.some(([own]) => own.startsWith(name)));
+}
+
+// The first word before a colon that no picture has as a setting.
+function unknownSetting(query) {
+  return wordsOf(query).find(({ name }) => name !== undefined && !isSetting(name))?.name;
 }
 
 function holds({ settings, whole }, { name, text }) {
