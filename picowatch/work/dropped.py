@@ -12,7 +12,7 @@ from pathlib import Path
 
 from picowatch.errors import ControlFlow
 from picowatch.files.atomic import copy_atomically
-from picowatch.files.blocks import OtherBytes, checked_blocks
+from picowatch.files.blocks import OtherBytes, checked_blocks, sha256_of
 from picowatch.files.inside import open_below
 from picowatch.files.picture_names import MASK_MARK, is_picture_name, stem_of
 from picowatch.files.pictures import MAX_BYTES
@@ -35,6 +35,7 @@ class DroppedPictures:
     copies: Path
     ledger: Ledger
     _brought: set[str] = field(default_factory=set)  # hashes of the copies made here
+    _checked: set[str] = field(default_factory=set)  # … and of others that are not damaged
 
     def bring(self, batch: Sequence[QueuedImage]) -> list[QueuedImage]:
         """Copy what the batch needs; returns the images whose pictures are not there as requested.
@@ -59,9 +60,22 @@ class DroppedPictures:
 
     def _is_brought(self, image: QueuedImage) -> bool:
         return all(
-            (self.copies / digest).is_file() or self._copy(image, path, digest)
+            self._is_copied(digest) or self._copy(image, path, digest)
             for path, digest in image.request.pictures.items()
         )
+
+    def _is_copied(self, digest: str) -> bool:
+        """A copy from before a power cut may be damaged: nothing waited for the disk."""
+        copy = self.copies / digest
+        if not copy.is_file():
+            return False
+        if digest in self._brought | self._checked:
+            return True
+        with copy.open("rb") as file:
+            if sha256_of(file, MAX_BYTES) != digest:
+                return False
+        self._checked.add(digest)
+        return True
 
     def _copy(self, image: QueuedImage, path: str, digest: str) -> bool:
         for candidate in self._candidates(image, path):

@@ -1,8 +1,10 @@
 """`_pictures.yaml`: every picture saved in its folder or below is a request with these fields."""
 
+import hashlib
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from picowatch.inbox import inbox as inbox_module
 from picowatch.metadata import PARAMETERS, PICOWATCH, read_texts
 from picowatch.outbox.commands import Command, send, wait_for_answer
 from picowatch.outbox.names import OutboxNames
+from picowatch.recipe.request import ImageRequest
 from picowatch.settings import LocalSettings
 from tests.daemon.test_what_a_save_means import HeldEngine
 from tests.house import PATIENCE, House, one_waits_for_one, wait_for
@@ -285,6 +288,29 @@ def test_a_picture_that_changes_right_before_its_turn_is_never_rendered_as_it_wa
     assert house.pictures("frames") == ["frames/1.png"]
     assert path.read_bytes() and errors(house) == []
     assert copies(house) == []
+
+
+def test_a_copy_that_a_power_cut_damaged_is_not_rendered(house: House) -> None:
+    """It has its name, and is empty: it is made again."""
+    copied: list[int] = []
+
+    def look(batch: Sequence[ImageRequest]) -> None:
+        files = [house.outbox / ".picowatch/start-images" / one.image_hash for one in batch]
+        copied.extend(file.stat().st_size for file in files)
+
+    house.engine.before_batch = look
+    template(house)
+    with house.running():
+        assert wait_for_answer(send(house.outbox, Command("pause")), PATIENCE)
+        path = draw(house, "frames/1.png")
+        wait_for(lambda: house.status()["images"]["queued"] == 1)
+    folder = house.outbox / ".picowatch/start-images"
+    folder.mkdir(exist_ok=True)
+    (folder / hashlib.sha256(path.read_bytes()).hexdigest()).touch()
+    with house.running():
+        assert wait_for_answer(send(house.outbox, Command("resume")), PATIENCE)
+        wait_for(house.pictures)
+    assert copied == [path.stat().st_size]
 
 
 def test_a_renamed_picture_keeps_its_queue_and_a_renamed_folder_too(house: House) -> None:
