@@ -156,7 +156,8 @@ class OutboxNames:
             "width": request.width,
             "height": request.height,
         }
-        name = _portable(self._settings.file_name.format_map(fields))
+        # Where an image has no {picture}, a name could be that of a hidden file.
+        name = _portable(self._settings.file_name.format_map(fields)).lstrip(".")
         return self._free(recipe, name, request)
 
     def of_dropped(

@@ -274,6 +274,12 @@ def test_each_frame_has_its_own_size_and_a_sideways_photo_stands(house: House) -
     ]  # fmt: skip
 
 
+def test_no_picture_is_hidden_for_want_of_a_start_image(house: House) -> None:
+    house.save("a.yaml", "prompt: a corgi\nseed: 7\n")
+    assert house.once(file_name="{picture}.{number}")
+    assert house.pictures() == ["a/1.png"]
+
+
 def test_pictures_can_be_named_like_their_frames(house: House) -> None:
     draw_frames(house, "1.png", "2.png")
     house.save("a.yaml", RECIPE)
