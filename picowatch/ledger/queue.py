@@ -19,6 +19,8 @@ CHECKPOINT = "json_extract(request, '$.checkpoint_hash')"
 MISSING = "its picture was not there"
 _MISSED = """state = 'cancelled' AND reason = ?
              AND EXISTS (SELECT 1 FROM entry_images WHERE entry_images.image = images.id)"""
+_TO_RENDER = """(state IN ('queued', 'running') OR state = 'failed'
+                AND EXISTS (SELECT 1 FROM entry_images WHERE entry_images.image = images.id))"""
 _TOP_PRIORITY = "SELECT max(priority) FROM images WHERE state = 'queued'"
 
 
@@ -121,12 +123,12 @@ class Queue(Database):
         return [row["recipe"] for row in rows]
 
     def is_start_image_needed(self, digest: str, besides: Sequence[int]) -> bool:
-        """Whether queued or running images need this start image, `besides` these."""
+        """Whether images need this start image, `besides` these: see `start_images_needed`."""
         places = ", ".join("?" * len(besides))
         return bool(
             self.select(
-                f"""SELECT 1 FROM images WHERE state IN ('queued', 'running')
-                    AND id NOT IN ({places}) AND instr(request, ?) LIMIT 1""",
+                f"""SELECT 1 FROM images WHERE {_TO_RENDER} AND id NOT IN ({places})
+                    AND instr(request, ?) LIMIT 1""",
                 (*besides, digest),
             )
         )
@@ -156,11 +158,14 @@ class Queue(Database):
             sql.execute("UPDATE images SET listed = 1 WHERE id = ?", (image,))
 
     def start_images_needed(self) -> set[str]:
-        """The hashes of start images and masks that queued images need."""
+        """The hashes of start images and masks that queued images need, and failed ones at a retry.
+
+        A save that tries these again copies the pictures again; `picowatch retry` does not.
+        """
         needed = set()
         with self.transaction() as sql:
             rows = sql.execute(
-                """SELECT request FROM images WHERE state IN ('queued', 'running')
+                f"""SELECT request FROM images WHERE {_TO_RENDER}
                    AND request LIKE '%"image_hash": "%'"""
             )
             for row in rows:

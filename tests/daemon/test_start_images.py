@@ -1,10 +1,14 @@
 """Start images: found, checked, snapshotted when the save is accepted, part of the identity."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from picowatch.errors import RenderFailed
+from picowatch.outbox.commands import Command, send
+from picowatch.recipe.request import ImageRequest
 from tests.daemon.test_what_a_save_means import HeldEngine
 from tests.house import House, wait_for
 
@@ -153,3 +157,24 @@ def test_a_recipe_that_was_deleted_is_not_rendered_when_its_picture_appears(hous
     draw(house.inbox / "start.png", "red")
     assert house.once()
     assert house.prompts() == ["a star"]
+
+
+def test_a_retry_after_a_restart_finds_the_start_image(house: House) -> None:
+    """Though the recipe's own picture is another one by now, which its next save would use."""
+    copies: list[bool] = []
+
+    def look(batch: Sequence[ImageRequest]) -> None:
+        folder = house.outbox / ".picowatch/start-images"
+        copies.extend((folder / one.image_hash).is_file() for one in batch)
+        if len(copies) == 1:
+            raise RenderFailed("The first time it fails.")
+
+    house.engine.before_batch = look
+    draw(house.inbox / "start.png", "red")
+    house.save("a.yaml", "prompt: a corgi\nimage: start.png\n")
+    assert not house.once()
+    draw(house.inbox / "start.png", "blue")
+    with house.running():
+        send(house.outbox, Command("retry"))
+        wait_for(house.pictures, "the picture")
+    assert copies == [True, True]
