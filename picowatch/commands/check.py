@@ -26,13 +26,19 @@ from picowatch.recipe import (
     read_recipes,
 )
 from picowatch.recipe.dropped import check_template, dropped_recipes
-from picowatch.recipe.fields import RANDOM
+from picowatch.recipe.fields import RANDOM, ROWS
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import harmless
 from picowatch.recipe.resolve.start_image import refuse_unusable
 from picowatch.settings import Settings
 
 Answer = TypeVar("Answer")
+
+# The fields that stand in every line.
+_SHOWN = {
+    *("prompt", "checkpoint", "sampler", "schedule_type", "steps", "cfg_scale", "guidance"),
+    *("width", "height", "seed", "variation_seed", "variation_strength"),
+}
 
 
 def main(options: Namespace, load: Callable[[], Settings]) -> int:
@@ -210,6 +216,7 @@ def _without_hashes(values: dict[str, Any]) -> dict[str, Any]:
 
 def _print(file: Path, images: Sequence[dict[str, Any]]) -> None:
     print(harmless(f"{file}: {len(images)} image{'' if len(images) == 1 else 's'}"))
+    differing = _differing(images)
     for image in images:
         if "checkpoint" not in image:
             scale, model = image["upscale"]["scale"], image["upscale"]["model"]
@@ -222,9 +229,35 @@ def _print(file: Path, images: Sequence[dict[str, Any]]) -> None:
         line = (
             f"  {image['width']}x{image['height']}  {image['checkpoint']}  {image['sampler']} "
             f"{image['schedule_type']}  {image['steps']} steps  cfg_scale {image['cfg_scale']:g}  "
-            f"{guidance}seed {image['seed']}{_variation(image)}  {shown}"
+            f"{guidance}seed {image['seed']}{_variation(image)}  "
+            f"{_rest(image, differing)}{shown}"
         )
         print(harmless(line))
+
+
+def _differing(images: Sequence[dict[str, Any]]) -> list[str]:
+    """The fields that no line shows, but in which the images are not alike."""
+    names = [name for name in images[0] if name in ROWS and name not in _SHOWN] if images else []
+    return [name for name in names if any(image.get(name) != images[0][name] for image in images)]
+
+
+def _rest(image: dict[str, Any], names: Sequence[str]) -> str:
+    """`denoising_strength 0.3  image fr/f1.png  `."""
+    return "".join(f"{name} {_short(image.get(name))}  " for name in names)
+
+
+def _short(value: object) -> str:
+    """A value in a line: `scale 2, steps 0` of a mapping."""
+    if value in (None, "", [], {}):
+        return "none"
+    words = f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, bool):
+        words = str(value).lower()
+    elif isinstance(value, dict):
+        words = ", ".join(f"{name} {_short(part)}" for name, part in value.items())
+    elif isinstance(value, list):
+        words = ", ".join(map(_short, value))
+    return words if len(words) <= 60 else f"{words[:59]}…"
 
 
 def _variation(image: dict[str, Any]) -> str:

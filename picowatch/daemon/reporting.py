@@ -55,6 +55,11 @@ class RecentErrors:
         if self._lines.pop(recipe, None) is not None:
             self.fixed += 1
 
+    @property
+    def count(self) -> int:
+        """How many recipes, or other files, have one."""
+        return len(self._lines)
+
     def newest(self) -> tuple[str, ...]:
         """The last ones."""
         return tuple(islice(self._lines.values(), max(0, len(self._lines) - ERRORS_KEPT), None))
@@ -134,6 +139,7 @@ class Reporting:
             waiting_recipes=len(waiting),
             pictures=tuple(self.pool.publisher.newest),
             errors=self.errors.newest(),
+            error_count=self.errors.count,
             device=first.device,
             precision=first.precision,
             memory_bytes=first.memory_bytes,

@@ -32,6 +32,10 @@ def rows(status: Status) -> list[Row]:
     if status.pictures:
         found.append(Row("last", "  ".join(reversed(status.pictures[-PICTURES:]))))
     found += [Row("error", error, "bad") for error in reversed(status.errors[-ERRORS:])]
+    if (more := status.error_count - ERRORS) > 0:
+        found.append(
+            Row("error", f"and {more} more: see the .error.txt files in the outbox", "bad")
+        )
     if len(status.engines) > 1:
         found += _engines(status)
     elif device := _device(status):

@@ -57,7 +57,8 @@ class Status:
     `last_image` `of` the recipe's, and the checkpoint that is `loading`, "" once a step is done.
     `seconds_left` is for the recipe, `all_seconds_left` for everything queued, too. `waiting` names
     the recipes that come next, each with its number of images, of `waiting_recipes` in all.
-    `pictures` and `errors` are the last ones, the newest at the end. `device` to
+    `pictures` and `errors` are the last ones, the newest at the end; `error_count` says how many
+    errors there are in all. `device` to
     `memory_peak_bytes` describe the first engine, `engines` all of them.
     """
 
@@ -79,6 +80,7 @@ class Status:
     waiting_recipes: int = 0
     pictures: tuple[str, ...] = ()
     errors: tuple[str, ...] = ()
+    error_count: int = 0
     device: str = ""
     precision: str = ""
     memory_bytes: int | None = None

@@ -100,6 +100,27 @@ def test_check_lists_the_images_a_recipe_would_render(tmp_path: Path) -> None:
     assert shown <= set(images[0])
 
 
+def test_check_tells_images_apart(tmp_path: Path) -> None:
+    """Each line has what is not the same in all: of a pattern, a sweep, or several recipes."""
+    (tmp_path / "fr").mkdir()
+    for name in ("f1", "f2"):
+        Image.new("RGB", (64, 64)).save(tmp_path / f"fr/{name}.png")
+    (tmp_path / "a.yaml").write_text(
+        "prompt: a corgi\nimage: fr/*.png\nsweep: {denoising_strength: [0.25, 1]}\n"
+    )
+    (tmp_path / "b.yaml").write_text("- prompt: a\n- prompt: a\n  hires: true\n- prompt: b\n")
+    shown = picowatch(tmp_path, "check", "a.yaml", "b.yaml").stdout.splitlines()
+    assert [line.partition("seed random  ")[2] for line in shown if " seed " in line] == [
+        "image fr/f1.png  denoising_strength 0.25  a corgi",
+        "image fr/f1.png  denoising_strength 1  a corgi",
+        "image fr/f2.png  denoising_strength 0.25  a corgi",
+        "image fr/f2.png  denoising_strength 1  a corgi",
+        "hires none  a",
+        "hires scale 2, steps 0, denoising_strength 0.7, upscaler Latent  a",
+        "hires none  b",
+    ]
+
+
 def test_check_says_what_is_wrong_with_every_file(tmp_path: Path) -> None:
     """Exit code 1 if any file has a problem; the good ones are listed all the same."""
     (tmp_path / "good.txt").write_text("a corgi\n")

@@ -251,6 +251,18 @@ def test_status_shows_what_is_running_queued_and_failed(tmp_path: Path, seen: Se
     assert values["all_seconds_left"] == 700.0
 
 
+def test_more_errors_than_are_shown_are_counted(tmp_path: Path, seen: Seen) -> None:
+    """Three are shown, the newest first; the rest must not go unnoticed."""
+    errors = tuple(f"{name}.yaml: unknown field 'stesp'" for name in "cdefg")
+    for count, last in ((3, None), (4, "and 1 more"), (7, "and 4 more")):
+        seen.write(**work(6), errors=errors[-count:], error_count=count)
+        shown = picowatch(tmp_path, "status").stdout.splitlines()
+        rows = [line for line in shown if line.startswith("error")]
+        assert rows[0] == "error   g.yaml: unknown field 'stesp'"
+        more = [f"error   {last}: see the .error.txt files in the outbox"] if last else []
+        assert rows[3:] == more
+
+
 def test_sixty_columns_are_enough(tmp_path: Path, seen: Seen) -> None:
     """The view shows the parts that matter most, whole; the command shows all, at more lines."""
     seen.write(
