@@ -1,6 +1,6 @@
 """Dropped pictures: a template, what lies beside a picture, and the picture itself, as recipes."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -9,6 +9,7 @@ from picowatch.recipe.fields import FROM, PICTURE
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import Problems, RecipeInvalid
 from picowatch.recipe.pictures import NoPictures, Pictures, as_written
+from picowatch.recipe.read.a1111_blocks import holds_parameters
 from picowatch.recipe.read.decoding import decode, is_empty
 from picowatch.recipe.read.from_picture import PictureFields
 from picowatch.recipe.read.yaml_entries import yaml_entries, yaml_layer
@@ -121,8 +122,20 @@ def _entries(dropped: Dropped, defaults: Sequence[Layer], problems: Problems) ->
         own = {**entry.layer, **_all(sidecars)}
         _refuse_other_picture(own, problems)
         nearer = (*sidecars, _picture_layer(dropped, own))
-        found.append(replace(entry, nearer=nearer))
+        warnings = (*entry.warnings, *_doubtful_texts(sidecars))
+        found.append(replace(entry, nearer=nearer, warnings=warnings))
     return found
+
+
+def _doubtful_texts(sidecars: Sequence[Layer]) -> Iterator[str]:
+    """One warning for all pictures: what the setting `sidecar` writes is easily copied along."""
+    prompts = (str(layer["prompt"].value) for layer in sidecars if "prompt" in layer)
+    if any(map(holds_parameters, prompts)):
+        yield (
+            "the text beside a picture has settings in it ('Steps: …, Sampler: …'), and all of it "
+            "is drawn as the prompt. Keep only the prompt there, or delete it and write "
+            "'from: picture' here."
+        )
 
 
 def _all(layers: Sequence[Layer]) -> Layer:

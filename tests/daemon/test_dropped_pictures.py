@@ -169,6 +169,19 @@ def test_a_text_is_the_prompt_and_a_yaml_the_fields(house: House) -> None:
     assert len(house.pictures()) == 3
 
 
+def test_a_result_that_is_dropped_with_its_text_is_told_what_becomes_of_it(house: House) -> None:
+    """The setting `sidecar: txt` writes more than a prompt."""
+    template(house)
+    house.save("a.yaml", "prompt: a star\nseed: 1\n")
+    assert house.once(sidecar="txt")
+    for file in (house.outbox / "a").iterdir():
+        shutil.copy(file, house.inbox / "frames")
+    assert house.once()
+    assert "Steps: 24" in house.prompts("frames")[0]
+    warning = (house.outbox / "frames/_pictures.yaml.warning.txt").read_text()
+    assert "the text beside a picture has settings in it" in warning
+
+
 @pytest.mark.parametrize("watch", ["events", "polling"])
 def test_saving_what_lies_beside_a_picture_requests_it_again(house: House, watch: str) -> None:
     """Removing it requests nothing: it is tidied up."""
