@@ -22,7 +22,7 @@ from picowatch.files.inside import open_below
 from picowatch.files.matching import pictures_below
 from picowatch.files.picture_names import ENDINGS, MASK_MARK, is_picture_name, stem_of
 from picowatch.files.pictures import MAX_BYTES, check_picture, picture_size
-from picowatch.metadata import PARAMETERS, read_texts, texts_in
+from picowatch.metadata import PARAMETERS, PICOWATCH, read_chunk, read_texts, texts_in
 from picowatch.outbox.encoding import SHEET_KEYWORD
 from picowatch.outbox.names import is_made_for_people, may_be_sheet
 from picowatch.recipe.read.a1111_blocks import holds_parameters
@@ -115,6 +115,7 @@ class NamedPictures:
                 raise PictureUnreadable(f"'{pattern}' cannot be read: {error.strerror}.") from error
             if base.root == self._roots[1]:
                 found = [path for path in found if not self._is_made_for_people(path)]
+                found = [path for path in found if not self._is_own_result(path)]
             if found:
                 return [base.called + path.removeprefix(base.start) for path in found]
         raise PictureUnreadable(
@@ -135,6 +136,15 @@ class NamedPictures:
     def _has(self, path: str, digest: str) -> bool:
         with self._open(path) as file:
             return sha256_of(file, MAX_BYTES) == digest
+
+    def _is_own_result(self, path: str) -> bool:
+        """Whether this recipe rendered it: it would be drawn again with each save, without end."""
+        if not path.startswith(f"{PurePosixPath(self._recipe).with_suffix('')}/"):
+            return False
+        with suppress(PictureUnreadable, OSError, KeyError):
+            texts = read_texts(self._roots[1] / path)
+            return read_chunk(texts[PICOWATCH]).recipe == self._recipe
+        return False
 
     def _is_made_for_people(self, path: str) -> bool:
         """A dropped picture's result may be called like its contact sheet would be."""

@@ -186,6 +186,17 @@ def test_a_picture_whose_name_begins_with_a_space_is_not_taken_for_another(house
     assert sorted(images(house)) == [" a.png", " dropped/ a.png", " dropped/a.png", "a.png"]
 
 
+def test_a_recipe_does_not_draw_its_own_results_again(house: House) -> None:
+    """With each save there would be twice as many; those of another recipe there are drawn."""
+    house.save("a.txt", "a star --seed 1\n")
+    assert house.once()
+    path = house.save("a.yaml", "prompt: a corgi\nseed: 7\nimage: a/*.png\n")
+    for _ in "twice":
+        path.touch()
+        assert house.once(), house.error("a.yaml")
+        assert images(house) == ["", "a/0001-1.png"]
+
+
 def test_what_is_made_for_people_matches_no_pattern(house: House) -> None:
     """Contact sheets and maps; a result that is only called like a sheet does."""
     write_model(house.models / "controlnet/sketch.safetensors", original(DEMO_WIDTH))
