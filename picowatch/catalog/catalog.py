@@ -94,8 +94,6 @@ class Catalog:
         self._models = models
         self._hashes = HashCache(hash_cache, keep=keep_hashes)
         self._seen: dict[tuple[Kind, Path], tuple[_Stamp, Model | Refused]] = {}
-        self._demo: Model | None = None
-        self._embedded: dict[str, Model] = {}
         self._wildcards = WildcardFiles(models)
 
     def scan(self) -> FoundModels:
@@ -148,7 +146,7 @@ class Catalog:
     def find(self, kind: Kind, name: str) -> Model:
         """The model of that name, ending optional; ModelRefused says why it cannot be used."""
         if _EMBEDDED.get(kind) == name:
-            return self.demo if kind == "checkpoint" else self._embedded_file(name)
+            return _embedded(kind)
         entries = self._scan_kind(kind)
         for entry in entries:
             if isinstance(entry, Model) and name in (entry.name, f"{entry.name}.safetensors"):
@@ -164,26 +162,17 @@ class Catalog:
     @property
     def demo(self) -> Model:
         """The embedded demo model."""
-        if self._demo is None:
-            found = recognise_checkpoint_folder(_DEMO_FOLDER)
-            self._demo = _model(DEMO, _DEMO_FOLDER, found)
-        return self._demo
+        return _embedded("checkpoint")
 
     @property
     def demo_upscaler(self) -> Model:
         """The embedded upscaler, for the demo model's pictures."""
-        return self._embedded_file(DEMO_UPSCALER)
+        return _embedded("upscaler")
 
     @property
     def demo_controlnet(self) -> Model:
         """The embedded ControlNet, which draws from sketches with the demo model."""
-        return self._embedded_file(DEMO_CONTROLNET)
-
-    def _embedded_file(self, name: str) -> Model:
-        if name not in self._embedded:
-            path = _ASSETS / f"{name}.safetensors"
-            self._embedded[name] = _model(name, path, recognise(read_header(path)))
-        return self._embedded[name]
+        return _embedded("controlnet")
 
     def is_hashed(self, model: Model) -> bool:
         """Whether `sha256` reads none of the model's files; ModelRefused if they are gone."""
@@ -425,6 +414,16 @@ def _checkpoint(model: Model) -> Checkpoint:
         bool(model.prediction) or model.family not in _SILENT,
         model.text_width,
     )
+
+
+@cache
+def _embedded(kind: Kind) -> Model:
+    """The model of this kind that is in the package."""
+    name = _EMBEDDED[kind]
+    if kind == "checkpoint":
+        return _model(name, _DEMO_FOLDER, recognise_checkpoint_folder(_DEMO_FOLDER))
+    path = _ASSETS / f"{name}.safetensors"
+    return _model(name, path, recognise(read_header(path)))
 
 
 @cache
