@@ -102,19 +102,20 @@ def load_text_encoder(
     return fill(encoder, tensors, f"text encoder of {model.name!r}", target)
 
 
-def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer in a diffusers folder."""
-    return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
-
-
-def tokenizer_of_single_files(configs: Path) -> Any:
-    """The one in the folder that describes single files, else CLIP's."""
+def load_tokenizer(model: Model, configs: Path) -> Any:
+    """That of a diffusers folder; for a single file the one in `configs`, else CLIP's."""
+    if model.layout == "folder":
+        return _tokenizer(model.path / "tokenizer")
     own = configs / "tokenizer"
+    # Single files all share one, which takes a third of a second to read.
     return _kept_tokenizer(own if own.is_dir() else CLIP_TOKENIZER)
 
 
-# Single files all share one, which takes a third of a second to read.
-_kept_tokenizer = cache(load_tokenizer)
+def _tokenizer(folder: Path) -> Any:
+    return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+_kept_tokenizer = cache(_tokenizer)
 
 
 def schedule_of(model: Model, configs: Path) -> dict[str, Any]:

@@ -18,7 +18,6 @@ from picowatch.engine.models.parts import (
     load_tokenizer,
     load_unet,
     schedule_of,
-    tokenizer_of_single_files,
 )
 from picowatch.engine.models.weights import Tensors, read_tensors
 from picowatch.engine.unet.embeddings import Embeddings
@@ -70,8 +69,7 @@ def load_with_texts(
     zeros_for_empty_negative: bool = False,
 ) -> Loaded:
     """See `load`, for a family with these text encoders, and `PromptEncoder`."""
-    single = model.layout == "file"
-    configs = configs if single else model.path
+    configs = configs if model.layout == "file" else model.path
     encoders = tuple(
         load_text_encoder(model, configs, read_to, text.folder, text.kind, text.read_single)
         for text in texts
@@ -90,9 +88,7 @@ def load_with_texts(
         )
         for encoder, text in zip(encoders, texts, strict=True)
     ]
-    tokenizer = (
-        tokenizer_of_single_files(configs) if single else load_tokenizer(configs / "tokenizer")
-    )
+    tokenizer = load_tokenizer(model, configs)
     return Loaded(
         family=model.family,
         prompts=PromptEncoder(
