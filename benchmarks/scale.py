@@ -34,7 +34,14 @@ from benchmarks.ours import Daemon, Folders, running
 from benchmarks.plan import in_turns, own_command
 from picowatch.engine.executor import LocalEngines
 from picowatch.engine.options import EngineOptions
-from picowatch.engine.protocol import OnPreview, OnStep, RenderedImage, new_future, resolve, unseen
+from picowatch.engine.protocol import (
+    OnPreview,
+    OnStep,
+    PicturesToCome,
+    RenderedImage,
+    resolve,
+    unseen,
+)
 from picowatch.files.retry import Retry
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import QueuedImage, RequestedEntry
@@ -258,7 +265,7 @@ class InstantEngine(DigestEngine):
         preview_seconds: float = 0,
     ) -> Future[list[RenderedImage]]:
         """See `Engine.render`."""
-        future = new_future()
+        future = PicturesToCome()
         made = [replace(digest_picture(one, len(batch)), pixels=self._pixels) for one in batch[:1]]
         resolve(future, made * len(batch))
         return future

@@ -157,7 +157,7 @@ class Engine(Protocol):
 
 
 class PicturesToCome(Future[list[RenderedImage]]):
-    """The future of a batch.
+    """The future of a batch, which runs already: `cancel` does nothing, `Engine.interrupt` does.
 
     `drawn` is set once it is done, or its steps are and its pictures are on their way from a GPU:
     the engine takes another batch then.
@@ -165,15 +165,9 @@ class PicturesToCome(Future[list[RenderedImage]]):
 
     def __init__(self) -> None:
         super().__init__()
+        self.set_running_or_notify_cancel()
         self.drawn = Event()
         self.add_done_callback(lambda _: self.drawn.set())
-
-
-def new_future() -> PicturesToCome:
-    """A future that is already running: `cancel` does nothing, `Engine.interrupt` does."""
-    future = PicturesToCome()
-    future.set_running_or_notify_cancel()
-    return future
 
 
 def resolve(

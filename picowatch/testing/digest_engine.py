@@ -10,8 +10,8 @@ from picowatch.engine.protocol import (
     ControlMap,
     OnPreview,
     OnStep,
+    PicturesToCome,
     RenderedImage,
-    new_future,
     resolve,
     unseen,
 )
@@ -60,7 +60,7 @@ class DigestEngine:
         self.batches.append(tuple(batch))
         self.on_preview, self.preview_seconds = on_preview, preview_seconds
         self._stop = threading.Event()
-        self._in_work = new_future()
+        self._in_work = PicturesToCome()
         threading.Thread(
             target=self._draw,
             args=(tuple(batch), on_step, self._in_work, self._stop),

@@ -20,7 +20,6 @@ from picowatch.engine.protocol import (
     OnStep,
     PicturesToCome,
     Preview,
-    new_future,
     resolve,
     unseen,
 )
@@ -74,7 +73,7 @@ class RemoteEngine:
         preview_seconds: float = 0,
     ) -> PicturesToCome:
         """See `Engine.render`; raises EngineLost besides."""
-        future = new_future()
+        future = PicturesToCome()
         with self._lock:
             if self.gone is not None:
                 resolve(future, EngineLost("The engine is gone."))

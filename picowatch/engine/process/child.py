@@ -37,7 +37,6 @@ from picowatch.engine.protocol import (
     PicturesToCome,
     Preview,
     RenderedImage,
-    new_future,
     resolve,
     unseen,
 )
@@ -88,7 +87,7 @@ class ChildEngine:
         preview_seconds: float = 0,
     ) -> PicturesToCome:
         """See `Engine.render`."""
-        work = Batch(tuple(batch), on_step, on_preview, preview_seconds, waiting, new_future())
+        work = Batch(tuple(batch), on_step, on_preview, preview_seconds, waiting, PicturesToCome())
         with self._lock:
             if self._child is not None and not self._child.alive():
                 self._child.end()
