@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from traceback import clear_frames
 from typing import Any, NamedTuple
 
@@ -46,7 +47,7 @@ from picowatch.engine.process.failures import SMALLER, out_of_memory
 from picowatch.engine.protocol import OnPreview, OnStep, RenderedImage, unseen
 from picowatch.engine.unet.batch import BatchDecoding, draw_batch
 from picowatch.engine.unet.latents import LATENT_FACTOR
-from picowatch.engine.upscaling.finished import TileSteps, enlarge_given, enlarged_pictures
+from picowatch.engine.upscaling.finished import TileSteps, enlarged_given, enlarged_pictures
 from picowatch.engine.upscaling.upscalers import Upscalers
 from picowatch.engine.versions import versions
 from picowatch.errors import RenderFailed
@@ -119,7 +120,7 @@ class Renderer:
         self._start_images = options.start_images
         catalog = Catalog(options.models, options.hash_cache, keep_hashes=False)
         self._checkpoints = Checkpoints(catalog, self._target)
-        self._depth_models = DepthModels(self._checkpoints.depth_folder, self._target)
+        self._depth_models = DepthModels(partial(self._checkpoints.file, "depth"), self._target)
         self._upscalers = Upscalers(catalog, self._target)
         self._previewer = Previewer(on_preview)
         self._compiled = CompiledUnets(options.compiled)
@@ -347,8 +348,10 @@ class Renderer:
         forget_peak(self._target.device)
         steps = TileSteps(self._upscalers, batch, on_step, interrupted)
         with timed(attempt.timings, "upscale"), self._algorithms(exact=batch[0].exact):
-            pictures = enlarge_given(self._upscalers, batch, self._start_images, steps)
-        drawn = [Drawn(picture, chunks=0, batch_size=1) for picture in pictures]
+            drawn = [
+                enlarged_given(self._upscalers, request, self._start_images, steps)
+                for request in batch
+            ]
         return self._rendered(attempt, drawn, self._upscalers.dtype, ())
 
     def _drawn(

@@ -135,9 +135,9 @@ class Checkpoints:
                         model.path, use.model, loaded.unet, read_to
                     )
 
-    def depth_folder(self, name: str, expected_hash: str) -> Path:
-        """The folder of a model that guesses depth."""
-        return self._file("depth", name, expected_hash)
+    def file(self, kind: Kind, name: str, expected_hash: str) -> Path:
+        """The file or folder of a model that an image requests."""
+        return self._find(kind, name, expected_hash).path
 
     def forget_others(self, request: ImageRequest) -> bool:
         """Hold this image's checkpoint and ControlNets alone; False if nothing else was there."""
@@ -177,12 +177,9 @@ class Checkpoints:
         with self._verified("checkpoint", name, expected_hash) as model:
             if model.family in FLOWS:
                 again = partial(self._verified, "checkpoint", name, expected_hash)
-                return _pipelines().load(model, self._target, read_to, self._file, again)
+                return _pipelines().load(model, self._target, read_to, self.file, again)
             configs = self._configs[model.family]
-            return _FAMILIES[model.family].load(model, configs, self._target, read_to, self._file)
-
-    def _file(self, kind: Kind, name: str, expected_hash: str) -> Path:
-        return self._find(kind, name, expected_hash).path
+            return _FAMILIES[model.family].load(model, configs, self._target, read_to, self.file)
 
     def _verified(self, kind: Kind, name: str, expected_hash: str) -> AbstractContextManager[Model]:
         """The model file for reading: it is the requested one before and after that."""

@@ -80,19 +80,10 @@ def enlarged_pictures(
     return found
 
 
-def enlarge_given(
-    upscalers: Upscalers,
-    batch: Sequence[ImageRequest],
-    start_images: Path | None,
-    steps: TileSteps,
-) -> list[Picture]:
-    """The batch's start images, enlarged and not drawn."""
-    return [_given(upscalers, request, start_images, steps) for request in batch]
-
-
-def _given(
+def enlarged_given(
     upscalers: Upscalers, request: ImageRequest, start_images: Path | None, steps: TileSteps
-) -> Picture:
+) -> Drawn:
+    """A start image, enlarged and not drawn."""
     assert request.upscale
     try:
         content = kept_picture(start_images, request.image_hash, request.image)
@@ -106,7 +97,8 @@ def _given(
         return upscalers.enlarged(picture, model, hash_, size, steps.before_last_tile)
 
     transparency = _edges(alpha, enlarged, size) if alpha else b""
-    return Picture(*size, enlarged(image).tobytes(), alpha=transparency)
+    picture = Picture(*size, enlarged(image).tobytes(), alpha=transparency)
+    return Drawn(picture, chunks=0, batch_size=1)
 
 
 def _edges(alpha: Image.Image, enlarged: Enlarge, size: Size) -> bytes:
