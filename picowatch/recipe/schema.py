@@ -9,7 +9,7 @@ language server of VS Code and Neovim knows no later one
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import Any, get_args
 
@@ -280,30 +280,28 @@ def _one_seed() -> list[Schema]:
 
 def _mapping_of(field: str, inventory: Inventory | None) -> Schema:
     """Off, on, a scale, the part that a text alone is, or a mapping of parts."""
-    parts, aliases = _parts_of(field, inventory), ALIASES[field]
-    twice = [{"required": [alias, name]} for alias, name in aliases.items()]
-    named = {alias: {**parts[name], "doNotSuggest": True} for alias, name in aliases.items()}
-    mapping = {
-        "type": "object",
-        "properties": parts | named,
-        "additionalProperties": False,
-        "not": {"anyOf": twice},
-    }
+    parts = _parts_of(field, inventory)
     switch = _plain({"type": "boolean"})["anyOf"]
-    forms = [mapping, *switch, *parts["scale"]["anyOf"]]
+    forms = [_object(parts, ALIASES[field]), *switch, *parts["scale"]["anyOf"]]
     if field in TEXT_PARTS:
         forms += [parts[TEXT_PARTS[field]], _text("(?:none)?")]
     return {"anyOf": forms}
 
 
-def _control(inventory: Inventory | None) -> Schema:
-    one = {
+def _object(parts: Schema, aliases: Mapping[str, str]) -> Schema:
+    """A mapping of these parts, each under one of its names."""
+    named = {alias: {**parts[name], "doNotSuggest": True} for alias, name in aliases.items()}
+    return {
         "type": "object",
-        "properties": _control_parts(inventory),
+        "properties": parts | named,
         "additionalProperties": False,
-        "not": {"anyOf": [{"required": [a, name]} for a, name in CONTROL_ALIASES.items()]},
-        "anyOf": [{"required": [name]} for name in ("model", "controlnet")],
+        "not": {"anyOf": [{"required": [alias, name]} for alias, name in aliases.items()]},
     }
+
+
+def _control(inventory: Inventory | None) -> Schema:
+    one = _object(_control_parts(inventory), CONTROL_ALIASES)
+    one["anyOf"] = [{"required": [name]} for name in ("model", "controlnet")]
     several = {"type": "array", "items": one, "maxItems": MAX_CONTROLS}
     return {"anyOf": [one, several, {"const": False}, _text(one_of(["none"]) + "?")]}
 
@@ -329,9 +327,7 @@ def _control_parts(inventory: Inventory | None) -> Schema:
     for name, model in models.items():
         if "default" in model:
             said[name]["default"] = model["default"]
-    parts = {name: {**form, **said[name]} for name, form in forms.items()}
-    aliases = {a: {**parts[name], "doNotSuggest": True} for a, name in CONTROL_ALIASES.items()}
-    return parts | aliases
+    return {name: {**form, **said[name]} for name, form in forms.items()}
 
 
 def _parts_of(field: str, inventory: Inventory | None) -> dict[str, Schema]:
