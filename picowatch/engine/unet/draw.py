@@ -281,7 +281,7 @@ class Decoding:
 
     def has_come(self) -> bool:
         """Whether `pictures` would not wait for the GPU."""
-        return self.decoding.has_come()
+        return self.decoding.arriving.has_come()
 
     def pictures(self) -> list[Picture]:
         """They, as soon as they have come."""
@@ -294,7 +294,7 @@ class Decoding:
                     decoded, self.canvases, self.control_maps, strict=True
                 )
             ]
-        seconds = self.decoding.seconds() if self.apart else timings["decode"]
+        seconds = self.decoding.arriving.seconds() if self.apart else timings["decode"]
         self.timings["decode"] = self.timings.get("decode", 0.0) + seconds
         return pictures
 

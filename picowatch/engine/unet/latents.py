@@ -35,7 +35,7 @@ def decode(vae: Any, latents: torch.Tensor, *, repeats: bool = False) -> Bytes:
 class Decoding:
     """Images of latents, which a GPU may still be computing.
 
-    All go to the computer's memory in one copy, with what is to be known of them.
+    All go to the computer's memory in one copy, with what is to be known of them: `arriving`.
     """
 
     def __init__(self, vae: Any, latents: torch.Tensor, *, repeats: bool = False) -> None:
@@ -46,20 +46,12 @@ class Decoding:
         began = mark(latents.device)
         images = _in_slices(partial(_decoded, vae, repeats=repeats), latents)
         self._size = images.shape[2:]
-        self._packed = Arriving(_packed(images, latents), began)
-
-    def has_come(self) -> bool:
-        """Whether `images` would not wait for the GPU."""
-        return self._packed.has_come()
-
-    def seconds(self) -> float:
-        """How long the GPU took, beside what else it did."""
-        return self._packed.seconds()
+        self.arriving = Arriving(_packed(images, latents), began)
 
     def images(self) -> list[Decoded]:
         """They; RenderFailed rather than a black picture."""
         found: list[Decoded] = []
-        for row, latent in zip(self._packed.tensor().numpy(), self._latents, strict=True):
+        for row, latent in zip(self.arriving.tensor().numpy(), self._latents, strict=True):
             pixels, (latents_finite, image_finite, flat) = np.split(row, [-_FLAGS])
             if not latents_finite:
                 raise RenderFailed(
