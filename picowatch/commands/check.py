@@ -114,8 +114,7 @@ def _read(settings: Settings, file: Path, inventory: Inventory) -> list[Recipe]:
         inventory,
         defaults,
         settings.max_images_per_save,
-        pictures.texts,
-        pictures=pictures,
+        pictures,
     )
     refuse_unusable(recipes, pictures.check)
     return recipes
@@ -140,10 +139,7 @@ def _dropped(settings: Settings, inbox: Path, name: str, inventory: Inventory) -
             )
         pictures = NamedPictures(inbox, settings.outbox, path, settings.most_picture_pixels)
         pictures.check(path)
-        yield from dropped_recipes(
-            dropped, inventory, defaults_for(inbox, path), most, pictures.texts, lambda: None,
-            pictures,
-        )  # fmt: skip
+        yield from dropped_recipes(dropped, inventory, defaults_for(inbox, path), most, pictures)
 
 
 class _Pictures:

@@ -371,9 +371,8 @@ class Intake:
                 inventory,
                 seen.defaults,
                 self.settings.max_images_per_save,
-                pictures.texts,
-                self.go_on,
                 pictures,
+                self.go_on,
             )
         return read_recipes(
             seen.path,
@@ -381,9 +380,8 @@ class Intake:
             inventory,
             seen.defaults,
             self.settings.max_images_per_save,
-            pictures.texts,
-            self.go_on,
             pictures,
+            self.go_on,
         )
 
     def _entry(self, recipe: Recipe, hash_picture: Callable[[str], str]) -> RequestedEntry:

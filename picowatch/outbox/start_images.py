@@ -63,6 +63,7 @@ class NamedPictures:
         stem = stem_of(recipe)
         self._own_stems = (stem, stem + MASK_MARK)  # of a dropped picture and its mask
         self._sizes: dict[str, tuple[int, int]] = {}
+        self._texts: dict[str, dict[str, str]] = {}
         self._refused: dict[str, list[list[int] | None]] = {}
         self._kept: dict[str, str] = {}
 
@@ -95,9 +96,11 @@ class NamedPictures:
             check_picture(file)
 
     def texts(self, path: str) -> dict[str, str]:
-        """The texts in the picture's metadata."""
-        with self._opened(path) as file:
-            return texts_in(file)
+        """The texts in the picture's metadata. Each is read once."""
+        if path not in self._texts:
+            with self._opened(path) as file:
+                self._texts[path] = texts_in(file)
+        return self._texts[path]
 
     def size(self, path: str) -> tuple[int, int]:
         """Width and height of the picture, upright. Each is read once."""

@@ -5,7 +5,6 @@ from picowatch.recipe.fields import Axis
 from picowatch.recipe.inventory import Checkpoint, Inventory
 from picowatch.recipe.messages.problems import Problem, RecipeInvalid, error_text, one_line
 from picowatch.recipe.read.decoding import is_empty
-from picowatch.recipe.read.from_picture import PictureFields
 from picowatch.recipe.reading import DefaultsFile, priority_of, read_recipes
 from picowatch.recipe.recipe import HashOf, Recipe, no_hash
 from picowatch.recipe.request import ImageRequest
@@ -18,7 +17,6 @@ __all__ = [
     "HashOf",
     "ImageRequest",
     "Inventory",
-    "PictureFields",
     "Problem",
     "Recipe",
     "RecipeInvalid",

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 
 from picowatch.errors import PictureUnreadable
 from picowatch.recipe.fields import FROM, PICTURE
@@ -11,7 +10,6 @@ from picowatch.recipe.messages.problems import Problems, RecipeInvalid
 from picowatch.recipe.pictures import NoPictures, Pictures, as_written
 from picowatch.recipe.read.a1111_blocks import holds_parameters
 from picowatch.recipe.read.decoding import decode, is_empty
-from picowatch.recipe.read.from_picture import PictureFields
 from picowatch.recipe.read.yaml_entries import yaml_entries, yaml_layer
 from picowatch.recipe.reading import DefaultsFile, defaults_layer
 from picowatch.recipe.recipe import Recipe
@@ -41,10 +39,13 @@ class NothingSaid(PictureUnreadable):
 
 
 class StandIn(NoPictures):
-    """Any picture, to check a template without one."""
+    """Any picture, with settings, to check a template without one."""
 
     def size(self, path: str) -> tuple[int, int]:
         return 1024, 1024
+
+    def texts(self, path: str) -> Mapping[str, str]:
+        return {"parameters": "a picture\nSteps: 1, Sampler: Euler a"}
 
 
 def dropped_recipes(
@@ -52,9 +53,8 @@ def dropped_recipes(
     inventory: Inventory,
     defaults: Sequence[DefaultsFile],
     max_images: int,
-    picture_fields: PictureFields,
-    go_on: Callable[[], None],
     pictures: Pictures,
+    go_on: Callable[[], None] = lambda: None,
 ) -> list[Recipe]:
     """What the picture requests: a recipe for each of its template's.
 
@@ -63,9 +63,7 @@ def dropped_recipes(
     problems = Problems()
     layers = [defaults_layer(file, problems) for file in defaults]
     entries = _entries(dropped, layers, problems)
-    resolver = EntryResolver(
-        [*layers, {}], inventory, max_images, cache(picture_fields), pictures, problems, go_on
-    )
+    resolver = EntryResolver([*layers, {}], inventory, max_images, pictures, problems, go_on)
     recipes = resolver.recipes(entries)
     problems.raise_if_any()
     return [recipe.of_dropped(dropped.path, dropped.mask) for recipe in recipes]
@@ -84,9 +82,7 @@ def check_template(
         # A prompt may stand beside each picture; `upscale` alone needs none.
         for layers in (defaults, [some_prompt, *defaults]):
             try:
-                dropped_recipes(
-                    dropped, inventory, layers, max_images, _any_texts, lambda: None, StandIn()
-                )
+                dropped_recipes(dropped, inventory, layers, max_images, StandIn())
             except NothingSaid:
                 continue
             except RecipeInvalid as invalid:
@@ -94,11 +90,6 @@ def check_template(
             else:
                 return
     raise failures[0]
-
-
-def _any_texts(path: str) -> Mapping[str, str]:
-    """Of a picture that has settings."""
-    return {"parameters": "a picture\nSteps: 1, Sampler: Euler a"}
 
 
 def _entries(dropped: Dropped, defaults: Sequence[Layer], problems: Problems) -> list[Entry]:

@@ -1,6 +1,6 @@
 """The pictures that a recipe names, as the recipe may ask for them: it never opens files itself."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from picowatch.errors import PictureUnreadable
@@ -30,6 +30,10 @@ class Pictures(Protocol):
         """Width and height of a picture, upright."""
         ...
 
+    def texts(self, path: str) -> Mapping[str, str]:
+        """The texts in a picture's metadata, by keyword."""
+        ...
+
     def inside(self, path: str) -> str | None:
         """An absolute path as `inbox/…` or `outbox/…`, None if it leads elsewhere."""
         ...
@@ -56,6 +60,9 @@ class NoPictures:
         raise PictureUnreadable("pictures cannot be read here.")
 
     def size(self, path: str) -> tuple[int, int]:
+        raise PictureUnreadable("pictures cannot be read here.")
+
+    def texts(self, path: str) -> Mapping[str, str]:
         raise PictureUnreadable("pictures cannot be read here.")
 
     def inside(self, path: str) -> str | None:

@@ -1,17 +1,15 @@
 """A recipe file, from its bytes to its recipes: the whole story in one place."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 
-from picowatch.errors import PictureUnreadable
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import Problems, RecipeInvalid, refuse
 from picowatch.recipe.pictures import NO_PICTURES, Pictures
 from picowatch.recipe.prompts.prompts import MAX_SIGNS_OF_ALL
 from picowatch.recipe.read.a1111_blocks import begins_parameters
 from picowatch.recipe.read.decoding import decode
-from picowatch.recipe.read.from_picture import PictureFields
 from picowatch.recipe.read.json_entries import json_entries
 from picowatch.recipe.read.txt_entries import rename_to, txt_entries
 from picowatch.recipe.read.yaml_entries import yaml_entries, yaml_layer
@@ -32,29 +30,21 @@ class DefaultsFile:
     content: bytes
 
 
-def no_pictures(path: str) -> Mapping[str, str]:
-    """A `picture_fields` where pictures cannot be looked at."""
-    raise PictureUnreadable("pictures cannot be read here.")
-
-
 def read_recipes(
     name: str,
     content: bytes,
     inventory: Inventory,
     defaults: Sequence[DefaultsFile] = (),
     max_images: int = 1000,
-    picture_fields: PictureFields = no_pictures,
-    go_on: Callable[[], None] = lambda: None,
     pictures: Pictures = NO_PICTURES,
+    go_on: Callable[[], None] = lambda: None,
 ) -> list[Recipe]:
     """The recipes of a file, everything resolved but random seeds; none if it holds only comments.
 
     `name` is relative to the inbox, its ending decides how the file is read. `defaults` are
-    the `_defaults.yaml` from the inbox's root down to the file's folder. `picture_fields` gives the
-    texts in the metadata of a picture that a recipe starts from (`from`), for its path as
-    written; it may raise PictureUnreadable. `go_on` is called between two entries; what it raises
-    ends the reading. `pictures` are those that the recipes may name. Raises RecipeInvalid with all
-    problems of the file.
+    the `_defaults.yaml` from the inbox's root down to the file's folder. `pictures` are those that
+    the recipes may name. `go_on` is called between two entries; what it raises ends the reading.
+    Raises RecipeInvalid with all problems of the file.
     """
     problems = Problems()
     layers = [defaults_layer(file, problems) for file in defaults]
@@ -62,9 +52,7 @@ def read_recipes(
     layers.append(settings)
     if len(entries) > max_images:  # before anything is drawn or looked up
         refuse(position_of_count(entries[0]), too_many(len(entries), max_images))
-    resolver = EntryResolver(
-        layers, inventory, max_images, cache(picture_fields), pictures, problems, go_on
-    )
+    resolver = EntryResolver(layers, inventory, max_images, pictures, problems, go_on)
     recipes = resolver.recipes(entries)
     problems.raise_if_any()
     _refuse_too_long(recipes, entries, problems)

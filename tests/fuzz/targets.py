@@ -24,15 +24,15 @@ from picowatch.recipe import (
     Checkpoint,
     DefaultsFile,
     Inventory,
-    PictureFields,
     RecipeInvalid,
     error_text,
     no_hash,
     one_line,
     read_recipes,
 )
+from picowatch.recipe.pictures import NO_PICTURES, Pictures
 from picowatch.recipe.read.from_picture import settings_in
-from picowatch.recipe.reading import no_pictures
+from tests.recipe.reading import PicturesWith
 
 Target = Callable[[bytes], None]
 
@@ -46,13 +46,13 @@ RECIPE_OF_PICTURE = b"from: a.png"
 def check_recipe(
     name: str,
     content: bytes,
-    picture_fields: PictureFields = no_pictures,
+    pictures: Pictures = NO_PICTURES,
     inventory: Inventory = INVENTORY,
     defaults: tuple[DefaultsFile, ...] = (),
 ) -> None:
     """Nothing but recipes, or RecipeInvalid with texts that can be shown and name each place."""
     try:
-        recipes = read_recipes(name, content, inventory, defaults, picture_fields=picture_fields)
+        recipes = read_recipes(name, content, inventory, defaults, pictures=pictures)
     except RecipeInvalid as invalid:
         check_invalid(invalid)
         return
@@ -109,7 +109,7 @@ def picture_with_settings(data: bytes) -> None:
     """The file that `from:` names, and the one that `picowatch show` gets."""
     with suppress(PictureUnreadable):
         _show(texts_of(data))
-    check_recipe("a.yaml", RECIPE_OF_PICTURE, lambda _: texts_of(data))
+    check_recipe("a.yaml", RECIPE_OF_PICTURE, PicturesWith(lambda _: texts_of(data)))
 
 
 def png_texts(data: bytes) -> None:
@@ -118,7 +118,7 @@ def png_texts(data: bytes) -> None:
     texts = dict(zip(parts[::2], parts[1::2], strict=False))
     with suppress(PictureUnreadable):
         _show(texts)
-    check_recipe("a.yaml", RECIPE_OF_PICTURE, lambda _: texts)
+    check_recipe("a.yaml", RECIPE_OF_PICTURE, PicturesWith(lambda _: texts))
 
 
 def _show(texts: Mapping[str, str]) -> None:

@@ -11,7 +11,7 @@ from picowatch.metadata import PARAMETERS, PICOWATCH, parameters_text, picowatch
 from picowatch.outbox.encoding import encode_png
 from picowatch.recipe import Checkpoint, ImageRequest, Inventory, RecipeInvalid, read_recipes
 from picowatch.recipe.families import rules_of
-from tests.recipe.reading import DEMO, hash_of
+from tests.recipe.reading import DEMO, PicturesWith, hash_of
 
 XL = "Stable Diffusion XL"
 INVENTORY = Inventory(
@@ -38,7 +38,9 @@ RECIPES = {
 def request_of(text: str, picture: dict[str, str] | None = None) -> ImageRequest:
     """The one image that a recipe requests."""
     texts = picture or {}
-    (recipe,) = read_recipes("a.yaml", text.encode(), INVENTORY, picture_fields=lambda _: texts)
+    (recipe,) = read_recipes(
+        "a.yaml", text.encode(), INVENTORY, pictures=PicturesWith(lambda _: texts)
+    )
     assert recipe.warnings == ()
     (request,) = recipe.image_requests(hash_of)
     return request
@@ -82,7 +84,9 @@ def test_sd_parsers_reads_it(family: str) -> None:
 
 
 def read_from(text: str, picture: dict[str, str]) -> tuple[ImageRequest, tuple[str, ...]]:
-    (recipe,) = read_recipes("a.yaml", text.encode(), INVENTORY, picture_fields=lambda _: picture)
+    (recipe,) = read_recipes(
+        "a.yaml", text.encode(), INVENTORY, pictures=PicturesWith(lambda _: picture)
+    )
     (request,) = recipe.image_requests(hash_of)
     return request, recipe.warnings
 

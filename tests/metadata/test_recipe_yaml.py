@@ -11,6 +11,7 @@ from picowatch.recipe import DefaultsFile, ImageRequest, read_recipes
 from picowatch.recipe.parts import Hires
 from picowatch.recipe.request import LoraUse
 from tests.metadata.requests import CORGI, hashes_of, image_requests, inventory_for
+from tests.recipe.reading import PicturesWith
 
 DEFAULTS = DefaultsFile(
     "_defaults.yaml",
@@ -184,7 +185,11 @@ def test_a_picture_of_ours_is_a_recipe_again(request: ImageRequest) -> None:
         )
     }
     (recipe,) = read_recipes(
-        "again.yaml", b"from: a.png", inventory_for(request), [], picture_fields=lambda _: texts
+        "again.yaml",
+        b"from: a.png",
+        inventory_for(request),
+        [],
+        pictures=PicturesWith(lambda _: texts),
     )
     (again,) = recipe.image_requests(hashes_of(request))
     assert again.digest == request.digest

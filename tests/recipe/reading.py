@@ -1,5 +1,7 @@
 """What the tests of recipes share: a set of installed models, and reading in one line."""
 
+from collections.abc import Callable, Mapping
+
 from picowatch.recipe import (
     Checkpoint,
     DefaultsFile,
@@ -8,7 +10,18 @@ from picowatch.recipe import (
     RecipeInvalid,
     read_recipes,
 )
-from picowatch.recipe.pictures import NO_PICTURES, Pictures
+from picowatch.recipe.pictures import NO_PICTURES, NoPictures, Pictures
+
+
+class PicturesWith(NoPictures):
+    """Pictures whose metadata has the texts that a function gives for their paths."""
+
+    def __init__(self, texts: Callable[[str], Mapping[str, str]]) -> None:
+        self._texts = texts
+
+    def texts(self, path: str) -> Mapping[str, str]:
+        return self._texts(path)
+
 
 DEMO = Checkpoint("demo", 128)
 INVENTORY = Inventory(demo=DEMO)

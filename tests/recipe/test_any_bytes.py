@@ -17,6 +17,7 @@ from picowatch.recipe.fields import FIRST_NAME_OF
 from picowatch.recipe.read import nodes
 from tests.fuzz.targets import check_recipe
 from tests.metadata.requests import CORGI
+from tests.recipe.reading import PicturesWith
 
 # Pieces of recipes, and of mistakes in them.
 PIECES = [
@@ -127,7 +128,7 @@ FOOOCUS = st.dictionaries(
 def test_any_text_in_a_picture_is_settings_or_an_error_for_people(key: str, text: str) -> None:
     """A picture may come from anywhere, too."""
     texts = {"generator": "picodiffusion", key: text}
-    check_recipe("a.yaml", b"from: a.png", lambda _: texts)
+    check_recipe("a.yaml", b"from: a.png", PicturesWith(lambda _: texts))
 
 
 @given(TEXTS)

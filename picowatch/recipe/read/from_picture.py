@@ -29,9 +29,6 @@ from picowatch.recipe.read.swarmui import is_swarmui, read_swarmui
 from picowatch.recipe.request import ImageRequest, loras_beside_prompt, recipe_values
 from picowatch.recipe.written import Layer, Position, Source, Written, written_at
 
-# A picture's texts by keyword, for the path as the recipe names it. Raises PictureUnreadable.
-PictureFields = Callable[[str], Mapping[str, str]]
-
 _HASH_DIGITS = 10
 _PICODIFFUSION = {
     "prompt": "prompt",
@@ -59,20 +56,20 @@ class FromPicture:
 
 def read_from(
     written: Written,
-    picture_fields: PictureFields,
     pictures: Pictures,
     given: Layer,
     problems: Problems,
 ) -> FromPicture | None:
     """The settings of the picture that a recipe starts from; `given` are fields that it overrides.
 
-    `pictures` tells where its start images are, as seen from the recipe. None if not found: why
-    goes to `problems`.
+    `pictures` tells its texts, and where its start images are, as seen from the recipe. None if
+    not found: why goes to `problems`.
     """
     path = str(written.value)
     position = replace(written.position, note=f" (in {shown(path)})")
     try:
-        found = _fields(path, picture_fields(path), pictures, position, "checkpoint" in given)
+        texts = pictures.texts(path)
+        found = _fields(path, texts, pictures, position, "checkpoint" in given)
     except PictureUnreadable as error:
         problems.add(written.error_position, f"{shown(path)}: {error}")
         return None

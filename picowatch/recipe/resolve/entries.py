@@ -11,7 +11,7 @@ from picowatch.recipe.messages.wording import MAX_WARNINGS
 from picowatch.recipe.pictures import Pictures
 from picowatch.recipe.prompts.grammar import probable_mistakes
 from picowatch.recipe.prompts.known_words import unknown_words
-from picowatch.recipe.read.from_picture import FromPicture, PictureFields, read_from
+from picowatch.recipe.read.from_picture import FromPicture, read_from
 from picowatch.recipe.recipe import Recipe
 from picowatch.recipe.resolve.building import RecipeBuilder
 from picowatch.recipe.resolve.edits import edit_warnings
@@ -57,7 +57,6 @@ class EntryResolver:
         layers: Sequence[Layer],
         inventory: Inventory,
         max_images: int,
-        picture_fields: PictureFields,
         pictures: Pictures,
         problems: Problems,
         go_on: Callable[[], None],
@@ -65,7 +64,6 @@ class EntryResolver:
         *self._defaults, self._settings = [normalised(layer, problems) for layer in layers]
         self._inventory = inventory
         self._max_images = max_images
-        self._picture_fields = picture_fields
         self._pictures = pictures
         self._problems = problems
         self._go_on = go_on
@@ -108,13 +106,7 @@ class EntryResolver:
         path = read_path(FROM, {FROM: written}, self._pictures, self._problems)
         if not path:
             return None
-        return read_from(
-            replace(written, value=path),
-            self._picture_fields,
-            self._pictures,
-            given,
-            self._problems,
-        )
+        return read_from(replace(written, value=path), self._pictures, given, self._problems)
 
     def _recipes_of(self, whole: _WholeEntry) -> Iterator[Recipe]:
         """One for each picture that a pattern stands for, or one for all."""

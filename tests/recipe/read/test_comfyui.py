@@ -10,7 +10,7 @@ import pytest
 
 from picowatch.recipe import Checkpoint, Inventory, Recipe, RecipeInvalid, read_recipes
 from picowatch.recipe.families import rules_of
-from tests.recipe.reading import DEMO
+from tests.recipe.reading import DEMO, PicturesWith
 
 INVENTORY = Inventory(
     demo=DEMO,
@@ -116,7 +116,9 @@ XL: Nodes = {
 
 def read(nodes: object, text: str = "from: a.png") -> Recipe:
     picture = {"prompt": nodes if isinstance(nodes, str) else json.dumps(nodes)}
-    (recipe,) = read_recipes("a.yaml", text.encode(), INVENTORY, picture_fields=lambda _: picture)
+    (recipe,) = read_recipes(
+        "a.yaml", text.encode(), INVENTORY, pictures=PicturesWith(lambda _: picture)
+    )
     return recipe
 
 

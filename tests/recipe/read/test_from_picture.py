@@ -15,7 +15,7 @@ from picowatch.recipe import (
     read_recipes,
 )
 from picowatch.recipe.request import ImageRequest, LoraUse
-from tests.recipe.reading import DEMO, hash_of
+from tests.recipe.reading import DEMO, PicturesWith, hash_of
 
 INVENTORY = Inventory(
     demo=DEMO,
@@ -77,7 +77,9 @@ def read(
     defaults: str = "",
 ) -> Recipe:
     files = [DefaultsFile("_defaults.yaml", defaults.encode())]
-    recipes = read_recipes(name, text.encode(), inventory, files, picture_fields=lambda path: texts)
+    recipes = read_recipes(
+        name, text.encode(), inventory, files, pictures=PicturesWith(lambda path: texts)
+    )
     return recipes[0]
 
 
@@ -220,14 +222,14 @@ def test_pictures_that_give_no_recipe_are_explained(texts: dict[str, str], messa
 def test_a_picture_that_cannot_be_read_is_reported_at_its_position() -> None:
     """The reader says why."""
 
-    def picture_fields(path: str) -> Mapping[str, str]:
+    def unreadable(path: str) -> Mapping[str, str]:
         raise PictureUnreadable(f"there is no {path}.")
 
     with pytest.raises(RecipeInvalid, match=r"line 2, column 7: gone\.png: there is no"):
         read_recipes(
-            "a.yaml", b"prompt: a\nfrom: gone.png", INVENTORY, picture_fields=picture_fields
+            "a.yaml", b"prompt: a\nfrom: gone.png", INVENTORY, pictures=PicturesWith(unreadable)
         )
     with pytest.raises(RecipeInvalid, match="from must stay within inbox/ or outbox/"):
         read_recipes(
-            "a.yaml", b"prompt: a\nfrom: ../a.png", INVENTORY, picture_fields=picture_fields
+            "a.yaml", b"prompt: a\nfrom: ../a.png", INVENTORY, pictures=PicturesWith(unreadable)
         )

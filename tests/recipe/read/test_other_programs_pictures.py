@@ -20,7 +20,7 @@ from picowatch.recipe import Checkpoint, Inventory, Recipe, RecipeInvalid, no_ha
 from picowatch.recipe.families import rules_of
 from picowatch.recipe.samplers import find_sampler
 from tests.recipe.read.test_comfyui import XL
-from tests.recipe.reading import DEMO
+from tests.recipe.reading import DEMO, PicturesWith
 
 INVENTORY = Inventory(
     demo=DEMO,
@@ -563,7 +563,7 @@ PICTURES["comfyui, a sampler that picowatch lacks"].fields = {
 
 def read(content: bytes, text: str = "from: a.png") -> Recipe:
     (recipe,) = read_recipes(
-        "a.yaml", text.encode(), INVENTORY, picture_fields=lambda _: texts_of(content)
+        "a.yaml", text.encode(), INVENTORY, pictures=PicturesWith(lambda _: texts_of(content))
     )
     return recipe
 
@@ -681,7 +681,8 @@ def test_hostile_settings_are_a_recipe_or_an_error_in_words(name: str) -> None:
     for text in damaged(good):
         texts = texts_with(text)
         try:
-            read_recipes("a.yaml", b"from: a.png", INVENTORY, picture_fields=lambda _: texts)  # noqa: B023
+            pictures = PicturesWith(lambda _: texts)  # noqa: B023
+            read_recipes("a.yaml", b"from: a.png", INVENTORY, pictures=pictures)
         except RecipeInvalid as invalid:
             refused += 1
             assert all(problem.message for problem in invalid.problems)

@@ -26,8 +26,6 @@ INSTALLED = Inventory(
 class Sized(NoPictures):
     """Pictures of one size, so that none has to be there."""
 
-    most_pixels = 2_000_000
-
     def __init__(self, width: int, height: int) -> None:
         self._size = width, height
 
@@ -36,9 +34,6 @@ class Sized(NoPictures):
 
     def size(self, path: str) -> tuple[int, int]:
         return self._size
-
-    def inside(self, path: str) -> None:
-        return None
 
 
 def hash_of(kind: str, name: str) -> str:
