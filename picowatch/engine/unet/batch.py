@@ -42,19 +42,8 @@ def draw_batch(
     # Compiled UNets and graphs have the edges that they were made with.
     queued = job.waiting / len(batch)
     unets = BatchUnets(others, loaded, queued, eager=job.eager or repeats)
-    drawing = Drawing(
-        loaded,
-        job.device,
-        job.start_images,
-        job.guess_depth,
-        unets,
-        _counted(job.on_step, len(groups) * evaluations(batch[0])),
-        job.interrupted,
-        job.timings,
-        job.previewer,
-        job.enlarge_for_hires(batch[0]),
-        job.beside,
-    )
+    on_step = _counted(job.on_step, len(groups) * evaluations(batch[0]))
+    drawing = Drawing(loaded, job, unets, on_step, job.enlarge_for_hires(batch[0]))
     with seamless(_repeating(loaded) if repeats else ()):
         parts = list(_drawn(drawing, batch, groups))
         decoding = BatchDecoding(parts, compiled=unets.all_compiled)
@@ -99,7 +88,7 @@ def _drawn(
 ) -> Iterator["_Part"]:
     """The pictures of each group, in parts where that is faster."""
     requests = {group: [batch[index] for index in indexes] for group, indexes in groups.items()}
-    with timed(drawing.timings, "encode"):
+    with timed(drawing.job.timings, "encode"):
         encode = drawing.loaded.prompts.schedules
         schedules = {group: encode(requests[group], group[0]) for group in groups}
     whole: list[_Group] = []
@@ -119,7 +108,7 @@ def _cores(drawing: Drawing) -> int:
     """How many parts of a batch to draw at a time."""
     loaded = drawing.loaded
     small = loaded.native_size < LARGE_NATIVE_SIZE and loaded.unet.dtype == torch.float32
-    return torch.get_num_threads() if small and drawing.device.type == "cpu" else 1
+    return torch.get_num_threads() if small and drawing.job.device.type == "cpu" else 1
 
 
 def _groups(
@@ -177,8 +166,10 @@ def draw_parts(
     """
     eager = EagerUnet(drawing.loaded.unet)
     drawing = replace(drawing, unet=lambda shape, steps: eager)
-    silent = replace(drawing, on_step=lambda: None, previewer=Previewer(unseen))
-    drawings = [replace(drawing if part is parts[0] else silent, timings={}) for part in parts]
+    unseeing = replace(drawing.job, previewer=Previewer(unseen))
+    silent = replace(drawing, job=unseeing, on_step=lambda: None)
+    drawings = [drawing, *[silent] * (len(parts) - 1)]
+    drawings = [replace(own, job=replace(own.job, timings={})) for own in drawings]
     threads = torch.get_num_threads()
     with ThreadPoolExecutor(len(parts), initializer=torch.set_num_threads, initargs=(1,)) as pool:
         drawn = [
@@ -192,8 +183,9 @@ def draw_parts(
         ]
     torch.set_num_threads(threads)  # MKL has one number for all threads
     for phase in ("denoise", "decode"):
-        longest = max(own.timings.get(phase, 0.0) for own in drawings)
-        drawing.timings[phase] = drawing.timings.get(phase, 0.0) + longest
+        longest = max(own.job.timings.get(phase, 0.0) for own in drawings)
+        timings = drawing.job.timings
+        timings[phase] = timings.get(phase, 0.0) + longest
     return [picture for future in drawn for picture in future.result()][: len(requests)]
 
 

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,11 +10,10 @@ import torch
 from torch.nn import functional
 
 from picowatch.engine.arriving import beside
-from picowatch.engine.control.hints import GuessDepth, hints_of
+from picowatch.engine.control.hints import hints_of
 from picowatch.engine.control.residuals import Hint
-from picowatch.engine.drawn import Enlarge, Interrupted, Picture, timed
+from picowatch.engine.drawn import Enlarge, Job, Picture, timed
 from picowatch.engine.models.loaded import Loaded
-from picowatch.engine.previewer import Previewer
 from picowatch.engine.unet import latents as vaes
 from picowatch.engine.unet.canvas import Bytes, Canvas, read_canvases
 from picowatch.engine.unet.conditions import ConditionSchedule
@@ -69,21 +67,15 @@ class Denoised(NamedTuple):
 class Drawing:
     """Draws pictures from noise to pixels.
 
-    `unet` gives the UNet for so many steps of a shape; `enlarge` makes the second pass' pictures of
-    the first one's, if a model does that. `stream` is the one to decode in, see `Job.beside`.
+    `unet` gives the UNet for so many steps of a shape, `on_step` is called after each of them;
+    `enlarge` makes the second pass' pictures of the first one's, if a model does that.
     """
 
     loaded: Loaded
-    device: torch.device
-    start_images: Path | None
-    guess_depth: GuessDepth
+    job: Job
     unet: Callable[[Shape, int], Unet]
     on_step: Callable[[], None]
-    interrupted: Interrupted
-    timings: dict[str, float]
-    previewer: Previewer
     enlarge: Enlarge | None
-    stream: Any = None
 
     def draw(
         self, requests: Sequence[ImageRequest], schedules: Sequence[ConditionSchedule]
@@ -100,7 +92,7 @@ class Drawing:
         """
         if not groups:
             return []
-        with timed(self.timings, "denoise"):
+        with timed(self.job.timings, "denoise"):
             found: list[Denoised | None] = [None] * len(groups)
             # Of each group its own, because a sampler remembers its last steps.
             for index, passes in enumerate(zip(*map(self._passes, groups), strict=True)):
@@ -116,11 +108,12 @@ class Drawing:
 
     def decode(self, denoised: Denoised) -> "Decoding":
         """From latents to pictures."""
-        timings = {} if self.stream else self.timings  # a GPU's clock tells then
-        with timed(timings, "decode"), beside(self.stream):
+        stream = self.job.beside
+        timings = {} if stream else self.job.timings  # a GPU's clock tells then
+        with timed(timings, "decode"), beside(stream):
             latents, canvases, control_maps, repeats = denoised
             decoding = vaes.Decoding(self.loaded.vae, latents, repeats=repeats)
-        return Decoding(decoding, canvases, control_maps, self.timings, apart=bool(self.stream))
+        return Decoding(decoding, canvases, control_maps, self.job.timings, apart=bool(stream))
 
     def _passes(self, group: Group) -> list[_Pass]:
         """The first pass and, with hires, the second: img2img at the larger size."""
@@ -150,7 +143,7 @@ class Drawing:
     ) -> _Begun:
         """What a pass begins with besides noise."""
         first = requests[0]
-        canvases = read_canvases(self.start_images, requests, one.width, one.height)
+        canvases = read_canvases(self.job.start_images, requests, one.width, one.height)
         start = kept = None
         if before is None or first.mask:
             start = self._start_latents(canvases)
@@ -182,9 +175,9 @@ class Drawing:
             begun.canvases,
             (one.width, one.height),
             self.loaded,
-            self.device,
-            self.start_images,
-            self.guess_depth,
+            self.job.device,
+            self.job.start_images,
+            self.job.guess_depth,
             second=begun.before is not None,
         )
         latents = self._steps(one, requests, schedule, begun, hints)
@@ -201,7 +194,7 @@ class Drawing:
         """From pure noise, from the start images or from the latents of the last pass."""
         sampler, request = one.sampler, requests[0]
         noise, generators = noise_of(requests, one.width, one.height)
-        noise = noise.to(self.device)
+        noise = noise.to(self.job.device)
         guide = self._guide(begun, noise)
         before = begun.before
         begin = before if before is not None else _visible(begun.start, request)
@@ -229,8 +222,8 @@ class Drawing:
             guide,
             hints,
             self.on_step,
-            self.interrupted,
-            self.previewer,
+            self.job.interrupted,
+            self.job.previewer,
         )
 
     def _is_doubled(self, request: ImageRequest, share: float) -> bool:
@@ -240,7 +233,7 @@ class Drawing:
     def _start_latents(self, canvases: Sequence[Canvas | None]) -> torch.Tensor | None:
         """The start images' latents; images of one batch all have one or none has."""
         encoded = [
-            vaes.encode(self.loaded.vae, one.picture, self.device) for one in canvases if one
+            vaes.encode(self.loaded.vae, one.picture, self.job.device) for one in canvases if one
         ]
         return torch.cat(encoded) if encoded else None
 
@@ -250,7 +243,7 @@ class Drawing:
         redrawn = None
         if masks:
             # A latent with one white pixel below it is redrawn; the pixels decide in the end.
-            grey = torch.from_numpy(np.stack(masks)).to(self.device).float()[:, None] / 255
+            grey = torch.from_numpy(np.stack(masks)).to(self.job.device).float()[:, None] / 255
             redrawn = functional.max_pool2d(grey, LATENT_FACTOR)
         if begun.kept is None:
             return Guide(begun.start, noise, redrawn)
@@ -262,7 +255,7 @@ class Drawing:
         seen = np.full((one.height, one.width, 3), 127.5, np.float32)
         if canvas and canvas.redrawn is not None:
             seen = np.where(canvas.redrawn[:, :, None] > 0, seen, canvas.picture)
-        return vaes.encode(self.loaded.vae, seen, self.device)
+        return vaes.encode(self.loaded.vae, seen, self.job.device)
 
     def _repeats(self, request: ImageRequest) -> bool:
         """Whether opposite edges have to be made to meet, since the VAE decodes in tiles."""
