@@ -187,8 +187,10 @@ class EarlierDraws:
             firsts = [(seed - draw["image_index"]) % SEEDS for seed in drawn]
             for seed in dict.fromkeys((*firsts, *drawn)):
                 requests = entry.requests(seed)
-                digests = {request.digest for request in requests}
-                if draw["digest"] in digests:
+                # At its own place: with another first seed a sweep has some of the same images.
+                same = requests[draw["image_index"] : draw["image_index"] + 1]
+                if [request.digest for request in same] == [draw["digest"]]:
+                    digests = {request.digest for request in requests}
                     self._draws = [one for one in self._draws if one["digest"] not in digests]
                     return requests
         return None

@@ -248,6 +248,20 @@ def test_a_lost_ledger_leaves_renamed_recipes_their_pictures(house: House) -> No
     assert sorted(house.prompts()) == ["a cat", "a star", "a star"]
 
 
+@pytest.mark.parametrize(
+    "more", ["count: 3", "count: 2\nsweep: {steps: [3, 4]}", "count: 3\nsweep: {steps: [3, 4, 5]}"]
+)
+def test_a_lost_ledger_leaves_random_draws_all_of_their_images(house: House, more: str) -> None:
+    """Count x sweep: neighbouring seeds have some of the same images, but not all."""
+    house.save("a.yaml", f"prompt: a star in a {{red|blue}} sky\n{more}\n")
+    assert house.once()
+    before = house.pictures()
+    for _ in "twice":
+        ledger(house).unlink()
+        assert house.once()
+        assert house.pictures() == before
+
+
 def test_a_lost_ledger_leaves_a_renamed_recipe_its_contact_sheet(house: House) -> None:
     """Sheets, too, say what their recipe was called."""
     path = house.save("a.yaml", "prompt: a star\nseed: 1\ncount: 2\ngrid: true\n")
