@@ -26,7 +26,7 @@ from picowatch.recipe import (
     read_recipes,
 )
 from picowatch.recipe.dropped import check_template, dropped_recipes
-from picowatch.recipe.fields import RANDOM, ROWS
+from picowatch.recipe.fields import PROMPTS, RANDOM, ROWS
 from picowatch.recipe.inventory import Inventory
 from picowatch.recipe.messages.problems import harmless
 from picowatch.recipe.resolve.start_image import refuse_unusable
@@ -190,19 +190,21 @@ def _images(file: Path, recipe: Recipe) -> list[dict[str, Any]]:
     """One object an image, every field resolved but what hangs on a seed that is drawn later."""
     common = {"recipe": str(file), "entry_index": recipe.entry_index, "priority": recipe.priority}
     return [
-        {**common, **_without_hashes(request.as_dict(with_off=True)), **_drawn_later(variant)}
+        _as_drawn_later(variant, {**common, **_without_hashes(request.as_dict(with_off=True))})
         for request, variant in zip(
             recipe.image_requests(no_hash, 0), cycle(recipe.variants), strict=False
         )
     ]
 
 
-def _drawn_later(variant: Recipe) -> dict[str, str]:
-    """The seeds of its images that are still to be drawn."""
-    drawn: dict[str, str] = {"seed": RANDOM} if variant.seed == RANDOM else {}
+def _as_drawn_later(variant: Recipe, image: dict[str, Any]) -> dict[str, Any]:
+    """With the seeds that are still to be drawn as such, and the wildcards that hang on them."""
+    if variant.seed == RANDOM:
+        written = {field: image[f"unexpanded_{field}"] or image[field] for field in PROMPTS}
+        image |= {"seed": RANDOM, **written}
     if variant.variation_strength and variant.variation_seed is None:
-        drawn["variation_seed"] = RANDOM
-    return drawn
+        image["variation_seed"] = RANDOM
+    return image
 
 
 def _without_hashes(values: dict[str, Any]) -> dict[str, Any]:

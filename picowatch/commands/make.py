@@ -1,5 +1,6 @@
 """`picowatch make`: its engine, if it needs one, starts first; the rest is imported meanwhile."""
 
+import json
 from argparse import Namespace
 from collections.abc import Callable
 from contextlib import closing
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from picowatch.engine.process.command import EarlyEngine
+from picowatch.errors import PicowatchError
 
 if TYPE_CHECKING:
     from picowatch.settings import Settings
@@ -19,7 +21,14 @@ def main(options: Namespace, load: "Callable[[], Settings]") -> int:
         # Reading the settings takes imports that the engine need not wait for.
         if _is_free((options.outbox or _USUAL_OUTBOX) / ".picowatch"):
             early.start()
-        settings = load()
+        try:
+            settings = load()
+        except PicowatchError as error:
+            if not options.json:
+                raise
+            found = {"done": False, "errors": [error.with_remedy], "recipes": []}
+            print(json.dumps(found, indent=1))
+            return error.exit_code
         if _renders_here(settings):
             early.start()
         else:

@@ -178,7 +178,8 @@ def _content(file: Path) -> bytes:
             "'#'.",
         )
     if is_empty(content):
-        raise CommandFailed(f"{file} is empty.", "Write at least a prompt.")
+        what = "Standard input" if file == STANDARD_INPUT else file
+        raise CommandFailed(f"{what} is empty.", "Write at least a prompt.")
     return content
 
 

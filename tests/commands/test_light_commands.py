@@ -100,6 +100,17 @@ def test_check_lists_the_images_a_recipe_would_render(tmp_path: Path) -> None:
     assert shown <= set(images[0])
 
 
+def test_check_draws_no_wildcard_without_its_seed(tmp_path: Path) -> None:
+    """Another word would be drawn than the one that was shown."""
+    (tmp_path / "a.txt").write_text("a {cat|dog}\na {cat|dog} --seed 3\na {cat} --negative {x|y}\n")
+    found = json.loads(picowatch(tmp_path, "check", "--json", "a.txt").stdout)
+    first, second, third = [(image["prompt"], image["negative_prompt"]) for image in found]
+    assert (first, third) == (("a {cat|dog}", ""), ("a {cat}", "{x|y}"))
+    assert second in [("a cat", ""), ("a dog", "")]
+    shown = picowatch(tmp_path, "check", "a.txt").stdout.splitlines()
+    assert shown[1].endswith("seed random  negative_prompt none  a {cat|dog}")
+
+
 def test_check_tells_images_apart(tmp_path: Path) -> None:
     """Each line has what is not the same in all: of a pattern, a sweep, or several recipes."""
     (tmp_path / "fr").mkdir()

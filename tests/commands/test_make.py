@@ -195,7 +195,7 @@ def test_make_reads_standard_input(house: House, text: str, name: str | None) ->
     if name is None:
         assert (answer.returncode, answer.stderr) == (
             1,
-            "picowatch: - is empty. Write at least a prompt.\n",
+            "picowatch: Standard input is empty. Write at least a prompt.\n",
         )
     else:
         assert answer.stdout == "outbox/stdin/0001-5.png\n", answer.stderr
@@ -501,6 +501,18 @@ def test_make_as_json_has_one_object_for_every_end(house: House, capsys: Capture
     found = json.loads(capsys.readouterr().out)
     assert (found["done"], found["recipes"]) == (False, [])
     assert "Cannot read" in found["errors"][0]
+
+
+def test_make_as_json_says_what_is_wrong_with_the_settings(house: House) -> None:
+    """A script reads one object from standard output, however it ends."""
+    a = elsewhere(house, "a.txt", "one\n")
+    (house.folder / "picowatch.yaml").write_text("stesp: 3\n")
+    ended = picowatch(house.folder, "make", "--json", a)
+    found = json.loads(ended.stdout)
+    assert (ended.returncode, ended.stderr) == (2, "")
+    assert (found["done"], found["recipes"]) == (False, [])
+    assert "picowatch.yaml, line 1, column 1: unknown setting 'stesp'" in found["errors"][0]
+    assert picowatch(house.folder, "make", a).stderr.startswith("picowatch: picowatch.yaml, line 1")
 
 
 def test_make_with_a_name(house: House, capsys: Captured) -> None:
