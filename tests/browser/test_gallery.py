@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 import threading
 from collections.abc import Iterator
@@ -633,6 +634,16 @@ def test_stars_hold_at_once_and_are_kept_by_a_command(live: House, page: Page) -
     page.press("s")
     wait_for(lambda: page.shown() == [], "the star is taken")
     assert "has a star" in page.find("#none-words").text
+
+
+def test_a_command_to_copy_takes_every_name(live: House, page: Page) -> None:
+    """Also one that begins like a flag, or that a shell would take apart."""
+    for name in ("-x.txt", "it's $HOME; a.txt"):
+        live.save(name, "a moon --seed 2\n")
+    wait_for(lambda: len(page.shown()) == 3, "all pictures")
+    line = page.js("return Outbox.line('star', Pictures.all.map(one => one.file))")
+    answer = picowatch(live.folder, *shlex.split(line)[1:])
+    assert (answer.stdout, answer.stderr) == ("3 pictures starred.\n", "")
 
 
 def test_many_stars_are_kept_by_several_commands(live: House, page: Page) -> None:

@@ -106,7 +106,8 @@ const Outbox = (() => {
   // The same in a terminal; a page from a web server does not know where the outbox is.
   self.line = (command, files) => {
     const outbox = location.protocol === "file:" ? ["--outbox", here()] : [];
-    return ["picowatch", command, ...outbox, ...files].map(quoted).join(" ");
+    const end = files.some(file => file.startsWith("-")) ? ["--"] : []; // they are no flags
+    return ["picowatch", command, ...outbox, ...end, ...files].map(quoted).join(" ");
   };
   return self;
 })();
