@@ -187,9 +187,12 @@ class Inbox:
         return self._evidence(settled, now)
 
     def _rescan_for_moved(self, settled: Sequence[Pending], now: float) -> None:
-        """A missing file may have been moved twice since the last comparison."""
-        first_missed = [file.first_noted for file in settled if file.stamp is None]
-        if max(first_missed) >= self._compared_at:
+        """A missing file may have been moved twice since the last comparison.
+
+        So may one that was postponed, because a file was found that could be it.
+        """
+        missed = [file.quiet_since for file in settled if file.stamp is None]
+        if max(missed) >= self._compared_at:
             self.rescan(now)
 
     def listen(self, now: float) -> None:

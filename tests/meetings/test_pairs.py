@@ -79,6 +79,20 @@ def test_a_recipe_moved_twice_between_two_looks_at_a_share_is_renamed(pause: flo
     )
 
 
+def test_a_recipe_moved_three_times_between_looks_at_a_share_is_renamed() -> None:
+    """Rename x rename x rename of its folder, by polling: each before the last one is settled."""
+    assert not found(
+        ("save", "c.txt", GOOD, "by rename"),
+        ("wait", 8.0),
+        ("move", "c.txt", "a.txt"),
+        ("wait", 1.2),
+        ("move", "a.txt", "live/c.txt"),
+        ("wait", 0.6),
+        ("move_folder", "live", "cats"),
+        slowness=0.02,
+    )
+
+
 def test_an_error_file_does_not_outlive_its_recipe_and_the_ledger() -> None:
     """Lost ledger x deleted recipe: the new ledger knows neither."""
     assert not found(
