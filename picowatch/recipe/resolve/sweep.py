@@ -21,12 +21,15 @@ from picowatch.recipe.fields import (
 from picowatch.recipe.messages.problems import Problems, shown
 from picowatch.recipe.messages.suggestions import did_you_mean
 from picowatch.recipe.messages.wording import wrong_value
+from picowatch.recipe.pictures import is_pattern
 from picowatch.recipe.prompts.wildcards import MAX_LENGTH
 from picowatch.recipe.resolve.layers import merged, normalised
 from picowatch.recipe.resolve.loras import ONE_LORA
 from picowatch.recipe.resolve.ranges import range_in
 from picowatch.recipe.samplers import AUTOMATIC
 from picowatch.recipe.written import Layer, Written
+
+PICTURE_FIELDS = ("image", "mask")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +134,17 @@ def _axis(
         problems.add(position, message.rstrip())
     elif field in NO_SWEEP:
         problems.add(position, f"sweep cannot vary {field}. {NO_SWEEP[field]}")
+    elif field in PICTURE_FIELDS and (pattern := _pattern_in(parts)):
+        instead = f"'{field}: {shown(str(pattern.value))}'"
+        problems.add(
+            pattern.error_position,
+            f"a sweep cannot vary {field} by a pattern. Write {instead} outside of it: its "
+            "pictures are one more axis then.",
+        )
+    elif field in PICTURE_FIELDS and field in layer and _pattern_in([("", layer[field])]):
+        problems.add(
+            position, f"{field} is a pattern, whose pictures are an axis already. Keep one of both."
+        )
     elif not detail:
         return _over(field, field, parts, problems)
     elif field in PROMPTS:
@@ -144,6 +158,12 @@ def _axis(
     else:
         problems.add(position, f"sweep cannot vary '{shown(key)}'. Write a field's name alone.")
     return None
+
+
+def _pattern_in(parts: Sequence[tuple[str, Written]]) -> Written | None:
+    """The first that is a pattern, as somebody writes it: see patterns.py."""
+    texts = (part for _, part in parts if part.raw and isinstance(part.value, str))
+    return next((part for part in texts if is_pattern(str(part.value))), None)
 
 
 def _over(
