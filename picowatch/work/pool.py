@@ -114,10 +114,9 @@ class WorkerPool:
         if self.only is None:
             return self.ledger.counts()
         each = [self.ledger.recipe_counts(recipe) for recipe in self.only]
-        return Counts(
-            queued=sum(counts.queued for counts in each),
-            running=sum(counts.running for counts in each),
-        )
+        # Also one in progress that its recipe no longer requests: it is finished all the same.
+        running = self.ledger.counts().running
+        return Counts(queued=sum(counts.queued for counts in each), running=running)
 
     def update(self) -> None:
         """Let new engines join and lost ones leave, and request as many as have work."""

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -282,6 +282,32 @@ def test_make_of_a_recipe_that_is_renamed_prints_its_pictures(
     assert (recipe["recipe"], recipe["in_inbox"]) == ("a.txt", False)
     assert (house.inbox / "c.txt").exists()
     assert "warning" not in house.log()
+
+
+@pytest.mark.parametrize(
+    ("change", "noticed"),
+    [
+        (lambda file: file.unlink(), "a.txt: deleted, 1 image cancelled"),
+        (lambda file: file.rename(file.with_name("b.txt")), "a.txt: deleted, 1 image cancelled"),
+        (lambda file: file.write_text("three --seed 7\n"), "a.txt: saved, 1 image queued"),
+    ],
+    ids=["deleted", "renamed", "saved again"],
+)
+def test_make_finishes_the_image_in_progress(
+    house: House, capsys: Captured, change: Callable[[Path], object], noticed: str
+) -> None:
+    """As the daemon does, when its recipe no longer requests it."""
+
+    def change_once(batch: Sequence[ImageRequest]) -> None:
+        house.engine.before_batch = lambda batch: None
+        change(house.inbox / "a.txt")
+        wait_for(lambda: noticed in house.log(), "the change is noticed")
+
+    house.engine.before_batch = change_once
+    a = elsewhere(house, "a.txt", "one --seed 5\ntwo --seed 6 --size 72x64\n")
+    assert made_here(house, a) == 1
+    assert "a/0001-5.png" in house.pictures("a")
+    assert f"{house.outbox / 'a/0001-5.png'}\n" in capsys.readouterr().out
 
 
 def test_make_takes_over_when_the_daemon_ends(house: House, capsys: Captured) -> None:
