@@ -17,6 +17,7 @@ _FLAG = re.compile(r"(?:(?<=\s)|^)--(?P<name>[A-Za-z][\w-]*)")
 # What word processors and phones make of two hyphens.
 _LONG_DASH = re.compile(r"(?:(?<=\s)|^)[\N{EN DASH}\N{EM DASH}](?P<name>[A-Za-z][\w-]*)")
 # Only with a number behind it: search engines have taught people to write -blurry.
+_NO_SPACE = re.compile(r"(?<=[^\s-])--(?P<name>[A-Za-z][\w-]*)(?=[ =]+\d)")
 _ONE_HYPHEN = re.compile(r"(?:(?<=\s)|^)-(?P<name>[A-Za-z][\w-]*)(?=[ =]+\d)")
 
 # A1111 reads its lines as a shell does; an apostrophe that only begins a value is one.
@@ -222,6 +223,10 @@ def _quoted(text: str, start: int, at: At, problems: Problems) -> tuple[str, int
 
 
 def _refuse_other_dashes(text: str, start: int, at: At, problems: Problems) -> None:
+    for found in _NO_SPACE.finditer(text):
+        if found["name"].replace("-", "_") in FIRST_NAME_OF:
+            where = at(start + found.start(), len(found[0]))
+            problems.add(where, f"a space is missing before '{found[0]}'.")
     for pattern, what in ((_LONG_DASH, "a long dash"), (_ONE_HYPHEN, "only one hyphen")):
         for found in pattern.finditer(text):
             name = found["name"]

@@ -177,6 +177,10 @@ def _no_recipe(node: Node, source: Source, in_list: bool) -> str:
     if isinstance(node, Sequence):
         return "a list in a list is not a recipe. Begin each recipe with '- prompt: …'."
     text = shown(node.raw.strip().partition("\n")[0])
+    equals = re.match(r"(?P<name>\w+) *= *(?P<value>\S.*)", text)
+    if equals and equals["name"] in FIRST_NAME_OF:
+        field = f"{equals['name']}: {equals['value']}"
+        return f"a field is written with a colon and a space: '{field}'."
     if in_list and not text:
         return "this element of the list is empty. Write '- prompt: …', or delete it."
     if in_list:

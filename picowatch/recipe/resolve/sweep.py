@@ -231,7 +231,8 @@ def _range(key: str, written: Written, most: int, problems: Problems) -> list[Wr
     if numbers is None:
         problems.add(
             written.error_position,
-            f"the '{shown(key)}' sweep must be a list like [1, 2], or a range like 4..10 step 2.",
+            f"the '{shown(key)}' sweep must be a list like [1, 2], or a range like 4..10 step 2."
+            + _as_list(written),
         )
         return []
     if len(numbers) > most:
@@ -247,3 +248,9 @@ def _range(key: str, written: Written, most: int, problems: Problems) -> list[Wr
 def beyond(most: int) -> str:
     """How a message goes on about more values than a save may request images."""
     return f"; one save may request {most:,} images (the setting max_images_per_save)."
+
+
+def _as_list(written: Written) -> str:
+    """`4, 8, 12` is a text, which misses its brackets."""
+    text = str(written.value).strip()
+    return f" Write [{shown(text)}]." if isinstance(written.value, str) and "," in text else ""

@@ -74,6 +74,24 @@ SEED = (
             "prompt: a\nBatch count: 4",
             ["unknown field 'Batch count'. Write count for the number of images."],
         ),
+        (
+            "prompt = a corgi\nsteps = 4",
+            ["a field is written with a colon and a space: 'prompt: a corgi'."],
+        ),
+        (
+            "prompt: a\nsweep:\n  steps: 4, 8",
+            [
+                "the 'steps' sweep must be a list like [1, 2], or a range like 4..10 step 2. Write "
+                "[4, 8]."
+            ],
+        ),
+        (
+            "prompt:\n- a corgi\n- a cat",
+            [
+                "prompt must be text, but YAML reads - a corgi - a cat as a list. For several "
+                "pictures write several recipes, or a .txt with a prompt in each line."
+            ],
+        ),
         ("prompt: a\ndenoise: 0.4", ["unknown field 'denoise'. Write denoising_strength."]),
         (
             "prompt: a\nscheduler: foo",
@@ -104,6 +122,11 @@ def test_a_flag_with_one_hyphen_is_no_prompt(line: str, name: str) -> None:
     """It would be drawn as text, in silence."""
     expected = f"there is only one hyphen before '{name}'; for a flag, write two hyphens: --{name}."
     assert expected in messages(line, "corgi.txt")
+
+
+def test_a_flag_needs_a_space_before_it() -> None:
+    """Like one with other dashes, it would be drawn as text."""
+    assert messages("a corgi ,--steps 10", "corgi.txt") == ["a space is missing before '--steps'."]
 
 
 def test_no_json_is_a_number_that_is_none() -> None:
