@@ -167,6 +167,11 @@ IN_RECIPES = "A field of recipes belongs in a recipe, or in inbox/_defaults.yaml
         ),
         ("interrupt: yess", 12, "'yess': it must be true or false."),
         ("hook_seconds: 0", 15, "0: it must be a number above 0, at most 3,600."),
+        (
+            "metrics_address: 9464",
+            18,
+            "9464: it must be like 127.0.0.1:9464, or :9464 for every address.",
+        ),
         ("checkpoint: [1]", 13, "[1]: it must be text."),
         (
             "file_name: '{nubmer}'",

@@ -173,7 +173,7 @@ class Settings(BaseModel):
     hook_seconds: Annotated[float, AT_ONCE] = Field(
         30, gt=0, le=3600, description="A hook's program is ended after this long."
     )
-    metrics_address: Annotated[str, AfterValidator(metrics_address_value)] | None = Field(
+    metrics_address: Annotated[str, BeforeValidator(metrics_address_value)] | None = Field(
         None,
         description="Address that serves Prometheus metrics, like 127.0.0.1:9464. Empty: none.",
     )

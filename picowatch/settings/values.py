@@ -43,11 +43,12 @@ def quality_value(value: Any) -> Any:
     raise ValueError("it must be auto, a whole number from 1 to 100, or lossless")
 
 
-def metrics_address_value(value: str) -> str:
-    _, colon, port = value.rpartition(":")
+def metrics_address_value(value: Any) -> str:
+    text = value if isinstance(value, str) else ""
+    _, colon, port = text.rpartition(":")
     if not colon or not port.isdecimal() or not 0 <= int(port) <= 65535:
         raise ValueError("it must be like 127.0.0.1:9464, or :9464 for every address")
-    return value
+    return text
 
 
 def hooks_value(value: Any) -> Any:

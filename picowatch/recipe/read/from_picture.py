@@ -95,6 +95,10 @@ def _fields(
 ) -> FromPicture:
     if any(len(text) > MAX_BYTES or text.count("\n") > MAX_LINES for text in texts.values()):
         raise PictureUnreadable("its texts are too long to be settings.")
+    if "picowatch-sheet" in texts:
+        raise PictureUnreadable(
+            "it is a contact sheet. The settings are in its pictures.", "Take one of them."
+        )
     if "picowatch" in texts:
         return FromPicture(_of_picowatch(texts["picowatch"], pictures, position))
     other = _of_another_program(texts, position)
