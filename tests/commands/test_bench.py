@@ -21,6 +21,7 @@ from tests.commands.picowatch import PROJECT, picowatch
 NO_MEMORY = "The GPU does not have enough memory for this image. No memory-saving level was enough."
 
 
+@pytest.mark.heavy
 def test_every_combination_is_measured(tmp_path: Path) -> None:
     """With the real engine: JSON on standard output, what runs beside it, and the plot."""
     flags = ("--steps", "1", "2", "--sizes", "64x64", "--batches", "1", "2")

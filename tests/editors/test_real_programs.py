@@ -33,7 +33,7 @@ def test_each_save_of_a_program_is_one_run(
     assert all(said in (None, seen) for said, seen in zip(program.new_inode, replaced, strict=True))
 
 
-@pytest.mark.parametrize("watch", ["events", "polling"])
+@pytest.mark.parametrize("watch", ["events", pytest.param("polling", marks=pytest.mark.heavy)])
 def test_programs_that_save_at_the_same_time_make_one_run_each(
     house: House, other_file_system: Path | None, watch: str
 ) -> None:

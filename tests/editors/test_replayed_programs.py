@@ -18,7 +18,7 @@ AWAY_FOR_A_MOMENT = ("jetbrains", "sublime_atomic_by_deletion", "textedit", "win
 WITHOUT_EVENTS = {"memory_map_of_a_closed_file"}
 
 
-@pytest.mark.parametrize("watch", ["events", "polling"])
+@pytest.mark.parametrize("watch", ["events", pytest.param("polling", marks=pytest.mark.heavy)])
 def test_a_program_that_rests_after_each_step_makes_one_run(house: House, watch: str) -> None:
     """At each rest another recipe is saved and made, so the settle time has passed."""
     names = replays.REPLAYS if watch == "polling" else replays.REPLAYS.keys() - WITHOUT_EVENTS

@@ -182,7 +182,7 @@ def _move_one_by_one(house: House) -> None:
         path.rename(house.inbox / "b" / path.name)
 
 
-@pytest.mark.parametrize("move", [_move, _move_one_by_one])
+@pytest.mark.parametrize("move", [_move, pytest.param(_move_one_by_one, marks=pytest.mark.heavy)])
 def test_a_renamed_folder_of_recipes_keeps_its_queue(
     house: House, move: Callable[[House], None]
 ) -> None:
@@ -217,7 +217,7 @@ def _move_out(house: House) -> None:
     (house.inbox / "a").rename(house.folder / "elsewhere")
 
 
-@pytest.mark.parametrize("remove", [_delete, _move_out])
+@pytest.mark.parametrize("remove", [_delete, pytest.param(_move_out, marks=pytest.mark.heavy)])
 def test_a_deleted_folder_of_recipes_is_cancelled_whole(
     house: House, remove: Callable[[House], None]
 ) -> None:

@@ -35,6 +35,7 @@ from tests.engine.pipelines.transformer_files import weights_of, write_gguf
 from tests.engine.requests import ignore_steps, pixels
 from tests.engine.unet.test_loras import use
 from tests.engine.unet.test_start_images import circle
+from tests.kinds import one_of_each_kind
 
 # numpy 2.4 and torch 2.13 inside diffusers 0.42; in the engine process warnings are off.
 pytestmark = [
@@ -103,17 +104,11 @@ def mean_apart(first: Sequence[RenderedImage], second: Sequence[RenderedImage]) 
     return max(float(np.abs(pixels(one) - pixels(other)).mean()) for one, other in pairs)
 
 
-# A transformer of one kind of blocks, and one of two; the others are for `make test-heavy`.
+# A transformer of one kind of blocks, and one of two.
 IN_EACH_RUN = ("Z-Image-Turbo", "FLUX.1-dev")
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        name if name in IN_EACH_RUN else pytest.param(name, marks=pytest.mark.heavy)
-        for name in NAMES
-    ],
-)
+@pytest.mark.parametrize("name", one_of_each_kind(NAMES, IN_EACH_RUN))
 def test_every_rung_draws_the_same(models: Path, engine: Renderer, name: str) -> None:
     """8-bit weights within a bound; afterwards the first picture comes back to the bit."""
     batch = wanted_of(models, name)

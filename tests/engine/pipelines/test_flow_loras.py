@@ -27,6 +27,7 @@ from tests.engine.adapters import RANK, Tensors, random_layer, write
 from tests.engine.pipelines.test_flows import CASES, requests_of
 from tests.engine.pipelines.tiny_flows import tiny_flow
 from tests.engine.requests import difference, ignore_steps, pixels
+from tests.kinds import one_of_each_kind
 
 # numpy 2.4 and torch 2.13 inside diffusers 0.42; in the engine process warnings are off.
 pytestmark = [
@@ -356,6 +357,8 @@ PICTURES = {
     "PixArt-Sigma": "pixart",
     "CogView4": "cogview4",
 }
+# Layers that the authors' names split, join, and leave as they are.
+FAMILIES_IN_EACH_RUN = ("Z-Image-Turbo", "FLUX.1-dev", "sd3.5-medium", "Lumina-Image-2.0")
 
 
 @pytest.fixture
@@ -457,7 +460,7 @@ def weights(engine: Renderer, wanted: ImageRequest) -> dict[str, torch.Tensor]:
     }
 
 
-@pytest.mark.parametrize("name", PICTURES)
+@pytest.mark.parametrize("name", one_of_each_kind(PICTURES, FAMILIES_IN_EACH_RUN))
 def test_a_lora_gives_the_picture_of_merged_weights(
     models: Path, engine: Renderer, name: str
 ) -> None:

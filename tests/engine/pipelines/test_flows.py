@@ -1,6 +1,6 @@
 """Flow families: a recipe's picture is the one that a plain script with diffusers makes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cache
@@ -24,6 +24,7 @@ from tests.engine.pipelines.tiny_flows import tiny_flow
 from tests.engine.requests import ignore_steps, pixels
 from tests.engine.tiny_models import folder_until_exit
 from tests.engine.unet.test_start_images import circle, keep
+from tests.kinds import one_of_each_kind
 from tests.recipe.reading import read
 
 # numpy 2.4 and torch 2.13 inside diffusers 0.42; in the engine process warnings are off.
@@ -187,11 +188,22 @@ ONE_EACH = {
     (case.from_text or case.from_mask, case.without, case.reads): name
     for name, case in reversed(CASES.items())
 }.values()
+# Text encoders that give lists, pooled text, instructions and several; a transformer that reads
+# the start image.
+FAMILIES_IN_EACH_RUN = (
+    *("Z-Image-Turbo", "FLUX.1-dev", "FLUX.1-Fill-dev", "FLUX.2-klein", "Sana", "sd3.5-medium"),
+)
 
 
-def those(able: Callable[[Case], Any]) -> list[str]:
-    """The families that can do something."""
-    return [name for name, case in CASES.items() if able(case)]
+def those(able: Callable[[Case], Any], names: Collection[str] = NAMES) -> list[Any]:
+    """The families that can do something, for `parametrize`."""
+    able_ones = [name for name in names if able(CASES[name])]
+    return one_of_each_kind(able_ones, [one for one in able_ones if one in FAMILIES_IN_EACH_RUN])
+
+
+def any_case(_: Case) -> bool:
+    """For what all can do."""
+    return True
 
 
 @cache
@@ -335,7 +347,7 @@ def test_nvidias_noise_is_what_a_pipeline_begins_with(
     assert (pixels(image) != pixels(rendered(ours, *cpu)[0])).any()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", those(any_case))
 def test_a_picture_depends_on_its_prompt(models: Path, ours: Renderer, name: str) -> None:
     """Else the other tests would not see whether it was read."""
     one, two = (
@@ -400,7 +412,7 @@ def test_a_mask(models: Path, ours: Renderer, name: str) -> None:
     assert (pixels(image)[~inside] == theirs[~inside]).all()
 
 
-@pytest.mark.parametrize("name", ONE_EACH)
+@pytest.mark.parametrize("name", those(any_case, ONE_EACH))
 def test_pictures_of_a_batch_are_those_made_alone(models: Path, ours: Renderer, name: str) -> None:
     """Prompts of different lengths, too."""
     prompts = ("a red cube", "two blue balls on grass", "a red cube")
@@ -502,7 +514,7 @@ def test_another_sampler_comes_closer_to_the_flow(
 
 
 @pytest.mark.parametrize("sampler", SOLVERS)
-@pytest.mark.parametrize("name", [name for name in ONE_EACH if CASES[name].solved])
+@pytest.mark.parametrize("name", those(lambda case: case.solved, ONE_EACH))
 def test_another_sampler_goes_the_same_way(
     models: Path, ours: Renderer, name: str, sampler: str
 ) -> None:
@@ -520,7 +532,7 @@ def test_another_sampler_goes_the_same_way(
         assert 0 < np.abs(euler - other).mean() < euler.std() / 2
 
 
-@pytest.mark.parametrize("name", ONE_EACH)
+@pytest.mark.parametrize("name", those(any_case, ONE_EACH))
 def test_steps_are_reported_and_a_batch_ends_within_one(
     models: Path, ours: Renderer, name: str
 ) -> None:
@@ -537,7 +549,7 @@ def test_steps_are_reported_and_a_batch_ends_within_one(
     assert rendered(ours, *wanted)
 
 
-@pytest.mark.parametrize("name", ONE_EACH)
+@pytest.mark.parametrize("name", those(any_case, ONE_EACH))
 def test_the_end_of_a_long_prompt_is_ignored_with_a_warning(
     models: Path, ours: Renderer, name: str
 ) -> None:

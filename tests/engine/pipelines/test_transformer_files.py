@@ -43,6 +43,7 @@ from tests.engine.pipelines.transformer_files import (
 )
 from tests.engine.requests import ignore_steps, pixels
 from tests.engine.tiny_models import folder_until_exit
+from tests.kinds import one_of_each_kind
 from tests.recipe.reading import read
 
 PROMPT = "prompt: a red cube"
@@ -121,6 +122,11 @@ LAYOUTS: dict[str, tuple[str, Callable[[Tensors], Tensors], str]] = {
     "AuraFlow's names": ("AuraFlow", aura_flow_names, "model."),
     "Sana's names": ("Sana", sana_names, ""),
 }
+# In diffusers' names, in the authors' names, and in those below a prefix.
+LAYOUTS_IN_EACH_RUN = (
+    *("FLUX.1 in diffusers' names", "Z-Image's names", "Lumina 2's names"),
+    *("SD 3.5 Medium's names", "FLUX.2's names"),
+)
 # Widths that diffusers' converters know of real models, and those of tiny ones.
 WIDTHS = {
     "FluxTransformer2DModel": {3072: 32},
@@ -138,7 +144,7 @@ def _tiny_converters(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(loadable, name, tiny)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", one_of_each_kind(LAYOUTS, LAYOUTS_IN_EACH_RUN))
 def test_a_transformers_file_renders_what_its_folder_renders(models: Path, layout: str) -> None:
     """Whatever its tensors are called."""
     folder, names, prefix = LAYOUTS[layout]
@@ -236,7 +242,7 @@ GGUF = [
 ]
 
 
-@pytest.mark.parametrize(("layout", "kind"), GGUF)
+@pytest.mark.parametrize(("layout", "kind"), one_of_each_kind(GGUF, GGUF[:4]))
 def test_a_gguf_file_renders_what_its_numbers_do(models: Path, layout: str, kind: str) -> None:
     """As a safetensors file with the same numbers; nearly what the whole folder renders."""
     folder, names, _ = LAYOUTS[layout]

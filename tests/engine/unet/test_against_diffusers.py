@@ -25,6 +25,7 @@ from picowatch.recipe.request import ImageRequest
 from picowatch.recipe.samplers import SAMPLERS
 from tests.engine.requests import ignore_steps, pixels, request
 from tests.engine.unet.test_start_images import start
+from tests.kinds import one_of_each_kind
 
 # numpy 2.4 and torch 2.13 inside diffusers 0.42; in the engine process warnings are off.
 pytestmark = [
@@ -97,6 +98,10 @@ DRAWN = [
     *(("DPM++ 2M", "karras"), ("Euler a", "uniform"), ("DPM++ SDE", "karras")),
     ("DPM++ 2M SDE Heun", "exponential"),
 ]
+DRAWN_IN_EACH_RUN = (
+    *((sampler, "leading") for sampler in ("Euler a", "DPM2", "UniPC", "PNDM", "DDIM")),
+    *(("Euler", "karras"), ("DPM++ 2M SDE Heun", "exponential")),
+)
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +180,7 @@ def test_each_schedule_is_the_one_of_diffusers_class_for_the_folder(
     )
 
 
-@pytest.mark.parametrize(("sampler", "schedule_type"), DRAWN)
+@pytest.mark.parametrize(("sampler", "schedule_type"), one_of_each_kind(DRAWN, DRAWN_IN_EACH_RUN))
 def test_a_picture_is_the_one_of_diffusers_pipeline(
     ours: Renderer, theirs: Any, sampler: str, schedule_type: str
 ) -> None:

@@ -23,6 +23,7 @@ from picowatch.recipe.parts import Hires
 from picowatch.recipe.samplers import SAMPLERS
 from tests.engine.models.test_checkpoints import CPU, demo
 from tests.engine.requests import Pixels, difference, ignore_steps, pixels, request
+from tests.kinds import SAMPLERS_IN_EACH_RUN, one_of_each_kind
 
 # numpy 2.4 and torch 2.13 inside diffusers 0.42; in the engine process warnings are off.
 pytestmark = [
@@ -30,8 +31,9 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:__array_wrap__ must accept:DeprecationWarning"),
 ]
 
-# One of each kind: the rest of them takes a minute.
-KINDS_OF_SAMPLERS = {"DPM++ 2M", "Euler a", "DDIM", "UniPC", "PNDM", "DPM++ 3M SDE"}
+EVERY_SAMPLER = one_of_each_kind(
+    [sampler.name for sampler in SAMPLERS if sampler.name != "LCM"], SAMPLERS_IN_EACH_RUN
+)
 BLUE, RED, GREEN = (44, 100, 226), (222, 44, 44), (52, 168, 70)
 
 
@@ -140,7 +142,7 @@ def test_the_share_of_steps_is_the_strength(
     assert steps == [(done, taken) for done in range(1, taken + 1)]
 
 
-@pytest.mark.parametrize("sampler", [s.name for s in SAMPLERS if s.name != "LCM"])
+@pytest.mark.parametrize("sampler", EVERY_SAMPLER)
 def test_every_sampler_starts_in_the_middle(engine: Renderer, kept: Path, sampler: str) -> None:
     """With the noise its own schedule has there: a wrong amount would show as grain or grey."""
     found = next(s for s in SAMPLERS if s.name == sampler)
@@ -199,14 +201,7 @@ def test_a_mask_changes_only_its_inside(engine: Renderer, kept: Path) -> None:
     assert ((red > 160) & (green > 140) & (blue < 120)).sum() > 200
 
 
-@pytest.mark.parametrize(
-    "sampler",
-    [
-        pytest.param(s.name, marks=[pytest.mark.heavy] * (s.name not in KINDS_OF_SAMPLERS))
-        for s in SAMPLERS
-        if s.name != "LCM"
-    ],
-)
+@pytest.mark.parametrize("sampler", EVERY_SAMPLER)
 def test_masks_work_with_every_sampler(engine: Renderer, kept: Path, sampler: str) -> None:
     """What is redrawn fits what is kept: a wrong amount of noise would break it."""
     found = next(s for s in SAMPLERS if s.name == sampler)

@@ -1,0 +1,29 @@
+"""Many cases of few kinds: `make test` takes one of each kind, `make test-heavy` the others.
+
+A change that breaks a kind fails at once; one that breaks a single case of it fails in CI.
+"""
+
+from collections.abc import Collection, Iterable
+from typing import Any
+
+import pytest
+
+# One that computes as Euler does, and one each of those that draw noise in steps, take two
+# evaluations, keep several results, and correct themselves.
+SAMPLERS_IN_EACH_RUN = {"DPM++ 2M", "Euler a", "DDIM", "UniPC", "PNDM", "DPM++ 3M SDE"}
+
+
+def one_of_each_kind(cases: Iterable[Any], in_each_run: Collection[Any]) -> list[Any]:
+    """All cases for `parametrize`; those that are not `in_each_run` are marked as heavy.
+
+    Raises ValueError if one of `in_each_run` is no case: it was renamed.
+    """
+    cases = list(cases)
+    if unknown := [one for one in in_each_run if one not in cases]:
+        raise ValueError(f"no such cases: {unknown}")
+    return [case if case in in_each_run else _heavy(case) for case in cases]
+
+
+def _heavy(case: Any) -> Any:
+    values = case if isinstance(case, tuple) else (case,)
+    return pytest.param(*values, marks=pytest.mark.heavy)
