@@ -52,6 +52,8 @@ GROUPS = {
     "Models": ("models", "convert", "bench"),
     "Editors and shells": ("schema", "completion"),
 }
+# Modules whose commands must work beside a daemon that runs on with the settings it has.
+_ONLY_FOLDERS = ("status", "control")
 _ALONE = ("-h", "--help", "-V", "--version")
 _DESCRIPTION = "Save a recipe, find its pictures: a hot folder for Stable Diffusion."
 _FOLDERS = ("inbox", "outbox", "models")
@@ -207,8 +209,18 @@ def _add_shared(parser: argparse.ArgumentParser) -> None:
 
 
 def _settings(options: argparse.Namespace) -> "Settings":
-    from picowatch.settings import load_settings
+    from picowatch.settings import load_folders, load_settings
 
     names = (*_FOLDERS, "log_format")
     flags = {name: value for name in names if (value := getattr(options, name, None)) is not None}
-    return load_settings(flags, os.environ, options.settings)
+    if COMMANDS[options.command][0] not in _ONLY_FOLDERS:
+        return load_settings(flags, os.environ, options.settings)
+    settings, error = load_folders(flags, os.environ, options.settings)
+    if error is not None:
+        first, *others = error.message.splitlines()
+        more = f" (Mistakes after it: {len(others)}.)" if others else ""
+        _print_error(
+            f"picowatch: {first}{more} `picowatch {options.command}` needs only the folders and "
+            "continues."
+        )
+    return settings

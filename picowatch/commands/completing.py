@@ -70,13 +70,14 @@ def _below(inbox: Path) -> Iterator[str]:
 def _folder(parsed_args: Namespace, name: str) -> Path:
     """The folder as the command would find it; its default if the settings cannot be read."""
     from picowatch.errors import PicowatchError
-    from picowatch.settings import load_settings
+    from picowatch.settings import load_folders
 
     given: Path | None = getattr(parsed_args, name)
     if given is not None:
         return given
     with suppress(PicowatchError):
-        folder: Path = getattr(load_settings({}, os.environ, parsed_args.settings), name)
+        settings, _ = load_folders({}, os.environ, parsed_args.settings)
+        folder: Path = getattr(settings, name)
         return folder
     return Path(name)
 

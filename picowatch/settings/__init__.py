@@ -1,7 +1,7 @@
 """Settings: what can be set, and where it is read."""
 
 from picowatch.settings.executors import LocalSettings, RaySettings
-from picowatch.settings.loading import load_settings
+from picowatch.settings.loading import load_folders, load_settings
 from picowatch.settings.settings import (
     FILE_NAME,
     FOLDERS,
@@ -23,6 +23,7 @@ __all__ = [
     "LocalSettings",
     "RaySettings",
     "Settings",
+    "load_folders",
     "load_settings",
     "settings_text",
     "takes_effect_at_once",

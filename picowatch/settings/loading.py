@@ -28,14 +28,32 @@ _MAX_FILE_BYTES = 100_000
 _MAX_FOLDER_BYTES = 2000  # Linux opens 4095, which pictures in subfolders need, too
 
 
-def load_settings(
+def load_folders(
     flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | None = None
+) -> tuple[Settings, SettingsInvalid | None]:
+    """The settings for a command that needs only the folders, and what is wrong with the file.
+
+    Where something is, all but the folders have their defaults. A daemon runs on then, too.
+    """
+    try:
+        return load_settings(flags, environment, file), None
+    except SettingsInvalid as error:
+        return load_settings(flags, environment, file, only_folders=True), error
+
+
+def load_settings(
+    flags: Mapping[str, Any],
+    environment: Mapping[str, str],
+    file: Path | None = None,
+    *,
+    only_folders: bool = False,
 ) -> Settings:
     """Merge flags, environment and the settings file; raises SettingsInvalid.
 
     `flags` holds only what was given. `file` None means ./picowatch.yaml, if it is there; a
     file that was named must exist. Relative folders in the file are relative to the file's
-    own folder, elsewhere to the working directory.
+    own folder, elsewhere to the working directory. With `only_folders` the rest of the file
+    is not looked at.
     """
     values: dict[str, Any] = {}
     where: dict[str, str] = {}
@@ -43,6 +61,8 @@ def load_settings(
     path = file or Path(FILE_NAME)
     if file or os.path.lexists(path):
         found, unknown = _from_file(path)
+        if only_folders:
+            found, unknown = {name: found[name] for name in FOLDERS if name in found}, []
         for name, (value, position) in found.items():
             values[name] = value
             where[name] = f"{path}, {position}"

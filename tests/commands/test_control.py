@@ -212,3 +212,79 @@ def test_a_check_that_is_ended_while_it_makes_its_probe_leaves_none(
         signal.signal(signal.SIGTERM, handler)
         lock.release()
     assert list(house.inbox.iterdir()) == []
+
+
+MISTAKE = (
+    "picowatch: picowatch.yaml, line 1, column 17: settle_seconds 'soon': it must be a number from "
+    "0.05 to 60."
+)
+
+
+def test_commands_that_need_only_the_folders_work_while_the_settings_have_a_mistake(
+    house: House,
+) -> None:
+    """The daemon runs on with the settings it has; Docker's health check must not call it ill."""
+    house.save("a.txt", "a --seed 1\n")
+    with house.running():
+        wait_for(lambda: house.pictures() == ["a/0001-1.png"])
+        (house.folder / "picowatch.yaml").write_text("settle_seconds: soon\n")
+        for words in (
+            ["status"],
+            ["status", "--check"],
+            ["pause"],
+            ["resume"],
+            ["retry"],
+            ["star", "a/0001-1.png"],
+            ["unstar", "a/0001-1.png"],
+            ["delete", "a/0001-1.png"],
+        ):
+            answer = picowatch(house.folder, *words)
+            assert answer.returncode == 0, (words, answer.stderr)
+            assert answer.stdout, words
+            command = f"`picowatch {words[0]}` needs only the folders and continues."
+            assert answer.stderr == f"{MISTAKE} {command}\n"
+        assert house.pictures() == []
+        none_queued = picowatch(house.folder, "cancel", "inbox/a.txt")
+        assert (none_queued.returncode, none_queued.stderr) == (
+            1,
+            f"{MISTAKE} `picowatch cancel` needs only the folders and continues.\n"
+            "No image of a.txt is queued.\n",
+        )
+    for strict in (["run", "--once"], ["make", "inbox/a.txt"], ["check", "inbox/a.txt"]):
+        refused = picowatch(house.folder, *strict)
+        assert refused.returncode == 2, strict
+        assert refused.stderr == f"{MISTAKE} docs/settings.md lists every setting.\n"
+
+
+def test_the_folders_of_settings_with_mistakes_are_found(house: House) -> None:
+    """They are what the command needs; the other mistakes are counted, in one line."""
+    file = house.folder / "picowatch.yaml"
+    file.write_text("outbox: pictures\nwach: polling\nsettle_seconds: soon\n")
+    house.outbox = house.folder / "pictures"
+    with house.running():
+        answer = picowatch(house.folder, "pause")
+    assert (answer.returncode, answer.stdout) == (
+        0,
+        "Paused; 0 images wait.\n",
+    )
+    assert answer.stderr == (
+        "picowatch: picowatch.yaml, line 2, column 1: unknown setting 'wach'. Did you mean "
+        "'watch'? (Mistakes after it: 1.) `picowatch pause` needs only the folders and continues.\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("outbox: [pictures", "not valid YAML"),
+        ("settle_seconds: soon\noutbox: [pictures]\n", "outbox"),
+        ("settle_seconds:1\n", "a space is missing"),
+    ],
+)
+def test_without_the_folders_no_command_goes_on(house: House, text: str, words: str) -> None:
+    """Another outbox than the one that is meant would answer."""
+    (house.folder / "picowatch.yaml").write_text(text)
+    answer = picowatch(house.folder, "status")
+    assert (answer.returncode, answer.stdout) == (2, "")
+    assert words in answer.stderr
+    assert "continues" not in answer.stderr
