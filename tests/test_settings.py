@@ -81,6 +81,24 @@ def test_an_absurd_number_is_refused_in_words(tmp_path: Path, name: str, value: 
     assert len(str(refused.value)) < 400 + len(str(file)) or name == "file_name"
 
 
+@pytest.mark.parametrize("name", numeric_settings())
+@pytest.mark.parametrize("value", ["true", "no"])
+def test_a_boolean_is_no_number(tmp_path: Path, name: str, value: str) -> None:
+    """`settle_seconds: true` is a mistake, not one second."""
+    file = tmp_path / "picowatch.yaml"
+    file.write_text(f"{name}: {value}\n")
+    with pytest.raises(SettingsInvalid) as refused:
+        load_settings({}, {}, file)
+    assert f"{name} {value == 'true'}: it must be" in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["gpus_per_engine", "cpus_per_engine", "engines"])
+def test_a_boolean_is_no_number_of_a_cluster(name: str) -> None:
+    """Within the mapping of an executor, too."""
+    with pytest.raises(SettingsInvalid, match=f"{name}: it must be"):
+        executor(f"{{ray: {{{name}: true}}}}")
+
+
 def test_every_number_that_is_allowed_can_be_waited_for() -> None:
     """The longest time of each setting, in seconds."""
     longest = load_settings({"unload_after_minutes": 365 * 24 * 60, "stall_seconds": 604800}, {})
@@ -166,6 +184,8 @@ IN_RECIPES = "A field of recipes belongs in a recipe, or in inbox/_defaults.yaml
             "'5,000': it must be a whole number from 1 to 1,000,000. Write 5000, without a comma.",
         ),
         ("interrupt: yess", 12, "'yess': it must be true or false."),
+        ("settle_seconds: true", 17, "True: it must be a number from 0.05 to 60."),
+        ("max_attempts: true", 15, "True: it must be a whole number from 1 to 1,000."),
         ("hook_seconds: 0", 15, "0: it must be a number above 0, at most 3,600."),
         (
             "metrics_address: 9464",

@@ -3,9 +3,9 @@
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from picowatch.settings.values import unknown_setting, yaml_value
+from picowatch.settings.values import not_boolean, unknown_setting, yaml_value
 
 MOST_ENGINES = 1024
 
@@ -30,6 +30,10 @@ class RaySettings(BaseModel):
     gpus_per_engine: float = Field(1, ge=0, le=64, description="0: engines that use the CPU.")
     cpus_per_engine: float = Field(1, gt=0, le=1024)
     engines: Literal["auto"] | Annotated[int, Field(ge=1, le=MOST_ENGINES)] = "auto"
+
+    _numbers_are_not_booleans = field_validator(
+        "gpus_per_engine", "cpus_per_engine", "engines", mode="before"
+    )(not_boolean)
 
     def __str__(self) -> str:
         return "ray"

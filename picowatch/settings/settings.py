@@ -1,10 +1,19 @@
 """Settings: flags beat environment (PICOWATCH_…) beats picowatch.yaml beats the defaults here."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+)
 
 from picowatch.settings.executors import EXECUTOR_SCHEMA, Executor, LocalSettings, executor_value
 from picowatch.settings.values import (
@@ -13,6 +22,7 @@ from picowatch.settings.values import (
     device_value,
     hooks_value,
     metrics_address_value,
+    not_boolean,
     quality_value,
 )
 
@@ -177,6 +187,12 @@ class Settings(BaseModel):
         None,
         description="Address that serves Prometheus metrics, like 127.0.0.1:9464. Empty: none.",
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _numbers_are_not_booleans(cls, value: Any, field: ValidationInfo) -> Any:
+        is_number = cls.model_fields[str(field.field_name)].annotation in (int, float)
+        return not_boolean(value) if is_number else value
 
     def take_over(self, new: "Settings") -> tuple[list[str], list[str]]:
         """Change what takes effect at once to what `new` says.

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import yaml
+from pydantic_core import PydanticCustomError
 
 LOSSLESS: Literal["lossless"] = "lossless"
 HOOKS = ("picture", "failed", "idle")
@@ -23,6 +24,13 @@ HOOKS_SCHEMA: dict[str, Any] = {
     "properties": dict.fromkeys(HOOKS, _PROGRAM),
     "additionalProperties": False,
 }
+
+
+def not_boolean(value: Any) -> Any:
+    """For numbers: pydantic would take true for 1."""
+    if isinstance(value, bool):
+        raise PydanticCustomError("boolean", "it must be a number")
+    return value
 
 
 def device_value(value: str) -> str:

@@ -135,7 +135,8 @@ def _understood(written: Written, wanted: str) -> str:
         case Misread(understood=understood):
             return understood
         case bool(value):
-            return str(value).lower()
+            read = str(value).lower()
+            return "" if wanted != TEXT and written.raw.lower() == read else read
         case tuple():
             return "a list"
         case dict():
@@ -176,4 +177,6 @@ def _raw(written: Written) -> str:
 
 
 def _quoted_unless_number(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
     return shown(str(value)) if isinstance(value, int | float) else f"'{shown(str(value))}'"

@@ -33,6 +33,10 @@ SEED = (
             "prompt: a\ncfg_scale: 0",
             ["cfg_scale must be a number from 1 to 30, not 0. 1 switches guidance off."],
         ),
+        (
+            "prompt: a\nsteps: true",
+            ["steps must be a whole number from 1 to 150, not true."],
+        ),
         ("prompt: a\nwidth: 3", ["width must be a whole number from 64 to 2048, not 3."]),
         (
             "prompt: a\nsteps: 10,5",
