@@ -32,12 +32,21 @@ def test_a_cluster_in_the_settings_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("local:0", "engines: Input should be greater than or equal to 1"),
+        ("local:0", "'local:0': the number of engines: it must be a whole number from 1 to 1,024."),
+        (
+            "local:2000",
+            "'local:2000': the number of engines: it must be a whole number from 1 to 1,024.",
+        ),
         ("local:two", "it must be local, local:N"),
         ("slurm", "it must be local, local:N"),
         ("{ray: {adress: x}}", "unknown setting 'adress'. Did you mean 'address'?"),
         ("{ray: [1]}", "it must be local, local:N"),
-        ("{ray: {gpus_per_engine: -1}}", "gpus_per_engine: "),
+        ("{ray: {gpus_per_engine: -1}}", "gpus_per_engine: it must be a number from 0 to 64."),
+        ("{ray: {cpus_per_engine: 0}}", "it must be a number above 0, at most 1,024."),
+        ("{ray: {engines: 0}}", "engines: it must be a whole number from 1 to 1,024, or auto."),
+        ("{ray: {engines: all}}", "engines: it must be a whole number from 1 to 1,024, or auto."),
+        ("{ray: {engines: true}}", "engines: it must be a whole number from 1 to 1,024, or auto."),
+        ("{ray: {address: 7}}", "address: it must be text."),
         ("{ray: ", "it is not valid YAML"),
     ],
 )

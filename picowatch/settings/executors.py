@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from picowatch.settings.values import not_boolean, unknown_setting, yaml_value
+from picowatch.settings.values import not_boolean, unknown_setting, wanted_value, yaml_value
 
 MOST_ENGINES = 1024
 
@@ -61,7 +61,7 @@ def executor_value(value: Any) -> Any:
     if value == "local":
         return LocalSettings()
     if isinstance(value, str) and (found := re.fullmatch(r"local:(\d{1,5})", value)):
-        return _checked(LocalSettings, {"engines": int(found[1])})
+        return _checked(LocalSettings, {"engines": int(found[1])}, engines="the number of engines")
     if value == "ray":
         return RaySettings()
     if isinstance(value, dict) and [*value] == ["ray"] and isinstance(value["ray"], dict | None):
@@ -71,8 +71,11 @@ def executor_value(value: Any) -> Any:
     raise ValueError("it must be local, local:N (N engines), ray, or {ray: {address: …}}")
 
 
-def _checked(kind: type[BaseModel], values: dict[str, Any]) -> BaseModel:
-    """The settings of an executor; what is wrong with them in one line."""
+def _checked(kind: type[BaseModel], values: dict[str, Any], **shown: str) -> BaseModel:
+    """The settings of an executor; what is wrong with them in one line.
+
+    `shown` are names as they are written in it, where they are others.
+    """
     try:
         return kind.model_validate(values)
     except ValidationError as error:
@@ -80,4 +83,9 @@ def _checked(kind: type[BaseModel], values: dict[str, Any]) -> BaseModel:
         name = str(problem["loc"][0])
         if problem["type"] == "extra_forbidden":
             raise ValueError(unknown_setting(name, kind.model_fields).rstrip(".")) from error
-        raise ValueError(f"{name}: {problem['msg']}") from error
+        schema = kind.model_json_schema()["properties"][name]
+        number = next((one for one in schema.get("anyOf", ()) if one["type"] == "integer"), None)
+        wanted = wanted_value(number or schema, values[name])
+        if number:
+            wanted = f"{wanted}, or auto"
+        raise ValueError(f"{shown.get(name, name)}: {wanted}") from error
