@@ -11,6 +11,12 @@ _FIELD = re.compile(
     r"^(?P<indent>[ \t]*(?:- +)*)"
     r"(?P<key>[^\s:#'\"\[\]{}-][^:#'\"\[\]{}]*):(?:[ \t]+(?P<value>.*)|$)"
 )
+# A field as JSON writes it: a comma follows its value, at the line's end or before the next name.
+_COMMA_AFTER = re.compile(
+    r"""[ \t]*(?:- +)*["']?\w+["']?[ \t]*:[ \t]*"""
+    r"""(?:"(?:[^"\\]|\\.)*"|'[^']*'|\[[^\]]*\]|\{[^}]*\})"""
+    r"""[ \t]*(?P<comma>,)[ \t]*(?:$|"\w+"[ \t]*:)"""
+)
 # What a character means to YAML at the start of a value.
 _MEANINGS = {
     "[": "a list",
@@ -42,7 +48,8 @@ def explain_syntax(source: Source, error: yaml.YAMLError) -> tuple[Position, str
         return Position(source, 1, 1), f"this is not YAML ({shown(str(error), 200)})."
     line = _Line(source, *_within(source, mark.line + 1, mark.column + 1))
     return (
-        line.quote_mistake(context or mark)
+        line.comma_after_field()
+        or line.quote_mistake(context or mark)
         or line.tab()
         or line.missing_colon()
         or line.special_start()
@@ -83,6 +90,19 @@ class _Line:
     @property
     def key(self) -> str:
         return shown(self.field["key"].rstrip()) if self.field else ""
+
+    def comma_after_field(self) -> _Explained:
+        """JSON without its braces; within them commas belong there."""
+        for number, text in enumerate(self.source.lines[: self.number], 1):
+            if text.lstrip().startswith(("{", "[")) or text.rstrip().endswith(("{", "[")):
+                return None
+            comma = _COMMA_AFTER.match(text)
+            if comma and number >= self.number - 1:
+                return Position(self.source, number, comma.start("comma") + 1), (
+                    "in YAML no comma follows a field. Write each field on its own line without "
+                    "the comma, or put the whole recipe into braces as in JSON: {…}."
+                )
+        return None
 
     def tab(self) -> _Explained:
         found = re.match(r" *(\t+)", self.text)

@@ -2,8 +2,12 @@
 
 import pytest
 
-from tests.recipe.reading import messages, read_one
+from tests.recipe.reading import messages, read_one, refused
 
+COMMA = (
+    "in YAML no comma follows a field. Write each field on its own line without the comma, or put "
+    "the whole recipe into braces as in JSON: {…}."
+)
 SEED = (
     "seed must be a whole number from 0 to 4294967295, random, a range like 1..8, or a list like "
     "[1, 2, 3]"
@@ -33,6 +37,11 @@ SEED = (
             "prompt: a\ncfg_scale: 0",
             ["cfg_scale must be a number from 1 to 30, not 0. 1 switches guidance off."],
         ),
+        ('"prompt": "a corgi",\n"steps": 20', [COMMA]),
+        ('"prompt": "a corgi",\n"steps": 20,\n', [COMMA]),
+        ('"seed": [1, 2],\n"prompt": "a \\"big\\" corgi"', [COMMA]),
+        ('"prompt": "a corgi", "steps": 20', [COMMA]),
+        ("steps: 20\nprompt: 'a corgi',\nseed: 4", [COMMA]),
         (
             "prompt: a\nsteps: true",
             ["steps must be a whole number from 1 to 150, not true."],
@@ -214,3 +223,19 @@ def test_what_was_hardly_meant_is_a_warning(prompt: str, warning: str) -> None:
 def test_what_was_meant_is_no_warning(prompt: str) -> None:
     """Weights, escapes and quotes within."""
     assert read_one(prompt, "corgi.txt").warnings == ()
+
+
+def test_commas_after_fields_are_shown_where_they_are() -> None:
+    """And both remedies work."""
+    lines = '"prompt": "a corgi",\n"steps": 20'
+    (problem,) = refused(lines).problems
+    assert (problem.line, problem.column) == (1, 20)
+    for remedy in (lines.replace(",", ""), f"{{{lines}}}"):
+        recipe = read_one(remedy)
+        assert (recipe.prompt, recipe.steps) == ("a corgi", 20)
+
+
+def test_commas_within_braces_are_not_blamed() -> None:
+    """The mistake is elsewhere there."""
+    (message,) = messages('{\n"prompt": "a corgi",\n"steps": 20')
+    assert message != COMMA
