@@ -23,6 +23,8 @@ def wrong_value(field: str, written: Written, wanted: str | None = None) -> str:
     field = field.replace(".", " ")
     if written.value is None:
         return _no_value(field, written, wanted)
+    if "number" in wanted and (remedy := _without_end(str(written.value).strip())):
+        return f"{field} must be {wanted}, not '{shown(str(written.value))}'. {remedy}"
     understood = _understood(written, wanted)
     if understood and written.position.source.is_json:
         remedy = (
@@ -49,8 +51,20 @@ def _without_comma(number: re.Match[str], wanted: str) -> str:
     return f"a whole number, such as {number[1]}"
 
 
+def _without_end(text: str) -> str:
+    """The remedy for a number with a sign after it, as sentences and programs have it."""
+    found = re.fullmatch(r"(?P<number>[-+]?[0-9]{1,12}(?:\.[0-9]{1,12})?)(?P<end>[;,]|\.)", text)
+    if not found or (found["end"] == "." and "." not in found["number"]):
+        return ""
+    names = {";": "semicolon", ",": "comma", ".": "point"}
+    return f"Write {found['number']}, without the {names[found['end']]} after it."
+
+
 def _hint(field: str, value: object) -> str:
-    """What somebody may have wanted who wrote a number beyond the limits, or a range."""
+    """What somebody may have wanted who wrote a number beyond the limits, a range, or None."""
+    if str(value).strip().casefold() == "none":
+        default = "random seeds" if field == "seed" else "the default"
+        return f" For {default} leave out {field}."
     if isinstance(value, int | float):
         if field == "cfg_scale" and value < 1:
             return " 1 switches guidance off."

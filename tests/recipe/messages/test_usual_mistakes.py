@@ -37,6 +37,36 @@ SEED = (
             "prompt: a\ncfg_scale: 0",
             ["cfg_scale must be a number from 1 to 30, not 0. 1 switches guidance off."],
         ),
+        ("prompt: a\nseed: None", [f"{SEED}, not 'None'. For random seeds leave out seed."]),
+        (
+            "prompt: a\nsteps: none",
+            [
+                "steps must be a whole number from 1 to 150, not 'none'. For the default leave out "
+                "steps."
+            ],
+        ),
+        (
+            "prompt: a\nsteps: 4;",
+            [
+                "steps must be a whole number from 1 to 150, not '4;'. Write 4, without the "
+                "semicolon after it."
+            ],
+        ),
+        (
+            "prompt: a\ncfg_scale: 7.5.",
+            [
+                "cfg_scale must be a number from 1 to 30, not '7.5.'. Write 7.5, without the point "
+                "after it."
+            ],
+        ),
+        (
+            '"steps": 20,\n"prompt": "a corgi"',
+            [
+                "steps must be a whole number from 1 to 150, not '20,'. Write 20, without the "
+                "comma after it."
+            ],
+        ),
+        ("prompt: a\nseed: 4;", [f"{SEED}, not '4;'. Write 4, without the semicolon after it."]),
         ('"prompt": "a corgi",\n"steps": 20', [COMMA]),
         ('"prompt": "a corgi",\n"steps": 20,\n', [COMMA]),
         ('"seed": [1, 2],\n"prompt": "a \\"big\\" corgi"', [COMMA]),
