@@ -111,15 +111,20 @@ def not_multiple_of(multiple: int, field: str, value: int) -> str:
     return f"{field} must be a multiple of {multiple}: {below} or {below + multiple} would do."
 
 
-def sizes_of_ratio(ratio: str) -> tuple[str, str]:
-    """Sizes of that aspect: with the short side that SD 1.5 likes, with SDXL's pixel count."""
+def sizes_of_ratio(ratio: str) -> str:
+    """Sizes of that aspect: the checkpoint is not known yet, and each kind needs its own."""
     sides = re.fullmatch(r"([1-9]\d{0,2}) *: *([1-9]\d{0,2})", ratio)
     width, height = (int(side) for side in sides.groups()) if sides else (2, 3)
     small, large = 512 / min(width, height), (1024**2 / (width * height)) ** 0.5
     return (
-        f"{round(width * small / 8) * 8}x{round(height * small / 8) * 8}",
-        f"{round(width * large / 64) * 64}x{round(height * large / 64) * 64}",
+        f"{_size(width * small, height * small, 8)} for SD 1.5, "
+        f"{_size(width * large, height * large, 64)} for SDXL, "
+        f"{_size(width * small / 4, height * small / 4, 8)} for the demo model"
     )
+
+
+def _size(width: float, height: float, multiple: int) -> str:
+    return f"{round(width / multiple) * multiple}x{round(height / multiple) * multiple}"
 
 
 def left_out(what: str) -> str:

@@ -144,8 +144,7 @@ def _why_refused(written: str, name: str, value: str) -> str:
     if name in _OTHER_TOOLS:
         return f"--{written}: {_OTHER_TOOLS[name]}"
     if name == "ar":
-        small, large = sizes_of_ratio(value)
-        return f"--ar: Midjourney's aspect ratio; write --size {small}, for SDXL --size {large}"
+        return f"--ar: Midjourney's aspect ratio; write --size {sizes_of_ratio(value)}"
     return f"unknown flag '--{shown(written)}'. {did_you_mean(name, FIRST_NAME_OF, '--')}".rstrip()
 
 

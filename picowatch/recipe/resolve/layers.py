@@ -210,10 +210,9 @@ _SIDES = re.compile(r"(?P<width>\d{1,9})\s*[x×*]\s*(?P<height>\d{1,9})", re.IGN
 
 def _not_a_size(written: Written) -> str:
     if re.fullmatch(r"\d{1,3} *: *\d{1,3}", ratio := written.raw.strip("'\" ")):
-        small, large = sizes_of_ratio(ratio)
         return (
-            f"size is width and height in pixels, like 512x768. For {ratio} write {small}, for "
-            f"SDXL {large}."
+            f"size is width and height in pixels, like 512x768. For {ratio} write "
+            f"{sizes_of_ratio(ratio)}."
         )
     value = number(written.value) if isinstance(written.value, str) else written.value
     if isinstance(value, int) and not isinstance(value, bool):

@@ -88,8 +88,8 @@ SEED = (
         (
             "prompt: a\nsize: 16:9",
             [
-                "size is width and height in pixels, like 512x768. For 16:9 write 912x512, for "
-                "SDXL 1344x768."
+                "size is width and height in pixels, like 512x768. For 16:9 write 912x512 for "
+                "SD 1.5, 1344x768 for SDXL, 224x128 for the demo model."
             ],
         ),
         (

@@ -129,10 +129,10 @@ def test_two_hyphens_that_begin_no_word_are_part_of_the_prompt() -> None:
         ("a --xyz", 3, "unknown flag '--xyz'."),
         ("a --scheduler x", 3, "--scheduler: stable-diffusion.cpp's schedule type; write "
          "--schedule_type"),
-        ("a --ar 16:9", 3, "--ar: Midjourney's aspect ratio; write --size 912x512, for "
-         "SDXL --size 1344x768"),
-        ("a --ar 2:3", 3, "--ar: Midjourney's aspect ratio; write --size 512x768, for "
-         "SDXL --size 832x1280"),
+        ("a --ar 16:9", 3, "--ar: Midjourney's aspect ratio; write --size 912x512 for SD "
+         "1.5, 1344x768 for SDXL, 224x128 for the demo model"),
+        ("a --ar 2:3", 3, "--ar: Midjourney's aspect ratio; write --size 512x768 for SD "
+         "1.5, 832x1280 for SDXL, 128x192 for the demo model"),
         ("a --v 5", 3, "--v: Midjourney's version; choose a model with --checkpoint"),
         ("a --seed 1 --seed 2", 12, "'seed' is given twice: already on line 1. Keep one."),
         ("a --prompt b", 3, "'prompt' is given twice: already on line 1. Keep one."),
