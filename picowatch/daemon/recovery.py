@@ -127,15 +127,15 @@ def _existing(
         if SHEET_KEYWORD in texts:
             yield from _sheets(file, texts[SHEET_KEYWORD], memos)
         elif PICOWATCH in texts:
-            yield from _picture(file, written_at, texts[PICOWATCH], memos, listed=listed)
+            yield from _picture(outbox, file, written_at, texts[PICOWATCH], memos, listed=listed)
     for number, line in enumerate(outbox.listing.all()):
         go_on()
         if unseen.get(line["file"]) == number:
-            yield from _deleted(line, memos)
+            yield from _deleted(outbox, line, memos)
 
 
 def _picture(
-    file: str, written_at: float, text: str, memos: Recalled, *, listed: bool
+    outbox: Outbox, file: str, written_at: float, text: str, memos: Recalled, *, listed: bool
 ) -> Iterator[ExistingPicture]:
     try:
         chunk = read_chunk(text)
@@ -145,6 +145,7 @@ def _picture(
     name = memos.name_now(chunk.recipe, chunk.save_digest)
     yield ExistingPicture(
         file=file,
+        number=outbox.names.number_of(file, chunk.recipe, chunk.request),
         recipe=name,
         request=_as_named(chunk.request, chunk.recipe, name),
         save_digest=chunk.save_digest,
@@ -155,14 +156,15 @@ def _picture(
     )
 
 
-def _deleted(line: dict[str, Any], memos: Recalled) -> Iterator[ExistingPicture]:
+def _deleted(outbox: Outbox, line: dict[str, Any], memos: Recalled) -> Iterator[ExistingPicture]:
     """A picture of the list that is gone: it was rendered, and is not to be rendered again."""
     with suppress(KeyError, TypeError, ValueError):  # not a line of ours
-        name = memos.name_now(line["recipe"], line["save_digest"])
+        name, request = memos.name_now(line["recipe"], line["save_digest"]), request_of(line)
         yield ExistingPicture(
             file=line["file"],
+            number=outbox.names.number_of(line["file"], line["recipe"], request),
             recipe=name,
-            request=_as_named(request_of(line), line["recipe"], name),
+            request=_as_named(request, line["recipe"], name),
             save_digest=line["save_digest"],
             entry_index=line["entry_index"],
             image_index=line["image_index"],

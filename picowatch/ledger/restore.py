@@ -19,16 +19,20 @@ from picowatch.recipe.recipe import variation_seed_of
 from picowatch.recipe.request import ImageRequest
 from picowatch.save import Save, Stamp
 
-NUMBER = re.compile(r"\d{1,18}")  # in front of a picture's name, within SQLite's integers
+NUMBER = re.compile(r"\d{1,18}")  # in front of a sheet's name, within SQLite's integers
 DUE = "restore"  # the fact that a new ledger begins with
 _RESTORED = "restored: "  # facts, each with a recipe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExistingPicture:
-    """A picture that an earlier ledger knew. `listed`: it is in images.jsonl."""
+    """A picture that an earlier ledger knew, with the number in its name.
+
+    `listed`: it is in images.jsonl.
+    """
 
     file: str
+    number: int
     recipe: str
     request: ImageRequest
     save_digest: str
@@ -100,7 +104,7 @@ class Restoring(Database):
         restored = 0
         with self.transaction() as sql:
             for one in existing:
-                _note_number(one.file, numbers)
+                _note_number(one, numbers)
                 if isinstance(one, ExistingSheet):
                     facts[one.recipe].sheets[one.file] = one.pictures
                     continue
@@ -120,11 +124,16 @@ class Restoring(Database):
         return restored
 
 
-def _note_number(file: str, numbers: Counter[str]) -> None:
+def _note_number(one: ExistingPicture | ExistingSheet, numbers: Counter[str]) -> None:
     """Folders that differ only in case share numbers; those of deleted pictures stay used."""
-    folder, _, name = file.rpartition("/")
-    if number := NUMBER.match(name):
-        numbers[folded(folder)] = max(numbers[folded(folder)], int(number[0]))
+    folder, _, name = one.file.rpartition("/")
+    if isinstance(one, ExistingPicture):
+        number = one.number
+    else:
+        digits = NUMBER.match(name)
+        number = int(digits[0]) if digits else 0
+    if number:
+        numbers[folded(folder)] = max(numbers[folded(folder)], number)
 
 
 def _save(sql: sqlite3.Connection, picture: ExistingPicture) -> int:

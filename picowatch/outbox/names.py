@@ -31,6 +31,7 @@ WARNING_ENDING = ".warning.txt"
 FILE_ENDINGS = (*ENDINGS, SIDECAR_ENDING, ".yaml", ".yml")
 # At the start of a picture's name; longer ones, which SQLite could not keep, are not ours.
 NUMBER = re.compile(r"^(\d{1,15})(?!\d)")
+NUMBERS = re.compile(r"(?<!\d)\d{1,15}(?!\d)")
 SHEET = re.compile(r"-sheet\.[a-z]+$")
 NUMBERED_SHEET = re.compile(r"/\d{4,}-sheet\.[a-z]+$")
 MAP = re.compile(r"\.control(-\d+)?\.png$")
@@ -142,8 +143,23 @@ class OutboxNames:
         numbers = (NUMBER.match(name) for name in names if name.endswith(ENDINGS))
         return max((int(number[1]) for number in numbers if number), default=0)
 
+    def number_of(self, file: str, recipe: str, request: ImageRequest) -> int:
+        """The number in a picture's name, as `file_name` writes it now; else what it begins with.
+
+        So a seed or a width is not taken for it; but in a name by another `file_name`.
+        """
+        stem = PurePosixPath(file).stem
+        for digits in NUMBERS.findall(stem):
+            if self._name(recipe, int(digits), request) == stem:
+                return int(digits)
+        number = NUMBER.match(stem)
+        return int(number[1]) if number else 0
+
     def file(self, recipe: str, number: int, request: ImageRequest) -> str | None:
         """A picture's path, or None if anything exists there already."""
+        return self._free(recipe, self._name(recipe, number, request), request)
+
+    def _name(self, recipe: str, number: int, request: ImageRequest) -> str:
         fields = {
             "number": number,
             "recipe": PurePosixPath(recipe).stem,
@@ -157,8 +173,7 @@ class OutboxNames:
             "height": request.height,
         }
         # Where an image has no {picture}, a name could be that of a hidden file.
-        name = _portable(self._settings.file_name.format_map(fields)).lstrip(".")
-        return self._free(recipe, name, request)
+        return _portable(self._settings.file_name.format_map(fields)).lstrip(".")
 
     def of_dropped(
         self, recipe: str, number: int, request: ImageRequest, *, keeps_ending: bool

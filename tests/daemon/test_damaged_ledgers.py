@@ -359,3 +359,26 @@ def test_a_deleted_picture_that_is_requested_again_does_not_make_its_ledger_a_ba
         tell(house, Command("resume"))
         wait_for(house.pictures, "the picture again")
     assert "is older than the pictures" not in house.log()
+
+
+@pytest.mark.parametrize(
+    ("file_name", "names"),
+    [
+        ("{seed}-{number:04}", ["77-0001", "78-0002", "5-0004"]),
+        ("{recipe} {number}", ["a 1", "a 2", "a 4"]),
+        ("{width}x{height}-{number}", ["128x128-1", "128x128-2", "128x128-4"]),
+        ("{steps}.{number}.{cfg_scale}", ["24.1.7.5", "24.2.7.5", "24.4.7.5"]),
+        ("{number:04}-{seed}", ["0001-77", "0002-78", "0004-5"]),
+    ],
+)
+def test_a_lost_ledger_knows_the_numbers_in_names_wherever_they_stand(
+    house: House, file_name: str, names: list[str]
+) -> None:
+    """Not a seed or a width in front of it; and those of deleted pictures stay used."""
+    house.save("a.yaml", "prompt: a\nseed: [77, 78, 99]\n")
+    assert house.once(file_name=file_name)
+    (house.outbox / house.listed()[-1]["file"]).unlink()
+    ledger(house).unlink()
+    house.save("a.yaml", "prompt: a\nseed: [77, 78, 5]\n")
+    assert house.once(file_name=file_name)
+    assert house.pictures() == sorted(f"a/{name}.png" for name in names)
