@@ -66,7 +66,7 @@ class Finishing:
             return
         if removed:
             log.info("%s: removed, as requested", recipe)
-            self.ledger.forget(recipe)
+            self.ledger.retire(recipe)
             self.outbox.problems.clear(recipe)
             self.errors.forget(recipe)
 

@@ -70,7 +70,7 @@ class Recipes(Database):
             return cancel_unrequested(sql, recipe)
 
     def retire(self, recipe: str) -> None:
-        """All that it requests is done, and its file was taken out of the inbox: forget it.
+        """All that it requests has ended, and its file was taken out of the inbox: forget it.
 
         `outcome` still needs to know which pictures of earlier saves its last save requested.
         """

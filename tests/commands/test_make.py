@@ -691,3 +691,15 @@ def test_make_with_rm_says_nothing_of_a_recipe_that_was_archived(house: House) -
         answer = picowatch(house.folder, "make", "--rm", recipe)
     assert answer.stdout.split() == ["outbox/a/0001-5.png"], answer.stderr
     assert "stays in the inbox" not in house.log()
+
+
+def test_make_rm_of_two_equal_files_names_their_pictures_for_both(house: House) -> None:
+    """They are one recipe; the first answer takes it out of the inbox."""
+    recipes = []
+    for folder in ("x", "y"):
+        (house.folder / folder).mkdir()
+        recipes.append(elsewhere(house, f"{folder}/a.txt", "one --seed 5\n"))
+    with house.running():
+        first = picowatch(house.folder, "make", "--rm", *recipes)
+        again = picowatch(house.folder, "make", "--rm", *recipes)
+    assert first.stdout.split() == again.stdout.split() == ["outbox/a/0001-5.png"] * 2
