@@ -195,7 +195,7 @@ class _SaveWriter:
             self._queue_again(image["id"], entry_index, image["image_index"], entry.priority)
             self._request_sheet_again(entry_id)
         else:
-            self._count_kept(image)
+            self._count_kept(image, entry_index, image["image_index"])
 
     def _forget_ended(self, entry_id: int) -> None:
         """Forget earlier draws that are done or cancelled; queued ones keep their position."""
@@ -249,7 +249,8 @@ class _SaveWriter:
 
     def _find(self, digest: str) -> sqlite3.Row | None:
         row: sqlite3.Row | None = self.sql.execute(
-            "SELECT id, state, file, image_index FROM images WHERE recipe = ? AND digest = ?",
+            """SELECT id, state, file, entry_index, image_index FROM images
+               WHERE recipe = ? AND digest = ?""",
             (self.save.path, digest),
         ).fetchone()
         return row
@@ -263,16 +264,23 @@ class _SaveWriter:
             return self._queue(digest, request, entry_index, image_index, priority)
         rendered = image["state"] == "done" and self.picture_exists(image["file"])
         if rendered or image["state"] in ("queued", "running"):
-            self._count_kept(image)
+            self._count_kept(image, entry_index, image_index)
         else:
             self._queue_again(image["id"], entry_index, image_index, priority)
         image_id: int = image["id"]
         return image_id
 
-    def _count_kept(self, image: sqlite3.Row) -> None:
+    def _count_kept(self, image: sqlite3.Row, entry_index: int, image_index: int) -> None:
+        """Queued ones keep their places; the others are named in the order of the recipe."""
         self.result.kept += 1
         if image["state"] == "done":
             self.result.existing += (image["file"],)
+        place = entry_index, image_index
+        if image["state"] != "queued" and (image["entry_index"], image["image_index"]) != place:
+            self.sql.execute(
+                "UPDATE images SET entry_index = ?, image_index = ? WHERE id = ?",
+                (*place, image["id"]),
+            )
 
     def _queue(
         self, digest: str, request: ImageRequest, entry_index: int, image_index: int, priority: int

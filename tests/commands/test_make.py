@@ -703,3 +703,21 @@ def test_make_rm_of_two_equal_files_names_their_pictures_for_both(house: House) 
         first = picowatch(house.folder, "make", "--rm", *recipes)
         again = picowatch(house.folder, "make", "--rm", *recipes)
     assert first.stdout.split() == again.stdout.split() == ["outbox/a/0001-5.png"] * 2
+
+
+@pytest.mark.parametrize("flags", [[], ["--rm"]])
+def test_make_prints_pictures_in_the_order_of_the_recipe_as_it_is_now(
+    house: House, flags: list[str]
+) -> None:
+    """Also those that were there already: a script counts them."""
+    recipe = house.folder / "a.txt" if flags else house.inbox / "a.txt"
+    with house.running():
+        for text in (
+            "one --seed 5\ntwo --seed 6\n",
+            "three --seed 7\ntwo --seed 6\none --seed 5\n",
+        ):
+            recipe.write_text(text)
+            answer = picowatch(house.folder, "make", *flags, recipe)
+    assert answer.stdout.split() == [
+        "outbox/a/0003-7.png", "outbox/a/0002-6.png", "outbox/a/0001-5.png"
+    ]  # fmt: skip
