@@ -132,7 +132,8 @@ class Control:
         """What is in progress is finished, or stopped under the setting `interrupt`."""
         queued = [recipe for recipe, _ in self.ledger.queued_recipes()]
         running = set(_matching(pattern, self.ledger.recipes_in_progress()))
-        recipes = {*_matching(pattern, queued), *running}
+        missing = set(_matching(pattern, self.ledger.recipes_missing_pictures()))
+        recipes = {*_matching(pattern, queued), *running, *missing}
         if not recipes:
             return Answer(
                 False,
@@ -143,6 +144,8 @@ class Control:
             {recipe: one.stamp for recipe, one in known.items() if one}
         )
         cancelled = self.ledger.cancel(recipes)
+        for picture in missing:
+            self.finishing.cancelled(picture)
         stopped = self.pool.cancel(recipes) if self.settings.interrupt else 0
         for recipe in sorted(recipes):
             log.info("%s: queued images cancelled, as requested", recipe)

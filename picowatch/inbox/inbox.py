@@ -275,6 +275,11 @@ class Inbox:
         """
         self.answer_again_after(path, "away", lambda: "there" if self._stamp(path) else "away")
 
+    def expect_no_more(self, path: str) -> None:
+        """What the file was waiting for is cancelled: only its next save counts."""
+        self._refused.forget(path)
+        self._to_answer_again.discard(path)
+
     def answer_again_after(self, path: str, before: str, look: Callable[[], str]) -> None:
         """Treat the recipe as saved once `look` returns something else than `before` and is quiet.
 

@@ -191,6 +191,16 @@ class Queue(Database):
         return int(rows[0][0])
 
 
+def forget_missing(sql: sqlite3.Connection, recipes: Iterable[str]) -> int:
+    """Images of these recipes do not wait for their pictures any more; returns how many did."""
+    return sum(
+        sql.execute(
+            f"UPDATE images SET reason = NULL WHERE recipe = ? AND {_MISSED}", (recipe, MISSING)
+        ).rowcount
+        for recipe in recipes
+    )
+
+
 def _first(
     sql: sqlite3.Connection, only: Collection[str] | None, checkpoint: str | None
 ) -> sqlite3.Row | None:

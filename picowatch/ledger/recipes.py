@@ -3,7 +3,7 @@
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from picowatch.errors import LedgerCorrupt
@@ -15,7 +15,7 @@ from picowatch.ledger.accept import (
     record_save,
 )
 from picowatch.ledger.database import Database
-from picowatch.ledger.queue import SELECT_IMAGE
+from picowatch.ledger.queue import SELECT_IMAGE, forget_missing
 from picowatch.ledger.restore import forget_restored
 from picowatch.ledger.rows import Counts, Outcome, QueuedImage, QueuedRecipes, request_of
 from picowatch.recipe.request import ImageRequest
@@ -125,10 +125,10 @@ class Recipes(Database):
         rows = self.select(f"SELECT DISTINCT recipe FROM images WHERE {FAILED} ORDER BY recipe")
         return [row["recipe"] for row in rows]
 
-    def cancel(self, recipes: Iterable[str]) -> int:
-        """Cancel the recipes' queued images; returns how many."""
+    def cancel(self, recipes: Collection[str]) -> int:
+        """Cancel the recipes' queued images, and those that wait for pictures; returns how many."""
         with self.transaction() as sql:
-            return cancel_queued(sql, recipes)
+            return cancel_queued(sql, recipes) + forget_missing(sql, recipes)
 
     def queued_recipes(self) -> QueuedRecipes:
         """The recipes with queued images in the order of their first ones, and how many.

@@ -11,14 +11,15 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from picowatch.commands.check import check
+from picowatch.daemon.settings_file import SettingsFile
 from picowatch.inbox import inbox as inbox_module
 from picowatch.metadata import PARAMETERS, PICOWATCH, read_texts
 from picowatch.outbox.commands import Command, send, wait_for_answer
 from picowatch.outbox.names import OutboxNames
 from picowatch.recipe.request import ImageRequest
-from picowatch.settings import LocalSettings
+from picowatch.settings import LocalSettings, load_settings
 from tests.daemon.test_what_a_save_means import HeldEngine
-from tests.house import PATIENCE, House, one_waits_for_one, wait_for
+from tests.house import PATIENCE, SETTLE_SECONDS, House, one_waits_for_one, wait_for
 
 TEMPLATE = "prompt: a corgi\nseed: 7\nsize: 64x64\n"
 
@@ -884,3 +885,34 @@ def test_pictures_that_were_away_at_their_turn_are_rendered_when_they_are_back(
         elsewhere.rename(house.inbox / "frames/x")
         with house.running():
             wait_for(lambda: len(house.pictures()) == 5)
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_pictures_that_are_away_can_be_cancelled(house: House, restart: bool) -> None:
+    """They are rendered by their next save, not because they are back."""
+    template(house)
+    settings = house.folder / "picowatch.yaml"
+    settings.write_text(f"settle_seconds: {SETTLE_SECONDS}\n")
+    flags = {"inbox": house.inbox, "outbox": house.outbox, "models": house.models}
+    file = SettingsFile(settings, lambda: load_settings(flags, {}, settings))
+    with house.running(settings_file=file):
+        assert wait_for_answer(send(house.outbox, Command("pause")), PATIENCE)
+        for number in range(3):
+            draw(house, f"frames/x/{number}.png", number)
+        wait_for(lambda: house.status()["images"]["queued"] == 3)
+        settings.write_text("settle_seconds: 2\n")  # they count as deleted later
+        wait_for(lambda: "settle_seconds is 2" in house.log())
+        elsewhere = (house.inbox / "frames/x").rename(house.folder / "x")
+        assert wait_for_answer(send(house.outbox, Command("resume")), PATIENCE)
+        wait_for(lambda: house.log().count("its queue waits for it") == 3)
+        answer = wait_for_answer(send(house.outbox, Command("cancel", "frames/x")), PATIENCE)
+        assert answer and answer.text == "3 images cancelled."
+        elsewhere.rename(house.inbox / "frames/x")
+        if not restart:
+            settings.write_text(f"settle_seconds: {SETTLE_SECONDS}\n")
+            draw(house, "frames/y.png")
+            wait_for(lambda: house.pictures() == ["frames/y.png"])
+    draw(house, "frames/y.png")
+    (house.inbox / "frames/x/1.png").touch()
+    assert house.once()
+    assert house.pictures() == ["frames/x/1.png", "frames/y.png"]
