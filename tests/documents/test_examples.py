@@ -24,6 +24,17 @@ def test_there_are_twelve_and_each_says_what_it_shows() -> None:
         assert first.startswith("# ") and first.endswith("."), recipe.name
 
 
+def test_those_that_init_writes_say_what_they_show_in_plain_words(tmp_path: Path) -> None:
+    """ "Behind" is a place, and pictures are rendered, not made."""
+    assert picowatch(tmp_path, "init").returncode == 0
+    written = sorted(path for path in (tmp_path / "inbox").iterdir() if path.is_file())
+    assert [path.name for path in written] == ["corgi.yaml", "party.yaml", "scenes.txt"]
+    for path in written:
+        comments = " ".join(line for line in path.read_text().splitlines() if line[0] == "#")
+        assert comments, path.name
+        assert not {"behind", "made", "divided"} & {*comments.replace(",", " ").split()}, path.name
+
+
 def test_check_finds_nothing_wrong_with_them(tmp_path: Path) -> None:
     """Copied into an inbox, with nothing installed."""
     shutil.copytree(EXAMPLES, tmp_path / "inbox")
