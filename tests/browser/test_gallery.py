@@ -371,6 +371,48 @@ def test_the_large_view_zooms(gallery: Page) -> None:
     assert gallery.find("#large [data-do=fit]").get_attribute("aria-pressed") == "true"
 
 
+@pytest.mark.parametrize("width", [390, 768, 1280, 1600])
+def test_the_zoom_buttons_are_below_the_picture(page: Page, outbox: Path, width: int) -> None:
+    """Never over it, however it fills the window."""
+    page.resize(width, 800)
+    page.open(outbox / INDEX)
+    over = (
+        "const [a, b] = ['#full', '#zooms'].map(one => document.querySelector(one)"
+        ".getBoundingClientRect()); return b.top - a.bottom"
+    )
+    for file in (*of("pets/old/dog", page), *of("pets/cat", page), *of("study", page)):
+        page.tile(file).click()
+        wait_for(lambda: page.js("return document.getElementById('full').naturalWidth"))
+        page.next_frame()
+        assert page.js(over) >= 0
+        page.leave_large()
+
+
+def test_what_fills_the_window_hides_the_page_s_scrollbar(page: Page, outbox: Path) -> None:
+    """And behind it the grid stays as it is."""
+    page.resize(900, 420)
+    page.open(outbox / INDEX)
+    bar = "return innerWidth - document.documentElement.clientWidth"
+    grid = "return [scrollY, document.getElementById('grid').getBoundingClientRect().width]"
+    wide = page.js(bar)
+    assert wide > 0
+    page.tile(page.shown()[3]).click()
+    assert page.js(bar) == 0
+    assert page.js("return document.getElementById('large').getBoundingClientRect().right") == 900
+    page.next_frame()
+    during = page.js(grid)
+    page.leave_large()
+    assert page.js(bar) == wide
+    page.next_frame()
+    assert page.js(grid) == during
+    for file in page.shown()[:2]:
+        page.tile(file, ".pick").click()
+    before = page.js(grid)
+    page.find("#compare").click()
+    page.next_frame()
+    assert (page.js(bar), page.js(grid)) == (0, before)
+
+
 def test_the_recipe_is_shown(gallery: Page) -> None:
     """What is copied, and on demand every setting; it stays open for the next picture."""
     gallery.tile(of("pets/cat", gallery)[0]).click()

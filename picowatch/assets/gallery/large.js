@@ -11,7 +11,7 @@ const Large = (() => {
     if (!dialog.open) {
       self.entry = entry;
       if (!leaving) isEntered() ? history.replaceState({ large: true }, "", link()) : enter();
-      dialog.showModal();
+      fillWindow(dialog);
     } else if (self.entry === entry) {
       return;
     }

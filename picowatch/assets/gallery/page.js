@@ -35,6 +35,13 @@ async function copy(text) {
   }
 }
 
+// Open a dialog that fills the window: the page's scrollbar goes, and its width is kept free.
+function fillWindow(dialog) {
+  const root = document.documentElement;
+  root.style.setProperty("--scrollbar", `${Math.max(0, innerWidth - root.clientWidth)}px`);
+  dialog.showModal();
+}
+
 function fillList(list, settings) {
   list.replaceChildren(...settings.flatMap(([name, text]) => [element("dt", name), element("dd", text)]));
 }

@@ -11,7 +11,7 @@ const Pair = (() => {
   self.open = (one, other) => {
     [left, right] = [one, other];
     show();
-    if (!dialog.open) dialog.showModal();
+    if (!dialog.open) fillWindow(dialog);
   };
 
   function show() {
