@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from training.scenes import COLOURS
@@ -19,6 +20,15 @@ def colour_at(picture: Path, x: float, y: float) -> str:
         COLOURS,
         key=lambda name: sum((a - b) ** 2 for a, b in zip(average, COLOURS[name], strict=True)),
     )
+
+
+def main_colours(picture: Path, count: int = 2) -> set[str]:
+    """The names of the colours that most of the picture has, wherever its parts are."""
+    with Image.open(picture) as image:
+        pixels = np.asarray(image.convert("RGB"), dtype=np.int64).reshape(-1, 1, 3)
+    nearest = ((pixels - np.array([*COLOURS.values()])) ** 2).sum(2).argmin(1)
+    shares = np.bincount(nearest, minlength=len(COLOURS))
+    return {[*COLOURS][index] for index in shares.argsort()[-count:]}
 
 
 def background_of(picture: Path) -> str:
