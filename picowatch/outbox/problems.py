@@ -19,6 +19,8 @@ log = logging.getLogger("picowatch")
 SETTINGS_ERROR = f"settings{ERROR_ENDING}"
 MOST_SHOWN = 20
 MOST_CHARACTERS = 2000  # of one file
+MOST_ADDED = 50_000  # characters of a warning file
+MORE = "\nMore warnings are in the log.\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +86,17 @@ class ProblemFiles:
     def add_warning(self, recipe: str, warning: str) -> bool:
         """Add, once, to the warning file what went wrong after the save was answered.
 
-        Returns whether it was not there.
+        Returns whether it was not there. Of very many, the log alone says the rest.
         """
         file = self._names.warning_file(recipe)
         with self._adding:
-            before = self._text(file) or harmless(f"inbox/{recipe}") + "\n"
+            before = self._text(file, -1) or harmless(f"inbox/{recipe}") + "\n"
             added = f"\n{harmless_lines(warning)}\n"
-            return added not in before and self._write(file, before + added)
+            if added in before:
+                return False
+            if len(before) > MOST_ADDED:  # it is written anew for each
+                added = MORE
+            return added in before or self._write(file, before + added)
 
     def remove_all_but(self, recipes: Collection[str]) -> None:
         """Delete the files of all other recipes: a crash undid their answers.
@@ -167,12 +173,12 @@ class ProblemFiles:
                 if name.endswith((ERROR_ENDING, WARNING_ENDING)):
                     yield Path(folder, name)
 
-    def _text(self, file: str) -> str | None:
-        """The beginning of a file, None if it cannot be read."""
+    def _text(self, file: str, most: int = MOST_CHARACTERS) -> str | None:
+        """The beginning of a file, with -1 the whole of it; None if it cannot be read."""
         try:
             handle = open_regular(self._root / file)
             with os.fdopen(handle, encoding="utf-8", errors="replace") as stream:
-                return stream.read(MOST_CHARACTERS)
+                return stream.read(most)
         except FileNotFoundError:
             with self._lock:
                 self._files.pop(file, None)
