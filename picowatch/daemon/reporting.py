@@ -137,7 +137,7 @@ class Reporting:
             paused=self.pool.paused,
             waiting=waiting[:NAMED],
             waiting_recipes=len(waiting),
-            pictures=tuple(self.pool.publisher.newest),
+            pictures=tuple(filter(self.outbox.exists, self.pool.publisher.newest)),
             errors=self.errors.newest(),
             error_count=self.errors.count,
             device=first.device,

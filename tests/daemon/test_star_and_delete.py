@@ -6,7 +6,7 @@ import pytest
 
 from picowatch.outbox.commands import Command, send
 from tests.commands.picowatch import picowatch
-from tests.house import House
+from tests.house import House, wait_for
 
 FILES = ["a/0001-1.png", "a/0002-2.png", "a/0003-3.png"]
 RECIPE = "prompt: a corgi\nseed: [1, 2, 3]\n"
@@ -143,3 +143,13 @@ def test_no_link_leads_a_deletion_out_of_the_outbox(house: House) -> None:
     assert not answer["done"]
     assert "leads out of the outbox" in str(answer["text"])
     assert (elsewhere / "0001-1.png").exists()
+
+
+def test_the_status_names_no_picture_that_is_deleted(house: House) -> None:
+    """By a command or by hand, now or before the start."""
+    rendered(house)
+    (house.outbox / FILES[0]).unlink()
+    with house.running():
+        assert house.status()["pictures"] == FILES[1:]
+        assert picowatch(house.folder, "delete", FILES[2]).returncode == 0
+        wait_for(lambda: house.status()["pictures"] == [FILES[1]], "the status")
