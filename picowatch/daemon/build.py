@@ -116,6 +116,7 @@ def build_daemon(
         intake=intake,
         control=control,
         backlog=backlog,
+        errors=errors,
         retry=retry,
         go_on=go_on,
         after_crash=lock.after_crash,

@@ -17,6 +17,7 @@ from picowatch.daemon.attempts import safely
 from picowatch.daemon.backlog import Backlog
 from picowatch.daemon.control import Control
 from picowatch.daemon.intake import Intake
+from picowatch.daemon.reporting import RecentErrors
 from picowatch.errors import LedgerCorrupt, PictureUnreadable
 from picowatch.files.picture_names import is_picture_name, names_of_dropped
 from picowatch.files.retry import Retry
@@ -204,6 +205,7 @@ class Recovery:
     intake: Intake
     control: Control
     backlog: Backlog
+    errors: RecentErrors
     retry: Retry
     go_on: Callable[[], None]
     after_crash: bool
@@ -215,9 +217,20 @@ class Recovery:
         """Do it all; what cannot be written is waited for."""
         self.retry.until_begun(self._recover)
         self.is_done = True
+        safely(self._note_errors)
         self.retry.until_done("daemon", self.intake.watch_awaited_pictures)
         if self.after_crash:
             safely(self.intake.answer_again_without_error)
+
+    def _note_errors(self) -> None:
+        """What was wrong still is: the status says so as before."""
+        for recipe in self.ledger.rejected_recipes():
+            self.go_on()
+            if text := self.outbox.problems.error(recipe):
+                self.errors.note(recipe, _in_a_line(text))
+        for recipe in self.ledger.recipes_with_failures():
+            if self.ledger.is_valid(recipe):
+                self.errors.note(recipe, f"{recipe}: {self.ledger.failures(recipe)[-1][1]}")
 
     def _recover(self) -> None:
         """May be done again."""
@@ -270,3 +283,10 @@ class Recovery:
                 self.ledger.mark_listed(image.id)
             else:
                 safely(partial(self.publisher.add_to_lists, image))
+
+
+def _in_a_line(error: str) -> str:
+    """Where the first mistake of an error file is, and what; without the line that it quotes."""
+    place, *others = error.splitlines()
+    words = next((line for line in others if line and not line.startswith("    ")), "")
+    return f"{place}: {words}"

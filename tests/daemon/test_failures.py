@@ -485,3 +485,26 @@ def test_all_warnings_of_many_images_are_in_the_warning_file(
     rest = (house.outbox / "b.yaml.warning.txt").read_text()
     assert len(rest) < 2200 and rest.endswith("\n\nMore warnings are in the log.\n")
     assert rest.count("More warnings") == 1 and f"{sorted(expected)[-1]}" in house.log()
+
+
+def test_errors_are_in_the_status_after_a_restart(house: House) -> None:
+    """As before it, until they are fixed; so is what failed while rendering."""
+
+    def fail(batch: Sequence[ImageRequest]) -> None:
+        if batch[0].prompt == "bad":
+            raise RenderFailed("out of ink")
+
+    house.engine.before_batch = fail
+    house.save("pets/a.yaml", "prompt: a\nstesp: 1\n")
+    house.save("b.txt", "bad\n")
+    house.save("c.txt", "good\n")
+    with house.running():
+        wait_for(lambda: len(house.status()["errors"]) == 2, "the errors")
+        before = house.status()["errors"]
+    with house.running():
+        assert sorted(house.status()["errors"]) == sorted(before)
+        assert house.status()["error_count"] == 2
+        house.save("pets/a.yaml", "prompt: a\n")
+        wait_for(lambda: house.status()["errors"] == ["b.txt: out of ink"], "one is fixed")
+        (house.inbox / "b.txt").unlink()
+        wait_for(lambda: house.status()["errors"] == [], "the other is gone")
