@@ -136,6 +136,8 @@ def _made(
     read = [(file, _content(file)) for file in files]
     if name:
         _check_name(settings, name, files)
+    for file, content in read:  # before any of them is there
+        _check_place(settings, _below(settings, file) or _wanted(file, content, name))
     if remove and (there := [file for file in files if _below(settings, file)]):
         raise CommandFailed(
             f"{there[0]} is in the inbox already, and --rm removes only what it puts there.",
@@ -204,17 +206,20 @@ def _check_name(settings: Settings, name: str, files: Sequence[Path]) -> None:
 def _put(settings: Settings, file: Path, content: bytes, name: str) -> tuple[str, bool]:
     """Put the recipe into the inbox, or save it there again; its path below, and if it is new."""
     if below := _below(settings, file):
-        _check_place(settings, below)
         save_again(file)
         return below, False
-    wanted = name or ("stdin" if file == STANDARD_INPUT else file.name)
-    if not wanted.lower().endswith(ENDINGS):
-        wanted += _ending(content) if file == STANDARD_INPUT else file.suffix
-    _check_place(settings, wanted)
-    folder, slash, own = wanted.rpartition("/")
+    folder, slash, own = _wanted(file, content, name).rpartition("/")
     (settings.inbox / folder).mkdir(parents=True, exist_ok=True)
     own, is_new = put(settings.inbox / folder, own, content)
     return f"{folder}{slash}{own}", is_new
+
+
+def _wanted(file: Path, content: bytes, name: str) -> str:
+    """The path below the inbox that a recipe from elsewhere gets, if it is free."""
+    wanted = name or ("stdin" if file == STANDARD_INPUT else file.name)
+    if not wanted.lower().endswith(ENDINGS):
+        wanted += _ending(content) if file == STANDARD_INPUT else file.suffix
+    return wanted
 
 
 def _check_place(settings: Settings, recipe: str) -> None:

@@ -676,6 +676,9 @@ def test_make_refuses_a_place_where_pictures_are_dropped(house: House) -> None:
         answer = picowatch(house.folder, "make", *arguments)
         assert answer.returncode != 0
         assert "frames/_pictures.yaml makes requests of the pictures in frames/" in answer.stderr
+    answer = picowatch(house.folder, "make", recipe, house.inbox / "frames/beside.yaml")
+    assert answer.returncode != 0
+    assert not (house.inbox / "a.txt").exists(), "nothing is rendered for a call that is refused"
     assert not (house.inbox / "frames/deep").exists()
     with house.running():
         command = send(house.outbox, Command("make", "frames/beside.yaml", "0" * 64))
