@@ -9,7 +9,9 @@ from functools import partial
 from picowatch.daemon.contact_sheets import make_due_sheets
 from picowatch.daemon.reporting import RecentErrors
 from picowatch.files.blocks import OtherBytes
+from picowatch.files.picture_names import is_picture_name
 from picowatch.files.retry import unexpected
+from picowatch.inbox.files import stamp_of
 from picowatch.inbox.inbox import Inbox
 from picowatch.ledger.ledger import Ledger
 from picowatch.ledger.rows import QueuedImage
@@ -106,7 +108,7 @@ class Finishing:
         What lies beside a dropped picture goes with it: it would be the prompt or the mask of
         the next picture of that name.
         """
-        if self.settings.when_done == "keep":
+        if self.settings.when_done == "keep" or self._is_saved_again(path):
             return
         beside = self.inbox.beside(path)
         if beside is None:
@@ -117,6 +119,13 @@ class Finishing:
             self.ledger.retire(path)
             for file, digest_beside in beside.items():
                 self._take_out(file, digest_beside, path)
+
+    def _is_saved_again(self, recipe: str) -> bool:
+        """Whether a save is yet to be answered: the same bytes request new seeds, too."""
+        if is_picture_name(recipe):
+            return False
+        known, stamp = self.ledger.known_recipe(recipe), stamp_of(self.settings.inbox, recipe)
+        return bool(known and stamp and stamp.written_since(known.stamp))
 
     def _take_out(self, file: str, digest: str, recipe: str) -> str:
         """Take a file with these bytes out of the inbox; what became of it, "" if it stays."""

@@ -530,6 +530,24 @@ def test_a_save_in_the_moment_of_the_removal_is_not_deleted_unread(
         wait_for(lambda: not list(house.inbox.iterdir()), "the removal of both")
 
 
+@pytest.mark.parametrize("when_done", ["archive", "delete"])
+def test_a_recipe_that_is_touched_before_its_removal_is_rendered_again(
+    house: House, when_done: str
+) -> None:
+    """The same bytes are a request for another seed; it is taken out after that."""
+    hold = HeldEngine(house)
+    with house.running(when_done=when_done):
+        recipe = house.save("a.txt", "a corgi\n")
+        hold.wait_until_held()
+        with house.seen_at_once():
+            recipe.touch()
+            hold.release()
+            wait_for(lambda: len(house.listed()) == 1, "the first picture")
+        wait_for(lambda: len(house.pictures()) == 2, "the second picture")
+        wait_for(lambda: not recipe.exists(), "the removal")
+    assert len(set(house.seeds())) == 2
+
+
 def test_defaults_come_from_the_nearest_folder(house: House) -> None:
     """Field by field, and a change of them applies at the next save only."""
     house.save("_defaults.yaml", "steps: 5\ncfg_scale: 3\nseed: 1\n")
