@@ -864,22 +864,46 @@ def test_several_engines_share_the_copies_of_a_picture(house: House) -> None:
     assert len(house.pictures("a")) == 4
 
 
+LONG_SECONDS = 6  # what is pending at a change waits for it
+
+
+class Settling:
+    """A settings file that a running daemon reads again: how long files must be quiet."""
+
+    def __init__(self, house: House) -> None:
+        self._house = house
+        self._path = house.folder / "picowatch.yaml"
+        self._path.write_text(f"settle_seconds: {SETTLE_SECONDS}\n")
+        flags = {"inbox": house.inbox, "outbox": house.outbox, "models": house.models}
+        self.file = SettingsFile(self._path, lambda: load_settings(flags, {}, self._path))
+
+    def take(self, seconds: float) -> None:
+        """Save another time, and wait until it holds."""
+        said = f"settle_seconds is {seconds:g}"
+        before = self._house.log().count(said)
+        self._path.write_text(f"settle_seconds: {seconds:g}\n")
+        wait_for(lambda: self._house.log().count(said) > before, said)
+
+
 @pytest.mark.parametrize("restart", [False, True])
 def test_pictures_that_were_away_at_their_turn_are_rendered_when_they_are_back(
     house: House, restart: bool
 ) -> None:
     """Their folder was elsewhere for a moment: nobody wrote to them, and none was deleted."""
     template(house)
-    with house.running(settle_seconds=0.4):
+    settling = Settling(house)
+    with house.running(settings_file=settling.file):
         assert wait_for_answer(send(house.outbox, Command("pause")), PATIENCE)
         for number in range(5):
             draw(house, f"frames/x/{number}.png", number)
         wait_for(lambda: house.status()["images"]["queued"] == 5)
+        settling.take(LONG_SECONDS)  # they count as deleted after that
         elsewhere = (house.inbox / "frames/x").rename(house.folder / "x")
         assert wait_for_answer(send(house.outbox, Command("resume")), PATIENCE)
         wait_for(lambda: house.log().count("its queue waits for it") == 5)
         if not restart:
             elsewhere.rename(house.inbox / "frames/x")
+            settling.take(SETTLE_SECONDS)
             wait_for(lambda: len(house.pictures()) == 5)
     if restart:
         elsewhere.rename(house.inbox / "frames/x")
@@ -891,17 +915,13 @@ def test_pictures_that_were_away_at_their_turn_are_rendered_when_they_are_back(
 def test_pictures_that_are_away_can_be_cancelled(house: House, restart: bool) -> None:
     """They are rendered by their next save, not because they are back."""
     template(house)
-    settings = house.folder / "picowatch.yaml"
-    settings.write_text(f"settle_seconds: {SETTLE_SECONDS}\n")
-    flags = {"inbox": house.inbox, "outbox": house.outbox, "models": house.models}
-    file = SettingsFile(settings, lambda: load_settings(flags, {}, settings))
-    with house.running(settings_file=file):
+    settling = Settling(house)
+    with house.running(settings_file=settling.file):
         assert wait_for_answer(send(house.outbox, Command("pause")), PATIENCE)
         for number in range(3):
             draw(house, f"frames/x/{number}.png", number)
         wait_for(lambda: house.status()["images"]["queued"] == 3)
-        settings.write_text("settle_seconds: 2\n")  # they count as deleted later
-        wait_for(lambda: "settle_seconds is 2" in house.log())
+        settling.take(LONG_SECONDS)  # they count as deleted after that
         elsewhere = (house.inbox / "frames/x").rename(house.folder / "x")
         assert wait_for_answer(send(house.outbox, Command("resume")), PATIENCE)
         wait_for(lambda: house.log().count("its queue waits for it") == 3)
@@ -909,7 +929,7 @@ def test_pictures_that_are_away_can_be_cancelled(house: House, restart: bool) ->
         assert answer and answer.text == "3 images cancelled."
         elsewhere.rename(house.inbox / "frames/x")
         if not restart:
-            settings.write_text(f"settle_seconds: {SETTLE_SECONDS}\n")
+            settling.take(SETTLE_SECONDS)
             draw(house, "frames/y.png")
             wait_for(lambda: house.pictures() == ["frames/y.png"])
     draw(house, "frames/y.png")
