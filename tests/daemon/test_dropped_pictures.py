@@ -409,8 +409,9 @@ def test_a_result_names_the_picture_as_it_is_called_when_it_is_rendered(house: H
         draw(house, "frames/2.png", 7)
         draw(house, "frames/2.mask.png")
         wait_for(lambda: one_waits_for_one(house))
-        for name in ("2.png", "2.mask.png"):
-            (house.inbox / "frames" / name).rename(house.inbox / "frames" / f"new-{name}")
+        with house.seen_at_once():
+            for name in ("2.png", "2.mask.png"):
+                (house.inbox / "frames" / name).rename(house.inbox / "frames" / f"new-{name}")
         wait_for(lambda: "renamed to frames/new-2.png" in house.log())
         hold.release()
         wait_for(lambda: len(house.pictures()) == 2)

@@ -502,7 +502,7 @@ def test_errors_are_in_the_status_after_a_restart(house: House) -> None:
         wait_for(lambda: len(house.status()["errors"]) == 2, "the errors")
         before = house.status()["errors"]
     with house.running():
-        assert sorted(house.status()["errors"]) == sorted(before)
+        wait_for(lambda: sorted(house.status()["errors"]) == sorted(before), "the same errors")
         assert house.status()["error_count"] == 2
         house.save("pets/a.yaml", "prompt: a\n")
         wait_for(lambda: house.status()["errors"] == ["b.txt: out of ink"], "one is fixed")
