@@ -10,7 +10,7 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
-from picowatch.daemon.attempts import Attempts
+from picowatch.daemon.attempts import Attempts, safely
 from picowatch.daemon.backlog import Backlog
 from picowatch.daemon.control import Control
 from picowatch.daemon.finishing import Finishing
@@ -241,7 +241,7 @@ def _show_life(inbox: Inbox, reporting: Reporting) -> None:
     """In the middle of long work: events are noted and the status is shown, once that began."""
     if inbox.is_watched:
         inbox.listen(time.monotonic())
-        reporting.report()
+        safely(reporting.report)
     else:
         notify(*ALIVE)
 

@@ -124,6 +124,7 @@ class Reporting:
         engines = tuple(map(_engine_status, self.pool.workers))
         first = engines[0] if engines else EngineStatus(number=0)
         waiting = self._known_queued_recipes(counts)
+        newest = tuple(self.pool.publisher.newest)  # at once: pictures are added meanwhile
         common = Status(
             updated=self.now(),
             started=self._started,
@@ -137,7 +138,7 @@ class Reporting:
             paused=self.pool.paused,
             waiting=waiting[:NAMED],
             waiting_recipes=len(waiting),
-            pictures=tuple(filter(self.outbox.exists, self.pool.publisher.newest)),
+            pictures=tuple(filter(self.outbox.exists, newest)),
             errors=self.errors.newest(),
             error_count=self.errors.count,
             device=first.device,

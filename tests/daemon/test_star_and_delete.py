@@ -1,10 +1,14 @@
 """Stars, and pictures that are deleted by a command: from the gallery or a terminal."""
 
 import json
+import threading
+from collections.abc import Sequence
 
 import pytest
 
 from picowatch.outbox.commands import Command, send
+from picowatch.outbox.outbox import Outbox
+from picowatch.recipe.request import ImageRequest
 from tests.commands.picowatch import picowatch
 from tests.house import House, wait_for
 
@@ -153,3 +157,29 @@ def test_the_status_names_no_picture_that_is_deleted(house: House) -> None:
         assert house.status()["pictures"] == FILES[1:]
         assert picowatch(house.folder, "delete", FILES[2]).returncode == 0
         wait_for(lambda: house.status()["pictures"] == [FILES[1]], "the status")
+
+
+def test_pictures_may_be_published_while_the_status_is_made(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of those that it names is looked for, which takes long on a slow disk."""
+    looks_for = Outbox.exists
+    go_on = threading.Event()
+
+    def slowly(outbox: Outbox, file: str) -> bool:
+        if file == "a/0001-1.png" and not go_on.is_set():
+            go_on.set()
+            wait_for(lambda: "a/0002-2.png" in house.log(), "another picture")
+        return looks_for(outbox, file)
+
+    def hold_the_second(batch: Sequence[ImageRequest]) -> None:
+        if batch[0].seed == 2:
+            wait_for(go_on.is_set, "a look for the first picture")
+
+    monkeypatch.setattr(Outbox, "exists", slowly)
+    house.engine.before_batch = hold_the_second
+    house.save("a.txt", "a --seed 1\na --seed 2\n")
+    with house.running(batch_size=1):
+        both = ["a/0001-1.png", "a/0002-2.png"]
+        wait_for(lambda: sorted(house.status().get("pictures", [])) == both, "both of them")
+    assert "RuntimeError" not in house.log()
