@@ -69,7 +69,7 @@ class DroppedPictures:
         copy = self.copies / digest
         if not copy.is_file():
             return False
-        if digest in self._brought | self._checked:
+        if digest in self._brought or digest in self._checked:
             return True
         with copy.open("rb") as file:
             if sha256_of(file, MAX_BYTES) != digest:
