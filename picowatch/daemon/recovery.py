@@ -217,7 +217,7 @@ class Recovery:
         """Do it all; what cannot be written is waited for."""
         self.retry.until_begun(self._recover)
         self.is_done = True
-        safely(self._note_errors)
+        self.retry.until_done("daemon", partial(safely, self._note_errors))
         self.retry.until_done("daemon", self.intake.watch_awaited_pictures)
         if self.after_crash:
             safely(self.intake.answer_again_without_error)
