@@ -218,7 +218,8 @@ def _settings(options: argparse.Namespace) -> "Settings":
     settings, error = load_folders(flags, os.environ, options.settings)
     if error is not None:
         first, *others = error.message.splitlines()
-        more = f" (Mistakes after it: {len(others)}.)" if others else ""
+        plural = "" if len(others) == 1 else "s"
+        more = f" ({len(others)} more mistake{plural}.)" if others else ""
         _print_error(
             f"picowatch: {first}{more} `picowatch {options.command}` needs only the folders and "
             "continues."

@@ -79,7 +79,7 @@ def test_shellcheck_says_nothing_of_the_release() -> None:
 @pytest.mark.heavy
 @pytest.mark.timeout(900)  # it installs torch
 def test_a_release_is_built_and_tried_in_a_clean_environment(tmp_path: Path) -> None:
-    """`make release`: installed with its declared dependencies, and nothing of this checkout."""
+    """`make release`: installed with its declared dependencies, without this checkout."""
     said = call(PROJECT / "contrib/release.sh", tmp_path / "dist", PYTHON=sys.executable)
     built = sorted(path.name for path in (tmp_path / "dist").iterdir())
     stem = f"picowatch_diffusion-{__version__}"

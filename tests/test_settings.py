@@ -175,7 +175,7 @@ def test_a_variable_is_compared_without_what_all_have_in_common() -> None:
     )
 
 
-IN_RECIPES = "A field of recipes belongs in a recipe, or in inbox/_defaults.yaml for all of them."
+IN_RECIPES = "Recipe fields belong in a recipe, or in inbox/_defaults.yaml for all recipes."
 
 
 @pytest.mark.parametrize(

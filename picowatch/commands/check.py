@@ -60,7 +60,7 @@ def check(settings: Settings, files: Sequence[Path], as_json: bool) -> int:
         except PictureUnreadable as error:
             problem = harmless(f"picowatch: {file}: {error}")
         except IsADirectoryError:
-            problem = harmless(f"picowatch: {file} is a folder. Give the recipes in it.")
+            problem = harmless(f"picowatch: {file} is a folder. Name the recipes in it instead.")
         except OSError as error:
             problem = harmless(f"picowatch: cannot read {file}: {error.strerror or error}.")
         except FileUnreadable as error:

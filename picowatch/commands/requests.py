@@ -168,7 +168,7 @@ def _content(file: Path) -> bytes:
     try:
         content = sys.stdin.buffer.read() if file == STANDARD_INPUT else file.read_bytes()
     except IsADirectoryError as error:
-        raise CommandFailed(f"{file} is a folder.", "Give the recipes in it.") from error
+        raise CommandFailed(f"{file} is a folder.", "Name the recipes in it instead.") from error
     except OSError as error:
         raise CommandFailed(
             f"Cannot read {file}: {error.strerror}.", "Give a recipe that you can read."
@@ -225,7 +225,7 @@ def _wanted(file: Path, content: bytes, name: str) -> str:
 def _check_place(settings: Settings, recipe: str) -> None:
     """Where pictures are dropped there are no recipes: nobody would answer one."""
     if why := why_no_recipe(settings.inbox, recipe):
-        raise CommandFailed(why, "Give it a place in another folder.")
+        raise CommandFailed(why, "Put it into another folder.")
 
 
 def _missing_folders(settings: Settings, name: str) -> tuple[Path, ...]:

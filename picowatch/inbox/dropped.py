@@ -42,12 +42,13 @@ def template_above(root: Path, path: str) -> str | None:
 
 
 def why_no_recipe(root: Path, path: str) -> str | None:
-    """Why a file that is called like a recipe is none where it lies below the inbox."""
+    """Why a recipe at this path below the inbox is not read; None if it is."""
     template = template_above(root, path)
     if template is None:
         return None
     folder = template.rpartition("/")[0]
-    return f"{template} makes requests of the pictures in {folder}/: there are no recipes there."
+    where = f"{folder}/" if folder else "the inbox"
+    return f"Recipes in {where} are not read: {template} makes it a folder for dropped pictures."
 
 
 def companion_of(path: str) -> str | None:

@@ -116,7 +116,7 @@ def scan(
                 continue
             yield from scan(root, path, skipped, dropped, is_under_template)
         elif child.is_symlink() and os.path.isdir(f"{root}/{path}"):  # noqa: PTH112 (never raises)
-            skipped[path] = "it is a link to a folder, and these are not searched"
+            skipped[path] = "it is a link to a folder; linked folders are not searched"
         elif is_under_template:
             if reason := why_not_dropped(child.name):
                 skipped[path] = reason

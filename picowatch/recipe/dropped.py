@@ -124,7 +124,7 @@ def _doubtful_texts(sidecars: Sequence[Layer]) -> Iterator[str]:
     if any(map(holds_parameters, prompts)):
         yield (
             "the text beside a picture has settings in it ('Steps: …, Sampler: …'), and all of it "
-            "is drawn as the prompt. Keep only the prompt there, or delete it and write "
+            "is used as the prompt. Keep only the prompt there, or delete it and write "
             "'from: picture' here."
         )
 

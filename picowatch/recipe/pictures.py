@@ -12,7 +12,7 @@ def is_pattern(path: str) -> bool:
 
 
 def as_written(path: str) -> str:
-    """A path as somebody could write it: a space before a name would be taken for none of it."""
+    """A path as a recipe can write it, where a space before a name is not part of the name."""
     return f"./{path}" if path.startswith(" ") else path
 
 
@@ -41,7 +41,7 @@ class Pictures(Protocol):
     def called_here(self, path: str, digest: str, folder: str) -> str:
         """What the recipe calls the picture that one in another folder calls by this path.
 
-        It is known by its sha256; the path itself if there is none.
+        It is recognised by its sha256; without a match, the path stays as it is.
         """
         ...
 

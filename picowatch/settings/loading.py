@@ -22,7 +22,7 @@ _OTHER_VARIABLES = {"PICOWATCH_FAULT"}
 # (https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables).
 _SET_BY_OTHERS = re.compile(r"PICOWATCH_(NAME|ENV_.*|PORT(_.*)?|SERVICE_(HOST|PORT)(_.*)?)")
 # Where somebody wants `steps: 30` who writes it into the settings.
-_IN_RECIPES = " A field of recipes belongs in a recipe, or in inbox/_defaults.yaml for all of them."
+_IN_RECIPES = " Recipe fields belong in a recipe, or in inbox/_defaults.yaml for all recipes."
 _NO_SPACE = re.compile(r"(?P<name>[a-z_]+):(?P<value>[^\s#].*)")
 _MAX_FILE_BYTES = 100_000
 _MAX_FOLDER_BYTES = 2000  # Linux opens 4095, which pictures in subfolders need, too

@@ -269,7 +269,7 @@ def test_the_folders_of_settings_with_mistakes_are_found(house: House) -> None:
     )
     assert answer.stderr == (
         "picowatch: picowatch.yaml, line 2, column 1: unknown setting 'wach'. Did you mean "
-        "'watch'? (Mistakes after it: 1.) `picowatch pause` needs only the folders and continues.\n"
+        "'watch'? (1 more mistake.) `picowatch pause` needs only the folders and continues.\n"
     )
 
 

@@ -166,7 +166,7 @@ def test_check_of_defaults_says_what_is_wrong_with_them(tmp_path: Path) -> None:
     ("name", "said"),
     [
         ("nosuch.yaml", "cannot read nosuch.yaml: No such file or directory."),
-        ("folder", "folder is a folder. Give the recipes in it."),
+        ("folder", "folder is a folder. Name the recipes in it instead."),
         ("a.png", "a.png is not a recipe file name. Recipe names end in .yaml, .yml, .json, .txt."),
     ],
 )

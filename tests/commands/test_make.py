@@ -675,7 +675,7 @@ def test_make_refuses_a_place_where_pictures_are_dropped(house: House) -> None:
     for arguments in (("--name", "frames/deep/a", recipe), (house.inbox / "frames/beside.yaml",)):
         answer = picowatch(house.folder, "make", *arguments)
         assert answer.returncode != 0
-        assert "frames/_pictures.yaml makes requests of the pictures in frames/" in answer.stderr
+        assert "Recipes in frames/ are not read: frames/_pictures.yaml makes it" in answer.stderr
     answer = picowatch(house.folder, "make", recipe, house.inbox / "frames/beside.yaml")
     assert answer.returncode != 0
     assert not (house.inbox / "a.txt").exists(), "nothing is rendered for a call that is refused"

@@ -886,46 +886,44 @@ class Settling:
         wait_for(lambda: self._house.log().count(said) > before, said)
 
 
+def away_at_their_turn(house: House, settling: Settling) -> Path:
+    """Drop three pictures and take their folder away before they are rendered; where it is now."""
+    template(house)
+    assert wait_for_answer(send(house.outbox, Command("pause")), PATIENCE)
+    for number in range(3):
+        draw(house, f"frames/x/{number}.png", number)
+    wait_for(lambda: house.status()["images"]["queued"] == 3)
+    settling.take(LONG_SECONDS)  # they count as deleted after that
+    elsewhere = (house.inbox / "frames/x").rename(house.folder / "x")
+    assert wait_for_answer(send(house.outbox, Command("resume")), PATIENCE)
+    wait_for(lambda: house.log().count("its queue waits for it") == 3)
+    return elsewhere
+
+
 @pytest.mark.parametrize("restart", [False, True])
 def test_pictures_that_were_away_at_their_turn_are_rendered_when_they_are_back(
     house: House, restart: bool
 ) -> None:
     """Their folder was elsewhere for a moment: nobody wrote to them, and none was deleted."""
-    template(house)
     settling = Settling(house)
     with house.running(settings_file=settling.file):
-        assert wait_for_answer(send(house.outbox, Command("pause")), PATIENCE)
-        for number in range(5):
-            draw(house, f"frames/x/{number}.png", number)
-        wait_for(lambda: house.status()["images"]["queued"] == 5)
-        settling.take(LONG_SECONDS)  # they count as deleted after that
-        elsewhere = (house.inbox / "frames/x").rename(house.folder / "x")
-        assert wait_for_answer(send(house.outbox, Command("resume")), PATIENCE)
-        wait_for(lambda: house.log().count("its queue waits for it") == 5)
+        elsewhere = away_at_their_turn(house, settling)
         if not restart:
             elsewhere.rename(house.inbox / "frames/x")
             settling.take(SETTLE_SECONDS)
-            wait_for(lambda: len(house.pictures()) == 5)
+            wait_for(lambda: len(house.pictures()) == 3)
     if restart:
         elsewhere.rename(house.inbox / "frames/x")
         with house.running():
-            wait_for(lambda: len(house.pictures()) == 5)
+            wait_for(lambda: len(house.pictures()) == 3)
 
 
 @pytest.mark.parametrize("restart", [False, True])
 def test_pictures_that_are_away_can_be_cancelled(house: House, restart: bool) -> None:
     """They are rendered by their next save, not because they are back."""
-    template(house)
     settling = Settling(house)
     with house.running(settings_file=settling.file):
-        assert wait_for_answer(send(house.outbox, Command("pause")), PATIENCE)
-        for number in range(3):
-            draw(house, f"frames/x/{number}.png", number)
-        wait_for(lambda: house.status()["images"]["queued"] == 3)
-        settling.take(LONG_SECONDS)  # they count as deleted after that
-        elsewhere = (house.inbox / "frames/x").rename(house.folder / "x")
-        assert wait_for_answer(send(house.outbox, Command("resume")), PATIENCE)
-        wait_for(lambda: house.log().count("its queue waits for it") == 3)
+        elsewhere = away_at_their_turn(house, settling)
         answer = wait_for_answer(send(house.outbox, Command("cancel", "frames/x")), PATIENCE)
         assert answer and answer.text == "3 images cancelled."
         elsewhere.rename(house.inbox / "frames/x")

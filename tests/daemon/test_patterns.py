@@ -161,10 +161,10 @@ def test_one_mask_serves_all_frames_and_one_picture_all_masks(house: House) -> N
          "requests 6 images; one save may request 5"),
         ("image: frames/*.png\nsweep: {steps: [1, 2]}", "With the sweep this file requests 6"),
         ("size: picture", "size: picture is the size of the start image. Add image"),
-        ("sweep:\n  image: [frames/1.png, frames/*.png]", "line 3, column 25|a sweep cannot vary "
-         "image by a pattern. Write 'image: frames/*.png' outside of it"),
-        ("image: frames/*.png\nsweep: {image: [m/1.png, m/2.png]}", "line 3, column 9|image is a "
-         "pattern, whose pictures are an axis already. Keep one of both."),
+        ("sweep:\n  image: [frames/1.png, frames/*.png]", "line 3, column 25|a sweep cannot "
+         "contain a pattern. Write 'image: frames/*.png' outside the sweep"),
+        ("image: frames/*.png\nsweep: {image: [m/1.png, m/2.png]}", "line 3, column 9|image is "
+         "already a pattern, whose pictures are an axis. Keep one of the two."),
     ],
 )  # fmt: skip
 def test_what_cannot_be_followed_is_said_at_its_place(house: House, more: str, said: str) -> None:

@@ -174,7 +174,7 @@ def _looks_like_number(text: str) -> bool:
 
 def _in_quotes(field: str, written: Written) -> str:
     if isinstance(written.value, tuple) and written.raw.startswith("- "):
-        return "For several pictures write several recipes, or a .txt with a prompt in each line."
+        return "For several pictures write several recipes, or a .txt with a prompt on each line."
     return f"For text, put it in quotes: {field}: {shown(quoted(written.raw), 200)}"
 
 

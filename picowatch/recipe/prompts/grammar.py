@@ -301,7 +301,7 @@ def probable_mistakes(text: str) -> Iterator[str]:
         )
     if "{" in text and (opened := _never_closed_choice(text)) is not None:
         yield (
-            f"the brace of '{shown(text[opened:], 30)}' is never closed, so it is used as literal "
+            f"the brace in '{shown(text[opened:], 30)}' is never closed, so it is used as literal "
             "text. Close it, or write \\{ for the character."
         )
     stripped = text.strip()

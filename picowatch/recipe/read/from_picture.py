@@ -97,7 +97,7 @@ def _fields(
         raise PictureUnreadable("its texts are too long to be settings.")
     if "picowatch-sheet" in texts:
         raise PictureUnreadable(
-            "it is a contact sheet. The settings are in its pictures.", "Take one of them."
+            "it is a contact sheet. The settings are in its pictures.", "Name one of those."
         )
     if "picowatch" in texts:
         return FromPicture(_of_picowatch(texts["picowatch"], pictures, position))

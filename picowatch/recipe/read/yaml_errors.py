@@ -99,8 +99,8 @@ class _Line:
             comma = _COMMA_AFTER.match(text)
             if comma and number >= self.number - 1:
                 return Position(self.source, number, comma.start("comma") + 1), (
-                    "in YAML no comma follows a field. Write each field on its own line without "
-                    "the comma, or put the whole recipe into braces as in JSON: {…}."
+                    "YAML fields do not end with a comma. Write each field on its own line "
+                    "without the comma, or put the whole recipe into braces as in JSON: {…}."
                 )
         return None
 

@@ -199,7 +199,7 @@ class RecipeBuilder:
         seeds = tuple(map(seed_in, written.parts))
         for part, seed in zip(written.parts, seeds, strict=True):
             if RANGE.fullmatch(str(part.value)):
-                message = "a range is no part of a list. Write the range alone, or each seed."
+                message = "a list cannot contain a range. Write the range alone, or each seed."
                 self._problems.add(part.position, message)
             elif not isinstance(seed, int):
                 self._problems.add(part.position, wrong_value("seed", part, _ONE_SEED))

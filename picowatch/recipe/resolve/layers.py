@@ -69,7 +69,7 @@ _NO_FACES = "picowatch does not restore faces. Remove it."
 _OTHER_PROGRAMS = {
     **dict.fromkeys(("n", "images", "num_images", "num_images_per_prompt", "n_samples"), _COUNT),
     **dict.fromkeys(("n_iter", "batch_count", "number_of_images", "iterations"), _COUNT),
-    "batch_size": f"{_COUNT} How many are rendered at once is the setting batch_size.",
+    "batch_size": f"{_COUNT} In picowatch.yaml, batch_size limits how many render at once.",
     **dict.fromkeys(("enable_hr", "hr_scale", "hires_scale", "hires_upscale"), _HIRES),
     **dict.fromkeys(("hr_upscaler", "hires_upscaler"), "Write hires: {scale: 2, upscaler: …}."),
     "upscaler": "Write upscale: NAME for the finished picture, or hires: {upscaler: NAME}.",

@@ -138,12 +138,13 @@ def _axis(
         instead = f"'{field}: {shown(str(pattern.value))}'"
         problems.add(
             pattern.error_position,
-            f"a sweep cannot vary {field} by a pattern. Write {instead} outside of it: its "
-            "pictures are one more axis then.",
+            f"a sweep cannot contain a pattern. Write {instead} outside the sweep: the pictures "
+            "then become an axis of their own.",
         )
     elif field in PICTURE_FIELDS and field in layer and _pattern_in([("", layer[field])]):
         problems.add(
-            position, f"{field} is a pattern, whose pictures are an axis already. Keep one of both."
+            position,
+            f"{field} is already a pattern, whose pictures are an axis. Keep one of the two.",
         )
     elif not detail:
         return _over(field, field, parts, problems)

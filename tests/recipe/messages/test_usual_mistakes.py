@@ -5,8 +5,8 @@ import pytest
 from tests.recipe.reading import messages, read_one, refused
 
 COMMA = (
-    "in YAML no comma follows a field. Write each field on its own line without the comma, or put "
-    "the whole recipe into braces as in JSON: {…}."
+    "YAML fields do not end with a comma. Write each field on its own line without the comma, or "
+    "put the whole recipe into braces as in JSON: {…}."
 )
 SEED = (
     "seed must be a whole number from 0 to 4294967295, random, a range like 1..8, or a list like "
@@ -94,7 +94,7 @@ SEED = (
         ),
         (
             "prompt: a\nseed: [1..4, 9]",
-            ["a range is no part of a list. Write the range alone, or each seed."],
+            ["a list cannot contain a range. Write the range alone, or each seed."],
         ),
         ("prompt: a\nseed: 1 to 8", [f"{SEED}, not '1 to 8'. Write 1..8 for a range."]),
         ("prompt: a\nseed: 1, 2,3", [f"{SEED}, not '1, 2,3'. Write [1, 2, 3] for a list."]),
@@ -109,8 +109,8 @@ SEED = (
         (
             "prompt: a\nbatch_size: 4",
             [
-                "unknown field 'batch_size'. Write count for the number of images. How many are "
-                "rendered at once is the setting batch_size."
+                "unknown field 'batch_size'. Write count for the number of images. In "
+                "picowatch.yaml, batch_size limits how many render at once."
             ],
         ),
         (
@@ -132,7 +132,7 @@ SEED = (
             "prompt:\n- a corgi\n- a cat",
             [
                 "prompt must be text, but YAML reads - a corgi - a cat as a list. For several "
-                "pictures write several recipes, or a .txt with a prompt in each line."
+                "pictures write several recipes, or a .txt with a prompt on each line."
             ],
         ),
         ("prompt: a\ndenoise: 0.4", ["unknown field 'denoise'. Write denoising_strength."]),
@@ -213,7 +213,7 @@ def test_a_scheduler_is_a_schedule_type_or_a_sampler(written: str, field: str, v
         ),
         (
             "a {red|blue corgi",
-            "the brace of '{red|blue corgi' is never closed, so it is used as literal text. Close "
+            "the brace in '{red|blue corgi' is never closed, so it is used as literal text. Close "
             "it, or write \\{ for the character.",
         ),
         (

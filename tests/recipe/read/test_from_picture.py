@@ -203,7 +203,7 @@ def test_missing_models_are_named_with_their_hashes() -> None:
              "picowatch, "
          "A1111, ComfyUI, Draw Things, Fooocus, InvokeAI, NovelAI, picoDiffusion and SwarmUI do."),
         ({"picowatch-sheet": "{}"}, "a.png: it is a contact sheet. The settings are in its "
-         "pictures. Take one of them."),
+         "pictures. Name one of those."),
         ({"picowatch": "{"}, "a.png: its 'picowatch' text is damaged."),
         ({"picowatch": '{"format": 2}'}, "a.png: it was rendered by a newer picowatch. Read it "
          "with "
