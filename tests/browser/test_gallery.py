@@ -751,7 +751,10 @@ document.head.append = script => {
   script.src.includes("stars.js") ? held.push(script) : append(script);
 };
 globalThis.release = files => { stars(files); held.shift().onload(new Event("load")); };
-globalThis.holdNoMore = () => { document.head.append = append; };
+globalThis.holdNoMore = () => {
+  document.head.append = append;
+  held.forEach(script => append(script));
+};
 """
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from picowatch.commands.requests import make
 from picowatch.errors import PicowatchError
+from picowatch.inbox.inbox import Inbox
 from picowatch.outbox.commands import Command, send, wait_for_answer
 from picowatch.outbox.lock import OutboxLock
 from picowatch.recipe.request import ImageRequest
@@ -288,10 +289,9 @@ def test_make_of_a_recipe_that_is_renamed_prints_its_pictures(
     ("change", "noticed"),
     [
         (lambda file: file.unlink(), "a.txt: deleted, 1 image cancelled"),
-        (lambda file: file.rename(file.with_name("b.txt")), "a.txt: deleted, 1 image cancelled"),
         (lambda file: file.write_text("three --seed 7\n"), "a.txt: saved, 1 image queued"),
     ],
-    ids=["deleted", "renamed", "saved again"],
+    ids=["deleted", "saved again"],
 )
 def test_make_finishes_the_image_in_progress(
     house: House, capsys: Captured, change: Callable[[Path], object], noticed: str
@@ -308,6 +308,37 @@ def test_make_finishes_the_image_in_progress(
     assert made_here(house, a) == 1
     assert "a/0001-5.png" in house.pictures("a")
     assert f"{house.outbox / 'a/0001-5.png'}\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("new", ["b.txt", "best/a.txt"])
+def test_make_finishes_a_recipe_that_is_renamed(
+    house: House, capsys: Captured, monkeypatch: pytest.MonkeyPatch, new: str
+) -> None:
+    """It looks at no other recipe. The daemon that runs next sees the rename, and makes nothing."""
+    rescans: list[float] = []
+    rescan = Inbox.rescan
+
+    def counted(inbox: Inbox, now: float) -> None:
+        rescan(inbox, now)
+        rescans.append(now)
+
+    def rename_once(batch: Sequence[ImageRequest]) -> None:
+        house.engine.before_batch = lambda batch: None
+        (house.inbox / "a.txt").rename(house.inbox / new)
+        rescans.clear()
+        wait_for(lambda: len(rescans) > 4, "the inbox is compared without it")
+
+    monkeypatch.setattr("picowatch.inbox.inbox.POLLING_SECONDS", 0.05)
+    monkeypatch.setattr(Inbox, "rescan", counted)
+    (house.inbox / new).parent.mkdir(exist_ok=True)
+    house.engine.before_batch = rename_once
+    a = elsewhere(house, "a.txt", "one --seed 5\ntwo --seed 6 --size 72x64\n")
+    assert made_here(house, a) == 0
+    made = [str(house.outbox / "a/0001-5.png"), str(house.outbox / "a/0002-6.png")]
+    assert capsys.readouterr().out.splitlines() == made
+    house.once()
+    assert f"renamed to {new}" in house.log()
+    assert house.prompts() == ["one", "two"]
 
 
 def test_make_takes_over_when_the_daemon_ends(house: House, capsys: Captured) -> None:
