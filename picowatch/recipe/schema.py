@@ -76,7 +76,7 @@ _SIDE = rf"0*{one_of(map(str, range(64, 2049, 8)))}"
 _SIZE: Schema = {
     "type": "string",
     "pattern": rf"^\s*(?:{_SIDE}\s*[xX×*]\s*{_SIDE}|{one_of([PICTURE])})\s*$",
-    "patternErrorMessage": "A size is like 512x768: 64 to 2048, multiples of 8; or picture.",
+    "patternErrorMessage": "A size is like 512x768 (64 to 2048, multiples of 8), or picture.",
 }
 _SWEPT = {name: first for name, first in FIRST_NAME_OF.items() if first not in NO_SWEEP}
 

@@ -147,7 +147,10 @@ def test_it_underlines_mistakes(editor: Editor) -> None:
             ("stesp: 3", "3: Property stesp is not allowed."),
             ("steps: 300", "3: Value is above the maximum of 150."),
             ("width: 500", "3: Value is not divisible by 8."),
-            ("size: 512x500", "3: A size is like 512x768: 64 to 2048, multiples of 8."),
+            (
+                "size: 512x500",
+                "3: A size is like 512x768 (64 to 2048, multiples of 8), or picture.",
+            ),
             ("hires: {scale: 9}", "3: Value is above the maximum of 4."),
         )
     ):
