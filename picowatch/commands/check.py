@@ -53,6 +53,7 @@ def check(settings: Settings, files: Sequence[Path], as_json: bool) -> int:
     for file in files:
         try:
             recipes = _read(settings, file, inventory)
+            images = [image for recipe in recipes for image in _images(file, recipe)]
         except RecipeInvalid as error:
             problem = error_text(error, _folder(settings, file))
         except CommandFailed as error:
@@ -75,7 +76,6 @@ def check(settings: Settings, files: Sequence[Path], as_json: bool) -> int:
             if file.name == DEFAULTS_NAME and not as_json:
                 print(harmless(f"{file}: defaults of the recipes in this folder and below"))
                 continue
-            images = [image for recipe in recipes for image in _images(file, recipe)]
             listed += images
             if not as_json:
                 _print(file, images)

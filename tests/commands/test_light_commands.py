@@ -211,6 +211,19 @@ def test_check_refuses_what_a_run_would_refuse(tmp_path: Path) -> None:
     assert "not a picture that can be read" in checked.stderr
 
 
+def test_check_goes_on_after_wildcards_that_make_no_prompt(tmp_path: Path) -> None:
+    """Told with its place, as in the error file; the other files are checked and listed."""
+    (tmp_path / "a.yaml").write_text("prompt: a star A{ND|ND} a cat\nseed: 1\n")
+    (tmp_path / "b.txt").write_text("a corgi\n")
+    result = picowatch(tmp_path, "check", "a.yaml", "b.txt")
+    assert result.returncode == 1
+    assert "a.yaml, line 1, column 9\n" in result.stderr
+    assert "with seed 1 this becomes: a star AND a cat\nAND " in result.stderr
+    assert result.stdout.startswith("b.txt: 1 image\n")
+    listed = picowatch(tmp_path, "check", "--json", "a.yaml", "b.txt")
+    assert (listed.returncode, len(json.loads(listed.stdout))) == (1, 1)
+
+
 def test_check_takes_pictures_beside_a_file_outside_of_the_inbox(tmp_path: Path) -> None:
     """Both are to be copied into the inbox together."""
     (tmp_path / "inbox").mkdir()
