@@ -343,6 +343,13 @@ def test_a_sweep_varies_what_a_controlnet_says() -> None:
     assert [path for _, path in whole.pictures] == ["b.png"]
 
 
+def test_a_sweep_of_a_part_needs_a_controlnet() -> None:
+    """Or else all its pictures would be the same one."""
+    assert said("sweep: {'control: weight': [0, 1]}") == [
+        "control.weight has no effect without control. Add it, or remove control.weight."
+    ]
+
+
 def test_a_sweep_of_one_of_several_is_refused() -> None:
     """It could be either's."""
     entry = "{image: a.png, model: canny}"
