@@ -5,6 +5,7 @@ Only the module that is needed is imported, so that `--help`, `status` and `chec
 """
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from picowatch import __version__
+from picowatch import __version__, streams
 from picowatch.commands.arguments import EXAMPLES, add_arguments
 from picowatch.commands.help import HelpFormatter, examples, overview
 from picowatch.errors import FAILED, INTERRUPTED, INVALID, SUCCEEDED, PicowatchError
@@ -54,6 +55,7 @@ GROUPS = {
 }
 # Modules whose commands must work beside a daemon that runs on with the settings it has.
 _ONLY_FOLDERS = ("status", "control")
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _ALONE = ("-h", "--help", "-V", "--version")
 _DESCRIPTION = "Save a recipe, find its pictures: a hot folder for Stable Diffusion."
 _FOLDERS = ("inbox", "outbox", "models")
@@ -61,7 +63,15 @@ _FOLDERS = ("inbox", "outbox", "models")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code (interface.md, "Commands")."""
-    words = sys.argv[1:] if arguments is None else [*arguments]
+    streams.open_closed()
+    try:
+        return _main(sys.argv[1:] if arguments is None else [*arguments])
+    finally:
+        streams.finish(sys.stdout)
+        streams.finish(sys.stderr)
+
+
+def _main(words: Sequence[str]) -> int:
     parser, commands = parsers()
     if "_ARGCOMPLETE" in os.environ:  # set by the script of `picowatch completion`
         import argcomplete
@@ -111,21 +121,24 @@ def _near(word: str, known: Sequence[str] | dict[str, Any]) -> str:
 
 def _run(options: argparse.Namespace) -> int:
     """Run the command; an error becomes a text and an exit code."""
+    code: int = SUCCEEDED
     try:
-        code: int = _module(options.command).main(options, lambda: _settings(options))
+        code = _module(options.command).main(options, lambda: _settings(options))
+        sys.stdout.flush()
         return code
     except PicowatchError as error:
         if options.debug:
             raise
         _print_error(f"picowatch: {error.with_remedy}")
         return error.exit_code
-    except BrokenPipeError:
-        # The reader of our output (`| head`) has seen enough.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except BrokenPipeError:  # the reader of our output (`| head`) has seen enough
+        return code
     except Exception as error:  # a bug of ours: still a text for people, the rest with --debug
         if options.debug:
             raise
+        if isinstance(error, OSError) and error.errno in _FULL:
+            _print_error(f"picowatch: cannot write: {error.strerror}. Free some space.")
+            return FAILED
         _print_error(
             f"picowatch: unexpected error: {type(error).__name__}: {error}. "
             "Run it again with --debug and report the output."

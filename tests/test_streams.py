@@ -1,0 +1,58 @@
+"""Standard output and error that are closed, full, or read by nobody."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.commands.picowatch import DIGESTS, clean_environment
+from tests.house import PATIENCE
+
+
+def in_a_shell(folder: Path, words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """`words` as bash runs them, `$P` being picowatch; its output is buffered, as users have it."""
+    usual = clean_environment(P=f"{sys.executable} -m {DIGESTS}")
+    usual.pop("PYTHONUNBUFFERED", None)
+    return subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {words}"],
+        cwd=folder,
+        env={**usual, **environment},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+
+
+@pytest.mark.parametrize("where", [">&-", ">&- 2>&-", ">&- 2>&- <&-"])
+def test_a_recipe_is_rendered_without_standard_output(tmp_path: Path, where: str) -> None:
+    """As some launchers start programs. The ledger must not get the number of standard output."""
+    (tmp_path / "inbox").mkdir()
+    (tmp_path / "inbox/a.txt").write_text("a cat\n")
+    answer = in_a_shell(tmp_path, f"$P run --once {where}")
+    assert (answer.returncode, answer.stdout, answer.stderr) == (0, "", "")
+    assert len([*tmp_path.glob("outbox/a/*.png")]) == 1
+    assert in_a_shell(tmp_path, f"$P show outbox/a/*.png {where}").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [("models", 0), ("schema", 0), ("status", 1), ("--help", 0)],
+)
+def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path, words: str, code: int) -> None:
+    """`| true`, `| head -1`: the command's own exit code, and no text of Python's."""
+    (tmp_path / "inbox").mkdir()
+    answer = in_a_shell(tmp_path, f"$P {words} | true")
+    assert (answer.returncode, answer.stderr) == (code, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a device that is full")
+@pytest.mark.parametrize("environment", [{}, {"PYTHONUNBUFFERED": "1"}])
+@pytest.mark.parametrize("words", ["models --json", "schema", "status --json"])
+def test_output_to_a_full_disk_is_an_error(
+    tmp_path: Path, words: str, environment: dict[str, str]
+) -> None:
+    """Whoever sends it to a file must know that the file is not whole."""
+    answer = in_a_shell(tmp_path, f"$P {words} >/dev/full", **environment)
+    assert answer.returncode == 1
+    assert answer.stderr == "picowatch: cannot write: No space left on device. Free some space.\n"
