@@ -1,13 +1,16 @@
 """Standard output and error that are closed, full, or read by nobody."""
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.commands.picowatch import DIGESTS, clean_environment
-from tests.house import PATIENCE
+from tests.commands.picowatch import DIGESTS, clean_environment, command
+from tests.house import PATIENCE, wait_for
+from tests.observers.screen import set_size
 
 
 def in_a_shell(folder: Path, words: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -37,7 +40,7 @@ def test_a_recipe_is_rendered_without_standard_output(tmp_path: Path, where: str
 
 @pytest.mark.parametrize(
     ("words", "code"),
-    [("models", 0), ("schema", 0), ("status", 1), ("--help", 0)],
+    [("models", 0), ("schema", 0), ("status", 1), ("--help", 0), ("run --once", 0)],
 )
 def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path, words: str, code: int) -> None:
     """`| true`, `| head -1`: the command's own exit code, and no text of Python's."""
@@ -56,3 +59,43 @@ def test_output_to_a_full_disk_is_an_error(
     answer = in_a_shell(tmp_path, f"$P {words} >/dev/full", **environment)
     assert answer.returncode == 1
     assert answer.stderr == "picowatch: cannot write: No space left on device. Free some space.\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a device that is full")
+def test_a_console_on_a_full_disk_is_no_failure_of_a_run(tmp_path: Path) -> None:
+    """The pictures are made, and the log is in the outbox."""
+    (tmp_path / "inbox").mkdir()
+    (tmp_path / "inbox/a.txt").write_text("a cat\n")
+    answer = in_a_shell(tmp_path, "$P run --once >/dev/full")
+    assert (answer.returncode, answer.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("term", ["xterm", "dumb"])
+def test_picowatch_survives_its_terminal(tmp_path: Path, term: str) -> None:
+    """Whoever has it ignore the hangup, wants it to continue: `disown`, `trap '' HUP`."""
+    (tmp_path / "inbox").mkdir()
+    ours, theirs = os.openpty()
+    set_size(theirs, 24, 80)
+    process = subprocess.Popen(
+        ["sh", "-c", "trap '' HUP; exec \"$@\"", "sh", *command("run", program=DIGESTS)],
+        cwd=tmp_path,
+        env=clean_environment(TERM=term),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    try:
+        shown = b""
+        while b"watching" not in shown:
+            shown += os.read(ours, 1000)
+        os.close(ours)
+        for name in ("a", "b"):
+            (tmp_path / f"inbox/{name}.txt").write_text("a cat\n")
+            wait_for(lambda: [*tmp_path.glob(f"outbox/{name}/*.png")] or process.poll() is not None)  # noqa: B023
+        assert process.poll() is None, (tmp_path / "outbox/picowatch.log").read_text()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE) == 0
+    finally:
+        process.kill()
+        process.wait()

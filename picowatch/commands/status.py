@@ -63,6 +63,8 @@ def watch(outbox: Path) -> int:
             try:
                 for shown, progress in _each_status(outbox):
                     view.draw(shown, progress)
+                    if view.is_gone:
+                        break
             finally:
                 view.close()
         else:

@@ -4,12 +4,14 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal, Protocol, TextIO
 
 from picowatch.observers.view import BAR, LABEL, Row, bar, fitted, progress_text, rows
 from picowatch.outbox.log import PlainHandler
 from picowatch.outbox.status import Status
+from picowatch.streams import discard, finish
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -67,7 +69,8 @@ class PlainConsole:
     SECONDS_BETWEEN = 10.0
 
     def __init__(self, stream: TextIO | None = None, *, quiet: bool = False) -> None:
-        self.handler = PlainHandler(stream or sys.stdout)
+        self._stream = stream or sys.stdout
+        self.handler = PlainHandler(self._stream)
         if quiet:
             self.handler.setLevel(logging.WARNING)
         self._shown_at = 0.0
@@ -82,11 +85,15 @@ class PlainConsole:
             logging.getLogger("picowatch.progress").info("%s", progress_text(status))
 
     def close(self) -> None:
-        """There is nothing to close."""
+        """What could not be written until now is in picowatch.log."""
+        finish(self._stream)
 
 
 class LiveView:
-    """Lines at the end of a terminal that are redrawn; others may be printed above them."""
+    """Lines at the end of a terminal that are redrawn; others may be printed above them.
+
+    `is_gone`: the terminal was closed, so that nobody sees it any more.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         # rich costs a tenth of a second to import; pipes and services do without it.
@@ -94,6 +101,8 @@ class LiveView:
         from rich.live import Live
 
         self._console = RichConsole(file=stream, highlight=False, soft_wrap=True)
+        self.is_gone = False
+        self._stream = stream
         self._lock = threading.RLock()
         self._lines: list[Text] = []
         self._width = self._console.width
@@ -111,7 +120,7 @@ class LiveView:
         from rich.console import Group
 
         lines = [self._line(row, progress if row.label == "now" else None) for row in shown]
-        with self._lock:
+        with self._drawing():
             if lines == self._lines and self._console.width == self._width:
                 return
             self._fix_after_resize()
@@ -120,7 +129,7 @@ class LiveView:
 
     def print_above(self, text: str, style: str) -> None:
         """Print a line that stays."""
-        with self._lock:
+        with self._drawing():
             self._fix_after_resize()
             self._console.print(text, style=style, markup=False)
 
@@ -131,9 +140,19 @@ class LiveView:
 
     def close(self) -> None:
         """Remove the rows."""
-        with self._lock:
+        with self._drawing():
             self._fix_after_resize()
             self._live.stop()
+
+    @contextmanager
+    def _drawing(self) -> Iterator[None]:
+        """One at a time; a terminal that is gone ends nothing."""
+        with self._lock:
+            try:
+                yield
+            except OSError:
+                self.is_gone = True
+                discard(self._stream)
 
     def _line(self, row: Row, progress: tuple[int, int] | None) -> "Text":
         from rich.text import Text
