@@ -252,7 +252,12 @@ class Catalog:
         key = (candidate.kind, candidate.path)
         stamp, entry = self._seen.get(key, (None, None))
         if entry is None or stamp != candidate.stamp:
-            entry = _look_at(candidate)
+            try:
+                entry = _look_at(candidate)
+            except (ModelRefused, OSError) as error:
+                entry = _refused(candidate, f"{_place(candidate)} {_reason(error)}")
+                if _may_pass(error):
+                    return entry
             self._seen[key] = (candidate.stamp, entry)
         return entry
 
@@ -350,27 +355,34 @@ _PART_FOLDERS: dict[Kind, Callable[[Path], Recognised]] = {
 }
 
 
-def _look_at(candidate: _Candidate) -> Model | Refused:
-    """Recognise a candidate: a model of the kind its folder is for, or the reason why not."""
-    try:
-        _check_name(candidate)
-        if is_part_folder(candidate.path) and candidate.kind in _PART_FOLDERS:
-            found = _PART_FOLDERS[candidate.kind](candidate.path)
-        elif is_folder(candidate.path):
-            found = recognise_checkpoint_folder(candidate.path)
-        else:
-            found = recognise(read_any_header(candidate.path))
-        layout: Layout = "folder" if is_folder(candidate.path) else "file"
-        right = folders_of(candidate.root.parent, found.kind)[0]
-        expect_usable(found, candidate.kind, layout, right.name)
-        model = _model(candidate.name, candidate.path, found)
-        expect_rendered(model, layout)
-        return model
-    except ModelRefused as refused:
-        reason = refused.message
-    except OSError as error:  # whatever was there a moment ago
-        reason = f"cannot be read: {error.strerror or error}."
-    return _refused(candidate, f"{_place(candidate)} {reason}")
+def _look_at(candidate: _Candidate) -> Model:
+    """Recognise a candidate: a model of the kind its folder is for; ModelRefused says why not."""
+    _check_name(candidate)
+    if is_part_folder(candidate.path) and candidate.kind in _PART_FOLDERS:
+        found = _PART_FOLDERS[candidate.kind](candidate.path)
+    elif is_folder(candidate.path):
+        found = recognise_checkpoint_folder(candidate.path)
+    else:
+        found = recognise(read_any_header(candidate.path))
+    layout: Layout = "folder" if is_folder(candidate.path) else "file"
+    right = folders_of(candidate.root.parent, found.kind)[0]
+    expect_usable(found, candidate.kind, layout, right.name)
+    model = _model(candidate.name, candidate.path, found)
+    expect_rendered(model, layout)
+    return model
+
+
+def _reason(error: ModelRefused | OSError) -> str:
+    if isinstance(error, ModelRefused):
+        return error.message
+    return f"cannot be read: {error.strerror or error}."  # whatever was there a moment ago
+
+
+def _may_pass(error: BaseException | None) -> bool:
+    """Whether the system said it: a permission or a disk that is back changes no stamp."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__
+    return error is not None
 
 
 def _check_name(candidate: _Candidate) -> None:
